@@ -1,0 +1,487 @@
+/* rlhf.h - the map of the house: every shared struct and prototype, grouped by file in reading order.
+ *
+ * Shape letters, the same everywhere: N rows, B sequences, T positions, C model width, H heads, K key/value heads,
+ * D head width, F feed-forward width, L layers, V vocabulary, R LoRA rank, I/O in/out features. Arrays are row-major:
+ * x (N,C) has element (n,c) at x[n*C + c]. A linear weight is (O,I) and means y = x W^T.
+ *
+ * Pairs. x_forward overwrites its outputs; x_backward only ADDS to every d-array. Order of arguments: outputs, saved,
+ * inputs, weights, scalars, sizes. Functions that can fail return OK (0) or an E_ code and fill an Error.
+ *
+ * Levels. A file calls only files of a lower level: core 0 | quant rl tokenizer io 1 | ops 3 | lora checkpoint 4 |
+ * model reward 5 | cli 6 | programs 7. `make check` holds every object file to this. */
+#ifndef RLHF_H
+#define RLHF_H
+
+#include <limits.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef float f32;      /* 32 bits also where the gradient test compiles everything else in double */
+#ifdef F64              /* the gradient test: same source, same maths, 29 more bits (tests/grad.c) */
+#define float double
+#define fabsf fabs
+#define sqrtf sqrt
+#endif
+
+/* PARALLEL_FOR(work): the next loop may be shared between threads; threads are not woken below ~50,000 multiply-adds.
+ * Splits fall between outputs, never inside a sum, so every result has the same bits for any number of threads. */
+#define PRAGMA_(x) _Pragma(#x)
+#ifdef _OPENMP
+#define PARALLEL_FOR(work) PRAGMA_(omp parallel for schedule(static) if ((double)(work) > 50000.0))
+#else
+#define PARALLEL_FOR(work)
+#endif
+
+/* ================================================================================================================
+ * core.c (level 0): what everything stands on, without stdio and without a heap
+ * ================================================================================================================ */
+
+/* ---- errors: a small record that only programs turn into words (cli.c: die) ---- */
+enum { OK = 0,
+    E_ARGUMENT,         /* the caller asked for something that makes no sense */
+    E_OPEN, E_READ, E_WRITE,            /* the operating system said no */
+    E_FORMAT,           /* bytes that are not what they should be */
+    E_TRUNCATED,        /* the bytes end too early */
+    E_RANGE,            /* a number outside its limits */
+    E_SHAPE,            /* a tensor of another shape */
+    E_MISSING,          /* a tensor, file, key or token that has to be there is not */
+    E_UNSUPPORTED,      /* understood, but not supported: `what` names it */
+    E_MEMORY,           /* an arena, pool or workspace is too small */
+    E_NUMBER            /* a NaN or an infinity */
+};
+typedef struct { int code; char what[160], where[256]; long long got, wanted; } Error;   /* got == wanted: no numbers to show */
+/* Fills *err (NULL is allowed; an error already recorded is kept: the first one is the cause) and returns code. */
+int fail(Error *err, int code, const char *what, const char *where, long long got, long long wanted);
+
+/* ---- arena: one fixed block, measured first, then carved. base == NULL measures: nothing is handed out, used grows. ---- */
+typedef struct { unsigned char *base; size_t used, capacity, peak; int failed; } Arena;
+/* count * size bytes, 64-byte aligned relative to base, not cleared. NULL when measuring, or when it does not fit or
+ * overflows (then a->failed is set, and stays). a->peak is the largest `used` seen. */
+void *arena_take(Arena *a, size_t count, size_t size);
+/* A workspace is an Arena used as a stack: w = ws->used; take ...; ws->used = w. */
+
+/* ---- pool: a growable arena for parsed files; its blocks come from the program (cli_pool gives malloc's) ---- */
+typedef struct PoolBlock PoolBlock;
+struct PoolBlock { PoolBlock *next; size_t used, capacity; };      /* the bytes follow the header */
+typedef struct { void *(*source)(size_t bytes); void (*sink)(void *block); PoolBlock *first, *current; size_t total; } Pool;
+typedef struct { PoolBlock *block; size_t used; } PoolMark;
+void *pool_take(Pool *p, size_t count, size_t size);   /* zeroed, 16-byte aligned; NULL if there is no more or count*size overflows */
+char *pool_text(Pool *p, const char *text, size_t length);          /* a copy with a final NUL; NULL if no memory */
+PoolMark pool_mark(const Pool *p);
+void pool_release(Pool *p, PoolMark mark);              /* everything taken since the mark is free again; blocks are kept for reuse */
+void pool_free(Pool *p);                                /* gives every block back to the sink */
+
+/* ---- buffer: bytes that grow on a pool; little-endian by arithmetic. Sticky: check `failed` once at the end. ---- */
+typedef struct { Pool *pool; unsigned char *data; size_t length, capacity; int failed; } Buffer;
+void buffer_bytes(Buffer *b, const void *bytes, size_t n);
+void buffer_u8(Buffer *b, unsigned v);
+void buffer_u16(Buffer *b, unsigned v);
+void buffer_u32(Buffer *b, uint32_t v);
+void buffer_u64(Buffer *b, uint64_t v);
+void buffer_text(Buffer *b, const char *text);          /* without the final NUL */
+void buffer_integer(Buffer *b, long long v);            /* decimal */
+void buffer_json_string(Buffer *b, const char *text, size_t length);    /* with quotes and escapes; invalid UTF-8 becomes U+FFFD */
+
+/* ---- reader: bytes in, bounds checked, little-endian by arithmetic. Sticky: after `bad`, everything reads as 0/NULL. ---- */
+typedef struct { const unsigned char *at, *end; int bad; } Reader;
+unsigned read_u8(Reader *r);
+unsigned read_u16(Reader *r);
+uint32_t read_u32(Reader *r);
+uint64_t read_u64(Reader *r);
+const unsigned char *read_bytes(Reader *r, uint64_t n); /* the next n bytes, or NULL and bad */
+
+/* ---- UTF-8 ---- */
+/* Decodes one character at s (n > 0 bytes left): its code point in *code, its length returned (1 to 4).
+ * Malformed (overlong, surrogate, above 10FFFF, truncated): *code = -1 and 1 is returned. */
+int utf8_decode(const char *s, size_t n, int32_t *code);
+int utf8_encode(char out[4], int32_t code);             /* bytes written, 1 to 4 */
+
+/* ---- JSON over memory ---- */
+enum { JSON_NULL, JSON_FALSE, JSON_TRUE, JSON_NUMBER, JSON_STRING, JSON_ARRAY, JSON_OBJECT };
+typedef struct Json Json;
+struct Json {
+    int type;
+    size_t count;                           /* children of an array or object */
+    const char *key; size_t key_length;     /* inside an object; unescaped, NUL-terminated */
+    const char *string; size_t length;      /* JSON_STRING: unescaped UTF-8 (\u pairs joined), NUL-terminated, may hold NULs */
+    double number;                          /* JSON_NUMBER; integers are exact up to 2^53 */
+    const Json *child, *next;               /* first child; next sibling */
+};
+/* The whole text is one JSON value (RFC 8259; depth at most 64), or NULL and *err (got = byte offset). Nodes live in pool.
+ * Duplicate keys are kept; json_get returns the last one, as serde and Python do. */
+const Json *json_parse(const char *text, size_t length, Pool *pool, Error *err);
+const Json *json_get(const Json *object, const char *key);                  /* NULL when absent or not an object */
+double json_number(const Json *object, const char *key, double fallback);   /* fallback when absent, null or no number */
+int json_bool(const Json *object, const char *key, int fallback);
+const char *json_text(const Json *object, const char *key, const char *fallback);
+
+/* ---- random streams: splitmix64; the state is one word that the caller owns. No libm: same bits on every machine. ---- */
+typedef struct { uint64_t state; } Rng;
+Rng rng_stream(uint64_t seed, uint64_t step, uint64_t index);   /* hash(seed, step, index): streams do not depend on batching or threads */
+uint64_t rng_next(Rng *r);
+double rng_unit(Rng *r);                    /* uniform in [0,1), 53 bits */
+double rng_normal(Rng *r);                  /* mean 0, deviation 1: sum of 12 uniforms - 6 (Irwin-Hall), exact on every machine */
+uint64_t rng_below(Rng *r, uint64_t n);     /* uniform in 0..n-1, without modulo bias; n > 0 */
+void rng_shuffle(Rng *r, int *a, int n);    /* Fisher-Yates */
+uint64_t hash_bytes(const void *bytes, size_t n, uint64_t seed);    /* FNV-1a, then a splitmix64 finish */
+
+/* ---- text without stdio ---- */
+/* Copies pattern to out (cap bytes, always NUL-terminated), "%d" replaced by number. Returns 0, or E_RANGE when it was cut. */
+int name_format(char *out, size_t cap, const char *pattern, int number);
+int threads_max(void);                      /* OpenMP's number of threads, 1 without it */
+int thread_index(void);                     /* 0 .. threads_max()-1 inside a PARALLEL_FOR */
+
+/* ================================================================================================================
+ * quant.c (level 1): number formats (NF4 comes with a later issue)
+ * ================================================================================================================ */
+f32 bf16_to_f32(uint16_t bits);             /* exact */
+uint16_t f32_to_bf16(f32 x);                /* round to nearest, ties to even; NaN stays NaN (quiet) */
+f32 f16_to_f32(uint16_t bits);              /* exact, with subnormals, infinities and NaN */
+uint16_t f32_to_f16(f32 x);                 /* round to nearest even; overflow becomes infinity */
+
+/* ================================================================================================================
+ * The shared shapes of tensors
+ * ================================================================================================================ */
+enum { F32, BF16, F16, NF4 };               /* Matrix.type: how `data` is stored */
+/* A weight (O,I). A vector (norm weight, bias) is a matrix with one row: O = 1. F32 data is float[O*I], BF16 and F16 are
+ * uint16_t[O*I]. grad (O,I) float: NULL = frozen. id: place in its model's list of tensors, where an adapter finds it. */
+typedef struct { int type, O, I, id; void *data; float *scale; float *grad; } Matrix;
+enum { TENSOR_VECTOR = 1,                   /* one dimension in the file: [I] */
+       TENSOR_OPTIONAL = 2,                 /* may be missing in a file (then it keeps its value) */
+       TENSOR_TIED = 4 };                   /* shares another tensor's data: never saved, loaded, trained or counted */
+/* One list per model declares, sizes, loads, saves, prints, and names tensors in the gradient test. */
+typedef struct { char name[96]; Matrix *matrix; int flags; } Tensor;
+
+/* ================================================================================================================
+ * rl.c (level 1): PPO as pure functions over float arrays (Schulman et al. 2017; TRL classic 0.11.4; spec of each in rl.c)
+ * Ragged layout: the P response tokens of B sequences one after another; start (B+1): tokens of b are start[b]..start[b+1]-1.
+ * ================================================================================================================ */
+enum { KL_K1, KL_ABS, KL_MSE, KL_FULL, KL_K3 };         /* kl, abs, mse (k2), full, k3 */
+/* kl (P): the per-token penalty from log-probs under policy and reference. KL_FULL copies full (P), the exact KL over the
+ * vocabulary that the head computed; other kinds ignore full (NULL). */
+void kl_penalty(float *kl, const float *logprob, const float *ref_logprob, const float *full, int kind, int P);
+/* Mean over sequences of the sum over tokens: objective/kl. */
+double kl_per_sequence(const float *kl, const int *start, int B);
+/* reward_t = -kl_coef * kl_t, plus score[b] on the last response token of b (nowhere if b has no token). */
+void token_rewards(float *reward, const float *kl, const float *score, float kl_coef, const int *start, int B);
+/* x = (x - mean) / sqrt(var + 1e-8), plus the mean again when !shift_mean. Variance is unbiased (biased: n instead of n-1).
+ * P < 2: the variance counts as 0... so x becomes 0 (shift_mean) or stays (no shift). */
+void whiten(float *x, int P, int shift_mean, int biased);
+/* Generalised advantage estimation (Schulman et al. 2015) over each response; the value after the last token is 0.
+ * returns = advantages + values, before any whitening. */
+void gae(float *advantages, float *returns, const float *rewards, const float *values, float gamma, float lambda,
+         const int *start, int B);
+/* What the updates report; sums over tokens, so that mini-batches of any size add up; ppo_stats_mean divides. */
+typedef struct {
+    double tokens, policy_loss, value_loss, clip_fraction, value_clip_fraction, approx_kl, policy_kl, ratio, entropy;
+    double value_error, max_ratio_deviation;    /* max |ratio - 1| */
+} PpoStats;
+typedef struct { float clip_range, clip_range_value, vf_coef, ratio_threshold; } PpoLoss;   /* clip_range_value <= 0: no value clip */
+/* Clipped policy loss of n tokens (2017 eq. 7): l = max(-A rho, -A clip(rho, 1-e, 1+e)), rho = exp(new - old).
+ * dnew (n) += scale * dl/dnew. scale is 1 / (tokens of the whole optimiser step): a global token mean. Adds to *s. */
+void policy_loss(float *dnew, const float *new_logprob, const float *old_logprob, const float *advantage, const PpoLoss *c,
+                 float scale, int n, PpoStats *s);
+/* Clipped value loss: 0.5 max((v - R)^2, (clip(v, old-e, old+e) - R)^2); dvalue (n) += scale * vf_coef * dl/dv. Adds to *s. */
+void value_loss(float *dvalue, const float *value, const float *old_value, const float *returns, const PpoLoss *c,
+                float scale, int n, PpoStats *s);
+void ppo_stats_mean(PpoStats *s);           /* divides the sums by s->tokens (max_ratio_deviation stays) */
+/* Adaptive controller (Ziegler et al. 2019): e = clip(kl/target - 1, -0.2, 0.2); coef *= 1 + e n / horizon. Fixed: horizon <= 0. */
+typedef struct { double coef, target, horizon; } KlController;
+void kl_controller_update(KlController *c, double kl_per_sequence, int n);
+/* Running mean and variance of scores (batch-wise update, TRL's RunningMoments): start with {0, 1, 1, 1e-24}. */
+typedef struct { double mean, std, var, count; } Moments;
+void moments_update(Moments *m, const float *x, int n);
+typedef struct { int scaling, norm; float clip; } ScoreRule;            /* clip <= 0: none */
+void process_scores(float *score, int B, const ScoreRule *rule, Moments *m);    /* update m, then scale, normalise, clip */
+typedef struct { double mean, median, std, min, max; } Summary;         /* std is unbiased; 0 for one value */
+Summary summarise(const float *x, int n, float *scratch /* n */);
+double explained_variance(const float *value, const float *returns, int n);    /* 1 - mean (v-R)^2 / var(R); 0 when var is 0 */
+
+/* ================================================================================================================
+ * tokenizer.c (level 1): text to ids and back, from memory
+ * ================================================================================================================ */
+enum { TOKENIZER_SENTENCEPIECE, TOKENIZER_BYTELEVEL };
+enum { PIECE_NORMAL = 1, PIECE_UNKNOWN, PIECE_CONTROL, PIECE_USER_DEFINED, PIECE_UNUSED, PIECE_BYTE };
+typedef struct Tokenizer Tokenizer;         /* private parts in tokenizer.c; lives in its pool */
+/* A SentencePiece model (protobuf bytes; BPE only, unigram is refused by name). NULL and *err on bad bytes. */
+Tokenizer *tokenizer_sentencepiece(const void *bytes, size_t n, Pool *pool, Error *err);
+/* Byte-level BPE from the bytes of vocab.json and merges.txt (GPT-2, RoBERTa; the vocabulary says which: <s> at 0, </s> at 2). */
+Tokenizer *tokenizer_bytelevel(const void *vocab, size_t vocab_n, const void *merges, size_t merges_n, Pool *pool, Error *err);
+/* Ids of text (n bytes, any bytes) without special tokens, appended to nothing: *ids is an array of *count ints in pool.
+ * Near-linear in n. Returns OK or E_MEMORY. */
+int tokenizer_encode(const Tokenizer *t, const char *text, size_t n, Pool *pool, int **ids, int *count);
+/* Text of ids: bytes in *text (NUL-terminated, *length without it) in pool. Control tokens are skipped. An id out of range: E_RANGE. */
+int tokenizer_decode(const Tokenizer *t, const int *ids, int count, Pool *pool, char **text, size_t *length);
+int tokenizer_size(const Tokenizer *t);     /* number of ids */
+int tokenizer_kind(const Tokenizer *t);
+typedef struct { int bos, eos, unk, pad; } SpecialIds;                  /* -1: none */
+SpecialIds tokenizer_specials(const Tokenizer *t);
+/* The tokenizer's own template: <s> text (SentencePiece), <s> text </s> (RoBERTa), text (GPT-2). Returns the counts put before/after (0 or 1). */
+void tokenizer_template(const Tokenizer *t, int *before, int *after);
+const char *tokenizer_piece(const Tokenizer *t, int id, size_t *length);   /* as in the vocabulary file; NULL out of range */
+int tokenizer_find(const Tokenizer *t, const char *piece, size_t length);   /* id of exactly this piece, or -1 */
+/* Training. next() gives the texts one after another: returns 0 at the end. Deterministic. V counts every id. */
+typedef struct { int (*next)(void *context, const char **text, size_t *length); void *context; } TextSource;
+Tokenizer *tokenizer_train_sentencepiece(TextSource source, int V, Pool *pool, Error *err);    /* BPE, byte fallback, as Llama's: <unk> <s> </s> bytes merges chars */
+Tokenizer *tokenizer_train_bytelevel(TextSource source, int V, Pool *pool, Error *err);        /* RoBERTa's order: <s> <pad> </s> <unk> bytes merges ... <mask> last */
+int tokenizer_write_sentencepiece(const Tokenizer *t, Buffer *model);   /* tokenizer.model, read by the sentencepiece library */
+int tokenizer_write_bytelevel(const Tokenizer *t, Buffer *vocab_json, Buffer *merges_txt);
+
+/* ================================================================================================================
+ * io.c (level 1): the only file that touches FILE*
+ * ================================================================================================================ */
+typedef struct File File;                   /* a file open for reading, any size */
+File *file_open(const char *path, Pool *pool, Error *err);
+uint64_t file_size(const File *f);
+int file_read_at(File *f, uint64_t offset, void *out, size_t n, Error *err);    /* all n bytes or an error */
+void file_close(File *f);
+int file_read_all(const char *path, Pool *pool, char **bytes, size_t *n, Error *err);   /* NUL after the last byte */
+int file_exists(const char *path);          /* 1 if it can be opened for reading */
+int folder_make(const char *path, Error *err);                  /* with its parents; OK if it is there */
+int folder_exists(const char *path);
+/* Directory listing (POSIX; E_UNSUPPORTED elsewhere): regular files' names, sorted by byte order, in pool. */
+int folder_list(const char *path, Pool *pool, char ***names, int *count, Error *err);
+/* Writing is atomic: a temporary name in the same folder, renamed by writer_close when nothing failed; otherwise removed. */
+typedef struct Writer Writer;
+Writer *writer_open(const char *path, Pool *pool, Error *err);
+int writer_write(Writer *w, const void *bytes, size_t n);       /* sticky */
+int writer_close(Writer *w, Error *err);
+void writer_abandon(Writer *w);
+int file_write_all(const char *path, const void *bytes, size_t n, Pool *pool, Error *err);
+int file_append(const char *path, const void *bytes, size_t n, Error *err);     /* logs: one line a call, flushed */
+typedef struct Lines Lines;                 /* text line by line, any length; stdin for path "-" */
+Lines *lines_open(const char *path, Pool *pool, Error *err);
+int lines_next(Lines *l, const char **line, size_t *length);    /* 1, or 0 at the end (or on an error: lines_close tells); without \n, \r\n */
+int lines_close(Lines *l, Error *err);
+double wall_clock(void);                    /* seconds since some fixed moment */
+
+/* Datasets (*.bin, DESIGN section 4): documents, not tokens. Read whole into a pool. */
+enum { DATA_TEXT = 1, DATA_PAIRS = 2 /* chosen, rejected */, DATA_PROMPTS = 3 /* prompt, response */ };
+typedef struct { int label; int split; const char *text[2]; uint32_t length[2]; } Document;     /* label -1: none; split 0 train, 1 held out */
+typedef struct { int kind, labels; uint64_t count; char **label; Document *document; } Dataset;
+int dataset_read(Dataset *d, const char *path, Pool *pool, Error *err);
+int dataset_write(const Dataset *d, const char *path, Pool *pool, Error *err);  /* atomic */
+int dataset_split(const char *text, size_t length);             /* 1 (held out) for 5 % of texts, by their hash */
+
+/* ================================================================================================================
+ * ops.c (level 3): the layers as forward/backward pairs, each the plain definition; AdamW
+ * Every `ws` is a workspace: with ws->base == NULL the function only measures (takes what it would take, computes nothing).
+ * Sums have one fixed order, whatever the number of rows or threads: see the banner of ops.c.
+ * ================================================================================================================ */
+/* y (N,O) = x (N,I) W^T + bias (O; NULL: none). Each output is one accumulator, added in order of i; the bias last. */
+void linear_forward(float *y, const float *x, const Matrix *w, const float *bias, int N, Arena *ws);
+/* y (N,O) += x (N,I) W^T: the accumulator starts from y. */
+void linear_add(float *y, const float *x, const Matrix *w, int N, Arena *ws);
+/* dx (N,I) += dy (N,O) W (dx NULL: skip); w->grad (O,I) += dy^T x (grad NULL: skip); dbias (O) += sum over rows of dy (NULL: skip). */
+void linear_backward(float *dx, float *dbias, const float *dy, const float *x, const Matrix *w, int N, Arena *ws);
+/* The packed product behind them, for `make bench` and its test: C (M,N) [+]= A B; see ops.c. */
+void embedding_forward(float *y, const int *token, const Matrix *w, int N);                 /* y (N,C) = rows of w (V,C) */
+void embedding_backward(const float *dy, const int *token, const Matrix *w, int N);         /* w->grad[token] += dy */
+/* RMSNorm: y = x / sqrt(mean(x^2) + eps) * w. Backward recomputes the norm from x. */
+void rmsnorm_forward(float *y, const float *x, const float *w, float eps, int N, int C);
+void rmsnorm_backward(float *dx, float *dw, const float *dy, const float *x, const float *w, float eps, int N, int C);  /* dw NULL: skip */
+/* LayerNorm: y = (x - mean) / sqrt(var + eps) * w + b, biased variance. */
+void layernorm_forward(float *y, const float *x, const float *w, const float *b, float eps, int N, int C);
+void layernorm_backward(float *dx, float *dw, float *db, const float *dy, const float *x, const float *w, float eps, int N, int C);
+/* RoPE, half rotation (Hugging Face's order), in place on x (N,H*D); cosine and sine tables (positions, D/2). inverse 1: the
+ * rotation back, which is its own backward pass. */
+void rope_rotate(float *x, const int *position, const float *cosine, const float *sine, int inverse, int N, int H, int D);
+/* Attention. Row n looks at `count[n]` keys: rows first[n] .. first[n]+count[n]-1 of k, v (rows, K*D); head h uses key head
+ * h / (H/K). y (N,H*D) = softmax(q k^T / sqrt(D)) v. */
+void attention_forward(float *y, const float *q, const float *k, const float *v, const int *first, const int *count,
+                       int N, int H, int K, int D, Arena *ws);
+/* dq (N,H*D), dk, dv (rows of k) += ; y is the forward's output. */
+void attention_backward(float *dq, float *dk, float *dv, const float *dy, const float *y, const float *q, const float *k,
+                        const float *v, const int *first, const int *count, int N, int H, int K, int D, Arena *ws);
+void swiglu_forward(float *y, const float *gate, const float *up, size_t n);                /* y = gate sigmoid(gate) up */
+void swiglu_backward(float *dgate, float *dup, const float *dy, const float *gate, const float *up, size_t n);
+void gelu_forward(float *y, const float *x, size_t n);                                      /* the erf one */
+void gelu_backward(float *dx, const float *dy, const float *x, size_t n);
+void tanh_forward(float *y, const float *x, size_t n);
+void tanh_backward(float *dx, const float *dy, const float *y, size_t n);                   /* from the output */
+/* From logits z (N,V) / temperature: logprob (N) of token[n], entropy (N; NULL: skip). */
+void logprob_forward(float *logprob, float *entropy, const float *logits, const int *token, float temperature, int N, int V);
+/* dlogits (N,V) += dlogprob[n] * d logprob[n] / d logits. */
+void logprob_backward(float *dlogits, const float *dlogprob, const float *logits, const int *token, float temperature, int N, int V);
+/* kl (N) = sum over v of p (log p - log q), p and q from logits and ref_logits (N,V). */
+void full_kl_forward(float *kl, const float *logits, const float *ref_logits, float temperature, int N, int V);
+/* loss (N) = -log softmax(logits)[label] ; dlogits (N,C) += dloss[n] * (softmax - onehot) */
+void cross_entropy_forward(float *loss, const float *logits, const int *label, int N, int C);
+void cross_entropy_backward(float *dlogits, const float *dloss, const float *logits, const int *label, int N, int C);
+float exp_own(float x);                     /* our exp: same bits on every machine (1.5 ulp); libm's under F64 */
+float log1p_exp(float x);                   /* log(1 + e^x), no overflow */
+/* AdamW over a list of tensors (Kingma & Ba 2015; Loshchilov & Hutter 2019). */
+typedef struct { float lr, beta1, beta2, eps, weight_decay; int tf_style; /* eps inside, as TF1 has it */ } AdamW;
+typedef struct { float *m, *v; size_t n; long long t; } Optimizer;      /* first and second moments, tensor after tensor; steps done */
+void optimizer_carve(Optimizer *o, const Tensor *list, int tensors, Arena *a);
+void optimizer_reset(Optimizer *o);         /* moments and t to 0 */
+double gradient_norm(const Tensor *list, int tensors);                  /* L2 over all trainable tensors */
+void gradient_zero(const Tensor *list, int tensors);
+/* One step with gradients multiplied by grad_scale (clipping); vectors are not decayed. `from`: index of the list's first
+ * moment, so that two lists share one optimizer: returns the index after its last. */
+size_t optimizer_step(Optimizer *o, size_t from, const Tensor *list, int tensors, const AdamW *c, float grad_scale);
+size_t tensor_values(const Tensor *list, int tensors, int trainable_only);      /* numbers in a list (tied ones not counted) */
+
+/* ================================================================================================================
+ * lora.c (level 4): low-rank adapters on any linear of any model (Hu et al. 2021; Hugging Face peft's conventions)
+ * ================================================================================================================ */
+typedef struct { Matrix A /* (R,I) */, B /* (O,R) */; } LoraPair;       /* R = 0: not adapted */
+typedef struct { int R; float alpha, scale; int rslora; char targets[160]; /* comma-separated, in peft's names */
+                 LoraPair *pair; int pairs; /* one per tensor of the base model's list, by Matrix.id */
+                 Tensor *tensor; int tensors; } Lora;
+/* Attaches to every tensor of base whose name ends in ".TARGET.weight" for a target of the list. E_ARGUMENT names a target
+ * that matches nothing. With a measuring arena only counts memory. */
+int lora_carve(Lora *l, const Tensor *base, int tensors, int R, float alpha, int rslora, const char *targets, int trainable,
+               Arena *a, Error *err);
+void lora_init(Lora *l, uint64_t seed);     /* A uniform +-1/sqrt(I) (kaiming, a = sqrt 5), B = 0 */
+void lora_copy(Lora *to, const Lora *from); /* values only; same shape */
+/* y (N,O) += scale (x A^T) B^T where w is adapted by l; nothing when l is NULL or w is not. */
+void lora_forward(float *y, const float *x, const Lora *l, const Matrix *w, int N, Arena *ws);
+void lora_backward(float *dx, const float *dy, const float *x, const Lora *l, const Matrix *w, int N, Arena *ws);
+void lora_merge(const Lora *l, const Matrix *w, Arena *ws);         /* W += scale B A (F32 weights only) */
+
+/* ================================================================================================================
+ * model.c (level 5): the policy. Llama today; config says what differs.
+ * ================================================================================================================ */
+enum { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3 };
+typedef struct {
+    int V, C, L, H, K, D, F, positions;     /* positions: max_position_embeddings */
+    int tied;                               /* the head is the embedding */
+    float norm_eps;
+    double rope_theta; int rope_type; double rope_factor, rope_low, rope_high; int rope_original;
+    int bos, pad, eos[8], eos_count;        /* ids; -1: none */
+} ModelConfig;
+typedef struct { Matrix attn_norm, q, k, v, o, mlp_norm, gate, up, down; } Block;
+typedef struct { ModelConfig config; Matrix embedding, norm, head; Block *block; float *rope_cos, *rope_sin; int positions;
+                 Tensor *tensor; int tensors; } Model;
+typedef struct { Matrix weight /* (1,C) */, bias /* (1,1) */; Tensor tensor[2]; } ValueHead;    /* v_head.summary.weight, .bias */
+/* Rows: a row is one token of one sequence at one position. Sequences stand one after another, positions ascending, ragged. */
+typedef struct { int N; const int *token, *sequence, *position; const unsigned char *wants; /* 1: this row's logits; NULL: none */ } Rows;
+typedef struct { int L, B, T, width /* K*D */; float *k, *v; } Cache;   /* k, v (L,B,T,width) */
+/* What backward needs, per layer: input x, q (rotated), attention output, middle residual, gate, up; k and v are in the cache. */
+typedef struct { int N; float *x, *q, *att, *mid, *gate, *up; /* (L,N,.) */ float *last; /* (N,C) input of the final norm */ } Saved;
+
+/* Lays out weights (type: F32 today), the list of tensors and the RoPE tables for `positions` positions. */
+int model_carve(Model *m, const ModelConfig *c, int type, int trainable, int positions, Arena *a, Error *err);
+void model_init(Model *m, uint64_t seed);   /* normal 0.02 (output projections / sqrt(2L)), norms 1 */
+void model_copy(Model *to, const Model *from);
+void value_head_carve(ValueHead *h, int C, int trainable, Arena *a);
+void value_head_init(ValueHead *h, uint64_t seed, int zero);        /* zero, or PyTorch's uniform +-1/sqrt(C) */
+void cache_carve(Cache *c, const ModelConfig *m, int B, int T, Arena *a);
+void saved_carve(Saved *s, const ModelConfig *m, int N, Arena *a);
+/* hidden (N,C): the states after the final norm. Keys and values of the rows enter the cache; attention reads them there.
+ * adapter NULL: the base model. saved NULL: inference. Returns OK, E_RANGE (token, sequence or position out of range) or E_MEMORY. */
+int model_forward(const Model *m, const Lora *adapter, const Rows *rows, Cache *kv, Saved *saved, float *hidden, Arena *ws);
+/* From dhidden (N,C) of a forward with saved, whose rows hold whole sequences from position 0: adds to every grad that is not NULL. */
+int model_backward(const Model *m, const Lora *adapter, const Rows *rows, const Cache *kv, const Saved *saved, const float *dhidden, Arena *ws);
+/* The head, in blocks of rows: logits are never stored whole. Only rows that want them; outputs are compact: entry w belongs to the
+ * w-th wanting row, target[w] likewise. logprob, entropy (W; entropy NULL: skip). With loss (training), it is called for each block
+ * to set dlogprob (zeroed before), and dhidden (N,C) and the head's grad are added to. Returns OK or E_MEMORY. */
+typedef void (*TokenLoss)(void *context, int first, int n, const float *logprob, float *dlogprob);
+int model_logprobs(const Model *m, const float *hidden, const Rows *rows, const int *target, float temperature,
+                   float *logprob, float *entropy, TokenLoss loss, void *context, float *dhidden, Arena *ws);
+/* kl (W): exact KL(policy || reference) over the vocabulary at each wanting row. */
+int model_full_kl(const Model *m, const float *hidden, const Model *ref, const float *ref_hidden, const Rows *rows,
+                  float temperature, float *kl, Arena *ws);
+void model_values(const ValueHead *h, const float *hidden, float *value, int N, Arena *ws);             /* value (N) */
+void model_values_backward(const ValueHead *h, const float *dvalue, const float *hidden, float *dhidden, int N, Arena *ws);
+/* Sampling. temperature 0: greedy (first maximum). top_k 0, top_p 1: off. */
+typedef struct { float temperature; int top_k; float top_p; } Sampling;
+/* One token from logits (V), and its log-prob under softmax(logits / temperature) before top-k and top-p. scratch: V floats and V ints. */
+int sample_token(const float *logits, int V, const Sampling *s, Rng *rng, float *logprob, float *scratch, int *order);
+/* One text being written. token has room for `capacity`; the first `prompt` are given, `length` grows; stops after an eos of the
+ * model's config (which is kept; stop_at_eos 0: never), or at capacity. logprob, value: of generated tokens, index length - prompt. */
+typedef struct { int *token; int prompt, length, capacity, stop_at_eos, done; float *logprob, *value; Rng rng; } Sequence;
+/* Fills B sequences (cache slots 0..B-1); finished ones leave the batch. value head NULL: no values. on_token (may be NULL) hears
+ * each new token; a non-zero return ends that sequence. */
+int model_generate(const Model *m, const Lora *adapter, const ValueHead *h, Sequence *seq, int B, Cache *kv, const Sampling *s,
+                   int (*on_token)(void *context, int sequence, int token), void *context, Arena *ws);
+
+/* ================================================================================================================
+ * reward.c (level 5): the judge. RoBERTa for sequence classification.
+ * ================================================================================================================ */
+enum { LABELS_MAX = 32 };
+typedef struct {
+    int V, C, L, H, F, positions, types;    /* positions: max_position_embeddings (514 means 512 usable) */
+    float norm_eps; int pad, bos, eos;
+    int labels; char label[LABELS_MAX][48]; /* id2label */
+} RewardConfig;
+typedef struct { Matrix q, q_b, k, k_b, v, v_b, o, o_b, norm1, norm1_b, up, up_b, down, down_b, norm2, norm2_b; } RewardBlock;
+typedef struct { RewardConfig config; Matrix word, position, type, norm, norm_b; RewardBlock *block; Matrix dense, dense_b, out, out_b;
+                 Tensor *tensor; int tensors; } RewardModel;
+/* B texts one after another: token (N), start (B+1). Each begins with <s>; longer than positions - pad - 1 is E_RANGE (truncate first). */
+typedef struct { int N, B; const int *token, *start; } Texts;
+typedef struct { int N; float *embed, *x, *q, *k, *v, *att, *res1, *mid, *up, *res2; float *pooled; } RewardSaved;
+int reward_carve(RewardModel *m, const RewardConfig *c, int type, int trainable, Arena *a, Error *err);
+void reward_init(RewardModel *m, uint64_t seed);    /* normal 0.02, norms 1, biases 0 */
+void reward_saved_carve(RewardSaved *s, const RewardConfig *c, int N, int B, Arena *a);
+int reward_max_tokens(const RewardConfig *c);       /* longest text, special tokens included */
+int reward_forward(const RewardModel *m, const Texts *texts, RewardSaved *saved /* NULL = inference */, float *logits /* (B,labels) */, Arena *ws);
+int reward_backward(const RewardModel *m, const Texts *texts, const RewardSaved *saved, const float *dlogits, Arena *ws);
+/* Bradley-Terry: texts 2i chosen, 2i+1 rejected; loss (B/2) = -log sigmoid(logit0 chosen - logit0 rejected). */
+void ranking_forward(float *loss, const float *logits, int labels, int pairs);
+void ranking_backward(float *dlogits, const float *dloss, const float *logits, int labels, int pairs);
+
+/* ================================================================================================================
+ * checkpoint.c (level 4): Hugging Face folders in and out. It fills the caller's list of tensors.
+ * (Declared after the configs that it reads. It knows files and names, not models.)
+ * ================================================================================================================ */
+/* FOLDER/STEM.safetensors or its shards by FOLDER/STEM.safetensors.index.json (STEM "model", "adapter_model", "value_head").
+ * Every tensor that is neither OPTIONAL nor TIED must be there with its shape; F32, F16 and BF16 are read into F32 data.
+ * `prefix` is put before every name ("" or "base_model.model."); a name without a leading "model." or "roberta." is tried too. */
+int checkpoint_load(const char *folder, const char *stem, const char *prefix, const Tensor *list, int tensors, Pool *pool, Error *err);
+/* dtype F32, BF16 or F16; shard_bytes 0: one file. Atomic: shards first, the index last. */
+int checkpoint_save(const char *folder, const char *stem, const char *prefix, const Tensor *list, int tensors, int dtype,
+                    uint64_t shard_bytes, Pool *pool, Error *err);
+int config_load(ModelConfig *c, const char *folder, Pool *pool, Error *err);        /* config.json, generation_config.json's eos */
+int config_save(const ModelConfig *c, const char *folder, int dtype, Pool *pool, Error *err);   /* config.json, generation_config.json */
+int reward_config_load(RewardConfig *c, const char *folder, Pool *pool, Error *err);
+int reward_config_save(const RewardConfig *c, const char *folder, int dtype, Pool *pool, Error *err);
+/* adapter_config.json. Fills R, alpha, rslora, targets (a list of names; "all-linear" becomes the seven). Unsupported features
+ * (use_dora, rank_pattern, modules_to_save, bias other than none ...) are refused by name. */
+int adapter_config_load(Lora *l, const char *folder, Pool *pool, Error *err);
+int adapter_config_save(const Lora *l, const char *folder, const char *base_model, Pool *pool, Error *err);
+/* A tokenizer from a file (tokenizer.model, *.model) or a folder that has tokenizer.model (or spiece.model) or vocab.json + merges.txt. */
+Tokenizer *tokenizer_open(const char *path, Pool *pool, Error *err);
+int tokenizer_save(const Tokenizer *t, const char *folder, int max_length, Pool *pool, Error *err);   /* with tokenizer_config.json, special_tokens_map.json */
+
+/* ================================================================================================================
+ * cli.c (level 6): what the programs share
+ * ================================================================================================================ */
+enum { OPT_FLAG, OPT_INT, OPT_SEED, OPT_REAL, OPT_TEXT, OPT_CHOICE };   /* value: int*, int*, uint64_t*, double*, const char**, int* (index) */
+typedef struct { const char *name; int type; void *value; const char *fallback;     /* name without "--"; fallback as text, NULL: none */
+                 double min, max;                                       /* INT, REAL: limits, both included (min == max: none) */
+                 const char *choices;                                   /* CHOICE: "kl|abs|mse" */
+                 const char *help; } Option;
+typedef struct { const char *name, *help; const char *const *set; } Preset;         /* set: name, value, name, value, NULL */
+typedef struct { const char *program, *usage, *about; Option *option; int options; const Preset *preset; int presets; } Program;
+/* Fills every option: fallback, then preset (--preset NAME, or default_preset; may be NULL), then the command line. Returns the number
+ * of positional arguments (pointers in positional). --help prints and exits 0; wrong usage prints and exits 2. */
+int cli_parse(const Program *p, const char *default_preset, int argc, char **argv, const char **positional, int max_positional);
+int cli_given(const Program *p, const char *option);            /* 1 if the command line had it */
+void cli_options_json(const Program *p, Buffer *b);             /* {"name":value,...} as the run has them */
+Pool cli_pool(void);                                            /* a Pool over malloc/free */
+Arena cli_arena(size_t bytes, const char *what);                /* malloc'ed, zeroed; exits with a message when there is not enough */
+void die(const Error *err, const char *hint);                   /* prints `program: what: where`, the hint, exits 1 */
+void must(int code, const Error *err, const char *hint);        /* die unless code == OK */
+void usage_error(const char *message, const char *argument);    /* exits 2 */
+void cli_interrupts(void);                                      /* Ctrl-C: first asks to stop, second stops at once */
+int cli_stopping(void);                                         /* 1 after the first Ctrl-C */
+void cli_bill(const char *part, size_t bytes);                  /* one line of the memory bill */
+size_t cli_bill_total(void);                                    /* prints the total, returns it */
+/* Progress: one line that updates in a terminal, plain lines otherwise. text is without the bar; done of total. */
+void progress(const char *text, long long done, long long total, int last);
+void sparkline(char *out, size_t cap, const double *x, int n, int width);   /* UTF-8 blocks, the last `width` values */
+int run_folder(char *out, size_t cap, const char *base, const char *kind, Error *err);     /* base/kind-0001, next free; made */
+/* One JSON line a call into a log: log_begin, then log_number / log_text / log_integer, then log_end writes it. */
+typedef struct { const char *path; Buffer line; int fields; } Log;
+void log_begin(Log *l, const char *path, Pool *pool);
+void log_number(Log *l, const char *name, double value);        /* nine significant digits; NaN and infinities become null */
+void log_integer(Log *l, const char *name, long long value);
+void log_text(Log *l, const char *name, const char *text, size_t length);
+int log_end(Log *l, Error *err);
+
+#endif
