@@ -168,7 +168,8 @@ double kl_per_sequence(const float *kl, const int *start, int B);
 /* reward_t = -kl_coef * kl_t, plus score[b] on the last response token of b (nowhere if b has no token). */
 void token_rewards(float *reward, const float *kl, const float *score, float kl_coef, const int *start, int B);
 /* x = (x - mean) / sqrt(var + 1e-8), plus the mean again when !shift_mean. Variance is unbiased (biased: n instead of n-1).
- * P < 2: the variance counts as 0... so x becomes 0 (shift_mean) or stays (no shift). */
+ * P < 2: there is
+ * no variance, and x becomes 0 (shift_mean) or stays (no shift). No padding exists here that whitening could leak into. */
 void whiten(float *x, int P, int shift_mean, int biased);
 /* Generalised advantage estimation (Schulman et al. 2015) over each response; the value after the last token is 0.
  * returns = advantages + values, before any whitening. */
@@ -177,9 +178,10 @@ void gae(float *advantages, float *returns, const float *rewards, const float *v
 /* What the updates report; sums over tokens, so that mini-batches of any size add up; ppo_stats_mean divides. */
 typedef struct {
     double tokens, policy_loss, value_loss, clip_fraction, value_clip_fraction, approx_kl, policy_kl, ratio, entropy;
-    double value_error, max_ratio_deviation;    /* max |ratio - 1| */
+    double value_error, value;                  /* (v - R)^2 before clipping; v */
+    double max_ratio_deviation;                 /* max |ratio - 1| */
 } PpoStats;
-typedef struct { float clip_range, clip_range_value, vf_coef, ratio_threshold; } PpoLoss;   /* clip_range_value <= 0: no value clip */
+typedef struct { float clip_range, clip_range_value, vf_coef, ratio_threshold; } PpoLoss;   /* <= 0: no value clip, no ratio guard */
 /* Clipped policy loss of n tokens (2017 eq. 7): l = max(-A rho, -A clip(rho, 1-e, 1+e)), rho = exp(new - old).
  * dnew (n) += scale * dl/dnew. scale is 1 / (tokens of the whole optimiser step): a global token mean. Adds to *s. */
 void policy_loss(float *dnew, const float *new_logprob, const float *old_logprob, const float *advantage, const PpoLoss *c,
@@ -188,13 +190,15 @@ void policy_loss(float *dnew, const float *new_logprob, const float *old_logprob
 void value_loss(float *dvalue, const float *value, const float *old_value, const float *returns, const PpoLoss *c,
                 float scale, int n, PpoStats *s);
 void ppo_stats_mean(PpoStats *s);           /* divides the sums by s->tokens (max_ratio_deviation stays) */
+int ratio_exceeds(const PpoStats *s, const PpoLoss *c);     /* the ratio guard, on sums: mean ratio above the threshold, or a NaN */
+int kl_early_stop(double policy_kl, double target_kl);      /* mean (old - new) above 1.5 target_kl; target_kl <= 0: never */
 /* Adaptive controller (Ziegler et al. 2019): e = clip(kl/target - 1, -0.2, 0.2); coef *= 1 + e n / horizon. Fixed: horizon <= 0. */
 typedef struct { double coef, target, horizon; } KlController;
 void kl_controller_update(KlController *c, double kl_per_sequence, int n);
 /* Running mean and variance of scores (batch-wise update, TRL's RunningMoments): start with {0, 1, 1, 1e-24}. */
 typedef struct { double mean, std, var, count; } Moments;
 void moments_update(Moments *m, const float *x, int n);
-typedef struct { int scaling, norm; float clip; } ScoreRule;            /* clip <= 0: none */
+typedef struct { int scaling, norm; float clip; } ScoreRule;            /* norm only acts with scaling, as in TRL; clip <= 0: none */
 void process_scores(float *score, int B, const ScoreRule *rule, Moments *m);    /* update m, then scale, normalise, clip */
 typedef struct { double mean, median, std, min, max; } Summary;         /* std is unbiased; 0 for one value */
 Summary summarise(const float *x, int n, float *scratch /* n */);
@@ -277,7 +281,8 @@ void linear_forward(float *y, const float *x, const Matrix *w, const float *bias
 void linear_add(float *y, const float *x, const Matrix *w, int N, Arena *ws);
 /* dx (N,I) += dy (N,O) W (dx NULL: skip); w->grad (O,I) += dy^T x (grad NULL: skip); dbias (O) += sum over rows of dy (NULL: skip). */
 void linear_backward(float *dx, float *dbias, const float *dy, const float *x, const Matrix *w, int N, Arena *ws);
-/* The packed product behind them, for `make bench` and its test: C (M,N) [+]= A B; see ops.c. */
+/* Takes and gives back what the three directions need for N rows through (O,I): how a caller measures its workspace. */
+void linear_measure(Arena *ws, int N, int I, int O);
 void embedding_forward(float *y, const int *token, const Matrix *w, int N);                 /* y (N,C) = rows of w (V,C) */
 void embedding_backward(const float *dy, const int *token, const Matrix *w, int N);         /* w->grad[token] += dy */
 /* RMSNorm: y = x / sqrt(mean(x^2) + eps) * w. Backward recomputes the norm from x. */
@@ -457,14 +462,15 @@ typedef struct { const char *name; int type; void *value; const char *fallback; 
                  const char *choices;                                   /* CHOICE: "kl|abs|mse" */
                  const char *help; } Option;
 typedef struct { const char *name, *help; const char *const *set; } Preset;         /* set: name, value, name, value, NULL */
-typedef struct { const char *program, *usage, *about; Option *option; int options; const Preset *preset; int presets; } Program;
-/* Fills every option: fallback, then preset (--preset NAME, or default_preset; may be NULL), then the command line. Returns the number
+typedef struct { const char *program, *usage /* after the name: "DATA [options]" */, *about; Option *option; int options;
+                 const Preset *preset; int presets; } Program;
+/* Fills every option (no fallback: 0, NULL, no, the first choice; may be called again with another default_preset): fallback, then preset (--preset NAME, or default_preset; may be NULL), then the command line. Returns the number
  * of positional arguments (pointers in positional). --help prints and exits 0; wrong usage prints and exits 2. */
 int cli_parse(const Program *p, const char *default_preset, int argc, char **argv, const char **positional, int max_positional);
 int cli_given(const Program *p, const char *option);            /* 1 if the command line had it */
 void cli_options_json(const Program *p, Buffer *b);             /* {"name":value,...} as the run has them */
-Pool cli_pool(void);                                            /* a Pool over malloc/free */
-Arena cli_arena(size_t bytes, const char *what);                /* malloc'ed, zeroed; exits with a message when there is not enough */
+Pool cli_pool(void);                                            /* a Pool over malloc/free; exits with a message when there is no more */
+Arena cli_arena(size_t bytes, const char *what);                /* malloc'ed, zeroed, never freed; exits with a message when there is not enough */
 void die(const Error *err, const char *hint);                   /* prints `program: what: where`, the hint, exits 1 */
 void must(int code, const Error *err, const char *hint);        /* die unless code == OK */
 void usage_error(const char *message, const char *argument);    /* exits 2 */
