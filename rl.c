@@ -1,0 +1,190 @@
+/* rl.c - PPO from rewards to gradients, as pure functions over arrays of floats. No model, no tokens, no text.
+ * Source   Schulman et al. 2017 (PPO), eq. 7; Schulman et al. 2015 (GAE), eq. 16; Ziegler et al. 2019 (reward, adaptive KL);
+ *          the arithmetic is that of TRL 0.11.4's PPOTrainer, without its mistakes.
+ * Needs    nothing but sqrt and exp, both in double. Sums run in double, in order of the index.
+ * Never    pads. The P response tokens of B sequences stand one after another (start has B+1 entries), so that whitening,
+ *          GAE and every mean see response tokens alone: TRL's leak of whitened padding into GAE cannot be written here.
+ * Edges    a sequence without tokens, one token in all (no variance), equal scores, a ratio of infinity, KL below zero. */
+#include "rlhf.h"
+
+static double square(double x) { return x * x; }
+
+static double mean_of(const float *x, int n) {
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += x[i];
+    return n > 0 ? sum / n : 0;
+}
+
+/* Unbiased: divided by n - 1, as torch.var and TRL's masked_var; biased: by n, as OpenAI's tf.nn.moments. Below 2 values: 0. */
+static double variance_of(const float *x, int n, double mean, int biased) {
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += square(x[i] - mean);
+    return n < 2 ? 0 : sum / (biased ? n : n - 1);
+}
+
+/* With d = log pi(a) - log ref(a), a sampled from pi:
+ *   kl    d               unbiased for KL(pi || ref), may be negative
+ *   abs   |d|
+ *   mse   d^2 / 2         ("k2")
+ *   k3    e^-d - 1 + d    unbiased and never negative (Schulman 2020, "Approximating KL divergence")
+ *   full  sum over the vocabulary of pi (log pi - log ref), which only the head can know */
+void kl_penalty(float *kl, const float *logprob, const float *ref_logprob, const float *full, int kind, int P) {
+    for (int t = 0; t < P; t++) {
+        double d = (double)logprob[t] - ref_logprob[t];
+        switch (kind) {
+        case KL_ABS:  kl[t] = (float)fabs(d); break;
+        case KL_MSE:  kl[t] = (float)(0.5 * d * d); break;
+        case KL_K3:   kl[t] = (float)(exp(-d) - 1 + d); break;
+        case KL_FULL: kl[t] = full[t]; break;
+        default:      kl[t] = (float)d;
+        }
+    }
+}
+
+/* (1/B) sum_b sum_t kl. The sum over tokens is what the controller's target is stated in; fed with a token mean it would
+ * push the coefficient to zero. */
+double kl_per_sequence(const float *kl, const int *start, int B) {
+    double sum = 0;
+    for (int t = start[0]; t < start[B]; t++) sum += kl[t];
+    return B > 0 ? sum / B : 0;
+}
+
+void token_rewards(float *reward, const float *kl, const float *score, float kl_coef, const int *start, int B) {
+    for (int b = 0; b < B; b++) {
+        for (int t = start[b]; t < start[b + 1]; t++) reward[t] = -kl_coef * kl[t];
+        if (start[b + 1] > start[b]) reward[start[b + 1] - 1] += score[b];
+    }
+}
+
+void whiten(float *x, int P, int shift_mean, int biased) {
+    double mean = mean_of(x, P), scale = 1 / sqrt(variance_of(x, P, mean, biased) + 1e-8);
+    for (int t = 0; t < P; t++) x[t] = (float)((x[t] - mean) * scale + (shift_mean ? 0 : mean));
+}
+
+/* delta_t = r_t + gamma V_t+1 - V_t        A_t = delta_t + gamma lambda A_t+1        R_t = A_t + V_t
+ * from the last token backwards; V and A are 0 after it. */
+void gae(float *advantages, float *returns, const float *rewards, const float *values, float gamma, float lambda,
+         const int *start, int B) {
+    for (int b = 0; b < B; b++) {
+        double next_value = 0, next_advantage = 0;
+        for (int t = start[b + 1] - 1; t >= start[b]; t--) {
+            double delta = rewards[t] + (double)gamma * next_value - values[t];
+            next_advantage = delta + (double)gamma * lambda * next_advantage;
+            next_value = values[t];
+            advantages[t] = (float)next_advantage;
+            returns[t] = (float)(next_advantage + next_value);
+        }
+    }
+}
+
+/* d l / d new = -A rho where the unclipped branch is the larger (also inside the range, where both are the same);
+ * where the clipped branch wins, l is flat in new. */
+void policy_loss(float *dnew, const float *new_logprob, const float *old_logprob, const float *advantage, const PpoLoss *c,
+                 float scale, int n, PpoStats *s) {
+    double low = 1 - (double)c->clip_range, high = 1 + (double)c->clip_range;
+    for (int t = 0; t < n; t++) {
+        double difference = (double)new_logprob[t] - old_logprob[t], A = advantage[t];
+        double ratio = exp(difference), clipped = ratio < low ? low : ratio > high ? high : ratio;
+        double plain = -A * ratio, bounded = -A * clipped, deviation = fabs(ratio - 1);
+        int clip = bounded > plain;
+        if (!clip) dnew[t] += (float)(scale * plain);
+        s->tokens += 1;
+        s->policy_loss += clip ? bounded : plain;
+        s->clip_fraction += clip;
+        s->approx_kl += 0.5 * difference * difference;
+        s->policy_kl -= difference;
+        s->ratio += ratio;
+        if (!(deviation <= s->max_ratio_deviation)) s->max_ratio_deviation = deviation;     /* a NaN is kept too */
+    }
+}
+
+/* d/dv of 0.5 max(...) = v - R where the unclipped branch is the larger, or the clip changes nothing; else 0. Does not count
+ * tokens: policy_loss has. */
+void value_loss(float *dvalue, const float *value, const float *old_value, const float *returns, const PpoLoss *c,
+                float scale, int n, PpoStats *s) {
+    double range = c->clip_range_value;
+    for (int t = 0; t < n; t++) {
+        double v = value[t], low = old_value[t] - range, high = old_value[t] + range, R = returns[t];
+        double near = range <= 0 ? v : v < low ? low : v > high ? high : v;
+        double plain = square(v - R), bounded = square(near - R);
+        int clip = bounded > plain;
+        if (!clip) dvalue[t] += (float)((double)scale * c->vf_coef * (v - R));
+        s->value_loss += 0.5 * (clip ? bounded : plain);
+        s->value_clip_fraction += clip;
+        s->value_error += plain;
+        s->value += v;
+    }
+}
+
+void ppo_stats_mean(PpoStats *s) {
+    double n = s->tokens > 0 ? s->tokens : 1;
+    s->policy_loss /= n; s->value_loss /= n; s->clip_fraction /= n; s->value_clip_fraction /= n;
+    s->approx_kl /= n; s->policy_kl /= n; s->ratio /= n; s->entropy /= n; s->value_error /= n; s->value /= n;
+}
+
+int ratio_exceeds(const PpoStats *s, const PpoLoss *c) {
+    return c->ratio_threshold > 0 && s->tokens > 0 && !(s->ratio / s->tokens <= c->ratio_threshold);
+}
+
+int kl_early_stop(double policy_kl, double target_kl) { return target_kl > 0 && policy_kl > 1.5 * target_kl; }
+
+void kl_controller_update(KlController *c, double kl, int n) {
+    double error = kl / c->target - 1;
+    if (c->horizon <= 0) return;
+    error = error < -0.2 ? -0.2 : error > 0.2 ? 0.2 : error;
+    c->coef *= 1 + error * n / c->horizon;
+}
+
+/* Chan et al. 1979: two sets of counts, means and sums of squares become one. var is biased, std unbiased. After one value
+ * alone there is no spread to speak of: std stays what it was. */
+void moments_update(Moments *m, const float *x, int n) {
+    if (n < 1) return;
+    double mean = mean_of(x, n), squares = 0, count = m->count + n, step = mean - m->mean;
+    for (int i = 0; i < n; i++) squares += square(x[i] - mean);
+    squares += m->var * m->count + step * step * m->count * n / count;
+    m->mean += step * n / count;
+    m->var = squares / count;
+    if (count > 1) m->std = sqrt(squares / (count - 1));
+    m->count = count;
+}
+
+/* The moments take in the new scores first, as TRL has it. eps is float32's 2^-23. */
+void process_scores(float *score, int B, const ScoreRule *rule, Moments *m) {
+    if (rule->scaling) {
+        moments_update(m, score, B);
+        double scale = 1 / (m->std + 1.1920928955078125e-07), shift = rule->norm ? m->mean : 0;
+        for (int b = 0; b < B; b++) score[b] = (float)((score[b] - shift) * scale);
+    }
+    for (int b = 0; b < B && rule->clip > 0; b++)
+        score[b] = score[b] < -rule->clip ? -rule->clip : score[b] > rule->clip ? rule->clip : score[b];
+}
+
+/* Shell's sort: short, no heap, no worst case that matters here. */
+static void sort(float *x, int n) {
+    for (int gap = n / 2; gap > 0; gap /= 2)
+        for (int i = gap; i < n; i++) {
+            float moving = x[i];
+            int j = i;
+            for (; j >= gap && x[j - gap] > moving; j -= gap) x[j] = x[j - gap];
+            x[j] = moving;
+        }
+}
+
+Summary summarise(const float *x, int n, float *scratch) {
+    Summary s = { 0, 0, 0, 0, 0 };
+    if (n < 1) return s;
+    s.mean = mean_of(x, n);
+    s.std = sqrt(variance_of(x, n, s.mean, 0));
+    memcpy(scratch, x, (size_t)n * sizeof *x);
+    sort(scratch, n);
+    s.min = scratch[0];
+    s.max = scratch[n - 1];
+    s.median = ((double)scratch[(n - 1) / 2] + scratch[n / 2]) / 2;
+    return s;
+}
+
+double explained_variance(const float *value, const float *returns, int n) {
+    double var = variance_of(returns, n, mean_of(returns, n), 0), error = 0;
+    for (int t = 0; t < n; t++) error += square((double)value[t] - returns[t]);
+    return var > 0 ? 1 - error / n / var : 0;
+}
