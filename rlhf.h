@@ -416,14 +416,17 @@ typedef struct {
 } RewardConfig;
 typedef struct { Matrix q, q_b, k, k_b, v, v_b, o, o_b, norm1, norm1_b, up, up_b, down, down_b, norm2, norm2_b; } RewardBlock;
 typedef struct { RewardConfig config; Matrix word, position, type, norm, norm_b; RewardBlock *block; Matrix dense, dense_b, out, out_b;
-                 Tensor *tensor; int tensors; } RewardModel;
+                 Tensor *tensor; int tensors; RewardBlock shape; /* the sizes of a block, for measuring before there is memory */ } RewardModel;
 /* B texts one after another: token (N), start (B+1). Each begins with <s>; longer than positions - pad - 1 is E_RANGE (truncate first). */
 typedef struct { int N, B; const int *token, *start; } Texts;
-typedef struct { int N; float *embed, *x, *q, *k, *v, *att, *res1, *mid, *up, *res2; float *pooled; } RewardSaved;
+/* What backward needs. Layer l starts at row l N; the last layer has only the B rows that the head reads (in k and v all N). */
+typedef struct { int N, B; float *embed /* (N,C) */, *k, *v /* (L,N,C) */, *q, *att, *res1, *res2 /* ((L-1)N+B,C) */,
+                 *up /* ((L-1)N+B,F) */, *pooled /* (B,C) */; } RewardSaved;
 int reward_carve(RewardModel *m, const RewardConfig *c, int type, int trainable, Arena *a, Error *err);
 void reward_init(RewardModel *m, uint64_t seed);    /* normal 0.02, norms 1, biases 0 */
 void reward_saved_carve(RewardSaved *s, const RewardConfig *c, int N, int B, Arena *a);
 int reward_max_tokens(const RewardConfig *c);       /* longest text, special tokens included */
+/* Both return OK, E_RANGE (a token, a text too long or empty) or E_MEMORY. With a measuring ws, texts needs only N and B. */
 int reward_forward(const RewardModel *m, const Texts *texts, RewardSaved *saved /* NULL = inference */, float *logits /* (B,labels) */, Arena *ws);
 int reward_backward(const RewardModel *m, const Texts *texts, const RewardSaved *saved, const float *dlogits, Arena *ws);
 /* Bradley-Terry: texts 2i chosen, 2i+1 rejected; loss (B/2) = -log sigmoid(logit0 chosen - logit0 rejected). */
