@@ -1,0 +1,572 @@
+/* io.c - the only file that touches FILE*: files of any size, atomic writes, folders, lines, datasets, the clock.
+ * Source   the dataset format is this project's own, written down above dataset_read.
+ * Needs    C99's stdio. Where POSIX is there, it gives offsets beyond 4 GB, fsync, folders, and a monotonic clock.
+ * Never    prints, exits, allocates (handles, paths and lines live in the caller's pool), or leaves a half-written file
+ *          under a finished name: see Writer.
+ * Edges    folders opened as files, devices as outputs, lines of any length, hostile datasets: see tests/base.c. */
+#if defined(__unix__) || defined(__unix) || (defined(__APPLE__) && defined(__MACH__))
+#define POSIX_SYSTEM
+#define _POSIX_C_SOURCE 200809L
+#define _FILE_OFFSET_BITS 64
+#endif
+#include "rlhf.h"
+#include <errno.h>
+#include <stdio.h>
+#include <time.h>
+#ifdef POSIX_SYSTEM
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#define GETC getc_unlocked
+#else
+#define GETC getc
+#endif
+
+/* "WHAT (the system's reason)" into err; reason 0: without. */
+static int fail_system(Error *err, int code, const char *what, const char *path, int reason) {
+    char message[160];
+    snprintf(message, sizeof message, reason ? "%s (%s)" : "%s", what, reason ? strerror(reason) : "");
+    return fail(err, code, message, path, 0, 0);
+}
+
+/* a + b + c in pool. */
+static char *join(Pool *pool, const char *a, const char *b, const char *c) {
+    size_t x = strlen(a), y = strlen(b), z = strlen(c);
+    char *out = pool_take(pool, x + y + z + 1, 1);
+    if (!out) return NULL;
+    memcpy(out, a, x);
+    memcpy(out + x, b, y);
+    memcpy(out + x + y, c, z);
+    return out;
+}
+
+/* ---- files for reading ---- */
+struct File { FILE *f; uint64_t size; const char *path; };
+
+#ifdef POSIX_SYSTEM
+static int seek_to(FILE *f, uint64_t offset) {
+    off_t place = (off_t)offset;
+    return place >= 0 && (uint64_t)place == offset && fseeko(f, place, SEEK_SET) == 0;
+}
+/* Its size, or -1 where there is none (a pipe). */
+static long long seek_size(FILE *f) { return fseeko(f, 0, SEEK_END) == 0 ? (long long)ftello(f) : -1; }
+static int is_folder(FILE *f) {
+    struct stat s;
+    return fstat(fileno(f), &s) == 0 && S_ISDIR(s.st_mode);
+}
+#else
+/* C99 alone: a long may be too small for the offset, so the way is walked in steps. */
+static int seek_to(FILE *f, uint64_t offset) {
+    if (fseek(f, 0, SEEK_SET)) return 0;
+    while (offset > 0) {
+        long step = offset > (uint64_t)LONG_MAX ? LONG_MAX : (long)offset;
+        if (fseek(f, step, SEEK_CUR)) return 0;
+        offset -= (uint64_t)step;
+    }
+    return 1;
+}
+static long long seek_size(FILE *f) { return fseek(f, 0, SEEK_END) == 0 ? (long long)ftell(f) : -1; }
+static int is_folder(FILE *f) { (void)f; return 0; }
+#endif
+
+/* fopen that refuses folders, which some systems open as if they were files. */
+static FILE *open_reading(const char *path, Error *err) {
+    FILE *f;
+    errno = 0;
+    f = fopen(path, "rb");
+    if (!f) { fail_system(err, E_OPEN, "cannot open", path, errno); return NULL; }
+    if (is_folder(f)) { fclose(f); fail(err, E_OPEN, "is a folder, not a file", path, 0, 0); return NULL; }
+    return f;
+}
+
+File *file_open(const char *path, Pool *pool, Error *err) {
+    File *out = pool_take(pool, 1, sizeof *out);
+    char *name = pool_text(pool, path, strlen(path));
+    long long size;
+    if (!out || !name) { fail(err, E_MEMORY, "not enough memory to open", path, 0, 0); return NULL; }
+    out->path = name;
+    out->f = open_reading(path, err);
+    if (!out->f) return NULL;
+    size = seek_size(out->f);
+    if (size < 0) {
+        fclose(out->f);
+        fail(err, E_READ, "cannot tell its size (a pipe?)", path, 0, 0);
+        return NULL;
+    }
+    out->size = (uint64_t)size;
+    return out;
+}
+
+uint64_t file_size(const File *f) { return f->size; }
+
+int file_read_at(File *f, uint64_t offset, void *out, size_t n, Error *err) {
+    size_t got;
+    if (!f || !f->f) return fail(err, E_READ, "the file is not open", f ? f->path : "", 0, 0);
+    if (offset > f->size || n > f->size - offset)
+        return fail(err, E_TRUNCATED, "the file ends too early", f->path, (long long)f->size,
+                    offset > (uint64_t)LLONG_MAX || n > (uint64_t)LLONG_MAX - offset ? LLONG_MAX : (long long)(offset + n));
+    if (n == 0) return OK;
+    errno = 0;
+    if (!seek_to(f->f, offset)) return fail_system(err, E_READ, "cannot seek", f->path, errno);
+    got = fread(out, 1, n, f->f);
+    if (got == n) return OK;
+    if (ferror(f->f)) return fail_system(err, E_READ, "cannot read", f->path, errno);
+    return fail(err, E_TRUNCATED, "the file became shorter while it was read", f->path, (long long)(offset + got), (long long)(offset + n));
+}
+
+void file_close(File *f) {
+    if (f && f->f) fclose(f->f);
+    if (f) f->f = NULL;
+}
+
+int file_read_all(const char *path, Pool *pool, char **bytes, size_t *n, Error *err) {
+    File *f = file_open(path, pool, err);
+    char *data;
+    int code;
+    *bytes = NULL;
+    *n = 0;
+    if (!f) return err && err->code ? err->code : E_OPEN;
+    data = f->size < SIZE_MAX ? pool_take(pool, (size_t)f->size + 1, 1) : NULL;
+    code = data ? file_read_at(f, 0, data, (size_t)f->size, err)
+                : fail(err, E_MEMORY, "not enough memory to read the whole file", path, 0, 0);
+    file_close(f);
+    if (code != OK) return code;
+    *bytes = data;
+    *n = (size_t)f->size;
+    return OK;
+}
+
+int file_exists(const char *path) {
+    FILE *f = open_reading(path, NULL);
+    if (f) fclose(f);
+    return f != NULL;
+}
+
+/* ---- folders ---- */
+#ifdef POSIX_SYSTEM
+int folder_exists(const char *path) {
+    struct stat s;
+    return stat(path, &s) == 0 && S_ISDIR(s.st_mode);
+}
+
+/* mkdir for each prefix that ends before a slash, then for the whole. */
+int folder_make(const char *path, Error *err) {
+    char part[4096];
+    size_t n = strlen(path), i;
+    if (n == 0 || n >= sizeof part) return fail(err, E_ARGUMENT, n ? "path too long" : "empty path", path, 0, 0);
+    for (i = 1; i <= n; i++) {
+        if (i < n && path[i] != '/') continue;
+        memcpy(part, path, i);
+        part[i] = 0;
+        errno = 0;
+        if (mkdir(part, 0777) != 0 && !folder_exists(part))
+            return fail_system(err, E_WRITE, "cannot make the folder", part, errno);
+    }
+    return OK;
+}
+
+static int compare_names(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+
+/* Appends name to the growing array; 0 when there is no memory. */
+static int add_name(char ***names, int *count, int *capacity, const char *name, Pool *pool) {
+    if (*count == *capacity) {
+        int more = *capacity ? *capacity * 2 : 64;
+        char **grown = *capacity <= INT_MAX / 2 ? pool_take(pool, (size_t)more, sizeof *grown) : NULL;
+        if (!grown) return 0;
+        if (*count) memcpy(grown, *names, (size_t)*count * sizeof *grown);
+        *names = grown;
+        *capacity = more;
+    }
+    (*names)[*count] = pool_text(pool, name, strlen(name));
+    return (*names)[(*count)++] != NULL;
+}
+
+int folder_list(const char *path, Pool *pool, char ***names, int *count, Error *err) {
+    DIR *folder;
+    struct dirent *entry;
+    struct stat s;
+    int capacity = 0, enough = 1;
+    *names = NULL;
+    *count = 0;
+    errno = 0;
+    folder = opendir(path);
+    if (!folder) return fail_system(err, E_OPEN, "cannot list the folder", path, errno);
+    while (enough && (entry = readdir(folder)) != NULL) {
+        PoolMark mark = pool_mark(pool);
+        char *full = join(pool, path, "/", entry->d_name);
+        int regular = full && stat(full, &s) == 0 && S_ISREG(s.st_mode);
+        enough = full != NULL;
+        pool_release(pool, mark);
+        if (regular) enough = add_name(names, count, &capacity, entry->d_name, pool);
+    }
+    closedir(folder);
+    if (!enough) return fail(err, E_MEMORY, "not enough memory to list the folder", path, 0, 0);
+    if (*count) qsort(*names, (size_t)*count, sizeof **names, compare_names);
+    return OK;
+}
+#else
+int folder_exists(const char *path) { (void)path; return 0; }
+int folder_make(const char *path, Error *err) {
+    return fail(err, E_UNSUPPORTED, "this system cannot make folders from here: make it by hand", path, 0, 0);
+}
+int folder_list(const char *path, Pool *pool, char ***names, int *count, Error *err) {
+    (void)pool;
+    *names = NULL;
+    *count = 0;
+    return fail(err, E_UNSUPPORTED, "this system cannot list folders from here", path, 0, 0);
+}
+#endif
+
+/* ---- atomic writing: everything goes to a temporary name beside the file; only a complete one gets its name ---- */
+struct Writer { FILE *f; const char *path, *temporary; int failed, reason; };   /* temporary NULL: path is a device, written directly */
+
+#ifdef POSIX_SYSTEM
+/* A new file PATH.tmp-PID, or with a further number where that is taken. */
+static FILE *open_temporary(Writer *w, Pool *pool) {
+    char ending[64];
+    int number, handle = -1;
+    for (number = 0; number < 100 && handle < 0; number++) {
+        snprintf(ending, sizeof ending, number ? ".tmp-%ld-%d" : ".tmp-%ld", (long)getpid(), number);
+        w->temporary = join(pool, w->path, ending, "");
+        if (!w->temporary) return NULL;
+        handle = open(w->temporary, O_WRONLY | O_CREAT | O_EXCL, 0666);
+        if (handle < 0 && errno != EEXIST) return NULL;
+    }
+    return handle < 0 ? NULL : fdopen(handle, "wb");
+}
+static int on_disk(FILE *f) { return fsync(fileno(f)) == 0; }
+/* Devices and pipes (/dev/null, /dev/stdout) must be written to, not replaced. */
+static int is_device(const char *path) {
+    struct stat s;
+    return stat(path, &s) == 0 && !S_ISREG(s.st_mode) && !S_ISDIR(s.st_mode);
+}
+#else
+static FILE *open_temporary(Writer *w, Pool *pool) {
+    w->temporary = join(pool, w->path, ".tmp", "");
+    return w->temporary ? fopen(w->temporary, "wb") : NULL;
+}
+static int on_disk(FILE *f) { (void)f; return 1; }
+static int is_device(const char *path) { (void)path; return 0; }
+#endif
+
+Writer *writer_open(const char *path, Pool *pool, Error *err) {
+    Writer *w = pool_take(pool, 1, sizeof *w);
+    char *name = pool_text(pool, path, strlen(path));
+    if (!w || !name) { fail(err, E_MEMORY, "not enough memory to write", path, 0, 0); return NULL; }
+    if (folder_exists(path)) { fail(err, E_OPEN, "is a folder, cannot be written as a file", path, 0, 0); return NULL; }
+    w->path = name;
+    errno = 0;
+    w->f = is_device(path) ? fopen(path, "wb") : open_temporary(w, pool);
+    if (!w->f) { fail_system(err, E_OPEN, "cannot write", path, errno); return NULL; }
+    return w;
+}
+
+/* Remembers that something failed, and why; the first reason stays. */
+static int writer_fail(Writer *w, int reason) {
+    if (!w->failed) w->reason = reason;
+    w->failed = 1;
+    return E_WRITE;
+}
+
+int writer_write(Writer *w, const void *bytes, size_t n) {
+    if (!w || !w->f || w->failed) return E_WRITE;
+    errno = 0;
+    return n == 0 || fwrite(bytes, 1, n, w->f) == n ? OK : writer_fail(w, errno);
+}
+
+int writer_close(Writer *w, Error *err) {
+    if (!w || !w->f) return fail(err, E_WRITE, "the file is not open for writing", w ? w->path : "", 0, 0);
+    errno = 0;
+    if (fflush(w->f) != 0 || (w->temporary && !on_disk(w->f))) writer_fail(w, errno);
+    if (fclose(w->f) != 0) writer_fail(w, errno);
+    w->f = NULL;
+    if (w->temporary && !w->failed && rename(w->temporary, w->path) != 0) {
+#ifdef POSIX_SYSTEM
+        writer_fail(w, errno);
+#else
+        remove(w->path);                                /* C99 leaves open whether rename replaces a file */
+        if (rename(w->temporary, w->path) != 0) writer_fail(w, errno);
+#endif
+    }
+    if (!w->failed) return OK;
+    if (w->temporary) remove(w->temporary);
+    return fail_system(err, E_WRITE, "cannot write", w->path, w->reason);
+}
+
+void writer_abandon(Writer *w) {
+    if (!w || !w->f) return;
+    fclose(w->f);
+    w->f = NULL;
+    if (w->temporary) remove(w->temporary);
+}
+
+int file_write_all(const char *path, const void *bytes, size_t n, Pool *pool, Error *err) {
+    PoolMark mark = pool_mark(pool);
+    Writer *w = writer_open(path, pool, err);
+    int code = w ? OK : err && err->code ? err->code : E_OPEN;
+    if (w) {
+        writer_write(w, bytes, n);                      /* sticky: writer_close tells */
+        code = writer_close(w, err);
+    }
+    pool_release(pool, mark);
+    return code;
+}
+
+int file_append(const char *path, const void *bytes, size_t n, Error *err) {
+    FILE *f;
+    int written, reason;
+    errno = 0;
+    f = fopen(path, "ab");
+    if (!f) return fail_system(err, E_OPEN, "cannot append", path, errno);
+    written = (n == 0 || fwrite(bytes, 1, n, f) == n) && fflush(f) == 0;
+    reason = errno;
+    if (fclose(f) != 0 && written) { written = 0; reason = errno; }
+    return written ? OK : fail_system(err, E_WRITE, "cannot append", path, reason);
+}
+
+/* ---- lines: one byte at a time, so that a line typed at a terminal arrives at once ---- */
+struct Lines { FILE *f; const char *path; Pool *pool; char *data; size_t capacity; int failed, reason; };   /* failed: an E_ code */
+
+Lines *lines_open(const char *path, Pool *pool, Error *err) {
+    Lines *l = pool_take(pool, 1, sizeof *l);
+    char *name = pool_text(pool, path, strlen(path));
+    if (!l || !name) { fail(err, E_MEMORY, "not enough memory to read", path, 0, 0); return NULL; }
+    l->path = name;
+    l->pool = pool;
+    l->f = strcmp(path, "-") ? open_reading(path, err) : stdin;
+    return l->f ? l : NULL;
+}
+
+/* Room for one more byte and a NUL. */
+static int lines_grow(Lines *l) {
+    size_t more = l->capacity ? l->capacity * 2 : 1024;
+    char *grown = l->capacity < SIZE_MAX / 2 ? pool_take(l->pool, more, 1) : NULL;
+    if (!grown) { l->failed = E_MEMORY; return 0; }
+    if (l->capacity) memcpy(grown, l->data, l->capacity);
+    l->data = grown;
+    l->capacity = more;
+    return 1;
+}
+
+/* The line is NUL-terminated and stays until the next call. */
+int lines_next(Lines *l, const char **line, size_t *length) {
+    size_t n = 0;
+    int c = 0;
+    if (!l->f || l->failed) return 0;
+    errno = 0;
+    while ((c = GETC(l->f)) != EOF && c != '\n') {
+        if (n + 2 > l->capacity && !lines_grow(l)) return 0;
+        l->data[n++] = (char)c;
+    }
+    if (c == EOF && ferror(l->f)) { l->failed = E_READ; l->reason = errno; return 0; }
+    if (c == EOF && n == 0) return 0;
+    if (!l->capacity && !lines_grow(l)) return 0;
+    if (c == '\n' && n && l->data[n - 1] == '\r') n--;
+    l->data[n] = 0;
+    *line = l->data;
+    *length = n;
+    return 1;
+}
+
+int lines_close(Lines *l, Error *err) {
+    if (!l || !l->f) return OK;
+    if (l->f != stdin) fclose(l->f);
+    l->f = NULL;
+    if (!l->failed) return OK;
+    return fail_system(err, l->failed, l->failed == E_MEMORY ? "not enough memory for a line" : "cannot read", l->path, l->reason);
+}
+
+double wall_clock(void) {
+#ifdef POSIX_SYSTEM
+    struct timespec t;
+    if (clock_gettime(CLOCK_MONOTONIC, &t) == 0) return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+#endif
+    return (double)clock() / CLOCKS_PER_SEC;
+}
+
+/* ---- datasets ----
+ * Little-endian: "RLHFDATA", u32 version 1, u32 kind, u32 number of label names, u64 number of documents; the label names
+ * (u16 length, bytes); then each document: i32 label (-1: none), u8 split (0 train, 1 held out), one text (kind 1) or two
+ * (kinds 2 and 3), each u32 length and UTF-8 bytes. Nothing follows the last document. */
+enum { DATASET_VERSION = 1 };
+static const char DATASET_MAGIC[] = "RLHFDATA";
+
+static int dataset_texts(int kind) { return kind == DATA_TEXT ? 1 : 2; }
+
+static int valid_utf8(const char *s, size_t n) {
+    size_t i = 0;
+    while (i < n) {
+        int32_t code;
+        if ((unsigned char)s[i] < 0x80) { i++; continue; }
+        i += (size_t)utf8_decode(s + i, n - i, &code);
+        if (code < 0) return 0;
+    }
+    return 1;
+}
+
+/* An error about document i: its place is "document I of PATH". */
+static int fail_document(Error *err, int code, const char *what, uint64_t i, const char *path, long long got, long long wanted) {
+    char where[256];
+    snprintf(where, sizeof where, "document %llu of %s", (unsigned long long)i, path);
+    return fail(err, code, what, where, got, wanted);
+}
+
+/* What holds for every document, read or to be written. */
+static int check_document(const Document *doc, uint64_t i, int kind, int labels, const char *path, Error *err) {
+    int t;
+    if (doc->label < -1 || doc->label >= labels)
+        return fail_document(err, E_RANGE, "label outside the list of labels (wanted: the last one)", i, path, doc->label, labels - 1);
+    if (doc->split != 0 && doc->split != 1)
+        return fail_document(err, E_RANGE, "split is neither 0 (train) nor 1 (held out)", i, path, doc->split, 1);
+    for (t = 0; t < dataset_texts(kind); t++)
+        if (doc->length[t] && !valid_utf8(doc->text[t], doc->length[t]))
+            return fail_document(err, E_FORMAT, "text is not valid UTF-8", i, path, 0, 0);
+    return OK;
+}
+
+static int check_label(const char *label, size_t n, int i, const char *path, Error *err) {
+    if (n <= UINT16_MAX && valid_utf8(label, n) && !memchr(label, 0, n)) return OK;
+    return fail(err, E_FORMAT, "label name is not valid (UTF-8 without NUL, below 64 KiB)", path, i, i);
+}
+
+/* The header and the label names. Counts are believed only as far as the remaining bytes can hold them. */
+static int read_header(Dataset *d, Reader *r, const char *path, Pool *pool, Error *err) {
+    const unsigned char *magic = read_bytes(r, 8);
+    uint32_t version = read_u32(r), kind = read_u32(r), labels = read_u32(r), i;
+    uint64_t count = read_u64(r);
+    if (!magic || memcmp(magic, DATASET_MAGIC, 8)) return fail(err, E_FORMAT, "not a dataset (it does not begin with RLHFDATA)", path, 0, 0);
+    if (r->bad) return fail(err, E_TRUNCATED, "the dataset ends within its header", path, 0, 0);
+    if (version != DATASET_VERSION) return fail(err, E_UNSUPPORTED, "dataset of another version", path, version, DATASET_VERSION);
+    if (kind < DATA_TEXT || kind > DATA_PROMPTS) return fail(err, E_UNSUPPORTED, "unknown kind of dataset (1 text, 2 pairs, 3 prompts)", path, kind, DATA_PROMPTS);
+    if (labels > INT_MAX || labels > (uint64_t)(r->end - r->at) / 2)
+        return fail(err, E_TRUNCATED, "more label names announced than the file can hold", path, labels, (r->end - r->at) / 2);
+    d->kind = (int)kind;
+    d->labels = (int)labels;
+    d->count = count;
+    d->label = pool_take(pool, labels, sizeof *d->label);
+    if (!d->label) return fail(err, E_MEMORY, "not enough memory for the label names", path, 0, 0);
+    for (i = 0; i < labels; i++) {
+        unsigned n = read_u16(r);
+        const char *name = (const char *)read_bytes(r, n);
+        if (!name) return fail(err, E_TRUNCATED, "the dataset ends within its label names", path, 0, 0);
+        if (check_label(name, n, (int)i, path, err) != OK) return E_FORMAT;
+        d->label[i] = pool_text(pool, name, n);
+        if (!d->label[i]) return fail(err, E_MEMORY, "not enough memory for the label names", path, 0, 0);
+    }
+    return OK;
+}
+
+static int read_documents(Dataset *d, Reader *r, const char *path, Pool *pool, Error *err) {
+    const int texts = dataset_texts(d->kind);
+    const uint64_t most = (uint64_t)(r->end - r->at) / (5 + 4 * (unsigned)texts);     /* a document without text: 9 or 13 bytes */
+    uint64_t i;
+    int t, code;
+    if (d->count > most)
+        return fail(err, E_TRUNCATED, "more documents announced than the file can hold", path,
+                    d->count > (uint64_t)LLONG_MAX ? LLONG_MAX : (long long)d->count, (long long)most);
+    d->document = pool_take(pool, (size_t)d->count, sizeof *d->document);
+    if (!d->document) return fail(err, E_MEMORY, "not enough memory for the documents", path, 0, 0);
+    for (i = 0; i < d->count; i++) {
+        Document *doc = d->document + i;
+        uint32_t label = read_u32(r);
+        doc->label = label == UINT32_MAX ? -1 : label > INT_MAX ? INT_MAX : (int)label;     /* INT_MAX is out of range, too */
+        doc->split = (int)read_u8(r);
+        for (t = 0; t < texts; t++) {
+            doc->length[t] = read_u32(r);
+            doc->text[t] = (const char *)read_bytes(r, doc->length[t]);
+        }
+        if (r->bad) return fail_document(err, E_TRUNCATED, "the dataset ends too early", i, path, 0, 0);
+        code = check_document(doc, i, d->kind, d->labels, path, err);
+        if (code != OK) return code;
+    }
+    return OK;
+}
+
+/* The texts stay where they were read. Each is made to end with a NUL, which overwrites a byte that has been parsed before
+ * (the first of what follows; behind the last text there is file_read_all's own NUL). */
+int dataset_read(Dataset *d, const char *path, Pool *pool, Error *err) {
+    Reader r;
+    char *bytes;
+    size_t n;
+    uint64_t i;
+    int t, code;
+    memset(d, 0, sizeof *d);
+    code = file_read_all(path, pool, &bytes, &n, err);
+    if (code != OK) return code;
+    r.at = (const unsigned char *)bytes;
+    r.end = r.at + n;
+    r.bad = 0;
+    code = read_header(d, &r, path, pool, err);
+    if (code == OK) code = read_documents(d, &r, path, pool, err);
+    if (code == OK && r.at != r.end)
+        code = fail(err, E_FORMAT, "bytes behind the last document", path, (long long)(r.end - r.at), 0);
+    if (code != OK) { memset(d, 0, sizeof *d); return code; }
+    for (i = 0; i < d->count; i++)
+        for (t = 0; t < dataset_texts(d->kind); t++)
+            bytes[(size_t)(d->document[i].text[t] - bytes) + d->document[i].length[t]] = 0;
+    return OK;
+}
+
+/* What dataset_read would refuse is not written. */
+static int check_dataset(const Dataset *d, const char *path, Error *err) {
+    uint64_t i;
+    int code = OK, k;
+    if (d->kind < DATA_TEXT || d->kind > DATA_PROMPTS) return fail(err, E_ARGUMENT, "unknown kind of dataset", path, d->kind, DATA_PROMPTS);
+    if (d->labels < 0) return fail(err, E_ARGUMENT, "negative number of labels", path, d->labels, 0);
+    for (k = 0; k < d->labels && code == OK; k++) code = check_label(d->label[k], strlen(d->label[k]), k, path, err);
+    for (i = 0; i < d->count && code == OK; i++) code = check_document(d->document + i, i, d->kind, d->labels, path, err);
+    return code;
+}
+
+/* One buffer is filled and written again and again: 1 MiB at a time, however long the dataset is. */
+static void write_documents(const Dataset *d, Buffer *b, Writer *w) {
+    uint64_t i;
+    int t;
+    for (i = 0; i < d->count; i++) {
+        const Document *doc = d->document + i;
+        buffer_u32(b, (uint32_t)doc->label);
+        buffer_u8(b, (unsigned)doc->split);
+        for (t = 0; t < dataset_texts(d->kind); t++) {
+            buffer_u32(b, doc->length[t]);
+            buffer_bytes(b, doc->text[t], doc->length[t]);
+        }
+        if (b->failed) return;
+        if (b->length >= 1024 * 1024 || i + 1 == d->count) {
+            writer_write(w, b->data, b->length);
+            b->length = 0;
+        }
+    }
+}
+
+int dataset_write(const Dataset *d, const char *path, Pool *pool, Error *err) {
+    PoolMark mark = pool_mark(pool);
+    Buffer b;
+    Writer *w;
+    int k, code = check_dataset(d, path, err);
+    if (code != OK) return code;
+    w = writer_open(path, pool, err);
+    if (!w) { pool_release(pool, mark); return err && err->code ? err->code : E_OPEN; }
+    memset(&b, 0, sizeof b);
+    b.pool = pool;
+    buffer_bytes(&b, DATASET_MAGIC, 8);
+    buffer_u32(&b, DATASET_VERSION);
+    buffer_u32(&b, (uint32_t)d->kind);
+    buffer_u32(&b, (uint32_t)d->labels);
+    buffer_u64(&b, d->count);
+    for (k = 0; k < d->labels; k++) {
+        buffer_u16(&b, (unsigned)strlen(d->label[k]));
+        buffer_text(&b, d->label[k]);
+    }
+    if (!b.failed) writer_write(w, b.data, b.length);
+    b.length = 0;
+    write_documents(d, &b, w);
+    if (b.failed) {
+        writer_abandon(w);
+        code = fail(err, E_MEMORY, "not enough memory to write the dataset", path, 0, 0);
+    } else code = writer_close(w, err);
+    pool_release(pool, mark);
+    return code;
+}
+
+int dataset_split(const char *text, size_t length) { return hash_bytes(text, length, 0) % 20 == 0; }
