@@ -30,6 +30,7 @@ static struct {
     const char *preset;                     /* the preset in force, or NULL */
     unsigned char given[OPTIONS_MAX];       /* by row of program->option: the command line had it */
     size_t bill;
+    void *arenas;                           /* the last block of cli_arena; each begins with the address of the one before */
     int line_open;                          /* a progress line stands in the terminal without its newline */
     double start, shown;                    /* progress: when it began, when it was last shown */
     long long first, bucket;                /* progress: `done` at the beginning, the last bucket shown */
@@ -438,10 +439,12 @@ Pool cli_pool(void) {
 
 Arena cli_arena(size_t bytes, const char *what) {
     Arena a;
-    unsigned char *block = bytes <= SIZE_MAX - 64 ? calloc(1, bytes + 64) : NULL;
+    unsigned char *block = bytes <= SIZE_MAX - 128 ? calloc(1, bytes + 128) : NULL;
     if (!block) out_of_memory(bytes, what);
+    memcpy(block, &cli.arenas, sizeof cli.arenas);          /* a chain of all: they live as long as the program */
+    cli.arenas = block;
     memset(&a, 0, sizeof a);
-    a.base = block + (64 - (uintptr_t)block % 64) % 64;     /* a cache line */
+    a.base = block + 128 - (uintptr_t)block % 64;           /* on a cache line, after the chain */
     a.capacity = bytes;
     return a;
 }
