@@ -151,9 +151,12 @@ enum { F32, BF16, F16, NF4 };               /* Matrix.type: how `data` is stored
 typedef struct { int type, O, I, id; void *data; float *scale; float *grad; } Matrix;
 enum { TENSOR_VECTOR = 1,                   /* one dimension in the file: [I] */
        TENSOR_OPTIONAL = 2,                 /* may be missing in a file (then it keeps its value) */
-       TENSOR_TIED = 4 };                   /* shares another tensor's data: never saved, loaded, trained or counted */
+       TENSOR_TIED = 4,                     /* shares another tensor's data: never saved, loaded, trained or counted */
+       TENSOR_TRAINED = 8 };                /* has a gradient (also while measuring, when grad is still NULL) */
 /* One list per model declares, sizes, loads, saves, prints, and names tensors in the gradient test. */
 typedef struct { char name[96]; Matrix *matrix; int flags; } Tensor;
+/* Every x_carve takes numbers from an Arena (which may only measure) and lists (Tensor, Block ...: some KB) from a Pool, so that a
+ * model that was only measured can already be listed, counted and given to optimizer_carve. */
 
 /* ================================================================================================================
  * rl.c (level 1): PPO as pure functions over float arrays (Schulman et al. 2017; TRL classic 0.11.4; spec of each in rl.c)
@@ -275,6 +278,11 @@ int dataset_split(const char *text, size_t length);             /* 1 (held out) 
  * Every `ws` is a workspace: with ws->base == NULL the function only measures (takes what it would take, computes nothing).
  * Sums have one fixed order, whatever the number of rows or threads: see the banner of ops.c.
  * ================================================================================================================ */
+/* Lays out w (O,I) of this type, with a gradient if trainable (flags gets TENSOR_TRAINED), and appends it to list (id = its place).
+ * name: a pattern whose "%d" becomes layer. list NULL (no memory): nothing happens. */
+void tensor_carve(Tensor *list, int *tensors, const char *name, int layer, Matrix *w, int type, int O, int I, int flags, int trainable, Arena *a);
+void tensor_normal(const Matrix *w, double deviation, uint64_t seed);       /* random start: stream (seed, w->id, 0); F32 only */
+void tensor_fill(const Matrix *w, float value);
 /* y (N,O) = x (N,I) W^T + bias (O; NULL: none). Each output is one accumulator, added in order of i; the bias last. */
 void linear_forward(float *y, const float *x, const Matrix *w, const float *bias, int N, Arena *ws);
 /* y (N,O) += x (N,I) W^T: the accumulator starts from y. */
@@ -340,7 +348,7 @@ typedef struct { int R; float alpha, scale; int rslora; char targets[160]; /* co
 /* Attaches to every tensor of base whose name ends in ".TARGET.weight" for a target of the list. E_ARGUMENT names a target
  * that matches nothing. With a measuring arena only counts memory. */
 int lora_carve(Lora *l, const Tensor *base, int tensors, int R, float alpha, int rslora, const char *targets, int trainable,
-               Arena *a, Error *err);
+               Pool *lists, Arena *a, Error *err);
 void lora_init(Lora *l, uint64_t seed);     /* A uniform +-1/sqrt(I) (kaiming, a = sqrt 5), B = 0 */
 void lora_copy(Lora *to, const Lora *from); /* values only; same shape */
 /* y (N,O) += scale (x A^T) B^T where w is adapted by l; nothing when l is NULL or w is not. */
@@ -370,7 +378,7 @@ typedef struct { int L, B, T, width /* K*D */; float *k, *v; } Cache;   /* k, v 
 typedef struct { int N; float *x, *q, *att, *mid, *gate, *up; /* (L,N,.) */ float *last; /* (N,C) input of the final norm */ } Saved;
 
 /* Lays out weights (type: F32 today), the list of tensors and the RoPE tables for `positions` positions. */
-int model_carve(Model *m, const ModelConfig *c, int type, int trainable, int positions, Arena *a, Error *err);
+int model_carve(Model *m, const ModelConfig *c, int type, int trainable, int positions, Pool *lists, Arena *a, Error *err);
 void model_init(Model *m, uint64_t seed);   /* normal 0.02 (output projections / sqrt(2L)), norms 1 */
 void model_copy(Model *to, const Model *from);
 void value_head_carve(ValueHead *h, int C, int trainable, Arena *a);
@@ -416,13 +424,13 @@ typedef struct {
 } RewardConfig;
 typedef struct { Matrix q, q_b, k, k_b, v, v_b, o, o_b, norm1, norm1_b, up, up_b, down, down_b, norm2, norm2_b; } RewardBlock;
 typedef struct { RewardConfig config; Matrix word, position, type, norm, norm_b; RewardBlock *block; Matrix dense, dense_b, out, out_b;
-                 Tensor *tensor; int tensors; RewardBlock shape; /* the sizes of a block, for measuring before there is memory */ } RewardModel;
+                 Tensor *tensor; int tensors; } RewardModel;
 /* B texts one after another: token (N), start (B+1). Each begins with <s>; longer than positions - pad - 1 is E_RANGE (truncate first). */
 typedef struct { int N, B; const int *token, *start; } Texts;
 /* What backward needs. Layer l starts at row l N; the last layer has only the B rows that the head reads (in k and v all N). */
 typedef struct { int N, B; float *embed /* (N,C) */, *k, *v /* (L,N,C) */, *q, *att, *res1, *res2 /* ((L-1)N+B,C) */,
                  *up /* ((L-1)N+B,F) */, *pooled /* (B,C) */; } RewardSaved;
-int reward_carve(RewardModel *m, const RewardConfig *c, int type, int trainable, Arena *a, Error *err);
+int reward_carve(RewardModel *m, const RewardConfig *c, int type, int trainable, Pool *lists, Arena *a, Error *err);
 void reward_init(RewardModel *m, uint64_t seed);    /* normal 0.02, norms 1, biases 0 */
 void reward_saved_carve(RewardSaved *s, const RewardConfig *c, int N, int B, Arena *a);
 int reward_max_tokens(const RewardConfig *c);       /* longest text, special tokens included */

@@ -1,0 +1,144 @@
+/* lora.c - low-rank adapters on any linear of any model.
+ * Source   Hu et al. 2021 (LoRA), eq. 3; names, scaling and initialisation as Hugging Face peft has them.
+ * Needs    core.c, ops.c. No heap, no stdio.
+ * Idea     y = x W^T + scale (x A^T) B^T with W (O,I) frozen, A (R,I) and B (O,R) trained: R (O+I) numbers instead of O I.
+ *          B starts at 0, so that the adapted model starts as the base model, bit for bit (y + 0 = y).
+ * Never    touches W (but for lora_merge) and is never a state of the model: the adapter is an argument of the forward, and the
+ *          reference policy is the same forward without it. */
+#include "rlhf.h"
+
+/* Does "model.layers.0.self_attn.q_proj.weight" belong to the target name of n bytes, "q_proj"? */
+static int is_target(const char *tensor, const char *name, size_t n) {
+    static const char suffix[] = ".weight";
+    size_t length = strlen(tensor), tail = sizeof suffix - 1;
+    if (length < tail + n || strcmp(tensor + length - tail, suffix) != 0) return 0;
+    const char *at = tensor + length - tail - n;
+    return memcmp(at, name, n) == 0 && (at == tensor || at[-1] == '.');
+}
+
+/* Calls for every name of a comma-separated list: 1 and the name, until 0. */
+static int next_target(const char **list, const char **name, size_t *n) {
+    while (**list == ',' || **list == ' ') ++*list;
+    *name = *list;
+    while (**list && **list != ',' && **list != ' ') ++*list;
+    *n = (size_t)(*list - *name);
+    return *n > 0;
+}
+
+static int is_adapted(const char *tensor, const char *targets) {
+    const char *name;
+    size_t n;
+    while (next_target(&targets, &name, &n)) if (is_target(tensor, name, n)) return 1;
+    return 0;
+}
+
+/* "...q_proj.weight" -> "...q_proj.lora_A.weight" */
+static int adapter_name(char *out, size_t cap, const char *tensor, const char *part) {
+    size_t stem = strlen(tensor) - strlen("weight"), n = strlen(part);
+    if (stem + n + sizeof ".weight" > cap) return E_RANGE;
+    memcpy(out, tensor, stem);
+    memcpy(out + stem, part, n);
+    memcpy(out + stem + n, ".weight", sizeof ".weight");
+    return OK;
+}
+
+/* Every target has to match something: a misspelt name must not train nothing in silence. */
+static int check_targets(const Tensor *base, int tensors, const char *targets, Error *err) {
+    const char *name;
+    size_t n;
+    while (next_target(&targets, &name, &n)) {
+        int found = 0;
+        for (int i = 0; i < tensors && !found; i++) found = is_target(base[i].name, name, n);
+        if (!found) return fail(err, E_ARGUMENT, "a LoRA target matches no linear of the model", name, 0, 0);
+    }
+    return OK;
+}
+
+int lora_carve(Lora *l, const Tensor *base, int tensors, int R, float alpha, int rslora, const char *targets, int trainable,
+               Pool *lists, Arena *a, Error *err) {
+    char name[96];
+    int adapted = 0;
+    if (R < 1 || strlen(targets) >= sizeof l->targets) return fail(err, E_ARGUMENT, "LoRA rank or target list out of range", targets, R, 1);
+    int code = check_targets(base, tensors, targets, err);
+    if (code) return code;
+    for (int i = 0; i < tensors; i++) adapted += is_adapted(base[i].name, targets);
+    l->R = R;
+    l->alpha = alpha;
+    l->rslora = rslora;
+    l->scale = rslora ? alpha / sqrtf((float)R) : alpha / (float)R;
+    memmove(l->targets, targets, strlen(targets) + 1);      /* targets may be l->targets itself */
+    l->pairs = tensors;
+    l->pair = pool_take(lists, (size_t)tensors, sizeof *l->pair);
+    l->tensor = pool_take(lists, (size_t)adapted * 2 + 1, sizeof *l->tensor);
+    l->tensors = 0;
+    if (!l->pair || !l->tensor) return fail(err, E_MEMORY, "no memory for the adapter's lists", "", 0, 0);
+    for (int i = 0; i < tensors; i++) {
+        if (!is_adapted(base[i].name, l->targets)) continue;
+        const Matrix *w = base[i].matrix;
+        if (adapter_name(name, sizeof name, base[i].name, "lora_A")) return fail(err, E_RANGE, "tensor name too long", base[i].name, 0, 0);
+        tensor_carve(l->tensor, &l->tensors, name, 0, &l->pair[i].A, F32, R, w->I, 0, trainable, a);
+        adapter_name(name, sizeof name, base[i].name, "lora_B");
+        tensor_carve(l->tensor, &l->tensors, name, 0, &l->pair[i].B, F32, w->O, R, 0, trainable, a);
+    }
+    return a->failed ? fail(err, E_MEMORY, "no memory for the adapter", "", 0, 0) : OK;
+}
+
+void lora_init(Lora *l, uint64_t seed) {
+    for (int i = 0; i < l->pairs; i++) {
+        const Matrix *A = &l->pair[i].A;
+        if (!A->O) continue;
+        Rng r = rng_stream(seed, (uint64_t)i, 1);
+        float *x = A->data, bound = 1 / sqrtf((float)A->I);
+        for (size_t k = 0; k < (size_t)A->O * (size_t)A->I; k++) x[k] = bound * (float)(2 * rng_unit(&r) - 1);
+        tensor_fill(&l->pair[i].B, 0);
+    }
+}
+
+void lora_copy(Lora *to, const Lora *from) {
+    for (int i = 0; i < to->tensors; i++) {
+        const Matrix *w = to->tensor[i].matrix;
+        memcpy(w->data, from->tensor[i].matrix->data, (size_t)w->O * (size_t)w->I * sizeof(float));
+    }
+}
+
+static const LoraPair *pair_of(const Lora *l, const Matrix *w) { return l && l->pair[w->id].A.O ? &l->pair[w->id] : NULL; }
+
+/* y += (scale x A^T) B^T */
+void lora_forward(float *y, const float *x, const Lora *l, const Matrix *w, int N, Arena *ws) {
+    const LoraPair *p = pair_of(l, w);
+    if (!p) return;
+    size_t mark = ws->used;
+    float *mid = arena_take(ws, (size_t)N * (size_t)l->R, sizeof *mid);
+    linear_forward(mid, x, &p->A, NULL, N, ws);
+    if (mid) for (size_t i = 0; i < (size_t)N * (size_t)l->R; i++) mid[i] *= l->scale;
+    linear_add(y, mid, &p->B, N, ws);
+    ws->used = mark;
+}
+
+/* With mid = scale x A^T (recomputed):   dB += dy^T mid     dmid = scale dy B     dA += dmid^T x     dx += dmid A */
+void lora_backward(float *dx, const float *dy, const float *x, const Lora *l, const Matrix *w, int N, Arena *ws) {
+    const LoraPair *p = pair_of(l, w);
+    if (!p) return;
+    size_t mark = ws->used, n = (size_t)N * (size_t)l->R;
+    float *mid = arena_take(ws, n, sizeof *mid), *dmid = arena_take(ws, n, sizeof *dmid);
+    linear_forward(mid, x, &p->A, NULL, N, ws);
+    if (dmid) for (size_t i = 0; i < n; i++) { mid[i] *= l->scale; dmid[i] = 0; }
+    linear_backward(dmid, NULL, dy, mid, &p->B, N, ws);
+    if (dmid) for (size_t i = 0; i < n; i++) dmid[i] *= l->scale;
+    linear_backward(dx, NULL, dmid, x, &p->A, N, ws);
+    ws->used = mark;
+}
+
+/* W += scale B A:  row o of W gains scale sum_r B[o][r] A[r], that is the backward product dx += dy W with dy = scale B, W = A. */
+void lora_merge(const Lora *l, const Matrix *w, Arena *ws) {
+    const LoraPair *p = pair_of(l, w);
+    if (!p || w->type != F32) return;
+    size_t mark = ws->used, n = (size_t)w->O * (size_t)l->R;
+    float *scaled = arena_take(ws, n, sizeof *scaled);
+    const float *B = p->B.data;
+    Matrix A = p->A;
+    A.grad = NULL;
+    if (scaled) for (size_t i = 0; i < n; i++) scaled[i] = l->scale * B[i];
+    linear_backward(w->data, NULL, scaled, NULL, &A, w->O, ws);
+    ws->used = mark;
+}

@@ -1,0 +1,615 @@
+/* ops.c - the layers of a transformer as forward/backward pairs, each the plain definition; AdamW.
+ *
+ * Needs    core.c (arena, threads), quant.c (half-precision weights). No heap, no stdio, no globals.
+ * Rules    x_forward overwrites its outputs; x_backward only ADDS to every d-array. Inputs are const.
+ * Order    Every sum has one fixed order, so that a result has the same bits for any number of rows and threads, under every
+ *          C99 compiler (with -ffp-contract=off):
+ *            - a linear output is one accumulator, added in order of the inner index; the packed product below carries its
+ *              accumulators across blocks and equals the three-line loop bit for bit (tests/props.c);
+ *            - norms, dots and softmax sums use eight lanes folded pairwise (lane_sum), at absolute positions;
+ *            - threads split outputs, never a sum.
+ *          That is why the log-prob of a sampled token equals, bit for bit, the one that training computes.
+ * Maths    exp and the normal distribution are our own (same bits on every machine); log, tanh are libm's in double, rounded.
+ * Memory   scratch comes from a workspace; with ws->base == NULL a function only measures.
+ * Edges    N = 0 rows is fine everywhere. NaN in, NaN out: programs check the loss. */
+#include "rlhf.h"
+
+/* ================================================================================================================
+ * Sums and elementary functions
+ * ================================================================================================================ */
+enum { LANES = 8 };
+
+static float lane_fold(const float s[LANES]) { return ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7])); }
+
+static float dot(const float *a, const float *b, int n) {
+    float s[LANES] = {0}, tail = 0;
+    int i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int k = 0; k < LANES; k++) s[k] += a[i + k] * b[i + k];
+    for (; i < n; i++) tail += a[i] * b[i];
+    return lane_fold(s) + tail;
+}
+
+static float lane_sum(const float *a, int n) {
+    float s[LANES] = {0}, tail = 0;
+    int i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int k = 0; k < LANES; k++) s[k] += a[i + k];
+    for (; i < n; i++) tail += a[i];
+    return lane_fold(s) + tail;
+}
+
+#ifdef F64
+float exp_own(float x) { return exp(x); }
+static float upper_tail(float z, float gauss) { (void)gauss; return 0.5 * erfc(z * 0.70710678118654752440); }
+#else
+/* e^x = 2^n e^r, n = round(x / ln 2), |r| <= ln2 / 2: e^r by its Taylor series to r^7 (the rest is below half an ulp), 2^n by
+ * writing the exponent bits. Below -87 the result is 0; above 88.7 infinity; NaN stays NaN. */
+float exp_own(float x) {
+    const float round = 12582912.0f;                            /* 1.5 * 2^23: adding it rounds to an integer */
+    float y = x > -87.0f ? x : -87.0f;
+    y = y < 88.7f ? y : 88.7f;
+    float n = (y * 1.44269504f + round) - round;
+    float r = (y - n * 0.693359375f) + n * 2.12194440e-4f;      /* ln 2 in two parts: the first has few bits, n * it is exact */
+    float p = 1.0f / 5040;
+    p = p * r + 1.0f / 720;
+    p = p * r + 1.0f / 120;
+    p = p * r + 1.0f / 24;
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    int32_t half = (int32_t)n / 2, rest = (int32_t)n - half;    /* two factors, so that 2^128 does not overflow too early */
+    uint32_t bits_half = (uint32_t)(half + 127) << 23, bits_rest = (uint32_t)(rest + 127) << 23;
+    float two_half, two_rest;
+    memcpy(&two_half, &bits_half, sizeof two_half);
+    memcpy(&two_rest, &bits_rest, sizeof two_rest);
+    p = p * two_half * two_rest;
+    p = x < -87.0f ? 0.0f : p;
+    p = x > 88.7f ? HUGE_VALF : p;
+    return x == x ? p : x;
+}
+
+/* P(normal > z) for z >= 0, given gauss = e^(-z^2/2): gauss t Q(t), t = 1 / (1 + z / sqrt 8); Q is our least-squares fit of
+ * degree 9, relative error below 2e-7. */
+static float upper_tail(float z, float gauss) {
+    static const float q[10] = { 0.2820621124f, 0.2829100265f, 0.2381473767f, 0.2281351257f, -0.1066047363f,
+                                 0.4381505762f, -0.6919876055f, 0.4466020221f, -0.1312567994f, 0.01384188631f };
+    float t = 1.0f / (1.0f + z * 0.35355339f), s = q[9];
+    for (int k = 8; k >= 0; k--) s = s * t + q[k];
+    return 0.5f * gauss * t * s;
+}
+#endif
+
+float log1p_exp(float x) {
+    double d = (double)x;
+    return (float)(d > 0 ? d + log1p(exp(-d)) : log1p(exp(d)));
+}
+
+/* ================================================================================================================
+ * The product. Everything that takes time goes through here.
+ *
+ *     C (M,J) = or += A (M,K) B (K,J)         each C element is one accumulator, added in order of k
+ *
+ * A is packed whole into tiles of 4 rows (k-major, 4 numbers a step), B panel by panel into 8 columns (k-major, 8 numbers a
+ * step, 256 steps at a time: 8 KB, in the first-level cache). The 4x8 accumulators of a tile live in registers, return to C
+ * between blocks of k, and go on from there: the sum is the same as the plain loop's.
+ * Three directions:    y = x W^T: A = x, B = W^T     dx += dy W: A = dy, B = W     dW += dy^T x: A = dy^T, B = x
+ * ================================================================================================================ */
+enum { TILE_M = 4, TILE_J = 8, BLOCK_K = 256, BLOCK_M = 128 };
+
+static void tile_product(float *restrict c, const float *restrict a, const float *restrict b, int k) {
+    float s[TILE_M * TILE_J];
+    for (int i = 0; i < TILE_M * TILE_J; i++) s[i] = c[i];
+    for (; k > 0; k--, a += TILE_M, b += TILE_J)
+        for (int i = 0; i < TILE_M; i++)
+            for (int j = 0; j < TILE_J; j++) s[i * TILE_J + j] += a[i] * b[j];
+    for (int i = 0; i < TILE_M * TILE_J; i++) c[i] = s[i];
+}
+
+/* A as it lies in memory: element (m,k) at a[m*row + k*step]. */
+typedef struct { const float *a; size_t row, step; } View;
+
+static void pack_a(float *packed, View v, int M, int K) {
+    int tiles = (M + TILE_M - 1) / TILE_M;
+    PARALLEL_FOR((double)M * K)
+    for (int t = 0; t < tiles; t++) {
+        float *p = packed + (size_t)t * TILE_M * (size_t)K;
+        for (int i = 0; i < TILE_M; i++) {
+            int m = t * TILE_M + i;
+            const float *a = v.a + (size_t)m * v.row;
+            for (int k = 0; k < K; k++) p[(size_t)k * TILE_M + (size_t)i] = m < M ? a[(size_t)k * v.step] : 0;
+        }
+    }
+}
+
+/* n weights from element `at` on, as floats. */
+static void widen(float *out, const Matrix *w, size_t at, int n) {
+#ifndef F64
+    const uint16_t *half = (const uint16_t *)w->data + at;
+    if (w->type == BF16) { for (int i = 0; i < n; i++) out[i] = bf16_to_f32(half[i]); return; }
+    if (w->type == F16) { for (int i = 0; i < n; i++) out[i] = f16_to_f32(half[i]); return; }
+#endif
+    memcpy(out, (const float *)w->data + at, (size_t)n * sizeof *out);
+}
+
+/* One panel block of B: p[k*8 + j] = B[k0+k][j0+j], k < K, j < J <= 8; the missing columns are 0.
+ * transposed: B = W^T, so column j is row j0+j of W and runs along memory; otherwise B = W. */
+static void pack_b(float *p, const Matrix *w, int transposed, int k0, int K, int j0, int J) {
+    float line[BLOCK_K];
+    if (J < TILE_J) memset(p, 0, (size_t)K * TILE_J * sizeof *p);
+    if (!transposed) {
+        for (int k = 0; k < K; k++) widen(p + (size_t)k * TILE_J, w, (size_t)(k0 + k) * (size_t)w->I + (size_t)j0, J);
+        return;
+    }
+    for (int j = 0; j < J; j++) {
+        const float *row = line;
+        size_t at = (size_t)(j0 + j) * (size_t)w->I + (size_t)k0;
+        if (w->type == F32) row = (const float *)w->data + at;
+        else widen(line, w, at, K);
+        for (int k = 0; k < K; k++) p[(size_t)k * TILE_J + (size_t)j] = row[k];
+    }
+}
+
+/* C (M,J), rows of `stride` floats. add 0: start from 0; 1: start from C. bias (J) is added last. */
+static void product(float *C, View a, const Matrix *w, int transposed, const float *bias, int add, int M, int J, int K, Arena *ws) {
+    size_t mark = ws->used;
+    float *A = arena_take(ws, (size_t)(M + TILE_M - 1) / TILE_M * TILE_M * (size_t)K, sizeof *A);
+    ws->used = mark;
+    if (!A) return;                                             /* measuring, or the workspace has failed */
+    pack_a(A, a, M, K);
+    int panels = (J + TILE_J - 1) / TILE_J, blocks = (M + BLOCK_M - 1) / BLOCK_M;
+    PARALLEL_FOR((double)M * J * K)
+    for (int item = 0; item < panels * blocks; item++) {
+        int j0 = item / blocks * TILE_J, m0 = item % blocks * BLOCK_M, m1 = m0 + BLOCK_M < M ? m0 + BLOCK_M : M;
+        int nj = J - j0 < TILE_J ? J - j0 : TILE_J;
+        float b[BLOCK_K * TILE_J], c[TILE_M * TILE_J];
+        for (int k0 = 0; k0 == 0 || k0 < K; k0 += BLOCK_K) {    /* once even for K = 0: C = 0 */
+            int nk = K - k0 < BLOCK_K ? K - k0 : BLOCK_K, first = k0 == 0 && !add, last = k0 + nk == K;
+            pack_b(b, w, transposed, k0, nk, j0, nj);
+            for (int m = m0; m < m1; m += TILE_M) {
+                int nm = M - m < TILE_M ? M - m : TILE_M;
+                memset(c, 0, sizeof c);
+                for (int i = 0; i < nm && !first; i++)
+                    for (int j = 0; j < nj; j++) c[i * TILE_J + j] = C[(size_t)(m + i) * (size_t)J + (size_t)(j0 + j)];
+                tile_product(c, A + (size_t)m * (size_t)K + (size_t)k0 * TILE_M, b, nk);
+                if (last && bias)
+                    for (int i = 0; i < nm * TILE_J; i++) c[i] += i % TILE_J < nj ? bias[j0 + i % TILE_J] : 0;
+                for (int i = 0; i < nm; i++) memcpy(C + (size_t)(m + i) * (size_t)J + (size_t)j0, c + i * TILE_J, (size_t)nj * sizeof *c);
+            }
+        }
+    }
+}
+
+void linear_measure(Arena *ws, int N, int I, int O) {
+    size_t mark = ws->used, rows = (size_t)N + TILE_M, outputs = (size_t)O + TILE_M, inner = (size_t)(I > O ? I : O);
+    arena_take(ws, rows * inner > outputs * (size_t)N ? rows * inner : outputs * (size_t)N, sizeof(float));
+    ws->used = mark;
+}
+
+void linear_forward(float *y, const float *x, const Matrix *w, const float *bias, int N, Arena *ws) {
+    View a = { x, (size_t)w->I, 1 };
+    product(y, a, w, 1, bias, 0, N, w->O, w->I, ws);
+}
+
+void linear_add(float *y, const float *x, const Matrix *w, int N, Arena *ws) {
+    View a = { x, (size_t)w->I, 1 };
+    product(y, a, w, 1, NULL, 1, N, w->O, w->I, ws);
+}
+
+void linear_backward(float *dx, float *dbias, const float *dy, const float *x, const Matrix *w, int N, Arena *ws) {
+    int O = w->O, I = w->I;
+    if (dx) {                                                   /* dx += dy W */
+        View a = { dy, (size_t)O, 1 };
+        product(dx, a, w, 0, NULL, 1, N, I, O, ws);
+    }
+    if (w->grad) {                                              /* dW += dy^T x: x plays the part of the weight */
+        View a = { dy, 1, (size_t)O };
+        Matrix rows = { F32, 0, 0, 0, NULL, NULL, NULL };
+        rows.O = N;
+        rows.I = I;
+        rows.data = (void *)(size_t)x;                          /* only read */
+        product(w->grad, a, &rows, 0, NULL, 1, O, I, N, ws);
+    }
+    if (dbias && ws->base)
+        for (int n = 0; n < N; n++)
+            for (int o = 0; o < O; o++) dbias[o] += dy[(size_t)n * (size_t)O + (size_t)o];
+}
+
+/* ================================================================================================================
+ * Embedding and norms
+ * ================================================================================================================ */
+void embedding_forward(float *y, const int *token, const Matrix *w, int N) {
+    for (int n = 0; n < N; n++) widen(y + (size_t)n * (size_t)w->I, w, (size_t)token[n] * (size_t)w->I, w->I);
+}
+
+void embedding_backward(const float *dy, const int *token, const Matrix *w, int N) {
+    int C = w->I;
+    if (!w->grad) return;
+    for (int n = 0; n < N; n++) {
+        float *g = w->grad + (size_t)token[n] * (size_t)C;
+        for (int c = 0; c < C; c++) g[c] += dy[(size_t)n * (size_t)C + (size_t)c];
+    }
+}
+
+/* y = x r w,  r = 1 / sqrt(mean(x^2) + eps)                                            [Zhang & Sennrich 2019] */
+void rmsnorm_forward(float *y, const float *x, const float *w, float eps, int N, int C) {
+    PARALLEL_FOR((double)N * C * 4)
+    for (int n = 0; n < N; n++) {
+        const float *xn = x + (size_t)n * (size_t)C;
+        float *yn = y + (size_t)n * (size_t)C, r = 1 / sqrtf(dot(xn, xn, C) / (float)C + eps);
+        for (int c = 0; c < C; c++) yn[c] = xn[c] * r * w[c];
+    }
+}
+
+/* with g = dy w:   dx += r (g - x r^2 mean(g x))     dw += sum over rows of dy x r */
+void rmsnorm_backward(float *dx, float *dw, const float *dy, const float *x, const float *w, float eps, int N, int C) {
+    PARALLEL_FOR((double)N * C * 8)
+    for (int n = 0; n < N; n++) {
+        const float *xn = x + (size_t)n * (size_t)C, *dyn = dy + (size_t)n * (size_t)C;
+        float *dxn = dx + (size_t)n * (size_t)C, r = 1 / sqrtf(dot(xn, xn, C) / (float)C + eps), gx = 0;
+        for (int c = 0; c < C; c++) gx += dyn[c] * w[c] * xn[c];
+        gx = gx * r * r / (float)C;
+        for (int c = 0; c < C; c++) dxn[c] += r * (dyn[c] * w[c] - xn[c] * gx);
+    }
+    for (int n = 0; n < N && dw; n++) {
+        const float *xn = x + (size_t)n * (size_t)C, *dyn = dy + (size_t)n * (size_t)C;
+        float r = 1 / sqrtf(dot(xn, xn, C) / (float)C + eps);
+        for (int c = 0; c < C; c++) dw[c] += dyn[c] * xn[c] * r;
+    }
+}
+
+/* mean and 1 / sqrt(var + eps) of one row */
+static void moments_of_row(float *mean, float *rstd, const float *x, float eps, int C) {
+    float s[LANES] = {0}, tail = 0, m = lane_sum(x, C) / (float)C;
+    int c = 0;
+    for (; c + LANES <= C; c += LANES)
+        for (int k = 0; k < LANES; k++) s[k] += (x[c + k] - m) * (x[c + k] - m);
+    for (; c < C; c++) tail += (x[c] - m) * (x[c] - m);
+    *mean = m;
+    *rstd = 1 / sqrtf((lane_fold(s) + tail) / (float)C + eps);
+}
+
+/* y = (x - mean) r w + b,  r = 1 / sqrt(var + eps), biased variance                    [Ba et al. 2016] */
+void layernorm_forward(float *y, const float *x, const float *w, const float *b, float eps, int N, int C) {
+    PARALLEL_FOR((double)N * C * 6)
+    for (int n = 0; n < N; n++) {
+        const float *xn = x + (size_t)n * (size_t)C;
+        float *yn = y + (size_t)n * (size_t)C, mean, r;
+        moments_of_row(&mean, &r, xn, eps, C);
+        for (int c = 0; c < C; c++) yn[c] = (xn[c] - mean) * r * w[c] + b[c];
+    }
+}
+
+/* with h = (x - mean) r, g = dy w:   dx += r (g - mean(g) - h mean(g h))    dw += sum dy h    db += sum dy */
+void layernorm_backward(float *dx, float *dw, float *db, const float *dy, const float *x, const float *w, float eps, int N, int C) {
+    PARALLEL_FOR((double)N * C * 10)
+    for (int n = 0; n < N; n++) {
+        const float *xn = x + (size_t)n * (size_t)C, *dyn = dy + (size_t)n * (size_t)C;
+        float *dxn = dx + (size_t)n * (size_t)C, mean, r, g1 = 0, gh = 0;
+        moments_of_row(&mean, &r, xn, eps, C);
+        for (int c = 0; c < C; c++) { g1 += dyn[c] * w[c]; gh += dyn[c] * w[c] * (xn[c] - mean) * r; }
+        g1 /= (float)C;
+        gh /= (float)C;
+        for (int c = 0; c < C; c++) dxn[c] += r * (dyn[c] * w[c] - g1 - (xn[c] - mean) * r * gh);
+    }
+    for (int n = 0; n < N && dw; n++) {
+        const float *xn = x + (size_t)n * (size_t)C, *dyn = dy + (size_t)n * (size_t)C;
+        float mean, r;
+        moments_of_row(&mean, &r, xn, eps, C);
+        for (int c = 0; c < C; c++) { dw[c] += dyn[c] * (xn[c] - mean) * r; db[c] += dyn[c]; }
+    }
+}
+
+/* ================================================================================================================
+ * Positions and attention
+ * ================================================================================================================ */
+/* Half j and half j + D/2 of each head turn by position * inv_freq[j]:  a' = a cos - b sin,  b' = b cos + a sin   [Su et al. 2021] */
+void rope_rotate(float *x, const int *position, const float *cosine, const float *sine, int inverse, int N, int H, int D) {
+    int half = D / 2;
+    PARALLEL_FOR((double)N * H * D * 2)
+    for (int n = 0; n < N; n++) {
+        const float *c = cosine + (size_t)position[n] * (size_t)half, *s = sine + (size_t)position[n] * (size_t)half;
+        for (int h = 0; h < H; h++) {
+            float *a = x + ((size_t)n * (size_t)H + (size_t)h) * (size_t)D, *b = a + half;
+            for (int j = 0; j < half; j++) {
+                float u = a[j], v = b[j], sj = inverse ? -s[j] : s[j];
+                a[j] = u * c[j] - v * sj;
+                b[j] = v * c[j] + u * sj;
+            }
+        }
+    }
+}
+
+enum { KEYS = 64 };     /* keys are taken in blocks of 64 at absolute positions: nothing is sized by the length of the text */
+
+/* scores s[j] = scale q.k_j of n keys; returns their maximum */
+static float score_keys(float *s, const float *q, const float *k, size_t width, float scale, int n, int D) {
+    float max = -HUGE_VALF;
+    for (int j = 0; j < n; j++) {
+        s[j] = scale * dot(q, k + (size_t)j * width, D);
+        if (s[j] > max) max = s[j];
+    }
+    return max;
+}
+
+/* y = sum_j softmax(s)_j v_j, s_j = q.k_j / sqrt(D), in one pass: when a block brings a larger maximum, what was summed so far
+ * is scaled down. Returns max and the sum of e^(s - max) in *max, *sum.   [Milakov & Gimelshein 2018] */
+static void attend(float *y, float *max, float *sum, const float *q, const float *k, const float *v, size_t width, int count, int D) {
+    float s[KEYS], scale = 1 / sqrtf((float)D), m = -HUGE_VALF, l = 0;
+    for (int d = 0; d < D; d++) y[d] = 0;
+    for (int j0 = 0; j0 < count; j0 += KEYS) {
+        int n = count - j0 < KEYS ? count - j0 : KEYS;
+        float block = score_keys(s, q, k + (size_t)j0 * width, width, scale, n, D);
+        if (block > m) {
+            float shrink = j0 ? exp_own(m - block) : 0;
+            for (int d = 0; d < D; d++) y[d] *= shrink;
+            l *= shrink;
+            m = block;
+        }
+        for (int j = 0; j < n; j++) s[j] = exp_own(s[j] - m);
+        l += lane_sum(s, n);
+        for (int j = 0; j < n; j++) {
+            const float *vj = v + (size_t)(j0 + j) * width;
+            for (int d = 0; d < D; d++) y[d] += s[j] * vj[d];
+        }
+    }
+    for (int d = 0; d < D; d++) y[d] /= l;
+    *max = m;
+    *sum = l;
+}
+
+void attention_forward(float *y, const float *q, const float *k, const float *v, const int *first, const int *count,
+                       int N, int H, int K, int D, Arena *ws) {
+    size_t width = (size_t)K * (size_t)D;
+    if (!ws->base) return;
+    PARALLEL_FOR((double)N * H * D * 64)
+    for (int n = 0; n < N; n++)
+        for (int h = 0; h < H; h++) {
+            size_t at = ((size_t)n * (size_t)H + (size_t)h) * (size_t)D, key = (size_t)first[n] * width + (size_t)(h / (H / K)) * (size_t)D;
+            float max, sum;
+            attend(y + at, &max, &sum, q + at, k + key, v + key, width, count[n], D);
+        }
+}
+
+/* With p = softmax(s), y = sum p v:   dv_j += p_j dy    ds_j = p_j (dy.v_j - dy.y)    dq += ds_j k_j / sqrt D    dk_j += ds_j q / sqrt D.
+ * Threads take key heads: all rows of one key head add to its keys in order. */
+void attention_backward(float *dq, float *dk, float *dv, const float *dy, const float *y, const float *q, const float *k,
+                        const float *v, const int *first, const int *count, int N, int H, int K, int D, Arena *ws) {
+    size_t width = (size_t)K * (size_t)D;
+    float scale = 1 / sqrtf((float)D);
+    int group = H / K;
+    if (!ws->base) return;
+    PARALLEL_FOR((double)N * H * D * 64)
+    for (int kh = 0; kh < K; kh++)
+        for (int n = 0; n < N; n++)
+            for (int h = kh * group; h < (kh + 1) * group; h++) {
+                size_t at = ((size_t)n * (size_t)H + (size_t)h) * (size_t)D, key = (size_t)first[n] * width + (size_t)kh * (size_t)D;
+                const float *qn = q + at, *dyn = dy + at;
+                float max = -HUGE_VALF, sum = 0, s[KEYS], delta = dot(dyn, y + at, D);
+                for (int j0 = 0; j0 < count[n]; j0 += KEYS) {               /* the forward's max and sum again */
+                    int nj = count[n] - j0 < KEYS ? count[n] - j0 : KEYS;
+                    float block = score_keys(s, qn, k + key + (size_t)j0 * width, width, scale, nj, D);
+                    if (block > max) { sum *= j0 ? exp_own(max - block) : 0; max = block; }
+                    for (int j = 0; j < nj; j++) s[j] = exp_own(s[j] - max);
+                    sum += lane_sum(s, nj);
+                }
+                for (int j = 0; j < count[n]; j++) {
+                    const float *kj = k + key + (size_t)j * width, *vj = v + key + (size_t)j * width;
+                    float *dkj = dk + key + (size_t)j * width, *dvj = dv + key + (size_t)j * width;
+                    float p = exp_own(scale * dot(qn, kj, D) - max) / sum, ds = p * (dot(dyn, vj, D) - delta) * scale;
+                    for (int d = 0; d < D; d++) {
+                        dvj[d] += p * dyn[d];
+                        dkj[d] += ds * qn[d];
+                        dq[at + (size_t)d] += ds * kj[d];
+                    }
+                }
+            }
+}
+
+/* ================================================================================================================
+ * Activations
+ * ================================================================================================================ */
+static float sigmoid(float x) { return 1 / (1 + exp_own(-x)); }
+
+/* y = silu(gate) up,  silu(g) = g sigmoid(g)                                           [Shazeer 2020] */
+void swiglu_forward(float *y, const float *gate, const float *up, size_t n) {
+    PARALLEL_FOR((double)n * 16)
+    for (size_t i = 0; i < n; i++) y[i] = gate[i] * sigmoid(gate[i]) * up[i];
+}
+
+void swiglu_backward(float *dgate, float *dup, const float *dy, const float *gate, const float *up, size_t n) {
+    PARALLEL_FOR((double)n * 16)
+    for (size_t i = 0; i < n; i++) {
+        float s = sigmoid(gate[i]);
+        dgate[i] += dy[i] * up[i] * s * (1 + gate[i] * (1 - s));
+        dup[i] += dy[i] * gate[i] * s;
+    }
+}
+
+/* Phi(x) and, in *density, phi(x) of the normal distribution */
+static float normal_cdf(float x, float *density) {
+    float gauss = exp_own(-0.5f * x * x), tail = upper_tail(fabsf(x), gauss);
+    *density = gauss * 0.39894228040143267794f;
+    return x < 0 ? tail : 1 - tail;
+}
+
+/* y = x Phi(x): the exact GELU, 0.5 x (1 + erf(x / sqrt 2))                            [Hendrycks & Gimpel 2016] */
+void gelu_forward(float *y, const float *x, size_t n) {
+    PARALLEL_FOR((double)n * 24)
+    for (size_t i = 0; i < n; i++) { float density; y[i] = x[i] * normal_cdf(x[i], &density); }
+}
+
+void gelu_backward(float *dx, const float *dy, const float *x, size_t n) {
+    PARALLEL_FOR((double)n * 24)
+    for (size_t i = 0; i < n; i++) { float density, p = normal_cdf(x[i], &density); dx[i] += dy[i] * (p + x[i] * density); }
+}
+
+void tanh_forward(float *y, const float *x, size_t n) { for (size_t i = 0; i < n; i++) y[i] = (float)tanh((double)x[i]); }
+void tanh_backward(float *dx, const float *dy, const float *y, size_t n) { for (size_t i = 0; i < n; i++) dx[i] += dy[i] * (1 - y[i] * y[i]); }
+
+/* ================================================================================================================
+ * Softmax and what is read off it
+ * ================================================================================================================ */
+/* log sum_v e^(z_v / T) over one row; *max: the largest z/T, *sum: sum e^(z/T - max) */
+static float log_sum_exp(float *max, float *sum, const float *z, float temperature, int V) {
+    float m = -HUGE_VALF, s[LANES] = {0}, tail = 0;
+    int v = 0;
+    for (int i = 0; i < V; i++) m = z[i] > m ? z[i] : m;
+    m = m / temperature;
+    for (; v + LANES <= V; v += LANES)
+        for (int k = 0; k < LANES; k++) s[k] += exp_own(z[v + k] / temperature - m);
+    for (; v < V; v++) tail += exp_own(z[v] / temperature - m);
+    *max = m;
+    *sum = lane_fold(s) + tail;
+    return m + (float)log((double)*sum);
+}
+
+/* logprob = z_token / T - lse;   entropy = lse - sum_v p_v z_v / T */
+void logprob_forward(float *logprob, float *entropy, const float *logits, const int *token, float temperature, int N, int V) {
+    PARALLEL_FOR((double)N * V * 16)
+    for (int n = 0; n < N; n++) {
+        const float *z = logits + (size_t)n * (size_t)V;
+        float max, sum, lse = log_sum_exp(&max, &sum, z, temperature, V), mean = 0;
+        logprob[n] = z[token[n]] / temperature - lse;
+        if (!entropy) continue;
+        for (int v = 0; v < V; v++) mean += exp_own(z[v] / temperature - max) * (z[v] / temperature);
+        entropy[n] = lse - mean / sum;
+    }
+}
+
+/* d logprob / d z_v = ([v = token] - p_v) / T */
+void logprob_backward(float *dlogits, const float *dlogprob, const float *logits, const int *token, float temperature, int N, int V) {
+    PARALLEL_FOR((double)N * V * 16)
+    for (int n = 0; n < N; n++) {
+        const float *z = logits + (size_t)n * (size_t)V;
+        float *dz = dlogits + (size_t)n * (size_t)V, max, sum, g = dlogprob[n] / temperature;
+        log_sum_exp(&max, &sum, z, temperature, V);
+        for (int v = 0; v < V; v++) dz[v] -= g * exp_own(z[v] / temperature - max) / sum;
+        dz[token[n]] += g;
+    }
+}
+
+void full_kl_forward(float *kl, const float *logits, const float *ref_logits, float temperature, int N, int V) {
+    PARALLEL_FOR((double)N * V * 32)
+    for (int n = 0; n < N; n++) {
+        const float *z = logits + (size_t)n * (size_t)V, *r = ref_logits + (size_t)n * (size_t)V;
+        float max, sum, ref_max, ref_sum, total = 0;
+        float lse = log_sum_exp(&max, &sum, z, temperature, V), ref_lse = log_sum_exp(&ref_max, &ref_sum, r, temperature, V);
+        for (int v = 0; v < V; v++)
+            total += exp_own(z[v] / temperature - max) / sum * ((z[v] / temperature - lse) - (r[v] / temperature - ref_lse));
+        kl[n] = total;
+    }
+}
+
+void cross_entropy_forward(float *loss, const float *logits, const int *label, int N, int C) {
+    logprob_forward(loss, NULL, logits, label, 1, N, C);
+    for (int n = 0; n < N; n++) loss[n] = -loss[n];
+}
+
+void cross_entropy_backward(float *dlogits, const float *dloss, const float *logits, const int *label, int N, int C) {
+    for (int n = 0; n < N; n++) {
+        float minus = -dloss[n];
+        size_t at = (size_t)n * (size_t)C;
+        logprob_backward(dlogits + at, &minus, logits + at, label + n, 1, 1, C);
+    }
+}
+
+/* ================================================================================================================
+ * Lists of tensors; AdamW over them
+ * ================================================================================================================ */
+static size_t tensor_size(const Tensor *t) { return (size_t)t->matrix->O * (size_t)t->matrix->I; }
+static int is_trained(const Tensor *t) { return (t->flags & TENSOR_TRAINED) && !(t->flags & TENSOR_TIED); }
+
+void tensor_carve(Tensor *list, int *tensors, const char *name, int layer, Matrix *w, int type, int O, int I, int flags, int trainable, Arena *a) {
+    size_t n = (size_t)O * (size_t)I;
+    if (!list) return;
+    Tensor *t = &list[*tensors];
+    name_format(t->name, sizeof t->name, name, layer);
+    w->type = type;
+    w->O = O;
+    w->I = I;
+    w->id = *tensors;
+    w->scale = NULL;
+    w->data = arena_take(a, n, type == F32 ? sizeof(float) : sizeof(uint16_t));
+    w->grad = trainable ? arena_take(a, n, sizeof(float)) : NULL;
+    t->matrix = w;
+    t->flags = flags | (trainable ? TENSOR_TRAINED : 0);
+    ++*tensors;
+}
+
+void tensor_normal(const Matrix *w, double deviation, uint64_t seed) {
+    Rng r = rng_stream(seed, (uint64_t)w->id, 0);
+    float *x = w->data;
+    for (size_t i = 0; i < (size_t)w->O * (size_t)w->I; i++) x[i] = (float)(deviation * rng_normal(&r));
+}
+
+void tensor_fill(const Matrix *w, float value) {
+    float *x = w->data;
+    for (size_t i = 0; i < (size_t)w->O * (size_t)w->I; i++) x[i] = value;
+}
+
+size_t tensor_values(const Tensor *list, int tensors, int trainable_only) {
+    size_t n = 0;
+    for (int i = 0; i < tensors; i++)
+        if (!(list[i].flags & TENSOR_TIED) && (!trainable_only || is_trained(&list[i]))) n += tensor_size(&list[i]);
+    return n;
+}
+
+void optimizer_carve(Optimizer *o, const Tensor *list, int tensors, Arena *a) {
+    o->n = tensor_values(list, tensors, 1);
+    o->m = arena_take(a, o->n, sizeof *o->m);
+    o->v = arena_take(a, o->n, sizeof *o->v);
+    o->t = 0;
+}
+
+void optimizer_reset(Optimizer *o) {
+    memset(o->m, 0, o->n * sizeof *o->m);
+    memset(o->v, 0, o->n * sizeof *o->v);
+    o->t = 0;
+}
+
+double gradient_norm(const Tensor *list, int tensors) {
+    double total = 0;
+    for (int i = 0; i < tensors; i++) {
+        if (!is_trained(&list[i])) continue;
+        const float *g = list[i].matrix->grad;
+        size_t n = tensor_size(&list[i]), k = 0;
+        double s[LANES] = {0}, tail = 0;
+        for (; k + LANES <= n; k += LANES)
+            for (int l = 0; l < LANES; l++) s[l] += (double)g[k + (size_t)l] * (double)g[k + (size_t)l];
+        for (; k < n; k++) tail += (double)g[k] * (double)g[k];
+        total += ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7])) + tail;
+    }
+    return sqrt(total);
+}
+
+void gradient_zero(const Tensor *list, int tensors) {
+    for (int i = 0; i < tensors; i++)
+        if (is_trained(&list[i])) memset(list[i].matrix->grad, 0, tensor_size(&list[i]) * sizeof(float));
+}
+
+/* m = b1 m + (1-b1) g    v = b2 v + (1-b2) g^2    theta = theta (1 - lr wd) - step m / (sqrt(v) root + eps)
+ * PyTorch: step = lr / (1-b1^t), root = 1 / sqrt(1-b2^t).   TF1: step = lr sqrt(1-b2^t) / (1-b1^t), root = 1. */
+static void adamw(float *w, float *m, float *v, const float *g, size_t n, const AdamW *c, float scale, float step, float root, float decay) {
+    PARALLEL_FOR((double)n * 8)
+    for (size_t i = 0; i < n; i++) {
+        float gi = g[i] * scale;
+        m[i] = c->beta1 * m[i] + (1 - c->beta1) * gi;
+        v[i] = c->beta2 * v[i] + (1 - c->beta2) * gi * gi;
+        w[i] = w[i] * decay - step * m[i] / (sqrtf(v[i]) * root + c->eps);
+    }
+}
+
+size_t optimizer_step(Optimizer *o, size_t from, const Tensor *list, int tensors, const AdamW *c, float grad_scale) {
+    if (from == 0) o->t++;
+    double one = 1 - pow((double)c->beta1, (double)o->t), two = sqrt(1 - pow((double)c->beta2, (double)o->t));
+    float step = (float)(c->tf_style ? (double)c->lr * two / one : (double)c->lr / one), root = (float)(c->tf_style ? 1 : 1 / two);
+    for (int i = 0; i < tensors; i++) {
+        if (!is_trained(&list[i])) continue;
+        float decay = list[i].flags & TENSOR_VECTOR ? 1 : 1 - c->lr * c->weight_decay;
+        adamw(list[i].matrix->data, o->m + from, o->v + from, list[i].matrix->grad, tensor_size(&list[i]), c, grad_scale, step, root, decay);
+        from += tensor_size(&list[i]);
+    }
+    return from;
+}
