@@ -54,24 +54,6 @@ enum { SIZE_LIMIT = 1 << 24 };              /* no side of a weight is larger, so
     X(out_b,   1,         c->labels, TENSOR_VECTOR, "classifier.out_proj.bias")
 #define COUNT(field, O, I, flags, name) + 1
 
-/* One tensor: shape, memory, and its line in the list (which is absent while measuring). */
-static void place(RewardModel *m, Matrix *w, const char *name, int layer, int O, int I, int flags, int trainable, Arena *a) {
-    const size_t n = (size_t)O * (size_t)I;
-    memset(w, 0, sizeof *w);
-    w->type = F32;
-    w->O = O;
-    w->I = I;
-    w->id = m->tensors++;
-    w->data = arena_take(a, n, sizeof(float));
-    if (trainable) w->grad = arena_take(a, n, sizeof(float));
-    if (m->tensor) {
-        Tensor *t = &m->tensor[w->id];
-        name_format(t->name, sizeof t->name, name, layer);
-        t->matrix = w;
-        t->flags = flags;
-    }
-}
-
 static int config_check(const RewardConfig *c, Error *err) {
     const struct { const char *name; int value, most; } size[] = {
         { "vocab_size", c->V, SIZE_LIMIT }, { "hidden_size", c->C, SIZE_LIMIT }, { "num_hidden_layers", c->L, 4096 },
@@ -90,19 +72,18 @@ static int config_check(const RewardConfig *c, Error *err) {
 
 int reward_max_tokens(const RewardConfig *c) { return c->positions - c->pad - 1; }
 
-int reward_carve(RewardModel *m, const RewardConfig *c, int type, int trainable, Arena *a, Error *err) {
+int reward_carve(RewardModel *m, const RewardConfig *c, int type, int trainable, Pool *lists, Arena *a, Error *err) {
     memset(m, 0, sizeof *m);
     m->config = *c;
     if (type != F32) return fail(err, E_UNSUPPORTED, "reward model: weights are kept in float32 only", "", 0, 0);
     if (config_check(c, err) != OK) return E_RANGE;
-    m->tensor = arena_take(a, (size_t)(0 EMBEDDING_TENSORS(COUNT) HEAD_TENSORS(COUNT)) + (size_t)c->L * (0 BLOCK_TENSORS(COUNT)), sizeof *m->tensor);
-    m->block = arena_take(a, (size_t)c->L, sizeof *m->block);
-    if (a->base && a->failed) return fail(err, E_MEMORY, "reward model: the arena is too small", "", 0, 0);
-#define PLACE(field, O, I, flags, name) place(m, &m->field, name, 0, O, I, flags, trainable, a);
+    m->tensor = pool_take(lists, (size_t)(0 EMBEDDING_TENSORS(COUNT) HEAD_TENSORS(COUNT)) + (size_t)c->L * (0 BLOCK_TENSORS(COUNT)), sizeof *m->tensor);
+    m->block = pool_take(lists, (size_t)c->L, sizeof *m->block);
+    if (!m->tensor || !m->block) return fail(err, E_MEMORY, "reward model: no memory for its lists", "", 0, 0);
+#define PLACE(field, O, I, flags, name) tensor_carve(m->tensor, &m->tensors, name, 0, &m->field, type, O, I, flags, trainable, a);
+#define PLACE_IN_BLOCK(field, O, I, flags, name) tensor_carve(m->tensor, &m->tensors, name, l, &m->block[l].field, type, O, I, flags, trainable, a);
     EMBEDDING_TENSORS(PLACE)
     for (int l = 0; l < c->L; l++) {
-        RewardBlock *b = m->block ? &m->block[l] : &m->shape;
-#define PLACE_IN_BLOCK(field, O, I, flags, name) place(m, &b->field, name, l, O, I, flags, trainable, a);
         BLOCK_TENSORS(PLACE_IN_BLOCK)
     }
     HEAD_TENSORS(PLACE)
@@ -110,16 +91,12 @@ int reward_carve(RewardModel *m, const RewardConfig *c, int type, int trainable,
     return OK;
 }
 
-/* BERT's start: matrices normal with deviation 0.02, norms the identity, biases 0. A tensor's numbers depend on its place only. */
+/* BERT's start: matrices normal with deviation 0.02, norms the identity, biases 0. */
 void reward_init(RewardModel *m, uint64_t seed) {
     for (int t = 0; t < m->tensors; t++) {
-        const Matrix *w = m->tensor[t].matrix;
-        const size_t n = (size_t)w->O * (size_t)w->I;
-        float *x = w->data;
-        Rng rng = rng_stream(seed, 0, (uint64_t)t);
-        const int vector = m->tensor[t].flags & TENSOR_VECTOR;
-        const float constant = strstr(m->tensor[t].name, "LayerNorm.weight") ? 1.0f : 0.0f;
-        for (size_t i = 0; i < n; i++) x[i] = vector ? constant : (float)(0.02 * rng_normal(&rng));
+        const Tensor *x = &m->tensor[t];
+        if (x->flags & TENSOR_VECTOR) tensor_fill(x->matrix, strstr(x->name, "LayerNorm.weight") ? 1.0f : 0.0f);
+        else tensor_normal(x->matrix, 0.02, seed);
     }
 }
 
@@ -222,8 +199,6 @@ static Layer layer_slot(const RewardSaved *s, const RewardConfig *c, int N, int 
     return slot;
 }
 
-static const RewardBlock *block_of(const RewardModel *m, int l) { return m->block ? &m->block[l] : &m->shape; }
-
 /* ---- forward ---- */
 
 /* embed (N,C) = word + type 0 + position;  x (N,C) = LN(embed).  y (N,C) is scratch. */
@@ -283,7 +258,7 @@ int reward_forward(const RewardModel *m, const Texts *texts, RewardSaved *saved,
             embed_forward(x, embed, scratch, m, &pass);
             for (int l = 0; l < c->L; l++) {
                 if (saved) s = layer_slot(saved, c, N, l);
-                block_forward(x, &s, mid, rows, act, block_of(m, l), &pass, l == c->L - 1);
+                block_forward(x, &s, mid, rows, act, &m->block[l], &pass, l == c->L - 1);
             }
             linear_forward(pooled, x, &m->dense, vec(&m->dense_b), B, ws);
             tanh_forward(pooled, pooled, (size_t)(pass.live * B) * c->C);
@@ -302,7 +277,7 @@ typedef struct { float *dx, *dres1, *dres2, *datt, *dq, *dk, *dv, *x, *rows /* (
 
 /* dlogits -> g->dx (B,C), the gradient at the last layer's output. */
 static void head_backward(const Scratch *g, const RewardModel *m, const float *dlogits, const float *pooled, const float *res2, const Pass *p) {
-    const RewardBlock *b = block_of(m, p->c->L - 1);
+    const RewardBlock *b = &m->block[p->c->L - 1];
     const int B = p->texts->B, live = p->live * B, C = p->c->C;
     zero(g->dres1, (size_t)live * C);
     zero(g->dres2, (size_t)live * C);
@@ -388,16 +363,21 @@ int reward_backward(const RewardModel *m, const Texts *texts, const RewardSaved 
     Scratch g;
     int code = pass_begin(&pass, m, texts, saved, ws);
     if (code == OK) code = scratch_take(&g, c, N, B, ws);
+    if (!pass.live) {                       /* measuring: a backward product with no gradients in hand measures nothing */
+        linear_measure(ws, N, c->C, c->C);
+        linear_measure(ws, N, c->C, c->F);
+        linear_measure(ws, B, c->C, c->labels);
+    }
     if (code == OK) {
         head_backward(&g, m, dlogits, saved->pooled, layer_slot(saved, c, N, c->L - 1).res2, &pass);
         for (int l = c->L - 1; l >= 0; l--) {
             const Layer s = layer_slot(saved, c, N, l);
             const int last = l == c->L - 1;
-            feed_forward_backward(&g, &s, block_of(m, l), &pass, last ? B : N);
+            feed_forward_backward(&g, &s, &m->block[l], &pass, last ? B : N);
             if (l == 0) layernorm_forward(g.x, saved->embed, vec(&m->norm), vec(&m->norm_b), c->norm_eps, pass.live * N, c->C);
-            else layernorm_forward(g.x, layer_slot(saved, c, N, l - 1).res2, vec(&block_of(m, l - 1)->norm2),
-                                   vec(&block_of(m, l - 1)->norm2_b), c->norm_eps, pass.live * N, c->C);
-            attention_half_backward(&g, &s, block_of(m, l), &pass, last);
+            else layernorm_forward(g.x, layer_slot(saved, c, N, l - 1).res2, vec(&m->block[l - 1].norm2),
+                                   vec(&m->block[l - 1].norm2_b), c->norm_eps, pass.live * N, c->C);
+            attention_half_backward(&g, &s, &m->block[l], &pass, last);
         }
         embed_backward(&g, m, saved->embed, &pass);
         if (ws->failed) code = E_MEMORY;
