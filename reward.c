@@ -233,39 +233,39 @@ static void block_forward(float *x, const Layer *s, float *mid, float *rows, flo
     layernorm_forward(x, s->res2, vec(&b->norm2), vec(&b->norm2_b), p->c->norm_eps, live, C);
 }
 
+static int forward(const RewardModel *m, const RewardSaved *saved, float *logits, const Pass *p) {
+    Arena *ws = p->ws;
+    const RewardConfig *c = p->c;
+    const int N = p->texts->N, B = p->texts->B;
+    Layer s = { NULL, NULL, NULL, NULL, NULL, NULL, NULL };
+    float *x = floats(ws, N, c->C), *mid = floats(ws, N, c->C), *rows = floats(ws, B, c->C), *act = floats(ws, N, c->F);
+    float *embed = saved ? saved->embed : mid, *pooled = saved ? saved->pooled : rows, *scratch = saved ? mid : floats(ws, N, c->C);
+    if (!saved) {                           /* one slot serves every layer */
+        s.q = scratch;
+        s.k = floats(ws, N, c->C);
+        s.v = floats(ws, N, c->C);
+        s.att = floats(ws, N, c->C);
+        s.res1 = floats(ws, N, c->C);
+        s.res2 = floats(ws, N, c->C);
+        s.up = act;
+    }
+    if (ws->failed) return E_MEMORY;
+    embed_forward(x, embed, scratch, m, p);
+    for (int l = 0; l < c->L; l++) {
+        if (saved) s = layer_slot(saved, c, N, l);
+        block_forward(x, &s, mid, rows, act, &m->block[l], p, l == c->L - 1);
+    }
+    linear_forward(pooled, x, &m->dense, vec(&m->dense_b), B, ws);
+    tanh_forward(pooled, pooled, (size_t)(p->live * B) * c->C);
+    linear_forward(logits, pooled, &m->out, vec(&m->out_b), B, ws);
+    return ws->failed ? E_MEMORY : OK;
+}
+
 int reward_forward(const RewardModel *m, const Texts *texts, RewardSaved *saved, float *logits, Arena *ws) {
     const size_t mark = ws->used;
-    const RewardConfig *c = &m->config;
-    const int N = texts->N, B = texts->B;
     Pass pass;
-    Layer s = { NULL, NULL, NULL, NULL, NULL, NULL, NULL };
     int code = pass_begin(&pass, m, texts, saved, ws);
-    if (code == OK) {
-        float *x = floats(ws, N, c->C), *mid = floats(ws, N, c->C), *rows = floats(ws, B, c->C), *act = NULL;
-        float *embed = saved ? saved->embed : mid, *pooled = saved ? saved->pooled : rows;
-        float *scratch = saved ? mid : floats(ws, N, c->C);
-        if (saved) act = floats(ws, N, c->F);
-        else {                              /* one slot serves every layer */
-            s.q = scratch;
-            s.k = floats(ws, N, c->C);
-            s.v = floats(ws, N, c->C);
-            s.att = floats(ws, N, c->C);
-            s.res1 = floats(ws, N, c->C);
-            s.res2 = floats(ws, N, c->C);
-            s.up = act = floats(ws, N, c->F);
-        }
-        if (!ws->failed) {
-            embed_forward(x, embed, scratch, m, &pass);
-            for (int l = 0; l < c->L; l++) {
-                if (saved) s = layer_slot(saved, c, N, l);
-                block_forward(x, &s, mid, rows, act, &m->block[l], &pass, l == c->L - 1);
-            }
-            linear_forward(pooled, x, &m->dense, vec(&m->dense_b), B, ws);
-            tanh_forward(pooled, pooled, (size_t)(pass.live * B) * c->C);
-            linear_forward(logits, pooled, &m->out, vec(&m->out_b), B, ws);
-        }
-        if (ws->failed) code = E_MEMORY;
-    }
+    if (code == OK) code = forward(m, saved, logits, &pass);
     ws->used = mark;
     return code;
 }
@@ -340,48 +340,51 @@ static void embed_backward(const Scratch *g, const RewardModel *m, const float *
         for (int n = 0; n < N; n++) add(m->type.grad, g->dres1 + (size_t)n * C, (size_t)C);
 }
 
-static int scratch_take(Scratch *g, const RewardConfig *c, int N, int B, Arena *ws) {
-    g->dx = floats(ws, N, c->C);
-    g->dres1 = floats(ws, N, c->C);
-    g->dres2 = floats(ws, N, c->C);
-    g->datt = floats(ws, N, c->C);
-    g->dq = floats(ws, N, c->C);
-    g->dk = floats(ws, N, c->C);
-    g->dv = floats(ws, N, c->C);
-    g->x = floats(ws, N, c->C);
-    g->rows = floats(ws, B, c->C);
-    g->act = floats(ws, N, c->F);
-    g->dact = floats(ws, N, c->F);
-    return ws->failed ? E_MEMORY : OK;
+static Scratch scratch_take(const RewardConfig *c, int N, int B, Arena *ws) {
+    Scratch g;
+    g.dx = floats(ws, N, c->C);
+    g.dres1 = floats(ws, N, c->C);
+    g.dres2 = floats(ws, N, c->C);
+    g.datt = floats(ws, N, c->C);
+    g.dq = floats(ws, N, c->C);
+    g.dk = floats(ws, N, c->C);
+    g.dv = floats(ws, N, c->C);
+    g.x = floats(ws, N, c->C);
+    g.rows = floats(ws, B, c->C);
+    g.act = floats(ws, N, c->F);
+    g.dact = floats(ws, N, c->F);
+    return g;
+}
+
+static int backward(const RewardModel *m, const RewardSaved *saved, const float *dlogits, const Pass *p) {
+    const RewardConfig *c = p->c;
+    const int N = p->texts->N, B = p->texts->B;
+    const Scratch g = scratch_take(c, N, B, p->ws);
+    if (!p->live) {                         /* a backward product without gradients in hand measures nothing by itself */
+        linear_measure(p->ws, N, c->C, c->C);
+        linear_measure(p->ws, N, c->C, c->F);
+        linear_measure(p->ws, B, c->C, c->labels);
+    }
+    if (p->ws->failed) return E_MEMORY;
+    head_backward(&g, m, dlogits, saved->pooled, layer_slot(saved, c, N, c->L - 1).res2, p);
+    for (int l = c->L - 1; l >= 0; l--) {
+        const RewardBlock *b = &m->block[l], *below = l ? b - 1 : NULL;
+        const Layer s = layer_slot(saved, c, N, l);
+        const int last = l == c->L - 1;
+        feed_forward_backward(&g, &s, b, p, last ? B : N);
+        if (below) layernorm_forward(g.x, layer_slot(saved, c, N, l - 1).res2, vec(&below->norm2), vec(&below->norm2_b), c->norm_eps, p->live * N, c->C);
+        else layernorm_forward(g.x, saved->embed, vec(&m->norm), vec(&m->norm_b), c->norm_eps, p->live * N, c->C);
+        attention_half_backward(&g, &s, b, p, last);
+    }
+    embed_backward(&g, m, saved->embed, p);
+    return p->ws->failed ? E_MEMORY : OK;
 }
 
 int reward_backward(const RewardModel *m, const Texts *texts, const RewardSaved *saved, const float *dlogits, Arena *ws) {
     const size_t mark = ws->used;
-    const RewardConfig *c = &m->config;
-    const int N = texts->N, B = texts->B;
     Pass pass;
-    Scratch g;
     int code = pass_begin(&pass, m, texts, saved, ws);
-    if (code == OK) code = scratch_take(&g, c, N, B, ws);
-    if (!pass.live) {                       /* measuring: a backward product with no gradients in hand measures nothing */
-        linear_measure(ws, N, c->C, c->C);
-        linear_measure(ws, N, c->C, c->F);
-        linear_measure(ws, B, c->C, c->labels);
-    }
-    if (code == OK) {
-        head_backward(&g, m, dlogits, saved->pooled, layer_slot(saved, c, N, c->L - 1).res2, &pass);
-        for (int l = c->L - 1; l >= 0; l--) {
-            const Layer s = layer_slot(saved, c, N, l);
-            const int last = l == c->L - 1;
-            feed_forward_backward(&g, &s, &m->block[l], &pass, last ? B : N);
-            if (l == 0) layernorm_forward(g.x, saved->embed, vec(&m->norm), vec(&m->norm_b), c->norm_eps, pass.live * N, c->C);
-            else layernorm_forward(g.x, layer_slot(saved, c, N, l - 1).res2, vec(&m->block[l - 1].norm2),
-                                   vec(&m->block[l - 1].norm2_b), c->norm_eps, pass.live * N, c->C);
-            attention_half_backward(&g, &s, &m->block[l], &pass, last);
-        }
-        embed_backward(&g, m, saved->embed, &pass);
-        if (ws->failed) code = E_MEMORY;
-    }
+    if (code == OK) code = backward(m, saved, dlogits, &pass);
     ws->used = mark;
     return code;
 }
