@@ -1,0 +1,566 @@
+/* sft.c - stage 1: next-token training of a policy on the documents of a dataset, from scratch or from a checkpoint, all weights or LoRA.
+ *
+ * Source   Ouyang et al. 2022 (InstructGPT), section 3.5: supervised fine-tuning comes before the reward model and PPO.
+ * Idea     loss = mean over all tokens of a step of -log p(token | those before it). A step is a budget of tokens, not of texts:
+ *          whole sequences stand one after another (ragged, no padding), and pass in micro-batches whose gradients add up.
+ * Needs    a dataset (prep makes it), and a policy's folder or a tokenizer and sizes.
+ * Never    trains on held-out documents; writes weights that came from a loss that is not a number.
+ * Edges    the same --seed gives the same bytes for any number of threads. Ctrl-C saves and stops. A prompt's tokens (kind 3) are
+ *          read but not learnt; of a pair (kind 2) the chosen text is taken. */
+#include "rlhf.h"
+#include <stdio.h>
+
+typedef struct {
+    const char *policy, *tokenizer, *out, *lora_targets;
+    int dim, layers, heads, kv_heads, ffn, positions, tied;
+    int lora_r, rslora, context, head_only, no_eos, learn, tokens, micro_tokens, epochs, steps, eval_every, eval_documents, save_every;
+    int dtype, shard_mb, dry_run;
+    double lora_alpha, lr, warmup, weight_decay, clip;
+    uint64_t seed;
+} Settings;
+
+/* A training sequence: tokens 0 .. length-1 at positions 0 .. length-1. Tokens from index `learn` (>= 1) on count in the loss. The
+ * last token predicts nothing, so a sequence takes length-1 rows. */
+typedef struct { const int *token; int length, learn; } Piece;
+typedef struct { Piece *piece; int count, capacity, longest; long long documents, tokens; } Set;
+
+typedef struct {
+    Settings set;
+    ModelConfig config; Tokenizer *tokenizer;
+    Model model; Lora lora; const Lora *adapter;
+    Tensor *list; int tensors;              /* what is trained: the model's tensors or the adapter's */
+    Optimizer optimizer; AdamW adam;
+    Set train, held;
+    int N, B, T;                            /* a micro-batch: rows and sequences at most, rows of the longest sequence */
+    Saved saved; Cache kv; Arena memory, ws;
+    int *token, *sequence, *position, *target; unsigned char *wants; float *hidden, *dhidden, *logprob;
+    int *order, at, epoch, steps;           /* the walk through the shuffled training set */
+    Pool keep;
+    char out[512], log_path[600], time_path[600];
+} Trainer;
+
+/* ---- documents into sequences ---- */
+
+static void set_add(Set *s, const int *token, int length, int learn, Pool *pool) {
+    Error err = { 0 };
+    if (s->count == s->capacity) {
+        int capacity = s->capacity < INT_MAX / 4 ? s->capacity * 2 + 1024 : s->capacity;
+        Piece *wider = capacity > s->capacity ? pool_take(pool, (size_t)capacity, sizeof *wider) : NULL;
+        if (!wider) must(fail(&err, E_MEMORY, "no memory for so many sequences", "dataset", 0, 0), &err, NULL);
+        if (s->count) memcpy(wider, s->piece, (size_t)s->count * sizeof *wider);
+        s->piece = wider;
+        s->capacity = capacity;
+    }
+    Piece p = { token, length, learn };
+    s->piece[s->count++] = p;
+    if (length > s->longest) s->longest = length;
+    s->tokens += length - learn;
+}
+
+/* Ids of a document: <s> text </s> by the tokenizer's template. *learn: the first token that counts in the loss. For a prompt with a
+ * response that is where the ids of both together first differ from those of the prompt alone: the way a prompt's last token
+ * and a response's first may melt into one is the tokenizer's business. */
+static int *document_ids(const Trainer *t, const Document *d, int kind, Pool *scratch, int *count, int *learn, int *before) {
+    int *ids = NULL, *prompt = NULL, prompts = 0, after, code;
+    tokenizer_template(t->tokenizer, before, &after);
+    *learn = 1;
+    if (kind == DATA_PROMPTS) {
+        size_t n = (size_t)d->length[0] + d->length[1];
+        char *both = pool_take(scratch, n + 1, 1);
+        if (!both) return NULL;
+        memcpy(both, d->text[0], d->length[0]);
+        memcpy(both + d->length[0], d->text[1], d->length[1]);
+        code = tokenizer_encode(t->tokenizer, both, n, scratch, &ids, count);
+        if (!code) code = tokenizer_encode(t->tokenizer, d->text[0], d->length[0], scratch, &prompt, &prompts);
+        if (code) return NULL;
+        int same = 0;
+        while (same < prompts && same < *count && prompt[same] == ids[same]) same++;
+        if (!t->set.learn && same + *before > 1) *learn = same + *before;
+    } else if (tokenizer_encode(t->tokenizer, d->text[0], d->length[0], scratch, &ids, count)) return NULL;
+    return ids;
+}
+
+/* A long document becomes several sequences of `context` tokens. Each begins with the last token of the one before, so that every
+ * token but the first of the document is predicted exactly once. */
+static void add_document(Trainer *t, Set *s, const Document *d, int kind, Pool *scratch) {
+    SpecialIds special = tokenizer_specials(t->tokenizer);
+    Error err = { 0 };
+    int count, learn, before, *ids = document_ids(t, d, kind, scratch, &count, &learn, &before), n = 0;
+    int eos = special.eos >= 0 ? special.eos : t->config.eos_count ? t->config.eos[0] : -1;
+    int *kept = ids ? pool_take(&t->keep, (size_t)count + 2, sizeof *kept) : NULL;
+    if (!kept) must(fail(&err, E_MEMORY, "no memory for a document's tokens", "dataset", 0, 0), &err, NULL);
+    if (before) kept[n++] = special.bos;
+    memcpy(kept + n, ids, (size_t)count * sizeof *kept);
+    n += count;
+    if (!t->set.no_eos && eos >= 0) kept[n++] = eos;
+    for (int from = 0; from + 1 < n; from += t->set.context - 1) {
+        int length = n - from < t->set.context ? n - from : t->set.context, first = learn - from < 1 ? 1 : learn - from;
+        if (first < length) set_add(s, kept + from, length, first, &t->keep);
+        if (t->set.head_only) break;
+    }
+    s->documents++;
+}
+
+/* The whole dataset as sequences. Its texts are given back: training needs only the ids. */
+static void read_documents(Trainer *t, const char *path) {
+    Pool texts = cli_pool(), scratch = cli_pool();
+    Dataset d;
+    Error err = { 0 };
+    must(dataset_read(&d, path, &texts, &err), &err, "prep makes a dataset from text, JSONL or CSV: ./prep --help");
+    for (uint64_t i = 0; i < d.count && !cli_stopping(); i++) {
+        PoolMark mark = pool_mark(&scratch);
+        const Document *document = &d.document[i];
+        if (document->split && t->held.documents < t->set.eval_documents) add_document(t, &t->held, document, d.kind, &scratch);
+        if (!document->split) add_document(t, &t->train, document, d.kind, &scratch);
+        pool_release(&scratch, mark);
+    }
+    if (cli_stopping()) exit(1);
+    pool_free(&texts);
+    pool_free(&scratch);
+    if (!t->train.count) must(fail(&err, E_MISSING, "no training document with two tokens or more", path, 0, 0), &err, NULL);
+}
+
+/* ---- steps: whole sequences, in the shuffled order of an epoch, up to the budget of tokens ---- */
+
+static int piece_rows(const Piece *p) { return p->length - 1; }
+
+/* The next step is order[*first] .. order[*first + n - 1]; returns n. An epoch's last step may be small. */
+static int next_step(Trainer *t, int *first) {
+    int rows = 0, n = 0;
+    if (t->at == t->train.count) { t->at = 0; t->epoch++; }
+    if (!t->at) {
+        Rng r = rng_stream(t->set.seed, (uint64_t)t->epoch, 0x5f7);
+        for (int i = 0; i < t->train.count; i++) t->order[i] = i;
+        rng_shuffle(&r, t->order, t->train.count);
+    }
+    for (*first = t->at; t->at < t->train.count; t->at++, n++) {
+        int more = piece_rows(&t->train.piece[t->order[t->at]]);
+        if (n && rows + more > t->set.tokens) break;
+        rows += more;
+    }
+    return n;
+}
+
+/* The schedule needs the number of steps before the first one: --steps, or a dry walk through --epochs. */
+static void count_steps(Trainer *t) {
+    Error err = { 0 };
+    int first;
+    t->order = pool_take(&t->keep, (size_t)t->train.count, sizeof *t->order);
+    if (!t->order) must(fail(&err, E_MEMORY, "no memory for the order of sequences", "dataset", 0, 0), &err, NULL);
+    t->steps = t->set.steps;
+    for (int epoch = 0; !t->set.steps && epoch < t->set.epochs; epoch++)
+        for (t->at = 0, t->epoch = epoch; t->at < t->train.count; t->steps++) next_step(t, &first);
+    t->at = t->epoch = 0;
+}
+
+/* Linear warm-up, then a cosine down to a tenth. step counts from 1. */
+static float learning_rate(const Trainer *t, int step) {
+    const double pi = 3.14159265358979323846;
+    double warm = floor(t->set.warmup * t->steps + 0.5), done;
+    if (step <= warm) return (float)(t->set.lr * step / warm);
+    done = t->steps > warm ? (step - warm) / (t->steps - warm) : 1;
+    return (float)(t->set.lr * (0.1 + 0.45 * (1 + cos(pi * done))));
+}
+
+/* ---- one micro-batch ---- */
+
+/* dloss/dlogprob = -1 / (tokens of the step), for every token alike. */
+static void token_loss(void *context, int first, int n, const float *logprob, float *dlogprob) {
+    const float *scale = context;
+    (void)first; (void)logprob;
+    for (int i = 0; i < n; i++) dlogprob[i] = -*scale;
+}
+
+/* Lays out as many sequences as fit: N rows, B sequences. order NULL: pieces first, first+1 ... Returns how many. */
+static int fill_rows(Trainer *t, const Set *s, const int *order, int first, int count, Rows *rows, int *targets) {
+    int N = 0, taken = 0;
+    *targets = 0;
+    for (; taken < count && taken < t->B; taken++) {
+        const Piece *p = &s->piece[order ? order[first + taken] : first + taken];
+        if (N + piece_rows(p) > t->N) break;
+        for (int i = 0; i + 1 < p->length; i++, N++) {
+            t->token[N] = p->token[i];
+            t->sequence[N] = taken;
+            t->position[N] = i;
+            t->wants[N] = i + 1 >= p->learn;
+            if (t->wants[N]) t->target[(*targets)++] = p->token[i + 1];
+        }
+    }
+    Rows r = { N, t->token, t->sequence, t->position, t->wants };
+    *rows = r;
+    return taken;
+}
+
+/* Forward over sequences first .. first+count-1, and with scale > 0 (1 / tokens of the step) backward: gradients add up.
+ * Returns the sum of -log p; *tokens the number of terms. */
+static double pass(Trainer *t, const Set *s, const int *order, int first, int count, float scale, long long *tokens) {
+    Error err = { 0 };
+    double sum = 0;
+    *tokens = 0;
+    while (count > 0) {
+        Rows rows;
+        int targets, taken = fill_rows(t, s, order, first, count, &rows, &targets), train = scale > 0;
+        int code = model_forward(&t->model, t->adapter, &rows, &t->kv, train ? &t->saved : NULL, t->hidden, &t->ws);
+        if (train) memset(t->dhidden, 0, (size_t)rows.N * (size_t)t->config.C * sizeof(float));
+        if (!code) code = model_logprobs(&t->model, t->hidden, &rows, t->target, 1, t->logprob, NULL, train ? token_loss : NULL, &scale,
+                                         train ? t->dhidden : NULL, &t->ws);
+        if (!code && train) code = model_backward(&t->model, t->adapter, &rows, &t->kv, &t->saved, t->dhidden, &t->ws);
+        if (code) must(fail(&err, code, "the model's forward or backward failed", "sft", 0, 0), &err, NULL);
+        for (int i = 0; i < targets; i++) sum -= (double)t->logprob[i];
+        *tokens += targets;
+        first += taken;
+        count -= taken;
+    }
+    return sum;
+}
+
+/* Mean -log p over the held-out documents; its exponential is the perplexity. */
+static double held_out(Trainer *t) {
+    long long tokens;
+    double sum = pass(t, &t->held, NULL, 0, t->held.count, 0, &tokens);
+    return tokens ? sum / (double)tokens : 0;
+}
+
+/* One optimiser step: the gradient of a global token mean, clipped by its norm, AdamW. */
+static double sft_step(Trainer *t, int step, long long *tokens, double *norm) {
+    int first, n = next_step(t, &first);
+    long long targets = 0;
+    double loss;
+    for (int i = 0; i < n; i++) {
+        const Piece *p = &t->train.piece[t->order[first + i]];
+        targets += p->length - p->learn;
+    }
+    gradient_zero(t->list, t->tensors);
+    loss = pass(t, &t->train, t->order, first, n, 1 / (float)targets, tokens) / (double)targets;
+    *norm = gradient_norm(t->list, t->tensors);
+    if (!isfinite(loss) || !isfinite(*norm)) return NAN;
+    t->adam.lr = learning_rate(t, step);
+    optimizer_step(&t->optimizer, 0, t->list, t->tensors, &t->adam,
+                   t->set.clip > 0 && *norm > t->set.clip ? (float)(t->set.clip / *norm) : 1);
+    return loss;
+}
+
+/* ---- memory ---- */
+
+static size_t workspace_bytes(Trainer *t) {
+    Arena ws = { 0 };
+    Rows rows = { t->N, t->token, t->sequence, t->position, t->wants };
+    float scale = 1;
+    model_forward(&t->model, t->adapter, &rows, &t->kv, &t->saved, NULL, &ws);
+    model_logprobs(&t->model, NULL, &rows, NULL, 1, NULL, NULL, token_loss, &scale, NULL, &ws);
+    model_backward(&t->model, t->adapter, &rows, &t->kv, &t->saved, NULL, &ws);
+    return ws.peak;
+}
+
+static void bill(int show, const char *part, size_t *from, const Arena *a) {
+    if (show) cli_bill(part, a->used - *from);
+    *from = a->used;
+}
+
+/* Everything of the training run out of one arena; with a measuring one, the bill. */
+static void carve(Trainer *t, Arena *a, size_t ws, int show) {
+    Settings *s = &t->set;
+    Error err = { 0 };
+    size_t n = (size_t)t->N, from = a->used;
+    must(model_carve(&t->model, &t->config, F32, !s->lora_r, t->T, &t->keep, a, &err), &err, NULL);
+    bill(show, s->lora_r ? "weights" : "weights and gradients", &from, a);
+    t->list = t->model.tensor; t->tensors = t->model.tensors; t->adapter = NULL;
+    if (s->lora_r) {
+        must(lora_carve(&t->lora, t->model.tensor, t->model.tensors, s->lora_r, (float)s->lora_alpha, s->rslora, s->lora_targets, 1,
+                        &t->keep, a, &err), &err, NULL);
+        t->list = t->lora.tensor; t->tensors = t->lora.tensors; t->adapter = &t->lora;
+        bill(show, "adapter and gradients", &from, a);
+    }
+    optimizer_carve(&t->optimizer, t->list, t->tensors, a);
+    bill(show, "Adam's moments", &from, a);
+    saved_carve(&t->saved, &t->config, t->N, a);
+    bill(show, "saved activations", &from, a);
+    cache_carve(&t->kv, &t->config, t->B, t->T, a);
+    bill(show, "keys and values", &from, a);
+    t->token = arena_take(a, n, sizeof(int)); t->sequence = arena_take(a, n, sizeof(int));
+    t->position = arena_take(a, n, sizeof(int)); t->target = arena_take(a, n, sizeof(int));
+    t->wants = arena_take(a, n, 1);
+    t->logprob = arena_take(a, n, sizeof(float));
+    t->hidden = arena_take(a, n * (size_t)t->config.C, sizeof(float));
+    t->dhidden = arena_take(a, n * (size_t)t->config.C, sizeof(float));
+    t->ws.base = arena_take(a, ws, 1);
+    t->ws.capacity = ws;
+    bill(show, "rows and work space", &from, a);
+}
+
+static void memory(Trainer *t) {
+    Arena measure = { 0 };
+    Error err = { 0 };
+    size_t ws;
+    t->T = (t->train.longest > t->held.longest ? t->train.longest : t->held.longest) - 1;
+    t->N = t->set.micro_tokens ? t->set.micro_tokens : t->T > 1024 ? t->T : 1024;
+    if (t->N < t->T) {
+        fail(&err, E_ARGUMENT, "--micro-tokens is less than the longest sequence", "", t->N, t->T);
+        die(&err, "a larger --micro-tokens, or a smaller --context");
+    }
+    t->B = 4 * t->N / t->T + 1;             /* slots of the cache: enough where a sequence has a quarter of the longest one's rows */
+    carve(t, &measure, 0, 0);
+    ws = workspace_bytes(t);
+    memset(&measure, 0, sizeof measure);
+    carve(t, &measure, ws, t->set.dry_run);
+    if (t->set.dry_run) {
+        cli_bill("the dataset's tokens", t->keep.total);
+        cli_bill_total();
+        exit(0);
+    }
+    printf("memory: %.1f MB, and %.1f MB of tokens\n", (double)measure.used / 1e6, (double)t->keep.total / 1e6);
+    t->memory = cli_arena(measure.used, "training");
+    carve(t, &t->memory, ws, 0);
+}
+
+/* ---- the policy ---- */
+
+static void scratch_config(Trainer *t) {
+    Settings *s = &t->set;
+    ModelConfig *c = &t->config;
+    SpecialIds special = tokenizer_specials(t->tokenizer);
+    memset(c, 0, sizeof *c);
+    if (s->dim % s->heads || s->dim / s->heads % 2) usage_error("--dim divided by --heads has to be an even whole number", NULL);
+    if (!s->kv_heads) s->kv_heads = s->heads;
+    if (s->heads % s->kv_heads) usage_error("--heads has to be a multiple of --kv-heads", NULL);
+    c->V = tokenizer_size(t->tokenizer);
+    c->C = s->dim; c->L = s->layers; c->H = s->heads; c->K = s->kv_heads; c->D = s->dim / s->heads;
+    c->F = s->ffn ? s->ffn : (s->dim * 8 / 3 + 31) / 32 * 32;
+    c->positions = s->positions; c->tied = s->tied;
+    c->norm_eps = 1e-5f; c->rope_theta = 10000; c->rope_type = ROPE_PLAIN; c->rope_factor = 1;
+    c->bos = special.bos; c->pad = special.pad;
+    if (special.eos >= 0) { c->eos[0] = special.eos; c->eos_count = 1; }
+}
+
+static void read_policy(Trainer *t) {
+    Settings *s = &t->set;
+    Error err = { 0 };
+    const char *tokenizer = s->tokenizer ? s->tokenizer : s->policy;
+    if (!tokenizer) usage_error("training from scratch needs --tokenizer (prep tokenizer makes one), else give --policy", NULL);
+    t->tokenizer = tokenizer_open(tokenizer, &t->keep, &err);
+    must(err.code, &err, "--tokenizer takes a tokenizer.model, or a folder with one or with vocab.json and merges.txt");
+    if (!s->policy) scratch_config(t);
+    else must(config_load(&t->config, s->policy, &t->keep, &err), &err, "--policy takes a Hugging Face folder with config.json");
+    if (tokenizer_size(t->tokenizer) > t->config.V)
+        must(fail(&err, E_RANGE, "the tokenizer has more ids than the policy", tokenizer, tokenizer_size(t->tokenizer), t->config.V), &err, NULL);
+    if (s->context > t->config.positions) {
+        fail(&err, E_RANGE, "--context is more than the policy's positions", "", s->context, t->config.positions);
+        die(&err, s->policy ? "a smaller --context" : "a larger --positions, or a smaller --context");
+    }
+}
+
+static void init_weights(Trainer *t) {
+    Settings *s = &t->set;
+    Error err = { 0 };
+    size_t all, trained;
+    if (s->policy) must(checkpoint_load(s->policy, "model", "", t->model.tensor, t->model.tensors, &t->keep, &err), &err, NULL);
+    else model_init(&t->model, s->seed);
+    if (s->lora_r) lora_init(&t->lora, s->seed);
+    optimizer_reset(&t->optimizer);
+    all = tensor_values(t->model.tensor, t->model.tensors, 0);
+    trained = tensor_values(t->list, t->tensors, 1);
+    printf("policy: %s, %.2f million parameters, trained: %.2f million (%.2f %%)\n", s->policy ? s->policy : "from scratch", (double)all / 1e6,
+           (double)trained / 1e6, 100 * (double)trained / (double)(s->lora_r ? all + trained : all));
+}
+
+/* Weights last: a folder that has them is whole. Every file is written aside and renamed. */
+static void save(Trainer *t) {
+    static const int type[] = { F32, BF16, F16 };
+    Settings *s = &t->set;
+    Error err = { 0 };
+    PoolMark mark = pool_mark(&t->keep);
+    if (s->lora_r) {
+        must(adapter_config_save(&t->lora, t->out, s->policy, &t->keep, &err), &err, NULL);
+        must(checkpoint_save(t->out, "adapter_model", "base_model.model.", t->list, t->tensors, type[s->dtype], 0, &t->keep, &err), &err, NULL);
+    } else {
+        must(config_save(&t->config, t->out, type[s->dtype], &t->keep, &err), &err, NULL);
+        must(tokenizer_save(t->tokenizer, t->out, t->config.positions, &t->keep, &err), &err, NULL);
+        must(checkpoint_save(t->out, "model", "", t->list, t->tensors, type[s->dtype], (uint64_t)s->shard_mb * 1000000u, &t->keep, &err), &err, NULL);
+    }
+    pool_release(&t->keep, mark);
+}
+
+/* ---- the run ---- */
+
+static void log_step(Trainer *t, int step, double loss, double norm, long long tokens, double seconds) {
+    PoolMark mark = pool_mark(&t->keep);
+    Error err = { 0 };
+    Log log;
+    log_begin(&log, t->log_path, &t->keep);
+    log_integer(&log, "step", step); log_integer(&log, "epoch", t->epoch);
+    log_number(&log, "loss", loss); log_number(&log, "perplexity", exp(loss));
+    log_number(&log, "grad_norm", norm); log_number(&log, "lr", (double)t->adam.lr);
+    log_integer(&log, "tokens", tokens);
+    must(log_end(&log, &err), &err, NULL);
+    log_begin(&log, t->time_path, &t->keep);
+    log_integer(&log, "step", step); log_number(&log, "seconds", seconds);
+    log_number(&log, "tokens_per_second", (double)tokens / (seconds > 0 ? seconds : 1e-9));
+    must(log_end(&log, &err), &err, NULL);
+    pool_release(&t->keep, mark);
+}
+
+/* Held-out perplexity into the log; returns it (0: no held-out documents). */
+static double evaluate(Trainer *t, int step) {
+    PoolMark mark = pool_mark(&t->keep);
+    Error err = { 0 };
+    Log log;
+    double loss = held_out(t);
+    if (!t->held.count) return 0;
+    log_begin(&log, t->log_path, &t->keep);
+    log_integer(&log, "step", step);
+    log_number(&log, "eval_loss", loss); log_number(&log, "eval_perplexity", exp(loss));
+    must(log_end(&log, &err), &err, NULL);
+    pool_release(&t->keep, mark);
+    return exp(loss);
+}
+
+static void stop_at_nan(Trainer *t, int step) {
+    char where[96];
+    Error err = { 0 };
+    snprintf(where, sizeof where, "step %d; no weights were written since the last save", step);
+    fail(&err, E_NUMBER, "the loss or its gradient is not a number", where, 0, 0);
+    (void)t;
+    die(&err, "a smaller --lr, or a longer --warmup");
+}
+
+static void train(Trainer *t) {
+    double held = evaluate(t, 0), first = held, start = wall_clock(), norm, speed = 0, loss = 0;
+    int step = 0, evaluated = 0, saved = -1;
+    long long tokens;
+    if (t->held.count) printf("held-out perplexity before: %.3f (%lld documents, %lld tokens)\n", held, t->held.documents, t->held.tokens);
+    else printf("no held-out documents: no perplexity\n");
+    while (step < t->steps && !cli_stopping()) {
+        char text[200];
+        double begin = wall_clock(), seconds;
+        loss = sft_step(t, ++step, &tokens, &norm);
+        if (!isfinite(loss)) stop_at_nan(t, step);
+        seconds = wall_clock() - begin;
+        speed = speed > 0 ? 0.9 * speed + 0.1 * (double)tokens / (seconds > 0 ? seconds : 1e-9) : (double)tokens / (seconds > 0 ? seconds : 1e-9);
+        log_step(t, step, loss, norm, tokens, seconds);
+        if (t->set.eval_every && step % t->set.eval_every == 0) { held = evaluate(t, step); evaluated = step; }
+        if (t->set.save_every && step % t->set.save_every == 0) { save(t); saved = step; }
+        snprintf(text, sizeof text, "loss %.4f  perplexity %.2f  held-out %.2f  lr %.2e  %.0f tokens/s", loss, exp(loss), held,
+                 (double)t->adam.lr, speed);
+        progress(text, step, t->steps, step == t->steps || cli_stopping());
+    }
+    if (evaluated != step) held = evaluate(t, step);
+    if (saved != step) save(t);
+    if (t->held.count) printf("held-out perplexity: %.3f before, %.3f after %d steps\n", first, held, step);
+    printf("%s after %.0f seconds: %s\n", cli_stopping() ? "stopped and saved" : "saved", wall_clock() - start, t->out);
+}
+
+/* The run's folder, with the options as they are; an earlier run's log there begins anew. */
+static void open_run(Trainer *t, const Program *program) {
+    Error err = { 0 };
+    Buffer b = { 0 };
+    char path[600];
+    if (t->set.out) {
+        if (strlen(t->set.out) >= sizeof t->out) usage_error("--out is too long", t->set.out);
+        strcpy(t->out, t->set.out);
+        must(folder_make(t->out, &err), &err, NULL);
+    } else must(run_folder(t->out, sizeof t->out, "runs", "sft", &err), &err, NULL);
+    snprintf(t->log_path, sizeof t->log_path, "%s/log.jsonl", t->out);
+    snprintf(t->time_path, sizeof t->time_path, "%s/time.jsonl", t->out);
+    snprintf(path, sizeof path, "%s/options.json", t->out);
+    b.pool = &t->keep;
+    cli_options_json(program, &b);
+    buffer_text(&b, "\n");
+    if (b.failed) must(fail(&err, E_MEMORY, "no memory", "options.json", 0, 0), &err, NULL);
+    must(file_write_all(path, b.data, b.length, &t->keep, &err), &err, NULL);
+    must(file_write_all(t->log_path, "", 0, &t->keep, &err), &err, NULL);
+    must(file_write_all(t->time_path, "", 0, &t->keep, &err), &err, NULL);
+}
+
+/* ---- options ---- */
+
+static const char *const preset_scratch[] = { "lr", "1e-3", "weight-decay", "0.1", NULL };
+static const char *const preset_finetune[] = { "lr", "2e-5", "weight-decay", "0", NULL };
+static const char *const preset_lora[] = { "lr", "2e-4", "weight-decay", "0", NULL };
+static const Preset preset[] = {
+    { "scratch", "a new policy (the default without --policy)", preset_scratch },
+    { "finetune", "all weights of a checkpoint (the default with --policy)", preset_finetune },
+    { "lora", "an adapter next to a checkpoint (the default with --lora-r)", preset_lora },
+};
+
+static const char *default_preset(int argc, char **argv) {
+    const char *name = "scratch";
+    for (int i = 1; i < argc; i++) {
+        if (!strncmp(argv[i], "--lora-r", 8) && (!argv[i][8] || argv[i][8] == '=')) return "lora";
+        if (!strncmp(argv[i], "--policy", 8) && (!argv[i][8] || argv[i][8] == '=')) name = "finetune";
+    }
+    return name;
+}
+
+static void check(const Program *p, Settings *s) {
+    static const char *const size[] = { "dim", "layers", "heads", "kv-heads", "ffn", "positions", "tied" };
+    static const char *const lora[] = { "lora-alpha", "lora-targets", "lora-rslora" };
+    for (size_t i = 0; i < sizeof size / sizeof *size; i++)
+        if (s->policy && cli_given(p, size[i])) usage_error("sizes are for training from scratch, --policy has its own: leave out", size[i]);
+    for (size_t i = 0; i < sizeof lora / sizeof *lora; i++)
+        if (!s->lora_r && cli_given(p, lora[i])) usage_error("without --lora-r there is no adapter: leave out", lora[i]);
+    if (s->lora_r && !s->policy) usage_error("an adapter (--lora-r) needs the checkpoint that it adapts: --policy", NULL);
+    if (s->policy && s->out && !strcmp(s->policy, s->out)) usage_error("--out would overwrite --policy", s->out);
+    if (!strcmp(s->lora_targets, "all-linear")) s->lora_targets = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj";
+    if (!s->steps && !s->epochs) usage_error("--epochs or --steps has to be more than 0", NULL);
+}
+
+int main(int argc, char **argv) {
+    Trainer t;
+    memset(&t, 0, sizeof t);
+    Settings *s = &t.set;
+    Option option[] = {
+        { "out", OPT_TEXT, &s->out, NULL, 0, 0, NULL, "folder to write (default: runs/sft-0001, the next free number)" },
+        { "policy", OPT_TEXT, &s->policy, NULL, 0, 0, NULL, "start from this Hugging Face folder; without it, from scratch" },
+        { "tokenizer", OPT_TEXT, &s->tokenizer, NULL, 0, 0, NULL, "tokenizer.model, or a folder that has a tokenizer (default: --policy's)" },
+        { "dim", OPT_INT, &s->dim, "128", 2, 1e6, NULL, "from scratch: model width C" },
+        { "layers", OPT_INT, &s->layers, "4", 1, 1000, NULL, "from scratch: layers L" },
+        { "heads", OPT_INT, &s->heads, "4", 1, 1000, NULL, "from scratch: attention heads H" },
+        { "kv-heads", OPT_INT, &s->kv_heads, "0", 0, 1000, NULL, "from scratch: key/value heads K (0: as many as heads)" },
+        { "ffn", OPT_INT, &s->ffn, "0", 0, 1e7, NULL, "from scratch: feed-forward width F (0: 8/3 of --dim, up to a multiple of 32)" },
+        { "positions", OPT_INT, &s->positions, "512", 2, 1e7, NULL, "from scratch: longest text the policy will take" },
+        { "tied", OPT_FLAG, &s->tied, NULL, 0, 0, NULL, "from scratch: the head is the embedding" },
+        { "lora-r", OPT_INT, &s->lora_r, "0", 0, 4096, NULL, "rank of a LoRA adapter, trained instead of the weights (0: all weights)" },
+        { "lora-alpha", OPT_REAL, &s->lora_alpha, "16", 0, 1e6, NULL, "LoRA scale: alpha / r" },
+        { "lora-rslora", OPT_FLAG, &s->rslora, NULL, 0, 0, NULL, "LoRA scale: alpha / sqrt(r)" },
+        { "lora-targets", OPT_TEXT, &s->lora_targets, "q_proj,v_proj", 0, 0, NULL, "linears to adapt, by commas; all-linear: all seven" },
+        { "context", OPT_INT, &s->context, "256", 2, 1e7, NULL, "tokens of a sequence at most; longer documents become several" },
+        { "head-only", OPT_FLAG, &s->head_only, NULL, 0, 0, NULL, "of a longer document, only its first --context tokens" },
+        { "no-eos", OPT_FLAG, &s->no_eos, NULL, 0, 0, NULL, "documents do not end with the end-of-text token" },
+        { "learn", OPT_CHOICE, &s->learn, "response", 0, 0, "response|all", "of prompt and response, what counts in the loss" },
+        { "tokens", OPT_INT, &s->tokens, "4096", 1, 1e9, NULL, "tokens of an optimiser step" },
+        { "micro-tokens", OPT_INT, &s->micro_tokens, "0", 0, 1e8, NULL, "tokens at a time, which bounds memory (0: 1024 or the longest sequence)" },
+        { "epochs", OPT_INT, &s->epochs, "1", 0, 1e6, NULL, "passes through the training documents" },
+        { "steps", OPT_INT, &s->steps, "0", 0, 1e9, NULL, "optimiser steps (0: as --epochs says)" },
+        { "lr", OPT_REAL, &s->lr, "1e-3", 0, 10, NULL, "learning rate after warm-up; a cosine takes it to a tenth" },
+        { "warmup", OPT_REAL, &s->warmup, "0.05", 0, 1, NULL, "share of the steps in which the learning rate rises" },
+        { "weight-decay", OPT_REAL, &s->weight_decay, "0.1", 0, 10, NULL, "AdamW's weight decay; vectors are not decayed" },
+        { "clip", OPT_REAL, &s->clip, "1", 0, 1e9, NULL, "largest gradient norm (0: none)" },
+        { "eval-every", OPT_INT, &s->eval_every, "100", 0, 1e9, NULL, "steps between held-out perplexities (0: before and after)" },
+        { "eval-documents", OPT_INT, &s->eval_documents, "200", 0, 1e9, NULL, "held-out documents at most" },
+        { "save-every", OPT_INT, &s->save_every, "0", 0, 1e9, NULL, "steps between saves (0: at the end)" },
+        { "seed", OPT_SEED, &s->seed, "1", 0, 0, NULL, "of the initial weights and of the order of documents" },
+        { "dtype", OPT_CHOICE, &s->dtype, "f32", 0, 0, "f32|bf16|f16", "numbers as written; training is in f32" },
+        { "shard-mb", OPT_INT, &s->shard_mb, "0", 0, 1e6, NULL, "split the weights into files of about so many megabytes (0: one file)" },
+        { "dry-run", OPT_FLAG, &s->dry_run, NULL, 0, 0, NULL, "print the memory bill and stop" },
+    };
+    Program program = { "sft", "DATA --out DIR [--policy DIR | --tokenizer DIR --dim N --layers N ...] [options]",
+        "Stage 1: next-token training of a policy on the documents of a dataset.", option, sizeof option / sizeof *option,
+        preset, sizeof preset / sizeof *preset };
+    const char *data[1] = { NULL };
+    t.keep = cli_pool();
+    if (cli_parse(&program, default_preset(argc, argv), argc, argv, data, 1) < 1) usage_error("which dataset?", NULL);
+    check(&program, s);
+    cli_interrupts();
+    read_policy(&t);
+    read_documents(&t, data[0]);
+    count_steps(&t);
+    printf("%s: %lld documents, %d sequences, %lld tokens to learn; %d steps of about %d tokens\n", data[0], t.train.documents, t.train.count,
+           t.train.tokens, t.steps, s->tokens);
+    memory(&t);
+    init_weights(&t);
+    open_run(&t, &program);
+    t.adam.beta1 = 0.9f; t.adam.beta2 = 0.95f; t.adam.eps = 1e-8f; t.adam.weight_decay = (float)s->weight_decay;
+    train(&t);
+    pool_free(&t.keep);
+    return 0;
+}
