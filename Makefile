@@ -1,37 +1,112 @@
 # rlhf.c. `make` builds the programs and the data; `make test` tests them; `make help` lists the rest.
 #
-#   make OMP=0          without OpenMP (it is found by itself)
-#   make ARCH=native    for this processor only: the same bits, faster (the binary may not run on another)
-#   make CC=clang       any C99 compiler; without make:  cc -O3 -std=c99 -ffp-contract=off -o ppo ppo.c cli.c ... -lm
+#   make OMP=0          without threads (OpenMP is found by itself)
+#   make ARCH=native    for this processor only: the same digits, faster, but the programs may not run on another
+#   make CC=clang       any C99 compiler
+#   make RUN=qemu-aarch64 CC=aarch64-linux-gnu-gcc      for another machine, whose programs RUN runs
+#   No make?            cc -O3 -std=c99 -ffp-contract=off -o ppo ppo.c cli.c model.c reward.c lora.c checkpoint.c ops.c \
+#                          core.c quant.c rl.c tokenizer.c io.c -lm         and likewise sft, rm, run, prep
 #
-# Never -ffast-math: it reorders our sums and deletes our NaN checks. -ffp-contract=off keeps x*y+z two roundings, so that
+# Never -ffast-math: it reorders our sums and deletes our NaN checks. -ffp-contract=off keeps x*y + z two roundings, so that
 # every compiler gives the same digits.
-CC      = cc
-CFLAGS  = -O3
-LDLIBS  = -lm
-ARCH    =
-RUN     =
-HAVE    = $(shell printf 'int main(void){return 0;}' > .try.c; $(CC) $(1) -o .try .try.c >/dev/null 2>&1 && echo $(1); rm -f .try .try.c)
-OMP     := $(call HAVE,-fopenmp)
-ifeq ($(OMP),0)
-OMP     :=
-endif
-STRICT  := -std=c99 -pedantic -Wall -Wextra -Wshadow $(call HAVE,-ffp-contract=off) $(if $(OMP),,$(call HAVE,-Wno-unknown-pragmas))
-ALL     = $(STRICT) $(CFLAGS) $(OMP) $(if $(ARCH),-march=$(ARCH))
 
-LIB     = core.o quant.o rl.o tokenizer.o io.o ops.o lora.o checkpoint.o model.o reward.o cli.o
+CC       = cc
+CFLAGS   = -O3
+LDLIBS   = -lm
+OMP      = 1
+ARCH     =
+RUN      =
+
+LIBRARY  = core quant rl tokenizer io ops lora checkpoint model reward cli
 PROGRAMS = ppo sft rm run prep
 
-all: $(PROGRAMS)
+# $(call HAVE,FLAG) is FLAG if a program that was compiled with it runs.
+HAVE     = $(shell d=$$(mktemp -d) && echo 'int main(void) { return 0; }' > $$d/t.c && \
+             $(CC) $(1) -o $$d/t $$d/t.c > $$d/said 2>&1 && $(RUN) $$d/t && echo $(1); rm -rf $$d)
+THREADS := $(if $(filter 0,$(OMP)),,$(call HAVE,-fopenmp))
+STRICT  := -std=c99 -pedantic -Wall -Wextra -Wshadow $(call HAVE,-ffp-contract=off) $(if $(THREADS),,$(call HAVE,-Wno-unknown-pragmas))
+FLAGS    = $(STRICT) $(CFLAGS) $(THREADS) $(if $(ARCH),-march=$(ARCH))
+LIB      = $(LIBRARY:=.o)
 
+# As many compilers at once as there are processors (-j on the command line wins).
+ifeq ($(filter clean,$(MAKECMDGOALS)),)
+MAKEFLAGS += -j$(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
+endif
+
+all: $(PROGRAMS) data/imdb.bin
+
+# Every source sees the one header and nothing else.
 %.o: %.c rlhf.h
-	$(CC) $(ALL) -c -o $@ $<
+	$(CC) $(FLAGS) -c -o $@ $<
 $(PROGRAMS): %: %.o $(LIB)
-	$(CC) $(ALL) -o $@ $^ $(LDLIBS)
+	$(CC) $(FLAGS) -o $@ $^ $(LDLIBS)
 
-tests/%: tests/%.c tests/test.h $(LIB)
-	$(CC) $(ALL) -I. -o $@ $< $(LIB) $(LDLIBS)
+# The reviews that `./ppo data/imdb.bin` learns from: 20,000 of them, expanded from a grammar.
+data/imdb.bin: prep data/grammar.txt
+	$(RUN) ./prep grammar data/grammar.txt --out $@ --count 20000 --seed 1
+
+# ---- tests ----
+
+# Each tests/NAME.c is a program of its own, build/NAME. Two are built in a special way:
+#   grad   every backward pass against differences, everything in double: -DF64 turns the layers' float into double
+#   bad    every reader over broken files, the whole library under the address and undefined-behaviour sanitizers
+TESTS    = $(filter-out bench,$(notdir $(basename $(wildcard tests/*.c))))
+F64      = ops lora model reward rl
+COMMA    = ,
+SANITIZE = $(call HAVE,-fsanitize=address$(COMMA)undefined -fno-sanitize-recover=all)
+
+test: all $(TESTS:%=build/%)
+	CC="$(CC)" RUN="$(RUN)" sh tests/run.sh $(TESTS)
+build/%: tests/%.c tests/test.h $(LIB)
+	@mkdir -p build
+	$(CC) $(FLAGS) -I. -o $@ $< $(LIB) $(LDLIBS)
+build/f64/%.o: %.c rlhf.h
+	@mkdir -p build/f64
+	$(CC) $(FLAGS) -DF64 -c -o $@ $<
+build/grad: tests/grad.c tests/test.h core.o quant.o $(F64:%=build/f64/%.o)
+	$(CC) $(FLAGS) -DF64 -I. -o $@ $< core.o quant.o $(F64:%=build/f64/%.o) $(LDLIBS)
+build/bad: tests/bad.c tests/test.h rlhf.h $(LIBRARY:=.c)
+	@mkdir -p build
+	$(CC) $(STRICT) -O1 -g $(SANITIZE) -I. -o $@ $< $(LIBRARY:=.c) $(LDLIBS)
+
+# The quick half of the tests: gradients, and who calls whom.
+check: $(LIB) $(PROGRAMS:=.o) build/grad
+	$(RUN) build/grad
+	! $(RUN) build/grad flip > build/flip.txt
+	sh tests/layers.sh
+# Every file alone under other compilers, a warning being an error.
+compilers:
+	sh tests/compilers.sh
+# Speed of the product, the exponential and the tokenizers:  make bench BENCH="--rows 64 data/policy"
+bench: build/bench
+	$(RUN) build/bench $(BENCH)
+
+# ---- models ----
+
+# data/policy and data/reward from nothing, with our own programs alone; the same bytes from any compiler and number of threads.
+POLICY_SIZES = --width 128 --layers 4 --heads 4 --kv-heads 2 --ffn 352
+REWARD_SIZES = --width 64 --layers 2 --heads 4 --ffn 256
+SFT_STEPS    = 2000
+RM_STEPS     = 1500
+models: all
+	rm -rf build/models && mkdir -p build/models/policy build/models/reward
+	$(RUN) ./prep tokenizer data/imdb.bin --kind sentencepiece --vocab 1024 --out build/models/policy
+	$(RUN) ./prep tokenizer data/imdb.bin --kind bytelevel --vocab 1024 --out build/models/reward
+	$(RUN) ./rm data/imdb.bin --tokenizer build/models/reward $(REWARD_SIZES) --steps $(RM_STEPS) --out data/reward
+	$(RUN) ./sft data/imdb.bin --tokenizer build/models/policy $(POLICY_SIZES) --steps $(SFT_STEPS) --out data/policy
+	cd data && $(SHA256) -c SHA256SUMS
+SHA256   = $(shell command -v sha256sum || echo shasum -a 256)
+
+# The real thing: all three stages on real reviews,  make imdb DATA=train.jsonl  (SCALE=small: a quarter of an hour).
+DATA     =
+SCALE    = full
+imdb: all
+	@test -n "$(DATA)" || { echo 'make imdb: DATA=FILE is missing: to real reviews (JSONL lines {"text": ..., "label": 0 or 1})'; exit 2; }
+	SCALE=$(SCALE) RUN="$(RUN)" sh tests/imdb.sh "$(DATA)"
 
 clean:
-	rm -f *.o $(PROGRAMS)
-.PHONY: all clean
+	rm -rf $(LIB) $(PROGRAMS:=.o) $(PROGRAMS) data/imdb.bin build
+help:
+	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
+	@echo 'targets: all test check compilers bench models imdb clean help'
+.PHONY: all test check compilers bench models imdb clean help

@@ -72,7 +72,7 @@ void die(const Error *err, const char *hint) {
     fprintf(stderr, "%s: %s", program_name(), err && err->what[0] ? err->what : code_words[code].what);
     if (err && err->where[0]) fprintf(stderr, ": %s", err->where);
     if (err && err->got != err->wanted) fprintf(stderr, " (got %lld, wanted %lld)", err->got, err->wanted);
-    fprintf(stderr, "\n  try: %s\n", hint ? hint : code_words[code].hint);
+    fprintf(stderr, "\n  try: %s\n", hint && hint[0] ? hint : code_words[code].hint);
     exit(1);
 }
 

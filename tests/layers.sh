@@ -1,0 +1,102 @@
+#!/bin/sh
+# tests/layers.sh [FOLDER] - holds the object files of FOLDER (.) to the house rules, by their symbols:
+#   1. a file calls only files of a lower level (the levels are read from the top of rlhf.h)
+#   2. levels 0 to 5 never print, never exit, never allocate; FILE* is io.c's alone
+#   3. core, quant, ops, tokenizer, lora, model (inference on a bare microcontroller) need no stdio at all and no heap
+#   4. no file has a variable that anybody else can see, and levels 0 to 5 have none at all
+# One check per file and rule. First it is tested itself: on objects that break each rule it has to fail.
+# Last line: `layers: N passed, N failed, N skipped`.
+cd "$(dirname "$0")/.." || exit 1
+NM=${NM:-nm}
+CC=${CC:-cc}
+
+check() {           # check FOLDER: prints FAIL lines, then `passed failed`
+    for f in "$1"/*.o; do echo "file $(basename "$f" .o)"; $NM -P "$f"; done | awk -v map=rlhf.h '
+    function ban(name, pattern, rule,    s, bad) {
+        for (s in need) {
+            split(s, a, SUBSEP)
+            if (a[1] == name && a[2] ~ pattern) bad = bad " " a[2]
+        }
+        result(name, rule, bad)
+    }
+    function result(name, rule, bad) {
+        if (bad == "") passed++
+        else { failed++; print "  FAIL  " name ".c " rule ":" bad }
+    }
+    BEGIN {
+        while ((getline line < map) > 0) { text = text line; if (line ~ /\*\/$/) break }
+        gsub(/\*/, " ", text)
+        sub(/.*lower level: */, "", text); sub(/`make check`.*/, "", text); gsub(/[.|]/, " ", text)
+        n = split(text, word, / +/)
+        for (i = 1; i <= n; i++) {
+            if (word[i] ~ /^[0-9]+$/) { for (k in waiting) level[k] = word[i]; split("", waiting) }
+            else if (word[i] != "") { waiting[word[i]] = 1; if (word[i] == "programs") split("ppo sft rm run prep", p) }
+        }
+        for (i in p) level[p[i]] = level["programs"]
+        print_ = "^_*(v?f?printf|f?puts|f?putc|putchar|perror|exit|abort|_Exit|quick_exit|malloc|calloc|realloc|free)(_chk)?$"
+        file_ = "^_*(fopen|fopen64|fread|fwrite|fclose|fseek|fseeko|fgets|fgetc|getc|stdin|stdout|stderr|system|popen|getenv)(_chk)?$"
+        any_ = "^_*(v?f?s?n?printf|s?scanf|isoc99_s?scanf)(_chk)?$"
+    }
+    $1 == "file" { name = $2; seen[++files] = name; next }
+    { symbol = $1; sub(/^_/, "", symbol) }
+    $2 == "U" || $2 == "w" { need[name, symbol] = 1; next }
+    $2 ~ /^[TW]$/ && symbol != "main" { owner[symbol] = name }
+    $2 ~ /^[BDCbds]$/ && $1 !~ /^(\.|\$|__)/ { variable[name] = variable[name] " " $1; if ($2 ~ /[BDC]/) shared[name] = shared[name] " " $1 }
+    END {
+        for (i = 1; i <= files; i++) {
+            name = seen[i]; bad = ""
+            if (!(name in level)) { result(name, "has no level in rlhf.h", " " name); continue }
+            for (s in need) {
+                split(s, a, SUBSEP)
+                if (a[1] == name && (a[2] in owner) && owner[a[2]] != name && level[owner[a[2]]] + 0 >= level[name] + 0)
+                    bad = bad " " a[2] " of " owner[a[2]] ".c"
+            }
+            result(name, "(level " level[name] ") calls a file that is not below it", bad)
+            if (level[name] <= 5) ban(name, print_, "prints, exits or allocates")
+            if (level[name] <= 5 && name != "io") ban(name, file_, "touches files")
+            if (name ~ /^(core|quant|ops|tokenizer|lora|model)$/) ban(name, any_, "needs stdio")
+            result(name, "has variables that others see", shared[name])
+            if (level[name] <= 5) result(name, "has variables", variable[name])
+        }
+        print passed + 0, failed + 0
+    }'
+}
+
+# The check on files that break the rules: quant.c calls upwards and prints, model.c has a variable and calls snprintf, rl.c opens files.
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+cat > "$work/quant.c" <<'C'
+#include <stdio.h>
+int model_forward(void);
+int quant(void) { printf("%d", model_forward()); return 0; }
+C
+cat > "$work/model.c" <<'C'
+#include <stdio.h>
+int model_state = 1;
+int model_forward(char *s, int n) { return snprintf(s, 9, "%d", n); }
+C
+cat > "$work/rl.c" <<'C'
+#include <stdio.h>
+int rl(void) { return fopen("x", "r") != NULL; }
+C
+cat > "$work/core.c" <<'C'
+int core(int x) { return x + 1; }
+C
+for n in quant model rl core; do $CC -c -o "$work/$n.o" "$work/$n.c" || exit 1; done
+passed=0 failed=0
+said=$(check "$work")
+for rule in 'quant.c (level 1) calls a file that is not below it: model_forward of model.c' 'quant.c prints, exits or allocates: printf' \
+            'model.c needs stdio: snprintf' 'model.c has variables that others see: model_state' 'rl.c touches files: fopen'; do
+    case "$said" in
+        *"$rule"*) passed=$((passed + 1)) ;;
+        *) failed=$((failed + 1)); echo "  FAIL  the layer check does not see: $rule" ;;
+    esac
+done
+case "$said" in *"core.c"*) failed=$((failed + 1)); echo "  FAIL  the layer check blames a good file" ;; *) passed=$((passed + 1)) ;; esac
+
+said=$(check "${1:-.}")
+echo "$said" | sed '$d'
+counts=$(echo "$said" | tail -n 1)
+passed=$((passed + ${counts% *})) failed=$((failed + ${counts#* }))
+echo "layers: $passed passed, $failed failed, 0 skipped"
+[ "$failed" = 0 ]

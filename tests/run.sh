@@ -1,0 +1,49 @@
+#!/bin/sh
+# tests/run.sh TEST ... - runs the test programs build/TEST, the layer check and the end-to-end test, adds up their counts.
+# A program's last line is `NAME: N passed, N failed, N skipped`; one that ends without it, or badly, is a failure of its own.
+# The last line here: `N passed, N failed` or `N passed, N failed, N skipped`.
+cd "$(dirname "$0")/.." || exit 1
+OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
+export OMP_NUM_THREADS OMP_WAIT_POLICY
+passed=0 failed=0 skipped=0
+mkdir -p build/said
+
+# add NAME COMMAND ...: runs it, shows what it said, adds its counts.
+add() {
+    name=$1; shift
+    begin=$(date +%s)
+    "$@" > "build/said/$name.txt" 2>&1
+    code=$?
+    cat "build/said/$name.txt"
+    counts=$(tail -n 1 "build/said/$name.txt" |
+        sed -n 's/^.*[: ]\([0-9][0-9]*\) passed, \([0-9][0-9]*\) failed\(, \([0-9][0-9]*\) skipped\)\{0,1\}$/\1 \2 \4/p')
+    if [ -z "$counts" ]; then
+        failed=$((failed + 1)); echo "  FAIL  $name ended without its count (exit $code)"
+    else
+        set -- $counts
+        passed=$((passed + $1)) failed=$((failed + $2)) skipped=$((skipped + ${3:-0}))
+        if [ $code != 0 ] && [ "$2" = 0 ]; then failed=$((failed + 1)); echo "  FAIL  $name: exit $code"; fi
+        if [ $code = 0 ] && [ "$2" != 0 ]; then failed=$((failed + 1)); echo "  FAIL  $name: exit 0 in spite of failures"; fi
+    fi
+    seconds=$(($(date +%s) - begin))
+    [ $seconds -lt 5 ] || echo "        ($seconds s)"
+}
+
+for test in "$@"; do
+    add "$test" $RUN "build/$test"
+    if [ "$test" = grad ]; then         # the gradients negated: every row has to see it
+        $RUN build/grad flip > build/said/flip.txt 2>&1
+        code=$? counts=$(tail -n 1 build/said/flip.txt)
+        case "$code $counts" in
+            0*) failed=$((failed + 1)); echo "  FAIL  grad flip: negated gradients pass" ;;
+            *" 0 passed, "*) passed=$((passed + 1)); echo "grad flip: every row fails, as it has to" ;;
+            *) failed=$((failed + 1)); echo "  FAIL  grad flip: a row passes with negated gradients: $counts" ;;
+        esac
+    fi
+done
+add layers sh tests/layers.sh
+add e2e sh tests/e2e.sh
+
+if [ $skipped = 0 ]; then echo "$passed passed, $failed failed"
+else echo "$passed passed, $failed failed, $skipped skipped"; fi
+[ $failed = 0 ]
