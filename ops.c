@@ -430,7 +430,7 @@ void swiglu_backward(float *dgate, float *dup, const float *dy, const float *gat
 /* Phi(x) and, in *density, phi(x) of the normal distribution */
 static float normal_cdf(float x, float *density) {
     float gauss = exp_own(-0.5f * x * x), tail = upper_tail(fabsf(x), gauss);
-    *density = gauss * 0.39894228040143267794f;
+    *density = gauss * (float)0.39894228040143267794;
     return x < 0 ? tail : 1 - tail;
 }
 

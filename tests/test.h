@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static int test_passed, test_failed, test_skipped;
+static int test_passed, test_failed, test_skipped;    /* of this program */
 
 /* One check with a name (printf style). A failure is printed; success is silent unless VERBOSE is set in the environment. */
 #define CHECK(condition, ...) do { \
@@ -15,7 +15,7 @@ static int test_passed, test_failed, test_skipped;
 } while (0)
 #define SKIP(...) do { test_skipped++; printf("  skip  "); printf(__VA_ARGS__); printf("\n"); } while (0)
 
-static int test_end(const char *name) {
+static inline int test_end(const char *name) {
     printf("%s: %d passed, %d failed, %d skipped\n", name, test_passed, test_failed, test_skipped);
     return test_failed != 0;
 }

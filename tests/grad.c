@@ -1,0 +1,279 @@
+/* grad.c - every backward pass against central differences, in double (compiled with -DF64: same source, 29 more bits).
+ *
+ *   grad          every row must agree
+ *   grad flip     the analytic gradient is negated: every row must FAIL, or the row proves nothing
+ *
+ * One row per operation, one leaf per input; whole models too, every tensor by name. The loss is sum(out * weight) with random
+ * weights. Gradients start at 1, because a backward pass must ADD. A leaf whose gradient is zero everywhere is a failure (but for
+ * RoBERTa's key bias: it adds the same number to every score of a query, which softmax does not see). */
+#include "test.h"
+
+enum { LEAVES = 6, OUT_MAX = 4096 };
+typedef struct { const char *name; float *value, *grad; size_t n; } Leaf;
+typedef struct { const char *name; void (*setup)(void); void (*forward)(float *out); void (*backward)(const float *dout); int out; } Row;
+
+static Leaf leaf[256];
+static int leaves;
+static Arena memory, ws;
+static Pool pool;
+static Rng rng;
+
+static float *take(size_t n) {
+    float *x = arena_take(&memory, n, sizeof *x);
+    for (size_t i = 0; x && i < n; i++) x[i] = rng_normal(&rng);
+    return x;
+}
+static Leaf *add_leaf(const char *name, float *value, float *grad, size_t n) {
+    Leaf *l = &leaf[leaves++];
+    l->name = name; l->value = value; l->grad = grad; l->n = n;
+    return l;
+}
+static Leaf *new_leaf(const char *name, size_t n) { float *v = take(n), *g = take(n); return add_leaf(name, v, g, n); }
+static Matrix matrix(int l, int O, int I) { Matrix m = { F32, 0, 0, 0, NULL, NULL, NULL }; m.O = O; m.I = I; m.data = leaf[l].value; m.grad = leaf[l].grad; return m; }
+#define V(i) (leaf[i].value)
+#define G(i) (leaf[i].grad)
+
+/* ---- operations ---- */
+enum { N = 5, I = 7, O = 11, H = 4, K = 2, D = 6, T = 3 };
+static const int token[N] = { 2, 0, 2, 9, 10 };
+
+static void linear_s(void) { new_leaf("x", N * I); new_leaf("W", O * I); new_leaf("bias", O); }
+static void linear_f(float *y) { Matrix w = matrix(1, O, I); linear_forward(y, V(0), &w, V(2), N, &ws); }
+static void linear_b(const float *dy) { Matrix w = matrix(1, O, I); linear_backward(G(0), G(2), dy, V(0), &w, N, &ws); }
+static void linear_add_s(void) { new_leaf("x", N * I); new_leaf("W", O * I); new_leaf("y", N * O); }
+static void linear_add_f(float *y) { Matrix w = matrix(1, O, I); memcpy(y, V(2), N * O * sizeof *y); linear_add(y, V(0), &w, N, &ws); }
+static void linear_add_b(const float *dy) { Matrix w = matrix(1, O, I); linear_backward(G(0), NULL, dy, V(0), &w, N, &ws); for (int i = 0; i < N * O; i++) G(2)[i] += dy[i]; }
+
+static void embedding_s(void) { new_leaf("table", O * I); }
+static void embedding_f(float *y) { Matrix w = matrix(0, O, I); embedding_forward(y, token, &w, N); }
+static void embedding_b(const float *dy) { Matrix w = matrix(0, O, I); embedding_backward(dy, token, &w, N); }
+
+static void norm_s(void) { new_leaf("x", N * O); new_leaf("w", O); }
+static void rms_f(float *y) { rmsnorm_forward(y, V(0), V(1), 0.03, N, O); }
+static void rms_b(const float *dy) { rmsnorm_backward(G(0), G(1), dy, V(0), V(1), 0.03, N, O); }
+static void ln_s(void) { norm_s(); new_leaf("b", O); }
+static void ln_f(float *y) { layernorm_forward(y, V(0), V(1), V(2), 0.03, N, O); }
+static void ln_b(const float *dy) { layernorm_backward(G(0), G(1), G(2), dy, V(0), V(1), 0.03, N, O); }
+
+static float cosine[8 * D / 2], sine[8 * D / 2];
+static const int position[N] = { 0, 1, 5, 3, 7 };
+static void rope_s(void) {
+    new_leaf("x", N * H * D);
+    for (int p = 0; p < 8; p++) for (int j = 0; j < D / 2; j++) { cosine[p * D / 2 + j] = cos(p * pow(0.1, j)); sine[p * D / 2 + j] = sin(p * pow(0.1, j)); }
+}
+static void rope_f(float *y) { memcpy(y, V(0), N * H * D * sizeof *y); rope_rotate(y, position, cosine, sine, 0, N, H, D); }
+static void rope_b(const float *dy) {
+    float d[N * H * D];
+    memcpy(d, dy, sizeof d);
+    rope_rotate(d, position, cosine, sine, 1, N, H, D);
+    for (int i = 0; i < N * H * D; i++) G(0)[i] += d[i];
+}
+
+enum { KV = 70 };      /* more keys than one block of 64 */
+static int first_key[N], key_count[N];
+static void att_leaves(void) { new_leaf("q", N * H * D); new_leaf("k", KV * K * D); new_leaf("v", KV * K * D); }
+static void causal_s(void) { att_leaves(); for (int n = 0; n < N; n++) { first_key[n] = n < 2 ? 0 : 2; key_count[n] = n < 2 ? n + 1 : n + 64; } }
+static void bidirectional_s(void) { att_leaves(); for (int n = 0; n < N; n++) { first_key[n] = n < 3 ? 0 : 3; key_count[n] = n < 3 ? 3 : 67; } }
+static void att_f(float *y) { attention_forward(y, V(0), V(1), V(2), first_key, key_count, N, H, K, D, &ws); }
+static void att_b(const float *dy) {
+    float y[N * H * D];
+    att_f(y);
+    attention_backward(G(0), G(1), G(2), dy, y, V(0), V(1), V(2), first_key, key_count, N, H, K, D, &ws);
+}
+
+static void swiglu_s(void) { new_leaf("gate", O); new_leaf("up", O); }
+static void swiglu_f(float *y) { swiglu_forward(y, V(0), V(1), O); }
+static void swiglu_b(const float *dy) { swiglu_backward(G(0), G(1), dy, V(0), V(1), O); }
+static void one_s(void) { new_leaf("x", O); }
+static void gelu_f(float *y) { gelu_forward(y, V(0), O); }
+static void gelu_b(const float *dy) { gelu_backward(G(0), dy, V(0), O); }
+static void tanh_f(float *y) { tanh_forward(y, V(0), O); }
+static void tanh_b(const float *dy) { float y[O]; tanh_f(y); tanh_backward(G(0), dy, y, O); }
+
+static void logits_s(void) { new_leaf("logits", N * O); }
+static void logprob_f(float *y) { logprob_forward(y, NULL, V(0), token, 0.7, N, O); }
+static void logprob_b(const float *dy) { logprob_backward(G(0), dy, V(0), token, 0.7, N, O); }
+static void ce_f(float *y) { cross_entropy_forward(y, V(0), token, N, O); }
+static void ce_b(const float *dy) { cross_entropy_backward(G(0), dy, V(0), token, N, O); }
+static void rank_s(void) { new_leaf("logits", 6 * T); }
+static void rank_f(float *y) { ranking_forward(y, V(0), T, 3); }
+static void rank_b(const float *dy) { ranking_backward(G(0), dy, V(0), T, 3); }
+
+/* {ratio below, inside, above} x {advantage < 0, > 0} x 2: the kinks have a token on each side */
+enum { P = 12 };
+static const PpoLoss ppo = { 0.2, 0.2, 0.1, 0 };
+static float old[P], advantage[P], returns[P];
+static void policy_s(void) {
+    Leaf *l = new_leaf("new_logprob", P);
+    for (int i = 0; i < P; i++) { old[i] = -2 - 0.1 * i; l->value[i] = old[i] + (i % 3 - 1) * 0.4 + 0.03 * (i / 6); advantage[i] = i % 2 ? 1.3 : -0.8; }
+}
+static void policy_f(float *y) { for (int i = 0; i < P; i++) { PpoStats s; memset(&s, 0, sizeof s); float d = 0; policy_loss(&d, V(0) + i, old + i, advantage + i, &ppo, 1, 1, &s); y[i] = s.policy_loss; } }
+static void policy_b(const float *dy) { for (int i = 0; i < P; i++) { PpoStats s; memset(&s, 0, sizeof s); policy_loss(G(0) + i, V(0) + i, old + i, advantage + i, &ppo, dy[i], 1, &s); } }
+static void value_s(void) {
+    Leaf *l = new_leaf("value", P);
+    for (int i = 0; i < P; i++) { old[i] = 0.1 * i; l->value[i] = old[i] + (i % 3 - 1) * 0.45; returns[i] = old[i] + (i % 2 ? 0.9 : -0.7); }
+}
+static void value_f(float *y) { for (int i = 0; i < P; i++) { PpoStats s; memset(&s, 0, sizeof s); float d = 0; value_loss(&d, V(0) + i, old + i, returns + i, &ppo, 1, 1, &s); y[i] = ppo.vf_coef * s.value_loss; } }
+static void value_b(const float *dy) { for (int i = 0; i < P; i++) { PpoStats s; memset(&s, 0, sizeof s); value_loss(G(0) + i, V(0) + i, old + i, returns + i, &ppo, dy[i], 1, &s); } }
+
+/* ---- whole models ---- */
+static Model model;
+static Lora lora;
+static ValueHead head;
+static RewardModel judge;
+static Cache cache;
+static Saved saved;
+static RewardSaved judge_saved;
+static const Lora *adapter;
+static int values_too;
+
+static void tensor_leaves(Tensor *t, int n, double spread) {
+    for (int i = 0; i < n; i++) {
+        size_t size = (size_t)t[i].matrix->O * (size_t)t[i].matrix->I;
+        if (t[i].flags & TENSOR_TIED) continue;
+        for (size_t k = 0; k < size; k++) ((float *)t[i].matrix->data)[k] = (t[i].flags & TENSOR_VECTOR ? 1 : 0) + spread * rng_normal(&rng);
+        if (t[i].flags & TENSOR_TRAINED) add_leaf(t[i].name, t[i].matrix->data, t[i].matrix->grad, size);
+    }
+}
+
+static void policy_model(int tied, int trainable, int R) {
+    ModelConfig c;
+    Error err = { 0, "", "", 0, 0 };
+    memset(&c, 0, sizeof c);
+    c.V = 13; c.C = 8; c.L = 2; c.H = 4; c.K = 2; c.D = 4; c.F = 10; c.positions = 16; c.tied = tied; c.norm_eps = 1e-5; c.rope_theta = 100; c.bos = c.pad = -1;
+    c.rope_type = ROPE_LLAMA3; c.rope_factor = 4; c.rope_low = 1; c.rope_high = 4; c.rope_original = 8;
+    model_carve(&model, &c, F32, trainable, 16, &pool, &memory, &err);
+    tensor_leaves(model.tensor, model.tensors, 0.4);
+    adapter = NULL;
+    values_too = R > 0;
+    if (R) {
+        lora_carve(&lora, model.tensor, model.tensors, R, 4, 0, "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj", 1, &pool, &memory, &err);
+        tensor_leaves(lora.tensor, lora.tensors, 0.4);
+        value_head_carve(&head, c.C, 1, &memory);
+        tensor_leaves(head.tensor, 2, 0.4);
+        adapter = &lora;
+    }
+    cache_carve(&cache, &c, 2, 6, &memory);
+    saved_carve(&saved, &c, 8, &memory);
+    if (err.code || memory.failed) { printf("setup: %s %s\n", err.what, err.where); exit(1); }
+}
+static void llama_s(void) { policy_model(0, 1, 0); }
+static void tied_s(void) { policy_model(1, 1, 0); }
+static void lora_s(void) { policy_model(0, 0, 3); }
+
+static const int m_token[8] = { 1, 5, 7, 2, 5, 3, 12, 0 }, m_sequence[8] = { 0, 0, 0, 1, 1, 1, 1, 1 }, m_position[8] = { 0, 1, 2, 0, 1, 2, 3, 4 };
+static const unsigned char m_wants[8] = { 1, 1, 0, 0, 1, 1, 1, 0 };
+static const int m_target[5] = { 5, 7, 3, 12, 0 };
+static const Rows m_rows = { 8, m_token, m_sequence, m_position, m_wants };
+static float hidden[8 * 8];
+static const float *loss_weight;
+static void hook(void *context, int start, int n, const float *logprob, float *dlogprob) { (void)context; (void)logprob; for (int i = 0; i < n; i++) dlogprob[i] = loss_weight[start + i]; }
+static void model_f(float *y) {
+    model_forward(&model, adapter, &m_rows, &cache, &saved, hidden, &ws);
+    model_logprobs(&model, hidden, &m_rows, m_target, 0.8, y, NULL, NULL, NULL, NULL, &ws);
+    for (int i = 0; i < 8; i++) y[5 + i] = 0;
+    if (values_too) model_values(&head, hidden, y + 5, 8, &ws);
+}
+static void model_b(const float *dy) {
+    float lp[5], dhidden[8 * 8] = {0};
+    loss_weight = dy;
+    model_forward(&model, adapter, &m_rows, &cache, &saved, hidden, &ws);
+    model_logprobs(&model, hidden, &m_rows, m_target, 0.8, lp, NULL, hook, NULL, dhidden, &ws);
+    if (values_too) model_values_backward(&head, dy + 5, hidden, dhidden, 8, &ws);
+    model_backward(&model, adapter, &m_rows, &cache, &saved, dhidden, &ws);
+}
+
+static const int j_token[9] = { 0, 5, 7, 2, 0, 6, 6, 8, 2 }, j_start[3] = { 0, 4, 9 }, j_label[2] = { 1, 0 };
+static const Texts j_texts = { 9, 2, j_token, j_start };
+static void judge_s(void) {
+    RewardConfig c;
+    Error err = { 0, "", "", 0, 0 };
+    memset(&c, 0, sizeof c);
+    c.V = 10; c.C = 8; c.L = 2; c.H = 2; c.F = 12; c.positions = 12; c.types = 1; c.norm_eps = 1e-5; c.pad = 1; c.bos = 0; c.eos = 2; c.labels = 2;
+    reward_carve(&judge, &c, F32, 1, &pool, &memory, &err);
+    reward_saved_carve(&judge_saved, &c, 9, 2, &memory);
+    tensor_leaves(judge.tensor, judge.tensors, 0.4);
+    if (err.code || memory.failed) { printf("setup: %s %s\n", err.what, err.where); exit(1); }
+}
+static void judge_f(float *y) { float z[4]; reward_forward(&judge, &j_texts, &judge_saved, z, &ws); cross_entropy_forward(y, z, j_label, 2, 2); ranking_forward(y + 2, z, 2, 1); }
+static void judge_b(const float *dy) {
+    float z[4], dz[4] = {0};
+    reward_forward(&judge, &j_texts, &judge_saved, z, &ws);
+    cross_entropy_backward(dz, dy, z, j_label, 2, 2);
+    ranking_backward(dz, dy + 2, z, 2, 1);
+    reward_backward(&judge, &j_texts, &judge_saved, dz, &ws);
+}
+
+static const Row row[] = {
+    { "linear", linear_s, linear_f, linear_b, N * O }, { "linear_add", linear_add_s, linear_add_f, linear_add_b, N * O },
+    { "embedding", embedding_s, embedding_f, embedding_b, N * I }, { "rmsnorm", norm_s, rms_f, rms_b, N * O },
+    { "layernorm", ln_s, ln_f, ln_b, N * O }, { "rope", rope_s, rope_f, rope_b, N * H * D },
+    { "attention, causal, grouped", causal_s, att_f, att_b, N * H * D }, { "attention, bidirectional", bidirectional_s, att_f, att_b, N * H * D },
+    { "swiglu", swiglu_s, swiglu_f, swiglu_b, O }, { "gelu", one_s, gelu_f, gelu_b, O }, { "tanh", one_s, tanh_f, tanh_b, O },
+    { "logprob at temperature 0.7", logits_s, logprob_f, logprob_b, N }, { "cross entropy", logits_s, ce_f, ce_b, N },
+    { "ranking", rank_s, rank_f, rank_b, 3 }, { "policy loss", policy_s, policy_f, policy_b, P }, { "value loss", value_s, value_f, value_b, P },
+    { "llama, all weights", llama_s, model_f, model_b, 13 }, { "llama, tied", tied_s, model_f, model_b, 13 },
+    { "llama, LoRA and value head", lora_s, model_f, model_b, 13 }, { "roberta, all weights", judge_s, judge_f, judge_b, 3 },
+};
+
+static double loss(const Row *r, const float *weight) {
+    static float out[OUT_MAX];
+    double sum = 0;
+    r->forward(out);
+    for (int i = 0; i < r->out; i++) sum += (double)out[i] * (double)weight[i];
+    return sum;
+}
+
+/* Worst relative error of one leaf over up to 40 of its entries. */
+static double leaf_error(const Row *r, const Leaf *l, const float *weight, double flip, double *largest) {
+    double worst = 0, h = 3e-4;
+    size_t stride = l->n / 40 + 1;
+    *largest = 0;
+    for (size_t i = 0; i < l->n; i += stride) {
+        float keep = l->value[i];
+        double f[5];
+        for (int k = -2; k <= 2; k++) { l->value[i] = keep + k * h; f[k + 2] = loss(r, weight); }
+        l->value[i] = keep;
+        double numeric = (8 * (f[3] - f[1]) - (f[4] - f[0])) / (12 * h), analytic = flip * ((double)l->grad[i] - 1);
+        double error = fabs(numeric - analytic) / (1e-3 + fabs(numeric) + fabs(analytic));
+        if (!(error <= worst)) worst = error;
+        if (fabs(analytic) > *largest) *largest = fabs(analytic);
+    }
+    return worst;
+}
+
+int main(int argc, char **argv) {
+    double flip = argc > 1 && !strcmp(argv[1], "flip") ? -1 : 1, tolerance = 1e-8;
+    int good = 0, bad = 0, rows = (int)(sizeof row / sizeof *row);
+    static float weight[OUT_MAX];
+    if (sizeof(float) != sizeof(double)) { printf("grad: build me with -DF64\n"); return 1; }
+    memory = test_arena((size_t)64 << 20);
+    ws = test_arena((size_t)16 << 20);
+    pool = test_pool();
+    for (int k = 0; k < rows; k++) {
+        const Row *r = &row[k];
+        double worst = 0, least = 1e9;
+        const char *where = "";
+        leaves = 0;
+        memory.used = 0;
+        rng = rng_stream(7, (uint64_t)k, 0);
+        r->setup();
+        for (int i = 0; i < r->out; i++) weight[i] = rng_normal(&rng);
+        for (int l = 0; l < leaves; l++) for (size_t i = 0; i < leaf[l].n; i++) leaf[l].grad[i] = 1;
+        r->backward(weight);
+        for (int l = 0; l < leaves; l++) {
+            double largest, e = leaf_error(r, &leaf[l], weight, flip, &largest);
+            if (!(e <= worst)) { worst = e; where = leaf[l].name; }
+            if (largest < least && !strstr(leaf[l].name, "key.bias")) least = largest;
+        }
+        int ok = worst < tolerance && least > 1e-4 && leaves > 0 && !ws.failed;
+        ok ? good++ : bad++;
+        if (!ok && flip > 0) printf("  FAIL  %s: relative error %.2g at %s, smallest leaf %.2g\n", r->name, worst, where, least);
+        else if (getenv("VERBOSE")) printf("  %-4s  %-28s %3d leaves, worst %.2g at %s\n", ok ? "ok" : "bad", r->name, leaves, worst, where);
+        if (flip < 0 && ok) printf("  FAIL  %s passes with its gradient negated: the row proves nothing\n", r->name);
+    }
+    pool_free(&pool);
+    if (flip < 0) { printf("grad flip: %d passed, %d failed, 0 skipped\n", bad, good); return good != 0; }
+    printf("grad: %d passed, %d failed, 0 skipped\n", good, bad);
+    return bad != 0;
+}
