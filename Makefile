@@ -28,6 +28,11 @@ STRICT  := -std=c99 -pedantic -Wall -Wextra -Wshadow $(call HAVE,-ffp-contract=o
 FLAGS    = $(STRICT) $(CFLAGS) $(THREADS) $(if $(ARCH),-march=$(ARCH))
 LIB      = $(LIBRARY:=.o)
 
+# Another compiler or other flags than last time build everything anew.
+ifeq ($(filter clean help,$(MAKECMDGOALS)),)
+WITH    := $(shell mkdir -p build; echo '$(CC) $(FLAGS)' > build/now; cmp -s build/now build/flags || cp build/now build/flags)
+endif
+
 # As many compilers at once as there are processors (-j on the command line wins).
 ifeq ($(filter clean,$(MAKECMDGOALS)),)
 MAKEFLAGS += -j$(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
@@ -36,7 +41,7 @@ endif
 all: $(PROGRAMS) data/imdb.bin
 
 # Every source sees the one header and nothing else.
-%.o: %.c rlhf.h
+%.o: %.c rlhf.h build/flags
 	$(CC) $(FLAGS) -c -o $@ $<
 $(PROGRAMS): %: %.o $(LIB)
 	$(CC) $(FLAGS) -o $@ $^ $(LDLIBS)
@@ -60,7 +65,7 @@ test: all $(TESTS:%=build/%)
 build/%: tests/%.c tests/test.h $(LIB)
 	@mkdir -p build
 	$(CC) $(FLAGS) -I. -o $@ $< $(LIB) $(LDLIBS)
-build/f64/%.o: %.c rlhf.h
+build/f64/%.o: %.c rlhf.h build/flags
 	@mkdir -p build/f64
 	$(CC) $(FLAGS) -DF64 -c -o $@ $<
 build/grad: tests/grad.c tests/test.h core.o quant.o $(F64:%=build/f64/%.o)

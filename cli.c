@@ -244,7 +244,7 @@ static void help_option(const Option *o) {
     if (column > HELP_COLUMN - 2) { putchar('\n'); column = 0; }
     printf("%*s", HELP_COLUMN - column, "");
     if ((o->type == OPT_INT || o->type == OPT_REAL) && o->min != o->max) {
-        if (o->max >= (o->type == OPT_INT ? (double)INT_MAX : HUGE_VAL)) snprintf(limits, sizeof limits, "at least %.15g", o->min);
+        if (o->max >= 1e9) snprintf(limits, sizeof limits, "at least %.15g", o->min);    /* a limit that nobody will meet */
         else snprintf(limits, sizeof limits, "%.15g to %.15g", o->min, o->max);
     }
     if (o->type == OPT_CHOICE) snprintf(extra, sizeof extra, "%s", o->choices);
