@@ -456,7 +456,7 @@ static Sequence sequence_open(Policy *p, int longest, int T, Pool *pool) {
     s.token = pool_take(pool, (size_t)T, sizeof(int));
     s.logprob = pool_take(pool, (size_t)T, sizeof(float));
     memory(s.token); memory(s.logprob);
-    s.prompt = s.length = longest; s.capacity = T;
+    s.prompt = s.length = longest ? longest : 1; s.capacity = T;
     policy_work(p, 1, T, generate_bytes(p, s, kv));
     return s;
 }
@@ -723,10 +723,7 @@ static void print_commands(FILE *to) {
 }
 
 int main(int argc, char **argv) {
-    if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
-        print_commands(argc < 2 ? stderr : stdout);
-        return argc < 2 ? 2 : 0;
-    }
+    if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) { print_commands(stdout); return 0; }
     for (size_t i = 0; i < sizeof command / sizeof *command; i++)
         if (!strcmp(argv[1], command[i].name)) return command[i].run(argc - 1, argv + 1);
     fprintf(stderr, "run: unknown command: %s\n\n", argv[1]);

@@ -1,0 +1,189 @@
+#!/bin/sh
+# tests/run_test.sh - `run` from outside: every command on the golden models, and on third-party files where ../shared is there.
+# BIN: the folder of the programs (default .), RUN: an emulator before them. Last line: `run: N passed, N failed, N skipped`.
+cd "$(dirname "$0")/.." || exit 1
+run="${RUN:-} ${BIN:-.}/run" shared=${SHARED:-../shared} golden=tests/golden/models
+work=$(mktemp -d "${TMPDIR:-/tmp}/run_test.XXXXXX") || exit 1
+trap 'rm -rf "$work"' EXIT
+passed=0 failed=0 skipped=0
+
+ok() { passed=$((passed + 1)); [ -z "$VERBOSE" ] || echo "  ok    $1"; }
+bad() { failed=$((failed + 1)); echo "  FAIL  $1"; }
+skip() { skipped=$((skipped + 1)); echo "  skip  $1"; }
+# same NAME FILE FILE: equal bytes, and some.
+same() { if [ -s "$2" ] && cmp -s "$2" "$3"; then ok "$1"; else bad "$1"; fi; }
+# exits NAME CODE COMMAND ...: ends with this code, and a failure says something and prints no result on its way
+exits() {
+    name=$1 want=$2; shift 2
+    "$@" > "$work/out" 2> "$work/err" < /dev/null
+    code=$?
+    if [ $code = "$want" ] && [ -s "$work/err" ] && [ ! -s "$work/out" ]; then ok "$name"; else bad "$name: exit $code, wanted $want"; fi
+}
+# tensor FILE NAME FORMAT: a tensor of a safetensors file, one number a line (od's f4 or d4; files and machine little-endian)
+tensor() {
+    header=$(od -A n -t u4 -N 4 "$1" | tr -d ' ')
+    place=$(dd if="$1" bs=1 skip=8 count="$header" 2>/dev/null | tr '}' '\n' | grep -F "\"$2\":" |
+        sed 's/.*"data_offsets":\[\([0-9]*\),\([0-9]*\)\].*/\1 \2/')
+    from=${place% *} to=${place#* }
+    od -A n -v -t "$3" -j $((8 + header + from)) -N $((to - from)) "$1" | tr -s ' ' '\n' | grep .
+}
+# sequences FILE: its ids as lines, one per sequence
+sequences() {
+    tensor "$1" seq_lens d4 > "$work/lens"
+    tensor "$1" ids d4 | awk -v lens="$work/lens" 'BEGIN { getline n < lens } { printf "%s%s", $1, --n ? " " : "\n"; if (!n) getline n < lens }'
+}
+# numbers KEY: the lists under a key of JSON lines, one number a line
+numbers() { sed 's/.*"'"$1"'": \[\([^]]*\)\].*/\1/' | tr -d ' ' | tr ',' '\n' | grep .; }
+# near NAME TOLERANCE FILE FILE: as many numbers in both, none further apart
+near() {
+    said=$(paste "$3" "$4" | awk -v tol="$2" '{ n++; if (NF != 2) bad = 1; d = $1 - $2; if (d < 0) d = -d; if (d > worst) worst = d }
+        END { printf "%d numbers, %.2g apart", n, worst; exit !(n > 0 && !bad && worst <= tol) }') && ok "$1 ($said)" || bad "$1: $said"
+}
+
+# expected IDS: logits of every id, a number a line, to the log-prob of each id after the first of its line
+expected() {
+    awk -v ids="$1" '
+        BEGIN { while ((getline line < ids) > 0) { n = split(line, t, " "); for (i = 1; i <= n; i++) next_id[++rows] = i < n ? t[i + 1] : -1 } }
+        { z[NR - 1] = $1 }
+        END { V = NR / rows
+              for (r = 0; r < rows; r++) { if (next_id[r + 1] < 0) continue
+                  m = -1e30; for (v = 0; v < V; v++) if (z[r * V + v] > m) m = z[r * V + v]
+                  s = 0; for (v = 0; v < V; v++) s += exp(z[r * V + v] - m)
+                  printf "%.9g\n", z[r * V + next_id[r + 1]] - m - log(s) } }'
+}
+
+# ---- the golden models: log-probs, greedy ids, adapters, merging ----
+for model in llama-gqa llama-mha-tied llama-odd llama-bf16 llama-f16 llama-sharded; do
+    file=$golden/$model/golden.safetensors
+    [ $model != llama-sharded ] || file=$golden/llama-gqa/golden.safetensors
+    sequences "$file" > "$work/ids"
+    $run logprobs $golden/$model "$work/ids" --ids > "$work/lines"
+    numbers logprobs < "$work/lines" > "$work/got"; tensor "$file" logits f4 | expected "$work/ids" > "$work/want"
+    near "$model: logprobs" 2e-5 "$work/got" "$work/want"
+    numbers ids < "$work/lines" > "$work/got"; tensor "$file" ids d4 | tr -d ' ' > "$work/want"
+    same "$model: ids come back" "$work/got" "$work/want"
+    adapter=$golden/$model/adapter
+    [ -d "$adapter" ] || continue
+    numbers logprobs < "$work/lines" > "$work/got"; tensor "$file" logprobs f4 > "$work/want"
+    near "$model: logprobs as the reference printed them" 2e-5 "$work/got" "$work/want"
+    tensor "$file" greedy d4 | tr -d ' ' | paste -s -d ' ' - > "$work/want"
+    cut -d ' ' -f 1-4 "$work/want" | $run generate $golden/$model --ids --greedy -n 16 --ignore-eos > "$work/got"
+    same "$model: 16 greedy ids" "$work/got" "$work/want"
+    $run logprobs $golden/$model "$work/ids" --ids --adapter "$adapter" | numbers logprobs > "$work/adapted"
+    tensor "$file" lora.logits f4 | expected "$work/ids" > "$work/want"
+    near "$model: logprobs with the adapter" 2e-5 "$work/adapted" "$work/want"
+    rm -rf "$work/merged"
+    $run merge $golden/$model --adapter "$adapter" --out "$work/merged" > "$work/out" || bad "$model: merge"
+    $run logprobs "$work/merged" "$work/ids" --ids | numbers logprobs > "$work/got"
+    near "$model: merged equals adapted" 1e-4 "$work/got" "$work/adapted"
+    $run logprobs $golden/$model "$work/ids" --ids --adapter "$work/merged" | numbers logprobs > "$work/want"
+    same "$model: a whole model as --adapter is that model" "$work/got" "$work/want"
+    $run merge $golden/$model --adapter "$adapter" --out "$work/half" --dtype bf16 > "$work/out" || bad "$model: merge --dtype bf16"
+    $run logprobs "$work/half" "$work/ids" --ids | numbers logprobs > "$work/got"
+    near "$model: merged as bf16" 0.1 "$work/got" "$work/adapted"
+    if [ "$(wc -c < "$work/half/model.safetensors")" -lt "$(wc -c < "$work/merged/model.safetensors")" ]; then ok "bf16 is smaller"; else bad "$model: bf16 is not smaller"; fi
+done
+
+# ---- lines: one out for one in, long ones through the cache in blocks ----
+model=$golden/llama-gqa
+printf '\n1\n1 5 9\n \n' | $run logprobs $model --ids > "$work/got"
+{ head -n 2 "$work/got"; tail -n 1 "$work/got"; } > "$work/some"
+printf '{"ids": [], "logprobs": []}\n{"ids": [1], "logprobs": []}\n{"ids": [], "logprobs": []}\n' > "$work/want"
+same "logprobs: empty lines" "$work/some" "$work/want"
+if [ "$(wc -l < "$work/got")" -eq 4 ]; then ok "logprobs: a line for a line"; else bad "logprobs: a line for a line"; fi
+printf '\n1 5\n\n' | $run generate $model --ids --greedy -n 3 > "$work/got"
+if [ "$(wc -l < "$work/got")" -eq 3 ] && [ "$(sed -n 2p "$work/got" | wc -w)" -eq 5 ] && [ -z "$(sed -n '1p;3p' "$work/got" | tr -d '\n')" ]
+then ok "generate: empty lines"; else bad "generate: empty lines"; fi
+printf '1 5\n1 5\n' | $run generate $model --ids --seed 3 -n 20 --ignore-eos > "$work/a"
+printf '1 5\n1 5\n' | $run generate $model --ids --seed 3 -n 20 --ignore-eos > "$work/b"
+printf '1 5\n1 5\n' | $run generate $model --ids --seed 4 -n 20 --ignore-eos > "$work/c"
+same "generate: the same seed gives the same ids" "$work/a" "$work/b"
+if cmp -s "$work/a" "$work/c"; then bad "generate: another seed"; else ok "generate: another seed"; fi
+if [ "$(sort -u "$work/a" | wc -l)" -eq 2 ]; then ok "generate: every line has its own stream"; else bad "generate: every line has its own stream"; fi
+printf '1 5\n' | $run generate $model --ids --seed 4 -n 20 --ignore-eos --top-k 1 > "$work/a"
+printf '1 5\n' | $run generate $model --ids --greedy -n 20 --ignore-eos > "$work/b"
+same "generate: --top-k 1 is greedy" "$work/a" "$work/b"
+
+# ---- the judge ----
+for model in roberta roberta-odd; do
+    file=$golden/$model/golden.safetensors
+    [ -f "$file" ] || { skip "$model"; continue; }
+    sequences "$file" > "$work/ids"
+    $run score $golden/$model "$work/ids" --ids > "$work/lines"
+    numbers logits < "$work/lines" > "$work/got"; tensor "$file" logits f4 > "$work/want"
+    near "$model: logits" 2e-5 "$work/got" "$work/want"
+done
+tensor $golden/roberta/golden.safetensors logits f4 | paste - - | awk '{ print ($1 >= $2) ? "nothate" : "hate" }' > "$work/want"
+sequences $golden/roberta/golden.safetensors | $run score $golden/roberta --ids | sed 's/.*"label": "\(.*\)"}/\1/' > "$work/got"
+same "score: the label is the best one's" "$work/got" "$work/want"
+printf '\n' | $run score $golden/roberta --ids > "$work/got"
+printf '{"logits": [], "label": null}\n' > "$work/want"
+same "score: an empty line" "$work/got" "$work/want"
+
+# ---- third-party model and tokenizers ----
+stories=$shared/data/stories260K
+if [ -d "$stories" ] && [ -f "$shared/golden/stories260K_golden.json" ]; then
+    tr -d '\n ' < "$shared/golden/stories260K_golden.json" | sed 's/.*"greedy_ids":\[\([0-9,]*\)\].*/\1/' | tr ',' ' ' > "$work/want"; echo >> "$work/want"
+    echo 1 | $run generate "$stories" --ids --greedy -n 200 > "$work/got"
+    same "stories260K: 200 greedy ids" "$work/got" "$work/want"
+    $run generate "$stories" --prompt "" --greedy -n 200 > "$work/text"
+    $run tokenize "$stories" --decode "$work/got" > "$work/want"
+    same "stories260K: text as written is the ids decoded" "$work/text" "$work/want"
+    printf '\n' | $run generate "$stories" --greedy -n 200 | sed 's/^{"text": \(.*\)}$/\1/' > "$work/line"
+    tr '\n' ' ' < "$shared/golden/stories260K_golden.json" | sed 's/.*"expected_text": *\("\([^"\\]\|\\.\)*"\).*/\1/' > "$work/want"; echo >> "$work/want"
+    same "stories260K: its text" "$work/line" "$work/want"
+    $run generate "$stories" --prompt "Once upon a time" --greedy -n 30 > "$work/text"
+    printf 'Once upon a time\n' | $run chat "$stories" --temperature 0 -n 30 2>/dev/null | { printf 'Once upon a time'; cat; } > "$work/got"
+    same "chat: an answer is the greedy continuation" "$work/got" "$work/text"
+    if [ "$(printf 'One day\nThe end\n' | $run chat "$stories" -n 8 --template zephyr 2>/dev/null | wc -l)" -ge 2 ]; then ok "chat: two turns"; else bad "chat: two turns"; fi
+    printf 'Once upon a time\n\n' | $run logprobs "$stories" > "$work/got"
+    if [ "$(wc -l < "$work/got")" -eq 2 ] && [ "$(tail -n 1 "$work/got")" = '{"ids": [1], "logprobs": []}' ]; then ok "logprobs: text begins with <s>"; else bad "logprobs: text begins with <s>"; fi
+else skip "stories260K"; fi
+
+printf 'The quick brown fox.\n\n  two  spaces\nna\303\257ve \342\202\254 \360\237\231\202\n' > "$work/text"
+printf '{"text": "line\\nbreak \\u20ac \\"quoted\\""}\n{"text": ""}\n' > "$work/jsonl"
+printf '{"text": "line\\nbreak \342\202\254 \\"quoted\\""}\n{"text": ""}\n' > "$work/plain"
+for folder in llama2/tokenizer.model gpt2 roberta; do
+    tokenizer=$shared/data/tokenizers/$folder
+    [ -e "$tokenizer" ] || { skip "tokenize $folder"; continue; }
+    $run tokenize "$tokenizer" "$work/text" > "$work/ids"
+    $run tokenize "$tokenizer" --decode "$work/ids" > "$work/got"
+    same "tokenize $folder: back and forth" "$work/got" "$work/text"
+    if [ "$(wc -l < "$work/ids")" -eq 4 ] && [ -z "$(sed -n 2p "$work/ids")" ]; then ok "tokenize $folder: an empty line stays one"; else bad "tokenize $folder: an empty line stays one"; fi
+    $run tokenize "$tokenizer" --jsonl "$work/jsonl" | $run tokenize "$tokenizer" --decode --jsonl > "$work/got"
+    same "tokenize $folder: --jsonl" "$work/got" "$work/plain"
+    $run tokenize "$tokenizer" --special "$work/text" > "$work/special"
+    case $folder in llama2*) before="1 " after="" ;; roberta) before="0 " after=" 2" ;; *) before="" after="" ;; esac
+    sed -e "s/^/$before/" -e "s/\$/$after/" -e 's/  / /' -e 's/ $//' "$work/ids" > "$work/want"
+    sed 's/ $//' "$work/special" > "$work/got"
+    same "tokenize $folder: --special" "$work/got" "$work/want"
+done
+
+# ---- what is wrong is said ----
+model=$golden/llama-gqa
+exits "an unknown command" 2 $run frobnicate
+exits "an unknown option" 2 $run generate $model --ids --tempreature 1
+exits "no model" 2 $run logprobs
+exits "merge without --out" 2 $run merge $model --adapter $model/adapter
+exits "a missing folder" 1 $run logprobs "$work/nothing" --ids
+exits "a missing file" 1 $run logprobs $model "$work/nothing" --ids
+exits "a missing adapter" 1 $run logprobs $model --adapter "$work/nothing" --ids
+exits "no tokenizer" 1 $run logprobs $model
+exits "text without a tokenizer" 1 $run generate $model --prompt hello
+exits "more than the positions" 1 $run generate $model --ids --prompt "1 2" -n 1000
+exits "an id outside the vocabulary" 1 $run generate $model --ids --prompt "1 97"
+exits "no ids" 1 $run generate $model --ids --prompt "1 two"
+for line in "1 x" "1 97" "-1" "1,2" "99999999999999999999"; do
+    echo "$line" > "$work/line"
+    exits "the line '$line'" 1 $run logprobs $model "$work/line" --ids
+done
+awk 'BEGIN { for (i = 0; i < 129; i++) printf "5 "; print "" }' > "$work/line"
+exits "a line longer than the positions" 1 $run logprobs $model "$work/line" --ids
+exits "a text too long for the judge" 1 $run score $golden/roberta "$work/line" --ids
+if $run > "$work/out" && grep -q merge "$work/out"; then ok "run alone lists its commands"; else bad "run alone lists its commands"; fi
+for command in tokenize logprobs score generate chat merge; do
+    if $run $command --help > "$work/out" && grep -q "run $command" "$work/out"; then ok "$command --help"; else bad "$command --help"; fi
+done
+
+echo "run: $passed passed, $failed failed, $skipped skipped"
+[ $failed = 0 ]
