@@ -77,7 +77,7 @@ build/bad: tests/bad.c tests/test.h rlhf.h $(LIBRARY:=.c)
 # The quick half of the tests: gradients, and who calls whom.
 check: $(LIB) $(PROGRAMS:=.o) build/grad
 	$(RUN) build/grad
-	! $(RUN) build/grad flip > build/flip.txt
+	$(RUN) build/grad flip
 	sh tests/layers.sh
 # Every file alone under other compilers, a warning being an error.
 compilers:
