@@ -59,7 +59,7 @@ static int json_file(const Json **object, const char *path, Pool *pool, Error *e
 
 /* ---- safetensors: u64 N, N bytes of JSON {name: {dtype, shape, data_offsets}}, then the tensors' bytes ---- */
 
-static const struct { const char *name; int bits, type; } dtypes[] = {     /* type -1: known, never asked for */
+static const struct { char name[12]; int bits, type; } dtypes[] = {     /* type -1: known, never asked for */
     { "F32", 32, F32 }, { "BF16", 16, BF16 }, { "F16", 16, F16 }, { "F64", 64, -1 }, { "I64", 64, -1 }, { "U64", 64, -1 },
     { "C64", 64, -1 }, { "I32", 32, -1 }, { "U32", 32, -1 }, { "I16", 16, -1 }, { "U16", 16, -1 }, { "I8", 8, -1 },
     { "U8", 8, -1 }, { "BOOL", 8, -1 }, { "F8_E4M3", 8, -1 }, { "F8_E5M2", 8, -1 }, { "F8_E8M0", 8, -1 },
@@ -609,21 +609,24 @@ static void field_must_be_off(Fields *f, const char *key) {
     complain(f, E_UNSUPPORTED, "not supported:", key);
 }
 
-/* "architectures" and "model_type" have to name one of ours (first: what is wanted when nothing is said). Returns which. */
-static int field_architecture(Fields *f, const char *const *architectures, const char *const *types, int count) {
+typedef struct { char architecture[36], type[8]; } Architecture;
+
+/* "architectures" and "model_type" (one of them is enough) have to name one that we know: returns which. */
+static int field_architecture(Fields *f, const Architecture *known, int count) {
     const Json *list = field(f, "architectures"), *j;
     const char *type = field_text(f, "model_type", NULL);
     int which = -1;
     if (list && list->type != JSON_ARRAY) complain(f, E_FORMAT, "not a list:", "architectures");
     for (j = list ? list->child : NULL; j && f->code == OK; j = j->next) {
         for (int i = 0; i < count && which < 0; i++)
-            if (j->type == JSON_STRING && strcmp(j->string, architectures[i]) == 0) which = i;
+            if (j->type == JSON_STRING && strcmp(j->string, known[i].architecture) == 0) which = i;
         if (which < 0) complain(f, E_UNSUPPORTED, "architecture", j->type == JSON_STRING ? j->string : "?");
     }
     for (int i = 0; type && i < count && which < 0; i++)
-        if (strcmp(type, types[i]) == 0) which = i;
-    if (which < 0) complain(f, type ? E_UNSUPPORTED : E_MISSING, "model_type", type ? type : "");
-    else if (type && strcmp(type, types[which]) != 0) complain(f, E_UNSUPPORTED, "model_type", type);
+        if (strcmp(type, known[i].type) == 0) which = i;
+    if (which < 0 && type) complain(f, E_UNSUPPORTED, "model_type", type);
+    else if (which < 0) complain(f, E_MISSING, "config.json without", "model_type");
+    else if (type && strcmp(type, known[which].type) != 0) complain(f, E_UNSUPPORTED, "model_type", type);
     return which < 0 ? 0 : which;
 }
 
@@ -683,7 +686,7 @@ static void read_rope(Fields *f, ModelConfig *c) {
         if (!field(&s, "factor")) complain(&s, E_MISSING, "rope_scaling without", "factor");
     }
     if (c->rope_type == ROPE_LLAMA3) {
-        static const char *const keys[] = { "low_freq_factor", "high_freq_factor", "original_max_position_embeddings" };
+        static const char keys[][40] = { "low_freq_factor", "high_freq_factor", "original_max_position_embeddings" };
         for (int i = 0; i < 3; i++) if (!field(&s, keys[i])) complain(&s, E_MISSING, "rope_scaling without", keys[i]);
         c->rope_low = field_real(&s, keys[0], 1, 1e-6, 1e6);
         c->rope_high = field_real(&s, keys[1], 4, 1e-6, 1e6);
@@ -713,15 +716,14 @@ static void read_sizes(Fields *f, ModelConfig *c, int mistral) {
 }
 
 static int load_config(ModelConfig *c, const char *folder, Pool *pool, Error *err) {
-    static const char *const architectures[] = { "LlamaForCausalLM", "MistralForCausalLM", "LLaMAForCausalLM" };
-    static const char *const types[] = { "llama", "mistral", "llama" };
-    static const char *const off[] = { "attention_bias", "mlp_bias", "quantization_config" };
+    static const Architecture known[] = { { "LlamaForCausalLM", "llama" }, { "MistralForCausalLM", "mistral" }, { "LLaMAForCausalLM", "llama" } };
+    static const char off[][24] = { "attention_bias", "mlp_bias", "quantization_config" };
     Fields f, g;
     int mistral, code = fields_open(&f, folder, "config.json", pool, err);
     char *generation;
     memset(c, 0, sizeof *c);
     if (code != OK) return code;
-    mistral = field_architecture(&f, architectures, types, 3) == 1;
+    mistral = field_architecture(&f, known, 3) == 1;
     /* Mistral's class attends to a window of 4096 unless its config says null */
     if (mistral && (!json_get(f.object, "sliding_window") || field(&f, "sliding_window"))) complain(&f, E_UNSUPPORTED, "not supported:", "sliding_window");
     field_must_be(&f, "hidden_act", "silu");
@@ -876,12 +878,12 @@ static void read_labels(Fields *f, RewardConfig *c) {
 }
 
 static int load_reward_config(RewardConfig *c, const char *folder, Pool *pool, Error *err) {
-    static const char *const architecture[] = { "RobertaForSequenceClassification" }, *const type[] = { "roberta" };
+    static const Architecture known[] = { { "RobertaForSequenceClassification", "roberta" } };
     Fields f;
     int code = fields_open(&f, folder, "config.json", pool, err);
     memset(c, 0, sizeof *c);
     if (code != OK) return code;
-    field_architecture(&f, architecture, type, 1);
+    field_architecture(&f, known, 1);
     field_must_be(&f, "hidden_act", "gelu");
     field_must_be(&f, "position_embedding_type", "absolute");
     field_must_be_off(&f, "is_decoder");
@@ -993,7 +995,7 @@ static void read_targets(Fields *f, Lora *l) {
 }
 
 static int load_adapter_config(Lora *l, const char *folder, Pool *pool, Error *err) {
-    static const char *const off[] = { "use_dora", "use_qalora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out",
+    static const char off[][24] = { "use_dora", "use_qalora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out",
         "lora_bias", "layers_to_transform", "layers_pattern", "layer_replication", "trainable_token_indices", "exclude_modules",
         "target_parameters", "megatron_config", "alora_invocation_tokens", "arrow_config" };
     Fields f;
@@ -1099,7 +1101,7 @@ static Tokenizer *open_bytelevel(const char *vocab, const char *merges, Pool *po
 }
 
 Tokenizer *tokenizer_open(const char *path, Pool *pool, Error *err) {
-    static const char *const models[] = { "tokenizer.model", "spiece.model" };
+    static const char models[][16] = { "tokenizer.model", "spiece.model" };
     char *file, *merges;
     if (!folder_exists(path)) {
         if (ends_with(path, ".json")) {
