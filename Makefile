@@ -30,7 +30,7 @@ LIB      = $(LIBRARY:=.o)
 
 # Another compiler or other flags than last time build everything anew.
 ifeq ($(filter clean help,$(MAKECMDGOALS)),)
-WITH    := $(shell mkdir -p build; echo '$(CC) $(FLAGS)' > build/now; cmp -s build/now build/flags || cp build/now build/flags)
+WITH    := $(shell mkdir -p build/tests build/f64; echo '$(CC) $(FLAGS)' > build/now; cmp -s build/now build/flags || cp build/now build/flags)
 endif
 
 # As many compilers at once as there are processors (-j on the command line wins).
@@ -52,7 +52,7 @@ data/imdb.bin: prep data/grammar.txt
 
 # ---- tests ----
 
-# Each tests/NAME.c is a program of its own, build/NAME. Two are built in a special way:
+# Each tests/NAME.c is a program of its own, build/tests/NAME. Two are built in a special way:
 #   grad   every backward pass against differences, everything in double: -DF64 turns the layers' float into double
 #   bad    every reader over broken files, the whole library under the address and undefined-behaviour sanitizers
 TESTS    = $(filter-out bench,$(notdir $(basename $(wildcard tests/*.c))))
@@ -60,31 +60,28 @@ F64      = ops lora model reward rl
 COMMA    = ,
 SANITIZE = $(call HAVE,-fsanitize=address$(COMMA)undefined -fno-sanitize-recover=all)
 
-test: all $(TESTS:%=build/%)
+test: all $(TESTS:%=build/tests/%)
 	CC="$(CC)" RUN="$(RUN)" sh tests/run.sh $(TESTS)
-build/%: tests/%.c tests/test.h $(LIB)
-	@mkdir -p build
+build/tests/%: tests/%.c tests/test.h $(LIB)
 	$(CC) $(FLAGS) -I. -o $@ $< $(LIB) $(LDLIBS)
 build/f64/%.o: %.c rlhf.h build/flags
-	@mkdir -p build/f64
 	$(CC) $(FLAGS) -DF64 -c -o $@ $<
-build/grad: tests/grad.c tests/test.h core.o quant.o $(F64:%=build/f64/%.o)
+build/tests/grad: tests/grad.c tests/test.h core.o quant.o $(F64:%=build/f64/%.o)
 	$(CC) $(FLAGS) -DF64 -I. -o $@ $< core.o quant.o $(F64:%=build/f64/%.o) $(LDLIBS)
-build/bad: tests/bad.c tests/test.h rlhf.h $(LIBRARY:=.c)
-	@mkdir -p build
+build/tests/bad: tests/bad.c tests/test.h rlhf.h $(LIBRARY:=.c)
 	$(CC) $(STRICT) -O1 -g $(SANITIZE) -I. -o $@ $< $(LIBRARY:=.c) $(LDLIBS)
 
 # The quick half of the tests: gradients, and who calls whom.
-check: $(LIB) $(PROGRAMS:=.o) build/grad
-	$(RUN) build/grad
-	$(RUN) build/grad flip
+check: $(LIB) $(PROGRAMS:=.o) build/tests/grad
+	$(RUN) build/tests/grad
+	$(RUN) build/tests/grad flip
 	sh tests/layers.sh
 # Every file alone under other compilers, a warning being an error.
 compilers:
 	sh tests/compilers.sh
 # Speed of the product, the exponential and the tokenizers:  make bench BENCH="--rows 64 data/policy"
-bench: build/bench
-	$(RUN) build/bench $(BENCH)
+bench: build/tests/bench
+	$(RUN) build/tests/bench $(BENCH)
 
 # ---- models ----
 

@@ -25,7 +25,7 @@ static Option option[] = {
     { "tokenizer", OPT_TEXT, &opt.tokenizer, NULL, 0, 0, NULL, "a tokenizer to time" },
     { "text", OPT_TEXT, &opt.text, "data/imdb.bin", 0, 0, NULL, "the text for it: a dataset (*.bin) or any file" },
 };
-static const Program program = { "build/bench", "[options]", "Times the product, the exponential and a tokenizer.", option, 7, NULL, 0 };
+static const Program program = { "build/tests/bench", "[options]", "Times the product, the exponential and a tokenizer.", option, 7, NULL, 0 };
 
 /* ---- medians ---- */
 

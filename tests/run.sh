@@ -1,5 +1,5 @@
 #!/bin/sh
-# tests/run.sh TEST ... - runs the test programs build/TEST, the scripts tests/*_test.sh, the layer check and the end-to-end test, adds up their counts.
+# tests/run.sh TEST ... - runs the test programs build/tests/TEST, the scripts tests/*_test.sh, the layer check and the end-to-end test, adds up their counts.
 # A program's last line is `NAME: N passed, N failed, N skipped`; one that ends without it, or badly, is a failure of its own.
 # The last line here: `N passed, N failed` or `N passed, N failed, N skipped`.
 cd "$(dirname "$0")/.." || exit 1
@@ -30,8 +30,8 @@ add() {
 }
 
 for test in "$@"; do
-    add "$test" $RUN "build/$test"
-    [ "$test" != grad ] || add flip $RUN build/grad flip       # the gradients negated: every row has to see it
+    add "$test" $RUN "build/tests/$test"
+    [ "$test" != grad ] || add flip $RUN build/tests/grad flip       # the gradients negated: every row has to see it
 done
 for script in tests/*_test.sh tests/layers.sh tests/e2e.sh; do
     [ ! -f "$script" ] || add "$(basename "$script" .sh)" sh "$script"
