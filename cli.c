@@ -237,25 +237,28 @@ static int print_wrapped(const char *text, int column, int indent) {
     return column;
 }
 
+/* The end of an option's help: "(1 to 1000; default 60)". Limits that nobody will meet are left out. */
+static void help_values(const Option *o, int column) {
+    char text[480], limits[80] = "", *d = text;
+    const char *values = o->type == OPT_CHOICE ? o->choices : limits;
+    if ((o->type == OPT_INT || o->type == OPT_REAL) && o->min != o->max) {
+        if (o->max < 1e5) snprintf(limits, sizeof limits, "%.15g to %.15g", o->min, o->max);
+        else if (o->min != 0) snprintf(limits, sizeof limits, "at least %.15g", o->min);
+    }
+    if (!values[0] && !o->fallback) return;
+    d += snprintf(d, 400, "(%.390s", values);
+    if (o->fallback) snprintf(d, 64, "%sdefault %.40s", values[0] ? "; " : "", o->fallback);
+    if (column + 2 + (int)strlen(text) > HELP_WIDTH) { printf("\n%*s", HELP_COLUMN, ""); column = HELP_COLUMN; }
+    print_wrapped(text, column, HELP_COLUMN);
+    putchar(')');
+}
+
 static void help_option(const Option *o) {
     static const char *const kind[] = { "", " N", " N", " X", " TEXT", " NAME" };
-    char extra[320] = "", limits[80] = "";
     int column = printf("  %s%s%s", dashes(o->name), o->name, kind[o->type]);
     if (column > HELP_COLUMN - 2) { putchar('\n'); column = 0; }
     printf("%*s", HELP_COLUMN - column, "");
-    if ((o->type == OPT_INT || o->type == OPT_REAL) && o->min != o->max) {
-        if (o->max >= 1e9) snprintf(limits, sizeof limits, "at least %.15g", o->min);    /* a limit that nobody will meet */
-        else snprintf(limits, sizeof limits, "%.15g to %.15g", o->min, o->max);
-    }
-    if (o->type == OPT_CHOICE) snprintf(extra, sizeof extra, "%s", o->choices);
-    else snprintf(extra, sizeof extra, "%s", limits);
-    column = print_wrapped(o->help ? o->help : "", HELP_COLUMN, HELP_COLUMN);
-    if (extra[0] || (o->fallback && o->type != OPT_FLAG)) {
-        char all[480];
-        snprintf(all, sizeof all, "(%s%s%s%s)", extra, extra[0] && o->fallback ? "; " : "", o->fallback ? "default " : "",
-                 o->fallback ? o->fallback : "");
-        print_wrapped(all, column, HELP_COLUMN);
-    }
+    help_values(o, print_wrapped(o->help ? o->help : "", HELP_COLUMN, HELP_COLUMN));
     putchar('\n');
 }
 
