@@ -1,0 +1,1546 @@
+/* tokenizer.c - text to ids and back: SentencePiece BPE (Llama) and byte-level BPE (GPT-2, RoBERTa); read, written, trained.
+ * Source   Sennrich et al. 2016 (BPE); Radford et al. 2019 (byte-level BPE); Kudo & Richardson 2018 (SentencePiece). The formats are
+ *          sentencepiece_model.proto, and vocab.json + merges.txt; the rules are those of the reference libraries, quirks included.
+ * Needs    core.c; everything lies in the caller's pool. Training takes its scratch from the same source and gives it back.
+ * Never    looks for special tokens in text: "</s>" in a review is six letters, not the end of the sequence.
+ * Speed    encoding n bytes takes O(n log n): the best merge waits in a heap, and merging unlinks a symbol of a linked list.
+ * Edges    no text, malformed UTF-8, NULs, one endless word, symbols without a piece, unused pieces, normalisation tables:
+ *          tests/tokenizer.c. Unigram models, denormalisers and vocabularies with holes are refused by name. */
+#include "rlhf.h"
+
+/* ================================================================================================================
+ * Unicode classes for the GPT-2 pre-tokeniser
+ * ================================================================================================================ */
+
+/* A class is the sorted list of the code points where it begins and, in turn, ends: inside after an odd number of edges.
+ * Unicode 14.0, General_Category L* and N*. */
+static const uint32_t letter_edges[] = {
+    0x41, 0x5B, 0x61, 0x7B, 0xAA, 0xAB, 0xB5, 0xB6, 0xBA, 0xBB, 0xC0, 0xD7, 0xD8, 0xF7, 0xF8, 0x2C2, 0x2C6, 0x2D2, 0x2E0, 0x2E5, 0x2EC, 0x2ED,
+    0x2EE, 0x2EF, 0x370, 0x375, 0x376, 0x378, 0x37A, 0x37E, 0x37F, 0x380, 0x386, 0x387, 0x388, 0x38B, 0x38C, 0x38D, 0x38E, 0x3A2, 0x3A3, 0x3F6,
+    0x3F7, 0x482, 0x48A, 0x530, 0x531, 0x557, 0x559, 0x55A, 0x560, 0x589, 0x5D0, 0x5EB, 0x5EF, 0x5F3, 0x620, 0x64B, 0x66E, 0x670, 0x671, 0x6D4,
+    0x6D5, 0x6D6, 0x6E5, 0x6E7, 0x6EE, 0x6F0, 0x6FA, 0x6FD, 0x6FF, 0x700, 0x710, 0x711, 0x712, 0x730, 0x74D, 0x7A6, 0x7B1, 0x7B2, 0x7CA, 0x7EB,
+    0x7F4, 0x7F6, 0x7FA, 0x7FB, 0x800, 0x816, 0x81A, 0x81B, 0x824, 0x825, 0x828, 0x829, 0x840, 0x859, 0x860, 0x86B, 0x870, 0x888, 0x889, 0x88F,
+    0x8A0, 0x8CA, 0x904, 0x93A, 0x93D, 0x93E, 0x950, 0x951, 0x958, 0x962, 0x971, 0x981, 0x985, 0x98D, 0x98F, 0x991, 0x993, 0x9A9, 0x9AA, 0x9B1,
+    0x9B2, 0x9B3, 0x9B6, 0x9BA, 0x9BD, 0x9BE, 0x9CE, 0x9CF, 0x9DC, 0x9DE, 0x9DF, 0x9E2, 0x9F0, 0x9F2, 0x9FC, 0x9FD, 0xA05, 0xA0B, 0xA0F, 0xA11,
+    0xA13, 0xA29, 0xA2A, 0xA31, 0xA32, 0xA34, 0xA35, 0xA37, 0xA38, 0xA3A, 0xA59, 0xA5D, 0xA5E, 0xA5F, 0xA72, 0xA75, 0xA85, 0xA8E, 0xA8F, 0xA92,
+    0xA93, 0xAA9, 0xAAA, 0xAB1, 0xAB2, 0xAB4, 0xAB5, 0xABA, 0xABD, 0xABE, 0xAD0, 0xAD1, 0xAE0, 0xAE2, 0xAF9, 0xAFA, 0xB05, 0xB0D, 0xB0F, 0xB11,
+    0xB13, 0xB29, 0xB2A, 0xB31, 0xB32, 0xB34, 0xB35, 0xB3A, 0xB3D, 0xB3E, 0xB5C, 0xB5E, 0xB5F, 0xB62, 0xB71, 0xB72, 0xB83, 0xB84, 0xB85, 0xB8B,
+    0xB8E, 0xB91, 0xB92, 0xB96, 0xB99, 0xB9B, 0xB9C, 0xB9D, 0xB9E, 0xBA0, 0xBA3, 0xBA5, 0xBA8, 0xBAB, 0xBAE, 0xBBA, 0xBD0, 0xBD1, 0xC05, 0xC0D,
+    0xC0E, 0xC11, 0xC12, 0xC29, 0xC2A, 0xC3A, 0xC3D, 0xC3E, 0xC58, 0xC5B, 0xC5D, 0xC5E, 0xC60, 0xC62, 0xC80, 0xC81, 0xC85, 0xC8D, 0xC8E, 0xC91,
+    0xC92, 0xCA9, 0xCAA, 0xCB4, 0xCB5, 0xCBA, 0xCBD, 0xCBE, 0xCDD, 0xCDF, 0xCE0, 0xCE2, 0xCF1, 0xCF3, 0xD04, 0xD0D, 0xD0E, 0xD11, 0xD12, 0xD3B,
+    0xD3D, 0xD3E, 0xD4E, 0xD4F, 0xD54, 0xD57, 0xD5F, 0xD62, 0xD7A, 0xD80, 0xD85, 0xD97, 0xD9A, 0xDB2, 0xDB3, 0xDBC, 0xDBD, 0xDBE, 0xDC0, 0xDC7,
+    0xE01, 0xE31, 0xE32, 0xE34, 0xE40, 0xE47, 0xE81, 0xE83, 0xE84, 0xE85, 0xE86, 0xE8B, 0xE8C, 0xEA4, 0xEA5, 0xEA6, 0xEA7, 0xEB1, 0xEB2, 0xEB4,
+    0xEBD, 0xEBE, 0xEC0, 0xEC5, 0xEC6, 0xEC7, 0xEDC, 0xEE0, 0xF00, 0xF01, 0xF40, 0xF48, 0xF49, 0xF6D, 0xF88, 0xF8D, 0x1000, 0x102B, 0x103F, 0x1040,
+    0x1050, 0x1056, 0x105A, 0x105E, 0x1061, 0x1062, 0x1065, 0x1067, 0x106E, 0x1071, 0x1075, 0x1082, 0x108E, 0x108F, 0x10A0, 0x10C6, 0x10C7, 0x10C8,
+    0x10CD, 0x10CE, 0x10D0, 0x10FB, 0x10FC, 0x1249, 0x124A, 0x124E, 0x1250, 0x1257, 0x1258, 0x1259, 0x125A, 0x125E, 0x1260, 0x1289, 0x128A, 0x128E,
+    0x1290, 0x12B1, 0x12B2, 0x12B6, 0x12B8, 0x12BF, 0x12C0, 0x12C1, 0x12C2, 0x12C6, 0x12C8, 0x12D7, 0x12D8, 0x1311, 0x1312, 0x1316, 0x1318, 0x135B,
+    0x1380, 0x1390, 0x13A0, 0x13F6, 0x13F8, 0x13FE, 0x1401, 0x166D, 0x166F, 0x1680, 0x1681, 0x169B, 0x16A0, 0x16EB, 0x16F1, 0x16F9, 0x1700, 0x1712,
+    0x171F, 0x1732, 0x1740, 0x1752, 0x1760, 0x176D, 0x176E, 0x1771, 0x1780, 0x17B4, 0x17D7, 0x17D8, 0x17DC, 0x17DD, 0x1820, 0x1879, 0x1880, 0x1885,
+    0x1887, 0x18A9, 0x18AA, 0x18AB, 0x18B0, 0x18F6, 0x1900, 0x191F, 0x1950, 0x196E, 0x1970, 0x1975, 0x1980, 0x19AC, 0x19B0, 0x19CA, 0x1A00, 0x1A17,
+    0x1A20, 0x1A55, 0x1AA7, 0x1AA8, 0x1B05, 0x1B34, 0x1B45, 0x1B4D, 0x1B83, 0x1BA1, 0x1BAE, 0x1BB0, 0x1BBA, 0x1BE6, 0x1C00, 0x1C24, 0x1C4D, 0x1C50,
+    0x1C5A, 0x1C7E, 0x1C80, 0x1C89, 0x1C90, 0x1CBB, 0x1CBD, 0x1CC0, 0x1CE9, 0x1CED, 0x1CEE, 0x1CF4, 0x1CF5, 0x1CF7, 0x1CFA, 0x1CFB, 0x1D00, 0x1DC0,
+    0x1E00, 0x1F16, 0x1F18, 0x1F1E, 0x1F20, 0x1F46, 0x1F48, 0x1F4E, 0x1F50, 0x1F58, 0x1F59, 0x1F5A, 0x1F5B, 0x1F5C, 0x1F5D, 0x1F5E, 0x1F5F, 0x1F7E,
+    0x1F80, 0x1FB5, 0x1FB6, 0x1FBD, 0x1FBE, 0x1FBF, 0x1FC2, 0x1FC5, 0x1FC6, 0x1FCD, 0x1FD0, 0x1FD4, 0x1FD6, 0x1FDC, 0x1FE0, 0x1FED, 0x1FF2, 0x1FF5,
+    0x1FF6, 0x1FFD, 0x2071, 0x2072, 0x207F, 0x2080, 0x2090, 0x209D, 0x2102, 0x2103, 0x2107, 0x2108, 0x210A, 0x2114, 0x2115, 0x2116, 0x2119, 0x211E,
+    0x2124, 0x2125, 0x2126, 0x2127, 0x2128, 0x2129, 0x212A, 0x212E, 0x212F, 0x213A, 0x213C, 0x2140, 0x2145, 0x214A, 0x214E, 0x214F, 0x2183, 0x2185,
+    0x2C00, 0x2CE5, 0x2CEB, 0x2CEF, 0x2CF2, 0x2CF4, 0x2D00, 0x2D26, 0x2D27, 0x2D28, 0x2D2D, 0x2D2E, 0x2D30, 0x2D68, 0x2D6F, 0x2D70, 0x2D80, 0x2D97,
+    0x2DA0, 0x2DA7, 0x2DA8, 0x2DAF, 0x2DB0, 0x2DB7, 0x2DB8, 0x2DBF, 0x2DC0, 0x2DC7, 0x2DC8, 0x2DCF, 0x2DD0, 0x2DD7, 0x2DD8, 0x2DDF, 0x2E2F, 0x2E30,
+    0x3005, 0x3007, 0x3031, 0x3036, 0x303B, 0x303D, 0x3041, 0x3097, 0x309D, 0x30A0, 0x30A1, 0x30FB, 0x30FC, 0x3100, 0x3105, 0x3130, 0x3131, 0x318F,
+    0x31A0, 0x31C0, 0x31F0, 0x3200, 0x3400, 0x4DC0, 0x4E00, 0xA48D, 0xA4D0, 0xA4FE, 0xA500, 0xA60D, 0xA610, 0xA620, 0xA62A, 0xA62C, 0xA640, 0xA66F,
+    0xA67F, 0xA69E, 0xA6A0, 0xA6E6, 0xA717, 0xA720, 0xA722, 0xA789, 0xA78B, 0xA7CB, 0xA7D0, 0xA7D2, 0xA7D3, 0xA7D4, 0xA7D5, 0xA7DA, 0xA7F2, 0xA802,
+    0xA803, 0xA806, 0xA807, 0xA80B, 0xA80C, 0xA823, 0xA840, 0xA874, 0xA882, 0xA8B4, 0xA8F2, 0xA8F8, 0xA8FB, 0xA8FC, 0xA8FD, 0xA8FF, 0xA90A, 0xA926,
+    0xA930, 0xA947, 0xA960, 0xA97D, 0xA984, 0xA9B3, 0xA9CF, 0xA9D0, 0xA9E0, 0xA9E5, 0xA9E6, 0xA9F0, 0xA9FA, 0xA9FF, 0xAA00, 0xAA29, 0xAA40, 0xAA43,
+    0xAA44, 0xAA4C, 0xAA60, 0xAA77, 0xAA7A, 0xAA7B, 0xAA7E, 0xAAB0, 0xAAB1, 0xAAB2, 0xAAB5, 0xAAB7, 0xAAB9, 0xAABE, 0xAAC0, 0xAAC1, 0xAAC2, 0xAAC3,
+    0xAADB, 0xAADE, 0xAAE0, 0xAAEB, 0xAAF2, 0xAAF5, 0xAB01, 0xAB07, 0xAB09, 0xAB0F, 0xAB11, 0xAB17, 0xAB20, 0xAB27, 0xAB28, 0xAB2F, 0xAB30, 0xAB5B,
+    0xAB5C, 0xAB6A, 0xAB70, 0xABE3, 0xAC00, 0xD7A4, 0xD7B0, 0xD7C7, 0xD7CB, 0xD7FC, 0xF900, 0xFA6E, 0xFA70, 0xFADA, 0xFB00, 0xFB07, 0xFB13, 0xFB18,
+    0xFB1D, 0xFB1E, 0xFB1F, 0xFB29, 0xFB2A, 0xFB37, 0xFB38, 0xFB3D, 0xFB3E, 0xFB3F, 0xFB40, 0xFB42, 0xFB43, 0xFB45, 0xFB46, 0xFBB2, 0xFBD3, 0xFD3E,
+    0xFD50, 0xFD90, 0xFD92, 0xFDC8, 0xFDF0, 0xFDFC, 0xFE70, 0xFE75, 0xFE76, 0xFEFD, 0xFF21, 0xFF3B, 0xFF41, 0xFF5B, 0xFF66, 0xFFBF, 0xFFC2, 0xFFC8,
+    0xFFCA, 0xFFD0, 0xFFD2, 0xFFD8, 0xFFDA, 0xFFDD, 0x10000, 0x1000C, 0x1000D, 0x10027, 0x10028, 0x1003B, 0x1003C, 0x1003E, 0x1003F, 0x1004E,
+    0x10050, 0x1005E, 0x10080, 0x100FB, 0x10280, 0x1029D, 0x102A0, 0x102D1, 0x10300, 0x10320, 0x1032D, 0x10341, 0x10342, 0x1034A, 0x10350, 0x10376,
+    0x10380, 0x1039E, 0x103A0, 0x103C4, 0x103C8, 0x103D0, 0x10400, 0x1049E, 0x104B0, 0x104D4, 0x104D8, 0x104FC, 0x10500, 0x10528, 0x10530, 0x10564,
+    0x10570, 0x1057B, 0x1057C, 0x1058B, 0x1058C, 0x10593, 0x10594, 0x10596, 0x10597, 0x105A2, 0x105A3, 0x105B2, 0x105B3, 0x105BA, 0x105BB, 0x105BD,
+    0x10600, 0x10737, 0x10740, 0x10756, 0x10760, 0x10768, 0x10780, 0x10786, 0x10787, 0x107B1, 0x107B2, 0x107BB, 0x10800, 0x10806, 0x10808, 0x10809,
+    0x1080A, 0x10836, 0x10837, 0x10839, 0x1083C, 0x1083D, 0x1083F, 0x10856, 0x10860, 0x10877, 0x10880, 0x1089F, 0x108E0, 0x108F3, 0x108F4, 0x108F6,
+    0x10900, 0x10916, 0x10920, 0x1093A, 0x10980, 0x109B8, 0x109BE, 0x109C0, 0x10A00, 0x10A01, 0x10A10, 0x10A14, 0x10A15, 0x10A18, 0x10A19, 0x10A36,
+    0x10A60, 0x10A7D, 0x10A80, 0x10A9D, 0x10AC0, 0x10AC8, 0x10AC9, 0x10AE5, 0x10B00, 0x10B36, 0x10B40, 0x10B56, 0x10B60, 0x10B73, 0x10B80, 0x10B92,
+    0x10C00, 0x10C49, 0x10C80, 0x10CB3, 0x10CC0, 0x10CF3, 0x10D00, 0x10D24, 0x10E80, 0x10EAA, 0x10EB0, 0x10EB2, 0x10F00, 0x10F1D, 0x10F27, 0x10F28,
+    0x10F30, 0x10F46, 0x10F70, 0x10F82, 0x10FB0, 0x10FC5, 0x10FE0, 0x10FF7, 0x11003, 0x11038, 0x11071, 0x11073, 0x11075, 0x11076, 0x11083, 0x110B0,
+    0x110D0, 0x110E9, 0x11103, 0x11127, 0x11144, 0x11145, 0x11147, 0x11148, 0x11150, 0x11173, 0x11176, 0x11177, 0x11183, 0x111B3, 0x111C1, 0x111C5,
+    0x111DA, 0x111DB, 0x111DC, 0x111DD, 0x11200, 0x11212, 0x11213, 0x1122C, 0x11280, 0x11287, 0x11288, 0x11289, 0x1128A, 0x1128E, 0x1128F, 0x1129E,
+    0x1129F, 0x112A9, 0x112B0, 0x112DF, 0x11305, 0x1130D, 0x1130F, 0x11311, 0x11313, 0x11329, 0x1132A, 0x11331, 0x11332, 0x11334, 0x11335, 0x1133A,
+    0x1133D, 0x1133E, 0x11350, 0x11351, 0x1135D, 0x11362, 0x11400, 0x11435, 0x11447, 0x1144B, 0x1145F, 0x11462, 0x11480, 0x114B0, 0x114C4, 0x114C6,
+    0x114C7, 0x114C8, 0x11580, 0x115AF, 0x115D8, 0x115DC, 0x11600, 0x11630, 0x11644, 0x11645, 0x11680, 0x116AB, 0x116B8, 0x116B9, 0x11700, 0x1171B,
+    0x11740, 0x11747, 0x11800, 0x1182C, 0x118A0, 0x118E0, 0x118FF, 0x11907, 0x11909, 0x1190A, 0x1190C, 0x11914, 0x11915, 0x11917, 0x11918, 0x11930,
+    0x1193F, 0x11940, 0x11941, 0x11942, 0x119A0, 0x119A8, 0x119AA, 0x119D1, 0x119E1, 0x119E2, 0x119E3, 0x119E4, 0x11A00, 0x11A01, 0x11A0B, 0x11A33,
+    0x11A3A, 0x11A3B, 0x11A50, 0x11A51, 0x11A5C, 0x11A8A, 0x11A9D, 0x11A9E, 0x11AB0, 0x11AF9, 0x11C00, 0x11C09, 0x11C0A, 0x11C2F, 0x11C40, 0x11C41,
+    0x11C72, 0x11C90, 0x11D00, 0x11D07, 0x11D08, 0x11D0A, 0x11D0B, 0x11D31, 0x11D46, 0x11D47, 0x11D60, 0x11D66, 0x11D67, 0x11D69, 0x11D6A, 0x11D8A,
+    0x11D98, 0x11D99, 0x11EE0, 0x11EF3, 0x11FB0, 0x11FB1, 0x12000, 0x1239A, 0x12480, 0x12544, 0x12F90, 0x12FF1, 0x13000, 0x1342F, 0x14400, 0x14647,
+    0x16800, 0x16A39, 0x16A40, 0x16A5F, 0x16A70, 0x16ABF, 0x16AD0, 0x16AEE, 0x16B00, 0x16B30, 0x16B40, 0x16B44, 0x16B63, 0x16B78, 0x16B7D, 0x16B90,
+    0x16E40, 0x16E80, 0x16F00, 0x16F4B, 0x16F50, 0x16F51, 0x16F93, 0x16FA0, 0x16FE0, 0x16FE2, 0x16FE3, 0x16FE4, 0x17000, 0x187F8, 0x18800, 0x18CD6,
+    0x18D00, 0x18D09, 0x1AFF0, 0x1AFF4, 0x1AFF5, 0x1AFFC, 0x1AFFD, 0x1AFFF, 0x1B000, 0x1B123, 0x1B150, 0x1B153, 0x1B164, 0x1B168, 0x1B170, 0x1B2FC,
+    0x1BC00, 0x1BC6B, 0x1BC70, 0x1BC7D, 0x1BC80, 0x1BC89, 0x1BC90, 0x1BC9A, 0x1D400, 0x1D455, 0x1D456, 0x1D49D, 0x1D49E, 0x1D4A0, 0x1D4A2, 0x1D4A3,
+    0x1D4A5, 0x1D4A7, 0x1D4A9, 0x1D4AD, 0x1D4AE, 0x1D4BA, 0x1D4BB, 0x1D4BC, 0x1D4BD, 0x1D4C4, 0x1D4C5, 0x1D506, 0x1D507, 0x1D50B, 0x1D50D, 0x1D515,
+    0x1D516, 0x1D51D, 0x1D51E, 0x1D53A, 0x1D53B, 0x1D53F, 0x1D540, 0x1D545, 0x1D546, 0x1D547, 0x1D54A, 0x1D551, 0x1D552, 0x1D6A6, 0x1D6A8, 0x1D6C1,
+    0x1D6C2, 0x1D6DB, 0x1D6DC, 0x1D6FB, 0x1D6FC, 0x1D715, 0x1D716, 0x1D735, 0x1D736, 0x1D74F, 0x1D750, 0x1D76F, 0x1D770, 0x1D789, 0x1D78A, 0x1D7A9,
+    0x1D7AA, 0x1D7C3, 0x1D7C4, 0x1D7CC, 0x1DF00, 0x1DF1F, 0x1E100, 0x1E12D, 0x1E137, 0x1E13E, 0x1E14E, 0x1E14F, 0x1E290, 0x1E2AE, 0x1E2C0, 0x1E2EC,
+    0x1E7E0, 0x1E7E7, 0x1E7E8, 0x1E7EC, 0x1E7ED, 0x1E7EF, 0x1E7F0, 0x1E7FF, 0x1E800, 0x1E8C5, 0x1E900, 0x1E944, 0x1E94B, 0x1E94C, 0x1EE00, 0x1EE04,
+    0x1EE05, 0x1EE20, 0x1EE21, 0x1EE23, 0x1EE24, 0x1EE25, 0x1EE27, 0x1EE28, 0x1EE29, 0x1EE33, 0x1EE34, 0x1EE38, 0x1EE39, 0x1EE3A, 0x1EE3B, 0x1EE3C,
+    0x1EE42, 0x1EE43, 0x1EE47, 0x1EE48, 0x1EE49, 0x1EE4A, 0x1EE4B, 0x1EE4C, 0x1EE4D, 0x1EE50, 0x1EE51, 0x1EE53, 0x1EE54, 0x1EE55, 0x1EE57, 0x1EE58,
+    0x1EE59, 0x1EE5A, 0x1EE5B, 0x1EE5C, 0x1EE5D, 0x1EE5E, 0x1EE5F, 0x1EE60, 0x1EE61, 0x1EE63, 0x1EE64, 0x1EE65, 0x1EE67, 0x1EE6B, 0x1EE6C, 0x1EE73,
+    0x1EE74, 0x1EE78, 0x1EE79, 0x1EE7D, 0x1EE7E, 0x1EE7F, 0x1EE80, 0x1EE8A, 0x1EE8B, 0x1EE9C, 0x1EEA1, 0x1EEA4, 0x1EEA5, 0x1EEAA, 0x1EEAB, 0x1EEBC,
+    0x20000, 0x2A6E0, 0x2A700, 0x2B739, 0x2B740, 0x2B81E, 0x2B820, 0x2CEA2, 0x2CEB0, 0x2EBE1, 0x2F800, 0x2FA1E, 0x30000, 0x3134B,
+};
+static const uint32_t number_edges[] = {
+    0x30, 0x3A, 0xB2, 0xB4, 0xB9, 0xBA, 0xBC, 0xBF, 0x660, 0x66A, 0x6F0, 0x6FA, 0x7C0, 0x7CA, 0x966, 0x970, 0x9E6, 0x9F0, 0x9F4, 0x9FA, 0xA66,
+    0xA70, 0xAE6, 0xAF0, 0xB66, 0xB70, 0xB72, 0xB78, 0xBE6, 0xBF3, 0xC66, 0xC70, 0xC78, 0xC7F, 0xCE6, 0xCF0, 0xD58, 0xD5F, 0xD66, 0xD79, 0xDE6,
+    0xDF0, 0xE50, 0xE5A, 0xED0, 0xEDA, 0xF20, 0xF34, 0x1040, 0x104A, 0x1090, 0x109A, 0x1369, 0x137D, 0x16EE, 0x16F1, 0x17E0, 0x17EA, 0x17F0, 0x17FA,
+    0x1810, 0x181A, 0x1946, 0x1950, 0x19D0, 0x19DB, 0x1A80, 0x1A8A, 0x1A90, 0x1A9A, 0x1B50, 0x1B5A, 0x1BB0, 0x1BBA, 0x1C40, 0x1C4A, 0x1C50, 0x1C5A,
+    0x2070, 0x2071, 0x2074, 0x207A, 0x2080, 0x208A, 0x2150, 0x2183, 0x2185, 0x218A, 0x2460, 0x249C, 0x24EA, 0x2500, 0x2776, 0x2794, 0x2CFD, 0x2CFE,
+    0x3007, 0x3008, 0x3021, 0x302A, 0x3038, 0x303B, 0x3192, 0x3196, 0x3220, 0x322A, 0x3248, 0x3250, 0x3251, 0x3260, 0x3280, 0x328A, 0x32B1, 0x32C0,
+    0xA620, 0xA62A, 0xA6E6, 0xA6F0, 0xA830, 0xA836, 0xA8D0, 0xA8DA, 0xA900, 0xA90A, 0xA9D0, 0xA9DA, 0xA9F0, 0xA9FA, 0xAA50, 0xAA5A, 0xABF0, 0xABFA,
+    0xFF10, 0xFF1A, 0x10107, 0x10134, 0x10140, 0x10179, 0x1018A, 0x1018C, 0x102E1, 0x102FC, 0x10320, 0x10324, 0x10341, 0x10342, 0x1034A, 0x1034B,
+    0x103D1, 0x103D6, 0x104A0, 0x104AA, 0x10858, 0x10860, 0x10879, 0x10880, 0x108A7, 0x108B0, 0x108FB, 0x10900, 0x10916, 0x1091C, 0x109BC, 0x109BE,
+    0x109C0, 0x109D0, 0x109D2, 0x10A00, 0x10A40, 0x10A49, 0x10A7D, 0x10A7F, 0x10A9D, 0x10AA0, 0x10AEB, 0x10AF0, 0x10B58, 0x10B60, 0x10B78, 0x10B80,
+    0x10BA9, 0x10BB0, 0x10CFA, 0x10D00, 0x10D30, 0x10D3A, 0x10E60, 0x10E7F, 0x10F1D, 0x10F27, 0x10F51, 0x10F55, 0x10FC5, 0x10FCC, 0x11052, 0x11070,
+    0x110F0, 0x110FA, 0x11136, 0x11140, 0x111D0, 0x111DA, 0x111E1, 0x111F5, 0x112F0, 0x112FA, 0x11450, 0x1145A, 0x114D0, 0x114DA, 0x11650, 0x1165A,
+    0x116C0, 0x116CA, 0x11730, 0x1173C, 0x118E0, 0x118F3, 0x11950, 0x1195A, 0x11C50, 0x11C6D, 0x11D50, 0x11D5A, 0x11DA0, 0x11DAA, 0x11FC0, 0x11FD5,
+    0x12400, 0x1246F, 0x16A60, 0x16A6A, 0x16AC0, 0x16ACA, 0x16B50, 0x16B5A, 0x16B5B, 0x16B62, 0x16E80, 0x16E97, 0x1D2E0, 0x1D2F4, 0x1D360, 0x1D379,
+    0x1D7CE, 0x1D800, 0x1E140, 0x1E14A, 0x1E2F0, 0x1E2FA, 0x1E8C7, 0x1E8D0, 0x1E950, 0x1E95A, 0x1EC71, 0x1ECAC, 0x1ECAD, 0x1ECB0, 0x1ECB1, 0x1ECB5,
+    0x1ED01, 0x1ED2E, 0x1ED2F, 0x1ED3E, 0x1F100, 0x1F10D, 0x1FBF0, 0x1FBFA,
+};
+
+static int inside(const uint32_t *edge, size_t edges, int32_t code) {
+    size_t low = 0, high = edges;           /* edge[low - 1] <= code < edge[high] */
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (edge[middle] <= (uint32_t)code) low = middle + 1; else high = middle;
+    }
+    return low % 2 == 1;
+}
+
+enum { SPACE, LETTER, NUMBER, OTHER };
+
+/* White_Space, \p{L}, \p{N}, or the rest; combining marks and malformed bytes (-1) belong to the rest. */
+static int char_class(int32_t code) {
+    if (code < 0) return OTHER;
+    if (code < 128) {
+        if ((code | 32) >= 'a' && (code | 32) <= 'z') return LETTER;
+        if (code >= '0' && code <= '9') return NUMBER;
+        return code == ' ' || (code >= 9 && code <= 13) ? SPACE : OTHER;
+    }
+    if (code == 0x85 || code == 0xA0 || code == 0x1680 || (code >= 0x2000 && code <= 0x200A) || code == 0x2028 || code == 0x2029 ||
+        code == 0x202F || code == 0x205F || code == 0x3000) return SPACE;
+    if (inside(letter_edges, sizeof letter_edges / sizeof *letter_edges, code)) return LETTER;
+    return inside(number_edges, sizeof number_edges / sizeof *number_edges, code) ? NUMBER : OTHER;
+}
+
+/* Class of the character at s (n > 0 bytes left), its length in *length. */
+static int class_at(const char *s, size_t n, size_t *length) {
+    int32_t code;
+    *length = (size_t)utf8_decode(s, n, &code);
+    return char_class(code);
+}
+
+/* Length of the first piece of s (n > 0): 's 't 're 've 'm 'll 'd | ?\p{L}+ | ?\p{N}+ | ?[^\s\p{L}\p{N}]+ | \s+(?!\S) | \s+
+ * where ? is one optional blank; the first alternative that matches wins. */
+static size_t pretoken(const char *s, size_t n) {
+    size_t at = 0, length, last = 0;
+    int class;
+    if (*s == '\'' && n > 1) {
+        if (s[1] == 's' || s[1] == 't' || s[1] == 'm' || s[1] == 'd') return 2;
+        if (n > 2 && (!memcmp(s + 1, "re", 2) || !memcmp(s + 1, "ve", 2) || !memcmp(s + 1, "ll", 2))) return 3;
+    }
+    if (*s == ' ' && n > 1 && class_at(s + 1, n - 1, &length) != SPACE) at = 1;
+    class = class_at(s + at, n - at, &length);
+    for (at += length; at < n && class_at(s + at, n - at, &length) == class; at += length) last = at;
+    /* A run of white space leaves its last character to the word behind it. */
+    return class == SPACE && at < n && last ? last : at;
+}
+
+/* ================================================================================================================
+ * A table from strings to numbers (open addressing, at most half full)
+ * ================================================================================================================ */
+typedef struct { const char *text; uint32_t length, hash; int value; } Entry;      /* text NULL: free */
+typedef struct { Entry *entry; size_t slots, used; } Table;
+
+static Entry *table_slot(const Table *t, const char *text, size_t length, uint32_t hash) {
+    size_t i = hash & (t->slots - 1);
+    while (t->entry[i].text && !(t->entry[i].hash == hash && t->entry[i].length == length && !memcmp(t->entry[i].text, text, length)))
+        i = (i + 1) & (t->slots - 1);
+    return &t->entry[i];
+}
+
+static int table_find(const Table *t, const char *text, size_t length) {
+    const Entry *e;
+    if (!t->slots || length > UINT32_MAX) return -1;
+    e = table_slot(t, text, length, (uint32_t)hash_bytes(text, length, 0));
+    return e->text ? e->value : -1;
+}
+
+/* Adds a string that is not in the table; its bytes stay where they are. Returns OK or E_MEMORY. */
+static int table_add(Table *t, Pool *pool, const char *text, size_t length, int value) {
+    uint32_t hash = (uint32_t)hash_bytes(text, length, 0);
+    Entry *e;
+    if (length > UINT32_MAX) return E_MEMORY;
+    if (2 * t->used >= t->slots) {
+        Table bigger;
+        size_t i;
+        bigger.slots = t->slots ? 2 * t->slots : 512;
+        bigger.used = t->used;
+        bigger.entry = pool_take(pool, bigger.slots, sizeof *bigger.entry);
+        if (!bigger.entry) return E_MEMORY;
+        for (i = 0; i < t->slots; i++)
+            if (t->entry[i].text) *table_slot(&bigger, t->entry[i].text, t->entry[i].length, t->entry[i].hash) = t->entry[i];
+        *t = bigger;
+    }
+    e = table_slot(t, text, length, hash);
+    e->text = text; e->length = (uint32_t)length; e->hash = hash; e->value = value;
+    t->used++;
+    return OK;
+}
+
+/* ================================================================================================================
+ * The tokenizer
+ * ================================================================================================================ */
+typedef struct { const char *text; size_t length; f32 score; int type; } Piece;
+typedef struct { int left, right, id, rank; } Merge;                /* byte-level: left right -> id; id -1: a free slot */
+
+struct Tokenizer {
+    int kind, V;
+    Piece *piece;                           /* (V) */
+    Table ordinary, reserved;               /* NORMAL, USER_DEFINED, UNUSED | UNKNOWN, CONTROL, BYTE: two name spaces, as in the reference */
+    SpecialIds special;
+    int byte_id[256];                       /* the id of each byte, or -1 */
+    const char *file[2]; size_t file_length[2];     /* the model | vocab.json, merges.txt: written again as they were read */
+    /* SentencePiece */
+    int byte_fallback, whitespace_suffix, add_dummy_prefix, remove_extra_whitespaces, escape_whitespaces, has_unused, users;
+    size_t longest;                         /* bytes of the longest piece */
+    Piece *user;                            /* (users) user-defined pieces in order of their bytes */
+    const char *unk_surface; size_t unk_surface_length;     /* what an unknown piece is decoded to */
+    const unsigned char *trie; size_t trie_units;           /* normalisation rules: a double array of u32 ... */
+    const char *replacement; size_t replacement_bytes;      /* ... and what its values point to */
+    /* byte-level */
+    int roberta;
+    Merge *merge; size_t merge_slots;       /* open addressing by (left,right) */
+    int32_t byte_char[256];                 /* how vocab.json writes each byte */
+    int char_byte[0x144];                   /* and back; -1: no byte */
+};
+
+enum { BLANK_LENGTH = 3 };
+static const char blank[] = "\xe2\x96\x81";             /* U+2581, how SentencePiece writes a space */
+static const char replacement_char[] = "\xef\xbf\xbd";  /* U+FFFD */
+
+static int starts_with(const char *s, size_t n, const char *start, size_t length) { return n >= length && !memcmp(s, start, length); }
+
+/* fail() naming a piece; `where` holds as much of it as fits. */
+static int fail_piece(Error *err, int code, const char *what, const char *text, size_t length, long long got, long long wanted) {
+    char where[64];
+    if (length > sizeof where - 1) length = sizeof where - 1;
+    if (length) memcpy(where, text, length);
+    where[length] = 0;
+    return fail(err, code, what, where, got, wanted);
+}
+
+/* Frees what was taken after `after` (the mark behind an allocation of `size` bytes), and all of that allocation but `used` bytes. */
+static void keep_only(Pool *pool, PoolMark after, size_t size, size_t used) {
+    after.used -= (size - used) / 16 * 16;
+    pool_release(pool, after);
+}
+
+/* ================================================================================================================
+ * SentencePiece: the model file, a protocol buffer
+ * ================================================================================================================ */
+enum { VARINT = 0, FIXED64 = 1, BYTES = 2, FIXED32 = 5 };
+typedef struct { uint64_t number; int wire; uint64_t value; Reader body; } Field;
+
+static uint64_t read_varint(Reader *r) {
+    uint64_t v = 0;
+    int shift;
+    for (shift = 0; shift < 70; shift += 7) {
+        unsigned b = read_u8(r);
+        if (shift < 64) v |= (uint64_t)(b & 127) << shift;
+        if (b < 128) return v;
+    }
+    r->bad = 1;                             /* more than ten bytes */
+    return 0;
+}
+
+/* The next field of a message, of whatever type. 0 at the end or on bad bytes (then r->bad). */
+static int next_field(Reader *r, Field *f) {
+    uint64_t key;
+    const unsigned char *p;
+    if (r->bad || r->at == r->end) return 0;
+    key = read_varint(r);
+    f->number = key >> 3;
+    f->wire = (int)(key & 7);
+    f->value = 0;
+    f->body.at = f->body.end = NULL; f->body.bad = 0;
+    switch (f->wire) {
+    case VARINT: f->value = read_varint(r); break;
+    case FIXED64: f->value = read_u64(r); break;
+    case FIXED32: f->value = read_u32(r); break;
+    case BYTES:
+        f->value = read_varint(r);
+        p = read_bytes(r, f->value);
+        if (p) { f->body.at = p; f->body.end = p + f->value; }
+        break;
+    default: r->bad = 1;
+    }
+    if (!f->number || f->number > 0x1FFFFFFF) r->bad = 1;
+    return !r->bad;
+}
+
+static f32 f32_of_bits(uint32_t bits) { f32 x; memcpy(&x, &bits, sizeof x); return x; }
+static uint32_t bits_of_f32(f32 x) { uint32_t bits; memcpy(&bits, &x, sizeof bits); return bits; }
+
+/* A field whose wire type is not the expected one counts as unknown and is skipped, as everywhere in protocol buffers. */
+static int field_is(const Field *f, uint64_t number, int wire) { return f->number == number && f->wire == wire; }
+
+static int parse_piece(Reader r, Piece *p) {
+    Field f;
+    p->text = NULL; p->length = 0; p->score = 0; p->type = PIECE_NORMAL;
+    while (next_field(&r, &f)) {
+        if (field_is(&f, 1, BYTES)) { p->text = (const char *)f.body.at; p->length = (size_t)f.value; }
+        else if (field_is(&f, 2, FIXED32)) p->score = f32_of_bits((uint32_t)f.value);
+        else if (field_is(&f, 3, VARINT) && f.value >= PIECE_NORMAL && f.value <= PIECE_BYTE) p->type = (int)f.value;
+    }
+    return !r.bad;
+}
+
+typedef struct { const char *text; size_t length; } Text;
+typedef struct { int model_type; Text bos, eos, pad; } ModelNames;
+
+static Text field_text(const Field *f) { Text t; t.text = (const char *)f->body.at; t.length = (size_t)f->value; return t; }
+
+static int parse_trainer(Reader r, Tokenizer *t, ModelNames *names) {
+    Field f;
+    while (next_field(&r, &f)) {
+        if (field_is(&f, 3, VARINT) && f.value >= 1 && f.value <= 4) names->model_type = (int)f.value;
+        else if (field_is(&f, 24, VARINT)) t->whitespace_suffix = f.value != 0;
+        else if (field_is(&f, 35, VARINT)) t->byte_fallback = f.value != 0;
+        else if (field_is(&f, 44, BYTES)) { t->unk_surface = (const char *)f.body.at; t->unk_surface_length = (size_t)f.value; }
+        else if (f.wire == BYTES && f.value && f.number == 46) names->bos = field_text(&f);
+        else if (f.wire == BYTES && f.value && f.number == 47) names->eos = field_text(&f);
+        else if (f.wire == BYTES && f.value && f.number == 48) names->pad = field_text(&f);
+    }
+    return !r.bad;
+}
+
+/* The rules: u32 bytes of the double array, the array, then NUL-terminated replacements. *table: the bytes, if there are any. */
+static int parse_normalizer(Reader r, Tokenizer *t, Text *table) {
+    Field f;
+    while (next_field(&r, &f)) {
+        if (field_is(&f, 2, BYTES)) *table = field_text(&f);
+        else if (field_is(&f, 3, VARINT)) t->add_dummy_prefix = f.value != 0;
+        else if (field_is(&f, 4, VARINT)) t->remove_extra_whitespaces = f.value != 0;
+        else if (field_is(&f, 5, VARINT)) t->escape_whitespaces = f.value != 0;
+    }
+    return !r.bad;
+}
+
+static int set_rules(Tokenizer *t, Text table, Error *err) {
+    Reader r;
+    uint32_t bytes;
+    if (!table.length) return OK;
+    r.at = (const unsigned char *)table.text; r.end = r.at + table.length; r.bad = 0;
+    bytes = read_u32(&r);
+    t->trie = read_bytes(&r, bytes);
+    if (r.bad || bytes < 4 || bytes % 4 || r.at == r.end || r.end[-1] != 0)
+        return fail(err, E_FORMAT, "broken precompiled_charsmap", "SentencePiece model", 0, 0);
+    t->trie_units = bytes / 4;
+    t->replacement = (const char *)r.at;
+    t->replacement_bytes = (size_t)(r.end - r.at);
+    return OK;
+}
+
+/* The byte of a piece "<0x41>", or -1. Upper-case hexadecimal digits, as the reference writes them. */
+static int byte_of_piece(const Piece *p) {
+    static const char digit[] = "0123456789ABCDEF";
+    const char *high, *low;
+    if (p->length != 6 || memcmp(p->text, "<0x", 3) || p->text[5] != '>' || !p->text[3] || !p->text[4]) return -1;
+    high = strchr(digit, p->text[3]); low = strchr(digit, p->text[4]);
+    return high && low ? (int)((high - digit) * 16 + (low - digit)) : -1;
+}
+
+/* The reference's checks of one piece, then its places in the tables. */
+static int add_piece(Tokenizer *t, int id, Pool *pool, Error *err) {
+    const Piece *p = &t->piece[id];
+    int ordinary = p->type == PIECE_NORMAL || p->type == PIECE_USER_DEFINED || p->type == PIECE_UNUSED, byte;
+    Table *table = ordinary ? &t->ordinary : &t->reserved;
+    if (!p->length) return fail(err, E_FORMAT, "a piece is empty", "SentencePiece model", id, -1);
+    if (p->score != p->score) return fail_piece(err, E_NUMBER, "the score of a piece is not a number", p->text, p->length, id, id);
+    if (table_find(table, p->text, p->length) >= 0)
+        return fail_piece(err, E_FORMAT, "a piece is defined twice", p->text, p->length, id, table_find(table, p->text, p->length));
+    if (p->type == PIECE_UNKNOWN) {
+        if (t->special.unk >= 0) return fail_piece(err, E_FORMAT, "there are two unknown pieces", p->text, p->length, id, t->special.unk);
+        t->special.unk = id;
+    } else if (p->type == PIECE_BYTE) {
+        byte = byte_of_piece(p);
+        if (!t->byte_fallback || byte < 0) return fail_piece(err, E_FORMAT, t->byte_fallback ? "not a byte piece" :
+                                                             "a byte piece without byte_fallback", p->text, p->length, 0, 0);
+        t->byte_id[byte] = id;
+    } else if (p->type == PIECE_USER_DEFINED) t->users++;
+    else if (p->type == PIECE_UNUSED) t->has_unused = 1;
+    if (p->length > t->longest) t->longest = p->length;
+    if (table_add(table, pool, p->text, p->length, id)) return fail(err, E_MEMORY, "not enough memory", "SentencePiece model", 0, 0);
+    return OK;
+}
+
+static int compare_text(const void *a, const void *b) {
+    const Piece *p = a, *q = b;
+    size_t n = p->length < q->length ? p->length : q->length;
+    int order = memcmp(p->text, q->text, n);
+    return order ? order : (p->length > q->length) - (p->length < q->length);
+}
+
+/* Tables over pieces; user-defined ones sorted, so that prefixes of a text can be found. */
+static int index_pieces(Tokenizer *t, Pool *pool, Error *err) {
+    int i, n = 0;
+    for (i = 0; i < t->V; i++) { int code = add_piece(t, i, pool, err); if (code) return code; }
+    if (t->special.unk < 0) return fail(err, E_MISSING, "there is no unknown piece", "SentencePiece model", 0, 0);
+    for (i = 0; i < 256 && t->byte_fallback; i++)
+        if (t->byte_id[i] < 0) return fail(err, E_MISSING, "byte_fallback without a piece for each byte; missing", "SentencePiece model", i, -1);
+    if (!t->users) return OK;
+    t->user = pool_take(pool, (size_t)t->users, sizeof *t->user);
+    if (!t->user) return fail(err, E_MEMORY, "not enough memory", "SentencePiece model", 0, 0);
+    for (i = 0; i < t->V; i++) if (t->piece[i].type == PIECE_USER_DEFINED) t->user[n++] = t->piece[i];
+    qsort(t->user, (size_t)n, sizeof *t->user, compare_text);
+    return OK;
+}
+
+static int control_id(const Tokenizer *t, Text name) {
+    int id = tokenizer_find(t, name.text, name.length);
+    return id >= 0 && t->piece[id].type == PIECE_CONTROL ? id : -1;
+}
+
+/* All fields of the model except the pieces, whose number is counted; then the pieces. */
+static int parse_model(Tokenizer *t, ModelNames *names, Pool *pool, Error *err) {
+    Reader start, r;
+    Field f;
+    Text rules = { NULL, 0 }, back = { NULL, 0 };
+    size_t pieces = 0;
+    Tokenizer unused;                       /* flags of the denormaliser go nowhere */
+    start.at = (const unsigned char *)t->file[0]; start.end = start.at + t->file_length[0]; start.bad = 0;
+    for (r = start; next_field(&r, &f); ) {
+        int good = 1;
+        if (field_is(&f, 1, BYTES)) { pieces++; if (f.value < 3) return fail(err, E_FORMAT, "a piece is empty", "SentencePiece model", (long long)pieces - 1, -1); }
+        else if (field_is(&f, 2, BYTES)) good = parse_trainer(f.body, t, names);
+        else if (field_is(&f, 3, BYTES)) good = parse_normalizer(f.body, t, &rules);
+        else if (field_is(&f, 5, BYTES)) good = parse_normalizer(f.body, &unused, &back);
+        if (!good) return fail(err, E_FORMAT, "bad bytes in the specifications", "SentencePiece model", 0, 0);
+    }
+    if (r.bad || !pieces) return fail(err, E_FORMAT, "not a SentencePiece model, or cut short", "SentencePiece model", 0, 0);
+    if (names->model_type != 2) return fail(err, E_UNSUPPORTED, names->model_type == 1 ? "SentencePiece model_type unigram" :
+        names->model_type == 3 ? "SentencePiece model_type word" : "SentencePiece model_type char", "SentencePiece model", 0, 0);
+    if (back.length) return fail(err, E_UNSUPPORTED, "denormalizer_spec", "SentencePiece model", 0, 0);
+    if (pieces > INT_MAX / 2) return fail(err, E_RANGE, "too many pieces", "SentencePiece model", 0, 0);
+    if (set_rules(t, rules, err)) return E_FORMAT;
+    t->V = (int)pieces;
+    t->piece = pool_take(pool, pieces, sizeof *t->piece);
+    if (!t->piece) return fail(err, E_MEMORY, "not enough memory", "SentencePiece model", 0, 0);
+    pieces = 0;
+    for (r = start; next_field(&r, &f); )
+        if (field_is(&f, 1, BYTES) && !parse_piece(f.body, &t->piece[pieces++]))
+            return fail(err, E_FORMAT, "bad bytes in a piece", "SentencePiece model", (long long)pieces - 1, -1);
+    return index_pieces(t, pool, err);
+}
+
+static Tokenizer *new_tokenizer(int kind, Pool *pool) {
+    Tokenizer *t = pool_take(pool, 1, sizeof *t);
+    int i;
+    if (!t) return NULL;
+    t->kind = kind;
+    t->special.bos = t->special.eos = t->special.unk = t->special.pad = -1;
+    for (i = 0; i < 256; i++) t->byte_id[i] = -1;
+    return t;
+}
+
+Tokenizer *tokenizer_sentencepiece(const void *bytes, size_t n, Pool *pool, Error *err) {
+    Tokenizer *t = new_tokenizer(TOKENIZER_SENTENCEPIECE, pool);
+    ModelNames names = { 1, { "<s>", 3 }, { "</s>", 4 }, { "<pad>", 5 } };
+    if (t) t->file[0] = pool_text(pool, bytes, n);
+    if (!t || !t->file[0]) { fail(err, E_MEMORY, "not enough memory", "SentencePiece model", 0, 0); return NULL; }
+    t->file_length[0] = n;
+    t->add_dummy_prefix = t->remove_extra_whitespaces = t->escape_whitespaces = 1;      /* the defaults of proto2 */
+    t->unk_surface = " \xe2\x81\x87 ";
+    t->unk_surface_length = 5;
+    if (parse_model(t, &names, pool, err)) return NULL;
+    t->special.bos = control_id(t, names.bos);
+    t->special.eos = control_id(t, names.eos);
+    t->special.pad = control_id(t, names.pad);
+    return t;
+}
+
+/* ================================================================================================================
+ * SentencePiece: normalisation
+ * ================================================================================================================ */
+
+/* Length of the longest user-defined piece that s (n bytes) begins with, or 0: byte by byte, the range of sorted pieces that
+ * agree so far narrows; its first piece is the shortest. */
+static size_t user_prefix(const Tokenizer *t, const char *s, size_t n) {
+    int low = 0, high = t->users;
+    size_t depth, found = 0;
+    for (depth = 0; depth < n && low < high; depth++) {
+        int edge[2], side;
+        for (side = 0; side < 2; side++) {  /* the first piece whose byte is >= s[depth], then > */
+            int a = low, b = high;
+            while (a < b) {
+                int middle = a + (b - a) / 2;
+                int byte = (unsigned char)t->user[middle].text[depth];
+                if (byte < (unsigned char)s[depth] + side) a = middle + 1; else b = middle;
+            }
+            edge[side] = a;
+        }
+        low = edge[0]; high = edge[1];
+        if (low < high && t->user[low].length == depth + 1) { found = depth + 1; low++; }
+    }
+    return found;
+}
+
+static uint32_t trie_unit(const Tokenizer *t, size_t i) {
+    const unsigned char *p = t->trie + 4 * i;
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+static size_t trie_offset(uint32_t unit) { return (size_t)(unit >> 10) << ((unit & 0x200) >> 6); }
+
+/* Longest key of the double array (darts-clone) that s begins with: its length, its value in *value; 0 if there is none. */
+static size_t trie_prefix(const Tokenizer *t, const char *s, size_t n, size_t *value) {
+    size_t at, i, found = 0;
+    if (!t->trie_units) return 0;
+    at = trie_offset(trie_unit(t, 0));
+    for (i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)s[i];
+        uint32_t unit;
+        at ^= c;
+        if (at >= t->trie_units) break;
+        unit = trie_unit(t, at);
+        if ((unit & 0x800000FFu) != c) break;
+        at ^= trie_offset(unit);
+        if (at >= t->trie_units) break;
+        if (unit & 0x100) {                 /* a key ends here; its value is the child for label 0 */
+            size_t v = trie_unit(t, at) & 0x7FFFFFFF;
+            if (v < t->replacement_bytes) { found = i + 1; *value = v; }
+        }
+    }
+    return found;
+}
+
+/* What the start of s (n > 0 bytes) becomes: a user-defined piece stays, a rule replaces, a character stays, a bad byte is U+FFFD.
+ * Returns how many bytes are used up. */
+static size_t normal_prefix(const Tokenizer *t, const char *s, size_t n, Text *out) {
+    int32_t code;
+    size_t value = 0, length = t->users ? user_prefix(t, s, n) : 0;
+    out->text = s;
+    out->length = length;
+    if (length) return length;
+    length = trie_prefix(t, s, n, &value);
+    if (length) {
+        out->text = t->replacement + value;
+        out->length = strlen(out->text);    /* set_rules saw a final NUL */
+        return length;
+    }
+    length = (size_t)utf8_decode(s, n, &code);
+    out->length = length;
+    if (code < 0) { out->text = replacement_char; out->length = 3; }
+    return length;
+}
+
+static size_t put(char *out, size_t at, const char *text, size_t n) {
+    if (out) memcpy(out + at, text, n);
+    return at + n;
+}
+
+/* Normal form of text in out; returns its length. out NULL only measures (trailing spaces included: an upper bound). */
+static size_t normalise(const Tokenizer *t, const char *text, size_t n, char *out) {
+    const char *space = t->escape_whitespaces ? blank : " ";
+    size_t at = 0, length = 0, i, width = t->escape_whitespaces ? BLANK_LENGTH : 1;
+    int after_space = t->remove_extra_whitespaces;
+    Text p;
+    if (t->remove_extra_whitespaces)
+        while (at < n) {
+            size_t used = normal_prefix(t, text + at, n - at, &p);
+            if (p.length != 1 || p.text[0] != ' ') break;
+            at += used;
+        }
+    if (at == n) return 0;
+    if (t->add_dummy_prefix && !t->whitespace_suffix) length = put(out, length, space, width);
+    while (at < n) {
+        at += normal_prefix(t, text + at, n - at, &p);
+        while (after_space && p.length && p.text[0] == ' ') { p.text++; p.length--; }
+        for (i = 0; i < p.length; i++)
+            length = p.text[i] == ' ' ? put(out, length, space, width) : put(out, length, p.text + i, 1);
+        if (p.length) after_space = p.text[p.length - 1] == ' ';
+        if (!t->remove_extra_whitespaces) after_space = 0;
+    }
+    if (t->remove_extra_whitespaces && out)
+        while (length >= width && !memcmp(out + length - width, space, width)) length -= width;
+    if (t->add_dummy_prefix && t->whitespace_suffix) length = put(out, length, space, width);
+    return length;
+}
+
+/* ================================================================================================================
+ * Merging: the same machine for both kinds
+ * ================================================================================================================ */
+enum { FROZEN = -2 };
+typedef struct { size_t at, length; int previous, next, id; } Symbol;      /* length 0: merged into its left neighbour */
+typedef struct { f32 score; int left, id; size_t length; } Candidate;      /* symbol `left` with the next one would be piece id */
+typedef struct {
+    const Tokenizer *t;
+    const char *text;
+    Symbol *symbol; int symbols, room;
+    Candidate *heap; int waiting;           /* the best is heap[0]: higher score, then further left */
+    size_t *split;                          /* (V) where an unused piece was last put together; NULL without unused pieces */
+} Bpe;
+
+/* Room for `symbols` symbols. Of n symbols n - 1 pairs can wait at first, and each of at most n - 1 merges takes one and adds two. */
+static int bpe_room(Bpe *b, size_t symbols, Pool *pool) {
+    if (symbols <= (size_t)b->room) return OK;
+    if (symbols > INT_MAX / 4) return E_MEMORY;
+    if (symbols < 2 * (size_t)b->room) symbols = 2 * (size_t)b->room;
+    if (symbols < 64) symbols = 64;
+    b->symbol = pool_take(pool, symbols, sizeof *b->symbol);
+    b->heap = pool_take(pool, 2 * symbols, sizeof *b->heap);
+    b->room = b->symbol && b->heap ? (int)symbols : 0;
+    return b->room ? OK : E_MEMORY;
+}
+
+static int better(const Candidate *a, const Candidate *b) { return a->score > b->score || (a->score == b->score && a->left < b->left); }
+
+static void heap_push(Bpe *b, Candidate c) {
+    int i = b->waiting++;
+    for (; i > 0 && better(&c, &b->heap[(i - 1) / 2]); i = (i - 1) / 2) b->heap[i] = b->heap[(i - 1) / 2];
+    b->heap[i] = c;
+}
+
+static Candidate heap_pop(Bpe *b) {
+    Candidate best = b->heap[0], c = b->heap[--b->waiting];
+    int i = 0, child;
+    for (; (child = 2 * i + 1) < b->waiting; i = child) {
+        if (child + 1 < b->waiting && better(&b->heap[child + 1], &b->heap[child])) child++;
+        if (!better(&b->heap[child], &c)) break;
+        b->heap[i] = b->heap[child];
+    }
+    b->heap[i] = c;
+    return best;
+}
+
+static size_t merge_hash(int left, int right) {
+    uint64_t h = ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) * 0x9E3779B97F4A7C15u;
+    return (size_t)(h >> 32 ^ h >> 15);
+}
+
+static Merge *merge_slot(const Tokenizer *t, int left, int right) {
+    size_t i = merge_hash(left, right) & (t->merge_slots - 1);
+    while (t->merge[i].id >= 0 && (t->merge[i].left != left || t->merge[i].right != right)) i = (i + 1) & (t->merge_slots - 1);
+    return &t->merge[i];
+}
+
+/* Puts symbol `left` and the one behind it on the heap, if they can merge. SentencePiece needs no list of merges: any two symbols that
+ * spell a piece can. Byte-level BPE has the list; merge number r counts as a score of -r. */
+static void propose(Bpe *b, int left) {
+    const Tokenizer *t = b->t;
+    const Symbol *s = &b->symbol[left], *next;
+    Candidate c;
+    if (left < 0 || s->next < 0) return;
+    next = &b->symbol[s->next];
+    c.left = left;
+    c.length = s->length + next->length;
+    if (t->kind == TOKENIZER_BYTELEVEL) {
+        const Merge *m = merge_slot(t, s->id, next->id);
+        c.id = m->id;
+        c.score = -(f32)m->rank;
+        if (m->id < 0) return;
+    } else {
+        if (s->id == FROZEN || next->id == FROZEN || c.length > t->longest) return;
+        c.id = table_find(&t->ordinary, b->text + s->at, c.length);
+        if (c.id < 0) return;
+        c.score = t->piece[c.id].score;
+        if (t->piece[c.id].type == PIECE_UNUSED) b->split[c.id] = s->length;
+    }
+    heap_push(b, c);
+}
+
+/* Merges b->symbols symbols, best first, until nothing can merge. */
+static void bpe_merge(Bpe *b) {
+    int i;
+    b->waiting = 0;
+    for (i = 0; i < b->symbols; i++) {
+        b->symbol[i].previous = i - 1;
+        b->symbol[i].next = i + 1 < b->symbols ? i + 1 : -1;
+    }
+    for (i = 0; i + 1 < b->symbols; i++) propose(b, i);
+    while (b->waiting) {
+        Candidate c = heap_pop(b);
+        Symbol *s = &b->symbol[c.left], *gone;
+        /* Symbols only grow, so a pair of this place and length is still the pair that was proposed. */
+        if (!s->length || s->next < 0 || s->length + b->symbol[s->next].length != c.length) continue;
+        gone = &b->symbol[s->next];
+        s->length = c.length;
+        s->id = c.id;
+        s->next = gone->next;
+        gone->length = 0;
+        if (s->next >= 0) b->symbol[s->next].previous = c.left;
+        propose(b, s->previous);
+        propose(b, c.left);
+    }
+}
+
+/* ================================================================================================================
+ * Encoding
+ * ================================================================================================================ */
+
+/* Adds the id of a finished symbol; an unknown one becomes its bytes, or joins the unknown one before it. */
+static int put_piece(const Tokenizer *t, const char *text, size_t length, int *ids, int count) {
+    size_t i;
+    int id = tokenizer_find(t, text, length);
+    if (id < 0) id = t->special.unk;
+    if (t->piece[id].type != PIECE_UNKNOWN) ids[count++] = id;
+    else if (t->byte_fallback) for (i = 0; i < length; i++) ids[count++] = t->byte_id[(unsigned char)text[i]];
+    else if (!count || ids[count - 1] != id) ids[count++] = id;
+    return count;
+}
+
+/* The same for text[from..to), which may be an unused piece: that falls apart into what it was made of, and so on. The heap is
+ * empty by now; its memory keeps the ends that wait. */
+static int put_unused(const Bpe *b, size_t from, size_t to, int *ids, int count) {
+    Candidate *stack = b->heap;
+    int depth = 0;
+    for (;;) {
+        int id = tokenizer_find(b->t, b->text + from, to - from);
+        if (id >= 0 && b->t->piece[id].type == PIECE_UNUSED && b->split[id]) {
+            stack[depth++].length = to;
+            to = from + b->split[id];
+            continue;
+        }
+        count = put_piece(b->t, b->text + from, to - from, ids, count);
+        if (!depth) return count;
+        from = to;
+        to = stack[--depth].length;
+    }
+}
+
+static int encode_sentencepiece(const Tokenizer *t, const char *text, size_t n, Pool *pool, int **ids, int *count) {
+    size_t bound = normalise(t, text, n, NULL), at, length;
+    PoolMark after;
+    char *normal;
+    Bpe b;
+    int i;
+    memset(&b, 0, sizeof b);
+    if (bound > INT_MAX / 4) return E_MEMORY;
+    *ids = pool_take(pool, bound + 1, sizeof **ids);    /* a symbol has at least one byte, an unknown one becomes its bytes */
+    after = pool_mark(pool);
+    normal = pool_take(pool, bound + 1, 1);
+    if (!*ids || !normal || bpe_room(&b, bound, pool)) return E_MEMORY;
+    if (t->has_unused && !(b.split = pool_take(pool, (size_t)t->V, sizeof *b.split))) return E_MEMORY;
+    length = normalise(t, text, n, normal);
+    b.t = t;
+    b.text = normal;
+    for (at = 0; at < length; ) {           /* one symbol per character; a user-defined piece is one that never merges */
+        Symbol *s = &b.symbol[b.symbols++];
+        int32_t code;
+        s->at = at;
+        s->length = t->users ? user_prefix(t, normal + at, length - at) : 0;
+        s->id = s->length ? FROZEN : -1;
+        if (!s->length) s->length = (size_t)utf8_decode(normal + at, length - at, &code);
+        at += s->length;
+    }
+    bpe_merge(&b);
+    for (i = 0; i >= 0 && i < b.symbols; i = b.symbol[i].next)
+        *count = t->has_unused ? put_unused(&b, b.symbol[i].at, b.symbol[i].at + b.symbol[i].length, *ids, *count) :
+                                 put_piece(t, normal + b.symbol[i].at, b.symbol[i].length, *ids, *count);
+    keep_only(pool, after, (bound + 1) * sizeof **ids, (size_t)*count * sizeof **ids);
+    return OK;
+}
+
+static int encode_bytelevel(const Tokenizer *t, const char *text, size_t n, Pool *pool, int **ids, int *count) {
+    size_t at, length, i;
+    PoolMark after;
+    Bpe b;
+    int s;
+    memset(&b, 0, sizeof b);
+    if (n > INT_MAX / 4) return E_MEMORY;
+    *ids = pool_take(pool, n + 1, sizeof **ids);
+    after = pool_mark(pool);
+    if (!*ids) return E_MEMORY;
+    b.t = t;
+    for (at = 0; at < n; at += length) {
+        length = pretoken(text + at, n - at);
+        if (bpe_room(&b, length, pool)) return E_MEMORY;
+        b.symbols = 0;
+        for (i = 0; i < length; i++) {
+            int id = t->byte_id[(unsigned char)text[at + i]];
+            if (id < 0) id = t->special.unk;
+            if (id < 0) continue;           /* neither the byte nor <unk> is in the vocabulary: dropped, as in the reference */
+            b.symbol[b.symbols].length = 1;
+            b.symbol[b.symbols++].id = id;
+        }
+        bpe_merge(&b);
+        for (s = 0; s >= 0 && s < b.symbols; s = b.symbol[s].next) (*ids)[(*count)++] = b.symbol[s].id;
+    }
+    keep_only(pool, after, (n + 1) * sizeof **ids, (size_t)*count * sizeof **ids);
+    return OK;
+}
+
+int tokenizer_encode(const Tokenizer *t, const char *text, size_t n, Pool *pool, int **ids, int *count) {
+    *ids = NULL;
+    *count = 0;
+    return t->kind == TOKENIZER_BYTELEVEL ? encode_bytelevel(t, text, n, pool, ids, count) : encode_sentencepiece(t, text, n, pool, ids, count);
+}
+
+/* ================================================================================================================
+ * Decoding
+ * ================================================================================================================ */
+
+/* Length of the malformed sequence at s: the longest start of a well-formed one (Unicode's maximal subpart), at least 1. */
+static size_t malformed(const char *s, size_t n) {
+    const unsigned char *p = (const unsigned char *)s;
+    size_t i, wanted = p[0] >= 0xC2 && p[0] <= 0xDF ? 2 : p[0] >= 0xE0 && p[0] <= 0xEF ? 3 : p[0] >= 0xF0 && p[0] <= 0xF4 ? 4 : 1;
+    for (i = 1; i < wanted && i < n; i++) {
+        unsigned low = 0x80, high = 0xBF;
+        if (i == 1 && p[0] == 0xE0) low = 0xA0;         /* overlong */
+        if (i == 1 && p[0] == 0xED) high = 0x9F;        /* surrogates */
+        if (i == 1 && p[0] == 0xF0) low = 0x90;         /* overlong */
+        if (i == 1 && p[0] == 0xF4) high = 0x8F;        /* above U+10FFFF */
+        if (p[i] < low || p[i] > high) break;
+    }
+    return i;
+}
+
+/* Appends bytes as valid UTF-8. each: every malformed byte becomes U+FFFD (SentencePiece), else every malformed sequence does. */
+static size_t put_valid(char *out, size_t at, const char *s, size_t n, int each) {
+    size_t i, length;
+    for (i = 0; i < n; i += length) {
+        int32_t code;
+        length = (size_t)utf8_decode(s + i, n - i, &code);
+        if (code >= 0) { at = put(out, at, s + i, length); continue; }
+        if (!each) length = malformed(s + i, n - i);
+        at = put(out, at, replacement_char, 3);
+    }
+    return at;
+}
+
+/* Control pieces are nothing, byte pieces the bytes of characters, U+2581 a space; the first piece loses the space of the dummy prefix
+ * (all leading pieces one each, if the normaliser removes extra spaces). bytes: scratch for the longest run of byte pieces. */
+static size_t decode_sentencepiece(const Tokenizer *t, const int *ids, int count, char *out, char *bytes) {
+    size_t at = 0, run = 0, k;
+    int i, start = 1, stripped = 0;
+    for (i = 0; i < count; i++) {
+        const Piece *p = &t->piece[ids[i]];
+        Text s = { p->text, p->length };
+        if (p->type == PIECE_BYTE) { bytes[run++] = (char)byte_of_piece(p); continue; }
+        at = put_valid(out, at, bytes, run, 1);
+        run = 0;
+        if (stripped || at) start = 0;
+        stripped = 0;
+        if (p->type == PIECE_CONTROL) continue;
+        if (p->type == PIECE_UNKNOWN) { at = put(out, at, t->unk_surface, t->unk_surface_length); continue; }
+        if (start && (t->add_dummy_prefix || t->remove_extra_whitespaces) && starts_with(s.text, s.length, blank, BLANK_LENGTH)) {
+            s.text += BLANK_LENGTH; s.length -= BLANK_LENGTH;
+            stripped = !t->remove_extra_whitespaces;
+        }
+        for (k = 0; k < s.length; )
+            if (starts_with(s.text + k, s.length - k, blank, BLANK_LENGTH)) { at = put(out, at, " ", 1); k += BLANK_LENGTH; }
+            else at = put(out, at, s.text + k++, 1);
+    }
+    return put_valid(out, at, bytes, run, 1);
+}
+
+/* The bytes that a token of vocab.json stands for; a token with any character that stands for no byte is its own UTF-8. */
+static size_t put_token(const Tokenizer *t, const Piece *p, char *out, size_t at) {
+    size_t i, length, begin = at;
+    for (i = 0; i < p->length; i += length) {
+        int32_t code;
+        length = (size_t)utf8_decode(p->text + i, p->length - i, &code);
+        if (code < 0 || code >= 0x144 || t->char_byte[code] < 0) return put(out, begin, p->text, p->length);
+        out[at++] = (char)t->char_byte[code];
+    }
+    return at;
+}
+
+int tokenizer_decode(const Tokenizer *t, const int *ids, int count, Pool *pool, char **text, size_t *length) {
+    size_t bound = 0, n = 0;
+    PoolMark after;
+    char *bytes;
+    int i;
+    *text = NULL;
+    *length = 0;
+    for (i = 0; i < count; i++) {           /* text, with every byte as U+FFFD at worst */
+        size_t more;
+        if (ids[i] < 0 || ids[i] >= t->V) return E_RANGE;
+        more = t->piece[ids[i]].type == PIECE_UNKNOWN ? t->unk_surface_length : t->piece[ids[i]].length;
+        if (more > (SIZE_MAX / 4 - bound)) return E_MEMORY;
+        bound += more;
+    }
+    *text = pool_take(pool, 3 * bound + 1, 1);
+    after = pool_mark(pool);
+    bytes = pool_take(pool, bound + 1, 1);
+    if (!*text || !bytes) return E_MEMORY;
+    if (t->kind == TOKENIZER_SENTENCEPIECE) *length = decode_sentencepiece(t, ids, count, *text, bytes);
+    else {
+        for (i = 0; i < count; i++)
+            if (t->piece[ids[i]].type == PIECE_NORMAL) n = put_token(t, &t->piece[ids[i]], bytes, n);
+        *length = put_valid(*text, 0, bytes, n, 0);
+    }
+    (*text)[*length] = 0;
+    keep_only(pool, after, 3 * bound + 1, *length + 1);
+    return OK;
+}
+
+/* ================================================================================================================
+ * Byte-level BPE: vocab.json and merges.txt
+ * ================================================================================================================ */
+
+/* Printable Latin-1 characters stand for themselves, the other 68 bytes for U+0100, U+0101, ... in order. */
+static void byte_alphabet(int32_t byte_char[256], int char_byte[0x144]) {
+    int b, next = 0x100;
+    for (b = 0; b < 0x144; b++) char_byte[b] = -1;
+    for (b = 0; b < 256; b++) {
+        int printable = (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE;
+        byte_char[b] = printable ? b : next++;
+        char_byte[byte_char[b]] = b;
+    }
+}
+
+static int load_vocab(Tokenizer *t, const Json *root, Pool *pool, Error *err) {
+    const Json *j;
+    int i;
+    if (root->type != JSON_OBJECT || !root->count) return fail(err, E_FORMAT, "not an object of tokens and ids", "vocab.json", 0, 0);
+    if (root->count > INT_MAX / 4) return fail(err, E_RANGE, "too many tokens", "vocab.json", 0, 0);
+    t->V = (int)root->count;
+    t->piece = pool_take(pool, root->count, sizeof *t->piece);
+    if (!t->piece) return fail(err, E_MEMORY, "not enough memory", "vocab.json", 0, 0);
+    for (j = root->child; j; j = j->next) {
+        if (j->type != JSON_NUMBER || !(j->number >= 0) || j->number > 2147483647.0 || j->number != (double)(long)j->number)
+            return fail_piece(err, E_FORMAT, "vocab.json: the id of a token is not a number", j->key, j->key_length, 0, 0);
+        if (j->number >= t->V) return fail_piece(err, E_UNSUPPORTED, "vocab.json: ids with holes", j->key, j->key_length, (long long)j->number, t->V - 1);
+        i = (int)j->number;
+        if (t->piece[i].type) return fail_piece(err, E_FORMAT, "vocab.json: two tokens have one id", j->key, j->key_length, i, i);
+        if (!j->key_length) return fail(err, E_FORMAT, "a token is empty", "vocab.json", i, -1);
+        if (table_find(&t->ordinary, j->key, j->key_length) >= 0)
+            return fail_piece(err, E_FORMAT, "vocab.json: a token stands there twice", j->key, j->key_length, i, -1);
+        t->piece[i].text = j->key;
+        t->piece[i].length = j->key_length;
+        t->piece[i].type = PIECE_NORMAL;
+        if (table_add(&t->ordinary, pool, j->key, j->key_length, i)) return fail(err, E_MEMORY, "not enough memory", "vocab.json", 0, 0);
+    }
+    for (i = 0; i < 256; i++) {
+        char c[4];
+        t->byte_id[i] = table_find(&t->ordinary, c, (size_t)utf8_encode(c, t->byte_char[i]));
+    }
+    return OK;
+}
+
+/* One line "left right": both and their union are tokens. A pair that comes twice counts where it comes last. */
+static int load_merge(Tokenizer *t, const char *s, size_t n, int rank, int line, Pool *pool, Error *err) {
+    const char *gap = memchr(s, ' ', n);
+    size_t left = gap ? (size_t)(gap - s) : 0;
+    PoolMark mark = pool_mark(pool);
+    char *both;
+    Merge m, *slot;
+    if (!left || left + 1 == n || memchr(gap + 1, ' ', n - left - 1))
+        return fail_piece(err, E_FORMAT, "merges.txt: a line is not two tokens", s, n, line, -1);
+    both = pool_text(pool, s, n);
+    if (!both) return fail(err, E_MEMORY, "not enough memory", "merges.txt", 0, 0);
+    memmove(both + left, both + left + 1, n - left - 1);
+    m.left = table_find(&t->ordinary, s, left);
+    m.right = table_find(&t->ordinary, gap + 1, n - left - 1);
+    m.id = table_find(&t->ordinary, both, n - 1);
+    m.rank = rank;
+    pool_release(pool, mark);
+    if (m.left < 0 || m.right < 0 || m.id < 0)
+        return fail_piece(err, E_MISSING, "merges.txt names a token that vocab.json does not have", s, n, line, -1);
+    slot = merge_slot(t, m.left, m.right);
+    *slot = m;
+    return OK;
+}
+
+static int load_merges(Tokenizer *t, const char *s, size_t n, Pool *pool, Error *err) {
+    const char *end = s + n, *p, *stop;
+    size_t lines = 1, i;
+    int rank = 0, line = 0, blank_line = 0;
+    for (p = s; p < end; p++) lines += *p == '\n';
+    if (lines > (1 << 24)) return fail(err, E_RANGE, "too many merges", "merges.txt", (long long)lines, 1 << 24);    /* ranks are exact as floats */
+    for (t->merge_slots = 16; t->merge_slots < 2 * lines; ) t->merge_slots *= 2;
+    t->merge = pool_take(pool, t->merge_slots, sizeof *t->merge);
+    if (!t->merge) return fail(err, E_MEMORY, "not enough memory", "merges.txt", 0, 0);
+    for (i = 0; i < t->merge_slots; i++) t->merge[i].id = -1;
+    for (p = s; p < end; p = stop + (stop < end)) {
+        size_t length;
+        int code;
+        stop = memchr(p, '\n', (size_t)(end - p));
+        if (!stop) stop = end;
+        length = (size_t)(stop - p);
+        if (length && p[length - 1] == '\r') length--;
+        line++;
+        if (starts_with(p, length, "#version", 8)) continue;
+        if (!length) { blank_line = line; continue; }
+        if (blank_line) return fail(err, E_FORMAT, "an empty line", "merges.txt", blank_line, -1);
+        code = load_merge(t, p, length, rank++, line, pool, err);
+        if (code) return code;
+    }
+    return OK;
+}
+
+static int find_text(const Tokenizer *t, const char *text) { return table_find(&t->ordinary, text, strlen(text)); }
+
+/* The vocabulary says whose it is; its special tokens do not take part in decoding. */
+static void bytelevel_specials(Tokenizer *t) {
+    static const char *const control[] = { "<s>", "<pad>", "</s>", "<mask>" };
+    size_t i;
+    t->roberta = find_text(t, "<s>") == 0 && find_text(t, "</s>") == 2;
+    t->special.unk = find_text(t, "<unk>");
+    if (t->special.unk >= 0) t->piece[t->special.unk].type = PIECE_UNKNOWN;
+    if (t->roberta) {
+        t->special.bos = 0;
+        t->special.eos = 2;
+        t->special.pad = find_text(t, "<pad>");
+        for (i = 0; i < sizeof control / sizeof *control; i++)
+            if (find_text(t, control[i]) >= 0) t->piece[find_text(t, control[i])].type = PIECE_CONTROL;
+    } else {
+        int end = find_text(t, "<|endoftext|>");
+        t->special.bos = t->special.eos = end;
+        if (t->special.unk < 0) t->special.unk = end;
+        if (end >= 0) t->piece[end].type = PIECE_CONTROL;
+    }
+}
+
+Tokenizer *tokenizer_bytelevel(const void *vocab, size_t vocab_n, const void *merges, size_t merges_n, Pool *pool, Error *err) {
+    Tokenizer *t = new_tokenizer(TOKENIZER_BYTELEVEL, pool);
+    const Json *root;
+    if (t) { t->file[0] = pool_text(pool, vocab, vocab_n); t->file[1] = pool_text(pool, merges, merges_n); }
+    if (!t || !t->file[0] || !t->file[1]) { fail(err, E_MEMORY, "not enough memory", "vocab.json", 0, 0); return NULL; }
+    t->file_length[0] = vocab_n;
+    t->file_length[1] = merges_n;
+    byte_alphabet(t->byte_char, t->char_byte);
+    root = json_parse(t->file[0], vocab_n, pool, err);
+    if (!root || load_vocab(t, root, pool, err) || load_merges(t, t->file[1], merges_n, pool, err)) return NULL;
+    bytelevel_specials(t);
+    return t;
+}
+
+/* ================================================================================================================
+ * Questions, and writing
+ * ================================================================================================================ */
+int tokenizer_size(const Tokenizer *t) { return t->V; }
+int tokenizer_kind(const Tokenizer *t) { return t->kind; }
+SpecialIds tokenizer_specials(const Tokenizer *t) { return t->special; }
+
+void tokenizer_template(const Tokenizer *t, int *before, int *after) {
+    *before = t->kind == TOKENIZER_SENTENCEPIECE ? t->special.bos >= 0 : t->roberta;
+    *after = t->kind == TOKENIZER_BYTELEVEL && t->roberta;
+}
+
+const char *tokenizer_piece(const Tokenizer *t, int id, size_t *length) {
+    if (length) *length = id < 0 || id >= t->V ? 0 : t->piece[id].length;
+    return id < 0 || id >= t->V ? NULL : t->piece[id].text;
+}
+
+int tokenizer_find(const Tokenizer *t, const char *piece, size_t length) {
+    int id = table_find(&t->reserved, piece, length);
+    return id >= 0 ? id : table_find(&t->ordinary, piece, length);
+}
+
+int tokenizer_write_sentencepiece(const Tokenizer *t, Buffer *model) {
+    if (t->kind != TOKENIZER_SENTENCEPIECE) return E_ARGUMENT;
+    buffer_bytes(model, t->file[0], t->file_length[0]);
+    return model->failed ? E_MEMORY : OK;
+}
+
+int tokenizer_write_bytelevel(const Tokenizer *t, Buffer *vocab_json, Buffer *merges_txt) {
+    if (t->kind != TOKENIZER_BYTELEVEL) return E_ARGUMENT;
+    buffer_bytes(vocab_json, t->file[0], t->file_length[0]);
+    buffer_bytes(merges_txt, t->file[1], t->file_length[1]);
+    return vocab_json->failed || merges_txt->failed ? E_MEMORY : OK;
+}
+
+/* ================================================================================================================
+ * Training: words with their counts; again and again the most frequent pair of symbols becomes a symbol
+ * ================================================================================================================ */
+enum { WORD_BYTES = 256,                    /* longer words are counted in pieces: no natural word is, and one visit stays short */
+       BARRIER = -1 };                      /* stands in a word where nothing may merge: a character that gets no piece */
+typedef struct { const char *text; size_t bytes; int64_t count; int *symbol; int symbols; } Word;
+typedef struct { const char *text; size_t bytes; int chars; } Unit;    /* a symbol: a character, or a merge of two */
+typedef struct Place Place;
+struct Place { int word; Place *next; };    /* a word in which a pair stands (or once stood) */
+typedef struct { int left, right, fresh; int64_t count; Place *place; } Pair;
+typedef struct { int64_t count; int pair; } Rank;                       /* what a pair counted when it was put on the heap */
+typedef struct { int left, right, id; } Learnt;
+typedef struct {
+    Pool pool;
+    int bytelevel, failed;                  /* failed: out of memory */
+    Word *word; size_t words, word_room; Table word_table;
+    Unit *unit; int units, unit_room; Table unit_table;
+    Pair *pair; size_t pairs, pair_room; int *slot; size_t slots;      /* open addressing: slot holds pair + 1 */
+    Rank *heap; size_t waiting, heap_room;
+    int *fresh; size_t freshes, fresh_room; /* pairs that grew during this merge */
+    Place *free_place; size_t free_places;
+    Learnt *learnt; size_t learnts, learnt_room;
+} Trainer;
+
+/* `array` with room for more than `used` elements; the old one stays unused in the pool. NULL (and failed): no memory. */
+static void *grow(Trainer *tr, void *array, size_t used, size_t *room, size_t size) {
+    void *bigger;
+    if (used < *room) return array;
+    if (used >= INT_MAX / 2) { tr->failed = 1; return array; }
+    bigger = pool_take(&tr->pool, used ? 2 * used : 1024, size);
+    if (!bigger) { tr->failed = 1; return array; }
+    if (used) memcpy(bigger, array, used * size);
+    *room = used ? 2 * used : 1024;
+    return bigger;
+}
+
+static void add_word(Trainer *tr, const char *text, size_t n) {
+    Word *w;
+    int i;
+    if (!n || tr->failed) return;
+    i = table_find(&tr->word_table, text, n);
+    if (i >= 0) { tr->word[i].count++; return; }
+    tr->word = grow(tr, tr->word, tr->words, &tr->word_room, sizeof *tr->word);
+    if (tr->failed) return;
+    w = &tr->word[tr->words];
+    w->text = pool_text(&tr->pool, text, n);
+    w->bytes = n;
+    w->count = 1;
+    if (!w->text || table_add(&tr->word_table, &tr->pool, w->text, n, (int)tr->words)) tr->failed = 1;
+    else tr->words++;
+}
+
+/* The number of the symbol spelt so, made if need be; -1: no memory. */
+static int add_unit(Trainer *tr, const char *text, size_t n, int chars) {
+    size_t room = (size_t)tr->unit_room;
+    Unit *u;
+    int i = table_find(&tr->unit_table, text, n);
+    if (i >= 0) return i;
+    tr->unit = grow(tr, tr->unit, (size_t)tr->units, &room, sizeof *tr->unit);
+    tr->unit_room = (int)room;
+    if (tr->failed) return -1;
+    u = &tr->unit[tr->units];
+    u->text = pool_text(&tr->pool, text, n);
+    u->bytes = n;
+    u->chars = chars;
+    if (!u->text || table_add(&tr->unit_table, &tr->pool, u->text, n, tr->units)) { tr->failed = 1; return -1; }
+    return tr->units++;
+}
+
+/* Byte i of the text of a pair. */
+static int pair_byte(const Trainer *tr, const Pair *p, size_t i) {
+    size_t n = tr->unit[p->left].bytes;
+    return (unsigned char)(i < n ? tr->unit[p->left].text[i] : tr->unit[p->right].text[i - n]);
+}
+
+/* Of two pairs that are equally frequent: byte-level takes the smaller numbers; SentencePiece fewer characters, then the alphabet. */
+static int pair_before(const Trainer *tr, const Pair *a, const Pair *b) {
+    if (!tr->bytelevel) {
+        int p = tr->unit[a->left].chars + tr->unit[a->right].chars, q = tr->unit[b->left].chars + tr->unit[b->right].chars;
+        size_t m = tr->unit[a->left].bytes + tr->unit[a->right].bytes, n = tr->unit[b->left].bytes + tr->unit[b->right].bytes, i;
+        if (p != q) return p < q;
+        for (i = 0; i < m && i < n; i++)
+            if (pair_byte(tr, a, i) != pair_byte(tr, b, i)) return pair_byte(tr, a, i) < pair_byte(tr, b, i);
+        if (m != n) return m < n;           /* else two ways to spell the same: by numbers */
+    }
+    return a->left != b->left ? a->left < b->left : a->right < b->right;
+}
+
+static int rank_before(const Trainer *tr, Rank a, Rank b) {
+    return a.count != b.count ? a.count > b.count : pair_before(tr, &tr->pair[a.pair], &tr->pair[b.pair]);
+}
+
+static void rank_push(Trainer *tr, Rank r) {
+    size_t i;
+    tr->heap = grow(tr, tr->heap, tr->waiting, &tr->heap_room, sizeof *tr->heap);
+    if (tr->failed) return;
+    for (i = tr->waiting++; i && rank_before(tr, r, tr->heap[(i - 1) / 2]); i = (i - 1) / 2) tr->heap[i] = tr->heap[(i - 1) / 2];
+    tr->heap[i] = r;
+}
+
+static Rank rank_pop(Trainer *tr) {
+    Rank best = tr->heap[0], r = tr->heap[--tr->waiting];
+    size_t i = 0, child;
+    for (; (child = 2 * i + 1) < tr->waiting; i = child) {
+        if (child + 1 < tr->waiting && rank_before(tr, tr->heap[child + 1], tr->heap[child])) child++;
+        if (!rank_before(tr, tr->heap[child], r)) break;
+        tr->heap[i] = tr->heap[child];
+    }
+    tr->heap[i] = r;
+    return best;
+}
+
+static int *pair_slot(const Trainer *tr, int left, int right) {
+    size_t i = merge_hash(left, right) & (tr->slots - 1);
+    while (tr->slot[i] && (tr->pair[tr->slot[i] - 1].left != left || tr->pair[tr->slot[i] - 1].right != right)) i = (i + 1) & (tr->slots - 1);
+    return &tr->slot[i];
+}
+
+/* The pair (left, right), made if need be; NULL: no memory. */
+static Pair *find_pair(Trainer *tr, int left, int right) {
+    int *slot;
+    if (2 * tr->pairs >= tr->slots) {
+        size_t i, slots = tr->slots ? 2 * tr->slots : 4096;
+        int *s = pool_take(&tr->pool, slots, sizeof *s);
+        if (!s) { tr->failed = 1; return NULL; }
+        tr->slot = s;
+        tr->slots = slots;
+        for (i = 0; i < tr->pairs; i++) *pair_slot(tr, tr->pair[i].left, tr->pair[i].right) = (int)i + 1;
+    }
+    slot = pair_slot(tr, left, right);
+    if (!*slot) {
+        tr->pair = grow(tr, tr->pair, tr->pairs, &tr->pair_room, sizeof *tr->pair);
+        if (tr->failed) return NULL;
+        memset(&tr->pair[tr->pairs], 0, sizeof *tr->pair);
+        tr->pair[tr->pairs].left = left;
+        tr->pair[tr->pairs].right = right;
+        *slot = (int)++tr->pairs;
+    }
+    return &tr->pair[*slot - 1];
+}
+
+/* Counts the pair (left, right) `more` times more in a word. Pieces of SentencePiece have at most 16 characters. */
+static void count_pair(Trainer *tr, int left, int right, int64_t more, int word) {
+    Pair *p;
+    if (left < 0 || right < 0 || tr->failed || (!tr->bytelevel && tr->unit[left].chars + tr->unit[right].chars > 16)) return;
+    p = find_pair(tr, left, right);
+    if (!p) return;
+    p->count += more;
+    if (more < 0) return;
+    if (!p->place || p->place->word != word) {
+        Place *place = tr->free_place;
+        if (!tr->free_places) {
+            place = pool_take(&tr->pool, 4096, sizeof *place);
+            if (!place) { tr->failed = 1; return; }
+            tr->free_places = 4096;
+        }
+        tr->free_place = place + 1;
+        tr->free_places--;
+        place->word = word;
+        place->next = p->place;
+        p->place = place;
+    }
+    if (p->fresh) return;
+    tr->fresh = grow(tr, tr->fresh, tr->freshes, &tr->fresh_room, sizeof *tr->fresh);
+    if (tr->failed) return;
+    p->fresh = 1;
+    tr->fresh[tr->freshes++] = (int)(p - tr->pair);
+}
+
+/* Puts the pairs that grew on the heap. Pairs that shrank stay where they are until they come up (see learn). */
+static void rank_fresh(Trainer *tr) {
+    size_t i;
+    for (i = 0; i < tr->freshes && !tr->failed; i++) {
+        Rank r;
+        r.pair = tr->fresh[i];
+        r.count = tr->pair[r.pair].count;
+        tr->pair[r.pair].fresh = 0;
+        rank_push(tr, r);
+    }
+    tr->freshes = 0;
+}
+
+/* Replaces a b by c in a word, from left to right; the counts follow each single step. */
+static void replace_pair(Trainer *tr, int word, int a, int b, int c) {
+    Word *w = &tr->word[word];
+    int i, n = 0;
+    for (i = 0; i < w->symbols; i++) {
+        if (w->symbol[i] == a && i + 1 < w->symbols && w->symbol[i + 1] == b) {
+            int before = n ? w->symbol[n - 1] : BARRIER, behind = i + 2 < w->symbols ? w->symbol[i + 2] : BARRIER;
+            count_pair(tr, before, a, -w->count, word);
+            count_pair(tr, a, b, -w->count, word);
+            count_pair(tr, b, behind, -w->count, word);
+            count_pair(tr, before, c, w->count, word);
+            count_pair(tr, c, behind, w->count, word);
+            w->symbol[n++] = c;
+            i++;
+        } else w->symbol[n++] = w->symbol[i];
+    }
+    w->symbols = n;
+}
+
+/* Merges until there are `units` symbols; fewer when no pair is left. A pair that spells an existing symbol becomes that symbol. */
+static void learn(Trainer *tr, int units) {
+    char *text;
+    size_t i;
+    int k;
+    for (i = 0; i < tr->words && !tr->failed; i++)
+        for (k = 0; k + 1 < tr->word[i].symbols; k++)
+            count_pair(tr, tr->word[i].symbol[k], tr->word[i].symbol[k + 1], tr->word[i].count, (int)i);
+    rank_fresh(tr);
+    while (tr->units < units && tr->waiting && !tr->failed) {
+        Rank r = rank_pop(tr);
+        Pair p = tr->pair[r.pair];
+        Place *place;
+        Unit left, right;
+        PoolMark mark;
+        Learnt *l;
+        if (p.count <= 0) continue;
+        if (p.count != r.count) { r.count = p.count; rank_push(tr, r); continue; }      /* it shrank since: again, where it belongs now */
+        left = tr->unit[p.left];
+        right = tr->unit[p.right];
+        tr->learnt = grow(tr, tr->learnt, tr->learnts, &tr->learnt_room, sizeof *tr->learnt);
+        mark = pool_mark(&tr->pool);
+        text = pool_take(&tr->pool, left.bytes + right.bytes, 1);
+        if (!text || tr->failed) { tr->failed = 1; return; }
+        memcpy(text, left.text, left.bytes);
+        memcpy(text + left.bytes, right.text, right.bytes);
+        l = &tr->learnt[tr->learnts++];
+        l->left = p.left;
+        l->right = p.right;
+        l->id = table_find(&tr->unit_table, text, left.bytes + right.bytes);
+        if (l->id >= 0) pool_release(&tr->pool, mark);
+        else l->id = add_unit(tr, text, left.bytes + right.bytes, left.chars + right.chars);
+        if (l->id < 0) return;
+        tr->pair[r.pair].place = NULL;
+        for (place = p.place; place && !tr->failed; place = place->next) replace_pair(tr, place->word, p.left, p.right, l->id);
+        rank_fresh(tr);
+    }
+}
+
+static void trainer_begin(Trainer *tr, const Pool *like, int bytelevel) {
+    memset(tr, 0, sizeof *tr);
+    tr->pool.source = like->source;
+    tr->pool.sink = like->sink;
+    tr->bytelevel = bytelevel;
+}
+
+/* Room for the symbols of word i: at most one for each byte. */
+static int *word_symbols(Trainer *tr, size_t i) {
+    Word *w = &tr->word[i];
+    w->symbols = 0;
+    w->symbol = pool_take(&tr->pool, w->bytes, sizeof *w->symbol);
+    if (!w->symbol) tr->failed = 1;
+    return w->symbol;
+}
+
+/* ---- SentencePiece, as Llama's: <unk> <s> </s>, 256 bytes, merges, characters ---- */
+enum { LLAMA_RESERVED = 3 + 256, CODES = 0x110000 };
+
+/* Cuts a text into words that no piece crosses: at spaces (a word begins with its space, and the text with one), at line breaks and
+ * other control characters, and between letters, digits and the rest; a digit is always alone. Marks of a script count as its letters. */
+static void cut_words(Trainer *tr, const char *text, size_t n) {
+    enum { CONTROL = OTHER + 1 };
+    char word[WORD_BYTES];
+    size_t i, length, have = 0;
+    int before = SPACE;
+    for (i = 0; i < n; i += length) {
+        int32_t code;
+        int class;
+        if (i == 0) { memcpy(word, blank, BLANK_LENGTH); have = BLANK_LENGTH; }
+        length = (size_t)utf8_decode(text + i, n - i, &code);
+        class = code == ' ' || code == 0x2581 ? SPACE : code < 32 || code == 127 ? CONTROL : char_class(code) == SPACE ? OTHER : char_class(code);
+        if (class == OTHER && code >= 0x300 && code < 0x2000) class = LETTER;
+        if (class == SPACE || class == NUMBER || class == CONTROL || (before != SPACE && class != before) || have + length > WORD_BYTES) {
+            add_word(tr, word, have);
+            have = 0;
+        }
+        if (class == SPACE) { memcpy(word, blank, BLANK_LENGTH); have = BLANK_LENGTH; }
+        else if (class != CONTROL) { memcpy(word + have, text + i, length); have += length; }
+        before = class;
+    }
+    add_word(tr, word, have);
+}
+
+typedef struct { int64_t count; int32_t code; } Count;
+
+static int compare_count(const void *a, const void *b) {
+    const Count *p = a, *q = b;
+    return p->count != q->count ? (p->count < q->count) - (p->count > q->count) : (p->code > q->code) - (p->code < q->code);
+}
+
+/* The first symbols: the most frequent characters, until they make up 99.95 % of the text. */
+static void add_characters(Trainer *tr) {
+    int64_t *count = pool_take(&tr->pool, CODES, sizeof *count), total = 0, sum = 0;
+    Count *list;
+    size_t i, at, n = 0;
+    int32_t code;
+    if (!count) { tr->failed = 1; return; }
+    for (i = 0; i < tr->words; i++)
+        for (at = 0; at < tr->word[i].bytes; ) {
+            at += (size_t)utf8_decode(tr->word[i].text + at, tr->word[i].bytes - at, &code);
+            if (code < 0) continue;
+            n += count[code] == 0;
+            count[code] += tr->word[i].count;
+            total += tr->word[i].count;
+        }
+    list = pool_take(&tr->pool, n, sizeof *list);
+    if (!list) { tr->failed = 1; return; }
+    for (i = 0, code = 0; code < CODES; code++) if (count[code]) { list[i].count = count[code]; list[i++].code = code; }
+    qsort(list, n, sizeof *list, compare_count);
+    for (i = 0; i < n && (double)sum < 0.9995 * (double)total; i++) {
+        char c[4];
+        sum += list[i].count;
+        add_unit(tr, c, (size_t)utf8_encode(c, list[i].code), 1);
+    }
+}
+
+static void spell_words(Trainer *tr) {
+    size_t i, at, length;
+    int32_t code;
+    for (i = 0; i < tr->words && !tr->failed; i++) {
+        Word *w = &tr->word[i];
+        if (!word_symbols(tr, i)) return;
+        for (at = 0; at < w->bytes; at += length) {
+            length = (size_t)utf8_decode(w->text + at, w->bytes - at, &code);
+            w->symbol[w->symbols++] = table_find(&tr->unit_table, w->text + at, length);       /* not found: BARRIER */
+        }
+    }
+}
+
+static void put_varint(Buffer *b, uint64_t v) {
+    for (; v >= 128; v >>= 7) buffer_u8(b, (unsigned)(v & 127) | 128);
+    buffer_u8(b, (unsigned)v);
+}
+
+static void put_number(Buffer *b, unsigned number, uint64_t v) { put_varint(b, number << 3 | VARINT); put_varint(b, v); }
+
+static void put_piece_message(Buffer *b, const char *text, size_t n, f32 score, int type) {
+    size_t digits = n < 128 ? 1 : 2;        /* no piece is longer than 64 bytes */
+    put_varint(b, 1 << 3 | BYTES);
+    put_varint(b, 1 + digits + n + 5 + (type == PIECE_NORMAL ? 0 : 2));
+    put_varint(b, 1 << 3 | BYTES);
+    put_varint(b, n);
+    buffer_bytes(b, text, n);
+    put_varint(b, 2 << 3 | FIXED32);
+    buffer_u32(b, bits_of_f32(score));
+    if (type != PIECE_NORMAL) put_number(b, 3, (uint64_t)type);
+}
+
+/* The model file of what was learnt: merges score 0, -1, -2, ..., and the characters go on from there. */
+static void put_model(Buffer *b, const Trainer *tr, int characters) {
+    static const char *const meta[] = { "<unk>", "<s>", "</s>" };
+    static const char digit[] = "0123456789ABCDEF";
+    char byte[] = "<0x00>";
+    Buffer spec;
+    int i, merges = tr->units - characters;
+    for (i = 0; i < 3; i++) put_piece_message(b, meta[i], strlen(meta[i]), 0, i ? PIECE_CONTROL : PIECE_UNKNOWN);
+    for (i = 0; i < 256; i++) {
+        byte[3] = digit[i / 16];
+        byte[4] = digit[i % 16];
+        put_piece_message(b, byte, 6, 0, PIECE_BYTE);
+    }
+    for (i = 0; i < tr->units; i++) {
+        const Unit *u = &tr->unit[i < merges ? characters + i : i - merges];
+        put_piece_message(b, u->text, u->bytes, -(f32)i, PIECE_NORMAL);
+    }
+    memset(&spec, 0, sizeof spec);
+    spec.pool = b->pool;
+    put_number(&spec, 3, 2);                /* model_type: BPE */
+    put_number(&spec, 4, (uint64_t)(LLAMA_RESERVED + tr->units));
+    put_number(&spec, 25, 1);               /* split_digits */
+    put_number(&spec, 35, 1);               /* byte_fallback */
+    put_number(&spec, 40, 0);               /* unk, bos, eos, pad */
+    put_number(&spec, 41, 1);
+    put_number(&spec, 42, 2);
+    put_number(&spec, 43, UINT64_MAX);      /* -1 */
+    put_varint(b, 2 << 3 | BYTES);
+    put_varint(b, spec.length);
+    buffer_bytes(b, spec.data, spec.length);
+    spec.length = 0;
+    put_varint(&spec, 1 << 3 | BYTES);
+    put_varint(&spec, 8);
+    buffer_text(&spec, "identity");
+    put_number(&spec, 3, 1);                /* add_dummy_prefix */
+    put_number(&spec, 4, 0);                /* remove_extra_whitespaces */
+    put_number(&spec, 5, 1);                /* escape_whitespaces */
+    put_varint(b, 3 << 3 | BYTES);
+    put_varint(b, spec.length);
+    buffer_bytes(b, spec.data, spec.length);
+    if (spec.failed) b->failed = 1;
+}
+
+static int train_sentencepiece(Trainer *tr, TextSource source, int V, Buffer *model, Error *err) {
+    const char *text;
+    size_t n;
+    int characters;
+    while (!tr->failed && source.next(source.context, &text, &n)) cut_words(tr, text, n);
+    if (!tr->failed && !tr->words) return fail(err, E_ARGUMENT, "no text to train a tokenizer on", "", 0, 0);
+    if (!tr->failed) add_characters(tr);
+    characters = tr->units;
+    if (!tr->failed && V < LLAMA_RESERVED + characters)
+        return fail(err, E_RANGE, "the vocabulary is too small for <unk> <s> </s>, 256 bytes and the characters", "", V, LLAMA_RESERVED + characters);
+    if (!tr->failed) spell_words(tr);
+    if (!tr->failed) learn(tr, V - LLAMA_RESERVED);
+    if (!tr->failed && tr->units < V - LLAMA_RESERVED)
+        return fail(err, E_RANGE, "the text is too small for so large a vocabulary", "", V, LLAMA_RESERVED + tr->units);
+    if (!tr->failed) put_model(model, tr, characters);
+    return tr->failed || model->failed ? fail(err, E_MEMORY, "not enough memory", "training a tokenizer", 0, 0) : OK;
+}
+
+Tokenizer *tokenizer_train_sentencepiece(TextSource source, int V, Pool *pool, Error *err) {
+    Trainer tr;
+    Buffer model;
+    int code;
+    memset(&model, 0, sizeof model);
+    model.pool = pool;
+    trainer_begin(&tr, pool, 0);
+    code = train_sentencepiece(&tr, source, V, &model, err);
+    pool_free(&tr.pool);
+    return code ? NULL : tokenizer_sentencepiece(model.data, model.length, pool, err);
+}
+
+/* ---- byte-level, in RoBERTa's order: <s> <pad> </s> <unk>, bytes, merges, <mask> ---- */
+enum { ROBERTA_FIRST = 4, ROBERTA_LAST = 1 };
+
+static void put_token_id(Buffer *b, const char *text, size_t n, int id) {
+    buffer_u8(b, id ? ',' : '{');
+    buffer_u8(b, ' ');
+    buffer_json_string(b, text, n);
+    buffer_text(b, ": ");
+    buffer_integer(b, id);
+}
+
+static void put_vocab(Buffer *vocab, Buffer *merges, const Trainer *tr) {
+    static const char *const first[] = { "<s>", "<pad>", "</s>", "<unk>" };
+    size_t k;
+    int i;
+    for (i = 0; i < ROBERTA_FIRST; i++) put_token_id(vocab, first[i], strlen(first[i]), i);
+    for (i = 0; i < tr->units; i++) put_token_id(vocab, tr->unit[i].text, tr->unit[i].bytes, ROBERTA_FIRST + i);
+    put_token_id(vocab, "<mask>", 6, ROBERTA_FIRST + tr->units);
+    buffer_text(vocab, "}\n");
+    buffer_text(merges, "#version: 0.2\n");
+    for (k = 0; k < tr->learnts; k++) {
+        const Unit *left = &tr->unit[tr->learnt[k].left], *right = &tr->unit[tr->learnt[k].right];
+        buffer_bytes(merges, left->text, left->bytes);
+        buffer_u8(merges, ' ');
+        buffer_bytes(merges, right->text, right->bytes);
+        buffer_u8(merges, '\n');
+    }
+}
+
+static int train_bytelevel(Trainer *tr, TextSource source, int V, Buffer *vocab, Buffer *merges, Error *err) {
+    int32_t byte_char[256];
+    int char_byte[0x144], unit[256], b, c;
+    const char *text;
+    size_t n, at, i, length;
+    byte_alphabet(byte_char, char_byte);
+    if (V < ROBERTA_FIRST + 256 + ROBERTA_LAST)
+        return fail(err, E_RANGE, "the vocabulary is too small for 256 bytes and five special tokens", "", V, ROBERTA_FIRST + 256 + ROBERTA_LAST);
+    for (c = 0; c < 0x144; c++) {           /* bytes in the order of their characters */
+        char s[4];
+        if (char_byte[c] >= 0) unit[char_byte[c]] = add_unit(tr, s, (size_t)utf8_encode(s, c), 1);
+    }
+    while (!tr->failed && source.next(source.context, &text, &n))
+        for (at = 0; at < n; at += length) {
+            length = pretoken(text + at, n - at);
+            for (i = 0; i < length; i += WORD_BYTES) add_word(tr, text + at + i, length - i < WORD_BYTES ? length - i : WORD_BYTES);
+        }
+    if (!tr->failed && !tr->words) return fail(err, E_ARGUMENT, "no text to train a tokenizer on", "", 0, 0);
+    for (i = 0; i < tr->words && !tr->failed && word_symbols(tr, i); i++)
+        for (b = 0; b < (int)tr->word[i].bytes; b++) tr->word[i].symbol[tr->word[i].symbols++] = unit[(unsigned char)tr->word[i].text[b]];
+    if (!tr->failed) learn(tr, V - ROBERTA_FIRST - ROBERTA_LAST);
+    if (!tr->failed && tr->units < V - ROBERTA_FIRST - ROBERTA_LAST)
+        return fail(err, E_RANGE, "the text is too small for so large a vocabulary", "", V, ROBERTA_FIRST + ROBERTA_LAST + tr->units);
+    if (!tr->failed) put_vocab(vocab, merges, tr);
+    return tr->failed || vocab->failed || merges->failed ? fail(err, E_MEMORY, "not enough memory", "training a tokenizer", 0, 0) : OK;
+}
+
+Tokenizer *tokenizer_train_bytelevel(TextSource source, int V, Pool *pool, Error *err) {
+    Trainer tr;
+    Buffer vocab, merges;
+    int code;
+    memset(&vocab, 0, sizeof vocab);
+    vocab.pool = pool;
+    merges = vocab;
+    trainer_begin(&tr, pool, 1);
+    code = train_bytelevel(&tr, source, V, &vocab, &merges, err);
+    pool_free(&tr.pool);
+    return code ? NULL : tokenizer_bytelevel(vocab.data, vocab.length, merges.data, merges.length, pool, err);
+}
