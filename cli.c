@@ -69,7 +69,9 @@ static int code_known(int code) { return code >= 0 && code < (int)(sizeof code_w
 void die(const Error *err, const char *hint) {
     int code = err && code_known(err->code) ? err->code : OK;
     close_line();
-    fprintf(stderr, "%s: %s", program_name(), err && err->what[0] ? err->what : code_words[code].what);
+    fprintf(stderr, "%s: ", program_name());
+    if (code == E_UNSUPPORTED && !strstr(err->what, "support")) fprintf(stderr, "not supported: ");  /* `what` is its bare name */
+    fprintf(stderr, "%s", err && err->what[0] ? err->what : code_words[code].what);
     if (err && err->where[0]) fprintf(stderr, ": %s", err->where);
     if (err && err->got != err->wanted) fprintf(stderr, " (got %lld, wanted %lld)", err->got, err->wanted);
     fprintf(stderr, "\n  try: %s\n", hint && hint[0] ? hint : code_words[code].hint);

@@ -47,6 +47,9 @@ static int act(const char *what) {
     if (!strcmp(what, "die")) {
         fail(&e, E_SHAPE, "wrong shape", "model.norm.weight", 3, 5);
         die(&e, "another file");
+    } else if (!strcmp(what, "unsupported")) {
+        fail(&e, E_UNSUPPORTED, "rope_scaling type 'yarn'", "config.json", 0, 0);
+        die(&e, "");
     } else if (!strcmp(what, "must")) {
         must(OK, &e, "nothing");
         must(E_OPEN, NULL, NULL);
@@ -157,6 +160,7 @@ static void test_help(void) {
 
 static void test_endings(void) {
     CHECK(call("act die") == 1 && has(": wrong shape: model.norm.weight (got 3, wanted 5)\n  try: another file\n"), "die: %s", said);
+    CHECK(call("act unsupported") == 1 && has(": not supported: rope_scaling type 'yarn': config.json\n  try: use a file"), "unsupported: %s", said);
     CHECK(call("act must") == 1 && has(": cannot open\n  try: check"), "must without a record: %s", said);
     CHECK(call("act memory") == 1 && has("out of memory: 9.2 EB wanted: weights") && has("try: "), "out of memory: %s", said);
     CHECK(call("act bill") == 0 && has("policy ") && has(" 1.2 MB\n") && has("  999 B\n") && has("memory in total") && has("1235566"),

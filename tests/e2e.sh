@@ -133,25 +133,26 @@ input=
 
 # ---- what goes wrong ----
 for p in prep rm sft ppo run; do
-    exits 0 "$p --help" ./$p --help; grep -q "^usage: ./$p" said.txt; is "$p --help: usage"
+    exits 0 "$p --help" ./$p --help; grep -q "^usage: .*$p" said.txt; is "$p --help: usage"
 done
 says 2 "did you mean --steps?" "ppo: an option that is almost right" ./ppo reviews.bin --step 3
 says 2 "did you mean --tokenizer?" "sft: an option that is almost right" ./sft reviews.bin --tokeniser x
 says 2 "did you mean --" "rm: an unknown option" ./rm reviews.bin --stepz 3
-says 2 "" "run: no command" ./run
-says 2 "" "ppo: no dataset" ./ppo
+exits 2 "run: no such command" ./run nonsense
+grep -q nonsense errors.txt; is "run: no such command: the message"
+says 2 "which dataset" "ppo: no dataset" ./ppo
 says 2 "whole number" "ppo: letters in a number" ./ppo reviews.bin --steps 3x
 says 2 "top-k" "ppo: top-k is refused with the reason" ./ppo reviews.bin $small --top-k 5
 says 1 "nothing.bin" "ppo: a missing file" ./ppo nothing.bin $small --steps 1
 says 1 "nowhere" "ppo: a missing policy" ./ppo reviews.bin $small --policy nowhere --steps 1
-says 1 "" "ppo: the reviews are no dataset" ./ppo reviews.jsonl $small --steps 1
+says 1 "reviews.jsonl" "ppo: the reviews are no dataset" ./ppo reviews.jsonl $small --steps 1
 says 1 "nowhere" "run: a missing model" ./run logprobs nowhere texts
 cp -r policy cut; head -c 5000 policy/model.safetensors > cut/model.safetensors
-says 1 "" "run: a truncated model" ./run logprobs cut texts
-says 1 "" "ppo: a truncated policy" ./ppo reviews.bin $small --policy cut --steps 1
+says 1 "cut/model.safetensors" "run: a truncated model" ./run logprobs cut texts
+says 1 "cut/model.safetensors" "ppo: a truncated policy" ./ppo reviews.bin $small --policy cut --steps 1
 head -c 700 reviews.bin > short.bin
-says 1 "" "ppo: a truncated dataset" ./ppo short.bin $small --steps 1
-says 1 "" "run: a policy is no judge" ./run score policy texts
+says 1 "short.bin" "ppo: a truncated dataset" ./ppo short.bin $small --steps 1
+says 1 "not supported: architecture" "run: a policy is no judge" ./run score policy texts
 exits 0 "ppo --dry-run" ./ppo reviews.bin $small --dry-run --out dry
 grep -q "memory in total" said.txt && [ ! -e dry/ppo-0001 ]; is "a bill and no run"
 
