@@ -1,0 +1,854 @@
+/* rm.c - stage 2: trains a reward model on labelled texts, or on pairs of a chosen and a rejected text, from scratch or from a checkpoint.
+ *
+ * Source   Stiennon et al. 2020 and Ouyang et al. 2022, section 3.5 (the pairwise loss); Devlin et al. 2018 (the classifier).
+ * Idea     PPO shows the judge openings of 10 to 40 tokens, not whole reviews. So half of the examples are crops of random length,
+ *          log-uniform, since the difference between 10 and 20 tokens is as large as that between 100 and 200. And PPO will look
+ *          for texts that nobody wrote: a few examples are a phrase over and over, whose target says that it is worth nothing.
+ * Loss     labels: cross-entropy with soft targets; the reward is the logit of one label. Pairs: -log sigmoid(chosen - rejected).
+ * Needs    a dataset (prep makes it), and a tokenizer's folder and sizes, or a reward model's folder to start from.
+ * Never    trains on held-out texts, or writes weights that came from a loss that is not a number.
+ * Edges    order, crops and phrases depend on the seed and the text's number only, so one seed gives the same bytes for any number of
+ *          threads. A text longer than the model's limit keeps its head. Ctrl-C saves and stops. */
+#include "rlhf.h"
+#include <stdio.h>
+
+enum { SHORTEST = 8,            /* a crop's tokens at least */
+       PROBE = 32,              /* tokens of a probe: a word or a phrase over and over */
+       WORDS = 200, PHRASES = 100, TABLE = 1 << 19 };
+
+typedef struct {
+    const char *reward, *tokenizer, *out, *label;
+    int dim, layers, heads, ffn, positions, new_head, window, epochs, steps, batch, micro_tokens, eval_every, eval_texts, dtype, dry_run;
+    double crop, spam, dropout, smoothing, lr, warmup, weight_decay, clip;
+    uint64_t seed;
+} Settings;
+
+/* Texts as tokens without specials. Of pairs, text 2i is chosen and 2i + 1 rejected; label[i] belongs to example i. */
+typedef struct { const int *token; int count; } Text;
+typedef struct { Text *text; int *label; int examples; long long tokens; } Set;
+
+/* What goes through the model at once. target (B,labels): what the text should be called; truth: its label, -1 when it is no real text. */
+typedef struct { int *token, *start, *truth; float *target, *logits, *dlogits, *loss, *dloss; int *label, N, B, tokens, texts; } Batch;
+
+typedef struct {
+    Settings set;
+    RewardModel model; RewardConfig config; Tokenizer *tokenizer; SpecialIds special; int mask;
+    unsigned char *starts_word;             /* (V) this token begins with a space */
+    Dataset data; int pairs, per;           /* texts of an example: 2 or 1 */
+    Set train, held;
+    int reward_label, limit, steps;         /* limit: tokens of a text at most, without specials */
+    RewardSaved saved; Optimizer optimizer; Batch batch; int *example, *order, epoch; Arena memory, ws;
+    double loss, right, judged;             /* sums since the last line of the log */
+    Pool keep, scratch;
+    char out[512], log_path[600];
+} Trainer;
+
+static void memory_or_die(const void *p, const char *what) {
+    Error err = { 0 };
+    if (!p) must(fail(&err, E_MEMORY, "out of memory", what, 0, 0), &err, NULL);
+}
+
+/* ================================================================================================================
+ * The model and its labels
+ * ================================================================================================================ */
+
+static int same_letters(const char *a, const char *b) {
+    for (; *a && *b; a++, b++) {
+        const int x = *a >= 'A' && *a <= 'Z' ? *a + 32 : *a, y = *b >= 'A' && *b <= 'Z' ? *b + 32 : *b;
+        if (x != y) return 0;
+    }
+    return *a == *b;
+}
+static int label_find(const RewardConfig *c, const char *name) {
+    for (int i = 0; i < c->labels; i++)
+        if (same_letters(c->label[i], name)) return i;
+    return -1;
+}
+
+/* Names the outputs after the dataset's labels, in its order. */
+static void labels_take(RewardConfig *c, const Dataset *d) {
+    Error err = { 0 };
+    if (d->kind == DATA_PAIRS) {
+        c->labels = 1;
+        strcpy(c->label[0], "reward");
+        return;
+    }
+    if (d->labels < 2 || d->labels > LABELS_MAX)
+        must(fail(&err, E_RANGE, "the dataset's labels: from 2 to 32 are possible", "", d->labels, d->labels < 2 ? 2 : LABELS_MAX), &err, NULL);
+    c->labels = d->labels;
+    for (int i = 0; i < d->labels; i++) {
+        if (strlen(d->label[i]) >= sizeof c->label[i]) must(fail(&err, E_RANGE, "a label's name is too long", d->label[i], 0, 0), &err, "47 bytes at most");
+        strcpy(c->label[i], d->label[i]);
+    }
+}
+
+/* A checkpoint's outputs and the dataset's labels have to be the same set; documents then use the checkpoint's numbers. */
+static void labels_match(Trainer *t) {
+    Error err = { 0 };
+    const char *hint = "--new-head starts a new head for these labels";
+    int number[LABELS_MAX];
+    if (t->pairs) return;                   /* a pair needs only output 0 */
+    if (t->data.labels != t->config.labels)
+        must(fail(&err, E_SHAPE, "the reward model has another number of labels than the dataset", t->set.reward, t->config.labels, t->data.labels), &err, hint);
+    for (int i = 0; i < t->data.labels; i++) {
+        number[i] = label_find(&t->config, t->data.label[i]);
+        if (number[i] < 0) must(fail(&err, E_MISSING, "the reward model has no such label", t->data.label[i], 0, 0), &err, hint);
+    }
+    for (uint64_t i = 0; i < t->data.count; i++)
+        if (t->data.document[i].label >= 0) t->data.document[i].label = number[t->data.document[i].label];
+}
+
+/* The output that is reported as the reward: --label, or the name that says so, or the last one. */
+static int choose_reward(const Trainer *t) {
+    static const char *const good[] = { "positive", "pos", "nothate", "non-toxic" };
+    const RewardConfig *c = &t->config;
+    if (t->set.label) {
+        const int i = label_find(c, t->set.label);
+        if (i < 0) usage_error("no such label", t->set.label);
+        return i;
+    }
+    for (size_t i = 0; !t->pairs && i < sizeof good / sizeof *good; i++)
+        if (label_find(c, good[i]) >= 0) return label_find(c, good[i]);
+    return t->pairs ? 0 : c->labels - 1;
+}
+
+static void read_tokenizer(Trainer *t) {
+    Error err = { 0 };
+    int before, after;
+    const char *path = t->set.tokenizer ? t->set.tokenizer : t->set.reward;
+    t->tokenizer = tokenizer_open(path, &t->keep, &err);
+    must(t->tokenizer ? OK : err.code, &err, "give --tokenizer, a folder that `prep tokenizer` has made");
+    t->special = tokenizer_specials(t->tokenizer);
+    tokenizer_template(t->tokenizer, &before, &after);
+    if (!before || !after || t->special.pad < 0)
+        must(fail(&err, E_UNSUPPORTED, "not RoBERTa's kind of tokenizer (<s> text </s>, with <pad>)", path, 0, 0), &err,
+             "train one with `prep tokenizer`, byte-level");
+    t->mask = tokenizer_find(t->tokenizer, "<mask>", 6);
+    if (t->mask < 0 && t->set.dropout > 0) must(fail(&err, E_MISSING, "--token-dropout needs <mask> in the tokenizer", path, 0, 0), &err, NULL);
+    const int V = tokenizer_size(t->tokenizer);
+    t->starts_word = pool_take(&t->keep, (size_t)V, 1);
+    memory_or_die(t->starts_word, "vocabulary");
+    for (int i = 0; i < V; i++) {
+        size_t n;
+        const char *piece = tokenizer_piece(t->tokenizer, i, &n);
+        t->starts_word[i] = piece && n >= 2 && !memcmp(piece, "\xC4\xA0", 2);      /* byte-level BPE writes a space as U+0120 */
+    }
+}
+
+static void read_config(Trainer *t) {
+    Error err = { 0 };
+    const Settings *s = &t->set;
+    RewardConfig *c = &t->config;
+    read_tokenizer(t);
+    if (s->reward) {
+        must(reward_config_load(c, s->reward, &t->keep, &err), &err, NULL);
+        if (s->new_head) labels_take(c, &t->data);
+        else labels_match(t);
+        if (tokenizer_size(t->tokenizer) > c->V)
+            must(fail(&err, E_RANGE, "the tokenizer has more tokens than the reward model", s->reward, tokenizer_size(t->tokenizer), c->V), &err, NULL);
+    } else {
+        c->V = tokenizer_size(t->tokenizer);
+        c->C = s->dim;
+        c->L = s->layers;
+        c->H = s->heads;
+        c->F = s->ffn ? s->ffn : 4 * s->dim;
+        c->positions = s->positions;
+        c->types = 1;
+        c->norm_eps = 1e-5f;
+        c->pad = t->special.pad;
+        c->bos = t->special.bos;
+        c->eos = t->special.eos;
+        labels_take(c, &t->data);
+    }
+    t->limit = reward_max_tokens(c) - 2;
+    t->reward_label = choose_reward(t);
+}
+
+/* ================================================================================================================
+ * Documents into tokens
+ * ================================================================================================================ */
+
+static int usable(const Trainer *t, const Document *d) { return t->pairs || d->label >= 0; }
+
+static Text tokenise(Trainer *t, const char *text, size_t n) {
+    const PoolMark mark = pool_mark(&t->scratch);
+    Text out = { NULL, 0 };
+    int *ids, *copy, count;
+    Error err = { 0 };
+    must(fail(&err, tokenizer_encode(t->tokenizer, text, n, &t->scratch, &ids, &count), "cannot encode a text", "dataset", 0, 0), &err, NULL);
+    if (count > t->limit && !t->set.window) count = t->limit;               /* the rest would never be read */
+    copy = pool_take(&t->keep, (size_t)count + 1, sizeof *copy);
+    memory_or_die(copy, "tokens of the dataset");
+    if (count) memcpy(copy, ids, (size_t)count * sizeof *copy);
+    pool_release(&t->scratch, mark);
+    out.token = copy;
+    out.count = count;
+    return out;
+}
+
+/* The documents with these numbers become a set. */
+static Set make_set(Trainer *t, const int *number, int n, const char *what) {
+    Set s = { NULL, NULL, 0, 0 };
+    char line[64];
+    s.text = pool_take(&t->keep, (size_t)n * (size_t)t->per + 1, sizeof *s.text);
+    s.label = pool_take(&t->keep, (size_t)n + 1, sizeof *s.label);
+    memory_or_die(s.text, "texts");
+    memory_or_die(s.label, "labels");
+    for (int i = 0; i < n; i++) {
+        const Document *d = &t->data.document[number[i]];
+        for (int k = 0; k < t->per; k++) {
+            Text *x = &s.text[i * t->per + k];
+            *x = tokenise(t, d->text[k], d->length[k]);
+            s.tokens += x->count;
+        }
+        s.label[i] = d->label;
+        s.examples++;
+        if ((i + 1) % 4096 == 0 || i == n - 1) {
+            snprintf(line, sizeof line, "%s texts into tokens", what);
+            progress(line, i + 1, n, i == n - 1);
+        }
+    }
+    return s;
+}
+
+static void read_documents(Trainer *t) {
+    Error err = { 0 };
+    const uint64_t count = t->data.count;
+    if (count > INT_MAX / 4) must(fail(&err, E_RANGE, "too many documents", "dataset", (long long)count, INT_MAX / 4), &err, NULL);
+    int *number = pool_take(&t->scratch, (size_t)count + 1, sizeof *number), n = 0;
+    memory_or_die(number, "documents");
+    for (int i = 0; i < (int)count; i++)
+        if (t->data.document[i].split == 0 && usable(t, &t->data.document[i])) number[n++] = i;
+    if (!n) must(fail(&err, E_MISSING, t->pairs ? "no pairs to train on" : "no labelled texts to train on", "dataset", 0, 0), &err, "see `prep --help`");
+    t->train = make_set(t, number, n, "training");
+    int same = 1;
+    for (int i = 1; i < n; i++) same = same && t->train.label[i] == t->train.label[0];
+    if (same && !t->pairs) must(fail(&err, E_RANGE, "every training text has the same label: there is nothing to learn", t->data.label[t->train.label[0]], 0, 0), &err, NULL);
+    n = 0;
+    for (int i = 0; i < (int)count; i++)
+        if (t->data.document[i].split != 0 && usable(t, &t->data.document[i])) number[n++] = i;
+    Rng rng = rng_stream(hash_bytes("held", 4, 0), 0, 0);                   /* not of --seed: every run is measured on the same texts */
+    rng_shuffle(&rng, number, n);
+    if (t->set.eval_texts && n > t->set.eval_texts) n = t->set.eval_texts;
+    t->held = make_set(t, number, n, "held-out");
+}
+
+static void read_data(Trainer *t, const char *path) {
+    Error err = { 0 };
+    must(dataset_read(&t->data, path, &t->keep, &err), &err, "make it with prep");
+    if (t->data.kind != DATA_TEXT && t->data.kind != DATA_PAIRS)
+        must(fail(&err, E_UNSUPPORTED, "prompts and responses: a reward model needs labelled texts or pairs", path, 0, 0), &err, NULL);
+    t->pairs = t->data.kind == DATA_PAIRS;
+    t->per = t->pairs ? 2 : 1;
+    if (t->pairs && t->set.smoothing > 0) usage_error("pairs have no labels to smooth", "--label-smoothing");
+}
+
+/* ================================================================================================================
+ * Examples: whole texts, crops, and phrases over and over
+ * ================================================================================================================ */
+
+/* low .. high with probability in proportion to 1/n: uniform on a logarithmic scale, without a logarithm (whose last bit libraries
+ * do not agree on). */
+static int log_uniform(Rng *rng, int low, int high) {
+    double sum = 0, u = rng_unit(rng);
+    for (int n = low; n <= high; n++) sum += 1.0 / n;
+    u *= sum;
+    for (int n = low; n < high; n++)
+        if ((u -= 1.0 / n) < 0) return n;
+    return high;
+}
+
+/* A phrase of x over and over, n tokens: 1 to 4 whole words, or 1 to 4 tokens as they come. Half of the time a real opening of up
+ * to n/2 tokens stands before it, as a prompt stands before what a policy repeats. */
+static void repeat_phrase(int *out, int n, const Text *x, const unsigned char *starts_word, Rng *rng) {
+    const int whole_words = (int)rng_below(rng, 2), size = 1 + (int)rng_below(rng, 4);
+    int at = (int)rng_below(rng, (uint64_t)x->count), end, words = 0;
+    int kept = rng_below(rng, 2) ? (int)rng_below(rng, (uint64_t)(n < x->count ? n : x->count) / 2 + 1) : 0;
+    if (whole_words) {
+        while (at > 0 && !starts_word[x->token[at]]) at--;
+        for (end = at + 1; end < x->count && (!starts_word[x->token[end]] || ++words < size); end++) ;
+    } else end = at + size < x->count ? at + size : x->count;
+    for (int i = 0; i < n; i++) out[i] = i < kept ? x->token[i] : x->token[at + (i - kept) % (end - at)];
+}
+
+/* One example of the epoch: its texts one after another in out, each with its specials; length[k] their sizes. Returns 1 for a phrase
+ * over and over. Of a pair both texts are cropped alike; as a phrase, it is the chosen text that gets repeated, and loses against the
+ * rejected one. */
+static int draw_example(Trainer *t, int *out, int length[2], int e, int epoch) {
+    const Settings *s = &t->set;
+    const Text *x = &t->train.text[e * t->per];
+    Rng rng = rng_stream(hash_bytes("examples", 8, s->seed), (uint64_t)epoch, (uint64_t)e);
+    int full = x[0].count > x[t->per - 1].count ? x[0].count : x[t->per - 1].count;
+    if (full > t->limit) full = t->limit;
+    const int cropped = rng_unit(&rng) < s->crop, spam = rng_unit(&rng) < s->spam && x[0].count > 0;
+    const int crop = cropped || spam ? log_uniform(&rng, full < SHORTEST ? full : SHORTEST, full) : full;
+    for (int k = 0; k < t->per; k++) {
+        const Text *y = spam && t->pairs ? &x[1 - k] : &x[k];               /* spam: rejected, then the chosen one's phrase */
+        int n = y->count < crop ? y->count : crop;
+        const int from = s->window && !spam ? (int)rng_below(&rng, (uint64_t)(y->count - n) + 1) : 0;
+        *out++ = t->config.bos;
+        if (spam && k == t->per - 1) repeat_phrase(out, n = crop, y, t->starts_word, &rng);
+        else for (int i = 0; i < n; i++) out[i] = y->token[from + i];
+        for (int i = 0; i < n && s->dropout > 0; i++)
+            if (rng_unit(&rng) < s->dropout) out[i] = t->mask;
+        out += n;
+        *out++ = t->config.eos;
+        length[k] = n + 2;
+    }
+    return spam;
+}
+
+static void batch_add(Batch *b, const int *token, int n) {
+    memcpy(b->token + b->N, token, (size_t)n * sizeof *token);
+    b->start[b->B++] = b->N;
+    b->N += n;
+    b->start[b->B] = b->N;
+}
+
+/* ================================================================================================================
+ * Learning
+ * ================================================================================================================ */
+
+/* loss of text b = sum over labels of target * -log softmax(logits)[label]: one plain cross-entropy for each label. */
+static void label_loss(Trainer *t, float scale) {
+    Batch *b = &t->batch;
+    const int labels = t->config.labels;
+    for (int j = 0; j < labels; j++) {
+        for (int i = 0; i < b->B; i++) b->label[i] = j;
+        cross_entropy_forward(b->loss, b->logits, b->label, b->B, labels);
+        for (int i = 0; i < b->B; i++) {
+            const float target = b->target[i * labels + j];
+            t->loss += (double)(target * b->loss[i]);
+            b->dloss[i] = target * scale;
+        }
+        cross_entropy_backward(b->dlogits, b->dloss, b->logits, b->label, b->B, labels);
+    }
+}
+static void pair_loss(Trainer *t, float scale) {
+    Batch *b = &t->batch;
+    ranking_forward(b->loss, b->logits, t->config.labels, b->B / 2);
+    for (int i = 0; i < b->B / 2; i++) {
+        t->loss += (double)b->loss[i];
+        b->dloss[i] = scale;
+    }
+    ranking_backward(b->dlogits, b->dloss, b->logits, t->config.labels, b->B / 2);
+}
+
+static int best_label(const float *logits, int labels) {
+    int best = 0;
+    for (int j = 1; j < labels; j++)
+        if (logits[j] > logits[best]) best = j;
+    return best;
+}
+static int is_right(const Trainer *t, const float *logits /* of the example's first text */, int truth) {
+    return t->pairs ? logits[0] > logits[t->config.labels] : best_label(logits, t->config.labels) == truth;
+}
+
+/* Forward, loss and backward of what the batch holds; empties it. */
+static void learn(Trainer *t, float scale) {
+    Batch *b = &t->batch;
+    Error err = { 0 };
+    const Texts texts = { b->N, b->B, b->token, b->start };
+    const int labels = t->config.labels;
+    if (!b->B) return;
+    must(reward_forward(&t->model, &texts, &t->saved, b->logits, &t->ws), &err, NULL);
+    memset(b->dlogits, 0, (size_t)(b->B * labels) * sizeof *b->dlogits);
+    if (t->pairs) pair_loss(t, scale);
+    else label_loss(t, scale);
+    for (int i = 0; i < b->B; i += t->per)
+        if (b->truth[i] >= 0) {
+            t->judged++;
+            t->right += is_right(t, b->logits + i * labels, b->truth[i]);
+        }
+    must(reward_backward(&t->model, &texts, &t->saved, b->dlogits, &t->ws), &err, NULL);
+    b->N = b->B = 0;
+}
+
+/* The k-th example of the run: its place in its epoch's order. */
+static int example_at(Trainer *t, long long k, int *epoch) {
+    const int n = t->train.examples;
+    *epoch = (int)(k / n);
+    if (*epoch != t->epoch) {
+        Rng rng = rng_stream(hash_bytes("order", 5, t->set.seed), (uint64_t)*epoch, 0);
+        for (int i = 0; i < n; i++) t->order[i] = i;
+        rng_shuffle(&rng, t->order, n);
+        t->epoch = *epoch;
+    }
+    return t->order[k % n];
+}
+
+/* What example e should be called: its label, a little of every label with --label-smoothing, and all alike for a phrase. */
+static void set_targets(Trainer *t, int e, int spam) {
+    Batch *b = &t->batch;
+    const int labels = t->config.labels, i = b->B - t->per;
+    const float share = (float)((spam ? 1.0 : t->set.smoothing) / labels);
+    b->truth[i] = spam ? -1 : t->pairs ? 0 : t->train.label[e];
+    for (int j = 0; j < labels && !t->pairs; j++)
+        b->target[i * labels + j] = share + (!spam && j == b->truth[i] ? (float)(1 - t->set.smoothing) : 0);
+}
+
+/* One optimiser step; the batch passes in portions of at most --micro-tokens, whose gradients add up. Returns the gradient's norm. */
+static double train_step(Trainer *t, int step, double lr) {
+    const Settings *s = &t->set;
+    const AdamW adam = { (float)lr, 0.9f, 0.98f, 1e-8f, (float)s->weight_decay, 0 };
+    Batch *b = &t->batch;
+    Error err = { 0 };
+    gradient_zero(t->model.tensor, t->model.tensors);
+    for (int i = 0; i < s->batch; i++) {
+        int epoch, length[2] = { 0, 0 };
+        const int e = example_at(t, (long long)step * s->batch + i, &epoch), spam = draw_example(t, t->example, length, e, epoch);
+        if (b->N + length[0] + length[1] > b->tokens) learn(t, 1.0f / (float)s->batch);
+        batch_add(b, t->example, length[0]);
+        if (t->pairs) batch_add(b, t->example + length[0], length[1]);
+        set_targets(t, e, spam);
+    }
+    learn(t, 1.0f / (float)s->batch);
+    const double norm = gradient_norm(t->model.tensor, t->model.tensors);
+    if (!(norm < 1e30) || !(t->loss < 1e30))
+        must(fail(&err, E_NUMBER, "the loss is no longer a number", t->out, 0, 0), &err, "a smaller --lr, or a longer --warmup");
+    optimizer_step(&t->optimizer, 0, t->model.tensor, t->model.tensors, &adam, s->clip > 0 && norm > s->clip ? (float)(s->clip / norm) : 1.0f);
+    return norm;
+}
+
+/* Linear up in the warm-up, then linear down to nothing. */
+static double learning_rate(const Trainer *t, int step) {
+    const int up = (int)(t->set.warmup * t->steps);
+    return step < up ? t->set.lr * (step + 1) / (up + 1) : t->set.lr * (t->steps - step) / (t->steps - up);
+}
+
+/* ================================================================================================================
+ * Judging the judge
+ * ================================================================================================================ */
+
+static void score_batch(Trainer *t, float *logits) {
+    Batch *b = &t->batch;
+    Error err = { 0 };
+    const Texts texts = { b->N, b->B, b->token, b->start };
+    must(reward_forward(&t->model, &texts, NULL, logits, &t->ws), &err, NULL);
+    b->N = b->B = 0;
+}
+
+/* logits (n,labels) of the first `most` tokens (0: of all that fit) of n texts. */
+static void score_texts(Trainer *t, float *logits, const Text *x, int n, int most) {
+    Batch *b = &t->batch;
+    int done = 0;
+    if (!most || most > t->limit) most = t->limit;
+    for (int i = 0; i < n; i++) {
+        const int count = x[i].count < most ? x[i].count : most;
+        if (b->N + count + 2 > b->tokens || b->B == b->texts) {
+            score_batch(t, logits + done * t->config.labels);
+            done = i;
+        }
+        t->example[0] = t->config.bos;
+        if (count) memcpy(t->example + 1, x[i].token, (size_t)count * sizeof *t->example);
+        t->example[count + 1] = t->config.eos;
+        batch_add(b, t->example, count + 2);
+    }
+    if (b->B) score_batch(t, logits + done * t->config.labels);
+}
+
+static int by_value(const void *left, const void *right) {
+    const float a = *(const float *)left, b = *(const float *)right;
+    return (a > b) - (a < b);
+}
+typedef struct { double accuracy, loss, low, median, high; } Quality;       /* low, high: 5th and 95th percentile of the reward */
+
+/* The held-out texts by their first `most` tokens (0: in full). */
+static Quality evaluate(Trainer *t, int most) {
+    const PoolMark mark = pool_mark(&t->scratch);
+    const int labels = t->config.labels, n = t->held.examples, texts = n * t->per;
+    float *logits = pool_take(&t->scratch, (size_t)texts * (size_t)labels, sizeof *logits), *reward = pool_take(&t->scratch, (size_t)texts, sizeof *reward);
+    float loss;
+    Quality q = { 0, 0, 0, 0, 0 };
+    memory_or_die(logits, "evaluation");
+    memory_or_die(reward, "evaluation");
+    score_texts(t, logits, t->held.text, texts, most);
+    for (int i = 0; i < n; i++) {
+        const float *z = logits + i * t->per * labels;
+        q.accuracy += is_right(t, z, t->held.label[i]);
+        if (t->pairs) ranking_forward(&loss, z, labels, 1);
+        else cross_entropy_forward(&loss, z, &t->held.label[i], 1, labels);
+        q.loss += (double)loss;
+    }
+    for (int i = 0; i < texts; i++) reward[i] = logits[i * labels + t->reward_label];
+    qsort(reward, (size_t)texts, sizeof *reward, by_value);
+    q.accuracy /= n;
+    q.loss /= n;
+    q.low = (double)reward[(texts - 1) * 5 / 100];
+    q.median = (double)reward[(texts - 1) / 2];
+    q.high = (double)reward[(texts - 1) * 95 / 100];
+    pool_release(&t->scratch, mark);
+    return q;
+}
+
+/* ---- the reward hacker's first idea: the commonest words and two-word phrases, over and over ---- */
+
+typedef struct { const char *text; int length, count; } Phrase;
+
+static int lower(char c) { return c >= 'A' && c <= 'Z' ? c + 32 : c; }
+static int is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '\'' || (c & 0x80); }
+
+/* Open addressing; once half of the table is full, new phrases are not among the commonest. */
+static void count_phrase(Phrase *table, int *used, const char *text, int length) {
+    char key[64];
+    if (length > (int)sizeof key) return;
+    for (int i = 0; i < length; i++) key[i] = (char)lower(text[i]);
+    for (uint64_t at = hash_bytes(key, (size_t)length, 0);; at++) {
+        Phrase *p = &table[at % TABLE];
+        int same = p->count && p->length == length;
+        for (int i = 0; same && i < length; i++) same = key[i] == (char)lower(p->text[i]);
+        if (same) { p->count++; return; }
+        if (p->count) continue;
+        if (*used >= TABLE / 2) return;
+        p->text = text;
+        p->length = length;
+        p->count = 1;
+        ++*used;
+        return;
+    }
+}
+
+/* Words of a text, or pairs of words with one space between. */
+static void count_phrases(Phrase *table, int *used, const char *s, int n, int words) {
+    int before = -1;                        /* where the word before this one began, when only a space is between */
+    for (int i = 0; i < n;) {
+        int begin = i;
+        while (i < n && is_letter(s[i])) i++;
+        if (i == begin) { i++; before = -1; continue; }
+        if (words == 1) count_phrase(table, used, s + begin, i - begin);
+        else if (before >= 0) count_phrase(table, used, s + before, i - before);
+        before = -1;
+        if (i + 1 < n && s[i] == ' ' && is_letter(s[i + 1])) { before = begin; i++; }
+    }
+}
+
+static int by_count(const void *left, const void *right) {
+    const Phrase *a = left, *b = right;
+    if (a->count != b->count) return a->count < b->count ? 1 : -1;
+    if (a->length != b->length) return a->length < b->length ? -1 : 1;
+    for (int i = 0; i < a->length; i++)
+        if (lower(a->text[i]) != lower(b->text[i])) return lower(a->text[i]) < lower(b->text[i]) ? -1 : 1;
+    return 0;
+}
+
+/* The commonest of the training texts, to out; returns how many. */
+static int common_phrases(Trainer *t, Phrase *out, int most, int words) {
+    const PoolMark mark = pool_mark(&t->scratch);
+    Phrase *table = pool_take(&t->scratch, TABLE, sizeof *table);
+    int used = 0, n = 0;
+    memory_or_die(table, "words");
+    for (uint64_t i = 0; i < t->data.count; i++) {
+        const Document *d = &t->data.document[i];
+        for (int k = 0; k < t->per && d->split == 0; k++) count_phrases(table, &used, d->text[k], (int)(d->length[k] < INT_MAX ? d->length[k] : INT_MAX), words);
+    }
+    for (int i = 0; i < TABLE; i++)
+        if (table[i].count) table[n++] = table[i];
+    qsort(table, (size_t)n, sizeof *table, by_count);
+    if (n > most) n = most;
+    memcpy(out, table, (size_t)n * sizeof *out);
+    pool_release(&t->scratch, mark);
+    return n;
+}
+
+/* The phrase over and over, PROBE tokens of it. */
+static Text probe(Trainer *t, const Phrase *p) {
+    char text[PROBE * 65];
+    int n = 0;
+    Text x;
+    for (int k = 0; k < PROBE; k++) {
+        if (k) text[n++] = ' ';
+        for (int i = 0; i < p->length; i++) text[n++] = (char)lower(p->text[i]);
+    }
+    x = tokenise(t, text, (size_t)n);
+    if (x.count > PROBE) x.count = PROBE;
+    return x;
+}
+
+/* How many probes are worth more than 95 % of the real texts, and the one worth most. */
+static void probe_phrases(Trainer *t, double high, Log *log) {
+    const int labels = t->config.labels;
+    Phrase *phrase = pool_take(&t->keep, WORDS + PHRASES, sizeof *phrase);
+    Text *x = pool_take(&t->keep, WORDS + PHRASES, sizeof *x);
+    float *logits = pool_take(&t->keep, (size_t)(WORDS + PHRASES) * (size_t)labels, sizeof *logits);
+    int above = 0, best = 0;
+    memory_or_die(phrase, "probes");
+    memory_or_die(x, "probes");
+    memory_or_die(logits, "probes");
+    const int words = common_phrases(t, phrase, WORDS, 1), n = words + common_phrases(t, phrase + words, PHRASES, 2);
+    if (!n) return;
+    for (int i = 0; i < n; i++) x[i] = probe(t, &phrase[i]);
+    score_texts(t, logits, x, n, PROBE);
+    for (int i = 0; i < n; i++) {
+        const float score = logits[i * labels + t->reward_label];
+        above += (double)score > high;
+        if (score > logits[best * labels + t->reward_label]) best = i;
+    }
+    printf("repetition: %d words and %d phrases, each to %d tokens: %d above the 95th percentile of real texts; highest \"%.*s\" at %.2f\n",
+           words, n - words, PROBE, above, phrase[best].length, phrase[best].text, (double)logits[best * labels + t->reward_label]);
+    log_integer(log, "eval/repetitions", n);
+    log_integer(log, "eval/repetitions_above_p95", above);
+    log_number(log, "eval/repetition_max", (double)logits[best * labels + t->reward_label]);
+    log_text(log, "eval/repetition_max_phrase", phrase[best].text, (size_t)phrase[best].length);
+}
+
+static void final_report(Trainer *t, int steps) {
+    static const int length[] = { 16, 32, 64, 0 };
+    Error err = { 0 };
+    Log log;
+    Quality q = { 0, 0, 0, 0, 0 };
+    if (!t->held.examples) { printf("no held-out %s: nothing to evaluate\n", t->pairs ? "pairs" : "texts"); return; }
+    log_begin(&log, t->log_path, &t->keep);
+    log_integer(&log, "step", steps);
+    printf("%d held-out %s, reward = logit of '%s'\n  tokens  accuracy    loss   reward: 5%%     50%%     95%%\n", t->held.examples,
+           t->pairs ? "pairs" : "texts", t->config.label[t->reward_label]);
+    for (size_t i = 0; i < sizeof length / sizeof *length; i++) {
+        char name[40], tokens[16] = "full";
+        q = evaluate(t, length[i]);
+        if (length[i]) snprintf(tokens, sizeof tokens, "%d", length[i]);
+        printf("  %6s    %6.2f%%  %6.4f  %10.3f %7.3f %7.3f\n", tokens, 100 * q.accuracy, q.loss, q.low, q.median, q.high);
+        snprintf(name, sizeof name, "eval/accuracy_%s", tokens);
+        log_number(&log, name, q.accuracy);
+        snprintf(name, sizeof name, "eval/loss_%s", tokens);
+        log_number(&log, name, q.loss);
+        snprintf(name, sizeof name, "eval/reward_p5_%s", tokens);
+        log_number(&log, name, q.low);
+        snprintf(name, sizeof name, "eval/reward_p50_%s", tokens);
+        log_number(&log, name, q.median);
+        snprintf(name, sizeof name, "eval/reward_p95_%s", tokens);
+        log_number(&log, name, q.high);
+    }
+    probe_phrases(t, q.high, &log);
+    must(log_end(&log, &err), &err, NULL);
+}
+
+/* ================================================================================================================
+ * The run
+ * ================================================================================================================ */
+
+static void save(Trainer *t) {
+    Error err = { 0 };
+    static const int types[] = { F32, BF16, F16 };
+    const int type = types[t->set.dtype];
+    must(tokenizer_save(t->tokenizer, t->out, reward_max_tokens(&t->config), &t->keep, &err), &err, NULL);
+    must(reward_config_save(&t->config, t->out, type, &t->keep, &err), &err, NULL);
+    must(checkpoint_save(t->out, "model", "", t->model.tensor, t->model.tensors, type, 0, &t->keep, &err), &err, NULL);
+}
+
+/* Every --eval-every steps: accuracy on the held-out texts in full and at 32 tokens. */
+static void glance(Trainer *t, Log *log, char *text, size_t cap) {
+    const Quality full = evaluate(t, 0), opening = evaluate(t, 32);
+    log_number(log, "eval/accuracy_full", full.accuracy);
+    log_number(log, "eval/loss_full", full.loss);
+    log_number(log, "eval/accuracy_32", opening.accuracy);
+    snprintf(text, cap, "  held-out %.1f%%, at 32 tokens %.1f%%", 100 * full.accuracy, 100 * opening.accuracy);
+}
+
+/* Returns the steps done. */
+static int train(Trainer *t) {
+    const Settings *s = &t->set;
+    const int every = t->steps > 100 ? 10 : 1;          /* steps of a line in the log */
+    char line[256], seen[80] = "";
+    Error err = { 0 };
+    double lr = 0, norm = 0;
+    for (int step = 0; step < t->steps; step++) {
+        const int done = step + 1, last = done == t->steps || cli_stopping();
+        lr = learning_rate(t, step);
+        norm = train_step(t, step, lr);
+        if (done % every == 0 || last) {
+            const PoolMark mark = pool_mark(&t->scratch);
+            const double since = (double)s->batch * (done % every ? done % every : every);
+            const double accuracy = t->judged > 0 ? t->right / t->judged : 0;
+            Log log;
+            log_begin(&log, t->log_path, &t->scratch);
+            log_integer(&log, "step", done);
+            log_number(&log, "epoch", (double)done * s->batch / t->train.examples);
+            log_number(&log, "loss", t->loss / since);
+            log_number(&log, "accuracy", accuracy);
+            log_number(&log, "learning_rate", lr);
+            log_number(&log, "gradient_norm", norm);
+            if (s->eval_every && done % s->eval_every < every && done >= s->eval_every && t->held.examples && !last) glance(t, &log, seen, sizeof seen);
+            must(log_end(&log, &err), &err, NULL);
+            snprintf(line, sizeof line, "loss %.4f  accuracy %.1f%%  lr %.2e%s", t->loss / since, 100 * accuracy, lr, seen);
+            progress(line, done, t->steps, last);
+            t->loss = t->right = t->judged = 0;
+            pool_release(&t->scratch, mark);
+        }
+        if (last) return done;
+    }
+    return 0;
+}
+
+/* Everything of a fixed size; with a measuring arena the bill. */
+static void carve(Trainer *t, Arena *a) {
+    Error err = { 0 };
+    Batch *b = &t->batch;
+    const size_t labels = (size_t)t->config.labels, B = (size_t)b->texts;
+    const int bill = !a->base;
+    size_t at = a->used;
+    must(reward_carve(&t->model, &t->config, F32, 1, &t->keep, a, &err), &err, NULL);
+    if (bill) cli_bill("weights and their gradients", a->used - at);
+    at = a->used;
+    optimizer_carve(&t->optimizer, t->model.tensor, t->model.tensors, a);
+    if (bill) cli_bill("AdamW's moments", a->used - at);
+    at = a->used;
+    reward_saved_carve(&t->saved, &t->config, b->tokens, b->texts, a);
+    if (bill) cli_bill("saved activations", a->used - at);
+    at = a->used;
+    b->token = arena_take(a, (size_t)b->tokens, sizeof(int));
+    b->start = arena_take(a, B + 1, sizeof(int));
+    b->truth = arena_take(a, B, sizeof(int));
+    b->label = arena_take(a, B, sizeof(int));
+    b->target = arena_take(a, B * labels, sizeof(float));
+    b->logits = arena_take(a, B * labels, sizeof(float));
+    b->dlogits = arena_take(a, B * labels, sizeof(float));
+    b->loss = arena_take(a, B, sizeof(float));
+    b->dloss = arena_take(a, B, sizeof(float));
+    t->example = arena_take(a, 2 * (size_t)reward_max_tokens(&t->config), sizeof(int));
+    t->order = arena_take(a, (size_t)t->train.examples, sizeof(int));
+    if (bill) cli_bill("a batch and the order of texts", a->used - at);
+}
+
+/* Measures, prints the bill, and takes it. */
+static void memory(Trainer *t) {
+    Error err = { 0 };
+    Settings *s = &t->set;
+    const int longest = t->per * reward_max_tokens(&t->config);
+    Arena measure, ws;
+    memset(&measure, 0, sizeof measure);
+    memset(&ws, 0, sizeof ws);
+    t->batch.tokens = s->micro_tokens ? s->micro_tokens : longest > 2048 ? longest : 2048;
+    t->batch.texts = s->batch * t->per;
+    if (t->batch.tokens < longest)
+        must(fail(&err, E_RANGE, "--micro-tokens is less than one example can have", "", t->batch.tokens, longest), &err, "a larger --micro-tokens, or fewer --positions");
+    cli_bill("dataset, its tokens, tokenizer", t->keep.total + t->scratch.total);
+    carve(t, &measure);
+    const Texts most = { t->batch.tokens, t->batch.texts, NULL, NULL };
+    must(reward_forward(&t->model, &most, &t->saved, NULL, &ws), &err, NULL);
+    must(reward_forward(&t->model, &most, NULL, NULL, &ws), &err, NULL);
+    must(reward_backward(&t->model, &most, &t->saved, NULL, &ws), &err, NULL);
+    cli_bill("work space", ws.peak);
+    cli_bill_total();
+    if (s->dry_run) exit(0);
+    t->memory = cli_arena(measure.used, "model, optimizer, activations");
+    carve(t, &t->memory);
+    t->ws = cli_arena(ws.peak, "work space");
+}
+
+static void init_weights(Trainer *t) {
+    Error err = { 0 };
+    const Settings *s = &t->set;
+    reward_init(&t->model, s->seed);
+    if (s->reward)                          /* the head is the last four of the list */
+        must(checkpoint_load(s->reward, "model", "", t->model.tensor, t->model.tensors - (s->new_head ? 4 : 0), &t->keep, &err), &err,
+             s->new_head ? NULL : "a model without a classifier: --new-head");
+}
+
+/* The output folder and the first line of its log: the options of this run. */
+static void open_run(Trainer *t, const Program *program) {
+    Error err = { 0 };
+    Buffer b;
+    memset(&b, 0, sizeof b);
+    b.pool = &t->keep;
+    if (t->set.out) {
+        if (strlen(t->set.out) >= sizeof t->out) usage_error("too long", "--out");
+        strcpy(t->out, t->set.out);
+        must(folder_make(t->out, &err), &err, NULL);
+    } else must(run_folder(t->out, sizeof t->out, "runs", "rm", &err), &err, NULL);
+    snprintf(t->log_path, sizeof t->log_path, "%s/log.jsonl", t->out);
+    buffer_text(&b, "{\"options\":");
+    cli_options_json(program, &b);
+    buffer_text(&b, "}\n");
+    memory_or_die(b.failed ? NULL : b.data, "options");
+    must(file_write_all(t->log_path, b.data, b.length, &t->keep, &err), &err, NULL);
+}
+
+static void count_steps(Trainer *t) {
+    Error err = { 0 };
+    const Settings *s = &t->set;
+    const long long steps = s->steps ? s->steps : ((long long)s->epochs * t->train.examples + s->batch - 1) / s->batch;
+    if (steps < 1 || steps > INT_MAX) must(fail(&err, E_RANGE, "the number of steps", "", steps, 1), &err, "--steps, --epochs");
+    t->steps = (int)steps;
+    t->epoch = -1;
+}
+
+static const char *const preset_scratch[] = { "lr", "5e-4", "weight-decay", "0.01", "epochs", "4", NULL };
+static const char *const preset_finetune[] = { "lr", "2e-5", "weight-decay", "0.01", "epochs", "2", NULL };
+static const Preset preset[] = {
+    { "scratch", "a new model (the default without --reward)", preset_scratch },
+    { "finetune", "all weights of a checkpoint (the default with --reward)", preset_finetune },
+};
+
+static const char *default_preset(int argc, char **argv) {
+    for (int i = 1; i < argc && strcmp(argv[i], "--"); i++)
+        if (!strcmp(argv[i], "--reward") || !strncmp(argv[i], "--reward=", 9)) return "finetune";
+    return "scratch";
+}
+
+/* Options that do not go together. */
+static void check(const Program *p, const Settings *s) {
+    static const char *const size[] = { "dim", "layers", "heads", "ffn", "positions" };
+    for (size_t i = 0; s->reward && i < sizeof size / sizeof *size; i++)
+        if (cli_given(p, size[i])) usage_error("the model of --reward has its own sizes; without it this is possible", size[i]);
+    if (!s->reward && !s->tokenizer) usage_error("a new model needs --tokenizer (or --reward to start from)", NULL);
+    if (!s->reward && s->new_head) usage_error("a new model has a new head anyway", "--new-head");
+}
+
+int main(int argc, char **argv) {
+    static Trainer t;
+    Settings *s = &t.set;
+    Option option[] = {
+        { "out", OPT_TEXT, &s->out, NULL, 0, 0, NULL, "folder to write (default: runs/rm-0001, the next free number)" },
+        { "reward", OPT_TEXT, &s->reward, NULL, 0, 0, NULL, "start from this Hugging Face folder; without it, from scratch" },
+        { "tokenizer", OPT_TEXT, &s->tokenizer, NULL, 0, 0, NULL, "folder of a byte-level tokenizer (default: --reward's)" },
+        { "new-head", OPT_FLAG, &s->new_head, NULL, 0, 0, NULL, "of --reward, only the encoder; a new head for the dataset's labels" },
+        { "label", OPT_TEXT, &s->label, NULL, 0, 0, NULL, "whose logit is reported as the reward (default: positive, pos, nothate ...)" },
+        { "dim", OPT_INT, &s->dim, "128", 2, 1e6, NULL, "from scratch: model width C" },
+        { "layers", OPT_INT, &s->layers, "3", 1, 1000, NULL, "from scratch: layers L" },
+        { "heads", OPT_INT, &s->heads, "4", 1, 1000, NULL, "from scratch: attention heads H" },
+        { "ffn", OPT_INT, &s->ffn, "0", 0, 1e7, NULL, "from scratch: feed-forward width F (0: 4 times --dim)" },
+        { "positions", OPT_INT, &s->positions, "258", 5, 1e7, NULL, "from scratch: positions, two more than the longest text has tokens" },
+        { "crop", OPT_REAL, &s->crop, "0.5", 0, 1, NULL, "share of examples that are cropped to a random length, log-uniform from 8 tokens on" },
+        { "window", OPT_FLAG, &s->window, NULL, 0, 0, NULL, "crops and long texts begin anywhere, not at the beginning" },
+        { "spam", OPT_REAL, &s->spam, "0.05", 0, 1, NULL, "share of examples that are a phrase over and over, worth nothing" },
+        { "token-dropout", OPT_REAL, &s->dropout, "0", 0, 0.9, NULL, "share of tokens that training sees as <mask>" },
+        { "label-smoothing", OPT_REAL, &s->smoothing, "0", 0, 0.9, NULL, "share of every target that is spread over all labels" },
+        { "batch", OPT_INT, &s->batch, "32", 1, 1e6, NULL, "examples of an optimiser step" },
+        { "micro-tokens", OPT_INT, &s->micro_tokens, "0", 0, 1e8, NULL, "tokens at a time, which bounds memory (0: 2048 or the longest example)" },
+        { "epochs", OPT_INT, &s->epochs, "4", 0, 1e6, NULL, "passes through the training texts" },
+        { "steps", OPT_INT, &s->steps, "0", 0, 1e9, NULL, "optimiser steps (0: as --epochs says)" },
+        { "lr", OPT_REAL, &s->lr, "5e-4", 0, 10, NULL, "learning rate after warm-up; then linear to nothing" },
+        { "warmup", OPT_REAL, &s->warmup, "0.06", 0, 1, NULL, "share of the steps in which the learning rate rises" },
+        { "weight-decay", OPT_REAL, &s->weight_decay, "0.01", 0, 10, NULL, "AdamW's weight decay; vectors are not decayed" },
+        { "clip", OPT_REAL, &s->clip, "1", 0, 1e9, NULL, "largest gradient norm (0: none)" },
+        { "eval-every", OPT_INT, &s->eval_every, "250", 0, 1e9, NULL, "steps between held-out accuracies (0: at the end only)" },
+        { "eval-texts", OPT_INT, &s->eval_texts, "1000", 0, 1e9, NULL, "held-out texts or pairs at most (0: all)" },
+        { "seed", OPT_SEED, &s->seed, "1", 0, 0, NULL, "of the initial weights, the order of texts, crops and phrases" },
+        { "dtype", OPT_CHOICE, &s->dtype, "f32", 0, 0, "f32|bf16|f16", "numbers as written; training is in f32" },
+        { "dry-run", OPT_FLAG, &s->dry_run, NULL, 0, 0, NULL, "print the memory bill and stop" },
+    };
+    Program program = { "rm", "DATA --out DIR [--reward DIR | --tokenizer DIR --dim N --layers N ...] [options]",
+        "Stage 2: trains a reward model on labelled texts (cross-entropy) or on pairs (Bradley-Terry).", option,
+        sizeof option / sizeof *option, preset, sizeof preset / sizeof *preset };
+    const char *data[1] = { NULL };
+    t.keep = cli_pool();
+    t.scratch = cli_pool();
+    if (cli_parse(&program, default_preset(argc, argv), argc, argv, data, 1) < 1) usage_error("which dataset?", NULL);
+    check(&program, s);
+    cli_interrupts();
+    read_data(&t, data[0]);
+    read_config(&t);
+    read_documents(&t);
+    count_steps(&t);
+    memory(&t);
+    init_weights(&t);
+    open_run(&t, &program);
+    printf("%s: %d training and %d held-out %s, %lld tokens; %lld weights; %d steps of %d\n", data[0], t.train.examples, t.held.examples,
+           t.pairs ? "pairs" : "texts", t.train.tokens, (long long)tensor_values(t.model.tensor, t.model.tensors, 1), t.steps, s->batch);
+    const int done = train(&t);
+    save(&t);
+    printf("saved in %s%s\n", t.out, done < t.steps ? " (stopped early)" : "");
+    if (!cli_stopping()) final_report(&t, done);
+    pool_free(&t.scratch);
+    pool_free(&t.keep);
+    return 0;
+}
