@@ -85,26 +85,37 @@ bench: build/tests/bench
 
 # ---- models ----
 
-# data/policy and data/reward from nothing, with our own programs alone; the same bytes from any compiler and number of threads.
-POLICY_SIZES = --width 128 --layers 4 --heads 4 --kv-heads 2 --ffn 352
-REWARD_SIZES = --width 64 --layers 2 --heads 4 --ffn 256
-SFT_STEPS    = 2000
-RM_STEPS     = 1500
+# data/policy and data/reward from nothing, with our own programs alone: the same bytes from any compiler and number of threads.
+POLICY   = --dim 128 --layers 4 --heads 4 --kv-heads 2 --ffn 352 --positions 256 --tied --context 128 --steps 2000
+REWARD   = --dim 128 --layers 2 --heads 4 --ffn 384 --positions 258 --steps 1500
+SHA256   = $(shell command -v sha256sum || echo shasum -a 256)
 models: all
-	rm -rf build/models && mkdir -p build/models/policy build/models/reward
+	rm -rf build/models data/policy data/reward
 	$(RUN) ./prep tokenizer data/imdb.bin --kind sentencepiece --vocab 1024 --out build/models/policy
 	$(RUN) ./prep tokenizer data/imdb.bin --kind bytelevel --vocab 1024 --out build/models/reward
-	$(RUN) ./rm data/imdb.bin --tokenizer build/models/reward $(REWARD_SIZES) --steps $(RM_STEPS) --out data/reward
-	$(RUN) ./sft data/imdb.bin --tokenizer build/models/policy $(POLICY_SIZES) --steps $(SFT_STEPS) --out data/policy
+	$(RUN) ./rm data/imdb.bin --tokenizer build/models/reward $(REWARD) --out data/reward
+	$(RUN) ./sft data/imdb.bin --tokenizer build/models/policy $(POLICY) --out data/policy
 	cd data && $(SHA256) -c SHA256SUMS
-SHA256   = $(shell command -v sha256sum || echo shasum -a 256)
 
-# The real thing: all three stages on real reviews,  make imdb DATA=train.jsonl  (SCALE=small: a quarter of an hour).
+# The real thing, all three stages on real reviews:  make imdb DATA=train.jsonl  for an hour; SCALE=small for a quarter of one.
 DATA     =
 SCALE    = full
+IMDB     = runs/imdb
+IMDB_SFT_full  = --dim 160 --layers 4 --heads 4 --ffn 448 --positions 512 --tied --context 256 --epochs 2
+IMDB_RM_full   = --dim 128 --layers 3 --heads 4 --epochs 4
+IMDB_PPO_full  = --steps 157
+IMDB_SFT_small = --dim 160 --layers 4 --heads 4 --ffn 448 --positions 512 --tied --context 128 --head-only --epochs 1
+IMDB_RM_small  = --dim 96 --layers 2 --heads 4 --epochs 1
+IMDB_PPO_small = --steps 60
 imdb: all
-	@test -n "$(DATA)" || { echo 'make imdb: DATA=FILE is missing: to real reviews (JSONL lines {"text": ..., "label": 0 or 1})'; exit 2; }
-	SCALE=$(SCALE) RUN="$(RUN)" sh tests/imdb.sh "$(DATA)"
+	@test -n "$(DATA)" || { echo 'make imdb: which reviews? DATA=FILE, JSONL lines {"text": ..., "label": 0 or 1}'; exit 2; }
+	rm -rf $(IMDB) && mkdir -p $(IMDB)
+	$(RUN) ./prep data $(DATA) --out $(IMDB)/reviews.bin --label-names negative,positive
+	$(RUN) ./prep tokenizer $(IMDB)/reviews.bin --kind sentencepiece --vocab 4096 --out $(IMDB)/policy-tokenizer
+	$(RUN) ./prep tokenizer $(IMDB)/reviews.bin --kind bytelevel --vocab 4096 --out $(IMDB)/reward-tokenizer
+	$(RUN) ./rm $(IMDB)/reviews.bin --tokenizer $(IMDB)/reward-tokenizer $(IMDB_RM_$(SCALE)) --out $(IMDB)/reward
+	$(RUN) ./sft $(IMDB)/reviews.bin --tokenizer $(IMDB)/policy-tokenizer $(IMDB_SFT_$(SCALE)) --out $(IMDB)/policy
+	$(RUN) ./ppo $(IMDB)/reviews.bin --policy $(IMDB)/policy --reward $(IMDB)/reward $(IMDB_PPO_$(SCALE)) --out $(IMDB)
 
 clean:
 	rm -rf $(LIB) $(PROGRAMS:=.o) $(PROGRAMS) data/imdb.bin build
