@@ -215,6 +215,7 @@ struct Tokenizer {
     /* SentencePiece */
     int byte_fallback, whitespace_suffix, add_dummy_prefix, remove_extra_whitespaces, escape_whitespaces, has_unused, users;
     size_t longest;                         /* bytes of the longest piece */
+    unsigned char touch[256 * 256 / 8];     /* bit 256 a + b: byte a stands before byte b in some piece */
     Piece *user;                            /* (users) user-defined pieces in order of their bytes */
     const char *unk_surface; size_t unk_surface_length;     /* what an unknown piece is decoded to */
     const unsigned char *trie; size_t trie_units;           /* normalisation rules: a double array of u32 ... */
@@ -367,6 +368,7 @@ static int add_piece(Tokenizer *t, int id, Pool *pool, Error *err) {
     const Piece *p = &t->piece[id];
     int ordinary = p->type == PIECE_NORMAL || p->type == PIECE_USER_DEFINED || p->type == PIECE_UNUSED, byte;
     Table *table = ordinary ? &t->ordinary : &t->reserved;
+    size_t i;
     if (!p->length) return fail(err, E_FORMAT, "a piece is empty", "SentencePiece model", id, -1);
     if (p->score != p->score) return fail_piece(err, E_NUMBER, "the score of a piece is not a number", p->text, p->length, id, id);
     if (table_find(table, p->text, p->length) >= 0)
@@ -382,6 +384,10 @@ static int add_piece(Tokenizer *t, int id, Pool *pool, Error *err) {
     } else if (p->type == PIECE_USER_DEFINED) t->users++;
     else if (p->type == PIECE_UNUSED) t->has_unused = 1;
     if (p->length > t->longest) t->longest = p->length;
+    for (i = 1; i < p->length && ordinary; i++) {
+        unsigned pair = (unsigned)(unsigned char)p->text[i - 1] << 8 | (unsigned char)p->text[i];
+        t->touch[pair / 8] |= (unsigned char)(1u << pair % 8);
+    }
     if (table_add(table, pool, p->text, p->length, id)) return fail(err, E_MEMORY, "not enough memory", "SentencePiece model", 0, 0);
     return OK;
 }
@@ -720,35 +726,54 @@ static int put_unused(const Bpe *b, size_t from, size_t to, int *ids, int count)
     }
 }
 
+/* 1 if some piece may reach over the border between s[-1] and s[0]. */
+static int may_touch(const Tokenizer *t, const char *s) {
+    unsigned pair = (unsigned)(unsigned char)s[-1] << 8 | (unsigned char)s[0];
+    return t->touch[pair / 8] >> pair % 8 & 1;
+}
+
+/* Cuts normal text into parts that no piece reaches over (mostly words: the heap stays small) and merges each. */
+static int encode_normal(Bpe *b, size_t length, Pool *pool, int *ids, int *count) {
+    const Tokenizer *t = b->t;
+    size_t at = 0, end, k;
+    int i, code;
+    while (at < length) {
+        for (end = at + 1; end < length && may_touch(t, b->text + end); ) end++;
+        code = bpe_room(b, end - at, pool);
+        if (code) return code;
+        for (b->symbols = 0; at < end; at += k) {           /* one symbol per character; a user-defined piece is one that never merges */
+            Symbol *s = &b->symbol[b->symbols++];
+            int32_t character;
+            k = t->users ? user_prefix(t, b->text + at, length - at) : 0;
+            s->id = k ? FROZEN : -1;
+            if (!k) k = (size_t)utf8_decode(b->text + at, length - at, &character);
+            s->at = at;
+            s->length = k;
+        }
+        bpe_merge(b);
+        for (i = 0; i >= 0 && i < b->symbols; i = b->symbol[i].next) {
+            const Symbol *s = &b->symbol[i];
+            *count = t->has_unused ? put_unused(b, s->at, s->at + s->length, ids, *count) : put_piece(t, b->text + s->at, s->length, ids, *count);
+        }
+    }
+    return OK;
+}
+
 static int encode_sentencepiece(const Tokenizer *t, const char *text, size_t n, Pool *pool, int **ids, int *count) {
-    size_t bound = normalise(t, text, n, NULL), at, length;
+    size_t bound = normalise(t, text, n, NULL);
     PoolMark after;
     char *normal;
     Bpe b;
-    int i;
     memset(&b, 0, sizeof b);
     if (bound > INT_MAX / 4) return E_MEMORY;
     *ids = pool_take(pool, bound + 1, sizeof **ids);    /* a symbol has at least one byte, an unknown one becomes its bytes */
     after = pool_mark(pool);
     normal = pool_take(pool, bound + 1, 1);
-    if (!*ids || !normal || bpe_room(&b, bound, pool)) return E_MEMORY;
+    if (!*ids || !normal) return E_MEMORY;
     if (t->has_unused && !(b.split = pool_take(pool, (size_t)t->V, sizeof *b.split))) return E_MEMORY;
-    length = normalise(t, text, n, normal);
     b.t = t;
     b.text = normal;
-    for (at = 0; at < length; ) {           /* one symbol per character; a user-defined piece is one that never merges */
-        Symbol *s = &b.symbol[b.symbols++];
-        int32_t code;
-        s->at = at;
-        s->length = t->users ? user_prefix(t, normal + at, length - at) : 0;
-        s->id = s->length ? FROZEN : -1;
-        if (!s->length) s->length = (size_t)utf8_decode(normal + at, length - at, &code);
-        at += s->length;
-    }
-    bpe_merge(&b);
-    for (i = 0; i >= 0 && i < b.symbols; i = b.symbol[i].next)
-        *count = t->has_unused ? put_unused(&b, b.symbol[i].at, b.symbol[i].at + b.symbol[i].length, *ids, *count) :
-                                 put_piece(t, normal + b.symbol[i].at, b.symbol[i].length, *ids, *count);
+    if (encode_normal(&b, normalise(t, text, n, normal), pool, *ids, count)) return E_MEMORY;
     keep_only(pool, after, (bound + 1) * sizeof **ids, (size_t)*count * sizeof **ids);
     return OK;
 }
