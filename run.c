@@ -200,7 +200,7 @@ static void policy_open(Policy *p, const char *folder, const char *run, int posi
     memset(p, 0, sizeof *p);
     must(config_load(&p->config, weights, pool, &err), &err, "MODEL is a Hugging Face folder with config.json and model.safetensors");
     if (positions > p->config.positions)
-        must(fail(&err, E_RANGE, "longer than the model's positions", weights, positions, p->config.positions), &err, "shorten the prompt, or -n");
+        must(fail(&err, E_RANGE, "longer than the model's positions", weights, positions, p->config.positions), &err, "a shorter prompt, a smaller -n or --context");
     must(model_carve(&p->model, &p->config, F32, 0, positions, pool, &measure, &err), &err, NULL);
     p->weights = cli_arena(measure.used, "the model's weights");
     must(model_carve(&p->model, &p->config, F32, 0, positions, pool, &p->weights, &err), &err, NULL);

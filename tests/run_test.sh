@@ -129,6 +129,10 @@ if [ -d "$stories" ] && [ -f "$shared/golden/stories260K_golden.json" ]; then
     $run generate "$stories" --prompt "" --greedy -n 200 > "$work/text"
     $run tokenize "$stories" --decode "$work/got" > "$work/want"
     same "stories260K: text as written is the ids decoded" "$work/text" "$work/want"
+    $run generate "$stories" --prompt "Caf" -n 200 --temperature 5 --ignore-eos > "$work/text"      # bytes of characters, cut and whole
+    echo Caf | $run tokenize "$stories" --special | $run generate "$stories" --ids -n 200 --temperature 5 --ignore-eos |
+        $run tokenize "$stories" --decode > "$work/want"
+    same "stories260K: noise as written is the ids decoded" "$work/text" "$work/want"
     printf '\n' | $run generate "$stories" --greedy -n 200 | sed 's/^{"text": \(.*\)}$/\1/' > "$work/line"
     tr '\n' ' ' < "$shared/golden/stories260K_golden.json" | sed 's/.*"expected_text": *\("\([^"\\]\|\\.\)*"\).*/\1/' > "$work/want"; echo >> "$work/want"
     same "stories260K: its text" "$work/line" "$work/want"
