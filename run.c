@@ -24,7 +24,9 @@ static Input input_open(const char *path, Pool *pool) {
     return in;
 }
 
+/* What is answered so far goes out before the next line is waited for: the other end may be a program that talks with this one. */
 static int input_next(Input *in, const char **line, size_t *n) {
+    fflush(stdout);
     if (!lines_next(in->lines, line, n)) return 0;
     in->number++;
     return 1;
