@@ -180,7 +180,7 @@ static int container_open(Container *c, const char *path, Pool *pool, Error *err
     memset(c, 0, sizeof *c);
     c->path = path;
     c->file = file_open(path, pool, err);
-    if (!c->file) return E_OPEN;
+    if (!c->file) return err && err->code ? err->code : E_OPEN;
     code = container_header(c, pool, err);
     if (code != OK) file_close(c->file);
     return code;
@@ -453,7 +453,7 @@ static int save_file(const Saving *s, const char *path, const Tensor **part, int
     put_header(&file, &header, s, part, count);
     if (file.failed) return fail(s->err, E_MEMORY, "memory for the header", path, 0, 0);
     w = writer_open(path, s->pool, s->err);
-    if (!w) return s->err ? s->err->code : E_OPEN;
+    if (!w) return s->err && s->err->code ? s->err->code : E_OPEN;
     writer_write(w, file.data, file.length);
     for (int i = 0; i < count; i++) {
         const Matrix *m = part[i]->matrix;
