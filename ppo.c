@@ -211,6 +211,8 @@ static void *take(Run *r, size_t count, size_t size) {
 }
 
 static int finite(double x) { return x - x == 0; }
+static void not_a_number(Run *r, const char *what, int step, int save);
+static int larger(int a, int b) { return a > b ? a : b; }
 static int smaller(int a, int b) { return a < b ? a : b; }
 static size_t smaller_size(size_t a, size_t b) { return a < b ? a : b; }
 
@@ -294,6 +296,9 @@ static void sample_responses(Run *r, Rollout *x) {
     x->P = 0;
     for (int b = 0; b < x->B; b++) {
         int n = x->seq[b].length - x->seq[b].prompt;
+        for (int t = 0; t < n; t++)
+            if (!finite(x->seq[b].logprob[t]) || !finite(x->seq[b].value[t]))
+                not_a_number(r, "the policy's log-probs or values are not numbers", larger(r->step - 1, 0), 0);
         x->start[b] = x->P;
         memcpy(x->logprob + x->P, x->seq[b].logprob, (size_t)n * sizeof(float));
         memcpy(x->value + x->P, x->seq[b].value, (size_t)n * sizeof(float));
@@ -484,18 +489,24 @@ static int train_mini_batch(Run *r, const Rollout *x, const int *which, int n, c
 
 static void save_result(Run *r);
 
-/* The run cannot go on. The weights are those from before this update: they are saved if they are numbers, else the last save stays. */
-static void not_a_number(Run *r) {
-    int good = 1;
+static int weights_are_numbers(const Run *r) {
     for (int i = 0; i < r->trained_count; i++) {
-        const Tensor *t = &r->trained[i];
-        const float *w = t->matrix->data;
-        if (!(t->flags & TENSOR_TRAINED)) continue;
-        for (size_t k = 0; k < (size_t)t->matrix->O * (size_t)t->matrix->I; k++) if (!finite(w[k])) good = 0;
+        const Matrix *w = r->trained[i].matrix;
+        const float *x = w->data;
+        if (!(r->trained[i].flags & TENSOR_TRAINED)) continue;
+        for (size_t k = 0; k < (size_t)w->O * (size_t)w->I; k++) if (!finite(x[k])) return 0;
     }
-    if (good) save_result(r);
-    fail(&r->err, E_NUMBER, good ? "the loss or its gradient is not a number; the weights from before it are saved"
-                                 : "the weights are no longer numbers; the last save is kept", r->folder, 0, 0);
+    return 1;
+}
+
+/* The run cannot go on. `step` was the last good one; `save`: the weights still are those after it. Else the last save stays. */
+static void not_a_number(Run *r, const char *what, int step, int save) {
+    char text[160];
+    r->step = step;
+    if (save && weights_are_numbers(r)) save_result(r);
+    if (r->saved_step) snprintf(text, sizeof text, "%s in step %d; the weights saved are those after step %d", what, step + 1, r->saved_step);
+    else snprintf(text, sizeof text, "%s in step %d; nothing has been saved", what, step + 1);
+    fail(&r->err, E_NUMBER, text, r->folder, 0, 0);
     die(&r->err, "a smaller --learning-rate, or --max-grad-norm 1");
 }
 
@@ -522,10 +533,10 @@ static double update(Run *r, const Rollout *x, const int *which, int n) {
         must(train_mini_batch(r, x, which + i, smaller(o.mini_batch_size, n - i), &loss, 1 / (float)tokens, &s), NULL, NULL);
     if (!r->updates) r->first_ratio = s.max_ratio_deviation;
     double norm = gradient_norm(r->trained, r->trained_count);
-    if (!finite(s.policy_kl) || !finite(s.value_loss)) not_a_number(r);
+    if (!finite(s.policy_kl) || !finite(s.value_loss)) not_a_number(r, "the loss is not a number", r->step - 1, !r->updates);
     if (ratio_exceeds(&s, &loss)) r->skipped++;
     else {
-        if (!finite(s.policy_loss) || !finite(norm)) not_a_number(r);
+        if (!finite(s.policy_loss) || !finite(norm)) not_a_number(r, "the loss or its gradient is not a number", r->step - 1, !r->updates);
         double scale = o.max_grad_norm > 0 && norm > o.max_grad_norm ? o.max_grad_norm / (norm + 1e-6) : 1;
         optimizer_step(&r->optimizer, 0, r->trained, r->trained_count, &adam, (float)scale);
     }
@@ -899,7 +910,6 @@ static void rollout_carve(Run *r, Rollout *x, Arena *a) {
     x->response_length = arena_take(a, B, sizeof(size_t));
 }
 
-static int larger(int a, int b) { return a > b ? a : b; }
 static int most_rows(const Run *r) { return larger(o.chunk, o.mini_batch_size) * (r->T - 1); }
 
 static void batch_carve(Run *r, Batch *k, Arena *a) {
@@ -1225,6 +1235,7 @@ static void train(Run *r) {
     for (r->step = 1; r->step <= o.steps && !cli_stopping(); r->step++) {
         PoolMark mark = pool_mark(&r->pool);
         step_end(r, ppo_step(r));
+        if (!weights_are_numbers(r)) not_a_number(r, "the weights are no longer numbers", r->step - 1, 0);
         pool_release(&r->pool, mark);
         if (o.save_every && r->step % o.save_every == 0) save_result(r);
         if (o.eval_every && r->step % o.eval_every == 0 && r->eval.n) evaluate(r, 1);
@@ -1236,7 +1247,8 @@ static void train(Run *r) {
 
 static void report(Run *r, double seconds) {
     static const int mark[2] = { 3, 6 };
-    if (!cli_stopping()) print_table(r);
+    if (cli_stopping()) printf("stopped: what is saved is the state after step %d; no evaluation after\n", r->step);
+    else print_table(r);
     for (int i = 0; i < 2; i++)
         if (r->first_step_above[i])
             printf("  reward when KL first passed %d: %.4f (step %d)\n", mark[i], r->reward_above[i], r->first_step_above[i]);
