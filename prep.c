@@ -426,6 +426,557 @@ static int command_grammar(int argc, char **argv) {
 }
 
 /* ================================================================================================================
+ * prep data
+ * ================================================================================================================ */
+enum { FORMAT_AUTO, FORMAT_JSONL, FORMAT_CSV, FORMAT_TSV, FORMAT_TEXT, FORMAT_IMDB, FORMAT_PAIRS };
+enum { INPUTS_MAX = 64, COLUMNS_MAX = 1024 };
+static struct {
+    const char *out, *text, *label, *prompt, *response, *chosen, *rejected, *labels;
+    int format, min_length, max_documents, strip_html, fix_utf8, whole, no_quotes, no_label;
+} given;                                    /* the options of `prep data` */
+/* One raw value of the label field and the index it stands for; named by --labels or found in the data. */
+typedef struct { const char *value, *name; int label; } LabelValue;
+typedef struct {
+    Dataset data;
+    uint64_t capacity, empty, too_short;
+    Pool scratch;                           /* for one row; emptied before the next */
+    const char *field[2], *label;           /* which fields hold the texts and the label (NULL: none) */
+    LabelValue value[2 * LABELS_MAX]; int values;
+    char *name[LABELS_MAX];
+} Collector;
+typedef struct { const char *file; long long line; } Place;
+typedef struct { const char *text; size_t length; } Piece;
+
+static void *scratch(Collector *c, size_t n) { return need(pool_take(&c->scratch, n, 1)); }
+
+/* ---- text ---- */
+
+/* Invalid UTF-8 stops the program with its place; with --fix-utf8 each bad byte becomes U+FFFD (in scratch). */
+static Piece valid_text(Collector *c, Piece p, Place at) {
+    Buffer out = { &c->scratch, NULL, 0, 0, 0 };
+    size_t good = 0;                        /* everything before is valid and copied once something was not */
+    int32_t code;
+    for (size_t i = 0; i < p.length; ) {
+        int n = utf8_decode(p.text + i, p.length - i, &code);
+        if (code < 0) {
+            if (!given.fix_utf8) stop_at(E_FORMAT, "invalid UTF-8", at.file, at.line, NULL, "convert the file to UTF-8, or give --fix-utf8");
+            buffer_bytes(&out, p.text + good, i - good);
+            buffer_bytes(&out, "\xEF\xBF\xBD", 3);
+            good = i + 1;
+        }
+        i += (size_t)n;
+    }
+    if (!out.length) return p;
+    buffer_bytes(&out, p.text + good, p.length - good);
+    if (out.failed) need(NULL);
+    p.text = (const char *)out.data;
+    p.length = out.length;
+    return p;
+}
+
+static size_t code_points(Piece p) {
+    size_t n = 0;
+    for (size_t i = 0; i < p.length; i++) n += ((unsigned char)p.text[i] & 0xC0) != 0x80;
+    return n;
+}
+
+/* The length of a tag at s ("<", a letter or "/", ..., ">"; at most 200 bytes), or 0. */
+static size_t tag_length(const char *s, size_t n) {
+    if (n < 3 || s[0] != '<' || !(s[1] == '/' || (s[1] >= 'a' && s[1] <= 'z') || (s[1] >= 'A' && s[1] <= 'Z'))) return 0;
+    for (size_t i = 2; i < n && i < 200 && s[i] != '<'; i++)
+        if (s[i] == '>') return i + 1;
+    return 0;
+}
+
+/* The length of a character reference at s (&amp; &#39; &#x27; ...), its code point in *code; or 0. */
+static size_t entity_length(const char *s, size_t n, int32_t *code) {
+    static const struct { const char *name; int32_t code; } known[] = {
+        { "&amp;", '&' }, { "&lt;", '<' }, { "&gt;", '>' }, { "&quot;", '"' }, { "&apos;", '\'' }, { "&nbsp;", ' ' } };
+    int hex = n > 3 && (s[2] == 'x' || s[2] == 'X');
+    size_t i = hex ? 3 : 2;
+    int32_t v = 0;
+    for (size_t k = 0; k < sizeof known / sizeof *known; k++)
+        if (n >= strlen(known[k].name) && !memcmp(s, known[k].name, strlen(known[k].name))) { *code = known[k].code; return strlen(known[k].name); }
+    if (n < 4 || s[1] != '#') return 0;
+    for (; i < n && s[i] != ';'; i++) {
+        int digit = s[i] >= '0' && s[i] <= '9' ? s[i] - '0' : hex && s[i] >= 'a' && s[i] <= 'f' ? s[i] - 'a' + 10
+                  : hex && s[i] >= 'A' && s[i] <= 'F' ? s[i] - 'A' + 10 : -1;
+        if (digit < 0) return 0;
+        v = v * (hex ? 16 : 10) + digit;
+        if (v > 0x10FFFF) return 0;
+    }
+    if (i == n || i == (size_t)(hex ? 3 : 2) || v < ' ' || (v >= 0xD800 && v < 0xE000)) return 0;
+    *code = v;
+    return i + 1;
+}
+
+/* --strip-html: <br> and <p> become a space, other tags go, character references become characters, spaces are single. */
+static Piece without_html(Collector *c, Piece p) {
+    char *out = scratch(c, p.length + 1);
+    size_t n = 0;
+    for (size_t i = 0; i < p.length; ) {
+        const char *s = p.text + i;
+        size_t left = p.length - i, skip = *s == '<' ? tag_length(s, left) : 0;
+        int32_t code;
+        if (skip) {
+            int breaks = s[1] == 'b' || s[1] == 'B' ? (s[2] | 32) == 'r' : (s[1] | 32) == 'p' || s[1] == '/';
+            if (breaks && s[1] != '/' && n && out[n - 1] != ' ') out[n++] = ' ';
+        } else if (*s == '&' && (skip = entity_length(s, left, &code)) > 0) {
+            n += (size_t)utf8_encode(out + n, code);            /* never longer than the reference */
+        } else {
+            skip = 1;
+            if (*s != ' ' || (n && out[n - 1] != ' ')) out[n++] = *s;
+        }
+        i += skip;
+    }
+    while (n && out[n - 1] == ' ') n--;
+    p.text = out;
+    p.length = n;
+    return p;
+}
+
+/* ---- labels ---- */
+
+/* --labels negative,positive: value 0 or "negative" is label 0, and so on. --labels 4=positive,0=negative: these values, these names;
+ * names are numbered as they appear. */
+static void parse_labels(Collector *c) {
+    const char *s = given.labels;
+    for (int row = 0; s && *s; row++) {
+        size_t n = strcspn(s, ","), equals = 0;
+        LabelValue *v = &c->value[c->values];
+        char digits[16];
+        int k;
+        while (equals < n && s[equals] != '=') equals++;
+        v->name = equals < n ? keep(s + equals + 1, n - equals - 1) : keep(s, n);
+        if (!v->name[0] || !equals) usage_error("--labels is a list of NAME or VALUE=NAME, separated by commas", given.labels);
+        for (k = 0; k < c->data.labels && strcmp(c->name[k], v->name); k++) {}
+        if (k == LABELS_MAX || c->values + 2 > 2 * LABELS_MAX) usage_error("--labels has more than 32 names", given.labels);
+        if (k == c->data.labels) c->name[c->data.labels++] = keep(v->name, strlen(v->name));
+        v->label = k;
+        v->value = keep(s, equals);
+        c->values++;
+        if (equals == n) {                  /* a bare name also stands for its number */
+            v[1] = v[0];
+            name_format(digits, sizeof digits, "%d", row);
+            v[1].value = keep(digits, strlen(digits));
+            c->values++;
+        }
+        s += n + (s[n] == ',');
+    }
+}
+
+/* The index of a raw value of the label field. Without --labels, values become names as they come. */
+static int label_of(Collector *c, Piece raw, Place at) {
+    for (int k = 0; k < c->values; k++)
+        if (strlen(c->value[k].value) == raw.length && !memcmp(c->value[k].value, raw.text, raw.length)) return c->value[k].label;
+    if (given.labels) {
+        char what[160] = "--labels does not name this value: ";
+        size_t n = strlen(what), room = sizeof what - n - 1;
+        memcpy(what + n, raw.text, raw.length < room ? raw.length : room);
+        stop_at(E_FORMAT, what, at.file, at.line, c->label, "name every value, as in --labels 0=negative,1=positive");
+    }
+    if (c->data.labels == LABELS_MAX)
+        stop_at(E_UNSUPPORTED, "more than 32 different labels", at.file, at.line, c->label, "choose another field with --label, or none with --no-label");
+    if (!raw.length || raw.length > 47) stop_at(E_FORMAT, "a label longer than 47 bytes", at.file, at.line, c->label, "choose another field with --label, or none with --no-label");
+    c->name[c->data.labels] = keep(raw.text, raw.length);
+    c->value[c->values].value = c->value[c->values].name = c->name[c->data.labels];
+    c->value[c->values++].label = c->data.labels;
+    return c->data.labels++;
+}
+
+static int before(const char *a, const char *b) {               /* numbers by value, then texts by bytes */
+    size_t n = strlen(a), m = strlen(b);
+    int numbers = strspn(a, "0123456789") == n && strspn(b, "0123456789") == m;
+    return numbers && n != m ? n < m : strcmp(a, b) < 0;
+}
+
+/* Names found in the data get an order that does not depend on the order of the rows. */
+static void sort_labels(Collector *c) {
+    int place[LABELS_MAX], L = c->data.labels;
+    char *name[LABELS_MAX];
+    if (given.labels) return;
+    for (int k = 0; k < L; k++) {
+        place[k] = 0;
+        for (int j = 0; j < L; j++) place[k] += before(c->name[j], c->name[k]);
+        name[place[k]] = c->name[k];
+    }
+    for (int k = 0; k < L; k++) c->name[k] = name[k];
+    for (uint64_t i = 0; i < c->data.count; i++)
+        if (c->data.document[i].label >= 0) c->data.document[i].label = place[c->data.document[i].label];
+}
+
+/* ---- rows ---- */
+
+/* One document from its texts (two unless the kind is text) and its raw label (text NULL: none). */
+static void add_row(Collector *c, const Piece *texts, Piece raw, Place at) {
+    Document doc;
+    size_t points = 0;
+    int n = c->data.kind == DATA_TEXT ? 1 : 2, empty = 0;
+    memset(&doc, 0, sizeof doc);
+    doc.label = raw.text && raw.length ? label_of(c, raw, at) : -1;
+    for (int k = 0; k < n; k++) {
+        Piece p = valid_text(c, texts[k], at);
+        if (given.strip_html) p = without_html(c, p);
+        if (p.length > 0x7FFFFFFF) stop_at(E_RANGE, "a text of over 2 GB", at.file, at.line, c->field[k], "split it");
+        points += code_points(p);
+        empty |= p.length == 0;
+        doc.text[k] = p.text;
+        doc.length[k] = (uint32_t)p.length;
+    }
+    if (empty) { c->empty++; return; }
+    if (points < (size_t)given.min_length) { c->too_short++; return; }
+    for (int k = 0; k < n; k++) doc.text[k] = keep(doc.text[k], doc.length[k]);
+    doc.split = dataset_split(doc.text[0], doc.length[0]);
+    add_document(&c->data, &c->capacity, &doc);
+}
+
+/* Which fields to read, from the options and from what the first row has. */
+typedef int (*HasField)(const void *row, const char *name);
+static void choose_fields(Collector *c, HasField has, const void *row, Place at) {
+    static const char *const text[] = { "text", "review", "sentence", "tweet", "content", "document" }, *const label[] = { "label", "sentiment" };
+    int pairs = given.chosen || given.rejected || given.format == FORMAT_PAIRS || (!given.text && !given.prompt && has(row, "chosen") && has(row, "rejected"));
+    int kind = given.prompt || given.response ? DATA_PROMPTS : pairs ? DATA_PAIRS : DATA_TEXT;
+    if (c->data.kind && c->data.kind != kind) stop_at(E_FORMAT, "another kind of data than the file before", at.file, 0, NULL, "make one dataset of each");
+    c->data.kind = kind;
+    if (kind == DATA_PROMPTS) {
+        c->field[0] = given.prompt ? given.prompt : "prompt";
+        c->field[1] = given.response ? given.response : "response";
+    } else if (kind == DATA_PAIRS) {
+        c->field[0] = given.chosen ? given.chosen : "chosen";
+        c->field[1] = given.rejected ? given.rejected : "rejected";
+    } else {
+        c->field[0] = given.text;
+        for (size_t k = 0; !c->field[0] && k < sizeof text / sizeof *text; k++)
+            if (has(row, text[k])) c->field[0] = text[k];
+        if (!c->field[0]) stop_at(E_MISSING, "none of the fields text, review, sentence, tweet, content, document", at.file, at.line, NULL, "name the field that holds the text with --text");
+    }
+    c->label = given.no_label ? NULL : given.label;
+    for (size_t k = 0; !given.no_label && !c->label && kind == DATA_TEXT && k < sizeof label / sizeof *label; k++)
+        if (has(row, label[k])) c->label = label[k];
+}
+
+/* ---- JSONL ---- */
+
+/* "prompt.text": the whole name as a key if there is one, otherwise the part before a dot leads to an object. */
+static const Json *json_field(const Json *object, const char *name) {
+    const Json *found = json_get(object, name);
+    const char *dot = strchr(name, '.');
+    char head[128];
+    if (found || !dot || (size_t)(dot - name) >= sizeof head) return found;
+    memcpy(head, name, (size_t)(dot - name));
+    head[dot - name] = 0;
+    found = json_get(object, head);
+    return found ? json_field(found, dot + 1) : NULL;
+}
+static int json_has(const void *row, const char *name) { return json_field(row, name) != NULL; }
+
+/* A label may be a string, a whole number or a truth value; null is none. */
+static Piece json_label(Collector *c, const Json *row, Place at) {
+    const Json *v = json_field(row, c->label);
+    Piece raw = { NULL, 0 };
+    if (!v) stop_at(E_MISSING, "a field is missing", at.file, at.line, c->label, "name it with --label, or give --no-label");
+    if (v->type == JSON_STRING) { raw.text = v->string; raw.length = v->length; }
+    else if (v->type == JSON_TRUE || v->type == JSON_FALSE) { raw.text = v->type == JSON_TRUE ? "true" : "false"; raw.length = strlen(raw.text); }
+    else if (v->type == JSON_NUMBER && v->number == floor(v->number) && fabs(v->number) < 1e9) {
+        char *digits = scratch(c, 24);
+        name_format(digits, 24, "%d", (int)v->number);
+        raw.text = digits;
+        raw.length = strlen(digits);
+    } else if (v->type != JSON_NULL)
+        stop_at(E_FORMAT, "a label that is no string, whole number or truth value", at.file, at.line, c->label, "choose another field with --label");
+    return raw;
+}
+
+static void read_jsonl(Collector *c, const char *path) {
+    Error err = { 0 };
+    Lines *lines = lines_open(path, &pool, &err);
+    Place at = { path, 0 };
+    Piece line, text[2];
+    int chosen = 0;
+    must(err.code, &err, NULL);
+    while (lines_next(lines, &line.text, &line.length)) {
+        PoolMark mark = pool_mark(&c->scratch);
+        const Json *row;
+        Piece raw = { NULL, 0 };
+        if (!at.line++ && line.length >= 3 && !memcmp(line.text, "\xEF\xBB\xBF", 3)) { line.text += 3; line.length -= 3; }
+        line = valid_text(c, line, at);
+        for (raw.length = 0; raw.length < line.length && strchr(" \t\r", line.text[raw.length]) && line.text[raw.length]; ) raw.length++;
+        if (raw.length == line.length) continue;
+        row = json_parse(line.text, line.length, &c->scratch, &err);
+        if (!row) {
+            char what[160] = "no JSON (";
+            memcpy(what + 9, err.what, strlen(err.what) < 140 ? strlen(err.what) : 140);
+            what[strlen(what)] = ')';
+            stop_at(E_FORMAT, what, path, at.line, NULL, "mend or remove the line; JSONL has one object on each line");
+        }
+        if (row->type != JSON_OBJECT) stop_at(E_FORMAT, "no JSON object", path, at.line, NULL, "JSONL has one object on each line");
+        if (!chosen) choose_fields(c, json_has, row, at);
+        chosen = 1;
+        for (int k = 0; k < (c->data.kind == DATA_TEXT ? 1 : 2); k++) {
+            const Json *v = json_field(row, c->field[k]);
+            if (!v) stop_at(E_MISSING, "a field is missing", path, at.line, c->field[k], "name the fields with --text, --prompt and --response, or --chosen and --rejected");
+            if (v->type != JSON_STRING) stop_at(E_FORMAT, "not a string", path, at.line, c->field[k], "mend the line, or choose another field");
+            text[k].text = v->string;
+            text[k].length = v->length;
+        }
+        raw.text = NULL;
+        if (c->label) raw = json_label(c, row, at);
+        add_row(c, text, raw, at);
+        pool_release(&c->scratch, mark);
+    }
+    must(lines_close(lines, &err), &err, NULL);
+}
+
+/* ---- CSV and TSV ---- */
+
+typedef struct { const char *at, *end; char separator; Place place; } Table;
+typedef struct { Piece *cell; int cells; } Record;
+
+/* A cell in quotes: doubled quotes are one quote, everything else is itself. t->at is behind the first quote. */
+static Piece quoted_cell(Collector *c, Table *t) {
+    Piece p;
+    const char *s = t->at;
+    char *out;
+    Place begun = t->place;
+    while (s < t->end && !(*s == '"' && (s + 1 == t->end || s[1] != '"'))) s += *s == '"' ? 2 : 1;
+    if (s >= t->end) stop_at(E_TRUNCATED, "a quote that is never closed", begun.file, begun.line, NULL, "mend the file; --no-quotes takes quotes as they are");
+    p.text = out = scratch(c, (size_t)(s - t->at) + 1);
+    for (; t->at < s; t->at++) {
+        t->place.line += *t->at == '\n';
+        *out++ = *t->at;
+        if (*t->at == '"') t->at++;
+    }
+    p.length = (size_t)(out - p.text);
+    t->at = s + 1;
+    if (t->at < t->end && *t->at != t->separator && *t->at != '\n' && *t->at != '\r')
+        stop_at(E_FORMAT, "text behind a closing quote", t->place.file, t->place.line, NULL, "double the quotes inside a quoted cell; --no-quotes takes quotes as they are");
+    return p;
+}
+
+/* The next record, or 0 at the end. Empty lines are passed over. place.line is the line that it begins on. */
+static int next_record(Collector *c, Table *t, Record *r, Place *at) {
+    while (t->at < t->end && (*t->at == '\n' || *t->at == '\r')) t->place.line += *t->at++ == '\n';
+    if (t->at == t->end) return 0;
+    *at = t->place;
+    for (r->cells = 0; ; t->at++) {
+        Piece p;
+        if (r->cells == COLUMNS_MAX) stop_at(E_UNSUPPORTED, "more than 1024 columns", at->file, at->line, NULL, NULL);
+        if (t->at < t->end && *t->at == '"' && !given.no_quotes) { t->at++; p = quoted_cell(c, t); }
+        else {
+            p.text = t->at;
+            while (t->at < t->end && *t->at != t->separator && *t->at != '\n') t->at++;
+            p.length = (size_t)(t->at - p.text);
+            if (p.length && (t->at == t->end || *t->at == '\n') && p.text[p.length - 1] == '\r') p.length--;
+        }
+        r->cell[r->cells++] = p;
+        if (t->at < t->end && *t->at == '\r') t->at++;          /* behind a quoted cell */
+        if (t->at == t->end || *t->at != t->separator) break;
+    }
+    if (t->at < t->end && *t->at == '\n') { t->at++; t->place.line++; }
+    return 1;
+}
+
+static int same_name(Piece a, const char *b) {
+    size_t i = 0;
+    for (; i < a.length && b[i]; i++) {
+        char x = a.text[i], y = b[i];
+        if (x >= 'A' && x <= 'Z') x = (char)(x + 32);
+        if (y >= 'A' && y <= 'Z') y = (char)(y + 32);
+        if (x != y) return 0;
+    }
+    return i == a.length && !b[i];
+}
+static int column_of(const Record *header, const char *name) {
+    for (int k = 0; k < header->cells; k++) if (same_name(header->cell[k], name)) return k;
+    return -1;
+}
+static int table_has(const void *row, const char *name) { return column_of(row, name) >= 0; }
+
+static int need_column(const Record *header, const char *name, Place at) {
+    char hint[200] = "the columns are: ";
+    int k = column_of(header, name);
+    for (int i = 0; k < 0 && i < header->cells; i++) {
+        size_t n = strlen(hint), m = header->cell[i].length;
+        if (n + m + 3 > sizeof hint) break;
+        if (i) { memcpy(hint + n, ", ", 3); n += 2; }
+        memcpy(hint + n, header->cell[i].text, m);
+        hint[n + m] = 0;
+    }
+    if (k < 0) stop_at(E_MISSING, "no such column", at.file, at.line, name, hint);
+    return k;
+}
+
+static void read_table(Collector *c, const char *path, char separator) {
+    Error err = { 0 };
+    Table t = { NULL, NULL, separator, { path, 1 } };
+    Record header, row;
+    Place at = { path, 1 };
+    char *bytes;
+    size_t size;
+    int column[2] = { 0, 0 }, label = -1;
+    must(file_read_all(path, &pool, &bytes, &size, &err), &err, NULL);
+    header.cell = take(COLUMNS_MAX, sizeof *header.cell);
+    row.cell = take(COLUMNS_MAX, sizeof *row.cell);
+    t.at = bytes + (size >= 3 && !memcmp(bytes, "\xEF\xBB\xBF", 3) ? 3 : 0);
+    t.end = bytes + size;
+    if (!next_record(c, &t, &header, &at)) stop_at(E_TRUNCATED, "no header", path, 1, NULL, "the first record has to name the columns");
+    choose_fields(c, table_has, &header, at);
+    for (int k = 0; k < (c->data.kind == DATA_TEXT ? 1 : 2); k++) column[k] = need_column(&header, c->field[k], at);
+    if (c->label) label = need_column(&header, c->label, at);
+    for (;;) {
+        PoolMark mark = pool_mark(&c->scratch);
+        Piece text[2], raw = { NULL, 0 };
+        if (!next_record(c, &t, &row, &at)) break;
+        if (row.cells != header.cells) {
+            char where[256];
+            snprintf(where, sizeof where, "%.200s, line %lld", path, at.line);
+            fail(&err, E_FORMAT, "a record with another number of cells than the header", where, row.cells, header.cells);
+            die(&err, "mend the record; a cell with a separator, quote or line break has to stand in quotes");
+        }
+        text[0] = row.cell[column[0]];
+        text[1] = row.cell[column[1]];
+        if (label >= 0) raw = row.cell[label];
+        add_row(c, text, raw, at);
+        pool_release(&c->scratch, mark);
+    }
+}
+
+/* ---- plain text, aclImdb ---- */
+
+static void read_lines(Collector *c, const char *path) {
+    Error err = { 0 };
+    Piece text[2] = { { NULL, 0 }, { NULL, 0 } }, none = { NULL, 0 };
+    Place at = { path, 0 };
+    c->data.kind = DATA_TEXT;
+    if (given.whole) {
+        char *bytes;
+        must(file_read_all(path, &pool, &bytes, &text[0].length, &err), &err, NULL);
+        text[0].text = bytes;
+        add_row(c, text, none, at);
+    } else {
+        Lines *lines = lines_open(path, &pool, &err);
+        must(err.code, &err, NULL);
+        while (lines_next(lines, &text[0].text, &text[0].length)) {
+            PoolMark mark = pool_mark(&c->scratch);
+            at.line++;
+            if (text[0].length) add_row(c, text, none, at);
+            pool_release(&c->scratch, mark);
+        }
+        must(lines_close(lines, &err), &err, NULL);
+    }
+}
+
+static const char *path_of(const char *folder, const char *name) {
+    Buffer b = { &pool, NULL, 0, 0, 0 };
+    buffer_text(&b, folder);
+    buffer_text(&b, "/");
+    buffer_text(&b, name);
+    buffer_u8(&b, 0);
+    if (b.failed) need(NULL);
+    return (const char *)b.data;
+}
+
+/* FOLDER/train/{neg,pos}/ID_RATING.txt (or FOLDER itself has neg and pos): label by folder, negative first. */
+static void read_imdb(Collector *c, const char *folder) {
+    static const char *const part[] = { "neg", "pos" }, *const raw[] = { "negative", "positive" };
+    const char *train = path_of(folder, "train"), *root = folder_exists(train) ? train : folder;
+    Error err = { 0 };
+    c->data.kind = DATA_TEXT;
+    if (!given.labels) given.labels = "negative,positive";
+    if (!c->values) parse_labels(c);
+    for (int k = 0; k < 2; k++) {
+        const char *from = path_of(root, part[k]);
+        char **name;
+        int count;
+        if (!folder_exists(from)) stop_at(E_MISSING, "no folder", from, 0, NULL, "give the aclImdb folder (with train/pos and train/neg), or another --format");
+        must(folder_list(from, &pool, &name, &count, &err), &err, NULL);
+        for (int i = 0; i < count; i++) {
+            PoolMark mark = pool_mark(&c->scratch);
+            Place at = { path_of(from, name[i]), 0 };
+            Piece text[2] = { { NULL, 0 }, { NULL, 0 } }, label = { raw[k], 8 };
+            size_t id = strspn(name[i], "0123456789"), rating = name[i][id] == '_' ? strspn(name[i] + id + 1, "0123456789") : 0;
+            char *bytes;
+            if (!id || !rating || strcmp(name[i] + id + 1 + rating, ".txt"))
+                stop_at(E_FORMAT, "a name that is not ID_RATING.txt", at.file, 0, NULL, "remove the file, or use --format text --whole");
+            must(file_read_all(at.file, &c->scratch, &bytes, &text[0].length, &err), &err, NULL);
+            text[0].text = bytes;
+            add_row(c, text, label, at);
+            pool_release(&c->scratch, mark);
+        }
+    }
+}
+
+/* --max-documents N: document i of all M stays when i N / M passes a whole number, so that sorted inputs keep all their labels. */
+static void keep_some(Dataset *d) {
+    uint64_t N = (uint64_t)given.max_documents, M = d->count, kept = 0;
+    if (!N || N >= M) return;
+    for (uint64_t i = 0; i < M; i++)
+        if ((i + 1) * N / M > i * N / M) d->document[kept++] = d->document[i];
+    d->count = kept;
+}
+
+static int ends_with(const char *s, const char *end) {
+    size_t n = strlen(s), m = strlen(end);
+    return n >= m && !strcmp(s + n - m, end);
+}
+
+static void read_input(Collector *c, const char *path) {
+    int format = given.format;
+    if (format == FORMAT_AUTO)
+        format = folder_exists(path) ? FORMAT_IMDB : ends_with(path, ".jsonl") || ends_with(path, ".ndjson") ? FORMAT_JSONL : ends_with(path, ".csv") ? FORMAT_CSV
+               : ends_with(path, ".tsv") ? FORMAT_TSV : ends_with(path, ".txt") ? FORMAT_TEXT : FORMAT_AUTO;
+    if (format == FORMAT_AUTO) stop_at(E_UNSUPPORTED, "the name does not tell the format", path, 0, NULL, "give --format jsonl, csv, tsv, text, imdb or pairs");
+    if (format == FORMAT_IMDB) read_imdb(c, path);
+    else if (format == FORMAT_TEXT) read_lines(c, path);
+    else if (format == FORMAT_CSV || format == FORMAT_TSV) read_table(c, path, format == FORMAT_CSV ? ',' : '\t');
+    else read_jsonl(c, path);
+}
+
+static int command_data(int argc, char **argv) {
+    static Option option[] = {
+        { "out", OPT_TEXT, &given.out, NULL, 0, 0, NULL, "the dataset to write" },
+        { "format", OPT_CHOICE, &given.format, "auto", 0, 0, "auto|jsonl|csv|tsv|text|imdb|pairs", "auto goes by the name; pairs is JSONL with chosen and rejected" },
+        { "text", OPT_TEXT, &given.text, NULL, 0, 0, NULL, "field of the text; a.b is field b of object a (default: text, review, sentence, tweet, content or document)" },
+        { "label", OPT_TEXT, &given.label, NULL, 0, 0, NULL, "field of the label: a string, whole number or truth value (default: label or sentiment, if it is there)" },
+        { "no-label", OPT_FLAG, &given.no_label, NULL, 0, 0, NULL, "read no label" },
+        { "labels", OPT_TEXT, &given.labels, NULL, 0, 0, NULL, "names in the order of their numbers (negative,positive), or values with names (0=negative,4=positive)" },
+        { "prompt", OPT_TEXT, &given.prompt, NULL, 0, 0, NULL, "field of the prompt: makes a dataset of prompts with responses" },
+        { "response", OPT_TEXT, &given.response, NULL, 0, 0, NULL, "field of the response" },
+        { "chosen", OPT_TEXT, &given.chosen, NULL, 0, 0, NULL, "field of the preferred text: makes a dataset of pairs" },
+        { "rejected", OPT_TEXT, &given.rejected, NULL, 0, 0, NULL, "field of the other text" },
+        { "min-length", OPT_INT, &given.min_length, "0", 0, INT_MAX, NULL, "leave out documents of fewer characters (code points; both texts of a pair together). TRL's sentiment example: 201" },
+        { "max-documents", OPT_INT, &given.max_documents, "0", 0, INT_MAX, NULL, "keep so many, evenly spread over the input (0: all)" },
+        { "strip-html", OPT_FLAG, &given.strip_html, NULL, 0, 0, NULL, "<br /> becomes a space, other tags go, &amp; and the like become characters" },
+        { "fix-utf8", OPT_FLAG, &given.fix_utf8, NULL, 0, 0, NULL, "replace invalid UTF-8 by U+FFFD instead of stopping" },
+        { "whole", OPT_FLAG, &given.whole, NULL, 0, 0, NULL, "text: each file is one document, not each line" },
+        { "no-quotes", OPT_FLAG, &given.no_quotes, NULL, 0, 0, NULL, "csv, tsv: a quote is a letter like any other" },
+    };
+    static const Program program = { "prep data", "INPUT ... --out FILE.bin [--format NAME] [--text FIELD] [--label FIELD] ...",
+        "Makes a dataset from JSONL, CSV, TSV, plain text (a document a line), an aclImdb folder, preference pairs, or prompts with responses. "
+        "Several inputs become one dataset. 5 % are held out, by a hash of the text.",
+        option, sizeof option / sizeof *option, NULL, 0 };
+    static Collector c;
+    const char *path[INPUTS_MAX];
+    int paths = cli_parse(&program, NULL, argc, argv, path, INPUTS_MAX);
+    if (!paths) usage_error("an input is missing", NULL);
+    if (!given.out) usage_error("a file to write is missing: give --out FILE.bin", NULL);
+    if ((given.prompt || given.response) && (given.chosen || given.rejected || given.text)) usage_error("--prompt and --response exclude --text, --chosen and --rejected", NULL);
+    if (given.text && (given.chosen || given.rejected)) usage_error("--text excludes --chosen and --rejected", NULL);
+    c.scratch = cli_pool();
+    if (given.labels) parse_labels(&c);
+    for (int i = 0; i < paths; i++) read_input(&c, path[i]);
+    if (!c.data.count) stop_at(E_MISSING, "no documents", path[0], 0, NULL, "check the input, --min-length and the fields");
+    sort_labels(&c);
+    keep_some(&c.data);
+    c.data.label = c.name;
+    write_dataset(&c.data, given.out);
+    if (c.empty) printf("  left out: %llu without text\n", (unsigned long long)c.empty);
+    if (c.too_short) printf("  left out: %llu shorter than %d characters\n", (unsigned long long)c.too_short, given.min_length);
+    pool_free(&c.scratch);
+    return 0;
+}
+
+/* ================================================================================================================
  * prep tokenizer
  * ================================================================================================================ */
 typedef struct { const Dataset *data; uint64_t document; int text; } TrainTexts;
@@ -515,12 +1066,14 @@ static int command_show(int argc, char **argv) {
 int main(int argc, char **argv) {
     static const struct { const char *name; int (*run)(int, char **); const char *help; } command[] = {
         { "grammar", command_grammar, "expand a grammar into a labelled dataset" },
+        { "data", command_data, "make a dataset from JSONL, CSV, TSV, text, an aclImdb folder or preference pairs" },
         { "tokenizer", command_tokenizer, "train a tokenizer on a dataset" },
         { "show", command_show, "print what a dataset holds" },
     };
     static const Program program = { "prep", "COMMAND ... (each command has its own --help)",
         "Text into datasets, and datasets into tokenizers. Commands:\n"
         "  grammar    expand a grammar into a labelled dataset\n"
+        "  data       make a dataset from JSONL, CSV, TSV, text, an aclImdb folder or preference pairs\n"
         "  tokenizer  train a tokenizer on a dataset\n"
         "  show       print what a dataset holds", NULL, 0, NULL, 0 };
     const char *none[1];
