@@ -1,5 +1,5 @@
 /* Tokenizers against the reference libraries' ids (../shared/golden/tokenizers), round trips, training, speed, and bad input.
- * `tokenizer MODEL IDS < TEXTS` is the helper of tokenizer_sp.py: ids of each JSON string of the input, a line each. */
+ * With arguments it is the helper of tokenizer_sp.py (see `helper` below). */
 #include "test.h"
 #include <time.h>
 
@@ -179,12 +179,68 @@ static int round_trips(const Tokenizer *t, char *data, int count, double *took, 
     return rows ? bad : -1;
 }
 
+/* `train OUT V` writes a SentencePiece model learnt from the {"text"} lines of the input; `encode MODEL` prints the ids of each line;
+ * `decode MODEL` prints, as JSON, the text of each line of ids. Exit 1 on any error. */
+static int helper(int argc, char **argv) {
+    Pool pool = test_pool(), scratch = test_pool();
+    Error err;
+    Buffer out;
+    Bytes in = slurp(stdin), model = { NULL, 0 };
+    Reviews l;
+    TextSource s = lines(&l, in.data, INT_MAX);
+    Tokenizer *t;
+    FILE *f;
+    const char *text;
+    char *line = in.data, *decoded;
+    size_t n;
+    int *ids, count, i, good = 1;
+    memset(&err, 0, sizeof err);
+    memset(&out, 0, sizeof out);
+    out.pool = &pool;
+    if (!strcmp(argv[1], "train") && argc == 4) {
+        t = tokenizer_train_sentencepiece(s, atoi(argv[3]), &pool, &err);
+        f = t && !tokenizer_write_sentencepiece(t, &out) ? fopen(argv[2], "wb") : NULL;
+        good = f && fwrite(out.data, 1, out.length, f) == out.length && !fclose(f);
+    } else {
+        f = argc == 3 ? fopen(argv[2], "rb") : NULL;
+        if (f) { model = slurp(f); fclose(f); }
+        t = f ? tokenizer_sentencepiece(model.data, model.n, &pool, &err) : NULL;
+        good = t != NULL;
+        if (t && !strcmp(argv[1], "encode"))
+            while (good && s.next(s.context, &text, &n)) {
+                PoolMark mark = pool_mark(&scratch);
+                good = !tokenizer_encode(t, text, n, &scratch, &ids, &count);
+                for (i = 0; good && i < count; i++) printf("%d ", ids[i]);
+                printf("\n");
+                pool_release(&scratch, mark);
+            }
+        else if (t)
+            for (; good && *line; line += *line == '\n') {
+                PoolMark mark = pool_mark(&scratch);
+                ids = pool_take(&scratch, strcspn(line, "\n") + 1, sizeof *ids);
+                for (count = 0; *line && *line != '\n'; line += *line == ' ') ids[count++] = (int)strtol(line, &line, 10);
+                good = !tokenizer_decode(t, ids, count, &scratch, &decoded, &n);
+                memset(&out, 0, sizeof out);
+                out.pool = &scratch;
+                buffer_json_string(&out, decoded, n);
+                buffer_u8(&out, '\n');
+                if (good) fwrite(out.data, 1, out.length, stdout);
+                pool_release(&scratch, mark);
+            }
+    }
+    if (!good) fprintf(stderr, "tokenizer: %s: %s (%lld, %lld)\n", err.what, err.where, err.got, err.wanted);
+    free(in.data); free(model.data);
+    pool_free(&pool); pool_free(&scratch); pool_free(&l.pool);
+    return !good;
+}
+
 int main(int argc, char **argv) {
     Pool pool = test_pool();
     Error err;
     Tokenizer *llama, *mistral, *tok512, *gpt2, *roberta, *bpe;
-    Bytes imdb = read_file("data/imdb", "train.jsonl");
-    (void)argc; (void)argv;
+    Bytes imdb;
+    if (argc > 1) return helper(argc, argv);
+    imdb = read_file("data/imdb", "train.jsonl");
     memset(&err, 0, sizeof err);
     llama = open_model("data/tokenizers/llama2", "tokenizer.model", &pool, &err);
     mistral = open_model("data/tokenizers/mistral", "tokenizer.model", &pool, &err);
