@@ -394,7 +394,7 @@ static void log_step(Trainer *t, int step, double loss, double norm, long long t
     must(log_end(&log, &err), &err, NULL);
     log_begin(&log, t->time_path, &t->keep);
     log_integer(&log, "step", step); log_number(&log, "seconds", seconds);
-    log_number(&log, "tokens_per_second", (double)tokens / (seconds > 0 ? seconds : 1e-9));
+    log_number(&log, "tokens_per_second", (double)tokens / seconds);
     must(log_end(&log, &err), &err, NULL);
     pool_release(&t->keep, mark);
 }
@@ -414,12 +414,11 @@ static double evaluate(Trainer *t, int step) {
     return exp(loss);
 }
 
-static void stop_at_nan(Trainer *t, int step) {
+static void stop_at_nan(int step) {
     char where[96];
     Error err = { 0 };
     snprintf(where, sizeof where, "step %d; no weights were written since the last save", step);
     fail(&err, E_NUMBER, "the loss or its gradient is not a number", where, 0, 0);
-    (void)t;
     die(&err, "a smaller --lr, or a longer --warmup");
 }
 
@@ -433,9 +432,10 @@ static void train(Trainer *t) {
         char text[200];
         double begin = wall_clock(), seconds;
         loss = sft_step(t, ++step, &tokens, &norm);
-        if (!isfinite(loss)) stop_at_nan(t, step);
+        if (!isfinite(loss)) stop_at_nan(step);
         seconds = wall_clock() - begin;
-        speed = speed > 0 ? 0.9 * speed + 0.1 * (double)tokens / (seconds > 0 ? seconds : 1e-9) : (double)tokens / (seconds > 0 ? seconds : 1e-9);
+        if (seconds <= 0) seconds = 1e-9;
+        speed = (speed > 0 ? 0.9 * speed : 0) + (speed > 0 ? 0.1 : 1) * (double)tokens / seconds;
         log_step(t, step, loss, norm, tokens, seconds);
         if (t->set.eval_every && step % t->set.eval_every == 0) { held = evaluate(t, step); evaluated = step; }
         if (t->set.save_every && step % t->set.save_every == 0) { save(t); saved = step; }
@@ -449,11 +449,10 @@ static void train(Trainer *t) {
     printf("%s after %.0f seconds: %s\n", cli_stopping() ? "stopped and saved" : "saved", wall_clock() - start, t->out);
 }
 
-/* The run's folder, with the options as they are; an earlier run's log there begins anew. */
-static void open_run(Trainer *t, const Program *program) {
+/* The run's folder; the first line of its log has the options as they are. An earlier run's log there begins anew. */
+static void open_run(Trainer *t, const Program *program, const char *data) {
     Error err = { 0 };
     Buffer b = { 0 };
-    char path[600];
     if (t->set.out) {
         if (strlen(t->set.out) >= sizeof t->out) usage_error("--out is too long", t->set.out);
         strcpy(t->out, t->set.out);
@@ -461,13 +460,14 @@ static void open_run(Trainer *t, const Program *program) {
     } else must(run_folder(t->out, sizeof t->out, "runs", "sft", &err), &err, NULL);
     snprintf(t->log_path, sizeof t->log_path, "%s/log.jsonl", t->out);
     snprintf(t->time_path, sizeof t->time_path, "%s/time.jsonl", t->out);
-    snprintf(path, sizeof path, "%s/options.json", t->out);
     b.pool = &t->keep;
+    buffer_text(&b, "{\"program\": \"sft\", \"data\": ");
+    buffer_json_string(&b, data, strlen(data));
+    buffer_text(&b, ", \"options\": ");
     cli_options_json(program, &b);
-    buffer_text(&b, "\n");
-    if (b.failed) must(fail(&err, E_MEMORY, "no memory", "options.json", 0, 0), &err, NULL);
-    must(file_write_all(path, b.data, b.length, &t->keep, &err), &err, NULL);
-    must(file_write_all(t->log_path, "", 0, &t->keep, &err), &err, NULL);
+    buffer_text(&b, "}\n");
+    if (b.failed) must(fail(&err, E_MEMORY, "no memory for the options", t->log_path, 0, 0), &err, NULL);
+    must(file_write_all(t->log_path, b.data, b.length, &t->keep, &err), &err, NULL);
     must(file_write_all(t->time_path, "", 0, &t->keep, &err), &err, NULL);
 }
 
@@ -558,7 +558,7 @@ int main(int argc, char **argv) {
            t.train.tokens, t.steps, s->tokens);
     memory(&t);
     init_weights(&t);
-    open_run(&t, &program);
+    open_run(&t, &program, data[0]);
     t.adam.beta1 = 0.9f; t.adam.beta2 = 0.95f; t.adam.eps = 1e-8f; t.adam.weight_decay = (float)s->weight_decay;
     train(&t);
     pool_free(&t.keep);
