@@ -91,12 +91,13 @@ int reward_carve(RewardModel *m, const RewardConfig *c, int type, int trainable,
     return OK;
 }
 
-/* BERT's start: matrices normal with deviation 0.02, norms the identity, biases 0. */
+/* Embeddings normal with deviation 0.02, linears with 1 / sqrt(I), norms the identity, biases 0. BERT has 0.02 everywhere, which at its
+ * width (768) is half of that; at a width of 64 it would let next to nothing of the text through the attention to the first token. */
 void reward_init(RewardModel *m, uint64_t seed) {
     for (int t = 0; t < m->tensors; t++) {
         const Tensor *x = &m->tensor[t];
         if (x->flags & TENSOR_VECTOR) tensor_fill(x->matrix, strstr(x->name, "LayerNorm.weight") ? 1.0f : 0.0f);
-        else tensor_normal(x->matrix, 0.02, seed);
+        else tensor_normal(x->matrix, strstr(x->name, "embeddings") ? 0.02 : 1 / sqrt((double)x->matrix->I), seed);
     }
 }
 
@@ -233,6 +234,9 @@ static void block_forward(float *x, const Layer *s, float *mid, float *rows, flo
     layernorm_forward(x, s->res2, vec(&b->norm2), vec(&b->norm2_b), p->c->norm_eps, live, C);
 }
 
+/* No token of N looks at more keys than this. */
+static int most_keys(const RewardConfig *c, int N) { return N < reward_max_tokens(c) ? N : reward_max_tokens(c); }
+
 static int forward(const RewardModel *m, const RewardSaved *saved, float *logits, const Pass *p) {
     Arena *ws = p->ws;
     const RewardConfig *c = p->c;
@@ -249,6 +253,7 @@ static int forward(const RewardModel *m, const RewardSaved *saved, float *logits
         s.res2 = floats(ws, N, c->C);
         s.up = act;
     }
+    if (!p->live) attention_measure(ws, most_keys(c, N), c->C / c->H);
     if (ws->failed) return E_MEMORY;
     embed_forward(x, embed, scratch, m, p);
     for (int l = 0; l < c->L; l++) {
@@ -364,6 +369,7 @@ static int backward(const RewardModel *m, const RewardSaved *saved, const float 
         linear_measure(p->ws, N, c->C, c->C);
         linear_measure(p->ws, N, c->C, c->F);
         linear_measure(p->ws, B, c->C, c->labels);
+        attention_measure(p->ws, most_keys(c, N), c->C / c->H);
     }
     if (p->ws->failed) return E_MEMORY;
     head_backward(&g, m, dlogits, saved->pooled, layer_slot(saved, c, N, c->L - 1).res2, p);

@@ -211,6 +211,24 @@ static Set make_set(Trainer *t, const int *number, int n, const char *what) {
     return s;
 }
 
+/* How many tokens two texts begin with alike: nothing before the first difference tells which is better. */
+static int common_prefix(const Text *a, const Text *b) {
+    int n = 0;
+    while (n < a->count && n < b->count && a->token[n] == b->token[n]) n++;
+    return n;
+}
+
+/* Says so when long prompts leave pairs that differ only where the judge does not read. */
+static void count_equal(const Set *s, int limit) {
+    int equal = 0;
+    for (int i = 0; i < s->examples; i++) {
+        const Text *a = &s->text[2 * i], *b = a + 1;
+        const int n = common_prefix(a, b);
+        equal += n >= limit || (n == a->count && n == b->count);
+    }
+    if (equal) printf("%d of %d pairs are the same in their first %d tokens: nothing can be learnt from them\n", equal, s->examples, limit);
+}
+
 static void read_documents(Trainer *t) {
     Error err = { 0 };
     const uint64_t count = t->data.count;
@@ -221,9 +239,10 @@ static void read_documents(Trainer *t) {
         if (t->data.document[i].split == 0 && usable(t, &t->data.document[i])) number[n++] = i;
     if (!n) must(fail(&err, E_MISSING, t->pairs ? "no pairs to train on" : "no labelled texts to train on", "dataset", 0, 0), &err, "see `prep --help`");
     t->train = make_set(t, number, n, "training");
+    if (t->pairs) count_equal(&t->train, t->limit);
     int same = 1;
     for (int i = 1; i < n; i++) same = same && t->train.label[i] == t->train.label[0];
-    if (same && !t->pairs) must(fail(&err, E_RANGE, "every training text has the same label: there is nothing to learn", t->data.label[t->train.label[0]], 0, 0), &err, NULL);
+    if (same && !t->pairs) must(fail(&err, E_RANGE, "every training text has the same label", t->data.label[t->train.label[0]], 0, 0), &err, NULL);
     n = 0;
     for (int i = 0; i < (int)count; i++)
         if (t->data.document[i].split != 0 && usable(t, &t->data.document[i])) number[n++] = i;
@@ -258,12 +277,12 @@ static int log_uniform(Rng *rng, int low, int high) {
     return high;
 }
 
-/* A phrase of x over and over, n tokens: 1 to 4 whole words, or 1 to 4 tokens as they come. Half of the time a real opening of up
- * to n/2 tokens stands before it, as a prompt stands before what a policy repeats. */
+/* A phrase of x over and over, n tokens: 1 to 4 whole words, single ones most often; one time in four 1 to 4 tokens as they come. One
+ * time in three a real opening of up to n/2 tokens stands before it, as a prompt stands before what a policy repeats. */
 static void repeat_phrase(int *out, int n, const Text *x, const unsigned char *starts_word, Rng *rng) {
-    const int whole_words = (int)rng_below(rng, 2), size = 1 + (int)rng_below(rng, 4);
+    const int whole_words = rng_below(rng, 4) > 0, size = 1 + (int)rng_below(rng, 1 + rng_below(rng, 4));
     int at = (int)rng_below(rng, (uint64_t)x->count), end, words = 0;
-    int kept = rng_below(rng, 2) ? (int)rng_below(rng, (uint64_t)(n < x->count ? n : x->count) / 2 + 1) : 0;
+    int kept = rng_below(rng, 3) == 0 ? (int)rng_below(rng, (uint64_t)(n < x->count ? n : x->count) / 2 + 1) : 0;
     if (whole_words) {
         while (at > 0 && !starts_word[x->token[at]]) at--;
         for (end = at + 1; end < x->count && (!starts_word[x->token[end]] || ++words < size); end++) ;
@@ -272,8 +291,8 @@ static void repeat_phrase(int *out, int n, const Text *x, const unsigned char *s
 }
 
 /* One example of the epoch: its texts one after another in out, each with its specials; length[k] their sizes. Returns 1 for a phrase
- * over and over. Of a pair both texts are cropped alike; as a phrase, it is the chosen text that gets repeated, and loses against the
- * rejected one. */
+ * over and over. Of a pair both texts are cropped alike, after their first difference; as a phrase, it is the chosen text that gets
+ * repeated, and loses against the rejected one. */
 static int draw_example(Trainer *t, int *out, int length[2], int e, int epoch) {
     const Settings *s = &t->set;
     const Text *x = &t->train.text[e * t->per];
@@ -281,7 +300,9 @@ static int draw_example(Trainer *t, int *out, int length[2], int e, int epoch) {
     int full = x[0].count > x[t->per - 1].count ? x[0].count : x[t->per - 1].count;
     if (full > t->limit) full = t->limit;
     const int cropped = rng_unit(&rng) < s->crop, spam = rng_unit(&rng) < s->spam && x[0].count > 0;
-    const int crop = cropped || spam ? log_uniform(&rng, full < SHORTEST ? full : SHORTEST, full) : full;
+    int shortest = t->pairs && !s->window ? common_prefix(x, x + 1) + 1 : 0;
+    if (shortest < SHORTEST) shortest = SHORTEST;
+    const int crop = cropped || spam ? log_uniform(&rng, full < shortest ? full : shortest, full) : full;
     for (int k = 0; k < t->per; k++) {
         const Text *y = spam && t->pairs ? &x[1 - k] : &x[k];               /* spam: rejected, then the chosen one's phrase */
         int n = y->count < crop ? y->count : crop;
@@ -340,8 +361,11 @@ static int best_label(const float *logits, int labels) {
         if (logits[j] > logits[best]) best = j;
     return best;
 }
-static int is_right(const Trainer *t, const float *logits /* of the example's first text */, int truth) {
-    return t->pairs ? logits[0] > logits[t->config.labels] : best_label(logits, t->config.labels) == truth;
+/* 1 or 0; one half for a pair of equal texts. logits: of the example's first text. */
+static double is_right(const Trainer *t, const float *logits, int truth) {
+    const float rejected = logits[t->pairs ? t->config.labels : 0];
+    if (t->pairs) return logits[0] > rejected ? 1 : logits[0] < rejected ? 0 : 0.5;
+    return best_label(logits, t->config.labels) == truth;
 }
 
 /* Forward, loss and backward of what the batch holds; empties it. */
@@ -771,7 +795,7 @@ static void count_steps(Trainer *t) {
     t->epoch = -1;
 }
 
-static const char *const preset_scratch[] = { "lr", "5e-4", "weight-decay", "0.01", "epochs", "4", NULL };
+static const char *const preset_scratch[] = { "lr", "1e-3", "weight-decay", "0.01", "epochs", "4", NULL };
 static const char *const preset_finetune[] = { "lr", "2e-5", "weight-decay", "0.01", "epochs", "2", NULL };
 static const Preset preset[] = {
     { "scratch", "a new model (the default without --reward)", preset_scratch },
@@ -816,7 +840,7 @@ int main(int argc, char **argv) {
         { "micro-tokens", OPT_INT, &s->micro_tokens, "0", 0, 1e8, NULL, "tokens at a time, which bounds memory (0: 2048 or the longest example)" },
         { "epochs", OPT_INT, &s->epochs, "4", 0, 1e6, NULL, "passes through the training texts" },
         { "steps", OPT_INT, &s->steps, "0", 0, 1e9, NULL, "optimiser steps (0: as --epochs says)" },
-        { "lr", OPT_REAL, &s->lr, "5e-4", 0, 10, NULL, "learning rate after warm-up; then linear to nothing" },
+        { "lr", OPT_REAL, &s->lr, "1e-3", 0, 10, NULL, "learning rate after warm-up; then linear to nothing" },
         { "warmup", OPT_REAL, &s->warmup, "0.06", 0, 1, NULL, "share of the steps in which the learning rate rises" },
         { "weight-decay", OPT_REAL, &s->weight_decay, "0.01", 0, 10, NULL, "AdamW's weight decay; vectors are not decayed" },
         { "clip", OPT_REAL, &s->clip, "1", 0, 1e9, NULL, "largest gradient norm (0: none)" },
