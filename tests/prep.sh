@@ -1,0 +1,158 @@
+#!/bin/sh
+# prep.sh - prep end to end: every format in, what comes out of `show`, and messages for bad input. Runs from the project's folder.
+# Environment: PREP (the program, ./prep), SHARED (third-party files, ../shared), TMPDIR, RUN (an emulator, if any).
+PREP="$RUN ${PREP:-./prep}"
+SHARED=${SHARED:-../shared}
+T=$(mktemp -d "${TMPDIR:-/tmp}/prep.XXXXXX") || exit 1
+trap 'rm -rf "$T"' EXIT
+: >"$T/passed"; : >"$T/failed"; : >"$T/skipped"    # files, because a check at the end of a pipe runs in a shell of its own
+ok() { echo 1 >>"$T/passed"; if [ -n "$VERBOSE" ]; then echo "  ok    $1"; fi; }
+bad() { echo 1 >>"$T/failed"; echo "  FAIL  $1"; }
+# same NAME WANTED: standard input has to be exactly the text WANTED
+same() { got=$(cat); if [ "$got" = "$2" ]; then ok "$1"; else bad "$1: got '$got', wanted '$2'"; fi; }
+# holds NAME COMMAND...
+holds() { name=$1; shift; if "$@" >"$T/log" 2>&1; then ok "$name"; else bad "$name: $(head -n 2 "$T/log")"; fi; }
+# refuses NAME STATUS PATTERN ARGUMENTS...: prep ends with STATUS, says PATTERN, writes nothing
+refuses() {
+    name=$1 status=$2 pattern=$3; shift 3
+    rm -f "$T/none.bin"
+    $PREP "$@" >"$T/log" 2>&1; code=$?
+    if [ $code -ne "$status" ]; then bad "$name: exit $code, wanted $status: $(head -n 2 "$T/log")"
+    elif ! grep -q -e "$pattern" "$T/log"; then bad "$name: '$pattern' is not in: $(head -n 2 "$T/log")"
+    elif [ -e "$T/none.bin" ]; then bad "$name: wrote a file all the same"
+    else ok "$name"; fi
+}
+# texts FILE: the documents alone, in their order (both parts)
+texts() { $PREP show "$1" -n 1000000 >"$T/train"; $PREP show "$1" -n 1000000 --held-out >"$T/held"; cat "$T/train" "$T/held" | grep -v "^#\|^$T\|^  label\|^$"; }
+labels() { { $PREP show "$1" -n 1000000; $PREP show "$1" -n 1000000 --held-out; } | grep '^#' | sort -u -t'#' -k2n | sed 's/.*\[\(.*\)\]/\1/' | tr '\n' ' '; }
+
+# ---- grammar
+G=data/grammar.txt
+holds "grammar: 2000 documents" $PREP grammar $G --count 2000 --seed 1 --out "$T/a.bin"
+$PREP grammar $G --count 2000 --seed 1 --out "$T/b.bin" >/dev/null
+holds "grammar: the same seed, the same bytes" cmp "$T/a.bin" "$T/b.bin"
+$PREP grammar $G --count 2000 --seed 2 --out "$T/b.bin" >/dev/null
+if cmp -s "$T/a.bin" "$T/b.bin"; then bad "grammar: another seed, other bytes"; else ok "grammar: another seed, other bytes"; fi
+texts "$T/a.bin" >"$T/a.txt"
+wc -l <"$T/a.txt" | tr -d ' ' | same "grammar: one line a document" 2000
+sort -u "$T/a.txt" | wc -l | tr -d ' ' | same "grammar: all different" 2000
+awk 'NF < 40 || NF > 80' "$T/a.txt" | wc -l | tr -d ' ' | same "grammar: 40 to 80 words each" 0
+n=$(tr -c "A-Za-z'-" '\n' <"$T/a.txt" | tr A-Z a-z | sort -u | wc -l)
+holds "grammar: over 1,000 different words ($n)" test "$n" -gt 1000
+grep -c '  \| [.,;:!?]\|[{}()|#*]\| a [aei]\| a o[^n]\| an [bcdfgjklmnpqrstvwxyz]\|[.!?] [a-z]' "$T/a.txt" | same "grammar: no leftovers, spaces, articles and capitals right" 0
+grep -c '\b\([a-z][a-z]*\) \1\b' "$T/a.txt" | same "grammar: no word twice in a row" 0
+cat >"$T/g.txt" <<'END'
+# a tiny grammar
+%start s
+s: {who#1} is {adj}, {who#1} is far from {!adj}. it is a {thing}
+who: Ann
+adj good: fine
+adj bad: poor
+thing: apple
+END
+$PREP grammar "$T/g.txt" --count 2 --seed 3 --out "$T/g.bin" >/dev/null
+texts "$T/g.bin" | sort | tr '\n' '/' | same "grammar: senses, memory, articles, capitals" "Ann is fine, Ann is far from poor. It is an apple/Ann is poor, Ann is far from fine. It is an apple/"
+refuses "grammar: no third different document" 1 "no new document" grammar "$T/g.txt" --count 3 --out "$T/none.bin"
+echo 's: {nobody}' >"$T/h.txt"; echo '%start s' >>"$T/h.txt"
+refuses "grammar: a rule that is not there" 1 "line 1, field nobody" grammar "$T/h.txt" --out "$T/none.bin"
+printf '%%start s\ns: a {s}\n' >"$T/h.txt"
+refuses "grammar: a rule without an end" 1 "without an end" grammar "$T/h.txt" --out "$T/none.bin"
+printf '%%start s\ns: a (b|c\n' >"$T/h.txt"
+refuses "grammar: a bracket that stays open" 1 "line 2" grammar "$T/h.txt" --out "$T/none.bin"
+refuses "grammar: no such file" 1 "cannot open\|No such" grammar "$T/nothing.txt" --out "$T/none.bin"
+
+# ---- JSONL
+printf '{"text":"one","label":1}\n\n{"text":"tw\\u00f6","label":0}\r\n{"text":"three\\nlines","label":true}\n{"text":"four","label":null}\n' >"$T/x.jsonl"
+holds "jsonl" $PREP data "$T/x.jsonl" --labels 0=negative,1=positive,true=positive --out "$T/x.bin"
+texts "$T/x.bin" | sort | tr '\n' '/' | same "jsonl: texts" "four/lines/one/three/twö/"
+$PREP show "$T/x.bin" -n 0 | tail -n 3 | tr -s ' ' | tr '\n' '/' | same "jsonl: labels" " label (none) 1/ label negative 1/ label positive 2/"
+printf '{"a":{"b":"deep"},"c.d":"flat"}\n' >"$T/y.jsonl"
+$PREP data "$T/y.jsonl" --text a.b --out "$T/y.bin" >/dev/null; texts "$T/y.bin" | same "jsonl: a field inside an object" deep
+$PREP data "$T/y.jsonl" --text c.d --out "$T/y.bin" >/dev/null; texts "$T/y.bin" | same "jsonl: a key with a dot" flat
+$PREP data "$T/y.jsonl" --prompt a.b --response c.d --out "$T/y.bin" >/dev/null; texts "$T/y.bin" | tr '\n' '/' | same "jsonl: prompt and response" "prompt: deep/response: flat/"
+printf '{"chosen":"good","rejected":"evil"}\n' >"$T/p.jsonl"
+$PREP data "$T/p.jsonl" --out "$T/p.bin" >/dev/null; texts "$T/p.bin" | tr '\n' '/' | same "jsonl: pairs are recognised" "chosen: good/rejected: evil/"
+refuses "jsonl: a value without a name" 1 "line 1, field label" data "$T/x.jsonl" --labels 0=a --out "$T/none.bin"
+printf '{"text":"one"}\n{"text":\n' >"$T/b.jsonl"
+refuses "jsonl: a broken line" 1 "b.jsonl, line 2" data "$T/b.jsonl" --out "$T/none.bin"
+printf '{"text":"one"}\n{"txt":"two"}\n' >"$T/b.jsonl"
+refuses "jsonl: a field that is missing" 1 "line 2, field text" data "$T/b.jsonl" --out "$T/none.bin"
+printf '{"text":"one"}\n{"text":2}\n' >"$T/b.jsonl"
+refuses "jsonl: a text that is a number" 1 "not a string.*line 2, field text" data "$T/b.jsonl" --out "$T/none.bin"
+printf '{"text":"one"}\n["text"]\n' >"$T/b.jsonl"
+refuses "jsonl: an array" 1 "no JSON object.*line 2" data "$T/b.jsonl" --out "$T/none.bin"
+printf '{"text":"one"}\n{"text":"b\377d"}\n' >"$T/b.jsonl"
+refuses "jsonl: invalid UTF-8" 1 "invalid UTF-8.*line 2" data "$T/b.jsonl" --out "$T/none.bin"
+$PREP data "$T/b.jsonl" --fix-utf8 --out "$T/b.bin" >/dev/null; texts "$T/b.bin" | sort | tr '\n' '/' | same "jsonl: --fix-utf8" "b�d/one/"
+
+# ---- CSV, TSV
+printf '\357\273\277,Review,Sentiment\r\n0,"a ""quoted"", one",positive\r\n1,"two\nlines",negative\r\n\r\n2,plain 5" here,positive' >"$T/x.csv"
+holds "csv" $PREP data "$T/x.csv" --out "$T/x.bin"
+texts "$T/x.bin" | sort | tr '\n' '/' | LC_ALL=C same "csv: quotes, line breaks, no last newline" "$(printf 'a "quoted", one\nlines\nplain 5" here\ntwo\n' | sort | tr '\n' '/')"
+labels "$T/x.bin" | same "csv: labels" "positive negative positive "
+printf 'text\tlabel\nit\tyes\n"that ""\t"""\tno\n' >"$T/x.tsv"
+$PREP data "$T/x.tsv" --out "$T/x.bin" >/dev/null; labels "$T/x.bin" | same "tsv" "yes no "
+$PREP data "$T/x.csv" --text REVIEW --label SENTIMENT --labels negative,positive --out "$T/x.bin" >/dev/null; labels "$T/x.bin" | same "csv: names without case" "positive negative positive "
+refuses "csv: no such column" 1 "no such column.*field body" data "$T/x.csv" --text body --out "$T/none.bin"
+printf 'text,label\none,1\ntwo\n' >"$T/b.csv"
+refuses "csv: too few cells" 1 "b.csv, line 3" data "$T/b.csv" --out "$T/none.bin"
+printf 'text,label\n"one\nand a half",1\n"two,2\n' >"$T/b.csv"
+refuses "csv: an open quote" 1 "never closed.*line 4" data "$T/b.csv" --out "$T/none.bin"
+printf 'text,label\n"one" more,1\n' >"$T/b.csv"
+refuses "csv: text behind a quote" 1 "behind a closing quote.*line 2" data "$T/b.csv" --out "$T/none.bin"
+printf 'text\n"one\ntwo"\nb\377d\n' >"$T/b.csv"
+refuses "csv: invalid UTF-8" 1 "invalid UTF-8.*line 4" data "$T/b.csv" --out "$T/none.bin"
+
+# ---- text, aclImdb, options
+printf 'first line\n\nsecond <br /><br />line &amp; <i>more</i> 3 < 4\nthird\n' >"$T/x.txt"
+$PREP data "$T/x.txt" --out "$T/x.bin" | head -n 1 | sed 's/.*: \([0-9]* texts\).*/\1/' | same "text: a document a line" "3 texts"
+$PREP data "$T/x.txt" --whole --out "$T/x.bin" | head -n 1 | sed 's/.*: \([0-9]* texts\).*/\1/' | same "text: --whole" "1 texts"
+$PREP data "$T/x.txt" --strip-html --out "$T/x.bin" >/dev/null; texts "$T/x.bin" | grep second | same "--strip-html" "second line & more 3 < 4"
+$PREP data "$T/x.txt" --min-length 6 --out "$T/x.bin" | tail -n 1 | same "--min-length" "  left out: 1 shorter than 6 characters"
+printf 'äöüäö\nabcdef\n' >"$T/u.txt"
+$PREP data "$T/u.txt" --min-length 6 --out "$T/x.bin" >/dev/null; texts "$T/x.bin" | same "--min-length counts characters, not bytes" abcdef
+seq 1 100 >"$T/n.txt"
+$PREP data "$T/n.txt" --max-documents 4 --out "$T/x.bin" >/dev/null; texts "$T/x.bin" | sort -n | tr '\n' ' ' | same "--max-documents is spread evenly" "25 50 75 100 "
+mkdir -p "$T/acl/train/pos" "$T/acl/train/neg"
+printf 'I liked it<br />a lot' >"$T/acl/train/pos/0_9.txt"; printf 'I hated it' >"$T/acl/train/neg/0_2.txt"
+holds "aclImdb" $PREP data "$T/acl" --out "$T/x.bin"
+labels "$T/x.bin" | same "aclImdb: labels by folder" "negative positive "
+: >"$T/acl/train/pos/readme.txt"
+refuses "aclImdb: a file with another name" 1 "ID_RATING" data "$T/acl" --out "$T/none.bin"
+: >"$T/empty.jsonl"
+refuses "an empty file" 1 "no documents" data "$T/empty.jsonl" --out "$T/none.bin"
+refuses "a format that the name does not tell" 1 "format" data "$G.unknown" --out "$T/none.bin"
+refuses "an unknown option" 2 "did you mean" data "$T/x.txt" --ouut "$T/none.bin"
+refuses "no --out" 2 "out" data "$T/x.txt"
+refuses "no command" 2 "command"
+refuses "no such command" 2 "no such command" dance
+head -c 100 "$T/a.bin" >"$T/cut.bin"
+refuses "show: a truncated dataset" 1 "cut.bin" show "$T/cut.bin"
+for c in grammar data tokenizer show; do $PREP $c --help | head -n 1 | cut -c1-17 | same "$c --help" "$(printf 'usage: ./prep %s' $c | cut -c1-17)"; done
+
+# ---- tokenizers
+for kind in sentencepiece bytelevel; do
+    holds "tokenizer: $kind" $PREP tokenizer "$T/a.bin" --kind $kind --vocab 512 --out "$T/tok-$kind"
+    $PREP tokenizer "$T/a.bin" --kind $kind --vocab 512 --out "$T/tok2-$kind" >/dev/null
+    holds "tokenizer: $kind, the same files again" diff -r "$T/tok-$kind" "$T/tok2-$kind"
+done
+holds "tokenizer: tokenizer.model" test -s "$T/tok-sentencepiece/tokenizer.model"
+holds "tokenizer: vocab.json and merges.txt" test -s "$T/tok-bytelevel/vocab.json" -a -s "$T/tok-bytelevel/merges.txt"
+refuses "tokenizer: too small a vocabulary" 1 "" tokenizer "$T/a.bin" --vocab 16 --out "$T/none"
+
+# ---- third-party files, where they are
+real() {    # NAME WANTED FILE OPTIONS...
+    name=$1 wanted=$2 file=$3; shift 3
+    if [ ! -e "$SHARED/data/$file" ]; then echo 1 >>"$T/skipped"; echo "  skip  $name: no $SHARED/data/$file"; return; fi
+    $PREP data "$SHARED/data/$file" --out "$T/real.bin" "$@" 2>&1 | sed "s|^$T/real.bin: ||; s/, [0-9]* held out.*//" | tr -s ' ' | tr '\n' '/' | same "$name" "$wanted"
+}
+real "IMDB" "25000 texts/ label negative 12500/ label positive 12500/" imdb/train.jsonl --labels negative,positive
+real "IMDB, as TRL's example" "24888 texts/ label 0 12451/ label 1 12437/ left out: 112 shorter than 201 characters/" imdb/train.jsonl --min-length 201 --strip-html
+real "Davidson et al." "24783 texts/ label hate 1430/ label offensive 19190/ label neither 4163/" hate/davidson_labeled_data.csv --label class --labels hate,offensive,neither
+real "RealToxicityPrompts" "5000 prompts with responses/ label false 4951/ label true 49/" hate/realtoxicityprompts_5000.jsonl --prompt prompt.text --response continuation.text --label challenging
+real "hh-rlhf" "1156 pairs (chosen, rejected)/" preferences/hh_harmless_odd.jsonl
+real "DialogSum" "500 prompts with responses/" dialogsum/dialogsum.dev.jsonl --prompt dialogue --response summary
+
+lines() { wc -l <"$T/$1" | tr -d ' '; }
+echo "prep: $(lines passed) passed, $(lines failed) failed, $(lines skipped) skipped"
+[ ! -s "$T/failed" ]
