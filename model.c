@@ -132,8 +132,8 @@ void saved_carve(Saved *s, const ModelConfig *m, int N, Arena *a) {
     s->last = arena_take(a, (size_t)N * (size_t)m->C, sizeof(float));
 }
 
-/* Scratch of the largest product of the trunk, whichever way it runs. */
-static void measure_linears(const ModelConfig *c, const Lora *adapter, int N, Arena *ws) {
+/* Scratch of the largest product of the trunk and of its attention over T keys, whichever way they run. */
+static void measure_layer(const ModelConfig *c, const Lora *adapter, int N, int T, Arena *ws) {
     size_t mark = ws->used;
     if (adapter) {
         arena_take(ws, 2 * (size_t)N * (size_t)adapter->R + 32, sizeof(float));
@@ -142,6 +142,7 @@ static void measure_linears(const ModelConfig *c, const Lora *adapter, int N, Ar
     }
     linear_measure(ws, N, c->C, c->F);
     linear_measure(ws, N, c->C, c->H * c->D);
+    attention_measure(ws, T, c->D);
     ws->used = mark;
 }
 
@@ -238,7 +239,7 @@ int model_forward(const Model *m, const Lora *adapter, const Rows *rows, Cache *
     b.k = arena_take(ws, N * (size_t)kv->width, sizeof(float));
     b.v = arena_take(ws, N * (size_t)kv->width, sizeof(float));
     b.act = arena_take(ws, N * (size_t)c->F, sizeof(float));
-    measure_linears(c, adapter, rows->N, ws);
+    measure_layer(c, adapter, rows->N, kv->T, ws);
     if (!ws->base || ws->failed) { ws->used = mark; return ws->failed ? E_MEMORY : OK; }
     int code = saved && saved->N < rows->N ? E_RANGE : check_rows(m, rows, kv);
     if (code) { ws->used = mark; return code; }
@@ -340,7 +341,7 @@ int model_backward(const Model *m, const Lora *adapter, const Rows *rows, const 
     f.dact = arena_take(ws, NF, sizeof(float));
     f.dcache_k = arena_take(ws, slots, sizeof(float));
     f.dcache_v = arena_take(ws, slots, sizeof(float));
-    measure_linears(c, adapter, rows->N, ws);
+    measure_layer(c, adapter, rows->N, kv->T, ws);
     if (!ws->base || ws->failed) { ws->used = mark; return ws->failed ? E_MEMORY : OK; }
 
     key_ranges(first, count, rows, kv);

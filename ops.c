@@ -40,12 +40,13 @@ static float lane_sum(const float *a, int n) {
 }
 
 #ifdef F64
-float exp_own(float x) { return exp(x); }
-static float upper_tail(float z, float gauss) { (void)gauss; return 0.5 * erfc(z * 0.70710678118654752440); }
+static inline float exp_inline(float x) { return exp(x); }
+static inline float upper_tail(float z, float gauss) { (void)gauss; return 0.5 * erfc(z * 0.70710678118654752440); }
 #else
 /* e^x = 2^n e^r, n = round(x / ln 2), |r| <= ln2 / 2: e^r by its Taylor series to r^7 (the rest is below half an ulp), 2^n by
- * writing the exponent bits. Below -87 the result is 0; above 88.7 infinity; NaN stays NaN. */
-float exp_own(float x) {
+ * writing the exponent bits. Below -87 the result is 0; above 88.7 infinity; NaN stays NaN. Without branches, so that a compiler
+ * can take several at a time. */
+static inline float exp_inline(float x) {
     const float round = 12582912.0f;                            /* 1.5 * 2^23: adding it rounds to an integer */
     float y = x > -87.0f ? x : -87.0f;
     y = y < 88.7f ? y : 88.7f;
@@ -59,7 +60,7 @@ float exp_own(float x) {
     p = p * r + 0.5f;
     p = p * r + 1.0f;
     p = p * r + 1.0f;
-    int32_t half = (int32_t)n / 2, rest = (int32_t)n - half;    /* two factors, so that 2^128 does not overflow too early */
+    int32_t half = (int32_t)n >> 1, rest = (int32_t)n - half;   /* two factors: 2^128 alone would overflow */
     uint32_t bits_half = (uint32_t)(half + 127) << 23, bits_rest = (uint32_t)(rest + 127) << 23;
     float two_half, two_rest;
     memcpy(&two_half, &bits_half, sizeof two_half);
@@ -72,14 +73,22 @@ float exp_own(float x) {
 
 /* P(normal > z) for z >= 0, given gauss = e^(-z^2/2): gauss t Q(t), t = 1 / (1 + z / sqrt 8); Q is our least-squares fit of
  * degree 9, relative error below 2e-7. */
-static float upper_tail(float z, float gauss) {
-    static const float q[10] = { 0.2820621124f, 0.2829100265f, 0.2381473767f, 0.2281351257f, -0.1066047363f,
-                                 0.4381505762f, -0.6919876055f, 0.4466020221f, -0.1312567994f, 0.01384188631f };
-    float t = 1.0f / (1.0f + z * 0.35355339f), s = q[9];
-    for (int k = 8; k >= 0; k--) s = s * t + q[k];
+static inline float upper_tail(float z, float gauss) {
+    float t = 1.0f / (1.0f + z * 0.35355339f), s = 0.01384188631f;
+    s = s * t - 0.1312567994f;
+    s = s * t + 0.4466020221f;
+    s = s * t - 0.6919876055f;
+    s = s * t + 0.4381505762f;
+    s = s * t - 0.1066047363f;
+    s = s * t + 0.2281351257f;
+    s = s * t + 0.2381473767f;
+    s = s * t + 0.2829100265f;
+    s = s * t + 0.2820621124f;
     return 0.5f * gauss * t * s;
 }
 #endif
+
+float exp_own(float x) { return exp_inline(x); }
 
 float log1p_exp(float x) {
     double d = (double)x;
@@ -151,8 +160,9 @@ static void pack_b(float *p, const Matrix *w, int transposed, int k0, int K, int
     }
 }
 
-/* C (M,J), rows of `stride` floats. add 0: start from 0; 1: start from C. bias (J) is added last. */
-static void product(float *C, View a, const Matrix *w, int transposed, const float *bias, int add, int M, int J, int K, Arena *ws) {
+/* C (M,J), rows of `stride` floats. add 0: start from 0; 1: start from C. bias (J) is added last. B is w or its transpose; w->I is
+ * only the distance between its rows. */
+static void product(float *C, size_t stride, View a, const Matrix *w, int transposed, const float *bias, int add, int M, int J, int K, Arena *ws) {
     size_t mark = ws->used;
     float *A = arena_take(ws, (size_t)(M + TILE_M - 1) / TILE_M * TILE_M * (size_t)K, sizeof *A);
     ws->used = mark;
@@ -171,14 +181,22 @@ static void product(float *C, View a, const Matrix *w, int transposed, const flo
                 int nm = M - m < TILE_M ? M - m : TILE_M;
                 memset(c, 0, sizeof c);
                 for (int i = 0; i < nm && !first; i++)
-                    for (int j = 0; j < nj; j++) c[i * TILE_J + j] = C[(size_t)(m + i) * (size_t)J + (size_t)(j0 + j)];
+                    for (int j = 0; j < nj; j++) c[i * TILE_J + j] = C[(size_t)(m + i) * stride + (size_t)(j0 + j)];
                 tile_product(c, A + (size_t)m * (size_t)K + (size_t)k0 * TILE_M, b, nk);
                 if (last && bias)
                     for (int i = 0; i < nm * TILE_J; i++) c[i] += i % TILE_J < nj ? bias[j0 + i % TILE_J] : 0;
-                for (int i = 0; i < nm; i++) memcpy(C + (size_t)(m + i) * (size_t)J + (size_t)j0, c + i * TILE_J, (size_t)nj * sizeof *c);
+                for (int i = 0; i < nm; i++) memcpy(C + (size_t)(m + i) * stride + (size_t)j0, c + i * TILE_J, (size_t)nj * sizeof *c);
             }
         }
     }
+}
+
+/* Rows of floats, `stride` apart, in the part of a product's B. They are only read. */
+static Matrix rows_as_matrix(const float *x, int stride) {
+    Matrix m = { F32, 0, 0, 0, NULL, NULL, NULL };
+    m.I = stride;
+    m.data = (void *)(uintptr_t)x;
+    return m;
 }
 
 void linear_measure(Arena *ws, int N, int I, int O) {
@@ -189,27 +207,24 @@ void linear_measure(Arena *ws, int N, int I, int O) {
 
 void linear_forward(float *y, const float *x, const Matrix *w, const float *bias, int N, Arena *ws) {
     View a = { x, (size_t)w->I, 1 };
-    product(y, a, w, 1, bias, 0, N, w->O, w->I, ws);
+    product(y, (size_t)w->O, a, w, 1, bias, 0, N, w->O, w->I, ws);
 }
 
 void linear_add(float *y, const float *x, const Matrix *w, int N, Arena *ws) {
     View a = { x, (size_t)w->I, 1 };
-    product(y, a, w, 1, NULL, 1, N, w->O, w->I, ws);
+    product(y, (size_t)w->O, a, w, 1, NULL, 1, N, w->O, w->I, ws);
 }
 
 void linear_backward(float *dx, float *dbias, const float *dy, const float *x, const Matrix *w, int N, Arena *ws) {
     int O = w->O, I = w->I;
     if (dx) {                                                   /* dx += dy W */
         View a = { dy, (size_t)O, 1 };
-        product(dx, a, w, 0, NULL, 1, N, I, O, ws);
+        product(dx, (size_t)I, a, w, 0, NULL, 1, N, I, O, ws);
     }
     if (w->grad) {                                              /* dW += dy^T x: x plays the part of the weight */
         View a = { dy, 1, (size_t)O };
-        Matrix rows = { F32, 0, 0, 0, NULL, NULL, NULL };
-        rows.O = N;
-        rows.I = I;
-        rows.data = (void *)(size_t)x;                          /* only read */
-        product(w->grad, a, &rows, 0, NULL, 1, O, I, N, ws);
+        Matrix rows = rows_as_matrix(x, I);
+        product(w->grad, (size_t)I, a, &rows, 0, NULL, 1, O, I, N, ws);
     }
     if (dbias && ws->base)
         for (int n = 0; n < N; n++)
@@ -321,96 +336,132 @@ void rope_rotate(float *x, const int *position, const float *cosine, const float
     }
 }
 
-enum { KEYS = 64 };     /* keys are taken in blocks of 64 at absolute positions: nothing is sized by the length of the text */
+/* Attention as small products: for up to 64 queries of one text and one head, S = Q K^T, P = softmax(S / sqrt D), Y = P V. A query
+ * that may not see a key has p = 0 there, which adds exactly nothing: so a row's bits do not depend on its neighbours. */
+enum { QUERIES = 64 };
 
-/* scores s[j] = scale q.k_j of n keys; returns their maximum */
-static float score_keys(float *s, const float *q, const float *k, size_t width, float scale, int n, int D) {
-    float max = -HUGE_VALF;
-    for (int j = 0; j < n; j++) {
-        s[j] = scale * dot(q, k + (size_t)j * width, D);
-        if (s[j] > max) max = s[j];
-    }
-    return max;
+/* Queries m0 .. m0+M-1 look at rows first .. of k and v; no query sees more than `keys` of them. */
+typedef struct { int m0, M, first, keys; } Span;
+
+/* The next span from row m on: rows one after another with the same first key. */
+static Span next_span(int m, const int *first, const int *count, int N) {
+    Span s = { 0, 0, 0, 0 };
+    s.m0 = m;
+    s.first = first[m];
+    for (; m < N && s.M < QUERIES && first[m] == s.first; m++, s.M++) if (count[m] > s.keys) s.keys = count[m];
+    return s;
 }
 
-/* y = sum_j softmax(s)_j v_j, s_j = q.k_j / sqrt(D), in one pass: when a block brings a larger maximum, what was summed so far
- * is scaled down. Returns max and the sum of e^(s - max) in *max, *sum.   [Milakov & Gimelshein 2018] */
-static void attend(float *y, float *max, float *sum, const float *q, const float *k, const float *v, size_t width, int count, int D) {
-    float s[KEYS], scale = 1 / sqrtf((float)D), m = -HUGE_VALF, l = 0;
-    for (int d = 0; d < D; d++) y[d] = 0;
-    for (int j0 = 0; j0 < count; j0 += KEYS) {
-        int n = count - j0 < KEYS ? count - j0 : KEYS;
-        float block = score_keys(s, q, k + (size_t)j0 * width, width, scale, n, D);
-        if (block > m) {
-            float shrink = j0 ? exp_own(m - block) : 0;
-            for (int d = 0; d < D; d++) y[d] *= shrink;
-            l *= shrink;
-            m = block;
-        }
-        for (int j = 0; j < n; j++) s[j] = exp_own(s[j] - m);
-        l += lane_sum(s, n);
-        for (int j = 0; j < n; j++) {
-            const float *vj = v + (size_t)(j0 + j) * width;
-            for (int d = 0; d < D; d++) y[d] += s[j] * vj[d];
-        }
+static size_t span_floats(int keys, int D) {                    /* two score matrices, and the packed A of a product over either */
+    size_t wide = (size_t)(keys > D ? keys : D) + 2 * TILE_M;
+    return 3 * (QUERIES + 2 * TILE_M) * wide + 64;
+}
+
+void attention_measure(Arena *ws, int keys, int D) {
+    size_t mark = ws->used;
+    arena_take(ws, (size_t)threads_max() * span_floats(keys, D), sizeof(float));
+    ws->used = mark;
+}
+
+/* This thread's part of the scratch, as a workspace of its own. */
+static Arena span_scratch(float *scratch, size_t floats) {
+    Arena a = { NULL, 0, 0, 0, 0 };
+    a.base = (unsigned char *)(scratch + (size_t)thread_index() * floats);
+    a.capacity = floats * sizeof *scratch;
+    return a;
+}
+
+/* P (M,keys) = softmax(q k^T / sqrt D), 0 at keys that a row does not see; k: first key of this head */
+static void probabilities(float *P, const float *q, const float *k, const int *count, Span s, int H, int K, int D, Arena *ws) {
+    View a = { q, (size_t)H * (size_t)D, 1 };
+    Matrix keys = rows_as_matrix(k, K * D);
+    float scale = 1 / sqrtf((float)D);
+    product(P, (size_t)s.keys, a, &keys, 1, NULL, 0, s.M, s.keys, D, ws);
+    for (int m = 0; m < s.M; m++) {
+        float *p = P + (size_t)m * (size_t)s.keys, max = -HUGE_VALF, sum;
+        int n = count[s.m0 + m];
+        for (int j = 0; j < n; j++) max = p[j] > max ? p[j] : max;
+        for (int j = 0; j < n; j++) p[j] = exp_inline(scale * (p[j] - max));
+        sum = lane_sum(p, n);
+        for (int j = 0; j < n; j++) p[j] /= sum;
+        for (int j = n; j < s.keys; j++) p[j] = 0;
     }
-    for (int d = 0; d < D; d++) y[d] /= l;
-    *max = m;
-    *sum = l;
+}
+
+static int most(const int *count, int N) {
+    int max = 1;
+    for (int n = 0; n < N; n++) if (count[n] > max) max = count[n];
+    return max;
 }
 
 void attention_forward(float *y, const float *q, const float *k, const float *v, const int *first, const int *count,
                        int N, int H, int K, int D, Arena *ws) {
-    size_t width = (size_t)K * (size_t)D;
-    if (!ws->base) return;
+    size_t mark = ws->used, floats = ws->base ? span_floats(most(count, N), D) : 0, width = (size_t)H * (size_t)D, kv = (size_t)K * (size_t)D;
+    float *scratch = arena_take(ws, (size_t)threads_max() * floats, sizeof *scratch);
+    ws->used = mark;
+    if (!scratch) return;
     PARALLEL_FOR((double)N * H * D * 64)
-    for (int n = 0; n < N; n++)
-        for (int h = 0; h < H; h++) {
-            size_t at = ((size_t)n * (size_t)H + (size_t)h) * (size_t)D, key = (size_t)first[n] * width + (size_t)(h / (H / K)) * (size_t)D;
-            float max, sum;
-            attend(y + at, &max, &sum, q + at, k + key, v + key, width, count[n], D);
+    for (int h = 0; h < H; h++) {
+        size_t key_head = (size_t)(h / (H / K)) * (size_t)D;
+        for (int m = 0; m < N;) {
+            Span s = next_span(m, first, count, N);
+            Arena own = span_scratch(scratch, floats);
+            float *P = arena_take(&own, (size_t)s.M * (size_t)s.keys, sizeof *P);
+            size_t row = (size_t)m * width + (size_t)h * (size_t)D, key = (size_t)s.first * kv + key_head;
+            View a = { P, (size_t)s.keys, 1 };
+            Matrix values = rows_as_matrix(v + key, (int)kv);
+            probabilities(P, q + row, k + key, count, s, H, K, D, &own);
+            product(y + row, width, a, &values, 0, NULL, 0, s.M, D, s.keys, &own);
+            m += s.M;
         }
+    }
 }
 
-/* With p = softmax(s), y = sum p v:   dv_j += p_j dy    ds_j = p_j (dy.v_j - dy.y)    dq += ds_j k_j / sqrt D    dk_j += ds_j q / sqrt D.
- * Threads take key heads: all rows of one key head add to its keys in order. */
+/* One span of one head. With P as in the forward and dP = dY V^T:
+ *     dS = P (dP - dy.y) / sqrt D      dQ += dS K      dK += dS^T Q      dV += P^T dY */
+static void span_backward(float *dq, float *dk, float *dv, const float *dy, const float *y, const float *q, const float *k, const float *v,
+                          const int *count, Span s, int H, int K, int D, Arena own) {
+    size_t width = (size_t)H * (size_t)D, kv = (size_t)K * (size_t)D, keys = (size_t)s.keys;
+    float *P = arena_take(&own, (size_t)s.M * keys, sizeof *P), *dS = arena_take(&own, (size_t)s.M * keys, sizeof *dS);
+    float scale = 1 / sqrtf((float)D);
+    View of_dy = { dy, width, 1 }, of_dS = { dS, keys, 1 }, of_dS_t = { dS, 1, keys }, of_P_t = { P, 1, keys };
+    Matrix K_ = rows_as_matrix(k, (int)kv), V_ = rows_as_matrix(v, (int)kv), Q_ = rows_as_matrix(q, (int)width), dY = rows_as_matrix(dy, (int)width);
+    probabilities(P, q, k, count, s, H, K, D, &own);
+    product(dS, keys, of_dy, &V_, 1, NULL, 0, s.M, s.keys, D, &own);
+    for (int m = 0; m < s.M; m++) {
+        float *ds = dS + (size_t)m * keys, *p = P + (size_t)m * keys, delta = dot(dy + (size_t)m * width, y + (size_t)m * width, D);
+        for (size_t j = 0; j < keys; j++) ds[j] = p[j] * (ds[j] - delta) * scale;
+    }
+    product(dq, width, of_dS, &K_, 0, NULL, 1, s.M, D, s.keys, &own);
+    product(dk, kv, of_dS_t, &Q_, 0, NULL, 1, s.keys, D, s.M, &own);
+    product(dv, kv, of_P_t, &dY, 0, NULL, 1, s.keys, D, s.M, &own);
+}
+
+/* Threads take key heads: all queries of one key head add to its keys in order. */
 void attention_backward(float *dq, float *dk, float *dv, const float *dy, const float *y, const float *q, const float *k,
                         const float *v, const int *first, const int *count, int N, int H, int K, int D, Arena *ws) {
-    size_t width = (size_t)K * (size_t)D;
-    float scale = 1 / sqrtf((float)D);
-    int group = H / K;
-    if (!ws->base) return;
+    size_t mark = ws->used, floats = ws->base ? span_floats(most(count, N), D) : 0, width = (size_t)H * (size_t)D, kv = (size_t)K * (size_t)D;
+    float *scratch = arena_take(ws, (size_t)threads_max() * floats, sizeof *scratch);
+    ws->used = mark;
+    if (!scratch) return;
     PARALLEL_FOR((double)N * H * D * 64)
     for (int kh = 0; kh < K; kh++)
-        for (int n = 0; n < N; n++)
-            for (int h = kh * group; h < (kh + 1) * group; h++) {
-                size_t at = ((size_t)n * (size_t)H + (size_t)h) * (size_t)D, key = (size_t)first[n] * width + (size_t)kh * (size_t)D;
-                const float *qn = q + at, *dyn = dy + at;
-                float max = -HUGE_VALF, sum = 0, s[KEYS], delta = dot(dyn, y + at, D);
-                for (int j0 = 0; j0 < count[n]; j0 += KEYS) {               /* the forward's max and sum again */
-                    int nj = count[n] - j0 < KEYS ? count[n] - j0 : KEYS;
-                    float block = score_keys(s, qn, k + key + (size_t)j0 * width, width, scale, nj, D);
-                    if (block > max) { sum *= j0 ? exp_own(max - block) : 0; max = block; }
-                    for (int j = 0; j < nj; j++) s[j] = exp_own(s[j] - max);
-                    sum += lane_sum(s, nj);
-                }
-                for (int j = 0; j < count[n]; j++) {
-                    const float *kj = k + key + (size_t)j * width, *vj = v + key + (size_t)j * width;
-                    float *dkj = dk + key + (size_t)j * width, *dvj = dv + key + (size_t)j * width;
-                    float p = exp_own(scale * dot(qn, kj, D) - max) / sum, ds = p * (dot(dyn, vj, D) - delta) * scale;
-                    for (int d = 0; d < D; d++) {
-                        dvj[d] += p * dyn[d];
-                        dkj[d] += ds * qn[d];
-                        dq[at + (size_t)d] += ds * kj[d];
-                    }
-                }
+        for (int m = 0; m < N;) {
+            Span s = next_span(m, first, count, N);
+            size_t key = (size_t)s.first * kv + (size_t)kh * (size_t)D;
+            for (int h = kh * (H / K); h < (kh + 1) * (H / K); h++) {
+                size_t row = (size_t)m * width + (size_t)h * (size_t)D;
+                span_backward(dq + row, dk + key, dv + key, dy + row, y + row, q + row, k + key, v + key, count, s, H, K, D,
+                              span_scratch(scratch, floats));
             }
+            m += s.M;
+        }
 }
 
 /* ================================================================================================================
  * Activations
  * ================================================================================================================ */
-static float sigmoid(float x) { return 1 / (1 + exp_own(-x)); }
+static inline float sigmoid(float x) { return 1 / (1 + exp_inline(-x)); }
 
 /* y = silu(gate) up,  silu(g) = g sigmoid(g)                                           [Shazeer 2020] */
 void swiglu_forward(float *y, const float *gate, const float *up, size_t n) {
@@ -428,8 +479,8 @@ void swiglu_backward(float *dgate, float *dup, const float *dy, const float *gat
 }
 
 /* Phi(x) and, in *density, phi(x) of the normal distribution */
-static float normal_cdf(float x, float *density) {
-    float gauss = exp_own(-0.5f * x * x), tail = upper_tail(fabsf(x), gauss);
+static inline float normal_cdf(float x, float *density) {
+    float gauss = exp_inline(-0.5f * x * x), tail = upper_tail(fabsf(x), gauss);
     *density = gauss * (float)0.39894228040143267794;
     return x < 0 ? tail : 1 - tail;
 }
@@ -458,8 +509,8 @@ static float log_sum_exp(float *max, float *sum, const float *z, float temperatu
     for (int i = 0; i < V; i++) m = z[i] > m ? z[i] : m;
     m = m / temperature;
     for (; v + LANES <= V; v += LANES)
-        for (int k = 0; k < LANES; k++) s[k] += exp_own(z[v + k] / temperature - m);
-    for (; v < V; v++) tail += exp_own(z[v] / temperature - m);
+        for (int k = 0; k < LANES; k++) s[k] += exp_inline(z[v + k] / temperature - m);
+    for (; v < V; v++) tail += exp_inline(z[v] / temperature - m);
     *max = m;
     *sum = lane_fold(s) + tail;
     return m + (float)log((double)*sum);
@@ -473,7 +524,7 @@ void logprob_forward(float *logprob, float *entropy, const float *logits, const 
         float max, sum, lse = log_sum_exp(&max, &sum, z, temperature, V), mean = 0;
         logprob[n] = z[token[n]] / temperature - lse;
         if (!entropy) continue;
-        for (int v = 0; v < V; v++) mean += exp_own(z[v] / temperature - max) * (z[v] / temperature);
+        for (int v = 0; v < V; v++) mean += exp_inline(z[v] / temperature - max) * (z[v] / temperature);
         entropy[n] = lse - mean / sum;
     }
 }
@@ -485,7 +536,7 @@ void logprob_backward(float *dlogits, const float *dlogprob, const float *logits
         const float *z = logits + (size_t)n * (size_t)V;
         float *dz = dlogits + (size_t)n * (size_t)V, max, sum, g = dlogprob[n] / temperature;
         log_sum_exp(&max, &sum, z, temperature, V);
-        for (int v = 0; v < V; v++) dz[v] -= g * exp_own(z[v] / temperature - max) / sum;
+        for (int v = 0; v < V; v++) dz[v] -= g * exp_inline(z[v] / temperature - max) / sum;
         dz[token[n]] += g;
     }
 }
@@ -497,7 +548,7 @@ void full_kl_forward(float *kl, const float *logits, const float *ref_logits, fl
         float max, sum, ref_max, ref_sum, total = 0;
         float lse = log_sum_exp(&max, &sum, z, temperature, V), ref_lse = log_sum_exp(&ref_max, &ref_sum, r, temperature, V);
         for (int v = 0; v < V; v++)
-            total += exp_own(z[v] / temperature - max) / sum * ((z[v] / temperature - lse) - (r[v] / temperature - ref_lse));
+            total += exp_inline(z[v] / temperature - max) / sum * ((z[v] / temperature - lse) - (r[v] / temperature - ref_lse));
         kl[n] = total;
     }
 }

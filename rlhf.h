@@ -306,6 +306,9 @@ void rope_rotate(float *x, const int *position, const float *cosine, const float
  * h / (H/K). y (N,H*D) = softmax(q k^T / sqrt(D)) v. */
 void attention_forward(float *y, const float *q, const float *k, const float *v, const int *first, const int *count,
                        int N, int H, int K, int D, Arena *ws);
+/* Takes and gives back what both directions need when no row looks at more than `keys` keys (they cannot measure: they would have
+ * to read count). */
+void attention_measure(Arena *ws, int keys, int D);
 /* dq (N,H*D), dk, dv (rows of k) += ; y is the forward's output. */
 void attention_backward(float *dq, float *dk, float *dv, const float *dy, const float *y, const float *q, const float *k,
                         const float *v, const int *first, const int *count, int N, int H, int K, int D, Arena *ws);

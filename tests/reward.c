@@ -94,7 +94,9 @@ static void judge_parts(Judge *j, const RewardConfig *c, int trainable, int N, i
 static Judge *judge_make(const RewardConfig *c, int trainable, int N, int B) {
     Judge *j = calloc(1, sizeof *j);
     j->lists = test_pool();
+    threads(2);                             /* attention has scratch for every thread: measured for the most there will be */
     judge_parts(j, c, trainable, N, B);
+    threads(1);
     CHECK(j->ws.used == 0 && j->ws.peak > 0, "a measuring pass gives back what it took");
     const size_t scratch = j->ws.peak;
     j->arena = test_arena(j->arena.peak);
