@@ -1,9 +1,18 @@
-# rlhf.c. `make` builds the programs and the data; `make test` tests them; `make help` lists the rest.
+# rlhf.c: the whole build. `make help` prints this page.
+#
+#   make                the programs ppo, sft, rm, run, prep, and the data of ./ppo data/imdb.bin
+#   make test           every test; the last line counts them
+#   make check          the quick half: gradients in double, and who calls whom
+#   make compilers      every file under gcc, clang, tcc and musl, a warning being an error
+#   make bench          how fast the product, the exponential and a tokenizer are
+#   make models         data/policy and data/reward anew, from nothing, checked against data/SHA256SUMS
+#   make imdb DATA=train.jsonl          all three stages on real reviews, an hour or so; SCALE=small: a quarter of one
+#   make clean
 #
 #   make OMP=0          without threads (OpenMP is found by itself)
 #   make ARCH=native    for this processor only: the same digits, faster, but the programs may not run on another
 #   make CC=clang       any C99 compiler
-#   make RUN=qemu-aarch64 CC=aarch64-linux-gnu-gcc      for another machine, whose programs RUN runs
+#   make CC="aarch64-linux-gnu-gcc -static" RUN=qemu-aarch64        for another machine, whose programs RUN runs
 #   No make?            cc -O3 -std=c99 -ffp-contract=off -o ppo ppo.c cli.c model.c reward.c lora.c checkpoint.c ops.c \
 #                          core.c quant.c rl.c tokenizer.c io.c -lm         and likewise sft, rm, run, prep
 #
@@ -90,14 +99,16 @@ POLICY   = --dim 128 --layers 4 --heads 4 --kv-heads 2 --ffn 352 --positions 256
 REWARD   = --dim 128 --layers 2 --heads 4 --ffn 384 --positions 258 --steps 1500
 SHA256   = $(shell command -v sha256sum || echo shasum -a 256)
 models: all
-	rm -rf build/models data/policy data/reward
-	$(RUN) ./prep tokenizer data/imdb.bin --kind sentencepiece --vocab 1024 --out build/models/policy
-	$(RUN) ./prep tokenizer data/imdb.bin --kind bytelevel --vocab 1024 --out build/models/reward
-	$(RUN) ./rm data/imdb.bin --tokenizer build/models/reward $(REWARD) --out data/reward
-	$(RUN) ./sft data/imdb.bin --tokenizer build/models/policy $(POLICY) --out data/policy
+	rm -rf build/models && mkdir -p build/models
+	$(RUN) ./prep tokenizer data/imdb.bin --kind sentencepiece --vocab 1024 --out build/models/policy-tokenizer
+	$(RUN) ./prep tokenizer data/imdb.bin --kind bytelevel --vocab 1024 --out build/models/reward-tokenizer
+	$(RUN) ./rm data/imdb.bin --tokenizer build/models/reward-tokenizer $(REWARD) --out build/models/reward
+	$(RUN) ./sft data/imdb.bin --tokenizer build/models/policy-tokenizer $(POLICY) --out build/models/policy
+	rm -f build/models/*/log.jsonl build/models/*/time.jsonl
+	rm -rf data/policy data/reward && cp -r build/models/policy build/models/reward data
 	cd data && $(SHA256) -c SHA256SUMS
 
-# The real thing, all three stages on real reviews:  make imdb DATA=train.jsonl  for an hour; SCALE=small for a quarter of one.
+# The real thing, all three stages on real reviews.
 DATA     =
 SCALE    = full
 IMDB     = runs/imdb
@@ -121,5 +132,4 @@ clean:
 	rm -rf $(LIB) $(PROGRAMS:=.o) $(PROGRAMS) data/imdb.bin build
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-	@echo 'targets: all test check compilers bench models imdb clean help'
 .PHONY: all test check compilers bench models imdb clean help

@@ -1,5 +1,5 @@
 #!/bin/sh
-# tests/run.sh TEST ... - runs the test programs build/tests/TEST, the scripts tests/*_test.sh, the layer check and the end-to-end test, adds up their counts.
+# tests/run.sh TEST ... - runs the test programs build/tests/TEST and the scripts tests/*.sh, and adds up their counts.
 # A program's last line is `NAME: N passed, N failed, N skipped`; one that ends without it, or badly, is a failure of its own.
 # The last line here: `N passed, N failed` or `N passed, N failed, N skipped`.
 cd "$(dirname "$0")/.." || exit 1
@@ -33,8 +33,8 @@ for test in "$@"; do
     add "$test" $RUN "build/tests/$test"
     [ "$test" != grad ] || add flip $RUN build/tests/grad flip       # the gradients negated: every row has to see it
 done
-for script in tests/*_test.sh tests/layers.sh tests/e2e.sh; do
-    [ ! -f "$script" ] || add "$(basename "$script" .sh)" sh "$script"
+for script in tests/*.sh; do            # compilers.sh is `make compilers`
+    case $script in tests/run.sh|tests/compilers.sh) ;; *) add "$(basename "$script" .sh)" sh "$script" ;; esac
 done
 
 if [ $skipped = 0 ]; then echo "$passed passed, $failed failed"
