@@ -989,6 +989,7 @@ static size_t measure_workspace(Run *r) {
     Sequence *seq = take(r, (size_t)n, sizeof *seq);
     Batch *k = &r->batch;
     Arena ws;
+    float dhidden = 0;                      /* k->dhidden is not carved yet; that there is one says: training */
     memset(&ws, 0, sizeof ws);
     for (int i = 0; i < n; i++) {
         seq[i].token = token;
@@ -1003,10 +1004,10 @@ static size_t measure_workspace(Run *r) {
     if (!code && o.kl_penalty == KL_FULL) code = model_full_kl(&r->policy, k->hidden, r->reference, k->hidden, &rows, (float)o.temperature, NULL, &ws);
     rows = fill_rows(k, seq, NULL, o.mini_batch_size);
     if (!code) code = model_forward(&r->policy, r->adapter, &rows, &r->cache, &r->saved, k->hidden, &ws);
-    if (!code) code = model_logprobs(&r->policy, k->hidden, &rows, k->target, (float)o.temperature, NULL, k->entropy, token_loss, NULL, k->dhidden, &ws);
+    if (!code) code = model_logprobs(&r->policy, k->hidden, &rows, k->target, (float)o.temperature, NULL, k->entropy, token_loss, NULL, &dhidden, &ws);
     model_values(&r->head, k->hidden, k->row_value, k->N, &ws);
-    model_values_backward(&r->head, k->row_dvalue, k->hidden, k->dhidden, k->N, &ws);
-    if (!code) code = model_backward(&r->policy, r->adapter, &rows, &r->cache, &r->saved, k->dhidden, &ws);
+    model_values_backward(&r->head, k->row_dvalue, k->hidden, &dhidden, k->N, &ws);
+    if (!code) code = model_backward(&r->policy, r->adapter, &rows, &r->cache, &r->saved, &dhidden, &ws);
     if (!code && !o.reward_text) {          /* one text of the longest kind, the others short */
         JudgeBatch *j = &r->judge_batch;
         int longest = reward_max_tokens(&r->judge_config);
