@@ -121,7 +121,7 @@ IMDB_PPO_small = --steps 60
 imdb: all
 	@test -n "$(DATA)" || { echo 'make imdb: which reviews? DATA=FILE, JSONL lines {"text": ..., "label": 0 or 1}'; exit 2; }
 	rm -rf $(IMDB) && mkdir -p $(IMDB)
-	$(RUN) ./prep data $(DATA) --out $(IMDB)/reviews.bin --label-names negative,positive
+	$(RUN) ./prep data $(DATA) --out $(IMDB)/reviews.bin --labels negative,positive --strip-html --min-length 201
 	$(RUN) ./prep tokenizer $(IMDB)/reviews.bin --kind sentencepiece --vocab 4096 --out $(IMDB)/policy-tokenizer
 	$(RUN) ./prep tokenizer $(IMDB)/reviews.bin --kind bytelevel --vocab 4096 --out $(IMDB)/reward-tokenizer
 	$(RUN) ./rm $(IMDB)/reviews.bin --tokenizer $(IMDB)/reward-tokenizer $(IMDB_RM_$(SCALE)) --out $(IMDB)/reward

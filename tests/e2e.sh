@@ -44,7 +44,7 @@ awk 'function pick(list,    a, n) { n = split(list, a, " "); x = (x * 1103515245
          } }' > reviews.jsonl
 
 # ---- prep: a dataset and two tokenizers ----
-exits 0 "prep data" ./prep data reviews.jsonl --out reviews.bin --label-names negative,positive
+exits 0 "prep data" ./prep data reviews.jsonl --out reviews.bin --labels negative,positive
 exits 0 "prep tokenizer, SentencePiece" ./prep tokenizer reviews.bin --kind sentencepiece --vocab 400 --out policy-tokenizer
 exits 0 "prep tokenizer, byte-level" ./prep tokenizer reviews.bin --kind bytelevel --vocab 400 --out judge-tokenizer
 
