@@ -34,9 +34,11 @@ static struct {
 static Option options[] = {
     { "policy", OPT_TEXT, &o.policy, "data/policy", 0, 0, NULL, "model folder of the policy" },
     { "reward", OPT_TEXT, &o.reward, "data/reward", 0, 0, NULL, "model folder of the judge" },
-    { "label", OPT_TEXT, &o.label, NULL, 0, 0, NULL, "whose logit is the reward; needed unless the judge has one output, or exactly one named positive, pos, nothate or non-toxic" },
+    { "label", OPT_TEXT, &o.label, NULL, 0, 0, NULL, "whose logit is the reward; needed unless the judge has one output, "
+      "or exactly one named positive, pos, nothate or non-toxic" },
     { "score", OPT_CHOICE, &o.score, "query+response", 0, 0, "query+response|response", "what the judge reads" },
-    { "reward-text", OPT_TEXT, &o.reward_text, NULL, 0, 0, NULL, "no judge: the reward is how often this text occurs in the response (to try things)" },
+    { "reward-text", OPT_TEXT, &o.reward_text, NULL, 0, 0, NULL,
+      "no judge: the reward is how often this text occurs in the response (to try things)" },
     { "out", OPT_TEXT, &o.out, "runs", 0, 0, NULL, "folder for run folders" },
     { "steps", OPT_INT, &o.steps, "157", COUNT(0), NULL, "PPO steps (batches of responses)" },
     { "seed", OPT_SEED, &o.seed, "0", 0, 0, NULL, "of everything random" },
@@ -44,7 +46,8 @@ static Option options[] = {
 
     { "batch-size", OPT_INT, &o.batch_size, "128", COUNT(1), NULL, "responses per step" },
     { "mini-batch-size", OPT_INT, &o.mini_batch_size, "128", COUNT(1), NULL, "responses per forward and backward pass" },
-    { "gradient-accumulation-steps", OPT_INT, &o.accumulation, "1", COUNT(1), NULL, "mini-batches per update; the loss is the mean over all their tokens" },
+    { "gradient-accumulation-steps", OPT_INT, &o.accumulation, "1", COUNT(1), NULL,
+      "mini-batches per update; the loss is the mean over all their tokens" },
     { "ppo-epochs", OPT_INT, &o.ppo_epochs, "4", COUNT(1), NULL, "passes over a step's responses" },
     { "learning-rate", OPT_REAL, &o.lr, "1.41e-5", REAL(0), NULL, "Adam's" },
     { "lr-anneal", OPT_CHOICE, &o.lr_anneal, "none", 0, 0, "none|linear", "linear: to 0 at the last step, as OpenAI had it" },
@@ -63,7 +66,8 @@ static Option options[] = {
     { "cliprange-value", OPT_REAL, &o.clip_value, "0.2", REAL(0), NULL, "value stays within old +- this; 0: no clipping" },
     { "vf-coef", OPT_REAL, &o.vf_coef, "0.1", REAL(0), NULL, "weight of the value loss" },
     { "ratio-threshold", OPT_REAL, &o.ratio_threshold, "10", REAL(0), NULL, "updates whose mean ratio is above are left out; 0: none" },
-    { "early-stopping", OPT_FLAG, &o.early_stopping, NULL, 0, 0, NULL, "end a step's epochs when the last update's policy KL is above 1.5 target-kl" },
+    { "early-stopping", OPT_FLAG, &o.early_stopping, NULL, 0, 0, NULL,
+      "end a step's epochs when the last update's policy KL is above 1.5 target-kl" },
     { "target-kl", OPT_REAL, &o.target_kl, "1", REAL(1e-9), NULL, "for --early-stopping" },
     { "whiten-rewards", OPT_FLAG, &o.whiten_rewards, NULL, 0, 0, NULL, "scale token rewards to deviation 1, keeping their mean" },
     { "biased-variance", OPT_FLAG, &o.biased, NULL, 0, 0, NULL, "whiten with n instead of n - 1, as OpenAI and OpenRLHF do" },
@@ -71,7 +75,8 @@ static Option options[] = {
     { "use-score-scaling", OPT_FLAG, &o.score_scaling, NULL, 0, 0, NULL, "divide scores by their running deviation" },
     { "use-score-norm", OPT_FLAG, &o.score_norm, NULL, 0, 0, NULL, "with scaling: subtract their running mean too" },
     { "score-clip", OPT_REAL, &o.score_clip, "0", REAL(0), NULL, "then clip to +- this; 0: no" },
-    { "score-normalize", OPT_FLAG, &o.score_normalize, NULL, 0, 0, NULL, "gain and bias so that the untrained policy's scores on the evaluation queries have mean 0, deviation 1" },
+    { "score-normalize", OPT_FLAG, &o.score_normalize, NULL, 0, 0, NULL,
+      "gain and bias so that the untrained policy's scores on the evaluation queries have mean 0, deviation 1" },
     { "missing-eos-penalty", OPT_REAL, &o.eos_penalty, "0", REAL(0), NULL, "subtracted from the score of a response without EOS" },
 
     { "query-min", OPT_INT, &o.query_min, "2", COUNT(1), NULL, "fewest tokens of a query" },
@@ -88,7 +93,8 @@ static Option options[] = {
     { "lora-alpha", OPT_REAL, &o.lora_alpha, "16", REAL(1e-6), NULL, "its alpha" },
     { "lora-targets", OPT_TEXT, &o.lora_targets, "q_proj,v_proj", 0, 0, NULL, "the linears it adapts" },
     { "adapter", OPT_TEXT, &o.adapter, NULL, 0, 0, NULL, "start from this PEFT adapter; the reference is a frozen copy of it" },
-    { "value-init", OPT_CHOICE, &o.value_init, "zero", 0, 0, "zero|pytorch", "value head at the start, where the folders have no value_head.safetensors" },
+    { "value-init", OPT_CHOICE, &o.value_init, "zero", 0, 0, "zero|pytorch",
+      "value head at the start, where the folders have no value_head.safetensors" },
     { "dtype", OPT_CHOICE, &o.dtype, "f32", 0, 0, "f32|bf16|f16", "of the weights that are written" },
 
     { "eval-queries", OPT_INT, &o.eval_queries, "256", COUNT(0), NULL, "held-out queries scored before and after; the same for every seed" },
@@ -210,7 +216,7 @@ static void *take(Run *r, size_t count, size_t size) {
     return p;
 }
 
-static int finite(double x) { return x - x == 0; }
+static int is_number(double x) { return x - x == 0; }
 static void not_a_number(Run *r, const char *what, int step, int save);
 static int larger(int a, int b) { return a > b ? a : b; }
 static int smaller(int a, int b) { return a < b ? a : b; }
@@ -297,7 +303,7 @@ static void sample_responses(Run *r, Rollout *x) {
     for (int b = 0; b < x->B; b++) {
         int n = x->seq[b].length - x->seq[b].prompt;
         for (int t = 0; t < n; t++)
-            if (!finite(x->seq[b].logprob[t]) || !finite(x->seq[b].value[t]))
+            if (!is_number(x->seq[b].logprob[t]) || !is_number(x->seq[b].value[t]))
                 not_a_number(r, "the policy's log-probs or values are not numbers", larger(r->step - 1, 0), 0);
         x->start[b] = x->P;
         memcpy(x->logprob + x->P, x->seq[b].logprob, (size_t)n * sizeof(float));
@@ -434,7 +440,7 @@ static void score_responses(Run *r, Rollout *x) {
     if (o.reward_text) for (int b = 0; b < x->B; b++) x->raw_score[b] = count_text(x->response[b], x->response_length[b], o.reward_text);
     else judge_texts(r, x);
     for (int b = 0; b < x->B; b++) {
-        if (!finite(x->raw_score[b])) {
+        if (!is_number(x->raw_score[b])) {
             fail(&r->err, E_NUMBER, "the judge's score is not a number", o.reward, 0, 0);
             die(&r->err, "check the judge's weights with: run score");
         }
@@ -494,7 +500,7 @@ static int weights_are_numbers(const Run *r) {
         const Matrix *w = r->trained[i].matrix;
         const float *x = w->data;
         if (!(r->trained[i].flags & TENSOR_TRAINED)) continue;
-        for (size_t k = 0; k < (size_t)w->O * (size_t)w->I; k++) if (!finite(x[k])) return 0;
+        for (size_t k = 0; k < (size_t)w->O * (size_t)w->I; k++) if (!is_number(x[k])) return 0;
     }
     return 1;
 }
@@ -533,10 +539,10 @@ static double update(Run *r, const Rollout *x, const int *which, int n) {
         must(train_mini_batch(r, x, which + i, smaller(o.mini_batch_size, n - i), &loss, 1 / (float)tokens, &s), NULL, NULL);
     if (!r->updates) r->first_ratio = s.max_ratio_deviation;
     double norm = gradient_norm(r->trained, r->trained_count);
-    if (!finite(s.policy_kl) || !finite(s.value_loss)) not_a_number(r, "the loss is not a number", r->step - 1, !r->updates);
+    if (!is_number(s.policy_kl) || !is_number(s.value_loss)) not_a_number(r, "the loss is not a number", r->step - 1, !r->updates);
     if (ratio_exceeds(&s, &loss)) r->skipped++;
     else {
-        if (!finite(s.policy_loss) || !finite(norm)) not_a_number(r, "the loss or its gradient is not a number", r->step - 1, !r->updates);
+        if (!is_number(s.policy_loss) || !is_number(norm)) not_a_number(r, "the loss or its gradient is not a number", r->step - 1, !r->updates);
         double scale = o.max_grad_norm > 0 && norm > o.max_grad_norm ? o.max_grad_norm / (norm + 1e-6) : 1;
         optimizer_step(&r->optimizer, 0, r->trained, r->trained_count, &adam, (float)scale);
     }
@@ -1001,10 +1007,12 @@ static size_t measure_workspace(Run *r) {
     Rows rows = fill_rows(k, seq, NULL, o.chunk);
     if (!code) code = model_forward(r->reference, r->reference_adapter, &rows, &r->cache, NULL, k->hidden, &ws);
     if (!code) code = model_logprobs(r->reference, k->hidden, &rows, k->target, (float)o.temperature, NULL, NULL, NULL, NULL, NULL, &ws);
-    if (!code && o.kl_penalty == KL_FULL) code = model_full_kl(&r->policy, k->hidden, r->reference, k->hidden, &rows, (float)o.temperature, NULL, &ws);
+    if (!code && o.kl_penalty == KL_FULL)
+        code = model_full_kl(&r->policy, k->hidden, r->reference, k->hidden, &rows, (float)o.temperature, NULL, &ws);
     rows = fill_rows(k, seq, NULL, o.mini_batch_size);
     if (!code) code = model_forward(&r->policy, r->adapter, &rows, &r->cache, &r->saved, k->hidden, &ws);
-    if (!code) code = model_logprobs(&r->policy, k->hidden, &rows, k->target, (float)o.temperature, NULL, k->entropy, token_loss, NULL, &dhidden, &ws);
+    if (!code) code = model_logprobs(&r->policy, k->hidden, &rows, k->target, (float)o.temperature, NULL, k->entropy, token_loss, NULL,
+                                     &dhidden, &ws);
     model_values(&r->head, k->hidden, k->row_value, k->N, &ws);
     model_values_backward(&r->head, k->row_dvalue, k->hidden, &dhidden, k->N, &ws);
     if (!code) code = model_backward(&r->policy, r->adapter, &rows, &r->cache, &r->saved, &dhidden, &ws);
@@ -1056,6 +1064,8 @@ static void check_options(void) {
     if (o.score_normalize && !o.eval_queries) usage_error("--score-normalize needs an evaluation before training:", "--eval-queries");
     if (o.adapter && (cli_given(&program, "lora-r") || cli_given(&program, "lora-alpha") || cli_given(&program, "lora-targets")))
         usage_error("the adapter's own config says its rank, alpha and targets: leave --lora-... out with", "--adapter");
+    if (!o.adapter && !o.lora_r && (cli_given(&program, "lora-alpha") || cli_given(&program, "lora-targets")))
+        usage_error("--lora-alpha and --lora-targets need a rank", "--lora-r");
     if (o.reward_text && !o.reward_text[0]) usage_error("nothing to count", "--reward-text");
     if ((long long)o.batch_size * ((long long)o.query_max + o.response_max + 1) > INT_MAX / 4) usage_error("too large", "--batch-size");
     if (o.lr <= 0 && o.steps > 0) usage_error("nothing is learned with", "--learning-rate 0");
@@ -1226,7 +1236,7 @@ static void run_begin(Run *r, const char *data) {
     buffer_text(&b, ", \"options\": ");
     cli_options_json(&program, &b);
     buffer_text(&b, "}\n");
-    if (b.failed) die(NULL, NULL);
+    must(b.failed ? E_MEMORY : OK, NULL, NULL);
     must(file_append(r->log_path, b.data, b.length, &r->err), &r->err, NULL);
     pool_release(&r->pool, mark);
     printf("run folder %s\n", r->folder);
@@ -1253,6 +1263,7 @@ static void report(Run *r, double seconds) {
     for (int i = 0; i < 2; i++)
         if (r->first_step_above[i])
             printf("  reward when KL first passed %d: %.4f (step %d)\n", mark[i], r->reward_above[i], r->first_step_above[i]);
+        else if (r->step) printf("  KL never passed %d\n", mark[i]);
     printf("  %d steps in %.1f seconds; %s in %s\n", r->step, seconds,
            r->adapter ? "adapter and value head" : "model, tokenizer and value head", r->folder);
 }
@@ -1270,7 +1281,14 @@ static void run_all(Run *r) {
     if (r->eval.n) {
         evaluate(r, 0);
         Summary s = summarise(r->eval.score[0], r->eval.n, r->eval.scratch);
-        if (o.score_normalize && s.std > 0) { r->gain = 1 / s.std; r->bias = -s.mean / s.std; }
+        if (o.score_normalize) {
+            if (!(s.std > 0))
+                must(fail(&r->err, E_NUMBER, "all scores before training are the same: no deviation to normalize", "", 0, 0), &r->err,
+                     "leave --score-normalize out");
+            r->gain = 1 / s.std;
+            r->bias = -s.mean / s.std;
+            printf("score = %.6g * reward %+.6g\n", r->gain, r->bias);
+        }
         printf("before: mean reward %.4f, median %.4f on %d held-out queries\n", s.mean, s.median, r->eval.n);
     }
     train(r);
@@ -1316,7 +1334,7 @@ int main(int argc, char **argv) {
     carve(r, &r->arena);
     r->ws.base = arena_take(&r->arena, workspace + 1, 1);
     r->ws.capacity = workspace;
-    if (r->arena.failed || !r->ws.base) die(NULL, "report this as a bug: more was carved than measured");
+    must(r->arena.failed || !r->ws.base ? E_MEMORY : OK, NULL, "report this as a bug: more was carved than measured");
     load_weights(r);
     cli_interrupts();
     run_begin(r, data);
