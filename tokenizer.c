@@ -589,8 +589,8 @@ static size_t normalise(const Tokenizer *t, const char *text, size_t n, char *ou
  * Merging: the same machine for both kinds
  * ================================================================================================================ */
 enum { FROZEN = -2 };
-typedef struct { size_t at, length; int previous, next, id; } Symbol;      /* length 0: merged into its left neighbour */
-typedef struct { f32 score; int left, id; size_t length; } Candidate;      /* symbol `left` with the next one would be piece id */
+typedef struct { uint32_t at, length; int previous, next, id; } Symbol;     /* length 0: merged into its left neighbour */
+typedef struct { f32 score; int left, id; uint32_t length; } Candidate;      /* symbol `left` with the next one would be piece id */
 typedef struct {
     const Tokenizer *t;
     const char *text;
@@ -715,7 +715,7 @@ static int put_unused(const Bpe *b, size_t from, size_t to, int *ids, int count)
     for (;;) {
         int id = tokenizer_find(b->t, b->text + from, to - from);
         if (id >= 0 && b->t->piece[id].type == PIECE_UNUSED && b->split[id]) {
-            stack[depth++].length = to;
+            stack[depth++].length = (uint32_t)to;
             to = from + b->split[id];
             continue;
         }
@@ -747,8 +747,8 @@ static int encode_normal(Bpe *b, size_t length, Pool *pool, int *ids, int *count
             k = t->users ? user_prefix(t, b->text + at, length - at) : 0;
             s->id = k ? FROZEN : -1;
             if (!k) k = (size_t)utf8_decode(b->text + at, length - at, &character);
-            s->at = at;
-            s->length = k;
+            s->at = (uint32_t)at;
+            s->length = (uint32_t)k;
         }
         bpe_merge(b);
         for (i = 0; i >= 0 && i < b->symbols; i = b->symbol[i].next) {
