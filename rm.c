@@ -795,7 +795,7 @@ static void count_steps(Trainer *t) {
     t->epoch = -1;
 }
 
-static const char *const preset_scratch[] = { "lr", "1e-3", "weight-decay", "0.01", "epochs", "4", NULL };
+static const char *const preset_scratch[] = { "lr", "5e-4", "weight-decay", "0.01", "epochs", "4", NULL };
 static const char *const preset_finetune[] = { "lr", "2e-5", "weight-decay", "0.01", "epochs", "2", NULL };
 static const Preset preset[] = {
     { "scratch", "a new model (the default without --reward)", preset_scratch },
@@ -840,7 +840,7 @@ int main(int argc, char **argv) {
         { "micro-tokens", OPT_INT, &s->micro_tokens, "0", 0, 1e8, NULL, "tokens at a time, which bounds memory (0: 2048 or the longest example)" },
         { "epochs", OPT_INT, &s->epochs, "4", 0, 1e6, NULL, "passes through the training texts" },
         { "steps", OPT_INT, &s->steps, "0", 0, 1e9, NULL, "optimiser steps (0: as --epochs says)" },
-        { "lr", OPT_REAL, &s->lr, "1e-3", 0, 10, NULL, "learning rate after warm-up; then linear to nothing" },
+        { "lr", OPT_REAL, &s->lr, "5e-4", 0, 10, NULL, "learning rate after warm-up; then linear to nothing" },
         { "warmup", OPT_REAL, &s->warmup, "0.06", 0, 1, NULL, "share of the steps in which the learning rate rises" },
         { "weight-decay", OPT_REAL, &s->weight_decay, "0.01", 0, 10, NULL, "AdamW's weight decay; vectors are not decayed" },
         { "clip", OPT_REAL, &s->clip, "1", 0, 1e9, NULL, "largest gradient norm (0: none)" },
