@@ -92,6 +92,17 @@ static size_t next_token(const Blob *b, Rng *r, int digits, size_t *at) {
     return n;
 }
 
+/* A token and the comma behind it, many times: lists that grow longer than anybody thought. */
+static void repeat(Blob *b, Rng *r) {
+    size_t at, n = next_token(b, r, 0, &at), times = 1 + below(r, 60);
+    Blob piece;
+    if (!n) return;
+    piece = blob(b->bytes + at, n);
+    replace(&piece, n, 0, ",", 1);
+    for (; times; times--) replace(b, at, 0, piece.bytes, piece.n);
+    free(piece.bytes);
+}
+
 /* gentle: only other numbers and other values, so that what comes after the parser is reached more often. */
 static void mutate(Blob *b, Rng *r, int gentle) {
     static const char *const number[] = { "99999999999999999999", "-1", "0", "1e308", "0.5", "18446744073709551615", "4294967296", "2147483648",
@@ -100,15 +111,16 @@ static void mutate(Blob *b, Rng *r, int gentle) {
     static const unsigned char odd[] = { 0, 255, 127, 128, '"', '{', '}', '[', ']', '\\', ',', ':', '-', 'e', '9', ' ', '\n' };
     unsigned char big[8];
     size_t at, n;
-    switch (gentle ? 6 + below(r, 4) : below(r, 11)) {
+    switch (gentle ? 6 + below(r, 5) : below(r, 12)) {
     case 0: b->n = below(r, b->n + 1); replace(b, b->n, 0, NULL, 0); break;                                 /* cut short */
     case 1: for (n = 1 + below(r, 4); b->n && n; n--) b->bytes[below(r, b->n)] ^= (unsigned char)(1u << below(r, 8)); break;
     case 2: if (b->n) b->bytes[below(r, b->n)] = odd[below(r, sizeof odd)]; break;
-    case 3: case 4:                                                                                         /* a piece somewhere else, twice */
+    case 3:                                                                                                 /* a piece somewhere else, twice */
         at = below(r, b->n);
         n = below(r, b->n - at < 64 ? b->n - at + 1 : 64);
         { Blob piece = blob(b->bytes + at, n); at = below(r, b->n + 1); replace(b, at, 0, piece.bytes, n); free(piece.bytes); }
         break;
+    case 4: case 10: repeat(b, r); break;
     case 5: at = below(r, b->n); n = below(r, b->n - at < 64 ? b->n - at + 1 : 64); replace(b, at, n, NULL, 0); break;   /* a piece less */
     case 6: case 7:                                                                                         /* a number of 1 to 8 bytes */
         n = (size_t)1 << below(r, 4);

@@ -559,6 +559,8 @@ static void llama_configs(void) {
 }
 
 #define ROBERTA "\"architectures\":[\"RobertaForSequenceClassification\"],\"model_type\":\"roberta\",\"vocab_size\":100,\"hidden_size\":60,\"num_attention_heads\":4"
+#define L1(t, d) "\"" t d "\":\"x\","
+#define L10(t) L1(t, "0") L1(t, "1") L1(t, "2") L1(t, "3") L1(t, "4") L1(t, "5") L1(t, "6") L1(t, "7") L1(t, "8") L1(t, "9")
 static const struct { const char *json; int code; const char *says; } robertas[] = {
     { "{" ROBERTA "}", OK, "" },
     { "{" ROBERTA ",\"hidden_act\":\"gelu_new\"}", E_UNSUPPORTED, "hidden_act 'gelu_new'" },
@@ -572,6 +574,7 @@ static const struct { const char *json; int code; const char *says; } robertas[]
     { "{" ROBERTA ",\"id2label\":{\"0\":\"a\"},\"num_labels\":2}", E_FORMAT, "id2label" },
     { "{" ROBERTA ",\"id2label\":{\"0\":\"a name of more than forty-seven bytes, which we refuse\"}}", E_RANGE, "label name" },
     { "{" ROBERTA ",\"num_labels\":33}", E_RANGE, "num_labels" },
+    { "{" ROBERTA ",\"id2label\":{" L10("0") L10("1") L10("2") "\"30\":\"x\",\"31\":\"x\",\"32\":\"x\"}}", E_RANGE, "id2label" },
     { "{" ROBERTA ",\"hidden_size\":61}", E_RANGE, "hidden_size" },
     { "{" ROBERTA ",\"vocab_size\":2}", E_RANGE, "vocab_size" },
     { "{" ROBERTA ",\"max_position_embeddings\":3}", E_RANGE, "max_position_embeddings" },
@@ -600,6 +603,7 @@ static void roberta_configs(void) {
 }
 
 #define LORA "\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":8"
+#define NAME10 "\"q_proj\",\"k_proj\",\"v_proj\",\"o_proj\",\"up_proj\",\"q_proj\",\"k_proj\",\"v_proj\",\"o_proj\",\"down_proj\","
 static const struct { const char *json; int code; const char *says; } adapters[] = {
     { "{" LORA ",\"target_modules\":[\"q_proj\",\"v_proj\"]}", OK, "q_proj,v_proj" },
     { "{" LORA ",\"target_modules\":null}", OK, "q_proj,v_proj" },
@@ -608,6 +612,7 @@ static const struct { const char *json; int code; const char *says; } adapters[]
     { "{" LORA ",\"target_modules\":[]}", E_FORMAT, "target_modules" },
     { "{" LORA ",\"target_modules\":[\"a,b\"]}", E_FORMAT, "target_modules" },
     { "{" LORA ",\"target_modules\":[3]}", E_FORMAT, "target_modules" },
+    { "{" LORA ",\"target_modules\":[" NAME10 NAME10 NAME10 "\"q\"]}", E_RANGE, "target_modules" },
     { "{\"r\":4}", E_MISSING, "peft_type" },
     { "{\"peft_type\":\"PREFIX_TUNING\"}", E_UNSUPPORTED, "PREFIX_TUNING" },
     { "{" LORA ",\"task_type\":\"SEQ_CLS\"}", E_UNSUPPORTED, "SEQ_CLS" },
