@@ -242,6 +242,13 @@ static int fail_piece(Error *err, int code, const char *what, const char *text, 
     return fail(err, code, what, where, got, wanted);
 }
 
+/* fail() naming a place such as "merges.txt, line %d". */
+static int fail_at(Error *err, int code, const char *what, const char *pattern, int number) {
+    char where[64];
+    name_format(where, sizeof where, pattern, number);
+    return fail(err, code, what, where, 0, 0);
+}
+
 /* Frees what was taken after `after` (the mark behind an allocation of `size` bytes), and all of that allocation but `used` bytes. */
 static void keep_only(Pool *pool, PoolMark after, size_t size, size_t used) {
     after.used -= (size - used) / 16 * 16;
@@ -369,12 +376,12 @@ static int add_piece(Tokenizer *t, int id, Pool *pool, Error *err) {
     int ordinary = p->type == PIECE_NORMAL || p->type == PIECE_USER_DEFINED || p->type == PIECE_UNUSED, byte;
     Table *table = ordinary ? &t->ordinary : &t->reserved;
     size_t i;
-    if (!p->length) return fail(err, E_FORMAT, "a piece is empty", "SentencePiece model", id, -1);
-    if (p->score != p->score) return fail_piece(err, E_NUMBER, "the score of a piece is not a number", p->text, p->length, id, id);
+    if (!p->length) return fail_at(err, E_FORMAT, "a piece is empty", "SentencePiece model, piece %d", id);
+    if (p->score != p->score) return fail_piece(err, E_NUMBER, "the score of a piece is not a number", p->text, p->length, 0, 0);
     if (table_find(table, p->text, p->length) >= 0)
-        return fail_piece(err, E_FORMAT, "a piece is defined twice", p->text, p->length, id, table_find(table, p->text, p->length));
+        return fail_piece(err, E_FORMAT, "a piece is defined twice", p->text, p->length, 0, 0);
     if (p->type == PIECE_UNKNOWN) {
-        if (t->special.unk >= 0) return fail_piece(err, E_FORMAT, "there are two unknown pieces", p->text, p->length, id, t->special.unk);
+        if (t->special.unk >= 0) return fail_piece(err, E_FORMAT, "there are two unknown pieces", p->text, p->length, 0, 0);
         t->special.unk = id;
     } else if (p->type == PIECE_BYTE) {
         byte = byte_of_piece(p);
@@ -405,7 +412,7 @@ static int index_pieces(Tokenizer *t, Pool *pool, Error *err) {
     for (i = 0; i < t->V; i++) { int code = add_piece(t, i, pool, err); if (code) return code; }
     if (t->special.unk < 0) return fail(err, E_MISSING, "there is no unknown piece", "SentencePiece model", 0, 0);
     for (i = 0; i < 256 && t->byte_fallback; i++)
-        if (t->byte_id[i] < 0) return fail(err, E_MISSING, "byte_fallback without a piece for each byte; missing", "SentencePiece model", i, -1);
+        if (t->byte_id[i] < 0) return fail_at(err, E_MISSING, "byte_fallback without a piece for each byte", "SentencePiece model, byte %d", i);
     if (!t->users) return OK;
     t->user = pool_take(pool, (size_t)t->users, sizeof *t->user);
     if (!t->user) return fail(err, E_MEMORY, "not enough memory", "SentencePiece model", 0, 0);
@@ -429,7 +436,7 @@ static int parse_model(Tokenizer *t, ModelNames *names, Pool *pool, Error *err) 
     start.at = (const unsigned char *)t->file[0]; start.end = start.at + t->file_length[0]; start.bad = 0;
     for (r = start; next_field(&r, &f); ) {
         int good = 1;
-        if (field_is(&f, 1, BYTES)) { pieces++; if (f.value < 3) return fail(err, E_FORMAT, "a piece is empty", "SentencePiece model", (long long)pieces - 1, -1); }
+        if (field_is(&f, 1, BYTES)) pieces++;
         else if (field_is(&f, 2, BYTES)) good = parse_trainer(f.body, t, names);
         else if (field_is(&f, 3, BYTES)) good = parse_normalizer(f.body, t, &rules);
         else if (field_is(&f, 5, BYTES)) good = parse_normalizer(f.body, &unused, &back);
@@ -447,7 +454,7 @@ static int parse_model(Tokenizer *t, ModelNames *names, Pool *pool, Error *err) 
     pieces = 0;
     for (r = start; next_field(&r, &f); )
         if (field_is(&f, 1, BYTES) && !parse_piece(f.body, &t->piece[pieces++]))
-            return fail(err, E_FORMAT, "bad bytes in a piece", "SentencePiece model", (long long)pieces - 1, -1);
+            return fail_at(err, E_FORMAT, "bad bytes in a piece", "SentencePiece model, piece %d", (int)pieces - 1);
     return index_pieces(t, pool, err);
 }
 
@@ -940,10 +947,10 @@ static int load_vocab(Tokenizer *t, const Json *root, Pool *pool, Error *err) {
             return fail_piece(err, E_FORMAT, "vocab.json: the id of a token is not a number", j->key, j->key_length, 0, 0);
         if (j->number >= t->V) return fail_piece(err, E_UNSUPPORTED, "vocab.json: ids with holes", j->key, j->key_length, (long long)j->number, t->V - 1);
         i = (int)j->number;
-        if (t->piece[i].type) return fail_piece(err, E_FORMAT, "vocab.json: two tokens have one id", j->key, j->key_length, i, i);
-        if (!j->key_length) return fail(err, E_FORMAT, "a token is empty", "vocab.json", i, -1);
+        if (t->piece[i].type) return fail_piece(err, E_FORMAT, "vocab.json: two tokens have one id", j->key, j->key_length, 0, 0);
+        if (!j->key_length) return fail_at(err, E_FORMAT, "a token is empty", "vocab.json, id %d", i);
         if (table_find(&t->ordinary, j->key, j->key_length) >= 0)
-            return fail_piece(err, E_FORMAT, "vocab.json: a token stands there twice", j->key, j->key_length, i, -1);
+            return fail_piece(err, E_FORMAT, "vocab.json: a token stands there twice", j->key, j->key_length, 0, 0);
         t->piece[i].text = j->key;
         t->piece[i].length = j->key_length;
         t->piece[i].type = PIECE_NORMAL;
@@ -964,7 +971,7 @@ static int load_merge(Tokenizer *t, const char *s, size_t n, int rank, int line,
     char *both;
     Merge m, *slot;
     if (!left || left + 1 == n || memchr(gap + 1, ' ', n - left - 1))
-        return fail_piece(err, E_FORMAT, "merges.txt: a line is not two tokens", s, n, line, -1);
+        return fail_at(err, E_FORMAT, "not two tokens", "merges.txt, line %d", line);
     both = pool_text(pool, s, n);
     if (!both) return fail(err, E_MEMORY, "not enough memory", "merges.txt", 0, 0);
     memmove(both + left, both + left + 1, n - left - 1);
@@ -974,7 +981,7 @@ static int load_merge(Tokenizer *t, const char *s, size_t n, int rank, int line,
     m.rank = rank;
     pool_release(pool, mark);
     if (m.left < 0 || m.right < 0 || m.id < 0)
-        return fail_piece(err, E_MISSING, "merges.txt names a token that vocab.json does not have", s, n, line, -1);
+        return fail_at(err, E_MISSING, "a token that vocab.json does not have", "merges.txt, line %d", line);
     slot = merge_slot(t, m.left, m.right);
     *slot = m;
     return OK;
@@ -1000,7 +1007,7 @@ static int load_merges(Tokenizer *t, const char *s, size_t n, Pool *pool, Error 
         line++;
         if (starts_with(p, length, "#version", 8)) continue;
         if (!length) { blank_line = line; continue; }
-        if (blank_line) return fail(err, E_FORMAT, "an empty line", "merges.txt", blank_line, -1);
+        if (blank_line) return fail_at(err, E_FORMAT, "an empty line", "merges.txt, line %d", blank_line);
         code = load_merge(t, p, length, rank++, line, pool, err);
         if (code) return code;
     }
