@@ -376,7 +376,7 @@ static void gather(float *out, const float *hidden, const int *row, int n, int C
 int model_logprobs(const Model *m, const float *hidden, const Rows *rows, const int *target, float temperature,
                    float *logprob, float *entropy, TokenLoss loss, void *context, float *dhidden, Arena *ws) {
     int V = m->config.V, C = m->config.C, at = 0, done = 0, n, row[HEAD_ROWS];
-    size_t mark = ws->used, block = HEAD_ROWS, training = dhidden ? 1 : 0;
+    size_t mark = ws->used, block = HEAD_ROWS, training = loss ? 1 : 0;
     float *h = arena_take(ws, block * (size_t)C, sizeof *h), *logits = arena_take(ws, block * (size_t)V, sizeof *logits);
     float *dh = arena_take(ws, training * block * (size_t)C, sizeof *dh), *dlogits = arena_take(ws, training * block * (size_t)V, sizeof *dlogits);
     linear_measure(ws, HEAD_ROWS, C, V);

@@ -132,6 +132,12 @@ static void pack_a(float *packed, View v, int M, int K) {
     }
 }
 
+/* n <= 8 floats; the usual 8 is a constant that compilers turn into two moves instead of a call. */
+static void copy_panel_row(float *to, const float *from, int n) {
+    if (n == TILE_J) memcpy(to, from, TILE_J * sizeof *to);
+    else memcpy(to, from, (size_t)n * sizeof *to);
+}
+
 /* n weights from element `at` on, as floats. */
 static void widen(float *out, const Matrix *w, size_t at, int n) {
 #ifndef F64
@@ -148,7 +154,11 @@ static void pack_b(float *p, const Matrix *w, int transposed, int k0, int K, int
     float line[BLOCK_K];
     if (J < TILE_J) memset(p, 0, (size_t)K * TILE_J * sizeof *p);
     if (!transposed) {
-        for (int k = 0; k < K; k++) widen(p + (size_t)k * TILE_J, w, (size_t)(k0 + k) * (size_t)w->I + (size_t)j0, J);
+        for (int k = 0; k < K; k++, p += TILE_J) {
+            size_t at = (size_t)(k0 + k) * (size_t)w->I + (size_t)j0;
+            if (w->type == F32) copy_panel_row(p, (const float *)w->data + at, J);
+            else widen(p, w, at, J);
+        }
         return;
     }
     for (int j = 0; j < J; j++) {
@@ -180,12 +190,11 @@ static void product(float *C, size_t stride, View a, const Matrix *w, int transp
             for (int m = m0; m < m1; m += TILE_M) {
                 int nm = M - m < TILE_M ? M - m : TILE_M;
                 memset(c, 0, sizeof c);
-                for (int i = 0; i < nm && !first; i++)
-                    for (int j = 0; j < nj; j++) c[i * TILE_J + j] = C[(size_t)(m + i) * stride + (size_t)(j0 + j)];
+                for (int i = 0; i < nm && !first; i++) copy_panel_row(c + i * TILE_J, C + (size_t)(m + i) * stride + (size_t)j0, nj);
                 tile_product(c, A + (size_t)m * (size_t)K + (size_t)k0 * TILE_M, b, nk);
                 if (last && bias)
                     for (int i = 0; i < nm * TILE_J; i++) c[i] += i % TILE_J < nj ? bias[j0 + i % TILE_J] : 0;
-                for (int i = 0; i < nm; i++) memcpy(C + (size_t)(m + i) * stride + (size_t)j0, c + i * TILE_J, (size_t)nj * sizeof *c);
+                for (int i = 0; i < nm; i++) copy_panel_row(C + (size_t)(m + i) * stride + (size_t)j0, c + i * TILE_J, nj);
             }
         }
     }

@@ -995,7 +995,6 @@ static size_t measure_workspace(Run *r) {
     Sequence *seq = take(r, (size_t)n, sizeof *seq);
     Batch *k = &r->batch;
     Arena ws;
-    float dhidden = 0;                      /* k->dhidden is not carved yet; that there is one says: training */
     memset(&ws, 0, sizeof ws);
     for (int i = 0; i < n; i++) {
         seq[i].token = token;
@@ -1012,10 +1011,10 @@ static size_t measure_workspace(Run *r) {
     rows = fill_rows(k, seq, NULL, o.mini_batch_size);
     if (!code) code = model_forward(&r->policy, r->adapter, &rows, &r->cache, &r->saved, k->hidden, &ws);
     if (!code) code = model_logprobs(&r->policy, k->hidden, &rows, k->target, (float)o.temperature, NULL, k->entropy, token_loss, NULL,
-                                     &dhidden, &ws);
+                                     NULL, &ws);
     model_values(&r->head, k->hidden, k->row_value, k->N, &ws);
-    model_values_backward(&r->head, k->row_dvalue, k->hidden, &dhidden, k->N, &ws);
-    if (!code) code = model_backward(&r->policy, r->adapter, &rows, &r->cache, &r->saved, &dhidden, &ws);
+    model_values_backward(&r->head, k->row_dvalue, k->hidden, NULL, k->N, &ws);
+    if (!code) code = model_backward(&r->policy, r->adapter, &rows, &r->cache, &r->saved, NULL, &ws);
     if (!code && !o.reward_text) {          /* one text of the longest kind, the others short */
         JudgeBatch *j = &r->judge_batch;
         int longest = reward_max_tokens(&r->judge_config);

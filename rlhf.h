@@ -434,7 +434,7 @@ typedef struct { int N, B; const int *token, *start; } Texts;
 typedef struct { int N, B; float *embed /* (N,C) */, *k, *v /* (L,N,C) */, *q, *att, *res1, *res2 /* ((L-1)N+B,C) */,
                  *up /* ((L-1)N+B,F) */, *pooled /* (B,C) */; } RewardSaved;
 int reward_carve(RewardModel *m, const RewardConfig *c, int type, int trainable, Pool *lists, Arena *a, Error *err);
-void reward_init(RewardModel *m, uint64_t seed);    /* normal 0.02, norms 1, biases 0 */
+void reward_init(RewardModel *m, uint64_t seed);    /* linears normal 1/sqrt(I), embeddings 0.02, norms 1, biases 0 */
 void reward_saved_carve(RewardSaved *s, const RewardConfig *c, int N, int B, Arena *a);
 int reward_max_tokens(const RewardConfig *c);       /* longest text, special tokens included */
 /* Both return OK, E_RANGE (a token, a text too long or empty) or E_MEMORY. With a measuring ws, texts needs only N and B. */

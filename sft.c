@@ -245,9 +245,8 @@ static double sft_step(Trainer *t, int step, long long *tokens, double *norm) {
 static size_t workspace_bytes(Trainer *t) {
     Arena ws = { 0 };
     Rows rows = { t->N, t->token, t->sequence, t->position, t->wants };
-    float any = 0;                          /* a place that is not NULL: with dhidden the head measures its training */
     model_forward(&t->model, t->adapter, &rows, &t->kv, &t->saved, NULL, &ws);
-    model_logprobs(&t->model, NULL, &rows, NULL, 1, NULL, NULL, token_loss, &any, &any, &ws);
+    model_logprobs(&t->model, NULL, &rows, NULL, 1, NULL, NULL, token_loss, NULL, NULL, &ws);
     model_backward(&t->model, t->adapter, &rows, &t->kv, &t->saved, NULL, &ws);
     return ws.peak;
 }
