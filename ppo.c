@@ -24,7 +24,7 @@ static struct {
     int score, steps, batch_size, mini_batch_size, accumulation, ppo_epochs, lr_anneal, adam_tf, adaptive, kl_penalty, early_stopping;
     int whiten_rewards, biased, score_scaling, score_norm, score_normalize, query_min, query_max, response_min, response_max, top_k;
     int lora_r, value_init, dtype, eval_queries, eval_every, save_every, show, chunk, dry_run;
-    double lr, adam_eps, max_grad_norm, kl_coef, target, horizon, gamma, lam, clip, clip_value, vf_coef, ratio_threshold, target_kl;
+    double lr, value_lr, adam_eps, max_grad_norm, kl_coef, target, horizon, gamma, lam, clip, clip_value, vf_coef, ratio_threshold, target_kl;
     double score_clip, eos_penalty, temperature, top_p, dropout, lora_alpha;
     uint64_t seed;
 } o;
@@ -50,6 +50,7 @@ static Option options[] = {
       "mini-batches per update; the loss is the mean over all their tokens" },
     { "ppo-epochs", OPT_INT, &o.ppo_epochs, "4", COUNT(1), NULL, "passes over a step's responses" },
     { "learning-rate", OPT_REAL, &o.lr, "1.41e-5", REAL(0), NULL, "Adam's" },
+    { "value-learning-rate", OPT_REAL, &o.value_lr, "0", REAL(0), NULL, "Adam's for the value head alone; 0: as --learning-rate" },
     { "lr-anneal", OPT_CHOICE, &o.lr_anneal, "none", 0, 0, "none|linear", "linear: to 0 at the last step, as OpenAI had it" },
     { "adam-eps", OPT_REAL, &o.adam_eps, "1e-8", REAL(0), NULL, "PyTorch's 1e-8; TensorFlow's 1e-5" },
     { "adam-tf-style", OPT_FLAG, &o.adam_tf, NULL, 0, 0, NULL, "eps is added before the bias correction, as TensorFlow 1 did" },
@@ -516,7 +517,7 @@ static void not_a_number(Run *r, const char *what, int step, int save) {
     die(&r->err, "a smaller --learning-rate, or --max-grad-norm 1");
 }
 
-static double learning_rate(const Run *r) { return o.lr * (o.lr_anneal == ANNEAL_LINEAR ? 1 - (double)(r->step - 1) / o.steps : 1); }
+static double learning_rate(const Run *r, double start) { return start * (o.lr_anneal == ANNEAL_LINEAR ? 1 - (double)(r->step - 1) / o.steps : 1); }
 
 static void add_stats(PpoStats *to, const PpoStats *s) {
     to->tokens += s->tokens; to->policy_loss += s->policy_loss; to->value_loss += s->value_loss; to->entropy += s->entropy;
@@ -529,7 +530,8 @@ static void add_stats(PpoStats *to, const PpoStats *s) {
  * Returns the mean policy KL. An update whose mean ratio is beyond the guard is left out, Adam's moments included. */
 static double update(Run *r, const Rollout *x, const int *which, int n) {
     const PpoLoss loss = { (float)o.clip, (float)o.clip_value, (float)o.vf_coef, (float)o.ratio_threshold };
-    const AdamW adam = { (float)learning_rate(r), 0.9f, 0.999f, (float)o.adam_eps, 0, o.adam_tf };
+    const AdamW adam = { (float)learning_rate(r, o.lr), 0.9f, 0.999f, (float)o.adam_eps, 0, o.adam_tf };
+    AdamW head = adam;
     PpoStats s;
     int tokens = 0;
     memset(&s, 0, sizeof s);
@@ -544,7 +546,10 @@ static double update(Run *r, const Rollout *x, const int *which, int n) {
     else {
         if (!is_number(s.policy_loss) || !is_number(norm)) not_a_number(r, "the loss or its gradient is not a number", r->step - 1, !r->updates);
         double scale = o.max_grad_norm > 0 && norm > o.max_grad_norm ? o.max_grad_norm / (norm + 1e-6) : 1;
-        optimizer_step(&r->optimizer, 0, r->trained, r->trained_count, &adam, (float)scale);
+        int policy = r->trained_count - 2;  /* the value head's two tensors are the last */
+        if (o.value_lr > 0) head.lr = (float)learning_rate(r, o.value_lr);
+        size_t done = optimizer_step(&r->optimizer, 0, r->trained, policy, &adam, (float)scale);
+        optimizer_step(&r->optimizer, done, r->trained + policy, 2, &head, (float)scale);
     }
     r->updates++;
     r->grad_norm += norm;
@@ -671,7 +676,7 @@ static void log_step(Run *r, double kl) {
     log_number(&l, "ppo/val/var", value.std * value.std);
     log_number(&l, "ppo/val/var_explained", variance > 0 ? 1 - s.value_error / variance : 0);
     log_number(&l, "ppo/grad_norm", r->updates ? r->grad_norm / r->updates : 0);
-    log_number(&l, "ppo/learning_rate", learning_rate(r));
+    log_number(&l, "ppo/learning_rate", learning_rate(r, o.lr));
     log_integer(&l, "ppo/epochs", r->epochs);
     log_integer(&l, "ppo/updates_skipped", r->skipped);
     must(log_end(&l, &r->err), &r->err, NULL);
