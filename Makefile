@@ -95,15 +95,15 @@ bench: build/tests/bench
 # ---- models ----
 
 # data/policy and data/reward from nothing, with our own programs alone: the same bytes from any compiler and number of threads.
-POLICY   = --dim 128 --layers 4 --heads 4 --kv-heads 2 --ffn 352 --positions 256 --tied --context 128 --steps 2000
-REWARD   = --dim 128 --layers 2 --heads 4 --ffn 384 --positions 258 --steps 1500
+POLICY   = --tied --dim 128 --layers 4 --heads 4 --kv-heads 2 --ffn 352 --positions 256 --context 160 --epochs 1 --tokens 2048 --lr 2e-3 --dtype f16
+REWARD   = --dim 96 --layers 2 --heads 6 --ffn 192 --positions 130 --epochs 11 --lr 1.5e-3 --crop 0.3 --weight-decay 0.02 --batch 32 --eval-every 500
 SHA256   = $(shell command -v sha256sum || echo shasum -a 256)
 models: all
 	rm -rf build/models && mkdir -p build/models
-	$(RUN) ./prep tokenizer data/imdb.bin --kind sentencepiece --vocab 1024 --out build/models/policy-tokenizer
-	$(RUN) ./prep tokenizer data/imdb.bin --kind bytelevel --vocab 1024 --out build/models/reward-tokenizer
+	$(RUN) ./prep tokenizer data/imdb.bin --kind sentencepiece --vocab 2048 --out build/models/policy-tokenizer
+	$(RUN) ./prep tokenizer data/imdb.bin --kind bytelevel --vocab 2048 --out build/models/reward-tokenizer
 	$(RUN) ./rm data/imdb.bin --tokenizer build/models/reward-tokenizer $(REWARD) --out build/models/reward
-	$(RUN) ./sft data/imdb.bin --tokenizer build/models/policy-tokenizer $(POLICY) --out build/models/policy
+	$(RUN) ./sft data/imdb.bin --tokenizer build/models/policy-tokenizer $(POLICY) --eval-every 100 --out build/models/policy
 	rm -f build/models/*/log.jsonl build/models/*/time.jsonl
 	rm -rf data/policy data/reward && cp -r build/models/policy build/models/reward data
 	cd data && $(SHA256) -c SHA256SUMS
@@ -112,21 +112,24 @@ models: all
 DATA     =
 SCALE    = full
 IMDB     = runs/imdb
-IMDB_SFT_full  = --dim 160 --layers 4 --heads 4 --ffn 448 --positions 512 --tied --context 256 --epochs 2
-IMDB_RM_full   = --dim 128 --layers 3 --heads 4 --epochs 4
-IMDB_PPO_full  = --steps 157
-IMDB_SFT_small = --dim 160 --layers 4 --heads 4 --ffn 448 --positions 512 --tied --context 128 --head-only --epochs 1
-IMDB_RM_small  = --dim 96 --layers 2 --heads 4 --epochs 1
-IMDB_PPO_small = --steps 60
+IMDB_SFT       = --tied --dim 160 --layers 4 --heads 5 --ffn 448 --positions 256 --context 256 --tokens 2048 --lr 2e-3 --eval-every 100
+IMDB_RM        = --dim 64 --layers 2 --heads 4 --ffn 128 --positions 258 --lr 1e-3 --token-dropout 0.15 --weight-decay 0.1 --batch 32
+IMDB_PPO       = --preset imdb-small --label positive
+IMDB_SFT_full  = --steps 1500
+IMDB_RM_full   = --epochs 4
+IMDB_PPO_full  = --steps 60
+IMDB_SFT_small = --steps 300
+IMDB_RM_small  = --epochs 1
+IMDB_PPO_small = --steps 30
 imdb: all
 	@test -n "$(DATA)" || { echo 'make imdb: which reviews? DATA=FILE, JSONL lines {"text": ..., "label": 0 or 1}'; exit 2; }
 	rm -rf $(IMDB) && mkdir -p $(IMDB)
-	$(RUN) ./prep data $(DATA) --out $(IMDB)/reviews.bin --labels negative,positive --strip-html --min-length 201
+	$(RUN) ./prep data $(DATA) --out $(IMDB)/reviews.bin --labels 0=negative,1=positive --strip-html --min-length 201
 	$(RUN) ./prep tokenizer $(IMDB)/reviews.bin --kind sentencepiece --vocab 4096 --out $(IMDB)/policy-tokenizer
-	$(RUN) ./prep tokenizer $(IMDB)/reviews.bin --kind bytelevel --vocab 4096 --out $(IMDB)/reward-tokenizer
-	$(RUN) ./rm $(IMDB)/reviews.bin --tokenizer $(IMDB)/reward-tokenizer $(IMDB_RM_$(SCALE)) --out $(IMDB)/reward
-	$(RUN) ./sft $(IMDB)/reviews.bin --tokenizer $(IMDB)/policy-tokenizer $(IMDB_SFT_$(SCALE)) --out $(IMDB)/policy
-	$(RUN) ./ppo $(IMDB)/reviews.bin --policy $(IMDB)/policy --reward $(IMDB)/reward $(IMDB_PPO_$(SCALE)) --out $(IMDB)
+	$(RUN) ./prep tokenizer $(IMDB)/reviews.bin --kind bytelevel --vocab 8192 --out $(IMDB)/reward-tokenizer
+	$(RUN) ./rm $(IMDB)/reviews.bin --tokenizer $(IMDB)/reward-tokenizer $(IMDB_RM) $(IMDB_RM_$(SCALE)) --out $(IMDB)/reward
+	$(RUN) ./sft $(IMDB)/reviews.bin --tokenizer $(IMDB)/policy-tokenizer $(IMDB_SFT) $(IMDB_SFT_$(SCALE)) --out $(IMDB)/policy
+	$(RUN) ./ppo $(IMDB)/reviews.bin --policy $(IMDB)/policy --reward $(IMDB)/reward $(IMDB_PPO) $(IMDB_PPO_$(SCALE)) --out $(IMDB)
 
 clean:
 	rm -rf $(LIB) $(PROGRAMS:=.o) $(PROGRAMS) data/imdb.bin build
