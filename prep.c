@@ -18,14 +18,18 @@ static Pool pool;                           /* everything that lives to the end 
 static void stop_at(int code, const char *what, const char *file, long long line, const char *field, const char *hint) {
     Error err = { 0 };
     char where[256];
-    if (line > 0) snprintf(where, sizeof where, "%.150s, line %lld%s%.60s", file, line, field ? ", field " : "", field ? field : "");
-    else snprintf(where, sizeof where, "%.150s%s%.60s", file, field ? ", field " : "", field ? field : "");
+    const char *mark = field ? ", field " : "", *name = field ? field : "";
+    if (line > 0) snprintf(where, sizeof where, "%.150s, line %lld%s%.60s", file, line, mark, name);
+    else snprintf(where, sizeof where, "%.150s%s%.60s", file, mark, name);
     fail(&err, code, what, where, 0, 0);
     die(&err, hint);
 }
 static void *need(void *memory) {
     Error err = { 0 };
-    if (!memory) must(fail(&err, E_MEMORY, "out of memory", "the documents", 0, 0), &err, "use a smaller input, or --max-documents");
+    if (!memory) {
+        fail(&err, E_MEMORY, "out of memory", "the documents", 0, 0);
+        die(&err, "use a smaller input, or --max-documents");
+    }
     return memory;
 }
 static void *take(size_t count, size_t size) { return need(pool_take(&pool, count, size)); }
@@ -59,7 +63,10 @@ static void print_statistics(const Dataset *d, const char *path) {
     for (uint64_t i = 0; i < d->count; i++) {
         const Document *doc = &d->document[i];
         held_out += doc->split != 0;
-        for (int k = 0; k < (d->kind == DATA_TEXT ? 1 : 2); k++) { words += words_of(doc->text[k], doc->length[k]); bytes += doc->length[k]; }
+        for (int k = 0; k < (d->kind == DATA_TEXT ? 1 : 2); k++) {
+            words += words_of(doc->text[k], doc->length[k]);
+            bytes += doc->length[k];
+        }
     }
     printf(", %llu held out, %.1f words and %.1f bytes each\n", (unsigned long long)held_out,
            d->count ? (double)words / (double)d->count : 0.0, d->count ? (double)bytes / (double)d->count : 0.0);
@@ -89,7 +96,13 @@ typedef struct Item Item;
 typedef struct Alternative Alternative;
 struct Item { int type, turn; const char *text; size_t length; Rule *rule, *argument; const char *tag; Item *next; };
 struct Alternative { int sense; uint64_t weight, used; Item *first; Alternative *next; };      /* sense 0: both, else +1 or -1 */
-struct Rule { const char *name; size_t length; long long line; Alternative *first; int alternatives, plain, once; uint64_t total[2]; Rule *next; };
+struct Rule {
+    const char *name; size_t length; long long line;            /* line: where it is named first */
+    Alternative *first; int alternatives;
+    int plain, once;                        /* plain: all alternatives are text alone; once: `name once:` */
+    uint64_t total[2];                      /* weights that fit a good, a bad sense */
+    Rule *next;
+};
 typedef struct { const Rule *rule; const char *tag; size_t at, length; } Memory;    /* {x#1}: where its text stands in `kept` */
 typedef struct {
     const char *path;
@@ -127,7 +140,8 @@ static Rule *rule_named(Grammar *g, const char *name, size_t n, long long line) 
 
 static void parse_choices(Grammar *g, Rule *r, int sense, const char *s, size_t n, long long line);
 
-/* {name} {!name} {?name} {name:argument} {name#tag} {*}: s points behind the brace; returns the letters used, with the last brace. */
+/* {name} {!name} {?name} {name:argument} {name#tag} {*}: s points behind the brace; returns the letters used, with the last
+ * brace. */
 static size_t parse_reference(Grammar *g, Item *item, const char *s, size_t n, long long line) {
     size_t i = 0, k;
     if (i < n && (s[i] == '!' || s[i] == '?')) item->turn = s[i++] == '!' ? OPPOSITE : COIN;
@@ -195,7 +209,8 @@ static void parse_alternative(Grammar *g, Rule *r, int sense, const char *s, siz
         } else {
             item->text = s + i;
             while (i < n && s[i] != '{' && s[i] != '(') {
-                if (s[i] == '}' || s[i] == ')') grammar_stop(g, line, "a bracket closes that was never opened", s, n < 20 ? n : 20);
+                if (s[i] == '}' || s[i] == ')')
+                    grammar_stop(g, line, "a bracket closes that was never opened", s, n < 20 ? n : 20);
                 item->length++;
                 i++;
             }
@@ -235,8 +250,8 @@ static void parse_directive(Grammar *g, const char *line, long long number) {
     else grammar_stop(g, number, "no such directive (%start NAME, %words MIN MAX, %noise 0 to 0.5)", line, strlen(line));
 }
 
-/* A line at the margin is a header (`name:`, `name good:`, `name bad:`, `name once:`), perhaps with alternatives behind it; a line that begins
- * with a space has more alternatives; # makes a comment of a whole line. */
+/* A line at the margin is a header (`name:`, `name good:`, `name bad:`, `name once:`), perhaps with alternatives behind it;
+ * a line that begins with a space has more alternatives; # makes a comment of a whole line. */
 static void parse_grammar(Grammar *g, const char *path) {
     Error err = { 0 };
     Lines *lines = lines_open(path, &pool, &err);
@@ -262,7 +277,8 @@ static void parse_grammar(Grammar *g, const char *path) {
             if (n > 5 && !memcmp(s, " once:", 6)) { rule->once = 1; s += 5; n -= 5; }
             sense = n > 5 && !memcmp(s, " good:", 6) ? 1 : n > 4 && !memcmp(s, " bad:", 5) ? -1 : 0;
             k = sense > 0 ? 5 : sense < 0 ? 4 : 0;
-            if (n <= k || s[k] != ':') grammar_stop(g, number, "a header is `name:`, `name good:`, `name bad:` or `name once:`", s, n < 20 ? n : 20);
+            if (n <= k || s[k] != ':')
+                grammar_stop(g, number, "a header is `name:`, `name good:`, `name bad:` or `name once:`", s, n < 20 ? n : 20);
             s += k + 1; n -= k + 1;
             if (strspn(s, " ") == n) continue;
         } else if (!rule) grammar_stop(g, number, "an alternative before the first rule", "", 0);
@@ -279,7 +295,8 @@ static void parse_grammar(Grammar *g, const char *path) {
 static const Alternative *draw(Grammar *g, const Rule *r, int sense) {
     uint64_t total = r->total[sense < 0];
     Alternative *a = NULL;
-    if (!total) grammar_stop(g, r->line, sense > 0 ? "a rule without a good side is used in a good sense" : "a rule without a bad side is used in a bad sense", r->name, r->length);
+    if (!total) grammar_stop(g, r->line, sense > 0 ? "a rule without a good side is used in a good sense"
+                                                   : "a rule without a bad side is used in a bad sense", r->name, r->length);
     for (int tries = 0; tries < USED_TRIES; tries++) {
         uint64_t left = rng_below(&g->rng, total);
         for (a = r->first; ; a = a->next) {
@@ -298,6 +315,7 @@ static void expand(Grammar *g, const Rule *r, const Rule *argument, int sense, i
 /* {rule#tag}: the first expansion is kept, later ones repeat it. */
 static void expand_kept(Grammar *g, const Item *item, const Rule *argument, int sense, int depth) {
     size_t from = g->out.length;
+    Memory *added;
     for (int i = 0; i < g->memories; i++) {
         const Memory *m = &g->memory[i];
         if (m->rule != item->rule || strcmp(m->tag, item->tag)) continue;
@@ -305,11 +323,13 @@ static void expand_kept(Grammar *g, const Item *item, const Rule *argument, int 
         return;
     }
     expand(g, item->rule, argument, sense, depth);
-    if (g->memories == MEMORY_MAX) grammar_stop(g, item->rule->line, "too many {name#tag} in one document", item->rule->name, item->rule->length);
-    g->memory[g->memories].rule = item->rule;
-    g->memory[g->memories].tag = item->tag;
-    g->memory[g->memories].at = g->kept.length;
-    g->memory[g->memories++].length = g->out.length - from;
+    if (g->memories == MEMORY_MAX)
+        grammar_stop(g, item->rule->line, "too many {name#tag} in one document", item->rule->name, item->rule->length);
+    added = &g->memory[g->memories++];
+    added->rule = item->rule;
+    added->tag = item->tag;
+    added->at = g->kept.length;
+    added->length = g->out.length - from;
     buffer_bytes(&g->kept, g->out.data + from, g->out.length - from);
 }
 
@@ -329,7 +349,8 @@ static void expand(Grammar *g, const Rule *r, const Rule *argument, int sense, i
 
 /* "a" or "an" by the letters of the next word; enough for a grammar whose words we chose. */
 static int sounds_as_vowel(const char *s, size_t n) {
-    static const char *const consonant[] = { "uni", "use", "usu", "eu", "one", "once" }, *const vowel[] = { "hour", "hon", "heir" };
+    static const char *const consonant[] = { "uni", "use", "usu", "eu", "one", "once" };
+    static const char *const vowel[] = { "hour", "hon", "heir" };
     for (size_t k = 0; k < sizeof consonant / sizeof *consonant; k++)
         if (n >= strlen(consonant[k]) && !memcmp(s, consonant[k], strlen(consonant[k]))) return 0;
     for (size_t k = 0; k < sizeof vowel / sizeof *vowel; k++)
@@ -345,7 +366,8 @@ static uint64_t tidy(Buffer *out, const char *s, size_t n) {
         int first = i == 0 || s[i - 1] == ' ' || s[i - 1] == '"';
         char c = s[i];
         if (c == ' ') {
-            if (out->length && out->data[out->length - 1] != ' ' && i + 1 < n && !strchr(" ,.;:!?", s[i + 1])) buffer_u8(out, ' ');
+            if (out->length && out->data[out->length - 1] != ' ' && i + 1 < n && !strchr(" ,.;:!?", s[i + 1]))
+                buffer_u8(out, ' ');
             continue;
         }
         if (first && c == 'a' && i + 1 < n && s[i + 1] == ' ') {
@@ -364,7 +386,8 @@ static uint64_t tidy(Buffer *out, const char *s, size_t n) {
 }
 
 /* Document `index`: the sense first, then the text in this sense, then perhaps the wrong label. */
-static void draw_document(Grammar *g, uint64_t seed, uint64_t index, Document *doc, Buffer *text, uint64_t *seen, uint64_t slots) {
+static void draw_document(Grammar *g, uint64_t seed, uint64_t index, Document *doc, Buffer *text,
+                          uint64_t *seen, uint64_t slots) {
     int sense;
     g->rng = rng_stream(seed, 0, index);
     sense = rng_below(&g->rng, 2) ? 1 : -1;
@@ -391,7 +414,8 @@ static void draw_document(Grammar *g, uint64_t seed, uint64_t index, Document *d
         doc->split = dataset_split(doc->text[0], text->length);
         return;
     }
-    stop_at(E_RANGE, "no new document of the wanted length after 1000 tries", g->path, 0, NULL, "ask for fewer documents (--count), or widen %words");
+    stop_at(E_RANGE, "no new document of the wanted length after 1000 tries", g->path, 0, NULL,
+            "ask for fewer documents (--count), or widen %words");
 }
 
 static int command_grammar(int argc, char **argv) {
@@ -404,7 +428,8 @@ static int command_grammar(int argc, char **argv) {
         { "seed", OPT_SEED, &seed, "1", 0, 0, NULL, "of the random streams" },
     };
     static const Program program = { "prep grammar", "GRAMMAR.txt [--out FILE.bin] [--count N] [--seed N]",
-        "Expands a grammar into a labelled dataset (negative, positive). The notation is explained at the top of data/grammar.txt.",
+        "Expands a grammar into a labelled dataset (negative, positive). "
+        "The notation is explained at the top of data/grammar.txt.",
         option, sizeof option / sizeof *option, NULL, 0 };
     static Grammar grammar;
     static char negative[] = "negative", positive[] = "positive";
@@ -459,7 +484,8 @@ static Piece valid_text(Collector *c, Piece p, Place at) {
     for (size_t i = 0; i < p.length; ) {
         int n = utf8_decode(p.text + i, p.length - i, &code);
         if (code < 0) {
-            if (!given.fix_utf8) stop_at(E_FORMAT, "invalid UTF-8", at.file, at.line, NULL, "convert the file to UTF-8, or give --fix-utf8");
+            if (!given.fix_utf8)
+                stop_at(E_FORMAT, "invalid UTF-8", at.file, at.line, NULL, "convert the file to UTF-8, or give --fix-utf8");
             buffer_bytes(&out, p.text + good, i - good);
             buffer_bytes(&out, "\xEF\xBF\xBD", 3);
             good = i + 1;
@@ -495,8 +521,12 @@ static size_t entity_length(const char *s, size_t n, int32_t *code) {
     int hex = n > 3 && (s[2] == 'x' || s[2] == 'X');
     size_t i = hex ? 3 : 2;
     int32_t v = 0;
-    for (size_t k = 0; k < sizeof known / sizeof *known; k++)
-        if (n >= strlen(known[k].name) && !memcmp(s, known[k].name, strlen(known[k].name))) { *code = known[k].code; return strlen(known[k].name); }
+    for (size_t k = 0; k < sizeof known / sizeof *known; k++) {
+        size_t length = strlen(known[k].name);
+        if (n < length || memcmp(s, known[k].name, length)) continue;
+        *code = known[k].code;
+        return length;
+    }
     if (n < 4 || s[1] != '#') return 0;
     for (; i < n && s[i] != ';'; i++) {
         int digit = s[i] >= '0' && s[i] <= '9' ? s[i] - '0' : hex && s[i] >= 'a' && s[i] <= 'f' ? s[i] - 'a' + 10
@@ -537,8 +567,8 @@ static Piece without_html(Collector *c, Piece p) {
 
 /* ---- labels ---- */
 
-/* --labels negative,positive: value 0 or "negative" is label 0, and so on. --labels 4=positive,0=negative: these values, these names;
- * names are numbered as they appear. */
+/* --labels negative,positive: value 0 or "negative" is label 0, and so on. --labels 4=positive,0=negative: these values, these
+ * names; names are numbered as they appear. */
 static void parse_labels(Collector *c) {
     const char *s = given.labels;
     for (int row = 0; s && *s; row++) {
@@ -567,6 +597,7 @@ static void parse_labels(Collector *c) {
 
 /* The index of a raw value of the label field. Without --labels, values become names as they come. */
 static int label_of(Collector *c, Piece raw, Place at) {
+    static const char other_field[] = "choose another field with --label, or none with --no-label";
     for (int k = 0; k < c->values; k++)
         if (strlen(c->value[k].value) == raw.length && !memcmp(c->value[k].value, raw.text, raw.length)) return c->value[k].label;
     if (given.labels) {
@@ -576,8 +607,9 @@ static int label_of(Collector *c, Piece raw, Place at) {
         stop_at(E_FORMAT, what, at.file, at.line, c->label, "name every value, as in --labels 0=negative,1=positive");
     }
     if (c->data.labels == LABELS_MAX)
-        stop_at(E_UNSUPPORTED, "more than 32 different labels", at.file, at.line, c->label, "choose another field with --label, or none with --no-label");
-    if (!raw.length || raw.length > 47) stop_at(E_FORMAT, "a label longer than 47 bytes", at.file, at.line, c->label, "choose another field with --label, or none with --no-label");
+        stop_at(E_UNSUPPORTED, "more than 32 different labels", at.file, at.line, c->label, other_field);
+    if (!raw.length || raw.length > 47)
+        stop_at(E_FORMAT, "a label longer than 47 bytes", at.file, at.line, c->label, other_field);
     c->name[c->data.labels] = keep(raw.text, raw.length);
     c->value[c->values].value = c->value[c->values].name = c->name[c->data.labels];
     c->value[c->values++].label = c->data.labels;
@@ -633,10 +665,13 @@ static void add_row(Collector *c, const Piece *texts, Piece raw, Place at) {
 /* Which fields to read, from the options and from what the first row has. */
 typedef int (*HasField)(const void *row, const char *name);
 static void choose_fields(Collector *c, HasField has, const void *row, Place at) {
-    static const char *const text[] = { "text", "review", "sentence", "tweet", "content", "document" }, *const label[] = { "label", "sentiment" };
-    int pairs = given.chosen || given.rejected || given.format == FORMAT_PAIRS || (!given.text && !given.prompt && has(row, "chosen") && has(row, "rejected"));
+    static const char *const text[] = { "text", "review", "sentence", "tweet", "content", "document" };
+    static const char *const label[] = { "label", "sentiment" };
+    int pairs = given.chosen || given.rejected || given.format == FORMAT_PAIRS
+             || (!given.text && !given.prompt && has(row, "chosen") && has(row, "rejected"));
     int kind = given.prompt || given.response ? DATA_PROMPTS : pairs ? DATA_PAIRS : DATA_TEXT;
-    if (c->data.kind && c->data.kind != kind) stop_at(E_FORMAT, "another kind of data than the file before", at.file, 0, NULL, "make one dataset of each");
+    if (c->data.kind && c->data.kind != kind)
+        stop_at(E_FORMAT, "another kind of data than the file before", at.file, 0, NULL, "make one dataset of each");
     c->data.kind = kind;
     if (kind == DATA_PROMPTS) {
         c->field[0] = given.prompt ? given.prompt : "prompt";
@@ -648,7 +683,9 @@ static void choose_fields(Collector *c, HasField has, const void *row, Place at)
         c->field[0] = given.text;
         for (size_t k = 0; !c->field[0] && k < sizeof text / sizeof *text; k++)
             if (has(row, text[k])) c->field[0] = text[k];
-        if (!c->field[0]) stop_at(E_MISSING, "none of the fields text, review, sentence, tweet, content, document", at.file, at.line, NULL, "name the field that holds the text with --text");
+        if (!c->field[0])
+            stop_at(E_MISSING, "none of the fields text, review, sentence, tweet, content, document", at.file, at.line, NULL,
+                    "name the field that holds the text with --text");
     }
     c->label = given.no_label ? NULL : given.label;
     for (size_t k = 0; !given.no_label && !c->label && kind == DATA_TEXT && k < sizeof label / sizeof *label; k++)
@@ -676,15 +713,23 @@ static Piece json_label(Collector *c, const Json *row, Place at) {
     Piece raw = { NULL, 0 };
     if (!v) stop_at(E_MISSING, "a field is missing", at.file, at.line, c->label, "name it with --label, or give --no-label");
     if (v->type == JSON_STRING) { raw.text = v->string; raw.length = v->length; }
-    else if (v->type == JSON_TRUE || v->type == JSON_FALSE) { raw.text = v->type == JSON_TRUE ? "true" : "false"; raw.length = strlen(raw.text); }
+    else if (v->type == JSON_TRUE) { raw.text = "true"; raw.length = 4; }
+    else if (v->type == JSON_FALSE) { raw.text = "false"; raw.length = 5; }
     else if (v->type == JSON_NUMBER && v->number == floor(v->number) && fabs(v->number) < 1e9) {
         char *digits = scratch(c, 24);
         name_format(digits, 24, "%d", (int)v->number);
         raw.text = digits;
         raw.length = strlen(digits);
     } else if (v->type != JSON_NULL)
-        stop_at(E_FORMAT, "a label that is no string, whole number or truth value", at.file, at.line, c->label, "choose another field with --label");
+        stop_at(E_FORMAT, "a label that is no string, whole number or truth value", at.file, at.line, c->label,
+                "choose another field with --label");
     return raw;
+}
+
+static int is_blank(Piece line) {
+    size_t i = 0;
+    while (i < line.length && (line.text[i] == ' ' || line.text[i] == '\t' || line.text[i] == '\r')) i++;
+    return i == line.length;
 }
 
 static void read_jsonl(Collector *c, const char *path) {
@@ -700,8 +745,7 @@ static void read_jsonl(Collector *c, const char *path) {
         Piece raw = { NULL, 0 };
         if (!at.line++ && line.length >= 3 && !memcmp(line.text, "\xEF\xBB\xBF", 3)) { line.text += 3; line.length -= 3; }
         line = valid_text(c, line, at);
-        for (raw.length = 0; raw.length < line.length && strchr(" \t\r", line.text[raw.length]) && line.text[raw.length]; ) raw.length++;
-        if (raw.length == line.length) continue;
+        if (is_blank(line)) continue;
         row = json_parse(line.text, line.length, &c->scratch, &err);
         if (!row) {
             char what[160] = "no JSON (";
@@ -709,17 +753,19 @@ static void read_jsonl(Collector *c, const char *path) {
             what[strlen(what)] = ')';
             stop_at(E_FORMAT, what, path, at.line, NULL, "mend or remove the line; JSONL has one object on each line");
         }
-        if (row->type != JSON_OBJECT) stop_at(E_FORMAT, "no JSON object", path, at.line, NULL, "JSONL has one object on each line");
+        if (row->type != JSON_OBJECT)
+            stop_at(E_FORMAT, "no JSON object", path, at.line, NULL, "JSONL has one object on each line");
         if (!chosen) choose_fields(c, json_has, row, at);
         chosen = 1;
         for (int k = 0; k < (c->data.kind == DATA_TEXT ? 1 : 2); k++) {
             const Json *v = json_field(row, c->field[k]);
-            if (!v) stop_at(E_MISSING, "a field is missing", path, at.line, c->field[k], "name the fields with --text, --prompt and --response, or --chosen and --rejected");
-            if (v->type != JSON_STRING) stop_at(E_FORMAT, "not a string", path, at.line, c->field[k], "mend the line, or choose another field");
+            if (!v) stop_at(E_MISSING, "a field is missing", path, at.line, c->field[k],
+                            "name the fields with --text, --prompt and --response, or --chosen and --rejected");
+            if (v->type != JSON_STRING)
+                stop_at(E_FORMAT, "not a string", path, at.line, c->field[k], "mend the line, or choose another field");
             text[k].text = v->string;
             text[k].length = v->length;
         }
-        raw.text = NULL;
         if (c->label) raw = json_label(c, row, at);
         add_row(c, text, raw, at);
         pool_release(&c->scratch, mark);
@@ -739,7 +785,8 @@ static Piece quoted_cell(Collector *c, Table *t) {
     char *out;
     Place begun = t->place;
     while (s < t->end && !(*s == '"' && (s + 1 == t->end || s[1] != '"'))) s += *s == '"' ? 2 : 1;
-    if (s >= t->end) stop_at(E_TRUNCATED, "a quote that is never closed", begun.file, begun.line, NULL, "mend the file; --no-quotes takes quotes as they are");
+    if (s >= t->end) stop_at(E_TRUNCATED, "a quote that is never closed", begun.file, begun.line, NULL,
+                             "mend the file; --no-quotes takes quotes as they are");
     p.text = out = scratch(c, (size_t)(s - t->at) + 1);
     for (; t->at < s; t->at++) {
         t->place.line += *t->at == '\n';
@@ -749,7 +796,8 @@ static Piece quoted_cell(Collector *c, Table *t) {
     p.length = (size_t)(out - p.text);
     t->at = s + 1;
     if (t->at < t->end && *t->at != t->separator && *t->at != '\n' && *t->at != '\r')
-        stop_at(E_FORMAT, "text behind a closing quote", t->place.file, t->place.line, NULL, "double the quotes inside a quoted cell; --no-quotes takes quotes as they are");
+        stop_at(E_FORMAT, "text behind a closing quote", t->place.file, t->place.line, NULL,
+                "double the quotes inside a quoted cell; --no-quotes takes quotes as they are");
     return p;
 }
 
@@ -819,7 +867,8 @@ static void read_table(Collector *c, const char *path, char separator) {
     row.cell = take(COLUMNS_MAX, sizeof *row.cell);
     t.at = bytes + (size >= 3 && !memcmp(bytes, "\xEF\xBB\xBF", 3) ? 3 : 0);
     t.end = bytes + size;
-    if (!next_record(c, &t, &header, &at)) stop_at(E_TRUNCATED, "no header", path, 1, NULL, "the first record has to name the columns");
+    if (!next_record(c, &t, &header, &at))
+        stop_at(E_TRUNCATED, "no header", path, 1, NULL, "the first record has to name the columns");
     choose_fields(c, table_has, &header, at);
     for (int k = 0; k < (c->data.kind == DATA_TEXT ? 1 : 2); k++) column[k] = need_column(&header, c->field[k], at);
     if (c->label) label = need_column(&header, c->label, at);
@@ -888,16 +937,20 @@ static void read_imdb(Collector *c, const char *folder) {
         const char *from = path_of(root, part[k]);
         char **name;
         int count;
-        if (!folder_exists(from)) stop_at(E_MISSING, "no folder", from, 0, NULL, "give the aclImdb folder (with train/pos and train/neg), or another --format");
+        if (!folder_exists(from))
+            stop_at(E_MISSING, "no folder", from, 0, NULL,
+                    "give the aclImdb folder (with train/pos and train/neg), or another --format");
         must(folder_list(from, &pool, &name, &count, &err), &err, NULL);
         for (int i = 0; i < count; i++) {
             PoolMark mark = pool_mark(&c->scratch);
             Place at = { path_of(from, name[i]), 0 };
             Piece text[2] = { { NULL, 0 }, { NULL, 0 } }, label = { raw[k], 8 };
-            size_t id = strspn(name[i], "0123456789"), rating = name[i][id] == '_' ? strspn(name[i] + id + 1, "0123456789") : 0;
+            size_t id = strspn(name[i], "0123456789");
+            size_t rating = name[i][id] == '_' ? strspn(name[i] + id + 1, "0123456789") : 0;
             char *bytes;
             if (!id || !rating || strcmp(name[i] + id + 1 + rating, ".txt"))
-                stop_at(E_FORMAT, "a name that is not ID_RATING.txt", at.file, 0, NULL, "remove the file, or use --format text --whole");
+                stop_at(E_FORMAT, "a name that is not ID_RATING.txt", at.file, 0, NULL,
+                        "remove the file, or use --format text --whole");
             must(file_read_all(at.file, &c->scratch, &bytes, &text[0].length, &err), &err, NULL);
             text[0].text = bytes;
             add_row(c, text, label, at);
@@ -906,7 +959,8 @@ static void read_imdb(Collector *c, const char *folder) {
     }
 }
 
-/* --max-documents N: document i of all M stays when i N / M passes a whole number, so that sorted inputs keep all their labels. */
+/* --max-documents N: document i of all M stays when i N / M passes a whole number, so that sorted inputs keep all their
+ * labels. */
 static void keep_some(Dataset *d) {
     uint64_t N = (uint64_t)given.max_documents, M = d->count, kept = 0;
     if (!N || N >= M) return;
@@ -920,12 +974,21 @@ static int ends_with(const char *s, const char *end) {
     return n >= m && !strcmp(s + n - m, end);
 }
 
+/* What --format auto makes of a path: a folder is aclImdb's, a file goes by the end of its name. */
+static int format_of(const char *path) {
+    static const struct { const char *end; int format; } known[] = {
+        { ".jsonl", FORMAT_JSONL }, { ".ndjson", FORMAT_JSONL }, { ".csv", FORMAT_CSV }, { ".tsv", FORMAT_TSV },
+        { ".txt", FORMAT_TEXT } };
+    if (folder_exists(path)) return FORMAT_IMDB;
+    for (size_t k = 0; k < sizeof known / sizeof *known; k++)
+        if (ends_with(path, known[k].end)) return known[k].format;
+    stop_at(E_UNSUPPORTED, "the name does not tell the format", path, 0, NULL,
+            "give --format jsonl, csv, tsv, text, imdb or pairs");
+    return FORMAT_AUTO;
+}
+
 static void read_input(Collector *c, const char *path) {
-    int format = given.format;
-    if (format == FORMAT_AUTO)
-        format = folder_exists(path) ? FORMAT_IMDB : ends_with(path, ".jsonl") || ends_with(path, ".ndjson") ? FORMAT_JSONL : ends_with(path, ".csv") ? FORMAT_CSV
-               : ends_with(path, ".tsv") ? FORMAT_TSV : ends_with(path, ".txt") ? FORMAT_TEXT : FORMAT_AUTO;
-    if (format == FORMAT_AUTO) stop_at(E_UNSUPPORTED, "the name does not tell the format", path, 0, NULL, "give --format jsonl, csv, tsv, text, imdb or pairs");
+    int format = given.format == FORMAT_AUTO ? format_of(path) : given.format;
     if (format == FORMAT_IMDB) read_imdb(c, path);
     else if (format == FORMAT_TEXT) read_lines(c, path);
     else if (format == FORMAT_CSV || format == FORMAT_TSV) read_table(c, path, format == FORMAT_CSV ? ',' : '\t');
@@ -935,24 +998,32 @@ static void read_input(Collector *c, const char *path) {
 static int command_data(int argc, char **argv) {
     static Option option[] = {
         { "out", OPT_TEXT, &given.out, NULL, 0, 0, NULL, "the dataset to write" },
-        { "format", OPT_CHOICE, &given.format, "auto", 0, 0, "auto|jsonl|csv|tsv|text|imdb|pairs", "auto goes by the name; pairs is JSONL with chosen and rejected" },
-        { "text", OPT_TEXT, &given.text, NULL, 0, 0, NULL, "field of the text; a.b is field b of object a (default: text, review, sentence, tweet, content or document)" },
-        { "label", OPT_TEXT, &given.label, NULL, 0, 0, NULL, "field of the label: a string, whole number or truth value (default: label or sentiment, if it is there)" },
+        { "format", OPT_CHOICE, &given.format, "auto", 0, 0, "auto|jsonl|csv|tsv|text|imdb|pairs",
+          "auto goes by the name; pairs is JSONL with chosen and rejected" },
+        { "text", OPT_TEXT, &given.text, NULL, 0, 0, NULL,
+          "field of the text; a.b is field b of object a (default: text, review, sentence, tweet, content or document)" },
+        { "label", OPT_TEXT, &given.label, NULL, 0, 0, NULL,
+          "field of the label: a string, whole number or truth value (default: label or sentiment, if it is there)" },
         { "no-label", OPT_FLAG, &given.no_label, NULL, 0, 0, NULL, "read no label" },
-        { "labels", OPT_TEXT, &given.labels, NULL, 0, 0, NULL, "names in the order of their numbers (negative,positive), or values with names (0=negative,4=positive)" },
+        { "labels", OPT_TEXT, &given.labels, NULL, 0, 0, NULL,
+          "names in the order of their numbers (negative,positive), or values with names (0=negative,4=positive)" },
         { "prompt", OPT_TEXT, &given.prompt, NULL, 0, 0, NULL, "field of the prompt: makes a dataset of prompts with responses" },
         { "response", OPT_TEXT, &given.response, NULL, 0, 0, NULL, "field of the response" },
         { "chosen", OPT_TEXT, &given.chosen, NULL, 0, 0, NULL, "field of the preferred text: makes a dataset of pairs" },
         { "rejected", OPT_TEXT, &given.rejected, NULL, 0, 0, NULL, "field of the other text" },
-        { "min-length", OPT_INT, &given.min_length, "0", 0, INT_MAX, NULL, "leave out documents of fewer characters (code points; both texts of a pair together). TRL's sentiment example: 201" },
-        { "max-documents", OPT_INT, &given.max_documents, "0", 0, INT_MAX, NULL, "keep so many, evenly spread over the input (0: all)" },
-        { "strip-html", OPT_FLAG, &given.strip_html, NULL, 0, 0, NULL, "<br /> becomes a space, other tags go, &amp; and the like become characters" },
+        { "min-length", OPT_INT, &given.min_length, "0", 0, INT_MAX, NULL,
+          "leave out documents of fewer characters (code points; both texts of a pair together). TRL's sentiment example: 201" },
+        { "max-documents", OPT_INT, &given.max_documents, "0", 0, INT_MAX, NULL,
+          "keep so many, evenly spread over the input (0: all)" },
+        { "strip-html", OPT_FLAG, &given.strip_html, NULL, 0, 0, NULL,
+          "<br /> becomes a space, other tags go, &amp; and the like become characters" },
         { "fix-utf8", OPT_FLAG, &given.fix_utf8, NULL, 0, 0, NULL, "replace invalid UTF-8 by U+FFFD instead of stopping" },
         { "whole", OPT_FLAG, &given.whole, NULL, 0, 0, NULL, "text: each file is one document, not each line" },
         { "no-quotes", OPT_FLAG, &given.no_quotes, NULL, 0, 0, NULL, "csv, tsv: a quote is a letter like any other" },
     };
     static const Program program = { "prep data", "INPUT ... --out FILE.bin [--format NAME] [--text FIELD] [--label FIELD] ...",
-        "Makes a dataset from JSONL, CSV, TSV, plain text (a document a line), an aclImdb folder, preference pairs, or prompts with responses. "
+        "Makes a dataset from JSONL, CSV, TSV, plain text (a document a line), an aclImdb folder, preference pairs, or prompts "
+        "with responses. "
         "Several inputs become one dataset. 5 % are held out, by a hash of the text.",
         option, sizeof option / sizeof *option, NULL, 0 };
     static Collector c;
@@ -960,7 +1031,8 @@ static int command_data(int argc, char **argv) {
     int paths = cli_parse(&program, NULL, argc, argv, path, INPUTS_MAX);
     if (!paths) usage_error("an input is missing", NULL);
     if (!given.out) usage_error("a file to write is missing: give --out FILE.bin", NULL);
-    if ((given.prompt || given.response) && (given.chosen || given.rejected || given.text)) usage_error("--prompt and --response exclude --text, --chosen and --rejected", NULL);
+    if ((given.prompt || given.response) && (given.chosen || given.rejected || given.text))
+        usage_error("--prompt and --response exclude --text, --chosen and --rejected", NULL);
     if (given.text && (given.chosen || given.rejected)) usage_error("--text excludes --chosen and --rejected", NULL);
     c.scratch = cli_pool();
     if (given.labels) parse_labels(&c);
@@ -985,10 +1057,14 @@ typedef struct { const Dataset *data; uint64_t document; int text; } TrainTexts;
 static int next_text(void *context, const char **text, size_t *length) {
     TrainTexts *t = context;
     int texts = t->data->kind == DATA_TEXT ? 1 : 2;
-    while (t->document < t->data->count && (t->data->document[t->document].split || t->text == texts)) { t->document++; t->text = 0; }
+    const Document *doc = t->data->document;
+    while (t->document < t->data->count && (doc[t->document].split || t->text == texts)) {
+        t->document++;
+        t->text = 0;
+    }
     if (t->document == t->data->count) return 0;
-    *text = t->data->document[t->document].text[t->text];
-    *length = t->data->document[t->document].length[t->text];
+    *text = doc[t->document].text[t->text];
+    *length = doc[t->document].length[t->text];
     t->text++;
     return 1;
 }
@@ -1022,8 +1098,8 @@ static int command_tokenizer(int argc, char **argv) {
     if (!t) die(&err, "use another --vocab, or more text");
     must(folder_make(out, &err), &err, NULL);
     must(tokenizer_save(t, out, max_length, &pool, &err), &err, NULL);
-    printf("%s: %s tokenizer of %d ids, trained on %s\n", out, kind == TOKENIZER_SENTENCEPIECE ? "SentencePiece" : "byte-level BPE",
-           tokenizer_size(t), path[0]);
+    printf("%s: %s tokenizer of %d ids, trained on %s\n", out,
+           kind == TOKENIZER_SENTENCEPIECE ? "SentencePiece" : "byte-level BPE", tokenizer_size(t), path[0]);
     return 0;
 }
 
@@ -1036,8 +1112,8 @@ static int command_show(int argc, char **argv) {
         { "n", OPT_INT, &count, "5", 0, INT_MAX, NULL, "documents to print" },
         { "held-out", OPT_FLAG, &held_out, NULL, 0, 0, NULL, "print documents of the held-out part instead of the train part" },
     };
-    static const Program program = { "prep show", "DATA.bin [-n N] [--held-out]", "Prints what a dataset holds, and some of its documents.",
-        option, sizeof option / sizeof *option, NULL, 0 };
+    static const Program program = { "prep show", "DATA.bin [-n N] [--held-out]",
+        "Prints what a dataset holds, and some of its documents.", option, sizeof option / sizeof *option, NULL, 0 };
     static const char *const name[][2] = { { "", "" }, { "", "" }, { "chosen: ", "rejected: " }, { "prompt: ", "response: " } };
     const char *path[1];
     Error err = { 0 };
@@ -1087,7 +1163,7 @@ int main(int argc, char **argv) {
             return code;
         }
     cli_parse(&program, NULL, argc, argv, none, argc > 1 ? 1 : 0);
-    usage_error(argc > 1 ? "no such command (grammar, data, tokenizer, show)" : "a command is missing (grammar, data, tokenizer, show)",
-                argc > 1 ? argv[1] : NULL);
+    if (argc > 1) usage_error("no such command (grammar, data, tokenizer, show)", argv[1]);
+    usage_error("a command is missing (grammar, data, tokenizer, show)", NULL);
     return 2;
 }
