@@ -68,7 +68,11 @@ static const struct { char name[12]; int bits, type; } dtypes[] = {     /* type 
 enum { DTYPES = sizeof dtypes / sizeof *dtypes };
 
 typedef struct { const char *name; size_t length; int dtype /* index in dtypes */, rank; uint64_t shape[2], begin, end; } Entry;
-typedef struct { File *file; const char *path; uint64_t data; /* where the tensors begin */ Entry *entry; size_t count; } Container;
+typedef struct {
+    File *file; const char *path;
+    uint64_t data;                          /* where the tensors begin */
+    Entry *entry; size_t count;
+} Container;
 
 /* Strings with lengths (names may hold NULs), by bytes: <0, 0, >0. */
 static int compare_names(const char *a, size_t an, const char *b, size_t bn) {
@@ -266,7 +270,8 @@ static int check_shape(const Entry *e, const Tensor *t, const char *path, Error 
     if (vector ? e->rank == 1 && e->shape[0] == (uint64_t)m->I
                : e->rank == 2 && e->shape[0] == (uint64_t)m->O && e->shape[1] == (uint64_t)m->I) return OK;
     if (e->rank == 1) snprintf(file, sizeof file, "[%llu]", (unsigned long long)e->shape[0]);
-    else if (e->rank == 2) snprintf(file, sizeof file, "[%llu,%llu]", (unsigned long long)e->shape[0], (unsigned long long)e->shape[1]);
+    else if (e->rank == 2)
+        snprintf(file, sizeof file, "[%llu,%llu]", (unsigned long long)e->shape[0], (unsigned long long)e->shape[1]);
     else snprintf(file, sizeof file, "of %d dimensions", e->rank);
     if (vector) snprintf(list, sizeof list, "[%d]", m->I);
     else snprintf(list, sizeof list, "[%d,%d]", m->O, m->I);
@@ -359,7 +364,8 @@ static int load_shards(const char *folder, const char *index, const char *prefix
 }
 
 /* Names the first tensor that was not found, and how many others. */
-static int check_complete(const char *path, const char *prefix, const Tensor *list, int tensors, const unsigned char *seen, Error *err) {
+static int check_complete(const char *path, const char *prefix, const Tensor *list, int tensors, const unsigned char *seen,
+                          Error *err) {
     int first = -1, missing = 0;
     for (int t = 0; t < tensors; t++)
         if (!seen[t] && !(list[t].flags & (TENSOR_TIED | TENSOR_OPTIONAL))) {
@@ -371,8 +377,10 @@ static int check_complete(const char *path, const char *prefix, const Tensor *li
     return refuse(err, E_MISSING, path, "tensor %s%s is missing, and %d more", prefix, list[first].name, missing - 1);
 }
 
-static int load(const char *folder, const char *stem, const char *prefix, const Tensor *list, int tensors, Pool *pool, Error *err) {
-    const char *path = path_in(folder, stem, ".safetensors", pool), *index = path_in(folder, stem, ".safetensors.index.json", pool);
+static int load(const char *folder, const char *stem, const char *prefix, const Tensor *list, int tensors, Pool *pool,
+                Error *err) {
+    const char *path = path_in(folder, stem, ".safetensors", pool);
+    const char *index = path_in(folder, stem, ".safetensors.index.json", pool);
     const char *pickle = path_in(folder, strcmp(stem, "model") == 0 ? "pytorch_model" : stem, ".bin", pool);
     unsigned char *seen = pool_take(pool, (size_t)(tensors > 0 ? tensors : 0) + 1, 1);
     int code;
@@ -386,12 +394,14 @@ static int load(const char *folder, const char *stem, const char *prefix, const 
     } else if (file_exists(index)) {
         code = load_shards(folder, index, prefix, list, tensors, seen, pool, err);
         path = index;
-    } else if (file_exists(pickle)) code = fail(err, E_UNSUPPORTED, "PyTorch .bin weights (save them as safetensors)", pickle, 0, 0);
+    } else if (file_exists(pickle))
+        code = fail(err, E_UNSUPPORTED, "PyTorch .bin weights (save them as safetensors)", pickle, 0, 0);
     else code = fail(err, E_MISSING, "no weights", path, 0, 0);
     return code == OK ? check_complete(path, prefix, list, tensors, seen, err) : code;
 }
 
-int checkpoint_load(const char *folder, const char *stem, const char *prefix, const Tensor *list, int tensors, Pool *pool, Error *err) {
+int checkpoint_load(const char *folder, const char *stem, const char *prefix, const Tensor *list, int tensors, Pool *pool,
+                    Error *err) {
     PoolMark mark = pool_mark(pool);
     int code = load(folder, stem, prefix, list, tensors, pool, err);
     pool_release(pool, mark);
@@ -472,7 +482,8 @@ static void shard_name(char *out, size_t cap, const char *stem, int number, int 
     snprintf(out, cap, "%.64s-%05d-of-%05d.safetensors", stem, number, of);
 }
 
-/* Tensors in the list's order; shard[i] (from 1) is where tensor i goes: a shard is closed before it would grow above the limit. */
+/* Tensors in the list's order; shard[i] (from 1) is where tensor i goes: a shard is closed before it would grow above
+ * the limit. */
 static int assign_shards(int *shard, const Tensor *const *part, int count, int dtype, uint64_t limit) {
     uint64_t used = 0;
     int number = count > 0;
@@ -486,7 +497,8 @@ static int assign_shards(int *shard, const Tensor *const *part, int count, int d
 }
 
 /* All shards, then the index that makes them a checkpoint. */
-static int save_shards(const Saving *s, const char *folder, const char *stem, const Tensor **part, int count, const int *shard, int shards) {
+static int save_shards(const Saving *s, const char *folder, const char *stem, const Tensor **part, int count, const int *shard,
+                       int shards) {
     Buffer index = { s->pool, NULL, 0, 0, 0 };
     const char *path = path_in(folder, stem, ".safetensors.index.json", s->pool);
     uint64_t total = 0;
@@ -524,7 +536,8 @@ static int save(const Saving *s, const char *folder, const char *stem, int tenso
     int code = folder_make(folder, s->err);
     if (code != OK) return code;
     if (!part || !shard || !path) return fail(s->err, E_MEMORY, "memory for a checkpoint", folder, 0, 0);
-    if (s->dtype != F32 && s->dtype != BF16 && s->dtype != F16) return fail(s->err, E_ARGUMENT, "dtype to save in", path, s->dtype, F32);
+    if (s->dtype != F32 && s->dtype != BF16 && s->dtype != F16)
+        return fail(s->err, E_ARGUMENT, "dtype to save in", path, s->dtype, F32);
     for (int t = 0; t < tensors; t++) {
         int type = s->list[t].matrix->type;
         if (s->list[t].flags & TENSOR_TIED) continue;
@@ -675,7 +688,8 @@ static void read_rope(Fields *f, ModelConfig *c) {
     s.object = scaling;
     c->rope_theta = field_real(&s, "rope_theta", c->rope_theta, 1e-3, 1e30);
     type = field_text(&s, "rope_type", field_text(&s, "type", "default"));
-    if (!field(&s, "rope_type") && !field(&s, "type") && field(&s, "factor")) complain(&s, E_MISSING, "rope_scaling without", "rope_type");
+    if (!field(&s, "rope_type") && !field(&s, "type") && field(&s, "factor"))
+        complain(&s, E_MISSING, "rope_scaling without", "rope_type");
     if (strcmp(type, "linear") == 0) c->rope_type = ROPE_LINEAR;
     else if (strcmp(type, "llama3") == 0) c->rope_type = ROPE_LLAMA3;
     else if (strcmp(type, "default") != 0) complain(&s, E_UNSUPPORTED, "rope_scaling type", type);
@@ -716,7 +730,8 @@ static void read_sizes(Fields *f, ModelConfig *c, int mistral) {
 }
 
 static int load_config(ModelConfig *c, const char *folder, Pool *pool, Error *err) {
-    static const Architecture known[] = { { "LlamaForCausalLM", "llama" }, { "MistralForCausalLM", "mistral" }, { "LLaMAForCausalLM", "llama" } };
+    static const Architecture known[] = {
+        { "LlamaForCausalLM", "llama" }, { "MistralForCausalLM", "mistral" }, { "LLaMAForCausalLM", "llama" } };
     static const char off[][24] = { "attention_bias", "mlp_bias", "quantization_config" };
     Fields f, g;
     int mistral, code = fields_open(&f, folder, "config.json", pool, err);
@@ -725,10 +740,12 @@ static int load_config(ModelConfig *c, const char *folder, Pool *pool, Error *er
     if (code != OK) return code;
     mistral = field_architecture(&f, known, 3) == 1;
     /* Mistral's class attends to a window of 4096 unless its config says null */
-    if (mistral && (!json_get(f.object, "sliding_window") || field(&f, "sliding_window"))) complain(&f, E_UNSUPPORTED, "not supported:", "sliding_window");
+    if (mistral && (!json_get(f.object, "sliding_window") || field(&f, "sliding_window")))
+        complain(&f, E_UNSUPPORTED, "not supported:", "sliding_window");
     field_must_be(&f, "hidden_act", "silu");
     for (int i = 0; i < 3; i++) field_must_be_off(&f, off[i]);
-    if (field_real(&f, "partial_rotary_factor", 1, -1e30, 1e30) != 1) complain(&f, E_UNSUPPORTED, "not supported:", "partial_rotary_factor");
+    if (field_real(&f, "partial_rotary_factor", 1, -1e30, 1e30) != 1)
+        complain(&f, E_UNSUPPORTED, "not supported:", "partial_rotary_factor");
     read_sizes(&f, c, mistral);
     read_rope(&f, c);
     c->bos = field_id(&f, "bos_token_id", 1);
@@ -798,7 +815,8 @@ static void put_eos(Buffer *b, const ModelConfig *c) {
 static void put_rope(Buffer *b, const ModelConfig *c) {
     put_real(b, "rope_theta", c->rope_theta, 0);
     if (c->rope_type == ROPE_PLAIN) { put_raw(b, "rope_scaling", "null"); return; }
-    put_raw(b, "rope_scaling", c->rope_type == ROPE_LINEAR ? "{\"type\": \"linear\", \"factor\": " : "{\"rope_type\": \"llama3\", \"factor\": ");
+    put_raw(b, "rope_scaling", c->rope_type == ROPE_LINEAR ? "{\"type\": \"linear\", \"factor\": "
+                                                              : "{\"rope_type\": \"llama3\", \"factor\": ");
     buffer_real(b, c->rope_factor, 0);
     if (c->rope_type == ROPE_LLAMA3) {
         buffer_text(b, ", \"low_freq_factor\": ");
@@ -903,8 +921,10 @@ static int load_reward_config(RewardConfig *c, const char *folder, Pool *pool, E
     read_labels(&f, c);
     if (f.code != OK) return f.code;
     if (c->C % c->H) complain(&f, E_RANGE, "no multiple of num_attention_heads:", "hidden_size");
-    if (c->bos >= c->V || c->eos >= c->V || c->pad >= c->V) complain(&f, E_RANGE, "smaller than the ids of special tokens:", "vocab_size");
-    if (c->positions < c->pad + 3) complain(&f, E_RANGE, "no room for a text:", "max_position_embeddings");   /* the first token has position pad + 1 */
+    if (c->bos >= c->V || c->eos >= c->V || c->pad >= c->V)
+        complain(&f, E_RANGE, "smaller than the ids of special tokens:", "vocab_size");
+    if (c->positions < c->pad + 3)          /* the first token has position pad + 1 */
+        complain(&f, E_RANGE, "no room for a text:", "max_position_embeddings");
     return f.code;
 }
 
@@ -974,7 +994,10 @@ int reward_config_save(const RewardConfig *c, const char *folder, int dtype, Poo
 /* One more name for the comma-separated list. */
 static void add_target(Fields *f, Lora *l, const char *name, size_t length) {
     size_t used = strlen(l->targets);
-    if (!length || strlen(name) != length || strchr(name, ',')) { complain(f, E_FORMAT, "not a module's name:", "target_modules"); return; }
+    if (!length || strlen(name) != length || strchr(name, ',')) {
+        complain(f, E_FORMAT, "not a module's name:", "target_modules");
+        return;
+    }
     if (used + length + 2 > sizeof l->targets) { complain(f, E_RANGE, "list too long:", "target_modules"); return; }
     if (used) l->targets[used++] = ',';
     memcpy(l->targets + used, name, length + 1);
@@ -995,8 +1018,8 @@ static void read_targets(Fields *f, Lora *l) {
 }
 
 static int load_adapter_config(Lora *l, const char *folder, Pool *pool, Error *err) {
-    static const char off[][24] = { "use_dora", "use_qalora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out",
-        "lora_bias", "layers_to_transform", "layers_pattern", "layer_replication", "trainable_token_indices", "exclude_modules",
+    static const char off[][24] = {
+        "use_dora", "use_qalora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out", "lora_bias", "layers_to_transform", "layers_pattern", "layer_replication", "trainable_token_indices", "exclude_modules",
         "target_parameters", "megatron_config", "alora_invocation_tokens", "arrow_config" };
     Fields f;
     const Json *init;
@@ -1118,7 +1141,8 @@ Tokenizer *tokenizer_open(const char *path, Pool *pool, Error *err) {
     merges = path_in(path, "merges.txt", "", pool);
     if (file && merges && file_exists(file) && file_exists(merges)) return open_bytelevel(file, merges, pool, err);
     file = path_in(path, "tokenizer.json", "", pool);
-    if (file && file_exists(file)) fail(err, E_UNSUPPORTED, "tokenizer.json without tokenizer.model or vocab.json and merges.txt", path, 0, 0);
+    if (file && file_exists(file))
+        fail(err, E_UNSUPPORTED, "tokenizer.json without tokenizer.model or vocab.json and merges.txt", path, 0, 0);
     else fail(err, E_MISSING, "no tokenizer.model, and no vocab.json with merges.txt", path, 0, 0);
     return NULL;
 }
@@ -1179,7 +1203,8 @@ static int save_tokenizer(const Tokenizer *t, const char *folder, int max_length
     const char *second = path_in(folder, "merges.txt", "", pool);
     if (code != OK) return code;
     code = sentencepiece ? tokenizer_write_sentencepiece(t, &a) : tokenizer_write_bytelevel(t, &a, &b);
-    if (code != OK || a.failed || b.failed || !first || !second) return fail(err, code != OK ? code : E_MEMORY, "writing the tokenizer", folder, 0, 0);
+    if (code != OK || a.failed || b.failed || !first || !second)
+        return fail(err, code != OK ? code : E_MEMORY, "writing the tokenizer", folder, 0, 0);
     code = file_write_all(first, a.data, a.length, pool, err);
     if (code == OK && !sentencepiece) code = file_write_all(second, b.data, b.length, pool, err);
     return code == OK ? save_tokenizer_configs(t, folder, max_length, pool, err) : code;

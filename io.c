@@ -112,7 +112,8 @@ int file_read_at(File *f, uint64_t offset, void *out, size_t n, Error *err) {
     got = fread(out, 1, n, f->f);
     if (got == n) return OK;
     if (ferror(f->f)) return fail_system(err, E_READ, "cannot read", f->path, errno);
-    return fail(err, E_TRUNCATED, "the file became shorter while it was read", f->path, (long long)(offset + got), (long long)(offset + n));
+    return fail(err, E_TRUNCATED, "the file became shorter while it was read", f->path,
+                (long long)(offset + got), (long long)(offset + n));
 }
 
 void file_close(File *f) {
@@ -219,7 +220,8 @@ int folder_list(const char *path, Pool *pool, char ***names, int *count, Error *
 #endif
 
 /* ---- atomic writing: everything goes to a temporary name beside the file; only a complete one gets its name ---- */
-struct Writer { FILE *f; const char *path, *temporary; int failed, reason; };   /* temporary NULL: path is a device, written directly */
+/* temporary NULL: path is a device, written directly */
+struct Writer { FILE *f; const char *path, *temporary; int failed, reason; };
 
 #ifdef POSIX_SYSTEM
 /* A new file PATH.tmp-PID, or with a further number where that is taken. */
@@ -326,7 +328,8 @@ int file_append(const char *path, const void *bytes, size_t n, Error *err) {
 }
 
 /* ---- lines: one byte at a time, so that a line typed at a terminal arrives at once ---- */
-struct Lines { FILE *f; const char *path; Pool *pool; char *data; size_t capacity; int failed, reason; };   /* failed: an E_ code */
+/* failed: an E_ code */
+struct Lines { FILE *f; const char *path; Pool *pool; char *data; size_t capacity; int failed, reason; };
 
 Lines *lines_open(const char *path, Pool *pool, Error *err) {
     Lines *l = pool_take(pool, 1, sizeof *l);
@@ -374,7 +377,8 @@ int lines_close(Lines *l, Error *err) {
     if (l->f != stdin) fclose(l->f);
     l->f = NULL;
     if (!l->failed) return OK;
-    return fail_system(err, l->failed, l->failed == E_MEMORY ? "not enough memory for a line" : "cannot read", l->path, l->reason);
+    return fail_system(err, l->failed, l->failed == E_MEMORY ? "not enough memory for a line" : "cannot read",
+                           l->path, l->reason);
 }
 
 double wall_clock(void) {
@@ -416,7 +420,8 @@ static int fail_document(Error *err, int code, const char *what, uint64_t i, con
 static int check_document(const Document *doc, uint64_t i, int kind, int labels, const char *path, Error *err) {
     int t;
     if (doc->label < -1 || doc->label >= labels)
-        return fail_document(err, E_RANGE, "label outside the list of labels (wanted: the last one)", i, path, doc->label, labels - 1);
+        return fail_document(err, E_RANGE, "label outside the list of labels (wanted: the last one)", i, path,
+                             doc->label, labels - 1);
     if (doc->split != 0 && doc->split != 1)
         return fail_document(err, E_RANGE, "split is neither 0 (train) nor 1 (held out)", i, path, doc->split, 1);
     for (t = 0; t < dataset_texts(kind); t++)
@@ -435,10 +440,12 @@ static int read_header(Dataset *d, Reader *r, const char *path, Pool *pool, Erro
     const unsigned char *magic = read_bytes(r, 8);
     uint32_t version = read_u32(r), kind = read_u32(r), labels = read_u32(r), i;
     uint64_t count = read_u64(r);
-    if (!magic || memcmp(magic, DATASET_MAGIC, 8)) return fail(err, E_FORMAT, "not a dataset (it does not begin with RLHFDATA)", path, 0, 0);
+    if (!magic || memcmp(magic, DATASET_MAGIC, 8))
+        return fail(err, E_FORMAT, "not a dataset (it does not begin with RLHFDATA)", path, 0, 0);
     if (r->bad) return fail(err, E_TRUNCATED, "the dataset ends within its header", path, 0, 0);
     if (version != DATASET_VERSION) return fail(err, E_UNSUPPORTED, "dataset of another version", path, version, DATASET_VERSION);
-    if (kind < DATA_TEXT || kind > DATA_PROMPTS) return fail(err, E_UNSUPPORTED, "unknown kind of dataset (1 text, 2 pairs, 3 prompts)", path, kind, DATA_PROMPTS);
+    if (kind < DATA_TEXT || kind > DATA_PROMPTS)
+        return fail(err, E_UNSUPPORTED, "unknown kind of dataset (1 text, 2 pairs, 3 prompts)", path, kind, DATA_PROMPTS);
     if (labels > INT_MAX || labels > (uint64_t)(r->end - r->at) / 2)
         return fail(err, E_TRUNCATED, "more label names announced than the file can hold", path, labels, (r->end - r->at) / 2);
     d->kind = (int)kind;
@@ -512,7 +519,8 @@ int dataset_read(Dataset *d, const char *path, Pool *pool, Error *err) {
 static int check_dataset(const Dataset *d, const char *path, Error *err) {
     uint64_t i;
     int code = OK, k;
-    if (d->kind < DATA_TEXT || d->kind > DATA_PROMPTS) return fail(err, E_ARGUMENT, "unknown kind of dataset", path, d->kind, DATA_PROMPTS);
+    if (d->kind < DATA_TEXT || d->kind > DATA_PROMPTS)
+        return fail(err, E_ARGUMENT, "unknown kind of dataset", path, d->kind, DATA_PROMPTS);
     if (d->labels < 0) return fail(err, E_ARGUMENT, "negative number of labels", path, d->labels, 0);
     for (k = 0; k < d->labels && code == OK; k++) code = check_label(d->label[k], strlen(d->label[k]), k, path, err);
     for (i = 0; i < d->count && code == OK; i++) code = check_document(d->document + i, i, d->kind, d->labels, path, err);
