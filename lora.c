@@ -25,10 +25,14 @@ static int next_target(const char **list, const char **name, size_t *n) {
     return *n > 0;
 }
 
-static int is_adapted(const char *tensor, const char *targets) {
+/* The linears of the layers are what the forward asks an adapter about. Norms, embedding and head it does not: an adapter on them
+ * would be trained and written, and change nothing. */
+static int is_layer_linear(const Tensor *t) { return !(t->flags & TENSOR_VECTOR) && strstr(t->name, ".layer"); }
+
+static int is_adapted(const Tensor *t, const char *targets) {
     const char *name;
     size_t n;
-    while (next_target(&targets, &name, &n)) if (is_target(tensor, name, n)) return 1;
+    while (is_layer_linear(t) && next_target(&targets, &name, &n)) if (is_target(t->name, name, n)) return 1;
     return 0;
 }
 
@@ -48,8 +52,8 @@ static int check_targets(const Tensor *base, int tensors, const char *targets, E
     size_t n;
     while (next_target(&targets, &name, &n)) {
         int found = 0;
-        for (int i = 0; i < tensors && !found; i++) found = is_target(base[i].name, name, n);
-        if (!found) return fail(err, E_ARGUMENT, "a LoRA target matches no linear of the model", name, 0, 0);
+        for (int i = 0; i < tensors && !found; i++) found = is_layer_linear(&base[i]) && is_target(base[i].name, name, n);
+        if (!found) return fail(err, E_ARGUMENT, "a LoRA target matches no linear of the model's layers", name, 0, 0);
     }
     return OK;
 }
@@ -61,7 +65,7 @@ int lora_carve(Lora *l, const Tensor *base, int tensors, int R, float alpha, int
     if (R < 1 || strlen(targets) >= sizeof l->targets) return fail(err, E_ARGUMENT, "LoRA rank or target list out of range", targets, R, 1);
     int code = check_targets(base, tensors, targets, err);
     if (code) return code;
-    for (int i = 0; i < tensors; i++) adapted += is_adapted(base[i].name, targets);
+    for (int i = 0; i < tensors; i++) adapted += is_adapted(&base[i], targets);
     l->R = R;
     l->alpha = alpha;
     l->rslora = rslora;
@@ -73,7 +77,7 @@ int lora_carve(Lora *l, const Tensor *base, int tensors, int R, float alpha, int
     l->tensors = 0;
     if (!l->pair || !l->tensor) return fail(err, E_MEMORY, "no memory for the adapter's lists", "", 0, 0);
     for (int i = 0; i < tensors; i++) {
-        if (!is_adapted(base[i].name, l->targets)) continue;
+        if (!is_adapted(&base[i], l->targets)) continue;
         const Matrix *w = base[i].matrix;
         if (adapter_name(name, sizeof name, base[i].name, "lora_A")) return fail(err, E_RANGE, "tensor name too long", base[i].name, 0, 0);
         tensor_carve(l->tensor, &l->tensors, name, 0, &l->pair[i].A, F32, R, w->I, 0, trainable, a);

@@ -120,6 +120,7 @@ refuses 2 'use-score-scaling' $ppo "$data" $small --use-score-norm
 refuses 2 'leave --lora' $ppo "$data" $small --adapter "$work/lora" --lora-r 8
 refuses 2 'need a rank' $ppo "$data" $small --lora-alpha 8
 refuses 1 'matches no linear' $ppo "$data" $small --lora-r 4 --lora-targets q_prj
+refuses 1 'matches no linear' $ppo "$data" $small --lora-r 4 --lora-targets lm_head
 refuses 1 "longer than the policy's positions" $ppo "$data" $small --response-max 100000
 refuses 1 'no document is long enough' $ppo "$data" $small --query-min 400 --query-max 400 --response-min 2 --response-max 2 --eval-queries 0
 $ppo "$data" $small --steps 10000 --eval-queries 0 --out "$work/stop" > "$work/out" 2>&1 < /dev/null & child=$!
