@@ -209,8 +209,8 @@ static Matrix rows_as_matrix(const float *x, int stride) {
 }
 
 void linear_measure(Arena *ws, int N, int I, int O) {
-    size_t mark = ws->used, rows = (size_t)N + TILE_M, outputs = (size_t)O + TILE_M, inner = (size_t)(I > O ? I : O);
-    arena_take(ws, rows * inner > outputs * (size_t)N ? rows * inner : outputs * (size_t)N, sizeof(float));
+    size_t mark = ws->used, side = (size_t)(I > O ? I : O), rows = ((size_t)N + TILE_M) * side, sides = (side + TILE_M) * (size_t)N;
+    arena_take(ws, rows > sides ? rows : sides, sizeof(float));     /* x or dy packed; dy^T packed */
     ws->used = mark;
 }
 
