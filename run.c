@@ -725,7 +725,8 @@ static void print_commands(FILE *to) {
 }
 
 int main(int argc, char **argv) {
-    if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) { print_commands(stdout); return 0; }
+    if (argc < 2) { fprintf(stderr, "run: which command?\n\n"); print_commands(stderr); return 2; }
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) { print_commands(stdout); return 0; }
     for (size_t i = 0; i < sizeof command / sizeof *command; i++)
         if (!strcmp(argv[1], command[i].name)) return command[i].run(argc - 1, argv + 1);
     fprintf(stderr, "run: unknown command: %s\n\n", argv[1]);

@@ -166,6 +166,7 @@ done
 # ---- what is wrong is said ----
 model=$golden/llama-gqa
 exits "an unknown command" 2 $run frobnicate
+exits "no command" 2 $run
 exits "an unknown option" 2 $run generate $model --ids --tempreature 1
 exits "no model" 2 $run logprobs
 exits "merge without --out" 2 $run merge $model --adapter $model/adapter
@@ -184,7 +185,7 @@ done
 awk 'BEGIN { for (i = 0; i < 129; i++) printf "5 "; print "" }' > "$work/line"
 exits "a line longer than the positions" 1 $run logprobs $model "$work/line" --ids
 exits "a text too long for the judge" 1 $run score $golden/roberta "$work/line" --ids
-if $run > "$work/out" && grep -q merge "$work/out"; then ok "run alone lists its commands"; else bad "run alone lists its commands"; fi
+if $run --help > "$work/out" && grep -q merge "$work/out"; then ok "run --help lists its commands"; else bad "run --help lists its commands"; fi
 for command in tokenize logprobs score generate chat merge; do
     if $run $command --help > "$work/out" && grep -q "run $command" "$work/out"; then ok "$command --help"; else bad "$command --help"; fi
 done
