@@ -42,14 +42,13 @@ static void rope_tables(Model *m) {
 }
 
 int model_carve(Model *m, const ModelConfig *c, int type, int trainable, int positions, Pool *lists, Arena *a, Error *err) {
-    static const char layer[] = "model.layers.%d.";
     int n = 0, wide = c->H * c->D, narrow = c->K * c->D, V = TENSOR_VECTOR;
     memset(m, 0, sizeof *m);
     m->config = *c;
     m->positions = positions;
     m->block = pool_take(lists, (size_t)c->L, sizeof *m->block);
     Tensor *t = m->tensor = pool_take(lists, 3 + 9 * (size_t)c->L, sizeof *m->tensor);
-    if (!t || !m->block) return fail(err, E_MEMORY, "no memory for the list of tensors", layer, 0, 0);
+    if (!t || !m->block) return fail(err, E_MEMORY, "no memory for the list of tensors", "", 0, 0);
     tensor_carve(t, &n, "model.embed_tokens.weight", 0, &m->embedding, type, c->V, c->C, 0, trainable, a);
     for (int l = 0; l < c->L; l++) {
         Block *b = &m->block[l];
@@ -73,7 +72,7 @@ int model_carve(Model *m, const ModelConfig *c, int type, int trainable, int pos
     m->tensors = n;
     m->rope_cos = arena_take(a, (size_t)positions * (size_t)(c->D / 2), sizeof *m->rope_cos);
     m->rope_sin = arena_take(a, (size_t)positions * (size_t)(c->D / 2), sizeof *m->rope_sin);
-    if (a->failed) return fail(err, E_MEMORY, "no memory for the model", layer, 0, 0);
+    if (a->failed) return fail(err, E_MEMORY, "no memory for the model", "", 0, 0);
     if (m->rope_sin) rope_tables(m);
     return OK;
 }
