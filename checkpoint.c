@@ -1019,7 +1019,8 @@ static void read_targets(Fields *f, Lora *l) {
 
 static int load_adapter_config(Lora *l, const char *folder, Pool *pool, Error *err) {
     static const char off[][24] = {
-        "use_dora", "use_qalora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out", "lora_bias", "layers_to_transform", "layers_pattern", "layer_replication", "trainable_token_indices", "exclude_modules",
+        "use_dora", "use_qalora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out", "lora_bias",
+        "layers_to_transform", "layers_pattern", "layer_replication", "trainable_token_indices", "exclude_modules",
         "target_parameters", "megatron_config", "alora_invocation_tokens", "arrow_config" };
     Fields f;
     const Json *init;
