@@ -573,8 +573,10 @@ static int make_new_folder(const char *path) {
     if (!mkdir(path, 0777)) return 1;
     return errno == EEXIST ? 0 : -1;
 #else
-    if (folder_exists(path) || file_exists(path)) return 0;
-    return folder_make(path, NULL) == OK ? 1 : -1;
+    char log[1024];                         /* plain C makes no folders: one made by hand is free until it has a log */
+    int n = snprintf(log, sizeof log, "%s/log.jsonl", path);
+    if (n < 0 || (size_t)n >= sizeof log) return -1;
+    return file_exists(log) ? 0 : folder_exists(path) ? 1 : -1;
 #endif
 }
 

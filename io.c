@@ -207,8 +207,22 @@ int folder_list(const char *path, Pool *pool, char ***names, int *count, Error *
     return OK;
 }
 #else
-int folder_exists(const char *path) { (void)path; return 0; }
+/* Plain C has no question for this: a folder is there if a file can be made in it. */
+int folder_exists(const char *path) {
+    char probe[4096];
+    size_t n = strlen(path);
+    FILE *f;
+    if (n + sizeof "/folder.tmp" > sizeof probe) return 0;
+    memcpy(probe, path, n);
+    memcpy(probe + n, "/folder.tmp", sizeof "/folder.tmp");
+    f = fopen(probe, "ab");
+    if (!f) return 0;
+    fclose(f);
+    remove(probe);
+    return 1;
+}
 int folder_make(const char *path, Error *err) {
+    if (folder_exists(path)) return OK;
     return fail(err, E_UNSUPPORTED, "this system cannot make folders from here: make it by hand", path, 0, 0);
 }
 int folder_list(const char *path, Pool *pool, char ***names, int *count, Error *err) {
@@ -288,7 +302,8 @@ int writer_close(Writer *w, Error *err) {
         writer_fail(w, errno);
 #else
         remove(w->path);                                /* C99 leaves open whether rename replaces a file */
-        if (rename(w->temporary, w->path) != 0) writer_fail(w, errno);
+        if (rename(w->temporary, w->path) != 0)         /* the old file may be gone: the new one stays under its temporary name */
+            return fail_system(err, E_WRITE, "complete, but cannot get its name", w->temporary, errno);
 #endif
     }
     if (!w->failed) return OK;
