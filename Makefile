@@ -5,6 +5,7 @@
 #   make check          the quick half: gradients in double, and who calls whom
 #   make compilers      every file under gcc, clang, tcc and musl, a warning being an error
 #   make bench          how fast the product, the exponential and a tokenizer are
+#   make task           how hard the shipped task is: what a reader of words without their order gets right
 #   make models         data/policy and data/reward anew, from nothing, checked against data/SHA256SUMS
 #   make imdb DATA=train.jsonl          all three stages on real reviews, an hour or so; SCALE=small: a quarter of one
 #   make clean
@@ -64,7 +65,7 @@ data/imdb.bin: prep data/grammar.txt
 # Each tests/NAME.c is a program of its own, build/tests/NAME. Two are built in a special way:
 #   grad   every backward pass against differences, everything in double: -DF64 turns the layers' float into double
 #   bad    every reader over broken files, the whole library under the address and undefined-behaviour sanitizers
-TESTS    = $(filter-out bench,$(notdir $(basename $(wildcard tests/*.c))))
+TESTS    = $(filter-out bench task,$(notdir $(basename $(wildcard tests/*.c))))
 F64      = ops lora model reward rl
 COMMA    = ,
 SANITIZE = $(call HAVE,-fsanitize=address$(COMMA)undefined -fno-sanitize-recover=all)
@@ -91,6 +92,9 @@ compilers:
 # Speed of the product, the exponential and the tokenizers:  make bench BENCH="--rows 64 data/policy"
 bench: build/tests/bench
 	$(RUN) build/tests/bench $(BENCH)
+# How hard the shipped task is:  make task TASK="--tokens 30"
+task: build/tests/task data/imdb.bin
+	$(RUN) build/tests/task $(TASK)
 
 # ---- models ----
 
@@ -135,4 +139,4 @@ clean:
 	rm -rf $(LIB) $(PROGRAMS:=.o) $(PROGRAMS) data/imdb.bin build
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-.PHONY: all test check compilers bench models imdb clean help
+.PHONY: all test check compilers bench task models imdb clean help
