@@ -1071,8 +1071,11 @@ static void check_options(void) {
     if (!o.adapter && !o.lora_r && (cli_given(&program, "lora-alpha") || cli_given(&program, "lora-targets")))
         usage_error("--lora-alpha and --lora-targets need a rank", "--lora-r");
     if (o.reward_text && !o.reward_text[0]) usage_error("nothing to count", "--reward-text");
-    if ((long long)o.batch_size * ((long long)o.query_max + o.response_max + 1) > INT_MAX / 4) usage_error("too large", "--batch-size");
+    if ((long long)o.batch_size * ((long long)o.query_max + o.response_max + 1) > INT_MAX / 4)
+        usage_error("too many tokens in a batch; one of these is too large", "--batch-size, --query-max, --response-max");
     if (o.lr <= 0 && o.steps > 0) usage_error("nothing is learned with", "--learning-rate 0");
+    if (o.adaptive && o.horizon <= 0.2 * o.batch_size)      /* the controller moves by up to 0.2 batch / horizon at a time */
+        usage_error("one batch would take the KL coefficient to 0 or below it: a fifth of --batch-size has to be less than", "--horizon");
     o.chunk = smaller(o.chunk, o.batch_size);
 }
 
@@ -1282,6 +1285,8 @@ static void run_all(Run *r) {
     r->kl.target = o.target;
     r->kl.horizon = o.adaptive ? o.horizon : 0;
     if (o.eval_queries) evaluation_begin(r);
+    if (o.score_normalize && !r->eval.n)
+        must(fail(&r->err, E_MISSING, "no held-out documents: no scores to normalize with", "", 0, 0), &r->err, "leave --score-normalize out");
     if (r->eval.n) {
         evaluate(r, 0);
         Summary s = summarise(r->eval.score[0], r->eval.n, r->eval.scratch);
