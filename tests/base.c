@@ -26,11 +26,13 @@ static void check_errors(void) {
     char big[400], out[8];
     memset(big, 'x', sizeof big - 1);
     big[sizeof big - 1] = 0;
-    CHECK(fail(&e, E_SHAPE, big, big, 3, 4) == E_SHAPE && e.code == E_SHAPE && e.got == 3 && e.wanted == 4, "fail fills the record");
+    CHECK(fail(&e, E_SHAPE, big, big, 3, 4) == E_SHAPE && e.code == E_SHAPE && e.got == 3 && e.wanted == 4,
+          "fail fills the record");
     CHECK(strlen(e.what) == sizeof e.what - 1 && strlen(e.where) == sizeof e.where - 1, "long texts are cut, with a NUL");
     CHECK(fail(&e, E_READ, "second", "s", 0, 0) == E_READ && e.code == E_SHAPE && e.what[0] == 'x', "the first error is kept");
     CHECK(fail(NULL, E_OPEN, "w", "w", 0, 0) == E_OPEN, "fail without a record");
-    CHECK(name_format(big, sizeof big, "layers.%d.w%d%%.%s", -12) == OK && !strcmp(big, "layers.-12.w-12%%.%s"), "name_format: %s", big);
+    CHECK(name_format(big, sizeof big, "layers.%d.w%d%%.%s", -12) == OK && !strcmp(big, "layers.-12.w-12%%.%s"),
+          "name_format: %s", big);
     CHECK(name_format(out, sizeof out, "abc.%d", 123) == OK && !strcmp(out, "abc.123"), "name_format fits exactly");
     CHECK(name_format(out, sizeof out, "abc.%d", 1234) == E_RANGE && !strcmp(out, "abc.123"), "name_format tells when it cuts");
     CHECK(name_format(out, 0, "a", 0) == E_RANGE && out[0] == 'a', "name_format writes nothing into nothing");
@@ -129,12 +131,14 @@ static void check_pool(void) {
     }
     CHECK(zero, "everything handed out is zeroed, again and again");
     CHECK(aligned, "and 16-byte aligned");
-    CHECK(p.total <= total + total / 2, "released blocks are used again: %lu, then %lu bytes", (unsigned long)total, (unsigned long)p.total);
+    CHECK(p.total <= total + total / 2,
+          "released blocks are used again: %lu, then %lu bytes", (unsigned long)total, (unsigned long)p.total);
     CHECK(first[0] == 7 && first[9] == 7, "what was taken before the mark stays");
     pool_release(&p, empty);
     total = p.total;
     CHECK(pool_take(&p, 2000000, 1) && p.total == total, "a mark of the empty pool releases everything");
-    CHECK(!pool_take(&p, SIZE_MAX / 4, 8) && !pool_take(&p, SIZE_MAX, 1) && !pool_take(&p, SIZE_MAX - 40, 1), "overflow is refused");
+    CHECK(!pool_take(&p, SIZE_MAX / 4, 8) && !pool_take(&p, SIZE_MAX, 1) && !pool_take(&p, SIZE_MAX - 40, 1),
+          "overflow is refused");
     CHECK(!pool_text(&p, "x", SIZE_MAX), "an endless text is refused");
     sources_left = 0;
     CHECK(!pool_take(&p, 50000000, 1) && p.total == total, "no more memory: NULL");
@@ -190,7 +194,8 @@ static void check_buffer(void) {
     d.data = NULL;
     d.length = d.capacity = 0;
     buffer_bytes(&d, b.data, 1200000);
-    CHECK(d.length == 1200000 && d.capacity >= d.length && !memcmp(d.data, b.data, d.length), "one large piece into an empty buffer");
+    CHECK(d.length == 1200000 && d.capacity >= d.length && !memcmp(d.data, b.data, d.length),
+          "one large piece into an empty buffer");
     memset(&json, 0, sizeof json);
     json.pool = &p;
     buffer_json_string(&json, "a\"\\\b\f\n\r\t/\0\x01\x1f\x7f\xc3\xa9\xf0\x9f\x98\x80\xff\xc0\x80z", 23);
@@ -224,7 +229,8 @@ static void check_reader(void) {
     r.bad = 0;
     CHECK(!read_bytes(&r, UINT64_MAX) && r.bad && r.at == bytes + 17, "a length of 2^64 - 1");
     r.bad = 0;
-    CHECK(read_u8(&r) == '!' && !r.bad && read_bytes(&r, 0) == bytes + 18 && !r.bad && read_u64(&r) == 0 && r.bad, "exactly to the end");
+    CHECK(read_u8(&r) == '!' && !r.bad && read_bytes(&r, 0) == bytes + 18 && !r.bad && read_u64(&r) == 0 && r.bad,
+          "exactly to the end");
 }
 
 /* ---- UTF-8 ---- */
@@ -374,8 +380,10 @@ static void check_json_access(void) {
     const Json *v = json_parse(text, strlen(text), &p, &e), *a;
     CHECK(v && v->count == 8 && json_number(v, "n", 9) == 2.5 && json_number(v, "n2", 9) == 7, "numbers; of duplicates the last");
     CHECK(json_number(v, "z", 9) == 9 && json_number(v, "q", 9) == 9 && json_number(v, "t", 9) == 9 && json_number(NULL, "t", 9) == 9, "fallbacks");
-    CHECK(json_bool(v, "t", 5) == 1 && json_bool(v, "f", 5) == 0 && json_bool(v, "z", 5) == 5 && json_bool(v, "n", 5) == 5, "booleans");
-    CHECK(json_get(v, "s")->length == 3 && !memcmp(json_get(v, "s")->string, "x\0y", 4) && !strcmp(json_text(v, "n", "fb"), "fb"), "texts");
+    CHECK(json_bool(v, "t", 5) == 1 && json_bool(v, "f", 5) == 0 && json_bool(v, "z", 5) == 5 && json_bool(v, "n", 5) == 5,
+          "booleans");
+    CHECK(json_get(v, "s")->length == 3 && !memcmp(json_get(v, "s")->string, "x\0y", 4) && !strcmp(json_text(v, "n", "fb"), "fb"),
+          "texts");
     a = json_get(v, "a");
     CHECK(a && a->count == 3 && a->child->next->next->number == 3 && !a->child->next->next->next && !json_get(a, "n"), "arrays");
     memset(deep, '[', 200);
@@ -412,12 +420,14 @@ static void check_rng(void) {
     for (i = 0; i < 5; i++) ok &= rng_next(&r) == from1234567[i];
     CHECK(ok, "splitmix64's published values");
     r = rng_stream(1, 2, 3); s = rng_stream(1, 3, 2); t = rng_stream(2, 1, 3); u = rng_stream(1, 2, 3);
-    CHECK(r.state == u.state && r.state != s.state && r.state != t.state, "streams depend on seed, step and index, each in its place");
+    CHECK(r.state == u.state && r.state != s.state && r.state != t.state,
+          "streams depend on seed, step and index, each in its place");
     CHECK(r.state == 0x6AE515C1C0AC7E37u, "rng_stream(1, 2, 3) = %llx", (unsigned long long)r.state);
     for (i = 0, ok = 1; i < 10000; i++) { double x = rng_unit(&r); ok &= x >= 0 && x < 1; mean += x / 10000; }
     CHECK(ok && fabs(mean - 0.5) < 0.015, "rng_unit in [0,1), mean %g", mean);
     for (i = 0, mean = 0; i < 20000; i++) { double x = rng_normal(&r); mean += x / 20000; var += x * x / 20000; fourth += x * x * x * x / 20000; }
-    CHECK(fabs(mean) < 0.03 && fabs(var - 1) < 0.04 && fabs(fourth - 2.9) < 0.25, "rng_normal: mean %g, variance %g, kurtosis %g", mean, var, fourth);
+    CHECK(fabs(mean) < 0.03 && fabs(var - 1) < 0.04 && fabs(fourth - 2.9) < 0.25,
+          "rng_normal: mean %g, variance %g, kurtosis %g", mean, var, fourth);
     for (i = 0, ok = 1; i < 70000; i++) { uint64_t x = rng_below(&r, 7); ok &= x < 7; bucket[x % 7]++; }
     for (i = 0; i < 7; i++) chi += (bucket[i] - 10000.0) * (bucket[i] - 10000.0) / 10000;
     CHECK(ok && chi < 22.5, "rng_below(7) is uniform: chi square %g with 6 degrees (22.5: one in a thousand)", chi);
@@ -460,7 +470,8 @@ static double defined(unsigned pattern, int f, int bias) {
     return exponent ? ldexp((1 << f) + fraction, exponent - bias - f) : ldexp(fraction, 1 - bias - f);
 }
 
-/* All 65,536 patterns there and back; then between all neighbours: the middle goes to the even one, a hair beside it to the nearer. */
+/* All 65,536 patterns there and back; then between all neighbours: the middle goes to the even one, a hair beside it to the
+ * nearer. */
 static void check_half(const char *name, f32 (*wide)(uint16_t), uint16_t (*narrow)(f32), int f, int bias) {
     const unsigned infinity = ((1u << (15 - f)) - 1) << f;
     unsigned h;
@@ -490,7 +501,8 @@ static void check_half(const char *name, f32 (*wide)(uint16_t), uint16_t (*narro
     CHECK(wrong_nan == 0, "%s: NaN stays NaN, with its sign, quiet (%ld wrong)", name, wrong_nan);
     CHECK(wrong_tie == 0, "%s: ties to even (%ld wrong)", name, wrong_tie);
     CHECK(wrong_side == 0, "%s: beside the tie, the nearer one (%ld wrong)", name, wrong_side);
-    CHECK(narrow(value(0x7F800001u)) > infinity && narrow(value(0xFF800001u)) > (infinity | 0x8000), "%s: a signalling NaN does not become infinity", name);
+    CHECK(narrow(value(0x7F800001u)) > infinity && narrow(value(0xFF800001u)) > (infinity | 0x8000),
+          "%s: a signalling NaN does not become infinity", name);
 }
 
 static void check_quant(void) {
@@ -498,7 +510,8 @@ static void check_quant(void) {
     check_half("bf16", bf16_to_f32, f32_to_bf16, 7, 127);
     CHECK(f32_to_f16(65504) == 0x7BFF && f32_to_f16(value(0x477FEFFFu)) == 0x7BFF && f32_to_f16(65520) == 0x7C00 && f32_to_f16(70000) == 0x7C00 && f32_to_f16(1e30f) == 0x7C00, "f16 overflow");
     CHECK(f32_to_f16(value(0x33000000u)) == 0 && f32_to_f16(value(0x33000001u)) == 1 && f32_to_f16(1e-30f) == 0 && f32_to_f16(-1e-30f) == 0x8000, "f16 underflow");
-    CHECK(f32_to_bf16(FLT_MAX) == 0x7F80 && f32_to_bf16(value(0x7F7F7FFFu)) == 0x7F7F && f32_to_bf16(value(1)) == 0, "bf16 at both ends");
+    CHECK(f32_to_bf16(FLT_MAX) == 0x7F80 && f32_to_bf16(value(0x7F7F7FFFu)) == 0x7F7F && f32_to_bf16(value(1)) == 0,
+          "bf16 at both ends");
     CHECK(f32_to_f16(1.0f) == 0x3C00 && f32_to_bf16(1.0f) == 0x3F80 && f32_to_f16(-2.0f) == 0xC000 && f16_to_f32(0x3555) == value(0x3EAAA000u), "known values");
 }
 
@@ -538,18 +551,22 @@ static void check_read(void) {
     put(WORK "/empty", "", 0);
     f = file_open(WORK "/ten", &p, &e);
     CHECK(f && file_size(f) == 10 && file_read_at(f, 7, out, 3, &e) == OK && !memcmp(out, "789", 3), "the last bytes");
-    CHECK(file_read_at(f, 0, out, 4, &e) == OK && !memcmp(out, "0123", 4) && file_read_at(f, 10, out, 0, &e) == OK, "backwards, and nothing at the end");
-    CHECK(file_read_at(f, 7, out, 4, &e) == E_TRUNCATED && e.got == 10 && e.wanted == 11 && strstr(e.where, "ten"), "one byte too many");
+    CHECK(file_read_at(f, 0, out, 4, &e) == OK && !memcmp(out, "0123", 4) && file_read_at(f, 10, out, 0, &e) == OK,
+          "backwards, and nothing at the end");
+    CHECK(file_read_at(f, 7, out, 4, &e) == E_TRUNCATED && e.got == 10 && e.wanted == 11 && strstr(e.where, "ten"),
+          "one byte too many");
     CHECK(file_read_at(f, 11, out, 0, NULL) == E_TRUNCATED && file_read_at(f, UINT64_MAX, out, 8, NULL) == E_TRUNCATED
           && file_read_at(f, 5, out, SIZE_MAX, NULL) == E_TRUNCATED, "offsets and lengths out of this world");
     file_close(f);
     CHECK(file_read_at(f, 0, out, 1, NULL) == E_READ, "a closed file");
     file_close(f);
     e = none();
-    CHECK(!file_open(WORK "/missing", &p, &e) && e.code == E_OPEN && strstr(e.where, "missing") && strchr(e.what, '('), "missing: %s", e.what);
+    CHECK(!file_open(WORK "/missing", &p, &e) && e.code == E_OPEN && strstr(e.where, "missing") && strchr(e.what, '('),
+          "missing: %s", e.what);
     e = none();
     CHECK(file_read_all(WORK "/empty", &p, &bytes, &n, &e) == OK && n == 0 && bytes && bytes[0] == 0, "an empty file");
-    CHECK(file_read_all(WORK "/ten", &p, &bytes, &n, &e) == OK && n == 10 && !strcmp(bytes, "0123456789"), "a whole file, with a NUL");
+    CHECK(file_read_all(WORK "/ten", &p, &bytes, &n, &e) == OK && n == 10 && !strcmp(bytes, "0123456789"),
+          "a whole file, with a NUL");
     CHECK(file_read_all(WORK, &p, &bytes, &n, &e) == E_OPEN && e.code == E_OPEN && !bytes, "a folder is no file: %s", e.what);
     CHECK(file_exists(WORK "/ten") && !file_exists(WORK "/missing") && !file_exists(WORK), "file_exists");
     pool_free(&p);
@@ -560,7 +577,8 @@ static void check_folders(void) {
     Error e = none();
     char **names;
     int count;
-    CHECK(folder_make(WORK "/a/b//c/", &e) == OK && folder_exists(WORK "/a/b/c") && folder_make(WORK "/a/b/c", &e) == OK, "folder_make with parents, twice");
+    CHECK(folder_make(WORK "/a/b//c/", &e) == OK && folder_exists(WORK "/a/b/c") && folder_make(WORK "/a/b/c", &e) == OK,
+          "folder_make with parents, twice");
     CHECK(!folder_exists(WORK "/ten") && !folder_exists(WORK "/none"), "folder_exists");
     CHECK(folder_make(WORK "/ten/x", &e) == E_WRITE && strstr(e.where, "ten"), "a file in the way: %s", e.what);
     put(WORK "/a/b/zz", "", 0);
@@ -595,7 +613,8 @@ static void check_write(void) {
     int before;
     folder_make(WORK "/w", &e);
     empty_folder(WORK "/w");
-    CHECK(file_write_all(WORK "/w/f", "old", 3, &p, &e) == OK && holds(WORK "/w/f", "old") && file_count(WORK "/w") == 1, "a file is written");
+    CHECK(file_write_all(WORK "/w/f", "old", 3, &p, &e) == OK && holds(WORK "/w/f", "old") && file_count(WORK "/w") == 1,
+          "a file is written");
     w = writer_open(WORK "/w/f", &p, &e);
     CHECK(w && writer_write(w, "new", 3) == OK && holds(WORK "/w/f", "old"), "while it is written, the old one stands");
     writer_abandon(w);
@@ -603,13 +622,15 @@ static void check_write(void) {
     CHECK(writer_write(w, "x", 1) == E_WRITE && writer_close(w, NULL) == E_WRITE && holds(WORK "/w/f", "old"), "and is over");
     w = writer_open(WORK "/w/f", &p, &e);
     v = writer_open(WORK "/w/f", &p, &e);
-    CHECK(w && v && writer_write(w, "one", 3) == OK && writer_write(v, "second", 6) == OK && writer_write(w, " more", 5) == OK, "two writers of one name");
+    CHECK(w && v && writer_write(w, "one", 3) == OK && writer_write(v, "second", 6) == OK && writer_write(w, " more", 5) == OK,
+          "two writers of one name");
     CHECK(writer_close(v, &e) == OK && holds(WORK "/w/f", "second") && writer_close(w, &e) == OK && holds(WORK "/w/f", "one more"), "do not mix; the last wins");
     CHECK(file_count(WORK "/w") == 1 && !e.code, "nothing is left over");
     before = file_count(WORK);
     CHECK(!writer_open(WORK "/none/f", &p, &e) && e.code == E_OPEN, "no such folder: %s", e.what);
     e = none();
-    CHECK(!writer_open(WORK "/w", &p, &e) && e.code == E_OPEN && file_count(WORK) == before, "a folder cannot be written: %s", e.what);
+    CHECK(!writer_open(WORK "/w", &p, &e) && e.code == E_OPEN && file_count(WORK) == before,
+          "a folder cannot be written: %s", e.what);
     remove(WORK "/log");
     CHECK(file_append(WORK "/log", "a\n", 2, NULL) == OK && file_append(WORK "/log", "b\n", 2, NULL) == OK && holds(WORK "/log", "a\nb\n"), "file_append");
     e = none();
@@ -648,7 +669,8 @@ static void check_full_disk(void) {
         e = none();
         CHECK(file_write_all(WORK "/full", "abc", 3, &p, &e) == E_WRITE, "/dev/full: %s", e.what);
         e = none();
-        CHECK(file_write_all(WORK "/null", "abc", 3, &p, &e) == OK && (full = fopen(WORK "/null", "rb")) && fgetc(full) == EOF, "/dev/null is written, not replaced");
+        CHECK(file_write_all(WORK "/null", "abc", 3, &p, &e) == OK && (full = fopen(WORK "/null", "rb")) && fgetc(full) == EOF,
+              "/dev/null is written, not replaced");
         if (full) fclose(full);
     } else SKIP("no /dev/full here");
     remove(WORK "/full");
@@ -675,7 +697,8 @@ static void check_large(void) {
         CHECK(r && file_size(r) == far + 3, "a file of 5 GB has its size: %s", e.what);
         CHECK(r && file_read_at(r, edge - 2, out, 4, &e) == OK && !memcmp(out, "edge", 4), "bytes across 4 GB");
         CHECK(r && file_read_at(r, far, out, 3, &e) == OK && !memcmp(out, "far", 3) && file_read_at(r, far, out, 4, NULL) == E_TRUNCATED, "bytes behind 4 GB");
-        CHECK(r && file_read_at(r, far - edge, out, 3, &e) == OK && !memcmp(out, "\0\0\0", 3), "not those at the offset modulo 2^32");
+        CHECK(r && file_read_at(r, far - edge, out, 3, &e) == OK && !memcmp(out, "\0\0\0", 3),
+              "not those at the offset modulo 2^32");
         file_close(r);
     } else SKIP("this file system has no sparse file over 4 GB");
     remove(path);
@@ -702,7 +725,8 @@ static void check_lines(void) {
         put(WORK "/lines", t[i].text, t[i].n);
         l = lines_open(WORK "/lines", &p, &e);
         while (lines_next(l, &line, &n)) { count++; strncat(joined, line, n); strcat(joined, "|"); if (line[n]) count = 99; }
-        CHECK(lines_close(l, &e) == OK && count == t[i].count && !strcmp(joined, t[i].lines), "lines, case %d: %d", (int)i, count);
+        CHECK(lines_close(l, &e) == OK && count == t[i].count && !strcmp(joined, t[i].lines),
+              "lines, case %d: %d", (int)i, count);
     }
     memset(big, 'y', long_n);
     memcpy(big + long_n, "\r\na\0b\n", 6);
@@ -797,12 +821,14 @@ static void check_dataset(void) {
     CHECK(dataset_write(&d, WORK "/d0.bin", &p, &e) == OK && dataset_read(&r, WORK "/d0.bin", &p, &e) == OK && r.count == 0 && r.labels == 0, "nothing in it: %s", e.what);
     d = sample(1, doc, label);
     doc[3].label = 2;
-    CHECK(dataset_write(&d, WORK "/d.bin", &p, &e) == E_RANGE && strstr(e.where, "document 3 "), "a label too large is not written: %s", e.where);
+    CHECK(dataset_write(&d, WORK "/d.bin", &p, &e) == E_RANGE && strstr(e.where, "document 3 "),
+          "a label too large is not written: %s", e.where);
     doc[3].label = 0;
     doc[4].text[0] = "a\xff";
     doc[4].length[0] = 2;
     e = none();
-    CHECK(dataset_write(&d, WORK "/d.bin", &p, &e) == E_FORMAT && strstr(e.where, "document 4 ") && strstr(e.what, "UTF-8"), "nor is invalid UTF-8");
+    CHECK(dataset_write(&d, WORK "/d.bin", &p, &e) == E_FORMAT && strstr(e.where, "document 4 ") && strstr(e.what, "UTF-8"),
+          "nor is invalid UTF-8");
     CHECK(dataset_read(&r, WORK "/d.bin", &p, NULL) == OK && r.kind == 3, "and the file from before is still there");
     d.kind = 4;
     CHECK(dataset_write(&d, WORK "/d.bin", &p, NULL) == E_ARGUMENT, "nor is an unknown kind");
@@ -841,11 +867,13 @@ static void check_dataset_refused(void) {
     }
     put(WORK "/m.bin", bytes, n + 1);                   /* the NUL behind */
     CHECK(dataset_read(&r, WORK "/m.bin", &p, NULL) == E_FORMAT, "a byte too many");
-    CHECK(dataset_read(&r, WORK "/empty", &p, NULL) == E_FORMAT && dataset_read(&r, WORK "/missing", &p, NULL) == E_OPEN, "empty, missing");
+    CHECK(dataset_read(&r, WORK "/empty", &p, NULL) == E_FORMAT && dataset_read(&r, WORK "/missing", &p, NULL) == E_OPEN,
+          "empty, missing");
     pool_free(&p);
 }
 
-/* A deterministic damage: some bytes changed, a field made extreme, a piece cut out, doubled, or the end missing. Returns the new length. */
+/* A deterministic damage: some bytes changed, a field made extreme, a piece cut out, doubled, or the end missing. Returns the
+ * new length. */
 static size_t damage(unsigned char *b, size_t n, Rng *r) {
     static const unsigned char extreme[] = { 0, 1, 0x7F, 0x80, 0xFE, 0xFF };
     size_t at = (size_t)rng_below(r, n), length = 1 + (size_t)rng_below(r, 12), i;
@@ -860,7 +888,8 @@ static size_t damage(unsigned char *b, size_t n, Rng *r) {
     }
 }
 
-/* 2,000 damaged files: an error with words and a place, or a dataset that is valid: written again, it gives the very same bytes. */
+/* 2,000 damaged files: an error with words and a place, or a dataset that is valid: written again, it gives the very same
+ * bytes. */
 static void check_dataset_damaged(void) {
     Pool p = test_pool();
     Document doc[5];
@@ -895,7 +924,8 @@ static void check_dataset_damaged(void) {
         pool_release(&p, mark);
     }
     CHECK(refused > 1000 && silent == 0, "damaged datasets: %d refused, %d without words", refused, silent);
-    CHECK(accepted > 50 && different == 0, "%d still valid, %d of them not the same bytes when written again", accepted, different);
+    CHECK(accepted > 50 && different == 0,
+          "%d still valid, %d of them not the same bytes when written again", accepted, different);
     pool_free(&p);
 }
 

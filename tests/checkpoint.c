@@ -165,7 +165,8 @@ static void golden_llama(void) {
         sprintf(folder, "tests/golden/models/%s", names[i]);
         CHECK(config_load(&c, folder, &pool, fresh()) == OK, "%s: config: %s", names[i], err.what);
         l = llama_list(&c);
-        CHECK(checkpoint_load(folder, "model", "", l.tensor, l.count, &pool, fresh()) == OK, "%s: weights: %s", names[i], err.what);
+        CHECK(checkpoint_load(folder, "model", "", l.tensor, l.count, &pool, fresh()) == OK,
+              "%s: weights: %s", names[i], err.what);
         sprintf(path, "%s/model.safetensors", folder);
         CHECK(differences(&l, slurp(path, &n), "") == 0, "%s: every value and shape", names[i]);
         list_free(&l);
@@ -174,7 +175,8 @@ static void golden_llama(void) {
     {
         List a = llama_list(&gqa), b = llama_list(&gqa);
         CHECK(checkpoint_load("tests/golden/models/llama-gqa", "model", "", a.tensor, a.count, &pool, fresh()) == OK, "one file");
-        CHECK(checkpoint_load("tests/golden/models/llama-sharded", "model", "", b.tensor, b.count, &pool, fresh()) == OK, "shards: %s", err.what);
+        CHECK(checkpoint_load("tests/golden/models/llama-sharded", "model", "", b.tensor, b.count, &pool, fresh()) == OK,
+              "shards: %s", err.what);
         CHECK(bit_differences(&a, &b) == 0, "shards hold the same bits as one file");
         list_free(&b);
         b = llama_list(&gqa);
@@ -213,10 +215,12 @@ static void golden_adapters(void) {
         CHECK(checkpoint_load(folder, "adapter_model", "base_model.model.", l.tensor, l.count, &pool, fresh()) == OK,
               "%s: adapter: %s", names[i], err.what);
         sprintf(path, "%s/adapter_model.safetensors", folder);
-        CHECK(l.count == 14 * c.L && differences(&l, slurp(path, &n), "base_model.model.") == 0, "%s: every value of the adapter", names[i]);
+        CHECK(l.count == 14 * c.L && differences(&l, slurp(path, &n), "base_model.model.") == 0,
+              "%s: every value of the adapter", names[i]);
         add(&head, "v_head.summary.weight", 1, c.C, 0);
         add(&head, "v_head.summary.bias", 1, 1, TENSOR_VECTOR);
-        CHECK(checkpoint_load(folder, "value_head", "", head.tensor, 2, &pool, fresh()) == OK, "%s: value head: %s", names[i], err.what);
+        CHECK(checkpoint_load(folder, "value_head", "", head.tensor, 2, &pool, fresh()) == OK,
+              "%s: value head: %s", names[i], err.what);
         sprintf(path, "%s/value_head.safetensors", folder);
         CHECK(differences(&head, slurp(path, &n), "") == 0, "%s: value head's values", names[i]);
         list_free(&model);
@@ -239,7 +243,8 @@ static void golden_roberta(void) {
         CHECK(c.V == (i ? 211 : 101) && c.C == (i ? 54 : 48) && c.L == 2 + i && c.H == (i ? 6 : 4) && c.F == (i ? 77 : 96)
               && c.positions == 66 && c.types == 1 && c.norm_eps == 1e-5f && c.pad == 1 && c.bos == 0 && c.eos == 2, "%s: sizes", names[i]);
         l = roberta_list(&c);
-        CHECK(checkpoint_load(folder, "model", "", l.tensor, l.count, &pool, fresh()) == OK, "%s: weights: %s", names[i], err.what);
+        CHECK(checkpoint_load(folder, "model", "", l.tensor, l.count, &pool, fresh()) == OK,
+              "%s: weights: %s", names[i], err.what);
         sprintf(path, "%s/model.safetensors", folder);
         CHECK(differences(&l, slurp(path, &n), "") == 0, "%s: every value and shape", names[i]);
         list_free(&l);
@@ -293,7 +298,8 @@ static void round_trips(void) {
     size_t n, header;
     char *file, *at;
     for (int t = 0; t < b.count; t++) memset(b.tensor[t].matrix->data, 0x77, (size_t)b.tensor[t].matrix->O * (size_t)b.tensor[t].matrix->I * 4);
-    CHECK(checkpoint_save(in_base("f32"), "model", "p.", a.tensor, a.count, F32, 0, &pool, fresh()) == OK, "save F32: %s", err.what);
+    CHECK(checkpoint_save(in_base("f32"), "model", "p.", a.tensor, a.count, F32, 0, &pool, fresh()) == OK,
+          "save F32: %s", err.what);
     CHECK(checkpoint_load(in_base("f32"), "model", "p.", b.tensor, b.count, &pool, fresh()) == OK, "load F32: %s", err.what);
     CHECK(bit_differences(&a, &b) == 0, "F32 comes back bit for bit, NaN payloads too");
     file = slurp(in_base("f32/model.safetensors"), &n);
@@ -301,13 +307,16 @@ static void round_trips(void) {
     CHECK(header % 8 == 0 && n == 8 + header + 4 * (33 * 301 + 4097 + 20 + 19 + 20), "padded header, exact length");
     CHECK(strncmp(file + 8, "{\"__metadata__\":{\"format\":\"pt\"}", 31) == 0, "metadata format pt");
     at = strstr(file + 8, "p.model.a.weight");
-    CHECK(at && strstr(at, "p.model.b.weight") && strstr(at, "p.model.one.weight") && strstr(at, "\"data_offsets\":[0,16388]"), "names in order");
+    CHECK(at && strstr(at, "p.model.b.weight") && strstr(at, "p.model.one.weight") && strstr(at, "\"data_offsets\":[0,16388]"),
+          "names in order");
     CHECK(!strstr(file + 8, "head"), "a tied tensor is not written");
     for (int type = BF16; type <= F16; type++) {
         const char *name = type == BF16 ? "BF16" : "F16";
         int wrong = 0;
-        CHECK(checkpoint_save(in_base(name), "model", "", a.tensor, a.count, type, 0, &pool, fresh()) == OK, "save %s: %s", name, err.what);
-        CHECK(checkpoint_load(in_base(name), "model", "", b.tensor, b.count, &pool, fresh()) == OK, "load %s: %s", name, err.what);
+        CHECK(checkpoint_save(in_base(name), "model", "", a.tensor, a.count, type, 0, &pool, fresh()) == OK,
+              "save %s: %s", name, err.what);
+        CHECK(checkpoint_load(in_base(name), "model", "", b.tensor, b.count, &pool, fresh()) == OK,
+              "load %s: %s", name, err.what);
         for (int t = 0; t < a.count; t++)
             for (size_t i = 0; i < (size_t)a.tensor[t].matrix->O * (size_t)a.tensor[t].matrix->I; i++) {
                 double x = ((f32 *)a.tensor[t].matrix->data)[i], y = ((f32 *)b.tensor[t].matrix->data)[i];
@@ -316,15 +325,18 @@ static void round_trips(void) {
             }
         CHECK(wrong == 0, "%s: every value is rounded to nearest even (%d wrong)", name, wrong);
     }
-    CHECK(checkpoint_save(in_base("shards"), "model", "", a.tensor, a.count, F32, 20000, &pool, fresh()) == OK, "save shards: %s", err.what);
+    CHECK(checkpoint_save(in_base("shards"), "model", "", a.tensor, a.count, F32, 20000, &pool, fresh()) == OK,
+          "save shards: %s", err.what);
     CHECK(checkpoint_load(in_base("shards"), "model", "", s.tensor, s.count, &pool, fresh()) == OK, "load shards: %s", err.what);
     CHECK(bit_differences(&a, &s) == 0, "shards come back bit for bit");
-    CHECK(file_exists(in_base("shards/model-00002-of-00002.safetensors")) && !file_exists(in_base("shards/model.safetensors")), "two shards");
+    CHECK(file_exists(in_base("shards/model-00002-of-00002.safetensors")) && !file_exists(in_base("shards/model.safetensors")),
+          "two shards");
     file = slurp(in_base("shards/model.safetensors.index.json"), &n);
     CHECK(strstr(file, "\"total_size\": 56356}") != NULL, "the index counts all bytes");
     slurp(in_base("shards/model-00002-of-00002.safetensors"), &n);
     CHECK(n < 20000, "the limit holds for shards of several tensors");
-    CHECK(checkpoint_save(in_base("f32"), "model", "p.", a.tensor, a.count, F32, 20000, &pool, fresh()) == E_WRITE, "shards beside an old single file are refused");
+    CHECK(checkpoint_save(in_base("f32"), "model", "p.", a.tensor, a.count, F32, 20000, &pool, fresh()) == E_WRITE,
+          "shards beside an old single file are refused");
     CHECK(checkpoint_save(in_base("large"), "model", "", a.tensor, a.count, F32, 1 << 30, &pool, fresh()) == OK && file_exists(in_base("large/model.safetensors")),
           "one file where one is enough");
     list_free(&a);
@@ -404,11 +416,13 @@ static void hand_made(void) {
     spit(in_base("hand/model.safetensors"), huge, 8);
     CHECK(checkpoint_load(in_base("hand"), "model", "", l.tensor, l.count, &pool, fresh()) == E_RANGE, "header of 2^63 bytes");
     spit(in_base("hand/model.safetensors"), long_header, 8);
-    CHECK(checkpoint_load(in_base("hand"), "model", "", l.tensor, l.count, &pool, fresh()) == E_TRUNCATED, "header longer than the file");
+    CHECK(checkpoint_load(in_base("hand"), "model", "", l.tensor, l.count, &pool, fresh()) == E_TRUNCATED,
+          "header longer than the file");
     spit(in_base("hand/model.safetensors"), huge, 7);
     CHECK(checkpoint_load(in_base("hand"), "model", "", l.tensor, l.count, &pool, fresh()) == E_TRUNCATED, "seven bytes");
     CHECK(checkpoint_load(in_base("nowhere"), "model", "", l.tensor, l.count, &pool, fresh()) == E_MISSING, "no folder");
-    CHECK(checkpoint_load(in_base("nowhere"), "model", "", l.tensor, l.count, &pool, NULL) == E_MISSING, "an error record is not needed");
+    CHECK(checkpoint_load(in_base("nowhere"), "model", "", l.tensor, l.count, &pool, NULL) == E_MISSING,
+          "an error record is not needed");
     list_free(&l);
 }
 
@@ -419,15 +433,18 @@ static void other_names(void) {
     add(&l, "model.a.weight", 2, 3, 0);
     add(&l, "lm_head.weight", 2, 3, TENSOR_TIED);
     write_safetensors(in_base("names/model.safetensors"), "{" T("a.weight", "F32", "[2,3]", 0, 24) "}", 24);
-    CHECK(checkpoint_load(in_base("names"), "model", "", l.tensor, l.count, &pool, fresh()) == OK, "a name without model.: %s", err.what);
+    CHECK(checkpoint_load(in_base("names"), "model", "", l.tensor, l.count, &pool, fresh()) == OK,
+          "a name without model.: %s", err.what);
     write_safetensors(in_base("names/model.safetensors"), "{" T("model.a.weight", "F32", "[2,3]", 0, 24) "," T("lm_head.weight", "F16", "[7]", 24, 38) "}", 38);
-    CHECK(checkpoint_load(in_base("names"), "model", "", l.tensor, l.count, &pool, fresh()) == OK, "a copy of the tied head is ignored: %s", err.what);
+    CHECK(checkpoint_load(in_base("names"), "model", "", l.tensor, l.count, &pool, fresh()) == OK,
+          "a copy of the tied head is ignored: %s", err.what);
     list_free(&l);
     l = list_new(2);
     add(&l, "roberta.x.LayerNorm.weight", 1, 3, TENSOR_VECTOR);
     add(&l, "roberta.x.LayerNorm.bias", 1, 3, TENSOR_VECTOR);
     write_safetensors(in_base("names/model.safetensors"), "{" T("roberta.x.LayerNorm.gamma", "F32", "[3]", 0, 12) "," T("x.LayerNorm.bias", "F32", "[3]", 12, 24) "}", 24);
-    CHECK(checkpoint_load(in_base("names"), "model", "", l.tensor, l.count, &pool, fresh()) == OK, "gamma, and a name without roberta.: %s", err.what);
+    CHECK(checkpoint_load(in_base("names"), "model", "", l.tensor, l.count, &pool, fresh()) == OK,
+          "gamma, and a name without roberta.: %s", err.what);
     list_free(&l);
 }
 
@@ -458,7 +475,8 @@ static void index_files(void) {
         int code;
         spit(in_base("index/model.safetensors.index.json"), cases[i].index, strlen(cases[i].index));
         code = checkpoint_load(in_base("index"), "model", "", l.tensor, l.count, &pool, fresh());
-        CHECK(code == cases[i].code && code == err.code && strstr(err.what, cases[i].says), "index %d: code %d, '%s'", (int)i, code, err.what);
+        CHECK(code == cases[i].code && code == err.code && strstr(err.what, cases[i].says),
+              "index %d: code %d, '%s'", (int)i, code, err.what);
     }
     list_free(&l);
 }
@@ -553,7 +571,8 @@ static void llama_configs(void) {
     CHECK(config_save(&c, in_base("config2"), F32, &pool, fresh()) == OK && config_load(&d, in_base("config2"), &pool, fresh()) == OK
           && same_config(&c, &d), "linear config saved and loaded: %s", err.what);
     write_config("config/generation_config.json", "{\"eos_token_id\":}");
-    CHECK(config_load(&c, in_base("config"), &pool, fresh()) != OK && strstr(err.where, "generation_config.json"), "a broken generation_config.json is named");
+    CHECK(config_load(&c, in_base("config"), &pool, fresh()) != OK && strstr(err.where, "generation_config.json"),
+          "a broken generation_config.json is named");
     remove(in_base("config/generation_config.json"));
     CHECK(config_load(&c, in_base("nowhere"), &pool, fresh()) == E_MISSING && strstr(err.where, "config.json"), "no config.json");
 }
@@ -587,7 +606,8 @@ static void roberta_configs(void) {
         int code;
         write_config("config/config.json", robertas[i].json);
         code = reward_config_load(&c, in_base("config"), &pool, fresh());
-        CHECK(code == robertas[i].code && code == err.code && strstr(err.what, robertas[i].says), "config %s: code %d, '%s'", robertas[i].json, code, err.what);
+        CHECK(code == robertas[i].code && code == err.code && strstr(err.what, robertas[i].says),
+              "config %s: code %d, '%s'", robertas[i].json, code, err.what);
     }
     write_config("config/config.json", "{" ROBERTA "}");
     CHECK(reward_config_load(&c, in_base("config"), &pool, fresh()) == OK && c.labels == 2 && strcmp(c.label[1], "LABEL_1") == 0 && c.L == 12
@@ -684,7 +704,8 @@ static void tokenizers(void) {
         if (!t) continue;
         CHECK(tokenizer_save(t, in_base(folders[kind]), 512, &pool, fresh()) == OK, "%s: saved: %s", folders[kind], err.what);
         u = tokenizer_open(in_base(folders[kind]), &pool, fresh());
-        CHECK(u && tokenizer_kind(u) == tokenizer_kind(t) && tokenizer_size(u) == tokenizer_size(t), "%s: opened: %s", folders[kind], err.what);
+        CHECK(u && tokenizer_kind(u) == tokenizer_kind(t) && tokenizer_size(u) == tokenizer_size(t),
+              "%s: opened: %s", folders[kind], err.what);
         if (!u) continue;
         CHECK(tokenizer_encode(t, text, strlen(text), &pool, &a, &an) == OK && tokenizer_encode(u, text, strlen(text), &pool, &b, &bn) == OK
               && an == bn && an > 0 && memcmp(a, b, (size_t)an * sizeof *a) == 0, "%s: the same ids", folders[kind]);
@@ -700,9 +721,11 @@ static void tokenizers(void) {
     folder_make(in_base("empty"), fresh());
     CHECK(!tokenizer_open(in_base("empty"), &pool, fresh()) && err.code == E_MISSING, "a folder without a tokenizer");
     spit(in_base("empty/tokenizer.json"), "{}", 2);
-    CHECK(!tokenizer_open(in_base("empty"), &pool, fresh()) && err.code == E_UNSUPPORTED, "tokenizer.json alone is refused by name");
+    CHECK(!tokenizer_open(in_base("empty"), &pool, fresh()) && err.code == E_UNSUPPORTED,
+          "tokenizer.json alone is refused by name");
     spit(in_base("empty/tokenizer.model"), "rubbish", 7);
-    CHECK(!tokenizer_open(in_base("empty"), &pool, fresh()) && err.code != OK && strstr(err.where, "tokenizer.model"), "rubbish is named: %s", err.what);
+    CHECK(!tokenizer_open(in_base("empty"), &pool, fresh()) && err.code != OK && strstr(err.where, "tokenizer.model"),
+          "rubbish is named: %s", err.what);
 }
 
 /* A whole model folder and an adapter as we write them, for hf_check.py: a reader that shares no line with ours. */

@@ -102,7 +102,8 @@ static void test_values(void) {
           has("-0.25") && has("18446744073709551615") && has("\"n\":-3") && has("given=2"), "= form, negative values, -n: %s", said);
     CHECK(call("toy --out '' --none='a \"b\"' -- --steps -x") == 0 && has("\"out\":\"\"") && has("\"none\":\"a \\\"b\\\"\"") &&
           has("[--steps] [-x]"), "-- ends the options; any text is a value: %s", said);
-    CHECK(call("toy - --steps 3 --steps 4") == 0 && has("[-]") && has("\"steps\":4"), "- is an argument; the last of two wins: %s", said);
+    CHECK(call("toy - --steps 3 --steps 4") == 0 && has("[-]") && has("\"steps\":4"),
+          "- is an argument; the last of two wins: %s", said);
     CHECK(call("toy --learning-rate 1e-05") == 0 && has("\"learning-rate\":1e-05,"), "short digits: %s", said);
 }
 
@@ -147,7 +148,8 @@ static void test_help(void) {
     size_t longest = 0, n = 0;
     CHECK(call("toy --help") == 0, "--help ends well");
     CHECK(has("usage: ./toy DATA [options]") && has("A toy that tests cli.c."), "usage and about: %s", said);
-    CHECK(has("  --steps N                   steps of training (1 to 1000; default 60)\n"), "limits and default, aligned: %s", said);
+    CHECK(has("  --steps N                   steps of training (1 to 1000; default 60)\n"),
+          "limits and default, aligned: %s", said);
     CHECK(has("  -n N   ") && has("(kl|abs|mse; default kl)") && has("--preset small  (the default)") && has("steps=900"),
           "the short option, choices, presets: %s", said);
     for (const char *s = said; *s; s++) {
@@ -159,8 +161,10 @@ static void test_help(void) {
 }
 
 static void test_endings(void) {
-    CHECK(call("act die") == 1 && has(": wrong shape: model.norm.weight (got 3, wanted 5)\n  try: another file\n"), "die: %s", said);
-    CHECK(call("act unsupported") == 1 && has(": not supported: rope_scaling type 'yarn': config.json\n  try: use a file"), "unsupported: %s", said);
+    CHECK(call("act die") == 1 && has(": wrong shape: model.norm.weight (got 3, wanted 5)\n  try: another file\n"),
+          "die: %s", said);
+    CHECK(call("act unsupported") == 1 && has(": not supported: rope_scaling type 'yarn': config.json\n  try: use a file"),
+          "unsupported: %s", said);
     CHECK(call("act must") == 1 && has(": cannot open\n  try: check"), "must without a record: %s", said);
     CHECK(call("act memory") == 1 && has("out of memory: 9.2 EB wanted: weights") && has("try: "), "out of memory: %s", said);
     CHECK(call("act bill") == 0 && has("policy ") && has(" 1.2 MB\n") && has("  999 B\n") && has("memory in total") && has("1235566"),
@@ -181,7 +185,8 @@ static void test_sparkline(void) {
     const double x[] = { 5, 0, 1, 2, 3, 4, 5, 6, 7 }, flat[] = { 2, 2 }, holes[] = { 0, NAN, 1 };
     char out[64];
     sparkline(out, sizeof out, x, 9, 8);
-    CHECK(!strcmp(out, "\342\226\201\342\226\202\342\226\203\342\226\204\342\226\205\342\226\206\342\226\207\342\226\210"), "the last eight, each height: %s", out);
+    CHECK(!strcmp(out, "\342\226\201\342\226\202\342\226\203\342\226\204\342\226\205\342\226\206\342\226\207\342\226\210"),
+          "the last eight, each height: %s", out);
     sparkline(out, sizeof out, flat, 2, 8);
     CHECK(!strcmp(out, "\342\226\201\342\226\201"), "equal values: %s", out);
     sparkline(out, sizeof out, holes, 3, 8);
@@ -195,10 +200,13 @@ static void test_run_folder(void) {
     Error e;
     memset(&e, 0, sizeof e);
     if (system("rm -rf build/cli-runs")) return;
-    CHECK(run_folder(a, sizeof a, "build/cli-runs/deep", "ppo", &e) == OK && !strcmp(a, "build/cli-runs/deep/ppo-0001"), "the first: %s", a);
-    CHECK(run_folder(b, sizeof b, "build/cli-runs/deep", "ppo", &e) == OK && !strcmp(b, "build/cli-runs/deep/ppo-0002"), "the second: %s", b);
+    CHECK(run_folder(a, sizeof a, "build/cli-runs/deep", "ppo", &e) == OK && !strcmp(a, "build/cli-runs/deep/ppo-0001"),
+          "the first: %s", a);
+    CHECK(run_folder(b, sizeof b, "build/cli-runs/deep", "ppo", &e) == OK && !strcmp(b, "build/cli-runs/deep/ppo-0002"),
+          "the second: %s", b);
     CHECK(folder_exists(a) && folder_exists(b), "both are made");
-    CHECK(run_folder(b, sizeof b, "build/cli-runs/deep", "sft", &e) == OK && !strcmp(b, "build/cli-runs/deep/sft-0001"), "another kind: %s", b);
+    CHECK(run_folder(b, sizeof b, "build/cli-runs/deep", "sft", &e) == OK && !strcmp(b, "build/cli-runs/deep/sft-0001"),
+          "another kind: %s", b);
     CHECK(run_folder(tiny, sizeof tiny, "build/cli-runs/deep", "ppo", &e) == E_RANGE, "no room for the name");
     memset(&e, 0, sizeof e);
     CHECK(run_folder(a, sizeof a, "Makefile", "ppo", &e) != OK && e.code != OK, "a file is no folder");

@@ -135,7 +135,8 @@ static void check_greedy(Case *c, const Golden *g, const char *folder) {
     memset(&s, 0, sizeof s);
     for (int i = 0; i < 4; i++) out[i] = want[i];
     s.token = out; s.prompt = s.length = 4; s.capacity = (int)n;
-    CHECK(model_generate(&c->m, NULL, NULL, &s, 1, &c->kv, &greedy, NULL, NULL, &ws) == OK && !memcmp(out, want, n * sizeof(int)), "%s: greedy tokens", folder);
+    CHECK(model_generate(&c->m, NULL, NULL, &s, 1, &c->kv, &greedy, NULL, NULL, &ws) == OK && !memcmp(out, want, n * sizeof(int)),
+          "%s: greedy tokens", folder);
 }
 
 static void full_case(const char *folder) {
@@ -147,7 +148,8 @@ static void full_case(const char *folder) {
     if (!open_case(&c, folder, &g, 1, 0)) return;
     check_logits(&c, &g, "logits", NULL, folder);
     memset(c.dhidden, 0, (size_t)c.rows.N * (size_t)c.m.config.C * sizeof(float));
-    CHECK(model_logprobs(&c.m, c.hidden, &c.rows, c.target, 1, c.logprob, NULL, minus_mean, &c.wanting, c.dhidden, &ws) == OK, "%s: logprobs", folder);
+    CHECK(model_logprobs(&c.m, c.hidden, &c.rows, c.target, 1, c.logprob, NULL, minus_mean, &c.wanting, c.dhidden, &ws) == OK,
+          "%s: logprobs", folder);
     const float *lp = floats(&g, "logprobs", &n), *loss = floats(&g, "loss", &n);
     double sum = 0, d = distance(c.logprob, lp, (size_t)c.wanting, 0);
     for (int i = 0; i < c.wanting; i++) sum -= (double)c.logprob[i];

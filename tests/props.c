@@ -119,7 +119,8 @@ static void elementary(void) {          /* our exp and GELU against libm's */
     CHECK(exp_own((float)NAN) != exp_own((float)NAN), "exp_own keeps NaN");
     float in[3] = { 1, -2, 0 }, out[3];
     gelu_forward(out, in, 3);
-    CHECK(fabs((double)out[0] - 0.8413447460685429) < 2e-7 && fabs((double)out[1] + 0.04550026389635842) < 2e-8 && out[2] == 0, "gelu's golden values");
+    CHECK(fabs((double)out[0] - 0.8413447460685429) < 2e-7 && fabs((double)out[1] + 0.04550026389635842) < 2e-8 && out[2] == 0,
+          "gelu's golden values");
 }
 
 /* ---- one forward ---- */
@@ -270,7 +271,8 @@ static void sampling(void) {
     CHECK(seen[4] > 0 && seen[1] > 0 && seen[0] + seen[2] + seen[3] + seen[5] == 0, "top-k 2 keeps the two largest");
     memset(seen, 0, sizeof seen);
     for (int i = 0; i < 2000; i++) seen[sample_token(z, 6, &half, &r, NULL, scratch, order)]++;
-    CHECK(seen[4] > 0 && seen[1] > 0 && seen[0] + seen[2] + seen[3] + seen[5] == 0, "top-p 0.5: the smallest head of the distribution that reaches it");
+    CHECK(seen[4] > 0 && seen[1] > 0 && seen[0] + seen[2] + seen[3] + seen[5] == 0,
+          "top-p 0.5: the smallest head of the distribution that reaches it");
     memset(seen, 0, sizeof seen);
     double sum = 0, worst = 0;
     for (int v = 0; v < 6; v++) sum += exp((double)z[v]);

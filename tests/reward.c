@@ -116,7 +116,8 @@ static Judge *judge_golden(const char *folder, int trainable, Golden *g, Pool *p
     Golden weights;
     const RewardConfig c = golden_config(folder, pool);
     int lens[32];
-    if (!golden_open(&weights, folder, "model.safetensors", pool) || !golden_open(g, folder, "golden.safetensors", pool)) return NULL;
+    if (!golden_open(&weights, folder, "model.safetensors", pool) || !golden_open(g, folder, "golden.safetensors", pool))
+        return NULL;
     const int B = golden_ints(g, "seq_lens", lens, 32), N = golden_ints(g, "ids", NULL, 0);
     Judge *j = judge_make(&c, trainable, N, B);
     for (int t = 0; t < j->model.tensors; t++) {
@@ -174,7 +175,8 @@ static void test_golden(const char *folder) {
     cross_entropy_forward(j->loss, j->logits, j->label, B, labels);
     for (int b = 0; b < B; b++) { loss += j->loss[b] / (float)B; j->dloss[b] = 1.0f / (float)B; }
     golden_floats(&g, "loss", want, 1);
-    CHECK(fabs((double)loss - (double)want[0]) < 1e-5, "%s: cross-entropy %.7f, PyTorch %.7f", folder, (double)loss, (double)want[0]);
+    CHECK(fabs((double)loss - (double)want[0]) < 1e-5,
+          "%s: cross-entropy %.7f, PyTorch %.7f", folder, (double)loss, (double)want[0]);
     cross_entropy_backward(j->dlogits, j->dloss, j->logits, j->label, B, labels);
     CHECK(reward_backward(&j->model, &j->texts, &j->saved, j->dlogits, &j->ws) == OK, "%s: backward", folder);
     compare_gradients(j, &g, "grad.", folder);
@@ -300,7 +302,8 @@ static void test_refusals(void) {
     CHECK(reward_forward(&j->model, &j->texts, NULL, j->logits, &j->ws) == E_RANGE, "starts that do not end at N are refused");
     j->start[1] = 5;
     j->saved.N = 4;
-    CHECK(reward_forward(&j->model, &j->texts, &j->saved, j->logits, &j->ws) == E_MEMORY, "more rows than there is room to save are refused");
+    CHECK(reward_forward(&j->model, &j->texts, &j->saved, j->logits, &j->ws) == E_MEMORY,
+          "more rows than there is room to save are refused");
     j->saved.N = 40;
     j->ws.capacity = 64;
     CHECK(reward_forward(&j->model, &j->texts, NULL, j->logits, &j->ws) == E_MEMORY, "a workspace that is too small is refused");
@@ -339,7 +342,8 @@ static void test_bad_configs(void) {
     pool_free(&lists);
 }
 
-/* Trap: the first token stands at position pad + 1. Rows 0 .. pad of the table are never read; row pad + 1 is the first token's. */
+/* Trap: the first token stands at position pad + 1. Rows 0 .. pad of the table are never read; row pad + 1 is the first
+ * token's. */
 static void test_positions(void) {
     const RewardConfig c = small_config();
     Judge *j = judge_make(&c, 1, 40, 4);

@@ -351,7 +351,8 @@ static void check_torch(const Golden *g) {
             gae(A, R, reward, value, hyper[1], hyper[2], start, B);
             whiten(A, P, 1, 0);
             snprintf(name, sizeof name, "%s.rewards", prefix);
-            CHECK(tensor(g, name, want, NULL) == P && worst(reward, want, P) < 2e-6, "torch: %s (%g)", name, worst(reward, want, P));
+            CHECK(tensor(g, name, want, NULL) == P && worst(reward, want, P) < 2e-6,
+                  "torch: %s (%g)", name, worst(reward, want, P));
             snprintf(name, sizeof name, "%s.returns", prefix);
             CHECK(tensor(g, name, want, NULL) == P && worst(R, want, P) < 2e-6, "torch: %s (%g)", name, worst(R, want, P));
             snprintf(name, sizeof name, "%s.advantages", prefix);
@@ -376,7 +377,8 @@ int main(void) {
     const Json *port = err.code ? NULL : json_parse(bytes, n, &pool, &err);
     CHECK(port, "ppo_goldens.json is JSON");
     if (port) { check_port(port); check_controller(port); }
-    CHECK(file_read_all("tests/golden/models/ppo/golden.safetensors", &pool, &bytes, &n, &err) == OK, "golden.safetensors is there");
+    CHECK(file_read_all("tests/golden/models/ppo/golden.safetensors", &pool, &bytes, &n, &err) == OK,
+          "golden.safetensors is there");
     if (!err.code && n > 8) {
         Reader r = { (const unsigned char *)bytes, (const unsigned char *)bytes + n, 0 };
         Golden g;

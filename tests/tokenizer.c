@@ -103,7 +103,8 @@ static int judge_column(const Json *row, Pool *pool, void *context) {
            !tokenizer_decode(c->t, out, count, pool, &decoded, &n) && n == back->length && !memcmp(decoded, back->string, n);
 }
 
-/* published.jsonl and the llama.cpp suites: {"tokenizer", "text", "ids", "specials"}; rows whose text spells special tokens are not for us. */
+/* published.jsonl and the llama.cpp suites: {"tokenizer", "text", "ids", "specials"}; rows whose text spells special tokens are
+ * not for us. */
 static int judge_suite(const Json *row, Pool *pool, void *context) {
     const Column *c = context;
     const Json *text = json_get(row, "text"), *ids = json_get(row, "ids");
@@ -179,8 +180,8 @@ static int round_trips(const Tokenizer *t, char *data, int count, double *took, 
     return rows ? bad : -1;
 }
 
-/* `train OUT V` writes a SentencePiece model learnt from the {"text"} lines of the input; `encode MODEL` prints the ids of each line;
- * `decode MODEL` prints, as JSON, the text of each line of ids. Exit 1 on any error. */
+/* `train OUT V` writes a SentencePiece model learnt from the {"text"} lines of the input; `encode MODEL` prints the ids of each
+ * line; `decode MODEL` prints, as JSON, the text of each line of ids. Exit 1 on any error. */
 static int helper(int argc, char **argv) {
     Pool pool = test_pool(), scratch = test_pool();
     Error err;
@@ -306,7 +307,8 @@ static void test_training(void) {
     CHECK(a && b && c && d, "training on made-up text");
     if (!a || !b || !c || !d) return;
     CHECK(same_bytes(written(a, 0, &pool), written(b, 0, &pool)), "the same text gives the same SentencePiece model");
-    CHECK(same_bytes(written(c, 0, &pool), written(d, 0, &pool)) && same_bytes(written(c, 1, &pool), written(d, 1, &pool)), "and the same byte-level files");
+    CHECK(same_bytes(written(c, 0, &pool), written(d, 0, &pool)) && same_bytes(written(c, 1, &pool), written(d, 1, &pool)),
+          "and the same byte-level files");
     CHECK(tokenizer_size(a) == 600 && piece_is(a, 0, "<unk>") && piece_is(a, 1, "<s>") && piece_is(a, 2, "</s>") && piece_is(a, 3, "<0x00>") &&
           piece_is(a, 258, "<0xFF>"), "Llama's layout");
     s = tokenizer_specials(a);
@@ -316,19 +318,23 @@ static void test_training(void) {
           piece_is(c, 4, "!") && piece_is(c, 699, "<mask>"), "RoBERTa's layout");
     s = tokenizer_specials(c);
     tokenizer_template(c, &before, &after);
-    CHECK(s.bos == 0 && s.pad == 1 && s.eos == 2 && s.unk == 3 && before == 1 && after == 1, "RoBERTa's special ids and template");
+    CHECK(s.bos == 0 && s.pad == 1 && s.eos == 2 && s.unk == 3 && before == 1 && after == 1,
+          "RoBERTa's special ids and template");
     vocab = written(c, 0, &pool);
     merges = written(c, 1, &pool);
     e = tokenizer_bytelevel(vocab.data, vocab.length, merges.data, merges.length, &pool, &err);
     CHECK(e && tokenizer_size(e) == 700 && same_bytes(written(e, 1, &pool), merges), "written files are read again");
     CHECK(becomes(a, "abc  def\nghi \t", 14, "abc  def\nghi \t", &pool) && becomes(a, " x", 2, " x", &pool) && becomes(a, "", 0, "", &pool), "round trips, SentencePiece");
-    CHECK(becomes(a, "a\xff\xe2\x96z", 5, "a\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbdz", &pool), "SentencePiece: each malformed byte is U+FFFD");
-    CHECK(becomes(c, "a\xff\xe2\x96z\xed\xa0\x80", 8, "a\xef\xbf\xbd\xef\xbf\xbdz\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd", &pool), "byte-level: each malformed sequence is");
+    CHECK(becomes(a, "a\xff\xe2\x96z", 5, "a\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbdz", &pool),
+          "SentencePiece: each malformed byte is U+FFFD");
+    CHECK(becomes(c, "a\xff\xe2\x96z\xed\xa0\x80", 8, "a\xef\xbf\xbd\xef\xbf\xbdz\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd", &pool),
+          "byte-level: each malformed sequence is");
     CHECK(becomes(c, "<s> </s>", 8, "<s> </s>", &pool), "special tokens in a text are text");
     CHECK(!train(0, 500, 262, &pool, &err) && err.code == E_RANGE && err.wanted > 262, "too small for the characters is refused");
     CHECK(!train(1, 500, 260, &pool, &err) && err.code == E_RANGE && err.wanted == 261, "too small for the bytes is refused");
     CHECK(!train(0, 2, 60000, &pool, &err) && err.code == E_RANGE && err.wanted < 60000, "too little text is refused");
-    CHECK(!train(1, 2, 60000, &pool, &err) && err.code == E_RANGE && err.wanted < 60000, "too little text is refused, byte-level");
+    CHECK(!train(1, 2, 60000, &pool, &err) && err.code == E_RANGE && err.wanted < 60000,
+          "too little text is refused, byte-level");
     CHECK(!train(0, 0, 300, &pool, &err) && err.code == E_ARGUMENT && !train(1, 0, 300, &pool, &err), "no text is refused");
     pool_free(&pool);
 }
@@ -590,8 +596,10 @@ static void test_bad_ids(void) {
     int ids[2] = { 1, 300 }, minus = -1;
     char *text;
     size_t n;
-    CHECK(tokenizer_decode(t, ids, 2, &pool, &text, &n) == E_RANGE && tokenizer_decode(t, &minus, 1, &pool, &text, &n) == E_RANGE, "ids out of range");
-    CHECK(!tokenizer_piece(t, 300, &n) && !tokenizer_piece(t, -1, NULL) && tokenizer_find(t, "nowhere", 7) == -1, "pieces out of range");
+    CHECK(tokenizer_decode(t, ids, 2, &pool, &text, &n) == E_RANGE && tokenizer_decode(t, &minus, 1, &pool, &text, &n) == E_RANGE,
+          "ids out of range");
+    CHECK(!tokenizer_piece(t, 300, &n) && !tokenizer_piece(t, -1, NULL) && tokenizer_find(t, "nowhere", 7) == -1,
+          "pieces out of range");
     CHECK(!tokenizer_decode(t, NULL, 0, &pool, &text, &n) && n == 0 && text && !*text, "no ids are no text");
     pool_free(&pool);
 }
