@@ -5,7 +5,9 @@
  * x (N,C) has element (n,c) at x[n*C + c]. A linear weight is (O,I) and means y = x W^T.
  *
  * Pairs. x_forward overwrites its outputs; x_backward only ADDS to every d-array. Order of arguments: outputs, saved,
- * inputs, weights, scalars, sizes. Functions that can fail return OK (0) or an E_ code and fill an Error.
+ * inputs, weights, scalars, sizes. An int that can fail is OK (0) or an E_ code, a pointer that can fail is NULL; where there is an
+ * Error *err, it says why. Functions without either fail in their arena or workspace alone: look at `failed` afterwards.
+ * Log-probabilities, KL and entropy are in nats. Sources: each .c file names the paper or format above what it implements.
  *
  * Levels. A file calls only files of a lower level: core 0 | quant rl tokenizer io 1 | ops 3 | lora checkpoint 4 |
  * model reward 5 | cli 6 | programs 7. `make check` holds every object file to this. */
@@ -82,7 +84,7 @@ void buffer_u16(Buffer *b, unsigned v);
 void buffer_u32(Buffer *b, uint32_t v);
 void buffer_u64(Buffer *b, uint64_t v);
 void buffer_text(Buffer *b, const char *text);          /* without the final NUL */
-void buffer_integer(Buffer *b, long long v);            /* decimal */
+void buffer_integer(Buffer *b, long long v);            /* decimal digits */
 void buffer_json_string(Buffer *b, const char *text, size_t length);    /* with quotes and escapes; invalid UTF-8 becomes U+FFFD */
 
 /* ---- reader: bytes in, bounds checked, little-endian by arithmetic. Sticky: after `bad`, everything reads as 0/NULL. ---- */
@@ -97,7 +99,7 @@ const unsigned char *read_bytes(Reader *r, uint64_t n); /* the next n bytes, or 
 /* Decodes one character at s (n > 0 bytes left): its code point in *code, its length returned (1 to 4).
  * Malformed (overlong, surrogate, above 10FFFF, truncated): *code = -1 and 1 is returned. */
 int utf8_decode(const char *s, size_t n, int32_t *code);
-int utf8_encode(char out[4], int32_t code);             /* bytes written, 1 to 4 */
+int utf8_encode(char out[4], int32_t code);             /* bytes written, 1 to 4; what is no character becomes U+FFFD */
 
 /* ---- JSON over memory ---- */
 enum { JSON_NULL, JSON_FALSE, JSON_TRUE, JSON_NUMBER, JSON_STRING, JSON_ARRAY, JSON_OBJECT };
@@ -115,13 +117,13 @@ struct Json {
 const Json *json_parse(const char *text, size_t length, Pool *pool, Error *err);
 const Json *json_get(const Json *object, const char *key);                  /* NULL when absent or not an object */
 double json_number(const Json *object, const char *key, double fallback);   /* fallback when absent, null or no number */
-int json_bool(const Json *object, const char *key, int fallback);
-const char *json_text(const Json *object, const char *key, const char *fallback);
+int json_bool(const Json *object, const char *key, int fallback);           /* 1, 0; fallback when it is neither true nor false */
+const char *json_text(const Json *object, const char *key, const char *fallback);   /* fallback when absent or no string */
 
 /* ---- random streams: splitmix64; the state is one word that the caller owns. No libm: same bits on every machine. ---- */
 typedef struct { uint64_t state; } Rng;
 Rng rng_stream(uint64_t seed, uint64_t step, uint64_t index);   /* hash(seed, step, index): streams do not depend on batching or threads */
-uint64_t rng_next(Rng *r);
+uint64_t rng_next(Rng *r);                  /* 64 uniform bits */
 double rng_unit(Rng *r);                    /* uniform in [0,1), 53 bits */
 double rng_normal(Rng *r);                  /* mean 0, deviation 1: sum of 12 uniforms - 6 (Irwin-Hall), exact on every machine */
 uint64_t rng_below(Rng *r, uint64_t n);     /* uniform in 0..n-1, without modulo bias; n > 0 */
@@ -135,7 +137,7 @@ int threads_max(void);                      /* OpenMP's number of threads, 1 wit
 int thread_index(void);                     /* 0 .. threads_max()-1 inside a PARALLEL_FOR */
 
 /* ================================================================================================================
- * quant.c (level 1): number formats (NF4 comes with a later issue)
+ * quant.c (level 1): number formats: bfloat16 (the upper half of a float) and IEEE 754 binary16. NF4 comes with a later issue.
  * ================================================================================================================ */
 f32 bf16_to_f32(uint16_t bits);             /* exact */
 uint16_t f32_to_bf16(f32 x);                /* round to nearest, ties to even; NaN stays NaN (quiet) */
@@ -170,9 +172,8 @@ void kl_penalty(float *kl, const float *logprob, const float *ref_logprob, const
 double kl_per_sequence(const float *kl, const int *start, int B);
 /* reward_t = -kl_coef * kl_t, plus score[b] on the last response token of b (nowhere if b has no token). */
 void token_rewards(float *reward, const float *kl, const float *score, float kl_coef, const int *start, int B);
-/* x = (x - mean) / sqrt(var + 1e-8), plus the mean again when !shift_mean. Variance is unbiased (biased: n instead of n-1).
- * P < 2: there is
- * no variance, and x becomes 0 (shift_mean) or stays (no shift). No padding exists here that whitening could leak into. */
+/* x (P) = (x - mean) / sqrt(var + 1e-8), plus the mean again when !shift_mean. Variance is unbiased (biased: n instead of n-1).
+ * P < 2: there is no variance, and x becomes 0 (shift_mean) or stays (no shift). No padding exists here that whitening could leak into. */
 void whiten(float *x, int P, int shift_mean, int biased);
 /* Generalised advantage estimation (Schulman et al. 2015) over each response; the value after the last token is 0.
  * returns = advantages + values, before any whitening. */
@@ -192,10 +193,11 @@ void policy_loss(float *dnew, const float *new_logprob, const float *old_logprob
 /* Clipped value loss: 0.5 max((v - R)^2, (clip(v, old-e, old+e) - R)^2); dvalue (n) += scale * vf_coef * dl/dv. Adds to *s. */
 void value_loss(float *dvalue, const float *value, const float *old_value, const float *returns, const PpoLoss *c,
                 float scale, int n, PpoStats *s);
-void ppo_stats_mean(PpoStats *s);           /* divides the sums by s->tokens (max_ratio_deviation stays) */
+void ppo_stats_mean(PpoStats *s);           /* divides the sums by s->tokens, if there are any (max_ratio_deviation stays) */
 int ratio_exceeds(const PpoStats *s, const PpoLoss *c);     /* the ratio guard, on sums: mean ratio above the threshold, or a NaN */
 int kl_early_stop(double policy_kl, double target_kl);      /* mean (old - new) above 1.5 target_kl; target_kl <= 0: never */
-/* Adaptive controller (Ziegler et al. 2019): e = clip(kl/target - 1, -0.2, 0.2); coef *= 1 + e n / horizon. Fixed: horizon <= 0. */
+/* Adaptive controller (Ziegler et al. 2019): e = clip(kl/target - 1, -0.2, 0.2); coef *= 1 + e n / horizon. Fixed: horizon <= 0.
+ * n: responses of the step; coef stays positive while n < 5 horizon. */
 typedef struct { double coef, target, horizon; } KlController;
 void kl_controller_update(KlController *c, double kl_per_sequence, int n);
 /* Running mean and variance of scores (batch-wise update, TRL's RunningMoments): start with {0, 1, 1, 1e-24}. */
@@ -217,72 +219,76 @@ typedef struct Tokenizer Tokenizer;         /* private parts in tokenizer.c; liv
 Tokenizer *tokenizer_sentencepiece(const void *bytes, size_t n, Pool *pool, Error *err);
 /* Byte-level BPE from the bytes of vocab.json and merges.txt (GPT-2, RoBERTa; the vocabulary says which: <s> at 0, </s> at 2). */
 Tokenizer *tokenizer_bytelevel(const void *vocab, size_t vocab_n, const void *merges, size_t merges_n, Pool *pool, Error *err);
-/* Ids of text (n bytes, any bytes) without special tokens, appended to nothing: *ids is an array of *count ints in pool.
- * Near-linear in n. Returns OK or E_MEMORY. */
+/* Ids of text (n bytes, any bytes) without special tokens: *ids is an array of *count ints in pool. Near-linear in n. OK or E_MEMORY. */
 int tokenizer_encode(const Tokenizer *t, const char *text, size_t n, Pool *pool, int **ids, int *count);
-/* Text of ids: bytes in *text (NUL-terminated, *length without it) in pool. Control tokens are skipped. An id out of range: E_RANGE. */
+/* Text of ids: bytes in *text (NUL-terminated, *length without it) in pool. Control tokens are skipped. OK, E_RANGE (an id) or E_MEMORY. */
 int tokenizer_decode(const Tokenizer *t, const int *ids, int count, Pool *pool, char **text, size_t *length);
 int tokenizer_size(const Tokenizer *t);     /* number of ids */
-int tokenizer_kind(const Tokenizer *t);
+int tokenizer_kind(const Tokenizer *t);     /* TOKENIZER_SENTENCEPIECE or TOKENIZER_BYTELEVEL */
 typedef struct { int bos, eos, unk, pad; } SpecialIds;                  /* -1: none */
 SpecialIds tokenizer_specials(const Tokenizer *t);
-/* The tokenizer's own template: <s> text (SentencePiece), <s> text </s> (RoBERTa), text (GPT-2). Returns the counts put before/after (0 or 1). */
+/* The tokenizer's own template: <s> text (SentencePiece), <s> text </s> (RoBERTa), text (GPT-2): ids (0 or 1) before and after. */
 void tokenizer_template(const Tokenizer *t, int *before, int *after);
 const char *tokenizer_piece(const Tokenizer *t, int id, size_t *length);   /* as in the vocabulary file; NULL out of range */
 int tokenizer_find(const Tokenizer *t, const char *piece, size_t length);   /* id of exactly this piece, or -1 */
-/* Training. next() gives the texts one after another: returns 0 at the end. Deterministic. V counts every id. */
+/* Training by byte-pair encoding (Sennrich et al. 2016). next() gives the texts one after another: returns 0 at the end. Deterministic.
+ * V counts every id. NULL and *err where the texts cannot fill V ids, V is too small, or memory is out. */
 typedef struct { int (*next)(void *context, const char **text, size_t *length); void *context; } TextSource;
-Tokenizer *tokenizer_train_sentencepiece(TextSource source, int V, Pool *pool, Error *err);    /* BPE, byte fallback, as Llama's: <unk> <s> </s> bytes merges chars */
-Tokenizer *tokenizer_train_bytelevel(TextSource source, int V, Pool *pool, Error *err);        /* RoBERTa's order: <s> <pad> </s> <unk> bytes merges ... <mask> last */
-int tokenizer_write_sentencepiece(const Tokenizer *t, Buffer *model);   /* tokenizer.model, read by the sentencepiece library */
+/* As Llama's: <unk> <s> </s> bytes merges characters.  As RoBERTa's: <s> <pad> </s> <unk> bytes merges <mask>. */
+Tokenizer *tokenizer_train_sentencepiece(TextSource source, int V, Pool *pool, Error *err);
+Tokenizer *tokenizer_train_bytelevel(TextSource source, int V, Pool *pool, Error *err);
+/* The files' bytes, appended. OK, E_ARGUMENT (a tokenizer of the other kind) or E_MEMORY. */
+int tokenizer_write_sentencepiece(const Tokenizer *t, Buffer *model);   /* tokenizer.model, as the sentencepiece library reads it */
 int tokenizer_write_bytelevel(const Tokenizer *t, Buffer *vocab_json, Buffer *merges_txt);
 
 /* ================================================================================================================
  * io.c (level 1): the only file that touches FILE*
  * ================================================================================================================ */
 typedef struct File File;                   /* a file open for reading, any size */
-File *file_open(const char *path, Pool *pool, Error *err);
-uint64_t file_size(const File *f);
-int file_read_at(File *f, uint64_t offset, void *out, size_t n, Error *err);    /* all n bytes or an error */
-void file_close(File *f);
-int file_read_all(const char *path, Pool *pool, char **bytes, size_t *n, Error *err);   /* NUL after the last byte */
+File *file_open(const char *path, Pool *pool, Error *err);      /* NULL and *err: not there, a folder, no memory */
+uint64_t file_size(const File *f);          /* bytes */
+int file_read_at(File *f, uint64_t offset, void *out, size_t n, Error *err);    /* all n bytes, or E_TRUNCATED, E_READ */
+void file_close(File *f);                   /* NULL or closed already: nothing */
+int file_read_all(const char *path, Pool *pool, char **bytes, size_t *n, Error *err);   /* *n bytes in pool, a NUL after the last */
 int file_exists(const char *path);          /* 1 if it can be opened for reading */
-int folder_make(const char *path, Error *err);                  /* with its parents; OK if it is there */
-int folder_exists(const char *path);
+int folder_make(const char *path, Error *err);  /* with its parents; OK if it is there; plain C makes none: E_UNSUPPORTED */
+int folder_exists(const char *path);        /* 1 or 0; plain C tries to make a file in it */
 /* Directory listing (POSIX; E_UNSUPPORTED elsewhere): regular files' names, sorted by byte order, in pool. */
 int folder_list(const char *path, Pool *pool, char ***names, int *count, Error *err);
 /* Writing is atomic: a temporary name in the same folder, renamed by writer_close when nothing failed; otherwise removed. */
 typedef struct Writer Writer;
-Writer *writer_open(const char *path, Pool *pool, Error *err);
-int writer_write(Writer *w, const void *bytes, size_t n);       /* sticky */
-int writer_close(Writer *w, Error *err);
-void writer_abandon(Writer *w);
-int file_write_all(const char *path, const void *bytes, size_t n, Pool *pool, Error *err);
-int file_append(const char *path, const void *bytes, size_t n, Error *err);     /* logs: one line a call, flushed */
+Writer *writer_open(const char *path, Pool *pool, Error *err);  /* NULL and *err; path is copied */
+int writer_write(Writer *w, const void *bytes, size_t n);       /* OK or E_WRITE; sticky, so writer_close alone may be asked */
+int writer_close(Writer *w, Error *err);    /* flush, to the disk, rename: OK, or E_WRITE and what stood at path still stands */
+void writer_abandon(Writer *w);             /* instead of close: the temporary file goes, path stays as it was */
+int file_write_all(const char *path, const void *bytes, size_t n, Pool *pool, Error *err);      /* open, write, close */
+int file_append(const char *path, const void *bytes, size_t n, Error *err);     /* logs: one line a call, flushed; not atomic */
 typedef struct Lines Lines;                 /* text line by line, any length; stdin for path "-" */
-Lines *lines_open(const char *path, Pool *pool, Error *err);
+Lines *lines_open(const char *path, Pool *pool, Error *err);    /* NULL and *err */
 int lines_next(Lines *l, const char **line, size_t *length);    /* 1, or 0 at the end (or on an error: lines_close tells); without \n, \r\n */
-int lines_close(Lines *l, Error *err);
+int lines_close(Lines *l, Error *err);      /* OK, or what ended the lines early: E_READ, E_MEMORY */
 double wall_clock(void);                    /* seconds since some fixed moment */
 
 /* Datasets (*.bin, DESIGN section 4): documents, not tokens. Read whole into a pool. */
 enum { DATA_TEXT = 1, DATA_PAIRS = 2 /* chosen, rejected */, DATA_PROMPTS = 3 /* prompt, response */ };
 typedef struct { int label; int split; const char *text[2]; uint32_t length[2]; } Document;     /* label -1: none; split 0 train, 1 held out */
 typedef struct { int kind, labels; uint64_t count; char **label; Document *document; } Dataset;
-int dataset_read(Dataset *d, const char *path, Pool *pool, Error *err);
+int dataset_read(Dataset *d, const char *path, Pool *pool, Error *err);         /* on an error *d is all zeros */
 int dataset_write(const Dataset *d, const char *path, Pool *pool, Error *err);  /* atomic */
 int dataset_split(const char *text, size_t length);             /* 1 (held out) for 5 % of texts, by their hash */
 
 /* ================================================================================================================
  * ops.c (level 3): the layers as forward/backward pairs, each the plain definition; AdamW
- * Every `ws` is a workspace: with ws->base == NULL the function only measures (takes what it would take, computes nothing).
+ * Every `ws` is a workspace: with ws->base == NULL the function only measures (takes what it would take, computes nothing). One that
+ * is too small sets ws->failed, and the outputs are not written: callers look once, at the end.
  * Sums have one fixed order, whatever the number of rows or threads: see the banner of ops.c.
  * ================================================================================================================ */
-/* Lays out w (O,I) of this type, with a gradient if trainable (flags gets TENSOR_TRAINED), and appends it to list (id = its place).
- * name: a pattern whose "%d" becomes layer. list NULL (no memory): nothing happens. */
-void tensor_carve(Tensor *list, int *tensors, const char *name, int layer, Matrix *w, int type, int O, int I, int flags, int trainable, Arena *a);
+/* Lays out w (O,I) of this type, with a gradient if trainable (flags gets TENSOR_TRAINED), and appends it to list, which has room (id =
+ * its place; *tensors grows by 1). name: a pattern whose "%d" becomes layer. list NULL (no memory): nothing happens. */
+void tensor_carve(Tensor *list, int *tensors, const char *name, int layer, Matrix *w, int type, int O, int I, int flags,
+                  int trainable, Arena *a);
 void tensor_normal(const Matrix *w, double deviation, uint64_t seed);       /* random start: stream (seed, w->id, 0); F32 only */
-void tensor_fill(const Matrix *w, float value);
+void tensor_fill(const Matrix *w, float value);                             /* every number = value; F32 only */
 /* y (N,O) = x (N,I) W^T + bias (O; NULL: none). Each output is one accumulator, added in order of i; the bias last. */
 void linear_forward(float *y, const float *x, const Matrix *w, const float *bias, int N, Arena *ws);
 /* y (N,O) += x (N,I) W^T: the accumulator starts from y. */
@@ -293,17 +299,17 @@ void linear_backward(float *dx, float *dbias, const float *dy, const float *x, c
 void linear_measure(Arena *ws, int N, int I, int O);
 void embedding_forward(float *y, const int *token, const Matrix *w, int N);                 /* y (N,C) = rows of w (V,C) */
 void embedding_backward(const float *dy, const int *token, const Matrix *w, int N);         /* w->grad[token] += dy */
-/* RMSNorm: y = x / sqrt(mean(x^2) + eps) * w. Backward recomputes the norm from x. */
+/* RMSNorm (Zhang & Sennrich 2019): y (N,C) = x / sqrt(mean(x^2) + eps) * w (C). Backward recomputes the norm from x. */
 void rmsnorm_forward(float *y, const float *x, const float *w, float eps, int N, int C);
 void rmsnorm_backward(float *dx, float *dw, const float *dy, const float *x, const float *w, float eps, int N, int C);  /* dw NULL: skip */
-/* LayerNorm: y = (x - mean) / sqrt(var + eps) * w + b, biased variance. */
+/* LayerNorm (Ba et al. 2016): y (N,C) = (x - mean) / sqrt(var + eps) * w (C) + b (C), biased variance. dw NULL: skip dw and db. */
 void layernorm_forward(float *y, const float *x, const float *w, const float *b, float eps, int N, int C);
 void layernorm_backward(float *dx, float *dw, float *db, const float *dy, const float *x, const float *w, float eps, int N, int C);
-/* RoPE, half rotation (Hugging Face's order), in place on x (N,H*D); cosine and sine tables (positions, D/2). inverse 1: the
- * rotation back, which is its own backward pass. */
+/* RoPE (Su et al. 2021), half rotation (Hugging Face's order), in place on x (N,H*D); position (N); cosine and sine tables
+ * (positions, D/2). inverse 1: the rotation back, which is the backward pass. */
 void rope_rotate(float *x, const int *position, const float *cosine, const float *sine, int inverse, int N, int H, int D);
-/* Attention. Row n looks at `count[n]` keys: rows first[n] .. first[n]+count[n]-1 of k, v (rows, K*D); head h uses key head
- * h / (H/K). y (N,H*D) = softmax(q k^T / sqrt(D)) v. */
+/* Attention (Vaswani et al. 2017), grouped queries (Ainslie et al. 2023). Row n looks at `count[n]` keys: rows first[n] ..
+ * first[n]+count[n]-1 of k, v (rows, K*D); head h uses key head h / (H/K). y (N,H*D) = softmax(q k^T / sqrt(D)) v. */
 void attention_forward(float *y, const float *q, const float *k, const float *v, const int *first, const int *count,
                        int N, int H, int K, int D, Arena *ws);
 /* Takes and gives back what both directions need when no row looks at more than `keys` keys (they cannot measure: they would have
@@ -312,9 +318,9 @@ void attention_measure(Arena *ws, int keys, int D);
 /* dq (N,H*D), dk, dv (rows of k) += ; y is the forward's output. */
 void attention_backward(float *dq, float *dk, float *dv, const float *dy, const float *y, const float *q, const float *k,
                         const float *v, const int *first, const int *count, int N, int H, int K, int D, Arena *ws);
-void swiglu_forward(float *y, const float *gate, const float *up, size_t n);                /* y = gate sigmoid(gate) up */
+void swiglu_forward(float *y, const float *gate, const float *up, size_t n);                /* y (n) = gate sigmoid(gate) up */
 void swiglu_backward(float *dgate, float *dup, const float *dy, const float *gate, const float *up, size_t n);
-void gelu_forward(float *y, const float *x, size_t n);                                      /* the erf one */
+void gelu_forward(float *y, const float *x, size_t n);                                      /* y (n) = x Phi(x), the erf one */
 void gelu_backward(float *dx, const float *dy, const float *x, size_t n);
 void tanh_forward(float *y, const float *x, size_t n);
 void tanh_backward(float *dx, const float *dy, const float *y, size_t n);                   /* from the output */
@@ -324,7 +330,7 @@ void logprob_forward(float *logprob, float *entropy, const float *logits, const 
 void logprob_backward(float *dlogits, const float *dlogprob, const float *logits, const int *token, float temperature, int N, int V);
 /* kl (N) = sum over v of p (log p - log q), p and q from logits and ref_logits (N,V). */
 void full_kl_forward(float *kl, const float *logits, const float *ref_logits, float temperature, int N, int V);
-/* loss (N) = -log softmax(logits)[label] ; dlogits (N,C) += dloss[n] * (softmax - onehot) */
+/* loss (N) = -log softmax(logits (N,C))[label[n]]; dlogits (N,C) += dloss[n] * (softmax - onehot). C: classes. */
 void cross_entropy_forward(float *loss, const float *logits, const int *label, int N, int C);
 void cross_entropy_backward(float *dlogits, const float *dloss, const float *logits, const int *label, int N, int C);
 float exp_own(float x);                     /* our exp: same bits on every machine (1.5 ulp); libm's under F64 */
@@ -332,7 +338,7 @@ float log1p_exp(float x);                   /* log(1 + e^x), no overflow */
 /* AdamW over a list of tensors (Kingma & Ba 2015; Loshchilov & Hutter 2019). */
 typedef struct { float lr, beta1, beta2, eps, weight_decay; int tf_style; /* eps inside, as TF1 has it */ } AdamW;
 typedef struct { float *m, *v; size_t n; long long t; } Optimizer;      /* first and second moments, tensor after tensor; steps done */
-void optimizer_carve(Optimizer *o, const Tensor *list, int tensors, Arena *a);
+void optimizer_carve(Optimizer *o, const Tensor *list, int tensors, Arena *a);  /* moments for what is trained; not cleared */
 void optimizer_reset(Optimizer *o);         /* moments and t to 0 */
 double gradient_norm(const Tensor *list, int tensors);                  /* L2 over all trainable tensors */
 void gradient_zero(const Tensor *list, int tensors);
@@ -348,13 +354,14 @@ typedef struct { Matrix A /* (R,I) */, B /* (O,R) */; } LoraPair;       /* R = 0
 typedef struct { int R; float alpha, scale; int rslora; char targets[160]; /* comma-separated, in peft's names */
                  LoraPair *pair; int pairs; /* one per tensor of the base model's list, by Matrix.id */
                  Tensor *tensor; int tensors; } Lora;
-/* Attaches to every tensor of base whose name ends in ".TARGET.weight" for a target of the list. E_ARGUMENT names a target
- * that matches nothing. With a measuring arena only counts memory. */
+/* Attaches to every linear of base's layers whose name ends in ".TARGET.weight" for a target of the list. Returns OK, E_ARGUMENT (a rank
+ * below 1; a target that matches no linear), E_RANGE (a name too long) or E_MEMORY. With a measuring arena only counts memory. */
 int lora_carve(Lora *l, const Tensor *base, int tensors, int R, float alpha, int rslora, const char *targets, int trainable,
                Pool *lists, Arena *a, Error *err);
 void lora_init(Lora *l, uint64_t seed);     /* A uniform +-1/sqrt(I) (kaiming, a = sqrt 5), B = 0 */
-void lora_copy(Lora *to, const Lora *from); /* values only; same shape */
-/* y (N,O) += scale (x A^T) B^T where w is adapted by l; nothing when l is NULL or w is not. */
+void lora_copy(Lora *to, const Lora *from); /* values only, not gradients; same shapes */
+/* y (N,O) += scale (x A^T) B^T where w is adapted by l; nothing when l is NULL or w is not. Backward adds to dx (N,I) and to the
+ * gradients of A and B (frozen: skipped). */
 void lora_forward(float *y, const float *x, const Lora *l, const Matrix *w, int N, Arena *ws);
 void lora_backward(float *dx, const float *dy, const float *x, const Lora *l, const Matrix *w, int N, Arena *ws);
 void lora_merge(const Lora *l, const Matrix *w, Arena *ws);         /* W += scale B A (F32 weights only) */
@@ -380,39 +387,45 @@ typedef struct { int L, B, T, width /* K*D */; float *k, *v; } Cache;   /* k, v 
 /* What backward needs, per layer: input x, q (rotated), attention output, middle residual, gate, up; k and v are in the cache. */
 typedef struct { int N; float *x, *q, *att, *mid, *gate, *up; /* (L,N,.) */ float *last; /* (N,C) input of the final norm */ } Saved;
 
-/* Lays out weights (type: F32 today), the list of tensors and the RoPE tables for `positions` positions. */
+/* Lays out weights (type: F32 today), the list of tensors and the RoPE tables for `positions` positions. OK or E_MEMORY. */
 int model_carve(Model *m, const ModelConfig *c, int type, int trainable, int positions, Pool *lists, Arena *a, Error *err);
 void model_init(Model *m, uint64_t seed);   /* normal 0.02 (output projections / sqrt(2L)), norms 1 */
-void model_copy(Model *to, const Model *from);
+void model_copy(Model *to, const Model *from);      /* weights only; same config and types */
 void value_head_carve(ValueHead *h, int C, int trainable, Arena *a);
 void value_head_init(ValueHead *h, uint64_t seed, int zero);        /* zero, or PyTorch's uniform +-1/sqrt(C) */
-void cache_carve(Cache *c, const ModelConfig *m, int B, int T, Arena *a);
-void saved_carve(Saved *s, const ModelConfig *m, int N, Arena *a);
+void cache_carve(Cache *c, const ModelConfig *m, int B, int T, Arena *a);   /* B sequences of up to T positions */
+void saved_carve(Saved *s, const ModelConfig *m, int N, Arena *a);          /* up to N rows */
 /* hidden (N,C): the states after the final norm. Keys and values of the rows enter the cache; attention reads them there.
  * adapter NULL: the base model. saved NULL: inference. Returns OK, E_RANGE (token, sequence or position out of range) or E_MEMORY. */
 int model_forward(const Model *m, const Lora *adapter, const Rows *rows, Cache *kv, Saved *saved, float *hidden, Arena *ws);
-/* From dhidden (N,C) of a forward with saved, whose rows hold whole sequences from position 0: adds to every grad that is not NULL. */
-int model_backward(const Model *m, const Lora *adapter, const Rows *rows, const Cache *kv, const Saved *saved, const float *dhidden, Arena *ws);
+/* From dhidden (N,C) of a forward with saved, whose rows hold whole sequences from position 0: adds to every grad that is not NULL.
+ * Returns OK or E_MEMORY. */
+int model_backward(const Model *m, const Lora *adapter, const Rows *rows, const Cache *kv, const Saved *saved, const float *dhidden,
+                   Arena *ws);
 /* The head, in blocks of rows: logits are never stored whole. Only rows that want them; outputs are compact: entry w belongs to the
  * w-th wanting row, target[w] likewise. logprob, entropy (W; entropy NULL: skip). With loss (training), it is called for each block
- * to set dlogprob (zeroed before), and dhidden (N,C) and the head's grad are added to. Returns OK or E_MEMORY. */
+ * to set dlogprob (n; zeroed before) of tokens first .. first+n-1, and dhidden (N,C) and the head's grad are added to. temperature > 0.
+ * Returns OK, E_RANGE (a target) or E_MEMORY. */
 typedef void (*TokenLoss)(void *context, int first, int n, const float *logprob, float *dlogprob);
 int model_logprobs(const Model *m, const float *hidden, const Rows *rows, const int *target, float temperature,
                    float *logprob, float *entropy, TokenLoss loss, void *context, float *dhidden, Arena *ws);
-/* kl (W): exact KL(policy || reference) over the vocabulary at each wanting row. */
+/* kl (W): exact KL(m || ref) over the vocabulary at each wanting row, from the hidden states (N,C) of both. OK or E_MEMORY. */
 int model_full_kl(const Model *m, const float *hidden, const Model *ref, const float *ref_hidden, const Rows *rows,
                   float temperature, float *kl, Arena *ws);
-void model_values(const ValueHead *h, const float *hidden, float *value, int N, Arena *ws);             /* value (N) */
+/* value (N) = hidden (N,C) weight^T + bias; backward adds to dhidden (N,C) and the head's gradients. */
+void model_values(const ValueHead *h, const float *hidden, float *value, int N, Arena *ws);
 void model_values_backward(const ValueHead *h, const float *dvalue, const float *hidden, float *dhidden, int N, Arena *ws);
 /* Sampling. temperature 0: greedy (first maximum). top_k 0, top_p 1: off. */
 typedef struct { float temperature; int top_k; float top_p; } Sampling;
-/* One token from logits (V), and its log-prob under softmax(logits / temperature) before top-k and top-p. scratch: V floats and V ints. */
+/* One token from logits (V), and its log-prob (NULL: skip) under softmax(logits / temperature) before top-k and top-p (greedy: at
+ * temperature 1). scratch (V), order (V; only read and written with top-k or top-p). Of the stream it takes one number, greedy none. */
 int sample_token(const float *logits, int V, const Sampling *s, Rng *rng, float *logprob, float *scratch, int *order);
 /* One text being written. token has room for `capacity`; the first `prompt` are given, `length` grows; stops after an eos of the
  * model's config (which is kept; stop_at_eos 0: never), or at capacity. logprob, value: of generated tokens, index length - prompt. */
 typedef struct { int *token; int prompt, length, capacity, stop_at_eos, done; float *logprob, *value; Rng rng; } Sequence;
 /* Fills B sequences (cache slots 0..B-1); finished ones leave the batch. value head NULL: no values. on_token (may be NULL) hears
- * each new token; a non-zero return ends that sequence. */
+ * each new token; a non-zero return ends that sequence. Returns OK, E_RANGE (an empty prompt, a capacity beyond the cache, a token) or
+ * E_MEMORY. Measuring: give prompts of the largest sizes; neither tokens nor cache are touched. */
 int model_generate(const Model *m, const Lora *adapter, const ValueHead *h, Sequence *seq, int B, Cache *kv, const Sampling *s,
                    int (*on_token)(void *context, int sequence, int token), void *context, Arena *ws);
 
@@ -433,12 +446,14 @@ typedef struct { int N, B; const int *token, *start; } Texts;
 /* What backward needs. Layer l starts at row l N; the last layer has only the B rows that the head reads (in k and v all N). */
 typedef struct { int N, B; float *embed /* (N,C) */, *k, *v /* (L,N,C) */, *q, *att, *res1, *res2 /* ((L-1)N+B,C) */,
                  *up /* ((L-1)N+B,F) */, *pooled /* (B,C) */; } RewardSaved;
+/* OK, E_UNSUPPORTED (another type than F32), E_RANGE (the config's sizes) or E_MEMORY. */
 int reward_carve(RewardModel *m, const RewardConfig *c, int type, int trainable, Pool *lists, Arena *a, Error *err);
 void reward_init(RewardModel *m, uint64_t seed);    /* linears normal 1/sqrt(I), embeddings 0.02, norms 1, biases 0 */
-void reward_saved_carve(RewardSaved *s, const RewardConfig *c, int N, int B, Arena *a);
-int reward_max_tokens(const RewardConfig *c);       /* longest text, special tokens included */
-/* Both return OK, E_RANGE (a token, a text too long or empty) or E_MEMORY. With a measuring ws, texts needs only N and B. */
-int reward_forward(const RewardModel *m, const Texts *texts, RewardSaved *saved /* NULL = inference */, float *logits /* (B,labels) */, Arena *ws);
+void reward_saved_carve(RewardSaved *s, const RewardConfig *c, int N, int B, Arena *a);     /* up to N tokens in up to B texts */
+int reward_max_tokens(const RewardConfig *c);       /* longest text in tokens, special tokens included */
+/* Both return OK, E_RANGE (a token, a text too long or empty) or E_MEMORY. With a measuring ws, texts needs only N and B. logits and
+ * dlogits (B,labels); saved NULL: inference. Backward adds to every grad of the model. */
+int reward_forward(const RewardModel *m, const Texts *texts, RewardSaved *saved, float *logits, Arena *ws);
 int reward_backward(const RewardModel *m, const Texts *texts, const RewardSaved *saved, const float *dlogits, Arena *ws);
 /* Bradley-Terry: texts 2i chosen, 2i+1 rejected; loss (B/2) = -log sigmoid(logit0 chosen - logit0 rejected). */
 void ranking_forward(float *loss, const float *logits, int labels, int pairs);
@@ -455,6 +470,7 @@ int checkpoint_load(const char *folder, const char *stem, const char *prefix, co
 /* dtype F32, BF16 or F16; shard_bytes 0: one file. Atomic: shards first, the index last. */
 int checkpoint_save(const char *folder, const char *stem, const char *prefix, const Tensor *list, int tensors, int dtype,
                     uint64_t shard_bytes, Pool *pool, Error *err);
+/* Configs: what is missing gets Hugging Face's default, what is not supported is refused by name. */
 int config_load(ModelConfig *c, const char *folder, Pool *pool, Error *err);        /* config.json, generation_config.json's eos */
 int config_save(const ModelConfig *c, const char *folder, int dtype, Pool *pool, Error *err);   /* config.json, generation_config.json */
 int reward_config_load(RewardConfig *c, const char *folder, Pool *pool, Error *err);
@@ -462,15 +478,17 @@ int reward_config_save(const RewardConfig *c, const char *folder, int dtype, Poo
 /* adapter_config.json. Fills R, alpha, rslora, targets (a list of names; "all-linear" becomes the seven). Unsupported features
  * (use_dora, rank_pattern, modules_to_save, bias other than none ...) are refused by name. */
 int adapter_config_load(Lora *l, const char *folder, Pool *pool, Error *err);
-int adapter_config_save(const Lora *l, const char *folder, const char *base_model, Pool *pool, Error *err);
+int adapter_config_save(const Lora *l, const char *folder, const char *base_model /* NULL: null */, Pool *pool, Error *err);
 /* A tokenizer from a file (tokenizer.model, *.model) or a folder that has tokenizer.model (or spiece.model) or vocab.json + merges.txt. */
 Tokenizer *tokenizer_open(const char *path, Pool *pool, Error *err);
-int tokenizer_save(const Tokenizer *t, const char *folder, int max_length, Pool *pool, Error *err);   /* with tokenizer_config.json, special_tokens_map.json */
+/* Its own files, tokenizer_config.json (max_length: model_max_length, in tokens) and special_tokens_map.json. */
+int tokenizer_save(const Tokenizer *t, const char *folder, int max_length, Pool *pool, Error *err);
 
 /* ================================================================================================================
  * cli.c (level 6): what the programs share
  * ================================================================================================================ */
-enum { OPT_FLAG, OPT_INT, OPT_SEED, OPT_REAL, OPT_TEXT, OPT_CHOICE };   /* value: int*, int*, uint64_t*, double*, const char**, int* (index) */
+/* value:  int*      int*     uint64_t*  double*   const char** int* (index) */
+enum { OPT_FLAG, OPT_INT, OPT_SEED, OPT_REAL, OPT_TEXT, OPT_CHOICE };
 typedef struct { const char *name; int type; void *value; const char *fallback;     /* name without "--"; fallback as text, NULL: none */
                  double min, max;                                       /* INT, REAL: limits, both included (min == max: none) */
                  const char *choices;                                   /* CHOICE: "kl|abs|mse" */
@@ -478,16 +496,17 @@ typedef struct { const char *name; int type; void *value; const char *fallback; 
 typedef struct { const char *name, *help; const char *const *set; } Preset;         /* set: name, value, name, value, NULL */
 typedef struct { const char *program, *usage /* after the name: "DATA [options]" */, *about; Option *option; int options;
                  const Preset *preset; int presets; } Program;
-/* Fills every option (no fallback: 0, NULL, no, the first choice; may be called again with another default_preset): fallback, then preset (--preset NAME, or default_preset; may be NULL), then the command line. Returns the number
- * of positional arguments (pointers in positional). --help prints and exits 0; wrong usage prints and exits 2. */
+/* Fills every option: fallback (none: 0, NULL, no, the first choice), then preset (--preset NAME, or default_preset; may be NULL), then the
+ * command line. Returns the number of positional arguments (pointers in positional). --help prints and exits 0; wrong usage prints and
+ * exits 2. May be called again with another default_preset. */
 int cli_parse(const Program *p, const char *default_preset, int argc, char **argv, const char **positional, int max_positional);
 int cli_given(const Program *p, const char *option);            /* 1 if the command line had it */
 void cli_options_json(const Program *p, Buffer *b);             /* {"name":value,...} as the run has them */
 Pool cli_pool(void);                                            /* a Pool over malloc/free; exits with a message when there is no more */
-Arena cli_arena(size_t bytes, const char *what);                /* malloc'ed, zeroed, never freed; exits with a message when there is not enough */
+Arena cli_arena(size_t bytes, const char *what);                /* zeroed, never freed; exits with a message when there is not enough */
 void die(const Error *err, const char *hint);                   /* prints `program: what: where`, the hint, exits 1 */
 void must(int code, const Error *err, const char *hint);        /* die unless code == OK */
-void usage_error(const char *message, const char *argument);    /* exits 2 */
+void usage_error(const char *message, const char *argument);    /* prints `program: message: argument` (NULL: none), exits 2 */
 void cli_interrupts(void);                                      /* Ctrl-C: first asks to stop, second stops at once */
 int cli_stopping(void);                                         /* 1 after the first Ctrl-C */
 void cli_bill(const char *part, size_t bytes);                  /* one line of the memory bill */
@@ -502,6 +521,6 @@ void log_begin(Log *l, const char *path, Pool *pool);
 void log_number(Log *l, const char *name, double value);        /* nine significant digits; NaN and infinities become null */
 void log_integer(Log *l, const char *name, long long value);
 void log_text(Log *l, const char *name, const char *text, size_t length);
-int log_end(Log *l, Error *err);
+int log_end(Log *l, Error *err);                                /* OK, E_MEMORY, or what file_append says */
 
 #endif
