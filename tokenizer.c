@@ -1,6 +1,7 @@
 /* tokenizer.c - text to ids and back: SentencePiece BPE (Llama) and byte-level BPE (GPT-2, RoBERTa); read, written, trained.
- * Source   Sennrich et al. 2016 (BPE); Radford et al. 2019 (byte-level BPE); Kudo & Richardson 2018 (SentencePiece). The formats are
- *          sentencepiece_model.proto, and vocab.json + merges.txt; the rules are those of the reference libraries, quirks included.
+ * Source   Sennrich et al. 2016 (BPE); Radford et al. 2019 (byte-level BPE); Kudo & Richardson 2018 (SentencePiece). The
+ *          formats are sentencepiece_model.proto, and vocab.json + merges.txt; the rules are those of the reference libraries,
+ *          quirks included.
  * Needs    core.c; everything lies in the caller's pool. Training takes its scratch from the same source and gives it back.
  * Never    looks for special tokens in text: "</s>" in a review is six letters, not the end of the sequence.
  * Speed    encoding n bytes takes O(n log n): the best merge waits in a heap, and merging unlinks a symbol of a linked list.
@@ -142,8 +143,8 @@ static int char_class(int32_t code) {
         if (code >= '0' && code <= '9') return NUMBER;
         return code == ' ' || (code >= 9 && code <= 13) ? SPACE : OTHER;
     }
-    if (code == 0x85 || code == 0xA0 || code == 0x1680 || (code >= 0x2000 && code <= 0x200A) || code == 0x2028 || code == 0x2029 ||
-        code == 0x202F || code == 0x205F || code == 0x3000) return SPACE;
+    if (code == 0x85 || code == 0xA0 || code == 0x1680 || (code >= 0x2000 && code <= 0x200A) || code == 0x2028 ||
+        code == 0x2029 || code == 0x202F || code == 0x205F || code == 0x3000) return SPACE;
     if (inside(letter_edges, sizeof letter_edges / sizeof *letter_edges, code)) return LETTER;
     return inside(number_edges, sizeof number_edges / sizeof *number_edges, code) ? NUMBER : OTHER;
 }
@@ -179,7 +180,8 @@ typedef struct { Entry *entry; size_t slots, used; } Table;
 
 static Entry *table_slot(const Table *t, const char *text, size_t length, uint32_t hash) {
     size_t i = hash & (t->slots - 1);
-    while (t->entry[i].text && !(t->entry[i].hash == hash && t->entry[i].length == length && !memcmp(t->entry[i].text, text, length)))
+    while (t->entry[i].text && !(t->entry[i].hash == hash && t->entry[i].length == length
+                                 && !memcmp(t->entry[i].text, text, length)))
         i = (i + 1) & (t->slots - 1);
     return &t->entry[i];
 }
@@ -222,7 +224,8 @@ typedef struct { int left, right, id, rank; } Merge;                /* byte-leve
 struct Tokenizer {
     int kind, V;
     Piece *piece;                           /* (V) */
-    Table ordinary, reserved;               /* NORMAL, USER_DEFINED, UNUSED | UNKNOWN, CONTROL, BYTE: two name spaces, as in the reference */
+    Table ordinary, reserved;               /* NORMAL, USER_DEFINED, UNUSED | UNKNOWN, CONTROL, BYTE: two name spaces, as in the
+                                             * reference */
     SpecialIds special;
     int byte_id[256];                       /* the id of each byte, or -1 */
     const char *file[2]; size_t file_length[2];     /* the model | vocab.json, merges.txt: written again as they were read */
@@ -245,7 +248,9 @@ enum { BLANK_LENGTH = 3 };
 static const char blank[] = "\xe2\x96\x81";             /* U+2581, how SentencePiece writes a space */
 static const char replacement_char[] = "\xef\xbf\xbd";  /* U+FFFD */
 
-static int starts_with(const char *s, size_t n, const char *start, size_t length) { return n >= length && !memcmp(s, start, length); }
+static int starts_with(const char *s, size_t n, const char *start, size_t length) {
+    return n >= length && !memcmp(s, start, length);
+}
 
 /* fail() naming a piece; `where` holds as much of it as fits. */
 static int fail_piece(Error *err, int code, const char *what, const char *text, size_t length, long long got, long long wanted) {
@@ -263,8 +268,8 @@ static int fail_at(Error *err, int code, const char *what, const char *pattern, 
     return fail(err, code, what, where, 0, 0);
 }
 
-/* Frees what was taken after `after` (the mark behind an allocation of `size` bytes), and all of that allocation but `used`
- * bytes. */
+/* Frees what was taken after `after` (the mark behind an allocation of `size` bytes), and of that
+ * allocation all but `used` bytes. */
 static void keep_only(Pool *pool, PoolMark after, size_t size, size_t used) {
     after.used -= (size - used) / 16 * 16;
     pool_release(pool, after);
@@ -614,7 +619,8 @@ static size_t normalise(const Tokenizer *t, const char *text, size_t n, char *ou
  * ================================================================================================================ */
 enum { FROZEN = -2 };
 typedef struct { uint32_t at, length; int previous, next, id; } Symbol;     /* length 0: merged into its left neighbour */
-typedef struct { f32 score; int left, id; uint32_t length; } Candidate;      /* symbol `left` with the next one would be piece id */
+/* Symbol `left` with the next one would be piece id. */
+typedef struct { f32 score; int left, id; uint32_t length; } Candidate;
 typedef struct {
     const Tokenizer *t;
     const char *text;
@@ -623,8 +629,8 @@ typedef struct {
     size_t *split;                          /* (V) where an unused piece was last put together; NULL without unused pieces */
 } Bpe;
 
-/* Room for `symbols` symbols. Of n symbols n - 1 pairs can wait at first, and each of at most n - 1 merges takes one and adds
- * two. */
+/* Room for `symbols` symbols. Of n symbols n - 1 pairs can wait at first; each of at most n - 1 merges takes one and
+ * adds two. */
 static int bpe_room(Bpe *b, size_t symbols, Pool *pool) {
     if (symbols <= (size_t)b->room) return OK;
     if (symbols > INT_MAX / 4) return E_MEMORY;
@@ -636,7 +642,9 @@ static int bpe_room(Bpe *b, size_t symbols, Pool *pool) {
     return b->room ? OK : E_MEMORY;
 }
 
-static int better(const Candidate *a, const Candidate *b) { return a->score > b->score || (a->score == b->score && a->left < b->left); }
+static int better(const Candidate *a, const Candidate *b) {
+    return a->score > b->score || (a->score == b->score && a->left < b->left);
+}
 
 static void heap_push(Bpe *b, Candidate c) {
     int i = b->waiting++;
@@ -766,7 +774,7 @@ static int encode_normal(Bpe *b, size_t length, Pool *pool, int *ids, int *count
         for (end = at + 1; end < length && may_touch(t, b->text + end); ) end++;
         code = bpe_room(b, end - at, pool);
         if (code) return code;
-        for (b->symbols = 0; at < end; at += k) {           /* one symbol per character; a user-defined piece is one that never merges */
+        for (b->symbols = 0; at < end; at += k) {           /* one per character; a user-defined piece is one that never merges */
             Symbol *s = &b->symbol[b->symbols++];
             int32_t character;
             k = t->users ? user_prefix(t, b->text + at, length - at) : 0;
@@ -778,7 +786,8 @@ static int encode_normal(Bpe *b, size_t length, Pool *pool, int *ids, int *count
         bpe_merge(b);
         for (i = 0; i >= 0 && i < b->symbols; i = b->symbol[i].next) {
             const Symbol *s = &b->symbol[i];
-            *count = t->has_unused ? put_unused(b, s->at, s->at + s->length, ids, *count) : put_piece(t, b->text + s->at, s->length, ids, *count);
+            *count = t->has_unused ? put_unused(b, s->at, s->at + s->length, ids, *count)
+                                   : put_piece(t, b->text + s->at, s->length, ids, *count);
         }
     }
     return OK;
@@ -835,7 +844,8 @@ static int encode_bytelevel(const Tokenizer *t, const char *text, size_t n, Pool
 int tokenizer_encode(const Tokenizer *t, const char *text, size_t n, Pool *pool, int **ids, int *count) {
     *ids = NULL;
     *count = 0;
-    return t->kind == TOKENIZER_BYTELEVEL ? encode_bytelevel(t, text, n, pool, ids, count) : encode_sentencepiece(t, text, n, pool, ids, count);
+    return t->kind == TOKENIZER_BYTELEVEL ? encode_bytelevel(t, text, n, pool, ids, count)
+                                          : encode_sentencepiece(t, text, n, pool, ids, count);
 }
 
 /* ================================================================================================================
@@ -965,7 +975,9 @@ static int load_vocab(Tokenizer *t, const Json *root, Pool *pool, Error *err) {
     for (j = root->child; j; j = j->next) {
         if (j->type != JSON_NUMBER || !(j->number >= 0) || j->number > 2147483647.0 || j->number != (double)(long)j->number)
             return fail_piece(err, E_FORMAT, "vocab.json: the id of a token is not a number", j->key, j->key_length, 0, 0);
-        if (j->number >= t->V) return fail_piece(err, E_UNSUPPORTED, "vocab.json: ids with holes", j->key, j->key_length, (long long)j->number, t->V - 1);
+        if (j->number >= t->V)
+            return fail_piece(err, E_UNSUPPORTED, "vocab.json: ids with holes", j->key, j->key_length,
+                              (long long)j->number, t->V - 1);
         i = (int)j->number;
         if (t->piece[i].type) return fail_piece(err, E_FORMAT, "vocab.json: two tokens have one id", j->key, j->key_length, 0, 0);
         if (!j->key_length) return fail_at(err, E_FORMAT, "a token is empty", "vocab.json, id %d", i);
@@ -1013,7 +1025,8 @@ static int load_merges(Tokenizer *t, const char *s, size_t n, Pool *pool, Error 
     size_t lines = 1, i;
     int rank = 0, line = 0, blank_line = 0;
     for (p = s; p < end; p++) lines += *p == '\n';
-    if (lines > (1 << 24)) return fail(err, E_RANGE, "too many merges", "merges.txt", (long long)lines, 1 << 24);    /* ranks are exact as floats */
+    if (lines > (1 << 24))                  /* up to here, ranks are exact as floats */
+        return fail(err, E_RANGE, "too many merges", "merges.txt", (long long)lines, 1 << 24);
     for (t->merge_slots = 16; t->merge_slots < 2 * lines; ) t->merge_slots *= 2;
     t->merge = pool_take(pool, t->merge_slots, sizeof *t->merge);
     if (!t->merge) return fail(err, E_MEMORY, "not enough memory", "merges.txt", 0, 0);
@@ -1110,7 +1123,7 @@ int tokenizer_write_bytelevel(const Tokenizer *t, Buffer *vocab_json, Buffer *me
 /* ================================================================================================================
  * Training: words with their counts; again and again the most frequent pair of symbols becomes a symbol
  * ================================================================================================================ */
-enum { WORD_BYTES = 256,                    /* longer words are counted in pieces: no natural word is, and one visit stays short */
+enum { WORD_BYTES = 256,                    /* longer words are counted in pieces (no natural word is): a visit stays short */
        BARRIER = -1 };                      /* stands in a word where nothing may merge: a character that gets no piece */
 typedef struct { const char *text; size_t bytes; int64_t count; int *symbol; int symbols; } Word;
 typedef struct { const char *text; size_t bytes; int chars; } Unit;    /* a symbol: a character, or a merge of two */
@@ -1222,7 +1235,8 @@ static Rank rank_pop(Trainer *tr) {
 
 static int *pair_slot(const Trainer *tr, int left, int right) {
     size_t i = merge_hash(left, right) & (tr->slots - 1);
-    while (tr->slot[i] && (tr->pair[tr->slot[i] - 1].left != left || tr->pair[tr->slot[i] - 1].right != right)) i = (i + 1) & (tr->slots - 1);
+    while (tr->slot[i] && (tr->pair[tr->slot[i] - 1].left != left || tr->pair[tr->slot[i] - 1].right != right))
+        i = (i + 1) & (tr->slots - 1);
     return &tr->slot[i];
 }
 
@@ -1309,8 +1323,8 @@ static void replace_pair(Trainer *tr, int word, int a, int b, int c) {
     w->symbols = n;
 }
 
-/* Merges until there are `units` symbols; fewer when no pair is left. A pair that spells an existing symbol becomes that
- * symbol. */
+/* Merges until there are `units` symbols; fewer when no pair is left. A pair that spells an existing symbol
+ * becomes that symbol. */
 static void learn(Trainer *tr, int units) {
     char *text;
     size_t i;
@@ -1327,7 +1341,11 @@ static void learn(Trainer *tr, int units) {
         PoolMark mark;
         Learnt *l;
         if (p.count <= 0) continue;
-        if (p.count != r.count) { r.count = p.count; rank_push(tr, r); continue; }      /* it shrank since: again, where it belongs now */
+        if (p.count != r.count) {           /* it shrank since: again, where it belongs now */
+            r.count = p.count;
+            rank_push(tr, r);
+            continue;
+        }
         left = tr->unit[p.left];
         right = tr->unit[p.right];
         tr->learnt = grow(tr, tr->learnt, tr->learnts, &tr->learnt_room, sizeof *tr->learnt);
@@ -1381,9 +1399,11 @@ static void cut_words(Trainer *tr, const char *text, size_t n) {
         int class;
         if (i == 0) { memcpy(word, blank, BLANK_LENGTH); have = BLANK_LENGTH; }
         length = (size_t)utf8_decode(text + i, n - i, &code);
-        class = code == ' ' || code == 0x2581 ? SPACE : code < 32 || code == 127 ? CONTROL : char_class(code) == SPACE ? OTHER : char_class(code);
+        class = code == ' ' || code == 0x2581 ? SPACE : code < 32 || code == 127 ? CONTROL
+              : char_class(code) == SPACE ? OTHER : char_class(code);
         if (class == OTHER && code >= 0x300 && code < 0x2000) class = LETTER;
-        if (class == SPACE || class == NUMBER || class == CONTROL || (before != SPACE && class != before) || have + length > WORD_BYTES) {
+        if (class == SPACE || class == NUMBER || class == CONTROL || (before != SPACE && class != before)
+            || have + length > WORD_BYTES) {
             add_word(tr, word, have);
             have = 0;
         }
@@ -1511,7 +1531,8 @@ static int train_sentencepiece(Trainer *tr, TextSource source, int V, Buffer *mo
     if (!tr->failed) add_characters(tr);
     characters = tr->units;
     if (!tr->failed && V < LLAMA_RESERVED + characters)
-        return fail(err, E_RANGE, "the vocabulary is too small for <unk> <s> </s>, 256 bytes and the characters", "", V, LLAMA_RESERVED + characters);
+        return fail(err, E_RANGE, "the vocabulary is too small for <unk> <s> </s>, 256 bytes and the characters", "", V,
+                    LLAMA_RESERVED + characters);
     if (!tr->failed) spell_words(tr);
     if (!tr->failed) learn(tr, V - LLAMA_RESERVED);
     if (!tr->failed && tr->units < V - LLAMA_RESERVED)
@@ -1568,7 +1589,8 @@ static int train_bytelevel(Trainer *tr, TextSource source, int V, Buffer *vocab,
     size_t n, at, i, length;
     byte_alphabet(byte_char, char_byte);
     if (V < ROBERTA_FIRST + 256 + ROBERTA_LAST)
-        return fail(err, E_RANGE, "the vocabulary is too small for 256 bytes and five special tokens", "", V, ROBERTA_FIRST + 256 + ROBERTA_LAST);
+        return fail(err, E_RANGE, "the vocabulary is too small for 256 bytes and five special tokens", "", V,
+                    ROBERTA_FIRST + 256 + ROBERTA_LAST);
     for (c = 0; c < 0x144; c++) {           /* bytes in the order of their characters */
         char s[4];
         if (char_byte[c] >= 0) unit[char_byte[c]] = add_unit(tr, s, (size_t)utf8_encode(s, c), 1);
@@ -1576,16 +1598,20 @@ static int train_bytelevel(Trainer *tr, TextSource source, int V, Buffer *vocab,
     while (!tr->failed && source.next(source.context, &text, &n))
         for (at = 0; at < n; at += length) {
             length = pretoken(text + at, n - at);
-            for (i = 0; i < length; i += WORD_BYTES) add_word(tr, text + at + i, length - i < WORD_BYTES ? length - i : WORD_BYTES);
+            for (i = 0; i < length; i += WORD_BYTES)
+                add_word(tr, text + at + i, length - i < WORD_BYTES ? length - i : WORD_BYTES);
         }
     if (!tr->failed && !tr->words) return fail(err, E_ARGUMENT, "no text to train a tokenizer on", "", 0, 0);
     for (i = 0; i < tr->words && !tr->failed && word_symbols(tr, i); i++)
-        for (b = 0; b < (int)tr->word[i].bytes; b++) tr->word[i].symbol[tr->word[i].symbols++] = unit[(unsigned char)tr->word[i].text[b]];
+        for (b = 0; b < (int)tr->word[i].bytes; b++)
+            tr->word[i].symbol[tr->word[i].symbols++] = unit[(unsigned char)tr->word[i].text[b]];
     if (!tr->failed) learn(tr, V - ROBERTA_FIRST - ROBERTA_LAST);
     if (!tr->failed && tr->units < V - ROBERTA_FIRST - ROBERTA_LAST)
-        return fail(err, E_RANGE, "the text is too small for so large a vocabulary", "", V, ROBERTA_FIRST + ROBERTA_LAST + tr->units);
+        return fail(err, E_RANGE, "the text is too small for so large a vocabulary", "", V,
+                    ROBERTA_FIRST + ROBERTA_LAST + tr->units);
     if (!tr->failed) put_vocab(vocab, merges, tr);
-    return tr->failed || vocab->failed || merges->failed ? fail(err, E_MEMORY, "not enough memory", "training a tokenizer", 0, 0) : OK;
+    return tr->failed || vocab->failed || merges->failed
+         ? fail(err, E_MEMORY, "not enough memory", "training a tokenizer", 0, 0) : OK;
 }
 
 Tokenizer *tokenizer_train_bytelevel(TextSource source, int V, Pool *pool, Error *err) {
