@@ -1011,6 +1011,7 @@ static size_t measure_workspace(Run *r) {
     Rows rows = fill_rows(k, seq, NULL, o.chunk);
     if (!code) code = model_forward(r->reference, r->reference_adapter, &rows, &r->cache, NULL, k->hidden, &ws);
     if (!code) code = model_logprobs(r->reference, k->hidden, &rows, k->target, (float)o.temperature, NULL, NULL, NULL, NULL, NULL, &ws);
+    if (!code && o.kl_penalty == KL_FULL) code = model_forward(&r->policy, r->adapter, &rows, &r->cache, NULL, k->hidden, &ws);
     if (!code && o.kl_penalty == KL_FULL)
         code = model_full_kl(&r->policy, k->hidden, r->reference, k->hidden, &rows, (float)o.temperature, NULL, &ws);
     rows = fill_rows(k, seq, NULL, o.mini_batch_size);

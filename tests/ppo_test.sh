@@ -84,6 +84,8 @@ run fixed --adap-kl-ctrl=no --temperature 0.7 --kl-penalty full --whiten-rewards
 [ "$(field "$work/fixed" objective/kl_coef 1)" = "$(field "$work/fixed" objective/kl_coef 2)" ] && ok "a fixed coefficient" || bad "a fixed coefficient"
 [ "$(field "$work/fixed" ppo/policy/first_ratio_max_deviation 2)" = 0 ] && ok "temperature 0.7: the first ratio is 1 too" || bad "temperature 0.7"
 true_ "the full KL is not negative" "$(field "$work/fixed" objective/kl 2) >= 0"
+run narrow --kl-penalty full --lora-r 256 --lora-targets q_proj,o_proj,up_proj,down_proj --mini-batch-size 1 --query-min 8 --response-min 12 --steps 1
+[ -s "$work/narrow/steps" ] && ok "memory is enough where referencing needs more of it than training" || bad "memory of a wide adapter with the full KL"
 run scores --use-score-scaling --use-score-norm --score-clip 1 --score-normalize --missing-eos-penalty 2 --kl-penalty k3 --lr-anneal linear \
     --adam-tf-style --adam-eps 1e-5 --biased-variance --value-init pytorch --score response --eval-queries 24
 true_ "scores are scaled and clipped" "$(field "$work/scores" ppo/mean_scores 1)^2 <= 1"
