@@ -124,7 +124,7 @@ refuses 2 'need a rank' $ppo "$data" $small --lora-alpha 8
 refuses 1 'matches no linear' $ppo "$data" $small --lora-r 4 --lora-targets q_prj
 refuses 1 'matches no linear' $ppo "$data" $small --lora-r 4 --lora-targets lm_head
 refuses 1 "longer than the policy's positions" $ppo "$data" $small --response-max 100000
-refuses 1 'no document is long enough' $ppo "$data" $small --query-min 400 --query-max 400 --response-min 2 --response-max 2 --eval-queries 0
+refuses 1 'no document is long enough' $ppo "$data" $small --query-min 240 --query-max 240 --response-min 2 --response-max 2 --eval-queries 0
 $ppo "$data" $small --steps 10000 --eval-queries 0 --out "$work/stop" > "$work/out" 2>&1 < /dev/null & child=$!
 for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
     [ -s "$work/stop/ppo-0001/time.jsonl" ] && break
