@@ -99,16 +99,19 @@ task: build/tests/task data/imdb.bin
 # ---- models ----
 
 # data/policy and data/reward from nothing, with our own programs alone: the same bytes from any compiler and number of threads.
-# The judge needs more reviews than the policy, or it learns them by heart: 60,000 others of the same grammar.
+# The judge needs more reviews than the policy, or it learns them by heart: twice 60,000 others of the same grammar.
 POLICY   = --tied --dim 128 --layers 4 --heads 4 --kv-heads 2 --ffn 352 --positions 256 --context 160 --epochs 1 --tokens 2048 --lr 2e-3 --dtype f16
 REWARD   = --dim 96 --layers 2 --heads 6 --ffn 192 --positions 130 --epochs 4 --lr 1.5e-3 --crop 0.3 --weight-decay 0.02 --batch 32 --eval-every 500
+REWARD2  = --epochs 1 --lr 6e-4 --crop 0.3 --weight-decay 0.02 --batch 32 --eval-every 500
 SHA256   = $(shell command -v sha256sum || echo shasum -a 256)
 models: all
 	rm -rf build/models && mkdir -p build/models
 	$(RUN) ./prep tokenizer data/imdb.bin --kind sentencepiece --vocab 2048 --out build/models/policy-tokenizer
 	$(RUN) ./prep tokenizer data/imdb.bin --kind bytelevel --vocab 2048 --out build/models/reward-tokenizer
 	$(RUN) ./prep grammar data/grammar.txt --out build/models/reviews.bin --count 60000 --seed 2
-	$(RUN) ./rm build/models/reviews.bin --tokenizer build/models/reward-tokenizer $(REWARD) --out build/models/reward
+	$(RUN) ./rm build/models/reviews.bin --tokenizer build/models/reward-tokenizer $(REWARD) --out build/models/reward-1
+	$(RUN) ./prep grammar data/grammar.txt --out build/models/reviews.bin --count 60000 --seed 3
+	$(RUN) ./rm build/models/reviews.bin --reward build/models/reward-1 $(REWARD2) --out build/models/reward
 	$(RUN) ./sft data/imdb.bin --tokenizer build/models/policy-tokenizer $(POLICY) --eval-every 100 --out build/models/policy
 	rm -f build/models/*/log.jsonl build/models/*/time.jsonl
 	rm -rf data/policy data/reward && cp -r build/models/policy build/models/reward data
