@@ -4,9 +4,10 @@
  * Rules    x_forward overwrites its outputs; x_backward only ADDS to every d-array. Inputs are const.
  * Order    Every sum has one fixed order, so that a result has the same bits for any number of rows and threads, under every
  *          C99 compiler (with -ffp-contract=off):
- *            - a linear output is one accumulator, added in order of the inner index; the packed product below carries its
- *              accumulators across blocks and equals the three-line loop bit for bit (tests/props.c);
- *            - norms, dots and softmax sums use eight lanes folded pairwise (lane_sum), at absolute positions;
+ *            - a linear output is one accumulator, added in order of the inner index, and so are attention's scores and mixtures;
+ *              the packed product below carries its accumulators across blocks and equals the three-line loop bit for bit
+ *              (tests/props.c);
+ *            - norms and softmax sums use eight lanes folded pairwise (lane_sum), at absolute positions;
  *            - threads split outputs, never a sum.
  *          That is why the log-prob of a sampled token equals, bit for bit, the one that training computes.
  * Maths    exp and the normal distribution are our own (same bits on every machine); log, tanh are libm's in double, rounded.
