@@ -11,31 +11,34 @@
 #   make clean
 #
 #   make OMP=0          without threads (OpenMP is found by itself)
+#   make FAST=0         without the twins that use a newer processor's instructions (RLHF_ISA=plain ./ppo ... does it for one run)
 #   make ARCH=native    for this processor only: the same digits, faster, but the programs may not run on another
 #   make CC=clang       any C99 compiler
 #   make CC="aarch64-linux-gnu-gcc -static" RUN=qemu-aarch64        for another machine, whose programs RUN runs
 #   No make?            cc -O3 -std=c99 -ffp-contract=off -o ppo ppo.c cli.c model.c reward.c lora.c checkpoint.c ops.c \
-#                          core.c quant.c rl.c tokenizer.c io.c -lm         and likewise sft, rm, run, prep
+#                          fast.c fast_x86.c core.c quant.c rl.c tokenizer.c io.c -lm     (-DFAST if you like) and likewise sft, rm, run, prep
 #
 # Never -ffast-math: it reorders our sums and deletes our NaN checks. -ffp-contract=off keeps x*y + z two roundings, so that
-# every compiler gives the same digits.
+# every compiler gives the same digits. -fno-trapping-math changes none: nobody looks at the exception flags, and so gcc may choose
+# between two floats without a branch.
 
 CC       = cc
 CFLAGS   = -O3
 LDLIBS   = -lm
 OMP      = 1
+FAST     = 1
 ARCH     =
 RUN      =
 
-LIBRARY  = core quant rl tokenizer io ops lora checkpoint model reward cli
+LIBRARY  = core quant rl tokenizer io fast fast_x86 ops lora checkpoint model reward cli
 PROGRAMS = ppo sft rm run prep
 
 # $(call HAVE,FLAG) is FLAG if a program that was compiled with it runs.
 HAVE     = $(shell d=$$(mktemp -d) && echo 'int main(void) { return 0; }' > $$d/t.c && \
              $(CC) $(1) -o $$d/t $$d/t.c > $$d/said 2>&1 && $(RUN) $$d/t && echo $(1); rm -rf $$d)
 THREADS := $(if $(filter 0,$(OMP)),,$(call HAVE,-fopenmp))
-STRICT  := -std=c99 -pedantic -Wall -Wextra -Wshadow $(call HAVE,-ffp-contract=off) $(if $(THREADS),,$(call HAVE,-Wno-unknown-pragmas))
-FLAGS    = $(STRICT) $(CFLAGS) $(THREADS) $(if $(ARCH),-march=$(ARCH))
+STRICT  := -std=c99 -pedantic -Wall -Wextra -Wshadow $(call HAVE,-ffp-contract=off) $(call HAVE,-fno-trapping-math) $(if $(THREADS),,$(call HAVE,-Wno-unknown-pragmas))
+FLAGS    = $(STRICT) $(CFLAGS) $(THREADS) $(if $(ARCH),-march=$(ARCH)) $(if $(filter 0,$(FAST)),,-DFAST)
 LIB      = $(LIBRARY:=.o)
 
 # Another compiler or other flags than last time build everything anew.

@@ -342,8 +342,10 @@ static int walk(const Program *p, int argc, char **argv, int apply, const char *
 }
 
 int cli_parse(const Program *p, const char *default_preset, int argc, char **argv, const char **positional, int max_positional) {
+    const char *kernel = getenv("RLHF_ISA");
     cli.program = p;
     cli.preset = default_preset;
+    if (fast_use(kernel) != OK) usage_error("RLHF_ISA names a kernel that this processor or this build does not have (plain is always there)", kernel);
     memset(cli.given, 0, sizeof cli.given);
     if (p->options > OPTIONS_MAX) usage_error("this program has too many options", NULL);
     walk(p, argc, argv, 0, default_preset, positional, max_positional);

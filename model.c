@@ -390,7 +390,7 @@ int model_logprobs(const Model *m, const float *hidden, const Rows *rows, const 
             loss(context, done, n, logprob + done, dlogprob);
             zero(dlogits, (size_t)n * (size_t)V);
             zero(dh, (size_t)n * (size_t)C);
-            logprob_backward(dlogits, dlogprob, logits, target + done, temperature, n, V);
+            logprob_backward(dlogits, dlogprob, logprob + done, logits, target + done, temperature, n, V);
             linear_backward(dh, NULL, dlogits, h, &m->head, n, ws);
             for (int i = 0; i < n; i++)
                 for (int k = 0; k < C; k++) dhidden[(size_t)row[i] * (size_t)C + (size_t)k] += dh[(size_t)i * (size_t)C + (size_t)k];
@@ -478,8 +478,8 @@ int sample_token(const float *logits, int V, const Sampling *s, Rng *rng, float 
             if ((left -= (double)scratch[i]) < 0) break;
         }
     } else if (s->temperature > 0) {                            /* walk along the cumulative distribution to a uniform point of it */
-        float max = logits[token];
-        for (int v = 0; v < V; v++) left += (double)(scratch[v] = exp_own((logits[v] - max) / s->temperature));
+        softmax_weights(scratch, logits, s->temperature, V);
+        for (int v = 0; v < V; v++) left += (double)scratch[v];
         left *= rng_unit(rng);
         for (int v = 0; v < V; v++)
             if (scratch[v] > 0) {

@@ -1,12 +1,12 @@
 /* ops.c - the layers of a transformer as forward/backward pairs, each the plain definition; AdamW.
  *
- * Needs    core.c (arena, threads), quant.c (half-precision weights). No heap, no stdio, no globals.
+ * Needs    core.c (arena, threads), quant.c (half-precision weights), fast.c if it is built with it. No heap, no stdio, no globals.
  * Rules    x_forward overwrites its outputs; x_backward only ADDS to every d-array. Inputs are const.
  * Order    Every sum has one fixed order, so that a result has the same bits for any number of rows and threads, under every
  *          C99 compiler (with -ffp-contract=off):
  *            - a linear output is one accumulator, added in order of the inner index, and so are attention's scores and mixtures;
  *              the packed product below carries its accumulators across blocks and equals the three-line loop bit for bit
- *              (tests/props.c);
+ *              (tests/props.c); a twin of fast.c equals the loop whose step is fmaf;
  *            - norms and softmax sums use eight lanes folded pairwise (lane_sum), at absolute positions;
  *            - threads split outputs, never a sum.
  *          That is why the log-prob of a sampled token equals, bit for bit, the one that training computes.
@@ -45,13 +45,13 @@ static inline float exp_inline(float x) { return exp(x); }
 static inline float upper_tail(float z, float gauss) { (void)gauss; return 0.5 * erfc(z * 0.70710678118654752440); }
 #else
 /* e^x = 2^n e^r, n = round(x / ln 2), |r| <= ln2 / 2: e^r by its Taylor series to r^7 (the rest is below half an ulp), 2^n by
- * writing the exponent bits. Below -87 the result is 0; above 88.7 infinity; NaN stays NaN. Without branches, so that a compiler
- * can take several at a time. */
+ * writing the exponent bits. The clamps lie where the result is 0 or infinity anyway; NaN passes them. No branch, no conversion
+ * between int and float: compilers take several at a time (gcc needs -fno-trapping-math to see that it may). */
 static inline float exp_inline(float x) {
-    const float round = 12582912.0f;                            /* 1.5 * 2^23: adding it rounds to an integer */
-    float y = x > -87.0f ? x : -87.0f;
-    y = y < 88.7f ? y : 88.7f;
-    float n = (y * 1.44269504f + round) - round;
+    const float round = 12582912.0f;                            /* 1.5 * 2^23: adding it rounds to an integer, in the low bits */
+    float y = x < -110.0f ? -110.0f : x;
+    y = y > 89.0f ? 89.0f : y;
+    float t = y * 1.44269504f + round, n = t - round;
     float r = (y - n * 0.693359375f) + n * 2.12194440e-4f;      /* ln 2 in two parts: the first has few bits, n * it is exact */
     float p = 1.0f / 5040;
     p = p * r + 1.0f / 720;
@@ -61,15 +61,14 @@ static inline float exp_inline(float x) {
     p = p * r + 0.5f;
     p = p * r + 1.0f;
     p = p * r + 1.0f;
-    int32_t half = (int32_t)n >> 1, rest = (int32_t)n - half;   /* two factors: 2^128 alone would overflow */
-    uint32_t bits_half = (uint32_t)(half + 127) << 23, bits_rest = (uint32_t)(rest + 127) << 23;
+    uint32_t bits;
+    memcpy(&bits, &t, sizeof bits);
+    uint32_t whole = bits - 0x4B400000u + 256, half = whole >> 1;       /* n + 256 = half + rest: two factors, 2^128 would overflow */
+    uint32_t bits_half = (half - 1) << 23, bits_rest = (whole - half - 1) << 23;
     float two_half, two_rest;
     memcpy(&two_half, &bits_half, sizeof two_half);
     memcpy(&two_rest, &bits_rest, sizeof two_rest);
-    p = p * two_half * two_rest;
-    p = x < -87.0f ? 0.0f : p;
-    p = x > 88.7f ? HUGE_VALF : p;
-    return x == x ? p : x;
+    return p * two_half * two_rest;
 }
 
 /* P(normal > z) for z >= 0, given gauss = e^(-z^2/2): gauss t Q(t), t = 1 / (1 + z / sqrt 8); Q is our least-squares fit of
@@ -101,42 +100,59 @@ float log1p_exp(float x) {
  *
  *     C (M,J) = or += A (M,K) B (K,J)         each C element is one accumulator, added in order of k
  *
- * A is packed whole into tiles of 4 rows (k-major, 4 numbers a step), B panel by panel into 8 columns (k-major, 8 numbers a
- * step, 256 steps at a time: 8 KB, in the first-level cache). The 4x8 accumulators of a tile live in registers, return to C
- * between blocks of k, and go on from there: the sum is the same as the plain loop's.
+ * A is packed whole into tiles of R = 4 rows (k-major, 4 numbers a step), B panel by panel into S = 8 columns (k-major, 8 numbers a step,
+ * 256 steps at a time: 8 KB, in the first-level cache). The 4x8 accumulators of a tile live in registers, return to C
+ * between blocks of k, and go on from there: the sum is the same as the plain loop's. 240 rows of A stay in the second-level
+ * cache while all panels of B pass them.
  * Three directions:    y = x W^T: A = x, B = W^T     dx += dy W: A = dy, B = W     dW += dy^T x: A = dy^T, B = x
+ * Where fast.c has a twin of the tile, R, S and the innermost loop are the twin's; everything else is the same text.
  * ================================================================================================================ */
-enum { TILE_M = 4, TILE_J = 8, BLOCK_K = 256, BLOCK_M = 128 };
+enum { TILE_M = 4, TILE_J = 8, BLOCK_K = 256, BLOCK_M = 240 };
 
-static void tile_product(float *restrict c, const float *restrict a, const float *restrict b, int k) {
+static void tile_product(float *restrict c, size_t stride, const float *restrict a, const float *restrict b, int k, int add) {
     float s[TILE_M * TILE_J];
-    for (int i = 0; i < TILE_M * TILE_J; i++) s[i] = c[i];
+    for (int i = 0; i < TILE_M; i++)
+        for (int j = 0; j < TILE_J; j++) s[i * TILE_J + j] = add ? c[(size_t)i * stride + (size_t)j] : 0;
     for (; k > 0; k--, a += TILE_M, b += TILE_J)
         for (int i = 0; i < TILE_M; i++)
             for (int j = 0; j < TILE_J; j++) s[i * TILE_J + j] += a[i] * b[j];
-    for (int i = 0; i < TILE_M * TILE_J; i++) c[i] = s[i];
+    for (int i = 0; i < TILE_M; i++)
+        for (int j = 0; j < TILE_J; j++) c[(size_t)i * stride + (size_t)j] = s[i * TILE_J + j];
+}
+
+static Kernel best_kernel(void) {
+#if defined FAST && !defined F64
+    const Kernel *twin = fast_kernel();
+    if (twin) return *twin;
+#endif
+    Kernel plain = { "plain", TILE_M, TILE_J, NULL, tile_product };
+    return plain;
 }
 
 /* A as it lies in memory: element (m,k) at a[m*row + k*step]. */
 typedef struct { const float *a; size_t row, step; } View;
 
-static void pack_a(float *packed, View v, int M, int K) {
-    int tiles = (M + TILE_M - 1) / TILE_M;
-    PARALLEL_FOR((double)M * K)
-    for (int t = 0; t < tiles; t++) {
-        float *p = packed + (size_t)t * TILE_M * (size_t)K;
-        for (int i = 0; i < TILE_M; i++) {
-            int m = t * TILE_M + i;
-            const float *a = v.a + (size_t)m * v.row;
-            for (int k = 0; k < K; k++) p[(size_t)k * TILE_M + (size_t)i] = m < M ? a[(size_t)k * v.step] : 0;
-        }
-    }
+/* One tile: p[k*R + i] = element (i,k), rows of them; the others are 0. R is written out where it is called, for the compiler's sake. */
+static inline void pack_tile(float *p, const float *a, size_t row, size_t step, int rows, int K, int R) {
+    if (rows == R)
+        for (int k = 0; k < K; k++, p += R, a += step)
+            for (int i = 0; i < R; i++) p[i] = a[(size_t)i * row];
+    else
+        for (int k = 0; k < K; k++, p += R, a += step)
+            for (int i = 0; i < R; i++) p[i] = i < rows ? a[(size_t)i * row] : 0;
 }
 
-/* n <= 8 floats; the usual 8 is a constant that compilers turn into two moves instead of a call. */
-static void copy_panel_row(float *to, const float *from, int n) {
-    if (n == TILE_J) memcpy(to, from, TILE_J * sizeof *to);
-    else memcpy(to, from, (size_t)n * sizeof *to);
+static void pack_a(float *packed, View v, int M, int K, int R) {
+    int tiles = (M + R - 1) / R;
+    PARALLEL_FOR((double)M * K)
+    for (int t = 0; t < tiles; t++) {
+        float *p = packed + (size_t)t * (size_t)R * (size_t)K;
+        const float *a = v.a + (size_t)t * (size_t)R * v.row;
+        int rows = M - t * R < R ? M - t * R : R;
+        if (R == TILE_M) pack_tile(p, a, v.row, v.step, rows, K, TILE_M);
+        else if (R == 6) pack_tile(p, a, v.row, v.step, rows, K, 6);
+        else pack_tile(p, a, v.row, v.step, rows, K, R);
+    }
 }
 
 /* n weights from element `at` on, as floats. */
@@ -149,17 +165,13 @@ static void widen(float *out, const Matrix *w, size_t at, int n) {
     memcpy(out, (const float *)w->data + at, (size_t)n * sizeof *out);
 }
 
-/* One panel block of B: p[k*8 + j] = B[k0+k][j0+j], k < K, j < J <= 8; the missing columns are 0.
+/* One panel block of B: p[k*S + j] = B[k0+k][j0+j], k < K, j < J <= S; the missing columns are 0.
  * transposed: B = W^T, so column j is row j0+j of W and runs along memory; otherwise B = W. */
-static void pack_b(float *p, const Matrix *w, int transposed, int k0, int K, int j0, int J) {
+static void pack_b(float *p, const Matrix *w, int transposed, int k0, int K, int j0, int J, int S) {
     float line[BLOCK_K];
-    if (J < TILE_J) memset(p, 0, (size_t)K * TILE_J * sizeof *p);
+    if (J < S) memset(p, 0, (size_t)K * (size_t)S * sizeof *p);
     if (!transposed) {
-        for (int k = 0; k < K; k++, p += TILE_J) {
-            size_t at = (size_t)(k0 + k) * (size_t)w->I + (size_t)j0;
-            if (w->type == F32) copy_panel_row(p, (const float *)w->data + at, J);
-            else widen(p, w, at, J);
-        }
+        for (int k = 0; k < K; k++, p += S) widen(p, w, (size_t)(k0 + k) * (size_t)w->I + (size_t)j0, J);
         return;
     }
     for (int j = 0; j < J; j++) {
@@ -167,37 +179,47 @@ static void pack_b(float *p, const Matrix *w, int transposed, int k0, int K, int
         size_t at = (size_t)(j0 + j) * (size_t)w->I + (size_t)k0;
         if (w->type == F32) row = (const float *)w->data + at;
         else widen(line, w, at, K);
-        for (int k = 0; k < K; k++) p[(size_t)k * TILE_J + (size_t)j] = row[k];
+        for (int k = 0; k < K; k++) p[(size_t)k * (size_t)S + (size_t)j] = row[k];
     }
+}
+
+/* One tile at the edge of C, M x J of it inside: by way of a whole one. */
+static void edge_tile(float *C, size_t stride, const float *a, const float *b, int k, int add, int M, int J, const Kernel *kernel) {
+    float c[KERNEL_ROWS * KERNEL_COLUMNS] = {0};
+    size_t S = (size_t)kernel->columns, bytes = (size_t)J * sizeof *c;
+    for (int i = 0; i < M && add; i++) memcpy(c + (size_t)i * S, C + (size_t)i * stride, bytes);
+    kernel->tile(c, S, a, b, k, add);
+    for (int i = 0; i < M; i++) memcpy(C + (size_t)i * stride, c + (size_t)i * S, bytes);
 }
 
 /* C (M,J), rows of `stride` floats. add 0: start from 0; 1: start from C. bias (J) is added last. B is w or its transpose; w->I is
  * only the distance between its rows. */
 static void product(float *C, size_t stride, View a, const Matrix *w, int transposed, const float *bias, int add, int M, int J, int K, Arena *ws) {
+    const Kernel kernel = best_kernel();
+    int R = kernel.rows, S = kernel.columns, block = BLOCK_M / R * R;
     size_t mark = ws->used;
-    float *A = arena_take(ws, (size_t)(M + TILE_M - 1) / TILE_M * TILE_M * (size_t)K, sizeof *A);
+    float *A = arena_take(ws, (size_t)(M + R - 1) * (size_t)K, sizeof *A);
     ws->used = mark;
     if (!A) return;                                             /* measuring, or the workspace has failed */
-    pack_a(A, a, M, K);
-    int panels = (J + TILE_J - 1) / TILE_J, blocks = (M + BLOCK_M - 1) / BLOCK_M;
+    pack_a(A, a, M, K, R);
+    int panels = (J + S - 1) / S, blocks = (M + block - 1) / block;
     PARALLEL_FOR((double)M * J * K)
     for (int item = 0; item < panels * blocks; item++) {
-        int j0 = item / blocks * TILE_J, m0 = item % blocks * BLOCK_M, m1 = m0 + BLOCK_M < M ? m0 + BLOCK_M : M;
-        int nj = J - j0 < TILE_J ? J - j0 : TILE_J;
-        float b[BLOCK_K * TILE_J], c[TILE_M * TILE_J];
+        int j0 = item % panels * S, m0 = item / panels * block, m1 = m0 + block < M ? m0 + block : M;
+        int nj = J - j0 < S ? J - j0 : S;
+        float b[BLOCK_K * KERNEL_COLUMNS];
         for (int k0 = 0; k0 == 0 || k0 < K; k0 += BLOCK_K) {    /* once even for K = 0: C = 0 */
-            int nk = K - k0 < BLOCK_K ? K - k0 : BLOCK_K, first = k0 == 0 && !add, last = k0 + nk == K;
-            pack_b(b, w, transposed, k0, nk, j0, nj);
-            for (int m = m0; m < m1; m += TILE_M) {
-                int nm = M - m < TILE_M ? M - m : TILE_M;
-                memset(c, 0, sizeof c);
-                for (int i = 0; i < nm && !first; i++) copy_panel_row(c + i * TILE_J, C + (size_t)(m + i) * stride + (size_t)j0, nj);
-                tile_product(c, A + (size_t)m * (size_t)K + (size_t)k0 * TILE_M, b, nk);
-                if (last && bias)
-                    for (int i = 0; i < nm * TILE_J; i++) c[i] += i % TILE_J < nj ? bias[j0 + i % TILE_J] : 0;
-                for (int i = 0; i < nm; i++) copy_panel_row(C + (size_t)(m + i) * stride + (size_t)j0, c + i * TILE_J, nj);
+            int nk = K - k0 < BLOCK_K ? K - k0 : BLOCK_K, more = k0 > 0 || add;
+            pack_b(b, w, transposed, k0, nk, j0, nj, S);
+            for (int m = m0; m < m1; m += R) {
+                float *c = C + (size_t)m * stride + (size_t)j0;
+                const float *tile = A + (size_t)m * (size_t)K + (size_t)k0 * (size_t)R;
+                if (M - m >= R && nj == S) kernel.tile(c, stride, tile, b, nk, more);
+                else edge_tile(c, stride, tile, b, nk, more, M - m < R ? M - m : R, nj, &kernel);
             }
         }
+        for (int m = m0; m < m1 && bias; m++)
+            for (int j = 0; j < nj; j++) C[(size_t)m * stride + (size_t)(j0 + j)] += bias[j0 + j];
     }
 }
 
@@ -210,7 +232,7 @@ static Matrix rows_as_matrix(const float *x, int stride) {
 }
 
 void linear_measure(Arena *ws, int N, int I, int O) {
-    size_t mark = ws->used, side = (size_t)(I > O ? I : O), rows = ((size_t)N + TILE_M) * side, sides = (side + TILE_M) * (size_t)N;
+    size_t mark = ws->used, side = (size_t)(I > O ? I : O), rows = ((size_t)N + KERNEL_ROWS) * side, sides = (side + KERNEL_ROWS) * (size_t)N;
     arena_take(ws, rows > sides ? rows : sides, sizeof(float));     /* x or dy packed; dy^T packed */
     ws->used = mark;
 }
@@ -363,8 +385,8 @@ static Span next_span(int m, const int *first, const int *count, int N) {
 }
 
 static size_t span_floats(int keys, int D) {                    /* two score matrices, and the packed A of a product over either */
-    size_t wide = (size_t)(keys > D ? keys : D) + 2 * TILE_M;
-    return 3 * (QUERIES + 2 * TILE_M) * wide + 64;
+    size_t wide = (size_t)(keys > D ? keys : D) + 2 * KERNEL_ROWS;
+    return 3 * (QUERIES + 2 * KERNEL_ROWS) * wide + 64;
 }
 
 void attention_measure(Arena *ws, int keys, int D) {
@@ -512,18 +534,37 @@ void tanh_backward(float *dx, const float *dy, const float *y, size_t n) { for (
 /* ================================================================================================================
  * Softmax and what is read off it
  * ================================================================================================================ */
-/* log sum_v e^(z_v / T) over one row; *max: the largest z/T, *sum: sum e^(z/T - max) */
-static float log_sum_exp(float *max, float *sum, const float *z, float temperature, int V) {
-    float m = -HUGE_VALF, s[LANES] = {0}, tail = 0;
+static float largest(const float *z, int n) {
+    float m[LANES], max = -HUGE_VALF;
+    int i = 0;
+    for (int k = 0; k < LANES; k++) m[k] = -HUGE_VALF;
+    for (; i + LANES <= n; i += LANES)
+        for (int k = 0; k < LANES; k++) m[k] = z[i + k] > m[k] ? z[i + k] : m[k];
+    for (; i < n; i++) max = z[i] > max ? z[i] : max;
+    for (int k = 0; k < LANES; k++) max = m[k] > max ? m[k] : max;
+    return max;
+}
+
+/* log sum_v e^(z_v / T) over one row. *mean (NULL: skip) is the mean of z_v / T under the softmax. */
+static float log_sum_exp(float *mean, const float *z, float temperature, int V) {
+    float cold = 1 / temperature, m = largest(z, V) * cold, s[LANES] = {0}, sz[LANES] = {0}, tail = 0, tail_z = 0;
     int v = 0;
-    for (int i = 0; i < V; i++) m = z[i] > m ? z[i] : m;
-    m = m / temperature;
     for (; v + LANES <= V; v += LANES)
-        for (int k = 0; k < LANES; k++) s[k] += exp_inline(z[v + k] / temperature - m);
-    for (; v < V; v++) tail += exp_inline(z[v] / temperature - m);
-    *max = m;
-    *sum = lane_fold(s) + tail;
-    return m + (float)log((double)*sum);
+        for (int k = 0; k < LANES; k++) s[k] += exp_inline(z[v + k] * cold - m);
+    for (; v < V; v++) tail += exp_inline(z[v] * cold - m);
+    float sum = lane_fold(s) + tail;
+    if (mean) {
+        for (v = 0; v + LANES <= V; v += LANES)
+            for (int k = 0; k < LANES; k++) sz[k] += exp_inline(z[v + k] * cold - m) * (z[v + k] * cold);
+        for (; v < V; v++) tail_z += exp_inline(z[v] * cold - m) * (z[v] * cold);
+        *mean = (lane_fold(sz) + tail_z) / sum;
+    }
+    return m + (float)log((double)sum);
+}
+
+void softmax_weights(float *w, const float *z, float temperature, int V) {
+    float cold = 1 / temperature, m = largest(z, V) * cold;
+    for (int v = 0; v < V; v++) w[v] = exp_inline(z[v] * cold - m);
 }
 
 /* logprob = z_token / T - lse;   entropy = lse - sum_v p_v z_v / T */
@@ -531,22 +572,20 @@ void logprob_forward(float *logprob, float *entropy, const float *logits, const 
     PARALLEL_FOR((double)N * V * 16)
     for (int n = 0; n < N; n++) {
         const float *z = logits + (size_t)n * (size_t)V;
-        float max, sum, lse = log_sum_exp(&max, &sum, z, temperature, V), mean = 0;
-        logprob[n] = z[token[n]] / temperature - lse;
-        if (!entropy) continue;
-        for (int v = 0; v < V; v++) mean += exp_inline(z[v] / temperature - max) * (z[v] / temperature);
-        entropy[n] = lse - mean / sum;
+        float mean = 0, lse = log_sum_exp(entropy ? &mean : NULL, z, temperature, V);
+        logprob[n] = z[token[n]] * (1 / temperature) - lse;
+        if (entropy) entropy[n] = lse - mean;
     }
 }
 
-/* d logprob / d z_v = ([v = token] - p_v) / T */
-void logprob_backward(float *dlogits, const float *dlogprob, const float *logits, const int *token, float temperature, int N, int V) {
+/* d logprob / d z_v = ([v = token] - p_v) / T,  p_v = e^(z_v / T - lse),  and the forward's output tells lse = z_token / T - logprob */
+void logprob_backward(float *dlogits, const float *dlogprob, const float *logprob, const float *logits, const int *token,
+                      float temperature, int N, int V) {
     PARALLEL_FOR((double)N * V * 16)
     for (int n = 0; n < N; n++) {
         const float *z = logits + (size_t)n * (size_t)V;
-        float *dz = dlogits + (size_t)n * (size_t)V, max, sum, g = dlogprob[n] / temperature;
-        log_sum_exp(&max, &sum, z, temperature, V);
-        for (int v = 0; v < V; v++) dz[v] -= g * exp_inline(z[v] / temperature - max) / sum;
+        float *dz = dlogits + (size_t)n * (size_t)V, cold = 1 / temperature, lse = z[token[n]] * cold - logprob[n], g = dlogprob[n] * cold;
+        for (int v = 0; v < V; v++) dz[v] -= g * exp_inline(z[v] * cold - lse);
         dz[token[n]] += g;
     }
 }
@@ -555,10 +594,8 @@ void full_kl_forward(float *kl, const float *logits, const float *ref_logits, fl
     PARALLEL_FOR((double)N * V * 32)
     for (int n = 0; n < N; n++) {
         const float *z = logits + (size_t)n * (size_t)V, *r = ref_logits + (size_t)n * (size_t)V;
-        float max, sum, ref_max, ref_sum, total = 0;
-        float lse = log_sum_exp(&max, &sum, z, temperature, V), ref_lse = log_sum_exp(&ref_max, &ref_sum, r, temperature, V);
-        for (int v = 0; v < V; v++)
-            total += exp_inline(z[v] / temperature - max) / sum * ((z[v] / temperature - lse) - (r[v] / temperature - ref_lse));
+        float cold = 1 / temperature, lse = log_sum_exp(NULL, z, temperature, V), ref_lse = log_sum_exp(NULL, r, temperature, V), total = 0;
+        for (int v = 0; v < V; v++) total += exp_inline(z[v] * cold - lse) * ((z[v] * cold - lse) - (r[v] * cold - ref_lse));
         kl[n] = total;
     }
 }
@@ -568,11 +605,11 @@ void cross_entropy_forward(float *loss, const float *logits, const int *label, i
     for (int n = 0; n < N; n++) loss[n] = -loss[n];
 }
 
-void cross_entropy_backward(float *dlogits, const float *dloss, const float *logits, const int *label, int N, int C) {
+void cross_entropy_backward(float *dlogits, const float *dloss, const float *loss, const float *logits, const int *label, int N, int C) {
     for (int n = 0; n < N; n++) {
-        float minus = -dloss[n];
+        float minus = -dloss[n], logprob = -loss[n];
         size_t at = (size_t)n * (size_t)C;
-        logprob_backward(dlogits + at, &minus, logits + at, label + n, 1, 1, C);
+        logprob_backward(dlogits + at, &minus, &logprob, logits + at, label + n, 1, 1, C);
     }
 }
 

@@ -9,7 +9,7 @@
  * Error *err, it says why. Functions without either fail in their arena or workspace alone: look at `failed` afterwards.
  * Log-probabilities, KL and entropy are in nats. Sources: each .c file names the paper or format above what it implements.
  *
- * Levels. A file calls only files of a lower level: core 0 | quant rl tokenizer io 1 | ops 3 | lora checkpoint 4 |
+ * Levels. A file calls only files of a lower level: core 0 | quant rl tokenizer io fast_x86 1 | fast 2 | ops 3 | lora checkpoint 4 |
  * model reward 5 | cli 6 | programs 7. `make check` holds every object file to this. */
 #ifndef RLHF_H
 #define RLHF_H
@@ -278,6 +278,18 @@ int dataset_write(const Dataset *d, const char *path, Pool *pool, Error *err);  
 int dataset_split(const char *text, size_t length);             /* 1 (held out) for 5 % of texts, by their hash */
 
 /* ================================================================================================================
+ * fast.c (level 2): faster twins of the product's innermost loop; fast_x86.c (level 1) has one. Called from ops.c (and chosen by cli.c).
+ * ================================================================================================================ */
+enum { KERNEL_ROWS = 8, KERNEL_COLUMNS = 16 };      /* the largest tile of any kernel */
+/* tile: c[i*stride + j], i < rows, j < columns, becomes (add 0: 0, 1: itself) + sum over k in order of a[k*rows + i] b[k*columns + j]. */
+typedef struct { const char *name; int rows, columns; int (*here)(void) /* 1: this processor can */;
+                 void (*tile)(float *c, size_t stride, const float *a, const float *b, int k, int add); } Kernel;
+extern const Kernel kernel_avx2;            /* fast_x86.c */
+const Kernel *fast_kernel(void);            /* the best that this processor has, or the forced one; NULL: the plain tile */
+int fast_use(const char *name);             /* forces "plain", "avx2" ...; NULL or "": the best again. E_UNSUPPORTED: not known or not here */
+const char *fast_name(int i);               /* names of all kernels, "plain" the last; NULL beyond */
+
+/* ================================================================================================================
  * ops.c (level 3): the layers as forward/backward pairs, each the plain definition; AdamW
  * Every `ws` is a workspace: with ws->base == NULL the function only measures (takes what it would take, computes nothing). One that
  * is too small sets ws->failed, and the outputs are not written: callers look once, at the end.
@@ -326,13 +338,16 @@ void tanh_forward(float *y, const float *x, size_t n);
 void tanh_backward(float *dx, const float *dy, const float *y, size_t n);                   /* from the output */
 /* From logits z (N,V) / temperature: logprob (N) of token[n], entropy (N; NULL: skip). */
 void logprob_forward(float *logprob, float *entropy, const float *logits, const int *token, float temperature, int N, int V);
-/* dlogits (N,V) += dlogprob[n] * d logprob[n] / d logits. */
-void logprob_backward(float *dlogits, const float *dlogprob, const float *logits, const int *token, float temperature, int N, int V);
+/* dlogits (N,V) += dlogprob[n] * d logprob[n] / d logits; logprob (N) is the forward's output. */
+void logprob_backward(float *dlogits, const float *dlogprob, const float *logprob, const float *logits, const int *token,
+                      float temperature, int N, int V);
+/* w (V) = e^((z - max z) / temperature): a row's softmax, not yet divided by its sum. */
+void softmax_weights(float *w, const float *z, float temperature, int V);
 /* kl (N) = sum over v of p (log p - log q), p and q from logits and ref_logits (N,V). */
 void full_kl_forward(float *kl, const float *logits, const float *ref_logits, float temperature, int N, int V);
 /* loss (N) = -log softmax(logits (N,C))[label[n]]; dlogits (N,C) += dloss[n] * (softmax - onehot). C: classes. */
 void cross_entropy_forward(float *loss, const float *logits, const int *label, int N, int C);
-void cross_entropy_backward(float *dlogits, const float *dloss, const float *logits, const int *label, int N, int C);
+void cross_entropy_backward(float *dlogits, const float *dloss, const float *loss /* the forward's */, const float *logits, const int *label, int N, int C);
 float exp_own(float x);                     /* our exp: same bits on every machine (1.5 ulp); libm's under F64 */
 float log1p_exp(float x);                   /* log(1 + e^x), no overflow */
 /* AdamW over a list of tensors (Kingma & Ba 2015; Loshchilov & Hutter 2019). */

@@ -342,7 +342,7 @@ static void label_loss(Trainer *t, float scale) {
             t->loss += (double)(target * b->loss[i]);
             b->dloss[i] = target * scale;
         }
-        cross_entropy_backward(b->dlogits, b->dloss, b->logits, b->label, b->B, labels);
+        cross_entropy_backward(b->dlogits, b->dloss, b->loss, b->logits, b->label, b->B, labels);
     }
 }
 static void pair_loss(Trainer *t, float scale) {

@@ -92,9 +92,9 @@ static void tanh_b(const float *dy) { float y[O]; tanh_f(y); tanh_backward(G(0),
 
 static void logits_s(void) { new_leaf("logits", N * O); }
 static void logprob_f(float *y) { logprob_forward(y, NULL, V(0), token, 0.7, N, O); }
-static void logprob_b(const float *dy) { logprob_backward(G(0), dy, V(0), token, 0.7, N, O); }
+static void logprob_b(const float *dy) { float y[N]; logprob_f(y); logprob_backward(G(0), dy, y, V(0), token, 0.7, N, O); }
 static void ce_f(float *y) { cross_entropy_forward(y, V(0), token, N, O); }
-static void ce_b(const float *dy) { cross_entropy_backward(G(0), dy, V(0), token, N, O); }
+static void ce_b(const float *dy) { float y[N]; ce_f(y); cross_entropy_backward(G(0), dy, y, V(0), token, N, O); }
 static void rank_s(void) { new_leaf("logits", 6 * T); }
 static void rank_f(float *y) { ranking_forward(y, V(0), T, 3); }
 static void rank_b(const float *dy) { ranking_backward(G(0), dy, V(0), T, 3); }
@@ -197,9 +197,10 @@ static void judge_s(void) {
 }
 static void judge_f(float *y) { float z[4]; reward_forward(&judge, &j_texts, &judge_saved, z, &ws); cross_entropy_forward(y, z, j_label, 2, 2); ranking_forward(y + 2, z, 2, 1); }
 static void judge_b(const float *dy) {
-    float z[4], dz[4] = {0};
+    float z[4], dz[4] = {0}, loss[2];
     reward_forward(&judge, &j_texts, &judge_saved, z, &ws);
-    cross_entropy_backward(dz, dy, z, j_label, 2, 2);
+    cross_entropy_forward(loss, z, j_label, 2, 2);
+    cross_entropy_backward(dz, dy, loss, z, j_label, 2, 2);
     ranking_backward(dz, dy + 2, z, 2, 1);
     reward_backward(&judge, &j_texts, &judge_saved, dz, &ws);
 }

@@ -23,7 +23,12 @@ static float *random_floats(Rng *r, size_t n) {
 }
 
 /* ---- the packed product and the loop that defines it ---- */
-static void products(void) {
+/* One step of the loop; a twin of fast.c rounds once. */
+static float step(float acc, float a, float b, int fused) { return fused ? fmaf(a, b, acc) : acc + a * b; }
+
+static void products(const char *kernel) {
+    int fused = strcmp(kernel, "plain") != 0;
+    if (fast_use(kernel) != OK) { SKIP("the product's kernel %s: not on this processor", kernel); return; }
     static const int shape[][3] = { {1,1,1}, {1,7,3}, {3,8,5}, {2,9,1}, {5,64,17}, {8,100,33}, {4,8,256}, {13,31,257}, {130,9,300}, {61,96,513}, {64,1,40} };
     for (size_t s = 0; s < sizeof shape / sizeof *shape; s++) {
         int N = shape[s][0], O = shape[s][1], I = shape[s][2], fwd = 1, add = 1, in = 1, wt = 1, bs = 1;
@@ -41,7 +46,7 @@ static void products(void) {
         linear_forward(y, x, &m, b, N, &ws);
         for (int n = 0; n < N; n++) for (int o = 0; o < O; o++) {
             float acc = 0;
-            for (int i = 0; i < I; i++) acc += x[n * I + i] * w[o * I + i];
+            for (int i = 0; i < I; i++) acc = step(acc, x[n * I + i], w[o * I + i], fused);
             acc += b[o];
             fwd &= acc == y[n * O + o];
         }
@@ -49,26 +54,27 @@ static void products(void) {
         linear_add(y, x, &m, N, &ws);
         for (int n = 0; n < N; n++) for (int o = 0; o < O; o++) {
             float acc = y0[n * O + o];
-            for (int i = 0; i < I; i++) acc += x[n * I + i] * w[o * I + i];
+            for (int i = 0; i < I; i++) acc = step(acc, x[n * I + i], w[o * I + i], fused);
             add &= acc == y[n * O + o];
         }
         linear_backward(dx, db, dy, x, &m, N, &ws);
         for (int n = 0; n < N; n++) for (int i = 0; i < I; i++) {
             float acc = dx0[n * I + i];
-            for (int o = 0; o < O; o++) acc += dy[n * O + o] * w[o * I + i];
+            for (int o = 0; o < O; o++) acc = step(acc, dy[n * O + o], w[o * I + i], fused);
             in &= acc == dx[n * I + i];
         }
         for (int o = 0; o < O; o++) for (int i = 0; i < I; i++) {
             float acc = dw0[o * I + i];
-            for (int n = 0; n < N; n++) acc += dy[n * O + o] * x[n * I + i];
+            for (int n = 0; n < N; n++) acc = step(acc, dy[n * O + o], x[n * I + i], fused);
             wt &= acc == dw[o * I + i];
         }
         for (int o = 0; o < O; o++) { float acc = db0[o]; for (int n = 0; n < N; n++) acc += dy[n * O + o]; bs &= acc == db[o]; }
-        CHECK(fwd, "packed y = x W^T + b equals the loop, %d x %d x %d", N, O, I);
-        CHECK(add, "packed y += x W^T equals the loop, %d x %d x %d", N, O, I);
-        CHECK(in, "packed dx += dy W equals the loop, %d x %d x %d", N, O, I);
-        CHECK(wt && bs, "packed dW += dy^T x equals the loop, %d x %d x %d", N, O, I);
+        CHECK(fwd, "%s: packed y = x W^T + b equals the loop, %d x %d x %d", kernel, N, O, I);
+        CHECK(add, "%s: packed y += x W^T equals the loop, %d x %d x %d", kernel, N, O, I);
+        CHECK(in, "%s: packed dx += dy W equals the loop, %d x %d x %d", kernel, N, O, I);
+        CHECK(wt && bs, "%s: packed dW += dy^T x equals the loop, %d x %d x %d", kernel, N, O, I);
     }
+    fast_use(NULL);
 }
 
 static void half_weights(void) {        /* BF16 and F16 weights are widened, tile by tile, to exactly their value */
@@ -285,14 +291,18 @@ int main(void) {
     memory = test_arena((size_t)64 << 20);
     ws = test_arena((size_t)64 << 20);
     pool = test_pool();
-    products();
-    half_weights();
+    for (int i = 0; fast_name(i); i++) products(fast_name(i));
+    CHECK(fast_use("no such") == E_UNSUPPORTED && fast_use("") == OK, "a kernel that nobody has is refused");
     elementary();
     sampling();
-    build();
-    row_invariance();
-    for (int th = 1; th <= 2; th++) { first_ratio(th, 1); first_ratio(th, 0.7f); }
-    same_gradients();
+    for (int i = 0; fast_name(i); i++) {                        /* whole models, with every kernel that is here */
+        if (fast_use(fast_name(i)) != OK) continue;
+        half_weights();
+        build();
+        row_invariance();
+        for (int th = 1; th <= 2; th++) { first_ratio(th, 1); first_ratio(th, 0.7f); }
+        same_gradients();
+    }
     CHECK(!memory.failed && !ws.failed, "memory suffices");
     pool_free(&pool);
     return test_end("props");

@@ -177,7 +177,7 @@ static void test_golden(const char *folder) {
     golden_floats(&g, "loss", want, 1);
     CHECK(fabs((double)loss - (double)want[0]) < 1e-5,
           "%s: cross-entropy %.7f, PyTorch %.7f", folder, (double)loss, (double)want[0]);
-    cross_entropy_backward(j->dlogits, j->dloss, j->logits, j->label, B, labels);
+    cross_entropy_backward(j->dlogits, j->dloss, j->loss, j->logits, j->label, B, labels);
     CHECK(reward_backward(&j->model, &j->texts, &j->saved, j->dlogits, &j->ws) == OK, "%s: backward", folder);
     compare_gradients(j, &g, "grad.", folder);
 
