@@ -628,7 +628,7 @@ void tensor_carve(Tensor *list, int *tensors, const char *name, int layer, Matri
     w->O = O;
     w->I = I;
     w->id = *tensors;
-    w->scale = NULL;
+    w->quant = NULL;
     w->data = arena_take(a, n, type == F32 ? sizeof(float) : sizeof(uint16_t));
     w->grad = trainable ? arena_take(a, n, sizeof(float)) : NULL;
     t->matrix = w;

@@ -9,7 +9,7 @@
  * Error *err, it says why. Functions without either fail in their arena or workspace alone: look at `failed` afterwards.
  * Log-probabilities, KL and entropy are in nats. Sources: each .c file names the paper or format above what it implements.
  *
- * Levels. A file calls only files of a lower level: core 0 | quant rl tokenizer io fast_x86 1 | fast 2 | ops 3 | lora checkpoint 4 |
+ * Levels. A file calls only files of a lower level: core 0 | quant rl tokenizer io fast_x86 1 | fast torch 2 | ops 3 | lora checkpoint 4 |
  * model reward 5 | cli 6 | programs 7. `make check` holds every object file to this. */
 #ifndef RLHF_H
 #define RLHF_H
@@ -137,20 +137,40 @@ int threads_max(void);                      /* OpenMP's number of threads, 1 wit
 int thread_index(void);                     /* 0 .. threads_max()-1 inside a PARALLEL_FOR */
 
 /* ================================================================================================================
- * quant.c (level 1): number formats: bfloat16 (the upper half of a float) and IEEE 754 binary16. NF4 comes with a later issue.
+ * quant.c (level 1): number formats: bfloat16 (the upper half of a float), IEEE 754 binary16, and bitsandbytes' 4-bit blocks
  * ================================================================================================================ */
 f32 bf16_to_f32(uint16_t bits);             /* exact */
 uint16_t f32_to_bf16(f32 x);                /* round to nearest, ties to even; NaN stays NaN (quiet) */
 f32 f16_to_f32(uint16_t bits);              /* exact, with subnormals, infinities and NaN */
 uint16_t f32_to_f16(f32 x);                 /* round to nearest even; overflow becomes infinity */
+/* 4-bit weights: element i of the flat (row-major) weight is table[nibble i] * absmax[i / block]; the first of two nibbles is the high
+ * one (Dettmers et al. 2023; bitsandbytes). Doubly quantised, absmax itself is 8-bit: absmax[b] = map[code[b]] * nested[b / 256] + offset. */
+enum { QUANT_NF4, QUANT_FP4 };
+enum { QUANT_NESTED = 256 };                /* absmax values per nested one */
+typedef struct {
+    int kind, block;                        /* QUANT_; weights per absmax: 32, 64 ... 4096 */
+    f32 *absmax;                            /* (blocks); NULL: doubly quantised, and then the following four */
+    unsigned char *code; f32 *nested, offset, *map;     /* (blocks), (blocks / 256 rounded up), 1, (256) */
+    f32 table[16];
+} Quant;
+size_t quant_blocks(size_t n, int block);   /* absmax values of n weights */
+void quant_table(f32 table[16], int kind);  /* the values of the 16 codes */
+void quant_map(f32 map[256]);               /* the signed dynamic 8-bit map */
+/* packed ((n+1)/2), absmax (quant_blocks) from x (n). OK, or E_NUMBER at the first NaN or infinity (*where its index; NULL: not wanted). */
+int quantize_4bit(unsigned char *packed, f32 *absmax, const f32 *x, size_t n, int block, int kind, size_t *where);
+/* code, nested and *offset from absmax (blocks), by the map. */
+void quantize_absmax(unsigned char *code, f32 *nested, f32 *offset, const f32 *map, const f32 *absmax, size_t blocks);
+/* x (n) = weights `at` .. at+n-1 of a 4-bit weight. */
+void dequantize_4bit(f32 *x, const unsigned char *packed, const Quant *q, size_t at, size_t n);
 
 /* ================================================================================================================
  * The shared shapes of tensors
  * ================================================================================================================ */
-enum { F32, BF16, F16, NF4 };               /* Matrix.type: how `data` is stored */
+enum { F32, BF16, F16, NF4 };               /* Matrix.type: how `data` is stored (NF4: 4-bit, quant->kind says which) */
 /* A weight (O,I). A vector (norm weight, bias) is a matrix with one row: O = 1. F32 data is float[O*I], BF16 and F16 are
- * uint16_t[O*I]. grad (O,I) float: NULL = frozen. id: place in its model's list of tensors, where an adapter finds it. */
-typedef struct { int type, O, I, id; void *data; float *scale; float *grad; } Matrix;
+ * uint16_t[O*I], NF4 unsigned char[(O*I+1)/2] with its scales in *quant (NULL otherwise). grad (O,I) float: NULL = frozen. id: place in its
+ * model's list of tensors, where an adapter finds it. */
+typedef struct { int type, O, I, id; void *data; Quant *quant; float *grad; } Matrix;
 enum { TENSOR_VECTOR = 1,                   /* one dimension in the file: [I] */
        TENSOR_OPTIONAL = 2,                 /* may be missing in a file (then it keeps its value) */
        TENSOR_TIED = 4,                     /* shares another tensor's data: never saved, loaded, trained or counted */
@@ -276,6 +296,24 @@ typedef struct { int kind, labels; uint64_t count; char **label; Document *docum
 int dataset_read(Dataset *d, const char *path, Pool *pool, Error *err);         /* on an error *d is all zeros */
 int dataset_write(const Dataset *d, const char *path, Pool *pool, Error *err);  /* atomic */
 int dataset_split(const char *text, size_t length);             /* 1 (held out) for 5 % of texts, by their hash */
+
+/* ================================================================================================================
+ * torch.c (level 2): PyTorch's checkpoint files (torch.save): what tensors a file holds and where their numbers are
+ * ================================================================================================================ */
+enum { TORCH_DIMS = 4 };
+typedef struct {
+    const char *name;                       /* as in the state dict, "model.layers.0.self_attn.q_proj.weight" */
+    int dtype;                              /* F32, F16, BF16; -1: another type (of a tensor that nobody may ask for) */
+    int dims; uint64_t shape[TORCH_DIMS], stride[TORCH_DIMS];   /* in elements; a view may have any strides */
+    uint64_t at, elements;                  /* byte in the file where its storage begins; elements of the storage */
+    uint64_t first;                         /* element of the storage where the tensor begins */
+} TorchTensor;
+typedef struct { TorchTensor *tensor; int tensors; } TorchFile;
+/* Reads the names and places of a zip (torch >= 1.6) or legacy file; the state dict may be nested in "model", "state_dict" or "module".
+ * Every view is checked to lie within its storage, every storage within the file. OK, or *err: what is refused is named. */
+int torch_index(TorchFile *t, File *f, Pool *pool, Error *err);
+/* out (n): elements `from` .. from+n-1 of the tensor in row-major order, widened to float. OK, E_READ ... */
+int torch_read(f32 *out, const TorchTensor *t, File *f, uint64_t from, size_t n, Error *err);
 
 /* ================================================================================================================
  * fast.c (level 2): faster twins of the product's innermost loop; fast_x86.c (level 1) has one. Called from ops.c (and chosen by cli.c).
