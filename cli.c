@@ -366,6 +366,18 @@ int cli_given(const Program *p, const char *option) {
     return row >= 0 && p == cli.program && cli.given[row];
 }
 
+void cli_refuse(const Program *p, const char *options, const char *why) {
+    const char *at = NULL;
+    size_t n;
+    for (int k = 0; (n = choice_at(options, k, &at)) > 0; k++) {
+        int row = find_option(p, at, n);
+        char name[NAME_MAX_LENGTH + 3];
+        if (row < 0 || !cli.given[row]) continue;
+        snprintf(name, sizeof name, "--%s", p->option[row].name);
+        usage_error(why, name);
+    }
+}
+
 /* The shortest digits that read back as the same number. */
 static void json_real(Buffer *b, double value) {
     char text[40];
@@ -595,6 +607,41 @@ int run_folder(char *out, size_t cap, const char *base, const char *kind, Error 
     return fail(err, E_RANGE, "no number is free for a run folder", base, 0, 0);
 }
 
+void run_out(char *out, size_t cap, const char *given, const char *kind) {
+    Error err = { 0 };
+    if (!given) must(run_folder(out, cap, "runs", kind, &err), &err, "--out FOLDER");
+    else {
+        if (!given[0] || strlen(given) >= cap) usage_error("--out needs the name of a folder, and not too long a one", given);
+        strcpy(out, given);
+        must(folder_make(out, &err), &err, "--out FOLDER, in a place where folders can be made");
+    }
+}
+
+int same_folder(const char *a, const char *b) {
+#ifdef CLI_POSIX
+    struct stat x, y;
+    if (!stat(a, &x) && !stat(b, &y)) return x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+#endif
+    return !strcmp(a, b);
+}
+
+void log_options(const char *path, const Program *p, const char *data, Pool *pool) {
+    Error err = { 0 };
+    PoolMark mark = pool_mark(pool);
+    Buffer b = { 0 };
+    b.pool = pool;
+    buffer_text(&b, "{\"program\": ");
+    buffer_json_string(&b, p->program, strlen(p->program));
+    buffer_text(&b, ", \"data\": ");
+    buffer_json_string(&b, data, strlen(data));
+    buffer_text(&b, ", \"options\": ");
+    cli_options_json(p, &b);
+    buffer_text(&b, "}\n");
+    if (b.failed) must(fail(&err, E_MEMORY, "no memory for the options", path, 0, 0), &err, NULL);
+    must(file_write_all(path, b.data, b.length, pool, &err), &err, NULL);
+    pool_release(pool, mark);
+}
+
 void log_begin(Log *l, const char *path, Pool *pool) {
     memset(l, 0, sizeof *l);
     l->path = path;
@@ -630,4 +677,57 @@ int log_end(Log *l, Error *err) {
     buffer_text(&l->line, "}\n");
     if (l->line.failed) return fail(err, E_MEMORY, "no memory for a line of the log", l->path, 0, 0);
     return file_append(l->path, l->line.data, l->line.length, err);
+}
+
+/* ---- what training runs share: numbers that stopped being numbers, and the name of the reward ---- */
+
+int tensors_are_numbers(const Tensor *list, int tensors) {
+    for (int i = 0; i < tensors; i++) {
+        const Matrix *w = list[i].matrix;
+        const float *x = w->data;
+        const size_t n = w->type == F32 && !(list[i].flags & TENSOR_TIED) ? (size_t)w->O * (size_t)w->I : 0;
+        for (size_t k = 0; k < n; k++)
+            if (!(fabsf(x[k]) < HUGE_VALF)) return 0;
+    }
+    return 1;
+}
+
+void die_not_a_number(const char *what, int step, int saved, const char *folder, const char *hint) {
+    Error err = { 0 };
+    char text[160];
+    if (saved > 0) snprintf(text, sizeof text, "%s in step %d; the weights saved are those after step %d", what, step, saved);
+    else snprintf(text, sizeof text, "%s in step %d; no weights were written", what, step);
+    fail(&err, E_NUMBER, text, folder, 0, 0);
+    die(&err, hint);
+}
+
+/* Equal but for the case of ASCII letters. */
+static int same_word(const char *a, const char *b) {
+    for (; *a && *b; a++, b++) {
+        const int x = *a >= 'A' && *a <= 'Z' ? *a + 32 : *a, y = *b >= 'A' && *b <= 'Z' ? *b + 32 : *b;
+        if (x != y) return 0;
+    }
+    return *a == *b;
+}
+
+int label_find(const RewardConfig *c, const char *wanted) {
+    static const char *const good[] = { "positive", "pos", "nothate", "non-toxic" };
+    int found = -1, matches = 0;
+    if (!wanted && c->labels == 1) return 0;
+    for (int i = 0; i < c->labels; i++) {
+        int match = wanted && same_word(c->label[i], wanted);
+        for (size_t k = 0; !wanted && k < sizeof good / sizeof *good; k++) match = match || same_word(c->label[i], good[k]);
+        if (match) { found = i; matches++; }
+    }
+    return matches == 1 ? found : -1;
+}
+
+void label_names(const RewardConfig *c, char *out, size_t cap) {
+    size_t used = 0;
+    if (cap) out[0] = 0;
+    for (int i = 0; i < c->labels && used < cap; i++) {
+        snprintf(out + used, cap - used, "%s%s", i ? ", " : "", c->label[i]);
+        used = strlen(out);
+        if (used + 1 >= cap) return;        /* full */
+    }
 }

@@ -554,6 +554,8 @@ typedef struct { const char *program, *usage /* after the name: "DATA [options]"
  * exits 2. May be called again with another default_preset. */
 int cli_parse(const Program *p, const char *default_preset, int argc, char **argv, const char **positional, int max_positional);
 int cli_given(const Program *p, const char *option);            /* 1 if the command line had it */
+/* options: "dim|layers|heads". Wrong usage (why: --layers) at the first of them that the command line had. */
+void cli_refuse(const Program *p, const char *options, const char *why);
 void cli_options_json(const Program *p, Buffer *b);             /* {"name":value,...} as the run has them */
 Pool cli_pool(void);                                            /* a Pool over malloc/free; exits with a message when there is no more */
 Arena cli_arena(size_t bytes, const char *what);                /* zeroed, never freed; exits with a message when there is not enough */
@@ -568,6 +570,10 @@ size_t cli_bill_total(void);                                    /* prints the to
 void progress(const char *text, long long done, long long total, int last);
 void sparkline(char *out, size_t cap, const double *x, int n, int width);   /* UTF-8 blocks, the last `width` values */
 int run_folder(char *out, size_t cap, const char *base, const char *kind, Error *err);     /* base/kind-0001, next free; made */
+void run_out(char *out, size_t cap, const char *given, const char *kind);      /* --out, or without it runs/kind-0001 ...; made, or die */
+int same_folder(const char *a, const char *b);                  /* 1 if both name one folder (plain C: in the same words) */
+/* A new log at path (what was there goes): its first line is the run's {"program": ..., "data": ..., "options": {...}}. */
+void log_options(const char *path, const Program *p, const char *data, Pool *pool);
 /* One JSON line a call into a log: log_begin, then log_number / log_text / log_integer, then log_end writes it. */
 typedef struct { const char *path; Buffer line; int fields; } Log;
 void log_begin(Log *l, const char *path, Pool *pool);
@@ -575,5 +581,12 @@ void log_number(Log *l, const char *name, double value);        /* nine signific
 void log_integer(Log *l, const char *name, long long value);
 void log_text(Log *l, const char *name, const char *text, size_t length);
 int log_end(Log *l, Error *err);                                /* OK, E_MEMORY, or what file_append says */
+int tensors_are_numbers(const Tensor *list, int tensors);       /* 0: an F32 weight is a NaN or an infinity. Asked before every save */
+/* The end of a run whose `what` ("the loss") is no number in `step`; saved: the step whose weights are on disk, 0: none. Exits 1. */
+void die_not_a_number(const char *what, int step, int saved, const char *folder, const char *hint);
+/* Which of the judge's outputs is the reward: the one label that is `wanted`, without case. wanted NULL: the only output, or the only one
+ * called positive, pos, nothate or non-toxic. -1: none, or several. label_names: all of them, by commas, for a message. */
+int label_find(const RewardConfig *c, const char *wanted);
+void label_names(const RewardConfig *c, char *out, size_t cap);
 
 #endif

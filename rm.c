@@ -6,12 +6,14 @@
  *          for texts that nobody wrote: a few examples are a phrase over and over, whose target says that it is worth nothing.
  * Loss     labels: cross-entropy with soft targets; the reward is the logit of one label. Pairs: -log sigmoid(chosen - rejected).
  * Needs    a dataset (prep makes it), and a tokenizer's folder and sizes, or a reward model's folder to start from.
- * Never    trains on held-out texts, or writes weights that came from a loss that is not a number.
+ * Never    trains on held-out texts, or writes a weight that is not a number: such a loss ends the run with the last good step saved.
  * Edges    order, crops and phrases depend on the seed and the text's number only, so one seed gives the same bytes for any number of
- *          threads. A text longer than the model's limit keeps its head. Ctrl-C saves and stops. */
+ *          threads. A text longer than the model's limit keeps its head. Ctrl-C saves and stops; before the first step it writes no
+ *          weights. */
 #include "rlhf.h"
 #include <stdio.h>
 
+#define SMALLER_STEPS "a smaller --lr, a longer --warmup, or --clip 1"
 enum { SHORTEST = 8,            /* a crop's tokens at least */
        PROBE = 32,              /* tokens of a probe: a word or a phrase over and over */
        WORDS = 200, PHRASES = 100, TABLE = 1 << 19 };
@@ -19,6 +21,7 @@ enum { SHORTEST = 8,            /* a crop's tokens at least */
 typedef struct {
     const char *reward, *tokenizer, *out, *label;
     int dim, layers, heads, ffn, positions, new_head, window, epochs, steps, batch, micro_tokens, eval_every, eval_texts, dtype, dry_run;
+    int save_every;
     double crop, spam, dropout, smoothing, lr, warmup, weight_decay, clip;
     uint64_t seed;
 } Settings;
@@ -37,10 +40,11 @@ typedef struct {
     Dataset data; int pairs, per;           /* texts of an example: 2 or 1 */
     Set train, held;
     int reward_label, limit, steps;         /* limit: tokens of a text at most, without specials */
-    RewardSaved saved; Optimizer optimizer; Batch batch; int *example, *order, epoch; Arena memory, ws;
+    RewardSaved saved; Optimizer optimizer; Batch batch; int *example, *order; long long epoch; Arena memory, ws;
+    int saved_step;                         /* whose weights are in the folder; 0: nobody's of this run */
     double loss, right, judged;             /* sums since the last line of the log */
     Pool keep, scratch;
-    char out[512], log_path[600];
+    char out[512], log_path[600], seen[80];  /* seen: the last held-out accuracies, for the screen */
 } Trainer;
 
 static void memory_or_die(const void *p, const char *what) {
@@ -51,19 +55,6 @@ static void memory_or_die(const void *p, const char *what) {
 /* ================================================================================================================
  * The model and its labels
  * ================================================================================================================ */
-
-static int same_letters(const char *a, const char *b) {
-    for (; *a && *b; a++, b++) {
-        const int x = *a >= 'A' && *a <= 'Z' ? *a + 32 : *a, y = *b >= 'A' && *b <= 'Z' ? *b + 32 : *b;
-        if (x != y) return 0;
-    }
-    return *a == *b;
-}
-static int label_find(const RewardConfig *c, const char *name) {
-    for (int i = 0; i < c->labels; i++)
-        if (same_letters(c->label[i], name)) return i;
-    return -1;
-}
 
 /* Names the outputs after the dataset's labels, in its order. */
 static void labels_take(RewardConfig *c, const Dataset *d) {
@@ -77,7 +68,8 @@ static void labels_take(RewardConfig *c, const Dataset *d) {
         must(fail(&err, E_RANGE, "the dataset's labels: from 2 to 32 are possible", "", d->labels, d->labels < 2 ? 2 : LABELS_MAX), &err, NULL);
     c->labels = d->labels;
     for (int i = 0; i < d->labels; i++) {
-        if (strlen(d->label[i]) >= sizeof c->label[i]) must(fail(&err, E_RANGE, "a label's name is too long", d->label[i], 0, 0), &err, "47 bytes at most");
+        if (strlen(d->label[i]) >= sizeof c->label[i])
+            must(fail(&err, E_RANGE, "a label's name is too long", d->label[i], 0, 0), &err, "47 bytes at most");
         strcpy(c->label[i], d->label[i]);
     }
 }
@@ -89,7 +81,8 @@ static void labels_match(Trainer *t) {
     int number[LABELS_MAX];
     if (t->pairs) return;                   /* a pair needs only output 0 */
     if (t->data.labels != t->config.labels)
-        must(fail(&err, E_SHAPE, "the reward model has another number of labels than the dataset", t->set.reward, t->config.labels, t->data.labels), &err, hint);
+        must(fail(&err, E_SHAPE, "the reward model has another number of labels than the dataset", t->set.reward, t->config.labels,
+                  t->data.labels), &err, hint);
     for (int i = 0; i < t->data.labels; i++) {
         number[i] = label_find(&t->config, t->data.label[i]);
         if (number[i] < 0) must(fail(&err, E_MISSING, "the reward model has no such label", t->data.label[i], 0, 0), &err, hint);
@@ -100,16 +93,15 @@ static void labels_match(Trainer *t) {
 
 /* The output that is reported as the reward: --label, or the name that says so, or the last one. */
 static int choose_reward(const Trainer *t) {
-    static const char *const good[] = { "positive", "pos", "nothate", "non-toxic" };
     const RewardConfig *c = &t->config;
-    if (t->set.label) {
-        const int i = label_find(c, t->set.label);
-        if (i < 0) usage_error("no such label", t->set.label);
-        return i;
+    const int found = t->pairs && !t->set.label ? 0 : label_find(c, t->set.label);
+    char names[256];
+    Error err = { 0 };
+    if (found < 0 && t->set.label) {
+        label_names(c, names, sizeof names);
+        must(fail(&err, E_ARGUMENT, "the judge has no such label", t->set.label, 0, 0), &err, names);
     }
-    for (size_t i = 0; !t->pairs && i < sizeof good / sizeof *good; i++)
-        if (label_find(c, good[i]) >= 0) return label_find(c, good[i]);
-    return t->pairs ? 0 : c->labels - 1;
+    return found >= 0 ? found : c->labels - 1;
 }
 
 static void read_tokenizer(Trainer *t) {
@@ -145,7 +137,8 @@ static void read_config(Trainer *t) {
         if (s->new_head) labels_take(c, &t->data);
         else labels_match(t);
         if (tokenizer_size(t->tokenizer) > c->V)
-            must(fail(&err, E_RANGE, "the tokenizer has more tokens than the reward model", s->reward, tokenizer_size(t->tokenizer), c->V), &err, NULL);
+            must(fail(&err, E_RANGE, "the tokenizer has more tokens than the reward model", s->reward, tokenizer_size(t->tokenizer),
+                      c->V), &err, NULL);
     } else {
         c->V = tokenizer_size(t->tokenizer);
         c->C = s->dim;
@@ -237,12 +230,16 @@ static void read_documents(Trainer *t) {
     memory_or_die(number, "documents");
     for (int i = 0; i < (int)count; i++)
         if (t->data.document[i].split == 0 && usable(t, &t->data.document[i])) number[n++] = i;
-    if (!n) must(fail(&err, E_MISSING, t->pairs ? "no pairs to train on" : "no labelled texts to train on", "dataset", 0, 0), &err, "see `prep --help`");
+    if (!n)
+        must(fail(&err, E_MISSING, t->pairs ? "no pairs to train on" : "no labelled texts to train on", "dataset", 0, 0), &err,
+             "./prep --help");
     t->train = make_set(t, number, n, "training");
     if (t->pairs) count_equal(&t->train, t->limit);
     int same = 1;
     for (int i = 1; i < n; i++) same = same && t->train.label[i] == t->train.label[0];
-    if (same && !t->pairs) must(fail(&err, E_RANGE, "every training text has the same label", t->data.label[t->train.label[0]], 0, 0), &err, NULL);
+    if (same && !t->pairs)
+        must(fail(&err, E_RANGE, "every training text has the same label", t->data.label[t->train.label[0]], 0, 0), &err,
+             "a dataset with texts of two labels or more");
     n = 0;
     for (int i = 0; i < (int)count; i++)
         if (t->data.document[i].split != 0 && usable(t, &t->data.document[i])) number[n++] = i;
@@ -293,7 +290,7 @@ static void repeat_phrase(int *out, int n, const Text *x, const unsigned char *s
 /* One example of the epoch: its texts one after another in out, each with its specials; length[k] their sizes. Returns 1 for a phrase
  * over and over. Of a pair both texts are cropped alike, after their first difference; as a phrase, it is the chosen text that gets
  * repeated, and loses against the rejected one. */
-static int draw_example(Trainer *t, int *out, int length[2], int e, int epoch) {
+static int draw_example(Trainer *t, int *out, int length[2], int e, long long epoch) {
     const Settings *s = &t->set;
     const Text *x = &t->train.text[e * t->per];
     Rng rng = rng_stream(hash_bytes("examples", 8, s->seed), (uint64_t)epoch, (uint64_t)e);
@@ -389,9 +386,9 @@ static void learn(Trainer *t, float scale) {
 }
 
 /* The k-th example of the run: its place in its epoch's order. */
-static int example_at(Trainer *t, long long k, int *epoch) {
+static int example_at(Trainer *t, long long k, long long *epoch) {
     const int n = t->train.examples;
-    *epoch = (int)(k / n);
+    *epoch = k / n;
     if (*epoch != t->epoch) {
         Rng rng = rng_stream(hash_bytes("order", 5, t->set.seed), (uint64_t)*epoch, 0);
         for (int i = 0; i < n; i++) t->order[i] = i;
@@ -411,15 +408,16 @@ static void set_targets(Trainer *t, int e, int spam) {
         b->target[i * labels + j] = share + (!spam && j == b->truth[i] ? (float)(1 - t->set.smoothing) : 0);
 }
 
-/* One optimiser step; the batch passes in portions of at most --micro-tokens, whose gradients add up. Returns the gradient's norm. */
+/* One optimiser step; the batch passes in portions of at most --micro-tokens, whose gradients add up. Returns the gradient's norm, or NAN
+ * where it or the loss is not a number: then nothing has moved. */
 static double train_step(Trainer *t, int step, double lr) {
     const Settings *s = &t->set;
     const AdamW adam = { (float)lr, 0.9f, 0.98f, 1e-8f, (float)s->weight_decay, 0 };
     Batch *b = &t->batch;
-    Error err = { 0 };
     gradient_zero(t->model.tensor, t->model.tensors);
     for (int i = 0; i < s->batch; i++) {
-        int epoch, length[2] = { 0, 0 };
+        long long epoch;
+        int length[2] = { 0, 0 };
         const int e = example_at(t, (long long)step * s->batch + i, &epoch), spam = draw_example(t, t->example, length, e, epoch);
         if (b->N + length[0] + length[1] > b->tokens) learn(t, 1.0f / (float)s->batch);
         batch_add(b, t->example, length[0]);
@@ -428,8 +426,7 @@ static double train_step(Trainer *t, int step, double lr) {
     }
     learn(t, 1.0f / (float)s->batch);
     const double norm = gradient_norm(t->model.tensor, t->model.tensors);
-    if (!(norm < 1e30) || !(t->loss < 1e30))
-        must(fail(&err, E_NUMBER, "the loss is no longer a number", t->out, 0, 0), &err, "a smaller --lr, or a longer --warmup");
+    if (!(norm < 1e30) || !(t->loss < 1e30)) return NAN;
     optimizer_step(&t->optimizer, 0, t->model.tensor, t->model.tensors, &adam, s->clip > 0 && norm > s->clip ? (float)(s->clip / norm) : 1.0f);
     return norm;
 }
@@ -460,7 +457,7 @@ static void score_texts(Trainer *t, float *logits, const Text *x, int n, int mos
     for (int i = 0; i < n; i++) {
         const int count = x[i].count < most ? x[i].count : most;
         if (b->N + count + 2 > b->tokens || b->B == b->texts) {
-            score_batch(t, logits + done * t->config.labels);
+            score_batch(t, logits + (size_t)done * (size_t)t->config.labels);
             done = i;
         }
         t->example[0] = t->config.bos;
@@ -468,7 +465,7 @@ static void score_texts(Trainer *t, float *logits, const Text *x, int n, int mos
         t->example[count + 1] = t->config.eos;
         batch_add(b, t->example, count + 2);
     }
-    if (b->B) score_batch(t, logits + done * t->config.labels);
+    if (b->B) score_batch(t, logits + (size_t)done * (size_t)t->config.labels);
 }
 
 static int by_value(const void *left, const void *right) {
@@ -481,26 +478,27 @@ typedef struct { double accuracy, loss, low, median, high; } Quality;       /* l
 static Quality evaluate(Trainer *t, int most) {
     const PoolMark mark = pool_mark(&t->scratch);
     const int labels = t->config.labels, n = t->held.examples, texts = n * t->per;
-    float *logits = pool_take(&t->scratch, (size_t)texts * (size_t)labels, sizeof *logits), *reward = pool_take(&t->scratch, (size_t)texts, sizeof *reward);
+    float *logits = pool_take(&t->scratch, (size_t)texts * (size_t)labels, sizeof *logits);
+    float *reward = pool_take(&t->scratch, (size_t)texts, sizeof *reward);
     float loss;
     Quality q = { 0, 0, 0, 0, 0 };
     memory_or_die(logits, "evaluation");
     memory_or_die(reward, "evaluation");
     score_texts(t, logits, t->held.text, texts, most);
     for (int i = 0; i < n; i++) {
-        const float *z = logits + i * t->per * labels;
+        const float *z = logits + (size_t)i * (size_t)(t->per * labels);
         q.accuracy += is_right(t, z, t->held.label[i]);
         if (t->pairs) ranking_forward(&loss, z, labels, 1);
         else cross_entropy_forward(&loss, z, &t->held.label[i], 1, labels);
         q.loss += (double)loss;
     }
-    for (int i = 0; i < texts; i++) reward[i] = logits[i * labels + t->reward_label];
+    for (int i = 0; i < texts; i++) reward[i] = logits[(size_t)i * (size_t)labels + (size_t)t->reward_label];
     qsort(reward, (size_t)texts, sizeof *reward, by_value);
     q.accuracy /= n;
     q.loss /= n;
-    q.low = (double)reward[(texts - 1) * 5 / 100];
+    q.low = (double)reward[(size_t)(texts - 1) * 5 / 100];
     q.median = (double)reward[(texts - 1) / 2];
-    q.high = (double)reward[(texts - 1) * 95 / 100];
+    q.high = (double)reward[(size_t)(texts - 1) * 95 / 100];
     pool_release(&t->scratch, mark);
     return q;
 }
@@ -563,7 +561,8 @@ static int common_phrases(Trainer *t, Phrase *out, int most, int words) {
     memory_or_die(table, "words");
     for (uint64_t i = 0; i < t->data.count; i++) {
         const Document *d = &t->data.document[i];
-        for (int k = 0; k < t->per && d->split == 0; k++) count_phrases(table, &used, d->text[k], (int)(d->length[k] < INT_MAX ? d->length[k] : INT_MAX), words);
+        for (int k = 0; k < t->per && d->split == 0; k++)
+            count_phrases(table, &used, d->text[k], (int)(d->length[k] < INT_MAX ? d->length[k] : INT_MAX), words);
     }
     for (int i = 0; i < TABLE; i++)
         if (table[i].count) table[n++] = table[i];
@@ -649,13 +648,24 @@ static void final_report(Trainer *t, int steps) {
  * The run
  * ================================================================================================================ */
 
-static void save(Trainer *t) {
+/* Weights last: a folder that has them is whole. Every file is written aside and renamed, and none if a weight is no number. */
+static void save(Trainer *t, int step) {
+    const PoolMark mark = pool_mark(&t->keep);
     Error err = { 0 };
-    static const int types[] = { F32, BF16, F16 };
-    const int type = types[t->set.dtype];
+    const int type = t->set.dtype;
+    if (!tensors_are_numbers(t->model.tensor, t->model.tensors))
+        die_not_a_number("a weight is no longer a number", step, t->saved_step, t->out, SMALLER_STEPS);
     must(tokenizer_save(t->tokenizer, t->out, reward_max_tokens(&t->config), &t->keep, &err), &err, NULL);
     must(reward_config_save(&t->config, t->out, type, &t->keep, &err), &err, NULL);
     must(checkpoint_save(t->out, "model", "", t->model.tensor, t->model.tensors, type, 0, &t->keep, &err), &err, NULL);
+    t->saved_step = step;
+    pool_release(&t->keep, mark);
+}
+
+/* The loss of `step` is not a number. Its gradient has moved nothing: the weights are still those after the step before. */
+static void stop_at_nan(Trainer *t, int step) {
+    if (step > 1 && t->saved_step != step - 1 && tensors_are_numbers(t->model.tensor, t->model.tensors)) save(t, step - 1);
+    die_not_a_number("the loss or its gradient is not a number", step, t->saved_step, t->out, SMALLER_STEPS);
 }
 
 /* Every --eval-every steps: accuracy on the held-out texts in full and at 32 tokens. */
@@ -667,39 +677,48 @@ static void glance(Trainer *t, Log *log, char *text, size_t cap) {
     snprintf(text, cap, "  held-out %.1f%%, at 32 tokens %.1f%%", 100 * full.accuracy, 100 * opening.accuracy);
 }
 
-/* Returns the steps done. */
+/* Every few steps, and after the last: what has been learnt since, into the log and on the screen. */
+static void log_step(Trainer *t, int done, int steps, double lr, double norm, int last) {
+    const Settings *s = &t->set;
+    const PoolMark mark = pool_mark(&t->scratch);
+    const double since = (double)s->batch * steps, accuracy = t->judged > 0 ? t->right / t->judged : 0;
+    char line[256];
+    Error err = { 0 };
+    Log log;
+    log_begin(&log, t->log_path, &t->scratch);
+    log_integer(&log, "step", done);
+    log_number(&log, "epoch", (double)done * s->batch / t->train.examples);
+    log_number(&log, "loss", t->loss / since);
+    log_number(&log, "accuracy", accuracy);
+    log_number(&log, "learning_rate", lr);
+    log_number(&log, "gradient_norm", norm);
+    if (s->eval_every && done / s->eval_every != (done - steps) / s->eval_every && t->held.examples && !last)
+        glance(t, &log, t->seen, sizeof t->seen);
+    must(log_end(&log, &err), &err, NULL);
+    snprintf(line, sizeof line, "loss %.4f  accuracy %.1f%%  lr %.2e%s", t->loss / since, 100 * accuracy, lr, t->seen);
+    progress(line, done, t->steps, last);
+    t->loss = t->right = t->judged = 0;
+    pool_release(&t->scratch, mark);
+}
+
+/* Returns the steps done, whose weights are saved. */
 static int train(Trainer *t) {
     const Settings *s = &t->set;
     const int every = t->steps > 100 ? 10 : 1;          /* steps of a line in the log */
-    char line[256], seen[80] = "";
-    Error err = { 0 };
-    double lr = 0, norm = 0;
-    for (int step = 0; step < t->steps; step++) {
-        const int done = step + 1, last = done == t->steps || cli_stopping();
-        lr = learning_rate(t, step);
-        norm = train_step(t, step, lr);
-        if (done % every == 0 || last) {
-            const PoolMark mark = pool_mark(&t->scratch);
-            const double since = (double)s->batch * (done % every ? done % every : every);
-            const double accuracy = t->judged > 0 ? t->right / t->judged : 0;
-            Log log;
-            log_begin(&log, t->log_path, &t->scratch);
-            log_integer(&log, "step", done);
-            log_number(&log, "epoch", (double)done * s->batch / t->train.examples);
-            log_number(&log, "loss", t->loss / since);
-            log_number(&log, "accuracy", accuracy);
-            log_number(&log, "learning_rate", lr);
-            log_number(&log, "gradient_norm", norm);
-            if (s->eval_every && done % s->eval_every < every && done >= s->eval_every && t->held.examples && !last) glance(t, &log, seen, sizeof seen);
-            must(log_end(&log, &err), &err, NULL);
-            snprintf(line, sizeof line, "loss %.4f  accuracy %.1f%%  lr %.2e%s", t->loss / since, 100 * accuracy, lr, seen);
-            progress(line, done, t->steps, last);
-            t->loss = t->right = t->judged = 0;
-            pool_release(&t->scratch, mark);
+    int step = 0, logged = 0, stop = cli_stopping();
+    while (step < t->steps && !stop) {
+        const double lr = learning_rate(t, step), norm = train_step(t, step, lr);
+        step++;
+        if (!isfinite(norm)) stop_at_nan(t, step);
+        stop = cli_stopping();
+        if (step % every == 0 || step == t->steps || stop) {
+            log_step(t, step, step - logged, lr, norm, stop || step == t->steps);
+            logged = step;
         }
-        if (last) return done;
+        if (s->save_every && step % s->save_every == 0) save(t, step);
     }
-    return 0;
+    if (step && t->saved_step != step) save(t, step);
+    return step;
 }
 
 /* Everything of a fixed size; with a measuring arena the bill. */
@@ -743,7 +762,8 @@ static void memory(Trainer *t) {
     t->batch.tokens = s->micro_tokens ? s->micro_tokens : longest > 2048 ? longest : 2048;
     t->batch.texts = s->batch * t->per;
     if (t->batch.tokens < longest)
-        must(fail(&err, E_RANGE, "--micro-tokens is less than one example can have", "", t->batch.tokens, longest), &err, "a larger --micro-tokens, or fewer --positions");
+        must(fail(&err, E_RANGE, "--micro-tokens is less than one example can have", "", t->batch.tokens, longest), &err,
+             "a larger --micro-tokens, or fewer --positions");
     cli_bill("dataset, its tokens, tokenizer", t->keep.total + t->scratch.total);
     carve(t, &measure);
     const Texts most = { t->batch.tokens, t->batch.texts, NULL, NULL };
@@ -765,32 +785,14 @@ static void init_weights(Trainer *t) {
     if (s->reward)                          /* the head is the last four of the list */
         must(checkpoint_load(s->reward, "model", "", t->model.tensor, t->model.tensors - (s->new_head ? 4 : 0), &t->keep, &err), &err,
              s->new_head ? NULL : "a model without a classifier: --new-head");
-}
-
-/* The output folder and the first line of its log: the options of this run. */
-static void open_run(Trainer *t, const Program *program) {
-    Error err = { 0 };
-    Buffer b;
-    memset(&b, 0, sizeof b);
-    b.pool = &t->keep;
-    if (t->set.out) {
-        if (strlen(t->set.out) >= sizeof t->out) usage_error("too long", "--out");
-        strcpy(t->out, t->set.out);
-        must(folder_make(t->out, &err), &err, NULL);
-    } else must(run_folder(t->out, sizeof t->out, "runs", "rm", &err), &err, NULL);
-    snprintf(t->log_path, sizeof t->log_path, "%s/log.jsonl", t->out);
-    buffer_text(&b, "{\"options\":");
-    cli_options_json(program, &b);
-    buffer_text(&b, "}\n");
-    memory_or_die(b.failed ? NULL : b.data, "options");
-    must(file_write_all(t->log_path, b.data, b.length, &t->keep, &err), &err, NULL);
+    if (!tensors_are_numbers(t->model.tensor, t->model.tensors))
+        must(fail(&err, E_NUMBER, "a weight is a NaN or an infinity", s->reward, 0, 0), &err, "another --reward: this one is damaged");
 }
 
 static void count_steps(Trainer *t) {
-    Error err = { 0 };
     const Settings *s = &t->set;
     const long long steps = s->steps ? s->steps : ((long long)s->epochs * t->train.examples + s->batch - 1) / s->batch;
-    if (steps < 1 || steps > INT_MAX) must(fail(&err, E_RANGE, "the number of steps", "", steps, 1), &err, "--steps, --epochs");
+    if (steps > INT_MAX) usage_error("more than two thousand million steps: fewer --epochs, or a larger --batch", NULL);
     t->steps = (int)steps;
     t->epoch = -1;
 }
@@ -802,19 +804,13 @@ static const Preset preset[] = {
     { "finetune", "all weights of a checkpoint (the default with --reward)", preset_finetune },
 };
 
-static const char *default_preset(int argc, char **argv) {
-    for (int i = 1; i < argc && strcmp(argv[i], "--"); i++)
-        if (!strcmp(argv[i], "--reward") || !strncmp(argv[i], "--reward=", 9)) return "finetune";
-    return "scratch";
-}
-
 /* Options that do not go together. */
 static void check(const Program *p, const Settings *s) {
-    static const char *const size[] = { "dim", "layers", "heads", "ffn", "positions" };
-    for (size_t i = 0; s->reward && i < sizeof size / sizeof *size; i++)
-        if (cli_given(p, size[i])) usage_error("the model of --reward has its own sizes; without it this is possible", size[i]);
+    if (s->reward) cli_refuse(p, "dim|layers|heads|ffn|positions", "sizes are for training from scratch, --reward has its own: leave out");
     if (!s->reward && !s->tokenizer) usage_error("a new model needs --tokenizer (or --reward to start from)", NULL);
-    if (!s->reward && s->new_head) usage_error("a new model has a new head anyway", "--new-head");
+    if (!s->reward) cli_refuse(p, "new-head", "a new model has a new head anyway: leave out");
+    if (s->reward && s->out && same_folder(s->reward, s->out)) usage_error("--out would overwrite --reward", s->out);
+    if (!s->steps && !s->epochs) usage_error("--epochs or --steps has to be more than 0", NULL);
 }
 
 int main(int argc, char **argv) {
@@ -846,6 +842,7 @@ int main(int argc, char **argv) {
         { "clip", OPT_REAL, &s->clip, "1", 0, 1e9, NULL, "largest gradient norm (0: none)" },
         { "eval-every", OPT_INT, &s->eval_every, "250", 0, 1e9, NULL, "steps between held-out accuracies (0: at the end only)" },
         { "eval-texts", OPT_INT, &s->eval_texts, "1000", 0, 1e9, NULL, "held-out texts or pairs at most (0: all)" },
+        { "save-every", OPT_INT, &s->save_every, "0", 0, 1e9, NULL, "steps between saves (0: at the end)" },
         { "seed", OPT_SEED, &s->seed, "1", 0, 0, NULL, "of the initial weights, the order of texts, crops and phrases" },
         { "dtype", OPT_CHOICE, &s->dtype, "f32", 0, 0, "f32|bf16|f16", "numbers as written; training is in f32" },
         { "dry-run", OPT_FLAG, &s->dry_run, NULL, 0, 0, NULL, "print the memory bill and stop" },
@@ -856,21 +853,25 @@ int main(int argc, char **argv) {
     const char *data[1] = { NULL };
     t.keep = cli_pool();
     t.scratch = cli_pool();
-    if (cli_parse(&program, default_preset(argc, argv), argc, argv, data, 1) < 1) usage_error("which dataset?", NULL);
+    cli_parse(&program, "scratch", argc, argv, data, 1);
+    cli_parse(&program, s->reward ? "finetune" : "scratch", argc, argv, data, 1);
+    if (!data[0]) usage_error("which dataset?", NULL);
     check(&program, s);
-    cli_interrupts();
     read_data(&t, data[0]);
     read_config(&t);
     read_documents(&t);
     count_steps(&t);
     memory(&t);
     init_weights(&t);
-    open_run(&t, &program);
     printf("%s: %d training and %d held-out %s, %lld tokens; %lld weights; %d steps of %d\n", data[0], t.train.examples, t.held.examples,
            t.pairs ? "pairs" : "texts", t.train.tokens, (long long)tensor_values(t.model.tensor, t.model.tensors, 1), t.steps, s->batch);
+    cli_interrupts();                       /* until here nothing is lost by stopping at once */
+    run_out(t.out, sizeof t.out, s->out, "rm");
+    snprintf(t.log_path, sizeof t.log_path, "%s/log.jsonl", t.out);
+    log_options(t.log_path, &program, data[0], &t.keep);
     const int done = train(&t);
-    save(&t);
-    printf("saved in %s%s\n", t.out, done < t.steps ? " (stopped early)" : "");
+    if (!done) printf("stopped before the first step: no weights were written\n");
+    else printf("%s after %d steps: %s\n", cli_stopping() ? "stopped and saved" : "saved", done, t.out);
     if (!cli_stopping()) final_report(&t, done);
     pool_free(&t.scratch);
     pool_free(&t.keep);

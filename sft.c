@@ -4,11 +4,14 @@
  * Idea     loss = mean over all tokens of a step of -log p(token | those before it). A step is a budget of tokens, not of texts:
  *          whole sequences stand one after another (ragged, no padding), and pass in micro-batches whose gradients add up.
  * Needs    a dataset (prep makes it), and a policy's folder or a tokenizer and sizes.
- * Never    trains on held-out documents; writes weights that came from a loss that is not a number.
- * Edges    the same --seed gives the same bytes for any number of threads. Ctrl-C saves and stops. A prompt's tokens (kind 3) are
- *          read but not learnt; of a pair (kind 2) the chosen text is taken. */
+ * Never    trains on held-out documents; writes a weight that is not a number: such a loss ends the run with the last good step saved.
+ * Edges    the same --seed gives the same bytes for any number of threads. Ctrl-C saves and stops; before the first step it writes
+ *          no weights. A prompt's tokens (kind 3) are read but not learnt; of a pair (kind 2) the chosen text is taken. */
 #include "rlhf.h"
 #include <stdio.h>
+
+#define SMALLER_STEPS "a smaller --lr, a longer --warmup, or --clip 1"
+enum { WALK_MAX = 100000000 };              /* sequences that --epochs may come to */
 
 typedef struct {
     const char *policy, *tokenizer, *out, *lora_targets;
@@ -35,6 +38,7 @@ typedef struct {
     Saved saved; Cache kv; Arena memory, ws;
     int *token, *sequence, *position, *target; unsigned char *wants; float *hidden, *dhidden, *logprob;
     int *order, at, epoch, steps;           /* the walk through the shuffled training set */
+    int saved_step;                         /* whose weights are in the folder; 0: nobody's of this run */
     Pool keep;
     char out[512], log_path[600], time_path[600];
 } Trainer;
@@ -107,14 +111,13 @@ static void read_documents(Trainer *t, const char *path) {
     Dataset d;
     Error err = { 0 };
     must(dataset_read(&d, path, &texts, &err), &err, "prep makes a dataset from text, JSONL or CSV: ./prep --help");
-    for (uint64_t i = 0; i < d.count && !cli_stopping(); i++) {
+    for (uint64_t i = 0; i < d.count; i++) {
         PoolMark mark = pool_mark(&scratch);
         const Document *document = &d.document[i];
         if (document->split && t->held.documents < t->set.eval_documents) add_document(t, &t->held, document, d.kind, &scratch);
         if (!document->split) add_document(t, &t->train, document, d.kind, &scratch);
         pool_release(&scratch, mark);
     }
-    if (cli_stopping()) exit(1);
     pool_free(&texts);
     pool_free(&scratch);
     if (!t->train.count) must(fail(&err, E_MISSING, "no training document with two tokens or more", path, 0, 0), &err, NULL);
@@ -141,10 +144,13 @@ static int next_step(Trainer *t, int *first) {
     return n;
 }
 
-/* The schedule needs the number of steps before the first one: --steps, or a dry walk through --epochs. */
+/* The schedule needs the number of steps before the first one: --steps, or a dry walk through --epochs, which WALK_MAX keeps short
+ * (a second or two) and which cannot count further than an int does. */
 static void count_steps(Trainer *t) {
     Error err = { 0 };
     int first;
+    if (!t->set.steps && (long long)t->set.epochs * t->train.count > WALK_MAX)
+        usage_error("more than a hundred million sequences in all: fewer --epochs, or --steps, which may be as many", NULL);
     t->order = pool_take(&t->keep, (size_t)t->train.count, sizeof *t->order);
     if (!t->order) must(fail(&err, E_MEMORY, "no memory for the order of sequences", "dataset", 0, 0), &err, NULL);
     t->steps = t->set.steps;
@@ -261,7 +267,7 @@ static void carve(Trainer *t, Arena *a, size_t ws, int show) {
     Settings *s = &t->set;
     Error err = { 0 };
     size_t n = (size_t)t->N, from = a->used;
-    must(model_carve(&t->model, &t->config, F32, !s->lora_r, t->T, &t->keep, a, &err), &err, NULL);
+    must(model_carve(&t->model, &t->config, NULL, !s->lora_r, t->T, &t->keep, a, &err), &err, NULL);
     bill(show, s->lora_r ? "weights" : "weights and gradients", &from, a);
     t->list = t->model.tensor; t->tensors = t->model.tensors; t->adapter = NULL;
     if (s->lora_r) {
@@ -272,7 +278,7 @@ static void carve(Trainer *t, Arena *a, size_t ws, int show) {
     }
     optimizer_carve(&t->optimizer, t->list, t->tensors, a);
     bill(show, "Adam's moments", &from, a);
-    saved_carve(&t->saved, &t->config, t->N, a);
+    saved_carve(&t->saved, &t->config, t->N, 0, a);
     bill(show, "saved activations", &from, a);
     cache_carve(&t->kv, &t->config, t->B, t->T, a);
     bill(show, "keys and values", &from, a);
@@ -354,6 +360,8 @@ static void init_weights(Trainer *t) {
     size_t all, trained;
     if (s->policy) must(checkpoint_load(s->policy, "model", "", t->model.tensor, t->model.tensors, &t->keep, &err), &err, NULL);
     else model_init(&t->model, s->seed);
+    if (!tensors_are_numbers(t->model.tensor, t->model.tensors))
+        must(fail(&err, E_NUMBER, "a weight is a NaN or an infinity", s->policy, 0, 0), &err, "another --policy: this one is damaged");
     if (s->lora_r) lora_init(&t->lora, s->seed);
     optimizer_reset(&t->optimizer);
     all = tensor_values(t->model.tensor, t->model.tensors, 0);
@@ -362,20 +370,21 @@ static void init_weights(Trainer *t) {
            (double)trained / 1e6, 100 * (double)trained / (double)(s->lora_r ? all + trained : all));
 }
 
-/* Weights last: a folder that has them is whole. Every file is written aside and renamed. */
-static void save(Trainer *t) {
-    static const int type[] = { F32, BF16, F16 };
+/* Weights last: a folder that has them is whole. Every file is written aside and renamed, and none if a weight is no number. */
+static void save(Trainer *t, int step) {
     Settings *s = &t->set;
     Error err = { 0 };
     PoolMark mark = pool_mark(&t->keep);
+    if (!tensors_are_numbers(t->list, t->tensors)) die_not_a_number("a weight is no longer a number", step, t->saved_step, t->out, SMALLER_STEPS);
     if (s->lora_r) {
         must(adapter_config_save(&t->lora, t->out, s->policy, &t->keep, &err), &err, NULL);
-        must(checkpoint_save(t->out, "adapter_model", "base_model.model.", t->list, t->tensors, type[s->dtype], 0, &t->keep, &err), &err, NULL);
+        must(checkpoint_save(t->out, "adapter_model", "base_model.model.", t->list, t->tensors, s->dtype, 0, &t->keep, &err), &err, NULL);
     } else {
-        must(config_save(&t->config, t->out, type[s->dtype], &t->keep, &err), &err, NULL);
+        must(config_save(&t->config, t->out, s->dtype, &t->keep, &err), &err, NULL);
         must(tokenizer_save(t->tokenizer, t->out, t->config.positions, &t->keep, &err), &err, NULL);
-        must(checkpoint_save(t->out, "model", "", t->list, t->tensors, type[s->dtype], (uint64_t)s->shard_mb * 1000000u, &t->keep, &err), &err, NULL);
+        must(checkpoint_save(t->out, "model", "", t->list, t->tensors, s->dtype, (uint64_t)s->shard_mb * 1000000u, &t->keep, &err), &err, NULL);
     }
+    t->saved_step = step;
     pool_release(&t->keep, mark);
 }
 
@@ -413,60 +422,48 @@ static double evaluate(Trainer *t, int step) {
     return exp(loss);
 }
 
-static void stop_at_nan(int step) {
-    char where[96];
-    Error err = { 0 };
-    snprintf(where, sizeof where, "step %d; no weights were written since the last save", step);
-    fail(&err, E_NUMBER, "the loss or its gradient is not a number", where, 0, 0);
-    die(&err, "a smaller --lr, or a longer --warmup");
+/* The loss of `step` is not a number. Its gradient has moved nothing: the weights are still those after the step before. */
+static void stop_at_nan(Trainer *t, int step) {
+    if (step > 1 && t->saved_step != step - 1 && tensors_are_numbers(t->list, t->tensors)) save(t, step - 1);
+    die_not_a_number("the loss or its gradient is not a number", step, t->saved_step, t->out, SMALLER_STEPS);
 }
 
 static void train(Trainer *t) {
     double held = evaluate(t, 0), first = held, start = wall_clock(), norm, speed = 0, loss = 0;
-    int step = 0, evaluated = 0, saved = -1;
+    int step = 0, evaluated = 0, stop = cli_stopping();
     long long tokens;
     if (t->held.count) printf("held-out perplexity before: %.3f (%lld documents, %lld tokens)\n", held, t->held.documents, t->held.tokens);
     else printf("no held-out documents: no perplexity\n");
-    while (step < t->steps && !cli_stopping()) {
+    while (step < t->steps && !stop) {
         char text[200];
         double begin = wall_clock(), seconds;
         loss = sft_step(t, ++step, &tokens, &norm);
-        if (!isfinite(loss)) stop_at_nan(step);
+        if (!isfinite(loss)) stop_at_nan(t, step);
         seconds = wall_clock() - begin;
         if (seconds <= 0) seconds = 1e-9;
         speed = (speed > 0 ? 0.9 * speed : 0) + (speed > 0 ? 0.1 : 1) * (double)tokens / seconds;
         log_step(t, step, loss, norm, tokens, seconds);
-        if (t->set.eval_every && step % t->set.eval_every == 0) { held = evaluate(t, step); evaluated = step; }
-        if (t->set.save_every && step % t->set.save_every == 0) { save(t); saved = step; }
+        stop = cli_stopping();
+        if (!stop && t->set.eval_every && step % t->set.eval_every == 0) { held = evaluate(t, step); evaluated = step; }
+        if (t->set.save_every && step % t->set.save_every == 0) save(t, step);
         snprintf(text, sizeof text, "loss %.4f  perplexity %.2f  held-out %.2f  lr %.2e  %.0f tokens/s", loss, exp(loss), held,
                  (double)t->adam.lr, speed);
-        progress(text, step, t->steps, step == t->steps || cli_stopping());
+        progress(text, step, t->steps, stop || step == t->steps);
     }
-    if (evaluated != step) held = evaluate(t, step);
-    if (saved != step) save(t);
-    if (t->held.count) printf("held-out perplexity: %.3f before, %.3f after %d steps\n", first, held, step);
-    printf("%s after %.0f seconds: %s\n", cli_stopping() ? "stopped and saved" : "saved", wall_clock() - start, t->out);
+    if (!step) { printf("stopped before the first step: no weights were written\n"); return; }
+    if (t->saved_step != step) save(t, step);               /* before anything that takes time */
+    if (!stop && evaluated != step) held = evaluate(t, step);
+    if (!stop && t->held.count) printf("held-out perplexity: %.3f before, %.3f after %d steps\n", first, held, step);
+    printf("%s after %d steps, %.0f seconds: %s\n", stop ? "stopped and saved" : "saved", step, wall_clock() - start, t->out);
 }
 
-/* The run's folder; the first line of its log has the options as they are. An earlier run's log there begins anew. */
+/* The run's folder, and its logs anew: the first line has the options as they are. */
 static void open_run(Trainer *t, const Program *program, const char *data) {
     Error err = { 0 };
-    Buffer b = { 0 };
-    if (t->set.out) {
-        if (strlen(t->set.out) >= sizeof t->out) usage_error("--out is too long", t->set.out);
-        strcpy(t->out, t->set.out);
-        must(folder_make(t->out, &err), &err, NULL);
-    } else must(run_folder(t->out, sizeof t->out, "runs", "sft", &err), &err, NULL);
+    run_out(t->out, sizeof t->out, t->set.out, "sft");
     snprintf(t->log_path, sizeof t->log_path, "%s/log.jsonl", t->out);
     snprintf(t->time_path, sizeof t->time_path, "%s/time.jsonl", t->out);
-    b.pool = &t->keep;
-    buffer_text(&b, "{\"program\": \"sft\", \"data\": ");
-    buffer_json_string(&b, data, strlen(data));
-    buffer_text(&b, ", \"options\": ");
-    cli_options_json(program, &b);
-    buffer_text(&b, "}\n");
-    if (b.failed) must(fail(&err, E_MEMORY, "no memory for the options", t->log_path, 0, 0), &err, NULL);
-    must(file_write_all(t->log_path, b.data, b.length, &t->keep, &err), &err, NULL);
+    log_options(t->log_path, program, data, &t->keep);
     must(file_write_all(t->time_path, "", 0, &t->keep, &err), &err, NULL);
 }
 
@@ -481,24 +478,11 @@ static const Preset preset[] = {
     { "lora", "an adapter next to a checkpoint (the default with --lora-r)", preset_lora },
 };
 
-static const char *default_preset(int argc, char **argv) {
-    const char *name = "scratch";
-    for (int i = 1; i < argc; i++) {
-        if (!strncmp(argv[i], "--lora-r", 8) && (!argv[i][8] || argv[i][8] == '=')) return "lora";
-        if (!strncmp(argv[i], "--policy", 8) && (!argv[i][8] || argv[i][8] == '=')) name = "finetune";
-    }
-    return name;
-}
-
 static void check(const Program *p, Settings *s) {
-    static const char *const size[] = { "dim", "layers", "heads", "kv-heads", "ffn", "positions", "tied" };
-    static const char *const lora[] = { "lora-alpha", "lora-targets", "lora-rslora" };
-    for (size_t i = 0; i < sizeof size / sizeof *size; i++)
-        if (s->policy && cli_given(p, size[i])) usage_error("sizes are for training from scratch, --policy has its own: leave out", size[i]);
-    for (size_t i = 0; i < sizeof lora / sizeof *lora; i++)
-        if (!s->lora_r && cli_given(p, lora[i])) usage_error("without --lora-r there is no adapter: leave out", lora[i]);
+    if (s->policy) cli_refuse(p, "dim|layers|heads|kv-heads|ffn|positions|tied", "sizes are for training from scratch, --policy has its own: leave out");
+    if (!s->lora_r) cli_refuse(p, "lora-alpha|lora-targets|lora-rslora", "without --lora-r there is no adapter: leave out");
     if (s->lora_r && !s->policy) usage_error("an adapter (--lora-r) needs the checkpoint that it adapts: --policy", NULL);
-    if (s->policy && s->out && !strcmp(s->policy, s->out)) usage_error("--out would overwrite --policy", s->out);
+    if (s->policy && s->out && same_folder(s->policy, s->out)) usage_error("--out would overwrite --policy", s->out);
     if (!strcmp(s->lora_targets, "all-linear")) s->lora_targets = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj";
     if (!s->steps && !s->epochs) usage_error("--epochs or --steps has to be more than 0", NULL);
 }
@@ -547,9 +531,10 @@ int main(int argc, char **argv) {
         preset, sizeof preset / sizeof *preset };
     const char *data[1] = { NULL };
     t.keep = cli_pool();
-    if (cli_parse(&program, default_preset(argc, argv), argc, argv, data, 1) < 1) usage_error("which dataset?", NULL);
+    cli_parse(&program, "scratch", argc, argv, data, 1);
+    cli_parse(&program, s->lora_r ? "lora" : s->policy ? "finetune" : "scratch", argc, argv, data, 1);
+    if (!data[0]) usage_error("which dataset?", NULL);
     check(&program, s);
-    cli_interrupts();
     read_policy(&t);
     read_documents(&t, data[0]);
     count_steps(&t);
@@ -557,6 +542,7 @@ int main(int argc, char **argv) {
            t.train.tokens, t.steps, s->tokens);
     memory(&t);
     init_weights(&t);
+    cli_interrupts();                       /* until here nothing is lost by stopping at once */
     open_run(&t, &program, data[0]);
     t.adam.beta1 = 0.9f; t.adam.beta2 = 0.95f; t.adam.eps = 1e-8f; t.adam.weight_decay = (float)s->weight_decay;
     train(&t);
