@@ -32,21 +32,21 @@ static int refuse(Error *err, int code, const char *format, ...) {
 enum { UNSET, MARK, NOTHING, TRUTH, INTEGER, TEXT, OTHER, TUPLE, LIST, DICT, GLOBAL, STORAGE, TENSOR };
 typedef struct Value Value;
 typedef struct Link Link;
-typedef struct Storage Storage;
+typedef struct TorchStorage TorchStorage;        /* (Storage is the header's) */
 typedef struct View View;
 typedef struct { Link *first, *last; } Chain;   /* a list or a dict, in order; the machine may hold it in several places */
 struct Value {
     int type, count;                            /* count: of a tuple's items, of a text's bytes; a global's row in its table */
-    union { int64_t integer; const char *text; const Value *item; Chain *chain; Storage *storage; View *view; } is;
+    union { int64_t integer; const char *text; const Value *item; Chain *chain; TorchStorage *storage; View *view; } is;
 };
 struct Link { Value key, value; Link *next; };  /* a list's links have no key */
-struct Storage {
+struct TorchStorage {
     const char *key; int dtype, width;          /* bytes of an element */
     uint64_t elements, at;                      /* at: its byte in the file, 0 until it is found */
     uint64_t first, span;                       /* legacy: a storage may be a window of another one: its elements first .. first+span-1 */
-    Storage *next;
+    TorchStorage *next;
 };
-struct View { const Storage *storage; uint64_t first; int dims; uint64_t shape[TORCH_DIMS], stride[TORCH_DIMS]; };
+struct View { const TorchStorage *storage; uint64_t first; int dims; uint64_t shape[TORCH_DIMS], stride[TORCH_DIMS]; };
 
 enum { ORDERED_DICT, REBUILD_TENSOR, REBUILD_PARAMETER, SIZE, DEVICE, STORAGE_TYPE };
 static const struct { const char *module, *name; int kind, dtype, width; } globals[] = {     /* the only ones; dtype -1: never asked for */
@@ -70,7 +70,7 @@ typedef struct {
     size_t next, have; unsigned char window[WINDOW];
     Value *stack; size_t depth, stack_room;
     Value *memo; size_t memos, memo_room;
-    Storage *storages;                          /* all that the persistent ids named, the last one first */
+    TorchStorage *storages;                          /* all that the persistent ids named, the last one first */
     Pool *pool; Error *err; int code;
 } Machine;
 
@@ -278,7 +278,7 @@ static int persistent(Machine *m) {
     Value id = pop(m), v = value(STORAGE, 0);
     const Value *part = id.is.item;
     const char *kind, *key;
-    Storage *s;
+    TorchStorage *s;
     if (m->code != OK) return 0;
     kind = id.type == TUPLE && id.count > 0 ? text_of(&part[0]) : NULL;
     if (!kind || strcmp(kind, "storage") != 0) return stop(m, E_UNSUPPORTED, "persistent id ", kind ? kind : "that is no tuple");
@@ -694,7 +694,7 @@ static int zip_index(Machine *m, Value *root) {
     }
     code = run(m, pickle->at, pickle->at + pickle->size, root);
     if (code == OK && position(m) != m->end) return zip_broken(&z, "data.pkl goes on behind its pickle");
-    for (Storage *s = m->storages; s && code == OK; s = s->next) {
+    for (TorchStorage *s = m->storages; s && code == OK; s = s->next) {
         const Entry *e = zip_find(&z, folder, length, "data/", s->key);
         if (!e) return refuse(z.err, E_MISSING, "zip: entry data/%.80s, a storage, is missing", s->key);
         if (e->size != s->elements * (uint64_t)s->width) return refuse(z.err, E_FORMAT, "zip: entry data/%.80s is not as long as its storage", s->key);
@@ -707,11 +707,11 @@ static int zip_index(Machine *m, Value *root) {
 
 static const unsigned char LEGACY[15] = { 0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, '.' };
 
-static int by_key(const void *left, const void *right) { return strcmp((*(Storage *const *)left)->key, (*(Storage *const *)right)->key); }
+static int by_key(const void *left, const void *right) { return strcmp((*(TorchStorage *const *)left)->key, (*(TorchStorage *const *)right)->key); }
 
 /* The storages that the object names, sorted by key in an array. The same key has to be the same storage. */
-static int legacy_sort(Machine *m, Storage ***sorted, size_t *count) {
-    Storage *s, **list;
+static int legacy_sort(Machine *m, TorchStorage ***sorted, size_t *count) {
+    TorchStorage *s, **list;
     *count = 0;
     for (s = m->storages; s; s = s->next) ++*count;
     list = *sorted = pool_take(m->pool, *count + 1, sizeof **sorted);
@@ -730,7 +730,7 @@ static int legacy_sort(Machine *m, Storage ***sorted, size_t *count) {
 static int legacy_storages(Machine *m, const Value *keys, uint64_t at) {
     uint64_t size = file_size(m->file), bytes;
     unsigned char b[8];
-    Storage **sorted;
+    TorchStorage **sorted;
     size_t count;
     int code = legacy_sort(m, &sorted, &count);
     for (const Link *l = keys->is.chain->first; l && code == OK; l = l->next) {
