@@ -1080,30 +1080,12 @@ static void check_options(void) {
     o.chunk = smaller(o.chunk, o.batch_size);
 }
 
-static int same_word(const char *a, const char *b) {
-    for (; *a && *b; a++, b++) {
-        char x = *a >= 'A' && *a <= 'Z' ? (char)(*a + 32) : *a, y = *b >= 'A' && *b <= 'Z' ? (char)(*b + 32) : *b;
-        if (x != y) return 0;
-    }
-    return *a == *b;
-}
-
-/* Which of the judge's outputs is the reward. One output: that. --label: the one of this name. Else the only one whose name says "good". */
+/* Which of the judge's outputs is the reward: --label's, or the one that label_find knows for it. */
 static int choose_label(Run *r) {
-    static const char *const good[] = { "positive", "pos", "nothate", "non-toxic" };
-    const RewardConfig *c = &r->judge_config;
-    char names[256] = "";
-    int found = -1, matches = 0;
-    for (int i = 0; i < c->labels; i++) {
-        size_t used = strlen(names);
-        snprintf(names + used, sizeof names - used, "%s%s", i ? ", " : "", c->label[i]);
-        int match = 0;
-        if (o.label) match = same_word(c->label[i], o.label);
-        else for (int k = 0; k < 4; k++) match = match || same_word(c->label[i], good[k]);
-        if (match) { found = i; matches++; }
-    }
-    if (!o.label && c->labels == 1) return 0;
-    if (matches == 1) return found;
+    char names[256];
+    int found = label_find(&r->judge_config, o.label);
+    if (found >= 0) return found;
+    label_names(&r->judge_config, names, sizeof names);
     fail(&r->err, E_ARGUMENT, o.label ? "the judge has no such label" : "which of the judge's labels is the reward?", names, 0, 0);
     die(&r->err, "--label NAME, with one of these names");
     return -1;
