@@ -1099,53 +1099,99 @@ static int ends_with(const char *text, const char *end) {
     return n >= m && strcmp(text + n - m, end) == 0;
 }
 
-/* One file, read and understood. The error says which file. */
-static Tokenizer *open_sentencepiece(const char *path, Pool *pool, Error *err) {
+/* Passes on an error about bytes with the file's name in front of its place. */
+static Tokenizer *opened(Tokenizer *t, const Error *inner, const char *path, Error *err) {
+    char where[sizeof inner->where];
+    snprintf(where, sizeof where, inner->where[0] ? "%.150s: %.100s" : "%.150s%s", path, inner->where);
+    if (!t) fail(err, inner->code, inner->what, where, inner->got, inner->wanted);
+    return t;
+}
+
+/* One file, read and understood: a SentencePiece model, or tokenizer.json. */
+static Tokenizer *open_single(const char *path, int json, Pool *pool, Error *err) {
     Error inner;
-    Tokenizer *t;
     char *bytes;
     size_t n;
     memset(&inner, 0, sizeof inner);
     if (file_read_all(path, pool, &bytes, &n, err) != OK) return NULL;
-    t = tokenizer_sentencepiece(bytes, n, pool, &inner);
-    if (!t) fail_in(err, &inner, path);
-    return t;
+    return opened(json ? tokenizer_json(bytes, n, pool, &inner) : tokenizer_sentencepiece(bytes, n, pool, &inner), &inner, path, err);
 }
 
 static Tokenizer *open_bytelevel(const char *vocab, const char *merges, Pool *pool, Error *err) {
     Error inner;
-    Tokenizer *t;
     char *v, *m;
     size_t vn, mn;
     memset(&inner, 0, sizeof inner);
     if (file_read_all(vocab, pool, &v, &vn, err) != OK || file_read_all(merges, pool, &m, &mn, err) != OK) return NULL;
-    t = tokenizer_bytelevel(v, vn, m, mn, pool, &inner);
-    if (!t) fail_in(err, &inner, vocab);
-    return t;
+    return opened(tokenizer_bytelevel(v, vn, m, mn, pool, &inner), &inner, vocab, err);
+}
+
+/* The path of a folder's file in pool, or NULL if it is not there. */
+static const char *there(const char *folder, const char *name, Pool *pool) {
+    const char *path = path_in(folder, name, "", pool);
+    return path && file_exists(path) ? path : NULL;
+}
+
+typedef struct { const char *json, *model, *vocab, *merges; } TokenizerFiles;      /* NULL: not there */
+
+static TokenizerFiles tokenizer_files(const char *folder, Pool *pool) {
+    TokenizerFiles f;
+    f.json = there(folder, "tokenizer.json", pool);
+    f.model = there(folder, "tokenizer.model", pool);
+    if (!f.model) f.model = there(folder, "spiece.model", pool);
+    f.vocab = there(folder, "vocab.json", pool);
+    f.merges = there(folder, "merges.txt", pool);
+    if (!f.vocab || !f.merges) f.vocab = f.merges = NULL;
+    return f;
+}
+
+int tokenizer_exists(const char *folder, Pool *pool) {
+    TokenizerFiles f = tokenizer_files(folder, pool);
+    return f.json || f.model || f.vocab;
+}
+
+/* What the files beside a tokenizer say about it. */
+static int open_beside(Tokenizer *t, const char *folder, Pool *pool, Error *err) {
+    static const char *const name[] = { "added_tokens.json", "tokenizer_config.json", "special_tokens_map.json" };
+    const Json *file[3] = { NULL, NULL, NULL };
+    const char *path;
+    Error inner;
+    memset(&inner, 0, sizeof inner);
+    for (int i = 0; i < 3; i++) {
+        path = there(folder, name[i], pool);
+        if (path && json_file(&file[i], path, pool, err) != OK) return E_FORMAT;
+    }
+    if (tokenizer_beside(t, file[0], file[1], file[2], pool, &inner) == OK) return OK;
+    opened(NULL, &inner, folder, err);
+    return inner.code;
+}
+
+static Tokenizer *open_folder(const char *folder, Pool *pool, Error *err) {
+    TokenizerFiles f = tokenizer_files(folder, pool);
+    Tokenizer *t = NULL;
+    Error inner;
+    memset(&inner, 0, sizeof inner);
+    if (f.json) t = open_single(f.json, 1, pool, &inner);
+    if (!t && inner.code && (inner.code != E_UNSUPPORTED || !(f.model || f.vocab))) {
+        fail(err, inner.code, inner.what, inner.where, inner.got, inner.wanted);
+        return NULL;
+    }
+    if (!t && f.model) t = open_single(f.model, 0, pool, err);
+    else if (!t && f.vocab) t = open_bytelevel(f.vocab, f.merges, pool, err);
+    else if (!t) fail(err, E_MISSING, "no tokenizer.json, no tokenizer.model, and no vocab.json with merges.txt", folder, 0, 0);
+    return t && open_beside(t, folder, pool, err) == OK ? t : NULL;
 }
 
 Tokenizer *tokenizer_open(const char *path, Pool *pool, Error *err) {
-    static const char models[][16] = { "tokenizer.model", "spiece.model" };
-    char *file, *merges;
-    if (!folder_exists(path)) {
-        if (ends_with(path, ".json")) {
-            fail(err, E_UNSUPPORTED, "tokenizer.json or vocab.json alone (give tokenizer.model, or a folder)", path, 0, 0);
-            return NULL;
-        }
-        return open_sentencepiece(path, pool, err);
-    }
-    for (int i = 0; i < 2; i++) {
-        file = path_in(path, models[i], "", pool);
-        if (file && file_exists(file)) return open_sentencepiece(file, pool, err);
-    }
-    file = path_in(path, "vocab.json", "", pool);
-    merges = path_in(path, "merges.txt", "", pool);
-    if (file && merges && file_exists(file) && file_exists(merges)) return open_bytelevel(file, merges, pool, err);
-    file = path_in(path, "tokenizer.json", "", pool);
-    if (file && file_exists(file))
-        fail(err, E_UNSUPPORTED, "tokenizer.json without tokenizer.model or vocab.json and merges.txt", path, 0, 0);
-    else fail(err, E_MISSING, "no tokenizer.model, and no vocab.json with merges.txt", path, 0, 0);
-    return NULL;
+    size_t n = strlen(path), name = strlen("vocab.json");
+    char *merges;
+    if (folder_exists(path)) return open_folder(path, pool, err);
+    if (!ends_with(path, "vocab.json")) return open_single(path, ends_with(path, ".json"), pool, err);
+    merges = pool_take(pool, n + 1, 1);     /* merges.txt is as long */
+    if (!merges) { fail(err, E_MEMORY, "not enough memory", path, 0, 0); return NULL; }
+    memcpy(merges, path, n - name);
+    memcpy(merges + n - name, "merges.txt", name);
+    return open_bytelevel(path, merges, pool, err);
 }
 
 /* "key": the piece of id. Nothing when there is no such token. */
@@ -1169,10 +1215,52 @@ static void put_specials(Buffer *b, const Tokenizer *t, int roberta) {
     put_piece(b, "unk_token", t, s.unk);
 }
 
+/* "added_tokens_decoder": {"32000": {...}, ...}, if there are any; how many lie beyond the vocabulary in *beyond. */
+static void put_added(Buffer *b, const Tokenizer *t, int *beyond) {
+    AddedToken a;
+    int i;
+    *beyond = 0;
+    if (!tokenizer_added(t, 0, &a)) return;
+    put_key(b, "added_tokens_decoder");
+    for (i = 0; tokenizer_added(t, i, &a); i++) {
+        *beyond += a.beyond;
+        buffer_text(b, i ? ",\n    \"" : "{\n    \"");
+        buffer_integer(b, a.id);
+        buffer_text(b, "\": {\"content\": ");
+        buffer_json_string(b, a.text, a.length);
+        buffer_text(b, a.lstrip ? ", \"lstrip\": true" : ", \"lstrip\": false");
+        buffer_text(b, a.normalized ? ", \"normalized\": true" : ", \"normalized\": false");
+        buffer_text(b, a.rstrip ? ", \"rstrip\": true" : ", \"rstrip\": false");
+        buffer_text(b, a.single_word ? ", \"single_word\": true" : ", \"single_word\": false");
+        buffer_text(b, a.special ? ", \"special\": true}" : ", \"special\": false}");
+    }
+    buffer_text(b, "\n  }");
+}
+
+/* added_tokens.json: {"[PAD]": 32000, ...} */
+static int save_added(const Tokenizer *t, const char *folder, Pool *pool, Error *err) {
+    Buffer b = { pool, NULL, 0, 0, 0 };
+    AddedToken a;
+    int i, first = 1;
+    for (i = 0; tokenizer_added(t, i, &a); i++) {
+        if (!a.beyond) continue;
+        buffer_text(&b, first ? "{\n  " : ",\n  ");
+        buffer_json_string(&b, a.text, a.length);
+        buffer_text(&b, ": ");
+        buffer_integer(&b, a.id);
+        first = 0;
+    }
+    buffer_text(&b, "\n}\n");
+    const char *path = path_in(folder, "added_tokens.json", "", pool);
+    if (!path || b.failed) return fail(err, E_MEMORY, "not enough memory", folder, 0, 0);
+    return file_write_all(path, b.data, b.length, pool, err);
+}
+
 /* tokenizer_config.json and special_tokens_map.json. */
 static int save_tokenizer_configs(const Tokenizer *t, const char *folder, int max_length, Pool *pool, Error *err) {
     Buffer b = { pool, NULL, 0, 0, 0 }, map = { pool, NULL, 0, 0, 0 };
-    int before, after, sentencepiece = tokenizer_kind(t) == TOKENIZER_SENTENCEPIECE, roberta, code;
+    const char *class = tokenizer_class(t), *chat = tokenizer_chat_template(t);
+    int before, after, sentencepiece = tokenizer_kind(t) == TOKENIZER_SENTENCEPIECE, roberta, code, beyond;
     tokenizer_template(t, &before, &after);
     roberta = !sentencepiece && before && after;
     buffer_text(&b, "{");
@@ -1182,15 +1270,18 @@ static int save_tokenizer_configs(const Tokenizer *t, const char *folder, int ma
         put_raw(&b, "legacy", "true");
         put_raw(&b, "sp_model_kwargs", "{}");
         put_raw(&b, "use_default_system_prompt", "false");
-    } else {
+    } else if (!ends_with(class, "Fast")) {
         put_raw(&b, "add_prefix_space", "false");
         put_text(&b, "errors", "replace");
     }
+    put_added(&b, t, &beyond);
+    if (chat) put_text(&b, "chat_template", chat);
     put_raw(&b, "clean_up_tokenization_spaces", "false");
     put_int(&b, "model_max_length", max_length);
-    put_text(&b, "tokenizer_class", sentencepiece ? "LlamaTokenizer" : roberta ? "RobertaTokenizer" : "GPT2Tokenizer");
+    put_text(&b, "tokenizer_class", class);
     put_specials(&b, t, roberta);
     code = put_file(&b, folder, "tokenizer_config.json", err);
+    if (code == OK && beyond) code = save_added(t, folder, pool, err);
     if (code != OK) return code;
     buffer_text(&map, "{");
     put_specials(&map, t, roberta);
@@ -1200,14 +1291,15 @@ static int save_tokenizer_configs(const Tokenizer *t, const char *folder, int ma
 static int save_tokenizer(const Tokenizer *t, const char *folder, int max_length, Pool *pool, Error *err) {
     int sentencepiece = tokenizer_kind(t) == TOKENIZER_SENTENCEPIECE, code = folder_make(folder, err);
     Buffer a = { pool, NULL, 0, 0, 0 }, b = { pool, NULL, 0, 0, 0 };
-    const char *first = path_in(folder, sentencepiece ? "tokenizer.model" : "vocab.json", "", pool);
+    int json = tokenizer_write_json(t, &a) != E_ARGUMENT;
+    const char *first = path_in(folder, json ? "tokenizer.json" : sentencepiece ? "tokenizer.model" : "vocab.json", "", pool);
     const char *second = path_in(folder, "merges.txt", "", pool);
     if (code != OK) return code;
-    code = sentencepiece ? tokenizer_write_sentencepiece(t, &a) : tokenizer_write_bytelevel(t, &a, &b);
+    if (!json) code = sentencepiece ? tokenizer_write_sentencepiece(t, &a) : tokenizer_write_bytelevel(t, &a, &b);
     if (code != OK || a.failed || b.failed || !first || !second)
         return fail(err, code != OK ? code : E_MEMORY, "writing the tokenizer", folder, 0, 0);
     code = file_write_all(first, a.data, a.length, pool, err);
-    if (code == OK && !sentencepiece) code = file_write_all(second, b.data, b.length, pool, err);
+    if (code == OK && !json && !sentencepiece) code = file_write_all(second, b.data, b.length, pool, err);
     return code == OK ? save_tokenizer_configs(t, folder, max_length, pool, err) : code;
 }
 

@@ -233,22 +233,40 @@ double explained_variance(const float *value, const float *returns, int n);    /
  * tokenizer.c (level 1): text to ids and back, from memory
  * ================================================================================================================ */
 enum { TOKENIZER_SENTENCEPIECE, TOKENIZER_BYTELEVEL };
-enum { PIECE_NORMAL = 1, PIECE_UNKNOWN, PIECE_CONTROL, PIECE_USER_DEFINED, PIECE_UNUSED, PIECE_BYTE };
+enum { PIECE_NORMAL = 1, PIECE_UNKNOWN, PIECE_CONTROL, PIECE_USER_DEFINED, PIECE_UNUSED, PIECE_BYTE, PIECE_ADDED /* not special */ };
 typedef struct Tokenizer Tokenizer;         /* private parts in tokenizer.c; lives in its pool */
 /* A SentencePiece model (protobuf bytes; BPE only, unigram is refused by name). NULL and *err on bad bytes. */
 Tokenizer *tokenizer_sentencepiece(const void *bytes, size_t n, Pool *pool, Error *err);
 /* Byte-level BPE from the bytes of vocab.json and merges.txt (GPT-2, RoBERTa; the vocabulary says which: <s> at 0, </s> at 2). */
 Tokenizer *tokenizer_bytelevel(const void *vocab, size_t vocab_n, const void *merges, size_t merges_n, Pool *pool, Error *err);
-/* Ids of text (n bytes, any bytes) without special tokens: *ids is an array of *count ints in pool. Near-linear in n. OK or E_MEMORY. */
+/* tokenizer.json (Hugging Face tokenizers): byte-level BPE, and BPE with byte_fallback as of Llama. What else it may ask for (WordPiece,
+ * Unigram, other normalizers, splits, decoders) is refused by name. */
+Tokenizer *tokenizer_json(const void *bytes, size_t n, Pool *pool, Error *err);
+/* What lies beside these files, parsed (NULL: not there): added_tokens.json, tokenizer_config.json, special_tokens_map.json. They add tokens
+ * and name the special ones. OK, or *err. */
+int tokenizer_beside(Tokenizer *t, const Json *added, const Json *config, const Json *map, Pool *pool, Error *err);
+/* A token that was added to the vocabulary: it is cut out of a text before anything else looks at it. special: decoding skips it. lstrip,
+ * rstrip: it swallows the white space before, behind it. single_word: not within a word. normalized: looked for in the normal form. beyond: the vocabulary itself does
+ * not have it (set by the tokenizer). */
+typedef struct { const char *text; size_t length; int id, special, lstrip, rstrip, single_word, normalized, beyond; } AddedToken;
+int tokenizer_added(const Tokenizer *t, int i, AddedToken *token);      /* the i-th by id; 0: there are no more */
+/* Ids of text (n bytes, any bytes), added tokens cut out, without the template's: *ids is an array of *count ints in pool. Near-linear in
+ * n. OK or E_MEMORY. */
 int tokenizer_encode(const Tokenizer *t, const char *text, size_t n, Pool *pool, int **ids, int *count);
-/* Text of ids: bytes in *text (NUL-terminated, *length without it) in pool. Control tokens are skipped. OK, E_RANGE (an id) or E_MEMORY. */
+/* The same for text from a stranger: added tokens that it spells are letters. first: the text begins here, not behind an added token. */
+int tokenizer_encode_plain(const Tokenizer *t, const char *text, size_t n, int first, Pool *pool, int **ids, int *count);
+/* Text of ids: bytes in *text (NUL-terminated, *length without it) in pool. Special tokens are skipped (_all: written out). OK, E_RANGE (an
+ * id) or E_MEMORY. */
 int tokenizer_decode(const Tokenizer *t, const int *ids, int count, Pool *pool, char **text, size_t *length);
+int tokenizer_decode_all(const Tokenizer *t, const int *ids, int count, Pool *pool, char **text, size_t *length);
 int tokenizer_size(const Tokenizer *t);     /* number of ids */
 int tokenizer_kind(const Tokenizer *t);     /* TOKENIZER_SENTENCEPIECE or TOKENIZER_BYTELEVEL */
 typedef struct { int bos, eos, unk, pad; } SpecialIds;                  /* -1: none */
 SpecialIds tokenizer_specials(const Tokenizer *t);
-/* The tokenizer's own template: <s> text (SentencePiece), <s> text </s> (RoBERTa), text (GPT-2): ids (0 or 1) before and after. */
+/* The tokenizer's own template: <s> text (SentencePiece), <s> text </s> (RoBERTa), text (GPT-2): ids (0 or 1; bos, eos) before and after. */
 void tokenizer_template(const Tokenizer *t, int *before, int *after);
+const char *tokenizer_chat_template(const Tokenizer *t);    /* of tokenizer_config.json, or NULL; nothing here executes it */
+const char *tokenizer_class(const Tokenizer *t);            /* transformers' name of its kind */
 const char *tokenizer_piece(const Tokenizer *t, int id, size_t *length);   /* as in the vocabulary file; NULL out of range */
 int tokenizer_find(const Tokenizer *t, const char *piece, size_t length);   /* id of exactly this piece, or -1 */
 /* Training by byte-pair encoding (Sennrich et al. 2016). next() gives the texts one after another: returns 0 at the end. Deterministic.
@@ -260,6 +278,7 @@ Tokenizer *tokenizer_train_bytelevel(TextSource source, int V, Pool *pool, Error
 /* The files' bytes, appended. OK, E_ARGUMENT (a tokenizer of the other kind) or E_MEMORY. */
 int tokenizer_write_sentencepiece(const Tokenizer *t, Buffer *model);   /* tokenizer.model, as the sentencepiece library reads it */
 int tokenizer_write_bytelevel(const Tokenizer *t, Buffer *vocab_json, Buffer *merges_txt);
+int tokenizer_write_json(const Tokenizer *t, Buffer *json);            /* tokenizer.json, where it came from one */
 
 /* ================================================================================================================
  * io.c (level 1): the only file that touches FILE*
@@ -532,9 +551,11 @@ int reward_config_save(const RewardConfig *c, const char *folder, int dtype, Poo
  * (use_dora, rank_pattern, modules_to_save, bias other than none ...) are refused by name. */
 int adapter_config_load(Lora *l, const char *folder, Pool *pool, Error *err);
 int adapter_config_save(const Lora *l, const char *folder, const char *base_model /* NULL: null */, Pool *pool, Error *err);
-/* A tokenizer from a file (tokenizer.model, *.model) or a folder that has tokenizer.model (or spiece.model) or vocab.json + merges.txt. */
+/* A tokenizer from a folder that has tokenizer.json, tokenizer.model, spiece.model, or vocab.json + merges.txt (the first of these that is
+ * there and supported), with the tokens that added_tokens.json and tokenizer_config.json add; or from one such file, as it is. */
 Tokenizer *tokenizer_open(const char *path, Pool *pool, Error *err);
-/* Its own files, tokenizer_config.json (max_length: model_max_length, in tokens) and special_tokens_map.json. */
+int tokenizer_exists(const char *folder, Pool *pool);       /* 1 if it has one of these files */
+/* Its own files, added_tokens.json, tokenizer_config.json (max_length: model_max_length, in tokens) and special_tokens_map.json. */
 int tokenizer_save(const Tokenizer *t, const char *folder, int max_length, Pool *pool, Error *err);
 
 /* ================================================================================================================

@@ -156,9 +156,9 @@ static int class_at(const char *s, size_t n, size_t *length) {
     return char_class(code);
 }
 
-/* Length of the first piece of s (n > 0): 's 't 're 've 'm 'll 'd | ?\p{L}+ | ?\p{N}+ | ?[^\s\p{L}\p{N}]+ | \s+(?!\S) | \s+
+/* GPT-2's split. Length of the first piece of s (n > 0): 's 't 're 've 'm 'll 'd | ?\p{L}+ | ?\p{N}+ | ?[^\s\p{L}\p{N}]+ | \s+(?!\S) | \s+
  * where ? is one optional blank; the first alternative that matches wins. */
-static size_t pretoken(const char *s, size_t n) {
+static size_t split_gpt2(const char *s, size_t n) {
     size_t at = 0, length, last = 0;
     int class;
     if (*s == '\'' && n > 1) {
@@ -170,6 +170,43 @@ static size_t pretoken(const char *s, size_t n) {
     for (at += length; at < n && class_at(s + at, n - at, &length) == class; at += length) last = at;
     /* A run of white space leaves its last character to the word behind it. */
     return class == SPACE && at < n && last ? last : at;
+}
+
+/* Llama-3's split (and cl100k's; Qwen2's with digits 1), the first alternative that matches of: (?i:'s|'t|'re|'ve|'m|'ll|'d) |
+ * [^\r\n\p{L}\p{N}]?\p{L}+ | \p{N}{1,digits} | ?[^\s\p{L}\p{N}]+[\r\n]* | \s*[\r\n]+ | \s+(?!\S) | \s+ */
+static size_t split_llama3(const char *s, size_t n, int digits) {
+    size_t at, length, last = 0, line = 0;
+    int class = class_at(s, n, &at), next = at < n ? class_at(s + at, n - at, &length) : SPACE;
+    if (*s == '\'' && n > 1) {
+        char a = (char)(s[1] | 32), b = n > 2 ? (char)(s[2] | 32) : 0;
+        if (a == 's' || a == 't' || a == 'm' || a == 'd') return 2;
+        if ((a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l')) return 3;
+    }
+    if (class == LETTER || (class != NUMBER && *s != '\r' && *s != '\n' && next == LETTER)) {
+        for (; at < n && class_at(s + at, n - at, &length) == LETTER; ) at += length;
+        return at;
+    }
+    if (class == NUMBER) {
+        for (; --digits > 0 && at < n && class_at(s + at, n - at, &length) == NUMBER; ) at += length;
+        return at;
+    }
+    if (class == OTHER || (*s == ' ' && next == OTHER)) {
+        for (; at < n && class_at(s + at, n - at, &length) == OTHER; ) at += length;
+        while (at < n && (s[at] == '\r' || s[at] == '\n')) at++;
+        return at;
+    }
+    for (at = 0; at < n && class_at(s + at, n - at, &length) == SPACE; at += length) {
+        last = at;
+        if (s[at] == '\r' || s[at] == '\n') line = at + 1;
+    }
+    return line ? line : at < n && last ? last : at;
+}
+
+enum { SPLIT_GPT2, SPLIT_LLAMA3, SPLIT_NONE };
+
+/* Length of the first piece of s (n > 0), within which byte-level BPE merges. */
+static size_t pretoken(const char *s, size_t n, int split, int digits) {
+    return split == SPLIT_GPT2 ? split_gpt2(s, n) : split == SPLIT_LLAMA3 ? split_llama3(s, n, digits) : n;
 }
 
 /* ================================================================================================================
@@ -221,14 +258,24 @@ static int table_add(Table *t, Pool *pool, const char *text, size_t length, int 
 typedef struct { const char *text; size_t length; f32 score; int type; } Piece;
 typedef struct { int left, right, id, rank; } Merge;                /* byte-level: left right -> id; id -1: a free slot */
 
+typedef struct { Piece *key; int keys; unsigned char first[32]; } Cuts;     /* sorted texts (type: place in `added`), their first bytes */
+
 struct Tokenizer {
     int kind, V;
     Piece *piece;                           /* (V) */
     Table ordinary, reserved;               /* NORMAL, USER_DEFINED, UNUSED | UNKNOWN, CONTROL, BYTE: two name spaces, as in the
                                              * reference */
     SpecialIds special;
+    int before, after;                      /* the template: 1 where <s> stands before a text, </s> behind it */
     int byte_id[256];                       /* the id of each byte, or -1 */
-    const char *file[2]; size_t file_length[2];     /* the model | vocab.json, merges.txt: written again as they were read */
+    int json;                               /* it came from tokenizer.json */
+    const char *file[2]; size_t file_length[2];     /* the model | vocab.json, merges.txt | tokenizer.json: written as they were read */
+    Merge *merge; size_t merge_slots;       /* open addressing by (left,right); NULL: SentencePiece, where the pieces say what merges */
+    /* added tokens */
+    AddedToken *added; int addeds;          /* in order of their ids */
+    Table extra;                            /* those that the vocabulary itself does not have */
+    Cuts cut[2];                            /* looked for in the text as it is; in its normal form */
+    const char *chat_template;              /* of tokenizer_config.json; NULL: none */
     /* SentencePiece */
     int byte_fallback, whitespace_suffix, add_dummy_prefix, remove_extra_whitespaces, escape_whitespaces, has_unused, users;
     size_t longest;                         /* bytes of the longest piece */
@@ -237,9 +284,11 @@ struct Tokenizer {
     const char *unk_surface; size_t unk_surface_length;     /* what an unknown piece is decoded to */
     const unsigned char *trie; size_t trie_units;           /* normalisation rules: a double array of u32 ... */
     const char *replacement; size_t replacement_bytes;      /* ... and what its values point to */
+    int prepends, only_first, unless_blank, split_blanks;   /* tokenizer.json: see load_normalizer and load_metaspace */
+    int strip;                              /* tokenizer.json: spaces that decoding takes off the front */
     /* byte-level */
-    int roberta;
-    Merge *merge; size_t merge_slots;       /* open addressing by (left,right) */
+    int split, digits, prefix_space, ignore_merges, fuse_unk;
+    int missing;                            /* the id of a byte that has none; -1: it is dropped */
     int32_t byte_char[256];                 /* how vocab.json writes each byte */
     int char_byte[0x144];                   /* and back; -1: no byte */
 };
@@ -247,6 +296,12 @@ struct Tokenizer {
 enum { BLANK_LENGTH = 3 };
 static const char blank[] = "\xe2\x96\x81";             /* U+2581, how SentencePiece writes a space */
 static const char replacement_char[] = "\xef\xbf\xbd";  /* U+FFFD */
+
+/* The id of a piece of the vocabulary itself, or -1. */
+static int find_piece(const Tokenizer *t, const char *text, size_t length) {
+    int id = table_find(&t->reserved, text, length);
+    return id >= 0 ? id : table_find(&t->ordinary, text, length);
+}
 
 static int starts_with(const char *s, size_t n, const char *start, size_t length) {
     return n >= length && !memcmp(s, start, length);
@@ -485,7 +540,7 @@ static Tokenizer *new_tokenizer(int kind, Pool *pool) {
     int i;
     if (!t) return NULL;
     t->kind = kind;
-    t->special.bos = t->special.eos = t->special.unk = t->special.pad = -1;
+    t->special.bos = t->special.eos = t->special.unk = t->special.pad = t->missing = -1;
     for (i = 0; i < 256; i++) t->byte_id[i] = -1;
     return t;
 }
@@ -503,6 +558,7 @@ Tokenizer *tokenizer_sentencepiece(const void *bytes, size_t n, Pool *pool, Erro
     t->special.bos = control_id(t, names.bos);
     t->special.eos = control_id(t, names.eos);
     t->special.pad = control_id(t, names.pad);
+    t->before = t->special.bos >= 0;
     return t;
 }
 
@@ -510,10 +566,10 @@ Tokenizer *tokenizer_sentencepiece(const void *bytes, size_t n, Pool *pool, Erro
  * SentencePiece: normalisation
  * ================================================================================================================ */
 
-/* Length of the longest user-defined piece that s (n bytes) begins with, or 0: byte by byte, the range of sorted pieces that
- * agree so far narrows; its first piece is the shortest. */
-static size_t user_prefix(const Tokenizer *t, const char *s, size_t n) {
-    int low = 0, high = t->users;
+/* Length of the longest of `count` sorted pieces that s (n bytes) begins with, or 0; which one in *which: byte by byte, the range of
+ * pieces that agree so far narrows; its first piece is the shortest. */
+static size_t longest_prefix(const Piece *list, int count, const char *s, size_t n, int *which) {
+    int low = 0, high = count;
     size_t depth, found = 0;
     for (depth = 0; depth < n && low < high; depth++) {
         int edge[2], side;
@@ -521,15 +577,20 @@ static size_t user_prefix(const Tokenizer *t, const char *s, size_t n) {
             int a = low, b = high;
             while (a < b) {
                 int middle = a + (b - a) / 2;
-                int byte = (unsigned char)t->user[middle].text[depth];
+                int byte = (unsigned char)list[middle].text[depth];
                 if (byte < (unsigned char)s[depth] + side) a = middle + 1; else b = middle;
             }
             edge[side] = a;
         }
         low = edge[0]; high = edge[1];
-        if (low < high && t->user[low].length == depth + 1) { found = depth + 1; low++; }
+        if (low < high && list[low].length == depth + 1) { found = depth + 1; *which = low++; }
     }
     return found;
+}
+
+static size_t user_prefix(const Tokenizer *t, const char *s, size_t n) {
+    int which;
+    return t->users ? longest_prefix(t->user, t->users, s, n, &which) : 0;
 }
 
 static uint32_t trie_unit(const Tokenizer *t, size_t i) {
@@ -565,7 +626,7 @@ static size_t trie_prefix(const Tokenizer *t, const char *s, size_t n, size_t *v
  * U+FFFD. Returns how many bytes are used up. */
 static size_t normal_prefix(const Tokenizer *t, const char *s, size_t n, Text *out) {
     int32_t code;
-    size_t value = 0, length = t->users ? user_prefix(t, s, n) : 0;
+    size_t value = 0, length = user_prefix(t, s, n);
     out->text = s;
     out->length = length;
     if (length) return length;
@@ -586,8 +647,14 @@ static size_t put(char *out, size_t at, const char *text, size_t n) {
     return at + n;
 }
 
+/* 1 if the normal form of a text gets the dummy prefix; first: the text begins here. */
+static int wants_prefix(const Tokenizer *t, const char *text, size_t n, int first) {
+    if (!t->add_dummy_prefix || (t->only_first && !first)) return 0;
+    return !t->unless_blank || !(starts_with(text, n, " ", 1) || starts_with(text, n, blank, BLANK_LENGTH));
+}
+
 /* Normal form of text in out; returns its length. out NULL only measures (trailing spaces included: an upper bound). */
-static size_t normalise(const Tokenizer *t, const char *text, size_t n, char *out) {
+static size_t normalise(const Tokenizer *t, const char *text, size_t n, int prefix, char *out) {
     const char *space = t->escape_whitespaces ? blank : " ";
     size_t at = 0, length = 0, i, width = t->escape_whitespaces ? BLANK_LENGTH : 1;
     int after_space = t->remove_extra_whitespaces;
@@ -599,7 +666,7 @@ static size_t normalise(const Tokenizer *t, const char *text, size_t n, char *ou
             at += used;
         }
     if (at == n) return 0;
-    if (t->add_dummy_prefix && !t->whitespace_suffix) length = put(out, length, space, width);
+    if (prefix && !t->whitespace_suffix) length = put(out, length, space, width);
     while (at < n) {
         at += normal_prefix(t, text + at, n - at, &p);
         while (after_space && p.length && p.text[0] == ' ') { p.text++; p.length--; }
@@ -610,7 +677,7 @@ static size_t normalise(const Tokenizer *t, const char *text, size_t n, char *ou
     }
     if (t->remove_extra_whitespaces && out)
         while (length >= width && !memcmp(out + length - width, space, width)) length -= width;
-    if (t->add_dummy_prefix && t->whitespace_suffix) length = put(out, length, space, width);
+    if (prefix && t->whitespace_suffix) length = put(out, length, space, width);
     return length;
 }
 
@@ -676,7 +743,7 @@ static Merge *merge_slot(const Tokenizer *t, int left, int right) {
 }
 
 /* Puts symbol `left` and the one behind it on the heap, if they can merge. SentencePiece needs no list of merges: any two
- * symbols that spell a piece can. Byte-level BPE has the list; merge number r counts as a score of -r. */
+ * symbols that spell a piece can. The others have the list; merge number r counts as a score of -r. */
 static void propose(Bpe *b, int left) {
     const Tokenizer *t = b->t;
     const Symbol *s = &b->symbol[left], *next;
@@ -685,7 +752,7 @@ static void propose(Bpe *b, int left) {
     next = &b->symbol[s->next];
     c.left = left;
     c.length = s->length + next->length;
-    if (t->kind == TOKENIZER_BYTELEVEL) {
+    if (t->merge) {
         const Merge *m = merge_slot(t, s->id, next->id);
         c.id = m->id;
         c.score = -(f32)m->rank;
@@ -726,13 +793,85 @@ static void bpe_merge(Bpe *b) {
 }
 
 /* ================================================================================================================
+ * Added tokens: cut out of a text before anything else looks at it
+ * ================================================================================================================ */
+typedef struct {
+    const Tokenizer *t; const Cuts *cuts;
+    const char *text; size_t n, at;         /* text[at..n) is left */
+    int found; size_t behind;               /* the added token that comes next (place in t->added; -1: none), and where it ends */
+} Parts;
+
+static void begin_parts(Parts *p, const Tokenizer *t, const Cuts *cuts, const char *text, size_t n) {
+    p->t = t; p->cuts = cuts && cuts->keys ? cuts : NULL;
+    p->text = text; p->n = n; p->at = 0;
+    p->found = -1; p->behind = 0;
+}
+
+/* Where the white space before s[at] begins, not before s[from]. */
+static size_t space_before(const char *s, size_t from, size_t at) {
+    for (;;) {
+        size_t k = at, length;
+        while (k > from && at - k < 4 && (k == at || ((unsigned char)s[k] & 0xC0) == 0x80)) k--;
+        if (k == at || class_at(s + k, at - k, &length) != SPACE || length != at - k) return at;
+        at = k;
+    }
+}
+
+static size_t space_behind(const char *s, size_t at, size_t n) {
+    size_t length;
+    while (at < n && class_at(s + at, n - at, &length) == SPACE) at += length;
+    return at;
+}
+
+/* The character at s, or the one that ends before s[n] (last): is it part of a word? */
+static int is_word(const char *s, size_t n, int last) {
+    size_t length;
+    int class;
+    if (!n) return 0;
+    if (last) { size_t k = n; do k--; while (k && n - k < 4 && ((unsigned char)s[k] & 0xC0) == 0x80); s += k; n -= k; }
+    class = class_at(s, n, &length);
+    return class == LETTER || class == NUMBER || *s == '_';
+}
+
+/* The next part: an added token (its id in *id), or a text without any (*id -1). The leftmost token wins, and of those that begin there
+ * the longest. 0 at the end. */
+static int next_part(Parts *p, Text *part, int *id) {
+    size_t i, length, start = p->at;
+    int which = 0;
+    *id = -1;
+    part->text = p->text + (p->n ? p->at : 0);
+    for (i = p->at; p->cuts && p->found < 0 && i < p->n; i++) {
+        unsigned char c = (unsigned char)p->text[i];
+        const AddedToken *a;
+        if (!(p->cuts->first[c / 8] >> c % 8 & 1)) continue;
+        length = longest_prefix(p->cuts->key, p->cuts->keys, p->text + i, p->n - i, &which);
+        if (!length) continue;
+        a = &p->t->added[p->cuts->key[which].type];
+        p->behind = i + length;
+        if (a->single_word && (is_word(p->text, i, 1) || is_word(p->text + p->behind, p->n - p->behind, 0))) { i = p->behind - 1; continue; }
+        start = a->lstrip ? space_before(p->text, p->at, i) : i;
+        if (a->rstrip) p->behind = space_behind(p->text, p->behind, p->n);
+        p->found = p->cuts->key[which].type;
+    }
+    if (p->found >= 0 && start == p->at) {
+        *id = p->t->added[p->found].id;
+        p->at = p->behind;
+        p->found = -1;
+        return 1;
+    }
+    part->length = (p->found >= 0 ? start : p->n) - p->at;
+    p->at += part->length;
+    return part->length > 0;
+}
+
+/* ================================================================================================================
  * Encoding
  * ================================================================================================================ */
 
 /* Adds the id of a finished symbol; an unknown one becomes its bytes, or joins the unknown one before it. */
 static int put_piece(const Tokenizer *t, const char *text, size_t length, int *ids, int count) {
     size_t i;
-    int id = tokenizer_find(t, text, length);
+    int id = find_piece(t, text, length);
     if (id < 0) id = t->special.unk;
     if (t->piece[id].type != PIECE_UNKNOWN) ids[count++] = id;
     else if (t->byte_fallback) for (i = 0; i < length; i++) ids[count++] = t->byte_id[(unsigned char)text[i]];
@@ -746,7 +885,7 @@ static int put_unused(const Bpe *b, size_t from, size_t to, int *ids, int count)
     Candidate *stack = b->heap;
     int depth = 0;
     for (;;) {
-        int id = tokenizer_find(b->t, b->text + from, to - from);
+        int id = find_piece(b->t, b->text + from, to - from);
         if (id >= 0 && b->t->piece[id].type == PIECE_UNUSED && b->split[id]) {
             stack[depth++].length = (uint32_t)to;
             to = from + b->split[id];
@@ -761,91 +900,182 @@ static int put_unused(const Bpe *b, size_t from, size_t to, int *ids, int count)
 
 /* 1 if some piece may reach over the border between s[-1] and s[0]. */
 static int may_touch(const Tokenizer *t, const char *s) {
+    if (t->split_blanks && (unsigned char)s[0] == (unsigned char)blank[0] && !memcmp(s, blank, BLANK_LENGTH)) return 0;
     unsigned pair = (unsigned)(unsigned char)s[-1] << 8 | (unsigned char)s[0];
     return t->touch[pair / 8] >> pair % 8 & 1;
 }
 
-/* Cuts normal text into parts that no piece reaches over (mostly words: the heap stays small) and merges each. */
-static int encode_normal(Bpe *b, size_t length, Pool *pool, int *ids, int *count) {
+/* One character of normal text becomes a symbol: without a list of merges its text counts; with one its id, or the ids of its bytes. */
+static void put_symbols(Bpe *b, size_t at, size_t length, int frozen) {
     const Tokenizer *t = b->t;
-    size_t at = 0, end, k;
+    int id = frozen ? FROZEN : t->merge ? table_find(&t->ordinary, b->text + at, length) : -1;
+    size_t i, parts = t->merge && id < 0 ? length : 1;
+    for (i = 0; i < parts; i++) {
+        Symbol *s = &b->symbol[b->symbols++];
+        s->at = (uint32_t)(at + i);
+        s->length = (uint32_t)(parts > 1 ? 1 : length);
+        s->id = t->merge && id < 0 ? t->byte_id[(unsigned char)b->text[at + i]] : id;
+    }
+}
+
+/* Cuts normal text[at..to) into parts that no piece reaches over (mostly words: the heap stays small) and merges each. */
+static int encode_normal(Bpe *b, size_t at, size_t to, Pool *pool, int *ids, int *count) {
+    enum { CHARACTER = 4 };                 /* bytes of the longest one: the last of a part may reach over its end */
+    const Tokenizer *t = b->t;
+    size_t end, k;
     int i, code;
-    while (at < length) {
-        for (end = at + 1; end < length && may_touch(t, b->text + end); ) end++;
-        code = bpe_room(b, end - at, pool);
+    while (at < to) {
+        for (end = at + 1; end < to && may_touch(t, b->text + end); ) end++;
+        code = bpe_room(b, end - at + CHARACTER, pool);
         if (code) return code;
         for (b->symbols = 0; at < end; at += k) {           /* one per character; a user-defined piece is one that never merges */
-            Symbol *s = &b->symbol[b->symbols++];
             int32_t character;
-            k = t->users ? user_prefix(t, b->text + at, length - at) : 0;
-            s->id = k ? FROZEN : -1;
-            if (!k) k = (size_t)utf8_decode(b->text + at, length - at, &character);
-            s->at = (uint32_t)at;
-            s->length = (uint32_t)k;
+            size_t user = user_prefix(t, b->text + at, to - at);
+            k = user ? user : (size_t)utf8_decode(b->text + at, to - at, &character);
+            put_symbols(b, at, k, user > 0);
         }
         bpe_merge(b);
         for (i = 0; i >= 0 && i < b->symbols; i = b->symbol[i].next) {
             const Symbol *s = &b->symbol[i];
-            *count = t->has_unused ? put_unused(b, s->at, s->at + s->length, ids, *count)
-                                   : put_piece(t, b->text + s->at, s->length, ids, *count);
+            if (t->merge) ids[(*count)++] = s->id;
+            else *count = t->has_unused ? put_unused(b, s->at, s->at + s->length, ids, *count)
+                                        : put_piece(t, b->text + s->at, s->length, ids, *count);
         }
     }
     return OK;
 }
 
-static int encode_sentencepiece(const Tokenizer *t, const char *text, size_t n, Pool *pool, int **ids, int *count) {
-    size_t bound = normalise(t, text, n, NULL);
-    PoolMark after;
-    char *normal;
-    Bpe b;
-    memset(&b, 0, sizeof b);
-    if (bound > INT_MAX / 4) return E_MEMORY;
-    *ids = pool_take(pool, bound + 1, sizeof **ids);    /* a symbol has at least one byte, an unknown one becomes its bytes */
-    after = pool_mark(pool);
-    normal = pool_take(pool, bound + 1, 1);
-    if (!*ids || !normal) return E_MEMORY;
-    if (t->has_unused && !(b.split = pool_take(pool, (size_t)t->V, sizeof *b.split))) return E_MEMORY;
-    b.t = t;
-    b.text = normal;
-    if (encode_normal(&b, normalise(t, text, n, normal), pool, *ids, count)) return E_MEMORY;
-    keep_only(pool, after, (bound + 1) * sizeof **ids, (size_t)*count * sizeof **ids);
+/* A symbol for each byte of a word. */
+static void spell_bytes(Bpe *b, const char *s, size_t n) {
+    const Tokenizer *t = b->t;
+    size_t i;
+    b->symbols = 0;
+    for (i = 0; i < n; i++) {
+        int id = t->byte_id[(unsigned char)s[i]];
+        if (id < 0) id = t->missing;
+        if (id < 0) continue;               /* neither the byte nor <unk> is in the vocabulary: dropped, as in the reference */
+        if (t->fuse_unk && id == t->missing && b->symbols && b->symbol[b->symbols - 1].id == id) continue;
+        b->symbol[b->symbols].length = 1;
+        b->symbol[b->symbols++].id = id;
+    }
+}
+
+/* The id of a whole word as the vocabulary writes it, or -1. scratch: 2 n bytes. */
+static int whole_word(const Tokenizer *t, const char *s, size_t n, char *scratch) {
+    size_t i, length = 0;
+    for (i = 0; i < n; i++) length += (size_t)utf8_encode(scratch + length, t->byte_char[(unsigned char)s[i]]);
+    return table_find(&t->ordinary, scratch, length);
+}
+
+/* A text falls into added tokens and what is between them, which is encoded by itself. */
+typedef struct {
+    const Tokenizer *t;
+    Pool *pool;                             /* NULL: only `bound` and `widest` are wanted */
+    int plain;                              /* added tokens are not looked for */
+    const char *start; int first;           /* start: where the text begins, if it does begin there (first) */
+    size_t bound, widest;                   /* ids at most; bytes of scratch that a part needs */
+    int *ids, count;
+    char *scratch;
+    Bpe bpe;
+} Encoder;
+
+static int encode_bytes(Encoder *e, Text s) {
+    const Tokenizer *t = e->t;
+    Bpe *b = &e->bpe;
+    size_t at, length, room = t->prefix_space ? s.length + 1 : 0;
+    int i, id;
+    if (!e->pool) {
+        e->bound += s.length + 1;
+        if (t->ignore_merges) room += 2 * (s.length + 1) + 4;
+        if (room > e->widest) e->widest = room;
+        return OK;
+    }
+    if (t->prefix_space && *s.text != ' ') {
+        e->scratch[0] = ' ';
+        memcpy(e->scratch + 1, s.text, s.length++);
+        s.text = e->scratch;
+    }
+    for (at = 0; at < s.length; at += length) {
+        length = pretoken(s.text + at, s.length - at, t->split, t->digits);
+        id = t->ignore_merges ? whole_word(t, s.text + at, length, e->scratch + room) : -1;
+        if (id >= 0) { e->ids[e->count++] = id; continue; }
+        if (bpe_room(b, length, e->pool)) return E_MEMORY;
+        spell_bytes(b, s.text + at, length);
+        bpe_merge(b);
+        for (i = 0; i >= 0 && i < b->symbols; i = b->symbol[i].next) e->ids[e->count++] = b->symbol[i].id;
+    }
     return OK;
 }
 
-static int encode_bytelevel(const Tokenizer *t, const char *text, size_t n, Pool *pool, int **ids, int *count) {
-    size_t at, length, i;
-    PoolMark after;
-    Bpe b;
-    int s;
-    memset(&b, 0, sizeof b);
-    if (n > INT_MAX / 4) return E_MEMORY;
-    *ids = pool_take(pool, n + 1, sizeof **ids);
-    after = pool_mark(pool);
-    if (!*ids) return E_MEMORY;
-    b.t = t;
-    for (at = 0; at < n; at += length) {
-        length = pretoken(text + at, n - at);
-        if (bpe_room(&b, length, pool)) return E_MEMORY;
-        b.symbols = 0;
-        for (i = 0; i < length; i++) {
-            int id = t->byte_id[(unsigned char)text[at + i]];
-            if (id < 0) id = t->special.unk;
-            if (id < 0) continue;           /* neither the byte nor <unk> is in the vocabulary: dropped, as in the reference */
-            b.symbol[b.symbols].length = 1;
-            b.symbol[b.symbols++].id = id;
-        }
-        bpe_merge(&b);
-        for (s = 0; s >= 0 && s < b.symbols; s = b.symbol[s].next) (*ids)[(*count)++] = b.symbol[s].id;
+/* Normal form, and the added tokens that are looked for there. */
+static int encode_text(Encoder *e, Text s) {
+    const Tokenizer *t = e->t;
+    int first = e->first && s.text == e->start, prefix = wants_prefix(t, s.text, s.length, first), id, code = OK;
+    Parts parts;
+    Text part;
+    size_t n = normalise(t, s.text, s.length, prefix, e->scratch);
+    if (!e->pool) {
+        e->bound += n;                      /* a symbol has at least one byte, an unknown one becomes its bytes */
+        if (n > e->widest) e->widest = n;
+        return OK;
     }
-    keep_only(pool, after, (n + 1) * sizeof **ids, (size_t)*count * sizeof **ids);
+    begin_parts(&parts, t, t->prepends && !e->plain ? &t->cut[1] : NULL, e->scratch, n);
+    while (!code && next_part(&parts, &part, &id)) {
+        size_t from = (size_t)(part.text - e->scratch);
+        if (id >= 0) e->ids[e->count++] = id;
+        else code = encode_normal(&e->bpe, from, from + part.length, e->pool, e->ids, &e->count);
+    }
+    return code;
+}
+
+/* level 0: added tokens that are looked for in the text as it is; 1: those of the normal form, where that is the text itself. */
+static int encode_parts(Encoder *e, Text s, int level) {
+    const Tokenizer *t = e->t;
+    Parts parts;
+    Text part;
+    int id, code = OK;
+    begin_parts(&parts, t, e->plain ? NULL : &t->cut[level], s.text, s.length);
+    while (!code && next_part(&parts, &part, &id)) {
+        if (e->bound > INT_MAX / 8) return E_MEMORY;
+        if (id >= 0 && e->pool) e->ids[e->count++] = id;
+        else if (id >= 0) e->bound++;
+        else if (!level && !t->prepends) code = encode_parts(e, part, 1);
+        else code = t->kind == TOKENIZER_BYTELEVEL ? encode_bytes(e, part) : encode_text(e, part);
+    }
+    return code;
+}
+
+static int encode(const Tokenizer *t, Text s, int plain, int first, Pool *pool, int **ids, int *count) {
+    Encoder e;
+    PoolMark after;
+    int code;
+    *ids = NULL;
+    *count = 0;
+    memset(&e, 0, sizeof e);
+    e.t = t; e.plain = plain; e.start = s.text; e.first = first;
+    if (s.length > INT_MAX / 8 || encode_parts(&e, s, 0) || e.bound > INT_MAX / 4) return E_MEMORY;
+    *ids = pool_take(pool, e.bound + 1, sizeof **ids);
+    after = pool_mark(pool);
+    e.scratch = pool_take(pool, e.widest + 1, 1);
+    if (!*ids || !e.scratch) return E_MEMORY;
+    if (t->has_unused && !(e.bpe.split = pool_take(pool, (size_t)t->V, sizeof *e.bpe.split))) return E_MEMORY;
+    e.pool = pool; e.ids = *ids;
+    e.bpe.t = t; e.bpe.text = e.scratch;
+    code = encode_parts(&e, s, 0);
+    if (code) return code;
+    *count = e.count;
+    keep_only(pool, after, (e.bound + 1) * sizeof **ids, (size_t)e.count * sizeof **ids);
     return OK;
 }
 
 int tokenizer_encode(const Tokenizer *t, const char *text, size_t n, Pool *pool, int **ids, int *count) {
-    *ids = NULL;
-    *count = 0;
-    return t->kind == TOKENIZER_BYTELEVEL ? encode_bytelevel(t, text, n, pool, ids, count)
-                                          : encode_sentencepiece(t, text, n, pool, ids, count);
+    Text s = { text, n };
+    return encode(t, s, 0, 1, pool, ids, count);
+}
+
+int tokenizer_encode_plain(const Tokenizer *t, const char *text, size_t n, int first, Pool *pool, int **ids, int *count) {
+    Text s = { text, n };
+    return encode(t, s, 1, first, pool, ids, count);
 }
 
 /* ================================================================================================================
@@ -883,7 +1113,7 @@ static size_t put_valid(char *out, size_t at, const char *s, size_t n, int each)
 /* Control pieces are nothing, byte pieces the bytes of characters, U+2581 a space; the first piece loses the space of the dummy
  * prefix (all leading pieces one each, if the normaliser removes extra spaces). bytes: scratch for the longest run of byte
  * pieces. */
-static size_t decode_sentencepiece(const Tokenizer *t, const int *ids, int count, char *out, char *bytes) {
+static size_t decode_sentencepiece(const Tokenizer *t, const int *ids, int count, int all, char *out, char *bytes) {
     size_t at = 0, run = 0, k;
     int i, start = 1, stripped = 0;
     for (i = 0; i < count; i++) {
@@ -894,7 +1124,8 @@ static size_t decode_sentencepiece(const Tokenizer *t, const int *ids, int count
         run = 0;
         if (stripped || at) start = 0;
         stripped = 0;
-        if (p->type == PIECE_CONTROL) continue;
+        if (p->type == PIECE_ADDED || (p->type == PIECE_CONTROL && all)) at = put(out, at, p->text, p->length);
+        if (p->type == PIECE_ADDED || p->type == PIECE_CONTROL) continue;
         if (p->type == PIECE_UNKNOWN) { at = put(out, at, t->unk_surface, t->unk_surface_length); continue; }
         if (start && (t->add_dummy_prefix || t->remove_extra_whitespaces) && starts_with(s.text, s.length, blank, BLANK_LENGTH)) {
             s.text += BLANK_LENGTH; s.length -= BLANK_LENGTH;
@@ -905,6 +1136,36 @@ static size_t decode_sentencepiece(const Tokenizer *t, const int *ids, int count
             else at = put(out, at, s.text + k++, 1);
     }
     return put_valid(out, at, bytes, run, 1);
+}
+
+static size_t put_bytes(char *out, size_t at, const char *bytes, size_t n) {
+    size_t i, length;
+    int32_t code = 0;
+    for (i = 0; i < n && code >= 0; i += length) length = (size_t)utf8_decode(bytes + i, n - i, &code);
+    if (code >= 0) return put(out, at, bytes, n);
+    for (i = 0; i < n; i++) at = put(out, at, replacement_char, 3);
+    return at;
+}
+
+/* The same as tokenizer.json's usual decoder has it: all pieces joined, U+2581 a space, a run of byte pieces either all valid or all
+ * U+FFFD, and then one space less at the front. */
+static size_t decode_joined(const Tokenizer *t, const int *ids, int count, int all, char *out, char *bytes) {
+    size_t at = 0, run = 0, k;
+    int i;
+    for (i = 0; i < count; i++) {
+        const Piece *p = &t->piece[ids[i]];
+        if (!all && (p->type == PIECE_CONTROL || p->type == PIECE_UNKNOWN)) continue;
+        if (p->type == PIECE_BYTE) { bytes[run++] = (char)byte_of_piece(p); continue; }
+        at = put_bytes(out, at, bytes, run);
+        run = 0;
+        for (k = 0; k < p->length; )
+            if (starts_with(p->text + k, p->length - k, blank, BLANK_LENGTH)) { at = put(out, at, " ", 1); k += BLANK_LENGTH; }
+            else at = put(out, at, p->text + k++, 1);
+    }
+    at = put_bytes(out, at, bytes, run);
+    if (!t->strip || !at || out[0] != ' ') return at;
+    memmove(out, out + 1, at - 1);
+    return at - 1;
 }
 
 /* The bytes that a token of vocab.json stands for; a token with any character that stands for no byte is its own UTF-8. */
@@ -919,7 +1180,7 @@ static size_t put_token(const Tokenizer *t, const Piece *p, char *out, size_t at
     return at;
 }
 
-int tokenizer_decode(const Tokenizer *t, const int *ids, int count, Pool *pool, char **text, size_t *length) {
+static int decode(const Tokenizer *t, const int *ids, int count, int all, Pool *pool, char **text, size_t *length) {
     size_t bound = 0, n = 0;
     PoolMark after;
     char *bytes;
@@ -929,7 +1190,7 @@ int tokenizer_decode(const Tokenizer *t, const int *ids, int count, Pool *pool, 
     for (i = 0; i < count; i++) {           /* text, with every byte as U+FFFD at worst */
         size_t more;
         if (ids[i] < 0 || ids[i] >= t->V) return E_RANGE;
-        more = t->piece[ids[i]].type == PIECE_UNKNOWN ? t->unk_surface_length : t->piece[ids[i]].length;
+        more = t->piece[ids[i]].length + (t->piece[ids[i]].type == PIECE_UNKNOWN ? t->unk_surface_length : 0);
         if (more > (SIZE_MAX / 4 - bound)) return E_MEMORY;
         bound += more;
     }
@@ -937,15 +1198,25 @@ int tokenizer_decode(const Tokenizer *t, const int *ids, int count, Pool *pool, 
     after = pool_mark(pool);
     bytes = pool_take(pool, bound + 1, 1);
     if (!*text || !bytes) return E_MEMORY;
-    if (t->kind == TOKENIZER_SENTENCEPIECE) *length = decode_sentencepiece(t, ids, count, *text, bytes);
+    if (t->kind == TOKENIZER_SENTENCEPIECE)
+        *length = t->json ? decode_joined(t, ids, count, all, *text, bytes) : decode_sentencepiece(t, ids, count, all, *text, bytes);
     else {
         for (i = 0; i < count; i++)
-            if (t->piece[ids[i]].type == PIECE_NORMAL) n = put_token(t, &t->piece[ids[i]], bytes, n);
+            if (all || (t->piece[ids[i]].type != PIECE_CONTROL && t->piece[ids[i]].type != PIECE_UNKNOWN))
+                n = put_token(t, &t->piece[ids[i]], bytes, n);
         *length = put_valid(*text, 0, bytes, n, 0);
     }
     (*text)[*length] = 0;
     keep_only(pool, after, 3 * bound + 1, *length + 1);
     return OK;
+}
+
+int tokenizer_decode(const Tokenizer *t, const int *ids, int count, Pool *pool, char **text, size_t *length) {
+    return decode(t, ids, count, 0, pool, text, length);
+}
+
+int tokenizer_decode_all(const Tokenizer *t, const int *ids, int count, Pool *pool, char **text, size_t *length) {
+    return decode(t, ids, count, 1, pool, text, length);
 }
 
 /* ================================================================================================================
@@ -963,77 +1234,95 @@ static void byte_alphabet(int32_t byte_char[256], int char_byte[0x144]) {
     }
 }
 
-static int load_vocab(Tokenizer *t, const Json *root, Pool *pool, Error *err) {
+/* 1 if j is a whole number that can be an id. */
+static int is_id(const Json *j, int *id) {
+    if (!j || j->type != JSON_NUMBER || !(j->number >= 0) || j->number > INT_MAX / 4 || j->number != (double)(long)j->number) return 0;
+    *id = (int)j->number;
+    return 1;
+}
+
+/* Tokens and their ids: from 0 without holes, except for `more` ids that added tokens may fill later. copy: the texts do not stay where
+ * they are. */
+static int load_vocab(Tokenizer *t, const Json *root, size_t more, int copy, Pool *pool, Error *err) {
     const Json *j;
-    int i;
-    if (root->type != JSON_OBJECT || !root->count)
-        return fail(err, E_FORMAT, "not an object of tokens and ids", "vocab.json", 0, 0);
-    if (root->count > INT_MAX / 4) return fail(err, E_RANGE, "too many tokens", "vocab.json", 0, 0);
+    int i, room;
+    if (!root || root->type != JSON_OBJECT || !root->count)
+        return fail(err, E_FORMAT, "not an object of tokens and ids", "vocabulary", 0, 0);
+    if (root->count > INT_MAX / 8 || more > INT_MAX / 8) return fail(err, E_RANGE, "too many tokens", "vocabulary", 0, 0);
+    room = (int)(root->count + more);
     t->V = (int)root->count;
-    t->piece = pool_take(pool, root->count, sizeof *t->piece);
-    if (!t->piece) return fail(err, E_MEMORY, "not enough memory", "vocab.json", 0, 0);
+    t->piece = pool_take(pool, (size_t)room, sizeof *t->piece);
+    if (!t->piece) return fail(err, E_MEMORY, "not enough memory", "vocabulary", 0, 0);
     for (j = root->child; j; j = j->next) {
-        if (j->type != JSON_NUMBER || !(j->number >= 0) || j->number > 2147483647.0 || j->number != (double)(long)j->number)
-            return fail_piece(err, E_FORMAT, "vocab.json: the id of a token is not a number", j->key, j->key_length, 0, 0);
-        if (j->number >= t->V)
-            return fail_piece(err, E_UNSUPPORTED, "vocab.json: ids with holes", j->key, j->key_length,
-                              (long long)j->number, t->V - 1);
-        i = (int)j->number;
-        if (t->piece[i].type) return fail_piece(err, E_FORMAT, "vocab.json: two tokens have one id", j->key, j->key_length, 0, 0);
-        if (!j->key_length) return fail_at(err, E_FORMAT, "a token is empty", "vocab.json, id %d", i);
+        if (!is_id(j, &i)) return fail_piece(err, E_FORMAT, "the id of a token is not a number", j->key, j->key_length, 0, 0);
+        if (i >= room) return fail_piece(err, E_UNSUPPORTED, "a vocabulary with holes between its ids", j->key, j->key_length, i, room - 1);
+        if (t->piece[i].type) return fail_piece(err, E_FORMAT, "two tokens have one id", j->key, j->key_length, 0, 0);
+        if (!j->key_length) return fail_at(err, E_FORMAT, "a token is empty", "vocabulary, id %d", i);
         if (table_find(&t->ordinary, j->key, j->key_length) >= 0)
-            return fail_piece(err, E_FORMAT, "vocab.json: a token stands there twice", j->key, j->key_length, 0, 0);
-        t->piece[i].text = j->key;
+            return fail_piece(err, E_FORMAT, "a token stands in the vocabulary twice", j->key, j->key_length, 0, 0);
+        t->piece[i].text = copy ? pool_text(pool, j->key, j->key_length) : j->key;
         t->piece[i].length = j->key_length;
         t->piece[i].type = PIECE_NORMAL;
-        if (table_add(&t->ordinary, pool, j->key, j->key_length, i))
-            return fail(err, E_MEMORY, "not enough memory", "vocab.json", 0, 0);
+        if (i >= t->V) t->V = i + 1;
+        if (!t->piece[i].text || table_add(&t->ordinary, pool, t->piece[i].text, j->key_length, i))
+            return fail(err, E_MEMORY, "not enough memory", "vocabulary", 0, 0);
     }
-    for (i = 0; i < 256; i++) {
+    for (i = 0; i < 256 && t->kind == TOKENIZER_BYTELEVEL; i++) {
         char c[4];
         t->byte_id[i] = table_find(&t->ordinary, c, (size_t)utf8_encode(c, t->byte_char[i]));
     }
     return OK;
 }
 
-/* One line "left right": both and their union are tokens. A pair that comes twice counts where it comes last. */
-static int load_merge(Tokenizer *t, const char *s, size_t n, int rank, int line, Pool *pool, Error *err) {
-    const char *gap = memchr(s, ' ', n);
-    size_t left = gap ? (size_t)(gap - s) : 0;
+/* Room for n merges. */
+static int begin_merges(Tokenizer *t, size_t n, Pool *pool, Error *err) {
+    size_t i;
+    if (n > (1 << 24))                      /* up to here, ranks are exact as floats */
+        return fail(err, E_RANGE, "too many merges", "merges", (long long)n, 1 << 24);
+    for (t->merge_slots = 16; t->merge_slots < 2 * n; ) t->merge_slots *= 2;
+    t->merge = pool_take(pool, t->merge_slots, sizeof *t->merge);
+    if (!t->merge) return fail(err, E_MEMORY, "not enough memory", "merges", 0, 0);
+    for (i = 0; i < t->merge_slots; i++) t->merge[i].id = -1;
+    return OK;
+}
+
+/* Merge number `rank`: both and their union are tokens. A pair that comes twice counts where it comes last. place, number: for errors. */
+static int add_merge(Tokenizer *t, Text left, Text right, int rank, const char *place, int number, Pool *pool, Error *err) {
     PoolMark mark = pool_mark(pool);
-    char *both;
-    Merge m, *slot;
-    if (!left || left + 1 == n || memchr(gap + 1, ' ', n - left - 1))
-        return fail_at(err, E_FORMAT, "not two tokens", "merges.txt, line %d", line);
-    both = pool_text(pool, s, n);
-    if (!both) return fail(err, E_MEMORY, "not enough memory", "merges.txt", 0, 0);
-    memmove(both + left, both + left + 1, n - left - 1);
-    m.left = table_find(&t->ordinary, s, left);
-    m.right = table_find(&t->ordinary, gap + 1, n - left - 1);
-    m.id = table_find(&t->ordinary, both, n - 1);
+    char *both = pool_take(pool, left.length + right.length, 1);
+    Merge m;
+    if (!left.length || !right.length) return fail_at(err, E_FORMAT, "not two tokens", place, number);
+    if (!both) return fail(err, E_MEMORY, "not enough memory", "merges", 0, 0);
+    memcpy(both, left.text, left.length);
+    memcpy(both + left.length, right.text, right.length);
+    m.left = table_find(&t->ordinary, left.text, left.length);
+    m.right = table_find(&t->ordinary, right.text, right.length);
+    m.id = table_find(&t->ordinary, both, left.length + right.length);
     m.rank = rank;
     pool_release(pool, mark);
     if (m.left < 0 || m.right < 0 || m.id < 0)
-        return fail_at(err, E_MISSING, "a token that vocab.json does not have", "merges.txt, line %d", line);
-    slot = merge_slot(t, m.left, m.right);
-    *slot = m;
+        return fail_at(err, E_MISSING, "a merge of tokens that the vocabulary does not have", place, number);
+    *merge_slot(t, m.left, m.right) = m;
     return OK;
+}
+
+/* The same for "left right". */
+static int add_merge_line(Tokenizer *t, const char *s, size_t n, int rank, const char *place, int number, Pool *pool, Error *err) {
+    const char *gap = memchr(s, ' ', n);
+    Text left = { s, gap ? (size_t)(gap - s) : 0 }, right = { NULL, 0 };
+    if (gap) { right.text = gap + 1; right.length = n - left.length - 1; }
+    if (!gap || memchr(right.text, ' ', right.length)) return fail_at(err, E_FORMAT, "not two tokens", place, number);
+    return add_merge(t, left, right, rank, place, number, pool, err);
 }
 
 static int load_merges(Tokenizer *t, const char *s, size_t n, Pool *pool, Error *err) {
     const char *end = s + n, *p, *stop;
-    size_t lines = 1, i;
-    int rank = 0, line = 0, blank_line = 0;
+    size_t lines = 1;
+    int rank = 0, line = 0, blank_line = 0, code;
     for (p = s; p < end; p++) lines += *p == '\n';
-    if (lines > (1 << 24))                  /* up to here, ranks are exact as floats */
-        return fail(err, E_RANGE, "too many merges", "merges.txt", (long long)lines, 1 << 24);
-    for (t->merge_slots = 16; t->merge_slots < 2 * lines; ) t->merge_slots *= 2;
-    t->merge = pool_take(pool, t->merge_slots, sizeof *t->merge);
-    if (!t->merge) return fail(err, E_MEMORY, "not enough memory", "merges.txt", 0, 0);
-    for (i = 0; i < t->merge_slots; i++) t->merge[i].id = -1;
-    for (p = s; p < end; p = stop + (stop < end)) {
+    code = begin_merges(t, lines, pool, err);
+    for (p = s; !code && p < end; p = stop + (stop < end)) {
         size_t length;
-        int code;
         stop = memchr(p, '\n', (size_t)(end - p));
         if (!stop) stop = end;
         length = (size_t)(stop - p);
@@ -1042,10 +1331,9 @@ static int load_merges(Tokenizer *t, const char *s, size_t n, Pool *pool, Error 
         if (starts_with(p, length, "#version", 8)) continue;
         if (!length) { blank_line = line; continue; }
         if (blank_line) return fail_at(err, E_FORMAT, "an empty line", "merges.txt, line %d", blank_line);
-        code = load_merge(t, p, length, rank++, line, pool, err);
-        if (code) return code;
+        code = add_merge_line(t, p, length, rank++, "merges.txt, line %d", line, pool, err);
     }
-    return OK;
+    return code;
 }
 
 static int find_text(const Tokenizer *t, const char *text) { return table_find(&t->ordinary, text, strlen(text)); }
@@ -1054,10 +1342,10 @@ static int find_text(const Tokenizer *t, const char *text) { return table_find(&
 static void bytelevel_specials(Tokenizer *t) {
     static const char *const control[] = { "<s>", "<pad>", "</s>", "<mask>" };
     size_t i;
-    t->roberta = find_text(t, "<s>") == 0 && find_text(t, "</s>") == 2;
+    t->before = t->after = find_text(t, "<s>") == 0 && find_text(t, "</s>") == 2;    /* RoBERTa's */
     t->special.unk = find_text(t, "<unk>");
     if (t->special.unk >= 0) t->piece[t->special.unk].type = PIECE_UNKNOWN;
-    if (t->roberta) {
+    if (t->before) {
         t->special.bos = 0;
         t->special.eos = 2;
         t->special.pad = find_text(t, "<pad>");
@@ -1069,6 +1357,7 @@ static void bytelevel_specials(Tokenizer *t) {
         if (t->special.unk < 0) t->special.unk = end;
         if (end >= 0) t->piece[end].type = PIECE_CONTROL;
     }
+    t->missing = t->special.unk;
 }
 
 Tokenizer *tokenizer_bytelevel(const void *vocab, size_t vocab_n, const void *merges, size_t merges_n, Pool *pool, Error *err) {
@@ -1080,9 +1369,459 @@ Tokenizer *tokenizer_bytelevel(const void *vocab, size_t vocab_n, const void *me
     t->file_length[1] = merges_n;
     byte_alphabet(t->byte_char, t->char_byte);
     root = json_parse(t->file[0], vocab_n, pool, err);
-    if (!root || load_vocab(t, root, pool, err) || load_merges(t, t->file[1], merges_n, pool, err)) return NULL;
+    if (!root || load_vocab(t, root, 0, 0, pool, err) || load_merges(t, t->file[1], merges_n, pool, err)) return NULL;
     bytelevel_specials(t);
     return t;
+}
+
+/* ================================================================================================================
+ * Added tokens: the list, and what lies beside a tokenizer's own files
+ * ================================================================================================================ */
+static int compare_added(const void *a, const void *b) {
+    const AddedToken *p = a, *q = b;
+    return (p->id > q->id) - (p->id < q->id);
+}
+
+/* The sorted texts that are looked for: as they are (c 0), and of those with `normalized` the normal form (c 1; only tokenizer.json has
+ * such). */
+static int make_cuts(Tokenizer *t, int c, Pool *pool, Error *err) {
+    Cuts *cuts = &t->cut[c];
+    int i, n = 0;
+    memset(cuts, 0, sizeof *cuts);
+    cuts->key = pool_take(pool, (size_t)t->addeds, sizeof *cuts->key);
+    if (!cuts->key) return fail(err, E_MEMORY, "not enough memory", "added tokens", 0, 0);
+    for (i = 0; i < t->addeds; i++) {
+        const AddedToken *a = &t->added[i];
+        Piece *k = &cuts->key[n];
+        if ((a->normalized && t->json) != c) continue;
+        k->text = a->text; k->length = a->length; k->type = i;
+        if (c && t->prepends) {
+            char *normal = pool_take(pool, normalise(t, a->text, a->length, 1, NULL) + 1, 1);
+            if (!normal) return fail(err, E_MEMORY, "not enough memory", "added tokens", 0, 0);
+            k->length = normalise(t, a->text, a->length, 1, normal);
+            k->text = normal;
+        }
+        cuts->first[(unsigned char)*k->text / 8] |= (unsigned char)(1u << (unsigned char)*k->text % 8);
+        n++;
+    }
+    if (n) qsort(cuts->key, (size_t)n, sizeof *cuts->key, compare_text);
+    for (i = 0; i < n; i++)                 /* two normal forms may be equal: one of them is found */
+        if (!i || compare_text(&cuts->key[i], &cuts->key[cuts->keys - 1])) cuts->key[cuts->keys++] = cuts->key[i];
+    return OK;
+}
+
+/* An added token takes its place among the pieces. */
+static int place_added(Tokenizer *t, AddedToken *a, Pool *pool, Error *err) {
+    Piece *p = &t->piece[a->id];
+    int id = tokenizer_find(t, a->text, a->length);
+    if (id >= 0 && id != a->id) return fail_piece(err, E_FORMAT, "an added token has two ids", a->text, a->length, a->id, id);
+    if (p->text && (p->length != a->length || memcmp(p->text, a->text, a->length)))
+        return fail_piece(err, E_FORMAT, "the id of an added token is another token's", a->text, a->length, 0, 0);
+    if (!p->text) {
+        p->text = a->text; p->length = a->length;
+        p->type = a->special ? PIECE_CONTROL : PIECE_ADDED;
+        if (table_add(&t->extra, pool, a->text, a->length, a->id)) return fail(err, E_MEMORY, "not enough memory", "added tokens", 0, 0);
+    } else if (a->special && (p->type == PIECE_NORMAL || p->type == PIECE_ADDED)) p->type = PIECE_CONTROL;
+    a->beyond = table_find(&t->extra, a->text, a->length) >= 0;
+    return OK;
+}
+
+/* Adds tokens to a tokenizer, or says more about those that it has. Afterwards no id is without a piece. */
+static int add_tokens(Tokenizer *t, const AddedToken *token, size_t count, Pool *pool, Error *err) {
+    size_t room = (size_t)t->V + count, i;
+    int *place = count < INT_MAX / 8 ? pool_take(pool, room, sizeof *place) : NULL, n = t->addeds, V = t->V, code = OK, c;
+    AddedToken *list = place ? pool_take(pool, (size_t)n + count, sizeof *list) : NULL;
+    Piece *piece = list ? pool_take(pool, room, sizeof *piece) : NULL;
+    if (!piece) return fail(err, E_MEMORY, "not enough memory", "added tokens", 0, 0);
+    for (c = 0; c < n; c++) { list[c] = t->added[c]; place[list[c].id] = c + 1; }
+    for (i = 0; i < count; i++) {
+        const AddedToken *a = &token[i];
+        AddedToken *to;
+        if (!a->length) continue;
+        if (a->id < 0 || (size_t)a->id >= room)
+            return fail_piece(err, E_UNSUPPORTED, "a hole between the ids of added tokens", a->text, a->length, a->id, (long long)room - 1);
+        if (!place[a->id]) place[a->id] = ++n;
+        to = &list[place[a->id] - 1];
+        if (to->length && (to->length != a->length || memcmp(to->text, a->text, a->length)))
+            return fail_piece(err, E_FORMAT, "two added tokens have one id", a->text, a->length, 0, 0);
+        *to = *a;
+        to->text = pool_text(pool, a->text, a->length);
+        if (!to->text) return fail(err, E_MEMORY, "not enough memory", "added tokens", 0, 0);
+        if (a->id >= V) V = a->id + 1;
+    }
+    if (t->V) memcpy(piece, t->piece, (size_t)t->V * sizeof *piece);
+    t->piece = piece; t->V = V;
+    t->added = list; t->addeds = n;
+    for (c = 0; c < n && !code; c++) code = place_added(t, &list[c], pool, err);
+    for (c = 0; c < V && !code; c++)
+        if (!piece[c].text) code = fail_at(err, E_UNSUPPORTED, "an id without a token", "id %d", c);
+    if (n) qsort(list, (size_t)n, sizeof *list, compare_added);
+    for (c = 0; c < 2 && !code && n; c++) code = make_cuts(t, c, pool, err);
+    return code;
+}
+
+/* {"content", "special", "lstrip" ...} */
+static int parse_added(AddedToken *a, const Json *j, const Json *id, Error *err) {
+    const Json *content = json_get(j, "content");
+    memset(a, 0, sizeof *a);
+    if (!content || content->type != JSON_STRING) return fail(err, E_FORMAT, "an added token without content", "added tokens", 0, 0);
+    a->text = content->string; a->length = content->length;
+    if (!is_id(id, &a->id)) return fail_piece(err, E_FORMAT, "the id of an added token is not a number", a->text, a->length, 0, 0);
+    a->special = json_bool(j, "special", 0);
+    a->lstrip = json_bool(j, "lstrip", 0);
+    a->rstrip = json_bool(j, "rstrip", 0);
+    a->single_word = json_bool(j, "single_word", 0);
+    a->normalized = json_bool(j, "normalized", !a->special);
+    return OK;
+}
+
+/* The text of "pad_token": "..." or {"content": "..."}; NULL if there is none. */
+static const Json *token_name(const Json *j) {
+    if (j && j->type == JSON_OBJECT) j = json_get(j, "content");
+    return j && j->type == JSON_STRING ? j : NULL;
+}
+
+static const char *const name_key[] = { "bos_token", "eos_token", "unk_token", "pad_token", "cls_token", "sep_token", "mask_token" };
+
+/* 1 if a file names this text as a special token. */
+static int is_named(const Json *file, const Json *text) {
+    const Json *list = json_get(file, "additional_special_tokens"), *j = NULL;
+    size_t i;
+    for (i = 0; i < sizeof name_key / sizeof *name_key; i++) {
+        const Json *name = token_name(json_get(file, name_key[i]));
+        if (name && name->length == text->key_length && !memcmp(name->string, text->key, name->length)) return 1;
+    }
+    if (list && list->type == JSON_ARRAY) j = list->child;
+    for (; j; j = j->next) {
+        const Json *name = token_name(j);
+        if (name && name->length == text->key_length && !memcmp(name->string, text->key, name->length)) return 1;
+    }
+    return 0;
+}
+
+/* added_tokens_decoder {"32000": {...}} of tokenizer_config.json and added_tokens.json {"[PAD]": 32000} in one list; the former says more. */
+static int read_beside(AddedToken *list, size_t *count, const Json *added, const Json *config, const Json *map, Error *err) {
+    const Json *decoder = json_get(config, "added_tokens_decoder"), *j;
+    size_t i, known;
+    *count = 0;
+    for (j = decoder ? decoder->child : NULL; j; j = j->next) {
+        Json id;
+        memset(&id, 0, sizeof id);
+        id.type = j->key_length && j->key_length < 10 ? JSON_NUMBER : JSON_NULL;
+        for (i = 0; i < j->key_length; i++) {
+            if (j->key[i] < '0' || j->key[i] > '9') id.type = JSON_NULL;
+            id.number = 10 * id.number + (j->key[i] - '0');
+        }
+        if (parse_added(&list[(*count)++], j, &id, err)) return E_FORMAT;
+    }
+    known = *count;
+    for (j = added ? added->child : NULL; j; j = j->next) {
+        AddedToken *a = &list[*count];
+        memset(a, 0, sizeof *a);
+        a->text = j->key; a->length = j->key_length;
+        if (!is_id(j, &a->id)) return fail_piece(err, E_FORMAT, "the id of an added token is not a number", a->text, a->length, 0, 0);
+        for (i = 0; i < known && list[i].id != a->id; i++) { }
+        if (i < known && list[i].length == a->length && !memcmp(list[i].text, a->text, a->length)) continue;
+        a->special = is_named(config, j) || is_named(map, j);
+        (*count)++;
+    }
+    return OK;
+}
+
+static int name_special(const Tokenizer *t, const char *key, const Json *config, const Json *map, int otherwise) {
+    const Json *name = token_name(json_get(config, key));
+    int id = -1;
+    if (!name) name = token_name(json_get(map, key));
+    if (name) id = tokenizer_find(t, name->string, name->length);
+    return id >= 0 ? id : otherwise;
+}
+
+/* chat_template: a text, or a list of {"name", "template"} of which "default" counts. */
+static int keep_chat_template(Tokenizer *t, const Json *config, Pool *pool, Error *err) {
+    const Json *j = json_get(config, "chat_template"), *one = j && j->type == JSON_ARRAY ? j->child : NULL;
+    for (; one; one = one->next)
+        if (!strcmp(json_text(one, "name", ""), "default")) j = json_get(one, "template");
+    if (!j || j->type != JSON_STRING) return OK;
+    t->chat_template = pool_text(pool, j->string, j->length);
+    return t->chat_template ? OK : fail(err, E_MEMORY, "not enough memory", "chat_template", 0, 0);
+}
+
+int tokenizer_beside(Tokenizer *t, const Json *added, const Json *config, const Json *map, Pool *pool, Error *err) {
+    const Json *decoder = json_get(config, "added_tokens_decoder");
+    size_t room = 1 + (added && added->type == JSON_OBJECT ? added->count : 0), count;
+    AddedToken *list;
+    int code;
+    if (added && added->type != JSON_OBJECT) return fail(err, E_FORMAT, "not an object of tokens and ids", "added_tokens.json", 0, 0);
+    if (decoder && decoder->type != JSON_OBJECT && decoder->type != JSON_NULL)
+        return fail(err, E_FORMAT, "not an object of ids and tokens", "added_tokens_decoder", 0, 0);
+    if (decoder) room += decoder->count;
+    list = pool_take(pool, room, sizeof *list);
+    if (!list) return fail(err, E_MEMORY, "not enough memory", "added tokens", 0, 0);
+    code = read_beside(list, &count, added, config, map, err);
+    if (!code && count) code = add_tokens(t, list, count, pool, err);
+    if (code) return code;
+    if (t->kind == TOKENIZER_SENTENCEPIECE) {
+        t->before = json_bool(config, "add_bos_token", t->before) && t->special.bos >= 0;
+        t->after = json_bool(config, "add_eos_token", t->after) && t->special.eos >= 0;
+    }
+    if (!t->before) t->special.bos = name_special(t, "bos_token", config, map, t->special.bos);
+    if (!t->after) t->special.eos = name_special(t, "eos_token", config, map, t->special.eos);
+    t->special.pad = name_special(t, "pad_token", config, map, t->special.pad);
+    return keep_chat_template(t, config, pool, err);
+}
+
+/* ================================================================================================================
+ * tokenizer.json: byte-level BPE, and BPE with byte fallback (SentencePiece's pieces, with a list of merges)
+ * ================================================================================================================ */
+static const char *type_of(const Json *part) { return json_text(part, "type", "(no type)"); }
+static int is_type(const Json *part, const char *type) { return !strcmp(type_of(part), type); }
+static int is_text(const Json *object, const char *key, const char *text) { return !strcmp(json_text(object, key, ""), text); }
+
+/* Step i of a part that is null, one step, or a Sequence of them (under `key`); NULL behind the last. */
+static const Json *step(const Json *part, const char *key, size_t i) {
+    const Json *j;
+    if (!part || part->type == JSON_NULL) return NULL;
+    if (!is_type(part, "Sequence")) return i ? NULL : part;
+    j = json_get(part, key);
+    for (j = j && j->type == JSON_ARRAY ? j->child : NULL; j && i; i--) j = j->next;
+    return j;
+}
+
+/* Refuses a step of the kind `what` by its name. */
+static int refuse_step(Error *err, const char *what, const Json *part) {
+    return fail(err, E_UNSUPPORTED, what, type_of(part), 0, 0);
+}
+
+/* What a model of the type BPE may ask for and does not get. */
+static int check_model(const Json *model, Error *err) {
+    static const char *const affix[] = { "continuing_subword_prefix", "end_of_word_suffix" };
+    const Json *type = json_get(model, "type");
+    int i;
+    if (!model || model->type != JSON_OBJECT) return fail(err, E_UNSUPPORTED, "a tokenizer without a model", "tokenizer.json", 0, 0);
+    if (type ? !is_type(model, "BPE") : !json_get(model, "merges")) return fail(err, E_UNSUPPORTED, "model type", type_of(model), 0, 0);
+    if (json_number(model, "dropout", 0) != 0) return fail(err, E_UNSUPPORTED, "a model with dropout", "tokenizer.json", 0, 0);
+    for (i = 0; i < 2; i++)
+        if (*json_text(model, affix[i], "")) return fail(err, E_UNSUPPORTED, "a model with", affix[i], 0, 0);
+    return OK;
+}
+
+/* Prepend U+2581, Replace the space by U+2581: Llama's two steps. Every text between added tokens has its own prefix. */
+static int load_normalizer(Tokenizer *t, const Json *normalizer, Error *err) {
+    const Json *s;
+    size_t i;
+    for (i = 0; (s = step(normalizer, "normalizers", i)) != NULL; i++) {
+        if (t->kind == TOKENIZER_SENTENCEPIECE && is_type(s, "Prepend") && is_text(s, "prepend", blank)) t->add_dummy_prefix = t->prepends = 1;
+        else if (t->kind == TOKENIZER_SENTENCEPIECE && is_type(s, "Replace") && is_text(s, "content", blank) &&
+                 is_text(json_get(s, "pattern"), "String", " ")) t->escape_whitespaces = t->prepends = 1;
+        else return refuse_step(err, "normalizer", s);
+    }
+    return OK;
+}
+
+/* Metaspace: spaces become U+2581, and one is put before a text that does not begin with one: always, or first (not behind an added
+ * token), or never. split: nothing merges over a U+2581. */
+static int load_metaspace(Tokenizer *t, const Json *pre, Error *err) {
+    const Json *s = step(pre, "pretokenizers", 0);
+    const char *scheme;
+    if (!s) return OK;
+    if (!is_type(s, "Metaspace") || step(pre, "pretokenizers", 1) || t->prepends || strcmp(json_text(s, "replacement", blank), blank))
+        return refuse_step(err, "pre_tokenizer", s);
+    scheme = json_text(s, "prepend_scheme", json_bool(s, "add_prefix_space", 1) ? "always" : "never");
+    t->only_first = !strcmp(scheme, "first");
+    if (!t->only_first && strcmp(scheme, "always") && strcmp(scheme, "never")) return fail(err, E_UNSUPPORTED, "Metaspace with prepend_scheme", scheme, 0, 0);
+    t->add_dummy_prefix = strcmp(scheme, "never") != 0;
+    t->escape_whitespaces = t->unless_blank = 1;
+    t->split_blanks = json_bool(s, "split", 1);
+    return OK;
+}
+
+/* ByteLevel, or a Split by a pattern that we know before it. */
+static int load_bytelevel(Tokenizer *t, const Json *pre, Error *err) {
+    static const struct { const char *pattern; int split, digits; } known[] = {
+        { "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+", SPLIT_GPT2, 0 },
+        { "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+", SPLIT_LLAMA3, 3 },
+        { "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+", SPLIT_LLAMA3, 1 },
+    };
+    const Json *s = step(pre, "pretokenizers", 0), *pattern;
+    size_t i;
+    int split = -1;
+    if (is_type(s, "Split")) {
+        pattern = json_get(s, "pattern");
+        for (i = 0; i < sizeof known / sizeof *known; i++)
+            if (is_text(pattern, "Regex", known[i].pattern)) { split = known[i].split; t->digits = known[i].digits; }
+        if (split < 0) return fail(err, E_UNSUPPORTED, "pre_tokenizer Split by another pattern", json_text(pattern, "Regex", "(no Regex)"), 0, 0);
+        if (!is_text(s, "behavior", "Isolated") && !(is_text(s, "behavior", "Removed") && json_bool(s, "invert", 0)))
+            return fail(err, E_UNSUPPORTED, "pre_tokenizer Split with behavior", json_text(s, "behavior", "(none)"), 0, 0);
+        s = step(pre, "pretokenizers", 1);
+        if (json_bool(s, "add_prefix_space", 1)) return fail(err, E_UNSUPPORTED, "add_prefix_space behind a Split", "tokenizer.json", 0, 0);
+    }
+    if (!s || !is_type(s, "ByteLevel")) return refuse_step(err, "pre_tokenizer", s);
+    if (json_bool(s, "use_regex", 1) && split == SPLIT_LLAMA3) return fail(err, E_UNSUPPORTED, "use_regex behind a Split", "tokenizer.json", 0, 0);
+    t->prefix_space = json_bool(s, "add_prefix_space", 1);
+    t->split = split >= 0 ? split : json_bool(s, "use_regex", 1) ? SPLIT_GPT2 : SPLIT_NONE;
+    s = step(pre, "pretokenizers", split >= 0 ? 2 : 1);
+    return s ? refuse_step(err, "pre_tokenizer", s) : OK;
+}
+
+/* Byte pieces, and which bytes stand next to each other in a piece. */
+static int index_fallback(Tokenizer *t, Error *err) {
+    size_t k;
+    int i, byte;
+    t->byte_fallback = 1;
+    for (i = 0; i < t->V; i++) {
+        Piece *p = &t->piece[i];
+        byte = p->text ? byte_of_piece(p) : -1;
+        if (byte >= 0) { p->type = PIECE_BYTE; t->byte_id[byte] = i; }
+        for (k = 1; k < p->length; k++) {
+            unsigned pair = (unsigned)(unsigned char)p->text[k - 1] << 8 | (unsigned char)p->text[k];
+            t->touch[pair / 8] |= (unsigned char)(1u << pair % 8);
+        }
+    }
+    for (i = 0; i < 256; i++)
+        if (t->byte_id[i] < 0) return fail_at(err, E_MISSING, "byte_fallback without a token for each byte", "byte %d", i);
+    return OK;
+}
+
+/* merges: "left right", or ["left", "right"]. */
+static int load_json_merges(Tokenizer *t, const Json *merges, Pool *pool, Error *err) {
+    static const char place[] = "merge %d";
+    const Json *j;
+    int rank = 0, code;
+    if (!merges || merges->type != JSON_ARRAY) return fail(err, E_FORMAT, "not a list", "merges", 0, 0);
+    code = begin_merges(t, merges->count, pool, err);
+    for (j = merges->child; j && !code; j = j->next, rank++) {
+        const Json *a = j->type == JSON_ARRAY && j->count == 2 ? j->child : NULL, *b = a ? a->next : NULL;
+        if (j->type == JSON_STRING) code = add_merge_line(t, j->string, j->length, rank, place, rank, pool, err);
+        else if (a && a->type == JSON_STRING && b->type == JSON_STRING) {
+            Text left = { a->string, a->length }, right = { b->string, b->length };
+            code = add_merge(t, left, right, rank, place, rank, pool, err);
+        } else code = fail_at(err, E_FORMAT, "not two tokens", place, rank);
+    }
+    return code;
+}
+
+static int load_added(Tokenizer *t, const Json *added, Pool *pool, Error *err) {
+    const Json *j = added && added->type == JSON_ARRAY ? added->child : NULL;
+    size_t count = 0;
+    AddedToken *list = pool_take(pool, 1 + (j ? added->count : 0), sizeof *list);
+    if (!list) return fail(err, E_MEMORY, "not enough memory", "added tokens", 0, 0);
+    for (; j; j = j->next) if (parse_added(&list[count++], j, json_get(j, "id"), err)) return E_FORMAT;
+    return add_tokens(t, list, count, pool, err);
+}
+
+/* ["</s>", 2] of RobertaProcessing. */
+static int pair_id(const Tokenizer *t, const Json *pair, int *id) {
+    return pair && pair->type == JSON_ARRAY && pair->count == 2 && is_id(pair->child->next, id) && *id < t->V;
+}
+
+/* TemplateProcessing's "single": at most one special token before the text and one behind it. */
+static int load_template(Tokenizer *t, const Json *s, Error *err) {
+    const Json *single = json_get(s, "single"), *specials = json_get(s, "special_tokens"), *j, *ids;
+    int texts = 0, id;
+    for (j = single && single->type == JSON_ARRAY ? single->child : NULL; j; j = j->next) {
+        const Json *token = json_get(j, "SpecialToken");
+        if (json_get(j, "Sequence")) { texts++; continue; }
+        ids = json_get(json_get(specials, json_text(token, "id", "")), "ids");
+        if (!ids || ids->type != JSON_ARRAY || ids->count != 1 || !is_id(ids->child, &id) || id >= t->V)
+            return fail(err, E_FORMAT, "TemplateProcessing with a special token without one id", json_text(token, "id", "?"), 0, 0);
+        if (texts ? t->after : t->before) return fail(err, E_UNSUPPORTED, "TemplateProcessing with two special tokens side by side", "tokenizer.json", 0, 0);
+        if (texts) { t->after = 1; t->special.eos = id; } else { t->before = 1; t->special.bos = id; }
+    }
+    return texts == 1 ? OK : fail(err, E_FORMAT, "TemplateProcessing without its text", "tokenizer.json", texts, 1);
+}
+
+static int load_processor(Tokenizer *t, const Json *processor, Error *err) {
+    const Json *s;
+    size_t i;
+    int code = OK;
+    for (i = 0; !code && (s = step(processor, "processors", i)) != NULL; i++) {
+        if (is_type(s, "TemplateProcessing")) code = load_template(t, s, err);
+        else if (is_type(s, "RobertaProcessing") || is_type(s, "BertProcessing")) {
+            t->before = t->after = 1;
+            if (!pair_id(t, json_get(s, "cls"), &t->special.bos) || !pair_id(t, json_get(s, "sep"), &t->special.eos))
+                code = fail(err, E_FORMAT, "a post_processor without its tokens", type_of(s), 0, 0);
+        } else if (!is_type(s, "ByteLevel")) code = refuse_step(err, "post_processor", s);
+    }
+    return code;
+}
+
+/* ByteLevel; or Replace U+2581 by a space, ByteFallback, Fuse, and perhaps Strip of one space. */
+static int load_decoder(Tokenizer *t, const Json *decoder, Error *err) {
+    const Json *s;
+    size_t i;
+    int bytelevel = t->kind == TOKENIZER_BYTELEVEL, have = 0;
+    for (i = 0; (s = step(decoder, "decoders", i)) != NULL; i++) {
+        if (bytelevel && is_type(s, "ByteLevel")) have = 7;
+        else if (!bytelevel && is_type(s, "Replace") && is_text(s, "content", " ") && is_text(json_get(s, "pattern"), "String", blank)) have |= 1;
+        else if (!bytelevel && is_type(s, "ByteFallback")) have |= 2;
+        else if (!bytelevel && is_type(s, "Fuse")) have |= 4;
+        else if (!bytelevel && have == 7 && is_type(s, "Strip") && is_text(s, "content", " ") && json_number(s, "stop", 0) == 0 &&
+                 (json_number(s, "start", 0) == 0 || json_number(s, "start", 0) == 1)) t->strip = json_number(s, "start", 0) == 1;
+        else return refuse_step(err, "decoder", s);
+    }
+    return have == 7 ? OK : fail(err, E_UNSUPPORTED, "a decoder without its usual steps", bytelevel ? "ByteLevel" : "Replace, ByteFallback, Fuse", 0, 0);
+}
+
+/* The special token of one of these names, where nothing else told. */
+static void guess(const Tokenizer *t, int *id, const char *const *name) {
+    for (; *id < 0 && *name; name++) {
+        *id = tokenizer_find(t, *name, strlen(*name));
+        if (*id >= 0 && t->piece[*id].type != PIECE_CONTROL) *id = -1;
+    }
+}
+
+static int load_json(Tokenizer *t, const Json *root, Pool *pool, Error *err) {
+    static const char *const bos[] = { "<s>", "<|begin_of_text|>", "<|endoftext|>", NULL },
+                      *const eos[] = { "</s>", "<|end_of_text|>", "<|endoftext|>", NULL }, *const pad[] = { "<pad>", "[PAD]", NULL };
+    const Json *model = json_get(root, "model"), *pre = json_get(root, "pre_tokenizer"), *added = json_get(root, "added_tokens"), *unk, *s;
+    size_t i;
+    int code = check_model(model, err);
+    if (code) return code;
+    for (i = 0; (s = step(pre, "pretokenizers", i)) != NULL; i++) if (is_type(s, "ByteLevel")) t->kind = TOKENIZER_BYTELEVEL;
+    if (t->kind == TOKENIZER_SENTENCEPIECE && !json_bool(model, "byte_fallback", 0)) {
+        s = step(pre, "pretokenizers", 0);
+        return s ? refuse_step(err, "pre_tokenizer", s) : fail(err, E_UNSUPPORTED, "BPE that is neither byte-level nor has byte_fallback", "tokenizer.json", 0, 0);
+    }
+    t->ignore_merges = json_bool(model, "ignore_merges", 0);
+    t->fuse_unk = json_bool(model, "fuse_unk", 0);
+    if (t->kind == TOKENIZER_SENTENCEPIECE && t->ignore_merges) return fail(err, E_UNSUPPORTED, "ignore_merges with byte_fallback", "tokenizer.json", 0, 0);
+    if (t->kind == TOKENIZER_BYTELEVEL) byte_alphabet(t->byte_char, t->char_byte);
+    code = load_normalizer(t, json_get(root, "normalizer"), err);
+    if (!code) code = t->kind == TOKENIZER_BYTELEVEL ? load_bytelevel(t, pre, err) : load_metaspace(t, pre, err);
+    if (!code) code = load_vocab(t, json_get(model, "vocab"), added && added->type == JSON_ARRAY ? added->count : 0, 1, pool, err);
+    if (!code && t->kind == TOKENIZER_SENTENCEPIECE) code = index_fallback(t, err);
+    if (!code) code = load_json_merges(t, json_get(model, "merges"), pool, err);
+    if (code) return code;
+    unk = json_get(model, "unk_token");
+    if (unk && unk->type == JSON_STRING) t->special.unk = t->missing = table_find(&t->ordinary, unk->string, unk->length);
+    if (t->special.unk >= 0) t->piece[t->special.unk].type = PIECE_UNKNOWN;
+    code = load_added(t, added, pool, err);
+    if (!code) code = load_processor(t, json_get(root, "post_processor"), err);
+    if (!code) code = load_decoder(t, json_get(root, "decoder"), err);
+    if (code) return code;
+    guess(t, &t->special.bos, bos);
+    guess(t, &t->special.eos, eos);
+    guess(t, &t->special.pad, pad);
+    return OK;
+}
+
+Tokenizer *tokenizer_json(const void *bytes, size_t n, Pool *pool, Error *err) {
+    Tokenizer *t = new_tokenizer(TOKENIZER_SENTENCEPIECE, pool);
+    const Json *root;
+    Pool tree;                              /* the parsed file is large, and nothing of it is kept */
+    int code = E_FORMAT;
+    if (t) t->file[0] = pool_text(pool, bytes, n);
+    if (!t || !t->file[0]) { fail(err, E_MEMORY, "not enough memory", "tokenizer.json", 0, 0); return NULL; }
+    t->file_length[0] = n;
+    t->json = 1;
+    memset(&tree, 0, sizeof tree);
+    tree.source = pool->source;
+    tree.sink = pool->sink;
+    root = json_parse(t->file[0], n, &tree, err);
+    if (root && root->type == JSON_OBJECT) code = load_json(t, root, pool, err);
+    else if (root) fail(err, E_FORMAT, "not a JSON object", "tokenizer.json", 0, 0);
+    pool_free(&tree);
+    return code ? NULL : t;
 }
 
 /* ================================================================================================================
@@ -1093,8 +1832,22 @@ int tokenizer_kind(const Tokenizer *t) { return t->kind; }
 SpecialIds tokenizer_specials(const Tokenizer *t) { return t->special; }
 
 void tokenizer_template(const Tokenizer *t, int *before, int *after) {
-    *before = t->kind == TOKENIZER_SENTENCEPIECE ? t->special.bos >= 0 : t->roberta;
-    *after = t->kind == TOKENIZER_BYTELEVEL && t->roberta;
+    *before = t->before;
+    *after = t->after;
+}
+
+int tokenizer_added(const Tokenizer *t, int i, AddedToken *token) {
+    if (i < 0 || i >= t->addeds) return 0;
+    *token = t->added[i];
+    return 1;
+}
+
+const char *tokenizer_chat_template(const Tokenizer *t) { return t->chat_template; }
+
+const char *tokenizer_class(const Tokenizer *t) {
+    if (t->kind == TOKENIZER_SENTENCEPIECE) return "LlamaTokenizer";
+    if (t->json && (t->split != SPLIT_GPT2 || t->prefix_space || t->before != t->after)) return "PreTrainedTokenizerFast";
+    return t->before ? "RobertaTokenizer" : "GPT2Tokenizer";
 }
 
 const char *tokenizer_piece(const Tokenizer *t, int id, size_t *length) {
@@ -1103,21 +1856,27 @@ const char *tokenizer_piece(const Tokenizer *t, int id, size_t *length) {
 }
 
 int tokenizer_find(const Tokenizer *t, const char *piece, size_t length) {
-    int id = table_find(&t->reserved, piece, length);
-    return id >= 0 ? id : table_find(&t->ordinary, piece, length);
+    int id = find_piece(t, piece, length);
+    return id >= 0 ? id : table_find(&t->extra, piece, length);
 }
 
 int tokenizer_write_sentencepiece(const Tokenizer *t, Buffer *model) {
-    if (t->kind != TOKENIZER_SENTENCEPIECE) return E_ARGUMENT;
+    if (t->kind != TOKENIZER_SENTENCEPIECE || t->json) return E_ARGUMENT;
     buffer_bytes(model, t->file[0], t->file_length[0]);
     return model->failed ? E_MEMORY : OK;
 }
 
 int tokenizer_write_bytelevel(const Tokenizer *t, Buffer *vocab_json, Buffer *merges_txt) {
-    if (t->kind != TOKENIZER_BYTELEVEL) return E_ARGUMENT;
+    if (t->kind != TOKENIZER_BYTELEVEL || t->json) return E_ARGUMENT;
     buffer_bytes(vocab_json, t->file[0], t->file_length[0]);
     buffer_bytes(merges_txt, t->file[1], t->file_length[1]);
     return vocab_json->failed || merges_txt->failed ? E_MEMORY : OK;
+}
+
+int tokenizer_write_json(const Tokenizer *t, Buffer *json) {
+    if (!t->json) return E_ARGUMENT;
+    buffer_bytes(json, t->file[0], t->file_length[0]);
+    return json->failed ? E_MEMORY : OK;
 }
 
 /* ================================================================================================================
@@ -1597,7 +2356,7 @@ static int train_bytelevel(Trainer *tr, TextSource source, int V, Buffer *vocab,
     }
     while (!tr->failed && source.next(source.context, &text, &n))
         for (at = 0; at < n; at += length) {
-            length = pretoken(text + at, n - at);
+            length = split_gpt2(text + at, n - at);
             for (i = 0; i < length; i += WORD_BYTES)
                 add_word(tr, text + at + i, length - i < WORD_BYTES ? length - i : WORD_BYTES);
         }
