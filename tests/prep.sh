@@ -1,7 +1,8 @@
 #!/bin/sh
 # prep.sh - prep end to end: every format in, what comes out of `show`, and messages for bad input. Runs from the project's folder.
-# Environment: PREP (the program, ./prep), SHARED (third-party files, ../shared), TMPDIR, RUN (an emulator, if any).
+# Environment: PREP (the program, ./prep), GENERATE (./run, which writes with what was converted), SHARED (third-party files, ../shared), TMPDIR, RUN (an emulator, if any).
 PREP="$RUN ${PREP:-./prep}"
+GENERATE="$RUN ${GENERATE:-./run}"
 SHARED=${SHARED:-../shared}
 T=$(mktemp -d "${TMPDIR:-/tmp}/prep.XXXXXX") || exit 1
 trap 'rm -rf "$T"' EXIT
@@ -128,7 +129,7 @@ refuses "no command" 2 "command"
 refuses "no such command" 2 "no such command" dance
 head -c 100 "$T/a.bin" >"$T/cut.bin"
 refuses "show: a truncated dataset" 1 "cut.bin" show "$T/cut.bin"
-for c in grammar data tokenizer show; do $PREP $c --help | head -n 1 | cut -c1-17 | same "$c --help" "$(printf 'usage: ./prep %s' $c | cut -c1-17)"; done
+for c in grammar data tokenizer show llama2c; do $PREP $c --help | head -n 1 | cut -c1-17 | same "$c --help" "$(printf 'usage: ./prep %s' $c | cut -c1-17)"; done
 
 # ---- tokenizers
 for kind in sentencepiece bytelevel; do
@@ -139,6 +140,51 @@ done
 holds "tokenizer: tokenizer.model" test -s "$T/tok-sentencepiece/tokenizer.model"
 holds "tokenizer: vocab.json and merges.txt" test -s "$T/tok-bytelevel/vocab.json" -a -s "$T/tok-bytelevel/merges.txt"
 refuses "tokenizer: too small a vocabulary" 1 "" tokenizer "$T/a.bin" --vocab 16 --out "$T/none"
+
+# ---- llama2.c
+# A version 2 file by hand: width 2, hidden 2, one layer, one head, vocabulary 2, groups of 2. Matrix m has the bytes m -m 127 -128 and
+# the scales 0.5 and 2.
+{
+    printf '24ka\002\0\0\0\002\0\0\0\002\0\0\0\001\0\0\0\001\0\0\0\001\0\0\0\002\0\0\0\003\0\0\0\0\002\0\0\0'; head -c 215 /dev/zero
+    printf '\0\0\200\077\0\0\0\100\0\0\0\077\0\0\200\077\0\0\0\100\0\0\0\077'                     # norms: 1 2, 0.5 1, 2 0.5
+    for m in '\001\377' '\002\376' '\003\375' '\004\374' '\005\373' '\006\372' '\007\371' '\010\370' '\011\367'; do
+        printf "$m"'\177\200\0\0\0\077\0\0\0\100'                                                    # embedding q k v o w1 w2 w3 head
+    done
+} >"$T/v2.bin"
+holds "llama2c: version 2" $PREP llama2c "$T/v2.bin" --out "$T/v2"
+tail -c 168 "$T/v2/model.safetensors" | od -An -v -t f4 | tr -s ' \n' ' ' |
+    same "llama2c: version 2, int8 times scale" " 4.5 -4.5 254 -256 0.5 -0.5 254 -256 1 2 3.5 -3.5 254 -256 3 -3 254 -256 4 -4 254 -256 0.5 1 1.5 -1.5 254 -256 2.5 -2.5 254 -256 1 -1 254 -256 2 -2 254 -256 2 0.5 "
+holds "llama2c: generation_config.json" test -s "$T/v2/generation_config.json"
+grep -c '"tie_word_embeddings": false' "$T/v2/config.json" | same "llama2c: a head of its own" 1
+head -c 300 "$T/v2.bin" >"$T/cut.v2"
+refuses "llama2c: a file cut short" 1 "incomplete" llama2c "$T/cut.v2" --out "$T/none.bin"
+{ printf '24ka\003\0\0\0'; head -c 300 /dev/zero; } >"$T/v3.bin"
+refuses "llama2c: version 3" 1 "another version" llama2c "$T/v3.bin" --out "$T/none.bin"
+refuses "llama2c: a text" 1 "not a llama2.c file" llama2c "$G" --out "$T/none.bin"
+refuses "llama2c: another model's tokenizer" 1 "more ids in the tokenizer" llama2c "$T/v2.bin" --tokenizer "$T/tok-sentencepiece" --out "$T/none.bin"
+refuses "llama2c: no --out" 2 "out" llama2c "$T/v2.bin"
+stories=$SHARED/data/stories260K
+if [ -e "$stories/stories260K.bin" ]; then
+    holds "llama2c: stories260K" $PREP llama2c "$stories/stories260K.bin" --tokenizer "$stories/tokenizer.model" --out "$T/stories"
+    # The same order of tensors as in the published folder, which has the (tied) head once more at its begin.
+    tail -c 1040128 "$stories/model.safetensors" >"$T/want"; tail -c 1040128 "$T/stories/model.safetensors" >"$T/got"
+    holds "llama2c: every tensor bit for bit as published for Hugging Face" cmp "$T/want" "$T/got"
+    holds "llama2c: 47 tensors and no more" test "$(tr '{' '\n' <"$T/stories/model.safetensors" | grep -a -c '^"dtype"')" = 47
+    holds "llama2c: tokenizer.model byte for byte" cmp "$stories/tokenizer.model" "$T/stories/tokenizer.model"
+    tr -d '\n ' <"$SHARED/golden/stories260K_golden.json" | sed 's/.*"greedy_ids":\[\([0-9,]*\)\].*/\1/' | tr ',' ' ' >"$T/want"; echo >>"$T/want"
+    echo 1 | $GENERATE generate "$T/stories" --ids --greedy -n 200 >"$T/got"
+    holds "llama2c: the golden 200 greedy tokens" cmp "$T/want" "$T/got"
+    # The same weights as version 1: other header, other order. part FROM COUNT: float32s of the legacy file
+    part() { tail -c +$((29 + 4 * $1)) "$stories/stories260K.bin" | head -c $((4 * $2)); }
+    {
+        printf '24ka\001\0\0\0'; head -c 28 "$stories/stories260K.bin"; printf '\001'; head -c 219 /dev/zero
+        part 32768 320; part 94528 320; part 259968 64; part 0 32768; part 33088 61440; part 94848 165120
+    } >"$T/v1.bin"
+    holds "llama2c: version 1" $PREP llama2c "$T/v1.bin" --out "$T/v1"
+    holds "llama2c: version 1 is the same model" cmp "$T/v1/model.safetensors" "$T/stories/model.safetensors"
+    head -c 1056539 "$stories/stories260K.bin" >"$T/cut"
+    refuses "llama2c: a byte too few" 1 "incomplete.*1056539" llama2c "$T/cut" --out "$T/none.bin"
+else echo 1 >>"$T/skipped"; echo "  skip  llama2c: no $stories/stories260K.bin"; fi
 
 # ---- third-party files, where they are
 real() {    # NAME WANTED FILE OPTIONS...
