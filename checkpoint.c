@@ -1,18 +1,21 @@
 /* checkpoint.c - Hugging Face folders in and out: weights, configurations, adapters, tokenizers.
- * Source   safetensors' README ("Format") and the checks of its tensor.rs; transformers' configuration_llama.py and
- *          configuration_roberta.py (keys and defaults); peft's LoraConfig (adapter_config.json).
- * Needs    core, quant, tokenizer, io; a pool for headers and JSON, given back before it returns. Weights are streamed:
- *          one tensor at a time, 16 KB at a time, so a model needs its own memory and no more. <stdio.h> for snprintf only.
- * Never    knows a model: it fills and writes the caller's list of tensors. Never guesses: what a folder asks for and the
- *          rest of this project does not do is refused by name.
- * Edges    every number in a file is hostile: sizes are checked in 64 bits before they are used; NaN and infinities in
- *          weights are loaded as they are; a tied tensor is neither required nor written, a copy of it in the file is ignored;
- *          other unknown tensors (rotary inv_freq, position_ids) are ignored, whatever their type. */
+ * Source   safetensors' README ("Format") and the checks of its tensor.rs; transformers' configuration_llama.py, configuration_roberta.py
+ *          (keys and defaults) and convert_llama_weights_to_hf.py (Meta's names and order of rows); peft's LoraConfig
+ *          (adapter_config.json); bitsandbytes' QuantState.as_dict (4-bit weights).
+ * Needs    core, quant, tokenizer, io, torch; a pool for headers, JSON and a tensor's scales, given back before it returns. Weights are
+ *          streamed: one tensor at a time, 4096 weights at a time, and quantised as they come, so a model needs its own memory, the
+ *          headers, and four bytes a block of the tensor being read (no more than a few MB). <stdio.h> for snprintf only.
+ * Never    knows a model: it fills and writes the caller's list of tensors, in the types that the list has. Never guesses: what a
+ *          folder asks for and the rest of this project does not do is refused by name.
+ * Edges    every number in a file is hostile: sizes are checked in 64 bits before they are used; names, shapes and types of all tensors
+ *          are checked before the first weight is read. NaN and infinities in weights are loaded as they are, but cannot be quantised;
+ *          a tied tensor is neither required nor written, a copy of it in the file is ignored; other unknown tensors (rotary
+ *          inv_freq, position_ids) are ignored, whatever their type. */
 #include "rlhf.h"
 #include <stdarg.h>
 #include <stdio.h>
 
-enum { CHUNK = 16384 };                         /* bytes of a tensor in flight */
+enum { CHUNK = 16384, STEP = 4096 };            /* bytes and weights in flight; STEP is a whole number of blocks of any size */
 #define HEADER_MAX 100000000u                   /* the reference's limit for a safetensors header */
 #define EXACT_MAX 9007199254740992.0            /* 2^53: JSON integers are exact up to here */
 #define SIZE_LIMIT (1 << 24)                    /* widths, vocabulary, positions: products of two stay below 2^48 */
@@ -57,7 +60,7 @@ static int json_file(const Json **object, const char *path, Pool *pool, Error *e
     return (*object)->type == JSON_OBJECT ? OK : fail(err, E_FORMAT, "not a JSON object", path, 0, 0);
 }
 
-/* ---- safetensors: u64 N, N bytes of JSON {name: {dtype, shape, data_offsets}}, then the tensors' bytes ---- */
+/* ---- containers: the tensors that one file names, and where they are ---- */
 
 static const struct { char name[12]; int bits, type; } dtypes[] = {     /* type -1: known, never asked for */
     { "F32", 32, F32 }, { "BF16", 16, BF16 }, { "F16", 16, F16 }, { "F64", 64, -1 }, { "I64", 64, -1 }, { "U64", 64, -1 },
@@ -67,11 +70,17 @@ static const struct { char name[12]; int bits, type; } dtypes[] = {     /* type 
 };
 enum { DTYPES = sizeof dtypes / sizeof *dtypes };
 
-typedef struct { const char *name; size_t length; int dtype /* index in dtypes */, rank; uint64_t shape[2], begin, end; } Entry;
 typedef struct {
-    File *file; const char *path;
+    const char *name; size_t length;
+    int type; const char *dtype;            /* F32, BF16, F16 or -1; its name */
+    int rank; uint64_t shape[2];            /* the first two sizes of `rank` */
+    uint64_t begin, end;                    /* safetensors: bytes, counted from Container.data */
+    const TorchTensor *torch;               /* PyTorch: where and how it lies; NULL: safetensors */
+} Entry;
+typedef struct {
+    const char *shard, *path;               /* name in the index (NULL: there is none); path once it was opened */
     uint64_t data;                          /* where the tensors begin */
-    Entry *entry; size_t count;
+    Entry *entry; size_t count;             /* sorted by name */
 } Container;
 
 /* Strings with lengths (names may hold NULs), by bytes: <0, 0, >0. */
@@ -96,17 +105,20 @@ static int whole(const Json *j, uint64_t *value) {
     return 1;
 }
 
-/* One tensor's record; its number of bytes has to be what dtype and shape say. */
+/* One tensor's record in a safetensors header; its number of bytes has to be what dtype and shape say. */
 static int entry_parse(Entry *e, const Json *j, const char *path, Error *err) {
     const Json *dtype = json_get(j, "dtype"), *shape = json_get(j, "shape"), *offsets = json_get(j, "data_offsets"), *d;
     uint64_t n = 1;
+    int kind;
     e->name = j->key;
     e->length = j->key_length;
     if (!dtype || dtype->type != JSON_STRING || !shape || shape->type != JSON_ARRAY || !offsets || offsets->type != JSON_ARRAY
         || offsets->count != 2 || !whole(offsets->child, &e->begin) || !whole(offsets->child->next, &e->end))
         return refuse(err, E_FORMAT, path, "tensor %.96s: not {dtype, shape, data_offsets}", e->name);
-    for (e->dtype = 0; e->dtype < DTYPES && strcmp(dtypes[e->dtype].name, dtype->string) != 0; e->dtype++) ;
-    if (e->dtype == DTYPES) return refuse(err, E_UNSUPPORTED, path, "dtype %.24s of tensor %.96s", dtype->string, e->name);
+    for (kind = 0; kind < DTYPES && strcmp(dtypes[kind].name, dtype->string) != 0; kind++) ;
+    if (kind == DTYPES) return refuse(err, E_UNSUPPORTED, path, "dtype %.24s of tensor %.96s", dtype->string, e->name);
+    e->type = dtypes[kind].type;
+    e->dtype = dtypes[kind].name;
     for (d = shape->child, e->rank = 0; d; d = d->next, e->rank++) {
         uint64_t size;
         if (!whole(d, &size)) return refuse(err, E_FORMAT, path, "tensor %.96s: a size that is no whole number", e->name);
@@ -114,16 +126,25 @@ static int entry_parse(Entry *e, const Json *j, const char *path, Error *err) {
         n *= size;
         if (e->rank < 2) e->shape[e->rank] = size;
     }
-    n *= (uint64_t)dtypes[e->dtype].bits;
+    n *= (uint64_t)dtypes[kind].bits;
     if (e->end < e->begin || n % 8 || n / 8 != e->end - e->begin)
         return refuse(err, E_FORMAT, path, "tensor %.96s: its offsets do not fit its shape", e->name);
     return OK;
 }
 
-/* The reference's checks of the whole: names once each; tensors one after another without gap or overlap, from the end of the
- * header to the end of the file. Leaves the entries sorted by name. */
-static int container_check(Container *c, Error *err) {
-    uint64_t at = 0, wanted = file_size(c->file) - c->data;
+/* Sorted by name, each name once. */
+static int check_names(Container *c, Error *err) {
+    qsort(c->entry, c->count, sizeof *c->entry, by_name);
+    for (size_t i = 1; i < c->count; i++)
+        if (by_name(&c->entry[i - 1], &c->entry[i]) == 0)
+            return refuse(err, E_FORMAT, c->path, "tensor %.96s is there twice", c->entry[i].name);
+    return OK;
+}
+
+/* The reference's checks of the whole: tensors one after another without gap or overlap, from the end of the header to the end
+ * of the file. */
+static int check_offsets(Container *c, uint64_t size, Error *err) {
+    uint64_t at = 0, wanted = size - c->data;
     qsort(c->entry, c->count, sizeof *c->entry, by_offset);
     for (size_t i = 0; i < c->count; i++) {
         if (c->entry[i].begin != at)
@@ -132,16 +153,12 @@ static int container_check(Container *c, Error *err) {
     }
     if (at > wanted) return fail(err, E_TRUNCATED, "bytes of tensors", c->path, (long long)wanted, (long long)at);
     if (at < wanted) return fail(err, E_FORMAT, "bytes after the last tensor", c->path, (long long)wanted, (long long)at);
-    qsort(c->entry, c->count, sizeof *c->entry, by_name);
-    for (size_t i = 1; i < c->count; i++)
-        if (by_name(&c->entry[i - 1], &c->entry[i]) == 0)
-            return refuse(err, E_FORMAT, c->path, "tensor %.96s is there twice", c->entry[i].name);
     return OK;
 }
 
-/* The header of an open file. */
-static int container_header(Container *c, Pool *pool, Error *err) {
-    uint64_t size = file_size(c->file), n;
+/* safetensors: u64 N, N bytes of JSON {name: {dtype, shape, data_offsets}}, then the tensors' bytes. */
+static int safetensors_header(Container *c, File *f, Pool *pool, Error *err) {
+    uint64_t size = file_size(f), n;
     unsigned char first[8];
     Reader r = { first, first + 8, 0 };
     Error inner;
@@ -150,7 +167,7 @@ static int container_header(Container *c, Pool *pool, Error *err) {
     int code;
     memset(&inner, 0, sizeof inner);
     if (size < 8) return fail(err, E_TRUNCATED, "too short for safetensors", c->path, (long long)size, 8);
-    code = file_read_at(c->file, 0, first, 8, err);
+    code = file_read_at(f, 0, first, 8, err);
     if (code != OK) return code;
     n = read_u64(&r);
     if (n > HEADER_MAX) return refuse(err, E_RANGE, c->path, "safetensors header of more than 100 MB (not safetensors?)");
@@ -158,7 +175,7 @@ static int container_header(Container *c, Pool *pool, Error *err) {
     c->data = 8 + n;
     text = pool_take(pool, (size_t)n + 1, 1);
     if (!text) return fail(err, E_MEMORY, "memory for the header", c->path, 0, 0);
-    code = file_read_at(c->file, 8, text, (size_t)n, err);
+    code = file_read_at(f, 8, text, (size_t)n, err);
     if (code != OK) return code;
     if (text[0] != '{') return fail(err, E_FORMAT, "safetensors header does not begin with {", c->path, 0, 0);
     header = json_parse(text, (size_t)n, pool, &inner);
@@ -176,18 +193,36 @@ static int container_header(Container *c, Pool *pool, Error *err) {
         for (const Json *m = j->child; m; m = m->next)
             if (m->type != JSON_STRING) return fail(err, E_FORMAT, "__metadata__ holds more than strings", c->path, 0, 0);
     }
-    return container_check(c, err);
+    return check_offsets(c, size, err);
 }
 
-static int container_open(Container *c, const char *path, Pool *pool, Error *err) {
-    int code;
-    memset(c, 0, sizeof *c);
-    c->path = path;
-    c->file = file_open(path, pool, err);
-    if (!c->file) return err && err->code ? err->code : E_OPEN;
-    code = container_header(c, pool, err);
-    if (code != OK) file_close(c->file);
-    return code;
+static int known_dtype(const char *name) {
+    return strcmp(name, "float32") == 0 ? F32 : strcmp(name, "bfloat16") == 0 ? BF16 : strcmp(name, "float16") == 0 ? F16 : -1;
+}
+static const char *dtype_name(int type) { return type == F32 ? "F32" : type == BF16 ? "BF16" : "F16"; }
+static size_t dtype_bytes(int type) { return type == F32 ? 4 : 2; }
+
+/* A PyTorch file: torch.c knows the format, and has checked every place in it. */
+static int torch_header(Container *c, File *f, Pool *pool, Error *err) {
+    TorchFile t;
+    Error inner;
+    memset(&t, 0, sizeof t);
+    memset(&inner, 0, sizeof inner);
+    if (torch_index(&t, f, pool, &inner) != OK) return fail_in(err, &inner, c->path);
+    c->entry = pool_take(pool, (size_t)t.tensors + 1, sizeof *c->entry);
+    if (!c->entry) return fail(err, E_MEMORY, "memory for the names of tensors", c->path, 0, 0);
+    for (int i = 0; i < t.tensors; i++) {
+        const TorchTensor *from = &t.tensor[i];
+        Entry *e = &c->entry[c->count++];
+        e->name = from->name;
+        e->length = strlen(from->name);
+        e->type = from->dtype;
+        e->dtype = e->type < 0 ? "other than F32, BF16 and F16" : dtype_name(e->type);
+        e->rank = from->dims;
+        for (int d = 0; d < 2 && d < from->dims; d++) e->shape[d] = from->shape[d];
+        e->torch = from;
+    }
+    return OK;
 }
 
 static const Entry *container_find(const Container *c, const char *name) {
@@ -201,50 +236,163 @@ static const Entry *container_find(const Container *c, const char *name) {
     return NULL;
 }
 
-/* ---- values: little-endian bytes of a file <-> Matrix data ---- */
+/* ---- a checkpoint: one container, or those of an index; one of them is open at a time ---- */
 
-static uint32_t float_bits(f32 x) { uint32_t u; memcpy(&u, &x, 4); return u; }
-static f32 bits_float(uint32_t u) { f32 x; memcpy(&x, &u, 4); return x; }
-static size_t dtype_bytes(int type) { return type == F32 ? 4 : 2; }
-static const char *dtype_name(int type) { return type == F32 ? "F32" : type == BF16 ? "BF16" : "F16"; }
+typedef struct {
+    const char *folder, *prefix, *path;     /* path: the one file, or the index */
+    int torch;                              /* PyTorch's containers */
+    const Json *map;                        /* the index's weight_map, {tensor: shard}; NULL: one file */
+    Container *part; size_t parts;
+    File *file; const Container *open;      /* file is the one of *open */
+    int head;                               /* width of an attention head, once Meta's names asked for it; 0: not yet */
+    Pool *pool; Error *err;
+} Source;
 
-/* n values: bytes of type `from` into data of type `to`, from element `at` on. Same type: the same bits. */
-static void values_in(void *data, int to, size_t at, const unsigned char *b, int from, size_t n) {
-    for (size_t i = 0; i < n; i++) {
-        uint32_t u = (uint32_t)b[0] | (uint32_t)b[1] << 8;
-        if (from == F32) u |= (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
-        b += dtype_bytes(from);
-        if (from != to) {                       /* widen to F32 bits, then narrow */
-            if (from != F32) u = float_bits(from == BF16 ? bf16_to_f32((uint16_t)u) : f16_to_f32((uint16_t)u));
-            if (to != F32) u = to == BF16 ? f32_to_bf16(bits_float(u)) : f32_to_f16(bits_float(u));
-        }
-        if (to == F32) memcpy((unsigned char *)data + 4 * (at + i), &u, 4);
-        else ((uint16_t *)data)[at + i] = (uint16_t)u;
-    }
+/* Makes s->file the file of c. */
+static int source_file(Source *s, const Container *c) {
+    if (s->open == c) return OK;
+    file_close(s->file);                    /* what it took from the pool stays there */
+    s->open = NULL;
+    s->file = file_open(c->path, s->pool, s->err);
+    if (!s->file) return s->err && s->err->code ? s->err->code : E_OPEN;
+    s->open = c;
+    return OK;
 }
 
-/* The same way back. */
-static void values_out(unsigned char *b, int to, const void *data, int from, size_t at, size_t n) {
-    for (size_t i = 0; i < n; i++) {
-        uint32_t u;
-        if (from == F32) memcpy(&u, (const unsigned char *)data + 4 * (at + i), 4);
-        else u = ((const uint16_t *)data)[at + i];
-        if (from != to) {
-            if (from != F32) u = float_bits(from == BF16 ? bf16_to_f32((uint16_t)u) : f16_to_f32((uint16_t)u));
-            if (to != F32) u = to == BF16 ? f32_to_bf16(bits_float(u)) : f32_to_f16(bits_float(u));
-        }
-        *b++ = (unsigned char)u;
-        *b++ = (unsigned char)(u >> 8);
-        if (to == F32) { *b++ = (unsigned char)(u >> 16); *b++ = (unsigned char)(u >> 24); }
-    }
+/* Reads the names in c, once. */
+static int source_header(Source *s, Container *c) {
+    int code;
+    if (c->entry) return OK;
+    if (!c->path) c->path = path_in(s->folder, c->shard, "", s->pool);
+    if (!c->path) return fail(s->err, E_MEMORY, "memory for a checkpoint", s->path, 0, 0);
+    code = source_file(s, c);
+    if (code == OK) code = (s->torch ? torch_header : safetensors_header)(c, s->file, s->pool, s->err);
+    return code == OK ? check_names(c, s->err) : code;
 }
 
-/* ---- loading ---- */
+static int by_text(const void *left, const void *right) {
+    const char *const *a = left, *const *b = right;
+    return strcmp(*a, *b);
+}
 
-/* The names under which a tensor may stand in a file, by k = 0..3: as listed; without its leading "model." or "roberta.";
- * with the LayerNorm names of very old files. 0: there is no such name. */
+/* {"weight_map": {tensor: shard file}}: one container for each file that it names. A shard stands beside its index: names with
+ * path parts are refused. */
+static int source_index(Source *s) {
+    const Json *root, *j;
+    const char **shard;
+    size_t n = 0;
+    int code = json_file(&root, s->path, s->pool, s->err);
+    if (code != OK) return code;
+    s->map = json_get(root, "weight_map");
+    if (!s->map || s->map->type != JSON_OBJECT) return fail(s->err, E_FORMAT, "no weight_map", s->path, 0, 0);
+    shard = pool_take(s->pool, s->map->count + 1, sizeof *shard);
+    s->part = pool_take(s->pool, s->map->count + 1, sizeof *s->part);
+    if (!shard || !s->part) return fail(s->err, E_MEMORY, "memory for the index", s->path, 0, 0);
+    for (j = s->map->child; j; j = j->next) {
+        if (j->type != JSON_STRING) return fail(s->err, E_FORMAT, "weight_map holds more than strings", s->path, 0, 0);
+        if (!j->length || j->length > 200 || strlen(j->string) != j->length || strpbrk(j->string, "/\\:") || j->string[0] == '.')
+            return refuse(s->err, E_FORMAT, s->path, "shard name '%.100s'", j->string);
+        shard[n++] = j->string;
+    }
+    qsort(shard, n, sizeof *shard, by_text);
+    for (size_t i = 0; i < n; i++)
+        if (!i || strcmp(shard[i], shard[i - 1]) != 0) s->part[s->parts++].shard = shard[i];
+    return OK;
+}
+
+/* Finds what there is, in Hugging Face's order. After it, failed or not: source_close. */
+static int source_open(Source *s, const char *folder, const char *stem, const char *prefix, Pool *pool, Error *err) {
+    static const char extension[][24] = { ".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json" };
+    const char *first = NULL;
+    memset(s, 0, sizeof *s);
+    s->folder = folder;
+    s->prefix = prefix;
+    s->pool = pool;
+    s->err = err;
+    for (int i = 0; i < 4; i++) {
+        s->torch = i >= 2;
+        s->path = path_in(folder, s->torch && strcmp(stem, "model") == 0 ? "pytorch_model" : stem, extension[i], pool);
+        if (!s->path) return fail(err, E_MEMORY, "memory for a checkpoint", folder, 0, 0);
+        if (!first) first = s->path;
+        if (!file_exists(s->path)) continue;
+        if (i & 1) return source_index(s);
+        s->part = pool_take(pool, 1, sizeof *s->part);
+        if (!s->part) return fail(err, E_MEMORY, "memory for a checkpoint", folder, 0, 0);
+        s->parts = 1;
+        s->part->path = s->path;
+        return source_header(s, s->part);
+    }
+    return fail(err, E_MISSING, "no weights", first, 0, 0);
+}
+static void source_close(Source *s) { file_close(s->file); }
+
+/* Memory of the pool that is given back before the checkpoint is closed. A file that was opened meanwhile goes with it. */
+typedef struct { PoolMark mark; File *file; } Scratch;
+static Scratch scratch_begin(Source *s) {
+    Scratch b;
+    b.mark = pool_mark(s->pool);
+    b.file = s->file;
+    return b;
+}
+static void scratch_end(Source *s, Scratch b) {
+    if (s->file != b.file) {
+        file_close(s->file);
+        s->file = NULL;
+        s->open = NULL;
+    }
+    pool_release(s->pool, b.mark);
+}
+
+/* A tensor's place: its container and its entry (NULL: there is no such tensor); head: see read_rows. */
+typedef struct { Container *in; const Entry *entry; int head; } Place;
+
+static int source_find(Source *s, const char *name, Place *p) {
+    const char *shard = s->map ? json_text(s->map, name, NULL) : NULL;
+    size_t i = 0;
+    int code;
+    memset(p, 0, sizeof *p);
+    if (s->map && !shard) return OK;
+    while (shard && strcmp(s->part[i].shard, shard) != 0) i++;          /* it is there: the parts are the map's */
+    code = source_header(s, &s->part[i]);
+    if (code != OK) return code;
+    p->entry = container_find(&s->part[i], name);
+    if (p->entry) p->in = &s->part[i];
+    else if (shard) return refuse(s->err, E_MISSING, s->part[i].path, "tensor %.96s is not in the shard that the index names", name);
+    return OK;
+}
+
+/* ---- names ---- */
+
+/* Meta's names of a Llama, whose rows of wq and wk stand in another order (read_rows). */
+static const struct { char ours[28], theirs[24]; } meta[] = {
+    { "self_attn.q_proj", "attention.wq" }, { "self_attn.k_proj", "attention.wk" }, { "self_attn.v_proj", "attention.wv" },
+    { "self_attn.o_proj", "attention.wo" }, { "mlp.gate_proj", "feed_forward.w1" }, { "mlp.up_proj", "feed_forward.w3" },
+    { "mlp.down_proj", "feed_forward.w2" }, { "input_layernorm", "attention_norm" }, { "post_attention_layernorm", "ffn_norm" } };
+enum { META = sizeof meta / sizeof *meta, CANDIDATES = 5 };
+
+/* "model.layers.N.self_attn.q_proj.weight" as "layers.N.attention.wq.weight", and so on. 0: not a name of Meta's. */
+static int meta_name(char *out, size_t cap, const char *name) {
+    size_t n = strspn(name[0] && strncmp(name, "model.layers.", 13) == 0 ? name + 13 : "", "0123456789");
+    if (strcmp(name, "model.embed_tokens.weight") == 0) name = "tok_embeddings.weight";
+    else if (strcmp(name, "lm_head.weight") == 0) name = "output.weight";
+    else if (!n || name[13 + n] != '.') return 0;
+    else {
+        const char *part = name + 14 + n;
+        for (int i = 0; i < META; i++) {
+            size_t length = strlen(meta[i].ours);
+            if (strncmp(part, meta[i].ours, length) != 0 || strcmp(part + length, ".weight") != 0) continue;
+            return snprintf(out, cap, "layers.%.*s.%s.weight", (int)n, name + 13, meta[i].theirs) < (int)cap;
+        }
+        return 0;
+    }
+    return snprintf(out, cap, "%s", name) < (int)cap;
+}
+
+/* The names under which a tensor may stand in a file, by k: 0..3 as listed; without its leading "model." or "roberta."; with the
+ * LayerNorm names of very old files; 4 Meta's. 0: there is no such name. */
 static int candidate(char *out, size_t cap, const char *prefix, const char *name, int k) {
     size_t n;
+    if (k == 4) return !prefix[0] && meta_name(out, cap, name);
     if (k & 1) {
         if (strncmp(name, "model.", 6) == 0) name += 6;
         else if (strncmp(name, "roberta.", 8) == 0) name += 8;
@@ -262,186 +410,577 @@ static int candidate(char *out, size_t cap, const char *prefix, const char *name
     return 1;
 }
 
+/* A tensor of a list under any of its names. */
+static int source_tensor(Source *s, const char *tensor, Place *p) {
+    char name[256] = "";
+    int code = OK, k;
+    memset(p, 0, sizeof *p);
+    for (k = 0; k < CANDIDATES && code == OK && !p->entry; k++)
+        if (candidate(name, sizeof name, s->prefix, tensor, k)) code = source_find(s, name, p);
+    if (code != OK || k < CANDIDATES || !p->entry || !(strstr(name, ".wq.") || strstr(name, ".wk."))) return code;
+    if (!s->head) {                             /* found under Meta's name: how wide is a head? */
+        ModelConfig c;
+        code = config_load(&c, s->folder, s->pool, s->err);
+        if (code == OK) s->head = c.D;
+    }
+    p->head = s->head;
+    return code;
+}
+
+/* ---- values: little-endian bytes of a file <-> float32 <-> Matrix data ---- */
+
+static uint32_t float_bits(f32 x) { uint32_t u; memcpy(&u, &x, 4); return u; }
+static f32 bits_float(uint32_t u) { f32 x; memcpy(&x, &u, 4); return x; }
+
+/* x (n) = bytes of type `from`: exact. */
+static void values_in(f32 *x, const unsigned char *b, int from, size_t n) {
+    if (from == F32)
+        for (size_t i = 0; i < n; i++, b += 4) {
+            uint32_t u = (uint32_t)b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
+            memcpy(&x[i], &u, 4);
+        }
+    else
+        for (size_t i = 0; i < n; i++, b += 2) {
+            uint16_t u = (uint16_t)(b[0] | b[1] << 8);
+            x[i] = from == BF16 ? bf16_to_f32(u) : f16_to_f32(u);
+        }
+}
+
+/* data (of type `to`), from element `at` on, = x (n), rounded where it has to be. */
+static void values_store(void *data, int to, size_t at, const f32 *x, size_t n) {
+    if (to == F32) memcpy((f32 *)data + at, x, n * sizeof *x);
+    else for (size_t i = 0; i < n; i++) ((uint16_t *)data)[at + i] = to == BF16 ? f32_to_bf16(x[i]) : f32_to_f16(x[i]);
+}
+
+/* What a 16-bit type can hold of x (n). */
+static void values_round(f32 *x, int to, size_t n) {
+    if (to == BF16) for (size_t i = 0; i < n; i++) x[i] = bf16_to_f32(f32_to_bf16(x[i]));
+    if (to == F16) for (size_t i = 0; i < n; i++) x[i] = f16_to_f32(f32_to_f16(x[i]));
+}
+
+/* Data of type `from`, from element `at` on, as n values of type `to` in a file. Same type: the same bits. */
+static void values_out(unsigned char *b, int to, const void *data, int from, size_t at, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        uint32_t u;
+        if (from == F32) memcpy(&u, (const unsigned char *)data + 4 * (at + i), 4);
+        else u = ((const uint16_t *)data)[at + i];
+        if (from != to) {
+            if (from != F32) u = float_bits(from == BF16 ? bf16_to_f32((uint16_t)u) : f16_to_f32((uint16_t)u));
+            if (to != F32) u = to == BF16 ? f32_to_bf16(bits_float(u)) : f32_to_f16(bits_float(u));
+        }
+        *b++ = (unsigned char)u;
+        *b++ = (unsigned char)(u >> 8);
+        if (to == F32) { *b++ = (unsigned char)(u >> 16); *b++ = (unsigned char)(u >> 24); }
+    }
+}
+
+/* x (n) = elements at .. at+n-1 of a tensor of a float type; shape and place are checked already. */
+static int read_values(Source *s, const Place *p, uint64_t at, f32 *x, size_t n) {
+    unsigned char chunk[CHUNK];
+    const Entry *e = p->entry;
+    size_t width = dtype_bytes(e->type), step = CHUNK / width;
+    int code = source_file(s, p->in);
+    if (code == OK && e->torch) return torch_read(x, e->torch, s->file, at, n, s->err);
+    for (size_t done = 0; done < n && code == OK; done += step) {
+        size_t part = n - done < step ? n - done : step;
+        code = file_read_at(s->file, p->in->data + e->begin + (at + done) * width, chunk, part * width, s->err);
+        if (code == OK) values_in(x + done, chunk, e->type, part);
+    }
+    return code;
+}
+
+/* The same, where rows of I may have to be put in order: in a head of D rows, Hugging Face rotates row j with row j + D/2, Meta row 2j
+ * with row 2j + 1. So row (half, j) of a head is row 2j + half of Meta's. */
+static int read_rows(Source *s, const Place *p, uint64_t I, uint64_t at, f32 *x, size_t n) {
+    uint64_t D = (uint64_t)p->head;
+    if (!D) return read_values(s, p, at, x, n);
+    for (size_t done = 0, part; done < n; done += part) {
+        uint64_t row = (at + done) / I, column = (at + done) % I, i = row % D, from = row - i + i % (D / 2) * 2 + i / (D / 2);
+        int code;
+        part = n - done < I - column ? n - done : (size_t)(I - column);
+        code = read_values(s, p, from * I + column, x + done, part);
+        if (code != OK) return code;
+    }
+    return OK;
+}
+
+/* out (n): the bytes of a tensor as they are in a safetensors file. */
+static int read_raw(Source *s, const Place *p, uint64_t at, void *out, size_t n) {
+    int code = source_file(s, p->in);
+    return code == OK ? file_read_at(s->file, p->in->data + p->entry->begin + at, out, n, s->err) : code;
+}
+
+/* ---- bitsandbytes' 4-bit weights in safetensors: NAME holds the nibbles, NAME.absmax and others what they stand for ---- */
+
+typedef struct {
+    int kind, block, doubled, dtype;        /* QUANT_; weights per absmax; absmax in 8 bits; F32, BF16, F16: what it was and becomes again */
+    uint64_t O, I;
+    f32 offset;                             /* of a doubled one */
+    uint64_t bytes;                         /* of its tensors of numbers, in the file */
+} Packed;
+
+static const char state_name[2][40] = { ".quant_state.bitsandbytes__nf4", ".quant_state.bitsandbytes__fp4" };
+static const char kind_name[2][4] = { "nf4", "fp4" };
+
+static int block_known(uint64_t block) { return block >= 32 && block <= STEP && (block & (block - 1)) == 0; }
+
+/* NAME + suffix. missing: an error if it is not there. */
+static int companion(Source *s, const Entry *weight, const char *suffix, int missing, Place *p) {
+    char name[320];
+    int code;
+    memset(p, 0, sizeof *p);
+    if (weight->length + strlen(suffix) >= sizeof name || strlen(weight->name) != weight->length) return OK;
+    strcpy(name, weight->name);
+    strcat(name, suffix);
+    code = source_find(s, name, p);
+    if (code == OK && missing && !p->entry) return refuse(s->err, E_MISSING, s->path, "tensor %.140s is missing", name);
+    return code;
+}
+
+/* The object in a quant_state, {"quant_type", "blocksize", "dtype", "shape"; doubled: "nested_blocksize", "nested_dtype", "nested_offset"}. */
+static int packed_parse(Packed *q, const Json *j, const char *name, const char *path, Error *err) {
+    const Json *shape = json_get(j, "shape");
+    const char *type = json_text(j, "quant_type", "?"), *dtype = json_text(j, "dtype", "?"), *nested = json_text(j, "nested_dtype", "float32");
+    uint64_t block, inner = QUANT_NESTED;
+    double offset = json_number(j, "nested_offset", 0);
+    q->doubled = json_get(j, "nested_blocksize") != NULL;
+    q->dtype = known_dtype(dtype);
+    if (strcmp(type, kind_name[q->kind]) != 0) return refuse(err, E_FORMAT, path, "quant_type '%.16s' of tensor %.80s", type, name);
+    if (!whole(json_get(j, "blocksize"), &block) || !block_known(block))
+        return refuse(err, E_UNSUPPORTED, path, "blocksize %g of tensor %.80s", json_number(j, "blocksize", 0), name);
+    if (q->dtype < 0) return refuse(err, E_UNSUPPORTED, path, "quantised from dtype '%.16s': tensor %.80s", dtype, name);
+    if (q->doubled && (!whole(json_get(j, "nested_blocksize"), &inner) || inner != QUANT_NESTED))
+        return refuse(err, E_UNSUPPORTED, path, "nested_blocksize %g of tensor %.80s", json_number(j, "nested_blocksize", 0), name);
+    if (strcmp(nested, "float32") != 0) return refuse(err, E_UNSUPPORTED, path, "nested_dtype '%.16s' of tensor %.80s", nested, name);
+    if (q->doubled && !(fabs(offset) <= 3.4028234663852886e38 && json_get(j, "nested_offset")))
+        return refuse(err, E_FORMAT, path, "nested_offset of tensor %.80s", name);
+    if (!shape || shape->type != JSON_ARRAY || shape->count != 2 || !whole(shape->child, &q->O) || !whole(shape->child->next, &q->I)
+        || q->O > INT_MAX || q->I > INT_MAX) return refuse(err, E_FORMAT, path, "quant_state of tensor %.80s: its shape", name);
+    q->block = (int)block;
+    q->offset = (f32)offset;
+    return OK;
+}
+
+/* NAME.absmax and the others: all there? Adds up their bytes. optional 1: what is not there is not missed. */
+static int packed_parts(Source *s, const Entry *weight, int optional, Packed *q) {
+    static const char suffix[][20] = { ".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map" };
+    int code = OK;
+    q->bytes = weight->end - weight->begin;
+    for (int i = 0; i < 4 && code == OK; i++) {
+        Place p;
+        code = companion(s, weight, suffix[i], !optional && (i < 2 || q->doubled), &p);
+        if (p.entry) q->bytes += p.entry->end - p.entry->begin;
+    }
+    return code;
+}
+
+/* The JSON of a quant_state, read and understood. */
+static int packed_read(Source *s, const Place *state, const char *name, Packed *q) {
+    Error inner;
+    const Json *j;
+    size_t n = (size_t)(state->entry->end - state->entry->begin);
+    char *text;
+    int code;
+    memset(&inner, 0, sizeof inner);
+    if (state->entry->end - state->entry->begin > CHUNK || strcmp(state->entry->dtype, "U8") != 0)
+        return refuse(s->err, E_FORMAT, state->in->path, "quant_state of tensor %.80s is no text", name);
+    text = pool_take(s->pool, n + 1, 1);
+    if (!text) return fail(s->err, E_MEMORY, "memory for a quant_state", state->in->path, 0, 0);
+    code = read_raw(s, state, 0, text, n);
+    if (code != OK) return code;
+    j = json_parse(text, n, s->pool, &inner);
+    if (!j && inner.code == E_MEMORY) return fail_in(s->err, &inner, state->in->path);
+    if (!j) return refuse(s->err, E_FORMAT, state->in->path, "quant_state of tensor %.80s: %.40s", name, inner.what);
+    return packed_parse(q, j, name, state->in->path, s->err);
+}
+
+/* *found 1: the tensor is 4-bit, and *q says how; all of its parts are there, and its nibbles are as many as it says. */
+static int packed_state(Source *s, const Place *p, Packed *q, int *found) {
+    const Entry *e = p->entry;
+    Scratch scratch;
+    Place state;
+    int code = OK;
+    memset(q, 0, sizeof *q);
+    memset(&state, 0, sizeof state);
+    for (int kind = 0; kind < 2 && code == OK && !state.entry; kind++) {
+        q->kind = kind;
+        code = companion(s, e, state_name[kind], 0, &state);
+    }
+    *found = code == OK && state.entry;
+    if (!*found) return code;
+    if (s->torch) return refuse(s->err, E_UNSUPPORTED, p->in->path, "4-bit tensor %.96s in a PyTorch file", e->name);
+    code = packed_parts(s, e, 1, q);            /* headers of other shards, which stay, come before the scratch */
+    if (code != OK) return code;
+    scratch = scratch_begin(s);
+    code = packed_read(s, &state, e->name, q);
+    if (code == OK && e->end - e->begin != (q->O * q->I + 1) / 2)
+        code = refuse(s->err, E_FORMAT, p->in->path, "tensor %.80s: its bytes do not fit the shape of its quant_state", e->name);
+    scratch_end(s, scratch);
+    return code == OK ? packed_parts(s, e, 0, q) : code;
+}
+
+/* NAME + suffix: x (n) finite numbers, or bytes (n). */
+static int companion_floats(Source *s, const Entry *weight, const char *suffix, f32 *x, size_t n) {
+    Place p;
+    int code = companion(s, weight, suffix, 1, &p);
+    if (code != OK) return code;
+    if (p.entry->type != F32 || p.entry->end - p.entry->begin != (uint64_t)n * 4)
+        return refuse(s->err, E_FORMAT, p.in->path, "tensor %.96s: not %llu numbers of F32", p.entry->name, (unsigned long long)n);
+    code = read_values(s, &p, 0, x, n);
+    for (size_t i = 0; i < n && code == OK; i++)
+        if (!isfinite(x[i])) code = refuse(s->err, E_NUMBER, p.in->path, "tensor %.96s: number %llu is NaN or infinite", p.entry->name, (unsigned long long)i);
+    return code;
+}
+static int companion_bytes(Source *s, const Entry *weight, const char *suffix, unsigned char *b, size_t n) {
+    Place p;
+    int code = companion(s, weight, suffix, 1, &p);
+    if (code != OK) return code;
+    if (strcmp(p.entry->dtype, "U8") != 0 || p.entry->end - p.entry->begin != (uint64_t)n)
+        return refuse(s->err, E_FORMAT, p.in->path, "tensor %.96s: not %llu bytes", p.entry->name, (unsigned long long)n);
+    return read_raw(s, &p, 0, b, n);
+}
+
+/* What the nibbles stand for, into a Quant with room for it; table and map as the file has them. */
+static int packed_scales(Source *s, const Entry *weight, const Packed *p, Quant *q) {
+    size_t blocks = quant_blocks((size_t)(p->O * p->I), p->block);
+    int code = companion_floats(s, weight, ".quant_map", q->table, 16);
+    if (code == OK && !p->doubled) code = companion_floats(s, weight, ".absmax", q->absmax, blocks);
+    if (code != OK || !p->doubled) return code;
+    code = companion_bytes(s, weight, ".absmax", q->code, blocks);
+    if (code == OK) code = companion_floats(s, weight, ".nested_absmax", q->nested, (blocks + QUANT_NESTED - 1) / QUANT_NESTED);
+    if (code == OK) code = companion_floats(s, weight, ".nested_quant_map", q->map, 256);
+    q->offset = p->offset;
+    return code;
+}
+
+/* A 4-bit tensor into a matrix of floats: what bitsandbytes' dequantize_4bit gives, rounded to the dtype that it was quantised from. */
+static int read_dequantised(Source *s, const Place *p, const Packed *packed, const Matrix *m) {
+    unsigned char nibbles[STEP / 2];
+    f32 x[STEP], *absmax;
+    size_t total = (size_t)m->O * (size_t)m->I, blocks = quant_blocks(total, packed->block);
+    Quant q;
+    int code;
+    memset(&q, 0, sizeof q);
+    q.kind = packed->kind;
+    q.block = packed->block;
+    q.absmax = absmax = pool_take(s->pool, blocks, sizeof *absmax);
+    q.code = pool_take(s->pool, blocks, 1);
+    q.nested = pool_take(s->pool, blocks / QUANT_NESTED + 1, sizeof *q.nested);
+    q.map = pool_take(s->pool, 256, sizeof *q.map);
+    if (!absmax || !q.code || !q.nested || !q.map) return fail(s->err, E_MEMORY, "memory for the scales of a tensor", p->in->path, 0, 0);
+    code = packed_scales(s, p->entry, packed, &q);
+    for (size_t b = 0; packed->doubled && code == OK && b < blocks; b++) absmax[b] = q.map[q.code[b]] * q.nested[b / QUANT_NESTED] + q.offset;
+    for (size_t at = 0; at < total && code == OK; at += STEP) {
+        size_t n = total - at < STEP ? total - at : STEP;
+        code = read_raw(s, p, at / 2, nibbles, (n + 1) / 2);
+        if (code != OK) return code;
+        q.absmax = absmax + at / (size_t)q.block;
+        dequantize_4bit(x, nibbles, &q, 0, n);
+        values_round(x, packed->dtype, n);
+        values_store(m->data, m->type, at, x, n);
+    }
+    return code;
+}
+
+/* ---- loading ---- */
+
 /* The shape of a list's tensor and of a file's, side by side. */
-static int check_shape(const Entry *e, const Tensor *t, const char *path, Error *err) {
+static int check_shape(Source *s, const Place *p, const Packed *packed, const Tensor *t) {
+    const Entry *e = p->entry;
     const Matrix *m = t->matrix;
     char file[48], list[48];
-    int vector = (t->flags & TENSOR_VECTOR) != 0;
-    if (vector ? e->rank == 1 && e->shape[0] == (uint64_t)m->I
-               : e->rank == 2 && e->shape[0] == (uint64_t)m->O && e->shape[1] == (uint64_t)m->I) return OK;
-    if (e->rank == 1) snprintf(file, sizeof file, "[%llu]", (unsigned long long)e->shape[0]);
-    else if (e->rank == 2)
-        snprintf(file, sizeof file, "[%llu,%llu]", (unsigned long long)e->shape[0], (unsigned long long)e->shape[1]);
-    else snprintf(file, sizeof file, "of %d dimensions", e->rank);
+    int vector = (t->flags & TENSOR_VECTOR) != 0, rank = packed ? 2 : e->rank;
+    uint64_t rows = packed ? packed->O : e->shape[0], columns = packed ? packed->I : e->shape[1];
+    if (vector ? rank == 1 && rows == (uint64_t)m->I : rank == 2 && rows == (uint64_t)m->O && columns == (uint64_t)m->I) return OK;
+    if (rank == 1) snprintf(file, sizeof file, "[%llu]", (unsigned long long)rows);
+    else if (rank == 2) snprintf(file, sizeof file, "[%llu,%llu]", (unsigned long long)rows, (unsigned long long)columns);
+    else snprintf(file, sizeof file, "of %d dimensions", rank);
     if (vector) snprintf(list, sizeof list, "[%d]", m->I);
     else snprintf(list, sizeof list, "[%d,%d]", m->O, m->I);
-    return refuse(err, E_SHAPE, path, "tensor %s is %s, wanted %s", t->name, file, list);
+    return refuse(s->err, E_SHAPE, p->in->path, "tensor %s is %s, wanted %s", t->name, file, list);
 }
 
-/* One tensor, chunk by chunk. Shape and bytes are checked already. */
-static int tensor_read(const Container *c, const Entry *e, const Tensor *t, Error *err) {
-    unsigned char chunk[CHUNK];
-    int type = dtypes[e->dtype].type;
+static void describe_4bit(char *out, size_t cap, int kind, int block, int doubled) {
+    snprintf(out, cap, "%s in blocks of %d%s", kind_name[kind != QUANT_NF4], block, doubled ? ", doubly quantised" : "");
+}
+
+/* Can this tensor of the file become that of the list? Before anything is read. */
+static int check_tensor(Source *s, const Place *p, const Tensor *t) {
     const Matrix *m = t->matrix;
-    size_t total = (size_t)m->O * (size_t)m->I, width, step;
-    if (type < 0) return refuse(err, E_UNSUPPORTED, c->path, "dtype %s of tensor %s", dtypes[e->dtype].name, t->name);
-    if (m->type != F32 && m->type != BF16 && m->type != F16)
-        return refuse(err, E_UNSUPPORTED, c->path, "loading into the stored type of tensor %s", t->name);
-    width = dtype_bytes(type);
-    step = CHUNK / width;
-    for (size_t at = 0; at < total; at += step) {
-        size_t n = total - at < step ? total - at : step;
-        int code = file_read_at(c->file, c->data + e->begin + (uint64_t)at * width, chunk, n * width, err);
-        if (code != OK) return code;
-        values_in(m->data, m->type, at, chunk, type, n);
-    }
-    return OK;
-}
-
-/* Reads every tensor of the list that this container has (and that weight_map, if there is one, expects in `shard`). */
-static int take_tensors(const Container *c, const Json *map, const char *shard, const char *prefix, const Tensor *list,
-                        int tensors, unsigned char *seen, Error *err) {
-    char name[256];
-    for (int t = 0; t < tensors; t++) {
-        if (seen[t] || (list[t].flags & TENSOR_TIED)) continue;
-        for (int k = 0; k < 4 && !seen[t]; k++) {
-            const Entry *e;
-            int code;
-            if (!candidate(name, sizeof name, prefix, list[t].name, k)) continue;
-            if (map && strcmp(json_text(map, name, ""), shard) != 0) continue;
-            e = container_find(c, name);
-            if (!e) continue;
-            code = check_shape(e, &list[t], c->path, err);
-            if (code == OK) code = tensor_read(c, e, &list[t], err);
-            if (code != OK) return code;
-            seen[t] = 1;
-        }
-    }
-    return OK;
-}
-
-/* The shard that the index names for a tensor; NULL: the index does not know it. */
-static const char *shard_of(const Json *map, const char *prefix, const char *tensor) {
-    char name[256];
-    const char *shard = NULL;
-    for (int k = 0; k < 4 && !shard; k++)
-        if (candidate(name, sizeof name, prefix, tensor, k)) shard = json_text(map, name, NULL);
-    return shard;
-}
-
-/* {"weight_map": {tensor: shard file}}: opens each shard once, for all of its tensors. A shard stands beside its index: names
- * with path parts are refused. */
-static int load_shards(const char *folder, const char *index, const char *prefix, const Tensor *list, int tensors,
-                       unsigned char *seen, Pool *pool, Error *err) {
-    const Json *root, *map, *j;
-    int code = json_file(&root, index, pool, err);
+    const Quant *q = m->type == NF4 ? m->quant : NULL;
+    char file[64], list[64];
+    Packed packed;
+    int found, code = packed_state(s, p, &packed, &found);
+    if (code == OK) code = check_shape(s, p, found ? &packed : NULL, t);
     if (code != OK) return code;
-    map = json_get(root, "weight_map");
-    if (!map || map->type != JSON_OBJECT) return fail(err, E_FORMAT, "no weight_map", index, 0, 0);
-    for (j = map->child; j; j = j->next) {
-        if (j->type != JSON_STRING) return fail(err, E_FORMAT, "weight_map holds more than strings", index, 0, 0);
-        if (!j->length || j->length > 200 || strlen(j->string) != j->length || strpbrk(j->string, "/\\:") || j->string[0] == '.')
-            return refuse(err, E_FORMAT, index, "shard name '%.100s'", j->string);
-    }
-    for (int t = 0; t < tensors; t++) {
-        const char *shard = seen[t] || (list[t].flags & TENSOR_TIED) ? NULL : shard_of(map, prefix, list[t].name);
-        PoolMark mark = pool_mark(pool);
-        const char *path;
-        Container c;
-        if (!shard) continue;
-        path = path_in(folder, shard, "", pool);
-        if (!path) return fail(err, E_MEMORY, "memory for the index", index, 0, 0);
-        code = container_open(&c, path, pool, err);
+    if (!found && p->entry->type < 0)
+        return refuse(s->err, E_UNSUPPORTED, p->in->path, "dtype %s of tensor %s", p->entry->dtype, t->name);
+    if (p->head && (m->O % p->head || p->head % 2))
+        return refuse(s->err, E_SHAPE, p->in->path, "rows of tensor %s: no multiple of the width of a head", t->name);
+    if (m->type != F32 && m->type != BF16 && m->type != F16 && !(m->type == NF4 && q && block_known((uint64_t)q->block)))
+        return refuse(s->err, E_UNSUPPORTED, p->in->path, "loading into the stored type of tensor %s", t->name);
+    if (!found || !q || (q->kind == packed.kind && q->block == packed.block && (q->absmax == NULL) == packed.doubled)) return OK;
+    describe_4bit(file, sizeof file, packed.kind, packed.block, packed.doubled);
+    describe_4bit(list, sizeof list, q->kind, q->block, !q->absmax);
+    return refuse(s->err, E_UNSUPPORTED, p->in->path, "tensor %.50s is %s, wanted %s", t->name, file, list);
+}
+
+/* Floats of a file into 4 bits: rounded to q->dtype first, as Hugging Face casts before bitsandbytes quantises. A run of STEP weights
+ * is a whole number of blocks, which know no rows. Doubled: absmax as floats is scratch of this tensor alone. */
+static int read_quantised(Source *s, const Place *p, const Tensor *t) {
+    f32 x[STEP], *absmax;
+    const Matrix *m = t->matrix;
+    Quant *q = m->quant;
+    size_t total = (size_t)m->O * (size_t)m->I, blocks = quant_blocks(total, q->block), where = 0;
+    absmax = q->absmax ? q->absmax : pool_take(s->pool, blocks, sizeof *absmax);
+    if (!absmax) return fail(s->err, E_MEMORY, "memory for the scales of a tensor", p->in->path, 0, 0);
+    for (size_t at = 0; at < total; at += STEP) {
+        size_t n = total - at < STEP ? total - at : STEP;
+        int code = read_rows(s, p, (uint64_t)m->I, at, x, n);
         if (code != OK) return code;
-        code = take_tensors(&c, map, shard, prefix, list, tensors, seen, err);
-        file_close(c.file);
-        if (code == OK && !seen[t])
-            code = refuse(err, E_MISSING, path, "tensor %s is not in the shard that the index names", list[t].name);
-        if (code != OK) return code;
-        pool_release(pool, mark);
+        values_round(x, q->dtype, n);
+        code = quantize_4bit((unsigned char *)m->data + at / 2, absmax + at / (size_t)q->block, x, n, q->block, q->kind, &where);
+        if (code != OK)
+            return refuse(s->err, code, p->in->path, "tensor %.80s: weight %llu is NaN or infinite%s", t->name, (unsigned long long)(at + where),
+                          q->dtype == F32 ? "" : q->dtype == BF16 ? " in bfloat16" : " in float16");
     }
+    quant_table(q->table, q->kind);
+    if (q->absmax) return OK;
+    quant_map(q->map);
+    quantize_absmax(q->code, q->nested, &q->offset, q->map, absmax, blocks);
     return OK;
+}
+
+/* One tensor, whatever it is in the file and becomes here; check_tensor has said that it can. */
+static int read_tensor(Source *s, const Place *p, const Tensor *t) {
+    f32 x[STEP];
+    const Matrix *m = t->matrix;
+    size_t total = (size_t)m->O * (size_t)m->I;
+    Packed packed;
+    int found, code = packed_state(s, p, &packed, &found);
+    if (code != OK) return code;
+    if (found && m->type != NF4) return read_dequantised(s, p, &packed, m);
+    if (found) {
+        code = read_raw(s, p, 0, m->data, (total + 1) / 2);
+        m->quant->dtype = packed.dtype;
+        return code == OK ? packed_scales(s, p->entry, &packed, m->quant) : code;
+    }
+    if (m->type == NF4) return read_quantised(s, p, t);
+    if (m->type == F32) return read_rows(s, p, (uint64_t)m->I, 0, m->data, total);
+    for (size_t at = 0; at < total && code == OK; at += STEP) {
+        size_t n = total - at < STEP ? total - at : STEP;
+        code = read_rows(s, p, (uint64_t)m->I, at, x, n);
+        if (code == OK) values_store(m->data, m->type, at, x, n);
+    }
+    return code;
 }
 
 /* Names the first tensor that was not found, and how many others. */
-static int check_complete(const char *path, const char *prefix, const Tensor *list, int tensors, const unsigned char *seen,
-                          Error *err) {
+static int check_complete(Source *s, const Tensor *list, int tensors, const Place *place) {
     int first = -1, missing = 0;
     for (int t = 0; t < tensors; t++)
-        if (!seen[t] && !(list[t].flags & (TENSOR_TIED | TENSOR_OPTIONAL))) {
+        if (!place[t].entry && !(list[t].flags & (TENSOR_TIED | TENSOR_OPTIONAL))) {
             if (first < 0) first = t;
             missing++;
         }
     if (!missing) return OK;
-    if (missing == 1) return refuse(err, E_MISSING, path, "tensor %s%s is missing", prefix, list[first].name);
-    return refuse(err, E_MISSING, path, "tensor %s%s is missing, and %d more", prefix, list[first].name, missing - 1);
+    if (missing == 1) return refuse(s->err, E_MISSING, s->path, "tensor %s%s is missing", s->prefix, list[first].name);
+    return refuse(s->err, E_MISSING, s->path, "tensor %s%s is missing, and %d more", s->prefix, list[first].name, missing - 1);
 }
 
-static int load(const char *folder, const char *stem, const char *prefix, const Tensor *list, int tensors, Pool *pool,
-                Error *err) {
-    const char *path = path_in(folder, stem, ".safetensors", pool);
-    const char *index = path_in(folder, stem, ".safetensors.index.json", pool);
-    const char *pickle = path_in(folder, strcmp(stem, "model") == 0 ? "pytorch_model" : stem, ".bin", pool);
-    unsigned char *seen = pool_take(pool, (size_t)(tensors > 0 ? tensors : 0) + 1, 1);
-    int code;
-    if (!path || !index || !pickle || !seen) return fail(err, E_MEMORY, "memory for a checkpoint", folder, 0, 0);
-    if (file_exists(path)) {
-        Container c;
-        code = container_open(&c, path, pool, err);
-        if (code != OK) return code;
-        code = take_tensors(&c, NULL, "", prefix, list, tensors, seen, err);
-        file_close(c.file);
-    } else if (file_exists(index)) {
-        code = load_shards(folder, index, prefix, list, tensors, seen, pool, err);
-        path = index;
-    } else if (file_exists(pickle))
-        code = fail(err, E_UNSUPPORTED, "PyTorch .bin weights (save them as safetensors)", pickle, 0, 0);
-    else code = fail(err, E_MISSING, "no weights", path, 0, 0);
-    return code == OK ? check_complete(path, prefix, list, tensors, seen, err) : code;
+/* Everything is found and checked before the first weight is read; then container by container. */
+static int load(Source *s, const Tensor *list, int tensors) {
+    Place *place = pool_take(s->pool, (size_t)(tensors > 0 ? tensors : 0) + 1, sizeof *place);
+    int code = OK;
+    if (!place) return fail(s->err, E_MEMORY, "memory for a checkpoint", s->path, 0, 0);
+    for (int t = 0; t < tensors && code == OK; t++)
+        if (!(list[t].flags & TENSOR_TIED)) code = source_tensor(s, list[t].name, &place[t]);
+    if (code == OK) code = check_complete(s, list, tensors, place);
+    for (int t = 0; t < tensors && code == OK; t++)
+        if (place[t].entry) code = check_tensor(s, &place[t], &list[t]);
+    for (size_t i = 0; i < s->parts; i++)
+        for (int t = 0; t < tensors && code == OK; t++) {
+            Scratch scratch;
+            if (place[t].in != &s->part[i]) continue;
+            code = source_file(s, place[t].in);
+            scratch = scratch_begin(s);
+            if (code == OK) code = read_tensor(s, &place[t], &list[t]);
+            scratch_end(s, scratch);
+        }
+    return code;
 }
 
 int checkpoint_load(const char *folder, const char *stem, const char *prefix, const Tensor *list, int tensors, Pool *pool,
                     Error *err) {
     PoolMark mark = pool_mark(pool);
-    int code = load(folder, stem, prefix, list, tensors, pool, err);
+    Source s;
+    int code = source_open(&s, folder, stem, prefix, pool, err);
+    if (code == OK) code = load(&s, list, tensors);
+    source_close(&s);
+    pool_release(pool, mark);
+    return code;
+}
+
+static int storage(Storage *out, Source *s, const char *name) {
+    const Entry *e;
+    Place p;
+    Packed q;
+    int found, code = source_tensor(s, name, &p);
+    if (code != OK) return code;
+    if (!p.entry) return refuse(s->err, E_MISSING, s->path, "tensor %s%s is missing", s->prefix, name);
+    e = p.entry;
+    code = packed_state(s, &p, &q, &found);
+    if (code != OK) return code;
+    if (found) {
+        out->type = NF4;
+        out->dtype = q.dtype;
+        out->kind = q.kind;
+        out->block = q.block;
+        out->doubled = q.doubled;
+        out->rank = 2;
+        out->shape[0] = q.O;
+        out->shape[1] = q.I;
+        out->bytes = q.bytes;
+        return OK;
+    }
+    out->type = out->dtype = e->type;
+    out->rank = e->rank;
+    out->bytes = e->end - e->begin;
+    for (int d = 0; d < 2; d++) out->shape[d] = e->shape[d];
+    if (!e->torch || e->type < 0) return OK;
+    out->bytes = dtype_bytes(e->type);
+    for (int d = 0; d < e->torch->dims; d++) out->bytes *= e->torch->shape[d];
+    return OK;
+}
+
+int checkpoint_storage(Storage *out, const char *folder, const char *stem, const char *prefix, const char *name, Pool *pool, Error *err) {
+    PoolMark mark = pool_mark(pool);
+    Source s;
+    int code;
+    memset(out, 0, sizeof *out);
+    code = source_open(&s, folder, stem, prefix, pool, err);
+    if (code == OK) code = storage(out, &s, name);
+    source_close(&s);
     pool_release(pool, mark);
     return code;
 }
 
 /* ---- saving ---- */
 
-typedef struct { const Tensor *list; const char *prefix; int dtype; Pool *pool; Error *err; } Saving;
+/* One tensor of a file to be: n values of type `from` at data, written as type `to`; U8: bytes as they are. A 4-bit matrix becomes
+ * four of them, or six. */
+enum { U8 = -1, ITEMS = 6 };
+typedef struct { const char *name; const void *data; int to, from, rank, shard; uint64_t shape[2]; size_t n; } Item;
+typedef struct { const char *folder, *stem, *prefix; int dtype; Pool *pool; Error *err; } Saving;
 
-static uint64_t saved_bytes(const Matrix *m, int dtype) { return (uint64_t)m->O * (uint64_t)m->I * dtype_bytes(dtype); }
+static uint64_t item_bytes(const Item *i) { return (uint64_t)i->n * (i->to == U8 ? 1 : dtype_bytes(i->to)); }
 
-static int by_tensor_name(const void *left, const void *right) {
-    const Tensor *const *a = left, *const *b = right;
-    return strcmp((*a)->name, (*b)->name);
+/* The order of the reference's writer: F32, BF16, F16, U8; then by name. */
+static int by_item(const void *left, const void *right) {
+    const Item *a = left, *b = right;
+    int x = a->to == U8 ? NF4 : a->to, y = b->to == U8 ? NF4 : b->to;
+    return x != y ? x - y : strcmp(a->name, b->name);
 }
 
-/* Quoted prefix + name. */
-static void put_name(Buffer *b, const char *prefix, const char *name) {
-    char full[256];
-    if (!candidate(full, sizeof full, prefix, name, 0)) { b->failed = 1; return; }
-    buffer_json_string(b, full, strlen(full));
+/* prefix + name + suffix with n values in one dimension. */
+static Item *put_item(Item *items, int *count, const Saving *s, const char *name, const char *suffix, int type, const void *data, size_t n) {
+    Item *i = &items[(*count)++];
+    size_t a = strlen(s->prefix), b = strlen(name), c = strlen(suffix);
+    char *full = pool_take(s->pool, a + b + c + 1, 1);
+    memset(i, 0, sizeof *i);
+    if (full) { memcpy(full, s->prefix, a); memcpy(full + a, name, b); memcpy(full + a + b, suffix, c); }
+    i->name = full;                         /* NULL: no memory; seen by whoever takes the items */
+    i->data = data;
+    i->to = i->from = type;
+    i->rank = 1;
+    i->shape[0] = i->n = n;
+    return i;
 }
 
-/* u64 length, then the header; all tensors have one dtype, so the reference's order (dtype, then name) is the names' order. */
-static void put_header(Buffer *file, Buffer *header, const Saving *s, const Tensor *const *part, int count) {
+/* The shortest decimal that comes back exactly (as a float if `single`), with a point or an exponent so that it stays a float. */
+static void buffer_real(Buffer *b, double x, int single) {
+    char text[40];
+    for (int digits = 1; digits <= 17; digits++) {
+        double back;
+        snprintf(text, sizeof text, "%.*g", digits, x);
+        back = strtod(text, NULL);
+        if (single ? (f32)back == (f32)x : back == x) break;
+    }
+    buffer_text(b, text);
+    if (!strpbrk(text, ".en")) buffer_text(b, ".0");
+}
+static const char *torch_dtype(int dtype) { return dtype == BF16 ? "bfloat16" : dtype == F16 ? "float16" : "float32"; }
+
+/* The quant_state of a matrix: the JSON that bitsandbytes packs into a tensor of bytes. */
+static void put_state(Buffer *b, const Matrix *m) {
+    const Quant *q = m->quant;
+    buffer_text(b, "{\"quant_type\": \"");
+    buffer_text(b, kind_name[q->kind]);
+    buffer_text(b, "\", \"blocksize\": ");
+    buffer_integer(b, q->block);
+    buffer_text(b, ", \"dtype\": \"");
+    buffer_text(b, torch_dtype(q->dtype));
+    buffer_text(b, "\", \"shape\": [");
+    buffer_integer(b, m->O);
+    buffer_text(b, ", ");
+    buffer_integer(b, m->I);
+    buffer_text(b, "]");
+    if (!q->absmax) {
+        buffer_text(b, ", \"nested_blocksize\": ");
+        buffer_integer(b, QUANT_NESTED);
+        buffer_text(b, ", \"nested_dtype\": \"float32\", \"nested_offset\": ");
+        buffer_real(b, q->offset, 0);
+    }
+    buffer_text(b, "}");
+}
+
+/* The items of one tensor of the list, appended. */
+static int put_items(Item *items, int *count, const Saving *s, const Tensor *t) {
+    const Matrix *m = t->matrix;
+    const Quant *q = m->quant;
+    size_t n = (size_t)m->O * (size_t)m->I, blocks;
+    Buffer state = { s->pool, NULL, 0, 0, 0 };
+    Item *i;
+    if (m->type != NF4) {
+        i = put_item(items, count, s, t->name, "", m->type, m->data, n);
+        i->to = s->dtype;
+        if (t->flags & TENSOR_VECTOR) return OK;
+        i->rank = 2;
+        i->shape[0] = (uint64_t)m->O;
+        i->shape[1] = (uint64_t)m->I;
+        return OK;
+    }
+    i = put_item(items, count, s, t->name, "", U8, m->data, (n + 1) / 2);
+    i->rank = 2;                            /* [bytes,1], as bitsandbytes has it */
+    i->shape[1] = 1;
+    blocks = quant_blocks(n, q->block);
+    if (q->absmax) put_item(items, count, s, t->name, ".absmax", F32, q->absmax, blocks);
+    else {
+        put_item(items, count, s, t->name, ".absmax", U8, q->code, blocks);
+        put_item(items, count, s, t->name, ".nested_absmax", F32, q->nested, (blocks + QUANT_NESTED - 1) / QUANT_NESTED);
+        put_item(items, count, s, t->name, ".nested_quant_map", F32, q->map, 256);
+    }
+    put_item(items, count, s, t->name, ".quant_map", F32, q->table, 16);
+    put_state(&state, m);
+    put_item(items, count, s, t->name, state_name[q->kind], U8, state.data, state.length);
+    return state.failed ? E_MEMORY : OK;
+}
+
+/* u64 length, then the header. */
+static void put_header(Buffer *file, Buffer *header, const Item *items, int count) {
     uint64_t at = 0;
     buffer_text(header, "{\"__metadata__\":{\"format\":\"pt\"}");
-    for (int i = 0; i < count; i++) {
-        const Matrix *m = part[i]->matrix;
+    for (const Item *i = items; i < items + count; i++) {
         buffer_text(header, ",");
-        put_name(header, s->prefix, part[i]->name);
+        buffer_json_string(header, i->name, strlen(i->name));
         buffer_text(header, ":{\"dtype\":\"");
-        buffer_text(header, dtype_name(s->dtype));
+        buffer_text(header, i->to == U8 ? "U8" : dtype_name(i->to));
         buffer_text(header, "\",\"shape\":[");
-        if (!(part[i]->flags & TENSOR_VECTOR)) { buffer_integer(header, m->O); buffer_text(header, ","); }
-        buffer_integer(header, m->I);
+        buffer_integer(header, (long long)i->shape[0]);
+        if (i->rank == 2) { buffer_text(header, ","); buffer_integer(header, (long long)i->shape[1]); }
         buffer_text(header, "],\"data_offsets\":[");
         buffer_integer(header, (long long)at);
-        at += saved_bytes(m, s->dtype);
+        at += item_bytes(i);
         buffer_text(header, ",");
         buffer_integer(header, (long long)at);
         buffer_text(header, "]}");
@@ -453,26 +992,24 @@ static void put_header(Buffer *file, Buffer *header, const Saving *s, const Tens
     else buffer_bytes(file, header->data, header->length);
 }
 
-/* One safetensors file with `count` tensors; sorts `part`. */
-static int save_file(const Saving *s, const char *path, const Tensor **part, int count) {
+/* One safetensors file with `count` items; sorts them. */
+static int save_file(const Saving *s, const char *path, Item *items, int count) {
     unsigned char chunk[CHUNK];
-    size_t width = dtype_bytes(s->dtype), step = CHUNK / width;
     Buffer file = { s->pool, NULL, 0, 0, 0 }, header = { s->pool, NULL, 0, 0, 0 };
     Writer *w;
-    qsort(part, (size_t)count, sizeof *part, by_tensor_name);
-    put_header(&file, &header, s, part, count);
+    qsort(items, (size_t)count, sizeof *items, by_item);
+    put_header(&file, &header, items, count);
     if (file.failed) return fail(s->err, E_MEMORY, "memory for the header", path, 0, 0);
     w = writer_open(path, s->pool, s->err);
     if (!w) return s->err && s->err->code ? s->err->code : E_OPEN;
     writer_write(w, file.data, file.length);
-    for (int i = 0; i < count; i++) {
-        const Matrix *m = part[i]->matrix;
-        size_t total = (size_t)m->O * (size_t)m->I;
-        for (size_t at = 0; at < total; at += step) {
-            size_t n = total - at < step ? total - at : step;
-            values_out(chunk, s->dtype, m->data, m->type, at, n);
-            if (writer_write(w, chunk, n * width) != OK) at = total - n;    /* sticky: writer_close reports it */
-        }
+    for (const Item *i = items; i < items + count; i++) {
+        size_t step = i->to == U8 ? i->n : CHUNK / dtype_bytes(i->to);
+        for (size_t at = 0, n; at < i->n; at += n) {
+            n = i->n - at < step ? i->n - at : step;
+            if (i->to != U8) values_out(chunk, i->to, i->data, i->from, at, n);
+            if (writer_write(w, i->to == U8 ? i->data : chunk, i->to == U8 ? n : n * dtype_bytes(i->to)) != OK) n = i->n - at;
+        }                                       /* sticky: writer_close reports it */
     }
     return writer_close(w, s->err);
 }
@@ -482,81 +1019,90 @@ static void shard_name(char *out, size_t cap, const char *stem, int number, int 
     snprintf(out, cap, "%.64s-%05d-of-%05d.safetensors", stem, number, of);
 }
 
-/* Tensors in the list's order; shard[i] (from 1) is where tensor i goes: a shard is closed before it would grow above
- * the limit. */
-static int assign_shards(int *shard, const Tensor *const *part, int count, int dtype, uint64_t limit) {
-    uint64_t used = 0;
-    int number = count > 0;
-    for (int i = 0; i < count; i++) {
-        uint64_t n = saved_bytes(part[i]->matrix, dtype);
-        if (used && (n > limit || used > limit - n)) { number++; used = 0; }
-        used += n;
-        shard[i] = number;
-    }
-    return number;
-}
-
 /* All shards, then the index that makes them a checkpoint. */
-static int save_shards(const Saving *s, const char *folder, const char *stem, const Tensor **part, int count, const int *shard,
-                       int shards) {
+static int save_shards(const Saving *s, Item *items, int count, int shards) {
     Buffer index = { s->pool, NULL, 0, 0, 0 };
-    const char *path = path_in(folder, stem, ".safetensors.index.json", s->pool);
+    const char *path = path_in(s->folder, s->stem, ".safetensors.index.json", s->pool);
     uint64_t total = 0;
     char name[128];
-    for (int i = 0; i < count; i++) total += saved_bytes(part[i]->matrix, s->dtype);
+    for (int i = 0; i < count; i++) total += item_bytes(&items[i]);
     buffer_text(&index, "{\"metadata\": {\"total_size\": ");
     buffer_integer(&index, (long long)total);
     buffer_text(&index, "}, \"weight_map\": {");
     for (int i = 0; i < count; i++) {
         if (i) buffer_text(&index, ", ");
-        put_name(&index, s->prefix, part[i]->name);
+        buffer_json_string(&index, items[i].name, strlen(items[i].name));
         buffer_text(&index, ": ");
-        shard_name(name, sizeof name, stem, shard[i], shards);
+        shard_name(name, sizeof name, s->stem, items[i].shard, shards);
         buffer_json_string(&index, name, strlen(name));
     }
     buffer_text(&index, "}}\n");
-    if (index.failed || !path) return fail(s->err, E_MEMORY, "memory for the index", folder, 0, 0);
+    if (index.failed || !path) return fail(s->err, E_MEMORY, "memory for the index", s->folder, 0, 0);
     for (int i = 0, next; i < count; i = next) {
         const char *file;
         int code;
-        for (next = i; next < count && shard[next] == shard[i]; next++) ;
-        shard_name(name, sizeof name, stem, shard[i], shards);
-        file = path_in(folder, name, "", s->pool);
-        if (!file) return fail(s->err, E_MEMORY, "memory for the index", folder, 0, 0);
-        code = save_file(s, file, part + i, next - i);
+        for (next = i; next < count && items[next].shard == items[i].shard; next++) ;
+        shard_name(name, sizeof name, s->stem, items[i].shard, shards);
+        file = path_in(s->folder, name, "", s->pool);
+        if (!file) return fail(s->err, E_MEMORY, "memory for the index", s->folder, 0, 0);
+        code = save_file(s, file, items + i, next - i);
         if (code != OK) return code;
     }
     return file_write_all(path, index.data, index.length, s->pool, s->err);
 }
 
-static int save(const Saving *s, const char *folder, const char *stem, int tensors, uint64_t shard_bytes) {
-    const Tensor **part = pool_take(s->pool, (size_t)(tensors > 0 ? tensors : 0) + 1, sizeof *part);
-    int *shard = pool_take(s->pool, (size_t)(tensors > 0 ? tensors : 0) + 1, sizeof *shard), count = 0, shards = 1;
-    const char *path = path_in(folder, stem, ".safetensors", s->pool);
-    int code = folder_make(folder, s->err);
+/* Why this matrix cannot be saved, or OK. */
+static int check_saved(const Saving *s, const Tensor *t, const char *path) {
+    const Matrix *m = t->matrix;
+    const Quant *q = m->type == NF4 ? m->quant : NULL;
+    if (m->type == F32 || m->type == BF16 || m->type == F16) return OK;
+    if (q && block_known((uint64_t)q->block) && (q->kind == QUANT_NF4 || q->kind == QUANT_FP4) && (q->absmax || isfinite(q->offset))) return OK;
+    return refuse(s->err, E_UNSUPPORTED, path, "saving the stored type of tensor %s", t->name);
+}
+
+/* Items in the list's order; a shard is closed before a tensor would make it grow above the limit. */
+static int save(const Saving *s, const Tensor *list, int tensors, uint64_t limit) {
+    Item *items = pool_take(s->pool, ITEMS * (size_t)(tensors > 0 ? tensors : 0) + 1, sizeof *items);
+    const char *path = path_in(s->folder, s->stem, ".safetensors", s->pool);
+    int count = 0, shards = 1, code = folder_make(s->folder, s->err);
+    uint64_t used = 0;
     if (code != OK) return code;
-    if (!part || !shard || !path) return fail(s->err, E_MEMORY, "memory for a checkpoint", folder, 0, 0);
+    if (!items || !path) return fail(s->err, E_MEMORY, "memory for a checkpoint", s->folder, 0, 0);
     if (s->dtype != F32 && s->dtype != BF16 && s->dtype != F16)
         return fail(s->err, E_ARGUMENT, "dtype to save in", path, s->dtype, F32);
     for (int t = 0; t < tensors; t++) {
-        int type = s->list[t].matrix->type;
-        if (s->list[t].flags & TENSOR_TIED) continue;
-        if (type != F32 && type != BF16 && type != F16)
-            return refuse(s->err, E_UNSUPPORTED, path, "saving the stored type of tensor %s", s->list[t].name);
-        part[count++] = &s->list[t];
+        int first = count;
+        uint64_t bytes = 0;
+        if (list[t].flags & TENSOR_TIED) continue;
+        code = check_saved(s, &list[t], path);
+        if (code != OK) return code;
+        if (put_items(items, &count, s, &list[t]) != OK) return fail(s->err, E_MEMORY, "memory for a checkpoint", path, 0, 0);
+        for (int i = first; i < count; i++) bytes += item_bytes(&items[i]);
+        if (limit && used && (bytes > limit || used > limit - bytes)) { shards++; used = 0; }
+        used += bytes;
+        for (int i = first; i < count; i++) {
+            if (!items[i].name) return fail(s->err, E_MEMORY, "memory for a checkpoint", path, 0, 0);
+            items[i].shard = shards;
+        }
     }
-    if (shard_bytes) shards = assign_shards(shard, part, count, s->dtype, shard_bytes);
-    if (shards <= 1) return save_file(s, path, part, count);
+    if (shards <= 1) return save_file(s, path, items, count);
     /* readers look for the single file first, so an old one would hide what we write */
     if (file_exists(path)) return fail(s->err, E_WRITE, "shards would be hidden by a file that is there already", path, 0, 0);
-    return save_shards(s, folder, stem, part, count, shard, shards);
+    return save_shards(s, items, count, shards);
 }
 
 int checkpoint_save(const char *folder, const char *stem, const char *prefix, const Tensor *list, int tensors, int dtype,
                     uint64_t shard_bytes, Pool *pool, Error *err) {
     PoolMark mark = pool_mark(pool);
-    Saving s = { list, prefix, dtype, pool, err };
-    int code = save(&s, folder, stem, tensors, shard_bytes);
+    Saving s;
+    int code;
+    s.folder = folder;
+    s.stem = stem;
+    s.prefix = prefix;
+    s.dtype = dtype;
+    s.pool = pool;
+    s.err = err;
+    code = save(&s, list, tensors, shard_bytes);
     pool_release(pool, mark);
     return code;
 }
@@ -729,10 +1275,45 @@ static void read_sizes(Fields *f, ModelConfig *c, int mistral) {
     if ((uint64_t)c->H * (uint64_t)c->D > SIZE_LIMIT) complain(f, E_RANGE, "too large with num_attention_heads:", "head_dim");
 }
 
+/* quantization_config of bitsandbytes' 4 bits, with BitsAndBytesConfig's defaults; *w is all zeros without one. Others are refused. */
+static void read_quantization(Fields *f, WeightTypes *w) {
+    const Json *j = field(f, "quantization_config");
+    Fields q = *f;
+    const char *type, *compute;
+    memset(w, 0, sizeof *w);
+    if (!j || (j->type == JSON_OBJECT && !j->count)) return;
+    if (j->type != JSON_OBJECT) { complain(f, E_FORMAT, "not an object:", "quantization_config"); return; }
+    q.object = j;
+    field_must_be(&q, "quant_method", "bitsandbytes");
+    field_must_be_off(&q, "load_in_8bit");
+    if (!field_bool(&q, "load_in_4bit", 0)) complain(&q, E_UNSUPPORTED, "quantization_config without", "load_in_4bit");
+    type = field_text(&q, "bnb_4bit_quant_type", "fp4");
+    compute = field_text(&q, "bnb_4bit_compute_dtype", "float32");
+    w->layers = NF4;
+    w->kind = strcmp(type, "nf4") == 0 ? QUANT_NF4 : QUANT_FP4;
+    if (strcmp(type, kind_name[w->kind]) != 0) complain(&q, E_UNSUPPORTED, "bnb_4bit_quant_type", type);
+    w->block = 64;
+    w->doubled = field_bool(&q, "bnb_4bit_use_double_quant", 0);
+    w->compute = known_dtype(compute);
+    if (w->compute < 0) complain(&q, E_UNSUPPORTED, "bnb_4bit_compute_dtype", compute);
+    f->code = q.code;
+}
+
+int config_quantization(WeightTypes *w, const char *folder, Pool *pool, Error *err) {
+    PoolMark mark = pool_mark(pool);
+    Fields f;
+    int code = fields_open(&f, folder, "config.json", pool, err);
+    memset(w, 0, sizeof *w);
+    if (code == OK) read_quantization(&f, w);
+    pool_release(pool, mark);
+    return code == OK ? f.code : code;
+}
+
 static int load_config(ModelConfig *c, const char *folder, Pool *pool, Error *err) {
     static const Architecture known[] = {
         { "LlamaForCausalLM", "llama" }, { "MistralForCausalLM", "mistral" }, { "LLaMAForCausalLM", "llama" } };
-    static const char off[][24] = { "attention_bias", "mlp_bias", "quantization_config" };
+    static const char off[][24] = { "attention_bias", "mlp_bias" };
+    WeightTypes types;
     Fields f, g;
     int mistral, code = fields_open(&f, folder, "config.json", pool, err);
     char *generation;
@@ -743,7 +1324,8 @@ static int load_config(ModelConfig *c, const char *folder, Pool *pool, Error *er
     if (mistral && (!json_get(f.object, "sliding_window") || field(&f, "sliding_window")))
         complain(&f, E_UNSUPPORTED, "not supported:", "sliding_window");
     field_must_be(&f, "hidden_act", "silu");
-    for (int i = 0; i < 3; i++) field_must_be_off(&f, off[i]);
+    for (int i = 0; i < 2; i++) field_must_be_off(&f, off[i]);
+    read_quantization(&f, &types);
     if (field_real(&f, "partial_rotary_factor", 1, -1e30, 1e30) != 1)
         complain(&f, E_UNSUPPORTED, "not supported:", "partial_rotary_factor");
     read_sizes(&f, c, mistral);
@@ -780,21 +1362,7 @@ static void put_int(Buffer *b, const char *key, long long v) { put_key(b, key); 
 static void put_text(Buffer *b, const char *key, const char *text) { put_key(b, key); buffer_json_string(b, text, strlen(text)); }
 static void put_id(Buffer *b, const char *key, int id) { if (id < 0) put_raw(b, key, "null"); else put_int(b, key, id); }
 
-/* The shortest decimal that comes back exactly (as a float if `single`), with a point or an exponent so that it stays a float. */
-static void buffer_real(Buffer *b, double x, int single) {
-    char text[40];
-    for (int digits = 1; digits <= 17; digits++) {
-        double back;
-        snprintf(text, sizeof text, "%.*g", digits, x);
-        back = strtod(text, NULL);
-        if (single ? (f32)back == (f32)x : back == x) break;
-    }
-    buffer_text(b, text);
-    if (!strpbrk(text, ".en")) buffer_text(b, ".0");
-}
 static void put_real(Buffer *b, const char *key, double x, int single) { put_key(b, key); buffer_real(b, x, single); }
-
-static const char *torch_dtype(int dtype) { return dtype == BF16 ? "bfloat16" : dtype == F16 ? "float16" : "float32"; }
 
 /* Closes the object and writes it to folder/name. */
 static int put_file(Buffer *b, const char *folder, const char *name, Error *err) {
@@ -829,7 +1397,23 @@ static void put_rope(Buffer *b, const ModelConfig *c) {
     buffer_text(b, "}");
 }
 
+/* As transformers writes BitsAndBytesConfig. */
+static void put_quantization(Buffer *b, const WeightTypes *w) {
+    put_raw(b, "quantization_config", "{\"_load_in_4bit\": true, \"_load_in_8bit\": false, \"bnb_4bit_compute_dtype\": \"");
+    buffer_text(b, torch_dtype(w->compute));
+    buffer_text(b, "\", \"bnb_4bit_quant_storage\": \"uint8\", \"bnb_4bit_quant_type\": \"");
+    buffer_text(b, kind_name[w->kind != QUANT_NF4]);
+    buffer_text(b, "\", \"bnb_4bit_use_double_quant\": ");
+    buffer_text(b, w->doubled ? "true" : "false");
+    buffer_text(b, ", \"llm_int8_enable_fp32_cpu_offload\": false, \"llm_int8_has_fp16_weight\": false, \"llm_int8_skip_modules\": null, "
+                   "\"llm_int8_threshold\": 6.0, \"load_in_4bit\": true, \"load_in_8bit\": false, \"quant_method\": \"bitsandbytes\"}");
+}
+
 int config_save(const ModelConfig *c, const char *folder, int dtype, Pool *pool, Error *err) {
+    return config_save_4bit(c, NULL, folder, dtype, pool, err);
+}
+
+int config_save_4bit(const ModelConfig *c, const WeightTypes *types, const char *folder, int dtype, Pool *pool, Error *err) {
     PoolMark mark = pool_mark(pool);
     Buffer b = { pool, NULL, 0, 0, 0 }, g = { pool, NULL, 0, 0, 0 };
     int code = folder_make(folder, err);
@@ -852,6 +1436,7 @@ int config_save(const ModelConfig *c, const char *folder, int dtype, Pool *pool,
     put_int(&b, "num_key_value_heads", c->K);
     put_id(&b, "pad_token_id", c->pad);
     put_raw(&b, "pretraining_tp", "1");
+    if (types && types->layers == NF4) put_quantization(&b, types);
     put_real(&b, "rms_norm_eps", c->norm_eps, 1);
     put_rope(&b, c);
     put_raw(&b, "tie_word_embeddings", c->tied ? "true" : "false");
