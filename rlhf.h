@@ -156,11 +156,12 @@ typedef struct {
 size_t quant_blocks(size_t n, int block);   /* absmax values of n weights */
 void quant_table(f32 table[16], int kind);  /* the values of the 16 codes */
 void quant_map(f32 map[256]);               /* the signed dynamic 8-bit map */
-/* packed ((n+1)/2), absmax (quant_blocks) from x (n). OK, or E_NUMBER at the first NaN or infinity (*where its index; NULL: not wanted). */
+/* packed ((n+1)/2), absmax (quant_blocks) from x (n). OK, E_ARGUMENT (block, kind), or E_NUMBER at the first NaN or infinity (*where its
+ * index; NULL: not wanted): then nothing of its block was written. */
 int quantize_4bit(unsigned char *packed, f32 *absmax, const f32 *x, size_t n, int block, int kind, size_t *where);
-/* code, nested and *offset from absmax (blocks), by the map. */
+/* code (blocks), nested (blocks / 256 rounded up) and *offset (the mean) from absmax (blocks, finite), by the map. */
 void quantize_absmax(unsigned char *code, f32 *nested, f32 *offset, const f32 *map, const f32 *absmax, size_t blocks);
-/* x (n) = weights `at` .. at+n-1 of a 4-bit weight. */
+/* x (n) = weights `at` .. at+n-1 of a 4-bit weight: any range, with the bits that it has in the whole. */
 void dequantize_4bit(f32 *x, const unsigned char *packed, const Quant *q, size_t at, size_t n);
 
 /* ================================================================================================================
