@@ -611,18 +611,27 @@ void run_out(char *out, size_t cap, const char *given, const char *kind) {
     Error err = { 0 };
     if (!given) must(run_folder(out, cap, "runs", kind, &err), &err, "--out FOLDER");
     else {
-        if (!given[0] || strlen(given) >= cap) usage_error("--out needs the name of a folder, and not too long a one", given);
+        if (strlen(given) >= cap) usage_error("--out is too long a name", given);
         strcpy(out, given);
         must(folder_make(out, &err), &err, "--out FOLDER, in a place where folders can be made");
     }
 }
 
-int same_folder(const char *a, const char *b) {
+static int same_folder(const char *a, const char *b) {
 #ifdef CLI_POSIX
     struct stat x, y;
     if (!stat(a, &x) && !stat(b, &y)) return x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 #endif
     return !strcmp(a, b);
+}
+
+void cli_check_out(const char *out, const char *from, const char *option) {
+    char message[80];
+    if (!out) return;
+    if (!out[0]) usage_error("--out needs the name of a folder", "(nothing)");
+    if (file_exists(out) && !folder_exists(out)) usage_error("--out is a file, and has to be a folder or nothing yet", out);
+    snprintf(message, sizeof message, "--out would overwrite %s", option);
+    if (from && same_folder(from, out)) usage_error(message, out);
 }
 
 void log_options(const char *path, const Program *p, const char *data, Pool *pool) {
@@ -681,13 +690,14 @@ int log_end(Log *l, Error *err) {
 
 /* ---- what training runs share: numbers that stopped being numbers, and the name of the reward ---- */
 
-int tensors_are_numbers(const Tensor *list, int tensors) {
+int tensors_are_numbers(const Tensor *list, int tensors, int dtype) {
+    const float limit = dtype == F16 ? 65520.0f : dtype == BF16 ? 3.3961775e38f : HUGE_VALF;    /* what rounds to infinity */
     for (int i = 0; i < tensors; i++) {
         const Matrix *w = list[i].matrix;
         const float *x = w->data;
         const size_t n = w->type == F32 && !(list[i].flags & TENSOR_TIED) ? (size_t)w->O * (size_t)w->I : 0;
         for (size_t k = 0; k < n; k++)
-            if (!(fabsf(x[k]) < HUGE_VALF)) return 0;
+            if (!(fabsf(x[k]) < limit)) return 0;
     }
     return 1;
 }

@@ -593,7 +593,8 @@ void progress(const char *text, long long done, long long total, int last);
 void sparkline(char *out, size_t cap, const double *x, int n, int width);   /* UTF-8 blocks, the last `width` values */
 int run_folder(char *out, size_t cap, const char *base, const char *kind, Error *err);     /* base/kind-0001, next free; made */
 void run_out(char *out, size_t cap, const char *given, const char *kind);      /* --out, or without it runs/kind-0001 ...; made, or die */
-int same_folder(const char *a, const char *b);                  /* 1 if both name one folder (plain C: in the same words) */
+/* Wrong usage when --out (NULL: not given) is empty, a file, or the folder that `option` ("--policy") starts from (NULL: none). */
+void cli_check_out(const char *out, const char *from, const char *option);
 /* A new log at path (what was there goes): its first line is the run's {"program": ..., "data": ..., "options": {...}}. */
 void log_options(const char *path, const Program *p, const char *data, Pool *pool);
 /* One JSON line a call into a log: log_begin, then log_number / log_text / log_integer, then log_end writes it. */
@@ -603,7 +604,8 @@ void log_number(Log *l, const char *name, double value);        /* nine signific
 void log_integer(Log *l, const char *name, long long value);
 void log_text(Log *l, const char *name, const char *text, size_t length);
 int log_end(Log *l, Error *err);                                /* OK, E_MEMORY, or what file_append says */
-int tensors_are_numbers(const Tensor *list, int tensors);       /* 0: an F32 weight is a NaN or an infinity. Asked before every save */
+/* 0: an F32 weight is a NaN or an infinity, or would be one when it is written in dtype. Asked before every save. */
+int tensors_are_numbers(const Tensor *list, int tensors, int dtype);
 /* The end of a run whose `what` ("the loss") is no number in `step`; saved: the step whose weights are on disk, 0: none. Exits 1. */
 void die_not_a_number(const char *what, int step, int saved, const char *folder, const char *hint);
 /* Which of the judge's outputs is the reward: the one label that is `wanted`, without case. wanted NULL: the only output, or the only one

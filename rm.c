@@ -13,6 +13,7 @@
 #include "rlhf.h"
 #include <stdio.h>
 
+#define PREP "prep makes a dataset of labelled texts or of pairs: ./prep --help"
 #define SMALLER_STEPS "a smaller --lr, a longer --warmup, or --clip 1"
 enum { SHORTEST = 8,            /* a crop's tokens at least */
        PROBE = 32,              /* tokens of a probe: a word or a phrase over and over */
@@ -95,11 +96,12 @@ static void labels_match(Trainer *t) {
 static int choose_reward(const Trainer *t) {
     const RewardConfig *c = &t->config;
     const int found = t->pairs && !t->set.label ? 0 : label_find(c, t->set.label);
-    char names[256];
+    char names[256], hint[300];
     Error err = { 0 };
     if (found < 0 && t->set.label) {
         label_names(c, names, sizeof names);
-        must(fail(&err, E_ARGUMENT, "the judge has no such label", t->set.label, 0, 0), &err, names);
+        snprintf(hint, sizeof hint, "--label NAME, with one of these: %s", names);
+        must(fail(&err, E_ARGUMENT, "there is no such label", t->set.label, 0, 0), &err, hint);
     }
     return found >= 0 ? found : c->labels - 1;
 }
@@ -231,8 +233,7 @@ static void read_documents(Trainer *t) {
     for (int i = 0; i < (int)count; i++)
         if (t->data.document[i].split == 0 && usable(t, &t->data.document[i])) number[n++] = i;
     if (!n)
-        must(fail(&err, E_MISSING, t->pairs ? "no pairs to train on" : "no labelled texts to train on", "dataset", 0, 0), &err,
-             "./prep --help");
+        must(fail(&err, E_MISSING, t->pairs ? "no pairs to train on" : "no labelled texts to train on", "dataset", 0, 0), &err, PREP);
     t->train = make_set(t, number, n, "training");
     if (t->pairs) count_equal(&t->train, t->limit);
     int same = 1;
@@ -251,9 +252,12 @@ static void read_documents(Trainer *t) {
 
 static void read_data(Trainer *t, const char *path) {
     Error err = { 0 };
-    must(dataset_read(&t->data, path, &t->keep, &err), &err, "make it with prep");
+    must(dataset_read(&t->data, path, &t->keep, &err), &err, PREP);
     if (t->data.kind != DATA_TEXT && t->data.kind != DATA_PAIRS)
-        must(fail(&err, E_UNSUPPORTED, "prompts and responses: a reward model needs labelled texts or pairs", path, 0, 0), &err, NULL);
+        must(fail(&err, E_UNSUPPORTED, "prompts and responses (sft reads them): a reward model needs labelled texts or pairs", path, 0, 0),
+             &err, PREP);
+    if (!t->data.count) must(fail(&err, E_MISSING, "an empty dataset", path, 0, 0), &err, PREP);
+    if (t->data.kind == DATA_TEXT && !t->data.labels) must(fail(&err, E_MISSING, "the texts have no labels", path, 0, 0), &err, PREP);
     t->pairs = t->data.kind == DATA_PAIRS;
     t->per = t->pairs ? 2 : 1;
     if (t->pairs && t->set.smoothing > 0) usage_error("pairs have no labels to smooth", "--label-smoothing");
@@ -653,8 +657,8 @@ static void save(Trainer *t, int step) {
     const PoolMark mark = pool_mark(&t->keep);
     Error err = { 0 };
     const int type = t->set.dtype;
-    if (!tensors_are_numbers(t->model.tensor, t->model.tensors))
-        die_not_a_number("a weight is no longer a number", step, t->saved_step, t->out, SMALLER_STEPS);
+    if (!tensors_are_numbers(t->model.tensor, t->model.tensors, type))
+        die_not_a_number("a weight is no number, or too large for --dtype", step, t->saved_step, t->out, SMALLER_STEPS);
     must(tokenizer_save(t->tokenizer, t->out, reward_max_tokens(&t->config), &t->keep, &err), &err, NULL);
     must(reward_config_save(&t->config, t->out, type, &t->keep, &err), &err, NULL);
     must(checkpoint_save(t->out, "model", "", t->model.tensor, t->model.tensors, type, 0, &t->keep, &err), &err, NULL);
@@ -664,7 +668,7 @@ static void save(Trainer *t, int step) {
 
 /* The loss of `step` is not a number. Its gradient has moved nothing: the weights are still those after the step before. */
 static void stop_at_nan(Trainer *t, int step) {
-    if (step > 1 && t->saved_step != step - 1 && tensors_are_numbers(t->model.tensor, t->model.tensors)) save(t, step - 1);
+    if (step > 1 && t->saved_step != step - 1 && tensors_are_numbers(t->model.tensor, t->model.tensors, t->set.dtype)) save(t, step - 1);
     die_not_a_number("the loss or its gradient is not a number", step, t->saved_step, t->out, SMALLER_STEPS);
 }
 
@@ -785,7 +789,7 @@ static void init_weights(Trainer *t) {
     if (s->reward)                          /* the head is the last four of the list */
         must(checkpoint_load(s->reward, "model", "", t->model.tensor, t->model.tensors - (s->new_head ? 4 : 0), &t->keep, &err), &err,
              s->new_head ? NULL : "a model without a classifier: --new-head");
-    if (!tensors_are_numbers(t->model.tensor, t->model.tensors))
+    if (!tensors_are_numbers(t->model.tensor, t->model.tensors, F32))
         must(fail(&err, E_NUMBER, "a weight is a NaN or an infinity", s->reward, 0, 0), &err, "another --reward: this one is damaged");
 }
 
@@ -809,7 +813,8 @@ static void check(const Program *p, const Settings *s) {
     if (s->reward) cli_refuse(p, "dim|layers|heads|ffn|positions", "sizes are for training from scratch, --reward has its own: leave out");
     if (!s->reward && !s->tokenizer) usage_error("a new model needs --tokenizer (or --reward to start from)", NULL);
     if (!s->reward) cli_refuse(p, "new-head", "a new model has a new head anyway: leave out");
-    if (s->reward && s->out && same_folder(s->reward, s->out)) usage_error("--out would overwrite --reward", s->out);
+    if (!s->reward && s->dim % s->heads) usage_error("--dim has to be a multiple of --heads", NULL);
+    cli_check_out(s->out, s->reward, "--reward");
     if (!s->steps && !s->epochs) usage_error("--epochs or --steps has to be more than 0", NULL);
 }
 
@@ -875,5 +880,5 @@ int main(int argc, char **argv) {
     if (!cli_stopping()) final_report(&t, done);
     pool_free(&t.scratch);
     pool_free(&t.keep);
-    return 0;
+    return !done;
 }

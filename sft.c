@@ -10,6 +10,7 @@
 #include "rlhf.h"
 #include <stdio.h>
 
+#define PREP "prep makes a dataset from text, JSONL or CSV: ./prep --help"
 #define SMALLER_STEPS "a smaller --lr, a longer --warmup, or --clip 1"
 enum { WALK_MAX = 100000000 };              /* sequences that --epochs may come to */
 
@@ -110,7 +111,7 @@ static void read_documents(Trainer *t, const char *path) {
     Pool texts = cli_pool(), scratch = cli_pool();
     Dataset d;
     Error err = { 0 };
-    must(dataset_read(&d, path, &texts, &err), &err, "prep makes a dataset from text, JSONL or CSV: ./prep --help");
+    must(dataset_read(&d, path, &texts, &err), &err, PREP);
     for (uint64_t i = 0; i < d.count; i++) {
         PoolMark mark = pool_mark(&scratch);
         const Document *document = &d.document[i];
@@ -120,7 +121,7 @@ static void read_documents(Trainer *t, const char *path) {
     }
     pool_free(&texts);
     pool_free(&scratch);
-    if (!t->train.count) must(fail(&err, E_MISSING, "no training document with two tokens or more", path, 0, 0), &err, NULL);
+    if (!t->train.count) must(fail(&err, E_MISSING, "no training document with two tokens or more", path, 0, 0), &err, PREP);
 }
 
 /* ---- steps: whole sequences, in the shuffled order of an epoch, up to the budget of tokens ---- */
@@ -360,7 +361,7 @@ static void init_weights(Trainer *t) {
     size_t all, trained;
     if (s->policy) must(checkpoint_load(s->policy, "model", "", t->model.tensor, t->model.tensors, &t->keep, &err), &err, NULL);
     else model_init(&t->model, s->seed);
-    if (!tensors_are_numbers(t->model.tensor, t->model.tensors))
+    if (!tensors_are_numbers(t->model.tensor, t->model.tensors, F32))
         must(fail(&err, E_NUMBER, "a weight is a NaN or an infinity", s->policy, 0, 0), &err, "another --policy: this one is damaged");
     if (s->lora_r) lora_init(&t->lora, s->seed);
     optimizer_reset(&t->optimizer);
@@ -375,7 +376,8 @@ static void save(Trainer *t, int step) {
     Settings *s = &t->set;
     Error err = { 0 };
     PoolMark mark = pool_mark(&t->keep);
-    if (!tensors_are_numbers(t->list, t->tensors)) die_not_a_number("a weight is no longer a number", step, t->saved_step, t->out, SMALLER_STEPS);
+    if (!tensors_are_numbers(t->list, t->tensors, s->dtype))
+        die_not_a_number("a weight is no number, or too large for --dtype", step, t->saved_step, t->out, SMALLER_STEPS);
     if (s->lora_r) {
         must(adapter_config_save(&t->lora, t->out, s->policy, &t->keep, &err), &err, NULL);
         must(checkpoint_save(t->out, "adapter_model", "base_model.model.", t->list, t->tensors, s->dtype, 0, &t->keep, &err), &err, NULL);
@@ -424,18 +426,19 @@ static double evaluate(Trainer *t, int step) {
 
 /* The loss of `step` is not a number. Its gradient has moved nothing: the weights are still those after the step before. */
 static void stop_at_nan(Trainer *t, int step) {
-    if (step > 1 && t->saved_step != step - 1 && tensors_are_numbers(t->list, t->tensors)) save(t, step - 1);
+    if (step > 1 && t->saved_step != step - 1 && tensors_are_numbers(t->list, t->tensors, t->set.dtype)) save(t, step - 1);
     die_not_a_number("the loss or its gradient is not a number", step, t->saved_step, t->out, SMALLER_STEPS);
 }
 
-static void train(Trainer *t) {
+/* Returns the steps done, whose weights are saved. */
+static int train(Trainer *t) {
     double held = evaluate(t, 0), first = held, start = wall_clock(), norm, speed = 0, loss = 0;
     int step = 0, evaluated = 0, stop = cli_stopping();
     long long tokens;
     if (t->held.count) printf("held-out perplexity before: %.3f (%lld documents, %lld tokens)\n", held, t->held.documents, t->held.tokens);
     else printf("no held-out documents: no perplexity\n");
     while (step < t->steps && !stop) {
-        char text[200];
+        char text[240], seen[40] = "";
         double begin = wall_clock(), seconds;
         loss = sft_step(t, ++step, &tokens, &norm);
         if (!isfinite(loss)) stop_at_nan(t, step);
@@ -446,15 +449,16 @@ static void train(Trainer *t) {
         stop = cli_stopping();
         if (!stop && t->set.eval_every && step % t->set.eval_every == 0) { held = evaluate(t, step); evaluated = step; }
         if (t->set.save_every && step % t->set.save_every == 0) save(t, step);
-        snprintf(text, sizeof text, "loss %.4f  perplexity %.2f  held-out %.2f  lr %.2e  %.0f tokens/s", loss, exp(loss), held,
-                 (double)t->adam.lr, speed);
+        if (t->held.count) snprintf(seen, sizeof seen, "  held-out %.2f", held);
+        snprintf(text, sizeof text, "loss %.4f  perplexity %.2f%s  lr %.2e  %.0f tokens/s", loss, exp(loss), seen, (double)t->adam.lr, speed);
         progress(text, step, t->steps, stop || step == t->steps);
     }
-    if (!step) { printf("stopped before the first step: no weights were written\n"); return; }
+    if (!step) { printf("stopped before the first step: no weights were written\n"); return 0; }
     if (t->saved_step != step) save(t, step);               /* before anything that takes time */
     if (!stop && evaluated != step) held = evaluate(t, step);
     if (!stop && t->held.count) printf("held-out perplexity: %.3f before, %.3f after %d steps\n", first, held, step);
     printf("%s after %d steps, %.0f seconds: %s\n", stop ? "stopped and saved" : "saved", step, wall_clock() - start, t->out);
+    return step;
 }
 
 /* The run's folder, and its logs anew: the first line has the options as they are. */
@@ -482,7 +486,7 @@ static void check(const Program *p, Settings *s) {
     if (s->policy) cli_refuse(p, "dim|layers|heads|kv-heads|ffn|positions|tied", "sizes are for training from scratch, --policy has its own: leave out");
     if (!s->lora_r) cli_refuse(p, "lora-alpha|lora-targets|lora-rslora", "without --lora-r there is no adapter: leave out");
     if (s->lora_r && !s->policy) usage_error("an adapter (--lora-r) needs the checkpoint that it adapts: --policy", NULL);
-    if (s->policy && s->out && same_folder(s->policy, s->out)) usage_error("--out would overwrite --policy", s->out);
+    cli_check_out(s->out, s->policy, "--policy");
     if (!strcmp(s->lora_targets, "all-linear")) s->lora_targets = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj";
     if (!s->steps && !s->epochs) usage_error("--epochs or --steps has to be more than 0", NULL);
 }
@@ -545,7 +549,7 @@ int main(int argc, char **argv) {
     cli_interrupts();                       /* until here nothing is lost by stopping at once */
     open_run(&t, &program, data[0]);
     t.adam.beta1 = 0.9f; t.adam.beta2 = 0.95f; t.adam.eps = 1e-8f; t.adam.weight_decay = (float)s->weight_decay;
-    train(&t);
+    const int done = train(&t);
     pool_free(&t.keep);
-    return 0;
+    return !done;
 }
