@@ -6,6 +6,7 @@
 #   make compilers      every file under gcc, clang, tcc and musl, a warning being an error
 #   make bench          how fast the product, the exponential and a tokenizer are
 #   make task           how hard the shipped task is: what a reader of words without their order gets right
+#   make fuzz           every reader over 10,000 broken files each, under the sanitizers: some minutes
 #   make models         data/policy and data/reward anew, from nothing, checked against data/SHA256SUMS
 #   make imdb DATA=train.jsonl          all three stages on real reviews, an hour or so; SCALE=small: a quarter of one
 #   make clean
@@ -16,7 +17,7 @@
 #   make CC=clang       any C99 compiler
 #   make CC="aarch64-linux-gnu-gcc -static" RUN=qemu-aarch64        for another machine, whose programs RUN runs
 #   No make?            cc -O3 -std=c99 -ffp-contract=off -o ppo ppo.c cli.c model.c reward.c lora.c checkpoint.c ops.c \
-#                          fast.c fast_x86.c core.c quant.c rl.c tokenizer.c io.c -lm     (-DFAST if you like) and likewise sft, rm, run, prep
+#                          fast.c fast_x86.c torch.c core.c quant.c rl.c tokenizer.c io.c -lm     (-DFAST if you like) and likewise sft, rm, run, prep
 #
 # Never -ffast-math: it reorders our sums and deletes our NaN checks. -ffp-contract=off keeps x*y + z two roundings, so that
 # every compiler gives the same digits. -fno-trapping-math changes none: nobody looks at the exception flags, and so gcc may choose
@@ -30,7 +31,7 @@ FAST     = 1
 ARCH     =
 RUN      =
 
-LIBRARY  = core quant rl tokenizer io fast fast_x86 ops lora checkpoint model reward cli
+LIBRARY  = core quant rl tokenizer io fast fast_x86 torch ops lora checkpoint model reward cli
 PROGRAMS = ppo sft rm run prep
 
 # $(call HAVE,FLAG) is FLAG if a program that was compiled with it runs.
@@ -67,8 +68,8 @@ data/imdb.bin: prep data/grammar.txt
 
 # Each tests/NAME.c is a program of its own, build/tests/NAME. Two are built in a special way:
 #   grad   every backward pass against differences, everything in double: -DF64 turns the layers' float into double
-#   bad    every reader over broken files, the whole library under the address and undefined-behaviour sanitizers
-TESTS    = $(filter-out bench task,$(notdir $(basename $(wildcard tests/*.c))))
+#   bad    every reader over broken files, the whole library under the address and undefined-behaviour sanitizers (fuzz: the same, longer)
+TESTS    = $(filter-out bench task fuzz,$(notdir $(basename $(wildcard tests/*.c))))
 F64      = ops lora model reward rl
 COMMA    = ,
 SANITIZE = $(call HAVE,-fsanitize=address$(COMMA)undefined -fno-sanitize-recover=all)
@@ -83,6 +84,9 @@ build/tests/grad: tests/grad.c tests/test.h core.o quant.o $(F64:%=build/f64/%.o
 	$(CC) $(FLAGS) -DF64 -I. -o $@ $< core.o quant.o $(F64:%=build/f64/%.o) $(LDLIBS)
 build/tests/bad: tests/bad.c tests/test.h rlhf.h $(LIBRARY:=.c)
 	$(CC) $(STRICT) -O1 -g $(SANITIZE) -I. -o $@ $< $(LIBRARY:=.c) $(LDLIBS)
+build/tests/fuzz: tests/fuzz.c tests/bad.c tests/torch_files.h tests/test.h rlhf.h $(LIBRARY:=.c)
+	$(CC) $(STRICT) -O1 -g $(SANITIZE) -I. -o $@ $< $(LIBRARY:=.c) $(LDLIBS)
+build/tests/torch: tests/torch_files.h
 
 # The quick half of the tests: gradients, and who calls whom.
 check: $(LIB) $(PROGRAMS:=.o) build/tests/grad
@@ -98,6 +102,9 @@ bench: build/tests/bench
 # How hard the shipped task is:  make task TASK="--tokens 30"
 task: build/tests/task data/imdb.bin
 	$(RUN) build/tests/task $(TASK)
+# Every reader over broken files, longer than `make test` does:  make fuzz FUZZ=100000
+fuzz: build/tests/fuzz
+	VERBOSE=1 $(RUN) build/tests/fuzz $(FUZZ)
 
 # ---- models ----
 
@@ -147,4 +154,4 @@ clean:
 	rm -rf $(LIB) $(PROGRAMS:=.o) $(PROGRAMS) data/imdb.bin build
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-.PHONY: all test check compilers bench task models imdb clean help
+.PHONY: all test check compilers bench task fuzz models imdb clean help

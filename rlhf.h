@@ -323,16 +323,18 @@ int dataset_split(const char *text, size_t length);             /* 1 (held out) 
 enum { TORCH_DIMS = 4 };
 typedef struct {
     const char *name;                       /* as in the state dict, "model.layers.0.self_attn.q_proj.weight" */
-    int dtype;                              /* F32, F16, BF16; -1: another type (of a tensor that nobody may ask for) */
+    int dtype;                              /* F32, F16, BF16; -1: another type, or more than TORCH_DIMS dims: nobody may ask for it */
     int dims; uint64_t shape[TORCH_DIMS], stride[TORCH_DIMS];   /* in elements; a view may have any strides */
     uint64_t at, elements;                  /* byte in the file where its storage begins; elements of the storage */
     uint64_t first;                         /* element of the storage where the tensor begins */
 } TorchTensor;
-typedef struct { TorchTensor *tensor; int tensors; } TorchFile;
+typedef struct { TorchTensor *tensor; int tensors; } TorchFile;     /* sorted by name (strcmp), each name once */
 /* Reads the names and places of a zip (torch >= 1.6) or legacy file; the state dict may be nested in "model", "state_dict" or "module".
- * Every view is checked to lie within its storage, every storage within the file. OK, or *err: what is refused is named. */
+ * Every view is checked to lie within its storage, every storage within the file. OK, or *err: what is refused is named (`where` is
+ * no path: the caller knows it); then *t is all zeros. What the pool got besides *t is some 30 times the file's pickle. */
 int torch_index(TorchFile *t, File *f, Pool *pool, Error *err);
-/* out (n): elements `from` .. from+n-1 of the tensor in row-major order, widened to float. OK, E_READ ... */
+/* out (n): elements `from` .. from+n-1 of the tensor in row-major order, widened to float. Fast where the
+ * tensor is contiguous; a transposed matrix is best asked for in many whole rows. OK, E_UNSUPPORTED (dtype -1), E_RANGE, E_READ ... */
 int torch_read(f32 *out, const TorchTensor *t, File *f, uint64_t from, size_t n, Error *err);
 
 /* ================================================================================================================
