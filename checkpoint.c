@@ -711,10 +711,11 @@ static int check_tensor(Source *s, const Place *p, const Tensor *t) {
     char file[64], list[64];
     Packed packed;
     int found, code = packed_state(s, p, &packed, &found);
-    if (code == OK) code = check_shape(s, p, found ? &packed : NULL, t);
     if (code != OK) return code;
     if (!found && p->entry->type < 0)
         return refuse(s->err, E_UNSUPPORTED, p->in->path, "dtype %s of tensor %s", p->entry->dtype, t->name);
+    code = check_shape(s, p, found ? &packed : NULL, t);
+    if (code != OK) return code;
     if (p->head && (m->O % p->head || p->head % 2))
         return refuse(s->err, E_SHAPE, p->in->path, "rows of tensor %s: no multiple of the width of a head", t->name);
     if (m->type != F32 && m->type != BF16 && m->type != F16 && !(m->type == NF4 && q && block_known((uint64_t)q->block)))

@@ -40,9 +40,34 @@ static void add(List *l, const char *name, int O, int I, int flags) {
     t->matrix->data = malloc((size_t)O * (size_t)I * 4);
     memset(t->matrix->data, 0x5a, (size_t)O * (size_t)I * 4);
 }
+/* The same as type, with kind, block, doubled and dtype where it is 4-bit. */
+static Quant *add_as(List *l, const char *name, int O, int I, int type, int kind, int block, int doubled, int dtype) {
+    size_t n = (size_t)O * (size_t)I, blocks = type == NF4 ? quant_blocks(n, block) : 0;
+    Matrix *m;
+    add(l, name, O, I, 0);
+    m = l->tensor[l->count - 1].matrix;
+    m->type = type;
+    if (type != NF4) return NULL;
+    m->quant = calloc(1, sizeof *m->quant);
+    m->quant->kind = kind;
+    m->quant->block = block;
+    m->quant->dtype = dtype;
+    if (!doubled) m->quant->absmax = calloc(blocks, sizeof(f32));
+    else {
+        m->quant->code = calloc(blocks, 1);
+        m->quant->nested = calloc(blocks / QUANT_NESTED + 1, sizeof(f32));
+        m->quant->map = calloc(256, sizeof(f32));
+    }
+    return m->quant;
+}
 static List list_new(int capacity) { List l; l.tensor = calloc((size_t)capacity, sizeof *l.tensor); l.count = 0; return l; }
 static void list_free(List *l) {
-    for (int i = 0; i < l->count; i++) { free(l->tensor[i].matrix->data); free(l->tensor[i].matrix); }
+    for (int i = 0; i < l->count; i++) {
+        Quant *q = l->tensor[i].matrix->quant;
+        if (q) { free(q->absmax); free(q->code); free(q->nested); free(q->map); free(q); }
+        free(l->tensor[i].matrix->data);
+        free(l->tensor[i].matrix);
+    }
     free(l->tensor);
 }
 
@@ -179,11 +204,16 @@ static void golden_llama(void) {
               "shards: %s", err.what);
         CHECK(bit_differences(&a, &b) == 0, "shards hold the same bits as one file");
         list_free(&b);
-        b = llama_list(&gqa);
-        CHECK(checkpoint_load("tests/golden/models/llama-torch-zip", "model", "", b.tensor, b.count, &pool, fresh()) == E_UNSUPPORTED
-              && strstr(err.where, "pytorch_model.bin"), "pytorch_model.bin is refused by name");
+        for (int i = 0; i < 4; i++) {
+            static const char *const torch[] = { "llama-torch-zip", "llama-torch-legacy", "llama-torch-views", "llama-torch-zip-bf16" };
+            b = llama_list(&gqa);
+            sprintf(folder, "tests/golden/models/%s", torch[i]);
+            CHECK(checkpoint_load(folder, "model", "", b.tensor, b.count, &pool, fresh()) == OK, "%s: %s", torch[i], err.what);
+            if (i == 3) checkpoint_load("tests/golden/models/llama-bf16", "model", "", a.tensor, a.count, &pool, fresh());
+            CHECK(bit_differences(&a, &b) == 0, "%s holds the same bits as safetensors", torch[i]);
+            list_free(&b);
+        }
         list_free(&a);
-        list_free(&b);
     }
 }
 
@@ -481,6 +511,476 @@ static void index_files(void) {
     list_free(&l);
 }
 
+/* ---- the types of matrices: what becomes of a tensor, and 4 bits ---- */
+
+/* Reads the one tensor `name` of a folder as type. */
+static int load_one(const List *l, const char *folder) { return checkpoint_load(folder, "model", "", l->tensor, l->count, &pool, fresh()); }
+
+/* Floats of any kind but NaN and infinities, of many sizes. */
+static void fill_finite(f32 *x, size_t n, uint64_t seed) {
+    Rng r = rng_stream(seed, 7, 7);
+    for (size_t i = 0; i < n; i++) x[i] = (f32)(rng_normal(&r) * (i % 97 == 0 ? 30.0 : i % 89 == 0 ? 1e-4 : 1.0));
+}
+
+static double as_double(const Matrix *m, size_t i) {
+    return m->type == F32 ? (double)((f32 *)m->data)[i] : m->type == BF16 ? (double)bf16_to_f32(((uint16_t *)m->data)[i]) : (double)f16_to_f32(((uint16_t *)m->data)[i]);
+}
+
+/* Every float type of a file into every float type of a matrix. */
+static void types(void) {
+    List a = list_new(2);
+    const Matrix *x;
+    add(&a, "w", 37, 301, 0);
+    x = a.tensor[0].matrix;
+    fill_finite(x->data, 37 * 301, 1);
+    for (int file = F32; file <= F16; file++) {
+        CHECK(checkpoint_save(in_base("types"), "model", "", a.tensor, 1, file, 0, &pool, fresh()) == OK, "save as type %d", file);
+        for (int type = F32; type <= F16; type++) {
+            List b = list_new(1);
+            Storage s;
+            int wrong = 0, code;
+            add_as(&b, "w", 37, 301, type, 0, 0, 0, 0);
+            code = load_one(&b, in_base("types"));
+            for (size_t i = 0; i < 37 * 301 && code == OK; i++) {
+                double v = (double)((f32 *)x->data)[i];
+                if (file != F32) v = file == BF16 ? rounded(v, 7, -126, 3.4e38) : rounded(v, 10, -14, 65504);
+                if (type != F32) v = type == BF16 ? rounded(v, 7, -126, 3.4e38) : rounded(v, 10, -14, 65504);
+                wrong += as_double(b.tensor[0].matrix, i) != v;
+            }
+            CHECK(code == OK && wrong == 0, "from type %d into type %d: %s, %d wrong", file, type, err.what, wrong);
+            CHECK(checkpoint_storage(&s, in_base("types"), "model", "", "w", &pool, fresh()) == OK && s.type == file && s.dtype == file && s.rank == 2
+                  && s.shape[0] == 37 && s.shape[1] == 301 && s.bytes == 37 * 301 * (file == F32 ? 4 : 2), "storage of type %d", file);
+            list_free(&b);
+        }
+    }
+    {
+        Storage s;
+        CHECK(checkpoint_storage(&s, in_base("types"), "model", "", "v", &pool, fresh()) == E_MISSING && strstr(err.what, "tensor v is missing"), "storage of nothing");
+        CHECK(checkpoint_storage(&s, "tests/golden/models/llama-torch-zip-bf16", "model", "", "lm_head.weight", &pool, fresh()) == OK && s.type == BF16
+              && s.rank == 2 && s.shape[0] == 97 && s.shape[1] == 64 && s.bytes == 97 * 64 * 2, "storage in a PyTorch file: %s", err.what);
+        CHECK(checkpoint_storage(&s, "tests/golden/models/llama-sharded", "model", "", "model.norm.weight", &pool, fresh()) == OK && s.type == F32
+              && s.rank == 1 && s.shape[0] == 64, "storage in shards: %s", err.what);
+    }
+    list_free(&a);
+}
+
+/* The same bits everywhere in two 4-bit matrices. */
+static int same_4bit(const Matrix *a, const Matrix *b) {
+    size_t n = (size_t)a->O * (size_t)a->I, blocks = quant_blocks(n, a->quant->block);
+    const Quant *p = a->quant, *q = b->quant;
+    if (memcmp(a->data, b->data, (n + 1) / 2) || p->kind != q->kind || p->block != q->block || p->dtype != q->dtype || memcmp(p->table, q->table, sizeof p->table)) return 0;
+    if (p->absmax) return q->absmax && memcmp(p->absmax, q->absmax, blocks * 4) == 0;
+    return !q->absmax && memcmp(p->code, q->code, blocks) == 0 && memcmp(p->nested, q->nested, (blocks + 255) / 256 * 4) == 0
+           && memcmp(p->map, q->map, 1024) == 0 && memcmp(&p->offset, &q->offset, 4) == 0;
+}
+
+/* Quantised as it is read = the whole tensor quantised at once, though rows are no multiple of blocks and runs of reading end within rows. */
+static void quantise_on_load(void) {
+    static const int blocks[] = { 32, 64, 1024, 4096 };
+    enum { O = 53, I = 301, N = O * I };        /* odd, and more than three runs */
+    List a = list_new(1);
+    f32 *x, *y = malloc(N * sizeof *y);
+    size_t where;
+    add(&a, "w", O, I, 0);
+    x = a.tensor[0].matrix->data;
+    fill_finite(x, N, 2);
+    memset(x + 640, 0, 64 * sizeof *x);         /* a block of zeros */
+    CHECK(checkpoint_save(in_base("quant"), "model", "", a.tensor, 1, F32, 0, &pool, fresh()) == OK, "saved: %s", err.what);
+    for (int k = 0; k < 4; k++)
+        for (int kind = QUANT_NF4; kind <= QUANT_FP4; kind++)
+            for (int dtype = F32; dtype <= F16; dtype++)
+                for (int doubled = 0; doubled < 2; doubled++) {
+                    List b = list_new(2), c = list_new(2);
+                    Quant *q, *w;
+                    f32 *absmax;
+                    size_t count = quant_blocks(N, blocks[k]);
+                    q = add_as(&b, "w", O, I, NF4, kind, blocks[k], doubled, dtype);
+                    w = add_as(&c, "w", O, I, NF4, kind, blocks[k], doubled, dtype);
+                    for (size_t i = 0; i < N; i++) y[i] = dtype == F32 ? x[i] : dtype == BF16 ? bf16_to_f32(f32_to_bf16(x[i])) : f16_to_f32(f32_to_f16(x[i]));
+                    absmax = malloc(count * sizeof *absmax);
+                    quant_table(w->table, kind);
+                    quantize_4bit(c.tensor[0].matrix->data, absmax, y, N, blocks[k], kind, &where);
+                    if (doubled) { quant_map(w->map); quantize_absmax(w->code, w->nested, &w->offset, w->map, absmax, count); }
+                    else memcpy(w->absmax, absmax, count * sizeof *absmax);
+                    CHECK(load_one(&b, in_base("quant")) == OK && same_4bit(b.tensor[0].matrix, c.tensor[0].matrix),
+                          "%s, blocks of %d, from type %d, doubled %d: %s", kind ? "fp4" : "nf4", blocks[k], dtype, doubled, err.what);
+                    if (doubled && k == 0) {    /* the flag does something: another dtype, other nibbles */
+                        q->dtype = dtype == F32 ? BF16 : F32;
+                        CHECK(load_one(&b, in_base("quant")) == OK && memcmp(b.tensor[0].matrix->data, c.tensor[0].matrix->data, N / 2) != 0, "dtype %d is heeded", dtype);
+                    }
+                    free(absmax);
+                    list_free(&b);
+                    list_free(&c);
+                }
+    x[5000] = NAN;
+    checkpoint_save(in_base("quant"), "model", "", a.tensor, 1, F32, 0, &pool, fresh());
+    {
+        List b = list_new(1);
+        add_as(&b, "w", O, I, NF4, QUANT_NF4, 64, 1, F32);
+        CHECK(load_one(&b, in_base("quant")) == E_NUMBER && strstr(err.what, "tensor w: weight 5000 is NaN or infinite"), "NaN is named: %s", err.what);
+        x[5000] = 70000;
+        checkpoint_save(in_base("quant"), "model", "", a.tensor, 1, F32, 0, &pool, fresh());
+        CHECK(load_one(&b, in_base("quant")) == OK, "70000 is a float");
+        b.tensor[0].matrix->quant->dtype = F16;
+        CHECK(load_one(&b, in_base("quant")) == E_NUMBER && strstr(err.what, "weight 5000 is NaN or infinite in float16"), "but no float16: %s", err.what);
+        b.tensor[0].matrix->quant->block = 48;
+        CHECK(load_one(&b, in_base("quant")) == E_UNSUPPORTED && strstr(err.what, "tensor w"), "blocks of 48 are refused: %s", err.what);
+        list_free(&b);
+    }
+    {   /* out of PyTorch's strided views the same as out of safetensors */
+        List b = list_new(1), c = list_new(1);
+        const char *name = "model.layers.0.mlp.down_proj.weight";
+        add_as(&b, name, 64, 172, NF4, QUANT_NF4, 64, 1, BF16);
+        add_as(&c, name, 64, 172, NF4, QUANT_NF4, 64, 1, BF16);
+        CHECK(load_one(&b, "tests/golden/models/llama-torch-views") == OK && load_one(&c, "tests/golden/models/llama-gqa") == OK
+              && same_4bit(b.tensor[0].matrix, c.tensor[0].matrix), "quantised out of a view: %s", err.what);
+        list_free(&b);
+        list_free(&c);
+    }
+    free(y);
+    list_free(&a);
+}
+
+/* ---- files of bitsandbytes, written here by hand ---- */
+typedef struct { char header[8192]; unsigned char *data; size_t n; int count; } File4;
+
+static void put_tensor(File4 *f, const char *name, const char *dtype, const char *shape, const void *bytes, size_t n) {
+    sprintf(f->header + strlen(f->header), "%s\"%s\":{\"dtype\":\"%s\",\"shape\":%s,\"data_offsets\":[%d,%d]}", f->count++ ? "," : "{", name, dtype, shape, (int)f->n, (int)(f->n + n));
+    f->data = realloc(f->data, f->n + n);
+    memcpy(f->data + f->n, bytes, n);
+    f->n += n;
+}
+static void put_file4(File4 *f, const char *path) {
+    size_t n = strlen(f->header) + 1;
+    unsigned char *all = calloc(1, 8 + n + f->n);
+    strcat(f->header, "}");
+    for (int i = 0; i < 8; i++) all[i] = (unsigned char)((uint64_t)n >> (8 * i));
+    memcpy(all + 8, f->header, n);
+    memcpy(all + 8 + n, f->data, f->n);
+    spit(path, all, 8 + n + f->n);
+    free(all);
+    free(f->data);
+}
+
+/* The golden cases: quantised on load they give the golden's nibbles and absmax; as a file of bitsandbytes they load bit for bit,
+ * and into floats they give the golden's dequantised numbers. */
+static void golden_4bit(void) {
+    static const struct { const char *name; int O, I; } cases[] = { { "normal", 96, 128 }, { "outliers", 64, 64 }, { "ragged", 7, 37 }, { "tiny", 1, 5 }, { "zeros", 2, 64 } };
+    size_t n;
+    const char *golden = slurp("tests/golden/models/nf4/golden.safetensors", &n);
+    f32 table[16];
+    quant_table(table, QUANT_NF4);
+    folder_make(in_base("golden4"), fresh());
+    spit(in_base("golden4/model.safetensors"), golden, n);
+    folder_make(in_base("bnb"), fresh());
+    for (int i = 0; i < 5; i++) {
+        int O = cases[i].O, I = cases[i].I, count = O * I, blocks = (int)quant_blocks((size_t)count, 64);
+        List l = list_new(1), b = list_new(1), f = list_new(1);
+        Naive packed, absmax, floats;
+        char name[96], shape[64], state[256];
+        File4 file;
+        Quant *q, *p;
+        Storage s;
+        sprintf(name, "%s.weight", cases[i].name);
+        q = add_as(&l, name, O, I, NF4, QUANT_NF4, 64, 0, F32);
+        sprintf(name, "%s.packed", cases[i].name);
+        naive_find(&packed, golden, name);
+        sprintf(name, "%s.absmax", cases[i].name);
+        naive_find(&absmax, golden, name);
+        sprintf(name, "%s.dequantized", cases[i].name);
+        naive_find(&floats, golden, name);
+        CHECK(load_one(&l, in_base("golden4")) == OK && memcmp(l.tensor[0].matrix->data, packed.data, packed.length) == 0
+              && memcmp(q->absmax, absmax.data, absmax.length) == 0, "golden %s quantised on load: %s", cases[i].name, err.what);
+        memset(&file, 0, sizeof file);
+        sprintf(shape, "[%d,1]", (count + 1) / 2);
+        put_tensor(&file, "x.weight", "U8", shape, packed.data, packed.length);
+        sprintf(shape, "[%d]", blocks);
+        put_tensor(&file, "x.weight.absmax", "F32", shape, absmax.data, absmax.length);
+        put_tensor(&file, "x.weight.quant_map", "F32", "[16]", table, 64);
+        sprintf(state, "{\"quant_type\": \"nf4\", \"blocksize\": 64, \"dtype\": \"float32\", \"shape\": [%d, %d]}", O, I);
+        sprintf(shape, "[%d]", (int)strlen(state));
+        put_tensor(&file, "x.weight.quant_state.bitsandbytes__nf4", "U8", shape, state, strlen(state));
+        put_file4(&file, in_base("bnb/model.safetensors"));
+        p = add_as(&b, "x.weight", O, I, NF4, QUANT_NF4, 64, 0, F32);
+        add(&f, "x.weight", O, I, 0);
+        CHECK(load_one(&b, in_base("bnb")) == OK && memcmp(b.tensor[0].matrix->data, packed.data, packed.length) == 0
+              && memcmp(p->absmax, absmax.data, absmax.length) == 0, "golden %s out of a file of bitsandbytes: %s", cases[i].name, err.what);
+        CHECK(load_one(&f, in_base("bnb")) == OK && memcmp(f.tensor[0].matrix->data, floats.data, floats.length) == 0,
+              "golden %s dequantised: %s", cases[i].name, err.what);
+        CHECK(checkpoint_storage(&s, in_base("bnb"), "model", "", "x.weight", &pool, fresh()) == OK && s.type == NF4 && s.kind == QUANT_NF4 && s.block == 64
+              && !s.doubled && s.dtype == F32 && s.shape[0] == (uint64_t)O && s.shape[1] == (uint64_t)I && s.bytes == (uint64_t)((count + 1) / 2 + 4 * blocks + 64),
+              "storage of golden %s: %s", cases[i].name, err.what);
+        list_free(&l);
+        list_free(&b);
+        list_free(&f);
+    }
+}
+
+/* What we write as bitsandbytes has it comes back bit for bit; in shards too; and as floats it is what dequantize_4bit says. */
+static void round_trip_4bit(void) {
+    enum { O = 53, I = 301, N = O * I };
+    List a = list_new(1);
+    add(&a, "model.w.weight", O, I, 0);
+    fill_finite(a.tensor[0].matrix->data, N, 3);
+    checkpoint_save(in_base("rt"), "model", "", a.tensor, 1, F32, 0, &pool, fresh());
+    for (int kind = QUANT_NF4; kind <= QUANT_FP4; kind++)
+        for (int doubled = 0; doubled < 2; doubled++)
+            for (int dtype = F32; dtype <= F16; dtype++) {
+                List b = list_new(3), c = list_new(3), d = list_new(1);
+                const char *folder = in_base(dtype == BF16 ? "rt4s" : "rt4");
+                f32 *x = malloc(N * sizeof *x), *y;
+                int wrong = 0;
+                Storage s;
+                add_as(&b, "model.w.weight", O, I, NF4, kind, 32, doubled, dtype);
+                load_one(&b, in_base("rt"));
+                add(&b, "model.norm.weight", 1, 19, TENSOR_VECTOR);
+                add_as(&c, "model.w.weight", O, I, NF4, kind, 32, doubled, (dtype + 1) % 3);
+                add(&c, "model.norm.weight", 1, 19, TENSOR_VECTOR);
+                CHECK(checkpoint_save(folder, "model", "p.", b.tensor, 2, BF16, dtype == BF16 ? 100 : 0, &pool, fresh()) == OK, "saved in 4 bits: %s", err.what);
+                memset(c.tensor[0].matrix->data, 0, N / 2);
+                CHECK(checkpoint_load(folder, "model", "p.", c.tensor, 2, &pool, fresh()) == OK && same_4bit(b.tensor[0].matrix, c.tensor[0].matrix),
+                      "%s, doubled %d, dtype %d comes back: %s", kind ? "fp4" : "nf4", doubled, dtype, err.what);
+                add(&d, "model.w.weight", O, I, 0);
+                CHECK(checkpoint_load(folder, "model", "p.", d.tensor, 1, &pool, fresh()) == OK, "and as floats: %s", err.what);
+                dequantize_4bit(x, b.tensor[0].matrix->data, b.tensor[0].matrix->quant, 0, N);
+                y = d.tensor[0].matrix->data;
+                for (int i = 0; i < N; i++) wrong += y[i] != (dtype == F32 ? x[i] : dtype == BF16 ? bf16_to_f32(f32_to_bf16(x[i])) : f16_to_f32(f32_to_f16(x[i])));
+                CHECK(wrong == 0, "its floats are dequantize_4bit's, rounded to the dtype (%d wrong)", wrong);
+                CHECK(checkpoint_storage(&s, folder, "model", "p.", "model.w.weight", &pool, fresh()) == OK && s.type == NF4 && s.kind == kind && s.block == 32
+                      && s.doubled == doubled && s.dtype == dtype && s.shape[1] == I, "its storage: %s", err.what);
+                free(x);
+                list_free(&b);
+                list_free(&c);
+                list_free(&d);
+            }
+    CHECK(file_exists(in_base("rt4s/model-00002-of-00002.safetensors")), "shards of 4 bits");
+    list_free(&a);
+}
+
+/* {2,64} in two blocks: the file as it should be, with one thing changed. */
+typedef struct { const char *what; const char *state, *suffix, *absmax_shape; int nibbles, absmax, table; f32 first; int code; const char *says; } Broken;
+#define GOOD "{\"quant_type\":\"nf4\",\"blocksize\":64,\"dtype\":\"bfloat16\",\"shape\":[2,64]}"
+#define STATE(type, block, dtype, shape) "{\"quant_type\":\"" type "\",\"blocksize\":" block ",\"dtype\":\"" dtype "\",\"shape\":" shape "}"
+static const Broken broken[] = {
+    { "nothing", GOOD, "nf4", "[2]", 64, 8, 64, 1, OK, "" },
+    { "quant_type", STATE("fp4", "64", "bfloat16", "[2,64]"), "nf4", "[2]", 64, 8, 64, 1, E_FORMAT, "quant_type 'fp4' of tensor x.weight" },
+    { "kind", STATE("fp4", "64", "bfloat16", "[2,64]"), "fp4", "[2]", 64, 8, 64, 1, E_UNSUPPORTED, "tensor x.weight is fp4 in blocks of 64, wanted nf4 in blocks of 64" },
+    { "blocksize", STATE("nf4", "128", "bfloat16", "[2,64]"), "nf4", "[1]", 64, 4, 64, 1, E_UNSUPPORTED, "tensor x.weight is nf4 in blocks of 128, wanted nf4 in blocks of 64" },
+    { "odd blocksize", STATE("nf4", "63", "bfloat16", "[2,64]"), "nf4", "[2]", 64, 8, 64, 1, E_UNSUPPORTED, "blocksize 63 of tensor x.weight" },
+    { "huge blocksize", STATE("nf4", "8192", "bfloat16", "[2,64]"), "nf4", "[1]", 64, 4, 64, 1, E_UNSUPPORTED, "blocksize 8192" },
+    { "dtype", STATE("nf4", "64", "float64", "[2,64]"), "nf4", "[2]", 64, 8, 64, 1, E_UNSUPPORTED, "'float64'" },
+    { "shape", STATE("nf4", "64", "bfloat16", "[64,2]"), "nf4", "[2]", 64, 8, 64, 1, E_SHAPE, "tensor x.weight is [64,2], wanted [2,64]" },
+    { "no shape", STATE("nf4", "64", "bfloat16", "[128]"), "nf4", "[2]", 64, 8, 64, 1, E_FORMAT, "its shape" },
+    { "huge shape", STATE("nf4", "64", "bfloat16", "[4294967296,4294967296]"), "nf4", "[2]", 64, 8, 64, 1, E_FORMAT, "its shape" },
+    { "nested blocksize", "{\"quant_type\":\"nf4\",\"blocksize\":64,\"dtype\":\"bfloat16\",\"shape\":[2,64],\"nested_blocksize\":128,\"nested_offset\":1}", "nf4", "[2]", 64, 8, 64, 1, E_UNSUPPORTED, "nested_blocksize 128" },
+    { "nested without the rest", "{\"quant_type\":\"nf4\",\"blocksize\":64,\"dtype\":\"bfloat16\",\"shape\":[2,64],\"nested_blocksize\":256,\"nested_offset\":1}", "nf4", "[2]", 64, 8, 64, 1, E_MISSING, "nested_absmax is missing" },
+    { "no offset", "{\"quant_type\":\"nf4\",\"blocksize\":64,\"dtype\":\"bfloat16\",\"shape\":[2,64],\"nested_blocksize\":256}", "nf4", "[2]", 64, 8, 64, 1, E_FORMAT, "nested_offset" },
+    { "no JSON", "{\"quant_type\":", "nf4", "[2]", 64, 8, 64, 1, E_FORMAT, "quant_state of tensor x.weight" },
+    { "fewer nibbles", GOOD, "nf4", "[2]", 63, 8, 64, 1, E_FORMAT, "its bytes do not fit" },
+    { "fewer absmax", GOOD, "nf4", "[1]", 64, 4, 64, 1, E_FORMAT, "tensor x.weight.absmax: not 2 numbers" },
+    { "no absmax", GOOD, "nf4", NULL, 64, 0, 64, 1, E_MISSING, "tensor x.weight.absmax is missing" },
+    { "no table", GOOD, "nf4", "[2]", 64, 8, 0, 1, E_MISSING, "tensor x.weight.quant_map is missing" },
+    { "NaN", GOOD, "nf4", "[2]", 64, 8, 64, NAN, E_NUMBER, "tensor x.weight.absmax: number 0 is NaN or infinite" },
+    { "no state", NULL, "nf4", "[2]", 64, 8, 64, 1, E_UNSUPPORTED, "dtype U8 of tensor x.weight" },
+};
+
+static void refused_4bit(void) {
+    List l = list_new(1), f = list_new(1);
+    f32 table[16], absmax[2] = { 1, 2 };
+    unsigned char nibbles[64];
+    memset(nibbles, 0x2b, sizeof nibbles);
+    quant_table(table, QUANT_NF4);
+    add_as(&l, "x.weight", 2, 64, NF4, QUANT_NF4, 64, 0, F32);
+    add(&f, "x.weight", 2, 64, 0);
+    for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
+        const Broken *b = &broken[i];
+        char shape[32], name[64];
+        File4 file;
+        int code;
+        memset(&file, 0, sizeof file);
+        absmax[0] = b->first;
+        sprintf(shape, "[%d,1]", b->nibbles);
+        put_tensor(&file, "x.weight", "U8", shape, nibbles, (size_t)b->nibbles);
+        if (b->absmax_shape) put_tensor(&file, "x.weight.absmax", "F32", b->absmax_shape, absmax, (size_t)b->absmax);
+        if (b->table) put_tensor(&file, "x.weight.quant_map", "F32", "[16]", table, 64);
+        if (b->state) {
+            sprintf(shape, "[%d]", (int)strlen(b->state));
+            sprintf(name, "x.weight.quant_state.bitsandbytes__%s", b->suffix);
+            put_tensor(&file, name, "U8", shape, b->state, strlen(b->state));
+        }
+        put_file4(&file, in_base("bnb/model.safetensors"));
+        code = load_one(&l, in_base("bnb"));
+        CHECK(code == b->code && code == err.code && strstr(err.what, b->says), "%s: code %d, '%s'", b->what, code, err.what);
+        if (b->code != E_UNSUPPORTED || !strstr(b->says, "wanted")) {       /* floats need no certain kind, but a sound file all the same */
+            code = load_one(&f, in_base("bnb"));
+            CHECK(code == b->code && strstr(err.what, b->says), "%s, into floats: code %d, '%s'", b->what, code, err.what);
+        }
+    }
+    list_free(&l);
+    list_free(&f);
+    l = list_new(1);
+    add_as(&l, "x.weight", 2, 64, NF4, QUANT_NF4, 64, 1, F32);
+    {
+        File4 file;
+        memset(&file, 0, sizeof file);
+        put_tensor(&file, "x.weight", "U8", "[64,1]", nibbles, 64);
+        absmax[0] = 1;
+        put_tensor(&file, "x.weight.absmax", "F32", "[2]", absmax, 8);
+        put_tensor(&file, "x.weight.quant_map", "F32", "[16]", table, 64);
+        put_tensor(&file, "x.weight.quant_state.bitsandbytes__nf4", "U8", "[69]", GOOD, 69);
+        put_file4(&file, in_base("bnb/model.safetensors"));
+    }
+    CHECK(strlen(GOOD) == 69 && load_one(&l, in_base("bnb")) == E_UNSUPPORTED && strstr(err.what, "wanted nf4 in blocks of 64, doubly quantised"), "doubling: %s", err.what);
+    list_free(&l);
+}
+
+/* Nothing is read before everything is known to be there and right. */
+static void refused_weights(void) {
+    List l = list_new(2);
+    uint32_t first;
+    add(&l, "a", 2, 3, 0);
+    add(&l, "n", 1, 4, TENSOR_VECTOR);
+    write_safetensors(in_base("hand/model.safetensors"), "{" T("a", "F32", "[2,3]", 0, 24) "," T("n", "F32", "[3]", 24, 36) "}", 36);
+    CHECK(load_one(&l, in_base("hand")) == E_SHAPE, "a wrong shape");
+    memcpy(&first, l.tensor[0].matrix->data, 4);
+    CHECK(first == 0x5a5a5a5au, "is seen before the tensors before it are read");
+    spit(in_base("hand/pytorch_model.bin"), "PK", 2);
+    CHECK(load_one(&l, in_base("hand")) == E_SHAPE && strstr(err.where, "model.safetensors"), "safetensors go before PyTorch's file");
+    remove(in_base("hand/model.safetensors"));
+    CHECK(load_one(&l, in_base("hand")) != OK && strstr(err.where, "pytorch_model.bin"), "a broken PyTorch file is named: %s", err.where);
+    remove(in_base("hand/pytorch_model.bin"));
+    list_free(&l);
+}
+
+/* Hugging Face's shards end anywhere: a weight's numbers may stand in another file than its nibbles. PyTorch's shards, too. */
+static void companions_elsewhere(void) {
+    static const char index[] = "{\"weight_map\":{\"x.weight\":\"b.safetensors\",\"x.weight.absmax\":\"a.safetensors\",\"x.weight.quant_map\":\"c.safetensors\","
+        "\"x.weight.quant_state.bitsandbytes__nf4\":\"a.safetensors\",\"y\":\"c.safetensors\"}}";
+    static const char torch_index_json[] = "{\"metadata\":{},\"weight_map\":{\"model.norm.weight\":\"one.bin\",\"lm_head.weight\":\"two.bin\"}}";
+    List l = list_new(3);
+    f32 table[16], absmax[2] = { 1, 2 }, y[3] = { 1, 2, 3 };
+    unsigned char nibbles[64];
+    File4 a, b, c;
+    size_t n;
+    char *bytes;
+    memset(&a, 0, sizeof a);
+    memset(&b, 0, sizeof b);
+    memset(&c, 0, sizeof c);
+    memset(nibbles, 0x9f, sizeof nibbles);
+    quant_table(table, QUANT_NF4);
+    put_tensor(&b, "x.weight", "U8", "[64,1]", nibbles, 64);
+    put_tensor(&a, "x.weight.absmax", "F32", "[2]", absmax, 8);
+    put_tensor(&a, "x.weight.quant_state.bitsandbytes__nf4", "U8", "[69]", GOOD, 69);
+    put_tensor(&c, "x.weight.quant_map", "F32", "[16]", table, 64);
+    put_tensor(&c, "y", "F32", "[3]", y, 12);
+    folder_make(in_base("parts"), fresh());
+    put_file4(&a, in_base("parts/a.safetensors"));
+    put_file4(&b, in_base("parts/b.safetensors"));
+    put_file4(&c, in_base("parts/c.safetensors"));
+    spit(in_base("parts/model.safetensors.index.json"), index, sizeof index - 1);
+    add(&l, "y", 1, 3, TENSOR_VECTOR);
+    add_as(&l, "x.weight", 2, 64, NF4, QUANT_NF4, 64, 0, F32);
+    CHECK(load_one(&l, in_base("parts")) == OK && l.tensor[1].matrix->quant->absmax[1] == 2 && ((f32 *)l.tensor[0].matrix->data)[2] == 3
+          && l.tensor[1].matrix->quant->table[0] == -1 && l.tensor[1].matrix->quant->dtype == BF16, "a 4-bit tensor over three shards: %s", err.what);
+    l.tensor[1].matrix->type = F32;
+    l.tensor[1].matrix->data = realloc(l.tensor[1].matrix->data, 2 * 64 * 4);
+    CHECK(load_one(&l, in_base("parts")) == OK && ((f32 *)l.tensor[1].matrix->data)[64 + 1] == 2 && ((f32 *)l.tensor[1].matrix->data)[0] == bf16_to_f32(f32_to_bf16(table[9])),
+          "and into floats: %s", err.what);
+    list_free(&l);
+    bytes = slurp("tests/golden/models/llama-torch-zip/pytorch_model.bin", &n);
+    folder_make(in_base("torch-parts"), fresh());
+    spit(in_base("torch-parts/one.bin"), bytes, n);
+    bytes = slurp("tests/golden/models/llama-torch-legacy/pytorch_model.bin", &n);
+    spit(in_base("torch-parts/two.bin"), bytes, n);
+    spit(in_base("torch-parts/pytorch_model.bin.index.json"), torch_index_json, sizeof torch_index_json - 1);
+    {
+        List p = list_new(2), q = list_new(2);
+        add(&p, "model.norm.weight", 1, 64, TENSOR_VECTOR);
+        add(&p, "lm_head.weight", 97, 64, 0);
+        add(&q, "model.norm.weight", 1, 64, TENSOR_VECTOR);
+        add(&q, "lm_head.weight", 97, 64, 0);
+        CHECK(load_one(&p, in_base("torch-parts")) == OK && load_one(&q, "tests/golden/models/llama-gqa") == OK && bit_differences(&p, &q) == 0, "shards of PyTorch: %s", err.what);
+        list_free(&p);
+        list_free(&q);
+    }
+}
+
+/* A Llama under Meta's names: rows of wq and wk in its own order, by the formula of Meta's side: view (heads, 2, D/2, I), then swap. */
+static void meta_names(void) {
+    static const char *const theirs[] = { "attention_norm", "attention.wq", "attention.wk", "attention.wv", "attention.wo", "ffn_norm",
+        "feed_forward.w1", "feed_forward.w3", "feed_forward.w2" };
+    ModelConfig c;
+    List a, b, q;
+    char *bytes, path[300];
+    size_t n;
+    config_load(&c, "tests/golden/models/llama-gqa", &pool, fresh());
+    a = llama_list(&c);
+    b = llama_list(&c);
+    load_one(&a, "tests/golden/models/llama-gqa");
+    for (int t = 0; t < a.count; t++) {
+        const Matrix *x = a.tensor[t].matrix, *y = b.tensor[t].matrix;
+        int part = (t - 1) % 9, layer = (t - 1) / 9, turned = t > 0 && layer < c.L && (part == 1 || part == 2);
+        memcpy(y->data, x->data, (size_t)x->O * (size_t)x->I * 4);
+        for (int head = 0; turned && head < x->O / c.D; head++)
+            for (int half = 0; half < 2; half++)
+                for (int j = 0; j < c.D / 2; j++)
+                    memcpy((f32 *)y->data + (head * c.D + 2 * j + half) * x->I, (f32 *)x->data + (head * c.D + half * (c.D / 2) + j) * x->I, (size_t)x->I * 4);
+        if (t == 0) strcpy(b.tensor[t].name, "tok_embeddings.weight");
+        else if (t == a.count - 2) strcpy(b.tensor[t].name, "norm.weight");
+        else if (t == a.count - 1) strcpy(b.tensor[t].name, "output.weight");
+        else sprintf(b.tensor[t].name, "layers.%d.%s.weight", layer, theirs[part]);
+    }
+    checkpoint_save(in_base("meta"), "model", "", b.tensor, b.count, F32, 0, &pool, fresh());
+    list_free(&b);
+    b = llama_list(&c);
+    CHECK(load_one(&b, in_base("meta")) == E_MISSING && strstr(err.where, "config.json"), "Meta's names need the config's width of a head");
+    bytes = slurp("tests/golden/models/llama-gqa/config.json", &n);
+    spit(in_base("meta/config.json"), bytes, n);
+    CHECK(load_one(&b, in_base("meta")) == OK && bit_differences(&a, &b) == 0, "Meta's names and order of rows: %s", err.what);
+    q = list_new(2);
+    add_as(&q, "model.layers.1.self_attn.k_proj.weight", 32, 64, NF4, QUANT_NF4, 4096, 0, F32);
+    add_as(&q, "model.layers.1.self_attn.k_proj.weight", 32, 64, NF4, QUANT_NF4, 4096, 0, F32);
+    {
+        Tensor one = q.tensor[1];
+        CHECK(load_one(&(List){ &one, 1 }, in_base("meta")) == OK && load_one(&(List){ q.tensor, 1 }, "tests/golden/models/llama-gqa") == OK
+              && same_4bit(q.tensor[0].matrix, q.tensor[1].matrix), "quantised in the right order: %s", err.what);
+    }
+    list_free(&a);
+    list_free(&b);
+    list_free(&q);
+    sprintf(path, "%.200s/data/torch/tiny_llama_meta_names.pt", shared());
+    if (!file_exists(path)) { SKIP("no %s", path); return; }
+    memset(&c, 0, sizeof c);
+    bytes = slurp(path, &n);
+    folder_make(in_base("fair"), fresh());
+    spit(in_base("fair/pytorch_model.bin"), bytes, n);
+    bytes = "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"hidden_size\":64,\"num_attention_heads\":4}";
+    spit(in_base("fair/config.json"), bytes, strlen(bytes));
+    {
+        List l = list_new(2);
+        Storage s;
+        TorchFile t;
+        File *f = file_open(in_base("fair/pytorch_model.bin"), &pool, fresh());
+        int found = -1, wrong = 0, O, I;
+        CHECK(checkpoint_storage(&s, in_base("fair"), "model", "", "model.layers.1.self_attn.q_proj.weight", &pool, fresh()) == OK && s.rank == 2, "Meta's file: %s", err.what);
+        O = (int)s.shape[0];
+        I = (int)s.shape[1];
+        add(&l, "model.layers.1.self_attn.q_proj.weight", O, I, 0);
+        CHECK(f && torch_index(&t, f, &pool, fresh()) == OK && load_one(&l, in_base("fair")) == OK, "its weights: %s", err.what);
+        for (int i = 0; i < t.tensors; i++) if (strcmp(t.tensor[i].name, "layers.1.attention.wq.weight") == 0) found = i;
+        for (int row = 0; found >= 0 && row < O; row++) {
+            f32 *x = malloc((size_t)I * sizeof *x);
+            int head = row / 16, half = row % 16 / 8, j = row % 8;
+            torch_read(x, &t.tensor[found], f, (uint64_t)(head * 16 + 2 * j + half) * (uint64_t)I, (size_t)I, fresh());
+            wrong += memcmp(x, (f32 *)l.tensor[0].matrix->data + row * I, (size_t)I * 4) != 0;
+            free(x);
+        }
+        CHECK(found >= 0 && wrong == 0, "its rows in our order (%d wrong)", wrong);
+        file_close(f);
+        list_free(&l);
+    }
+}
+
 /* ---- configurations ---- */
 #define LLAMA "\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"vocab_size\":100,\"hidden_size\":64,\"num_attention_heads\":4,\"num_hidden_layers\":2,\"intermediate_size\":99"
 static const struct { const char *json; int code; const char *says; } llamas[] = {
@@ -494,7 +994,13 @@ static const struct { const char *json; int code; const char *says; } llamas[] =
     { "{" LLAMA ",\"attention_bias\":true}", E_UNSUPPORTED, "attention_bias" },
     { "{" LLAMA ",\"mlp_bias\":true}", E_UNSUPPORTED, "mlp_bias" },
     { "{" LLAMA ",\"attention_bias\":false,\"mlp_bias\":false,\"quantization_config\":null}", OK, "" },
-    { "{" LLAMA ",\"quantization_config\":{\"load_in_4bit\":true}}", E_UNSUPPORTED, "quantization_config" },
+    { "{" LLAMA ",\"quantization_config\":{\"load_in_4bit\":true}}", OK, "" },
+    { "{" LLAMA ",\"quantization_config\":{\"load_in_8bit\":true}}", E_UNSUPPORTED, "load_in_8bit" },
+    { "{" LLAMA ",\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4}}", E_UNSUPPORTED, "quant_method 'gptq'" },
+    { "{" LLAMA ",\"quantization_config\":{\"quant_method\":\"bitsandbytes\"}}", E_UNSUPPORTED, "quantization_config without 'load_in_4bit'" },
+    { "{" LLAMA ",\"quantization_config\":{\"load_in_4bit\":true,\"bnb_4bit_quant_type\":\"int4\"}}", E_UNSUPPORTED, "bnb_4bit_quant_type 'int4'" },
+    { "{" LLAMA ",\"quantization_config\":{\"load_in_4bit\":true,\"bnb_4bit_compute_dtype\":\"float64\"}}", E_UNSUPPORTED, "bnb_4bit_compute_dtype 'float64'" },
+    { "{" LLAMA ",\"quantization_config\":4}", E_FORMAT, "quantization_config" },
     { "{" LLAMA ",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4.0}}", E_UNSUPPORTED, "rope_scaling type 'yarn'" },
     { "{" LLAMA ",\"rope_scaling\":{\"rope_type\":\"dynamic\",\"factor\":4.0}}", E_UNSUPPORTED, "rope_scaling type 'dynamic'" },
     { "{" LLAMA ",\"rope_scaling\":{\"factor\":4.0}}", E_MISSING, "rope_type" },
@@ -575,6 +1081,28 @@ static void llama_configs(void) {
           "a broken generation_config.json is named");
     remove(in_base("config/generation_config.json"));
     CHECK(config_load(&c, in_base("nowhere"), &pool, fresh()) == E_MISSING && strstr(err.where, "config.json"), "no config.json");
+}
+
+/* quantization_config written and read again. */
+static void quantization_configs(void) {
+    ModelConfig c, d;
+    WeightTypes w, v;
+    config_load(&c, "tests/golden/models/llama-gqa", &pool, fresh());
+    memset(&w, 0, sizeof w);
+    w.layers = NF4;
+    w.block = 64;
+    for (int i = 0; i < 12; i++) {
+        w.kind = i & 1 ? QUANT_FP4 : QUANT_NF4;
+        w.doubled = i >> 1 & 1;
+        w.compute = i / 4;
+        memset(&v, 0x55, sizeof v);
+        CHECK(config_save_4bit(&c, &w, in_base("config4"), BF16, &pool, fresh()) == OK && config_quantization(&v, in_base("config4"), &pool, fresh()) == OK
+              && config_load(&d, in_base("config4"), &pool, fresh()) == OK && same_config(&c, &d) && memcmp(&v, &w, sizeof v) == 0, "quantization_config %d: %s", i, err.what);
+    }
+    CHECK(config_save(&c, in_base("config4"), BF16, &pool, fresh()) == OK && config_quantization(&v, in_base("config4"), &pool, fresh()) == OK && v.layers == F32 && v.block == 0,
+          "none where none is written");
+    write_config("config/config.json", "{" LLAMA ",\"quantization_config\":{\"load_in_4bit\":true}}");
+    CHECK(config_quantization(&v, in_base("config"), &pool, fresh()) == OK && v.layers == NF4 && v.kind == QUANT_FP4 && !v.doubled && v.compute == F32, "bitsandbytes' defaults");
 }
 
 #define ROBERTA "\"architectures\":[\"RobertaForSequenceClassification\"],\"model_type\":\"roberta\",\"vocab_size\":100,\"hidden_size\":60,\"num_attention_heads\":4"
@@ -746,6 +1274,23 @@ static void python_check(void) {
         sprintf(command, "python3 tests/hf_check.py %.200s tests/golden/models/llama-%s", folder, golden[type]);
         CHECK(system(command) == 0, "hf_check.py: %s", golden[type]);
     }
+    for (int kind = QUANT_NF4; kind <= QUANT_FP4; kind++)
+        for (int doubled = 0; doubled < 2; doubled++) {
+            List q = list_new(l.count);
+            WeightTypes types = { NF4, F32, 0, 64, 0, BF16 };
+            types.kind = kind;
+            types.doubled = doubled;
+            for (int t = 0; t < l.count; t++) {
+                const Matrix *m = l.tensor[t].matrix;
+                if (strstr(l.tensor[t].name, "_proj.")) add_as(&q, l.tensor[t].name, m->O, m->I, NF4, kind, 64, doubled, F32);
+                else add(&q, l.tensor[t].name, m->O, m->I, l.tensor[t].flags);
+            }
+            CHECK(load_one(&q, "tests/golden/models/llama-gqa") == OK && checkpoint_save(in_base("py-4"), "model", "", q.tensor, q.count, F32, 0, &pool, fresh()) == OK
+                  && config_save_4bit(&c, &types, in_base("py-4"), F32, &pool, fresh()) == OK, "4 bits saved for python: %s", err.what);
+            sprintf(command, "python3 tests/hf_check.py %.200s tests/golden/models/llama-gqa", in_base("py-4"));
+            CHECK(system(command) == 0, "hf_check.py: %s, doubled %d", kind ? "fp4" : "nf4", doubled);
+            list_free(&q);
+        }
     list_free(&l);
 }
 
@@ -761,7 +1306,16 @@ int main(void) {
     hand_made();
     other_names();
     index_files();
+    types();
+    quantise_on_load();
+    golden_4bit();
+    round_trip_4bit();
+    refused_4bit();
+    refused_weights();
+    companions_elsewhere();
+    meta_names();
     llama_configs();
+    quantization_configs();
     roberta_configs();
     adapter_configs();
     tokenizers();

@@ -2,10 +2,12 @@
 
 Reads every *.safetensors of FOLDER (through the index, if there is one) with a reader of its own and checks the format's rules, the
 index, and config.json against the tensors' names, shapes and dtypes. With GOLDEN, a folder with the same weights in the same dtype,
-every byte of every tensor has to be the same. Standard library only. Exit 0: all right; otherwise the first fault is printed."""
+every byte of every tensor has to be the same; weights in bitsandbytes' 4 bits are taken apart here, and each has to be within half a step
+of the float32 weight in GOLDEN. Standard library only. Exit 0: all right; otherwise the first fault is printed."""
 import json, os, struct, sys
 
-SIZE = {"F32": 4, "F16": 2, "BF16": 2}
+SIZE = {"F32": 4, "F16": 2, "BF16": 2, "U8": 1}
+ORDER = ["F32", "BF16", "F16", "U8"]
 TORCH = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
@@ -28,7 +30,7 @@ def read(path):
     need(n % 8 == 0 and n <= len(b) - 8 and b[8:9] == b"{", path + ": header length or start")
     head = json.loads(b[8:8 + n].decode("utf-8"), object_pairs_hook=once)
     need(head.pop("__metadata__", {}).get("format") == "pt", path + ": metadata format")
-    need(list(head) == sorted(head), path + ": names are not in order")
+    need(list(head) == sorted(head, key=lambda n: (ORDER.index(head[n]["dtype"]), n)), path + ": names are not in order")
     at, out = 0, {}
     for name, t in sorted(head.items(), key=lambda x: x[1]["data_offsets"]):
         need(set(t) == {"dtype", "shape", "data_offsets"}, name + ": keys")
@@ -58,6 +60,54 @@ def read_folder(folder, stem="model"):
     need(set(tensors) == set(d["weight_map"]), "index and shards name different tensors")
     need(d["metadata"]["total_size"] == sum(len(t[2]) for t in tensors.values()), "total_size")
     return tensors
+
+
+def floats(t, count):
+    need(t[0] == "F32" and t[1] == (count,), "%d numbers" % count)
+    return struct.unpack("<%df" % count, t[2])
+
+
+def unpack_4bit(tensors, name, config):
+    """(shape, weights, absmax of each weight) of a 4-bit tensor, whose parts leave `tensors`, as bitsandbytes' QuantState.from_dict wants it."""
+    kind = config["bnb_4bit_quant_type"]
+    dtype, shape, nibbles = tensors.pop(name)
+    need(dtype == "U8" and len(shape) == 2 and shape[1] == 1, name + ": not [bytes, 1] of U8")
+    state = json.loads(tensors.pop(name + ".quant_state.bitsandbytes__" + kind)[2].decode("utf-8"), object_pairs_hook=once)
+    need(list(state)[:4] == ["quant_type", "blocksize", "dtype", "shape"] and state["quant_type"] == kind and state["dtype"] in TORCH, name + ": quant_state")
+    need(("nested_blocksize" in state) == config["bnb_4bit_use_double_quant"], name + ": doubled")
+    n = state["shape"][0] * state["shape"][1]
+    blocks = (n + state["blocksize"] - 1) // state["blocksize"]
+    need(len(nibbles) == (n + 1) // 2, name + ": number of nibbles")
+    table = floats(tensors.pop(name + ".quant_map"), 16)
+    need(table[7 if kind == "nf4" else 0] == 0 and min(table) == -1 and max(table) == 1, name + ": quant_map")
+    absmax = tensors.pop(name + ".absmax")
+    if "nested_blocksize" in state:
+        need(state["nested_blocksize"] == 256 and state["nested_dtype"] == "float32" and absmax[0] == "U8" and absmax[1] == (blocks,), name + ": absmax")
+        nested = floats(tensors.pop(name + ".nested_absmax"), (blocks + 255) // 256)
+        codes = floats(tensors.pop(name + ".nested_quant_map"), 256)
+        need(list(codes) == sorted(codes), name + ": nested_quant_map")
+        scale = [codes[q] * nested[i // 256] + state["nested_offset"] for i, q in enumerate(absmax[2])]
+    else:
+        scale = floats(absmax, blocks)
+    each = [scale[i // state["blocksize"]] for i in range(n)]
+    return tuple(state["shape"]), [table[nibbles[i // 2] >> 4 if i % 2 == 0 else nibbles[i // 2] & 15] * each[i] for i in range(n)], each
+
+
+def check_4bit(tensors, config, golden):
+    """Replaces 4-bit tensors by what they stand for (dtype None). They are the linears of the layers, and no others."""
+    need(config["quant_method"] == "bitsandbytes" and config["load_in_4bit"] is True and config["load_in_8bit"] is False, "quantization_config")
+    wanted = {n for n in tensors if n.endswith("_proj.weight")}
+    need(wanted == {n.split(".quant_state.")[0] for n in tensors if ".quant_state." in n}, "quantised tensors")
+    theirs = read_golden(golden, "model") if golden else {}
+    step = 0.152 if config["bnb_4bit_quant_type"] == "nf4" else 0.1667          # half of the widest step between two codes
+    for n in wanted:
+        shape, values, absmax = unpack_4bit(tensors, n, config)
+        tensors[n] = (None, shape, None)
+        if golden:
+            true = struct.unpack("<%df" % len(values), theirs[n][2])
+            # doubly quantised, absmax itself is off by up to 1/64 of the largest of its 256
+            slack = max(absmax) / 50 if config["bnb_4bit_use_double_quant"] else 1e-6
+            need(all(abs(v - t) <= step * a + slack for v, t, a in zip(values, true, absmax)), n + ": not the golden's weights")
 
 
 def llama_shapes(c):
@@ -92,7 +142,7 @@ def roberta_shapes(c):
     return shapes
 
 
-def check_model(folder):
+def check_model(folder, golden):
     with open(os.path.join(folder, "config.json")) as f:
         c = json.load(f)
     kind = {"llama": ("LlamaForCausalLM", llama_shapes), "roberta": ("RobertaForSequenceClassification", roberta_shapes)}
@@ -100,11 +150,14 @@ def check_model(folder):
     name, shapes = kind[c["model_type"]]
     need(c["architectures"] == [name], "architectures")
     tensors = read_folder(folder)
+    quantised = c.get("quantization_config")
+    if quantised:
+        check_4bit(tensors, quantised, golden)
     wanted = shapes(c)
     need(set(tensors) == set(wanted), "names: %s" % sorted(set(tensors) ^ set(wanted))[:3])
     for n, s in wanted.items():
         need(tensors[n][1] == s, "%s is %s, wanted %s" % (n, tensors[n][1], s))
-        need(tensors[n][0] == TORCH[c["torch_dtype"]], n + ": dtype is not torch_dtype")
+        need(tensors[n][0] in (None, TORCH[c["torch_dtype"]]), n + ": dtype is not torch_dtype")
     if c["model_type"] == "llama":
         need(os.path.exists(os.path.join(folder, "generation_config.json")), "no generation_config.json")
         need(isinstance(c["rope_theta"], float) and isinstance(c["rms_norm_eps"], float), "floats that look like integers")
@@ -130,12 +183,13 @@ def main():
     if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
     adapter = os.path.exists(os.path.join(sys.argv[1], "adapter_config.json"))
-    ours = check_adapter(sys.argv[1]) if adapter else check_model(sys.argv[1])
-    if len(sys.argv) == 3:
-        theirs = read_golden(sys.argv[2], "adapter_model" if adapter else "model")
+    golden = sys.argv[2] if len(sys.argv) == 3 else None
+    ours = check_adapter(sys.argv[1]) if adapter else check_model(sys.argv[1], golden)
+    if golden:
+        theirs = read_golden(golden, "adapter_model" if adapter else "model")
         need(set(ours) == set(theirs), "other names than the golden")
         for n in ours:
-            need(ours[n] == theirs[n], n + ": other bytes than the golden")
+            need(ours[n][0] is None or ours[n] == theirs[n], n + ": other bytes than the golden")
 
 
 def read_golden(folder, stem):
