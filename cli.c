@@ -345,7 +345,8 @@ int cli_parse(const Program *p, const char *default_preset, int argc, char **arg
     const char *kernel = getenv("RLHF_ISA");
     cli.program = p;
     cli.preset = default_preset;
-    if (fast_use(kernel) != OK) usage_error("RLHF_ISA names a kernel that this processor or this build does not have (plain is always there)", kernel);
+    if (fast_use(kernel) != OK)
+        usage_error("RLHF_ISA names a kernel that this processor or this build does not have (plain is always there)", kernel);
     memset(cli.given, 0, sizeof cli.given);
     if (p->options > OPTIONS_MAX) usage_error("this program has too many options", NULL);
     walk(p, argc, argv, 0, default_preset, positional, max_positional);

@@ -21,8 +21,8 @@ enum { SHORTEST = 8,            /* a crop's tokens at least */
 
 typedef struct {
     const char *reward, *tokenizer, *out, *label;
-    int dim, layers, heads, ffn, positions, new_head, window, epochs, steps, batch, micro_tokens, eval_every, eval_texts, dtype, dry_run;
-    int save_every;
+    int dim, layers, heads, ffn, positions, new_head, window, epochs, steps, batch, micro_tokens, eval_every, eval_texts, save_every;
+    int dtype, dry_run;
     double crop, spam, dropout, smoothing, lr, warmup, weight_decay, clip;
     uint64_t seed;
 } Settings;
@@ -66,7 +66,8 @@ static void labels_take(RewardConfig *c, const Dataset *d) {
         return;
     }
     if (d->labels < 2 || d->labels > LABELS_MAX)
-        must(fail(&err, E_RANGE, "the dataset's labels: from 2 to 32 are possible", "", d->labels, d->labels < 2 ? 2 : LABELS_MAX), &err, NULL);
+        must(fail(&err, E_RANGE, "the dataset's labels: from 2 to 32 are possible", "", d->labels, d->labels < 2 ? 2 : LABELS_MAX), &err,
+             "./prep data --labels");
     c->labels = d->labels;
     for (int i = 0; i < d->labels; i++) {
         if (strlen(d->label[i]) >= sizeof c->label[i])
@@ -118,7 +119,8 @@ static void read_tokenizer(Trainer *t) {
         must(fail(&err, E_UNSUPPORTED, "not RoBERTa's kind of tokenizer (<s> text </s>, with <pad>)", path, 0, 0), &err,
              "train one with `prep tokenizer`, byte-level");
     t->mask = tokenizer_find(t->tokenizer, "<mask>", 6);
-    if (t->mask < 0 && t->set.dropout > 0) must(fail(&err, E_MISSING, "--token-dropout needs <mask> in the tokenizer", path, 0, 0), &err, NULL);
+    if (t->mask < 0 && t->set.dropout > 0)
+        must(fail(&err, E_MISSING, "--token-dropout needs <mask> in the tokenizer", path, 0, 0), &err, NULL);
     const int V = tokenizer_size(t->tokenizer);
     t->starts_word = pool_take(&t->keep, (size_t)V, 1);
     memory_or_die(t->starts_word, "vocabulary");
@@ -412,8 +414,8 @@ static void set_targets(Trainer *t, int e, int spam) {
         b->target[i * labels + j] = share + (!spam && j == b->truth[i] ? (float)(1 - t->set.smoothing) : 0);
 }
 
-/* One optimiser step; the batch passes in portions of at most --micro-tokens, whose gradients add up. Returns the gradient's norm, or NAN
- * where it or the loss is not a number: then nothing has moved. */
+/* One optimiser step; the batch passes in portions of at most --micro-tokens, whose gradients add up. Returns the gradient's norm, or
+ * NAN where it or the loss is not a number: then nothing has moved. */
 static double train_step(Trainer *t, int step, double lr) {
     const Settings *s = &t->set;
     const AdamW adam = { (float)lr, 0.9f, 0.98f, 1e-8f, (float)s->weight_decay, 0 };
@@ -668,7 +670,8 @@ static void save(Trainer *t, int step) {
 
 /* The loss of `step` is not a number. Its gradient has moved nothing: the weights are still those after the step before. */
 static void stop_at_nan(Trainer *t, int step) {
-    if (step > 1 && t->saved_step != step - 1 && tensors_are_numbers(t->model.tensor, t->model.tensors, t->set.dtype)) save(t, step - 1);
+    const int good = tensors_are_numbers(t->model.tensor, t->model.tensors, t->set.dtype);
+    if (good && step > 1 && t->saved_step != step - 1) save(t, step - 1);
     die_not_a_number("the loss or its gradient is not a number", step, t->saved_step, t->out, SMALLER_STEPS);
 }
 

@@ -348,7 +348,8 @@ static void read_policy(Trainer *t) {
     if (!s->policy) scratch_config(t);
     else must(config_load(&t->config, s->policy, &t->keep, &err), &err, "--policy takes a Hugging Face folder with config.json");
     if (tokenizer_size(t->tokenizer) > t->config.V)
-        must(fail(&err, E_RANGE, "the tokenizer has more ids than the policy", tokenizer, tokenizer_size(t->tokenizer), t->config.V), &err, NULL);
+        must(fail(&err, E_RANGE, "the tokenizer has more ids than the policy", tokenizer, tokenizer_size(t->tokenizer), t->config.V), &err,
+             "the tokenizer that the policy was trained with");
     if (s->context > t->config.positions) {
         fail(&err, E_RANGE, "--context is more than the policy's positions", "", s->context, t->config.positions);
         die(&err, s->policy ? "a smaller --context" : "a larger --positions, or a smaller --context");
@@ -371,6 +372,8 @@ static void init_weights(Trainer *t) {
            (double)trained / 1e6, 100 * (double)trained / (double)(s->lora_r ? all + trained : all));
 }
 
+static uint64_t shard_bytes(const Settings *s) { return (uint64_t)s->shard_mb * 1000000u; }
+
 /* Weights last: a folder that has them is whole. Every file is written aside and renamed, and none if a weight is no number. */
 static void save(Trainer *t, int step) {
     Settings *s = &t->set;
@@ -384,7 +387,7 @@ static void save(Trainer *t, int step) {
     } else {
         must(config_save(&t->config, t->out, s->dtype, &t->keep, &err), &err, NULL);
         must(tokenizer_save(t->tokenizer, t->out, t->config.positions, &t->keep, &err), &err, NULL);
-        must(checkpoint_save(t->out, "model", "", t->list, t->tensors, s->dtype, (uint64_t)s->shard_mb * 1000000u, &t->keep, &err), &err, NULL);
+        must(checkpoint_save(t->out, "model", "", t->list, t->tensors, s->dtype, shard_bytes(s), &t->keep, &err), &err, NULL);
     }
     t->saved_step = step;
     pool_release(&t->keep, mark);
@@ -464,7 +467,11 @@ static int train(Trainer *t) {
 /* The run's folder, and its logs anew: the first line has the options as they are. */
 static void open_run(Trainer *t, const Program *program, const char *data) {
     Error err = { 0 };
+    char single[600];                       /* readers would take it instead of the shards */
     run_out(t->out, sizeof t->out, t->set.out, "sft");
+    snprintf(single, sizeof single, "%s/model.safetensors", t->out);
+    if (shard_bytes(&t->set) && tensor_values(t->list, t->tensors, 0) * (t->set.dtype == F32 ? 4 : 2) > shard_bytes(&t->set) &&
+        file_exists(single)) usage_error("--shard-mb needs a folder without", single);
     snprintf(t->log_path, sizeof t->log_path, "%s/log.jsonl", t->out);
     snprintf(t->time_path, sizeof t->time_path, "%s/time.jsonl", t->out);
     log_options(t->log_path, program, data, &t->keep);
@@ -483,8 +490,10 @@ static const Preset preset[] = {
 };
 
 static void check(const Program *p, Settings *s) {
-    if (s->policy) cli_refuse(p, "dim|layers|heads|kv-heads|ffn|positions|tied", "sizes are for training from scratch, --policy has its own: leave out");
-    if (!s->lora_r) cli_refuse(p, "lora-alpha|lora-targets|lora-rslora", "without --lora-r there is no adapter: leave out");
+    if (s->policy)
+        cli_refuse(p, "dim|layers|heads|kv-heads|ffn|positions|tied", "sizes are for training from scratch, --policy has its own: leave out");
+    if (s->lora_r) cli_refuse(p, "shard-mb", "an adapter is one file: leave out");
+    else cli_refuse(p, "lora-alpha|lora-targets|lora-rslora", "without --lora-r there is no adapter: leave out");
     if (s->lora_r && !s->policy) usage_error("an adapter (--lora-r) needs the checkpoint that it adapts: --policy", NULL);
     cli_check_out(s->out, s->policy, "--policy");
     if (!strcmp(s->lora_targets, "all-linear")) s->lora_targets = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj";

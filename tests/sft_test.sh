@@ -18,6 +18,8 @@ exits() {
     code=$?
     if [ $code = "$want" ] && [ -s "$work/err" ]; then ok "$name"; else bad "$name: exit $code, wanted $want"; fi
 }
+# says NAME TEXT: the last `exits` had this among its errors
+says() { if grep -q -- "$2" "$work/err"; then ok "$1"; else bad "$1: no '$2' in: $(cat "$work/err")"; fi; }
 # true NAME AWK-EXPRESSION: e.g. true "it learns" "3.5 < 4"
 true_() { if awk "BEGIN { exit !($2) }"; then ok "$1 ($2)"; else bad "$1: $2"; fi; }
 # field FILE NAME: a number of JSON lines, from the last line that has it
@@ -57,7 +59,8 @@ true_ "the held-out perplexity falls" "$last < $first / 10"
 sed -n 's/^1|//p' "$work/lines" | $run logprobs "$work/a" | sed 's/.*"logprobs": \[\(.*\)\]}/\1/' | tr -d ' ' | tr ',' '\n' > "$work/logprobs"
 true_ "it is the one that run logprobs sees" "$(awk -v p="$last" '{ s -= $1 } END { d = exp(s / NR) / p - 1; print d * d }' "$work/logprobs") < 1e-12"
 if [ "$(grep -c '"loss"' "$work/a/log.jsonl")" = 60 ]; then ok "log.jsonl has a line a step"; else bad "log.jsonl has a line a step"; fi
-if [ -s "$work/a/config.json" ] && [ -s "$work/a/generation_config.json" ] && [ -s "$work/a/tokenizer_config.json" ]; then ok "a whole folder"; else bad "a whole folder"; fi
+if [ -s "$work/a/config.json" ] && [ -s "$work/a/generation_config.json" ] && [ -s "$work/a/tokenizer_config.json" ]; then ok "a whole folder"
+else bad "a whole folder"; fi
 
 # ---- the same bytes for any number of threads; another seed, other bytes; micro-batches add up ----
 train() { $sft "$work/text.bin" $sizes --tokens 300 --steps 3 "$@" > "$work/out" || bad "sft $*"; }
@@ -81,7 +84,8 @@ true_ "of a pair the chosen text is learnt" "$(field "$work/g/log.jsonl" eval_lo
 train2 prompts h --learn all
 true_ "prompt and response are one text" "$(field "$work/h/log.jsonl" eval_loss) == $(field "$work/f/log.jsonl" eval_loss)"
 train2 prompts i --learn response
-true_ "of prompt and response the response counts" "$(sed -n 's/.*, \([0-9]*\) tokens to learn.*/\1/p' "$work/out") < 0.7 * 730 && $(field "$work/i/log.jsonl" eval_loss) != $(field "$work/f/log.jsonl" eval_loss)"
+true_ "of prompt and response the response counts" "$(sed -n 's/.*, \([0-9]*\) tokens to learn.*/\1/p' "$work/out") < 0.7 * 730"
+true_ "and the loss is another" "$(field "$work/i/log.jsonl" eval_loss) != $(field "$work/f/log.jsonl" eval_loss)"
 
 # ---- long documents: every token but a document's first is predicted once, whatever the context ----
 count() { $sft "$work/text.bin" $sizes --steps 1 --dry-run "$@" | sed -n 's/.*, \([0-9]*\) tokens to learn.*/\1/p'; }
@@ -91,7 +95,8 @@ true_ "--head-only takes six a document" "$head == 6 * 40"
 true_ "an end of text a document" "$whole == $no_eos + 40"
 
 # ---- an adapter, next to an untouched checkpoint ----
-$sft "$work/text.bin" --out "$work/lora" --policy "$work/a" --context 64 --lora-r 4 --lora-targets all-linear --lr 1e-2 --steps 5 > "$work/out" || bad "sft --lora-r"
+$sft "$work/text.bin" --out "$work/lora" --policy "$work/a" --context 64 --lora-r 4 --lora-targets all-linear --lr 1e-2 --steps 5 > "$work/out" ||
+    bad "sft --lora-r"
 head -n 3 "$work/lines" | sed 's/^.|//' > "$work/some"
 $run logprobs "$work/a" "$work/some" > "$work/base"
 $run logprobs "$work/a" "$work/some" --adapter "$work/lora" > "$work/adapted"
@@ -112,12 +117,38 @@ if grep -q "memory in total" "$work/out" && [ ! -e "$work/dry" ]; then ok "--dry
 cp -r "$work/a" "$work/nan"
 printf '\377\377\377\377' | dd of="$work/nan/model.safetensors" bs=1 seek=$(($(wc -c < "$work/a/model.safetensors") - 8)) conv=notrunc 2>/dev/null
 mkdir "$work/kept"; echo precious > "$work/kept/model.safetensors"; cp "$work/kept/model.safetensors" "$work/precious"
-exits "a loss that is not a number" 1 $sft "$work/text.bin" --out "$work/kept" --policy "$work/nan" --context 64 --steps 2
+exits "a policy whose weights are not numbers" 1 $sft "$work/text.bin" --out "$work/kept" --policy "$work/nan" --context 64 --steps 2
+says "and says so" "a weight is a NaN or an infinity: $work/nan"
 same "and nothing is overwritten" "$work/kept/model.safetensors" "$work/precious"
+
+# ---- a loss that is not a number: the last good weights stand in the folder, and never others ----
+# numbers FOLDER: run sees only numbers in it
+numbers() { $run logprobs "$1" "$work/some" > "$work/got" && [ "$(grep -c '"logprobs"' "$work/got")" = 3 ] && ! grep -q 'nan\|inf\|null' "$work/got"; }
+printf '\377\377\177\177' | dd of="$work/nan/model.safetensors" bs=1 seek=$(($(wc -c < "$work/a/model.safetensors") - 8)) conv=notrunc 2>/dev/null
+exits "a loss that is not a number in the first step" 1 $sft "$work/text.bin" --out "$work/kept" --policy "$work/nan" --context 64 --steps 2
+says "and says so" "not a number in step 1; no weights were written"
+same "and nothing is overwritten" "$work/kept/model.safetensors" "$work/precious"
+wild="--lr 10 --weight-decay 10 --warmup 0 --clip 0 --steps 100"
+exits "a loss that is not a number in a later step" 1 $sft "$work/text.bin" --out "$work/wild" $sizes $wild
+says "the last good step is saved" "the weights saved are those after step"
+if numbers "$work/wild"; then ok "and can be used"; else bad "and can be used"; fi
+exits "weights too large for --dtype" 1 $sft "$work/text.bin" --out "$work/wild16" $sizes $wild --dtype f16 --save-every 1
+says "the last save stays" "too large for --dtype in step .*; the weights saved are those after step"
+if numbers "$work/wild16"; then ok "and can be used"; else bad "and can be used"; fi
+
+# ---- Ctrl-C ----
 $sft "$work/text.bin" --out "$work/stopped" $sizes --steps 100000 > "$work/out" & pid=$!
 for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.5; [ "$(wc -l < "$work/stopped/time.jsonl" 2>/dev/null || echo 0)" -lt 2 ] || break; done
 kill -INT $pid; wait $pid; code=$?
-if [ $code = 0 ] && grep -q "stopped and saved" "$work/out" && $run generate "$work/stopped" --prompt Lily -n 3 > "$work/got"; then ok "Ctrl-C saves and stops"; else bad "Ctrl-C saves and stops: exit $code"; fi
+if [ $code = 0 ] && grep -q "stopped and saved" "$work/out" && $run generate "$work/stopped" --prompt Lily -n 3 > "$work/got"; then
+    ok "Ctrl-C saves and stops"
+else bad "Ctrl-C saves and stops: exit $code"; fi
+$sft "$work/text.bin" --out "$work/early" $sizes --steps 100000 --tokens 100000 > "$work/out" & pid=$!
+for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.2; [ ! -s "$work/early/log.jsonl" ] || break; done
+kill -INT $pid; wait $pid; code=$?
+saved=1; [ ! -s "$work/early/model.safetensors" ] || saved=0
+if [ $code = $saved ] && grep -q "^stopped" "$work/out"; then ok "Ctrl-C in the first step or before it: 0 if it was saved"
+else bad "Ctrl-C in the first step: exit $code"; fi
 
 # ---- wrong usage, bad input ----
 exits "no dataset" 2 $sft
@@ -126,6 +157,14 @@ exits "an unknown option" 2 $sft "$work/text.bin" --out "$work/x" $sizes --learn
 exits "sizes of a checkpoint" 2 $sft "$work/text.bin" --out "$work/x" --policy "$work/a" --dim 64
 exits "an adapter of nothing" 2 $sft "$work/text.bin" --out "$work/x" $sizes --lora-r 4
 exits "heads that do not divide" 2 $sft "$work/text.bin" --out "$work/x" $sizes --heads 3
+exits "--out is a file" 2 $sft "$work/text.bin" --out "$work/lines" $sizes
+exits "--out is empty" 2 $sft "$work/text.bin" --out "" $sizes
+exits "shards next to one file" 2 $sft "$work/text.bin" --out "$work/kept" $sizes --dim 600 --shard-mb 1 --steps 1
+says "and says so" "needs a folder without: $work/kept/model.safetensors"
+exits "shards of an adapter" 2 $sft "$work/text.bin" --out "$work/x" --policy "$work/a" --context 64 --lora-r 4 --shard-mb 1
+exits "--epochs that would never end" 2 $sft "$work/text.bin" --out "$work/x" $sizes --context 3 --epochs 1000000
+says "and says so" "more than a hundred million sequences"
+exits "--out over --policy, by another name" 2 $sft "$work/text.bin" --out "$work/b/../a/" --policy "$work/a" --context 64
 exits "--out over --policy" 2 $sft "$work/text.bin" --out "$work/a" --policy "$work/a" --context 64
 exits "a missing dataset" 1 $sft "$work/nothing.bin" --out "$work/x" $sizes
 exits "a file that is no dataset" 1 $sft "$work/lines" --out "$work/x" $sizes
@@ -133,6 +172,7 @@ head -c 200 "$work/text.bin" > "$work/short.bin"
 exits "a truncated dataset" 1 $sft "$work/short.bin" --out "$work/x" $sizes
 echo '1|Only held out.' | dataset 1 > "$work/held.bin"
 exits "nothing to train on" 1 $sft "$work/held.bin" --out "$work/x" $sizes
+says "and what would help" "try: prep makes a dataset"
 exits "more context than positions" 1 $sft "$work/text.bin" --out "$work/x" $sizes --context 65
 exits "a LoRA target that is not there" 1 $sft "$work/text.bin" --out "$work/x" --policy "$work/a" --context 64 --lora-r 4 --lora-targets c_attn
 if [ ! -e "$work/x" ]; then ok "no folder was made for them"; else bad "no folder was made for them"; fi
