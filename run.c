@@ -8,6 +8,7 @@
  *          `tokenize --decode` the text as it is: with --jsonl it stays on one line). A line that cannot be used ends the program
  *          with its number and exit 1; it is never skipped. */
 #include "rlhf.h"
+#include <signal.h>
 #include <stdio.h>
 
 enum { BLOCK = 256 };                       /* rows of one forward: longer texts go through the cache in blocks, with the same bits */
@@ -110,12 +111,12 @@ static void print_ids(const int *ids, int n, const char *separator) {
 
 /* ---- tokenize ---- */
 
-static void decode_line(const Input *in, const Tokenizer *t, const char *line, size_t n, int jsonl, Pool *scratch) {
+static void decode_line(const Input *in, const Tokenizer *t, const char *line, size_t n, int jsonl, int special, Pool *scratch) {
     Error err = { 0 };
     int count, *ids = parse_ids(in, line, n, tokenizer_size(t), scratch, &count);
     char *text;
     size_t length;
-    must(fail(&err, tokenizer_decode(t, ids, count, scratch, &text, &length), "cannot decode", in->path, 0, 0), &err, NULL);
+    must(fail(&err, (special ? tokenizer_decode_all : tokenizer_decode)(t, ids, count, scratch, &text, &length), "cannot decode", in->path, 0, 0), &err, NULL);
     if (jsonl) { printf("{\"text\": "); print_string(text, length, scratch); printf("}"); }
     else fwrite(text, 1, length, stdout);
     putchar('\n');
@@ -137,11 +138,11 @@ static int run_tokenize(int argc, char **argv) {
     int jsonl, special, decode;
     Option option[] = {
         { "jsonl", OPT_FLAG, &jsonl, NULL, 0, 0, NULL, "lines are {\"text\": ...}, so that a text may hold line breaks" },
-        { "special", OPT_FLAG, &special, NULL, 0, 0, NULL, "with the special tokens of the tokenizer's own template" },
+        { "special", OPT_FLAG, &special, NULL, 0, 0, NULL, "with the special tokens of the tokenizer's own template; with --decode, special tokens are written out" },
         { "decode", OPT_FLAG, &decode, NULL, 0, 0, NULL, "the way back: lines of ids into text" },
     };
     Program program = { "run tokenize", "TOKENIZER [FILE] [options]",
-        "Ids of each line, separated by spaces. TOKENIZER is a tokenizer.model or a folder that has one or vocab.json and merges.txt.",
+        "Ids of each line, separated by spaces. TOKENIZER is a folder with a tokenizer, or a tokenizer.json, tokenizer.model or vocab.json.",
         option, sizeof option / sizeof *option, NULL, 0 };
     const char *positional[2] = { NULL, NULL }, *line;
     int given = cli_parse(&program, NULL, argc, argv, positional, 2);
@@ -150,11 +151,11 @@ static int run_tokenize(int argc, char **argv) {
     size_t n;
     if (given < 1) usage_error("which tokenizer?", "run tokenize TOKENIZER [FILE]");
     Tokenizer *t = tokenizer_open(positional[0], &keep, &err);
-    must(err.code, &err, "TOKENIZER is a tokenizer.model, or a folder with one or with vocab.json and merges.txt");
+    must(err.code, &err, "TOKENIZER is a tokenizer.json, a tokenizer.model, or a folder with one of them or with vocab.json and merges.txt");
     Input in = input_open(given > 1 ? positional[1] : NULL, &keep);
     while (input_next(&in, &line, &n)) {
         PoolMark mark = pool_mark(&scratch);
-        if (decode) decode_line(&in, t, line, n, jsonl, &scratch);
+        if (decode) decode_line(&in, t, line, n, jsonl, special, &scratch);
         else encode_line(&in, t, line, n, jsonl, special, &scratch);
         pool_release(&scratch, mark);
     }
@@ -180,16 +181,11 @@ static int in_folder(const char *folder, const char *name) {
 
 /* The tokenizer of the first folder that has one; NULL where neither has. */
 static Tokenizer *find_tokenizer(const char *folder, const char *other, Pool *pool) {
-    static const char *const name[] = { "tokenizer.model", "spiece.model", "vocab.json" };
     Error err = { 0 };
-    for (int f = 0; f < 2; f++) for (int i = 0; i < 3; i++) {
-        const char *at = f ? other : folder;
-        if (!at || !in_folder(at, name[i])) continue;
-        Tokenizer *t = tokenizer_open(at, pool, &err);
-        must(err.code, &err, "the tokenizer's files are damaged; --ids works without them");
-        return t;
-    }
-    return NULL;
+    const char *at = tokenizer_exists(folder, pool) ? folder : other && tokenizer_exists(other, pool) ? other : NULL;
+    Tokenizer *t = at ? tokenizer_open(at, pool, &err) : NULL;
+    must(err.code, &err, "the tokenizer's files are damaged or of another kind; --ids works without them");
+    return t;
 }
 
 /* Weights of folder, with run's adapter next to them. When run is a whole model (ppo and sft write one where all weights were
@@ -224,7 +220,7 @@ static void policy_open(Policy *p, const char *folder, const char *run, int posi
 static void need_tokenizer(Policy *p, const char *folder, const char *run, Pool *pool) {
     Error err = { 0 };
     p->tokenizer = find_tokenizer(folder, run, pool);
-    if (!p->tokenizer) must(fail(&err, E_MISSING, "no tokenizer.model and no vocab.json", folder, 0, 0), &err, "put one there, or use --ids");
+    if (!p->tokenizer) must(fail(&err, E_MISSING, "no tokenizer.json, no tokenizer.model and no vocab.json", folder, 0, 0), &err, "put one there, or use --ids");
     if (tokenizer_size(p->tokenizer) > p->config.V)
         must(fail(&err, E_RANGE, "the tokenizer has more ids than the model", folder, tokenizer_size(p->tokenizer), p->config.V), &err,
              "is this another model's tokenizer?");
@@ -348,7 +344,7 @@ static void judge_open(Judge *j, const char *folder, int text, Pool *pool) {
     j->work = cli_arena(ws.peak, "work space");
     if (!text) return;
     j->tokenizer = find_tokenizer(folder, NULL, pool);
-    if (!j->tokenizer) must(fail(&err, E_MISSING, "no tokenizer.model and no vocab.json", folder, 0, 0), &err, "put one there, or use --ids");
+    if (!j->tokenizer) must(fail(&err, E_MISSING, "no tokenizer.json, no tokenizer.model and no vocab.json", folder, 0, 0), &err, "put one there, or use --ids");
     if (tokenizer_size(j->tokenizer) > j->config.V)
         must(fail(&err, E_RANGE, "the tokenizer has more ids than the model", folder, tokenizer_size(j->tokenizer), j->config.V), &err, NULL);
 }
@@ -430,6 +426,13 @@ static void stream_print(Stream *s, int last) {
     pool_release(s->pool, mark);
 }
 
+/* Ctrl-C while a reply is written ends the reply; again, or while nothing is written, it ends the program. */
+static volatile sig_atomic_t reply_stopped;
+static void on_interrupt(int number) {
+    signal(number, SIG_DFL);
+    reply_stopped = 1;
+}
+
 /* model_generate's listener. A `hidden` token ends the text and is not shown (a chat template's end of turn). */
 static int stream_token(void *context, int sequence, int token) {
     Stream *s = context;
@@ -437,7 +440,7 @@ static int stream_token(void *context, int sequence, int token) {
     if (token == s->hidden) return 1;
     s->count++;
     stream_print(s, 0);
-    return cli_stopping();
+    return cli_stopping() || reply_stopped;
 }
 
 typedef struct { int *ids; int count; } Prompt;
@@ -570,109 +573,220 @@ static int run_generate(int argc, char **argv) {
 
 /* ---- chat ---- */
 
-/* How a turn is written down. `stop` ends an answer; the markers count as tokens of their own where the vocabulary has them. */
-typedef struct { const char *user, *assistant, *stop, *next; } ChatTemplate;
+/* How a message is written down: BEGIN before ROLE behind CONTENT END line break. BEGIN and END are tokens where the vocabulary has them. */
+typedef struct { const char *begin, *before, *behind, *end; } ChatTemplate;
+enum { CHAT_AUTO, CHAT_NONE, CHAT_ML, CHAT_ZEPHYR };
 static const ChatTemplate chat_template[] = {
-    { "", "", NULL, "" },
-    { "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>", "\n" },
-    { "<|user|>\n", "</s>\n<|assistant|>\n", "</s>", "\n" },
+    { NULL, NULL, NULL, NULL },
+    { NULL, "", "", NULL },                 /* plain text after plain text */
+    { "<|im_start|>", "", "\n", "<|im_end|>" },
+    { NULL, "<|", "|>\n", "</s>" },
 };
-static const char *const chat_marker[] = { "<|im_start|>", "<|im_end|>", "</s>" };
 
-typedef struct { Policy *p; Sequence s; int T; Pool *pool; } Chat;
+/* What is written but not yet encoded is one segment: a text between tokens, encoded as a whole. */
+typedef struct { Policy *p; const ChatTemplate *how; Sequence s; int T, bos, full, line_break; Buffer segment; Pool *pool; } Chat;
 
-/* Appends text to the conversation's ids, markers as single ids. 0 when it does not fit any more. trusted 0: what a person typed
- * holds no markers. */
-static int chat_append(Chat *c, const char *text, size_t n, int trusted) {
-    const Tokenizer *t = c->p->tokenizer;
-    while (n) {
-        size_t at = 0, marker = 0;
-        int id = -1, count = 0, *ids = NULL;
-        for (; trusted && at < n && id < 0; at++)
-            for (int m = 0; m < 3 && id < 0; m++) {
-                marker = strlen(chat_marker[m]);
-                if (n - at >= marker && !memcmp(text + at, chat_marker[m], marker)) id = tokenizer_find(t, chat_marker[m], marker);
-            }
-        at = id >= 0 ? at - 1 : n;
-        if (at && tokenizer_encode(t, text, at, c->pool, &ids, &count)) return 0;
-        if (count + (id >= 0) > c->T - c->s.length) return 0;
-        for (int i = 0; i < count; i++) c->s.token[c->s.length++] = ids[i];
-        if (id >= 0) c->s.token[c->s.length++] = id;
-        text += id >= 0 ? at + marker : at;
-        n -= id >= 0 ? at + marker : at;
-    }
-    return 1;
+static void chat_push(Chat *c, const int *ids, int count) {
+    if (count > c->T - c->s.length) c->full = 1;
+    for (int i = 0; i < count && !c->full; i++) c->s.token[c->s.length++] = ids[i];
 }
 
-/* One turn: what was typed goes into the conversation, the answer is printed and stays in it. 0 when the model's positions are full. */
-static int chat_turn(Chat *c, const ChatTemplate *how, const char *line, size_t n, int longest, const Sampling *sampling) {
+/* Encodes the segment. No token is looked for in it, so nobody can type one. */
+static void chat_flush(Chat *c) {
+    int *ids, count, first = c->s.length == (c->bos >= 0);
+    memory(c->segment.failed ? NULL : c);
+    if (!c->segment.length) return;
+    if (tokenizer_encode_plain(c->p->tokenizer, (const char *)c->segment.data, c->segment.length, first, c->pool, &ids, &count)) memory(NULL);
+    chat_push(c, ids, count);
+    c->segment.length = 0;
+}
+
+/* A marker of the template: its token, or its letters where the vocabulary has no such token. */
+static void chat_marker(Chat *c, const char *marker) {
+    int id = marker ? tokenizer_find(c->p->tokenizer, marker, strlen(marker)) : -1;
+    if (!marker) return;
+    if (id < 0) { buffer_text(&c->segment, marker); return; }
+    chat_flush(c);
+    chat_push(c, &id, 1);
+}
+
+static void chat_role(Chat *c, const char *role) {
+    if (c->line_break) buffer_text(&c->segment, "\n");
+    c->line_break = 0;
+    chat_marker(c, c->how->begin);
+    buffer_text(&c->segment, c->how->before);
+    if (c->how->end) buffer_text(&c->segment, role);
+    buffer_text(&c->segment, c->how->behind);
+}
+
+static void chat_message(Chat *c, const char *role, const char *text, size_t n) {
+    chat_role(c, role);
+    buffer_bytes(&c->segment, text, n);
+    chat_marker(c, c->how->end);
+    c->line_break = c->how->end != NULL;
+}
+
+/* From the beginning: <s>, and what the system is told. */
+static void chat_begin(Chat *c, const char *system) {
+    c->s.length = c->full = c->line_break = 0;
+    if (c->bos >= 0) chat_push(c, &c->bos, 1);
+    if (system) chat_message(c, "system", system, strlen(system));
+}
+
+/* The answer to what stands in the conversation, printed as it comes. It stays there without the token that ended it. */
+static void chat_answer(Chat *c, int longest, const Sampling *sampling) {
     Error err = { 0 };
-    int stop = how->stop ? tokenizer_find(c->p->tokenizer, how->stop, strlen(how->stop)) : -1;
-    if (!chat_append(c, how->user, strlen(how->user), 1) || !chat_append(c, line, n, 0) ||
-        !chat_append(c, how->assistant, strlen(how->assistant), 1) || c->s.length >= c->T) return 0;
-    if (!c->s.length) return 1;                                             /* nothing said yet, and no <s> to start from */
-    Stream stream = { c->p->tokenizer, c->s.token, c->s.length, 0, c->pool, stop };
-    PoolMark mark = pool_mark(c->pool);
+    const ModelConfig *config = &c->p->config;
+    int stop = c->how->end ? tokenizer_find(c->p->tokenizer, c->how->end, strlen(c->how->end)) : -1, last, ended = 0;
+    int from = c->how->end ? c->s.length : 0;                               /* plain text: a space may begin the answer */
+    Stream stream = { c->p->tokenizer, c->s.token + from, c->s.length - from, 0, c->pool, stop };
     char *text;
-    if (tokenizer_decode(c->p->tokenizer, c->s.token, c->s.length, c->pool, &text, &stream.printed)) stream.printed = 0;
-    pool_release(c->pool, mark);
+    if (tokenizer_decode(c->p->tokenizer, stream.ids, stream.count, c->pool, &text, &stream.printed)) stream.printed = 0;
     c->s.prompt = c->s.length;
     c->s.capacity = longest < c->T - c->s.length ? c->s.length + longest : c->T;
     c->s.stop_at_eos = 1; c->s.done = 0;
+    reply_stopped = 0;
+    signal(SIGINT, on_interrupt);
     must(fail(&err, model_generate(&c->p->model, c->p->adapter, NULL, &c->s, 1, &c->p->kv, sampling, stream_token, &stream, &c->p->ws),
               "generating failed", "model_generate", 0, 0), &err, NULL);
+    signal(SIGINT, SIG_DFL);
     stream_print(&stream, 1);
     putchar('\n');
-    if (how->stop && c->s.token[c->s.length - 1] != stop && !chat_append(c, how->stop, strlen(how->stop), 1)) return 0;
-    return chat_append(c, how->next, strlen(how->next), 1);
+    last = c->s.length > c->s.prompt ? c->s.token[c->s.length - 1] : -1;
+    for (int i = 0; i < config->eos_count; i++) ended |= last == config->eos[i];
+    if (last >= 0 && c->how->end && (ended || last == stop)) c->s.length--;
+    else if (!ended && !reply_stopped && c->s.length == c->T)
+        fprintf(stderr, "run chat: the answer ends here: the conversation fills the %d positions that there are\n", c->T);
+    chat_marker(c, c->how->end);
+    c->line_break = c->how->end != NULL;
+}
+
+/* One turn. 0 when what was typed does not fit any more; then it is not in the conversation. */
+static int chat_turn(Chat *c, const char *line, size_t n, int longest, const Sampling *sampling) {
+    int length = c->s.length, line_break = c->line_break;
+    PoolMark mark = pool_mark(c->pool);
+    memset(&c->segment, 0, sizeof c->segment);
+    c->segment.pool = c->pool;
+    chat_message(c, "user", line, n);
+    if (c->how->end) chat_role(c, "assistant");
+    chat_flush(c);
+    if (c->full || c->s.length >= c->T) {
+        c->s.length = length; c->line_break = line_break; c->full = 0;
+        pool_release(c->pool, mark);
+        return 0;
+    }
+    if (c->s.length) chat_answer(c, longest, sampling);                     /* else nothing was said yet, and there is no <s> to start from */
+    chat_flush(c);
+    c->full = 0;
+    pool_release(c->pool, mark);
+    return 1;
+}
+
+/* The template that the folder tells: by the markers in tokenizer_config.json's chat_template or chat_template.jinja, which are never
+ * executed; without these by the tokens that were added. */
+static int find_template(const Tokenizer *t, const char *folder, Pool *pool) {
+    Error err = { 0 };
+    const char *text = tokenizer_chat_template(t);
+    char path[1024], *bytes;
+    size_t n;
+    if (!text && in_folder(folder, "chat_template.jinja")) {
+        snprintf(path, sizeof path, "%s/chat_template.jinja", folder);
+        must(file_read_all(path, pool, &bytes, &n, &err), &err, "--template says it too");
+        text = bytes;
+    }
+    if (text ? strstr(text, "<|im_start|>") != NULL : tokenizer_find(t, "<|im_start|>", 12) >= 0 && tokenizer_find(t, "<|im_end|>", 10) >= 0) return CHAT_ML;
+    if (text && strstr(text, "<|user|>") && strstr(text, "<|assistant|>") && !strstr(text, "<|end|>")) return CHAT_ZEPHYR;
+    must(fail(&err, text ? E_UNSUPPORTED : E_MISSING, text ? "its chat_template is neither chatml nor zephyr" : "it does not tell its chat template", folder, 0, 0),
+         &err, "--template chatml, --template zephyr, or --template none for plain text after plain text");
+    return CHAT_NONE;
+}
+
+typedef struct { const char *adapter, *system; int n, top_k, template, context; double temperature, top_p; uint64_t seed; } ChatOptions;
+
+/* The conversation, line by line. Exit code: 1 if something did not fit. */
+static int chat_loop(Chat *c, const ChatOptions *o, Pool *keep) {
+    Sampling sampling = { (float)o->temperature, o->top_k, (float)o->top_p };
+    Input in = input_open(NULL, keep);
+    const char *line;
+    size_t n;
+    int refused = 0, more = 1;
+    memset(&c->segment, 0, sizeof c->segment);
+    c->segment.pool = keep;
+    chat_begin(c, o->system);
+    chat_flush(c);
+    while (more && !c->full) {
+        fprintf(stderr, "> ");
+        more = input_next(&in, &line, &n);
+        if (!more || (n == 5 && !memcmp(line, "/quit", 5))) break;
+        if (n == 4 && !memcmp(line, "/new", 4)) {
+            c->segment.pool = keep; c->segment.data = NULL; c->segment.length = c->segment.capacity = 0;
+            chat_begin(c, o->system);
+            chat_flush(c);
+        } else if (!chat_turn(c, line, n, o->n, &sampling)) {
+            refused = 1;
+            fprintf(stderr, "run chat: that does not fit: the conversation fills the %d positions that there are; /new begins anew, /quit ends\n", c->T);
+        }
+    }
+    if (c->full) fprintf(stderr, "run chat: --system alone fills the %d positions that there are\n", c->T);
+    fprintf(stderr, "\n");
+    input_close(&in);
+    return refused || c->full;
 }
 
 static int run_chat(int argc, char **argv) {
-    const char *adapter, *positional[1] = { NULL }, *line;
-    int n, top_k, template, context, open = 1;
-    double temperature, top_p;
-    uint64_t seed;
+    const char *positional[1] = { NULL };
+    ChatOptions o;
     Option option[] = {
-        { "template", OPT_CHOICE, &template, "none", 0, 0, "none|chatml|zephyr", "how turns are written down; none: plain text after plain text" },
-        { "n", OPT_INT, &n, "256", 1, 1e9, NULL, "tokens of an answer at most" },
-        { "context", OPT_INT, &context, "0", 0, 1e9, NULL, "longest conversation in tokens (0: the model's positions, at most 2048)" },
-        { "temperature", OPT_REAL, &temperature, "0.7", 0, 100, NULL, "divides the logits; 0: always the most probable token" },
-        { "top-k", OPT_INT, &top_k, "0", 0, 1e9, NULL, "only the K most probable tokens (0: all)" },
-        { "top-p", OPT_REAL, &top_p, "0.9", 0, 1, NULL, "only the most probable tokens that together reach P" },
-        { "seed", OPT_SEED, &seed, "1", 0, 0, NULL, "of the random numbers" },
-        { "adapter", OPT_TEXT, &adapter, NULL, 0, 0, NULL, "a run folder of ppo or sft, or any PEFT LoRA folder" },
+        { "template", OPT_CHOICE, &o.template, "auto", 0, 0, "auto|none|chatml|zephyr", "how turns are written down; auto: as the folder tells, none: plain text after plain text" },
+        { "system", OPT_TEXT, &o.system, NULL, 0, 0, NULL, "what the model is told before the conversation" },
+        { "n", OPT_INT, &o.n, "256", 1, 1e9, NULL, "tokens of an answer at most" },
+        { "context", OPT_INT, &o.context, "0", 0, 1e9, NULL, "longest conversation in tokens (0: the model's positions, at most 2048)" },
+        { "temperature", OPT_REAL, &o.temperature, "0.7", 0, 100, NULL, "divides the logits; 0: always the most probable token" },
+        { "top-k", OPT_INT, &o.top_k, "0", 0, 1e9, NULL, "only the K most probable tokens (0: all)" },
+        { "top-p", OPT_REAL, &o.top_p, "0.9", 0, 1, NULL, "only the most probable tokens that together reach P" },
+        { "seed", OPT_SEED, &o.seed, "1", 0, 0, NULL, "of the random numbers" },
+        { "adapter", OPT_TEXT, &o.adapter, NULL, 0, 0, NULL, "a run folder of ppo or sft, or any PEFT LoRA folder" },
     };
-    Program program = { "run chat", "MODEL [options]", "A conversation: a line from you, an answer from the model, until the end of input.",
+    Program program = { "run chat", "MODEL [options]",
+        "A conversation: a line from you, an answer from the model, until /quit or the end of input; /new begins anew. Ctrl-C ends an answer.",
         option, sizeof option / sizeof *option, NULL, 0 };
     int given = cli_parse(&program, NULL, argc, argv, positional, 1), before, after;
     Pool keep = cli_pool(), scratch = cli_pool();
-    Policy p;
-    size_t length;
+    Error err = { 0 };
+    Policy p = { 0 };
+    Chat c = { 0 };
     if (given < 1) usage_error("which model?", "run chat MODEL");
-    Chat c = { &p, { 0 }, context_length(context, positional[0], &keep), &scratch };
-    policy_open(&p, positional[0], adapter, c.T, &keep);
-    need_tokenizer(&p, positional[0], adapter, &keep);
+    const char *folder = o.adapter && !in_folder(o.adapter, "adapter_config.json") ? o.adapter : positional[0];
+    c.T = context_length(o.context, folder, &keep);
+    must(config_load(&p.config, folder, &keep, &err), &err, NULL);
+    need_tokenizer(&p, positional[0], o.adapter, &keep);
+    Tokenizer *t = p.tokenizer;
+    c.how = &chat_template[o.template == CHAT_AUTO ? find_template(t, positional[0], &keep) : o.template];
+    policy_open(&p, positional[0], o.adapter, c.T, &keep);
+    p.tokenizer = t;
+    c.p = &p;
+    c.pool = &scratch;
     c.s = sequence_open(&p, c.T, c.T, &keep);
-    c.s.length = 0;
-    c.s.rng = rng_stream(seed, 0, 0);
-    tokenizer_template(p.tokenizer, &before, &after);
-    if (before) c.s.token[c.s.length++] = tokenizer_specials(p.tokenizer).bos;
-    Sampling sampling = { (float)temperature, top_k, (float)top_p };
-    Input in = input_open(NULL, &keep);
-    while (open) {
-        PoolMark mark = pool_mark(&scratch);
-        fprintf(stderr, "> ");
-        if (!input_next(&in, &line, &length)) break;
-        open = chat_turn(&c, &chat_template[template], line, length, n, &sampling);
-        if (!open) fprintf(stderr, "run chat: the conversation fills the %d positions that there are; start anew, or give --context\n", c.T);
-        pool_release(&scratch, mark);
-    }
-    fprintf(stderr, "\n");
-    if (open) input_close(&in);
-    return !open;
+    c.s.rng = rng_stream(o.seed, 0, 0);
+    tokenizer_template(t, &before, &after);
+    c.bos = before ? tokenizer_specials(t).bos : -1;
+    return chat_loop(&c, &o, &keep);
 }
 
 /* ---- merge ---- */
+
+/* 1 if both are one folder, by whatever names: a file made in one is seen in the other. */
+static int same_folder(const char *a, const char *b, Pool *pool) {
+    static const char name[] = "merge.probe";
+    Error err = { 0 };
+    char path[1024];
+    int same = 0, n = snprintf(path, sizeof path, "%s/%s", a, name);
+    if (n < 0 || (size_t)n >= sizeof path || !b || !folder_exists(a) || !folder_exists(b) || file_exists(path) || in_folder(b, name)) return 0;
+    must(file_write_all(path, "", 0, pool, &err), &err, NULL);
+    same = in_folder(b, name);
+    remove(path);
+    return same;
+}
 
 static int run_merge(int argc, char **argv) {
     const char *adapter, *out, *positional[1] = { NULL };
@@ -691,6 +805,8 @@ static int run_merge(int argc, char **argv) {
     Error err = { 0 };
     Policy p;
     if (given < 1 || !adapter || !out) usage_error("model, adapter and output are needed", "run merge MODEL --adapter RUN --out DIR");
+    if (same_folder(out, positional[0], &keep) || same_folder(out, adapter, &keep))
+        must(fail(&err, E_ARGUMENT, "merging would overwrite what it reads", out, 0, 0), &err, "another folder for --out");
     policy_open(&p, positional[0], adapter, 1, &keep);
     if (p.adapter) {
         Arena ws = { 0 };
@@ -715,7 +831,7 @@ static const struct { const char *name; int (*run)(int argc, char **argv); const
     { "logprobs", run_logprobs, "log-probabilities of texts:  run logprobs MODEL [FILE] [--adapter RUN]" },
     { "score",    run_score,    "a reward model's opinion:  run score REWARD [FILE]" },
     { "generate", run_generate, "write on:  run generate MODEL --prompt TEXT [-n N] [--adapter RUN]" },
-    { "chat",     run_chat,     "talk:  run chat MODEL [--template chatml]" },
+    { "chat",     run_chat,     "talk:  run chat MODEL [--template chatml|zephyr|none]" },
     { "merge",    run_merge,    "adapter into weights:  run merge MODEL --adapter RUN --out DIR" },
 };
 

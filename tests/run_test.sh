@@ -137,12 +137,39 @@ if [ -d "$stories" ] && [ -f "$shared/golden/stories260K_golden.json" ]; then
     tr '\n' ' ' < "$shared/golden/stories260K_golden.json" | sed 's/.*"expected_text": *\("\([^"\\]\|\\.\)*"\).*/\1/' > "$work/want"; echo >> "$work/want"
     same "stories260K: its text" "$work/line" "$work/want"
     $run generate "$stories" --prompt "Once upon a time" --greedy -n 30 > "$work/text"
-    printf 'Once upon a time\n' | $run chat "$stories" --temperature 0 -n 30 2>/dev/null | { printf 'Once upon a time'; cat; } > "$work/got"
+    printf 'Once upon a time\n' | $run chat "$stories" --template none --temperature 0 -n 30 2>/dev/null | { printf 'Once upon a time'; cat; } > "$work/got"
     same "chat: an answer is the greedy continuation" "$work/got" "$work/text"
     if [ "$(printf 'One day\nThe end\n' | $run chat "$stories" -n 8 --template zephyr 2>/dev/null | wc -l)" -ge 2 ]; then ok "chat: two turns"; else bad "chat: two turns"; fi
     printf 'Once upon a time\n\n' | $run logprobs "$stories" > "$work/got"
     if [ "$(wc -l < "$work/got")" -eq 2 ] && [ "$(tail -n 1 "$work/got")" = '{"ids": [1], "logprobs": []}' ]; then ok "logprobs: text begins with <s>"; else bad "logprobs: text begins with <s>"; fi
+    exits "chat: a folder that does not tell its template" 1 $run chat "$stories"
+    if grep -q 'chatml.*zephyr.*none' "$work/err"; then ok "chat: which templates there are"; else bad "chat: which templates there are"; fi
+    printf 'One day\n/quit\nThe end\n' | $run chat "$stories" -n 8 --template none > "$work/got" 2>/dev/null
+    printf 'One day\n' | $run chat "$stories" -n 8 --template none > "$work/want" 2>/dev/null
+    same "chat: /quit" "$work/got" "$work/want"
+    printf 'One day\nThe end\n/new\nOne day\n' | $run chat "$stories" -n 8 --temperature 0 --template none 2>/dev/null > "$work/turns"
+    tail -n "$(wc -l < "$work/want")" "$work/turns" > "$work/got"
+    printf 'One day\n' | $run chat "$stories" -n 8 --temperature 0 --template none > "$work/want" 2>/dev/null
+    same "chat: /new begins anew" "$work/got" "$work/want"
+    if printf 'One day a little girl\nOne day a little girl\n' | $run chat "$stories" --context 12 --template none > "$work/out" 2> "$work/err"
+    then bad "chat: a full context"; elif grep -q 'fills the 12 positions' "$work/err"; then ok "chat: a full context says so"; else bad "chat: a full context says so"; fi
 else skip "stories260K"; fi
+
+# ---- a chat that was learnt here: <|im_end|> ends an answer, although the config says </s> ----
+bin=${RUN:-}\ ${BIN:-.}
+for i in 1 2 3 4 5 6 7 8; do for answer in "hi=yes" "no=well"; do
+    printf '{"text": "<|im_start|>user\\n%s<|im_end|>\\n<|im_start|>assistant\\n%s<|im_end|>\\n"}\n' "${answer%=*}" "${answer#*=}"
+done; done > "$work/chat.jsonl"
+if $bin/prep data "$work/chat.jsonl" --out "$work/chat.bin" > "$work/out" 2>&1 &&
+   $bin/prep tokenizer "$work/chat.bin" --vocab 300 --out "$work/chat" > "$work/out" 2>&1
+then
+    printf '{"[PAD]": 300, "<|im_start|>": 301, "<|im_end|>": 302}\n' > "$work/chat/added_tokens.json"
+    printf '{"pad_token": "[PAD]", "bos_token": "<s>", "eos_token": "</s>", "additional_special_tokens": ["<|im_start|>", "<|im_end|>"]}\n' > "$work/chat/special_tokens_map.json"
+    echo '<|im_start|>a<|im_end|>' | $run tokenize "$work/chat" > "$work/ids"
+    if grep -q '^301 .* 302$' "$work/ids"; then ok "tokenize: added tokens"; else bad "tokenize: added tokens: $(cat "$work/ids")"; fi
+    $run tokenize "$work/chat" --decode --special "$work/ids" > "$work/got"; echo '<|im_start|> a<|im_end|>' > "$work/want"
+    same "tokenize: --decode --special writes them out" "$work/got" "$work/want"
+else skip "a chat learnt here"; fi
 
 printf 'The quick brown fox.\n\n  two  spaces\nna\303\257ve \342\202\254 \360\237\231\202\n' > "$work/text"
 printf '{"text": "line\\nbreak \\u20ac \\"quoted\\""}\n{"text": ""}\n' > "$work/jsonl"
@@ -169,6 +196,12 @@ exits "an unknown command" 2 $run frobnicate
 exits "no command" 2 $run
 exits "an unknown option" 2 $run generate $model --ids --tempreature 1
 exits "no model" 2 $run logprobs
+if [ -d $model/adapter ]; then
+    rm -rf "$work/own" && cp -r $model "$work/own"
+    exits "merge into its own model" 1 $run merge "$work/own" --adapter $model/adapter --out "$work/../${work##*/}/own/"
+    exits "merge into its own adapter" 1 $run merge $model --adapter "$work/own/adapter" --out "$work/own/adapter"
+    if cmp -s $model/model.safetensors "$work/own/model.safetensors" && [ ! -e "$work/own/merge.probe" ]; then ok "... which stays as it was"; else bad "merge touched its input"; fi
+fi
 exits "merge without --out" 2 $run merge $model --adapter $model/adapter
 exits "a missing folder" 1 $run logprobs "$work/nothing" --ids
 exits "a missing file" 1 $run logprobs $model "$work/nothing" --ids
