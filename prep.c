@@ -1156,7 +1156,8 @@ static const int legacy_order[PARTS] = { PART_EMBEDDING, PART_ATTN_NORM, PART_Q,
     PART_DOWN, PART_UP, PART_NORM, PART_TABLES, PART_HEAD };
 static const int new_order[PARTS] = { PART_ATTN_NORM, PART_MLP_NORM, PART_NORM, PART_EMBEDDING, PART_Q, PART_K, PART_V, PART_O, PART_GATE,
     PART_DOWN, PART_UP, PART_HEAD, -1 };
-typedef struct { const char *path; File *file; uint64_t at; int version /* 0: legacy */, group; ModelConfig config; Tensor *list; int tensors; } Llama2c;
+typedef struct { const char *path; File *file; uint64_t at; int version /* 0: legacy */, group; ModelConfig config;
+                 Tensor *list; int tensors; } Llama2c;
 
 static void llama2c_stop(const Llama2c *l, int code, const char *what, const char *field) {
     stop_at(code, what, l->path, 0, field, "give a checkpoint of llama2.c (legacy, version 1 or version 2)");
@@ -1215,7 +1216,8 @@ static void llama2c_header(Llama2c *l) {
         if (wanted > file_size(l->file)) break;
     }
     if (wanted != file_size(l->file)) {
-        fail(&err, E_FORMAT, "not a llama2.c file, or an incomplete one (bytes; wanted: these or more)", l->path, (long long)file_size(l->file), (long long)wanted);
+        fail(&err, E_FORMAT, "not a llama2.c file, or an incomplete one (bytes; wanted: these or more)", l->path,
+             (long long)file_size(l->file), (long long)wanted);
         die(&err, "give a checkpoint of llama2.c (legacy, version 1 or version 2)");
     }
 }

@@ -331,7 +331,7 @@ typedef struct {
 typedef struct { TorchTensor *tensor; int tensors; } TorchFile;     /* sorted by name (strcmp), each name once */
 /* Reads the names and places of a zip (torch >= 1.6) or legacy file; the state dict may be nested in "model", "state_dict" or "module".
  * Every view is checked to lie within its storage, every storage within the file. OK, or *err: what is refused is named (`where` is
- * no path: the caller knows it); then *t is all zeros. What the pool got besides *t is some 30 times the file's pickle. */
+ * no path: the caller knows it); then *t is all zeros. What the pool got besides *t is at most 100 times the file's pickle. */
 int torch_index(TorchFile *t, File *f, Pool *pool, Error *err);
 /* out (n): elements `from` .. from+n-1 of the tensor in row-major order, widened to float. Fast where the
  * tensor is contiguous; a transposed matrix is best asked for in many whole rows. OK, E_UNSUPPORTED (dtype -1), E_RANGE, E_READ ... */

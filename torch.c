@@ -4,9 +4,9 @@
  * Needs    core, quant, io; a pool for names and places. <stdio.h> for snprintf only.
  * Never    executes anything. A pickle is a program that may name any function of Python; this machine knows the opcodes and
  *          the handful of names below, which build a dict of tensors, and refuses every other one by its name.
- * Edges    every number in a file is hostile: depth, memo indices, sizes, strides, offsets, entries that overlap. Memory is
- *          at most a small multiple of the pickle (which is at most 16 MB), whatever sizes a file announces; time is linear but
- *          for sorting. Views may have any strides; storages may be shared (tied weights) and of types that we do not read. */
+ * Edges    every number in a file is hostile: depth, memo indices, sizes, strides, offsets, entries that overlap. Memory is at
+ *          most 100 times the pickle (which is at most 16 MB), whatever sizes a file announces; time is linear but for sorting.
+ *          Views may have any strides; storages may be shared (tied weights), and of types that we do not read. */
 #include "rlhf.h"
 #include <stdarg.h>
 #include <stdio.h>
@@ -78,8 +78,8 @@ static uint64_t position(const Machine *m) { return m->at + m->next; }
 
 /* Records the first error, "WHAT NAME (byte N of the pickle)", and returns 0. */
 static int stop(Machine *m, int code, const char *what, const char *name) {
-    if (m->code == OK)
-        m->code = refuse(m->err, code, "%.60s%.70s (byte %llu of the pickle)", what, name, (unsigned long long)(position(m) - m->begin));
+    unsigned long long at = position(m) - m->begin;
+    if (m->code == OK) m->code = refuse(m->err, code, "%.60s%.70s (byte %llu of the pickle)", what, name, at);
     return 0;
 }
 
@@ -325,7 +325,8 @@ static int rebuild_tensor(Machine *m, const Value *arg, int args) {
     for (int d = 0; d < size->count; d++) {
         if (!count_of(&size->is.item[d], &shape) || !count_of(&stride->is.item[d], &step))
             return stop(m, E_RANGE, "a size or stride that is no count, of a tensor in storage ", view->storage->key);
-        if (shape && n > (uint64_t)INT64_MAX / shape) return stop(m, E_RANGE, "sizes that overflow, of a tensor in storage ", view->storage->key);
+        if (shape && n > (uint64_t)INT64_MAX / shape)
+            return stop(m, E_RANGE, "sizes that overflow, of a tensor in storage ", view->storage->key);
         n *= shape;
         if (shape == 0) { n = 1; empty = 1; }   /* goes on: the others may overflow all the same */
         if (shape > 1 && step > (view->storage->span - 1) / (shape - 1) && !empty)
@@ -443,10 +444,11 @@ static int object(Machine *m, int op) {
 }
 
 static int unknown_opcode(Machine *m, int op) {
-    static const struct { int op; char name[12]; } known[] = { { 'i', "INST" }, { 'o', "OBJ" }, { 'P', "PERSID" }, { 'I', "INT" }, { 'L', "LONG" },
-        { 'B', "BINBYTES" }, { 'C', "BINBYTES" }, { 0x92, "NEWOBJ_EX" }, { 0x82, "EXT1" }, { 0x83, "EXT2" }, { 0x84, "EXT4" }, { 0x8f, "EMPTY_SET" },
-        { 0x91, "FROZENSET" }, { 'S', "STRING" }, { 'V', "UNICODE" }, { 'F', "FLOAT" }, { 'p', "PUT" }, { 'g', "GET" }, { 'd', "DICT" }, { 'l', "LIST" }, { '0', "POP" },
-        { '2', "DUP" }, { 0x8b, "LONG4" } };
+    static const struct { int op; char name[12]; } known[] = {
+        { 'i', "INST" }, { 'o', "OBJ" }, { 'P', "PERSID" }, { 'I', "INT" }, { 'L', "LONG" }, { 'F', "FLOAT" }, { 'S', "STRING" },
+        { 'V', "UNICODE" }, { 'p', "PUT" }, { 'g', "GET" }, { 'd', "DICT" }, { 'l', "LIST" }, { '0', "POP" }, { '2', "DUP" },
+        { 'B', "BINBYTES" }, { 'C', "BINBYTES" }, { 0x82, "EXT1" }, { 0x83, "EXT2" }, { 0x84, "EXT4" }, { 0x8b, "LONG4" },
+        { 0x8f, "EMPTY_SET" }, { 0x91, "FROZENSET" }, { 0x92, "NEWOBJ_EX" } };
     char name[32];
     snprintf(name, sizeof name, "0x%02x", (unsigned)op);
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
@@ -614,7 +616,8 @@ static int zip_local(Zip *z, Entry *e, uint64_t limit) {
     uint64_t skip;
     unsigned method;
     int code;
-    if (e->header > limit || limit - e->header < 30 + name) return refuse(z->err, E_FORMAT, "zip: entry %.80s overlaps what follows", e->name);
+    if (e->header > limit || limit - e->header < 30 + name)
+        return refuse(z->err, E_FORMAT, "zip: entry %.80s overlaps what follows", e->name);
     code = file_read_at(z->file, e->header, b, 30 + name, z->err);
     if (code != OK) return code;
     if (read_u32(&r) != 0x04034b50) return refuse(z->err, E_FORMAT, "zip: no header at entry %.80s", e->name);
@@ -652,7 +655,8 @@ static int zip_open(Zip *z) {
     if (code != OK) return code;
     qsort(z->entry, (size_t)z->count, sizeof *z->entry, zip_name);
     for (uint64_t i = 1; i < z->count; i++)
-        if (zip_name(&z->entry[i - 1], &z->entry[i]) == 0) return refuse(z->err, E_FORMAT, "zip: entry %.80s is there twice", z->entry[i].name);
+        if (zip_name(&z->entry[i - 1], &z->entry[i]) == 0)
+            return refuse(z->err, E_FORMAT, "zip: entry %.80s is there twice", z->entry[i].name);
     return OK;
 }
 
@@ -697,7 +701,8 @@ static int zip_index(Machine *m, Value *root) {
     for (TorchStorage *s = m->storages; s && code == OK; s = s->next) {
         const Entry *e = zip_find(&z, folder, length, "data/", s->key);
         if (!e) return refuse(z.err, E_MISSING, "zip: entry data/%.80s, a storage, is missing", s->key);
-        if (e->size != s->elements * (uint64_t)s->width) return refuse(z.err, E_FORMAT, "zip: entry data/%.80s is not as long as its storage", s->key);
+        if (e->size != s->elements * (uint64_t)s->width)
+            return refuse(z.err, E_FORMAT, "zip: entry data/%.80s is not as long as its storage", s->key);
         s->at = e->at;
     }
     return code;
@@ -707,7 +712,10 @@ static int zip_index(Machine *m, Value *root) {
 
 static const unsigned char LEGACY[15] = { 0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, '.' };
 
-static int by_key(const void *left, const void *right) { return strcmp((*(TorchStorage *const *)left)->key, (*(TorchStorage *const *)right)->key); }
+static int by_key(const void *left, const void *right) {
+    const TorchStorage *const *a = left, *const *b = right;
+    return strcmp((*a)->key, (*b)->key);
+}
 
 /* The storages that the object names, sorted by key in an array. The same key has to be the same storage. */
 static int legacy_sort(Machine *m, TorchStorage ***sorted, size_t *count) {
@@ -720,8 +728,8 @@ static int legacy_sort(Machine *m, TorchStorage ***sorted, size_t *count) {
     for (s = m->storages; s; s = s->next) list[(*count)++] = s;
     qsort(list, *count, sizeof *list, by_key);
     for (size_t i = 1; i < *count; i++)
-        if (by_key(&list[i - 1], &list[i]) == 0 && (list[i - 1]->elements != list[i]->elements || list[i - 1]->dtype != list[i]->dtype
-                                                    || list[i - 1]->width != list[i]->width))
+        if (by_key(&list[i - 1], &list[i]) == 0
+            && (list[i - 1]->elements != list[i]->elements || list[i - 1]->dtype != list[i]->dtype || list[i - 1]->width != list[i]->width))
             return refuse(m->err, E_FORMAT, "storage %.80s is described in two ways", list[i]->key);
     return OK;
 }
@@ -743,13 +751,15 @@ static int legacy_storages(Machine *m, const Value *keys, uint64_t at) {
             if (strcmp(sorted[middle]->key, key) < 0) low = middle + 1; else high = middle;
         }
         if (low == count || strcmp(sorted[low]->key, key) != 0 || sorted[low]->at)
-            return refuse(m->err, E_FORMAT, sorted[low] ? "storage %.80s is there twice, or nobody's" : "storage %.80s is nobody's", key);
+            return refuse(m->err, E_FORMAT, "storage %.80s is there twice, or belongs to no tensor", key);
         code = file_read_at(m->file, at, b, 8, m->err);
         if (code != OK) return code;
-        if (read_u64(&r) != sorted[low]->elements) return refuse(m->err, E_FORMAT, "storage %.80s has another size than its tensors say", key);
+        if (read_u64(&r) != sorted[low]->elements)
+            return refuse(m->err, E_FORMAT, "storage %.80s has another size than its tensors say", key);
         at += 8;
         bytes = sorted[low]->elements * (uint64_t)sorted[low]->width;
-        if (bytes > size - at) return fail(m->err, E_TRUNCATED, "the file ends within a storage", HERE, (long long)(size - at), (long long)bytes);
+        if (bytes > size - at)
+            return fail(m->err, E_TRUNCATED, "the file ends within a storage", HERE, (long long)(size - at), (long long)bytes);
         for (size_t i = low; i < count && strcmp(sorted[i]->key, key) == 0; i++) sorted[i]->at = at;
         at += bytes;
     }
@@ -780,7 +790,10 @@ static int legacy_index(Machine *m, Value *root) {
 
 /* ---- the state dict ---- */
 
-static int by_tensor(const void *left, const void *right) { return strcmp(((const TorchTensor *)left)->name, ((const TorchTensor *)right)->name); }
+static int by_tensor(const void *left, const void *right) {
+    const TorchTensor *a = left, *b = right;
+    return strcmp(a->name, b->name);
+}
 
 /* The dict itself, or what it holds under one of three names; at most four deep, for a dict may hold itself. */
 static Value state_dict(Value root) {
@@ -822,7 +835,8 @@ static int collect(TorchFile *t, const Value *dict, Pool *pool, Error *err) {
     }
     qsort(t->tensor, count, sizeof *t->tensor, by_tensor);
     for (size_t i = 1; i < count; i++)
-        if (by_tensor(&t->tensor[i - 1], &t->tensor[i]) == 0) return refuse(err, E_FORMAT, "tensor %.96s is there twice", t->tensor[i].name);
+        if (by_tensor(&t->tensor[i - 1], &t->tensor[i]) == 0)
+            return refuse(err, E_FORMAT, "tensor %.96s is there twice", t->tensor[i].name);
     return OK;
 }
 

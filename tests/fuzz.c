@@ -7,7 +7,7 @@
 #undef main
 #include "torch_files.h"
 
-static int read_torch(const Blob *b, Pool *pool) {
+static int read_pt(const Blob *b, Pool *pool) {
     TorchFile t;
     File *f;
     f32 x[64];
@@ -33,7 +33,7 @@ static int read_torch(const Blob *b, Pool *pool) {
 }
 
 /* The pickle alone is broken: what surrounds it fits. */
-static int read_around(const Blob *b, Pool *pool, int legacy) {
+static int read_pt_around(const Blob *b, Pool *pool, int legacy) {
     Pool own = test_pool();
     Buffer pickle = { NULL, NULL, 0, 0, 0 }, out = { NULL, NULL, 0, 0, 0 };
     Blob file;
@@ -43,15 +43,15 @@ static int read_around(const Blob *b, Pool *pool, int legacy) {
     if (legacy) put_legacy(&out, &pickle, 1);
     else put_zip(&out, &pickle, "little", 0, &own);
     file = blob(out.data, out.length);
-    code = read_torch(&file, pool);
+    code = read_pt(&file, pool);
     free(file.bytes);
     pool_free(&own);
     return code;
 }
-static int read_zip_pickle(const Blob *b, Pool *pool) { return read_around(b, pool, 0); }
-static int read_legacy_pickle(const Blob *b, Pool *pool) { return read_around(b, pool, 1); }
+static int read_zip_pickle(const Blob *b, Pool *pool) { return read_pt_around(b, pool, 0); }
+static int read_legacy_pickle(const Blob *b, Pool *pool) { return read_pt_around(b, pool, 1); }
 
-static void fuzz_torch(void) {
+static void fuzz_pt(void) {
     static const char *const wrap[] = { NULL, "model" };
     for (int k = 0; k < 2; k++)
         for (int legacy = 0; legacy < 2; legacy++) {
@@ -64,7 +64,7 @@ static void fuzz_torch(void) {
                      blob(pickle.data, pickle.length), 30 + (uint64_t)legacy);
             } else {
                 if (legacy) put_legacy(&out, &pickle, 1); else put_zip(&out, &pickle, "little", 1, &pool);
-                fuzz(legacy ? "torch legacy" : "torch zip", read_torch, blob(out.data, out.length), 32 + (uint64_t)legacy);
+                fuzz(legacy ? "torch legacy" : "torch zip", read_pt, blob(out.data, out.length), 32 + (uint64_t)legacy);
             }
             pool_free(&pool);
         }
@@ -76,7 +76,7 @@ int main(int argc, char **argv) {
     bad_main(2, arguments);
     sprintf(base, "/tmp/rlhf-fuzz-%08lx", (unsigned long)(time(NULL) * 7919u + clock()) & 0xffffffffu);
     folder_make(base, &err);
-    fuzz_torch();
+    fuzz_pt();
     sprintf(command, "rm -rf %s", base);
     if (system(command)) printf("could not remove %s\n", base);
     return test_end("fuzz");

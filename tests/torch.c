@@ -270,6 +270,42 @@ static void refusals_pickle(void) {
     refused_tensor("70 dimensions", "FloatStorage", "0", 8, 0, 70, many, ones, E_UNSUPPORTED, "64 dimensions");
 }
 
+/* A megabyte of one opcode (or a few) again and again: memory stays below 100 times that. */
+static void hungry(const char *name, const char *piece, size_t n) {
+    static const long long size[] = { 2 }, stride[] = { 1 };
+    Pool own = test_pool(), kept = pool;
+    Buffer p = empty(), b = empty();
+    TorchFile t;
+    File *f;
+    int code;
+    buffer_bytes(&p, "\x80\2", 2);
+    put_tensor(&p, "FloatStorage", "0", 8, 0, 1, size, stride, 0);
+    buffer_bytes(&p, "q\1", 2);
+    buffer_u8(&p, '('); put_text(&p, "storage"); put_global(&p, "torch", "FloatStorage"); put_text(&p, "0"); put_text(&p, "cpu"); put_int(&p, 8);
+    buffer_text(&p, "t");
+    buffer_bytes(&p, "q\2]", 3);
+    while (p.length < 1 << 20) buffer_bytes(&p, piece, n);
+    buffer_u8(&p, '.');
+    put_zip(&b, &p, NULL, 0, &pool);
+    pool = own;
+    code = index_bytes(&t, &f, &b);
+    CHECK(code != OK && err.what[0] && pool.total < 100u << 20, "a megabyte of %s: %d MB: %s", name, (int)(pool.total >> 20), err.what);
+    file_close(f);
+    pool_free(&pool);
+    pool = kept;
+}
+static void hunger(void) {
+    hungry("marks", "(", 1);
+    hungry("dicts", "}", 1);
+    hungry("dicts in a list", "}a", 2);
+    hungry("memos", "\x94", 1);
+    hungry("dicts and memos", "}\x94", 2);
+    hungry("empty texts", "\x8c\0", 2);
+    hungry("storages", "h\2Q", 3);
+    hungry("tuples", "))\x86", 3);
+    hungry("a tensor in a list", "h\1a", 3);
+}
+
 /* The zip of a good pickle, changed by the caller. */
 static ZipWriter start_zip(const char *folder, unsigned method) {
     static const long long size[] = { 2 }, stride[] = { 1 };
@@ -393,6 +429,7 @@ int main(void) {
     large();
     refusals_pickle();
     refusals_container();
+    hunger();
     mutations();
     sprintf(command, "rm -rf %s", base);
     if (system(command)) printf("could not remove %s\n", base);
