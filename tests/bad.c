@@ -4,6 +4,7 @@
  * that slipped through shows. Deterministic. Made to be built with -fsanitize=address,undefined (`make test` does).
  *   bad [ROUNDS]     mutations for each reader (2000) */
 #include "test.h"
+#include "torch_files.h"
 #include <time.h>
 
 static char base[64];
@@ -224,6 +225,87 @@ static int read_safetensors(const Blob *b, Pool *pool) {
     remove(in_base("model.safetensors"));
     return code;
 }
+/* A tensor in 4 bits, 3 x 43 in blocks of 32, into what its matrix is: 4 bits of the same kind, or floats; and the header's answer alone. */
+static int load_4bit(int type, int doubled, Pool *pool) {
+    unsigned char packed[65], code[5];
+    f32 x[129], absmax[5], nested[1], map[256];
+    Storage storage;
+    Matrix a;
+    Quant q;
+    Tensor t;
+    int answer;
+    memset(&a, 0, sizeof a);
+    memset(&t, 0, sizeof t);
+    memset(&q, 0, sizeof q);
+    memset(packed, 0, sizeof packed);
+    memset(code, 0, sizeof code);
+    memset(map, 0, sizeof map);
+    nested[0] = 0;
+    a.O = 3; a.I = 43; a.type = type; a.data = type == F32 ? (void *)x : (void *)packed; a.quant = type == F32 ? NULL : &q;
+    q.block = 32;
+    if (!doubled) q.absmax = absmax;
+    q.code = code; q.nested = nested; q.map = map;
+    strcpy(t.name, "model.a.weight");
+    t.matrix = &a;
+    answer = checkpoint_load(base, "model", "", &t, 1, pool, &err);
+    if (answer == OK && type == NF4) dequantize_4bit(x, packed, &q, 0, 129);
+    if (answer == OK) {
+        Error inner;
+        memset(&inner, 0, sizeof inner);
+        if (checkpoint_storage(&storage, base, "model", "", "model.a.weight", pool, &inner) != OK) return inner.code == E_MEMORY ? OK : -1;
+        if (storage.rank != 2 || storage.shape[0] != 3 || storage.shape[1] != 43) return -1;
+        if (type == NF4 && (storage.type == NF4) && (storage.kind != QUANT_NF4 || storage.block != 32 || storage.doubled != doubled)) return -1;
+    }
+    return answer;
+}
+static int read_4bit(const Blob *b, int type, int doubled, Pool *pool) {
+    int code;
+    spit(in_base("model.safetensors"), b->bytes, b->n);
+    code = load_4bit(type, doubled, pool);
+    remove(in_base("model.safetensors"));
+    return code;
+}
+static int read_bnb(const Blob *b, Pool *pool) { return read_4bit(b, NF4, 0, pool); }
+static int read_bnb_doubled(const Blob *b, Pool *pool) { return read_4bit(b, NF4, 1, pool); }
+static int read_bnb_floats(const Blob *b, Pool *pool) { return read_4bit(b, F32, 0, pool); }
+/* b is the quant_state alone, in a file whose other parts (`other`) are sound. */
+static int read_quant_state(const Blob *b, Pool *pool) {
+    Blob file = blob(other.bytes, other.n);
+    char header[1024];
+    unsigned char n[8];
+    int code;
+    sprintf(header, "{\"model.a.weight\":{\"dtype\":\"U8\",\"shape\":[65,1],\"data_offsets\":[0,65]},\"model.a.weight.absmax\":{\"dtype\":\"F32\",\"shape\":[5],\"data_offsets\":[65,85]},"
+            "\"model.a.weight.quant_map\":{\"dtype\":\"F32\",\"shape\":[16],\"data_offsets\":[85,149]},"
+            "\"model.a.weight.quant_state.bitsandbytes__nf4\":{\"dtype\":\"U8\",\"shape\":[%d],\"data_offsets\":[149,%d]}}", (int)b->n, (int)b->n + 149);
+    for (int i = 0; i < 8; i++) n[i] = (unsigned char)((uint64_t)strlen(header) >> (8 * i));
+    replace(&file, 0, 0, header, strlen(header));
+    replace(&file, 0, 0, n, 8);
+    replace(&file, file.n, 0, b->bytes, b->n);
+    code = read_bnb(&file, pool);
+    free(file.bytes);
+    return code;
+}
+/* A folder with a PyTorch file, from which two tensors are taken: a transposed one as it is, one into 4 bits. */
+static int read_torch(const Blob *b, Pool *pool) {
+    f32 x[6], absmax[1];
+    unsigned char packed[3];
+    Matrix a, h;
+    Quant q;
+    Tensor list[2];
+    memset(&a, 0, sizeof a);
+    memset(&h, 0, sizeof h);
+    memset(&q, 0, sizeof q);
+    memset(list, 0, sizeof list);
+    a.O = 3; a.I = 2; a.data = x;
+    h.O = 3; h.I = 2; h.type = NF4; h.data = packed; h.quant = &q;
+    q.block = 32; q.absmax = absmax;
+    strcpy(list[0].name, "a.transposed");
+    strcpy(list[1].name, "i.half");
+    list[0].matrix = &a;
+    list[1].matrix = &h;
+    spit(in_base("pytorch_model.bin"), b->bytes, b->n);
+    return checkpoint_load(base, "model", "", list, 2, pool, &err);
+}
 /* b is the header alone: its length is put right, and the data are there, so that only the header's contents are wrong. */
 static int read_header(const Blob *b, Pool *pool) {
     Blob file = blob(b->bytes, b->n);
@@ -247,7 +329,7 @@ static int use_config(const ModelConfig *c, Pool *pool) {
     memset(&m, 0, sizeof m);
     memset(&inner, 0, sizeof inner);
     if (c->D < 2 || c->D % 2 || c->K < 1 || c->H % c->K || c->eos_count < 0 || c->eos_count > 8) return -1;
-    model_carve(&m, c, F32, 1, c->positions < 64 ? c->positions : 64, pool, &measure, &inner);       /* how much would it take? */
+    model_carve(&m, c, NULL, 1, c->positions < 64 ? c->positions : 64, pool, &measure, &inner);       /* how much would it take? */
     return OK;
 }
 static int read_config(const Blob *b, Pool *pool) {
@@ -448,6 +530,53 @@ static void fuzz_checkpoints(void) {
     remove(in_base("model.safetensors"));
     CHECK(checkpoint_save(base, "model", "", list, 2, F32, 24, &pool, &err) == OK, "two shards to start from: %s", err.what);
     fuzz("model.safetensors.index.json", read_index, blob_file(in_base("model.safetensors.index.json")), 6);
+    remove(in_base("model.safetensors.index.json"));
+    pool_free(&pool);
+}
+
+static void fuzz_4bit(void) {
+    static const char state[] = "{\"quant_type\": \"nf4\", \"blocksize\": 32, \"dtype\": \"bfloat16\", \"shape\": [3, 43]}";
+    unsigned char packed[65], code[5];
+    f32 x[129], absmax[5], nested[1], map[256], table[16];
+    Pool pool = test_pool();
+    Matrix a;
+    Quant q;
+    Tensor t;
+    memset(&a, 0, sizeof a);
+    memset(&t, 0, sizeof t);
+    memset(&q, 0, sizeof q);
+    a.O = 3; a.I = 43; a.type = NF4; a.data = packed; a.quant = &q;
+    q.block = 32; q.code = code; q.nested = nested; q.map = map; q.absmax = absmax;
+    strcpy(t.name, "model.a.weight");
+    t.matrix = &a;
+    for (int i = 0; i < 129; i++) x[i] = (f32)(i * i % 31 - 14);
+    quant_table(q.table, QUANT_NF4);
+    quant_map(map);
+    CHECK(quantize_4bit(packed, absmax, x, 129, 32, QUANT_NF4, NULL) == OK, "a 4-bit tensor");
+    quantize_absmax(code, nested, &q.offset, map, absmax, 5);
+    CHECK(checkpoint_save(base, "model", "", &t, 1, F32, 0, &pool, &err) == OK, "4 bits to start from: %s", err.what);
+    fuzz("4-bit safetensors", read_bnb, blob_file(in_base("model.safetensors")), 40);
+    CHECK(checkpoint_save(base, "model", "", &t, 1, F32, 0, &pool, &err) == OK, "again");
+    fuzz("4-bit safetensors, into floats", read_bnb_floats, blob_file(in_base("model.safetensors")), 41);
+    q.absmax = NULL;
+    CHECK(checkpoint_save(base, "model", "", &t, 1, F32, 0, &pool, &err) == OK, "and doubled");
+    fuzz("4-bit safetensors, doubled", read_bnb_doubled, blob_file(in_base("model.safetensors")), 42);
+    CHECK(checkpoint_save(base, "model", "", &t, 1, F32, 0, &pool, &err) == OK, "again");
+    fuzz("4-bit safetensors, doubled, into floats", read_bnb_floats, blob_file(in_base("model.safetensors")), 43);
+    quant_table(table, QUANT_NF4);
+    other = blob(packed, 65);
+    replace(&other, 65, 0, absmax, 20);         /* little-endian machines write floats as files have them; others get other numbers */
+    replace(&other, 85, 0, table, 64);
+    fuzz("quant_state", read_quant_state, blob(state, sizeof state - 1), 44);
+    free(other.bytes);
+    for (int legacy = 0; legacy < 2; legacy++) {
+        Buffer pickle = { NULL, NULL, 0, 0, 0 }, out = { NULL, NULL, 0, 0, 0 };
+        pickle.pool = out.pool = &pool;
+        put_sample(&pickle, legacy, NULL);
+        if (legacy) put_legacy(&out, &pickle, 1); else put_zip(&out, &pickle, "little", 0, &pool);
+        fuzz(legacy ? "pytorch_model.bin (legacy)" : "pytorch_model.bin (zip)", read_torch, blob(out.data, out.length), 45 + (uint64_t)legacy);
+    }
+    remove(in_base("pytorch_model.bin"));
     pool_free(&pool);
 }
 
@@ -499,6 +628,7 @@ int main(int argc, char **argv) {
     fuzz("config.json (RoBERTa)", read_reward_config, blob_file("tests/golden/models/roberta-odd/config.json"), 15);
     fuzz("adapter_config.json", read_adapter_config, blob_file("tests/golden/models/llama-odd/adapter/adapter_config.json"), 16);
     fuzz_checkpoints();
+    fuzz_4bit();
     fuzz_dataset();
     fuzz_tokenizers();
     sprintf(command, "rm -rf %s", base);
