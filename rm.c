@@ -668,9 +668,11 @@ static void save(Trainer *t, int step) {
     pool_release(&t->keep, mark);
 }
 
-/* The loss of `step` is not a number. Its gradient has moved nothing: the weights are still those after the step before. */
+/* The loss of `step`, or its gradient, is not a number. The weights still are those after the step before: they are saved if they
+ * are of use, that is if this loss or the held-out one is a number. */
 static void stop_at_nan(Trainer *t, int step) {
-    const int good = tensors_are_numbers(t->model.tensor, t->model.tensors, t->set.dtype);
+    int good = tensors_are_numbers(t->model.tensor, t->model.tensors, t->set.dtype);
+    good = good && (t->loss < 1e30 || (t->held.examples && isfinite(evaluate(t, 0).loss)));
     if (good && step > 1 && t->saved_step != step - 1) save(t, step - 1);
     die_not_a_number("the loss or its gradient is not a number", step, t->saved_step, t->out, SMALLER_STEPS);
 }

@@ -240,7 +240,7 @@ static double sft_step(Trainer *t, int step, long long *tokens, double *norm) {
     gradient_zero(t->list, t->tensors);
     loss = pass(t, &t->train, t->order, first, n, 1 / (float)targets, tokens) / (double)targets;
     *norm = gradient_norm(t->list, t->tensors);
-    if (!isfinite(loss) || !isfinite(*norm)) return NAN;
+    if (!isfinite(loss) || !isfinite(*norm)) return loss;   /* and nothing has moved */
     t->adam.lr = learning_rate(t, step);
     optimizer_step(&t->optimizer, 0, t->list, t->tensors, &t->adam,
                    t->set.clip > 0 && *norm > t->set.clip ? (float)(t->set.clip / *norm) : 1);
@@ -427,9 +427,12 @@ static double evaluate(Trainer *t, int step) {
     return exp(loss);
 }
 
-/* The loss of `step` is not a number. Its gradient has moved nothing: the weights are still those after the step before. */
-static void stop_at_nan(Trainer *t, int step) {
-    if (step > 1 && t->saved_step != step - 1 && tensors_are_numbers(t->list, t->tensors, t->set.dtype)) save(t, step - 1);
+/* The loss of `step`, or its gradient, is not a number. The weights still are those after the step before: they are saved if they
+ * are of use, that is if this loss or the held-out one is a number. */
+static void stop_at_nan(Trainer *t, int step, double loss) {
+    int good = tensors_are_numbers(t->list, t->tensors, t->set.dtype);
+    good = good && (isfinite(loss) || (t->held.count && isfinite(held_out(t))));
+    if (good && step > 1 && t->saved_step != step - 1) save(t, step - 1);
     die_not_a_number("the loss or its gradient is not a number", step, t->saved_step, t->out, SMALLER_STEPS);
 }
 
@@ -444,7 +447,7 @@ static int train(Trainer *t) {
         char text[240], seen[40] = "";
         double begin = wall_clock(), seconds;
         loss = sft_step(t, ++step, &tokens, &norm);
-        if (!isfinite(loss)) stop_at_nan(t, step);
+        if (!isfinite(loss) || !isfinite(norm)) stop_at_nan(t, step, loss);
         seconds = wall_clock() - begin;
         if (seconds <= 0) seconds = 1e-9;
         speed = (speed > 0 ? 0.9 * speed : 0) + (speed > 0 ? 0.1 : 1) * (double)tokens / seconds;

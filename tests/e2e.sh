@@ -51,6 +51,7 @@ exits 0 "prep tokenizer, byte-level" ./prep tokenizer reviews.bin --kind bytelev
 # ---- the three stages ----
 exits 0 "rm, 20 steps" ./rm reviews.bin --tokenizer judge-tokenizer --dim 32 --layers 1 --heads 2 --ffn 64 --steps 20 --out judge
 [ -s judge/model.safetensors ] && [ -s judge/config.json ]; is "rm writes a model folder"
+head -n 1 judge/log.jsonl | grep -q '"program": "rm", "data": "reviews.bin", "options": {'; is "rm's log begins with the options"
 exits 0 "sft, 20 steps" ./sft reviews.bin --tokenizer policy-tokenizer --dim 32 --layers 2 --heads 4 --kv-heads 2 --ffn 64 --tied --context 64 \
         --tokens 512 --steps 20 --out policy
 [ -s policy/model.safetensors ] && [ -s policy/config.json ]; is "sft writes a model folder"
@@ -131,6 +132,26 @@ printf 'Hello\n' > hello; input=hello
 exits 0 "chat" ./run chat policy -n 4
 input=
 
+# ---- rm: saves on the way, numbers that stop being numbers, Ctrl-C ----
+small_rm="reviews.bin --tokenizer judge-tokenizer --dim 32 --layers 1 --heads 2 --ffn 64"
+exits 0 "rm, saving every 7 steps" ./rm $small_rm --steps 20 --save-every 7 --out judge7
+cmp -s judge/model.safetensors judge7/model.safetensors; is "the same judge"
+wild="--lr 10 --weight-decay 10 --warmup 0 --clip 0 --steps 100"
+# judges FOLDER: its scores are numbers
+judges() { $RUN ./run score "$1" texts > said.txt && [ "$(grep -c '"logits"' said.txt)" = 3 ] && ! grep -q 'nan\|inf\|null' said.txt; }
+says 1 "not a number in step .*; the weights saved are those after step" "rm: a loss that is not a number" ./rm $small_rm $wild --save-every 5 --out wild
+judges wild; is "the last good step is saved"
+says 1 "too large for --dtype in step .*; the weights saved are those after step" "rm: weights too large for --dtype" \
+     ./rm $small_rm $wild --dtype f16 --save-every 1 --out wild16
+judges wild16; is "the last save stays"
+cp -r judge nan
+printf '\377\377\377\377' | dd of=nan/model.safetensors bs=1 seek=$(($(wc -c < nan/model.safetensors) - 8)) conv=notrunc 2> errors.txt
+says 1 "a weight is a NaN or an infinity: nan" "rm: a judge whose weights are not numbers" ./rm reviews.bin --reward nan --steps 2 --out wild
+judges wild; is "nothing is overwritten"
+$RUN ./rm $small_rm --steps 100000 --out stopped > said.txt 2> errors.txt & pid=$!
+for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.5; [ "$(lines stopped/log.jsonl 2>&1)" -lt 2 ] 2> errors.txt || break; done
+kill -INT $pid; wait $pid && grep -q "^stopped and saved after" said.txt && judges stopped; is "rm: Ctrl-C saves and stops"
+
 # ---- what goes wrong ----
 for p in prep rm sft ppo run; do
     exits 0 "$p --help" ./$p --help; grep -q "^usage: .*$p" said.txt; is "$p --help: usage"
@@ -138,6 +159,21 @@ done
 says 2 "did you mean --steps?" "ppo: an option that is almost right" ./ppo reviews.bin --step 3
 says 2 "did you mean --tokenizer?" "sft: an option that is almost right" ./sft reviews.bin --tokeniser x
 says 2 "did you mean --" "rm: an unknown option" ./rm reviews.bin --stepz 3
+says 2 "would overwrite --reward" "rm: --out over --reward" ./rm reviews.bin --reward judge --out policy/../judge/
+says 2 "is a file" "rm: --out is a file" ./rm $small_rm --out texts
+says 2 "multiple of --heads" "rm: heads that do not divide" ./rm $small_rm --heads 3 --out x
+says 2 "leave out: --ffn" "rm: sizes of a checkpoint" ./rm reviews.bin --reward judge --ffn 3 --out x
+says 1 "no such label: nice" "rm: a label that is not there" ./rm $small_rm --label nice --out x
+grep -q "negative, positive" errors.txt; is "rm: and the ones that are"
+printf 'RLHFDATA\1\0\0\0\1\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0' > empty.bin
+says 1 "an empty dataset: empty.bin" "rm: an empty dataset" ./rm empty.bin --tokenizer judge-tokenizer --out x
+exits 0 "prep data without labels" ./prep data texts --format text --out unlabelled.bin
+says 1 "the texts have no labels: unlabelled.bin" "rm: texts without labels" ./rm unlabelled.bin --tokenizer judge-tokenizer --out x
+if [ -e "$home/data/grammar.txt" ]; then
+    exits 0 "prep grammar" ./prep grammar "$home/data/grammar.txt" --out many.bin --count 3000 --seed 1
+    says 2 "two thousand million steps" "rm: --epochs that would never end" ./rm many.bin --tokenizer judge-tokenizer --batch 1 --epochs 1000000 --out x
+fi
+[ ! -e x ]; is "rm: no folder was made for them"
 exits 2 "run: no such command" ./run nonsense
 grep -q nonsense errors.txt; is "run: no such command: the message"
 says 2 "which dataset" "ppo: no dataset" ./ppo
