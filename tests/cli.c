@@ -30,6 +30,8 @@ static int toy_main(int argc, char **argv) {
     Pool pool = cli_pool();
     Buffer b;
     int n = cli_parse(&toy_program, "small", argc, argv, positional, 2);
+    if (toy.n == 5) cli_refuse(&toy_program, "loud|seed|none", "not with five: leave out");
+    if (toy.n == 4) cli_check_out(toy.out, toy.none, "--none");
     memset(&b, 0, sizeof b);
     b.pool = &pool;
     cli_options_json(&toy_program, &b);
@@ -53,6 +55,10 @@ static int act(const char *what) {
     } else if (!strcmp(what, "must")) {
         must(OK, &e, "nothing");
         must(E_OPEN, NULL, NULL);
+    } else if (!strcmp(what, "nan")) {
+        die_not_a_number("the loss", 8, 7, "runs/x", "a smaller --lr");
+    } else if (!strcmp(what, "nan-early")) {
+        die_not_a_number("the loss", 1, 0, "runs/x", "a smaller --lr");
     } else if (!strcmp(what, "memory")) cli_arena(SIZE_MAX / 2, "weights");
     else if (!strcmp(what, "interrupt")) {
         cli_interrupts();
@@ -104,6 +110,7 @@ static void test_values(void) {
           has("[--steps] [-x]"), "-- ends the options; any text is a value: %s", said);
     CHECK(call("toy - --steps 3 --steps 4") == 0 && has("[-]") && has("\"steps\":4"),
           "- is an argument; the last of two wins: %s", said);
+    CHECK(call("toy -n 5 --steps 3") == 0 && call("toy -n 4 --out build --none ./tests") == 0, "nothing to refuse: %s", said);
     CHECK(call("toy --learning-rate 1e-05") == 0 && has("\"learning-rate\":1e-05,"), "short digits: %s", said);
 }
 
@@ -134,6 +141,11 @@ static void test_refusals(void) {
         { "--loud=perhaps", "--loud has to be yes or no" },
         { "--preset medium", "--preset has to be one of small, large: medium" },
         { "a b c", "one argument too many: c" },
+        { "-n 5 --steps 3 --seed 3", "not with five: leave out: --seed" },
+        { "--none x --loud -n 5", "not with five: leave out: --loud" },
+        { "-n 4 --out Makefile", "--out is a file, and has to be a folder or nothing yet: Makefile" },
+        { "-n 4 --out ''", "--out needs the name of a folder: (nothing)" },
+        { "-n 4 --out build/../tests/ --none ./tests", "--out would overwrite --none: build/../tests/" },
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         char line[256];
@@ -166,6 +178,9 @@ static void test_endings(void) {
     CHECK(call("act unsupported") == 1 && has(": not supported: rope_scaling type 'yarn': config.json\n  try: use a file"),
           "unsupported: %s", said);
     CHECK(call("act must") == 1 && has(": cannot open\n  try: check"), "must without a record: %s", said);
+    CHECK(call("act nan") == 1 && has(": the loss in step 8; the weights saved are those after step 7: runs/x\n  try: a smaller --lr\n"),
+          "a loss that is no number: %s", said);
+    CHECK(call("act nan-early") == 1 && has(": the loss in step 1; no weights were written: runs/x\n"), "in the first step: %s", said);
     CHECK(call("act memory") == 1 && has("out of memory: 9.2 EB wanted: weights") && has("try: "), "out of memory: %s", said);
     CHECK(call("act bill") == 0 && has("policy ") && has(" 1.2 MB\n") && has("  999 B\n") && has("memory in total") && has("1235566"),
           "the bill: %s", said);
@@ -238,6 +253,64 @@ static void test_log(void) {
     pool_free(&pool);
 }
 
+/* DESIGN: exactly one name matches, without case. */
+static void test_label_find(void) {
+    static const struct { const char *label[3]; int labels; const char *wanted; int found; } row[] = {
+        { { "reward" }, 1, NULL, 0 }, { { "reward" }, 1, "REWARD", 0 }, { { "reward" }, 1, "positive", -1 },
+        { { "negative", "positive" }, 2, NULL, 1 }, { { "Positive", "Negative" }, 2, NULL, 0 }, { { "NEG", "POS" }, 2, NULL, 1 },
+        { { "nothate", "hate" }, 2, NULL, 0 }, { { "toxic", "Non-Toxic" }, 2, NULL, 1 }, { { "positively", "po" }, 2, NULL, -1 },
+        { { "pos", "neutral", "positive" }, 3, NULL, -1 }, { { "LABEL_0", "LABEL_1" }, 2, NULL, -1 },
+        { { "LABEL_0", "LABEL_1" }, 2, "label_1", 1 }, { { "a", "A" }, 2, "a", -1 }, { { "a", "b" }, 2, "", -1 },
+        { { "negative", "positive" }, 2, "negative", 0 } };
+    char names[16];
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        RewardConfig c;
+        memset(&c, 0, sizeof c);
+        c.labels = row[i].labels;
+        for (int k = 0; k < c.labels; k++) strcpy(c.label[k], row[i].label[k]);
+        CHECK(label_find(&c, row[i].wanted) == row[i].found, "label row %d: %d", (int)i, label_find(&c, row[i].wanted));
+        label_names(&c, names, sizeof names);
+        CHECK(!strncmp(names, row[i].label[0], strlen(row[i].label[0])) && strlen(names) < sizeof names, "names: %s", names);
+        if (i == 9) CHECK(!strcmp(names, "pos, neutral, p"), "names that do not all fit are cut: %s", names);
+    }
+}
+
+static void test_tensors_are_numbers(void) {
+    const struct { float value; int dtype, good; } row[] = {
+        { 1, F32, 1 }, { NAN, F32, 0 }, { HUGE_VALF, F32, 0 }, { -HUGE_VALF, BF16, 0 }, { 3.4e38f, F32, 1 }, { -3.4e38f, BF16, 0 },
+        { 3.38e38f, BF16, 1 }, { 65519, F16, 1 }, { -65520, F16, 0 }, { 65520, BF16, 1 } };
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++)
+        for (int at = 0; at < 6; at += 5) {
+            float x[6] = { 0, 0, 0, 0, 0, 0 };
+            Matrix m;
+            Tensor list[2];
+            memset(&m, 0, sizeof m);
+            memset(list, 0, sizeof list);
+            m.type = F32; m.O = 2; m.I = 3; m.data = x;
+            list[0].matrix = list[1].matrix = &m;
+            list[0].flags = TENSOR_TIED;
+            x[at] = row[i].value;
+            CHECK(tensors_are_numbers(list, 2, row[i].dtype) == row[i].good, "row %d, number %d", (int)i, at);
+            CHECK(tensors_are_numbers(list, 1, row[i].dtype), "a tied tensor is looked at once, where it is");
+        }
+    CHECK(f16_to_f32(f32_to_f16(65519)) < HUGE_VALF && !(f16_to_f32(f32_to_f16(65520)) < HUGE_VALF), "F16's limit is quant.c's");
+    CHECK(bf16_to_f32(f32_to_bf16(3.3961774e38f)) < HUGE_VALF && !(bf16_to_f32(f32_to_bf16(3.3961776e38f)) < HUGE_VALF), "BF16's limit too");
+}
+
+/* The first line of a log; what stood there goes. */
+static void test_log_options(void) {
+    static int steps = 3;
+    static Option option[] = { { "steps", OPT_INT, &steps, "3", 0, 0, NULL, "" } };
+    static const Program program = { "toy", "", "", option, 1, NULL, 0 };
+    Pool pool = cli_pool();
+    char *bytes = NULL;
+    size_t n;
+    for (int i = 0; i < 2; i++) log_options("build/cli-log.jsonl", &program, "a \"b\".bin", &pool);
+    CHECK(file_read_all("build/cli-log.jsonl", &pool, &bytes, &n, NULL) == OK &&
+          !strcmp(bytes, "{\"program\": \"toy\", \"data\": \"a \\\"b\\\".bin\", \"options\": {\"steps\":3}}\n"), "one line: %s", bytes ? bytes : "none");
+    pool_free(&pool);
+}
+
 static void test_cli_arena(void) {
     Arena a = cli_arena(1000, "a test");
     int sum = 0;
@@ -256,6 +329,9 @@ int main(int argc, char **argv) {
     test_sparkline();
     test_run_folder();
     test_log();
+    test_log_options();
+    test_label_find();
+    test_tensors_are_numbers();
     test_cli_arena();
     return test_end("cli");
 }
