@@ -4,15 +4,16 @@
  * Needs    core, quant, io; a pool for names and places. <stdio.h> for snprintf only.
  * Never    executes anything. A pickle is a program that may name any function of Python; this machine knows the opcodes and
  *          the handful of names below, which build a dict of tensors, and refuses every other one by its name.
- * Edges    every number in a file is hostile: depth, memo indices, sizes, strides, offsets, entries that overlap. Memory is at
- *          most 100 times the pickle (which is at most 16 MB), whatever sizes a file announces; time is linear but for sorting.
- *          Views may have any strides; storages may be shared (tied weights), and of types that we do not read. */
+ * Edges    every number in a file is hostile: depth, memo indices, sizes, strides, offsets, entries that overlap. Whatever sizes a
+ *          file announces, memory is at most 100 times the pickle (which is at most 16 MB) and a few times a zip's directory;
+ *          time is linear but for sorting. Views may have any strides; storages may be shared (tied weights), and of types that
+ *          we do not read. */
 #include "rlhf.h"
 #include <stdarg.h>
 #include <stdio.h>
 
 enum { WINDOW = 4096,                           /* bytes of the pickle, or of a view's storage, in flight */
-       PICKLE_MAX = 1 << 24, DIMS_MAX = 64, NAME_LIMIT = 1024 };
+       PICKLE_MAX = 1 << 24, DIRECTORY_MAX = 1 << 26, DIMS_MAX = 64, NAME_LIMIT = 1024 };
 static const char HERE[] = "PyTorch checkpoint";    /* the caller knows the path */
 
 /* fail() with a composed text, in which a file's names may stand: without control characters. Returns code. */
@@ -554,6 +555,7 @@ static int zip_end(Zip *z) {
     if (code != OK) return code;
     if (z->directory > end || z->bytes > end - z->directory || z->count > z->bytes / 46)
         return zip_broken(z, "the directory does not fit into the file");
+    if (z->bytes > DIRECTORY_MAX) return refuse(z->err, E_UNSUPPORTED, "zip: a directory of more than 64 MB");
     return OK;
 }
 
