@@ -86,7 +86,7 @@ static void each_row(const char *file, const char *what, Judge judge, void *cont
     pool_free(&pool);
 }
 
-typedef struct { const Tokenizer *t; const char *name; int decoded; } Column;
+typedef struct { const Tokenizer *t; const char *name; int decoded, special; } Column;
 
 /* generated_*.jsonl: {"text", NAME: ids, "llama2_decoded"} */
 static int judge_column(const Json *row, Pool *pool, void *context) {
@@ -103,26 +103,26 @@ static int judge_column(const Json *row, Pool *pool, void *context) {
            !tokenizer_decode(c->t, out, count, pool, &decoded, &n) && n == back->length && !memcmp(decoded, back->string, n);
 }
 
-/* published.jsonl and the llama.cpp suites: {"tokenizer", "text", "ids", "specials"}; rows whose text spells special tokens are
- * not for us. */
+/* published.jsonl and the llama.cpp suites: {"tokenizer", "text", "ids", "specials"}; special: the rows whose text spells special
+ * tokens, otherwise the others. */
 static int judge_suite(const Json *row, Pool *pool, void *context) {
     const Column *c = context;
     const Json *text = json_get(row, "text"), *ids = json_get(row, "ids");
     const char *specials = json_text(row, "specials", "none");
-    if (strcmp(json_text(row, "tokenizer", ""), c->name) || json_bool(row, "parse_special", 0) || !json_bool(row, "dummy_prefix", 1)) return -1;
+    if (strcmp(json_text(row, "tokenizer", ""), c->name) || json_bool(row, "parse_special", 0) != c->special || !json_bool(row, "dummy_prefix", 1)) return -1;
     if (!strcmp(specials, "BOS+EOS")) return -1;
     return text && ids && same_ids(c->t, text->string, text->length, ids, strcmp(specials, "none") != 0, pool);
 }
 
 static void column(const Tokenizer *t, const char *file, const char *name, int decoded, int rows) {
     Column c;
-    c.t = t; c.name = name; c.decoded = decoded;
+    c.t = t; c.name = name; c.decoded = decoded; c.special = 0;
     if (t) each_row(file, name, judge_column, &c, rows); else SKIP("%s: no files", name);
 }
 
-static void suite(const Tokenizer *t, const char *file, const char *name, int rows) {
+static void suite(const Tokenizer *t, const char *file, const char *name, int special, int rows) {
     Column c;
-    c.t = t; c.name = name; c.decoded = 0;
+    c.t = t; c.name = name; c.decoded = 0; c.special = special;
     if (t) each_row(file, name, judge_suite, &c, rows); else SKIP("%s: no files", name);
 }
 
@@ -406,6 +406,263 @@ static void test_speed(const Tokenizer *t, const char *name) {
     free(text);
 }
 
+/* ---- tokenizer.json, made here from the other files ---- */
+static Buffer new_buffer(Pool *pool) { Buffer b; memset(&b, 0, sizeof b); b.pool = pool; return b; }
+
+static void put_added(Buffer *b, const char *const *name, const int *id, int n) {
+    int i;
+    buffer_text(b, "\"added_tokens\": [");
+    for (i = 0; i < n; i++) {
+        buffer_text(b, i ? ", {\"content\": " : "{\"content\": ");
+        buffer_json_string(b, name[i], strlen(name[i]));
+        buffer_text(b, ", \"id\": ");
+        buffer_integer(b, id[i]);
+        buffer_text(b, strcmp(name[i], "<mask>") ? "" : ", \"lstrip\": true");
+        buffer_text(b, ", \"special\": true, \"normalized\": false}");
+    }
+    buffer_text(b, "], ");
+}
+
+/* Two strings of a merge: "left right" or ["left", "right"]. */
+static void put_merge(Buffer *b, const char *left, size_t m, const char *right, size_t n, int pairs, int first) {
+    Buffer both = new_buffer(b->pool);
+    buffer_text(b, first ? "" : ", ");
+    if (pairs) {
+        buffer_text(b, "[");
+        buffer_json_string(b, left, m);
+        buffer_text(b, ", ");
+        buffer_json_string(b, right, n);
+        buffer_text(b, "]");
+        return;
+    }
+    buffer_bytes(&both, left, m);
+    buffer_text(&both, " ");
+    buffer_bytes(&both, right, n);
+    buffer_json_string(b, (char *)both.data, both.length);
+}
+
+enum { AS_GPT2, AS_SPLIT, AS_ROBERTA };     /* AS_SPLIT: GPT-2 with its pattern in a Split of its own */
+
+static Buffer json_bytelevel(const char *vocab, size_t vocab_n, const char *merges, int kind, int pairs, Pool *pool) {
+    static const char *const end[] = { "<|endoftext|>" }, *const roberta[] = { "<s>", "<pad>", "</s>", "<unk>", "<mask>" };
+    static const int end_id[] = { 50256 };
+    int id[] = { 0, 1, 2, 3, 50264 }, first = 1;
+    const Json *root = json_parse(vocab, vocab_n, pool, NULL);
+    Buffer b = new_buffer(pool);
+    const char *p, *stop, *gap;
+    id[4] = (int)json_number(root, "<mask>", 0);
+    buffer_text(&b, "{\"version\": \"1.0\", \"truncation\": null, \"padding\": null, ");
+    if (kind == AS_ROBERTA) put_added(&b, roberta, id, 5); else put_added(&b, end, end_id, json_get(root, end[0]) != NULL);
+    buffer_text(&b, "\"normalizer\": null, \"pre_tokenizer\": ");
+    buffer_text(&b, kind == AS_SPLIT ? "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern\": {\"Regex\": \"'s|'t|'re|'ve|'m|'ll|'d| "
+                    "?\\\\p{L}+| ?\\\\p{N}+| ?[^\\\\s\\\\p{L}\\\\p{N}]+|\\\\s+(?!\\\\S)|\\\\s+\"}, \"behavior\": \"Isolated\", \"invert\": false}, "
+                    "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": false}]}"
+                  : "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true}");
+    buffer_text(&b, ", \"post_processor\": ");
+    buffer_text(&b, kind == AS_ROBERTA ? "{\"type\": \"RobertaProcessing\", \"sep\": [\"</s>\", 2], \"cls\": [\"<s>\", 0], \"trim_offsets\": true, "
+                                         "\"add_prefix_space\": false}" : "{\"type\": \"ByteLevel\", \"add_prefix_space\": true, \"trim_offsets\": false}");
+    buffer_text(&b, ", \"decoder\": {\"type\": \"ByteLevel\"}, \"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": null, \"vocab\": ");
+    buffer_bytes(&b, vocab, vocab_n);
+    buffer_text(&b, ", \"merges\": [");
+    for (p = merges; *p; p = stop + (*stop == '\n')) {
+        stop = p + strcspn(p, "\n");
+        gap = memchr(p, ' ', (size_t)(stop - p));
+        if (*p == '#' && p == merges) continue;
+        put_merge(&b, p, (size_t)(gap - p), gap + 1, (size_t)(stop - gap - 1), pairs, first);
+        first = 0;
+    }
+    buffer_text(&b, "]}}");
+    return b;
+}
+
+typedef struct { const char *text; size_t n; float score; } Scored;
+typedef struct { int left, right; float score; size_t ln, rn; } Join;
+
+/* Better scores first, then longer left and right parts (in characters): the order in which Hugging Face's converter lists merges. */
+static int compare_join(const void *a, const void *b) {
+    const Join *p = a, *q = b;
+    if (p->score != q->score) return p->score > q->score ? -1 : 1;
+    if (p->ln != q->ln) return p->ln > q->ln ? -1 : 1;
+    if (p->rn != q->rn) return p->rn > q->rn ? -1 : 1;
+    return p->left != q->left ? p->left - q->left : p->right - q->right;
+}
+
+static size_t characters(const char *s, size_t n) {
+    size_t i, count = 0;
+    for (i = 0; i < n; i++) count += ((unsigned char)s[i] & 0xC0) != 0x80;
+    return count;
+}
+
+/* The scores of a model's pieces: each piece is field 1, its score field 2. One-byte and two-byte lengths are all that occur. */
+static Scored *scores(const Tokenizer *t, Bytes f, Pool *pool) {
+    Scored *s = pool_take(pool, (size_t)tokenizer_size(t), sizeof *s);
+    size_t at = 0, i;
+    int id;
+    for (id = 0; id < tokenizer_size(t); id++) {
+        size_t n = (unsigned char)f.data[at + 1], head = 2;
+        if (n > 127) { n = (n & 127) + 128 * (size_t)(unsigned char)f.data[at + 2]; head = 3; }
+        s[id].text = tokenizer_piece(t, id, &s[id].n);
+        i = at + head + 2 + s[id].n;
+        if (f.data[i] == 0x15) memcpy(&s[id].score, f.data + i + 1, 4);       /* tests run on little-endian machines, or skip */
+        at += head + n;
+    }
+    return s;
+}
+
+static Buffer json_llama(const Tokenizer *t, Bytes f, const char *const *added, const int *added_id, int addeds, int metaspace, Pool *pool, int *merges) {
+    Scored *s = scores(t, f, pool);
+    int V = tokenizer_size(t), id, left, right;
+    size_t i, joins = 0, room = 100000;
+    Join *join = malloc(room * sizeof *join);
+    Buffer b = new_buffer(pool);
+    for (id = 0; id < V; id++)
+        for (i = 1; i < s[id].n && id > 258; i++) {
+            if (((unsigned char)s[id].text[i] & 0xC0) == 0x80) continue;
+            left = tokenizer_find(t, s[id].text, i);
+            right = tokenizer_find(t, s[id].text + i, s[id].n - i);
+            if (left < 0 || right < 0 || joins == room) continue;
+            join[joins].left = left; join[joins].right = right; join[joins].score = s[id].score;
+            join[joins].ln = characters(s[left].text, s[left].n);
+            join[joins++].rn = characters(s[right].text, s[right].n);
+        }
+    qsort(join, joins, sizeof *join, compare_join);
+    *merges = (int)joins;
+    buffer_text(&b, "{\"version\": \"1.0\", ");
+    put_added(&b, added, added_id, addeds);
+    buffer_text(&b, metaspace ? "\"normalizer\": null, \"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": \"\\u2581\", \"prepend_scheme\": \"first\", "
+                                "\"split\": false}, "
+                              : "\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"Prepend\", \"prepend\": \"\\u2581\"}, {\"type\": \"Replace\", "
+                                "\"pattern\": {\"String\": \" \"}, \"content\": \"\\u2581\"}]}, \"pre_tokenizer\": null, ");
+    buffer_text(&b, "\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<s>\", \"type_id\": 0}}, {\"Sequence\": "
+                    "{\"id\": \"A\", \"type_id\": 0}}], \"special_tokens\": {\"<s>\": {\"id\": \"<s>\", \"ids\": [1], \"tokens\": [\"<s>\"]}}}, "
+                    "\"decoder\": {\"type\": \"Sequence\", \"decoders\": [{\"type\": \"Replace\", \"pattern\": {\"String\": \"\\u2581\"}, \"content\": \" \"}, "
+                    "{\"type\": \"ByteFallback\"}, {\"type\": \"Fuse\"}, {\"type\": \"Strip\", \"content\": \" \", \"start\": 1, \"stop\": 0}]}, "
+                    "\"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": \"<unk>\", \"fuse_unk\": true, \"byte_fallback\": true, \"vocab\": {");
+    for (id = 0; id < V; id++) {
+        buffer_text(&b, id ? ", " : "");
+        buffer_json_string(&b, s[id].text, s[id].n);
+        buffer_text(&b, ": ");
+        buffer_integer(&b, id);
+    }
+    buffer_text(&b, "}, \"merges\": [");
+    for (i = 0; i < joins; i++)
+        put_merge(&b, s[join[i].left].text, s[join[i].left].n, s[join[i].right].text, s[join[i].right].n, metaspace, !i);
+    buffer_text(&b, "]}}");
+    free(join);
+    return b;
+}
+
+static Tokenizer *open_json(Buffer b, Pool *pool) {
+    Error err;
+    Tokenizer *t;
+    memset(&err, 0, sizeof err);
+    t = tokenizer_json(b.data, b.length, pool, &err);
+    CHECK(t && !err.code, "tokenizer.json: %s, %s", err.what, err.where);
+    return t;
+}
+
+/* The ids of `text`, in a text of their own: pieces as they are, what lies beyond `own` and the first three in braces. */
+static const char *spelt(const Tokenizer *t, const char *text, int own, Pool *pool) {
+    int *ids, count, i;
+    size_t n;
+    Buffer b = new_buffer(pool);
+    if (tokenizer_encode(t, text, strlen(text), pool, &ids, &count)) return "(no memory)";
+    for (i = 0; i < count; i++) {
+        const char *piece = tokenizer_piece(t, ids[i], &n);
+        int cut = ids[i] >= own || ids[i] < 3;
+        if (cut) buffer_text(&b, "{");
+        buffer_bytes(&b, piece, n);
+        if (cut) buffer_text(&b, "}");
+    }
+    buffer_u8(&b, 0);
+    return (char *)b.data;
+}
+
+static const char *decoded(const Tokenizer *t, const char *text, int all, Pool *pool) {
+    int *ids, count;
+    char *out;
+    size_t n;
+    if (tokenizer_encode(t, text, strlen(text), pool, &ids, &count)) return "(no memory)";
+    return (all ? tokenizer_decode_all : tokenizer_decode)(t, ids, count, pool, &out, &n) ? "(failed)" : out;
+}
+
+static const char *const chat_name[] = { "<unk>", "<s>", "</s>", "[PAD]", "<|im_start|>", "<|im_end|>" };
+static const int chat_id[] = { 0, 1, 2, 32000, 32001, 32002 };
+static const char chat_added[] = "{\"[PAD]\": 32000, \"<|im_start|>\": 32001, \"<|im_end|>\": 32002}";
+static const char chat_map[] = "{\"pad_token\": \"[PAD]\", \"additional_special_tokens\": [\"<|im_start|>\", {\"content\": \"<|im_end|>\"}]}";
+
+/* Ids of two tokenizers for one text. */
+static int agree(const Tokenizer *a, const Tokenizer *b, const char *text, size_t n, Pool *pool) {
+    int *x, *y, m, k;
+    return !tokenizer_encode(a, text, n, pool, &x, &m) && !tokenizer_encode(b, text, n, pool, &y, &k) && m == k && (!m || !memcmp(x, y, (size_t)m * sizeof *x));
+}
+
+/* TinyLlama's chat tokens beside tokenizer.model and inside tokenizer.json: the same ids, every segment with its own prefix. */
+static void test_chat_tokens(const Tokenizer *llama, Bytes file, Pool *pool) {
+    static const char text[] = "<|im_start|>user\nHello there<|im_end|>\n<|im_start|>assistant\n", said[] = "a [PAD]</s> b<|im_en|>  <|im_end|>";
+    Error err;
+    int merges, *ids, *part, count, k, at = 0, good = 1, i, *x, m;
+    Tokenizer *json = open_json(json_llama(llama, file, chat_name, chat_id, 6, 0, pool, &merges), pool), *first, *model;
+    const Json *added = json_parse(chat_added, strlen(chat_added), pool, NULL), *map = json_parse(chat_map, strlen(chat_map), pool, NULL);
+    struct { int id; const char *text; } segment[] = { { 32001, "user\nHello there" }, { 32002, "\n" }, { 32001, "assistant\n" } };
+    memset(&err, 0, sizeof err);
+    model = tokenizer_sentencepiece(file.data, file.n, pool, &err);
+    CHECK(merges == 61249, "Llama 2 has %d merges, wanted 61249", merges);
+    CHECK(model && !tokenizer_beside(model, added, NULL, map, pool, &err) && tokenizer_size(model) == 32003 && json && tokenizer_size(json) == 32003,
+          "three tokens more: %s", err.what);
+    if (!model || !json) return;
+    CHECK(tokenizer_specials(model).pad == 32000 && tokenizer_find(json, "<|im_end|>", 10) == 32002, "their ids");
+    if (tokenizer_encode(json, text, strlen(text), pool, &ids, &count)) return;
+    for (i = 0; i < 3 && good; i++) {
+        good = at < count && ids[at++] == segment[i].id && !tokenizer_encode(llama, segment[i].text, strlen(segment[i].text), pool, &part, &k) &&
+               at + k <= count && !memcmp(ids + at, part, (size_t)k * sizeof *part);
+        at += k;
+    }
+    CHECK(good && at == count && agree(json, model, text, strlen(text), pool), "a chat prompt: tokens, and each segment by itself");
+    good = !tokenizer_encode(json, "\n", 1, pool, &ids, &count) && count == 2 && ids[0] == 29871 && ids[1] == 13;
+    CHECK(good, "a line break behind a token has its prefix");
+    CHECK(!strcmp(decoded(json, said, 1, pool), "a [PAD]</s>  b<|im_en|>  <|im_end|>"), "decode_all: '%s'", decoded(json, said, 1, pool));
+    CHECK(!strcmp(decoded(json, said, 0, pool), "a   b<|im_en|>  "), "decode: '%s'", decoded(json, said, 0, pool));
+    CHECK(!tokenizer_encode_plain(json, text, strlen(text), 1, pool, &ids, &count) && !tokenizer_encode(llama, text, strlen(text), pool, &x, &m) &&
+          m == count && !memcmp(ids, x, (size_t)m * sizeof *x), "encode_plain: what a stranger types are letters");
+    first = open_json(json_llama(llama, file, chat_name, chat_id, 3, 1, pool, &merges), pool);
+    suite(first, "published.jsonl", "llama2", 1, 2);
+    if (first) CHECK(!tokenizer_encode_plain(first, "user", 4, 0, pool, &ids, &count) && count == 1 && ids[0] == 1792, "prepend_scheme first: no prefix behind a token");
+}
+
+/* The goldens again, through tokenizer.json. */
+static void test_json_goldens(const Tokenizer *llama) {
+    Pool pool = test_pool();
+    Bytes model = read_file("data/tokenizers/llama2", "tokenizer.model"), v, m;
+    int merges, kind;
+    const short one = 1;
+    if (llama && model.data && *(const char *)&one) {
+        Tokenizer *t = open_json(json_llama(llama, model, chat_name, chat_id, 3, 0, &pool, &merges), &pool);
+        column(t, "generated_sentencepiece.jsonl", "llama2", 1, 521);
+        suite(t, "published.jsonl", "llama2", 0, 21);
+        suite(t, "llamacpp_llama-spm.jsonl", "llama-spm", 0, 46);
+        suite(t, "llamacpp_phi-3.jsonl", "phi-3", 0, 46);
+        test_speed(t, "llama2 as tokenizer.json");
+        test_chat_tokens(llama, model, &pool);
+    } else SKIP("llama2 as tokenizer.json: no files");
+    for (kind = AS_GPT2; kind <= AS_ROBERTA; kind++) {
+        const char *name = kind == AS_ROBERTA ? "roberta" : "gpt2";
+        Tokenizer *t;
+        v = read_file(kind == AS_ROBERTA ? "data/tokenizers/roberta" : "data/tokenizers/gpt2", "vocab.json");
+        m = read_file(kind == AS_ROBERTA ? "data/tokenizers/roberta" : "data/tokenizers/gpt2", "merges.txt");
+        if (!v.data || !m.data) { SKIP("%s as tokenizer.json: no files", name); continue; }
+        t = open_json(json_bytelevel(v.data, v.n, m.data, kind, kind == AS_SPLIT, &pool), &pool);
+        column(t, "generated_bytelevel_bpe.jsonl", name, 1, 521);
+        suite(t, "published.jsonl", name, 0, kind == AS_ROBERTA ? 7 : 25);
+        suite(t, "published.jsonl", name, 1, kind == AS_ROBERTA ? 2 : 1);
+        suite(t, kind == AS_ROBERTA ? "llamacpp_roberta-bpe.jsonl" : "llamacpp_gpt-2.jsonl", kind == AS_ROBERTA ? "roberta-bpe" : "gpt-2", 0, 46);
+        if (kind == AS_GPT2) test_speed(t, "gpt2 as tokenizer.json");
+        free(v.data); free(m.data);
+    }
+    free(model.data);
+    pool_free(&pool);
+}
+
 /* ---- bad input ---- */
 static void put_piece(Buffer *b, const char *text, int type) {
     size_t n = strlen(text);
@@ -636,6 +893,330 @@ static void test_reviews(char *data, const Tokenizer *gpt2, const Tokenizer *lla
     pool_free(&pool);
 }
 
+/* ---- added tokens, on tokenizers of ours ---- */
+static int beside(Tokenizer *t, const char *added, const char *config, const char *map, Pool *pool, Error *err) {
+    const Json *a = added ? json_parse(added, strlen(added), pool, NULL) : NULL, *c = config ? json_parse(config, strlen(config), pool, NULL) : NULL,
+               *m = map ? json_parse(map, strlen(map), pool, NULL) : NULL;
+    memset(err, 0, sizeof *err);
+    return tokenizer_beside(t, a, c, m, pool, err);
+}
+
+/* {"261": {"content": ..., FLAGS}} for added_tokens_decoder. */
+static const char flags_config[] = "{\"added_tokens_decoder\": {\"261\": {\"content\": \"<a>\"}, \"262\": {\"content\": \"<a><b>\", \"special\": true}, "
+    "\"263\": {\"content\": \"<l>\", \"lstrip\": true}, \"264\": {\"content\": \"<r>\", \"rstrip\": true}, "
+    "\"265\": {\"content\": \"word\", \"single_word\": true}, \"266\": {\"content\": \"<x y>\"}, \"2\": {\"content\": \"</s>\", \"special\": true}}, "
+    "\"pad_token\": {\"content\": \"<a>\"}, \"chat_template\": [{\"name\": \"tool\", \"template\": \"T\"}, {\"name\": \"default\", \"template\": \"D\"}]}";
+
+static Tokenizer *with_flags(Pool *pool) {
+    Error err;
+    Tokenizer *t = train(1, 50, 261, pool, &err);
+    CHECK(t && !beside(t, NULL, flags_config, NULL, pool, &err), "added tokens: %s, %s", err.what, err.where);
+    return t;
+}
+
+static void test_flags(void) {
+    static const struct { const char *text, *wanted; } row[] = {
+        { "", "" }, { "<a", "<a" }, { "1<a>2", "1{<a>}2" }, { "<a><b>", "{<a><b>}" }, { "<a><a><b><b>", "{<a>}{<a><b>}<b>" },
+        { "1 \t <l> 2", "1{<l>}\xc4\xa0" "2" }, { "1 <r> \n\xc2\xa0" "2", "1\xc4\xa0{<r>}2" }, { "<r> <l> <l>", "{<r>}{<l>}{<l>}" }, { " <l>", "{<l>}" },
+        { "word swords word_ (word)", "{word}\xc4\xa0swords\xc4\xa0word_\xc4\xa0({word})" }, { "\xc3\xa9word", "\xc3\x83\xc2\xa9word" },
+        { "a<x y>b", "a{<x y>}b" }, { "<x  y>", "<x\xc4\xa0\xc4\xa0y>" }, { "</s>", "{</s>}" }, { "<s>", "<s>" },
+    };
+    Pool pool = test_pool();
+    Error err;
+    Tokenizer *t = with_flags(&pool);
+    Buffer sp, json;
+    AddedToken a;
+    Bytes model;
+    size_t i;
+    int merges, n = 0, *ids, count;
+    for (i = 0; t && i < sizeof row / sizeof *row; i++) {
+        const char *got = spelt(t, row[i].text, 261, &pool);
+        CHECK(!strcmp(got, row[i].wanted), "added tokens in '%s': %s, wanted %s", row[i].text, got, row[i].wanted);
+    }
+    if (!t) return;
+    CHECK(!strcmp(decoded(t, "1<a>2<a><b>3", 0, &pool), "1<a>23") && !strcmp(decoded(t, "1<a>2<a><b>3", 1, &pool), "1<a>2<a><b>3"), "special ones are skipped");
+    CHECK(tokenizer_added(t, 0, &a) && a.id == 2 && !a.beyond && tokenizer_added(t, 6, &a) && a.id == 266 && a.beyond && !tokenizer_added(t, 7, &a) &&
+          !tokenizer_added(t, -1, &a), "the list of added tokens");
+    CHECK(tokenizer_specials(t).pad == 261 && tokenizer_specials(t).bos == 0 && !strcmp(tokenizer_chat_template(t), "D"), "names, and the default template");
+    CHECK(!tokenizer_encode_plain(t, "<a>", 3, 1, &pool, &ids, &count) && count == 3, "encode_plain looks for none");
+    sp = written(train(0, 50, 320, &pool, &err), 0, &pool);
+    model.data = (char *)sp.data; model.n = sp.length;
+    t = tokenizer_sentencepiece(sp.data, sp.length, &pool, &err);
+    json = json_llama(t, model, chat_name, chat_id, 3, 0, &pool, &merges);
+    t = open_json(json, &pool);
+    if (!t) return;
+    CHECK(!beside(t, NULL, "{\"added_tokens_decoder\": {\"320\": {\"content\": \"xy\", \"normalized\": true}, \"321\": {\"content\": \"z\", \"normalized\": false}}}",
+                  NULL, &pool, &err), "normalized: %s", err.what);
+    for (i = 0; i < 4; i++) {
+        static const char *const text[] = { "a xy", "axy", "xy", "az xy" },
+                          *const wanted[] = { "\xe2\x96\x81" "a{xy}", "\xe2\x96\x81" "a<0x78><0x79>", "{xy}", "\xe2\x96\x81" "a{z}\xe2\x96\x81{xy}" };
+        n += !strcmp(spelt(t, text[i], 320, &pool), wanted[i]);
+    }
+    CHECK(n == 4, "normalized tokens are looked for in the normal form: %d of 4", n);
+    pool_free(&pool);
+}
+
+/* Llama-3's split: whole words are looked up, so that the ids say where it cut. */
+static void test_split(void) {
+    static const char head[] = "{\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern\": {\"Regex\": "
+        "\"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}{1,3}| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|"
+        "\\\\s+(?!\\\\S)|\\\\s+\"}, \"behavior\": \"Isolated\"}, {\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": false}]}, "
+        "\"decoder\": {\"type\": \"ByteLevel\"}, \"model\": {\"type\": \"BPE\", \"ignore_merges\": true, \"merges\": [], \"vocab\": {";
+    static const struct { const char *text; const char *word[8]; } row[] = {
+        { "I'LL don't", { "I", "'LL", " don", "'t" } }, { "1234567", { "123", "456", "7" } }, { "a 12", { "a", " ", "12" } },
+        { "(word) -x", { "(word", ")", " -", "x" } }, { "!!\n\nx", { "!!\n\n", "x" } }, { " ?!\r\n b", { " ?!\r\n", " b" } },
+        { "a \n \n  b", { "a", " \n \n", " ", " b" } }, { "a   b", { "a", "  ", " b" } }, { "a   ", { "a", "   " } }, { "\tb\xc3\xa9", { "\tb\xc3\xa9" } },
+        { "\nb", { "\n", "b" } }, { "''s", { "''", "s" } }, { "  1", { " ", " ", "1" } }, { "a\xc2\xa0" "b", { "a", "\xc2\xa0" "b" } },
+    };
+    size_t r, w, n, k;
+    for (r = 0; r < sizeof row / sizeof *row; r++) {
+        Pool pool = test_pool();
+        Error err;
+        Buffer b = new_buffer(&pool);
+        Tokenizer *t;
+        int *ids, count, id = 0, good = 1;
+        memset(&err, 0, sizeof err);
+        buffer_text(&b, head);
+        for (w = 0; w < 8 && row[r].word[w]; w++) {
+            Buffer mapped = new_buffer(&pool);
+            for (k = 0; k < w && strcmp(row[r].word[k], row[r].word[w]); k++) { }
+            if (k < w) continue;
+            for (k = 0, n = strlen(row[r].word[w]); k < n; k++) {     /* GPT-2's alphabet, as far as it occurs here */
+                unsigned c = (unsigned char)row[r].word[w][k];
+                char utf8[4];
+                buffer_bytes(&mapped, utf8, (size_t)utf8_encode(utf8, (int32_t)(c <= 32 ? c + 256 : c == 0xA0 ? 0x142 : c)));
+            }
+            buffer_text(&b, id ? ", " : "");
+            buffer_json_string(&b, (char *)mapped.data, mapped.length);
+            buffer_text(&b, ": ");
+            buffer_integer(&b, id++);
+        }
+        buffer_text(&b, "}}}");
+        t = tokenizer_json(b.data, b.length, &pool, &err);
+        good = t && !tokenizer_encode(t, row[r].text, strlen(row[r].text), &pool, &ids, &count);
+        for (w = 0; good && w < 8 && row[r].word[w]; w++) {
+            char *back;
+            good = (int)w < count && !tokenizer_decode(t, ids + w, 1, &pool, &back, &n) && !strcmp(back, row[r].word[w]);
+        }
+        CHECK(good && (int)w == count, "Llama-3's split of row %d: word %d (%s)", (int)r, (int)w, err.what);
+        pool_free(&pool);
+    }
+}
+
+/* One part of a small good tokenizer.json replaced. */
+static void test_bad_json(void) {
+    enum { ADDED, NORMALIZER, PRE, POST, DECODER, MODEL, PARTS };
+    static const char *const name[PARTS] = { "added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder", "model" };
+    static const char *const good[PARTS] = { "[{\"content\": \"<e>\", \"id\": 3, \"special\": true}]", "null", "{\"type\": \"ByteLevel\", \"add_prefix_space\": false}",
+        "null", "{\"type\": \"ByteLevel\"}", "{\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2}, \"merges\": [\"a b\"]}" };
+#define VOCAB "\"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2}"
+    static const struct { int part; const char *text; int code; const char *says; } bad[] = {
+        { MODEL, "{\"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2}, \"merges\": [[\"a\", \"b\"]]}", OK, "" },
+        { MODEL, "{\"type\": \"WordPiece\", " VOCAB "}", E_UNSUPPORTED, "WordPiece" }, { MODEL, "{\"type\": \"Unigram\", \"vocab\": []}", E_UNSUPPORTED, "Unigram" },
+        { MODEL, "{\"type\": \"WordLevel\", " VOCAB "}", E_UNSUPPORTED, "WordLevel" }, { MODEL, "null", E_UNSUPPORTED, "model" }, { MODEL, "{" VOCAB "}", E_UNSUPPORTED, "type" },
+        { MODEL, "{\"type\": 7, " VOCAB ", \"merges\": []}", E_UNSUPPORTED, "type" },
+        { MODEL, "{\"type\": \"BPE\", \"dropout\": 0.1, " VOCAB ", \"merges\": []}", E_UNSUPPORTED, "dropout" },
+        { MODEL, "{\"type\": \"BPE\", \"continuing_subword_prefix\": \"##\", " VOCAB ", \"merges\": []}", E_UNSUPPORTED, "continuing_subword_prefix" },
+        { MODEL, "{\"type\": \"BPE\", \"end_of_word_suffix\": \"</w>\", " VOCAB ", \"merges\": []}", E_UNSUPPORTED, "end_of_word_suffix" },
+        { MODEL, "{\"type\": \"BPE\", " VOCAB "}", E_FORMAT, "" }, { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": {}}", E_FORMAT, "" },
+        { MODEL, "{\"type\": \"BPE\", \"merges\": []}", E_FORMAT, "" }, { MODEL, "{\"type\": \"BPE\", \"vocab\": [\"a\"], \"merges\": []}", E_FORMAT, "" },
+        { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [\"ab\"]}", E_FORMAT, "merge 0" }, { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [\"a b\", \"a b c\"]}", E_FORMAT, "merge 1" },
+        { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [[\"a\"]]}", E_FORMAT, "merge 0" }, { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [[\"a\", \"b\", \"a\"]]}", E_FORMAT, "" },
+        { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [[\"a\", 1]]}", E_FORMAT, "" }, { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [5]}", E_FORMAT, "" },
+        { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [[\"\", \"ab\"]]}", E_FORMAT, "" }, { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [\"b a\"]}", E_MISSING, "merge 0" },
+        { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [\"a c\"]}", E_MISSING, "merge 0" }, { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [\"ab ab\"]}", E_MISSING, "" },
+        { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 0}, \"merges\": []}", E_FORMAT, "one id" },
+        { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 2, \"c\": 4}, \"merges\": []}", E_UNSUPPORTED, "holes" },
+        { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 2, \"c\": 1}, \"merges\": []}", OK, "" },
+        { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"c\": 3}, \"merges\": []}", E_FORMAT, "another token" },
+        { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": -1}, \"merges\": []}", E_FORMAT, "" }, { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": 1e300}, \"merges\": []}", E_FORMAT, "" },
+        { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": 2147483647}, \"merges\": []}", E_FORMAT, "" },
+        { ADDED, "[]", OK, "" }, { ADDED, "null", OK, "" }, { ADDED, "[{\"content\": \"\", \"id\": 9}]", OK, "" }, { ADDED, "[{\"content\": \"a\", \"id\": 0}]", OK, "" },
+        { ADDED, "[{\"id\": 3}]", E_FORMAT, "content" }, { ADDED, "[{\"content\": \"x\"}]", E_FORMAT, "id" }, { ADDED, "[{\"content\": \"x\", \"id\": \"3\"}]", E_FORMAT, "id" },
+        { ADDED, "[{\"content\": \"x\", \"id\": 4}]", E_UNSUPPORTED, "hole" }, { ADDED, "[{\"content\": \"x\", \"id\": 400000000}]", E_UNSUPPORTED, "hole" },
+        { ADDED, "[{\"content\": \"x\", \"id\": 4}, {\"content\": \"y\", \"id\": 4}]", E_FORMAT, "one id" },
+        { ADDED, "[{\"content\": \"x\", \"id\": 3}, {\"content\": \"x\", \"id\": 4}]", E_FORMAT, "two ids" },
+        { ADDED, "[{\"content\": \"a\", \"id\": 3}]", E_FORMAT, "two ids" }, { ADDED, "[{\"content\": \"x\", \"id\": 1}]", E_FORMAT, "another token" },
+        { ADDED, "[{\"content\": \"x\", \"id\": 3}, {\"content\": \"x\", \"id\": 3, \"special\": true}]", OK, "" }, { ADDED, "[7]", E_FORMAT, "content" },
+        { NORMALIZER, "{\"type\": \"NFC\"}", E_UNSUPPORTED, "NFC" }, { NORMALIZER, "{\"type\": \"Sequence\", \"normalizers\": []}", OK, "" },
+        { NORMALIZER, "{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"Lowercase\"}]}", E_UNSUPPORTED, "Lowercase" }, { NORMALIZER, "7", E_UNSUPPORTED, "normalizer" },
+        { PRE, "null", E_UNSUPPORTED, "neither" }, { PRE, "{\"type\": \"Whitespace\"}", E_UNSUPPORTED, "Whitespace" },
+        { PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Digits\"}, {\"type\": \"ByteLevel\"}]}", E_UNSUPPORTED, "Digits" },
+        { PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern\": {\"Regex\": \"x+\"}}, {\"type\": \"ByteLevel\"}]}", E_UNSUPPORTED, "x+" },
+        { PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"ByteLevel\"}, {\"type\": \"Digits\"}]}", E_UNSUPPORTED, "Digits" },
+        { POST, "{\"type\": \"ByteLevel\"}", OK, "" }, { POST, "{\"type\": \"Odd\"}", E_UNSUPPORTED, "Odd" }, { POST, "{\"type\": \"RobertaProcessing\"}", E_FORMAT, "RobertaProcessing" },
+        { POST, "{\"type\": \"RobertaProcessing\", \"sep\": [\"<e>\", 3], \"cls\": [\"<e>\", 4]}", E_FORMAT, "" },
+        { POST, "{\"type\": \"RobertaProcessing\", \"sep\": [\"<e>\", 3], \"cls\": [\"<e>\", 3]}", OK, "" }, { POST, "{\"type\": \"TemplateProcessing\"}", E_FORMAT, "" },
+        { POST, "{\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<e>\"}}, {\"Sequence\": {}}]}", E_FORMAT, "<e>" },
+        { POST, "{\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<e>\"}}, {\"SpecialToken\": {\"id\": \"<e>\"}}, {\"Sequence\": {}}], "
+                "\"special_tokens\": {\"<e>\": {\"ids\": [3]}}}", E_UNSUPPORTED, "side by side" },
+        { DECODER, "null", E_UNSUPPORTED, "decoder" }, { DECODER, "{\"type\": \"WordPiece\"}", E_UNSUPPORTED, "WordPiece" },
+    };
+    size_t i, k;
+    for (i = 0; i < sizeof bad / sizeof *bad; i++) {
+        Pool pool = test_pool();
+        Error err;
+        Buffer b = new_buffer(&pool);
+        Tokenizer *t;
+        int code, p;
+        memset(&err, 0, sizeof err);
+        for (p = 0; p < PARTS; p++) {
+            buffer_text(&b, p ? ", " : "{");
+            buffer_json_string(&b, name[p], strlen(name[p]));
+            buffer_text(&b, ": ");
+            buffer_text(&b, bad[i].part == p ? bad[i].text : good[p]);
+        }
+        buffer_text(&b, "}");
+        t = tokenizer_json(b.data, b.length, &pool, &err);
+        code = t ? OK : err.code ? err.code : -1;
+        CHECK(code == bad[i].code && (strstr(err.what, bad[i].says) || strstr(err.where, bad[i].says)), "tokenizer.json, %s: %s gives %d, wanted %d and '%s': %s, %s",
+              name[bad[i].part], bad[i].text, code, bad[i].code, bad[i].says, err.what, err.where);
+        for (k = 0; !i && k < b.length; k++) if (tokenizer_json(b.data, k, &pool, NULL)) break;
+        if (!i) CHECK(k == b.length, "tokenizer.json cut after %d bytes is taken", (int)k);
+        pool_free(&pool);
+    }
+}
+
+/* Files beside that are wrong. */
+static void test_bad_beside(void) {
+    static const struct { const char *added, *config; int code; } bad[] = {
+        { "[1]", NULL, E_FORMAT }, { "{\"x\": \"300\"}", NULL, E_FORMAT }, { "{\"x\": 301}", NULL, E_UNSUPPORTED }, { "{\"x\": 300, \"y\": 300}", NULL, E_FORMAT },
+        { "{\"x\": 5}", NULL, E_FORMAT }, { "{\"<s>\": 300}", NULL, E_FORMAT }, { "{\"x\": 300}", "{\"added_tokens_decoder\": {\"300\": {\"content\": \"y\"}}}", E_FORMAT },
+        { NULL, "{\"added_tokens_decoder\": []}", E_FORMAT }, { NULL, "{\"added_tokens_decoder\": {\"x\": {\"content\": \"y\"}}}", E_FORMAT },
+        { NULL, "{\"added_tokens_decoder\": {\"\": {\"content\": \"y\"}}}", E_FORMAT }, { NULL, "{\"added_tokens_decoder\": {\"300\": 5}}", E_FORMAT },
+        { NULL, "{\"added_tokens_decoder\": {\"99999999999999999999\": {\"content\": \"y\"}}}", E_FORMAT }, { "{}", "{}", OK },
+        { "{\"x\": 300}", "{\"added_tokens_decoder\": {\"300\": {\"content\": \"x\"}}, \"chat_template\": 5, \"pad_token\": 7, \"bos_token\": null}", OK },
+    };
+    size_t i;
+    for (i = 0; i < sizeof bad / sizeof *bad; i++) {
+        Pool pool = test_pool();
+        Error err;
+        Tokenizer *t = train(0, 50, 300, &pool, &err);
+        int code = beside(t, bad[i].added, bad[i].config, NULL, &pool, &err);
+        CHECK(code == bad[i].code, "beside, row %d gives %d, wanted %d (%s)", (int)i, code, bad[i].code, err.what);
+        pool_free(&pool);
+    }
+}
+
+/* A tokenizer.json with single bytes changed: read and used, or refused. */
+static void test_damaged_json(void) {
+    Pool pool = test_pool(), scratch = test_pool();
+    Error err;
+    Tokenizer *t = train(0, 50, 300, &pool, &err), *u;
+    Buffer sp = written(t, 0, &pool), json;
+    Bytes model;
+    Rng rng = rng_stream(9, 9, 10);
+    int i, merges, taken = 0, *ids, count, good = 1;
+    char *back;
+    size_t n;
+    model.data = (char *)sp.data; model.n = sp.length;
+    json = json_llama(t, model, chat_name, chat_id, 3, 0, &pool, &merges);
+    for (i = 0; i < 3000 && good; i++) {
+        size_t at = (size_t)rng_below(&rng, json.length);
+        unsigned char old = json.data[at];
+        PoolMark mark = pool_mark(&scratch);
+        json.data[at] = (unsigned char)(i % 2 ? (int)rng_below(&rng, 256) : " \"[]{},:0129ae\\"[rng_below(&rng, 15)]);
+        memset(&err, 0, sizeof err);
+        u = tokenizer_json(json.data, json.length, &scratch, &err);
+        good = u ? !tokenizer_encode(u, "ab c<s>\xff d", 10, &scratch, &ids, &count) && !tokenizer_decode(u, ids, count, &scratch, &back, &n) : err.code != OK;
+        taken += u != NULL;
+        json.data[at] = old;
+        pool_release(&scratch, mark);
+    }
+    CHECK(good && taken, "tokenizer.json: %d changed files, %d of them usable", i, taken);
+    pool_free(&pool); pool_free(&scratch);
+}
+
+/* ---- folders: what was read is written, and opens to an equal tokenizer ---- */
+static const char *scratch_folder(void) {
+    static char path[512];
+    const char *tmp = getenv("TMPDIR");
+    snprintf(path, sizeof path, "%s/tokenizer_test.%lu", tmp ? tmp : "/tmp", (unsigned long)time(NULL) ^ (unsigned long)clock());
+    return path;
+}
+
+static int put_file(const char *folder, const char *name, const void *bytes, size_t n, Pool *pool) {
+    char path[1024];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    return file_write_all(path, bytes, n, pool, NULL);
+}
+
+static void remove_files(const char *folder) {
+    static const char *const name[] = { "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json", "tokenizer_config.json", "special_tokens_map.json" };
+    char path[1024];
+    size_t i;
+    for (i = 0; i < sizeof name / sizeof *name; i++) { snprintf(path, sizeof path, "%s/%s", folder, name[i]); remove(path); }
+    remove(folder);
+}
+
+static int same_added(const Tokenizer *a, const Tokenizer *b) {
+    AddedToken x, y;
+    int i;
+    for (i = 0; tokenizer_added(a, i, &x); i++)
+        if (!tokenizer_added(b, i, &y) || x.id != y.id || x.length != y.length || memcmp(x.text, y.text, x.length) || x.special != y.special || x.lstrip != y.lstrip ||
+            x.rstrip != y.rstrip || x.single_word != y.single_word || x.normalized != y.normalized || x.beyond != y.beyond) return 0;
+    return !tokenizer_added(b, i, &y);
+}
+
+static int same_tokenizer(const Tokenizer *a, const Tokenizer *b, Pool *pool) {
+    static const char text[] = "ab <x>cd  <x> </s>\nword x<y><z>";
+    SpecialIds p = tokenizer_specials(a), q = tokenizer_specials(b);
+    int w, x, y, z;
+    tokenizer_template(a, &w, &x);
+    tokenizer_template(b, &y, &z);
+    return tokenizer_kind(a) == tokenizer_kind(b) && tokenizer_size(a) == tokenizer_size(b) && same_added(a, b) && agree(a, b, text, strlen(text), pool) &&
+           p.bos == q.bos && p.eos == q.eos && p.unk == q.unk && p.pad == q.pad && w == y && x == z && tokenizer_chat_template(b) &&
+           !strcmp(tokenizer_chat_template(a), tokenizer_chat_template(b));
+}
+
+static void test_folders(void) {
+    static const char added[] = "{\"<y>\": 321, \"<x>\": 320}";
+    static const char config[] = "{\"added_tokens_decoder\": {\"320\": {\"content\": \"<x>\", \"lstrip\": true, \"special\": true}, \"322\": {\"content\": \"<z>\", "
+        "\"normalized\": false, \"rstrip\": true}}, \"pad_token\": \"<y>\", \"chat_template\": \"<|im_start|>\\n{{ x }}\"}";
+    static const char *const kinds[] = { "tokenizer.model", "vocab.json", "tokenizer.json (Llama)", "tokenizer.json (RoBERTa)" };
+    char folder[2][700];
+    int kind, merges;
+    for (kind = 0; kind < 4; kind++) {
+        Pool pool = test_pool();
+        Error err;
+        Tokenizer *t = train(kind % 2, 50, 320, &pool, &err), *u, *v;
+        Buffer a = written(t, 0, &pool), b = written(t, 1, &pool), json;
+        Bytes model;
+        char name[800];
+        const char *place = scratch_folder();
+        snprintf(folder[0], sizeof folder[0], "%s-a", place);
+        snprintf(folder[1], sizeof folder[1], "%s-b", place);
+        if (folder_make(folder[0], &err)) { SKIP("folders: cannot make one"); pool_free(&pool); return; }
+        CHECK(!tokenizer_exists(folder[0], &pool) && !tokenizer_open(folder[0], &pool, &err) && err.code == E_MISSING, "an empty folder has none");
+        model.data = (char *)a.data; model.n = a.length;
+        buffer_u8(&b, 0);
+        if (kind == 2) { json = json_llama(t, model, chat_name, chat_id, 3, 0, &pool, &merges); put_file(folder[0], "tokenizer.model", "rubbish", 7, &pool); }
+        if (kind == 3) json = json_bytelevel((char *)a.data, a.length, (char *)b.data, AS_ROBERTA, 1, &pool);
+        if (kind < 2) put_file(folder[0], kind ? "vocab.json" : "tokenizer.model", a.data, a.length, &pool);
+        else put_file(folder[0], "tokenizer.json", json.data, json.length, &pool);
+        if (kind == 1) put_file(folder[0], "merges.txt", b.data, b.length - 1, &pool);
+        put_file(folder[0], "added_tokens.json", added, strlen(added), &pool);
+        put_file(folder[0], "tokenizer_config.json", config, strlen(config), &pool);
+        memset(&err, 0, sizeof err);
+        u = tokenizer_open(folder[0], &pool, &err);
+        CHECK(u && tokenizer_exists(folder[0], &pool) && tokenizer_size(u) == 323 && tokenizer_specials(u).pad == 321, "%s: opened: %s, %s", kinds[kind], err.what, err.where);
+        if (u && !tokenizer_save(u, folder[1], 99, &pool, &err)) v = tokenizer_open(folder[1], &pool, &err); else v = NULL;
+        CHECK(v && same_tokenizer(u, v, &pool), "%s: saved and opened, it is the same: %s, %s", kinds[kind], err.what, err.where);
+        snprintf(name, sizeof name, "%s/%s", folder[0], kind < 2 ? kinds[kind] : "tokenizer.json");
+        memset(&err, 0, sizeof err);
+        v = tokenizer_open(name, &pool, &err);
+        CHECK(v && tokenizer_size(v) == 320, "%s: the file alone: %s", kinds[kind], err.what);
+        put_file(folder[0], "tokenizer.json", "{\"model\": {\"type\": \"Unigram\"}}", 30, &pool);
+        memset(&err, 0, sizeof err);
+        v = tokenizer_open(folder[0], &pool, &err);
+        CHECK(kind < 2 ? v && same_tokenizer(u, v, &pool) : !v && strstr(err.where, kind == 2 ? "tokenizer.model" : "tokenizer.json") != NULL,
+              "%s: beside an unsupported tokenizer.json: %s, %s", kinds[kind], err.what, err.where);
+        remove_files(folder[0]);
+        remove_files(folder[1]);
+        pool_free(&pool);
+    }
+}
+
 int main(int argc, char **argv) {
     Pool pool = test_pool();
     Error err;
@@ -657,14 +1238,15 @@ int main(int argc, char **argv) {
     column(bpe, "generated_sentencepiece.jsonl", "hf_test_sentencepiece_bpe", 0, 521);
     column(gpt2, "generated_bytelevel_bpe.jsonl", "gpt2", 1, 521);
     column(roberta, "generated_bytelevel_bpe.jsonl", "roberta", 1, 521);
-    suite(llama, "published.jsonl", "llama2", 21);
-    suite(gpt2, "published.jsonl", "gpt2", 25);
-    suite(roberta, "published.jsonl", "roberta", 7);
-    suite(llama, "llamacpp_llama-spm.jsonl", "llama-spm", 46);
-    suite(llama, "llamacpp_phi-3.jsonl", "phi-3", 46);
-    suite(gpt2, "llamacpp_gpt-2.jsonl", "gpt-2", 46);
-    suite(roberta, "llamacpp_roberta-bpe.jsonl", "roberta-bpe", 46);
+    suite(llama, "published.jsonl", "llama2", 0, 21);
+    suite(gpt2, "published.jsonl", "gpt2", 0, 25);
+    suite(roberta, "published.jsonl", "roberta", 0, 7);
+    suite(llama, "llamacpp_llama-spm.jsonl", "llama-spm", 0, 46);
+    suite(llama, "llamacpp_phi-3.jsonl", "phi-3", 0, 46);
+    suite(gpt2, "llamacpp_gpt-2.jsonl", "gpt-2", 0, 46);
+    suite(roberta, "llamacpp_roberta-bpe.jsonl", "roberta-bpe", 0, 46);
     each_row("published.jsonl", "toy_bpe", judge_toy, NULL, 2);
+    test_json_goldens(llama);
     test_training();
     test_definition();
     test_bad_models();
@@ -672,6 +1254,12 @@ int main(int argc, char **argv) {
     test_bad_ids();
     test_damaged(0);
     test_damaged(1);
+    test_flags();
+    test_split();
+    test_bad_json();
+    test_bad_beside();
+    test_damaged_json();
+    test_folders();
     test_memory();
     ours[0] = train(0, 500, 600, &pool, &err);
     ours[1] = train(1, 500, 700, &pool, &err);
