@@ -310,7 +310,8 @@ static const struct { const char *text; size_t n; const char *dump; } good[] = {
     { TEXT("\"\\uD834\\udd1ex\""), "\"\xf0\x9d\x84\x9ex\"" }, { TEXT("\"\\ud83d\""), "\"\xef\xbf\xbd\"" },
     { TEXT("\"\\ude00\""), "\"\xef\xbf\xbd\"" }, { TEXT("\"\\ud83dA\""), "\"\xef\xbf\xbd" "A\"" },
     { TEXT("\"\\ud83d\\u0041\""), "\"\xef\xbf\xbd" "A\"" }, { TEXT("\"\\ud83d\\ud83d\\ude00\""), "\"\xef\xbf\xbd\xf0\x9f\x98\x80\"" },
-    { TEXT("\"\\ud83d\\uf000\""), "\"\xef\xbf\xbd\xef\x80\x80\"" }, { TEXT("\"\\ud83d\\n\""), "\"\xef\xbf\xbd\\n\"" }, { TEXT("\"\\u0000x\""), "\"\\u0000x\"" }, { TEXT("\"\x7f\""), "\"\x7f\"" },
+    { TEXT("\"\\ud83d\\uf000\""), "\"\xef\xbf\xbd\xef\x80\x80\"" }, { TEXT("\"\\ud83d\\n\""), "\"\xef\xbf\xbd\\n\"" },
+    { TEXT("\"\\u0000x\""), "\"\\u0000x\"" }, { TEXT("\"\x7f\""), "\"\x7f\"" },
     { TEXT("\"\xc3\xa9\xf4\x8f\xbf\xbf\""), "\"\xc3\xa9\xf4\x8f\xbf\xbf\"" }, { TEXT("\"\\\\\""), "\"\\\\\"" },
     { TEXT("[]"), "[]" }, { TEXT("[ ]"), "[]" }, { TEXT("[1]"), "[1]" }, { TEXT("[1, [2,[]] ,\"x\"]"), "[1,[2,[]],\"x\"]" },
     { TEXT("{}"), "{}" }, { TEXT("{ }"), "{}" }, { TEXT("{\"a\" : 1 , \"\":{}}"), "{\"a\":1,\"\":{}}" },
@@ -320,15 +321,18 @@ static const struct { const char *text; size_t n; int code; } bad[] = {
     { TEXT(""), E_TRUNCATED }, { TEXT("  "), E_TRUNCATED }, { TEXT("["), E_TRUNCATED }, { TEXT("[1"), E_TRUNCATED }, { TEXT("[1,"), E_TRUNCATED },
     { TEXT("{\"a\":"), E_TRUNCATED }, { TEXT("{\"a\":1"), E_TRUNCATED }, { TEXT("\"abc"), E_TRUNCATED }, { TEXT("\"abc\\"), E_TRUNCATED },
     { TEXT("\"abc\\\""), E_TRUNCATED }, { TEXT("{"), E_FORMAT }, { TEXT("{\"a\""), E_FORMAT }, { TEXT("{\"a\" 1}"), E_FORMAT },
-    { TEXT("{\"a\":1,}"), E_FORMAT }, { TEXT("{,}"), E_FORMAT }, { TEXT("{a:1}"), E_FORMAT }, { TEXT("{'a':1}"), E_FORMAT }, { TEXT("{1:1}"), E_FORMAT },
+    { TEXT("{\"a\":1,}"), E_FORMAT }, { TEXT("{,}"), E_FORMAT }, { TEXT("{a:1}"), E_FORMAT }, { TEXT("{'a':1}"), E_FORMAT },
+    { TEXT("{1:1}"), E_FORMAT },
     { TEXT("[1,]"), E_FORMAT }, { TEXT("[,1]"), E_FORMAT }, { TEXT("[1 2]"), E_FORMAT }, { TEXT("[1}"), E_FORMAT }, { TEXT("]"), E_FORMAT },
     { TEXT("1 2"), E_FORMAT }, { TEXT("{}x"), E_FORMAT }, { TEXT("null\0"), E_FORMAT }, { TEXT("nul"), E_FORMAT }, { TEXT("True"), E_FORMAT },
     { TEXT("nan"), E_FORMAT }, { TEXT("NaN"), E_FORMAT }, { TEXT("Infinity"), E_FORMAT }, { TEXT("-Infinity"), E_FORMAT }, { TEXT("-"), E_FORMAT },
     { TEXT("+1"), E_FORMAT }, { TEXT("01"), E_FORMAT }, { TEXT("-01"), E_FORMAT }, { TEXT(".5"), E_FORMAT }, { TEXT("1."), E_FORMAT },
     { TEXT("1.e1"), E_FORMAT }, { TEXT("1e"), E_FORMAT }, { TEXT("1e+"), E_FORMAT }, { TEXT("0x10"), E_FORMAT }, { TEXT("1_000"), E_FORMAT },
-    { TEXT("1e999"), E_RANGE }, { TEXT("-1e309"), E_RANGE }, { TEXT("1.7976931348623159e308"), E_RANGE }, { TEXT("1e99999999999999999999999"), E_RANGE },
+    { TEXT("1e999"), E_RANGE }, { TEXT("-1e309"), E_RANGE }, { TEXT("1.7976931348623159e308"), E_RANGE },
+    { TEXT("1e99999999999999999999999"), E_RANGE },
     { TEXT("\"\\x\""), E_FORMAT }, { TEXT("\"\\u12\""), E_FORMAT }, { TEXT("\"\\u12g4\""), E_FORMAT }, { TEXT("\"\\ud83d\\u12\""), E_FORMAT },
-    { TEXT("\"\\'\""), E_FORMAT }, { TEXT("\"\\U0041\""), E_FORMAT }, { TEXT("\"a\nb\""), E_FORMAT }, { TEXT("\"a\tb\""), E_FORMAT }, { TEXT("\"a\0b\""), E_FORMAT },
+    { TEXT("\"\\'\""), E_FORMAT }, { TEXT("\"\\U0041\""), E_FORMAT }, { TEXT("\"a\nb\""), E_FORMAT },
+    { TEXT("\"a\tb\""), E_FORMAT }, { TEXT("\"a\0b\""), E_FORMAT },
     { TEXT("\"\\\0\""), E_FORMAT }, { TEXT("\"\xff\""), E_FORMAT }, { TEXT("\"\xc3\""), E_FORMAT }, { TEXT("\"\xc0\x80\""), E_FORMAT },
     { TEXT("\"\xed\xa0\x80\""), E_FORMAT }, { TEXT("{\"\xfe\":1}"), E_FORMAT }, { TEXT("\xef\xbb\xbf{}"), E_FORMAT }, { TEXT("// c\n1"), E_FORMAT },
 };
@@ -508,11 +512,14 @@ static void check_half(const char *name, f32 (*wide)(uint16_t), uint16_t (*narro
 static void check_quant(void) {
     check_half("f16", f16_to_f32, f32_to_f16, 10, 15);
     check_half("bf16", bf16_to_f32, f32_to_bf16, 7, 127);
-    CHECK(f32_to_f16(65504) == 0x7BFF && f32_to_f16(value(0x477FEFFFu)) == 0x7BFF && f32_to_f16(65520) == 0x7C00 && f32_to_f16(70000) == 0x7C00 && f32_to_f16(1e30f) == 0x7C00, "f16 overflow");
-    CHECK(f32_to_f16(value(0x33000000u)) == 0 && f32_to_f16(value(0x33000001u)) == 1 && f32_to_f16(1e-30f) == 0 && f32_to_f16(-1e-30f) == 0x8000, "f16 underflow");
+    CHECK(f32_to_f16(65504) == 0x7BFF && f32_to_f16(value(0x477FEFFFu)) == 0x7BFF && f32_to_f16(65520) == 0x7C00 &&
+          f32_to_f16(70000) == 0x7C00 && f32_to_f16(1e30f) == 0x7C00, "f16 overflow");
+    CHECK(f32_to_f16(value(0x33000000u)) == 0 && f32_to_f16(value(0x33000001u)) == 1 && f32_to_f16(1e-30f) == 0 &&
+          f32_to_f16(-1e-30f) == 0x8000, "f16 underflow");
     CHECK(f32_to_bf16(FLT_MAX) == 0x7F80 && f32_to_bf16(value(0x7F7F7FFFu)) == 0x7F7F && f32_to_bf16(value(1)) == 0,
           "bf16 at both ends");
-    CHECK(f32_to_f16(1.0f) == 0x3C00 && f32_to_bf16(1.0f) == 0x3F80 && f32_to_f16(-2.0f) == 0xC000 && f16_to_f32(0x3555) == value(0x3EAAA000u), "known values");
+    CHECK(f32_to_f16(1.0f) == 0x3C00 && f32_to_bf16(1.0f) == 0x3F80 && f32_to_f16(-2.0f) == 0xC000 &&
+          f16_to_f32(0x3555) == value(0x3EAAA000u), "known values");
 }
 
 /* ---- files ---- */
@@ -624,7 +631,8 @@ static void check_write(void) {
     v = writer_open(WORK "/w/f", &p, &e);
     CHECK(w && v && writer_write(w, "one", 3) == OK && writer_write(v, "second", 6) == OK && writer_write(w, " more", 5) == OK,
           "two writers of one name");
-    CHECK(writer_close(v, &e) == OK && holds(WORK "/w/f", "second") && writer_close(w, &e) == OK && holds(WORK "/w/f", "one more"), "do not mix; the last wins");
+    CHECK(writer_close(v, &e) == OK && holds(WORK "/w/f", "second") && writer_close(w, &e) == OK &&
+          holds(WORK "/w/f", "one more"), "do not mix; the last wins");
     CHECK(file_count(WORK "/w") == 1 && !e.code, "nothing is left over");
     before = file_count(WORK);
     CHECK(!writer_open(WORK "/none/f", &p, &e) && e.code == E_OPEN, "no such folder: %s", e.what);
@@ -632,7 +640,8 @@ static void check_write(void) {
     CHECK(!writer_open(WORK "/w", &p, &e) && e.code == E_OPEN && file_count(WORK) == before,
           "a folder cannot be written: %s", e.what);
     remove(WORK "/log");
-    CHECK(file_append(WORK "/log", "a\n", 2, NULL) == OK && file_append(WORK "/log", "b\n", 2, NULL) == OK && holds(WORK "/log", "a\nb\n"), "file_append");
+    CHECK(file_append(WORK "/log", "a\n", 2, NULL) == OK && file_append(WORK "/log", "b\n", 2, NULL) == OK &&
+          holds(WORK "/log", "a\nb\n"), "file_append");
     e = none();
     CHECK(file_append(WORK "/none/log", "a", 1, &e) == E_OPEN && e.code == E_OPEN, "file_append nowhere");
     CHECK(writer_write(NULL, "a", 1) == E_WRITE && writer_close(NULL, NULL) == E_WRITE, "no writer at all");
@@ -696,7 +705,8 @@ static void check_large(void) {
         File *r = file_open(path, &p, &e);
         CHECK(r && file_size(r) == far + 3, "a file of 5 GB has its size: %s", e.what);
         CHECK(r && file_read_at(r, edge - 2, out, 4, &e) == OK && !memcmp(out, "edge", 4), "bytes across 4 GB");
-        CHECK(r && file_read_at(r, far, out, 3, &e) == OK && !memcmp(out, "far", 3) && file_read_at(r, far, out, 4, NULL) == E_TRUNCATED, "bytes behind 4 GB");
+        CHECK(r && file_read_at(r, far, out, 3, &e) == OK && !memcmp(out, "far", 3) &&
+              file_read_at(r, far, out, 4, NULL) == E_TRUNCATED, "bytes behind 4 GB");
         CHECK(r && file_read_at(r, far - edge, out, 3, &e) == OK && !memcmp(out, "\0\0\0", 3),
               "not those at the offset modulo 2^32");
         file_close(r);
@@ -733,7 +743,8 @@ static void check_lines(void) {
     put(WORK "/lines", big, long_n + 6);
     l = lines_open(WORK "/lines", &p, &e);
     CHECK(lines_next(l, &line, &n) && n == long_n && !memcmp(line, big, n), "a line of 3 MB");
-    CHECK(lines_next(l, &line, &n) && n == 3 && !memcmp(line, "a\0b", 3) && !lines_next(l, &line, &n) && !lines_next(l, &line, &n), "a NUL in a line, then the end");
+    CHECK(lines_next(l, &line, &n) && n == 3 && !memcmp(line, "a\0b", 3) && !lines_next(l, &line, &n) &&
+          !lines_next(l, &line, &n), "a NUL in a line, then the end");
     CHECK(lines_close(l, &e) == OK && lines_close(l, &e) == OK, "closing twice");
     CHECK(!lines_open(WORK "/none", &p, &e) && e.code == E_OPEN, "no such file");
     free(big);
@@ -741,7 +752,8 @@ static void check_lines(void) {
     put(WORK "/lines", "in 1\nin 2", 9);
     if (freopen(WORK "/lines", "rb", stdin)) {
         l = lines_open("-", &p, &e);
-        CHECK(l && lines_next(l, &line, &n) && !strcmp(line, "in 1") && lines_next(l, &line, &n) && !strcmp(line, "in 2") && !lines_next(l, &line, &n), "standard input");
+        CHECK(l && lines_next(l, &line, &n) && !strcmp(line, "in 1") && lines_next(l, &line, &n) &&
+              !strcmp(line, "in 2") && !lines_next(l, &line, &n), "standard input");
         CHECK(lines_close(l, &e) == OK, "is left open");
     }
     pool_free(&p);
@@ -811,14 +823,17 @@ static void check_dataset(void) {
     int kind, i, held = 0;
     for (kind = 1; kind <= 3; kind++) {
         d = sample(kind, doc, label);
-        CHECK(dataset_write(&d, WORK "/d.bin", &p, &e) == OK && dataset_read(&r, WORK "/d.bin", &p, &e) == OK && same_dataset(&d, &r), "kind %d there and back: %s", kind, e.what);
+        CHECK(dataset_write(&d, WORK "/d.bin", &p, &e) == OK && dataset_read(&r, WORK "/d.bin", &p, &e) == OK &&
+              same_dataset(&d, &r), "kind %d there and back: %s", kind, e.what);
         if (kind == 1) {
-            CHECK(file_read_all(WORK "/d.bin", &p, &bytes, &n, &e) == OK && n > sizeof first && !memcmp(bytes, first, sizeof first), "the bytes of the format");
+            CHECK(file_read_all(WORK "/d.bin", &p, &bytes, &n, &e) == OK && n > sizeof first &&
+                  !memcmp(bytes, first, sizeof first), "the bytes of the format");
         }
     }
     memset(&d, 0, sizeof d);
     d.kind = DATA_TEXT;
-    CHECK(dataset_write(&d, WORK "/d0.bin", &p, &e) == OK && dataset_read(&r, WORK "/d0.bin", &p, &e) == OK && r.count == 0 && r.labels == 0, "nothing in it: %s", e.what);
+    CHECK(dataset_write(&d, WORK "/d0.bin", &p, &e) == OK && dataset_read(&r, WORK "/d0.bin", &p, &e) == OK &&
+          r.count == 0 && r.labels == 0, "nothing in it: %s", e.what);
     d = sample(1, doc, label);
     doc[3].label = 2;
     CHECK(dataset_write(&d, WORK "/d.bin", &p, &e) == E_RANGE && strstr(e.where, "document 3 "),
@@ -841,10 +856,13 @@ static void check_dataset(void) {
 static void check_dataset_refused(void) {
     static const struct { int at; unsigned char byte; int code; const char *what; } t[] = {
         { 0, 'r', E_FORMAT, "RLHFDATA" }, { 8, 2, E_UNSUPPORTED, "version" }, { 12, 0, E_UNSUPPORTED, "kind" }, { 12, 4, E_UNSUPPORTED, "kind" },
-        { 19, 0x80, E_TRUNCATED, "label names" }, { 17, 1, E_TRUNCATED, "label names" }, { 27, 0xFF, E_TRUNCATED, "more documents" }, { 21, 1, E_TRUNCATED, "more documents" },
-        { 20, 4, E_FORMAT, "behind" }, { 20, 6, E_TRUNCATED, "ends too early" }, { 29, 1, E_TRUNCATED, "label names" }, { 31, 0, E_FORMAT, "label name" }, { 31, 0xFF, E_FORMAT, "label name" },
+        { 19, 0x80, E_TRUNCATED, "label names" }, { 17, 1, E_TRUNCATED, "label names" },
+        { 27, 0xFF, E_TRUNCATED, "more documents" }, { 21, 1, E_TRUNCATED, "more documents" },
+        { 20, 4, E_FORMAT, "behind" }, { 20, 6, E_TRUNCATED, "ends too early" }, { 29, 1, E_TRUNCATED, "label names" },
+        { 31, 0, E_FORMAT, "label name" }, { 31, 0xFF, E_FORMAT, "label name" },
         { 48, 0xFE, E_RANGE, "label" }, { 51, 0, E_RANGE, "label" }, { 52, 2, E_RANGE, "split" }, { 52, 255, E_RANGE, "split" },
-        { 56, 0x80, E_TRUNCATED, "ends too early" }, { 55, 1, E_TRUNCATED, "ends too early" }, { 57, 0xFF, E_FORMAT, "UTF-8" }, { 57, 0xC3, E_FORMAT, "UTF-8" },
+        { 56, 0x80, E_TRUNCATED, "ends too early" }, { 55, 1, E_TRUNCATED, "ends too early" },
+        { 57, 0xFF, E_FORMAT, "UTF-8" }, { 57, 0xC3, E_FORMAT, "UTF-8" },
     };
     Pool p = test_pool();
     Dataset d, r;

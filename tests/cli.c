@@ -247,7 +247,8 @@ static void test_log(void) {
     }
     CHECK(file_read_all(path, &pool, &bytes, &n, &e) == OK && !strcmp(bytes,
           "{\"step\": 0, \"third\": 0.333333333, \"nan\": null, \"inf\": null, \"query\": \"a\\n\\\"b\\\"\"}\n"
-          "{\"step\": 1, \"third\": 0.333333333, \"nan\": null, \"inf\": null, \"query\": \"a\\n\\\"b\\\"\"}\n"), "two lines: %s", bytes ? bytes : "none");
+          "{\"step\": 1, \"third\": 0.333333333, \"nan\": null, \"inf\": null, \"query\": \"a\\n\\\"b\\\"\"}\n"),
+          "two lines: %s", bytes ? bytes : "none");
     log_begin(&l, "build/no/such/folder/log", &pool);
     CHECK(log_end(&l, &e) != OK, "a log that cannot be written is an error");
     pool_free(&pool);
@@ -307,7 +308,8 @@ static void test_log_options(void) {
     size_t n;
     for (int i = 0; i < 2; i++) log_options("build/cli-log.jsonl", &program, "a \"b\".bin", &pool);
     CHECK(file_read_all("build/cli-log.jsonl", &pool, &bytes, &n, NULL) == OK &&
-          !strcmp(bytes, "{\"program\": \"toy\", \"data\": \"a \\\"b\\\".bin\", \"options\": {\"steps\":3}}\n"), "one line: %s", bytes ? bytes : "none");
+          !strcmp(bytes, "{\"program\": \"toy\", \"data\": \"a \\\"b\\\".bin\", \"options\": {\"steps\":3}}\n"),
+          "one line: %s", bytes ? bytes : "none");
     pool_free(&pool);
 }
 

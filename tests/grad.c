@@ -29,7 +29,11 @@ static Leaf *add_leaf(const char *name, float *value, float *grad, size_t n) {
     return l;
 }
 static Leaf *new_leaf(const char *name, size_t n) { float *v = take(n), *g = take(n); return add_leaf(name, v, g, n); }
-static Matrix matrix(int l, int O, int I) { Matrix m = { F32, 0, 0, 0, NULL, NULL, NULL }; m.O = O; m.I = I; m.data = leaf[l].value; m.grad = leaf[l].grad; return m; }
+static Matrix matrix(int l, int O, int I) {
+    Matrix m = { F32, 0, 0, 0, NULL, NULL, NULL };
+    m.O = O; m.I = I; m.data = leaf[l].value; m.grad = leaf[l].grad;
+    return m;
+}
 #define V(i) (leaf[i].value)
 #define G(i) (leaf[i].grad)
 
@@ -42,7 +46,11 @@ static void linear_f(float *y) { Matrix w = matrix(1, O, I); linear_forward(y, V
 static void linear_b(const float *dy) { Matrix w = matrix(1, O, I); linear_backward(G(0), G(2), dy, V(0), &w, N, &ws); }
 static void linear_add_s(void) { new_leaf("x", N * I); new_leaf("W", O * I); new_leaf("y", N * O); }
 static void linear_add_f(float *y) { Matrix w = matrix(1, O, I); memcpy(y, V(2), N * O * sizeof *y); linear_add(y, V(0), &w, N, &ws); }
-static void linear_add_b(const float *dy) { Matrix w = matrix(1, O, I); linear_backward(G(0), NULL, dy, V(0), &w, N, &ws); for (int i = 0; i < N * O; i++) G(2)[i] += dy[i]; }
+static void linear_add_b(const float *dy) {
+    Matrix w = matrix(1, O, I);
+    linear_backward(G(0), NULL, dy, V(0), &w, N, &ws);
+    for (int i = 0; i < N * O; i++) G(2)[i] += dy[i];
+}
 
 static void embedding_s(void) { new_leaf("table", O * I); }
 static void embedding_f(float *y) { Matrix w = matrix(0, O, I); embedding_forward(y, token, &w, N); }
@@ -59,7 +67,11 @@ static float cosine[8 * D / 2], sine[8 * D / 2];
 static const int position[N] = { 0, 1, 5, 3, 7 };
 static void rope_s(void) {
     new_leaf("x", N * H * D);
-    for (int p = 0; p < 8; p++) for (int j = 0; j < D / 2; j++) { cosine[p * D / 2 + j] = cos(p * pow(0.1, j)); sine[p * D / 2 + j] = sin(p * pow(0.1, j)); }
+    for (int p = 0; p < 8; p++)
+        for (int j = 0; j < D / 2; j++) {
+            cosine[p * D / 2 + j] = cos(p * pow(0.1, j));
+            sine[p * D / 2 + j] = sin(p * pow(0.1, j));
+        }
 }
 static void rope_f(float *y) { memcpy(y, V(0), N * H * D * sizeof *y); rope_rotate(y, position, cosine, sine, 0, N, H, D); }
 static void rope_b(const float *dy) {
@@ -105,16 +117,48 @@ static const PpoLoss ppo = { 0.2, 0.2, 0.1, 0 };
 static float old[P], advantage[P], returns[P];
 static void policy_s(void) {
     Leaf *l = new_leaf("new_logprob", P);
-    for (int i = 0; i < P; i++) { old[i] = -2 - 0.1 * i; l->value[i] = old[i] + (i % 3 - 1) * 0.4 + 0.03 * (i / 6); advantage[i] = i % 2 ? 1.3 : -0.8; }
+    for (int i = 0; i < P; i++) {
+        old[i] = -2 - 0.1 * i;
+        l->value[i] = old[i] + (i % 3 - 1) * 0.4 + 0.03 * (i / 6);
+        advantage[i] = i % 2 ? 1.3 : -0.8;
+    }
 }
-static void policy_f(float *y) { for (int i = 0; i < P; i++) { PpoStats s; memset(&s, 0, sizeof s); float d = 0; policy_loss(&d, V(0) + i, old + i, advantage + i, &ppo, 1, 1, &s); y[i] = s.policy_loss; } }
-static void policy_b(const float *dy) { for (int i = 0; i < P; i++) { PpoStats s; memset(&s, 0, sizeof s); policy_loss(G(0) + i, V(0) + i, old + i, advantage + i, &ppo, dy[i], 1, &s); } }
+static void policy_f(float *y) {
+    for (int i = 0; i < P; i++) {
+        PpoStats s;
+        float d = 0;
+        memset(&s, 0, sizeof s);
+        policy_loss(&d, V(0) + i, old + i, advantage + i, &ppo, 1, 1, &s);
+        y[i] = s.policy_loss;
+    }
+}
+static void policy_b(const float *dy) {
+    for (int i = 0; i < P; i++) {
+        PpoStats s;
+        memset(&s, 0, sizeof s);
+        policy_loss(G(0) + i, V(0) + i, old + i, advantage + i, &ppo, dy[i], 1, &s);
+    }
+}
 static void value_s(void) {
     Leaf *l = new_leaf("value", P);
     for (int i = 0; i < P; i++) { old[i] = 0.1 * i; l->value[i] = old[i] + (i % 3 - 1) * 0.45; returns[i] = old[i] + (i % 2 ? 0.9 : -0.7); }
 }
-static void value_f(float *y) { for (int i = 0; i < P; i++) { PpoStats s; memset(&s, 0, sizeof s); float d = 0; value_loss(&d, V(0) + i, old + i, returns + i, &ppo, 1, 1, &s); y[i] = ppo.vf_coef * s.value_loss; } }
-static void value_b(const float *dy) { for (int i = 0; i < P; i++) { PpoStats s; memset(&s, 0, sizeof s); value_loss(G(0) + i, V(0) + i, old + i, returns + i, &ppo, dy[i], 1, &s); } }
+static void value_f(float *y) {
+    for (int i = 0; i < P; i++) {
+        PpoStats s;
+        float d = 0;
+        memset(&s, 0, sizeof s);
+        value_loss(&d, V(0) + i, old + i, returns + i, &ppo, 1, 1, &s);
+        y[i] = ppo.vf_coef * s.value_loss;
+    }
+}
+static void value_b(const float *dy) {
+    for (int i = 0; i < P; i++) {
+        PpoStats s;
+        memset(&s, 0, sizeof s);
+        value_loss(G(0) + i, V(0) + i, old + i, returns + i, &ppo, dy[i], 1, &s);
+    }
+}
 
 /* ---- whole models ---- */
 static Model model;
@@ -142,7 +186,7 @@ static void policy_model(int tied, int trainable, int R) {
     memset(&c, 0, sizeof c);
     c.V = 13; c.C = 8; c.L = 2; c.H = 4; c.K = 2; c.D = 4; c.F = 10; c.positions = 16; c.tied = tied; c.norm_eps = 1e-5; c.rope_theta = 100; c.bos = c.pad = -1;
     c.rope_type = ROPE_LLAMA3; c.rope_factor = 4; c.rope_low = 1; c.rope_high = 4; c.rope_original = 8;
-    model_carve(&model, &c, F32, trainable, 16, &pool, &memory, &err);
+    model_carve(&model, &c, NULL, trainable, 16, &pool, &memory, &err);
     tensor_leaves(model.tensor, model.tensors, 0.4);
     adapter = NULL;
     values_too = R > 0;
@@ -154,7 +198,7 @@ static void policy_model(int tied, int trainable, int R) {
         adapter = &lora;
     }
     cache_carve(&cache, &c, 2, 6, &memory);
-    saved_carve(&saved, &c, 8, &memory);
+    saved_carve(&saved, &c, 8, 0, &memory);
     if (err.code || memory.failed) { printf("setup: %s %s\n", err.what, err.where); exit(1); }
 }
 static void llama_s(void) { policy_model(0, 1, 0); }
@@ -167,7 +211,10 @@ static const int m_target[5] = { 5, 7, 3, 12, 0 };
 static const Rows m_rows = { 8, m_token, m_sequence, m_position, m_wants };
 static float hidden[8 * 8];
 static const float *loss_weight;
-static void hook(void *context, int start, int n, const float *logprob, float *dlogprob) { (void)context; (void)logprob; for (int i = 0; i < n; i++) dlogprob[i] = loss_weight[start + i]; }
+static void hook(void *context, int start, int n, const float *logprob, float *dlogprob) {
+    (void)context; (void)logprob;
+    for (int i = 0; i < n; i++) dlogprob[i] = loss_weight[start + i];
+}
 static void model_f(float *y) {
     model_forward(&model, adapter, &m_rows, &cache, &saved, hidden, &ws);
     model_logprobs(&model, hidden, &m_rows, m_target, 0.8, y, NULL, NULL, NULL, NULL, &ws);
@@ -195,7 +242,12 @@ static void judge_s(void) {
     tensor_leaves(judge.tensor, judge.tensors, 0.4);
     if (err.code || memory.failed) { printf("setup: %s %s\n", err.what, err.where); exit(1); }
 }
-static void judge_f(float *y) { float z[4]; reward_forward(&judge, &j_texts, &judge_saved, z, &ws); cross_entropy_forward(y, z, j_label, 2, 2); ranking_forward(y + 2, z, 2, 1); }
+static void judge_f(float *y) {
+    float z[4];
+    reward_forward(&judge, &j_texts, &judge_saved, z, &ws);
+    cross_entropy_forward(y, z, j_label, 2, 2);
+    ranking_forward(y + 2, z, 2, 1);
+}
 static void judge_b(const float *dy) {
     float z[4], dz[4] = {0}, loss[2];
     reward_forward(&judge, &j_texts, &judge_saved, z, &ws);

@@ -383,7 +383,8 @@ static void test_frozen(void) {
     CHECK(reward_forward(&j->model, &j->texts, &j->saved, j->logits, &j->ws) == OK, "frozen: forward");
     j->dlogits[0] = 1;
     CHECK(reward_backward(&j->model, &j->texts, &j->saved, j->dlogits, &j->ws) == OK, "frozen: backward");
-    for (int t = 0; t < j->model.tensors; t++) CHECK(j->model.tensor[t].matrix->grad == NULL && j->model.tensor[t].matrix->id == t, "frozen: %s", j->model.tensor[t].name);
+    for (int t = 0; t < j->model.tensors; t++)
+        CHECK(j->model.tensor[t].matrix->grad == NULL && j->model.tensor[t].matrix->id == t, "frozen: %s", j->model.tensor[t].name);
     judge_free(j);
 }
 
