@@ -577,7 +577,7 @@ static int same_4bit(const Matrix *a, const Matrix *b) {
 /* Quantised as it is read = the whole tensor quantised at once, though rows are no multiple of blocks and runs of reading end within rows. */
 static void quantise_on_load(void) {
     static const int blocks[] = { 32, 64, 1024, 4096 };
-    enum { O = 53, I = 301, N = O * I };        /* odd, and more than three runs */
+    enum { O = 253, I = 301, N = O * I };       /* odd, and more than one run of 16 steps */
     List a = list_new(1);
     f32 *x, *y = malloc(N * sizeof *y);
     size_t where;
