@@ -86,7 +86,7 @@ build/tests/bad: tests/bad.c tests/test.h rlhf.h $(LIBRARY:=.c)
 	$(CC) $(STRICT) -O1 -g $(SANITIZE) -I. -o $@ $< $(LIBRARY:=.c) $(LDLIBS)
 build/tests/fuzz: tests/fuzz.c tests/bad.c tests/torch_files.h tests/test.h rlhf.h $(LIBRARY:=.c)
 	$(CC) $(STRICT) -O1 -g $(SANITIZE) -I. -o $@ $< $(LIBRARY:=.c) $(LDLIBS)
-build/tests/torch: tests/torch_files.h
+build/tests/torch build/tests/bad: tests/torch_files.h
 
 # The quick half of the tests: gradients, and who calls whom.
 check: $(LIB) $(PROGRAMS:=.o) build/tests/grad
