@@ -846,6 +846,30 @@ static void test_memory(void) {
     free(text);
 }
 
+static void test_json_memory(void) {
+    Pool keep = test_pool();
+    Error err;
+    Tokenizer *t = train(0, 50, 320, &keep, &err);
+    Buffer sp = written(t, 0, &keep), json;
+    Bytes model;
+    int blocks, merges, refused = 0, done = 0, wrong = 0, *ids, count;
+    model.data = (char *)sp.data; model.n = sp.length;
+    json = json_llama(t, model, chat_name, chat_id, 3, 0, &keep, &merges);
+    for (blocks = 0; blocks < 40; blocks++) {
+        Pool pool = test_pool();
+        pool.source = few_blocks;
+        blocks_left = blocks;
+        memset(&err, 0, sizeof err);
+        t = tokenizer_json(json.data, json.length, &pool, &err);
+        if (t && (tokenizer_encode(t, "a<s>b", 5, &pool, &ids, &count) || count != 3)) wrong++;
+        if (!t && err.code != E_MEMORY) wrong++;
+        if (t) done++; else refused++;
+        pool_free(&pool);
+    }
+    CHECK(!wrong && refused && done, "tokenizer.json, memory that runs out: %d refused, %d done, %d wrong", refused, done, wrong);
+    pool_free(&keep);
+}
+
 static void test_bad_ids(void) {
     Pool pool = test_pool();
     Error err;
@@ -1254,6 +1278,7 @@ int main(int argc, char **argv) {
     test_bad_ids();
     test_damaged(0);
     test_damaged(1);
+    test_json_memory();
     test_flags();
     test_split();
     test_bad_json();
