@@ -179,14 +179,13 @@ static int in_folder(const char *folder, const char *name) {
     return n > 0 && (size_t)n < sizeof path && file_exists(path);
 }
 
-/* The tokenizer of the first folder that has one; NULL where neither has. */
-static Tokenizer *find_tokenizer(const char *folder, const char *other, Pool *pool) {
-    Error err = { 0 };
+/* The tokenizer of the first folder that has one; NULL where neither has, or it cannot be read (*err). */
+static Tokenizer *find_tokenizer(const char *folder, const char *other, Pool *pool, Error *err) {
     const char *at = tokenizer_exists(folder, pool) ? folder : other && tokenizer_exists(other, pool) ? other : NULL;
-    Tokenizer *t = at ? tokenizer_open(at, pool, &err) : NULL;
-    must(err.code, &err, "the tokenizer's files are damaged or of another kind; --ids works without them");
-    return t;
+    return at ? tokenizer_open(at, pool, err) : NULL;
 }
+
+static const char tokenizer_hint[] = "the tokenizer's files are damaged or of another kind; --ids works without them";
 
 /* Weights of folder, with run's adapter next to them. When run is a whole model (ppo and sft write one where all weights were
  * trained), it is the model. positions: how far texts will reach; 0: see below. */
@@ -219,7 +218,8 @@ static void policy_open(Policy *p, const char *folder, const char *run, int posi
 /* Where text is read or written: the folder must have a tokenizer that fits. */
 static void need_tokenizer(Policy *p, const char *folder, const char *run, Pool *pool) {
     Error err = { 0 };
-    p->tokenizer = find_tokenizer(folder, run, pool);
+    p->tokenizer = find_tokenizer(folder, run, pool, &err);
+    must(err.code, &err, tokenizer_hint);
     if (!p->tokenizer) must(fail(&err, E_MISSING, "no tokenizer.json, no tokenizer.model and no vocab.json", folder, 0, 0), &err, "put one there, or use --ids");
     if (tokenizer_size(p->tokenizer) > p->config.V)
         must(fail(&err, E_RANGE, "the tokenizer has more ids than the model", folder, tokenizer_size(p->tokenizer), p->config.V), &err,
@@ -343,7 +343,8 @@ static void judge_open(Judge *j, const char *folder, int text, Pool *pool) {
     reward_forward(&j->model, &longest, NULL, NULL, &ws);
     j->work = cli_arena(ws.peak, "work space");
     if (!text) return;
-    j->tokenizer = find_tokenizer(folder, NULL, pool);
+    j->tokenizer = find_tokenizer(folder, NULL, pool, &err);
+    must(err.code, &err, tokenizer_hint);
     if (!j->tokenizer) must(fail(&err, E_MISSING, "no tokenizer.json, no tokenizer.model and no vocab.json", folder, 0, 0), &err, "put one there, or use --ids");
     if (tokenizer_size(j->tokenizer) > j->config.V)
         must(fail(&err, E_RANGE, "the tokenizer has more ids than the model", folder, tokenizer_size(j->tokenizer), j->config.V), &err, NULL);
@@ -694,10 +695,12 @@ static int find_template(const Tokenizer *t, const char *folder, Pool *pool) {
         must(file_read_all(path, pool, &bytes, &n, &err), &err, "--template says it too");
         text = bytes;
     }
-    if (text ? strstr(text, "<|im_start|>") != NULL : tokenizer_find(t, "<|im_start|>", 12) >= 0 && tokenizer_find(t, "<|im_end|>", 10) >= 0) return CHAT_ML;
+    if (!text && tokenizer_find(t, "<|im_start|>", 12) >= 0 && tokenizer_find(t, "<|im_end|>", 10) >= 0) return CHAT_ML;
+    if (text && strstr(text, "<|im_start|>")) return CHAT_ML;
     if (text && strstr(text, "<|user|>") && strstr(text, "<|assistant|>") && !strstr(text, "<|end|>")) return CHAT_ZEPHYR;
-    must(fail(&err, text ? E_UNSUPPORTED : E_MISSING, text ? "its chat_template is neither chatml nor zephyr" : "it does not tell its chat template", folder, 0, 0),
-         &err, "--template chatml, --template zephyr, or --template none for plain text after plain text");
+    fail(&err, text ? E_UNSUPPORTED : E_MISSING, text ? "its chat_template is neither chatml nor zephyr" : "it does not tell its chat template",
+         folder, 0, 0);
+    die(&err, "--template chatml, --template zephyr, or --template none for plain text after plain text");
     return CHAT_NONE;
 }
 
@@ -724,7 +727,7 @@ static int chat_loop(Chat *c, const ChatOptions *o, Pool *keep) {
             chat_flush(c);
         } else if (!chat_turn(c, line, n, o->n, &sampling)) {
             refused = 1;
-            fprintf(stderr, "run chat: that does not fit: the conversation fills the %d positions that there are; /new begins anew, /quit ends\n", c->T);
+            fprintf(stderr, "run chat: that does not fit: the conversation fills the %d positions that there are; /new begins anew\n", c->T);
         }
     }
     if (c->full) fprintf(stderr, "run chat: --system alone fills the %d positions that there are\n", c->T);
@@ -737,7 +740,8 @@ static int run_chat(int argc, char **argv) {
     const char *positional[1] = { NULL };
     ChatOptions o;
     Option option[] = {
-        { "template", OPT_CHOICE, &o.template, "auto", 0, 0, "auto|none|chatml|zephyr", "how turns are written down; auto: as the folder tells, none: plain text after plain text" },
+        { "template", OPT_CHOICE, &o.template, "auto", 0, 0, "auto|none|chatml|zephyr",
+          "how turns are written down; auto: as the folder tells, none: plain text after plain text" },
         { "system", OPT_TEXT, &o.system, NULL, 0, 0, NULL, "what the model is told before the conversation" },
         { "n", OPT_INT, &o.n, "256", 1, 1e9, NULL, "tokens of an answer at most" },
         { "context", OPT_INT, &o.context, "0", 0, 1e9, NULL, "longest conversation in tokens (0: the model's positions, at most 2048)" },
@@ -815,7 +819,11 @@ static int run_merge(int argc, char **argv) {
         for (int i = 0; i < p.model.tensors; i++)
             if (!(p.model.tensor[i].flags & TENSOR_TIED)) lora_merge(p.adapter, p.model.tensor[i].matrix, &p.work);
     }
-    p.tokenizer = find_tokenizer(positional[0], adapter, &keep);
+    p.tokenizer = find_tokenizer(positional[0], adapter, &keep, &err);
+    if (err.code) {
+        fprintf(stderr, "run merge: the tokenizer is left out, copy it yourself: %s: %s\n", err.what, err.where);
+        memset(&err, 0, sizeof err);
+    }
     must(folder_make(out, &err), &err, NULL);
     if (p.tokenizer) must(tokenizer_save(p.tokenizer, out, p.config.positions, &keep, &err), &err, NULL);
     must(config_save(&p.config, out, type[dtype], &keep, &err), &err, NULL);

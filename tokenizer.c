@@ -851,7 +851,10 @@ static int next_part(Parts *p, Text *part, int *id) {
         if (!length) continue;
         a = &p->t->added[p->cuts->key[which].type];
         p->behind = i + length;
-        if (a->single_word && (is_word(p->text, i, 1) || is_word(p->text + p->behind, p->n - p->behind, 0))) { i = p->behind - 1; continue; }
+        if (a->single_word && (is_word(p->text, i, 1) || is_word(p->text + p->behind, p->n - p->behind, 0))) {
+            i = p->behind - 1;
+            continue;
+        }
         start = a->lstrip ? space_before(p->text, p->at, i) : i;
         if (a->rstrip) p->behind = space_behind(p->text, p->behind, p->n);
         p->found = p->cuts->key[which].type;
@@ -1631,7 +1634,8 @@ static int load_metaspace(Tokenizer *t, const Json *pre, Error *err) {
         return refuse_step(err, "pre_tokenizer", s);
     scheme = json_text(s, "prepend_scheme", json_bool(s, "add_prefix_space", 1) ? "always" : "never");
     t->only_first = !strcmp(scheme, "first");
-    if (!t->only_first && strcmp(scheme, "always") && strcmp(scheme, "never")) return fail(err, E_UNSUPPORTED, "Metaspace with prepend_scheme", scheme, 0, 0);
+    if (!t->only_first && strcmp(scheme, "always") && strcmp(scheme, "never"))
+        return fail(err, E_UNSUPPORTED, "Metaspace with prepend_scheme", scheme, 0, 0);
     t->add_dummy_prefix = strcmp(scheme, "never") != 0;
     t->escape_whitespaces = t->unless_blank = 1;
     t->split_blanks = json_bool(s, "split", 1);
@@ -1642,8 +1646,10 @@ static int load_metaspace(Tokenizer *t, const Json *pre, Error *err) {
 static int load_bytelevel(Tokenizer *t, const Json *pre, Error *err) {
     static const struct { const char *pattern; int split, digits; } known[] = {
         { "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+", SPLIT_GPT2, 0 },
-        { "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+", SPLIT_LLAMA3, 3 },
-        { "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+", SPLIT_LLAMA3, 1 },
+        { "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}"
+          "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+", SPLIT_LLAMA3, 3 },
+        { "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}"
+          "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+", SPLIT_LLAMA3, 1 },
     };
     const Json *s = step(pre, "pretokenizers", 0), *pattern;
     size_t i;
@@ -1652,14 +1658,16 @@ static int load_bytelevel(Tokenizer *t, const Json *pre, Error *err) {
         pattern = json_get(s, "pattern");
         for (i = 0; i < sizeof known / sizeof *known; i++)
             if (is_text(pattern, "Regex", known[i].pattern)) { split = known[i].split; t->digits = known[i].digits; }
-        if (split < 0) return fail(err, E_UNSUPPORTED, "pre_tokenizer Split by another pattern", json_text(pattern, "Regex", "(no Regex)"), 0, 0);
+        if (split < 0)
+            return fail(err, E_UNSUPPORTED, "pre_tokenizer Split by another pattern", json_text(pattern, "Regex", "(no Regex)"), 0, 0);
         if (!is_text(s, "behavior", "Isolated") && !(is_text(s, "behavior", "Removed") && json_bool(s, "invert", 0)))
             return fail(err, E_UNSUPPORTED, "pre_tokenizer Split with behavior", json_text(s, "behavior", "(none)"), 0, 0);
         s = step(pre, "pretokenizers", 1);
         if (json_bool(s, "add_prefix_space", 1)) return fail(err, E_UNSUPPORTED, "add_prefix_space behind a Split", "tokenizer.json", 0, 0);
     }
     if (!s || !is_type(s, "ByteLevel")) return refuse_step(err, "pre_tokenizer", s);
-    if (json_bool(s, "use_regex", 1) && split == SPLIT_LLAMA3) return fail(err, E_UNSUPPORTED, "use_regex behind a Split", "tokenizer.json", 0, 0);
+    if (json_bool(s, "use_regex", 1) && split == SPLIT_LLAMA3)
+        return fail(err, E_UNSUPPORTED, "use_regex behind a Split", "tokenizer.json", 0, 0);
     t->prefix_space = json_bool(s, "add_prefix_space", 1);
     t->split = split >= 0 ? split : json_bool(s, "use_regex", 1) ? SPLIT_GPT2 : SPLIT_NONE;
     s = step(pre, "pretokenizers", split >= 0 ? 2 : 1);
@@ -1727,7 +1735,8 @@ static int load_template(Tokenizer *t, const Json *s, Error *err) {
         ids = json_get(json_get(specials, json_text(token, "id", "")), "ids");
         if (!ids || ids->type != JSON_ARRAY || ids->count != 1 || !is_id(ids->child, &id) || id >= t->V)
             return fail(err, E_FORMAT, "TemplateProcessing with a special token without one id", json_text(token, "id", "?"), 0, 0);
-        if (texts ? t->after : t->before) return fail(err, E_UNSUPPORTED, "TemplateProcessing with two special tokens side by side", "tokenizer.json", 0, 0);
+        if (texts ? t->after : t->before)
+            return fail(err, E_UNSUPPORTED, "TemplateProcessing with two special tokens side by side", "tokenizer.json", 0, 0);
         if (texts) { t->after = 1; t->special.eos = id; } else { t->before = 1; t->special.bos = id; }
     }
     return texts == 1 ? OK : fail(err, E_FORMAT, "TemplateProcessing without its text", "tokenizer.json", texts, 1);
@@ -1755,14 +1764,16 @@ static int load_decoder(Tokenizer *t, const Json *decoder, Error *err) {
     int bytelevel = t->kind == TOKENIZER_BYTELEVEL, have = 0;
     for (i = 0; (s = step(decoder, "decoders", i)) != NULL; i++) {
         if (bytelevel && is_type(s, "ByteLevel")) have = 7;
-        else if (!bytelevel && is_type(s, "Replace") && is_text(s, "content", " ") && is_text(json_get(s, "pattern"), "String", blank)) have |= 1;
+        else if (!bytelevel && is_type(s, "Replace") && is_text(s, "content", " ") && is_text(json_get(s, "pattern"), "String", blank))
+            have |= 1;
         else if (!bytelevel && is_type(s, "ByteFallback")) have |= 2;
         else if (!bytelevel && is_type(s, "Fuse")) have |= 4;
         else if (!bytelevel && have == 7 && is_type(s, "Strip") && is_text(s, "content", " ") && json_number(s, "stop", 0) == 0 &&
                  (json_number(s, "start", 0) == 0 || json_number(s, "start", 0) == 1)) t->strip = json_number(s, "start", 0) == 1;
         else return refuse_step(err, "decoder", s);
     }
-    return have == 7 ? OK : fail(err, E_UNSUPPORTED, "a decoder without its usual steps", bytelevel ? "ByteLevel" : "Replace, ByteFallback, Fuse", 0, 0);
+    return have == 7 ? OK : fail(err, E_UNSUPPORTED, "a decoder without its usual steps",
+                                 bytelevel ? "ByteLevel" : "Replace, ByteFallback, Fuse", 0, 0);
 }
 
 /* The special token of one of these names, where nothing else told. */
@@ -1783,11 +1794,13 @@ static int load_json(Tokenizer *t, const Json *root, Pool *pool, Error *err) {
     for (i = 0; (s = step(pre, "pretokenizers", i)) != NULL; i++) if (is_type(s, "ByteLevel")) t->kind = TOKENIZER_BYTELEVEL;
     if (t->kind == TOKENIZER_SENTENCEPIECE && !json_bool(model, "byte_fallback", 0)) {
         s = step(pre, "pretokenizers", 0);
-        return s ? refuse_step(err, "pre_tokenizer", s) : fail(err, E_UNSUPPORTED, "BPE that is neither byte-level nor has byte_fallback", "tokenizer.json", 0, 0);
+        return s ? refuse_step(err, "pre_tokenizer", s)
+                 : fail(err, E_UNSUPPORTED, "BPE that is neither byte-level nor has byte_fallback", "tokenizer.json", 0, 0);
     }
     t->ignore_merges = json_bool(model, "ignore_merges", 0);
     t->fuse_unk = json_bool(model, "fuse_unk", 0);
-    if (t->kind == TOKENIZER_SENTENCEPIECE && t->ignore_merges) return fail(err, E_UNSUPPORTED, "ignore_merges with byte_fallback", "tokenizer.json", 0, 0);
+    if (t->kind == TOKENIZER_SENTENCEPIECE && t->ignore_merges)
+        return fail(err, E_UNSUPPORTED, "ignore_merges with byte_fallback", "tokenizer.json", 0, 0);
     if (t->kind == TOKENIZER_BYTELEVEL) byte_alphabet(t->byte_char, t->char_byte);
     code = load_normalizer(t, json_get(root, "normalizer"), err);
     if (!code) code = t->kind == TOKENIZER_BYTELEVEL ? load_bytelevel(t, pre, err) : load_metaspace(t, pre, err);

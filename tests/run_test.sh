@@ -153,6 +153,15 @@ if [ -d "$stories" ] && [ -f "$shared/golden/stories260K_golden.json" ]; then
     same "chat: /new begins anew" "$work/got" "$work/want"
     if printf 'One day a little girl\nOne day a little girl\n' | $run chat "$stories" --context 12 --template none > "$work/out" 2> "$work/err"
     then bad "chat: a full context"; elif grep -q 'fills the 12 positions' "$work/err"; then ok "chat: a full context says so"; else bad "chat: a full context says so"; fi
+    mkdir -p "$work/told" && cp "$stories"/* "$work/told/" && chmod u+w "$work/told"/*
+    for kind in zephyr chatml phi; do
+        case $kind in zephyr) marks='<|user|> eos_token <|assistant|>' ;; chatml) marks='<|im_start|> <|im_end|>' ;; phi) marks='<|user|> <|end|> <|assistant|>' ;; esac
+        printf '{"chat_template": "{%%%% for m in messages %%%%}%s"}\n' "$marks" > "$work/told/tokenizer_config.json"
+        if [ $kind = phi ]; then exits "chat: a chat_template of another kind" 1 $run chat "$work/told"; continue; fi
+        printf 'One day\n' | $run chat "$work/told" -n 20 --temperature 0 > "$work/got" 2>/dev/null
+        printf 'One day\n' | $run chat "$stories" -n 20 --temperature 0 --template $kind > "$work/want" 2>/dev/null
+        same "chat: $kind by the folder's chat_template" "$work/got" "$work/want"
+    done
 else skip "stories260K"; fi
 
 # ---- a chat that was learnt here: <|im_end|> ends an answer, although the config says </s> ----
@@ -209,6 +218,9 @@ exits "an unknown option" 2 $run generate $model --ids --tempreature 1
 exits "no model" 2 $run logprobs
 if [ -d $model/adapter ]; then
     rm -rf "$work/own" && cp -r $model "$work/own"
+    printf '{"model": {"type": "WordPiece"}}\n' > "$work/own/tokenizer.json"
+    if $run merge "$work/own" --adapter $model/adapter --out "$work/other" > "$work/out" 2> "$work/err" && grep -q WordPiece "$work/err" && [ -s "$work/other/model.safetensors" ]
+    then ok "merge with a tokenizer that is not supported"; else bad "merge with a tokenizer that is not supported"; fi
     exits "merge into its own model" 1 $run merge "$work/own" --adapter $model/adapter --out "$work/../${work##*/}/own/"
     exits "merge into its own adapter" 1 $run merge $model --adapter "$work/own/adapter" --out "$work/own/adapter"
     if cmp -s $model/model.safetensors "$work/own/model.safetensors" && [ ! -e "$work/own/merge.probe" ]; then ok "... which stays as it was"; else bad "merge touched its input"; fi
