@@ -69,7 +69,7 @@ data/imdb.bin: prep data/grammar.txt
 # Each tests/NAME.c is a program of its own, build/tests/NAME. Two are built in a special way:
 #   grad   every backward pass against differences, everything in double: -DF64 turns the layers' float into double
 #   bad    every reader over broken files, the whole library under the address and undefined-behaviour sanitizers (fuzz: the same, longer)
-TESTS    = $(filter-out bench task fuzz,$(notdir $(basename $(wildcard tests/*.c))))
+TESTS    = $(filter-out bench task shapes fuzz,$(notdir $(basename $(wildcard tests/*.c))))
 F64      = ops lora model reward rl
 COMMA    = ,
 SANITIZE = $(call HAVE,-fsanitize=address$(COMMA)undefined -fno-sanitize-recover=all)
@@ -106,14 +106,20 @@ task: build/tests/task data/imdb.bin
 fuzz: build/tests/fuzz
 	VERBOSE=1 $(RUN) build/tests/fuzz $(FUZZ)
 
+# Checkpoints of TinyLlama's and roberta-base's shape with random weights:  make shapes SHAPES="--policy /tmp/tinyllama"
+shapes: build/tests/shapes
+	$(RUN) build/tests/shapes $(SHAPES)
+
 # ---- models ----
 
-# data/policy and data/reward from nothing, with our own programs alone: the same bytes from any compiler and number of threads.
+# data/policy and data/reward from nothing, with our own programs alone: the same bytes from any compiler and number of threads, and
+# with the plain kernel on any processor.
 # The judge needs more reviews than the policy, or it learns them by heart: twice 60,000 others of the same grammar.
 POLICY   = --tied --dim 128 --layers 4 --heads 4 --kv-heads 2 --ffn 352 --positions 256 --context 160 --epochs 1 --tokens 2048 --lr 2e-3 --dtype f16
 REWARD   = --dim 96 --layers 2 --heads 6 --ffn 192 --positions 130 --epochs 4 --lr 1.5e-3 --crop 0.3 --weight-decay 0.02 --batch 32 --eval-every 500
 REWARD2  = --epochs 1 --lr 6e-4 --crop 0.3 --weight-decay 0.02 --batch 32 --eval-every 500
 SHA256   = $(shell command -v sha256sum || echo shasum -a 256)
+models: export RLHF_ISA = plain
 models: all
 	rm -rf build/models && mkdir -p build/models
 	$(RUN) ./prep tokenizer data/imdb.bin --kind sentencepiece --vocab 2048 --out build/models/policy-tokenizer
@@ -154,4 +160,4 @@ clean:
 	rm -rf $(LIB) $(PROGRAMS:=.o) $(PROGRAMS) data/imdb.bin build
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-.PHONY: all test check compilers bench task fuzz models imdb clean help
+.PHONY: all test check compilers bench task fuzz shapes models imdb clean help

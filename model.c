@@ -41,34 +41,44 @@ static void rope_tables(Model *m) {
     }
 }
 
-int model_carve(Model *m, const ModelConfig *c, int type, int trainable, int positions, Pool *lists, Arena *a, Error *err) {
+/* A linear of layer l, stored as t says. */
+static void carve_linear(Model *m, int *n, const char *name, int l, Matrix *w, const WeightTypes *t, int O, int I, int trainable, Arena *a) {
+    tensor_carve(m->tensor, n, name, l, w, t->layers, O, I, 0, trainable, a);
+    if (t->layers == NF4) tensor_carve_quant(w, t->kind, t->block, t->doubled, t->compute, a);
+}
+
+int model_carve(Model *m, const ModelConfig *c, const WeightTypes *types, int trainable, int positions, Pool *lists, Arena *a, Error *err) {
+    static const WeightTypes floats = { F32, F32, 0, 0, 0, 0 };
+    const WeightTypes *w = types ? types : &floats;
     int n = 0, wide = c->H * c->D, narrow = c->K * c->D, V = TENSOR_VECTOR;
     memset(m, 0, sizeof *m);
     m->config = *c;
     m->positions = positions;
+    m->compute = w->layers == NF4 ? w->compute : F32;
     m->block = pool_take(lists, (size_t)c->L, sizeof *m->block);
     Tensor *t = m->tensor = pool_take(lists, 3 + 9 * (size_t)c->L, sizeof *m->tensor);
     if (!t || !m->block) return fail(err, E_MEMORY, "no memory for the list of tensors", "", 0, 0);
-    tensor_carve(t, &n, "model.embed_tokens.weight", 0, &m->embedding, type, c->V, c->C, 0, trainable, a);
+    if (trainable && (w->layers != F32 || w->tables != F32)) return fail(err, E_UNSUPPORTED, "weights that are trained have to be F32", "", 0, 0);
+    tensor_carve(t, &n, "model.embed_tokens.weight", 0, &m->embedding, w->tables, c->V, c->C, 0, trainable, a);
     for (int l = 0; l < c->L; l++) {
         Block *b = &m->block[l];
         tensor_carve(t, &n, "model.layers.%d.input_layernorm.weight", l, &b->attn_norm, F32, 1, c->C, V, trainable, a);
-        tensor_carve(t, &n, "model.layers.%d.self_attn.q_proj.weight", l, &b->q, type, wide, c->C, 0, trainable, a);
-        tensor_carve(t, &n, "model.layers.%d.self_attn.k_proj.weight", l, &b->k, type, narrow, c->C, 0, trainable, a);
-        tensor_carve(t, &n, "model.layers.%d.self_attn.v_proj.weight", l, &b->v, type, narrow, c->C, 0, trainable, a);
-        tensor_carve(t, &n, "model.layers.%d.self_attn.o_proj.weight", l, &b->o, type, c->C, wide, 0, trainable, a);
+        carve_linear(m, &n, "model.layers.%d.self_attn.q_proj.weight", l, &b->q, w, wide, c->C, trainable, a);
+        carve_linear(m, &n, "model.layers.%d.self_attn.k_proj.weight", l, &b->k, w, narrow, c->C, trainable, a);
+        carve_linear(m, &n, "model.layers.%d.self_attn.v_proj.weight", l, &b->v, w, narrow, c->C, trainable, a);
+        carve_linear(m, &n, "model.layers.%d.self_attn.o_proj.weight", l, &b->o, w, c->C, wide, trainable, a);
         tensor_carve(t, &n, "model.layers.%d.post_attention_layernorm.weight", l, &b->mlp_norm, F32, 1, c->C, V, trainable, a);
-        tensor_carve(t, &n, "model.layers.%d.mlp.gate_proj.weight", l, &b->gate, type, c->F, c->C, 0, trainable, a);
-        tensor_carve(t, &n, "model.layers.%d.mlp.up_proj.weight", l, &b->up, type, c->F, c->C, 0, trainable, a);
-        tensor_carve(t, &n, "model.layers.%d.mlp.down_proj.weight", l, &b->down, type, c->C, c->F, 0, trainable, a);
+        carve_linear(m, &n, "model.layers.%d.mlp.gate_proj.weight", l, &b->gate, w, c->F, c->C, trainable, a);
+        carve_linear(m, &n, "model.layers.%d.mlp.up_proj.weight", l, &b->up, w, c->F, c->C, trainable, a);
+        carve_linear(m, &n, "model.layers.%d.mlp.down_proj.weight", l, &b->down, w, c->C, c->F, trainable, a);
     }
     tensor_carve(t, &n, "model.norm.weight", 0, &m->norm, F32, 1, c->C, V, trainable, a);
     if (c->tied) {                                              /* one matrix, two uses: gradients of both add up in it */
         Arena nothing = { NULL, 0, 0, 0, 0 };
-        tensor_carve(t, &n, "lm_head.weight", 0, &m->head, type, c->V, c->C, TENSOR_TIED, 0, &nothing);
+        tensor_carve(t, &n, "lm_head.weight", 0, &m->head, w->tables, c->V, c->C, TENSOR_TIED, 0, &nothing);
         m->head.data = m->embedding.data;
         m->head.grad = m->embedding.grad;
-    } else tensor_carve(t, &n, "lm_head.weight", 0, &m->head, type, c->V, c->C, 0, trainable, a);
+    } else tensor_carve(t, &n, "lm_head.weight", 0, &m->head, w->tables, c->V, c->C, 0, trainable, a);
     m->tensors = n;
     m->rope_cos = arena_take(a, (size_t)positions * (size_t)(c->D / 2), sizeof *m->rope_cos);
     m->rope_sin = arena_take(a, (size_t)positions * (size_t)(c->D / 2), sizeof *m->rope_sin);
@@ -92,7 +102,7 @@ void model_copy(Model *to, const Model *from) {
     for (int i = 0; i < to->tensors; i++) {
         const Matrix *w = to->tensor[i].matrix;
         if (!(to->tensor[i].flags & TENSOR_TIED))
-            memcpy(w->data, from->tensor[i].matrix->data, (size_t)w->O * (size_t)w->I * (w->type == F32 ? sizeof(float) : sizeof(uint16_t)));
+            memcpy(w->data, from->tensor[i].matrix->data, tensor_bytes(w));
     }
 }
 
@@ -119,10 +129,11 @@ void cache_carve(Cache *c, const ModelConfig *m, int B, int T, Arena *a) {
     c->v = arena_take(a, n, sizeof *c->v);
 }
 
-void saved_carve(Saved *s, const ModelConfig *m, int N, Arena *a) {
-    size_t rows = (size_t)m->L * (size_t)N;
+void saved_carve(Saved *s, const ModelConfig *m, int N, int recompute, Arena *a) {
+    size_t rows = (recompute ? 1 : (size_t)m->L) * (size_t)N;
     s->N = N;
-    s->x = arena_take(a, rows * (size_t)m->C, sizeof(float));
+    s->recompute = recompute;
+    s->x = arena_take(a, (size_t)m->L * (size_t)N * (size_t)m->C, sizeof(float));
     s->q = arena_take(a, rows * (size_t)(m->H * m->D), sizeof(float));
     s->att = arena_take(a, rows * (size_t)(m->H * m->D), sizeof(float));
     s->mid = arena_take(a, rows * (size_t)m->C, sizeof(float));
@@ -132,7 +143,9 @@ void saved_carve(Saved *s, const ModelConfig *m, int N, Arena *a) {
 }
 
 /* Scratch of the largest product of the trunk and of its attention over T keys, whichever way they run. */
-static void measure_layer(const ModelConfig *c, const Lora *adapter, int N, int T, Arena *ws) {
+static void measure_layer(const Model *m, const Lora *adapter, int N, int T, Arena *ws) {
+    const ModelConfig *c = &m->config;
+    int rounded = m->compute != F32;
     size_t mark = ws->used;
     if (adapter) {
         arena_take(ws, 2 * (size_t)N * (size_t)adapter->R + 32, sizeof(float));
@@ -141,6 +154,10 @@ static void measure_layer(const ModelConfig *c, const Lora *adapter, int N, int 
     }
     linear_measure(ws, N, c->C, c->F);
     linear_measure(ws, N, c->C, c->H * c->D);
+    if (rounded) {
+        linear_measure_rounded(ws, N, c->C, c->F);
+        linear_measure_rounded(ws, N, c->C, c->H * c->D);
+    }
     attention_measure(ws, T, c->D);
     ws->used = mark;
 }
@@ -152,9 +169,9 @@ static void measure_layer(const ModelConfig *c, const Lora *adapter, int N, int 
 typedef struct { float *x, *q, *att, *mid, *gate, *up, *norm, *k, *v, *act; const int *first, *count; } Layer;
 
 static Layer layer_of(Layer scratch, const Saved *s, const ModelConfig *c, int l) {
-    size_t row = (size_t)l * (size_t)(s ? s->N : 0);
     if (!s) return scratch;
-    scratch.x = s->x + row * (size_t)c->C;
+    size_t row = s->recompute ? 0 : (size_t)l * (size_t)s->N;
+    scratch.x = s->x + (size_t)l * (size_t)s->N * (size_t)c->C;
     scratch.q = s->q + row * (size_t)(c->H * c->D);
     scratch.att = s->att + row * (size_t)(c->H * c->D);
     scratch.mid = s->mid + row * (size_t)c->C;
@@ -177,7 +194,7 @@ static void adapted(float *y, const float *x, const Matrix *w, const Lora *adapt
 }
 
 /* Rows of k and v to their places in layer l of the cache. */
-static void cache_store(Cache *kv, const float *k, const float *v, const Rows *rows, int l) {
+static void cache_store(const Cache *kv, const float *k, const float *v, const Rows *rows, int l) {
     size_t width = (size_t)kv->width;
     for (int n = 0; n < rows->N; n++) {
         size_t at = (((size_t)l * (size_t)kv->B + (size_t)rows->sequence[n]) * (size_t)kv->T + (size_t)rows->position[n]) * width;
@@ -186,12 +203,12 @@ static void cache_store(Cache *kv, const float *k, const float *v, const Rows *r
     }
 }
 
-/* mid = x + attention(norm(x)),   y = mid + mlp(norm(mid))   for all rows; y (N,C) may be b.x of the next layer */
-static void layer_forward(float *y, Layer b, const Model *m, int l, const Lora *adapter, const Rows *rows, Cache *kv, Arena *ws) {
+/* mid = x + attention(norm(x)) for all rows */
+static void attention_block(Layer b, const Model *m, int l, const Lora *adapter, const Rows *rows, const Cache *kv, Arena *ws) {
     const ModelConfig *c = &m->config;
     const Block *w = &m->block[l];
     int N = rows->N;
-    size_t layer = (size_t)l * (size_t)kv->B * (size_t)kv->T * (size_t)kv->width, bytes = (size_t)N * (size_t)c->C * sizeof *y;
+    size_t layer = (size_t)l * (size_t)kv->B * (size_t)kv->T * (size_t)kv->width;
     rmsnorm_forward(b.norm, b.x, w->attn_norm.data, c->norm_eps, N, c->C);
     adapted(b.q, b.norm, &w->q, adapter, N, ws);
     adapted(b.k, b.norm, &w->k, adapter, N, ws);
@@ -200,15 +217,28 @@ static void layer_forward(float *y, Layer b, const Model *m, int l, const Lora *
     rope_rotate(b.k, rows->position, m->rope_cos, m->rope_sin, 0, N, c->K, c->D);
     cache_store(kv, b.k, b.v, rows, l);
     attention_forward(b.att, b.q, kv->k + layer, kv->v + layer, b.first, b.count, N, c->H, c->K, c->D, ws);
-    memcpy(b.mid, b.x, bytes);
+    memcpy(b.mid, b.x, (size_t)N * (size_t)c->C * sizeof *b.mid);
     linear_add(b.mid, b.att, &w->o, N, ws);
     lora_forward(b.mid, b.att, adapter, &w->o, N, ws);
+}
 
-    rmsnorm_forward(b.norm, b.mid, w->mlp_norm.data, c->norm_eps, N, c->C);
+/* gate and up of norm(mid): with mid, what the backward pass of the MLP starts from */
+static void gate_and_up(Layer b, const Model *m, int l, const Lora *adapter, int N, Arena *ws) {
+    const Block *w = &m->block[l];
+    rmsnorm_forward(b.norm, b.mid, w->mlp_norm.data, m->config.norm_eps, N, m->config.C);
     adapted(b.gate, b.norm, &w->gate, adapter, N, ws);
     adapted(b.up, b.norm, &w->up, adapter, N, ws);
+}
+
+/* y = mid + down(swiglu(gate, up)); y (N,C) may be b.x of the next layer */
+static void layer_forward(float *y, Layer b, const Model *m, int l, const Lora *adapter, const Rows *rows, Cache *kv, Arena *ws) {
+    const ModelConfig *c = &m->config;
+    const Block *w = &m->block[l];
+    int N = rows->N;
+    attention_block(b, m, l, adapter, rows, kv, ws);
+    gate_and_up(b, m, l, adapter, N, ws);
     swiglu_forward(b.act, b.gate, b.up, (size_t)N * (size_t)c->F);
-    memmove(y, b.mid, bytes);
+    memmove(y, b.mid, (size_t)N * (size_t)c->C * sizeof *y);
     linear_add(y, b.act, &w->down, N, ws);
     lora_forward(y, b.act, adapter, &w->down, N, ws);
 }
@@ -238,7 +268,7 @@ int model_forward(const Model *m, const Lora *adapter, const Rows *rows, Cache *
     b.k = arena_take(ws, N * (size_t)kv->width, sizeof(float));
     b.v = arena_take(ws, N * (size_t)kv->width, sizeof(float));
     b.act = arena_take(ws, N * (size_t)c->F, sizeof(float));
-    measure_layer(c, adapter, rows->N, kv->T, ws);
+    measure_layer(m, adapter, rows->N, kv->T, ws);
     if (!ws->base || ws->failed) { ws->used = mark; return ws->failed ? E_MEMORY : OK; }
     int code = saved && saved->N < rows->N ? E_RANGE : check_rows(m, rows, kv);
     if (code) { ws->used = mark; return code; }
@@ -335,12 +365,14 @@ int model_backward(const Model *m, const Lora *adapter, const Rows *rows, const 
     f.datt = arena_take(ws, NQ, sizeof(float));
     f.dk = arena_take(ws, NK, sizeof(float));
     f.dv = arena_take(ws, NK, sizeof(float));
+    b.k = f.dk;                                                 /* recomputing needs them before the gradients do */
+    b.v = f.dv;
     f.dgate = arena_take(ws, NF, sizeof(float));
     f.dup = arena_take(ws, NF, sizeof(float));
     f.dact = arena_take(ws, NF, sizeof(float));
     f.dcache_k = arena_take(ws, slots, sizeof(float));
     f.dcache_v = arena_take(ws, slots, sizeof(float));
-    measure_layer(c, adapter, rows->N, kv->T, ws);
+    measure_layer(m, adapter, rows->N, kv->T, ws);
     if (!ws->base || ws->failed) { ws->used = mark; return ws->failed ? E_MEMORY : OK; }
 
     key_ranges(first, count, rows, kv);
@@ -348,6 +380,10 @@ int model_backward(const Model *m, const Lora *adapter, const Rows *rows, const 
     rmsnorm_backward(f.dx, m->norm.grad, dhidden, saved->last, m->norm.data, c->norm_eps, rows->N, c->C);
     for (int l = c->L - 1; l >= 0; l--) {
         Layer here = layer_of(b, saved, c, l);
+        if (saved->recompute) {                                 /* keys and values enter the cache again, the same bits */
+            attention_block(here, m, l, adapter, rows, kv, ws);
+            gate_and_up(here, m, l, adapter, rows->N, ws);
+        }
         mlp_backward(f, here, m, l, adapter, rows->N, ws);
         attention_block_backward(f, here, m, l, adapter, rows, kv, ws);
     }

@@ -155,12 +155,29 @@ static void pack_a(float *packed, View v, int M, int K, int R) {
     }
 }
 
+/* Compute type of a 4-bit weight: each x to the nearest bf16 or f16. */
+static void round_to(float *x, int type, size_t n) {
+#ifndef F64
+    if (type == BF16) for (size_t i = 0; i < n; i++) x[i] = bf16_to_f32(f32_to_bf16(x[i]));
+    if (type == F16) for (size_t i = 0; i < n; i++) x[i] = f16_to_f32(f32_to_f16(x[i]));
+#else
+    (void)x; (void)type; (void)n;
+#endif
+}
+
+static int compute_type(const Matrix *w) { return w->type == NF4 ? w->quant->compute : F32; }
+
 /* n weights from element `at` on, as floats. */
 static void widen(float *out, const Matrix *w, size_t at, int n) {
 #ifndef F64
     const uint16_t *half = (const uint16_t *)w->data + at;
     if (w->type == BF16) { for (int i = 0; i < n; i++) out[i] = bf16_to_f32(half[i]); return; }
     if (w->type == F16) { for (int i = 0; i < n; i++) out[i] = f16_to_f32(half[i]); return; }
+    if (w->type == NF4) {
+        dequantize_4bit(out, w->data, w->quant, at, (size_t)n);
+        if (w->quant->compute != F32) round_to(out, w->quant->compute, (size_t)n);
+        return;
+    }
 #endif
     memcpy(out, (const float *)w->data + at, (size_t)n * sizeof *out);
 }
@@ -237,22 +254,44 @@ void linear_measure(Arena *ws, int N, int I, int O) {
     ws->used = mark;
 }
 
+void linear_measure_rounded(Arena *ws, int N, int I, int O) {
+    size_t mark = ws->used;
+    arena_take(ws, (size_t)N * (size_t)I, sizeof(float));
+    arena_take(ws, (size_t)N * (size_t)O, sizeof(float));
+    linear_measure(ws, N, I, O);
+    ws->used = mark;
+}
+
+/* C (N,to) = or += product of x (N,from) and w or its transpose. With a compute type that is not float: x is rounded to it before, the
+ * weights when they are widened, and the product before it is added. */
+static void linear(float *C, const float *x, const Matrix *w, int transposed, const float *bias, int add, int N, int from, int to, Arena *ws) {
+    int type = compute_type(w);
+    View a = { x, (size_t)from, 1 };
+    if (type == F32 || !ws->base) { product(C, (size_t)to, a, w, transposed, bias, add, N, to, from, ws); return; }
+    size_t mark = ws->used, n = (size_t)N * (size_t)to;
+    float *rounded = arena_take(ws, (size_t)N * (size_t)from, sizeof *rounded), *y = arena_take(ws, n, sizeof *y);
+    if (y) {
+        memcpy(rounded, x, (size_t)N * (size_t)from * sizeof *x);
+        round_to(rounded, type, (size_t)N * (size_t)from);
+        a.a = rounded;
+        product(y, (size_t)to, a, w, transposed, bias, 0, N, to, from, ws);
+        round_to(y, type, n);
+        for (size_t i = 0; i < n; i++) C[i] = add ? C[i] + y[i] : y[i];
+    }
+    ws->used = mark;
+}
+
 void linear_forward(float *y, const float *x, const Matrix *w, const float *bias, int N, Arena *ws) {
-    View a = { x, (size_t)w->I, 1 };
-    product(y, (size_t)w->O, a, w, 1, bias, 0, N, w->O, w->I, ws);
+    linear(y, x, w, 1, bias, 0, N, w->I, w->O, ws);
 }
 
 void linear_add(float *y, const float *x, const Matrix *w, int N, Arena *ws) {
-    View a = { x, (size_t)w->I, 1 };
-    product(y, (size_t)w->O, a, w, 1, NULL, 1, N, w->O, w->I, ws);
+    linear(y, x, w, 1, NULL, 1, N, w->I, w->O, ws);
 }
 
 void linear_backward(float *dx, float *dbias, const float *dy, const float *x, const Matrix *w, int N, Arena *ws) {
     int O = w->O, I = w->I;
-    if (dx) {                                                   /* dx += dy W */
-        View a = { dy, (size_t)O, 1 };
-        product(dx, (size_t)I, a, w, 0, NULL, 1, N, I, O, ws);
-    }
+    if (dx) linear(dx, dy, w, 0, NULL, 1, N, O, I, ws);         /* dx += dy W */
     if (w->grad) {                                              /* dW += dy^T x: x plays the part of the weight */
         View a = { dy, 1, (size_t)O };
         Matrix rows = rows_as_matrix(x, I);
@@ -629,11 +668,35 @@ void tensor_carve(Tensor *list, int *tensors, const char *name, int layer, Matri
     w->I = I;
     w->id = *tensors;
     w->quant = NULL;
-    w->data = arena_take(a, n, type == F32 ? sizeof(float) : sizeof(uint16_t));
+    w->data = type == NF4 ? arena_take(a, (n + 1) / 2, 1) : arena_take(a, n, type == F32 ? sizeof(float) : sizeof(uint16_t));
     w->grad = trainable ? arena_take(a, n, sizeof(float)) : NULL;
     t->matrix = w;
     t->flags = flags | (trainable ? TENSOR_TRAINED : 0);
     ++*tensors;
+}
+
+void tensor_carve_quant(Matrix *w, int kind, int block, int doubled, int compute, Arena *a) {
+    size_t blocks = quant_blocks((size_t)w->O * (size_t)w->I, block), nested = (blocks + QUANT_NESTED - 1) / QUANT_NESTED;
+    Quant q, *place = arena_take(a, 1, sizeof *place);
+    memset(&q, 0, sizeof q);
+    q.kind = kind;
+    q.block = block;
+    q.compute = compute;
+    if (!doubled) q.absmax = arena_take(a, blocks, sizeof *q.absmax);
+    else {
+        q.code = arena_take(a, blocks, 1);
+        q.nested = arena_take(a, nested, sizeof *q.nested);
+        q.map = arena_take(a, 256, sizeof *q.map);
+        if (q.map) quant_map(q.map);
+    }
+    quant_table(q.table, kind);
+    if (place) *place = q;
+    w->quant = place;
+}
+
+size_t tensor_bytes(const Matrix *w) {
+    size_t n = (size_t)w->O * (size_t)w->I;
+    return w->type == NF4 ? (n + 1) / 2 : n * (w->type == F32 ? sizeof(float) : sizeof(uint16_t));
 }
 
 void tensor_normal(const Matrix *w, double deviation, uint64_t seed) {

@@ -21,9 +21,9 @@ enum { VALUE_ZERO, VALUE_PYTORCH };
 
 static struct {
     const char *policy, *reward, *tokenizer, *adapter, *out, *label, *reward_text, *lora_targets;
-    int score, steps, batch_size, mini_batch_size, accumulation, ppo_epochs, lr_anneal, adam_tf, adaptive, kl_penalty, early_stopping;
+    int rslora, score, steps, batch_size, mini_batch_size, accumulation, ppo_epochs, lr_anneal, adam_tf, adaptive, kl_penalty, early_stopping;
     int whiten_rewards, biased, score_scaling, score_norm, score_normalize, query_min, query_max, response_min, response_max, top_k;
-    int lora_r, value_init, dtype, eval_queries, eval_every, save_every, show, chunk, dry_run;
+    int lora_r, value_init, dtype, eval_queries, eval_every, save_every, show, chunk, dry_run, nf4, fp4, quant_block, double_quant, compute, recompute;
     double lr, value_lr, adam_eps, max_grad_norm, kl_coef, target, horizon, gamma, lam, clip, clip_value, vf_coef, ratio_threshold, target_kl;
     double score_clip, eos_penalty, temperature, top_p, dropout, lora_alpha;
     uint64_t seed;
@@ -92,10 +92,20 @@ static Option options[] = {
     { "tokenizer", OPT_TEXT, &o.tokenizer, NULL, 0, 0, NULL, "of the policy, when its folder has none" },
     { "lora-r", OPT_INT, &o.lora_r, "0", COUNT(0), NULL, "train a LoRA adapter of this rank instead of all weights; 0: all weights" },
     { "lora-alpha", OPT_REAL, &o.lora_alpha, "16", REAL(1e-6), NULL, "its alpha" },
-    { "lora-targets", OPT_TEXT, &o.lora_targets, "q_proj,v_proj", 0, 0, NULL, "the linears it adapts" },
+    { "lora-targets", OPT_TEXT, &o.lora_targets, "q_proj,v_proj", 0, 0, NULL, "the linears it adapts, by commas; all-linear: all seven" },
+    { "lora-rslora", OPT_FLAG, &o.rslora, NULL, 0, 0, NULL, "scale by alpha / sqrt(rank) instead of alpha / rank" },
     { "adapter", OPT_TEXT, &o.adapter, NULL, 0, 0, NULL, "start from this PEFT adapter; the reference is a frozen copy of it" },
     { "value-init", OPT_CHOICE, &o.value_init, "zero", 0, 0, "zero|pytorch",
       "value head at the start, where the folders have no value_head.safetensors" },
+    { "nf4", OPT_FLAG, &o.nf4, NULL, 0, 0, NULL, "QLoRA: the policy's linears are held in 4-bit NF4 and frozen; without --lora-r or "
+      "--adapter, an adapter of rank 16 on all seven linears" },
+    { "fp4", OPT_FLAG, &o.fp4, NULL, 0, 0, NULL, "the same in FP4" },
+    { "quant-block", OPT_INT, &o.quant_block, "64", 32, 4096, NULL, "weights that share a scale: 32, 64 ... 4096" },
+    { "double-quant", OPT_FLAG, &o.double_quant, NULL, 0, 0, NULL, "the scales in 8 bits too (bnb_4bit_use_double_quant)" },
+    { "compute", OPT_CHOICE, &o.compute, "f32", 0, 0, "f32|bf16|f16", "what inputs, weights and outputs of 4-bit linears are rounded to "
+      "(bnb_4bit_compute_dtype)" },
+    { "recompute", OPT_FLAG, &o.recompute, NULL, 0, 0, NULL, "keep only each layer's input for the backward pass and compute the rest anew: "
+      "less memory, more time, the same numbers" },
     { "dtype", OPT_CHOICE, &o.dtype, "f32", 0, 0, "f32|bf16|f16", "of the weights that are written" },
 
     { "eval-queries", OPT_INT, &o.eval_queries, "256", COUNT(0), NULL, "held-out queries scored before and after; the same for every seed" },
@@ -947,13 +957,13 @@ static void list_trained(Run *r) {
 /* Policy, reference, adapters, value head. */
 static void carve_policy(Run *r, Arena *a, size_t *mark) {
     int lora = o.lora_r > 0 || o.adapter;
-    must(model_carve(&r->policy, &r->config, F32, !lora, r->T, &r->pool, a, &r->err), &r->err, NULL);
+    must(model_carve(&r->policy, &r->config, NULL, !lora, r->T, &r->pool, a, &r->err), &r->err, NULL);
     part(r, a, mark, lora ? "policy (frozen; also the reference)" : "policy and gradients");
     r->reference = &r->policy;
     r->reference_adapter = NULL;
     r->adapter = lora ? &r->lora : NULL;
     if (lora) {
-        int R = o.adapter ? r->start_lora.R : o.lora_r, rslora = o.adapter ? r->start_lora.rslora : 0;
+        int R = o.adapter ? r->start_lora.R : o.lora_r, rslora = o.adapter ? r->start_lora.rslora : o.rslora;
         float alpha = o.adapter ? r->start_lora.alpha : (float)o.lora_alpha;
         const char *targets = o.adapter ? r->start_lora.targets : o.lora_targets;
         must(lora_carve(&r->lora, r->policy.tensor, r->policy.tensors, R, alpha, rslora, targets, 1, &r->pool, a, &r->err), &r->err,
@@ -965,7 +975,7 @@ static void carve_policy(Run *r, Arena *a, size_t *mark) {
             part(r, a, mark, "reference adapter (frozen)");
         }
     } else {
-        must(model_carve(&r->frozen, &r->config, F32, 0, r->T, &r->pool, a, &r->err), &r->err, NULL);
+        must(model_carve(&r->frozen, &r->config, NULL, 0, r->T, &r->pool, a, &r->err), &r->err, NULL);
         r->reference = &r->frozen;
         part(r, a, mark, "reference (frozen copy)");
     }
@@ -985,7 +995,7 @@ static void carve(Run *r, Arena *a) {
     }
     cache_carve(&r->cache, &r->config, larger(o.chunk, o.mini_batch_size), r->T, a);
     part(r, a, &mark, "keys and values");
-    saved_carve(&r->saved, &r->config, o.mini_batch_size * (r->T - 1), a);
+    saved_carve(&r->saved, &r->config, o.mini_batch_size * (r->T - 1), o.recompute, a);
     part(r, a, &mark, "activations saved for backward");
     batch_carve(r, &r->batch, a);
     rollout_carve(r, &r->rollout, a);
@@ -1069,6 +1079,14 @@ static void check_options(void) {
     if (o.score_normalize && !o.eval_queries) usage_error("--score-normalize needs an evaluation before training:", "--eval-queries");
     if (o.adapter && (cli_given(&program, "lora-r") || cli_given(&program, "lora-alpha") || cli_given(&program, "lora-targets")))
         usage_error("the adapter's own config says its rank, alpha and targets: leave --lora-... out with", "--adapter");
+    if (o.nf4 && o.fp4) usage_error("one of the two:", "--nf4, --fp4");
+    if ((o.nf4 || o.fp4) && !o.adapter && !cli_given(&program, "lora-r")) {
+        o.lora_r = 16;
+        if (!cli_given(&program, "lora-targets")) o.lora_targets = "all-linear";
+    }
+    if ((o.nf4 || o.fp4) && !o.adapter && !o.lora_r) usage_error("4-bit weights are frozen; what is trained is an adapter:", "--lora-r 16");
+    if (o.quant_block & (o.quant_block - 1)) usage_error("not a power of two:", "--quant-block");
+    if (!strcmp(o.lora_targets, "all-linear")) o.lora_targets = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj";
     if (!o.adapter && !o.lora_r && (cli_given(&program, "lora-alpha") || cli_given(&program, "lora-targets")))
         usage_error("--lora-alpha and --lora-targets need a rank", "--lora-r");
     if (o.reward_text && !o.reward_text[0]) usage_error("nothing to count", "--reward-text");

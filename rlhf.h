@@ -152,6 +152,8 @@ typedef struct {
     f32 *absmax;                            /* (blocks); NULL: doubly quantised, and then the following four */
     unsigned char *code; f32 *nested, offset, *map;     /* (blocks), (blocks / 256 rounded up), 1, (256) */
     f32 table[16];
+    int compute;                            /* F32, BF16, F16: what inputs, weights and outputs of its linear are rounded to */
+    int dtype;                              /* F32, BF16, F16: what weights are rounded to before they are quantised (checkpoint.c) */
 } Quant;
 size_t quant_blocks(size_t n, int block);   /* absmax values of n weights */
 void quant_table(f32 table[16], int kind);  /* the values of the 16 codes */
@@ -359,6 +361,9 @@ const char *fast_name(int i);               /* names of all kernels, "plain" the
  * its place; *tensors grows by 1). name: a pattern whose "%d" becomes layer. list NULL (no memory): nothing happens. */
 void tensor_carve(Tensor *list, int *tensors, const char *name, int layer, Matrix *w, int type, int O, int I, int flags,
                   int trainable, Arena *a);
+/* Gives the 4-bit matrix w its Quant: kind, block, absmax (doubled: its 8-bit form). compute: see WeightTypes. */
+void tensor_carve_quant(Matrix *w, int kind, int block, int doubled, int compute, Arena *a);
+size_t tensor_bytes(const Matrix *w);       /* of w->data alone */
 void tensor_normal(const Matrix *w, double deviation, uint64_t seed);       /* random start: stream (seed, w->id, 0); F32 only */
 void tensor_fill(const Matrix *w, float value);                             /* every number = value; F32 only */
 /* y (N,O) = x (N,I) W^T + bias (O; NULL: none). Each output is one accumulator, added in order of i; the bias last. */
@@ -367,8 +372,10 @@ void linear_forward(float *y, const float *x, const Matrix *w, const float *bias
 void linear_add(float *y, const float *x, const Matrix *w, int N, Arena *ws);
 /* dx (N,I) += dy (N,O) W (dx NULL: skip); w->grad (O,I) += dy^T x (grad NULL: skip); dbias (O) += sum over rows of dy (NULL: skip). */
 void linear_backward(float *dx, float *dbias, const float *dy, const float *x, const Matrix *w, int N, Arena *ws);
-/* Takes and gives back what the three directions need for N rows through (O,I): how a caller measures its workspace. */
+/* Takes and gives back what the three directions need for N rows through (O,I): how a caller measures its workspace; _rounded: where the
+ * weight has a compute type other than F32. */
 void linear_measure(Arena *ws, int N, int I, int O);
+void linear_measure_rounded(Arena *ws, int N, int I, int O);
 void embedding_forward(float *y, const int *token, const Matrix *w, int N);                 /* y (N,C) = rows of w (V,C) */
 void embedding_backward(const float *dy, const int *token, const Matrix *w, int N);         /* w->grad[token] += dy */
 /* RMSNorm (Zhang & Sennrich 2019): y (N,C) = x / sqrt(mean(x^2) + eps) * w (C). Backward recomputes the norm from x. */
@@ -453,23 +460,30 @@ typedef struct {
     int bos, pad, eos[8], eos_count;        /* ids; -1: none */
 } ModelConfig;
 typedef struct { Matrix attn_norm, q, k, v, o, mlp_norm, gate, up, down; } Block;
-typedef struct { ModelConfig config; Matrix embedding, norm, head; Block *block; float *rope_cos, *rope_sin; int positions;
+typedef struct { ModelConfig config; Matrix embedding, norm, head; Block *block; float *rope_cos, *rope_sin; int positions, compute;
                  Tensor *tensor; int tensors; } Model;
 typedef struct { Matrix weight /* (1,C) */, bias /* (1,1) */; Tensor tensor[2]; } ValueHead;    /* v_head.summary.weight, .bias */
 /* Rows: a row is one token of one sequence at one position. Sequences stand one after another, positions ascending, ragged. */
 typedef struct { int N; const int *token, *sequence, *position; const unsigned char *wants; /* 1: this row's logits; NULL: none */ } Rows;
 typedef struct { int L, B, T, width /* K*D */; float *k, *v; } Cache;   /* k, v (L,B,T,width) */
-/* What backward needs, per layer: input x, q (rotated), attention output, middle residual, gate, up; k and v are in the cache. */
-typedef struct { int N; float *x, *q, *att, *mid, *gate, *up; /* (L,N,.) */ float *last; /* (N,C) input of the final norm */ } Saved;
+/* What backward needs, per layer: input x, q (rotated), attention output, middle residual, gate, up; k and v are in the cache.
+ * recompute: only x is kept of every layer; the others have room for one, and backward computes them anew. */
+typedef struct { int N, recompute; float *x, /* (L,N,C) */ *q, *att, *mid, *gate, *up; /* (L or 1,N,.) */ float *last; /* (N,C) input of the final norm */ } Saved;
 
-/* Lays out weights (type: F32 today), the list of tensors and the RoPE tables for `positions` positions. OK or E_MEMORY. */
-int model_carve(Model *m, const ModelConfig *c, int type, int trainable, int positions, Pool *lists, Arena *a, Error *err);
+/* How weights are stored. layers: the seven linears of every layer (F32, BF16, F16, NF4); tables: embedding and head (F32, BF16, F16);
+ * norms are F32. Of NF4: kind (QUANT_NF4, QUANT_FP4), block, doubled (1: absmax in 8 bits), and compute, bitsandbytes' compute type:
+ * inputs and weights of a 4-bit linear are rounded to it, and so is its output; sums are float. All zeros: everything F32. */
+typedef struct { int layers, tables, kind, block, doubled, compute; } WeightTypes;
+
+/* Lays out weights (types NULL: F32; what is trained has to be), the list of tensors and the RoPE tables for `positions` positions. OK, or
+ * E_MEMORY. */
+int model_carve(Model *m, const ModelConfig *c, const WeightTypes *types, int trainable, int positions, Pool *lists, Arena *a, Error *err);
 void model_init(Model *m, uint64_t seed);   /* normal 0.02 (output projections / sqrt(2L)), norms 1 */
 void model_copy(Model *to, const Model *from);      /* weights only; same config and types */
 void value_head_carve(ValueHead *h, int C, int trainable, Arena *a);
 void value_head_init(ValueHead *h, uint64_t seed, int zero);        /* zero, or PyTorch's uniform +-1/sqrt(C) */
 void cache_carve(Cache *c, const ModelConfig *m, int B, int T, Arena *a);   /* B sequences of up to T positions */
-void saved_carve(Saved *s, const ModelConfig *m, int N, Arena *a);          /* up to N rows */
+void saved_carve(Saved *s, const ModelConfig *m, int N, int recompute, Arena *a);           /* up to N rows */
 /* hidden (N,C): the states after the final norm. Keys and values of the rows enter the cache; attention reads them there.
  * adapter NULL: the base model. saved NULL: inference. Returns OK, E_RANGE (token, sequence or position out of range) or E_MEMORY. */
 int model_forward(const Model *m, const Lora *adapter, const Rows *rows, Cache *kv, Saved *saved, float *hidden, Arena *ws);
@@ -538,16 +552,33 @@ void ranking_backward(float *dlogits, const float *dloss, const float *logits, i
  * checkpoint.c (level 4): Hugging Face folders in and out. It fills the caller's list of tensors.
  * (Declared after the configs that it reads. It knows files and names, not models.)
  * ================================================================================================================ */
-/* FOLDER/STEM.safetensors or its shards by FOLDER/STEM.safetensors.index.json (STEM "model", "adapter_model", "value_head").
- * Every tensor that is neither OPTIONAL nor TIED must be there with its shape; F32, F16 and BF16 are read into F32 data.
- * `prefix` is put before every name ("" or "base_model.model."); a name without a leading "model." or "roberta." is tried too. */
+/* FOLDER/STEM.safetensors or the shards of FOLDER/STEM.safetensors.index.json (STEM "model", "adapter_model", "value_head"), else the same
+ * in PyTorch's .bin (for "model": pytorch_model). Every tensor that is neither OPTIONAL nor TIED must be there with its shape. `prefix` is
+ * put before every name ("" or "base_model.model."); a name without a leading "model." or "roberta." is tried too, and Meta's.
+ * Each tensor becomes what its matrix is. In the file F32, F16, BF16: widened or rounded; into NF4: rounded to quant->dtype, then
+ * quantised as it is read (quant->absmax NULL: doubly). In the file bitsandbytes' 4 bits: into NF4 of the same kind, block and doubling
+ * bit for bit, quant->dtype too; into floats: dequantised, rounded to the dtype that it was quantised from. */
 int checkpoint_load(const char *folder, const char *stem, const char *prefix, const Tensor *list, int tensors, Pool *pool, Error *err);
-/* dtype F32, BF16 or F16; shard_bytes 0: one file. Atomic: shards first, the index last. */
+/* How one tensor of such a folder is stored, from the headers alone: what to carve before loading. */
+typedef struct {
+    int type, dtype;                        /* F32, BF16, F16, -1: another (dtype is the same); NF4: dtype is what it was quantised from */
+    int kind, block, doubled;               /* of NF4 */
+    int rank; uint64_t shape[2];            /* the first two sizes; of NF4: of the weight */
+    uint64_t bytes;                         /* in the file; of NF4 with its scales */
+} Storage;
+int checkpoint_storage(Storage *s, const char *folder, const char *stem, const char *prefix, const char *name, Pool *pool, Error *err);
+/* dtype F32, BF16 or F16; shard_bytes 0: one file. Atomic: shards first, the index last. NF4 matrices are written as bitsandbytes has
+ * them (quant->dtype says what they become again), the others in dtype. */
 int checkpoint_save(const char *folder, const char *stem, const char *prefix, const Tensor *list, int tensors, int dtype,
                     uint64_t shard_bytes, Pool *pool, Error *err);
 /* Configs: what is missing gets Hugging Face's default, what is not supported is refused by name. */
 int config_load(ModelConfig *c, const char *folder, Pool *pool, Error *err);        /* config.json, generation_config.json's eos */
 int config_save(const ModelConfig *c, const char *folder, int dtype, Pool *pool, Error *err);   /* config.json, generation_config.json */
+int config_save_4bit(const ModelConfig *c, const WeightTypes *types, const char *folder, int dtype, Pool *pool, Error *err);
+                                            /* the same; with a quantization_config if types (or NULL) has layers of NF4 */
+/* config.json's quantization_config (bitsandbytes, 4 bits): layers NF4, kind, doubled, compute, and block 64, of which it says nothing
+ * (checkpoint_storage does); all zeros where there is none. config_load refuses other methods. */
+int config_quantization(WeightTypes *w, const char *folder, Pool *pool, Error *err);
 int reward_config_load(RewardConfig *c, const char *folder, Pool *pool, Error *err);
 int reward_config_save(const RewardConfig *c, const char *folder, int dtype, Pool *pool, Error *err);
 /* adapter_config.json. Fills R, alpha, rslora, targets (a list of names; "all-linear" becomes the seven). Unsupported features

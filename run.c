@@ -198,9 +198,9 @@ static void policy_open(Policy *p, const char *folder, const char *run, int posi
     must(config_load(&p->config, weights, pool, &err), &err, "MODEL is a Hugging Face folder with config.json and model.safetensors");
     if (positions > p->config.positions)
         must(fail(&err, E_RANGE, "longer than the model's positions", weights, positions, p->config.positions), &err, "a shorter prompt, a smaller -n or --context");
-    must(model_carve(&p->model, &p->config, F32, 0, positions, pool, &measure, &err), &err, NULL);
+    must(model_carve(&p->model, &p->config, NULL, 0, positions, pool, &measure, &err), &err, NULL);
     p->weights = cli_arena(measure.used, "the model's weights");
-    must(model_carve(&p->model, &p->config, F32, 0, positions, pool, &p->weights, &err), &err, NULL);
+    must(model_carve(&p->model, &p->config, NULL, 0, positions, pool, &p->weights, &err), &err, NULL);
     must(checkpoint_load(weights, "model", "", p->model.tensor, p->model.tensors, pool, &err), &err, NULL);
     if (run && !whole) {
         Lora c = { 0 };

@@ -61,7 +61,7 @@ static int carve_rows(Case *c, const int *ids, const int *lens, size_t B) {
         }
     c->rows.N = N; c->rows.token = ids; c->rows.sequence = sequence; c->rows.position = position; c->rows.wants = wants;
     cache_carve(&c->kv, &c->m.config, (int)B, longest > 24 ? longest : 24, &memory);
-    saved_carve(&c->saved, &c->m.config, N, &memory);
+    saved_carve(&c->saved, &c->m.config, N, 0, &memory);
     c->hidden = arena_take(&memory, (size_t)N * (size_t)c->m.config.C, sizeof(float));
     c->dhidden = arena_take(&memory, (size_t)N * (size_t)c->m.config.C, sizeof(float));
     c->logprob = arena_take(&memory, (size_t)N, sizeof(float));
@@ -77,7 +77,7 @@ static int open_case(Case *c, const char *folder, const Golden *g, int trainable
     memory.used = 0;
     memset(memory.base, 0, memory.capacity);                /* gradients start at 0 */
     memset(c, 0, sizeof *c);
-    int bad = config_load(&config, folder, &pool, &err) || model_carve(&c->m, &config, F32, trainable, config.positions, &pool, &memory, &err) ||
+    int bad = config_load(&config, folder, &pool, &err) || model_carve(&c->m, &config, NULL, trainable, config.positions, &pool, &memory, &err) ||
               checkpoint_load(folder, "model", "", c->m.tensor, c->m.tensors, &pool, &err);
     snprintf(adapter, sizeof adapter, "%s/adapter", folder);
     if (!bad && lora) {
@@ -196,7 +196,7 @@ static void stories(void) {
     if (file_read_all(path, &pool, &bytes, &n, &err)) { SKIP("stories260K: no %s", path); return; }
     const Json *ids = json_get(json_parse(bytes, n, &pool, &err), "greedy_ids");
     memory.used = 0;
-    int bad = !ids || config_load(&config, folder, &pool, &err) || model_carve(&m, &config, F32, 0, config.positions, &pool, &memory, &err) ||
+    int bad = !ids || config_load(&config, folder, &pool, &err) || model_carve(&m, &config, NULL, 0, config.positions, &pool, &memory, &err) ||
               checkpoint_load(folder, "model", "", m.tensor, m.tensors, &pool, &err);
     CHECK(!bad, "stories260K loads: %s: %s", err.what, err.where);
     if (bad) return;

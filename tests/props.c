@@ -105,6 +105,50 @@ static void half_weights(void) {        /* BF16 and F16 weights are widened, til
     }
 }
 
+/* A linear with 4-bit weights is the linear with the weights that they stand for; with a compute type it is the loop that rounds inputs,
+ * weights and outputs. Blocks of 64 run across rows of 70. */
+static void quantised_weights(void) {
+    enum { N = 9, O = 21, I = 70 };
+    for (int k = 0; k < 4; k++) {
+        int compute = k == 2 ? BF16 : k == 3 ? F16 : F32, doubled = k == 1;
+        Rng r = rng_stream(6, (uint64_t)k, 0);
+        memory.used = 0;
+        float *x = random_floats(&r, N * I), *w = random_floats(&r, O * I), *full = random_floats(&r, O * I), *dy = random_floats(&r, N * O);
+        float *y = random_floats(&r, N * O), *z = random_floats(&r, N * O), *dx = random_floats(&r, N * I), *dz = random_floats(&r, N * I);
+        Matrix exact = { F32, O, I, 0, NULL, NULL, NULL }, four = { NF4, O, I, 0, NULL, NULL, NULL };
+        exact.data = full;
+        four.data = arena_take(&memory, (O * I + 1) / 2, 1);
+        tensor_carve_quant(&four, QUANT_NF4, 64, doubled, compute, &memory);
+        float *absmax = four.quant->absmax ? four.quant->absmax : random_floats(&r, quant_blocks(O * I, 64));
+        CHECK(quantize_4bit(four.data, absmax, w, O * I, 64, QUANT_NF4, NULL) == OK, "quantised");
+        if (doubled) quantize_absmax(four.quant->code, four.quant->nested, &four.quant->offset, four.quant->map, absmax, quant_blocks(O * I, 64));
+        dequantize_4bit(full, four.data, four.quant, 0, O * I);
+        memcpy(dz, dx, sizeof(float) * N * I);
+        linear_forward(y, x, &four, NULL, N, &ws);
+        linear_backward(dx, NULL, dy, NULL, &four, N, &ws);
+        if (compute == F32) {
+            linear_forward(z, x, &exact, NULL, N, &ws);
+            linear_backward(dz, NULL, dy, NULL, &exact, N, &ws);
+        } else {
+            uint16_t (*narrow)(float) = compute == BF16 ? f32_to_bf16 : f32_to_f16;
+            float (*wide)(uint16_t) = compute == BF16 ? bf16_to_f32 : f16_to_f32;
+            for (int n = 0; n < N; n++) for (int o = 0; o < O; o++) {
+                float acc = 0;
+                for (int i = 0; i < I; i++) acc += wide(narrow(x[n * I + i])) * wide(narrow(full[o * I + i]));
+                z[n * O + o] = wide(narrow(acc));
+            }
+            for (int n = 0; n < N; n++) for (int i = 0; i < I; i++) {
+                float acc = 0;
+                for (int o = 0; o < O; o++) acc += wide(narrow(dy[n * O + o])) * wide(narrow(full[o * I + i]));
+                dz[n * I + i] += wide(narrow(acc));
+            }
+        }
+        CHECK(!memcmp(y, z, sizeof(float) * N * O) && !memcmp(dx, dz, sizeof(float) * N * I), "4-bit linear, compute type %d, doubled %d: the bits "
+              "of the loop", compute, doubled);
+        CHECK(memcmp(full, w, sizeof(float) * O * I), "quantising changes weights");
+    }
+}
+
 static void elementary(void) {          /* our exp and GELU against libm's */
     double worst = 0, gelu = 0, slope = 0;
     for (double x = -86; x < 88; x += 0.00373) {
@@ -135,7 +179,7 @@ static Model model;
 static Lora lora;
 static ValueHead head;
 static Cache cache;
-static Saved saved;
+static Saved saved, inputs;                     /* everything that backward needs; each layer's input alone */
 static int length[B] = { 17, 3, 40, 9, 1, 22 }, text[B][T];
 
 static void build(void) {
@@ -144,7 +188,7 @@ static void build(void) {
     memset(&c, 0, sizeof c);
     c.V = V; c.C = C; c.L = 3; c.H = 6; c.K = 3; c.D = 6; c.F = 50; c.positions = T; c.norm_eps = 1e-5f; c.rope_theta = 10000; c.bos = c.pad = -1;
     memory.used = 0;
-    CHECK(model_carve(&model, &c, F32, 1, T, &pool, &memory, &err) == OK, "carve: %s %s", err.what, err.where);
+    CHECK(model_carve(&model, &c, NULL, 1, T, &pool, &memory, &err) == OK, "carve: %s %s", err.what, err.where);
     CHECK(lora_carve(&lora, model.tensor, model.tensors, 4, 8, 0, "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj", 1, &pool, &memory, &err) == OK, "lora: %s %s", err.what, err.where);
     model_init(&model, 3);
     for (int i = 0; i < model.tensors; i++) if (!(model.tensor[i].flags & TENSOR_VECTOR)) tensor_normal(model.tensor[i].matrix, 0.3, 11);
@@ -152,7 +196,8 @@ static void build(void) {
     value_head_carve(&head, C, 1, &memory);
     value_head_init(&head, 5, 0);
     cache_carve(&cache, &c, B, T, &memory);
-    saved_carve(&saved, &c, B * T, &memory);
+    saved_carve(&saved, &c, B * T, 0, &memory);
+    saved_carve(&inputs, &c, B * T, 1, &memory);
     Rng r = rng_stream(9, 0, 0);
     for (int b = 0; b < B; b++) for (int t = 0; t < T; t++) text[b][t] = (int)rng_below(&r, V);
 }
@@ -250,20 +295,22 @@ static void first_ratio(int th, float temperature) {
     CHECK(equal && sampled > 100, "old log-prob and value of %d sampled tokens = the training forward's, %d threads, temperature %g", sampled, th, (double)temperature);
 }
 
-static void same_gradients(void) {      /* 1 and 2 threads give the same gradients */
-    static float hidden[B * T * C], dhidden[B * T * C], first[2][4000];
-    for (int th = 1; th <= 2; th++) {
-        threads(th);
+static void same_gradients(void) {      /* 1 and 2 threads, and activations computed anew, give the same gradients */
+    static float hidden[B * T * C], dhidden[B * T * C], first[3][4000];
+    for (int th = 1; th <= 3; th++) {
+        const Saved *kept = th == 3 ? &inputs : &saved;
+        threads(th == 2 ? 2 : 1);
         Rows all = rows_of(0, B, 0, T);
         gradient_zero(model.tensor, model.tensors);
         for (int i = 0; i < all.N * C; i++) dhidden[i] = (float)((i * 37) % 101) / 101 - 0.5f;
-        model_forward(&model, &lora, &all, &cache, &saved, hidden, &ws);
-        model_backward(&model, &lora, &all, &cache, &saved, dhidden, &ws);
+        model_forward(&model, &lora, &all, &cache, th == 3 ? &inputs : &saved, hidden, &ws);
+        model_backward(&model, &lora, &all, &cache, kept, dhidden, &ws);
         int n = 0;
         for (int i = 0; i < model.tensors; i++)
             for (size_t k = 0; k < (size_t)model.tensor[i].matrix->O * (size_t)model.tensor[i].matrix->I; k += 5) if (n < 4000) first[th - 1][n++] = model.tensor[i].matrix->grad[k];
     }
     CHECK(!memcmp(first[0], first[1], sizeof first[0]), "gradients do not depend on the number of threads");
+    CHECK(!memcmp(first[0], first[2], sizeof first[0]), "activations computed anew give the same gradients, bit for bit");
 }
 
 static void sampling(void) {
@@ -293,6 +340,9 @@ int main(void) {
     pool = test_pool();
     for (int i = 0; fast_name(i); i++) products(fast_name(i));
     CHECK(fast_use("no such") == E_UNSUPPORTED && fast_use("") == OK, "a kernel that nobody has is refused");
+    fast_use("plain");
+    quantised_weights();
+    fast_use(NULL);
     elementary();
     sampling();
     for (int i = 0; fast_name(i); i++) {                        /* whole models, with every kernel that is here */
