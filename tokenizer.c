@@ -1505,11 +1505,19 @@ static int is_named(const Json *file, const Json *text) {
     return 0;
 }
 
-/* added_tokens_decoder {"32000": {...}} of tokenizer_config.json and added_tokens.json {"[PAD]": 32000} in one list; the former says more. */
+/* added_tokens.json {"[PAD]": 32000} and tokenizer_config.json's added_tokens_decoder {"32000": {...}} in one list; the latter says more, so
+ * it comes last. */
 static int read_beside(AddedToken *list, size_t *count, const Json *added, const Json *config, const Json *map, Error *err) {
     const Json *decoder = json_get(config, "added_tokens_decoder"), *j;
-    size_t i, known;
+    size_t i;
     *count = 0;
+    for (j = added ? added->child : NULL; j; j = j->next) {
+        AddedToken *a = &list[(*count)++];
+        memset(a, 0, sizeof *a);
+        a->text = j->key; a->length = j->key_length;
+        if (!is_id(j, &a->id)) return fail_piece(err, E_FORMAT, "the id of an added token is not a number", a->text, a->length, 0, 0);
+        a->special = is_named(config, j) || is_named(map, j);
+    }
     for (j = decoder ? decoder->child : NULL; j; j = j->next) {
         Json id;
         memset(&id, 0, sizeof id);
@@ -1519,17 +1527,6 @@ static int read_beside(AddedToken *list, size_t *count, const Json *added, const
             id.number = 10 * id.number + (j->key[i] - '0');
         }
         if (parse_added(&list[(*count)++], j, &id, err)) return E_FORMAT;
-    }
-    known = *count;
-    for (j = added ? added->child : NULL; j; j = j->next) {
-        AddedToken *a = &list[*count];
-        memset(a, 0, sizeof *a);
-        a->text = j->key; a->length = j->key_length;
-        if (!is_id(j, &a->id)) return fail_piece(err, E_FORMAT, "the id of an added token is not a number", a->text, a->length, 0, 0);
-        for (i = 0; i < known && list[i].id != a->id; i++) { }
-        if (i < known && list[i].length == a->length && !memcmp(list[i].text, a->text, a->length)) continue;
-        a->special = is_named(config, j) || is_named(map, j);
-        (*count)++;
     }
     return OK;
 }
