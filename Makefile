@@ -113,13 +113,13 @@ shapes: build/tests/shapes
 # ---- models ----
 
 # data/policy and data/reward from nothing, with our own programs alone: the same bytes from any compiler and number of threads, and
-# with the plain kernel on any processor.
+# on any processor, since RLHF_ISA=exact takes the fastest kernel that has the plain loop's bits.
 # The judge needs more reviews than the policy, or it learns them by heart: twice 60,000 others of the same grammar.
 POLICY   = --tied --dim 128 --layers 4 --heads 4 --kv-heads 2 --ffn 352 --positions 256 --context 160 --epochs 1 --tokens 2048 --lr 2e-3 --dtype f16
 REWARD   = --dim 96 --layers 2 --heads 6 --ffn 192 --positions 130 --epochs 4 --lr 1.5e-3 --crop 0.3 --weight-decay 0.02 --batch 32 --eval-every 500
 REWARD2  = --epochs 1 --lr 6e-4 --crop 0.3 --weight-decay 0.02 --batch 32 --eval-every 500
 SHA256   = $(shell command -v sha256sum || echo shasum -a 256)
-models: export RLHF_ISA = plain
+models: export RLHF_ISA = exact
 models: all
 	rm -rf build/models && mkdir -p build/models
 	$(RUN) ./prep tokenizer data/imdb.bin --kind sentencepiece --vocab 2048 --out build/models/policy-tokenizer

@@ -2,15 +2,16 @@
  *
  * Needs    fast_x86.c. Built with -DFAST (`make FAST=0` leaves both out, and everything still works).
  * Twins    ops.c describes the product once: packing, blocks, edges, threads. What differs between processors is its innermost loop over
- *          a tile, and that alone is here. A twin keeps the order of every sum, but multiplies and adds in one rounding where the
- *          processor can (fused), so all fused twins give the same bits, and other bits than the plain tile.
- * Choice   by what the processor says when asked, or by fast_use, which the programs call for the variable RLHF_ISA.
+ *          a tile, and that alone is here. A twin keeps the order of every sum. One that is not fused gives the plain tile's bits; one
+ *          that is fused multiplies and adds in one rounding: all fused twins give the same bits as each other.
+ * Choice   by what the processor says when asked, or by fast_use, which the programs call for the variable RLHF_ISA. "exact" is the
+ *          fastest that gives the plain tile's bits: what `make models` uses, so that its sums hold on every processor.
  * State    one word: the choice that was forced. It has to be the same during a whole run. */
 #include "rlhf.h"
 
 static const Kernel *const known[] = {
 #ifdef FAST
-    &kernel_avx2,
+    &kernel_avx2, &kernel_avx,
 #endif
     NULL
 };
@@ -27,9 +28,9 @@ const Kernel *fast_kernel(void) {
 int fast_use(const char *name) {
     int found = -2;
     if (!name || !*name) found = -1;
-    else if (!strcmp(name, "plain")) found = kernels();         /* the NULL at the end */
     for (int i = 0; i < kernels() && found == -2; i++)
-        if (!strcmp(name, known[i]->name) && known[i]->here()) found = i;
+        if (known[i]->here() && (!strcmp(name, known[i]->name) || (!known[i]->fused && !strcmp(name, "exact")))) found = i;
+    if (found == -2 && (!strcmp(name, "plain") || !strcmp(name, "exact"))) found = kernels();      /* the NULL at the end */
     if (found == -2) return E_UNSUPPORTED;
     forced = found;
     return OK;

@@ -125,7 +125,7 @@ static Kernel best_kernel(void) {
     const Kernel *twin = fast_kernel();
     if (twin) return *twin;
 #endif
-    Kernel plain = { "plain", TILE_M, TILE_J, NULL, tile_product };
+    Kernel plain = { "plain", TILE_M, TILE_J, 0, NULL, tile_product };
     return plain;
 }
 

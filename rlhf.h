@@ -344,11 +344,12 @@ int torch_read(f32 *out, const TorchTensor *t, File *f, uint64_t from, size_t n,
  * ================================================================================================================ */
 enum { KERNEL_ROWS = 8, KERNEL_COLUMNS = 16 };      /* the largest tile of any kernel */
 /* tile: c[i*stride + j], i < rows, j < columns, becomes (add 0: 0, 1: itself) + sum over k in order of a[k*rows + i] b[k*columns + j]. */
-typedef struct { const char *name; int rows, columns; int (*here)(void) /* 1: this processor can */;
+typedef struct { const char *name; int rows, columns, fused /* a*b + c rounds once */; int (*here)(void) /* 1: this processor can */;
                  void (*tile)(float *c, size_t stride, const float *a, const float *b, int k, int add); } Kernel;
-extern const Kernel kernel_avx2;            /* fast_x86.c */
+extern const Kernel kernel_avx2, kernel_avx;        /* fast_x86.c */
 const Kernel *fast_kernel(void);            /* the best that this processor has, or the forced one; NULL: the plain tile */
-int fast_use(const char *name);             /* forces "plain", "avx2" ...; NULL or "": the best again. E_UNSUPPORTED: not known or not here */
+int fast_use(const char *name);             /* forces "plain", "avx2" ..., or "exact": the fastest with the plain bits. NULL or "": the
+                                             * best again. E_UNSUPPORTED: not known or not here */
 const char *fast_name(int i);               /* names of all kernels, "plain" the last; NULL beyond */
 
 /* ================================================================================================================

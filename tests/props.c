@@ -27,8 +27,8 @@ static float *random_floats(Rng *r, size_t n) {
 static float step(float acc, float a, float b, int fused) { return fused ? fmaf(a, b, acc) : acc + a * b; }
 
 static void products(const char *kernel) {
-    int fused = strcmp(kernel, "plain") != 0;
     if (fast_use(kernel) != OK) { SKIP("the product's kernel %s: not on this processor", kernel); return; }
+    int fused = fast_kernel() && fast_kernel()->fused;
     static const int shape[][3] = { {1,1,1}, {1,7,3}, {3,8,5}, {2,9,1}, {5,64,17}, {8,100,33}, {4,8,256}, {13,31,257}, {130,9,300}, {61,96,513}, {64,1,40} };
     for (size_t s = 0; s < sizeof shape / sizeof *shape; s++) {
         int N = shape[s][0], O = shape[s][1], I = shape[s][2], fwd = 1, add = 1, in = 1, wt = 1, bs = 1;
@@ -339,6 +339,7 @@ int main(void) {
     ws = test_arena((size_t)64 << 20);
     pool = test_pool();
     for (int i = 0; fast_name(i); i++) products(fast_name(i));
+    CHECK(fast_use("exact") == OK && (!fast_kernel() || !fast_kernel()->fused), "there always is a kernel with the plain tile's bits");
     CHECK(fast_use("no such") == E_UNSUPPORTED && fast_use("") == OK, "a kernel that nobody has is refused");
     fast_use("plain");
     quantised_weights();
