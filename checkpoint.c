@@ -1310,6 +1310,23 @@ int config_quantization(WeightTypes *w, const char *folder, Pool *pool, Error *e
     return code == OK ? f.code : code;
 }
 
+int policy_types(WeightTypes *w, const char *folder, Pool *pool, Error *err) {
+    Storage layer, table;
+    int code = config_quantization(w, folder, pool, err);
+    if (code == OK) code = checkpoint_storage(&layer, folder, "model", "", "model.layers.0.self_attn.q_proj.weight", pool, err);
+    if (code == OK) code = checkpoint_storage(&table, folder, "model", "", "model.embed_tokens.weight", pool, err);
+    if (code != OK) return code;
+    if (layer.type < 0 || table.type < 0 || table.type == NF4)
+        return fail(err, E_UNSUPPORTED, "the policy's weights are neither F32, F16, BF16 nor 4-bit linears", folder, 0, 0);
+    if (layer.type != NF4) w->compute = F32;
+    w->layers = layer.type;
+    w->tables = table.type;
+    w->kind = layer.kind;
+    w->block = layer.block;
+    w->doubled = layer.doubled;
+    return OK;
+}
+
 static int load_config(ModelConfig *c, const char *folder, Pool *pool, Error *err) {
     static const Architecture known[] = {
         { "LlamaForCausalLM", "llama" }, { "MistralForCausalLM", "mistral" }, { "LLaMAForCausalLM", "llama" } };

@@ -179,6 +179,7 @@ typedef struct {
     int T, bos;                             /* longest query + response; id put before a query, or -1 */
 
     ModelConfig config;
+    WeightTypes types;                      /* of the policy's weights, when they are frozen */
     Model policy, frozen;                   /* frozen: the copy that is the reference when all weights are trained */
     Lora lora, start_lora, *adapter;        /* adapter: &lora, or NULL when all weights are trained */
     const Model *reference;
@@ -957,7 +958,7 @@ static void list_trained(Run *r) {
 /* Policy, reference, adapters, value head. */
 static void carve_policy(Run *r, Arena *a, size_t *mark) {
     int lora = o.lora_r > 0 || o.adapter;
-    must(model_carve(&r->policy, &r->config, NULL, !lora, r->T, &r->pool, a, &r->err), &r->err, NULL);
+    must(model_carve(&r->policy, &r->config, lora ? &r->types : NULL, !lora, r->T, &r->pool, a, &r->err), &r->err, NULL);
     part(r, a, mark, lora ? "policy (frozen; also the reference)" : "policy and gradients");
     r->reference = &r->policy;
     r->reference_adapter = NULL;
@@ -1118,6 +1119,22 @@ static void open_policy(Run *r) {
         fail(&r->err, E_SHAPE, "the tokenizer has more ids than the policy", o.policy, tokenizer_size(r->tokenizer), r->config.V);
         die(&r->err, "the tokenizer that the policy was trained with");
     }
+    must(policy_types(&r->types, o.policy, &r->pool, &r->err), &r->err, NULL);
+    if (o.nf4 || o.fp4) {
+        if (r->types.layers == NF4) {
+            fail(&r->err, E_ARGUMENT, "the policy's weights are 4-bit already", o.policy, 0, 0);
+            die(&r->err, "leave --nf4 and --fp4 out");
+        }
+        r->types.layers = NF4;
+        r->types.kind = o.nf4 ? QUANT_NF4 : QUANT_FP4;
+        r->types.block = o.quant_block;
+        r->types.doubled = o.double_quant;
+    }
+    if (r->types.layers == NF4 && (o.nf4 || o.fp4 || cli_given(&program, "compute"))) r->types.compute = o.compute;
+    if (r->types.layers == NF4 && !o.lora_r && !o.adapter) {
+        fail(&r->err, E_ARGUMENT, "the policy's weights are 4-bit, and so cannot be trained themselves", o.policy, 0, 0);
+        die(&r->err, "--lora-r 16 --lora-targets all-linear, or --adapter RUN");
+    }
     tokenizer_template(r->tokenizer, &before, &after);
     r->bos = before ? tokenizer_specials(r->tokenizer).bos : -1;
     r->T = before + o.query_max + o.response_max;
@@ -1151,6 +1168,15 @@ static const char *grouped(char out[32], size_t n) {        /* 1,234,567 */
     return out;
 }
 
+/* How the frozen weights are held. */
+static void say_types(const WeightTypes *t) {
+    static const char *const type[] = { "float32", "bfloat16", "float16" };
+    if (t->layers == NF4)
+        printf("frozen weights: linears %s, blocks of %d%s, compute %s; embedding and head %s\n", t->kind == QUANT_NF4 ? "NF4" : "FP4", t->block,
+               t->doubled ? ", doubly quantised" : "", type[t->compute], type[t->tables]);
+    else printf("frozen weights: linears %s; embedding and head %s\n", type[t->layers], type[t->tables]);
+}
+
 /* What is run: preset, models, reward, share of trained parameters. */
 static void say_what(Run *r, const char *data, const char *preset) {
     const ModelConfig *c = &r->config;
@@ -1161,6 +1187,7 @@ static void say_what(Run *r, const char *data, const char *preset) {
     printf("data %s: %s documents, %s held out\n", data, grouped(number[0], (size_t)r->data.count),
            grouped(number[1], (size_t)r->data.count - (size_t)r->queue.count));
     printf("policy %s: Llama, C %d, L %d, H %d, K %d, F %d, V %d\n", o.policy, c->C, c->L, c->H, c->K, c->F, c->V);
+    if (r->adapter) say_types(&r->types);
     if (o.reward_text) printf("reward = number of '%s' in the response\n", o.reward_text);
     else {
         const RewardConfig *j = &r->judge_config;

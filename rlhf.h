@@ -580,6 +580,8 @@ int config_save_4bit(const ModelConfig *c, const WeightTypes *types, const char 
 /* config.json's quantization_config (bitsandbytes, 4 bits): layers NF4, kind, doubled, compute, and block 64, of which it says nothing
  * (checkpoint_storage does); all zeros where there is none. config_load refuses other methods. */
 int config_quantization(WeightTypes *w, const char *folder, Pool *pool, Error *err);
+/* How a policy's folder has its weights: what a frozen policy is best held in. E_UNSUPPORTED: in another way than F32, F16, BF16, 4 bits. */
+int policy_types(WeightTypes *w, const char *folder, Pool *pool, Error *err);
 int reward_config_load(RewardConfig *c, const char *folder, Pool *pool, Error *err);
 int reward_config_save(const RewardConfig *c, const char *folder, int dtype, Pool *pool, Error *err);
 /* adapter_config.json. Fills R, alpha, rslora, targets (a list of names; "all-linear" becomes the seven). Unsupported features
