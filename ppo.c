@@ -507,25 +507,13 @@ static int train_mini_batch(Run *r, const Rollout *x, const int *which, int n, c
 
 static void save_result(Run *r);
 
-static int weights_are_numbers(const Run *r) {
-    for (int i = 0; i < r->trained_count; i++) {
-        const Matrix *w = r->trained[i].matrix;
-        const float *x = w->data;
-        if (!(r->trained[i].flags & TENSOR_TRAINED)) continue;
-        for (size_t k = 0; k < (size_t)w->O * (size_t)w->I; k++) if (!is_number(x[k])) return 0;
-    }
-    return 1;
-}
+static int weights_are_numbers(const Run *r) { return tensors_are_numbers(r->trained, r->trained_count, o.dtype); }
 
 /* The run cannot go on. `step` was the last good one; `save`: the weights still are those after it. Else the last save stays. */
 static void not_a_number(Run *r, const char *what, int step, int save) {
-    char text[160];
     r->step = step;
-    if (save && weights_are_numbers(r)) save_result(r);
-    if (r->saved_step) snprintf(text, sizeof text, "%s in step %d; the weights saved are those after step %d", what, step + 1, r->saved_step);
-    else snprintf(text, sizeof text, "%s in step %d; nothing has been saved", what, step + 1);
-    fail(&r->err, E_NUMBER, text, r->folder, 0, 0);
-    die(&r->err, "a smaller --learning-rate, or --max-grad-norm 1");
+    if (save && step > 0 && weights_are_numbers(r)) save_result(r);
+    die_not_a_number(what, step + 1, r->saved_step, r->folder, "a smaller --learning-rate, or --max-grad-norm 1");
 }
 
 static double learning_rate(const Run *r, double start) { return start * (o.lr_anneal == ANNEAL_LINEAR ? 1 - (double)(r->step - 1) / o.steps : 1); }
@@ -1258,22 +1246,11 @@ static void save_result(Run *r) {
 }
 
 static void run_begin(Run *r, const char *data) {
-    Buffer b;
     must(run_folder(r->folder, sizeof r->folder, o.out, "ppo", &r->err), &r->err, "--out FOLDER");
     snprintf(r->log_path, sizeof r->log_path, "%s/log.jsonl", r->folder);
     snprintf(r->time_path, sizeof r->time_path, "%s/time.jsonl", r->folder);
     snprintf(r->samples_path, sizeof r->samples_path, "%s/samples.jsonl", r->folder);
-    PoolMark mark = pool_mark(&r->pool);
-    memset(&b, 0, sizeof b);
-    b.pool = &r->pool;
-    buffer_text(&b, "{\"program\": \"ppo\", \"data\": ");
-    buffer_json_string(&b, data, strlen(data));
-    buffer_text(&b, ", \"options\": ");
-    cli_options_json(&program, &b);
-    buffer_text(&b, "}\n");
-    must(b.failed ? E_MEMORY : OK, NULL, NULL);
-    must(file_append(r->log_path, b.data, b.length, &r->err), &r->err, NULL);
-    pool_release(&r->pool, mark);
+    log_options(r->log_path, &program, data, &r->pool);
     printf("run folder %s\n", r->folder);
 }
 
