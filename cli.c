@@ -691,14 +691,21 @@ int log_end(Log *l, Error *err) {
 
 /* ---- what training runs share: numbers that stopped being numbers, and the name of the reward ---- */
 
+/* A 16-bit float is no number where all bits of its exponent are set. */
+static int halves_are_numbers(const uint16_t *x, size_t n, unsigned exponent) {
+    for (size_t k = 0; k < n; k++) if ((x[k] & exponent) == exponent) return 0;
+    return 1;
+}
+
 int tensors_are_numbers(const Tensor *list, int tensors, int dtype) {
     const float limit = dtype == F16 ? 65520.0f : dtype == BF16 ? 3.3961775e38f : HUGE_VALF;    /* what rounds to infinity */
     for (int i = 0; i < tensors; i++) {
         const Matrix *w = list[i].matrix;
         const float *x = w->data;
-        const size_t n = w->type == F32 && !(list[i].flags & TENSOR_TIED) ? (size_t)w->O * (size_t)w->I : 0;
-        for (size_t k = 0; k < n; k++)
-            if (!(fabsf(x[k]) < limit)) return 0;
+        const size_t n = list[i].flags & TENSOR_TIED ? 0 : (size_t)w->O * (size_t)w->I;
+        if (w->type == F32) for (size_t k = 0; k < n; k++) if (!(fabsf(x[k]) < limit)) return 0;
+        if (w->type == BF16 && !halves_are_numbers(w->data, n, 0x7F80u)) return 0;
+        if (w->type == F16 && !halves_are_numbers(w->data, n, 0x7C00u)) return 0;
     }
     return 1;
 }
@@ -710,6 +717,69 @@ void die_not_a_number(const char *what, int step, int saved, const char *folder,
     else snprintf(text, sizeof text, "%s in step %d; no weights were written", what, step);
     fail(&err, E_NUMBER, text, folder, 0, 0);
     die(&err, hint);
+}
+
+/* ---- how a policy is held that is not trained itself ---- */
+
+void quant_options_check(const Program *p, const QuantOptions *q, int *rank, const char **targets, int adapter) {
+    const int four = q->nf4 || q->fp4;
+    if (q->nf4 && q->fp4) usage_error("one of the two, not both", "--nf4, --fp4");
+    if (!four) cli_refuse(p, "quant-block|double-quant", "without --nf4 or --fp4 nothing is quantised: leave out");
+    if (q->block & (q->block - 1)) usage_error("not a power of two", "--quant-block");
+    if (!four || !rank || adapter) return;
+    if (!cli_given(p, "lora-r")) {
+        *rank = 16;
+        if (!cli_given(p, "lora-targets")) *targets = "all-linear";
+    }
+    if (!*rank) usage_error("4-bit weights are frozen; what is trained is an adapter", "--lora-r 16");
+}
+
+void quant_options_types(WeightTypes *w, const Program *p, const QuantOptions *q, const char *folder, int whole, Pool *pool) {
+    const int four = q->nf4 || q->fp4;
+    Error err = { 0 };
+    must(policy_types(w, folder, pool, &err), &err, NULL);
+    if (four && w->layers == NF4) {
+        fail(&err, E_ARGUMENT, "the policy's weights are 4-bit already", folder, 0, 0);
+        die(&err, "leave --nf4 and --fp4 out");
+    }
+    if (four) {
+        w->layers = NF4;
+        w->kind = q->nf4 ? QUANT_NF4 : QUANT_FP4;
+        w->block = q->block;
+        w->doubled = q->doubled;
+    }
+    if (w->layers != NF4) cli_refuse(p, "compute", "a compute type is for 4-bit weights, and these are not: leave out");
+    else if (four || cli_given(p, "compute")) w->compute = q->compute;      /* else as its quantization_config says */
+    if (w->layers == NF4 && whole) {
+        fail(&err, E_ARGUMENT, "the policy's weights are 4-bit, and so cannot be trained themselves", folder, 0, 0);
+        die(&err, "an adapter is trained instead: --lora-r 16 --lora-targets all-linear");
+    }
+}
+
+void print_types(const char *whose, const WeightTypes *w) {
+    static const char *const type[] = { "float32", "bfloat16", "float16" };
+    if (w->layers == NF4)
+        printf("%s: linears %s, blocks of %d%s, compute %s; embedding and head %s\n", whose, w->kind == QUANT_NF4 ? "NF4" : "FP4", w->block,
+               w->doubled ? ", doubly quantised" : "", type[w->compute], type[w->tables]);
+    else printf("%s: linears %s; embedding and head %s\n", whose, type[w->layers], type[w->tables]);
+}
+
+static const char *with_commas(char out[32], size_t n) {
+    char digits[24];
+    const int length = snprintf(digits, sizeof digits, "%llu", (unsigned long long)n);
+    int at = 0;
+    for (int i = 0; i < length; i++) {
+        if (i && (length - i) % 3 == 0) out[at++] = ',';
+        out[at++] = digits[i];
+    }
+    out[at] = 0;
+    return out;
+}
+
+void print_trainable(size_t trained, size_t all) {
+    char number[2][32];
+    printf("trainable params: %s || all params: %s || trainable%%: %.4f\n", with_commas(number[0], trained), with_commas(number[1], all),
+           all ? 100.0 * (double)trained / (double)all : 0);
 }
 
 /* Equal but for the case of ASCII letters. */

@@ -3,6 +3,8 @@
  * Needs    core.c, ops.c. No heap, no stdio.
  * Idea     y = x W^T + scale (x A^T) B^T with W (O,I) frozen, A (R,I) and B (O,R) trained: R (O+I) numbers instead of O I.
  *          B starts at 0, so that the adapted model starts as the base model, bit for bit (y + 0 = y).
+ * Dropout  in training alone, and of the adapter's input alone, the frozen product sees all of x (peft): x becomes m x / (1 - p), m being 0
+ *          with probability p (Srivastava et al. 2014, inverted). The mask is drawn anew by the backward pass, not stored.
  * Never    touches W (but for lora_merge) and is never a state of the model: the adapter is an argument of the forward, and the
  *          reference policy is the same forward without it. */
 #include "rlhf.h"
@@ -71,6 +73,7 @@ int lora_carve(Lora *l, const Tensor *base, int tensors, int R, float alpha, int
     l->rslora = rslora;
     l->scale = rslora ? alpha / sqrtf((float)R) : alpha / (float)R;
     memmove(l->targets, targets, strlen(targets) + 1);      /* targets may be l->targets itself */
+    memset(&l->dropout, 0, sizeof l->dropout);
     l->pairs = tensors;
     l->pair = pool_take(lists, (size_t)tensors, sizeof *l->pair);
     l->tensor = pool_take(lists, (size_t)adapted * 2 + 1, sizeof *l->tensor);
@@ -107,29 +110,61 @@ void lora_copy(Lora *to, const Lora *from) {
 
 static const LoraPair *pair_of(const Lora *l, const Matrix *w) { return l && l->pair[w->id].A.O ? &l->pair[w->id] : NULL; }
 
-/* y += (scale x A^T) B^T */
+void lora_dropout_carve(Lora *l, int N, Arena *a) {
+    size_t widest = 0;
+    for (int i = 0; i < l->pairs; i++) if (l->pair[i].A.O && (size_t)l->pair[i].A.I > widest) widest = (size_t)l->pair[i].A.I;
+    l->dropout.x = arena_take(a, (size_t)N * widest, sizeof(float));
+    l->dropout.dx = arena_take(a, (size_t)N * widest, sizeof(float));
+}
+
+/* y (N,I) = or += m x / (1 - p), with the mask of w's rows d->row .. d->row + N-1. */
+static void drop(float *y, const float *x, const LoraDropout *d, const Matrix *w, int add, int N) {
+    const size_t I = (size_t)w->I;
+    const float kept = 1 / (1 - d->p);
+    PARALLEL_FOR((double)N * w->I * 4)
+    for (int n = 0; n < N; n++) {
+        Rng r = rng_stream(d->seed, (uint64_t)w->id, d->row + (uint64_t)n);
+        for (size_t i = (size_t)n * I; i < ((size_t)n + 1) * I; i++) {
+            const float v = rng_unit(&r) < (double)d->p ? 0 : x[i] * kept;
+            y[i] = add ? y[i] + v : v;
+        }
+    }
+}
+
+/* y += (scale drop(x) A^T) B^T */
 void lora_forward(float *y, const float *x, const Lora *l, const Matrix *w, int N, Arena *ws) {
     const LoraPair *p = pair_of(l, w);
     if (!p) return;
     size_t mark = ws->used;
     float *mid = arena_take(ws, (size_t)N * (size_t)l->R, sizeof *mid);
+    if (mid && l->dropout.p > 0) {
+        drop(l->dropout.x, x, &l->dropout, w, 0, N);
+        x = l->dropout.x;
+    }
     linear_forward(mid, x, &p->A, NULL, N, ws);
     if (mid) for (size_t i = 0; i < (size_t)N * (size_t)l->R; i++) mid[i] *= l->scale;
     linear_add(y, mid, &p->B, N, ws);
     ws->used = mark;
 }
 
-/* With mid = scale x A^T (recomputed):   dB += dy^T mid     dmid = scale dy B     dA += dmid^T x     dx += dmid A */
+/* With mid = scale drop(x) A^T (recomputed):   dB += dy^T mid     dmid = scale dy B     dA += dmid^T drop(x)     dx += drop(dmid A) */
 void lora_backward(float *dx, const float *dy, const float *x, const Lora *l, const Matrix *w, int N, Arena *ws) {
     const LoraPair *p = pair_of(l, w);
     if (!p) return;
     size_t mark = ws->used, n = (size_t)N * (size_t)l->R;
-    float *mid = arena_take(ws, n, sizeof *mid), *dmid = arena_take(ws, n, sizeof *dmid);
+    float *mid = arena_take(ws, n, sizeof *mid), *dmid = arena_take(ws, n, sizeof *dmid), *dinput = dx;
+    if (dmid && l->dropout.p > 0) {
+        drop(l->dropout.x, x, &l->dropout, w, 0, N);
+        x = l->dropout.x;
+        dinput = l->dropout.dx;
+        memset(dinput, 0, (size_t)N * (size_t)w->I * sizeof *dinput);
+    }
     linear_forward(mid, x, &p->A, NULL, N, ws);
     if (dmid) for (size_t i = 0; i < n; i++) { mid[i] *= l->scale; dmid[i] = 0; }
     linear_backward(dmid, NULL, dy, mid, &p->B, N, ws);
     if (dmid) for (size_t i = 0; i < n; i++) dmid[i] *= l->scale;
-    linear_backward(dx, NULL, dmid, x, &p->A, N, ws);
+    linear_backward(dinput, NULL, dmid, x, &p->A, N, ws);
+    if (dmid && l->dropout.p > 0) drop(dx, dinput, &l->dropout, w, 1, N);
     ws->used = mark;
 }
 

@@ -434,13 +434,18 @@ size_t tensor_values(const Tensor *list, int tensors, int trainable_only);      
  * lora.c (level 4): low-rank adapters on any linear of any model (Hu et al. 2021; Hugging Face peft's conventions)
  * ================================================================================================================ */
 typedef struct { Matrix A /* (R,I) */, B /* (O,R) */; } LoraPair;       /* R = 0: not adapted */
+/* Dropout of the adapter's input (peft's lora_dropout), in training alone: each number of x is left out with probability p, the others are
+ * divided by 1 - p. Which ones hangs on (seed, matrix, row + n) and on nothing else, so forward, backward and recomputing agree, and so
+ * does any split of a step's rows when `row` is the number of rows before. p 0: off. x, dx (N,I): room for the largest I. */
+typedef struct { float p; uint64_t seed, row; float *x, *dx; } LoraDropout;
 typedef struct { int R; float alpha, scale; int rslora; char targets[160]; /* comma-separated, in peft's names */
                  LoraPair *pair; int pairs; /* one per tensor of the base model's list, by Matrix.id */
-                 Tensor *tensor; int tensors; } Lora;
+                 Tensor *tensor; int tensors; LoraDropout dropout; } Lora;
 /* Attaches to every linear of base's layers whose name ends in ".TARGET.weight" for a target of the list. Returns OK, E_ARGUMENT (a rank
  * below 1; a target that matches no linear), E_RANGE (a name too long) or E_MEMORY. With a measuring arena only counts memory. */
 int lora_carve(Lora *l, const Tensor *base, int tensors, int R, float alpha, int rslora, const char *targets, int trainable,
                Pool *lists, Arena *a, Error *err);
+void lora_dropout_carve(Lora *l, int N, Arena *a);  /* room for dropout in up to N rows, which lora_carve leaves off */
 void lora_init(Lora *l, uint64_t seed);     /* A uniform +-1/sqrt(I) (kaiming, a = sqrt 5), B = 0 */
 void lora_copy(Lora *to, const Lora *from); /* values only, not gradients; same shapes */
 /* y (N,O) += scale (x A^T) B^T where w is adapted by l; nothing when l is NULL or w is not. Backward adds to dx (N,I) and to the
@@ -640,10 +645,32 @@ void log_number(Log *l, const char *name, double value);        /* nine signific
 void log_integer(Log *l, const char *name, long long value);
 void log_text(Log *l, const char *name, const char *text, size_t length);
 int log_end(Log *l, Error *err);                                /* OK, E_MEMORY, or what file_append says */
-/* 0: an F32 weight is a NaN or an infinity, or would be one when it is written in dtype. Asked before every save. */
+/* 0: a weight (of floats) is a NaN or an infinity, or an F32 one would be when it is written in dtype. Asked before every save. */
 int tensors_are_numbers(const Tensor *list, int tensors, int dtype);
 /* The end of a run whose `what` ("the loss") is no number in `step`; saved: the step whose weights are on disk, 0: none. Exits 1. */
 void die_not_a_number(const char *what, int step, int saved, const char *folder, const char *hint);
+/* How a policy is held that is not trained itself: the options of ppo, sft and run, rows for their tables (q: where they go). */
+typedef struct { int nf4, fp4, block, doubled, compute, recompute; } QuantOptions;
+#define QUANT_OPTIONS(q, nf4_help) \
+    { "nf4", OPT_FLAG, &(q).nf4, NULL, 0, 0, NULL, nf4_help }, \
+    { "fp4", OPT_FLAG, &(q).fp4, NULL, 0, 0, NULL, "the same in FP4" }, \
+    { "quant-block", OPT_INT, &(q).block, "64", 32, 4096, NULL, "weights that share a scale: 32, 64 ... 4096" }, \
+    { "double-quant", OPT_FLAG, &(q).doubled, NULL, 0, 0, NULL, "the scales in 8 bits too (bnb_4bit_use_double_quant)" }
+#define COMPUTE_OPTION(q) \
+    { "compute", OPT_CHOICE, &(q).compute, "f32", 0, 0, "f32|bf16|f16", "what inputs, weights and outputs of 4-bit linears are rounded to " \
+      "(bnb_4bit_compute_dtype)" }
+#define QLORA_HELP "QLoRA: the policy's linears are held in 4-bit NF4 and frozen"
+#define RECOMPUTE_OPTION(q) \
+    { "recompute", OPT_FLAG, &(q).recompute, NULL, 0, 0, NULL, "keep only each layer's input for the backward pass and compute the rest anew: " \
+      "less memory, more time, the same numbers" }
+/* What does not fit together is wrong usage. Training (rank not NULL; adapter 1: it goes on from one): 4 bits without --lora-r mean rank 16
+ * on all seven linears. */
+void quant_options_check(const Program *p, const QuantOptions *q, int *rank, const char **targets, int adapter);
+/* What folder's policy is held in: what it has, or the 4 bits that are asked for. Dies where that cannot be; also, where whole (all
+ * weights are to be trained), at weights that are in 4 bits. */
+void quant_options_types(WeightTypes *w, const Program *p, const QuantOptions *q, const char *folder, int whole, Pool *pool);
+void print_types(const char *whose, const WeightTypes *w);     /* one line: "frozen weights: linears NF4 ..." */
+void print_trainable(size_t trained, size_t all);               /* as peft: "trainable params: 1,234 || all params: ... || trainable%: 0.1234" */
 /* Which of the judge's outputs is the reward: the one label that is `wanted`, without case. wanted NULL: the only output, or the only one
  * called positive, pos, nothate or non-toxic. -1: none, or several. label_names: all of them, by commas, for a message. */
 int label_find(const RewardConfig *c, const char *wanted);

@@ -3,6 +3,7 @@
  * Source   DESIGN: "run speaks one line per text, for people and scripts alike".
  * Needs    every library file below it. Memory: the weights in one arena measured from the config, then one more for adapter,
  *          cache and work space; a pool of scratch that is emptied after every line.
+ * Weights  are held as the folder has them (16 bits, 4 bits), or quantised while they are read (--nf4, --fp4). merge works on floats.
  * Never    changes a file that it reads. Training is the business of sft, rm and ppo.
  * Edges    exactly one output line per input line, also for empty ones (only `generate --prompt` and `chat` write free text, and
  *          `tokenize --decode` the text as it is: with --jsonl it stays on one line). A line that cannot be used ends the program
@@ -187,22 +188,36 @@ static Tokenizer *find_tokenizer(const char *folder, const char *other, Pool *po
 
 static const char tokenizer_hint[] = "the tokenizer's files are damaged or of another kind; --ids works without them";
 
-/* Weights of folder, with run's adapter next to them. When run is a whole model (ppo and sft write one where all weights were
- * trained), it is the model. positions: how far texts will reach; 0: see below. */
-static void policy_open(Policy *p, const char *folder, const char *run, int positions, Pool *pool) {
+/* Where the weights are: in the model's folder, but when run is a whole model (ppo and sft write one where all weights were trained), it
+ * is the model. */
+static const char *weights_folder(const char *folder, const char *run) {
+    return run && !in_folder(run, "adapter_config.json") ? run : folder;
+}
+
+#define NF4_HELP "hold the linears in 4-bit NF4, as sft --nf4 and ppo --nf4 train next to them"
+
+/* What these weights are to be held in. */
+static WeightTypes choose_types(const Program *program, const QuantOptions *q, const char *folder, const char *run, Pool *pool) {
+    WeightTypes types;
+    quant_options_check(program, q, NULL, NULL, 0);
+    quant_options_types(&types, program, q, weights_folder(folder, run), 0, pool);
+    return types;
+}
+
+/* Weights of folder, with run's adapter next to them. positions: how far texts will reach. */
+static void policy_open(Policy *p, const WeightTypes *types, const char *folder, const char *run, int positions, Pool *pool) {
     Error err = { 0 };
     Arena measure = { 0 };
-    int whole = run && !in_folder(run, "adapter_config.json");
-    const char *weights = whole ? run : folder;
+    const char *weights = weights_folder(folder, run);
     memset(p, 0, sizeof *p);
     must(config_load(&p->config, weights, pool, &err), &err, "MODEL is a Hugging Face folder with config.json and model.safetensors");
     if (positions > p->config.positions)
         must(fail(&err, E_RANGE, "longer than the model's positions", weights, positions, p->config.positions), &err, "a shorter prompt, a smaller -n or --context");
-    must(model_carve(&p->model, &p->config, NULL, 0, positions, pool, &measure, &err), &err, NULL);
+    must(model_carve(&p->model, &p->config, types, 0, positions, pool, &measure, &err), &err, NULL);
     p->weights = cli_arena(measure.used, "the model's weights");
-    must(model_carve(&p->model, &p->config, NULL, 0, positions, pool, &p->weights, &err), &err, NULL);
+    must(model_carve(&p->model, &p->config, types, 0, positions, pool, &p->weights, &err), &err, NULL);
     must(checkpoint_load(weights, "model", "", p->model.tensor, p->model.tensors, pool, &err), &err, NULL);
-    if (run && !whole) {
+    if (run && weights != run) {
         Lora c = { 0 };
         memset(&measure, 0, sizeof measure);
         must(adapter_config_load(&c, run, pool, &err), &err, "--adapter takes a run folder of ppo or sft, or any PEFT LoRA folder");
@@ -287,10 +302,13 @@ static int context_length(int asked, const char *folder, Pool *pool) {
 static int run_logprobs(int argc, char **argv) {
     const char *adapter, *positional[2] = { NULL, NULL }, *line;
     int as_ids, context;
+    QuantOptions quant = { 0 };
     Option option[] = {
         { "adapter", OPT_TEXT, &adapter, NULL, 0, 0, NULL, "a run folder of ppo or sft, or any PEFT LoRA folder" },
         { "ids", OPT_FLAG, &as_ids, NULL, 0, 0, NULL, "lines of ids separated by spaces, as they are, instead of text" },
         { "context", OPT_INT, &context, "0", 0, 1e9, NULL, "longest text in tokens (0: the model's positions, at most 2048)" },
+        QUANT_OPTIONS(quant, NF4_HELP),
+        COMPUTE_OPTION(quant),
     };
     Program program = { "run logprobs", "MODEL [FILE] [options]",
         "A JSON line per line: the ids, and the log-probability of each id after the first given those before it.",
@@ -301,7 +319,8 @@ static int run_logprobs(int argc, char **argv) {
     size_t n;
     if (given < 1) usage_error("which model?", "run logprobs MODEL [FILE]");
     context = context_length(context, positional[0], &keep);
-    policy_open(&p, positional[0], adapter, context, &keep);
+    const WeightTypes types = choose_types(&program, &quant, positional[0], adapter, &keep);
+    policy_open(&p, &types, positional[0], adapter, context, &keep);
     if (!as_ids) need_tokenizer(&p, positional[0], adapter, &keep);
     int N = context < BLOCK ? context : BLOCK;
     policy_work(&p, N, context, logprobs_bytes(&p, N, context));
@@ -467,7 +486,7 @@ static Sequence sequence_open(Policy *p, int longest, int T, Pool *pool) {
     return s;
 }
 
-typedef struct { const char *adapter, *prompt; int as_ids, n, greedy, top_k, ignore_eos; double temperature, top_p; uint64_t seed; } Generate;
+typedef struct { const char *adapter, *prompt; int as_ids, n, greedy, top_k, ignore_eos; double temperature, top_p; uint64_t seed; QuantOptions quant; } Generate;
 
 /* One prompt, answered. As text: printed while it is written when it is the only one, else as a JSON line. */
 static void generate_one(Policy *p, const Generate *g, Sequence *s, const Prompt *prompt, int index, Pool *scratch) {
@@ -538,6 +557,8 @@ static int run_generate(int argc, char **argv) {
         { "adapter", OPT_TEXT, &g.adapter, NULL, 0, 0, NULL, "a run folder of ppo or sft, or any PEFT LoRA folder" },
         { "ids", OPT_FLAG, &g.as_ids, NULL, 0, 0, NULL, "prompts are ids, and prompt and new ids come out" },
         { "ignore-eos", OPT_FLAG, &g.ignore_eos, NULL, 0, 0, NULL, "do not stop at the end-of-text token" },
+        QUANT_OPTIONS(g.quant, NF4_HELP),
+        COMPUTE_OPTION(g.quant),
     };
     Program program = { "run generate", "MODEL [FILE] [options]",
         "Continues a text (--prompt, written as it comes), or every line of FILE or standard input (a JSON line each; with --ids, ids).",
@@ -548,7 +569,7 @@ static int run_generate(int argc, char **argv) {
     Policy p = { 0 };
     if (given < 1) usage_error("which model?", "run generate MODEL --prompt TEXT");
     if (g.prompt && given > 1) usage_error("--prompt or a file of prompts, not both", positional[1]);
-    const char *weights = g.adapter && !in_folder(g.adapter, "adapter_config.json") ? g.adapter : positional[0];
+    const char *weights = weights_folder(positional[0], g.adapter);
     must(config_load(&p.config, weights, &keep, &err), &err, "MODEL is a Hugging Face folder with config.json and model.safetensors");
     if (!g.as_ids) need_tokenizer(&p, positional[0], g.adapter, &keep);
     Prompt *prompt = read_prompts(&p, &g, positional[1], &keep, &prompts, &longest);
@@ -560,7 +581,8 @@ static int run_generate(int argc, char **argv) {
         must(fail(&err, E_RANGE, "prompt and new tokens are more than the model's positions", weights, T < longest ? longest : T, p.config.positions),
              &err, "a smaller -n or a shorter prompt");
     if (T < 1) T = 1;
-    policy_open(&p, positional[0], g.adapter, (int)T, &keep);
+    const WeightTypes types = choose_types(&program, &g.quant, positional[0], g.adapter, &keep);
+    policy_open(&p, &types, positional[0], g.adapter, (int)T, &keep);
     p.tokenizer = tokenizer;
     Sequence s = sequence_open(&p, longest, (int)T, &keep);
     cli_interrupts();
@@ -704,7 +726,7 @@ static int find_template(const Tokenizer *t, const char *folder, Pool *pool) {
     return CHAT_NONE;
 }
 
-typedef struct { const char *adapter, *system; int n, top_k, template, context; double temperature, top_p; uint64_t seed; } ChatOptions;
+typedef struct { const char *adapter, *system; int n, top_k, template, context; double temperature, top_p; uint64_t seed; QuantOptions quant; } ChatOptions;
 
 /* The conversation, line by line. Exit code: 1 if something did not fit. */
 static int chat_loop(Chat *c, const ChatOptions *o, Pool *keep) {
@@ -750,6 +772,8 @@ static int run_chat(int argc, char **argv) {
         { "top-p", OPT_REAL, &o.top_p, "0.9", 0, 1, NULL, "only the most probable tokens that together reach P" },
         { "seed", OPT_SEED, &o.seed, "1", 0, 0, NULL, "of the random numbers" },
         { "adapter", OPT_TEXT, &o.adapter, NULL, 0, 0, NULL, "a run folder of ppo or sft, or any PEFT LoRA folder" },
+        QUANT_OPTIONS(o.quant, NF4_HELP),
+        COMPUTE_OPTION(o.quant),
     };
     Program program = { "run chat", "MODEL [options]",
         "A conversation: a line from you, an answer from the model, until /quit or the end of input; /new begins anew. Ctrl-C ends an answer.",
@@ -760,13 +784,14 @@ static int run_chat(int argc, char **argv) {
     Policy p = { 0 };
     Chat c = { 0 };
     if (given < 1) usage_error("which model?", "run chat MODEL");
-    const char *folder = o.adapter && !in_folder(o.adapter, "adapter_config.json") ? o.adapter : positional[0];
+    const char *folder = weights_folder(positional[0], o.adapter);
     c.T = context_length(o.context, folder, &keep);
     must(config_load(&p.config, folder, &keep, &err), &err, NULL);
     need_tokenizer(&p, positional[0], o.adapter, &keep);
     Tokenizer *t = p.tokenizer;
     c.how = &chat_template[o.template == CHAT_AUTO ? find_template(t, positional[0], &keep) : o.template];
-    policy_open(&p, positional[0], o.adapter, c.T, &keep);
+    const WeightTypes types = choose_types(&program, &o.quant, positional[0], o.adapter, &keep);
+    policy_open(&p, &types, positional[0], o.adapter, c.T, &keep);
     p.tokenizer = t;
     c.p = &p;
     c.pool = &scratch;
@@ -792,18 +817,47 @@ static int same_folder(const char *a, const char *b, Pool *pool) {
     return same;
 }
 
+/* The model's 4-bit linears become the floats that the forward sees (at compute type F32), in a model of their own. */
+static void dequantise(Policy *p, Pool *pool) {
+    Error err = { 0 };
+    Arena measure = { 0 };
+    Model floats;
+    must(model_carve(&floats, &p->config, NULL, 0, 1, pool, &measure, &err), &err, NULL);
+    measure = cli_arena(measure.used, "the dequantised weights");
+    must(model_carve(&floats, &p->config, NULL, 0, 1, pool, &measure, &err), &err, NULL);
+    for (int i = 0; i < floats.tensors; i++) {
+        const Matrix *from = p->model.tensor[i].matrix, *to = floats.tensor[i].matrix;
+        const size_t n = (size_t)to->O * (size_t)to->I;
+        if (floats.tensor[i].flags & TENSOR_TIED) continue;
+        if (from->type == NF4) dequantize_4bit(to->data, from->data, from->quant, 0, n);
+        else memcpy(to->data, from->data, n * sizeof(float));
+    }
+    p->model = floats;
+}
+
+/* W += scale B A for every linear that the adapter adapts. */
+static void merge_adapter(Policy *p) {
+    Arena ws = { 0 };
+    for (int i = 0; i < p->model.tensors; i++) lora_merge(p->adapter, p->model.tensor[i].matrix, &ws);
+    p->work = cli_arena(ws.peak, "work space");
+    for (int i = 0; i < p->model.tensors; i++)
+        if (!(p->model.tensor[i].flags & TENSOR_TIED)) lora_merge(p->adapter, p->model.tensor[i].matrix, &p->work);
+}
+
 static int run_merge(int argc, char **argv) {
     const char *adapter, *out, *positional[1] = { NULL };
     int dtype, shard;
+    QuantOptions quant = { 0 };
     static const int type[] = { F32, BF16, F16 };
     Option option[] = {
         { "adapter", OPT_TEXT, &adapter, NULL, 0, 0, NULL, "a run folder of ppo or sft, or any PEFT LoRA folder" },
         { "out", OPT_TEXT, &out, NULL, 0, 0, NULL, "the folder to write" },
         { "dtype", OPT_CHOICE, &dtype, "f32", 0, 0, "f32|bf16|f16", "numbers as written" },
+        QUANT_OPTIONS(quant, "merge into the NF4 weights that the adapter was trained next to, dequantised"),
         { "shard-mb", OPT_INT, &shard, "0", 0, 1e6, NULL, "split the weights into files of about so many megabytes (0: one file)" },
     };
     Program program = { "run merge", "MODEL --adapter RUN --out DIR [options]",
-        "Adds the adapter's products to the weights and writes a whole model folder.", option, sizeof option / sizeof *option, NULL, 0 };
+        "Adds the adapter's products to the weights and writes a whole model folder, of floats: 4-bit weights are dequantised before.", option, sizeof option / sizeof *option, NULL, 0 };
     int given = cli_parse(&program, NULL, argc, argv, positional, 1);
     Pool keep = cli_pool();
     Error err = { 0 };
@@ -811,14 +865,14 @@ static int run_merge(int argc, char **argv) {
     if (given < 1 || !adapter || !out) usage_error("model, adapter and output are needed", "run merge MODEL --adapter RUN --out DIR");
     if (same_folder(out, positional[0], &keep) || same_folder(out, adapter, &keep))
         must(fail(&err, E_ARGUMENT, "merging would overwrite what it reads", out, 0, 0), &err, "another folder for --out");
-    policy_open(&p, positional[0], adapter, 1, &keep);
-    if (p.adapter) {
-        Arena ws = { 0 };
-        for (int i = 0; i < p.model.tensors; i++) lora_merge(p.adapter, p.model.tensor[i].matrix, &ws);
-        p.work = cli_arena(ws.peak, "work space");
-        for (int i = 0; i < p.model.tensors; i++)
-            if (!(p.model.tensor[i].flags & TENSOR_TIED)) lora_merge(p.adapter, p.model.tensor[i].matrix, &p.work);
-    }
+    WeightTypes types = choose_types(&program, &quant, positional[0], adapter, &keep);
+    types.tables = F32;
+    if (types.layers != NF4) types.layers = F32;
+    policy_open(&p, &types, positional[0], adapter, 1, &keep);
+    if (types.layers == NF4) dequantise(&p, &keep);
+    if (p.adapter) merge_adapter(&p);
+    if (!tensors_are_numbers(p.model.tensor, p.model.tensors, type[dtype]))
+        must(fail(&err, E_NUMBER, "a merged weight is no number, or too large for --dtype", out, 0, 0), &err, "--dtype f32 or bf16");
     p.tokenizer = find_tokenizer(positional[0], adapter, &keep, &err);
     if (err.code) {
         fprintf(stderr, "run merge: the tokenizer is left out, copy it yourself: %s: %s\n", err.what, err.where);
@@ -829,6 +883,8 @@ static int run_merge(int argc, char **argv) {
     must(config_save(&p.config, out, type[dtype], &keep, &err), &err, NULL);
     must(checkpoint_save(out, "model", "", p.model.tensor, p.model.tensors, type[dtype], (uint64_t)shard * 1000000u, &keep, &err), &err, NULL);
     printf("%s: %.1f million numbers\n", out, (double)tensor_values(p.model.tensor, p.model.tensors, 0) / 1e6);
+    if (types.layers == NF4) printf("the %s linears were dequantised before the adapter was added, as peft does it; they are not quantised again\n",
+                                    types.kind == QUANT_NF4 ? "NF4" : "FP4");
     return 0;
 }
 

@@ -1,6 +1,8 @@
-/* sft.c - stage 1: next-token training of a policy on the documents of a dataset, from scratch or from a checkpoint, all weights or LoRA.
+/* sft.c - stage 1: next-token training of a policy on the documents of a dataset, from scratch or from a checkpoint: all weights, or an
+ *         adapter (LoRA) next to frozen ones, which may be held in 4 bits (QLoRA).
  *
  * Source   Ouyang et al. 2022 (InstructGPT), section 3.5: supervised fine-tuning comes before the reward model and PPO.
+ *          Hu et al. 2021 (LoRA), Dettmers et al. 2023 (QLoRA).
  * Idea     loss = mean over all tokens of a step of -log p(token | those before it). A step is a budget of tokens, not of texts:
  *          whole sequences stand one after another (ragged, no padding), and pass in micro-batches whose gradients add up.
  * Needs    a dataset (prep makes it), and a policy's folder or a tokenizer and sizes.
@@ -19,18 +21,20 @@ typedef struct {
     int dim, layers, heads, kv_heads, ffn, positions, tied;
     int lora_r, rslora, context, head_only, no_eos, learn, tokens, micro_tokens, epochs, steps, eval_every, eval_documents, save_every;
     int dtype, shard_mb, dry_run;
-    double lora_alpha, lr, warmup, weight_decay, clip;
+    double lora_alpha, lora_dropout, lr, warmup, weight_decay, clip;
+    QuantOptions quant;
     uint64_t seed;
 } Settings;
 
 /* A training sequence: tokens 0 .. length-1 at positions 0 .. length-1. Tokens from index `learn` (>= 1) on count in the loss. The
  * last token predicts nothing, so a sequence takes length-1 rows. */
-typedef struct { const int *token; int length, learn; } Piece;
-typedef struct { Piece *piece; int count, capacity, longest; long long documents, tokens; } Set;
+typedef struct { const int *token; int length, learn; } Excerpt;
+typedef struct { Excerpt *piece; int count, capacity, longest; long long documents, tokens; } Set;
 
 typedef struct {
     Settings set;
     ModelConfig config; Tokenizer *tokenizer;
+    WeightTypes types;                      /* of the weights, when they are frozen */
     Model model; Lora lora; const Lora *adapter;
     Tensor *list; int tensors;              /* what is trained: the model's tensors or the adapter's */
     Optimizer optimizer; AdamW adam;
@@ -50,13 +54,13 @@ static void set_add(Set *s, const int *token, int length, int learn, Pool *pool)
     Error err = { 0 };
     if (s->count == s->capacity) {
         int capacity = s->capacity < INT_MAX / 4 ? s->capacity * 2 + 1024 : s->capacity;
-        Piece *wider = capacity > s->capacity ? pool_take(pool, (size_t)capacity, sizeof *wider) : NULL;
+        Excerpt *wider = capacity > s->capacity ? pool_take(pool, (size_t)capacity, sizeof *wider) : NULL;
         if (!wider) must(fail(&err, E_MEMORY, "no memory for so many sequences", "dataset", 0, 0), &err, NULL);
         if (s->count) memcpy(wider, s->piece, (size_t)s->count * sizeof *wider);
         s->piece = wider;
         s->capacity = capacity;
     }
-    Piece p = { token, length, learn };
+    Excerpt p = { token, length, learn };
     s->piece[s->count++] = p;
     if (length > s->longest) s->longest = length;
     s->tokens += length - learn;
@@ -126,7 +130,7 @@ static void read_documents(Trainer *t, const char *path) {
 
 /* ---- steps: whole sequences, in the shuffled order of an epoch, up to the budget of tokens ---- */
 
-static int piece_rows(const Piece *p) { return p->length - 1; }
+static int piece_rows(const Excerpt *p) { return p->length - 1; }
 
 /* The next step is order[*first] .. order[*first + n - 1]; returns n. An epoch's last step may be small. */
 static int next_step(Trainer *t, int *first) {
@@ -183,7 +187,7 @@ static int fill_rows(Trainer *t, const Set *s, const int *order, int first, int 
     int N = 0, taken = 0;
     *targets = 0;
     for (; taken < count && taken < t->B; taken++) {
-        const Piece *p = &s->piece[order ? order[first + taken] : first + taken];
+        const Excerpt *p = &s->piece[order ? order[first + taken] : first + taken];
         if (N + piece_rows(p) > t->N) break;
         for (int i = 0; i + 1 < p->length; i++, N++) {
             t->token[N] = p->token[i];
@@ -198,12 +202,17 @@ static int fill_rows(Trainer *t, const Set *s, const int *order, int first, int 
     return taken;
 }
 
-/* Forward over sequences first .. first+count-1, and with scale > 0 (1 / tokens of the step) backward: gradients add up.
+enum { STREAM_DROPOUT = 0xd509 };
+
+/* Forward over sequences first .. first+count-1, and with scale > 0 (1 / tokens of the step) backward: gradients add up. Dropout is
+ * for training only; its masks go by rows of the step, so micro-batches do not change them.
  * Returns the sum of -log p; *tokens the number of terms. */
 static double pass(Trainer *t, const Set *s, const int *order, int first, int count, float scale, long long *tokens) {
     Error err = { 0 };
     double sum = 0;
     *tokens = 0;
+    t->lora.dropout.p = scale > 0 ? (float)t->set.lora_dropout : 0;
+    t->lora.dropout.row = 0;
     while (count > 0) {
         Rows rows;
         int targets, taken = fill_rows(t, s, order, first, count, &rows, &targets), train = scale > 0;
@@ -215,6 +224,7 @@ static double pass(Trainer *t, const Set *s, const int *order, int first, int co
         if (code) must(fail(&err, code, "the model's forward or backward failed", "sft", 0, 0), &err, NULL);
         for (int i = 0; i < targets; i++) sum -= (double)t->logprob[i];
         *tokens += targets;
+        t->lora.dropout.row += (uint64_t)rows.N;
         first += taken;
         count -= taken;
     }
@@ -234,10 +244,11 @@ static double sft_step(Trainer *t, int step, long long *tokens, double *norm) {
     long long targets = 0;
     double loss;
     for (int i = 0; i < n; i++) {
-        const Piece *p = &t->train.piece[t->order[first + i]];
+        const Excerpt *p = &t->train.piece[t->order[first + i]];
         targets += p->length - p->learn;
     }
     gradient_zero(t->list, t->tensors);
+    t->lora.dropout.seed = rng_stream(t->set.seed, (uint64_t)step, STREAM_DROPOUT).state;
     loss = pass(t, &t->train, t->order, first, n, 1 / (float)targets, tokens) / (double)targets;
     *norm = gradient_norm(t->list, t->tensors);
     if (!isfinite(loss) || !isfinite(*norm)) return loss;   /* and nothing has moved */
@@ -268,18 +279,19 @@ static void carve(Trainer *t, Arena *a, size_t ws, int show) {
     Settings *s = &t->set;
     Error err = { 0 };
     size_t n = (size_t)t->N, from = a->used;
-    must(model_carve(&t->model, &t->config, NULL, !s->lora_r, t->T, &t->keep, a, &err), &err, NULL);
-    bill(show, s->lora_r ? "weights" : "weights and gradients", &from, a);
+    must(model_carve(&t->model, &t->config, s->lora_r ? &t->types : NULL, !s->lora_r, t->T, &t->keep, a, &err), &err, NULL);
+    bill(show, s->lora_r ? "weights (frozen)" : "weights and gradients", &from, a);
     t->list = t->model.tensor; t->tensors = t->model.tensors; t->adapter = NULL;
     if (s->lora_r) {
         must(lora_carve(&t->lora, t->model.tensor, t->model.tensors, s->lora_r, (float)s->lora_alpha, s->rslora, s->lora_targets, 1,
                         &t->keep, a, &err), &err, NULL);
         t->list = t->lora.tensor; t->tensors = t->lora.tensors; t->adapter = &t->lora;
-        bill(show, "adapter and gradients", &from, a);
+        if (s->lora_dropout > 0) lora_dropout_carve(&t->lora, t->N, a);
+        bill(show, s->lora_dropout > 0 ? "adapter, gradients, dropout" : "adapter and gradients", &from, a);
     }
     optimizer_carve(&t->optimizer, t->list, t->tensors, a);
     bill(show, "Adam's moments", &from, a);
-    saved_carve(&t->saved, &t->config, t->N, 0, a);
+    saved_carve(&t->saved, &t->config, t->N, s->quant.recompute, a);
     bill(show, "saved activations", &from, a);
     cache_carve(&t->kv, &t->config, t->B, t->T, a);
     bill(show, "keys and values", &from, a);
@@ -338,7 +350,7 @@ static void scratch_config(Trainer *t) {
     if (special.eos >= 0) { c->eos[0] = special.eos; c->eos_count = 1; }
 }
 
-static void read_policy(Trainer *t) {
+static void read_policy(Trainer *t, const Program *program) {
     Settings *s = &t->set;
     Error err = { 0 };
     const char *tokenizer = s->tokenizer ? s->tokenizer : s->policy;
@@ -347,6 +359,7 @@ static void read_policy(Trainer *t) {
     must(err.code, &err, "--tokenizer takes a tokenizer.model, or a folder with one or with vocab.json and merges.txt");
     if (!s->policy) scratch_config(t);
     else must(config_load(&t->config, s->policy, &t->keep, &err), &err, "--policy takes a Hugging Face folder with config.json");
+    if (s->policy) quant_options_types(&t->types, program, &s->quant, s->policy, !s->lora_r, &t->keep);
     if (tokenizer_size(t->tokenizer) > t->config.V)
         must(fail(&err, E_RANGE, "the tokenizer has more ids than the policy", tokenizer, tokenizer_size(t->tokenizer), t->config.V), &err,
              "the tokenizer that the policy was trained with");
@@ -368,11 +381,34 @@ static void init_weights(Trainer *t) {
     optimizer_reset(&t->optimizer);
     all = tensor_values(t->model.tensor, t->model.tensors, 0);
     trained = tensor_values(t->list, t->tensors, 1);
-    printf("policy: %s, %.2f million parameters, trained: %.2f million (%.2f %%)\n", s->policy ? s->policy : "from scratch", (double)all / 1e6,
-           (double)trained / 1e6, 100 * (double)trained / (double)(s->lora_r ? all + trained : all));
+    printf("policy: %s\n", s->policy ? s->policy : "from scratch");
+    if (s->lora_r) print_types("frozen weights", &t->types);
+    print_trainable(trained, s->lora_r ? all + trained : all);
 }
 
 static uint64_t shard_bytes(const Settings *s) { return (uint64_t)s->shard_mb * 1000000u; }
+
+/* adapter_config.json as peft has it, with the dropout that it would go on with. */
+static void save_adapter_config(Trainer *t) {
+    static const char none[] = "\"lora_dropout\": 0.0";
+    Error err = { 0 };
+    char path[600], number[40], *text, *at;
+    size_t n;
+    Buffer b = { 0 };
+    must(adapter_config_save(&t->lora, t->out, t->set.policy, &t->keep, &err), &err, NULL);
+    if (t->set.lora_dropout <= 0) return;
+    snprintf(path, sizeof path, "%s/adapter_config.json", t->out);
+    must(file_read_all(path, &t->keep, &text, &n, &err), &err, NULL);
+    at = strstr(text, none);
+    if (!at) must(fail(&err, E_MISSING, "no lora_dropout to set", path, 0, 0), &err, NULL);
+    b.pool = &t->keep;
+    buffer_bytes(&b, text, (size_t)(at - text) + sizeof none - sizeof "0.0");
+    snprintf(number, sizeof number, "%.9g", t->set.lora_dropout);
+    buffer_text(&b, number);
+    buffer_text(&b, at + sizeof none - 1);
+    if (b.failed) must(fail(&err, E_MEMORY, "no memory for the adapter's config", path, 0, 0), &err, NULL);
+    must(file_write_all(path, b.data, b.length, &t->keep, &err), &err, NULL);
+}
 
 /* Weights last: a folder that has them is whole. Every file is written aside and renamed, and none if a weight is no number. */
 static void save(Trainer *t, int step) {
@@ -382,7 +418,7 @@ static void save(Trainer *t, int step) {
     if (!tensors_are_numbers(t->list, t->tensors, s->dtype))
         die_not_a_number("a weight is no number, or too large for --dtype", step, t->saved_step, t->out, SMALLER_STEPS);
     if (s->lora_r) {
-        must(adapter_config_save(&t->lora, t->out, s->policy, &t->keep, &err), &err, NULL);
+        save_adapter_config(t);
         must(checkpoint_save(t->out, "adapter_model", "base_model.model.", t->list, t->tensors, s->dtype, 0, &t->keep, &err), &err, NULL);
     } else {
         must(config_save(&t->config, t->out, s->dtype, &t->keep, &err), &err, NULL);
@@ -489,17 +525,21 @@ static const char *const preset_lora[] = { "lr", "2e-4", "weight-decay", "0", NU
 static const Preset preset[] = {
     { "scratch", "a new policy (the default without --policy)", preset_scratch },
     { "finetune", "all weights of a checkpoint (the default with --policy)", preset_finetune },
-    { "lora", "an adapter next to a checkpoint (the default with --lora-r)", preset_lora },
+    { "lora", "an adapter next to a checkpoint (the default with --lora-r, --nf4, --fp4)", preset_lora },
 };
 
 static void check(const Program *p, Settings *s) {
+    if (!s->policy) cli_refuse(p, "nf4|fp4|quant-block|double-quant|compute", "frozen weights are those of a checkpoint, --policy: leave out");
+    quant_options_check(p, &s->quant, &s->lora_r, &s->lora_targets, 0);
+    if (!s->lora_r) cli_refuse(p, "compute", "without --lora-r no weights are frozen: leave out");
     if (s->policy)
         cli_refuse(p, "dim|layers|heads|kv-heads|ffn|positions|tied", "sizes are for training from scratch, --policy has its own: leave out");
     if (s->lora_r) cli_refuse(p, "shard-mb", "an adapter is one file: leave out");
-    else cli_refuse(p, "lora-alpha|lora-targets|lora-rslora", "without --lora-r there is no adapter: leave out");
+    else cli_refuse(p, "lora-alpha|lora-dropout|lora-targets|lora-rslora", "without --lora-r there is no adapter: leave out");
     if (s->lora_r && !s->policy) usage_error("an adapter (--lora-r) needs the checkpoint that it adapts: --policy", NULL);
     cli_check_out(s->out, s->policy, "--policy");
     if (!strcmp(s->lora_targets, "all-linear")) s->lora_targets = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj";
+    if (s->lora_dropout >= 1) usage_error("nothing is left of an input with", "--lora-dropout 1");
     if (!s->steps && !s->epochs) usage_error("--epochs or --steps has to be more than 0", NULL);
 }
 
@@ -522,6 +562,10 @@ int main(int argc, char **argv) {
         { "lora-alpha", OPT_REAL, &s->lora_alpha, "16", 0, 1e6, NULL, "LoRA scale: alpha / r" },
         { "lora-rslora", OPT_FLAG, &s->rslora, NULL, 0, 0, NULL, "LoRA scale: alpha / sqrt(r)" },
         { "lora-targets", OPT_TEXT, &s->lora_targets, "q_proj,v_proj", 0, 0, NULL, "linears to adapt, by commas; all-linear: all seven" },
+        { "lora-dropout", OPT_REAL, &s->lora_dropout, "0", 0, 1, NULL, "share of the adapter's inputs that are left out in training, anew in every step" },
+        QUANT_OPTIONS(s->quant, QLORA_HELP "; without --lora-r, an adapter of rank 16 on all seven linears"),
+        COMPUTE_OPTION(s->quant),
+        RECOMPUTE_OPTION(s->quant),
         { "context", OPT_INT, &s->context, "256", 2, 1e7, NULL, "tokens of a sequence at most; longer documents become several" },
         { "head-only", OPT_FLAG, &s->head_only, NULL, 0, 0, NULL, "of a longer document, only its first --context tokens" },
         { "no-eos", OPT_FLAG, &s->no_eos, NULL, 0, 0, NULL, "documents do not end with the end-of-text token" },
@@ -548,10 +592,10 @@ int main(int argc, char **argv) {
     const char *data[1] = { NULL };
     t.keep = cli_pool();
     cli_parse(&program, "scratch", argc, argv, data, 1);
-    cli_parse(&program, s->lora_r ? "lora" : s->policy ? "finetune" : "scratch", argc, argv, data, 1);
+    cli_parse(&program, s->lora_r || s->quant.nf4 || s->quant.fp4 ? "lora" : s->policy ? "finetune" : "scratch", argc, argv, data, 1);
     if (!data[0]) usage_error("which dataset?", NULL);
     check(&program, s);
-    read_policy(&t);
+    read_policy(&t, &program);
     read_documents(&t, data[0]);
     count_steps(&t);
     printf("%s: %lld documents, %d sequences, %lld tokens to learn; %d steps of about %d tokens\n", data[0], t.train.documents, t.train.count,

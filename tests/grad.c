@@ -204,6 +204,13 @@ static void policy_model(int tied, int trainable, int R) {
 static void llama_s(void) { policy_model(0, 1, 0); }
 static void tied_s(void) { policy_model(1, 1, 0); }
 static void lora_s(void) { policy_model(0, 0, 3); }
+static void dropout_s(void) {
+    policy_model(0, 0, 3);
+    lora_dropout_carve(&lora, 8, &memory);
+    lora.dropout.p = 0.4;
+    lora.dropout.seed = 5;
+    lora.dropout.row = 3;
+}
 
 static const int m_token[8] = { 1, 5, 7, 2, 5, 3, 12, 0 }, m_sequence[8] = { 0, 0, 0, 1, 1, 1, 1, 1 }, m_position[8] = { 0, 1, 2, 0, 1, 2, 3, 4 };
 static const unsigned char m_wants[8] = { 1, 1, 0, 0, 1, 1, 1, 0 };
@@ -266,7 +273,8 @@ static const Row row[] = {
     { "logprob at temperature 0.7", logits_s, logprob_f, logprob_b, N }, { "cross entropy", logits_s, ce_f, ce_b, N },
     { "ranking", rank_s, rank_f, rank_b, 3 }, { "policy loss", policy_s, policy_f, policy_b, P }, { "value loss", value_s, value_f, value_b, P },
     { "llama, all weights", llama_s, model_f, model_b, 13 }, { "llama, tied", tied_s, model_f, model_b, 13 },
-    { "llama, LoRA and value head", lora_s, model_f, model_b, 13 }, { "roberta, all weights", judge_s, judge_f, judge_b, 3 },
+    { "llama, LoRA and value head", lora_s, model_f, model_b, 13 }, { "llama, LoRA with dropout", dropout_s, model_f, model_b, 13 },
+    { "roberta, all weights", judge_s, judge_f, judge_b, 3 },
 };
 
 static double loss(const Row *r, const float *weight) {
