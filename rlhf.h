@@ -9,7 +9,7 @@
  * Error *err, it says why. Functions without either fail in their arena or workspace alone: look at `failed` afterwards.
  * Log-probabilities, KL and entropy are in nats. Sources: each .c file names the paper or format above what it implements.
  *
- * Levels. A file calls only files of a lower level: core 0 | quant rl tokenizer io fast_x86 1 | fast torch 2 | ops 3 | lora checkpoint 4 |
+ * Levels. A file calls only files of a lower level: core 0 | quant rl unigram io fast_x86 1 | fast torch tokenizer 2 | ops 3 | lora checkpoint 4 |
  * model reward 5 | cli 6 | programs 7. `make check` holds every object file to this. */
 #ifndef RLHF_H
 #define RLHF_H
@@ -28,11 +28,11 @@ typedef float f32;      /* 32 bits also where the gradient test compiles everyth
 #define sqrtf sqrt
 #endif
 
-/* PARALLEL_FOR(work): the next loop may be shared between threads; threads are not woken below ~50,000 multiply-adds.
+/* PARALLEL_FOR(work): the next loop may be shared between threads; threads are not woken below ~200,000 multiply-adds.
  * Splits fall between outputs, never inside a sum, so every result has the same bits for any number of threads. */
 #define PRAGMA_(x) _Pragma(#x)
 #ifdef _OPENMP
-#define PARALLEL_FOR(work) PRAGMA_(omp parallel for schedule(static) if ((double)(work) > 50000.0))
+#define PARALLEL_FOR(work) PRAGMA_(omp parallel for schedule(static) if ((double)(work) > 200000.0))
 #else
 #define PARALLEL_FOR(work)
 #endif
@@ -233,12 +233,32 @@ Summary summarise(const float *x, int n, float *scratch /* n */);
 double explained_variance(const float *value, const float *returns, int n);    /* 1 - mean (v-R)^2 / var(R); 0 when var is 0 */
 
 /* ================================================================================================================
- * tokenizer.c (level 1): text to ids and back, from memory
+ * unigram.c (level 1): pieces with log-probabilities (Kudo 2018): the best segmentation of a text, others, and learning them
+ * ================================================================================================================ */
+enum { PIECE_NORMAL = 1, PIECE_UNKNOWN, PIECE_CONTROL, PIECE_USER_DEFINED, PIECE_UNUSED, PIECE_BYTE, PIECE_ADDED /* not special */ };
+typedef struct { const char *text; size_t length; f32 score; int type; } Piece;
+typedef struct { uint32_t base, check; int value; f32 score; } TrieNode;        /* child c: node base + c, if its check is this node's number;
+                                                                 * value: the piece that ends here, -1: none */
+typedef struct { TrieNode *node; size_t nodes; const Piece *piece; int unk, users; f32 unk_score, max_score; } Unigram;
+/* From V pieces, of which those of the types NORMAL and USER_DEFINED are found in texts (no two alike, none empty). OK or E_MEMORY. */
+int unigram_build(Unigram *u, const Piece *piece, int V, int unk, Pool *pool);
+size_t unigram_character(const char *s, size_t n);      /* bytes of the first character (n > 0), malformed or not */
+/* The best segmentation of s (n bytes). best (n+1): best[0].score is given; a piece `id` from byte `from` ends at j, id -1: none does.
+ * The pieces, from the last: best[n], best[best[n].from] ... without: a piece that does not count (-1: none). */
+typedef struct { f32 score; int id; uint32_t from; } Best;
+void unigram_best(const Unigram *u, const char *s, size_t n, Best *best, int without);
+/* A random one, of probability proportional to exp(theta score); in best (n+1) as above, its scores apart. beta (n+1): scratch. */
+void unigram_sample(const Unigram *u, const char *s, size_t n, double theta, Rng *rng, Best *best, double *beta);
+/* The `wanted` best, best first (*found of them: there may be fewer). Piece id[i] ends at byte end[i]. OK or E_MEMORY. */
+typedef struct { int *id; uint32_t *end; int count; f32 score; } UnigramPath;
+int unigram_nbest(const Unigram *u, const char *s, size_t n, int wanted, Pool *pool, UnigramPath **list, int *found);
+
+/* ================================================================================================================
+ * tokenizer.c (level 2): text to ids and back, from memory
  * ================================================================================================================ */
 enum { TOKENIZER_SENTENCEPIECE, TOKENIZER_BYTELEVEL };
-enum { PIECE_NORMAL = 1, PIECE_UNKNOWN, PIECE_CONTROL, PIECE_USER_DEFINED, PIECE_UNUSED, PIECE_BYTE, PIECE_ADDED /* not special */ };
 typedef struct Tokenizer Tokenizer;         /* private parts in tokenizer.c; lives in its pool */
-/* A SentencePiece model (protobuf bytes; BPE only, unigram is refused by name). NULL and *err on bad bytes. */
+/* A SentencePiece model (protobuf bytes; BPE or unigram, others are refused by name). NULL and *err on bad bytes. */
 Tokenizer *tokenizer_sentencepiece(const void *bytes, size_t n, Pool *pool, Error *err);
 /* Byte-level BPE from the bytes of vocab.json and merges.txt (GPT-2, RoBERTa; the vocabulary says which: <s> at 0, </s> at 2). */
 Tokenizer *tokenizer_bytelevel(const void *vocab, size_t vocab_n, const void *merges, size_t merges_n, Pool *pool, Error *err);
@@ -258,6 +278,12 @@ int tokenizer_added(const Tokenizer *t, int i, AddedToken *token);      /* the i
 int tokenizer_encode(const Tokenizer *t, const char *text, size_t n, Pool *pool, int **ids, int *count);
 /* The same for text from a stranger: added tokens that it spells are letters. first: the text begins here, not behind an added token. */
 int tokenizer_encode_plain(const Tokenizer *t, const char *text, size_t n, int first, Pool *pool, int **ids, int *count);
+/* Other ways to cut a text (as encode_plain, from its start), for subword regularisation. A random one: with a unigram model of probability
+ * proportional to P^alpha (Kudo 2018), otherwise by leaving out each merge with probability alpha (BPE-dropout, Provilkov et al. 2020).
+ * The `wanted` (1 to 1024) best, of a unigram model only, and log P of each. OK, E_ARGUMENT (another kind), E_RANGE or E_MEMORY. */
+typedef struct { int *ids; int count; f32 score; } Segmentation;
+int tokenizer_sample(const Tokenizer *t, const char *text, size_t n, double alpha, Rng *rng, Pool *pool, int **ids, int *count);
+int tokenizer_nbest(const Tokenizer *t, const char *text, size_t n, int wanted, Pool *pool, Segmentation **list, int *found);
 /* Text of ids: bytes in *text (NUL-terminated, *length without it) in pool. Special tokens are skipped (_all: written out). OK, E_RANGE (an
  * id) or E_MEMORY. */
 int tokenizer_decode(const Tokenizer *t, const int *ids, int count, Pool *pool, char **text, size_t *length);

@@ -139,7 +139,7 @@ static int inside(const uint32_t *edge, size_t edges, int32_t code) {
 enum { SPACE, LETTER, NUMBER, OTHER };
 
 /* White_Space, \p{L}, \p{N}, or the rest; combining marks and malformed bytes (-1) belong to the rest. */
-static int char_class(int32_t code) {
+static inline int char_class(int32_t code) {
     if (code < 0) return OTHER;
     if (code < 128) {
         if ((code | 32) >= 'a' && (code | 32) <= 'z') return LETTER;
@@ -153,8 +153,9 @@ static int char_class(int32_t code) {
 }
 
 /* Class of the character at s (n > 0 bytes left), its length in *length. */
-static int class_at(const char *s, size_t n, size_t *length) {
+static inline int class_at(const char *s, size_t n, size_t *length) {
     int32_t code;
+    if ((unsigned char)*s < 128) { *length = 1; return char_class(*s); }
     *length = (size_t)utf8_decode(s, n, &code);
     return char_class(code);
 }
@@ -218,6 +219,21 @@ static size_t pretoken(const char *s, size_t n, int split, int digits) {
 typedef struct { const char *text; uint32_t length, hash; int value; } Entry;      /* text NULL: free */
 typedef struct { Entry *entry; size_t slots, used; } Table;
 
+/* Eight bytes at a time; for tables only, so it may differ between machines. */
+static uint32_t hash_text(const char *s, size_t n) {
+    uint64_t h = 0x9E3779B97F4A7C15u * (n + 1), word;
+    for (; n >= 8; s += 8, n -= 8) {
+        memcpy(&word, s, 8);
+        h = (h ^ word) * 0xD6E8FEB86659FD93u;
+        h ^= h >> 32;
+    }
+    for (word = 0; n; n--) word = word << 8 | (unsigned char)*s++;
+    h = (h ^ word) * 0xD6E8FEB86659FD93u;
+    h ^= h >> 32;
+    h *= 0xD6E8FEB86659FD93u;
+    return (uint32_t)(h >> 32);
+}
+
 static Entry *table_slot(const Table *t, const char *text, size_t length, uint32_t hash) {
     size_t i = hash & (t->slots - 1);
     while (t->entry[i].text && !(t->entry[i].hash == hash && t->entry[i].length == length
@@ -229,13 +245,13 @@ static Entry *table_slot(const Table *t, const char *text, size_t length, uint32
 static int table_find(const Table *t, const char *text, size_t length) {
     const Entry *e;
     if (!t->slots || length > UINT32_MAX) return -1;
-    e = table_slot(t, text, length, (uint32_t)hash_bytes(text, length, 0));
+    e = table_slot(t, text, length, hash_text(text, length));
     return e->text ? e->value : -1;
 }
 
 /* Adds a string that is not in the table; its bytes stay where they are. Returns OK or E_MEMORY. */
 static int table_add(Table *t, Pool *pool, const char *text, size_t length, int value) {
-    uint32_t hash = (uint32_t)hash_bytes(text, length, 0);
+    uint32_t hash = hash_text(text, length);
     Entry *e;
     if (length > UINT32_MAX) return E_MEMORY;
     if (2 * t->used >= t->slots) {
@@ -258,7 +274,6 @@ static int table_add(Table *t, Pool *pool, const char *text, size_t length, int 
 /* ================================================================================================================
  * The tokenizer
  * ================================================================================================================ */
-typedef struct { const char *text; size_t length; f32 score; int type; } Piece;
 typedef struct { int left, right, id, rank; } Merge;                /* byte-level: left right -> id; id -1: a free slot */
 
 typedef struct { Piece *key; int keys; unsigned char first[32]; } Cuts;     /* sorted texts (type: place in `added`), their first bytes */
@@ -271,6 +286,7 @@ struct Tokenizer {
     SpecialIds special;
     int before, after;                      /* the template: 1 where <s> stands before a text, </s> behind it */
     int byte_id[256];                       /* the id of each byte, or -1 */
+    Table words;                            /* texts that are encoded as one piece, whatever stands around them: see index_words */
     int json;                               /* it came from tokenizer.json */
     const char *file[2]; size_t file_length[2];     /* the model | vocab.json, merges.txt | tokenizer.json: written as they were read */
     Merge *merge; size_t merge_slots;       /* open addressing by (left,right); NULL: SentencePiece, where the pieces say what merges */
@@ -282,6 +298,9 @@ struct Tokenizer {
     /* SentencePiece */
     int byte_fallback, whitespace_suffix, add_dummy_prefix, remove_extra_whitespaces, escape_whitespaces, has_unused, users;
     size_t longest;                         /* bytes of the longest piece */
+    int is_unigram; Unigram unigram;        /* the unigram language model; otherwise BPE */
+    f32 *margin, largest;                   /* (V) how much better a piece is than its best segmentation into others; |score| at most */
+    unsigned char plain[128];               /* 1: this character stays as it is before another one of ASCII */
     unsigned char touch[256 * 256 / 8];     /* bit 256 a + b: byte a stands before byte b in some piece */
     Piece *user;                            /* (users) user-defined pieces in order of their bytes */
     const char *unk_surface; size_t unk_surface_length;     /* what an unknown piece is decoded to */
@@ -501,6 +520,10 @@ static int index_pieces(Tokenizer *t, Pool *pool, Error *err) {
     return OK;
 }
 
+static int piece_is(const Tokenizer *t, int id, const char *text) {
+    return t->piece[id].length == strlen(text) && !memcmp(t->piece[id].text, text, t->piece[id].length);
+}
+
 static int control_id(const Tokenizer *t, Text name) {
     int id = tokenizer_find(t, name.text, name.length);
     return id >= 0 && t->piece[id].type == PIECE_CONTROL ? id : -1;
@@ -523,8 +546,9 @@ static int parse_model(Tokenizer *t, ModelNames *names, Pool *pool, Error *err) 
         if (!good) return fail(err, E_FORMAT, "bad bytes in the specifications", "SentencePiece model", 0, 0);
     }
     if (r.bad || !pieces) return fail(err, E_FORMAT, "not a SentencePiece model, or cut short", "SentencePiece model", 0, 0);
-    if (names->model_type != 2) return fail(err, E_UNSUPPORTED, names->model_type == 1 ? "SentencePiece model_type unigram" :
-        names->model_type == 3 ? "SentencePiece model_type word" : "SentencePiece model_type char", "SentencePiece model", 0, 0);
+    if (names->model_type > 2) return fail(err, E_UNSUPPORTED, names->model_type == 3 ? "SentencePiece model_type word"
+                                           : "SentencePiece model_type char", "SentencePiece model", 0, 0);
+    t->is_unigram = names->model_type == 1;
     if (back.length) return fail(err, E_UNSUPPORTED, "denormalizer_spec", "SentencePiece model", 0, 0);
     if (pieces > INT_MAX / 2) return fail(err, E_RANGE, "too many pieces", "SentencePiece model", 0, 0);
     if (set_rules(t, rules, err)) return E_FORMAT;
@@ -545,23 +569,6 @@ static Tokenizer *new_tokenizer(int kind, Pool *pool) {
     t->kind = kind;
     t->special.bos = t->special.eos = t->special.unk = t->special.pad = t->missing = -1;
     for (i = 0; i < 256; i++) t->byte_id[i] = -1;
-    return t;
-}
-
-Tokenizer *tokenizer_sentencepiece(const void *bytes, size_t n, Pool *pool, Error *err) {
-    Tokenizer *t = new_tokenizer(TOKENIZER_SENTENCEPIECE, pool);
-    ModelNames names = { 1, { "<s>", 3 }, { "</s>", 4 }, { "<pad>", 5 } };
-    if (t) t->file[0] = pool_text(pool, bytes, n);
-    if (!t || !t->file[0]) { fail(err, E_MEMORY, "not enough memory", "SentencePiece model", 0, 0); return NULL; }
-    t->file_length[0] = n;
-    t->add_dummy_prefix = t->remove_extra_whitespaces = t->escape_whitespaces = 1;      /* the defaults of proto2 */
-    t->unk_surface = " \xe2\x81\x87 ";
-    t->unk_surface_length = 5;
-    if (parse_model(t, &names, pool, err)) return NULL;
-    t->special.bos = control_id(t, names.bos);
-    t->special.eos = control_id(t, names.eos);
-    t->special.pad = control_id(t, names.pad);
-    t->before = t->special.bos >= 0;
     return t;
 }
 
@@ -625,6 +632,22 @@ static size_t trie_prefix(const Tokenizer *t, const char *s, size_t n, size_t *v
     return found;
 }
 
+/* 1 if some key may begin with s (n > 0 bytes). */
+static int trie_walk(const Tokenizer *t, const char *s, size_t n) {
+    size_t at, i;
+    if (!t->trie_units) return 0;
+    at = trie_offset(trie_unit(t, 0));
+    for (i = 0; i < n; i++) {
+        uint32_t unit;
+        at ^= (unsigned char)s[i];
+        if (at >= t->trie_units) return 0;
+        unit = trie_unit(t, at);
+        if ((unit & 0x800000FFu) != (unsigned char)s[i]) return 0;
+        at ^= trie_offset(unit);
+    }
+    return 1;
+}
+
 /* What the start of s (n > 0 bytes) becomes: a user-defined piece stays, a rule replaces, a character stays, a bad byte is
  * U+FFFD. Returns how many bytes are used up. */
 static size_t normal_prefix(const Tokenizer *t, const char *s, size_t n, Text *out) {
@@ -645,9 +668,21 @@ static size_t normal_prefix(const Tokenizer *t, const char *s, size_t n, Text *o
     return length;
 }
 
-static size_t put(char *out, size_t at, const char *text, size_t n) {
-    if (out) memcpy(out + at, text, n);
-    return at + n;
+/* Most text is ASCII that no rule looks at: t->plain says of which characters that is known. A rule may still begin with such a character
+ * and go on with one beyond ASCII (a letter and its accent). */
+static void find_plain(Tokenizer *t) {
+    int a, b;
+    for (a = 0; a < 128; a++) {
+        char s[2];
+        size_t value;
+        s[0] = (char)a;
+        t->plain[a] = trie_prefix(t, s, 1, &value) == 0;
+        for (b = 0; b < 128 && t->plain[a]; b++) {
+            s[1] = (char)b;
+            if (trie_walk(t, s, 2)) t->plain[a] = 0;
+        }
+        for (b = 0; b < t->users; b++) if (t->user[b].text[0] == a) t->plain[a] = 0;
+    }
 }
 
 /* 1 if the normal form of a text gets the dummy prefix; first: the text begins here. */
@@ -656,38 +691,76 @@ static int wants_prefix(const Tokenizer *t, const char *text, size_t n, int firs
     return !t->unless_blank || !(starts_with(text, n, " ", 1) || starts_with(text, n, blank, BLANK_LENGTH));
 }
 
+/* Text being normalised: out NULL only measures. */
+typedef struct { char *out; size_t length, width; const char *space; int after_space, remove; } Normal;
+
+static void put_space(Normal *f) {
+    if (f->out) memcpy(f->out + f->length, f->space, f->width);
+    f->length += f->width;
+}
+
+/* What a rule made of some characters. */
+static void put_normal(Normal *f, Text p) {
+    size_t i;
+    while (f->after_space && p.length && p.text[0] == ' ') { p.text++; p.length--; }
+    for (i = 0; i < p.length; i++)
+        if (p.text[i] == ' ') put_space(f);
+        else {
+            if (f->out) f->out[f->length] = p.text[i];
+            f->length++;
+        }
+    if (p.length) f->after_space = f->remove && p.text[p.length - 1] == ' ';
+}
+
 /* Normal form of text in out; returns its length. out NULL only measures (trailing spaces included: an upper bound). */
 static size_t normalise(const Tokenizer *t, const char *text, size_t n, int prefix, char *out) {
-    const char *space = t->escape_whitespaces ? blank : " ";
-    size_t at = 0, length = 0, i, width = t->escape_whitespaces ? BLANK_LENGTH : 1;
-    int after_space = t->remove_extra_whitespaces;
+    Normal f = { out, 0, t->escape_whitespaces ? BLANK_LENGTH : 1, t->escape_whitespaces ? blank : " ",
+                 t->remove_extra_whitespaces, t->remove_extra_whitespaces };
+    size_t at = 0;
     Text p;
-    if (t->remove_extra_whitespaces)
+    if (f.remove)
         while (at < n) {
             size_t used = normal_prefix(t, text + at, n - at, &p);
             if (p.length != 1 || p.text[0] != ' ') break;
             at += used;
         }
     if (at == n) return 0;
-    if (prefix && !t->whitespace_suffix) length = put(out, length, space, width);
+    if (prefix && !t->whitespace_suffix) put_space(&f);
     while (at < n) {
+        unsigned char c = (unsigned char)text[at];
+        if (c < 128 && t->plain[c] && (at + 1 == n || (unsigned char)text[at + 1] < 128)) {
+            at++;
+            if (c != ' ') {
+                if (out) out[f.length] = (char)c;
+                f.length++;
+                f.after_space = 0;
+            } else if (!f.after_space) {
+                put_space(&f);
+                f.after_space = f.remove;
+            }
+            continue;
+        }
         at += normal_prefix(t, text + at, n - at, &p);
-        while (after_space && p.length && p.text[0] == ' ') { p.text++; p.length--; }
-        for (i = 0; i < p.length; i++)
-            length = p.text[i] == ' ' ? put(out, length, space, width) : put(out, length, p.text + i, 1);
-        if (p.length) after_space = p.text[p.length - 1] == ' ';
-        if (!t->remove_extra_whitespaces) after_space = 0;
+        put_normal(&f, p);
     }
-    if (t->remove_extra_whitespaces && out)
-        while (length >= width && !memcmp(out + length - width, space, width)) length -= width;
-    if (prefix && t->whitespace_suffix) length = put(out, length, space, width);
-    return length;
+    if (f.remove && out)
+        while (f.length >= f.width && !memcmp(out + f.length - f.width, f.space, f.width)) f.length -= f.width;
+    if (prefix && t->whitespace_suffix) put_space(&f);
+    return f.length;
+}
+
+/* At most so many bytes has the normal form: exactly measured where there are rules. */
+static size_t normal_bound(const Tokenizer *t, const char *text, size_t n) {
+    size_t i, wide = 0;
+    if (t->trie_units) return normalise(t, text, n, 1, NULL);
+    for (i = 0; i < n; i++) wide += text[i] == ' ' || (unsigned char)text[i] >= 128;
+    return n + 2 * wide + BLANK_LENGTH;     /* a space or a malformed byte becomes three */
 }
 
 /* ================================================================================================================
  * Merging: the same machine for both kinds
  * ================================================================================================================ */
-enum { FROZEN = -2 };
+enum { FROZEN = -2, FEW = 40 };
 typedef struct { uint32_t at, length; int previous, next, id; } Symbol;     /* length 0: merged into its left neighbour */
 /* Symbol `left` with the next one would be piece id. */
 typedef struct { f32 score; int left, id; uint32_t length; } Candidate;
@@ -697,6 +770,7 @@ typedef struct {
     Symbol *symbol; int symbols, room;
     Candidate *heap; int waiting;           /* the best is heap[0]: higher score, then further left */
     size_t *split;                          /* (V) where an unused piece was last put together; NULL without unused pieces */
+    double dropout; Rng *rng;               /* each merge is left out with this probability; rng NULL: none is */
 } Bpe;
 
 /* Room for `symbols` symbols. Of n symbols n - 1 pairs can wait at first; each of at most n - 1 merges takes one and
@@ -745,34 +819,59 @@ static Merge *merge_slot(const Tokenizer *t, int left, int right) {
     return &t->merge[i];
 }
 
-/* Puts symbol `left` and the one behind it on the heap, if they can merge. SentencePiece needs no list of merges: any two
- * symbols that spell a piece can. The others have the list; merge number r counts as a score of -r. */
-static void propose(Bpe *b, int left) {
+/* Can symbols a and b, which is behind it, merge? Then *c says into what, and how good that is. SentencePiece needs no list of merges: any
+ * two symbols that spell a piece can. The others have the list; merge number r counts as a score of -r. */
+static int can_merge(const Bpe *b, const Symbol *left, const Symbol *right, Candidate *c) {
     const Tokenizer *t = b->t;
-    const Symbol *s = &b->symbol[left], *next;
-    Candidate c;
-    if (left < 0 || s->next < 0) return;
-    next = &b->symbol[s->next];
-    c.left = left;
-    c.length = s->length + next->length;
+    c->length = left->length + right->length;
     if (t->merge) {
-        const Merge *m = merge_slot(t, s->id, next->id);
-        c.id = m->id;
-        c.score = -(f32)m->rank;
-        if (m->id < 0) return;
-    } else {
-        if (s->id == FROZEN || next->id == FROZEN || c.length > t->longest) return;
-        c.id = table_find(&t->ordinary, b->text + s->at, c.length);
-        if (c.id < 0) return;
-        c.score = t->piece[c.id].score;
-        if (t->piece[c.id].type == PIECE_UNUSED) b->split[c.id] = s->length;
+        const Merge *m = merge_slot(t, left->id, right->id);
+        c->id = m->id;
+        c->score = -(f32)m->rank;
+        return m->id >= 0;
     }
+    if (left->id == FROZEN || right->id == FROZEN || c->length > t->longest) return 0;
+    c->id = table_find(&t->ordinary, b->text + left->at, c->length);
+    if (c->id < 0) return 0;
+    c->score = t->piece[c->id].score;
+    if (t->piece[c->id].type == PIECE_UNUSED) b->split[c->id] = left->length;
+    return 1;
+}
+
+/* Puts symbol `left` and the one behind it on the heap, if they can merge. */
+static void propose(Bpe *b, int left) {
+    Candidate c;
+    if (left < 0 || b->symbol[left].next < 0 || !can_merge(b, &b->symbol[left], &b->symbol[b->symbol[left].next], &c)) return;
+    c.left = left;
     heap_push(b, c);
+}
+
+/* The same as bpe_merge for a word: with few symbols it is quickest to look at all pairs each time. pair[i]: symbols i and i + 1. */
+static void merge_few(Bpe *b) {
+    Candidate pair[FEW];
+    Symbol *s = b->symbol;
+    int i, n = b->symbols;
+    for (i = 0; i + 1 < n; i++) if (!can_merge(b, &s[i], &s[i + 1], &pair[i])) pair[i].id = -1;
+    for (;;) {
+        int best = -1;
+        for (i = 0; i + 1 < n; i++) if (pair[i].id >= 0 && (best < 0 || pair[i].score > pair[best].score)) best = i;
+        if (best < 0) break;
+        s[best].id = pair[best].id;
+        s[best].length = pair[best].length;
+        n--;
+        for (i = best + 1; i < n; i++) s[i] = s[i + 1];
+        for (i = best + 1; i + 1 < n; i++) pair[i] = pair[i + 1];
+        if (best && !can_merge(b, &s[best - 1], &s[best], &pair[best - 1])) pair[best - 1].id = -1;
+        if (best + 1 < n && !can_merge(b, &s[best], &s[best + 1], &pair[best])) pair[best].id = -1;
+    }
+    for (i = 0; i < n; i++) s[i].next = i + 1 < n ? i + 1 : -1;
+    b->symbols = n;
 }
 
 /* Merges b->symbols symbols, best first, until nothing can merge. */
 static void bpe_merge(Bpe *b) {
     int i;
+    if (b->symbols <= FEW && !b->split && !b->rng) { merge_few(b); return; }
     b->waiting = 0;
     for (i = 0; i < b->symbols; i++) {
         b->symbol[i].previous = i - 1;
@@ -784,6 +883,7 @@ static void bpe_merge(Bpe *b) {
         Symbol *s = &b->symbol[c.left], *gone;
         /* Symbols only grow, so a pair of this place and length is still the pair that was proposed. */
         if (!s->length || s->next < 0 || s->length + b->symbol[s->next].length != c.length) continue;
+        if (b->rng && rng_unit(b->rng) < b->dropout) continue;
         gone = &b->symbol[s->next];
         s->length = c.length;
         s->id = c.id;
@@ -874,15 +974,19 @@ static int next_part(Parts *p, Text *part, int *id) {
  * Encoding
  * ================================================================================================================ */
 
-/* Adds the id of a finished symbol; an unknown one becomes its bytes, or joins the unknown one before it. */
-static int put_piece(const Tokenizer *t, const char *text, size_t length, int *ids, int count) {
+/* Adds piece `id`, which spells s (n bytes): an unknown one becomes its bytes, or joins the unknown one before it. */
+static int put_id(const Tokenizer *t, int id, const char *s, size_t n, int *ids, int count) {
     size_t i;
-    int id = find_piece(t, text, length);
-    if (id < 0) id = t->special.unk;
-    if (t->piece[id].type != PIECE_UNKNOWN) ids[count++] = id;
-    else if (t->byte_fallback) for (i = 0; i < length; i++) ids[count++] = t->byte_id[(unsigned char)text[i]];
+    if (id != t->special.unk) ids[count++] = id;
+    else if (t->byte_fallback) for (i = 0; i < n; i++) ids[count++] = t->byte_id[(unsigned char)s[i]];
     else if (!count || ids[count - 1] != id) ids[count++] = id;
     return count;
+}
+
+/* The same for a finished symbol. */
+static int put_piece(const Tokenizer *t, const char *text, size_t length, int *ids, int count) {
+    int id = find_piece(t, text, length);
+    return put_id(t, id < 0 ? t->special.unk : id, text, length, ids, count);
 }
 
 /* The same for text[from..to), which may be an unused piece: that falls apart into what it was made of, and so on. The heap is
@@ -906,8 +1010,8 @@ static int put_unused(const Bpe *b, size_t from, size_t to, int *ids, int count)
 
 /* 1 if some piece may reach over the border between s[-1] and s[0]. */
 static int may_touch(const Tokenizer *t, const char *s) {
-    if (t->split_blanks && (unsigned char)s[0] == (unsigned char)blank[0] && !memcmp(s, blank, BLANK_LENGTH)) return 0;
     unsigned pair = (unsigned)(unsigned char)s[-1] << 8 | (unsigned char)s[0];
+    if (t->split_blanks && (unsigned char)s[0] == (unsigned char)blank[0] && !memcmp(s, blank, BLANK_LENGTH)) return 0;
     return t->touch[pair / 8] >> pair % 8 & 1;
 }
 
@@ -924,29 +1028,103 @@ static void put_symbols(Bpe *b, size_t at, size_t length, int frozen) {
     }
 }
 
-/* Cuts normal text[at..to) into parts that no piece reaches over (mostly words: the heap stays small) and merges each. */
-static int encode_normal(Bpe *b, size_t at, size_t to, Pool *pool, int *ids, int *count) {
-    enum { CHARACTER = 4 };                 /* bytes of the longest one: the last of a part may reach over its end */
-    const Tokenizer *t = b->t;
-    size_t end, k;
-    int i, code;
+enum { CHARACTER = 4 };                     /* bytes of the longest one: the last of a part may reach over its end */
+
+/* Symbols of the characters of normal text [at, end), and their merges. Returns where the last character ends. */
+static size_t merge_text(Bpe *b, size_t at, size_t end, size_t to) {
+    size_t k;
+    for (b->symbols = 0; at < end; at += k) {               /* one per character; a user-defined piece is one that never merges */
+        int32_t character;
+        size_t user = user_prefix(b->t, b->text + at, to - at);
+        k = user ? user : (size_t)utf8_decode(b->text + at, to - at, &character);
+        put_symbols(b, at, k, user > 0);
+    }
+    bpe_merge(b);
+    return at;
+}
+
+/* The id of the piece that s, standing by itself, is encoded as; -1 if that needs a closer look. n roundings of a path that has the score
+ * `total` before it, and as many of the next best one, must not make up for what lies between them. */
+static int whole_word(const Tokenizer *t, const char *s, size_t n, f32 total) {
+    int id = n <= t->longest ? table_find(&t->words, s, n) : -1;
+    if (id < 0 || !t->is_unigram) return id;
+    return t->margin[id] > (f32)n * (fabs(total) + (f32)n * t->largest) * 2.5e-7f ? id : -1;
+}
+
+/* A text falls into added tokens and what is between them, which is encoded by itself. */
+typedef struct {
+    const Tokenizer *t;
+    Pool *pool;                             /* NULL: only `bound` and `widest` are wanted */
+    int plain;                              /* added tokens are not looked for */
+    const char *start; int first;           /* start: where the text begins, if it does begin there (first) */
+    size_t bound, widest;                   /* ids at most; bytes of scratch that a part needs */
+    int *ids, count;
+    char *scratch;
+    Bpe bpe;
+    Best *best; size_t best_room;           /* unigram: the best paths within a part, and the score of all before it */
+    f32 total;
+    double alpha, *beta;                    /* with bpe.rng: a random path */
+} Encoder;
+
+/* Normal text[at, end) by the unigram model. The path is turned round in its own links, and then written. */
+static int encode_unigram(Encoder *e, size_t at, size_t end) {
+    const char *s = e->bpe.text + at;
+    size_t n = end - at, i, from, behind;
+    if (n + 1 > e->best_room) {
+        e->best_room = n + 1 < 1024 ? 1024 : 2 * n;
+        e->best = pool_take(e->pool, e->best_room, sizeof *e->best);
+        if (e->bpe.rng) e->beta = pool_take(e->pool, e->best_room, sizeof *e->beta);
+        if (!e->best || (e->bpe.rng && !e->beta)) return E_MEMORY;
+    }
+    e->best[0].score = e->total;
+    if (e->bpe.rng) unigram_sample(&e->t->unigram, s, n, e->alpha, e->bpe.rng, e->best, e->beta);
+    else unigram_best(&e->t->unigram, s, n, e->best, -1);
+    e->total = e->best[n].score;
+    for (i = n, behind = 0; i; behind = i, i = from) {      /* best[from].from becomes where the piece from there ends */
+        from = e->best[i].from;
+        e->best[i].from = (uint32_t)behind;
+    }
+    for (i = 0, from = behind; from; i = from, from = e->best[from].from)
+        e->count = put_id(e->t, e->best[from].id, s + i, from - i, e->ids, e->count);
+    return OK;
+}
+
+/* Normal text[at, end), which no piece reaches out of, by merging. Returns where its last character ends, or 0: no memory. */
+static size_t encode_merging(Encoder *e, size_t at, size_t end, size_t to) {
+    const Tokenizer *t = e->t;
+    Bpe *b = &e->bpe;
+    int i;
+    if (bpe_room(b, end - at + CHARACTER, e->pool)) return 0;
+    at = merge_text(b, at, end, to);
+    for (i = 0; i >= 0 && i < b->symbols; i = b->symbol[i].next) {
+        const Symbol *s = &b->symbol[i];
+        if (t->merge) e->ids[e->count++] = s->id;
+        else e->count = t->has_unused ? put_unused(b, s->at, s->at + s->length, e->ids, e->count)
+                                      : put_piece(t, b->text + s->at, s->length, e->ids, e->count);
+    }
+    return at;
+}
+
+/* Cuts normal text[at..to) into parts that no piece reaches over, mostly words, and encodes each. How unused pieces of BPE fall apart
+ * depends on all of the text: then there is one part. */
+static int encode_normal(Encoder *e, size_t at, size_t to) {
+    const Tokenizer *t = e->t;
+    const char *text = e->bpe.text;
+    size_t end;
+    int id, always = t->has_unused && !t->is_unigram;
+    e->total = 0;
     while (at < to) {
-        for (end = at + 1; end < to && may_touch(t, b->text + end); ) end++;
-        code = bpe_room(b, end - at + CHARACTER, pool);
-        if (code) return code;
-        for (b->symbols = 0; at < end; at += k) {           /* one per character; a user-defined piece is one that never merges */
-            int32_t character;
-            size_t user = user_prefix(t, b->text + at, to - at);
-            k = user ? user : (size_t)utf8_decode(b->text + at, to - at, &character);
-            put_symbols(b, at, k, user > 0);
-        }
-        bpe_merge(b);
-        for (i = 0; i >= 0 && i < b->symbols; i = b->symbol[i].next) {
-            const Symbol *s = &b->symbol[i];
-            if (t->merge) ids[(*count)++] = s->id;
-            else *count = t->has_unused ? put_unused(b, s->at, s->at + s->length, ids, *count)
-                                        : put_piece(t, b->text + s->at, s->length, ids, *count);
-        }
+        if (t->is_unigram) for (end = at; (end += unigram_character(text + end, to - end)) < to && may_touch(t, text + end); ) { }
+        else for (end = at + 1; end < to && (always || may_touch(t, text + end) || ((unsigned char)text[end] & 0xC0) == 0x80); ) end++;
+        id = always || e->bpe.rng ? -1 : whole_word(t, text + at, end - at, e->total);
+        if (id >= 0) {
+            e->ids[e->count++] = id;
+            if (t->is_unigram) e->total = (f32)((double)t->piece[id].score + e->total);
+            at = end;
+        } else if (t->is_unigram) {
+            if (encode_unigram(e, at, end)) return E_MEMORY;
+            at = end;
+        } else if (!(at = encode_merging(e, at, end, to))) return E_MEMORY;
     }
     return OK;
 }
@@ -966,34 +1144,14 @@ static void spell_bytes(Bpe *b, const char *s, size_t n) {
     }
 }
 
-/* The id of a whole word as the vocabulary writes it, or -1. scratch: 2 n bytes. */
-static int whole_word(const Tokenizer *t, const char *s, size_t n, char *scratch) {
-    size_t i, length = 0;
-    for (i = 0; i < n; i++) length += (size_t)utf8_encode(scratch + length, t->byte_char[(unsigned char)s[i]]);
-    return table_find(&t->ordinary, scratch, length);
-}
-
-/* A text falls into added tokens and what is between them, which is encoded by itself. */
-typedef struct {
-    const Tokenizer *t;
-    Pool *pool;                             /* NULL: only `bound` and `widest` are wanted */
-    int plain;                              /* added tokens are not looked for */
-    const char *start; int first;           /* start: where the text begins, if it does begin there (first) */
-    size_t bound, widest;                   /* ids at most; bytes of scratch that a part needs */
-    int *ids, count;
-    char *scratch;
-    Bpe bpe;
-} Encoder;
-
 static int encode_bytes(Encoder *e, Text s) {
     const Tokenizer *t = e->t;
     Bpe *b = &e->bpe;
-    size_t at, length, room = t->prefix_space ? s.length + 1 : 0;
+    size_t at, length;
     int i, id;
     if (!e->pool) {
         e->bound += s.length + 1;
-        if (t->ignore_merges) room += 2 * (s.length + 1) + 4;
-        if (room > e->widest) e->widest = room;
+        if (t->prefix_space && s.length + 1 > e->widest) e->widest = s.length + 1;
         return OK;
     }
     if (t->prefix_space && *s.text != ' ') {
@@ -1003,7 +1161,7 @@ static int encode_bytes(Encoder *e, Text s) {
     }
     for (at = 0; at < s.length; at += length) {
         length = pretoken(s.text + at, s.length - at, t->split, t->digits);
-        id = t->ignore_merges ? whole_word(t, s.text + at, length, e->scratch + room) : -1;
+        id = b->rng && !t->ignore_merges ? -1 : whole_word(t, s.text + at, length, 0);
         if (id >= 0) { e->ids[e->count++] = id; continue; }
         if (bpe_room(b, length, e->pool)) return E_MEMORY;
         spell_bytes(b, s.text + at, length);
@@ -1019,17 +1177,19 @@ static int encode_text(Encoder *e, Text s) {
     int first = e->first && s.text == e->start, prefix = wants_prefix(t, s.text, s.length, first), id, code = OK;
     Parts parts;
     Text part;
-    size_t n = normalise(t, s.text, s.length, prefix, e->scratch);
+    size_t n;
     if (!e->pool) {
+        n = normal_bound(t, s.text, s.length);
         e->bound += n;                      /* a symbol has at least one byte, an unknown one becomes its bytes */
         if (n > e->widest) e->widest = n;
         return OK;
     }
+    n = normalise(t, s.text, s.length, prefix, e->scratch);
     begin_parts(&parts, t, t->prepends && !e->plain ? &t->cut[1] : NULL, e->scratch, n);
     while (!code && next_part(&parts, &part, &id)) {
         size_t from = (size_t)(part.text - e->scratch);
         if (id >= 0) e->ids[e->count++] = id;
-        else code = encode_normal(&e->bpe, from, from + part.length, e->pool, e->ids, &e->count);
+        else code = encode_normal(e, from, from + part.length);
     }
     return code;
 }
@@ -1051,37 +1211,187 @@ static int encode_parts(Encoder *e, Text s, int level) {
     return code;
 }
 
-static int encode(const Tokenizer *t, Text s, int plain, int first, Pool *pool, int **ids, int *count) {
-    Encoder e;
+static int encode(Encoder *e, const Tokenizer *t, Text s, Pool *pool, int **ids, int *count) {
     PoolMark after;
     int code;
     *ids = NULL;
     *count = 0;
-    memset(&e, 0, sizeof e);
-    e.t = t; e.plain = plain; e.start = s.text; e.first = first;
-    if (s.length > INT_MAX / 8 || encode_parts(&e, s, 0) || e.bound > INT_MAX / 4) return E_MEMORY;
-    *ids = pool_take(pool, e.bound + 1, sizeof **ids);
+    e->t = t; e->start = s.text;
+    if (s.length > INT_MAX / 8 || encode_parts(e, s, 0) || e->bound > INT_MAX / 4) return E_MEMORY;
+    *ids = pool_take(pool, e->bound + 1, sizeof **ids);
     after = pool_mark(pool);
-    e.scratch = pool_take(pool, e.widest + 1, 1);
-    if (!*ids || !e.scratch) return E_MEMORY;
-    if (t->has_unused && !(e.bpe.split = pool_take(pool, (size_t)t->V, sizeof *e.bpe.split))) return E_MEMORY;
-    e.pool = pool; e.ids = *ids;
-    e.bpe.t = t; e.bpe.text = e.scratch;
-    code = encode_parts(&e, s, 0);
+    e->scratch = pool_take(pool, e->widest + 1, 1);
+    if (!*ids || !e->scratch) return E_MEMORY;
+    if (t->has_unused && !t->is_unigram && !(e->bpe.split = pool_take(pool, (size_t)t->V, sizeof *e->bpe.split))) return E_MEMORY;
+    e->pool = pool; e->ids = *ids;
+    e->bpe.t = t; e->bpe.text = e->scratch;
+    code = encode_parts(e, s, 0);
     if (code) return code;
-    *count = e.count;
-    keep_only(pool, after, (e.bound + 1) * sizeof **ids, (size_t)e.count * sizeof **ids);
+    *count = e->count;
+    keep_only(pool, after, (e->bound + 1) * sizeof **ids, (size_t)e->count * sizeof **ids);
     return OK;
 }
 
+static Encoder new_encoder(int plain, int first) {
+    Encoder e;
+    memset(&e, 0, sizeof e);
+    e.plain = plain; e.first = first;
+    return e;
+}
+
 int tokenizer_encode(const Tokenizer *t, const char *text, size_t n, Pool *pool, int **ids, int *count) {
+    Encoder e = new_encoder(0, 1);
     Text s = { text, n };
-    return encode(t, s, 0, 1, pool, ids, count);
+    return encode(&e, t, s, pool, ids, count);
 }
 
 int tokenizer_encode_plain(const Tokenizer *t, const char *text, size_t n, int first, Pool *pool, int **ids, int *count) {
+    Encoder e = new_encoder(1, first);
     Text s = { text, n };
-    return encode(t, s, 1, first, pool, ids, count);
+    return encode(&e, t, s, pool, ids, count);
+}
+
+int tokenizer_sample(const Tokenizer *t, const char *text, size_t n, double alpha, Rng *rng, Pool *pool, int **ids, int *count) {
+    Encoder e = new_encoder(1, 1);
+    Text s = { text, n };
+    if (!(alpha >= 0) || alpha > (t->is_unigram ? 1e6 : 1)) return E_RANGE;
+    e.alpha = e.bpe.dropout = alpha;
+    e.bpe.rng = rng;
+    return encode(&e, t, s, pool, ids, count);
+}
+
+int tokenizer_nbest(const Tokenizer *t, const char *text, size_t n, int wanted, Pool *pool, Segmentation **list, int *found) {
+    char *normal;
+    UnigramPath *path;
+    size_t length, bound;
+    int i, k;
+    *list = NULL;
+    *found = 0;
+    if (!t->is_unigram) return E_ARGUMENT;
+    if (wanted < 1 || wanted > 1024) return E_RANGE;
+    bound = n > INT_MAX / 8 ? SIZE_MAX / 2 : normal_bound(t, text, n);
+    *list = bound > INT_MAX / 4 ? NULL : pool_take(pool, (size_t)wanted, sizeof **list);
+    normal = *list ? pool_take(pool, bound + 1, 1) : NULL;
+    if (!normal) return E_MEMORY;
+    length = normalise(t, text, n, wants_prefix(t, text, n, 1), normal);
+    if (unigram_nbest(&t->unigram, normal, length, wanted, pool, &path, found)) return E_MEMORY;
+    for (i = 0; i < *found; i++) {
+        Segmentation *g = &(*list)[i];
+        size_t at = 0;
+        g->score = path[i].score;
+        g->ids = pool_take(pool, length + 1, sizeof *g->ids);
+        if (!g->ids) return E_MEMORY;
+        for (k = 0; k < path[i].count; at = path[i].end[k++])
+            g->count = put_id(t, path[i].id[k], normal + at, path[i].end[k] - at, g->ids, g->count);
+    }
+    return OK;
+}
+
+/* ================================================================================================================
+ * Words: most of a text are pieces as a whole
+ * ================================================================================================================ */
+
+/* Piece `id` standing by itself is encoded as itself: then it is so wherever nothing reaches over its ends. By merging: tried. By the
+ * unigram model: any other path through it is worse, by how much is kept. */
+static int is_whole(Tokenizer *t, int id, Encoder *e, const char *text, size_t n) {
+    const Piece *p = &t->piece[id];
+    Bpe *b = &e->bpe;
+    if (t->is_unigram) {
+        if (n + 1 > e->best_room) {
+            e->best = pool_take(e->pool, n + 1, sizeof *e->best);
+            e->best_room = e->best ? n + 1 : 0;
+        }
+        if (!e->best || p->type != PIECE_NORMAL) return 0;
+        e->best[0].score = 0;
+        unigram_best(&t->unigram, text, n, e->best, id);
+        t->margin[id] = p->score - e->best[n].score;
+        return t->margin[id] > 0;
+    }
+    if (t->kind == TOKENIZER_BYTELEVEL && t->ignore_merges) return 1;
+    if (p->type != PIECE_NORMAL || bpe_room(b, n + CHARACTER, e->pool)) return 0;
+    if (t->kind == TOKENIZER_SENTENCEPIECE && !t->merge && find_piece(t, text, n) != id) return 0;
+    b->text = text;
+    if (t->kind == TOKENIZER_BYTELEVEL) {
+        spell_bytes(b, text, n);
+        bpe_merge(b);
+    } else merge_text(b, 0, n, n);
+    return b->symbols == 1 ? b->symbol[0].length == n && (!t->merge || b->symbol[0].id == id)
+                           : b->symbols > 1 && b->symbol[0].next < 0 && b->symbol[0].length == n && (!t->merge || b->symbol[0].id == id);
+}
+
+static int find_words(Tokenizer *t, Encoder *e, Pool *pool) {
+    size_t n;
+    int id;
+    for (id = 0; id < t->V; id++) {
+        const Piece *p = &t->piece[id];
+        const char *text = p->text;
+        if (!text) continue;
+        n = p->length;
+        if (n > t->longest) t->longest = n;
+        if (t->kind == TOKENIZER_BYTELEVEL) {
+            char *raw = pool_take(pool, n, 1);
+            size_t i, length;
+            int32_t code = 0;
+            if (!raw) return E_MEMORY;
+            for (i = 0, n = 0; i < p->length && code >= 0; i += length) {
+                length = (size_t)utf8_decode(text + i, p->length - i, &code);
+                if (code >= 0x144 || (code >= 0 && t->char_byte[code] < 0)) code = -1;
+                if (code >= 0) raw[n++] = (char)t->char_byte[code];
+            }
+            if (code < 0) continue;
+            text = raw;
+        }
+        if (is_whole(t, id, e, text, n) && table_find(&t->words, text, n) < 0 && table_add(&t->words, pool, text, n, id)) return E_MEMORY;
+    }
+    return OK;
+}
+
+/* t->words: a text between two places that no piece reaches over is mostly one piece, and looking that up is all there is to do. */
+static int index_words(Tokenizer *t, Pool *pool, Error *err) {
+    Encoder e;
+    Pool scratch;
+    int code;
+    if (t->has_unused && !t->is_unigram) return OK;
+    memset(&e, 0, sizeof e);
+    memset(&scratch, 0, sizeof scratch);
+    scratch.source = pool->source;
+    scratch.sink = pool->sink;
+    e.t = e.bpe.t = t;
+    e.pool = &scratch;
+    code = find_words(t, &e, pool);
+    pool_free(&scratch);
+    return code ? fail(err, E_MEMORY, "not enough memory", "vocabulary", 0, 0) : OK;
+}
+
+/* The unigram model of the pieces. */
+static int make_unigram(Tokenizer *t, Pool *pool, Error *err) {
+    int i;
+    if (unigram_build(&t->unigram, t->piece, t->V, t->special.unk, pool) || !(t->margin = pool_take(pool, (size_t)t->V, sizeof *t->margin)))
+        return fail(err, E_MEMORY, "not enough memory", "SentencePiece model", 0, 0);
+    t->largest = (f32)fabs(t->unigram.unk_score);
+    for (i = 0; i < t->V; i++)
+        if (t->piece[i].type == PIECE_NORMAL && fabs(t->piece[i].score) > t->largest) t->largest = (f32)fabs(t->piece[i].score);
+    return OK;
+}
+
+Tokenizer *tokenizer_sentencepiece(const void *bytes, size_t n, Pool *pool, Error *err) {
+    Tokenizer *t = new_tokenizer(TOKENIZER_SENTENCEPIECE, pool);
+    ModelNames names = { 1, { "<s>", 3 }, { "</s>", 4 }, { "<pad>", 5 } };
+    if (t) t->file[0] = pool_text(pool, bytes, n);
+    if (!t || !t->file[0]) { fail(err, E_MEMORY, "not enough memory", "SentencePiece model", 0, 0); return NULL; }
+    t->file_length[0] = n;
+    t->add_dummy_prefix = t->remove_extra_whitespaces = t->escape_whitespaces = 1;      /* the defaults of proto2 */
+    t->unk_surface = " \xe2\x81\x87 ";
+    t->unk_surface_length = 5;
+    if (parse_model(t, &names, pool, err)) return NULL;
+    find_plain(t);
+    if ((t->is_unigram && make_unigram(t, pool, err)) || index_words(t, pool, err)) return NULL;
+    t->special.bos = control_id(t, names.bos);
+    t->special.eos = control_id(t, names.eos);
+    t->special.pad = control_id(t, names.pad);
+    t->before = t->special.bos >= 0;
+    t->after = t->is_unigram && t->special.eos >= 0 && (!t->before || piece_is(t, t->special.bos, "[CLS]"));     /* T5's, ALBERT's */
+    return t;
 }
 
 /* ================================================================================================================
@@ -1101,6 +1411,11 @@ static size_t malformed(const char *s, size_t n) {
         if (p[i] < low || p[i] > high) break;
     }
     return i;
+}
+
+static size_t put(char *out, size_t at, const char *text, size_t n) {
+    memcpy(out + at, text, n);
+    return at + n;
 }
 
 /* Appends bytes as valid UTF-8. each: every malformed byte becomes U+FFFD (SentencePiece), else every malformed sequence does. */
@@ -1376,6 +1691,7 @@ Tokenizer *tokenizer_bytelevel(const void *vocab, size_t vocab_n, const void *me
     byte_alphabet(t->byte_char, t->char_byte);
     root = json_parse(t->file[0], vocab_n, pool, err);
     if (!root || load_vocab(t, root, 0, 0, pool, err) || load_merges(t, t->file[1], merges_n, pool, err)) return NULL;
+    if (index_words(t, pool, err)) return NULL;
     bytelevel_specials(t);
     return t;
 }
@@ -1804,6 +2120,8 @@ static int load_json(Tokenizer *t, const Json *root, Pool *pool, Error *err) {
     if (!code) code = load_vocab(t, json_get(model, "vocab"), added && added->type == JSON_ARRAY ? added->count : 0, 1, pool, err);
     if (!code && t->kind == TOKENIZER_SENTENCEPIECE) code = index_fallback(t, err);
     if (!code) code = load_json_merges(t, json_get(model, "merges"), pool, err);
+    if (t->kind == TOKENIZER_SENTENCEPIECE) find_plain(t);
+    if (!code) code = index_words(t, pool, err);
     if (code) return code;
     unk = json_get(model, "unk_token");
     if (unk && unk->type == JSON_STRING) t->special.unk = t->missing = table_find(&t->ordinary, unk->string, unk->length);
