@@ -1710,14 +1710,15 @@ static Tokenizer *opened(Tokenizer *t, const Error *inner, const char *path, Err
     return t;
 }
 
-/* One file, read and understood: a SentencePiece model, or tokenizer.json. */
-static Tokenizer *open_single(const char *path, int json, Pool *pool, Error *err) {
+/* One file, read and understood: tokenizer.json, vocab.txt, or a SentencePiece model. */
+static Tokenizer *open_single(const char *path, Pool *pool, Error *err) {
     Error inner;
     char *bytes;
     size_t n;
     memset(&inner, 0, sizeof inner);
     if (file_read_all(path, pool, &bytes, &n, err) != OK) return NULL;
-    return opened(json ? tokenizer_json(bytes, n, pool, &inner) : tokenizer_sentencepiece(bytes, n, pool, &inner), &inner, path, err);
+    return opened((ends_with(path, ".json") ? tokenizer_json : ends_with(path, ".txt") ? tokenizer_wordpiece : tokenizer_sentencepiece)
+                  (bytes, n, pool, &inner), &inner, path, err);
 }
 
 static Tokenizer *open_bytelevel(const char *vocab, const char *merges, Pool *pool, Error *err) {
@@ -1735,7 +1736,7 @@ static const char *there(const char *folder, const char *name, Pool *pool) {
     return path && file_exists(path) ? path : NULL;
 }
 
-typedef struct { const char *json, *model, *vocab, *merges; } TokenizerFiles;      /* NULL: not there */
+typedef struct { const char *json, *model, *vocab, *merges, *words; } TokenizerFiles;      /* NULL: not there */
 
 static TokenizerFiles tokenizer_files(const char *folder, Pool *pool) {
     TokenizerFiles f;
@@ -1745,12 +1746,13 @@ static TokenizerFiles tokenizer_files(const char *folder, Pool *pool) {
     f.vocab = there(folder, "vocab.json", pool);
     f.merges = there(folder, "merges.txt", pool);
     if (!f.vocab || !f.merges) f.vocab = f.merges = NULL;
+    f.words = there(folder, "vocab.txt", pool);
     return f;
 }
 
 int tokenizer_exists(const char *folder, Pool *pool) {
     TokenizerFiles f = tokenizer_files(folder, pool);
-    return f.json || f.model || f.vocab;
+    return f.json || f.model || f.vocab || f.words;
 }
 
 /* What the files beside a tokenizer say about it. */
@@ -1774,14 +1776,15 @@ static Tokenizer *open_folder(const char *folder, Pool *pool, Error *err) {
     Tokenizer *t = NULL;
     Error inner;
     memset(&inner, 0, sizeof inner);
-    if (f.json) t = open_single(f.json, 1, pool, &inner);
-    if (!t && inner.code && (inner.code != E_UNSUPPORTED || !(f.model || f.vocab))) {
+    if (f.json) t = open_single(f.json, pool, &inner);
+    if (!t && inner.code && (inner.code != E_UNSUPPORTED || !(f.model || f.vocab || f.words))) {
         fail(err, inner.code, inner.what, inner.where, inner.got, inner.wanted);
         return NULL;
     }
-    if (!t && f.model) t = open_single(f.model, 0, pool, err);
+    if (!t && f.model) t = open_single(f.model, pool, err);
     else if (!t && f.vocab) t = open_bytelevel(f.vocab, f.merges, pool, err);
-    else if (!t) fail(err, E_MISSING, "no tokenizer.json, no tokenizer.model, and no vocab.json with merges.txt", folder, 0, 0);
+    else if (!t && f.words) t = open_single(f.words, pool, err);
+    else if (!t) fail(err, E_MISSING, "no tokenizer.json, no tokenizer.model, no vocab.json with merges.txt, and no vocab.txt", folder, 0, 0);
     return t && open_beside(t, folder, pool, err) == OK ? t : NULL;
 }
 
@@ -1789,7 +1792,7 @@ Tokenizer *tokenizer_open(const char *path, Pool *pool, Error *err) {
     size_t n = strlen(path), name = strlen("vocab.json");
     char *merges;
     if (folder_exists(path)) return open_folder(path, pool, err);
-    if (!ends_with(path, "vocab.json")) return open_single(path, ends_with(path, ".json"), pool, err);
+    if (!ends_with(path, "vocab.json")) return open_single(path, pool, err);
     merges = pool_take(pool, n + 1, 1);     /* merges.txt is as long */
     if (!merges) { fail(err, E_MEMORY, "not enough memory", path, 0, 0); return NULL; }
     memcpy(merges, path, n - name);
@@ -1806,13 +1809,14 @@ static void put_piece(Buffer *b, const char *key, const Tokenizer *t, int id) {
     buffer_json_string(b, piece, n);
 }
 
-/* bos, eos, unk, pad; for RoBERTa also cls, sep and mask (transformers' class knows that mask swallows the space before it). */
+/* bos, eos, unk, pad; for BERT cls and sep instead of the first two, for RoBERTa also cls, sep and mask (transformers' class knows that mask swallows the space before it). */
 static void put_specials(Buffer *b, const Tokenizer *t, int roberta) {
     SpecialIds s = tokenizer_specials(t);
-    put_piece(b, "bos_token", t, s.bos);
+    int bert = tokenizer_kind(t) == TOKENIZER_WORDPIECE;
+    if (!bert) put_piece(b, "bos_token", t, s.bos);
     if (roberta) put_piece(b, "cls_token", t, s.bos);
-    put_piece(b, "eos_token", t, s.eos);
-    if (roberta) put_piece(b, "mask_token", t, tokenizer_find(t, "<mask>", 6));
+    if (!bert) put_piece(b, "eos_token", t, s.eos);
+    if (roberta) put_piece(b, "mask_token", t, bert ? tokenizer_find(t, "[MASK]", 6) : tokenizer_find(t, "<mask>", 6));
     put_piece(b, "pad_token", t, s.pad);
     if (roberta) put_piece(b, "sep_token", t, s.eos);
     put_piece(b, "unk_token", t, s.unk);
@@ -1867,7 +1871,12 @@ static int save_tokenizer_configs(const Tokenizer *t, const char *folder, int ma
     tokenizer_template(t, &before, &after);
     roberta = !sentencepiece && before && after;
     buffer_text(&b, "{");
-    if (sentencepiece) {
+    if (tokenizer_bert(t) && !ends_with(class, "Fast")) {
+        const BertRules *rules = tokenizer_bert(t);
+        put_raw(&b, "do_lower_case", rules->lower ? "true" : "false");
+        put_raw(&b, "strip_accents", rules->strip == rules->lower ? "null" : rules->strip ? "true" : "false");
+        put_raw(&b, "tokenize_chinese_chars", rules->ideographs ? "true" : "false");
+    } else if (sentencepiece) {
         put_raw(&b, "add_bos_token", before ? "true" : "false");
         put_raw(&b, "add_eos_token", after ? "true" : "false");
         put_raw(&b, "legacy", "true");
@@ -1892,17 +1901,21 @@ static int save_tokenizer_configs(const Tokenizer *t, const char *folder, int ma
 }
 
 static int save_tokenizer(const Tokenizer *t, const char *folder, int max_length, Pool *pool, Error *err) {
-    int sentencepiece = tokenizer_kind(t) == TOKENIZER_SENTENCEPIECE, code = folder_make(folder, err);
+    static const char *const file[] = { "tokenizer.model", "vocab.json", "vocab.txt" };
+    const char *class = tokenizer_class(t), *name = file[tokenizer_kind(t)], *first, *second = path_in(folder, "merges.txt", "", pool);
+    int kind = tokenizer_kind(t), code = folder_make(folder, err);
     Buffer a = { pool, NULL, 0, 0, 0 }, b = { pool, NULL, 0, 0, 0 };
     int json = tokenizer_write_json(t, &a) != E_ARGUMENT;
-    const char *first = path_in(folder, json ? "tokenizer.json" : sentencepiece ? "tokenizer.model" : "vocab.json", "", pool);
-    const char *second = path_in(folder, "merges.txt", "", pool);
+    if (json) name = "tokenizer.json";
+    else if (!strcmp(class, "T5Tokenizer") || !strcmp(class, "AlbertTokenizer")) name = "spiece.model";
+    first = path_in(folder, name, "", pool);
     if (code != OK) return code;
-    if (!json) code = sentencepiece ? tokenizer_write_sentencepiece(t, &a) : tokenizer_write_bytelevel(t, &a, &b);
+    if (!json) code = kind == TOKENIZER_SENTENCEPIECE ? tokenizer_write_sentencepiece(t, &a)
+                    : kind == TOKENIZER_BYTELEVEL ? tokenizer_write_bytelevel(t, &a, &b) : tokenizer_write_wordpiece(t, &a);
     if (code != OK || a.failed || b.failed || !first || !second)
         return fail(err, code != OK ? code : E_MEMORY, "writing the tokenizer", folder, 0, 0);
     code = file_write_all(first, a.data, a.length, pool, err);
-    if (code == OK && !json && !sentencepiece) code = file_write_all(second, b.data, b.length, pool, err);
+    if (code == OK && !json && kind == TOKENIZER_BYTELEVEL) code = file_write_all(second, b.data, b.length, pool, err);
     return code == OK ? save_tokenizer_configs(t, folder, max_length, pool, err) : code;
 }
 

@@ -9,7 +9,7 @@
  * Error *err, it says why. Functions without either fail in their arena or workspace alone: look at `failed` afterwards.
  * Log-probabilities, KL and entropy are in nats. Sources: each .c file names the paper or format above what it implements.
  *
- * Levels. A file calls only files of a lower level: core 0 | quant rl unigram io fast_x86 1 | fast torch tokenizer 2 | ops 3 | lora checkpoint 4 |
+ * Levels. A file calls only files of a lower level: core 0 | quant rl unigram unicode io fast_x86 1 | fast torch wordpiece 2 | ops tokenizer 3 | lora checkpoint 4 |
  * model reward 5 | cli 6 | programs 7. `make check` holds every object file to this. */
 #ifndef RLHF_H
 #define RLHF_H
@@ -242,6 +242,7 @@ typedef struct { uint32_t base, check; int value; f32 score; } TrieNode;        
 typedef struct { TrieNode *node; size_t nodes; const Piece *piece; int unk, users; f32 unk_score, max_score; } Unigram;
 /* From V pieces, of which those of the types NORMAL and USER_DEFINED are found in texts (no two alike, none empty). OK or E_MEMORY. */
 int unigram_build(Unigram *u, const Piece *piece, int V, int unk, Pool *pool);
+size_t unigram_longest(const Unigram *u, const char *s, size_t n, int *id);     /* bytes of the longest piece at the start of s, 0: none */
 size_t unigram_character(const char *s, size_t n);      /* bytes of the first character (n > 0), malformed or not */
 /* The best segmentation of s (n bytes). best (n+1): best[0].score is given; a piece `id` from byte `from` ends at j, id -1: none does.
  * The pieces, from the last: best[n], best[best[n].from] ... without: a piece that does not count (-1: none). */
@@ -254,16 +255,42 @@ typedef struct { int *id; uint32_t *end; int count; f32 score; } UnigramPath;
 int unigram_nbest(const Unigram *u, const char *s, size_t n, int wanted, Pool *pool, UnigramPath **list, int *found);
 
 /* ================================================================================================================
- * tokenizer.c (level 2): text to ids and back, from memory
+ * unicode.c (level 1): what characters are (code: a code point, or -1: of no class)
  * ================================================================================================================ */
-enum { TOKENIZER_SENTENCEPIECE, TOKENIZER_BYTELEVEL };
+enum { CHAR_SPACE, CHAR_LETTER, CHAR_NUMBER, CHAR_OTHER };
+int unicode_class(int32_t code);            /* White_Space, \p{L}, \p{N}, the rest */
+int unicode_is_control(int32_t code);       /* \p{C}: also what is not assigned */
+int unicode_is_punctuation(int32_t code);   /* \p{P} and ASCII's symbols */
+int unicode_is_mark(int32_t code);          /* \p{Mn} */
+int unicode_is_ideograph(int32_t code);     /* as BERT counts them */
+int unicode_lower(int32_t code, int32_t out[2]);        /* lower case: its number of characters */
+int unicode_base(int32_t code, int32_t out[3]);         /* its canonical decomposition without marks: the number of characters, 0 for a mark */
+
+/* ================================================================================================================
+ * wordpiece.c (level 2): BERT's words, and the pieces that they fall into
+ * ================================================================================================================ */
+/* BertNormalizer: clean: controls go, white space is a space; ideographs: a space on both sides of each; strip: NFD without marks; lower. */
+typedef struct { int clean, ideographs, strip, lower; } BertRules;
+size_t bert_normalise(char *out, const char *text, size_t n, const BertRules *rules);   /* its length; out NULL: only that */
+size_t bert_word(const char *s, size_t n, size_t *space);   /* bytes of the next word, behind *space bytes of white space; 0: none */
+/* Longest pieces first: from V pieces (PIECE_NORMAL and the others alike), of which those that begin with `prefix` go on in a word. */
+typedef struct { Unigram first, rest; int unk, most /* characters of a word */; } WordPiece;
+int wordpiece_build(WordPiece *w, const Piece *piece, int V, const char *prefix, Pool *pool);   /* OK or E_MEMORY */
+int wordpiece_encode(const WordPiece *w, const char *word, size_t n, int *ids);     /* number of ids: at most n, one unknown if it has no pieces */
+
+/* ================================================================================================================
+ * tokenizer.c (level 3): text to ids and back, from memory
+ * ================================================================================================================ */
+enum { TOKENIZER_SENTENCEPIECE, TOKENIZER_BYTELEVEL, TOKENIZER_WORDPIECE };
 typedef struct Tokenizer Tokenizer;         /* private parts in tokenizer.c; lives in its pool */
 /* A SentencePiece model (protobuf bytes; BPE or unigram, others are refused by name). NULL and *err on bad bytes. */
 Tokenizer *tokenizer_sentencepiece(const void *bytes, size_t n, Pool *pool, Error *err);
 /* Byte-level BPE from the bytes of vocab.json and merges.txt (GPT-2, RoBERTa; the vocabulary says which: <s> at 0, </s> at 2). */
 Tokenizer *tokenizer_bytelevel(const void *vocab, size_t vocab_n, const void *merges, size_t merges_n, Pool *pool, Error *err);
-/* tokenizer.json (Hugging Face tokenizers): byte-level BPE, and BPE with byte_fallback as of Llama. What else it may ask for (WordPiece,
- * Unigram, other normalizers, splits, decoders) is refused by name. */
+/* WordPiece from the bytes of vocab.txt (BERT, DistilBERT); lower case unless tokenizer_config.json says otherwise. */
+Tokenizer *tokenizer_wordpiece(const void *vocab, size_t n, Pool *pool, Error *err);
+/* tokenizer.json (Hugging Face tokenizers): byte-level BPE, BPE with byte_fallback as of Llama, and BERT's WordPiece. What else it may ask for
+ * (Unigram, other normalizers, splits, decoders) is refused by name. */
 Tokenizer *tokenizer_json(const void *bytes, size_t n, Pool *pool, Error *err);
 /* What lies beside these files, parsed (NULL: not there): added_tokens.json, tokenizer_config.json, special_tokens_map.json. They add tokens
  * and name the special ones. OK, or *err. */
@@ -289,7 +316,7 @@ int tokenizer_nbest(const Tokenizer *t, const char *text, size_t n, int wanted, 
 int tokenizer_decode(const Tokenizer *t, const int *ids, int count, Pool *pool, char **text, size_t *length);
 int tokenizer_decode_all(const Tokenizer *t, const int *ids, int count, Pool *pool, char **text, size_t *length);
 int tokenizer_size(const Tokenizer *t);     /* number of ids */
-int tokenizer_kind(const Tokenizer *t);     /* TOKENIZER_SENTENCEPIECE or TOKENIZER_BYTELEVEL */
+int tokenizer_kind(const Tokenizer *t);     /* TOKENIZER_SENTENCEPIECE, _BYTELEVEL or _WORDPIECE */
 typedef struct { int bos, eos, unk, pad; } SpecialIds;                  /* -1: none */
 SpecialIds tokenizer_specials(const Tokenizer *t);
 /* The tokenizer's own template: <s> text (SentencePiece), <s> text </s> (RoBERTa), text (GPT-2): ids (0 or 1; bos, eos) before and after. */
@@ -307,6 +334,8 @@ Tokenizer *tokenizer_train_bytelevel(TextSource source, int V, Pool *pool, Error
 /* The files' bytes, appended. OK, E_ARGUMENT (a tokenizer of the other kind) or E_MEMORY. */
 int tokenizer_write_sentencepiece(const Tokenizer *t, Buffer *model);   /* tokenizer.model, as the sentencepiece library reads it */
 int tokenizer_write_bytelevel(const Tokenizer *t, Buffer *vocab_json, Buffer *merges_txt);
+int tokenizer_write_wordpiece(const Tokenizer *t, Buffer *vocab_txt);
+const BertRules *tokenizer_bert(const Tokenizer *t);        /* how WordPiece makes words; NULL: another kind */
 int tokenizer_write_json(const Tokenizer *t, Buffer *json);            /* tokenizer.json, where it came from one */
 
 /* ================================================================================================================
@@ -619,8 +648,8 @@ int reward_config_save(const RewardConfig *c, const char *folder, int dtype, Poo
  * (use_dora, rank_pattern, modules_to_save, bias other than none ...) are refused by name. */
 int adapter_config_load(Lora *l, const char *folder, Pool *pool, Error *err);
 int adapter_config_save(const Lora *l, const char *folder, const char *base_model /* NULL: null */, Pool *pool, Error *err);
-/* A tokenizer from a folder that has tokenizer.json, tokenizer.model, spiece.model, or vocab.json + merges.txt (the first of these that is
- * there and supported), with the tokens that added_tokens.json and tokenizer_config.json add; or from one such file, as it is. */
+/* A tokenizer from a folder that has tokenizer.json, tokenizer.model, spiece.model, vocab.json + merges.txt, or vocab.txt (the first of these
+ * that is there and supported), with the tokens that added_tokens.json and tokenizer_config.json add; or from one such file, as it is. */
 Tokenizer *tokenizer_open(const char *path, Pool *pool, Error *err);
 int tokenizer_exists(const char *folder, Pool *pool);       /* 1 if it has one of these files */
 /* Its own files, added_tokens.json, tokenizer_config.json (max_length: model_max_length, in tokens) and special_tokens_map.json. */

@@ -164,6 +164,15 @@ int unigram_build(Unigram *u, const Piece *piece, int V, int unk, Pool *pool) {
     return build_trie(u, key, id, keys, pool);
 }
 
+/* Bytes of the longest piece that s begins with, and which one; 0: none. */
+size_t unigram_longest(const Unigram *u, const char *s, size_t n, int *id) {
+    size_t i, found = 0;
+    uint32_t node = 0;
+    for (i = 0; i < n && (node = child_of(u, node, (unsigned char)s[i])) != 0; i++)
+        if (u->node[node].value >= 0) { found = i + 1; *id = u->node[node].value; }
+    return found;
+}
+
 /* ================================================================================================================
  * The best segmentation
  * ================================================================================================================ */

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.." || exit 1
 passed=0 failed=0 skipped=0
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
-library="core quant rl unigram tokenizer io fast fast_x86 torch ops lora checkpoint model reward cli"
+library="core quant rl unicode unigram wordpiece tokenizer io fast fast_x86 torch ops lora checkpoint model reward cli"
 programs="ppo sft rm run prep"
 strict="-std=c99 -pedantic -Wall -Wextra -Wshadow -Werror"
 
@@ -48,7 +48,7 @@ build musl  musl-gcc "-O1 -ffp-contract=off -Wno-unknown-pragmas"
 for cc in gcc clang; do
     quiet=-Wno-unknown-pragmas
     [ $cc = clang ] && quiet="$quiet -Wno-keyword-macro"
-    alone "$cc, plain char unsigned" $cc "-O1 -funsigned-char $quiet" core.c unigram.c tokenizer.c checkpoint.c io.c
+    alone "$cc, plain char unsigned" $cc "-O1 -funsigned-char $quiet" core.c unicode.c unigram.c wordpiece.c tokenizer.c checkpoint.c io.c
     alone "$cc, in double" $cc "-O1 -DF64 $quiet" ops.c lora.c model.c reward.c rl.c
 done
 for f in tests/*.c; do alone "gcc, tests" gcc "-O1 -ffp-contract=off -Wno-unknown-pragmas -I." "$f"; done

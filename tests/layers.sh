@@ -2,7 +2,7 @@
 # tests/layers.sh [FOLDER] - holds the object files of FOLDER (.) to the house rules, by their symbols:
 #   1. a file calls only files of a lower level (the levels are read from the top of rlhf.h)
 #   2. levels 0 to 5 never print, never exit, never allocate; FILE* is io.c's alone
-#   3. core, quant, ops, unigram, tokenizer, lora, model (inference on a bare microcontroller) need no stdio at all and no heap
+#   3. core, quant, ops, unicode, unigram, wordpiece, tokenizer, lora, model (inference on a bare microcontroller) need no stdio at all and no heap
 #   4. no file has a variable that anybody else can see, and levels 0 to 5 have none at all
 # One check per file and rule. First it is tested itself: on objects that break each rule it has to fail.
 # Last line: `layers: N passed, N failed, N skipped`.
@@ -65,7 +65,7 @@ check() {           # check FOLDER: prints FAIL lines, then `passed failed`
             result(name, "(level " level[name] ") calls a file that is not below it", bad)
             if (level[name] <= 5) ban(name, print_, "prints, exits or allocates")
             if (level[name] <= 5 && name != "io") ban(name, file_, "touches files")
-            if (name ~ /^(core|quant|ops|unigram|tokenizer|lora|model)$/) ban(name, any_, "needs stdio")
+            if (name ~ /^(core|quant|ops|unicode|unigram|wordpiece|tokenizer|lora|model)$/) ban(name, any_, "needs stdio")
             result(name, "has variables that others see", shared[name])
             if (level[name] <= 5 && name != "fast") result(name, "has variables", variable[name])      # fast.c: the kernel that was forced
         }

@@ -200,6 +200,25 @@ static int round_trips(const Tokenizer *t, char *data, int count, double *took, 
     return rows ? bad : -1;
 }
 
+/* `stream MODEL`: texts on the input, each a length of four bytes and so many bytes, and for each the number of its ids and the ids on the
+ * output, four bytes each, of this machine's order. For tokenizer_exact.py. */
+static int stream(const char *path) {
+    Pool pool = test_pool(), scratch = test_pool();
+    Tokenizer *t = tokenizer_open(path, &pool, NULL);
+    uint32_t n, k;
+    int *ids, count, good;
+    for (good = t != NULL; good && fread(&n, 4, 1, stdin) == 1; ) {
+        PoolMark mark = pool_mark(&scratch);
+        char *text = pool_take(&scratch, (size_t)n + 1, 1);
+        good = fread(text, 1, n, stdin) == n && !tokenizer_encode_plain(t, text, n, 1, &scratch, &ids, &count);
+        k = (uint32_t)count;
+        good = good && fwrite(&k, 4, 1, stdout) == 1 && fwrite(ids, sizeof *ids, k, stdout) == k && !fflush(stdout);
+        pool_release(&scratch, mark);
+    }
+    pool_free(&pool); pool_free(&scratch);
+    return !good;
+}
+
 /* `train OUT V` writes a SentencePiece model learnt from the {"text"} lines of the input; `encode MODEL` prints the ids of each
  * line; `decode MODEL` prints, as JSON, the text of each line of ids. Exit 1 on any error. */
 static int helper(int argc, char **argv) {
@@ -939,6 +958,92 @@ static void test_reviews(char *data, const Tokenizer *gpt2, const Tokenizer *lla
     pool_free(&pool);
 }
 
+/* ---- WordPiece ---- */
+static const char bert_vocab[] = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nwant\n##want\n##ed\nwa\nun\nrunn\n##ing\nhello\n!\nhow\nare\nyou\n?\n.\n'\ns\n"
+    "\xe5\x8d\x9a\nah\nzz\n##n\n,\ndon\nt\n\xe1\x84\x80\n##\xe1\x85\xa1\nlow\n##er\n##est\nHeLLo\nh\xc3\xa9llo\n$\n##a\na\nss\n";
+
+/* The pieces of a text, a space between them. */
+static const char *pieces(const Tokenizer *t, const char *text, size_t n, Pool *pool) {
+    Buffer b;
+    int *ids, count, i;
+    size_t length;
+    memset(&b, 0, sizeof b);
+    b.pool = pool;
+    if (tokenizer_encode(t, text, n, pool, &ids, &count)) return "(no memory)";
+    for (i = 0; i < count; i++) {
+        const char *piece = tokenizer_piece(t, ids[i], &length);
+        if (i) buffer_u8(&b, ' ');
+        buffer_bytes(&b, piece, length);
+    }
+    buffer_u8(&b, 0);
+    return (char *)b.data;
+}
+
+static const struct { const char *text, *wanted; } bert_row[] = {
+    { "", "" }, { " \t \n", "" }, { "unwanted running", "un ##want ##ed runn ##ing" }, { "unwantedX running", "[UNK] runn ##ing" },
+    { " \tHeLLo!how  \n Are yoU?  ", "hello ! how are you ?" }, { "H\xc3\xa9llo", "hello" }, { "He\xcc\x81llo", "hello" },
+    { "ah\xe5\x8d\x9a\xe5\x8d\x9azz", "ah \xe5\x8d\x9a \xe5\x8d\x9a zz" }, { "hel\xe2\x80\x8blo", "hello" }, { "hello\xc2\xa0how", "hello how" },
+    { "don't", "don ' t" }, { "hello\xff how", "hello how" }, { "\xea\xb0\x80", "\xe1\x84\x80 ##\xe1\x85\xa1" }, { "[UNK]", "[UNK] [UNK] [UNK]" }, { "$a", "$ a" },
+    { "\xcc\x81", "" }, { "\x85\x01\x7f", "" }, { "LOWEST", "low ##est" },
+};
+
+static void test_wordpiece(void) {
+    Pool pool = test_pool();
+    Error err = { 0, "", "", 0, 0 };
+    Tokenizer *t = tokenizer_wordpiece(bert_vocab, strlen(bert_vocab), &pool, &err), *json, *cased;
+    int before, after, ids[8] = { 2, 9, 6, 7, 25, 12, 18, 3 };
+    char *text, many[201];
+    size_t i, n;
+    Buffer b = { &pool, NULL, 0, 0, 0 };
+    const Json *config;
+    CHECK(t != NULL, "vocab.txt: %s, %s", err.what, err.where);
+    if (!t) return;
+    tokenizer_template(t, &before, &after);
+    CHECK(tokenizer_kind(t) == TOKENIZER_WORDPIECE && before && after && tokenizer_specials(t).bos == 2 && tokenizer_specials(t).eos == 3 &&
+          tokenizer_specials(t).unk == 1 && tokenizer_specials(t).pad == 0 && !strcmp(tokenizer_class(t), "BertTokenizer"), "BERT's special ids and template");
+    for (i = 0; i < sizeof bert_row / sizeof *bert_row; i++) {
+        const char *got = pieces(t, bert_row[i].text, strlen(bert_row[i].text), &pool);
+        CHECK(!strcmp(got, bert_row[i].wanted), "WordPiece: '%s' gives '%s', wanted '%s'", bert_row[i].text, got, bert_row[i].wanted);
+    }
+    memset(many, 'a', sizeof many);
+    CHECK(strlen(pieces(t, many, 100, &pool)) == 1 + 99 * 4 && !strcmp(pieces(t, many, 101, &pool), "[UNK]"), "a word of 100 characters, and of 101");
+    CHECK(!tokenizer_decode(t, ids, 8, &pool, &text, &n) && !strcmp(text, "unwanted, hello."), "decoding: '%s'", text);
+    CHECK(!tokenizer_decode_all(t, ids, 8, &pool, &text, &n) && !strcmp(text, "[CLS] unwanted, hello. [SEP]"), "and all of it: '%s'", text);
+    config = json_parse("{\"do_lower_case\": false}", 24, &pool, NULL);
+    cased = tokenizer_wordpiece(bert_vocab, strlen(bert_vocab), &pool, &err);
+    CHECK(cased && !tokenizer_beside(cased, NULL, config, NULL, &pool, &err) && !strcmp(pieces(cased, "HeLLo h\xc3\xa9llo Hello", 18, &pool),
+          "HeLLo h\xc3\xa9llo [UNK]"), "do_lower_case false keeps capitals and accents");
+    CHECK(!tokenizer_write_wordpiece(t, &b) && b.length == strlen(bert_vocab) && !memcmp(b.data, bert_vocab, b.length), "vocab.txt is written as it was read");
+    b.length = 0;
+    buffer_text(&b, "{\"added_tokens\": [{\"id\": 1, \"content\": \"[UNK]\", \"special\": true, \"normalized\": false}, {\"id\": 4, \"content\": \"[MASK]\", "
+                    "\"special\": true, \"normalized\": false}], \"normalizer\": {\"type\": \"BertNormalizer\", \"clean_text\": true, "
+                    "\"handle_chinese_chars\": true, \"strip_accents\": null, \"lowercase\": true}, \"pre_tokenizer\": {\"type\": \"BertPreTokenizer\"}, "
+                    "\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"[CLS]\", \"type_id\": 0}}, {\"Sequence\": "
+                    "{\"id\": \"A\", \"type_id\": 0}}, {\"SpecialToken\": {\"id\": \"[SEP]\", \"type_id\": 0}}], \"special_tokens\": {\"[CLS]\": {\"id\": \"[CLS]\", "
+                    "\"ids\": [2], \"tokens\": [\"[CLS]\"]}, \"[SEP]\": {\"id\": \"[SEP]\", \"ids\": [3], \"tokens\": [\"[SEP]\"]}}}, \"decoder\": {\"type\": "
+                    "\"WordPiece\", \"prefix\": \"##\", \"cleanup\": true}, \"model\": {\"type\": \"WordPiece\", \"unk_token\": \"[UNK]\", "
+                    "\"continuing_subword_prefix\": \"##\", \"max_input_chars_per_word\": 100, \"vocab\": {");
+    for (i = 0; i < (size_t)tokenizer_size(t); i++) {
+        const char *piece = tokenizer_piece(t, (int)i, &n);
+        buffer_text(&b, i ? ", " : "");
+        buffer_json_string(&b, piece, n);
+        buffer_text(&b, ": ");
+        buffer_integer(&b, (long long)i);
+    }
+    buffer_text(&b, "}}}");
+    json = tokenizer_json(b.data, b.length, &pool, &err);
+    CHECK(json != NULL, "WordPiece in tokenizer.json: %s, %s", err.what, err.where);
+    for (i = 0; json && i < sizeof bert_row / sizeof *bert_row; i++) {
+        const char *got = pieces(json, bert_row[i].text, strlen(bert_row[i].text), &pool);
+        CHECK(!strcmp(got, i == 13 ? "[UNK]" : bert_row[i].wanted), "tokenizer.json: '%s' gives '%s'", bert_row[i].text, got);
+    }
+    if (json) tokenizer_template(json, &before, &after);
+    CHECK(json && before && after && tokenizer_specials(json).eos == 3 && !strcmp(pieces(json, "a[MASK]a", 8, &pool), "a [MASK] a"), "its template and added tokens");
+    CHECK(!tokenizer_wordpiece("", 0, &pool, &err) && !tokenizer_wordpiece("a\nb\n", 4, &pool, &err) && !tokenizer_wordpiece("[UNK]\n\nb\n", 9, &pool, &err) &&
+          !tokenizer_wordpiece("[UNK]\na\na", 9, &pool, &err), "vocab.txt: empty, without [UNK], with an empty line, with a token twice");
+    pool_free(&pool);
+}
+
 /* ---- added tokens, on tokenizers of ours ---- */
 static int beside(Tokenizer *t, const char *added, const char *config, const char *map, Pool *pool, Error *err) {
     const Json *a = added ? json_parse(added, strlen(added), pool, NULL) : NULL, *c = config ? json_parse(config, strlen(config), pool, NULL) : NULL,
@@ -1268,6 +1373,7 @@ int main(int argc, char **argv) {
     Error err;
     Tokenizer *llama, *mistral, *tok512, *gpt2, *roberta, *bpe, *ours[2];
     Bytes imdb;
+    if (argc == 3 && !strcmp(argv[1], "stream")) return stream(argv[2]);
     if (argc > 1) return helper(argc, argv);
     imdb = read_file("data/imdb", "train.jsonl");
     memset(&err, 0, sizeof err);
@@ -1296,6 +1402,7 @@ int main(int argc, char **argv) {
     test_json_goldens(llama);
     test_training();
     test_definition();
+    test_wordpiece();
     test_bad_models();
     test_bad_bytelevel();
     test_bad_ids();

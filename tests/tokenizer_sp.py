@@ -4,7 +4,7 @@ HELPER (build/tests/tokenizer) trains a model on 10,000 texts: reviews of ../sha
 it and to give the same ids for each text, and the same text for the ids and for random ids. Then the same with variants of the model
 (user-defined, unused and control pieces, no byte fallback, each flag of the normaliser turned over) on stranger texts, and with every
 BPE model of ../shared. Needs Python 3 and the sentencepiece module, nothing else; skips without the module. Last line: the counts."""
-import json, os, random, subprocess, sys, tempfile
+import json, os, random, struct, subprocess, sys, tempfile, unicodedata
 
 HELPER = sys.argv[1] if len(sys.argv) > 1 else "build/tests/tokenizer"
 SHARED = os.environ.get("SHARED", "../shared")
@@ -139,6 +139,85 @@ def differences(path, texts, name):
     check(not wrong and len(ours) == len(ids), "%s: %d lists of ids, another text for %d" % (name, len(ids), len(wrong)))
 
 
+# ---- WordPiece, from Unicode's own data ----
+def ideograph(c):
+    return any(a <= c <= b for a, b in ((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F), (0x2B740, 0x2B81F),
+                                        (0x2B920, 0x2CEAF), (0xF900, 0xFAFF), (0x2F800, 0x2FA1F)))
+
+
+def white(c):
+    return c in "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" or "\u2000" <= c <= "\u200a"
+
+
+def bert_words(text, lower):
+    out = ""
+    for c in text:
+        if c in "\0\ufffd" or (c not in "\t\n\r" and unicodedata.category(c)[0] == "C"):
+            continue
+        out += " " if white(c) else " %s " % c if ideograph(ord(c)) else c
+    if lower:
+        out = "".join(c.lower() for c in unicodedata.normalize("NFD", out) if unicodedata.category(c) != "Mn")
+    words = [""]
+    for c in out:
+        if white(c):
+            words.append("")
+        elif unicodedata.category(c)[0] == "P" or c in "$+<=>^`|~":
+            words += [c, ""]
+        else:
+            words[-1] += c
+    return [w for w in words if w]
+
+
+def bert_ids(vocab, text, lower):
+    ids = []
+    for w in bert_words(text, lower):
+        at, got = 0, []
+        while at < len(w) <= 100:
+            end = next((e for e in range(len(w), at, -1) if ("##" if at else "") + w[at:e] in vocab), at)
+            if end == at:
+                break
+            got.append(vocab[("##" if at else "") + w[at:end]])
+            at = end
+        ids += got if at == len(w) else [vocab["[UNK]"]]
+    return ids
+
+
+def stream(path, texts):
+    data = b"".join(struct.pack("<I", len(t)) + t for t in texts)
+    out = subprocess.run([HELPER, "stream", path], input=data, stdout=subprocess.PIPE).stdout
+    at, rows = 0, []
+    while at < len(out):
+        n, = struct.unpack_from("<I", out, at)
+        rows.append(list(struct.unpack_from("<%di" % n, out, at + 4)))
+        at += 4 + 4 * n
+    return rows
+
+
+def wordpiece(folder, seeds):
+    if unicodedata.unidata_version != "14.0.0":
+        return skip("WordPiece: this Python has Unicode %s, not 14.0.0" % unicodedata.unidata_version)
+    if struct.pack("=I", 1) != struct.pack("<I", 1):
+        return skip("WordPiece: not a little-endian machine")
+    letters = [chr(c) for c in range(33, 0x250)] + [chr(random.randrange(0x250, 0x30000)) for _ in range(300)]
+    words = [w for t in seeds[:300] for w in bert_words(t, random.random() < 0.8)]
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    vocab += [p + unicodedata.normalize(f, c) for c in letters for p in ("", "##") for f in ("NFC", "NFD")]
+    vocab += [w[:n] for w in words for n in (2, 4, 99)] + ["##" + w[n:] for w in words for n in (1, 2, 3) if w[n:]]
+    vocab = list(dict.fromkeys(v for v in vocab if v.strip() == v and v and not any(white(c) for c in v)))
+    path = os.path.join(folder, "vocab.txt")
+    with open(path, "w", encoding="utf-8", errors="surrogatepass", newline="\n") as f:
+        f.write("\n".join(vocab) + "\n")
+    ids = {v: i for i, v in enumerate(vocab)}
+    # Every code point, between letters; combining characters that are no marks by themselves, since only NFD sorts them.
+    texts = ["a%sb%sC" % (chr(c), chr(c)) for c in range(1, 0x110000) if not 0xD800 <= c < 0xE000]
+    texts += strange(3000, seeds) + seeds[:1000]
+    got = stream(path, [t.encode() for t in texts])
+    wrong = [t for i, t in enumerate(texts) if i >= len(got) or got[i] != bert_ids(ids, t, True)]
+    for t in wrong[:3]:
+        print("        %r %s" % (t[:80], bert_words(t, True)[:20]))
+    check(not wrong, "WordPiece: %d texts, every code point among them; %d differ" % (len(texts), len(wrong)))
+
+
 random.seed(1)
 try:
     import sentencepiece
@@ -148,6 +227,7 @@ except ImportError:
 with tempfile.TemporaryDirectory() as folder:
     path = os.path.join(folder, "tokenizer.model")
     texts = reviews(10000)
+    wordpiece(folder, texts)
     helper(["train", path, "1024"], [json.dumps({"text": t}) for t in texts])
     differences(path, texts, "a model trained by us")
     odd = strange(2000, texts)
