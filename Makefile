@@ -115,20 +115,19 @@ shapes: build/tests/shapes
 
 # data/policy and data/reward from nothing, with our own programs alone: the same bytes from any compiler and number of threads, and
 # on any processor, since RLHF_ISA=exact takes the fastest kernel that has the plain loop's bits.
-# The judge needs more reviews than the policy, or it learns them by heart: twice 60,000 others of the same grammar.
+# The judge needs more reviews than the policy, or it learns them by heart: 120,000 others of the same grammar. Its "negative" is held at 0,
+# so that the reward, the logit of "positive", is the log-odds; smoothed labels keep it from certainty.
 POLICY   = --tied --dim 128 --layers 4 --heads 4 --kv-heads 2 --ffn 352 --positions 256 --context 160 --epochs 1 --tokens 2048 --lr 2e-3 --dtype f16
-REWARD   = --dim 96 --layers 2 --heads 6 --ffn 192 --positions 130 --epochs 4 --lr 1.5e-3 --crop 0.3 --weight-decay 0.02 --batch 32 --eval-every 500
-REWARD2  = --epochs 1 --lr 6e-4 --crop 0.3 --weight-decay 0.02 --batch 32 --eval-every 500
+REWARD   = --dim 112 --layers 2 --heads 7 --ffn 224 --positions 130 --epochs 2 --lr 1.2e-3 --crop 0.3 --weight-decay 0.02 --batch 32 \
+             --reference negative --label-smoothing 0.05 --eval-every 1000
 SHA256   = $(shell command -v sha256sum || echo shasum -a 256)
 models: export RLHF_ISA = exact
 models: all
 	rm -rf build/models && mkdir -p build/models
 	$(RUN) ./prep tokenizer data/imdb.bin --kind sentencepiece --vocab 2048 --out build/models/policy-tokenizer
 	$(RUN) ./prep tokenizer data/imdb.bin --kind bytelevel --vocab 2048 --out build/models/reward-tokenizer
-	$(RUN) ./prep grammar data/grammar.txt --out build/models/reviews.bin --count 60000 --seed 2
-	$(RUN) ./rm build/models/reviews.bin --tokenizer build/models/reward-tokenizer $(REWARD) --out build/models/reward-1
-	$(RUN) ./prep grammar data/grammar.txt --out build/models/reviews.bin --count 60000 --seed 3
-	$(RUN) ./rm build/models/reviews.bin --reward build/models/reward-1 $(REWARD2) --out build/models/reward
+	$(RUN) ./prep grammar data/grammar.txt --out build/models/reviews.bin --count 120000 --seed 2
+	$(RUN) ./rm build/models/reviews.bin --tokenizer build/models/reward-tokenizer $(REWARD) --out build/models/reward
 	$(RUN) ./sft data/imdb.bin --tokenizer build/models/policy-tokenizer $(POLICY) --eval-every 100 --out build/models/policy
 	rm -f build/models/*/log.jsonl build/models/*/time.jsonl
 	rm -rf data/policy data/reward && cp -r build/models/policy build/models/reward data
@@ -139,7 +138,7 @@ DATA     =
 SCALE    = full
 IMDB     = runs/imdb
 IMDB_SFT       = --tied --dim 160 --layers 4 --heads 5 --ffn 448 --positions 256 --context 256 --tokens 2048 --lr 2e-3 --eval-every 100
-IMDB_RM        = --dim 64 --layers 2 --heads 4 --ffn 128 --positions 258 --lr 1e-3 --token-dropout 0.15 --weight-decay 0.1 --batch 32
+IMDB_RM        = --reference negative --dim 64 --layers 2 --heads 4 --ffn 128 --positions 258 --lr 1e-3 --token-dropout 0.15 --weight-decay 0.1 --batch 32
 IMDB_PPO       = --preset imdb-small --label positive
 IMDB_SFT_full  = --steps 1500
 IMDB_RM_full   = --epochs 4

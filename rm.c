@@ -20,7 +20,7 @@ enum { SHORTEST = 8,            /* a crop's tokens at least */
        WORDS = 200, PHRASES = 100, TABLE = 1 << 19 };
 
 typedef struct {
-    const char *reward, *tokenizer, *out, *label;
+    const char *reward, *tokenizer, *out, *label, *reference;
     int dim, layers, heads, ffn, positions, new_head, window, epochs, steps, batch, micro_tokens, eval_every, eval_texts, save_every;
     int dtype, dry_run;
     double crop, spam, dropout, smoothing, lr, warmup, weight_decay, clip;
@@ -40,7 +40,7 @@ typedef struct {
     unsigned char *starts_word;             /* (V) this token begins with a space */
     Dataset data; int pairs, per;           /* texts of an example: 2 or 1 */
     Set train, held;
-    int reward_label, limit, steps;         /* limit: tokens of a text at most, without specials */
+    int reward_label, reference, limit, steps;         /* limit: tokens of a text at most, without specials */
     RewardSaved saved; Optimizer optimizer; Batch batch; int *example, *order; long long epoch; Arena memory, ws;
     int saved_step;                         /* whose weights are in the folder; 0: nobody's of this run */
     double loss, right, judged;             /* sums since the last line of the log */
@@ -107,6 +107,20 @@ static int choose_reward(const Trainer *t) {
     return found >= 0 ? found : c->labels - 1;
 }
 
+/* The label that --reference names, or -1. */
+static int choose_reference(const Trainer *t) {
+    char names[256], hint[300];
+    Error err = { 0 };
+    if (!t->set.reference) return -1;
+    const int found = label_find(&t->config, t->set.reference);
+    label_names(&t->config, names, sizeof names);
+    snprintf(hint, sizeof hint, "--reference NAME, with one of these: %s", names);
+    if (found < 0) must(fail(&err, E_ARGUMENT, "there is no such label", t->set.reference, 0, 0), &err, hint);
+    if (found == t->reward_label || t->config.labels < 2)
+        must(fail(&err, E_ARGUMENT, "the reward's label would always be 0", t->set.reference, 0, 0), &err, hint);
+    return found;
+}
+
 static void read_tokenizer(Trainer *t) {
     Error err = { 0 };
     int before, after;
@@ -159,6 +173,7 @@ static void read_config(Trainer *t) {
     }
     t->limit = reward_max_tokens(c) - 2;
     t->reward_label = choose_reward(t);
+    t->reference = choose_reference(t);
 }
 
 /* ================================================================================================================
@@ -263,6 +278,7 @@ static void read_data(Trainer *t, const char *path) {
     t->pairs = t->data.kind == DATA_PAIRS;
     t->per = t->pairs ? 2 : 1;
     if (t->pairs && t->set.smoothing > 0) usage_error("pairs have no labels to smooth", "--label-smoothing");
+    if (t->pairs && t->set.reference) usage_error("pairs have no labels, and so none to hold at 0", "--reference");
 }
 
 /* ================================================================================================================
@@ -414,6 +430,22 @@ static void set_targets(Trainer *t, int e, int spam) {
         b->target[i * labels + j] = share + (!spam && j == b->truth[i] ? (float)(1 - t->set.smoothing) : 0);
 }
 
+/* --reference: softmax does not change when the same is added to all logits, so of L outputs one is free. This one is held at 0 by
+ * subtracting its row from all: then the others are log-odds against it (logistic regression with a reference category), and nothing in a
+ * reward is left over from how the head began. */
+static void hold_reference(Trainer *t) {
+    const int labels = t->config.labels, C = t->config.C, zero = t->reference;
+    float *w = t->model.out.data, *b = t->model.out_b.data;
+    if (zero < 0) return;
+    for (int l = 0; l < labels; l++) {
+        if (l == zero) continue;
+        for (int c = 0; c < C; c++) w[l * C + c] -= w[zero * C + c];
+        b[l] -= b[zero];
+    }
+    for (int c = 0; c < C; c++) w[zero * C + c] = 0;
+    b[zero] = 0;
+}
+
 /* One optimiser step; the batch passes in portions of at most --micro-tokens, whose gradients add up. Returns the gradient's norm, or
  * NAN where it or the loss is not a number: then nothing has moved. */
 static double train_step(Trainer *t, int step, double lr) {
@@ -434,6 +466,7 @@ static double train_step(Trainer *t, int step, double lr) {
     const double norm = gradient_norm(t->model.tensor, t->model.tensors);
     if (!(norm < 1e30) || !(t->loss < 1e30)) return NAN;
     optimizer_step(&t->optimizer, 0, t->model.tensor, t->model.tensors, &adam, s->clip > 0 && norm > s->clip ? (float)(s->clip / norm) : 1.0f);
+    hold_reference(t);
     return norm;
 }
 
@@ -796,6 +829,7 @@ static void init_weights(Trainer *t) {
              s->new_head ? NULL : "a model without a classifier: --new-head");
     if (!tensors_are_numbers(t->model.tensor, t->model.tensors, F32))
         must(fail(&err, E_NUMBER, "a weight is a NaN or an infinity", s->reward, 0, 0), &err, "another --reward: this one is damaged");
+    hold_reference(t);
 }
 
 static void count_steps(Trainer *t) {
@@ -841,6 +875,7 @@ int main(int argc, char **argv) {
         { "window", OPT_FLAG, &s->window, NULL, 0, 0, NULL, "crops and long texts begin anywhere, not at the beginning" },
         { "spam", OPT_REAL, &s->spam, "0.05", 0, 1, NULL, "share of examples that are a phrase over and over, worth nothing" },
         { "token-dropout", OPT_REAL, &s->dropout, "0", 0, 0.9, NULL, "share of tokens that training sees as <mask>" },
+        { "reference", OPT_TEXT, &s->reference, NULL, 0, 0, NULL, "hold this label's logit at 0, so that the others are log-odds against it" },
         { "label-smoothing", OPT_REAL, &s->smoothing, "0", 0, 0.9, NULL, "share of every target that is spread over all labels" },
         { "batch", OPT_INT, &s->batch, "32", 1, 1e6, NULL, "examples of an optimiser step" },
         { "micro-tokens", OPT_INT, &s->micro_tokens, "0", 0, 1e8, NULL, "tokens at a time, which bounds memory (0: 2048 or the longest example)" },
