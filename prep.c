@@ -471,14 +471,14 @@ typedef struct {
     char *name[LABELS_MAX];
 } Collector;
 typedef struct { const char *file; long long line; } Place;
-typedef struct { const char *text; size_t length; } Piece;
+typedef struct { const char *text; size_t length; } Span;
 
 static void *scratch(Collector *c, size_t n) { return need(pool_take(&c->scratch, n, 1)); }
 
 /* ---- text ---- */
 
 /* Invalid UTF-8 stops the program with its place; with --fix-utf8 each bad byte becomes U+FFFD (in scratch). */
-static Piece valid_text(Collector *c, Piece p, Place at) {
+static Span valid_text(Collector *c, Span p, Place at) {
     Buffer out = { &c->scratch, NULL, 0, 0, 0 };
     size_t good = 0;                        /* everything before is valid and copied once something was not */
     int32_t code;
@@ -501,7 +501,7 @@ static Piece valid_text(Collector *c, Piece p, Place at) {
     return p;
 }
 
-static size_t code_points(Piece p) {
+static size_t code_points(Span p) {
     size_t n = 0;
     for (size_t i = 0; i < p.length; i++) n += ((unsigned char)p.text[i] & 0xC0) != 0x80;
     return n;
@@ -542,7 +542,7 @@ static size_t entity_length(const char *s, size_t n, int32_t *code) {
 }
 
 /* --strip-html: <br> and <p> become a space, other tags go, character references become characters, spaces are single. */
-static Piece without_html(Collector *c, Piece p) {
+static Span without_html(Collector *c, Span p) {
     char *out = scratch(c, p.length + 1);
     size_t n = 0;
     for (size_t i = 0; i < p.length; ) {
@@ -597,7 +597,7 @@ static void parse_labels(Collector *c) {
 }
 
 /* The index of a raw value of the label field. Without --labels, values become names as they come. */
-static int label_of(Collector *c, Piece raw, Place at) {
+static int label_of(Collector *c, Span raw, Place at) {
     static const char other_field[] = "choose another field with --label, or none with --no-label";
     for (int k = 0; k < c->values; k++)
         if (strlen(c->value[k].value) == raw.length && !memcmp(c->value[k].value, raw.text, raw.length)) return c->value[k].label;
@@ -641,14 +641,14 @@ static void sort_labels(Collector *c) {
 /* ---- rows ---- */
 
 /* One document from its texts (two unless the kind is text) and its raw label (text NULL: none). */
-static void add_row(Collector *c, const Piece *texts, Piece raw, Place at) {
+static void add_row(Collector *c, const Span *texts, Span raw, Place at) {
     Document doc;
     size_t points = 0;
     int n = c->data.kind == DATA_TEXT ? 1 : 2, empty = 0;
     memset(&doc, 0, sizeof doc);
     doc.label = raw.text && raw.length ? label_of(c, raw, at) : -1;
     for (int k = 0; k < n; k++) {
-        Piece p = valid_text(c, texts[k], at);
+        Span p = valid_text(c, texts[k], at);
         if (given.strip_html) p = without_html(c, p);
         if (p.length > 0x7FFFFFFF) stop_at(E_RANGE, "a text of over 2 GB", at.file, at.line, c->field[k], "split it");
         points += code_points(p);
@@ -709,9 +709,9 @@ static const Json *json_field(const Json *object, const char *name) {
 static int json_has(const void *row, const char *name) { return json_field(row, name) != NULL; }
 
 /* A label may be a string, a whole number or a truth value; null is none. */
-static Piece json_label(Collector *c, const Json *row, Place at) {
+static Span json_label(Collector *c, const Json *row, Place at) {
     const Json *v = json_field(row, c->label);
-    Piece raw = { NULL, 0 };
+    Span raw = { NULL, 0 };
     if (!v) stop_at(E_MISSING, "a field is missing", at.file, at.line, c->label, "name it with --label, or give --no-label");
     if (v->type == JSON_STRING) { raw.text = v->string; raw.length = v->length; }
     else if (v->type == JSON_TRUE) { raw.text = "true"; raw.length = 4; }
@@ -727,7 +727,7 @@ static Piece json_label(Collector *c, const Json *row, Place at) {
     return raw;
 }
 
-static int is_blank(Piece line) {
+static int is_blank(Span line) {
     size_t i = 0;
     while (i < line.length && (line.text[i] == ' ' || line.text[i] == '\t' || line.text[i] == '\r')) i++;
     return i == line.length;
@@ -737,13 +737,13 @@ static void read_jsonl(Collector *c, const char *path) {
     Error err = { 0 };
     Lines *lines = lines_open(path, &pool, &err);
     Place at = { path, 0 };
-    Piece line, text[2];
+    Span line, text[2];
     int chosen = 0;
     must(err.code, &err, NULL);
     while (lines_next(lines, &line.text, &line.length)) {
         PoolMark mark = pool_mark(&c->scratch);
         const Json *row;
-        Piece raw = { NULL, 0 };
+        Span raw = { NULL, 0 };
         if (!at.line++ && line.length >= 3 && !memcmp(line.text, "\xEF\xBB\xBF", 3)) { line.text += 3; line.length -= 3; }
         line = valid_text(c, line, at);
         if (is_blank(line)) continue;
@@ -777,11 +777,11 @@ static void read_jsonl(Collector *c, const char *path) {
 /* ---- CSV and TSV ---- */
 
 typedef struct { const char *at, *end; char separator; Place place; } Table;
-typedef struct { Piece *cell; int cells; } Record;
+typedef struct { Span *cell; int cells; } Record;
 
 /* A cell in quotes: doubled quotes are one quote, everything else is itself. t->at is behind the first quote. */
-static Piece quoted_cell(Collector *c, Table *t) {
-    Piece p;
+static Span quoted_cell(Collector *c, Table *t) {
+    Span p;
     const char *s = t->at;
     char *out;
     Place begun = t->place;
@@ -808,7 +808,7 @@ static int next_record(Collector *c, Table *t, Record *r, Place *at) {
     if (t->at == t->end) return 0;
     *at = t->place;
     for (r->cells = 0; ; t->at++) {
-        Piece p;
+        Span p;
         if (r->cells == COLUMNS_MAX) stop_at(E_UNSUPPORTED, "more than 1024 columns", at->file, at->line, NULL, NULL);
         if (t->at < t->end && *t->at == '"' && !given.no_quotes) { t->at++; p = quoted_cell(c, t); }
         else {
@@ -825,7 +825,7 @@ static int next_record(Collector *c, Table *t, Record *r, Place *at) {
     return 1;
 }
 
-static int same_name(Piece a, const char *b) {
+static int same_name(Span a, const char *b) {
     size_t i = 0;
     for (; i < a.length && b[i]; i++) {
         char x = a.text[i], y = b[i];
@@ -875,7 +875,7 @@ static void read_table(Collector *c, const char *path, char separator) {
     if (c->label) label = need_column(&header, c->label, at);
     for (;;) {
         PoolMark mark = pool_mark(&c->scratch);
-        Piece text[2], raw = { NULL, 0 };
+        Span text[2], raw = { NULL, 0 };
         if (!next_record(c, &t, &row, &at)) break;
         if (row.cells != header.cells) {
             char where[256];
@@ -895,7 +895,7 @@ static void read_table(Collector *c, const char *path, char separator) {
 
 static void read_lines(Collector *c, const char *path) {
     Error err = { 0 };
-    Piece text[2] = { { NULL, 0 }, { NULL, 0 } }, none = { NULL, 0 };
+    Span text[2] = { { NULL, 0 }, { NULL, 0 } }, none = { NULL, 0 };
     Place at = { path, 0 };
     c->data.kind = DATA_TEXT;
     if (given.whole) {
@@ -945,7 +945,7 @@ static void read_imdb(Collector *c, const char *folder) {
         for (int i = 0; i < count; i++) {
             PoolMark mark = pool_mark(&c->scratch);
             Place at = { path_of(from, name[i]), 0 };
-            Piece text[2] = { { NULL, 0 }, { NULL, 0 } }, label = { raw[k], 8 };
+            Span text[2] = { { NULL, 0 }, { NULL, 0 } }, label = { raw[k], 8 };
             size_t id = strspn(name[i], "0123456789");
             size_t rating = name[i][id] == '_' ? strspn(name[i] + id + 1, "0123456789") : 0;
             char *bytes;
