@@ -147,7 +147,9 @@ typedef int (*Read)(const Blob *b, Pool *pool);
 static Blob other;                              /* the second file of readers that need two */
 
 static int use_tokenizer(const Tokenizer *t, Pool *pool) {
-    static const char text[] = "the cats sat; a \xf0\x9f\xa6\x99 dog  on 3 m\xff\xc3ts\n <s> </s>";
+    static const char text[] = "the cats sat; a \xf0\x9f\xa6\x99 dog  on 3 m\xff\xc3ts\n <s> </s> [PAD]<|im_start|>ab";
+    AddedToken added;
+    Error inner = { 0, "", "", 0, 0 };
     SpecialIds s = tokenizer_specials(t);
     Buffer x = { NULL, NULL, 0, 0, 0 }, y = { NULL, NULL, 0, 0, 0 };
     int size = tokenizer_size(t), *ids, count, id[2], before, after, code;
@@ -158,8 +160,17 @@ static int use_tokenizer(const Tokenizer *t, Pool *pool) {
     if (code == OK)
         for (int i = 0; i < count; i++) if (ids[i] < 0 || ids[i] >= size) return -1;
     if (code == OK) code = tokenizer_decode(t, ids, count, pool, &out, &n);
+    if (code == OK) code = tokenizer_decode_all(t, ids, count, pool, &out, &n);
+    if (code == OK) code = tokenizer_encode_plain(t, text, sizeof text - 1, 0, pool, &ids, &count);
     if (code == E_MEMORY) return OK;            /* it is a tokenizer all the same */
     if (code != OK || size < 0) return -1;
+    for (int i = 0; i < count; i++) if (ids[i] < 0 || ids[i] >= size) return -1;
+    for (int i = 0, last = -1; tokenizer_added(t, i, &added); i++, last = added.id) {
+        if (added.id <= last || added.id >= size || !added.text || !added.length || strlen(added.text) > added.length) return -1;
+        if (tokenizer_find(t, added.text, added.length) < 0) return -1;
+    }
+    if (tokenizer_chat_template(t)) sum += strlen(tokenizer_chat_template(t));
+    if (!tokenizer_class(t)) return -1;
     for (int i = -1; i <= size && i < 2000; i++) {
         const char *piece = tokenizer_piece(t, i, &n);
         if ((piece == NULL) != (i < 0 || i >= size)) return -1;
@@ -171,8 +182,9 @@ static int use_tokenizer(const Tokenizer *t, Pool *pool) {
     if (tokenizer_decode(t, id + 1, 1, pool, &out, &n) == OK) return -1;
     if (s.bos >= size || s.eos >= size || s.unk >= size || s.pad >= size) return -1;
     tokenizer_template(t, &before, &after);
+    if (tokenizer_write_json(t, &x) == OK && !json_parse((const char *)x.data, x.length, pool, &inner) && inner.code != E_MEMORY) return -1;
     if (tokenizer_kind(t) == TOKENIZER_SENTENCEPIECE) tokenizer_write_sentencepiece(t, &x);
-    else tokenizer_write_bytelevel(t, &x, &y);
+    if (tokenizer_kind(t) == TOKENIZER_BYTELEVEL) tokenizer_write_bytelevel(t, &x, &y);
     return sum == 0xffffffffu ? -1 : OK;
 }
 
@@ -188,6 +200,22 @@ static int read_merges(const Blob *b, Pool *pool) {
     Tokenizer *t = tokenizer_bytelevel(other.bytes, other.n, b->bytes, b->n, pool, &err);
     return t ? use_tokenizer(t, pool) : err.code;
 }
+static int read_tokenizer_json(const Blob *b, Pool *pool) {
+    Tokenizer *t = tokenizer_json(b->bytes, b->n, pool, &err);
+    return t ? use_tokenizer(t, pool) : err.code;
+}
+/* What lies beside a tokenizer: b is one of the three files, `other` the tokenizer's own (a tokenizer.model, or a tokenizer.json). */
+enum { ADDED_TOKENS, TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP };
+static int read_beside_file(const Blob *b, int which, Pool *pool) {
+    Tokenizer *t = (other.n && other.bytes[0] == '{' ? tokenizer_json : tokenizer_sentencepiece)(other.bytes, other.n, pool, &err);
+    const Json *j = t ? json_parse((const char *)b->bytes, b->n, pool, &err) : NULL;
+    int code = !j ? err.code : tokenizer_beside(t, which == ADDED_TOKENS ? j : NULL, which == TOKENIZER_CONFIG ? j : NULL,
+                                                which == SPECIAL_TOKENS_MAP ? j : NULL, pool, &err);
+    return code == OK ? use_tokenizer(t, pool) : code;
+}
+static int read_added_tokens(const Blob *b, Pool *pool) { return read_beside_file(b, ADDED_TOKENS, pool); }
+static int read_tokenizer_config(const Blob *b, Pool *pool) { return read_beside_file(b, TOKENIZER_CONFIG, pool); }
+static int read_special_map(const Blob *b, Pool *pool) { return read_beside_file(b, SPECIAL_TOKENS_MAP, pool); }
 static size_t walk(const Json *j) {
     size_t n = 1, children = 0;
     for (const Json *c = j->child; c; c = c->next, children++) n += walk(c);
@@ -505,6 +533,82 @@ static void fuzz_tokenizers(void) {
     pool_free(&pool);
 }
 
+/* ---- tokenizer.json, and the files beside a tokenizer ---- */
+#define ADDED(id, text, special) "{\"id\": " id ", \"content\": \"" text "\", \"single_word\": false, \"lstrip\": false, \"rstrip\": true, " \
+    "\"normalized\": false, \"special\": " special "}"
+static const char json_gpt2[] = "{\"version\": \"1.0\", \"truncation\": null, \"padding\": null, \"added_tokens\": [" ADDED("0", "<s>", "true") ", "
+    ADDED("1", "</s>", "true") ", " ADDED("12", "[PAD]", "false") "], \"normalizer\": null, \"pre_tokenizer\": {\"type\": \"ByteLevel\", "
+    "\"add_prefix_space\": false, \"trim_offsets\": true}, \"post_processor\": {\"type\": \"RobertaProcessing\", \"sep\": [\"</s>\", 1], \"cls\": [\"<s>\", 0], "
+    "\"trim_offsets\": true, \"add_prefix_space\": false}, \"decoder\": {\"type\": \"ByteLevel\"}, \"model\": {\"type\": \"BPE\", \"dropout\": null, "
+    "\"unk_token\": null, \"continuing_subword_prefix\": \"\", \"vocab\": {\"<s>\": 0, \"</s>\": 1, \"a\": 2, \"t\": 3, \"h\": 4, \"e\": 5, \"\\u0120\": 6, "
+    "\"th\": 7, \"the\": 8, \"\\u0120the\": 9, \"at\": 10, \"\\u010a\": 11}, \"merges\": [\"t h\", [\"th\", \"e\"], \"\\u0120 the\", \"a t\"]}}";
+
+/* As Llama's fast tokenizer, with pieces for all bytes. */
+static Buffer json_llama(Pool *pool) {
+    static const char *const piece[] = { "\u2581", "a", "t", "s", "c", "\u2581a", "at", "cat", "\u2581cat" };
+    Buffer b = { NULL, NULL, 0, 0, 0 };
+    char byte[24];
+    b.pool = pool;
+    buffer_text(&b, "{\"version\": \"1.0\", \"added_tokens\": [" ADDED("0", "<unk>", "true") ", " ADDED("1", "<s>", "true") ", " ADDED("2", "</s>", "true") ", "
+        ADDED("268", "<|user|>", "true") "], \"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"Prepend\", \"prepend\": \"\\u2581\"}, "
+        "{\"type\": \"Replace\", \"pattern\": {\"String\": \" \"}, \"content\": \"\\u2581\"}]}, \"pre_tokenizer\": null, \"post_processor\": {\"type\": "
+        "\"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<s>\", \"type_id\": 0}}, {\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}], "
+        "\"special_tokens\": {\"<s>\": {\"id\": \"<s>\", \"ids\": [1], \"tokens\": [\"<s>\"]}}}, \"decoder\": {\"type\": \"Sequence\", \"decoders\": "
+        "[{\"type\": \"Replace\", \"pattern\": {\"String\": \"\\u2581\"}, \"content\": \" \"}, {\"type\": \"ByteFallback\"}, {\"type\": \"Fuse\"}, "
+        "{\"type\": \"Strip\", \"content\": \" \", \"start\": 1, \"stop\": 0}]}, \"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": \"<unk>\", "
+        "\"fuse_unk\": true, \"byte_fallback\": true, \"merges\": [\"\\u2581 a\", \"a t\", \"c at\", [\"\\u2581\", \"cat\"]], "
+        "\"vocab\": {\"<unk>\": 0, \"<s>\": 1, \"</s>\": 2");
+    for (int i = 0; i < 256; i++) { sprintf(byte, ", \"<0x%02X>\": %d", (unsigned)i, i + 3); buffer_text(&b, byte); }
+    for (int i = 0; i < 9; i++) {
+        buffer_text(&b, ", ");
+        buffer_json_string(&b, piece[i], strlen(piece[i]));
+        buffer_text(&b, ": ");
+        buffer_integer(&b, 259 + i);
+    }
+    buffer_text(&b, "}}}");
+    return b;
+}
+
+/* The tokenizer in `other` has `size` ids; what lies beside it adds more. */
+static void fuzz_beside(const char *of, int size, uint64_t seed) {
+    static const char *const file[] = {
+        "{\"[PAD]\": %d, \"<|im_start|>\": %d, \"<|im_end|>\": %d}",
+        "{\"add_bos_token\": true, \"add_eos_token\": false, \"added_tokens_decoder\": {\"%d\": {\"content\": \"[PAD]\", \"lstrip\": true, "
+        "\"normalized\": false, \"rstrip\": false, \"single_word\": true, \"special\": true}, \"%d\": {\"content\": \"<|im_start|>\", \"normalized\": true}, "
+        "\"%d\": {\"content\": \"<|im_end|>\"}}, "
+        "\"bos_token\": {\"__type\": \"AddedToken\", \"content\": \"<s>\"}, \"eos_token\": \"</s>\", \"pad_token\": \"[PAD]\", \"model_max_length\": 2048, "
+        "\"chat_template\": \"{%% for m in messages %%}<|im_start|>{{ m }}{%% endfor %%}\", \"tokenizer_class\": \"LlamaTokenizer\", \"legacy\": true}",
+        "{\"bos_token\": {\"content\": \"<s>\", \"lstrip\": false}, \"eos_token\": \"</s>\", \"pad_token\": \"</s>\", "
+        "\"additional_special_tokens\": [\"<s>\", {\"content\": \"</s>\", \"rstrip\": true}]}" };
+    static const char *const called[] = { "added_tokens.json", "tokenizer_config.json", "special_tokens_map.json" };
+    static const Read read[] = { read_added_tokens, read_tokenizer_config, read_special_map };
+    char name[80], text[1024];
+    for (int i = 0; i < 3; i++) {
+        sprintf(name, "%s beside %s", called[i], of);
+        if (i < 2) sprintf(text, file[i], size, size + 1, size + 2); else strcpy(text, file[i]);
+        fuzz(name, read[i], blob(text, strlen(text)), seed + (uint64_t)i);
+    }
+}
+
+static void fuzz_tokenizer_json(void) {
+    Source state = { 0 };
+    TextSource source = { next_text, NULL };
+    Pool pool = test_pool();
+    Buffer llama = json_llama(&pool), model = { NULL, NULL, 0, 0, 0 };
+    Tokenizer *t;
+    model.pool = &pool;
+    source.context = &state;
+    fuzz("tokenizer.json (byte-level)", read_tokenizer_json, blob(json_gpt2, sizeof json_gpt2 - 1), 50);
+    fuzz("tokenizer.json (byte fallback)", read_tokenizer_json, blob(llama.data, llama.length), 51);
+    t = tokenizer_train_sentencepiece(source, 276, &pool, &err);
+    CHECK(t && tokenizer_write_sentencepiece(t, &model) == OK, "a tokenizer.model to lie beside: %s", err.what);
+    if (!t) return;
+    other = blob(model.data, model.length);
+    fuzz_beside("tokenizer.model", 276, 52);
+    free(other.bytes);
+    pool_free(&pool);
+}
+
 static void fuzz_checkpoints(void) {
     f32 x[6] = { 1, -2, 0.5f, 3e38f, 1e-40f, 0 };
     Pool pool = test_pool();
@@ -631,6 +735,7 @@ int main(int argc, char **argv) {
     fuzz_4bit();
     fuzz_dataset();
     fuzz_tokenizers();
+    fuzz_tokenizer_json();
     sprintf(command, "rm -rf %s", base);
     if (system(command)) printf("could not remove %s\n", base);
     return test_end("bad");

@@ -1,5 +1,5 @@
-/* tests/fuzz.c - the long fuzzing (`make fuzz`): every reader of tests/bad.c, which has the mutations and says what a sound answer is, and
- * the reader of PyTorch's files, over 10,000 broken files each. A pickle is broken alone, in a container that fits it, and with its
+/* tests/fuzz.c - the long fuzzing (`make fuzz`): every reader of tests/bad.c, which has the mutations and says what a sound answer is,
+ * the files beside a tokenizer.json, and the reader of PyTorch's files, over 10,000 broken files each. A pickle is broken alone, in a container that fits it, and with its
  * container. Built with the address and undefined-behaviour sanitizers; with VERBOSE set it says how many were read and refused.
  *   fuzz [ROUNDS]    mutations for each reader (10000) */
 #define main bad_main                           /* its rounds are ours, with another number */
@@ -70,6 +70,16 @@ static void fuzz_pt(void) {
         }
 }
 
+/* tests/bad.c has the files beside a tokenizer.model. */
+static void fuzz_beside_json(void) {
+    Pool pool = test_pool();
+    Buffer llama = json_llama(&pool);
+    other = blob(llama.data, llama.length);
+    fuzz_beside("tokenizer.json", 269, 60);
+    free(other.bytes);
+    pool_free(&pool);
+}
+
 int main(int argc, char **argv) {
     static char name[] = "fuzz", many[] = "10000";
     char *arguments[] = { name, argc > 1 ? argv[1] : many, NULL }, command[100];
@@ -77,6 +87,7 @@ int main(int argc, char **argv) {
     sprintf(base, "/tmp/rlhf-fuzz-%08lx", (unsigned long)(time(NULL) * 7919u + clock()) & 0xffffffffu);
     folder_make(base, &err);
     fuzz_pt();
+    fuzz_beside_json();
     sprintf(command, "rm -rf %s", base);
     if (system(command)) printf("could not remove %s\n", base);
     return test_end("fuzz");
