@@ -199,7 +199,6 @@ static const char *weights_folder(const char *folder, const char *run) {
 /* What these weights are to be held in. */
 static WeightTypes choose_types(const Program *program, const QuantOptions *q, const char *folder, const char *run, Pool *pool) {
     WeightTypes types;
-    quant_options_check(program, q, NULL, NULL, 0);
     quant_options_types(&types, program, q, weights_folder(folder, run), 0, pool);
     return types;
 }
@@ -318,6 +317,7 @@ static int run_logprobs(int argc, char **argv) {
     Policy p;
     size_t n;
     if (given < 1) usage_error("which model?", "run logprobs MODEL [FILE]");
+    quant_options_check(&program, &quant, NULL, NULL, 0);
     context = context_length(context, positional[0], &keep);
     const WeightTypes types = choose_types(&program, &quant, positional[0], adapter, &keep);
     policy_open(&p, &types, positional[0], adapter, context, &keep);
@@ -486,7 +486,8 @@ static Sequence sequence_open(Policy *p, int longest, int T, Pool *pool) {
     return s;
 }
 
-typedef struct { const char *adapter, *prompt; int as_ids, n, greedy, top_k, ignore_eos; double temperature, top_p; uint64_t seed; QuantOptions quant; } Generate;
+typedef struct { const char *adapter, *prompt; int as_ids, n, greedy, top_k, ignore_eos; double temperature, top_p; uint64_t seed;
+                 QuantOptions quant; } Generate;
 
 /* One prompt, answered. As text: printed while it is written when it is the only one, else as a JSON line. */
 static void generate_one(Policy *p, const Generate *g, Sequence *s, const Prompt *prompt, int index, Pool *scratch) {
@@ -568,6 +569,7 @@ static int run_generate(int argc, char **argv) {
     Error err = { 0 };
     Policy p = { 0 };
     if (given < 1) usage_error("which model?", "run generate MODEL --prompt TEXT");
+    quant_options_check(&program, &g.quant, NULL, NULL, 0);
     if (g.prompt && given > 1) usage_error("--prompt or a file of prompts, not both", positional[1]);
     const char *weights = weights_folder(positional[0], g.adapter);
     must(config_load(&p.config, weights, &keep, &err), &err, "MODEL is a Hugging Face folder with config.json and model.safetensors");
@@ -784,6 +786,7 @@ static int run_chat(int argc, char **argv) {
     Policy p = { 0 };
     Chat c = { 0 };
     if (given < 1) usage_error("which model?", "run chat MODEL");
+    quant_options_check(&program, &o.quant, NULL, NULL, 0);
     const char *folder = weights_folder(positional[0], o.adapter);
     c.T = context_length(o.context, folder, &keep);
     must(config_load(&p.config, folder, &keep, &err), &err, NULL);
@@ -857,12 +860,14 @@ static int run_merge(int argc, char **argv) {
         { "shard-mb", OPT_INT, &shard, "0", 0, 1e6, NULL, "split the weights into files of about so many megabytes (0: one file)" },
     };
     Program program = { "run merge", "MODEL --adapter RUN --out DIR [options]",
-        "Adds the adapter's products to the weights and writes a whole model folder, of floats: 4-bit weights are dequantised before.", option, sizeof option / sizeof *option, NULL, 0 };
+        "Adds the adapter's products to the weights and writes a whole model folder, of floats: 4-bit weights are dequantised before.",
+        option, sizeof option / sizeof *option, NULL, 0 };
     int given = cli_parse(&program, NULL, argc, argv, positional, 1);
     Pool keep = cli_pool();
     Error err = { 0 };
     Policy p;
     if (given < 1 || !adapter || !out) usage_error("model, adapter and output are needed", "run merge MODEL --adapter RUN --out DIR");
+    quant_options_check(&program, &quant, NULL, NULL, 0);
     if (same_folder(out, positional[0], &keep) || same_folder(out, adapter, &keep))
         must(fail(&err, E_ARGUMENT, "merging would overwrite what it reads", out, 0, 0), &err, "another folder for --out");
     WeightTypes types = choose_types(&program, &quant, positional[0], adapter, &keep);

@@ -5,7 +5,8 @@
  *   nf4                                     the test
  *   nf4 quantise MODEL OUT [double]         writes MODEL as bitsandbytes would: NF4 linears in blocks of 64 (for tests/qlora.sh)
  *   nf4 merged MODEL ADAPTER FOLDER DTYPE [folder]
- *                                           is FOLDER, bit for bit in DTYPE (f32, bf16, f16), MODEL in NF4 (folder: in what it has), dequantised, with ADAPTER added?
+ *                                           is FOLDER, bit for bit in DTYPE (f32, bf16, f16), MODEL in NF4 (folder: in what it has),
+ *                                           dequantised, with ADAPTER added?
  *
  * Tolerances are relative to the largest number of the golden. At F32 1e-4: only the order of sums differs. At BF16 (8 bits) and F16 (11
  * bits) a linear rounds at the same places: its outputs are PyTorch's, bit for bit, but for a sum that lies so near to a tie that its own
@@ -276,7 +277,8 @@ static void saved_adapter(void) {
               "adapter saved: %s", err.what);
         forward(&live, &live.lora);
         open_case(&again, folder, in_base("adapter"), &way[k].types, 0);
-        CHECK(!memcmp(live.logits, forward(&again, &again.lora), live.values * sizeof(float)), "%s: a loaded adapter gives the live logits, bit for bit", way[k].name);
+        CHECK(!memcmp(live.logits, forward(&again, &again.lora), live.values * sizeof(float)),
+              "%s: a loaded adapter gives the live logits, bit for bit", way[k].name);
     }
 }
 
@@ -299,7 +301,8 @@ static void merge_case(Case *merged, Case *c) {
 static long long differing(const Model *m, const char *from, int dtype) {
     Model got;
     long long wrong = 0;
-    if (model_carve(&got, &m->config, NULL, 0, 32, &pool, &memory, fresh()) || checkpoint_load(from, "model", "", got.tensor, got.tensors, &pool, &err)) return -1;
+    if (model_carve(&got, &m->config, NULL, 0, 32, &pool, &memory, fresh())) return -1;
+    if (checkpoint_load(from, "model", "", got.tensor, got.tensors, &pool, &err)) return -1;
     for (int i = 0; i < m->tensors; i++) {
         const Matrix *a = m->tensor[i].matrix, *b = got.tensor[i].matrix;
         for (size_t k = 0; k < (size_t)a->O * (size_t)a->I; k++) {
@@ -347,12 +350,14 @@ static void prequantised(void) {
         WeightTypes got;
         memory.used = 0;
         CHECK(write_quantised(folder, in_base(way[k].name), &way[k].types) == OK, "%s: written: %s %s", way[k].name, err.what, err.where);
-        CHECK(policy_types(&got, in_base(way[k].name), &pool, fresh()) == OK && got.layers == NF4 && got.tables == F32 && got.kind == way[k].types.kind &&
-              got.block == way[k].types.block && got.doubled == way[k].types.doubled && got.compute == way[k].types.compute, "%s: the folder says so", way[k].name);
+        CHECK(policy_types(&got, in_base(way[k].name), &pool, fresh()) == OK && got.layers == NF4 && got.tables == F32 &&
+              got.kind == way[k].types.kind && got.block == way[k].types.block && got.doubled == way[k].types.doubled &&
+              got.compute == way[k].types.compute, "%s: the folder says so", way[k].name);
         open_case(&live, folder, adapter_folder, &way[k].types, 0);
         forward(&live, &live.lora);
         open_case(&again, in_base(way[k].name), adapter_folder, &got, 0);
-        CHECK(!memcmp(live.logits, forward(&again, &again.lora), live.values * sizeof(float)), "%s: quantised before or while loading: the same logits", way[k].name);
+        CHECK(!memcmp(live.logits, forward(&again, &again.lora), live.values * sizeof(float)),
+              "%s: quantised before or while loading: the same logits", way[k].name);
     }
 }
 

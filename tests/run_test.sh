@@ -191,6 +191,35 @@ then
     else bad "sft on a chat: $(tail -n 1 "$work/out")"; fi
 else skip "a chat learnt here"; fi
 
+# ---- 4-bit weights: PyTorch's logits of the quantised policy with its adapter, and merged ----
+model=$golden/nf4-policy file=$golden/nf4-policy/golden.safetensors
+sequences "$file" > "$work/ids"
+for how in "nf4 --nf4" "doubled --nf4 --double-quant" "fp4 --fp4 --quant-block 128"; do
+    $run logprobs $model "$work/ids" --ids --adapter $model/adapter ${how#* } | numbers logprobs > "$work/got"
+    tensor "$file" "${how%% *}.logits" f4 | expected "$work/ids" > "$work/want"
+    near "logprobs ${how#* }" 2e-5 "$work/got" "$work/want"
+    if $run merge $model --adapter $model/adapter --out "$work/four" ${how#* } > "$work/out" && grep -q dequantised "$work/out"; then ok "merge ${how#* }"; else bad "merge ${how#* }"; fi
+    $run logprobs "$work/four" "$work/ids" --ids | numbers logprobs > "$work/got"
+    near "merged ${how#* }" 1e-4 "$work/got" "$work/want"
+done
+for as in bf16 f16; do      # 2^-7 and 2^-10 of logits of up to 11
+    $run logprobs $model "$work/ids" --ids --adapter $model/adapter --nf4 --compute $as | numbers logprobs > "$work/got"
+    tensor "$file" $as.logits f4 | expected "$work/ids" > "$work/want"
+    if [ $as = bf16 ]; then near "logprobs --compute $as" 0.09 "$work/got" "$work/want"; else near "logprobs --compute $as" 0.011 "$work/got" "$work/want"; fi
+done
+echo "5 9 20" | $run generate $model --ids --greedy -n 6 --nf4 --adapter $model/adapter > "$work/got"
+rm -rf "$work/four" && $run merge $model --adapter $model/adapter --out "$work/four" --nf4 > "$work/out" && echo "5 9 20" | $run generate "$work/four" --ids --greedy -n 6 > "$work/want"
+same "generate --nf4: as the merged model" "$work/got" "$work/want"
+exits "two kinds of 4 bits" 2 $run logprobs $model --ids --nf4 --fp4
+exits "a block that is no power of two" 2 $run generate $model --ids --nf4 --quant-block 100
+exits "doubled what is not quantised" 2 $run chat $model --double-quant
+exits "a compute type of floats" 2 $run logprobs $model --ids --compute bf16
+exits "merge has no compute type" 2 $run merge $model --adapter $model/adapter --out "$work/none" --compute bf16
+if [ ! -e "$work/none" ]; then ok "... and makes no folder"; else bad "... and makes no folder"; fi
+cp -r $model/adapter "$work/huge" && sed 's/"lora_alpha": 6/"lora_alpha": 999999/' $model/adapter/adapter_config.json > "$work/huge/adapter_config.json"
+exits "merged weights too large for --dtype f16" 1 $run merge $model --adapter "$work/huge" --out "$work/none" --dtype f16
+if grep -q 'too large for --dtype' "$work/err" && [ ! -e "$work/none" ]; then ok "... and says so, before it writes"; else bad "... and says so, before it writes"; fi
+
 printf 'The quick brown fox.\n\n  two  spaces\nna\303\257ve \342\202\254 \360\237\231\202\n' > "$work/text"
 printf '{"text": "line\\nbreak \\u20ac \\"quoted\\""}\n{"text": ""}\n' > "$work/jsonl"
 printf '{"text": "line\\nbreak \342\202\254 \\"quoted\\""}\n{"text": ""}\n' > "$work/plain"

@@ -108,6 +108,19 @@ $sft "$work/text.bin" --out "$work/lora0" --policy "$work/a" --context 64 --lora
 $run logprobs "$work/a" "$work/some" --adapter "$work/lora0" > "$work/adapted"
 same "B = 0 is the base model, bit for bit" "$work/base" "$work/adapted"
 
+# ---- an adapter with dropout, next to 4-bit weights (tests/qlora.sh has more) ----
+lora() { $sft "$work/text.bin" --policy "$work/a" --context 64 --lora-r 4 --lora-targets all-linear --lr 1e-2 --steps 3 --tokens 300 "$@" > "$work/out" || bad "sft $*"; }
+lora --out "$work/whole" --recompute
+lora --out "$work/some.0"
+same "--recompute: the same adapter" "$work/whole/adapter_model.safetensors" "$work/some.0/adapter_model.safetensors"
+lora --out "$work/some.0.5" --lora-dropout 0.5
+differ "--lora-dropout trains another adapter" "$work/some.0/adapter_model.safetensors" "$work/some.0.5/adapter_model.safetensors"
+if grep -q '"lora_dropout": 0.5,' "$work/some.0.5/adapter_config.json"; then ok "adapter_config.json has it"; else bad "adapter_config.json has it"; fi
+$run logprobs "$work/a" "$work/some" --adapter "$work/some.0.5" > "$work/adapted" && differ "and run reads that" "$work/base" "$work/adapted"
+lora --out "$work/four" --nf4 --quant-block 32 --double-quant --compute f16
+if grep -q '^frozen weights: linears NF4, blocks of 32, doubly quantised, compute float16' "$work/out"; then ok "--nf4: it says how"; else bad "--nf4: it says how"; fi
+differ "and trains another adapter" "$work/some.0/adapter_model.safetensors" "$work/four/adapter_model.safetensors"
+
 # ---- what is written, what is not ----
 $sft "$work/text.bin" --out "$work/half" --policy "$work/a" --context 64 --steps 1 --dtype bf16 > "$work/out"
 true_ "bf16 is smaller" "$(wc -c < "$work/half/model.safetensors") < 0.6 * $(wc -c < "$work/a/model.safetensors")"
@@ -156,6 +169,11 @@ exits "no tokenizer" 2 $sft "$work/text.bin" --out "$work/x"
 exits "an unknown option" 2 $sft "$work/text.bin" --out "$work/x" $sizes --learning-rate 1
 exits "sizes of a checkpoint" 2 $sft "$work/text.bin" --out "$work/x" --policy "$work/a" --dim 64
 exits "an adapter of nothing" 2 $sft "$work/text.bin" --out "$work/x" $sizes --lora-r 4
+exits "4-bit weights from scratch" 2 $sft "$work/text.bin" --out "$work/x" $sizes --nf4
+exits "4-bit weights and no adapter" 2 $sft "$work/text.bin" --out "$work/x" --policy "$work/a" --context 64 --nf4 --lora-r 0
+exits "a compute type of floats" 2 $sft "$work/text.bin" --out "$work/x" --policy "$work/a" --context 64 --lora-r 2 --compute bf16
+exits "dropout without an adapter" 2 $sft "$work/text.bin" --out "$work/x" --policy "$work/a" --context 64 --lora-dropout 0.1
+exits "dropout of everything" 2 $sft "$work/text.bin" --out "$work/x" --policy "$work/a" --context 64 --lora-r 2 --lora-dropout 1
 exits "heads that do not divide" 2 $sft "$work/text.bin" --out "$work/x" $sizes --heads 3
 exits "--out is a file" 2 $sft "$work/text.bin" --out "$work/lines" $sizes
 exits "--out is empty" 2 $sft "$work/text.bin" --out "" $sizes
