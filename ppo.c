@@ -116,9 +116,9 @@ static Option options[] = {
 };
 
 static const char *const imdb_small[] = {
-    "steps", "40", "batch-size", "128", "mini-batch-size", "32", "ppo-epochs", "2", "learning-rate", "1e-4", "init-kl-coef", "0.1",
-    "target", "8", "horizon", "2000", "lam", "1", "cliprange-value", "0", "vf-coef", "0.1", "max-grad-norm", "1", "query-min", "4",
-    "query-max", "8", "response-min", "32", "response-max", "32", "value-init", "zero", NULL };
+    "steps", "30", "batch-size", "192", "mini-batch-size", "48", "ppo-epochs", "2", "learning-rate", "1.4e-4", "value-learning-rate", "3e-3",
+    "init-kl-coef", "0.2", "target", "6", "horizon", "4000", "lam", "1", "cliprange-value", "0", "vf-coef", "0.1", "max-grad-norm", "1",
+    "query-min", "4", "query-max", "8", "response-min", "32", "response-max", "32", "value-init", "zero", NULL };
 static const char *const trl_classic[] = {
     "steps", "157", "batch-size", "128", "mini-batch-size", "128", "ppo-epochs", "4", "learning-rate", "1.41e-5", "init-kl-coef", "0.2",
     "target", "6", "horizon", "10000", "lam", "0.95", "cliprange", "0.2", "cliprange-value", "0.2", "vf-coef", "0.1", "max-grad-norm", "0",
