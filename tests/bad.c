@@ -578,8 +578,8 @@ static void fuzz_beside(const char *of, int size, uint64_t seed) {
         "\"%d\": {\"content\": \"<|im_end|>\"}}, "
         "\"bos_token\": {\"__type\": \"AddedToken\", \"content\": \"<s>\"}, \"eos_token\": \"</s>\", \"pad_token\": \"[PAD]\", \"model_max_length\": 2048, "
         "\"chat_template\": \"{%% for m in messages %%}<|im_start|>{{ m }}{%% endfor %%}\", \"tokenizer_class\": \"LlamaTokenizer\", \"legacy\": true}",
-        "{\"bos_token\": {\"content\": \"<s>\", \"lstrip\": false}, \"eos_token\": \"</s>\", \"pad_token\": \"</s>\", "
-        "\"additional_special_tokens\": [\"<s>\", {\"content\": \"</s>\", \"rstrip\": true}]}" };
+        ("{\"bos_token\": {\"content\": \"<s>\", \"lstrip\": false}, \"eos_token\": \"</s>\", \"pad_token\": \"</s>\", "
+         "\"additional_special_tokens\": [\"<s>\", {\"content\": \"</s>\", \"rstrip\": true}]}") };
     static const char *const called[] = { "added_tokens.json", "tokenizer_config.json", "special_tokens_map.json" };
     static const Read read[] = { read_added_tokens, read_tokenizer_config, read_special_map };
     char name[80], text[1024];
