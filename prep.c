@@ -1071,16 +1071,19 @@ static int next_text(void *context, const char **text, size_t *length) {
 }
 
 static int command_tokenizer(int argc, char **argv) {
+    static Tokenizer *(*const train[])(TextSource, int, Pool *, Error *) =
+        { tokenizer_train_sentencepiece, tokenizer_train_bytelevel, tokenizer_train_unigram };
+    static const char *const name[] = { "SentencePiece", "byte-level BPE", "SentencePiece unigram" };
     static int kind, vocab, max_length;
     static const char *out;
     static Option option[] = {
-        { "kind", OPT_CHOICE, &kind, "sentencepiece", 0, 0, "sentencepiece|bytelevel",
-          "sentencepiece: BPE with byte fallback, as Llama's; bytelevel: BPE over bytes, as RoBERTa's" },
+        { "kind", OPT_CHOICE, &kind, "sentencepiece", 0, 0, "sentencepiece|bytelevel|unigram",
+          "sentencepiece: BPE with byte fallback, as Llama's; bytelevel: BPE over bytes, as RoBERTa's; unigram: SentencePiece's other model" },
         { "vocab", OPT_INT, &vocab, "1024", 1, 1000000, NULL, "ids, the special ones and the 256 bytes included" },
         { "max-length", OPT_INT, &max_length, "512", 1, 1000000, NULL, "model_max_length in tokenizer_config.json" },
         { "out", OPT_TEXT, &out, NULL, 0, 0, NULL, "the folder to write (it is made)" },
     };
-    static const Program program = { "prep tokenizer", "DATA.bin --out DIR [--kind sentencepiece|bytelevel] [--vocab N]",
+    static const Program program = { "prep tokenizer", "DATA.bin --out DIR [--kind sentencepiece|bytelevel|unigram] [--vocab N]",
         "Trains a tokenizer on the train split of a dataset and saves it with the files that Hugging Face tools read.",
         option, sizeof option / sizeof *option, NULL, 0 };
     const char *path[1];
@@ -1094,13 +1097,12 @@ static int command_tokenizer(int argc, char **argv) {
     must(dataset_read(&d, path[0], &pool, &err), &err, "make the dataset with prep grammar or prep data");
     source.next = next_text;
     source.context = &texts;
-    t = kind == TOKENIZER_SENTENCEPIECE ? tokenizer_train_sentencepiece(source, vocab, &pool, &err)
-                                        : tokenizer_train_bytelevel(source, vocab, &pool, &err);
+    t = train[kind](source, vocab, &pool, &err);
     if (!t) die(&err, "use another --vocab, or more text");
     must(folder_make(out, &err), &err, NULL);
     must(tokenizer_save(t, out, max_length, &pool, &err), &err, NULL);
     printf("%s: %s tokenizer of %d ids, trained on %s\n", out,
-           kind == TOKENIZER_SENTENCEPIECE ? "SentencePiece" : "byte-level BPE", tokenizer_size(t), path[0]);
+           name[kind], tokenizer_size(t), path[0]);
     return 0;
 }
 

@@ -253,6 +253,10 @@ void unigram_sample(const Unigram *u, const char *s, size_t n, double theta, Rng
 /* The `wanted` best, best first (*found of them: there may be fewer). Piece id[i] ends at byte end[i]. OK or E_MEMORY. */
 typedef struct { int *id; uint32_t *end; int count; f32 score; } UnigramPath;
 int unigram_nbest(const Unigram *u, const char *s, size_t n, int wanted, Pool *pool, UnigramPath **list, int *found);
+/* Learns V pieces at most, the best first, from words (at most 256 bytes, a NUL behind each) with their counts: every character of the list is one,
+ * and no piece has another one. pool: also for scratch, some hundred bytes for each byte of the words. OK or E_MEMORY. */
+typedef struct { const char *text; size_t bytes; int64_t count; } UnigramWord;
+int unigram_train(const UnigramWord *word, size_t words, const Piece *character, int characters, int V, Pool *pool, Piece **piece, int *pieces);
 
 /* ================================================================================================================
  * unicode.c (level 1): what characters are (code: a code point, or -1: of no class)
@@ -330,6 +334,7 @@ int tokenizer_find(const Tokenizer *t, const char *piece, size_t length);   /* i
 typedef struct { int (*next)(void *context, const char **text, size_t *length); void *context; } TextSource;
 /* As Llama's: <unk> <s> </s> bytes merges characters.  As RoBERTa's: <s> <pad> </s> <unk> bytes merges <mask>. */
 Tokenizer *tokenizer_train_sentencepiece(TextSource source, int V, Pool *pool, Error *err);
+Tokenizer *tokenizer_train_unigram(TextSource source, int V, Pool *pool, Error *err);      /* the same layout; a unigram model (Kudo 2018) */
 Tokenizer *tokenizer_train_bytelevel(TextSource source, int V, Pool *pool, Error *err);
 /* The files' bytes, appended. OK, E_ARGUMENT (a tokenizer of the other kind) or E_MEMORY. */
 int tokenizer_write_sentencepiece(const Tokenizer *t, Buffer *model);   /* tokenizer.model, as the sentencepiece library reads it */

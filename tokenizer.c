@@ -2581,27 +2581,24 @@ static void put_piece_message(Buffer *b, const char *text, size_t n, f32 score, 
     if (type != PIECE_NORMAL) put_number(b, 3, (uint64_t)type);
 }
 
-/* The model file of what was learnt: merges score 0, -1, -2, ..., and the characters go on from there. */
-static void put_model(Buffer *b, const Trainer *tr, int characters) {
+/* The model file of what was learnt: pieces with their scores. kind: 1 unigram, 2 BPE. */
+static void put_model(Buffer *b, const Piece *piece, int pieces, int kind) {
     static const char *const meta[] = { "<unk>", "<s>", "</s>" };
     static const char digit[] = "0123456789ABCDEF";
     char byte[] = "<0x00>";
     Buffer spec;
-    int i, merges = tr->units - characters;
+    int i;
     for (i = 0; i < 3; i++) put_piece_message(b, meta[i], strlen(meta[i]), 0, i ? PIECE_CONTROL : PIECE_UNKNOWN);
     for (i = 0; i < 256; i++) {
         byte[3] = digit[i / 16];
         byte[4] = digit[i % 16];
         put_piece_message(b, byte, 6, 0, PIECE_BYTE);
     }
-    for (i = 0; i < tr->units; i++) {
-        const Unit *u = &tr->unit[i < merges ? characters + i : i - merges];
-        put_piece_message(b, u->text, u->bytes, -(f32)i, PIECE_NORMAL);
-    }
+    for (i = 0; i < pieces; i++) put_piece_message(b, piece[i].text, piece[i].length, piece[i].score, PIECE_NORMAL);
     memset(&spec, 0, sizeof spec);
     spec.pool = b->pool;
-    put_number(&spec, 3, 2);                /* model_type: BPE */
-    put_number(&spec, 4, (uint64_t)(LLAMA_RESERVED + tr->units));
+    put_number(&spec, 3, (uint64_t)kind);   /* model_type */
+    put_number(&spec, 4, (uint64_t)(LLAMA_RESERVED + pieces));
     put_number(&spec, 25, 1);               /* split_digits */
     put_number(&spec, 35, 1);               /* byte_fallback */
     put_number(&spec, 40, 0);               /* unk, bos, eos, pad */
@@ -2624,36 +2621,78 @@ static void put_model(Buffer *b, const Trainer *tr, int characters) {
     if (spec.failed) b->failed = 1;
 }
 
-static int train_sentencepiece(Trainer *tr, TextSource source, int V, Buffer *model, Error *err) {
+/* BPE: merges score 0, -1, -2, ..., and the characters go on from there. */
+static void learn_merges(Trainer *tr, int characters, int V, Piece *piece, int *pieces) {
+    int i, merges;
+    spell_words(tr);
+    if (!tr->failed) learn(tr, V);
+    merges = tr->units - characters;
+    for (i = 0; i < tr->units && i < V; i++) {
+        const Unit *u = &tr->unit[i < merges ? characters + i : i - merges];
+        piece[i].text = u->text;
+        piece[i].length = u->bytes;
+        piece[i].score = -(f32)i;
+    }
+    *pieces = i;
+}
+
+/* Unigram, from the same words and characters. */
+static void learn_unigram(Trainer *tr, int V, Piece **piece, int *pieces) {
+    UnigramWord *word = pool_take(&tr->pool, tr->words, sizeof *word);
+    Piece *character = pool_take(&tr->pool, (size_t)tr->units + 1, sizeof *character);
+    size_t i;
+    int k;
+    if (!word || !character) { tr->failed = 1; return; }
+    for (i = 0; i < tr->words; i++) {
+        word[i].text = tr->word[i].text;
+        word[i].bytes = tr->word[i].bytes;
+        word[i].count = tr->word[i].count;
+    }
+    for (k = 0; k < tr->units; k++) {
+        character[k].text = tr->unit[k].text;
+        character[k].length = tr->unit[k].bytes;
+        character[k].type = PIECE_NORMAL;
+    }
+    if (unigram_train(word, tr->words, character, tr->units, V, &tr->pool, piece, pieces)) tr->failed = 1;
+}
+
+/* kind: 1 unigram, 2 BPE. */
+static int train_sentencepiece(Trainer *tr, TextSource source, int V, int kind, Buffer *model, Error *err) {
     const char *text;
     size_t n;
-    int characters;
+    int room = V - LLAMA_RESERVED, pieces = 0;
+    Piece *piece = NULL;
     while (!tr->failed && source.next(source.context, &text, &n)) cut_words(tr, text, n);
     if (!tr->failed && !tr->words) return fail(err, E_ARGUMENT, "no text to train a tokenizer on", "", 0, 0);
     if (!tr->failed) add_characters(tr);
-    characters = tr->units;
-    if (!tr->failed && V < LLAMA_RESERVED + characters)
+    if (!tr->failed && room < tr->units)
         return fail(err, E_RANGE, "the vocabulary is too small for <unk> <s> </s>, 256 bytes and the characters", "", V,
-                    LLAMA_RESERVED + characters);
-    if (!tr->failed) spell_words(tr);
-    if (!tr->failed) learn(tr, V - LLAMA_RESERVED);
-    if (!tr->failed && tr->units < V - LLAMA_RESERVED)
-        return fail(err, E_RANGE, "the text is too small for so large a vocabulary", "", V, LLAMA_RESERVED + tr->units);
-    if (!tr->failed) put_model(model, tr, characters);
+                    LLAMA_RESERVED + tr->units);
+    if (!tr->failed && kind == 1) learn_unigram(tr, room, &piece, &pieces);
+    else if (!tr->failed) {
+        piece = pool_take(&tr->pool, (size_t)room + 1, sizeof *piece);
+        if (piece) learn_merges(tr, tr->units, room, piece, &pieces); else tr->failed = 1;
+    }
+    if (!tr->failed && pieces < room)
+        return fail(err, E_RANGE, "the text is too small for so large a vocabulary", "", V, LLAMA_RESERVED + pieces);
+    if (!tr->failed) put_model(model, piece, pieces, kind);
     return tr->failed || model->failed ? fail(err, E_MEMORY, "not enough memory", "training a tokenizer", 0, 0) : OK;
 }
 
-Tokenizer *tokenizer_train_sentencepiece(TextSource source, int V, Pool *pool, Error *err) {
+static Tokenizer *train_model(TextSource source, int V, int kind, Pool *pool, Error *err) {
     Trainer tr;
     Buffer model;
     int code;
     memset(&model, 0, sizeof model);
     model.pool = pool;
     trainer_begin(&tr, pool, 0);
-    code = train_sentencepiece(&tr, source, V, &model, err);
+    code = train_sentencepiece(&tr, source, V, kind, &model, err);
     pool_free(&tr.pool);
     return code ? NULL : tokenizer_sentencepiece(model.data, model.length, pool, err);
 }
+
+Tokenizer *tokenizer_train_sentencepiece(TextSource source, int V, Pool *pool, Error *err) { return train_model(source, V, 2, pool, err); }
+Tokenizer *tokenizer_train_unigram(TextSource source, int V, Pool *pool, Error *err) { return train_model(source, V, 1, pool, err); }
 
 /* ---- byte-level, in RoBERTa's order: <s> <pad> </s> <unk>, bytes, merges, <mask> ---- */
 enum { ROBERTA_FIRST = 4, ROBERTA_LAST = 1 };

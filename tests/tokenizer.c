@@ -219,8 +219,8 @@ static int stream(const char *path) {
     return !good;
 }
 
-/* `train OUT V` writes a SentencePiece model learnt from the {"text"} lines of the input; `encode MODEL` prints the ids of each
- * line; `decode MODEL` prints, as JSON, the text of each line of ids. Exit 1 on any error. */
+/* `train OUT V` (train-unigram) writes a SentencePiece model learnt from the {"text"} lines of the input; `encode MODEL` prints the ids of each
+ * line; `nbest MODEL` those of the six best segmentations, a ; behind each; `decode MODEL` prints, as JSON, the text of each line of ids. Exit 1 on any error. */
 static int helper(int argc, char **argv) {
     Pool pool = test_pool(), scratch = test_pool();
     Error err;
@@ -237,8 +237,8 @@ static int helper(int argc, char **argv) {
     memset(&err, 0, sizeof err);
     memset(&out, 0, sizeof out);
     out.pool = &pool;
-    if (!strcmp(argv[1], "train") && argc == 4) {
-        t = tokenizer_train_sentencepiece(s, atoi(argv[3]), &pool, &err);
+    if (!strncmp(argv[1], "train", 5) && argc == 4) {
+        t = (argv[1][5] ? tokenizer_train_unigram : tokenizer_train_sentencepiece)(s, atoi(argv[3]), &pool, &err);
         f = t && !tokenizer_write_sentencepiece(t, &out) ? fopen(argv[2], "wb") : NULL;
         good = f && fwrite(out.data, 1, out.length, f) == out.length && !fclose(f);
     } else {
@@ -251,6 +251,16 @@ static int helper(int argc, char **argv) {
                 PoolMark mark = pool_mark(&scratch);
                 good = !tokenizer_encode(t, text, n, &scratch, &ids, &count);
                 for (i = 0; good && i < count; i++) printf("%d ", ids[i]);
+                printf("\n");
+                pool_release(&scratch, mark);
+            }
+        else if (t && !strcmp(argv[1], "nbest"))
+            while (good && s.next(s.context, &text, &n)) {
+                PoolMark mark = pool_mark(&scratch);
+                Segmentation *list;
+                int found, k;
+                good = !tokenizer_nbest(t, text, n, 6, &scratch, &list, &found);
+                for (k = 0; good && k < found; k++) for (i = 0; i < list[k].count || (printf(";"), 0); i++) printf("%d ", list[k].ids[i]);
                 printf("\n");
                 pool_release(&scratch, mark);
             }
@@ -958,6 +968,118 @@ static void test_reviews(char *data, const Tokenizer *gpt2, const Tokenizer *lla
     pool_free(&pool);
 }
 
+/* ---- unigram models, and other segmentations than the best ---- */
+
+static const struct { const char *text; float score; } tiny[] = { { "<unk>", 0 }, { "a", -1 }, { "b", -2 }, { "ab", -2.61f }, { "ba", -3.37f },
+    { "aba", -4.12f }, { "\xe2\x96\x81", -1.53f }, { "\xe2\x96\x81" "a", -2.19f } };
+
+static Tokenizer *tiny_unigram(Pool *pool) {
+    Buffer b = { pool, NULL, 0, 0, 0 };
+    size_t i;
+    for (i = 0; i < sizeof tiny / sizeof *tiny; i++) {
+        size_t n = strlen(tiny[i].text);
+        uint32_t bits;
+        float score = tiny[i].score;
+        memcpy(&bits, &score, 4);
+        buffer_u8(&b, 1 << 3 | 2); buffer_u8(&b, (unsigned)n + 9);
+        buffer_u8(&b, 1 << 3 | 2); buffer_u8(&b, (unsigned)n); buffer_bytes(&b, tiny[i].text, n);
+        buffer_u8(&b, 2 << 3 | 5); buffer_u32(&b, bits);
+        buffer_u8(&b, 3 << 3); buffer_u8(&b, i ? PIECE_NORMAL : PIECE_UNKNOWN);
+    }
+    return tokenizer_sentencepiece(b.data, b.length, pool, NULL);
+}
+
+/* How many ways there are to spell s with its pieces. */
+static int ways(const char *s, size_t n) {
+    size_t i;
+    int sum = 0;
+    for (i = 1; i < sizeof tiny / sizeof *tiny && n; i++) {
+        size_t k = strlen(tiny[i].text);
+        if (k <= n && !memcmp(s, tiny[i].text, k)) sum += ways(s + k, n - k);
+    }
+    return n ? sum : 1;
+}
+
+/* Segmentations of one word, drawn 20,000 times, against their probabilities: 5 standard deviations are allowed. */
+static void test_sampling(const Tokenizer *t, const char *text, double alpha, Pool *pool) {
+    enum { DRAWS = 20000, MOST = 500 };
+    Segmentation *list;
+    double sum = 0, seen[MOST] = { 0 };
+    int found, i, k, *ids, count, wrong = 0, strange = 0;
+    Rng rng = rng_stream(3, 1, 4);
+    if (tokenizer_nbest(t, text, strlen(text), MOST, pool, &list, &found)) { CHECK(0, "n-best"); return; }
+    for (i = 0; i < found; i++) sum += exp(alpha * list[i].score);
+    for (k = 0; k < DRAWS; k++) {
+        PoolMark mark = pool_mark(pool);
+        if (tokenizer_sample(t, text, strlen(text), alpha, &rng, pool, &ids, &count)) break;
+        for (i = 0; i < found && (list[i].count != count || memcmp(list[i].ids, ids, (size_t)count * sizeof *ids)); i++) { }
+        if (i < found) seen[i]++; else strange++;
+        pool_release(pool, mark);
+    }
+    for (i = 0; i < found; i++) {
+        double p = exp(alpha * list[i].score) / sum;
+        wrong += fabs(seen[i] - DRAWS * p) > 5 * sqrt(DRAWS * p * (1 - p)) + 1;
+    }
+    CHECK(k == DRAWS && found > 3 && found < MOST && !wrong && !strange && seen[0] > seen[found - 1], "%d segmentations drawn, alpha %g: %d too often or too seldom, "
+          "%d others", found, alpha, wrong, strange);
+}
+
+static void test_unigram(void) {
+    static const char text[] = "abcde fghij\tkla 12";
+    Pool pool = test_pool();
+    Error err;
+    Made m;
+    Tokenizer *a, *b, *bpe = train(0, 500, 600, &pool, &err);
+    Segmentation *list;
+    int found, i, k, *ids, count, *other, others, before, after, good = 1, differ = 0;
+    double sum;
+    char *back;
+    size_t n;
+    Rng rng = rng_stream(5, 6, 7);
+    memset(&err, 0, sizeof err);
+    a = tokenizer_train_unigram(made(&m, 500), 600, &pool, &err);
+    b = tokenizer_train_unigram(made(&m, 500), 600, &pool, &err);
+    CHECK(a && b && bpe, "training a unigram model: %s", err.what);
+    if (!a || !b || !bpe) return;
+    tokenizer_template(a, &before, &after);
+    CHECK(same_bytes(written(a, 0, &pool), written(b, 0, &pool)) && tokenizer_size(a) == 600 && piece_is(a, 258, "<0xFF>") && before && !after &&
+          !strcmp(tokenizer_class(a), "LlamaTokenizer"), "the same text gives the same unigram model, of Llama's layout");
+    CHECK(becomes(a, text, strlen(text), text, &pool) && becomes(a, "", 0, "", &pool) && becomes(a, "\xf0\x9f\x98\x80 z\n", 7, "\xf0\x9f\x98\x80 z\n", &pool),
+          "its round trips");
+    CHECK(!tokenizer_train_unigram(made(&m, 500), 262, &pool, &err) && err.code == E_RANGE, "too small for the characters is refused");
+    memset(&err, 0, sizeof err);
+    CHECK(!tokenizer_train_unigram(made(&m, 2), 60000, &pool, &err) && err.code == E_RANGE && err.wanted < 60000, "too little text is refused");
+    a = tiny_unigram(&pool);
+    CHECK(a != NULL, "a tiny unigram model");
+    if (!a) return;
+    CHECK(!tokenizer_nbest(a, "ababab", 6, 1000, &pool, &list, &found) && !tokenizer_encode(a, "ababab", 6, &pool, &ids, &count) &&
+          count == list[0].count && !memcmp(ids, list[0].ids, (size_t)count * sizeof *ids), "the first of the n best is the best");
+    CHECK(found == ways("\xe2\x96\x81" "ababab", 9), "%d segmentations, wanted %d", found, ways("\xe2\x96\x81" "ababab", 9));
+    for (i = 0, good = 1; i < found && good; i++) {
+        good = !tokenizer_decode(a, list[i].ids, list[i].count, &pool, &back, &n) && !strcmp(back, "ababab") && (!i || list[i].score <= list[i - 1].score + 1e-4f);
+        for (k = 0; k < i && good; k++) good = list[i].count != list[k].count || memcmp(list[i].ids, list[k].ids, (size_t)list[i].count * sizeof *ids);
+        for (k = 0, sum = 0; k < list[i].count && good; k++) sum += tiny[list[i].ids[k]].score;
+        good = good && fabs(sum - list[i].score) < 1e-4;
+    }
+    CHECK(good, "the others are worse, differ, and spell the same text (%d)", i);
+    CHECK(tokenizer_nbest(bpe, text, 5, 3, &pool, &list, &found) == E_ARGUMENT && tokenizer_nbest(a, text, 5, 0, &pool, &list, &found) == E_RANGE &&
+          !tokenizer_nbest(a, "", 0, 3, &pool, &list, &found) && found == 1 && list[0].count == 0, "n-best of BPE, none, of no text");
+    test_sampling(a, "ababab", 1, &pool);
+    test_sampling(a, "ababab", 0.3, &pool);
+    CHECK(!tokenizer_encode(bpe, text, strlen(text), &pool, &ids, &count) && !tokenizer_sample(bpe, text, strlen(text), 0, &rng, &pool, &other, &others) &&
+          count == others && !memcmp(ids, other, (size_t)count * sizeof *ids), "BPE-dropout 0 is BPE");
+    CHECK(!tokenizer_sample(bpe, "abcde", 5, 1, &rng, &pool, &other, &others) && others == 6, "BPE-dropout 1 leaves characters (%d)", others);
+    for (i = 0, good = 1; i < 50 && good; i++) {
+        good = !tokenizer_sample(bpe, text, strlen(text), 0.3, &rng, &pool, &other, &others) && !tokenizer_decode(bpe, other, others, &pool, &back, &n) &&
+               !strcmp(back, text);
+        differ += others != count;
+    }
+    CHECK(good && differ > 25, "BPE-dropout 0.3 cuts otherwise (%d of 50), and spells the same", differ);
+    CHECK(tokenizer_sample(bpe, text, 5, 1.5, &rng, &pool, &other, &others) == E_RANGE && tokenizer_sample(a, text, 5, -1, &rng, &pool, &other, &others) == E_RANGE,
+          "no probabilities");
+    pool_free(&pool);
+}
+
 /* ---- WordPiece ---- */
 static const char bert_vocab[] = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nwant\n##want\n##ed\nwa\nun\nrunn\n##ing\nhello\n!\nhow\nare\nyou\n?\n.\n'\ns\n"
     "\xe5\x8d\x9a\nah\nzz\n##n\n,\ndon\nt\n\xe1\x84\x80\n##\xe1\x85\xa1\nlow\n##er\n##est\nHeLLo\nh\xc3\xa9llo\n$\n##a\na\nss\n";
@@ -1402,6 +1524,7 @@ int main(int argc, char **argv) {
     test_json_goldens(llama);
     test_training();
     test_definition();
+    test_unigram();
     test_wordpiece();
     test_bad_models();
     test_bad_bytelevel();

@@ -2,7 +2,7 @@
 
 For each model: the reviews of ../shared/data/imdb, then N random strings (invalid UTF-8, all code points, long runs of one character, pieces of
 the model glued together). Needs build/tests/tokenizer (`make test` builds it), Python 3 and the sentencepiece module. It is no part of
-`make test`, which has a sample of it in tokenizer_sp.py: a million strings take an hour. Without MODEL: Llama 2, T5, ALBERT of ../shared."""
+`make test`, which has a sample of it in tokenizer_sp.py: a million strings take some minutes. Without MODEL: Llama 2, T5, ALBERT of ../shared."""
 import argparse, array, json, os, random, struct, subprocess, sys, time
 import sentencepiece
 
