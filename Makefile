@@ -70,7 +70,7 @@ data/imdb.bin: prep data/grammar.txt
 # Each tests/NAME.c is a program of its own, build/tests/NAME. Two are built in a special way:
 #   grad   every backward pass against differences, everything in double: -DF64 turns the layers' float into double
 #   bad    every reader over broken files, the whole library under the address and undefined-behaviour sanitizers (fuzz: the same, longer)
-TESTS    = $(filter-out bench task shapes fuzz,$(notdir $(basename $(wildcard tests/*.c))))
+TESTS    = $(filter-out bench task shapes fuzz tokenizer_fuzz,$(notdir $(basename $(wildcard tests/*.c))))
 F64      = ops lora model reward rl
 COMMA    = ,
 SANITIZE = $(call HAVE,-fsanitize=address$(COMMA)undefined -fno-sanitize-recover=all)
