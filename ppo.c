@@ -23,9 +23,10 @@ static struct {
     const char *policy, *reward, *tokenizer, *adapter, *out, *label, *reward_text, *lora_targets;
     int rslora, score, steps, batch_size, mini_batch_size, accumulation, ppo_epochs, lr_anneal, adam_tf, adaptive, kl_penalty, early_stopping;
     int whiten_rewards, biased, score_scaling, score_norm, score_normalize, query_min, query_max, response_min, response_max, top_k;
-    int lora_r, value_init, dtype, eval_queries, eval_every, save_every, show, chunk, dry_run, nf4, fp4, quant_block, double_quant, compute, recompute;
+    int lora_r, value_init, dtype, eval_queries, eval_every, save_every, show, chunk, dry_run;
     double lr, value_lr, adam_eps, max_grad_norm, kl_coef, target, horizon, gamma, lam, clip, clip_value, vf_coef, ratio_threshold, target_kl;
     double score_clip, eos_penalty, temperature, top_p, dropout, lora_alpha;
+    QuantOptions quant;
     uint64_t seed;
 } o;
 
@@ -97,15 +98,9 @@ static Option options[] = {
     { "adapter", OPT_TEXT, &o.adapter, NULL, 0, 0, NULL, "start from this PEFT adapter; the reference is a frozen copy of it" },
     { "value-init", OPT_CHOICE, &o.value_init, "zero", 0, 0, "zero|pytorch",
       "value head at the start, where the folders have no value_head.safetensors" },
-    { "nf4", OPT_FLAG, &o.nf4, NULL, 0, 0, NULL, "QLoRA: the policy's linears are held in 4-bit NF4 and frozen; without --lora-r or "
-      "--adapter, an adapter of rank 16 on all seven linears" },
-    { "fp4", OPT_FLAG, &o.fp4, NULL, 0, 0, NULL, "the same in FP4" },
-    { "quant-block", OPT_INT, &o.quant_block, "64", 32, 4096, NULL, "weights that share a scale: 32, 64 ... 4096" },
-    { "double-quant", OPT_FLAG, &o.double_quant, NULL, 0, 0, NULL, "the scales in 8 bits too (bnb_4bit_use_double_quant)" },
-    { "compute", OPT_CHOICE, &o.compute, "f32", 0, 0, "f32|bf16|f16", "what inputs, weights and outputs of 4-bit linears are rounded to "
-      "(bnb_4bit_compute_dtype)" },
-    { "recompute", OPT_FLAG, &o.recompute, NULL, 0, 0, NULL, "keep only each layer's input for the backward pass and compute the rest anew: "
-      "less memory, more time, the same numbers" },
+    QUANT_OPTIONS(o.quant, QLORA_HELP "; without --lora-r or --adapter, an adapter of rank 16 on all seven linears"),
+    COMPUTE_OPTION(o.quant),
+    RECOMPUTE_OPTION(o.quant),
     { "dtype", OPT_CHOICE, &o.dtype, "f32", 0, 0, "f32|bf16|f16", "of the weights that are written" },
 
     { "eval-queries", OPT_INT, &o.eval_queries, "256", COUNT(0), NULL, "held-out queries scored before and after; the same for every seed" },
@@ -984,7 +979,7 @@ static void carve(Run *r, Arena *a) {
     }
     cache_carve(&r->cache, &r->config, larger(o.chunk, o.mini_batch_size), r->T, a);
     part(r, a, &mark, "keys and values");
-    saved_carve(&r->saved, &r->config, o.mini_batch_size * (r->T - 1), o.recompute, a);
+    saved_carve(&r->saved, &r->config, o.mini_batch_size * (r->T - 1), o.quant.recompute, a);
     part(r, a, &mark, "activations saved for backward");
     batch_carve(r, &r->batch, a);
     rollout_carve(r, &r->rollout, a);
@@ -1068,13 +1063,7 @@ static void check_options(void) {
     if (o.score_normalize && !o.eval_queries) usage_error("--score-normalize needs an evaluation before training:", "--eval-queries");
     if (o.adapter && (cli_given(&program, "lora-r") || cli_given(&program, "lora-alpha") || cli_given(&program, "lora-targets")))
         usage_error("the adapter's own config says its rank, alpha and targets: leave --lora-... out with", "--adapter");
-    if (o.nf4 && o.fp4) usage_error("one of the two:", "--nf4, --fp4");
-    if ((o.nf4 || o.fp4) && !o.adapter && !cli_given(&program, "lora-r")) {
-        o.lora_r = 16;
-        if (!cli_given(&program, "lora-targets")) o.lora_targets = "all-linear";
-    }
-    if ((o.nf4 || o.fp4) && !o.adapter && !o.lora_r) usage_error("4-bit weights are frozen; what is trained is an adapter:", "--lora-r 16");
-    if (o.quant_block & (o.quant_block - 1)) usage_error("not a power of two:", "--quant-block");
+    quant_options_check(&program, &o.quant, &o.lora_r, &o.lora_targets, o.adapter != NULL);
     if (!strcmp(o.lora_targets, "all-linear")) o.lora_targets = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj";
     if (!o.adapter && !o.lora_r && (cli_given(&program, "lora-alpha") || cli_given(&program, "lora-targets")))
         usage_error("--lora-alpha and --lora-targets need a rank", "--lora-r");
@@ -1107,22 +1096,7 @@ static void open_policy(Run *r) {
         fail(&r->err, E_SHAPE, "the tokenizer has more ids than the policy", o.policy, tokenizer_size(r->tokenizer), r->config.V);
         die(&r->err, "the tokenizer that the policy was trained with");
     }
-    must(policy_types(&r->types, o.policy, &r->pool, &r->err), &r->err, NULL);
-    if (o.nf4 || o.fp4) {
-        if (r->types.layers == NF4) {
-            fail(&r->err, E_ARGUMENT, "the policy's weights are 4-bit already", o.policy, 0, 0);
-            die(&r->err, "leave --nf4 and --fp4 out");
-        }
-        r->types.layers = NF4;
-        r->types.kind = o.nf4 ? QUANT_NF4 : QUANT_FP4;
-        r->types.block = o.quant_block;
-        r->types.doubled = o.double_quant;
-    }
-    if (r->types.layers == NF4 && (o.nf4 || o.fp4 || cli_given(&program, "compute"))) r->types.compute = o.compute;
-    if (r->types.layers == NF4 && !o.lora_r && !o.adapter) {
-        fail(&r->err, E_ARGUMENT, "the policy's weights are 4-bit, and so cannot be trained themselves", o.policy, 0, 0);
-        die(&r->err, "--lora-r 16 --lora-targets all-linear, or --adapter RUN");
-    }
+    quant_options_types(&r->types, &program, &o.quant, o.policy, !o.lora_r && !o.adapter, &r->pool);
     tokenizer_template(r->tokenizer, &before, &after);
     r->bos = before ? tokenizer_specials(r->tokenizer).bos : -1;
     r->T = before + o.query_max + o.response_max;
@@ -1156,15 +1130,6 @@ static const char *grouped(char out[32], size_t n) {        /* 1,234,567 */
     return out;
 }
 
-/* How the frozen weights are held. */
-static void say_types(const WeightTypes *t) {
-    static const char *const type[] = { "float32", "bfloat16", "float16" };
-    if (t->layers == NF4)
-        printf("frozen weights: linears %s, blocks of %d%s, compute %s; embedding and head %s\n", t->kind == QUANT_NF4 ? "NF4" : "FP4", t->block,
-               t->doubled ? ", doubly quantised" : "", type[t->compute], type[t->tables]);
-    else printf("frozen weights: linears %s; embedding and head %s\n", type[t->layers], type[t->tables]);
-}
-
 /* What is run: preset, models, reward, share of trained parameters. */
 static void say_what(Run *r, const char *data, const char *preset) {
     const ModelConfig *c = &r->config;
@@ -1175,7 +1140,7 @@ static void say_what(Run *r, const char *data, const char *preset) {
     printf("data %s: %s documents, %s held out\n", data, grouped(number[0], (size_t)r->data.count),
            grouped(number[1], (size_t)r->data.count - (size_t)r->queue.count));
     printf("policy %s: Llama, C %d, L %d, H %d, K %d, F %d, V %d\n", o.policy, c->C, c->L, c->H, c->K, c->F, c->V);
-    if (r->adapter) say_types(&r->types);
+    if (r->adapter) print_types("frozen weights", &r->types);
     if (o.reward_text) printf("reward = number of '%s' in the response\n", o.reward_text);
     else {
         const RewardConfig *j = &r->judge_config;
@@ -1188,8 +1153,7 @@ static void say_what(Run *r, const char *data, const char *preset) {
     if (!r->adapter) printf("training all weights; the reference is a frozen copy\n");
     else printf("training a LoRA adapter (r %d, alpha %g, %s); the reference is %s\n", r->lora.R, (double)r->lora.alpha, r->lora.targets,
                 o.adapter ? "a frozen copy of the adapter it starts from" : "the policy without it");
-    printf("trainable params: %s || all params: %s || trainable%%: %.4f\n", grouped(number[0], trainable), grouped(number[1], all),
-           100.0 * (double)trainable / (double)all);
+    print_trainable(trainable, all);
     printf("queries of %d to %d tokens%s, responses of up to %d to %d\n", o.query_min, o.query_max, r->bos >= 0 ? " after <s>" : "",
            o.response_min, o.response_max);
 }
