@@ -17,7 +17,7 @@
 static double own_exp(double x) {
     double k, r, sum = 1;
     int i;
-    if (x < -745) return 0;
+    if (!(x > -745)) return 0;              /* nor of what is no number */
     if (x > 709) x = 709;
     k = floor(x * 1.4426950408889634 + 0.5);
     r = (x - k * 0.693147180369123816490) - k * 1.90821492927058770002e-10;
@@ -274,11 +274,17 @@ void unigram_sample(const Unigram *u, const char *s, size_t n, double theta, Rng
             best[to].id = e.id;
             best[to].from = (uint32_t)i;
         }
+        if (to) continue;                   /* scores so large that they are no probabilities: whatever there is */
+        edges_at(&e, u, s, n, i);
+        next_edge(&e);
+        to = e.j;
+        best[to].id = e.id;
+        best[to].from = (uint32_t)i;
     }
 }
 
 /* A* from the end of the text: a hypothesis is a path from `at` to the end; what is still before it is known exactly, the best path to
- * `at`. The best hypothesis is at heap[0]; of equals the older one. */
+ * `at`. The best hypothesis is at heap[0]; of equals the one with more of the text behind it, lest all of many equals grow together. */
 typedef struct { size_t at; int edge, next; f32 sum, bound; } Hypothesis;
 typedef struct { uint32_t from; int id, next; f32 score; } Edge;        /* next: another edge that ends where this one does, -1: none */
 typedef struct {
@@ -289,7 +295,10 @@ typedef struct {
     int *heap; int waiting; size_t heap_room;
 } Search;
 
-static int ahead(const Search *q, int a, int b) { return q->h[a].bound > q->h[b].bound || (q->h[a].bound == q->h[b].bound && a < b); }
+static int ahead(const Search *q, int a, int b) {
+    if (q->h[a].bound != q->h[b].bound) return q->h[a].bound > q->h[b].bound;
+    return q->h[a].at != q->h[b].at ? q->h[a].at < q->h[b].at : a < b;
+}
 
 static void *bigger(Pool *pool, void *array, size_t used, size_t *room, size_t size) {
     void *more;
@@ -356,6 +365,7 @@ static int begin_search(Search *q, const Unigram *u, const char *s, size_t n) {
 int unigram_nbest(const Unigram *u, const char *s, size_t n, int wanted, Pool *pool, UnigramPath **list, int *found) {
     Search q;
     Hypothesis h;
+    size_t steps = 4 * ((size_t)wanted + 1) * (n + 1);      /* more than it takes, unless sums overflow */
     memset(&q, 0, sizeof q);
     q.pool = pool;
     *found = 0;
@@ -363,7 +373,7 @@ int unigram_nbest(const Unigram *u, const char *s, size_t n, int wanted, Pool *p
     if (!*list || begin_search(&q, u, s, n)) return E_MEMORY;
     h.at = n; h.edge = h.next = -1; h.sum = 0; h.bound = q.best[n];
     if (push(&q, h)) return E_MEMORY;
-    while (*found < wanted && q.waiting) {
+    while (*found < wanted && q.waiting && steps--) {
         int top = pop(&q), k, i;
         if (!q.h[top].at) {                 /* a whole path, from its first edge on */
             UnigramPath *p = &(*list)[(*found)++];
@@ -667,14 +677,17 @@ int unigram_train(const UnigramWord *word, size_t words, const Piece *character,
     m.pool = pool; m.word = word; m.words = words;
     for (i = 0; i < words; i++) if (word[i].bytes > m.longest) m.longest = word[i].bytes;
     if (m.longest < PIECE_BYTES) m.longest = PIECE_BYTES;
-    m.piece = pool_take(pool, (size_t)characters + SEEDS, sizeof *m.piece);
+    m.piece = pool_take(pool, (size_t)characters + 1, sizeof *m.piece);
     if (!m.piece || characters > V) return E_MEMORY;
-    memcpy(m.piece, character, (size_t)characters * sizeof *character);
+    if (characters) memcpy(m.piece, character, (size_t)characters * sizeof *character);
     m.pieces = characters;
     m.mark = pool_mark(pool);
     rebuild(&m);
     seed = m.failed ? NULL : find_seeds(&m, &seeds);
-    if (!seed) return E_MEMORY;
+    m.piece = seed ? pool_take(pool, (size_t)characters + seeds + 1, sizeof *m.piece) : NULL;
+    if (!m.piece) return E_MEMORY;
+    m.mark = pool_mark(pool);
+    if (characters) memcpy(m.piece, character, (size_t)characters * sizeof *character);
     for (i = 0; i < words; i++)             /* how often each character stands in the text */
         for (at = 0; at < word[i].bytes; at += k) {
             k = unigram_longest(&m.u, word[i].text + at, word[i].bytes - at, &id);
