@@ -1784,7 +1784,8 @@ static Tokenizer *open_folder(const char *folder, Pool *pool, Error *err) {
     if (!t && f.model) t = open_single(f.model, pool, err);
     else if (!t && f.vocab) t = open_bytelevel(f.vocab, f.merges, pool, err);
     else if (!t && f.words) t = open_single(f.words, pool, err);
-    else if (!t) fail(err, E_MISSING, "no tokenizer.json, no tokenizer.model, no vocab.json with merges.txt, and no vocab.txt", folder, 0, 0);
+    else if (!t)
+        fail(err, E_MISSING, "no tokenizer.json, no tokenizer.model, no vocab.json with merges.txt, and no vocab.txt", folder, 0, 0);
     return t && open_beside(t, folder, pool, err) == OK ? t : NULL;
 }
 

@@ -9,8 +9,8 @@
  * Error *err, it says why. Functions without either fail in their arena or workspace alone: look at `failed` afterwards.
  * Log-probabilities, KL and entropy are in nats. Sources: each .c file names the paper or format above what it implements.
  *
- * Levels. A file calls only files of a lower level: core 0 | quant rl unigram unicode io fast_x86 1 | fast torch wordpiece 2 | ops tokenizer 3 | lora checkpoint 4 |
- * model reward 5 | cli 6 | programs 7. `make check` holds every object file to this. */
+ * Levels. A file calls only files of a lower level: core 0 | quant rl unigram unicode io fast_x86 1 | fast torch wordpiece 2 |
+ * ops tokenizer 3 | lora checkpoint 4 | model reward 5 | cli 6 | programs 7. `make check` holds every object file to this. */
 #ifndef RLHF_H
 #define RLHF_H
 
@@ -300,8 +300,8 @@ Tokenizer *tokenizer_json(const void *bytes, size_t n, Pool *pool, Error *err);
  * and name the special ones. OK, or *err. */
 int tokenizer_beside(Tokenizer *t, const Json *added, const Json *config, const Json *map, Pool *pool, Error *err);
 /* A token that was added to the vocabulary: it is cut out of a text before anything else looks at it. special: decoding skips it. lstrip,
- * rstrip: it swallows the white space before, behind it. single_word: not within a word. normalized: looked for in the normal form. beyond: the vocabulary itself does
- * not have it (set by the tokenizer). */
+ * rstrip: it swallows the white space before, behind it. single_word: not within a word. normalized: looked for in the normal form.
+ * beyond: the vocabulary itself does not have it (set by the tokenizer). */
 typedef struct { const char *text; size_t length; int id, special, lstrip, rstrip, single_word, normalized, beyond; } AddedToken;
 int tokenizer_added(const Tokenizer *t, int i, AddedToken *token);      /* the i-th by id; 0: there are no more */
 /* Ids of text (n bytes, any bytes), added tokens cut out, without the template's: *ids is an array of *count ints in pool. Near-linear in
@@ -323,14 +323,15 @@ int tokenizer_size(const Tokenizer *t);     /* number of ids */
 int tokenizer_kind(const Tokenizer *t);     /* TOKENIZER_SENTENCEPIECE, _BYTELEVEL or _WORDPIECE */
 typedef struct { int bos, eos, unk, pad; } SpecialIds;                  /* -1: none */
 SpecialIds tokenizer_specials(const Tokenizer *t);
-/* The tokenizer's own template: <s> text (SentencePiece), <s> text </s> (RoBERTa), text (GPT-2): ids (0 or 1; bos, eos) before and after. */
+/* The tokenizer's own template: <s> text (Llama), text </s> (T5), <s> text </s> (RoBERTa), [CLS] text [SEP] (BERT), text (GPT-2):
+ * ids (0 or 1; bos, eos) before and after. */
 void tokenizer_template(const Tokenizer *t, int *before, int *after);
 const char *tokenizer_chat_template(const Tokenizer *t);    /* of tokenizer_config.json, or NULL; nothing here executes it */
 const char *tokenizer_class(const Tokenizer *t);            /* transformers' name of its kind */
 const char *tokenizer_piece(const Tokenizer *t, int id, size_t *length);   /* as in the vocabulary file; NULL out of range */
 int tokenizer_find(const Tokenizer *t, const char *piece, size_t length);   /* id of exactly this piece, or -1 */
-/* Training by byte-pair encoding (Sennrich et al. 2016). next() gives the texts one after another: returns 0 at the end. Deterministic.
- * V counts every id. NULL and *err where the texts cannot fill V ids, V is too small, or memory is out. */
+/* Training: byte-pair encoding (Sennrich et al. 2016), or a unigram model. next() gives the texts one after another: returns 0 at the
+ * end. Deterministic. V counts every id. NULL and *err where the texts cannot fill V ids, V is too small, or memory is out. */
 typedef struct { int (*next)(void *context, const char **text, size_t *length); void *context; } TextSource;
 /* As Llama's: <unk> <s> </s> bytes merges characters.  As RoBERTa's: <s> <pad> </s> <unk> bytes merges <mask>. */
 Tokenizer *tokenizer_train_sentencepiece(TextSource source, int V, Pool *pool, Error *err);

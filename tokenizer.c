@@ -1,14 +1,16 @@
-/* tokenizer.c - text to ids and back: SentencePiece BPE (Llama) and byte-level BPE (GPT-2, RoBERTa, Llama-3); read, written, trained.
- * Source   Sennrich et al. 2016 (BPE); Radford et al. 2019 (byte-level BPE); Kudo & Richardson 2018 (SentencePiece). The
- *          formats are sentencepiece_model.proto, vocab.json + merges.txt, and tokenizer.json of Hugging Face's tokenizers; the
- *          rules are those of the reference libraries, quirks included.
- * Needs    core.c; everything lies in the caller's pool. Training and tokenizer.json take their scratch from the same source and
- *          give it back.
+/* tokenizer.c - text to ids and back: SentencePiece (BPE of Llama, unigram of T5), byte-level BPE (GPT-2, RoBERTa, Llama-3) and BERT's
+ *          WordPiece; read, written, and (but for WordPiece) trained.
+ * Source   Sennrich et al. 2016 (BPE); Radford et al. 2019 (byte-level BPE); Kudo & Richardson 2018 (SentencePiece); Provilkov et al. 2020
+ *          (BPE-dropout). The formats are sentencepiece_model.proto, vocab.json + merges.txt, vocab.txt, and tokenizer.json of Hugging
+ *          Face's tokenizers; the rules are those of the reference libraries, quirks included.
+ * Needs    core.c, unicode.c, unigram.c, wordpiece.c; everything lies in the caller's pool. Training, tokenizer.json and the index of words
+ *          take their scratch from the same source and give it back; encoding takes it from the pool, which keeps its blocks.
  * Never    looks for special tokens in text, except those that a file adds to the vocabulary: without such a file, "</s>" in a
  *          review is four characters, not the end of the sequence; tokenizer_encode_plain looks for none at all. Never executes a template.
- * Speed    encoding n bytes takes O(n log n): the best merge waits in a heap, and merging unlinks a symbol of a linked list.
+ * Speed    A part of a text that no piece reaches out of (mostly a word) is looked up as a whole: most are one piece. Few symbols are merged by
+ *          looking at all pairs; many wait in a heap, so that encoding n bytes takes O(n log n) at worst.
  * Edges    no text, malformed UTF-8, NULs, one endless word, symbols without a piece, unused pieces, normalisation tables, added
- *          tokens within and beside each other: tests/tokenizer.c. Unigram and WordPiece models, denormalisers and vocabularies
+ *          tokens within and beside each other: tests/tokenizer.c. Unigram in tokenizer.json, denormalisers and vocabularies
  *          with holes are refused by name. A word character (single_word) is a letter, a number or '_'; marks are none. */
 #include "rlhf.h"
 
