@@ -74,7 +74,7 @@ for f in ppo/loss/policy ppo/loss/value ppo/grad_norm; do
     true_ "accumulation equals the whole batch: $f" "$(awk -v a="$(field "$work/whole" $f 1)" -v b="$(field "$work/split" $f 1)" 'BEGIN { d = a - b; print d * d }') < 1e-9"
 done
 run clip --max-grad-norm 1e-12 --steps 3
-run free --max-grad-norm 0 --steps 3
+run free --max-grad-norm 0 --steps 3 --target 6 --horizon 2000
 true_ "gradient clipping holds in every update, not in the first alone" "$(field "$work/clip" objective/kl 3)^2 < 1e-6"
 true_ "which it would not otherwise" "$(field "$work/free" objective/kl 3)^2 > 1e-4"
 coefficient=$(awk -v kl="$(field "$work/free" objective/kl 2)" -v c="$(field "$work/free" objective/kl_coef 2)" \
