@@ -129,7 +129,7 @@ printf '5 6 7\n8\n' > some-ids
 exits 0 "generate --ids" ./run generate policy some-ids --ids -n 4 --greedy --ignore-eos
 [ "$(lines said.txt)" = 2 ] && [ "$(sed -n 1p said.txt | wc -w)" -eq 7 ] && sed -n 1p said.txt | grep -q '^5 6 7 '; is "prompt and new ids"
 printf 'Hello\n' > hello; input=hello
-exits 0 "chat" ./run chat policy -n 4
+exits 0 "chat" ./run chat policy --template none -n 4
 input=
 
 # ---- rm: saves on the way, numbers that stop being numbers, Ctrl-C ----
