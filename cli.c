@@ -520,7 +520,7 @@ int cli_stopping(void) { return interrupted != 0; }
 
 /* ---- progress ---- */
 
-static int terminal(void) {
+int cli_terminal(void) {
 #ifdef CLI_POSIX
     const char *term = getenv("TERM");
     return isatty(1) && !(term && !strcmp(term, "dumb"));
@@ -540,7 +540,7 @@ static void readable_time(char out[32], double seconds) {
 void progress(const char *text, long long done, long long total, int last) {
     double now = wall_clock(), share = total > 0 ? (double)done / (double)total : 0;
     char left[48] = "", time[32], bar[BAR + 1];
-    int tty = terminal(), first = !cli.running;
+    int tty = cli_terminal(), first = !cli.running;
     long long bucket = (long long)(share * 20);
     if (first) { cli.running = 1; cli.start = now; cli.first = done; }
     if (!first && !last && (tty ? now - cli.shown < 0.1 : bucket == cli.bucket && now - cli.shown < 30)) return;

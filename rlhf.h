@@ -307,6 +307,10 @@ int tokenizer_added(const Tokenizer *t, int i, AddedToken *token);      /* the i
 /* Ids of text (n bytes, any bytes), added tokens cut out, without the template's: *ids is an array of *count ints in pool. Near-linear in
  * n. OK or E_MEMORY. */
 int tokenizer_encode(const Tokenizer *t, const char *text, size_t n, Pool *pool, int **ids, int *count);
+/* The same ids, and which bytes [from, to) of the text each stands for: none for what is put before a text, white space around it that
+ * normalising removes left out. exact 0: a guess, next to several unknown pieces, or the piece is a part of what a rule made of these bytes. */
+typedef struct { size_t from, to; int exact; } TokenSpan;
+int tokenizer_encode_spans(const Tokenizer *t, const char *text, size_t n, Pool *pool, int **ids, TokenSpan **spans, int *count);
 /* The same for text from a stranger: added tokens that it spells are letters. first: the text begins here, not behind an added token. */
 int tokenizer_encode_plain(const Tokenizer *t, const char *text, size_t n, int first, Pool *pool, int **ids, int *count);
 /* Other ways to cut a text (as encode_plain, from its start), for subword regularisation. A random one: with a unigram model of probability
@@ -690,6 +694,7 @@ void cli_interrupts(void);                                      /* Ctrl-C: first
 int cli_stopping(void);                                         /* 1 after the first Ctrl-C */
 void cli_bill(const char *part, size_t bytes);                  /* one line of the memory bill */
 size_t cli_bill_total(void);                                    /* prints the total, returns it */
+int cli_terminal(void);                     /* 1 if standard output is a terminal that knows escape sequences */
 /* Progress: one line that updates in a terminal, plain lines otherwise. text is without the bar; done of total. */
 void progress(const char *text, long long done, long long total, int last);
 void sparkline(char *out, size_t cap, const double *x, int n, int width);   /* UTF-8 blocks, the last `width` values */

@@ -5,8 +5,8 @@
  *          cache and work space; a pool of scratch that is emptied after every line.
  * Weights  are held as the folder has them (16 bits, 4 bits), or quantised while they are read (--nf4, --fp4). merge works on floats.
  * Never    changes a file that it reads. Training is the business of sft, rm and ppo.
- * Edges    exactly one output line per input line, also for empty ones (only `generate --prompt` and `chat` write free text, and
- *          `tokenize --decode` the text as it is: with --jsonl it stays on one line). A line that cannot be used ends the program
+ * Edges    exactly one output line per input line, also for empty ones (only `generate --prompt`, `chat` and `tokenize --show` write for
+ *          people, and `tokenize --decode` the text as it is: with --jsonl it stays on one line). A line that cannot be used ends the program
  *          with its number and exit 1; it is never skipped. */
 #include "rlhf.h"
 #include <signal.h>
@@ -123,24 +123,98 @@ static void decode_line(const Input *in, const Tokenizer *t, const char *line, s
     putchar('\n');
 }
 
-static void encode_line(const Input *in, const Tokenizer *t, const char *line, size_t n, int jsonl, int special, Pool *scratch) {
+/* Bytes for a person's eyes: what a terminal would act upon, and what is no whole character, as \xNN. */
+static void print_visible(const char *s, size_t n) {
+    for (size_t i = 0, length; i < n; i += length) {
+        int32_t code;
+        length = (size_t)utf8_decode(s + i, n - i, &code);
+        /* malformed, controls (C0, C1), line separators and what turns the direction of writing */
+        if (code < 32 || (code >= 127 && code < 0xA0) || (code >= 0x2028 && code <= 0x202E))
+            for (size_t k = 0; k < length; k++) printf("\\x%02X", (unsigned)(unsigned char)s[i + k]);
+        else fwrite(s + i, 1, length, stdout);
+    }
+}
+
+/* The same on the background of the i-th token, which its neighbours do not have. */
+static void print_token(const char *s, size_t n, int i, int color) {
+    if (color) fputs(i % 2 ? "\033[30;43m" : "\033[30;46m", stdout);
+    print_visible(s, n);
+    if (color) fputs("\033[0m", stdout);
+}
+
+/* The text with each token on its own background; bytes that two tokens claim are shown once, those of none as they are. */
+static void print_colored(const char *text, size_t n, const TokenSpan *span, int count) {
+    size_t at = 0;
+    for (int i = 0; i < count; i++) {
+        if (span[i].from > at) { print_visible(text + at, span[i].from - at); at = span[i].from; }
+        if (span[i].to > at) { print_token(text + at, span[i].to - at, i, 1); at = span[i].to; }
+    }
+    print_visible(text + at, n - at);
+    putchar('\n');
+}
+
+/* One line for each token: id, from..to (bytes of the text; ~ where that is not exact), the vocabulary's piece, and the bytes themselves. */
+static void show_line(const Input *in, const Tokenizer *t, const char *text, size_t n, int special, int color, Pool *scratch) {
+    SpecialIds s = tokenizer_specials(t);
+    TokenSpan *inner, *span;
+    int before = 0, after = 0, count, *content, *ids;
+    Error err = { 0 };
+    if (tokenizer_encode_spans(t, text, n, scratch, &content, &inner, &count)) must(fail(&err, E_MEMORY, "out of memory", "tokenizer", 0, 0), &err, NULL);
+    if (special) tokenizer_template(t, &before, &after);
+    ids = pool_take(scratch, (size_t)count + 2, sizeof *ids);
+    span = pool_take(scratch, (size_t)count + 2, sizeof *span);
+    memory(ids); memory(span);
+    for (int i = 0; i < count; i++) { ids[before + i] = content[i]; span[before + i] = inner[i]; }
+    count += before + after;
+    if (before) { ids[0] = s.bos; span[0].from = span[0].to = 0; span[0].exact = 1; }
+    if (after) { ids[count - 1] = s.eos; span[count - 1].from = span[count - 1].to = n; span[count - 1].exact = 1; }
+    printf("line %lld: %d token%s, %llu byte%s\n", in->number, count, count == 1 ? "" : "s", (unsigned long long)n, n == 1 ? "" : "s");
+    if (color && n) print_colored(text, n, span, count);
+    for (int i = 0; i < count; i++) {
+        char place[64];
+        size_t length;
+        const char *piece = tokenizer_piece(t, ids[i], &length);
+        snprintf(place, sizeof place, "%s%llu..%llu", span[i].exact ? "" : "~", (unsigned long long)span[i].from, (unsigned long long)span[i].to);
+        printf("%8d  %12s  ", ids[i], place);
+        if (piece) print_token(piece, length, i, color);
+        fputs("  \"", stdout);
+        print_visible(text + span[i].from, span[i].to - span[i].from);
+        fputs("\"\n", stdout);
+    }
+}
+
+typedef struct { int jsonl, special, decode, show, color; } TokenizeOptions;
+
+static void encode_line(const Input *in, const Tokenizer *t, const char *line, size_t n, const TokenizeOptions *o, Pool *scratch) {
     int count, *ids;
-    if (jsonl) {
+    if (o->jsonl) {
         const Json *root = json_parse(line, n, scratch, NULL), *text = json_get(root, "text");
         if (!text || text->type != JSON_STRING) bad_line(in, E_FORMAT, "not a JSON object with a string \"text\"", 0, 0);
         else { line = text->string; n = text->length; }
     }
-    ids = text_ids(t, line, n, special, 0, scratch, &count);
+    if (o->show) { show_line(in, t, line, n, o->special, o->color, scratch); return; }
+    ids = text_ids(t, line, n, o->special, 0, scratch, &count);
     print_ids(ids, count, " ");
     putchar('\n');
 }
 
+enum { COLOR_AUTO, COLOR_ALWAYS, COLOR_NEVER };
+
+/* NO_COLOR (no-color.org): set and not empty, it speaks for a user who did not ask for colours in so many words. */
+static int wants_color(int asked) {
+    const char *no = getenv("NO_COLOR");
+    return asked == COLOR_ALWAYS || (asked == COLOR_AUTO && cli_terminal() && !(no && *no));
+}
+
 static int run_tokenize(int argc, char **argv) {
-    int jsonl, special, decode;
+    TokenizeOptions o;
     Option option[] = {
-        { "jsonl", OPT_FLAG, &jsonl, NULL, 0, 0, NULL, "lines are {\"text\": ...}, so that a text may hold line breaks" },
-        { "special", OPT_FLAG, &special, NULL, 0, 0, NULL, "with the special tokens of the tokenizer's own template; with --decode, special tokens are written out" },
-        { "decode", OPT_FLAG, &decode, NULL, 0, 0, NULL, "the way back: lines of ids into text" },
+        { "jsonl", OPT_FLAG, &o.jsonl, NULL, 0, 0, NULL, "lines are {\"text\": ...}, so that a text may hold line breaks" },
+        { "special", OPT_FLAG, &o.special, NULL, 0, 0, NULL, "with the special tokens of the tokenizer's own template; with --decode, special tokens are written out" },
+        { "decode", OPT_FLAG, &o.decode, NULL, 0, 0, NULL, "the way back: lines of ids into text" },
+        { "show", OPT_FLAG, &o.show, NULL, 0, 0, NULL, "for people: a line for each token, with its id, the bytes from..to of the text that it "
+          "stands for (~: not exact), its piece, and these bytes" },
+        { "color", OPT_CHOICE, &o.color, "auto", 0, 0, "auto|always|never", "of --show; auto: in a terminal, unless NO_COLOR is set" },
     };
     Program program = { "run tokenize", "TOKENIZER [FILE] [options]",
         "Ids of each line, separated by spaces. TOKENIZER is a folder with a tokenizer, or a tokenizer.json, tokenizer.model or vocab.json.",
@@ -151,13 +225,15 @@ static int run_tokenize(int argc, char **argv) {
     Error err = { 0 };
     size_t n;
     if (given < 1) usage_error("which tokenizer?", "run tokenize TOKENIZER [FILE]");
+    if (o.show && o.decode) usage_error("--show is of text into ids: without", "--decode");
+    o.color = wants_color(o.color);
     Tokenizer *t = tokenizer_open(positional[0], &keep, &err);
     must(err.code, &err, "TOKENIZER is a tokenizer.json, a tokenizer.model, or a folder with one of them or with vocab.json and merges.txt");
     Input in = input_open(given > 1 ? positional[1] : NULL, &keep);
     while (input_next(&in, &line, &n)) {
         PoolMark mark = pool_mark(&scratch);
-        if (decode) decode_line(&in, t, line, n, jsonl, special, &scratch);
-        else encode_line(&in, t, line, n, jsonl, special, &scratch);
+        if (o.decode) decode_line(&in, t, line, n, o.jsonl, o.special, &scratch);
+        else encode_line(&in, t, line, n, &o, &scratch);
         pool_release(&scratch, mark);
     }
     input_close(&in);

@@ -588,8 +588,22 @@ static void put_normal(Normal *f, Text p) {
     if (p.length) f->after_space = f->remove && p.text[p.length - 1] == ' ';
 }
 
-/* Normal form of text in out; returns its length. out NULL only measures (trailing spaces included: an upper bound). */
-static size_t normalise(const Tokenizer *t, const char *text, size_t n, int prefix, char *out) {
+/* Which bytes of the text a byte of its normal form comes from; the same ones for all bytes of what a rule made. */
+typedef struct { size_t from, to; } Origin;
+
+/* The normal bytes out[from..to) come from the `used` bytes at text[at]. What stayed as it was can be told apart byte by byte. */
+static void put_origin(Origin *origin, const char *out, size_t from, size_t to, const char *text, size_t at, size_t used) {
+    int same = to - from == used && !memcmp(out + from, text + at, used);
+    size_t i;
+    for (i = from; i < to; i++) {
+        origin[i].from = same ? at + (i - from) : at;
+        origin[i].to = same ? at + (i - from) + 1 : at + used;
+    }
+}
+
+/* Normal form of text in out, and where each of its bytes comes from (origin NULL: not wanted); returns its length. out NULL only measures
+ * (trailing spaces included: an upper bound). */
+static size_t normalise(const Tokenizer *t, const char *text, size_t n, int prefix, char *out, Origin *origin) {
     Normal f = { out, 0, t->escape_whitespaces ? BLANK_LENGTH : 1, t->escape_whitespaces ? blank : " ",
                  t->remove_extra_whitespaces, t->remove_extra_whitespaces };
     size_t at = 0;
@@ -602,9 +616,11 @@ static size_t normalise(const Tokenizer *t, const char *text, size_t n, int pref
         }
     if (at == n) return 0;
     if (prefix && !t->whitespace_suffix) put_space(&f);
+    if (origin) put_origin(origin, out, 0, f.length, text, at, 0);
     while (at < n) {
         unsigned char c = (unsigned char)text[at];
-        if (c < 128 && t->plain[c] && (at + 1 == n || (unsigned char)text[at + 1] < 128)) {
+        size_t before = f.length, used;
+        if (!origin && c < 128 && t->plain[c] && (at + 1 == n || (unsigned char)text[at + 1] < 128)) {
             at++;
             if (c != ' ') {
                 if (out) out[f.length] = (char)c;
@@ -616,19 +632,24 @@ static size_t normalise(const Tokenizer *t, const char *text, size_t n, int pref
             }
             continue;
         }
-        at += normal_prefix(t, text + at, n - at, &p);
+        used = normal_prefix(t, text + at, n - at, &p);
         put_normal(&f, p);
+        if (origin) put_origin(origin, out, before, f.length, text, at, used);
+        at += used;
     }
     if (f.remove && out)
         while (f.length >= f.width && !memcmp(out + f.length - f.width, f.space, f.width)) f.length -= f.width;
-    if (prefix && t->whitespace_suffix) put_space(&f);
+    if (prefix && t->whitespace_suffix) {
+        put_space(&f);
+        if (origin) put_origin(origin, out, f.length - f.width, f.length, text, n, 0);
+    }
     return f.length;
 }
 
 /* At most so many bytes has the normal form: exactly measured where there are rules. */
 static size_t normal_bound(const Tokenizer *t, const char *text, size_t n) {
     size_t i, wide = 0;
-    if (t->trie_units) return normalise(t, text, n, 1, NULL);
+    if (t->trie_units) return normalise(t, text, n, 1, NULL, NULL);
     for (i = 0; i < n; i++) wide += text[i] == ' ' || (unsigned char)text[i] >= 128;
     return n + 2 * wide + BLANK_LENGTH;     /* a space or a malformed byte becomes three */
 }
@@ -940,7 +961,72 @@ typedef struct {
     Best *best; size_t best_room;           /* unigram: the best paths within a part, and the score of all before it */
     f32 total;
     double alpha, *beta;                    /* with bpe.rng: a random path */
+    int traced; TokenSpan *span; Origin *origin; size_t normal;  /* where each id comes from: by the origin of the normal form's bytes */
 } Encoder;
+
+/* How many of the n bytes at s the piece spells; 0: others, or it is unknown. s NULL: how many it would. */
+static size_t spells(const Tokenizer *t, int id, const char *s, size_t n) {
+    const Piece *p = &t->piece[id < 0 ? 0 : id];
+    size_t i, k = 0, length;
+    if (id < 0 || id == t->special.unk || id == t->missing || !p->text) return 0;
+    if (p->type == PIECE_BYTE) return !s || (n && (unsigned char)*s == byte_of_piece(p));
+    if (t->kind != TOKENIZER_BYTELEVEL) return !s || starts_with(s, n, p->text, p->length) ? p->length : 0;
+    for (i = 0; i < p->length; i += length, k++) {
+        int32_t code;
+        length = (size_t)utf8_decode(p->text + i, p->length - i, &code);
+        if (code < 0 || code >= 0x144 || t->char_byte[code] < 0) return 0;
+        if (s && (k == n || (unsigned char)s[k] != t->char_byte[code])) return 0;
+    }
+    return k;
+}
+
+/* The k-th id covers normal bytes [i, j). Not exact where that cuts through what a rule made of some characters. */
+static void set_span(Encoder *e, int k, size_t i, size_t j, int exact) {
+    const Origin *o = e->origin;
+    e->span[k].from = o[i].from;
+    e->span[k].to = j > i ? o[j - 1].to : o[i].from;
+    if (j == i || (i && o[i - 1].from == o[i].from && o[i - 1].to == o[i].to)) exact = 0;
+    if (j > i && j < e->normal && o[j - 1].from == o[j].from && o[j - 1].to == o[j].to) exact = 0;
+    e->span[k].exact = exact;
+}
+
+/* The ids from the first-th on cover s[at, to). Pieces spell their bytes: from both ends up to the first and the last unknown one that is
+ * exact, and if these are the same it covers what is left; between them an unknown one is guessed to end where the next piece can be. */
+static void trace(Encoder *e, int first, const char *s, size_t at, size_t to) {
+    const Tokenizer *t = e->t;
+    int low = first, high = e->count, exact, k;
+    size_t i = at, j = to, n;
+    if (!e->span) return;
+    for (; low < high && (n = spells(t, e->ids[low], s + i, to - i)) != 0; low++, i += n) set_span(e, low, i, i + n, 1);
+    for (; high > low && (n = spells(t, e->ids[high - 1], NULL, 0)) != 0 && n <= j - i && spells(t, e->ids[high - 1], s + j - n, n); j -= n)
+        set_span(e, --high, j - n, j, 1);
+    if (low == high && i != j)              /* bytes that no id stands for, or that joined the unknown one before this part */
+        for (k = first > 0 ? first - 1 : 0; k < e->count; k++) e->span[k].exact = 0;
+    exact = high - low == 1 && (e->ids[low] == t->special.unk || e->ids[low] == t->missing);
+    for (; low < high; low++, i = n) {
+        n = i + spells(t, e->ids[low], s + i, j - i);
+        if (n == i && low + 1 == high) n = j;
+        else if (n == i)
+            do n++; while (n < j && (((unsigned char)s[n] & 0xC0) == 0x80 || !spells(t, e->ids[low + 1], s + n, j - n)));
+        if (n > j) n = j;
+        set_span(e, low, i, n, exact);
+    }
+}
+
+/* The ids from the first-th on are the pieces of one word, normal bytes [at, to): those behind the first one are written with the prefix
+ * that says so, which spells nothing. */
+static void trace_word(Encoder *e, int first, size_t at, size_t to) {
+    const Tokenizer *t = e->t;
+    int k, pieces = e->count - first;
+    size_t all = 0, prefix, n;
+    if (!e->span) return;
+    for (k = first; k < e->count; k++) all += t->piece[e->ids[k]].length;
+    prefix = pieces > 1 ? (all - (to - at)) / (size_t)(pieces - 1) : 0;
+    for (k = first; k < e->count; k++, at += n) {
+        n = pieces == 1 ? to - at : t->piece[e->ids[k]].length - (k > first ? prefix : 0);
+        set_span(e, k, at, at + n, 1);
+    }
+}
 
 /* Normal text[at, end) by the unigram model. The path is turned round in its own links, and then written. */
 static int encode_unigram(Encoder *e, size_t at, size_t end) {
@@ -1024,11 +1110,18 @@ static int encode_bytes(Encoder *e, Text s) {
     const Tokenizer *t = e->t;
     Bpe *b = &e->bpe;
     size_t at, length;
-    int i, id;
+    int i, id, first = e->count;
     if (!e->pool) {
         e->bound += s.length + 1;
-        if (t->prefix_space && s.length + 1 > e->widest) e->widest = s.length + 1;
+        if ((t->prefix_space || e->traced) && s.length + 1 > e->widest) e->widest = s.length + 1;
         return OK;
+    }
+    if (e->span) {
+        size_t before = t->prefix_space && *s.text != ' ', from = (size_t)(s.text - e->start);
+        e->normal = s.length + before;
+        e->origin[0].from = e->origin[0].to = from;
+        for (at = 0; at < s.length; at++) { e->origin[before + at].from = from + at; e->origin[before + at].to = from + at + 1; }
+        e->origin[e->normal].from = from + s.length;
     }
     if (t->prefix_space && *s.text != ' ') {
         e->scratch[0] = ' ';
@@ -1044,7 +1137,28 @@ static int encode_bytes(Encoder *e, Text s) {
         bpe_merge(b);
         for (i = 0; i >= 0 && i < b->symbols; i = b->symbol[i].next) e->ids[e->count++] = b->symbol[i].id;
     }
+    trace(e, first, s.text, 0, s.length);
     return OK;
+}
+
+/* WordPiece's normal form is made of one character after another. */
+static void word_origins(Encoder *e, Text s) {
+    size_t at, used, n = 0, from = (size_t)(s.text - e->start);
+    for (at = 0; at < s.length; at += used) {
+        int32_t code;
+        size_t before = n;
+        int apart;                          /* an ideograph: the spaces around it come from nowhere */
+        used = (size_t)utf8_decode(s.text + at, s.length - at, &code);
+        n += bert_normalise(e->scratch + n, s.text + at, used, &e->t->bert);
+        apart = n > before + 2 && e->scratch[before] == ' ' && e->scratch[n - 1] == ' ';
+        if (apart) {
+            put_origin(e->origin, e->scratch, before, before + 1, e->start, from + at, 0);
+            put_origin(e->origin, e->scratch, n - 1, n, e->start, from + at + used, 0);
+        }
+        put_origin(e->origin, e->scratch, before + (size_t)apart, n - (size_t)apart, e->start, from + at, used);
+    }
+    e->normal = n;
+    e->origin[n].from = from + s.length;
 }
 
 /* WordPiece: words of the normal form. */
@@ -1057,11 +1171,22 @@ static int encode_words(Encoder *e, Text s) {
         if (n > e->widest) e->widest = n;
         return OK;
     }
+    if (e->span) word_origins(e, s);
     for (; (word = bert_word(e->scratch + at, n - at, &space)) != 0; at += word) {
+        int first = e->count;
         at += space;
         e->count += wordpiece_encode(&t->wordpiece, e->scratch + at, word, e->ids + e->count);
+        trace_word(e, first, at, at + word);
     }
     return OK;
+}
+
+/* Places in a part of the text become places in the whole of it. */
+static void text_origins(Encoder *e, Text s, size_t n) {
+    size_t i, from = (size_t)(s.text - e->start);
+    for (i = 0; i < n; i++) { e->origin[i].from += from; e->origin[i].to += from; }
+    e->normal = n;
+    e->origin[n].from = from + s.length;
 }
 
 /* Normal form, and the added tokens that are looked for there. */
@@ -1077,12 +1202,19 @@ static int encode_text(Encoder *e, Text s) {
         if (n > e->widest) e->widest = n;
         return OK;
     }
-    n = normalise(t, s.text, s.length, prefix, e->scratch);
+    n = normalise(t, s.text, s.length, prefix, e->scratch, e->origin);
+    if (e->span) text_origins(e, s, n);
     begin_parts(&parts, t, t->prepends && !e->plain ? &t->cut[1] : NULL, e->scratch, n);
     while (!code && next_part(&parts, &part, &id)) {
         size_t from = (size_t)(part.text - e->scratch);
-        if (id >= 0) e->ids[e->count++] = id;
-        else code = encode_normal(e, from, from + part.length);
+        int before = e->count;
+        if (id >= 0) {
+            if (e->span) set_span(e, e->count, from, parts.at, 1);
+            e->ids[e->count++] = id;
+            continue;
+        }
+        code = encode_normal(e, from, from + part.length);
+        if (!code) trace(e, before, e->scratch, from, from + part.length);
     }
     return code;
 }
@@ -1096,6 +1228,11 @@ static int encode_parts(Encoder *e, Text s, int level) {
     begin_parts(&parts, t, e->plain ? NULL : &t->cut[level], s.text, s.length);
     while (!code && next_part(&parts, &part, &id)) {
         if (e->bound > INT_MAX / 8) return E_MEMORY;
+        if (id >= 0 && e->span) {
+            e->span[e->count].from = (size_t)(part.text - e->start);
+            e->span[e->count].to = (size_t)(parts.text + parts.at - e->start);
+            e->span[e->count].exact = 1;
+        }
         if (id >= 0 && e->pool) e->ids[e->count++] = id;
         else if (id >= 0) e->bound++;
         else if (!level && !t->prepends) code = encode_parts(e, part, 1);
@@ -1112,6 +1249,11 @@ static int encode(Encoder *e, const Tokenizer *t, Text s, Pool *pool, int **ids,
     *count = 0;
     e->t = t; e->start = s.text;
     if (s.length > INT_MAX / 8 || encode_parts(e, s, 0) || e->bound > INT_MAX / 4) return E_MEMORY;
+    if (e->traced) {
+        e->span = pool_take(pool, e->bound + 1, sizeof *e->span);
+        e->origin = pool_take(pool, e->widest + 1, sizeof *e->origin);
+        if (!e->span || !e->origin) return E_MEMORY;
+    }
     *ids = pool_take(pool, e->bound + 1, sizeof **ids);
     after = pool_mark(pool);
     e->scratch = pool_take(pool, e->widest + 1, 1);
@@ -1137,6 +1279,16 @@ int tokenizer_encode(const Tokenizer *t, const char *text, size_t n, Pool *pool,
     Encoder e = new_encoder(0, 1);
     Text s = { text, n };
     return encode(&e, t, s, pool, ids, count);
+}
+
+int tokenizer_encode_spans(const Tokenizer *t, const char *text, size_t n, Pool *pool, int **ids, TokenSpan **spans, int *count) {
+    Encoder e = new_encoder(0, 1);
+    Text s = { text, n };
+    int code;
+    e.traced = 1;
+    code = encode(&e, t, s, pool, ids, count);
+    *spans = e.span;
+    return code;
 }
 
 int tokenizer_encode_plain(const Tokenizer *t, const char *text, size_t n, int first, Pool *pool, int **ids, int *count) {
@@ -1167,7 +1319,7 @@ int tokenizer_nbest(const Tokenizer *t, const char *text, size_t n, int wanted, 
     *list = bound > INT_MAX / 4 ? NULL : pool_take(pool, (size_t)wanted, sizeof **list);
     normal = *list ? pool_take(pool, bound + 1, 1) : NULL;
     if (!normal) return E_MEMORY;
-    length = normalise(t, text, n, wants_prefix(t, text, n, 1), normal);
+    length = normalise(t, text, n, wants_prefix(t, text, n, 1), normal, NULL);
     if (unigram_nbest(&t->unigram, normal, length, wanted, pool, &path, found)) return E_MEMORY;
     for (i = 0; i < *found; i++) {
         Segmentation *g = &(*list)[i];
@@ -1632,9 +1784,9 @@ static int make_cuts(Tokenizer *t, int c, Pool *pool, Error *err) {
         if ((a->normalized && t->json) != c) continue;
         k->text = a->text; k->length = a->length; k->type = i;
         if (c && t->prepends) {
-            char *normal = pool_take(pool, normalise(t, a->text, a->length, 1, NULL) + 1, 1);
+            char *normal = pool_take(pool, normalise(t, a->text, a->length, 1, NULL, NULL) + 1, 1);
             if (!normal) return fail(err, E_MEMORY, "not enough memory", "added tokens", 0, 0);
-            k->length = normalise(t, a->text, a->length, 1, normal);
+            k->length = normalise(t, a->text, a->length, 1, normal, NULL);
             k->text = normal;
         }
         cuts->first[(unsigned char)*k->text / 8] |= (unsigned char)(1u << (unsigned char)*k->text % 8);

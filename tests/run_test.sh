@@ -239,6 +239,47 @@ for folder in llama2/tokenizer.model gpt2 roberta; do
     same "tokenize $folder: --special" "$work/got" "$work/want"
 done
 
+# ---- tokenize --show: ids and the bytes from..to that they stand for ----
+# shown NAME TOKENIZER WANT [OPTIONS]: the lines of $work/text as "id from..to", one input line after another, separated by |
+shown() {
+    name=$1 tokenizer=$2 want=$3; shift 3
+    got=$($run tokenize "$tokenizer" "$work/text" --show "$@" | awk '/^line/ { if (NR > 1) printf "|"; next } { printf " %s %s", $1, $2 }')
+    if [ "$got" = "$want" ]; then ok "tokenize --show $name"; else bad "tokenize --show $name: $got"; fi
+}
+mkdir -p "$work/words"      # WordPiece: lower case, accents off, a word without pieces, an ideograph, an added token that swallows the space before it
+printf '[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nthe\nna\n##ive\n##s\nfox\n\345\255\227\n' > "$work/words/vocab.txt"
+printf '{"added_tokens_decoder": {"4": {"content": "[MASK]", "special": true, "lstrip": true}}}\n' > "$work/words/tokenizer_config.json"
+printf 'The  Na\303\257ves fox\n\n \360\237\231\202zz\345\255\227the [MASK]fox\n' > "$work/text"
+shown "WordPiece" "$work/words" ' 5 0..3 6 5..7 7 7..11 8 11..12 9 13..16|| 1 1..7 10 7..10 5 10..13 4 13..20 9 20..23'
+shown "WordPiece --special" "$work/words" ' 2 0..0 5 0..3 6 5..7 7 7..11 8 11..12 9 13..16 3 16..16| 2 0..0 3 0..0| 2 0..0 1 1..7 10 7..10 5 10..13 4 13..20 9 20..23 3 23..23' --special
+if [ -s "$work/chat/added_tokens.json" ]; then
+    printf 'a\342\202\254<|im_start|>h\n' > "$work/text"
+    $run tokenize "$work/chat" "$work/text" --show > "$work/got"
+    if grep -q '^ *301  *4\.\.16  ' "$work/got" && grep -q '^ *229  *1\.\.2  <0xE2>  "\\xE2"$' "$work/got" && tail -n 1 "$work/got" | grep -q ' 16\.\.17 '
+    then ok "tokenize --show: bytes of a character, an added token"; else bad "tokenize --show: bytes of a character, an added token"; fi
+else skip "tokenize --show: an added token"; fi
+printf 'Hello  world\n  two na\303\257ve \360\237\231\202 x\n\n\345\255\227a\302\275 \357\254\201n\n' > "$work/text"
+other=$shared/data/tokenizers
+if [ -e $other/llama2 ]; then shown llama2 $other/llama2/tokenizer.model ' 15043 0..5 29871 5..6 3186 6..12| 259 0..1 1023 1..5 1055 5..8 30085 8..10 345 10..12 29871 12..13 243 13..14 162 14..15 156 15..16 133 16..17 921 17..19|| 29871 0..0 30578 0..3 29874 3..4 30226 4..6 29871 6..7 31017 7..10 29876 10..11'
+else skip "tokenize --show llama2"; fi
+if [ -e $other/gpt2 ]; then shown gpt2 $other/gpt2 ' 15496 0..5 220 5..6 995 6..12| 220 0..1 734 1..5 41492 5..12 32485 12..17 2124 17..19|| 27764 0..2 245 2..3 64 3..4 23141 4..6 27332 6..8 105 8..9 223 9..10 77 10..11'
+else skip "tokenize --show gpt2"; fi
+# T5 squeezes spaces, has no piece of some characters (one in a text: exact; several: what lies between is a guess), and writes 1/2 for one
+if [ -e $other/t5 ]; then shown t5 $other/t5/spiece.model ' 8774 0..5 296 5..12| 192 2..5 3 5..6 29 6..7 9 7..8 2 ~8..10 162 ~10..12 3 ~12..13 2 ~13..17 3 17..18 226 18..19|| 3 0..0 2 ~0..3 9 ~3..4 536 ~4..6 2 ~4..6 357 ~4..6 2202 6..11'
+    printf 'go\360\237\231\202  now\n' > "$work/text"
+    shown "t5, one unknown" $other/t5/spiece.model ' 281 0..2 2 2..6 230 6..11'
+else skip "tokenize --show t5"; fi
+printf '\033[2Jthe\n' > "$work/text"
+$run tokenize "$work/words" "$work/text" --show > "$work/got"
+NO_COLOR=1 $run tokenize "$work/words" "$work/text" --show --color always > "$work/colored"
+if grep -q "$(printf '\033')" "$work/got"; then bad "tokenize --show: colours in a file"; else ok "tokenize --show: no colours in a file, no escapes of the text"; fi
+if grep -q "$(printf '\033')\[30;43m" "$work/colored" && grep -q 'x1B' "$work/colored"; then ok "tokenize --show --color always"; else bad "tokenize --show --color always"; fi
+sed "s/$(printf '\033')\[[0-9;]*m//g" "$work/colored" | sed 2d > "$work/plain"
+same "tokenize --show: colours are all the difference" "$work/got" "$work/plain"
+printf '{"text": "the\\nfox"}\n' | $run tokenize "$work/words" --jsonl --show | tail -n 1 > "$work/got"; printf '       9          4..7  fox  "fox"\n' > "$work/want"
+same "tokenize --show --jsonl" "$work/got" "$work/want"
+exits "tokenize --show --decode" 2 $run tokenize "$work/words" --show --decode
+
 # ---- what is wrong is said ----
 model=$golden/llama-gqa
 exits "an unknown command" 2 $run frobnicate
