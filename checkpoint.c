@@ -1672,7 +1672,8 @@ int adapter_config_save(const Lora *l, const char *folder, const char *base_mode
     put_raw(&b, "loftq_config", "{}");
     if (floor(l->alpha) == l->alpha && fabs(l->alpha) < 1e9) put_int(&b, "lora_alpha", (long long)l->alpha);
     else put_real(&b, "lora_alpha", l->alpha, 1);
-    put_raw(&b, "lora_dropout", "0.0");
+    if (l->dropout.rate > 0) put_real(&b, "lora_dropout", l->dropout.rate, 1);
+    else put_raw(&b, "lora_dropout", "0.0");
     put_raw(&b, "megatron_config", "null");
     put_text(&b, "megatron_core", "megatron.core");
     put_raw(&b, "modules_to_save", "null");

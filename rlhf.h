@@ -501,8 +501,9 @@ size_t tensor_values(const Tensor *list, int tensors, int trainable_only);      
 typedef struct { Matrix A /* (R,I) */, B /* (O,R) */; } LoraPair;       /* R = 0: not adapted */
 /* Dropout of the adapter's input (peft's lora_dropout), in training alone: each number of x is left out with probability p, the others are
  * divided by 1 - p. Which ones hangs on (seed, matrix, row + n) and on nothing else, so forward, backward and recomputing agree, and so
- * does any split of a step's rows when `row` is the number of rows before. p 0: off. x, dx (N,I): room for the largest I. */
-typedef struct { float p; uint64_t seed, row; float *x, *dx; } LoraDropout;
+ * does any split of a step's rows when `row` is the number of rows before. p 0: off. x, dx (N,I): room for the largest I.
+ * rate: what adapter_config.json says of the run; p is that in training, and 0 when it only measures. */
+typedef struct { float rate, p; uint64_t seed, row; float *x, *dx; } LoraDropout;
 typedef struct { int R; float alpha, scale; int rslora; char targets[160]; /* comma-separated, in peft's names */
                  LoraPair *pair; int pairs; /* one per tensor of the base model's list, by Matrix.id */
                  Tensor *tensor; int tensors; LoraDropout dropout; } Lora;

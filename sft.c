@@ -211,7 +211,7 @@ static double pass(Trainer *t, const Set *s, const int *order, int first, int co
     Error err = { 0 };
     double sum = 0;
     *tokens = 0;
-    t->lora.dropout.p = scale > 0 ? (float)t->set.lora_dropout : 0;
+    t->lora.dropout.p = scale > 0 ? t->lora.dropout.rate : 0;
     t->lora.dropout.row = 0;
     while (count > 0) {
         Rows rows;
@@ -286,6 +286,7 @@ static void carve(Trainer *t, Arena *a, size_t ws, int show) {
         must(lora_carve(&t->lora, t->model.tensor, t->model.tensors, s->lora_r, (float)s->lora_alpha, s->rslora, s->lora_targets, 1,
                         &t->keep, a, &err), &err, NULL);
         t->list = t->lora.tensor; t->tensors = t->lora.tensors; t->adapter = &t->lora;
+        t->lora.dropout.rate = (float)s->lora_dropout;
         if (s->lora_dropout > 0) lora_dropout_carve(&t->lora, t->N, a);
         bill(show, s->lora_dropout > 0 ? "adapter, gradients, dropout" : "adapter and gradients", &from, a);
     }
@@ -388,28 +389,6 @@ static void init_weights(Trainer *t) {
 
 static uint64_t shard_bytes(const Settings *s) { return (uint64_t)s->shard_mb * 1000000u; }
 
-/* adapter_config.json as peft has it, with the dropout that it would go on with. */
-static void save_adapter_config(Trainer *t) {
-    static const char none[] = "\"lora_dropout\": 0.0";
-    Error err = { 0 };
-    char path[600], number[40], *text, *at;
-    size_t n;
-    Buffer b = { 0 };
-    must(adapter_config_save(&t->lora, t->out, t->set.policy, &t->keep, &err), &err, NULL);
-    if (t->set.lora_dropout <= 0) return;
-    snprintf(path, sizeof path, "%s/adapter_config.json", t->out);
-    must(file_read_all(path, &t->keep, &text, &n, &err), &err, NULL);
-    at = strstr(text, none);
-    if (!at) must(fail(&err, E_MISSING, "no lora_dropout to set", path, 0, 0), &err, NULL);
-    b.pool = &t->keep;
-    buffer_bytes(&b, text, (size_t)(at - text) + sizeof none - sizeof "0.0");
-    snprintf(number, sizeof number, "%.9g", t->set.lora_dropout);
-    buffer_text(&b, number);
-    buffer_text(&b, at + sizeof none - 1);
-    if (b.failed) must(fail(&err, E_MEMORY, "no memory for the adapter's config", path, 0, 0), &err, NULL);
-    must(file_write_all(path, b.data, b.length, &t->keep, &err), &err, NULL);
-}
-
 /* Weights last: a folder that has them is whole. Every file is written aside and renamed, and none if a weight is no number. */
 static void save(Trainer *t, int step) {
     Settings *s = &t->set;
@@ -418,7 +397,7 @@ static void save(Trainer *t, int step) {
     if (!tensors_are_numbers(t->list, t->tensors, s->dtype))
         die_not_a_number("a weight is no number, or too large for --dtype", step, t->saved_step, t->out, SMALLER_STEPS);
     if (s->lora_r) {
-        save_adapter_config(t);
+        must(adapter_config_save(&t->lora, t->out, t->set.policy, &t->keep, &err), &err, NULL);
         must(checkpoint_save(t->out, "adapter_model", "base_model.model.", t->list, t->tensors, s->dtype, 0, &t->keep, &err), &err, NULL);
     } else {
         must(config_save(&t->config, t->out, s->dtype, &t->keep, &err), &err, NULL);
