@@ -1305,6 +1305,7 @@ int main(int argc, char **argv) {
     for (int i = 0; i < r->parts; i++) cli_bill(r->part[i].name, r->part[i].bytes);
     cli_bill("work space", workspace);
     cli_bill("data set, tokenizers, lists", r->pool.total);
+    cli_bill("the program itself", (size_t)4 << 20);    /* code, C library, stacks */
     cli_bill_total();
     if (o.dry_run) return 0;
 
