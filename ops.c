@@ -6,7 +6,7 @@
  *          C99 compiler (with -ffp-contract=off):
  *            - a linear output is one accumulator, added in order of the inner index, and so are attention's scores and mixtures;
  *              the packed product below carries its accumulators across blocks and equals the three-line loop bit for bit
- *              (tests/props.c); a twin of fast.c equals the loop whose step is fmaf;
+ *              (tests/props.c); a fused twin of fast.c equals the loop whose step is fmaf;
  *            - norms and softmax sums use eight lanes folded pairwise (lane_sum), at absolute positions;
  *            - threads split outputs, never a sum.
  *          That is why the log-prob of a sampled token equals, bit for bit, the one that training computes.
