@@ -4,7 +4,7 @@
 #   make test           every test; the last line counts them
 #   make check          the quick half: gradients in double, and who calls whom
 #   make compilers      every file under gcc, clang, tcc and musl, a warning being an error
-#   make bench          how fast the product, the exponential and a tokenizer are
+#   make bench          how fast everything is, beside OpenBLAS, PyTorch and sentencepiece where they are installed: some minutes
 #   make task           how hard the shipped task is: what a reader of words without their order gets right
 #   make fuzz           every reader over 10,000 broken files each, under the sanitizers: some minutes
 #   make models         data/policy and data/reward anew, from nothing, checked against data/SHA256SUMS
@@ -70,7 +70,7 @@ data/imdb.bin: prep data/grammar.txt
 # Each tests/NAME.c is a program of its own, build/tests/NAME. Two are built in a special way:
 #   grad   every backward pass against differences, everything in double: -DF64 turns the layers' float into double
 #   bad    every reader over broken files, the whole library under the address and undefined-behaviour sanitizers (fuzz: the same, longer)
-TESTS    = $(filter-out bench task shapes fuzz tokenizer_fuzz,$(notdir $(basename $(wildcard tests/*.c))))
+TESTS    = $(filter-out bench% task shapes fuzz tokenizer_fuzz,$(notdir $(basename $(wildcard tests/*.c))))
 F64      = ops lora model reward rl
 COMMA    = ,
 SANITIZE = $(call HAVE,-fsanitize=address$(COMMA)undefined -fno-sanitize-recover=all)
@@ -97,8 +97,10 @@ check: $(LIB) $(PROGRAMS:=.o) build/tests/grad
 # Every file alone under other compilers, a warning being an error.
 compilers:
 	sh tests/compilers.sh
-# Speed of the product, the exponential and the tokenizers:  make bench BENCH="--rows 64 data/policy"
-bench: build/tests/bench
+# Speed, part by part, beside peers where they are installed; none is needed to build:  make bench BENCH="products --quick"
+build/tests/bench: tests/bench.c tests/bench_blas.c tests/bench_models.c tests/bench.h $(LIB)
+	$(CC) $(FLAGS) $(if $(call HAVE,-ldl),-DDLOPEN) -I. -o $@ $(filter-out %.h,$^) $(LDLIBS) $(call HAVE,-ldl)
+bench: build/tests/bench data/imdb.bin
 	$(RUN) build/tests/bench $(BENCH)
 # How hard the shipped task is:  make task TASK="--tokens 30"
 task: build/tests/task data/imdb.bin

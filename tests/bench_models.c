@@ -1,0 +1,3 @@
+#include "bench.h"
+void bench_generate(void) {}
+void bench_judge(void) {}
