@@ -455,17 +455,19 @@ static void memory_run(void *context) {
     }
 }
 
-static void bench_memory(void) {
+double memory_rate(int threads) {
     Arena a = bench_arena((size_t)WORDS * 8);
+    Contest c;
     memset(a.base, 1, (size_t)WORDS * 8);
-    printf("\nmemory, read, GB/s");
-    for (int threads = threads_next(0); threads; threads = threads_next(threads)) {
-        Contest c;
-        use_threads(threads);
-        c = contest(memory_run, a.base, NULL, NULL);
-        printf("   %d thread%s:", threads, threads > 1 ? "s" : "");
-        print_rate(8.0 * WORDS, 1e9, &c.ours);
-    }
+    use_threads(threads);
+    c = contest(memory_run, a.base, NULL, NULL);
+    return 8.0 * WORDS / c.ours.median;
+}
+
+static void bench_memory(void) {
+    printf("\nmemory, read, GB/s:");
+    for (int threads = threads_next(0); threads; threads = threads_next(threads))
+        printf("   %d thread%s %.1f", threads, threads > 1 ? "s" : "", memory_rate(threads) / 1e9);
     printf("\n");
 }
 
@@ -554,6 +556,7 @@ static void machine(void) {
         }
     if (l) lines_close(l, &err);
     printf("\nmedian (slowest to fastest run)\n");
+    fflush(stdout);
     pool_free(&pool);
 }
 

@@ -24,6 +24,7 @@ void print_rate(double work, double unit, const Times *t);  /* "  62.3 (61.1 to 
 void print_ratio(const Contest *c);                         /* "  1.04 (1.02 to 1.05)" */
 int threads_next(int n);                    /* the numbers of threads to measure with: 1 (not with --quick), all, 0. From 0 on. */
 void use_threads(int n);
+double memory_rate(int threads);            /* bytes a second that are read from memory */
 Arena bench_arena(size_t bytes);             /* zeroed; what was given before is free again */
 
 /* bench_blas.c: OpenBLAS, found while running */
