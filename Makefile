@@ -100,8 +100,9 @@ compilers:
 # Speed, part by part, beside peers where they are installed; none is needed to build:  make bench BENCH="products --quick"
 build/tests/bench: tests/bench.c tests/bench_blas.c tests/bench_models.c tests/bench.h $(LIB)
 	$(CC) $(FLAGS) $(if $(call HAVE,-ldl),-DDLOPEN) -I. -o $@ $(filter-out %.h,$^) $(LDLIBS) $(call HAVE,-ldl)
-bench: build/tests/bench data/imdb.bin
-	$(RUN) build/tests/bench $(BENCH)
+bench: build/tests/bench build/tests/shapes all
+	@if command -v python3 > /dev/null; then BENCH_PREFIX="$${BENCH_PREFIX:-$(RUN)}" python3 tests/bench_peers.py $(BENCH); \
+	 else $(RUN) build/tests/bench $(BENCH); echo "PyTorch, sentencepiece and whole steps: not measured, there is no python3"; fi
 # How hard the shipped task is:  make task TASK="--tokens 30"
 task: build/tests/task data/imdb.bin
 	$(RUN) build/tests/task $(TASK)

@@ -473,64 +473,82 @@ static void bench_memory(void) {
 
 /* ---- a tokenizer ---- */
 
-typedef struct { const Tokenizer *tokenizer; Pool *pool; const char *text; size_t length; int *ids; int count; char *back; size_t back_length; } Text;
+typedef struct { const char *text; size_t length; int *ids, count; } Entry;
+typedef struct { const Tokenizer *tokenizer; Pool *pool, *kept; Entry *document; size_t documents, bytes, tokens; } Corpus;
 static void encode_run(void *context) {
-    Text *w = context;
-    PoolMark mark = pool_mark(w->pool);
-    must(tokenizer_encode(w->tokenizer, w->text, w->length, w->pool, &w->ids, &w->count), NULL, "a shorter text");
-    pool_release(w->pool, mark);
+    Corpus *w = context;
+    for (size_t i = 0; i < w->documents; i++) {
+        Entry *d = &w->document[i];
+        PoolMark mark = pool_mark(w->pool);
+        must(tokenizer_encode(w->tokenizer, d->text, d->length, w->pool, &d->ids, &d->count), NULL, "a shorter text");
+        pool_release(w->pool, mark);
+    }
 }
 static void decode_run(void *context) {
-    Text *w = context;
-    PoolMark mark = pool_mark(w->pool);
-    must(tokenizer_decode(w->tokenizer, w->ids, w->count, w->pool, &w->back, &w->back_length), NULL, "a shorter text");
-    pool_release(w->pool, mark);
+    Corpus *w = context;
+    char *text;
+    size_t length;
+    for (size_t i = 0; i < w->documents; i++) {
+        PoolMark mark = pool_mark(w->pool);
+        must(tokenizer_decode(w->tokenizer, w->document[i].ids, w->document[i].count, w->pool, &text, &length), NULL, "a shorter text");
+        pool_release(w->pool, mark);
+    }
 }
 
-/* At most 4 MB of the text: the documents of a dataset, one after another, or any file. */
-static void load_text(Text *w, Pool *pool) {
+/* At most 4 MB of documents: a dataset's, or the lines of any file. */
+enum { TEXT_BYTES = 4000000 };
+static void add_document(Corpus *w, const char *text, size_t length) {
+    Entry *d = &w->document[w->documents++];
+    d->text = text;
+    d->length = length;
+    w->bytes += length + 1;
+}
+
+static void load_text(Corpus *w) {
     Error err = { 0 };
     Dataset d;
     char *bytes = NULL;
-    size_t n = strlen(opt.text), limit = 4000000;
+    size_t n = strlen(opt.text), length = 0;
     if (n > 4 && !strcmp(opt.text + n - 4, ".bin")) {
-        Buffer b = { 0 };
-        b.pool = pool;
-        must(dataset_read(&d, opt.text, pool, &err), &err, "make data/imdb.bin");
-        for (uint64_t i = 0; i < d.count && b.length < limit; i++) {
-            buffer_bytes(&b, d.document[i].text[0], d.document[i].length[0]);
-            buffer_u8(&b, '\n');
-        }
-        w->text = (const char *)b.data;
-        w->length = b.length;
+        must(dataset_read(&d, opt.text, w->kept, &err), &err, "make data/imdb.bin");
+        w->document = pool_take(w->kept, (size_t)d.count + 1, sizeof *w->document);
+        for (uint64_t i = 0; i < d.count && w->bytes < TEXT_BYTES; i++) add_document(w, d.document[i].text[0], d.document[i].length[0]);
     } else {
-        must(file_read_all(opt.text, pool, &bytes, &w->length, &err), &err, NULL);
-        w->text = bytes;
-        if (w->length > limit) w->length = limit;
+        size_t lines = 1, begin = 0;
+        must(file_read_all(opt.text, w->kept, &bytes, &length, &err), &err, NULL);
+        for (size_t i = 0; i < length; i++) lines += bytes[i] == '\n';
+        w->document = pool_take(w->kept, lines, sizeof *w->document);
+        for (size_t i = 0; i <= length && w->bytes < TEXT_BYTES; i++)
+            if (i == length ? begin < length : bytes[i] == '\n') {
+                add_document(w, bytes + begin, i - begin);
+                begin = i + 1;
+            }
     }
 }
 
 static void bench_tokenizer(void) {
     Error err = { 0 };
     Pool kept = cli_pool(), scratch = cli_pool();
-    Text w = { 0 };
+    Corpus w = { 0 };
     Contest c;
-    PoolMark mark;
     w.tokenizer = tokenizer_open(opt.tokenizer, &kept, &err);
     if (!w.tokenizer) die(&err, "a folder with tokenizer.model, or with vocab.json and merges.txt");
     w.pool = &scratch;
-    load_text(&w, &kept);
+    w.kept = &kept;
+    load_text(&w);
     use_threads(1);
     c = contest(encode_run, &w, NULL, NULL);
-    printf("\ntokenizer %s, %lu bytes, 1 thread\n  encode MB/s ", opt.tokenizer, (unsigned long)w.length);
-    print_rate((double)w.length, 1e6, &c.ours);
-    mark = pool_mark(&scratch);
-    must(tokenizer_encode(w.tokenizer, w.text, w.length, &scratch, &w.ids, &w.count), NULL, "a shorter text");
+    printf("\ntokenizer %s, %lu bytes, 1 thread\n  encode MB/s ", opt.tokenizer, (unsigned long)w.bytes);
+    print_rate((double)w.bytes, 1e6, &c.ours);
+    for (size_t i = 0; i < w.documents; i++) {
+        Entry *d = &w.document[i];
+        must(tokenizer_encode(w.tokenizer, d->text, d->length, &kept, &d->ids, &d->count), NULL, "a shorter text");
+        w.tokens += (size_t)d->count;
+    }
     c = contest(decode_run, &w, NULL, NULL);
     printf("\n  decode MB/s ");
-    print_rate((double)w.length, 1e6, &c.ours);
-    printf("\n  tokens        %d\n", w.count);
-    pool_release(&scratch, mark);
+    print_rate((double)w.bytes, 1e6, &c.ours);
+    printf("\n  tokens        %lu\n", (unsigned long)w.tokens);
     pool_free(&scratch);
     pool_free(&kept);
 }
