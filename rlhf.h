@@ -239,7 +239,10 @@ enum { PIECE_NORMAL = 1, PIECE_UNKNOWN, PIECE_CONTROL, PIECE_USER_DEFINED, PIECE
 typedef struct { const char *text; size_t length; f32 score; int type; } Piece;
 typedef struct { uint32_t base, check; int value; f32 score; } TrieNode;        /* child c: node base + c, if its check is this node's number;
                                                                  * value: the piece that ends here, -1: none */
-typedef struct { TrieNode *node; size_t nodes; const Piece *piece; int unk, users; f32 unk_score, max_score; } Unigram;
+typedef struct {
+    TrieNode *node; size_t nodes; const Piece *piece; int unk, users; f32 unk_score, max_score;
+    const double *exact; double unk_exact;  /* (V) scores for unigram_best_exact alone, set by the caller */
+} Unigram;
 /* From V pieces, of which those of the types NORMAL and USER_DEFINED are found in texts (no two alike, none empty). OK or E_MEMORY. */
 int unigram_build(Unigram *u, const Piece *piece, int V, int unk, Pool *pool);
 size_t unigram_longest(const Unigram *u, const char *s, size_t n, int *id);     /* bytes of the longest piece at the start of s, 0: none */
@@ -248,6 +251,9 @@ size_t unigram_character(const char *s, size_t n);      /* bytes of the first ch
  * The pieces, from the last: best[n], best[best[n].from] ... without: a piece that does not count (-1: none). */
 typedef struct { f32 score; int id; uint32_t from; } Best;
 void unigram_best(const Unigram *u, const char *s, size_t n, Best *best, int without);
+/* The same in double, from a score of 0. Its characters are well-formed. */
+typedef struct { double score; int id; uint32_t from; } BestExact;
+void unigram_best_exact(const Unigram *u, const char *s, size_t n, BestExact *best, int without);
 /* A random one, of probability proportional to exp(theta score); in best (n+1) as above, its scores apart. beta (n+1): scratch. */
 void unigram_sample(const Unigram *u, const char *s, size_t n, double theta, Rng *rng, Best *best, double *beta);
 /* The `wanted` best, best first (*found of them: there may be fewer). Piece id[i] ends at byte end[i]. OK or E_MEMORY. */
@@ -266,8 +272,11 @@ int unicode_class(int32_t code);            /* White_Space, \p{L}, \p{N}, the re
 int unicode_is_control(int32_t code);       /* \p{C}: also what is not assigned */
 int unicode_is_punctuation(int32_t code);   /* \p{P} and ASCII's symbols */
 int unicode_is_mark(int32_t code);          /* \p{Mn} */
+int unicode_is_combining(int32_t code);     /* \p{M} */
+int unicode_joins(int32_t code);            /* it belongs to the character before it: Grapheme_Cluster_Break Extend, SpacingMark or ZWJ */
 int unicode_is_ideograph(int32_t code);     /* as BERT counts them */
 int unicode_lower(int32_t code, int32_t out[2]);        /* lower case: its number of characters */
+int unicode_compatible(int32_t code, int32_t out[18]);  /* its compatibility decomposition without \p{M}: the number of characters */
 int unicode_base(int32_t code, int32_t out[3]);         /* its canonical decomposition without marks: the number of characters, 0 for a mark */
 
 /* ================================================================================================================
@@ -293,8 +302,8 @@ Tokenizer *tokenizer_sentencepiece(const void *bytes, size_t n, Pool *pool, Erro
 Tokenizer *tokenizer_bytelevel(const void *vocab, size_t vocab_n, const void *merges, size_t merges_n, Pool *pool, Error *err);
 /* WordPiece from the bytes of vocab.txt (BERT, DistilBERT); lower case unless tokenizer_config.json says otherwise. */
 Tokenizer *tokenizer_wordpiece(const void *vocab, size_t n, Pool *pool, Error *err);
-/* tokenizer.json (Hugging Face tokenizers): byte-level BPE, BPE with byte_fallback as of Llama, and BERT's WordPiece. What else it may ask for
- * (Unigram, other normalizers, splits, decoders) is refused by name. */
+/* tokenizer.json (Hugging Face tokenizers): byte-level BPE, BPE with byte_fallback as of Llama, Unigram as of T5, ALBERT and XLM-R, and BERT's
+ * WordPiece. What else it may ask for (other normalizers, splits, decoders) is refused by name. */
 Tokenizer *tokenizer_json(const void *bytes, size_t n, Pool *pool, Error *err);
 /* What lies beside these files, parsed (NULL: not there): added_tokens.json, tokenizer_config.json, special_tokens_map.json. They add tokens
  * and name the special ones. OK, or *err. */

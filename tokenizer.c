@@ -13,6 +13,7 @@
  *          tokens within and beside each other: tests/tokenizer.c. Unigram in tokenizer.json, denormalisers and vocabularies
  *          with holes are refused by name. A word character (single_word) is a letter, a number or '_'; marks are none. */
 #include "rlhf.h"
+#include <stdio.h>          /* snprintf only */
 
 /* ================================================================================================================
  * Cutting a text into words, as byte-level BPE does before it merges
@@ -150,6 +151,10 @@ static int table_add(Table *t, Pool *pool, const char *text, size_t length, int 
  * ================================================================================================================ */
 typedef struct { int left, right, id, rank; } Merge;                /* byte-level: left right -> id; id -1: a free slot */
 
+typedef struct { const char *text; size_t length; } Text;
+
+typedef struct { int kind, left, right; Text pattern, content; } NormalStep;    /* see STEP_VALID ... */
+
 typedef struct { Piece *key; int keys; unsigned char first[32]; } Cuts;     /* sorted texts (type: place in `added`), their first bytes */
 
 struct Tokenizer {
@@ -182,6 +187,8 @@ struct Tokenizer {
     const char *replacement; size_t replacement_bytes;      /* ... and what its values point to */
     int prepends, only_first, unless_blank, split_blanks;   /* tokenizer.json: see load_normalizer and load_metaspace */
     int strip;                              /* tokenizer.json: spaces that decoding takes off the front */
+    int steps; NormalStep *step;            /* tokenizer.json's Unigram: its normalizers, */
+    int pipeline, split_words, bare_first;  /* it is one; words are split at white space first; the first piece is decoded without U+2581 */
     /* byte-level */
     int split, digits, prefix_space, ignore_merges, fuse_unk;
     BertRules bert; WordPiece wordpiece;    /* WordPiece */
@@ -288,7 +295,6 @@ static int parse_piece(Reader r, Piece *p) {
     return !r.bad;
 }
 
-typedef struct { const char *text; size_t length; } Text;
 typedef struct { int model_type; Text bos, eos, pad; } ModelNames;
 
 static Text field_text(const Field *f) { Text t; t.text = (const char *)f->body.at; t.length = (size_t)f->value; return t; }
@@ -327,7 +333,7 @@ static int set_rules(Tokenizer *t, Text table, Error *err) {
     bytes = read_u32(&r);
     t->trie = read_bytes(&r, bytes);
     if (r.bad || bytes < 4 || bytes % 4 || r.at == r.end || r.end[-1] != 0)
-        return fail(err, E_FORMAT, "broken precompiled_charsmap", "SentencePiece model", 0, 0);
+        return fail(err, E_FORMAT, "broken precompiled_charsmap", t->json ? "tokenizer.json" : "SentencePiece model", 0, 0);
     t->trie_units = bytes / 4;
     t->replacement = (const char *)r.at;
     t->replacement_bytes = (size_t)(r.end - r.at);
@@ -486,8 +492,8 @@ static uint32_t trie_unit(const Tokenizer *t, size_t i) {
 
 static size_t trie_offset(uint32_t unit) { return (size_t)(unit >> 10) << ((unit & 0x200) >> 6); }
 
-/* Longest key of the double array (darts-clone) that s begins with: its length, its value in *value; 0 if there is none. */
-static size_t trie_prefix(const Tokenizer *t, const char *s, size_t n, size_t *value) {
+/* Longest key (or the shortest) of the double array (darts-clone) that s begins with: its length, its value in *value; 0 if there is none. */
+static size_t trie_prefix(const Tokenizer *t, const char *s, size_t n, int shortest, size_t *value) {
     size_t at, i, found = 0;
     if (!t->trie_units) return 0;
     at = trie_offset(trie_unit(t, 0));
@@ -503,6 +509,7 @@ static size_t trie_prefix(const Tokenizer *t, const char *s, size_t n, size_t *v
         if (unit & 0x100) {                 /* a key ends here; its value is the child for label 0 */
             size_t v = trie_unit(t, at) & 0x7FFFFFFF;
             if (v < t->replacement_bytes) { found = i + 1; *value = v; }
+            if (shortest) break;
         }
     }
     return found;
@@ -532,7 +539,7 @@ static size_t normal_prefix(const Tokenizer *t, const char *s, size_t n, Text *o
     out->text = s;
     out->length = length;
     if (length) return length;
-    length = trie_prefix(t, s, n, &value);
+    length = trie_prefix(t, s, n, 0, &value);
     if (length) {
         out->text = t->replacement + value;
         out->length = strlen(out->text);    /* set_rules saw a final NUL */
@@ -552,7 +559,7 @@ static void find_plain(Tokenizer *t) {
         char s[2];
         size_t value;
         s[0] = (char)a;
-        t->plain[a] = trie_prefix(t, s, 1, &value) == 0;
+        t->plain[a] = trie_prefix(t, s, 1, 0, &value) == 0;
         for (b = 0; b < 128 && t->plain[a]; b++) {
             s[1] = (char)b;
             if (trie_walk(t, s, 2)) t->plain[a] = 0;
@@ -652,6 +659,166 @@ static size_t normal_bound(const Tokenizer *t, const char *text, size_t n) {
     if (t->trie_units) return normalise(t, text, n, 1, NULL, NULL);
     for (i = 0; i < n; i++) wide += text[i] == ' ' || (unsigned char)text[i] >= 128;
     return n + 2 * wide + BLANK_LENGTH;     /* a space or a malformed byte becomes three */
+}
+
+/* ================================================================================================================
+ * Normalisation as a Unigram model's tokenizer.json lists it: one step after another, each over the whole text
+ * ================================================================================================================ */
+/* Where the white space before s[at] begins, not before s[from]. */
+static size_t space_before(const char *s, size_t from, size_t at) {
+    for (;;) {
+        size_t k = at, length;
+        while (k > from && at - k < 4 && (k == at || ((unsigned char)s[k] & 0xC0) == 0x80)) k--;
+        if (k == at || class_at(s + k, at - k, &length) != SPACE || length != at - k) return at;
+        at = k;
+    }
+}
+
+static size_t space_behind(const char *s, size_t at, size_t n) {
+    size_t length;
+    while (at < n && class_at(s + at, n - at, &length) == SPACE) at += length;
+    return at;
+}
+
+enum { STEP_VALID,                          /* malformed bytes become U+FFFD: always the first */
+       STEP_REPLACE, STEP_BLANKS,           /* `content` for each `pattern`; for two or more spaces */
+       STEP_STRIP,                          /* white space goes at the left, the right end */
+       STEP_LOWER,
+       STEP_ACCENTS, STEP_BASE, STEP_COMPATIBLE,        /* marks go: as it is; after NFD; after NFKD */
+       STEP_RULES,                          /* the precompiled charsmap */
+       STEP_PREPEND,                        /* `content` before a text that is not empty */
+       STEPS = 64, STEP_BYTES = 80 };
+
+/* Bytes of the first cluster of characters of s (n > 0): a letter and its marks. What only makes clusters of six bytes and more is left
+ * out (flags, joined pictures, syllables of Hangul): STEP_RULES takes these one character at a time. */
+static size_t cluster(const char *s, size_t n) {
+    int32_t code;
+    size_t at = (size_t)utf8_decode(s, n, &code), length;
+    if (code == '\r') return n > 1 && s[1] == '\n' ? 2 : 1;
+    if (code == 0x2028 || code == 0x2029 || (unicode_is_control(code) && !unicode_joins(code))) return at;
+    for (; at < n; at += length) {
+        length = (size_t)utf8_decode(s + at, n - at, &code);
+        if (!unicode_joins(code)) break;
+    }
+    return at;
+}
+
+/* The rules, as this library applies them: to a cluster of less than six bytes as a whole (the shortest rule that it begins with speaks for
+ * all of it), else to its characters. *inside: bytes left of a cluster that is taken by characters. */
+static size_t rule_prefix(const Tokenizer *t, const char *s, size_t n, size_t *inside, Text *out) {
+    size_t used = *inside ? 0 : cluster(s, n), value;
+    int32_t code;
+    if (used && used < 6 && trie_prefix(t, s, used, 1, &value)) {
+        out->text = t->replacement + value;
+        out->length = strlen(out->text);
+        return used;
+    }
+    if (used) *inside = used;
+    used = (size_t)utf8_decode(s, n, &code);
+    *inside -= used < *inside ? used : *inside;
+    out->text = s;
+    out->length = used;
+    if (trie_prefix(t, s, used, 1, &value)) { out->text = t->replacement + value; out->length = strlen(out->text); }
+    return used;
+}
+
+/* What a step makes of the start of s (n > 0 bytes), in *out (small: room for it); returns how many bytes are used up. */
+static size_t step_prefix(const Tokenizer *t, const NormalStep *p, const char *s, size_t n, size_t *inside, char *small, Text *out) {
+    int32_t code, to[18];
+    size_t used;
+    int i, count = 1;
+    if (p->kind == STEP_RULES) return rule_prefix(t, s, n, inside, out);
+    *out = p->content;
+    if (p->kind == STEP_REPLACE && starts_with(s, n, p->pattern.text, p->pattern.length)) return p->pattern.length;
+    if (p->kind == STEP_BLANKS && starts_with(s, n, "  ", 2)) {
+        for (used = 2; used < n && s[used] == ' '; ) used++;
+        return used;
+    }
+    used = (size_t)utf8_decode(s, n, &code);
+    to[0] = code < 0 ? 0xFFFD : code;
+    if (p->kind == STEP_LOWER) count = unicode_lower(to[0], to);
+    else if (p->kind == STEP_ACCENTS) count = !unicode_is_combining(to[0]);
+    else if (p->kind == STEP_COMPATIBLE) count = unicode_compatible(to[0], to);
+    else if (p->kind == STEP_BASE) {
+        int bases = unicode_base(to[0], to);
+        for (i = count = 0; i < bases; i++) if (!unicode_is_combining(to[i])) to[count++] = to[i];
+    }
+    out->text = small;
+    for (i = 0, out->length = 0; i < count; i++) out->length += (size_t)utf8_encode(small + out->length, to[i]);
+    return used;
+}
+
+/* 1 if s[0] (n > 0 bytes) surely stays as it is, whatever stands before it: most of a text. */
+static inline int step_keeps(const Tokenizer *t, const NormalStep *p, const char *s, size_t n) {
+    unsigned char c = (unsigned char)*s;
+    if (p->kind == STEP_REPLACE) return *s != *p->pattern.text;
+    if (c >= 128) return 0;
+    if (p->kind == STEP_BLANKS) return c != ' ' || n == 1 || s[1] != ' ';
+    if (p->kind == STEP_LOWER) return c < 'A' || c > 'Z';
+    if (p->kind == STEP_RULES) return t->plain[c] && (n == 1 || (unsigned char)s[1] < 128);
+    return 1;
+}
+
+/* in after one step: out, and where each byte of it comes from (origin, from the origins `from` of in; NULL: not wanted). Returns its length.
+ * out NULL: only that, and in *changed whether anything CHANGES, and whether the reference thinks that the text's start is LOST. */
+enum { CHANGES = 1, LOST = 2 };
+static size_t run_step(const Tokenizer *t, const NormalStep *p, Text in, const Origin *from, char *out, Origin *origin, int *changed) {
+    const char *s = in.text;
+    size_t at = 0, end = in.length, n = 0, inside = 0, i, used;
+    char small[STEP_BYTES];
+    Text made;
+    *changed = 0;
+    if (p->kind == STEP_STRIP) {
+        if (p->left) at = space_behind(s, 0, end);
+        if (p->right) end = space_before(s, at, end);
+        *changed = (end - at != in.length) | (at ? LOST : 0);
+    }
+    if (p->kind == STEP_PREPEND && end) {
+        if (out) memcpy(out, p->content.text, p->content.length);
+        n = p->content.length;
+        *changed = n > 0;
+        for (i = 0; origin && i < n; i++) origin[i].from = origin[i].to = from[0].from;
+    }
+    for (; at < end; at += used) {
+        for (used = 0; !inside && at + used < end && step_keeps(t, p, s + at + used, end - at - used); ) used++;
+        made.text = s + at; made.length = used;
+        if (!used) used = step_prefix(t, p, s + at, end - at, &inside, small, &made);
+        i = made.length == used && !memcmp(made.text, s + at, used);
+        if (!i) *changed |= CHANGES;
+        if (!i && !n && p->kind != STEP_RULES && (!made.length || used > unigram_character(s + at, end - at))) *changed |= LOST;
+        if (out && made.length) memcpy(out + n, made.text, made.length);
+        if (origin && i) memcpy(origin + n, from + at, used * sizeof *origin);
+        else if (origin)
+            for (i = 0; i < made.length; i++) { origin[n + i].from = from[at].from; origin[n + i].to = from[at + used - 1].to; }
+        n += made.length;
+    }
+    if (origin) origin[n].from = origin[n].to = end ? from[end - 1].to : from[0].from;
+    return n;
+}
+
+/* The text after all steps, in pool; *origin: from its places in the text, or NULL and not wanted. *lost: its start is not the text's. A step
+ * that changes nothing costs a look. */
+static int run_steps(const Tokenizer *t, Text *text, Origin **origin, int *lost, Pool *pool) {
+    NormalStep valid;
+    int i, changed;
+    memset(&valid, 0, sizeof valid);
+    *lost = 0;
+    for (i = -1; i < t->steps; i++) {
+        const NormalStep *p = i < 0 ? &valid : &t->step[i];
+        size_t n = run_step(t, p, *text, NULL, NULL, NULL, &changed);
+        Origin *to = NULL;
+        char *out;
+        if (!changed) continue;
+        if (changed & LOST) *lost = 1;
+        out = n < INT_MAX / 8 ? pool_take(pool, n + 1, 1) : NULL;
+        if (out && *origin) to = pool_take(pool, n + 1, sizeof *to);
+        if (!out || (*origin && !to)) return E_MEMORY;
+        run_step(t, p, *text, *origin, out, to, &changed);
+        text->text = out;
+        text->length = n;
+        *origin = to;
+    }
+    return OK;
 }
 
 /* ================================================================================================================
@@ -807,22 +974,6 @@ static void begin_parts(Parts *p, const Tokenizer *t, const Cuts *cuts, const ch
     p->found = -1; p->behind = 0;
 }
 
-/* Where the white space before s[at] begins, not before s[from]. */
-static size_t space_before(const char *s, size_t from, size_t at) {
-    for (;;) {
-        size_t k = at, length;
-        while (k > from && at - k < 4 && (k == at || ((unsigned char)s[k] & 0xC0) == 0x80)) k--;
-        if (k == at || class_at(s + k, at - k, &length) != SPACE || length != at - k) return at;
-        at = k;
-    }
-}
-
-static size_t space_behind(const char *s, size_t at, size_t n) {
-    size_t length;
-    while (at < n && class_at(s + at, n - at, &length) == SPACE) at += length;
-    return at;
-}
-
 /* The character at s, or the one that ends before s[n] (last): is it part of a word? */
 static int is_word(const char *s, size_t n, int last) {
     size_t length;
@@ -880,31 +1031,6 @@ static int put_id(const Tokenizer *t, int id, const char *s, size_t n, int *ids,
     return count;
 }
 
-/* The same for a finished symbol. */
-static int put_piece(const Tokenizer *t, const char *text, size_t length, int *ids, int count) {
-    int id = find_piece(t, text, length);
-    return put_id(t, id < 0 ? t->special.unk : id, text, length, ids, count);
-}
-
-/* The same for text[from..to), which may be an unused piece: that falls apart into what it was made of, and so on. The heap is
- * empty by now; its memory keeps the ends that wait. */
-static int put_unused(const Bpe *b, size_t from, size_t to, int *ids, int count) {
-    Candidate *stack = b->heap;
-    int depth = 0;
-    for (;;) {
-        int id = find_piece(b->t, b->text + from, to - from);
-        if (id >= 0 && b->t->piece[id].type == PIECE_UNUSED && b->split[id]) {
-            stack[depth++].length = (uint32_t)to;
-            to = from + b->split[id];
-            continue;
-        }
-        count = put_piece(b->t, b->text + from, to - from, ids, count);
-        if (!depth) return count;
-        from = to;
-        to = stack[--depth].length;
-    }
-}
-
 /* 1 if some piece may reach over the border between s[-1] and s[0]. */
 static int may_touch(const Tokenizer *t, const char *s) {
     unsigned pair = (unsigned)(unsigned char)s[-1] << 8 | (unsigned char)s[0];
@@ -951,7 +1077,7 @@ static int whole_word(const Tokenizer *t, const char *s, size_t n, f32 total) {
 /* A text falls into added tokens and what is between them, which is encoded by itself. */
 typedef struct {
     const Tokenizer *t;
-    Pool *pool;                             /* NULL: only `bound` and `widest` are wanted */
+    Pool *pool, *memory;                    /* pool NULL: only `bound` and `widest` are wanted; memory: the same, never NULL */
     int plain;                              /* added tokens are not looked for */
     const char *start; int first;           /* start: where the text begins, if it does begin there (first) */
     size_t bound, widest;                   /* ids at most; bytes of scratch that a part needs */
@@ -960,25 +1086,10 @@ typedef struct {
     Bpe bpe;
     Best *best; size_t best_room;           /* unigram: the best paths within a part, and the score of all before it */
     f32 total;
+    BestExact *exact; size_t exact_room;
     double alpha, *beta;                    /* with bpe.rng: a random path */
     int traced; TokenSpan *span; Origin *origin; size_t normal;  /* where each id comes from: by the origin of the normal form's bytes */
 } Encoder;
-
-/* How many of the n bytes at s the piece spells; 0: others, or it is unknown. s NULL: how many it would. */
-static size_t spells(const Tokenizer *t, int id, const char *s, size_t n) {
-    const Piece *p = &t->piece[id < 0 ? 0 : id];
-    size_t i, k = 0, length;
-    if (id < 0 || id == t->special.unk || id == t->missing || !p->text) return 0;
-    if (p->type == PIECE_BYTE) return !s || (n && (unsigned char)*s == byte_of_piece(p));
-    if (t->kind != TOKENIZER_BYTELEVEL) return !s || starts_with(s, n, p->text, p->length) ? p->length : 0;
-    for (i = 0; i < p->length; i += length, k++) {
-        int32_t code;
-        length = (size_t)utf8_decode(p->text + i, p->length - i, &code);
-        if (code < 0 || code >= 0x144 || t->char_byte[code] < 0) return 0;
-        if (s && (k == n || (unsigned char)s[k] != t->char_byte[code])) return 0;
-    }
-    return k;
-}
 
 /* The k-th id covers normal bytes [i, j). Not exact where that cuts through what a rule made of some characters. */
 static void set_span(Encoder *e, int k, size_t i, size_t j, int exact) {
@@ -990,26 +1101,66 @@ static void set_span(Encoder *e, int k, size_t i, size_t j, int exact) {
     e->span[k].exact = exact;
 }
 
-/* The ids from the first-th on cover s[at, to). Pieces spell their bytes: from both ends up to the first and the last unknown one that is
- * exact, and if these are the same it covers what is left; between them an unknown one is guessed to end where the next piece can be. */
-static void trace(Encoder *e, int first, const char *s, size_t at, size_t to) {
+/* Adds one id, which covers normal bytes [i, j). */
+static inline void put_one(Encoder *e, int id, size_t i, size_t j) {
+    if (e->span) set_span(e, e->count, i, j, 1);
+    e->ids[e->count++] = id;
+}
+
+/* The ids from the first-th on are what put_id made of normal bytes [at, at + n): one piece, or one for each byte, or none, for an unknown
+ * one that joined the one before it. */
+static void trace(Encoder *e, int first, size_t at, size_t n) {
+    int k;
+    if (e->count == first + 1) set_span(e, first, at, at + n, 1);
+    else if (e->count > first) for (k = first; k < e->count; k++) set_span(e, k, at + (size_t)(k - first), at + (size_t)(k - first) + 1, 1);
+    else if (first) {
+        TokenSpan before = e->span[first - 1];
+        set_span(e, first - 1, at, at + n, before.exact);
+        e->span[first - 1].from = before.from;
+    }
+}
+
+/* Adds piece `id`, which spells normal bytes [at, at + n). */
+static void put_span(Encoder *e, int id, size_t at, size_t n) {
+    int first = e->count;
+    e->count = put_id(e->t, id, e->bpe.text + at, n, e->ids, first);
+    if (e->span) trace(e, first, at, n);
+}
+
+/* The same for unknown text of a pipeline: it may be a piece as a whole, or bytes if there is a piece for each. */
+static void put_unknown(Encoder *e, int id, size_t at, size_t n) {
     const Tokenizer *t = e->t;
-    int low = first, high = e->count, exact, k;
-    size_t i = at, j = to, n;
-    if (!e->span) return;
-    for (; low < high && (n = spells(t, e->ids[low], s + i, to - i)) != 0; low++, i += n) set_span(e, low, i, i + n, 1);
-    for (; high > low && (n = spells(t, e->ids[high - 1], NULL, 0)) != 0 && n <= j - i && spells(t, e->ids[high - 1], s + j - n, n); j -= n)
-        set_span(e, --high, j - n, j, 1);
-    if (low == high && i != j)              /* bytes that no id stands for, or that joined the unknown one before this part */
-        for (k = first > 0 ? first - 1 : 0; k < e->count; k++) e->span[k].exact = 0;
-    exact = high - low == 1 && (e->ids[low] == t->special.unk || e->ids[low] == t->missing);
-    for (; low < high; low++, i = n) {
-        n = i + spells(t, e->ids[low], s + i, j - i);
-        if (n == i && low + 1 == high) n = j;
-        else if (n == i)
-            do n++; while (n < j && (((unsigned char)s[n] & 0xC0) == 0x80 || !spells(t, e->ids[low + 1], s + n, j - n)));
-        if (n > j) n = j;
-        set_span(e, low, i, n, exact);
+    const char *s = e->bpe.text + at;
+    int whole = id == t->special.unk ? table_find(&t->ordinary, s, n) : id;
+    size_t i = 0;
+    if (whole < 0 && t->byte_fallback) while (i < n && t->byte_id[(unsigned char)s[i]] >= 0) i++;
+    if (whole < 0 && i == n) for (i = 0; i < n; i++) put_one(e, t->byte_id[(unsigned char)s[i]], at + i, at + i + 1);
+    else put_one(e, whole < 0 ? id : whole, at, at + n);
+}
+
+/* The same for a finished symbol. */
+static void put_piece(Encoder *e, size_t at, size_t n) {
+    int id = find_piece(e->t, e->bpe.text + at, n);
+    put_span(e, id < 0 ? e->t->special.unk : id, at, n);
+}
+
+/* The same for text[from..to), which may be an unused piece: that falls apart into what it was made of, and so on. The heap is
+ * empty by now; its memory keeps the ends that wait. */
+static void put_unused(Encoder *e, size_t from, size_t to) {
+    const Bpe *b = &e->bpe;
+    Candidate *stack = b->heap;
+    int depth = 0;
+    for (;;) {
+        int id = find_piece(b->t, b->text + from, to - from);
+        if (id >= 0 && b->t->piece[id].type == PIECE_UNUSED && b->split[id]) {
+            stack[depth++].length = (uint32_t)to;
+            to = from + b->split[id];
+            continue;
+        }
+        put_piece(e, from, to - from);
+        if (!depth) return;
+        from = to;
+        to = stack[--depth].length;
     }
 }
 
@@ -1046,8 +1197,7 @@ static int encode_unigram(Encoder *e, size_t at, size_t end) {
         from = e->best[i].from;
         e->best[i].from = (uint32_t)behind;
     }
-    for (i = 0, from = behind; from; i = from, from = e->best[from].from)
-        e->count = put_id(e->t, e->best[from].id, s + i, from - i, e->ids, e->count);
+    for (i = 0, from = behind; from; i = from, from = e->best[from].from) put_span(e, e->best[from].id, at + i, from - i);
     return OK;
 }
 
@@ -1060,9 +1210,9 @@ static size_t encode_merging(Encoder *e, size_t at, size_t end, size_t to) {
     at = merge_text(b, at, end, to);
     for (i = 0; i >= 0 && i < b->symbols; i = b->symbol[i].next) {
         const Symbol *s = &b->symbol[i];
-        if (t->merge) e->ids[e->count++] = s->id;
-        else e->count = t->has_unused ? put_unused(b, s->at, s->at + s->length, e->ids, e->count)
-                                      : put_piece(t, b->text + s->at, s->length, e->ids, e->count);
+        if (t->merge) put_one(e, s->id, s->at, s->at + s->length);
+        else if (t->has_unused) put_unused(e, s->at, s->at + s->length);
+        else put_piece(e, s->at, s->length);
     }
     return at;
 }
@@ -1080,7 +1230,7 @@ static int encode_normal(Encoder *e, size_t at, size_t to) {
         else for (end = at + 1; end < to && (always || may_touch(t, text + end) || ((unsigned char)text[end] & 0xC0) == 0x80); ) end++;
         id = always || e->bpe.rng ? -1 : whole_word(t, text + at, end - at, e->total);
         if (id >= 0) {
-            e->ids[e->count++] = id;
+            put_one(e, id, at, end);
             if (t->is_unigram) e->total = (f32)((double)t->piece[id].score + e->total);
             at = end;
         } else if (t->is_unigram) {
@@ -1091,26 +1241,29 @@ static int encode_normal(Encoder *e, size_t at, size_t to) {
     return OK;
 }
 
-/* A symbol for each byte of a word. */
-static void spell_bytes(Bpe *b, const char *s, size_t n) {
+/* A symbol for each byte of a word, but for those that are dropped: 1 if there are any. */
+static int spell_bytes(Bpe *b, const char *s, size_t n) {
     const Tokenizer *t = b->t;
     size_t i;
+    int dropped = 0;
     b->symbols = 0;
     for (i = 0; i < n; i++) {
         int id = t->byte_id[(unsigned char)s[i]];
         if (id < 0) id = t->missing;
-        if (id < 0) continue;               /* neither the byte nor <unk> is in the vocabulary: dropped, as in the reference */
+        if (id < 0) { dropped = 1; continue; }          /* neither the byte nor <unk> is in the vocabulary, as in the reference */
         if (t->fuse_unk && id == t->missing && b->symbols && b->symbol[b->symbols - 1].id == id) continue;
+        b->symbol[b->symbols].at = (uint32_t)i;
         b->symbol[b->symbols].length = 1;
         b->symbol[b->symbols++].id = id;
     }
+    return dropped;
 }
 
 static int encode_bytes(Encoder *e, Text s) {
     const Tokenizer *t = e->t;
     Bpe *b = &e->bpe;
     size_t at, length;
-    int i, id, first = e->count;
+    int i, id, dropped;
     if (!e->pool) {
         e->bound += s.length + 1;
         if ((t->prefix_space || e->traced) && s.length + 1 > e->widest) e->widest = s.length + 1;
@@ -1131,13 +1284,16 @@ static int encode_bytes(Encoder *e, Text s) {
     for (at = 0; at < s.length; at += length) {
         length = pretoken(s.text + at, s.length - at, t->split, t->digits);
         id = b->rng && !t->ignore_merges ? -1 : whole_word(t, s.text + at, length, 0);
-        if (id >= 0) { e->ids[e->count++] = id; continue; }
+        if (id >= 0) { put_one(e, id, at, at + length); continue; }
         if (bpe_room(b, length, e->pool)) return E_MEMORY;
-        spell_bytes(b, s.text + at, length);
+        dropped = spell_bytes(b, s.text + at, length);
         bpe_merge(b);
-        for (i = 0; i >= 0 && i < b->symbols; i = b->symbol[i].next) e->ids[e->count++] = b->symbol[i].id;
+        for (i = 0; i >= 0 && i < b->symbols; i = b->symbol[i].next) {
+            const Symbol *p = &b->symbol[i];
+            if (e->span) set_span(e, e->count, at + p->at, at + (p->next < 0 ? length : b->symbol[p->next].at), !dropped);
+            e->ids[e->count++] = p->id;
+        }
     }
-    trace(e, first, s.text, 0, s.length);
     return OK;
 }
 
@@ -1207,14 +1363,113 @@ static int encode_text(Encoder *e, Text s) {
     begin_parts(&parts, t, t->prepends && !e->plain ? &t->cut[1] : NULL, e->scratch, n);
     while (!code && next_part(&parts, &part, &id)) {
         size_t from = (size_t)(part.text - e->scratch);
-        int before = e->count;
-        if (id >= 0) {
-            if (e->span) set_span(e, e->count, from, parts.at, 1);
+        if (id >= 0) put_one(e, id, from, parts.at);
+        else code = encode_normal(e, from, from + part.length);
+    }
+    return code;
+}
+
+/* Text [at, at + n) of e->scratch, one word of a pipeline: the best path, again turned round in its links; unknown pieces side by side are one. */
+static int encode_exact(Encoder *e, size_t at, size_t n) {
+    const Tokenizer *t = e->t;
+    const char *s = e->scratch + at;
+    size_t i, from, behind;
+    int id = e->bpe.rng ? -1 : table_find(&t->words, s, n);
+    if (id >= 0) { put_one(e, id, at, at + n); return OK; }
+    if (e->bpe.rng) return encode_unigram(e, at, at + n);
+    if (n + 1 > e->exact_room) {
+        e->exact_room = n + 1 < 256 ? 256 : 2 * n;
+        e->exact = pool_take(e->pool, e->exact_room, sizeof *e->exact);
+        if (!e->exact) return E_MEMORY;
+    }
+    unigram_best_exact(&t->unigram, s, n, e->exact, -1);
+    for (i = n, behind = 0; i; behind = i, i = from) {
+        from = e->exact[i].from;
+        e->exact[i].from = (uint32_t)behind;
+    }
+    for (i = 0, from = behind; from; ) {
+        id = e->exact[from].id;
+        behind = e->exact[from].from;
+        while (id == t->special.unk && behind && e->exact[behind].id == id) { from = behind; behind = e->exact[from].from; }
+        put_unknown(e, id, at + i, from - i);
+        i = from;
+        from = behind;
+    }
+    return OK;
+}
+
+/* A word as Metaspace writes it (U+2581 for a space, and prefix: before it), then the parts that begin at these. */
+static int encode_metaspace(Encoder *e, Text word, const Origin *origin, int prefix) {
+    const Tokenizer *t = e->t;
+    size_t n = 0, i, k, end;
+    int code = OK;
+    if (prefix && !starts_with(word.text, word.length, blank, BLANK_LENGTH) && !starts_with(word.text, word.length, " ", 1)) {
+        memcpy(e->scratch, blank, BLANK_LENGTH);
+        for (; n < BLANK_LENGTH; n++) if (origin) e->origin[n].from = e->origin[n].to = origin[0].from;
+    }
+    for (i = 0; i < word.length; i++) {
+        size_t width = t->escape_whitespaces && word.text[i] == ' ' ? BLANK_LENGTH : 1;
+        if (width > 1) memcpy(e->scratch + n, blank, BLANK_LENGTH); else e->scratch[n] = word.text[i];
+        for (k = 0; origin && k < width; k++) e->origin[n + k] = origin[i];
+        n += width;
+    }
+    e->normal = n;
+    if (origin) e->origin[n] = origin[word.length];
+    for (i = 0; !code && i < n; i = end) {
+        for (end = i + 1; end < n && !(t->split_blanks && starts_with(e->scratch + end, n - end, blank, BLANK_LENGTH)); ) end++;
+        code = encode_exact(e, i, end - i);
+    }
+    return code;
+}
+
+/* A part of a normal form between added tokens, at its very start (first): words at white space, or all of it. */
+static int encode_part(Encoder *e, Text part, const Origin *origin, int first) {
+    const Tokenizer *t = e->t;
+    size_t at = 0, end, length;
+    int code = OK, prefix = t->add_dummy_prefix && (first || !t->only_first);
+    for (; !code && at < part.length; at = end) {
+        Text word;
+        if (t->split_words) at = space_behind(part.text, at, part.length);
+        end = t->split_words ? at : part.length;
+        while (end < part.length && class_at(part.text + end, part.length - end, &length) != SPACE) end += length;
+        word.text = part.text + at; word.length = end - at;
+        if (word.length) code = encode_metaspace(e, word, origin ? origin + at : NULL, prefix);
+    }
+    return code;
+}
+
+/* A text of a pipeline: its normal form, the added tokens that are looked for there, and what is between them. */
+static int encode_pipeline(Encoder *e, Text s) {
+    const Tokenizer *t = e->t;
+    PoolMark mark = pool_mark(e->memory);
+    size_t i, n, from = (size_t)(s.text - e->start);
+    int first = e->first && s.text == e->start, lost, id, code;
+    Origin *origin = NULL;
+    Parts parts;
+    Text part;
+    if (e->span) {
+        origin = pool_take(e->memory, s.length + 1, sizeof *origin);
+        if (!origin) return E_MEMORY;
+        for (i = 0; i <= s.length; i++) { origin[i].from = from + i; origin[i].to = from + i + (i < s.length); }
+    }
+    code = run_steps(t, &s, &origin, &lost, e->memory);
+    if (code) return code;
+    if (!e->pool) {                         /* each word may get a prefix, each space becomes three bytes */
+        for (i = 0, n = s.length + BLANK_LENGTH; i < s.length; i++)
+            if ((unsigned char)s.text[i] <= ' ' || (unsigned char)s.text[i] >= 128) n += BLANK_LENGTH;
+        e->bound += n;
+        if (n > e->widest) e->widest = n;
+        pool_release(e->memory, mark);
+        return OK;
+    }
+    begin_parts(&parts, t, e->plain ? NULL : &t->cut[1], s.text, s.length);
+    while (!code && next_part(&parts, &part, &id)) {
+        size_t at = (size_t)(part.text - s.text);
+        if (id < 0) code = encode_part(e, part, origin ? origin + at : NULL, first && !at && !lost);
+        else {
+            if (origin) { e->span[e->count].from = origin[at].from; e->span[e->count].to = origin[parts.at - 1].to; e->span[e->count].exact = 1; }
             e->ids[e->count++] = id;
-            continue;
         }
-        code = encode_normal(e, from, from + part.length);
-        if (!code) trace(e, before, e->scratch, from, from + part.length);
     }
     return code;
 }
@@ -1235,6 +1490,7 @@ static int encode_parts(Encoder *e, Text s, int level) {
         }
         if (id >= 0 && e->pool) e->ids[e->count++] = id;
         else if (id >= 0) e->bound++;
+        else if (t->pipeline) code = encode_pipeline(e, part);
         else if (!level && !t->prepends) code = encode_parts(e, part, 1);
         else code = t->kind == TOKENIZER_BYTELEVEL ? encode_bytes(e, part)
                   : t->kind == TOKENIZER_WORDPIECE ? encode_words(e, part) : encode_text(e, part);
@@ -1247,7 +1503,7 @@ static int encode(Encoder *e, const Tokenizer *t, Text s, Pool *pool, int **ids,
     int code;
     *ids = NULL;
     *count = 0;
-    e->t = t; e->start = s.text;
+    e->t = t; e->start = s.text; e->memory = pool;
     if (s.length > INT_MAX / 8 || encode_parts(e, s, 0) || e->bound > INT_MAX / 4) return E_MEMORY;
     if (e->traced) {
         e->span = pool_take(pool, e->bound + 1, sizeof *e->span);
@@ -1313,7 +1569,7 @@ int tokenizer_nbest(const Tokenizer *t, const char *text, size_t n, int wanted, 
     int i, k;
     *list = NULL;
     *found = 0;
-    if (!t->is_unigram) return E_ARGUMENT;
+    if (!t->is_unigram || t->pipeline) return E_ARGUMENT;
     if (wanted < 1 || wanted > 1024) return E_RANGE;
     bound = n > INT_MAX / 8 ? SIZE_MAX / 2 : normal_bound(t, text, n);
     *list = bound > INT_MAX / 4 ? NULL : pool_take(pool, (size_t)wanted, sizeof **list);
@@ -1342,6 +1598,12 @@ int tokenizer_nbest(const Tokenizer *t, const char *text, size_t n, int wanted, 
 static int is_whole(Tokenizer *t, int id, Encoder *e, const char *text, size_t n) {
     const Piece *p = &t->piece[id];
     Bpe *b = &e->bpe;
+    if (t->pipeline) {                      /* of equals the one that begins first wins, and that is the whole */
+        BestExact *best = pool_take(e->pool, n + 1, sizeof *best);
+        if (!best) return 0;
+        unigram_best_exact(&t->unigram, text, n, best, id);
+        return t->unigram.exact[id] >= best[n].score;
+    }
     if (t->is_unigram) {
         if (n + 1 > e->best_room) {
             e->best = pool_take(e->pool, n + 1, sizeof *e->best);
@@ -1515,10 +1777,10 @@ static size_t put_bytes(char *out, size_t at, const char *bytes, size_t n) {
 }
 
 /* The same as tokenizer.json's usual decoder has it: all pieces joined, U+2581 a space, a run of byte pieces either all valid or all
- * U+FFFD, and then one space less at the front. */
+ * U+FFFD, and then one space less at the front (Metaspace: none for the U+2581 of the first piece). */
 static size_t decode_joined(const Tokenizer *t, const int *ids, int count, int all, char *out, char *bytes) {
     size_t at = 0, run = 0, k;
-    int i;
+    int i, bare = t->bare_first;
     for (i = 0; i < count; i++) {
         const Piece *p = &t->piece[ids[i]];
         if (!all && (p->type == PIECE_CONTROL || p->type == PIECE_UNKNOWN)) continue;
@@ -1526,8 +1788,9 @@ static size_t decode_joined(const Tokenizer *t, const int *ids, int count, int a
         at = put_bytes(out, at, bytes, run);
         run = 0;
         for (k = 0; k < p->length; )
-            if (starts_with(p->text + k, p->length - k, blank, BLANK_LENGTH)) { at = put(out, at, " ", 1); k += BLANK_LENGTH; }
+            if (starts_with(p->text + k, p->length - k, blank, BLANK_LENGTH)) { at = put(out, at, " ", (size_t)!bare); k += BLANK_LENGTH; }
             else at = put(out, at, p->text + k++, 1);
+        bare = 0;
     }
     at = put_bytes(out, at, bytes, run);
     if (!t->strip || !at || out[0] != ' ') return at;
@@ -1783,7 +2046,14 @@ static int make_cuts(Tokenizer *t, int c, Pool *pool, Error *err) {
         Piece *k = &cuts->key[n];
         if ((a->normalized && t->json) != c) continue;
         k->text = a->text; k->length = a->length; k->type = i;
-        if (c && t->prepends) {
+        if (c && t->pipeline) {
+            Text normal = { a->text, a->length };
+            Origin *none = NULL;
+            int lost;
+            if (run_steps(t, &normal, &none, &lost, pool)) return fail(err, E_MEMORY, "not enough memory", "added tokens", 0, 0);
+            k->text = normal.text; k->length = normal.length;
+            if (!k->length) continue;
+        } else if (c && t->prepends) {
             char *normal = pool_take(pool, normalise(t, a->text, a->length, 1, NULL, NULL) + 1, 1);
             if (!normal) return fail(err, E_MEMORY, "not enough memory", "added tokens", 0, 0);
             k->length = normalise(t, a->text, a->length, 1, normal, NULL);
@@ -2045,7 +2315,7 @@ static int check_model(const Json *model, Error *err) {
     const Json *type = json_get(model, "type");
     int i;
     if (!model || model->type != JSON_OBJECT) return fail(err, E_UNSUPPORTED, "a tokenizer without a model", "tokenizer.json", 0, 0);
-    if (is_type(model, "WordPiece")) return OK;
+    if (is_type(model, "WordPiece") || is_type(model, "Unigram")) return OK;
     if (type ? !is_type(model, "BPE") : !json_get(model, "merges")) return fail(err, E_UNSUPPORTED, "model type", type_of(model), 0, 0);
     if (json_number(model, "dropout", 0) != 0) return fail(err, E_UNSUPPORTED, "a model with dropout", "tokenizer.json", 0, 0);
     for (i = 0; i < 2; i++)
@@ -2066,18 +2336,21 @@ static int load_normalizer(Tokenizer *t, const Json *normalizer, Error *err) {
     return OK;
 }
 
-/* Metaspace: spaces become U+2581, and one is put before a text that does not begin with one: always, or first (not behind an added
- * token), or never. split: nothing merges over a U+2581. */
+/* The last of the steps that are allowed, a Metaspace: spaces become U+2581, and one is put before a text that does not begin with one:
+ * always, or first (not behind an added token), or never. split: nothing merges over a U+2581. */
 static int load_metaspace(Tokenizer *t, const Json *pre, Error *err) {
     const Json *s = step(pre, "pretokenizers", 0);
     const char *scheme;
+    if (s && t->pipeline && is_type(s, "WhitespaceSplit")) t->split_words = 1;
+    if (t->split_words) s = step(pre, "pretokenizers", 1);
     if (!s) return OK;
-    if (!is_type(s, "Metaspace") || step(pre, "pretokenizers", 1) || t->prepends || strcmp(json_text(s, "replacement", blank), blank))
+    if (!is_type(s, "Metaspace") || step(pre, "pretokenizers", 1 + (size_t)t->split_words) || t->prepends || strcmp(json_text(s, "replacement", blank), blank))
         return refuse_step(err, "pre_tokenizer", s);
     scheme = json_text(s, "prepend_scheme", json_bool(s, "add_prefix_space", 1) ? "always" : "never");
     t->only_first = !strcmp(scheme, "first");
     if (!t->only_first && strcmp(scheme, "always") && strcmp(scheme, "never"))
         return fail(err, E_UNSUPPORTED, "Metaspace with prepend_scheme", scheme, 0, 0);
+    if (t->only_first && t->split_words) return fail(err, E_UNSUPPORTED, "WhitespaceSplit before a Metaspace with prepend_scheme", scheme, 0, 0);
     t->add_dummy_prefix = strcmp(scheme, "never") != 0;
     t->escape_whitespaces = t->unless_blank = 1;
     t->split_blanks = json_bool(s, "split", 1);
@@ -2199,11 +2472,17 @@ static int load_processor(Tokenizer *t, const Json *processor, Error *err) {
     return code;
 }
 
-/* ByteLevel; or Replace U+2581 by a space, ByteFallback, Fuse, and perhaps Strip of one space. */
+/* ByteLevel; or Replace U+2581 by a space, ByteFallback, Fuse, and perhaps Strip of one space; or, of Unigram, Metaspace (to which the
+ * pieces of bytes are like any others). */
 static int load_decoder(Tokenizer *t, const Json *decoder, Error *err) {
-    const Json *s;
+    const Json *s = step(decoder, "decoders", 0);
     size_t i;
     int bytelevel = t->kind == TOKENIZER_BYTELEVEL, have = 0;
+    if (t->pipeline && s && is_type(s, "Metaspace") && !step(decoder, "decoders", 1) && is_text(s, "replacement", blank)) {
+        t->bare_first = !is_text(s, "prepend_scheme", "never") && json_bool(s, "add_prefix_space", 1);
+        return OK;
+    }
+    for (i = 0; i < 256 && t->pipeline; i++) if (t->byte_id[i] >= 0) t->piece[t->byte_id[i]].type = PIECE_BYTE;
     for (i = 0; (s = step(decoder, "decoders", i)) != NULL; i++) {
         if (bytelevel && is_type(s, "ByteLevel")) have = 7;
         else if (!bytelevel && is_type(s, "Replace") && is_text(s, "content", " ") && is_text(json_get(s, "pattern"), "String", blank))
@@ -2252,6 +2531,153 @@ static int load_bert(Tokenizer *t, const Json *root, Pool *pool, Error *err) {
     return code ? code : load_processor(t, json_get(root, "post_processor"), err);
 }
 
+/* Bytes of base64, in *out; with its padding, as the reference wants it. */
+static int read_base64(const char *s, size_t n, Text *out, Pool *pool, Error *err) {
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    char *bytes = pool_take(pool, n / 4 * 3 + 1, 1);
+    uint32_t bits = 0;
+    size_t i, made = 0, padding = n >= 2 && s[n - 1] == '=' ? 1 + (s[n - 2] == '=') : 0;
+    if (!bytes) return fail(err, E_MEMORY, "not enough memory", "precompiled_charsmap", 0, 0);
+    for (i = 0; i < n - padding && n % 4 == 0; i++) {
+        const char *at = s[i] ? strchr(digits, s[i]) : NULL;
+        if (!at) break;
+        bits = bits << 6 | (uint32_t)(at - digits);
+        if (i % 4) bytes[made++] = (char)(unsigned char)(bits >> (6 - 2 * (i % 4)) & 255);
+    }
+    if (!n || n % 4 || i != n - padding) return fail(err, E_FORMAT, "not base64", "precompiled_charsmap", 0, 0);
+    out->text = bytes;
+    out->length = made;
+    return OK;
+}
+
+static int is_json_text(const Json *j, Text *out, Pool *pool) {
+    if (!j || j->type != JSON_STRING || !(out->text = pool_text(pool, j->string, j->length))) return 0;
+    out->length = j->length;
+    return 1;
+}
+
+/* One normalizer of a Unigram model; `before` is NFD or NFKD, which only StripAccents may follow. */
+static int load_step(Tokenizer *t, const Json *s, NormalStep *p, const Json *before, Pool *pool, Error *err) {
+    const Json *pattern = json_get(s, "pattern"), *map = json_get(s, "precompiled_charsmap");
+    Text table;
+    memset(p, 0, sizeof *p);
+    if (is_type(s, "StripAccents")) p->kind = !before ? STEP_ACCENTS : is_type(before, "NFD") ? STEP_BASE : STEP_COMPATIBLE;
+    else if (before) return fail(err, E_UNSUPPORTED, "a normalizer without StripAccents behind it", type_of(before), 0, 0);
+    else if (is_type(s, "Lowercase")) p->kind = STEP_LOWER;
+    else if (is_type(s, "Strip")) {
+        p->kind = STEP_STRIP;
+        p->left = json_bool(s, "strip_left", 1);
+        p->right = json_bool(s, "strip_right", 1);
+    } else if (is_type(s, "Prepend") && is_json_text(json_get(s, "prepend"), &p->content, pool)) p->kind = STEP_PREPEND;
+    else if (is_type(s, "Replace") && is_json_text(json_get(s, "content"), &p->content, pool)) {
+        p->kind = is_text(pattern, "Regex", " {2,}") ? STEP_BLANKS : STEP_REPLACE;
+        if (p->kind == STEP_REPLACE && (!is_json_text(json_get(pattern, "String"), &p->pattern, pool) || !p->pattern.length))
+            return fail(err, E_UNSUPPORTED, "normalizer Replace of another pattern", json_text(pattern, "Regex", "(no text)"), 0, 0);
+    } else if (is_type(s, "Precompiled") && map && map->type == JSON_STRING && !t->trie) {
+        int code = read_base64(map->string, map->length, &table, pool, err);
+        p->kind = STEP_RULES;
+        return code ? code : set_rules(t, table, err);
+    } else return refuse_step(err, "normalizer", s);
+    return OK;
+}
+
+static int load_steps(Tokenizer *t, const Json *normalizer, Pool *pool, Error *err) {
+    const Json *s, *before = NULL;
+    size_t i;
+    t->step = pool_take(pool, STEPS, sizeof *t->step);
+    if (!t->step) return fail(err, E_MEMORY, "not enough memory", "normalizer", 0, 0);
+    for (i = 0; (s = step(normalizer, "normalizers", i)) != NULL; i++) {
+        int code;
+        if (!before && (is_type(s, "NFD") || is_type(s, "NFKD"))) { before = s; continue; }
+        if (t->steps == STEPS) return fail(err, E_UNSUPPORTED, "more normalizers than", "normalizer", (long long)i + 1, STEPS);
+        code = load_step(t, s, &t->step[t->steps++], before, pool, err);
+        if (code) return code;
+        before = NULL;
+    }
+    return before ? fail(err, E_UNSUPPORTED, "a normalizer without StripAccents behind it", type_of(before), 0, 0) : OK;
+}
+
+/* A score as the reference reads it, which is not to the nearest double: all digits as a whole number, then times or by a power of ten. That
+ * decides between segmentations that are equally good. The digits are the fewest that tell x, as files have them. */
+static double as_read(double x) {
+    char text[40];
+    uint64_t digits = 0;
+    int n, i, exponent, places;
+    double y = fabs(x);
+    if (y == 0) return 0;
+    for (n = 14; n <= 16; n++) {            /* d.ddd e x, n digits behind the point (of whatever locale) */
+        snprintf(text, sizeof text, "%.*e", n, y);
+        if (strtod(text, NULL) == y) break;
+    }
+    for (i = 0; text[i] && text[i] != 'e'; i++) if (text[i] >= '0' && text[i] <= '9') digits = 10 * digits + (uint64_t)(text[i] - '0');
+    exponent = text[i] ? (int)strtol(text + i + 1, NULL, 10) : 0;
+    for (places = n > 16 ? 16 : n; digits % 10 == 0; places--) digits /= 10;
+    exponent -= places;
+    if (exponent < -300) return 0;
+    for (y = 1, i = 0; i < abs(exponent); i++) y *= 10;     /* exact up to 10^22 */
+    y = exponent < 0 ? (double)digits / y : (double)digits * y;
+    return x < 0 ? -y : y;
+}
+
+/* The vocabulary, a list of [piece, score]: its place is its id. */
+static int load_scores(Tokenizer *t, const Json *vocab, Pool *pool, Error *err) {
+    double *exact, least = 1e300;
+    const Json *j;
+    int i = 0, byte;
+    if (!vocab || vocab->type != JSON_ARRAY || !vocab->count || vocab->count > INT_MAX / 8)
+        return fail(err, E_FORMAT, "not a list of pieces and scores", "vocab", 0, 0);
+    t->piece = pool_take(pool, vocab->count, sizeof *t->piece);
+    exact = t->piece ? pool_take(pool, vocab->count, sizeof *exact) : NULL;
+    if (!exact) return fail(err, E_MEMORY, "not enough memory", "vocab", 0, 0);
+    t->V = (int)vocab->count;
+    for (j = vocab->child; j; j = j->next, i++) {
+        const Json *a = j->type == JSON_ARRAY && j->count == 2 ? j->child : NULL;
+        Piece *p = &t->piece[i];
+        Text text;
+        if (!a || a->type != JSON_STRING || a->next->type != JSON_NUMBER) return fail_at(err, E_FORMAT, "not a piece and its score", "vocab, id %d", i);
+        if (!a->length) return fail_at(err, E_FORMAT, "a piece is empty", "vocab, id %d", i);
+        if (!(fabs(a->next->number) < 1e30)) return fail_piece(err, E_NUMBER, "the score of a piece is out of range", a->string, a->length, 0, 0);
+        if (table_find(&t->ordinary, a->string, a->length) >= 0)
+            return fail_piece(err, E_FORMAT, "a piece is defined twice", a->string, a->length, 0, 0);
+        if (!is_json_text(a, &text, pool) || table_add(&t->ordinary, pool, text.text, text.length, i))
+            return fail(err, E_MEMORY, "not enough memory", "vocab", 0, 0);
+        p->text = text.text; p->length = text.length; p->type = PIECE_NORMAL;
+        p->score = (f32)a->next->number;
+        exact[i] = as_read(a->next->number);
+        if (exact[i] < least) least = exact[i];
+        byte = t->byte_fallback ? byte_of_piece(p) : -1;
+        if (byte >= 0) t->byte_id[byte] = i;
+    }
+    if (unigram_build(&t->unigram, t->piece, t->V, t->special.unk, pool)) return fail(err, E_MEMORY, "not enough memory", "vocab", 0, 0);
+    t->unigram.exact = exact;
+    t->unigram.unk_exact = least - 10;
+    return OK;
+}
+
+/* A Unigram model, its normalizers, perhaps WhitespaceSplit, Metaspace. */
+static int load_unigram(Tokenizer *t, const Json *root, Pool *pool, Error *err) {
+    static const char *const bos[] = { "<s>", "[CLS]", NULL }, *const eos[] = { "</s>", "[SEP]", NULL }, *const pad[] = { "<pad>", "[PAD]", NULL };
+    const Json *model = json_get(root, "model");
+    int code;
+    t->is_unigram = t->pipeline = 1;
+    t->byte_fallback = json_bool(model, "byte_fallback", 0);
+    if (!is_id(json_get(model, "unk_id"), &t->special.unk)) return fail(err, E_UNSUPPORTED, "a Unigram model without", "unk_id", 0, 0);
+    code = load_steps(t, json_get(root, "normalizer"), pool, err);
+    find_plain(t);
+    if (!code) code = load_metaspace(t, json_get(root, "pre_tokenizer"), err);
+    if (!code) code = load_scores(t, json_get(model, "vocab"), pool, err);
+    if (!code && t->special.unk >= t->V) code = fail(err, E_RANGE, "unk_id is beyond the vocabulary", "Unigram", t->special.unk, t->V - 1);
+    if (!code) code = index_words(t, pool, err);
+    if (!code) code = load_added(t, json_get(root, "added_tokens"), pool, err);
+    if (!code) code = load_processor(t, json_get(root, "post_processor"), err);
+    if (!code) code = load_decoder(t, json_get(root, "decoder"), err);
+    if (code) return code;
+    guess(t, &t->special.bos, bos);
+    guess(t, &t->special.eos, eos);
+    guess(t, &t->special.pad, pad);
+    return OK;
+}
+
 static int load_json(Tokenizer *t, const Json *root, Pool *pool, Error *err) {
     static const char *const bos[] = { "<s>", "<|begin_of_text|>", "<|endoftext|>", NULL },
                       *const eos[] = { "</s>", "<|end_of_text|>", "<|endoftext|>", NULL }, *const pad[] = { "<pad>", "[PAD]", NULL };
@@ -2260,6 +2686,7 @@ static int load_json(Tokenizer *t, const Json *root, Pool *pool, Error *err) {
     int code = check_model(model, err);
     if (code) return code;
     if (is_type(model, "WordPiece")) return load_bert(t, root, pool, err);
+    if (is_type(model, "Unigram")) return load_unigram(t, root, pool, err);
     for (i = 0; (s = step(pre, "pretokenizers", i)) != NULL; i++) if (is_type(s, "ByteLevel")) t->kind = TOKENIZER_BYTELEVEL;
     if (t->kind == TOKENIZER_SENTENCEPIECE && !json_bool(model, "byte_fallback", 0)) {
         s = step(pre, "pretokenizers", 0);
@@ -2333,6 +2760,7 @@ const char *tokenizer_chat_template(const Tokenizer *t) { return t->chat_templat
 
 const char *tokenizer_class(const Tokenizer *t) {
     if (t->kind == TOKENIZER_WORDPIECE) return t->json ? "PreTrainedTokenizerFast" : "BertTokenizer";
+    if (t->pipeline) return "PreTrainedTokenizerFast";
     if (t->kind == TOKENIZER_SENTENCEPIECE && t->is_unigram && t->after) return t->before ? "AlbertTokenizer" : "T5Tokenizer";
     if (t->kind == TOKENIZER_SENTENCEPIECE) return "LlamaTokenizer";
     if (t->json && (t->split != SPLIT_GPT2 || t->prefix_space || t->before != t->after)) return "PreTrainedTokenizerFast";

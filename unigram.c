@@ -220,6 +220,30 @@ void unigram_best(const Unigram *u, const char *s, size_t n, Best *best, int wit
     }
 }
 
+/* The same in double, as Hugging Face's tokenizers do it: with scores of their own (u->exact), each text from 0. */
+void unigram_best_exact(const Unigram *u, const char *s, size_t n, BestExact *best, int without) {
+    size_t i, j, step;
+    for (i = 1; i <= n; i++) best[i].id = -1;
+    best[0].score = 0;
+    for (i = 0; i < n; i += step) {
+        double here = best[i].score, score;
+        uint32_t node = 0;
+        int single = 0, id;
+        step = unigram_character(s + i, n - i);
+        for (j = i; j < n && (node = child_of(u, node, (unsigned char)s[j])) != 0; ) {
+            id = u->node[node].value;
+            j++;
+            if (id < 0 || id == without) continue;
+            score = u->exact[id] + here;
+            if (best[j].id < 0 || score > best[j].score) { best[j].score = score; best[j].id = id; best[j].from = (uint32_t)i; }
+            if (j - i == step) single = 1;
+        }
+        score = u->unk_exact + here;
+        j = i + step;
+        if (!single && (best[j].id < 0 || score > best[j].score)) { best[j].score = score; best[j].id = u->unk; best[j].from = (uint32_t)i; }
+    }
+}
+
 /* ================================================================================================================
  * Other segmentations
  * ================================================================================================================ */
