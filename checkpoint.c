@@ -15,7 +15,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-enum { CHUNK = 16384, STEP = 4096 };            /* bytes and weights in flight; STEP is a whole number of blocks of any size */
+enum { CHUNK = 16384, STEP = 4096, STEPS = 1024, TURNED = 1 << 20 };      /* bytes and weights in flight; STEP is a whole number of blocks */
 #define HEADER_MAX 100000000u                   /* the reference's limit for a safetensors header */
 #define EXACT_MAX 9007199254740992.0            /* 2^53: JSON integers are exact up to here */
 #define SIZE_LIMIT (1 << 24)                    /* widths, vocabulary, positions: products of two stay below 2^48 */
@@ -429,62 +429,42 @@ static int source_tensor(Source *s, const char *tensor, Place *p) {
 
 /* ---- values: little-endian bytes of a file <-> float32 <-> Matrix data ---- */
 
-static uint32_t float_bits(f32 x) { uint32_t u; memcpy(&u, &x, 4); return u; }
-static f32 bits_float(uint32_t u) { f32 x; memcpy(&x, &u, 4); return x; }
-
-/* x (n) = bytes of type `from`: exact. */
-static void values_in(f32 *x, const unsigned char *b, int from, size_t n) {
-    if (from == F32)
-        for (size_t i = 0; i < n; i++, b += 4) {
-            uint32_t u = (uint32_t)b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
-            memcpy(&x[i], &u, 4);
-        }
-    else
-        for (size_t i = 0; i < n; i++, b += 2) {
-            uint16_t u = (uint16_t)(b[0] | b[1] << 8);
-            x[i] = from == BF16 ? bf16_to_f32(u) : f16_to_f32(u);
-        }
-}
-
 /* data (of type `to`), from element `at` on, = x (n), rounded where it has to be. */
 static void values_store(void *data, int to, size_t at, const f32 *x, size_t n) {
-    if (to == F32) memcpy((f32 *)data + at, x, n * sizeof *x);
-    else for (size_t i = 0; i < n; i++) ((uint16_t *)data)[at + i] = to == BF16 ? f32_to_bf16(x[i]) : f32_to_f16(x[i]);
+    if (to != F32) halves_narrow((uint16_t *)data + at, x, to, n);
+    else if ((f32 *)data + at != x) memcpy((f32 *)data + at, x, n * sizeof *x);
 }
 
-/* What a 16-bit type can hold of x (n). */
-static void values_round(f32 *x, int to, size_t n) {
-    if (to == BF16) for (size_t i = 0; i < n; i++) x[i] = bf16_to_f32(f32_to_bf16(x[i]));
-    if (to == F16) for (size_t i = 0; i < n; i++) x[i] = f16_to_f32(f32_to_f16(x[i]));
-}
-
-/* Data of type `from`, from element `at` on, as n values of type `to` in a file. Same type: the same bits. */
-static void values_out(unsigned char *b, int to, const void *data, int from, size_t at, size_t n) {
-    for (size_t i = 0; i < n; i++) {
-        uint32_t u;
-        if (from == F32) memcpy(&u, (const unsigned char *)data + 4 * (at + i), 4);
-        else u = ((const uint16_t *)data)[at + i];
-        if (from != to) {
-            if (from != F32) u = float_bits(from == BF16 ? bf16_to_f32((uint16_t)u) : f16_to_f32((uint16_t)u));
-            if (to != F32) u = to == BF16 ? f32_to_bf16(bits_float(u)) : f32_to_f16(bits_float(u));
-        }
-        *b++ = (unsigned char)u;
-        *b++ = (unsigned char)(u >> 8);
-        if (to == F32) { *b++ = (unsigned char)(u >> 16); *b++ = (unsigned char)(u >> 24); }
+/* words (n): data of type `from`, from element `at` on, as values of type `to` in a file. Same type: the same bits. n <= STEP. */
+static void values_out(void *words, int to, const void *data, int from, size_t at, size_t n) {
+    f32 x[STEP];
+    const f32 *floats = from == F32 ? (const f32 *)data + at : x;
+    if (from == to) memcpy(words, (const unsigned char *)data + at * dtype_bytes(from), n * dtype_bytes(to));
+    else {
+        if (from != F32) halves_widen(x, (const uint16_t *)data + at, from, n);
+        values_store(words, to, 0, floats, n);
     }
+    little_endian(words, dtype_bytes(to), n);
+}
+
+/* words (n): elements at .. at+n-1 of a tensor in safetensors, in the type that they have there. */
+static int read_words(const Source *s, const Place *p, uint64_t at, void *words, size_t n) {
+    size_t width = dtype_bytes(p->entry->type);
+    int code = file_read_at(s->file, p->in->data + p->entry->begin + at * width, words, n * width, s->err);
+    if (code == OK) little_endian(words, width, n);
+    return code;
 }
 
 /* x (n) = elements at .. at+n-1 of a tensor of a float type; shape and place are checked already. */
 static int read_values(Source *s, const Place *p, uint64_t at, f32 *x, size_t n) {
-    unsigned char chunk[CHUNK];
-    const Entry *e = p->entry;
-    size_t width = dtype_bytes(e->type), step = CHUNK / width;
-    int code = source_file(s, p->in);
-    if (code == OK && e->torch) return torch_read(x, e->torch, s->file, at, n, s->err);
-    for (size_t done = 0; done < n && code == OK; done += step) {
-        size_t part = n - done < step ? n - done : step;
-        code = file_read_at(s->file, p->in->data + e->begin + (at + done) * width, chunk, part * width, s->err);
-        if (code == OK) values_in(x + done, chunk, e->type, part);
+    uint16_t half[STEP];
+    int type = p->entry->type, code = source_file(s, p->in);
+    if (code == OK && p->entry->torch) return torch_read(x, p->entry->torch, s->file, at, n, s->err);
+    if (code == OK && type == F32) return read_words(s, p, at, x, n);
+    for (size_t done = 0, part; done < n && code == OK; done += part) {
+        part = n - done < STEP ? n - done : STEP;
+        code = read_words(s, p, at + done, half, part);
+        if (code == OK) halves_widen(x + done, half, type, part);
     }
     return code;
 }
@@ -676,7 +656,7 @@ static int read_dequantised(Source *s, const Place *p, const Packed *packed, con
         if (code != OK) return code;
         q.absmax = absmax + at / (size_t)q.block;
         dequantize_4bit(x, nibbles, &q, 0, n);
-        values_round(x, packed->dtype, n);
+        halves_round(x, packed->dtype, n);
         values_store(m->data, m->type, at, x, n);
     }
     return code;
@@ -726,25 +706,80 @@ static int check_tensor(Source *s, const Place *p, const Tensor *t) {
     return refuse(s->err, E_UNSUPPORTED, p->in->path, "tensor %.50s is %s, wanted %s", t->name, file, list);
 }
 
-/* Floats of a file into 4 bits: rounded to q->dtype first, as Hugging Face casts before bitsandbytes quantises. A run of STEP weights
- * is a whole number of blocks, which know no rows. Doubled: absmax as floats is scratch of this tensor alone. */
-static int read_quantised(Source *s, const Place *p, const Tensor *t) {
-    f32 x[STEP], *absmax;
+/* Elements at .. at+n-1 of the file, x, become those of the matrix. Into 4 bits: rounded to its dtype first, as Hugging Face casts before
+ * bitsandbytes quantises; `at` begins a block; absmax is the whole tensor's. */
+static int put_values(const Source *s, const Place *p, const Tensor *t, f32 *absmax, size_t at, f32 *x, size_t n) {
     const Matrix *m = t->matrix;
-    Quant *q = m->quant;
-    size_t total = (size_t)m->O * (size_t)m->I, blocks = quant_blocks(total, q->block), where = 0;
-    absmax = q->absmax ? q->absmax : pool_take(s->pool, blocks, sizeof *absmax);
-    if (!absmax) return fail(s->err, E_MEMORY, "memory for the scales of a tensor", p->in->path, 0, 0);
-    for (size_t at = 0; at < total; at += STEP) {
-        size_t n = total - at < STEP ? total - at : STEP;
-        int code = read_rows(s, p, (uint64_t)m->I, at, x, n);
-        if (code != OK) return code;
-        values_round(x, q->dtype, n);
-        code = quantize_4bit((unsigned char *)m->data + at / 2, absmax + at / (size_t)q->block, x, n, q->block, q->kind, &where);
-        if (code != OK)
-            return refuse(s->err, code, p->in->path, "tensor %.80s: weight %llu is NaN or infinite%s", t->name, (unsigned long long)(at + where),
-                          q->dtype == F32 ? "" : q->dtype == BF16 ? " in bfloat16" : " in float16");
+    const Quant *q = m->quant;
+    size_t where = 0;
+    int code;
+    if (m->type != NF4) {
+        values_store(m->data, m->type, at, x, n);
+        return OK;
     }
+    halves_round(x, q->dtype, n);
+    code = quantize_4bit((unsigned char *)m->data + at / 2, absmax + at / (size_t)q->block, x, n, q->block, q->kind, &where);
+    if (code == OK) return OK;
+    return refuse(s->err, code, p->in->path, "tensor %.80s: weight %llu is NaN or infinite%s", t->name, (unsigned long long)(at + where),
+                  q->dtype == F32 ? "" : q->dtype == BF16 ? " in bfloat16" : " in float16");
+}
+
+/* STEP weights from `at` on, or as many as there are. Threads do this at once: s is not changed, its file being open. */
+static int read_step(Source *s, const Place *p, const Tensor *t, f32 *absmax, size_t at) {
+    const Matrix *m = t->matrix;
+    f32 x[STEP], *to = m->type == F32 ? (f32 *)m->data + at : x;
+    size_t total = (size_t)m->O * (size_t)m->I, n = total - at < STEP ? total - at : STEP;
+    int code;
+    if (m->type == p->entry->type && !p->head && !p->entry->torch)         /* the same bits */
+        return read_words(s, p, at, (unsigned char *)m->data + at * dtype_bytes(m->type), n);
+    code = read_rows(s, p, (uint64_t)m->I, at, to, n);
+    return code == OK ? put_values(s, p, t, absmax, at, to, n) : code;
+}
+
+/* STEPS steps at once, so that the file is still read from its front to its end. One that fails is done again alone, to say why. */
+static int read_steps(Source *s, const Place *p, const Tensor *t, f32 *absmax) {
+    int steps, failed[STEPS], code = source_file(s, p->in);
+    size_t total = (size_t)t->matrix->O * (size_t)t->matrix->I;
+    Source quiet = *s;
+    quiet.err = NULL;
+    for (size_t at = 0; at < total && code == OK; at += (size_t)STEP * STEPS) {
+        steps = total - at < (size_t)STEP * STEPS ? (int)((total - at + STEP - 1) / STEP) : STEPS;
+        PARALLEL_FOR((double)steps * STEP * 4)
+        for (int k = 0; k < steps; k++) failed[k] = read_step(&quiet, p, t, absmax, at + (size_t)k * STEP);
+        for (int k = 0; k < steps && code == OK; k++)
+            if (failed[k] != OK) code = read_step(s, p, t, absmax, at + (size_t)k * STEP);
+    }
+    return code;
+}
+
+/* A transposed matrix of PyTorch's, which is best asked for in many whole rows: about TURNED weights at a time. Into 4 bits these begin a
+ * block only where a row does. */
+static int read_turned(Source *s, const Place *p, const Tensor *t, f32 *absmax) {
+    const Matrix *m = t->matrix;
+    size_t total = (size_t)m->O * (size_t)m->I, I = (size_t)m->I, step = total < TURNED ? total : TURNED;
+    int code = source_file(s, p->in), rows = m->type != NF4 || I % (size_t)m->quant->block == 0;
+    f32 *x = m->type == F32 ? NULL : pool_take(s->pool, step, sizeof *x);
+    if (m->type == F32) return code == OK ? read_rows(s, p, I, 0, m->data, total) : code;
+    if (!x) return fail(s->err, E_MEMORY, "memory for a transposed tensor", p->in->path, 0, 0);
+    if (rows && I < step) step -= step % I;
+    for (size_t at = 0, n; at < total && code == OK; at += n) {
+        n = total - at < step ? total - at : step;
+        code = read_rows(s, p, I, at, x, n);
+        if (code == OK) code = put_values(s, p, t, absmax, at, x, n);
+    }
+    return code;
+}
+
+/* Floats of a file, into whatever the matrix is. Doubled: absmax as floats is scratch of this tensor alone. */
+static int read_floats(Source *s, const Place *p, const Tensor *t) {
+    const TorchTensor *torch = p->entry->torch;
+    Quant *q = t->matrix->type == NF4 ? t->matrix->quant : NULL;
+    size_t blocks = q ? quant_blocks((size_t)t->matrix->O * (size_t)t->matrix->I, q->block) : 0;
+    f32 *absmax = q && !q->absmax ? pool_take(s->pool, blocks, sizeof *absmax) : q ? q->absmax : NULL;
+    int code;
+    if (q && !absmax) return fail(s->err, E_MEMORY, "memory for the scales of a tensor", p->in->path, 0, 0);
+    code = (torch && torch->dims == 2 && torch->stride[0] < torch->stride[1] && !p->head ? read_turned : read_steps)(s, p, t, absmax);
+    if (!q || code != OK) return code;
     quant_table(q->table, q->kind);
     if (q->absmax) return OK;
     quant_map(q->map);
@@ -754,26 +789,15 @@ static int read_quantised(Source *s, const Place *p, const Tensor *t) {
 
 /* One tensor, whatever it is in the file and becomes here; check_tensor has said that it can. */
 static int read_tensor(Source *s, const Place *p, const Tensor *t) {
-    f32 x[STEP];
     const Matrix *m = t->matrix;
-    size_t total = (size_t)m->O * (size_t)m->I;
     Packed packed;
     int found, code = packed_state(s, p, &packed, &found);
     if (code != OK) return code;
-    if (found && m->type != NF4) return read_dequantised(s, p, &packed, m);
-    if (found) {
-        code = read_raw(s, p, 0, m->data, (total + 1) / 2);
-        m->quant->dtype = packed.dtype;
-        return code == OK ? packed_scales(s, p->entry, &packed, m->quant) : code;
-    }
-    if (m->type == NF4) return read_quantised(s, p, t);
-    if (m->type == F32) return read_rows(s, p, (uint64_t)m->I, 0, m->data, total);
-    for (size_t at = 0; at < total && code == OK; at += STEP) {
-        size_t n = total - at < STEP ? total - at : STEP;
-        code = read_rows(s, p, (uint64_t)m->I, at, x, n);
-        if (code == OK) values_store(m->data, m->type, at, x, n);
-    }
-    return code;
+    if (!found) return read_floats(s, p, t);
+    if (m->type != NF4) return read_dequantised(s, p, &packed, m);
+    code = read_raw(s, p, 0, m->data, ((size_t)m->O * (size_t)m->I + 1) / 2);
+    m->quant->dtype = packed.dtype;
+    return code == OK ? packed_scales(s, p->entry, &packed, m->quant) : code;
 }
 
 /* Names the first tensor that was not found, and how many others. */
@@ -995,7 +1019,7 @@ static void put_header(Buffer *file, Buffer *header, const Item *items, int coun
 
 /* One safetensors file with `count` items; sorts them. */
 static int save_file(const Saving *s, const char *path, Item *items, int count) {
-    unsigned char chunk[CHUNK];
+    f32 chunk[STEP];
     Buffer file = { s->pool, NULL, 0, 0, 0 }, header = { s->pool, NULL, 0, 0, 0 };
     Writer *w;
     qsort(items, (size_t)count, sizeof *items, by_item);
@@ -1005,7 +1029,7 @@ static int save_file(const Saving *s, const char *path, Item *items, int count) 
     if (!w) return s->err && s->err->code ? s->err->code : E_OPEN;
     writer_write(w, file.data, file.length);
     for (const Item *i = items; i < items + count; i++) {
-        size_t step = i->to == U8 ? i->n : CHUNK / dtype_bytes(i->to);
+        size_t step = i->to == U8 ? i->n : STEP;
         for (size_t at = 0, n; at < i->n; at += n) {
             n = i->n - at < step ? i->n - at : step;
             if (i->to != U8) values_out(chunk, i->to, i->data, i->from, at, n);
@@ -1881,7 +1905,7 @@ static int save_tokenizer_configs(const Tokenizer *t, const char *folder, int ma
     } else if (sentencepiece) {
         put_raw(&b, "add_bos_token", before ? "true" : "false");
         put_raw(&b, "add_eos_token", after ? "true" : "false");
-        put_raw(&b, "legacy", "true");
+        put_raw(&b, "legacy", tokenizer_legacy(t) ? "true" : "false");
         put_raw(&b, "sp_model_kwargs", "{}");
         put_raw(&b, "use_default_system_prompt", "false");
     } else if (!ends_with(class, "Fast")) {

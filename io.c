@@ -45,9 +45,16 @@ static char *join(Pool *pool, const char *a, const char *b, const char *c) {
 struct File { FILE *f; uint64_t size; const char *path; };
 
 #ifdef POSIX_SYSTEM
-static int seek_to(FILE *f, uint64_t offset) {
-    off_t place = (off_t)offset;
-    return place >= 0 && (uint64_t)place == offset && fseeko(f, place, SEEK_SET) == 0;
+/* How many of n bytes at offset there are, in out; reason: errno, if it failed. No stream has its place moved, so threads may read at once. */
+static size_t read_at(FILE *f, uint64_t offset, void *out, size_t n, int *reason) {
+    size_t done = 0;
+    for (ssize_t got = 1; done < n && got != 0; ) {
+        size_t part = n - done < (size_t)1 << 30 ? n - done : (size_t)1 << 30;
+        got = pread(fileno(f), (char *)out + done, part, (off_t)(offset + done));
+        if (got > 0) done += (size_t)got;
+        if (got < 0 && errno != EINTR) { *reason = errno; break; }
+    }
+    return done;
 }
 /* Its size, or -1 where there is none (a pipe). */
 static long long seek_size(FILE *f) { return fseeko(f, 0, SEEK_END) == 0 ? (long long)ftello(f) : -1; }
@@ -65,6 +72,20 @@ static int seek_to(FILE *f, uint64_t offset) {
         offset -= (uint64_t)step;
     }
     return 1;
+}
+#ifdef _OPENMP
+#define ONE_AT_A_TIME PRAGMA_(omp critical)
+#else
+#define ONE_AT_A_TIME
+#endif
+static size_t read_at(FILE *f, uint64_t offset, void *out, size_t n, int *reason) {
+    size_t got = 0;
+    ONE_AT_A_TIME {
+        errno = 0;
+        if (seek_to(f, offset)) got = fread(out, 1, n, f);
+        if (got < n) *reason = errno;
+    }
+    return got;
 }
 static long long seek_size(FILE *f) { return fseek(f, 0, SEEK_END) == 0 ? (long long)ftell(f) : -1; }
 static int is_folder(FILE *f) { (void)f; return 0; }
@@ -102,16 +123,14 @@ uint64_t file_size(const File *f) { return f->size; }
 
 int file_read_at(File *f, uint64_t offset, void *out, size_t n, Error *err) {
     size_t got;
+    int reason = 0;
     if (!f || !f->f) return fail(err, E_READ, "the file is not open", f ? f->path : "", 0, 0);
     if (offset > f->size || n > f->size - offset)
         return fail(err, E_TRUNCATED, "the file ends too early", f->path, (long long)f->size,
                     offset > (uint64_t)LLONG_MAX || n > (uint64_t)LLONG_MAX - offset ? LLONG_MAX : (long long)(offset + n));
-    if (n == 0) return OK;
-    errno = 0;
-    if (!seek_to(f->f, offset)) return fail_system(err, E_READ, "cannot seek", f->path, errno);
-    got = fread(out, 1, n, f->f);
+    got = read_at(f->f, offset, out, n, &reason);
     if (got == n) return OK;
-    if (ferror(f->f)) return fail_system(err, E_READ, "cannot read", f->path, errno);
+    if (reason) return fail_system(err, E_READ, "cannot read", f->path, reason);
     return fail(err, E_TRUNCATED, "the file became shorter while it was read", f->path,
                 (long long)(offset + got), (long long)(offset + n));
 }

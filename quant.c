@@ -2,7 +2,7 @@
  * Source   bfloat16: the upper half of an IEEE 754 binary32. float16: IEEE 754 binary16, 1 sign, 5 exponent (bias 15), 10 fraction bits.
  *          4 bits: Dettmers et al. 2023 (QLoRA), sections 2 and 3, with the tables, thresholds and roundings of bitsandbytes.
  * Needs    a 32-bit IEEE float (f32 in rlhf.h); <string.h> for memcpy. No heap, no stdio, no globals.
- * Never    calls libm, or has two float operations in one expression: the same bits on every machine. 16-bit floats are integer arithmetic.
+ * Never    calls libm, or has two float operations in one expression that round: the same bits on every machine.
  * Edges    ties to even, subnormals, overflow to infinity, NaN (kept, made quiet when narrowed): all in tests/base.c.
  *          4 bits: x on a threshold takes the lower code; a short last block has its own absmax; the unused half of the last byte is 0; a
  *          block of zeros has the codes of 0 (7 in NF4); NaN and infinity are refused, with their index: all in tests/quant.c. */
@@ -27,37 +27,56 @@ f32 bf16_to_f32(uint16_t bits) { return from_bits((uint32_t)bits << 16); }
  * up to infinity. A NaN keeps its upper bits and becomes quiet, so that cutting cannot turn it into infinity. */
 uint16_t f32_to_bf16(f32 x) {
     uint32_t u = bits_of(x);
-    if ((u & 0x7FFFFFFFu) > 0x7F800000u) return (uint16_t)(u >> 16 | 0x40u);
-    return (uint16_t)((u + 0x7FFFu + (u >> 16 & 1u)) >> 16);
+    uint32_t kept = (u + 0x7FFFu + (u >> 16 & 1u)) >> 16;
+    return (uint16_t)((u & 0x7FFFFFFFu) > 0x7F800000u ? u >> 16 | 0x40u : kept);
 }
 
+/* Subnormal: fraction * 2^-24, both exact. Otherwise the exponent's bias becomes 127 instead of 15, and that of infinity and NaN, 31,
+ * becomes 255. */
 f32 f16_to_f32(uint16_t bits) {
-    uint32_t sign = (uint32_t)(bits & 0x8000u) << 16, exponent = bits >> 10 & 31u, fraction = bits & 0x3FFu;
-    if (exponent == 31) return from_bits(sign | 0x7F800000u | fraction << 13);          /* infinity, NaN */
-    if (exponent == 0) {
-        if (fraction == 0) return from_bits(sign);
-        exponent = 1;                                   /* subnormal: fraction * 2^-24; shifted until it has its leading 1 */
-        while (!(fraction & 0x400u)) { fraction <<= 1; exponent--; }
-        fraction &= 0x3FFu;                             /* exponent may have wrapped below 0; the next sum brings it back */
-    }
-    return from_bits(sign | (exponent + 112u) << 23 | fraction << 13);                  /* bias 127 instead of 15 */
+    uint32_t sign = (uint32_t)(bits & 0x8000u) << 16, magnitude = bits & 0x7FFFu, u = (magnitude << 13) + (112u << 23);
+    f32 subnormal = (f32)(int32_t)magnitude * 0x1p-24f;
+    if (magnitude >= 0x7C00u) u += 112u << 23;
+    if (magnitude < 0x400u) u = bits_of(subnormal);
+    return from_bits(sign | u);
 }
 
-/* value >> shift, rounded to nearest, ties to even; shift 1..31. */
-static uint32_t shift_round(uint32_t value, unsigned shift) {
-    uint32_t rest = value & ((1u << shift) - 1u), half = 1u << (shift - 1), kept = value >> shift;
-    return kept + (rest > half || (rest == half && (kept & 1u)));
-}
-
-/* Below 2^-14 the result is subnormal: the fraction with its leading 1 is shifted to multiples of 2^-24. A carry out of the
- * fraction makes the next exponent, also from subnormal to normal and from 65504 to infinity. */
+/* Rounding as above. Below 2^-14 the result is subnormal, a multiple of 2^-24: that is what adding 0.5, whose last bit it is, rounds to. A
+ * carry out of the fraction makes the next exponent, also from subnormal to normal and from 65504 to infinity. */
 uint16_t f32_to_f16(f32 x) {
-    uint32_t u = bits_of(x), sign = u >> 16 & 0x8000u, magnitude = u & 0x7FFFFFFFu, exponent = magnitude >> 23;
-    if (magnitude > 0x7F800000u) return (uint16_t)(sign | 0x7E00u | (magnitude >> 13 & 0x3FFu));      /* NaN, quiet */
-    if (exponent >= 143) return (uint16_t)(sign | 0x7C00u);                             /* 2^16 and more, infinity */
-    if (exponent >= 113) return (uint16_t)(sign | shift_round(magnitude - (112u << 23), 13));
-    if (exponent < 102) return (uint16_t)sign;                                          /* below 2^-25: nearest is 0 */
-    return (uint16_t)(sign | shift_round((magnitude & 0x7FFFFFu) | 0x800000u, 126u - exponent));
+    uint32_t u = bits_of(x), sign = u >> 16 & 0x8000u, magnitude = u & 0x7FFFFFFFu;
+    uint32_t half = (magnitude - (112u << 23) + 0xFFFu + (magnitude >> 13 & 1u)) >> 13;
+    f32 subnormal = from_bits(magnitude) + 0.5f;
+    if (magnitude < 113u << 23) half = bits_of(subnormal) - 0x3F000000u;
+    if (magnitude >= 143u << 23) half = 0x7C00u;                                    /* 2^16 and more, infinity */
+    if (magnitude > 0x7F800000u) half = 0x7E00u | (magnitude >> 13 & 0x3FFu);       /* NaN, quiet */
+    return (uint16_t)(sign | half);
+}
+
+/* Whole arrays. None of the four above branches, so that a compiler takes several numbers at once. */
+void halves_widen(f32 *x, const uint16_t *half, int type, size_t n) {
+    if (type == BF16) for (size_t i = 0; i < n; i++) x[i] = bf16_to_f32(half[i]);
+    else for (size_t i = 0; i < n; i++) x[i] = f16_to_f32(half[i]);
+}
+void halves_narrow(uint16_t *half, const f32 *x, int type, size_t n) {
+    if (type == BF16) for (size_t i = 0; i < n; i++) half[i] = f32_to_bf16(x[i]);
+    else for (size_t i = 0; i < n; i++) half[i] = f32_to_f16(x[i]);
+}
+void halves_round(f32 *x, int type, size_t n) {
+    if (type == BF16) for (size_t i = 0; i < n; i++) x[i] = bf16_to_f32(f32_to_bf16(x[i]));
+    if (type == F16) for (size_t i = 0; i < n; i++) x[i] = f16_to_f32(f32_to_f16(x[i]));
+}
+
+void little_endian(void *words, size_t width, size_t n) {
+    const uint16_t one = 1;
+    unsigned char low;
+    memcpy(&low, &one, 1);
+    for (unsigned char *w = words; !low && n > 0; n--, w += width)
+        for (size_t i = 0; i < width / 2; i++) {
+            unsigned char byte = w[i];
+            w[i] = w[width - 1 - i];
+            w[width - 1 - i] = byte;
+        }
 }
 
 /* ---- 4-bit weights ----
@@ -72,7 +91,6 @@ static const f32 nf4[16] = {
 /* FP4: a sign (8), two bits of exponent, one of fraction, over the largest value, 12; codes are not in the order of their values.
  * bitsandbytes' thresholds are rounded decimals, not exact midpoints. */
 static const f32 fp4[8] = { 0.0f, 1.0f / 192, 2.0f / 3, 1.0f, 1.0f / 3, 0.5f, 1.0f / 6, 0.25f };
-static const unsigned char fp4_order[8] = { 0, 1, 6, 7, 4, 5, 2, 3 };
 static const f32 fp4_threshold[7] = { 0.00260417f, 0.0859375f, 0.20833333f, 0.29166667f, 0.4166667f, 0.583333f, 0.8333333f };
 
 size_t quant_blocks(size_t n, int block) { return n / (size_t)block + (n % (size_t)block != 0); }
@@ -82,51 +100,71 @@ void quant_table(f32 table[16], int kind) {
         table[i] = kind == QUANT_NF4 ? nf4[i] : i < 8 ? fp4[i] : 0.0f - fp4[i - 8];     /* code 8 is 0, not -0 */
 }
 
-/* How many of 2^k - 1 ascending thresholds are below x, by k comparisons and no branch (it would be guessed wrongly half the time). x on a
- * threshold is not above it. */
-static unsigned count_below(f32 x, const f32 *threshold, unsigned thresholds) {
-    unsigned count = 0;
-    for (unsigned half = (thresholds + 1) / 2; half > 0; half /= 2)
-        count += half * (x > threshold[count + half - 1]);
-    return count;
-}
-
-/* The code of x in -1 .. 1. NF4's thresholds are the midpoints of its values; FP4's are for |x|, and -0 has no sign. */
-static unsigned encode(f32 x, int kind, const f32 *threshold) {
-    if (kind == QUANT_NF4) return count_below(x, threshold, 15);
-    return x < 0 ? 8u + fp4_order[count_below(-x, threshold, 7)] : fp4_order[count_below(x, threshold, 7)];
-}
-
 /* 1/absmax. The floor is bitsandbytes' (in PyTorch): a block of zeros gets 0 * 1e38 and not 0 * infinity, and with it the codes of 0. */
 static f32 reciprocal(f32 absmax) { return 1.0f / (absmax > 1e-38f ? absmax : 1e-38f); }
 
+/* The largest magnitude. Without their sign, floats are ordered as their bits are; infinity comes after every number, NaN last. */
+static f32 largest_magnitude(const f32 *x, size_t n) {
+    int32_t largest = 0;
+    for (size_t i = 0; i < n; i++) {
+        int32_t magnitude = (int32_t)(bits_of(x[i]) & 0x7FFFFFFFu);
+        largest = magnitude > largest ? magnitude : largest;
+    }
+    return from_bits((uint32_t)largest);
+}
+
+/* The codes of v = x * inverse, in -1 .. 1: how many thresholds are below v. NF4's are the midpoints of its values. FP4's are for |v|, and
+ * -0 has no sign; counts 0 .. 7 are codes 0 1 6 7 4 5 2 3: the 2 in a count turns over the 4. All comparisons and no branch: it would
+ * be guessed wrongly half the time, and a compiler makes them for several weights at once. */
+static void encode(int32_t *code, const f32 *x, f32 inverse, int kind, const f32 *threshold, size_t n) {
+    if (kind == QUANT_NF4) for (size_t i = 0; i < n; i++) {
+        f32 v = x[i] * inverse;
+        int32_t count = 0;
+        for (int t = 0; t < 15; t++) count += v > threshold[t];
+        code[i] = count;
+    } else for (size_t i = 0; i < n; i++) {
+        f32 v = x[i] * inverse, magnitude = v < 0 ? -v : v;
+        int32_t count = 0;
+        for (int t = 0; t < 7; t++) count += magnitude > threshold[t];
+        code[i] = (count ^ (count & 2) << 1) + 8 * (v < 0);
+    }
+}
+
+/* One block of n weights, which begins with a whole byte; its absmax, which is no number if one of them is none. */
+static f32 quantize_block(unsigned char *packed, const f32 *x, int kind, const f32 *threshold, size_t n) {
+    enum { RUN = 64 };
+    int32_t code[RUN + 1];
+    f32 absmax = largest_magnitude(x, n), inverse = reciprocal(absmax);
+    if (!(absmax <= FLT_MAX)) return absmax;
+    for (size_t at = 0; at < n; at += RUN, packed += RUN / 2) {
+        size_t run = n - at < RUN ? n - at : RUN;
+        encode(code, x + at, inverse, kind, threshold, run);
+        if (run % 2) code[run] = 0;
+        for (size_t i = 0; i < (run + 1) / 2; i++) packed[i] = (unsigned char)(code[2 * i] << 4 | code[2 * i + 1]);
+    }
+    return absmax;
+}
+
 int quantize_4bit(unsigned char *packed, f32 *absmax, const f32 *x, size_t n, int block, int kind, size_t *where) {
     f32 threshold[15];
+    size_t size = (size_t)block, blocks;
     if (block < 32 || block > 4096 || (block & (block - 1)) != 0 || (kind != QUANT_NF4 && kind != QUANT_FP4)) return E_ARGUMENT;
     if (kind == QUANT_FP4) memcpy(threshold, fp4_threshold, sizeof fp4_threshold);
     else for (int i = 0; i < 15; i++) {
         f32 sum = nf4[i] + nf4[i + 1];
         threshold[i] = sum * 0.5f;
     }
-    for (size_t first = 0, b = 0; first < n; first += (size_t)block, b++) {
-        size_t end = n - first < (size_t)block ? n : first + (size_t)block;
-        f32 largest = 0;
-        for (size_t i = first; i < end; i++) {
-            f32 magnitude = x[i] < 0 ? -x[i] : x[i];
-            if (!(magnitude <= FLT_MAX)) {
-                if (where) *where = i;
-                return E_NUMBER;
-            }
-            if (magnitude > largest) largest = magnitude;
+    blocks = quant_blocks(n, block);
+    PARALLEL_FOR((double)n * 4)
+    for (size_t b = 0; b < blocks; b++)
+        absmax[b] = quantize_block(packed + b * size / 2, x + b * size, kind, threshold, n - b * size < size ? n - b * size : size);
+    for (size_t b = 0; b < blocks; b++)
+        if (!(absmax[b] <= FLT_MAX)) {
+            size_t i = b * size;
+            while (x[i] >= -FLT_MAX && x[i] <= FLT_MAX) i++;
+            if (where) *where = i;
+            return E_NUMBER;
         }
-        f32 inverse = reciprocal(largest);
-        absmax[b] = largest;
-        for (size_t i = first; i < end; i += 2) {       /* a block begins with a whole byte */
-            f32 one = x[i] * inverse, two = i + 1 < end ? x[i + 1] * inverse : 0;
-            unsigned high = encode(one, kind, threshold), low = i + 1 < end ? encode(two, kind, threshold) : 0;
-            packed[i / 2] = (unsigned char)(high << 4 | low);
-        }
-    }
     return OK;
 }
 
@@ -160,13 +198,18 @@ void quant_map(f32 map[256]) {
     map[255] = 1;
 }
 
-/* The index of the value nearest to x; halfway, the even one of the two. */
-static unsigned nearest(f32 x, const f32 map[256]) {
-    unsigned upper = count_below(x, map, 255);          /* map[upper-1] < x <= map[upper], but that x may be above the last */
-    if (upper == 0) return 0;
-    f32 sum = map[upper - 1] + map[upper], middle = sum * 0.5f;
-    if (x == middle) return upper & ~1u;
-    return x > middle ? upper : upper - 1;
+/* The indices of the values of the map that are nearest to x (n); halfway, the even one of the two. Eight comparisons find how many values
+ * are below: all x together, so that none waits for its own last one. */
+static void nearest(unsigned char *code, const f32 *x, const f32 *map, size_t n) {
+    int32_t upper[QUANT_NESTED];                        /* map[upper-1] < x <= map[upper], but that x may be above the last */
+    memset(upper, 0, sizeof upper);
+    for (int half = 128; half > 0; half /= 2)
+        for (size_t i = 0; i < n; i++) upper[i] += half * (x[i] > map[upper[i] + half - 1]);
+    for (size_t i = 0; i < n; i++) {
+        int k = upper[i] ? upper[i] : 1;                /* at or below the first: not above the middle either */
+        f32 sum = map[k - 1] + map[k], middle = sum * 0.5f;
+        code[i] = (unsigned char)(x[i] == middle ? k & ~1 : x[i] > middle ? k : k - 1);
+    }
 }
 
 /* The order of the mean's sum is free in bitsandbytes. Ours: from first to last in double, rounded once at the end. */
@@ -175,19 +218,16 @@ void quantize_absmax(unsigned char *code, f32 *nested, f32 *offset, const f32 *m
     for (size_t b = 0; b < blocks; b++) sum += (double)absmax[b];
     f32 mean = blocks ? (f32)(sum / (double)blocks) : 0;
     *offset = mean;
+    PARALLEL_FOR((double)blocks * 16)
     for (size_t first = 0; first < blocks; first += QUANT_NESTED) {
         size_t end = blocks - first < QUANT_NESTED ? blocks : first + QUANT_NESTED;
-        f32 largest = 0;
-        for (size_t b = first; b < end; b++) {
-            f32 d = absmax[b] - mean, magnitude = d < 0 ? -d : d;
-            if (magnitude > largest) largest = magnitude;
-        }
-        f32 inverse = reciprocal(largest);
+        f32 d[QUANT_NESTED], largest, inverse;
+        for (size_t b = first; b < end; b++) d[b - first] = absmax[b] - mean;
+        largest = largest_magnitude(d, end - first);
+        inverse = reciprocal(largest);
         nested[first / QUANT_NESTED] = largest;
-        for (size_t b = first; b < end; b++) {
-            f32 d = absmax[b] - mean, scaled = d * inverse;
-            code[b] = (unsigned char)nearest(scaled, map);
-        }
+        for (size_t i = 0; i < end - first; i++) d[i] *= inverse;
+        nearest(code + first, d, map, end - first);
     }
 }
 
@@ -209,8 +249,9 @@ void dequantize_4bit(f32 *x, const unsigned char *packed, const Quant *q, size_t
             at++;
         }
         for (; at + 1 < stop; at += 2, x += 2) {
-            x[0] = value[packed[at / 2] >> 4];
-            x[1] = value[packed[at / 2] & 15];
+            unsigned two = packed[at / 2];
+            x[0] = value[two >> 4];
+            x[1] = value[two & 15];
         }
         if (at < stop) {                                /* ends within a byte */
             *x++ = value[packed[at / 2] >> 4];

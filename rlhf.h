@@ -143,6 +143,12 @@ f32 bf16_to_f32(uint16_t bits);             /* exact */
 uint16_t f32_to_bf16(f32 x);                /* round to nearest, ties to even; NaN stays NaN (quiet) */
 f32 f16_to_f32(uint16_t bits);              /* exact, with subnormals, infinities and NaN */
 uint16_t f32_to_f16(f32 x);                 /* round to nearest even; overflow becomes infinity */
+/* The same for n numbers; type BF16 or F16. halves_round: what the type can hold of x, in place (F32: all of it). */
+void halves_widen(f32 *x, const uint16_t *half, int type, size_t n);
+void halves_narrow(uint16_t *half, const f32 *x, int type, size_t n);
+void halves_round(f32 *x, int type, size_t n);
+/* n words of `width` bytes as files have them, the lowest byte first, become this machine's, in place; or the other way round. */
+void little_endian(void *words, size_t width, size_t n);
 /* 4-bit weights: element i of the flat (row-major) weight is table[nibble i] * absmax[i / block]; the first of two nibbles is the high
  * one (Dettmers et al. 2023; bitsandbytes). Doubly quantised, absmax itself is 8-bit: absmax[b] = map[code[b]] * nested[b / 256] + offset. */
 enum { QUANT_NF4, QUANT_FP4 };
@@ -159,7 +165,7 @@ size_t quant_blocks(size_t n, int block);   /* absmax values of n weights */
 void quant_table(f32 table[16], int kind);  /* the values of the 16 codes */
 void quant_map(f32 map[256]);               /* the signed dynamic 8-bit map */
 /* packed ((n+1)/2), absmax (quant_blocks) from x (n). OK, E_ARGUMENT (block, kind), or E_NUMBER at the first NaN or infinity (*where its
- * index; NULL: not wanted): then nothing of its block was written. */
+ * index; NULL: not wanted): then its block has no codes, and an absmax that is no number. */
 int quantize_4bit(unsigned char *packed, f32 *absmax, const f32 *x, size_t n, int block, int kind, size_t *where);
 /* code (blocks), nested (blocks / 256 rounded up) and *offset (the mean) from absmax (blocks, finite), by the map. */
 void quantize_absmax(unsigned char *code, f32 *nested, f32 *offset, const f32 *map, const f32 *absmax, size_t blocks);
@@ -363,7 +369,7 @@ int tokenizer_write_json(const Tokenizer *t, Buffer *json);            /* tokeni
 typedef struct File File;                   /* a file open for reading, any size */
 File *file_open(const char *path, Pool *pool, Error *err);      /* NULL and *err: not there, a folder, no memory */
 uint64_t file_size(const File *f);          /* bytes */
-int file_read_at(File *f, uint64_t offset, void *out, size_t n, Error *err);    /* all n bytes, or E_TRUNCATED, E_READ */
+int file_read_at(File *f, uint64_t offset, void *out, size_t n, Error *err);    /* all n bytes, or E_TRUNCATED, E_READ; threads may at once */
 void file_close(File *f);                   /* NULL or closed already: nothing */
 int file_read_all(const char *path, Pool *pool, char **bytes, size_t *n, Error *err);   /* *n bytes in pool, a NUL after the last */
 int file_exists(const char *path);          /* 1 if it can be opened for reading */

@@ -862,6 +862,8 @@ int torch_index(TorchFile *t, File *f, Pool *pool, Error *err) {
 
 /* ---- numbers ---- */
 
+enum { HALVES = 4096, TALL = 256 };             /* elements in flight; of them in a column */
+
 /* One element's bytes, widened. */
 static f32 widen(const unsigned char *b, int dtype) {
     uint32_t u = (uint32_t)b[0] | (uint32_t)b[1] << 8;
@@ -873,18 +875,27 @@ static f32 widen(const unsigned char *b, int dtype) {
     return x;
 }
 
-/* n elements that stand one after another, from element `first` of the storage: read in one go into the end of out, and widened
- * from its begin on. Element i's bytes end at 4 (i+1) at the latest, so that a float never overwrites what is still to be read. */
+/* n elements that stand one after another, from element `first` of the storage. */
 static int read_run(f32 *out, const TorchTensor *t, File *f, uint64_t first, size_t n, Error *err) {
-    size_t width = t->dtype == F32 ? 4 : 2;
-    unsigned char *bytes = (unsigned char *)out + (4 - width) * n;
-    int code = file_read_at(f, t->at + first * width, bytes, n * width, err);
-    for (size_t i = 0; i < n && code == OK; i++) out[i] = widen(bytes + i * width, t->dtype);
+    uint16_t half[HALVES];
+    int code = OK;
+    if (t->dtype == F32) {
+        code = file_read_at(f, t->at + first * 4, out, n * 4, err);
+        if (code == OK) little_endian(out, 4, n);
+        return code;
+    }
+    for (size_t done = 0, part; done < n && code == OK; done += part) {
+        part = n - done < HALVES ? n - done : HALVES;
+        code = file_read_at(f, t->at + (first + done) * 2, half, part * 2, err);
+        if (code != OK) break;
+        little_endian(half, 2, part);
+        halves_widen(out + done, half, t->dtype, part);
+    }
     return code;
 }
 
-/* n elements `step` apart, out's `pitch` apart: through a window of the file. */
-static int read_steps(f32 *out, size_t pitch, const TorchTensor *t, File *f, uint64_t first, uint64_t step, size_t n, Error *err) {
+/* n elements `step` apart: through a window of the file. */
+static int read_steps(f32 *out, const TorchTensor *t, File *f, uint64_t first, uint64_t step, size_t n, Error *err) {
     unsigned char window[WINDOW];
     size_t width = t->dtype == F32 ? 4 : 2, most = WINDOW / width;
     for (size_t i = 0; i < n; ) {
@@ -893,19 +904,32 @@ static int read_steps(f32 *out, size_t pitch, const TorchTensor *t, File *f, uin
         if (part > n - i) part = n - i;
         code = file_read_at(f, t->at + (first + i * step) * width, window, (step ? (part - 1) * (size_t)step + 1 : 1) * width, err);
         if (code != OK) return code;
-        for (size_t k = 0; k < part; k++) out[(i + k) * pitch] = widen(window + k * (size_t)step * width, t->dtype);
+        for (size_t k = 0; k < part; k++) out[i + k] = widen(window + k * (size_t)step * width, t->dtype);
         i += part;
     }
     return OK;
 }
 
-/* A transposed matrix, whole rows `row` .. row+rows-1: column by column, as the file has it. */
+/* A transposed matrix, whole rows `row` .. row+rows-1. The file has it column by column: HALVES / TALL of them at a time, of TALL rows
+ * each, are read and then turned, so that what is read and what is written both stay in the cache. */
 static int read_columns(f32 *out, const TorchTensor *t, File *f, uint64_t row, size_t rows, Error *err) {
+    f32 tile[HALVES];
     size_t columns = (size_t)t->shape[1];
-    int code = OK;
-    for (size_t c = 0; c < columns && code == OK; c++)
-        code = read_steps(out + c, columns, t, f, t->first + row * t->stride[0] + c * t->stride[1], t->stride[0], rows, err);
-    return code;
+    for (size_t r = 0, tall; r < rows; r += tall) {
+        tall = rows - r < TALL ? rows - r : TALL;
+        for (size_t c = 0, wide; c < columns; c += wide) {
+            wide = columns - c < HALVES / TALL ? columns - c : HALVES / TALL;
+            for (size_t k = 0; k < wide; k++) {
+                uint64_t place = t->first + (row + r) * t->stride[0] + (c + k) * t->stride[1];
+                int code = t->stride[0] == 1 ? read_run(tile + k * tall, t, f, place, tall, err)
+                                             : read_steps(tile + k * tall, t, f, place, t->stride[0], tall, err);
+                if (code != OK) return code;
+            }
+            for (size_t i = 0; i < tall; i++)
+                for (size_t k = 0; k < wide; k++) out[(r + i) * columns + c + k] = tile[k * tall + i];
+        }
+    }
+    return OK;
 }
 
 /* Row-major order is the file's own: every stride is the product of the sizes behind it. */
@@ -938,7 +962,7 @@ int torch_read(f32 *out, const TorchTensor *t, File *f, uint64_t from, size_t n,
             for (int d = t->dims - 2; d >= 0; d--) { place += row % t->shape[d] * t->stride[d]; row /= t->shape[d]; }
             place += column * t->stride[t->dims - 1];
             code = t->stride[t->dims - 1] == 1 ? read_run(out, t, f, place, part, err)
-                                               : read_steps(out, 1, t, f, place, t->stride[t->dims - 1], part, err);
+                                               : read_steps(out, t, f, place, t->stride[t->dims - 1], part, err);
         }
         if (code != OK) return code;
         out += part;
