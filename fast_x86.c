@@ -16,14 +16,15 @@ enum { ROWS = 6, COLUMNS = 16 };
 /* Row i of the tile is two variables, left_i and right_i: gcc keeps an array of them in memory. */
 #define EACH_ROW(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5)
 #define START(i) \
+    _mm_prefetch((const char *)(c + (ROWS + i) * stride), _MM_HINT_T0);        /* the next tile's row */ \
     __m256 left_##i = add ? _mm256_loadu_ps(c + i * stride) : _mm256_setzero_ps(); \
     __m256 right_##i = add ? _mm256_loadu_ps(c + i * stride + 8) : _mm256_setzero_ps();
 #define STEP(i) \
-    ai = _mm256_broadcast_ss(a + i); \
+    ai = _mm256_broadcast_ss(a + i * row); \
     left_##i = _mm256_add_ps(left_##i, _mm256_mul_ps(ai, b_left)); \
     right_##i = _mm256_add_ps(right_##i, _mm256_mul_ps(ai, b_right));
 #define FUSED_STEP(i) \
-    ai = _mm256_broadcast_ss(a + i); \
+    ai = _mm256_broadcast_ss(a + i * row); \
     left_##i = _mm256_fmadd_ps(ai, b_left, left_##i); \
     right_##i = _mm256_fmadd_ps(ai, b_right, right_##i);
 #define STORE(i) \
@@ -33,30 +34,91 @@ enum { ROWS = 6, COLUMNS = 16 };
 static int avx_here(void) { return __builtin_cpu_supports("avx"); }
 static int avx2_here(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
-__attribute__((target("avx")))
-static void avx_tile(float *c, size_t stride, const float *a, const float *b, int k, int add) {
+/* Element (i,k) of a at a[i*row + k*step]. Inlined where row and step are known. */
+__attribute__((target("avx"), always_inline))
+static inline void avx_product(float *c, size_t stride, const float *a, size_t row, size_t step, const float *b, int k, int add) {
     EACH_ROW(START)
-    for (; k > 0; k--, a += ROWS, b += COLUMNS) {
+    for (; k > 0; k--, a += step, b += COLUMNS) {
         __m256 b_left = _mm256_loadu_ps(b), b_right = _mm256_loadu_ps(b + 8), ai;
         EACH_ROW(STEP)
     }
     EACH_ROW(STORE)
 }
 
-__attribute__((target("avx2,fma")))
-static void avx2_tile(float *c, size_t stride, const float *a, const float *b, int k, int add) {
+__attribute__((target("avx2,fma"), always_inline))
+static inline void avx2_product(float *c, size_t stride, const float *a, size_t row, size_t step, const float *b, int k, int add) {
     EACH_ROW(START)
-    for (; k > 0; k--, a += ROWS, b += COLUMNS) {
+    for (; k > 0; k--, a += step, b += COLUMNS) {
         __m256 b_left = _mm256_loadu_ps(b), b_right = _mm256_loadu_ps(b + 8), ai;
         EACH_ROW(FUSED_STEP)
     }
     EACH_ROW(STORE)
 }
 
-const Kernel kernel_avx2 = { "avx2", ROWS, COLUMNS, 1, avx2_here, avx2_tile };
-const Kernel kernel_avx = { "avx", ROWS, COLUMNS, 0, avx_here, avx_tile };
+__attribute__((target("avx")))
+static void avx_tile(float *c, size_t stride, const float *a, const float *b, int k, int add) {
+    avx_product(c, stride, a, 1, ROWS, b, k, add);
+}
+__attribute__((target("avx")))
+static void avx_tile_in_place(float *c, size_t stride, const float *a, size_t row, const float *b, int k, int add) {
+    avx_product(c, stride, a, row, 1, b, k, add);
+}
+__attribute__((target("avx2,fma")))
+static void avx2_tile(float *c, size_t stride, const float *a, const float *b, int k, int add) {
+    avx2_product(c, stride, a, 1, ROWS, b, k, add);
+}
+__attribute__((target("avx2,fma")))
+static void avx2_tile_in_place(float *c, size_t stride, const float *a, size_t row, const float *b, int k, int add) {
+    avx2_product(c, stride, a, row, 1, b, k, add);
+}
+
+/* The transpose of 8 rows of 8 numbers: pairs, fours, halves. */
+__attribute__((target("avx")))
+static inline void transpose(__m256 r[8]) {
+    __m256 t[8];
+    for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) {
+        r[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+        r[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xEE);
+        r[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+        r[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xEE);
+    }
+    for (int i = 0; i < 4; i++) t[i] = _mm256_permute2f128_ps(r[i], r[i + 4], 0x20);
+    for (int i = 0; i < 4; i++) t[i + 4] = _mm256_permute2f128_ps(r[i], r[i + 4], 0x31);
+    for (int i = 0; i < 8; i++) r[i] = t[i];
+}
+
+/* p[k*width + i] = a[i*row + k]: eight rows, or the six of a tile, and eight steps at a time */
+__attribute__((target("avx")))
+static void avx_interleave(float *p, int width, const float *a, size_t row, int rows, int K) {
+    for (; rows > 0; rows -= 8, p += 8, a += 8 * row) {
+        int k = 0, some = rows < 8 ? rows : 8;
+        for (; k + 8 <= K && (some == 8 || some == ROWS); k += 8) {
+            __m256 r[8];
+            for (int i = 0; i < ROWS; i++) r[i] = _mm256_loadu_ps(a + (size_t)i * row + k);
+            for (int i = ROWS; i < 8; i++) r[i] = some == 8 ? _mm256_loadu_ps(a + (size_t)i * row + k) : _mm256_setzero_ps();
+            transpose(r);
+            for (int i = 0; i < 8; i++) {
+                float *to = p + (size_t)(k + i) * (size_t)width;
+                if (some == 8) _mm256_storeu_ps(to, r[i]);
+                else {
+                    _mm_storeu_ps(to, _mm256_castps256_ps128(r[i]));
+                    _mm_storel_pi((__m64 *)(to + 4), _mm256_extractf128_ps(r[i], 1));
+                }
+            }
+        }
+        for (; k < K; k++)
+            for (int i = 0; i < some; i++) p[(size_t)k * (size_t)width + (size_t)i] = a[(size_t)i * row + (size_t)k];
+    }
+}
+
+const Kernel kernel_avx2 = { "avx2", ROWS, COLUMNS, 1, avx2_here, avx2_tile, avx2_tile_in_place, avx_interleave };
+const Kernel kernel_avx = { "avx", ROWS, COLUMNS, 0, avx_here, avx_tile, avx_tile_in_place, avx_interleave };
 #else
 static int here(void) { return 0; }
-const Kernel kernel_avx2 = { "avx2", 1, 1, 1, here, NULL };
-const Kernel kernel_avx = { "avx", 1, 1, 0, here, NULL };
+const Kernel kernel_avx2 = { "avx2", 1, 1, 1, here, NULL, NULL, NULL };
+const Kernel kernel_avx = { "avx", 1, 1, 0, here, NULL, NULL, NULL };
 #endif

@@ -100,15 +100,23 @@ float log1p_exp(float x) {
  *
  *     C (M,J) = or += A (M,K) B (K,J)         each C element is one accumulator, added in order of k
  *
- * A is packed whole into tiles of R = 4 rows (k-major, 4 numbers a step), B panel by panel into S = 8 columns (k-major, 8 numbers a step,
- * 256 steps at a time: 8 KB, in the first-level cache). The 4x8 accumulators of a tile live in registers, return to C
- * between blocks of k, and go on from there: the sum is the same as the plain loop's. 240 rows of A stay in the second-level
- * cache while all panels of B pass them.
+ * A is packed into tiles of R = 4 rows (k-major, 4 numbers a step), B into panels of S = 8 columns (k-major, 8 numbers a step), 256 steps at
+ * a time: a panel is 8 KB, in the first-level cache while all tiles pass it. The 4x8 accumulators of a tile live in registers, return to C
+ * between blocks of k, and go on from there: the sum is the same as the plain loop's. A thread takes up to 528 rows and 16 panels.
  * Three directions:    y = x W^T: A = x, B = W^T     dx += dy W: A = dy, B = W     dW += dy^T x: A = dy^T, B = x
- * Where fast.c has a twin of the tile, R, S and the innermost loop are the twin's; everything else is the same text.
+ * Where fast.c has a twin of the tile, R, S, the innermost loop and the interleaving are the twin's; everything else is the same text.
+ * A few rows of x (M <= S, as in sampling) do not repay the packing of W. A twin may have a tile that reads W's rows where they lie: then x
+ * is the panel and W the tiles. A product of two numbers is the same from either side, so a row has the same bits as among many.
  * ================================================================================================================ */
-enum { TILE_M = 4, TILE_J = 8, BLOCK_K = 256, BLOCK_M = 240 };
+enum { TILE_M = 4, TILE_J = 8, BLOCK_K = 256, CHUNK_K = 16 * BLOCK_K, BLOCK_M = 528, BLOCK_J = 16, GAP = 16 };
 
+#if defined(__GNUC__) && !defined(__TINYC__)
+#define PREFETCH(address) __builtin_prefetch(address)
+#else
+#define PREFETCH(address) ((void)0)
+#endif
+
+/* c (R,S), rows of `stride` floats, = or += a b over k steps: a[k*R + i], b[k*S + j] */
 static void tile_product(float *restrict c, size_t stride, const float *restrict a, const float *restrict b, int k, int add) {
     float s[TILE_M * TILE_J];
     for (int i = 0; i < TILE_M; i++)
@@ -120,38 +128,42 @@ static void tile_product(float *restrict c, size_t stride, const float *restrict
         for (int j = 0; j < TILE_J; j++) c[(size_t)i * stride + (size_t)j] = s[i * TILE_J + j];
 }
 
+/* p[k*width + i] = a[i*row + k], i < rows <= width, k < K: rows that lie along memory become columns. */
+static void interleave(float *restrict p, int width, const float *restrict a, size_t row, int rows, int K) {
+    for (int i = 0; i < rows; i++)
+        for (int k = 0; k < K; k++) p[(size_t)k * (size_t)width + (size_t)i] = a[(size_t)i * row + (size_t)k];
+}
+
 static Kernel best_kernel(void) {
 #if defined FAST && !defined F64
     const Kernel *twin = fast_kernel();
     if (twin) return *twin;
 #endif
-    Kernel plain = { "plain", TILE_M, TILE_J, 0, NULL, tile_product };
+    Kernel plain = { "plain", TILE_M, TILE_J, 0, NULL, tile_product, NULL, interleave };
     return plain;
 }
 
-/* A as it lies in memory: element (m,k) at a[m*row + k*step]. */
+/* One operand as it lies in memory: element (i,k) at a[i*row + k*step]; row or step is 1. */
 typedef struct { const float *a; size_t row, step; } View;
 
-/* One tile: p[k*R + i] = element (i,k), rows of them; the others are 0. R is written out where it is called, for the compiler's sake. */
-static inline void pack_tile(float *p, const float *a, size_t row, size_t step, int rows, int K, int R) {
-    if (rows == R)
-        for (int k = 0; k < K; k++, p += R, a += step)
-            for (int i = 0; i < R; i++) p[i] = a[(size_t)i * row];
+/* p[k*width + i] = element (i, k0+k) of v's rows from i0 on, `rows` of them; the others up to width are 0. */
+static void pack(float *p, int width, View v, int i0, int rows, int k0, int K, const Kernel *kernel) {
+    const float *a = v.a + (size_t)i0 * v.row + (size_t)k0 * v.step;
+    if (rows < width) memset(p, 0, (size_t)K * (size_t)width * sizeof *p);
+    if (v.step == 1) kernel->interleave(p, width, a, v.row, rows, K);
     else
-        for (int k = 0; k < K; k++, p += R, a += step)
-            for (int i = 0; i < R; i++) p[i] = i < rows ? a[(size_t)i * row] : 0;
+        for (int k = 0; k < K; k++, p += width, a += v.step)
+            for (int i = 0; i < rows; i++) p[i] = a[i];
 }
 
-static void pack_a(float *packed, View v, int M, int K, int R) {
-    int tiles = (M + R - 1) / R;
-    PARALLEL_FOR((double)M * K)
-    for (int t = 0; t < tiles; t++) {
-        float *p = packed + (size_t)t * (size_t)R * (size_t)K;
-        const float *a = v.a + (size_t)t * (size_t)R * v.row;
-        int rows = M - t * R < R ? M - t * R : R;
-        if (R == TILE_M) pack_tile(p, a, v.row, v.step, rows, K, TILE_M);
-        else if (R == 6) pack_tile(p, a, v.row, v.step, rows, K, 6);
-        else pack_tile(p, a, v.row, v.step, rows, K, R);
+/* Steps k0 .. k1-1 of A, a block of BLOCK_K after another, in each the tiles of R rows: the block of step k begins at (k - k0) * tiles * R. */
+static void pack_a(float *packed, View v, int M, int k0, int k1, const Kernel *kernel) {
+    int R = kernel->rows, tiles = (M + R - 1) / R, blocks = (k1 - k0 + BLOCK_K - 1) / BLOCK_K;
+    PARALLEL_FOR((double)M * (k1 - k0))
+    for (int item = 0; item < tiles * blocks; item++) {
+        int t = item % tiles, from = item / tiles * BLOCK_K, nk = k1 - k0 - from < BLOCK_K ? k1 - k0 - from : BLOCK_K;
+        float *p = packed + (size_t)R * ((size_t)from * (size_t)tiles + (size_t)t * (size_t)nk);
+        pack(p, R, v, t * R, M - t * R < R ? M - t * R : R, k0 + from, nk, kernel);
     }
 }
 
@@ -166,6 +178,8 @@ static void round_to(float *x, int type, size_t n) {
 }
 
 static int compute_type(const Matrix *w) { return w->type == NF4 ? w->quant->compute : F32; }
+
+enum { LINES = 8 };                                             /* rows of W that are widened before they are interleaved */
 
 /* n weights from element `at` on, as floats. */
 static void widen(float *out, const Matrix *w, size_t at, int n) {
@@ -182,21 +196,41 @@ static void widen(float *out, const Matrix *w, size_t at, int n) {
     memcpy(out, (const float *)w->data + at, (size_t)n * sizeof *out);
 }
 
-/* One panel block of B: p[k*S + j] = B[k0+k][j0+j], k < K, j < J <= S; the missing columns are 0.
- * transposed: B = W^T, so column j is row j0+j of W and runs along memory; otherwise B = W. */
-static void pack_b(float *p, const Matrix *w, int transposed, int k0, int K, int j0, int J, int S) {
-    float line[BLOCK_K];
-    if (J < S) memset(p, 0, (size_t)K * (size_t)S * sizeof *p);
-    if (!transposed) {
-        for (int k = 0; k < K; k++, p += S) widen(p, w, (size_t)(k0 + k) * (size_t)w->I + (size_t)j0, J);
-        return;
+/* Panels of B side by side, each K x S: p[j/S][k*S + j%S] = B[k0+k][j0+j], k < K, j < J; missing columns are 0.
+ * W^T (columns are rows of W, which run along memory): panel by panel, interleaved. */
+static void pack_transposed(float *p, const Matrix *w, int k0, int K, int j0, int J, const Kernel *kernel) {
+    int S = kernel->columns;
+    View v = { w->data, (size_t)w->I, 1 };
+    for (int j = 0; j < J; j += S, p += (size_t)K * (size_t)S + GAP) {
+        int columns = J - j < S ? J - j : S;
+        if (w->type == F32) { pack(p, S, v, j0 + j, columns, k0, K, kernel); continue; }
+        if (columns < S) memset(p, 0, (size_t)K * (size_t)S * sizeof *p);
+        for (int i = 0; i < columns; i += LINES) {
+            float lines[LINES * BLOCK_K];
+            int rows = columns - i < LINES ? columns - i : LINES;
+            for (int r = 0; r < rows; r++) widen(lines + r * BLOCK_K, w, (size_t)(j0 + j + i + r) * (size_t)w->I + (size_t)k0, K);
+            kernel->interleave(p + i, S, lines, BLOCK_K, rows, K);
+        }
     }
-    for (int j = 0; j < J; j++) {
+}
+
+/* W itself: row by row, each over all panels. */
+static void pack_straight(float *p, const Matrix *w, int k0, int K, int j0, int J, const Kernel *kernel) {
+    size_t S = (size_t)kernel->columns, panel = (size_t)K * S + GAP;
+    float line[BLOCK_J * KERNEL_COLUMNS];
+    for (int k = 0; k < K; k++, p += S) {
+        size_t at = (size_t)(k0 + k) * (size_t)w->I + (size_t)j0;
         const float *row = line;
-        size_t at = (size_t)(j0 + j) * (size_t)w->I + (size_t)k0;
-        if (w->type == F32) row = (const float *)w->data + at;
-        else widen(line, w, at, K);
-        for (int k = 0; k < K; k++) p[(size_t)k * (size_t)S + (size_t)j] = row[k];
+        float *to = p;
+        int j = J;
+        if (w->type == F32) {
+            row = (const float *)w->data + at;                  /* rows lie far apart: processors do not foresee the next */
+            if (k + 4 < K) for (int c = 0; c < J; c += 16) PREFETCH(row + 4 * (size_t)w->I + c);
+        } else widen(line, w, at, J);
+        for (; j >= KERNEL_COLUMNS && S == KERNEL_COLUMNS; j -= KERNEL_COLUMNS, row += S, to += panel)
+            memcpy(to, row, KERNEL_COLUMNS * sizeof *to);       /* a size that the compiler knows */
+        for (; j > 0; j -= (int)S, row += S, to += panel)
+            for (int i = 0; i < (int)S; i++) to[i] = i < j ? row[i] : 0;
     }
 }
 
@@ -209,34 +243,90 @@ static void edge_tile(float *C, size_t stride, const float *a, const float *b, i
     for (int i = 0; i < M; i++) memcpy(C + (size_t)i * stride, c + (size_t)i * S, bytes);
 }
 
-/* C (M,J), rows of `stride` floats. add 0: start from 0; 1: start from C. bias (J) is added last. B is w or its transpose; w->I is
- * only the distance between its rows. */
-static void product(float *C, size_t stride, View a, const Matrix *w, int transposed, const float *bias, int add, int M, int J, int K, Arena *ws) {
-    const Kernel kernel = best_kernel();
-    int R = kernel.rows, S = kernel.columns, block = BLOCK_M / R * R;
-    size_t mark = ws->used;
-    float *A = arena_take(ws, (size_t)(M + R - 1) * (size_t)K, sizeof *A);
-    ws->used = mark;
-    if (!A) return;                                             /* measuring, or the workspace has failed */
-    pack_a(A, a, M, K, R);
-    int panels = (J + S - 1) / S, blocks = (M + block - 1) / block;
-    PARALLEL_FOR((double)M * J * K)
-    for (int item = 0; item < panels * blocks; item++) {
-        int j0 = item % panels * S, m0 = item / panels * block, m1 = m0 + block < M ? m0 + block : M;
-        int nj = J - j0 < S ? J - j0 : S;
-        float b[BLOCK_K * KERNEL_COLUMNS];
-        for (int k0 = 0; k0 == 0 || k0 < K; k0 += BLOCK_K) {    /* once even for K = 0: C = 0 */
-            int nk = K - k0 < BLOCK_K ? K - k0 : BLOCK_K, more = k0 > 0 || add;
-            pack_b(b, w, transposed, k0, nk, j0, nj, S);
-            for (int m = m0; m < m1; m += R) {
-                float *c = C + (size_t)m * stride + (size_t)j0;
-                const float *tile = A + (size_t)m * (size_t)K + (size_t)k0 * (size_t)R;
-                if (M - m >= R && nj == S) kernel.tile(c, stride, tile, b, nk, more);
-                else edge_tile(c, stride, tile, b, nk, more, M - m < R ? M - m : R, nj, &kernel);
+/* What a product works on: C (M,J), rows of `stride` floats; B is w or its transpose, w->I only the distance between its rows.
+ * add 0: start from 0; 1: start from C. bias (J) is added last. */
+typedef struct { float *C; size_t stride; const Matrix *w; const float *bias; int transposed, add, M, J, K; Kernel kernel; } Product;
+typedef struct { int m0, m1, j0, j1, k0, k1; } Part;            /* rows, columns and steps */
+
+/* A: all rows of steps k0 .. k1-1, packed; b: room for the panels of one block of k */
+static void product_part(const Product *p, Part at, const float *A, float *b) {
+    const Kernel *kernel = &p->kernel;
+    int R = kernel->rows, S = kernel->columns, padded = (p->M + R - 1) / R * R;
+    for (int k = at.k0; k == at.k0 || k < at.k1; k += BLOCK_K) {        /* once even for K = 0: C = 0 */
+        int nk = at.k1 - k < BLOCK_K ? at.k1 - k : BLOCK_K, more = k > 0 || p->add;
+        const float *panel = b;
+        if (p->transposed) pack_transposed(b, p->w, k, nk, at.j0, at.j1 - at.j0, kernel);
+        else pack_straight(b, p->w, k, nk, at.j0, at.j1 - at.j0, kernel);
+        for (int j = at.j0; j < at.j1; j += S, panel += (size_t)nk * (size_t)S + GAP)
+            for (int m = at.m0; m < at.m1; m += R) {
+                float *c = p->C + (size_t)m * p->stride + (size_t)j;
+                const float *tile = A + (size_t)(k - at.k0) * (size_t)padded + (size_t)m * (size_t)nk;
+                if (at.m1 - m >= R && at.j1 - j >= S) kernel->tile(c, p->stride, tile, panel, nk, more);
+                else edge_tile(c, p->stride, tile, panel, nk, more, at.m1 - m < R ? at.m1 - m : R, at.j1 - j < S ? at.j1 - j : S, kernel);
             }
+    }
+    for (int m = at.m0; m < at.m1 && p->bias && at.k1 == p->K; m++)
+        for (int j = at.j0; j < at.j1; j++) p->C[(size_t)m * p->stride + (size_t)j] += p->bias[j];
+}
+
+/* M <= S rows against R rows of W, j0 on: x (K,S) is packed as a panel, and the tile is C's transpose. */
+static void few_rows_part(const Product *p, const float *x, int j0) {
+    const Kernel *kernel = &p->kernel;
+    int R = kernel->rows, S = kernel->columns, J = p->J - j0 < R ? p->J - j0 : R;
+    float c[KERNEL_ROWS * KERNEL_COLUMNS] = {0}, lines[KERNEL_ROWS * BLOCK_K];
+    for (int m = 0; m < p->M && p->add; m++)
+        for (int j = 0; j < J; j++) c[j * S + m] = p->C[(size_t)m * p->stride + (size_t)(j0 + j)];
+    for (int k0 = 0; k0 < p->K; k0 += BLOCK_K) {
+        int nk = p->K - k0 < BLOCK_K ? p->K - k0 : BLOCK_K;
+        size_t at = (size_t)j0 * (size_t)p->w->I + (size_t)k0, row = (size_t)p->w->I;
+        const float *a = lines;
+        if (p->w->type == F32 && J == R) a = (const float *)p->w->data + at;
+        else {
+            for (int j = 0; j < R; j++)
+                if (j < J) widen(lines + j * BLOCK_K, p->w, at + (size_t)j * row, nk);
+                else memset(lines + j * BLOCK_K, 0, (size_t)nk * sizeof *lines);
+            row = BLOCK_K;
         }
-        for (int m = m0; m < m1 && bias; m++)
-            for (int j = 0; j < nj; j++) C[(size_t)m * stride + (size_t)(j0 + j)] += bias[j0 + j];
+        kernel->tile_in_place(c, (size_t)S, a, row, x + (size_t)k0 * (size_t)S, nk, 1);
+    }
+    for (int m = 0; m < p->M; m++)
+        for (int j = 0; j < J; j++) p->C[(size_t)m * p->stride + (size_t)(j0 + j)] = c[j * S + m] + (p->bias ? p->bias[j0 + j] : 0);
+}
+
+/* Floats of scratch: steps of A that are packed at a time, and a thread's panels of B. */
+static size_t floats_of_a(int M, int K) { return ((size_t)M + KERNEL_COLUMNS) * (size_t)(K < CHUNK_K || M <= KERNEL_COLUMNS ? K : CHUNK_K); }
+static size_t floats_of_b(int J, int K) {
+    size_t columns = KERNEL_COLUMNS + (size_t)(J < BLOCK_J * KERNEL_COLUMNS ? J : BLOCK_J * KERNEL_COLUMNS);
+    return (size_t)(K < BLOCK_K ? K : BLOCK_K) * columns + columns / TILE_J * GAP;
+}
+static size_t product_floats(int M, int J, int K) { return floats_of_a(M, K) + (size_t)threads_max() * floats_of_b(J, K); }
+
+static void product(float *C, size_t stride, View a, const Matrix *w, int transposed, const float *bias, int add, int M, int J, int K, Arena *ws) {
+    const Product p = { C, stride, w, bias, transposed, add, M, J, K, best_kernel() };
+    int R = p.kernel.rows, S = p.kernel.columns, blocks = (M + BLOCK_M - 1) / BLOCK_M, wide = BLOCK_J * S, want = 4 * threads_max();
+    size_t mark = ws->used, each = floats_of_b(J, K);
+    float *A = arena_take(ws, product_floats(M, J, K), sizeof *A), *panels = A + floats_of_a(M, K);
+    ws->used = mark;
+    if (!A || M < 1) return;                                    /* measuring, or the workspace has failed */
+    if (transposed && M <= S && p.kernel.tile_in_place) {
+        pack(A, S, a, 0, M, 0, K, &p.kernel);
+        PARALLEL_FOR((double)M * J * K / 4)
+        for (int j = 0; j < J; j += R) few_rows_part(&p, A, j);
+        return;
+    }
+    while (wide > S && (J + wide - 1) / wide * blocks < want) wide -= S;
+    int groups = (J + wide - 1) / wide;
+    while (blocks * groups < want && M / blocks > BLOCK_M / 8) blocks++;
+    int block = ((M + blocks - 1) / blocks + R - 1) / R * R;
+    for (int k0 = 0; k0 == 0 || k0 < K; k0 += CHUNK_K) {
+        int k1 = K - k0 < CHUNK_K ? K : k0 + CHUNK_K;
+        pack_a(A, a, M, k0, k1, &p.kernel);
+        PARALLEL_FOR((double)M * J * (k1 - k0) / 4)
+        for (int item = 0; item < groups * blocks; item++) {
+            int j = item % groups * wide, m = item / groups * block;
+            Part part = { m, M - m < block ? M : m + block, j, J - j < wide ? J : j + wide, k0, k1 };
+            if (m < M) product_part(&p, part, A, panels + (size_t)thread_index() * each);
+        }
     }
 }
 
@@ -249,8 +339,9 @@ static Matrix rows_as_matrix(const float *x, int stride) {
 }
 
 void linear_measure(Arena *ws, int N, int I, int O) {
-    size_t mark = ws->used, side = (size_t)(I > O ? I : O), rows = ((size_t)N + KERNEL_ROWS) * side, sides = (side + KERNEL_ROWS) * (size_t)N;
-    arena_take(ws, rows > sides ? rows : sides, sizeof(float));     /* x or dy packed; dy^T packed */
+    size_t mark = ws->used, most = product_floats(N, O, I), input = product_floats(N, I, O), weight = product_floats(O, I, N);
+    if (input > most) most = input;
+    arena_take(ws, weight > most ? weight : most, sizeof(float));   /* the largest of the three directions */
     ws->used = mark;
 }
 
@@ -424,8 +515,9 @@ static Span next_span(int m, const int *first, const int *count, int N) {
 }
 
 static size_t span_floats(int keys, int D) {                    /* two score matrices, and the packed A of a product over either */
-    size_t wide = (size_t)(keys > D ? keys : D) + 2 * KERNEL_ROWS;
-    return 3 * (QUERIES + 2 * KERNEL_ROWS) * wide + 64;
+    int wide = keys > D ? keys : D;
+    size_t side = product_floats(QUERIES, wide, wide), other = product_floats(wide, D, QUERIES);
+    return 2 * (size_t)QUERIES * (size_t)wide + (side > other ? side : other) + 64;
 }
 
 void attention_measure(Arena *ws, int keys, int D) {

@@ -330,7 +330,8 @@ int tokenizer_encode_spans(const Tokenizer *t, const char *text, size_t n, Pool 
 int tokenizer_encode_plain(const Tokenizer *t, const char *text, size_t n, int first, Pool *pool, int **ids, int *count);
 /* Other ways to cut a text (as encode_plain, from its start), for subword regularisation. A random one: with a unigram model of probability
  * proportional to P^alpha (Kudo 2018), otherwise by leaving out each merge with probability alpha (BPE-dropout, Provilkov et al. 2020).
- * The `wanted` (1 to 1024) best, of a unigram model only, and log P of each. OK, E_ARGUMENT (another kind), E_RANGE or E_MEMORY. */
+ * The `wanted` (1 to 1024) best, of a unigram model of SentencePiece only, and log P of each. OK, E_ARGUMENT (another kind; sampling: of
+ * WordPiece), E_RANGE or E_MEMORY. */
 typedef struct { int *ids; int count; f32 score; } Segmentation;
 int tokenizer_sample(const Tokenizer *t, const char *text, size_t n, double alpha, Rng *rng, Pool *pool, int **ids, int *count);
 int tokenizer_nbest(const Tokenizer *t, const char *text, size_t n, int wanted, Pool *pool, Segmentation **list, int *found);
@@ -345,6 +346,8 @@ SpecialIds tokenizer_specials(const Tokenizer *t);
 /* The tokenizer's own template: <s> text (Llama), text </s> (T5), <s> text </s> (RoBERTa), [CLS] text [SEP] (BERT), text (GPT-2):
  * ids (0 or 1; bos, eos) before and after. */
 void tokenizer_template(const Tokenizer *t, int *before, int *after);
+/* "legacy" of tokenizer_config.json, beside a tokenizer.model: 0: no space is put before a text behind a special token. */
+int tokenizer_legacy(const Tokenizer *t);
 const char *tokenizer_chat_template(const Tokenizer *t);    /* of tokenizer_config.json, or NULL; nothing here executes it */
 const char *tokenizer_class(const Tokenizer *t);            /* transformers' name of its kind */
 const char *tokenizer_piece(const Tokenizer *t, int id, size_t *length);   /* as in the vocabulary file; NULL out of range */
@@ -423,9 +426,18 @@ int torch_read(f32 *out, const TorchTensor *t, File *f, uint64_t from, size_t n,
  * fast.c (level 2): faster twins of the product's innermost loop; fast_x86.c (level 1) has one. Called from ops.c (and chosen by cli.c).
  * ================================================================================================================ */
 enum { KERNEL_ROWS = 8, KERNEL_COLUMNS = 16 };      /* the largest tile of any kernel */
-/* tile: c[i*stride + j], i < rows, j < columns, becomes (add 0: 0, 1: itself) + sum over k in order of a[k*rows + i] b[k*columns + j]. */
-typedef struct { const char *name; int rows, columns, fused /* a*b + c rounds once */; int (*here)(void) /* 1: this processor can */;
-                 void (*tile)(float *c, size_t stride, const float *a, const float *b, int k, int add); } Kernel;
+typedef struct {
+    const char *name;
+    int rows, columns;                      /* of a tile */
+    int fused;                              /* a*b + c rounds once */
+    int (*here)(void);                      /* 1: this processor can */
+    /* c[i*stride + j], i < rows, j < columns, becomes (add 0: 0, 1: itself) + sum over k in order of a[k*rows + i] b[k*columns + j] */
+    void (*tile)(float *c, size_t stride, const float *a, const float *b, int k, int add);
+    /* the same with a's rows where they lie, a[i*row + k]; NULL: packing them is as quick */
+    void (*tile_in_place)(float *c, size_t stride, const float *a, size_t row, const float *b, int k, int add);
+    /* p[k*width + i] = a[i*row + k], i < rows <= width, k < K: rows that lie along memory become columns */
+    void (*interleave)(float *p, int width, const float *a, size_t row, int rows, int K);
+} Kernel;
 extern const Kernel kernel_avx2, kernel_avx;        /* fast_x86.c */
 const Kernel *fast_kernel(void);            /* the best that this processor has, or the forced one; NULL: the plain tile */
 int fast_use(const char *name);             /* forces "plain", "avx2" ..., or "exact": the fastest with the plain bits. NULL or "": the
