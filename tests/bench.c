@@ -37,7 +37,7 @@ static Option option[] = {
     { "reward", OPT_TEXT, &opt.reward, NULL, 0, 0, NULL, "judge: a checkpoint's folder" },
     { "tokens", OPT_INT, &opt.tokens, "64", 1, 1 << 16, NULL, "generate: tokens of the one sequence; judge: of each text" },
 };
-const Program program = { "build/tests/bench", "[products] [nf4] [quantise] [exp] [memory] [tokenizer] [generate] [judge] [options]",
+const Program program = { "build/tests/bench", "[products] [plain] [nf4] [quantise] [exp] [memory] [tokenizer] [generate] [judge] [options]",
                           "Times what takes the time.", option, sizeof option / sizeof *option, NULL, 0 };
 
 /* ---- medians ---- */
@@ -272,6 +272,34 @@ static void bench_products(void) {
     if (opt.in) bench_product(opt.rows ? opt.rows : 512, opt.out, opt.in, &a, blas);
     else for (int s = 0; s < SHAPES; s++) if (shape_wanted(s)) bench_product(shape[s][0], shape[s][1], shape[s][2], &a, blas);
     if (blas && !opt.in) print_means();
+}
+
+/* ---- the plain kernel, which every machine has ---- */
+
+static void bench_plain(void) {
+    static const int plain[][3] = { { 64, 768, 768 }, { 64, 2048, 768 }, { 512, 768, 768 }, { 512, 2048, 2048 } };
+    Arena most, a;
+    Product p;
+    memset(&most, 0, sizeof most);
+    memset(&p, 0, sizeof p);
+    must(fast_use("plain"), NULL, NULL);
+    use_threads(1);
+    carve_product(&p, 512, 2048, 2048, F32, F32, &most);
+    a = bench_arena(most.used + 64);
+    printf("\nfp32 products by the plain kernel, GFLOP/s, 1 thread\n");
+    for (size_t s = 0; s < sizeof plain / sizeof *plain; s++) {
+        a.used = 0;
+        carve_product(&p, plain[s][0], plain[s][1], plain[s][2], F32, F32, &a);
+        fill_product(&p);
+        printf("%4d %5d %5d ", plain[s][0], plain[s][1], plain[s][2]);
+        for (p.direction = 0; p.direction < DIRECTIONS; p.direction++) {
+            Contest c = contest(product_run, &p, NULL, NULL);
+            printf("  %s", direction_name[p.direction]);
+            print_rate(2.0 * p.N * p.w.O * p.w.I, 1e9, &c.ours);
+        }
+        printf("\n");
+    }
+    must(fast_use(getenv("RLHF_ISA")), NULL, NULL);
 }
 
 /* ---- products with weights in NF4, beside our own of floats ---- */
@@ -579,7 +607,7 @@ static void machine(void) {
 }
 
 static const struct { const char *name; void (*run)(void); int asked /* only by name */; } section[] = {
-    { "products", bench_products, 0 }, { "nf4", bench_nf4, 0 }, { "quantise", bench_quantise, 0 }, { "exp", bench_exp, 0 },
+    { "products", bench_products, 0 }, { "plain", bench_plain, 0 }, { "nf4", bench_nf4, 0 }, { "quantise", bench_quantise, 0 }, { "exp", bench_exp, 0 },
     { "memory", bench_memory, 0 }, { "tokenizer", bench_tokenizer, 0 }, { "generate", bench_generate, 1 }, { "judge", bench_judge, 1 } };
 enum { SECTIONS = sizeof section / sizeof *section };
 
