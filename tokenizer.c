@@ -185,7 +185,8 @@ struct Tokenizer {
     const char *unk_surface; size_t unk_surface_length;     /* what an unknown piece is decoded to */
     const unsigned char *trie; size_t trie_units;           /* normalisation rules: a double array of u32 ... */
     const char *replacement; size_t replacement_bytes;      /* ... and what its values point to */
-    int prepends, only_first, unless_blank, split_blanks;   /* tokenizer.json: see load_normalizer and load_metaspace */
+    int only_first;                         /* the dummy prefix is for the text's start alone, not behind added tokens */
+    int prepends, unless_blank, split_blanks;       /* tokenizer.json: see load_normalizer and load_metaspace */
     int strip;                              /* tokenizer.json: spaces that decoding takes off the front */
     int steps; NormalStep *step;            /* tokenizer.json's Unigram: its normalizers, */
     int pipeline, split_words, bare_first;  /* it is one; words are split at white space first; the first piece is decoded without U+2581 */
@@ -1556,6 +1557,7 @@ int tokenizer_encode_plain(const Tokenizer *t, const char *text, size_t n, int f
 int tokenizer_sample(const Tokenizer *t, const char *text, size_t n, double alpha, Rng *rng, Pool *pool, int **ids, int *count) {
     Encoder e = new_encoder(1, 1);
     Text s = { text, n };
+    if (t->kind == TOKENIZER_WORDPIECE) return E_ARGUMENT;
     if (!(alpha >= 0) || alpha > (t->is_unigram ? 1e6 : 1)) return E_RANGE;
     e.alpha = e.bpe.dropout = alpha;
     e.bpe.rng = rng;
@@ -2219,6 +2221,13 @@ int tokenizer_beside(Tokenizer *t, const Json *added, const Json *config, const 
         t->before = json_bool(config, "add_bos_token", t->before) && t->special.bos >= 0;
         t->after = json_bool(config, "add_eos_token", t->after) && t->special.eos >= 0;
     }
+    if (t->kind == TOKENIZER_SENTENCEPIECE && !t->json && !json_bool(config, "legacy", 1)) {
+        if (t->remove_extra_whitespaces)    /* its spaces behind special tokens are kept or not by rules of their own */
+            return fail(err, E_UNSUPPORTED, "\"legacy\": false with a model that removes extra white space", "tokenizer_config.json", 0, 0);
+        if (!json_bool(config, "add_prefix_space", 1))
+            return fail(err, E_UNSUPPORTED, "\"legacy\": false with \"add_prefix_space\": false", "tokenizer_config.json", 0, 0);
+        t->only_first = 1;
+    }
     if (t->kind == TOKENIZER_WORDPIECE && !t->json) {       /* strip_accents: null is as do_lower_case says */
         t->bert.lower = json_bool(config, "do_lower_case", t->bert.lower);
         t->bert.strip = json_bool(config, "strip_accents", t->bert.lower);
@@ -2756,6 +2765,7 @@ int tokenizer_added(const Tokenizer *t, int i, AddedToken *token) {
     return 1;
 }
 
+int tokenizer_legacy(const Tokenizer *t) { return t->json || !t->only_first; }
 const char *tokenizer_chat_template(const Tokenizer *t) { return t->chat_template; }
 
 const char *tokenizer_class(const Tokenizer *t) {

@@ -264,8 +264,8 @@ if [ -e $other/llama2 ]; then shown llama2 $other/llama2/tokenizer.model ' 15043
 else skip "tokenize --show llama2"; fi
 if [ -e $other/gpt2 ]; then shown gpt2 $other/gpt2 ' 15496 0..5 220 5..6 995 6..12| 220 0..1 734 1..5 41492 5..12 32485 12..17 2124 17..19|| 27764 0..2 245 2..3 64 3..4 23141 4..6 27332 6..8 105 8..9 223 9..10 77 10..11'
 else skip "tokenize --show gpt2"; fi
-# T5 squeezes spaces, has no piece of some characters (one in a text: exact; several: what lies between is a guess), and writes 1/2 for one
-if [ -e $other/t5 ]; then shown t5 $other/t5/spiece.model ' 8774 0..5 296 5..12| 192 2..5 3 5..6 29 6..7 9 7..8 2 ~8..10 162 ~10..12 3 ~12..13 2 ~13..17 3 17..18 226 18..19|| 3 0..0 2 ~0..3 9 ~3..4 536 ~4..6 2 ~4..6 357 ~4..6 2202 6..11'
+# T5 squeezes spaces, has no piece of some characters, and writes 1/2 for one, so that three pieces share it
+if [ -e $other/t5 ]; then shown t5 $other/t5/spiece.model ' 8774 0..5 296 5..12| 192 2..5 3 5..6 29 6..7 9 7..8 2 8..10 162 10..12 3 12..13 2 13..17 3 17..18 226 18..19|| 3 0..0 2 0..3 9 3..4 536 ~4..6 2 ~4..6 357 ~4..6 2202 6..11'
     printf 'go\360\237\231\202  now\n' > "$work/text"
     shown "t5, one unknown" $other/t5/spiece.model ' 281 0..2 2 2..6 230 6..11'
 else skip "tokenize --show t5"; fi
@@ -279,6 +279,39 @@ same "tokenize --show: colours are all the difference" "$work/got" "$work/plain"
 printf '{"text": "the\\nfox"}\n' | $run tokenize "$work/words" --jsonl --show | tail -n 1 > "$work/got"; printf '       9          4..7  fox  "fox"\n' > "$work/want"
 same "tokenize --show --jsonl" "$work/got" "$work/want"
 exits "tokenize --show --decode" 2 $run tokenize "$work/words" --show --decode
+
+# ---- tokenize --sample, --nbest: other ways to cut a text ----
+mkdir -p "$work/unigram" "$work/bpe" "$work/json"
+cp tests/seeds/tokenizer/sp-unigram "$work/unigram/spiece.model"; cp tests/seeds/tokenizer/sp-bpe "$work/bpe/tokenizer.model"
+cp tests/seeds/tokenizer/json-unigram-bytes "$work/json/tokenizer.json"
+printf 'ab a b\n\nbab\nab a b\n' > "$work/text"
+$run tokenize "$work/unigram" "$work/text" --nbest 2 > "$work/got"
+printf '{"nbest": [{"score": -6.5, "ids": [12, 6, 8]}, {"score": -7, "ids": [6, 5, 6, 8]}]}\n' > "$work/want"
+printf '{"nbest": [{"score": 0, "ids": []}]}\n' >> "$work/want"
+sed -n 1,2p "$work/got" > "$work/two"
+if [ "$(wc -l < "$work/got")" -eq 4 ]; then same "tokenize --nbest" "$work/two" "$work/want"; else bad "tokenize --nbest: a line for each"; fi
+for folder in unigram bpe json; do
+    $run tokenize "$work/$folder" "$work/text" --sample 0.3 > "$work/ids"
+    $run tokenize "$work/$folder" "$work/ids" --decode > "$work/got"
+    same "tokenize --sample, $folder: the same text" "$work/got" "$work/text"
+    $run tokenize "$work/$folder" "$work/text" --sample 0.3 --seed 1 > "$work/want"
+    same "tokenize --sample, $folder: the same seed" "$work/ids" "$work/want"
+    for seed in 1 2 3 4 5 6 7 8; do $run tokenize "$work/$folder" "$work/text" --sample 0.3 --seed $seed; done | sort -u > "$work/ids"
+    if [ "$(wc -l < "$work/ids")" -gt 5 ]; then ok "tokenize --sample, $folder: other ways"; else bad "tokenize --sample, $folder: other ways"; fi
+done
+$run tokenize "$work/bpe" "$work/text" > "$work/want"; $run tokenize "$work/bpe" "$work/text" --sample 0 > "$work/got"
+same "tokenize --sample 0 of BPE leaves nothing out" "$work/got" "$work/want"
+$run tokenize "$work/unigram" "$work/text" --special > "$work/want"; $run tokenize "$work/unigram" "$work/text" --special --sample 1000 > "$work/got"
+same "tokenize --sample 1000 of a unigram model takes the best, --special" "$work/got" "$work/want"
+exits "tokenize --sample of WordPiece" 1 $run tokenize "$work/words" "$work/text" --sample 0.1
+exits "tokenize --sample 2 of BPE" 1 $run tokenize "$work/bpe" "$work/text" --sample 2
+exits "tokenize --sample -1" 2 $run tokenize "$work/unigram" "$work/text" --sample -1
+exits "tokenize --nbest of BPE" 1 $run tokenize "$work/bpe" "$work/text" --nbest 2
+exits "tokenize --nbest of tokenizer.json" 1 $run tokenize "$work/json" "$work/text" --nbest 2
+exits "tokenize --nbest 2000" 2 $run tokenize "$work/unigram" "$work/text" --nbest 2000
+exits "tokenize --nbest --show" 2 $run tokenize "$work/unigram" "$work/text" --nbest 2 --show
+exits "tokenize --nbest --special" 2 $run tokenize "$work/unigram" "$work/text" --nbest 2 --special
+exits "tokenize --sample --nbest" 2 $run tokenize "$work/unigram" "$work/text" --nbest 2 --sample 1
 
 # ---- what is wrong is said ----
 model=$golden/llama-gqa

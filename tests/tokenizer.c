@@ -220,7 +220,8 @@ static int stream(const char *path) {
 }
 
 /* `train OUT V` (train-unigram) writes a SentencePiece model learnt from the {"text"} lines of the input; `encode MODEL` prints the ids of each
- * line; `nbest MODEL` those of the six best segmentations, a ; behind each; `decode MODEL` prints, as JSON, the text of each line of ids. Exit 1 on any error. */
+ * line; `spans MODEL` id, from, to, exact; `nbest MODEL` the ids of the six best segmentations, a ; behind each; `decode MODEL` prints, as JSON,
+ * the text of each line of ids. MODEL: a SentencePiece model, or a tokenizer.json by its name. Exit 1 on any error. */
 static int helper(int argc, char **argv) {
     Pool pool = test_pool(), scratch = test_pool();
     Error err;
@@ -244,13 +245,24 @@ static int helper(int argc, char **argv) {
     } else {
         f = argc == 3 ? fopen(argv[2], "rb") : NULL;
         if (f) { model = slurp(f); fclose(f); }
-        t = f ? tokenizer_sentencepiece(model.data, model.n, &pool, &err) : NULL;
+        n = f ? strlen(argv[2]) : 0;
+        t = !f ? NULL : n > 5 && !strcmp(argv[2] + n - 5, ".json") ? tokenizer_json(model.data, model.n, &pool, &err)
+          : tokenizer_sentencepiece(model.data, model.n, &pool, &err);
         good = t != NULL;
         if (t && !strcmp(argv[1], "encode"))
             while (good && s.next(s.context, &text, &n)) {
                 PoolMark mark = pool_mark(&scratch);
                 good = !tokenizer_encode(t, text, n, &scratch, &ids, &count);
                 for (i = 0; good && i < count; i++) printf("%d ", ids[i]);
+                printf("\n");
+                pool_release(&scratch, mark);
+            }
+        else if (t && !strcmp(argv[1], "spans"))
+            while (good && s.next(s.context, &text, &n)) {
+                PoolMark mark = pool_mark(&scratch);
+                TokenSpan *span;
+                good = !tokenizer_encode_spans(t, text, n, &scratch, &ids, &span, &count);
+                for (i = 0; good && i < count; i++) printf("%d %d %d %d ", ids[i], (int)span[i].from, (int)span[i].to, span[i].exact);
                 printf("\n");
                 pool_release(&scratch, mark);
             }
@@ -1166,6 +1178,190 @@ static void test_wordpiece(void) {
     pool_free(&pool);
 }
 
+/* ---- Unigram in tokenizer.json: small files of ours (tests/seeds), what Hugging Face's library makes of these texts ---- */
+static Bytes seed(const char *name) {
+    char path[100];
+    Bytes out = { NULL, 0 };
+    FILE *f;
+    snprintf(path, sizeof path, "tests/seeds/tokenizer/%s", name);
+    f = fopen(path, "rb");
+    if (f) { out = slurp(f); fclose(f); }
+    return out;
+}
+
+#define B "\xe2\x96\x81"
+/* json-unigram: `` and '' become ", marks go, lower case, the rules a -> b and \r -> a space, words at white space; <x> in the normal form. */
+static const struct { const char *text, *wanted, *decoded; } unigram_row[] = {
+    { "", "", "" }, { "ab", B "b b", "bb" }, { "  ab  a\tb ", B "b b " B "b " B "b", "bb b b" }, { "a ab``''", B "b " B "b b <unk>", "b bb<unk>" },
+    { "B\xc3\xa9" "bE", B "b e b e", "bebe" }, { "e\xcc\x81" "a\xcc\x81", B " e b", "eb" }, { "\xc2\xaa\xef\xac\x81", B "b <unk>", "b<unk>" },
+    { "x\r\ny", B " <unk> " B " <unk>", "<unk> <unk>" }, { "a\xcc\x81\xcc\x82\xcc\x83", B "b", "b" }, { "zq\xe4\xb8\xad z", B " <unk> " B " <unk>", "<unk> <unk>" },
+    { "<x>ab<X> <x>", "<x> " B "b b <x> <x>", "<x> bb<x><x>" }, { "a</s>b <unk>", B "b </s> " B "b <unk>", "b</s> b<unk>" },
+    { "\xef\xbc\xa1\xe2\x84\xa2", B "b <unk>", "b<unk>" }, { B "ab " B, B "b b " B, "bb " }, { "\xe2\x80\x8b" "ab", B " <unk> b b", "<unk>bb" },
+    { "a\r\n\xcc\x81" "b", B "b " B "b", "b b" }, { "abab baab", B "b b b b " B "b b b b", "bbbb bbbb" },
+/* json-unigram-bytes: spaces at the left go; a piece for each byte of one ideograph. */
+}, bytes_row[] = {
+    { "ab", B "ab", "ab" }, { "  ab  a\tb ", B "ab " B " " B "a <unk> b " B, "ab  a<unk>b " }, { "B\xc3\xa9" "bE", B " <unk> \xc3\xa9 b <unk>", "<unk>\xc3\xa9" "b<unk>" },
+    { "zq\xe4\xb8\xad z", B " <unk> " B " <unk>", "<unk> <unk>" }, { "a \xe4\xb8\xad", B "a " B " <0xE4> <0xB8> <0xAD>", "a \xe4\xb8\xad" },
+    { B "ab " B, B "ab " B " " B, "ab  " }, { "abab baab", B "ab ab " B "b a ab", "abab baab" }, { "a\xff", B "a <unk>", "a<unk>" },
+};
+
+static void unigram_rows(const char *name, int bytes, Pool *pool) {
+    Bytes f = seed(name);
+    Error err;
+    Tokenizer *t;
+    size_t i, rows = bytes ? sizeof bytes_row / sizeof *bytes_row : sizeof unigram_row / sizeof *unigram_row, n;
+    int before, after, *ids, count;
+    memset(&err, 0, sizeof err);
+    t = f.data ? tokenizer_json(f.data, f.n, pool, &err) : NULL;
+    CHECK(t != NULL, "%s: %s, %s", name, err.what, err.where);
+    for (i = 0; t && i < rows; i++) {
+        const char *text = bytes ? bytes_row[i].text : unigram_row[i].text, *wanted = bytes ? bytes_row[i].wanted : unigram_row[i].wanted;
+        const char *got = pieces(t, text, strlen(text), pool);
+        char *back = NULL;
+        CHECK(!strcmp(got, wanted), "%s: '%s' gives '%s'", name, text, got);
+        CHECK(!tokenizer_encode(t, text, strlen(text), pool, &ids, &count) && !tokenizer_decode_all(t, ids, count, pool, &back, &n) &&
+              !strcmp(back, bytes ? bytes_row[i].decoded : unigram_row[i].decoded), "%s: '%s' comes back as '%s'", name, text, back);
+    }
+    if (t) tokenizer_template(t, &before, &after);
+    CHECK(t && !before && after == !bytes && tokenizer_specials(t).unk == 0 && tokenizer_specials(t).eos == (bytes ? -1 : 1) &&
+          !strcmp(tokenizer_class(t), "PreTrainedTokenizerFast"), "%s: its template and special tokens", name);
+    free(f.data);
+}
+
+/* The bytes that each piece stands for: through marks that go, letters that change, and words. */
+static void test_json_spans(Pool *pool) {
+    static const char text[] = " Ae\xcc\x81 <x>\xef\xac\x81" "B";
+    static const TokenSpan wanted[] = { { 1, 2, 1 }, { 2, 3, 1 }, { 6, 9, 1 }, { 9, 9, 1 }, { 9, 12, 1 }, { 12, 13, 1 } };
+    Bytes f = seed("json-unigram");
+    Tokenizer *t = f.data ? tokenizer_json(f.data, f.n, pool, NULL) : NULL;
+    TokenSpan *span;
+    int *ids, count, i, good;
+    good = t && !tokenizer_encode_spans(t, text, strlen(text), pool, &ids, &span, &count) && count == 6;
+    for (i = 0; good && i < count; i++) good = span[i].from == wanted[i].from && span[i].to == wanted[i].to && span[i].exact == wanted[i].exact;
+    CHECK(good, "json-unigram: where '%s' comes from (%d)", t ? pieces(t, text, strlen(text), pool) : "", i);
+    free(f.data);
+}
+
+/* One part of a small good file replaced: what is taken, and what is refused by name. */
+static void test_bad_unigram(void) {
+    enum { NORMALIZER, PRE, DECODER, MODEL, PARTS };
+    static const char *const name[PARTS] = { "normalizer", "pre_tokenizer", "decoder", "model" };
+    static const char *const good[PARTS] = { "null", "{\"type\": \"Metaspace\", \"replacement\": \"" B "\"}", "{\"type\": \"Metaspace\", \"replacement\": \"" B "\"}",
+        "{\"type\": \"Unigram\", \"unk_id\": 0, \"vocab\": [[\"<unk>\", 0], [\"a\", -1]]}" };
+#define UNIGRAM(rest) "{\"type\": \"Unigram\", \"unk_id\": 0, " rest "}"
+#define STEPS(list) "{\"type\": \"Sequence\", \"normalizers\": [" list "]}"
+    static const struct { int part; const char *text; int code; const char *says; } bad[] = {
+        { MODEL, UNIGRAM("\"vocab\": [[\"<unk>\", 0]]"), OK, "" }, { MODEL, UNIGRAM("\"vocab\": []"), E_FORMAT, "vocab" },
+        { MODEL, UNIGRAM("\"vocab\": {\"a\": 1}"), E_FORMAT, "vocab" }, { MODEL, UNIGRAM("\"vocab\": [[\"a\"]]"), E_FORMAT, "id 0" },
+        { MODEL, UNIGRAM("\"vocab\": [[\"a\", 0], [\"b\", \"c\"]]"), E_FORMAT, "id 1" }, { MODEL, UNIGRAM("\"vocab\": [[\"\", 0]]"), E_FORMAT, "empty" },
+        { MODEL, UNIGRAM("\"vocab\": [[\"a\", 0], [\"a\", 1]]"), E_FORMAT, "twice" }, { MODEL, UNIGRAM("\"vocab\": [[\"a\", 1e40]]"), E_NUMBER, "range" },
+        { MODEL, "{\"type\": \"Unigram\", \"unk_id\": null, \"vocab\": [[\"a\", 0]]}", E_UNSUPPORTED, "unk_id" },
+        { MODEL, "{\"type\": \"Unigram\", \"unk_id\": 1, \"vocab\": [[\"a\", 0]]}", E_RANGE, "unk_id" },
+        { NORMALIZER, "{\"type\": \"NFC\"}", E_UNSUPPORTED, "NFC" }, { NORMALIZER, "{\"type\": \"NFKD\"}", E_UNSUPPORTED, "NFKD" },
+        { NORMALIZER, STEPS("{\"type\": \"NFD\"}, {\"type\": \"Lowercase\"}"), E_UNSUPPORTED, "NFD" },
+        { NORMALIZER, STEPS("{\"type\": \"NFD\"}, {\"type\": \"StripAccents\"}, {\"type\": \"Lowercase\"}, {\"type\": \"Strip\"}"), OK, "" },
+        { NORMALIZER, STEPS("{\"type\": \"Nmt\"}"), E_UNSUPPORTED, "Nmt" }, { NORMALIZER, STEPS("7"), E_UNSUPPORTED, "no type" },
+        { NORMALIZER, "{\"type\": \"Replace\", \"pattern\": {\"Regex\": \"x+\"}, \"content\": \"\"}", E_UNSUPPORTED, "x+" },
+        { NORMALIZER, "{\"type\": \"Replace\", \"pattern\": {\"String\": \"\"}, \"content\": \"\"}", E_UNSUPPORTED, "no text" },
+        { NORMALIZER, "{\"type\": \"Replace\", \"pattern\": {\"String\": \"x\"}}", E_UNSUPPORTED, "Replace" },
+        { NORMALIZER, "{\"type\": \"Prepend\", \"prepend\": \"x\"}", OK, "" }, { NORMALIZER, "{\"type\": \"Precompiled\"}", E_UNSUPPORTED, "Precompiled" },
+        { NORMALIZER, "{\"type\": \"Precompiled\", \"precompiled_charsmap\": \"BAAAAAAAAAAA\"}", OK, "" },
+        { NORMALIZER, "{\"type\": \"Precompiled\", \"precompiled_charsmap\": \"BAAAAAAAAAA\"}", E_FORMAT, "base64" },
+        { NORMALIZER, "{\"type\": \"Precompiled\", \"precompiled_charsmap\": \"BAAAAAA*AAAA\"}", E_FORMAT, "base64" },
+        { NORMALIZER, "{\"type\": \"Precompiled\", \"precompiled_charsmap\": \"\"}", E_FORMAT, "base64" },
+        { NORMALIZER, "{\"type\": \"Precompiled\", \"precompiled_charsmap\": \"/////wAAAAA=\"}", E_FORMAT, "charsmap" },
+        { NORMALIZER, "{\"type\": \"Precompiled\", \"precompiled_charsmap\": \"BAAAAAAAAAD/\"}", E_FORMAT, "charsmap" },
+        { PRE, "null", OK, "" }, { PRE, "{\"type\": \"WhitespaceSplit\"}", OK, "" }, { PRE, "{\"type\": \"Digits\"}", E_UNSUPPORTED, "Digits" },
+        { PRE, "{\"type\": \"Metaspace\", \"replacement\": \"_\"}", E_UNSUPPORTED, "Metaspace" },
+        { PRE, "{\"type\": \"Metaspace\", \"prepend_scheme\": \"odd\"}", E_UNSUPPORTED, "odd" },
+        { PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"WhitespaceSplit\"}, {\"type\": \"Metaspace\", \"prepend_scheme\": \"first\"}]}", E_UNSUPPORTED, "first" },
+        { PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Metaspace\"}, {\"type\": \"WhitespaceSplit\"}]}", E_UNSUPPORTED, "Metaspace" },
+        { PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"WhitespaceSplit\"}, {\"type\": \"Metaspace\"}, {\"type\": \"Punctuation\"}]}", E_UNSUPPORTED, "" },
+        { DECODER, "null", E_UNSUPPORTED, "decoder" }, { DECODER, "{\"type\": \"WordPiece\"}", E_UNSUPPORTED, "WordPiece" },
+    };
+    size_t i;
+    int p, code;
+    for (i = 0; i < sizeof bad / sizeof *bad; i++) {
+        Pool pool = test_pool();
+        Error err;
+        Buffer b = new_buffer(&pool);
+        memset(&err, 0, sizeof err);
+        for (p = 0; p < PARTS; p++) {
+            buffer_text(&b, p ? ", " : "{");
+            buffer_json_string(&b, name[p], strlen(name[p]));
+            buffer_text(&b, ": ");
+            buffer_text(&b, bad[i].part == p ? bad[i].text : good[p]);
+        }
+        buffer_text(&b, "}");
+        code = tokenizer_json(b.data, b.length, &pool, &err) ? OK : err.code ? err.code : -1;
+        CHECK(code == bad[i].code && (strstr(err.what, bad[i].says) || strstr(err.where, bad[i].says)), "Unigram, %s: %s gives %d, wanted %d and '%s': %s, %s",
+              name[bad[i].part], bad[i].text, code, bad[i].code, bad[i].says, err.what, err.where);
+        pool_free(&pool);
+    }
+}
+#undef UNIGRAM
+#undef STEPS
+
+/* A normalizer may make a text longer than memory: that is said, not tried. */
+static void test_growth(Pool *pool) {
+    Buffer b = new_buffer(pool);
+    Tokenizer *t;
+    int i, k, *ids, count;
+    buffer_text(&b, "{\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"Lowercase\"}");
+    for (i = 0; i < 3; i++) {               /* a becomes 10^9 of them */
+        buffer_text(&b, ", {\"type\": \"Replace\", \"pattern\": {\"String\": \"a\"}, \"content\": \"");
+        for (k = 0; k < 100; k++) buffer_text(&b, "aaaaaaaaaa");
+        buffer_text(&b, "\"}");
+    }
+    buffer_text(&b, "]}, \"decoder\": {\"type\": \"Metaspace\", \"replacement\": \"" B "\"}, "
+                    "\"model\": {\"type\": \"Unigram\", \"unk_id\": 0, \"vocab\": [[\"<unk>\", 0], [\"a\", -1]]}}");
+    t = tokenizer_json(b.data, b.length, pool, NULL);
+    CHECK(t && tokenizer_encode(t, "A", 1, pool, &ids, &count) == E_MEMORY && !tokenizer_encode(t, "b", 1, pool, &ids, &count) && count == 1, "a normal form without end");
+}
+
+static void test_json_unigram(void) {
+    Pool pool = test_pool();
+    Error err;
+    Bytes f = seed("json-unigram");
+    Tokenizer *t;
+    Rng rng = rng_stream(2, 7, 18);
+    int blocks, refused = 0, done = 0, wrong = 0, *ids, count, i;
+    unigram_rows("json-unigram", 0, &pool);
+    unigram_rows("json-unigram-bytes", 1, &pool);
+    test_json_spans(&pool);
+    test_bad_unigram();
+    test_growth(&pool);
+    for (blocks = 0; blocks < 40 && f.data; blocks++) {
+        Pool few = test_pool();
+        few.source = few_blocks;
+        blocks_left = blocks;
+        memset(&err, 0, sizeof err);
+        t = tokenizer_json(f.data, f.n, &few, &err);
+        if (t && (tokenizer_encode(t, "E\xcc\x81", 3, &few, &ids, &count) ? blocks > 30 : count != 2)) wrong++;
+        if (!t && err.code != E_MEMORY) wrong++;
+        if (t) done++; else refused++;
+        pool_free(&few);
+    }
+    CHECK(!wrong && refused && done, "Unigram, memory that runs out: %d refused, %d done, %d wrong", refused, done, wrong);
+    for (i = 0; i < 3000 && f.data; i++) {  /* some bytes changed: a message, or a tokenizer that works */
+        Pool scratch = test_pool();
+        char *damaged = pool_take(&scratch, f.n, 1);
+        int k;
+        memcpy(damaged, f.data, f.n);
+        for (k = 1 + i % 3; k; k--) damaged[rng_below(&rng, (uint32_t)f.n)] = (char)rng_below(&rng, 256);
+        memset(&err, 0, sizeof err);
+        t = tokenizer_json(damaged, f.n, &scratch, &err);
+        if (!t && !err.code) wrong++;
+        if (t && tokenizer_encode(t, "A\r\nb\xc3\xa9 <x>ab", 12, &scratch, &ids, &count)) wrong++;
+        if (t) for (k = 0; k < count; k++) wrong += ids[k] < 0 || ids[k] >= tokenizer_size(t);
+        pool_free(&scratch);
+    }
+    CHECK(!wrong, "3000 damaged files: %d wrong", wrong);
+    free(f.data);
+    pool_free(&pool);
+}
+#undef B
+
 /* ---- added tokens, on tokenizers of ours ---- */
 static int beside(Tokenizer *t, const char *added, const char *config, const char *map, Pool *pool, Error *err) {
     const Json *a = added ? json_parse(added, strlen(added), pool, NULL) : NULL, *c = config ? json_parse(config, strlen(config), pool, NULL) : NULL,
@@ -1351,6 +1547,46 @@ static void test_bad_json(void) {
 }
 
 /* Files beside that are wrong. */
+/* "legacy": false: only the start of a text gets a space; behind a special token there is none, and what a stranger says goes on there, too. */
+static void test_legacy(void) {
+    static const char *const text[] = { "a b", "a </s>b", "</s>a", " a</s> b</s></s>" },
+        *const old[] = { "_a_b", "_a_ </s> _b", "</s> _a", "__a </s> __b </s> </s>" }, *const wanted[] = { "_a_b", "_a_ </s> b", "</s> a", "__a </s> _b </s> </s>" };
+    Pool pool = test_pool();
+    Error err;
+    Bytes f = seed("sp-bpe"), rules = seed("sp-rules");
+    size_t i;
+    int legacy, *ids, count, k;
+    for (legacy = 0; legacy < 2; legacy++) {
+        Tokenizer *t = tokenizer_sentencepiece(f.data, f.n, &pool, &err);
+        char config[200];
+        snprintf(config, sizeof config, "{\"legacy\": %s, \"added_tokens_decoder\": {\"2\": {\"content\": \"</s>\", \"special\": true}}}", legacy ? "null" : "false");
+        CHECK(t && !beside(t, NULL, config, NULL, &pool, &err) && tokenizer_legacy(t) == legacy, "legacy %d: %s, %s", legacy, err.what, err.where);
+        for (i = 0; t && i < 4; i++) {
+            char got[200] = "", *at = got;
+            const char *want = (legacy ? old : wanted)[i];
+            tokenizer_encode(t, text[i], strlen(text[i]), &pool, &ids, &count);
+            for (k = 0; k < count; k++) {   /* U+2581 as _, pieces of SentencePiece run together, </s> apart */
+                const char *piece = tokenizer_piece(t, ids[k], NULL);
+                size_t n;
+                tokenizer_piece(t, ids[k], &n);
+                if (ids[k] == 2) { at += sprintf(at, "%s</s>%s", k ? " " : "", k + 1 < count && ids[k + 1] != 2 ? " " : ""); continue; }
+                for (; n; n--) if (*piece == (char)0xE2) { *at++ = '_'; piece += 3; n -= 2; } else *at++ = *piece++;
+            }
+            *at = 0;
+            CHECK(!strcmp(got, want), "legacy %d: '%s' gives '%s'", legacy, text[i], got);
+        }
+        CHECK(t && !tokenizer_encode_plain(t, "a", 1, 0, &pool, &ids, &count) && count == 1 && (ids[0] == 4) == !legacy, "legacy %d: a text that goes on", legacy);
+    }
+    {
+        Tokenizer *t = tokenizer_sentencepiece(rules.data, rules.n, &pool, &err);
+        CHECK(t && beside(t, NULL, "{\"legacy\": false}", NULL, &pool, &err) == E_UNSUPPORTED && strstr(err.what, "legacy"), "legacy, white space removed: %s", err.what);
+        t = tokenizer_sentencepiece(f.data, f.n, &pool, &err);
+        CHECK(t && beside(t, NULL, "{\"legacy\": false, \"add_prefix_space\": false}", NULL, &pool, &err) == E_UNSUPPORTED, "legacy, no prefix: %s", err.what);
+    }
+    free(f.data); free(rules.data);
+    pool_free(&pool);
+}
+
 static void test_bad_beside(void) {
     static const struct { const char *added, *config; int code; } bad[] = {
         { "[1]", NULL, E_FORMAT }, { "{\"x\": \"300\"}", NULL, E_FORMAT }, { "{\"x\": 301}", NULL, E_UNSUPPORTED }, { "{\"x\": 300, \"y\": 300}", NULL, E_FORMAT },
@@ -1526,6 +1762,7 @@ int main(int argc, char **argv) {
     test_definition();
     test_unigram();
     test_wordpiece();
+    test_json_unigram();
     test_bad_models();
     test_bad_bytelevel();
     test_bad_ids();
@@ -1535,6 +1772,7 @@ int main(int argc, char **argv) {
     test_flags();
     test_split();
     test_bad_json();
+    test_legacy();
     test_bad_beside();
     test_damaged_json();
     test_folders();
