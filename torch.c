@@ -862,7 +862,7 @@ int torch_index(TorchFile *t, File *f, Pool *pool, Error *err) {
 
 /* ---- numbers ---- */
 
-enum { HALVES = 4096, TALL = 256 };             /* elements in flight; of them in a column */
+enum { HALVES = 4096, TALL = 512 };             /* elements in flight; of them in a column */
 
 /* One element's bytes, widened. */
 static f32 widen(const unsigned char *b, int dtype) {

@@ -641,6 +641,52 @@ static void quantise_on_load(void) {
     list_free(&a);
 }
 
+/* More weights than threads are given at once, of every float type in the file, as every type: the whole, rounded or quantised. Of two that
+ * are no numbers, in different steps, the first is named. */
+static void many_steps(void) {
+    enum { O = 2051, I = 2049, N = O * I };         /* odd, and 1026 steps of 4096 */
+    List a = list_new(1);
+    size_t where, wrong;
+    f32 *x, *y = malloc(N * sizeof *y);
+    add(&a, "w", O, I, 0);
+    x = a.tensor[0].matrix->data;
+    fill_finite(x, N, 3);
+    for (int file = F32; file <= F16; file++) {
+        CHECK(checkpoint_save(in_base("steps"), "model", "", a.tensor, 1, file, 0, &pool, fresh()) == OK, "saved: %s", err.what);
+        for (int type = F32; type <= NF4; type++) {
+            List b = list_new(1), c = list_new(1);
+            Matrix *got;
+            Quant *want;
+            add_as(&b, "w", O, I, type, QUANT_NF4, 64, 0, F32);
+            want = add_as(&c, "w", O, I, NF4, QUANT_NF4, 64, 0, F32);
+            got = b.tensor[0].matrix;
+            for (size_t i = 0; i < N; i++) y[i] = file == F32 ? x[i] : file == BF16 ? bf16_to_f32(f32_to_bf16(x[i])) : f16_to_f32(f32_to_f16(x[i]));
+            CHECK(load_one(&b, in_base("steps")) == OK, "loaded: %s", err.what);
+            wrong = 0;
+            for (size_t i = 0; i < N && type != NF4; i++)
+                wrong += as_double(got, i) != (double)(type == F32 ? y[i] : type == BF16 ? bf16_to_f32(f32_to_bf16(y[i])) : f16_to_f32(f32_to_f16(y[i])));
+            if (type == NF4) {
+                quantize_4bit(c.tensor[0].matrix->data, want->absmax, y, N, 64, QUANT_NF4, &where);
+                quant_table(want->table, QUANT_NF4);
+                wrong = !same_4bit(got, c.tensor[0].matrix);
+            }
+            CHECK(!wrong, "many steps, from type %d into type %d: %d wrong", file, type, (int)wrong);
+            list_free(&b);
+            list_free(&c);
+        }
+    }
+    x[4000000] = x[N - 1] = NAN;
+    checkpoint_save(in_base("steps"), "model", "", a.tensor, 1, F32, 0, &pool, fresh());
+    {
+        List b = list_new(1);
+        add_as(&b, "w", O, I, NF4, QUANT_FP4, 32, 0, F32);
+        CHECK(load_one(&b, in_base("steps")) == E_NUMBER && strstr(err.what, "tensor w: weight 4000000 is NaN or infinite"), "the first is named: %s", err.what);
+        list_free(&b);
+    }
+    free(y);
+    list_free(&a);
+}
+
 /* ---- files of bitsandbytes, written here by hand ---- */
 typedef struct { char header[8192]; unsigned char *data; size_t n; int count; } File4;
 
@@ -1308,6 +1354,7 @@ int main(void) {
     index_files();
     types();
     quantise_on_load();
+    many_steps();
     golden_4bit();
     round_trip_4bit();
     refused_4bit();

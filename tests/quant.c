@@ -94,6 +94,48 @@ static void weight_double(Weight *w) {
     w->q.absmax = NULL;
 }
 
+/* ---- arrays of 16-bit floats: each number as it is alone ---- */
+static void halves(void) {
+    enum { ALL = 65536, N = 200003 };
+    for (int type = BF16; type <= F16; type++) {
+        memory.used = 0;
+        uint16_t *half = arena_take(&memory, N + 1, sizeof *half), (*narrow)(f32) = type == BF16 ? f32_to_bf16 : f32_to_f16;
+        f32 *x = floats(N + 1), (*wide)(uint16_t) = type == BF16 ? bf16_to_f32 : f16_to_f32;
+        int right = 1;
+        for (int i = 0; i < ALL; i++) half[i] = (uint16_t)i;
+        halves_widen(x, half, type, ALL);
+        for (int i = 0; i < ALL; i++) right &= bits(x[i]) == bits(wide((uint16_t)i));
+        CHECK(right, "type %d: all 65,536 widened", type);
+        Rng r = rng_stream(1, 2, (uint64_t)type);       /* any bits, and as often small exponents, about F16's ends, and ties */
+        for (int i = 0; i < N; i++) {
+            uint32_t u = (uint32_t)rng_next(&r);
+            x[i] = value(i % 4 == 0 ? u : i % 4 == 1 ? (u & 0x87FFFFFFu) + 0x30000000u : i % 4 == 2 ? (u & 0x9FFFF000u) + 0x30000000u : u & 0xFFFF8000u);
+        }
+        for (int n = 0; n <= N; n += n < 40 ? 1 : N - 40) {      /* every short length, and the whole */
+            half[n] = 0xA5A5;
+            x[N] = -7;
+            halves_narrow(half, x, type, (size_t)n);
+            for (int i = 0; i < n; i++) right &= half[i] == narrow(x[i]);
+            right &= half[n] == 0xA5A5;
+        }
+        CHECK(right, "type %d: narrowed", type);
+        halves_round(x, type, N);
+        for (int i = 0; i < N; i++) right &= bits(x[i]) == bits(wide(half[i]));
+        CHECK(right && x[N] == -7, "type %d: rounded in place", type);
+    }
+    unsigned char file[8] = { 0x44, 0x33, 0x22, 0x11, 0x88, 0x77, 0x66, 0x55 };
+    uint32_t word[2];
+    uint16_t short_[4];
+    memcpy(word, file, 8);
+    little_endian(word, 4, 2);
+    CHECK(word[0] == 0x11223344u && word[1] == 0x55667788u, "words of a file");
+    little_endian(word, 4, 2);
+    CHECK(!memcmp(word, file, 8), "and back");
+    memcpy(short_, file, 8);
+    little_endian(short_, 2, 4);
+    CHECK(short_[0] == 0x3344 && short_[3] == 0x5566, "short words");
+}
+
 /* ---- tables ---- */
 static void tables(const Json *j) {
     size_t n;
@@ -288,6 +330,31 @@ static void lengths(void) {
                 }
                 CHECK(nearest, "kind %d, block %d, %d weights: the nearest value", kind, block, (int)n);
             }
+}
+
+/* Enough weights for threads: the same codes; of several that are no numbers, the first is found. */
+static void many(void) {
+    enum { N = 300001 };
+    for (int kind = QUANT_NF4; kind <= QUANT_FP4; kind++)
+        for (int block = 32; block <= 4096; block *= 128) {
+            memory.used = 0;
+            f32 *x = floats(N), keep[3];
+            static const size_t bad[3] = { 123457, 123458, N - 1 };
+            size_t where = 0;
+            fill_normal(x, N, 12);
+            Weight w = weight_new(N, block, kind);
+            CHECK(weight_quantize(&w, x) == OK, "quantised");
+            size_t checked = 20000, from = N / 4096 * 4096 - checked / 4096 * 4096;
+            CHECK(first_wrong(w.packed, w.absmax, x, checked, block, kind) >= checked / 4096 * 4096 &&
+                  first_wrong(w.packed + from / 2, w.absmax + from / (size_t)block, x + from, N - from, block, kind) == N - from,
+                  "kind %d, block %d, many weights", kind, block);
+            for (int k = 0; k < 3; k++) { keep[k] = x[bad[k]]; x[bad[k]] = value(k == 1 ? 0xFF800000u : 0x7FC00000u); }
+            for (int k = 0; k < 3; k++) {
+                CHECK(quantize_4bit(w.packed, w.absmax, x, N, block, kind, &where) == E_NUMBER && where == bad[k], "no number: the first of many");
+                x[bad[k]] = keep[k];
+            }
+            CHECK(weight_quantize(&w, x) == OK, "all are numbers again");
+        }
 }
 
 /* Blocks of any magnitude, also around the floor under absmax (1e-38) and among the subnormals. */
@@ -515,7 +582,9 @@ int main(void) {
     memory.used = 0;
     published_errors(j);
     golden_tensors();
+    halves();
     lengths();
+    many();
     magnitudes();
     ranges();
     flips();

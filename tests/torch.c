@@ -161,38 +161,95 @@ static void samples(void) {
         }
 }
 
-/* A large transposed matrix and one with a step, whose windows and runs are longer than one read. */
-static void large(void) {
-    enum { ROWS = 300, COLUMNS = 70 };
+/* Large transposed matrices and some with a step, whose windows and runs are longer than one read; of floats, and of bfloat16. */
+static void large(int half) {
+    enum { ROWS = 1100, COLUMNS = 70 };
     static const struct { const char *name; long long size[2], stride[2], first; } view[] = {
         { "transposed", { ROWS, COLUMNS }, { 1, ROWS }, 0 }, { "reversed order", { COLUMNS, ROWS }, { ROWS, 1 }, 0 },
-        { "steps", { COLUMNS, ROWS / 3 }, { ROWS, 3 }, 2 }, { "far steps", { 3, COLUMNS / 7 }, { 1, 7 * ROWS }, 5 } };
+        { "steps", { COLUMNS, ROWS / 3 }, { ROWS, 3 }, 2 }, { "far steps", { 3, COLUMNS / 7 }, { 1, 7 * ROWS }, 5 },
+        { "transposed steps", { ROWS / 2, COLUMNS }, { 2, ROWS }, 1 } };
+    enum { VIEWS = sizeof view / sizeof *view };
     Buffer p = empty(), data = empty();
     ZipWriter z;
     TorchFile t;
     File *f;
     buffer_bytes(&p, "\x80\2}(", 4);
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < VIEWS; i++) {
         put_text(&p, view[i].name);
-        put_tensor(&p, "FloatStorage", "0", ROWS * COLUMNS, view[i].first, 2, view[i].size, view[i].stride, 0);
+        put_tensor(&p, half ? "BFloat16Storage" : "FloatStorage", "0", ROWS * COLUMNS, view[i].first, 2, view[i].size, view[i].stride, 0);
     }
     buffer_text(&p, "u.");
-    for (int i = 0; i < ROWS * COLUMNS; i++) { float x = (float)i; uint32_t u; memcpy(&u, &x, 4); buffer_u32(&data, u); }
+    for (int i = 0; i < ROWS * COLUMNS; i++) {          /* element i is i, or the number whose bits are i modulo 32,000 */
+        float x = (float)i;
+        uint32_t u;
+        memcpy(&u, &x, 4);
+        if (half) buffer_u16(&data, (unsigned)i % 32000);
+        else buffer_u32(&data, u);
+    }
     zip_start(&z, &pool);
     zip_add(&z, "a/data.pkl", p.data, p.length);
     zip_add(&z, "a/data/0", data.data, data.length);
     zip_finish(&z);
-    CHECK(index_bytes(&t, &f, &z.body) == OK && t.tensors == 4, "large views: %s", err.what);
-    for (int i = 0; i < 4 && err.code == OK; i++) {
+    CHECK(index_bytes(&t, &f, &z.body) == OK && t.tensors == VIEWS, "large views: %s", err.what);
+    for (int i = 0; i < VIEWS && err.code == OK; i++) {
         const TorchTensor *a = find(&t, view[i].name);
         f32 *x = read_ways(a, f);
         int wrong = 0;
         for (long long r = 0; x && r < view[i].size[0]; r++)
-            for (long long c = 0; c < view[i].size[1]; c++)
-                wrong += x[r * view[i].size[1] + c] != (float)(view[i].first + r * view[i].stride[0] + c * view[i].stride[1]);
-        CHECK(x && !wrong, "large view, %s (%d wrong)", view[i].name, wrong);
+            for (long long c = 0; c < view[i].size[1]; c++) {
+                long long e = view[i].first + r * view[i].stride[0] + c * view[i].stride[1];
+                wrong += x[r * view[i].size[1] + c] != (half ? bf16_to_f32((uint16_t)(e % 32000)) : (float)e);
+            }
+        CHECK(x && !wrong, "large view%s, %s (%d wrong)", half ? " of bfloat16" : "", view[i].name, wrong);
     }
     file_close(f);
+}
+
+/* Number e of the matrix below: of both signs, 0.002 and more. */
+static unsigned turned_bits(size_t e) { return 0x3B00u + (unsigned)(e * 7919u % 0x400u) + (e % 3 ? 0 : 0x8000u); }
+
+/* A transposed matrix (O,I) of bfloat16, longer than what checkpoint_load turns at once, as every type: the numbers of the whole, rounded
+ * or quantised. Rows of 1024 end with a block; rows of 1027 do not. */
+static void turned(int O, int I) {
+    size_t n = (size_t)O * (size_t)I, blocks = quant_blocks(n, 64), where;
+    const long long size[2] = { O, I }, stride[2] = { 1, O };
+    f32 *x = pool_take(&pool, n, sizeof *x), *absmax = pool_take(&pool, blocks, sizeof *x);
+    unsigned char *packed = pool_take(&pool, n, 1), *got = pool_take(&pool, n, 4);
+    Buffer p = empty(), data = empty();
+    ZipWriter z;
+    buffer_bytes(&p, "\x80\2}(", 4);
+    put_text(&p, "w");
+    put_tensor(&p, "BFloat16Storage", "0", (long long)n, 0, 2, size, stride, 0);
+    buffer_text(&p, "u.");
+    for (size_t k = 0; k < n; k++) buffer_u16(&data, turned_bits(k % (size_t)O * (size_t)I + k / (size_t)O));
+    zip_start(&z, &pool);
+    zip_add(&z, "a/data.pkl", p.data, p.length);
+    zip_add(&z, "a/data/0", data.data, data.length);
+    zip_finish(&z);
+    memset(&err, 0, sizeof err);
+    file_write_all(at_base("pytorch_model.bin"), z.body.data, z.body.length, &pool, &err);
+    for (size_t k = 0; k < n; k++) x[k] = bf16_to_f32((uint16_t)turned_bits(k));
+    quantize_4bit(packed, absmax, x, n, 64, QUANT_NF4, &where);
+    for (int type = F32; type <= NF4; type++) {
+        Quant q;
+        Matrix m = { type, O, I, 0, got, &q, NULL };
+        Tensor t = { "w", &m, 0 };
+        size_t wrong = 0;
+        memset(&q, 0, sizeof q);
+        q.block = 64;
+        q.absmax = pool_take(&pool, blocks, sizeof *q.absmax);
+        CHECK(checkpoint_load(base, "model", "", &t, 1, &pool, &err) == OK, "a turned matrix: %s", err.what);
+        for (size_t k = 0; k < n && type != NF4; k++) {
+            uint16_t h;
+            f32 y;
+            memcpy(&h, got + 2 * k, 2);
+            memcpy(&y, got + 4 * (type == F32 ? k : 0), 4);
+            wrong += type == F32 ? y != x[k] : h != (type == BF16 ? turned_bits(k) : f32_to_f16(x[k]));
+        }
+        if (type == NF4) wrong = memcmp(got, packed, n / 2) || memcmp(q.absmax, absmax, blocks * 4);
+        CHECK(!wrong, "a turned matrix (%d,%d) as type %d: %d wrong", O, I, type, (int)wrong);
+    }
+    remove(at_base("pytorch_model.bin"));
 }
 
 /* ---- refusals: the error has to say `says` ---- */
@@ -426,7 +483,10 @@ int main(void) {
     golden("llama-torch-zip-bf16", "llama-bf16");
     meta_names();
     samples();
-    large();
+    large(0);
+    large(1);
+    turned(1030, 1024);
+    turned(1030, 1027);
     refusals_pickle();
     refusals_container();
     hunger();
