@@ -385,7 +385,8 @@ static void test_training(void) {
     merges = written(c, 1, &pool);
     e = tokenizer_bytelevel(vocab.data, vocab.length, merges.data, merges.length, &pool, &err);
     CHECK(e && tokenizer_size(e) == 700 && same_bytes(written(e, 1, &pool), merges), "written files are read again");
-    CHECK(becomes(a, "abc  def\nghi \t", 14, "abc  def\nghi \t", &pool) && becomes(a, " x", 2, " x", &pool) && becomes(a, "", 0, "", &pool), "round trips, SentencePiece");
+    CHECK(becomes(a, "abc  def\nghi \t", 14, "abc  def\nghi \t", &pool) && becomes(a, " x", 2, " x", &pool) && becomes(a, "", 0, "", &pool),
+          "round trips, SentencePiece");
     CHECK(becomes(a, "a\xff\xe2\x96z", 5, "a\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbdz", &pool),
           "SentencePiece: each malformed byte is U+FFFD");
     CHECK(becomes(c, "a\xff\xe2\x96z\xed\xa0\x80", 8, "a\xef\xbf\xbd\xef\xbf\xbdz\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd", &pool),
@@ -590,9 +591,11 @@ static Buffer json_llama(const Tokenizer *t, Bytes f, const char *const *added, 
     *merges = (int)joins;
     buffer_text(&b, "{\"version\": \"1.0\", ");
     put_added(&b, added, added_id, addeds);
-    buffer_text(&b, metaspace ? "\"normalizer\": null, \"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": \"\\u2581\", \"prepend_scheme\": \"first\", "
+    buffer_text(&b, metaspace ? "\"normalizer\": null, \"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": \"\\u2581\", "
+                                    "\"prepend_scheme\": \"first\", "
                                 "\"split\": false}, "
-                              : "\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"Prepend\", \"prepend\": \"\\u2581\"}, {\"type\": \"Replace\", "
+                              : "\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"Prepend\", \"prepend\": \"\\u2581\"}, "
+                                    "{\"type\": \"Replace\", "
                                 "\"pattern\": {\"String\": \" \"}, \"content\": \"\\u2581\"}]}, \"pre_tokenizer\": null, ");
     buffer_text(&b, "\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<s>\", \"type_id\": 0}}, {\"Sequence\": "
                     "{\"id\": \"A\", \"type_id\": 0}}], \"special_tokens\": {\"<s>\": {\"id\": \"<s>\", \"ids\": [1], \"tokens\": [\"<s>\"]}}}, "
@@ -688,7 +691,8 @@ static void test_chat_tokens(const Tokenizer *llama, Bytes file, Pool *pool) {
           m == count && !memcmp(ids, x, (size_t)m * sizeof *x), "encode_plain: what a stranger types are letters");
     first = open_json(json_llama(llama, file, chat_name, chat_id, 3, 1, pool, &merges), pool);
     suite(first, "published.jsonl", "llama2", 1, 2);
-    if (first) CHECK(!tokenizer_encode_plain(first, "user", 4, 0, pool, &ids, &count) && count == 1 && ids[0] == 1792, "prepend_scheme first: no prefix behind a token");
+    if (first) CHECK(!tokenizer_encode_plain(first, "user", 4, 0, pool, &ids, &count) && count == 1 && ids[0] == 1792,
+          "prepend_scheme first: no prefix behind a token");
 }
 
 /* The goldens again, through tokenizer.json. */
@@ -1032,7 +1036,8 @@ static void test_sampling(const Tokenizer *t, const char *text, double alpha, Po
         double p = exp(alpha * list[i].score) / sum;
         wrong += fabs(seen[i] - DRAWS * p) > 5 * sqrt(DRAWS * p * (1 - p)) + 1;
     }
-    CHECK(k == DRAWS && found > 3 && found < MOST && !wrong && !strange && seen[0] > seen[found - 1], "%d segmentations drawn, alpha %g: %d too often or too seldom, "
+    CHECK(k == DRAWS && found > 3 && found < MOST && !wrong && !strange && seen[0] > seen[found - 1],
+          "%d segmentations drawn, alpha %g: %d too often or too seldom, "
           "%d others", found, alpha, wrong, strange);
 }
 
@@ -1068,7 +1073,8 @@ static void test_unigram(void) {
           count == list[0].count && !memcmp(ids, list[0].ids, (size_t)count * sizeof *ids), "the first of the n best is the best");
     CHECK(found == ways("\xe2\x96\x81" "ababab", 9), "%d segmentations, wanted %d", found, ways("\xe2\x96\x81" "ababab", 9));
     for (i = 0, good = 1; i < found && good; i++) {
-        good = !tokenizer_decode(a, list[i].ids, list[i].count, &pool, &back, &n) && !strcmp(back, "ababab") && (!i || list[i].score <= list[i - 1].score + 1e-4f);
+        good = !tokenizer_decode(a, list[i].ids, list[i].count, &pool, &back, &n) && !strcmp(back, "ababab") &&
+              (!i || list[i].score <= list[i - 1].score + 1e-4f);
         for (k = 0; k < i && good; k++) good = list[i].count != list[k].count || memcmp(list[i].ids, list[k].ids, (size_t)list[i].count * sizeof *ids);
         for (k = 0, sum = 0; k < list[i].count && good; k++) sum += tiny[list[i].ids[k]].score;
         good = good && fabs(sum - list[i].score) < 1e-4;
@@ -1087,7 +1093,8 @@ static void test_unigram(void) {
         differ += others != count;
     }
     CHECK(good && differ > 25, "BPE-dropout 0.3 cuts otherwise (%d of 50), and spells the same", differ);
-    CHECK(tokenizer_sample(bpe, text, 5, 1.5, &rng, &pool, &other, &others) == E_RANGE && tokenizer_sample(a, text, 5, -1, &rng, &pool, &other, &others) == E_RANGE,
+    CHECK(tokenizer_sample(bpe, text, 5, 1.5, &rng, &pool, &other, &others) == E_RANGE &&
+          tokenizer_sample(a, text, 5, -1, &rng, &pool, &other, &others) == E_RANGE,
           "no probabilities");
     pool_free(&pool);
 }
@@ -1117,7 +1124,8 @@ static const struct { const char *text, *wanted; } bert_row[] = {
     { "", "" }, { " \t \n", "" }, { "unwanted running", "un ##want ##ed runn ##ing" }, { "unwantedX running", "[UNK] runn ##ing" },
     { " \tHeLLo!how  \n Are yoU?  ", "hello ! how are you ?" }, { "H\xc3\xa9llo", "hello" }, { "He\xcc\x81llo", "hello" },
     { "ah\xe5\x8d\x9a\xe5\x8d\x9azz", "ah \xe5\x8d\x9a \xe5\x8d\x9a zz" }, { "hel\xe2\x80\x8blo", "hello" }, { "hello\xc2\xa0how", "hello how" },
-    { "don't", "don ' t" }, { "hello\xff how", "hello how" }, { "\xea\xb0\x80", "\xe1\x84\x80 ##\xe1\x85\xa1" }, { "[UNK]", "[UNK] [UNK] [UNK]" }, { "$a", "$ a" },
+    { "don't", "don ' t" }, { "hello\xff how", "hello how" }, { "\xea\xb0\x80", "\xe1\x84\x80 ##\xe1\x85\xa1" }, { "[UNK]", "[UNK] [UNK] [UNK]" },
+    { "$a", "$ a" },
     { "\xcc\x81", "" }, { "\x85\x01\x7f", "" }, { "LOWEST", "low ##est" },
 };
 
@@ -1152,8 +1160,10 @@ static void test_wordpiece(void) {
     buffer_text(&b, "{\"added_tokens\": [{\"id\": 1, \"content\": \"[UNK]\", \"special\": true, \"normalized\": false}, {\"id\": 4, \"content\": \"[MASK]\", "
                     "\"special\": true, \"normalized\": false}], \"normalizer\": {\"type\": \"BertNormalizer\", \"clean_text\": true, "
                     "\"handle_chinese_chars\": true, \"strip_accents\": null, \"lowercase\": true}, \"pre_tokenizer\": {\"type\": \"BertPreTokenizer\"}, "
-                    "\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"[CLS]\", \"type_id\": 0}}, {\"Sequence\": "
-                    "{\"id\": \"A\", \"type_id\": 0}}, {\"SpecialToken\": {\"id\": \"[SEP]\", \"type_id\": 0}}], \"special_tokens\": {\"[CLS]\": {\"id\": \"[CLS]\", "
+                    "\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"[CLS]\", \"type_id\": 0}}, "
+                    "{\"Sequence\": "
+                    "{\"id\": \"A\", \"type_id\": 0}}, {\"SpecialToken\": {\"id\": \"[SEP]\", \"type_id\": 0}}], "
+                    "\"special_tokens\": {\"[CLS]\": {\"id\": \"[CLS]\", "
                     "\"ids\": [2], \"tokens\": [\"[CLS]\"]}, \"[SEP]\": {\"id\": \"[SEP]\", \"ids\": [3], \"tokens\": [\"[SEP]\"]}}}, \"decoder\": {\"type\": "
                     "\"WordPiece\", \"prefix\": \"##\", \"cleanup\": true}, \"model\": {\"type\": \"WordPiece\", \"unk_token\": \"[UNK]\", "
                     "\"continuing_subword_prefix\": \"##\", \"max_input_chars_per_word\": 100, \"vocab\": {");
@@ -1172,7 +1182,8 @@ static void test_wordpiece(void) {
         CHECK(!strcmp(got, i == 13 ? "[UNK]" : bert_row[i].wanted), "tokenizer.json: '%s' gives '%s'", bert_row[i].text, got);
     }
     if (json) tokenizer_template(json, &before, &after);
-    CHECK(json && before && after && tokenizer_specials(json).eos == 3 && !strcmp(pieces(json, "a[MASK]a", 8, &pool), "a [MASK] a"), "its template and added tokens");
+    CHECK(json && before && after && tokenizer_specials(json).eos == 3 && !strcmp(pieces(json, "a[MASK]a", 8, &pool), "a [MASK] a"),
+          "its template and added tokens");
     CHECK(!tokenizer_wordpiece("", 0, &pool, &err) && !tokenizer_wordpiece("a\nb\n", 4, &pool, &err) && !tokenizer_wordpiece("[UNK]\n\nb\n", 9, &pool, &err) &&
           !tokenizer_wordpiece("[UNK]\na\na", 9, &pool, &err), "vocab.txt: empty, without [UNK], with an empty line, with a token twice");
     pool_free(&pool);
@@ -1194,13 +1205,15 @@ static Bytes seed(const char *name) {
 static const struct { const char *text, *wanted, *decoded; } unigram_row[] = {
     { "", "", "" }, { "ab", B "b b", "bb" }, { "  ab  a\tb ", B "b b " B "b " B "b", "bb b b" }, { "a ab``''", B "b " B "b b <unk>", "b bb<unk>" },
     { "B\xc3\xa9" "bE", B "b e b e", "bebe" }, { "e\xcc\x81" "a\xcc\x81", B " e b", "eb" }, { "\xc2\xaa\xef\xac\x81", B "b <unk>", "b<unk>" },
-    { "x\r\ny", B " <unk> " B " <unk>", "<unk> <unk>" }, { "a\xcc\x81\xcc\x82\xcc\x83", B "b", "b" }, { "zq\xe4\xb8\xad z", B " <unk> " B " <unk>", "<unk> <unk>" },
+    { "x\r\ny", B " <unk> " B " <unk>", "<unk> <unk>" }, { "a\xcc\x81\xcc\x82\xcc\x83", B "b", "b" },
+    { "zq\xe4\xb8\xad z", B " <unk> " B " <unk>", "<unk> <unk>" },
     { "<x>ab<X> <x>", "<x> " B "b b <x> <x>", "<x> bb<x><x>" }, { "a</s>b <unk>", B "b </s> " B "b <unk>", "b</s> b<unk>" },
     { "\xef\xbc\xa1\xe2\x84\xa2", B "b <unk>", "b<unk>" }, { B "ab " B, B "b b " B, "bb " }, { "\xe2\x80\x8b" "ab", B " <unk> b b", "<unk>bb" },
     { "a\r\n\xcc\x81" "b", B "b " B "b", "b b" }, { "abab baab", B "b b b b " B "b b b b", "bbbb bbbb" },
 /* json-unigram-bytes: spaces at the left go; a piece for each byte of one ideograph. */
 }, bytes_row[] = {
-    { "ab", B "ab", "ab" }, { "  ab  a\tb ", B "ab " B " " B "a <unk> b " B, "ab  a<unk>b " }, { "B\xc3\xa9" "bE", B " <unk> \xc3\xa9 b <unk>", "<unk>\xc3\xa9" "b<unk>" },
+    { "ab", B "ab", "ab" }, { "  ab  a\tb ", B "ab " B " " B "a <unk> b " B, "ab  a<unk>b " },
+    { "B\xc3\xa9" "bE", B " <unk> \xc3\xa9 b <unk>", "<unk>\xc3\xa9" "b<unk>" },
     { "zq\xe4\xb8\xad z", B " <unk> " B " <unk>", "<unk> <unk>" }, { "a \xe4\xb8\xad", B "a " B " <0xE4> <0xB8> <0xAD>", "a \xe4\xb8\xad" },
     { B "ab " B, B "ab " B " " B, "ab  " }, { "abab baab", B "ab ab " B "b a ab", "abab baab" }, { "a\xff", B "a <unk>", "a<unk>" },
 };
@@ -1246,7 +1259,8 @@ static void test_json_spans(Pool *pool) {
 static void test_bad_unigram(void) {
     enum { NORMALIZER, PRE, DECODER, MODEL, PARTS };
     static const char *const name[PARTS] = { "normalizer", "pre_tokenizer", "decoder", "model" };
-    static const char *const good[PARTS] = { "null", "{\"type\": \"Metaspace\", \"replacement\": \"" B "\"}", "{\"type\": \"Metaspace\", \"replacement\": \"" B "\"}",
+    static const char *const good[PARTS] = { "null", "{\"type\": \"Metaspace\", \"replacement\": \"" B "\"}",
+          "{\"type\": \"Metaspace\", \"replacement\": \"" B "\"}",
         "{\"type\": \"Unigram\", \"unk_id\": 0, \"vocab\": [[\"<unk>\", 0], [\"a\", -1]]}" };
 #define UNIGRAM(rest) "{\"type\": \"Unigram\", \"unk_id\": 0, " rest "}"
 #define STEPS(list) "{\"type\": \"Sequence\", \"normalizers\": [" list "]}"
@@ -1274,9 +1288,11 @@ static void test_bad_unigram(void) {
         { PRE, "null", OK, "" }, { PRE, "{\"type\": \"WhitespaceSplit\"}", OK, "" }, { PRE, "{\"type\": \"Digits\"}", E_UNSUPPORTED, "Digits" },
         { PRE, "{\"type\": \"Metaspace\", \"replacement\": \"_\"}", E_UNSUPPORTED, "Metaspace" },
         { PRE, "{\"type\": \"Metaspace\", \"prepend_scheme\": \"odd\"}", E_UNSUPPORTED, "odd" },
-        { PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"WhitespaceSplit\"}, {\"type\": \"Metaspace\", \"prepend_scheme\": \"first\"}]}", E_UNSUPPORTED, "first" },
+        { PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"WhitespaceSplit\"}, "
+               "{\"type\": \"Metaspace\", \"prepend_scheme\": \"first\"}]}", E_UNSUPPORTED, "first" },
         { PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Metaspace\"}, {\"type\": \"WhitespaceSplit\"}]}", E_UNSUPPORTED, "Metaspace" },
-        { PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"WhitespaceSplit\"}, {\"type\": \"Metaspace\"}, {\"type\": \"Punctuation\"}]}", E_UNSUPPORTED, "" },
+        { PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"WhitespaceSplit\"}, "
+               "{\"type\": \"Metaspace\"}, {\"type\": \"Punctuation\"}]}", E_UNSUPPORTED, "" },
         { DECODER, "null", E_UNSUPPORTED, "decoder" }, { DECODER, "{\"type\": \"WordPiece\"}", E_UNSUPPORTED, "WordPiece" },
     };
     size_t i;
@@ -1316,7 +1332,8 @@ static void test_growth(Pool *pool) {
     buffer_text(&b, "]}, \"decoder\": {\"type\": \"Metaspace\", \"replacement\": \"" B "\"}, "
                     "\"model\": {\"type\": \"Unigram\", \"unk_id\": 0, \"vocab\": [[\"<unk>\", 0], [\"a\", -1]]}}");
     t = tokenizer_json(b.data, b.length, pool, NULL);
-    CHECK(t && tokenizer_encode(t, "A", 1, pool, &ids, &count) == E_MEMORY && !tokenizer_encode(t, "b", 1, pool, &ids, &count) && count == 1, "a normal form without end");
+    CHECK(t && tokenizer_encode(t, "A", 1, pool, &ids, &count) == E_MEMORY && !tokenizer_encode(t, "b", 1, pool, &ids, &count) && count == 1,
+          "a normal form without end");
 }
 
 static void test_json_unigram(void) {
@@ -1414,7 +1431,8 @@ static void test_flags(void) {
     json = json_llama(t, model, chat_name, chat_id, 3, 0, &pool, &merges);
     t = open_json(json, &pool);
     if (!t) return;
-    CHECK(!beside(t, NULL, "{\"added_tokens_decoder\": {\"320\": {\"content\": \"xy\", \"normalized\": true}, \"321\": {\"content\": \"z\", \"normalized\": false}}}",
+    CHECK(!beside(t, NULL, "{\"added_tokens_decoder\": {\"320\": {\"content\": \"xy\", \"normalized\": true}, "
+                           "\"321\": {\"content\": \"z\", \"normalized\": false}}}",
                   NULL, &pool, &err), "normalized: %s", err.what);
     for (i = 0; i < 4; i++) {
         static const char *const text[] = { "a xy", "axy", "xy", "az xy" },
@@ -1476,48 +1494,64 @@ static void test_split(void) {
 static void test_bad_json(void) {
     enum { ADDED, NORMALIZER, PRE, POST, DECODER, MODEL, PARTS };
     static const char *const name[PARTS] = { "added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder", "model" };
-    static const char *const good[PARTS] = { "[{\"content\": \"<e>\", \"id\": 3, \"special\": true}]", "null", "{\"type\": \"ByteLevel\", \"add_prefix_space\": false}",
+    static const char *const good[PARTS] = { "[{\"content\": \"<e>\", \"id\": 3, \"special\": true}]", "null",
+          "{\"type\": \"ByteLevel\", \"add_prefix_space\": false}",
         "null", "{\"type\": \"ByteLevel\"}", "{\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2}, \"merges\": [\"a b\"]}" };
 #define VOCAB "\"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2}"
     static const struct { int part; const char *text; int code; const char *says; } bad[] = {
         { MODEL, "{\"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2}, \"merges\": [[\"a\", \"b\"]]}", OK, "" },
-        { MODEL, "{\"type\": \"WordPiece\", " VOCAB "}", E_UNSUPPORTED, "WordPiece" }, { MODEL, "{\"type\": \"Unigram\", \"vocab\": []}", E_UNSUPPORTED, "Unigram" },
-        { MODEL, "{\"type\": \"WordLevel\", " VOCAB "}", E_UNSUPPORTED, "WordLevel" }, { MODEL, "null", E_UNSUPPORTED, "model" }, { MODEL, "{" VOCAB "}", E_UNSUPPORTED, "type" },
+        { MODEL, "{\"type\": \"WordPiece\", " VOCAB "}", E_UNSUPPORTED, "WordPiece" }, { MODEL, "{\"type\": \"Unigram\", \"vocab\": []}",
+              E_UNSUPPORTED, "Unigram" },
+        { MODEL, "{\"type\": \"WordLevel\", " VOCAB "}", E_UNSUPPORTED, "WordLevel" }, { MODEL, "null", E_UNSUPPORTED, "model" },
+        { MODEL, "{" VOCAB "}", E_UNSUPPORTED, "type" },
         { MODEL, "{\"type\": 7, " VOCAB ", \"merges\": []}", E_UNSUPPORTED, "type" },
         { MODEL, "{\"type\": \"BPE\", \"dropout\": 0.1, " VOCAB ", \"merges\": []}", E_UNSUPPORTED, "dropout" },
         { MODEL, "{\"type\": \"BPE\", \"continuing_subword_prefix\": \"##\", " VOCAB ", \"merges\": []}", E_UNSUPPORTED, "continuing_subword_prefix" },
         { MODEL, "{\"type\": \"BPE\", \"end_of_word_suffix\": \"</w>\", " VOCAB ", \"merges\": []}", E_UNSUPPORTED, "end_of_word_suffix" },
         { MODEL, "{\"type\": \"BPE\", " VOCAB "}", E_FORMAT, "" }, { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": {}}", E_FORMAT, "" },
         { MODEL, "{\"type\": \"BPE\", \"merges\": []}", E_FORMAT, "" }, { MODEL, "{\"type\": \"BPE\", \"vocab\": [\"a\"], \"merges\": []}", E_FORMAT, "" },
-        { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [\"ab\"]}", E_FORMAT, "merge 0" }, { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [\"a b\", \"a b c\"]}", E_FORMAT, "merge 1" },
-        { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [[\"a\"]]}", E_FORMAT, "merge 0" }, { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [[\"a\", \"b\", \"a\"]]}", E_FORMAT, "" },
-        { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [[\"a\", 1]]}", E_FORMAT, "" }, { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [5]}", E_FORMAT, "" },
-        { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [[\"\", \"ab\"]]}", E_FORMAT, "" }, { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [\"b a\"]}", E_MISSING, "merge 0" },
-        { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [\"a c\"]}", E_MISSING, "merge 0" }, { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [\"ab ab\"]}", E_MISSING, "" },
+        { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [\"ab\"]}", E_FORMAT, "merge 0" },
+        { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [\"a b\", \"a b c\"]}", E_FORMAT, "merge 1" },
+        { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [[\"a\"]]}", E_FORMAT, "merge 0" },
+        { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [[\"a\", \"b\", \"a\"]]}", E_FORMAT, "" },
+        { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [[\"a\", 1]]}", E_FORMAT, "" },
+        { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [5]}", E_FORMAT, "" },
+        { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [[\"\", \"ab\"]]}", E_FORMAT, "" },
+        { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [\"b a\"]}", E_MISSING, "merge 0" },
+        { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [\"a c\"]}", E_MISSING, "merge 0" },
+        { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [\"ab ab\"]}", E_MISSING, "" },
         { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 0}, \"merges\": []}", E_FORMAT, "one id" },
         { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 2, \"c\": 4}, \"merges\": []}", E_UNSUPPORTED, "holes" },
         { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 2, \"c\": 1}, \"merges\": []}", OK, "" },
         { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"c\": 3}, \"merges\": []}", E_FORMAT, "another token" },
-        { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": -1}, \"merges\": []}", E_FORMAT, "" }, { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": 1e300}, \"merges\": []}", E_FORMAT, "" },
+        { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": -1}, \"merges\": []}", E_FORMAT, "" },
+        { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": 1e300}, \"merges\": []}", E_FORMAT, "" },
         { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": 2147483647}, \"merges\": []}", E_FORMAT, "" },
-        { ADDED, "[]", OK, "" }, { ADDED, "null", OK, "" }, { ADDED, "[{\"content\": \"\", \"id\": 9}]", OK, "" }, { ADDED, "[{\"content\": \"a\", \"id\": 0}]", OK, "" },
-        { ADDED, "[{\"id\": 3}]", E_FORMAT, "content" }, { ADDED, "[{\"content\": \"x\"}]", E_FORMAT, "id" }, { ADDED, "[{\"content\": \"x\", \"id\": \"3\"}]", E_FORMAT, "id" },
+        { ADDED, "[]", OK, "" }, { ADDED, "null", OK, "" }, { ADDED, "[{\"content\": \"\", \"id\": 9}]", OK, "" },
+        { ADDED, "[{\"content\": \"a\", \"id\": 0}]", OK, "" },
+        { ADDED, "[{\"id\": 3}]", E_FORMAT, "content" }, { ADDED, "[{\"content\": \"x\"}]", E_FORMAT, "id" },
+        { ADDED, "[{\"content\": \"x\", \"id\": \"3\"}]", E_FORMAT, "id" },
         { ADDED, "[{\"content\": \"x\", \"id\": 4}]", E_UNSUPPORTED, "hole" }, { ADDED, "[{\"content\": \"x\", \"id\": 400000000}]", E_UNSUPPORTED, "hole" },
         { ADDED, "[{\"content\": \"x\", \"id\": 4}, {\"content\": \"y\", \"id\": 4}]", E_FORMAT, "one id" },
         { ADDED, "[{\"content\": \"x\", \"id\": 3}, {\"content\": \"x\", \"id\": 4}]", E_FORMAT, "two ids" },
         { ADDED, "[{\"content\": \"a\", \"id\": 3}]", E_FORMAT, "two ids" }, { ADDED, "[{\"content\": \"x\", \"id\": 1}]", E_FORMAT, "another token" },
         { ADDED, "[{\"content\": \"x\", \"id\": 3}, {\"content\": \"x\", \"id\": 3, \"special\": true}]", OK, "" }, { ADDED, "[7]", E_FORMAT, "content" },
         { NORMALIZER, "{\"type\": \"NFC\"}", E_UNSUPPORTED, "NFC" }, { NORMALIZER, "{\"type\": \"Sequence\", \"normalizers\": []}", OK, "" },
-        { NORMALIZER, "{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"Lowercase\"}]}", E_UNSUPPORTED, "Lowercase" }, { NORMALIZER, "7", E_UNSUPPORTED, "normalizer" },
+        { NORMALIZER, "{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"Lowercase\"}]}", E_UNSUPPORTED, "Lowercase" },
+        { NORMALIZER, "7", E_UNSUPPORTED, "normalizer" },
         { PRE, "null", E_UNSUPPORTED, "neither" }, { PRE, "{\"type\": \"Whitespace\"}", E_UNSUPPORTED, "Whitespace" },
         { PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Digits\"}, {\"type\": \"ByteLevel\"}]}", E_UNSUPPORTED, "Digits" },
-        { PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern\": {\"Regex\": \"x+\"}}, {\"type\": \"ByteLevel\"}]}", E_UNSUPPORTED, "x+" },
+        { PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern\": {\"Regex\": \"x+\"}}, {\"type\": \"ByteLevel\"}]}",
+              E_UNSUPPORTED, "x+" },
         { PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"ByteLevel\"}, {\"type\": \"Digits\"}]}", E_UNSUPPORTED, "Digits" },
-        { POST, "{\"type\": \"ByteLevel\"}", OK, "" }, { POST, "{\"type\": \"Odd\"}", E_UNSUPPORTED, "Odd" }, { POST, "{\"type\": \"RobertaProcessing\"}", E_FORMAT, "RobertaProcessing" },
+        { POST, "{\"type\": \"ByteLevel\"}", OK, "" }, { POST, "{\"type\": \"Odd\"}", E_UNSUPPORTED, "Odd" },
+        { POST, "{\"type\": \"RobertaProcessing\"}", E_FORMAT, "RobertaProcessing" },
         { POST, "{\"type\": \"RobertaProcessing\", \"sep\": [\"<e>\", 3], \"cls\": [\"<e>\", 4]}", E_FORMAT, "" },
-        { POST, "{\"type\": \"RobertaProcessing\", \"sep\": [\"<e>\", 3], \"cls\": [\"<e>\", 3]}", OK, "" }, { POST, "{\"type\": \"TemplateProcessing\"}", E_FORMAT, "" },
+        { POST, "{\"type\": \"RobertaProcessing\", \"sep\": [\"<e>\", 3], \"cls\": [\"<e>\", 3]}", OK, "" },
+        { POST, "{\"type\": \"TemplateProcessing\"}", E_FORMAT, "" },
         { POST, "{\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<e>\"}}, {\"Sequence\": {}}]}", E_FORMAT, "<e>" },
-        { POST, "{\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<e>\"}}, {\"SpecialToken\": {\"id\": \"<e>\"}}, {\"Sequence\": {}}], "
+        { POST, "{\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<e>\"}}, {\"SpecialToken\": {\"id\": \"<e>\"}}, "
+                "{\"Sequence\": {}}], "
                 "\"special_tokens\": {\"<e>\": {\"ids\": [3]}}}", E_UNSUPPORTED, "side by side" },
         { DECODER, "null", E_UNSUPPORTED, "decoder" }, { DECODER, "{\"type\": \"WordPiece\"}", E_UNSUPPORTED, "WordPiece" },
     };
@@ -1538,7 +1572,8 @@ static void test_bad_json(void) {
         buffer_text(&b, "}");
         t = tokenizer_json(b.data, b.length, &pool, &err);
         code = t ? OK : err.code ? err.code : -1;
-        CHECK(code == bad[i].code && (strstr(err.what, bad[i].says) || strstr(err.where, bad[i].says)), "tokenizer.json, %s: %s gives %d, wanted %d and '%s': %s, %s",
+        CHECK(code == bad[i].code && (strstr(err.what, bad[i].says) || strstr(err.where, bad[i].says)),
+              "tokenizer.json, %s: %s gives %d, wanted %d and '%s': %s, %s",
               name[bad[i].part], bad[i].text, code, bad[i].code, bad[i].says, err.what, err.where);
         for (k = 0; !i && k < b.length; k++) if (tokenizer_json(b.data, k, &pool, NULL)) break;
         if (!i) CHECK(k == b.length, "tokenizer.json cut after %d bytes is taken", (int)k);
@@ -1550,7 +1585,8 @@ static void test_bad_json(void) {
 /* "legacy": false: only the start of a text gets a space; behind a special token there is none, and what a stranger says goes on there, too. */
 static void test_legacy(void) {
     static const char *const text[] = { "a b", "a </s>b", "</s>a", " a</s> b</s></s>" },
-        *const old[] = { "_a_b", "_a_ </s> _b", "</s> _a", "__a </s> __b </s> </s>" }, *const wanted[] = { "_a_b", "_a_ </s> b", "</s> a", "__a </s> _b </s> </s>" };
+        *const old[] = { "_a_b", "_a_ </s> _b", "</s> _a", "__a </s> __b </s> </s>" },
+        *const wanted[] = { "_a_b", "_a_ </s> b", "</s> a", "__a </s> _b </s> </s>" };
     Pool pool = test_pool();
     Error err;
     Bytes f = seed("sp-bpe"), rules = seed("sp-rules");
@@ -1559,7 +1595,8 @@ static void test_legacy(void) {
     for (legacy = 0; legacy < 2; legacy++) {
         Tokenizer *t = tokenizer_sentencepiece(f.data, f.n, &pool, &err);
         char config[200];
-        snprintf(config, sizeof config, "{\"legacy\": %s, \"added_tokens_decoder\": {\"2\": {\"content\": \"</s>\", \"special\": true}}}", legacy ? "null" : "false");
+        snprintf(config, sizeof config, "{\"legacy\": %s, \"added_tokens_decoder\": {\"2\": {\"content\": \"</s>\", \"special\": true}}}",
+              legacy ? "null" : "false");
         CHECK(t && !beside(t, NULL, config, NULL, &pool, &err) && tokenizer_legacy(t) == legacy, "legacy %d: %s, %s", legacy, err.what, err.where);
         for (i = 0; t && i < 4; i++) {
             char got[200] = "", *at = got;
@@ -1575,11 +1612,13 @@ static void test_legacy(void) {
             *at = 0;
             CHECK(!strcmp(got, want), "legacy %d: '%s' gives '%s'", legacy, text[i], got);
         }
-        CHECK(t && !tokenizer_encode_plain(t, "a", 1, 0, &pool, &ids, &count) && count == 1 && (ids[0] == 4) == !legacy, "legacy %d: a text that goes on", legacy);
+        CHECK(t && !tokenizer_encode_plain(t, "a", 1, 0, &pool, &ids, &count) && count == 1 && (ids[0] == 4) == !legacy,
+              "legacy %d: a text that goes on", legacy);
     }
     {
         Tokenizer *t = tokenizer_sentencepiece(rules.data, rules.n, &pool, &err);
-        CHECK(t && beside(t, NULL, "{\"legacy\": false}", NULL, &pool, &err) == E_UNSUPPORTED && strstr(err.what, "legacy"), "legacy, white space removed: %s", err.what);
+        CHECK(t && beside(t, NULL, "{\"legacy\": false}", NULL, &pool, &err) == E_UNSUPPORTED && strstr(err.what, "legacy"),
+              "legacy, white space removed: %s", err.what);
         t = tokenizer_sentencepiece(f.data, f.n, &pool, &err);
         CHECK(t && beside(t, NULL, "{\"legacy\": false, \"add_prefix_space\": false}", NULL, &pool, &err) == E_UNSUPPORTED, "legacy, no prefix: %s", err.what);
     }
@@ -1589,8 +1628,10 @@ static void test_legacy(void) {
 
 static void test_bad_beside(void) {
     static const struct { const char *added, *config; int code; } bad[] = {
-        { "[1]", NULL, E_FORMAT }, { "{\"x\": \"300\"}", NULL, E_FORMAT }, { "{\"x\": 301}", NULL, E_UNSUPPORTED }, { "{\"x\": 300, \"y\": 300}", NULL, E_FORMAT },
-        { "{\"x\": 5}", NULL, E_FORMAT }, { "{\"<s>\": 300}", NULL, E_FORMAT }, { "{\"x\": 300}", "{\"added_tokens_decoder\": {\"300\": {\"content\": \"y\"}}}", E_FORMAT },
+        { "[1]", NULL, E_FORMAT }, { "{\"x\": \"300\"}", NULL, E_FORMAT }, { "{\"x\": 301}", NULL, E_UNSUPPORTED },
+        { "{\"x\": 300, \"y\": 300}", NULL, E_FORMAT },
+        { "{\"x\": 5}", NULL, E_FORMAT }, { "{\"<s>\": 300}", NULL, E_FORMAT }, { "{\"x\": 300}",
+              "{\"added_tokens_decoder\": {\"300\": {\"content\": \"y\"}}}", E_FORMAT },
         { NULL, "{\"added_tokens_decoder\": []}", E_FORMAT }, { NULL, "{\"added_tokens_decoder\": {\"x\": {\"content\": \"y\"}}}", E_FORMAT },
         { NULL, "{\"added_tokens_decoder\": {\"\": {\"content\": \"y\"}}}", E_FORMAT }, { NULL, "{\"added_tokens_decoder\": {\"300\": 5}}", E_FORMAT },
         { NULL, "{\"added_tokens_decoder\": {\"99999999999999999999\": {\"content\": \"y\"}}}", E_FORMAT }, { "{}", "{}", OK },
@@ -1651,7 +1692,8 @@ static int put_file(const char *folder, const char *name, const void *bytes, siz
 }
 
 static void remove_files(const char *folder) {
-    static const char *const name[] = { "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json", "tokenizer_config.json", "special_tokens_map.json" };
+    static const char *const name[] = { "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json", "tokenizer_config.json",
+          "special_tokens_map.json" };
     char path[1024];
     size_t i;
     for (i = 0; i < sizeof name / sizeof *name; i++) { snprintf(path, sizeof path, "%s/%s", folder, name[i]); remove(path); }
@@ -1662,7 +1704,8 @@ static int same_added(const Tokenizer *a, const Tokenizer *b) {
     AddedToken x, y;
     int i;
     for (i = 0; tokenizer_added(a, i, &x); i++)
-        if (!tokenizer_added(b, i, &y) || x.id != y.id || x.length != y.length || memcmp(x.text, y.text, x.length) || x.special != y.special || x.lstrip != y.lstrip ||
+        if (!tokenizer_added(b, i, &y) || x.id != y.id || x.length != y.length || memcmp(x.text, y.text, x.length) || x.special != y.special ||
+            x.lstrip != y.lstrip ||
             x.rstrip != y.rstrip || x.single_word != y.single_word || x.normalized != y.normalized || x.beyond != y.beyond) return 0;
     return !tokenizer_added(b, i, &y);
 }
@@ -1680,7 +1723,8 @@ static int same_tokenizer(const Tokenizer *a, const Tokenizer *b, Pool *pool) {
 
 static void test_folders(void) {
     static const char added[] = "{\"<y>\": 321, \"<x>\": 320}";
-    static const char config[] = "{\"added_tokens_decoder\": {\"320\": {\"content\": \"<x>\", \"lstrip\": true, \"special\": true}, \"322\": {\"content\": \"<z>\", "
+    static const char config[] = "{\"added_tokens_decoder\": {\"320\": {\"content\": \"<x>\", \"lstrip\": true, \"special\": true}, "
+        "\"322\": {\"content\": \"<z>\", "
         "\"normalized\": false, \"rstrip\": true}}, \"pad_token\": \"<y>\", \"chat_template\": \"<|im_start|>\\n{{ x }}\"}";
     static const char *const kinds[] = { "tokenizer.model", "vocab.json", "tokenizer.json (Llama)", "tokenizer.json (RoBERTa)" };
     char folder[2][700];
@@ -1708,7 +1752,8 @@ static void test_folders(void) {
         put_file(folder[0], "tokenizer_config.json", config, strlen(config), &pool);
         memset(&err, 0, sizeof err);
         u = tokenizer_open(folder[0], &pool, &err);
-        CHECK(u && tokenizer_exists(folder[0], &pool) && tokenizer_size(u) == 323 && tokenizer_specials(u).pad == 321, "%s: opened: %s, %s", kinds[kind], err.what, err.where);
+        CHECK(u && tokenizer_exists(folder[0], &pool) && tokenizer_size(u) == 323 && tokenizer_specials(u).pad == 321, "%s: opened: %s, %s",
+              kinds[kind], err.what, err.where);
         if (u && !tokenizer_save(u, folder[1], 99, &pool, &err)) v = tokenizer_open(folder[1], &pool, &err); else v = NULL;
         CHECK(v && same_tokenizer(u, v, &pool), "%s: saved and opened, it is the same: %s, %s", kinds[kind], err.what, err.where);
         snprintf(name, sizeof name, "%s/%s", folder[0], kind < 2 ? kinds[kind] : "tokenizer.json");

@@ -3,8 +3,10 @@
 HELPER (build/tests/tokenizer) trains a model on 10,000 texts: reviews of ../shared, or made-up ones without it. The library has to read
 it and to give the same ids for each text, and the same text for the ids and for random ids. Then the same with variants of the model
 (user-defined, unused and control pieces, no byte fallback, each flag of the normaliser turned over) on stranger texts, and with every
-BPE model of ../shared. Needs Python 3 and the sentencepiece module, nothing else; skips without the module. Last line: the counts."""
-import json, os, random, struct, subprocess, sys, tempfile, unicodedata
+BPE model of ../shared. Where each id comes from has to lie within what the library says. T5's and ALBERT's models are turned into a tokenizer.json,
+as Hugging Face has them, which gives the library's ids where both agree by definition. Needs Python 3 and the sentencepiece module, nothing else;
+skips without the module. Last line: the counts."""
+import base64, json, os, random, struct, subprocess, sys, tempfile, unicodedata
 
 HELPER = sys.argv[1] if len(sys.argv) > 1 else "build/tests/tokenizer"
 SHARED = os.environ.get("SHARED", "../shared")
@@ -137,6 +139,83 @@ def differences(path, texts, name):
     for i in wrong[:3]:
         print("        %s: %s\n        ours %r, theirs %r" % (name, ids[i][:40], ours[i][:80] if i < len(ours) else None, wanted[i][:80]))
     check(not wrong and len(ours) == len(ids), "%s: %d lists of ids, another text for %d" % (name, len(ids), len(wrong)))
+
+
+def spans(path, texts, name):
+    """Ours (exact ones) lie within theirs, which have the white space that is dropped, too; each byte of the text that is none is somewhere."""
+    theirs = sentencepiece.SentencePieceProcessor(model_file=path)
+    ours = [[int(x) for x in l.split()] for l in helper(["spans", path], [json.dumps({"text": t}) for t in texts])]
+    wrong = exact = all_ = 0
+    for t, row in zip(texts, ours):
+        got = list(zip(row[0::4], row[1::4], row[2::4], row[3::4]))
+        proto = [{k: x for k, _, x in fields(v)} for n, _, v in fields(theirs.EncodeAsSerializedProto(t)) if n == 2]
+        wanted = [[p.get(2, 0), p.get(4, 0), p.get(5, 0)] for p in proto]
+        for k in range(len(wanted) - 2, -1, -1):        # of a character's bytes, the library gives all to the last
+            if wanted[k][1] == wanted[k][2] == wanted[k + 1][1]:
+                wanted[k][2] = wanted[k + 1][2]
+        good = [g[0] for g in got] == [w[0] for w in wanted]
+        good = good and all(w[1] <= g[1] <= g[2] <= w[2] for g, w in zip(got, wanted) if g[3])
+        seen = bytearray(len(t.encode()))
+        for _, a, b, _ in got:
+            seen[a:b] = b"x" * (b - a)
+        good = good and not any(c > 32 and not s for c, s in zip(t.encode(), seen) if c < 127)
+        if not good and wrong < 3:
+            print("        %r\n        ours   %s\n        theirs %s" % (t[:100], got[:20], wanted[:20]))
+        wrong += not good
+        exact += sum(g[3] for g in got)
+        all_ += len(got)
+    check(not wrong and len(ours) == len(texts) and exact > 0.98 * all_, "%s: where the ids of %d texts come from, %d wrong; %d of %d exact" %
+          (name, len(texts), wrong, exact, all_))
+
+
+# ---- tokenizer.json of a unigram model, as Hugging Face converts it ----
+def as_json(model, albert):
+    vocab, charsmap = [], b""
+    for n, _, v in fields(model):
+        part = {k: x for k, _, x in fields(v)} if n in (1, 3) else {}
+        if n == 1:
+            vocab.append([part[1].decode(), struct.unpack("<f", part.get(2, b"\0\0\0\0"))[0]])
+        elif n == 3:
+            charsmap = part[2]
+    ids = {p: i for i, (p, _) in enumerate(vocab)}
+    special = ["<pad>", "<unk>", "[CLS]", "[SEP]"] if albert else ["<pad>", "</s>", "<unk>"]
+    text, first, last = {"Sequence": {"id": "A", "type_id": 0}}, "[CLS]", "[SEP]" if albert else "</s>"
+    around = [{"SpecialToken": {"id": first, "type_id": 0}}] if albert else []
+    meta = {"type": "Metaspace", "replacement": "\u2581", "add_prefix_space": True}
+    replace = lambda a, b: {"type": "Replace", "pattern": {"String": a}, "content": b}
+    steps = [replace("``", '"'), replace("''", '"'), {"type": "NFKD"}, {"type": "StripAccents"}, {"type": "Lowercase"}] if albert else []
+    return {"added_tokens": [{"id": ids[t], "content": t, "special": True, "normalized": False} for t in special],
+            "normalizer": {"type": "Sequence", "normalizers": steps + [{"type": "Precompiled", "precompiled_charsmap": base64.b64encode(charsmap).decode()}]},
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, meta]},
+            "post_processor": {"type": "TemplateProcessing", "single": around + [text, {"SpecialToken": {"id": last, "type_id": 0}}],
+                               "special_tokens": {t: {"id": t, "ids": [ids[t]], "tokens": [t]} for t in {first, last} & set(ids)}},
+            "decoder": meta, "model": {"type": "Unigram", "unk_id": ids["<unk>"], "vocab": vocab}}
+
+
+def unigram_json(folder, path, albert, texts):
+    """Texts of printable characters that stand alone: there the two agree, but where two segmentations are as good as each other (floats there,
+    doubles here, which round otherwise)."""
+    with open(path, "rb") as f:
+        converted = as_json(f.read(), albert)
+    place = os.path.join(folder, "tokenizer.json")
+    with open(place, "w") as f:
+        json.dump(converted, f)
+    theirs = sentencepiece.SentencePieceProcessor(model_file=path)
+    wanted = []
+    for t in texts:
+        if albert:
+            t = unicodedata.normalize("NFKD", t.replace("``", '"').replace("''", '"'))
+            t = "".join(c for c in t if not unicodedata.category(c).startswith("M")).lower()
+        wanted.append(theirs.EncodeAsIds(t))
+    ours = [[int(x) for x in l.split()] for l in helper(["encode", place], [json.dumps({"text": t}) for t in texts])]
+    score = lambda ids: sum(theirs.GetScore(i) for i in ids)
+    differ = [i for i in range(len(texts)) if i >= len(ours) or ours[i] != wanted[i]]
+    worse = [i for i in differ if i >= len(ours) or abs(score(ours[i]) - score(wanted[i])) > 1e-3 or theirs.DecodeIds(ours[i]) != theirs.DecodeIds(wanted[i])]
+    for i in worse[:3]:
+        k = next((k for k, (a, b) in enumerate(zip(ours[i], wanted[i])) if a != b), 0)
+        print("        %s\n        %s" % ([theirs.IdToPiece(x) for x in ours[i][k:k + 8]], [theirs.IdToPiece(x) for x in wanted[i][k:k + 8]]))
+    check(not worse and len(differ) < len(texts) // 20, "%s as tokenizer.json: %d texts, %d cut otherwise, %d of them not as well" %
+          (os.path.basename(path), len(texts), len(differ), len(worse)))
 
 
 # ---- WordPiece, from Unicode's own data ----
@@ -281,6 +360,14 @@ with tempfile.TemporaryDirectory() as folder:
             for i in wrong[:3]:
                 print("        %r\n        ours   %s\n        theirs %s" % (few[i], ours[i], wanted[i]))
             check(not wrong, "%s: the six best of %d texts, %d differ" % (os.path.basename(p), len(few), len(wrong)))
+    for name in ["tokenizers/llama2/tokenizer.model", "tokenizers/t5/spiece.model", "tokenizers/other/albert_spiece.model"]:
+        path = os.path.join(SHARED, "data", name)
+        if os.path.exists(path):
+            spans(path, odd + texts[:1000], name)
+            if "spiece" in name:
+                unigram_json(folder, path, "albert" in name, [t for t in texts if all(c in " \n" or "!" <= c <= "~" or "\xa1" <= c <= "\u017f" for c in t)])
+        else:
+            skip(name + ": spans, tokenizer.json")
     for name in ["tokenizers/llama2/tokenizer.model", "tokenizers/t5/spiece.model", "tokenizers/other/albert_spiece.model",
                  "tokenizers/other/sp_test_ja_model.model", "tokenizers/mistral/tokenizer.model", "stories260K/tokenizer.model",
                  "tokenizers/other/hf_test_sentencepiece_bpe.model"]:
