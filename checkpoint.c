@@ -3,8 +3,9 @@
  *          (keys and defaults) and convert_llama_weights_to_hf.py (Meta's names and order of rows); peft's LoraConfig
  *          (adapter_config.json); bitsandbytes' QuantState.as_dict (4-bit weights).
  * Needs    core, quant, tokenizer, io, torch; a pool for headers, JSON and a tensor's scales, given back before it returns. Weights are
- *          streamed: one tensor at a time, 4096 weights at a time, and quantised as they come, so a model needs its own memory, the
- *          headers, and four bytes a block of the tensor being read (no more than a few MB). <stdio.h> for snprintf only.
+ *          streamed: one tensor at a time, 4096 weights at a time in each thread, and quantised as they come, so a model needs its own
+ *          memory, the headers, and four bytes a block of the tensor being read, or 4 MB for one that PyTorch has transposed.
+ *          <stdio.h> for snprintf only.
  * Never    knows a model: it fills and writes the caller's list of tensors, in the types that the list has. Never guesses: what a
  *          folder asks for and the rest of this project does not do is refused by name.
  * Edges    every number in a file is hostile: sizes are checked in 64 bits before they are used; names, shapes and types of all tensors
