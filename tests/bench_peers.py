@@ -3,7 +3,7 @@
 sentencepiece where they are installed; how much a second thread helps. Before it, build/tests/bench with the arguments that are not ours.
 
     make bench                                    everything (ten minutes; the machine should have nothing else to do)
-    make bench BENCH="ppo --quick"                one part: ppo default judge writing tokenizers scaling
+    make bench BENCH="ppo --quick"                one part: bf16 ppo default judge writing tokenizers scaling
     make bench BENCH="qlora writing --long"       TinyLlama's shape in NF4 too: gigabytes on disk, many minutes
 
     --rounds N      pairs of runs, ours and theirs by turns (3; with --quick 1)
@@ -142,24 +142,26 @@ def tokenizer(vocab):
 
 # ---- PPO ----
 
-def our_step(policy, reward, batch, minibatch, query, response, epochs, threads=THREADS, more=()):
-    """Medians of the parts of a step: of the second and third, the first is warming up. query: tokens with the <s> before it."""
+def our_step(policy, reward, batch, minibatch, query, response, epochs, threads=THREADS, more=(), steps=3):
+    """Medians of the parts of a step, the first left out for warming up if there are more. query: tokens with the <s> before it."""
     out = tempfile.mkdtemp(prefix='bench')
     options = ['--policy', policy, '--reward', reward] if policy else []
     if batch:
         options += ['--batch-size', str(batch), '--mini-batch-size', str(minibatch), '--ppo-epochs', str(epochs), '--query-min', str(query - 1),
                     '--query-max', str(query - 1), '--response-min', str(response), '--response-max', str(response)]
     try:
-        call(['./ppo', 'data/imdb.bin', '--steps', '3', '--eval-queries', '0', '--save-every', '0', '--out', out] + options + list(more),
+        call(['./ppo', 'data/imdb.bin', '--steps', str(steps), '--eval-queries', '0', '--save-every', '0', '--out', out] + options + list(more),
              environment('ours', threads))
         with open(glob.glob(out + '/**/time.jsonl', recursive=True)[0]) as f:
-            steps = [json.loads(line) for line in f if '"step"' in line]
+            took = [json.loads(line) for line in f if '"step"' in line]
     finally:
         shutil.rmtree(out, ignore_errors=True)
-    tokens = steps[1]['time/tokens_per_second'] * steps[1]['time/ppo/total']
+    if len(took) > 1:
+        took = took[1:]
+    tokens = took[0]['time/tokens_per_second'] * took[0]['time/ppo/total']
     if batch and abs(tokens - batch * response) > 0.5:
         raise RuntimeError('our step sampled %.0f tokens, not %d' % (tokens, batch * response))
-    return {k.split('/')[-1]: median([s[k] for s in steps[1:]]) for k in steps[1] if k.startswith('time/ppo/')}
+    return {k.split('/')[-1]: median([s[k] for s in took]) for k in took[0] if k.startswith('time/ppo/')}
 
 
 def their_step(python, kind, threads=THREADS, steps=2, **shape):
@@ -236,7 +238,7 @@ def part_qlora(o):
     heading('a step of QLoRA, TinyLlama, 16 x (8 + 24): s', 'ours', 'PyTorch %s, unquantised' % (version or ''))
     more = ['--nf4', '--chunk', '16'] + (['--compute', 'bf16'] if BF16 else [])
     missing = peer_missing(python)
-    ours = [our_step(policy, reward, 16, 16, 8, 24, 4, more=more)]
+    ours = [our_step(policy, reward, 16, 16, 8, 24, 4, more=more, steps=1)]
     shape = dict(dim=2048, heads=32, kv_heads=4, hidden=5632, vocab=32000, tied=0, lora=16, batch=16, minibatch=16, query=8, resp=24, epochs=4,
                  rm_dim=768, rm_layers=12, rm_heads=12, rm_ffn=3072, rm_vocab=50265)
     if BF16:
@@ -299,6 +301,44 @@ def part_judge(o):
         return
     for kind in ['fp32'] + (['bf16'] if BF16 else []):
         row('%d threads, PyTorch %s, tuned' % (THREADS, kind), *rounds(o.rounds, ours, lambda: theirs(kind)))
+
+
+# ---- products in bf16 ----
+
+PEER_BF16 = r'''
+import json, sys, time, torch
+torch.set_num_threads(int(sys.argv[1]))
+rate = {}
+for name in sys.argv[2:]:
+    N, O, I = map(int, name.split('x'))
+    x, w, t = torch.randn(N, I).bfloat16(), torch.randn(O, I).bfloat16(), []
+    with torch.no_grad():
+        for k in range(9):
+            begin = time.perf_counter()
+            torch.nn.functional.linear(x, w)
+            t.append(time.perf_counter() - begin)
+    rate[name] = 2e-9 * N * O * I / sorted(t[2:])[3]
+print(json.dumps(rate))
+'''
+
+
+def part_bf16(o):
+    """Weights in NF4, products in bf16, beside PyTorch's products of bf16 (its weights are not quantised)."""
+    if not BF16:
+        print('\nbf16: not measured, this processor has no instructions for it')
+        return
+    python, version = python_with('torch')
+    heading('bf16, y = x W\', %d threads: GFLOP/s' % THREADS, 'ours, W in NF4', 'PyTorch %s, W in bf16' % (version or ''))
+
+    def ours():
+        said = call(['build/tests/bench', 'nf4', '--rows', '512', '--threads', str(THREADS), '--runs', '5'], environment('ours', THREADS))
+        words = [line.split() for line in said.split('\n') if ' y = x W\' ' in line and ' bf16 ' in line]
+        return {'x'.join(w[:3]): float(w[9]) for w in words}
+    mine = ours()
+    theirs = lambda: json.loads(call([python, '-c', PEER_BF16, str(THREADS)] + list(mine), environment('tuned', THREADS)))
+    a, b = rounds(o.rounds, ours, theirs) if python else (rounds(o.rounds, ours)[0], None)
+    for shape in mine:
+        row(shape.replace('x', ' '), [x[shape] for x in a], [x[shape] for x in b] if python else 'not installed', False)
 
 
 # ---- a policy that writes ----
@@ -410,7 +450,7 @@ def part_scaling(o):
     row('  the same, another process on one processor', taken, rounds(o.rounds, lambda: tiny(1))[0])
 
 
-PARTS = { 'ppo': part_ppo, 'default': part_default, 'judge': part_judge, 'writing': part_writing, 'tokenizers': part_tokenizers,
+PARTS = { 'bf16': part_bf16, 'ppo': part_ppo, 'default': part_default, 'judge': part_judge, 'writing': part_writing, 'tokenizers': part_tokenizers,
           'scaling': part_scaling, 'qlora': part_qlora }
 
 
