@@ -3,15 +3,16 @@
  * Source   Sennrich et al. 2016 (BPE); Radford et al. 2019 (byte-level BPE); Kudo & Richardson 2018 (SentencePiece); Provilkov et al. 2020
  *          (BPE-dropout). The formats are sentencepiece_model.proto, vocab.json + merges.txt, vocab.txt, and tokenizer.json of Hugging
  *          Face's tokenizers; the rules are those of the reference libraries, quirks included.
- * Needs    core.c, unicode.c, unigram.c, wordpiece.c; everything lies in the caller's pool. Training, tokenizer.json and the index of words
+ * Needs    core.c, unicode.c, unigram.c, wordpiece.c; strtod; everything lies in the caller's pool. Training, tokenizer.json and the index of words
  *          take their scratch from the same source and give it back; encoding takes it from the pool, which keeps its blocks.
  * Never    looks for special tokens in text, except those that a file adds to the vocabulary: without such a file, "</s>" in a
  *          review is four characters, not the end of the sequence; tokenizer_encode_plain looks for none at all. Never executes a template.
  * Speed    A part of a text that no piece reaches out of (mostly a word) is looked up as a whole: most are one piece. Few symbols are merged by
  *          looking at all pairs; many wait in a heap, so that encoding n bytes takes O(n log n) at worst.
  * Edges    no text, malformed UTF-8, NULs, one endless word, symbols without a piece, unused pieces, normalisation tables, added
- *          tokens within and beside each other: tests/tokenizer.c. Unigram in tokenizer.json, denormalisers and vocabularies
- *          with holes are refused by name. A word character (single_word) is a letter, a number or '_'; marks are none. */
+ *          tokens within and beside each other: tests/tokenizer.c. Denormalisers, vocabularies with holes, and what else tokenizer.json
+ *          may ask for are refused by name. A word character (single_word) is a letter, a number or '_'; marks are none. Unicode is
+ *          version 14; Hugging Face's NFKD and StripAccents have an older one, without the marks that came since. */
 #include "rlhf.h"
 #include <stdio.h>          /* snprintf only */
 
@@ -1128,7 +1129,7 @@ static void put_span(Encoder *e, int id, size_t at, size_t n) {
     if (e->span) trace(e, first, at, n);
 }
 
-/* The same for unknown text of a pipeline: it may be a piece as a whole, or bytes if there is a piece for each. */
+/* The same in a pipeline, where unknown text may be a piece as a whole, or bytes if there is a piece for each. */
 static void put_unknown(Encoder *e, int id, size_t at, size_t n) {
     const Tokenizer *t = e->t;
     const char *s = e->bpe.text + at;
@@ -1198,7 +1199,8 @@ static int encode_unigram(Encoder *e, size_t at, size_t end) {
         from = e->best[i].from;
         e->best[i].from = (uint32_t)behind;
     }
-    for (i = 0, from = behind; from; i = from, from = e->best[from].from) put_span(e, e->best[from].id, at + i, from - i);
+    for (i = 0, from = behind; from; i = from, from = e->best[from].from)
+        (e->t->pipeline ? put_unknown : put_span)(e, e->best[from].id, at + i, from - i);
     return OK;
 }
 
@@ -1370,6 +1372,14 @@ static int encode_text(Encoder *e, Text s) {
     return code;
 }
 
+static int exact_room(Encoder *e, size_t n) {
+    size_t room = n + 1 < 256 ? 256 : 2 * n;
+    if (n < e->exact_room) return OK;
+    e->exact = pool_take(e->pool, room, sizeof *e->exact);
+    e->exact_room = e->exact ? room : 0;
+    return e->exact ? OK : E_MEMORY;
+}
+
 /* Text [at, at + n) of e->scratch, one word of a pipeline: the best path, again turned round in its links; unknown pieces side by side are one. */
 static int encode_exact(Encoder *e, size_t at, size_t n) {
     const Tokenizer *t = e->t;
@@ -1378,11 +1388,7 @@ static int encode_exact(Encoder *e, size_t at, size_t n) {
     int id = e->bpe.rng ? -1 : table_find(&t->words, s, n);
     if (id >= 0) { put_one(e, id, at, at + n); return OK; }
     if (e->bpe.rng) return encode_unigram(e, at, at + n);
-    if (n + 1 > e->exact_room) {
-        e->exact_room = n + 1 < 256 ? 256 : 2 * n;
-        e->exact = pool_take(e->pool, e->exact_room, sizeof *e->exact);
-        if (!e->exact) return E_MEMORY;
-    }
+    if (exact_room(e, n)) return E_MEMORY;
     unigram_best_exact(&t->unigram, s, n, e->exact, -1);
     for (i = n, behind = 0; i; behind = i, i = from) {
         from = e->exact[i].from;
@@ -1601,10 +1607,9 @@ static int is_whole(Tokenizer *t, int id, Encoder *e, const char *text, size_t n
     const Piece *p = &t->piece[id];
     Bpe *b = &e->bpe;
     if (t->pipeline) {                      /* of equals the one that begins first wins, and that is the whole */
-        BestExact *best = pool_take(e->pool, n + 1, sizeof *best);
-        if (!best) return 0;
-        unigram_best_exact(&t->unigram, text, n, best, id);
-        return t->unigram.exact[id] >= best[n].score;
+        if (exact_room(e, n)) return 0;
+        unigram_best_exact(&t->unigram, text, n, e->exact, id);
+        return t->unigram.exact[id] >= e->exact[n].score;
     }
     if (t->is_unigram) {
         if (n + 1 > e->best_room) {

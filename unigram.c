@@ -1,6 +1,7 @@
 /* unigram.c - the unigram language model of text pieces: the best segmentation of a text, the n best, a random one; and learning it.
  * Source   Kudo 2018 (subword regularisation): a segmentation x of a text has log-probability sum over its pieces of score(x_i).
- *          The arithmetic is the sentencepiece library's, roundings included, since equal scores are told apart by them.
+ *          The arithmetic is the sentencepiece library's, roundings included, since equal scores are told apart by them
+ *          (unigram_best_exact: Hugging Face's).
  * Needs    core.c. Pieces are found with a trie in a double array: node i's child for byte c is node base[i] + c, if that node's
  *          `check` says i (Aoe 1989).
  * Never    looks at a text's meaning: normalisation, unknown pieces as bytes, and ids beyond the vocabulary are tokenizer.c's.

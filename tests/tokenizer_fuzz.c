@@ -1,5 +1,6 @@
 /* libFuzzer's targets for the tokenizers' loaders and encoders, one each build. Not part of `make test`; from the project's root, with TARGET 0 to 6:
- *     clang -O1 -g -DTARGET=0 -fsanitize=fuzzer,address,undefined -I. tests/tokenizer_fuzz.c core.c unicode.c unigram.c wordpiece.c tokenizer.c -lm -o /tmp/fuzz
+ *     clang -O1 -g -DTARGET=0 -fsanitize=fuzzer,address,undefined -I. tests/tokenizer_fuzz.c core.c unicode.c unigram.c wordpiece.c \
+ *           tokenizer.c -lm -o /tmp/fuzz
  *     mkdir /tmp/found && /tmp/fuzz -max_total_time=600 -print_final_stats=1 /tmp/found tests/seeds/tokenizer
  * 0 SentencePiece models, 1 vocab.json and merges.txt (a NUL between them), 2 tokenizer.json, 3 vocab.txt, 4 and 5 training of a unigram and of
  * a BPE model, 6 texts, encoded with every tokenizer among the seeds. */
@@ -26,7 +27,8 @@ static void use(const Tokenizer *t, const char *text, size_t n, Pool *pool) {
         }
     }
     tokenizer_encode_plain(t, text, n, 0, pool, &ids, &count);
-    tokenizer_sample(t, text, n, 0.5, &rng, pool, &ids, &count);
+    if (tokenizer_sample(t, text, n, 0.5, &rng, pool, &ids, &count)) count = 0;
+    for (i = 0; i < count; i++) if (ids[i] < 0 || ids[i] >= tokenizer_size(t)) abort();
     tokenizer_nbest(t, text, n < 40 ? n : 40, 5, pool, &list, &found);
 }
 
