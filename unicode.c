@@ -1278,13 +1278,8 @@ static size_t compatible_entry(int32_t code) {
     size_t low = 0, high = sizeof compatible_strings / sizeof *compatible_strings;
     while (low + 1 < high) {
         size_t middle = low + (high - low) / 2, head = middle;
-        while (!(compatible_strings[head] & HEAD)) head--;
-        if (head == low || (compatible_strings[head] & ~HEAD) > (uint32_t)code) {
-            if (head != low) { high = head; continue; }
-            while (++middle < high && !(compatible_strings[middle] & HEAD)) { }     /* the entry `low` is the middle one: look at the next */
-            if (middle == high || (compatible_strings[middle] & ~HEAD) > (uint32_t)code) return low;
-            low = middle;
-        } else low = head;
+        while (head < high && !(compatible_strings[head] & HEAD)) head++;
+        if (head < high && (compatible_strings[head] & ~HEAD) <= (uint32_t)code) low = head; else high = middle;
     }
     return low;
 }
