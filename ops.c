@@ -301,11 +301,15 @@ static size_t floats_of_b(int J, int K) {
 }
 static size_t product_floats(int M, int J, int K) { return floats_of_a(M, K) + (size_t)threads_max() * floats_of_b(J, K); }
 
+/* Where part i of `parts` begins, of n things. */
+static int share(int i, int parts, int n) { return (int)((double)i * n / parts); }
+
 static void product(float *C, size_t stride, View a, const Matrix *w, int transposed, const float *bias, int add, int M, int J, int K, Arena *ws) {
     const Product p = { C, stride, w, bias, transposed, add, M, J, K, best_kernel() };
-    int R = p.kernel.rows, S = p.kernel.columns, blocks = (M + BLOCK_M - 1) / BLOCK_M, wide = BLOCK_J * S, want = 4 * threads_max();
+    int R = p.kernel.rows, S = p.kernel.columns, tiles = (M + R - 1) / R, panels = (J + S - 1) / S, threads = threads_max();
+    int blocks = (M + BLOCK_M - 1) / BLOCK_M, groups = (panels + BLOCK_J - 1) / BLOCK_J;
     size_t mark = ws->used, each = floats_of_b(J, K);
-    float *A = arena_take(ws, product_floats(M, J, K), sizeof *A), *panels = A + floats_of_a(M, K);
+    float *A = arena_take(ws, product_floats(M, J, K), sizeof *A), *B = A + floats_of_a(M, K);
     ws->used = mark;
     if (!A || M < 1) return;                                    /* measuring, or the workspace has failed */
     if (transposed && M <= S && p.kernel.tile_in_place) {
@@ -314,18 +318,20 @@ static void product(float *C, size_t stride, View a, const Matrix *w, int transp
         for (int j = 0; j < J; j += R) few_rows_part(&p, A, j);
         return;
     }
-    while (wide > S && (J + wide - 1) / wide * blocks < want) wide -= S;
-    int groups = (J + wide - 1) / wide;
-    while (blocks * groups < want && M / blocks > BLOCK_M / 8) blocks++;
-    int block = ((M + blocks - 1) / blocks + R - 1) / R * R;
+    /* at least four parts for each thread, where there is so much, and as many for one as for another */
+    while (groups % threads && groups < panels) groups++;
+    while (groups * blocks < 4 * threads && groups + threads <= panels) groups += threads;
+    while (groups * blocks < 4 * threads && 16 * blocks < tiles) blocks++;
     for (int k0 = 0; k0 == 0 || k0 < K; k0 += CHUNK_K) {
         int k1 = K - k0 < CHUNK_K ? K : k0 + CHUNK_K;
         pack_a(A, a, M, k0, k1, &p.kernel);
         PARALLEL_FOR((double)M * J * (k1 - k0) / 4)
         for (int item = 0; item < groups * blocks; item++) {
-            int j = item % groups * wide, m = item / groups * block;
-            Part part = { m, M - m < block ? M : m + block, j, J - j < wide ? J : j + wide, k0, k1 };
-            if (m < M) product_part(&p, part, A, panels + (size_t)thread_index() * each);
+            int g = item % groups, m = item / groups;
+            Part part = { share(m, blocks, tiles) * R, share(m + 1, blocks, tiles) * R, share(g, groups, panels) * S, share(g + 1, groups, panels) * S, k0, k1 };
+            if (part.m1 > M) part.m1 = M;
+            if (part.j1 > J) part.j1 = J;
+            product_part(&p, part, A, B + (size_t)thread_index() * each);
         }
     }
 }

@@ -28,11 +28,11 @@ typedef float f32;      /* 32 bits also where the gradient test compiles everyth
 #define sqrtf sqrt
 #endif
 
-/* PARALLEL_FOR(work): the next loop may be shared between threads; threads are not woken below ~200,000 multiply-adds.
+/* PARALLEL_FOR(work): the next loop may be shared between threads (core.c: threads_for); `work` is about how many multiply-adds it does.
  * Splits fall between outputs, never inside a sum, so every result has the same bits for any number of threads. */
 #define PRAGMA_(x) _Pragma(#x)
 #ifdef _OPENMP
-#define PARALLEL_FOR(work) PRAGMA_(omp parallel for schedule(static) if ((double)(work) > 200000.0))
+#define PARALLEL_FOR(work) PRAGMA_(omp parallel for schedule(static) num_threads(threads_for((double)(work))))
 #else
 #define PARALLEL_FOR(work)
 #endif
@@ -134,6 +134,9 @@ uint64_t hash_bytes(const void *bytes, size_t n, uint64_t seed);    /* FNV-1a, t
 /* Copies pattern to out (cap bytes, always NUL-terminated), "%d" replaced by number. Returns 0, or E_RANGE when it was cut. */
 int name_format(char *out, size_t cap, const char *pattern, int number);
 int threads_max(void);                      /* OpenMP's number of threads, 1 without it */
+/* How many of them the next loop gets: one for little work (waking takes microseconds), inside another such loop, and while other
+ * processes keep a processor busy (threads that wait for each other then wait for whole time slices). */
+int threads_for(double work);
 int thread_index(void);                     /* 0 .. threads_max()-1 inside a PARALLEL_FOR */
 
 /* ================================================================================================================
