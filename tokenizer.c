@@ -3,7 +3,7 @@
  * Source   Sennrich et al. 2016 (BPE); Radford et al. 2019 (byte-level BPE); Kudo & Richardson 2018 (SentencePiece); Provilkov et al. 2020
  *          (BPE-dropout). The formats are sentencepiece_model.proto, vocab.json + merges.txt, vocab.txt, and tokenizer.json of Hugging
  *          Face's tokenizers; the rules are those of the reference libraries, quirks included.
- * Needs    core.c, unicode.c, unigram.c, wordpiece.c; strtod; everything lies in the caller's pool. Training, tokenizer.json and the index of words
+ * Needs    core.c, unicode.c, unigram.c, wordpiece.c; everything lies in the caller's pool. Training, tokenizer.json and the index of words
  *          take their scratch from the same source and give it back; encoding takes it from the pool, which keeps its blocks.
  * Never    looks for special tokens in text, except those that a file adds to the vocabulary: without such a file, "</s>" in a
  *          review is four characters, not the end of the sequence; tokenizer_encode_plain looks for none at all. Never executes a template.
@@ -14,7 +14,6 @@
  *          may ask for are refused by name. A word character (single_word) is a letter, a number or '_'; marks are none. Unicode is
  *          version 14; Hugging Face's NFKD and StripAccents have an older one, without the marks that came since. */
 #include "rlhf.h"
-#include <stdio.h>          /* snprintf only */
 
 /* ================================================================================================================
  * Cutting a text into words, as byte-level BPE does before it merges
@@ -2611,26 +2610,38 @@ static int load_steps(Tokenizer *t, const Json *normalizer, Pool *pool, Error *e
     return before ? fail(err, E_UNSUPPORTED, "a normalizer without StripAccents behind it", type_of(before), 0, 0) : OK;
 }
 
-/* A score as the reference reads it, which is not to the nearest double: all digits as a whole number, then times or by a power of ten. That
- * decides between segmentations that are equally good. The digits are the fewest that tell x, as files have them. */
+/* A score as the reference reads it, which is not to the nearest double: all digits as a whole number, then divided by a power of ten. That
+ * decides between segmentations that are equally good. The digits are the fewest that tell x = m 2^e, as files have them: d = x 10^p, rounded
+ * in integers (m 5^p, of up to 128 bits), tells x if it is nearer than half a unit of m, which is 5^p / 2. */
 static double as_read(double x) {
-    char text[40];
-    uint64_t digits = 0;
-    int n, i, exponent, places;
-    double y = fabs(x);
-    if (y == 0) return 0;
-    for (n = 14; n <= 16; n++) {            /* d.ddd e x, n digits behind the point (of whatever locale) */
-        snprintf(text, sizeof text, "%.*e", n, y);
-        if (strtod(text, NULL) == y) break;
+    double y = fabs(x), power;
+    int e, places, n, whole = 1, p, shift, i;
+    uint64_t m = (uint64_t)ldexp(frexp(y, &e), 53), five, low, middle, high, d, rest, half;
+    for (power = 1; y >= 10 * power && whole < 16; power *= 10) whole++;        /* digits before the point; 0 and less: zeros behind it */
+    for (power = 1; y < power && whole > -9; power /= 10) whole--;
+    e -= 53;
+    for (n = 15; n <= 17; n++) {
+        p = n - whole;
+        shift = -(e + p);
+        if (m == 0 || p < 0 || p > 27 || shift < 1 || shift > 63) continue;
+        for (five = 1, i = 0; i < p; i++) five *= 5;
+        low = (m & 0xFFFFFFFFu) * (five & 0xFFFFFFFFu);
+        middle = (m >> 32) * (five & 0xFFFFFFFFu) + (low >> 32);
+        high = (m >> 32) * (five >> 32) + (middle >> 32);
+        middle = (middle & 0xFFFFFFFFu) + (m & 0xFFFFFFFFu) * (five >> 32);
+        high += middle >> 32;
+        low = (low & 0xFFFFFFFFu) | middle << 32;
+        half = (uint64_t)1 << (shift - 1);
+        d = (high << (64 - shift)) | low >> shift;
+        rest = low & (2 * half - 1);
+        if (rest > half || (rest == half && d % 2)) { d++; rest = 2 * half - rest; }
+        if (n < 17 && rest >= five - five / 2) continue;
+        for (places = p; d % 10 == 0; places--) d /= 10;
+        for (power = 1, i = 0; i < abs(places); i++) power *= 10;
+        y = places > 0 ? (double)d / power : (double)d * power;
+        return x < 0 ? -y : y;
     }
-    for (i = 0; text[i] && text[i] != 'e'; i++) if (text[i] >= '0' && text[i] <= '9') digits = 10 * digits + (uint64_t)(text[i] - '0');
-    exponent = text[i] ? (int)strtol(text + i + 1, NULL, 10) : 0;
-    for (places = n > 16 ? 16 : n; digits % 10 == 0; places--) digits /= 10;
-    exponent -= places;
-    if (exponent < -300) return 0;
-    for (y = 1, i = 0; i < abs(exponent); i++) y *= 10;     /* exact up to 10^22 */
-    y = exponent < 0 ? (double)digits / y : (double)digits * y;
-    return x < 0 ? -y : y;
+    return x;
 }
 
 /* The vocabulary, a list of [piece, score]: its place is its id. */
