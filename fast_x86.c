@@ -27,6 +27,11 @@ enum { ROWS = 6, COLUMNS = 16 };
     ai = _mm256_broadcast_ss(a + i * row); \
     left_##i = _mm256_fmadd_ps(ai, b_left, left_##i); \
     right_##i = _mm256_fmadd_ps(ai, b_right, right_##i);
+#define EACH_OF_12(DO) EACH_ROW(DO) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11)
+#define NARROW_START(i) __m256 sum_##i = add ? _mm256_loadu_ps(c + i * stride) : _mm256_setzero_ps();
+#define NARROW_STEP(i) sum_##i = _mm256_add_ps(sum_##i, _mm256_mul_ps(_mm256_broadcast_ss(a + i * row), b_all));
+#define NARROW_FUSED_STEP(i) sum_##i = _mm256_fmadd_ps(_mm256_broadcast_ss(a + i * row), b_all, sum_##i);
+#define NARROW_STORE(i) _mm256_storeu_ps(c + i * stride, sum_##i);
 #define STORE(i) \
     _mm256_storeu_ps(c + i * stride, left_##i); \
     _mm256_storeu_ps(c + i * stride + 8, right_##i);
@@ -72,6 +77,42 @@ static void avx2_tile_in_place(float *c, size_t stride, const float *a, size_t r
     avx2_product(c, stride, a, row, 1, b, k, add);
 }
 
+/* Twelve rows of eight: twelve accumulators too, for up to eight columns. */
+__attribute__((target("avx")))
+static void avx_narrow(float *c, size_t stride, const float *a, size_t row, const float *b, int k, int add) {
+    EACH_OF_12(NARROW_START)
+    for (; k > 0; k--, a++, b += 8) {
+        __m256 b_all = _mm256_loadu_ps(b);
+        EACH_OF_12(NARROW_STEP)
+    }
+    EACH_OF_12(NARROW_STORE)
+}
+__attribute__((target("avx2,fma")))
+static void avx2_narrow(float *c, size_t stride, const float *a, size_t row, const float *b, int k, int add) {
+    EACH_OF_12(NARROW_START)
+    for (; k > 0; k--, a++, b += 8) {
+        __m256 b_all = _mm256_loadu_ps(b);
+        EACH_OF_12(NARROW_FUSED_STEP)
+    }
+    EACH_OF_12(NARROW_STORE)
+}
+
+/* Eight codes at a time: each to the low end of a lane of its own, where three bits choose one of eight values, and the fourth which eight. */
+__attribute__((target("avx2")))
+static void avx2_unpack(float *out, const unsigned char *packed, const f32 *values, int block, int n) {
+    const __m256i shift = _mm256_setr_epi32(4, 0, 12, 8, 20, 16, 28, 24);
+    for (; n > 0; n -= block, values += 16) {
+        __m256 low = _mm256_loadu_ps(values), high = _mm256_loadu_ps(values + 8);
+        for (int i = 0; i < block; i += 8, packed += 4, out += 8) {
+            int four;
+            memcpy(&four, packed, sizeof four);
+            __m256i code = _mm256_srlv_epi32(_mm256_set1_epi32(four), shift);
+            __m256 fourth = _mm256_castsi256_ps(_mm256_slli_epi32(code, 28));   /* in the sign, which is what blendv looks at */
+            _mm256_storeu_ps(out, _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, code), _mm256_permutevar8x32_ps(high, code), fourth));
+        }
+    }
+}
+
 /* The transpose of 8 rows of 8 numbers: pairs, fours, halves. */
 __attribute__((target("avx")))
 static inline void transpose(__m256 r[8]) {
@@ -115,10 +156,10 @@ static void avx_interleave(float *p, int width, const float *a, size_t row, int 
     }
 }
 
-const Kernel kernel_avx2 = { "avx2", ROWS, COLUMNS, 1, avx2_here, avx2_tile, avx2_tile_in_place, avx_interleave };
-const Kernel kernel_avx = { "avx", ROWS, COLUMNS, 0, avx_here, avx_tile, avx_tile_in_place, avx_interleave };
+const Kernel kernel_avx2 = { "avx2", ROWS, COLUMNS, 1, avx2_here, avx2_tile, avx2_tile_in_place, 12, 8, avx2_narrow, avx_interleave, avx2_unpack };
+const Kernel kernel_avx = { "avx", ROWS, COLUMNS, 0, avx_here, avx_tile, avx_tile_in_place, 12, 8, avx_narrow, avx_interleave, NULL };
 #else
 static int here(void) { return 0; }
-const Kernel kernel_avx2 = { "avx2", 1, 1, 1, here, NULL, NULL, NULL };
-const Kernel kernel_avx = { "avx", 1, 1, 0, here, NULL, NULL, NULL };
+const Kernel kernel_avx2 = { "avx2", 1, 1, 1, here, NULL, NULL, 0, 0, NULL, NULL, NULL };
+const Kernel kernel_avx = { "avx", 1, 1, 0, here, NULL, NULL, 0, 0, NULL, NULL, NULL };
 #endif

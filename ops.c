@@ -139,7 +139,7 @@ static Kernel best_kernel(void) {
     const Kernel *twin = fast_kernel();
     if (twin) return *twin;
 #endif
-    Kernel plain = { "plain", TILE_M, TILE_J, 0, NULL, tile_product, NULL, interleave };
+    Kernel plain = { "plain", TILE_M, TILE_J, 0, NULL, tile_product, NULL, 0, 0, NULL, interleave, NULL };
     return plain;
 }
 
@@ -167,11 +167,10 @@ static void pack_a(float *packed, View v, int M, int k0, int k1, const Kernel *k
     }
 }
 
-/* Compute type of a 4-bit weight: each x to the nearest bf16 or f16. */
+/* Each x to the nearest number of the compute type of a 4-bit weight. */
 static void round_to(float *x, int type, size_t n) {
 #ifndef F64
-    if (type == BF16) for (size_t i = 0; i < n; i++) x[i] = bf16_to_f32(f32_to_bf16(x[i]));
-    if (type == F16) for (size_t i = 0; i < n; i++) x[i] = f16_to_f32(f32_to_f16(x[i]));
+    halves_round(x, type, n);
 #else
     (void)x; (void)type; (void)n;
 #endif
@@ -179,22 +178,47 @@ static void round_to(float *x, int type, size_t n) {
 
 static int compute_type(const Matrix *w) { return w->type == NF4 ? w->quant->compute : F32; }
 
-enum { LINES = 8 };                                             /* rows of W that are widened before they are interleaved */
-
-/* n weights from element `at` on, as floats. */
-static void widen(float *out, const Matrix *w, size_t at, int n) {
 #ifndef F64
-    const uint16_t *half = (const uint16_t *)w->data + at;
-    if (w->type == BF16) { for (int i = 0; i < n; i++) out[i] = bf16_to_f32(half[i]); return; }
-    if (w->type == F16) { for (int i = 0; i < n; i++) out[i] = f16_to_f32(half[i]); return; }
-    if (w->type == NF4) {
-        dequantize_4bit(out, w->data, w->quant, at, (size_t)n);
-        if (w->quant->compute != F32) round_to(out, w->quant->compute, (size_t)n);
-        return;
+/* n 4-bit weights from element `at` on. A block has only 16 different ones: those are multiplied and rounded, and then looked up. */
+static void widen_4bit(float *out, const Matrix *w, size_t at, size_t n, const Kernel *kernel) {
+    enum { BLOCKS = 8 };
+    const Quant *q = w->quant;
+    const unsigned char *packed = w->data;
+    size_t block = (size_t)q->block;
+    f32 values[16 * BLOCKS];
+    for (size_t run; n > 0; at += run, out += run, n -= run) {
+        size_t blocks = 1, rest = block - at % block;           /* of the block that `at` is in */
+        run = rest < n ? rest : n;
+        if (!kernel->unpack || at % 2 || run % 8) {
+            dequantize_4bit(out, packed, q, at, run);
+            if (q->compute != F32) round_to(out, q->compute, run);
+            continue;
+        }
+        if (rest == block && n > block) {                       /* several whole ones */
+            blocks = n / block < BLOCKS ? n / block : BLOCKS;
+            run = blocks * block;
+        }
+        for (size_t b = 0; b < blocks; b++) {
+            f32 scale = quant_scale(q, at / block + b);
+            for (int i = 0; i < 16; i++) values[16 * b + (size_t)i] = q->table[i] * scale;
+        }
+        if (q->compute != F32) halves_round(values, q->compute, 16 * blocks);
+        kernel->unpack(out, packed + at / 2, values, (int)(block < run ? block : run), (int)run);
     }
+}
 #endif
+
+/* n weights from element `at` on, as floats, rounded to the compute type where there is one. */
+static void widen(float *out, const Matrix *w, size_t at, int n, const Kernel *kernel) {
+#ifndef F64
+    if (w->type == BF16 || w->type == F16) { halves_widen(out, (const uint16_t *)w->data + at, w->type, (size_t)n); return; }
+    if (w->type == NF4) { widen_4bit(out, w, at, (size_t)n, kernel); return; }
+#endif
+    (void)kernel;
     memcpy(out, (const float *)w->data + at, (size_t)n * sizeof *out);
 }
+
+enum { LINES = 8 };                                             /* rows of W that are widened before they are interleaved */
 
 /* Panels of B side by side, each K x S: p[j/S][k*S + j%S] = B[k0+k][j0+j], k < K, j < J; missing columns are 0.
  * W^T (columns are rows of W, which run along memory): panel by panel, interleaved. */
@@ -208,7 +232,7 @@ static void pack_transposed(float *p, const Matrix *w, int k0, int K, int j0, in
         for (int i = 0; i < columns; i += LINES) {
             float lines[LINES * BLOCK_K];
             int rows = columns - i < LINES ? columns - i : LINES;
-            for (int r = 0; r < rows; r++) widen(lines + r * BLOCK_K, w, (size_t)(j0 + j + i + r) * (size_t)w->I + (size_t)k0, K);
+            for (int r = 0; r < rows; r++) widen(lines + r * BLOCK_K, w, (size_t)(j0 + j + i + r) * (size_t)w->I + (size_t)k0, K, kernel);
             kernel->interleave(p + i, S, lines, BLOCK_K, rows, K);
         }
     }
@@ -226,7 +250,7 @@ static void pack_straight(float *p, const Matrix *w, int k0, int K, int j0, int 
         if (w->type == F32) {
             row = (const float *)w->data + at;                  /* rows lie far apart: processors do not foresee the next */
             if (k + 4 < K) for (int c = 0; c < J; c += 16) PREFETCH(row + 4 * (size_t)w->I + c);
-        } else widen(line, w, at, J);
+        } else widen(line, w, at, J, kernel);
         for (; j >= KERNEL_COLUMNS && S == KERNEL_COLUMNS; j -= KERNEL_COLUMNS, row += S, to += panel)
             memcpy(to, row, KERNEL_COLUMNS * sizeof *to);       /* a size that the compiler knows */
         for (; j > 0; j -= (int)S, row += S, to += panel)
@@ -270,27 +294,36 @@ static void product_part(const Product *p, Part at, const float *A, float *b) {
 }
 
 /* M <= S rows against R rows of W, j0 on: x (K,S) is packed as a panel, and the tile is C's transpose. */
-static void few_rows_part(const Product *p, const float *x, int j0) {
+static void few_rows_part(const Product *p, const float *x, int j0, int R, int S) {
     const Kernel *kernel = &p->kernel;
-    int R = kernel->rows, S = kernel->columns, J = p->J - j0 < R ? p->J - j0 : R;
+    int J = p->J - j0 < R ? p->J - j0 : R;
     float c[KERNEL_ROWS * KERNEL_COLUMNS] = {0}, lines[KERNEL_ROWS * BLOCK_K];
     for (int m = 0; m < p->M && p->add; m++)
         for (int j = 0; j < J; j++) c[j * S + m] = p->C[(size_t)m * p->stride + (size_t)(j0 + j)];
-    for (int k0 = 0; k0 < p->K; k0 += BLOCK_K) {
+    for (int k0 = 0; k0 < p->K; k0 += BLOCK_K, x += BLOCK_K * S) {
         int nk = p->K - k0 < BLOCK_K ? p->K - k0 : BLOCK_K;
         size_t at = (size_t)j0 * (size_t)p->w->I + (size_t)k0, row = (size_t)p->w->I;
         const float *a = lines;
         if (p->w->type == F32 && J == R) a = (const float *)p->w->data + at;
         else {
             for (int j = 0; j < R; j++)
-                if (j < J) widen(lines + j * BLOCK_K, p->w, at + (size_t)j * row, nk);
+                if (j < J) widen(lines + j * BLOCK_K, p->w, at + (size_t)j * row, nk, kernel);
                 else memset(lines + j * BLOCK_K, 0, (size_t)nk * sizeof *lines);
             row = BLOCK_K;
         }
-        kernel->tile_in_place(c, (size_t)S, a, row, x + (size_t)k0 * (size_t)S, nk, 1);
+        (S == kernel->columns ? kernel->tile_in_place : kernel->narrow_in_place)(c, (size_t)S, a, row, x, nk, 1);
     }
     for (int m = 0; m < p->M; m++)
         for (int j = 0; j < J; j++) p->C[(size_t)m * p->stride + (size_t)(j0 + j)] = c[j * S + m] + (p->bias ? p->bias[j0 + j] : 0);
+}
+
+/* y = x W^T for so few rows that packing W would not pay. */
+static void few_rows(const Product *p, View x, float *panel) {
+    int narrow = p->M <= p->kernel.narrow_columns, R = narrow ? p->kernel.narrow_rows : p->kernel.rows;
+    int S = narrow ? p->kernel.narrow_columns : p->kernel.columns;
+    pack(panel, S, x, 0, p->M, 0, p->K, &p->kernel);
+    PARALLEL_FOR((double)p->M * p->J * p->K / 4)
+    for (int j = 0; j < p->J; j += R) few_rows_part(p, panel, j, R, S);
 }
 
 /* Floats of scratch: steps of A that are packed at a time, and a thread's panels of B. */
@@ -312,12 +345,7 @@ static void product(float *C, size_t stride, View a, const Matrix *w, int transp
     float *A = arena_take(ws, product_floats(M, J, K), sizeof *A), *B = A + floats_of_a(M, K);
     ws->used = mark;
     if (!A || M < 1) return;                                    /* measuring, or the workspace has failed */
-    if (transposed && M <= S && p.kernel.tile_in_place) {
-        pack(A, S, a, 0, M, 0, K, &p.kernel);
-        PARALLEL_FOR((double)M * J * K / 4)
-        for (int j = 0; j < J; j += R) few_rows_part(&p, A, j);
-        return;
-    }
+    if (transposed && M <= S && p.kernel.tile_in_place) { few_rows(&p, a, A); return; }
     /* at least four parts for each thread, where there is so much, and as many for one as for another */
     while (groups % threads && groups < panels) groups++;
     while (groups * blocks < 4 * threads && groups + threads <= panels) groups += threads;
@@ -403,7 +431,8 @@ void linear_backward(float *dx, float *dbias, const float *dy, const float *x, c
  * Embedding and norms
  * ================================================================================================================ */
 void embedding_forward(float *y, const int *token, const Matrix *w, int N) {
-    for (int n = 0; n < N; n++) widen(y + (size_t)n * (size_t)w->I, w, (size_t)token[n] * (size_t)w->I, w->I);
+    Kernel kernel = best_kernel();
+    for (int n = 0; n < N; n++) widen(y + (size_t)n * (size_t)w->I, w, (size_t)token[n] * (size_t)w->I, w->I, &kernel);
 }
 
 void embedding_backward(const float *dy, const int *token, const Matrix *w, int N) {

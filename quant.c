@@ -231,7 +231,7 @@ void quantize_absmax(unsigned char *code, f32 *nested, f32 *offset, const f32 *m
     }
 }
 
-static f32 block_scale(const Quant *q, size_t b) {
+f32 quant_scale(const Quant *q, size_t b) {
     if (q->absmax) return q->absmax[b];
     f32 d = q->map[q->code[b]] * q->nested[b / QUANT_NESTED];
     return d + q->offset;
@@ -242,7 +242,7 @@ void dequantize_4bit(f32 *x, const unsigned char *packed, const Quant *q, size_t
     size_t block = (size_t)q->block, end = at + n;
     while (at < end) {
         size_t b = at / block, stop = end - b * block < block ? end : (b + 1) * block;
-        f32 scale = block_scale(q, b), value[16];
+        f32 scale = quant_scale(q, b), value[16];
         for (int i = 0; i < 16; i++) value[i] = q->table[i] * scale;
         if (at % 2) {                                   /* begins within a byte */
             *x++ = value[packed[at / 2] & 15];

@@ -165,6 +165,7 @@ typedef struct {
     int dtype;                              /* F32, BF16, F16: what weights are rounded to before they are quantised (checkpoint.c) */
 } Quant;
 size_t quant_blocks(size_t n, int block);   /* absmax values of n weights */
+f32 quant_scale(const Quant *q, size_t b);  /* absmax of block b */
 void quant_table(f32 table[16], int kind);  /* the values of the 16 codes */
 void quant_map(f32 map[256]);               /* the signed dynamic 8-bit map */
 /* packed ((n+1)/2), absmax (quant_blocks) from x (n). OK, E_ARGUMENT (block, kind), or E_NUMBER at the first NaN or infinity (*where its
@@ -428,7 +429,7 @@ int torch_read(f32 *out, const TorchTensor *t, File *f, uint64_t from, size_t n,
 /* ================================================================================================================
  * fast.c (level 2): faster twins of the product's innermost loop; fast_x86.c (level 1) has one. Called from ops.c (and chosen by cli.c).
  * ================================================================================================================ */
-enum { KERNEL_ROWS = 8, KERNEL_COLUMNS = 16 };      /* the largest tile of any kernel */
+enum { KERNEL_ROWS = 12, KERNEL_COLUMNS = 16 };     /* the largest sides of any kernel's tiles */
 typedef struct {
     const char *name;
     int rows, columns;                      /* of a tile */
@@ -436,10 +437,15 @@ typedef struct {
     int (*here)(void);                      /* 1: this processor can */
     /* c[i*stride + j], i < rows, j < columns, becomes (add 0: 0, 1: itself) + sum over k in order of a[k*rows + i] b[k*columns + j] */
     void (*tile)(float *c, size_t stride, const float *a, const float *b, int k, int add);
-    /* the same with a's rows where they lie, a[i*row + k]; NULL: packing them is as quick */
+    /* the same with a's rows where they lie, a[i*row + k]; NULL: packing them is as quick. And a tile of other sides, for fewer columns. */
     void (*tile_in_place)(float *c, size_t stride, const float *a, size_t row, const float *b, int k, int add);
+    int narrow_rows, narrow_columns;
+    void (*narrow_in_place)(float *c, size_t stride, const float *a, size_t row, const float *b, int k, int add);
     /* p[k*width + i] = a[i*row + k], i < rows <= width, k < K: rows that lie along memory become columns */
     void (*interleave)(float *p, int width, const float *a, size_t row, int rows, int K);
+    /* out[i] = values[16 * (i / block) + code i], i < n, of 4-bit codes of which the first is the high half of *packed; n and block are
+     * multiples of 8. NULL: dequantize_4bit */
+    void (*unpack)(float *out, const unsigned char *packed, const f32 *values, int block, int n);
 } Kernel;
 extern const Kernel kernel_avx2, kernel_avx;        /* fast_x86.c */
 const Kernel *fast_kernel(void);            /* the best that this processor has, or the forced one; NULL: the plain tile */
