@@ -17,7 +17,7 @@
 #   make CC=clang       any C99 compiler
 #   make CC="aarch64-linux-gnu-gcc -static" RUN=qemu-aarch64        for another machine, whose programs RUN runs
 #   No make?            cc -O3 -std=c99 -ffp-contract=off -o ppo ppo.c cli.c model.c reward.c lora.c checkpoint.c ops.c \
-#                          fast.c fast_x86.c torch.c core.c quant.c rl.c tokenizer.c wordpiece.c \
+#                          fast.c fast_x86.c torch.c core.c threads.c quant.c rl.c tokenizer.c wordpiece.c \
 #                          unicode.c unigram.c io.c -lm     (-DFAST if you like) and likewise sft, rm, run, prep
 #
 # Never -ffast-math: it reorders our sums and deletes our NaN checks. -ffp-contract=off keeps x*y + z two roundings, so that
@@ -32,7 +32,7 @@ FAST     = 1
 ARCH     =
 RUN      =
 
-LIBRARY  = core quant rl unicode unigram wordpiece tokenizer io fast fast_x86 torch ops lora checkpoint model reward cli
+LIBRARY  = core threads quant rl unicode unigram wordpiece tokenizer io fast fast_x86 torch ops lora checkpoint model reward cli
 PROGRAMS = ppo sft rm run prep
 
 # $(call HAVE,FLAG) is FLAG if a program that was compiled with it runs.
@@ -81,8 +81,8 @@ build/tests/%: tests/%.c tests/test.h $(LIB)
 	$(CC) $(FLAGS) -I. -o $@ $< $(LIB) $(LDLIBS)
 build/f64/%.o: %.c rlhf.h build/flags
 	$(CC) $(FLAGS) -DF64 -c -o $@ $<
-build/tests/grad: tests/grad.c tests/test.h core.o quant.o $(F64:%=build/f64/%.o)
-	$(CC) $(FLAGS) -DF64 -I. -o $@ $< core.o quant.o $(F64:%=build/f64/%.o) $(LDLIBS)
+build/tests/grad: tests/grad.c tests/test.h core.o threads.o quant.o $(F64:%=build/f64/%.o)
+	$(CC) $(FLAGS) -DF64 -I. -o $@ $< core.o threads.o quant.o $(F64:%=build/f64/%.o) $(LDLIBS)
 build/tests/bad: tests/bad.c tests/test.h rlhf.h $(LIBRARY:=.c)
 	$(CC) $(STRICT) -O1 -g $(SANITIZE) -I. -o $@ $< $(LIBRARY:=.c) $(LDLIBS)
 build/tests/fuzz: tests/fuzz.c tests/bad.c tests/torch_files.h tests/test.h rlhf.h $(LIBRARY:=.c)

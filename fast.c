@@ -36,4 +36,8 @@ int fast_use(const char *name) {
     return OK;
 }
 
+int fast_wide(void) {
+    return fast_kernel() && kernel_avx2.here();
+}
+
 const char *fast_name(int i) { return i < 0 || i > kernels() ? NULL : i == kernels() ? "plain" : known[i]->name; }

@@ -20,9 +20,24 @@
  * ================================================================================================================ */
 enum { LANES = 8 };
 
-static float lane_fold(const float s[LANES]) { return ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7])); }
+/* Loops over rows and numbers are functions of a part, from .. to-1, which threads share (IN_PARTS). TWICE compiles one of them a second
+ * time, for eight floats at once (AVX2), and WIDE is the one for this processor. The text is the same, and so are the bits: LANES stay
+ * eight, and no product is fused with a sum. */
+#if defined(FAST) && !defined(F64) && defined(__x86_64__) && defined(__GNUC__) && !defined(__TINYC__)
+#define INLINE static inline __attribute__((always_inline))
+#define TWICE(name, parameters, arguments) \
+    static void name##_plain parameters { name arguments; } \
+    __attribute__((target("avx2"))) static void name##_wide parameters { name arguments; }
+#define WIDE(name) (fast_wide() ? name##_wide : name##_plain)
+#else
+#define INLINE static inline
+#define TWICE(name, parameters, arguments)
+#define WIDE(name) name
+#endif
 
-static float dot(const float *a, const float *b, int n) {
+INLINE float lane_fold(const float s[LANES]) { return ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7])); }
+
+INLINE float dot(const float *a, const float *b, int n) {
     float s[LANES] = {0}, tail = 0;
     int i = 0;
     for (; i + LANES <= n; i += LANES)
@@ -31,7 +46,7 @@ static float dot(const float *a, const float *b, int n) {
     return lane_fold(s) + tail;
 }
 
-static float lane_sum(const float *a, int n) {
+INLINE float lane_sum(const float *a, int n) {
     float s[LANES] = {0}, tail = 0;
     int i = 0;
     for (; i + LANES <= n; i += LANES)
@@ -40,14 +55,25 @@ static float lane_sum(const float *a, int n) {
     return lane_fold(s) + tail;
 }
 
+INLINE float largest(const float *z, int n) {
+    float m[LANES], max = -HUGE_VALF;
+    int i = 0;
+    for (int k = 0; k < LANES; k++) m[k] = -HUGE_VALF;
+    for (; i + LANES <= n; i += LANES)
+        for (int k = 0; k < LANES; k++) m[k] = z[i + k] > m[k] ? z[i + k] : m[k];
+    for (; i < n; i++) max = z[i] > max ? z[i] : max;
+    for (int k = 0; k < LANES; k++) max = m[k] > max ? m[k] : max;
+    return max;
+}
+
 #ifdef F64
-static inline float exp_inline(float x) { return exp(x); }
-static inline float upper_tail(float z, float gauss) { (void)gauss; return 0.5 * erfc(z * 0.70710678118654752440); }
+INLINE float exp_inline(float x) { return exp(x); }
+INLINE float upper_tail(float z, float gauss) { (void)gauss; return 0.5 * erfc(z * 0.70710678118654752440); }
 #else
 /* e^x = 2^n e^r, n = round(x / ln 2), |r| <= ln2 / 2: e^r by its Taylor series to r^7 (the rest is below half an ulp), 2^n by
  * writing the exponent bits. The clamps lie where the result is 0 or infinity anyway; NaN passes them. No branch, no conversion
  * between int and float: compilers take several at a time (gcc needs -fno-trapping-math to see that it may). */
-static inline float exp_inline(float x) {
+INLINE float exp_inline(float x) {
     const float round = 12582912.0f;                            /* 1.5 * 2^23: adding it rounds to an integer, in the low bits */
     float y = x < -110.0f ? -110.0f : x;
     y = y > 89.0f ? 89.0f : y;
@@ -73,7 +99,7 @@ static inline float exp_inline(float x) {
 
 /* P(normal > z) for z >= 0, given gauss = e^(-z^2/2): gauss t Q(t), t = 1 / (1 + z / sqrt 8); Q is our least-squares fit of
  * degree 9, relative error below 2e-7. */
-static inline float upper_tail(float z, float gauss) {
+INLINE float upper_tail(float z, float gauss) {
     float t = 1.0f / (1.0f + z * 0.35355339f), s = 0.01384188631f;
     s = s * t - 0.1312567994f;
     s = s * t + 0.4466020221f;
@@ -157,14 +183,17 @@ static void pack(float *p, int width, View v, int i0, int rows, int k0, int K, c
 }
 
 /* Steps k0 .. k1-1 of A, a block of BLOCK_K after another, in each the tiles of R rows: the block of step k begins at (k - k0) * tiles * R. */
+static void pack_a_part(float *packed, View v, int M, int k0, int k1, int tiles, const Kernel *kernel, size_t from, size_t to) {
+    int R = kernel->rows;
+    for (int item = (int)from; item < (int)to; item++) {
+        int t = item % tiles, k = k0 + item / tiles * BLOCK_K, nk = k1 - k < BLOCK_K ? k1 - k : BLOCK_K;
+        float *p = packed + (size_t)R * ((size_t)(k - k0) * (size_t)tiles + (size_t)t * (size_t)nk);
+        pack(p, R, v, t * R, M - t * R < R ? M - t * R : R, k, nk, kernel);
+    }
+}
 static void pack_a(float *packed, View v, int M, int k0, int k1, const Kernel *kernel) {
     int R = kernel->rows, tiles = (M + R - 1) / R, blocks = (k1 - k0 + BLOCK_K - 1) / BLOCK_K;
-    PARALLEL_FOR((double)M * (k1 - k0))
-    for (int item = 0; item < tiles * blocks; item++) {
-        int t = item % tiles, from = item / tiles * BLOCK_K, nk = k1 - k0 - from < BLOCK_K ? k1 - k0 - from : BLOCK_K;
-        float *p = packed + (size_t)R * ((size_t)from * (size_t)tiles + (size_t)t * (size_t)nk);
-        pack(p, R, v, t * R, M - t * R < R ? M - t * R : R, k0 + from, nk, kernel);
-    }
+    IN_PARTS((double)M * (k1 - k0), tiles * blocks, pack_a_part(packed, v, M, k0, k1, tiles, kernel, from, to));
 }
 
 /* Each x to the nearest number of the compute type of a 4-bit weight. */
@@ -294,7 +323,7 @@ static void product_part(const Product *p, Part at, const float *A, float *b) {
 }
 
 /* M <= S rows against R rows of W, j0 on: x (K,S) is packed as a panel, and the tile is C's transpose. */
-static void few_rows_part(const Product *p, const float *x, int j0, int R, int S) {
+static void few_rows_tile(const Product *p, const float *x, int j0, int R, int S) {
     const Kernel *kernel = &p->kernel;
     int J = p->J - j0 < R ? p->J - j0 : R;
     float c[KERNEL_ROWS * KERNEL_COLUMNS] = {0}, lines[KERNEL_ROWS * BLOCK_K];
@@ -317,13 +346,16 @@ static void few_rows_part(const Product *p, const float *x, int j0, int R, int S
         for (int j = 0; j < J; j++) p->C[(size_t)m * p->stride + (size_t)(j0 + j)] = c[j * S + m] + (p->bias ? p->bias[j0 + j] : 0);
 }
 
+static void few_rows_part(const Product *p, const float *x, int R, int S, size_t from, size_t to) {
+    for (int i = (int)from; i < (int)to; i++) few_rows_tile(p, x, i * R, R, S);
+}
+
 /* y = x W^T for so few rows that packing W would not pay. */
 static void few_rows(const Product *p, View x, float *panel) {
     int narrow = p->M <= p->kernel.narrow_columns, R = narrow ? p->kernel.narrow_rows : p->kernel.rows;
     int S = narrow ? p->kernel.narrow_columns : p->kernel.columns;
     pack(panel, S, x, 0, p->M, 0, p->K, &p->kernel);
-    PARALLEL_FOR((double)p->M * p->J * p->K / 4)
-    for (int j = 0; j < p->J; j += R) few_rows_part(p, panel, j, R, S);
+    IN_PARTS((double)p->M * p->J * p->K / 4, (p->J + R - 1) / R, few_rows_part(p, panel, R, S, from, to));
 }
 
 /* Floats of scratch: steps of A that are packed at a time, and a thread's panels of B. */
@@ -336,6 +368,21 @@ static size_t product_floats(int M, int J, int K) { return floats_of_a(M, K) + (
 
 /* Where part i of `parts` begins, of n things. */
 static int share(int i, int parts, int n) { return (int)((double)i * n / parts); }
+
+/* All rows and columns as groups x blocks parts, each of whole panels and tiles, and as large as another up to one of those. */
+typedef struct { int groups, blocks, panels, tiles, k0, k1; } Grid;
+
+static void product_parts(const Product *p, const Grid *grid, const float *A, float *b, size_t from, size_t to) {
+    int R = p->kernel.rows, S = p->kernel.columns;
+    for (int item = (int)from; item < (int)to; item++) {
+        int g = item % grid->groups, m = item / grid->groups;
+        Part part = { share(m, grid->blocks, grid->tiles) * R, share(m + 1, grid->blocks, grid->tiles) * R,
+                      share(g, grid->groups, grid->panels) * S, share(g + 1, grid->groups, grid->panels) * S, grid->k0, grid->k1 };
+        if (part.m1 > p->M) part.m1 = p->M;
+        if (part.j1 > p->J) part.j1 = p->J;
+        product_part(p, part, A, b);
+    }
+}
 
 static void product(float *C, size_t stride, View a, const Matrix *w, int transposed, const float *bias, int add, int M, int J, int K, Arena *ws) {
     const Product p = { C, stride, w, bias, transposed, add, M, J, K, best_kernel() };
@@ -353,14 +400,8 @@ static void product(float *C, size_t stride, View a, const Matrix *w, int transp
     for (int k0 = 0; k0 == 0 || k0 < K; k0 += CHUNK_K) {
         int k1 = K - k0 < CHUNK_K ? K : k0 + CHUNK_K;
         pack_a(A, a, M, k0, k1, &p.kernel);
-        PARALLEL_FOR((double)M * J * (k1 - k0) / 4)
-        for (int item = 0; item < groups * blocks; item++) {
-            int g = item % groups, m = item / groups;
-            Part part = { share(m, blocks, tiles) * R, share(m + 1, blocks, tiles) * R, share(g, groups, panels) * S, share(g + 1, groups, panels) * S, k0, k1 };
-            if (part.m1 > M) part.m1 = M;
-            if (part.j1 > J) part.j1 = J;
-            product_part(&p, part, A, B + (size_t)thread_index() * each);
-        }
+        Grid grid = { groups, blocks, panels, tiles, k0, k1 };
+        IN_PARTS((double)M * J * (k1 - k0) / 4, groups * blocks, product_parts(&p, &grid, A, B + (size_t)thread_index() * each, from, to));
     }
 }
 
@@ -445,34 +486,48 @@ void embedding_backward(const float *dy, const int *token, const Matrix *w, int 
 }
 
 /* y = x r w,  r = 1 / sqrt(mean(x^2) + eps)                                            [Zhang & Sennrich 2019] */
-void rmsnorm_forward(float *y, const float *x, const float *w, float eps, int N, int C) {
-    PARALLEL_FOR((double)N * C * 4)
-    for (int n = 0; n < N; n++) {
-        const float *xn = x + (size_t)n * (size_t)C;
-        float *yn = y + (size_t)n * (size_t)C, r = 1 / sqrtf(dot(xn, xn, C) / (float)C + eps);
+INLINE void rmsnorm_rows(float *y, const float *x, const float *w, float eps, int C, size_t from, size_t to) {
+    for (size_t n = from; n < to; n++) {
+        const float *xn = x + n * (size_t)C;
+        float *yn = y + n * (size_t)C, r = 1 / sqrtf(dot(xn, xn, C) / (float)C + eps);
         for (int c = 0; c < C; c++) yn[c] = xn[c] * r * w[c];
     }
 }
+TWICE(rmsnorm_rows, (float *y, const float *x, const float *w, float eps, int C, size_t from, size_t to), (y, x, w, eps, C, from, to))
+
+void rmsnorm_forward(float *y, const float *x, const float *w, float eps, int N, int C) {
+    IN_PARTS((double)N * C * 4, N, WIDE(rmsnorm_rows)(y, x, w, eps, C, from, to));
+}
 
 /* with g = dy w:   dx += r (g - x r^2 mean(g x))     dw += sum over rows of dy x r */
-void rmsnorm_backward(float *dx, float *dw, const float *dy, const float *x, const float *w, float eps, int N, int C) {
-    PARALLEL_FOR((double)N * C * 8)
-    for (int n = 0; n < N; n++) {
-        const float *xn = x + (size_t)n * (size_t)C, *dyn = dy + (size_t)n * (size_t)C;
-        float *dxn = dx + (size_t)n * (size_t)C, r = 1 / sqrtf(dot(xn, xn, C) / (float)C + eps), gx = 0;
+INLINE void rmsnorm_backward_rows(float *dx, const float *dy, const float *x, const float *w, float eps, int C, size_t from, size_t to) {
+    for (size_t n = from; n < to; n++) {
+        const float *xn = x + n * (size_t)C, *dyn = dy + n * (size_t)C;
+        float *dxn = dx + n * (size_t)C, r = 1 / sqrtf(dot(xn, xn, C) / (float)C + eps), gx = 0;
         for (int c = 0; c < C; c++) gx += dyn[c] * w[c] * xn[c];
         gx = gx * r * r / (float)C;
         for (int c = 0; c < C; c++) dxn[c] += r * (dyn[c] * w[c] - xn[c] * gx);
     }
-    for (int n = 0; n < N && dw; n++) {
+}
+TWICE(rmsnorm_backward_rows, (float *dx, const float *dy, const float *x, const float *w, float eps, int C, size_t from, size_t to),
+      (dx, dy, x, w, eps, C, from, to))
+
+INLINE void rmsnorm_weight(float *dw, const float *dy, const float *x, float eps, int N, int C) {
+    for (int n = 0; n < N; n++) {
         const float *xn = x + (size_t)n * (size_t)C, *dyn = dy + (size_t)n * (size_t)C;
         float r = 1 / sqrtf(dot(xn, xn, C) / (float)C + eps);
         for (int c = 0; c < C; c++) dw[c] += dyn[c] * xn[c] * r;
     }
 }
+TWICE(rmsnorm_weight, (float *dw, const float *dy, const float *x, float eps, int N, int C), (dw, dy, x, eps, N, C))
+
+void rmsnorm_backward(float *dx, float *dw, const float *dy, const float *x, const float *w, float eps, int N, int C) {
+    IN_PARTS((double)N * C * 8, N, WIDE(rmsnorm_backward_rows)(dx, dy, x, w, eps, C, from, to));
+    if (dw) WIDE(rmsnorm_weight)(dw, dy, x, eps, N, C);
+}
 
 /* mean and 1 / sqrt(var + eps) of one row */
-static void moments_of_row(float *mean, float *rstd, const float *x, float eps, int C) {
+INLINE void moments_of_row(float *mean, float *rstd, const float *x, float eps, int C) {
     float s[LANES] = {0}, tail = 0, m = lane_sum(x, C) / (float)C;
     int c = 0;
     for (; c + LANES <= C; c += LANES)
@@ -483,47 +538,61 @@ static void moments_of_row(float *mean, float *rstd, const float *x, float eps, 
 }
 
 /* y = (x - mean) r w + b,  r = 1 / sqrt(var + eps), biased variance                    [Ba et al. 2016] */
-void layernorm_forward(float *y, const float *x, const float *w, const float *b, float eps, int N, int C) {
-    PARALLEL_FOR((double)N * C * 6)
-    for (int n = 0; n < N; n++) {
-        const float *xn = x + (size_t)n * (size_t)C;
-        float *yn = y + (size_t)n * (size_t)C, mean, r;
+INLINE void layernorm_rows(float *y, const float *x, const float *w, const float *b, float eps, int C, size_t from, size_t to) {
+    for (size_t n = from; n < to; n++) {
+        const float *xn = x + n * (size_t)C;
+        float *yn = y + n * (size_t)C, mean, r;
         moments_of_row(&mean, &r, xn, eps, C);
         for (int c = 0; c < C; c++) yn[c] = (xn[c] - mean) * r * w[c] + b[c];
     }
 }
+TWICE(layernorm_rows, (float *y, const float *x, const float *w, const float *b, float eps, int C, size_t from, size_t to),
+      (y, x, w, b, eps, C, from, to))
+
+void layernorm_forward(float *y, const float *x, const float *w, const float *b, float eps, int N, int C) {
+    IN_PARTS((double)N * C * 6, N, WIDE(layernorm_rows)(y, x, w, b, eps, C, from, to));
+}
 
 /* with h = (x - mean) r, g = dy w:   dx += r (g - mean(g) - h mean(g h))    dw += sum dy h    db += sum dy */
-void layernorm_backward(float *dx, float *dw, float *db, const float *dy, const float *x, const float *w, float eps, int N, int C) {
-    PARALLEL_FOR((double)N * C * 10)
-    for (int n = 0; n < N; n++) {
-        const float *xn = x + (size_t)n * (size_t)C, *dyn = dy + (size_t)n * (size_t)C;
-        float *dxn = dx + (size_t)n * (size_t)C, mean, r, g1 = 0, gh = 0;
+INLINE void layernorm_backward_rows(float *dx, const float *dy, const float *x, const float *w, float eps, int C, size_t from, size_t to) {
+    for (size_t n = from; n < to; n++) {
+        const float *xn = x + n * (size_t)C, *dyn = dy + n * (size_t)C;
+        float *dxn = dx + n * (size_t)C, mean, r, g1 = 0, gh = 0;
         moments_of_row(&mean, &r, xn, eps, C);
         for (int c = 0; c < C; c++) { g1 += dyn[c] * w[c]; gh += dyn[c] * w[c] * (xn[c] - mean) * r; }
         g1 /= (float)C;
         gh /= (float)C;
         for (int c = 0; c < C; c++) dxn[c] += r * (dyn[c] * w[c] - g1 - (xn[c] - mean) * r * gh);
     }
-    for (int n = 0; n < N && dw; n++) {
+}
+TWICE(layernorm_backward_rows, (float *dx, const float *dy, const float *x, const float *w, float eps, int C, size_t from, size_t to),
+      (dx, dy, x, w, eps, C, from, to))
+
+INLINE void layernorm_weight(float *dw, float *db, const float *dy, const float *x, float eps, int N, int C) {
+    for (int n = 0; n < N; n++) {
         const float *xn = x + (size_t)n * (size_t)C, *dyn = dy + (size_t)n * (size_t)C;
         float mean, r;
         moments_of_row(&mean, &r, xn, eps, C);
         for (int c = 0; c < C; c++) { dw[c] += dyn[c] * (xn[c] - mean) * r; db[c] += dyn[c]; }
     }
 }
+TWICE(layernorm_weight, (float *dw, float *db, const float *dy, const float *x, float eps, int N, int C), (dw, db, dy, x, eps, N, C))
+
+void layernorm_backward(float *dx, float *dw, float *db, const float *dy, const float *x, const float *w, float eps, int N, int C) {
+    IN_PARTS((double)N * C * 10, N, WIDE(layernorm_backward_rows)(dx, dy, x, w, eps, C, from, to));
+    if (dw) WIDE(layernorm_weight)(dw, db, dy, x, eps, N, C);
+}
 
 /* ================================================================================================================
  * Positions and attention
  * ================================================================================================================ */
 /* Half j and half j + D/2 of each head turn by position * inv_freq[j]:  a' = a cos - b sin,  b' = b cos + a sin   [Su et al. 2021] */
-void rope_rotate(float *x, const int *position, const float *cosine, const float *sine, int inverse, int N, int H, int D) {
+INLINE void rope_rows(float *x, const int *position, const float *cosine, const float *sine, int inverse, int H, int D, size_t from, size_t to) {
     int half = D / 2;
-    PARALLEL_FOR((double)N * H * D * 2)
-    for (int n = 0; n < N; n++) {
+    for (size_t n = from; n < to; n++) {
         const float *c = cosine + (size_t)position[n] * (size_t)half, *s = sine + (size_t)position[n] * (size_t)half;
         for (int h = 0; h < H; h++) {
-            float *a = x + ((size_t)n * (size_t)H + (size_t)h) * (size_t)D, *b = a + half;
+            float *restrict a = x + (n * (size_t)H + (size_t)h) * (size_t)D, *restrict b = a + half;
             for (int j = 0; j < half; j++) {
                 float u = a[j], v = b[j], sj = inverse ? -s[j] : s[j];
                 a[j] = u * c[j] - v * sj;
@@ -531,6 +600,12 @@ void rope_rotate(float *x, const int *position, const float *cosine, const float
             }
         }
     }
+}
+TWICE(rope_rows, (float *x, const int *position, const float *cosine, const float *sine, int inverse, int H, int D, size_t from, size_t to),
+      (x, position, cosine, sine, inverse, H, D, from, to))
+
+void rope_rotate(float *x, const int *position, const float *cosine, const float *sine, int inverse, int N, int H, int D) {
+    IN_PARTS((double)N * H * D * 2, N, WIDE(rope_rows)(x, position, cosine, sine, inverse, H, D, from, to));
 }
 
 /* Attention as small products: for up to 64 queries of one text and one head, S = Q K^T, P = softmax(S / sqrt D), Y = P V. A query
@@ -569,21 +644,25 @@ static Arena span_scratch(float *scratch, size_t floats) {
     return a;
 }
 
+/* p (M,keys): each row's first count[m] scores become softmax(scale * scores), the others 0 */
+INLINE void softmax_rows(float *p, const int *count, float scale, int M, int keys) {
+    for (int m = 0; m < M; m++, p += keys) {
+        int n = count[m];
+        float max = largest(p, n), sum;
+        for (int j = 0; j < n; j++) p[j] = exp_inline(scale * (p[j] - max));
+        sum = lane_sum(p, n);
+        for (int j = 0; j < n; j++) p[j] /= sum;
+        for (int j = n; j < keys; j++) p[j] = 0;
+    }
+}
+TWICE(softmax_rows, (float *p, const int *count, float scale, int M, int keys), (p, count, scale, M, keys))
+
 /* P (M,keys) = softmax(q k^T / sqrt D), 0 at keys that a row does not see; k: first key of this head */
 static void probabilities(float *P, const float *q, const float *k, const int *count, Span s, int H, int K, int D, Arena *ws) {
     View a = { q, (size_t)H * (size_t)D, 1 };
     Matrix keys = rows_as_matrix(k, K * D);
-    float scale = 1 / sqrtf((float)D);
     product(P, (size_t)s.keys, a, &keys, 1, NULL, 0, s.M, s.keys, D, ws);
-    for (int m = 0; m < s.M; m++) {
-        float *p = P + (size_t)m * (size_t)s.keys, max = -HUGE_VALF, sum;
-        int n = count[s.m0 + m];
-        for (int j = 0; j < n; j++) max = p[j] > max ? p[j] : max;
-        for (int j = 0; j < n; j++) p[j] = exp_inline(scale * (p[j] - max));
-        sum = lane_sum(p, n);
-        for (int j = 0; j < n; j++) p[j] /= sum;
-        for (int j = n; j < s.keys; j++) p[j] = 0;
-    }
+    WIDE(softmax_rows)(P, count + s.m0, 1 / sqrtf((float)D), s.M, s.keys);
 }
 
 static int most(const int *count, int N) {
@@ -592,14 +671,10 @@ static int most(const int *count, int N) {
     return max;
 }
 
-void attention_forward(float *y, const float *q, const float *k, const float *v, const int *first, const int *count,
-                       int N, int H, int K, int D, Arena *ws) {
-    size_t mark = ws->used, floats = ws->base ? span_floats(most(count, N), D) : 0, width = (size_t)H * (size_t)D, kv = (size_t)K * (size_t)D;
-    float *scratch = arena_take(ws, (size_t)threads_max() * floats, sizeof *scratch);
-    ws->used = mark;
-    if (!scratch) return;
-    PARALLEL_FOR((double)N * H * D * 64)
-    for (int h = 0; h < H; h++) {
+static void attention_heads(float *y, const float *q, const float *k, const float *v, const int *first, const int *count,
+                            int N, int H, int K, int D, float *scratch, size_t floats, size_t from, size_t to) {
+    size_t width = (size_t)H * (size_t)D, kv = (size_t)K * (size_t)D;
+    for (int h = (int)from; h < (int)to; h++) {
         size_t key_head = (size_t)(h / (H / K)) * (size_t)D;
         for (int m = 0; m < N;) {
             Span s = next_span(m, first, count, N);
@@ -613,6 +688,15 @@ void attention_forward(float *y, const float *q, const float *k, const float *v,
             m += s.M;
         }
     }
+}
+
+void attention_forward(float *y, const float *q, const float *k, const float *v, const int *first, const int *count,
+                       int N, int H, int K, int D, Arena *ws) {
+    size_t mark = ws->used, floats = ws->base ? span_floats(most(count, N), D) : 0;
+    float *scratch = arena_take(ws, (size_t)threads_max() * floats, sizeof *scratch);
+    ws->used = mark;
+    if (!scratch) return;
+    IN_PARTS((double)N * H * D * 64, H, attention_heads(y, q, k, v, first, count, N, H, K, D, scratch, floats, from, to));
 }
 
 /* One span of one head. With P as in the forward and dP = dY V^T:
@@ -635,15 +719,10 @@ static void span_backward(float *dq, float *dk, float *dv, const float *dy, cons
     product(dv, kv, of_P_t, &dY, 0, NULL, 1, s.keys, D, s.M, &own);
 }
 
-/* Threads take key heads: all queries of one key head add to its keys in order. */
-void attention_backward(float *dq, float *dk, float *dv, const float *dy, const float *y, const float *q, const float *k,
-                        const float *v, const int *first, const int *count, int N, int H, int K, int D, Arena *ws) {
-    size_t mark = ws->used, floats = ws->base ? span_floats(most(count, N), D) : 0, width = (size_t)H * (size_t)D, kv = (size_t)K * (size_t)D;
-    float *scratch = arena_take(ws, (size_t)threads_max() * floats, sizeof *scratch);
-    ws->used = mark;
-    if (!scratch) return;
-    PARALLEL_FOR((double)N * H * D * 64)
-    for (int kh = 0; kh < K; kh++)
+static void attention_backward_heads(float *dq, float *dk, float *dv, const float *dy, const float *y, const float *q, const float *k, const float *v,
+                                     const int *first, const int *count, int N, int H, int K, int D, float *scratch, size_t floats, size_t from, size_t to) {
+    size_t width = (size_t)H * (size_t)D, kv = (size_t)K * (size_t)D;
+    for (int kh = (int)from; kh < (int)to; kh++)
         for (int m = 0; m < N;) {
             Span s = next_span(m, first, count, N);
             size_t key = (size_t)s.first * kv + (size_t)kh * (size_t)D;
@@ -656,42 +735,68 @@ void attention_backward(float *dq, float *dk, float *dv, const float *dy, const 
         }
 }
 
+/* Threads take key heads: all queries of one key head add to its keys in order. */
+void attention_backward(float *dq, float *dk, float *dv, const float *dy, const float *y, const float *q, const float *k,
+                        const float *v, const int *first, const int *count, int N, int H, int K, int D, Arena *ws) {
+    size_t mark = ws->used, floats = ws->base ? span_floats(most(count, N), D) : 0;
+    float *scratch = arena_take(ws, (size_t)threads_max() * floats, sizeof *scratch);
+    ws->used = mark;
+    if (!scratch) return;
+    IN_PARTS((double)N * H * D * 64, K, attention_backward_heads(dq, dk, dv, dy, y, q, k, v, first, count, N, H, K, D, scratch, floats, from, to));
+}
+
 /* ================================================================================================================
  * Activations
  * ================================================================================================================ */
-static inline float sigmoid(float x) { return 1 / (1 + exp_inline(-x)); }
+INLINE float sigmoid(float x) { return 1 / (1 + exp_inline(-x)); }
 
 /* y = silu(gate) up,  silu(g) = g sigmoid(g)                                           [Shazeer 2020] */
+INLINE void swiglu_forward_part(float *y, const float *gate, const float *up, size_t from, size_t to) {
+    for (size_t i = from; i < to; i++) y[i] = gate[i] * sigmoid(gate[i]) * up[i];
+}
+TWICE(swiglu_forward_part, (float *y, const float *gate, const float *up, size_t from, size_t to), (y, gate, up, from, to))
+
 void swiglu_forward(float *y, const float *gate, const float *up, size_t n) {
-    PARALLEL_FOR((double)n * 16)
-    for (size_t i = 0; i < n; i++) y[i] = gate[i] * sigmoid(gate[i]) * up[i];
+    IN_PARTS((double)n * 16, n, WIDE(swiglu_forward_part)(y, gate, up, from, to));
 }
 
-void swiglu_backward(float *dgate, float *dup, const float *dy, const float *gate, const float *up, size_t n) {
-    PARALLEL_FOR((double)n * 16)
-    for (size_t i = 0; i < n; i++) {
+INLINE void swiglu_backward_part(float *dgate, float *dup, const float *dy, const float *gate, const float *up, size_t from, size_t to) {
+    for (size_t i = from; i < to; i++) {
         float s = sigmoid(gate[i]);
         dgate[i] += dy[i] * up[i] * s * (1 + gate[i] * (1 - s));
         dup[i] += dy[i] * gate[i] * s;
     }
 }
+TWICE(swiglu_backward_part, (float *dgate, float *dup, const float *dy, const float *gate, const float *up, size_t from, size_t to), (dgate, dup, dy, gate, up, from, to))
+
+void swiglu_backward(float *dgate, float *dup, const float *dy, const float *gate, const float *up, size_t n) {
+    IN_PARTS((double)n * 16, n, WIDE(swiglu_backward_part)(dgate, dup, dy, gate, up, from, to));
+}
 
 /* Phi(x) and, in *density, phi(x) of the normal distribution */
-static inline float normal_cdf(float x, float *density) {
+INLINE float normal_cdf(float x, float *density) {
     float gauss = exp_inline(-0.5f * x * x), tail = upper_tail(fabsf(x), gauss);
     *density = gauss * (float)0.39894228040143267794;
     return x < 0 ? tail : 1 - tail;
 }
 
 /* y = x Phi(x): the exact GELU, 0.5 x (1 + erf(x / sqrt 2))                            [Hendrycks & Gimpel 2016] */
+INLINE void gelu_forward_part(float *y, const float *x, size_t from, size_t to) {
+    for (size_t i = from; i < to; i++) { float density; y[i] = x[i] * normal_cdf(x[i], &density); }
+}
+TWICE(gelu_forward_part, (float *y, const float *x, size_t from, size_t to), (y, x, from, to))
+
 void gelu_forward(float *y, const float *x, size_t n) {
-    PARALLEL_FOR((double)n * 24)
-    for (size_t i = 0; i < n; i++) { float density; y[i] = x[i] * normal_cdf(x[i], &density); }
+    IN_PARTS((double)n * 24, n, WIDE(gelu_forward_part)(y, x, from, to));
 }
 
+INLINE void gelu_backward_part(float *dx, const float *dy, const float *x, size_t from, size_t to) {
+    for (size_t i = from; i < to; i++) { float density, p = normal_cdf(x[i], &density); dx[i] += dy[i] * (p + x[i] * density); }
+}
+TWICE(gelu_backward_part, (float *dx, const float *dy, const float *x, size_t from, size_t to), (dx, dy, x, from, to))
+
 void gelu_backward(float *dx, const float *dy, const float *x, size_t n) {
-    PARALLEL_FOR((double)n * 24)
-    for (size_t i = 0; i < n; i++) { float density, p = normal_cdf(x[i], &density); dx[i] += dy[i] * (p + x[i] * density); }
+    IN_PARTS((double)n * 24, n, WIDE(gelu_backward_part)(dx, dy, x, from, to));
 }
 
 void tanh_forward(float *y, const float *x, size_t n) { for (size_t i = 0; i < n; i++) y[i] = (float)tanh((double)x[i]); }
@@ -700,19 +805,8 @@ void tanh_backward(float *dx, const float *dy, const float *y, size_t n) { for (
 /* ================================================================================================================
  * Softmax and what is read off it
  * ================================================================================================================ */
-static float largest(const float *z, int n) {
-    float m[LANES], max = -HUGE_VALF;
-    int i = 0;
-    for (int k = 0; k < LANES; k++) m[k] = -HUGE_VALF;
-    for (; i + LANES <= n; i += LANES)
-        for (int k = 0; k < LANES; k++) m[k] = z[i + k] > m[k] ? z[i + k] : m[k];
-    for (; i < n; i++) max = z[i] > max ? z[i] : max;
-    for (int k = 0; k < LANES; k++) max = m[k] > max ? m[k] : max;
-    return max;
-}
-
 /* log sum_v e^(z_v / T) over one row. *mean (NULL: skip) is the mean of z_v / T under the softmax. */
-static float log_sum_exp(float *mean, const float *z, float temperature, int V) {
+INLINE float log_sum_exp(float *mean, const float *z, float temperature, int V) {
     float cold = 1 / temperature, m = largest(z, V) * cold, s[LANES] = {0}, sz[LANES] = {0}, tail = 0, tail_z = 0;
     int v = 0;
     for (; v + LANES <= V; v += LANES)
@@ -728,42 +822,61 @@ static float log_sum_exp(float *mean, const float *z, float temperature, int V) 
     return m + (float)log((double)sum);
 }
 
-void softmax_weights(float *w, const float *z, float temperature, int V) {
+INLINE void weights_of_row(float *w, const float *z, float temperature, int V) {
     float cold = 1 / temperature, m = largest(z, V) * cold;
     for (int v = 0; v < V; v++) w[v] = exp_inline(z[v] * cold - m);
 }
+TWICE(weights_of_row, (float *w, const float *z, float temperature, int V), (w, z, temperature, V))
+
+void softmax_weights(float *w, const float *z, float temperature, int V) { WIDE(weights_of_row)(w, z, temperature, V); }
 
 /* logprob = z_token / T - lse;   entropy = lse - sum_v p_v z_v / T */
-void logprob_forward(float *logprob, float *entropy, const float *logits, const int *token, float temperature, int N, int V) {
-    PARALLEL_FOR((double)N * V * 16)
-    for (int n = 0; n < N; n++) {
-        const float *z = logits + (size_t)n * (size_t)V;
+INLINE void logprob_rows(float *logprob, float *entropy, const float *logits, const int *token, float temperature, int V, size_t from, size_t to) {
+    for (size_t n = from; n < to; n++) {
+        const float *z = logits + n * (size_t)V;
         float mean = 0, lse = log_sum_exp(entropy ? &mean : NULL, z, temperature, V);
         logprob[n] = z[token[n]] * (1 / temperature) - lse;
         if (entropy) entropy[n] = lse - mean;
     }
 }
+TWICE(logprob_rows, (float *logprob, float *entropy, const float *logits, const int *token, float temperature, int V, size_t from, size_t to),
+      (logprob, entropy, logits, token, temperature, V, from, to))
+
+void logprob_forward(float *logprob, float *entropy, const float *logits, const int *token, float temperature, int N, int V) {
+    IN_PARTS((double)N * V * 16, N, WIDE(logprob_rows)(logprob, entropy, logits, token, temperature, V, from, to));
+}
 
 /* d logprob / d z_v = ([v = token] - p_v) / T,  p_v = e^(z_v / T - lse),  and the forward's output tells lse = z_token / T - logprob */
-void logprob_backward(float *dlogits, const float *dlogprob, const float *logprob, const float *logits, const int *token,
-                      float temperature, int N, int V) {
-    PARALLEL_FOR((double)N * V * 16)
-    for (int n = 0; n < N; n++) {
-        const float *z = logits + (size_t)n * (size_t)V;
-        float *dz = dlogits + (size_t)n * (size_t)V, cold = 1 / temperature, lse = z[token[n]] * cold - logprob[n], g = dlogprob[n] * cold;
+INLINE void logprob_backward_rows(float *dlogits, const float *dlogprob, const float *logprob, const float *logits, const int *token,
+                                  float temperature, int V, size_t from, size_t to) {
+    for (size_t n = from; n < to; n++) {
+        const float *z = logits + n * (size_t)V;
+        float *dz = dlogits + n * (size_t)V, cold = 1 / temperature, lse = z[token[n]] * cold - logprob[n], g = dlogprob[n] * cold;
         for (int v = 0; v < V; v++) dz[v] -= g * exp_inline(z[v] * cold - lse);
         dz[token[n]] += g;
     }
 }
+TWICE(logprob_backward_rows, (float *dlogits, const float *dlogprob, const float *logprob, const float *logits, const int *token,
+                              float temperature, int V, size_t from, size_t to), (dlogits, dlogprob, logprob, logits, token, temperature, V, from, to))
 
-void full_kl_forward(float *kl, const float *logits, const float *ref_logits, float temperature, int N, int V) {
-    PARALLEL_FOR((double)N * V * 32)
-    for (int n = 0; n < N; n++) {
-        const float *z = logits + (size_t)n * (size_t)V, *r = ref_logits + (size_t)n * (size_t)V;
+void logprob_backward(float *dlogits, const float *dlogprob, const float *logprob, const float *logits, const int *token,
+                      float temperature, int N, int V) {
+    IN_PARTS((double)N * V * 16, N, WIDE(logprob_backward_rows)(dlogits, dlogprob, logprob, logits, token, temperature, V, from, to));
+}
+
+INLINE void full_kl_rows(float *kl, const float *logits, const float *ref_logits, float temperature, int V, size_t from, size_t to) {
+    for (size_t n = from; n < to; n++) {
+        const float *z = logits + n * (size_t)V, *r = ref_logits + n * (size_t)V;
         float cold = 1 / temperature, lse = log_sum_exp(NULL, z, temperature, V), ref_lse = log_sum_exp(NULL, r, temperature, V), total = 0;
         for (int v = 0; v < V; v++) total += exp_inline(z[v] * cold - lse) * ((z[v] * cold - lse) - (r[v] * cold - ref_lse));
         kl[n] = total;
     }
+}
+TWICE(full_kl_rows, (float *kl, const float *logits, const float *ref_logits, float temperature, int V, size_t from, size_t to),
+      (kl, logits, ref_logits, temperature, V, from, to))
+
+void full_kl_forward(float *kl, const float *logits, const float *ref_logits, float temperature, int N, int V) {
+    IN_PARTS((double)N * V * 32, N, WIDE(full_kl_rows)(kl, logits, ref_logits, temperature, V, from, to));
 }
 
 void cross_entropy_forward(float *loss, const float *logits, const int *label, int N, int C) {
@@ -879,25 +992,29 @@ void gradient_zero(const Tensor *list, int tensors) {
 
 /* m = b1 m + (1-b1) g    v = b2 v + (1-b2) g^2    theta = theta (1 - lr wd) - step m / (sqrt(v) root + eps)
  * PyTorch: step = lr / (1-b1^t), root = 1 / sqrt(1-b2^t).   TF1: step = lr sqrt(1-b2^t) / (1-b1^t), root = 1. */
-static void adamw(float *w, float *m, float *v, const float *g, size_t n, const AdamW *c, float scale, float step, float root, float decay) {
-    PARALLEL_FOR((double)n * 8)
-    for (size_t i = 0; i < n; i++) {
+INLINE void adamw(float *restrict w, float *restrict m, float *restrict v, const float *restrict g, const AdamW *c,
+                  float scale, float step, float root, float decay, size_t from, size_t to) {
+    for (size_t i = from; i < to; i++) {
         float gi = g[i] * scale;
         m[i] = c->beta1 * m[i] + (1 - c->beta1) * gi;
         v[i] = c->beta2 * v[i] + (1 - c->beta2) * gi * gi;
         w[i] = w[i] * decay - step * m[i] / (sqrtf(v[i]) * root + c->eps);
     }
 }
+TWICE(adamw, (float *restrict w, float *restrict m, float *restrict v, const float *restrict g, const AdamW *c,
+              float scale, float step, float root, float decay, size_t from, size_t to), (w, m, v, g, c, scale, step, root, decay, from, to))
 
-size_t optimizer_step(Optimizer *o, size_t from, const Tensor *list, int tensors, const AdamW *c, float grad_scale) {
-    if (from == 0) o->t++;
+size_t optimizer_step(Optimizer *o, size_t begin, const Tensor *list, int tensors, const AdamW *c, float grad_scale) {
+    if (begin == 0) o->t++;
     double one = 1 - pow((double)c->beta1, (double)o->t), two = sqrt(1 - pow((double)c->beta2, (double)o->t));
     float step = (float)(c->tf_style ? (double)c->lr * two / one : (double)c->lr / one), root = (float)(c->tf_style ? 1 : 1 / two);
     for (int i = 0; i < tensors; i++) {
         if (!is_trained(&list[i])) continue;
         float decay = list[i].flags & TENSOR_VECTOR ? 1 : 1 - c->lr * c->weight_decay;
-        adamw(list[i].matrix->data, o->m + from, o->v + from, list[i].matrix->grad, tensor_size(&list[i]), c, grad_scale, step, root, decay);
-        from += tensor_size(&list[i]);
+        size_t n = tensor_size(&list[i]);
+        float *w = list[i].matrix->data, *m = o->m + begin, *v = o->v + begin;
+        IN_PARTS((double)n * 8, n, WIDE(adamw)(w, m, v, list[i].matrix->grad, c, grad_scale, step, root, decay, from, to));
+        begin += n;
     }
-    return from;
+    return begin;
 }

@@ -9,7 +9,7 @@
  * Error *err, it says why. Functions without either fail in their arena or workspace alone: look at `failed` afterwards.
  * Log-probabilities, KL and entropy are in nats. Sources: each .c file names the paper or format above what it implements.
  *
- * Levels. A file calls only files of a lower level: core 0 | quant rl unigram unicode io fast_x86 1 | fast torch wordpiece 2 |
+ * Levels. A file calls only files of a lower level: core threads 0 | quant rl unigram unicode io fast_x86 1 | fast torch wordpiece 2 |
  * ops tokenizer 3 | lora checkpoint 4 | model reward 5 | cli 6 | programs 7. `make check` holds every object file to this. */
 #ifndef RLHF_H
 #define RLHF_H
@@ -28,14 +28,29 @@ typedef float f32;      /* 32 bits also where the gradient test compiles everyth
 #define sqrtf sqrt
 #endif
 
-/* PARALLEL_FOR(work): the next loop may be shared between threads (core.c: threads_for); `work` is about how many multiply-adds it does.
+/* IN_PARTS(work, n, call): `call` for each of as many parts of n things as threads.c gives threads for so much work (about as many
+ * multiply-adds); it uses the part's `from` and `to` (size_t). PARALLEL_FOR(work): the same for a loop, the next statement.
  * Splits fall between outputs, never inside a sum, so every result has the same bits for any number of threads. */
 #define PRAGMA_(x) _Pragma(#x)
 #ifdef _OPENMP
 #define PARALLEL_FOR(work) PRAGMA_(omp parallel for schedule(static) num_threads(threads_for((double)(work))))
+#define SHARE_PARTS_(parts) PRAGMA_(omp parallel for schedule(static) num_threads(parts))
 #else
 #define PARALLEL_FOR(work)
+#define SHARE_PARTS_(parts)
 #endif
+#define IN_PARTS(work, n, call) do { \
+        int parts_ = threads_for((double)(work)); \
+        size_t n_ = (size_t)(n); \
+        if (parts_ < 2) { size_t from = 0, to = n_; call; }     /* no team of one: OpenMP's costs microseconds */ \
+        else { \
+            SHARE_PARTS_(parts_) \
+            for (int part_ = 0; part_ < parts_; part_++) { \
+                size_t from = n_ * (size_t)part_ / (size_t)parts_, to = n_ * ((size_t)part_ + 1) / (size_t)parts_; \
+                if (from < to) { call; } \
+            } \
+        } \
+    } while (0)
 
 /* ================================================================================================================
  * core.c (level 0): what everything stands on, without stdio and without a heap
@@ -133,11 +148,15 @@ uint64_t hash_bytes(const void *bytes, size_t n, uint64_t seed);    /* FNV-1a, t
 /* ---- text without stdio ---- */
 /* Copies pattern to out (cap bytes, always NUL-terminated), "%d" replaced by number. Returns 0, or E_RANGE when it was cut. */
 int name_format(char *out, size_t cap, const char *pattern, int number);
+
+/* ================================================================================================================
+ * threads.c (level 0): how many threads a loop gets
+ * ================================================================================================================ */
 int threads_max(void);                      /* OpenMP's number of threads, 1 without it */
 /* How many of them the next loop gets: one for little work (waking takes microseconds), inside another such loop, and while other
  * processes keep a processor busy (threads that wait for each other then wait for whole time slices). */
 int threads_for(double work);
-int thread_index(void);                     /* 0 .. threads_max()-1 inside a PARALLEL_FOR */
+int thread_index(void);                     /* 0 .. threads_max()-1 inside a shared loop */
 
 /* ================================================================================================================
  * quant.c (level 1): number formats: bfloat16 (the upper half of a float), IEEE 754 binary16, and bitsandbytes' 4-bit blocks
@@ -451,6 +470,7 @@ extern const Kernel kernel_avx2, kernel_avx;        /* fast_x86.c */
 const Kernel *fast_kernel(void);            /* the best that this processor has, or the forced one; NULL: the plain tile */
 int fast_use(const char *name);             /* forces "plain", "avx2" ..., or "exact": the fastest with the plain bits. NULL or "": the
                                              * best again. E_UNSUPPORTED: not known or not here */
+int fast_wide(void);                        /* 1: this processor has AVX2, and the plain kernel was not forced */
 const char *fast_name(int i);               /* names of all kernels, "plain" the last; NULL beyond */
 
 /* ================================================================================================================

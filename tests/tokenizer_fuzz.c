@@ -1,5 +1,5 @@
 /* libFuzzer's targets for the tokenizers' loaders and encoders, one each build. Not part of `make test`; from the project's root, with TARGET 0 to 6:
- *     clang -O1 -g -DTARGET=0 -fsanitize=fuzzer,address,undefined -I. tests/tokenizer_fuzz.c core.c unicode.c unigram.c wordpiece.c \
+ *     clang -O1 -g -DTARGET=0 -fsanitize=fuzzer,address,undefined -I. tests/tokenizer_fuzz.c core.c threads.c unicode.c unigram.c wordpiece.c \
  *           tokenizer.c -lm -o /tmp/fuzz
  *     mkdir /tmp/found && /tmp/fuzz -max_total_time=600 -print_final_stats=1 /tmp/found tests/seeds/tokenizer
  * 0 SentencePiece models, 1 vocab.json and merges.txt (a NUL between them), 2 tokenizer.json, 3 vocab.txt, 4 and 5 training of a unigram and of
