@@ -177,6 +177,8 @@ static void pack(float *p, int width, View v, int i0, int rows, int k0, int K, c
     const float *a = v.a + (size_t)i0 * v.row + (size_t)k0 * v.step;
     if (rows < width) memset(p, 0, (size_t)K * (size_t)width * sizeof *p);
     if (v.step == 1) kernel->interleave(p, width, a, v.row, rows, K);
+    else if (rows == 6)                                         /* a tile of fast.c's: a size that the compiler knows */
+        for (int k = 0; k < K; k++, p += width, a += v.step) memcpy(p, a, 6 * sizeof *p);
     else
         for (int k = 0; k < K; k++, p += width, a += v.step)
             for (int i = 0; i < rows; i++) p[i] = a[i];
@@ -287,24 +289,28 @@ static void pack_straight(float *p, const Matrix *w, int k0, int K, int j0, int 
     }
 }
 
-/* One tile at the edge of C, M x J of it inside: by way of a whole one. */
-static void edge_tile(float *C, size_t stride, const float *a, const float *b, int k, int add, int M, int J, const Kernel *kernel) {
+/* One tile at the edge of C, M x J of it inside: by way of a whole one. row: distance of A's rows, 0 where it is packed. */
+static void edge_tile(float *C, size_t stride, const float *a, size_t row, const float *b, int k, int add, int M, int J, const Kernel *kernel) {
     float c[KERNEL_ROWS * KERNEL_COLUMNS] = {0};
     size_t S = (size_t)kernel->columns, bytes = (size_t)J * sizeof *c;
     for (int i = 0; i < M && add; i++) memcpy(c + (size_t)i * S, C + (size_t)i * stride, bytes);
-    kernel->tile(c, S, a, b, k, add);
+    if (row) kernel->tile_in_place(c, S, a, row, b, k, add);
+    else kernel->tile(c, S, a, b, k, add);
     for (int i = 0; i < M; i++) memcpy(C + (size_t)i * stride, c + (size_t)i * S, bytes);
 }
 
 /* What a product works on: C (M,J), rows of `stride` floats; B is w or its transpose, w->I only the distance between its rows.
  * add 0: start from 0; 1: start from C. bias (J) is added last. */
-typedef struct { float *C; size_t stride; const Matrix *w; const float *bias; int transposed, add, M, J, K; Kernel kernel; } Product;
+typedef struct { float *C; size_t stride; View a; const Matrix *w; const float *bias; int transposed, add, M, J, K; Kernel kernel; } Product;
 typedef struct { int m0, m1, j0, j1, k0, k1; } Part;            /* rows, columns and steps */
 
-/* A: all rows of steps k0 .. k1-1, packed; b: room for the panels of one block of k */
+/* Short rows of A stay where they lie, if the twin can read them there; only a tile that they do not fill is packed. */
+static int a_in_place(const Product *p) { return p->kernel.tile_in_place && p->a.step == 1 && p->a.row <= 512; }
+
+/* A: all rows of steps k0 .. k1-1, packed (or the last few of them: a_in_place); b: room for the panels of one block of k */
 static void product_part(const Product *p, Part at, const float *A, float *b) {
     const Kernel *kernel = &p->kernel;
-    int R = kernel->rows, S = kernel->columns, padded = (p->M + R - 1) / R * R;
+    int R = kernel->rows, S = kernel->columns, direct = a_in_place(p), padded = direct ? R : (p->M + R - 1) / R * R;
     for (int k = at.k0; k == at.k0 || k < at.k1; k += BLOCK_K) {        /* once even for K = 0: C = 0 */
         int nk = at.k1 - k < BLOCK_K ? at.k1 - k : BLOCK_K, more = k > 0 || p->add;
         const float *panel = b;
@@ -312,10 +318,13 @@ static void product_part(const Product *p, Part at, const float *A, float *b) {
         else pack_straight(b, p->w, k, nk, at.j0, at.j1 - at.j0, kernel);
         for (int j = at.j0; j < at.j1; j += S, panel += (size_t)nk * (size_t)S + GAP)
             for (int m = at.m0; m < at.m1; m += R) {
+                int rows = at.m1 - m < R ? at.m1 - m : R, columns = at.j1 - j < S ? at.j1 - j : S;
+                size_t row = direct && rows == R ? p->a.row : 0;
+                const float *tile = row ? p->a.a + (size_t)m * row + (size_t)k : A + (size_t)(k - at.k0) * (size_t)padded + (direct ? 0 : (size_t)m * (size_t)nk);
                 float *c = p->C + (size_t)m * p->stride + (size_t)j;
-                const float *tile = A + (size_t)(k - at.k0) * (size_t)padded + (size_t)m * (size_t)nk;
-                if (at.m1 - m >= R && at.j1 - j >= S) kernel->tile(c, p->stride, tile, panel, nk, more);
-                else edge_tile(c, p->stride, tile, panel, nk, more, at.m1 - m < R ? at.m1 - m : R, at.j1 - j < S ? at.j1 - j : S, kernel);
+                if (rows < R || columns < S) edge_tile(c, p->stride, tile, row, panel, nk, more, rows, columns, kernel);
+                else if (row) kernel->tile_in_place(c, p->stride, tile, row, panel, nk, more);
+                else kernel->tile(c, p->stride, tile, panel, nk, more);
             }
     }
     for (int m = at.m0; m < at.m1 && p->bias && at.k1 == p->K; m++)
@@ -385,7 +394,7 @@ static void product_parts(const Product *p, const Grid *grid, const float *A, fl
 }
 
 static void product(float *C, size_t stride, View a, const Matrix *w, int transposed, const float *bias, int add, int M, int J, int K, Arena *ws) {
-    const Product p = { C, stride, w, bias, transposed, add, M, J, K, best_kernel() };
+    const Product p = { C, stride, a, w, bias, transposed, add, M, J, K, best_kernel() };
     int R = p.kernel.rows, S = p.kernel.columns, tiles = (M + R - 1) / R, panels = (J + S - 1) / S, threads = threads_max();
     int blocks = (M + BLOCK_M - 1) / BLOCK_M, groups = (panels + BLOCK_J - 1) / BLOCK_J;
     size_t mark = ws->used, each = floats_of_b(J, K);
@@ -399,7 +408,10 @@ static void product(float *C, size_t stride, View a, const Matrix *w, int transp
     while (groups * blocks < 4 * threads && 16 * blocks < tiles) blocks++;
     for (int k0 = 0; k0 == 0 || k0 < K; k0 += CHUNK_K) {
         int k1 = K - k0 < CHUNK_K ? K : k0 + CHUNK_K;
-        pack_a(A, a, M, k0, k1, &p.kernel);
+        if (a_in_place(&p)) {
+            View last = { a.a + (size_t)(M - M % R) * a.row, a.row, a.step };
+            if (M % R) pack_a(A, last, M % R, k0, k1, &p.kernel);
+        } else pack_a(A, a, M, k0, k1, &p.kernel);
         Grid grid = { groups, blocks, panels, tiles, k0, k1 };
         IN_PARTS((double)M * J * (k1 - k0) / 4, groups * blocks, product_parts(&p, &grid, A, B + (size_t)thread_index() * each, from, to));
     }
