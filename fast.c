@@ -1,6 +1,6 @@
 /* fast.c - which faster twin of ops.c's tile this processor has.
  *
- * Needs    fast_x86.c. Built with -DFAST (`make FAST=0` leaves both out, and everything still works).
+ * Needs    fast_x86.c, fast_avx512.c, fast_arm.c. Built with -DFAST (`make FAST=0` leaves all out, and everything still works).
  * Twins    ops.c describes the product once: packing, blocks, edges, threads. What differs between processors is its innermost loop over
  *          a tile, and that alone is here. A twin keeps the order of every sum. One that is not fused gives the plain tile's bits; one
  *          that is fused multiplies and adds in one rounding: all fused twins give the same bits as each other.
@@ -11,7 +11,7 @@
 
 static const Kernel *const known[] = {
 #ifdef FAST
-    &kernel_avx2, &kernel_avx,
+    &kernel_avx512, &kernel_avx2, &kernel_avx, &kernel_neon,
 #endif
     NULL
 };

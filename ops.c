@@ -282,8 +282,8 @@ static void pack_straight(float *p, const Matrix *w, int k0, int K, int j0, int 
             row = (const float *)w->data + at;                  /* rows lie far apart: processors do not foresee the next */
             if (k + 4 < K) for (int c = 0; c < J; c += 16) PREFETCH(row + 4 * (size_t)w->I + c);
         } else widen(line, w, at, J, kernel);
-        for (; j >= KERNEL_COLUMNS && S == KERNEL_COLUMNS; j -= KERNEL_COLUMNS, row += S, to += panel)
-            memcpy(to, row, KERNEL_COLUMNS * sizeof *to);       /* a size that the compiler knows */
+        for (; j >= (int)S; j -= (int)S, row += S, to += panel)
+            for (size_t i = 0; i < S; i += 4) memcpy(to + i, row + i, 4 * sizeof *to);  /* a size that the compiler knows */
         for (; j > 0; j -= (int)S, row += S, to += panel)
             for (int i = 0; i < (int)S; i++) to[i] = i < j ? row[i] : 0;
     }

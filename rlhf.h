@@ -9,8 +9,8 @@
  * Error *err, it says why. Functions without either fail in their arena or workspace alone: look at `failed` afterwards.
  * Log-probabilities, KL and entropy are in nats. Sources: each .c file names the paper or format above what it implements.
  *
- * Levels. A file calls only files of a lower level: core threads 0 | quant rl unigram unicode io fast_x86 1 | fast torch wordpiece 2 |
- * ops tokenizer 3 | lora checkpoint 4 | model reward 5 | cli 6 | programs 7. `make check` holds every object file to this. */
+ * Levels. A file calls only files of a lower level: core threads 0 | quant rl unigram unicode io fast_x86 fast_avx512 fast_arm 1 |
+ * fast torch wordpiece 2 | ops tokenizer 3 | lora checkpoint 4 | model reward 5 | cli 6 | programs 7. `make check` holds every object file to this. */
 #ifndef RLHF_H
 #define RLHF_H
 
@@ -446,9 +446,9 @@ int torch_index(TorchFile *t, File *f, Pool *pool, Error *err);
 int torch_read(f32 *out, const TorchTensor *t, File *f, uint64_t from, size_t n, Error *err);
 
 /* ================================================================================================================
- * fast.c (level 2): faster twins of the product's innermost loop; fast_x86.c (level 1) has one. Called from ops.c (and chosen by cli.c).
+ * fast.c (level 2): faster twins of the product's innermost loop, each in a file of its own (level 1). Called from ops.c (and chosen by cli.c).
  * ================================================================================================================ */
-enum { KERNEL_ROWS = 12, KERNEL_COLUMNS = 16 };     /* the largest sides of any kernel's tiles */
+enum { KERNEL_ROWS = 16, KERNEL_COLUMNS = 48 };     /* the largest sides of any kernel's tiles */
 typedef struct {
     const char *name;
     int rows, columns;                      /* of a tile */
@@ -467,6 +467,8 @@ typedef struct {
     void (*unpack)(float *out, const unsigned char *packed, const f32 *values, int block, int n);
 } Kernel;
 extern const Kernel kernel_avx2, kernel_avx;        /* fast_x86.c */
+extern const Kernel kernel_avx512;                  /* fast_avx512.c */
+extern const Kernel kernel_neon;                    /* fast_arm.c */
 const Kernel *fast_kernel(void);            /* the best that this processor has, or the forced one; NULL: the plain tile */
 int fast_use(const char *name);             /* forces "plain", "avx2" ..., or "exact": the fastest with the plain bits. NULL or "": the
                                              * best again. E_UNSUPPORTED: not known or not here */
