@@ -10,7 +10,7 @@
  * Log-probabilities, KL and entropy are in nats. Sources: each .c file names the paper or format above what it implements.
  *
  * Levels. A file calls only files of a lower level: core threads 0 | quant rl unigram unicode io fast_x86 fast_avx512 fast_arm 1 |
- * fast torch wordpiece 2 | ops tokenizer 3 | lora checkpoint 4 | model reward 5 | cli 6 | programs 7. `make check` holds every object file to this. */
+ * fast fast_amx torch wordpiece 2 | ops tokenizer 3 | lora checkpoint 4 | model reward 5 | cli 6 | programs 7. `make check` holds every object file to this. */
 #ifndef RLHF_H
 #define RLHF_H
 
@@ -474,6 +474,23 @@ int fast_use(const char *name);             /* forces "plain", "avx2" ..., or "e
                                              * best again. E_UNSUPPORTED: not known or not here */
 int fast_wide(void);                        /* 1: this processor has AVX2, and the plain kernel was not forced */
 const char *fast_name(int i);               /* names of all kernels, "plain" the last; NULL beyond */
+
+/* ================================================================================================================
+ * fast_amx.c (level 2): a tile of products of bf16 numbers
+ * ================================================================================================================ */
+/* tile: c[i*stride + j], i < rows, j < columns, becomes (add 0: 0, 1: itself) + sum over k of a[i*row + k] times b's (k,j); k is a multiple of
+ * `steps`. pack: b from columns of floats, number k of column j at x[j*row + k*step] (row or step is 1), rounded, padded with zeros to
+ * `columns` and whole steps. begin() before a thread's first tile, end() after its last. */
+typedef struct {
+    const char *name;
+    int rows, columns, steps;
+    int (*here)(void);                      /* 1: this processor can, and the system lets this process */
+    void (*begin)(void);
+    void (*end)(void);
+    void (*pack)(uint16_t *b, const f32 *x, size_t row, size_t step, int columns, int K);
+    void (*tile)(f32 *c, size_t stride, const uint16_t *a, size_t row, const uint16_t *b, int k, int add);
+} HalfKernel;
+extern const HalfKernel kernel_amx;
 
 /* ================================================================================================================
  * ops.c (level 3): the layers as forward/backward pairs, each the plain definition; AdamW
