@@ -203,6 +203,8 @@ static void cache_store(const Cache *kv, const float *k, const float *v, const R
     }
 }
 
+static void copy(float *y, const float *x, size_t n) { IN_PARTS((double)n / 4, n, memcpy(y + from, x + from, (to - from) * sizeof *y)); }
+
 /* mid = x + attention(norm(x)) for all rows */
 static void attention_block(Layer b, const Model *m, int l, const Lora *adapter, const Rows *rows, const Cache *kv, Arena *ws) {
     const ModelConfig *c = &m->config;
@@ -217,7 +219,7 @@ static void attention_block(Layer b, const Model *m, int l, const Lora *adapter,
     rope_rotate(b.k, rows->position, m->rope_cos, m->rope_sin, 0, N, c->K, c->D);
     cache_store(kv, b.k, b.v, rows, l);
     attention_forward(b.att, b.q, kv->k + layer, kv->v + layer, b.first, b.count, N, c->H, c->K, c->D, ws);
-    memcpy(b.mid, b.x, (size_t)N * (size_t)c->C * sizeof *b.mid);
+    copy(b.mid, b.x, (size_t)N * (size_t)c->C);
     linear_add(b.mid, b.att, &w->o, N, ws);
     lora_forward(b.mid, b.att, adapter, &w->o, N, ws);
 }
@@ -238,7 +240,7 @@ static void layer_forward(float *y, Layer b, const Model *m, int l, const Lora *
     attention_block(b, m, l, adapter, rows, kv, ws);
     gate_and_up(b, m, l, adapter, N, ws);
     swiglu_forward(b.act, b.gate, b.up, (size_t)N * (size_t)c->F);
-    memmove(y, b.mid, (size_t)N * (size_t)c->C * sizeof *y);
+    copy(y, b.mid, (size_t)N * (size_t)c->C);
     linear_add(y, b.act, &w->down, N, ws);
     lora_forward(y, b.act, adapter, &w->down, N, ws);
 }
@@ -294,7 +296,7 @@ static void adapted_backward(float *dx, const float *dy, const float *x, const M
     lora_backward(dx, dy, x, adapter, w, N, ws);
 }
 
-static void zero(float *x, size_t n) { memset(x, 0, n * sizeof *x); }
+static void zero(float *x, size_t n) { IN_PARTS((double)n / 4, n, memset(x + from, 0, (to - from) * sizeof *x)); }
 
 /* Gradients of the cache slots of each row, one layer's part (B,T,width), to rows. */
 static void cache_fetch(float *dk, float *dv, const Flow *f, const Rows *rows, const Cache *kv) {
@@ -395,12 +397,18 @@ int model_backward(const Model *m, const Lora *adapter, const Rows *rows, const 
 /* ================================================================================================================
  * The head: log-probs, their gradient, exact KL, values. Block by block of rows.
  * ================================================================================================================ */
-enum { HEAD_ROWS = 64 };
+enum { HEAD_ROWS = 512, HEAD_LOGITS = 1 << 21 };
+
+/* Rows whose logits are held at a time: 64 of a large vocabulary, more of a small one, or the products would be slim. */
+static int head_rows(int V) {
+    int rows = HEAD_LOGITS / V;
+    return rows < 64 ? 64 : rows > HEAD_ROWS ? HEAD_ROWS : rows;
+}
 
 /* The next rows that want logits, from row *at on: their indices in row[], how many is returned. */
-static int wanting_rows(int row[HEAD_ROWS], const Rows *rows, int *at) {
+static int wanting_rows(int row[HEAD_ROWS], const Rows *rows, int *at, int most) {
     int n = 0;
-    for (; *at < rows->N && n < HEAD_ROWS; ++*at) if (rows->wants && rows->wants[*at]) row[n++] = *at;
+    for (; *at < rows->N && n < most; ++*at) if (rows->wants && rows->wants[*at]) row[n++] = *at;
     return n;
 }
 
@@ -411,12 +419,12 @@ static void gather(float *out, const float *hidden, const int *row, int n, int C
 int model_logprobs(const Model *m, const float *hidden, const Rows *rows, const int *target, float temperature,
                    float *logprob, float *entropy, TokenLoss loss, void *context, float *dhidden, Arena *ws) {
     int V = m->config.V, C = m->config.C, at = 0, done = 0, n, row[HEAD_ROWS];
-    size_t mark = ws->used, block = HEAD_ROWS, training = loss ? 1 : 0;
+    size_t mark = ws->used, block = (size_t)head_rows(V), training = loss ? 1 : 0;
     float *h = arena_take(ws, block * (size_t)C, sizeof *h), *logits = arena_take(ws, block * (size_t)V, sizeof *logits);
     float *dh = arena_take(ws, training * block * (size_t)C, sizeof *dh), *dlogits = arena_take(ws, training * block * (size_t)V, sizeof *dlogits);
-    linear_measure(ws, HEAD_ROWS, C, V);
+    linear_measure(ws, (int)block, C, V);
     if (!ws->base || ws->failed) { ws->used = mark; return ws->failed ? E_MEMORY : OK; }
-    while ((n = wanting_rows(row, rows, &at)) > 0) {
+    while ((n = wanting_rows(row, rows, &at, (int)block)) > 0) {
         float dlogprob[HEAD_ROWS] = {0};
         for (int i = 0; i < n; i++) if (target[done + i] < 0 || target[done + i] >= V) { ws->used = mark; return E_RANGE; }
         gather(h, hidden, row, n, C);
@@ -440,12 +448,12 @@ int model_logprobs(const Model *m, const float *hidden, const Rows *rows, const 
 int model_full_kl(const Model *m, const float *hidden, const Model *ref, const float *ref_hidden, const Rows *rows,
                   float temperature, float *kl, Arena *ws) {
     int V = m->config.V, C = m->config.C, at = 0, done = 0, n, row[HEAD_ROWS];
-    size_t mark = ws->used, block = HEAD_ROWS;
+    size_t mark = ws->used, block = (size_t)head_rows(V);
     float *h = arena_take(ws, block * (size_t)C, sizeof *h);
     float *logits = arena_take(ws, block * (size_t)V, sizeof *logits), *ref_logits = arena_take(ws, block * (size_t)V, sizeof *logits);
-    linear_measure(ws, HEAD_ROWS, C, V);
+    linear_measure(ws, (int)block, C, V);
     if (!ws->base || ws->failed) { ws->used = mark; return ws->failed ? E_MEMORY : OK; }
-    while ((n = wanting_rows(row, rows, &at)) > 0) {
+    while ((n = wanting_rows(row, rows, &at, (int)block)) > 0) {
         gather(h, hidden, row, n, C);
         linear_forward(logits, h, &m->head, NULL, n, ws);
         gather(h, ref_hidden, row, n, C);
@@ -504,7 +512,6 @@ static int nucleus(float *p, int *order, const float *z, int V, const Sampling *
 int sample_token(const float *logits, int V, const Sampling *s, Rng *rng, float *logprob, float *scratch, int *order) {
     int token = 0;
     double left = 0;
-    for (int v = 1; v < V; v++) if (logits[v] > logits[token]) token = v;
     if (s->temperature > 0 && (s->top_k > 0 || s->top_p < 1)) {
         int kept = nucleus(scratch, order, logits, V, s);
         for (int i = 0; i < kept; i++) left += (double)scratch[i];
@@ -522,7 +529,8 @@ int sample_token(const float *logits, int V, const Sampling *s, Rng *rng, float 
                 token = v;
                 if ((left -= (double)scratch[v]) < 0) break;
             }
-    }
+    } else
+        for (int v = 1; v < V; v++) if (logits[v] > logits[token]) token = v;
     if (logprob) logprob_forward(logprob, NULL, logits, &token, s->temperature > 0 ? s->temperature : 1, 1, V);
     return token;
 }
@@ -564,6 +572,14 @@ static void append(Sequence *s, int b, int token, float logprob, float value, co
     if (on_token && on_token(context, b, token)) s->done = 1;
 }
 
+/* The next token of sequences live[from] .. live[to-1], from row i of logits for live[i]; scratch and order: V for each thread. */
+static void sample_rows(int *next, float *logprob, const float *logits, const int *live, Sequence *seq, const Sampling *s, int V,
+                        float *scratch, int *order, size_t from, size_t to) {
+    size_t own = (size_t)thread_index() * (size_t)V;
+    for (size_t i = from; i < to; i++)
+        next[i] = sample_token(logits + i * (size_t)V, V, s, &seq[live[i]].rng, &logprob[i], scratch + own, order + own);
+}
+
 int model_generate(const Model *m, const Lora *adapter, const ValueHead *h, Sequence *seq, int B, Cache *kv, const Sampling *s,
                    int (*on_token)(void *context, int sequence, int token), void *context, Arena *ws) {
     const ModelConfig *c = &m->config;
@@ -577,12 +593,15 @@ int model_generate(const Model *m, const Lora *adapter, const ValueHead *h, Sequ
     int *token = arena_take(ws, prompts, sizeof *token), *sequence = arena_take(ws, prompts, sizeof *sequence);
     int *position = arena_take(ws, prompts, sizeof *position), *live = arena_take(ws, b1, sizeof *live), *row = arena_take(ws, b1, sizeof *row);
     float *hidden = arena_take(ws, prompts * C, sizeof *hidden), *last = arena_take(ws, b1 * C, sizeof *last), *value = arena_take(ws, b1, sizeof *value);
-    float *logits = arena_take(ws, HEAD_ROWS * V, sizeof *logits), *scratch = arena_take(ws, V, sizeof *scratch);
-    int *order = arena_take(ws, V, sizeof *order);
+    int block = head_rows(c->V) < B ? head_rows(c->V) : B, *next = arena_take(ws, (size_t)block, sizeof *next);
+    float *logits = arena_take(ws, (size_t)block * V, sizeof *logits), *logprob = arena_take(ws, (size_t)block, sizeof *logprob);
+    float *scratch = arena_take(ws, (size_t)threads_max() * V, sizeof *scratch);
+    int *order = arena_take(ws, (size_t)threads_max() * V, sizeof *order);
     Rows rows = { (int)prompts, token, sequence, position, NULL };
     if (!ws->base) {
         model_forward(m, adapter, &rows, kv, NULL, hidden, ws);
-        linear_measure(ws, B > HEAD_ROWS ? B : HEAD_ROWS, c->C, c->V);
+        linear_measure(ws, block, c->C, c->V);
+        linear_measure(ws, B, c->C, 1);
     }
     if (!ws->base || ws->failed) { ws->used = mark; return ws->failed ? E_MEMORY : OK; }
 
@@ -590,14 +609,12 @@ int model_generate(const Model *m, const Lora *adapter, const ValueHead *h, Sequ
         if ((code = model_forward(m, adapter, &rows, kv, NULL, hidden, ws)) != OK) break;
         gather(last, hidden, row, alive, c->C);
         if (h) model_values(h, last, value, alive, ws);
-        for (int i0 = 0; i0 < alive; i0 += HEAD_ROWS) {
-            int n = alive - i0 < HEAD_ROWS ? alive - i0 : HEAD_ROWS;
+        for (int i0 = 0; i0 < alive; i0 += block) {
+            int n = alive - i0 < block ? alive - i0 : block;
             linear_forward(logits, last + (size_t)i0 * C, &m->head, NULL, n, ws);
-            for (int i = i0; i < i0 + n; i++) {
-                float logprob;
-                int next = sample_token(logits + (size_t)(i - i0) * V, c->V, s, &seq[live[i]].rng, &logprob, scratch, order);
-                append(&seq[live[i]], live[i], next, logprob, h ? value[i] : 0, c, on_token, context);
-            }
+            IN_PARTS((double)n * c->V * 32, n, sample_rows(next, logprob, logits, live + i0, seq, s, c->V, scratch, order, from, to));
+            for (int i = 0; i < n; i++)
+                append(&seq[live[i0 + i]], live[i0 + i], next[i], logprob[i], h ? value[i0 + i] : 0, c, on_token, context);
         }
     }
     ws->used = mark;

@@ -195,7 +195,7 @@ static void pack_a_part(float *packed, View v, int M, int k0, int k1, int tiles,
 }
 static void pack_a(float *packed, View v, int M, int k0, int k1, const Kernel *kernel) {
     int R = kernel->rows, tiles = (M + R - 1) / R, blocks = (k1 - k0 + BLOCK_K - 1) / BLOCK_K;
-    IN_PARTS((double)M * (k1 - k0), tiles * blocks, pack_a_part(packed, v, M, k0, k1, tiles, kernel, from, to));
+    IN_PARTS((double)M * (k1 - k0) * 8, tiles * blocks, pack_a_part(packed, v, M, k0, k1, tiles, kernel, from, to));
 }
 
 /* Each x to the nearest number of the compute type of a 4-bit weight. */
