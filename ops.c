@@ -999,7 +999,11 @@ double gradient_norm(const Tensor *list, int tensors) {
 
 void gradient_zero(const Tensor *list, int tensors) {
     for (int i = 0; i < tensors; i++)
-        if (is_trained(&list[i])) memset(list[i].matrix->grad, 0, tensor_size(&list[i]) * sizeof(float));
+        if (is_trained(&list[i])) {
+            float *grad = list[i].matrix->grad;
+            size_t n = tensor_size(&list[i]);
+            IN_PARTS((double)n / 4, n, memset(grad + from, 0, (to - from) * sizeof *grad));
+        }
 }
 
 /* m = b1 m + (1-b1) g    v = b2 v + (1-b2) g^2    theta = theta (1 - lr wd) - step m / (sqrt(v) root + eps)
