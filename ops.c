@@ -291,8 +291,9 @@ static void pack_straight(float *p, const Matrix *w, int k0, int K, int j0, int 
 
 /* One tile at the edge of C, M x J of it inside: by way of a whole one. row: distance of A's rows, 0 where it is packed. */
 static void edge_tile(float *C, size_t stride, const float *a, size_t row, const float *b, int k, int add, int M, int J, const Kernel *kernel) {
-    float c[KERNEL_ROWS * KERNEL_COLUMNS] = {0};
+    float c[KERNEL_ROWS * KERNEL_COLUMNS];
     size_t S = (size_t)kernel->columns, bytes = (size_t)J * sizeof *c;
+    memset(c, 0, (size_t)kernel->rows * S * sizeof *c);
     for (int i = 0; i < M && add; i++) memcpy(c + (size_t)i * S, C + (size_t)i * stride, bytes);
     if (row) kernel->tile_in_place(c, S, a, row, b, k, add);
     else kernel->tile(c, S, a, b, k, add);
@@ -335,7 +336,8 @@ static void product_part(const Product *p, Part at, const float *A, float *b) {
 static void few_rows_tile(const Product *p, const float *x, int j0, int R, int S) {
     const Kernel *kernel = &p->kernel;
     int J = p->J - j0 < R ? p->J - j0 : R;
-    float c[KERNEL_ROWS * KERNEL_COLUMNS] = {0}, lines[KERNEL_ROWS * BLOCK_K];
+    float c[KERNEL_ROWS * KERNEL_COLUMNS], lines[KERNEL_ROWS * BLOCK_K];
+    memset(c, 0, (size_t)(R * S) * sizeof *c);
     for (int m = 0; m < p->M && p->add; m++)
         for (int j = 0; j < J; j++) c[j * S + m] = p->C[(size_t)m * p->stride + (size_t)(j0 + j)];
     for (int k0 = 0; k0 < p->K; k0 += BLOCK_K, x += BLOCK_K * S) {
