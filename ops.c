@@ -172,30 +172,41 @@ static Kernel best_kernel(void) {
 /* One operand as it lies in memory: element (i,k) at a[i*row + k*step]; row or step is 1. */
 typedef struct { const float *a; size_t row, step; } View;
 
-/* p[k*width + i] = element (i, k0+k) of v's rows from i0 on, `rows` of them; the others up to width are 0. */
-static void pack(float *p, int width, View v, int i0, int rows, int k0, int K, const Kernel *kernel) {
-    const float *a = v.a + (size_t)i0 * v.row + (size_t)k0 * v.step;
+/* p[k*width + i] = a[i*row + k], k < K: `rows` rows that run along memory; the others up to width are 0. */
+static void pack_rows(float *p, int width, const float *a, size_t row, int rows, int K, const Kernel *kernel) {
     if (rows < width) memset(p, 0, (size_t)K * (size_t)width * sizeof *p);
-    if (v.step == 1) kernel->interleave(p, width, a, v.row, rows, K);
-    else if (rows == 6)                                         /* a tile of fast.c's: a size that the compiler knows */
-        for (int k = 0; k < K; k++, p += width, a += v.step) memcpy(p, a, 6 * sizeof *p);
-    else
-        for (int k = 0; k < K; k++, p += width, a += v.step)
-            for (int i = 0; i < rows; i++) p[i] = a[i];
+    kernel->interleave(p, width, a, row, rows, K);
 }
 
-/* Steps k0 .. k1-1 of A, a block of BLOCK_K after another, in each the tiles of R rows: the block of step k begins at (k - k0) * tiles * R. */
-static void pack_a_part(float *packed, View v, int M, int k0, int k1, int tiles, const Kernel *kernel, size_t from, size_t to) {
-    int R = kernel->rows;
+/* One step of several tiles or panels that lie `distance` apart: n numbers of a row, `width` to each; what is missing in the last is 0. */
+static void spread(float *p, size_t width, size_t distance, const float *row, size_t n) {
+    for (; n >= width; n -= width, row += width, p += distance) {
+        if (width == 6) memcpy(p, row, 6 * sizeof *p);          /* sizes that the compiler knows; other widths are multiples of 4 */
+        else for (size_t i = 0; i < width; i += 4) memcpy(p + i, row + i, 4 * sizeof *p);
+    }
+    for (size_t i = 0; i < width && n > 0; i++) p[i] = i < n ? row[i] : 0;
+}
+
+/* Steps k0 .. k1-1 of A, a block of BLOCK_K after another, in each the tiles of R rows: the block of step k begins at (k - k0) * tiles * R.
+ * Parts: up to BLOCK_J tiles of a block. */
+static void pack_a_part(float *packed, View v, int M, int k0, int k1, const Kernel *kernel, size_t from, size_t to) {
+    int R = kernel->rows, tiles = (M + R - 1) / R, groups = (tiles + BLOCK_J - 1) / BLOCK_J;
     for (int item = (int)from; item < (int)to; item++) {
-        int t = item % tiles, k = k0 + item / tiles * BLOCK_K, nk = k1 - k < BLOCK_K ? k1 - k : BLOCK_K;
+        int t = item % groups * BLOCK_J, some = tiles - t < BLOCK_J ? tiles - t : BLOCK_J, m = t * R, rows = M - m < some * R ? M - m : some * R;
+        int k = k0 + item / groups * BLOCK_K, nk = k1 - k < BLOCK_K ? k1 - k : BLOCK_K;
         float *p = packed + (size_t)R * ((size_t)(k - k0) * (size_t)tiles + (size_t)t * (size_t)nk);
-        pack(p, R, v, t * R, M - t * R < R ? M - t * R : R, k, nk, kernel);
+        const float *a = v.a + (size_t)m * v.row + (size_t)k * v.step;
+        size_t distance = (size_t)nk * (size_t)R;
+        if (v.step == 1)
+            for (int i = 0; i < some; i++, a += (size_t)R * v.row, p += distance)
+                pack_rows(p, R, a, v.row, rows - i * R < R ? rows - i * R : R, nk, kernel);
+        else
+            for (int i = 0; i < nk; i++, a += v.step, p += R) spread(p, (size_t)R, distance, a, (size_t)rows);
     }
 }
 static void pack_a(float *packed, View v, int M, int k0, int k1, const Kernel *kernel) {
-    int R = kernel->rows, tiles = (M + R - 1) / R, blocks = (k1 - k0 + BLOCK_K - 1) / BLOCK_K;
-    IN_PARTS((double)M * (k1 - k0) * 8, tiles * blocks, pack_a_part(packed, v, M, k0, k1, tiles, kernel, from, to));
+    int tiles = (M + kernel->rows - 1) / kernel->rows, parts = (tiles + BLOCK_J - 1) / BLOCK_J * ((k1 - k0 + BLOCK_K - 1) / BLOCK_K);
+    IN_PARTS((double)M * (k1 - k0) * 8, parts, pack_a_part(packed, v, M, k0, k1, kernel, from, to));
 }
 
 /* Each x to the nearest number of the compute type of a 4-bit weight. */
@@ -255,10 +266,12 @@ enum { LINES = 8 };                                             /* rows of W tha
  * W^T (columns are rows of W, which run along memory): panel by panel, interleaved. */
 static void pack_transposed(float *p, const Matrix *w, int k0, int K, int j0, int J, const Kernel *kernel) {
     int S = kernel->columns;
-    View v = { w->data, (size_t)w->I, 1 };
     for (int j = 0; j < J; j += S, p += (size_t)K * (size_t)S + GAP) {
         int columns = J - j < S ? J - j : S;
-        if (w->type == F32) { pack(p, S, v, j0 + j, columns, k0, K, kernel); continue; }
+        if (w->type == F32) {
+            pack_rows(p, S, (const float *)w->data + (size_t)(j0 + j) * (size_t)w->I + (size_t)k0, (size_t)w->I, columns, K, kernel);
+            continue;
+        }
         if (columns < S) memset(p, 0, (size_t)K * (size_t)S * sizeof *p);
         for (int i = 0; i < columns; i += LINES) {
             float lines[LINES * BLOCK_K];
@@ -271,21 +284,16 @@ static void pack_transposed(float *p, const Matrix *w, int k0, int K, int j0, in
 
 /* W itself: row by row, each over all panels. */
 static void pack_straight(float *p, const Matrix *w, int k0, int K, int j0, int J, const Kernel *kernel) {
-    size_t S = (size_t)kernel->columns, panel = (size_t)K * S + GAP;
+    size_t S = (size_t)kernel->columns;
     float line[BLOCK_J * KERNEL_COLUMNS];
     for (int k = 0; k < K; k++, p += S) {
         size_t at = (size_t)(k0 + k) * (size_t)w->I + (size_t)j0;
         const float *row = line;
-        float *to = p;
-        int j = J;
         if (w->type == F32) {
             row = (const float *)w->data + at;                  /* rows lie far apart: processors do not foresee the next */
             if (k + 4 < K) for (int c = 0; c < J; c += 16) PREFETCH(row + 4 * (size_t)w->I + c);
         } else widen(line, w, at, J, kernel);
-        for (; j >= (int)S; j -= (int)S, row += S, to += panel)
-            for (size_t i = 0; i < S; i += 4) memcpy(to + i, row + i, 4 * sizeof *to);  /* a size that the compiler knows */
-        for (; j > 0; j -= (int)S, row += S, to += panel)
-            for (int i = 0; i < (int)S; i++) to[i] = i < j ? row[i] : 0;
+        spread(p, S, (size_t)K * S + GAP, row, (size_t)J);
     }
 }
 
@@ -365,7 +373,7 @@ static void few_rows_part(const Product *p, const float *x, int R, int S, size_t
 static void few_rows(const Product *p, View x, float *panel) {
     int narrow = p->M <= p->kernel.narrow_columns, R = narrow ? p->kernel.narrow_rows : p->kernel.rows;
     int S = narrow ? p->kernel.narrow_columns : p->kernel.columns;
-    pack(panel, S, x, 0, p->M, 0, p->K, &p->kernel);
+    pack_rows(panel, S, x.a, x.row, p->M, p->K, &p->kernel);
     IN_PARTS((double)p->M * p->J * p->K / 4, (p->J + R - 1) / R, few_rows_part(p, panel, R, S, from, to));
 }
 

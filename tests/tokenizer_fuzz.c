@@ -5,6 +5,10 @@
  * 0 SentencePiece models, 1 vocab.json and merges.txt (a NUL between them), 2 tokenizer.json, 3 vocab.txt, 4 and 5 training of a unigram and of
  * a BPE model, 6 texts, encoded with every tokenizer among the seeds. */
 #include "rlhf.h"
+
+#ifndef TARGET
+#define TARGET 0
+#endif
 #include <stdio.h>
 
 static Pool new_pool(void) { Pool p; memset(&p, 0, sizeof p); p.source = malloc; p.sink = free; return p; }
