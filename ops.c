@@ -128,13 +128,13 @@ float log1p_exp(float x) {
  *
  * A is packed into tiles of R = 4 rows (k-major, 4 numbers a step), B into panels of S = 8 columns (k-major, 8 numbers a step), 256 steps at
  * a time: a panel is 8 KB, in the first-level cache while all tiles pass it. The 4x8 accumulators of a tile live in registers, return to C
- * between blocks of k, and go on from there: the sum is the same as the plain loop's. A thread takes up to 528 rows and 16 panels.
+ * between blocks of k, and go on from there: the sum is the same as the plain loop's. A thread takes up to 528 rows and 256 columns.
  * Three directions:    y = x W^T: A = x, B = W^T     dx += dy W: A = dy, B = W     dW += dy^T x: A = dy^T, B = x
  * Where fast.c has a twin of the tile, R, S, the innermost loop and the interleaving are the twin's; everything else is the same text.
  * A few rows of x (M <= S, as in sampling) do not repay the packing of W. A twin may have a tile that reads W's rows where they lie: then x
  * is the panel and W the tiles. A product of two numbers is the same from either side, so a row has the same bits as among many.
  * ================================================================================================================ */
-enum { TILE_M = 4, TILE_J = 8, BLOCK_K = 256, CHUNK_K = 16 * BLOCK_K, BLOCK_M = 528, BLOCK_J = 16, GAP = 16 };
+enum { TILE_M = 4, TILE_J = 8, BLOCK_K = 256, CHUNK_K = 16 * BLOCK_K, BLOCK_M = 528, BLOCK_J = 256, TILES = 16, GAP = 16 };
 
 #if defined(__GNUC__) && !defined(__TINYC__)
 #define PREFETCH(address) __builtin_prefetch(address)
@@ -188,11 +188,11 @@ static void spread(float *p, size_t width, size_t distance, const float *row, si
 }
 
 /* Steps k0 .. k1-1 of A, a block of BLOCK_K after another, in each the tiles of R rows: the block of step k begins at (k - k0) * tiles * R.
- * Parts: up to BLOCK_J tiles of a block. */
+ * Parts: up to TILES of a block. */
 static void pack_a_part(float *packed, View v, int M, int k0, int k1, const Kernel *kernel, size_t from, size_t to) {
-    int R = kernel->rows, tiles = (M + R - 1) / R, groups = (tiles + BLOCK_J - 1) / BLOCK_J;
+    int R = kernel->rows, tiles = (M + R - 1) / R, groups = (tiles + TILES - 1) / TILES;
     for (int item = (int)from; item < (int)to; item++) {
-        int t = item % groups * BLOCK_J, some = tiles - t < BLOCK_J ? tiles - t : BLOCK_J, m = t * R, rows = M - m < some * R ? M - m : some * R;
+        int t = item % groups * TILES, some = tiles - t < TILES ? tiles - t : TILES, m = t * R, rows = M - m < some * R ? M - m : some * R;
         int k = k0 + item / groups * BLOCK_K, nk = k1 - k < BLOCK_K ? k1 - k : BLOCK_K;
         float *p = packed + (size_t)R * ((size_t)(k - k0) * (size_t)tiles + (size_t)t * (size_t)nk);
         const float *a = v.a + (size_t)m * v.row + (size_t)k * v.step;
@@ -205,7 +205,7 @@ static void pack_a_part(float *packed, View v, int M, int k0, int k1, const Kern
     }
 }
 static void pack_a(float *packed, View v, int M, int k0, int k1, const Kernel *kernel) {
-    int tiles = (M + kernel->rows - 1) / kernel->rows, parts = (tiles + BLOCK_J - 1) / BLOCK_J * ((k1 - k0 + BLOCK_K - 1) / BLOCK_K);
+    int tiles = (M + kernel->rows - 1) / kernel->rows, parts = (tiles + TILES - 1) / TILES * ((k1 - k0 + BLOCK_K - 1) / BLOCK_K);
     IN_PARTS((double)M * (k1 - k0) * 8, parts, pack_a_part(packed, v, M, k0, k1, kernel, from, to));
 }
 
@@ -285,7 +285,7 @@ static void pack_transposed(float *p, const Matrix *w, int k0, int K, int j0, in
 /* W itself: row by row, each over all panels. */
 static void pack_straight(float *p, const Matrix *w, int k0, int K, int j0, int J, const Kernel *kernel) {
     size_t S = (size_t)kernel->columns;
-    float line[BLOCK_J * KERNEL_COLUMNS];
+    float line[BLOCK_J];
     for (int k = 0; k < K; k++, p += S) {
         size_t at = (size_t)(k0 + k) * (size_t)w->I + (size_t)j0;
         const float *row = line;
@@ -380,7 +380,7 @@ static void few_rows(const Product *p, View x, float *panel) {
 /* Floats of scratch: steps of A that are packed at a time, and a thread's panels of B. */
 static size_t floats_of_a(int M, int K) { return ((size_t)M + KERNEL_COLUMNS) * (size_t)(K < CHUNK_K || M <= KERNEL_COLUMNS ? K : CHUNK_K); }
 static size_t floats_of_b(int J, int K) {
-    size_t columns = KERNEL_COLUMNS + (size_t)(J < BLOCK_J * KERNEL_COLUMNS ? J : BLOCK_J * KERNEL_COLUMNS);
+    size_t columns = KERNEL_COLUMNS + (size_t)(J < BLOCK_J ? J : BLOCK_J);
     return (size_t)(K < BLOCK_K ? K : BLOCK_K) * columns + columns / TILE_J * GAP;
 }
 static size_t product_floats(int M, int J, int K) { return floats_of_a(M, K) + (size_t)threads_max() * floats_of_b(J, K); }
@@ -406,7 +406,7 @@ static void product_parts(const Product *p, const Grid *grid, const float *A, fl
 static void product(float *C, size_t stride, View a, const Matrix *w, int transposed, const float *bias, int add, int M, int J, int K, Arena *ws) {
     const Product p = { C, stride, a, w, bias, transposed, add, M, J, K, best_kernel() };
     int R = p.kernel.rows, S = p.kernel.columns, tiles = (M + R - 1) / R, panels = (J + S - 1) / S, threads = threads_max();
-    int blocks = (M + BLOCK_M - 1) / BLOCK_M, groups = (panels + BLOCK_J - 1) / BLOCK_J;
+    int blocks = (M + BLOCK_M - 1) / BLOCK_M, most = BLOCK_J / S, groups = (panels + most - 1) / most;
     size_t mark = ws->used, each = floats_of_b(J, K);
     float *A = arena_take(ws, product_floats(M, J, K), sizeof *A), *B = A + floats_of_a(M, K);
     ws->used = mark;

@@ -6,10 +6,11 @@
  * a BPE model, 6 texts, encoded with every tokenizer among the seeds. */
 #include "rlhf.h"
 
+#include <stdio.h>
+
 #ifndef TARGET
 #define TARGET 0
 #endif
-#include <stdio.h>
 
 static Pool new_pool(void) { Pool p; memset(&p, 0, sizeof p); p.source = malloc; p.sink = free; return p; }
 
