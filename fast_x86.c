@@ -11,7 +11,7 @@
 #if defined(FAST) && defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__)) && !defined(__TINYC__)
 #include <immintrin.h>
 
-enum { ROWS = 6, COLUMNS = 16 };
+enum { ROWS = 6, COLUMNS = 16, NARROW_ROWS = 12, LINE = 16 /* floats of a cache line */ };
 
 /* Row i of the tile is two variables, left_i and right_i: gcc keeps an array of them in memory. */
 #define EACH_ROW(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5)
@@ -32,6 +32,9 @@ enum { ROWS = 6, COLUMNS = 16 };
 #define NARROW_STEP(i) sum_##i = _mm256_add_ps(sum_##i, _mm256_mul_ps(_mm256_broadcast_ss(a + i * row), b_all));
 #define NARROW_FUSED_STEP(i) sum_##i = _mm256_fmadd_ps(_mm256_broadcast_ss(a + i * row), b_all, sum_##i);
 #define NARROW_STORE(i) _mm256_storeu_ps(c + i * stride, sum_##i);
+/* W comes from far: the line of the next tile's row that lies where this one's does. */
+#define AHEAD(i) _mm_prefetch((const char *)(a + (i + ROWS) * row), _MM_HINT_T0);
+#define NARROW_AHEAD(i) _mm_prefetch((const char *)(a + (i + NARROW_ROWS) * row), _MM_HINT_T0);
 #define STORE(i) \
     _mm256_storeu_ps(c + i * stride, left_##i); \
     _mm256_storeu_ps(c + i * stride + 8, right_##i);
@@ -43,9 +46,16 @@ static int avx2_here(void) { return __builtin_cpu_supports("avx2") && __builtin_
 __attribute__((target("avx"), always_inline))
 static inline void avx_product(float *c, size_t stride, const float *a, size_t row, size_t step, const float *b, int k, int add) {
     EACH_ROW(START)
-    for (; k > 0; k--, a += step, b += COLUMNS) {
-        __m256 b_left = _mm256_loadu_ps(b), b_right = _mm256_loadu_ps(b + 8), ai;
-        EACH_ROW(STEP)
+    for (int some; k > 0; k -= some) {
+        some = k;
+        if (step == 1) {
+            some = k < LINE ? k : LINE;
+            EACH_ROW(AHEAD)
+        }
+        for (int i = 0; i < some; i++, a += step, b += COLUMNS) {
+            __m256 b_left = _mm256_loadu_ps(b), b_right = _mm256_loadu_ps(b + 8), ai;
+            EACH_ROW(STEP)
+        }
     }
     EACH_ROW(STORE)
 }
@@ -53,9 +63,16 @@ static inline void avx_product(float *c, size_t stride, const float *a, size_t r
 __attribute__((target("avx2,fma"), always_inline))
 static inline void avx2_product(float *c, size_t stride, const float *a, size_t row, size_t step, const float *b, int k, int add) {
     EACH_ROW(START)
-    for (; k > 0; k--, a += step, b += COLUMNS) {
-        __m256 b_left = _mm256_loadu_ps(b), b_right = _mm256_loadu_ps(b + 8), ai;
-        EACH_ROW(FUSED_STEP)
+    for (int some; k > 0; k -= some) {
+        some = k;
+        if (step == 1) {
+            some = k < LINE ? k : LINE;
+            EACH_ROW(AHEAD)
+        }
+        for (int i = 0; i < some; i++, a += step, b += COLUMNS) {
+            __m256 b_left = _mm256_loadu_ps(b), b_right = _mm256_loadu_ps(b + 8), ai;
+            EACH_ROW(FUSED_STEP)
+        }
     }
     EACH_ROW(STORE)
 }
@@ -81,18 +98,26 @@ static void avx2_tile_in_place(float *c, size_t stride, const float *a, size_t r
 __attribute__((target("avx")))
 static void avx_narrow(float *c, size_t stride, const float *a, size_t row, const float *b, int k, int add) {
     EACH_OF_12(NARROW_START)
-    for (; k > 0; k--, a++, b += 8) {
-        __m256 b_all = _mm256_loadu_ps(b);
-        EACH_OF_12(NARROW_STEP)
+    for (int some; k > 0; k -= some) {
+        some = k < LINE ? k : LINE;
+        EACH_OF_12(NARROW_AHEAD)
+        for (int i = 0; i < some; i++, a++, b += 8) {
+            __m256 b_all = _mm256_loadu_ps(b);
+            EACH_OF_12(NARROW_STEP)
+        }
     }
     EACH_OF_12(NARROW_STORE)
 }
 __attribute__((target("avx2,fma")))
 static void avx2_narrow(float *c, size_t stride, const float *a, size_t row, const float *b, int k, int add) {
     EACH_OF_12(NARROW_START)
-    for (; k > 0; k--, a++, b += 8) {
-        __m256 b_all = _mm256_loadu_ps(b);
-        EACH_OF_12(NARROW_FUSED_STEP)
+    for (int some; k > 0; k -= some) {
+        some = k < LINE ? k : LINE;
+        EACH_OF_12(NARROW_AHEAD)
+        for (int i = 0; i < some; i++, a++, b += 8) {
+            __m256 b_all = _mm256_loadu_ps(b);
+            EACH_OF_12(NARROW_FUSED_STEP)
+        }
     }
     EACH_OF_12(NARROW_STORE)
 }
@@ -156,8 +181,8 @@ static void avx_interleave(float *p, int width, const float *a, size_t row, int 
     }
 }
 
-const Kernel kernel_avx2 = { "avx2", ROWS, COLUMNS, 1, avx2_here, avx2_tile, avx2_tile_in_place, 12, 8, avx2_narrow, avx_interleave, avx2_unpack };
-const Kernel kernel_avx = { "avx", ROWS, COLUMNS, 0, avx_here, avx_tile, avx_tile_in_place, 12, 8, avx_narrow, avx_interleave, NULL };
+const Kernel kernel_avx2 = { "avx2", ROWS, COLUMNS, 1, avx2_here, avx2_tile, avx2_tile_in_place, NARROW_ROWS, 8, avx2_narrow, avx_interleave, avx2_unpack };
+const Kernel kernel_avx = { "avx", ROWS, COLUMNS, 0, avx_here, avx_tile, avx_tile_in_place, NARROW_ROWS, 8, avx_narrow, avx_interleave, NULL };
 #else
 static int here(void) { return 0; }
 const Kernel kernel_avx2 = { "avx2", 1, 1, 1, here, NULL, NULL, 0, 0, NULL, NULL, NULL };
