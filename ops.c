@@ -134,7 +134,14 @@ float log1p_exp(float x) {
  * A few rows of x (M <= S, as in sampling) do not repay the packing of W. A twin may have a tile that reads W's rows where they lie: then x
  * is the panel and W the tiles. A product of two numbers is the same from either side, so a row has the same bits as among many.
  * ================================================================================================================ */
-enum { TILE_M = 4, TILE_J = 8, BLOCK_K = 256, CHUNK_K = 16 * BLOCK_K, BLOCK_M = 528, BLOCK_J = 256, TILES = 16, GAP = 16 };
+enum {
+    TILE_M = 4, TILE_J = 8,                 /* R and S of the plain tile */
+    BLOCK_K = 256,                          /* steps of a panel */
+    CHUNK_K = 16 * BLOCK_K,                 /* steps of A that are packed at a time: what bounds the scratch */
+    BLOCK_M = 528, BLOCK_J = 256,           /* rows and columns of C that a thread takes at a time */
+    TILES = 16,                             /* tiles of A that are packed side by side */
+    GAP = 16                                /* floats between panels, or all would lie at the same place of the cache */
+};
 
 #if defined(__GNUC__) && !defined(__TINYC__)
 #define PREFETCH(address) __builtin_prefetch(address)
@@ -789,7 +796,8 @@ INLINE void swiglu_backward_part(float *dgate, float *dup, const float *dy, cons
         dup[i] += dy[i] * gate[i] * s;
     }
 }
-TWICE(swiglu_backward_part, (float *dgate, float *dup, const float *dy, const float *gate, const float *up, size_t from, size_t to), (dgate, dup, dy, gate, up, from, to))
+TWICE(swiglu_backward_part, (float *dgate, float *dup, const float *dy, const float *gate, const float *up, size_t from, size_t to),
+      (dgate, dup, dy, gate, up, from, to))
 
 void swiglu_backward(float *dgate, float *dup, const float *dy, const float *gate, const float *up, size_t n) {
     IN_PARTS((double)n * 16, n, WIDE(swiglu_backward_part)(dgate, dup, dy, gate, up, from, to));
