@@ -1,7 +1,7 @@
-/* fast_x86.c - the tile of ops.c's product for x86-64: AVX, and AVX2 with fused multiply-add.
+/* fast_x86.c - ops.c's product for x86-64, AVX, and AVX2 with fused multiply-add: its tile, packing, and the look-up of 4-bit weights.
  *
  * Shape    6 x 16: twelve accumulators of 8 floats, two of B, one of A: fifteen of the sixteen registers. Each step of k loads 16 numbers
- *          of B, and broadcasts 6 of A, for 192 operations.
+ *          of B, and broadcasts 6 of A, for 192 operations. For up to eight columns 12 x 8, which wastes fewer.
  * Order    an accumulator adds its products in order of k, so a twin of another width gives the same bits. The AVX tile rounds product
  *          and sum each on its own: its bits are the plain tile's. The AVX2 tile rounds once.
  * Needs    a compiler with GNU attributes (gcc, clang), which compile these functions alone for the newer processor; for other

@@ -1,6 +1,6 @@
 /* ops.c - the layers of a transformer as forward/backward pairs, each the plain definition; AdamW.
  *
- * Needs    core.c (arena, threads), quant.c (half-precision weights), fast.c if it is built with it. No heap, no stdio, no globals.
+ * Needs    core.c (arena), threads.c, quant.c (16-bit and 4-bit weights), fast.c if it is built with it. No heap, no stdio, no globals.
  * Rules    x_forward overwrites its outputs; x_backward only ADDS to every d-array. Inputs are const.
  * Order    Every sum has one fixed order, so that a result has the same bits for any number of rows and threads, under every
  *          C99 compiler (with -ffp-contract=off):

@@ -1491,72 +1491,73 @@ static void test_split(void) {
 }
 
 /* One part of a small good tokenizer.json replaced. */
-static void test_bad_json(void) {
-    enum { ADDED, NORMALIZER, PRE, POST, DECODER, MODEL, PARTS };
-    static const char *const name[PARTS] = { "added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder", "model" };
-    static const char *const good[PARTS] = { "[{\"content\": \"<e>\", \"id\": 3, \"special\": true}]", "null",
-          "{\"type\": \"ByteLevel\", \"add_prefix_space\": false}",
-        "null", "{\"type\": \"ByteLevel\"}", "{\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2}, \"merges\": [\"a b\"]}" };
+enum { ADDED, NORMALIZER, PRE, POST, DECODER, MODEL, PARTS };
+static const char *const part_name[PARTS] = { "added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder", "model" };
+static const char *const good_part[PARTS] = { "[{\"content\": \"<e>\", \"id\": 3, \"special\": true}]", "null",
+      "{\"type\": \"ByteLevel\", \"add_prefix_space\": false}",
+    "null", "{\"type\": \"ByteLevel\"}", "{\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2}, \"merges\": [\"a b\"]}" };
 #define VOCAB "\"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2}"
-    static const struct { int part; const char *text; int code; const char *says; } bad[] = {
-        { MODEL, "{\"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2}, \"merges\": [[\"a\", \"b\"]]}", OK, "" },
-        { MODEL, "{\"type\": \"WordPiece\", " VOCAB "}", E_UNSUPPORTED, "WordPiece" }, { MODEL, "{\"type\": \"Unigram\", \"vocab\": []}",
-              E_UNSUPPORTED, "Unigram" },
-        { MODEL, "{\"type\": \"WordLevel\", " VOCAB "}", E_UNSUPPORTED, "WordLevel" }, { MODEL, "null", E_UNSUPPORTED, "model" },
-        { MODEL, "{" VOCAB "}", E_UNSUPPORTED, "type" },
-        { MODEL, "{\"type\": 7, " VOCAB ", \"merges\": []}", E_UNSUPPORTED, "type" },
-        { MODEL, "{\"type\": \"BPE\", \"dropout\": 0.1, " VOCAB ", \"merges\": []}", E_UNSUPPORTED, "dropout" },
-        { MODEL, "{\"type\": \"BPE\", \"continuing_subword_prefix\": \"##\", " VOCAB ", \"merges\": []}", E_UNSUPPORTED, "continuing_subword_prefix" },
-        { MODEL, "{\"type\": \"BPE\", \"end_of_word_suffix\": \"</w>\", " VOCAB ", \"merges\": []}", E_UNSUPPORTED, "end_of_word_suffix" },
-        { MODEL, "{\"type\": \"BPE\", " VOCAB "}", E_FORMAT, "" }, { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": {}}", E_FORMAT, "" },
-        { MODEL, "{\"type\": \"BPE\", \"merges\": []}", E_FORMAT, "" }, { MODEL, "{\"type\": \"BPE\", \"vocab\": [\"a\"], \"merges\": []}", E_FORMAT, "" },
-        { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [\"ab\"]}", E_FORMAT, "merge 0" },
-        { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [\"a b\", \"a b c\"]}", E_FORMAT, "merge 1" },
-        { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [[\"a\"]]}", E_FORMAT, "merge 0" },
-        { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [[\"a\", \"b\", \"a\"]]}", E_FORMAT, "" },
-        { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [[\"a\", 1]]}", E_FORMAT, "" },
-        { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [5]}", E_FORMAT, "" },
-        { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [[\"\", \"ab\"]]}", E_FORMAT, "" },
-        { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [\"b a\"]}", E_MISSING, "merge 0" },
-        { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [\"a c\"]}", E_MISSING, "merge 0" },
-        { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [\"ab ab\"]}", E_MISSING, "" },
-        { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 0}, \"merges\": []}", E_FORMAT, "one id" },
-        { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 2, \"c\": 4}, \"merges\": []}", E_UNSUPPORTED, "holes" },
-        { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 2, \"c\": 1}, \"merges\": []}", OK, "" },
-        { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"c\": 3}, \"merges\": []}", E_FORMAT, "another token" },
-        { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": -1}, \"merges\": []}", E_FORMAT, "" },
-        { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": 1e300}, \"merges\": []}", E_FORMAT, "" },
-        { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": 2147483647}, \"merges\": []}", E_FORMAT, "" },
-        { ADDED, "[]", OK, "" }, { ADDED, "null", OK, "" }, { ADDED, "[{\"content\": \"\", \"id\": 9}]", OK, "" },
-        { ADDED, "[{\"content\": \"a\", \"id\": 0}]", OK, "" },
-        { ADDED, "[{\"id\": 3}]", E_FORMAT, "content" }, { ADDED, "[{\"content\": \"x\"}]", E_FORMAT, "id" },
-        { ADDED, "[{\"content\": \"x\", \"id\": \"3\"}]", E_FORMAT, "id" },
-        { ADDED, "[{\"content\": \"x\", \"id\": 4}]", E_UNSUPPORTED, "hole" }, { ADDED, "[{\"content\": \"x\", \"id\": 400000000}]", E_UNSUPPORTED, "hole" },
-        { ADDED, "[{\"content\": \"x\", \"id\": 4}, {\"content\": \"y\", \"id\": 4}]", E_FORMAT, "one id" },
-        { ADDED, "[{\"content\": \"x\", \"id\": 3}, {\"content\": \"x\", \"id\": 4}]", E_FORMAT, "two ids" },
-        { ADDED, "[{\"content\": \"a\", \"id\": 3}]", E_FORMAT, "two ids" }, { ADDED, "[{\"content\": \"x\", \"id\": 1}]", E_FORMAT, "another token" },
-        { ADDED, "[{\"content\": \"x\", \"id\": 3}, {\"content\": \"x\", \"id\": 3, \"special\": true}]", OK, "" }, { ADDED, "[7]", E_FORMAT, "content" },
-        { NORMALIZER, "{\"type\": \"NFC\"}", E_UNSUPPORTED, "NFC" }, { NORMALIZER, "{\"type\": \"Sequence\", \"normalizers\": []}", OK, "" },
-        { NORMALIZER, "{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"Lowercase\"}]}", E_UNSUPPORTED, "Lowercase" },
-        { NORMALIZER, "7", E_UNSUPPORTED, "normalizer" },
-        { PRE, "null", E_UNSUPPORTED, "neither" }, { PRE, "{\"type\": \"Whitespace\"}", E_UNSUPPORTED, "Whitespace" },
-        { PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Digits\"}, {\"type\": \"ByteLevel\"}]}", E_UNSUPPORTED, "Digits" },
-        { PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern\": {\"Regex\": \"x+\"}}, {\"type\": \"ByteLevel\"}]}",
-              E_UNSUPPORTED, "x+" },
-        { PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"ByteLevel\"}, {\"type\": \"Digits\"}]}", E_UNSUPPORTED, "Digits" },
-        { POST, "{\"type\": \"ByteLevel\"}", OK, "" }, { POST, "{\"type\": \"Odd\"}", E_UNSUPPORTED, "Odd" },
-        { POST, "{\"type\": \"RobertaProcessing\"}", E_FORMAT, "RobertaProcessing" },
-        { POST, "{\"type\": \"RobertaProcessing\", \"sep\": [\"<e>\", 3], \"cls\": [\"<e>\", 4]}", E_FORMAT, "" },
-        { POST, "{\"type\": \"RobertaProcessing\", \"sep\": [\"<e>\", 3], \"cls\": [\"<e>\", 3]}", OK, "" },
-        { POST, "{\"type\": \"TemplateProcessing\"}", E_FORMAT, "" },
-        { POST, "{\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<e>\"}}, {\"Sequence\": {}}]}", E_FORMAT, "<e>" },
-        { POST, "{\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<e>\"}}, {\"SpecialToken\": {\"id\": \"<e>\"}}, "
-                "{\"Sequence\": {}}], "
-                "\"special_tokens\": {\"<e>\": {\"ids\": [3]}}}", E_UNSUPPORTED, "side by side" },
-        { DECODER, "null", E_UNSUPPORTED, "decoder" }, { DECODER, "{\"type\": \"WordPiece\"}", E_UNSUPPORTED, "WordPiece" },
-    };
+static const struct { int part; const char *text; int code; const char *says; } bad_part[] = {
+    { MODEL, "{\"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2}, \"merges\": [[\"a\", \"b\"]]}", OK, "" },
+    { MODEL, "{\"type\": \"WordPiece\", " VOCAB "}", E_UNSUPPORTED, "WordPiece" }, { MODEL, "{\"type\": \"Unigram\", \"vocab\": []}",
+          E_UNSUPPORTED, "Unigram" },
+    { MODEL, "{\"type\": \"WordLevel\", " VOCAB "}", E_UNSUPPORTED, "WordLevel" }, { MODEL, "null", E_UNSUPPORTED, "model" },
+    { MODEL, "{" VOCAB "}", E_UNSUPPORTED, "type" },
+    { MODEL, "{\"type\": 7, " VOCAB ", \"merges\": []}", E_UNSUPPORTED, "type" },
+    { MODEL, "{\"type\": \"BPE\", \"dropout\": 0.1, " VOCAB ", \"merges\": []}", E_UNSUPPORTED, "dropout" },
+    { MODEL, "{\"type\": \"BPE\", \"continuing_subword_prefix\": \"##\", " VOCAB ", \"merges\": []}", E_UNSUPPORTED, "continuing_subword_prefix" },
+    { MODEL, "{\"type\": \"BPE\", \"end_of_word_suffix\": \"</w>\", " VOCAB ", \"merges\": []}", E_UNSUPPORTED, "end_of_word_suffix" },
+    { MODEL, "{\"type\": \"BPE\", " VOCAB "}", E_FORMAT, "" }, { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": {}}", E_FORMAT, "" },
+    { MODEL, "{\"type\": \"BPE\", \"merges\": []}", E_FORMAT, "" }, { MODEL, "{\"type\": \"BPE\", \"vocab\": [\"a\"], \"merges\": []}", E_FORMAT, "" },
+    { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [\"ab\"]}", E_FORMAT, "merge 0" },
+    { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [\"a b\", \"a b c\"]}", E_FORMAT, "merge 1" },
+    { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [[\"a\"]]}", E_FORMAT, "merge 0" },
+    { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [[\"a\", \"b\", \"a\"]]}", E_FORMAT, "" },
+    { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [[\"a\", 1]]}", E_FORMAT, "" },
+    { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [5]}", E_FORMAT, "" },
+    { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [[\"\", \"ab\"]]}", E_FORMAT, "" },
+    { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [\"b a\"]}", E_MISSING, "merge 0" },
+    { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [\"a c\"]}", E_MISSING, "merge 0" },
+    { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [\"ab ab\"]}", E_MISSING, "" },
+    { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 0}, \"merges\": []}", E_FORMAT, "one id" },
+    { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 2, \"c\": 4}, \"merges\": []}", E_UNSUPPORTED, "holes" },
+    { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 2, \"c\": 1}, \"merges\": []}", OK, "" },
+    { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"c\": 3}, \"merges\": []}", E_FORMAT, "another token" },
+    { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": -1}, \"merges\": []}", E_FORMAT, "" },
+    { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": 1e300}, \"merges\": []}", E_FORMAT, "" },
+    { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": 2147483647}, \"merges\": []}", E_FORMAT, "" },
+    { ADDED, "[]", OK, "" }, { ADDED, "null", OK, "" }, { ADDED, "[{\"content\": \"\", \"id\": 9}]", OK, "" },
+    { ADDED, "[{\"content\": \"a\", \"id\": 0}]", OK, "" },
+    { ADDED, "[{\"id\": 3}]", E_FORMAT, "content" }, { ADDED, "[{\"content\": \"x\"}]", E_FORMAT, "id" },
+    { ADDED, "[{\"content\": \"x\", \"id\": \"3\"}]", E_FORMAT, "id" },
+    { ADDED, "[{\"content\": \"x\", \"id\": 4}]", E_UNSUPPORTED, "hole" }, { ADDED, "[{\"content\": \"x\", \"id\": 400000000}]", E_UNSUPPORTED, "hole" },
+    { ADDED, "[{\"content\": \"x\", \"id\": 4}, {\"content\": \"y\", \"id\": 4}]", E_FORMAT, "one id" },
+    { ADDED, "[{\"content\": \"x\", \"id\": 3}, {\"content\": \"x\", \"id\": 4}]", E_FORMAT, "two ids" },
+    { ADDED, "[{\"content\": \"a\", \"id\": 3}]", E_FORMAT, "two ids" }, { ADDED, "[{\"content\": \"x\", \"id\": 1}]", E_FORMAT, "another token" },
+    { ADDED, "[{\"content\": \"x\", \"id\": 3}, {\"content\": \"x\", \"id\": 3, \"special\": true}]", OK, "" }, { ADDED, "[7]", E_FORMAT, "content" },
+    { NORMALIZER, "{\"type\": \"NFC\"}", E_UNSUPPORTED, "NFC" }, { NORMALIZER, "{\"type\": \"Sequence\", \"normalizers\": []}", OK, "" },
+    { NORMALIZER, "{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"Lowercase\"}]}", E_UNSUPPORTED, "Lowercase" },
+    { NORMALIZER, "7", E_UNSUPPORTED, "normalizer" },
+    { PRE, "null", E_UNSUPPORTED, "neither" }, { PRE, "{\"type\": \"Whitespace\"}", E_UNSUPPORTED, "Whitespace" },
+    { PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Digits\"}, {\"type\": \"ByteLevel\"}]}", E_UNSUPPORTED, "Digits" },
+    { PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern\": {\"Regex\": \"x+\"}}, {\"type\": \"ByteLevel\"}]}",
+          E_UNSUPPORTED, "x+" },
+    { PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"ByteLevel\"}, {\"type\": \"Digits\"}]}", E_UNSUPPORTED, "Digits" },
+    { POST, "{\"type\": \"ByteLevel\"}", OK, "" }, { POST, "{\"type\": \"Odd\"}", E_UNSUPPORTED, "Odd" },
+    { POST, "{\"type\": \"RobertaProcessing\"}", E_FORMAT, "RobertaProcessing" },
+    { POST, "{\"type\": \"RobertaProcessing\", \"sep\": [\"<e>\", 3], \"cls\": [\"<e>\", 4]}", E_FORMAT, "" },
+    { POST, "{\"type\": \"RobertaProcessing\", \"sep\": [\"<e>\", 3], \"cls\": [\"<e>\", 3]}", OK, "" },
+    { POST, "{\"type\": \"TemplateProcessing\"}", E_FORMAT, "" },
+    { POST, "{\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<e>\"}}, {\"Sequence\": {}}]}", E_FORMAT, "<e>" },
+    { POST, "{\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<e>\"}}, {\"SpecialToken\": {\"id\": \"<e>\"}}, "
+            "{\"Sequence\": {}}], "
+            "\"special_tokens\": {\"<e>\": {\"ids\": [3]}}}", E_UNSUPPORTED, "side by side" },
+    { DECODER, "null", E_UNSUPPORTED, "decoder" }, { DECODER, "{\"type\": \"WordPiece\"}", E_UNSUPPORTED, "WordPiece" },
+};
+
+static void test_bad_json(void) {
     size_t i, k;
-    for (i = 0; i < sizeof bad / sizeof *bad; i++) {
+    for (i = 0; i < sizeof bad_part / sizeof *bad_part; i++) {
         Pool pool = test_pool();
         Error err;
         Buffer b = new_buffer(&pool);
@@ -1565,16 +1566,16 @@ static void test_bad_json(void) {
         memset(&err, 0, sizeof err);
         for (p = 0; p < PARTS; p++) {
             buffer_text(&b, p ? ", " : "{");
-            buffer_json_string(&b, name[p], strlen(name[p]));
+            buffer_json_string(&b, part_name[p], strlen(part_name[p]));
             buffer_text(&b, ": ");
-            buffer_text(&b, bad[i].part == p ? bad[i].text : good[p]);
+            buffer_text(&b, bad_part[i].part == p ? bad_part[i].text : good_part[p]);
         }
         buffer_text(&b, "}");
         t = tokenizer_json(b.data, b.length, &pool, &err);
         code = t ? OK : err.code ? err.code : -1;
-        CHECK(code == bad[i].code && (strstr(err.what, bad[i].says) || strstr(err.where, bad[i].says)),
+        CHECK(code == bad_part[i].code && (strstr(err.what, bad_part[i].says) || strstr(err.where, bad_part[i].says)),
               "tokenizer.json, %s: %s gives %d, wanted %d and '%s': %s, %s",
-              name[bad[i].part], bad[i].text, code, bad[i].code, bad[i].says, err.what, err.where);
+              part_name[bad_part[i].part], bad_part[i].text, code, bad_part[i].code, bad_part[i].says, err.what, err.where);
         for (k = 0; !i && k < b.length; k++) if (tokenizer_json(b.data, k, &pool, NULL)) break;
         if (!i) CHECK(k == b.length, "tokenizer.json cut after %d bytes is taken", (int)k);
         pool_free(&pool);
