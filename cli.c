@@ -748,12 +748,12 @@ void quant_options_types(WeightTypes *w, const Program *p, const QuantOptions *q
         w->block = q->block;
         w->doubled = q->doubled;
     }
-    if (w->layers != NF4) cli_refuse(p, "compute", "a compute type is for 4-bit weights, and these are not: leave out");
-    else if (four || cli_given(p, "compute")) w->compute = q->compute;      /* else as its quantization_config says */
+    if (w->layers != NF4 || four || cli_given(p, "compute")) w->compute = q->compute;   /* else as its quantization_config says */
     if (w->layers == NF4 && whole) {
         fail(&err, E_ARGUMENT, "the policy's weights are 4-bit, and so cannot be trained themselves", folder, 0, 0);
         die(&err, "an adapter is trained instead: --lora-r 16 --lora-targets all-linear");
     }
+    if (whole) w->layers = w->tables = F32;
 }
 
 void print_types(const char *whose, const WeightTypes *w) {
@@ -761,7 +761,7 @@ void print_types(const char *whose, const WeightTypes *w) {
     if (w->layers == NF4)
         printf("%s: linears %s, blocks of %d%s, compute %s; embedding and head %s\n", whose, w->kind == QUANT_NF4 ? "NF4" : "FP4", w->block,
                w->doubled ? ", doubly quantised" : "", type[w->compute], type[w->tables]);
-    else printf("%s: linears %s; embedding and head %s\n", whose, type[w->layers], type[w->tables]);
+    else printf("%s: linears %s, compute %s; embedding and head %s\n", whose, type[w->layers], type[w->compute], type[w->tables]);
 }
 
 static const char *with_commas(char out[32], size_t n) {

@@ -44,7 +44,8 @@ static void rope_tables(Model *m) {
 /* A linear of layer l, stored as t says. */
 static void carve_linear(Model *m, int *n, const char *name, int l, Matrix *w, const WeightTypes *t, int O, int I, int trainable, Arena *a) {
     tensor_carve(m->tensor, n, name, l, w, t->layers, O, I, 0, trainable, a);
-    if (t->layers == NF4) tensor_carve_quant(w, t->kind, t->block, t->doubled, t->compute, a);
+    w->compute = w->output = t->compute;
+    if (t->layers == NF4) tensor_carve_quant(w, t->kind, t->block, t->doubled, a);
 }
 
 int model_carve(Model *m, const ModelConfig *c, const WeightTypes *types, int trainable, int positions, Pool *lists, Arena *a, Error *err) {
@@ -54,7 +55,7 @@ int model_carve(Model *m, const ModelConfig *c, const WeightTypes *types, int tr
     memset(m, 0, sizeof *m);
     m->config = *c;
     m->positions = positions;
-    m->compute = w->layers == NF4 ? w->compute : F32;
+    m->compute = w->compute;
     m->block = pool_take(lists, (size_t)c->L, sizeof *m->block);
     Tensor *t = m->tensor = pool_take(lists, 3 + 9 * (size_t)c->L, sizeof *m->tensor);
     if (!t || !m->block) return fail(err, E_MEMORY, "no memory for the list of tensors", "", 0, 0);
@@ -79,6 +80,7 @@ int model_carve(Model *m, const ModelConfig *c, const WeightTypes *types, int tr
         m->head.data = m->embedding.data;
         m->head.grad = m->embedding.grad;
     } else tensor_carve(t, &n, "lm_head.weight", 0, &m->head, w->tables, c->V, c->C, 0, trainable, a);
+    m->head.compute = w->compute;                               /* not its output: a 16-bit logit of 10 would be off by up to 1/32 */
     m->tensors = n;
     m->rope_cos = arena_take(a, (size_t)positions * (size_t)(c->D / 2), sizeof *m->rope_cos);
     m->rope_sin = arena_take(a, (size_t)positions * (size_t)(c->D / 2), sizeof *m->rope_sin);
@@ -145,19 +147,14 @@ void saved_carve(Saved *s, const ModelConfig *m, int N, int recompute, Arena *a)
 /* Scratch of the largest product of the trunk and of its attention over T keys, whichever way they run. */
 static void measure_layer(const Model *m, const Lora *adapter, int N, int T, Arena *ws) {
     const ModelConfig *c = &m->config;
-    int rounded = m->compute != F32;
     size_t mark = ws->used;
     if (adapter) {
         arena_take(ws, 2 * (size_t)N * (size_t)adapter->R + 32, sizeof(float));
-        linear_measure(ws, N, c->F > c->C ? c->F : c->C, adapter->R);
-        linear_measure(ws, N, c->H * c->D, adapter->R);
+        linear_measure(ws, N, c->F > c->C ? c->F : c->C, adapter->R, F32);
+        linear_measure(ws, N, c->H * c->D, adapter->R, F32);
     }
-    linear_measure(ws, N, c->C, c->F);
-    linear_measure(ws, N, c->C, c->H * c->D);
-    if (rounded) {
-        linear_measure_rounded(ws, N, c->C, c->F);
-        linear_measure_rounded(ws, N, c->C, c->H * c->D);
-    }
+    linear_measure(ws, N, c->C, c->F, m->compute);
+    linear_measure(ws, N, c->C, c->H * c->D, m->compute);
     attention_measure(ws, T, c->D);
     ws->used = mark;
 }
@@ -422,7 +419,7 @@ int model_logprobs(const Model *m, const float *hidden, const Rows *rows, const 
     size_t mark = ws->used, block = (size_t)head_rows(V), training = loss ? 1 : 0;
     float *h = arena_take(ws, block * (size_t)C, sizeof *h), *logits = arena_take(ws, block * (size_t)V, sizeof *logits);
     float *dh = arena_take(ws, training * block * (size_t)C, sizeof *dh), *dlogits = arena_take(ws, training * block * (size_t)V, sizeof *dlogits);
-    linear_measure(ws, (int)block, C, V);
+    linear_measure(ws, (int)block, C, V, m->compute);
     if (!ws->base || ws->failed) { ws->used = mark; return ws->failed ? E_MEMORY : OK; }
     while ((n = wanting_rows(row, rows, &at, (int)block)) > 0) {
         float dlogprob[HEAD_ROWS] = {0};
@@ -451,7 +448,7 @@ int model_full_kl(const Model *m, const float *hidden, const Model *ref, const f
     size_t mark = ws->used, block = (size_t)head_rows(V);
     float *h = arena_take(ws, block * (size_t)C, sizeof *h);
     float *logits = arena_take(ws, block * (size_t)V, sizeof *logits), *ref_logits = arena_take(ws, block * (size_t)V, sizeof *logits);
-    linear_measure(ws, (int)block, C, V);
+    linear_measure(ws, (int)block, C, V, m->compute);
     if (!ws->base || ws->failed) { ws->used = mark; return ws->failed ? E_MEMORY : OK; }
     while ((n = wanting_rows(row, rows, &at, (int)block)) > 0) {
         gather(h, hidden, row, n, C);
@@ -600,8 +597,8 @@ int model_generate(const Model *m, const Lora *adapter, const ValueHead *h, Sequ
     Rows rows = { (int)prompts, token, sequence, position, NULL };
     if (!ws->base) {
         model_forward(m, adapter, &rows, kv, NULL, hidden, ws);
-        linear_measure(ws, block, c->C, c->V);
-        linear_measure(ws, B, c->C, 1);
+        linear_measure(ws, block, c->C, c->V, m->compute);
+        linear_measure(ws, B, c->C, 1, F32);
     }
     if (!ws->base || ws->failed) { ws->used = mark; return ws->failed ? E_MEMORY : OK; }
 

@@ -216,7 +216,7 @@ static void pack_a(float *packed, View v, int M, int k0, int k1, const Kernel *k
     IN_PARTS((double)M * (k1 - k0) * 8, parts, pack_a_part(packed, v, M, k0, k1, kernel, from, to));
 }
 
-/* Each x to the nearest number of the compute type of a 4-bit weight. */
+/* Each x to the nearest number of a compute type. */
 static void round_to(float *x, int type, size_t n) {
 #ifndef F64
     halves_round(x, type, n);
@@ -224,8 +224,6 @@ static void round_to(float *x, int type, size_t n) {
     (void)x; (void)type; (void)n;
 #endif
 }
-
-static int compute_type(const Matrix *w) { return w->type == NF4 ? w->quant->compute : F32; }
 
 #ifndef F64
 /* n 4-bit weights from element `at` on. A block has only 16 different ones: those are multiplied and rounded, and then looked up. */
@@ -240,7 +238,7 @@ static void widen_4bit(float *out, const Matrix *w, size_t at, size_t n, const K
         run = rest < n ? rest : n;
         if (!kernel->unpack || at % 2 || run % 8) {
             dequantize_4bit(out, packed, q, at, run);
-            if (q->compute != F32) round_to(out, q->compute, run);
+            round_to(out, w->compute, run);
             continue;
         }
         if (rest == block && n > block) {                       /* several whole ones */
@@ -251,7 +249,7 @@ static void widen_4bit(float *out, const Matrix *w, size_t at, size_t n, const K
             f32 scale = quant_scale(q, at / block + b);
             for (int i = 0; i < 16; i++) values[16 * b + (size_t)i] = q->table[i] * scale;
         }
-        if (q->compute != F32) halves_round(values, q->compute, 16 * blocks);
+        halves_round(values, w->compute, 16 * blocks);
         kernel->unpack(out, packed + at / 2, values, (int)(block < run ? block : run), (int)run);
     }
 }
@@ -260,12 +258,17 @@ static void widen_4bit(float *out, const Matrix *w, size_t at, size_t n, const K
 /* n weights from element `at` on, as floats, rounded to the compute type where there is one. */
 static void widen(float *out, const Matrix *w, size_t at, int n, const Kernel *kernel) {
 #ifndef F64
-    if (w->type == BF16 || w->type == F16) { halves_widen(out, (const uint16_t *)w->data + at, w->type, (size_t)n); return; }
     if (w->type == NF4) { widen_4bit(out, w, at, (size_t)n, kernel); return; }
+    if (w->type == BF16 || w->type == F16) halves_widen(out, (const uint16_t *)w->data + at, w->type, (size_t)n);
+    else
 #endif
-    (void)kernel;
     memcpy(out, (const float *)w->data + at, (size_t)n * sizeof *out);
+    if (w->type != w->compute) round_to(out, w->compute, (size_t)n);
+    (void)kernel;
 }
+
+/* Is W in memory what the product multiplies by? */
+static int as_it_lies(const Matrix *w) { return w->type == F32 && w->compute == F32; }
 
 enum { LINES = 8 };                                             /* rows of W that are widened before they are interleaved */
 
@@ -275,7 +278,7 @@ static void pack_transposed(float *p, const Matrix *w, int k0, int K, int j0, in
     int S = kernel->columns;
     for (int j = 0; j < J; j += S, p += (size_t)K * (size_t)S + GAP) {
         int columns = J - j < S ? J - j : S;
-        if (w->type == F32) {
+        if (as_it_lies(w)) {
             pack_rows(p, S, (const float *)w->data + (size_t)(j0 + j) * (size_t)w->I + (size_t)k0, (size_t)w->I, columns, K, kernel);
             continue;
         }
@@ -295,11 +298,10 @@ static void pack_straight(float *p, const Matrix *w, int k0, int K, int j0, int 
     float line[BLOCK_J];
     for (int k = 0; k < K; k++, p += S) {
         size_t at = (size_t)(k0 + k) * (size_t)w->I + (size_t)j0;
-        const float *row = line;
-        if (w->type == F32) {
-            row = (const float *)w->data + at;                  /* rows lie far apart: processors do not foresee the next */
-            if (k + 4 < K) for (int c = 0; c < J; c += 16) PREFETCH(row + 4 * (size_t)w->I + c);
-        } else widen(line, w, at, J, kernel);
+        const float *row = w->type == F32 ? (const float *)w->data + at : line;
+        if (row != line && k + 4 < K)                           /* rows lie far apart: processors do not foresee the next */
+            for (int c = 0; c < J; c += 16) PREFETCH(row + 4 * (size_t)w->I + c);
+        if (!as_it_lies(w)) { widen(line, w, at, J, kernel); row = line; }
         spread(p, S, (size_t)K * S + GAP, row, (size_t)J);
     }
 }
@@ -359,7 +361,7 @@ static void few_rows_tile(const Product *p, const float *x, int j0, int R, int S
         int nk = p->K - k0 < BLOCK_K ? p->K - k0 : BLOCK_K;
         size_t at = (size_t)j0 * (size_t)p->w->I + (size_t)k0, row = (size_t)p->w->I;
         const float *a = lines;
-        if (p->w->type == F32 && J == R) a = (const float *)p->w->data + at;
+        if (as_it_lies(p->w) && J == R) a = (const float *)p->w->data + at;
         else {
             for (int j = 0; j < R; j++)
                 if (j < J) widen(lines + j * BLOCK_K, p->w, at + (size_t)j * row, nk, kernel);
@@ -436,65 +438,76 @@ static void product(float *C, size_t stride, View a, const Matrix *w, int transp
 
 /* Rows of floats, `stride` apart, in the part of a product's B. They are only read. */
 static Matrix rows_as_matrix(const float *x, int stride) {
-    Matrix m = { F32, 0, 0, 0, NULL, NULL, NULL };
+    Matrix m = { F32, 0, 0, 0, NULL, NULL, NULL, F32, F32 };
     m.I = stride;
     m.data = (void *)(uintptr_t)x;
     return m;
 }
 
-void linear_measure(Arena *ws, int N, int I, int O) {
+/* x (n) to the nearest numbers of the compute type, in a copy; F32: x itself. */
+static void round_part(float *y, const float *x, int type, size_t from, size_t to) {
+    memcpy(y + from, x + from, (to - from) * sizeof *y);
+    round_to(y + from, type, to - from);
+}
+static const float *rounded(const float *x, int type, size_t n, Arena *ws) {
+    if (type == F32) return x;
+    float *y = arena_take(ws, n, sizeof *y);
+    if (y) IN_PARTS((double)n * 4, n, round_part(y, x, type, from, to));
+    return y;
+}
+
+/* C = or += y, rounded; y may be C */
+static void settle_part(float *C, float *y, int type, int add, size_t from, size_t to) {
+    round_to(y + from, type, to - from);
+    for (size_t i = from; i < to && add; i++) C[i] += y[i];
+}
+
+/* C (N,J) = or += product of x (N,K), rounded already, and w or its transpose; a product that is rounded is so before it is added. */
+static void linear(float *C, const float *x, const Matrix *w, int transposed, const float *bias, int add, int N, int J, int K, Arena *ws) {
+    size_t mark = ws->used, n = (size_t)N * (size_t)J;
+    int apart = add && w->output != F32;
+    float *y = apart ? arena_take(ws, n, sizeof *y) : C;
+    View a = { x, (size_t)K, 1 };
+    product(y, (size_t)J, a, w, transposed, bias, add && !apart, N, J, K, ws);
+    if (w->output != F32 && ws->base && !ws->failed) IN_PARTS((double)n * 4, n, settle_part(C, y, w->output, apart, from, to));
+    ws->used = mark;
+}
+
+void linear_measure(Arena *ws, int N, int I, int O, int compute) {
     size_t mark = ws->used, most = product_floats(N, O, I), input = product_floats(N, I, O), weight = product_floats(O, I, N);
+    if (compute != F32) arena_take(ws, (size_t)N, ((size_t)I + (size_t)O) * sizeof(float));     /* what is rounded: an input and a product */
     if (input > most) most = input;
     arena_take(ws, weight > most ? weight : most, sizeof(float));   /* the largest of the three directions */
     ws->used = mark;
 }
 
-void linear_measure_rounded(Arena *ws, int N, int I, int O) {
-    size_t mark = ws->used;
-    arena_take(ws, (size_t)N * (size_t)I, sizeof(float));
-    arena_take(ws, (size_t)N * (size_t)O, sizeof(float));
-    linear_measure(ws, N, I, O);
-    ws->used = mark;
-}
-
-/* C (N,to) = or += product of x (N,from) and w or its transpose. With a compute type that is not float: x is rounded to it before, the
- * weights when they are widened, and the product before it is added. */
-static void linear(float *C, const float *x, const Matrix *w, int transposed, const float *bias, int add, int N, int from, int to, Arena *ws) {
-    int type = compute_type(w);
-    View a = { x, (size_t)from, 1 };
-    if (type == F32 || !ws->base) { product(C, (size_t)to, a, w, transposed, bias, add, N, to, from, ws); return; }
-    size_t mark = ws->used, n = (size_t)N * (size_t)to;
-    float *rounded = arena_take(ws, (size_t)N * (size_t)from, sizeof *rounded), *y = arena_take(ws, n, sizeof *y);
-    if (y) {
-        memcpy(rounded, x, (size_t)N * (size_t)from * sizeof *x);
-        round_to(rounded, type, (size_t)N * (size_t)from);
-        a.a = rounded;
-        product(y, (size_t)to, a, w, transposed, bias, 0, N, to, from, ws);
-        round_to(y, type, n);
-        for (size_t i = 0; i < n; i++) C[i] = add ? C[i] + y[i] : y[i];
-    }
-    ws->used = mark;
-}
-
 void linear_forward(float *y, const float *x, const Matrix *w, const float *bias, int N, Arena *ws) {
-    linear(y, x, w, 1, bias, 0, N, w->I, w->O, ws);
+    size_t mark = ws->used;
+    linear(y, rounded(x, w->compute, (size_t)N * (size_t)w->I, ws), w, 1, bias, 0, N, w->O, w->I, ws);
+    ws->used = mark;
 }
 
 void linear_add(float *y, const float *x, const Matrix *w, int N, Arena *ws) {
-    linear(y, x, w, 1, NULL, 1, N, w->I, w->O, ws);
+    size_t mark = ws->used;
+    linear(y, rounded(x, w->compute, (size_t)N * (size_t)w->I, ws), w, 1, NULL, 1, N, w->O, w->I, ws);
+    ws->used = mark;
 }
 
 void linear_backward(float *dx, float *dbias, const float *dy, const float *x, const Matrix *w, int N, Arena *ws) {
     int O = w->O, I = w->I;
-    if (dx) linear(dx, dy, w, 0, NULL, 1, N, O, I, ws);         /* dx += dy W */
+    size_t mark = ws->used;
+    const float *g = rounded(dy, w->compute, (size_t)N * (size_t)O, ws);
+    if (dx) linear(dx, g, w, 0, NULL, 1, N, I, O, ws);          /* dx += dy W */
     if (w->grad) {                                              /* dW += dy^T x: x plays the part of the weight */
-        View a = { dy, 1, (size_t)O };
+        View a = { g, 1, (size_t)O };
         Matrix rows = rows_as_matrix(x, I);
+        rows.compute = w->compute;
         product(w->grad, (size_t)I, a, &rows, 0, NULL, 1, O, I, N, ws);
     }
     if (dbias && ws->base)
         for (int n = 0; n < N; n++)
             for (int o = 0; o < O; o++) dbias[o] += dy[(size_t)n * (size_t)O + (size_t)o];
+    ws->used = mark;
 }
 
 /* ================================================================================================================
@@ -937,6 +950,7 @@ void tensor_carve(Tensor *list, int *tensors, const char *name, int layer, Matri
     w->O = O;
     w->I = I;
     w->id = *tensors;
+    w->compute = w->output = F32;
     w->quant = NULL;
     w->data = type == NF4 ? arena_take(a, (n + 1) / 2, 1) : arena_take(a, n, type == F32 ? sizeof(float) : sizeof(uint16_t));
     w->grad = trainable ? arena_take(a, n, sizeof(float)) : NULL;
@@ -945,13 +959,12 @@ void tensor_carve(Tensor *list, int *tensors, const char *name, int layer, Matri
     ++*tensors;
 }
 
-void tensor_carve_quant(Matrix *w, int kind, int block, int doubled, int compute, Arena *a) {
+void tensor_carve_quant(Matrix *w, int kind, int block, int doubled, Arena *a) {
     size_t blocks = quant_blocks((size_t)w->O * (size_t)w->I, block), nested = (blocks + QUANT_NESTED - 1) / QUANT_NESTED;
     Quant q, *place = arena_take(a, 1, sizeof *place);
     memset(&q, 0, sizeof q);
     q.kind = kind;
     q.block = block;
-    q.compute = compute;
     if (!doubled) q.absmax = arena_take(a, blocks, sizeof *q.absmax);
     else {
         q.code = arena_take(a, blocks, 1);

@@ -174,7 +174,7 @@ typedef struct {
     int T, bos;                             /* longest query + response; id put before a query, or -1 */
 
     ModelConfig config;
-    WeightTypes types;                      /* of the policy's weights, when they are frozen */
+    WeightTypes types;                      /* of the policy's weights; F32 where they are trained */
     Model policy, frozen;                   /* frozen: the copy that is the reference when all weights are trained */
     Lora lora, start_lora, *adapter;        /* adapter: &lora, or NULL when all weights are trained */
     const Model *reference;
@@ -941,7 +941,7 @@ static void list_trained(Run *r) {
 /* Policy, reference, adapters, value head. */
 static void carve_policy(Run *r, Arena *a, size_t *mark) {
     int lora = o.lora_r > 0 || o.adapter;
-    must(model_carve(&r->policy, &r->config, lora ? &r->types : NULL, !lora, r->T, &r->pool, a, &r->err), &r->err, NULL);
+    must(model_carve(&r->policy, &r->config, &r->types, !lora, r->T, &r->pool, a, &r->err), &r->err, NULL);
     part(r, a, mark, lora ? "policy (frozen; also the reference)" : "policy and gradients");
     r->reference = &r->policy;
     r->reference_adapter = NULL;
@@ -959,7 +959,7 @@ static void carve_policy(Run *r, Arena *a, size_t *mark) {
             part(r, a, mark, "reference adapter (frozen)");
         }
     } else {
-        must(model_carve(&r->frozen, &r->config, NULL, 0, r->T, &r->pool, a, &r->err), &r->err, NULL);
+        must(model_carve(&r->frozen, &r->config, &r->types, 0, r->T, &r->pool, a, &r->err), &r->err, NULL);
         r->reference = &r->frozen;
         part(r, a, mark, "reference (frozen copy)");
     }
@@ -973,7 +973,7 @@ static void carve(Run *r, Arena *a) {
     size_t mark = a->used;
     carve_policy(r, a, &mark);
     if (!o.reward_text) {
-        must(reward_carve(&r->judge, &r->judge_config, F32, 0, &r->pool, a, &r->err), &r->err, NULL);
+        must(reward_carve(&r->judge, &r->judge_config, F32, o.quant.compute, 0, &r->pool, a, &r->err), &r->err, NULL);
         r->judge_batch.logits = arena_take(a, (size_t)o.chunk * (size_t)r->judge_config.labels, sizeof(float));
         part(r, a, &mark, "judge (frozen)");
     }
@@ -1140,7 +1140,7 @@ static void say_what(Run *r, const char *data, const char *preset) {
     printf("data %s: %s documents, %s held out\n", data, grouped(number[0], (size_t)r->data.count),
            grouped(number[1], (size_t)r->data.count - (size_t)r->queue.count));
     printf("policy %s: Llama, C %d, L %d, H %d, K %d, F %d, V %d\n", o.policy, c->C, c->L, c->H, c->K, c->F, c->V);
-    if (r->adapter) print_types("frozen weights", &r->types);
+    print_types(r->adapter ? "frozen weights" : "weights", &r->types);
     if (o.reward_text) printf("reward = number of '%s' in the response\n", o.reward_text);
     else {
         const RewardConfig *j = &r->judge_config;

@@ -72,9 +72,19 @@ static int config_check(const RewardConfig *c, Error *err) {
 
 int reward_max_tokens(const RewardConfig *c) { return c->positions - c->pad - 1; }
 
-int reward_carve(RewardModel *m, const RewardConfig *c, int type, int trainable, Pool *lists, Arena *a, Error *err) {
+/* The layers' linears compute in this type. */
+static void compute_in(RewardModel *m, int compute) {
+    for (int l = 0; l < m->config.L; l++) {
+        RewardBlock *b = &m->block[l];
+        Matrix *const linear[] = { &b->q, &b->k, &b->v, &b->o, &b->up, &b->down };
+        for (size_t i = 0; i < sizeof linear / sizeof *linear; i++) linear[i]->compute = linear[i]->output = compute;
+    }
+}
+
+int reward_carve(RewardModel *m, const RewardConfig *c, int type, int compute, int trainable, Pool *lists, Arena *a, Error *err) {
     memset(m, 0, sizeof *m);
     m->config = *c;
+    m->compute = compute;
     if (type != F32) return fail(err, E_UNSUPPORTED, "reward model: weights are kept in float32 only", "", 0, 0);
     if (config_check(c, err) != OK) return E_RANGE;
     m->tensor = pool_take(lists, (size_t)(0 EMBEDDING_TENSORS(COUNT) HEAD_TENSORS(COUNT)) + (size_t)c->L * (0 BLOCK_TENSORS(COUNT)), sizeof *m->tensor);
@@ -87,6 +97,7 @@ int reward_carve(RewardModel *m, const RewardConfig *c, int type, int trainable,
         BLOCK_TENSORS(PLACE_IN_BLOCK)
     }
     HEAD_TENSORS(PLACE)
+    compute_in(m, compute);
     if (a->failed) return fail(err, E_MEMORY, "reward model: the weights do not fit", "", 0, 0);
     return OK;
 }
@@ -366,9 +377,10 @@ static int backward(const RewardModel *m, const RewardSaved *saved, const float 
     const int N = p->texts->N, B = p->texts->B;
     const Scratch g = scratch_take(c, N, B, p->ws);
     if (!p->live) {                         /* a backward product without gradients in hand measures nothing by itself */
-        linear_measure(p->ws, N, c->C, c->C);
-        linear_measure(p->ws, N, c->C, c->F);
-        linear_measure(p->ws, B, c->C, c->labels);
+        linear_measure(p->ws, N, c->C, c->C, m->compute);
+        linear_measure(p->ws, N, c->C, c->F, m->compute);
+        linear_measure(p->ws, B, c->C, c->C, F32);
+        linear_measure(p->ws, B, c->C, c->labels, F32);
         attention_measure(p->ws, most_keys(c, N), c->C / c->H);
     }
     if (p->ws->failed) return E_MEMORY;

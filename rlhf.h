@@ -180,7 +180,6 @@ typedef struct {
     f32 *absmax;                            /* (blocks); NULL: doubly quantised, and then the following four */
     unsigned char *code; f32 *nested, offset, *map;     /* (blocks), (blocks / 256 rounded up), 1, (256) */
     f32 table[16];
-    int compute;                            /* F32, BF16, F16: what inputs, weights and outputs of its linear are rounded to */
     int dtype;                              /* F32, BF16, F16: what weights are rounded to before they are quantised (checkpoint.c) */
 } Quant;
 size_t quant_blocks(size_t n, int block);   /* absmax values of n weights */
@@ -201,8 +200,9 @@ void dequantize_4bit(f32 *x, const unsigned char *packed, const Quant *q, size_t
 enum { F32, BF16, F16, NF4 };               /* Matrix.type: how `data` is stored (NF4: 4-bit, quant->kind says which) */
 /* A weight (O,I). A vector (norm weight, bias) is a matrix with one row: O = 1. F32 data is float[O*I], BF16 and F16 are
  * uint16_t[O*I], NF4 unsigned char[(O*I+1)/2] with its scales in *quant (NULL otherwise). grad (O,I) float: NULL = frozen. id: place in its
- * model's list of tensors, where an adapter finds it. */
-typedef struct { int type, O, I, id; void *data; Quant *quant; float *grad; } Matrix;
+ * model's list of tensors, where an adapter finds it. compute, output (F32, BF16, F16): as which numbers its linear multiplies (inputs, weights,
+ * and in backward dy), and gives its products y and dx; sums are float32. */
+typedef struct { int type, O, I, id; void *data; Quant *quant; float *grad; int compute, output; } Matrix;
 enum { TENSOR_VECTOR = 1,                   /* one dimension in the file: [I] */
        TENSOR_OPTIONAL = 2,                 /* may be missing in a file (then it keeps its value) */
        TENSOR_TIED = 4,                     /* shares another tensor's data: never saved, loaded, trained or counted */
@@ -502,21 +502,21 @@ extern const HalfKernel kernel_amx;
  * its place; *tensors grows by 1). name: a pattern whose "%d" becomes layer. list NULL (no memory): nothing happens. */
 void tensor_carve(Tensor *list, int *tensors, const char *name, int layer, Matrix *w, int type, int O, int I, int flags,
                   int trainable, Arena *a);
-/* Gives the 4-bit matrix w its Quant: kind, block, absmax (doubled: its 8-bit form). compute: see WeightTypes. */
-void tensor_carve_quant(Matrix *w, int kind, int block, int doubled, int compute, Arena *a);
+/* Gives the 4-bit matrix w its Quant: kind, block, absmax (doubled: its 8-bit form). */
+void tensor_carve_quant(Matrix *w, int kind, int block, int doubled, Arena *a);
 size_t tensor_bytes(const Matrix *w);       /* of w->data alone */
 void tensor_normal(const Matrix *w, double deviation, uint64_t seed);       /* random start: stream (seed, w->id, 0); F32 only */
 void tensor_fill(const Matrix *w, float value);                             /* every number = value; F32 only */
-/* y (N,O) = x (N,I) W^T + bias (O; NULL: none). Each output is one accumulator, added in order of i; the bias last. */
+/* y (N,O) = x (N,I) W^T + bias (O; NULL: none). Each output is one accumulator, added in order of i; the bias last.
+ * With w->compute, x, W and in backward dy are rounded to it before they are multiplied; with w->output, y and dx are when they are whole,
+ * before they are added. dW stays as its float32 sum, and so does dbias, whose dy is not rounded. */
 void linear_forward(float *y, const float *x, const Matrix *w, const float *bias, int N, Arena *ws);
 /* y (N,O) += x (N,I) W^T: the accumulator starts from y. */
 void linear_add(float *y, const float *x, const Matrix *w, int N, Arena *ws);
 /* dx (N,I) += dy (N,O) W (dx NULL: skip); w->grad (O,I) += dy^T x (grad NULL: skip); dbias (O) += sum over rows of dy (NULL: skip). */
 void linear_backward(float *dx, float *dbias, const float *dy, const float *x, const Matrix *w, int N, Arena *ws);
-/* Takes and gives back what the three directions need for N rows through (O,I): how a caller measures its workspace; _rounded: where the
- * weight has a compute type other than F32. */
-void linear_measure(Arena *ws, int N, int I, int O);
-void linear_measure_rounded(Arena *ws, int N, int I, int O);
+/* Takes and gives back what the three directions need for N rows through (O,I) in this compute type: how a caller measures its workspace. */
+void linear_measure(Arena *ws, int N, int I, int O, int compute);
 void embedding_forward(float *y, const int *token, const Matrix *w, int N);                 /* y (N,C) = rows of w (V,C) */
 void embedding_backward(const float *dy, const int *token, const Matrix *w, int N);         /* w->grad[token] += dy */
 /* RMSNorm (Zhang & Sennrich 2019): y (N,C) = x / sqrt(mean(x^2) + eps) * w (C). Backward recomputes the norm from x. */
@@ -618,11 +618,13 @@ typedef struct { int L, B, T, width /* K*D */; float *k, *v; } Cache;   /* k, v 
 typedef struct { int N, recompute; float *x, /* (L,N,C) */ *q, *att, *mid, *gate, *up; /* (L or 1,N,.) */ float *last; /* (N,C) input of the final norm */ } Saved;
 
 /* How weights are stored. layers: the seven linears of every layer (F32, BF16, F16, NF4); tables: embedding and head (F32, BF16, F16);
- * norms are F32. Of NF4: kind (QUANT_NF4, QUANT_FP4), block, doubled (1: absmax in 8 bits), and compute, bitsandbytes' compute type:
- * inputs and weights of a 4-bit linear are rounded to it, and so is its output; sums are float. All zeros: everything F32. */
+ * norms are F32. Of NF4: kind (QUANT_NF4, QUANT_FP4), block, doubled (1: absmax in 8 bits). compute, of any of them (F32, BF16, F16; PyTorch's
+ * autocast, bitsandbytes' compute type): inputs and weights of the layers' linears are rounded to it, and so are their outputs; of the head,
+ * inputs and weights alone, logits stay float32, as do sums, norms, softmax, residual stream, cache, adapters, the value head, gradients
+ * of weights, and weights that are trained. All zeros: everything F32. */
 typedef struct { int layers, tables, kind, block, doubled, compute; } WeightTypes;
 
-/* Lays out weights (types NULL: F32; what is trained has to be), the list of tensors and the RoPE tables for `positions` positions. OK, or
+/* Lays out weights (types NULL: F32; what is trained has to be F32, of any compute type), the list of tensors and the RoPE tables for `positions` positions. OK, or
  * E_MEMORY. */
 int model_carve(Model *m, const ModelConfig *c, const WeightTypes *types, int trainable, int positions, Pool *lists, Arena *a, Error *err);
 void model_init(Model *m, uint64_t seed);   /* normal 0.02 (output projections / sqrt(2L)), norms 1 */
@@ -676,14 +678,15 @@ typedef struct {
 } RewardConfig;
 typedef struct { Matrix q, q_b, k, k_b, v, v_b, o, o_b, norm1, norm1_b, up, up_b, down, down_b, norm2, norm2_b; } RewardBlock;
 typedef struct { RewardConfig config; Matrix word, position, type, norm, norm_b; RewardBlock *block; Matrix dense, dense_b, out, out_b;
-                 Tensor *tensor; int tensors; } RewardModel;
+                 Tensor *tensor; int tensors, compute; } RewardModel;
 /* B texts one after another: token (N), start (B+1). Each begins with <s>; longer than positions - pad - 1 is E_RANGE (truncate first). */
 typedef struct { int N, B; const int *token, *start; } Texts;
 /* What backward needs. Layer l starts at row l N; the last layer has only the B rows that the head reads (in k and v all N). */
 typedef struct { int N, B; float *embed /* (N,C) */, *k, *v /* (L,N,C) */, *q, *att, *res1, *res2 /* ((L-1)N+B,C) */,
                  *up /* ((L-1)N+B,F) */, *pooled /* (B,C) */; } RewardSaved;
-/* OK, E_UNSUPPORTED (another type than F32), E_RANGE (the config's sizes) or E_MEMORY. */
-int reward_carve(RewardModel *m, const RewardConfig *c, int type, int trainable, Pool *lists, Arena *a, Error *err);
+/* OK, E_UNSUPPORTED (another type than F32), E_RANGE (the config's sizes) or E_MEMORY. compute: of the layers' linears, as in WeightTypes; the
+ * classifier's two stay float32. */
+int reward_carve(RewardModel *m, const RewardConfig *c, int type, int compute, int trainable, Pool *lists, Arena *a, Error *err);
 void reward_init(RewardModel *m, uint64_t seed);    /* linears normal 1/sqrt(I), embeddings 0.02, norms 1, biases 0 */
 void reward_saved_carve(RewardSaved *s, const RewardConfig *c, int N, int B, Arena *a);     /* up to N tokens in up to B texts */
 int reward_max_tokens(const RewardConfig *c);       /* longest text in tokens, special tokens included */
@@ -791,7 +794,7 @@ int log_end(Log *l, Error *err);                                /* OK, E_MEMORY,
 int tensors_are_numbers(const Tensor *list, int tensors, int dtype);
 /* The end of a run whose `what` ("the loss") is no number in `step`; saved: the step whose weights are on disk, 0: none. Exits 1. */
 void die_not_a_number(const char *what, int step, int saved, const char *folder, const char *hint);
-/* How a policy is held that is not trained itself: the options of ppo, sft and run, rows for their tables (q: where they go). */
+/* How a policy is held that is not trained itself, and computed with: the options of ppo, sft and run, rows for their tables (q: where they go). */
 typedef struct { int nf4, fp4, block, doubled, compute, recompute; } QuantOptions;
 #define QUANT_OPTIONS(q, nf4_help) \
     { "nf4", OPT_FLAG, &(q).nf4, NULL, 0, 0, NULL, nf4_help }, \
@@ -799,8 +802,8 @@ typedef struct { int nf4, fp4, block, doubled, compute, recompute; } QuantOption
     { "quant-block", OPT_INT, &(q).block, "64", 32, 4096, NULL, "weights that share a scale: 32, 64 ... 4096" }, \
     { "double-quant", OPT_FLAG, &(q).doubled, NULL, 0, 0, NULL, "the scales in 8 bits too (bnb_4bit_use_double_quant)" }
 #define COMPUTE_OPTION(q) \
-    { "compute", OPT_CHOICE, &(q).compute, "f32", 0, 0, "f32|bf16|f16", "what inputs, weights and outputs of 4-bit linears are rounded to " \
-      "(bnb_4bit_compute_dtype)" }
+    { "compute", OPT_CHOICE, &(q).compute, "f32", 0, 0, "f32|bf16|f16", "what linears multiply: inputs, weights and outputs of the layers' are rounded " \
+      "to this, as by autocast; of the head inputs and weights, logits stay f32, and so do sums, all else, and what is written" }
 #define QLORA_HELP "QLoRA: the policy's linears are held in 4-bit NF4 and frozen"
 #define RECOMPUTE_OPTION(q) \
     { "recompute", OPT_FLAG, &(q).recompute, NULL, 0, 0, NULL, "keep only each layer's input for the backward pass and compute the rest anew: " \
@@ -808,8 +811,8 @@ typedef struct { int nf4, fp4, block, doubled, compute, recompute; } QuantOption
 /* What does not fit together is wrong usage. Training (rank not NULL; adapter 1: it goes on from one): 4 bits without --lora-r mean rank 16
  * on all seven linears. */
 void quant_options_check(const Program *p, const QuantOptions *q, int *rank, const char **targets, int adapter);
-/* What folder's policy is held in: what it has, or the 4 bits that are asked for. Dies where that cannot be; also, where whole (all
- * weights are to be trained), at weights that are in 4 bits. */
+/* What folder's policy is held in: what it has, or the 4 bits that are asked for; where whole (all weights are to be trained), F32, and it
+ * dies at weights that are in 4 bits. */
 void quant_options_types(WeightTypes *w, const Program *p, const QuantOptions *q, const char *folder, int whole, Pool *pool);
 void print_types(const char *whose, const WeightTypes *w);     /* one line: "frozen weights: linears NF4 ..." */
 void print_trainable(size_t trained, size_t all);               /* as peft: "trainable params: 1,234 || all params: ... || trainable%: 0.1234" */

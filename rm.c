@@ -22,7 +22,7 @@ enum { SHORTEST = 8,            /* a crop's tokens at least */
 typedef struct {
     const char *reward, *tokenizer, *out, *label, *reference;
     int dim, layers, heads, ffn, positions, new_head, window, epochs, steps, batch, micro_tokens, eval_every, eval_texts, save_every;
-    int dtype, dry_run;
+    int compute, dtype, dry_run;
     double crop, spam, dropout, smoothing, lr, warmup, weight_decay, clip;
     uint64_t seed;
 } Settings;
@@ -770,7 +770,7 @@ static void carve(Trainer *t, Arena *a) {
     const size_t labels = (size_t)t->config.labels, B = (size_t)b->texts;
     const int bill = !a->base;
     size_t at = a->used;
-    must(reward_carve(&t->model, &t->config, F32, 1, &t->keep, a, &err), &err, NULL);
+    must(reward_carve(&t->model, &t->config, F32, t->set.compute, 1, &t->keep, a, &err), &err, NULL);
     if (bill) cli_bill("weights and their gradients", a->used - at);
     at = a->used;
     optimizer_carve(&t->optimizer, t->model.tensor, t->model.tensors, a);
@@ -889,6 +889,7 @@ int main(int argc, char **argv) {
         { "eval-texts", OPT_INT, &s->eval_texts, "1000", 0, 1e9, NULL, "held-out texts or pairs at most (0: all)" },
         { "save-every", OPT_INT, &s->save_every, "0", 0, 1e9, NULL, "steps between saves (0: at the end)" },
         { "seed", OPT_SEED, &s->seed, "1", 0, 0, NULL, "of the initial weights, the order of texts, crops and phrases" },
+        COMPUTE_OPTION(*s),
         { "dtype", OPT_CHOICE, &s->dtype, "f32", 0, 0, "f32|bf16|f16", "numbers as written; training is in f32" },
         { "dry-run", OPT_FLAG, &s->dry_run, NULL, 0, 0, NULL, "print the memory bill and stop" },
     };

@@ -467,14 +467,14 @@ static int run_logprobs(int argc, char **argv) {
 
 typedef struct { RewardConfig config; RewardModel model; Tokenizer *tokenizer; Arena weights, work; } Judge;
 
-static void judge_open(Judge *j, const char *folder, int text, Pool *pool) {
+static void judge_open(Judge *j, const char *folder, int compute, int text, Pool *pool) {
     Error err = { 0 };
     Arena measure = { 0 }, ws = { 0 };
     memset(j, 0, sizeof *j);
     must(reward_config_load(&j->config, folder, pool, &err), &err, "REWARD is a folder with config.json and model.safetensors");
-    must(reward_carve(&j->model, &j->config, F32, 0, pool, &measure, &err), &err, NULL);
+    must(reward_carve(&j->model, &j->config, F32, compute, 0, pool, &measure, &err), &err, NULL);
     j->weights = cli_arena(measure.used, "the reward model's weights");
-    must(reward_carve(&j->model, &j->config, F32, 0, pool, &j->weights, &err), &err, NULL);
+    must(reward_carve(&j->model, &j->config, F32, compute, 0, pool, &j->weights, &err), &err, NULL);
     must(checkpoint_load(folder, "model", "", j->model.tensor, j->model.tensors, pool, &err), &err, NULL);
     int start[2] = { 0, reward_max_tokens(&j->config) };
     Texts longest = { start[1], 1, NULL, start };
@@ -510,8 +510,10 @@ static void score_line(Judge *j, const Input *in, const int *ids, int count, Poo
 static int run_score(int argc, char **argv) {
     const char *positional[2] = { NULL, NULL }, *line;
     int as_ids, count;
+    QuantOptions quant = { 0 };
     Option option[] = {
         { "ids", OPT_FLAG, &as_ids, NULL, 0, 0, NULL, "lines of ids separated by spaces, as they are, instead of text" },
+        COMPUTE_OPTION(quant),
     };
     Program program = { "run score", "REWARD [FILE] [options]",
         "A JSON line per line: the reward model's logits and the best label. A text that is too long is cut at its end.",
@@ -521,7 +523,7 @@ static int run_score(int argc, char **argv) {
     Judge j;
     size_t n;
     if (given < 1) usage_error("which reward model?", "run score REWARD [FILE]");
-    judge_open(&j, positional[0], !as_ids, &keep);
+    judge_open(&j, positional[0], quant.compute, !as_ids, &keep);
     Input in = input_open(given > 1 ? positional[1] : NULL, &keep);
     while (input_next(&in, &line, &n)) {
         PoolMark mark = pool_mark(&scratch);

@@ -34,7 +34,7 @@ typedef struct { Excerpt *piece; int count, capacity, longest; long long documen
 typedef struct {
     Settings set;
     ModelConfig config; Tokenizer *tokenizer;
-    WeightTypes types;                      /* of the weights, when they are frozen */
+    WeightTypes types;                      /* of the weights; F32 where they are trained */
     Model model; Lora lora; const Lora *adapter;
     Tensor *list; int tensors;              /* what is trained: the model's tensors or the adapter's */
     Optimizer optimizer; AdamW adam;
@@ -279,7 +279,7 @@ static void carve(Trainer *t, Arena *a, size_t ws, int show) {
     Settings *s = &t->set;
     Error err = { 0 };
     size_t n = (size_t)t->N, from = a->used;
-    must(model_carve(&t->model, &t->config, s->lora_r ? &t->types : NULL, !s->lora_r, t->T, &t->keep, a, &err), &err, NULL);
+    must(model_carve(&t->model, &t->config, &t->types, !s->lora_r, t->T, &t->keep, a, &err), &err, NULL);
     bill(show, s->lora_r ? "weights (frozen)" : "weights and gradients", &from, a);
     t->list = t->model.tensor; t->tensors = t->model.tensors; t->adapter = NULL;
     if (s->lora_r) {
@@ -360,6 +360,7 @@ static void read_policy(Trainer *t, const Program *program) {
     must(err.code, &err, "--tokenizer takes a tokenizer.model, or a folder with one or with vocab.json and merges.txt");
     if (!s->policy) scratch_config(t);
     else must(config_load(&t->config, s->policy, &t->keep, &err), &err, "--policy takes a Hugging Face folder with config.json");
+    t->types.compute = s->quant.compute;
     if (s->policy) quant_options_types(&t->types, program, &s->quant, s->policy, !s->lora_r, &t->keep);
     if (tokenizer_size(t->tokenizer) > t->config.V)
         must(fail(&err, E_RANGE, "the tokenizer has more ids than the policy", tokenizer, tokenizer_size(t->tokenizer), t->config.V), &err,
@@ -383,7 +384,7 @@ static void init_weights(Trainer *t) {
     all = tensor_values(t->model.tensor, t->model.tensors, 0);
     trained = tensor_values(t->list, t->tensors, 1);
     printf("policy: %s\n", s->policy ? s->policy : "from scratch");
-    if (s->lora_r) print_types("frozen weights", &t->types);
+    print_types(s->lora_r ? "frozen weights" : "weights", &t->types);
     print_trainable(trained, s->lora_r ? all + trained : all);
 }
 
@@ -508,9 +509,8 @@ static const Preset preset[] = {
 };
 
 static void check(const Program *p, Settings *s) {
-    if (!s->policy) cli_refuse(p, "nf4|fp4|quant-block|double-quant|compute", "frozen weights are those of a checkpoint, --policy: leave out");
+    if (!s->policy) cli_refuse(p, "nf4|fp4|quant-block|double-quant", "frozen weights are those of a checkpoint, --policy: leave out");
     quant_options_check(p, &s->quant, &s->lora_r, &s->lora_targets, 0);
-    if (!s->lora_r) cli_refuse(p, "compute", "without --lora-r no weights are frozen: leave out");
     if (s->policy)
         cli_refuse(p, "dim|layers|heads|kv-heads|ffn|positions|tied", "sizes are for training from scratch, --policy has its own: leave out");
     if (s->lora_r) cli_refuse(p, "shard-mb", "an adapter is one file: leave out");

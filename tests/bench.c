@@ -33,7 +33,7 @@ static Option option[] = {
     { "text", OPT_TEXT, &opt.text, "data/imdb.bin", 0, 0, NULL, "the text for it: a dataset (*.bin) or any file" },
     { "policy", OPT_TEXT, &opt.policy, NULL, 0, 0, NULL, "generate: a checkpoint's folder" },
     { "nf4", OPT_FLAG, &opt.nf4, NULL, 0, 0, NULL, "generate: its linears in NF4" },
-    { "compute", OPT_CHOICE, &opt.compute, "f32", 0, 0, "f32|bf16|f16", "generate: what 4-bit linears are rounded to" },
+    { "compute", OPT_CHOICE, &opt.compute, "f32", 0, 0, "f32|bf16|f16", "generate: what linears multiply" },
     { "reward", OPT_TEXT, &opt.reward, NULL, 0, 0, NULL, "judge: a checkpoint's folder" },
     { "tokens", OPT_INT, &opt.tokens, "64", 1, 1 << 16, NULL, "generate: tokens of the one sequence; judge: of each text" },
 };
@@ -156,14 +156,14 @@ static void carve_product(Product *p, int N, int O, int I, int type, int compute
     size_t n = (size_t)N;
     p->N = N;
     tensor_carve(list, &tensors, "w", 0, &p->w, type, O, I, 0, type == F32, a);
-    if (type == NF4) tensor_carve_quant(&p->w, QUANT_NF4, 64, 0, compute, a);
+    if (type == NF4) tensor_carve_quant(&p->w, QUANT_NF4, 64, 0, a);
+    p->w.compute = p->w.output = compute;
     p->x = arena_take(a, n * (size_t)I, sizeof(float));
     p->dx = arena_take(a, n * (size_t)I, sizeof(float));
     p->y = arena_take(a, n * (size_t)O, sizeof(float));
     p->dy = arena_take(a, n * (size_t)O, sizeof(float));
     memset(&p->ws, 0, sizeof p->ws);
-    linear_measure(&p->ws, N, I, O);
-    if (compute != F32) linear_measure_rounded(&p->ws, N, I, O);
+    linear_measure(&p->ws, N, I, O, compute);
     p->ws.capacity = p->ws.peak;
     p->ws.base = arena_take(a, p->ws.capacity, 1);
     p->ws.used = p->ws.peak = 0;

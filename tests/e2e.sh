@@ -51,6 +51,8 @@ exits 0 "prep tokenizer, byte-level" ./prep tokenizer reviews.bin --kind bytelev
 # ---- the three stages ----
 exits 0 "rm, 20 steps" ./rm reviews.bin --tokenizer judge-tokenizer --dim 32 --layers 1 --heads 2 --ffn 64 --steps 20 --out judge
 [ -s judge/model.safetensors ] && [ -s judge/config.json ]; is "rm writes a model folder"
+exits 0 "rm, computing in bf16" ./rm reviews.bin --tokenizer judge-tokenizer --dim 32 --layers 1 --heads 2 --ffn 64 --steps 20 --compute bf16 --out judge16
+! cmp -s judge/model.safetensors judge16/model.safetensors; is "it learns another judge"
 head -n 1 judge/log.jsonl | grep -q '"program": "rm", "data": "reviews.bin", "options": {'; is "rm's log begins with the options"
 exits 0 "sft, 20 steps" ./sft reviews.bin --tokenizer policy-tokenizer --dim 32 --layers 2 --heads 4 --kv-heads 2 --ffn 64 --tied --context 64 \
         --tokens 512 --steps 20 --out policy

@@ -30,7 +30,7 @@ static Leaf *add_leaf(const char *name, float *value, float *grad, size_t n) {
 }
 static Leaf *new_leaf(const char *name, size_t n) { float *v = take(n), *g = take(n); return add_leaf(name, v, g, n); }
 static Matrix matrix(int l, int O, int I) {
-    Matrix m = { F32, 0, 0, 0, NULL, NULL, NULL };
+    Matrix m = { F32, 0, 0, 0, NULL, NULL, NULL, F32, F32 };
     m.O = O; m.I = I; m.data = leaf[l].value; m.grad = leaf[l].grad;
     return m;
 }
@@ -244,7 +244,7 @@ static void judge_s(void) {
     Error err = { 0, "", "", 0, 0 };
     memset(&c, 0, sizeof c);
     c.V = 10; c.C = 8; c.L = 2; c.H = 2; c.F = 12; c.positions = 12; c.types = 1; c.norm_eps = 1e-5; c.pad = 1; c.bos = 0; c.eos = 2; c.labels = 2;
-    reward_carve(&judge, &c, F32, 1, &pool, &memory, &err);
+    reward_carve(&judge, &c, F32, F32, 1, &pool, &memory, &err);
     reward_saved_carve(&judge_saved, &c, 9, 2, &memory);
     tensor_leaves(judge.tensor, judge.tensors, 0.4);
     if (err.code || memory.failed) { printf("setup: %s %s\n", err.what, err.where); exit(1); }

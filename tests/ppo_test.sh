@@ -62,6 +62,16 @@ for f in model.safetensors value_head.safetensors samples.jsonl; do
 done
 grep -v '"eval/' "$work/a/steps" > "$work/1"; grep -v '"eval/' "$work/b/steps" > "$work/2"
 same "nor the log" "$work/1" "$work/2"
+run half --compute bf16
+[ "$(field "$work/half" ppo/policy/first_ratio_max_deviation 1)" = 0 ] && [ "$(field "$work/half" ppo/policy/first_ratio_max_deviation 2)" = 0 ] \
+    && ok "--compute bf16: the first ratio is exactly 1 too" || bad "--compute bf16: the first ratio is exactly 1 too"
+true_ "and the untrained policy the reference" "$(field "$work/half" objective/kl 1) == 0"
+differ "and another model is trained" "$work/a/model.safetensors" "$work/half/model.safetensors"
+grep -q '^weights: linears float32, compute bfloat16; embedding and head float32$' "$work/half.out" && ok "it says so" || bad "it says so"
+OMP_NUM_THREADS=2
+run half2 --compute bf16 --chunk 3 --recompute
+OMP_NUM_THREADS=1
+same "the same one by two threads, in chunks, with activations computed anew" "$work/half/model.safetensors" "$work/half2/model.safetensors"
 run c --seed 9
 differ "another seed trains another model" "$work/a/model.safetensors" "$work/c/model.safetensors"
 sed 's/, "response_before.*//' "$work/a/samples.jsonl" > "$work/1"; sed 's/, "response_before.*//' "$work/c/samples.jsonl" > "$work/2"
@@ -141,6 +151,8 @@ if [ -f data/reward/config.json ]; then
     $ppo "$data" --policy $policy --preset imdb-small --batch-size 8 --mini-batch-size 8 --steps 1 --eval-queries 4 --out "$work/judge.runs" > "$work/out" 2>&1
     [ $? = 0 ] && grep -q "^reward = logit of 'positive'" "$work/out" && ok "the judge's label is found" || bad "the judge's label is found"
     $ppo "$data" --policy $policy --preset imdb-small --batch-size 8 --mini-batch-size 8 --steps 1 --eval-queries 4 --chunk 1 --out "$work/one.runs" > "$work/out" 2>&1
+    $ppo "$data" --policy $policy --preset imdb-small --batch-size 8 --mini-batch-size 8 --steps 0 --eval-queries 4 --compute f16 --out "$work/f16.runs" > "$work/out" 2>&1
+    [ $? = 0 ] && ok "--compute f16, judge and all" || bad "--compute f16, judge and all"
     same "texts judged one by one or together" "$work/judge.runs/ppo-0001/samples.jsonl" "$work/one.runs/ppo-0001/samples.jsonl"
-else skipped=$((skipped + 3)); echo "  skip  no data/reward"; fi
+else skipped=$((skipped + 4)); echo "  skip  no data/reward"; fi
 finish

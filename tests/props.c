@@ -41,7 +41,7 @@ static void products(const char *kernel) {
         memcpy(dx, dx0, sizeof(float) * (size_t)(N * I));
         memcpy(dw, dw0, sizeof(float) * (size_t)(O * I));
         memcpy(db, db0, sizeof(float) * (size_t)O);
-        Matrix m = { F32, 0, 0, 0, NULL, NULL, NULL };
+        Matrix m = { F32, 0, 0, 0, NULL, NULL, NULL, F32, F32 };
         m.O = O; m.I = I; m.data = w; m.grad = dw;
         linear_forward(y, x, &m, b, N, &ws);
         for (int n = 0; n < N; n++) for (int o = 0; o < O; o++) {
@@ -84,7 +84,7 @@ static void half_weights(void) {        /* BF16 and F16 weights are widened, til
     float *x = random_floats(&r, N * I), *w = random_floats(&r, O * I), *y = random_floats(&r, N * O), *z = random_floats(&r, N * O);
     static uint16_t half[O * I];
     for (int type = BF16; type <= F16; type++) {
-        Matrix full = { F32, O, I, 0, NULL, NULL, NULL }, narrow = { BF16, O, I, 0, NULL, NULL, NULL };
+        Matrix full = { F32, O, I, 0, NULL, NULL, NULL, F32, F32 }, narrow = { BF16, O, I, 0, NULL, NULL, NULL, F32, F32 };
         float *rounded = random_floats(&r, O * I);
         for (int i = 0; i < O * I; i++) {
             half[i] = type == BF16 ? f32_to_bf16(w[i]) : f32_to_f16(w[i]);
@@ -115,10 +115,11 @@ static void quantised_weights(void) {
         memory.used = 0;
         float *x = random_floats(&r, N * I), *w = random_floats(&r, O * I), *full = random_floats(&r, O * I), *dy = random_floats(&r, N * O);
         float *y = random_floats(&r, N * O), *z = random_floats(&r, N * O), *dx = random_floats(&r, N * I), *dz = random_floats(&r, N * I);
-        Matrix exact = { F32, O, I, 0, NULL, NULL, NULL }, four = { NF4, O, I, 0, NULL, NULL, NULL };
+        Matrix exact = { F32, O, I, 0, NULL, NULL, NULL, F32, F32 }, four = { NF4, O, I, 0, NULL, NULL, NULL, F32, F32 };
         exact.data = full;
         four.data = arena_take(&memory, (O * I + 1) / 2, 1);
-        tensor_carve_quant(&four, QUANT_NF4, 64, doubled, compute, &memory);
+        tensor_carve_quant(&four, QUANT_NF4, 64, doubled, &memory);
+        four.compute = four.output = compute;
         float *absmax = four.quant->absmax ? four.quant->absmax : random_floats(&r, quant_blocks(O * I, 64));
         CHECK(quantize_4bit(four.data, absmax, w, O * I, 64, QUANT_NF4, NULL) == OK, "quantised");
         if (doubled) quantize_absmax(four.quant->code, four.quant->nested, &four.quant->offset, four.quant->map, absmax, quant_blocks(O * I, 64));
@@ -147,6 +148,53 @@ static void quantised_weights(void) {
               "of the loop", compute, doubled);
         CHECK(memcmp(full, w, sizeof(float) * O * I), "quantising changes weights");
     }
+}
+
+/* A linear that computes in 16 bits is the loop over rounded numbers, whatever its weights are stored in and whichever kernel runs (a product
+ * of two such numbers is exact, so that a fused step rounds where another does): y, y added, dx, dW. A head's output is not rounded. */
+static void computes_in(int type, int compute, int output, const char *kernel) {
+    enum { N = 19, O = 21, I = 270 };
+    uint16_t (*narrow)(float) = compute == BF16 ? f32_to_bf16 : f32_to_f16;
+    float (*wide)(uint16_t) = compute == BF16 ? bf16_to_f32 : f16_to_f32;
+    static uint16_t half[O * I];
+    Rng r = rng_stream(8, (uint64_t)type, (uint64_t)compute);
+    memory.used = 0;
+    float *x = random_floats(&r, N * I), *w = random_floats(&r, O * I), *dy = random_floats(&r, N * O), *bias = random_floats(&r, O);
+    float *y = random_floats(&r, N * O), *z = random_floats(&r, N * O), *dx = random_floats(&r, N * I), *dw = random_floats(&r, O * I);
+    float *z0 = random_floats(&r, N * O), *dx0 = random_floats(&r, N * I), *dw0 = random_floats(&r, O * I);
+    int forward = 1, added = 1, input = 1, weight = 1, seen = 0;
+    Matrix m = { F32, O, I, 0, NULL, NULL, NULL, F32, F32 };
+    m.type = type; m.compute = compute; m.output = output; m.data = w; m.grad = dw;
+    if (type != F32) {
+        halves_narrow(half, w, type, O * I);
+        halves_widen(w, half, type, O * I);
+        m.data = half;
+    }
+    memcpy(z0, z, sizeof(float) * N * O); memcpy(dx0, dx, sizeof(float) * N * I); memcpy(dw0, dw, sizeof(float) * O * I);
+    linear_forward(y, x, &m, bias, N, &ws);
+    linear_add(z, x, &m, N, &ws);
+    linear_backward(dx, NULL, dy, x, &m, N, &ws);
+    for (int i = 0; i < N * I; i++) x[i] = wide(narrow(x[i]));
+    for (int i = 0; i < O * I; i++) w[i] = wide(narrow(w[i]));
+    for (int i = 0; i < N * O; i++) { float v = wide(narrow(dy[i])); seen += v != dy[i]; dy[i] = v; }
+    for (int n = 0; n < N; n++) for (int o = 0; o < O; o++) {
+        float acc = 0, sum = output == F32 ? z0[n * O + o] : 0;
+        for (int i = 0; i < I; i++) { acc += x[n * I + i] * w[o * I + i]; sum += x[n * I + i] * w[o * I + i]; }
+        forward &= y[n * O + o] == (output == F32 ? acc + bias[o] : wide(narrow(acc + bias[o])));
+        added &= z[n * O + o] == (output == F32 ? sum : z0[n * O + o] + wide(narrow(sum)));
+    }
+    for (int n = 0; n < N; n++) for (int i = 0; i < I; i++) {
+        float acc = output == F32 ? dx0[n * I + i] : 0;
+        for (int o = 0; o < O; o++) acc += dy[n * O + o] * w[o * I + i];
+        input &= dx[n * I + i] == (output == F32 ? acc : dx0[n * I + i] + wide(narrow(acc)));
+    }
+    for (int o = 0; o < O; o++) for (int i = 0; i < I; i++) {
+        float acc = dw0[o * I + i];
+        for (int n = 0; n < N; n++) acc += dy[n * O + o] * x[n * I + i];
+        weight &= dw[o * I + i] == acc;
+    }
+    CHECK(forward && added && seen > N, "%s, weights of type %d, compute type %d: y is that of the loop over rounded numbers", kernel, type, compute);
+    CHECK(input && weight, "%s, weights of type %d, compute type %d: so are dx and dW", kernel, type, compute);
 }
 
 static void elementary(void) {          /* our exp and GELU against libm's */
@@ -182,13 +230,15 @@ static Cache cache;
 static Saved saved, inputs;                     /* everything that backward needs; each layer's input alone */
 static int length[B] = { 17, 3, 40, 9, 1, 22 }, text[B][T];
 
-static void build(void) {
+static void build(int compute) {
     ModelConfig c;
+    WeightTypes types = { F32, F32, 0, 0, 0, F32 };
+    types.compute = compute;
     Error err = { 0, "", "", 0, 0 };
     memset(&c, 0, sizeof c);
     c.V = V; c.C = C; c.L = 3; c.H = 6; c.K = 3; c.D = 6; c.F = 50; c.positions = T; c.norm_eps = 1e-5f; c.rope_theta = 10000; c.bos = c.pad = -1;
     memory.used = 0;
-    CHECK(model_carve(&model, &c, NULL, 1, T, &pool, &memory, &err) == OK, "carve: %s %s", err.what, err.where);
+    CHECK(model_carve(&model, &c, &types, 1, T, &pool, &memory, &err) == OK, "carve: %s %s", err.what, err.where);
     CHECK(lora_carve(&lora, model.tensor, model.tensors, 4, 8, 0, "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj", 1, &pool, &memory, &err) == OK, "lora: %s %s", err.what, err.where);
     model_init(&model, 3);
     for (int i = 0; i < model.tensors; i++) if (!(model.tensor[i].flags & TENSOR_VECTOR)) tensor_normal(model.tensor[i].matrix, 0.3, 11);
@@ -349,10 +399,14 @@ int main(void) {
     for (int i = 0; fast_name(i); i++) {                        /* whole models, with every kernel that is here */
         if (fast_use(fast_name(i)) != OK) continue;
         half_weights();
-        build();
-        row_invariance();
-        for (int th = 1; th <= 2; th++) { first_ratio(th, 1); first_ratio(th, 0.7f); }
-        same_gradients();
+        for (int type = F32; type <= F16; type++)
+            for (int compute = BF16; compute <= F16; compute++) { computes_in(type, compute, compute, fast_name(i)); computes_in(type, compute, F32, fast_name(i)); }
+        for (int compute = F32; compute <= F16; compute++) {
+            build(compute);
+            row_invariance();
+            for (int th = 1; th <= 2; th++) { first_ratio(th, 1); first_ratio(th, 0.7f); }
+            same_gradients();
+        }
     }
     CHECK(!memory.failed && !ws.failed, "memory suffices");
     pool_free(&pool);

@@ -60,7 +60,7 @@ OMP_NUM_THREADS=2 sft b --nf4 --recompute
 same "two threads, activations computed anew: the same adapter" "$work/a/adapter_model.safetensors" "$work/b/adapter_model.safetensors"
 sft c --lora-r 16 --lora-targets all-linear
 differ "next to the weights as the folder has them: another" "$work/a/adapter_model.safetensors" "$work/c/adapter_model.safetensors"
-has "which are float16" '^frozen weights: linears float16; embedding and head float16$' "$work/c.out"
+has "which are float16" '^frozen weights: linears float16, compute float32; embedding and head float16$' "$work/c.out"
 sft d --nf4 --double-quant --quant-block 128 --compute bf16 --lora-r 4 --lora-targets q_proj,v_proj --lora-rslora
 has "all its options" '^frozen weights: linears NF4, blocks of 128, doubly quantised, compute bfloat16' "$work/d.out"
 has "a rank that is given stays" '"r": 4' "$work/d/adapter_config.json"
@@ -176,7 +176,6 @@ else skip "no PyTorch"; fi
 refuses 2 'not both' $bin/sft $data --policy $policy --nf4 --fp4
 refuses 2 'not a power of two' $bin/run logprobs $policy --nf4 --quant-block 96
 refuses 2 'nothing is quantised' $bin/run logprobs $policy --double-quant
-refuses 2 'compute type is for 4-bit' $bin/run logprobs $policy --compute bf16
 refuses 2 'what is trained is an adapter' $bin/sft $data --policy $policy --nf4 --lora-r 0
 refuses 2 'those of a checkpoint' $bin/sft $data --tokenizer $policy --nf4
 refuses 2 'there is no adapter' $bin/sft $data --policy $policy --lora-dropout 0.1

@@ -81,9 +81,10 @@ typedef struct {
     float logits[32 * LABELS_MAX], dlogits[32 * LABELS_MAX], loss[32], dloss[32];
 } Judge;
 
+static int compute = F32;                   /* what the judges that follow compute in */
 static void judge_parts(Judge *j, const RewardConfig *c, int trainable, int N, int B) {
     const Texts most = { N, B, NULL, NULL };
-    reward_carve(&j->model, c, F32, trainable, &j->lists, &j->arena, NULL);
+    reward_carve(&j->model, c, F32, compute, trainable, &j->lists, &j->arena, NULL);
     reward_saved_carve(&j->saved, c, N, B, &j->arena);
     if (j->arena.base) return;
     memset(&j->ws, 0, sizeof j->ws);
@@ -212,6 +213,18 @@ static void check_company(Judge *j, const float *want, int first, int n, const c
           "texts %d to %d, %s, saving: the same bits", first, first + n - 1, what);
 }
 
+/* 16 bits change the logits, by a few times what one rounding does (2^-9, 2^-12) to numbers of their size. */
+static void compared_with_floats(Judge *j, Golden *g) {
+    float want[32 * LABELS_MAX];
+    double worst = 0, largest = 0, limit = compute == BF16 ? 0.03 : compute == F16 ? 0.004 : 2e-5;
+    const int n = golden_floats(g, "logits", want, 32 * LABELS_MAX);
+    for (int i = 0; i < n; i++) {
+        worst = fmax(worst, fabs((double)j->logits[i] - (double)want[i]));
+        largest = fmax(largest, fabs((double)want[i]));
+    }
+    CHECK(n > 0 && worst < limit * largest && (compute == F32 || worst > 1e-5 * largest), "compute type %d: logits off by %.2g of the largest", compute, worst / largest);
+}
+
 static void test_company(void) {
     Pool pool = test_pool();
     Golden g;
@@ -220,6 +233,7 @@ static void test_company(void) {
     for (int t = 1; t <= 2; t++) {
         threads(t);
         if (t == 1) reward_forward(&j->model, &j->texts, NULL, j->logits, &j->ws);
+        if (t == 1) compared_with_floats(j, &g);
         for (int n = 1; n <= j->texts.B; n++)
             for (int first = 0; first + n <= j->texts.B; first++) check_company(j, j->logits, first, n, t == 1 ? "1 thread" : "2 threads");
     }
@@ -329,15 +343,15 @@ static void test_bad_configs(void) {
         if (bad[i].change == 4) c.positions = 4;
         if (bad[i].change == 5) c.pad = 19;
         if (bad[i].change == 6) c.V = -5;
-        CHECK(reward_carve(&m, &c, F32, 1, &lists, &measure, &err) == E_RANGE && err.code == E_RANGE, "%s: refused", bad[i].what);
+        CHECK(reward_carve(&m, &c, F32, F32, 1, &lists, &measure, &err) == E_RANGE && err.code == E_RANGE, "%s: refused", bad[i].what);
     }
     RewardConfig c = small_config();
     RewardModel m;
     Arena measure;
     memset(&measure, 0, sizeof measure);
-    CHECK(reward_carve(&m, &c, BF16, 0, &lists, &measure, NULL) == E_UNSUPPORTED, "weights in another type: refused by name");
+    CHECK(reward_carve(&m, &c, BF16, F32, 0, &lists, &measure, NULL) == E_UNSUPPORTED, "weights in another type: refused by name");
     Arena small = test_arena(1000);
-    CHECK(reward_carve(&m, &c, F32, 0, &lists, &small, NULL) == E_MEMORY, "an arena that is too small: refused");
+    CHECK(reward_carve(&m, &c, F32, F32, 0, &lists, &small, NULL) == E_MEMORY, "an arena that is too small: refused");
     free(small.base);
     pool_free(&lists);
 }
@@ -402,8 +416,11 @@ int main(void) {
     threads(1);
     test_golden("roberta");
     test_golden("roberta-odd");
-    test_company();
-    test_gradients_and_threads();
+    for (compute = F32; compute <= F16; compute++) {
+        test_company();
+        test_gradients_and_threads();
+    }
+    compute = F32;
     test_refusals();
     test_bad_configs();
     test_positions();

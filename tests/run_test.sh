@@ -112,6 +112,9 @@ for model in roberta roberta-odd; do
     $run score $golden/$model "$work/ids" --ids > "$work/lines"
     numbers logits < "$work/lines" > "$work/got"; tensor "$file" logits f4 > "$work/want"
     near "$model: logits" 2e-5 "$work/got" "$work/want"
+    $run score $golden/$model "$work/ids" --ids --compute f16 | numbers logits > "$work/f16"
+    near "$model: logits, --compute f16" 1e-2 "$work/f16" "$work/got"
+    if cmp -s "$work/f16" "$work/got"; then bad "which are others"; else ok "which are others"; fi
 done
 tensor $golden/roberta/golden.safetensors logits f4 | paste - - | awk '{ print ($1 >= $2) ? "nothate" : "hate" }' > "$work/want"
 sequences $golden/roberta/golden.safetensors | $run score $golden/roberta --ids | sed 's/.*"label": "\(.*\)"}/\1/' > "$work/got"
@@ -213,7 +216,7 @@ same "generate --nf4: as the merged model" "$work/got" "$work/want"
 exits "two kinds of 4 bits" 2 $run logprobs $model --ids --nf4 --fp4
 exits "a block that is no power of two" 2 $run generate $model --ids --nf4 --quant-block 100
 exits "doubled what is not quantised" 2 $run chat $model --double-quant
-exits "a compute type of floats" 2 $run logprobs $model --ids --compute bf16
+exits "a compute type that does not exist" 2 $run logprobs $model --ids --compute int8
 exits "merge has no compute type" 2 $run merge $model --adapter $model/adapter --out "$work/none" --compute bf16
 if [ ! -e "$work/none" ]; then ok "... and makes no folder"; else bad "... and makes no folder"; fi
 cp -r $model/adapter "$work/huge" && sed 's/"lora_alpha": 6/"lora_alpha": 999999/' $model/adapter/adapter_config.json > "$work/huge/adapter_config.json"

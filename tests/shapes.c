@@ -74,9 +74,9 @@ static void write_reward(Pool *pool) {
     c.pad = 1; c.bos = 0; c.eos = 2; c.labels = 2;
     strcpy(c.label[0], "nothate");
     strcpy(c.label[1], "hate");
-    must(reward_carve(&m, &c, F32, 0, pool, &a, &err), &err, NULL);
+    must(reward_carve(&m, &c, F32, F32, 0, pool, &a, &err), &err, NULL);
     a = cli_arena(a.used, "the judge's weights");
-    must(reward_carve(&m, &c, F32, 0, pool, &a, &err), &err, NULL);
+    must(reward_carve(&m, &c, F32, F32, 0, pool, &a, &err), &err, NULL);
     reward_init(&m, 2);
     must(folder_make(opt.reward, &err), &err, NULL);
     must(reward_config_save(&c, opt.reward, opt.dtype, pool, &err), &err, NULL);
