@@ -80,8 +80,8 @@ static void neon_interleave(float *p, int width, const float *a, size_t row, int
     }
 }
 
-const Kernel kernel_neon = { "neon", ROWS, COLUMNS, 1, neon_here, neon_tile, neon_tile_in_place, 0, 0, NULL, neon_interleave, NULL };
+const Kernel kernel_neon = { "neon", ROWS, COLUMNS, 1, neon_here, neon_tile, neon_tile_in_place, NULL, 0, 0, NULL, neon_interleave, NULL };
 #else
 static int here(void) { return 0; }
-const Kernel kernel_neon = { "neon", 1, 1, 1, here, NULL, NULL, 0, 0, NULL, NULL, NULL };
+const Kernel kernel_neon = { "neon", 1, 1, 1, here, NULL, NULL, NULL, 0, 0, NULL, NULL, NULL };
 #endif

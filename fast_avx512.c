@@ -133,9 +133,9 @@ static void avx512_interleave(float *p, int width, const float *a, size_t row, i
     }
 }
 
-const Kernel kernel_avx512 = { "avx512", ROWS, COLUMNS, 1, avx512_here, avx512_tile, avx512_tile_in_place, NARROW_ROWS, NARROW_COLUMNS, avx512_narrow,
+const Kernel kernel_avx512 = { "avx512", ROWS, COLUMNS, 1, avx512_here, avx512_tile, avx512_tile_in_place, avx2_few, NARROW_ROWS, NARROW_COLUMNS, avx512_narrow,
                                avx512_interleave, avx512_unpack };
 #else
 static int here(void) { return 0; }
-const Kernel kernel_avx512 = { "avx512", 1, 1, 1, here, NULL, NULL, 0, 0, NULL, NULL, NULL };
+const Kernel kernel_avx512 = { "avx512", 1, 1, 1, here, NULL, NULL, NULL, 0, 0, NULL, NULL, NULL };
 #endif

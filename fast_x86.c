@@ -1,7 +1,7 @@
 /* fast_x86.c - ops.c's product for x86-64, AVX, and AVX2 with fused multiply-add: its tile, packing, and the look-up of 4-bit weights.
  *
  * Shape    6 x 16: twelve accumulators of 8 floats, two of B, one of A: fifteen of the sixteen registers. Each step of k loads 16 numbers
- *          of B, and broadcasts 6 of A, for 192 operations. For up to eight columns 12 x 8, which wastes fewer.
+ *          of B, and broadcasts 6 of A, for 192 operations. A few rows of x have a function of their own.
  * Order    an accumulator adds its products in order of k, so a twin of another width gives the same bits. The AVX tile rounds product
  *          and sum each on its own: its bits are the plain tile's. The AVX2 tile rounds once.
  * Needs    a compiler with GNU attributes (gcc, clang), which compile these functions alone for the newer processor; for other
@@ -11,7 +11,7 @@
 #if defined(FAST) && defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__)) && !defined(__TINYC__)
 #include <immintrin.h>
 
-enum { ROWS = 6, COLUMNS = 16, NARROW_ROWS = 12, LINE = 16 /* floats of a cache line */ };
+enum { ROWS = 6, COLUMNS = 16, LINE = 16 /* floats of a cache line */ };
 
 /* Row i of the tile is two variables, left_i and right_i: gcc keeps an array of them in memory. */
 #define EACH_ROW(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5)
@@ -27,14 +27,8 @@ enum { ROWS = 6, COLUMNS = 16, NARROW_ROWS = 12, LINE = 16 /* floats of a cache 
     ai = _mm256_broadcast_ss(a + i * row); \
     left_##i = _mm256_fmadd_ps(ai, b_left, left_##i); \
     right_##i = _mm256_fmadd_ps(ai, b_right, right_##i);
-#define EACH_OF_12(DO) EACH_ROW(DO) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11)
-#define NARROW_START(i) __m256 sum_##i = add ? _mm256_loadu_ps(c + i * stride) : _mm256_setzero_ps();
-#define NARROW_STEP(i) sum_##i = _mm256_add_ps(sum_##i, _mm256_mul_ps(_mm256_broadcast_ss(a + i * row), b_all));
-#define NARROW_FUSED_STEP(i) sum_##i = _mm256_fmadd_ps(_mm256_broadcast_ss(a + i * row), b_all, sum_##i);
-#define NARROW_STORE(i) _mm256_storeu_ps(c + i * stride, sum_##i);
 /* W comes from far: the line of the next tile's row that lies where this one's does. */
 #define AHEAD(i) _mm_prefetch((const char *)(a + (i + ROWS) * row), _MM_HINT_T0);
-#define NARROW_AHEAD(i) _mm_prefetch((const char *)(a + (i + NARROW_ROWS) * row), _MM_HINT_T0);
 #define STORE(i) \
     _mm256_storeu_ps(c + i * stride, left_##i); \
     _mm256_storeu_ps(c + i * stride + 8, right_##i);
@@ -94,32 +88,58 @@ static void avx2_tile_in_place(float *c, size_t stride, const float *a, size_t r
     avx2_product(c, stride, a, row, 1, b, k, add);
 }
 
-/* Twelve rows of eight: twelve accumulators too, for up to eight columns. */
-__attribute__((target("avx")))
-static void avx_narrow(float *c, size_t stride, const float *a, size_t row, const float *b, int k, int add) {
-    EACH_OF_12(NARROW_START)
-    for (int some; k > 0; k -= some) {
-        some = k < LINE ? k : LINE;
-        EACH_OF_12(NARROW_AHEAD)
-        for (int i = 0; i < some; i++, a++, b += 8) {
-            __m256 b_all = _mm256_loadu_ps(b);
-            EACH_OF_12(NARROW_STEP)
-        }
+/* Up to eight rows of x: row m of C is one register, sum_m, whose lanes are eight rows of W. Four steps at a time: four numbers of each of
+ * those rows, transposed, so that a register holds one step of all eight. Eight, because that is how many lines at the same place of
+ * their pages a first-level cache holds. */
+#define EACH_OF_8(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7)
+#define FEW_START(m) __m256 sum_##m = M > m && add ? _mm256_loadu_ps(c + m * stride) : _mm256_setzero_ps();
+#define FEW_STEP(m) \
+    if (M > m) { \
+        const float *xm = x + m * x_row; \
+        sum_##m = _mm256_fmadd_ps(_mm256_broadcast_ss(xm), w0, sum_##m); \
+        sum_##m = _mm256_fmadd_ps(_mm256_broadcast_ss(xm + 1), w1, sum_##m); \
+        sum_##m = _mm256_fmadd_ps(_mm256_broadcast_ss(xm + 2), w2, sum_##m); \
+        sum_##m = _mm256_fmadd_ps(_mm256_broadcast_ss(xm + 3), w3, sum_##m); \
     }
-    EACH_OF_12(NARROW_STORE)
+#define FEW_LAST(m) if (M > m) sum_##m = _mm256_fmadd_ps(_mm256_broadcast_ss(x + m * x_row), w_all, sum_##m);
+#define FEW_STORE(m) if (M > m) _mm256_storeu_ps(c + m * stride, sum_##m);
+#define ROWS_AND_4(i) _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(w + i * w_row)), _mm_loadu_ps(w + (i + 4) * w_row), 1)
+
+__attribute__((target("avx2,fma"), always_inline))
+static inline void few_product(int M, float *c, size_t stride, const float *x, size_t x_row, const float *w, size_t w_row, int k, int add) {
+    const float *next = w + FEW_COLUMNS * w_row;
+    EACH_OF_8(FEW_START)
+    for (; k >= 4; k -= 4, w += 4, x += 4, next += 4 * FEW_COLUMNS) {
+        if (w_row <= 1024) {                /* short rows: the next eight, one line after another; along long ones the processor sees ahead */
+            _mm_prefetch((const char *)next, _MM_HINT_T0);
+            _mm_prefetch((const char *)(next + LINE), _MM_HINT_T0);
+        }
+        __m256 r0 = ROWS_AND_4(0), r1 = ROWS_AND_4(1), r2 = ROWS_AND_4(2), r3 = ROWS_AND_4(3);
+        __m256 lo01 = _mm256_unpacklo_ps(r0, r1), lo23 = _mm256_unpacklo_ps(r2, r3), hi01 = _mm256_unpackhi_ps(r0, r1), hi23 = _mm256_unpackhi_ps(r2, r3);
+        __m256 w0 = _mm256_shuffle_ps(lo01, lo23, 0x44), w1 = _mm256_shuffle_ps(lo01, lo23, 0xEE);
+        __m256 w2 = _mm256_shuffle_ps(hi01, hi23, 0x44), w3 = _mm256_shuffle_ps(hi01, hi23, 0xEE);
+        EACH_OF_8(FEW_STEP)
+    }
+    for (; k > 0; k--, w++, x++) {
+        __m256 w_all = _mm256_setr_ps(w[0], w[w_row], w[2 * w_row], w[3 * w_row], w[4 * w_row], w[5 * w_row], w[6 * w_row], w[7 * w_row]);
+        EACH_OF_8(FEW_LAST)
+    }
+    EACH_OF_8(FEW_STORE)
 }
+
+/* One text for each number of rows, so that the compiler knows it. */
 __attribute__((target("avx2,fma")))
-static void avx2_narrow(float *c, size_t stride, const float *a, size_t row, const float *b, int k, int add) {
-    EACH_OF_12(NARROW_START)
-    for (int some; k > 0; k -= some) {
-        some = k < LINE ? k : LINE;
-        EACH_OF_12(NARROW_AHEAD)
-        for (int i = 0; i < some; i++, a++, b += 8) {
-            __m256 b_all = _mm256_loadu_ps(b);
-            EACH_OF_12(NARROW_FUSED_STEP)
-        }
+void avx2_few(float *c, size_t stride, const float *x, size_t x_row, const float *w, size_t w_row, int M, int k, int add) {
+    switch (M) {
+    case 1: few_product(1, c, stride, x, x_row, w, w_row, k, add); return;
+    case 2: few_product(2, c, stride, x, x_row, w, w_row, k, add); return;
+    case 3: few_product(3, c, stride, x, x_row, w, w_row, k, add); return;
+    case 4: few_product(4, c, stride, x, x_row, w, w_row, k, add); return;
+    case 5: few_product(5, c, stride, x, x_row, w, w_row, k, add); return;
+    case 6: few_product(6, c, stride, x, x_row, w, w_row, k, add); return;
+    case 7: few_product(7, c, stride, x, x_row, w, w_row, k, add); return;
+    case 8: few_product(8, c, stride, x, x_row, w, w_row, k, add); return;
     }
-    EACH_OF_12(NARROW_STORE)
 }
 
 /* Eight codes at a time: each to the low end of a lane of its own, where three bits choose one of eight values, and the fourth which eight. */
@@ -181,10 +201,10 @@ static void avx_interleave(float *p, int width, const float *a, size_t row, int 
     }
 }
 
-const Kernel kernel_avx2 = { "avx2", ROWS, COLUMNS, 1, avx2_here, avx2_tile, avx2_tile_in_place, NARROW_ROWS, 8, avx2_narrow, avx_interleave, avx2_unpack };
-const Kernel kernel_avx = { "avx", ROWS, COLUMNS, 0, avx_here, avx_tile, avx_tile_in_place, NARROW_ROWS, 8, avx_narrow, avx_interleave, NULL };
+const Kernel kernel_avx2 = { "avx2", ROWS, COLUMNS, 1, avx2_here, avx2_tile, avx2_tile_in_place, avx2_few, 0, 0, NULL, avx_interleave, avx2_unpack };
+const Kernel kernel_avx = { "avx", ROWS, COLUMNS, 0, avx_here, avx_tile, avx_tile_in_place, NULL, 0, 0, NULL, avx_interleave, NULL };
 #else
 static int here(void) { return 0; }
-const Kernel kernel_avx2 = { "avx2", 1, 1, 1, here, NULL, NULL, 0, 0, NULL, NULL, NULL };
-const Kernel kernel_avx = { "avx", 1, 1, 0, here, NULL, NULL, 0, 0, NULL, NULL, NULL };
+const Kernel kernel_avx2 = { "avx2", 1, 1, 1, here, NULL, NULL, NULL, 0, 0, NULL, NULL, NULL };
+const Kernel kernel_avx = { "avx", 1, 1, 0, here, NULL, NULL, NULL, 0, 0, NULL, NULL, NULL };
 #endif

@@ -172,7 +172,7 @@ static Kernel best_kernel(void) {
     const Kernel *twin = fast_kernel();
     if (twin) return *twin;
 #endif
-    Kernel plain = { "plain", TILE_M, TILE_J, 0, NULL, tile_product, NULL, 0, 0, NULL, interleave, NULL };
+    Kernel plain = { "plain", TILE_M, TILE_J, 0, NULL, tile_product, NULL, NULL, 0, 0, NULL, interleave, NULL };
     return plain;
 }
 
@@ -349,8 +349,34 @@ static void product_part(const Product *p, Part at, const float *A, float *b) {
         for (int j = at.j0; j < at.j1; j++) p->C[(size_t)m * p->stride + (size_t)j] += p->bias[j];
 }
 
+/* M <= FEW_ROWS rows of x against FEW_COLUMNS rows of W, j0 on; both lie where they lie, unless W's have to be widened. */
+static void few_rows_group(const Product *p, int j0) {
+    int J = p->J - j0 < FEW_COLUMNS ? p->J - j0 : FEW_COLUMNS, whole = p->w->type == F32 && J == FEW_COLUMNS, step = whole ? p->K : BLOCK_K;
+    float edge[FEW_ROWS * FEW_COLUMNS], lines[FEW_COLUMNS * BLOCK_K], *C = p->C + j0, *c = J < FEW_COLUMNS ? edge : C;
+    size_t stride = J < FEW_COLUMNS ? FEW_COLUMNS : p->stride, row = whole ? (size_t)p->w->I : BLOCK_K;
+    for (int m = 0; m < p->M && c == edge; m++)
+        for (int j = 0; j < FEW_COLUMNS; j++) edge[m * FEW_COLUMNS + j] = p->add && j < J ? C[(size_t)m * p->stride + (size_t)j] : 0;
+    for (int k = 0; k == 0 || k < p->K; k += step) {
+        int nk = p->K - k < step ? p->K - k : step;
+        size_t at = (size_t)j0 * (size_t)p->w->I + (size_t)k;
+        for (int j = 0; j < FEW_COLUMNS && !whole; j++)
+            if (j < J) widen(lines + j * BLOCK_K, p->w, at + (size_t)j * (size_t)p->w->I, nk, &p->kernel);
+            else memset(lines + j * BLOCK_K, 0, (size_t)nk * sizeof *lines);
+        p->kernel.few(c, stride, p->a.a + k, p->a.row, whole ? (const float *)p->w->data + at : lines, row, p->M, nk, k > 0 || p->add);
+    }
+    for (int m = 0; m < p->M; m++)
+        for (int j = 0; j < J; j++) {
+            if (c == edge) C[(size_t)m * p->stride + (size_t)j] = edge[m * FEW_COLUMNS + j];
+            if (p->bias) C[(size_t)m * p->stride + (size_t)j] += p->bias[j0 + j];
+        }
+}
+
+static void few_rows_part(const Product *p, size_t from, size_t to) {
+    for (int i = (int)from; i < (int)to; i++) few_rows_group(p, i * FEW_COLUMNS);
+}
+
 /* M <= S rows against R rows of W, j0 on: x (K,S) is packed as a panel, and the tile is C's transpose. */
-static void few_rows_tile(const Product *p, const float *x, int j0, int R, int S) {
+static void slim_tile(const Product *p, const float *x, int j0, int R, int S) {
     const Kernel *kernel = &p->kernel;
     int J = p->J - j0 < R ? p->J - j0 : R;
     float c[KERNEL_ROWS * KERNEL_COLUMNS], lines[KERNEL_ROWS * BLOCK_K];
@@ -374,16 +400,16 @@ static void few_rows_tile(const Product *p, const float *x, int j0, int R, int S
         for (int j = 0; j < J; j++) p->C[(size_t)m * p->stride + (size_t)(j0 + j)] = c[j * S + m] + (p->bias ? p->bias[j0 + j] : 0);
 }
 
-static void few_rows_part(const Product *p, const float *x, int R, int S, size_t from, size_t to) {
-    for (int i = (int)from; i < (int)to; i++) few_rows_tile(p, x, i * R, R, S);
+static void slim_part(const Product *p, const float *x, int R, int S, size_t from, size_t to) {
+    for (int i = (int)from; i < (int)to; i++) slim_tile(p, x, i * R, R, S);
 }
 
-/* y = x W^T for so few rows that packing W would not pay. */
-static void few_rows(const Product *p, View x, float *panel) {
+/* y = x W^T for too few rows to repay the packing of W. */
+static void slim(const Product *p, View x, float *panel) {
     int narrow = p->M <= p->kernel.narrow_columns, R = narrow ? p->kernel.narrow_rows : p->kernel.rows;
     int S = narrow ? p->kernel.narrow_columns : p->kernel.columns;
     pack_rows(panel, S, x.a, x.row, p->M, p->K, &p->kernel);
-    IN_PARTS((double)p->M * p->J * p->K / 4, (p->J + R - 1) / R, few_rows_part(p, panel, R, S, from, to));
+    IN_PARTS((double)p->M * p->J * p->K / 4, (p->J + R - 1) / R, slim_part(p, panel, R, S, from, to));
 }
 
 /* Floats of scratch: steps of A that are packed at a time, and a thread's panels of B. */
@@ -420,7 +446,11 @@ static void product(float *C, size_t stride, View a, const Matrix *w, int transp
     float *A = arena_take(ws, product_floats(M, J, K), sizeof *A), *B = A + floats_of_a(M, K);
     ws->used = mark;
     if (!A || M < 1) return;                                    /* measuring, or the workspace has failed */
-    if (transposed && M <= S && p.kernel.tile_in_place) { few_rows(&p, a, A); return; }
+    if (transposed && M <= FEW_ROWS && p.kernel.few) {
+        IN_PARTS((double)J * K * (4 + M / 4), (J + FEW_COLUMNS - 1) / FEW_COLUMNS, few_rows_part(&p, from, to));
+        return;
+    }
+    if (transposed && M <= S && p.kernel.tile_in_place) { slim(&p, a, A); return; }
     /* at least four parts for each thread, where there is so much, and as many for one as for another */
     while (groups % threads && groups < panels) groups++;
     while (groups * blocks < 4 * threads && groups + threads <= panels) groups += threads;

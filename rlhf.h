@@ -449,6 +449,7 @@ int torch_read(f32 *out, const TorchTensor *t, File *f, uint64_t from, size_t n,
  * fast.c (level 2): faster twins of the product's innermost loop, each in a file of its own (level 1). Called from ops.c (and chosen by cli.c).
  * ================================================================================================================ */
 enum { KERNEL_ROWS = 16, KERNEL_COLUMNS = 48 };     /* the largest sides of any kernel's tiles */
+enum { FEW_ROWS = 8, FEW_COLUMNS = 8 };             /* of x and of W, where neither is packed */
 typedef struct {
     const char *name;
     int rows, columns;                      /* of a tile */
@@ -456,8 +457,11 @@ typedef struct {
     int (*here)(void);                      /* 1: this processor can */
     /* c[i*stride + j], i < rows, j < columns, becomes (add 0: 0, 1: itself) + sum over k in order of a[k*rows + i] b[k*columns + j] */
     void (*tile)(float *c, size_t stride, const float *a, const float *b, int k, int add);
-    /* the same with a's rows where they lie, a[i*row + k]; NULL: packing them is as quick. And a tile of other sides, for fewer columns. */
+    /* the same with a's rows where they lie, a[i*row + k]; NULL: packing them is as quick */
     void (*tile_in_place)(float *c, size_t stride, const float *a, size_t row, const float *b, int k, int add);
+    /* c[m*stride + j], m < M <= FEW_ROWS, j < FEW_COLUMNS, the same of x[m*x_row + k] w[j*w_row + k]: nothing is packed. NULL: no such */
+    void (*few)(float *c, size_t stride, const float *x, size_t x_row, const float *w, size_t w_row, int M, int k, int add);
+    /* tile_in_place of other sides, for more than FEW_ROWS columns and fewer than a tile's; 0: none */
     int narrow_rows, narrow_columns;
     void (*narrow_in_place)(float *c, size_t stride, const float *a, size_t row, const float *b, int k, int add);
     /* p[k*width + i] = a[i*row + k], i < rows <= width, k < K: rows that lie along memory become columns */
@@ -467,6 +471,7 @@ typedef struct {
     void (*unpack)(float *out, const unsigned char *packed, const f32 *values, int block, int n);
 } Kernel;
 extern const Kernel kernel_avx2, kernel_avx;        /* fast_x86.c */
+void avx2_few(float *c, size_t stride, const float *x, size_t x_row, const float *w, size_t w_row, int M, int k, int add);     /* its few */
 extern const Kernel kernel_avx512;                  /* fast_avx512.c */
 extern const Kernel kernel_neon;                    /* fast_arm.c */
 const Kernel *fast_kernel(void);            /* the best that this processor has, or the forced one; NULL: the plain tile */
