@@ -20,22 +20,29 @@ static int avx512_here(void) { return __builtin_cpu_supports("avx512f"); }
 /* Row i of the tile is three variables: left_i, middle_i, right_i (gcc keeps an array of them in memory). */
 #define EACH_ROW(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7)
 #define START(i) \
-    __m512 left_##i = add ? _mm512_loadu_ps(c + i * stride) : _mm512_setzero_ps(); \
-    __m512 middle_##i = add ? _mm512_loadu_ps(c + i * stride + 16) : _mm512_setzero_ps(); \
-    __m512 right_##i = add ? _mm512_loadu_ps(c + i * stride + 32) : _mm512_setzero_ps();
+    __m512 left_##i = _mm512_setzero_ps(), middle_##i = _mm512_setzero_ps(), right_##i = _mm512_setzero_ps(); \
+    if (M > i && add) { \
+        left_##i = _mm512_loadu_ps(c + i * stride); \
+        middle_##i = _mm512_loadu_ps(c + i * stride + 16); \
+        right_##i = _mm512_loadu_ps(c + i * stride + 32); \
+    }
 #define STEP(i) \
-    ai = _mm512_set1_ps(a[i * row]); \
-    left_##i = _mm512_fmadd_ps(ai, b_left, left_##i); \
-    middle_##i = _mm512_fmadd_ps(ai, b_middle, middle_##i); \
-    right_##i = _mm512_fmadd_ps(ai, b_right, right_##i);
+    if (M > i) { \
+        ai = _mm512_set1_ps(a[i * row]); \
+        left_##i = _mm512_fmadd_ps(ai, b_left, left_##i); \
+        middle_##i = _mm512_fmadd_ps(ai, b_middle, middle_##i); \
+        right_##i = _mm512_fmadd_ps(ai, b_right, right_##i); \
+    }
 #define STORE(i) \
-    _mm512_storeu_ps(c + i * stride, left_##i); \
-    _mm512_storeu_ps(c + i * stride + 16, middle_##i); \
-    _mm512_storeu_ps(c + i * stride + 32, right_##i);
+    if (M > i) { \
+        _mm512_storeu_ps(c + i * stride, left_##i); \
+        _mm512_storeu_ps(c + i * stride + 16, middle_##i); \
+        _mm512_storeu_ps(c + i * stride + 32, right_##i); \
+    }
 
-/* Element (i,k) of a at a[i*row + k*step]. Inlined where row and step are known. */
+/* The first M rows of a tile; element (i,k) of a at a[i*row + k*step]. Inlined where M, and row or step, are known. */
 __attribute__((target("avx512f"), always_inline))
-static inline void avx512_product(float *c, size_t stride, const float *a, size_t row, size_t step, const float *b, int k, int add) {
+static inline void avx512_product(int M, float *c, size_t stride, const float *a, size_t row, size_t step, const float *b, int k, int add) {
     EACH_ROW(START)
     for (; k > 0; k--, a += step, b += COLUMNS) {
         __m512 b_left = _mm512_loadu_ps(b), b_middle = _mm512_loadu_ps(b + 16), b_right = _mm512_loadu_ps(b + 32), ai;
@@ -46,11 +53,11 @@ static inline void avx512_product(float *c, size_t stride, const float *a, size_
 
 __attribute__((target("avx512f")))
 static void avx512_tile(float *c, size_t stride, const float *a, const float *b, int k, int add) {
-    avx512_product(c, stride, a, 1, ROWS, b, k, add);
+    avx512_product(ROWS, c, stride, a, 1, ROWS, b, k, add);
 }
 __attribute__((target("avx512f")))
-static void avx512_tile_in_place(float *c, size_t stride, const float *a, size_t row, const float *b, int k, int add) {
-    avx512_product(c, stride, a, row, 1, b, k, add);
+static void avx512_tile_in_place(float *c, size_t stride, const float *a, size_t row, const float *b, int M, int k, int add) {
+    KNOWN_ROWS(M, avx512_product, c, stride, a, row, 1, b, k, add)
 }
 
 /* Row i of the narrow tile is one variable. Two groups of eight rows, each with a pointer of its own into A: from one pointer x86
@@ -134,8 +141,8 @@ static void avx512_interleave(float *p, int width, const float *a, size_t row, i
 }
 
 const Kernel kernel_avx512 = { "avx512", ROWS, COLUMNS, 1, avx512_here, avx512_tile, avx512_tile_in_place, avx2_few, NARROW_ROWS, NARROW_COLUMNS, avx512_narrow,
-                               avx512_interleave, avx512_unpack };
+                               avx512_interleave, avx512_unpack, avx2_unpack_columns };
 #else
 static int here(void) { return 0; }
-const Kernel kernel_avx512 = { "avx512", 1, 1, 1, here, NULL, NULL, NULL, 0, 0, NULL, NULL, NULL };
+const Kernel kernel_avx512 = { "avx512", 1, 1, 1, here, NULL, NULL, NULL, 0, 0, NULL, NULL, NULL, NULL };
 #endif

@@ -16,29 +16,33 @@ enum { ROWS = 6, COLUMNS = 16, LINE = 16 /* floats of a cache line */ };
 /* Row i of the tile is two variables, left_i and right_i: gcc keeps an array of them in memory. */
 #define EACH_ROW(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5)
 #define START(i) \
-    _mm_prefetch((const char *)(c + (ROWS + i) * stride), _MM_HINT_T0);        /* the next tile's row */ \
-    __m256 left_##i = add ? _mm256_loadu_ps(c + i * stride) : _mm256_setzero_ps(); \
-    __m256 right_##i = add ? _mm256_loadu_ps(c + i * stride + 8) : _mm256_setzero_ps();
+    __m256 left_##i = _mm256_setzero_ps(), right_##i = _mm256_setzero_ps(); \
+    if (M > i) { \
+        _mm_prefetch((const char *)(c + (ROWS + i) * stride), _MM_HINT_T0);    /* the next tile's row */ \
+        if (add) { left_##i = _mm256_loadu_ps(c + i * stride); right_##i = _mm256_loadu_ps(c + i * stride + 8); } \
+    }
 #define STEP(i) \
-    ai = _mm256_broadcast_ss(a + i * row); \
-    left_##i = _mm256_add_ps(left_##i, _mm256_mul_ps(ai, b_left)); \
-    right_##i = _mm256_add_ps(right_##i, _mm256_mul_ps(ai, b_right));
+    if (M > i) { \
+        ai = _mm256_broadcast_ss(a + i * row); \
+        left_##i = _mm256_add_ps(left_##i, _mm256_mul_ps(ai, b_left)); \
+        right_##i = _mm256_add_ps(right_##i, _mm256_mul_ps(ai, b_right)); \
+    }
 #define FUSED_STEP(i) \
-    ai = _mm256_broadcast_ss(a + i * row); \
-    left_##i = _mm256_fmadd_ps(ai, b_left, left_##i); \
-    right_##i = _mm256_fmadd_ps(ai, b_right, right_##i);
+    if (M > i) { \
+        ai = _mm256_broadcast_ss(a + i * row); \
+        left_##i = _mm256_fmadd_ps(ai, b_left, left_##i); \
+        right_##i = _mm256_fmadd_ps(ai, b_right, right_##i); \
+    }
 /* W comes from far: the line of the next tile's row that lies where this one's does. */
-#define AHEAD(i) _mm_prefetch((const char *)(a + (i + ROWS) * row), _MM_HINT_T0);
-#define STORE(i) \
-    _mm256_storeu_ps(c + i * stride, left_##i); \
-    _mm256_storeu_ps(c + i * stride + 8, right_##i);
+#define AHEAD(i) if (M > i) _mm_prefetch((const char *)(a + (i + ROWS) * row), _MM_HINT_T0);
+#define STORE(i) if (M > i) { _mm256_storeu_ps(c + i * stride, left_##i); _mm256_storeu_ps(c + i * stride + 8, right_##i); }
 
 static int avx_here(void) { return __builtin_cpu_supports("avx"); }
 static int avx2_here(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
-/* Element (i,k) of a at a[i*row + k*step]. Inlined where row and step are known. */
+/* The first M rows of a tile; element (i,k) of a at a[i*row + k*step]. Inlined where M, and row or step, are known. */
 __attribute__((target("avx"), always_inline))
-static inline void avx_product(float *c, size_t stride, const float *a, size_t row, size_t step, const float *b, int k, int add) {
+static inline void avx_product(int M, float *c, size_t stride, const float *a, size_t row, size_t step, const float *b, int k, int add) {
     EACH_ROW(START)
     for (int some; k > 0; k -= some) {
         some = k;
@@ -55,7 +59,7 @@ static inline void avx_product(float *c, size_t stride, const float *a, size_t r
 }
 
 __attribute__((target("avx2,fma"), always_inline))
-static inline void avx2_product(float *c, size_t stride, const float *a, size_t row, size_t step, const float *b, int k, int add) {
+static inline void avx2_product(int M, float *c, size_t stride, const float *a, size_t row, size_t step, const float *b, int k, int add) {
     EACH_ROW(START)
     for (int some; k > 0; k -= some) {
         some = k;
@@ -73,19 +77,19 @@ static inline void avx2_product(float *c, size_t stride, const float *a, size_t 
 
 __attribute__((target("avx")))
 static void avx_tile(float *c, size_t stride, const float *a, const float *b, int k, int add) {
-    avx_product(c, stride, a, 1, ROWS, b, k, add);
+    avx_product(ROWS, c, stride, a, 1, ROWS, b, k, add);
 }
 __attribute__((target("avx")))
-static void avx_tile_in_place(float *c, size_t stride, const float *a, size_t row, const float *b, int k, int add) {
-    avx_product(c, stride, a, row, 1, b, k, add);
+static void avx_tile_in_place(float *c, size_t stride, const float *a, size_t row, const float *b, int M, int k, int add) {
+    KNOWN_ROWS(M, avx_product, c, stride, a, row, 1, b, k, add)
 }
 __attribute__((target("avx2,fma")))
 static void avx2_tile(float *c, size_t stride, const float *a, const float *b, int k, int add) {
-    avx2_product(c, stride, a, 1, ROWS, b, k, add);
+    avx2_product(ROWS, c, stride, a, 1, ROWS, b, k, add);
 }
 __attribute__((target("avx2,fma")))
-static void avx2_tile_in_place(float *c, size_t stride, const float *a, size_t row, const float *b, int k, int add) {
-    avx2_product(c, stride, a, row, 1, b, k, add);
+static void avx2_tile_in_place(float *c, size_t stride, const float *a, size_t row, const float *b, int M, int k, int add) {
+    KNOWN_ROWS(M, avx2_product, c, stride, a, row, 1, b, k, add)
 }
 
 /* Up to eight rows of x: row m of C is one register, sum_m, whose lanes are eight rows of W. Four steps at a time: four numbers of each of
@@ -127,19 +131,9 @@ static inline void few_product(int M, float *c, size_t stride, const float *x, s
     EACH_OF_8(FEW_STORE)
 }
 
-/* One text for each number of rows, so that the compiler knows it. */
 __attribute__((target("avx2,fma")))
 void avx2_few(float *c, size_t stride, const float *x, size_t x_row, const float *w, size_t w_row, int M, int k, int add) {
-    switch (M) {
-    case 1: few_product(1, c, stride, x, x_row, w, w_row, k, add); return;
-    case 2: few_product(2, c, stride, x, x_row, w, w_row, k, add); return;
-    case 3: few_product(3, c, stride, x, x_row, w, w_row, k, add); return;
-    case 4: few_product(4, c, stride, x, x_row, w, w_row, k, add); return;
-    case 5: few_product(5, c, stride, x, x_row, w, w_row, k, add); return;
-    case 6: few_product(6, c, stride, x, x_row, w, w_row, k, add); return;
-    case 7: few_product(7, c, stride, x, x_row, w, w_row, k, add); return;
-    case 8: few_product(8, c, stride, x, x_row, w, w_row, k, add); return;
-    }
+    KNOWN_ROWS(M, few_product, c, stride, x, x_row, w, w_row, k, add)
 }
 
 /* Eight codes at a time: each to the low end of a lane of its own, where three bits choose one of eight values, and the fourth which eight. */
@@ -156,6 +150,63 @@ static void avx2_unpack(float *out, const unsigned char *packed, const f32 *valu
             _mm256_storeu_ps(out, _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, code), _mm256_permutevar8x32_ps(high, code), fourth));
         }
     }
+}
+
+/* To the nearest bf16, of two the even one; x is finite. */
+__attribute__((target("avx2")))
+static inline __m256 to_bf16(__m256 x) {
+    __m256i bits = _mm256_castps_si256(x), odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    bits = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
+    return _mm256_castsi256_ps(_mm256_and_si256(bits, _mm256_set1_epi32((int)0xFFFF0000)));
+}
+
+/* Eight rows of 4-bit codes as columns. A byte shuffle looks up 32 codes at a time, but a byte of each only: so the table is four tables,
+ * of the first bytes of the 16 values, the second ..., and their four results, interleaved by bytes and by pairs, are floats. Before it the
+ * bytes of four rows are transposed, so that floats of rows 0 to 3 come to lie in the lower half of a register, 4 to 7 in the upper. */
+#define ROWS_AND_4_BYTES(i) \
+    _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(packed + i * row_bytes))), \
+                            _mm_loadu_si128((const __m128i *)(const void *)(packed + (i + 4) * row_bytes)), 1)
+
+__attribute__((target("avx2"), always_inline))
+static inline void unpack_columns(float *p, size_t width, const unsigned char *packed, size_t row_bytes, const f32 *scale, const f32 *table,
+                                  int block, int rounded, int K) {
+    const __m256i turn = _mm256_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15, 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const __m256i half = _mm256_set1_epi8(15);
+    unsigned char bytes[4][16];
+    __m256i byte[4];
+    for (int i = 0; i < 16; i++)
+        for (int b = 0; b < 4; b++) memcpy(&bytes[b][i], (const unsigned char *)&table[i] + b, 1);
+    for (int b = 0; b < 4; b++) byte[b] = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)bytes[b]));
+    for (int k = 0; k < K; k += 32, packed += 16) {             /* 16 bytes of a row: 32 codes */
+        __m256 scales = _mm256_loadu_ps(scale + k / block * 8);
+        __m256i r0 = ROWS_AND_4_BYTES(0), r1 = ROWS_AND_4_BYTES(1), r2 = ROWS_AND_4_BYTES(2), r3 = ROWS_AND_4_BYTES(3);
+        __m256i lo01 = _mm256_unpacklo_epi32(r0, r1), lo23 = _mm256_unpacklo_epi32(r2, r3);
+        __m256i hi01 = _mm256_unpackhi_epi32(r0, r1), hi23 = _mm256_unpackhi_epi32(r2, r3);
+        __m256i four[4] = { _mm256_unpacklo_epi64(lo01, lo23), _mm256_unpackhi_epi64(lo01, lo23),      /* bytes of each of the rows */
+                            _mm256_unpacklo_epi64(hi01, hi23), _mm256_unpackhi_epi64(hi01, hi23) };
+        for (int g = 0; g < 4; g++, p += 8 * width) {
+            __m256i by_column = _mm256_shuffle_epi8(four[g], turn);
+            for (int odd = 0; odd < 2; odd++) {                 /* codes of even k are in the high halves */
+                __m256i code = _mm256_and_si256(odd ? by_column : _mm256_srli_epi16(by_column, 4), half);
+                __m256i b0 = _mm256_shuffle_epi8(byte[0], code), b1 = _mm256_shuffle_epi8(byte[1], code);
+                __m256i b2 = _mm256_shuffle_epi8(byte[2], code), b3 = _mm256_shuffle_epi8(byte[3], code);
+                __m256i low01 = _mm256_unpacklo_epi8(b0, b1), low23 = _mm256_unpacklo_epi8(b2, b3);
+                __m256i high01 = _mm256_unpackhi_epi8(b0, b1), high23 = _mm256_unpackhi_epi8(b2, b3);
+                __m256i value[4] = { _mm256_unpacklo_epi16(low01, low23), _mm256_unpackhi_epi16(low01, low23),
+                                     _mm256_unpacklo_epi16(high01, high23), _mm256_unpackhi_epi16(high01, high23) };
+                for (int i = 0; i < 4; i++) {
+                    __m256 x = _mm256_mul_ps(_mm256_castsi256_ps(value[i]), scales);
+                    _mm256_storeu_ps(p + (size_t)(2 * i + odd) * width, rounded ? to_bf16(x) : x);
+                }
+            }
+        }
+    }
+}
+__attribute__((target("avx2")))
+void avx2_unpack_columns(float *p, size_t width, const unsigned char *packed, size_t row_bytes, const f32 *scale, const f32 *table,
+                         int block, int rounded, int K) {
+    if (rounded) unpack_columns(p, width, packed, row_bytes, scale, table, block, 1, K);
+    else unpack_columns(p, width, packed, row_bytes, scale, table, block, 0, K);
 }
 
 /* The transpose of 8 rows of 8 numbers: pairs, fours, halves. */
@@ -201,10 +252,11 @@ static void avx_interleave(float *p, int width, const float *a, size_t row, int 
     }
 }
 
-const Kernel kernel_avx2 = { "avx2", ROWS, COLUMNS, 1, avx2_here, avx2_tile, avx2_tile_in_place, avx2_few, 0, 0, NULL, avx_interleave, avx2_unpack };
-const Kernel kernel_avx = { "avx", ROWS, COLUMNS, 0, avx_here, avx_tile, avx_tile_in_place, NULL, 0, 0, NULL, avx_interleave, NULL };
+const Kernel kernel_avx2 = { "avx2", ROWS, COLUMNS, 1, avx2_here, avx2_tile, avx2_tile_in_place, avx2_few, 0, 0, NULL, avx_interleave,
+                             avx2_unpack, avx2_unpack_columns };
+const Kernel kernel_avx = { "avx", ROWS, COLUMNS, 0, avx_here, avx_tile, avx_tile_in_place, NULL, 0, 0, NULL, avx_interleave, NULL, NULL };
 #else
 static int here(void) { return 0; }
-const Kernel kernel_avx2 = { "avx2", 1, 1, 1, here, NULL, NULL, NULL, 0, 0, NULL, NULL, NULL };
-const Kernel kernel_avx = { "avx", 1, 1, 0, here, NULL, NULL, NULL, 0, 0, NULL, NULL, NULL };
+const Kernel kernel_avx2 = { "avx2", 1, 1, 1, here, NULL, NULL, NULL, 0, 0, NULL, NULL, NULL, NULL };
+const Kernel kernel_avx = { "avx", 1, 1, 0, here, NULL, NULL, NULL, 0, 0, NULL, NULL, NULL, NULL };
 #endif

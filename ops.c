@@ -131,8 +131,9 @@ float log1p_exp(float x) {
  * between blocks of k, and go on from there: the sum is the same as the plain loop's. A thread takes up to 528 rows and 256 columns.
  * Three directions:    y = x W^T: A = x, B = W^T     dx += dy W: A = dy, B = W     dW += dy^T x: A = dy^T, B = x
  * Where fast.c has a twin of the tile, R, S, the innermost loop and the interleaving are the twin's; everything else is the same text.
- * A few rows of x (M <= S, as in sampling) do not repay the packing of W. A twin may have a tile that reads W's rows where they lie: then x
- * is the panel and W the tiles. A product of two numbers is the same from either side, so a row has the same bits as among many.
+ * A few rows of x (as in sampling) do not repay the packing of W, and wait for memory. For up to FEW_ROWS a twin may have a function that
+ * packs nothing (`few`); for up to S, a tile that reads W's rows where they lie: then x is the panel and W the tiles. A product of two
+ * numbers is the same from either side, so a row has the same bits as among many. 4-bit weights become floats as panels in any case.
  * ================================================================================================================ */
 enum {
     TILE_M = 4, TILE_J = 8,                 /* R and S of the plain tile */
@@ -172,7 +173,7 @@ static Kernel best_kernel(void) {
     const Kernel *twin = fast_kernel();
     if (twin) return *twin;
 #endif
-    Kernel plain = { "plain", TILE_M, TILE_J, 0, NULL, tile_product, NULL, NULL, 0, 0, NULL, interleave, NULL };
+    Kernel plain = { "plain", TILE_M, TILE_J, 0, NULL, tile_product, NULL, NULL, 0, 0, NULL, interleave, NULL, NULL };
     return plain;
 }
 
@@ -272,6 +273,30 @@ static int as_it_lies(const Matrix *w) { return w->type == F32 && w->compute == 
 
 enum { LINES = 8 };                                             /* rows of W that are widened before they are interleaved */
 
+#ifndef F64
+/* 1: columns of 4-bit weights, K from k0 on, can be had at once: rows end with their last block, and the twin knows the rounding. */
+static int has_columns(const Matrix *w, const Kernel *kernel) {
+    return w->type == NF4 && kernel->unpack_columns && w->I % w->quant->block == 0 && w->compute != F16;
+}
+
+/* LINES rows of 4-bit weights, j0 on, as columns: p[k*S + i], k < K <= BLOCK_K; k0 is a multiple of BLOCK_K. */
+static void unpack_lines(float *p, const Matrix *w, int k0, int K, int j0, const Kernel *kernel) {
+    enum { SMALLEST = 32 };                                     /* block */
+    const Quant *q = w->quant;
+    f32 scale[BLOCK_K / SMALLEST * LINES];
+    int block = q->block < BLOCK_K ? q->block : BLOCK_K;
+    size_t at = (size_t)j0 * (size_t)w->I + (size_t)k0;
+    const unsigned char *packed = (const unsigned char *)w->data + at / 2;
+    for (int b = 0; b * block < K; b++)
+        for (int i = 0; i < LINES; i++) scale[b * LINES + i] = quant_scale(q, (at + (size_t)i * (size_t)w->I + (size_t)(b * block)) / (size_t)q->block);
+    for (int b = 0; b < K * LINES / 2; b += 64) PREFETCH(packed + LINES * (size_t)w->I / 2 + (size_t)k0 * LINES / 2 + b);   /* of the next ones */
+    kernel->unpack_columns(p, (size_t)kernel->columns, packed, (size_t)w->I / 2, scale, q->table, block, w->compute == BF16, K);
+}
+#else
+static int has_columns(const Matrix *w, const Kernel *kernel) { (void)w; (void)kernel; return 0; }
+static void unpack_lines(float *p, const Matrix *w, int k0, int K, int j0, const Kernel *kernel) { (void)p; (void)w; (void)k0; (void)K; (void)j0; (void)kernel; }
+#endif
+
 /* Panels of B side by side, each K x S: p[j/S][k*S + j%S] = B[k0+k][j0+j], k < K, j < J; missing columns are 0.
  * W^T (columns are rows of W, which run along memory): panel by panel, interleaved. */
 static void pack_transposed(float *p, const Matrix *w, int k0, int K, int j0, int J, const Kernel *kernel) {
@@ -286,6 +311,7 @@ static void pack_transposed(float *p, const Matrix *w, int k0, int K, int j0, in
         for (int i = 0; i < columns; i += LINES) {
             float lines[LINES * BLOCK_K];
             int rows = columns - i < LINES ? columns - i : LINES;
+            if (rows == LINES && has_columns(w, kernel)) { unpack_lines(p + i, w, k0, K, j0 + j + i, kernel); continue; }
             for (int r = 0; r < rows; r++) widen(lines + r * BLOCK_K, w, (size_t)(j0 + j + i + r) * (size_t)w->I + (size_t)k0, K, kernel);
             kernel->interleave(p + i, S, lines, BLOCK_K, rows, K);
         }
@@ -307,12 +333,12 @@ static void pack_straight(float *p, const Matrix *w, int k0, int K, int j0, int 
 }
 
 /* One tile at the edge of C, M x J of it inside: by way of a whole one. row: distance of A's rows, 0 where it is packed. */
-static void edge_tile(float *C, size_t stride, const float *a, size_t row, const float *b, int k, int add, int M, int J, const Kernel *kernel) {
+static void edge_tile(float *C, size_t stride, const float *a, size_t row, const float *b, int M, int J, int k, int add, const Kernel *kernel) {
     float c[KERNEL_ROWS * KERNEL_COLUMNS];
     size_t S = (size_t)kernel->columns, bytes = (size_t)J * sizeof *c;
     memset(c, 0, (size_t)kernel->rows * S * sizeof *c);
     for (int i = 0; i < M && add; i++) memcpy(c + (size_t)i * S, C + (size_t)i * stride, bytes);
-    if (row) kernel->tile_in_place(c, S, a, row, b, k, add);
+    if (row) kernel->tile_in_place(c, S, a, row, b, M, k, add);
     else kernel->tile(c, S, a, b, k, add);
     for (int i = 0; i < M; i++) memcpy(C + (size_t)i * stride, c + (size_t)i * S, bytes);
 }
@@ -322,26 +348,26 @@ static void edge_tile(float *C, size_t stride, const float *a, size_t row, const
 typedef struct { float *C; size_t stride; View a; const Matrix *w; const float *bias; int transposed, add, M, J, K; Kernel kernel; } Product;
 typedef struct { int m0, m1, j0, j1, k0, k1; } Part;            /* rows, columns and steps */
 
-/* Short rows of A stay where they lie, if the twin can read them there; only a tile that they do not fill is packed. */
-static int a_in_place(const Product *p) { return p->kernel.tile_in_place && p->a.step == 1 && p->a.row <= 512; }
+/* Short rows of A, and few, stay where they lie, if the twin can read them there. */
+static int a_in_place(const Product *p) { return p->kernel.tile_in_place && p->a.step == 1 && (p->a.row <= 512 || p->M <= FEW_ROWS); }
 
-/* A: all rows of steps k0 .. k1-1, packed (or the last few of them: a_in_place); b: room for the panels of one block of k */
+/* A: all rows of steps k0 .. k1-1, packed, unless they are read in place; b: room for the panels of one block of k */
 static void product_part(const Product *p, Part at, const float *A, float *b) {
     const Kernel *kernel = &p->kernel;
-    int R = kernel->rows, S = kernel->columns, direct = a_in_place(p), padded = direct ? R : (p->M + R - 1) / R * R;
+    int R = kernel->rows, S = kernel->columns, padded = (p->M + R - 1) / R * R;
+    size_t row = a_in_place(p) ? p->a.row : 0;
     for (int k = at.k0; k == at.k0 || k < at.k1; k += BLOCK_K) {        /* once even for K = 0: C = 0 */
         int nk = at.k1 - k < BLOCK_K ? at.k1 - k : BLOCK_K, more = k > 0 || p->add;
-        const float *panel = b;
+        const float *panel = b, *a = row ? p->a.a + k : A + (size_t)(k - at.k0) * (size_t)padded;
         if (p->transposed) pack_transposed(b, p->w, k, nk, at.j0, at.j1 - at.j0, kernel);
         else pack_straight(b, p->w, k, nk, at.j0, at.j1 - at.j0, kernel);
         for (int j = at.j0; j < at.j1; j += S, panel += (size_t)nk * (size_t)S + GAP)
             for (int m = at.m0; m < at.m1; m += R) {
                 int rows = at.m1 - m < R ? at.m1 - m : R, columns = at.j1 - j < S ? at.j1 - j : S;
-                size_t row = direct && rows == R ? p->a.row : 0;
-                const float *tile = row ? p->a.a + (size_t)m * row + (size_t)k : A + (size_t)(k - at.k0) * (size_t)padded + (direct ? 0 : (size_t)m * (size_t)nk);
+                const float *tile = a + (size_t)m * (row ? row : (size_t)nk);
                 float *c = p->C + (size_t)m * p->stride + (size_t)j;
-                if (rows < R || columns < S) edge_tile(c, p->stride, tile, row, panel, nk, more, rows, columns, kernel);
-                else if (row) kernel->tile_in_place(c, p->stride, tile, row, panel, nk, more);
+                if (columns < S || (rows < R && !row)) edge_tile(c, p->stride, tile, row, panel, rows, columns, nk, more, kernel);
+                else if (row) kernel->tile_in_place(c, p->stride, tile, row, panel, rows, nk, more);
                 else kernel->tile(c, p->stride, tile, panel, nk, more);
             }
     }
@@ -351,7 +377,7 @@ static void product_part(const Product *p, Part at, const float *A, float *b) {
 
 /* M <= FEW_ROWS rows of x against FEW_COLUMNS rows of W, j0 on; both lie where they lie, unless W's have to be widened. */
 static void few_rows_group(const Product *p, int j0) {
-    int J = p->J - j0 < FEW_COLUMNS ? p->J - j0 : FEW_COLUMNS, whole = p->w->type == F32 && J == FEW_COLUMNS, step = whole ? p->K : BLOCK_K;
+    int J = p->J - j0 < FEW_COLUMNS ? p->J - j0 : FEW_COLUMNS, whole = as_it_lies(p->w) && J == FEW_COLUMNS, step = whole ? p->K : BLOCK_K;
     float edge[FEW_ROWS * FEW_COLUMNS], lines[FEW_COLUMNS * BLOCK_K], *C = p->C + j0, *c = J < FEW_COLUMNS ? edge : C;
     size_t stride = J < FEW_COLUMNS ? FEW_COLUMNS : p->stride, row = whole ? (size_t)p->w->I : BLOCK_K;
     for (int m = 0; m < p->M && c == edge; m++)
@@ -394,7 +420,8 @@ static void slim_tile(const Product *p, const float *x, int j0, int R, int S) {
                 else memset(lines + j * BLOCK_K, 0, (size_t)nk * sizeof *lines);
             row = BLOCK_K;
         }
-        (S == kernel->columns ? kernel->tile_in_place : kernel->narrow_in_place)(c, (size_t)S, a, row, x, nk, 1);
+        if (S == kernel->columns) kernel->tile_in_place(c, (size_t)S, a, row, x, R, nk, 1);
+        else kernel->narrow_in_place(c, (size_t)S, a, row, x, nk, 1);
     }
     for (int m = 0; m < p->M; m++)
         for (int j = 0; j < J; j++) p->C[(size_t)m * p->stride + (size_t)(j0 + j)] = c[j * S + m] + (p->bias ? p->bias[j0 + j] : 0);
@@ -441,26 +468,24 @@ static void product_parts(const Product *p, const Grid *grid, const float *A, fl
 static void product(float *C, size_t stride, View a, const Matrix *w, int transposed, const float *bias, int add, int M, int J, int K, Arena *ws) {
     const Product p = { C, stride, a, w, bias, transposed, add, M, J, K, best_kernel() };
     int R = p.kernel.rows, S = p.kernel.columns, tiles = (M + R - 1) / R, panels = (J + S - 1) / S, threads = threads_max();
-    int blocks = (M + BLOCK_M - 1) / BLOCK_M, most = BLOCK_J / S, groups = (panels + most - 1) / most;
+    int blocks = (M + BLOCK_M - 1) / BLOCK_M, few = transposed && M <= S, most = few ? 1 : BLOCK_J / S, groups = (panels + most - 1) / most;
     size_t mark = ws->used, each = floats_of_b(J, K);
     float *A = arena_take(ws, product_floats(M, J, K), sizeof *A), *B = A + floats_of_a(M, K);
     ws->used = mark;
     if (!A || M < 1) return;                                    /* measuring, or the workspace has failed */
-    if (transposed && M <= FEW_ROWS && p.kernel.few) {
+    int packs = !few || has_columns(w, &p.kernel);              /* few rows and 4 bits: a panel at a time */
+    if (!packs && M <= FEW_ROWS && p.kernel.few) {
         IN_PARTS((double)J * K * (4 + M / 4), (J + FEW_COLUMNS - 1) / FEW_COLUMNS, few_rows_part(&p, from, to));
         return;
     }
-    if (transposed && M <= S && p.kernel.tile_in_place) { slim(&p, a, A); return; }
+    if (!packs && p.kernel.tile_in_place) { slim(&p, a, A); return; }
     /* at least four parts for each thread, where there is so much, and as many for one as for another */
     while (groups % threads && groups < panels) groups++;
     while (groups * blocks < 4 * threads && groups + threads <= panels) groups += threads;
     while (groups * blocks < 4 * threads && 16 * blocks < tiles) blocks++;
     for (int k0 = 0; k0 == 0 || k0 < K; k0 += CHUNK_K) {
         int k1 = K - k0 < CHUNK_K ? K : k0 + CHUNK_K;
-        if (a_in_place(&p)) {
-            View last = { a.a + (size_t)(M - M % R) * a.row, a.row, a.step };
-            if (M % R) pack_a(A, last, M % R, k0, k1, &p.kernel);
-        } else pack_a(A, a, M, k0, k1, &p.kernel);
+        if (!a_in_place(&p)) pack_a(A, a, M, k0, k1, &p.kernel);
         Grid grid = { groups, blocks, panels, tiles, k0, k1 };
         IN_PARTS((double)M * J * (k1 - k0) / 4, groups * blocks, product_parts(&p, &grid, A, B + (size_t)thread_index() * each, from, to));
     }

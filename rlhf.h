@@ -450,6 +450,11 @@ int torch_read(f32 *out, const TorchTensor *t, File *f, uint64_t from, size_t n,
  * ================================================================================================================ */
 enum { KERNEL_ROWS = 16, KERNEL_COLUMNS = 48 };     /* the largest sides of any kernel's tiles */
 enum { FEW_ROWS = 8, FEW_COLUMNS = 8 };             /* of x and of W, where neither is packed */
+/* f(M, ...), 1 <= M <= 8, in a text of its own for each M: the compiler knows how many rows there are. */
+#define KNOWN_ROWS(M, f, ...) \
+    switch (M) { \
+    case 1: f(1, __VA_ARGS__); break; case 2: f(2, __VA_ARGS__); break; case 3: f(3, __VA_ARGS__); break; case 4: f(4, __VA_ARGS__); break; \
+    case 5: f(5, __VA_ARGS__); break; case 6: f(6, __VA_ARGS__); break; case 7: f(7, __VA_ARGS__); break; default: f(8, __VA_ARGS__); }
 typedef struct {
     const char *name;
     int rows, columns;                      /* of a tile */
@@ -457,11 +462,11 @@ typedef struct {
     int (*here)(void);                      /* 1: this processor can */
     /* c[i*stride + j], i < rows, j < columns, becomes (add 0: 0, 1: itself) + sum over k in order of a[k*rows + i] b[k*columns + j] */
     void (*tile)(float *c, size_t stride, const float *a, const float *b, int k, int add);
-    /* the same with a's rows where they lie, a[i*row + k]; NULL: packing them is as quick */
-    void (*tile_in_place)(float *c, size_t stride, const float *a, size_t row, const float *b, int k, int add);
+    /* the same with M <= rows of a's rows where they lie, a[i*row + k]; NULL: packing them is as quick */
+    void (*tile_in_place)(float *c, size_t stride, const float *a, size_t row, const float *b, int M, int k, int add);
     /* c[m*stride + j], m < M <= FEW_ROWS, j < FEW_COLUMNS, the same of x[m*x_row + k] w[j*w_row + k]: nothing is packed. NULL: no such */
     void (*few)(float *c, size_t stride, const float *x, size_t x_row, const float *w, size_t w_row, int M, int k, int add);
-    /* tile_in_place of other sides, for more than FEW_ROWS columns and fewer than a tile's; 0: none */
+    /* all rows of a tile_in_place of other sides, for more than FEW_ROWS columns and fewer than a tile's; 0: none */
     int narrow_rows, narrow_columns;
     void (*narrow_in_place)(float *c, size_t stride, const float *a, size_t row, const float *b, int k, int add);
     /* p[k*width + i] = a[i*row + k], i < rows <= width, k < K: rows that lie along memory become columns */
@@ -469,9 +474,15 @@ typedef struct {
     /* out[i] = values[16 * (i / block) + code i], i < n, of 4-bit codes of which the first is the high half of *packed; n and block are
      * multiples of 8. NULL: dequantize_4bit */
     void (*unpack)(float *out, const unsigned char *packed, const f32 *values, int block, int n);
+    /* p[k*width + i] = table[code k of row i] * scale[8 * (k / block) + i], rounded to bf16 or not, i < 8, k < K: rows of codes, row_bytes
+     * apart, become columns. K and block are multiples of 32, the scales finite. NULL: unpack, then interleave */
+    void (*unpack_columns)(float *p, size_t width, const unsigned char *packed, size_t row_bytes, const f32 *scale, const f32 *table,
+                           int block, int rounded, int K);
 } Kernel;
 extern const Kernel kernel_avx2, kernel_avx;        /* fast_x86.c */
 void avx2_few(float *c, size_t stride, const float *x, size_t x_row, const float *w, size_t w_row, int M, int k, int add);     /* its few */
+void avx2_unpack_columns(float *p, size_t width, const unsigned char *packed, size_t row_bytes, const f32 *scale, const f32 *table,
+                         int block, int rounded, int K);
 extern const Kernel kernel_avx512;                  /* fast_avx512.c */
 extern const Kernel kernel_neon;                    /* fast_arm.c */
 const Kernel *fast_kernel(void);            /* the best that this processor has, or the forced one; NULL: the plain tile */

@@ -29,7 +29,7 @@ static float step(float acc, float a, float b, int fused) { return fused ? fmaf(
 static void products(const char *kernel) {
     if (fast_use(kernel) != OK) { SKIP("the product's kernel %s: not on this processor", kernel); return; }
     int fused = fast_kernel() && fast_kernel()->fused;
-    static const int shape[][3] = { {1,1,1}, {1,7,3}, {3,8,5}, {2,9,1}, {5,64,17}, {8,100,33}, {4,8,256}, {13,31,257}, {130,9,300}, {61,96,513}, {64,1,40} };
+    static const int shape[][3] = { {1,1,1}, {1,7,3}, {3,8,5}, {2,9,1}, {5,64,17}, {8,100,33}, {4,8,256}, {6,33,260}, {7,19,30}, {13,31,257}, {130,9,300}, {61,96,513}, {64,1,40} };
     for (size_t s = 0; s < sizeof shape / sizeof *shape; s++) {
         int N = shape[s][0], O = shape[s][1], I = shape[s][2], fwd = 1, add = 1, in = 1, wt = 1, bs = 1;
         Rng r = rng_stream(1, s, 0);
@@ -105,49 +105,44 @@ static void half_weights(void) {        /* BF16 and F16 weights are widened, til
     }
 }
 
-/* A linear with 4-bit weights is the linear with the weights that they stand for; with a compute type it is the loop that rounds inputs,
- * weights and outputs. Blocks of 64 run across rows of 70. */
-static void quantised_weights(void) {
-    enum { N = 9, O = 21, I = 70 };
-    for (int k = 0; k < 4; k++) {
+/* A linear with 4-bit weights is the linear with the weights that they stand for; with a compute type inputs, weights and outputs are
+ * rounded. Blocks run across rows, end with them, or span several. */
+static void quantised_weights(const char *kernel) {
+    static const int shape[][4] = { {9,21,70,64}, {9,21,320,64}, {1,40,544,32}, {6,16,96,32}, {17,24,512,512}, {40,50,192,64}, {2,17,128,256}, {70,33,64,64} };
+    if (fast_use(kernel) != OK) return;
+    for (size_t s = 0; s < 4 * sizeof shape / sizeof *shape; s++) {
+        int N = shape[s / 4][0], O = shape[s / 4][1], I = shape[s / 4][2], block = shape[s / 4][3], k = (int)s % 4;
         int compute = k == 2 ? BF16 : k == 3 ? F16 : F32, doubled = k == 1;
-        Rng r = rng_stream(6, (uint64_t)k, 0);
+        size_t NI = (size_t)(N * I), NO = (size_t)(N * O), OI = (size_t)(O * I), blocks = quant_blocks(OI, block);
+        Rng r = rng_stream(6, s, 0);
         memory.used = 0;
-        float *x = random_floats(&r, N * I), *w = random_floats(&r, O * I), *full = random_floats(&r, O * I), *dy = random_floats(&r, N * O);
-        float *y = random_floats(&r, N * O), *z = random_floats(&r, N * O), *dx = random_floats(&r, N * I), *dz = random_floats(&r, N * I);
-        Matrix exact = { F32, O, I, 0, NULL, NULL, NULL, F32, F32 }, four = { NF4, O, I, 0, NULL, NULL, NULL, F32, F32 };
+        float *x = random_floats(&r, NI), *w = random_floats(&r, OI), *full = random_floats(&r, OI), *dy = random_floats(&r, NO);
+        float *y = random_floats(&r, NO), *z = random_floats(&r, NO), *dx = random_floats(&r, NI), *sum = random_floats(&r, NI), *dz = random_floats(&r, NI);
+        Matrix exact = { F32, 0, 0, 0, NULL, NULL, NULL, F32, F32 }, four = { NF4, 0, 0, 0, NULL, NULL, NULL, F32, F32 };
+        exact.O = four.O = O;
+        exact.I = four.I = I;
         exact.data = full;
-        four.data = arena_take(&memory, (O * I + 1) / 2, 1);
-        tensor_carve_quant(&four, QUANT_NF4, 64, doubled, &memory);
+        four.data = arena_take(&memory, (OI + 1) / 2, 1);
+        tensor_carve_quant(&four, QUANT_NF4, block, doubled, &memory);
         four.compute = four.output = compute;
-        float *absmax = four.quant->absmax ? four.quant->absmax : random_floats(&r, quant_blocks(O * I, 64));
-        CHECK(quantize_4bit(four.data, absmax, w, O * I, 64, QUANT_NF4, NULL) == OK, "quantised");
-        if (doubled) quantize_absmax(four.quant->code, four.quant->nested, &four.quant->offset, four.quant->map, absmax, quant_blocks(O * I, 64));
-        dequantize_4bit(full, four.data, four.quant, 0, O * I);
-        memcpy(dz, dx, sizeof(float) * N * I);
+        float *absmax = four.quant->absmax ? four.quant->absmax : random_floats(&r, blocks);
+        CHECK(quantize_4bit(four.data, absmax, w, OI, block, QUANT_NF4, NULL) == OK, "quantised");
+        if (doubled) quantize_absmax(four.quant->code, four.quant->nested, &four.quant->offset, four.quant->map, absmax, blocks);
+        dequantize_4bit(full, four.data, four.quant, 0, OI);
+        CHECK(memcmp(full, w, sizeof(float) * OI), "quantising changes weights");
+        memcpy(sum, dx, sizeof(float) * NI);
         linear_forward(y, x, &four, NULL, N, &ws);
         linear_backward(dx, NULL, dy, NULL, &four, N, &ws);
-        if (compute == F32) {
-            linear_forward(z, x, &exact, NULL, N, &ws);
-            linear_backward(dz, NULL, dy, NULL, &exact, N, &ws);
-        } else {
-            uint16_t (*narrow)(float) = compute == BF16 ? f32_to_bf16 : f32_to_f16;
-            float (*wide)(uint16_t) = compute == BF16 ? bf16_to_f32 : f16_to_f32;
-            for (int n = 0; n < N; n++) for (int o = 0; o < O; o++) {
-                float acc = 0;
-                for (int i = 0; i < I; i++) acc += wide(narrow(x[n * I + i])) * wide(narrow(full[o * I + i]));
-                z[n * O + o] = wide(narrow(acc));
-            }
-            for (int n = 0; n < N; n++) for (int i = 0; i < I; i++) {
-                float acc = 0;
-                for (int o = 0; o < O; o++) acc += wide(narrow(dy[n * O + o])) * wide(narrow(full[o * I + i]));
-                dz[n * I + i] += wide(narrow(acc));
-            }
-        }
-        CHECK(!memcmp(y, z, sizeof(float) * N * O) && !memcmp(dx, dz, sizeof(float) * N * I), "4-bit linear, compute type %d, doubled %d: the bits "
-              "of the loop", compute, doubled);
-        CHECK(memcmp(full, w, sizeof(float) * O * I), "quantising changes weights");
+        if (compute != F32) { halves_round(full, compute, OI); halves_round(x, compute, NI); halves_round(dy, compute, NO); }
+        memset(dz, 0, sizeof(float) * NI);
+        linear_forward(z, x, &exact, NULL, N, &ws);
+        linear_backward(compute == F32 ? sum : dz, NULL, dy, NULL, &exact, N, &ws);
+        if (compute != F32) { halves_round(z, compute, NO); halves_round(dz, compute, NI); }
+        for (size_t i = 0; i < NI && compute != F32; i++) sum[i] += dz[i];
+        CHECK(!memcmp(y, z, sizeof(float) * NO) && !memcmp(dx, sum, sizeof(float) * NI), "%s: 4-bit linear %d x %d x %d, blocks of %d, compute type %d, "
+              "doubled %d: the bits of its numbers", kernel, N, O, I, block, compute, doubled);
     }
+    fast_use(NULL);
 }
 
 /* A linear that computes in 16 bits is the loop over rounded numbers, whatever its weights are stored in and whichever kernel runs (a product
@@ -391,9 +386,7 @@ int main(void) {
     for (int i = 0; fast_name(i); i++) products(fast_name(i));
     CHECK(fast_use("exact") == OK && (!fast_kernel() || !fast_kernel()->fused), "there always is a kernel with the plain tile's bits");
     CHECK(fast_use("no such") == E_UNSUPPORTED && fast_use("") == OK, "a kernel that nobody has is refused");
-    fast_use("plain");
-    quantised_weights();
-    fast_use(NULL);
+    for (int i = 0; fast_name(i); i++) quantised_weights(fast_name(i));
     elementary();
     sampling();
     for (int i = 0; fast_name(i); i++) {                        /* whole models, with every kernel that is here */
