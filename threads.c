@@ -17,33 +17,37 @@ int threads_max(void) {
 
 /* Threads that share a loop end it together. Where another process takes a processor, each loop may wait for a thread that waits for its
  * turn, milliseconds at a time, and two threads become many times slower than one. So now and then all threads are asked to meet, which
- * takes microseconds; if it often takes longer than LATE, there is one thread for a while. Only time depends on this, no result does. */
+ * takes microseconds. What late meetings take, as a part of all time since the one before, is what loops lose; if that is more than LOSS in
+ * the sliding mean, there is one thread for a while. (A host that takes a virtual processor away now and then makes a late meeting too,
+ * but not so many.) Only time depends on this, no result does. */
 #ifdef _OPENMP
-enum { OFTEN = 3, ALONE_MS = 1000, CALM_MS = 20, WARY_MS = 2 };         /* meetings: every 20 ms, every 2 ms after a late one */
-static const double LATE = 4e-4;
+static const double LATE = 4e-4, OFTEN = 20e-3, WARY = 2e-3, ALONE = 0.5;      /* seconds; between meetings, after late ones, and alone */
+static const double LOSS = 0.25, WEIGHT = 0.1;                          /* of the newest part in the mean */
 
-static int meet_late(int threads) {
+/* Seconds that the threads took to meet, or -1: there are not so many. */
+static double meeting(int threads) {
     double begin = omp_get_wtime();
     int met = 0;
 #pragma omp parallel num_threads(threads) reduction(+ : met)
     met++;
-    return met < threads || omp_get_wtime() - begin > LATE;
+    return met < threads ? -1 : omp_get_wtime() - begin;
 }
 #endif
 
 int threads_for(double work) {
 #ifdef _OPENMP
-    static double next;                                         /* time of the next meeting */
-    static int alone, suspicion;                                /* a late meeting adds 2, up to 2 * OFTEN; one in time takes 1 */
+    static double last, next, lost;                             /* times of meetings; the part of time that was lost, a sliding mean */
+    static int alone;
     int threads = omp_get_max_threads();
     if (!(work > 200000) || threads < 2 || omp_in_parallel()) return 1;
     double now = omp_get_wtime();
     if (now < next) return alone ? 1 : threads;
-    if (alone) suspicion = OFTEN;
-    suspicion += meet_late(threads) ? 2 : -1;
-    if (suspicion < 0) suspicion = 0;
-    alone = suspicion >= 2 * OFTEN;
-    next = omp_get_wtime() + 1e-3 * (alone ? ALONE_MS : suspicion ? WARY_MS : CALM_MS);
+    double took = meeting(threads);
+    double part = took < 0 ? 1 : took > LATE ? took / (now + took - last) : 0;
+    lost = (alone ? LOSS : lost) * (1 - WEIGHT) + part * WEIGHT;
+    alone = lost > LOSS;
+    last = now + (took > 0 ? took : 0);
+    next = last + (alone ? ALONE : part > 0 || lost > WEIGHT ? WARY : OFTEN);
     return alone ? 1 : threads;
 #else
     (void)work;
