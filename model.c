@@ -200,7 +200,7 @@ static void cache_store(const Cache *kv, const float *k, const float *v, const R
     }
 }
 
-static void copy(float *y, const float *x, size_t n) { IN_PARTS((double)n / 4, n, memcpy(y + from, x + from, (to - from) * sizeof *y)); }
+static void copy(float *y, const float *x, size_t n) { IN_PARTS((double)n * 4, n, memcpy(y + from, x + from, (to - from) * sizeof *y)); }
 
 /* mid = x + attention(norm(x)) for all rows */
 static void attention_block(Layer b, const Model *m, int l, const Lora *adapter, const Rows *rows, const Cache *kv, Arena *ws) {
@@ -293,7 +293,7 @@ static void adapted_backward(float *dx, const float *dy, const float *x, const M
     lora_backward(dx, dy, x, adapter, w, N, ws);
 }
 
-static void zero(float *x, size_t n) { IN_PARTS((double)n / 4, n, memset(x + from, 0, (to - from) * sizeof *x)); }
+static void zero(float *x, size_t n) { IN_PARTS((double)n * 4, n, memset(x + from, 0, (to - from) * sizeof *x)); }
 
 /* Gradients of the cache slots of each row, one layer's part (B,T,width), to rows. */
 static void cache_fetch(float *dk, float *dv, const Flow *f, const Rows *rows, const Cache *kv) {

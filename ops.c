@@ -1068,17 +1068,27 @@ void optimizer_reset(Optimizer *o) {
     o->t = 0;
 }
 
+enum { PARTS = 16 };                                            /* of a sum that threads share: as many for any number of threads */
+
+/* The sums of squares of parts of g (n), each a sixteenth of it */
+static void squares(double *sum, const float *g, size_t n, size_t from, size_t to) {
+    for (size_t part = from; part < to; part++) {
+        size_t k = n * part / PARTS, end = n * (part + 1) / PARTS;
+        double s[LANES] = {0}, tail = 0;
+        for (; k + LANES <= end; k += LANES)
+            for (int l = 0; l < LANES; l++) s[l] += (double)g[k + (size_t)l] * (double)g[k + (size_t)l];
+        for (; k < end; k++) tail += (double)g[k] * (double)g[k];
+        sum[part] = ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7])) + tail;
+    }
+}
+
 double gradient_norm(const Tensor *list, int tensors) {
-    double total = 0;
+    double total = 0, sum[PARTS];
     for (int i = 0; i < tensors; i++) {
         if (!is_trained(&list[i])) continue;
-        const float *g = list[i].matrix->grad;
-        size_t n = tensor_size(&list[i]), k = 0;
-        double s[LANES] = {0}, tail = 0;
-        for (; k + LANES <= n; k += LANES)
-            for (int l = 0; l < LANES; l++) s[l] += (double)g[k + (size_t)l] * (double)g[k + (size_t)l];
-        for (; k < n; k++) tail += (double)g[k] * (double)g[k];
-        total += ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7])) + tail;
+        size_t n = tensor_size(&list[i]);
+        IN_PARTS((double)n * 8, PARTS, squares(sum, list[i].matrix->grad, n, from, to));
+        for (int part = 0; part < PARTS; part++) total += sum[part];
     }
     return sqrt(total);
 }
@@ -1088,7 +1098,7 @@ void gradient_zero(const Tensor *list, int tensors) {
         if (is_trained(&list[i])) {
             float *grad = list[i].matrix->grad;
             size_t n = tensor_size(&list[i]);
-            IN_PARTS((double)n / 4, n, memset(grad + from, 0, (to - from) * sizeof *grad));
+            IN_PARTS((double)n * 4, n, memset(grad + from, 0, (to - from) * sizeof *grad));
         }
 }
 
@@ -1115,7 +1125,7 @@ size_t optimizer_step(Optimizer *o, size_t begin, const Tensor *list, int tensor
         float decay = list[i].flags & TENSOR_VECTOR ? 1 : 1 - c->lr * c->weight_decay;
         size_t n = tensor_size(&list[i]);
         float *w = list[i].matrix->data, *m = o->m + begin, *v = o->v + begin;
-        IN_PARTS((double)n * 8, n, WIDE(adamw)(w, m, v, list[i].matrix->grad, c, grad_scale, step, root, decay, from, to));
+        IN_PARTS((double)n * 24, n, WIDE(adamw)(w, m, v, list[i].matrix->grad, c, grad_scale, step, root, decay, from, to));
         begin += n;
     }
     return begin;
