@@ -137,8 +137,8 @@ float log1p_exp(float x) {
  * ================================================================================================================ */
 enum {
     TILE_M = 4, TILE_J = 8,                 /* R and S of the plain tile */
-    BLOCK_K = 256,                          /* steps of a panel */
-    CHUNK_K = 16 * BLOCK_K,                 /* steps of A that are packed at a time: what bounds the scratch */
+    STEPS = 256, BLOCK_K = 320,             /* steps of a panel; at most, if that is all */
+    CHUNK_K = 16 * STEPS,                   /* steps of A that are packed at a time: what bounds the scratch */
     BLOCK_M = 528, BLOCK_J = 256,           /* rows and columns of C that a thread takes at a time */
     TILES = 16,                             /* tiles of A that are packed side by side */
     GAP = 16                                /* floats between panels, or all would lie at the same place of the cache */
@@ -167,6 +167,9 @@ static void interleave(float *restrict p, int width, const float *restrict a, si
     for (int i = 0; i < rows; i++)
         for (int k = 0; k < K; k++) p[(size_t)k * (size_t)width + (size_t)i] = a[(size_t)i * row + (size_t)k];
 }
+
+/* Steps of the panels of K steps in all. */
+static int steps(int K) { return K <= BLOCK_K ? BLOCK_K : STEPS; }
 
 static Kernel best_kernel(void) {
 #if defined FAST && !defined F64
@@ -201,7 +204,7 @@ static void pack_a_part(float *packed, View v, int M, int k0, int k1, const Kern
     int R = kernel->rows, tiles = (M + R - 1) / R, groups = (tiles + TILES - 1) / TILES;
     for (int item = (int)from; item < (int)to; item++) {
         int t = item % groups * TILES, some = tiles - t < TILES ? tiles - t : TILES, m = t * R, rows = M - m < some * R ? M - m : some * R;
-        int k = k0 + item / groups * BLOCK_K, nk = k1 - k < BLOCK_K ? k1 - k : BLOCK_K;
+        int most = steps(k1 - k0), k = k0 + item / groups * most, nk = k1 - k < most ? k1 - k : most;
         float *p = packed + (size_t)R * ((size_t)(k - k0) * (size_t)tiles + (size_t)t * (size_t)nk);
         const float *a = v.a + (size_t)m * v.row + (size_t)k * v.step;
         size_t distance = (size_t)nk * (size_t)R;
@@ -213,7 +216,7 @@ static void pack_a_part(float *packed, View v, int M, int k0, int k1, const Kern
     }
 }
 static void pack_a(float *packed, View v, int M, int k0, int k1, const Kernel *kernel) {
-    int tiles = (M + kernel->rows - 1) / kernel->rows, parts = (tiles + TILES - 1) / TILES * ((k1 - k0 + BLOCK_K - 1) / BLOCK_K);
+    int tiles = (M + kernel->rows - 1) / kernel->rows, parts = (tiles + TILES - 1) / TILES * ((k1 - k0 + steps(k1 - k0) - 1) / steps(k1 - k0));
     IN_PARTS((double)M * (k1 - k0) * 8, parts, pack_a_part(packed, v, M, k0, k1, kernel, from, to));
 }
 
@@ -356,8 +359,9 @@ static void product_part(const Product *p, Part at, const float *A, float *b) {
     const Kernel *kernel = &p->kernel;
     int R = kernel->rows, S = kernel->columns, padded = (p->M + R - 1) / R * R;
     size_t row = a_in_place(p) ? p->a.row : 0;
-    for (int k = at.k0; k == at.k0 || k < at.k1; k += BLOCK_K) {        /* once even for K = 0: C = 0 */
-        int nk = at.k1 - k < BLOCK_K ? at.k1 - k : BLOCK_K, more = k > 0 || p->add;
+    int most = steps(at.k1 - at.k0);
+    for (int k = at.k0; k == at.k0 || k < at.k1; k += most) {           /* once even for K = 0: C = 0 */
+        int nk = at.k1 - k < most ? at.k1 - k : most, more = k > 0 || p->add;
         const float *panel = b, *a = row ? p->a.a + k : A + (size_t)(k - at.k0) * (size_t)padded;
         if (p->transposed) pack_transposed(b, p->w, k, nk, at.j0, at.j1 - at.j0, kernel);
         else pack_straight(b, p->w, k, nk, at.j0, at.j1 - at.j0, kernel);
@@ -377,7 +381,7 @@ static void product_part(const Product *p, Part at, const float *A, float *b) {
 
 /* M <= FEW_ROWS rows of x against FEW_COLUMNS rows of W, j0 on; both lie where they lie, unless W's have to be widened. */
 static void few_rows_group(const Product *p, int j0) {
-    int J = p->J - j0 < FEW_COLUMNS ? p->J - j0 : FEW_COLUMNS, whole = as_it_lies(p->w) && J == FEW_COLUMNS, step = whole ? p->K : BLOCK_K;
+    int J = p->J - j0 < FEW_COLUMNS ? p->J - j0 : FEW_COLUMNS, whole = as_it_lies(p->w) && J == FEW_COLUMNS, step = whole ? p->K : STEPS;
     float edge[FEW_ROWS * FEW_COLUMNS], lines[FEW_COLUMNS * BLOCK_K], *C = p->C + j0, *c = J < FEW_COLUMNS ? edge : C;
     size_t stride = J < FEW_COLUMNS ? FEW_COLUMNS : p->stride, row = whole ? (size_t)p->w->I : BLOCK_K;
     for (int m = 0; m < p->M && c == edge; m++)
@@ -409,8 +413,8 @@ static void slim_tile(const Product *p, const float *x, int j0, int R, int S) {
     memset(c, 0, (size_t)(R * S) * sizeof *c);
     for (int m = 0; m < p->M && p->add; m++)
         for (int j = 0; j < J; j++) c[j * S + m] = p->C[(size_t)m * p->stride + (size_t)(j0 + j)];
-    for (int k0 = 0; k0 < p->K; k0 += BLOCK_K, x += BLOCK_K * S) {
-        int nk = p->K - k0 < BLOCK_K ? p->K - k0 : BLOCK_K;
+    for (int k0 = 0; k0 < p->K; k0 += STEPS, x += STEPS * S) {
+        int nk = p->K - k0 < STEPS ? p->K - k0 : STEPS;
         size_t at = (size_t)j0 * (size_t)p->w->I + (size_t)k0, row = (size_t)p->w->I;
         const float *a = lines;
         if (as_it_lies(p->w) && J == R) a = (const float *)p->w->data + at;
