@@ -17,7 +17,7 @@
 #   make CC=clang       any C99 compiler
 #   make CC="aarch64-linux-gnu-gcc -static" RUN=qemu-aarch64        for another machine, whose programs RUN runs
 #   No make?            cc -O3 -std=c99 -ffp-contract=off -o ppo ppo.c cli.c model.c reward.c lora.c checkpoint.c ops.c \
-#                          fast.c fast_x86.c fast_avx512.c fast_arm.c fast_amx.c torch.c core.c threads.c quant.c rl.c tokenizer.c wordpiece.c \
+#                          fast.c fast_x86.c fast_avx512.c fast_arm.c fast_amx.c half.c torch.c core.c threads.c quant.c rl.c tokenizer.c wordpiece.c \
 #                          unicode.c unigram.c io.c -lm     (-DFAST if you like) and likewise sft, rm, run, prep
 #
 # Never -ffast-math: it reorders our sums and deletes our NaN checks. -ffp-contract=off keeps x*y + z two roundings, so that
@@ -32,7 +32,7 @@ FAST     = 1
 ARCH     =
 RUN      =
 
-LIBRARY  = core threads quant rl unicode unigram wordpiece tokenizer io fast fast_x86 fast_avx512 fast_arm fast_amx torch ops lora checkpoint model reward cli
+LIBRARY  = core threads quant rl unicode unigram wordpiece tokenizer io fast fast_x86 fast_avx512 fast_arm fast_amx half torch ops lora checkpoint model reward cli
 PROGRAMS = ppo sft rm run prep
 
 # $(call HAVE,FLAG) is FLAG if a program that was compiled with it runs.
@@ -89,6 +89,7 @@ build/tests/bad: tests/bad.c tests/test.h rlhf.h $(LIBRARY:=.c)
 build/tests/fuzz: tests/fuzz.c tests/bad.c tests/torch_files.h tests/test.h rlhf.h $(LIBRARY:=.c)
 	$(CC) $(STRICT) -O1 -g $(SANITIZE) -I. -o $@ $< $(LIBRARY:=.c) $(LDLIBS)
 build/tests/torch build/tests/bad: tests/torch_files.h
+build/tests/amx build/tests/props: tests/amx_model.h fast_amx.c
 
 # The quick half of the tests: gradients, and who calls whom.
 check: $(LIB) $(PROGRAMS:=.o) build/tests/grad

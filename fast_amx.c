@@ -1,19 +1,18 @@
 /* fast_amx.c - a tile of products of bf16 numbers, for x86-64 processors with AMX.
  *
- * What     C (32,32) = or += A B: A (32,k) rows of bf16 as they lie in memory, B (k,32) packed, C floats. The processor has eight tile
- *          registers of 16 rows of 64 bytes. Four hold C as two by two, two hold 16 rows x 32 steps of A each, two the same of B; a step
- *          of 32 k is four loads and four TDPBF16PS, each 16,384 operations.
+ * What     C (32,32) = or += A B: A (32,k) rows of bf16, B (k,32) packed, C floats. The processor has eight tile registers of 16 rows of
+ *          64 bytes. Four hold C as two by two, two hold 16 rows x 32 steps of A each, two the same of B; a step of 32 k is four loads
+ *          and four TDPBF16PS, each 16,384 operations. half.c is the product around it.
  * B        TDPBF16PS multiplies pairs: numbers k and k+1 of a row of A by numbers k and k+1 of a column of B, which therefore lie side by
- *          side: b[k/2 * 64 + 2j + k%2]. `pack` makes that of floats, and rounds them; their row or their step is 1.
+ *          side: b[k/2 * 64 + 2j + k%2].
  * Order    for every 32 k the processor adds the products of even k and those of odd k, each in order and rounding once, then the two
  *          sums, then the result to C (Intel's manual, TDPBF16PS; numbers below 2^-126 count as 0, in and out). The blocks of 32 lie at
  *          fixed places, so an element of C has the same bits wherever its row and column stand, and beside whatever others. They are
  *          not the bits of the float kernels, whose order is another.
- * Uses     y = x W^T: A = rows of W, B = x packed (row = its width, step = 1); c is a tile of y's transpose.
- *          dx = dy W: A = rows of dy, B = W packed (row = 1, step = its width).
- * Needs    quant.c for rounding. Linux, which wants to be asked before a process uses the tile registers (here() asks); a compiler that knows AMX (gcc 11,
+ * Also     floats to bf16 by one instruction (which too takes numbers below 2^-126 for 0), and 4-bit codes to bf16 by look-ups.
+ * Needs    Linux, which wants to be asked before a process uses the tile registers (here() asks); a compiler that knows AMX (gcc 11,
  *          clang 12). Elsewhere the file holds a kernel that is never here. begin() and end() in every thread that calls tile().
- * Edges    k is a multiple of 32, and 32 rows and columns are read and written: callers pad with zeros. */
+ * Edges    whole blocks of 32 are read and written: half.c pads with zeros. */
 #if defined(__linux__) && !defined(_DEFAULT_SOURCE)
 #define _DEFAULT_SOURCE                                         /* syscall() */
 #endif
@@ -36,13 +35,15 @@ static int amx_here(void) {
     unsigned a, b, c, d, low, high;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return 0;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d >> 22 & 1) || !(d >> 24 & 1)) return 0;     /* AMX-BF16, AMX-TILE */
+    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a >> 5 & 1)) return 0;                        /* AVX512-BF16 */
+    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx2")) return 0;
     __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     return (low & XCR0_TILES) == XCR0_TILES && !syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA);
 }
 #endif
 
 #ifdef AMX
-enum { SIDE = 16, ROWS = 2 * SIDE, COLUMNS = 2 * SIDE, STEPS = 32 };
+enum { SIDE = 16, COLUMNS = 2 * SIDE, STEPS = 32 };
 
 /* LDTILECFG's 64 bytes: every register is 16 rows of 64 bytes. */
 AMX_TARGET
@@ -57,32 +58,11 @@ static void amx_begin(void) {
 AMX_TARGET
 static void amx_end(void) { _tile_release(); }
 
-/* b (K rounded up to 32, 32) = columns j < columns, whose number k is x[j*row + k*step], to the nearest bf16; the others are 0. */
-static void amx_pack(uint16_t *b, const float *x, size_t row, size_t step, int columns, int K) {
-    uint16_t line[STEPS];
-    memset(b, 0, (size_t)((K + STEPS - 1) / STEPS) * STEPS * COLUMNS * sizeof *b);
-    if (row == 1)                                               /* a line of memory is one k of every column */
-        for (int k = 0; k < K; k++, x += step) {
-            uint16_t *to = b + (size_t)(k / 2) * 2 * COLUMNS + k % 2;
-            halves_narrow(line, x, BF16, (size_t)columns);
-            for (int j = 0; j < columns; j++) to[2 * j] = line[j];
-        }
-    else                                                        /* it is 32 k of one column */
-        for (int k0 = 0; k0 < K; k0 += STEPS, b += STEPS * COLUMNS)
-            for (int j = 0; j < columns; j++) {
-                int steps = K - k0 < STEPS ? K - k0 : STEPS;
-                halves_narrow(line, x + (size_t)j * row + k0, BF16, (size_t)steps);
-                for (int k = 0; k < steps; k++) b[k / 2 * 2 * COLUMNS + 2 * j + k % 2] = line[k];
-            }
-}
-
-/* c[i*stride + j], i, j < 32, becomes (add 0: 0, 1: itself) + sum over k of a[i*row + k] b's (k,j). The numbers 0 to 7 are registers:
- * C is 0 1 / 2 3, A is 4 / 5, B is 6 7. */
+/* The numbers 0 to 7 are registers: C is 0 1 / 2 3, A is 4 / 5, B is 6 7. */
 AMX_TARGET
-static void amx_tile(float *c, size_t stride, const uint16_t *a, size_t row, const uint16_t *b, int k, int add) {
-    const uint16_t *a_lower = a + SIDE * row;
-    float *c_lower = c + SIDE * stride;
-    const size_t c_bytes = stride * sizeof *c, a_bytes = row * sizeof *a, b_bytes = 2 * COLUMNS * sizeof *b;
+static void amx_tile(float *c, const uint16_t *a, size_t row, size_t next, const uint16_t *b, int blocks, int add) {
+    float *c_lower = c + SIDE * COLUMNS;
+    const size_t c_bytes = COLUMNS * sizeof *c, a_bytes = row * sizeof *a, b_bytes = 2 * COLUMNS * sizeof *b;
     _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
     if (add) {
         _tile_loadd(0, c, c_bytes);
@@ -90,12 +70,12 @@ static void amx_tile(float *c, size_t stride, const uint16_t *a, size_t row, con
         _tile_loadd(2, c_lower, c_bytes);
         _tile_loadd(3, c_lower + SIDE, c_bytes);
     }
-    for (; k > 0; k -= STEPS, a += STEPS, a_lower += STEPS, b += STEPS * COLUMNS) {
+    for (; blocks > 0; blocks--, a += next, b += STEPS * COLUMNS) {
         _tile_loadd(4, a, a_bytes);
-        _tile_loadd(5, a_lower, a_bytes);
         _tile_loadd(6, b, b_bytes);
         _tile_loadd(7, b + COLUMNS, b_bytes);
         _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(5, a + SIDE * row, a_bytes);
         _tile_dpbf16ps(1, 4, 7);
         _tile_dpbf16ps(2, 5, 6);
         _tile_dpbf16ps(3, 5, 7);
@@ -105,9 +85,57 @@ static void amx_tile(float *c, size_t stride, const uint16_t *a, size_t row, con
     _tile_stored(2, c_lower, c_bytes);
     _tile_stored(3, c_lower + SIDE, c_bytes);
 }
+#endif
 
-const HalfKernel kernel_amx = { "amx", ROWS, COLUMNS, STEPS, amx_here, amx_begin, amx_end, amx_pack, amx_tile };
+/* ---- what blocks are made of: the processors that have AMX have AVX2 and AVX512-BF16 too ---- */
+#if defined(AMX) && defined(__x86_64__) && defined(__GNUC__) && !defined(__TINYC__)
+#include <immintrin.h>
+
+/* To nearest, ties to even: the upper half of the bits after adding 0x7FFF and the last bit that stays. */
+__attribute__((target("avx2")))
+static inline __m256i upper_halves(__m256 x) {
+    __m256i bits = _mm256_castps_si256(x), last = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    return _mm256_srli_epi32(_mm256_add_epi32(bits, _mm256_add_epi32(last, _mm256_set1_epi32(0x7FFF))), 16);
+}
+
+/* The sixteen values become two tables of bytes, lower and upper, in which a shuffle looks up sixteen codes at a time, or twice that. */
+__attribute__((target("avx2")))
+static void amx_codes(uint16_t *half, size_t next, const unsigned char *packed, const f32 *table, f32 scale, size_t n) {
+    const __m256 s = _mm256_set1_ps(scale);
+    const __m128i four_bits = _mm_set1_epi8(15);
+    const __m256i values = _mm256_permute4x64_epi64(_mm256_packus_epi32(upper_halves(_mm256_mul_ps(_mm256_loadu_ps(table), s)),
+                                                                        upper_halves(_mm256_mul_ps(_mm256_loadu_ps(table + 8), s))), 0xD8);
+    const __m256i bytes = _mm256_permute4x64_epi64(_mm256_packus_epi16(_mm256_and_si256(values, _mm256_set1_epi16(255)), _mm256_srli_epi16(values, 8)), 0xD8);
+    const __m256i lower = _mm256_permute2x128_si256(bytes, bytes, 0x00), upper = _mm256_permute2x128_si256(bytes, bytes, 0x11);
+    for (; n > 0; n -= 32, packed += 16, half += next) {
+        __m128i two = _mm_loadu_si128((const __m128i *)packed);
+        __m128i first = _mm_and_si128(_mm_srli_epi16(two, 4), four_bits), second = _mm_and_si128(two, four_bits);
+        __m256i code = _mm256_set_m128i(_mm_unpackhi_epi8(first, second), _mm_unpacklo_epi8(first, second));
+        __m256i low = _mm256_shuffle_epi8(lower, code), high = _mm256_shuffle_epi8(upper, code);
+        __m256i a = _mm256_unpacklo_epi8(low, high), b = _mm256_unpackhi_epi8(low, high);       /* codes 0-7, 16-23; 8-15, 24-31 */
+        _mm256_storeu_si256((__m256i *)half, _mm256_permute2x128_si256(a, b, 0x20));
+        _mm256_storeu_si256((__m256i *)(half + 16), _mm256_permute2x128_si256(a, b, 0x31));
+    }
+}
+#else
+#define amx_codes NULL
+#endif
+
+#if defined(AMX) && !defined(AMX_MODEL)
+__attribute__((target("avx512f,avx512bf16")))
+static void amx_narrow(uint16_t *half, size_t next, const f32 *x, size_t n) {
+    for (; n > 0; n -= 32, x += 32, half += next) {
+        _mm256_storeu_si256((__m256i *)half, (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(x)));
+        _mm256_storeu_si256((__m256i *)(half + 16), (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(x + 16)));
+    }
+}
+#else
+#define amx_narrow NULL
+#endif
+
+#ifdef AMX
+const HalfKernel kernel_amx = { "amx", amx_here, amx_begin, amx_end, amx_tile, amx_narrow, amx_codes };
 #else
 static int here(void) { return 0; }
-const HalfKernel kernel_amx = { "amx", 1, 1, 1, here, NULL, NULL, NULL, NULL };
+const HalfKernel kernel_amx = { "amx", here, NULL, NULL, NULL, NULL, NULL };
 #endif

@@ -1,6 +1,6 @@
 /* ops.c - the layers of a transformer as forward/backward pairs, each the plain definition; AdamW.
  *
- * Needs    core.c (arena), threads.c, quant.c (16-bit and 4-bit weights), fast.c if it is built with it. No heap, no stdio, no globals.
+ * Needs    core.c (arena), threads.c, quant.c (16-bit and 4-bit weights), fast.c and half.c if it is built with them. No heap, no stdio, no globals.
  * Rules    x_forward overwrites its outputs; x_backward only ADDS to every d-array. Inputs are const.
  * Order    Every sum has one fixed order, so that a result has the same bits for any number of rows and threads, under every
  *          C99 compiler (with -ffp-contract=off):
@@ -503,13 +503,34 @@ static Matrix rows_as_matrix(const float *x, int stride) {
     return m;
 }
 
-/* x (n) to the nearest numbers of the compute type, in a copy; F32: x itself. */
+/* Where the processor multiplies bf16 numbers, half.c has the product of linears that compute in them. */
+#if defined FAST && !defined F64
+static int in_halves(int compute) { return compute == BF16 && fast_half(); }
+
+static void half_linear(float *C, View a, const Matrix *w, int transposed, const float *bias, int add, int M, int J, int K, Arena *ws) {
+    const Kernel kernel = best_kernel();
+    const HalfProduct p = { fast_half(), &kernel, C, (size_t)J, a.a, a.row, a.step, w, transposed, bias, add, w->output, M, J, K };
+    half_product(&p, ws);
+}
+
+static void half_linear_measure(Arena *ws, int N, int I, int O) {
+    half_measure(ws, N, O, I);
+    half_measure(ws, N, I, O);
+    half_measure(ws, O, I, N);
+}
+#else
+static int in_halves(int compute) { (void)compute; return 0; }
+#define half_linear(...) ((void)0)
+#define half_linear_measure(...) ((void)0)
+#endif
+
+/* x (n) to the nearest numbers of the compute type, in a copy; x itself: F32, or half.c rounds it. */
 static void round_part(float *y, const float *x, int type, size_t from, size_t to) {
     memcpy(y + from, x + from, (to - from) * sizeof *y);
     round_to(y + from, type, to - from);
 }
 static const float *rounded(const float *x, int type, size_t n, Arena *ws) {
-    if (type == F32) return x;
+    if (type == F32 || in_halves(type)) return x;
     float *y = arena_take(ws, n, sizeof *y);
     if (y) IN_PARTS((double)n * 4, n, round_part(y, x, type, from, to));
     return y;
@@ -521,47 +542,48 @@ static void settle_part(float *C, float *y, int type, int add, size_t from, size
     for (size_t i = from; i < to && add; i++) C[i] += y[i];
 }
 
-/* C (N,J) = or += product of x (N,K), rounded already, and w or its transpose; a product that is rounded is so before it is added. */
-static void linear(float *C, const float *x, const Matrix *w, int transposed, const float *bias, int add, int N, int J, int K, Arena *ws) {
-    size_t mark = ws->used, n = (size_t)N * (size_t)J;
+/* C (M,J) = or += product of A (M,K), rounded already, and w or its transpose; a product that is rounded is so before it is added. */
+static void linear(float *C, View a, const Matrix *w, int transposed, const float *bias, int add, int M, int J, int K, Arena *ws) {
+    size_t mark = ws->used, n = (size_t)M * (size_t)J;
     int apart = add && w->output != F32;
+    if (in_halves(w->compute)) { half_linear(C, a, w, transposed, bias, add, M, J, K, ws); return; }
     float *y = apart ? arena_take(ws, n, sizeof *y) : C;
-    View a = { x, (size_t)K, 1 };
-    product(y, (size_t)J, a, w, transposed, bias, add && !apart, N, J, K, ws);
+    product(y, (size_t)J, a, w, transposed, bias, add && !apart, M, J, K, ws);
     if (w->output != F32 && ws->base && !ws->failed) IN_PARTS((double)n * 4, n, settle_part(C, y, w->output, apart, from, to));
     ws->used = mark;
 }
 
 void linear_measure(Arena *ws, int N, int I, int O, int compute) {
     size_t mark = ws->used, most = product_floats(N, O, I), input = product_floats(N, I, O), weight = product_floats(O, I, N);
-    if (compute != F32) arena_take(ws, (size_t)N, ((size_t)I + (size_t)O) * sizeof(float));     /* what is rounded: an input and a product */
+    if (in_halves(compute)) { half_linear_measure(ws, N, I, O); return; }
+    if (compute != F32) {                                       /* what is rounded: an input and a product */
+        arena_take(ws, (size_t)N * (size_t)I, sizeof(float));
+        arena_take(ws, (size_t)N * (size_t)O, sizeof(float));
+    }
     if (input > most) most = input;
     arena_take(ws, weight > most ? weight : most, sizeof(float));   /* the largest of the three directions */
     ws->used = mark;
 }
 
-void linear_forward(float *y, const float *x, const Matrix *w, const float *bias, int N, Arena *ws) {
+static void forward(float *y, const float *x, const Matrix *w, const float *bias, int add, int N, Arena *ws) {
     size_t mark = ws->used;
-    linear(y, rounded(x, w->compute, (size_t)N * (size_t)w->I, ws), w, 1, bias, 0, N, w->O, w->I, ws);
+    View a = { rounded(x, w->compute, (size_t)N * (size_t)w->I, ws), (size_t)w->I, 1 };
+    linear(y, a, w, 1, bias, add, N, w->O, w->I, ws);
     ws->used = mark;
 }
-
-void linear_add(float *y, const float *x, const Matrix *w, int N, Arena *ws) {
-    size_t mark = ws->used;
-    linear(y, rounded(x, w->compute, (size_t)N * (size_t)w->I, ws), w, 1, NULL, 1, N, w->O, w->I, ws);
-    ws->used = mark;
-}
+void linear_forward(float *y, const float *x, const Matrix *w, const float *bias, int N, Arena *ws) { forward(y, x, w, bias, 0, N, ws); }
+void linear_add(float *y, const float *x, const Matrix *w, int N, Arena *ws) { forward(y, x, w, NULL, 1, N, ws); }
 
 void linear_backward(float *dx, float *dbias, const float *dy, const float *x, const Matrix *w, int N, Arena *ws) {
     int O = w->O, I = w->I;
     size_t mark = ws->used;
     const float *g = rounded(dy, w->compute, (size_t)N * (size_t)O, ws);
-    if (dx) linear(dx, g, w, 0, NULL, 1, N, I, O, ws);          /* dx += dy W */
+    View rows = { g, (size_t)O, 1 }, columns = { g, 1, (size_t)O };
+    if (dx) linear(dx, rows, w, 0, NULL, 1, N, I, O, ws);       /* dx += dy W */
     if (w->grad) {                                              /* dW += dy^T x: x plays the part of the weight */
-        View a = { g, 1, (size_t)O };
-        Matrix rows = rows_as_matrix(x, I);
-        rows.compute = w->compute;
-        product(w->grad, (size_t)I, a, &rows, 0, NULL, 1, O, I, N, ws);
+        Matrix input = rows_as_matrix(x, I);
+        input.compute = w->compute;
+        linear(w->grad, columns, &input, 0, NULL, 1, O, I, N, ws);
     }
     if (dbias && ws->base)
         for (int n = 0; n < N; n++)

@@ -9,8 +9,8 @@
  * Error *err, it says why. Functions without either fail in their arena or workspace alone: look at `failed` afterwards.
  * Log-probabilities, KL and entropy are in nats. Sources: each .c file names the paper or format above what it implements.
  *
- * Levels. A file calls only files of a lower level: core threads 0 | quant rl unigram unicode io fast_x86 fast_avx512 fast_arm 1 |
- * fast fast_amx torch wordpiece 2 | ops tokenizer 3 | lora checkpoint 4 | model reward 5 | cli 6 | programs 7. `make check` holds every object file to this. */
+ * Levels. A file calls only files of a lower level: core threads 0 | quant rl unigram unicode io fast_x86 fast_avx512 fast_arm fast_amx 1 |
+ * fast half torch wordpiece 2 | ops tokenizer 3 | lora checkpoint 4 | model reward 5 | cli 6 | programs 7. `make check` holds every object file to this. */
 #ifndef RLHF_H
 #define RLHF_H
 
@@ -446,6 +446,24 @@ int torch_index(TorchFile *t, File *f, Pool *pool, Error *err);
 int torch_read(f32 *out, const TorchTensor *t, File *f, uint64_t from, size_t n, Error *err);
 
 /* ================================================================================================================
+ * fast_amx.c (level 1): a tile of products of bf16 numbers
+ * ================================================================================================================ */
+enum { HALF_SIDE = 32 };
+typedef struct {
+    const char *name;
+    int (*here)(void);                      /* 1: this processor can, and the system lets this process */
+    void (*begin)(void), (*end)(void);      /* before a thread's first tile, after its last */
+    /* c (32,32) becomes (add 0: 0, 1: itself) + the products of blocks of 32 k, in order: a's element (i,k) at a[i*row + k], the next block
+     * `next` further; b's (k,j) at b[k/2*64 + 2j + k%2], 1024 to a block. */
+    void (*tile)(f32 *c, const uint16_t *a, size_t row, size_t next, const uint16_t *b, int blocks, int add);
+    /* Two that make blocks' lines: n numbers, a multiple of 32; each 32 of them `next` further than the 32 before. NULL: quant.c's are used.
+     * narrow: x, rounded; subnormals may become 0. codes: scale table[code], rounded, of 4-bit codes, the first in the high half of *packed. */
+    void (*narrow)(uint16_t *half, size_t next, const f32 *x, size_t n);
+    void (*codes)(uint16_t *half, size_t next, const unsigned char *packed, const f32 *table, f32 scale, size_t n);
+} HalfKernel;
+extern const HalfKernel kernel_amx;
+
+/* ================================================================================================================
  * fast.c (level 2): faster twins of the product's innermost loop, each in a file of its own (level 1). Called from ops.c (and chosen by cli.c).
  * ================================================================================================================ */
 enum { KERNEL_ROWS = 16, KERNEL_COLUMNS = 48 };     /* the largest sides of any kernel's tiles */
@@ -486,27 +504,26 @@ void avx2_unpack_columns(float *p, size_t width, const unsigned char *packed, si
 extern const Kernel kernel_avx512;                  /* fast_avx512.c */
 extern const Kernel kernel_neon;                    /* fast_arm.c */
 const Kernel *fast_kernel(void);            /* the best that this processor has, or the forced one; NULL: the plain tile */
+const HalfKernel *fast_half(void);          /* the tile for products in bf16, if this processor has one and no other kernel is forced; or NULL */
 int fast_use(const char *name);             /* forces "plain", "avx2" ..., or "exact": the fastest with the plain bits. NULL or "": the
-                                             * best again. E_UNSUPPORTED: not known or not here */
+                                             * best again, which is "amx" too where that is here. E_UNSUPPORTED: not known or not here */
+void fast_use_half(const HalfKernel *half); /* fast_half gives this one, here or not, until fast_use (tests: a model of it) */
 int fast_wide(void);                        /* 1: this processor has AVX2, and the plain kernel was not forced */
 const char *fast_name(int i);               /* names of all kernels, "plain" the last; NULL beyond */
 
 /* ================================================================================================================
- * fast_amx.c (level 2): a tile of products of bf16 numbers
+ * half.c (level 2): the product in bf16 around such a tile, C (M,J) = or += A (M,K) B (K,J). Called from ops.c.
  * ================================================================================================================ */
-/* tile: c[i*stride + j], i < rows, j < columns, becomes (add 0: 0, 1: itself) + sum over k of a[i*row + k] times b's (k,j); k is a multiple of
- * `steps`. pack: b from columns of floats, number k of column j at x[j*row + k*step] (row or step is 1), rounded, padded with zeros to
- * `columns` and whole steps. begin() before a thread's first tile, end() after its last. */
 typedef struct {
-    const char *name;
-    int rows, columns, steps;
-    int (*here)(void);                      /* 1: this processor can, and the system lets this process */
-    void (*begin)(void);
-    void (*end)(void);
-    void (*pack)(uint16_t *b, const f32 *x, size_t row, size_t step, int columns, int K);
-    void (*tile)(f32 *c, size_t stride, const uint16_t *a, size_t row, const uint16_t *b, int k, int add);
-} HalfKernel;
-extern const HalfKernel kernel_amx;
+    const HalfKernel *half; const Kernel *kernel;
+    float *C; size_t stride;                /* of C's rows */
+    const float *a; size_t row, step;       /* A: element (m,k) at a[m*row + k*step]; row or step is 1 */
+    const Matrix *w; int transposed;        /* B is W, or its transpose; of w->I only the distance between rows is used */
+    const float *bias;                      /* (J) or NULL */
+    int add, output, M, J, K;               /* output: what the product is rounded to, before it is added: BF16 or F32 */
+} HalfProduct;
+void half_product(const HalfProduct *p, Arena *ws);             /* a measuring or failed ws: nothing happens to C */
+void half_measure(Arena *ws, int M, int J, int K);              /* grows with each of the three */
 
 /* ================================================================================================================
  * ops.c (level 3): the layers as forward/backward pairs, each the plain definition; AdamW

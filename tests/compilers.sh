@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.." || exit 1
 passed=0 failed=0 skipped=0
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
-library="core threads quant rl unicode unigram wordpiece tokenizer io fast fast_x86 fast_avx512 fast_arm fast_amx torch ops lora checkpoint model reward cli"
+library="core threads quant rl unicode unigram wordpiece tokenizer io fast fast_x86 fast_avx512 fast_arm fast_amx half torch ops lora checkpoint model reward cli"
 programs="ppo sft rm run prep"
 strict="-std=c99 -pedantic -Wall -Wextra -Wshadow -Werror"
 

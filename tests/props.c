@@ -1,6 +1,7 @@
 /* props.c - properties that hold bit for bit: the packed product equals the plain loop, a row does not depend on what stands
  * around it, the sampler's log-probs are the training forward's, an adapter with B = 0 is the base model. */
 #include "test.h"
+#include "amx_model.h"
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -379,6 +380,13 @@ static void sampling(void) {
     CHECK(worst < 0.01, "sampling follows softmax: frequencies within %.4f", worst);
 }
 
+static void whole_model(int compute) {
+    build(compute);
+    row_invariance();
+    for (int th = 1; th <= 2; th++) { first_ratio(th, 1); first_ratio(th, 0.7f); }
+    same_gradients();
+}
+
 int main(void) {
     memory = test_arena((size_t)64 << 20);
     ws = test_arena((size_t)64 << 20);
@@ -393,14 +401,18 @@ int main(void) {
         if (fast_use(fast_name(i)) != OK) continue;
         half_weights();
         for (int type = F32; type <= F16; type++)
-            for (int compute = BF16; compute <= F16; compute++) { computes_in(type, compute, compute, fast_name(i)); computes_in(type, compute, F32, fast_name(i)); }
-        for (int compute = F32; compute <= F16; compute++) {
-            build(compute);
-            row_invariance();
-            for (int th = 1; th <= 2; th++) { first_ratio(th, 1); first_ratio(th, 0.7f); }
-            same_gradients();
-        }
+            for (int compute = fast_half() ? F16 : BF16; compute <= F16; compute++) { computes_in(type, compute, compute, fast_name(i)); computes_in(type, compute, F32, fast_name(i)); }
+        for (int compute = F32; compute <= F16; compute++) whole_model(compute);
     }
+#ifdef FAST
+    HalfKernel tile = kernel_model;                             /* and with the tile of bf16 products, over a model of its instructions */
+    if (!MODEL_HAS_CODES) tile.codes = NULL;
+    long long dots = tiles.dots;
+    fast_use_half(&tile);
+    whole_model(BF16);
+    fast_use(NULL);
+    CHECK(tiles.dots > dots, "the model's tile was used");
+#endif
     CHECK(!memory.failed && !ws.failed, "memory suffices");
     pool_free(&pool);
     return test_end("props");
