@@ -288,10 +288,13 @@ static void unpack_lines(float *p, const Matrix *w, int k0, int K, int j0, const
     const Quant *q = w->quant;
     f32 scale[BLOCK_K / SMALLEST * LINES];
     int block = q->block < BLOCK_K ? q->block : BLOCK_K;
-    size_t at = (size_t)j0 * (size_t)w->I + (size_t)k0;
-    const unsigned char *packed = (const unsigned char *)w->data + at / 2;
-    for (int b = 0; b * block < K; b++)
-        for (int i = 0; i < LINES; i++) scale[b * LINES + i] = quant_scale(q, (at + (size_t)i * (size_t)w->I + (size_t)(b * block)) / (size_t)q->block);
+    size_t row = (size_t)w->I / (size_t)q->block, first = (size_t)j0 * row + (size_t)(k0 / q->block);      /* blocks of a row; the first here */
+    const unsigned char *packed = (const unsigned char *)w->data + ((size_t)j0 * (size_t)w->I + (size_t)k0) / 2;
+    for (int i = 0; i < LINES; i++)
+        for (int b = 0; b * block < K; b++) {
+            size_t n = first + (size_t)i * row + (size_t)b;
+            scale[b * LINES + i] = q->absmax ? q->absmax[n] : quant_scale(q, n);
+        }
     for (int b = 0; b < K * LINES / 2; b += 64) PREFETCH(packed + LINES * (size_t)w->I / 2 + (size_t)k0 * LINES / 2 + b);   /* of the next ones */
     kernel->unpack_columns(p, (size_t)kernel->columns, packed, (size_t)w->I / 2, scale, q->table, block, w->compute == BF16, K);
 }
