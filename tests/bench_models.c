@@ -146,7 +146,7 @@ void bench_judge(void) {
     memset(&r, 0, sizeof r);
     memset(&a, 0, sizeof a);
     must(reward_config_load(&config, opt.reward, &pool, &err), &err, NULL);
-    must(reward_carve(&r.model, &config, F32, F32, 0, &pool, &a, &err), &err, NULL);
+    must(reward_carve(&r.model, &config, F32, opt.compute, 0, &pool, &a, &err), &err, NULL);
     if (T > reward_max_tokens(&config)) T = reward_max_tokens(&config);
     if (T > 512) T = 512;
     for (int b = 0; b <= TEXTS; b++) start[b] = b * T;
@@ -155,7 +155,7 @@ void bench_judge(void) {
     r.texts.B = TEXTS;
     must(reward_forward(&r.model, &r.texts, NULL, r.logits, &r.ws), NULL, "measuring");
     a = cli_arena(a.used + r.ws.peak + 128, "the judge");
-    must(reward_carve(&r.model, &config, F32, F32, 0, &pool, &a, &err), &err, NULL);
+    must(reward_carve(&r.model, &config, F32, opt.compute, 0, &pool, &a, &err), &err, NULL);
     must(checkpoint_load(opt.reward, "model", "", r.model.tensor, r.model.tensors, &pool, &err), &err, NULL);
     r.ws.capacity = r.ws.peak;
     r.ws.base = arena_take(&a, r.ws.capacity, 1);

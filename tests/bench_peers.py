@@ -39,6 +39,7 @@ def cpu_flags():
 
 FLAGS = cpu_flags()
 BF16 = bool(FLAGS & {'amx_bf16', 'avx512_bf16'})
+HALF = ['--compute', 'bf16'] if 'amx_bf16' in FLAGS else []     # ours, where they are bf16 too; without AMX it would only be slower
 
 
 def environment(kind, threads=None):
@@ -185,21 +186,22 @@ def print_parts(ours, theirs):
 
 
 def compare_steps(o, python, title, our, shape):
-    """One shape: ours beside tuned PyTorch by turns; PyTorch untouched, and in bf16, once more."""
+    """One shape: ours beside tuned PyTorch by turns, in fp32 and in bf16; PyTorch untouched. our(more): with these options too."""
     missing = peer_missing(python)
     if missing:
-        (ours,) = rounds(o.rounds, our)
+        (ours,) = rounds(o.rounds, lambda: our([]))
         row(title, [r['total'] for r in ours], missing)
         print_parts(ours, None)
         return
-    ours, tuned = rounds(o.rounds, our, lambda: their_step(python, 'tuned', **shape))
+    ours, tuned = rounds(o.rounds, lambda: our([]), lambda: their_step(python, 'tuned', **shape))
     row(title + ', tuned', [r['total'] for r in ours], [r['total'] for r in tuned])
     print_parts(ours, tuned)
     if BF16:
-        half = rounds(o.rounds, lambda: their_step(python, 'tuned', bf16=True, **shape))[0]
-        row(title + ', PyTorch bf16, tuned', [r['total'] for r in ours], [r['total'] for r in half])
+        ours, half = rounds(o.rounds, lambda: our(HALF), lambda: their_step(python, 'tuned', bf16=True, **shape))
+        row(title + (', both in bf16' if HALF else ', PyTorch bf16, tuned'), [r['total'] for r in ours], [r['total'] for r in half])
+        print_parts(ours, half)
     if not o.quick:
-        row(title + ', untouched', [median([r['total'] for r in ours])], [their_step(python, 'untouched', **shape)['total']])
+        row(title + ', untouched', [our([])['total']], [their_step(python, 'untouched', **shape)['total']])
 
 
 def part_ppo(o):
@@ -215,7 +217,7 @@ def part_ppo(o):
                         '--tied', '--no-eos', '--dtype', 'f32', '--tokenizer', words)
         reward = shapes('judge-%d' % vocab, '--reward', '--dim', 256, '--layers', 4, '--heads', 4, '--ffn', 1024, '--vocab', vocab, '--positions', 258,
                         '--dtype', 'f32', '--tokenizer', words)
-        compare_steps(o, python, 'dim 288, vocab %d, 64 x (8 + 24)' % vocab, lambda: our_step(policy, reward, 64, 16, 8, 24, 4),
+        compare_steps(o, python, 'dim 288, vocab %d, 64 x (8 + 24)' % vocab, lambda more: our_step(policy, reward, 64, 16, 8, 24, 4, more=more),
                       dict(dim=288, layers=6, heads=6, hidden=768, vocab=vocab, batch=64, minibatch=16, query=8, resp=24, epochs=4))
 
 
@@ -223,7 +225,7 @@ def part_default(o):
     """`./ppo data/imdb.bin` as it is: queries of 4 to 8 tokens behind <s>; PyTorch gets their mean, 7, and no padding."""
     python, version = python_with('torch')
     heading('a step of the default run, %d threads: s' % THREADS, 'ours', 'PyTorch %s' % (version or ''))
-    compare_steps(o, python, './ppo data/imdb.bin', lambda: our_step(None, None, 0, 0, 0, 0, 0),
+    compare_steps(o, python, './ppo data/imdb.bin', lambda more: our_step(None, None, 0, 0, 0, 0, 0, more=more),
                   dict(dim=128, layers=4, heads=4, kv_heads=2, hidden=352, vocab=2048, batch=192, minibatch=48, query=7, resp=32, epochs=2,
                        rm_dim=112, rm_layers=2, rm_heads=7, rm_ffn=224, rm_vocab=2048, max_grad=1.0))
 
@@ -236,7 +238,7 @@ def part_qlora(o):
     python, version = python_with('torch')
     policy, reward = tinyllama(), hate()
     heading('a step of QLoRA, TinyLlama, 16 x (8 + 24): s', 'ours', 'PyTorch %s, unquantised' % (version or ''))
-    more = ['--nf4', '--chunk', '16'] + (['--compute', 'bf16'] if BF16 else [])
+    more = ['--nf4', '--chunk', '16'] + HALF
     missing = peer_missing(python)
     ours = [our_step(policy, reward, 16, 16, 8, 24, 4, more=more, steps=1)]
     shape = dict(dim=2048, heads=32, kv_heads=4, hidden=5632, vocab=32000, tied=0, lora=16, batch=16, minibatch=16, query=8, resp=24, epochs=4,
@@ -290,8 +292,9 @@ def part_judge(o):
     reward = hate()
     heading('roberta-base reads 16 texts of 64 tokens: ms', 'ours', 'PyTorch %s' % (version or ''))
 
-    def ours():
-        said = call(['build/tests/bench', 'judge', '--reward', reward, '--tokens', '64', '--threads', str(THREADS), '--runs', '3'], environment('ours', THREADS))
+    def ours(more=()):
+        said = call(['build/tests/bench', 'judge', '--reward', reward, '--tokens', '64', '--threads', str(THREADS), '--runs', '3'] + list(more),
+                    environment('ours', THREADS))
         return float(said.rsplit(' ms', 1)[0].split()[-1])
 
     def theirs(kind):
@@ -300,7 +303,8 @@ def part_judge(o):
         row('%d threads' % THREADS, rounds(o.rounds, ours)[0], 'not installed')
         return
     for kind in ['fp32'] + (['bf16'] if BF16 else []):
-        row('%d threads, PyTorch %s, tuned' % (THREADS, kind), *rounds(o.rounds, ours, lambda: theirs(kind)))
+        more = HALF if kind == 'bf16' else []
+        row('%d threads%s, PyTorch %s, tuned' % (THREADS, ', ours in bf16' if more else '', kind), *rounds(o.rounds, lambda: ours(more), lambda: theirs(kind)))
 
 
 # ---- products in bf16 ----
@@ -323,22 +327,27 @@ print(json.dumps(rate))
 
 
 def part_bf16(o):
-    """Weights in NF4, products in bf16, beside PyTorch's products of bf16 (its weights are not quantised)."""
+    """Weights in bf16, NF4 and floats, products in bf16, beside PyTorch's products of bf16."""
     if not BF16:
         print('\nbf16: not measured, this processor has no instructions for it')
         return
     python, version = python_with('torch')
-    heading('bf16, y = x W\', %d threads: GFLOP/s' % THREADS, 'ours, W in NF4', 'PyTorch %s, W in bf16' % (version or ''))
+    heading('bf16, y = x W\', %d threads: GFLOP/s' % THREADS, 'ours', 'PyTorch %s, W in bf16' % (version or ''))
 
-    def ours():
-        said = call(['build/tests/bench', 'nf4', '--rows', '512', '--threads', str(THREADS), '--runs', '5'], environment('ours', THREADS))
-        words = [line.split() for line in said.split('\n') if ' y = x W\' ' in line and ' bf16 ' in line]
-        return {'x'.join(w[:3]): float(w[9]) for w in words}
+    def lines(*part):
+        said = call(['build/tests/bench'] + list(part) + ['--threads', str(THREADS), '--runs', '5'], environment('ours', THREADS))
+        return [line.split() for line in said.split('\n') if ' y = x W\' ' in line]
+
+    def ours():                             # by shape and what W is stored in
+        stored = {('x'.join(w[:3]), w[8]): float(w[10]) for w in lines('nf4', '--rows', '512') if w[9] == 'bf16'}
+        stored.update({('x'.join(w[:3]), 'floats'): float(w[8]) for w in lines('products', '--compute', 'bf16', '--quick') if w[0] != '16'})
+        return stored
     mine = ours()
-    theirs = lambda: json.loads(call([python, '-c', PEER_BF16, str(THREADS)] + list(mine), environment('tuned', THREADS)))
+    shapes_ = sorted({shape for shape, _ in mine})
+    theirs = lambda: json.loads(call([python, '-c', PEER_BF16, str(THREADS)] + shapes_, environment('tuned', THREADS)))
     a, b = rounds(o.rounds, ours, theirs) if python else (rounds(o.rounds, ours)[0], None)
-    for shape in mine:
-        row(shape.replace('x', ' '), [x[shape] for x in a], [x[shape] for x in b] if python else 'not installed', False)
+    for shape, kind in sorted(mine):
+        row('%s, W in %s' % (shape.replace('x', ' '), kind), [x[shape, kind] for x in a], [x[shape] for x in b] if python else 'not installed', False)
 
 
 # ---- a policy that writes ----
@@ -352,7 +361,7 @@ def part_writing(o):
     print(tail(call(['build/tests/bench', 'generate', '--policy', folder, '--tokens', '255'] + quick, environment('ours'))), flush=True)
     if o.long:
         print(tail(call(['build/tests/bench', 'generate', '--policy', tinyllama(), '--nf4', '--tokens', '32', '--quick', '--runs', '3'] +
-                        (['--compute', 'bf16'] if BF16 else []), environment('ours'))), flush=True)
+                        HALF, environment('ours'))), flush=True)
 
 
 # ---- tokenizers ----
