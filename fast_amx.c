@@ -45,15 +45,13 @@ static int amx_here(void) {
 #ifdef AMX
 enum { SIDE = 16, COLUMNS = 2 * SIDE, STEPS = 32 };
 
-/* LDTILECFG's 64 bytes: every register is 16 rows of 64 bytes. */
+/* LDTILECFG's 64 bytes: eight registers of 16 rows of 64 bytes. A constant: gcc takes the instruction to read its first bytes alone, and
+ * would leave out what is written to the others before it. */
+static const struct { uint8_t palette, start, reserved[14]; uint16_t row_bytes[16]; uint8_t rows[16]; } registers = {
+    1, 0, { 0 }, { 64, 64, 64, 64, 64, 64, 64, 64 }, { SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE } };
+
 AMX_TARGET
-static void amx_begin(void) {
-    struct { uint8_t palette, start, reserved[14]; uint16_t row_bytes[16]; uint8_t rows[16]; } shape;
-    memset(&shape, 0, sizeof shape);
-    shape.palette = 1;
-    for (int i = 0; i < 8; i++) { shape.row_bytes[i] = 64; shape.rows[i] = SIDE; }
-    _tile_loadconfig(&shape);
-}
+static void amx_begin(void) { _tile_loadconfig(&registers); }
 
 AMX_TARGET
 static void amx_end(void) { _tile_release(); }
