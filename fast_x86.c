@@ -107,33 +107,55 @@ static void avx2_tile_in_place(float *c, size_t stride, const float *a, size_t r
     }
 #define FEW_LAST(m) if (M > m) sum_##m = _mm256_fmadd_ps(_mm256_broadcast_ss(x + m * x_row), w_all, sum_##m);
 #define FEW_STORE(m) if (M > m) _mm256_storeu_ps(c + m * stride, sum_##m);
-#define ROWS_AND_4(i) _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(w + i * w_row)), _mm_loadu_ps(w + (i + 4) * w_row), 1)
 
-__attribute__((target("avx2,fma"), always_inline))
-static inline void few_product(int M, float *c, size_t stride, const float *x, size_t x_row, const float *w, size_t w_row, int k, int add) {
-    const float *next = w + FEW_COLUMNS * w_row;
+/* Four numbers at a and four at b, as floats. */
+__attribute__((target("avx2,f16c"), always_inline))
+static inline __m256 four_and_four(const char *a, const char *b, int type) {
+    if (type == F32) return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps((const float *)(const void *)a)), _mm_loadu_ps((const float *)(const void *)b), 1);
+    __m128i both = _mm_unpacklo_epi64(_mm_loadl_epi64((const __m128i *)(const void *)a), _mm_loadl_epi64((const __m128i *)(const void *)b));
+    return type == F16 ? _mm256_cvtph_ps(both) : _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(both), 16));
+}
+
+/* One number of each of eight rows, which lie `row` bytes apart: what is left of k. */
+__attribute__((target("avx2,f16c"), always_inline))
+static inline __m256 one_of_eight(const char *w, size_t row, int type) {
+    float x[FEW_COLUMNS];
+    uint16_t half;
+    for (int i = 0; i < FEW_COLUMNS; i++, w += row) {
+        if (type == F32) { memcpy(&x[i], w, sizeof x[i]); continue; }
+        memcpy(&half, w, sizeof half);
+        x[i] = type == F16 ? f16_to_f32(half) : bf16_to_f32(half);
+    }
+    return _mm256_loadu_ps(x);
+}
+
+__attribute__((target("avx2,fma,f16c"), always_inline))
+static inline void few_product(int M, int type, float *c, size_t stride, const float *x, size_t x_row, const void *weights, size_t w_row, int k, int add) {
+    const size_t size = type == F32 ? sizeof(float) : sizeof(uint16_t), row = w_row * size;
+    const char *w = weights, *next = w + FEW_COLUMNS * row;
     EACH_OF_8(FEW_START)
-    for (; k >= 4; k -= 4, w += 4, x += 4, next += 4 * FEW_COLUMNS) {
-        if (w_row <= 1024) {                /* short rows: the next eight, one line after another; along long ones the processor sees ahead */
-            _mm_prefetch((const char *)next, _MM_HINT_T0);
-            _mm_prefetch((const char *)(next + LINE), _MM_HINT_T0);
-        }
-        __m256 r0 = ROWS_AND_4(0), r1 = ROWS_AND_4(1), r2 = ROWS_AND_4(2), r3 = ROWS_AND_4(3);
+    for (; k >= 4; k -= 4, w += 4 * size, x += 4) {
+        if (row <= 4096)                    /* short rows: the next eight, one line after another; along long ones the processor sees ahead */
+            for (size_t line = 0; line < 4 * FEW_COLUMNS * size; line += 64, next += 64) _mm_prefetch(next, _MM_HINT_T0);
+        __m256 r0 = four_and_four(w, w + 4 * row, type), r1 = four_and_four(w + row, w + 5 * row, type);
+        __m256 r2 = four_and_four(w + 2 * row, w + 6 * row, type), r3 = four_and_four(w + 3 * row, w + 7 * row, type);
         __m256 lo01 = _mm256_unpacklo_ps(r0, r1), lo23 = _mm256_unpacklo_ps(r2, r3), hi01 = _mm256_unpackhi_ps(r0, r1), hi23 = _mm256_unpackhi_ps(r2, r3);
         __m256 w0 = _mm256_shuffle_ps(lo01, lo23, 0x44), w1 = _mm256_shuffle_ps(lo01, lo23, 0xEE);
         __m256 w2 = _mm256_shuffle_ps(hi01, hi23, 0x44), w3 = _mm256_shuffle_ps(hi01, hi23, 0xEE);
         EACH_OF_8(FEW_STEP)
     }
-    for (; k > 0; k--, w++, x++) {
-        __m256 w_all = _mm256_setr_ps(w[0], w[w_row], w[2 * w_row], w[3 * w_row], w[4 * w_row], w[5 * w_row], w[6 * w_row], w[7 * w_row]);
+    for (; k > 0; k--, w += size, x++) {
+        __m256 w_all = one_of_eight(w, row, type);
         EACH_OF_8(FEW_LAST)
     }
     EACH_OF_8(FEW_STORE)
 }
 
-__attribute__((target("avx2,fma")))
-void avx2_few(float *c, size_t stride, const float *x, size_t x_row, const float *w, size_t w_row, int M, int k, int add) {
-    KNOWN_ROWS(M, few_product, c, stride, x, x_row, w, w_row, k, add)
+__attribute__((target("avx2,fma,f16c")))                        /* every processor with AVX2 has F16C */
+void avx2_few(float *c, size_t stride, const float *x, size_t x_row, const void *w, size_t w_row, int type, int M, int k, int add) {
+    if (type == F32) KNOWN_ROWS(M, few_product, F32, c, stride, x, x_row, w, w_row, k, add)
+    else if (type == BF16) KNOWN_ROWS(M, few_product, BF16, c, stride, x, x_row, w, w_row, k, add)
+    else KNOWN_ROWS(M, few_product, F16, c, stride, x, x_row, w, w_row, k, add)
 }
 
 /* Eight codes at a time: each to the low end of a lane of its own, where three bits choose one of eight values, and the fourth which eight. */

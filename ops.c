@@ -382,20 +382,24 @@ static void product_part(const Product *p, Part at, const float *A, float *b) {
         for (int j = at.j0; j < at.j1; j++) p->C[(size_t)m * p->stride + (size_t)j] += p->bias[j];
 }
 
-/* M <= FEW_ROWS rows of x against FEW_COLUMNS rows of W, j0 on; both lie where they lie, unless W's have to be widened. */
+/* M <= FEW_ROWS rows of x against FEW_COLUMNS rows of W, j0 on; both lie where they lie, unless W's have to be rounded. */
 static void few_rows_group(const Product *p, int j0) {
-    int J = p->J - j0 < FEW_COLUMNS ? p->J - j0 : FEW_COLUMNS, whole = as_it_lies(p->w) && J == FEW_COLUMNS, step = whole ? p->K : STEPS;
-    float edge[FEW_ROWS * FEW_COLUMNS], lines[FEW_COLUMNS * BLOCK_K], *C = p->C + j0, *c = J < FEW_COLUMNS ? edge : C;
-    size_t stride = J < FEW_COLUMNS ? FEW_COLUMNS : p->stride, row = whole ? (size_t)p->w->I : BLOCK_K;
+    const Matrix *w = p->w;
+    int J = p->J - j0 < FEW_COLUMNS ? p->J - j0 : FEW_COLUMNS, in_place = J == FEW_COLUMNS && w->type != NF4 && (w->compute == F32 || w->compute == w->type);
+    int step = in_place ? p->K : STEPS;
+    size_t size = w->type == F32 ? sizeof(float) : sizeof(uint16_t);
+    float edge[FEW_ROWS * FEW_COLUMNS], lines[FEW_COLUMNS * STEPS], *C = p->C + j0, *c = J < FEW_COLUMNS ? edge : C;
+    size_t stride = J < FEW_COLUMNS ? FEW_COLUMNS : p->stride, row = (size_t)w->I;
     for (int m = 0; m < p->M && c == edge; m++)
         for (int j = 0; j < FEW_COLUMNS; j++) edge[m * FEW_COLUMNS + j] = p->add && j < J ? C[(size_t)m * p->stride + (size_t)j] : 0;
     for (int k = 0; k == 0 || k < p->K; k += step) {
-        int nk = p->K - k < step ? p->K - k : step;
-        size_t at = (size_t)j0 * (size_t)p->w->I + (size_t)k;
-        for (int j = 0; j < FEW_COLUMNS && !whole; j++)
-            if (j < J) widen(lines + j * BLOCK_K, p->w, at + (size_t)j * (size_t)p->w->I, nk, &p->kernel);
-            else memset(lines + j * BLOCK_K, 0, (size_t)nk * sizeof *lines);
-        p->kernel.few(c, stride, p->a.a + k, p->a.row, whole ? (const float *)p->w->data + at : lines, row, p->M, nk, k > 0 || p->add);
+        int nk = p->K - k < step ? p->K - k : step, more = k > 0 || p->add;
+        size_t at = (size_t)j0 * row + (size_t)k;
+        if (in_place) { p->kernel.few(c, stride, p->a.a + k, p->a.row, (const char *)w->data + at * size, row, w->type, p->M, nk, more); continue; }
+        for (int j = 0; j < FEW_COLUMNS; j++)
+            if (j < J) widen(lines + j * STEPS, w, at + (size_t)j * row, nk, &p->kernel);
+            else memset(lines + j * STEPS, 0, (size_t)nk * sizeof *lines);
+        p->kernel.few(c, stride, p->a.a + k, p->a.row, lines, STEPS, F32, p->M, nk, more);
     }
     for (int m = 0; m < p->M; m++)
         for (int j = 0; j < J; j++) {

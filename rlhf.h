@@ -482,8 +482,9 @@ typedef struct {
     void (*tile)(float *c, size_t stride, const float *a, const float *b, int k, int add);
     /* the same with M <= rows of a's rows where they lie, a[i*row + k]; NULL: packing them is as quick */
     void (*tile_in_place)(float *c, size_t stride, const float *a, size_t row, const float *b, int M, int k, int add);
-    /* c[m*stride + j], m < M <= FEW_ROWS, j < FEW_COLUMNS, the same of x[m*x_row + k] w[j*w_row + k]: nothing is packed. NULL: no such */
-    void (*few)(float *c, size_t stride, const float *x, size_t x_row, const float *w, size_t w_row, int M, int k, int add);
+    /* c[m*stride + j], m < M <= FEW_ROWS, j < FEW_COLUMNS, the same of x[m*x_row + k] w[j*w_row + k], w of type F32, BF16 or F16: nothing is
+     * packed. NULL: no such */
+    void (*few)(float *c, size_t stride, const float *x, size_t x_row, const void *w, size_t w_row, int type, int M, int k, int add);
     /* all rows of a tile_in_place of other sides, for more than FEW_ROWS columns and fewer than a tile's; 0: none */
     int narrow_rows, narrow_columns;
     void (*narrow_in_place)(float *c, size_t stride, const float *a, size_t row, const float *b, int k, int add);
@@ -498,7 +499,7 @@ typedef struct {
                            int block, int rounded, int K);
 } Kernel;
 extern const Kernel kernel_avx2, kernel_avx;        /* fast_x86.c */
-void avx2_few(float *c, size_t stride, const float *x, size_t x_row, const float *w, size_t w_row, int M, int k, int add);     /* its few */
+void avx2_few(float *c, size_t stride, const float *x, size_t x_row, const void *w, size_t w_row, int type, int M, int k, int add);   /* its few */
 void avx2_unpack_columns(float *p, size_t width, const unsigned char *packed, size_t row_bytes, const f32 *scale, const f32 *table,
                          int block, int rounded, int K);
 extern const Kernel kernel_avx512;                  /* fast_avx512.c */
