@@ -36,7 +36,7 @@ static int amx_here(void) {
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return 0;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d >> 22 & 1) || !(d >> 24 & 1)) return 0;     /* AMX-BF16, AMX-TILE */
     if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a >> 5 & 1)) return 0;                        /* AVX512-BF16 */
-    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx2")) return 0;
+    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx2")) return 0;
     __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     return (low & XCR0_TILES) == XCR0_TILES && !syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA);
 }
@@ -85,9 +85,12 @@ static void amx_tile(float *c, const uint16_t *a, size_t row, size_t next, const
 }
 #endif
 
-/* ---- what blocks are made of: the processors that have AMX have AVX2 and AVX512-BF16 too ---- */
+/* ---- what blocks are made of: the processors that have AMX have AVX-512 with BW and BF16 too ---- */
 #if defined(AMX) && defined(__x86_64__) && defined(__GNUC__) && !defined(__TINYC__)
 #include <immintrin.h>
+#ifndef AMX_LOOK_UP
+#define AMX_LOOK_UP "avx2,avx512f,avx512bw"
+#endif
 
 /* To nearest, ties to even: the upper half of the bits after adding 0x7FFF and the last bit that stays. */
 __attribute__((target("avx2")))
@@ -96,23 +99,17 @@ static inline __m256i upper_halves(__m256 x) {
     return _mm256_srli_epi32(_mm256_add_epi32(bits, _mm256_add_epi32(last, _mm256_set1_epi32(0x7FFF))), 16);
 }
 
-/* The sixteen values become two tables of bytes, lower and upper, in which a shuffle looks up sixteen codes at a time, or twice that. */
-__attribute__((target("avx2")))
+/* The sixteen values, twice: a look-up of 32 codes reads five bits of each. A byte becomes two of them, its high half the first, above which
+ * the second keeps one bit of the first: it does not matter. */
+__attribute__((target(AMX_LOOK_UP)))
 static void amx_codes(uint16_t *half, size_t next, const unsigned char *packed, const f32 *table, f32 scale, size_t n) {
     const __m256 s = _mm256_set1_ps(scale);
-    const __m128i four_bits = _mm_set1_epi8(15);
-    const __m256i values = _mm256_permute4x64_epi64(_mm256_packus_epi32(upper_halves(_mm256_mul_ps(_mm256_loadu_ps(table), s)),
-                                                                        upper_halves(_mm256_mul_ps(_mm256_loadu_ps(table + 8), s))), 0xD8);
-    const __m256i bytes = _mm256_permute4x64_epi64(_mm256_packus_epi16(_mm256_and_si256(values, _mm256_set1_epi16(255)), _mm256_srli_epi16(values, 8)), 0xD8);
-    const __m256i lower = _mm256_permute2x128_si256(bytes, bytes, 0x00), upper = _mm256_permute2x128_si256(bytes, bytes, 0x11);
+    const __m512i values = _mm512_broadcast_i64x4(_mm256_permute4x64_epi64(_mm256_packus_epi32(upper_halves(_mm256_mul_ps(_mm256_loadu_ps(table), s)),
+                                                                                               upper_halves(_mm256_mul_ps(_mm256_loadu_ps(table + 8), s))), 0xD8));
     for (; n > 0; n -= 32, packed += 16, half += next) {
-        __m128i two = _mm_loadu_si128((const __m128i *)packed);
-        __m128i first = _mm_and_si128(_mm_srli_epi16(two, 4), four_bits), second = _mm_and_si128(two, four_bits);
-        __m256i code = _mm256_set_m128i(_mm_unpackhi_epi8(first, second), _mm_unpacklo_epi8(first, second));
-        __m256i low = _mm256_shuffle_epi8(lower, code), high = _mm256_shuffle_epi8(upper, code);
-        __m256i a = _mm256_unpacklo_epi8(low, high), b = _mm256_unpackhi_epi8(low, high);       /* codes 0-7, 16-23; 8-15, 24-31 */
-        _mm256_storeu_si256((__m256i *)half, _mm256_permute2x128_si256(a, b, 0x20));
-        _mm256_storeu_si256((__m256i *)(half + 16), _mm256_permute2x128_si256(a, b, 0x31));
+        __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)packed));
+        __m512i codes = _mm512_or_si512(_mm512_srli_epi32(bytes, 4), _mm512_slli_epi32(bytes, 16));
+        _mm512_storeu_si512(half, _mm512_permutexvar_epi16(codes, values));
     }
 }
 #else

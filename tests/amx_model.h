@@ -73,6 +73,53 @@ static void model_dot(int c, int a, int b) {
         }
 }
 
+/* The look-up of codes has a register of 512 bits, which few processors that run this test have: here it is 32 words. */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__TINYC__)
+#define AVX2 __attribute__((target("avx2")))
+typedef struct { uint16_t word[32]; } Words;
+AVX2 static Words model_twice(__m256i x) {
+    Words w;
+    for (int i = 0; i < 2; i++) memcpy(w.word + 16 * i, &x, sizeof x);
+    return w;
+}
+AVX2 static Words model_bytes(__m128i x) {                      /* each a double word */
+    Words w;
+    unsigned char byte[16];
+    memcpy(byte, &x, sizeof byte);
+    for (int i = 0; i < 16; i++) { w.word[2 * i] = byte[i]; w.word[2 * i + 1] = 0; }
+    return w;
+}
+AVX2 static Words model_shift(Words x, int left) {              /* of each double word; negative: right */
+    for (int i = 0; i < 32; i += 2) {
+        uint32_t both = x.word[i] | (uint32_t)x.word[i + 1] << 16;
+        both = left < 0 ? both >> -left : both << left;
+        x.word[i] = (uint16_t)both;
+        x.word[i + 1] = (uint16_t)(both >> 16);
+    }
+    return x;
+}
+AVX2 static Words model_or(Words x, Words y) {
+    for (int i = 0; i < 32; i++) x.word[i] |= y.word[i];
+    return x;
+}
+AVX2 static Words model_choose(Words index, Words x) {          /* by the low five bits */
+    for (int i = 0; i < 32; i++) index.word[i] = x.word[index.word[i] & 31];
+    return index;
+}
+AVX2 static void model_put(void *to, Words x) { memcpy(to, &x, sizeof x); }
+#define AMX_LOOK_UP "avx2"
+#define __m512i Words
+#define _mm512_broadcast_i64x4 model_twice
+#define _mm512_cvtepu8_epi32 model_bytes
+#undef _mm512_srli_epi32
+#define _mm512_srli_epi32(x, n) model_shift(x, -(n))
+#undef _mm512_slli_epi32
+#define _mm512_slli_epi32(x, n) model_shift(x, n)
+#define _mm512_or_si512 model_or
+#define _mm512_permutexvar_epi16 model_choose
+#define _mm512_storeu_si512 model_put
+#endif
+
 #undef _tile_loadconfig
 #undef _tile_release
 #undef _tile_zero
