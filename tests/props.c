@@ -148,12 +148,12 @@ static void quantised_weights(const char *kernel) {
 
 /* A linear that computes in 16 bits is the loop over rounded numbers, whatever its weights are stored in and whichever kernel runs (a product
  * of two such numbers is exact, so that a fused step rounds where another does): y, y added, dx, dW. A head's output is not rounded. */
-static void computes_in(int type, int compute, int output, const char *kernel) {
-    enum { N = 19, O = 21, I = 270 };
+static void computes_in(int N, int type, int compute, int output, const char *kernel) {
+    enum { O = 21, I = 270 };
     uint16_t (*narrow)(float) = compute == BF16 ? f32_to_bf16 : f32_to_f16;
     float (*wide)(uint16_t) = compute == BF16 ? bf16_to_f32 : f16_to_f32;
     static uint16_t half[O * I];
-    Rng r = rng_stream(8, (uint64_t)type, (uint64_t)compute);
+    Rng r = rng_stream(8, (uint64_t)type, (uint64_t)(compute + 3 * N));
     memory.used = 0;
     float *x = random_floats(&r, N * I), *w = random_floats(&r, O * I), *dy = random_floats(&r, N * O), *bias = random_floats(&r, O);
     float *y = random_floats(&r, N * O), *z = random_floats(&r, N * O), *dx = random_floats(&r, N * I), *dw = random_floats(&r, O * I);
@@ -166,7 +166,7 @@ static void computes_in(int type, int compute, int output, const char *kernel) {
         halves_widen(w, half, type, O * I);
         m.data = half;
     }
-    memcpy(z0, z, sizeof(float) * N * O); memcpy(dx0, dx, sizeof(float) * N * I); memcpy(dw0, dw, sizeof(float) * O * I);
+    memcpy(z0, z, sizeof(float) * (size_t)N * O); memcpy(dx0, dx, sizeof(float) * (size_t)N * I); memcpy(dw0, dw, sizeof(float) * O * I);
     linear_forward(y, x, &m, bias, N, &ws);
     linear_add(z, x, &m, N, &ws);
     linear_backward(dx, NULL, dy, x, &m, N, &ws);
@@ -189,8 +189,8 @@ static void computes_in(int type, int compute, int output, const char *kernel) {
         for (int n = 0; n < N; n++) acc += dy[n * O + o] * x[n * I + i];
         weight &= dw[o * I + i] == acc;
     }
-    CHECK(forward && added && seen > N, "%s, weights of type %d, compute type %d: y is that of the loop over rounded numbers", kernel, type, compute);
-    CHECK(input && weight, "%s, weights of type %d, compute type %d: so are dx and dW", kernel, type, compute);
+    CHECK(forward && added && seen > N, "%s, %d rows, weights of type %d, compute type %d: y is that of the loop over rounded numbers", kernel, N, type, compute);
+    CHECK(input && weight, "%s, %d rows, weights of type %d, compute type %d: so are dx and dW", kernel, N, type, compute);
 }
 
 static void elementary(void) {          /* our exp and GELU against libm's */
@@ -388,6 +388,7 @@ static void whole_model(int compute) {
 }
 
 int main(void) {
+    static const int few[] = { 1, 3, 9, 19 };
     memory = test_arena((size_t)64 << 20);
     ws = test_arena((size_t)64 << 20);
     pool = test_pool();
@@ -401,7 +402,11 @@ int main(void) {
         if (fast_use(fast_name(i)) != OK) continue;
         half_weights();
         for (int type = F32; type <= F16; type++)
-            for (int compute = fast_half() ? F16 : BF16; compute <= F16; compute++) { computes_in(type, compute, compute, fast_name(i)); computes_in(type, compute, F32, fast_name(i)); }
+            for (int compute = fast_half() ? F16 : BF16; compute <= F16; compute++)
+                for (int n = 0; n < 4; n++) {
+                    computes_in(few[n], type, compute, compute, fast_name(i));
+                    computes_in(few[n], type, compute, F32, fast_name(i));
+                }
         for (int compute = F32; compute <= F16; compute++) whole_model(compute);
     }
 #ifdef FAST
