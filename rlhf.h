@@ -9,8 +9,8 @@
  * Error *err, it says why. Functions without either fail in their arena or workspace alone: look at `failed` afterwards.
  * Log-probabilities, KL and entropy are in nats. Sources: each .c file names the paper or format above what it implements.
  *
- * Levels. A file calls only files of a lower level: core threads 0 | quant rl unigram unicode io fast_x86 fast_avx512 fast_arm fast_amx 1 |
- * fast half torch wordpiece 2 | ops tokenizer 3 | lora checkpoint 4 | model reward 5 | cli 6 | programs 7. `make check` holds every object file to this. */
+ * Levels. A file calls only files of a lower level: core threads 0 | quant rl unigram unicode io fast_amx 1 | fast fast_x86 fast_arm half
+ * torch wordpiece 2 | ops fast_avx512 tokenizer 3 | lora checkpoint 4 | model reward 5 | cli 6 | programs 7. `make check` holds every object file to this. */
 #ifndef RLHF_H
 #define RLHF_H
 
@@ -464,7 +464,7 @@ typedef struct {
 extern const HalfKernel kernel_amx;
 
 /* ================================================================================================================
- * fast.c (level 2): faster twins of the product's innermost loop, each in a file of its own (level 1). Called from ops.c (and chosen by cli.c).
+ * fast.c (level 2): faster twins of the product's innermost loop, each in a file of its own (level 2, 3). Called from ops.c (and chosen by cli.c).
  * ================================================================================================================ */
 enum { KERNEL_ROWS = 16, KERNEL_COLUMNS = 48 };     /* the largest sides of any kernel's tiles */
 enum { FEW_ROWS = 8, FEW_COLUMNS = 8 };             /* of x and of W, where neither is packed */
