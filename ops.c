@@ -189,14 +189,22 @@ static void pack_rows(float *p, int width, const float *a, size_t row, int rows,
     kernel->interleave(p, width, a, row, rows, K);
 }
 
-/* One step of several tiles or panels that lie `distance` apart: n numbers of a row, `width` to each; what is missing in the last is 0. */
-static void spread(float *p, size_t width, size_t distance, const float *row, size_t n) {
-    for (; n >= width; n -= width, row += width, p += distance) {
-        if (width == 6) memcpy(p, row, 6 * sizeof *p);          /* sizes that the compiler knows; other widths are multiples of 4 */
-        else for (size_t i = 0; i < width; i += 4) memcpy(p + i, row + i, 4 * sizeof *p);
+/* K steps of several tiles or panels, `width` wide, that lie `distance` apart: a step is n numbers at row, the next one's lie `next` further.
+ * What is missing in the last is 0. Rows lie far apart, and processors do not foresee the next: it is asked for. */
+INLINE void spread(float *p, size_t width, size_t distance, const float *row, size_t next, size_t n, int K) {
+    for (; K > 0; K--, p += width, row += next) {
+        float *to = p;
+        size_t i = 0;
+        if (K > 4) for (size_t line = 0; line < n; line += 16) PREFETCH(row + 4 * next + line);
+        for (; i + width <= n; i += width, to += distance) {    /* sizes that the compiler knows; other widths are multiples of 4 */
+            if (width == 16) memcpy(to, row + i, 16 * sizeof *to);
+            else if (width == 6) memcpy(to, row + i, 6 * sizeof *to);
+            else for (size_t j = 0; j < width; j += 4) memcpy(to + j, row + i + j, 4 * sizeof *to);
+        }
+        for (size_t j = 0; j < width && i < n; j++) to[j] = i + j < n ? row[i + j] : 0;
     }
-    for (size_t i = 0; i < width && n > 0; i++) p[i] = i < n ? row[i] : 0;
 }
+TWICE(spread, (float *p, size_t width, size_t distance, const float *row, size_t next, size_t n, int K), (p, width, distance, row, next, n, K))
 
 /* Steps k0 .. k1-1 of A, a block of BLOCK_K after another, in each the tiles of R rows: the block of step k begins at (k - k0) * tiles * R.
  * Parts: up to TILES of a block. */
@@ -211,8 +219,7 @@ static void pack_a_part(float *packed, View v, int M, int k0, int k1, const Kern
         if (v.step == 1)
             for (int i = 0; i < some; i++, a += (size_t)R * v.row, p += distance)
                 pack_rows(p, R, a, v.row, rows - i * R < R ? rows - i * R : R, nk, kernel);
-        else
-            for (int i = 0; i < nk; i++, a += v.step, p += R) spread(p, (size_t)R, distance, a, (size_t)rows);
+        else WIDE(spread)(p, (size_t)R, distance, a, v.step, (size_t)rows, nk);
     }
 }
 static void pack_a(float *packed, View v, int M, int k0, int k1, const Kernel *kernel) {
@@ -326,15 +333,12 @@ static void pack_transposed(float *p, const Matrix *w, int k0, int K, int j0, in
 
 /* W itself: row by row, each over all panels. */
 static void pack_straight(float *p, const Matrix *w, int k0, int K, int j0, int J, const Kernel *kernel) {
-    size_t S = (size_t)kernel->columns;
+    size_t S = (size_t)kernel->columns, distance = (size_t)K * S + GAP, at = (size_t)k0 * (size_t)w->I + (size_t)j0;
     float line[BLOCK_J];
-    for (int k = 0; k < K; k++, p += S) {
-        size_t at = (size_t)(k0 + k) * (size_t)w->I + (size_t)j0;
-        const float *row = w->type == F32 ? (const float *)w->data + at : line;
-        if (row != line && k + 4 < K)                           /* rows lie far apart: processors do not foresee the next */
-            for (int c = 0; c < J; c += 16) PREFETCH(row + 4 * (size_t)w->I + c);
-        if (!as_it_lies(w)) { widen(line, w, at, J, kernel); row = line; }
-        spread(p, S, (size_t)K * S + GAP, row, (size_t)J);
+    if (as_it_lies(w)) { WIDE(spread)(p, S, distance, (const float *)w->data + at, (size_t)w->I, (size_t)J, K); return; }
+    for (int k = 0; k < K; k++, p += S, at += (size_t)w->I) {
+        widen(line, w, at, J, kernel);
+        WIDE(spread)(p, S, distance, line, 0, (size_t)J, 1);
     }
 }
 
