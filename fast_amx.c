@@ -104,8 +104,8 @@ static inline __m256i upper_halves(__m256 x) {
 __attribute__((target(AMX_LOOK_UP)))
 static void amx_codes(uint16_t *half, size_t next, const unsigned char *packed, const f32 *table, f32 scale, size_t n) {
     const __m256 s = _mm256_set1_ps(scale);
-    const __m512i values = _mm512_broadcast_i64x4(_mm256_permute4x64_epi64(_mm256_packus_epi32(upper_halves(_mm256_mul_ps(_mm256_loadu_ps(table), s)),
-                                                                                               upper_halves(_mm256_mul_ps(_mm256_loadu_ps(table + 8), s))), 0xD8));
+    const __m256i lower = upper_halves(_mm256_mul_ps(_mm256_loadu_ps(table), s)), upper = upper_halves(_mm256_mul_ps(_mm256_loadu_ps(table + 8), s));
+    const __m512i values = _mm512_broadcast_i64x4(_mm256_permute4x64_epi64(_mm256_packus_epi32(lower, upper), 0xD8));
     for (; n > 0; n -= 32, packed += 16, half += next) {
         __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)packed));
         __m512i codes = _mm512_or_si512(_mm512_srli_epi32(bytes, 4), _mm512_slli_epi32(bytes, 16));

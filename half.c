@@ -62,7 +62,8 @@ static void weights(uint16_t *half, size_t next, const Matrix *w, size_t at, int
     float x[CHUNK * SIDE];
     if (w->type == F32) { narrow(half, next, (const float *)w->data + at, n, kernel); return; }
     if (w->type == BF16 && n % SIDE == 0) {
-        for (const uint16_t *from = (const uint16_t *)w->data + at; n > 0; n -= SIDE, half += next, from += SIDE) memcpy(half, from, SIDE * sizeof *half);
+        const uint16_t *from = (const uint16_t *)w->data + at;
+        for (; n > 0; n -= SIDE, half += next, from += SIDE) memcpy(half, from, SIDE * sizeof *half);
         return;
     }
     if (w->type == NF4 && kernel->codes && at % SIDE == 0 && n % SIDE == 0) {       /* blocks are of 32 or a multiple */

@@ -380,11 +380,32 @@ static void sampling(void) {
     CHECK(worst < 0.01, "sampling follows softmax: frequencies within %.4f", worst);
 }
 
+/* What measuring asks for is enough: whole forward, head, backward in an arena of just that size. */
+static void measured(int compute) {
+    static float hidden[B * T * C], dhidden[B * T * C], now[B * T];
+    static unsigned char wants[B * T];
+    static int target[B * T];
+    Arena need, exact;
+    Rows all = rows_of(0, B, 0, T);
+    memset(&need, 0, sizeof need);
+    memset(wants, 1, sizeof wants);
+    all.wants = wants;
+    threads(2);
+    for (int pass = 0; pass < 2; pass++) {
+        Arena *a = pass ? &exact : &need;
+        if (pass) exact = test_arena(need.peak);
+        CHECK(model_forward(&model, &lora, &all, &cache, &saved, hidden, a) == OK && model_logprobs(&model, hidden, &all, target, 1, now, NULL, NULL, NULL, NULL, a) == OK &&
+              model_backward(&model, &lora, &all, &cache, &saved, dhidden, a) == OK && !a->failed && a->used == 0, "compute type %d: pass %d in what was measured", compute, pass);
+    }
+    free(exact.base);
+}
+
 static void whole_model(int compute) {
     build(compute);
     row_invariance();
     for (int th = 1; th <= 2; th++) { first_ratio(th, 1); first_ratio(th, 0.7f); }
     same_gradients();
+    measured(compute);
 }
 
 int main(void) {
