@@ -52,11 +52,12 @@ static inline float32x4_t four(const float *a, size_t row, int rows) {
     return r;
 }
 
-/* The first M rows of a tile; element (i,k) of a at a[i*row + k*step]. Inlined where M, and row or step, are known. */
+/* The first M rows of a tile; element (i,k) of a at a[i*row + k*step], (k,j) of b at b[k*b_row + j]. Inlined where M, and row or step, are
+ * known. */
 __attribute__((always_inline))
-static inline void neon_product(int M, float *c, size_t stride, const float *a, size_t row, size_t step, const float *b, int k, int add) {
+static inline void neon_product(int M, float *c, size_t stride, const float *a, size_t row, size_t step, const float *b, size_t b_row, int k, int add) {
     EACH_ROW(START)
-    for (; k > 0; k--, a += step, b += COLUMNS) {
+    for (; k > 0; k--, a += step, b += b_row) {
         float32x4_t upper = four(a, row, M), lower = four(a + 4 * row, row, M - 4);
         float32x4_t b_left = vld1q_f32(b), b_middle = vld1q_f32(b + 4), b_right = vld1q_f32(b + 8);
         EACH_ROW(STEP)
@@ -64,9 +65,9 @@ static inline void neon_product(int M, float *c, size_t stride, const float *a, 
     EACH_ROW(STORE)
 }
 
-static void neon_tile(float *c, size_t stride, const float *a, const float *b, int k, int add) { neon_product(ROWS, c, stride, a, 1, ROWS, b, k, add); }
-static void neon_tile_in_place(float *c, size_t stride, const float *a, size_t row, const float *b, int M, int k, int add) {
-    KNOWN_ROWS(M, neon_product, c, stride, a, row, 1, b, k, add)
+static void neon_tile(float *c, size_t stride, const float *a, const float *b, int k, int add) { neon_product(ROWS, c, stride, a, 1, ROWS, b, COLUMNS, k, add); }
+static void neon_tile_in_place(float *c, size_t stride, const float *a, size_t row, const float *b, size_t b_row, int M, int k, int add) {
+    KNOWN_ROWS(M, neon_product, c, stride, a, row, 1, b, b_row, k, add)
 }
 
 /* The transpose of 4 rows of 4 numbers: rows two apart are zipped, then the results. */

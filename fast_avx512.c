@@ -40,11 +40,12 @@ static int avx512_here(void) { return __builtin_cpu_supports("avx512f"); }
         _mm512_storeu_ps(c + i * stride + 32, right_##i); \
     }
 
-/* The first M rows of a tile; element (i,k) of a at a[i*row + k*step]. Inlined where M, and row or step, are known. */
+/* The first M rows of a tile; element (i,k) of a at a[i*row + k*step], (k,j) of b at b[k*b_row + j]. Inlined where M, and row or step, are
+ * known. */
 __attribute__((target("avx512f"), always_inline))
-static inline void avx512_product(int M, float *c, size_t stride, const float *a, size_t row, size_t step, const float *b, int k, int add) {
+static inline void avx512_product(int M, float *c, size_t stride, const float *a, size_t row, size_t step, const float *b, size_t b_row, int k, int add) {
     EACH_ROW(START)
-    for (; k > 0; k--, a += step, b += COLUMNS) {
+    for (; k > 0; k--, a += step, b += b_row) {
         __m512 b_left = _mm512_loadu_ps(b), b_middle = _mm512_loadu_ps(b + 16), b_right = _mm512_loadu_ps(b + 32), ai;
         EACH_ROW(STEP)
     }
@@ -53,11 +54,11 @@ static inline void avx512_product(int M, float *c, size_t stride, const float *a
 
 __attribute__((target("avx512f")))
 static void avx512_tile(float *c, size_t stride, const float *a, const float *b, int k, int add) {
-    avx512_product(ROWS, c, stride, a, 1, ROWS, b, k, add);
+    avx512_product(ROWS, c, stride, a, 1, ROWS, b, COLUMNS, k, add);
 }
 __attribute__((target("avx512f")))
-static void avx512_tile_in_place(float *c, size_t stride, const float *a, size_t row, const float *b, int M, int k, int add) {
-    KNOWN_ROWS(M, avx512_product, c, stride, a, row, 1, b, k, add)
+static void avx512_tile_in_place(float *c, size_t stride, const float *a, size_t row, const float *b, size_t b_row, int M, int k, int add) {
+    KNOWN_ROWS(M, avx512_product, c, stride, a, row, 1, b, b_row, k, add)
 }
 
 /* Row i of the narrow tile is one variable. Two groups of eight rows, each with a pointer of its own into A: from one pointer x86

@@ -40,9 +40,10 @@ enum { ROWS = 6, COLUMNS = 16, LINE = 16 /* floats of a cache line */ };
 static int avx_here(void) { return __builtin_cpu_supports("avx"); }
 static int avx2_here(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
-/* The first M rows of a tile; element (i,k) of a at a[i*row + k*step]. Inlined where M, and row or step, are known. */
+/* The first M rows of a tile; element (i,k) of a at a[i*row + k*step], (k,j) of b at b[k*b_row + j]. Inlined where M, and row or step, are
+ * known. */
 __attribute__((target("avx"), always_inline))
-static inline void avx_product(int M, float *c, size_t stride, const float *a, size_t row, size_t step, const float *b, int k, int add) {
+static inline void avx_product(int M, float *c, size_t stride, const float *a, size_t row, size_t step, const float *b, size_t b_row, int k, int add) {
     EACH_ROW(START)
     for (int some; k > 0; k -= some) {
         some = k;
@@ -50,7 +51,7 @@ static inline void avx_product(int M, float *c, size_t stride, const float *a, s
             some = k < LINE ? k : LINE;
             EACH_ROW(AHEAD)
         }
-        for (int i = 0; i < some; i++, a += step, b += COLUMNS) {
+        for (int i = 0; i < some; i++, a += step, b += b_row) {
             __m256 b_left = _mm256_loadu_ps(b), b_right = _mm256_loadu_ps(b + 8), ai;
             EACH_ROW(STEP)
         }
@@ -59,7 +60,7 @@ static inline void avx_product(int M, float *c, size_t stride, const float *a, s
 }
 
 __attribute__((target("avx2,fma"), always_inline))
-static inline void avx2_product(int M, float *c, size_t stride, const float *a, size_t row, size_t step, const float *b, int k, int add) {
+static inline void avx2_product(int M, float *c, size_t stride, const float *a, size_t row, size_t step, const float *b, size_t b_row, int k, int add) {
     EACH_ROW(START)
     for (int some; k > 0; k -= some) {
         some = k;
@@ -67,7 +68,7 @@ static inline void avx2_product(int M, float *c, size_t stride, const float *a, 
             some = k < LINE ? k : LINE;
             EACH_ROW(AHEAD)
         }
-        for (int i = 0; i < some; i++, a += step, b += COLUMNS) {
+        for (int i = 0; i < some; i++, a += step, b += b_row) {
             __m256 b_left = _mm256_loadu_ps(b), b_right = _mm256_loadu_ps(b + 8), ai;
             EACH_ROW(FUSED_STEP)
         }
@@ -77,19 +78,19 @@ static inline void avx2_product(int M, float *c, size_t stride, const float *a, 
 
 __attribute__((target("avx")))
 static void avx_tile(float *c, size_t stride, const float *a, const float *b, int k, int add) {
-    avx_product(ROWS, c, stride, a, 1, ROWS, b, k, add);
+    avx_product(ROWS, c, stride, a, 1, ROWS, b, COLUMNS, k, add);
 }
 __attribute__((target("avx")))
-static void avx_tile_in_place(float *c, size_t stride, const float *a, size_t row, const float *b, int M, int k, int add) {
-    KNOWN_ROWS(M, avx_product, c, stride, a, row, 1, b, k, add)
+static void avx_tile_in_place(float *c, size_t stride, const float *a, size_t row, const float *b, size_t b_row, int M, int k, int add) {
+    KNOWN_ROWS(M, avx_product, c, stride, a, row, 1, b, b_row, k, add)
 }
 __attribute__((target("avx2,fma")))
 static void avx2_tile(float *c, size_t stride, const float *a, const float *b, int k, int add) {
-    avx2_product(ROWS, c, stride, a, 1, ROWS, b, k, add);
+    avx2_product(ROWS, c, stride, a, 1, ROWS, b, COLUMNS, k, add);
 }
 __attribute__((target("avx2,fma")))
-static void avx2_tile_in_place(float *c, size_t stride, const float *a, size_t row, const float *b, int M, int k, int add) {
-    KNOWN_ROWS(M, avx2_product, c, stride, a, row, 1, b, k, add)
+static void avx2_tile_in_place(float *c, size_t stride, const float *a, size_t row, const float *b, size_t b_row, int M, int k, int add) {
+    KNOWN_ROWS(M, avx2_product, c, stride, a, row, 1, b, b_row, k, add)
 }
 
 /* Up to eight rows of x: row m of C is one register, sum_m, whose lanes are eight rows of W. Four steps at a time: four numbers of each of

@@ -342,13 +342,13 @@ static void pack_straight(float *p, const Matrix *w, int k0, int K, int j0, int 
     }
 }
 
-/* One tile at the edge of C, M x J of it inside: by way of a whole one. row: distance of A's rows, 0 where it is packed. */
+/* One tile at the edge of C, M x J of it inside: by way of a whole one. row: distance of A's rows, 0 where it is packed. b is. */
 static void edge_tile(float *C, size_t stride, const float *a, size_t row, const float *b, int M, int J, int k, int add, const Kernel *kernel) {
     float c[KERNEL_ROWS * KERNEL_COLUMNS];
     size_t S = (size_t)kernel->columns, bytes = (size_t)J * sizeof *c;
     memset(c, 0, (size_t)kernel->rows * S * sizeof *c);
     for (int i = 0; i < M && add; i++) memcpy(c + (size_t)i * S, C + (size_t)i * stride, bytes);
-    if (row) kernel->tile_in_place(c, S, a, row, b, M, k, add);
+    if (row) kernel->tile_in_place(c, S, a, row, b, S, M, k, add);
     else kernel->tile(c, S, a, b, k, add);
     for (int i = 0; i < M; i++) memcpy(C + (size_t)i * stride, c + (size_t)i * S, bytes);
 }
@@ -358,29 +358,33 @@ static void edge_tile(float *C, size_t stride, const float *a, size_t row, const
 typedef struct { float *C; size_t stride; View a; const Matrix *w; const float *bias; int transposed, add, M, J, K; Kernel kernel; } Product;
 typedef struct { int m0, m1, j0, j1, k0, k1; } Part;            /* rows, columns and steps */
 
-/* Short rows of A, and few, stay where they lie, if the twin can read them there. */
+/* Short rows of A, and few, stay where they lie, if the twin can read them there; and so do W's, where few rows of A use them. */
 static int a_in_place(const Product *p) { return p->kernel.tile_in_place && p->a.step == 1 && (p->a.row <= 512 || p->M <= FEW_ROWS); }
+static int w_in_place(const Product *p) { return a_in_place(p) && !p->transposed && p->M <= 64 && p->w->I <= 512 && as_it_lies(p->w); }
 
 /* A: all rows of steps k0 .. k1-1, packed, unless they are read in place; b: room for the panels of one block of k */
 static void product_part(const Product *p, Part at, const float *A, float *b) {
     const Kernel *kernel = &p->kernel;
-    int R = kernel->rows, S = kernel->columns, padded = (p->M + R - 1) / R * R;
-    size_t row = a_in_place(p) ? p->a.row : 0;
-    int most = steps(at.k1 - at.k0);
+    int R = kernel->rows, S = kernel->columns, padded = (p->M + R - 1) / R * R, most = steps(at.k1 - at.k0);
+    int packed = w_in_place(p) ? at.j1 - (at.j1 - at.j0) % S : at.j0;  /* the first column whose panel is packed */
+    size_t row = a_in_place(p) ? p->a.row : 0, I = (size_t)p->w->I;
     for (int k = at.k0; k == at.k0 || k < at.k1; k += most) {           /* once even for K = 0: C = 0 */
         int nk = at.k1 - k < most ? at.k1 - k : most, more = k > 0 || p->add;
         const float *panel = b, *a = row ? p->a.a + k : A + (size_t)(k - at.k0) * (size_t)padded;
         if (p->transposed) pack_transposed(b, p->w, k, nk, at.j0, at.j1 - at.j0, kernel);
-        else pack_straight(b, p->w, k, nk, at.j0, at.j1 - at.j0, kernel);
-        for (int j = at.j0; j < at.j1; j += S, panel += (size_t)nk * (size_t)S + GAP)
+        else if (packed < at.j1) pack_straight(b, p->w, k, nk, packed, at.j1 - packed, kernel);
+        for (int j = at.j0; j < at.j1; j += S) {
+            const float *w = j < packed ? (const float *)p->w->data + (size_t)k * I + (size_t)j : panel;
             for (int m = at.m0; m < at.m1; m += R) {
                 int rows = at.m1 - m < R ? at.m1 - m : R, columns = at.j1 - j < S ? at.j1 - j : S;
                 const float *tile = a + (size_t)m * (row ? row : (size_t)nk);
                 float *c = p->C + (size_t)m * p->stride + (size_t)j;
-                if (columns < S || (rows < R && !row)) edge_tile(c, p->stride, tile, row, panel, rows, columns, nk, more, kernel);
-                else if (row) kernel->tile_in_place(c, p->stride, tile, row, panel, rows, nk, more);
-                else kernel->tile(c, p->stride, tile, panel, nk, more);
+                if (columns < S || (rows < R && !row)) edge_tile(c, p->stride, tile, row, w, rows, columns, nk, more, kernel);
+                else if (row) kernel->tile_in_place(c, p->stride, tile, row, w, j < packed ? I : (size_t)S, rows, nk, more);
+                else kernel->tile(c, p->stride, tile, w, nk, more);
             }
+            if (j >= packed) panel += (size_t)nk * (size_t)S + GAP;
+        }
     }
     for (int m = at.m0; m < at.m1 && p->bias && at.k1 == p->K; m++)
         for (int j = at.j0; j < at.j1; j++) p->C[(size_t)m * p->stride + (size_t)j] += p->bias[j];
@@ -435,7 +439,7 @@ static void slim_tile(const Product *p, const float *x, int j0, int R, int S) {
                 else memset(lines + j * BLOCK_K, 0, (size_t)nk * sizeof *lines);
             row = BLOCK_K;
         }
-        if (S == kernel->columns) kernel->tile_in_place(c, (size_t)S, a, row, x, R, nk, 1);
+        if (S == kernel->columns) kernel->tile_in_place(c, (size_t)S, a, row, x, (size_t)S, R, nk, 1);
         else kernel->narrow_in_place(c, (size_t)S, a, row, x, nk, 1);
     }
     for (int m = 0; m < p->M; m++)

@@ -480,8 +480,8 @@ typedef struct {
     int (*here)(void);                      /* 1: this processor can */
     /* c[i*stride + j], i < rows, j < columns, becomes (add 0: 0, 1: itself) + sum over k in order of a[k*rows + i] b[k*columns + j] */
     void (*tile)(float *c, size_t stride, const float *a, const float *b, int k, int add);
-    /* the same with M <= rows of a's rows where they lie, a[i*row + k]; NULL: packing them is as quick */
-    void (*tile_in_place)(float *c, size_t stride, const float *a, size_t row, const float *b, int M, int k, int add);
+    /* the same with M <= rows of a's rows where they lie, a[i*row + k], and b[k*b_row + j]; NULL: packing them is as quick */
+    void (*tile_in_place)(float *c, size_t stride, const float *a, size_t row, const float *b, size_t b_row, int M, int k, int add);
     /* c[m*stride + j], m < M <= FEW_ROWS, j < FEW_COLUMNS, the same of x[m*x_row + k] w[j*w_row + k], w of type F32, BF16 or F16: nothing is
      * packed. NULL: no such */
     void (*few)(float *c, size_t stride, const float *x, size_t x_row, const void *w, size_t w_row, int type, int M, int k, int add);
