@@ -112,7 +112,10 @@ static void avx2_tile_in_place(float *c, size_t stride, const float *a, size_t r
 /* Four numbers at a and four at b, as floats. */
 __attribute__((target("avx2,f16c"), always_inline))
 static inline __m256 four_and_four(const char *a, const char *b, int type) {
-    if (type == F32) return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps((const float *)(const void *)a)), _mm_loadu_ps((const float *)(const void *)b), 1);
+    if (type == F32) {
+        __m128 low = _mm_loadu_ps((const float *)(const void *)a), high = _mm_loadu_ps((const float *)(const void *)b);
+        return _mm256_insertf128_ps(_mm256_castps128_ps256(low), high, 1);
+    }
     __m128i both = _mm_unpacklo_epi64(_mm_loadl_epi64((const __m128i *)(const void *)a), _mm_loadl_epi64((const __m128i *)(const void *)b));
     return type == F16 ? _mm256_cvtph_ps(both) : _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(both), 16));
 }
