@@ -127,13 +127,15 @@ float log1p_exp(float x) {
  *     C (M,J) = or += A (M,K) B (K,J)         each C element is one accumulator, added in order of k
  *
  * A is packed into tiles of R = 4 rows (k-major, 4 numbers a step), B into panels of S = 8 columns (k-major, 8 numbers a step), 256 steps at
- * a time: a panel is 8 KB, in the first-level cache while all tiles pass it. The 4x8 accumulators of a tile live in registers, return to C
- * between blocks of k, and go on from there: the sum is the same as the plain loop's. A thread takes up to 528 rows and 256 columns.
+ * a time (up to 320 if these are all): a panel is 8 KB, in the first-level cache while all tiles pass it. The 4x8 accumulators of a tile
+ * live in registers, return to C between blocks of k, and go on from there: the sum is the same as the plain loop's. A thread takes up to
+ * 528 rows and 256 columns.
  * Three directions:    y = x W^T: A = x, B = W^T     dx += dy W: A = dy, B = W     dW += dy^T x: A = dy^T, B = x
  * Where fast.c has a twin of the tile, R, S, the innermost loop and the interleaving are the twin's; everything else is the same text.
  * A few rows of x (as in sampling) do not repay the packing of W, and wait for memory. For up to FEW_ROWS a twin may have a function that
  * packs nothing (`few`); for up to S, a tile that reads W's rows where they lie: then x is the panel and W the tiles. A product of two
  * numbers is the same from either side, so a row has the same bits as among many. 4-bit weights become floats as panels in any case.
+ * Short rows of A, and W where few rows of A use it (attention), are not packed either: the twin's tile_in_place reads them where they lie.
  * ================================================================================================================ */
 enum {
     TILE_M = 4, TILE_J = 8,                 /* R and S of the plain tile */
@@ -168,7 +170,7 @@ static void interleave(float *restrict p, int width, const float *restrict a, si
         for (int k = 0; k < K; k++) p[(size_t)k * (size_t)width + (size_t)i] = a[(size_t)i * row + (size_t)k];
 }
 
-/* Steps of the panels of K steps in all. */
+/* Steps of a panel, and of a block of packed A, of K in all. */
 static int steps(int K) { return K <= BLOCK_K ? BLOCK_K : STEPS; }
 
 static Kernel best_kernel(void) {
@@ -206,7 +208,7 @@ INLINE void spread(float *p, size_t width, size_t distance, const float *row, si
 }
 TWICE(spread, (float *p, size_t width, size_t distance, const float *row, size_t next, size_t n, int K), (p, width, distance, row, next, n, K))
 
-/* Steps k0 .. k1-1 of A, a block of BLOCK_K after another, in each the tiles of R rows: the block of step k begins at (k - k0) * tiles * R.
+/* Steps k0 .. k1-1 of A, a block of steps() after another, in each the tiles of R rows: the block of step k begins at (k - k0) * tiles * R.
  * Parts: up to TILES of a block. */
 static void pack_a_part(float *packed, View v, int M, int k0, int k1, const Kernel *kernel, size_t from, size_t to) {
     int R = kernel->rows, tiles = (M + R - 1) / R, groups = (tiles + TILES - 1) / TILES;
@@ -289,7 +291,7 @@ static int has_columns(const Matrix *w, const Kernel *kernel) {
     return w->type == NF4 && kernel->unpack_columns && w->I % w->quant->block == 0 && w->compute != F16;
 }
 
-/* LINES rows of 4-bit weights, j0 on, as columns: p[k*S + i], k < K <= BLOCK_K; k0 is a multiple of BLOCK_K. */
+/* LINES rows of 4-bit weights, j0 on, as columns: p[k*S + i], k < K <= BLOCK_K; k0 is a multiple of STEPS. */
 static void unpack_lines(float *p, const Matrix *w, int k0, int K, int j0, const Kernel *kernel) {
     enum { SMALLEST = 32 };                                     /* block */
     const Quant *q = w->quant;

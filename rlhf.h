@@ -28,8 +28,9 @@ typedef float f32;      /* 32 bits also where the gradient test compiles everyth
 #define sqrtf sqrt
 #endif
 
-/* IN_PARTS(work, n, call): `call` for each of as many parts of n things as threads.c gives threads for so much work (about as many
- * multiply-adds); it uses the part's `from` and `to` (size_t). PARALLEL_FOR(work): the same for a loop, the next statement.
+/* IN_PARTS(work, n, call): `call` for each of as many parts of n things as threads.c gives threads for so much work (a unit is about 0.1 ns:
+ * four multiply-adds of a product are one, a float that is copied or zeroed is four); it uses the part's `from` and `to` (size_t).
+ * PARALLEL_FOR(work): the same for a loop, the next statement.
  * Splits fall between outputs, never inside a sum, so every result has the same bits for any number of threads. */
 #define PRAGMA_(x) _Pragma(#x)
 #ifdef _OPENMP

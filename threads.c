@@ -22,7 +22,7 @@ int threads_max(void) {
  * but not so many.) Only time depends on this, no result does. */
 #ifdef _OPENMP
 static const double LATE = 4e-4, OFTEN = 20e-3, WARY = 2e-3, ALONE = 0.5;      /* seconds; between meetings, after late ones, and alone */
-static const double LOSS = 0.25, WEIGHT = 0.1;                          /* of the newest part in the mean */
+static const double LOSS = 0.18, WEIGHT = 0.1;                          /* of the newest part in the mean */
 
 /* Seconds that the threads took to meet, or -1: there are not so many. */
 static double meeting(int threads) {
