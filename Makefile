@@ -16,9 +16,8 @@
 #   make ARCH=native    for this processor only: the same digits, faster, but the programs may not run on another
 #   make CC=clang       any C99 compiler
 #   make CC="aarch64-linux-gnu-gcc -static" RUN=qemu-aarch64        for another machine, whose programs RUN runs
-#   No make?            cc -O3 -std=c99 -ffp-contract=off -o ppo ppo.c cli.c model.c reward.c lora.c checkpoint.c ops.c \
-#                          fast.c fast_x86.c fast_avx512.c fast_arm.c fast_amx.c half.c torch.c core.c threads.c quant.c rl.c tokenizer.c wordpiece.c \
-#                          unicode.c unigram.c io.c -lm     (-DFAST if you like) and likewise sft, rm, run, prep
+#   No make?            cc -O3 -std=c99 -ffp-contract=off -o ppo ppo.c [!prs]*.c re*.c rl.c fast/*.c text/*.c files/*.c -lm
+#                          (-DFAST if you like) and likewise sft, rm, run, prep: the patterns are the library, which has no other main
 #
 # Never -ffast-math: it reorders our sums and deletes our NaN checks. -ffp-contract=off keeps x*y + z two roundings, so that
 # every compiler gives the same digits. -fno-trapping-math changes none: nobody looks at the exception flags, and so gcc may choose
@@ -32,8 +31,12 @@ FAST     = 1
 ARCH     =
 RUN      =
 
-LIBRARY  = core threads quant rl unicode unigram wordpiece tokenizer io fast fast_x86 fast_avx512 fast_arm fast_amx half torch ops lora checkpoint model reward cli
+# The one list of files. A file calls only files that stand before a bar to its left (make check).
+LEVELS   = core fast/threads | quant rl io text/unicode text/unigram fast/amx | fast/x86 fast/arm fast/half text/wordpiece files/torch | \
+           fast/avx512 tokenizer | fast/choose | ops | lora checkpoint | model reward | cli
+LIBRARY  = $(filter-out |,$(subst |, | ,$(LEVELS)))
 PROGRAMS = ppo sft rm run prep
+F64      = ops lora model reward rl
 
 # $(call HAVE,FLAG) is FLAG if a program that was compiled with it runs.
 HAVE     = $(shell d=$$(mktemp -d) && echo 'int main(void) { return 0; }' > $$d/t.c && \
@@ -45,8 +48,8 @@ FLAGS    = $(STRICT) $(CFLAGS) $(THREADS) $(if $(ARCH),-march=$(ARCH)) $(if $(fi
 LIB      = $(LIBRARY:=.o)
 
 # Another compiler or other flags than last time build everything anew.
-ifeq ($(filter clean help,$(MAKECMDGOALS)),)
-WITH    := $(shell mkdir -p build/tests build/f64; echo '$(CC) $(FLAGS)' > build/now; cmp -s build/now build/flags || cp build/now build/flags)
+ifeq ($(filter clean help list,$(MAKECMDGOALS)),)
+WITH    := $(shell mkdir -p build/tests $(sort $(dir $(F64:%=build/f64/%))); echo '$(CC) $(FLAGS)' > build/now; cmp -s build/now build/flags || cp build/now build/flags)
 endif
 
 # As many compilers at once as there are processors (-j on the command line wins).
@@ -68,42 +71,47 @@ data/imdb.bin: prep data/grammar.txt
 
 # ---- tests ----
 
-# Each tests/NAME.c is a program of its own, build/tests/NAME. Two are built in a special way:
+# Each C file of tests/unit and tests/golden, and bad.c of tests/fuzz, is a program of its own, build/tests/NAME. Two are built in a special way:
 #   grad   every backward pass against differences, everything in double: -DF64 turns the layers' float into double
 #   bad    every reader over broken files, the whole library under the address and undefined-behaviour sanitizers (fuzz: the same, longer)
-TESTS    = $(filter-out bench% task shapes fuzz tokenizer_fuzz,$(notdir $(basename $(wildcard tests/*.c))))
-F64      = ops lora model reward rl
+TESTS    = $(notdir $(basename $(wildcard tests/unit/*.c tests/golden/*.c))) bad
+SEE      = -I. -Itests -Itests/unit -Itests/fuzz
 COMMA    = ,
 SANITIZE = $(call HAVE,-fsanitize=address$(COMMA)undefined -fno-sanitize-recover=all)
 
 test: all $(TESTS:%=build/tests/%)
-	CC="$(CC)" RUN="$(RUN)" sh tests/run.sh $(TESTS)
-build/tests/%: tests/%.c tests/test.h $(LIB)
-	$(CC) $(FLAGS) -I. -o $@ $< $(LIB) $(LDLIBS)
+	CC="$(CC)" RUN="$(RUN)" sh tests/tools/run.sh $(TESTS)
+TEST     = $(CC) $(FLAGS) $(SEE) -o $@ $< $(LIB) $(LDLIBS)
+build/tests/%: tests/unit/%.c tests/test.h $(LIB)
+	$(TEST)
+build/tests/%: tests/golden/%.c tests/test.h $(LIB)
+	$(TEST)
+build/tests/%: tests/tools/%.c tests/test.h $(LIB)
+	$(TEST)
 build/f64/%.o: %.c rlhf.h build/flags
 	$(CC) $(FLAGS) -DF64 -c -o $@ $<
-build/tests/grad: tests/grad.c tests/test.h core.o threads.o quant.o $(F64:%=build/f64/%.o)
-	$(CC) $(FLAGS) -DF64 -I. -o $@ $< core.o threads.o quant.o $(F64:%=build/f64/%.o) $(LDLIBS)
-build/tests/bad: tests/bad.c tests/test.h rlhf.h $(LIBRARY:=.c)
-	$(CC) $(STRICT) -O1 -g $(SANITIZE) -I. -o $@ $< $(LIBRARY:=.c) $(LDLIBS)
-build/tests/fuzz: tests/fuzz.c tests/bad.c tests/torch_files.h tests/test.h rlhf.h $(LIBRARY:=.c)
-	$(CC) $(STRICT) -O1 -g $(SANITIZE) -I. -o $@ $< $(LIBRARY:=.c) $(LDLIBS)
-build/tests/torch build/tests/bad: tests/torch_files.h
-build/tests/amx build/tests/props: tests/amx_model.h fast_amx.c
+build/tests/grad: tests/unit/grad.c tests/test.h core.o fast/threads.o quant.o $(F64:%=build/f64/%.o)
+	$(CC) $(FLAGS) -DF64 $(SEE) -o $@ $< core.o fast/threads.o quant.o $(F64:%=build/f64/%.o) $(LDLIBS)
+build/tests/bad: tests/fuzz/bad.c tests/test.h rlhf.h $(LIBRARY:=.c)
+	$(CC) $(STRICT) -O1 -g $(SANITIZE) $(SEE) -o $@ $< $(LIBRARY:=.c) $(LDLIBS)
+build/tests/fuzz: tests/fuzz/fuzz.c tests/fuzz/bad.c tests/fuzz/torch_files.h tests/test.h rlhf.h $(LIBRARY:=.c)
+	$(CC) $(STRICT) -O1 -g $(SANITIZE) $(SEE) -o $@ $< $(LIBRARY:=.c) $(LDLIBS)
+build/tests/torch build/tests/bad: tests/fuzz/torch_files.h
+build/tests/amx build/tests/props: tests/unit/amx_model.h fast/amx.c
 
 # The quick half of the tests: gradients, and who calls whom.
 check: $(LIB) $(PROGRAMS:=.o) build/tests/grad
 	$(RUN) build/tests/grad
 	$(RUN) build/tests/grad flip
-	sh tests/layers.sh
+	+sh tests/tools/layers.sh
 # Every file alone under other compilers, a warning being an error.
 compilers:
-	sh tests/compilers.sh
+	+sh tests/tools/compilers.sh
 # Speed, part by part, beside peers where they are installed; none is needed to build:  make bench BENCH="products --quick"
-build/tests/bench: tests/bench.c tests/bench_blas.c tests/bench_models.c tests/bench.h $(LIB)
-	$(CC) $(FLAGS) $(if $(call HAVE,-ldl),-DDLOPEN) -I. -o $@ $(filter-out %.h,$^) $(LDLIBS) $(call HAVE,-ldl)
+build/tests/bench: tests/bench/bench.c tests/bench/bench_blas.c tests/bench/bench_models.c tests/bench/bench.h $(LIB)
+	$(CC) $(FLAGS) $(if $(call HAVE,-ldl),-DDLOPEN) $(SEE) -o $@ $(filter-out %.h,$^) $(LDLIBS) $(call HAVE,-ldl)
 bench: build/tests/bench build/tests/shapes all
-	@if command -v python3 > /dev/null; then BENCH_PREFIX="$${BENCH_PREFIX:-$(RUN)}" python3 tests/bench_peers.py $(BENCH); \
+	@if command -v python3 > /dev/null; then BENCH_PREFIX="$${BENCH_PREFIX:-$(RUN)}" python3 tests/bench/bench_peers.py $(BENCH); \
 	 else $(RUN) build/tests/bench $(BENCH); echo "PyTorch, sentencepiece and whole steps: not measured, there is no python3"; fi
 # How hard the shipped task is:  make task TASK="--tokens 30"
 task: build/tests/task data/imdb.bin
@@ -163,6 +171,8 @@ imdb: all
 
 clean:
 	rm -rf $(LIB) $(PROGRAMS:=.o) $(PROGRAMS) data/imdb.bin build
+list:
+	@echo '$(LEVELS)'
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-.PHONY: all test check compilers bench task fuzz shapes models imdb clean help
+.PHONY: all test check compilers bench task fuzz shapes models imdb clean list help

@@ -3,7 +3,7 @@
  * Needs    <string.h>, and strtod from <stdlib.h>; with OpenMP its two questions about threads.
  * Never    prints, exits, allocates by itself, keeps a global, or depends on the locale or on the machine's byte order.
  * Memory   an Arena is the caller's block; a Pool gets blocks from the caller's source(). Nothing else is used.
- * Edges    sizes that overflow, lone surrogates, malformed UTF-8, deep nesting, numbers beyond double: see tests/base.c. */
+ * Edges    sizes that overflow, lone surrogates, malformed UTF-8, deep nesting, numbers beyond double: see tests/unit/base.c. */
 #include "rlhf.h"
 
 /* ---- errors ---- */

@@ -3,7 +3,7 @@
  * Needs    C99's stdio. Where POSIX is there, it gives offsets beyond 4 GB, fsync, folders, and a monotonic clock.
  * Never    prints, exits, allocates (handles, paths and lines live in the caller's pool), or leaves a half-written file
  *          under a finished name: see Writer.
- * Edges    folders opened as files, devices as outputs, lines of any length, hostile datasets: see tests/base.c. */
+ * Edges    folders opened as files, devices as outputs, lines of any length, hostile datasets: see tests/unit/base.c. */
 #if defined(__unix__) || defined(__unix) || (defined(__APPLE__) && defined(__MACH__))
 #define POSIX_SYSTEM
 #define _POSIX_C_SOURCE 200809L

@@ -1,12 +1,12 @@
 /* ops.c - the layers of a transformer as forward/backward pairs, each the plain definition; AdamW.
  *
- * Needs    core.c (arena), threads.c, quant.c (16-bit and 4-bit weights), fast.c and half.c if it is built with them. No heap, no stdio, no globals.
+ * Needs    core.c (arena), fast/threads.c, quant.c (16-bit and 4-bit weights), fast/choose.c and fast/half.c if it is built with them. No heap, no stdio, no globals.
  * Rules    x_forward overwrites its outputs; x_backward only ADDS to every d-array. Inputs are const.
  * Order    Every sum has one fixed order, so that a result has the same bits for any number of rows and threads, under every
  *          C99 compiler (with -ffp-contract=off):
  *            - a linear output is one accumulator, added in order of the inner index, and so are attention's scores and mixtures;
  *              the packed product below carries its accumulators across blocks and equals the three-line loop bit for bit
- *              (tests/props.c); a fused twin of fast.c equals the loop whose step is fmaf;
+ *              (tests/unit/props.c); a fused twin of fast/choose.c equals the loop whose step is fmaf;
  *            - norms and softmax sums use eight lanes folded pairwise (lane_sum), at absolute positions;
  *            - threads split outputs, never a sum.
  *          That is why the log-prob of a sampled token equals, bit for bit, the one that training computes.
@@ -131,7 +131,7 @@ float log1p_exp(float x) {
  * live in registers, return to C between blocks of k, and go on from there: the sum is the same as the plain loop's. A thread takes up to
  * 528 rows and 256 columns.
  * Three directions:    y = x W^T: A = x, B = W^T     dx += dy W: A = dy, B = W     dW += dy^T x: A = dy^T, B = x
- * Where fast.c has a twin of the tile, R, S, the innermost loop and the interleaving are the twin's; everything else is the same text.
+ * Where fast/choose.c has a twin of the tile, R, S, the innermost loop and the interleaving are the twin's; everything else is the same text.
  * A few rows of x (as in sampling) do not repay the packing of W, and wait for memory. For up to FEW_ROWS a twin may have a function that
  * packs nothing (`few`); for up to S, a tile that reads W's rows where they lie: then x is the panel and W the tiles. A product of two
  * numbers is the same from either side, so a row has the same bits as among many. 4-bit weights become floats as panels in any case.
@@ -520,7 +520,7 @@ static Matrix rows_as_matrix(const float *x, int stride) {
     return m;
 }
 
-/* Where the processor multiplies bf16 numbers, half.c has the product of linears that compute in them. */
+/* Where the processor multiplies bf16 numbers, fast/half.c has the product of linears that compute in them. */
 #if defined FAST && !defined F64
 static int in_halves(int compute) { return compute == BF16 && fast_half(); }
 
@@ -541,7 +541,7 @@ static int in_halves(int compute) { (void)compute; return 0; }
 #define half_linear_measure(...) ((void)0)
 #endif
 
-/* x (n) to the nearest numbers of the compute type, in a copy; x itself: F32, or half.c rounds it. */
+/* x (n) to the nearest numbers of the compute type, in a copy; x itself: F32, or fast/half.c rounds it. */
 static void round_part(float *y, const float *x, int type, size_t from, size_t to) {
     memcpy(y + from, x + from, (to - from) * sizeof *y);
     round_to(y + from, type, to - from);

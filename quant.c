@@ -3,9 +3,9 @@
  *          4 bits: Dettmers et al. 2023 (QLoRA), sections 2 and 3, with the tables, thresholds and roundings of bitsandbytes.
  * Needs    a 32-bit IEEE float (f32 in rlhf.h); <string.h> for memcpy. No heap, no stdio, no globals.
  * Never    calls libm, or has two float operations in one expression that round: the same bits on every machine.
- * Edges    ties to even, subnormals, overflow to infinity, NaN (kept, made quiet when narrowed): all in tests/base.c.
+ * Edges    ties to even, subnormals, overflow to infinity, NaN (kept, made quiet when narrowed): all in tests/unit/base.c.
  *          4 bits: x on a threshold takes the lower code; a short last block has its own absmax; the unused half of the last byte is 0; a
- *          block of zeros has the codes of 0 (7 in NF4); NaN and infinity are refused, with their index: all in tests/quant.c. */
+ *          block of zeros has the codes of 0 (7 in NF4); NaN and infinity are refused, with their index: all in tests/unit/quant.c. */
 #include "rlhf.h"
 #include <float.h>
 

@@ -9,8 +9,8 @@
  * Error *err, it says why. Functions without either fail in their arena or workspace alone: look at `failed` afterwards.
  * Log-probabilities, KL and entropy are in nats. Sources: each .c file names the paper or format above what it implements.
  *
- * Levels. A file calls only files of a lower level: core threads 0 | quant rl unigram unicode io fast_amx 1 | fast fast_x86 fast_arm half
- * torch wordpiece 2 | ops fast_avx512 tokenizer 3 | lora checkpoint 4 | model reward 5 | cli 6 | programs 7. `make check` holds every object file to this. */
+ * Levels. A file uses only files of a lower level. The Makefile's list of files says which level each has, and `make check` holds every
+ * object file to it. */
 #ifndef RLHF_H
 #define RLHF_H
 
@@ -22,13 +22,13 @@
 #include <string.h>
 
 typedef float f32;      /* 32 bits also where the gradient test compiles everything else in double */
-#ifdef F64              /* the gradient test: same source, same maths, 29 more bits (tests/grad.c) */
+#ifdef F64              /* the gradient test: same source, same maths, 29 more bits (tests/unit/grad.c) */
 #define float double
 #define fabsf fabs
 #define sqrtf sqrt
 #endif
 
-/* IN_PARTS(work, n, call): `call` for each of as many parts of n things as threads.c gives threads for so much work (a unit is about 0.1 ns:
+/* IN_PARTS(work, n, call): `call` for each of as many parts of n things as fast/threads.c gives threads for so much work (a unit is about 0.1 ns:
  * four multiply-adds of a product are one, a float that is copied or zeroed is four); it uses the part's `from` and `to` (size_t).
  * PARALLEL_FOR(work): the same for a loop, the next statement.
  * Splits fall between outputs, never inside a sum, so every result has the same bits for any number of threads. */
@@ -151,7 +151,7 @@ uint64_t hash_bytes(const void *bytes, size_t n, uint64_t seed);    /* FNV-1a, t
 int name_format(char *out, size_t cap, const char *pattern, int number);
 
 /* ================================================================================================================
- * threads.c (level 0): how many threads a loop gets
+ * fast/threads.c (level 0): how many threads a loop gets
  * ================================================================================================================ */
 int threads_max(void);                      /* OpenMP's number of threads, 1 without it */
 /* How many of them the next loop gets: one for little work (waking takes microseconds), inside another such loop, and while other
@@ -263,7 +263,7 @@ Summary summarise(const float *x, int n, float *scratch /* n */);
 double explained_variance(const float *value, const float *returns, int n);    /* 1 - mean (v-R)^2 / var(R); 0 when var is 0 */
 
 /* ================================================================================================================
- * unigram.c (level 1): pieces with log-probabilities (Kudo 2018): the best segmentation of a text, others, and learning them
+ * text/unigram.c (level 1): pieces with log-probabilities (Kudo 2018): the best segmentation of a text, others, and learning them
  * ================================================================================================================ */
 enum { PIECE_NORMAL = 1, PIECE_UNKNOWN, PIECE_CONTROL, PIECE_USER_DEFINED, PIECE_UNUSED, PIECE_BYTE, PIECE_ADDED /* not special */ };
 typedef struct { const char *text; size_t length; f32 score; int type; } Piece;
@@ -295,7 +295,7 @@ typedef struct { const char *text; size_t bytes; int64_t count; } UnigramWord;
 int unigram_train(const UnigramWord *word, size_t words, const Piece *character, int characters, int V, Pool *pool, Piece **piece, int *pieces);
 
 /* ================================================================================================================
- * unicode.c (level 1): what characters are (code: a code point, or -1: of no class)
+ * text/unicode.c (level 1): what characters are (code: a code point, or -1: of no class)
  * ================================================================================================================ */
 enum { CHAR_SPACE, CHAR_LETTER, CHAR_NUMBER, CHAR_OTHER };
 int unicode_class(int32_t code);            /* White_Space, \p{L}, \p{N}, the rest */
@@ -310,7 +310,7 @@ int unicode_compatible(int32_t code, int32_t out[18]);  /* its compatibility dec
 int unicode_base(int32_t code, int32_t out[3]);         /* its canonical decomposition without marks: the number of characters, 0 for a mark */
 
 /* ================================================================================================================
- * wordpiece.c (level 2): BERT's words, and the pieces that they fall into
+ * text/wordpiece.c (level 2): BERT's words, and the pieces that they fall into
  * ================================================================================================================ */
 /* BertNormalizer: clean: controls go, white space is a space; ideographs: a space on both sides of each; strip: NFD without marks; lower. */
 typedef struct { int clean, ideographs, strip, lower; } BertRules;
@@ -447,7 +447,7 @@ int torch_index(TorchFile *t, File *f, Pool *pool, Error *err);
 int torch_read(f32 *out, const TorchTensor *t, File *f, uint64_t from, size_t n, Error *err);
 
 /* ================================================================================================================
- * fast_amx.c (level 1): a tile of products of bf16 numbers
+ * fast/amx.c (level 1): a tile of products of bf16 numbers
  * ================================================================================================================ */
 enum { HALF_SIDE = 32 };
 typedef struct {
@@ -465,7 +465,7 @@ typedef struct {
 extern const HalfKernel kernel_amx;
 
 /* ================================================================================================================
- * fast.c (level 2): faster twins of the product's innermost loop, each in a file of its own (level 2, 3). Called from ops.c (and chosen by cli.c).
+ * fast/choose.c (level 2): faster twins of the product's innermost loop, each in a file of its own (level 2, 3). Called from ops.c (and chosen by cli.c).
  * ================================================================================================================ */
 enum { KERNEL_ROWS = 16, KERNEL_COLUMNS = 48 };     /* the largest sides of any kernel's tiles */
 enum { FEW_ROWS = 8, FEW_COLUMNS = 8 };             /* of x and of W, where neither is packed */
@@ -499,12 +499,12 @@ typedef struct {
     void (*unpack_columns)(float *p, size_t width, const unsigned char *packed, size_t row_bytes, const f32 *scale, const f32 *table,
                            int block, int rounded, int K);
 } Kernel;
-extern const Kernel kernel_avx2, kernel_avx;        /* fast_x86.c */
+extern const Kernel kernel_avx2, kernel_avx;        /* fast/x86.c */
 void avx2_few(float *c, size_t stride, const float *x, size_t x_row, const void *w, size_t w_row, int type, int M, int k, int add);   /* its few */
 void avx2_unpack_columns(float *p, size_t width, const unsigned char *packed, size_t row_bytes, const f32 *scale, const f32 *table,
                          int block, int rounded, int K);
-extern const Kernel kernel_avx512;                  /* fast_avx512.c */
-extern const Kernel kernel_neon;                    /* fast_arm.c */
+extern const Kernel kernel_avx512;                  /* fast/avx512.c */
+extern const Kernel kernel_neon;                    /* fast/arm.c */
 const Kernel *fast_kernel(void);            /* the best that this processor has, or the forced one; NULL: the plain tile */
 const HalfKernel *fast_half(void);          /* the tile for products in bf16, if this processor has one and no other kernel is forced; or NULL */
 int fast_use(const char *name);             /* forces "plain", "avx2" ..., or "exact": the fastest with the plain bits. NULL or "": the
@@ -514,7 +514,7 @@ int fast_wide(void);                        /* 1: this processor has AVX2, and t
 const char *fast_name(int i);               /* names of all kernels, "plain" the last; NULL beyond */
 
 /* ================================================================================================================
- * half.c (level 2): the product in bf16 around such a tile, C (M,J) = or += A (M,K) B (K,J). Called from ops.c.
+ * fast/half.c (level 2): the product in bf16 around such a tile, C (M,J) = or += A (M,K) B (K,J). Called from ops.c.
  * ================================================================================================================ */
 typedef struct {
     const HalfKernel *half; const Kernel *kernel;

@@ -3,14 +3,14 @@
  * Source   Sennrich et al. 2016 (BPE); Radford et al. 2019 (byte-level BPE); Kudo & Richardson 2018 (SentencePiece); Provilkov et al. 2020
  *          (BPE-dropout). The formats are sentencepiece_model.proto, vocab.json + merges.txt, vocab.txt, and tokenizer.json of Hugging
  *          Face's tokenizers; the rules are those of the reference libraries, quirks included.
- * Needs    core.c, unicode.c, unigram.c, wordpiece.c; everything lies in the caller's pool. Training, tokenizer.json and the index of words
+ * Needs    core.c, text/unicode.c, text/unigram.c, text/wordpiece.c; everything lies in the caller's pool. Training, tokenizer.json and the index of words
  *          take their scratch from the same source and give it back; encoding takes it from the pool, which keeps its blocks.
  * Never    looks for special tokens in text, except those that a file adds to the vocabulary: without such a file, "</s>" in a
  *          review is four characters, not the end of the sequence; tokenizer_encode_plain looks for none at all. Never executes a template.
  * Speed    A part of a text that no piece reaches out of (mostly a word) is looked up as a whole: most are one piece. Few symbols are merged by
  *          looking at all pairs; many wait in a heap, so that encoding n bytes takes O(n log n) at worst.
  * Edges    no text, malformed UTF-8, NULs, one endless word, symbols without a piece, unused pieces, normalisation tables, added
- *          tokens within and beside each other: tests/tokenizer.c. Denormalisers, vocabularies with holes, and what else tokenizer.json
+ *          tokens within and beside each other: tests/unit/tokenizer.c. Denormalisers, vocabularies with holes, and what else tokenizer.json
  *          may ask for are refused by name. A word character (single_word) is a letter, a number or '_'; marks are none. Unicode is
  *          version 14; Hugging Face's NFKD and StripAccents have an older one, without the marks that came since. */
 #include "rlhf.h"

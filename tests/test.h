@@ -1,5 +1,5 @@
 /* test.h - the least that a test program needs: named checks, counted; the last line says how many.
- * Every test program prints `NAME: N passed, N failed, N skipped` last; tests/run.sh adds them up. */
+ * Every test program prints `NAME: N passed, N failed, N skipped` last; tests/tools/run.sh adds them up. */
 #ifndef TEST_H
 #define TEST_H
 #include "../rlhf.h"

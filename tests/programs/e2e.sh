@@ -1,0 +1,199 @@
+#!/bin/sh
+# tests/programs/e2e.sh - the programs from outside, in a folder of their own: three stages on a tiny corpus, the results used, the same
+# seed twice, one thread and two, and what goes wrong said plainly. Last line: `e2e: N passed, N failed, N skipped`.
+cd "$(dirname "$0")/../.." || exit 1
+home=$(pwd)
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
+export OMP_WAIT_POLICY
+passed=0 failed=0 skipped=0
+for p in prep rm sft ppo run; do ln -s "$home/$p" "$work/$p"; done
+cd "$work" || exit 1
+
+ok()  { passed=$((passed + 1)); [ -z "$VERBOSE" ] || echo "  ok    $1"; }
+bad() { failed=$((failed + 1)); echo "  FAIL  $1"; tail -n 5 said.txt errors.txt 2>/dev/null | sed 's/^/        /'; }
+# is WHAT: the last command has to have succeeded
+is() { if [ $? = 0 ]; then ok "$1"; else bad "$1"; fi; }
+# exits CODE WHAT COMMAND ...: output in said.txt, errors in errors.txt
+exits() {
+    wanted=$1 what=$2; shift 2
+    $RUN "$@" > said.txt 2> errors.txt < "${input:-/dev/null}"
+    code=$?
+    if [ $code = "$wanted" ]; then ok "$what"; else bad "$what: exit $code, wanted $wanted: $*"; fi
+    [ $code = "$wanted" ]
+}
+# says CODE TEXT WHAT COMMAND ...: errors.txt has the text, too, and what to try
+says() {
+    code_wanted=$1 text=$2 what=$3; shift 3
+    exits "$code_wanted" "$what" "$@"
+    if grep -q -- "$text" errors.txt && grep -q "^  try: ." errors.txt; then ok "$what: the message"
+    else bad "$what: no message with '$text'"; fi
+}
+lines() { wc -l < "$1" | tr -d ' '; }
+
+# ---- a corpus: 240 reviews, made here; label 1 is praise ----
+awk 'function pick(list,    a, n) { n = split(list, a, " "); x = (x * 1103515245 + 12345) % 2147483648; return a[int(x / 65536) % n + 1] }
+     BEGIN { x = 7
+         for (i = 0; i < 240; i++) {
+             good = i % 2; text = ""
+             for (s = 0; s < 3; s++)
+                 text = text "The " pick("film story cast music ending plot camera") " of this " pick("movie show drama comedy western") \
+                        " was " (good ? pick("wonderful moving brilliant warm funny") : pick("dreadful boring clumsy cold stupid")) ". "
+             printf "{\"text\": \"%sNumber %d.\", \"label\": %d}\n", text, i, good
+         } }' > reviews.jsonl
+
+# ---- prep: a dataset and two tokenizers ----
+exits 0 "prep data" ./prep data reviews.jsonl --out reviews.bin --labels negative,positive
+exits 0 "prep tokenizer, SentencePiece" ./prep tokenizer reviews.bin --kind sentencepiece --vocab 400 --out policy-tokenizer
+exits 0 "prep tokenizer, byte-level" ./prep tokenizer reviews.bin --kind bytelevel --vocab 400 --out judge-tokenizer
+
+# ---- the three stages ----
+exits 0 "rm, 20 steps" ./rm reviews.bin --tokenizer judge-tokenizer --dim 32 --layers 1 --heads 2 --ffn 64 --steps 20 --out judge
+[ -s judge/model.safetensors ] && [ -s judge/config.json ]; is "rm writes a model folder"
+exits 0 "rm, computing in bf16" ./rm reviews.bin --tokenizer judge-tokenizer --dim 32 --layers 1 --heads 2 --ffn 64 --steps 20 --compute bf16 --out judge16
+! cmp -s judge/model.safetensors judge16/model.safetensors; is "it learns another judge"
+head -n 1 judge/log.jsonl | grep -q '"program": "rm", "data": "reviews.bin", "options": {'; is "rm's log begins with the options"
+exits 0 "sft, 20 steps" ./sft reviews.bin --tokenizer policy-tokenizer --dim 32 --layers 2 --heads 4 --kv-heads 2 --ffn 64 --tied --context 64 \
+        --tokens 512 --steps 20 --out policy
+[ -s policy/model.safetensors ] && [ -s policy/config.json ]; is "sft writes a model folder"
+exits 0 "sft with an adapter" ./sft reviews.bin --policy policy --lora-r 4 --context 64 --tokens 256 --steps 2 --out sft-adapter
+[ -s sft-adapter/adapter_model.safetensors ] && [ -s sft-adapter/adapter_config.json ]; is "sft writes an adapter"
+
+small="--policy policy --reward judge --label positive --batch-size 8 --mini-batch-size 4 --eval-queries 8 --show 2 --seed 5"
+OMP_NUM_THREADS=1; export OMP_NUM_THREADS
+exits 0 "ppo, all weights" ./ppo reviews.bin $small --steps 2 --out all
+exits 0 "ppo, LoRA" ./ppo reviews.bin $small --lora-r 4 --learning-rate 1e-2 --steps 2 --out lora
+exits 0 "ppo, LoRA again" ./ppo reviews.bin $small --lora-r 4 --learning-rate 1e-2 --steps 2 --out lora
+OMP_NUM_THREADS=2
+exits 0 "ppo, LoRA, two threads" ./ppo reviews.bin $small --lora-r 4 --learning-rate 1e-2 --steps 2 --out lora
+exits 0 "ppo, all weights, two threads" ./ppo reviews.bin $small --steps 2 --out all
+exits 0 "ppo, LoRA, another seed" ./ppo reviews.bin $small --seed 6 --lora-r 4 --learning-rate 1e-2 --steps 2 --out lora
+exits 0 "ppo from an adapter" ./ppo reviews.bin $small --adapter sft-adapter --steps 2 --out from
+
+a=all/ppo-0001 l=lora/ppo-0001
+[ -s $a/model.safetensors ] && [ -s $a/config.json ] && [ -s $a/value_head.safetensors ]; is "all weights: a model folder and a value head"
+[ -s $l/adapter_model.safetensors ] && [ -s $l/adapter_config.json ] && [ -s $l/value_head.safetensors ] && [ ! -e $l/model.safetensors ]
+is "LoRA: an adapter, a value head and no model"
+[ -s $l/log.jsonl ] && [ -s $l/time.jsonl ] && [ -s $l/samples.jsonl ]; is "log, times and samples"
+[ -e lora/ppo-0004 ] && [ ! -e lora/ppo-0005 ]; is "every run has a folder of its own"
+# steps FOLDER: the log's lines of training steps
+steps() { grep first_ratio_max_deviation "$1/log.jsonl"; }
+[ "$(steps $l | wc -l)" -eq 2 ]; is "one line a step"
+# What a run reports has to be the same, but for its own options (--out, --seed are in the first line).
+same() { cmp -s "$1/samples.jsonl" "$2/samples.jsonl" && [ -s "$1/log.jsonl" ] && cmp -s "$1/log.jsonl" "$2/log.jsonl"; }
+same lora/ppo-0001 lora/ppo-0002; is "the same seed gives the same log and samples, byte for byte"
+cmp -s lora/ppo-0001/adapter_model.safetensors lora/ppo-0002/adapter_model.safetensors; is "and the same adapter"
+same lora/ppo-0001 lora/ppo-0003; is "one thread and two: the same log and samples"
+cmp -s lora/ppo-0001/adapter_model.safetensors lora/ppo-0003/adapter_model.safetensors; is "one thread and two: the same adapter"
+same all/ppo-0001 all/ppo-0002 && cmp -s all/ppo-0001/model.safetensors all/ppo-0002/model.safetensors; is "one thread and two, all weights"
+! cmp -s lora/ppo-0001/samples.jsonl lora/ppo-0004/samples.jsonl; is "another seed gives other samples"
+! cmp -s policy/model.safetensors all/ppo-0001/model.safetensors; is "training changes the weights"
+for run in all/ppo-0001 lora/ppo-0001 from/ppo-0001; do
+    [ "$(steps $run | wc -l)" -eq 2 ] && [ "$(steps $run | grep -c '"ppo/policy/first_ratio_max_deviation": 0,')" -eq 2 ]
+    is "the first ratio is exactly 1: $run"
+done
+! steps $l | grep -q '"ppo/policy/max_ratio_deviation": 0,'; is "and later ratios are not"
+
+# ---- use what was trained: one line out for every line in ----
+printf 'The film of this movie\n\nA cold\tending.\n' > texts
+exits 0 "tokenize" ./run tokenize policy texts
+[ "$(lines said.txt)" = 3 ] && [ -z "$(sed -n 2p said.txt)" ]; is "three lines of ids, the second empty"
+cp said.txt ids
+exits 0 "tokenize --decode" ./run tokenize policy ids --decode
+cmp -s said.txt texts; is "ids go back to the text"
+exits 0 "tokenize, byte-level" ./run tokenize judge texts
+cp said.txt judge-ids
+exits 0 "tokenize --decode, byte-level" ./run tokenize judge judge-ids --decode
+cmp -s said.txt texts; is "byte-level ids go back to the text"
+exits 0 "logprobs" ./run logprobs policy texts
+[ "$(lines said.txt)" = 3 ] && [ "$(grep -c '"logprobs"' said.txt)" = 3 ]; is "three lines of logprobs"
+cp said.txt plain
+exits 0 "logprobs with the adapter" ./run logprobs policy texts --adapter $l
+cp said.txt adapted
+! cmp -s plain adapted; is "the adapter changes them"
+exits 0 "merge" ./run merge policy --adapter $l --out merged
+exits 0 "logprobs of the merged model" ./run logprobs merged texts
+[ "$(lines said.txt)" = 3 ]; is "the merged model answers"
+# merged and adapted agree to 1e-4
+tr -c '0-9.eE+-' '\n' < said.txt | grep -v '^$' > one; tr -c '0-9.eE+-' '\n' < adapted | grep -v '^$' > two
+paste one two | awk '{ d = $1 - $2; if (d < 0) d = -d; if (d > 1e-4) bad = 1; n++ } END { exit bad || n < 10 }'; is "merged equals adapted"
+exits 0 "score" ./run score judge texts
+[ "$(grep -c '"logits".*"label"' said.txt)" = 3 ]; is "three lines of scores"
+exits 0 "generate" ./run generate policy --prompt "The film" -n 8 --seed 3
+cp said.txt first
+[ -s first ]; is "text comes out"
+exits 0 "generate again" ./run generate policy --prompt "The film" -n 8 --seed 3
+cmp -s said.txt first; is "the same seed gives the same text"
+exits 0 "generate with the adapter, greedy" ./run generate policy --prompt "The film" -n 8 --greedy --adapter $l
+exits 0 "generate from all weights" ./run generate $a --prompt "The film" -n 8
+printf '5 6 7\n8\n' > some-ids
+exits 0 "generate --ids" ./run generate policy some-ids --ids -n 4 --greedy --ignore-eos
+[ "$(lines said.txt)" = 2 ] && [ "$(sed -n 1p said.txt | wc -w)" -eq 7 ] && sed -n 1p said.txt | grep -q '^5 6 7 '; is "prompt and new ids"
+printf 'Hello\n' > hello; input=hello
+exits 0 "chat" ./run chat policy --template none -n 4
+input=
+
+# ---- rm: saves on the way, numbers that stop being numbers, Ctrl-C ----
+small_rm="reviews.bin --tokenizer judge-tokenizer --dim 32 --layers 1 --heads 2 --ffn 64"
+exits 0 "rm, saving every 7 steps" ./rm $small_rm --steps 20 --save-every 7 --out judge7
+cmp -s judge/model.safetensors judge7/model.safetensors; is "the same judge"
+wild="--lr 10 --weight-decay 10 --warmup 0 --clip 0 --steps 100"
+# judges FOLDER: its scores are numbers
+judges() { $RUN ./run score "$1" texts > said.txt && [ "$(grep -c '"logits"' said.txt)" = 3 ] && ! grep -q 'nan\|inf\|null' said.txt; }
+says 1 "not a number in step .*; the weights saved are those after step" "rm: a loss that is not a number" ./rm $small_rm $wild --save-every 5 --out wild
+judges wild; is "the last good step is saved"
+says 1 "too large for --dtype in step .*; the weights saved are those after step" "rm: weights too large for --dtype" \
+     ./rm $small_rm $wild --dtype f16 --save-every 1 --out wild16
+judges wild16; is "the last save stays"
+cp -r judge nan
+printf '\377\377\377\377' | dd of=nan/model.safetensors bs=1 seek=$(($(wc -c < nan/model.safetensors) - 8)) conv=notrunc 2> errors.txt
+says 1 "a weight is a NaN or an infinity: nan" "rm: a judge whose weights are not numbers" ./rm reviews.bin --reward nan --steps 2 --out wild
+judges wild; is "nothing is overwritten"
+$RUN ./rm $small_rm --steps 100000 --out stopped > said.txt 2> errors.txt & pid=$!
+for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.5; [ "$(lines stopped/log.jsonl 2>&1)" -lt 2 ] 2> errors.txt || break; done
+kill -INT $pid; wait $pid && grep -q "^stopped and saved after" said.txt && judges stopped; is "rm: Ctrl-C saves and stops"
+
+# ---- what goes wrong ----
+for p in prep rm sft ppo run; do
+    exits 0 "$p --help" ./$p --help; grep -q "^usage: .*$p" said.txt; is "$p --help: usage"
+done
+says 2 "did you mean --steps?" "ppo: an option that is almost right" ./ppo reviews.bin --step 3
+says 2 "did you mean --tokenizer?" "sft: an option that is almost right" ./sft reviews.bin --tokeniser x
+says 2 "did you mean --" "rm: an unknown option" ./rm reviews.bin --stepz 3
+says 2 "would overwrite --reward" "rm: --out over --reward" ./rm reviews.bin --reward judge --out policy/../judge/
+says 2 "is a file" "rm: --out is a file" ./rm $small_rm --out texts
+says 2 "multiple of --heads" "rm: heads that do not divide" ./rm $small_rm --heads 3 --out x
+says 2 "leave out: --ffn" "rm: sizes of a checkpoint" ./rm reviews.bin --reward judge --ffn 3 --out x
+says 1 "no such label: nice" "rm: a label that is not there" ./rm $small_rm --label nice --out x
+grep -q "negative, positive" errors.txt; is "rm: and the ones that are"
+printf 'RLHFDATA\1\0\0\0\1\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0' > empty.bin
+says 1 "an empty dataset: empty.bin" "rm: an empty dataset" ./rm empty.bin --tokenizer judge-tokenizer --out x
+exits 0 "prep data without labels" ./prep data texts --format text --out unlabelled.bin
+says 1 "the texts have no labels: unlabelled.bin" "rm: texts without labels" ./rm unlabelled.bin --tokenizer judge-tokenizer --out x
+if [ -e "$home/data/grammar.txt" ]; then
+    exits 0 "prep grammar" ./prep grammar "$home/data/grammar.txt" --out many.bin --count 3000 --seed 1
+    says 2 "two thousand million steps" "rm: --epochs that would never end" ./rm many.bin --tokenizer judge-tokenizer --batch 1 --epochs 1000000 --out x
+fi
+[ ! -e x ]; is "rm: no folder was made for them"
+exits 2 "run: no such command" ./run nonsense
+grep -q nonsense errors.txt; is "run: no such command: the message"
+says 2 "which dataset" "ppo: no dataset" ./ppo
+says 2 "whole number" "ppo: letters in a number" ./ppo reviews.bin --steps 3x
+says 2 "top-k" "ppo: top-k is refused with the reason" ./ppo reviews.bin $small --top-k 5
+says 1 "nothing.bin" "ppo: a missing file" ./ppo nothing.bin $small --steps 1
+says 1 "nowhere" "ppo: a missing policy" ./ppo reviews.bin $small --policy nowhere --steps 1
+says 1 "reviews.jsonl" "ppo: the reviews are no dataset" ./ppo reviews.jsonl $small --steps 1
+says 1 "nowhere" "run: a missing model" ./run logprobs nowhere texts
+cp -r policy cut; head -c 5000 policy/model.safetensors > cut/model.safetensors
+says 1 "cut/model.safetensors" "run: a truncated model" ./run logprobs cut texts
+says 1 "cut/model.safetensors" "ppo: a truncated policy" ./ppo reviews.bin $small --policy cut --steps 1
+head -c 700 reviews.bin > short.bin
+says 1 "short.bin" "ppo: a truncated dataset" ./ppo short.bin $small --steps 1
+says 1 "not supported: architecture" "run: a policy is no judge" ./run score policy texts
+exits 0 "ppo --dry-run" ./ppo reviews.bin $small --dry-run --out dry
+grep -q "memory in total" said.txt && [ ! -e dry/ppo-0001 ]; is "a bill and no run"
+
+cd "$home" || exit 1
+echo "e2e: $passed passed, $failed failed, $skipped skipped"
+[ "$failed" = 0 ]

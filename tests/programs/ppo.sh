@@ -1,0 +1,158 @@
+#!/bin/sh
+# tests/programs/ppo.sh - `ppo` from outside: exact first ratio, what must not change a result, what must, that it learns, that clipping
+# clips in every step, that it stops well, and what it refuses. BIN, RUN and the last line as in run.sh.
+# Policy: data/policy, else the third-party stories260K; judge: data/reward where it is there, else words are counted.
+cd "$(dirname "$0")/../.." || exit 1
+ppo="${RUN:-} ${BIN:-.}/ppo" shared=${SHARED:-../shared}
+work=$(mktemp -d "${TMPDIR:-/tmp}/ppo_test.XXXXXX") || exit 1
+trap 'rm -rf "$work"' EXIT
+passed=0 failed=0 skipped=0
+
+ok() { passed=$((passed + 1)); [ -z "$VERBOSE" ] || echo "  ok    $1"; }
+bad() { failed=$((failed + 1)); echo "  FAIL  $1"; }
+finish() { echo "ppo: $passed passed, $failed failed, $skipped skipped"; [ $failed = 0 ]; exit; }
+same() { if [ -s "$2" ] && cmp -s "$2" "$3"; then ok "$1"; else bad "$1"; fi; }
+differ() { if [ -s "$2" ] && [ -s "$3" ] && ! cmp -s "$2" "$3"; then ok "$1"; else bad "$1"; fi; }
+true_() { if awk "BEGIN { exit !($2) }"; then ok "$1 ($2)"; else bad "$1: $2"; fi; }
+# field FOLDER NAME STEP: a number of the log's line of that training step
+field() { grep '"env/reward_mean"' "$1/log.jsonl" | sed -n 's|.*"'"$2"'": \([-0-9.e+]*\).*|\1|p' | sed -n "$3p"; }
+steps() { tail -n +2 "$1/log.jsonl" > "$1/steps"; }     # the log without its first line, which has the options
+# refuses CODE TEXT COMMAND ...
+refuses() {
+    want=$1 text=$2; shift 2
+    "$@" > "$work/out" 2> "$work/err" < /dev/null
+    code=$?
+    if [ $code = "$want" ] && grep -q -- "$text" "$work/err"; then ok "refused: $text"; else bad "refused: $text (exit $code, wanted $want)"; fi
+}
+# run NAME OPTIONS ...: a run whose folder becomes $work/NAME
+run() {
+    name=$1; shift
+    if $ppo "$data" $small "$@" --out "$work/$name.runs" > "$work/$name.out" 2> "$work/$name.err" < /dev/null
+    then mv "$work/$name.runs/ppo-0001" "$work/$name"; steps "$work/$name"
+    else bad "$name: exit $?: $(head -n 2 "$work/$name.err" | tr '\n' ' ')"; mkdir -p "$work/$name"; : > "$work/$name/log.jsonl"; fi
+}
+
+policy=data/policy data=data/imdb.bin
+[ -f data/policy/config.json ] || policy=$shared/data/stories260K
+[ -e "$policy/config.json" ] || { skipped=1; echo "  skip  no policy"; finish; }
+[ -f "$data" ] || { skipped=1; echo "  skip  no $data"; finish; }
+small="--policy $policy --preset imdb-small --reward-text e --batch-size 8 --mini-batch-size 4 --ppo-epochs 2 --eval-queries 6 --show 3
+       --steps 2 --response-min 6 --response-max 12 --learning-rate 1e-3 --cliprange-value 0.2"
+OMP_NUM_THREADS=1
+export OMP_NUM_THREADS
+
+# ---- a run, and what must not change it ----
+run a
+[ "$(field "$work/a" ppo/policy/first_ratio_max_deviation 1)" = 0 ] && [ "$(field "$work/a" ppo/policy/first_ratio_max_deviation 2)" = 0 ] \
+    && ok "the first ratio is exactly 1, both steps" || bad "the first ratio is exactly 1, both steps"
+[ "$(field "$work/a" objective/kl 1)" = 0 ] && ok "the untrained policy is the reference, bit for bit" || bad "KL at step 1"
+true_ "later ratios move" "$(field "$work/a" ppo/policy/max_ratio_deviation 1) > 0"
+for f in model.safetensors config.json value_head.safetensors log.jsonl time.jsonl samples.jsonl; do
+    [ -s "$work/a/$f" ] && ok "writes $f" || bad "writes $f"
+done
+[ "$(wc -l < "$work/a/samples.jsonl")" -eq 6 ] && ok "a sample a query" || bad "a sample a query"
+head -n 1 "$work/a/log.jsonl" | grep -q '"options": {"preset":"imdb-small","policy":' && ok "the log begins with the options" || bad "the log begins with the options"
+grep -q '^reward = number of' "$work/a.out" && grep -q '^trainable params: .* || all params: .* || trainable%: 100.0000$' "$work/a.out" \
+    && ok "says what the reward is and what is trained" || bad "says what the reward is and what is trained"
+OMP_NUM_THREADS=2
+run b --chunk 3 --eval-every 1 --save-every 1
+OMP_NUM_THREADS=1
+for f in model.safetensors value_head.safetensors samples.jsonl; do
+    same "threads, chunks, evaluations and saves change nothing: $f" "$work/a/$f" "$work/b/$f"
+done
+grep -v '"eval/' "$work/a/steps" > "$work/1"; grep -v '"eval/' "$work/b/steps" > "$work/2"
+same "nor the log" "$work/1" "$work/2"
+run half --compute bf16
+[ "$(field "$work/half" ppo/policy/first_ratio_max_deviation 1)" = 0 ] && [ "$(field "$work/half" ppo/policy/first_ratio_max_deviation 2)" = 0 ] \
+    && ok "--compute bf16: the first ratio is exactly 1 too" || bad "--compute bf16: the first ratio is exactly 1 too"
+true_ "and the untrained policy the reference" "$(field "$work/half" objective/kl 1) == 0"
+differ "and another model is trained" "$work/a/model.safetensors" "$work/half/model.safetensors"
+grep -q '^weights: linears float32, compute bfloat16; embedding and head float32$' "$work/half.out" && ok "it says so" || bad "it says so"
+OMP_NUM_THREADS=2
+run half2 --compute bf16 --chunk 3 --recompute
+OMP_NUM_THREADS=1
+same "the same one by two threads, in chunks, with activations computed anew" "$work/half/model.safetensors" "$work/half2/model.safetensors"
+run c --seed 9
+differ "another seed trains another model" "$work/a/model.safetensors" "$work/c/model.safetensors"
+sed 's/, "response_before.*//' "$work/a/samples.jsonl" > "$work/1"; sed 's/, "response_before.*//' "$work/c/samples.jsonl" > "$work/2"
+same "on the same evaluation queries" "$work/1" "$work/2"
+
+# ---- the arithmetic of an update ----
+run whole --mini-batch-size 8 --ppo-epochs 1 --steps 1
+run split --mini-batch-size 2 --gradient-accumulation-steps 4 --ppo-epochs 1 --steps 1
+for f in ppo/loss/policy ppo/loss/value ppo/grad_norm; do
+    true_ "accumulation equals the whole batch: $f" "$(awk -v a="$(field "$work/whole" $f 1)" -v b="$(field "$work/split" $f 1)" 'BEGIN { d = a - b; print d * d }') < 1e-9"
+done
+run clip --max-grad-norm 1e-12 --steps 3
+run free --max-grad-norm 0 --steps 3 --target 6 --horizon 2000
+true_ "gradient clipping holds in every update, not in the first alone" "$(field "$work/clip" objective/kl 3)^2 < 1e-6"
+true_ "which it would not otherwise" "$(field "$work/free" objective/kl 3)^2 > 1e-4"
+coefficient=$(awk -v kl="$(field "$work/free" objective/kl 2)" -v c="$(field "$work/free" objective/kl_coef 2)" \
+    'BEGIN { e = kl / 6 - 1; e = e < -0.2 ? -0.2 : e > 0.2 ? 0.2 : e; printf "%.9f", c * (1 + e * 8 / 2000) }')
+true_ "the KL controller is fed the KL of a sequence" "($(field "$work/free" objective/kl_coef 3) - $coefficient)^2 < 1e-16"
+run fixed --adap-kl-ctrl=no --temperature 0.7 --kl-penalty full --whiten-rewards --early-stopping --target-kl 1e-9 --ppo-epochs 4
+[ "$(field "$work/fixed" objective/kl_coef 1)" = "$(field "$work/fixed" objective/kl_coef 2)" ] && ok "a fixed coefficient" || bad "a fixed coefficient"
+[ "$(field "$work/fixed" ppo/policy/first_ratio_max_deviation 2)" = 0 ] && ok "temperature 0.7: the first ratio is 1 too" || bad "temperature 0.7"
+true_ "the full KL is not negative" "$(field "$work/fixed" objective/kl 2) >= 0"
+run narrow --kl-penalty full --lora-r 256 --lora-targets q_proj,o_proj,up_proj,down_proj --mini-batch-size 1 --query-min 8 --response-min 12 --steps 1
+[ -s "$work/narrow/steps" ] && ok "memory is enough where referencing needs more of it than training" || bad "memory of a wide adapter with the full KL"
+run scores --use-score-scaling --use-score-norm --score-clip 1 --score-normalize --missing-eos-penalty 2 --kl-penalty k3 --lr-anneal linear \
+    --adam-tf-style --adam-eps 1e-5 --biased-variance --value-init pytorch --score response --eval-queries 24
+true_ "scores are scaled and clipped" "$(field "$work/scores" ppo/mean_scores 1)^2 <= 1"
+true_ "the learning rate is annealed" "$(field "$work/scores" ppo/learning_rate 2) == 0.0005"
+run guard --ratio-threshold 1e-3 --steps 1
+[ "$(field "$work/guard" ppo/updates_skipped 1)" -gt 0 ] && ok "the ratio guard leaves updates out" || bad "the ratio guard"
+
+# ---- LoRA ----
+run lora --lora-r 4 --learning-rate 1e-2
+[ -s "$work/lora/adapter_model.safetensors" ] && [ -s "$work/lora/adapter_config.json" ] && [ ! -e "$work/lora/model.safetensors" ] \
+    && ok "LoRA: an adapter and no model" || bad "LoRA: an adapter and no model"
+[ "$(field "$work/lora" objective/kl 1)" = 0 ] && ok "LoRA: the reference is the policy without it" || bad "LoRA: KL at step 1"
+run more --adapter "$work/lora" --learning-rate 1e-2
+[ "$(field "$work/more" objective/kl 1)" = 0 ] && ok "an adapter goes on from itself: the reference is its copy" || bad "adapter: KL at step 1"
+differ "and is trained" "$work/lora/adapter_model.safetensors" "$work/more/adapter_model.safetensors"
+grep -q 'value head from' "$work/more.out" && ok "with its value head" || bad "with its value head"
+
+# ---- it learns ----
+run learn --steps 6 --batch-size 32 --mini-batch-size 8 --ppo-epochs 4 --response-min 16 --response-max 16 --eval-queries 24 --init-kl-coef 0.02
+before=$(sed -n 's/.*"reward_before": \([-0-9.e+]*\).*/\1/p' "$work/learn/samples.jsonl" | awk '{ s += $1 } END { print s / NR }')
+after=$(sed -n 's/.*"reward_after": \([-0-9.e+]*\).*/\1/p' "$work/learn/samples.jsonl" | awk '{ s += $1 } END { print s / NR }')
+true_ "the reward rises" "$after > $before * 1.15"
+true_ "KL is what it costs" "$(field "$work/learn" objective/kl 6) > 0.1"
+
+# ---- stops and refusals ----
+$ppo "$data" $small --dry-run --out "$work/dry" > "$work/out" 2>&1
+grep -q 'memory in total' "$work/out" && [ ! -e "$work/dry" ] && ok "--dry-run: the bill and no run" || bad "--dry-run"
+refuses 1 'not a number' $ppo "$data" $small --learning-rate 1e30 --out "$work/nan"
+refuses 2 'top-k is refused' $ppo "$data" $small --top-k 5
+refuses 2 'top-p is refused' $ppo "$data" $small --top-p 0.9
+refuses 2 'dropout is refused' $ppo "$data" $small --dropout 0.1
+refuses 2 'batch-size' $ppo "$data" $small --mini-batch-size 9
+refuses 2 'use-score-scaling' $ppo "$data" $small --use-score-norm
+refuses 2 'leave --lora' $ppo "$data" $small --adapter "$work/lora" --lora-r 8
+refuses 2 'need a rank' $ppo "$data" $small --lora-alpha 8
+refuses 1 'matches no linear' $ppo "$data" $small --lora-r 4 --lora-targets q_prj
+refuses 1 'matches no linear' $ppo "$data" $small --lora-r 4 --lora-targets lm_head
+refuses 1 "longer than the policy's positions" $ppo "$data" $small --response-max 100000
+refuses 1 'no document is long enough' $ppo "$data" $small --query-min 240 --query-max 240 --response-min 2 --response-max 2 --eval-queries 0
+$ppo "$data" $small --steps 10000 --eval-queries 0 --out "$work/stop" > "$work/out" 2>&1 < /dev/null & child=$!
+for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    [ -s "$work/stop/ppo-0001/time.jsonl" ] && break
+    sleep 1
+done
+kill -INT $child
+if wait $child && grep -q 'stopped: what is saved' "$work/out" && [ -s "$work/stop/ppo-0001/model.safetensors" ]
+then ok "Ctrl-C saves and stops"; else bad "Ctrl-C saves and stops"; kill $child 2> /dev/null; fi
+
+# ---- the judge ----
+if [ -f data/reward/config.json ]; then
+    small="$small --response-min 8"
+    refuses 1 'no such label' $ppo "$data" --policy $policy --preset imdb-small --label nonsense
+    $ppo "$data" --policy $policy --preset imdb-small --batch-size 8 --mini-batch-size 8 --steps 1 --eval-queries 4 --out "$work/judge.runs" > "$work/out" 2>&1
+    [ $? = 0 ] && grep -q "^reward = logit of 'positive'" "$work/out" && ok "the judge's label is found" || bad "the judge's label is found"
+    $ppo "$data" --policy $policy --preset imdb-small --batch-size 8 --mini-batch-size 8 --steps 1 --eval-queries 4 --chunk 1 --out "$work/one.runs" > "$work/out" 2>&1
+    $ppo "$data" --policy $policy --preset imdb-small --batch-size 8 --mini-batch-size 8 --steps 0 --eval-queries 4 --compute f16 --out "$work/f16.runs" > "$work/out" 2>&1
+    [ $? = 0 ] && ok "--compute f16, judge and all" || bad "--compute f16, judge and all"
+    same "texts judged one by one or together" "$work/judge.runs/ppo-0001/samples.jsonl" "$work/one.runs/ppo-0001/samples.jsonl"
+else skipped=$((skipped + 4)); echo "  skip  no data/reward"; fi
+finish

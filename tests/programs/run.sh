@@ -1,0 +1,356 @@
+#!/bin/sh
+# tests/programs/run.sh - `run` from outside: every command on the golden models, and on third-party files where ../shared is there.
+# BIN: the folder of the programs (default .), RUN: an emulator before them. Last line: `run: N passed, N failed, N skipped`.
+cd "$(dirname "$0")/../.." || exit 1
+run="${RUN:-} ${BIN:-.}/run" shared=${SHARED:-../shared} golden=tests/golden/models
+work=$(mktemp -d "${TMPDIR:-/tmp}/run_test.XXXXXX") || exit 1
+trap 'rm -rf "$work"' EXIT
+passed=0 failed=0 skipped=0
+
+ok() { passed=$((passed + 1)); [ -z "$VERBOSE" ] || echo "  ok    $1"; }
+bad() { failed=$((failed + 1)); echo "  FAIL  $1"; }
+skip() { skipped=$((skipped + 1)); echo "  skip  $1"; }
+# same NAME FILE FILE: equal bytes, and some.
+same() { if [ -s "$2" ] && cmp -s "$2" "$3"; then ok "$1"; else bad "$1"; fi; }
+# exits NAME CODE COMMAND ...: ends with this code, and a failure says something and prints no result on its way
+exits() {
+    name=$1 want=$2; shift 2
+    "$@" > "$work/out" 2> "$work/err" < /dev/null
+    code=$?
+    if [ $code = "$want" ] && [ -s "$work/err" ] && [ ! -s "$work/out" ]; then ok "$name"; else bad "$name: exit $code, wanted $want"; fi
+}
+# tensor FILE NAME FORMAT: a tensor of a safetensors file, one number a line (od's f4 or d4; files and machine little-endian)
+tensor() {
+    header=$(od -A n -t u4 -N 4 "$1" | tr -d ' ')
+    place=$(dd if="$1" bs=1 skip=8 count="$header" 2>/dev/null | tr '}' '\n' | grep -F "\"$2\":" |
+        sed 's/.*"data_offsets":\[\([0-9]*\),\([0-9]*\)\].*/\1 \2/')
+    from=${place% *} to=${place#* }
+    od -A n -v -t "$3" -j $((8 + header + from)) -N $((to - from)) "$1" | tr -s ' ' '\n' | grep .
+}
+# sequences FILE: its ids as lines, one per sequence
+sequences() {
+    tensor "$1" seq_lens d4 > "$work/lens"
+    tensor "$1" ids d4 | awk -v lens="$work/lens" 'BEGIN { getline n < lens } { printf "%s%s", $1, --n ? " " : "\n"; if (!n) getline n < lens }'
+}
+# numbers KEY: the lists under a key of JSON lines, one number a line
+numbers() { sed 's/.*"'"$1"'": \[\([^]]*\)\].*/\1/' | tr -d ' ' | tr ',' '\n' | grep .; }
+# near NAME TOLERANCE FILE FILE: as many numbers in both, none further apart
+near() {
+    said=$(paste "$3" "$4" | awk -v tol="$2" '{ n++; if (NF != 2) bad = 1; d = $1 - $2; if (d < 0) d = -d; if (d > worst) worst = d }
+        END { printf "%d numbers, %.2g apart", n, worst; exit !(n > 0 && !bad && worst <= tol) }') && ok "$1 ($said)" || bad "$1: $said"
+}
+
+# expected IDS: logits of every id, a number a line, to the log-prob of each id after the first of its line
+expected() {
+    awk -v ids="$1" '
+        BEGIN { while ((getline line < ids) > 0) { n = split(line, t, " "); for (i = 1; i <= n; i++) next_id[++rows] = i < n ? t[i + 1] : -1 } }
+        { z[NR - 1] = $1 }
+        END { V = NR / rows
+              for (r = 0; r < rows; r++) { if (next_id[r + 1] < 0) continue
+                  m = -1e30; for (v = 0; v < V; v++) if (z[r * V + v] > m) m = z[r * V + v]
+                  s = 0; for (v = 0; v < V; v++) s += exp(z[r * V + v] - m)
+                  printf "%.9g\n", z[r * V + next_id[r + 1]] - m - log(s) } }'
+}
+
+# ---- the golden models: log-probs, greedy ids, adapters, merging ----
+for model in llama-gqa llama-mha-tied llama-odd llama-bf16 llama-f16 llama-sharded; do
+    file=$golden/$model/golden.safetensors
+    [ $model != llama-sharded ] || file=$golden/llama-gqa/golden.safetensors
+    sequences "$file" > "$work/ids"
+    $run logprobs $golden/$model "$work/ids" --ids > "$work/lines"
+    numbers logprobs < "$work/lines" > "$work/got"; tensor "$file" logits f4 | expected "$work/ids" > "$work/want"
+    near "$model: logprobs" 2e-5 "$work/got" "$work/want"
+    numbers ids < "$work/lines" > "$work/got"; tensor "$file" ids d4 | tr -d ' ' > "$work/want"
+    same "$model: ids come back" "$work/got" "$work/want"
+    adapter=$golden/$model/adapter
+    [ -d "$adapter" ] || continue
+    numbers logprobs < "$work/lines" > "$work/got"; tensor "$file" logprobs f4 > "$work/want"
+    near "$model: logprobs as the reference printed them" 2e-5 "$work/got" "$work/want"
+    tensor "$file" greedy d4 | tr -d ' ' | paste -s -d ' ' - > "$work/want"
+    cut -d ' ' -f 1-4 "$work/want" | $run generate $golden/$model --ids --greedy -n 16 --ignore-eos > "$work/got"
+    same "$model: 16 greedy ids" "$work/got" "$work/want"
+    $run logprobs $golden/$model "$work/ids" --ids --adapter "$adapter" | numbers logprobs > "$work/adapted"
+    tensor "$file" lora.logits f4 | expected "$work/ids" > "$work/want"
+    near "$model: logprobs with the adapter" 2e-5 "$work/adapted" "$work/want"
+    rm -rf "$work/merged"
+    $run merge $golden/$model --adapter "$adapter" --out "$work/merged" > "$work/out" || bad "$model: merge"
+    $run logprobs "$work/merged" "$work/ids" --ids | numbers logprobs > "$work/got"
+    near "$model: merged equals adapted" 1e-4 "$work/got" "$work/adapted"
+    $run logprobs $golden/$model "$work/ids" --ids --adapter "$work/merged" | numbers logprobs > "$work/want"
+    same "$model: a whole model as --adapter is that model" "$work/got" "$work/want"
+    $run merge $golden/$model --adapter "$adapter" --out "$work/half" --dtype bf16 > "$work/out" || bad "$model: merge --dtype bf16"
+    $run logprobs "$work/half" "$work/ids" --ids | numbers logprobs > "$work/got"
+    near "$model: merged as bf16" 0.1 "$work/got" "$work/adapted"
+    if [ "$(wc -c < "$work/half/model.safetensors")" -lt "$(wc -c < "$work/merged/model.safetensors")" ]; then ok "bf16 is smaller"; else bad "$model: bf16 is not smaller"; fi
+done
+
+# ---- lines: one out for one in, long ones through the cache in blocks ----
+model=$golden/llama-gqa
+printf '\n1\n1 5 9\n \n' | $run logprobs $model --ids > "$work/got"
+{ head -n 2 "$work/got"; tail -n 1 "$work/got"; } > "$work/some"
+printf '{"ids": [], "logprobs": []}\n{"ids": [1], "logprobs": []}\n{"ids": [], "logprobs": []}\n' > "$work/want"
+same "logprobs: empty lines" "$work/some" "$work/want"
+if [ "$(wc -l < "$work/got")" -eq 4 ]; then ok "logprobs: a line for a line"; else bad "logprobs: a line for a line"; fi
+printf '\n1 5\n\n' | $run generate $model --ids --greedy -n 3 > "$work/got"
+if [ "$(wc -l < "$work/got")" -eq 3 ] && [ "$(sed -n 2p "$work/got" | wc -w)" -eq 5 ] && [ -z "$(sed -n '1p;3p' "$work/got" | tr -d '\n')" ]
+then ok "generate: empty lines"; else bad "generate: empty lines"; fi
+printf '1 5\n1 5\n' | $run generate $model --ids --seed 3 -n 20 --ignore-eos > "$work/a"
+printf '1 5\n1 5\n' | $run generate $model --ids --seed 3 -n 20 --ignore-eos > "$work/b"
+printf '1 5\n1 5\n' | $run generate $model --ids --seed 4 -n 20 --ignore-eos > "$work/c"
+same "generate: the same seed gives the same ids" "$work/a" "$work/b"
+if cmp -s "$work/a" "$work/c"; then bad "generate: another seed"; else ok "generate: another seed"; fi
+if [ "$(sort -u "$work/a" | wc -l)" -eq 2 ]; then ok "generate: every line has its own stream"; else bad "generate: every line has its own stream"; fi
+printf '1 5\n' | $run generate $model --ids --seed 4 -n 20 --ignore-eos --top-k 1 > "$work/a"
+printf '1 5\n' | $run generate $model --ids --greedy -n 20 --ignore-eos > "$work/b"
+same "generate: --top-k 1 is greedy" "$work/a" "$work/b"
+
+# ---- the judge ----
+for model in roberta roberta-odd; do
+    file=$golden/$model/golden.safetensors
+    [ -f "$file" ] || { skip "$model"; continue; }
+    sequences "$file" > "$work/ids"
+    $run score $golden/$model "$work/ids" --ids > "$work/lines"
+    numbers logits < "$work/lines" > "$work/got"; tensor "$file" logits f4 > "$work/want"
+    near "$model: logits" 2e-5 "$work/got" "$work/want"
+    $run score $golden/$model "$work/ids" --ids --compute f16 | numbers logits > "$work/f16"
+    near "$model: logits, --compute f16" 1e-2 "$work/f16" "$work/got"
+    if cmp -s "$work/f16" "$work/got"; then bad "which are others"; else ok "which are others"; fi
+done
+tensor $golden/roberta/golden.safetensors logits f4 | paste - - | awk '{ print ($1 >= $2) ? "nothate" : "hate" }' > "$work/want"
+sequences $golden/roberta/golden.safetensors | $run score $golden/roberta --ids | sed 's/.*"label": "\(.*\)"}/\1/' > "$work/got"
+same "score: the label is the best one's" "$work/got" "$work/want"
+printf '\n' | $run score $golden/roberta --ids > "$work/got"
+printf '{"logits": [], "label": null}\n' > "$work/want"
+same "score: an empty line" "$work/got" "$work/want"
+
+# ---- third-party model and tokenizers ----
+stories=$shared/data/stories260K
+if [ -d "$stories" ] && [ -f "$shared/golden/stories260K_golden.json" ]; then
+    tr -d '\n ' < "$shared/golden/stories260K_golden.json" | sed 's/.*"greedy_ids":\[\([0-9,]*\)\].*/\1/' | tr ',' ' ' > "$work/want"; echo >> "$work/want"
+    echo 1 | $run generate "$stories" --ids --greedy -n 200 > "$work/got"
+    same "stories260K: 200 greedy ids" "$work/got" "$work/want"
+    $run generate "$stories" --prompt "" --greedy -n 200 > "$work/text"
+    $run tokenize "$stories" --decode "$work/got" > "$work/want"
+    same "stories260K: text as written is the ids decoded" "$work/text" "$work/want"
+    $run generate "$stories" --prompt "Caf" -n 200 --temperature 5 --ignore-eos > "$work/text"      # bytes of characters, cut and whole
+    echo Caf | $run tokenize "$stories" --special | $run generate "$stories" --ids -n 200 --temperature 5 --ignore-eos |
+        $run tokenize "$stories" --decode > "$work/want"
+    same "stories260K: noise as written is the ids decoded" "$work/text" "$work/want"
+    printf '\n' | $run generate "$stories" --greedy -n 200 | sed 's/^{"text": \(.*\)}$/\1/' > "$work/line"
+    tr '\n' ' ' < "$shared/golden/stories260K_golden.json" | sed 's/.*"expected_text": *\("\([^"\\]\|\\.\)*"\).*/\1/' > "$work/want"; echo >> "$work/want"
+    same "stories260K: its text" "$work/line" "$work/want"
+    $run generate "$stories" --prompt "Once upon a time" --greedy -n 30 > "$work/text"
+    printf 'Once upon a time\n' | $run chat "$stories" --template none --temperature 0 -n 30 2>/dev/null | { printf 'Once upon a time'; cat; } > "$work/got"
+    same "chat: an answer is the greedy continuation" "$work/got" "$work/text"
+    if [ "$(printf 'One day\nThe end\n' | $run chat "$stories" -n 8 --template zephyr 2>/dev/null | wc -l)" -ge 2 ]; then ok "chat: two turns"; else bad "chat: two turns"; fi
+    printf 'Once upon a time\n\n' | $run logprobs "$stories" > "$work/got"
+    if [ "$(wc -l < "$work/got")" -eq 2 ] && [ "$(tail -n 1 "$work/got")" = '{"ids": [1], "logprobs": []}' ]; then ok "logprobs: text begins with <s>"; else bad "logprobs: text begins with <s>"; fi
+    exits "chat: a folder that does not tell its template" 1 $run chat "$stories"
+    if grep -q 'chatml.*zephyr.*none' "$work/err"; then ok "chat: which templates there are"; else bad "chat: which templates there are"; fi
+    printf 'One day\n/quit\nThe end\n' | $run chat "$stories" -n 8 --template none > "$work/got" 2>/dev/null
+    printf 'One day\n' | $run chat "$stories" -n 8 --template none > "$work/want" 2>/dev/null
+    same "chat: /quit" "$work/got" "$work/want"
+    printf 'One day\nThe end\n/new\nOne day\n' | $run chat "$stories" -n 8 --temperature 0 --template none 2>/dev/null > "$work/turns"
+    tail -n "$(wc -l < "$work/want")" "$work/turns" > "$work/got"
+    printf 'One day\n' | $run chat "$stories" -n 8 --temperature 0 --template none > "$work/want" 2>/dev/null
+    same "chat: /new begins anew" "$work/got" "$work/want"
+    if printf 'One day a little girl\nOne day a little girl\n' | $run chat "$stories" --context 12 --template none > "$work/out" 2> "$work/err"
+    then bad "chat: a full context"; elif grep -q 'fills the 12 positions' "$work/err"; then ok "chat: a full context says so"; else bad "chat: a full context says so"; fi
+    mkdir -p "$work/told" && cp "$stories"/* "$work/told/" && chmod u+w "$work/told"/*
+    for kind in zephyr chatml phi; do
+        case $kind in zephyr) marks='<|user|> eos_token <|assistant|>' ;; chatml) marks='<|im_start|> <|im_end|>' ;; phi) marks='<|user|> <|end|> <|assistant|>' ;; esac
+        printf '{"chat_template": "{%%%% for m in messages %%%%}%s"}\n' "$marks" > "$work/told/tokenizer_config.json"
+        if [ $kind = phi ]; then exits "chat: a chat_template of another kind" 1 $run chat "$work/told"; continue; fi
+        printf 'One day\n' | $run chat "$work/told" -n 20 --temperature 0 > "$work/got" 2>/dev/null
+        printf 'One day\n' | $run chat "$stories" -n 20 --temperature 0 --template $kind > "$work/want" 2>/dev/null
+        same "chat: $kind by the folder's chat_template" "$work/got" "$work/want"
+    done
+else skip "stories260K"; fi
+
+# ---- a chat that was learnt here: <|im_end|> ends an answer, although the config says </s> ----
+bin=${RUN:-}\ ${BIN:-.}
+for i in 1 2 3 4 5 6 7 8; do for answer in "hi=yes" "no=well"; do
+    printf '{"text": "<|im_start|>user\\n%s<|im_end|>\\n<|im_start|>assistant\\n%s<|im_end|>\\n"}\n' "${answer%=*}" "${answer#*=}"
+done; done > "$work/chat.jsonl"
+if $bin/prep data "$work/chat.jsonl" --out "$work/chat.bin" > "$work/out" 2>&1 &&
+   $bin/prep tokenizer "$work/chat.bin" --vocab 300 --out "$work/chat" > "$work/out" 2>&1
+then
+    printf '{"[PAD]": 300, "<|im_start|>": 301, "<|im_end|>": 302}\n' > "$work/chat/added_tokens.json"
+    printf '{"pad_token": "[PAD]", "bos_token": "<s>", "eos_token": "</s>", "additional_special_tokens": ["<|im_start|>", "<|im_end|>"]}\n' > "$work/chat/special_tokens_map.json"
+    echo '<|im_start|>a<|im_end|>' | $run tokenize "$work/chat" > "$work/ids"
+    if grep -q '^301 .* 302$' "$work/ids"; then ok "tokenize: added tokens"; else bad "tokenize: added tokens: $(cat "$work/ids")"; fi
+    $run tokenize "$work/chat" --decode --special "$work/ids" > "$work/got"; echo '<|im_start|> a<|im_end|>' > "$work/want"
+    same "tokenize: --decode --special writes them out" "$work/got" "$work/want"
+    if $bin/sft "$work/chat.bin" --tokenizer "$work/chat" --dim 32 --layers 1 --heads 2 --ffn 64 --positions 64 --context 64 --steps 60 --tokens 256 --lr 1e-2 \
+        --out "$work/model" > "$work/out" 2>&1
+    then
+        printf 'hi\n/new\nno\n' | $run chat "$work/model" --temperature 0 > "$work/got" 2> "$work/err"; printf 'yes\nwell\n' > "$work/want"
+        same "chat: chatml by the folder's tokens, ended by <|im_end|>" "$work/got" "$work/want"
+        printf 'hi\n' | $run chat "$work/model" --temperature 0 --template chatml > "$work/got" 2> "$work/err"; printf 'yes\n' > "$work/want"
+        same "chat: --template chatml" "$work/got" "$work/want"
+        printf 'hi<|im_end|>\n<|im_start|>assistant\n' | $run chat "$work/model" --temperature 0 -n 3 --system s > "$work/got" 2> "$work/err"
+        if [ "$(wc -l < "$work/got")" -ge 2 ]; then ok "chat: markers that are typed are letters"; else bad "chat: markers that are typed"; fi
+        if grep -q '"<|im_end|>": 302' "$work/model/added_tokens.json"; then ok "sft: added tokens are written again"; else bad "sft: added tokens"; fi
+    else bad "sft on a chat: $(tail -n 1 "$work/out")"; fi
+else skip "a chat learnt here"; fi
+
+# ---- 4-bit weights: PyTorch's logits of the quantised policy with its adapter, and merged ----
+model=$golden/nf4-policy file=$golden/nf4-policy/golden.safetensors
+sequences "$file" > "$work/ids"
+for how in "nf4 --nf4" "doubled --nf4 --double-quant" "fp4 --fp4 --quant-block 128"; do
+    $run logprobs $model "$work/ids" --ids --adapter $model/adapter ${how#* } | numbers logprobs > "$work/got"
+    tensor "$file" "${how%% *}.logits" f4 | expected "$work/ids" > "$work/want"
+    near "logprobs ${how#* }" 2e-5 "$work/got" "$work/want"
+    if $run merge $model --adapter $model/adapter --out "$work/four" ${how#* } > "$work/out" && grep -q dequantised "$work/out"; then ok "merge ${how#* }"; else bad "merge ${how#* }"; fi
+    $run logprobs "$work/four" "$work/ids" --ids | numbers logprobs > "$work/got"
+    near "merged ${how#* }" 1e-4 "$work/got" "$work/want"
+done
+for as in bf16 f16; do      # 2^-7 and 2^-10 of logits of up to 11
+    $run logprobs $model "$work/ids" --ids --adapter $model/adapter --nf4 --compute $as | numbers logprobs > "$work/got"
+    tensor "$file" $as.logits f4 | expected "$work/ids" > "$work/want"
+    if [ $as = bf16 ]; then near "logprobs --compute $as" 0.09 "$work/got" "$work/want"; else near "logprobs --compute $as" 0.011 "$work/got" "$work/want"; fi
+done
+echo "5 9 20" | $run generate $model --ids --greedy -n 6 --nf4 --adapter $model/adapter > "$work/got"
+rm -rf "$work/four" && $run merge $model --adapter $model/adapter --out "$work/four" --nf4 > "$work/out" && echo "5 9 20" | $run generate "$work/four" --ids --greedy -n 6 > "$work/want"
+same "generate --nf4: as the merged model" "$work/got" "$work/want"
+exits "two kinds of 4 bits" 2 $run logprobs $model --ids --nf4 --fp4
+exits "a block that is no power of two" 2 $run generate $model --ids --nf4 --quant-block 100
+exits "doubled what is not quantised" 2 $run chat $model --double-quant
+exits "a compute type that does not exist" 2 $run logprobs $model --ids --compute int8
+exits "merge has no compute type" 2 $run merge $model --adapter $model/adapter --out "$work/none" --compute bf16
+if [ ! -e "$work/none" ]; then ok "... and makes no folder"; else bad "... and makes no folder"; fi
+cp -r $model/adapter "$work/huge" && sed 's/"lora_alpha": 6/"lora_alpha": 999999/' $model/adapter/adapter_config.json > "$work/huge/adapter_config.json"
+exits "merged weights too large for --dtype f16" 1 $run merge $model --adapter "$work/huge" --out "$work/none" --dtype f16
+if grep -q 'too large for --dtype' "$work/err" && [ ! -e "$work/none" ]; then ok "... and says so, before it writes"; else bad "... and says so, before it writes"; fi
+
+printf 'The quick brown fox.\n\n  two  spaces\nna\303\257ve \342\202\254 \360\237\231\202\n' > "$work/text"
+printf '{"text": "line\\nbreak \\u20ac \\"quoted\\""}\n{"text": ""}\n' > "$work/jsonl"
+printf '{"text": "line\\nbreak \342\202\254 \\"quoted\\""}\n{"text": ""}\n' > "$work/plain"
+for folder in llama2/tokenizer.model gpt2 roberta; do
+    tokenizer=$shared/data/tokenizers/$folder
+    [ -e "$tokenizer" ] || { skip "tokenize $folder"; continue; }
+    $run tokenize "$tokenizer" "$work/text" > "$work/ids"
+    $run tokenize "$tokenizer" --decode "$work/ids" > "$work/got"
+    same "tokenize $folder: back and forth" "$work/got" "$work/text"
+    if [ "$(wc -l < "$work/ids")" -eq 4 ] && [ -z "$(sed -n 2p "$work/ids")" ]; then ok "tokenize $folder: an empty line stays one"; else bad "tokenize $folder: an empty line stays one"; fi
+    $run tokenize "$tokenizer" --jsonl "$work/jsonl" | $run tokenize "$tokenizer" --decode --jsonl > "$work/got"
+    same "tokenize $folder: --jsonl" "$work/got" "$work/plain"
+    $run tokenize "$tokenizer" --special "$work/text" > "$work/special"
+    case $folder in llama2*) before="1 " after="" ;; roberta) before="0 " after=" 2" ;; *) before="" after="" ;; esac
+    sed -e "s/^/$before/" -e "s/\$/$after/" -e 's/  / /' -e 's/ $//' "$work/ids" > "$work/want"
+    sed 's/ $//' "$work/special" > "$work/got"
+    same "tokenize $folder: --special" "$work/got" "$work/want"
+done
+
+# ---- tokenize --show: ids and the bytes from..to that they stand for ----
+# shown NAME TOKENIZER WANT [OPTIONS]: the lines of $work/text as "id from..to", one input line after another, separated by |
+shown() {
+    name=$1 tokenizer=$2 want=$3; shift 3
+    got=$($run tokenize "$tokenizer" "$work/text" --show "$@" | awk '/^line/ { if (NR > 1) printf "|"; next } { printf " %s %s", $1, $2 }')
+    if [ "$got" = "$want" ]; then ok "tokenize --show $name"; else bad "tokenize --show $name: $got"; fi
+}
+mkdir -p "$work/words"      # WordPiece: lower case, accents off, a word without pieces, an ideograph, an added token that swallows the space before it
+printf '[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nthe\nna\n##ive\n##s\nfox\n\345\255\227\n' > "$work/words/vocab.txt"
+printf '{"added_tokens_decoder": {"4": {"content": "[MASK]", "special": true, "lstrip": true}}}\n' > "$work/words/tokenizer_config.json"
+printf 'The  Na\303\257ves fox\n\n \360\237\231\202zz\345\255\227the [MASK]fox\n' > "$work/text"
+shown "WordPiece" "$work/words" ' 5 0..3 6 5..7 7 7..11 8 11..12 9 13..16|| 1 1..7 10 7..10 5 10..13 4 13..20 9 20..23'
+shown "WordPiece --special" "$work/words" ' 2 0..0 5 0..3 6 5..7 7 7..11 8 11..12 9 13..16 3 16..16| 2 0..0 3 0..0| 2 0..0 1 1..7 10 7..10 5 10..13 4 13..20 9 20..23 3 23..23' --special
+if [ -s "$work/chat/added_tokens.json" ]; then
+    printf 'a\342\202\254<|im_start|>h\n' > "$work/text"
+    $run tokenize "$work/chat" "$work/text" --show > "$work/got"
+    if grep -q '^ *301  *4\.\.16  ' "$work/got" && grep -q '^ *229  *1\.\.2  <0xE2>  "\\xE2"$' "$work/got" && tail -n 1 "$work/got" | grep -q ' 16\.\.17 '
+    then ok "tokenize --show: bytes of a character, an added token"; else bad "tokenize --show: bytes of a character, an added token"; fi
+else skip "tokenize --show: an added token"; fi
+printf 'Hello  world\n  two na\303\257ve \360\237\231\202 x\n\n\345\255\227a\302\275 \357\254\201n\n' > "$work/text"
+other=$shared/data/tokenizers
+if [ -e $other/llama2 ]; then shown llama2 $other/llama2/tokenizer.model ' 15043 0..5 29871 5..6 3186 6..12| 259 0..1 1023 1..5 1055 5..8 30085 8..10 345 10..12 29871 12..13 243 13..14 162 14..15 156 15..16 133 16..17 921 17..19|| 29871 0..0 30578 0..3 29874 3..4 30226 4..6 29871 6..7 31017 7..10 29876 10..11'
+else skip "tokenize --show llama2"; fi
+if [ -e $other/gpt2 ]; then shown gpt2 $other/gpt2 ' 15496 0..5 220 5..6 995 6..12| 220 0..1 734 1..5 41492 5..12 32485 12..17 2124 17..19|| 27764 0..2 245 2..3 64 3..4 23141 4..6 27332 6..8 105 8..9 223 9..10 77 10..11'
+else skip "tokenize --show gpt2"; fi
+# T5 squeezes spaces, has no piece of some characters, and writes 1/2 for one, so that three pieces share it
+if [ -e $other/t5 ]; then shown t5 $other/t5/spiece.model ' 8774 0..5 296 5..12| 192 2..5 3 5..6 29 6..7 9 7..8 2 8..10 162 10..12 3 12..13 2 13..17 3 17..18 226 18..19|| 3 0..0 2 0..3 9 3..4 536 ~4..6 2 ~4..6 357 ~4..6 2202 6..11'
+    printf 'go\360\237\231\202  now\n' > "$work/text"
+    shown "t5, one unknown" $other/t5/spiece.model ' 281 0..2 2 2..6 230 6..11'
+else skip "tokenize --show t5"; fi
+printf '\033[2Jthe\n' > "$work/text"
+$run tokenize "$work/words" "$work/text" --show > "$work/got"
+NO_COLOR=1 $run tokenize "$work/words" "$work/text" --show --color always > "$work/colored"
+if grep -q "$(printf '\033')" "$work/got"; then bad "tokenize --show: colours in a file"; else ok "tokenize --show: no colours in a file, no escapes of the text"; fi
+if grep -q "$(printf '\033')\[30;43m" "$work/colored" && grep -q 'x1B' "$work/colored"; then ok "tokenize --show --color always"; else bad "tokenize --show --color always"; fi
+sed "s/$(printf '\033')\[[0-9;]*m//g" "$work/colored" | sed 2d > "$work/plain"
+same "tokenize --show: colours are all the difference" "$work/got" "$work/plain"
+printf '{"text": "the\\nfox"}\n' | $run tokenize "$work/words" --jsonl --show | tail -n 1 > "$work/got"; printf '       9          4..7  fox  "fox"\n' > "$work/want"
+same "tokenize --show --jsonl" "$work/got" "$work/want"
+exits "tokenize --show --decode" 2 $run tokenize "$work/words" --show --decode
+
+# ---- tokenize --sample, --nbest: other ways to cut a text ----
+mkdir -p "$work/unigram" "$work/bpe" "$work/json"
+cp tests/fuzz/seeds/tokenizer/sp-unigram "$work/unigram/spiece.model"; cp tests/fuzz/seeds/tokenizer/sp-bpe "$work/bpe/tokenizer.model"
+cp tests/fuzz/seeds/tokenizer/json-unigram-bytes "$work/json/tokenizer.json"
+printf 'ab a b\n\nbab\nab a b\n' > "$work/text"
+$run tokenize "$work/unigram" "$work/text" --nbest 2 > "$work/got"
+printf '{"nbest": [{"score": -6.5, "ids": [12, 6, 8]}, {"score": -7, "ids": [6, 5, 6, 8]}]}\n' > "$work/want"
+printf '{"nbest": [{"score": 0, "ids": []}]}\n' >> "$work/want"
+sed -n 1,2p "$work/got" > "$work/two"
+if [ "$(wc -l < "$work/got")" -eq 4 ]; then same "tokenize --nbest" "$work/two" "$work/want"; else bad "tokenize --nbest: a line for each"; fi
+for folder in unigram bpe json; do
+    $run tokenize "$work/$folder" "$work/text" --sample 0.3 > "$work/ids"
+    $run tokenize "$work/$folder" "$work/ids" --decode > "$work/got"
+    same "tokenize --sample, $folder: the same text" "$work/got" "$work/text"
+    $run tokenize "$work/$folder" "$work/text" --sample 0.3 --seed 1 > "$work/want"
+    same "tokenize --sample, $folder: the same seed" "$work/ids" "$work/want"
+    for seed in 1 2 3 4 5 6 7 8; do $run tokenize "$work/$folder" "$work/text" --sample 0.3 --seed $seed; done | sort -u > "$work/ids"
+    if [ "$(wc -l < "$work/ids")" -gt 5 ]; then ok "tokenize --sample, $folder: other ways"; else bad "tokenize --sample, $folder: other ways"; fi
+done
+$run tokenize "$work/bpe" "$work/text" > "$work/want"; $run tokenize "$work/bpe" "$work/text" --sample 0 > "$work/got"
+same "tokenize --sample 0 of BPE leaves nothing out" "$work/got" "$work/want"
+$run tokenize "$work/unigram" "$work/text" --special > "$work/want"; $run tokenize "$work/unigram" "$work/text" --special --sample 1000 > "$work/got"
+same "tokenize --sample 1000 of a unigram model takes the best, --special" "$work/got" "$work/want"
+exits "tokenize --sample of WordPiece" 1 $run tokenize "$work/words" "$work/text" --sample 0.1
+exits "tokenize --sample 2 of BPE" 1 $run tokenize "$work/bpe" "$work/text" --sample 2
+exits "tokenize --sample -1" 2 $run tokenize "$work/unigram" "$work/text" --sample -1
+exits "tokenize --nbest of BPE" 1 $run tokenize "$work/bpe" "$work/text" --nbest 2
+exits "tokenize --nbest of tokenizer.json" 1 $run tokenize "$work/json" "$work/text" --nbest 2
+exits "tokenize --nbest 2000" 2 $run tokenize "$work/unigram" "$work/text" --nbest 2000
+exits "tokenize --nbest --show" 2 $run tokenize "$work/unigram" "$work/text" --nbest 2 --show
+exits "tokenize --nbest --special" 2 $run tokenize "$work/unigram" "$work/text" --nbest 2 --special
+exits "tokenize --sample --nbest" 2 $run tokenize "$work/unigram" "$work/text" --nbest 2 --sample 1
+
+# ---- what is wrong is said ----
+model=$golden/llama-gqa
+exits "an unknown command" 2 $run frobnicate
+exits "no command" 2 $run
+exits "an unknown option" 2 $run generate $model --ids --tempreature 1
+exits "no model" 2 $run logprobs
+if [ -d $model/adapter ]; then
+    rm -rf "$work/own" && cp -r $model "$work/own"
+    printf '{"model": {"type": "WordPiece"}}\n' > "$work/own/tokenizer.json"
+    if $run merge "$work/own" --adapter $model/adapter --out "$work/other" > "$work/out" 2> "$work/err" && grep -q WordPiece "$work/err" && [ -s "$work/other/model.safetensors" ]
+    then ok "merge with a tokenizer that is not supported"; else bad "merge with a tokenizer that is not supported"; fi
+    exits "merge into its own model" 1 $run merge "$work/own" --adapter $model/adapter --out "$work/../${work##*/}/own/"
+    exits "merge into its own adapter" 1 $run merge $model --adapter "$work/own/adapter" --out "$work/own/adapter"
+    if cmp -s $model/model.safetensors "$work/own/model.safetensors" && [ ! -e "$work/own/merge.probe" ]; then ok "... which stays as it was"; else bad "merge touched its input"; fi
+fi
+exits "merge without --out" 2 $run merge $model --adapter $model/adapter
+exits "a missing folder" 1 $run logprobs "$work/nothing" --ids
+exits "a missing file" 1 $run logprobs $model "$work/nothing" --ids
+exits "a missing adapter" 1 $run logprobs $model --adapter "$work/nothing" --ids
+exits "no tokenizer" 1 $run logprobs $model
+exits "text without a tokenizer" 1 $run generate $model --prompt hello
+exits "more than the positions" 1 $run generate $model --ids --prompt "1 2" -n 1000
+exits "an id outside the vocabulary" 1 $run generate $model --ids --prompt "1 97"
+exits "no ids" 1 $run generate $model --ids --prompt "1 two"
+for line in "1 x" "1 97" "-1" "1,2" "99999999999999999999"; do
+    echo "$line" > "$work/line"
+    exits "the line '$line'" 1 $run logprobs $model "$work/line" --ids
+done
+awk 'BEGIN { for (i = 0; i < 129; i++) printf "5 "; print "" }' > "$work/line"
+exits "a line longer than the positions" 1 $run logprobs $model "$work/line" --ids
+exits "a text too long for the judge" 1 $run score $golden/roberta "$work/line" --ids
+if $run --help > "$work/out" && grep -q merge "$work/out"; then ok "run --help lists its commands"; else bad "run --help lists its commands"; fi
+for command in tokenize logprobs score generate chat merge; do
+    if $run $command --help > "$work/out" && grep -q "run $command" "$work/out"; then ok "$command --help"; else bad "$command --help"; fi
+done
+
+echo "run: $passed passed, $failed failed, $skipped skipped"
+[ $failed = 0 ]

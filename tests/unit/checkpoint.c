@@ -1,0 +1,1374 @@
+/* tests/unit/checkpoint.c - Hugging Face folders: every golden container read and compared with a second, naive reader that lives
+ * here; what we write read back; every refusal with its name. Works in a folder of its own under /tmp. */
+#include "test.h"
+#include <time.h>
+
+static Pool pool;
+static Error err;
+static char base[64];                           /* our folder */
+
+static const char *in_base(const char *name) {
+    static char path[8][256];
+    static int turn;
+    char *p = path[turn = (turn + 1) % 8];
+    sprintf(p, "%.60s/%.180s", base, name);
+    return p;
+}
+static Error *fresh(void) { memset(&err, 0, sizeof err); return &err; }
+static void spit(const char *path, const void *bytes, size_t n) {
+    FILE *f = fopen(path, "wb");
+    if (!f || fwrite(bytes, 1, n, f) != n || fclose(f)) { printf("cannot write %s\n", path); exit(2); }
+}
+static char *slurp(const char *path, size_t *n) {
+    char *bytes = NULL;
+    if (file_read_all(path, &pool, &bytes, n, fresh()) != OK) { printf("cannot read %s\n", path); exit(2); }
+    return bytes;
+}
+
+/* ---- lists of tensors ---- */
+typedef struct { Tensor *tensor; int count; } List;
+
+static void add(List *l, const char *name, int O, int I, int flags) {
+    Tensor *t = &l->tensor[l->count++];
+    memset(t, 0, sizeof *t);
+    strcpy(t->name, name);
+    t->flags = flags;
+    t->matrix = calloc(1, sizeof *t->matrix);
+    t->matrix->type = F32;
+    t->matrix->O = O;
+    t->matrix->I = I;
+    t->matrix->data = malloc((size_t)O * (size_t)I * 4);
+    memset(t->matrix->data, 0x5a, (size_t)O * (size_t)I * 4);
+}
+/* The same as type, with kind, block, doubled and dtype where it is 4-bit. */
+static Quant *add_as(List *l, const char *name, int O, int I, int type, int kind, int block, int doubled, int dtype) {
+    size_t n = (size_t)O * (size_t)I, blocks = type == NF4 ? quant_blocks(n, block) : 0;
+    Matrix *m;
+    add(l, name, O, I, 0);
+    m = l->tensor[l->count - 1].matrix;
+    m->type = type;
+    if (type != NF4) return NULL;
+    m->quant = calloc(1, sizeof *m->quant);
+    m->quant->kind = kind;
+    m->quant->block = block;
+    m->quant->dtype = dtype;
+    if (!doubled) m->quant->absmax = calloc(blocks, sizeof(f32));
+    else {
+        m->quant->code = calloc(blocks, 1);
+        m->quant->nested = calloc(blocks / QUANT_NESTED + 1, sizeof(f32));
+        m->quant->map = calloc(256, sizeof(f32));
+    }
+    return m->quant;
+}
+static List list_new(int capacity) { List l; l.tensor = calloc((size_t)capacity, sizeof *l.tensor); l.count = 0; return l; }
+static void list_free(List *l) {
+    for (int i = 0; i < l->count; i++) {
+        Quant *q = l->tensor[i].matrix->quant;
+        if (q) { free(q->absmax); free(q->code); free(q->nested); free(q->map); free(q); }
+        free(l->tensor[i].matrix->data);
+        free(l->tensor[i].matrix);
+    }
+    free(l->tensor);
+}
+
+static List llama_list(const ModelConfig *c) {
+    List l = list_new(3 + 9 * c->L);
+    char name[96];
+    add(&l, "model.embed_tokens.weight", c->V, c->C, 0);
+    for (int i = 0; i < c->L; i++) {
+        struct { const char *name; int O, I, flags; } part[] = {
+            { "input_layernorm", 1, c->C, TENSOR_VECTOR }, { "self_attn.q_proj", c->H * c->D, c->C, 0 },
+            { "self_attn.k_proj", c->K * c->D, c->C, 0 }, { "self_attn.v_proj", c->K * c->D, c->C, 0 },
+            { "self_attn.o_proj", c->C, c->H * c->D, 0 }, { "post_attention_layernorm", 1, c->C, TENSOR_VECTOR },
+            { "mlp.gate_proj", c->F, c->C, 0 }, { "mlp.up_proj", c->F, c->C, 0 }, { "mlp.down_proj", c->C, c->F, 0 } };
+        for (int k = 0; k < 9; k++) {
+            sprintf(name, "model.layers.%d.%s.weight", i, part[k].name);
+            add(&l, name, part[k].O, part[k].I, part[k].flags);
+        }
+    }
+    add(&l, "model.norm.weight", 1, c->C, TENSOR_VECTOR);
+    add(&l, "lm_head.weight", c->V, c->C, c->tied ? TENSOR_TIED : 0);
+    return l;
+}
+
+static List roberta_list(const RewardConfig *c) {
+    static const struct { const char *name; int O, I; } part[] = {     /* 1: C, 2: F */
+        { "attention.self.query", 1, 1 }, { "attention.self.key", 1, 1 }, { "attention.self.value", 1, 1 },
+        { "attention.output.dense", 1, 1 }, { "attention.output.LayerNorm", 0, 1 }, { "intermediate.dense", 2, 1 },
+        { "output.dense", 1, 2 }, { "output.LayerNorm", 0, 1 } };
+    List l = list_new(9 + 16 * c->L);
+    char name[96];
+    add(&l, "roberta.embeddings.word_embeddings.weight", c->V, c->C, 0);
+    add(&l, "roberta.embeddings.position_embeddings.weight", c->positions, c->C, 0);
+    add(&l, "roberta.embeddings.token_type_embeddings.weight", c->types, c->C, 0);
+    add(&l, "roberta.embeddings.LayerNorm.weight", 1, c->C, TENSOR_VECTOR);
+    add(&l, "roberta.embeddings.LayerNorm.bias", 1, c->C, TENSOR_VECTOR);
+    for (int i = 0; i < c->L; i++)
+        for (int k = 0; k < 8; k++) {
+            int O = part[k].O == 2 ? c->F : c->C, I = part[k].I == 2 ? c->F : c->C;
+            sprintf(name, "roberta.encoder.layer.%d.%s.weight", i, part[k].name);
+            add(&l, name, part[k].O ? O : 1, I, part[k].O ? 0 : TENSOR_VECTOR);
+            sprintf(name, "roberta.encoder.layer.%d.%s.bias", i, part[k].name);
+            add(&l, name, 1, O, TENSOR_VECTOR);
+        }
+    add(&l, "classifier.dense.weight", c->C, c->C, 0);
+    add(&l, "classifier.dense.bias", 1, c->C, TENSOR_VECTOR);
+    add(&l, "classifier.out_proj.weight", c->labels, c->C, 0);
+    add(&l, "classifier.out_proj.bias", 1, c->labels, TENSOR_VECTOR);
+    return l;
+}
+
+/* ---- the second reader: finds a tensor by text search in the header; no checks, no JSON ---- */
+typedef struct { char dtype[8]; long long rank, shape[2]; const unsigned char *data; size_t length; } Naive;
+
+static int naive_find(Naive *out, const char *file, const char *name) {
+    const unsigned char *u = (const unsigned char *)file;
+    size_t header = (size_t)u[0] | (size_t)u[1] << 8 | (size_t)u[2] << 16;
+    char key[160];
+    const char *at, *p;
+    unsigned long long from, to;
+    sprintf(key, "\"%.100s\":{", name);
+    at = strstr(file + 8, key);
+    if (!at) return 0;
+    if (sscanf(strstr(at, "\"dtype\":\"") + 9, "%7[A-Z0-9]", out->dtype) != 1) return 0;
+    p = strstr(at, "\"shape\":[") + 9;
+    out->rank = sscanf(p, "%lld,%lld", &out->shape[0], &out->shape[1]);
+    if (sscanf(strstr(at, "\"data_offsets\":[") + 16, "%llu,%llu", &from, &to) != 2) return 0;
+    out->data = u + 8 + header + from;
+    out->length = (size_t)(to - from);
+    return 1;
+}
+/* Value i, by the definition of each format. */
+static double naive_value(const Naive *n, size_t i) {
+    const unsigned char *b = n->data + i * (strcmp(n->dtype, "F32") == 0 ? 4 : 2);
+    unsigned half = (unsigned)b[0] | (unsigned)b[1] << 8;
+    uint32_t bits = strcmp(n->dtype, "F32") == 0 ? half | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24 : (uint32_t)half << 16;
+    f32 x;
+    if (strcmp(n->dtype, "F16") == 0) {
+        int e = half >> 10 & 31;
+        double m = half & 1023, v = e == 31 ? (m > 0 ? NAN : INFINITY) : e ? ldexp(1024 + m, e - 25) : ldexp(m, -24);
+        return half & 0x8000 ? -v : v;
+    }
+    memcpy(&x, &bits, 4);
+    return x;
+}
+
+/* Every tensor of the list equals what the naive reader finds in `file` under prefix + name. Returns the number of differences. */
+static int differences(const List *l, const char *file, const char *prefix) {
+    int wrong = 0;
+    for (int t = 0; t < l->count; t++) {
+        const Matrix *m = l->tensor[t].matrix;
+        const f32 *x = m->data;
+        char name[160];
+        Naive n;
+        if (l->tensor[t].flags & TENSOR_TIED) continue;
+        sprintf(name, "%.40s%.100s", prefix, l->tensor[t].name);
+        if (!naive_find(&n, file, name)) { wrong++; continue; }
+        if (l->tensor[t].flags & TENSOR_VECTOR ? n.rank != 1 || n.shape[0] != m->I
+                                               : n.rank != 2 || n.shape[0] != m->O || n.shape[1] != m->I) { wrong++; continue; }
+        for (size_t i = 0; i < (size_t)m->O * (size_t)m->I; i++) wrong += !((double)x[i] == naive_value(&n, i));
+    }
+    return wrong;
+}
+static size_t bit_differences(const List *a, const List *b) {
+    size_t wrong = a->count != b->count;
+    for (int t = 0; t < a->count && t < b->count; t++) {
+        const Matrix *x = a->tensor[t].matrix, *y = b->tensor[t].matrix;
+        if (!(a->tensor[t].flags & TENSOR_TIED)) wrong += memcmp(x->data, y->data, (size_t)x->O * (size_t)x->I * 4) != 0;
+    }
+    return wrong;
+}
+
+/* ---- the goldens ---- */
+static void golden_llama(void) {
+    static const char *const names[] = { "llama-gqa", "llama-mha-tied", "llama-odd", "llama-bf16", "llama-f16" };
+    ModelConfig c, gqa;
+    char folder[128], path[200];
+    size_t n;
+    for (int i = 0; i < 5; i++) {
+        List l;
+        sprintf(folder, "tests/golden/models/%s", names[i]);
+        CHECK(config_load(&c, folder, &pool, fresh()) == OK, "%s: config: %s", names[i], err.what);
+        l = llama_list(&c);
+        CHECK(checkpoint_load(folder, "model", "", l.tensor, l.count, &pool, fresh()) == OK,
+              "%s: weights: %s", names[i], err.what);
+        sprintf(path, "%s/model.safetensors", folder);
+        CHECK(differences(&l, slurp(path, &n), "") == 0, "%s: every value and shape", names[i]);
+        list_free(&l);
+    }
+    CHECK(config_load(&gqa, "tests/golden/models/llama-gqa", &pool, fresh()) == OK, "config of llama-gqa");
+    {
+        List a = llama_list(&gqa), b = llama_list(&gqa);
+        CHECK(checkpoint_load("tests/golden/models/llama-gqa", "model", "", a.tensor, a.count, &pool, fresh()) == OK, "one file");
+        CHECK(checkpoint_load("tests/golden/models/llama-sharded", "model", "", b.tensor, b.count, &pool, fresh()) == OK,
+              "shards: %s", err.what);
+        CHECK(bit_differences(&a, &b) == 0, "shards hold the same bits as one file");
+        list_free(&b);
+        for (int i = 0; i < 4; i++) {
+            static const char *const torch[] = { "llama-torch-zip", "llama-torch-legacy", "llama-torch-views", "llama-torch-zip-bf16" };
+            b = llama_list(&gqa);
+            sprintf(folder, "tests/golden/models/%s", torch[i]);
+            CHECK(checkpoint_load(folder, "model", "", b.tensor, b.count, &pool, fresh()) == OK, "%s: %s", torch[i], err.what);
+            if (i == 3) checkpoint_load("tests/golden/models/llama-bf16", "model", "", a.tensor, a.count, &pool, fresh());
+            CHECK(bit_differences(&a, &b) == 0, "%s holds the same bits as safetensors", torch[i]);
+            list_free(&b);
+        }
+        list_free(&a);
+    }
+}
+
+static void golden_adapters(void) {
+    static const char *const names[] = { "llama-gqa", "llama-mha-tied", "llama-odd" };
+    for (int i = 0; i < 3; i++) {
+        ModelConfig c;
+        Lora lora;
+        char folder[128], path[200], name[128];
+        size_t n;
+        List model, l, head = list_new(2);
+        sprintf(folder, "tests/golden/models/%s", names[i]);
+        if (config_load(&c, folder, &pool, fresh()) != OK) { CHECK(0, "%s: config", names[i]); continue; }
+        strcat(folder, "/adapter");
+        memset(&lora, 0, sizeof lora);
+        CHECK(adapter_config_load(&lora, folder, &pool, fresh()) == OK && lora.R == 4 - (i == 1) + (i == 2) && lora.alpha == 2 * lora.R
+              && !lora.rslora && strcmp(lora.targets, "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj") == 0,
+              "%s: adapter_config.json: %s", names[i], err.what);
+        model = llama_list(&c);
+        l = list_new(2 * model.count);
+        for (int t = 0; t < model.count; t++) {
+            const Tensor *w = &model.tensor[t];
+            if (!strstr(w->name, "_proj.weight")) continue;
+            sprintf(name, "%.*s.lora_A.weight", (int)(strlen(w->name) - 7), w->name);
+            add(&l, name, lora.R, w->matrix->I, 0);
+            sprintf(name, "%.*s.lora_B.weight", (int)(strlen(w->name) - 7), w->name);
+            add(&l, name, w->matrix->O, lora.R, 0);
+        }
+        CHECK(checkpoint_load(folder, "adapter_model", "base_model.model.", l.tensor, l.count, &pool, fresh()) == OK,
+              "%s: adapter: %s", names[i], err.what);
+        sprintf(path, "%s/adapter_model.safetensors", folder);
+        CHECK(l.count == 14 * c.L && differences(&l, slurp(path, &n), "base_model.model.") == 0,
+              "%s: every value of the adapter", names[i]);
+        add(&head, "v_head.summary.weight", 1, c.C, 0);
+        add(&head, "v_head.summary.bias", 1, 1, TENSOR_VECTOR);
+        CHECK(checkpoint_load(folder, "value_head", "", head.tensor, 2, &pool, fresh()) == OK,
+              "%s: value head: %s", names[i], err.what);
+        sprintf(path, "%s/value_head.safetensors", folder);
+        CHECK(differences(&head, slurp(path, &n), "") == 0, "%s: value head's values", names[i]);
+        list_free(&model);
+        list_free(&l);
+        list_free(&head);
+    }
+}
+
+static void golden_roberta(void) {
+    static const char *const names[] = { "roberta", "roberta-odd" };
+    for (int i = 0; i < 2; i++) {
+        RewardConfig c;
+        char folder[128], path[200];
+        size_t n;
+        List l;
+        sprintf(folder, "tests/golden/models/%s", names[i]);
+        CHECK(reward_config_load(&c, folder, &pool, fresh()) == OK, "%s: config: %s", names[i], err.what);
+        CHECK(c.labels == 2 + i && strcmp(c.label[0], i ? "neg" : "nothate") == 0 && strcmp(c.label[c.labels - 1], i ? "pos" : "hate") == 0,
+              "%s: labels", names[i]);
+        CHECK(c.V == (i ? 211 : 101) && c.C == (i ? 54 : 48) && c.L == 2 + i && c.H == (i ? 6 : 4) && c.F == (i ? 77 : 96)
+              && c.positions == 66 && c.types == 1 && c.norm_eps == 1e-5f && c.pad == 1 && c.bos == 0 && c.eos == 2, "%s: sizes", names[i]);
+        l = roberta_list(&c);
+        CHECK(checkpoint_load(folder, "model", "", l.tensor, l.count, &pool, fresh()) == OK,
+              "%s: weights: %s", names[i], err.what);
+        sprintf(path, "%s/model.safetensors", folder);
+        CHECK(differences(&l, slurp(path, &n), "") == 0, "%s: every value and shape", names[i]);
+        list_free(&l);
+    }
+}
+
+/* ---- what we write ---- */
+
+/* Awkward values: all exponents, ties of both half formats, subnormals, zeros, infinities, NaN with a payload. */
+static void fill(List *l) {
+    static const uint32_t special[] = { 0, 0x80000000u, 1, 0x807fffffu, 0x7f800000u, 0xff800000u, 0x7fc12345u, 0xffa00001u, 0x3f808000u,
+        0x3f818000u, 0x3f801000u, 0x3f803000u, 0x7f7fffffu, 0x477fe000u, 0x477ff000u, 0x33000000u, 0x33000001u, 0x38800000u, 0x387fe000u };
+    Rng r = rng_stream(1, 2, 3);
+    for (int t = 0; t < l->count; t++) {
+        const Matrix *m = l->tensor[t].matrix;
+        for (size_t i = 0; i < (size_t)m->O * (size_t)m->I; i++) {
+            uint32_t u = i < sizeof special / sizeof *special ? special[i] : (uint32_t)rng_next(&r);
+            memcpy((char *)m->data + 4 * i, &u, 4);
+        }
+    }
+}
+
+/* Round to nearest even with `bits` of fraction and the smallest exponent `low`, in double; too large: infinity. */
+static double rounded(double x, int bits, int low, double largest) {
+    int e;
+    double unit, q, down;
+    if (x == 0 || isnan(x) || isinf(x)) return x;
+    frexp(x, &e);
+    unit = ldexp(1, (e - 1 < low ? low : e - 1) - bits);
+    q = fabs(x) / unit;
+    down = floor(q);
+    q = (q - down > 0.5 || (q - down == 0.5 && fmod(down, 2) == 1) ? down + 1 : down) * unit;
+    if (q > largest) q = INFINITY;
+    return x < 0 ? -q : q;
+}
+
+static List small_list(void) {
+    List l = list_new(8);
+    add(&l, "model.b.weight", 33, 301, 0);          /* more than two chunks */
+    add(&l, "model.a.weight", 1, 4097, TENSOR_VECTOR);
+    add(&l, "model.norm.weight", 1, 20, TENSOR_VECTOR);
+    add(&l, "model.head.weight", 5, 7, TENSOR_TIED);
+    add(&l, "model.one.weight", 1, 19, 0);          /* one row, but two dimensions */
+    add(&l, "model.extra.weight", 4, 5, TENSOR_OPTIONAL);
+    fill(&l);
+    return l;
+}
+
+static void round_trips(void) {
+    List a = small_list(), b = small_list(), s = small_list();
+    size_t n, header;
+    char *file, *at;
+    for (int t = 0; t < b.count; t++) memset(b.tensor[t].matrix->data, 0x77, (size_t)b.tensor[t].matrix->O * (size_t)b.tensor[t].matrix->I * 4);
+    CHECK(checkpoint_save(in_base("f32"), "model", "p.", a.tensor, a.count, F32, 0, &pool, fresh()) == OK,
+          "save F32: %s", err.what);
+    CHECK(checkpoint_load(in_base("f32"), "model", "p.", b.tensor, b.count, &pool, fresh()) == OK, "load F32: %s", err.what);
+    CHECK(bit_differences(&a, &b) == 0, "F32 comes back bit for bit, NaN payloads too");
+    file = slurp(in_base("f32/model.safetensors"), &n);
+    header = (unsigned char)file[0] | (size_t)(unsigned char)file[1] << 8;
+    CHECK(header % 8 == 0 && n == 8 + header + 4 * (33 * 301 + 4097 + 20 + 19 + 20), "padded header, exact length");
+    CHECK(strncmp(file + 8, "{\"__metadata__\":{\"format\":\"pt\"}", 31) == 0, "metadata format pt");
+    at = strstr(file + 8, "p.model.a.weight");
+    CHECK(at && strstr(at, "p.model.b.weight") && strstr(at, "p.model.one.weight") && strstr(at, "\"data_offsets\":[0,16388]"),
+          "names in order");
+    CHECK(!strstr(file + 8, "head"), "a tied tensor is not written");
+    for (int type = BF16; type <= F16; type++) {
+        const char *name = type == BF16 ? "BF16" : "F16";
+        int wrong = 0;
+        CHECK(checkpoint_save(in_base(name), "model", "", a.tensor, a.count, type, 0, &pool, fresh()) == OK,
+              "save %s: %s", name, err.what);
+        CHECK(checkpoint_load(in_base(name), "model", "", b.tensor, b.count, &pool, fresh()) == OK,
+              "load %s: %s", name, err.what);
+        for (int t = 0; t < a.count; t++)
+            for (size_t i = 0; i < (size_t)a.tensor[t].matrix->O * (size_t)a.tensor[t].matrix->I; i++) {
+                double x = ((f32 *)a.tensor[t].matrix->data)[i], y = ((f32 *)b.tensor[t].matrix->data)[i];
+                double want = type == BF16 ? rounded(x, 7, -126, 3.3895313892515355e38) : rounded(x, 10, -14, 65504);
+                if (!(a.tensor[t].flags & TENSOR_TIED)) wrong += !(y == want || (isnan(y) && isnan(want)));
+            }
+        CHECK(wrong == 0, "%s: every value is rounded to nearest even (%d wrong)", name, wrong);
+    }
+    CHECK(checkpoint_save(in_base("shards"), "model", "", a.tensor, a.count, F32, 20000, &pool, fresh()) == OK,
+          "save shards: %s", err.what);
+    CHECK(checkpoint_load(in_base("shards"), "model", "", s.tensor, s.count, &pool, fresh()) == OK, "load shards: %s", err.what);
+    CHECK(bit_differences(&a, &s) == 0, "shards come back bit for bit");
+    CHECK(file_exists(in_base("shards/model-00002-of-00002.safetensors")) && !file_exists(in_base("shards/model.safetensors")),
+          "two shards");
+    file = slurp(in_base("shards/model.safetensors.index.json"), &n);
+    CHECK(strstr(file, "\"total_size\": 56356}") != NULL, "the index counts all bytes");
+    slurp(in_base("shards/model-00002-of-00002.safetensors"), &n);
+    CHECK(n < 20000, "the limit holds for shards of several tensors");
+    CHECK(checkpoint_save(in_base("f32"), "model", "p.", a.tensor, a.count, F32, 20000, &pool, fresh()) == E_WRITE,
+          "shards beside an old single file are refused");
+    CHECK(checkpoint_save(in_base("large"), "model", "", a.tensor, a.count, F32, 1 << 30, &pool, fresh()) == OK && file_exists(in_base("large/model.safetensors")),
+          "one file where one is enough");
+    list_free(&a);
+    list_free(&b);
+    list_free(&s);
+}
+
+/* ---- hand-made files ---- */
+static void write_safetensors(const char *path, const char *header, size_t data) {
+    size_t n = strlen(header);
+    unsigned char *bytes = calloc(1, 8 + n + data);
+    for (int i = 0; i < 8; i++) bytes[i] = (unsigned char)((uint64_t)n >> (8 * i));
+    memcpy(bytes + 8, header, n);
+    for (size_t i = 0; i < data; i++) bytes[8 + n + i] = (unsigned char)(i & 3 ? 0 : 1);   /* 1.4e-45 */
+    spit(path, bytes, 8 + n + data);
+    free(bytes);
+}
+
+#define T(name, dtype, shape, from, to) "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" #from "," #to "]}"
+static const struct { const char *name, *header; size_t data; int code; const char *says; } containers[] = {
+    { "plain", "{" T("a", "F32", "[2,3]", 0, 24) "," T("n", "F32", "[3]", 24, 36) "}", 36, OK, "" },
+    { "padded, any order, unknown tensors of other types",
+      "{" T("n", "F32", "[3]", 32, 44) "," T("inv_freq", "F64", "[1]", 0, 8) "," T("a", "F32", "[2,3]", 8, 32) "," T("ids", "I64", "[]", 44, 52) ","
+      T("none", "BOOL", "[0,7]", 8, 8) "}   ", 52, OK, "" },
+    { "unknown keys, metadata", "{\"__metadata__\":{\"x\":\"y\"},\"a\":{\"dtype\":\"F32\",\"q\":1,\"shape\":[2,3],\"data_offsets\":[0,24]},"
+      T("n", "F32", "[3]", 24, 36) "}", 36, OK, "" },
+    { "16 bits", "{" T("a", "BF16", "[2,3]", 0, 12) "," T("n", "F16", "[3]", 12, 18) "}", 18, OK, "" },
+    { "missing one", "{" T("a", "F32", "[2,3]", 0, 24) "}", 24, E_MISSING, "tensor n is missing" },
+    { "missing two", "{" T("b", "F32", "[2,3]", 0, 24) "}", 24, E_MISSING, "tensor a is missing, and 1 more" },
+    { "transposed", "{" T("a", "F32", "[3,2]", 0, 24) "," T("n", "F32", "[3]", 24, 36) "}", 36, E_SHAPE, "tensor a is [3,2], wanted [2,3]" },
+    { "matrix for a vector", "{" T("a", "F32", "[2,3]", 0, 24) "," T("n", "F32", "[1,3]", 24, 36) "}", 36, E_SHAPE, "tensor n is [1,3], wanted [3]" },
+    { "three dimensions", "{" T("a", "F32", "[2,3,1]", 0, 24) "," T("n", "F32", "[3]", 24, 36) "}", 36, E_SHAPE, "of 3 dimensions" },
+    { "double", "{" T("a", "F64", "[2,3]", 0, 48) "," T("n", "F32", "[3]", 48, 60) "}", 60, E_UNSUPPORTED, "dtype F64 of tensor a" },
+    { "unknown dtype", "{" T("a", "F128", "[2,3]", 0, 24) "," T("n", "F32", "[3]", 24, 36) "}", 36, E_UNSUPPORTED, "F128" },
+    { "gap", "{" T("a", "F32", "[2,3]", 0, 24) "," T("n", "F32", "[3]", 28, 40) "}", 40, E_FORMAT, "gap" },
+    { "gap at the start", "{" T("a", "F32", "[2,3]", 4, 28) "," T("n", "F32", "[3]", 28, 40) "}", 40, E_FORMAT, "gap" },
+    { "overlap", "{" T("a", "F32", "[2,3]", 0, 24) "," T("n", "F32", "[3]", 12, 24) "}", 24, E_FORMAT, "overlap" },
+    { "more data", "{" T("a", "F32", "[2,3]", 0, 24) "," T("n", "F32", "[3]", 24, 36) "}", 37, E_FORMAT, "after the last" },
+    { "less data", "{" T("a", "F32", "[2,3]", 0, 24) "," T("n", "F32", "[3]", 24, 36) "}", 35, E_TRUNCATED, "" },
+    { "offsets too long", "{" T("a", "F32", "[2,3]", 0, 28) "," T("n", "F32", "[3]", 28, 40) "}", 40, E_FORMAT, "do not fit" },
+    { "offsets backwards", "{" T("a", "F32", "[2,3]", 24, 0) "," T("n", "F32", "[3]", 24, 36) "}", 36, E_FORMAT, "do not fit" },
+    { "negative offset", "{" T("a", "F32", "[2,3]", -24, 0) "," T("n", "F32", "[3]", 0, 12) "}", 12, E_FORMAT, "tensor a" },
+    { "half a byte", "{" T("a", "F4", "[3]", 0, 1) "," T("n", "F32", "[3]", 1, 13) "}", 13, E_FORMAT, "do not fit" },
+    { "overflow", "{" T("a", "F32", "[4294967296,4294967296,4294967296]", 0, 0) "}", 0, E_RANGE, "overflow" },
+    { "huge size", "{" T("a", "F32", "[1e300]", 0, 0) "}", 0, E_FORMAT, "whole" },
+    { "twice", "{" T("a", "F32", "[2,3]", 0, 24) "," T("a", "F32", "[2,3]", 24, 48) "," T("n", "F32", "[3]", 48, 60) "}", 60, E_FORMAT, "tensor a is there twice" },
+    { "no shape", "{\"a\":{\"dtype\":\"F32\",\"data_offsets\":[0,24]}}", 24, E_FORMAT, "tensor a" },
+    { "metadata of numbers", "{\"__metadata__\":{\"x\":1}," T("a", "F32", "[2,3]", 0, 24) "," T("n", "F32", "[3]", 24, 36) "}", 36, E_FORMAT, "__metadata__" },
+    { "a list", "[]", 0, E_FORMAT, "begin with {" },
+    { "a space first", " {}", 0, E_FORMAT, "begin with {" },
+    { "no JSON", "{\"a\":", 0, -1, "" },
+    { "nothing", "{}", 0, E_MISSING, "tensor a is missing, and 1 more" },
+};
+
+static void hand_made(void) {
+    List l = list_new(4);
+    static const unsigned char huge[8] = { 0, 0, 0, 0, 0, 0, 0, 0x80 }, long_header[8] = { 100, 0, 0, 0, 0, 0, 0, 0 };
+    uint32_t one = 0;
+    add(&l, "a", 2, 3, 0);
+    add(&l, "n", 1, 3, TENSOR_VECTOR);
+    add(&l, "t", 9, 9, TENSOR_TIED);
+    add(&l, "o", 1, 3, TENSOR_OPTIONAL | TENSOR_VECTOR);
+    folder_make(in_base("hand"), fresh());
+    for (size_t i = 0; i < sizeof containers / sizeof *containers; i++) {
+        int code;
+        write_safetensors(in_base("hand/model.safetensors"), containers[i].header, containers[i].data);
+        code = checkpoint_load(in_base("hand"), "model", "", l.tensor, l.count, &pool, fresh());
+        CHECK((containers[i].code < 0 ? code != OK : code == containers[i].code) && code == err.code && strstr(err.what, containers[i].says)
+              && (code == OK || strstr(err.where, "model.safetensors")), "%s: code %d, '%s', '%s'", containers[i].name, code, err.what, err.where);
+        if (i == 0) {
+            memcpy(&one, l.tensor[0].matrix->data, 4);
+            CHECK(one == 1, "the value of the file");
+            memcpy(&one, l.tensor[3].matrix->data, 4);
+            CHECK(one == 0x5a5a5a5au, "an optional tensor that is not there keeps its value");
+        }
+    }
+    spit(in_base("hand/model.safetensors"), huge, 8);
+    CHECK(checkpoint_load(in_base("hand"), "model", "", l.tensor, l.count, &pool, fresh()) == E_RANGE, "header of 2^63 bytes");
+    spit(in_base("hand/model.safetensors"), long_header, 8);
+    CHECK(checkpoint_load(in_base("hand"), "model", "", l.tensor, l.count, &pool, fresh()) == E_TRUNCATED,
+          "header longer than the file");
+    spit(in_base("hand/model.safetensors"), huge, 7);
+    CHECK(checkpoint_load(in_base("hand"), "model", "", l.tensor, l.count, &pool, fresh()) == E_TRUNCATED, "seven bytes");
+    CHECK(checkpoint_load(in_base("nowhere"), "model", "", l.tensor, l.count, &pool, fresh()) == E_MISSING, "no folder");
+    CHECK(checkpoint_load(in_base("nowhere"), "model", "", l.tensor, l.count, &pool, NULL) == E_MISSING,
+          "an error record is not needed");
+    list_free(&l);
+}
+
+/* Names with and without the leading "model." / "roberta."; a tied head in the file; old LayerNorm names. */
+static void other_names(void) {
+    List l = list_new(3);
+    folder_make(in_base("names"), fresh());
+    add(&l, "model.a.weight", 2, 3, 0);
+    add(&l, "lm_head.weight", 2, 3, TENSOR_TIED);
+    write_safetensors(in_base("names/model.safetensors"), "{" T("a.weight", "F32", "[2,3]", 0, 24) "}", 24);
+    CHECK(checkpoint_load(in_base("names"), "model", "", l.tensor, l.count, &pool, fresh()) == OK,
+          "a name without model.: %s", err.what);
+    write_safetensors(in_base("names/model.safetensors"), "{" T("model.a.weight", "F32", "[2,3]", 0, 24) "," T("lm_head.weight", "F16", "[7]", 24, 38) "}", 38);
+    CHECK(checkpoint_load(in_base("names"), "model", "", l.tensor, l.count, &pool, fresh()) == OK,
+          "a copy of the tied head is ignored: %s", err.what);
+    list_free(&l);
+    l = list_new(2);
+    add(&l, "roberta.x.LayerNorm.weight", 1, 3, TENSOR_VECTOR);
+    add(&l, "roberta.x.LayerNorm.bias", 1, 3, TENSOR_VECTOR);
+    write_safetensors(in_base("names/model.safetensors"), "{" T("roberta.x.LayerNorm.gamma", "F32", "[3]", 0, 12) "," T("x.LayerNorm.bias", "F32", "[3]", 12, 24) "}", 24);
+    CHECK(checkpoint_load(in_base("names"), "model", "", l.tensor, l.count, &pool, fresh()) == OK,
+          "gamma, and a name without roberta.: %s", err.what);
+    list_free(&l);
+}
+
+static void index_files(void) {
+    static const struct { const char *index; int code; const char *says; } cases[] = {
+        { "{\"weight_map\":{\"a\":\"s1.safetensors\",\"n\":\"s2.safetensors\",\"other\":\"s3.safetensors\"}}", OK, "" },
+        { "{\"weight_map\":{\"a\":\"../hand/s1.safetensors\",\"n\":\"s2.safetensors\"}}", E_FORMAT, "../hand/s1" },
+        { "{\"weight_map\":{\"a\":\"/etc/passwd\",\"n\":\"s2.safetensors\"}}", E_FORMAT, "/etc/passwd" },
+        { "{\"weight_map\":{\"a\":\"x\\\\s1.safetensors\",\"n\":\"s2.safetensors\"}}", E_FORMAT, "shard name" },
+        { "{\"weight_map\":{\"a\":\"\",\"n\":\"s2.safetensors\"}}", E_FORMAT, "shard name" },
+        { "{\"weight_map\":{\"a\":\"..\",\"n\":\"s2.safetensors\"}}", E_FORMAT, "shard name" },
+        { "{\"weight_map\":{\"a\":\"s1.safetensors\\u0000\",\"n\":\"s2.safetensors\"}}", E_FORMAT, "shard name" },
+        { "{\"weight_map\":{\"a\":7,\"n\":\"s2.safetensors\"}}", E_FORMAT, "strings" },
+        { "{\"weight_map\":[]}", E_FORMAT, "weight_map" },
+        { "{}", E_FORMAT, "weight_map" },
+        { "[]", E_FORMAT, "object" },
+        { "{\"weight_map\":{\"a\":\"s1.safetensors\"}}", E_MISSING, "tensor n is missing" },
+        { "{\"weight_map\":{\"a\":\"s1.safetensors\",\"n\":\"s1.safetensors\"}}", E_MISSING, "tensor n is not in the shard" },
+        { "{\"weight_map\":{\"a\":\"s1.safetensors\",\"n\":\"s4.safetensors\"}}", E_OPEN, "" },
+    };
+    List l = list_new(2);
+    add(&l, "a", 2, 3, 0);
+    add(&l, "n", 1, 3, TENSOR_VECTOR);
+    folder_make(in_base("index"), fresh());
+    write_safetensors(in_base("index/s1.safetensors"), "{" T("a", "F32", "[2,3]", 0, 24) "}", 24);
+    write_safetensors(in_base("index/s2.safetensors"), "{" T("n", "F32", "[3]", 0, 12) "}", 12);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int code;
+        spit(in_base("index/model.safetensors.index.json"), cases[i].index, strlen(cases[i].index));
+        code = checkpoint_load(in_base("index"), "model", "", l.tensor, l.count, &pool, fresh());
+        CHECK(code == cases[i].code && code == err.code && strstr(err.what, cases[i].says),
+              "index %d: code %d, '%s'", (int)i, code, err.what);
+    }
+    list_free(&l);
+}
+
+/* ---- the types of matrices: what becomes of a tensor, and 4 bits ---- */
+
+/* Reads the one tensor `name` of a folder as type. */
+static int load_one(const List *l, const char *folder) { return checkpoint_load(folder, "model", "", l->tensor, l->count, &pool, fresh()); }
+
+/* Floats of any kind but NaN and infinities, of many sizes. */
+static void fill_finite(f32 *x, size_t n, uint64_t seed) {
+    Rng r = rng_stream(seed, 7, 7);
+    for (size_t i = 0; i < n; i++) x[i] = (f32)(rng_normal(&r) * (i % 97 == 0 ? 30.0 : i % 89 == 0 ? 1e-4 : 1.0));
+}
+
+static double as_double(const Matrix *m, size_t i) {
+    return m->type == F32 ? (double)((f32 *)m->data)[i] : m->type == BF16 ? (double)bf16_to_f32(((uint16_t *)m->data)[i]) : (double)f16_to_f32(((uint16_t *)m->data)[i]);
+}
+
+/* Every float type of a file into every float type of a matrix. */
+static void types(void) {
+    List a = list_new(2);
+    const Matrix *x;
+    add(&a, "w", 37, 301, 0);
+    x = a.tensor[0].matrix;
+    fill_finite(x->data, 37 * 301, 1);
+    for (int file = F32; file <= F16; file++) {
+        CHECK(checkpoint_save(in_base("types"), "model", "", a.tensor, 1, file, 0, &pool, fresh()) == OK, "save as type %d", file);
+        for (int type = F32; type <= F16; type++) {
+            List b = list_new(1);
+            Storage s;
+            int wrong = 0, code;
+            add_as(&b, "w", 37, 301, type, 0, 0, 0, 0);
+            code = load_one(&b, in_base("types"));
+            for (size_t i = 0; i < 37 * 301 && code == OK; i++) {
+                double v = (double)((f32 *)x->data)[i];
+                if (file != F32) v = file == BF16 ? rounded(v, 7, -126, 3.4e38) : rounded(v, 10, -14, 65504);
+                if (type != F32) v = type == BF16 ? rounded(v, 7, -126, 3.4e38) : rounded(v, 10, -14, 65504);
+                wrong += as_double(b.tensor[0].matrix, i) != v;
+            }
+            CHECK(code == OK && wrong == 0, "from type %d into type %d: %s, %d wrong", file, type, err.what, wrong);
+            CHECK(checkpoint_storage(&s, in_base("types"), "model", "", "w", &pool, fresh()) == OK && s.type == file && s.dtype == file && s.rank == 2
+                  && s.shape[0] == 37 && s.shape[1] == 301 && s.bytes == 37 * 301 * (file == F32 ? 4 : 2), "storage of type %d", file);
+            list_free(&b);
+        }
+    }
+    {
+        Storage s;
+        CHECK(checkpoint_storage(&s, in_base("types"), "model", "", "v", &pool, fresh()) == E_MISSING && strstr(err.what, "tensor v is missing"), "storage of nothing");
+        CHECK(checkpoint_storage(&s, "tests/golden/models/llama-torch-zip-bf16", "model", "", "lm_head.weight", &pool, fresh()) == OK && s.type == BF16
+              && s.rank == 2 && s.shape[0] == 97 && s.shape[1] == 64 && s.bytes == 97 * 64 * 2, "storage in a PyTorch file: %s", err.what);
+        CHECK(checkpoint_storage(&s, "tests/golden/models/llama-sharded", "model", "", "model.norm.weight", &pool, fresh()) == OK && s.type == F32
+              && s.rank == 1 && s.shape[0] == 64, "storage in shards: %s", err.what);
+    }
+    list_free(&a);
+}
+
+/* The same bits everywhere in two 4-bit matrices. */
+static int same_4bit(const Matrix *a, const Matrix *b) {
+    size_t n = (size_t)a->O * (size_t)a->I, blocks = quant_blocks(n, a->quant->block);
+    const Quant *p = a->quant, *q = b->quant;
+    if (memcmp(a->data, b->data, (n + 1) / 2) || p->kind != q->kind || p->block != q->block || p->dtype != q->dtype || memcmp(p->table, q->table, sizeof p->table)) return 0;
+    if (p->absmax) return q->absmax && memcmp(p->absmax, q->absmax, blocks * 4) == 0;
+    return !q->absmax && memcmp(p->code, q->code, blocks) == 0 && memcmp(p->nested, q->nested, (blocks + 255) / 256 * 4) == 0
+           && memcmp(p->map, q->map, 1024) == 0 && memcmp(&p->offset, &q->offset, 4) == 0;
+}
+
+/* Quantised as it is read = the whole tensor quantised at once, though rows are no multiple of blocks and runs of reading end within rows. */
+static void quantise_on_load(void) {
+    static const int blocks[] = { 32, 64, 1024, 4096 };
+    enum { O = 253, I = 301, N = O * I };       /* odd, and more than one run of 16 steps */
+    List a = list_new(1);
+    f32 *x, *y = malloc(N * sizeof *y);
+    size_t where;
+    add(&a, "w", O, I, 0);
+    x = a.tensor[0].matrix->data;
+    fill_finite(x, N, 2);
+    memset(x + 640, 0, 64 * sizeof *x);         /* a block of zeros */
+    CHECK(checkpoint_save(in_base("quant"), "model", "", a.tensor, 1, F32, 0, &pool, fresh()) == OK, "saved: %s", err.what);
+    for (int k = 0; k < 4; k++)
+        for (int kind = QUANT_NF4; kind <= QUANT_FP4; kind++)
+            for (int dtype = F32; dtype <= F16; dtype++)
+                for (int doubled = 0; doubled < 2; doubled++) {
+                    List b = list_new(2), c = list_new(2);
+                    Quant *q, *w;
+                    f32 *absmax;
+                    size_t count = quant_blocks(N, blocks[k]);
+                    q = add_as(&b, "w", O, I, NF4, kind, blocks[k], doubled, dtype);
+                    w = add_as(&c, "w", O, I, NF4, kind, blocks[k], doubled, dtype);
+                    for (size_t i = 0; i < N; i++) y[i] = dtype == F32 ? x[i] : dtype == BF16 ? bf16_to_f32(f32_to_bf16(x[i])) : f16_to_f32(f32_to_f16(x[i]));
+                    absmax = malloc(count * sizeof *absmax);
+                    quant_table(w->table, kind);
+                    quantize_4bit(c.tensor[0].matrix->data, absmax, y, N, blocks[k], kind, &where);
+                    if (doubled) { quant_map(w->map); quantize_absmax(w->code, w->nested, &w->offset, w->map, absmax, count); }
+                    else memcpy(w->absmax, absmax, count * sizeof *absmax);
+                    CHECK(load_one(&b, in_base("quant")) == OK && same_4bit(b.tensor[0].matrix, c.tensor[0].matrix),
+                          "%s, blocks of %d, from type %d, doubled %d: %s", kind ? "fp4" : "nf4", blocks[k], dtype, doubled, err.what);
+                    if (doubled && k == 0) {    /* the flag does something: another dtype, other nibbles */
+                        q->dtype = dtype == F32 ? BF16 : F32;
+                        CHECK(load_one(&b, in_base("quant")) == OK && memcmp(b.tensor[0].matrix->data, c.tensor[0].matrix->data, N / 2) != 0, "dtype %d is heeded", dtype);
+                    }
+                    free(absmax);
+                    list_free(&b);
+                    list_free(&c);
+                }
+    x[5000] = NAN;
+    checkpoint_save(in_base("quant"), "model", "", a.tensor, 1, F32, 0, &pool, fresh());
+    {
+        List b = list_new(1);
+        add_as(&b, "w", O, I, NF4, QUANT_NF4, 64, 1, F32);
+        CHECK(load_one(&b, in_base("quant")) == E_NUMBER && strstr(err.what, "tensor w: weight 5000 is NaN or infinite"), "NaN is named: %s", err.what);
+        x[5000] = 70000;
+        checkpoint_save(in_base("quant"), "model", "", a.tensor, 1, F32, 0, &pool, fresh());
+        CHECK(load_one(&b, in_base("quant")) == OK, "70000 is a float");
+        b.tensor[0].matrix->quant->dtype = F16;
+        CHECK(load_one(&b, in_base("quant")) == E_NUMBER && strstr(err.what, "weight 5000 is NaN or infinite in float16"), "but no float16: %s", err.what);
+        b.tensor[0].matrix->quant->block = 48;
+        CHECK(load_one(&b, in_base("quant")) == E_UNSUPPORTED && strstr(err.what, "tensor w"), "blocks of 48 are refused: %s", err.what);
+        list_free(&b);
+    }
+    {   /* out of PyTorch's strided views the same as out of safetensors */
+        List b = list_new(1), c = list_new(1);
+        const char *name = "model.layers.0.mlp.down_proj.weight";
+        add_as(&b, name, 64, 172, NF4, QUANT_NF4, 64, 1, BF16);
+        add_as(&c, name, 64, 172, NF4, QUANT_NF4, 64, 1, BF16);
+        CHECK(load_one(&b, "tests/golden/models/llama-torch-views") == OK && load_one(&c, "tests/golden/models/llama-gqa") == OK
+              && same_4bit(b.tensor[0].matrix, c.tensor[0].matrix), "quantised out of a view: %s", err.what);
+        list_free(&b);
+        list_free(&c);
+    }
+    free(y);
+    list_free(&a);
+}
+
+/* More weights than threads are given at once, of every float type in the file, as every type: the whole, rounded or quantised. Of two that
+ * are no numbers, in different steps, the first is named. */
+static void many_steps(void) {
+    enum { O = 2051, I = 2049, N = O * I };         /* odd, and 1026 steps of 4096 */
+    List a = list_new(1);
+    size_t where, wrong;
+    f32 *x, *y = malloc(N * sizeof *y);
+    add(&a, "w", O, I, 0);
+    x = a.tensor[0].matrix->data;
+    fill_finite(x, N, 3);
+    for (int file = F32; file <= F16; file++) {
+        CHECK(checkpoint_save(in_base("steps"), "model", "", a.tensor, 1, file, 0, &pool, fresh()) == OK, "saved: %s", err.what);
+        for (int type = F32; type <= NF4; type++) {
+            List b = list_new(1), c = list_new(1);
+            Matrix *got;
+            Quant *want;
+            add_as(&b, "w", O, I, type, QUANT_NF4, 64, 0, F32);
+            want = add_as(&c, "w", O, I, NF4, QUANT_NF4, 64, 0, F32);
+            got = b.tensor[0].matrix;
+            for (size_t i = 0; i < N; i++) y[i] = file == F32 ? x[i] : file == BF16 ? bf16_to_f32(f32_to_bf16(x[i])) : f16_to_f32(f32_to_f16(x[i]));
+            CHECK(load_one(&b, in_base("steps")) == OK, "loaded: %s", err.what);
+            wrong = 0;
+            for (size_t i = 0; i < N && type != NF4; i++)
+                wrong += as_double(got, i) != (double)(type == F32 ? y[i] : type == BF16 ? bf16_to_f32(f32_to_bf16(y[i])) : f16_to_f32(f32_to_f16(y[i])));
+            if (type == NF4) {
+                quantize_4bit(c.tensor[0].matrix->data, want->absmax, y, N, 64, QUANT_NF4, &where);
+                quant_table(want->table, QUANT_NF4);
+                wrong = !same_4bit(got, c.tensor[0].matrix);
+            }
+            CHECK(!wrong, "many steps, from type %d into type %d: %d wrong", file, type, (int)wrong);
+            list_free(&b);
+            list_free(&c);
+        }
+    }
+    x[4000000] = x[N - 1] = NAN;
+    checkpoint_save(in_base("steps"), "model", "", a.tensor, 1, F32, 0, &pool, fresh());
+    {
+        List b = list_new(1);
+        add_as(&b, "w", O, I, NF4, QUANT_FP4, 32, 0, F32);
+        CHECK(load_one(&b, in_base("steps")) == E_NUMBER && strstr(err.what, "tensor w: weight 4000000 is NaN or infinite"), "the first is named: %s", err.what);
+        list_free(&b);
+    }
+    free(y);
+    list_free(&a);
+}
+
+/* ---- files of bitsandbytes, written here by hand ---- */
+typedef struct { char header[8192]; unsigned char *data; size_t n; int count; } File4;
+
+static void put_tensor(File4 *f, const char *name, const char *dtype, const char *shape, const void *bytes, size_t n) {
+    sprintf(f->header + strlen(f->header), "%s\"%s\":{\"dtype\":\"%s\",\"shape\":%s,\"data_offsets\":[%d,%d]}", f->count++ ? "," : "{", name, dtype, shape, (int)f->n, (int)(f->n + n));
+    f->data = realloc(f->data, f->n + n);
+    memcpy(f->data + f->n, bytes, n);
+    f->n += n;
+}
+static void put_file4(File4 *f, const char *path) {
+    size_t n = strlen(f->header) + 1;
+    unsigned char *all = calloc(1, 8 + n + f->n);
+    strcat(f->header, "}");
+    for (int i = 0; i < 8; i++) all[i] = (unsigned char)((uint64_t)n >> (8 * i));
+    memcpy(all + 8, f->header, n);
+    memcpy(all + 8 + n, f->data, f->n);
+    spit(path, all, 8 + n + f->n);
+    free(all);
+    free(f->data);
+}
+
+/* The golden cases: quantised on load they give the golden's nibbles and absmax; as a file of bitsandbytes they load bit for bit,
+ * and into floats they give the golden's dequantised numbers. */
+static void golden_4bit(void) {
+    static const struct { const char *name; int O, I; } cases[] = { { "normal", 96, 128 }, { "outliers", 64, 64 }, { "ragged", 7, 37 }, { "tiny", 1, 5 }, { "zeros", 2, 64 } };
+    size_t n;
+    const char *golden = slurp("tests/golden/models/nf4/golden.safetensors", &n);
+    f32 table[16];
+    quant_table(table, QUANT_NF4);
+    folder_make(in_base("golden4"), fresh());
+    spit(in_base("golden4/model.safetensors"), golden, n);
+    folder_make(in_base("bnb"), fresh());
+    for (int i = 0; i < 5; i++) {
+        int O = cases[i].O, I = cases[i].I, count = O * I, blocks = (int)quant_blocks((size_t)count, 64);
+        List l = list_new(1), b = list_new(1), f = list_new(1);
+        Naive packed, absmax, floats;
+        char name[96], shape[64], state[256];
+        File4 file;
+        Quant *q, *p;
+        Storage s;
+        sprintf(name, "%s.weight", cases[i].name);
+        q = add_as(&l, name, O, I, NF4, QUANT_NF4, 64, 0, F32);
+        sprintf(name, "%s.packed", cases[i].name);
+        naive_find(&packed, golden, name);
+        sprintf(name, "%s.absmax", cases[i].name);
+        naive_find(&absmax, golden, name);
+        sprintf(name, "%s.dequantized", cases[i].name);
+        naive_find(&floats, golden, name);
+        CHECK(load_one(&l, in_base("golden4")) == OK && memcmp(l.tensor[0].matrix->data, packed.data, packed.length) == 0
+              && memcmp(q->absmax, absmax.data, absmax.length) == 0, "golden %s quantised on load: %s", cases[i].name, err.what);
+        memset(&file, 0, sizeof file);
+        sprintf(shape, "[%d,1]", (count + 1) / 2);
+        put_tensor(&file, "x.weight", "U8", shape, packed.data, packed.length);
+        sprintf(shape, "[%d]", blocks);
+        put_tensor(&file, "x.weight.absmax", "F32", shape, absmax.data, absmax.length);
+        put_tensor(&file, "x.weight.quant_map", "F32", "[16]", table, 64);
+        sprintf(state, "{\"quant_type\": \"nf4\", \"blocksize\": 64, \"dtype\": \"float32\", \"shape\": [%d, %d]}", O, I);
+        sprintf(shape, "[%d]", (int)strlen(state));
+        put_tensor(&file, "x.weight.quant_state.bitsandbytes__nf4", "U8", shape, state, strlen(state));
+        put_file4(&file, in_base("bnb/model.safetensors"));
+        p = add_as(&b, "x.weight", O, I, NF4, QUANT_NF4, 64, 0, F32);
+        add(&f, "x.weight", O, I, 0);
+        CHECK(load_one(&b, in_base("bnb")) == OK && memcmp(b.tensor[0].matrix->data, packed.data, packed.length) == 0
+              && memcmp(p->absmax, absmax.data, absmax.length) == 0, "golden %s out of a file of bitsandbytes: %s", cases[i].name, err.what);
+        CHECK(load_one(&f, in_base("bnb")) == OK && memcmp(f.tensor[0].matrix->data, floats.data, floats.length) == 0,
+              "golden %s dequantised: %s", cases[i].name, err.what);
+        CHECK(checkpoint_storage(&s, in_base("bnb"), "model", "", "x.weight", &pool, fresh()) == OK && s.type == NF4 && s.kind == QUANT_NF4 && s.block == 64
+              && !s.doubled && s.dtype == F32 && s.shape[0] == (uint64_t)O && s.shape[1] == (uint64_t)I && s.bytes == (uint64_t)((count + 1) / 2 + 4 * blocks + 64),
+              "storage of golden %s: %s", cases[i].name, err.what);
+        list_free(&l);
+        list_free(&b);
+        list_free(&f);
+    }
+}
+
+/* What we write as bitsandbytes has it comes back bit for bit; in shards too; and as floats it is what dequantize_4bit says. */
+static void round_trip_4bit(void) {
+    enum { O = 53, I = 301, N = O * I };
+    List a = list_new(1);
+    add(&a, "model.w.weight", O, I, 0);
+    fill_finite(a.tensor[0].matrix->data, N, 3);
+    checkpoint_save(in_base("rt"), "model", "", a.tensor, 1, F32, 0, &pool, fresh());
+    for (int kind = QUANT_NF4; kind <= QUANT_FP4; kind++)
+        for (int doubled = 0; doubled < 2; doubled++)
+            for (int dtype = F32; dtype <= F16; dtype++) {
+                List b = list_new(3), c = list_new(3), d = list_new(1);
+                const char *folder = in_base(dtype == BF16 ? "rt4s" : "rt4");
+                f32 *x = malloc(N * sizeof *x), *y;
+                int wrong = 0;
+                Storage s;
+                add_as(&b, "model.w.weight", O, I, NF4, kind, 32, doubled, dtype);
+                load_one(&b, in_base("rt"));
+                add(&b, "model.norm.weight", 1, 19, TENSOR_VECTOR);
+                add_as(&c, "model.w.weight", O, I, NF4, kind, 32, doubled, (dtype + 1) % 3);
+                add(&c, "model.norm.weight", 1, 19, TENSOR_VECTOR);
+                CHECK(checkpoint_save(folder, "model", "p.", b.tensor, 2, BF16, dtype == BF16 ? 100 : 0, &pool, fresh()) == OK, "saved in 4 bits: %s", err.what);
+                memset(c.tensor[0].matrix->data, 0, N / 2);
+                CHECK(checkpoint_load(folder, "model", "p.", c.tensor, 2, &pool, fresh()) == OK && same_4bit(b.tensor[0].matrix, c.tensor[0].matrix),
+                      "%s, doubled %d, dtype %d comes back: %s", kind ? "fp4" : "nf4", doubled, dtype, err.what);
+                add(&d, "model.w.weight", O, I, 0);
+                CHECK(checkpoint_load(folder, "model", "p.", d.tensor, 1, &pool, fresh()) == OK, "and as floats: %s", err.what);
+                dequantize_4bit(x, b.tensor[0].matrix->data, b.tensor[0].matrix->quant, 0, N);
+                y = d.tensor[0].matrix->data;
+                for (int i = 0; i < N; i++) wrong += y[i] != (dtype == F32 ? x[i] : dtype == BF16 ? bf16_to_f32(f32_to_bf16(x[i])) : f16_to_f32(f32_to_f16(x[i])));
+                CHECK(wrong == 0, "its floats are dequantize_4bit's, rounded to the dtype (%d wrong)", wrong);
+                CHECK(checkpoint_storage(&s, folder, "model", "p.", "model.w.weight", &pool, fresh()) == OK && s.type == NF4 && s.kind == kind && s.block == 32
+                      && s.doubled == doubled && s.dtype == dtype && s.shape[1] == I, "its storage: %s", err.what);
+                free(x);
+                list_free(&b);
+                list_free(&c);
+                list_free(&d);
+            }
+    CHECK(file_exists(in_base("rt4s/model-00002-of-00002.safetensors")), "shards of 4 bits");
+    list_free(&a);
+}
+
+/* {2,64} in two blocks: the file as it should be, with one thing changed. */
+typedef struct { const char *what; const char *state, *suffix, *absmax_shape; int nibbles, absmax, table; f32 first; int code; const char *says; } Broken;
+#define GOOD "{\"quant_type\":\"nf4\",\"blocksize\":64,\"dtype\":\"bfloat16\",\"shape\":[2,64]}"
+#define STATE(type, block, dtype, shape) "{\"quant_type\":\"" type "\",\"blocksize\":" block ",\"dtype\":\"" dtype "\",\"shape\":" shape "}"
+static const Broken broken[] = {
+    { "nothing", GOOD, "nf4", "[2]", 64, 8, 64, 1, OK, "" },
+    { "quant_type", STATE("fp4", "64", "bfloat16", "[2,64]"), "nf4", "[2]", 64, 8, 64, 1, E_FORMAT, "quant_type 'fp4' of tensor x.weight" },
+    { "kind", STATE("fp4", "64", "bfloat16", "[2,64]"), "fp4", "[2]", 64, 8, 64, 1, E_UNSUPPORTED, "tensor x.weight is fp4 in blocks of 64, wanted nf4 in blocks of 64" },
+    { "blocksize", STATE("nf4", "128", "bfloat16", "[2,64]"), "nf4", "[1]", 64, 4, 64, 1, E_UNSUPPORTED, "tensor x.weight is nf4 in blocks of 128, wanted nf4 in blocks of 64" },
+    { "odd blocksize", STATE("nf4", "63", "bfloat16", "[2,64]"), "nf4", "[2]", 64, 8, 64, 1, E_UNSUPPORTED, "blocksize 63 of tensor x.weight" },
+    { "huge blocksize", STATE("nf4", "8192", "bfloat16", "[2,64]"), "nf4", "[1]", 64, 4, 64, 1, E_UNSUPPORTED, "blocksize 8192" },
+    { "dtype", STATE("nf4", "64", "float64", "[2,64]"), "nf4", "[2]", 64, 8, 64, 1, E_UNSUPPORTED, "'float64'" },
+    { "shape", STATE("nf4", "64", "bfloat16", "[64,2]"), "nf4", "[2]", 64, 8, 64, 1, E_SHAPE, "tensor x.weight is [64,2], wanted [2,64]" },
+    { "no shape", STATE("nf4", "64", "bfloat16", "[128]"), "nf4", "[2]", 64, 8, 64, 1, E_FORMAT, "its shape" },
+    { "huge shape", STATE("nf4", "64", "bfloat16", "[4294967296,4294967296]"), "nf4", "[2]", 64, 8, 64, 1, E_FORMAT, "its shape" },
+    { "nested blocksize", "{\"quant_type\":\"nf4\",\"blocksize\":64,\"dtype\":\"bfloat16\",\"shape\":[2,64],\"nested_blocksize\":128,\"nested_offset\":1}", "nf4", "[2]", 64, 8, 64, 1, E_UNSUPPORTED, "nested_blocksize 128" },
+    { "nested without the rest", "{\"quant_type\":\"nf4\",\"blocksize\":64,\"dtype\":\"bfloat16\",\"shape\":[2,64],\"nested_blocksize\":256,\"nested_offset\":1}", "nf4", "[2]", 64, 8, 64, 1, E_MISSING, "nested_absmax is missing" },
+    { "no offset", "{\"quant_type\":\"nf4\",\"blocksize\":64,\"dtype\":\"bfloat16\",\"shape\":[2,64],\"nested_blocksize\":256}", "nf4", "[2]", 64, 8, 64, 1, E_FORMAT, "nested_offset" },
+    { "no JSON", "{\"quant_type\":", "nf4", "[2]", 64, 8, 64, 1, E_FORMAT, "quant_state of tensor x.weight" },
+    { "fewer nibbles", GOOD, "nf4", "[2]", 63, 8, 64, 1, E_FORMAT, "its bytes do not fit" },
+    { "fewer absmax", GOOD, "nf4", "[1]", 64, 4, 64, 1, E_FORMAT, "tensor x.weight.absmax: not 2 numbers" },
+    { "no absmax", GOOD, "nf4", NULL, 64, 0, 64, 1, E_MISSING, "tensor x.weight.absmax is missing" },
+    { "no table", GOOD, "nf4", "[2]", 64, 8, 0, 1, E_MISSING, "tensor x.weight.quant_map is missing" },
+    { "NaN", GOOD, "nf4", "[2]", 64, 8, 64, NAN, E_NUMBER, "tensor x.weight.absmax: number 0 is NaN or infinite" },
+    { "no state", NULL, "nf4", "[2]", 64, 8, 64, 1, E_UNSUPPORTED, "dtype U8 of tensor x.weight" },
+};
+
+static void refused_4bit(void) {
+    List l = list_new(1), f = list_new(1);
+    f32 table[16], absmax[2] = { 1, 2 };
+    unsigned char nibbles[64];
+    memset(nibbles, 0x2b, sizeof nibbles);
+    quant_table(table, QUANT_NF4);
+    add_as(&l, "x.weight", 2, 64, NF4, QUANT_NF4, 64, 0, F32);
+    add(&f, "x.weight", 2, 64, 0);
+    for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
+        const Broken *b = &broken[i];
+        char shape[32], name[64];
+        File4 file;
+        int code;
+        memset(&file, 0, sizeof file);
+        absmax[0] = b->first;
+        sprintf(shape, "[%d,1]", b->nibbles);
+        put_tensor(&file, "x.weight", "U8", shape, nibbles, (size_t)b->nibbles);
+        if (b->absmax_shape) put_tensor(&file, "x.weight.absmax", "F32", b->absmax_shape, absmax, (size_t)b->absmax);
+        if (b->table) put_tensor(&file, "x.weight.quant_map", "F32", "[16]", table, 64);
+        if (b->state) {
+            sprintf(shape, "[%d]", (int)strlen(b->state));
+            sprintf(name, "x.weight.quant_state.bitsandbytes__%s", b->suffix);
+            put_tensor(&file, name, "U8", shape, b->state, strlen(b->state));
+        }
+        put_file4(&file, in_base("bnb/model.safetensors"));
+        code = load_one(&l, in_base("bnb"));
+        CHECK(code == b->code && code == err.code && strstr(err.what, b->says), "%s: code %d, '%s'", b->what, code, err.what);
+        if (b->code != E_UNSUPPORTED || !strstr(b->says, "wanted")) {       /* floats need no certain kind, but a sound file all the same */
+            code = load_one(&f, in_base("bnb"));
+            CHECK(code == b->code && strstr(err.what, b->says), "%s, into floats: code %d, '%s'", b->what, code, err.what);
+        }
+    }
+    list_free(&l);
+    list_free(&f);
+    l = list_new(1);
+    add_as(&l, "x.weight", 2, 64, NF4, QUANT_NF4, 64, 1, F32);
+    {
+        File4 file;
+        memset(&file, 0, sizeof file);
+        put_tensor(&file, "x.weight", "U8", "[64,1]", nibbles, 64);
+        absmax[0] = 1;
+        put_tensor(&file, "x.weight.absmax", "F32", "[2]", absmax, 8);
+        put_tensor(&file, "x.weight.quant_map", "F32", "[16]", table, 64);
+        put_tensor(&file, "x.weight.quant_state.bitsandbytes__nf4", "U8", "[69]", GOOD, 69);
+        put_file4(&file, in_base("bnb/model.safetensors"));
+    }
+    CHECK(strlen(GOOD) == 69 && load_one(&l, in_base("bnb")) == E_UNSUPPORTED && strstr(err.what, "wanted nf4 in blocks of 64, doubly quantised"), "doubling: %s", err.what);
+    list_free(&l);
+}
+
+/* Nothing is read before everything is known to be there and right. */
+static void refused_weights(void) {
+    List l = list_new(2);
+    uint32_t first;
+    add(&l, "a", 2, 3, 0);
+    add(&l, "n", 1, 4, TENSOR_VECTOR);
+    write_safetensors(in_base("hand/model.safetensors"), "{" T("a", "F32", "[2,3]", 0, 24) "," T("n", "F32", "[3]", 24, 36) "}", 36);
+    CHECK(load_one(&l, in_base("hand")) == E_SHAPE, "a wrong shape");
+    memcpy(&first, l.tensor[0].matrix->data, 4);
+    CHECK(first == 0x5a5a5a5au, "is seen before the tensors before it are read");
+    spit(in_base("hand/pytorch_model.bin"), "PK", 2);
+    CHECK(load_one(&l, in_base("hand")) == E_SHAPE && strstr(err.where, "model.safetensors"), "safetensors go before PyTorch's file");
+    remove(in_base("hand/model.safetensors"));
+    CHECK(load_one(&l, in_base("hand")) != OK && strstr(err.where, "pytorch_model.bin"), "a broken PyTorch file is named: %s", err.where);
+    remove(in_base("hand/pytorch_model.bin"));
+    list_free(&l);
+}
+
+/* Hugging Face's shards end anywhere: a weight's numbers may stand in another file than its nibbles. PyTorch's shards, too. */
+static void companions_elsewhere(void) {
+    static const char index[] = "{\"weight_map\":{\"x.weight\":\"b.safetensors\",\"x.weight.absmax\":\"a.safetensors\",\"x.weight.quant_map\":\"c.safetensors\","
+        "\"x.weight.quant_state.bitsandbytes__nf4\":\"a.safetensors\",\"y\":\"c.safetensors\"}}";
+    static const char torch_index_json[] = "{\"metadata\":{},\"weight_map\":{\"model.norm.weight\":\"one.bin\",\"lm_head.weight\":\"two.bin\"}}";
+    List l = list_new(3);
+    f32 table[16], absmax[2] = { 1, 2 }, y[3] = { 1, 2, 3 };
+    unsigned char nibbles[64];
+    File4 a, b, c;
+    size_t n;
+    char *bytes;
+    memset(&a, 0, sizeof a);
+    memset(&b, 0, sizeof b);
+    memset(&c, 0, sizeof c);
+    memset(nibbles, 0x9f, sizeof nibbles);
+    quant_table(table, QUANT_NF4);
+    put_tensor(&b, "x.weight", "U8", "[64,1]", nibbles, 64);
+    put_tensor(&a, "x.weight.absmax", "F32", "[2]", absmax, 8);
+    put_tensor(&a, "x.weight.quant_state.bitsandbytes__nf4", "U8", "[69]", GOOD, 69);
+    put_tensor(&c, "x.weight.quant_map", "F32", "[16]", table, 64);
+    put_tensor(&c, "y", "F32", "[3]", y, 12);
+    folder_make(in_base("parts"), fresh());
+    put_file4(&a, in_base("parts/a.safetensors"));
+    put_file4(&b, in_base("parts/b.safetensors"));
+    put_file4(&c, in_base("parts/c.safetensors"));
+    spit(in_base("parts/model.safetensors.index.json"), index, sizeof index - 1);
+    add(&l, "y", 1, 3, TENSOR_VECTOR);
+    add_as(&l, "x.weight", 2, 64, NF4, QUANT_NF4, 64, 0, F32);
+    CHECK(load_one(&l, in_base("parts")) == OK && l.tensor[1].matrix->quant->absmax[1] == 2 && ((f32 *)l.tensor[0].matrix->data)[2] == 3
+          && l.tensor[1].matrix->quant->table[0] == -1 && l.tensor[1].matrix->quant->dtype == BF16, "a 4-bit tensor over three shards: %s", err.what);
+    l.tensor[1].matrix->type = F32;
+    l.tensor[1].matrix->data = realloc(l.tensor[1].matrix->data, 2 * 64 * 4);
+    CHECK(load_one(&l, in_base("parts")) == OK && ((f32 *)l.tensor[1].matrix->data)[64 + 1] == 2 && ((f32 *)l.tensor[1].matrix->data)[0] == bf16_to_f32(f32_to_bf16(table[9])),
+          "and into floats: %s", err.what);
+    list_free(&l);
+    bytes = slurp("tests/golden/models/llama-torch-zip/pytorch_model.bin", &n);
+    folder_make(in_base("torch-parts"), fresh());
+    spit(in_base("torch-parts/one.bin"), bytes, n);
+    bytes = slurp("tests/golden/models/llama-torch-legacy/pytorch_model.bin", &n);
+    spit(in_base("torch-parts/two.bin"), bytes, n);
+    spit(in_base("torch-parts/pytorch_model.bin.index.json"), torch_index_json, sizeof torch_index_json - 1);
+    {
+        List p = list_new(2), q = list_new(2);
+        add(&p, "model.norm.weight", 1, 64, TENSOR_VECTOR);
+        add(&p, "lm_head.weight", 97, 64, 0);
+        add(&q, "model.norm.weight", 1, 64, TENSOR_VECTOR);
+        add(&q, "lm_head.weight", 97, 64, 0);
+        CHECK(load_one(&p, in_base("torch-parts")) == OK && load_one(&q, "tests/golden/models/llama-gqa") == OK && bit_differences(&p, &q) == 0, "shards of PyTorch: %s", err.what);
+        list_free(&p);
+        list_free(&q);
+    }
+}
+
+/* A Llama under Meta's names: rows of wq and wk in its own order, by the formula of Meta's side: view (heads, 2, D/2, I), then swap. */
+static void meta_names(void) {
+    static const char *const theirs[] = { "attention_norm", "attention.wq", "attention.wk", "attention.wv", "attention.wo", "ffn_norm",
+        "feed_forward.w1", "feed_forward.w3", "feed_forward.w2" };
+    ModelConfig c;
+    List a, b, q;
+    char *bytes, path[300];
+    size_t n;
+    config_load(&c, "tests/golden/models/llama-gqa", &pool, fresh());
+    a = llama_list(&c);
+    b = llama_list(&c);
+    load_one(&a, "tests/golden/models/llama-gqa");
+    for (int t = 0; t < a.count; t++) {
+        const Matrix *x = a.tensor[t].matrix, *y = b.tensor[t].matrix;
+        int part = (t - 1) % 9, layer = (t - 1) / 9, turned = t > 0 && layer < c.L && (part == 1 || part == 2);
+        memcpy(y->data, x->data, (size_t)x->O * (size_t)x->I * 4);
+        for (int head = 0; turned && head < x->O / c.D; head++)
+            for (int half = 0; half < 2; half++)
+                for (int j = 0; j < c.D / 2; j++)
+                    memcpy((f32 *)y->data + (head * c.D + 2 * j + half) * x->I, (f32 *)x->data + (head * c.D + half * (c.D / 2) + j) * x->I, (size_t)x->I * 4);
+        if (t == 0) strcpy(b.tensor[t].name, "tok_embeddings.weight");
+        else if (t == a.count - 2) strcpy(b.tensor[t].name, "norm.weight");
+        else if (t == a.count - 1) strcpy(b.tensor[t].name, "output.weight");
+        else sprintf(b.tensor[t].name, "layers.%d.%s.weight", layer, theirs[part]);
+    }
+    checkpoint_save(in_base("meta"), "model", "", b.tensor, b.count, F32, 0, &pool, fresh());
+    list_free(&b);
+    b = llama_list(&c);
+    CHECK(load_one(&b, in_base("meta")) == E_MISSING && strstr(err.where, "config.json"), "Meta's names need the config's width of a head");
+    bytes = slurp("tests/golden/models/llama-gqa/config.json", &n);
+    spit(in_base("meta/config.json"), bytes, n);
+    CHECK(load_one(&b, in_base("meta")) == OK && bit_differences(&a, &b) == 0, "Meta's names and order of rows: %s", err.what);
+    q = list_new(2);
+    add_as(&q, "model.layers.1.self_attn.k_proj.weight", 32, 64, NF4, QUANT_NF4, 4096, 0, F32);
+    add_as(&q, "model.layers.1.self_attn.k_proj.weight", 32, 64, NF4, QUANT_NF4, 4096, 0, F32);
+    {
+        Tensor one = q.tensor[1];
+        CHECK(load_one(&(List){ &one, 1 }, in_base("meta")) == OK && load_one(&(List){ q.tensor, 1 }, "tests/golden/models/llama-gqa") == OK
+              && same_4bit(q.tensor[0].matrix, q.tensor[1].matrix), "quantised in the right order: %s", err.what);
+    }
+    list_free(&a);
+    list_free(&b);
+    list_free(&q);
+    sprintf(path, "%.200s/data/torch/tiny_llama_meta_names.pt", shared());
+    if (!file_exists(path)) { SKIP("no %s", path); return; }
+    memset(&c, 0, sizeof c);
+    bytes = slurp(path, &n);
+    folder_make(in_base("fair"), fresh());
+    spit(in_base("fair/pytorch_model.bin"), bytes, n);
+    bytes = "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"hidden_size\":64,\"num_attention_heads\":4}";
+    spit(in_base("fair/config.json"), bytes, strlen(bytes));
+    {
+        List l = list_new(2);
+        Storage s;
+        TorchFile t;
+        File *f = file_open(in_base("fair/pytorch_model.bin"), &pool, fresh());
+        int found = -1, wrong = 0, O, I;
+        CHECK(checkpoint_storage(&s, in_base("fair"), "model", "", "model.layers.1.self_attn.q_proj.weight", &pool, fresh()) == OK && s.rank == 2, "Meta's file: %s", err.what);
+        O = (int)s.shape[0];
+        I = (int)s.shape[1];
+        add(&l, "model.layers.1.self_attn.q_proj.weight", O, I, 0);
+        CHECK(f && torch_index(&t, f, &pool, fresh()) == OK && load_one(&l, in_base("fair")) == OK, "its weights: %s", err.what);
+        for (int i = 0; i < t.tensors; i++) if (strcmp(t.tensor[i].name, "layers.1.attention.wq.weight") == 0) found = i;
+        for (int row = 0; found >= 0 && row < O; row++) {
+            f32 *x = malloc((size_t)I * sizeof *x);
+            int head = row / 16, half = row % 16 / 8, j = row % 8;
+            torch_read(x, &t.tensor[found], f, (uint64_t)(head * 16 + 2 * j + half) * (uint64_t)I, (size_t)I, fresh());
+            wrong += memcmp(x, (f32 *)l.tensor[0].matrix->data + row * I, (size_t)I * 4) != 0;
+            free(x);
+        }
+        CHECK(found >= 0 && wrong == 0, "its rows in our order (%d wrong)", wrong);
+        file_close(f);
+        list_free(&l);
+    }
+}
+
+/* ---- configurations ---- */
+#define LLAMA "\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"vocab_size\":100,\"hidden_size\":64,\"num_attention_heads\":4,\"num_hidden_layers\":2,\"intermediate_size\":99"
+static const struct { const char *json; int code; const char *says; } llamas[] = {
+    { "{" LLAMA "}", OK, "" },
+    { "{\"architectures\":[\"GPT2LMHeadModel\"]}", E_UNSUPPORTED, "architecture 'GPT2LMHeadModel'" },
+    { "{\"architectures\":[\"LlamaForSequenceClassification\"],\"model_type\":\"llama\"}", E_UNSUPPORTED, "LlamaForSequenceClassification" },
+    { "{\"model_type\":\"qwen2\"}", E_UNSUPPORTED, "model_type 'qwen2'" },
+    { "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"phi\"}", E_UNSUPPORTED, "model_type 'phi'" },
+    { "{\"hidden_size\":64}", E_MISSING, "model_type" },
+    { "{" LLAMA ",\"hidden_act\":\"gelu\"}", E_UNSUPPORTED, "hidden_act 'gelu'" },
+    { "{" LLAMA ",\"attention_bias\":true}", E_UNSUPPORTED, "attention_bias" },
+    { "{" LLAMA ",\"mlp_bias\":true}", E_UNSUPPORTED, "mlp_bias" },
+    { "{" LLAMA ",\"attention_bias\":false,\"mlp_bias\":false,\"quantization_config\":null}", OK, "" },
+    { "{" LLAMA ",\"quantization_config\":{\"load_in_4bit\":true}}", OK, "" },
+    { "{" LLAMA ",\"quantization_config\":{\"load_in_8bit\":true}}", E_UNSUPPORTED, "load_in_8bit" },
+    { "{" LLAMA ",\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4}}", E_UNSUPPORTED, "quant_method 'gptq'" },
+    { "{" LLAMA ",\"quantization_config\":{\"quant_method\":\"bitsandbytes\"}}", E_UNSUPPORTED, "quantization_config without 'load_in_4bit'" },
+    { "{" LLAMA ",\"quantization_config\":{\"load_in_4bit\":true,\"bnb_4bit_quant_type\":\"int4\"}}", E_UNSUPPORTED, "bnb_4bit_quant_type 'int4'" },
+    { "{" LLAMA ",\"quantization_config\":{\"load_in_4bit\":true,\"bnb_4bit_compute_dtype\":\"float64\"}}", E_UNSUPPORTED, "bnb_4bit_compute_dtype 'float64'" },
+    { "{" LLAMA ",\"quantization_config\":4}", E_FORMAT, "quantization_config" },
+    { "{" LLAMA ",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4.0}}", E_UNSUPPORTED, "rope_scaling type 'yarn'" },
+    { "{" LLAMA ",\"rope_scaling\":{\"rope_type\":\"dynamic\",\"factor\":4.0}}", E_UNSUPPORTED, "rope_scaling type 'dynamic'" },
+    { "{" LLAMA ",\"rope_scaling\":{\"factor\":4.0}}", E_MISSING, "rope_type" },
+    { "{" LLAMA ",\"rope_scaling\":{\"type\":\"linear\"}}", E_MISSING, "factor" },
+    { "{" LLAMA ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":0}}", E_RANGE, "factor" },
+    { "{" LLAMA ",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0}}", E_MISSING, "original_max_position_embeddings" },
+    { "{" LLAMA ",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":4.0,\"high_freq_factor\":4.0,\"original_max_position_embeddings\":64}}", E_RANGE, "high_freq_factor" },
+    { "{" LLAMA ",\"rope_scaling\":\"linear\"}", E_FORMAT, "rope_scaling" },
+    { "{" LLAMA ",\"rope_scaling\":{\"type\":\"default\"}}", OK, "" },
+    { "{" LLAMA ",\"rope_theta\":-1}", E_RANGE, "rope_theta" },
+    { "{" LLAMA ",\"num_key_value_heads\":3}", E_RANGE, "num_key_value_heads" },
+    { "{" LLAMA ",\"num_key_value_heads\":0}", E_RANGE, "num_key_value_heads" },
+    { "{" LLAMA ",\"hidden_size\":66}", E_RANGE, "hidden_size" },
+    { "{" LLAMA ",\"hidden_size\":66,\"head_dim\":16}", OK, "" },
+    { "{" LLAMA ",\"head_dim\":15}", E_RANGE, "head_dim" },
+    { "{" LLAMA ",\"hidden_size\":20}", E_RANGE, "head_dim" },
+    { "{" LLAMA ",\"hidden_size\":2,\"num_attention_heads\":4}", E_RANGE, "" },
+    { "{" LLAMA ",\"head_dim\":65536,\"num_attention_heads\":65536}", E_RANGE, "" },
+    { "{" LLAMA ",\"hidden_size\":-64}", E_RANGE, "hidden_size" },
+    { "{" LLAMA ",\"hidden_size\":64.5}", E_FORMAT, "hidden_size" },
+    { "{" LLAMA ",\"hidden_size\":\"64\"}", E_FORMAT, "hidden_size" },
+    { "{" LLAMA ",\"hidden_size\":1e99}", E_RANGE, "hidden_size" },
+    { "{" LLAMA ",\"num_hidden_layers\":0}", E_RANGE, "num_hidden_layers" },
+    { "{" LLAMA ",\"rms_norm_eps\":0}", E_RANGE, "rms_norm_eps" },
+    { "{" LLAMA ",\"tie_word_embeddings\":1}", E_FORMAT, "tie_word_embeddings" },
+    { "{" LLAMA ",\"eos_token_id\":\"2\"}", E_FORMAT, "eos_token_id" },
+    { "{" LLAMA ",\"eos_token_id\":[1,2,3,4,5,6,7,8,9]}", E_RANGE, "eos_token_id" },
+    { "{" LLAMA ",\"partial_rotary_factor\":0.5}", E_UNSUPPORTED, "partial_rotary_factor" },
+    { "{\"architectures\":[\"MistralForCausalLM\"],\"model_type\":\"mistral\",\"sliding_window\":4096}", E_UNSUPPORTED, "sliding_window" },
+    { "{\"architectures\":[\"MistralForCausalLM\"],\"model_type\":\"mistral\"}", E_UNSUPPORTED, "sliding_window" },
+    { "{\"architectures\":[\"MistralForCausalLM\"],\"model_type\":\"mistral\",\"sliding_window\":null}", OK, "" },
+    { "{", -1, "" }, { "[]", E_FORMAT, "object" }, { "", -1, "" },
+};
+
+static int same_config(const ModelConfig *a, const ModelConfig *b) {
+    int same = a->V == b->V && a->C == b->C && a->L == b->L && a->H == b->H && a->K == b->K && a->D == b->D && a->F == b->F
+        && a->positions == b->positions && a->tied == b->tied && a->norm_eps == b->norm_eps && a->rope_theta == b->rope_theta
+        && a->rope_type == b->rope_type && a->rope_factor == b->rope_factor && a->rope_low == b->rope_low && a->rope_high == b->rope_high
+        && a->rope_original == b->rope_original && a->bos == b->bos && a->pad == b->pad && a->eos_count == b->eos_count;
+    for (int i = 0; i < a->eos_count && same; i++) same = a->eos[i] == b->eos[i];
+    return same;
+}
+
+static void write_config(const char *file, const char *json) {
+    folder_make(in_base("config"), fresh());
+    spit(in_base(file), json, strlen(json));
+}
+
+static void llama_configs(void) {
+    ModelConfig c, d;
+    for (size_t i = 0; i < sizeof llamas / sizeof *llamas; i++) {
+        int code;
+        write_config("config/config.json", llamas[i].json);
+        code = config_load(&c, in_base("config"), &pool, fresh());
+        CHECK((llamas[i].code < 0 ? code != OK : code == llamas[i].code) && code == err.code && strstr(err.what, llamas[i].says),
+              "config %s: code %d, '%s'", llamas[i].json, code, err.what);
+    }
+    write_config("config/config.json", "{\"architectures\":[\"LlamaForCausalLM\"]}");
+    CHECK(config_load(&c, in_base("config"), &pool, fresh()) == OK && c.V == 32000 && c.C == 4096 && c.F == 11008 && c.L == 32 && c.H == 32
+          && c.K == 32 && c.D == 128 && c.positions == 2048 && c.norm_eps == 1e-6f && c.rope_theta == 10000 && c.bos == 1 && c.pad == -1
+          && c.eos_count == 1 && c.eos[0] == 2 && !c.tied && c.rope_type == ROPE_PLAIN, "the class's defaults");
+    write_config("config/config.json", "{" LLAMA ",\"rope_parameters\":{\"rope_type\":\"llama3\",\"rope_theta\":500000.0,\"factor\":32.0,\"low_freq_factor\":1.0,"
+                 "\"high_freq_factor\":4.0,\"original_max_position_embeddings\":8192},\"eos_token_id\":[5,7],\"pad_token_id\":3,\"bos_token_id\":null,\"num_key_value_heads\":null,"
+                 "\"head_dim\":10,\"tie_word_embeddings\":true,\"rms_norm_eps\":1.2345678e-05,\"max_position_embeddings\":131072}");
+    CHECK(config_load(&c, in_base("config"), &pool, fresh()) == OK && c.rope_type == ROPE_LLAMA3 && c.rope_theta == 500000 && c.rope_factor == 32
+          && c.rope_low == 1 && c.rope_high == 4 && c.rope_original == 8192 && c.eos_count == 2 && c.eos[1] == 7 && c.pad == 3 && c.bos == -1
+          && c.K == 4 && c.D == 10 && c.tied && c.norm_eps == 1.2345678e-05f && c.positions == 131072, "rope_parameters, lists, nulls");
+    CHECK(config_save(&c, in_base("config2"), BF16, &pool, fresh()) == OK && config_load(&d, in_base("config2"), &pool, fresh()) == OK
+          && same_config(&c, &d), "llama3 config saved and loaded: %s", err.what);
+    write_config("config/config.json", "{" LLAMA ",\"rope_theta\":123456.789,\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.5}}");
+    write_config("config/generation_config.json", "{\"eos_token_id\":[2,99]}");
+    CHECK(config_load(&c, in_base("config"), &pool, fresh()) == OK && c.rope_type == ROPE_LINEAR && c.rope_factor == 2.5 && c.rope_theta == 123456.789
+          && c.eos_count == 2 && c.eos[0] == 2 && c.eos[1] == 99, "linear scaling; generation_config.json adds an eos");
+    CHECK(config_save(&c, in_base("config2"), F32, &pool, fresh()) == OK && config_load(&d, in_base("config2"), &pool, fresh()) == OK
+          && same_config(&c, &d), "linear config saved and loaded: %s", err.what);
+    write_config("config/generation_config.json", "{\"eos_token_id\":}");
+    CHECK(config_load(&c, in_base("config"), &pool, fresh()) != OK && strstr(err.where, "generation_config.json"),
+          "a broken generation_config.json is named");
+    remove(in_base("config/generation_config.json"));
+    CHECK(config_load(&c, in_base("nowhere"), &pool, fresh()) == E_MISSING && strstr(err.where, "config.json"), "no config.json");
+}
+
+/* quantization_config written and read again. */
+static void quantization_configs(void) {
+    ModelConfig c, d;
+    WeightTypes w, v;
+    config_load(&c, "tests/golden/models/llama-gqa", &pool, fresh());
+    memset(&w, 0, sizeof w);
+    w.layers = NF4;
+    w.block = 64;
+    for (int i = 0; i < 12; i++) {
+        w.kind = i & 1 ? QUANT_FP4 : QUANT_NF4;
+        w.doubled = i >> 1 & 1;
+        w.compute = i / 4;
+        memset(&v, 0x55, sizeof v);
+        CHECK(config_save_4bit(&c, &w, in_base("config4"), BF16, &pool, fresh()) == OK && config_quantization(&v, in_base("config4"), &pool, fresh()) == OK
+              && config_load(&d, in_base("config4"), &pool, fresh()) == OK && same_config(&c, &d) && memcmp(&v, &w, sizeof v) == 0, "quantization_config %d: %s", i, err.what);
+    }
+    CHECK(config_save(&c, in_base("config4"), BF16, &pool, fresh()) == OK && config_quantization(&v, in_base("config4"), &pool, fresh()) == OK && v.layers == F32 && v.block == 0,
+          "none where none is written");
+    write_config("config/config.json", "{" LLAMA ",\"quantization_config\":{\"load_in_4bit\":true}}");
+    CHECK(config_quantization(&v, in_base("config"), &pool, fresh()) == OK && v.layers == NF4 && v.kind == QUANT_FP4 && !v.doubled && v.compute == F32, "bitsandbytes' defaults");
+}
+
+#define ROBERTA "\"architectures\":[\"RobertaForSequenceClassification\"],\"model_type\":\"roberta\",\"vocab_size\":100,\"hidden_size\":60,\"num_attention_heads\":4"
+#define L1(t, d) "\"" t d "\":\"x\","
+#define L10(t) L1(t, "0") L1(t, "1") L1(t, "2") L1(t, "3") L1(t, "4") L1(t, "5") L1(t, "6") L1(t, "7") L1(t, "8") L1(t, "9")
+static const struct { const char *json; int code; const char *says; } robertas[] = {
+    { "{" ROBERTA "}", OK, "" },
+    { "{" ROBERTA ",\"hidden_act\":\"gelu_new\"}", E_UNSUPPORTED, "hidden_act 'gelu_new'" },
+    { "{" ROBERTA ",\"position_embedding_type\":\"relative_key\"}", E_UNSUPPORTED, "position_embedding_type 'relative_key'" },
+    { "{\"architectures\":[\"BertForSequenceClassification\"],\"model_type\":\"bert\"}", E_UNSUPPORTED, "BertForSequenceClassification" },
+    { "{\"architectures\":[\"RobertaForMaskedLM\"],\"model_type\":\"roberta\"}", E_UNSUPPORTED, "RobertaForMaskedLM" },
+    { "{" ROBERTA ",\"id2label\":{\"0\":\"a\",\"2\":\"b\"}}", E_FORMAT, "id2label" },
+    { "{" ROBERTA ",\"id2label\":{\"0\":\"a\",\"0\":\"b\"}}", E_FORMAT, "id2label" },
+    { "{" ROBERTA ",\"id2label\":{\"0\":\"a\",\"x\":\"b\"}}", E_FORMAT, "id2label" },
+    { "{" ROBERTA ",\"id2label\":{\"0\":\"a\",\"1\":3}}", E_FORMAT, "id2label" },
+    { "{" ROBERTA ",\"id2label\":{\"0\":\"a\"},\"num_labels\":2}", E_FORMAT, "id2label" },
+    { "{" ROBERTA ",\"id2label\":{\"0\":\"a name of more than forty-seven bytes, which we refuse\"}}", E_RANGE, "label name" },
+    { "{" ROBERTA ",\"num_labels\":33}", E_RANGE, "num_labels" },
+    { "{" ROBERTA ",\"id2label\":{" L10("0") L10("1") L10("2") "\"30\":\"x\",\"31\":\"x\",\"32\":\"x\"}}", E_RANGE, "id2label" },
+    { "{" ROBERTA ",\"hidden_size\":61}", E_RANGE, "hidden_size" },
+    { "{" ROBERTA ",\"vocab_size\":2}", E_RANGE, "vocab_size" },
+    { "{" ROBERTA ",\"max_position_embeddings\":3}", E_RANGE, "max_position_embeddings" },
+    { "{" ROBERTA ",\"is_decoder\":true}", E_UNSUPPORTED, "is_decoder" },
+};
+
+static void roberta_configs(void) {
+    RewardConfig c, d;
+    for (size_t i = 0; i < sizeof robertas / sizeof *robertas; i++) {
+        int code;
+        write_config("config/config.json", robertas[i].json);
+        code = reward_config_load(&c, in_base("config"), &pool, fresh());
+        CHECK(code == robertas[i].code && code == err.code && strstr(err.what, robertas[i].says),
+              "config %s: code %d, '%s'", robertas[i].json, code, err.what);
+    }
+    write_config("config/config.json", "{" ROBERTA "}");
+    CHECK(reward_config_load(&c, in_base("config"), &pool, fresh()) == OK && c.labels == 2 && strcmp(c.label[1], "LABEL_1") == 0 && c.L == 12
+          && c.F == 3072 && c.positions == 512 && c.types == 2 && c.norm_eps == 1e-12f, "the class's defaults");
+    write_config("config/config.json", "{" ROBERTA ",\"id2label\":{\"1\":\"\\u00e9 \\\"q\\\"\",\"0\":\"x\",\"2\":\"z\"},\"layer_norm_eps\":1e-5,\"max_position_embeddings\":514,"
+                 "\"type_vocab_size\":1,\"bos_token_id\":3,\"eos_token_id\":4,\"pad_token_id\":5}");
+    CHECK(reward_config_load(&c, in_base("config"), &pool, fresh()) == OK && c.labels == 3 && strcmp(c.label[1], "\xc3\xa9 \"q\"") == 0, "labels in any order");
+    memset(&d, 0, sizeof d);
+    CHECK(reward_config_save(&c, in_base("config2"), F32, &pool, fresh()) == OK && reward_config_load(&d, in_base("config2"), &pool, fresh()) == OK
+          && memcmp(c.label, d.label, sizeof c.label) == 0 && c.V == d.V && c.C == d.C && c.L == d.L && c.H == d.H && c.F == d.F && c.labels == d.labels
+          && c.positions == d.positions && c.types == d.types && c.norm_eps == d.norm_eps && c.pad == d.pad && c.bos == d.bos && c.eos == d.eos,
+          "RoBERTa's config saved and loaded: %s", err.what);
+}
+
+#define LORA "\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":8"
+#define NAME10 "\"q_proj\",\"k_proj\",\"v_proj\",\"o_proj\",\"up_proj\",\"q_proj\",\"k_proj\",\"v_proj\",\"o_proj\",\"down_proj\","
+static const struct { const char *json; int code; const char *says; } adapters[] = {
+    { "{" LORA ",\"target_modules\":[\"q_proj\",\"v_proj\"]}", OK, "q_proj,v_proj" },
+    { "{" LORA ",\"target_modules\":null}", OK, "q_proj,v_proj" },
+    { "{" LORA ",\"target_modules\":\"all-linear\"}", OK, "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj" },
+    { "{" LORA ",\"target_modules\":\".*_proj\"}", E_UNSUPPORTED, ".*_proj" },
+    { "{" LORA ",\"target_modules\":[]}", E_FORMAT, "target_modules" },
+    { "{" LORA ",\"target_modules\":[\"a,b\"]}", E_FORMAT, "target_modules" },
+    { "{" LORA ",\"target_modules\":[3]}", E_FORMAT, "target_modules" },
+    { "{" LORA ",\"target_modules\":[" NAME10 NAME10 NAME10 "\"q\"]}", E_RANGE, "target_modules" },
+    { "{\"r\":4}", E_MISSING, "peft_type" },
+    { "{\"peft_type\":\"PREFIX_TUNING\"}", E_UNSUPPORTED, "PREFIX_TUNING" },
+    { "{" LORA ",\"task_type\":\"SEQ_CLS\"}", E_UNSUPPORTED, "SEQ_CLS" },
+    { "{" LORA ",\"task_type\":null,\"rank_pattern\":{},\"modules_to_save\":[],\"use_dora\":false,\"layers_to_transform\":null}", OK, "q_proj,v_proj" },
+    { "{" LORA ",\"use_dora\":true}", E_UNSUPPORTED, "use_dora" },
+    { "{" LORA ",\"rank_pattern\":{\"q_proj\":2}}", E_UNSUPPORTED, "rank_pattern" },
+    { "{" LORA ",\"alpha_pattern\":{\"q_proj\":2}}", E_UNSUPPORTED, "alpha_pattern" },
+    { "{" LORA ",\"modules_to_save\":[\"lm_head\"]}", E_UNSUPPORTED, "modules_to_save" },
+    { "{" LORA ",\"bias\":\"all\"}", E_UNSUPPORTED, "bias 'all'" },
+    { "{" LORA ",\"lora_bias\":true}", E_UNSUPPORTED, "lora_bias" },
+    { "{" LORA ",\"fan_in_fan_out\":true}", E_UNSUPPORTED, "fan_in_fan_out" },
+    { "{" LORA ",\"layers_to_transform\":[0]}", E_UNSUPPORTED, "layers_to_transform" },
+    { "{" LORA ",\"init_lora_weights\":\"pissa\"}", E_UNSUPPORTED, "pissa" },
+    { "{" LORA ",\"init_lora_weights\":\"gaussian\"}", OK, "" },
+    { "{\"peft_type\":\"LORA\",\"r\":0}", E_RANGE, "'r'" },
+    { "{\"peft_type\":\"LORA\",\"lora_alpha\":\"x\"}", E_FORMAT, "lora_alpha" },
+};
+
+static void adapter_configs(void) {
+    Lora l, m;
+    char *text;
+    size_t n;
+    for (size_t i = 0; i < sizeof adapters / sizeof *adapters; i++) {
+        int code;
+        memset(&l, 0, sizeof l);
+        write_config("config/adapter_config.json", adapters[i].json);
+        code = adapter_config_load(&l, in_base("config"), &pool, fresh());
+        CHECK(code == adapters[i].code && code == err.code && strstr(code == OK ? l.targets : err.what, adapters[i].says),
+              "adapter %s: code %d, '%s', '%s'", adapters[i].json, code, err.what, l.targets);
+    }
+    memset(&l, 0, sizeof l);
+    memset(&m, 0, sizeof m);
+    l.R = 12;
+    l.alpha = 0.1f;
+    l.rslora = 1;
+    strcpy(l.targets, "o_proj,up_proj");
+    CHECK(adapter_config_save(&l, in_base("config2"), "some/base \"model\"", &pool, fresh()) == OK
+          && adapter_config_load(&m, in_base("config2"), &pool, fresh()) == OK, "adapter_config.json saved and loaded: %s", err.what);
+    CHECK(m.R == 12 && m.alpha == 0.1f && m.rslora == 1 && strcmp(m.targets, l.targets) == 0, "and the same: %s", m.targets);
+    text = slurp(in_base("config2/adapter_config.json"), &n);
+    CHECK(strstr(text, "\"base_model_name_or_path\": \"some/base \\\"model\\\"\"") && strstr(text, "\"task_type\": \"CAUSAL_LM\"")
+          && strstr(text, "\"inference_mode\": true") && strstr(text, "\"lora_alpha\": 0.1,"), "what peft looks for");
+}
+
+/* ---- tokenizers: trained here on a few lines, saved, opened again ---- */
+typedef struct { int at; } Source;
+static int next_text(void *context, const char **text, size_t *length) {
+    static const char *const lines[] = { "the cat sat on the mat", "the dog sat on the cat", "a mat is a mat", "cats and dogs and mats" };
+    Source *s = context;
+    if (s->at == 40) return 0;
+    *text = lines[s->at++ % 4];
+    *length = strlen(*text);
+    return 1;
+}
+
+static void tokenizers(void) {
+    static const char *const folders[] = { "sentencepiece", "bytelevel" };
+    static const char text[] = "the cats sat on a dog";
+    for (int kind = 0; kind < 2; kind++) {
+        Source state = { 0 };
+        TextSource source = { next_text, NULL };
+        Tokenizer *t, *u;
+        int *a, *b, an, bn;
+        char *config, *map;
+        size_t n;
+        source.context = &state;
+        t = kind ? tokenizer_train_bytelevel(source, 266, &pool, fresh()) : tokenizer_train_sentencepiece(source, 276, &pool, fresh());
+        CHECK(t != NULL, "%s: trained: %s", folders[kind], err.what);
+        if (!t) continue;
+        CHECK(tokenizer_save(t, in_base(folders[kind]), 512, &pool, fresh()) == OK, "%s: saved: %s", folders[kind], err.what);
+        u = tokenizer_open(in_base(folders[kind]), &pool, fresh());
+        CHECK(u && tokenizer_kind(u) == tokenizer_kind(t) && tokenizer_size(u) == tokenizer_size(t),
+              "%s: opened: %s", folders[kind], err.what);
+        if (!u) continue;
+        CHECK(tokenizer_encode(t, text, strlen(text), &pool, &a, &an) == OK && tokenizer_encode(u, text, strlen(text), &pool, &b, &bn) == OK
+              && an == bn && an > 0 && memcmp(a, b, (size_t)an * sizeof *a) == 0, "%s: the same ids", folders[kind]);
+        config = slurp(in_base(kind ? "bytelevel/tokenizer_config.json" : "sentencepiece/tokenizer_config.json"), &n);
+        CHECK(json_parse(config, n, &pool, fresh()) && strstr(config, kind ? "\"RobertaTokenizer\"" : "\"LlamaTokenizer\"")
+              && strstr(config, "\"model_max_length\": 512") && strstr(config, kind ? "\"add_prefix_space\": false" : "\"add_bos_token\": true")
+              && strstr(config, "\"bos_token\": \"<s>\""), "%s: tokenizer_config.json", folders[kind]);
+        map = slurp(in_base(kind ? "bytelevel/special_tokens_map.json" : "sentencepiece/special_tokens_map.json"), &n);
+        CHECK(json_parse(map, n, &pool, fresh()) && strstr(map, "\"eos_token\": \"</s>\"") && (!kind || strstr(map, "\"mask_token\": \"<mask>\"")),
+              "%s: special_tokens_map.json", folders[kind]);
+        if (!kind) CHECK(tokenizer_open(in_base("sentencepiece/tokenizer.model"), &pool, fresh()) != NULL, "tokenizer.model by its own name");
+    }
+    folder_make(in_base("empty"), fresh());
+    CHECK(!tokenizer_open(in_base("empty"), &pool, fresh()) && err.code == E_MISSING, "a folder without a tokenizer");
+    spit(in_base("empty/tokenizer.json"), "{}", 2);
+    CHECK(!tokenizer_open(in_base("empty"), &pool, fresh()) && err.code == E_UNSUPPORTED,
+          "tokenizer.json alone is refused by name");
+    spit(in_base("empty/tokenizer.model"), "rubbish", 7);
+    CHECK(!tokenizer_open(in_base("empty"), &pool, fresh()) && err.code != OK && strstr(err.where, "tokenizer.model"),
+          "rubbish is named: %s", err.what);
+}
+
+/* A whole model folder and an adapter as we write them, for hf_check.py: a reader that shares no line with ours. */
+static void python_check(void) {
+    ModelConfig c;
+    char command[512];
+    List l;
+    int found = system("python3 -c 'import json' >/dev/null 2>&1") == 0;
+    if (!found) { SKIP("no python3: tests/programs/hf_check.py"); return; }
+    if (config_load(&c, "tests/golden/models/llama-gqa", &pool, fresh()) != OK) { CHECK(0, "config"); return; }
+    l = llama_list(&c);
+    checkpoint_load("tests/golden/models/llama-gqa", "model", "", l.tensor, l.count, &pool, fresh());
+    for (int type = F32; type <= F16; type++) {
+        static const char *const golden[] = { "gqa", "bf16", "f16" };
+        const char *folder = in_base(type == F32 ? "py-f32" : type == BF16 ? "py-bf16" : "py-f16");
+        CHECK(checkpoint_save(folder, "model", "", l.tensor, l.count, type, type == F32 ? 100000 : 0, &pool, fresh()) == OK
+              && config_save(&c, folder, type, &pool, fresh()) == OK, "saved for python");
+        sprintf(command, "python3 tests/programs/hf_check.py %.200s tests/golden/models/llama-%s", folder, golden[type]);
+        CHECK(system(command) == 0, "hf_check.py: %s", golden[type]);
+    }
+    for (int kind = QUANT_NF4; kind <= QUANT_FP4; kind++)
+        for (int doubled = 0; doubled < 2; doubled++) {
+            List q = list_new(l.count);
+            WeightTypes types = { NF4, F32, 0, 64, 0, BF16 };
+            types.kind = kind;
+            types.doubled = doubled;
+            for (int t = 0; t < l.count; t++) {
+                const Matrix *m = l.tensor[t].matrix;
+                if (strstr(l.tensor[t].name, "_proj.")) add_as(&q, l.tensor[t].name, m->O, m->I, NF4, kind, 64, doubled, F32);
+                else add(&q, l.tensor[t].name, m->O, m->I, l.tensor[t].flags);
+            }
+            CHECK(load_one(&q, "tests/golden/models/llama-gqa") == OK && checkpoint_save(in_base("py-4"), "model", "", q.tensor, q.count, F32, 0, &pool, fresh()) == OK
+                  && config_save_4bit(&c, &types, in_base("py-4"), F32, &pool, fresh()) == OK, "4 bits saved for python: %s", err.what);
+            sprintf(command, "python3 tests/programs/hf_check.py %.200s tests/golden/models/llama-gqa", in_base("py-4"));
+            CHECK(system(command) == 0, "hf_check.py: %s, doubled %d", kind ? "fp4" : "nf4", doubled);
+            list_free(&q);
+        }
+    list_free(&l);
+}
+
+int main(void) {
+    char command[100];
+    pool = test_pool();
+    sprintf(base, "/tmp/rlhf-checkpoint-%08lx", (unsigned long)(time(NULL) * 7919u + clock()) & 0xffffffffu);
+    folder_make(base, fresh());
+    golden_llama();
+    golden_adapters();
+    golden_roberta();
+    round_trips();
+    hand_made();
+    other_names();
+    index_files();
+    types();
+    quantise_on_load();
+    many_steps();
+    golden_4bit();
+    round_trip_4bit();
+    refused_4bit();
+    refused_weights();
+    companions_elsewhere();
+    meta_names();
+    llama_configs();
+    quantization_configs();
+    roberta_configs();
+    adapter_configs();
+    tokenizers();
+    python_check();
+    pool_free(&pool);
+    sprintf(command, "rm -rf %s", base);
+    if (system(command)) printf("could not remove %s\n", base);
+    return test_end("checkpoint");
+}

@@ -1,0 +1,447 @@
+/* props.c - properties that hold bit for bit: the packed product equals the plain loop, a row does not depend on what stands
+ * around it, the sampler's log-probs are the training forward's, an adapter with B = 0 is the base model. */
+#include "test.h"
+#include "amx_model.h"
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+static void threads(int n) {
+#ifdef _OPENMP
+    omp_set_num_threads(n);
+#else
+    (void)n;
+#endif
+}
+
+static Arena memory, ws;
+static Pool pool;
+
+static float *random_floats(Rng *r, size_t n) {
+    float *x = arena_take(&memory, n, sizeof *x);
+    for (size_t i = 0; i < n; i++) x[i] = (float)rng_normal(r);
+    return x;
+}
+
+/* ---- the packed product and the loop that defines it ---- */
+/* One step of the loop; a twin of fast/choose.c rounds once. */
+static float step(float acc, float a, float b, int fused) { return fused ? fmaf(a, b, acc) : acc + a * b; }
+
+static void products(const char *kernel) {
+    if (fast_use(kernel) != OK) { SKIP("the product's kernel %s: not on this processor", kernel); return; }
+    int fused = fast_kernel() && fast_kernel()->fused;
+    static const int shape[][3] = { {1,1,1}, {1,7,3}, {3,8,5}, {2,9,1}, {5,64,17}, {8,100,33}, {4,8,256}, {6,33,260}, {7,19,30}, {13,31,257}, {130,9,300}, {61,96,513}, {64,1,40} };
+    for (size_t s = 0; s < sizeof shape / sizeof *shape; s++) {
+        int N = shape[s][0], O = shape[s][1], I = shape[s][2], fwd = 1, add = 1, in = 1, wt = 1, bs = 1;
+        Rng r = rng_stream(1, s, 0);
+        memory.used = 0;
+        float *x = random_floats(&r, (size_t)(N * I)), *w = random_floats(&r, (size_t)(O * I)), *b = random_floats(&r, (size_t)O);
+        float *dy = random_floats(&r, (size_t)(N * O)), *y0 = random_floats(&r, (size_t)(N * O)), *y = random_floats(&r, (size_t)(N * O));
+        float *dx0 = random_floats(&r, (size_t)(N * I)), *dx = random_floats(&r, (size_t)(N * I)), *dw0 = random_floats(&r, (size_t)(O * I));
+        float *dw = random_floats(&r, (size_t)(O * I)), *db = random_floats(&r, (size_t)O), *db0 = random_floats(&r, (size_t)O);
+        memcpy(dx, dx0, sizeof(float) * (size_t)(N * I));
+        memcpy(dw, dw0, sizeof(float) * (size_t)(O * I));
+        memcpy(db, db0, sizeof(float) * (size_t)O);
+        Matrix m = { F32, 0, 0, 0, NULL, NULL, NULL, F32, F32 };
+        m.O = O; m.I = I; m.data = w; m.grad = dw;
+        linear_forward(y, x, &m, b, N, &ws);
+        for (int n = 0; n < N; n++) for (int o = 0; o < O; o++) {
+            float acc = 0;
+            for (int i = 0; i < I; i++) acc = step(acc, x[n * I + i], w[o * I + i], fused);
+            acc += b[o];
+            fwd &= acc == y[n * O + o];
+        }
+        memcpy(y, y0, sizeof(float) * (size_t)(N * O));
+        linear_add(y, x, &m, N, &ws);
+        for (int n = 0; n < N; n++) for (int o = 0; o < O; o++) {
+            float acc = y0[n * O + o];
+            for (int i = 0; i < I; i++) acc = step(acc, x[n * I + i], w[o * I + i], fused);
+            add &= acc == y[n * O + o];
+        }
+        linear_backward(dx, db, dy, x, &m, N, &ws);
+        for (int n = 0; n < N; n++) for (int i = 0; i < I; i++) {
+            float acc = dx0[n * I + i];
+            for (int o = 0; o < O; o++) acc = step(acc, dy[n * O + o], w[o * I + i], fused);
+            in &= acc == dx[n * I + i];
+        }
+        for (int o = 0; o < O; o++) for (int i = 0; i < I; i++) {
+            float acc = dw0[o * I + i];
+            for (int n = 0; n < N; n++) acc = step(acc, dy[n * O + o], x[n * I + i], fused);
+            wt &= acc == dw[o * I + i];
+        }
+        for (int o = 0; o < O; o++) { float acc = db0[o]; for (int n = 0; n < N; n++) acc += dy[n * O + o]; bs &= acc == db[o]; }
+        CHECK(fwd, "%s: packed y = x W^T + b equals the loop, %d x %d x %d", kernel, N, O, I);
+        CHECK(add, "%s: packed y += x W^T equals the loop, %d x %d x %d", kernel, N, O, I);
+        CHECK(in, "%s: packed dx += dy W equals the loop, %d x %d x %d", kernel, N, O, I);
+        CHECK(wt && bs, "%s: packed dW += dy^T x equals the loop, %d x %d x %d", kernel, N, O, I);
+    }
+    fast_use(NULL);
+}
+
+static void half_weights(void) {        /* BF16 and F16 weights are widened, tile by tile, to exactly their value */
+    enum { N = 5, O = 19, I = 270 };
+    Rng r = rng_stream(2, 0, 0);
+    memory.used = 0;
+    float *x = random_floats(&r, N * I), *w = random_floats(&r, O * I), *y = random_floats(&r, N * O), *z = random_floats(&r, N * O);
+    static uint16_t half[O * I];
+    for (int type = BF16; type <= F16; type++) {
+        Matrix full = { F32, O, I, 0, NULL, NULL, NULL, F32, F32 }, narrow = { BF16, O, I, 0, NULL, NULL, NULL, F32, F32 };
+        float *rounded = random_floats(&r, O * I);
+        for (int i = 0; i < O * I; i++) {
+            half[i] = type == BF16 ? f32_to_bf16(w[i]) : f32_to_f16(w[i]);
+            rounded[i] = type == BF16 ? bf16_to_f32(half[i]) : f16_to_f32(half[i]);
+        }
+        full.data = rounded;
+        narrow.type = type;
+        narrow.data = half;
+        linear_forward(y, x, &full, NULL, N, &ws);
+        linear_forward(z, x, &narrow, NULL, N, &ws);
+        CHECK(!memcmp(y, z, sizeof(float) * N * O), "16-bit weights (type %d) are widened exactly", type);
+        memset(y, 0, sizeof(float) * N * O);
+        float *dx = random_floats(&r, N * I), *dx2 = random_floats(&r, N * I);
+        memcpy(dx2, dx, sizeof(float) * N * I);
+        linear_backward(dx, NULL, z, NULL, &full, N, &ws);
+        linear_backward(dx2, NULL, z, NULL, &narrow, N, &ws);
+        CHECK(!memcmp(dx, dx2, sizeof(float) * N * I), "backward through 16-bit weights (type %d)", type);
+    }
+}
+
+/* A linear with 4-bit weights is the linear with the weights that they stand for; with a compute type inputs, weights and outputs are
+ * rounded. Blocks run across rows, end with them, or span several. */
+static void quantised_weights(const char *kernel) {
+    static const int shape[][4] = { {9,21,70,64}, {9,21,320,64}, {1,40,544,32}, {6,16,96,32}, {17,24,512,512}, {40,50,192,64}, {2,17,128,256}, {70,33,64,64} };
+    if (fast_use(kernel) != OK) return;
+    for (size_t s = 0; s < 4 * sizeof shape / sizeof *shape; s++) {
+        int N = shape[s / 4][0], O = shape[s / 4][1], I = shape[s / 4][2], block = shape[s / 4][3], k = (int)s % 4;
+        int compute = k == 2 ? BF16 : k == 3 ? F16 : F32, doubled = k == 1;
+        size_t NI = (size_t)(N * I), NO = (size_t)(N * O), OI = (size_t)(O * I), blocks = quant_blocks(OI, block);
+        Rng r = rng_stream(6, s, 0);
+        memory.used = 0;
+        float *x = random_floats(&r, NI), *w = random_floats(&r, OI), *full = random_floats(&r, OI), *dy = random_floats(&r, NO);
+        float *y = random_floats(&r, NO), *z = random_floats(&r, NO), *dx = random_floats(&r, NI), *sum = random_floats(&r, NI), *dz = random_floats(&r, NI);
+        Matrix exact = { F32, 0, 0, 0, NULL, NULL, NULL, F32, F32 }, four = { NF4, 0, 0, 0, NULL, NULL, NULL, F32, F32 };
+        exact.O = four.O = O;
+        exact.I = four.I = I;
+        exact.data = full;
+        four.data = arena_take(&memory, (OI + 1) / 2, 1);
+        tensor_carve_quant(&four, QUANT_NF4, block, doubled, &memory);
+        four.compute = four.output = compute;
+        for (size_t i = 0; i < OI; i++)                         /* the largest of a block lies halfway between two bf16, below an even or an odd one */
+            w[i] = i % (size_t)block ? w[i] / 8 : i / (size_t)block % 2 ? 1.00390625f : 1.01171875f;
+        float *absmax = four.quant->absmax ? four.quant->absmax : random_floats(&r, blocks);
+        CHECK(quantize_4bit(four.data, absmax, w, OI, block, QUANT_NF4, NULL) == OK, "quantised");
+        if (doubled) quantize_absmax(four.quant->code, four.quant->nested, &four.quant->offset, four.quant->map, absmax, blocks);
+        dequantize_4bit(full, four.data, four.quant, 0, OI);
+        CHECK(memcmp(full, w, sizeof(float) * OI), "quantising changes weights");
+        memcpy(sum, dx, sizeof(float) * NI);
+        linear_forward(y, x, &four, NULL, N, &ws);
+        linear_backward(dx, NULL, dy, NULL, &four, N, &ws);
+        if (compute != F32) { halves_round(full, compute, OI); halves_round(x, compute, NI); halves_round(dy, compute, NO); }
+        memset(dz, 0, sizeof(float) * NI);
+        linear_forward(z, x, &exact, NULL, N, &ws);
+        linear_backward(compute == F32 ? sum : dz, NULL, dy, NULL, &exact, N, &ws);
+        if (compute != F32) { halves_round(z, compute, NO); halves_round(dz, compute, NI); }
+        for (size_t i = 0; i < NI && compute != F32; i++) sum[i] += dz[i];
+        CHECK(!memcmp(y, z, sizeof(float) * NO) && !memcmp(dx, sum, sizeof(float) * NI), "%s: 4-bit linear %d x %d x %d, blocks of %d, compute type %d, "
+              "doubled %d: the bits of its numbers", kernel, N, O, I, block, compute, doubled);
+    }
+    fast_use(NULL);
+}
+
+/* A linear that computes in 16 bits is the loop over rounded numbers, whatever its weights are stored in and whichever kernel runs (a product
+ * of two such numbers is exact, so that a fused step rounds where another does): y, y added, dx, dW. A head's output is not rounded. */
+static void computes_in(int N, int type, int compute, int output, const char *kernel) {
+    enum { O = 21, I = 270 };
+    uint16_t (*narrow)(float) = compute == BF16 ? f32_to_bf16 : f32_to_f16;
+    float (*wide)(uint16_t) = compute == BF16 ? bf16_to_f32 : f16_to_f32;
+    static uint16_t half[O * I];
+    Rng r = rng_stream(8, (uint64_t)type, (uint64_t)(compute + 3 * N));
+    memory.used = 0;
+    float *x = random_floats(&r, N * I), *w = random_floats(&r, O * I), *dy = random_floats(&r, N * O), *bias = random_floats(&r, O);
+    float *y = random_floats(&r, N * O), *z = random_floats(&r, N * O), *dx = random_floats(&r, N * I), *dw = random_floats(&r, O * I);
+    float *z0 = random_floats(&r, N * O), *dx0 = random_floats(&r, N * I), *dw0 = random_floats(&r, O * I);
+    int forward = 1, added = 1, input = 1, weight = 1, seen = 0;
+    Matrix m = { F32, O, I, 0, NULL, NULL, NULL, F32, F32 };
+    m.type = type; m.compute = compute; m.output = output; m.data = w; m.grad = dw;
+    if (type != F32) {
+        halves_narrow(half, w, type, O * I);
+        halves_widen(w, half, type, O * I);
+        m.data = half;
+    }
+    memcpy(z0, z, sizeof(float) * (size_t)N * O); memcpy(dx0, dx, sizeof(float) * (size_t)N * I); memcpy(dw0, dw, sizeof(float) * O * I);
+    linear_forward(y, x, &m, bias, N, &ws);
+    linear_add(z, x, &m, N, &ws);
+    linear_backward(dx, NULL, dy, x, &m, N, &ws);
+    for (int i = 0; i < N * I; i++) x[i] = wide(narrow(x[i]));
+    for (int i = 0; i < O * I; i++) w[i] = wide(narrow(w[i]));
+    for (int i = 0; i < N * O; i++) { float v = wide(narrow(dy[i])); seen += v != dy[i]; dy[i] = v; }
+    for (int n = 0; n < N; n++) for (int o = 0; o < O; o++) {
+        float acc = 0, sum = output == F32 ? z0[n * O + o] : 0;
+        for (int i = 0; i < I; i++) { acc += x[n * I + i] * w[o * I + i]; sum += x[n * I + i] * w[o * I + i]; }
+        forward &= y[n * O + o] == (output == F32 ? acc + bias[o] : wide(narrow(acc + bias[o])));
+        added &= z[n * O + o] == (output == F32 ? sum : z0[n * O + o] + wide(narrow(sum)));
+    }
+    for (int n = 0; n < N; n++) for (int i = 0; i < I; i++) {
+        float acc = output == F32 ? dx0[n * I + i] : 0;
+        for (int o = 0; o < O; o++) acc += dy[n * O + o] * w[o * I + i];
+        input &= dx[n * I + i] == (output == F32 ? acc : dx0[n * I + i] + wide(narrow(acc)));
+    }
+    for (int o = 0; o < O; o++) for (int i = 0; i < I; i++) {
+        float acc = dw0[o * I + i];
+        for (int n = 0; n < N; n++) acc += dy[n * O + o] * x[n * I + i];
+        weight &= dw[o * I + i] == acc;
+    }
+    CHECK(forward && added && seen > N, "%s, %d rows, weights of type %d, compute type %d: y is that of the loop over rounded numbers", kernel, N, type, compute);
+    CHECK(input && weight, "%s, %d rows, weights of type %d, compute type %d: so are dx and dW", kernel, N, type, compute);
+}
+
+static void elementary(void) {          /* our exp and GELU against libm's */
+    double worst = 0, gelu = 0, slope = 0;
+    for (double x = -86; x < 88; x += 0.00373) {
+        double e = exp((double)(float)x), d = fabs((double)exp_own((float)x) - e) / e;
+        if (!(d <= worst)) worst = d;
+    }
+    for (double x = -9; x < 9; x += 0.0017) {
+        float in = (float)x, out, din = 0, one = 1;
+        double v = (double)in, phi = 0.5 * erfc(-v / sqrt(2.0)), pdf = exp(-0.5 * v * v) / sqrt(2 * acos(-1.0));
+        gelu_forward(&out, &in, 1);
+        gelu_backward(&din, &one, &in, 1);
+        if (fabs((double)out - v * phi) > gelu) gelu = fabs((double)out - v * phi);
+        if (fabs((double)din - (phi + v * pdf)) > slope) slope = fabs((double)din - (phi + v * pdf));
+    }
+    CHECK(worst < 2.0e-7, "exp_own: relative error %.3g", worst);
+    CHECK(gelu < 1e-6 && slope < 1e-6, "gelu: error %.3g, slope %.3g", gelu, slope);
+    CHECK(exp_own(-200.0f) == 0 && exp_own(200.0f) > 3e38f && exp_own(0) == 1, "exp_own at its ends");
+    CHECK(exp_own((float)NAN) != exp_own((float)NAN), "exp_own keeps NaN");
+    float in[3] = { 1, -2, 0 }, out[3];
+    gelu_forward(out, in, 3);
+    CHECK(fabs((double)out[0] - 0.8413447460685429) < 2e-7 && fabs((double)out[1] + 0.04550026389635842) < 2e-8 && out[2] == 0,
+          "gelu's golden values");
+}
+
+/* ---- one forward ---- */
+enum { B = 6, T = 40, C = 36, V = 83 };
+static Model model;
+static Lora lora;
+static ValueHead head;
+static Cache cache;
+static Saved saved, inputs;                     /* everything that backward needs; each layer's input alone */
+static int length[B] = { 17, 3, 40, 9, 1, 22 }, text[B][T];
+
+static void build(int compute) {
+    ModelConfig c;
+    WeightTypes types = { F32, F32, 0, 0, 0, F32 };
+    types.compute = compute;
+    Error err = { 0, "", "", 0, 0 };
+    memset(&c, 0, sizeof c);
+    c.V = V; c.C = C; c.L = 3; c.H = 6; c.K = 3; c.D = 6; c.F = 50; c.positions = T; c.norm_eps = 1e-5f; c.rope_theta = 10000; c.bos = c.pad = -1;
+    memory.used = 0;
+    CHECK(model_carve(&model, &c, &types, 1, T, &pool, &memory, &err) == OK, "carve: %s %s", err.what, err.where);
+    CHECK(lora_carve(&lora, model.tensor, model.tensors, 4, 8, 0, "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj", 1, &pool, &memory, &err) == OK, "lora: %s %s", err.what, err.where);
+    model_init(&model, 3);
+    for (int i = 0; i < model.tensors; i++) if (!(model.tensor[i].flags & TENSOR_VECTOR)) tensor_normal(model.tensor[i].matrix, 0.3, 11);
+    lora_init(&lora, 4);
+    value_head_carve(&head, C, 1, &memory);
+    value_head_init(&head, 5, 0);
+    cache_carve(&cache, &c, B, T, &memory);
+    saved_carve(&saved, &c, B * T, 0, &memory);
+    saved_carve(&inputs, &c, B * T, 1, &memory);
+    Rng r = rng_stream(9, 0, 0);
+    for (int b = 0; b < B; b++) for (int t = 0; t < T; t++) text[b][t] = (int)rng_below(&r, V);
+}
+
+/* Rows of sequences [b0,b1), positions [from,to) of each */
+static int token[B * T], sequence[B * T], position[B * T];
+static Rows rows_of(int b0, int b1, int from, int to) {
+    Rows r = { 0, token, sequence, position, NULL };
+    for (int b = b0; b < b1; b++)
+        for (int t = from; t < to && t < length[b]; t++, r.N++) { token[r.N] = text[b][t]; sequence[r.N] = b; position[r.N] = t; }
+    return r;
+}
+
+static float whole[B][T][C];
+static void keep(float out[B][T][C], const Rows *r, const float *hidden) {
+    for (int n = 0; n < r->N; n++) memcpy(out[r->sequence[n]][r->position[n]], hidden + (size_t)n * C, C * sizeof(float));
+}
+static int same(const Rows *r, const float *hidden) {
+    for (int n = 0; n < r->N; n++) if (memcmp(whole[r->sequence[n]][r->position[n]], hidden + (size_t)n * C, C * sizeof(float))) return 0;
+    return 1;
+}
+
+static void row_invariance(void) {
+    static float hidden[B * T * C], plain[B * T * C];
+    static const int step[] = { 1, 2, 3, 4, 5, 7, 16, 17, 40 };
+    Rows all = rows_of(0, B, 0, T);
+    threads(1);
+    CHECK(model_forward(&model, &lora, &all, &cache, &saved, hidden, &ws) == OK, "forward with saved activations");
+    keep(whole, &all, hidden);
+    CHECK(model_forward(&model, NULL, &all, &cache, NULL, plain, &ws) == OK && !memcmp(hidden, plain, sizeof(float) * (size_t)all.N * C),
+          "an adapter with B = 0 is the base model, bit for bit");
+    for (int i = 0; i < lora.tensors; i++) tensor_normal(lora.tensor[i].matrix, 0.2, 77);
+    model_forward(&model, &lora, &all, &cache, &saved, hidden, &ws);
+    keep(whole, &all, hidden);
+    CHECK(memcmp(hidden, plain, sizeof(float) * (size_t)all.N * C), "an adapter with B != 0 is not");
+    for (int th = 1; th <= 2; th++) {
+        threads(th);
+        for (size_t s = 0; s < sizeof step / sizeof *step; s++) {
+            int ok = 1;
+            for (int t = 0; t < T; t += step[s]) {
+                Rows r = rows_of(0, B, t, t + step[s]);
+                ok &= model_forward(&model, &lora, &r, &cache, NULL, hidden, &ws) == OK && same(&r, hidden);
+            }
+            CHECK(ok, "the cache filled %d positions a call, %d threads: same bits as the training forward", step[s], th);
+        }
+        int ok = 1;
+        for (int b = 0; b < B; b++) { Rows r = rows_of(b, b + 1, 0, T); ok &= model_forward(&model, &lora, &r, &cache, &saved, hidden, &ws) == OK && same(&r, hidden); }
+        CHECK(ok, "one sequence at a time, %d threads: same bits", th);
+    }
+    Rows r = rows_of(2, 3, 0, T);                       /* the trap: one cached key corrupted must show */
+    model_forward(&model, &lora, &r, &cache, NULL, hidden, &ws);
+    Rows last = rows_of(2, 3, T - 1, T);
+    cache.k[((size_t)1 * B + 2) * T * (size_t)cache.width + 5 * (size_t)cache.width + 1] += 0.01f;
+    model_forward(&model, &lora, &last, &cache, NULL, hidden, &ws);
+    CHECK(!same(&last, hidden), "a corrupted key in the cache changes the bits: the comparison can fail");
+}
+
+/* The sampler's log-probs and values against the training forward: the first ratio is exactly 1. */
+static void first_ratio(int th, float temperature) {
+    static int out[B][T];
+    static float lp[B][T], value[B][T], hidden[B * T * C], now[B * T], values[B * T];
+    static unsigned char wants[B * T];
+    Sequence seq[B];
+    Sampling s = { 0, 0, 1 };
+    int target[B * T], n = 0, w = 0, equal = 1, sampled = 0;
+    s.temperature = temperature;
+    threads(th);
+    memset(seq, 0, sizeof seq);
+    for (int b = 0; b < B; b++) {
+        memcpy(out[b], text[b], sizeof out[b]);
+        seq[b].token = out[b]; seq[b].prompt = seq[b].length = 1 + b; seq[b].capacity = T - 3 * b; seq[b].logprob = lp[b]; seq[b].value = value[b];
+        seq[b].rng = rng_stream(1, 2, (uint64_t)b);
+    }
+    CHECK(model_generate(&model, &lora, &head, seq, B, &cache, &s, NULL, NULL, &ws) == OK, "generate");
+    for (int b = 0; b < B; b++)
+        for (int t = 0; t < seq[b].length; t++, n++) {
+            token[n] = out[b][t]; sequence[n] = b; position[n] = t;
+            wants[n] = t >= seq[b].prompt - 1 && t + 1 < seq[b].length;
+            if (wants[n]) target[w++] = out[b][t + 1];
+        }
+    Rows rows = { 0, token, sequence, position, wants };
+    rows.N = n;
+    model_forward(&model, &lora, &rows, &cache, &saved, hidden, &ws);
+    model_logprobs(&model, hidden, &rows, target, temperature, now, NULL, NULL, NULL, NULL, &ws);
+    model_values(&head, hidden, values, n, &ws);
+    w = n = 0;
+    for (int b = 0; b < B; b++)
+        for (int t = 0; t < seq[b].length; t++, n++)
+            if (wants[n]) {
+                int i = t + 1 - seq[b].prompt;
+                equal &= now[w] == lp[b][i] && exp((double)(now[w] - lp[b][i])) == 1.0 && values[n] == value[b][i];
+                w++;
+                sampled++;
+            }
+    CHECK(equal && sampled > 100, "old log-prob and value of %d sampled tokens = the training forward's, %d threads, temperature %g", sampled, th, (double)temperature);
+}
+
+static void same_gradients(void) {      /* 1 and 2 threads, and activations computed anew, give the same gradients */
+    static float hidden[B * T * C], dhidden[B * T * C], first[3][4000];
+    for (int th = 1; th <= 3; th++) {
+        const Saved *kept = th == 3 ? &inputs : &saved;
+        threads(th == 2 ? 2 : 1);
+        Rows all = rows_of(0, B, 0, T);
+        gradient_zero(model.tensor, model.tensors);
+        for (int i = 0; i < all.N * C; i++) dhidden[i] = (float)((i * 37) % 101) / 101 - 0.5f;
+        model_forward(&model, &lora, &all, &cache, th == 3 ? &inputs : &saved, hidden, &ws);
+        model_backward(&model, &lora, &all, &cache, kept, dhidden, &ws);
+        int n = 0;
+        for (int i = 0; i < model.tensors; i++)
+            for (size_t k = 0; k < (size_t)model.tensor[i].matrix->O * (size_t)model.tensor[i].matrix->I; k += 5) if (n < 4000) first[th - 1][n++] = model.tensor[i].matrix->grad[k];
+    }
+    CHECK(!memcmp(first[0], first[1], sizeof first[0]), "gradients do not depend on the number of threads");
+    CHECK(!memcmp(first[0], first[2], sizeof first[0]), "activations computed anew give the same gradients, bit for bit");
+}
+
+static void sampling(void) {
+    float z[6] = { 1, 1.01f, 1.001f, 0, 2, 0 }, scratch[6];
+    int order[6], seen[6] = {0};
+    Sampling greedy = { 0, 0, 1 }, top2 = { 1, 2, 1 }, half = { 1, 0, 0.5f }, all = { 1, 0, 1 };
+    Rng r = rng_stream(5, 0, 0);
+    float lp;
+    CHECK(sample_token(z, 6, &greedy, &r, &lp, scratch, order) == 4, "greedy takes the largest");
+    for (int i = 0; i < 2000; i++) seen[sample_token(z, 6, &top2, &r, NULL, scratch, order)]++;
+    CHECK(seen[4] > 0 && seen[1] > 0 && seen[0] + seen[2] + seen[3] + seen[5] == 0, "top-k 2 keeps the two largest");
+    memset(seen, 0, sizeof seen);
+    for (int i = 0; i < 2000; i++) seen[sample_token(z, 6, &half, &r, NULL, scratch, order)]++;
+    CHECK(seen[4] > 0 && seen[1] > 0 && seen[0] + seen[2] + seen[3] + seen[5] == 0,
+          "top-p 0.5: the smallest head of the distribution that reaches it");
+    memset(seen, 0, sizeof seen);
+    double sum = 0, worst = 0;
+    for (int v = 0; v < 6; v++) sum += exp((double)z[v]);
+    for (int i = 0; i < 60000; i++) seen[sample_token(z, 6, &all, &r, &lp, scratch, order)]++;
+    for (int v = 0; v < 6; v++) { double d = fabs(seen[v] / 60000.0 - exp((double)z[v]) / sum); if (d > worst) worst = d; }
+    CHECK(worst < 0.01, "sampling follows softmax: frequencies within %.4f", worst);
+}
+
+/* What measuring asks for is enough: whole forward, head, backward in an arena of just that size. */
+static void measured(int compute) {
+    static float hidden[B * T * C], dhidden[B * T * C], now[B * T];
+    static unsigned char wants[B * T];
+    static int target[B * T];
+    Arena need, exact;
+    Rows all = rows_of(0, B, 0, T);
+    memset(&need, 0, sizeof need);
+    memset(wants, 1, sizeof wants);
+    all.wants = wants;
+    threads(2);
+    for (int pass = 0; pass < 2; pass++) {
+        Arena *a = pass ? &exact : &need;
+        if (pass) exact = test_arena(need.peak);
+        CHECK(model_forward(&model, &lora, &all, &cache, &saved, hidden, a) == OK && model_logprobs(&model, hidden, &all, target, 1, now, NULL, NULL, NULL, NULL, a) == OK &&
+              model_backward(&model, &lora, &all, &cache, &saved, dhidden, a) == OK && !a->failed && a->used == 0, "compute type %d: pass %d in what was measured", compute, pass);
+    }
+    free(exact.base);
+}
+
+static void whole_model(int compute) {
+    build(compute);
+    row_invariance();
+    for (int th = 1; th <= 2; th++) { first_ratio(th, 1); first_ratio(th, 0.7f); }
+    same_gradients();
+    measured(compute);
+}
+
+int main(void) {
+    static const int few[] = { 1, 3, 9, 19 };
+    memory = test_arena((size_t)64 << 20);
+    ws = test_arena((size_t)64 << 20);
+    pool = test_pool();
+    for (int i = 0; fast_name(i); i++) products(fast_name(i));
+    CHECK(fast_use("exact") == OK && (!fast_kernel() || !fast_kernel()->fused), "there always is a kernel with the plain tile's bits");
+    CHECK(fast_use("no such") == E_UNSUPPORTED && fast_use("") == OK, "a kernel that nobody has is refused");
+    for (int i = 0; fast_name(i); i++) quantised_weights(fast_name(i));
+    elementary();
+    sampling();
+    for (int i = 0; fast_name(i); i++) {                        /* whole models, with every kernel that is here */
+        if (fast_use(fast_name(i)) != OK) continue;
+        half_weights();
+        for (int type = F32; type <= F16; type++)
+            for (int compute = fast_half() ? F16 : BF16; compute <= F16; compute++)
+                for (int n = 0; n < 4; n++) {
+                    computes_in(few[n], type, compute, compute, fast_name(i));
+                    computes_in(few[n], type, compute, F32, fast_name(i));
+                }
+        for (int compute = F32; compute <= F16; compute++) whole_model(compute);
+    }
+#ifdef FAST
+    HalfKernel tile = kernel_model;                             /* and with the tile of bf16 products, over a model of its instructions */
+    if (!MODEL_HAS_CODES) tile.codes = NULL;
+    long long dots = tiles.dots;
+    fast_use_half(&tile);
+    whole_model(BF16);
+    fast_use(NULL);
+    CHECK(tiles.dots > dots, "the model's tile was used");
+#endif
+    CHECK(!memory.failed && !ws.failed, "memory suffices");
+    pool_free(&pool);
+    return test_end("props");
+}

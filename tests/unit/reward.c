@@ -1,0 +1,430 @@
+/* tests/unit/reward.c - the judge against PyTorch (tests/golden/models/roberta*), and its own promises: a text's logits do not depend on
+ * its company or the number of threads; what is too long is refused; positions begin after the padding index. */
+#include "test.h"
+#ifdef _OPENMP
+#include <omp.h>
+static void threads(int n) { omp_set_num_threads(n); }
+#else
+static void threads(int n) { (void)n; }
+#endif
+
+/* ---- goldens, read without checkpoint.c ---- */
+
+typedef struct { const unsigned char *data; const Json *header; size_t bytes; } Golden;
+
+static int golden_open(Golden *g, const char *folder, const char *file, Pool *pool) {
+    char path[200], *bytes;
+    size_t n;
+    snprintf(path, sizeof path, "tests/golden/models/%s/%s", folder, file);
+    if (file_read_all(path, pool, &bytes, &n, NULL) != OK || n < 8) return 0;
+    Reader r = { (const unsigned char *)bytes, (const unsigned char *)bytes + n, 0 };
+    uint64_t header = read_u64(&r);
+    if (header > n - 8) return 0;
+    g->header = json_parse(bytes + 8, (size_t)header, pool, NULL);
+    g->data = (const unsigned char *)bytes + 8 + header;
+    g->bytes = n - 8 - (size_t)header;
+    return g->header != NULL;
+}
+
+/* The 32-bit words of a tensor: how many, and a reader over them. -1: not there. */
+static int golden_words(const Golden *g, const char *name, Reader *r) {
+    const Json *t = json_get(g->header, name), *span = json_get(t, "data_offsets");
+    if (!span || span->count != 2) return -1;
+    size_t from = (size_t)span->child->number, to = (size_t)span->child->next->number;
+    if (to > g->bytes || from > to) return -1;
+    r->at = g->data + from;
+    r->end = g->data + to;
+    r->bad = 0;
+    return (int)((to - from) / 4);
+}
+static int golden_floats(const Golden *g, const char *name, float *out, int most) {
+    Reader r;
+    int n = golden_words(g, name, &r);
+    for (int i = 0; i < n && i < most; i++) { uint32_t bits = read_u32(&r); memcpy(&out[i], &bits, 4); }
+    return n;
+}
+static int golden_ints(const Golden *g, const char *name, int *out, int most) {
+    Reader r;
+    int n = golden_words(g, name, &r);
+    for (int i = 0; i < n && i < most; i++) out[i] = (int)read_u32(&r);
+    return n;
+}
+
+static RewardConfig golden_config(const char *folder, Pool *pool) {
+    RewardConfig c;
+    char path[200], *bytes;
+    size_t n;
+    memset(&c, 0, sizeof c);
+    snprintf(path, sizeof path, "tests/golden/models/%s/config.json", folder);
+    if (file_read_all(path, pool, &bytes, &n, NULL) != OK) return c;
+    const Json *j = json_parse(bytes, n, pool, NULL);
+    c.V = (int)json_number(j, "vocab_size", 0);
+    c.C = (int)json_number(j, "hidden_size", 0);
+    c.L = (int)json_number(j, "num_hidden_layers", 0);
+    c.H = (int)json_number(j, "num_attention_heads", 0);
+    c.F = (int)json_number(j, "intermediate_size", 0);
+    c.positions = (int)json_number(j, "max_position_embeddings", 0);
+    c.types = (int)json_number(j, "type_vocab_size", 0);
+    c.norm_eps = (float)json_number(j, "layer_norm_eps", 0);
+    c.pad = (int)json_number(j, "pad_token_id", 1);
+    c.labels = (int)json_get(j, "id2label")->count;
+    return c;
+}
+
+/* ---- a judge on an arena of exactly the measured size ---- */
+
+enum { MANY = 256 };        /* tokens in a test's texts */
+typedef struct {
+    RewardModel model; RewardSaved saved; Arena arena, ws; Pool lists;
+    int token[MANY], start[33], label[32];
+    Texts texts;
+    float logits[32 * LABELS_MAX], dlogits[32 * LABELS_MAX], loss[32], dloss[32];
+} Judge;
+
+static int compute = F32;                   /* what the judges that follow compute in */
+static void judge_parts(Judge *j, const RewardConfig *c, int trainable, int N, int B) {
+    const Texts most = { N, B, NULL, NULL };
+    reward_carve(&j->model, c, F32, compute, trainable, &j->lists, &j->arena, NULL);
+    reward_saved_carve(&j->saved, c, N, B, &j->arena);
+    if (j->arena.base) return;
+    memset(&j->ws, 0, sizeof j->ws);
+    reward_forward(&j->model, &most, NULL, NULL, &j->ws);
+    reward_forward(&j->model, &most, &j->saved, NULL, &j->ws);
+    reward_backward(&j->model, &most, &j->saved, NULL, &j->ws);
+}
+static Judge *judge_make(const RewardConfig *c, int trainable, int N, int B) {
+    Judge *j = calloc(1, sizeof *j);
+    j->lists = test_pool();
+    threads(2);                             /* attention has scratch for every thread: measured for the most there will be */
+    judge_parts(j, c, trainable, N, B);
+    threads(1);
+    CHECK(j->ws.used == 0 && j->ws.peak > 0, "a measuring pass gives back what it took");
+    const size_t scratch = j->ws.peak;
+    j->arena = test_arena(j->arena.peak);
+    judge_parts(j, c, trainable, N, B);
+    CHECK(!j->arena.failed, "the measured arena holds the model and its saved activations");
+    j->ws = test_arena(scratch);
+    j->texts.token = j->token;
+    j->texts.start = j->start;
+    return j;
+}
+static void judge_free(Judge *j) { pool_free(&j->lists); free(j->arena.base); free(j->ws.base); free(j); }
+
+static float *matrix_data(const Tensor *t) { return t->matrix->data; }
+static int matrix_size(const Tensor *t) { return t->matrix->O * t->matrix->I; }
+
+static Judge *judge_golden(const char *folder, int trainable, Golden *g, Pool *pool) {
+    Golden weights;
+    const RewardConfig c = golden_config(folder, pool);
+    int lens[32];
+    if (!golden_open(&weights, folder, "model.safetensors", pool) || !golden_open(g, folder, "golden.safetensors", pool))
+        return NULL;
+    const int B = golden_ints(g, "seq_lens", lens, 32), N = golden_ints(g, "ids", NULL, 0);
+    Judge *j = judge_make(&c, trainable, N, B);
+    for (int t = 0; t < j->model.tensors; t++) {
+        const Tensor *x = &j->model.tensor[t];
+        CHECK(golden_floats(&weights, x->name, matrix_data(x), matrix_size(x)) == matrix_size(x), "%s has %s", folder, x->name);
+    }
+    golden_ints(g, "ids", j->token, MANY);
+    golden_ints(g, "labels", j->label, 32);
+    for (int b = 0; b < B; b++) j->start[b + 1] = j->start[b] + lens[b];
+    j->texts.N = N;
+    j->texts.B = B;
+    return j;
+}
+
+/* ---- PyTorch's numbers ---- */
+
+static void compare_gradients(const Judge *j, const Golden *g, const char *prefix, const char *folder) {
+    float *want = malloc(100000 * sizeof *want);
+    for (int t = 0; t < j->model.tensors; t++) {
+        const Tensor *x = &j->model.tensor[t];
+        const int n = matrix_size(x);
+        char name[160];
+        double worst = 0, largest = 0;
+        snprintf(name, sizeof name, "%s%s", prefix, x->name);
+        CHECK(golden_floats(g, name, want, 100000) == n, "%s has %s", folder, name);
+        for (int i = 0; i < n; i++) {
+            const double error = fabs((double)x->matrix->grad[i] - (double)want[i]);
+            if (!(error <= worst)) worst = error;                   /* a NaN is the worst */
+            if (fabs((double)want[i]) > largest) largest = fabs((double)want[i]);
+        }
+        /* the key biases' true gradient is 0 (softmax does not see them): what PyTorch has there is rounding noise */
+        if (largest < 1e-6) CHECK(worst < 1e-6, "%s %s: zero, off by %.2g", folder, name, worst);
+        else CHECK(worst <= 1e-4 * largest, "%s %s: off by %.2g of %.2g", folder, name, worst, largest);
+    }
+    free(want);
+}
+
+static void test_golden(const char *folder) {
+    Pool pool = test_pool();
+    Golden g;
+    Judge *j = judge_golden(folder, 1, &g, &pool);
+    float want[32 * LABELS_MAX], loss = 0;
+    CHECK(j != NULL, "tests/golden/models/%s can be read", folder);
+    if (!j) return;
+    const int B = j->texts.B, labels = j->model.config.labels, pairs = B / 2;
+    CHECK(reward_forward(&j->model, &j->texts, &j->saved, j->logits, &j->ws) == OK, "%s: forward", folder);
+    CHECK(golden_floats(&g, "logits", want, 32 * LABELS_MAX) == B * labels, "%s: size of logits", folder);
+    double worst = 0;
+    for (int i = 0; i < B * labels; i++) {
+        const double error = fabs((double)j->logits[i] - (double)want[i]);
+        if (!(error <= worst)) worst = error;
+    }
+    CHECK(worst <= 2e-5, "%s: logits off by %.2g", folder, worst);
+
+    cross_entropy_forward(j->loss, j->logits, j->label, B, labels);
+    for (int b = 0; b < B; b++) { loss += j->loss[b] / (float)B; j->dloss[b] = 1.0f / (float)B; }
+    golden_floats(&g, "loss", want, 1);
+    CHECK(fabs((double)loss - (double)want[0]) < 1e-5,
+          "%s: cross-entropy %.7f, PyTorch %.7f", folder, (double)loss, (double)want[0]);
+    cross_entropy_backward(j->dlogits, j->dloss, j->loss, j->logits, j->label, B, labels);
+    CHECK(reward_backward(&j->model, &j->texts, &j->saved, j->dlogits, &j->ws) == OK, "%s: backward", folder);
+    compare_gradients(j, &g, "grad.", folder);
+
+    gradient_zero(j->model.tensor, j->model.tensors);
+    memset(j->dlogits, 0, sizeof j->dlogits);
+    ranking_forward(j->loss, j->logits, labels, pairs);
+    loss = 0;
+    for (int i = 0; i < pairs; i++) { loss += j->loss[i] / (float)pairs; j->dloss[i] = 1.0f / (float)pairs; }
+    golden_floats(&g, "pair.loss", want, 1);
+    CHECK(fabs((double)loss - (double)want[0]) < 1e-5, "%s: pair loss %.7f, PyTorch %.7f", folder, (double)loss, (double)want[0]);
+    ranking_backward(j->dlogits, j->dloss, j->logits, labels, pairs);
+    CHECK(reward_backward(&j->model, &j->texts, &j->saved, j->dlogits, &j->ws) == OK, "%s: backward of pairs", folder);
+    compare_gradients(j, &g, "pair.grad.", folder);
+    CHECK(!j->ws.failed && j->ws.used == 0, "%s: the measured workspace was enough", folder);
+    judge_free(j);
+    pool_free(&pool);
+}
+
+/* ---- promises ---- */
+
+/* Texts first..first+n-1 of j alone: the same logits, bit for bit, with saved activations and without. */
+static void check_company(Judge *j, const float *want, int first, int n, const char *what) {
+    int start[33];
+    float logits[32 * LABELS_MAX];
+    const int labels = j->model.config.labels;
+    const size_t bytes = (size_t)(n * labels) * sizeof *logits;
+    Texts some = { j->start[first + n] - j->start[first], n, j->token + j->start[first], start };
+    for (int b = 0; b <= n; b++) start[b] = j->start[first + b] - j->start[first];
+    CHECK(reward_forward(&j->model, &some, NULL, logits, &j->ws) == OK && !memcmp(logits, want + first * labels, bytes),
+          "texts %d to %d, %s: the same bits", first, first + n - 1, what);
+    CHECK(reward_forward(&j->model, &some, &j->saved, logits, &j->ws) == OK && !memcmp(logits, want + first * labels, bytes),
+          "texts %d to %d, %s, saving: the same bits", first, first + n - 1, what);
+}
+
+/* 16 bits change the logits, by a few times what one rounding does (2^-9, 2^-12) to numbers of their size. */
+static void compared_with_floats(Judge *j, Golden *g) {
+    float want[32 * LABELS_MAX];
+    double worst = 0, largest = 0, limit = compute == BF16 ? 0.03 : compute == F16 ? 0.004 : 2e-5;
+    const int n = golden_floats(g, "logits", want, 32 * LABELS_MAX);
+    for (int i = 0; i < n; i++) {
+        worst = fmax(worst, fabs((double)j->logits[i] - (double)want[i]));
+        largest = fmax(largest, fabs((double)want[i]));
+    }
+    CHECK(n > 0 && worst < limit * largest && (compute == F32 || worst > 1e-5 * largest), "compute type %d: logits off by %.2g of the largest", compute, worst / largest);
+}
+
+static void test_company(void) {
+    Pool pool = test_pool();
+    Golden g;
+    Judge *j = judge_golden("roberta-odd", 1, &g, &pool);
+    if (!j) return;
+    for (int t = 1; t <= 2; t++) {
+        threads(t);
+        if (t == 1) reward_forward(&j->model, &j->texts, NULL, j->logits, &j->ws);
+        if (t == 1) compared_with_floats(j, &g);
+        for (int n = 1; n <= j->texts.B; n++)
+            for (int first = 0; first + n <= j->texts.B; first++) check_company(j, j->logits, first, n, t == 1 ? "1 thread" : "2 threads");
+    }
+    threads(1);
+    judge_free(j);
+    pool_free(&pool);
+}
+
+/* The same gradients, bit for bit, with 1 and 2 threads; and backward adds: a second one doubles them. */
+static void test_gradients_and_threads(void) {
+    Pool pool = test_pool();
+    Golden g;
+    Judge *j = judge_golden("roberta", 1, &g, &pool);
+    if (!j) return;
+    const size_t n = tensor_values(j->model.tensor, j->model.tensors, 1);
+    float *once = calloc(n, sizeof *once);
+    for (int t = 1; t <= 2; t++) {
+        size_t at = 0, same = 0;
+        threads(t);
+        gradient_zero(j->model.tensor, j->model.tensors);
+        CHECK(reward_forward(&j->model, &j->texts, &j->saved, j->logits, &j->ws) == OK, "forward");
+        for (int i = 0; i < j->texts.B * j->model.config.labels; i++) j->dlogits[i] = (float)(i % 3) - 0.7f;
+        CHECK(reward_backward(&j->model, &j->texts, &j->saved, j->dlogits, &j->ws) == OK, "backward");
+        for (int k = 0; k < j->model.tensors; k++) {
+            const Matrix *m = j->model.tensor[k].matrix;
+            for (int i = 0; i < m->O * m->I; i++, at++) {
+                if (t == 1) once[at] = m->grad[i];
+                same += once[at] == m->grad[i];
+            }
+        }
+        CHECK(same == n && at == n, "%d threads: %zu of %zu gradients have the same bits", t, same, n);
+    }
+    threads(1);
+    reward_backward(&j->model, &j->texts, &j->saved, j->dlogits, &j->ws);
+    double worst = 0, largest = 0;
+    for (size_t at = 0, k = 0; k < (size_t)j->model.tensors; k++) {
+        const Matrix *m = j->model.tensor[k].matrix;
+        for (int i = 0; i < m->O * m->I; i++, at++) {
+            const double error = fabs((double)m->grad[i] - 2 * (double)once[at]);
+            if (error > worst) worst = error;
+            if (fabs((double)once[at]) > largest) largest = fabs((double)once[at]);
+        }
+    }
+    CHECK(worst < 1e-5 * largest && largest > 0, "a second backward adds the same again: off by %.2g of %.2g", worst, largest);
+    free(once);
+    judge_free(j);
+    pool_free(&pool);
+}
+
+static RewardConfig small_config(void) {
+    RewardConfig c;
+    memset(&c, 0, sizeof c);
+    c.V = 19; c.C = 12; c.L = 2; c.H = 3; c.F = 20; c.positions = 11; c.types = 1; c.norm_eps = 1e-5f; c.pad = 1; c.bos = 0; c.eos = 2; c.labels = 2;
+    return c;
+}
+
+/* One text of n tokens through a fresh small judge; what reward_forward said. */
+static int forward_of(Judge *j, const int *token, int n) {
+    for (int i = 0; i < n; i++) j->token[i] = token ? token[i] : 3 + i % 7;
+    j->start[0] = 0;
+    j->start[1] = n;
+    j->texts.N = n;
+    j->texts.B = 1;
+    return reward_forward(&j->model, &j->texts, NULL, j->logits, &j->ws);
+}
+
+static void test_refusals(void) {
+    const RewardConfig c = small_config();
+    Judge *j = judge_make(&c, 1, 40, 4);
+    const int high[3] = { 0, 19, 2 }, low[3] = { 0, -1, 2 };
+    reward_init(&j->model, 1);
+    CHECK(reward_max_tokens(&c) == 9, "11 positions with padding index 1 serve 9 tokens, not %d", reward_max_tokens(&c));
+    CHECK(forward_of(j, NULL, 9) == OK, "the longest text is accepted");
+    CHECK(forward_of(j, NULL, 10) == E_RANGE, "a text one token longer is refused");
+    CHECK(forward_of(j, NULL, 0) == E_RANGE, "a text without tokens is refused");
+    CHECK(forward_of(j, high, 3) == E_RANGE, "a token past the vocabulary is refused");
+    CHECK(forward_of(j, low, 3) == E_RANGE, "a negative token is refused");
+    forward_of(j, NULL, 5);
+    j->start[1] = 4;
+    CHECK(reward_forward(&j->model, &j->texts, NULL, j->logits, &j->ws) == E_RANGE, "starts that do not end at N are refused");
+    j->start[1] = 5;
+    j->saved.N = 4;
+    CHECK(reward_forward(&j->model, &j->texts, &j->saved, j->logits, &j->ws) == E_MEMORY,
+          "more rows than there is room to save are refused");
+    j->saved.N = 40;
+    j->ws.capacity = 64;
+    CHECK(reward_forward(&j->model, &j->texts, NULL, j->logits, &j->ws) == E_MEMORY, "a workspace that is too small is refused");
+    judge_free(j);
+}
+
+static void test_bad_configs(void) {
+    Pool lists = test_pool();
+    const struct { const char *what; int change; } bad[] = { { "no layers", 0 }, { "heads that do not divide the width", 1 },
+        { "no labels", 2 }, { "too many labels", 3 }, { "no room for positions", 4 }, { "a padding index outside the vocabulary", 5 },
+        { "a negative vocabulary", 6 } };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        RewardConfig c = small_config();
+        RewardModel m;
+        Arena measure;
+        Error err;
+        memset(&measure, 0, sizeof measure);
+        memset(&err, 0, sizeof err);
+        if (bad[i].change == 0) c.L = 0;
+        if (bad[i].change == 1) c.H = 5;
+        if (bad[i].change == 2) c.labels = 0;
+        if (bad[i].change == 3) c.labels = LABELS_MAX + 1;
+        if (bad[i].change == 4) c.positions = 4;
+        if (bad[i].change == 5) c.pad = 19;
+        if (bad[i].change == 6) c.V = -5;
+        CHECK(reward_carve(&m, &c, F32, F32, 1, &lists, &measure, &err) == E_RANGE && err.code == E_RANGE, "%s: refused", bad[i].what);
+    }
+    RewardConfig c = small_config();
+    RewardModel m;
+    Arena measure;
+    memset(&measure, 0, sizeof measure);
+    CHECK(reward_carve(&m, &c, BF16, F32, 0, &lists, &measure, NULL) == E_UNSUPPORTED, "weights in another type: refused by name");
+    Arena small = test_arena(1000);
+    CHECK(reward_carve(&m, &c, F32, F32, 0, &lists, &small, NULL) == E_MEMORY, "an arena that is too small: refused");
+    free(small.base);
+    pool_free(&lists);
+}
+
+/* Trap: the first token stands at position pad + 1. Rows 0 .. pad of the table are never read; row pad + 1 is the first
+ * token's. */
+static void test_positions(void) {
+    const RewardConfig c = small_config();
+    Judge *j = judge_make(&c, 1, 40, 4);
+    const int text[4] = { 0, 7, 8, 2 }, padded[5] = { 0, 7, 8, 2, 1 };
+    float before[2];
+    reward_init(&j->model, 5);
+    float *table = j->model.position.data;
+    forward_of(j, text, 4);
+    memcpy(before, j->logits, sizeof before);
+    for (int i = 0; i < 2 * c.C; i++) table[i] += 10;
+    forward_of(j, text, 4);
+    CHECK(!memcmp(before, j->logits, sizeof before), "position rows 0 and 1 are not read");
+    for (int row = 2; row < 6; row++) {
+        const float kept = table[row * c.C];
+        table[row * c.C] += 1;
+        forward_of(j, text, 4);
+        CHECK(memcmp(before, j->logits, sizeof before) != 0, "position row %d is read by a text of 4 tokens", row);
+        table[row * c.C] = kept;
+    }
+    for (int i = 6 * c.C; i < c.positions * c.C; i++) table[i] += 10;
+    forward_of(j, text, 4);
+    CHECK(!memcmp(before, j->logits, sizeof before), "position rows from 6 on are not read by a text of 4 tokens");
+    forward_of(j, padded, 5);
+    memcpy(before, j->logits, sizeof before);
+    table[1 * c.C] += 1;
+    forward_of(j, padded, 5);
+    CHECK(memcmp(before, j->logits, sizeof before) != 0, "a padding token keeps position 1");
+    judge_free(j);
+}
+
+/* A frozen judge has no gradients and half the memory; backward still runs. */
+static void test_frozen(void) {
+    const RewardConfig c = small_config();
+    Judge *j = judge_make(&c, 0, 40, 4);
+    reward_init(&j->model, 5);
+    forward_of(j, NULL, 6);
+    CHECK(reward_forward(&j->model, &j->texts, &j->saved, j->logits, &j->ws) == OK, "frozen: forward");
+    j->dlogits[0] = 1;
+    CHECK(reward_backward(&j->model, &j->texts, &j->saved, j->dlogits, &j->ws) == OK, "frozen: backward");
+    for (int t = 0; t < j->model.tensors; t++)
+        CHECK(j->model.tensor[t].matrix->grad == NULL && j->model.tensor[t].matrix->id == t, "frozen: %s", j->model.tensor[t].name);
+    judge_free(j);
+}
+
+/* Bradley-Terry far from zero: no overflow, slope -1 or 0. */
+static void test_ranking_extremes(void) {
+    const float logits[4] = { 200, -200, -200, 200 }, dloss[2] = { 1, 1 };
+    float loss[2], d[4] = { 0, 0, 0, 0 };
+    ranking_forward(loss, logits, 1, 2);
+    ranking_backward(d, dloss, logits, 1, 2);
+    CHECK(loss[0] >= 0 && loss[0] < 1e-6f && fabsf(loss[1] - 400) < 1e-3f, "losses %g and %g", (double)loss[0], (double)loss[1]);
+    CHECK(fabsf(d[0]) < 1e-6f && fabsf(d[1]) < 1e-6f && fabsf(d[2] + 1) < 1e-6f && fabsf(d[3] - 1) < 1e-6f, "slopes");
+}
+
+int main(void) {
+    threads(1);
+    test_golden("roberta");
+    test_golden("roberta-odd");
+    for (compute = F32; compute <= F16; compute++) {
+        test_company();
+        test_gradients_and_threads();
+    }
+    compute = F32;
+    test_refusals();
+    test_bad_configs();
+    test_positions();
+    test_frozen();
+    test_ranking_extremes();
+    return test_end("reward");
+}
