@@ -59,8 +59,8 @@ endif
 
 all: $(PROGRAMS) data/imdb.bin
 
-# Every source sees the one header and nothing else.
-%.o: %.c rlhf.h build/flags
+# Every source sees the map; programs, what they share; a room, its own header.
+%.o: %.c rlhf.h programs.h build/flags
 	$(CC) $(FLAGS) -c -o $@ $<
 $(PROGRAMS): %: %.o $(LIB)
 	$(CC) $(FLAGS) -o $@ $^ $(LDLIBS)

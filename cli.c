@@ -12,7 +12,7 @@
 #define CLI_POSIX 1
 #define _POSIX_C_SOURCE 200809L
 #endif
-#include "rlhf.h"
+#include "programs.h"
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>

@@ -10,7 +10,7 @@
  * Edges    EOS belongs to the response and ends it. A query is the first tokens of a document, <s> before it not counted where
  *          the tokenizer's template has one; documents not longer than the query are skipped. Whatever is random comes from a
  *          stream of (seed, purpose, step, index): neither batch sizes nor threads change a sample. */
-#include "rlhf.h"
+#include "programs.h"
 #include <stdio.h>
 
 /* ---- options ---- */

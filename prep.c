@@ -10,7 +10,7 @@
  *              long, or equal to an earlier one is drawn again from the same stream.
  * Edges        CSV as RFC 4180 has it: quoted fields may hold commas, doubled quotes and line breaks; \n and \r\n end a
  *              record; names in the header are compared without case. Empty lines are no records. */
-#include "rlhf.h"
+#include "programs.h"
 #include <stdio.h>
 
 static Pool pool;                           /* everything that lives to the end of the program */

@@ -10,7 +10,7 @@
  * Edges    order, crops and phrases depend on the seed and the text's number only, so one seed gives the same bytes for any number of
  *          threads. A text longer than the model's limit keeps its head. Ctrl-C saves and stops; before the first step it writes no
  *          weights. */
-#include "rlhf.h"
+#include "programs.h"
 #include <stdio.h>
 
 #define PREP "prep makes a dataset of labelled texts or of pairs: ./prep --help"

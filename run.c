@@ -8,7 +8,7 @@
  * Edges    exactly one output line per input line, also for empty ones (only `generate --prompt`, `chat` and `tokenize --show` write for
  *          people, and `tokenize --decode` the text as it is: with --jsonl it stays on one line). A line that cannot be used ends the program
  *          with its number and exit 1; it is never skipped. */
-#include "rlhf.h"
+#include "programs.h"
 #include <signal.h>
 #include <stdio.h>
 

@@ -9,7 +9,7 @@
  * Never    trains on held-out documents; writes a weight that is not a number: such a loss ends the run with the last good step saved.
  * Edges    the same --seed gives the same bytes for any number of threads. Ctrl-C saves and stops; before the first step it writes
  *          no weights. A prompt's tokens (kind 3) are read but not learnt; of a pair (kind 2) the chosen text is taken. */
-#include "rlhf.h"
+#include "programs.h"
 #include <stdio.h>
 
 #define PREP "prep makes a dataset from text, JSONL or CSV: ./prep --help"

@@ -1,0 +1,84 @@
+/* programs.h - what the programs share, and only they see: options, messages, progress, logs (cli.c). */
+#ifndef PROGRAMS_H
+#define PROGRAMS_H
+
+#include "rlhf.h"
+
+/* ================================================================================================================
+ * cli.c: options, help, messages, progress, signals, log lines
+ * ================================================================================================================ */
+/* value:  int*      int*     uint64_t*  double*   const char** int* (index) */
+enum { OPT_FLAG, OPT_INT, OPT_SEED, OPT_REAL, OPT_TEXT, OPT_CHOICE };
+typedef struct { const char *name; int type; void *value; const char *fallback;     /* name without "--"; fallback as text, NULL: none */
+                 double min, max;                                       /* INT, REAL: limits, both included (min == max: none) */
+                 const char *choices;                                   /* CHOICE: "kl|abs|mse" */
+                 const char *help; } Option;
+typedef struct { const char *name, *help; const char *const *set; } Preset;         /* set: name, value, name, value, NULL */
+typedef struct { const char *program, *usage /* after the name: "DATA [options]" */, *about; Option *option; int options;
+                 const Preset *preset; int presets; } Program;
+/* Fills every option: fallback (none: 0, NULL, no, the first choice), then preset (--preset NAME, or default_preset; may be NULL), then the
+ * command line. Returns the number of positional arguments (pointers in positional). --help prints and exits 0; wrong usage prints and
+ * exits 2. May be called again with another default_preset. */
+int cli_parse(const Program *p, const char *default_preset, int argc, char **argv, const char **positional, int max_positional);
+int cli_given(const Program *p, const char *option);            /* 1 if the command line had it */
+/* options: "dim|layers|heads". Wrong usage (why: --layers) at the first of them that the command line had. */
+void cli_refuse(const Program *p, const char *options, const char *why);
+void cli_options_json(const Program *p, Buffer *b);             /* {"name":value,...} as the run has them */
+Pool cli_pool(void);                                            /* a Pool over malloc/free; exits with a message when there is no more */
+Arena cli_arena(size_t bytes, const char *what);                /* zeroed, never freed; exits with a message when there is not enough */
+void die(const Error *err, const char *hint);                   /* prints `program: what: where`, the hint, exits 1 */
+void must(int code, const Error *err, const char *hint);        /* die unless code == OK */
+void usage_error(const char *message, const char *argument);    /* prints `program: message: argument` (NULL: none), exits 2 */
+void cli_interrupts(void);                                      /* Ctrl-C: first asks to stop, second stops at once */
+int cli_stopping(void);                                         /* 1 after the first Ctrl-C */
+void cli_bill(const char *part, size_t bytes);                  /* one line of the memory bill */
+size_t cli_bill_total(void);                                    /* prints the total, returns it */
+int cli_terminal(void);                     /* 1 if standard output is a terminal that knows escape sequences */
+/* Progress: one line that updates in a terminal, plain lines otherwise. text is without the bar; done of total. */
+void progress(const char *text, long long done, long long total, int last);
+void sparkline(char *out, size_t cap, const double *x, int n, int width);   /* UTF-8 blocks, the last `width` values */
+int run_folder(char *out, size_t cap, const char *base, const char *kind, Error *err);     /* base/kind-0001, next free; made */
+void run_out(char *out, size_t cap, const char *given, const char *kind);      /* --out, or without it runs/kind-0001 ...; made, or die */
+/* Wrong usage when --out (NULL: not given) is empty, a file, or the folder that `option` ("--policy") starts from (NULL: none). */
+void cli_check_out(const char *out, const char *from, const char *option);
+/* A new log at path (what was there goes): its first line is the run's {"program": ..., "data": ..., "options": {...}}. */
+void log_options(const char *path, const Program *p, const char *data, Pool *pool);
+/* One JSON line a call into a log: log_begin, then log_number / log_text / log_integer, then log_end writes it. */
+typedef struct { const char *path; Buffer line; int fields; } Log;
+void log_begin(Log *l, const char *path, Pool *pool);
+void log_number(Log *l, const char *name, double value);        /* nine significant digits; NaN and infinities become null */
+void log_integer(Log *l, const char *name, long long value);
+void log_text(Log *l, const char *name, const char *text, size_t length);
+int log_end(Log *l, Error *err);                                /* OK, E_MEMORY, or what file_append says */
+/* 0: a weight (of floats) is a NaN or an infinity, or an F32 one would be when it is written in dtype. Asked before every save. */
+int tensors_are_numbers(const Tensor *list, int tensors, int dtype);
+/* The end of a run whose `what` ("the loss") is no number in `step`; saved: the step whose weights are on disk, 0: none. Exits 1. */
+void die_not_a_number(const char *what, int step, int saved, const char *folder, const char *hint);
+/* How a policy is held that is not trained itself, and computed with: the options of ppo, sft and run, rows for their tables (q: where they go). */
+typedef struct { int nf4, fp4, block, doubled, compute, recompute; } QuantOptions;
+#define QUANT_OPTIONS(q, nf4_help) \
+    { "nf4", OPT_FLAG, &(q).nf4, NULL, 0, 0, NULL, nf4_help }, \
+    { "fp4", OPT_FLAG, &(q).fp4, NULL, 0, 0, NULL, "the same in FP4" }, \
+    { "quant-block", OPT_INT, &(q).block, "64", 32, 4096, NULL, "weights that share a scale: 32, 64 ... 4096" }, \
+    { "double-quant", OPT_FLAG, &(q).doubled, NULL, 0, 0, NULL, "the scales in 8 bits too (bnb_4bit_use_double_quant)" }
+#define COMPUTE_OPTION(q) \
+    { "compute", OPT_CHOICE, &(q).compute, "f32", 0, 0, "f32|bf16|f16", "what linears multiply: inputs, weights and outputs of the layers' are rounded " \
+      "to this, as by autocast; of the head inputs and weights, logits stay f32, and so do sums, all else, and what is written" }
+#define QLORA_HELP "QLoRA: the policy's linears are held in 4-bit NF4 and frozen"
+#define RECOMPUTE_OPTION(q) \
+    { "recompute", OPT_FLAG, &(q).recompute, NULL, 0, 0, NULL, "keep only each layer's input for the backward pass and compute the rest anew: " \
+      "less memory, more time, the same numbers" }
+/* What does not fit together is wrong usage. Training (rank not NULL; adapter 1: it goes on from one): 4 bits without --lora-r mean rank 16
+ * on all seven linears. */
+void quant_options_check(const Program *p, const QuantOptions *q, int *rank, const char **targets, int adapter);
+/* What folder's policy is held in: what it has, or the 4 bits that are asked for; where whole (all weights are to be trained), F32, and it
+ * dies at weights that are in 4 bits. */
+void quant_options_types(WeightTypes *w, const Program *p, const QuantOptions *q, const char *folder, int whole, Pool *pool);
+void print_types(const char *whose, const WeightTypes *w);     /* one line: "frozen weights: linears NF4 ..." */
+void print_trainable(size_t trained, size_t all);               /* as peft: "trainable params: 1,234 || all params: ... || trainable%: 0.1234" */
+/* Which of the judge's outputs is the reward: the one label that is `wanted`, without case. wanted NULL: the only output, or the only one
+ * called positive, pos, nothate or non-toxic. -1: none, or several. label_names: all of them, by commas, for a message. */
+int label_find(const RewardConfig *c, const char *wanted);
+void label_names(const RewardConfig *c, char *out, size_t cap);
+
+#endif
