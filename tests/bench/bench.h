@@ -1,7 +1,7 @@
 /* tests/bench/bench.h - what the parts of build/tests/bench share: timing in pairs, and the options. See bench.c. */
 #ifndef BENCH_H
 #define BENCH_H
-#include "../rlhf.h"
+#include "../../programs.h"
 #include <stdio.h>
 
 typedef void (*Work)(void *context);

@@ -6,7 +6,7 @@
  *     --dim, --layers, --heads, --kv-heads, --ffn, --vocab, --positions, --tied, --no-eos
  *                      another shape; without --kv-heads as many as heads (what `make bench` measures: tests/bench/bench_peers.py)
  *     --dtype          as they are written; shards of --shard-mb megabytes */
-#include "../rlhf.h"
+#include "../../programs.h"
 #include <stdio.h>
 
 static struct { const char *policy, *reward, *tokenizer; int dtype, shard, dim, layers, heads, kv_heads, ffn, vocab, positions, tied, no_eos; } opt;

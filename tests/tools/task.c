@@ -8,7 +8,7 @@
  * (Duchi, Hazan & Singer 2011), one review at a time. Its features are words, or words and pairs of neighbours. A word is a run
  * of letters, digits, ' and -, in lower case. What such a reader gets wrong needs more than the words: who says it, of what,
  * and what is denied. The first tokens alone tell whether a query gives the label away before a response is written. */
-#include "../rlhf.h"
+#include "../../programs.h"
 #include <stdio.h>
 
 static struct { const char *data, *tokenizer; int tokens, epochs; double rate; } opt;
