@@ -183,40 +183,7 @@ static void show_line(const Input *in, const Tokenizer *t, const char *text, siz
     }
 }
 
-typedef struct { int jsonl, special, decode, show, color, sampled, nbest; double alpha; uint64_t seed; const char *tokenizer; } TokenizeOptions;
-
-/* A random way to cut the text, inside the template with --special. */
-static void sample_line(const Input *in, const Tokenizer *t, const char *text, size_t n, const TokenizeOptions *o, Pool *scratch) {
-    SpecialIds s = tokenizer_specials(t);
-    Rng rng = rng_stream(o->seed, (uint64_t)in->number, 0);
-    Error err = { 0 };
-    int *ids, count, before = 0, after = 0;
-    int code = tokenizer_sample(t, text, n, o->alpha, &rng, scratch, &ids, &count);
-    if (code == E_ARGUMENT) must(fail(&err, code, "WordPiece has one way to cut a text", o->tokenizer, 0, 0), &err, "without --sample");
-    if (code == E_RANGE) must(fail(&err, code, "--sample is a probability where pieces are merged", o->tokenizer, 0, 0), &err, "0 to 1");
-    if (code) must(fail(&err, code, "out of memory", "tokenizer", 0, 0), &err, NULL);
-    if (o->special) tokenizer_template(t, &before, &after);
-    if (before) printf("%d%s", s.bos, count || after ? " " : "");
-    print_ids(ids, count, " ");
-    if (after) printf("%s%d", count ? " " : "", s.eos);
-    putchar('\n');
-}
-
-/* {"nbest": [{"score": log P, "ids": [...]}, ...]}, the best first. */
-static void nbest_line(const Tokenizer *t, const char *text, size_t n, const TokenizeOptions *o, Pool *scratch) {
-    Segmentation *list;
-    Error err = { 0 };
-    int found, code = tokenizer_nbest(t, text, n, o->nbest, scratch, &list, &found);
-    if (code == E_ARGUMENT) must(fail(&err, code, "--nbest needs a unigram model of SentencePiece", o->tokenizer, 0, 0), &err, NULL);
-    if (code) must(fail(&err, code, "out of memory", "tokenizer", 0, 0), &err, NULL);
-    printf("{\"nbest\": [");
-    for (int i = 0; i < found; i++) {
-        printf("%s{\"score\": %.7g, \"ids\": [", i ? ", " : "", list[i].score);
-        print_ids(list[i].ids, list[i].count, ", ");
-        printf("]}");
-    }
-    puts("]}");
-}
+typedef struct { int jsonl, special, decode, show, color; } TokenizeOptions;
 
 static void encode_line(const Input *in, const Tokenizer *t, const char *line, size_t n, const TokenizeOptions *o, Pool *scratch) {
     int count, *ids;
@@ -226,8 +193,6 @@ static void encode_line(const Input *in, const Tokenizer *t, const char *line, s
         else { line = text->string; n = text->length; }
     }
     if (o->show) { show_line(in, t, line, n, o->special, o->color, scratch); return; }
-    if (o->sampled) { sample_line(in, t, line, n, o, scratch); return; }
-    if (o->nbest) { nbest_line(t, line, n, o, scratch); return; }
     ids = text_ids(t, line, n, o->special, 0, scratch, &count);
     print_ids(ids, count, " ");
     putchar('\n');
@@ -249,10 +214,6 @@ static int run_tokenize(int argc, char **argv) {
         { "decode", OPT_FLAG, &o.decode, NULL, 0, 0, NULL, "the way back: lines of ids into text" },
         { "show", OPT_FLAG, &o.show, NULL, 0, 0, NULL, "for people: a line for each token, with its id, the bytes from..to of the text that it "
           "stands for (~: not exact), its piece, and these bytes" },
-        { "sample", OPT_REAL, &o.alpha, NULL, 0, 1e6, NULL, "a random way to cut the text, special tokens that it spells being letters: of a unigram model "
-          "with probability in proportion to P^X, of BPE leaving out each merge with probability X (BPE-dropout)" },
-        { "seed", OPT_SEED, &o.seed, "1", 0, 0, NULL, "of --sample; the same seed cuts the same line in the same way" },
-        { "nbest", OPT_INT, &o.nbest, NULL, 0, 1024, NULL, "of a unigram model: the N best ways to cut the text and log P of each, as JSON" },
         { "color", OPT_CHOICE, &o.color, "auto", 0, 0, "auto|always|never", "of --show; auto: in a terminal, unless NO_COLOR is set" },
     };
     Program program = { "run tokenize", "TOKENIZER [FILE] [options]",
@@ -264,11 +225,7 @@ static int run_tokenize(int argc, char **argv) {
     Error err = { 0 };
     size_t n;
     if (given < 1) usage_error("which tokenizer?", "run tokenize TOKENIZER [FILE]");
-    o.sampled = cli_given(&program, "sample");
-    o.tokenizer = positional[0];
     if (o.show && o.decode) usage_error("--show is of text into ids: without", "--decode");
-    if ((o.sampled != 0) + (o.nbest != 0) + (o.show || o.decode) > 1) usage_error("one of them, not several", "--sample, --nbest, --show or --decode");
-    if (o.nbest && o.special) usage_error("--nbest is of the text alone: without", "--special");
     o.color = wants_color(o.color);
     Tokenizer *t = tokenizer_open(positional[0], &keep, &err);
     must(err.code, &err, "TOKENIZER is a tokenizer.json, a tokenizer.model, or a folder with one of them or with vocab.json and merges.txt");

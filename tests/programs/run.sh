@@ -283,39 +283,6 @@ printf '{"text": "the\\nfox"}\n' | $run tokenize "$work/words" --jsonl --show | 
 same "tokenize --show --jsonl" "$work/got" "$work/want"
 exits "tokenize --show --decode" 2 $run tokenize "$work/words" --show --decode
 
-# ---- tokenize --sample, --nbest: other ways to cut a text ----
-mkdir -p "$work/unigram" "$work/bpe" "$work/json"
-cp tests/fuzz/seeds/tokenizer/sp-unigram "$work/unigram/spiece.model"; cp tests/fuzz/seeds/tokenizer/sp-bpe "$work/bpe/tokenizer.model"
-cp tests/fuzz/seeds/tokenizer/json-unigram-bytes "$work/json/tokenizer.json"
-printf 'ab a b\n\nbab\nab a b\n' > "$work/text"
-$run tokenize "$work/unigram" "$work/text" --nbest 2 > "$work/got"
-printf '{"nbest": [{"score": -6.5, "ids": [12, 6, 8]}, {"score": -7, "ids": [6, 5, 6, 8]}]}\n' > "$work/want"
-printf '{"nbest": [{"score": 0, "ids": []}]}\n' >> "$work/want"
-sed -n 1,2p "$work/got" > "$work/two"
-if [ "$(wc -l < "$work/got")" -eq 4 ]; then same "tokenize --nbest" "$work/two" "$work/want"; else bad "tokenize --nbest: a line for each"; fi
-for folder in unigram bpe json; do
-    $run tokenize "$work/$folder" "$work/text" --sample 0.3 > "$work/ids"
-    $run tokenize "$work/$folder" "$work/ids" --decode > "$work/got"
-    same "tokenize --sample, $folder: the same text" "$work/got" "$work/text"
-    $run tokenize "$work/$folder" "$work/text" --sample 0.3 --seed 1 > "$work/want"
-    same "tokenize --sample, $folder: the same seed" "$work/ids" "$work/want"
-    for seed in 1 2 3 4 5 6 7 8; do $run tokenize "$work/$folder" "$work/text" --sample 0.3 --seed $seed; done | sort -u > "$work/ids"
-    if [ "$(wc -l < "$work/ids")" -gt 5 ]; then ok "tokenize --sample, $folder: other ways"; else bad "tokenize --sample, $folder: other ways"; fi
-done
-$run tokenize "$work/bpe" "$work/text" > "$work/want"; $run tokenize "$work/bpe" "$work/text" --sample 0 > "$work/got"
-same "tokenize --sample 0 of BPE leaves nothing out" "$work/got" "$work/want"
-$run tokenize "$work/unigram" "$work/text" --special > "$work/want"; $run tokenize "$work/unigram" "$work/text" --special --sample 1000 > "$work/got"
-same "tokenize --sample 1000 of a unigram model takes the best, --special" "$work/got" "$work/want"
-exits "tokenize --sample of WordPiece" 1 $run tokenize "$work/words" "$work/text" --sample 0.1
-exits "tokenize --sample 2 of BPE" 1 $run tokenize "$work/bpe" "$work/text" --sample 2
-exits "tokenize --sample -1" 2 $run tokenize "$work/unigram" "$work/text" --sample -1
-exits "tokenize --nbest of BPE" 1 $run tokenize "$work/bpe" "$work/text" --nbest 2
-exits "tokenize --nbest of tokenizer.json" 1 $run tokenize "$work/json" "$work/text" --nbest 2
-exits "tokenize --nbest 2000" 2 $run tokenize "$work/unigram" "$work/text" --nbest 2000
-exits "tokenize --nbest --show" 2 $run tokenize "$work/unigram" "$work/text" --nbest 2 --show
-exits "tokenize --nbest --special" 2 $run tokenize "$work/unigram" "$work/text" --nbest 2 --special
-exits "tokenize --sample --nbest" 2 $run tokenize "$work/unigram" "$work/text" --nbest 2 --sample 1
-
 # ---- what is wrong is said ----
 model=$golden/llama-gqa
 exits "an unknown command" 2 $run frobnicate
