@@ -812,3 +812,16 @@ void label_names(const RewardConfig *c, char *out, size_t cap) {
         if (used + 1 >= cap) return;        /* full */
     }
 }
+
+int empty_text_id(const Tokenizer *t) {
+    const SpecialIds special = tokenizer_specials(t);
+    return special.bos >= 0 ? special.bos : special.eos;
+}
+
+void report_padding(int V, const Tokenizer *t) {
+    const int missing = V - tokenizer_size(t);
+    if (missing < 1) return;
+    close_line();
+    fprintf(stderr, "%s: %d of the model's %d ids are not in its tokenizer; they are written as nothing\n",
+            program_name(), missing, V);
+}

@@ -80,5 +80,11 @@ void print_trainable(size_t trained, size_t all);               /* as peft: "tra
  * called positive, pos, nothate or non-toxic. -1: none, or several. label_names: all of them, by commas, for a message. */
 int label_find(const RewardConfig *c, const char *wanted);
 void label_names(const RewardConfig *c, char *out, size_t cap);
+/* Returns the id that a judge reads for an empty text whose tokenizer's template adds no token: bos,
+ * or eos without a bos, or -1 if the tokenizer has neither. */
+int empty_text_id(const Tokenizer *t);
+/* Says on stderr how many of a policy's V ids its tokenizer does not have (a vocabulary padded to a
+ * round number); tokenizer_decode writes such ids as nothing. Says nothing if the tokenizer has all. */
+void report_padding(int V, const Tokenizer *t);
 
 #endif

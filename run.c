@@ -473,7 +473,8 @@ static int run_score(int argc, char **argv) {
         COMPUTE_OPTION(quant),
     };
     Program program = { "run score", "REWARD [FILE] [options]",
-        "A JSON line per line: the reward model's logits and the best label. A text that is too long is cut at its end.",
+        "Prints a JSON line for each line: the reward model's logits and the label with the largest one. A text that is too long is cut "
+        "at its end. An empty text is scored as bos or eos alone if the tokenizer's template adds no token.",
         option, sizeof option / sizeof *option, NULL, 0 };
     int given = cli_parse(&program, NULL, argc, argv, positional, 2);
     Pool keep = cli_pool(), scratch = cli_pool();
@@ -486,6 +487,7 @@ static int run_score(int argc, char **argv) {
         PoolMark mark = pool_mark(&scratch);
         int *ids = as_ids ? parse_ids(&in, line, n, j.config.V, &scratch, &count)
                           : text_ids(j.tokenizer, line, n, 1, reward_max_tokens(&j.config), &scratch, &count);
+        if (!as_ids && !count && empty_text_id(j.tokenizer) >= 0) ids[count++] = empty_text_id(j.tokenizer);
         score_line(&j, &in, ids, count, &scratch);
         pool_release(&scratch, mark);
     }
@@ -664,6 +666,7 @@ static int run_generate(int argc, char **argv) {
     const WeightTypes types = choose_types(&program, &g.quant, positional[0], g.adapter, &keep);
     policy_open(&p, &types, positional[0], g.adapter, (int)T, &keep);
     p.tokenizer = tokenizer;
+    if (tokenizer) report_padding(p.config.V, tokenizer);
     Sequence s = sequence_open(&p, longest, (int)T, &keep);
     cli_interrupts();
     for (int i = 0; i < prompts && !cli_stopping(); i++) {
@@ -874,6 +877,7 @@ static int run_chat(int argc, char **argv) {
     const WeightTypes types = choose_types(&program, &o.quant, positional[0], o.adapter, &keep);
     policy_open(&p, &types, positional[0], o.adapter, c.T, &keep);
     p.tokenizer = t;
+    report_padding(p.config.V, t);
     c.p = &p;
     c.pool = &scratch;
     c.s = sequence_open(&p, c.T, c.T, &keep);

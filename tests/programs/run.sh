@@ -122,6 +122,18 @@ same "score: the label is the best one's" "$work/got" "$work/want"
 printf '\n' | $run score $golden/roberta --ids > "$work/got"
 printf '{"logits": [], "label": null}\n' > "$work/want"
 same "score: an empty line" "$work/got" "$work/want"
+# An empty text before a judge whose tokenizer's template adds no token (GPT-2's kind): bos alone, or eos alone, or null.
+rm -rf "$work/bare" && cp -r data/reward "$work/bare" && chmod -R u+w "$work/bare" && rm "$work/bare/special_tokens_map.json"
+echo '{}' > "$work/bare/tokenizer_config.json"
+sed 's/"<s>": 0/"<|endoftext|>": 0/' data/reward/vocab.json > "$work/bare/vocab.json"
+printf '\n' | $run score "$work/bare" > "$work/got"; printf '0\n' | $run score "$work/bare" --ids > "$work/want"
+same "score: an empty text is bos alone" "$work/got" "$work/want"
+sed 's/"<s>": 0/"<a>": 0/' data/reward/vocab.json > "$work/bare/vocab.json"
+printf '\n' | $run score "$work/bare" > "$work/got"; printf '{"logits": [], "label": null}\n' > "$work/want"
+same "score: an empty text without bos and eos is null" "$work/got" "$work/want"
+echo '{"eos_token": "</s>"}' > "$work/bare/tokenizer_config.json"
+printf '\n' | $run score "$work/bare" > "$work/got"; printf '2\n' | $run score "$work/bare" --ids > "$work/want"
+same "score: an empty text without bos is eos alone" "$work/got" "$work/want"
 
 # ---- third-party model and tokenizers ----
 stories=$shared/data/stories260K
