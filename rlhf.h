@@ -263,7 +263,7 @@ Summary summarise(const float *x, int n, float *scratch /* n */);
 double explained_variance(const float *value, const float *returns, int n);    /* 1 - mean (v-R)^2 / var(R); 0 when var is 0 */
 
 /* ================================================================================================================
- * text/unigram.c (level 1): pieces with log-probabilities (Kudo 2018): the best segmentation of a text, others, and learning them
+ * text/unigram.c (level 1): pieces with log-probabilities (Kudo 2018): the best segmentation of a text, and learning them
  * ================================================================================================================ */
 enum { PIECE_NORMAL = 1, PIECE_UNKNOWN, PIECE_CONTROL, PIECE_USER_DEFINED, PIECE_UNUSED, PIECE_BYTE, PIECE_ADDED /* not special */ };
 typedef struct { const char *text; size_t length; f32 score; int type; } Piece;
@@ -284,11 +284,6 @@ void unigram_best(const Unigram *u, const char *s, size_t n, Best *best, int wit
 /* The same in double, from a score of 0. Its characters are well-formed. */
 typedef struct { double score; int id; uint32_t from; } BestExact;
 void unigram_best_exact(const Unigram *u, const char *s, size_t n, BestExact *best, int without);
-/* A random one, of probability proportional to exp(theta score); in best (n+1) as above, its scores apart. beta (n+1): scratch. */
-void unigram_sample(const Unigram *u, const char *s, size_t n, double theta, Rng *rng, Best *best, double *beta);
-/* The `wanted` best, best first (*found of them: there may be fewer). Piece id[i] ends at byte end[i]. OK or E_MEMORY. */
-typedef struct { int *id; uint32_t *end; int count; f32 score; } UnigramPath;
-int unigram_nbest(const Unigram *u, const char *s, size_t n, int wanted, Pool *pool, UnigramPath **list, int *found);
 /* Learns V pieces at most, the best first, from words (at most 256 bytes, a NUL behind each) with their counts: every character of the list is one,
  * and no piece has another one. pool: also for scratch, some hundred bytes for each byte of the words. OK or E_MEMORY. */
 typedef struct { const char *text; size_t bytes; int64_t count; } UnigramWord;
@@ -352,13 +347,6 @@ typedef struct { size_t from, to; int exact; } TokenSpan;
 int tokenizer_encode_spans(const Tokenizer *t, const char *text, size_t n, Pool *pool, int **ids, TokenSpan **spans, int *count);
 /* The same for text from a stranger: added tokens that it spells are letters. first: the text begins here, not behind an added token. */
 int tokenizer_encode_plain(const Tokenizer *t, const char *text, size_t n, int first, Pool *pool, int **ids, int *count);
-/* Other ways to cut a text (as encode_plain, from its start), for subword regularisation. A random one: with a unigram model of probability
- * proportional to P^alpha (Kudo 2018), otherwise by leaving out each merge with probability alpha (BPE-dropout, Provilkov et al. 2020).
- * The `wanted` (1 to 1024) best, of a unigram model of SentencePiece only, and log P of each. OK, E_ARGUMENT (another kind; sampling: of
- * WordPiece), E_RANGE or E_MEMORY. */
-typedef struct { int *ids; int count; f32 score; } Segmentation;
-int tokenizer_sample(const Tokenizer *t, const char *text, size_t n, double alpha, Rng *rng, Pool *pool, int **ids, int *count);
-int tokenizer_nbest(const Tokenizer *t, const char *text, size_t n, int wanted, Pool *pool, Segmentation **list, int *found);
 /* Text of ids: bytes in *text (NUL-terminated, *length without it) in pool. Special tokens are skipped (_all: written out). OK, E_RANGE (an
  * id) or E_MEMORY. */
 int tokenizer_decode(const Tokenizer *t, const int *ids, int count, Pool *pool, char **text, size_t *length);

@@ -1,8 +1,8 @@
 /* tokenizer.c - text to ids and back: SentencePiece (BPE of Llama, unigram of T5), byte-level BPE (GPT-2, RoBERTa, Llama-3) and BERT's
  *          WordPiece; read, written, and (but for WordPiece) trained.
- * Source   Sennrich et al. 2016 (BPE); Radford et al. 2019 (byte-level BPE); Kudo & Richardson 2018 (SentencePiece); Provilkov et al. 2020
- *          (BPE-dropout). The formats are sentencepiece_model.proto, vocab.json + merges.txt, vocab.txt, and tokenizer.json of Hugging
- *          Face's tokenizers; the rules are those of the reference libraries, quirks included.
+ * Source   Sennrich et al. 2016 (BPE); Radford et al. 2019 (byte-level BPE); Kudo & Richardson 2018 (SentencePiece). The
+ *          formats are sentencepiece_model.proto, vocab.json + merges.txt, vocab.txt, and tokenizer.json of Hugging Face's tokenizers;
+ *          the rules are those of the reference libraries, quirks included.
  * Needs    core.c, text/unicode.c, text/unigram.c, text/wordpiece.c; everything lies in the caller's pool. Training, tokenizer.json and the index of words
  *          take their scratch from the same source and give it back; encoding takes it from the pool, which keeps its blocks.
  * Never    looks for special tokens in text, except those that a file adds to the vocabulary: without such a file, "</s>" in a
@@ -835,7 +835,6 @@ typedef struct {
     Symbol *symbol; int symbols, room;
     Candidate *heap; int waiting;           /* the best is heap[0]: higher score, then further left */
     size_t *split;                          /* (V) where an unused piece was last put together; NULL without unused pieces */
-    double dropout; Rng *rng;               /* each merge is left out with this probability; rng NULL: none is */
 } Bpe;
 
 /* Room for `symbols` symbols. Of n symbols n - 1 pairs can wait at first; each of at most n - 1 merges takes one and
@@ -936,7 +935,7 @@ static void merge_few(Bpe *b) {
 /* Merges b->symbols symbols, best first, until nothing can merge. */
 static void bpe_merge(Bpe *b) {
     int i;
-    if (b->symbols <= FEW && !b->split && !b->rng) { merge_few(b); return; }
+    if (b->symbols <= FEW && !b->split) { merge_few(b); return; }
     b->waiting = 0;
     for (i = 0; i < b->symbols; i++) {
         b->symbol[i].previous = i - 1;
@@ -948,7 +947,6 @@ static void bpe_merge(Bpe *b) {
         Symbol *s = &b->symbol[c.left], *gone;
         /* Symbols only grow, so a pair of this place and length is still the pair that was proposed. */
         if (!s->length || s->next < 0 || s->length + b->symbol[s->next].length != c.length) continue;
-        if (b->rng && rng_unit(b->rng) < b->dropout) continue;
         gone = &b->symbol[s->next];
         s->length = c.length;
         s->id = c.id;
@@ -1088,7 +1086,6 @@ typedef struct {
     Best *best; size_t best_room;           /* unigram: the best paths within a part, and the score of all before it */
     f32 total;
     BestExact *exact; size_t exact_room;
-    double alpha, *beta;                    /* with bpe.rng: a random path */
     int traced; TokenSpan *span; Origin *origin; size_t normal;  /* where each id comes from: by the origin of the normal form's bytes */
 } Encoder;
 
@@ -1187,19 +1184,17 @@ static int encode_unigram(Encoder *e, size_t at, size_t end) {
     if (n + 1 > e->best_room) {
         e->best_room = n + 1 < 1024 ? 1024 : 2 * n;
         e->best = pool_take(e->pool, e->best_room, sizeof *e->best);
-        if (e->bpe.rng) e->beta = pool_take(e->pool, e->best_room, sizeof *e->beta);
-        if (!e->best || (e->bpe.rng && !e->beta)) return E_MEMORY;
+        if (!e->best) return E_MEMORY;
     }
     e->best[0].score = e->total;
-    if (e->bpe.rng) unigram_sample(&e->t->unigram, s, n, e->alpha, e->bpe.rng, e->best, e->beta);
-    else unigram_best(&e->t->unigram, s, n, e->best, -1);
+    unigram_best(&e->t->unigram, s, n, e->best, -1);
     e->total = e->best[n].score;
     for (i = n, behind = 0; i; behind = i, i = from) {      /* best[from].from becomes where the piece from there ends */
         from = e->best[i].from;
         e->best[i].from = (uint32_t)behind;
     }
     for (i = 0, from = behind; from; i = from, from = e->best[from].from)
-        (e->t->pipeline ? put_unknown : put_span)(e, e->best[from].id, at + i, from - i);
+        put_span(e, e->best[from].id, at + i, from - i);
     return OK;
 }
 
@@ -1230,7 +1225,7 @@ static int encode_normal(Encoder *e, size_t at, size_t to) {
     while (at < to) {
         if (t->is_unigram) for (end = at; (end += unigram_character(text + end, to - end)) < to && may_touch(t, text + end); ) { }
         else for (end = at + 1; end < to && (always || may_touch(t, text + end) || ((unsigned char)text[end] & 0xC0) == 0x80); ) end++;
-        id = always || e->bpe.rng ? -1 : whole_word(t, text + at, end - at, e->total);
+        id = always ? -1 : whole_word(t, text + at, end - at, e->total);
         if (id >= 0) {
             put_one(e, id, at, end);
             if (t->is_unigram) e->total = (f32)((double)t->piece[id].score + e->total);
@@ -1285,7 +1280,7 @@ static int encode_bytes(Encoder *e, Text s) {
     }
     for (at = 0; at < s.length; at += length) {
         length = pretoken(s.text + at, s.length - at, t->split, t->digits);
-        id = b->rng && !t->ignore_merges ? -1 : whole_word(t, s.text + at, length, 0);
+        id = whole_word(t, s.text + at, length, 0);
         if (id >= 0) { put_one(e, id, at, at + length); continue; }
         if (bpe_room(b, length, e->pool)) return E_MEMORY;
         dropped = spell_bytes(b, s.text + at, length);
@@ -1384,9 +1379,8 @@ static int encode_exact(Encoder *e, size_t at, size_t n) {
     const Tokenizer *t = e->t;
     const char *s = e->scratch + at;
     size_t i, from, behind;
-    int id = e->bpe.rng ? -1 : table_find(&t->words, s, n);
+    int id = table_find(&t->words, s, n);
     if (id >= 0) { put_one(e, id, at, at + n); return OK; }
-    if (e->bpe.rng) return encode_unigram(e, at, at + n);
     if (exact_room(e, n)) return E_MEMORY;
     unigram_best_exact(&t->unigram, s, n, e->exact, -1);
     for (i = n, behind = 0; i; behind = i, i = from) {
@@ -1557,43 +1551,6 @@ int tokenizer_encode_plain(const Tokenizer *t, const char *text, size_t n, int f
     Encoder e = new_encoder(1, first);
     Text s = { text, n };
     return encode(&e, t, s, pool, ids, count);
-}
-
-int tokenizer_sample(const Tokenizer *t, const char *text, size_t n, double alpha, Rng *rng, Pool *pool, int **ids, int *count) {
-    Encoder e = new_encoder(1, 1);
-    Text s = { text, n };
-    if (t->kind == TOKENIZER_WORDPIECE) return E_ARGUMENT;
-    if (!(alpha >= 0) || alpha > (t->is_unigram ? 1e6 : 1)) return E_RANGE;
-    e.alpha = e.bpe.dropout = alpha;
-    e.bpe.rng = rng;
-    return encode(&e, t, s, pool, ids, count);
-}
-
-int tokenizer_nbest(const Tokenizer *t, const char *text, size_t n, int wanted, Pool *pool, Segmentation **list, int *found) {
-    char *normal;
-    UnigramPath *path;
-    size_t length, bound;
-    int i, k;
-    *list = NULL;
-    *found = 0;
-    if (!t->is_unigram || t->pipeline) return E_ARGUMENT;
-    if (wanted < 1 || wanted > 1024) return E_RANGE;
-    bound = n > INT_MAX / 8 ? SIZE_MAX / 2 : normal_bound(t, text, n);
-    *list = bound > INT_MAX / 4 ? NULL : pool_take(pool, (size_t)wanted, sizeof **list);
-    normal = *list ? pool_take(pool, bound + 1, 1) : NULL;
-    if (!normal) return E_MEMORY;
-    length = normalise(t, text, n, wants_prefix(t, text, n, 1), normal, NULL);
-    if (unigram_nbest(&t->unigram, normal, length, wanted, pool, &path, found)) return E_MEMORY;
-    for (i = 0; i < *found; i++) {
-        Segmentation *g = &(*list)[i];
-        size_t at = 0;
-        g->score = path[i].score;
-        g->ids = pool_take(pool, length + 1, sizeof *g->ids);
-        if (!g->ids) return E_MEMORY;
-        for (k = 0; k < path[i].count; at = path[i].end[k++])
-            g->count = put_id(t, path[i].id[k], normal + at, path[i].end[k] - at, g->ids, g->count);
-    }
-    return OK;
 }
 
 /* ================================================================================================================

@@ -1,5 +1,5 @@
-/* text/unigram.c - the unigram language model of text pieces: the best segmentation of a text, the n best, a random one; and learning it.
- * Source   Kudo 2018 (subword regularisation): a segmentation x of a text has log-probability sum over its pieces of score(x_i).
+/* text/unigram.c - the unigram language model of text pieces: the best segmentation of a text, and learning it.
+ * Source   Kudo 2018 (section 3.2): a segmentation x of a text has log-probability sum over its pieces of score(x_i).
  *          The arithmetic is the sentencepiece library's, roundings included, since equal scores are told apart by them
  *          (unigram_best_exact: Hugging Face's).
  * Needs    core.c. Pieces are found with a trie in a double array: node i's child for byte c is node base[i] + c, if that node's
@@ -34,12 +34,6 @@ static double own_log(double x) {
     z = (m - 1) / (m + 1);
     for (i = 23; i > 0; i -= 2) sum = sum * z * z + 1.0 / i;
     return 2 * z * sum + k * 0.69314718055994530942;
-}
-
-/* log(e^a + e^b) */
-static double log_sum(double a, double b) {
-    double most = a > b ? a : b, least = a > b ? b : a;
-    return least < most - 50 ? most : most + own_log(1 + own_exp(least - most));
 }
 
 /* ================================================================================================================
@@ -246,7 +240,7 @@ void unigram_best_exact(const Unigram *u, const char *s, size_t n, BestExact *be
 }
 
 /* ================================================================================================================
- * Other segmentations
+ * Every piece of a text
  * ================================================================================================================ */
 
 /* The pieces that begin at s[i], shortest first, and the unknown one where no piece is just one character. */
@@ -277,150 +271,6 @@ static int next_edge(Edges *e) {
     e->id = u->unk;
     e->score = u->unk_score;
     return 1;
-}
-
-/* Draws a segmentation with probability proportional to exp(theta sum of scores): beta[i] = log of the sum over the segmentations of
- * s[i..n), from the end; then from the start one piece after another. beta (n+1) scratch; best (n+1) as unigram_best leaves its own path. */
-void unigram_sample(const Unigram *u, const char *s, size_t n, double theta, Rng *rng, Best *best, double *beta) {
-    Edges e;
-    size_t i, to;
-    for (i = 0; i <= n; i++) { beta[i] = -1e300; best[i].id = -1; }     /* not reached: within a character */
-    beta[n] = 0;
-    for (i = n; i-- > 0; )
-        for (edges_at(&e, u, s, n, i); next_edge(&e); )
-            if (beta[e.j] > -1e299) beta[i] = log_sum(beta[i], theta * e.score + beta[e.j]);
-    for (i = 0; i < n; i = to) {
-        double left = rng_unit(rng);
-        to = 0;
-        for (edges_at(&e, u, s, n, i); left >= 0 && next_edge(&e); ) {
-            if (beta[e.j] <= -1e299) continue;
-            left -= own_exp(theta * e.score + beta[e.j] - beta[i]);
-            to = e.j;
-            best[to].id = e.id;
-            best[to].from = (uint32_t)i;
-        }
-        if (to) continue;                   /* scores so large that they are no probabilities: whatever there is */
-        edges_at(&e, u, s, n, i);
-        next_edge(&e);
-        to = e.j;
-        best[to].id = e.id;
-        best[to].from = (uint32_t)i;
-    }
-}
-
-/* A* from the end of the text: a hypothesis is a path from `at` to the end; what is still before it is known exactly, the best path to
- * `at`. The best hypothesis is at heap[0]; of equals the one with more of the text behind it, lest all of many equals grow together. */
-typedef struct { size_t at; int edge, next; f32 sum, bound; } Hypothesis;
-typedef struct { uint32_t from; int id, next; f32 score; } Edge;        /* next: another edge that ends where this one does, -1: none */
-typedef struct {
-    Pool *pool;
-    Edge *edge; int edges, *into;           /* into (n+1): the first edge that ends there */
-    f32 *best;                              /* (n+1) of the best path that ends there */
-    Hypothesis *h; int count; size_t room;
-    int *heap; int waiting; size_t heap_room;
-} Search;
-
-static int ahead(const Search *q, int a, int b) {
-    if (q->h[a].bound != q->h[b].bound) return q->h[a].bound > q->h[b].bound;
-    return q->h[a].at != q->h[b].at ? q->h[a].at < q->h[b].at : a < b;
-}
-
-static void *bigger(Pool *pool, void *array, size_t used, size_t *room, size_t size) {
-    void *more;
-    if (used < *room) return array;
-    more = used < INT_MAX / 4 ? pool_take(pool, used ? 2 * used : 1024, size) : NULL;
-    if (!more) return NULL;
-    if (used) memcpy(more, array, used * size);
-    *room = used ? 2 * used : 1024;
-    return more;
-}
-
-static int push(Search *q, Hypothesis h) {
-    int i, n;
-    Hypothesis *list = bigger(q->pool, q->h, (size_t)q->count, &q->room, sizeof *q->h);
-    int *heap = list ? bigger(q->pool, q->heap, (size_t)q->waiting, &q->heap_room, sizeof *q->heap) : NULL;
-    if (!heap) return E_MEMORY;
-    q->h = list; q->heap = heap;
-    n = q->count++;
-    q->h[n] = h;
-    for (i = q->waiting++; i && ahead(q, n, heap[(i - 1) / 2]); i = (i - 1) / 2) heap[i] = heap[(i - 1) / 2];
-    heap[i] = n;
-    return OK;
-}
-
-static int pop(Search *q) {
-    int top = q->heap[0], last = q->heap[--q->waiting], i = 0, child;
-    for (; (child = 2 * i + 1) < q->waiting; i = child) {
-        if (child + 1 < q->waiting && ahead(q, q->heap[child + 1], q->heap[child])) child++;
-        if (!ahead(q, q->heap[child], last)) break;
-        q->heap[i] = q->heap[child];
-    }
-    q->heap[i] = last;
-    return top;
-}
-
-/* All edges, by where they end, and the best score to every place. Equal sums as the reference's lattice has them: floats. */
-static int begin_search(Search *q, const Unigram *u, const char *s, size_t n) {
-    Edges e;
-    size_t i, room = 0;
-    q->into = pool_take(q->pool, n + 1, sizeof *q->into);
-    q->best = pool_take(q->pool, n + 1, sizeof *q->best);
-    if (!q->into || !q->best) return E_MEMORY;
-    for (i = 0; i <= n; i++) q->into[i] = -1;
-    for (i = 0; i < n; i++) {
-        if (i && q->into[i] < 0) continue;
-        for (edges_at(&e, u, s, n, i); next_edge(&e); ) {
-            Edge *list = bigger(q->pool, q->edge, (size_t)q->edges, &room, sizeof *q->edge), *edge;
-            f32 sum;
-            if (!list) return E_MEMORY;
-            q->edge = list;
-            edge = &q->edge[q->edges];
-            edge->from = (uint32_t)i;
-            edge->id = e.id;
-            edge->score = (f32)e.score;
-            edge->next = q->into[e.j];
-            sum = q->best[i] + edge->score;
-            if (edge->next < 0 || sum > q->best[e.j]) q->best[e.j] = sum;
-            q->into[e.j] = q->edges++;
-        }
-    }
-    return OK;
-}
-
-int unigram_nbest(const Unigram *u, const char *s, size_t n, int wanted, Pool *pool, UnigramPath **list, int *found) {
-    Search q;
-    Hypothesis h;
-    size_t steps = 4 * ((size_t)wanted + 1) * (n + 1);      /* more than it takes, unless sums overflow */
-    memset(&q, 0, sizeof q);
-    q.pool = pool;
-    *found = 0;
-    *list = pool_take(pool, (size_t)wanted, sizeof **list);
-    if (!*list || begin_search(&q, u, s, n)) return E_MEMORY;
-    h.at = n; h.edge = h.next = -1; h.sum = 0; h.bound = q.best[n];
-    if (push(&q, h)) return E_MEMORY;
-    while (*found < wanted && q.waiting && steps--) {
-        int top = pop(&q), k, i;
-        if (!q.h[top].at) {                 /* a whole path, from its first edge on */
-            UnigramPath *p = &(*list)[(*found)++];
-            for (k = top; q.h[k].edge >= 0; k = q.h[k].next) p->count++;
-            p->id = pool_take(pool, (size_t)p->count + 1, sizeof *p->id);
-            p->end = pool_take(pool, (size_t)p->count + 1, sizeof *p->end);
-            if (!p->id || !p->end) return E_MEMORY;
-            for (i = 0, k = top; i < p->count; i++, k = q.h[k].next) {
-                p->id[i] = q.edge[q.h[k].edge].id;
-                p->end[i] = (uint32_t)q.h[q.h[k].next].at;
-                p->score += q.edge[q.h[k].edge].score;
-            }
-            continue;
-        }
-        for (k = q.into[q.h[top].at]; k >= 0; k = q.edge[k].next) {
-            h.at = q.edge[k].from; h.edge = k; h.next = top;
-            h.sum = q.edge[k].score + q.h[top].sum;
-            h.bound = q.best[h.at] + q.h[top].sum + q.edge[k].score;
-            if (push(&q, h)) return E_MEMORY;
-        }
-    }
-    return OK;
 }
 
 /* ================================================================================================================

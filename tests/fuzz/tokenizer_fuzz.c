@@ -19,9 +19,7 @@ static void use(const Tokenizer *t, const char *text, size_t n, Pool *pool) {
     int *ids, *again, count, i, found;
     char *back;
     size_t length;
-    Segmentation *list;
     TokenSpan *span;
-    Rng rng = rng_stream(1, n, 0);
     if (!t) return;
     if (!tokenizer_encode(t, text, n, pool, &ids, &count)) {
         for (i = 0; i < count; i++) if (ids[i] < 0 || ids[i] >= tokenizer_size(t)) abort();
@@ -31,10 +29,8 @@ static void use(const Tokenizer *t, const char *text, size_t n, Pool *pool) {
             for (i = 0; i < count; i++) if (span[i].from > span[i].to || span[i].to > n) abort();
         }
     }
-    tokenizer_encode_plain(t, text, n, 0, pool, &ids, &count);
-    if (tokenizer_sample(t, text, n, 0.5, &rng, pool, &ids, &count)) count = 0;
+    if (tokenizer_encode_plain(t, text, n, 0, pool, &ids, &count)) count = 0;
     for (i = 0; i < count; i++) if (ids[i] < 0 || ids[i] >= tokenizer_size(t)) abort();
-    tokenizer_nbest(t, text, n < 40 ? n : 40, 5, pool, &list, &found);
 }
 
 /* A text source over the input's lines. */

@@ -220,7 +220,7 @@ static int stream(const char *path) {
 }
 
 /* `train OUT V` (train-unigram) writes a SentencePiece model learnt from the {"text"} lines of the input; `encode MODEL` prints the ids of each
- * line; `spans MODEL` id, from, to, exact; `nbest MODEL` the ids of the six best segmentations, a ; behind each; `decode MODEL` prints, as JSON,
+ * line; `spans MODEL` id, from, to, exact; `decode MODEL` prints, as JSON,
  * the text of each line of ids. MODEL: a SentencePiece model, or a tokenizer.json by its name. Exit 1 on any error. */
 static int helper(int argc, char **argv) {
     Pool pool = test_pool(), scratch = test_pool();
@@ -263,16 +263,6 @@ static int helper(int argc, char **argv) {
                 TokenSpan *span;
                 good = !tokenizer_encode_spans(t, text, n, &scratch, &ids, &span, &count);
                 for (i = 0; good && i < count; i++) printf("%d %d %d %d ", ids[i], (int)span[i].from, (int)span[i].to, span[i].exact);
-                printf("\n");
-                pool_release(&scratch, mark);
-            }
-        else if (t && !strcmp(argv[1], "nbest"))
-            while (good && s.next(s.context, &text, &n)) {
-                PoolMark mark = pool_mark(&scratch);
-                Segmentation *list;
-                int found, k;
-                good = !tokenizer_nbest(t, text, n, 6, &scratch, &list, &found);
-                for (k = 0; good && k < found; k++) for (i = 0; i < list[k].count || (printf(";"), 0); i++) printf("%d ", list[k].ids[i]);
                 printf("\n");
                 pool_release(&scratch, mark);
             }
@@ -984,7 +974,7 @@ static void test_reviews(char *data, const Tokenizer *gpt2, const Tokenizer *lla
     pool_free(&pool);
 }
 
-/* ---- unigram models, and other segmentations than the best ---- */
+/* ---- unigram models ---- */
 
 static const struct { const char *text; float score; } tiny[] = { { "<unk>", 0 }, { "a", -1 }, { "b", -2 }, { "ab", -2.61f }, { "ba", -3.37f },
     { "aba", -4.12f }, { "\xe2\x96\x81", -1.53f }, { "\xe2\x96\x81" "a", -2.19f } };
@@ -1005,40 +995,30 @@ static Tokenizer *tiny_unigram(Pool *pool) {
     return tokenizer_sentencepiece(b.data, b.length, pool, NULL);
 }
 
-/* How many ways there are to spell s with its pieces. */
-static int ways(const char *s, size_t n) {
-    size_t i;
-    int sum = 0;
-    for (i = 1; i < sizeof tiny / sizeof *tiny && n; i++) {
-        size_t k = strlen(tiny[i].text);
-        if (k <= n && !memcmp(s, tiny[i].text, k)) sum += ways(s + k, n - k);
+/* The score of the best of all ways to spell s[0..n) with the pieces of `tiny`, tried one after another; *found counts the ways. */
+static double best_way(const char *s, size_t n, int *found) {
+    double best = -1e9, score;
+    size_t i, k;
+    if (!n) { ++*found; return 0; }
+    for (i = 1; i < sizeof tiny / sizeof *tiny; i++) {
+        k = strlen(tiny[i].text);
+        if (k > n || memcmp(s, tiny[i].text, k)) continue;
+        score = tiny[i].score + best_way(s + k, n - k, found);
+        if (score > best) best = score;
     }
-    return n ? sum : 1;
+    return best;
 }
 
-/* Segmentations of one word, drawn 20,000 times, against their probabilities: 5 standard deviations are allowed. */
-static void test_sampling(const Tokenizer *t, const char *text, double alpha, Pool *pool) {
-    enum { DRAWS = 20000, MOST = 500 };
-    Segmentation *list;
-    double sum = 0, seen[MOST] = { 0 };
-    int found, i, k, *ids, count, wrong = 0, strange = 0;
-    Rng rng = rng_stream(3, 1, 4);
-    if (tokenizer_nbest(t, text, strlen(text), MOST, pool, &list, &found)) { CHECK(0, "n-best"); return; }
-    for (i = 0; i < found; i++) sum += exp(alpha * list[i].score);
-    for (k = 0; k < DRAWS; k++) {
-        PoolMark mark = pool_mark(pool);
-        if (tokenizer_sample(t, text, strlen(text), alpha, &rng, pool, &ids, &count)) break;
-        for (i = 0; i < found && (list[i].count != count || memcmp(list[i].ids, ids, (size_t)count * sizeof *ids)); i++) { }
-        if (i < found) seen[i]++; else strange++;
-        pool_release(pool, mark);
-    }
-    for (i = 0; i < found; i++) {
-        double p = exp(alpha * list[i].score) / sum;
-        wrong += fabs(seen[i] - DRAWS * p) > 5 * sqrt(DRAWS * p * (1 - p)) + 1;
-    }
-    CHECK(k == DRAWS && found > 3 && found < MOST && !wrong && !strange && seen[0] > seen[found - 1],
-          "%d segmentations drawn, alpha %g: %d too often or too seldom, "
-          "%d others", found, alpha, wrong, strange);
+/* Encoding takes the best of all ways to spell a text. */
+static void test_best_way(const Tokenizer *t, const char *text, int ways, Pool *pool) {
+    char spaced[64] = "\xe2\x96\x81";
+    int *ids, count = 0, i, found = 0;
+    double best, sum = 0;
+    strcat(spaced, text);
+    best = best_way(spaced, strlen(spaced), &found);
+    if (!tokenizer_encode(t, text, strlen(text), pool, &ids, &count)) for (i = 0; i < count; i++) sum += tiny[ids[i]].score;
+    CHECK(count && found == ways && fabs(sum - best) < 1e-5, "\"%s\": the best of %d ways scores %.3f, ours %.3f", text, found, best, sum);
+    CHECK(becomes(t, text, strlen(text), text, pool), "\"%s\": it spells the text", text);
 }
 
 static void test_unigram(void) {
@@ -1046,18 +1026,13 @@ static void test_unigram(void) {
     Pool pool = test_pool();
     Error err;
     Made m;
-    Tokenizer *a, *b, *bpe = train(0, 500, 600, &pool, &err);
-    Segmentation *list;
-    int found, i, k, *ids, count, *other, others, before, after, good = 1, differ = 0;
-    double sum;
-    char *back;
-    size_t n;
-    Rng rng = rng_stream(5, 6, 7);
+    Tokenizer *a, *b;
+    int before, after;
     memset(&err, 0, sizeof err);
     a = tokenizer_train_unigram(made(&m, 500), 600, &pool, &err);
     b = tokenizer_train_unigram(made(&m, 500), 600, &pool, &err);
-    CHECK(a && b && bpe, "training a unigram model: %s", err.what);
-    if (!a || !b || !bpe) return;
+    CHECK(a && b, "training a unigram model: %s", err.what);
+    if (!a || !b) return;
     tokenizer_template(a, &before, &after);
     CHECK(same_bytes(written(a, 0, &pool), written(b, 0, &pool)) && tokenizer_size(a) == 600 && piece_is(a, 258, "<0xFF>") && before && !after &&
           !strcmp(tokenizer_class(a), "LlamaTokenizer"), "the same text gives the same unigram model, of Llama's layout");
@@ -1069,33 +1044,9 @@ static void test_unigram(void) {
     a = tiny_unigram(&pool);
     CHECK(a != NULL, "a tiny unigram model");
     if (!a) return;
-    CHECK(!tokenizer_nbest(a, "ababab", 6, 1000, &pool, &list, &found) && !tokenizer_encode(a, "ababab", 6, &pool, &ids, &count) &&
-          count == list[0].count && !memcmp(ids, list[0].ids, (size_t)count * sizeof *ids), "the first of the n best is the best");
-    CHECK(found == ways("\xe2\x96\x81" "ababab", 9), "%d segmentations, wanted %d", found, ways("\xe2\x96\x81" "ababab", 9));
-    for (i = 0, good = 1; i < found && good; i++) {
-        good = !tokenizer_decode(a, list[i].ids, list[i].count, &pool, &back, &n) && !strcmp(back, "ababab") &&
-              (!i || list[i].score <= list[i - 1].score + 1e-4f);
-        for (k = 0; k < i && good; k++) good = list[i].count != list[k].count || memcmp(list[i].ids, list[k].ids, (size_t)list[i].count * sizeof *ids);
-        for (k = 0, sum = 0; k < list[i].count && good; k++) sum += tiny[list[i].ids[k]].score;
-        good = good && fabs(sum - list[i].score) < 1e-4;
-    }
-    CHECK(good, "the others are worse, differ, and spell the same text (%d)", i);
-    CHECK(tokenizer_nbest(bpe, text, 5, 3, &pool, &list, &found) == E_ARGUMENT && tokenizer_nbest(a, text, 5, 0, &pool, &list, &found) == E_RANGE &&
-          !tokenizer_nbest(a, "", 0, 3, &pool, &list, &found) && found == 1 && list[0].count == 0, "n-best of BPE, none, of no text");
-    test_sampling(a, "ababab", 1, &pool);
-    test_sampling(a, "ababab", 0.3, &pool);
-    CHECK(!tokenizer_encode(bpe, text, strlen(text), &pool, &ids, &count) && !tokenizer_sample(bpe, text, strlen(text), 0, &rng, &pool, &other, &others) &&
-          count == others && !memcmp(ids, other, (size_t)count * sizeof *ids), "BPE-dropout 0 is BPE");
-    CHECK(!tokenizer_sample(bpe, "abcde", 5, 1, &rng, &pool, &other, &others) && others == 6, "BPE-dropout 1 leaves characters (%d)", others);
-    for (i = 0, good = 1; i < 50 && good; i++) {
-        good = !tokenizer_sample(bpe, text, strlen(text), 0.3, &rng, &pool, &other, &others) && !tokenizer_decode(bpe, other, others, &pool, &back, &n) &&
-               !strcmp(back, text);
-        differ += others != count;
-    }
-    CHECK(good && differ > 25, "BPE-dropout 0.3 cuts otherwise (%d of 50), and spells the same", differ);
-    CHECK(tokenizer_sample(bpe, text, 5, 1.5, &rng, &pool, &other, &others) == E_RANGE &&
-          tokenizer_sample(a, text, 5, -1, &rng, &pool, &other, &others) == E_RANGE,
-          "no probabilities");
+    test_best_way(a, "ababab", 27, &pool);
+    test_best_way(a, "abaab", 12, &pool);
+    test_best_way(a, "bbabaaba", 24, &pool);
     pool_free(&pool);
 }
 
