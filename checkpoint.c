@@ -1,65 +1,21 @@
-/* checkpoint.c - Hugging Face folders in and out: weights, configurations, adapters, tokenizers.
- * Source   safetensors' README ("Format") and the checks of its tensor.rs; transformers' configuration_llama.py, configuration_roberta.py
- *          (keys and defaults) and convert_llama_weights_to_hf.py (Meta's names and order of rows); peft's LoraConfig
- *          (adapter_config.json); bitsandbytes' QuantState.as_dict (4-bit weights).
- * Needs    core, quant, tokenizer, io, torch; a pool for headers, JSON and a tensor's scales, given back before it returns. Weights are
- *          streamed: one tensor at a time, 4096 weights at a time in each thread, and quantised as they come, so a model needs its own
- *          memory, the headers, and four bytes a block of the tensor being read, or 4 MB for one that PyTorch has transposed.
- *          <stdio.h> for snprintf only.
+/* checkpoint.c - weights in and out: safetensors, PyTorch's files, bitsandbytes' 4-bit weights, in one file or in shards.
+ * Source   safetensors' README ("Format") and the checks of its tensor.rs; transformers' convert_llama_weights_to_hf.py (Meta's names
+ *          and order of rows); bitsandbytes' QuantState.as_dict (4-bit weights).
+ * Needs    core, quant, io, files/fields, files/torch, files/config; a pool for headers, JSON and a tensor's scales, which gets all of
+ *          it back. Weights are streamed: one tensor at a time, 4096 weights at a time in each thread, and quantised as they are read.
+ *          So loading needs the model's own memory, the headers, and four bytes for each block of the tensor that is being read (4 MB
+ *          for a tensor that PyTorch has stored transposed). <stdio.h> for snprintf only.
  * Never    knows a model: it fills and writes the caller's list of tensors, in the types that the list has. Never guesses: what a
- *          folder asks for and the rest of this project does not do is refused by name.
+ *          folder asks for and this project does not support is refused by name.
  * Edges    every number in a file is hostile: sizes are checked in 64 bits before they are used; names, shapes and types of all tensors
- *          are checked before the first weight is read. NaN and infinities in weights are loaded as they are, but cannot be quantised;
- *          a tied tensor is neither required nor written, a copy of it in the file is ignored; other unknown tensors (rotary
- *          inv_freq, position_ids) are ignored, whatever their type. */
-#include "rlhf.h"
-#include <stdarg.h>
+ *          are checked before the first weight is read. NaN and infinities in weights are loaded as they are, but cannot be quantised.
+ *          A tied tensor is neither required nor written, and a copy of it in the file is ignored; so are other unknown tensors
+ *          (rotary inv_freq, position_ids), whatever their type. */
+#include "files/files.h"
 #include <stdio.h>
 
 enum { CHUNK = 16384, STEP = 4096, STEPS = 1024, TURNED = 1 << 20 };      /* bytes and weights in flight; STEP is a whole number of blocks */
 #define HEADER_MAX 100000000u                   /* the reference's limit for a safetensors header */
-#define EXACT_MAX 9007199254740992.0            /* 2^53: JSON integers are exact up to here */
-#define SIZE_LIMIT (1 << 24)                    /* widths, vocabulary, positions: products of two stay below 2^48 */
-
-/* fail() with a composed text. Returns code. */
-static int refuse(Error *err, int code, const char *where, const char *format, ...) {
-    char what[160];
-    va_list list;
-    va_start(list, format);
-    vsnprintf(what, sizeof what, format, list);
-    va_end(list);
-    return fail(err, code, what, where, 0, 0);
-}
-
-/* FOLDER/STEM + EXTENSION in pool. */
-static char *path_in(const char *folder, const char *stem, const char *extension, Pool *pool) {
-    size_t a = strlen(folder), b = strlen(stem), c = strlen(extension), slash = a && folder[a - 1] != '/';
-    char *path = pool_take(pool, a + b + c + 2, 1);
-    if (!path) return NULL;
-    memcpy(path, folder, a);
-    if (slash) path[a] = '/';
-    memcpy(path + a + slash, stem, b);
-    memcpy(path + a + slash + b, extension, c);     /* the pool is zeroed: a NUL follows */
-    return path;
-}
-
-/* An error of a function that sees bytes and not their file, passed on with the file's name. */
-static int fail_in(Error *err, const Error *inner, const char *path) {
-    return fail(err, inner->code, inner->what, path, inner->got, inner->wanted);
-}
-
-/* A file that holds one JSON object. */
-static int json_file(const Json **object, const char *path, Pool *pool, Error *err) {
-    Error inner;
-    char *text;
-    size_t n;
-    int code = file_read_all(path, pool, &text, &n, err);
-    memset(&inner, 0, sizeof inner);
-    if (code != OK) return code;
-    *object = json_parse(text, n, pool, &inner);
-    if (!*object) return fail_in(err, &inner, path);
-    return (*object)->type == JSON_OBJECT ? OK : fail(err, E_FORMAT, "not a JSON object", path, 0, 0);
-}
 
 /* ---- containers: the tensors that one file names, and where they are ---- */
 
@@ -99,13 +55,6 @@ static int by_name(const void *left, const void *right) {
     return compare_names(a->name, a->length, b->name, b->length);
 }
 
-/* A JSON number that is a whole one from 0 to 2^53. */
-static int whole(const Json *j, uint64_t *value) {
-    if (!j || j->type != JSON_NUMBER || !(j->number >= 0 && j->number <= EXACT_MAX) || floor(j->number) != j->number) return 0;
-    *value = (uint64_t)j->number;
-    return 1;
-}
-
 /* One tensor's record in a safetensors header; its number of bytes has to be what dtype and shape say. */
 static int entry_parse(Entry *e, const Json *j, const char *path, Error *err) {
     const Json *dtype = json_get(j, "dtype"), *shape = json_get(j, "shape"), *offsets = json_get(j, "data_offsets"), *d;
@@ -114,7 +63,7 @@ static int entry_parse(Entry *e, const Json *j, const char *path, Error *err) {
     e->name = j->key;
     e->length = j->key_length;
     if (!dtype || dtype->type != JSON_STRING || !shape || shape->type != JSON_ARRAY || !offsets || offsets->type != JSON_ARRAY
-        || offsets->count != 2 || !whole(offsets->child, &e->begin) || !whole(offsets->child->next, &e->end))
+        || offsets->count != 2 || !json_whole(offsets->child, &e->begin) || !json_whole(offsets->child->next, &e->end))
         return refuse(err, E_FORMAT, path, "tensor %.96s: not {dtype, shape, data_offsets}", e->name);
     for (kind = 0; kind < DTYPES && strcmp(dtypes[kind].name, dtype->string) != 0; kind++) ;
     if (kind == DTYPES) return refuse(err, E_UNSUPPORTED, path, "dtype %.24s of tensor %.96s", dtype->string, e->name);
@@ -122,7 +71,7 @@ static int entry_parse(Entry *e, const Json *j, const char *path, Error *err) {
     e->dtype = dtypes[kind].name;
     for (d = shape->child, e->rank = 0; d; d = d->next, e->rank++) {
         uint64_t size;
-        if (!whole(d, &size)) return refuse(err, E_FORMAT, path, "tensor %.96s: a size that is no whole number", e->name);
+        if (!json_whole(d, &size)) return refuse(err, E_FORMAT, path, "tensor %.96s: a size that is no whole number", e->name);
         if (size && n > UINT64_MAX / 64 / size) return refuse(err, E_RANGE, path, "tensor %.96s: its sizes overflow", e->name);
         n *= size;
         if (e->rank < 2) e->shape[e->rank] = size;
@@ -197,9 +146,6 @@ static int safetensors_header(Container *c, File *f, Pool *pool, Error *err) {
     return check_offsets(c, size, err);
 }
 
-static int known_dtype(const char *name) {
-    return strcmp(name, "float32") == 0 ? F32 : strcmp(name, "bfloat16") == 0 ? BF16 : strcmp(name, "float16") == 0 ? F16 : -1;
-}
 static const char *dtype_name(int type) { return type == F32 ? "F32" : type == BF16 ? "BF16" : "F16"; }
 static size_t dtype_bytes(int type) { return type == F32 ? 4 : 2; }
 
@@ -501,7 +447,6 @@ typedef struct {
 } Packed;
 
 static const char state_name[2][40] = { ".quant_state.bitsandbytes__nf4", ".quant_state.bitsandbytes__fp4" };
-static const char kind_name[2][4] = { "nf4", "fp4" };
 
 static int block_known(uint64_t block) { return block >= 32 && block <= STEP && (block & (block - 1)) == 0; }
 
@@ -525,17 +470,17 @@ static int packed_parse(Packed *q, const Json *j, const char *name, const char *
     uint64_t block, inner = QUANT_NESTED;
     double offset = json_number(j, "nested_offset", 0);
     q->doubled = json_get(j, "nested_blocksize") != NULL;
-    q->dtype = known_dtype(dtype);
-    if (strcmp(type, kind_name[q->kind]) != 0) return refuse(err, E_FORMAT, path, "quant_type '%.16s' of tensor %.80s", type, name);
-    if (!whole(json_get(j, "blocksize"), &block) || !block_known(block))
+    q->dtype = dtype_named(dtype);
+    if (strcmp(type, quant_name(q->kind)) != 0) return refuse(err, E_FORMAT, path, "quant_type '%.16s' of tensor %.80s", type, name);
+    if (!json_whole(json_get(j, "blocksize"), &block) || !block_known(block))
         return refuse(err, E_UNSUPPORTED, path, "blocksize %g of tensor %.80s", json_number(j, "blocksize", 0), name);
     if (q->dtype < 0) return refuse(err, E_UNSUPPORTED, path, "quantised from dtype '%.16s': tensor %.80s", dtype, name);
-    if (q->doubled && (!whole(json_get(j, "nested_blocksize"), &inner) || inner != QUANT_NESTED))
+    if (q->doubled && (!json_whole(json_get(j, "nested_blocksize"), &inner) || inner != QUANT_NESTED))
         return refuse(err, E_UNSUPPORTED, path, "nested_blocksize %g of tensor %.80s", json_number(j, "nested_blocksize", 0), name);
     if (strcmp(nested, "float32") != 0) return refuse(err, E_UNSUPPORTED, path, "nested_dtype '%.16s' of tensor %.80s", nested, name);
     if (q->doubled && !(fabs(offset) <= 3.4028234663852886e38 && json_get(j, "nested_offset")))
         return refuse(err, E_FORMAT, path, "nested_offset of tensor %.80s", name);
-    if (!shape || shape->type != JSON_ARRAY || shape->count != 2 || !whole(shape->child, &q->O) || !whole(shape->child->next, &q->I)
+    if (!shape || shape->type != JSON_ARRAY || shape->count != 2 || !json_whole(shape->child, &q->O) || !json_whole(shape->child->next, &q->I)
         || q->O > INT_MAX || q->I > INT_MAX) return refuse(err, E_FORMAT, path, "quant_state of tensor %.80s: its shape", name);
     q->block = (int)block;
     q->offset = (f32)offset;
@@ -682,7 +627,7 @@ static int check_shape(Source *s, const Place *p, const Packed *packed, const Te
 }
 
 static void describe_4bit(char *out, size_t cap, int kind, int block, int doubled) {
-    snprintf(out, cap, "%s in blocks of %d%s", kind_name[kind != QUANT_NF4], block, doubled ? ", doubly quantised" : "");
+    snprintf(out, cap, "%s in blocks of %d%s", quant_name(kind), block, doubled ? ", doubly quantised" : "");
 }
 
 /* Can this tensor of the file become that of the list? Before anything is read. */
@@ -891,6 +836,22 @@ int checkpoint_storage(Storage *out, const char *folder, const char *stem, const
     return code;
 }
 
+int policy_types(WeightTypes *w, const char *folder, Pool *pool, Error *err) {
+    Storage layer, table;
+    int code = config_quantization(w, folder, pool, err);
+    if (code == OK) code = checkpoint_storage(&layer, folder, "model", "", "model.layers.0.self_attn.q_proj.weight", pool, err);
+    if (code == OK) code = checkpoint_storage(&table, folder, "model", "", "model.embed_tokens.weight", pool, err);
+    if (code != OK) return code;
+    if (layer.type < 0 || table.type < 0 || table.type == NF4)
+        return fail(err, E_UNSUPPORTED, "the policy's weights are neither F32, F16, BF16 nor 4-bit linears", folder, 0, 0);
+    if (layer.type != NF4) w->compute = F32;
+    w->layers = layer.type;
+    w->tables = table.type;
+    w->kind = layer.kind;
+    w->block = layer.block;
+    w->doubled = layer.doubled;
+    return OK;
+}
 /* ---- saving ---- */
 
 /* One tensor of a file to be: n values of type `from` at data, written as type `to`; U8: bytes as they are. A 4-bit matrix becomes
@@ -923,25 +884,12 @@ static Item *put_item(Item *items, int *count, const Saving *s, const char *name
     return i;
 }
 
-/* The shortest decimal that comes back exactly (as a float if `single`), with a point or an exponent so that it stays a float. */
-static void buffer_real(Buffer *b, double x, int single) {
-    char text[40];
-    for (int digits = 1; digits <= 17; digits++) {
-        double back;
-        snprintf(text, sizeof text, "%.*g", digits, x);
-        back = strtod(text, NULL);
-        if (single ? (f32)back == (f32)x : back == x) break;
-    }
-    buffer_text(b, text);
-    if (!strpbrk(text, ".en")) buffer_text(b, ".0");
-}
-static const char *torch_dtype(int dtype) { return dtype == BF16 ? "bfloat16" : dtype == F16 ? "float16" : "float32"; }
 
 /* The quant_state of a matrix: the JSON that bitsandbytes packs into a tensor of bytes. */
 static void put_state(Buffer *b, const Matrix *m) {
     const Quant *q = m->quant;
     buffer_text(b, "{\"quant_type\": \"");
-    buffer_text(b, kind_name[q->kind]);
+    buffer_text(b, quant_name(q->kind));
     buffer_text(b, "\", \"blocksize\": ");
     buffer_integer(b, q->block);
     buffer_text(b, ", \"dtype\": \"");
@@ -1129,826 +1077,6 @@ int checkpoint_save(const char *folder, const char *stem, const char *prefix, co
     s.pool = pool;
     s.err = err;
     code = save(&s, list, tensors, shard_bytes);
-    pool_release(pool, mark);
-    return code;
-}
-
-/* ---- configuration files: reading fields. Sticky: the first complaint is kept in `code`. ---- */
-
-typedef struct { const Json *object; const char *path; Error *err; int code; } Fields;
-
-static void complain(Fields *f, int code, const char *what, const char *key) {
-    if (f->code == OK) f->code = refuse(f->err, code, f->path, "%s '%s'", what, key);
-}
-
-/* The value of key; NULL when absent or null. */
-static const Json *field(const Fields *f, const char *key) {
-    const Json *j = json_get(f->object, key);
-    return j && j->type != JSON_NULL ? j : NULL;
-}
-
-static double field_real(Fields *f, const char *key, double fallback, double min, double max) {
-    const Json *j = field(f, key);
-    if (!j) return fallback;
-    if (j->type != JSON_NUMBER) { complain(f, E_FORMAT, "not a number:", key); return fallback; }
-    if (!(j->number >= min && j->number <= max)) { complain(f, E_RANGE, "out of range:", key); return fallback; }
-    return j->number;
-}
-
-static int field_int(Fields *f, const char *key, int fallback, int min, int max) {
-    double x = field_real(f, key, fallback, min, max);
-    if (floor(x) != x) { complain(f, E_FORMAT, "not a whole number:", key); return fallback; }
-    return (int)x;
-}
-
-static int field_bool(Fields *f, const char *key, int fallback) {
-    const Json *j = field(f, key);
-    if (!j) return fallback;
-    if (j->type != JSON_TRUE && j->type != JSON_FALSE) complain(f, E_FORMAT, "neither true nor false:", key);
-    return j->type == JSON_TRUE;
-}
-
-static const char *field_text(Fields *f, const char *key, const char *fallback) {
-    const Json *j = field(f, key);
-    if (!j) return fallback;
-    if (j->type != JSON_STRING) { complain(f, E_FORMAT, "not a string:", key); return fallback; }
-    return j->string;
-}
-
-/* A token id: -1 when null, `fallback` when absent. */
-static int field_id(Fields *f, const char *key, int fallback) {
-    return json_get(f->object, key) ? field_int(f, key, -1, -1, INT_MAX - 1) : fallback;
-}
-
-/* A text that has to be one of the words we know: key 'value' is refused by name. */
-static void field_must_be(Fields *f, const char *key, const char *only) {
-    const char *value = field_text(f, key, only);
-    if (f->code == OK && strcmp(value, only) != 0) f->code = refuse(f->err, E_UNSUPPORTED, f->path, "%s '%.64s'", key, value);
-}
-
-/* Features that are off when absent, null, false, 0, "" or empty; anything else is refused by name. */
-static void field_must_be_off(Fields *f, const char *key) {
-    const Json *j = field(f, key);
-    if (!j || j->type == JSON_FALSE || (j->type == JSON_NUMBER && j->number == 0) || (j->type == JSON_STRING && !j->length)
-        || ((j->type == JSON_ARRAY || j->type == JSON_OBJECT) && !j->count)) return;
-    complain(f, E_UNSUPPORTED, "not supported:", key);
-}
-
-typedef struct { char architecture[36], type[8]; } Architecture;
-
-/* "architectures" and "model_type" (one of them is enough) have to name one that we know: returns which. */
-static int field_architecture(Fields *f, const Architecture *known, int count) {
-    const Json *list = field(f, "architectures"), *j;
-    const char *type = field_text(f, "model_type", NULL);
-    int which = -1;
-    if (list && list->type != JSON_ARRAY) complain(f, E_FORMAT, "not a list:", "architectures");
-    for (j = list ? list->child : NULL; j && f->code == OK; j = j->next) {
-        for (int i = 0; i < count && which < 0; i++)
-            if (j->type == JSON_STRING && strcmp(j->string, known[i].architecture) == 0) which = i;
-        if (which < 0) complain(f, E_UNSUPPORTED, "architecture", j->type == JSON_STRING ? j->string : "?");
-    }
-    for (int i = 0; type && i < count && which < 0; i++)
-        if (strcmp(type, known[i].type) == 0) which = i;
-    if (which < 0 && type) complain(f, E_UNSUPPORTED, "model_type", type);
-    else if (which < 0) complain(f, E_MISSING, "config.json without", "model_type");
-    else if (type && strcmp(type, known[which].type) != 0) complain(f, E_UNSUPPORTED, "model_type", type);
-    return which < 0 ? 0 : which;
-}
-
-/* Fields of folder/name. */
-static int fields_open(Fields *f, const char *folder, const char *name, Pool *pool, Error *err) {
-    memset(f, 0, sizeof *f);
-    f->err = err;
-    f->path = path_in(folder, name, "", pool);
-    if (!f->path) return fail(err, E_MEMORY, "memory for a configuration", folder, 0, 0);
-    if (!file_exists(f->path)) return fail(err, E_MISSING, "no such file", f->path, 0, 0);
-    return json_file(&f->object, f->path, pool, err);
-}
-
-/* ---- Llama's config.json ---- */
-
-static int add_eos(ModelConfig *c, int id) {
-    for (int i = 0; i < c->eos_count; i++) if (c->eos[i] == id) return 1;
-    if (c->eos_count == (int)(sizeof c->eos / sizeof *c->eos)) return 0;
-    c->eos[c->eos_count++] = id;
-    return 1;
-}
-
-/* eos_token_id: an id or a list of ids. fallback (-1: none) when absent. */
-static void read_eos(Fields *f, ModelConfig *c, int fallback) {
-    const Json *j = json_get(f->object, "eos_token_id"), *id;
-    if (!j) { if (fallback >= 0) add_eos(c, fallback); return; }
-    if (j->type == JSON_NULL) return;
-    id = j->type == JSON_ARRAY ? j->child : j;
-    for (; id; id = j->type == JSON_ARRAY ? id->next : NULL) {
-        uint64_t value;
-        if (!whole(id, &value) || value >= INT_MAX) { complain(f, E_FORMAT, "not a token id:", "eos_token_id"); return; }
-        if (!add_eos(c, (int)value)) { complain(f, E_RANGE, "more ids than we keep:", "eos_token_id"); return; }
-    }
-}
-
-/* rope_theta and rope_scaling, or rope_parameters, which holds both (transformers 5). */
-static void read_rope(Fields *f, ModelConfig *c) {
-    const Json *scaling = field(f, "rope_parameters");
-    Fields s = *f;
-    const char *type;
-    c->rope_theta = field_real(f, "rope_theta", 10000.0, 1e-3, 1e30);
-    if (!scaling) scaling = field(f, "rope_scaling");
-    c->rope_type = ROPE_PLAIN;
-    if (!scaling) return;
-    if (scaling->type != JSON_OBJECT) { complain(f, E_FORMAT, "not an object:", "rope_scaling"); return; }
-    s.object = scaling;
-    c->rope_theta = field_real(&s, "rope_theta", c->rope_theta, 1e-3, 1e30);
-    type = field_text(&s, "rope_type", field_text(&s, "type", "default"));
-    if (!field(&s, "rope_type") && !field(&s, "type") && field(&s, "factor"))
-        complain(&s, E_MISSING, "rope_scaling without", "rope_type");
-    if (strcmp(type, "linear") == 0) c->rope_type = ROPE_LINEAR;
-    else if (strcmp(type, "llama3") == 0) c->rope_type = ROPE_LLAMA3;
-    else if (strcmp(type, "default") != 0) complain(&s, E_UNSUPPORTED, "rope_scaling type", type);
-    for (const Json *j = scaling->child; j; j = j->next)
-        if (j->type == JSON_OBJECT) complain(&s, E_UNSUPPORTED, "rope_parameters for a kind of layer:", j->key);
-    if (c->rope_type != ROPE_PLAIN) {
-        c->rope_factor = field_real(&s, "factor", 0, 1e-6, 1e6);
-        if (!field(&s, "factor")) complain(&s, E_MISSING, "rope_scaling without", "factor");
-    }
-    if (c->rope_type == ROPE_LLAMA3) {
-        static const char keys[][40] = { "low_freq_factor", "high_freq_factor", "original_max_position_embeddings" };
-        for (int i = 0; i < 3; i++) if (!field(&s, keys[i])) complain(&s, E_MISSING, "rope_scaling without", keys[i]);
-        c->rope_low = field_real(&s, keys[0], 1, 1e-6, 1e6);
-        c->rope_high = field_real(&s, keys[1], 4, 1e-6, 1e6);
-        c->rope_original = field_int(&s, keys[2], 8192, 1, SIZE_LIMIT);
-        if (c->rope_high <= c->rope_low) complain(&s, E_RANGE, "not above low_freq_factor:", keys[1]);
-    }
-    f->code = s.code;
-}
-
-/* Sizes, and what has to hold between them. mistral: the defaults of that class. */
-static void read_sizes(Fields *f, ModelConfig *c, int mistral) {
-    c->V = field_int(f, "vocab_size", 32000, 1, SIZE_LIMIT);
-    c->C = field_int(f, "hidden_size", 4096, 1, SIZE_LIMIT);
-    c->F = field_int(f, "intermediate_size", mistral ? 14336 : 11008, 1, SIZE_LIMIT);
-    c->L = field_int(f, "num_hidden_layers", 32, 1, 4096);
-    c->H = field_int(f, "num_attention_heads", 32, 1, 65536);
-    c->K = field_int(f, "num_key_value_heads", mistral && !json_get(f->object, "num_key_value_heads") ? 8 : c->H, 1, 65536);
-    c->D = field_int(f, "head_dim", c->C / c->H, 1, 65536);
-    c->positions = field_int(f, "max_position_embeddings", mistral ? 131072 : 2048, 1, SIZE_LIMIT);
-    c->norm_eps = (float)field_real(f, "rms_norm_eps", 1e-6, 1e-30, 1);
-    c->tied = field_bool(f, "tie_word_embeddings", 0);
-    if (f->code != OK) return;
-    if (!field(f, "head_dim") && c->C % c->H) complain(f, E_RANGE, "no multiple of num_attention_heads:", "hidden_size");
-    if (c->H % c->K) complain(f, E_RANGE, "no divisor of num_attention_heads:", "num_key_value_heads");
-    if (c->D < 1 || c->D % 2) complain(f, E_RANGE, "not even:", "head_dim");
-    if ((uint64_t)c->H * (uint64_t)c->D > SIZE_LIMIT) complain(f, E_RANGE, "too large with num_attention_heads:", "head_dim");
-}
-
-/* quantization_config of bitsandbytes' 4 bits, with BitsAndBytesConfig's defaults; *w is all zeros without one. Others are refused. */
-static void read_quantization(Fields *f, WeightTypes *w) {
-    const Json *j = field(f, "quantization_config");
-    Fields q = *f;
-    const char *type, *compute;
-    memset(w, 0, sizeof *w);
-    if (!j || (j->type == JSON_OBJECT && !j->count)) return;
-    if (j->type != JSON_OBJECT) { complain(f, E_FORMAT, "not an object:", "quantization_config"); return; }
-    q.object = j;
-    field_must_be(&q, "quant_method", "bitsandbytes");
-    field_must_be_off(&q, "load_in_8bit");
-    if (!field_bool(&q, "load_in_4bit", 0)) complain(&q, E_UNSUPPORTED, "quantization_config without", "load_in_4bit");
-    type = field_text(&q, "bnb_4bit_quant_type", "fp4");
-    compute = field_text(&q, "bnb_4bit_compute_dtype", "float32");
-    w->layers = NF4;
-    w->kind = strcmp(type, "nf4") == 0 ? QUANT_NF4 : QUANT_FP4;
-    if (strcmp(type, kind_name[w->kind]) != 0) complain(&q, E_UNSUPPORTED, "bnb_4bit_quant_type", type);
-    w->block = 64;
-    w->doubled = field_bool(&q, "bnb_4bit_use_double_quant", 0);
-    w->compute = known_dtype(compute);
-    if (w->compute < 0) complain(&q, E_UNSUPPORTED, "bnb_4bit_compute_dtype", compute);
-    f->code = q.code;
-}
-
-int config_quantization(WeightTypes *w, const char *folder, Pool *pool, Error *err) {
-    PoolMark mark = pool_mark(pool);
-    Fields f;
-    int code = fields_open(&f, folder, "config.json", pool, err);
-    memset(w, 0, sizeof *w);
-    if (code == OK) read_quantization(&f, w);
-    pool_release(pool, mark);
-    return code == OK ? f.code : code;
-}
-
-int policy_types(WeightTypes *w, const char *folder, Pool *pool, Error *err) {
-    Storage layer, table;
-    int code = config_quantization(w, folder, pool, err);
-    if (code == OK) code = checkpoint_storage(&layer, folder, "model", "", "model.layers.0.self_attn.q_proj.weight", pool, err);
-    if (code == OK) code = checkpoint_storage(&table, folder, "model", "", "model.embed_tokens.weight", pool, err);
-    if (code != OK) return code;
-    if (layer.type < 0 || table.type < 0 || table.type == NF4)
-        return fail(err, E_UNSUPPORTED, "the policy's weights are neither F32, F16, BF16 nor 4-bit linears", folder, 0, 0);
-    if (layer.type != NF4) w->compute = F32;
-    w->layers = layer.type;
-    w->tables = table.type;
-    w->kind = layer.kind;
-    w->block = layer.block;
-    w->doubled = layer.doubled;
-    return OK;
-}
-
-static int load_config(ModelConfig *c, const char *folder, Pool *pool, Error *err) {
-    static const Architecture known[] = {
-        { "LlamaForCausalLM", "llama" }, { "MistralForCausalLM", "mistral" }, { "LLaMAForCausalLM", "llama" } };
-    static const char off[][24] = { "attention_bias", "mlp_bias" };
-    WeightTypes types;
-    Fields f, g;
-    int mistral, code = fields_open(&f, folder, "config.json", pool, err);
-    char *generation;
-    memset(c, 0, sizeof *c);
-    if (code != OK) return code;
-    mistral = field_architecture(&f, known, 3) == 1;
-    /* Mistral's class attends to a window of 4096 unless its config says null */
-    if (mistral && (!json_get(f.object, "sliding_window") || field(&f, "sliding_window")))
-        complain(&f, E_UNSUPPORTED, "not supported:", "sliding_window");
-    field_must_be(&f, "hidden_act", "silu");
-    for (int i = 0; i < 2; i++) field_must_be_off(&f, off[i]);
-    read_quantization(&f, &types);
-    if (field_real(&f, "partial_rotary_factor", 1, -1e30, 1e30) != 1)
-        complain(&f, E_UNSUPPORTED, "not supported:", "partial_rotary_factor");
-    read_sizes(&f, c, mistral);
-    read_rope(&f, c);
-    c->bos = field_id(&f, "bos_token_id", 1);
-    c->pad = field_id(&f, "pad_token_id", -1);
-    read_eos(&f, c, 2);
-    if (f.code != OK) return f.code;
-    generation = path_in(folder, "generation_config.json", "", pool);       /* it may name more tokens that end a text */
-    if (!generation) return fail(err, E_MEMORY, "memory for a configuration", folder, 0, 0);
-    if (!file_exists(generation)) return OK;
-    code = fields_open(&g, folder, "generation_config.json", pool, err);
-    if (code != OK) return code;
-    read_eos(&g, c, -1);
-    return g.code;
-}
-
-int config_load(ModelConfig *c, const char *folder, Pool *pool, Error *err) {
-    PoolMark mark = pool_mark(pool);
-    int code = load_config(c, folder, pool, err);
-    pool_release(pool, mark);
-    return code;
-}
-
-/* ---- configuration files: writing fields, two spaces deep ---- */
-
-static void put_key(Buffer *b, const char *key) {
-    buffer_text(b, b->length <= 1 ? "\n  " : ",\n  ");          /* after the opening brace: no comma */
-    buffer_json_string(b, key, strlen(key));
-    buffer_text(b, ": ");
-}
-static void put_raw(Buffer *b, const char *key, const char *json) { put_key(b, key); buffer_text(b, json); }
-static void put_int(Buffer *b, const char *key, long long v) { put_key(b, key); buffer_integer(b, v); }
-static void put_text(Buffer *b, const char *key, const char *text) { put_key(b, key); buffer_json_string(b, text, strlen(text)); }
-static void put_id(Buffer *b, const char *key, int id) { if (id < 0) put_raw(b, key, "null"); else put_int(b, key, id); }
-
-static void put_real(Buffer *b, const char *key, double x, int single) { put_key(b, key); buffer_real(b, x, single); }
-
-/* Closes the object and writes it to folder/name. */
-static int put_file(Buffer *b, const char *folder, const char *name, Error *err) {
-    const char *path = path_in(folder, name, "", b->pool);
-    buffer_text(b, "\n}\n");
-    if (b->failed || !path) return fail(err, E_MEMORY, "memory for a configuration", folder, 0, 0);
-    return file_write_all(path, b->data, b->length, b->pool, err);
-}
-
-static void put_eos(Buffer *b, const ModelConfig *c) {
-    if (c->eos_count <= 1) { put_id(b, "eos_token_id", c->eos_count ? c->eos[0] : -1); return; }
-    put_key(b, "eos_token_id");
-    for (int i = 0; i < c->eos_count; i++) { buffer_text(b, i ? ", " : "["); buffer_integer(b, c->eos[i]); }
-    buffer_text(b, "]");
-}
-
-/* Old versions of transformers want exactly {type, factor} for linear scaling; llama3 came with the newer key. */
-static void put_rope(Buffer *b, const ModelConfig *c) {
-    put_real(b, "rope_theta", c->rope_theta, 0);
-    if (c->rope_type == ROPE_PLAIN) { put_raw(b, "rope_scaling", "null"); return; }
-    put_raw(b, "rope_scaling", c->rope_type == ROPE_LINEAR ? "{\"type\": \"linear\", \"factor\": "
-                                                              : "{\"rope_type\": \"llama3\", \"factor\": ");
-    buffer_real(b, c->rope_factor, 0);
-    if (c->rope_type == ROPE_LLAMA3) {
-        buffer_text(b, ", \"low_freq_factor\": ");
-        buffer_real(b, c->rope_low, 0);
-        buffer_text(b, ", \"high_freq_factor\": ");
-        buffer_real(b, c->rope_high, 0);
-        buffer_text(b, ", \"original_max_position_embeddings\": ");
-        buffer_integer(b, c->rope_original);
-    }
-    buffer_text(b, "}");
-}
-
-/* As transformers writes BitsAndBytesConfig. */
-static void put_quantization(Buffer *b, const WeightTypes *w) {
-    put_raw(b, "quantization_config", "{\"_load_in_4bit\": true, \"_load_in_8bit\": false, \"bnb_4bit_compute_dtype\": \"");
-    buffer_text(b, torch_dtype(w->compute));
-    buffer_text(b, "\", \"bnb_4bit_quant_storage\": \"uint8\", \"bnb_4bit_quant_type\": \"");
-    buffer_text(b, kind_name[w->kind != QUANT_NF4]);
-    buffer_text(b, "\", \"bnb_4bit_use_double_quant\": ");
-    buffer_text(b, w->doubled ? "true" : "false");
-    buffer_text(b, ", \"llm_int8_enable_fp32_cpu_offload\": false, \"llm_int8_has_fp16_weight\": false, \"llm_int8_skip_modules\": null, "
-                   "\"llm_int8_threshold\": 6.0, \"load_in_4bit\": true, \"load_in_8bit\": false, \"quant_method\": \"bitsandbytes\"}");
-}
-
-int config_save(const ModelConfig *c, const char *folder, int dtype, Pool *pool, Error *err) {
-    return config_save_4bit(c, NULL, folder, dtype, pool, err);
-}
-
-int config_save_4bit(const ModelConfig *c, const WeightTypes *types, const char *folder, int dtype, Pool *pool, Error *err) {
-    PoolMark mark = pool_mark(pool);
-    Buffer b = { pool, NULL, 0, 0, 0 }, g = { pool, NULL, 0, 0, 0 };
-    int code = folder_make(folder, err);
-    buffer_text(&b, "{");
-    put_raw(&b, "architectures", "[\"LlamaForCausalLM\"]");
-    put_raw(&b, "attention_bias", "false");
-    put_raw(&b, "attention_dropout", "0.0");
-    put_id(&b, "bos_token_id", c->bos);
-    put_eos(&b, c);
-    put_int(&b, "head_dim", c->D);
-    put_text(&b, "hidden_act", "silu");
-    put_int(&b, "hidden_size", c->C);
-    put_raw(&b, "initializer_range", "0.02");
-    put_int(&b, "intermediate_size", c->F);
-    put_int(&b, "max_position_embeddings", c->positions);
-    put_raw(&b, "mlp_bias", "false");
-    put_text(&b, "model_type", "llama");
-    put_int(&b, "num_attention_heads", c->H);
-    put_int(&b, "num_hidden_layers", c->L);
-    put_int(&b, "num_key_value_heads", c->K);
-    put_id(&b, "pad_token_id", c->pad);
-    put_raw(&b, "pretraining_tp", "1");
-    if (types && types->layers == NF4) put_quantization(&b, types);
-    put_real(&b, "rms_norm_eps", c->norm_eps, 1);
-    put_rope(&b, c);
-    put_raw(&b, "tie_word_embeddings", c->tied ? "true" : "false");
-    put_text(&b, "torch_dtype", torch_dtype(dtype));
-    put_raw(&b, "use_cache", "true");
-    put_int(&b, "vocab_size", c->V);
-    buffer_text(&g, "{");
-    put_raw(&g, "_from_model_config", "true");
-    put_id(&g, "bos_token_id", c->bos);
-    put_eos(&g, c);
-    put_id(&g, "pad_token_id", c->pad);
-    if (code == OK) code = put_file(&b, folder, "config.json", err);
-    if (code == OK) code = put_file(&g, folder, "generation_config.json", err);
-    pool_release(pool, mark);
-    return code;
-}
-
-/* ---- RoBERTa's config.json ---- */
-
-/* id2label {"0": name, ...}: every id from 0 on, once. Without it: LABEL_0 ... for num_labels (2). */
-static void read_labels(Fields *f, RewardConfig *c) {
-    const Json *map = field(f, "id2label"), *j;
-    c->labels = field_int(f, "num_labels", 2, 1, LABELS_MAX);
-    if (!map) {
-        for (int i = 0; i < c->labels; i++) name_format(c->label[i], sizeof c->label[i], "LABEL_%d", i);
-        return;
-    }
-    if (map->type != JSON_OBJECT || !map->count) { complain(f, E_FORMAT, "not an object with names:", "id2label"); return; }
-    if (map->count > LABELS_MAX) { complain(f, E_RANGE, "more labels than 32:", "id2label"); return; }
-    if (field(f, "num_labels") && (size_t)c->labels != map->count) complain(f, E_FORMAT, "does not fit num_labels:", "id2label");
-    c->labels = (int)map->count;
-    for (j = map->child; j; j = j->next) {
-        char *end;
-        long id = j->key[0] >= '0' && j->key[0] <= '9' ? strtol(j->key, &end, 10) : -1;
-        if (id < 0 || id >= c->labels || *end || c->label[id][0] || j->type != JSON_STRING || !j->length) {
-            complain(f, E_FORMAT, "not a list of names from 0 on:", "id2label");
-            return;
-        }
-        if (j->length >= sizeof c->label[id]) { complain(f, E_RANGE, "label name too long:", j->string); return; }
-        memcpy(c->label[id], j->string, j->length + 1);
-    }
-}
-
-static int load_reward_config(RewardConfig *c, const char *folder, Pool *pool, Error *err) {
-    static const Architecture known[] = { { "RobertaForSequenceClassification", "roberta" } };
-    Fields f;
-    int code = fields_open(&f, folder, "config.json", pool, err);
-    memset(c, 0, sizeof *c);
-    if (code != OK) return code;
-    field_architecture(&f, known, 1);
-    field_must_be(&f, "hidden_act", "gelu");
-    field_must_be(&f, "position_embedding_type", "absolute");
-    field_must_be_off(&f, "is_decoder");
-    field_must_be_off(&f, "add_cross_attention");
-    field_must_be_off(&f, "quantization_config");
-    c->V = field_int(&f, "vocab_size", 50265, 1, SIZE_LIMIT);
-    c->C = field_int(&f, "hidden_size", 768, 1, SIZE_LIMIT);
-    c->L = field_int(&f, "num_hidden_layers", 12, 1, 4096);
-    c->H = field_int(&f, "num_attention_heads", 12, 1, 65536);
-    c->F = field_int(&f, "intermediate_size", 3072, 1, SIZE_LIMIT);
-    c->positions = field_int(&f, "max_position_embeddings", 512, 1, SIZE_LIMIT);
-    c->types = field_int(&f, "type_vocab_size", 2, 1, SIZE_LIMIT);
-    c->norm_eps = (float)field_real(&f, "layer_norm_eps", 1e-12, 1e-30, 1);
-    c->pad = field_int(&f, "pad_token_id", 1, 0, SIZE_LIMIT);
-    c->bos = field_int(&f, "bos_token_id", 0, 0, SIZE_LIMIT);
-    c->eos = field_int(&f, "eos_token_id", 2, 0, SIZE_LIMIT);
-    read_labels(&f, c);
-    if (f.code != OK) return f.code;
-    if (c->C % c->H) complain(&f, E_RANGE, "no multiple of num_attention_heads:", "hidden_size");
-    if (c->bos >= c->V || c->eos >= c->V || c->pad >= c->V)
-        complain(&f, E_RANGE, "smaller than the ids of special tokens:", "vocab_size");
-    if (c->positions < c->pad + 3)          /* the first token has position pad + 1 */
-        complain(&f, E_RANGE, "no room for a text:", "max_position_embeddings");
-    return f.code;
-}
-
-int reward_config_load(RewardConfig *c, const char *folder, Pool *pool, Error *err) {
-    PoolMark mark = pool_mark(pool);
-    int code = load_reward_config(c, folder, pool, err);
-    pool_release(pool, mark);
-    return code;
-}
-
-/* id2label and label2id. */
-static void put_labels(Buffer *b, const RewardConfig *c) {
-    put_key(b, "id2label");
-    for (int i = 0; i < c->labels; i++) {
-        buffer_text(b, i ? ", \"" : "{\"");
-        buffer_integer(b, i);
-        buffer_text(b, "\": ");
-        buffer_json_string(b, c->label[i], strlen(c->label[i]));
-    }
-    buffer_text(b, "}");
-    put_key(b, "label2id");
-    for (int i = 0; i < c->labels; i++) {
-        buffer_text(b, i ? ", " : "{");
-        buffer_json_string(b, c->label[i], strlen(c->label[i]));
-        buffer_text(b, ": ");
-        buffer_integer(b, i);
-    }
-    buffer_text(b, "}");
-}
-
-int reward_config_save(const RewardConfig *c, const char *folder, int dtype, Pool *pool, Error *err) {
-    PoolMark mark = pool_mark(pool);
-    Buffer b = { pool, NULL, 0, 0, 0 };
-    int code = folder_make(folder, err);
-    buffer_text(&b, "{");
-    put_raw(&b, "architectures", "[\"RobertaForSequenceClassification\"]");
-    put_raw(&b, "attention_probs_dropout_prob", "0.1");
-    put_int(&b, "bos_token_id", c->bos);
-    put_raw(&b, "classifier_dropout", "null");
-    put_int(&b, "eos_token_id", c->eos);
-    put_text(&b, "hidden_act", "gelu");
-    put_raw(&b, "hidden_dropout_prob", "0.1");
-    put_int(&b, "hidden_size", c->C);
-    put_raw(&b, "initializer_range", "0.02");
-    put_int(&b, "intermediate_size", c->F);
-    put_labels(&b, c);
-    put_real(&b, "layer_norm_eps", c->norm_eps, 1);
-    put_int(&b, "max_position_embeddings", c->positions);
-    put_text(&b, "model_type", "roberta");
-    put_int(&b, "num_attention_heads", c->H);
-    put_int(&b, "num_hidden_layers", c->L);
-    put_int(&b, "num_labels", c->labels);
-    put_int(&b, "pad_token_id", c->pad);
-    put_text(&b, "position_embedding_type", "absolute");
-    put_text(&b, "problem_type", c->labels == 1 ? "regression" : "single_label_classification");
-    put_text(&b, "torch_dtype", torch_dtype(dtype));
-    put_int(&b, "type_vocab_size", c->types);
-    put_raw(&b, "use_cache", "true");
-    put_int(&b, "vocab_size", c->V);
-    if (code == OK) code = put_file(&b, folder, "config.json", err);
-    pool_release(pool, mark);
-    return code;
-}
-
-/* ---- peft's adapter_config.json ---- */
-
-/* One more name for the comma-separated list. */
-static void add_target(Fields *f, Lora *l, const char *name, size_t length) {
-    size_t used = strlen(l->targets);
-    if (!length || strlen(name) != length || strchr(name, ',')) {
-        complain(f, E_FORMAT, "not a module's name:", "target_modules");
-        return;
-    }
-    if (used + length + 2 > sizeof l->targets) { complain(f, E_RANGE, "list too long:", "target_modules"); return; }
-    if (used) l->targets[used++] = ',';
-    memcpy(l->targets + used, name, length + 1);
-}
-
-/* A list of names; null means peft's default for Llama; of strings only "all-linear", since others are regular expressions. */
-static void read_targets(Fields *f, Lora *l) {
-    const Json *j = field(f, "target_modules"), *name;
-    if (!j) strcpy(l->targets, "q_proj,v_proj");
-    else if (j->type == JSON_STRING && strcmp(j->string, "all-linear") == 0)
-        strcpy(l->targets, "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj");
-    else if (j->type == JSON_STRING) complain(f, E_UNSUPPORTED, "target_modules as a regular expression:", j->string);
-    else if (j->type != JSON_ARRAY || !j->count) complain(f, E_FORMAT, "not a list of names:", "target_modules");
-    else for (name = j->child; name && f->code == OK; name = name->next) {
-        if (name->type != JSON_STRING) complain(f, E_FORMAT, "not a list of names:", "target_modules");
-        else add_target(f, l, name->string, name->length);
-    }
-}
-
-static int load_adapter_config(Lora *l, const char *folder, Pool *pool, Error *err) {
-    static const char off[][24] = {
-        "use_dora", "use_qalora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out", "lora_bias",
-        "layers_to_transform", "layers_pattern", "layer_replication", "trainable_token_indices", "exclude_modules",
-        "target_parameters", "megatron_config", "alora_invocation_tokens", "arrow_config" };
-    Fields f;
-    const Json *init;
-    int code = fields_open(&f, folder, "adapter_config.json", pool, err);
-    if (code != OK) return code;
-    if (!field(&f, "peft_type")) complain(&f, E_MISSING, "adapter_config.json without", "peft_type");
-    field_must_be(&f, "peft_type", "LORA");
-    field_must_be(&f, "task_type", "CAUSAL_LM");
-    field_must_be(&f, "bias", "none");
-    for (size_t i = 0; i < sizeof off / sizeof *off; i++) field_must_be_off(&f, off[i]);
-    init = field(&f, "init_lora_weights");      /* pissa, olora, loftq, corda: these change the base weights too */
-    if (init && init->type == JSON_STRING && strcmp(init->string, "gaussian") != 0 && strcmp(init->string, "eva") != 0
-        && strcmp(init->string, "orthogonal") != 0) complain(&f, E_UNSUPPORTED, "init_lora_weights", init->string);
-    l->R = field_int(&f, "r", 8, 1, 65536);
-    l->alpha = (float)field_real(&f, "lora_alpha", 8, -1e6, 1e6);
-    l->rslora = field_bool(&f, "use_rslora", 0);
-    l->targets[0] = 0;
-    read_targets(&f, l);
-    return f.code;
-}
-
-int adapter_config_load(Lora *l, const char *folder, Pool *pool, Error *err) {
-    PoolMark mark = pool_mark(pool);
-    int code = load_adapter_config(l, folder, pool, err);
-    pool_release(pool, mark);
-    return code;
-}
-
-int adapter_config_save(const Lora *l, const char *folder, const char *base_model, Pool *pool, Error *err) {
-    PoolMark mark = pool_mark(pool);
-    Buffer b = { pool, NULL, 0, 0, 0 };
-    int code = folder_make(folder, err);
-    const char *name, *end;
-    buffer_text(&b, "{");
-    put_raw(&b, "alpha_pattern", "{}");
-    put_raw(&b, "auto_mapping", "null");
-    if (base_model) put_text(&b, "base_model_name_or_path", base_model);
-    else put_raw(&b, "base_model_name_or_path", "null");
-    put_text(&b, "bias", "none");
-    put_raw(&b, "fan_in_fan_out", "false");
-    put_raw(&b, "inference_mode", "true");
-    put_raw(&b, "init_lora_weights", "true");
-    put_raw(&b, "layer_replication", "null");
-    put_raw(&b, "layers_pattern", "null");
-    put_raw(&b, "layers_to_transform", "null");
-    put_raw(&b, "loftq_config", "{}");
-    if (floor(l->alpha) == l->alpha && fabs(l->alpha) < 1e9) put_int(&b, "lora_alpha", (long long)l->alpha);
-    else put_real(&b, "lora_alpha", l->alpha, 1);
-    if (l->dropout.rate > 0) put_real(&b, "lora_dropout", l->dropout.rate, 1);
-    else put_raw(&b, "lora_dropout", "0.0");
-    put_raw(&b, "megatron_config", "null");
-    put_text(&b, "megatron_core", "megatron.core");
-    put_raw(&b, "modules_to_save", "null");
-    put_text(&b, "peft_type", "LORA");
-    put_int(&b, "r", l->R);
-    put_raw(&b, "rank_pattern", "{}");
-    put_raw(&b, "revision", "null");
-    put_raw(&b, "target_modules", "[");
-    for (name = l->targets; *name; name = *end ? end + 1 : end) {
-        for (end = name; *end && *end != ','; end++) ;
-        if (name != l->targets) buffer_text(&b, ", ");
-        buffer_json_string(&b, name, (size_t)(end - name));
-    }
-    buffer_text(&b, "]");
-    put_text(&b, "task_type", "CAUSAL_LM");
-    put_raw(&b, "use_dora", "false");
-    put_raw(&b, "use_rslora", l->rslora ? "true" : "false");
-    if (code == OK) code = put_file(&b, folder, "adapter_config.json", err);
-    pool_release(pool, mark);
-    return code;
-}
-
-/* ---- tokenizers ---- */
-
-static int ends_with(const char *text, const char *end) {
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && strcmp(text + n - m, end) == 0;
-}
-
-/* Passes on an error about bytes with the file's name in front of its place. */
-static Tokenizer *opened(Tokenizer *t, const Error *inner, const char *path, Error *err) {
-    char where[sizeof inner->where];
-    snprintf(where, sizeof where, inner->where[0] ? "%.150s: %.100s" : "%.150s%s", path, inner->where);
-    if (!t) fail(err, inner->code, inner->what, where, inner->got, inner->wanted);
-    return t;
-}
-
-/* One file, read and understood: tokenizer.json, vocab.txt, or a SentencePiece model. */
-static Tokenizer *open_single(const char *path, Pool *pool, Error *err) {
-    Error inner;
-    char *bytes;
-    size_t n;
-    memset(&inner, 0, sizeof inner);
-    if (file_read_all(path, pool, &bytes, &n, err) != OK) return NULL;
-    return opened((ends_with(path, ".json") ? tokenizer_json : ends_with(path, ".txt") ? tokenizer_wordpiece : tokenizer_sentencepiece)
-                  (bytes, n, pool, &inner), &inner, path, err);
-}
-
-static Tokenizer *open_bytelevel(const char *vocab, const char *merges, Pool *pool, Error *err) {
-    Error inner;
-    char *v, *m;
-    size_t vn, mn;
-    memset(&inner, 0, sizeof inner);
-    if (file_read_all(vocab, pool, &v, &vn, err) != OK || file_read_all(merges, pool, &m, &mn, err) != OK) return NULL;
-    return opened(tokenizer_bytelevel(v, vn, m, mn, pool, &inner), &inner, vocab, err);
-}
-
-/* The path of a folder's file in pool, or NULL if it is not there. */
-static const char *there(const char *folder, const char *name, Pool *pool) {
-    const char *path = path_in(folder, name, "", pool);
-    return path && file_exists(path) ? path : NULL;
-}
-
-typedef struct { const char *json, *model, *vocab, *merges, *words; } TokenizerFiles;      /* NULL: not there */
-
-static TokenizerFiles tokenizer_files(const char *folder, Pool *pool) {
-    TokenizerFiles f;
-    f.json = there(folder, "tokenizer.json", pool);
-    f.model = there(folder, "tokenizer.model", pool);
-    if (!f.model) f.model = there(folder, "spiece.model", pool);
-    f.vocab = there(folder, "vocab.json", pool);
-    f.merges = there(folder, "merges.txt", pool);
-    if (!f.vocab || !f.merges) f.vocab = f.merges = NULL;
-    f.words = there(folder, "vocab.txt", pool);
-    return f;
-}
-
-int tokenizer_exists(const char *folder, Pool *pool) {
-    TokenizerFiles f = tokenizer_files(folder, pool);
-    return f.json || f.model || f.vocab || f.words;
-}
-
-/* What the files beside a tokenizer say about it. */
-static int open_beside(Tokenizer *t, const char *folder, Pool *pool, Error *err) {
-    static const char *const name[] = { "added_tokens.json", "tokenizer_config.json", "special_tokens_map.json" };
-    const Json *file[3] = { NULL, NULL, NULL };
-    const char *path;
-    Error inner;
-    memset(&inner, 0, sizeof inner);
-    for (int i = 0; i < 3; i++) {
-        path = there(folder, name[i], pool);
-        if (path && json_file(&file[i], path, pool, err) != OK) return E_FORMAT;
-    }
-    if (tokenizer_beside(t, file[0], file[1], file[2], pool, &inner) == OK) return OK;
-    opened(NULL, &inner, folder, err);
-    return inner.code;
-}
-
-static Tokenizer *open_folder(const char *folder, Pool *pool, Error *err) {
-    TokenizerFiles f = tokenizer_files(folder, pool);
-    Tokenizer *t = NULL;
-    Error inner;
-    memset(&inner, 0, sizeof inner);
-    if (f.json) t = open_single(f.json, pool, &inner);
-    if (!t && inner.code && (inner.code != E_UNSUPPORTED || !(f.model || f.vocab || f.words))) {
-        fail(err, inner.code, inner.what, inner.where, inner.got, inner.wanted);
-        return NULL;
-    }
-    if (!t && f.model) t = open_single(f.model, pool, err);
-    else if (!t && f.vocab) t = open_bytelevel(f.vocab, f.merges, pool, err);
-    else if (!t && f.words) t = open_single(f.words, pool, err);
-    else if (!t)
-        fail(err, E_MISSING, "no tokenizer.json, no tokenizer.model, no vocab.json with merges.txt, and no vocab.txt", folder, 0, 0);
-    return t && open_beside(t, folder, pool, err) == OK ? t : NULL;
-}
-
-Tokenizer *tokenizer_open(const char *path, Pool *pool, Error *err) {
-    size_t n = strlen(path), name = strlen("vocab.json");
-    char *merges;
-    if (folder_exists(path)) return open_folder(path, pool, err);
-    if (!ends_with(path, "vocab.json")) return open_single(path, pool, err);
-    merges = pool_take(pool, n + 1, 1);     /* merges.txt is as long */
-    if (!merges) { fail(err, E_MEMORY, "not enough memory", path, 0, 0); return NULL; }
-    memcpy(merges, path, n - name);
-    memcpy(merges + n - name, "merges.txt", name);
-    return open_bytelevel(path, merges, pool, err);
-}
-
-/* "key": the piece of id. Nothing when there is no such token. */
-static void put_piece(Buffer *b, const char *key, const Tokenizer *t, int id) {
-    size_t n = 0;
-    const char *piece = id < 0 ? NULL : tokenizer_piece(t, id, &n);
-    if (!piece) return;
-    put_key(b, key);
-    buffer_json_string(b, piece, n);
-}
-
-/* bos, eos, unk, pad; for BERT cls and sep instead of the first two, for RoBERTa also cls, sep and mask (transformers' class knows that mask swallows the space before it). */
-static void put_specials(Buffer *b, const Tokenizer *t, int roberta) {
-    SpecialIds s = tokenizer_specials(t);
-    int bert = tokenizer_kind(t) == TOKENIZER_WORDPIECE;
-    if (!bert) put_piece(b, "bos_token", t, s.bos);
-    if (roberta) put_piece(b, "cls_token", t, s.bos);
-    if (!bert) put_piece(b, "eos_token", t, s.eos);
-    if (roberta) put_piece(b, "mask_token", t, bert ? tokenizer_find(t, "[MASK]", 6) : tokenizer_find(t, "<mask>", 6));
-    put_piece(b, "pad_token", t, s.pad);
-    if (roberta) put_piece(b, "sep_token", t, s.eos);
-    put_piece(b, "unk_token", t, s.unk);
-}
-
-/* "added_tokens_decoder": {"32000": {...}, ...}, if there are any; how many lie beyond the vocabulary in *beyond. */
-static void put_added(Buffer *b, const Tokenizer *t, int *beyond) {
-    AddedToken a;
-    int i;
-    *beyond = 0;
-    if (!tokenizer_added(t, 0, &a)) return;
-    put_key(b, "added_tokens_decoder");
-    for (i = 0; tokenizer_added(t, i, &a); i++) {
-        *beyond += a.beyond;
-        buffer_text(b, i ? ",\n    \"" : "{\n    \"");
-        buffer_integer(b, a.id);
-        buffer_text(b, "\": {\"content\": ");
-        buffer_json_string(b, a.text, a.length);
-        buffer_text(b, a.lstrip ? ", \"lstrip\": true" : ", \"lstrip\": false");
-        buffer_text(b, a.normalized ? ", \"normalized\": true" : ", \"normalized\": false");
-        buffer_text(b, a.rstrip ? ", \"rstrip\": true" : ", \"rstrip\": false");
-        buffer_text(b, a.single_word ? ", \"single_word\": true" : ", \"single_word\": false");
-        buffer_text(b, a.special ? ", \"special\": true}" : ", \"special\": false}");
-    }
-    buffer_text(b, "\n  }");
-}
-
-/* added_tokens.json: {"[PAD]": 32000, ...} */
-static int save_added(const Tokenizer *t, const char *folder, Pool *pool, Error *err) {
-    Buffer b = { pool, NULL, 0, 0, 0 };
-    AddedToken a;
-    int i, first = 1;
-    for (i = 0; tokenizer_added(t, i, &a); i++) {
-        if (!a.beyond) continue;
-        buffer_text(&b, first ? "{\n  " : ",\n  ");
-        buffer_json_string(&b, a.text, a.length);
-        buffer_text(&b, ": ");
-        buffer_integer(&b, a.id);
-        first = 0;
-    }
-    buffer_text(&b, "\n}\n");
-    const char *path = path_in(folder, "added_tokens.json", "", pool);
-    if (!path || b.failed) return fail(err, E_MEMORY, "not enough memory", folder, 0, 0);
-    return file_write_all(path, b.data, b.length, pool, err);
-}
-
-/* tokenizer_config.json and special_tokens_map.json. */
-static int save_tokenizer_configs(const Tokenizer *t, const char *folder, int max_length, Pool *pool, Error *err) {
-    Buffer b = { pool, NULL, 0, 0, 0 }, map = { pool, NULL, 0, 0, 0 };
-    const char *class = tokenizer_class(t), *chat = tokenizer_chat_template(t);
-    int before, after, sentencepiece = tokenizer_kind(t) == TOKENIZER_SENTENCEPIECE, roberta, code, beyond;
-    tokenizer_template(t, &before, &after);
-    roberta = !sentencepiece && before && after;
-    buffer_text(&b, "{");
-    if (tokenizer_bert(t) && !ends_with(class, "Fast")) {
-        const BertRules *rules = tokenizer_bert(t);
-        put_raw(&b, "do_lower_case", rules->lower ? "true" : "false");
-        put_raw(&b, "strip_accents", rules->strip == rules->lower ? "null" : rules->strip ? "true" : "false");
-        put_raw(&b, "tokenize_chinese_chars", rules->ideographs ? "true" : "false");
-    } else if (sentencepiece) {
-        put_raw(&b, "add_bos_token", before ? "true" : "false");
-        put_raw(&b, "add_eos_token", after ? "true" : "false");
-        put_raw(&b, "legacy", tokenizer_legacy(t) ? "true" : "false");
-        put_raw(&b, "sp_model_kwargs", "{}");
-        put_raw(&b, "use_default_system_prompt", "false");
-    } else if (!ends_with(class, "Fast")) {
-        put_raw(&b, "add_prefix_space", "false");
-        put_text(&b, "errors", "replace");
-    }
-    put_added(&b, t, &beyond);
-    if (chat) put_text(&b, "chat_template", chat);
-    put_raw(&b, "clean_up_tokenization_spaces", "false");
-    put_int(&b, "model_max_length", max_length);
-    put_text(&b, "tokenizer_class", class);
-    put_specials(&b, t, roberta);
-    code = put_file(&b, folder, "tokenizer_config.json", err);
-    if (code == OK && beyond) code = save_added(t, folder, pool, err);
-    if (code != OK) return code;
-    buffer_text(&map, "{");
-    put_specials(&map, t, roberta);
-    return put_file(&map, folder, "special_tokens_map.json", err);
-}
-
-static int save_tokenizer(const Tokenizer *t, const char *folder, int max_length, Pool *pool, Error *err) {
-    static const char *const file[] = { "tokenizer.model", "vocab.json", "vocab.txt" };
-    const char *class = tokenizer_class(t), *name = file[tokenizer_kind(t)], *first, *second = path_in(folder, "merges.txt", "", pool);
-    int kind = tokenizer_kind(t), code = folder_make(folder, err);
-    Buffer a = { pool, NULL, 0, 0, 0 }, b = { pool, NULL, 0, 0, 0 };
-    int json = tokenizer_write_json(t, &a) != E_ARGUMENT;
-    if (json) name = "tokenizer.json";
-    else if (!strcmp(class, "T5Tokenizer") || !strcmp(class, "AlbertTokenizer")) name = "spiece.model";
-    first = path_in(folder, name, "", pool);
-    if (code != OK) return code;
-    if (!json) code = kind == TOKENIZER_SENTENCEPIECE ? tokenizer_write_sentencepiece(t, &a)
-                    : kind == TOKENIZER_BYTELEVEL ? tokenizer_write_bytelevel(t, &a, &b) : tokenizer_write_wordpiece(t, &a);
-    if (code != OK || a.failed || b.failed || !first || !second)
-        return fail(err, code != OK ? code : E_MEMORY, "writing the tokenizer", folder, 0, 0);
-    code = file_write_all(first, a.data, a.length, pool, err);
-    if (code == OK && !json && kind == TOKENIZER_BYTELEVEL) code = file_write_all(second, b.data, b.length, pool, err);
-    return code == OK ? save_tokenizer_configs(t, folder, max_length, pool, err) : code;
-}
-
-int tokenizer_save(const Tokenizer *t, const char *folder, int max_length, Pool *pool, Error *err) {
-    PoolMark mark = pool_mark(pool);
-    int code = save_tokenizer(t, folder, max_length, pool, err);
     pool_release(pool, mark);
     return code;
 }

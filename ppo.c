@@ -1200,7 +1200,7 @@ static void save_result(Run *r) {
         must(adapter_config_save(&r->lora, r->folder, o.policy, &r->pool, err), err, NULL);
         must(checkpoint_save(r->folder, "adapter_model", "base_model.model.", r->lora.tensor, r->lora.tensors, o.dtype, 0, &r->pool, err), err, NULL);
     } else {
-        must(config_save(&r->config, r->folder, o.dtype, &r->pool, err), err, NULL);
+        must(config_save(&r->config, NULL, r->folder, o.dtype, &r->pool, err), err, NULL);
         must(tokenizer_save(r->tokenizer, r->folder, r->config.positions, &r->pool, err), err, NULL);
         must(checkpoint_save(r->folder, "model", "", r->policy.tensor, r->policy.tensors, o.dtype, 0, &r->pool, err), err, NULL);
     }

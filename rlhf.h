@@ -415,26 +415,6 @@ int dataset_write(const Dataset *d, const char *path, Pool *pool, Error *err);  
 int dataset_split(const char *text, size_t length);             /* 1 (held out) for 5 % of texts, by their hash */
 
 /* ================================================================================================================
- * torch.c (level 2): PyTorch's checkpoint files (torch.save): what tensors a file holds and where their numbers are
- * ================================================================================================================ */
-enum { TORCH_DIMS = 4 };
-typedef struct {
-    const char *name;                       /* as in the state dict, "model.layers.0.self_attn.q_proj.weight" */
-    int dtype;                              /* F32, F16, BF16; -1: another type, or more than TORCH_DIMS dims: nobody may ask for it */
-    int dims; uint64_t shape[TORCH_DIMS], stride[TORCH_DIMS];   /* in elements; a view may have any strides */
-    uint64_t at, elements;                  /* byte in the file where its storage begins; elements of the storage */
-    uint64_t first;                         /* element of the storage where the tensor begins */
-} TorchTensor;
-typedef struct { TorchTensor *tensor; int tensors; } TorchFile;     /* sorted by name (strcmp), each name once */
-/* Reads the names and places of a zip (torch >= 1.6) or legacy file; the state dict may be nested in "model", "state_dict" or "module".
- * Every view is checked to lie within its storage, every storage within the file. OK, or *err: what is refused is named (`where` is
- * no path: the caller knows it); then *t is all zeros. What the pool got besides *t is at most 100 times the file's pickle. */
-int torch_index(TorchFile *t, File *f, Pool *pool, Error *err);
-/* out (n): elements `from` .. from+n-1 of the tensor in row-major order, widened to float. Fast where the
- * tensor is contiguous; a transposed matrix is best asked for in many whole rows. OK, E_UNSUPPORTED (dtype -1), E_RANGE, E_READ ... */
-int torch_read(f32 *out, const TorchTensor *t, File *f, uint64_t from, size_t n, Error *err);
-
-/* ================================================================================================================
  * fast/amx.c (level 1): a tile of products of bf16 numbers
  * ================================================================================================================ */
 enum { HALF_SIDE = 32 };
@@ -746,9 +726,8 @@ int checkpoint_save(const char *folder, const char *stem, const char *prefix, co
                     uint64_t shard_bytes, Pool *pool, Error *err);
 /* Configs: what is missing gets Hugging Face's default, what is not supported is refused by name. */
 int config_load(ModelConfig *c, const char *folder, Pool *pool, Error *err);        /* config.json, generation_config.json's eos */
-int config_save(const ModelConfig *c, const char *folder, int dtype, Pool *pool, Error *err);   /* config.json, generation_config.json */
-int config_save_4bit(const ModelConfig *c, const WeightTypes *types, const char *folder, int dtype, Pool *pool, Error *err);
-                                            /* the same; with a quantization_config if types (or NULL) has layers of NF4 */
+/* Writes config.json and generation_config.json; with a quantization_config if `types` (NULL: none) has layers of NF4. */
+int config_save(const ModelConfig *c, const WeightTypes *types, const char *folder, int dtype, Pool *pool, Error *err);
 /* config.json's quantization_config (bitsandbytes, 4 bits): layers NF4, kind, doubled, compute, and block 64, of which it says nothing
  * (checkpoint_storage does); all zeros where there is none. config_load refuses other methods. */
 int config_quantization(WeightTypes *w, const char *folder, Pool *pool, Error *err);

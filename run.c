@@ -967,7 +967,7 @@ static int run_merge(int argc, char **argv) {
     }
     must(folder_make(out, &err), &err, NULL);
     if (p.tokenizer) must(tokenizer_save(p.tokenizer, out, p.config.positions, &keep, &err), &err, NULL);
-    must(config_save(&p.config, out, type[dtype], &keep, &err), &err, NULL);
+    must(config_save(&p.config, NULL, out, type[dtype], &keep, &err), &err, NULL);
     must(checkpoint_save(out, "model", "", p.model.tensor, p.model.tensors, type[dtype], (uint64_t)shard * 1000000u, &keep, &err), &err, NULL);
     printf("%s: %.1f million numbers\n", out, (double)tensor_values(p.model.tensor, p.model.tensors, 0) / 1e6);
     if (types.layers == NF4) printf("the %s linears were dequantised before the adapter was added, as peft does it; they are not quantised again\n",

@@ -401,7 +401,7 @@ static void save(Trainer *t, int step) {
         must(adapter_config_save(&t->lora, t->out, t->set.policy, &t->keep, &err), &err, NULL);
         must(checkpoint_save(t->out, "adapter_model", "base_model.model.", t->list, t->tensors, s->dtype, 0, &t->keep, &err), &err, NULL);
     } else {
-        must(config_save(&t->config, t->out, s->dtype, &t->keep, &err), &err, NULL);
+        must(config_save(&t->config, NULL, t->out, s->dtype, &t->keep, &err), &err, NULL);
         must(tokenizer_save(t->tokenizer, t->out, t->config.positions, &t->keep, &err), &err, NULL);
         must(checkpoint_save(t->out, "model", "", t->list, t->tensors, s->dtype, shard_bytes(s), &t->keep, &err), &err, NULL);
     }

@@ -8,24 +8,12 @@
  *          file announces, memory is at most 100 times the pickle (which is at most 16 MB) and a few times a zip's directory;
  *          time is linear but for sorting. Views may have any strides; storages may be shared (tied weights), and of types that
  *          we do not read. */
-#include "../rlhf.h"
-#include <stdarg.h>
+#include "files.h"
 #include <stdio.h>
 
 enum { WINDOW = 4096,                           /* bytes of the pickle, or of a view's storage, in flight */
        PICKLE_MAX = 1 << 24, DIRECTORY_MAX = 1 << 26, DIMS_MAX = 64, NAME_LIMIT = 1024 };
 static const char HERE[] = "PyTorch checkpoint";    /* the caller knows the path */
-
-/* fail() with a composed text, in which a file's names may stand: without control characters. Returns code. */
-static int refuse(Error *err, int code, const char *format, ...) {
-    char what[160];
-    va_list list;
-    va_start(list, format);
-    vsnprintf(what, sizeof what, format, list);
-    va_end(list);
-    for (char *c = what; *c; c++) if ((unsigned char)*c < ' ' || *c == 127) *c = '?';
-    return fail(err, code, what, HERE, 0, 0);
-}
 
 /* ---- values of the pickle machine ---- */
 
@@ -80,7 +68,7 @@ static uint64_t position(const Machine *m) { return m->at + m->next; }
 /* Records the first error, "WHAT NAME (byte N of the pickle)", and returns 0. */
 static int stop(Machine *m, int code, const char *what, const char *name) {
     unsigned long long at = position(m) - m->begin;
-    if (m->code == OK) m->code = refuse(m->err, code, "%.60s%.70s (byte %llu of the pickle)", what, name, at);
+    if (m->code == OK) m->code = refuse(m->err, code, HERE, "%.60s%.70s (byte %llu of the pickle)", what, name, at);
     return 0;
 }
 
@@ -493,7 +481,7 @@ static int zip_order(const void *left, const void *right) {
     return (a->header > b->header) - (a->header < b->header);
 }
 
-static int zip_broken(const Zip *z, const char *what) { return refuse(z->err, E_FORMAT, "zip: %s", what); }
+static int zip_broken(const Zip *z, const char *what) { return refuse(z->err, E_FORMAT, HERE, "zip: %s", what); }
 
 /* zip64: behind the central directory, a record with 64-bit numbers and a locator that says where it is. A number that fits into
  * the old record has to be the same there. `end` is where the old record begins; afterwards, where the directory ends at the latest. */
@@ -555,7 +543,7 @@ static int zip_end(Zip *z) {
     if (code != OK) return code;
     if (z->directory > end || z->bytes > end - z->directory || z->count > z->bytes / 46)
         return zip_broken(z, "the directory does not fit into the file");
-    if (z->bytes > DIRECTORY_MAX) return refuse(z->err, E_UNSUPPORTED, "zip: a directory of more than 64 MB");
+    if (z->bytes > DIRECTORY_MAX) return refuse(z->err, E_UNSUPPORTED, HERE, "zip: a directory of more than 64 MB");
     return OK;
 }
 
@@ -600,12 +588,12 @@ static int zip_record(Zip *z, Reader *r, Entry *e) {
     if (r->bad) return zip_broken(z, "the directory ends within a record");
     e->name = pool_text(z->pool, (const char *)text, name);
     if (!e->name) return fail(z->err, E_MEMORY, "memory for the names of tensors", HERE, 0, 0);
-    if (!name || name > NAME_LIMIT || memchr(text, 0, name)) return refuse(z->err, E_FORMAT, "zip: the entry name '%.80s'", e->name);
+    if (!name || name > NAME_LIMIT || memchr(text, 0, name)) return refuse(z->err, E_FORMAT, HERE, "zip: the entry name '%.80s'", e->name);
     zip64_extra(more, extra, &e->size, &packed, &e->header, &bad);
-    if (bad) return refuse(z->err, E_FORMAT, "zip: the sizes of entry %.80s", e->name);
-    if (flags & 1) return refuse(z->err, E_UNSUPPORTED, "zip: the encrypted entry %.80s", e->name);
-    if (method != 0) return refuse(z->err, E_UNSUPPORTED, "zip: the compressed entry %.80s (torch stores them plainly)", e->name);
-    if (packed != e->size) return refuse(z->err, E_FORMAT, "zip: the sizes of entry %.80s", e->name);
+    if (bad) return refuse(z->err, E_FORMAT, HERE, "zip: the sizes of entry %.80s", e->name);
+    if (flags & 1) return refuse(z->err, E_UNSUPPORTED, HERE, "zip: the encrypted entry %.80s", e->name);
+    if (method != 0) return refuse(z->err, E_UNSUPPORTED, HERE, "zip: the compressed entry %.80s (torch stores them plainly)", e->name);
+    if (packed != e->size) return refuse(z->err, E_FORMAT, HERE, "zip: the sizes of entry %.80s", e->name);
     return OK;
 }
 
@@ -619,18 +607,18 @@ static int zip_local(Zip *z, Entry *e, uint64_t limit) {
     unsigned method;
     int code;
     if (e->header > limit || limit - e->header < 30 + name)
-        return refuse(z->err, E_FORMAT, "zip: entry %.80s overlaps what follows", e->name);
+        return refuse(z->err, E_FORMAT, HERE, "zip: entry %.80s overlaps what follows", e->name);
     code = file_read_at(z->file, e->header, b, 30 + name, z->err);
     if (code != OK) return code;
-    if (read_u32(&r) != 0x04034b50) return refuse(z->err, E_FORMAT, "zip: no header at entry %.80s", e->name);
+    if (read_u32(&r) != 0x04034b50) return refuse(z->err, E_FORMAT, HERE, "zip: no header at entry %.80s", e->name);
     read_u32(&r);                               /* version, flags */
     method = read_u16(&r);
     read_bytes(&r, 16);                         /* time, date, checksum, sizes: the directory knows them */
     if (read_u16(&r) != name || memcmp(b + 30, e->name, name) != 0 || method != 0)
-        return refuse(z->err, E_FORMAT, "zip: entry %.80s has another header than its record", e->name);
+        return refuse(z->err, E_FORMAT, HERE, "zip: entry %.80s has another header than its record", e->name);
     skip = 30 + name + read_u16(&r);
     if (skip > limit - e->header || e->size > limit - e->header - skip)
-        return refuse(z->err, E_FORMAT, "zip: entry %.80s overlaps what follows", e->name);
+        return refuse(z->err, E_FORMAT, HERE, "zip: entry %.80s overlaps what follows", e->name);
     e->at = e->header + skip;
     return OK;
 }
@@ -658,7 +646,7 @@ static int zip_open(Zip *z) {
     qsort(z->entry, (size_t)z->count, sizeof *z->entry, zip_name);
     for (uint64_t i = 1; i < z->count; i++)
         if (zip_name(&z->entry[i - 1], &z->entry[i]) == 0)
-            return refuse(z->err, E_FORMAT, "zip: entry %.80s is there twice", z->entry[i].name);
+            return refuse(z->err, E_FORMAT, HERE, "zip: entry %.80s is there twice", z->entry[i].name);
     return OK;
 }
 
@@ -691,20 +679,20 @@ static int zip_index(Machine *m, Value *root) {
         length = (int)(slash - folder);
     }
     if (!pickle) return fail(z.err, E_MISSING, "zip without data.pkl: not from torch.save", HERE, 0, 0);
-    if (pickle->size > PICKLE_MAX) return refuse(z.err, E_UNSUPPORTED, "zip: a data.pkl of more than 16 MB");
+    if (pickle->size > PICKLE_MAX) return refuse(z.err, E_UNSUPPORTED, HERE, "zip: a data.pkl of more than 16 MB");
     order = zip_find(&z, folder, length, "", "byteorder");
     if (order) {
         code = order->size == 6 ? file_read_at(z.file, order->at, endian, 6, z.err) : OK;
         if (code != OK) return code;
-        if (order->size != 6 || memcmp(endian, "little", 6) != 0) return refuse(z.err, E_UNSUPPORTED, "zip: its byteorder is not little");
+        if (order->size != 6 || memcmp(endian, "little", 6) != 0) return refuse(z.err, E_UNSUPPORTED, HERE, "zip: its byteorder is not little");
     }
     code = run(m, pickle->at, pickle->at + pickle->size, root);
     if (code == OK && position(m) != m->end) return zip_broken(&z, "data.pkl goes on behind its pickle");
     for (TorchStorage *s = m->storages; s && code == OK; s = s->next) {
         const Entry *e = zip_find(&z, folder, length, "data/", s->key);
-        if (!e) return refuse(z.err, E_MISSING, "zip: entry data/%.80s, a storage, is missing", s->key);
+        if (!e) return refuse(z.err, E_MISSING, HERE, "zip: entry data/%.80s, a storage, is missing", s->key);
         if (e->size != s->elements * (uint64_t)s->width)
-            return refuse(z.err, E_FORMAT, "zip: entry data/%.80s is not as long as its storage", s->key);
+            return refuse(z.err, E_FORMAT, HERE, "zip: entry data/%.80s is not as long as its storage", s->key);
         s->at = e->at;
     }
     return code;
@@ -732,7 +720,7 @@ static int legacy_sort(Machine *m, TorchStorage ***sorted, size_t *count) {
     for (size_t i = 1; i < *count; i++)
         if (by_key(&list[i - 1], &list[i]) == 0
             && (list[i - 1]->elements != list[i]->elements || list[i - 1]->dtype != list[i]->dtype || list[i - 1]->width != list[i]->width))
-            return refuse(m->err, E_FORMAT, "storage %.80s is described in two ways", list[i]->key);
+            return refuse(m->err, E_FORMAT, HERE, "storage %.80s is described in two ways", list[i]->key);
     return OK;
 }
 
@@ -747,17 +735,17 @@ static int legacy_storages(Machine *m, const Value *keys, uint64_t at) {
         const char *key = text_of(&l->value);
         Reader r = { b, b + 8, 0 };
         size_t low = 0, high = count;
-        if (!key) return refuse(m->err, E_FORMAT, "a storage's key that is no text");
+        if (!key) return refuse(m->err, E_FORMAT, HERE, "a storage's key that is no text");
         while (low < high) {                    /* the first storage of that key */
             size_t middle = low + (high - low) / 2;
             if (strcmp(sorted[middle]->key, key) < 0) low = middle + 1; else high = middle;
         }
         if (low == count || strcmp(sorted[low]->key, key) != 0 || sorted[low]->at)
-            return refuse(m->err, E_FORMAT, "storage %.80s is there twice, or belongs to no tensor", key);
+            return refuse(m->err, E_FORMAT, HERE, "storage %.80s is there twice, or belongs to no tensor", key);
         code = file_read_at(m->file, at, b, 8, m->err);
         if (code != OK) return code;
         if (read_u64(&r) != sorted[low]->elements)
-            return refuse(m->err, E_FORMAT, "storage %.80s has another size than its tensors say", key);
+            return refuse(m->err, E_FORMAT, HERE, "storage %.80s has another size than its tensors say", key);
         at += 8;
         bytes = sorted[low]->elements * (uint64_t)sorted[low]->width;
         if (bytes > size - at)
@@ -766,7 +754,7 @@ static int legacy_storages(Machine *m, const Value *keys, uint64_t at) {
         at += bytes;
     }
     for (size_t i = 0; i < count && code == OK; i++)
-        if (!sorted[i]->at) return refuse(m->err, E_MISSING, "storage %.80s is missing", sorted[i]->key);
+        if (!sorted[i]->at) return refuse(m->err, E_MISSING, HERE, "storage %.80s is missing", sorted[i]->key);
     if (code == OK && at != size) return fail(m->err, E_FORMAT, "bytes after the last storage", HERE, (long long)size, (long long)at);
     return code;
 }
@@ -780,13 +768,13 @@ static int legacy_index(Machine *m, Value *root) {
     if (code != OK) return code;
     if (memcmp(b, LEGACY, sizeof b) != 0) return fail(m->err, E_FORMAT, "a pickle, but not from torch.save", HERE, 0, 0);
     if (run(m, sizeof b, size, &v) != OK) return m->code;
-    if (v.type != INTEGER || v.is.integer != 1001) return refuse(m->err, E_UNSUPPORTED, "legacy file of another protocol than 1001");
+    if (v.type != INTEGER || v.is.integer != 1001) return refuse(m->err, E_UNSUPPORTED, HERE, "legacy file of another protocol than 1001");
     if (run(m, position(m), size, &v) != OK) return m->code;
     little = dict_get(&v, "little_endian");
-    if (!little || little->type != TRUTH) return refuse(m->err, E_FORMAT, "legacy file without little_endian");
-    if (!little->is.integer) return refuse(m->err, E_UNSUPPORTED, "legacy file of a big-endian machine");
+    if (!little || little->type != TRUTH) return refuse(m->err, E_FORMAT, HERE, "legacy file without little_endian");
+    if (!little->is.integer) return refuse(m->err, E_UNSUPPORTED, HERE, "legacy file of a big-endian machine");
     if (run(m, position(m), size, root) != OK || run(m, position(m), size, &v) != OK) return m->code;
-    if (v.type != LIST) return refuse(m->err, E_FORMAT, "legacy file without a list of storages");
+    if (v.type != LIST) return refuse(m->err, E_FORMAT, HERE, "legacy file without a list of storages");
     return legacy_storages(m, &v, position(m));
 }
 
@@ -838,7 +826,7 @@ static int collect(TorchFile *t, const Value *dict, Pool *pool, Error *err) {
     qsort(t->tensor, count, sizeof *t->tensor, by_tensor);
     for (size_t i = 1; i < count; i++)
         if (by_tensor(&t->tensor[i - 1], &t->tensor[i]) == 0)
-            return refuse(err, E_FORMAT, "tensor %.96s is there twice", t->tensor[i].name);
+            return refuse(err, E_FORMAT, HERE, "tensor %.96s is there twice", t->tensor[i].name);
     return OK;
 }
 
@@ -945,9 +933,9 @@ static int contiguous(const TorchTensor *t) {
 int torch_read(f32 *out, const TorchTensor *t, File *f, uint64_t from, size_t n, Error *err) {
     uint64_t total = 1, row, columns;
     if (t->dtype != F32 && t->dtype != F16 && t->dtype != BF16)
-        return refuse(err, E_UNSUPPORTED, "the type of tensor %.96s (wanted: float32, float16 or bfloat16)", t->name);
+        return refuse(err, E_UNSUPPORTED, HERE, "the type of tensor %.96s (wanted: float32, float16 or bfloat16)", t->name);
     for (int d = 0; d < t->dims; d++) total *= t->shape[d];
-    if (from > total || n > total - from) return refuse(err, E_RANGE, "elements beyond tensor %.96s", t->name);
+    if (from > total || n > total - from) return refuse(err, E_RANGE, HERE, "elements beyond tensor %.96s", t->name);
     if (contiguous(t)) return read_run(out, t, f, t->first + from, n, err);
     columns = t->shape[t->dims - 1];
     while (n > 0) {                             /* the rest of a row, or many whole rows */

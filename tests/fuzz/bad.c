@@ -676,8 +676,8 @@ static void fuzz_4bit(void) {
     for (int legacy = 0; legacy < 2; legacy++) {
         Buffer pickle = { NULL, NULL, 0, 0, 0 }, out = { NULL, NULL, 0, 0, 0 };
         pickle.pool = out.pool = &pool;
-        put_sample(&pickle, legacy, NULL);
-        if (legacy) put_legacy(&out, &pickle, 1); else put_zip(&out, &pickle, "little", 0, &pool);
+        pickle_sample(&pickle, legacy, NULL);
+        if (legacy) pickle_legacy(&out, &pickle, 1); else pickle_zip(&out, &pickle, "little", 0, &pool);
         fuzz(legacy ? "pytorch_model.bin (legacy)" : "pytorch_model.bin (zip)", read_torch, blob(out.data, out.length), 45 + (uint64_t)legacy);
     }
     remove(in_base("pytorch_model.bin"));

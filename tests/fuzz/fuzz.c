@@ -5,6 +5,7 @@
 #define main bad_main                           /* its rounds are ours, with another number */
 #include "bad.c"
 #undef main
+#include "files/files.h"
 #include "torch_files.h"
 
 static int read_pt(const Blob *b, Pool *pool) {
@@ -40,8 +41,8 @@ static int read_pt_around(const Blob *b, Pool *pool, int legacy) {
     int code;
     pickle.pool = out.pool = &own;
     buffer_bytes(&pickle, b->bytes, b->n);
-    if (legacy) put_legacy(&out, &pickle, 1);
-    else put_zip(&out, &pickle, "little", 0, &own);
+    if (legacy) pickle_legacy(&out, &pickle, 1);
+    else pickle_zip(&out, &pickle, "little", 0, &own);
     file = blob(out.data, out.length);
     code = read_pt(&file, pool);
     free(file.bytes);
@@ -58,12 +59,12 @@ static void fuzz_pt(void) {
             Pool pool = test_pool();
             Buffer pickle = { NULL, NULL, 0, 0, 0 }, out = { NULL, NULL, 0, 0, 0 };
             pickle.pool = out.pool = &pool;
-            put_sample(&pickle, legacy, wrap[k]);
+            pickle_sample(&pickle, legacy, wrap[k]);
             if (k) {
                 fuzz(legacy ? "torch legacy, its pickle" : "torch zip, its pickle", legacy ? read_legacy_pickle : read_zip_pickle,
                      blob(pickle.data, pickle.length), 30 + (uint64_t)legacy);
             } else {
-                if (legacy) put_legacy(&out, &pickle, 1); else put_zip(&out, &pickle, "little", 1, &pool);
+                if (legacy) pickle_legacy(&out, &pickle, 1); else pickle_zip(&out, &pickle, "little", 1, &pool);
                 fuzz(legacy ? "torch legacy" : "torch zip", read_pt, blob(out.data, out.length), 32 + (uint64_t)legacy);
             }
             pool_free(&pool);

@@ -5,42 +5,42 @@
 #include "test.h"
 
 /* ---- pickles ---- */
-static inline void put_text(Buffer *b, const char *s) { buffer_u8(b, 'X'); buffer_u32(b, (uint32_t)strlen(s)); buffer_text(b, s); }
-static inline void put_int(Buffer *b, long long v) {
+static inline void pickle_text(Buffer *b, const char *s) { buffer_u8(b, 'X'); buffer_u32(b, (uint32_t)strlen(s)); buffer_text(b, s); }
+static inline void pickle_int(Buffer *b, long long v) {
     if (v >= 0 && v < 256) { buffer_u8(b, 'K'); buffer_u8(b, (unsigned)v); }
     else if (v >= 0 && v < 65536) { buffer_u8(b, 'M'); buffer_u16(b, (unsigned)v); }
     else if (v >= -2147483647 && v <= 2147483647) { buffer_u8(b, 'J'); buffer_u32(b, (uint32_t)v); }
     else { buffer_u8(b, 0x8a); buffer_u8(b, 7); buffer_u64(b, (uint64_t)v); b->length--; }      /* LONG1 of 7 bytes */
 }
-static inline void put_global(Buffer *b, const char *module, const char *name) {
+static inline void pickle_global(Buffer *b, const char *module, const char *name) {
     buffer_u8(b, 'c'); buffer_text(b, module); buffer_u8(b, '\n'); buffer_text(b, name); buffer_u8(b, '\n');
 }
-static inline void put_storage(Buffer *b, const char *type, const char *key, long long elements, int legacy) {
+static inline void pickle_storage(Buffer *b, const char *type, const char *key, long long elements, int legacy) {
     buffer_u8(b, '(');
-    put_text(b, "storage");
-    put_global(b, "torch", type);
-    put_text(b, key);
-    put_text(b, "cpu");
-    put_int(b, elements);
+    pickle_text(b, "storage");
+    pickle_global(b, "torch", type);
+    pickle_text(b, key);
+    pickle_text(b, "cpu");
+    pickle_int(b, elements);
     if (legacy) buffer_u8(b, 'N');
     buffer_text(b, "tQ");
 }
-static inline void put_sizes(Buffer *b, int dims, const long long *size) {
+static inline void pickle_sizes(Buffer *b, int dims, const long long *size) {
     buffer_u8(b, '(');
-    for (int d = 0; d < dims; d++) put_int(b, size[d]);
+    for (int d = 0; d < dims; d++) pickle_int(b, size[d]);
     buffer_u8(b, 't');
 }
 /* _rebuild_tensor_v2(storage, first, sizes, strides, False, OrderedDict()) */
-static inline void put_tensor(Buffer *b, const char *type, const char *key, long long elements, long long first, int dims,
+static inline void pickle_tensor(Buffer *b, const char *type, const char *key, long long elements, long long first, int dims,
                               const long long *size, const long long *stride, int legacy) {
-    put_global(b, "torch._utils", "_rebuild_tensor_v2");
+    pickle_global(b, "torch._utils", "_rebuild_tensor_v2");
     buffer_u8(b, '(');
-    put_storage(b, type, key, elements, legacy);
-    put_int(b, first);
-    put_sizes(b, dims, size);
-    put_sizes(b, dims, stride);
+    pickle_storage(b, type, key, elements, legacy);
+    pickle_int(b, first);
+    pickle_sizes(b, dims, size);
+    pickle_sizes(b, dims, stride);
     buffer_u8(b, 0x89);
-    put_global(b, "collections", "OrderedDict");
+    pickle_global(b, "collections", "OrderedDict");
     buffer_text(b, ")RtR");
 }
 
@@ -67,7 +67,7 @@ static inline float sample_float(int e) { return 1.5f * (float)e - 3; }
 static inline unsigned sample_bf16(int e) { return 0x3F80u + 0x23u * (unsigned)e; }
 static inline unsigned sample_half(int e) { static const unsigned h[] = { 0x3555, 1, 0x7BFF, 0x8400, 0, 0xC000 }; return h[e]; }
 
-static inline void put_elements(Buffer *b, int storage) {
+static inline void pickle_elements(Buffer *b, int storage) {
     for (int e = 0; e < sample_storage[storage].elements; e++) {
         float x = sample_float(e);
         uint32_t u;
@@ -80,24 +80,24 @@ static inline void put_elements(Buffer *b, int storage) {
 
 /* A state dict as modules have it: an OrderedDict with other values between the tensors, and _metadata at its end. wrap: inside
  * {"epoch": .., wrap: ..}, and the first tensor is a Parameter. */
-static inline void put_sample(Buffer *b, int legacy, const char *wrap) {
+static inline void pickle_sample(Buffer *b, int legacy, const char *wrap) {
     buffer_bytes(b, "\x80\2", 2);
-    if (wrap) { buffer_bytes(b, "}q\0(", 4); put_text(b, "epoch"); put_int(b, -70000); put_text(b, "optimizer"); buffer_text(b, "](K\1K\2e"); put_text(b, wrap); }
-    put_global(b, "collections", "OrderedDict");
+    if (wrap) { buffer_bytes(b, "}q\0(", 4); pickle_text(b, "epoch"); pickle_int(b, -70000); pickle_text(b, "optimizer"); buffer_text(b, "](K\1K\2e"); pickle_text(b, wrap); }
+    pickle_global(b, "collections", "OrderedDict");
     buffer_bytes(b, ")Rq\1(", 5);
     for (int i = 0; i < SAMPLES; i++) {
         const Sample *s = &sample[i];
-        put_text(b, s->name);
-        if (wrap && i == 0) { put_global(b, "torch._utils", "_rebuild_parameter"); buffer_u8(b, '('); }
-        put_tensor(b, s->type, s->key, s->elements, s->first, s->dims, s->size, s->stride, legacy);
-        if (wrap && i == 0) { buffer_u8(b, 0x88); put_global(b, "collections", "OrderedDict"); buffer_text(b, ")RtR"); }
-        if (i == 3) { put_text(b, "step"); put_int(b, 1ll << 40); put_text(b, "lr"); buffer_bytes(b, "G\x3f\xf0\0\0\0\0\0\0", 9); }
-        if (i == 5) { put_text(b, "note"); put_text(b, "none"); put_text(b, "nothing"); buffer_u8(b, 'N'); put_int(b, 7); buffer_u8(b, 0x88); }
+        pickle_text(b, s->name);
+        if (wrap && i == 0) { pickle_global(b, "torch._utils", "_rebuild_parameter"); buffer_u8(b, '('); }
+        pickle_tensor(b, s->type, s->key, s->elements, s->first, s->dims, s->size, s->stride, legacy);
+        if (wrap && i == 0) { buffer_u8(b, 0x88); pickle_global(b, "collections", "OrderedDict"); buffer_text(b, ")RtR"); }
+        if (i == 3) { pickle_text(b, "step"); pickle_int(b, 1ll << 40); pickle_text(b, "lr"); buffer_bytes(b, "G\x3f\xf0\0\0\0\0\0\0", 9); }
+        if (i == 5) { pickle_text(b, "note"); pickle_text(b, "none"); pickle_text(b, "nothing"); buffer_u8(b, 'N'); pickle_int(b, 7); buffer_u8(b, 0x88); }
     }
     buffer_u8(b, 'u');
     buffer_u8(b, '}');
-    put_text(b, "_metadata");
-    put_global(b, "collections", "OrderedDict");
+    pickle_text(b, "_metadata");
+    pickle_global(b, "collections", "OrderedDict");
     buffer_text(b, ")Rsb");
     if (wrap) buffer_u8(b, 'u');
     buffer_u8(b, '.');
@@ -137,7 +137,7 @@ static inline void zip_finish(ZipWriter *z) {
 static inline void zip_start(ZipWriter *z, Pool *pool) { memset(z, 0, sizeof *z); z->body.pool = z->directory.pool = pool; }
 
 /* A zip around `pickle`, with the sample's storages. endian NULL: without a byteorder entry. */
-static inline void put_zip(Buffer *out, const Buffer *pickle, const char *endian, int big, Pool *pool) {
+static inline void pickle_zip(Buffer *out, const Buffer *pickle, const char *endian, int big, Pool *pool) {
     ZipWriter z;
     char name[32] = "archive/data/0";
     zip_start(&z, pool);
@@ -147,7 +147,7 @@ static inline void put_zip(Buffer *out, const Buffer *pickle, const char *endian
     for (int i = 0; i < STORAGES; i++) {
         Buffer b = { NULL, NULL, 0, 0, 0 };
         b.pool = pool;
-        put_elements(&b, i);
+        pickle_elements(&b, i);
         name[13] = (char)('0' + i);
         zip_add(&z, name, b.data, b.length);
     }
@@ -157,18 +157,18 @@ static inline void put_zip(Buffer *out, const Buffer *pickle, const char *endian
 }
 
 /* ---- legacy ---- */
-static inline void put_legacy(Buffer *b, const Buffer *pickle, int little) {
+static inline void pickle_legacy(Buffer *b, const Buffer *pickle, int little) {
     char key[2] = "0";
     buffer_bytes(b, "\x80\2\x8a\n\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.", 15);
     buffer_bytes(b, "\x80\2M\xe9\3.", 6);
     buffer_bytes(b, "\x80\2}q\0(", 6);
-    put_text(b, "protocol_version"); put_int(b, 1001);
-    put_text(b, "little_endian"); buffer_u8(b, little ? 0x88 : 0x89);
+    pickle_text(b, "protocol_version"); pickle_int(b, 1001);
+    pickle_text(b, "little_endian"); buffer_u8(b, little ? 0x88 : 0x89);
     buffer_text(b, "u.");
     buffer_bytes(b, pickle->data, pickle->length);
     buffer_bytes(b, "\x80\2](", 4);
-    for (int i = 0; i < STORAGES; i++) { key[0] = (char)('0' + i); put_text(b, key); }
+    for (int i = 0; i < STORAGES; i++) { key[0] = (char)('0' + i); pickle_text(b, key); }
     buffer_text(b, "e.");
-    for (int i = 0; i < STORAGES; i++) { buffer_u64(b, (uint64_t)sample_storage[i].elements); put_elements(b, i); }
+    for (int i = 0; i < STORAGES; i++) { buffer_u64(b, (uint64_t)sample_storage[i].elements); pickle_elements(b, i); }
 }
 #endif

@@ -56,7 +56,7 @@ static void write_policy(Pool *pool) {
     must(model_carve(&m, &c, NULL, 0, 1, pool, &a, &err), &err, NULL);
     model_init(&m, 1);
     must(folder_make(opt.policy, &err), &err, NULL);
-    must(config_save(&c, opt.policy, opt.dtype, pool, &err), &err, NULL);
+    must(config_save(&c, NULL, opt.policy, opt.dtype, pool, &err), &err, NULL);
     must(checkpoint_save(opt.policy, "model", "", m.tensor, m.tensors, opt.dtype, (uint64_t)opt.shard * 1000000, pool, &err), &err, NULL);
     write_tokenizer(opt.policy, c.positions, pool);
 }

@@ -1,6 +1,7 @@
 /* tests/unit/checkpoint.c - Hugging Face folders: every golden container read and compared with a second, naive reader that lives
  * here; what we write read back; every refusal with its name. Works in a folder of its own under /tmp. */
 #include "test.h"
+#include "files/files.h"
 #include <time.h>
 
 static Pool pool;
@@ -1114,13 +1115,13 @@ static void llama_configs(void) {
     CHECK(config_load(&c, in_base("config"), &pool, fresh()) == OK && c.rope_type == ROPE_LLAMA3 && c.rope_theta == 500000 && c.rope_factor == 32
           && c.rope_low == 1 && c.rope_high == 4 && c.rope_original == 8192 && c.eos_count == 2 && c.eos[1] == 7 && c.pad == 3 && c.bos == -1
           && c.K == 4 && c.D == 10 && c.tied && c.norm_eps == 1.2345678e-05f && c.positions == 131072, "rope_parameters, lists, nulls");
-    CHECK(config_save(&c, in_base("config2"), BF16, &pool, fresh()) == OK && config_load(&d, in_base("config2"), &pool, fresh()) == OK
+    CHECK(config_save(&c, NULL, in_base("config2"), BF16, &pool, fresh()) == OK && config_load(&d, in_base("config2"), &pool, fresh()) == OK
           && same_config(&c, &d), "llama3 config saved and loaded: %s", err.what);
     write_config("config/config.json", "{" LLAMA ",\"rope_theta\":123456.789,\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.5}}");
     write_config("config/generation_config.json", "{\"eos_token_id\":[2,99]}");
     CHECK(config_load(&c, in_base("config"), &pool, fresh()) == OK && c.rope_type == ROPE_LINEAR && c.rope_factor == 2.5 && c.rope_theta == 123456.789
           && c.eos_count == 2 && c.eos[0] == 2 && c.eos[1] == 99, "linear scaling; generation_config.json adds an eos");
-    CHECK(config_save(&c, in_base("config2"), F32, &pool, fresh()) == OK && config_load(&d, in_base("config2"), &pool, fresh()) == OK
+    CHECK(config_save(&c, NULL, in_base("config2"), F32, &pool, fresh()) == OK && config_load(&d, in_base("config2"), &pool, fresh()) == OK
           && same_config(&c, &d), "linear config saved and loaded: %s", err.what);
     write_config("config/generation_config.json", "{\"eos_token_id\":}");
     CHECK(config_load(&c, in_base("config"), &pool, fresh()) != OK && strstr(err.where, "generation_config.json"),
@@ -1142,10 +1143,10 @@ static void quantization_configs(void) {
         w.doubled = i >> 1 & 1;
         w.compute = i / 4;
         memset(&v, 0x55, sizeof v);
-        CHECK(config_save_4bit(&c, &w, in_base("config4"), BF16, &pool, fresh()) == OK && config_quantization(&v, in_base("config4"), &pool, fresh()) == OK
+        CHECK(config_save(&c, &w, in_base("config4"), BF16, &pool, fresh()) == OK && config_quantization(&v, in_base("config4"), &pool, fresh()) == OK
               && config_load(&d, in_base("config4"), &pool, fresh()) == OK && same_config(&c, &d) && memcmp(&v, &w, sizeof v) == 0, "quantization_config %d: %s", i, err.what);
     }
-    CHECK(config_save(&c, in_base("config4"), BF16, &pool, fresh()) == OK && config_quantization(&v, in_base("config4"), &pool, fresh()) == OK && v.layers == F32 && v.block == 0,
+    CHECK(config_save(&c, NULL, in_base("config4"), BF16, &pool, fresh()) == OK && config_quantization(&v, in_base("config4"), &pool, fresh()) == OK && v.layers == F32 && v.block == 0,
           "none where none is written");
     write_config("config/config.json", "{" LLAMA ",\"quantization_config\":{\"load_in_4bit\":true}}");
     CHECK(config_quantization(&v, in_base("config"), &pool, fresh()) == OK && v.layers == NF4 && v.kind == QUANT_FP4 && !v.doubled && v.compute == F32, "bitsandbytes' defaults");
@@ -1316,7 +1317,7 @@ static void python_check(void) {
         static const char *const golden[] = { "gqa", "bf16", "f16" };
         const char *folder = in_base(type == F32 ? "py-f32" : type == BF16 ? "py-bf16" : "py-f16");
         CHECK(checkpoint_save(folder, "model", "", l.tensor, l.count, type, type == F32 ? 100000 : 0, &pool, fresh()) == OK
-              && config_save(&c, folder, type, &pool, fresh()) == OK, "saved for python");
+              && config_save(&c, NULL, folder, type, &pool, fresh()) == OK, "saved for python");
         sprintf(command, "python3 tests/programs/hf_check.py %.200s tests/golden/models/llama-%s", folder, golden[type]);
         CHECK(system(command) == 0, "hf_check.py: %s", golden[type]);
     }
@@ -1332,7 +1333,7 @@ static void python_check(void) {
                 else add(&q, l.tensor[t].name, m->O, m->I, l.tensor[t].flags);
             }
             CHECK(load_one(&q, "tests/golden/models/llama-gqa") == OK && checkpoint_save(in_base("py-4"), "model", "", q.tensor, q.count, F32, 0, &pool, fresh()) == OK
-                  && config_save_4bit(&c, &types, in_base("py-4"), F32, &pool, fresh()) == OK, "4 bits saved for python: %s", err.what);
+                  && config_save(&c, &types, in_base("py-4"), F32, &pool, fresh()) == OK, "4 bits saved for python: %s", err.what);
             sprintf(command, "python3 tests/programs/hf_check.py %.200s tests/golden/models/llama-gqa", in_base("py-4"));
             CHECK(system(command) == 0, "hf_check.py: %s, doubled %d", kind ? "fp4" : "nf4", doubled);
             list_free(&q);

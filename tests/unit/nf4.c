@@ -324,7 +324,7 @@ static void merged_weights(void) {
         open_case(&live, folder, adapter_folder, &way[1].types, 0);
         forward(&live, &live.lora);
         merge_case(&m, &live);
-        CHECK(config_save(&m.m.config, in_base(as[k].name), as[k].dtype, &pool, fresh()) == OK &&
+        CHECK(config_save(&m.m.config, NULL, in_base(as[k].name), as[k].dtype, &pool, fresh()) == OK &&
               checkpoint_save(in_base(as[k].name), "model", "", m.m.tensor, m.m.tensors, as[k].dtype, 0, &pool, &err) == OK, "merged, written: %s", err.what);
         CHECK(differing(&m.m, in_base(as[k].name), as[k].dtype) == 0, "merged, loaded again: the same bits in %s", as[k].name);
         const WeightTypes types = { as[k].dtype, as[k].dtype, 0, 0, 0, F32 };
@@ -340,7 +340,7 @@ static int write_quantised(const char *model, const char *out, const WeightTypes
     ModelConfig config;
     Model m;
     return config_load(&config, model, &pool, fresh()) || model_carve(&m, &config, types, 0, 32, &pool, &memory, &err) ||
-           checkpoint_load(model, "model", "", m.tensor, m.tensors, &pool, &err) || config_save_4bit(&config, types, out, F32, &pool, &err) ||
+           checkpoint_load(model, "model", "", m.tensor, m.tensors, &pool, &err) || config_save(&config, types, out, F32, &pool, &err) ||
            checkpoint_save(out, "model", "", m.tensor, m.tensors, F32, 0, &pool, &err) ? err.code : OK;
 }
 

@@ -1,5 +1,6 @@
 /* tests/unit/torch.c - PyTorch's checkpoint files: every golden container against the same weights in safetensors, bit for bit; a file with
  * one of every kind of tensor; every refusal by its name; and hundreds of broken files of each container (tests/fuzz/fuzz.c: 10,000s). */
+#include "files/files.h"
 #include "torch_files.h"
 #include <time.h>
 
@@ -153,9 +154,9 @@ static void samples(void) {
         for (int legacy = 0; legacy < 2; legacy++) {
             Buffer p = empty(), b = empty();
             char name[64];
-            put_sample(&p, legacy, wraps[k]);
-            if (legacy) put_legacy(&b, &p, 1);
-            else put_zip(&b, &p, k ? "little" : NULL, k == 2, &pool);
+            pickle_sample(&p, legacy, wraps[k]);
+            if (legacy) pickle_legacy(&b, &p, 1);
+            else pickle_zip(&b, &p, k ? "little" : NULL, k == 2, &pool);
             sprintf(name, "%s, %s", legacy ? "legacy" : k == 2 ? "zip64" : "zip", wraps[k] ? wraps[k] : "plain");
             check_sample(name, &b);
         }
@@ -175,8 +176,8 @@ static void large(int half) {
     File *f;
     buffer_bytes(&p, "\x80\2}(", 4);
     for (int i = 0; i < VIEWS; i++) {
-        put_text(&p, view[i].name);
-        put_tensor(&p, half ? "BFloat16Storage" : "FloatStorage", "0", ROWS * COLUMNS, view[i].first, 2, view[i].size, view[i].stride, 0);
+        pickle_text(&p, view[i].name);
+        pickle_tensor(&p, half ? "BFloat16Storage" : "FloatStorage", "0", ROWS * COLUMNS, view[i].first, 2, view[i].size, view[i].stride, 0);
     }
     buffer_text(&p, "u.");
     for (int i = 0; i < ROWS * COLUMNS; i++) {          /* element i is i, or the number whose bits are i modulo 32,000 */
@@ -218,8 +219,8 @@ static void turned(int O, int I) {
     Buffer p = empty(), data = empty();
     ZipWriter z;
     buffer_bytes(&p, "\x80\2}(", 4);
-    put_text(&p, "w");
-    put_tensor(&p, "BFloat16Storage", "0", (long long)n, 0, 2, size, stride, 0);
+    pickle_text(&p, "w");
+    pickle_tensor(&p, "BFloat16Storage", "0", (long long)n, 0, 2, size, stride, 0);
     buffer_text(&p, "u.");
     for (size_t k = 0; k < n; k++) buffer_u16(&data, turned_bits(k % (size_t)O * (size_t)I + k / (size_t)O));
     zip_start(&z, &pool);
@@ -266,7 +267,7 @@ static void refused(const char *name, const Buffer *b, int code, const char *say
 static void refused_pickle(const char *name, const void *bytes, size_t n, int code, const char *says) {
     Buffer p = empty(), b = empty();
     buffer_bytes(&p, bytes, n);
-    put_zip(&b, &p, NULL, 0, &pool);
+    pickle_zip(&b, &p, NULL, 0, &pool);
     refused(name, &b, code, says);
 }
 #define PICKLE(name, text, code, says) refused_pickle(name, text, sizeof text - 1, code, says)
@@ -275,8 +276,8 @@ static void refused_tensor(const char *name, const char *type, const char *key, 
                            const long long *size, const long long *stride, int code, const char *says) {
     Buffer p = empty();
     buffer_bytes(&p, "\x80\2}", 3);
-    put_text(&p, "w");
-    put_tensor(&p, type, key, elements, first, dims, size, stride, 0);
+    pickle_text(&p, "w");
+    pickle_tensor(&p, type, key, elements, first, dims, size, stride, 0);
     buffer_text(&p, "s.");
     refused_pickle(name, p.data, p.length, code, says);
 }
@@ -336,14 +337,14 @@ static void hungry(const char *name, const char *piece, size_t n) {
     File *f;
     int code;
     buffer_bytes(&p, "\x80\2", 2);
-    put_tensor(&p, "FloatStorage", "0", 8, 0, 1, size, stride, 0);
+    pickle_tensor(&p, "FloatStorage", "0", 8, 0, 1, size, stride, 0);
     buffer_bytes(&p, "q\1", 2);
-    buffer_u8(&p, '('); put_text(&p, "storage"); put_global(&p, "torch", "FloatStorage"); put_text(&p, "0"); put_text(&p, "cpu"); put_int(&p, 8);
+    buffer_u8(&p, '('); pickle_text(&p, "storage"); pickle_global(&p, "torch", "FloatStorage"); pickle_text(&p, "0"); pickle_text(&p, "cpu"); pickle_int(&p, 8);
     buffer_text(&p, "t");
     buffer_bytes(&p, "q\2]", 3);
     while (p.length < 1 << 20) buffer_bytes(&p, piece, n);
     buffer_u8(&p, '.');
-    put_zip(&b, &p, NULL, 0, &pool);
+    pickle_zip(&b, &p, NULL, 0, &pool);
     pool = own;
     code = index_bytes(&t, &f, &b);
     CHECK(code != OK && err.what[0] && pool.total < 100u << 20, "a megabyte of %s: %d MB: %s", name, (int)(pool.total >> 20), err.what);
@@ -370,8 +371,8 @@ static ZipWriter start_zip(const char *folder, unsigned method) {
     Buffer p = empty();
     ZipWriter z;
     buffer_bytes(&p, "\x80\2}", 3);
-    put_text(&p, "w");
-    put_tensor(&p, "FloatStorage", "0", 2, 0, 1, size, stride, 0);
+    pickle_text(&p, "w");
+    pickle_tensor(&p, "FloatStorage", "0", 2, 0, 1, size, stride, 0);
     buffer_text(&p, "s.");
     zip_start(&z, &pool);
     sprintf(name, "%s/data.pkl", folder);
@@ -385,8 +386,8 @@ static ZipWriter start_zip(const char *folder, unsigned method) {
 static void refusals_container(void) {
     Buffer p = empty(), good = empty(), b;
     ZipWriter z;
-    put_sample(&p, 0, NULL);
-    put_zip(&good, &p, "big", 0, &pool);
+    pickle_sample(&p, 0, NULL);
+    pickle_zip(&good, &p, "big", 0, &pool);
     refused("a big-endian zip", &good, E_UNSUPPORTED, "byteorder");
     z = start_zip("x", 8); zip_finish(&z);
     refused("a compressed entry", &z.body, E_UNSUPPORTED, "compressed entry x/data/0");
@@ -405,15 +406,15 @@ static void refusals_container(void) {
     z = start_zip("x/y", 0); zip_finish(&z);
     refused("no data.pkl in the first folder", &z.body, E_MISSING, "data.pkl");
     z = start_zip("x", 0); zip_finish(&z);
-    check_sample("(a good zip is read)", (p.length = 0, put_sample(&p, 0, NULL), b = empty(), put_zip(&b, &p, "little", 0, &pool), &b));
+    check_sample("(a good zip is read)", (p.length = 0, pickle_sample(&p, 0, NULL), b = empty(), pickle_zip(&b, &p, "little", 0, &pool), &b));
     z.body.length -= 1;
     refused("a zip cut short", &z.body, E_TRUNCATED, "end");
     z.body.length += 1;
     z.body.data[z.body.length - 6]++;
     refused("two end records that do not agree", &z.body, E_FORMAT, "agree");
-    b = empty(); p.length = 0; put_sample(&p, 1, NULL); put_legacy(&b, &p, 0);
+    b = empty(); p.length = 0; pickle_sample(&p, 1, NULL); pickle_legacy(&b, &p, 0);
     refused("a big-endian legacy file", &b, E_UNSUPPORTED, "big-endian");
-    b = empty(); put_legacy(&b, &p, 1); buffer_u8(&b, 0);
+    b = empty(); pickle_legacy(&b, &p, 1); buffer_u8(&b, 0);
     refused("a byte too many in a legacy file", &b, E_FORMAT, "after the last storage");
     b.length -= 2;
     refused("a byte too few in a legacy file", &b, E_TRUNCATED, "storage");
@@ -466,8 +467,8 @@ static void mutations(void) {
     for (int legacy = 0; legacy < 2; legacy++)
         for (int wrap = 0; wrap < 2; wrap++) {
             Buffer p = empty(), b = empty();
-            put_sample(&p, legacy, wrap ? "model" : NULL);
-            if (legacy) put_legacy(&b, &p, 1); else put_zip(&b, &p, "little", wrap, &pool);
+            pickle_sample(&p, legacy, wrap ? "model" : NULL);
+            if (legacy) pickle_legacy(&b, &p, 1); else pickle_zip(&b, &p, "little", wrap, &pool);
             broken(legacy ? "legacy" : wrap ? "zip64" : "zip", &b, 500);
         }
 }
