@@ -144,9 +144,19 @@ void saved_carve(Saved *s, const ModelConfig *m, int N, int recompute, Arena *a)
     s->last = arena_take(a, (size_t)N * (size_t)m->C, sizeof(float));
 }
 
+static Heads heads_of(const ModelConfig *c) {
+    Heads heads = { 0, 0, 0, 0, NULL, NULL, NULL, 0 };
+    heads.H = c->H;
+    heads.K = c->K;
+    heads.D = c->D;
+    heads.scale = 1 / sqrtf((float)c->D);
+    return heads;
+}
+
 /* Scratch of the largest product of the trunk and of its attention over T keys, whichever way they run. */
 static void measure_layer(const Model *m, const Lora *adapter, int N, int T, Arena *ws) {
     const ModelConfig *c = &m->config;
+    const Heads heads = heads_of(c);
     size_t mark = ws->used;
     if (adapter) {
         arena_take(ws, 2 * (size_t)N * (size_t)adapter->R + 32, sizeof(float));
@@ -155,7 +165,7 @@ static void measure_layer(const Model *m, const Lora *adapter, int N, int T, Are
     }
     linear_measure(ws, N, c->C, c->F, m->compute);
     linear_measure(ws, N, c->C, c->H * c->D, m->compute);
-    attention_measure(ws, T, c->D);
+    attention_measure(ws, T, &heads);
     ws->used = mark;
 }
 
@@ -215,7 +225,10 @@ static void attention_block(Layer b, const Model *m, int l, const Lora *adapter,
     rope_rotate(b.q, rows->position, m->rope_cos, m->rope_sin, 0, N, c->H, c->D);
     rope_rotate(b.k, rows->position, m->rope_cos, m->rope_sin, 0, N, c->K, c->D);
     cache_store(kv, b.k, b.v, rows, l);
-    attention_forward(b.att, b.q, kv->k + layer, kv->v + layer, b.first, b.count, N, c->H, c->K, c->D, ws);
+    const Heads heads = heads_of(c);
+    const Keys keys = { b.first, b.count, NULL };
+    const Qkv in = { b.q, kv->k + layer, kv->v + layer };
+    attention_forward(b.att, &in, &keys, N, &heads, ws);
     copy(b.mid, b.x, (size_t)N * (size_t)c->C);
     linear_add(b.mid, b.att, &w->o, N, ws);
     lora_forward(b.mid, b.att, adapter, &w->o, N, ws);
@@ -236,7 +249,7 @@ static void layer_forward(float *y, Layer b, const Model *m, int l, const Lora *
     int N = rows->N;
     attention_block(b, m, l, adapter, rows, kv, ws);
     gate_and_up(b, m, l, adapter, N, ws);
-    swiglu_forward(b.act, b.gate, b.up, (size_t)N * (size_t)c->F);
+    gated_forward(b.act, b.gate, b.up, ACT_SILU, (size_t)N * (size_t)c->F);
     copy(y, b.mid, (size_t)N * (size_t)c->C);
     linear_add(y, b.act, &w->down, N, ws);
     lora_forward(y, b.act, adapter, &w->down, N, ws);
@@ -310,12 +323,12 @@ static void mlp_backward(Flow f, Layer b, const Model *m, int l, const Lora *ada
     const ModelConfig *c = &m->config;
     const Block *w = &m->block[l];
     size_t NC = (size_t)N * (size_t)c->C, NF = (size_t)N * (size_t)c->F;
-    swiglu_forward(b.act, b.gate, b.up, NF);
+    gated_forward(b.act, b.gate, b.up, ACT_SILU, NF);
     zero(f.dact, NF);
     adapted_backward(f.dact, f.dx, b.act, &w->down, adapter, N, ws);
     zero(f.dgate, NF);
     zero(f.dup, NF);
-    swiglu_backward(f.dgate, f.dup, f.dact, b.gate, b.up, NF);
+    gated_backward(f.dgate, f.dup, f.dact, b.gate, b.up, ACT_SILU, NF);
     rmsnorm_forward(b.norm, b.mid, w->mlp_norm.data, c->norm_eps, N, c->C);
     zero(f.dnorm, NC);
     adapted_backward(f.dnorm, f.dgate, b.norm, &w->gate, adapter, N, ws);
@@ -335,7 +348,10 @@ static void attention_block_backward(Flow f, Layer b, const Model *m, int l, con
     zero(f.dq, NQ);
     zero(f.dcache_k, slots);
     zero(f.dcache_v, slots);
-    attention_backward(f.dq, f.dcache_k, f.dcache_v, f.datt, b.att, b.q, kv->k + layer, kv->v + layer, b.first, b.count, N, c->H, c->K, c->D, ws);
+    const Heads heads = heads_of(c);
+    const Keys keys = { b.first, b.count, NULL };
+    const Qkv in = { b.q, kv->k + layer, kv->v + layer }, d = { f.dq, f.dcache_k, f.dcache_v };
+    attention_backward(&d, f.datt, b.att, &in, &keys, N, &heads, ws);
     cache_fetch(f.dk, f.dv, &f, rows, kv);
     rope_rotate(f.dq, rows->position, m->rope_cos, m->rope_sin, 1, N, c->H, c->D);
     rope_rotate(f.dk, rows->position, m->rope_cos, m->rope_sin, 1, N, c->K, c->D);

@@ -748,171 +748,177 @@ void rope_rotate(float *x, const int *position, const float *cosine, const float
     IN_PARTS((double)N * H * D * 2, N, WIDE(rope_rows)(x, position, cosine, sine, inverse, H, D, from, to));
 }
 
-/* Attention as small products: for up to 64 queries of one text and one head, S = Q K^T, P = softmax(S / sqrt D), Y = P V. A query
+/* Attention as small products: for up to 64 queries and one head, S = Q K^T, P = softmax(scale S + bias), Y = P V. A query
  * that may not see a key has p = 0 there, which adds exactly nothing: so a row's bits do not depend on its neighbours. */
 enum { QUERIES = 64 };
 
-/* Queries m0 .. m0+M-1 look at rows first .. of k and v; no query sees more than `keys` of them. */
+/* Queries m0 .. m0+M-1 see rows first .. first+keys-1 of k and v between them; there are at most QUERIES more rows than one query sees. */
 typedef struct { int m0, M, first, keys; } Span;
 
-/* The next span from row m on: rows one after another with the same first key. */
-static Span next_span(int m, const int *first, const int *count, int N) {
+/* What a pass over attention knows. most: the most rows that one query sees; floats: scratch of each thread, which begins at scratch. */
+typedef struct { const Qkv *in; const Keys *keys; const Heads *heads; int N, most; size_t floats; float *scratch; } Attention;
+
+/* The next span from row m on: rows one after another, each of which begins among the rows that those before it see. */
+static Span next_span(const Attention *a, int m) {
+    const int *first = a->keys->first, *count = a->keys->count;
     Span s = { 0, 0, 0, 0 };
     s.m0 = m;
     s.first = first[m];
-    for (; m < N && s.M < QUERIES && first[m] == s.first; m++, s.M++) if (count[m] > s.keys) s.keys = count[m];
+    for (; m < a->N && s.M < QUERIES; m++, s.M++) {
+        int from = first[m] - s.first, to = from + count[m];
+        if (from < 0 || (from > 0 && (from >= s.keys || to > a->most + QUERIES))) break;
+        if (to > s.keys) s.keys = to;
+    }
     return s;
 }
 
 static size_t span_floats(int keys, int D) {                    /* two score matrices, and the packed A of a product over either */
-    int wide = keys > D ? keys : D;
+    int most = keys + QUERIES, wide = most > D ? most : D;
     size_t side = product_floats(QUERIES, wide, wide), other = product_floats(wide, D, QUERIES);
     return 2 * (size_t)QUERIES * (size_t)wide + (side > other ? side : other) + 64;
 }
 
-void attention_measure(Arena *ws, int keys, int D) {
+void attention_measure(Arena *ws, int keys, const Heads *heads) {
     size_t mark = ws->used;
-    arena_take(ws, (size_t)threads_max() * span_floats(keys, D), sizeof(float));
+    arena_take(ws, (size_t)threads_max() * span_floats(keys, heads->D), sizeof(float));
     ws->used = mark;
 }
 
 /* This thread's part of the scratch, as a workspace of its own. */
-static Arena span_scratch(float *scratch, size_t floats) {
-    Arena a = { NULL, 0, 0, 0, 0 };
-    a.base = (unsigned char *)(scratch + (size_t)thread_index() * floats);
-    a.capacity = floats * sizeof *scratch;
-    return a;
+static Arena span_scratch(const Attention *a) {
+    Arena own = { NULL, 0, 0, 0, 0 };
+    own.base = (unsigned char *)(a->scratch + (size_t)thread_index() * a->floats);
+    own.capacity = a->floats * sizeof *a->scratch;
+    return own;
 }
 
-/* p (M,keys): each row's first count[m] scores become softmax(scale * scores), the others 0 */
-INLINE void softmax_rows(float *p, const int *count, float scale, int M, int keys) {
-    for (int m = 0; m < M; m++, p += keys) {
-        int n = count[m];
-        float max = largest(p, n), sum;
-        for (int j = 0; j < n; j++) p[j] = exp_inline(scale * (p[j] - max));
-        sum = lane_sum(p, n);
-        for (int j = 0; j < n; j++) p[j] /= sum;
-        for (int j = n; j < keys; j++) p[j] = 0;
+/* p (n) becomes softmax(scale * p) */
+INLINE void softmax_row(float *p, int n, float scale) {
+    float max = largest(p, n), sum;
+    for (int j = 0; j < n; j++) p[j] = exp_inline(scale * (p[j] - max));
+    sum = lane_sum(p, n);
+    for (int j = 0; j < n; j++) p[j] /= sum;
+}
+
+/* p (M,keys): scores of head h become probabilities, those of rows of k that a query does not see 0 */
+INLINE void softmax_rows(float *p, const Attention *a, Span s, int h) {
+    const Heads *heads = a->heads;
+    for (int m = s.m0; m < s.m0 + s.M; m++, p += s.keys) {
+        int from = a->keys->first[m] - s.first, n = a->keys->count[m];
+        if (heads->bias) {
+            const int *bucket = heads->bucket + heads->reach + (a->keys->first[m] - a->keys->self[m]);
+            for (int j = 0; j < n; j++) p[from + j] = heads->scale * p[from + j] + heads->bias[(size_t)bucket[j] * (size_t)heads->H + (size_t)h];
+        }
+        softmax_row(p + from, n, heads->bias ? 1 : heads->scale);
+        for (int j = 0; j < from; j++) p[j] = 0;
+        for (int j = from + n; j < s.keys; j++) p[j] = 0;
     }
 }
-TWICE(softmax_rows, (float *p, const int *count, float scale, int M, int keys), (p, count, scale, M, keys))
+TWICE(softmax_rows, (float *p, const Attention *a, Span s, int h), (p, a, s, h))
 
-/* P (M,keys) = softmax(q k^T / sqrt D), 0 at keys that a row does not see; k: first key of this head */
-static void probabilities(float *P, const float *q, const float *k, const int *count, Span s, int H, int K, int D, Arena *ws) {
-    View a = { q, (size_t)H * (size_t)D, 1 };
-    Matrix keys = rows_as_matrix(k, K * D);
-    product(P, (size_t)s.keys, a, &keys, 1, NULL, 0, s.M, s.keys, D, ws);
-    WIDE(softmax_rows)(P, count + s.m0, 1 / sqrtf((float)D), s.M, s.keys);
+/* Where the first numbers of span s and head h are in q (and y), and in k (and v). */
+static size_t query_at(const Heads *heads, Span s, int h) { return ((size_t)s.m0 * (size_t)heads->H + (size_t)h) * (size_t)heads->D; }
+static size_t key_at(const Heads *heads, Span s, int h) {
+    return ((size_t)s.first * (size_t)heads->K + (size_t)(h / (heads->H / heads->K))) * (size_t)heads->D;
 }
 
-static int most(const int *count, int N) {
-    int max = 1;
-    for (int n = 0; n < N; n++) if (count[n] > max) max = count[n];
-    return max;
+/* P (M,keys) = softmax(scale q k^T + bias) of head h, 0 at keys that a row does not see */
+static void probabilities(float *P, const Attention *a, Span s, int h, Arena *ws) {
+    const Heads *heads = a->heads;
+    View q = { a->in->q + query_at(heads, s, h), (size_t)heads->H * (size_t)heads->D, 1 };
+    Matrix k = rows_as_matrix(a->in->k + key_at(heads, s, h), heads->K * heads->D);
+    product(P, (size_t)s.keys, q, &k, 1, NULL, 0, s.M, s.keys, heads->D, ws);
+    WIDE(softmax_rows)(P, a, s, h);
 }
 
-static void attention_heads(float *y, const float *q, const float *k, const float *v, const int *first, const int *count,
-                            int N, int H, int K, int D, float *scratch, size_t floats, size_t from, size_t to) {
-    size_t width = (size_t)H * (size_t)D, kv = (size_t)K * (size_t)D;
-    for (int h = (int)from; h < (int)to; h++) {
-        size_t key_head = (size_t)(h / (H / K)) * (size_t)D;
-        for (int m = 0; m < N;) {
-            Span s = next_span(m, first, count, N);
-            Arena own = span_scratch(scratch, floats);
+static void attention_heads(float *y, const Attention *a, size_t from, size_t to) {
+    const Heads *heads = a->heads;
+    for (int h = (int)from; h < (int)to; h++)
+        for (int m = 0; m < a->N;) {
+            Span s = next_span(a, m);
+            Arena own = span_scratch(a);
             float *P = arena_take(&own, (size_t)s.M * (size_t)s.keys, sizeof *P);
-            size_t row = (size_t)m * width + (size_t)h * (size_t)D, key = (size_t)s.first * kv + key_head;
-            View a = { P, (size_t)s.keys, 1 };
-            Matrix values = rows_as_matrix(v + key, (int)kv);
-            probabilities(P, q + row, k + key, count, s, H, K, D, &own);
-            product(y + row, width, a, &values, 0, NULL, 0, s.M, D, s.keys, &own);
+            View p = { P, (size_t)s.keys, 1 };
+            Matrix v = rows_as_matrix(a->in->v + key_at(heads, s, h), heads->K * heads->D);
+            probabilities(P, a, s, h, &own);
+            product(y + query_at(heads, s, h), (size_t)heads->H * (size_t)heads->D, p, &v, 0, NULL, 0, s.M, heads->D, s.keys, &own);
             m += s.M;
         }
-    }
 }
 
-void attention_forward(float *y, const float *q, const float *k, const float *v, const int *first, const int *count,
-                       int N, int H, int K, int D, Arena *ws) {
-    size_t mark = ws->used, floats = ws->base ? span_floats(most(count, N), D) : 0;
-    float *scratch = arena_take(ws, (size_t)threads_max() * floats, sizeof *scratch);
+/* Reserves the scratch: 1, or 0 if there is none (measuring, or too small a workspace). */
+static int attention_begin(Attention *a, Arena *ws) {
+    size_t mark = ws->used;
+    a->most = 1;
+    for (int n = 0; n < a->N && ws->base; n++) if (a->keys->count[n] > a->most) a->most = a->keys->count[n];
+    a->floats = ws->base ? span_floats(a->most, a->heads->D) : 0;
+    a->scratch = arena_take(ws, (size_t)threads_max() * a->floats, sizeof *a->scratch);
     ws->used = mark;
-    if (!scratch) return;
-    IN_PARTS((double)N * H * D * 64, H, attention_heads(y, q, k, v, first, count, N, H, K, D, scratch, floats, from, to));
+    return a->scratch != NULL;
+}
+
+void attention_forward(float *y, const Qkv *in, const Keys *keys, int N, const Heads *heads, Arena *ws) {
+    Attention a = { in, keys, heads, N, 0, 0, NULL };
+    if (!attention_begin(&a, ws)) return;
+    IN_PARTS((double)N * heads->H * heads->D * 64, heads->H, attention_heads(y, &a, from, to));
+}
+
+/* dS (M,keys), which comes as dP = dY V^T, becomes scale P (dP - dy.y); dbias += P (dP - dy.y) */
+static void softmax_backward(float *dS, const float *P, const float *dy, const float *y, const Attention *a, Span s, int h) {
+    const Heads *heads = a->heads;
+    size_t width = (size_t)heads->H * (size_t)heads->D, keys = (size_t)s.keys;
+    for (int m = 0; m < s.M; m++, dS += keys, P += keys, dy += width, y += width) {
+        float delta = dot(dy, y, heads->D);
+        if (heads->bias && heads->dbias) {
+            int from = a->keys->first[s.m0 + m] - s.first;
+            const int *bucket = heads->bucket + heads->reach + (a->keys->first[s.m0 + m] - a->keys->self[s.m0 + m]);
+            for (int j = 0; j < a->keys->count[s.m0 + m]; j++)
+                heads->dbias[(size_t)bucket[j] * (size_t)heads->H + (size_t)h] += P[from + j] * (dS[from + j] - delta);
+        }
+        for (size_t j = 0; j < keys; j++) dS[j] = P[j] * (dS[j] - delta) * heads->scale;
+    }
 }
 
 /* One span of one head. With P as in the forward and dP = dY V^T:
- *     dS = P (dP - dy.y) / sqrt D      dQ += dS K      dK += dS^T Q      dV += P^T dY */
-static void span_backward(float *dq, float *dk, float *dv, const float *dy, const float *y, const float *q, const float *k, const float *v,
-                          const int *count, Span s, int H, int K, int D, Arena own) {
-    size_t width = (size_t)H * (size_t)D, kv = (size_t)K * (size_t)D, keys = (size_t)s.keys;
-    float *P = arena_take(&own, (size_t)s.M * keys, sizeof *P), *dS = arena_take(&own, (size_t)s.M * keys, sizeof *dS);
-    float scale = 1 / sqrtf((float)D);
-    View of_dy = { dy, width, 1 }, of_dS = { dS, keys, 1 }, of_dS_t = { dS, 1, keys }, of_P_t = { P, 1, keys };
-    Matrix K_ = rows_as_matrix(k, (int)kv), V_ = rows_as_matrix(v, (int)kv), Q_ = rows_as_matrix(q, (int)width), dY = rows_as_matrix(dy, (int)width);
-    probabilities(P, q, k, count, s, H, K, D, &own);
-    product(dS, keys, of_dy, &V_, 1, NULL, 0, s.M, s.keys, D, &own);
-    for (int m = 0; m < s.M; m++) {
-        float *ds = dS + (size_t)m * keys, *p = P + (size_t)m * keys, delta = dot(dy + (size_t)m * width, y + (size_t)m * width, D);
-        for (size_t j = 0; j < keys; j++) ds[j] = p[j] * (ds[j] - delta) * scale;
-    }
-    product(dq, width, of_dS, &K_, 0, NULL, 1, s.M, D, s.keys, &own);
-    product(dk, kv, of_dS_t, &Q_, 0, NULL, 1, s.keys, D, s.M, &own);
-    product(dv, kv, of_P_t, &dY, 0, NULL, 1, s.keys, D, s.M, &own);
+ *     dS = scale P (dP - dy.y)      dQ += dS K      dK += dS^T Q      dV += P^T dY */
+static void span_backward(const Qkv *d, const float *dy, const float *y, const Attention *a, Span s, int h) {
+    const Heads *heads = a->heads;
+    int D = heads->D, keys = s.keys;
+    size_t width = (size_t)heads->H * (size_t)D, kv = (size_t)heads->K * (size_t)D, row = query_at(heads, s, h), key = key_at(heads, s, h);
+    Arena own = span_scratch(a);
+    float *P = arena_take(&own, (size_t)s.M * (size_t)keys, sizeof *P), *dS = arena_take(&own, (size_t)s.M * (size_t)keys, sizeof *dS);
+    View of_dy = { dy + row, width, 1 }, of_dS = { dS, (size_t)keys, 1 }, of_dS_t = { dS, 1, (size_t)keys }, of_P_t = { P, 1, (size_t)keys };
+    Matrix k = rows_as_matrix(a->in->k + key, (int)kv), v = rows_as_matrix(a->in->v + key, (int)kv);
+    Matrix q = rows_as_matrix(a->in->q + row, (int)width), dY = rows_as_matrix(dy + row, (int)width);
+    probabilities(P, a, s, h, &own);
+    product(dS, (size_t)keys, of_dy, &v, 1, NULL, 0, s.M, keys, D, &own);
+    softmax_backward(dS, P, dy + row, y + row, a, s, h);
+    product(d->q + row, width, of_dS, &k, 0, NULL, 1, s.M, D, keys, &own);
+    product(d->k + key, kv, of_dS_t, &q, 0, NULL, 1, keys, D, s.M, &own);
+    product(d->v + key, kv, of_P_t, &dY, 0, NULL, 1, keys, D, s.M, &own);
 }
 
-static void attention_backward_heads(float *dq, float *dk, float *dv, const float *dy, const float *y, const float *q, const float *k, const float *v,
-                                     const int *first, const int *count, int N, int H, int K, int D, float *scratch, size_t floats, size_t from, size_t to) {
-    size_t width = (size_t)H * (size_t)D, kv = (size_t)K * (size_t)D;
+static void attention_backward_heads(const Qkv *d, const float *dy, const float *y, const Attention *a, size_t from, size_t to) {
+    int group = a->heads->H / a->heads->K;
     for (int kh = (int)from; kh < (int)to; kh++)
-        for (int m = 0; m < N;) {
-            Span s = next_span(m, first, count, N);
-            size_t key = (size_t)s.first * kv + (size_t)kh * (size_t)D;
-            for (int h = kh * (H / K); h < (kh + 1) * (H / K); h++) {
-                size_t row = (size_t)m * width + (size_t)h * (size_t)D;
-                span_backward(dq + row, dk + key, dv + key, dy + row, y + row, q + row, k + key, v + key, count, s, H, K, D,
-                              span_scratch(scratch, floats));
-            }
+        for (int m = 0; m < a->N;) {
+            Span s = next_span(a, m);
+            for (int h = kh * group; h < (kh + 1) * group; h++) span_backward(d, dy, y, a, s, h);
             m += s.M;
         }
 }
 
 /* Threads take key heads: all queries of one key head add to its keys in order. */
-void attention_backward(float *dq, float *dk, float *dv, const float *dy, const float *y, const float *q, const float *k,
-                        const float *v, const int *first, const int *count, int N, int H, int K, int D, Arena *ws) {
-    size_t mark = ws->used, floats = ws->base ? span_floats(most(count, N), D) : 0;
-    float *scratch = arena_take(ws, (size_t)threads_max() * floats, sizeof *scratch);
-    ws->used = mark;
-    if (!scratch) return;
-    IN_PARTS((double)N * H * D * 64, K, attention_backward_heads(dq, dk, dv, dy, y, q, k, v, first, count, N, H, K, D, scratch, floats, from, to));
+void attention_backward(const Qkv *d, const float *dy, const float *y, const Qkv *in, const Keys *keys, int N, const Heads *heads, Arena *ws) {
+    Attention a = { in, keys, heads, N, 0, 0, NULL };
+    if (!attention_begin(&a, ws)) return;
+    IN_PARTS((double)N * heads->H * heads->D * 64, heads->K, attention_backward_heads(d, dy, y, &a, from, to));
 }
 
 /* ================================================================================================================
  * Activations
  * ================================================================================================================ */
 INLINE float sigmoid(float x) { return 1 / (1 + exp_inline(-x)); }
-
-/* y = silu(gate) up,  silu(g) = g sigmoid(g)                                           [Shazeer 2020] */
-INLINE void swiglu_forward_part(float *y, const float *gate, const float *up, size_t from, size_t to) {
-    for (size_t i = from; i < to; i++) y[i] = gate[i] * sigmoid(gate[i]) * up[i];
-}
-TWICE(swiglu_forward_part, (float *y, const float *gate, const float *up, size_t from, size_t to), (y, gate, up, from, to))
-
-void swiglu_forward(float *y, const float *gate, const float *up, size_t n) {
-    IN_PARTS((double)n * 16, n, WIDE(swiglu_forward_part)(y, gate, up, from, to));
-}
-
-INLINE void swiglu_backward_part(float *dgate, float *dup, const float *dy, const float *gate, const float *up, size_t from, size_t to) {
-    for (size_t i = from; i < to; i++) {
-        float s = sigmoid(gate[i]);
-        dgate[i] += dy[i] * up[i] * s * (1 + gate[i] * (1 - s));
-        dup[i] += dy[i] * gate[i] * s;
-    }
-}
-TWICE(swiglu_backward_part, (float *dgate, float *dup, const float *dy, const float *gate, const float *up, size_t from, size_t to),
-      (dgate, dup, dy, gate, up, from, to))
-
-void swiglu_backward(float *dgate, float *dup, const float *dy, const float *gate, const float *up, size_t n) {
-    IN_PARTS((double)n * 16, n, WIDE(swiglu_backward_part)(dgate, dup, dy, gate, up, from, to));
-}
 
 /* Phi(x) and, in *density, phi(x) of the normal distribution */
 INLINE float normal_cdf(float x, float *density) {
@@ -921,23 +927,88 @@ INLINE float normal_cdf(float x, float *density) {
     return x < 0 ? tail : 1 - tail;
 }
 
-/* y = x Phi(x): the exact GELU, 0.5 x (1 + erf(x / sqrt 2))                            [Hendrycks & Gimpel 2016] */
-INLINE void gelu_forward_part(float *y, const float *x, size_t from, size_t to) {
-    for (size_t i = from; i < to; i++) { float density; y[i] = x[i] * normal_cdf(x[i], &density); }
+/* Each activation is x times a part of it, part(x), between 0 and 1:
+ *     SILU       sigmoid(x)                                                            [Elfwing et al. 2017]
+ *     GELU       Phi(x) = (1 + erf(x / sqrt 2)) / 2                                    [Hendrycks & Gimpel 2016]
+ *     GELU_TANH  (1 + tanh(u)) / 2 = sigmoid(2 u),  u = sqrt(2 / pi) (x + 0.044715 x^3)      [the same; GPT-2's]
+ *     RELU       1 if x > 0, otherwise 0
+ * Beyond +-16 sigmoid(2 u) is 0 or 1 in floats: x is held there, so that its powers do not overflow. */
+INLINE float tanh_part(float x, float *slope) {                 /* *slope: its derivative */
+    const float c = (float)1.59576912160573071176, cube = (float)0.044715;      /* 2 sqrt(2 / pi) */
+    x = x < -16 ? -16 : x > 16 ? 16 : x;
+    float twice_u = c * (x + cube * x * x * x), e = exp_inline(-fabsf(twice_u)), less = e / (1 + e);   /* the smaller of p and 1 - p */
+    *slope = c * (1 + 3 * cube * x * x) * (less / (1 + e));     /* p (1 - p): nothing cancels */
+    return twice_u < 0 ? less : 1 / (1 + e);
 }
-TWICE(gelu_forward_part, (float *y, const float *x, size_t from, size_t to), (y, x, from, to))
-
-void gelu_forward(float *y, const float *x, size_t n) {
-    IN_PARTS((double)n * 24, n, WIDE(gelu_forward_part)(y, x, from, to));
+INLINE float part(float x, int activation) {
+    float unused;
+    if (activation == ACT_SILU) return sigmoid(x);
+    if (activation == ACT_GELU) return normal_cdf(x, &unused);
+    if (activation == ACT_GELU_TANH) return tanh_part(x, &unused);
+    return x > 0 ? 1.0f : 0.0f;
 }
 
-INLINE void gelu_backward_part(float *dx, const float *dy, const float *x, size_t from, size_t to) {
-    for (size_t i = from; i < to; i++) { float density, p = normal_cdf(x[i], &density); dx[i] += dy[i] * (p + x[i] * density); }
+/* dy times the derivative at x, part(x) + x part'(x) */
+INLINE float pulled(float dy, float x, int activation) {
+    float slope, p;
+    if (activation == ACT_SILU) { p = sigmoid(x); return dy * p * (1 + x * (1 - p)); }
+    if (activation == ACT_GELU) { p = normal_cdf(x, &slope); return dy * (p + x * slope); }
+    if (activation == ACT_GELU_TANH) { p = tanh_part(x, &slope); return dy * (p + x * slope); }
+    return x > 0 ? dy : 0;
 }
-TWICE(gelu_backward_part, (float *dx, const float *dy, const float *x, size_t from, size_t to), (dx, dy, x, from, to))
 
-void gelu_backward(float *dx, const float *dy, const float *x, size_t n) {
-    IN_PARTS((double)n * 24, n, WIDE(gelu_backward_part)(dx, dy, x, from, to));
+/* f(activation, ...) in a text of its own for each activation, so that compilers see which it is before the loop. */
+#define BY_ACTIVATION(f, ...) \
+    switch (activation) { \
+    case ACT_SILU: f(ACT_SILU, __VA_ARGS__); break; case ACT_GELU: f(ACT_GELU, __VA_ARGS__); break; \
+    case ACT_GELU_TANH: f(ACT_GELU_TANH, __VA_ARGS__); break; default: f(ACT_RELU, __VA_ARGS__); }
+
+INLINE void activate(int activation, float *y, const float *x, size_t from, size_t to) {
+    for (size_t i = from; i < to; i++) y[i] = x[i] * part(x[i], activation);
+}
+INLINE void activate_backward(int activation, float *dx, const float *dy, const float *x, size_t from, size_t to) {
+    for (size_t i = from; i < to; i++) dx[i] += pulled(dy[i], x[i], activation);
+}
+INLINE void gate_up(int activation, float *y, const float *gate, const float *up, size_t from, size_t to) {
+    for (size_t i = from; i < to; i++) y[i] = gate[i] * part(gate[i], activation) * up[i];
+}
+INLINE void gate_up_backward(int activation, float *dgate, float *dup, const float *dy, const float *gate, const float *up, size_t from, size_t to) {
+    for (size_t i = from; i < to; i++) {
+        dgate[i] += pulled(dy[i] * up[i], gate[i], activation);
+        dup[i] += dy[i] * gate[i] * part(gate[i], activation);
+    }
+}
+
+INLINE void activation_part(float *y, const float *x, int activation, size_t from, size_t to) { BY_ACTIVATION(activate, y, x, from, to) }
+TWICE(activation_part, (float *y, const float *x, int activation, size_t from, size_t to), (y, x, activation, from, to))
+void activation_forward(float *y, const float *x, int activation, size_t n) {
+    IN_PARTS((double)n * 24, n, WIDE(activation_part)(y, x, activation, from, to));
+}
+
+INLINE void activation_backward_part(float *dx, const float *dy, const float *x, int activation, size_t from, size_t to) {
+    BY_ACTIVATION(activate_backward, dx, dy, x, from, to)
+}
+TWICE(activation_backward_part, (float *dx, const float *dy, const float *x, int activation, size_t from, size_t to), (dx, dy, x, activation, from, to))
+void activation_backward(float *dx, const float *dy, const float *x, int activation, size_t n) {
+    IN_PARTS((double)n * 24, n, WIDE(activation_backward_part)(dx, dy, x, activation, from, to));
+}
+
+/* y = act(gate) up; with SILU it is SwiGLU                                              [Shazeer 2020] */
+INLINE void gated_part(float *y, const float *gate, const float *up, int activation, size_t from, size_t to) {
+    BY_ACTIVATION(gate_up, y, gate, up, from, to)
+}
+TWICE(gated_part, (float *y, const float *gate, const float *up, int activation, size_t from, size_t to), (y, gate, up, activation, from, to))
+void gated_forward(float *y, const float *gate, const float *up, int activation, size_t n) {
+    IN_PARTS((double)n * 16, n, WIDE(gated_part)(y, gate, up, activation, from, to));
+}
+
+INLINE void gated_backward_part(float *dgate, float *dup, const float *dy, const float *gate, const float *up, int activation, size_t from, size_t to) {
+    BY_ACTIVATION(gate_up_backward, dgate, dup, dy, gate, up, from, to)
+}
+TWICE(gated_backward_part, (float *dgate, float *dup, const float *dy, const float *gate, const float *up, int activation, size_t from, size_t to),
+      (dgate, dup, dy, gate, up, activation, from, to))
+void gated_backward(float *dgate, float *dup, const float *dy, const float *gate, const float *up, int activation, size_t n) {
+    IN_PARTS((double)n * 16, n, WIDE(gated_backward_part)(dgate, dup, dy, gate, up, activation, from, to));
 }
 
 void tanh_forward(float *y, const float *x, size_t n) { for (size_t i = 0; i < n; i++) y[i] = (float)tanh((double)x[i]); }

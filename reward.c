@@ -211,6 +211,14 @@ static Layer layer_slot(const RewardSaved *s, const RewardConfig *c, int N, int 
     return slot;
 }
 
+static Heads heads_of(const RewardConfig *c) {
+    Heads heads = { 0, 0, 0, 0, NULL, NULL, NULL, 0 };
+    heads.H = heads.K = c->H;
+    heads.D = c->C / c->H;
+    heads.scale = 1 / sqrtf((float)heads.D);
+    return heads;
+}
+
 /* ---- forward ---- */
 
 /* embed (N,C) = word + type 0 + position;  x (N,C) = LN(embed).  y (N,C) is scratch. */
@@ -228,18 +236,21 @@ static void embed_forward(float *x, float *embed, float *y, const RewardModel *m
  * mid (M,C), rows (B,C) and act (M,F; may be s->up itself when nothing is kept) are scratch. */
 static void block_forward(float *x, const Layer *s, float *mid, float *rows, float *act, const RewardBlock *b, const Pass *p, int last) {
     const Texts *t = p->texts;
-    const int N = t->N, M = last ? t->B : N, C = p->c->C, F = p->c->F, H = p->c->H, live = p->live * M;
+    const int N = t->N, M = last ? t->B : N, C = p->c->C, F = p->c->F, live = p->live * M;
     const float *query = last ? rows : x;
     if (last) gather(rows, x, t->start, live, C);
     linear_forward(s->q, query, &b->q, vec(&b->q_b), M, p->ws);
     linear_forward(s->k, x, &b->k, vec(&b->k_b), N, p->ws);
     linear_forward(s->v, x, &b->v, vec(&b->v_b), N, p->ws);
-    attention_forward(s->att, s->q, s->k, s->v, last ? t->start : p->first, last ? p->length : p->count, M, H, H, C / H, p->ws);
+    const Heads heads = heads_of(p->c);
+    const Keys keys = { last ? t->start : p->first, last ? p->length : p->count, NULL };
+    const Qkv in = { s->q, s->k, s->v };
+    attention_forward(s->att, &in, &keys, M, &heads, p->ws);
     linear_forward(s->res1, s->att, &b->o, vec(&b->o_b), M, p->ws);
     add(s->res1, query, (size_t)live * C);
     layernorm_forward(mid, s->res1, vec(&b->norm1), vec(&b->norm1_b), p->c->norm_eps, live, C);
     linear_forward(s->up, mid, &b->up, vec(&b->up_b), M, p->ws);
-    gelu_forward(act, s->up, (size_t)live * F);
+    activation_forward(act, s->up, ACT_GELU, (size_t)live * F);
     linear_forward(s->res2, act, &b->down, vec(&b->down_b), M, p->ws);
     add(s->res2, mid, (size_t)live * C);
     layernorm_forward(x, s->res2, vec(&b->norm2), vec(&b->norm2_b), p->c->norm_eps, live, C);
@@ -264,7 +275,8 @@ static int forward(const RewardModel *m, const RewardSaved *saved, float *logits
         s.res2 = floats(ws, N, c->C);
         s.up = act;
     }
-    if (!p->live) attention_measure(ws, most_keys(c, N), c->C / c->H);
+    const Heads heads = heads_of(c);
+    if (!p->live) attention_measure(ws, most_keys(c, N), &heads);
     if (ws->failed) return E_MEMORY;
     embed_forward(x, embed, scratch, m, p);
     for (int l = 0; l < c->L; l++) {
@@ -312,11 +324,11 @@ static void feed_forward_backward(const Scratch *g, const Layer *s, const Reward
     float *dmid = g->dres2, *mid = g->x, *dup = g->act;
     zero(g->dres2, (size_t)live * C);
     layernorm_backward(g->dres2, b->norm2.grad, b->norm2_b.grad, g->dx, s->res2, vec(&b->norm2), eps, live, C);
-    gelu_forward(g->act, s->up, (size_t)live * F);
+    activation_forward(g->act, s->up, ACT_GELU, (size_t)live * F);
     zero(g->dact, (size_t)live * F);
     linear_backward(g->dact, b->down_b.grad, g->dres2, g->act, &b->down, M, p->ws);
     zero(dup, (size_t)live * F);            /* act has served */
-    gelu_backward(dup, g->dact, s->up, (size_t)live * F);
+    activation_backward(dup, g->dact, s->up, ACT_GELU, (size_t)live * F);
     layernorm_forward(mid, s->res1, vec(&b->norm1), vec(&b->norm1_b), eps, live, C);
     linear_backward(dmid, b->up_b.grad, dup, mid, &b->up, M, p->ws);    /* onto dres2: the residual path is there already */
     zero(g->dres1, (size_t)live * C);
@@ -327,7 +339,7 @@ static void feed_forward_backward(const Scratch *g, const Layer *s, const Reward
  * forward was: res1 = x + o(attention(q(x), k(x), v(x))) */
 static void attention_half_backward(const Scratch *g, const Layer *s, const RewardBlock *b, const Pass *p, int last) {
     const Texts *t = p->texts;
-    const int N = t->N, M = last ? t->B : N, C = p->c->C, H = p->c->H, live = p->live * M, live_all = p->live * N;
+    const int N = t->N, M = last ? t->B : N, C = p->c->C, live = p->live * M, live_all = p->live * N;
     const float *query = last ? g->rows : g->x;
     zero(g->datt, (size_t)live * C);
     zero(g->dq, (size_t)live * C);
@@ -335,8 +347,10 @@ static void attention_half_backward(const Scratch *g, const Layer *s, const Rewa
     zero(g->dv, (size_t)live_all * C);
     zero(g->dx, (size_t)live_all * C);
     linear_backward(g->datt, b->o_b.grad, g->dres1, s->att, &b->o, M, p->ws);
-    attention_backward(g->dq, g->dk, g->dv, g->datt, s->att, s->q, s->k, s->v, last ? t->start : p->first,
-                       last ? p->length : p->count, M, H, H, C / H, p->ws);
+    const Heads heads = heads_of(p->c);
+    const Keys keys = { last ? t->start : p->first, last ? p->length : p->count, NULL };
+    const Qkv in = { s->q, s->k, s->v }, d = { g->dq, g->dk, g->dv };
+    attention_backward(&d, g->datt, s->att, &in, &keys, M, &heads, p->ws);
     if (last) gather(g->rows, g->x, t->start, live, C);
     linear_backward(g->dres1, b->q_b.grad, g->dq, query, &b->q, M, p->ws);          /* onto dres1: the residual path */
     if (last) scatter_add(g->dx, g->dres1, t->start, live, C);
@@ -381,7 +395,8 @@ static int backward(const RewardModel *m, const RewardSaved *saved, const float 
         linear_measure(p->ws, N, c->C, c->F, m->compute);
         linear_measure(p->ws, B, c->C, c->C, F32);
         linear_measure(p->ws, B, c->C, c->labels, F32);
-        attention_measure(p->ws, most_keys(c, N), c->C / c->H);
+        const Heads heads = heads_of(c);
+        attention_measure(p->ws, most_keys(c, N), &heads);
     }
     if (p->ws->failed) return E_MEMORY;
     head_backward(&g, m, dlogits, saved->pooled, layer_slot(saved, c, N, c->L - 1).res2, p);

@@ -531,20 +531,28 @@ void layernorm_backward(float *dx, float *dw, float *db, const float *dy, const 
 /* RoPE (Su et al. 2021), half rotation (Hugging Face's order), in place on x (N,H*D); position (N); cosine and sine tables
  * (positions, D/2). inverse 1: the rotation back, which is the backward pass. */
 void rope_rotate(float *x, const int *position, const float *cosine, const float *sine, int inverse, int N, int H, int D);
-/* Attention (Vaswani et al. 2017), grouped queries (Ainslie et al. 2023). Row n looks at `count[n]` keys: rows first[n] ..
- * first[n]+count[n]-1 of k, v (rows, K*D); head h uses key head h / (H/K). y (N,H*D) = softmax(q k^T / sqrt(D)) v. */
-void attention_forward(float *y, const float *q, const float *k, const float *v, const int *first, const int *count,
-                       int N, int H, int K, int D, Arena *ws);
-/* Takes and gives back what both directions need when no row looks at more than `keys` keys (they cannot measure: they would have
- * to read count). */
-void attention_measure(Arena *ws, int keys, int D);
-/* dq (N,H*D), dk, dv (rows of k) += ; y is the forward's output. */
-void attention_backward(float *dq, float *dk, float *dv, const float *dy, const float *y, const float *q, const float *k,
-                        const float *v, const int *first, const int *count, int N, int H, int K, int D, Arena *ws);
-void swiglu_forward(float *y, const float *gate, const float *up, size_t n);                /* y (n) = gate sigmoid(gate) up */
-void swiglu_backward(float *dgate, float *dup, const float *dy, const float *gate, const float *up, size_t n);
-void gelu_forward(float *y, const float *x, size_t n);                                      /* y (n) = x Phi(x), the erf one */
-void gelu_backward(float *dx, const float *dy, const float *x, size_t n);
+/* The rows that each query sees: query n sees rows first[n] .. first[n]+count[n]-1 of k and v (count >= 1). self[n] is the row of
+ * k that is the query's own: it is read only where there is a bias, and may be NULL otherwise. */
+typedef struct { const int *first, *count, *self; } Keys;
+/* H query heads, K key heads, D numbers each: head h uses key head h / (H/K). Scores are scale * q.k (1/sqrt(D); T5: 1), plus, if
+ * bias is given, bias[bucket[reach + distance]][h], distance = key row - own row (Raffel et al. 2020). bias (buckets,H), bucket
+ * (2*reach+1), -reach <= distance <= reach. dbias (buckets,H): where the gradient is added; NULL: frozen. */
+typedef struct { int H, K, D; float scale; const float *bias; float *dbias; const int *bucket; int reach; } Heads;
+typedef struct { float *q, *k, *v; } Qkv;   /* q (N,H*D), k and v (rows,K*D): numbers or their gradients */
+/* Attention (Vaswani et al. 2017), grouped queries (Ainslie et al. 2023): y (N,H*D) = softmax(scores) v. in is only read. */
+void attention_forward(float *y, const Qkv *in, const Keys *keys, int N, const Heads *heads, Arena *ws);
+/* Adds to d->q, d->k, d->v and heads->dbias; y is the forward's output. */
+void attention_backward(const Qkv *d, const float *dy, const float *y, const Qkv *in, const Keys *keys, int N, const Heads *heads,
+                        Arena *ws);
+/* Takes and gives back what both directions need when no query sees more than `keys` rows (they cannot measure themselves: they
+ * would have to read count). */
+void attention_measure(Arena *ws, int keys, const Heads *heads);
+/* SiLU: x sigmoid(x). GELU: x Phi(x), the exact one. GELU_TANH: GPT-2's gelu_new, x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2. */
+enum { ACT_SILU, ACT_GELU, ACT_GELU_TANH, ACT_RELU };
+void activation_forward(float *y, const float *x, int activation, size_t n);                /* y (n) = act(x) */
+void activation_backward(float *dx, const float *dy, const float *x, int activation, size_t n);
+void gated_forward(float *y, const float *gate, const float *up, int activation, size_t n); /* y (n) = act(gate) up (Shazeer 2020) */
+void gated_backward(float *dgate, float *dup, const float *dy, const float *gate, const float *up, int activation, size_t n);
 void tanh_forward(float *y, const float *x, size_t n);
 void tanh_backward(float *dx, const float *dy, const float *y, size_t n);                   /* from the output */
 /* From logits z (N,V) / temperature: logprob (N) of token[n], entropy (N; NULL: skip). */

@@ -449,8 +449,8 @@ static void bench_quantise(void) {
 enum { EXPS = 4096 };
 static float exp_in[EXPS], exp_out[EXPS];
 static void softmax_run(void *context) { (void)context; softmax_weights(exp_out, exp_in, 1, EXPS); }
-static void swiglu_run(void *context) { (void)context; swiglu_forward(exp_out, exp_in, exp_in, EXPS); }
-static void gelu_run(void *context) { (void)context; gelu_forward(exp_out, exp_in, EXPS); }
+static void swiglu_run(void *context) { (void)context; gated_forward(exp_out, exp_in, exp_in, ACT_SILU, EXPS); }
+static void gelu_run(void *context) { (void)context; activation_forward(exp_out, exp_in, ACT_GELU, EXPS); }
 static void libm_run(void *context) {
     (void)context;
     for (int i = 0; i < EXPS; i++) exp_out[i] = expf(exp_in[i]);

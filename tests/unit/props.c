@@ -204,8 +204,8 @@ static void elementary(void) {          /* our exp and GELU against libm's */
     for (double x = -9; x < 9; x += 0.0017) {
         float in = (float)x, out, din = 0, one = 1;
         double v = (double)in, phi = 0.5 * erfc(-v / sqrt(2.0)), pdf = exp(-0.5 * v * v) / sqrt(2 * acos(-1.0));
-        gelu_forward(&out, &in, 1);
-        gelu_backward(&din, &one, &in, 1);
+        activation_forward(&out, &in, ACT_GELU, 1);
+        activation_backward(&din, &one, &in, ACT_GELU, 1);
         if (fabs((double)out - v * phi) > gelu) gelu = fabs((double)out - v * phi);
         if (fabs((double)din - (phi + v * pdf)) > slope) slope = fabs((double)din - (phi + v * pdf));
     }
@@ -214,9 +214,28 @@ static void elementary(void) {          /* our exp and GELU against libm's */
     CHECK(exp_own(-200.0f) == 0 && exp_own(200.0f) > 3e38f && exp_own(0) == 1, "exp_own at its ends");
     CHECK(exp_own((float)NAN) != exp_own((float)NAN), "exp_own keeps NaN");
     float in[3] = { 1, -2, 0 }, out[3];
-    gelu_forward(out, in, 3);
+    activation_forward(out, in, ACT_GELU, 3);
     CHECK(fabs((double)out[0] - 0.8413447460685429) < 2e-7 && fabs((double)out[1] + 0.04550026389635842) < 2e-8 && out[2] == 0,
           "gelu's golden values");
+    double error = 0, slopes = 0;
+    for (double v = -12; v < 12; v += 0.0017) {                 /* GPT-2's, against its formula in double */
+        float x = (float)v, y, dx = 0, one = 1;
+        double w = (double)x, t = tanh(sqrt(2 / acos(-1.0)) * (w + 0.044715 * w * w * w));
+        activation_forward(&y, &x, ACT_GELU_TANH, 1);
+        activation_backward(&dx, &one, &x, ACT_GELU_TANH, 1);
+        double d = 0.5 * (1 + t) + 0.5 * w * (1 - t * t) * sqrt(2 / acos(-1.0)) * (1 + 3 * 0.044715 * w * w);
+        if (!(fabs((double)y - 0.5 * w * (1 + t)) <= error)) error = fabs((double)y - 0.5 * w * (1 + t));
+        if (!(fabs((double)dx - d) <= slopes)) slopes = fabs((double)dx - d);
+    }
+    CHECK(error < 1e-6 && slopes < 1e-6, "gelu_tanh: error %.3g, slope %.3g", error, slopes);
+    float far[5] = { -3e38f, -20, 20, 3e38f, (float)NAN }, at[5], d[5] = { 0 }, ones[5] = { 1, 1, 1, 1, 1 };
+    for (int kind = ACT_SILU; kind <= ACT_RELU; kind++) {       /* no overflow far from 0 */
+        memset(d, 0, sizeof d);
+        activation_forward(at, far, kind, 5);
+        activation_backward(d, ones, far, kind, 5);
+        CHECK(fabsf(at[0]) < 1e-4f && fabsf(at[1]) < 1e-4f && at[2] == 20 && at[3] == 3e38f && at[4] != at[4], "activation %d far from 0", kind);
+        CHECK(fabsf(d[0]) < 1e-4f && fabsf(d[1]) < 1e-4f && fabsf(d[2] - 1) < 1e-4f && fabsf(d[3] - 1) < 1e-4f, "activation %d: its slope far from 0", kind);
+    }
 }
 
 /* ---- one forward ---- */
