@@ -50,6 +50,10 @@ void log_number(Log *l, const char *name, double value);        /* nine signific
 void log_integer(Log *l, const char *name, long long value);
 void log_text(Log *l, const char *name, const char *text, size_t length);
 int log_end(Log *l, Error *err);                                /* OK, E_MEMORY, or what file_append says */
+
+/* ================================================================================================================
+ * train.c: what the trainers share
+ * ================================================================================================================ */
 /* 0: a weight (of floats) is a NaN or an infinity, or an F32 one would be when it is written in dtype. Asked before every save. */
 int tensors_are_numbers(const Tensor *list, int tensors, int dtype);
 /* The end of a run whose `what` ("the loss") is no number in `step`; saved: the step whose weights are on disk, 0: none. Exits 1. */
