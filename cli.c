@@ -618,7 +618,7 @@ void run_out(char *out, size_t cap, const char *given, const char *kind) {
     }
 }
 
-static int same_folder(const char *a, const char *b) {
+int same_folder(const char *a, const char *b) {
 #ifdef CLI_POSIX
     struct stat x, y;
     if (!stat(a, &x) && !stat(b, &y)) return x.st_dev == y.st_dev && x.st_ino == y.st_ino;

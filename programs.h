@@ -41,6 +41,7 @@ int run_folder(char *out, size_t cap, const char *base, const char *kind, Error 
 void run_out(char *out, size_t cap, const char *given, const char *kind);      /* --out, or without it runs/kind-0001 ...; made, or die */
 /* Wrong usage when --out (NULL: not given) is empty, a file, or the folder that `option` ("--policy") starts from (NULL: none). */
 void cli_check_out(const char *out, const char *from, const char *option);
+int same_folder(const char *a, const char *b);  /* 1 if both names are one folder (without POSIX: if they are equal) */
 /* A new log at path (what was there goes): its first line is the run's {"program": ..., "data": ..., "options": {...}}. */
 void log_options(const char *path, const Program *p, const char *data, Pool *pool);
 /* One JSON line a call into a log: log_begin, then log_number / log_text / log_integer, then log_end writes it. */

@@ -1,18 +1,27 @@
-/* run.c - use what was trained: tokenize, logprobs, score, generate, chat, merge.
+/* run.c - uses what was trained: tokenize, logprobs, score, generate, chat, merge.
  *
- * Source   DESIGN: "run speaks one line per text, for people and scripts alike".
- * Needs    every library file below it. Memory: the weights in one arena measured from the config, then one more for adapter,
- *          cache and work space; a pool of scratch that is emptied after every line.
- * Weights  are held as the folder has them (16 bits, 4 bits), or quantised while they are read (--nf4, --fp4). merge works on floats.
- * Never    changes a file that it reads. Training is the business of sft, rm and ppo.
- * Edges    exactly one output line per input line, also for empty ones (only `generate --prompt`, `chat` and `tokenize --show` write for
- *          people, and `tokenize --decode` the text as it is: with --jsonl it stays on one line). A line that cannot be used ends the program
- *          with its number and exit 1; it is never skipped. */
+ * Needs    every library file. The weights are in one arena that is measured from the config; the adapter,
+ *          the cache and the work space are in further ones; a pool of scratch is emptied after every line.
+ * Weights  are held as the folder stores them (16 bits, 4 bits), or quantised while they are read (--nf4,
+ *          --fp4). merge works on floats.
+ * Never    changes a file that it reads, and never trains: sft, rm and ppo do.
+ * Edges    Every input line gives exactly one output line, and so does an empty one. Three commands write for
+ *          people instead: `generate --prompt`, `chat` and `tokenize --show`; and `tokenize --decode` writes
+ *          texts as they are, line breaks included (with --jsonl each stays on one line). A line that cannot
+ *          be used is never skipped: it ends the program with the line's number and exit 1. */
 #include "programs.h"
 #include <signal.h>
 #include <stdio.h>
 
-enum { BLOCK = 256 };                       /* rows of one forward: longer texts go through the cache in blocks, with the same bits */
+/* rows of one forward: longer texts go through the cache in blocks, with the same bits */
+enum { BLOCK = 256 };
+
+/* Does nothing if code is OK; otherwise prints `run: what: where`, the numbers and the hint, and exits 1. */
+static void require(int code, const char *what, const char *where, long long got, long long wanted,
+                    const char *hint) {
+    Error err = { 0 };
+    if (code) must(fail(&err, code, what, where, got, wanted), &err, hint);
+}
 
 /* ---- lines in ---- */
 
@@ -26,7 +35,8 @@ static Input input_open(const char *path, Pool *pool) {
     return in;
 }
 
-/* What is answered so far goes out before the next line is waited for: the other end may be a program that talks with this one. */
+/* Reads the next line; returns 0 at the end. Flushes the answers so far before it waits: the other end of
+ * standard input and output may be a program that answers each line with its next one. */
 static int input_next(Input *in, const char **line, size_t *n) {
     fflush(stdout);
     if (!lines_next(in->lines, line, n)) return 0;
@@ -34,28 +44,29 @@ static int input_next(Input *in, const char **line, size_t *n) {
     return 1;
 }
 
-/* Also the last moment to see that everything written has arrived. */
+/* Also checks, as the last function to write, that all output has arrived. */
 static void input_close(Input *in) {
     Error err = { 0 };
     must(lines_close(in->lines, &err), &err, NULL);
-    if (fflush(stdout) || ferror(stdout)) must(fail(&err, E_WRITE, "cannot write", "standard output", 0, 0), &err, NULL);
+    require(fflush(stdout) || ferror(stdout) ? E_WRITE : OK, "cannot write", "standard output", 0, 0, NULL);
 }
 
+/* Ends the program because of the line that was read last. */
 static void bad_line(const Input *in, int code, const char *what, long long got, long long wanted) {
     Error err = { 0 };
     char where[200];
-    snprintf(where, sizeof where, "%.120s, line %lld", strcmp(in->path, "-") ? in->path : "standard input", in->number);
+    snprintf(where, sizeof where, "%.120s, line %lld", strcmp(in->path, "-") ? in->path : "standard input",
+             in->number);
     fail(&err, code, what, where, got, wanted);
     die(&err, "everything before this line was answered");
 }
 
-static void memory(const void *p) {
-    Error err = { 0 };
-    if (!p) must(fail(&err, E_MEMORY, "out of memory", "scratch", 0, 0), &err, NULL);
-}
+/* Ends the program if an allocation gave NULL. */
+static void memory(const void *p) { require(p ? OK : E_MEMORY, "out of memory", "scratch", 0, 0, NULL); }
 
-/* Ids separated by spaces or tabs, each 0 .. V-1. */
+/* Reads a line of ids separated by spaces or tabs, each in 0 .. V-1. */
 static int *parse_ids(const Input *in, const char *s, size_t n, int V, Pool *pool, int *count) {
+    static const char not_ids[] = "not a list of ids (numbers separated by spaces)";
     int *ids = pool_take(pool, n / 2 + 1, sizeof *ids);
     size_t i = 0;
     memory(ids);
@@ -64,23 +75,24 @@ static int *parse_ids(const Input *in, const char *s, size_t n, int V, Pool *poo
         long long v = 0;
         while (i < n && (s[i] == ' ' || s[i] == '\t')) i++;
         if (i == n) return ids;
-        if (s[i] < '0' || s[i] > '9') bad_line(in, E_FORMAT, "not a list of ids (numbers separated by spaces)", 0, 0);
+        if (s[i] < '0' || s[i] > '9') bad_line(in, E_FORMAT, not_ids, 0, 0);
         while (i < n && s[i] >= '0' && s[i] <= '9') {
             v = v * 10 + (s[i++] - '0');
             if (v > INT_MAX) bad_line(in, E_RANGE, "an id is too large", v, INT_MAX);
         }
-        if (i < n && s[i] != ' ' && s[i] != '\t') bad_line(in, E_FORMAT, "not a list of ids (numbers separated by spaces)", 0, 0);
+        if (i < n && s[i] != ' ' && s[i] != '\t') bad_line(in, E_FORMAT, not_ids, 0, 0);
         if (v >= V) bad_line(in, E_RANGE, "an id outside the vocabulary (got it, wanted less than)", v, V);
         ids[(*count)++] = (int)v;
     }
 }
 
-/* Ids of a text inside the tokenizer's own template. limit > 0: content is cut so that the whole has at most limit ids. */
-static int *text_ids(const Tokenizer *t, const char *text, size_t n, int special, int limit, Pool *pool, int *count) {
+/* Returns the ids of a text, inside the tokenizer's own template if `special`. limit > 0: the end of the text
+ * is cut off so that there are at most `limit` ids, the template's included. */
+static int *text_ids(const Tokenizer *t, const char *text, size_t n, int special, int limit, Pool *pool,
+                     int *count) {
     SpecialIds s = tokenizer_specials(t);
-    Error err = { 0 };
     int before = 0, after = 0, *content, length, *ids;
-    if (tokenizer_encode(t, text, n, pool, &content, &length)) must(fail(&err, E_MEMORY, "out of memory", "tokenizer", 0, 0), &err, NULL);
+    require(tokenizer_encode(t, text, n, pool, &content, &length), "out of memory", "tokenizer", 0, 0, NULL);
     if (special) tokenizer_template(t, &before, &after);
     if (limit > 0 && length > limit - before - after) length = limit - before - after;
     ids = pool_take(pool, (size_t)length + 2, sizeof *ids);
@@ -94,6 +106,7 @@ static int *text_ids(const Tokenizer *t, const char *text, size_t n, int special
 
 /* ---- JSON out ---- */
 
+/* Prints null for a NaN or an infinity, which JSON does not have. */
 static void print_number(double x) {
     if (isfinite(x)) printf("%.9g", x); else printf("null");
 }
@@ -112,37 +125,39 @@ static void print_ids(const int *ids, int n, const char *separator) {
 
 /* ---- tokenize ---- */
 
-static void decode_line(const Input *in, const Tokenizer *t, const char *line, size_t n, int jsonl, int special, Pool *scratch) {
-    Error err = { 0 };
+static void decode_line(const Input *in, const Tokenizer *t, const char *line, size_t n, int jsonl,
+                        int special, Pool *scratch) {
     int count, *ids = parse_ids(in, line, n, tokenizer_size(t), scratch, &count);
     char *text;
     size_t length;
-    must(fail(&err, (special ? tokenizer_decode_all : tokenizer_decode)(t, ids, count, scratch, &text, &length), "cannot decode", in->path, 0, 0), &err, NULL);
+    require((special ? tokenizer_decode_all : tokenizer_decode)(t, ids, count, scratch, &text, &length),
+            "cannot decode", in->path, 0, 0, NULL);
     if (jsonl) { printf("{\"text\": "); print_string(text, length, scratch); printf("}"); }
     else fwrite(text, 1, length, stdout);
     putchar('\n');
 }
 
-/* Bytes for a person's eyes: what a terminal would act upon, and what is no whole character, as \xNN. */
+/* Prints a text so that no byte of it can command a terminal: malformed bytes, controls (C0, C1), line
+ * separators and marks that turn the direction of writing become \xNN. */
 static void print_visible(const char *s, size_t n) {
     for (size_t i = 0, length; i < n; i += length) {
         int32_t code;
         length = (size_t)utf8_decode(s + i, n - i, &code);
-        /* malformed, controls (C0, C1), line separators and what turns the direction of writing */
         if (code < 32 || (code >= 127 && code < 0xA0) || (code >= 0x2028 && code <= 0x202E))
             for (size_t k = 0; k < length; k++) printf("\\x%02X", (unsigned)(unsigned char)s[i + k]);
         else fwrite(s + i, 1, length, stdout);
     }
 }
 
-/* The same on the background of the i-th token, which its neighbours do not have. */
+/* Prints the text of the i-th token; with color, on a background that its neighbours do not have. */
 static void print_token(const char *s, size_t n, int i, int color) {
     if (color) fputs(i % 2 ? "\033[30;43m" : "\033[30;46m", stdout);
     print_visible(s, n);
     if (color) fputs("\033[0m", stdout);
 }
 
-/* The text with each token on its own background; bytes that two tokens claim are shown once, those of none as they are. */
+/* Prints the text with each token on its own background. Bytes that belong to two tokens are printed once,
+ * bytes that belong to none without a background. */
 static void print_colored(const char *text, size_t n, const TokenSpan *span, int count) {
     size_t at = 0;
     for (int i = 0; i < count; i++) {
@@ -153,28 +168,32 @@ static void print_colored(const char *text, size_t n, const TokenSpan *span, int
     putchar('\n');
 }
 
-/* One line for each token: id, from..to (bytes of the text; ~ where that is not exact), the vocabulary's piece, and the bytes themselves. */
-static void show_line(const Input *in, const Tokenizer *t, const char *text, size_t n, int special, int color, Pool *scratch) {
+/* Prints one line for each token: its id, the bytes from..to of the text that it stands for (with a ~ if they
+ * are not exact), its piece in the vocabulary, and these bytes. */
+static void show_line(const Input *in, const Tokenizer *t, const char *text, size_t n, int special, int color,
+                      Pool *scratch) {
     SpecialIds s = tokenizer_specials(t);
     TokenSpan *inner, *span;
     int before = 0, after = 0, count, *content, *ids;
-    Error err = { 0 };
-    if (tokenizer_encode_spans(t, text, n, scratch, &content, &inner, &count)) must(fail(&err, E_MEMORY, "out of memory", "tokenizer", 0, 0), &err, NULL);
+    require(tokenizer_encode_spans(t, text, n, scratch, &content, &inner, &count), "out of memory",
+            "tokenizer", 0, 0, NULL);
     if (special) tokenizer_template(t, &before, &after);
     ids = pool_take(scratch, (size_t)count + 2, sizeof *ids);
     span = pool_take(scratch, (size_t)count + 2, sizeof *span);
     memory(ids); memory(span);
     for (int i = 0; i < count; i++) { ids[before + i] = content[i]; span[before + i] = inner[i]; }
     count += before + after;
-    if (before) { ids[0] = s.bos; span[0].from = span[0].to = 0; span[0].exact = 1; }
-    if (after) { ids[count - 1] = s.eos; span[count - 1].from = span[count - 1].to = n; span[count - 1].exact = 1; }
-    printf("line %lld: %d token%s, %llu byte%s\n", in->number, count, count == 1 ? "" : "s", (unsigned long long)n, n == 1 ? "" : "s");
+    if (before) { ids[0] = s.bos; span[0] = (TokenSpan){ 0, 0, 1 }; }
+    if (after) { ids[count - 1] = s.eos; span[count - 1] = (TokenSpan){ n, n, 1 }; }
+    printf("line %lld: %d token%s, %llu byte%s\n", in->number, count, count == 1 ? "" : "s",
+           (unsigned long long)n, n == 1 ? "" : "s");
     if (color && n) print_colored(text, n, span, count);
     for (int i = 0; i < count; i++) {
         char place[64];
         size_t length;
         const char *piece = tokenizer_piece(t, ids[i], &length);
-        snprintf(place, sizeof place, "%s%llu..%llu", span[i].exact ? "" : "~", (unsigned long long)span[i].from, (unsigned long long)span[i].to);
+        snprintf(place, sizeof place, "%s%llu..%llu", span[i].exact ? "" : "~",
+                 (unsigned long long)span[i].from, (unsigned long long)span[i].to);
         printf("%8d  %12s  ", ids[i], place);
         if (piece) print_token(piece, length, i, color);
         fputs("  \"", stdout);
@@ -185,11 +204,13 @@ static void show_line(const Input *in, const Tokenizer *t, const char *text, siz
 
 typedef struct { int jsonl, special, decode, show, color; } TokenizeOptions;
 
-static void encode_line(const Input *in, const Tokenizer *t, const char *line, size_t n, const TokenizeOptions *o, Pool *scratch) {
+static void encode_line(const Input *in, const Tokenizer *t, const char *line, size_t n,
+                        const TokenizeOptions *o, Pool *scratch) {
     int count, *ids;
     if (o->jsonl) {
         const Json *root = json_parse(line, n, scratch, NULL), *text = json_get(root, "text");
-        if (!text || text->type != JSON_STRING) bad_line(in, E_FORMAT, "not a JSON object with a string \"text\"", 0, 0);
+        if (!text || text->type != JSON_STRING)
+            bad_line(in, E_FORMAT, "not a JSON object with a string \"text\"", 0, 0);
         else { line = text->string; n = text->length; }
     }
     if (o->show) { show_line(in, t, line, n, o->special, o->color, scratch); return; }
@@ -200,7 +221,8 @@ static void encode_line(const Input *in, const Tokenizer *t, const char *line, s
 
 enum { COLOR_AUTO, COLOR_ALWAYS, COLOR_NEVER };
 
-/* NO_COLOR (no-color.org): set and not empty, it speaks for a user who did not ask for colours in so many words. */
+/* Returns 1 if output is to be coloured. A NO_COLOR that is set and not empty (no-color.org) turns auto
+ * off. */
 static int wants_color(int asked) {
     const char *no = getenv("NO_COLOR");
     return asked == COLOR_ALWAYS || (asked == COLOR_AUTO && cli_terminal() && !(no && *no));
@@ -209,15 +231,20 @@ static int wants_color(int asked) {
 static int run_tokenize(int argc, char **argv) {
     TokenizeOptions o;
     Option option[] = {
-        { "jsonl", OPT_FLAG, &o.jsonl, NULL, 0, 0, NULL, "lines are {\"text\": ...}, so that a text may hold line breaks" },
-        { "special", OPT_FLAG, &o.special, NULL, 0, 0, NULL, "with the special tokens of the tokenizer's own template; with --decode, special tokens are written out" },
-        { "decode", OPT_FLAG, &o.decode, NULL, 0, 0, NULL, "the way back: lines of ids into text" },
-        { "show", OPT_FLAG, &o.show, NULL, 0, 0, NULL, "for people: a line for each token, with its id, the bytes from..to of the text that it "
-          "stands for (~: not exact), its piece, and these bytes" },
-        { "color", OPT_CHOICE, &o.color, "auto", 0, 0, "auto|always|never", "of --show; auto: in a terminal, unless NO_COLOR is set" },
+        { "jsonl", OPT_FLAG, &o.jsonl, NULL, 0, 0, NULL,
+          "lines are {\"text\": ...}, so that a text may hold line breaks" },
+        { "special", OPT_FLAG, &o.special, NULL, 0, 0, NULL,
+          "add the special tokens of the tokenizer's own template; with --decode, write special tokens out" },
+        { "decode", OPT_FLAG, &o.decode, NULL, 0, 0, NULL, "turn lines of ids into text" },
+        { "show", OPT_FLAG, &o.show, NULL, 0, 0, NULL,
+          "for people: print a line for each token, with its id, the bytes from..to "
+          "of the text that it stands for (~: not exact), its piece in the vocabulary, and these bytes" },
+        { "color", OPT_CHOICE, &o.color, "auto", 0, 0, "auto|always|never",
+          "whether --show uses colours; auto: in a terminal, unless NO_COLOR is set" },
     };
     Program program = { "run tokenize", "TOKENIZER [FILE] [options]",
-        "Ids of each line, separated by spaces. TOKENIZER is a folder with a tokenizer, or a tokenizer.json, tokenizer.model or vocab.json.",
+        "Prints the ids of each line, separated by spaces. "
+        "TOKENIZER is a folder with a tokenizer, or a tokenizer.json, tokenizer.model or vocab.json.",
         option, sizeof option / sizeof *option, NULL, 0 };
     const char *positional[2] = { NULL, NULL }, *line;
     int given = cli_parse(&program, NULL, argc, argv, positional, 2);
@@ -225,10 +252,11 @@ static int run_tokenize(int argc, char **argv) {
     Error err = { 0 };
     size_t n;
     if (given < 1) usage_error("which tokenizer?", "run tokenize TOKENIZER [FILE]");
-    if (o.show && o.decode) usage_error("--show is of text into ids: without", "--decode");
+    if (o.show && o.decode) usage_error("--show is for turning text into ids: leave out", "--decode");
     o.color = wants_color(o.color);
     Tokenizer *t = tokenizer_open(positional[0], &keep, &err);
-    must(err.code, &err, "TOKENIZER is a tokenizer.json, a tokenizer.model, or a folder with one of them or with vocab.json and merges.txt");
+    must(err.code, &err, "TOKENIZER is a tokenizer.json, a tokenizer.model, or a folder with one of them "
+                         "or with vocab.json and merges.txt");
     Input in = input_open(given > 1 ? positional[1] : NULL, &keep);
     while (input_next(&in, &line, &n)) {
         PoolMark mark = pool_mark(&scratch);
@@ -247,47 +275,67 @@ typedef struct {
     ModelConfig config; Model model; Lora lora; const Lora *adapter; Tokenizer *tokenizer;
     Arena weights, adapted, work, ws;
     Cache kv;
-    int N, *token, *sequence, *position, *target; unsigned char *wants; float *hidden, *logprob;   /* one block of rows */
+    /* one block of rows */
+    int N, *token, *sequence, *position, *target; unsigned char *wants; float *hidden, *logprob;
 } Policy;
 
+/* Returns 1 if the folder has a file of this name. */
 static int in_folder(const char *folder, const char *name) {
     char path[1024];
     int n = snprintf(path, sizeof path, "%s/%s", folder, name);
     return n > 0 && (size_t)n < sizeof path && file_exists(path);
 }
 
-/* The tokenizer of the first folder that has one; NULL where neither has, or it cannot be read (*err). */
+/* Opens the tokenizer of the first of two folders that has one. Returns NULL if neither has, or if it cannot
+ * be read (*err says why). */
 static Tokenizer *find_tokenizer(const char *folder, const char *other, Pool *pool, Error *err) {
-    const char *at = tokenizer_exists(folder, pool) ? folder : other && tokenizer_exists(other, pool) ? other : NULL;
+    const char *at = tokenizer_exists(folder, pool) ? folder : NULL;
+    if (!at && other && tokenizer_exists(other, pool)) at = other;
     return at ? tokenizer_open(at, pool, err) : NULL;
 }
 
-static const char tokenizer_hint[] = "the tokenizer's files are damaged or of another kind; --ids works without them";
+/* Opens a tokenizer that a model of V ids needs, or ends the program. */
+static Tokenizer *need_tokenizer(const char *folder, const char *other, int V, Pool *pool) {
+    static const char damaged[] = "the tokenizer's files are damaged or of another kind; --ids needs none";
+    Error err = { 0 };
+    Tokenizer *t = find_tokenizer(folder, other, pool, &err);
+    must(err.code, &err, damaged);
+    require(t ? OK : E_MISSING, "no tokenizer.json, no tokenizer.model and no vocab.json", folder, 0, 0,
+            "put one there, or use --ids");
+    require(tokenizer_size(t) > V ? E_RANGE : OK, "the tokenizer has more ids than the model", folder,
+            tokenizer_size(t), V, "is this another model's tokenizer?");
+    return t;
+}
 
-/* Where the weights are: in the model's folder, but when run is a whole model (ppo and sft write one where all weights were trained), it
- * is the model. */
+/* Returns the folder that has the weights: `folder`, or `run` if that is a whole model and no adapter (ppo
+ * and sft write a whole model if they train all weights). */
 static const char *weights_folder(const char *folder, const char *run) {
     return run && !in_folder(run, "adapter_config.json") ? run : folder;
 }
 
-#define NF4_HELP "hold the linears in 4-bit NF4, as sft --nf4 and ppo --nf4 train next to them"
+#define NF4_HELP "hold the linears in 4-bit NF4, as sft --nf4 and ppo --nf4 do while they train an adapter"
+#define ADAPTER_HELP "a run folder of ppo or sft, or any PEFT LoRA folder"
+#define CONTEXT_HELP "in tokens (0: the model's positions, at most 2048)"
+static const char model_hint[] = "MODEL is a Hugging Face folder with config.json and model.safetensors";
 
-/* What these weights are to be held in. */
-static WeightTypes choose_types(const Program *program, const QuantOptions *q, const char *folder, const char *run, Pool *pool) {
+/* Returns the types that the policy's weights are held in. */
+static WeightTypes choose_types(const Program *program, const QuantOptions *q, const char *folder,
+                                const char *run, Pool *pool) {
     WeightTypes types;
     quant_options_types(&types, program, q, weights_folder(folder, run), 0, pool);
     return types;
 }
 
-/* Weights of folder, with run's adapter next to them. positions: how far texts will reach. */
-static void policy_open(Policy *p, const WeightTypes *types, const char *folder, const char *run, int positions, Pool *pool) {
+/* Opens folder's weights and, next to them, run's adapter. positions: how many tokens the longest text will
+ * have. */
+static void policy_open(Policy *p, const WeightTypes *types, const char *folder, const char *run,
+                        int positions, Pool *pool) {
     Error err = { 0 };
     Arena measure = { 0 };
     const char *weights = weights_folder(folder, run);
-    memset(p, 0, sizeof *p);
-    must(config_load(&p->config, weights, pool, &err), &err, "MODEL is a Hugging Face folder with config.json and model.safetensors");
-    if (positions > p->config.positions)
-        must(fail(&err, E_RANGE, "longer than the model's positions", weights, positions, p->config.positions), &err, "a shorter prompt, a smaller -n or --context");
+    must(config_load(&p->config, weights, pool, &err), &err, model_hint);
+    require(positions > p->config.positions ? E_RANGE : OK, "longer than the model's positions", weights,
+            positions, p->config.positions, "a shorter prompt, a smaller -n or --context");
     must(model_carve(&p->model, &p->config, types, 0, positions, pool, &measure, &err), &err, NULL);
     p->weights = cli_arena(measure.used, "the model's weights");
     must(model_carve(&p->model, &p->config, types, 0, positions, pool, &p->weights, &err), &err, NULL);
@@ -295,28 +343,20 @@ static void policy_open(Policy *p, const WeightTypes *types, const char *folder,
     if (run && weights != run) {
         Lora c = { 0 };
         memset(&measure, 0, sizeof measure);
-        must(adapter_config_load(&c, run, pool, &err), &err, "--adapter takes a run folder of ppo or sft, or any PEFT LoRA folder");
-        must(lora_carve(&p->lora, p->model.tensor, p->model.tensors, c.R, c.alpha, c.rslora, c.targets, 0, pool, &measure, &err), &err, NULL);
+        must(adapter_config_load(&c, run, pool, &err), &err, "--adapter takes " ADAPTER_HELP);
+        must(lora_carve(&p->lora, p->model.tensor, p->model.tensors, c.R, c.alpha, c.rslora, c.targets, 0,
+                        pool, &measure, &err), &err, NULL);
         p->adapted = cli_arena(measure.used, "the adapter");
-        must(lora_carve(&p->lora, p->model.tensor, p->model.tensors, c.R, c.alpha, c.rslora, c.targets, 0, pool, &p->adapted, &err), &err, NULL);
-        must(checkpoint_load(run, "adapter_model", "base_model.model.", p->lora.tensor, p->lora.tensors, pool, &err), &err,
-             "was this adapter trained on another model?");
+        must(lora_carve(&p->lora, p->model.tensor, p->model.tensors, c.R, c.alpha, c.rslora, c.targets, 0,
+                        pool, &p->adapted, &err), &err, NULL);
+        must(checkpoint_load(run, "adapter_model", "base_model.model.", p->lora.tensor, p->lora.tensors,
+                             pool, &err), &err, "was this adapter trained on another model?");
         p->adapter = &p->lora;
     }
 }
 
-/* Where text is read or written: the folder must have a tokenizer that fits. */
-static void need_tokenizer(Policy *p, const char *folder, const char *run, Pool *pool) {
-    Error err = { 0 };
-    p->tokenizer = find_tokenizer(folder, run, pool, &err);
-    must(err.code, &err, tokenizer_hint);
-    if (!p->tokenizer) must(fail(&err, E_MISSING, "no tokenizer.json, no tokenizer.model and no vocab.json", folder, 0, 0), &err, "put one there, or use --ids");
-    if (tokenizer_size(p->tokenizer) > p->config.V)
-        must(fail(&err, E_RANGE, "the tokenizer has more ids than the model", folder, tokenizer_size(p->tokenizer), p->config.V), &err,
-             "is this another model's tokenizer?");
-}
-
-/* Arrays for blocks of N rows and a cache of T positions; measured, then carved. ws: what the caller measured for itself. */
+/* Carves the arrays for blocks of N rows and a cache of T positions. ws: bytes of work space, which the
+ * caller has measured. */
 static void work_carve(Policy *p, int N, int T, size_t ws, Arena *a) {
     size_t n = (size_t)N;
     p->N = N;
@@ -339,10 +379,12 @@ static void policy_work(Policy *p, int N, int T, size_t ws) {
 
 /* ---- logprobs ---- */
 
-/* logprob[i] = log p(ids[i+1] | ids[0..i]), i = 0 .. n-2: blocks of rows, earlier blocks stand in the cache. */
+/* Fills logprob[i] = log p(ids[i+1] | ids[0..i]), i = 0 .. n-2, a block of rows after another; the keys and
+ * values of earlier blocks are in the cache. Returns OK or the model's error. */
 static int policy_logprobs(Policy *p, const int *ids, int n, float *logprob) {
     for (int at = 0; at < n - 1; at += p->N) {
-        int rows = n - 1 - at < p->N ? n - 1 - at : p->N, code;     /* the last id predicts nothing: it needs no row */
+        /* The last id predicts nothing and needs no row. */
+        int rows = n - 1 - at < p->N ? n - 1 - at : p->N, code;
         Rows r = { rows, p->token, p->sequence, p->position, p->wants };
         for (int i = 0; i < rows; i++) {
             p->token[i] = ids[at + i]; p->target[i] = ids[at + i + 1];
@@ -350,7 +392,8 @@ static int policy_logprobs(Policy *p, const int *ids, int n, float *logprob) {
             p->wants[i] = 1;
         }
         code = model_forward(&p->model, p->adapter, &r, &p->kv, NULL, p->hidden, &p->ws);
-        if (!code) code = model_logprobs(&p->model, p->hidden, &r, p->target, 1, logprob + at, NULL, NULL, NULL, NULL, &p->ws);
+        if (!code) code = model_logprobs(&p->model, p->hidden, &r, p->target, 1, logprob + at, NULL,
+                                         NULL, NULL, NULL, &p->ws);
         if (code) return code;
     }
     return OK;
@@ -366,11 +409,12 @@ static size_t logprobs_bytes(const Policy *p, int N, int T) {
     return measure.peak;
 }
 
-/* The longest text that will be served: the model's positions, but no cache for 100,000 of them unless asked. */
+/* Returns how many tokens the longest text may have: `asked`, or without it the model's positions, but at
+ * most 2048 (the cache grows with them). */
 static int context_length(int asked, const char *folder, Pool *pool) {
     Error err = { 0 };
     ModelConfig c;
-    must(config_load(&c, folder, pool, &err), &err, "MODEL is a Hugging Face folder with config.json and model.safetensors");
+    must(config_load(&c, folder, pool, &err), &err, model_hint);
     return asked ? asked : c.positions < 2048 ? c.positions : 2048;
 }
 
@@ -379,31 +423,34 @@ static int run_logprobs(int argc, char **argv) {
     int as_ids, context;
     QuantOptions quant = { 0 };
     Option option[] = {
-        { "adapter", OPT_TEXT, &adapter, NULL, 0, 0, NULL, "a run folder of ppo or sft, or any PEFT LoRA folder" },
-        { "ids", OPT_FLAG, &as_ids, NULL, 0, 0, NULL, "lines of ids separated by spaces, as they are, instead of text" },
-        { "context", OPT_INT, &context, "0", 0, 1e9, NULL, "longest text in tokens (0: the model's positions, at most 2048)" },
+        { "adapter", OPT_TEXT, &adapter, NULL, 0, 0, NULL, ADAPTER_HELP },
+        { "ids", OPT_FLAG, &as_ids, NULL, 0, 0, NULL,
+          "lines are ids separated by spaces; nothing is added to them" },
+        { "context", OPT_INT, &context, "0", 0, 1e9, NULL, "longest text " CONTEXT_HELP },
         QUANT_OPTIONS(quant, NF4_HELP),
         COMPUTE_OPTION(quant),
     };
     Program program = { "run logprobs", "MODEL [FILE] [options]",
-        "A JSON line per line: the ids, and the log-probability of each id after the first given those before it.",
+        "Prints a JSON line for each line: its ids, and the log-probability of each id after the first, "
+        "given the ids before it.",
         option, sizeof option / sizeof *option, NULL, 0 };
     int given = cli_parse(&program, NULL, argc, argv, positional, 2), count;
     Pool keep = cli_pool(), scratch = cli_pool();
-    Policy p;
+    Policy p = { 0 };
     size_t n;
     if (given < 1) usage_error("which model?", "run logprobs MODEL [FILE]");
     quant_options_check(&program, &quant, NULL, NULL, 0);
     context = context_length(context, positional[0], &keep);
     const WeightTypes types = choose_types(&program, &quant, positional[0], adapter, &keep);
     policy_open(&p, &types, positional[0], adapter, context, &keep);
-    if (!as_ids) need_tokenizer(&p, positional[0], adapter, &keep);
+    if (!as_ids) p.tokenizer = need_tokenizer(positional[0], adapter, p.config.V, &keep);
     int N = context < BLOCK ? context : BLOCK;
     policy_work(&p, N, context, logprobs_bytes(&p, N, context));
     Input in = input_open(given > 1 ? positional[1] : NULL, &keep);
     while (input_next(&in, &line, &n)) {
         PoolMark mark = pool_mark(&scratch);
-        int *ids = as_ids ? parse_ids(&in, line, n, p.config.V, &scratch, &count) : text_ids(p.tokenizer, line, n, 1, 0, &scratch, &count);
+        int *ids = as_ids ? parse_ids(&in, line, n, p.config.V, &scratch, &count)
+                          : text_ids(p.tokenizer, line, n, 1, 0, &scratch, &count);
         float *logprob = pool_take(&scratch, (size_t)count + 1, sizeof(float));
         memory(logprob);
         if (count > context) bad_line(&in, E_RANGE, "more tokens than --context", count, context);
@@ -424,11 +471,13 @@ static int run_logprobs(int argc, char **argv) {
 
 typedef struct { RewardConfig config; RewardModel model; Tokenizer *tokenizer; Arena weights, work; } Judge;
 
+/* Opens a reward model; text: with its tokenizer. */
 static void judge_open(Judge *j, const char *folder, int compute, int text, Pool *pool) {
     Error err = { 0 };
     Arena measure = { 0 }, ws = { 0 };
     memset(j, 0, sizeof *j);
-    must(reward_config_load(&j->config, folder, pool, &err), &err, "REWARD is a folder with config.json and model.safetensors");
+    must(reward_config_load(&j->config, folder, pool, &err), &err,
+         "REWARD is a folder with config.json and model.safetensors");
     must(reward_carve(&j->model, &j->config, F32, compute, 0, pool, &measure, &err), &err, NULL);
     j->weights = cli_arena(measure.used, "the reward model's weights");
     must(reward_carve(&j->model, &j->config, F32, compute, 0, pool, &j->weights, &err), &err, NULL);
@@ -438,19 +487,16 @@ static void judge_open(Judge *j, const char *folder, int compute, int text, Pool
     reward_forward(&j->model, &longest, NULL, NULL, &ws);
     j->work = cli_arena(ws.peak, "work space");
     if (!text) return;
-    j->tokenizer = find_tokenizer(folder, NULL, pool, &err);
-    must(err.code, &err, tokenizer_hint);
-    if (!j->tokenizer) must(fail(&err, E_MISSING, "no tokenizer.json, no tokenizer.model and no vocab.json", folder, 0, 0), &err, "put one there, or use --ids");
-    if (tokenizer_size(j->tokenizer) > j->config.V)
-        must(fail(&err, E_RANGE, "the tokenizer has more ids than the model", folder, tokenizer_size(j->tokenizer), j->config.V), &err, NULL);
+    j->tokenizer = need_tokenizer(folder, NULL, j->config.V, pool);
 }
 
 static void score_line(Judge *j, const Input *in, const int *ids, int count, Pool *scratch) {
     float logits[LABELS_MAX];
     int start[2] = { 0, count }, best = 0, labels = count ? j->config.labels : 0;
     Texts text = { count, 1, ids, start };
-    if (count > reward_max_tokens(&j->config))
-        bad_line(in, E_RANGE, "more tokens than the reward model takes (ids are used as they are)", count, reward_max_tokens(&j->config));
+    const int most = reward_max_tokens(&j->config);
+    if (count > most)
+        bad_line(in, E_RANGE, "more tokens than the reward model takes (--ids are never cut)", count, most);
     int code = count ? reward_forward(&j->model, &text, NULL, logits, &j->work) : OK;
     if (code) bad_line(in, code, "the reward model's forward failed", 0, 0);
     printf("{\"logits\": [");
@@ -460,7 +506,8 @@ static void score_line(Judge *j, const Input *in, const int *ids, int count, Poo
         if (logits[i] > logits[best]) best = i;
     }
     printf("], \"label\": ");
-    if (labels) print_string(j->config.label[best], strlen(j->config.label[best]), scratch); else printf("null");
+    if (labels) print_string(j->config.label[best], strlen(j->config.label[best]), scratch);
+    else printf("null");
     printf("}\n");
 }
 
@@ -469,12 +516,14 @@ static int run_score(int argc, char **argv) {
     int as_ids, count;
     QuantOptions quant = { 0 };
     Option option[] = {
-        { "ids", OPT_FLAG, &as_ids, NULL, 0, 0, NULL, "lines of ids separated by spaces, as they are, instead of text" },
+        { "ids", OPT_FLAG, &as_ids, NULL, 0, 0, NULL,
+          "lines are ids separated by spaces; nothing is added to them" },
         COMPUTE_OPTION(quant),
     };
     Program program = { "run score", "REWARD [FILE] [options]",
-        "Prints a JSON line for each line: the reward model's logits and the label with the largest one. A text that is too long is cut "
-        "at its end. An empty text is scored as bos or eos alone if the tokenizer's template adds no token.",
+        "Prints a JSON line for each line: the reward model's logits, and the label with the largest one. "
+        "The end of a text that is too long is cut off. "
+        "An empty text is scored as bos or eos alone if the tokenizer's template adds no token.",
         option, sizeof option / sizeof *option, NULL, 0 };
     int given = cli_parse(&program, NULL, argc, argv, positional, 2);
     Pool keep = cli_pool(), scratch = cli_pool();
@@ -497,11 +546,16 @@ static int run_score(int argc, char **argv) {
 
 /* ---- generate ---- */
 
-/* A text being printed while its ids arrive. The whole list is decoded each time and what is new is printed, because a tokenizer
- * decides spaces and bytes from neighbours; an unfinished character at the end waits for its other bytes. */
-typedef struct { const Tokenizer *tokenizer; const int *ids; int count; size_t printed; Pool *pool; int hidden; } Stream;
+/* A text that is printed while its ids arrive. Each time all ids are decoded and the new part of the text is
+ * printed, because a tokenizer chooses spaces and bytes by a token's neighbours. hidden: an id that ends the
+ * text and is not printed; -1: none. */
+typedef struct {
+    const Tokenizer *tokenizer; const int *ids; int count;
+    size_t printed; Pool *pool; int hidden;
+} Stream;
 
-/* Bytes of text that no later token can change: without a last cut character and without U+FFFD that stand for cut ones. */
+/* Returns how many bytes of the text no later token can change: it leaves out a character at the end whose
+ * other bytes are still to come, and U+FFFD at the end, which may stand for such bytes. */
 static size_t settled(const char *text, size_t n) {
     size_t back = 0;
     while (back < 3 && back < n && ((unsigned char)text[n - 1 - back] & 0xC0) == 0x80) back++;
@@ -514,6 +568,7 @@ static size_t settled(const char *text, size_t n) {
     return n;
 }
 
+/* Prints what is new; if `last`, the unsettled end of the text too. */
 static void stream_print(Stream *s, int last) {
     PoolMark mark = pool_mark(s->pool);
     char *text;
@@ -526,14 +581,15 @@ static void stream_print(Stream *s, int last) {
     pool_release(s->pool, mark);
 }
 
-/* Ctrl-C while a reply is written ends the reply; again, or while nothing is written, it ends the program. */
+/* The first Ctrl-C ends the answer that is being written, the second one the program. Outside an answer the
+ * first one ends the program. */
 static volatile sig_atomic_t reply_stopped;
 static void on_interrupt(int number) {
     signal(number, SIG_DFL);
     reply_stopped = 1;
 }
 
-/* model_generate's listener. A `hidden` token ends the text and is not shown (a chat template's end of turn). */
+/* Prints the text up to a new token; model_generate calls it. Returns 1 if the text is to end. */
 static int stream_token(void *context, int sequence, int token) {
     Stream *s = context;
     (void)sequence;
@@ -553,7 +609,7 @@ static size_t generate_bytes(const Policy *p, Sequence seq, Cache kv) {
     return measure.peak;
 }
 
-/* Room for one sequence of T tokens whose prompt has at most `longest`. */
+/* Reserves one sequence of T tokens, whose prompt has at most `longest`. */
 static Sequence sequence_open(Policy *p, int longest, int T, Pool *pool) {
     Sequence s = { 0 };
     Cache kv = { 0 };
@@ -566,31 +622,37 @@ static Sequence sequence_open(Policy *p, int longest, int T, Pool *pool) {
     return s;
 }
 
-typedef struct { const char *adapter, *prompt; int as_ids, n, greedy, top_k, ignore_eos; double temperature, top_p; uint64_t seed;
-                 QuantOptions quant; } Generate;
+typedef struct {
+    const char *adapter, *prompt;
+    int as_ids, n, greedy, top_k, ignore_eos;
+    double temperature, top_p;
+    uint64_t seed;
+    QuantOptions quant;
+} Generate;
 
-/* One prompt, answered. As text: printed while it is written when it is the only one, else as a JSON line. */
-static void generate_one(Policy *p, const Generate *g, Sequence *s, const Prompt *prompt, int index, Pool *scratch) {
+/* Continues one prompt. The text of --prompt is printed while it is written, any other as a JSON line. */
+static void generate_one(Policy *p, const Generate *g, Sequence *s, const Prompt *prompt, int index,
+                         Pool *scratch) {
     Sampling how = { g->greedy ? 0 : (float)g->temperature, g->top_k, (float)g->top_p };
     Stream stream = { p->tokenizer, s->token, prompt->count, 0, scratch, -1 };
     int live = !g->as_ids && g->prompt;
-    Error err = { 0 };
     memcpy(s->token, prompt->ids, (size_t)prompt->count * sizeof(int));
     s->prompt = s->length = prompt->count;
-    s->capacity = prompt->count + (prompt->count ? g->n : 0);       /* nothing can follow nothing */
+    s->capacity = prompt->count + (prompt->count ? g->n : 0);   /* a prompt without ids cannot be continued */
     s->stop_at_eos = !g->ignore_eos; s->done = 0;
     s->rng = rng_stream(g->seed, 0, (uint64_t)index);
     if (live) stream_print(&stream, 0);
     if (prompt->count && g->n)
-        must(fail(&err, model_generate(&p->model, p->adapter, NULL, s, 1, &p->kv, &how, live ? stream_token : NULL, &stream, &p->ws),
-                  "generating failed", "model_generate", 0, 0), &err, NULL);
+        require(model_generate(&p->model, p->adapter, NULL, s, 1, &p->kv, &how, live ? stream_token : NULL,
+                               &stream, &p->ws), "generating failed", "model_generate", 0, 0, NULL);
     stream.count = s->length;
     if (live) stream_print(&stream, 1);
     else if (g->as_ids) print_ids(s->token, s->length, " ");
     else {
         char *text;
         size_t n;
-        must(fail(&err, tokenizer_decode(p->tokenizer, s->token, s->length, scratch, &text, &n), "cannot decode", "output", 0, 0), &err, NULL);
+        require(tokenizer_decode(p->tokenizer, s->token, s->length, scratch, &text, &n), "cannot decode",
+                "output", 0, 0, NULL);
         printf("{\"text\": ");
         print_string(text, n, scratch);
         printf("}");
@@ -599,8 +661,10 @@ static void generate_one(Policy *p, const Generate *g, Sequence *s, const Prompt
     fflush(stdout);
 }
 
-/* All prompts, before anything is allocated for them: the one of --prompt, or a line each. */
-static Prompt *read_prompts(const Policy *p, const Generate *g, const char *path, Pool *pool, int *count, int *longest) {
+/* Reads all prompts before anything is allocated for them: that of --prompt, or one from each line of the
+ * file at path. *longest: the most ids of a prompt. */
+static Prompt *read_prompts(const Policy *p, const Generate *g, const char *path, Pool *pool, int *count,
+                            int *longest) {
     Prompt *prompt = NULL;
     int capacity = 0, more = 1;
     const char *line = g->prompt;
@@ -610,13 +674,15 @@ static Prompt *read_prompts(const Policy *p, const Generate *g, const char *path
     *count = *longest = 0;
     while (more) {
         if (*count == capacity) {
-            Prompt *wider = capacity < INT_MAX / 4 ? pool_take(pool, (size_t)capacity * 2 + 16, sizeof *wider) : NULL;
+            const size_t room = (size_t)capacity * 2 + 16;
+            Prompt *wider = capacity < INT_MAX / 4 ? pool_take(pool, room, sizeof *wider) : NULL;
             memory(wider);
             if (capacity) memcpy(wider, prompt, (size_t)capacity * sizeof *wider);
             prompt = wider; capacity = capacity * 2 + 16;
         }
         Prompt *at = &prompt[(*count)++];
-        at->ids = g->as_ids ? parse_ids(&in, line, n, p->config.V, pool, &at->count) : text_ids(p->tokenizer, line, n, 1, 0, pool, &at->count);
+        at->ids = g->as_ids ? parse_ids(&in, line, n, p->config.V, pool, &at->count)
+                            : text_ids(p->tokenizer, line, n, 1, 0, pool, &at->count);
         if (at->count > *longest) *longest = at->count;
         more = !g->prompt && input_next(&in, &line, &n);
     }
@@ -628,21 +694,26 @@ static int run_generate(int argc, char **argv) {
     Generate g;
     const char *positional[2] = { NULL, NULL };
     Option option[] = {
-        { "prompt", OPT_TEXT, &g.prompt, NULL, 0, 0, NULL, "the beginning of the text; without it, a prompt per line of FILE or standard input" },
-        { "n", OPT_INT, &g.n, "0", 0, 1e9, NULL, "new tokens at most (0: 256, or as many as the model's positions leave)" },
-        { "greedy", OPT_FLAG, &g.greedy, NULL, 0, 0, NULL, "always the most probable token" },
+        { "prompt", OPT_TEXT, &g.prompt, NULL, 0, 0, NULL,
+          "the beginning of the text; without it, each line of FILE or standard input is a prompt" },
+        { "n", OPT_INT, &g.n, "0", 0, 1e9, NULL,
+          "new tokens at most (0: 256, or as many as the model's positions leave)" },
+        { "greedy", OPT_FLAG, &g.greedy, NULL, 0, 0, NULL, "always take the most probable token" },
         { "temperature", OPT_REAL, &g.temperature, "1", 0, 100, NULL, "divides the logits; 0 is --greedy" },
-        { "top-k", OPT_INT, &g.top_k, "0", 0, 1e9, NULL, "only the K most probable tokens (0: all)" },
-        { "top-p", OPT_REAL, &g.top_p, "1", 0, 1, NULL, "only the most probable tokens that together reach P" },
-        { "seed", OPT_SEED, &g.seed, "1", 0, 0, NULL, "of the random numbers; the same seed gives the same text" },
-        { "adapter", OPT_TEXT, &g.adapter, NULL, 0, 0, NULL, "a run folder of ppo or sft, or any PEFT LoRA folder" },
-        { "ids", OPT_FLAG, &g.as_ids, NULL, 0, 0, NULL, "prompts are ids, and prompt and new ids come out" },
+        { "top-k", OPT_INT, &g.top_k, "0", 0, 1e9, NULL, "draw from the K most probable tokens (0: all)" },
+        { "top-p", OPT_REAL, &g.top_p, "1", 0, 1, NULL,
+          "draw from the most probable tokens whose probabilities together reach P" },
+        { "seed", OPT_SEED, &g.seed, "1", 0, 0, NULL, "random seed; the same seed gives the same text" },
+        { "adapter", OPT_TEXT, &g.adapter, NULL, 0, 0, NULL, ADAPTER_HELP },
+        { "ids", OPT_FLAG, &g.as_ids, NULL, 0, 0, NULL,
+          "read prompts as ids, and write the prompt's and the new ids" },
         { "ignore-eos", OPT_FLAG, &g.ignore_eos, NULL, 0, 0, NULL, "do not stop at the end-of-text token" },
         QUANT_OPTIONS(g.quant, NF4_HELP),
         COMPUTE_OPTION(g.quant),
     };
     Program program = { "run generate", "MODEL [FILE] [options]",
-        "Continues a text (--prompt, written as it comes), or every line of FILE or standard input (a JSON line each; with --ids, ids).",
+        "Continues a text (--prompt, printed while it is written), or each line of FILE or standard input "
+        "(and prints a JSON line for each; with --ids, a line of ids).",
         option, sizeof option / sizeof *option, NULL, 0 };
     int given = cli_parse(&program, NULL, argc, argv, positional, 2), prompts, longest;
     Pool keep = cli_pool(), scratch = cli_pool();
@@ -652,21 +723,19 @@ static int run_generate(int argc, char **argv) {
     quant_options_check(&program, &g.quant, NULL, NULL, 0);
     if (g.prompt && given > 1) usage_error("--prompt or a file of prompts, not both", positional[1]);
     const char *weights = weights_folder(positional[0], g.adapter);
-    must(config_load(&p.config, weights, &keep, &err), &err, "MODEL is a Hugging Face folder with config.json and model.safetensors");
-    if (!g.as_ids) need_tokenizer(&p, positional[0], g.adapter, &keep);
+    must(config_load(&p.config, weights, &keep, &err), &err, model_hint);
+    if (!g.as_ids) p.tokenizer = need_tokenizer(positional[0], g.adapter, p.config.V, &keep);
     Prompt *prompt = read_prompts(&p, &g, positional[1], &keep, &prompts, &longest);
     if (!prompts) return 0;
-    Tokenizer *tokenizer = p.tokenizer;
     if (!g.n) g.n = p.config.positions - longest < 256 ? p.config.positions - longest : 256;
     long long T = (long long)longest + g.n;
-    if (T > p.config.positions || g.n < 0)
-        must(fail(&err, E_RANGE, "prompt and new tokens are more than the model's positions", weights, T < longest ? longest : T, p.config.positions),
-             &err, "a smaller -n or a shorter prompt");
+    require(T > p.config.positions || g.n < 0 ? E_RANGE : OK,
+            "prompt and new tokens are more than the model's positions", weights, T < longest ? longest
+                : T, p.config.positions, "a smaller -n or a shorter prompt");
     if (T < 1) T = 1;
     const WeightTypes types = choose_types(&program, &g.quant, positional[0], g.adapter, &keep);
     policy_open(&p, &types, positional[0], g.adapter, (int)T, &keep);
-    p.tokenizer = tokenizer;
-    if (tokenizer) report_padding(p.config.V, tokenizer);
+    if (p.tokenizer) report_padding(p.config.V, p.tokenizer);
     Sequence s = sequence_open(&p, longest, (int)T, &keep);
     cli_interrupts();
     for (int i = 0; i < prompts && !cli_stopping(); i++) {
@@ -679,35 +748,44 @@ static int run_generate(int argc, char **argv) {
 
 /* ---- chat ---- */
 
-/* How a message is written down: BEGIN before ROLE behind CONTENT END line break. BEGIN and END are tokens where the vocabulary has them. */
-typedef struct { const char *begin, *before, *behind, *end; } ChatTemplate;
+/* How a message is written: BEGIN before ROLE after CONTENT END line break. BEGIN and END are tokens if the
+ * vocabulary has them. */
+typedef struct { const char *begin, *before, *after, *end; } ChatTemplate;
 enum { CHAT_AUTO, CHAT_NONE, CHAT_ML, CHAT_ZEPHYR };
 static const ChatTemplate chat_template[] = {
     { NULL, NULL, NULL, NULL },
-    { NULL, "", "", NULL },                 /* plain text after plain text */
+    { NULL, "", "", NULL },                 /* none: a text after a text */
     { "<|im_start|>", "", "\n", "<|im_end|>" },
     { NULL, "<|", "|>\n", "</s>" },
 };
 
-/* What is written but not yet encoded is one segment: a text between tokens, encoded as a whole. */
-typedef struct { Policy *p; const ChatTemplate *how; Sequence s; int T, bos, full, line_break; Buffer segment; Pool *pool; } Chat;
+/* T: room for tokens. full: something did not fit. line_break: one comes before the next message. segment:
+ * the text that is not yet encoded; what lies between two marker tokens is encoded as a whole. */
+typedef struct {
+    Policy *p; const ChatTemplate *how; Sequence s;
+    int T, bos, full, line_break;
+    Buffer segment;
+    Pool *pool;
+} Chat;
 
 static void chat_push(Chat *c, const int *ids, int count) {
     if (count > c->T - c->s.length) c->full = 1;
     for (int i = 0; i < count && !c->full; i++) c->s.token[c->s.length++] = ids[i];
 }
 
-/* Encodes the segment. No token is looked for in it, so nobody can type one. */
+/* Encodes the segment as plain text: whoever types the letters of a special token does not get that token. */
 static void chat_flush(Chat *c) {
     int *ids, count, first = c->s.length == (c->bos >= 0);
     memory(c->segment.failed ? NULL : c);
     if (!c->segment.length) return;
-    if (tokenizer_encode_plain(c->p->tokenizer, (const char *)c->segment.data, c->segment.length, first, c->pool, &ids, &count)) memory(NULL);
+    require(tokenizer_encode_plain(c->p->tokenizer, (const char *)c->segment.data, c->segment.length, first,
+                                   c->pool, &ids, &count), "out of memory", "tokenizer", 0, 0, NULL);
     chat_push(c, ids, count);
     c->segment.length = 0;
 }
 
-/* A marker of the template: its token, or its letters where the vocabulary has no such token. */
+/* Appends a marker of the template (NULL: none): its token, or its letters if the vocabulary has no such
+ * token. */
 static void chat_marker(Chat *c, const char *marker) {
     int id = marker ? tokenizer_find(c->p->tokenizer, marker, strlen(marker)) : -1;
     if (!marker) return;
@@ -716,13 +794,14 @@ static void chat_marker(Chat *c, const char *marker) {
     chat_push(c, &id, 1);
 }
 
+/* Appends the line that says who speaks. */
 static void chat_role(Chat *c, const char *role) {
     if (c->line_break) buffer_text(&c->segment, "\n");
     c->line_break = 0;
     chat_marker(c, c->how->begin);
     buffer_text(&c->segment, c->how->before);
     if (c->how->end) buffer_text(&c->segment, role);
-    buffer_text(&c->segment, c->how->behind);
+    buffer_text(&c->segment, c->how->after);
 }
 
 static void chat_message(Chat *c, const char *role, const char *text, size_t n) {
@@ -732,29 +811,32 @@ static void chat_message(Chat *c, const char *role, const char *text, size_t n) 
     c->line_break = c->how->end != NULL;
 }
 
-/* From the beginning: <s>, and what the system is told. */
+/* Empties the conversation and begins a new one: bos if the tokenizer's template has it, and the system's
+ * message. */
 static void chat_begin(Chat *c, const char *system) {
     c->s.length = c->full = c->line_break = 0;
     if (c->bos >= 0) chat_push(c, &c->bos, 1);
     if (system) chat_message(c, "system", system, strlen(system));
 }
 
-/* The answer to what stands in the conversation, printed as it comes. It stays there without the token that ended it. */
+/* Writes the model's answer and prints it while it is written. The conversation keeps it without the token
+ * that ended it. */
 static void chat_answer(Chat *c, int longest, const Sampling *sampling) {
-    Error err = { 0 };
     const ModelConfig *config = &c->p->config;
-    int stop = c->how->end ? tokenizer_find(c->p->tokenizer, c->how->end, strlen(c->how->end)) : -1, last, ended = 0;
-    int from = c->how->end ? c->s.length : 0;                               /* plain text: a space may begin the answer */
+    int stop = c->how->end ? tokenizer_find(c->p->tokenizer, c->how->end, strlen(c->how->end)) : -1;
+    /* from 0: in plain text a space may begin the answer */
+    int from = c->how->end ? c->s.length : 0, last, ended = 0;
     Stream stream = { c->p->tokenizer, c->s.token + from, c->s.length - from, 0, c->pool, stop };
     char *text;
-    if (tokenizer_decode(c->p->tokenizer, stream.ids, stream.count, c->pool, &text, &stream.printed)) stream.printed = 0;
+    if (tokenizer_decode(c->p->tokenizer, stream.ids, stream.count, c->pool, &text, &stream.printed))
+        stream.printed = 0;
     c->s.prompt = c->s.length;
     c->s.capacity = longest < c->T - c->s.length ? c->s.length + longest : c->T;
     c->s.stop_at_eos = 1; c->s.done = 0;
     reply_stopped = 0;
     signal(SIGINT, on_interrupt);
-    must(fail(&err, model_generate(&c->p->model, c->p->adapter, NULL, &c->s, 1, &c->p->kv, sampling, stream_token, &stream, &c->p->ws),
-              "generating failed", "model_generate", 0, 0), &err, NULL);
+    require(model_generate(&c->p->model, c->p->adapter, NULL, &c->s, 1, &c->p->kv, sampling, stream_token,
+                           &stream, &c->p->ws), "generating failed", "model_generate", 0, 0, NULL);
     signal(SIGINT, SIG_DFL);
     stream_print(&stream, 1);
     putchar('\n');
@@ -762,12 +844,13 @@ static void chat_answer(Chat *c, int longest, const Sampling *sampling) {
     for (int i = 0; i < config->eos_count; i++) ended |= last == config->eos[i];
     if (last >= 0 && c->how->end && (ended || last == stop)) c->s.length--;
     else if (!ended && !reply_stopped && c->s.length == c->T)
-        fprintf(stderr, "run chat: the answer ends here: the conversation fills the %d positions that there are\n", c->T);
+        fprintf(stderr, "run chat: the answer ends here: the conversation fills all %d positions\n", c->T);
     chat_marker(c, c->how->end);
     c->line_break = c->how->end != NULL;
 }
 
-/* One turn. 0 when what was typed does not fit any more; then it is not in the conversation. */
+/* Appends what the user typed and the model's answer. Returns 0 if the user's text does not fit; then it is
+ * left out of the conversation. */
 static int chat_turn(Chat *c, const char *line, size_t n, int longest, const Sampling *sampling) {
     int length = c->s.length, line_break = c->line_break;
     PoolMark mark = pool_mark(c->pool);
@@ -781,15 +864,16 @@ static int chat_turn(Chat *c, const char *line, size_t n, int longest, const Sam
         pool_release(c->pool, mark);
         return 0;
     }
-    if (c->s.length) chat_answer(c, longest, sampling);                     /* else nothing was said yet, and there is no <s> to start from */
+    if (c->s.length) chat_answer(c, longest, sampling);    /* without a token there is nothing to continue */
     chat_flush(c);
     c->full = 0;
     pool_release(c->pool, mark);
     return 1;
 }
 
-/* The template that the folder tells: by the markers in tokenizer_config.json's chat_template or chat_template.jinja, which are never
- * executed; without these by the tokens that were added. */
+/* Returns the kind of template by the markers in chat_template of tokenizer_config.json, or in
+ * chat_template.jinja; the template itself is never executed. Without both, the vocabulary's tokens
+ * decide. */
 static int find_template(const Tokenizer *t, const char *folder, Pool *pool) {
     Error err = { 0 };
     const char *text = tokenizer_chat_template(t);
@@ -797,21 +881,29 @@ static int find_template(const Tokenizer *t, const char *folder, Pool *pool) {
     size_t n;
     if (!text && in_folder(folder, "chat_template.jinja")) {
         snprintf(path, sizeof path, "%s/chat_template.jinja", folder);
-        must(file_read_all(path, pool, &bytes, &n, &err), &err, "--template says it too");
+        must(file_read_all(path, pool, &bytes, &n, &err), &err, "name the template with --template");
         text = bytes;
     }
-    if (!text && tokenizer_find(t, "<|im_start|>", 12) >= 0 && tokenizer_find(t, "<|im_end|>", 10) >= 0) return CHAT_ML;
+    if (!text && tokenizer_find(t, "<|im_start|>", 12) >= 0 && tokenizer_find(t, "<|im_end|>", 10) >= 0)
+        return CHAT_ML;
     if (text && strstr(text, "<|im_start|>")) return CHAT_ML;
-    if (text && strstr(text, "<|user|>") && strstr(text, "<|assistant|>") && !strstr(text, "<|end|>")) return CHAT_ZEPHYR;
-    fail(&err, text ? E_UNSUPPORTED : E_MISSING, text ? "its chat_template is neither chatml nor zephyr" : "it does not tell its chat template",
-         folder, 0, 0);
-    die(&err, "--template chatml, --template zephyr, or --template none for plain text after plain text");
+    if (text && strstr(text, "<|user|>") && strstr(text, "<|assistant|>") && !strstr(text, "<|end|>"))
+        return CHAT_ZEPHYR;
+    require(text ? E_UNSUPPORTED : E_MISSING, text ? "its chat_template is neither chatml nor zephyr"
+                                                   : "the folder has no chat template", folder, 0, 0,
+            "--template chatml, --template zephyr, or --template none for plain text after plain text");
     return CHAT_NONE;
 }
 
-typedef struct { const char *adapter, *system; int n, top_k, template, context; double temperature, top_p; uint64_t seed; QuantOptions quant; } ChatOptions;
+typedef struct {
+    const char *adapter, *system;
+    int n, top_k, template, context;
+    double temperature, top_p;
+    uint64_t seed;
+    QuantOptions quant;
+} ChatOptions;
 
-/* The conversation, line by line. Exit code: 1 if something did not fit. */
+/* Holds the conversation, line by line. Returns the program's exit code: 1 if something did not fit. */
 static int chat_loop(Chat *c, const ChatOptions *o, Pool *keep) {
     Sampling sampling = { (float)o->temperature, o->top_k, (float)o->top_p };
     Input in = input_open(NULL, keep);
@@ -832,10 +924,11 @@ static int chat_loop(Chat *c, const ChatOptions *o, Pool *keep) {
             chat_flush(c);
         } else if (!chat_turn(c, line, n, o->n, &sampling)) {
             refused = 1;
-            fprintf(stderr, "run chat: that does not fit: the conversation fills the %d positions that there are; /new begins anew\n", c->T);
+            fprintf(stderr, "run chat: that does not fit: the conversation fills all %d positions; "
+                            "/new starts a new one\n", c->T);
         }
     }
-    if (c->full) fprintf(stderr, "run chat: --system alone fills the %d positions that there are\n", c->T);
+    if (c->full) fprintf(stderr, "run chat: --system alone fills all %d positions\n", c->T);
     fprintf(stderr, "\n");
     input_close(&in);
     return refused || c->full;
@@ -846,20 +939,23 @@ static int run_chat(int argc, char **argv) {
     ChatOptions o;
     Option option[] = {
         { "template", OPT_CHOICE, &o.template, "auto", 0, 0, "auto|none|chatml|zephyr",
-          "how turns are written down; auto: as the folder tells, none: plain text after plain text" },
-        { "system", OPT_TEXT, &o.system, NULL, 0, 0, NULL, "what the model is told before the conversation" },
+          "how messages are written; auto: as the folder says, none: plain text after plain text" },
+        { "system", OPT_TEXT, &o.system, NULL, 0, 0, NULL, "a message to the model before the conversation" },
         { "n", OPT_INT, &o.n, "256", 1, 1e9, NULL, "tokens of an answer at most" },
-        { "context", OPT_INT, &o.context, "0", 0, 1e9, NULL, "longest conversation in tokens (0: the model's positions, at most 2048)" },
-        { "temperature", OPT_REAL, &o.temperature, "0.7", 0, 100, NULL, "divides the logits; 0: always the most probable token" },
-        { "top-k", OPT_INT, &o.top_k, "0", 0, 1e9, NULL, "only the K most probable tokens (0: all)" },
-        { "top-p", OPT_REAL, &o.top_p, "0.9", 0, 1, NULL, "only the most probable tokens that together reach P" },
-        { "seed", OPT_SEED, &o.seed, "1", 0, 0, NULL, "of the random numbers" },
-        { "adapter", OPT_TEXT, &o.adapter, NULL, 0, 0, NULL, "a run folder of ppo or sft, or any PEFT LoRA folder" },
+        { "context", OPT_INT, &o.context, "0", 0, 1e9, NULL, "longest conversation " CONTEXT_HELP },
+        { "temperature", OPT_REAL, &o.temperature, "0.7", 0, 100, NULL,
+          "divides the logits; 0: always take the most probable token" },
+        { "top-k", OPT_INT, &o.top_k, "0", 0, 1e9, NULL, "draw from the K most probable tokens (0: all)" },
+        { "top-p", OPT_REAL, &o.top_p, "0.9", 0, 1, NULL,
+          "draw from the most probable tokens whose probabilities together reach P" },
+        { "seed", OPT_SEED, &o.seed, "1", 0, 0, NULL, "random seed" },
+        { "adapter", OPT_TEXT, &o.adapter, NULL, 0, 0, NULL, ADAPTER_HELP },
         QUANT_OPTIONS(o.quant, NF4_HELP),
         COMPUTE_OPTION(o.quant),
     };
     Program program = { "run chat", "MODEL [options]",
-        "A conversation: a line from you, an answer from the model, until /quit or the end of input; /new begins anew. Ctrl-C ends an answer.",
+        "Holds a conversation: you type a line, the model answers, until /quit or the end of input. "
+        "/new starts a new conversation. Ctrl-C ends an answer.",
         option, sizeof option / sizeof *option, NULL, 0 };
     int given = cli_parse(&program, NULL, argc, argv, positional, 1), before, after;
     Pool keep = cli_pool(), scratch = cli_pool();
@@ -871,12 +967,10 @@ static int run_chat(int argc, char **argv) {
     const char *folder = weights_folder(positional[0], o.adapter);
     c.T = context_length(o.context, folder, &keep);
     must(config_load(&p.config, folder, &keep, &err), &err, NULL);
-    need_tokenizer(&p, positional[0], o.adapter, &keep);
-    Tokenizer *t = p.tokenizer;
+    Tokenizer *t = p.tokenizer = need_tokenizer(positional[0], o.adapter, p.config.V, &keep);
     c.how = &chat_template[o.template == CHAT_AUTO ? find_template(t, positional[0], &keep) : o.template];
     const WeightTypes types = choose_types(&program, &o.quant, positional[0], o.adapter, &keep);
     policy_open(&p, &types, positional[0], o.adapter, c.T, &keep);
-    p.tokenizer = t;
     report_padding(p.config.V, t);
     c.p = &p;
     c.pool = &scratch;
@@ -889,20 +983,8 @@ static int run_chat(int argc, char **argv) {
 
 /* ---- merge ---- */
 
-/* 1 if both are one folder, by whatever names: a file made in one is seen in the other. */
-static int same_folder(const char *a, const char *b, Pool *pool) {
-    static const char name[] = "merge.probe";
-    Error err = { 0 };
-    char path[1024];
-    int same = 0, n = snprintf(path, sizeof path, "%s/%s", a, name);
-    if (n < 0 || (size_t)n >= sizeof path || !b || !folder_exists(a) || !folder_exists(b) || file_exists(path) || in_folder(b, name)) return 0;
-    must(file_write_all(path, "", 0, pool, &err), &err, NULL);
-    same = in_folder(b, name);
-    remove(path);
-    return same;
-}
-
-/* The model's 4-bit linears become the floats that the forward sees (at compute type F32), in a model of their own. */
+/* Replaces the model's 4-bit linears by the floats that its forward pass computes with (at compute type
+ * F32). */
 static void dequantise(Policy *p, Pool *pool) {
     Error err = { 0 };
     Arena measure = { 0 };
@@ -920,13 +1002,14 @@ static void dequantise(Policy *p, Pool *pool) {
     p->model = floats;
 }
 
-/* W += scale B A for every linear that the adapter adapts. */
+/* Adds the adapter: W += scale B A for every linear that it adapts. */
 static void merge_adapter(Policy *p) {
     Arena ws = { 0 };
     for (int i = 0; i < p->model.tensors; i++) lora_merge(p->adapter, p->model.tensor[i].matrix, &ws);
     p->work = cli_arena(ws.peak, "work space");
     for (int i = 0; i < p->model.tensors; i++)
-        if (!(p->model.tensor[i].flags & TENSOR_TIED)) lora_merge(p->adapter, p->model.tensor[i].matrix, &p->work);
+        if (!(p->model.tensor[i].flags & TENSOR_TIED))
+            lora_merge(p->adapter, p->model.tensor[i].matrix, &p->work);
 }
 
 static int run_merge(int argc, char **argv) {
@@ -935,60 +1018,69 @@ static int run_merge(int argc, char **argv) {
     QuantOptions quant = { 0 };
     static const int type[] = { F32, BF16, F16 };
     Option option[] = {
-        { "adapter", OPT_TEXT, &adapter, NULL, 0, 0, NULL, "a run folder of ppo or sft, or any PEFT LoRA folder" },
+        { "adapter", OPT_TEXT, &adapter, NULL, 0, 0, NULL, ADAPTER_HELP },
         { "out", OPT_TEXT, &out, NULL, 0, 0, NULL, "the folder to write" },
-        { "dtype", OPT_CHOICE, &dtype, "f32", 0, 0, "f32|bf16|f16", "numbers as written" },
-        QUANT_OPTIONS(quant, "merge into the NF4 weights that the adapter was trained next to, dequantised"),
-        { "shard-mb", OPT_INT, &shard, "0", 0, 1e6, NULL, "split the weights into files of about so many megabytes (0: one file)" },
+        { "dtype", OPT_CHOICE, &dtype, "f32", 0, 0, "f32|bf16|f16", "type of the numbers in the file" },
+        QUANT_OPTIONS(quant, "quantise to NF4 and dequantise before merging: the weights that the adapter "
+                             "was trained with"),
+        { "shard-mb", OPT_INT, &shard, "0", 0, 1e6, NULL,
+          "split the weights into files of about so many megabytes (0: one file)" },
     };
     Program program = { "run merge", "MODEL --adapter RUN --out DIR [options]",
-        "Adds the adapter's products to the weights and writes a whole model folder, of floats: 4-bit weights are dequantised before.",
+        "Adds the adapter's products to the weights and writes a whole model folder of floats. "
+        "4-bit weights are dequantised first.",
         option, sizeof option / sizeof *option, NULL, 0 };
     int given = cli_parse(&program, NULL, argc, argv, positional, 1);
     Pool keep = cli_pool();
     Error err = { 0 };
-    Policy p;
-    if (given < 1 || !adapter || !out) usage_error("model, adapter and output are needed", "run merge MODEL --adapter RUN --out DIR");
+    Policy p = { 0 };
+    if (given < 1 || !adapter || !out)
+        usage_error("model, adapter and output are needed", "run merge MODEL --adapter RUN --out DIR");
     quant_options_check(&program, &quant, NULL, NULL, 0);
-    if (same_folder(out, positional[0], &keep) || same_folder(out, adapter, &keep))
-        must(fail(&err, E_ARGUMENT, "merging would overwrite what it reads", out, 0, 0), &err, "another folder for --out");
+    require(same_folder(out, positional[0]) || same_folder(out, adapter) ? E_ARGUMENT : OK,
+            "merging would overwrite its own input", out, 0, 0, "another folder for --out");
     WeightTypes types = choose_types(&program, &quant, positional[0], adapter, &keep);
     types.tables = F32;
     if (types.layers != NF4) types.layers = F32;
     policy_open(&p, &types, positional[0], adapter, 1, &keep);
     if (types.layers == NF4) dequantise(&p, &keep);
     if (p.adapter) merge_adapter(&p);
-    if (!tensors_are_numbers(p.model.tensor, p.model.tensors, type[dtype]))
-        must(fail(&err, E_NUMBER, "a merged weight is no number, or too large for --dtype", out, 0, 0), &err, "--dtype f32 or bf16");
+    require(tensors_are_numbers(p.model.tensor, p.model.tensors, type[dtype]) ? OK : E_NUMBER,
+            "a merged weight is no number, or too large for --dtype", out, 0, 0, "--dtype f32 or bf16");
     p.tokenizer = find_tokenizer(positional[0], adapter, &keep, &err);
     if (err.code) {
-        fprintf(stderr, "run merge: the tokenizer is left out, copy it yourself: %s: %s\n", err.what, err.where);
+        fprintf(stderr, "run merge: the tokenizer is left out, copy it yourself: %s: %s\n", err.what,
+                err.where);
         memset(&err, 0, sizeof err);
     }
     must(folder_make(out, &err), &err, NULL);
     if (p.tokenizer) must(tokenizer_save(p.tokenizer, out, p.config.positions, &keep, &err), &err, NULL);
     must(config_save(&p.config, NULL, out, type[dtype], &keep, &err), &err, NULL);
-    must(checkpoint_save(out, "model", "", p.model.tensor, p.model.tensors, type[dtype], (uint64_t)shard * 1000000u, &keep, &err), &err, NULL);
-    printf("%s: %.1f million numbers\n", out, (double)tensor_values(p.model.tensor, p.model.tensors, 0) / 1e6);
-    if (types.layers == NF4) printf("the %s linears were dequantised before the adapter was added, as peft does it; they are not quantised again\n",
-                                    types.kind == QUANT_NF4 ? "NF4" : "FP4");
+    must(checkpoint_save(out, "model", "", p.model.tensor, p.model.tensors, type[dtype],
+                         (uint64_t)shard * 1000000u, &keep, &err), &err, NULL);
+    printf("%s: %.1f million numbers\n", out,
+           (double)tensor_values(p.model.tensor, p.model.tensors, 0) / 1e6);
+    if (types.layers == NF4)
+        printf("the %s linears were dequantised before the adapter was added, as peft does it; "
+               "they are not quantised again\n", types.kind == QUANT_NF4 ? "NF4" : "FP4");
     return 0;
 }
 
-/* ---- the list ---- */
+/* ---- the commands ---- */
 
 static const struct { const char *name; int (*run)(int argc, char **argv); const char *help; } command[] = {
-    { "tokenize", run_tokenize, "text into ids and back:  run tokenize TOKENIZER [FILE]" },
+    { "tokenize", run_tokenize, "turn text into ids and back:  run tokenize TOKENIZER [FILE]" },
     { "logprobs", run_logprobs, "log-probabilities of texts:  run logprobs MODEL [FILE] [--adapter RUN]" },
-    { "score",    run_score,    "a reward model's opinion:  run score REWARD [FILE]" },
-    { "generate", run_generate, "write on:  run generate MODEL --prompt TEXT [-n N] [--adapter RUN]" },
-    { "chat",     run_chat,     "talk:  run chat MODEL [--template chatml|zephyr|none]" },
-    { "merge",    run_merge,    "adapter into weights:  run merge MODEL --adapter RUN --out DIR" },
+    { "score",    run_score,    "a reward model's logits:  run score REWARD [FILE]" },
+    { "generate", run_generate, "continue a text:  run generate MODEL --prompt TEXT [-n N] [--adapter RUN]" },
+    { "chat",     run_chat,     "talk with a model:  run chat MODEL [--template chatml|zephyr|none]" },
+    { "merge",    run_merge,    "add an adapter to the weights:  run merge MODEL --adapter RUN --out DIR" },
 };
 
 static void print_commands(FILE *to) {
     fprintf(to, "usage: run COMMAND ...   (run COMMAND --help says more)\n\n");
-    for (size_t i = 0; i < sizeof command / sizeof *command; i++) fprintf(to, "  %-9s %s\n", command[i].name, command[i].help);
+    for (size_t i = 0; i < sizeof command / sizeof *command; i++)
+        fprintf(to, "  %-9s %s\n", command[i].name, command[i].help);
 }
 
 int main(int argc, char **argv) {
