@@ -1143,148 +1143,6 @@ static int command_show(int argc, char **argv) {
 /* ================================================================================================================
  * prep llama2c
  * ================================================================================================================ */
-/* llama2.c's checkpoints (Karpathy 2023: run.c, runq.c, export.py). Little-endian; matrices are (out, in), layer after layer.
- *   legacy     7 int32: dim, hidden, layers, heads, kv heads, vocabulary (negative: the head is of its own), positions; then float32
- *   version 1  "ak42", 1, the same 7, u8 "the head is the embedding", zeros up to byte 256; then float32
- *   version 2  the same with i32 group size behind the flag; norms float32, each matrix as n int8 and then n / group float32 scales
- * llama2.c rotates the pairs (2j, 2j+1) of a head's queries and keys, Hugging Face (j, j + D/2): rows of q and k change their places. */
-enum { PART_EMBEDDING, PART_ATTN_NORM, PART_Q, PART_K, PART_V, PART_O, PART_MLP_NORM, PART_GATE, PART_DOWN, PART_UP, PART_NORM,
-       PART_TABLES /* cosines and sines, skipped */, PART_HEAD, PARTS };
-static const char *const part_name[PARTS] = { "model.embed_tokens.weight", "model.layers.%d.input_layernorm.weight",
-    "model.layers.%d.self_attn.q_proj.weight", "model.layers.%d.self_attn.k_proj.weight", "model.layers.%d.self_attn.v_proj.weight",
-    "model.layers.%d.self_attn.o_proj.weight", "model.layers.%d.post_attention_layernorm.weight", "model.layers.%d.mlp.gate_proj.weight",
-    "model.layers.%d.mlp.down_proj.weight", "model.layers.%d.mlp.up_proj.weight", "model.norm.weight", "", "lm_head.weight" };
-static const int legacy_order[PARTS] = { PART_EMBEDDING, PART_ATTN_NORM, PART_Q, PART_K, PART_V, PART_O, PART_MLP_NORM, PART_GATE,
-    PART_DOWN, PART_UP, PART_NORM, PART_TABLES, PART_HEAD };
-static const int new_order[PARTS] = { PART_ATTN_NORM, PART_MLP_NORM, PART_NORM, PART_EMBEDDING, PART_Q, PART_K, PART_V, PART_O, PART_GATE,
-    PART_DOWN, PART_UP, PART_HEAD, -1 };
-typedef struct { const char *path; File *file; uint64_t at; int version /* 0: legacy */, group; ModelConfig config;
-                 Tensor *list; int tensors; } Llama2c;
-
-static void llama2c_stop(const Llama2c *l, int code, const char *what, const char *field) {
-    stop_at(code, what, l->path, 0, field, "give a checkpoint of llama2.c (legacy, version 1 or version 2)");
-}
-
-static int is_norm(int part) { return part == PART_ATTN_NORM || part == PART_MLP_NORM || part == PART_NORM; }
-
-/* How many times the part is there, each of O rows and I columns. */
-static int part_shape(const Llama2c *l, int part, int *O, int *I) {
-    const ModelConfig *c = &l->config;
-    int kv = c->K * c->D;
-    *I = part == PART_DOWN ? c->F : part == PART_TABLES ? c->D / 2 : c->C;
-    *O = is_norm(part) ? 1 : part == PART_EMBEDDING || part == PART_HEAD ? c->V : part == PART_K || part == PART_V ? kv
-       : part == PART_GATE || part == PART_UP ? c->F : part == PART_TABLES ? c->positions : c->C;
-    if (part == PART_HEAD) return !c->tied;
-    return part == PART_EMBEDDING || part == PART_NORM ? 1 : part == PART_TABLES ? 2 : c->L;
-}
-
-/* Bytes of one matrix in the file. */
-static uint64_t part_bytes(const Llama2c *l, int part, uint64_t n) {
-    return l->version == 2 && !is_norm(part) ? n + n / (uint64_t)l->group * 4 : n * 4;
-}
-
-/* The header: sizes within reason, and a file that is exactly as long as they say. */
-static void llama2c_header(Llama2c *l) {
-    static const char *const field[7] = { "dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "max_seq_len" };
-    ModelConfig *c = &l->config;
-    int *const size[7] = { &c->C, &c->F, &c->L, &c->H, &c->K, &c->V, &c->positions };
-    unsigned char b[256] = { 0 };
-    Reader r = { b, b + sizeof b, 0 };
-    Error err = { 0 };
-    uint64_t wanted;
-    must(file_read_at(l->file, 0, b, file_size(l->file) < 256 ? (size_t)file_size(l->file) : 256, &err), &err, NULL);
-    if (read_u32(&r) == 0x616b3432) {
-        l->version = (int)read_u32(&r);
-        if (l->version != 1 && l->version != 2) llama2c_stop(l, E_UNSUPPORTED, "a llama2.c file of another version than 1 and 2", NULL);
-    } else r.at = b;
-    for (int k = 0; k < 7; k++) {
-        int32_t x = (int32_t)read_u32(&r);
-        if (k == 5 && !l->version) { c->tied = x > 0; x = x < 0 && x != INT32_MIN ? -x : x; }
-        if (x < 1 || x > 1 << 24 || (k == 2 && x > 4096)) llama2c_stop(l, E_RANGE, "not a llama2.c file: a size out of range", field[k]);
-        *size[k] = x;
-    }
-    if (l->version) c->tied = read_u8(&r) != 0;
-    if (l->version == 2) l->group = (int)read_u32(&r);
-    if (c->C % c->H || c->C / c->H % 2 || c->H % c->K) llama2c_stop(l, E_RANGE, "heads that do not divide the width evenly", "n_heads");
-    c->D = c->C / c->H;
-    l->at = wanted = l->version ? 256 : 28;
-    for (int part = 0; part < PARTS; part++) {
-        int O, I, count = part_shape(l, part, &O, &I);
-        uint64_t n = (uint64_t)O * (uint64_t)I;
-        if (part == PART_TABLES && l->version) continue;
-        if (l->version == 2 && !is_norm(part) && (l->group < 1 || n % (uint64_t)l->group))
-            llama2c_stop(l, E_RANGE, "a group size that does not divide the matrices", "group_size");
-        wanted += (uint64_t)count * part_bytes(l, part, n);     /* at most 4096 * 5 * 2^48 at once */
-        if (wanted > file_size(l->file)) break;
-    }
-    if (wanted != file_size(l->file)) {
-        fail(&err, E_FORMAT, "not a llama2.c file, or an incomplete one (bytes; wanted: these or more)", l->path,
-             (long long)file_size(l->file), (long long)wanted);
-        die(&err, "give a checkpoint of llama2.c (legacy, version 1 or version 2)");
-    }
-}
-
-static f32 float_at(const unsigned char *b) {
-    uint32_t u = (uint32_t)b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
-    f32 x;
-    memcpy(&x, &u, sizeof x);
-    return x;
-}
-
-/* The next matrix of n numbers into out: float32, or int8 times the scale of its group. */
-static void llama2c_read(Llama2c *l, int part, f32 *out, size_t n) {
-    PoolMark mark = pool_mark(&pool);
-    size_t size = (size_t)part_bytes(l, part, n);
-    unsigned char *b = take(size, 1);
-    Error err = { 0 };
-    must(file_read_at(l->file, l->at, b, size, &err), &err, NULL);
-    l->at += size;
-    if (l->version == 2 && !is_norm(part))
-        for (size_t i = 0; i < n; i++) out[i] = (f32)(b[i] < 128 ? b[i] : b[i] - 256) * float_at(b + n + i / (size_t)l->group * 4);
-    else
-        for (size_t i = 0; i < n; i++) out[i] = float_at(b + 4 * i);
-    pool_release(&pool, mark);
-}
-
-/* Row 2j + half of each head's D becomes row half D/2 + j. */
-static void permute_heads(f32 *w, int O, int I, int D) {
-    PoolMark mark = pool_mark(&pool);
-    size_t row = (size_t)I * sizeof *w;
-    f32 *head = take((size_t)D, row);
-    for (int h = 0; h < O; h += D) {
-        f32 *to = w + (size_t)h * (size_t)I;
-        memcpy(head, to, (size_t)D * row);
-        for (int d = 0; d < D; d++)
-            memcpy(to + (size_t)(d % 2 * (D / 2) + d / 2) * (size_t)I, head + (size_t)d * (size_t)I, row);
-    }
-    pool_release(&pool, mark);
-}
-
-/* All weights, with Hugging Face's names and order of rows. */
-static void llama2c_weights(Llama2c *l) {
-    const int *order = l->version ? new_order : legacy_order;
-    const ModelConfig *c = &l->config;
-    l->list = take((size_t)c->L * 9 + 3, sizeof *l->list);
-    for (int k = 0; k < PARTS && order[k] >= 0; k++) {
-        int part = order[k], O, I, count = part_shape(l, part, &O, &I);
-        for (int i = 0; i < count; i++) {
-            Tensor *t = &l->list[l->tensors];
-            size_t n = (size_t)O * (size_t)I;
-            if (part == PART_TABLES) { l->at += (uint64_t)n * 4; continue; }
-            l->tensors++;
-            name_format(t->name, sizeof t->name, part_name[part], i);
-            t->flags = is_norm(part) ? TENSOR_VECTOR : 0;
-            t->matrix = take(1, sizeof *t->matrix);
-            t->matrix->type = F32;
-            t->matrix->O = O;
-            t->matrix->I = I;
-            t->matrix->data = take(n, sizeof(f32));
-            llama2c_read(l, part, t->matrix->data, n);
-            if (part == PART_Q || part == PART_K) permute_heads(t->matrix->data, O, I, c->D);
-        }
-    }
-}
-
 /* A SentencePiece model goes over byte by byte. Its special ids go into config.json. */
 static void llama2c_tokenizer(Llama2c *l, const char *from, const char *out) {
     Error err = { 0 };
@@ -1322,24 +1180,15 @@ static int command_llama2c(int argc, char **argv) {
         "legacy, version 1 (float32), version 2 (int8).",
         option, sizeof option / sizeof *option, NULL, 0 };
     static const int type[] = { F32, BF16, F16 };
-    static Llama2c l;
+    Llama2c l;
+    const char *path;
     Error err = { 0 };
-    if (cli_parse(&program, NULL, argc, argv, &l.path, 1) < 1) usage_error("a checkpoint is missing", NULL);
+    if (cli_parse(&program, NULL, argc, argv, &path, 1) < 1) usage_error("a checkpoint is missing", NULL);
     if (!out) usage_error("a folder to write is missing: give --out DIR", NULL);
-    l.file = file_open(l.path, &pool, &err);
-    if (!l.file) die(&err, NULL);
-    l.config.norm_eps = 1e-5f;
-    l.config.rope_theta = 10000;
-    l.config.bos = 1;
-    l.config.pad = -1;
-    l.config.eos[0] = 2;
-    l.config.eos_count = 1;
-    llama2c_header(&l);
+    must(llama2c_load(&l, path, &pool, &err), &err, "give a checkpoint of llama2.c (legacy, version 1 or version 2)");
     if (tokenizer) llama2c_tokenizer(&l, tokenizer, out);
-    llama2c_weights(&l);
-    file_close(l.file);
     must(folder_make(out, &err), &err, NULL);
-    must(checkpoint_save(out, "model", "", l.list, l.tensors, type[dtype], 0, &pool, &err), &err, NULL);
+    must(checkpoint_save(out, "model", "", l.tensor, l.tensors, type[dtype], 0, &pool, &err), &err, NULL);
     must(config_save(&l.config, NULL, out, type[dtype], &pool, &err), &err, NULL);
     printf("%s: %d tensors of a Llama of %d layers, width %d, vocabulary %d, from llama2.c's %s\n", out, l.tensors, l.config.L, l.config.C,
            l.config.V, l.version == 2 ? "version 2 (int8)" : l.version ? "version 1" : "legacy file");

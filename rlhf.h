@@ -747,6 +747,10 @@ int reward_config_save(const RewardConfig *c, const char *folder, int dtype, Poo
  * (use_dora, rank_pattern, modules_to_save, bias other than none ...) are refused by name. */
 int adapter_config_load(Lora *l, const char *folder, Pool *pool, Error *err);
 int adapter_config_save(const Lora *l, const char *folder, const char *base_model /* NULL: null */, Pool *pool, Error *err);
+/* llama2.c's checkpoint at path (*.bin: legacy, version 1 or 2) as a Llama: config, and tensors in F32 with Hugging Face's names and order of
+ * rows, all in pool. OK, or a code and *err. */
+typedef struct { ModelConfig config; Tensor *tensor; int tensors, version /* 0: legacy */; } Llama2c;
+int llama2c_load(Llama2c *l, const char *path, Pool *pool, Error *err);
 /* A tokenizer from a folder that has tokenizer.json, tokenizer.model, spiece.model, vocab.json + merges.txt, or vocab.txt (the first of these
  * that is there and supported), with the tokens that added_tokens.json and tokenizer_config.json add; or from one such file, as it is. */
 Tokenizer *tokenizer_open(const char *path, Pool *pool, Error *err);

@@ -393,6 +393,24 @@ static int read_reward_config(const Blob *b, Pool *pool) {
     reward_carve(&m, &c, F32, F32, 1, pool, &measure, &inner);
     return OK;
 }
+/* llama2.c's file: what was read has to be as many tensors as its sizes say, each of them in memory. */
+static int read_llama2c(const Blob *b, Pool *pool) {
+    Llama2c l;
+    int code, sum = 0;
+    spit(in_base("model.bin"), b->bytes, b->n);
+    code = llama2c_load(&l, in_base("model.bin"), pool, &err);
+    if (code != OK) return code;
+    if (l.tensors != 9 * l.config.L + 2 + !l.config.tied) return -1;
+    for (int i = 0; i < l.tensors; i++) {
+        const Matrix *m = l.tensor[i].matrix;
+        size_t n = (size_t)m->O * (size_t)m->I;
+        unsigned char first, last;
+        memcpy(&first, m->data, 1);
+        memcpy(&last, (unsigned char *)m->data + n * sizeof(f32) - 1, 1);
+        sum += first + last;
+    }
+    return use_config(&l.config, pool) == OK && sum >= 0 ? OK : -1;
+}
 static int read_adapter_config(const Blob *b, Pool *pool) {
     Arena measure;
     Matrix w;
@@ -684,6 +702,27 @@ static void fuzz_4bit(void) {
     pool_free(&pool);
 }
 
+/* A legacy file and one of version 2, of a Llama of width 4, two layers and eight ids. */
+static void fuzz_llama2c(void) {
+    static const uint32_t size[7] = { 4, 6, 2, 2, 1, 8, 3 };
+    enum { NUMBERS = 2 * 32 + 2 * (8 + 16 + 8 + 8 + 16 + 72) + 4 };
+    Pool pool = test_pool();
+    for (int version = 0; version <= 2; version += 2) {
+        Buffer b = { NULL, NULL, 0, 0, 0 };
+        size_t more = version ? NUMBERS - 20 + (NUMBERS - 20) / 4 * 4 + 20 * 4 : (NUMBERS - 32 + 6) * 4;
+        b.pool = &pool;
+        if (version) { buffer_u32(&b, 0x616b3432); buffer_u32(&b, 2); }
+        for (int i = 0; i < 7; i++) buffer_u32(&b, size[i]);
+        if (version) { buffer_u8(&b, 0); buffer_u32(&b, 4); }
+        while (version && b.length < 256) buffer_u8(&b, 0);
+        for (size_t i = 0; i < more; i++) buffer_u8(&b, (unsigned)(i * 7 & 63));
+        spit(in_base("model.bin"), b.data, b.length);
+        { Blob file = blob(b.data, b.length); CHECK(read_llama2c(&file, &pool) == OK, "llama2.c's version %d: %s", version, err.what); free(file.bytes); }
+        fuzz(version ? "llama2.c (version 2)" : "llama2.c (legacy)", read_llama2c, blob(b.data, b.length), 47 + (uint64_t)version);
+    }
+    pool_free(&pool);
+}
+
 static void fuzz_dataset(void) {
     static char *labels[] = { "neg", "pos" };
     Pool pool = test_pool();
@@ -733,6 +772,7 @@ int main(int argc, char **argv) {
     fuzz("adapter_config.json", read_adapter_config, blob_file("tests/golden/models/llama-odd/adapter/adapter_config.json"), 16);
     fuzz_checkpoints();
     fuzz_4bit();
+    fuzz_llama2c();
     fuzz_dataset();
     fuzz_tokenizers();
     fuzz_tokenizer_json();
