@@ -1,13 +1,17 @@
-/* cli.c - what the five programs share (level 6): options, messages, memory from malloc, Ctrl-C, progress, logs.
+/* cli.c - the programs' command line: options, messages, memory from malloc, Ctrl-C, progress, logs.
  *
- * What it is   The one file with a heap, and with train.c and report.c what prints and exits. An option is one row of a table (style of
- *              getopt_long, less code): the row parses it, checks it, prints its help and writes itself into the log.
- * Needs        core.c (buffers, pools, errors), io.c (files, folders, the clock); libc; of POSIX, when it is there,
- *              isatty, mkdir, sigaction and write - each has a plain C fallback.
- * Never        clamps a value, guesses an option, or goes on after wrong usage: that is a message and exit 2.
- *              Anything else that goes wrong is `program: what happened: to what`, a line `  try: ...`, and exit 1.
- * Edges        A value that begins with "--" is written --name=value. A flag that a preset has set is unset with
- *              --name=no. "-" is a positional (standard input). Everything after "--" is positional. */
+ * What it is   With train.c and report.c one of the three library files that print, exit and have a heap. An
+ * option is
+ *              one row of a table: the row parses the option, checks it, prints its help and writes it into
+ *              the log.
+ * Needs        core.c (buffers, pools, errors), io.c (files, folders, the clock); libc; of POSIX isatty,
+ *              mkdir, stat, sigaction and write, each with a plain C fallback.
+ * Never        clamps a value, guesses an option, or continues after wrong usage: it prints a message and
+ *              exits 2. After any other failure it prints `program: what happened: to what` and a line `
+ *              try: ...`, and exits 1.
+ * Edges        A value that begins with "--" is written --name=value. --name=no unsets a flag that a preset
+ *              has set. "-" is a positional argument (standard input). Everything after "--" is
+ *              positional. */
 #if defined(__unix__) || (defined(__APPLE__) && defined(__MACH__))
 #define CLI_POSIX 1
 #define _POSIX_C_SOURCE 200809L
@@ -28,27 +32,30 @@ enum { OPTIONS_MAX = 256, NAME_MAX_LENGTH = 64, HELP_COLUMN = 30, HELP_WIDTH = 1
 static struct {
     const Program *program;
     const char *preset;                     /* the preset in force, or NULL */
-    unsigned char given[OPTIONS_MAX];       /* by row of program->option: the command line had it */
-    size_t bill;
-    void *arenas;                           /* the last block of cli_arena; each begins with the address of the one before */
-    int line_open;                          /* a progress line stands in the terminal without its newline */
-    double start, shown;                    /* progress: when it began, when it was last shown */
-    long long first, bucket;                /* progress: `done` at the beginning, the last bucket shown */
-    int running;
+    unsigned char given[OPTIONS_MAX];       /* by row of program->option: 1 if the command line had it */
+    size_t bill;                            /* bytes of the memory bill so far */
+    void *arenas;                           /* cli_arena's last block, which begins with the one before */
+    int line_open;                          /* the terminal's last line is progress without a newline */
+    int running;                            /* progress has printed a first line and no last one */
+    double start, shown;                    /* progress: times of the first and the last line */
+    long long first, bucket;                /* progress: `done` in the first line, twentieths in the last */
 } cli;
 static volatile sig_atomic_t interrupted;
 
 /* ---- messages ---- */
 
-static const char *program_name(void) { return cli.program && cli.program->program ? cli.program->program : "rlhf.c"; }
+static const char *program_name(void) {
+    return cli.program && cli.program->program ? cli.program->program : "rlhf.c";
+}
 
-/* Everything that was printed before a message stands before it, on lines of its own. */
+/* Ends an open progress line and flushes standard output, so that a message gets a line after all earlier
+ * output. */
 static void close_line(void) {
     if (cli.line_open) { fputc('\n', stdout); cli.line_open = 0; }
     fflush(stdout);
 }
 
-/* What to say when an Error has no words of its own, and what to try when the program has no better idea. */
+/* By error code: the words for an Error without words, and the advice if the program gives none. */
 static const struct { const char *what, *hint; } code_words[] = {
     { "no error", "report this as a bug" },
     { "this makes no sense", "see --help" },
@@ -70,7 +77,8 @@ void die(const Error *err, const char *hint) {
     int code = err && code_known(err->code) ? err->code : OK;
     close_line();
     fprintf(stderr, "%s: ", program_name());
-    if (code == E_UNSUPPORTED && !strstr(err->what, "support")) fprintf(stderr, "not supported: ");  /* `what` is its bare name */
+    /* `what` is then only the name of the feature */
+    if (code == E_UNSUPPORTED && !strstr(err->what, "support")) fprintf(stderr, "not supported: ");
     fprintf(stderr, "%s", err && err->what[0] ? err->what : code_words[code].what);
     if (err && err->where[0]) fprintf(stderr, ": %s", err->where);
     if (err && err->got != err->wanted) fprintf(stderr, " (got %lld, wanted %lld)", err->got, err->wanted);
@@ -82,7 +90,7 @@ void must(int code, const Error *err, const char *hint) {
     Error e;
     if (code == OK) return;
     if (err && err->code != OK) die(err, hint);
-    memset(&e, 0, sizeof e);                /* a function failed without filling a record */
+    memset(&e, 0, sizeof e);                /* a function failed and did not fill the record */
     e.code = code;
     die(&e, hint);
 }
@@ -99,7 +107,8 @@ void usage_error(const char *message, const char *argument) {
 
 /* ---- the table of options ---- */
 
-/* Levenshtein distance: the fewest insertions, deletions and replacements between a and b (n letters of a). */
+/* Returns the Levenshtein distance of a (n letters) and b: the fewest insertions, deletions and
+ * replacements. */
 static int edit_distance(const char *a, size_t n, const char *b) {
     int row[NAME_MAX_LENGTH + 1];
     size_t m = strlen(b);
@@ -119,7 +128,8 @@ static int edit_distance(const char *a, size_t n, const char *b) {
     return row[m];
 }
 
-/* The known name nearest to what was typed; the beginning of a name counts as one mistake (--temp: --temperature). */
+/* Returns the known name nearest to what was typed; the beginning of a name counts as one mistake
+ * (--temp). */
 static const char *closest_option(const Program *p, const char *typed, size_t n) {
     const char *best = "help";
     int least = edit_distance(typed, n, best);
@@ -139,10 +149,10 @@ static int find_option(const Program *p, const char *name, size_t n) {
     return -1;
 }
 
-/* "-n" for the one short option, "--name" for the others. */
+/* Returns "-" for a name of one letter (-n), "--" for the others. */
 static const char *dashes(const char *name) { return name[0] && !name[1] ? "-" : "--"; }
 
-/* The k-th of "a|b|c": its length, and where it begins; 0 after the last. */
+/* Finds the k-th of "a|b|c": returns its length and sets *at to its beginning; returns 0 after the last. */
 static size_t choice_at(const char *choices, int k, const char **at) {
     for (; k > 0; k--) {
         choices = strchr(choices, '|');
@@ -162,7 +172,8 @@ static void bad_value(const Option *o, const char *wanted, const char *text) {
 static void check_limits(const Option *o, double value, const char *text) {
     char wanted[96];
     if (o->min == o->max || (value >= o->min && value <= o->max)) return;
-    if (o->max >= (o->type == OPT_INT ? (double)INT_MAX : HUGE_VAL)) snprintf(wanted, sizeof wanted, "has to be at least %.15g", o->min);
+    if (o->max >= (o->type == OPT_INT ? (double)INT_MAX : HUGE_VAL))
+        snprintf(wanted, sizeof wanted, "has to be at least %.15g", o->min);
     else snprintf(wanted, sizeof wanted, "has to be from %.15g to %.15g", o->min, o->max);
     bad_value(o, wanted, text);
 }
@@ -183,7 +194,8 @@ static void set_flag(const Option *o, const char *text) {
     else bad_value(o, "has to be yes or no", text);
 }
 
-/* Numbers are parsed to their last letter: "3x", "", " 3" and "1e999" are wrong usage, not 3, 0, 3 and infinity. */
+/* Parses a number up to its last letter: "3x", "", " 3" and "1e999" are wrong usage, not 3, 0, 3 and
+ * infinity. */
 static void set_number(const Option *o, const char *text) {
     char *end = NULL;
     int starts = text[0] == '-' || text[0] == '+' || text[0] == '.' || (text[0] >= '0' && text[0] <= '9');
@@ -201,7 +213,8 @@ static void set_number(const Option *o, const char *text) {
         *(int *)o->value = (int)v;
     } else {
         unsigned long long v = starts && text[0] != '-' ? strtoull(text, &end, 10) : 0;
-        if (!starts || text[0] == '-' || end == text || *end || errno) bad_value(o, "needs a whole number from 0 to 2^64 - 1", text);
+        if (!starts || text[0] == '-' || end == text || *end || errno)
+            bad_value(o, "needs a whole number from 0 to 2^64 - 1", text);
         *(uint64_t *)o->value = (uint64_t)v;
     }
 }
@@ -213,7 +226,7 @@ static void set_option(const Option *o, const char *text) {
     else set_number(o, text);
 }
 
-/* No fallback: nothing, 0, no, the first choice. */
+/* Sets the option's fallback; without one, NULL, 0, no, or the first choice. */
 static void set_fallback(const Option *o) {
     if (o->fallback) set_option(o, o->fallback);
     else if (o->type == OPT_TEXT) *(const char **)o->value = NULL;
@@ -224,7 +237,8 @@ static void set_fallback(const Option *o) {
 
 /* ---- help ---- */
 
-/* Words of text from `column` on, broken before HELP_WIDTH; further lines begin at `indent`. Returns the column reached. */
+/* Prints the words of text from `column` on and breaks the line before HELP_WIDTH; further lines begin at
+ * `indent`. Returns the column after the last word. */
 static int print_wrapped(const char *text, int column, int indent) {
     while (*text) {
         int n = (int)strcspn(text, " \n");
@@ -239,7 +253,7 @@ static int print_wrapped(const char *text, int column, int indent) {
     return column;
 }
 
-/* The end of an option's help: "(1 to 1000; default 60)". Limits that nobody will meet are left out. */
+/* Prints the end of an option's help, "(1 to 1000; default 60)". Limits of 100,000 and more are left out. */
 static void help_values(const Option *o, int column) {
     char text[480], limits[80] = "", *d = text;
     const char *values = o->type == OPT_CHOICE ? o->choices : limits;
@@ -250,7 +264,10 @@ static void help_values(const Option *o, int column) {
     if (!values[0] && !o->fallback) return;
     d += snprintf(d, 400, "(%.390s", values);
     if (o->fallback) snprintf(d, 64, "%sdefault %.40s", values[0] ? "; " : "", o->fallback);
-    if (column + 2 + (int)strlen(text) > HELP_WIDTH) { printf("\n%*s", HELP_COLUMN, ""); column = HELP_COLUMN; }
+    if (column + 2 + (int)strlen(text) > HELP_WIDTH) {
+        printf("\n%*s", HELP_COLUMN, "");
+        column = HELP_COLUMN;
+    }
     print_wrapped(text, column, HELP_COLUMN);
     putchar(')');
 }
@@ -299,7 +316,8 @@ static const Preset *find_preset(const Program *p, const char *name) {
     for (int i = 0; i < p->presets; i++) {
         size_t used = strlen(known);
         if (!strcmp(p->preset[i].name, name)) return &p->preset[i];
-        snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "--preset has to be one of ", p->preset[i].name);
+        snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "--preset has to be one of ",
+                 p->preset[i].name);
     }
     usage_error(known[0] ? known : "there are no presets", name);
     return NULL;
@@ -312,10 +330,11 @@ static void unknown_option(const Program *p, const char *argument) {
     usage_error(message, argument);
 }
 
-/* One pass over the arguments. Without `apply` it checks their form and finds --preset and --help; with it, values are set:
- * a preset given last still comes before every option. Returns the number of positional arguments. */
-static int walk(const Program *p, int argc, char **argv, int apply, const char *default_preset, const char **positional,
-                int max_positional) {
+/* Goes over the arguments once. Without `apply` it checks their form and finds --preset and --help; with
+ * `apply` it sets values, so that an option wins over a preset that is given after it. Returns the number of
+ * positional arguments. */
+static int walk(const Program *p, int argc, char **argv, int apply, const char *default_preset,
+                const char **positional, int max_positional) {
     int positionals = 0, only_positional = 0;
     for (int i = 1; i < argc; i++) {
         const char *a = argv[i], *name = a + (a[0] == '-' && a[1] == '-' ? 2 : 1), *value = NULL;
@@ -328,7 +347,7 @@ static int walk(const Program *p, int argc, char **argv, int apply, const char *
         }
         if (!strcmp(a, "--")) { only_positional = 1; continue; }
         if (!strcmp(a, "--help") || !strcmp(a, "-h")) print_help(p, default_preset);
-        row = a[1] == '-' || n == 1 ? find_option(p, name, n) : -1;     /* one dash: one letter */
+        row = a[1] == '-' || n == 1 ? find_option(p, name, n) : -1;     /* one dash is for one letter */
         preset = p->presets && a[1] == '-' && n == 6 && !strncmp(name, "preset", 6);
         if (row < 0 && !preset) unknown_option(p, a);
         if (name[n] == '=') value = name + n + 1;
@@ -341,12 +360,14 @@ static int walk(const Program *p, int argc, char **argv, int apply, const char *
     return positionals;
 }
 
-int cli_parse(const Program *p, const char *default_preset, int argc, char **argv, const char **positional, int max_positional) {
+int cli_parse(const Program *p, const char *default_preset, int argc, char **argv, const char **positional,
+              int max_positional) {
     const char *kernel = getenv("RLHF_ISA");
     cli.program = p;
     cli.preset = default_preset;
     if (fast_use(kernel) != OK)
-        usage_error("RLHF_ISA names a kernel that this processor or this build does not have (plain is always there)", kernel);
+        usage_error("RLHF_ISA names a kernel that this processor or this build does not have "
+                    "(plain is always there)", kernel);
     memset(cli.given, 0, sizeof cli.given);
     if (p->options > OPTIONS_MAX) usage_error("this program has too many options", NULL);
     walk(p, argc, argv, 0, default_preset, positional, max_positional);
@@ -379,7 +400,7 @@ void cli_refuse(const Program *p, const char *options, const char *why) {
     }
 }
 
-/* The shortest digits that read back as the same number. */
+/* Appends a number with the fewest digits that read back as the same number. */
 static void json_real(Buffer *b, double value) {
     char text[40];
     for (int digits = 1; digits <= 17; digits++) {
@@ -422,7 +443,7 @@ void cli_options_json(const Program *p, Buffer *b) {
 
 /* ---- memory ---- */
 
-/* "640 B", "1.5 KB", "23.4 MB": powers of 1000. */
+/* Writes a size in powers of 1000: "640 B", "1.5 KB", "23.4 MB". */
 static void readable(char out[32], size_t bytes) {
     static const char *const unit[] = { "B", "KB", "MB", "GB", "TB", "PB", "EB" };
     double v = (double)bytes;
@@ -461,10 +482,10 @@ Arena cli_arena(size_t bytes, const char *what) {
     Arena a;
     unsigned char *block = bytes <= SIZE_MAX - 128 ? calloc(1, bytes + 128) : NULL;
     if (!block) out_of_memory(bytes, what);
-    memcpy(block, &cli.arenas, sizeof cli.arenas);          /* a chain of all: they live as long as the program */
+    memcpy(block, &cli.arenas, sizeof cli.arenas);   /* the chain of all blocks, which keeps them reachable */
     cli.arenas = block;
     memset(&a, 0, sizeof a);
-    a.base = block + 128 - (uintptr_t)block % 64;           /* on a cache line, after the chain */
+    a.base = block + 128 - (uintptr_t)block % 64;           /* a multiple of 64, after the chain's address */
     a.capacity = bytes;
     return a;
 }
@@ -494,7 +515,8 @@ size_t cli_bill_total(void) {
 static void on_interrupt(int number) {
 #ifdef CLI_POSIX
     static const char text[] = "\nstopping after this step (Ctrl-C again stops at once)\n";
-    if (write(2, text, sizeof text - 1) < 0) interrupted = 1;          /* printf is not allowed here; write is */
+    /* a signal handler may call write, but not printf */
+    if (write(2, text, sizeof text - 1) < 0) interrupted = 1;
 #endif
     interrupted = 1;
     (void)number;
@@ -508,7 +530,7 @@ void cli_interrupts(void) {
     struct sigaction s;
     memset(&s, 0, sizeof s);
     s.sa_handler = on_interrupt;
-    s.sa_flags = (int)(SA_RESTART | SA_RESETHAND);                      /* the second one has the default action */
+    s.sa_flags = (int)(SA_RESTART | SA_RESETHAND);              /* the second Ctrl-C has the default action */
     sigemptyset(&s.sa_mask);
     sigaction(SIGINT, &s, NULL);
 #else
@@ -529,21 +551,23 @@ int cli_terminal(void) {
 #endif
 }
 
-/* "0:42", "12:05", "3h07m" */
+/* Writes a duration: "0:42", "12:05", "3h07m". */
 static void readable_time(char out[32], double seconds) {
     long s = seconds < 1e8 ? (long)(seconds + 0.5) : 99999999L;
     if (s < 3600) snprintf(out, 32, "%ld:%02ld", s / 60, s % 60);
     else snprintf(out, 32, "%ldh%02ldm", s / 3600, s / 60 % 60);
 }
 
-/* In a terminal at most ten times a second; else when another twentieth is done, or after half a minute of silence. */
+/* A terminal's line is updated at most ten times a second. Other outputs get a line for each further
+ * twentieth of the work, and one after half a minute without a line. */
 void progress(const char *text, long long done, long long total, int last) {
     double now = wall_clock(), share = total > 0 ? (double)done / (double)total : 0;
     char left[48] = "", time[32], bar[BAR + 1];
     int tty = cli_terminal(), first = !cli.running;
     long long bucket = (long long)(share * 20);
     if (first) { cli.running = 1; cli.start = now; cli.first = done; }
-    if (!first && !last && (tty ? now - cli.shown < 0.1 : bucket == cli.bucket && now - cli.shown < 30)) return;
+    if (!first && !last && (tty ? now - cli.shown < 0.1 : bucket == cli.bucket && now - cli.shown < 30))
+        return;
     cli.shown = now;
     cli.bucket = bucket;
     if (last) { readable_time(time, now - cli.start); snprintf(left, sizeof left, "  in %s", time); }
@@ -551,17 +575,19 @@ void progress(const char *text, long long done, long long total, int last) {
         readable_time(time, (now - cli.start) / (double)(done - cli.first) * (double)(total - done));
         snprintf(left, sizeof left, "  %s left", time);
     }
-    if (tty) {                              /* ESC[?7l: a line longer than the terminal is cut, not wrapped */
+    if (tty) {    /* ESC[?7l: the terminal cuts a line that is too long and does not wrap it */
         for (int i = 0; i < BAR; i++) bar[i] = i < (int)(share * BAR) ? '#' : '.';
         bar[BAR] = 0;
-        printf("\r\033[?7l[%s] %lld/%lld%s  %s\033[K\033[?7h%s", bar, done, total, left, text, last ? "\n" : "");
+        printf("\r\033[?7l[%s] %lld/%lld%s  %s\033[K\033[?7h%s", bar, done, total, left, text,
+               last ? "\n" : "");
     } else printf("%lld/%lld  %s%s\n", done, total, text, left);
     cli.line_open = tty && !last;
     if (last) cli.running = 0;
     fflush(stdout);
 }
 
-/* Eight heights, U+2581 to U+2588, from the smallest to the largest value shown; a NaN or an infinity is a space. */
+/* The heights are U+2581 (the smallest value shown) to U+2588 (the largest); a NaN or an infinity is a
+ * space. */
 void sparkline(char *out, size_t cap, const double *x, int n, int width) {
     double low = HUGE_VAL, high = -HUGE_VAL;
     size_t used = 0;
@@ -582,13 +608,15 @@ void sparkline(char *out, size_t cap, const double *x, int n, int width) {
 
 /* ---- runs and logs ---- */
 
-/* 1: made; 0: it is there already; -1: it cannot be made. Only one of two programs that try at once gets the 1. */
+/* Makes a folder. Returns 1 if it was made, 0 if it exists already, -1 if it cannot be made. If two programs
+ * try at the same time, only one of them gets the 1. */
 static int make_new_folder(const char *path) {
 #ifdef CLI_POSIX
     if (!mkdir(path, 0777)) return 1;
     return errno == EEXIST ? 0 : -1;
 #else
-    char log[1024];                         /* plain C makes no folders: one made by hand is free until it has a log */
+    /* plain C cannot make a folder: one that was made by hand counts as new until it has a log */
+    char log[1024];
     int n = snprintf(log, sizeof log, "%s/log.jsonl", path);
     if (n < 0 || (size_t)n >= sizeof log) return -1;
     return file_exists(log) ? 0 : folder_exists(path) ? 1 : -1;
@@ -600,7 +628,8 @@ int run_folder(char *out, size_t cap, const char *base, const char *kind, Error 
     if (rc != OK) return rc;
     for (int number = 1; number < 1000000; number++) {
         int n = snprintf(out, cap, "%s/%s-%04d", base, kind, number), made;
-        if (n < 0 || (size_t)n >= cap) return fail(err, E_RANGE, "the name of the run folder is too long", base, n, (long long)cap - 1);
+        if (n < 0 || (size_t)n >= cap)
+            return fail(err, E_RANGE, "the name of the run folder is too long", base, n, (long long)cap - 1);
         made = make_new_folder(out);
         if (made > 0) return OK;
         if (made < 0) return fail(err, E_WRITE, "cannot make the run folder", out, 0, 0);
@@ -630,7 +659,8 @@ void cli_check_out(const char *out, const char *from, const char *option) {
     char message[80];
     if (!out) return;
     if (!out[0]) usage_error("--out needs the name of a folder", "(nothing)");
-    if (file_exists(out) && !folder_exists(out)) usage_error("--out is a file, and has to be a folder or nothing yet", out);
+    if (file_exists(out) && !folder_exists(out))
+        usage_error("--out is a file, and has to be a folder or nothing yet", out);
     snprintf(message, sizeof message, "--out would overwrite %s", option);
     if (from && same_folder(from, out)) usage_error(message, out);
 }
