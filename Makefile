@@ -33,9 +33,13 @@ RUN      =
 
 # The one list of files. A file calls only files that stand before a bar to its left (make check).
 LEVELS   = core fast/threads | \
-           quant rl io text/unicode text/unigram fast/amx | \
-           fast/x86 fast/arm fast/half text/wordpiece files/fields | \
-           fast/avx512 tokenizer files/torch files/config files/llama2c | \
+           quant rl io fast/amx | \
+           text/unicode_tables | \
+           text/unicode text/unigram | \
+           text/wordpiece | \
+           tokenizer | \
+           fast/x86 fast/arm fast/half files/fields | \
+           fast/avx512 files/torch files/config files/llama2c | \
            fast/choose files/tokenizer_files | \
            ops | \
            lora checkpoint | \
@@ -68,6 +72,7 @@ endif
 all: $(PROGRAMS) data/imdb.bin
 
 # Every source sees the map; programs, what they share; a room, its own header.
+$(filter text/%.o tokenizer.o,$(LIB)): text/text.h
 %.o: %.c rlhf.h programs.h build/flags
 	$(CC) $(FLAGS) -c -o $@ $<
 $(PROGRAMS): %: %.o $(LIB)

@@ -290,21 +290,6 @@ typedef struct { const char *text; size_t bytes; int64_t count; } UnigramWord;
 int unigram_train(const UnigramWord *word, size_t words, const Piece *character, int characters, int V, Pool *pool, Piece **piece, int *pieces);
 
 /* ================================================================================================================
- * text/unicode.c (level 1): what characters are (code: a code point, or -1: of no class)
- * ================================================================================================================ */
-enum { CHAR_SPACE, CHAR_LETTER, CHAR_NUMBER, CHAR_OTHER };
-int unicode_class(int32_t code);            /* White_Space, \p{L}, \p{N}, the rest */
-int unicode_is_control(int32_t code);       /* \p{C}: also what is not assigned */
-int unicode_is_punctuation(int32_t code);   /* \p{P} and ASCII's symbols */
-int unicode_is_mark(int32_t code);          /* \p{Mn} */
-int unicode_is_combining(int32_t code);     /* \p{M} */
-int unicode_joins(int32_t code);            /* it belongs to the character before it: Grapheme_Cluster_Break Extend, SpacingMark or ZWJ */
-int unicode_is_ideograph(int32_t code);     /* as BERT counts them */
-int unicode_lower(int32_t code, int32_t out[2]);        /* lower case: its number of characters */
-int unicode_compatible(int32_t code, int32_t out[18]);  /* its compatibility decomposition without \p{M}: the number of characters */
-int unicode_base(int32_t code, int32_t out[3]);         /* its canonical decomposition without marks: the number of characters, 0 for a mark */
-
-/* ================================================================================================================
  * text/wordpiece.c (level 2): BERT's words, and the pieces that they fall into
  * ================================================================================================================ */
 /* BertNormalizer: clean: controls go, white space is a space; ideographs: a space on both sides of each; strip: NFD without marks; lower. */

@@ -13,7 +13,7 @@
  *          tokens within and beside each other: tests/unit/tokenizer.c. Denormalisers, vocabularies with holes, and what else tokenizer.json
  *          may ask for are refused by name. A word character (single_word) is a letter, a number or '_'; marks are none. Unicode is
  *          version 14; Hugging Face's NFKD and StripAccents have an older one, without the marks that came since. */
-#include "rlhf.h"
+#include "text/text.h"
 
 /* ================================================================================================================
  * Cutting a text into words, as byte-level BPE does before it merges

@@ -8,7 +8,7 @@
  * Edges    a text without any piece (each character is unknown), malformed UTF-8 (a character is as long as its first byte says, the
  *          text's end permitting), equal scores (the path that was found first stays), scores that underflow as probabilities.
  * exp, log Our own, in double: the same bits on every machine, so that a training gives one model. */
-#include "../rlhf.h"
+#include "text.h"
 
 /* ================================================================================================================
  * exp and log

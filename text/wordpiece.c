@@ -5,7 +5,7 @@
  * Never    allocates while encoding; the caller measures a text's normal form first.
  * Edges    malformed UTF-8 (each byte is U+FFFD, which cleaning removes), a word of too many characters, a word without pieces: one
  *          unknown piece each; a mark alone: nothing is left of it. */
-#include "../rlhf.h"
+#include "text.h"
 
 /* ================================================================================================================
  * Words
