@@ -368,7 +368,7 @@ static int source_tensor(Source *s, const char *tensor, Place *p) {
     if (!s->head) {                             /* found under Meta's name: how wide is a head? */
         ModelConfig c;
         code = config_load(&c, s->folder, s->pool, s->err);
-        if (code == OK) s->head = c.D;
+        if (code == OK) s->head = c.stack.D;
     }
     p->head = s->head;
     return code;

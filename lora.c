@@ -29,7 +29,7 @@ static int next_target(const char **list, const char **name, size_t *n) {
 
 /* The linears of the layers are what the forward asks an adapter about. Norms, embedding and head it does not: an adapter on them
  * would be trained and written, and change nothing. */
-static int is_layer_linear(const Tensor *t) { return !(t->flags & TENSOR_VECTOR) && strstr(t->name, ".layer"); }
+static int is_layer_linear(const Tensor *t) { return (t->flags & TENSOR_LINEAR) != 0; }
 
 static int is_adapted(const Tensor *t, const char *targets) {
     const char *name;
@@ -60,33 +60,39 @@ static int check_targets(const Tensor *base, int tensors, const char *targets, E
     return OK;
 }
 
-int lora_carve(Lora *l, const Tensor *base, int tensors, int R, float alpha, int rslora, const char *targets, int trainable,
-               Pool *lists, Arena *a, Error *err) {
+LoraConfig lora_config(int R, float alpha, const char *targets) {
+    LoraConfig c = { R, alpha, 0, 0, "" };
+    if (strlen(targets) >= sizeof c.targets) c.R = 0;
+    else memcpy(c.targets, targets, strlen(targets) + 1);
+    return c;
+}
+
+int lora_carve(Lora *l, const Tensor *base, int tensors, const LoraConfig *c, int trainable, Pool *lists, Arena *a, Error *err) {
+    const char *targets = c->targets;
+    const int R = c->R;
     char name[96];
     int adapted = 0;
-    if (R < 1 || strlen(targets) >= sizeof l->targets) return fail(err, E_ARGUMENT, "LoRA rank or target list out of range", targets, R, 1);
+    if (R < 1) return fail(err, E_ARGUMENT, "LoRA rank or target list out of range", targets, R, 1);
     int code = check_targets(base, tensors, targets, err);
     if (code) return code;
     for (int i = 0; i < tensors; i++) adapted += is_adapted(&base[i], targets);
-    l->R = R;
-    l->alpha = alpha;
-    l->rslora = rslora;
-    l->scale = rslora ? alpha / sqrtf((float)R) : alpha / (float)R;
-    memmove(l->targets, targets, strlen(targets) + 1);      /* targets may be l->targets itself */
+    if (c != &l->config) l->config = *c;
+    l->scale = c->rslora ? c->alpha / sqrtf((float)R) : c->alpha / (float)R;
     memset(&l->dropout, 0, sizeof l->dropout);
     l->pairs = tensors;
     l->pair = pool_take(lists, (size_t)tensors, sizeof *l->pair);
     l->tensor = pool_take(lists, (size_t)adapted * 2 + 1, sizeof *l->tensor);
-    l->tensors = 0;
+    TensorList list = { l->tensor, 0, trainable, a };
     if (!l->pair || !l->tensor) return fail(err, E_MEMORY, "no memory for the adapter's lists", "", 0, 0);
     for (int i = 0; i < tensors; i++) {
-        if (!is_adapted(&base[i], l->targets)) continue;
+        if (!is_adapted(&base[i], targets)) continue;
         const Matrix *w = base[i].matrix;
         if (adapter_name(name, sizeof name, base[i].name, "lora_A")) return fail(err, E_RANGE, "tensor name too long", base[i].name, 0, 0);
-        tensor_carve(l->tensor, &l->tensors, name, 0, &l->pair[i].A, F32, R, w->I, 0, trainable, a);
+        tensor_carve(&list, &l->pair[i].A, name, 0, F32, R, w->I, 0);
         adapter_name(name, sizeof name, base[i].name, "lora_B");
-        tensor_carve(l->tensor, &l->tensors, name, 0, &l->pair[i].B, F32, w->O, R, 0, trainable, a);
+        tensor_carve(&list, &l->pair[i].B, name, 0, F32, w->O, R, 0);
     }
+    l->tensors = list.tensors;
     return a->failed ? fail(err, E_MEMORY, "no memory for the adapter", "", 0, 0) : OK;
 }
 
@@ -136,14 +142,14 @@ void lora_forward(float *y, const float *x, const Lora *l, const Matrix *w, int 
     const LoraPair *p = pair_of(l, w);
     if (!p) return;
     size_t mark = ws->used;
-    float *mid = arena_take(ws, (size_t)N * (size_t)l->R, sizeof *mid);
+    float *mid = arena_take(ws, (size_t)N * (size_t)l->config.R, sizeof *mid);
     if (mid && l->dropout.p > 0) {
         drop(l->dropout.x, x, &l->dropout, w, 0, N);
         x = l->dropout.x;
     }
     linear_forward(mid, x, &p->A, NULL, N, ws);
-    if (mid) for (size_t i = 0; i < (size_t)N * (size_t)l->R; i++) mid[i] *= l->scale;
-    linear_add(y, mid, &p->B, N, ws);
+    if (mid) for (size_t i = 0; i < (size_t)N * (size_t)l->config.R; i++) mid[i] *= l->scale;
+    linear_add(y, mid, &p->B, NULL, N, ws);
     ws->used = mark;
 }
 
@@ -151,7 +157,7 @@ void lora_forward(float *y, const float *x, const Lora *l, const Matrix *w, int 
 void lora_backward(float *dx, const float *dy, const float *x, const Lora *l, const Matrix *w, int N, Arena *ws) {
     const LoraPair *p = pair_of(l, w);
     if (!p) return;
-    size_t mark = ws->used, n = (size_t)N * (size_t)l->R;
+    size_t mark = ws->used, n = (size_t)N * (size_t)l->config.R;
     float *mid = arena_take(ws, n, sizeof *mid), *dmid = arena_take(ws, n, sizeof *dmid), *dinput = dx;
     if (dmid && l->dropout.p > 0) {
         drop(l->dropout.x, x, &l->dropout, w, 0, N);
@@ -172,7 +178,7 @@ void lora_backward(float *dx, const float *dy, const float *x, const Lora *l, co
 void lora_merge(const Lora *l, const Matrix *w, Arena *ws) {
     const LoraPair *p = pair_of(l, w);
     if (!p || w->type != F32) return;
-    size_t mark = ws->used, n = (size_t)w->O * (size_t)l->R;
+    size_t mark = ws->used, n = (size_t)w->O * (size_t)l->config.R;
     float *scaled = arena_take(ws, n, sizeof *scaled);
     const float *B = p->B.data;
     Matrix A = p->A;

@@ -19,18 +19,18 @@
 /* inv_freq_j = theta^(-2j/D), then scaled as config.json's rope_scaling asks (formats: linear divides all; llama3 divides the slow
  * ones, keeps the fast ones, and blends between). */
 static double inverse_frequency(const ModelConfig *c, int j) {
-    double inv = (double)(f32)pow(c->rope_theta, -2.0 * j / c->D);
-    if (c->rope_type == ROPE_LINEAR) return inv / c->rope_factor;
-    if (c->rope_type != ROPE_LLAMA3) return inv;
-    double wavelength = 2 * 3.14159265358979323846 / inv, turns = c->rope_original / wavelength;
-    if (turns > c->rope_high) return inv;
-    if (turns < c->rope_low) return inv / c->rope_factor;
-    double blend = (turns - c->rope_low) / (c->rope_high - c->rope_low);
-    return (1 - blend) * inv / c->rope_factor + blend * inv;
+    double inv = (double)(f32)pow(c->stack.rope.theta, -2.0 * j / c->stack.D);
+    if (c->stack.rope.type == ROPE_LINEAR) return inv / c->stack.rope.factor;
+    if (c->stack.rope.type != ROPE_LLAMA3) return inv;
+    double wavelength = 2 * 3.14159265358979323846 / inv, turns = c->stack.rope.original / wavelength;
+    if (turns > c->stack.rope.high) return inv;
+    if (turns < c->stack.rope.low) return inv / c->stack.rope.factor;
+    double blend = (turns - c->stack.rope.low) / (c->stack.rope.high - c->stack.rope.low);
+    return (1 - blend) * inv / c->stack.rope.factor + blend * inv;
 }
 
 static void rope_tables(Model *m) {
-    int half = m->config.D / 2;
+    int half = m->config.stack.D / 2;
     for (int j = 0; j < half; j++) {
         f32 inv = (f32)inverse_frequency(&m->config, j);
         for (int p = 0; p < m->positions; p++) {
@@ -42,48 +42,52 @@ static void rope_tables(Model *m) {
 }
 
 /* A linear of layer l, stored as t says. */
-static void carve_linear(Model *m, int *n, const char *name, int l, Matrix *w, const WeightTypes *t, int O, int I, int trainable, Arena *a) {
-    tensor_carve(m->tensor, n, name, l, w, t->layers, O, I, 0, trainable, a);
+static void carve_linear(TensorList *list, const char *name, int l, Matrix *w, const WeightTypes *t, int O, int I) {
+    int residual = strstr(name, "o_proj") || strstr(name, "down_proj") ? TENSOR_RESIDUAL : 0;
+    tensor_carve(list, w, name, l, t->layers, O, I, TENSOR_LINEAR | residual);
     w->compute = w->output = t->compute;
-    if (t->layers == NF4) tensor_carve_quant(w, t->kind, t->block, t->doubled, a);
+    if (t->layers == NF4) tensor_carve_quant(w, t->kind, t->block, t->doubled, list->arena);
 }
 
 int model_carve(Model *m, const ModelConfig *c, const WeightTypes *types, int trainable, int positions, Pool *lists, Arena *a, Error *err) {
     static const WeightTypes floats = { F32, F32, 0, 0, 0, 0 };
     const WeightTypes *w = types ? types : &floats;
-    int n = 0, wide = c->H * c->D, narrow = c->K * c->D, V = TENSOR_VECTOR;
+    int wide = c->stack.H * c->stack.D, narrow = c->stack.K * c->stack.D;
     memset(m, 0, sizeof *m);
     m->config = *c;
     m->positions = positions;
     m->compute = w->compute;
-    m->block = pool_take(lists, (size_t)c->L, sizeof *m->block);
-    Tensor *t = m->tensor = pool_take(lists, 3 + 9 * (size_t)c->L, sizeof *m->tensor);
-    if (!t || !m->block) return fail(err, E_MEMORY, "no memory for the list of tensors", "", 0, 0);
+    m->block = pool_take(lists, (size_t)c->stack.L, sizeof *m->block);
+    m->tensor = pool_take(lists, 3 + 9 * (size_t)c->stack.L, sizeof *m->tensor);
+    TensorList t = { m->tensor, 0, trainable, a };
+    if (!m->tensor || !m->block) return fail(err, E_MEMORY, "no memory for the list of tensors", "", 0, 0);
     if (trainable && (w->layers != F32 || w->tables != F32)) return fail(err, E_UNSUPPORTED, "weights that are trained have to be F32", "", 0, 0);
-    tensor_carve(t, &n, "model.embed_tokens.weight", 0, &m->embedding, w->tables, c->V, c->C, 0, trainable, a);
-    for (int l = 0; l < c->L; l++) {
+    tensor_carve(&t, &m->embedding, "model.embed_tokens.weight", 0, w->tables, c->V, c->stack.C, TENSOR_EMBEDDING);
+    for (int l = 0; l < c->stack.L; l++) {
         Block *b = &m->block[l];
-        tensor_carve(t, &n, "model.layers.%d.input_layernorm.weight", l, &b->attn_norm, F32, 1, c->C, V, trainable, a);
-        carve_linear(m, &n, "model.layers.%d.self_attn.q_proj.weight", l, &b->q, w, wide, c->C, trainable, a);
-        carve_linear(m, &n, "model.layers.%d.self_attn.k_proj.weight", l, &b->k, w, narrow, c->C, trainable, a);
-        carve_linear(m, &n, "model.layers.%d.self_attn.v_proj.weight", l, &b->v, w, narrow, c->C, trainable, a);
-        carve_linear(m, &n, "model.layers.%d.self_attn.o_proj.weight", l, &b->o, w, c->C, wide, trainable, a);
-        tensor_carve(t, &n, "model.layers.%d.post_attention_layernorm.weight", l, &b->mlp_norm, F32, 1, c->C, V, trainable, a);
-        carve_linear(m, &n, "model.layers.%d.mlp.gate_proj.weight", l, &b->gate, w, c->F, c->C, trainable, a);
-        carve_linear(m, &n, "model.layers.%d.mlp.up_proj.weight", l, &b->up, w, c->F, c->C, trainable, a);
-        carve_linear(m, &n, "model.layers.%d.mlp.down_proj.weight", l, &b->down, w, c->C, c->F, trainable, a);
+        tensor_carve(&t, &b->attn_norm, "model.layers.%d.input_layernorm.weight", l, F32, 1, c->stack.C, TENSOR_NORM);
+        carve_linear(&t, "model.layers.%d.self_attn.q_proj.weight", l, &b->q, w, wide, c->stack.C);
+        carve_linear(&t, "model.layers.%d.self_attn.k_proj.weight", l, &b->k, w, narrow, c->stack.C);
+        carve_linear(&t, "model.layers.%d.self_attn.v_proj.weight", l, &b->v, w, narrow, c->stack.C);
+        carve_linear(&t, "model.layers.%d.self_attn.o_proj.weight", l, &b->o, w, c->stack.C, wide);
+        tensor_carve(&t, &b->mlp_norm, "model.layers.%d.post_attention_layernorm.weight", l, F32, 1, c->stack.C, TENSOR_NORM);
+        carve_linear(&t, "model.layers.%d.mlp.gate_proj.weight", l, &b->gate, w, c->stack.F, c->stack.C);
+        carve_linear(&t, "model.layers.%d.mlp.up_proj.weight", l, &b->up, w, c->stack.F, c->stack.C);
+        carve_linear(&t, "model.layers.%d.mlp.down_proj.weight", l, &b->down, w, c->stack.C, c->stack.F);
     }
-    tensor_carve(t, &n, "model.norm.weight", 0, &m->norm, F32, 1, c->C, V, trainable, a);
+    tensor_carve(&t, &m->norm, "model.norm.weight", 0, F32, 1, c->stack.C, TENSOR_NORM);
     if (c->tied) {                                              /* one matrix, two uses: gradients of both add up in it */
         Arena nothing = { NULL, 0, 0, 0, 0 };
-        tensor_carve(t, &n, "lm_head.weight", 0, &m->head, w->tables, c->V, c->C, TENSOR_TIED, 0, &nothing);
+        t.trainable = 0;
+        t.arena = &nothing;
+        tensor_carve(&t, &m->head, "lm_head.weight", 0, w->tables, c->V, c->stack.C, TENSOR_HEAD | TENSOR_TIED);
         m->head.data = m->embedding.data;
         m->head.grad = m->embedding.grad;
-    } else tensor_carve(t, &n, "lm_head.weight", 0, &m->head, w->tables, c->V, c->C, 0, trainable, a);
+    } else tensor_carve(&t, &m->head, "lm_head.weight", 0, w->tables, c->V, c->stack.C, TENSOR_HEAD);
     m->head.compute = w->compute;                               /* not its output: a 16-bit logit of 10 would be off by up to 1/32 */
-    m->tensors = n;
-    m->rope_cos = arena_take(a, (size_t)positions * (size_t)(c->D / 2), sizeof *m->rope_cos);
-    m->rope_sin = arena_take(a, (size_t)positions * (size_t)(c->D / 2), sizeof *m->rope_sin);
+    m->tensors = t.tensors;
+    m->rope_cos = arena_take(a, (size_t)positions * (size_t)(c->stack.D / 2), sizeof *m->rope_cos);
+    m->rope_sin = arena_take(a, (size_t)positions * (size_t)(c->stack.D / 2), sizeof *m->rope_sin);
     if (a->failed) return fail(err, E_MEMORY, "no memory for the model", "", 0, 0);
     if (m->rope_sin) rope_tables(m);
     return OK;
@@ -91,12 +95,12 @@ int model_carve(Model *m, const ModelConfig *c, const WeightTypes *types, int tr
 
 /* Normal with deviation 0.02; what writes to the residual stream is smaller by sqrt(2L), so that its sum keeps its size (GPT-2). */
 void model_init(Model *m, uint64_t seed) {
-    double residual = 0.02 / sqrt(2.0 * m->config.L);
+    double residual = 0.02 / sqrt(2.0 * m->config.stack.L);
     for (int i = 0; i < m->tensors; i++) {
         const Tensor *t = &m->tensor[i];
         if (t->flags & TENSOR_TIED) continue;
         if (t->flags & TENSOR_VECTOR) tensor_fill(t->matrix, 1);
-        else tensor_normal(t->matrix, strstr(t->name, "o_proj") || strstr(t->name, "down_proj") ? residual : 0.02, seed);
+        else tensor_normal(t->matrix, t->flags & TENSOR_RESIDUAL ? residual : 0.02, seed);
     }
 }
 
@@ -109,9 +113,9 @@ void model_copy(Model *to, const Model *from) {
 }
 
 void value_head_carve(ValueHead *h, int C, int trainable, Arena *a) {
-    int n = 0;
-    tensor_carve(h->tensor, &n, "v_head.summary.weight", 0, &h->weight, F32, 1, C, 0, trainable, a);
-    tensor_carve(h->tensor, &n, "v_head.summary.bias", 0, &h->bias, F32, 1, 1, TENSOR_VECTOR, trainable, a);
+    TensorList list = { h->tensor, 0, trainable, a };
+    tensor_carve(&list, &h->weight, "v_head.summary.weight", 0, F32, 1, C, TENSOR_HEAD);
+    tensor_carve(&list, &h->bias, "v_head.summary.bias", 0, F32, 1, 1, TENSOR_BIAS);
 }
 
 void value_head_init(ValueHead *h, uint64_t seed, int zero) {
@@ -122,34 +126,34 @@ void value_head_init(ValueHead *h, uint64_t seed, int zero) {
 }
 
 void cache_carve(Cache *c, const ModelConfig *m, int B, int T, Arena *a) {
-    size_t n = (size_t)m->L * (size_t)B * (size_t)T * (size_t)(m->K * m->D);
-    c->L = m->L;
+    size_t n = (size_t)m->stack.L * (size_t)B * (size_t)T * (size_t)(m->stack.K * m->stack.D);
+    c->L = m->stack.L;
     c->B = B;
     c->T = T;
-    c->width = m->K * m->D;
+    c->width = m->stack.K * m->stack.D;
     c->k = arena_take(a, n, sizeof *c->k);
     c->v = arena_take(a, n, sizeof *c->v);
 }
 
 void saved_carve(Saved *s, const ModelConfig *m, int N, int recompute, Arena *a) {
-    size_t rows = (recompute ? 1 : (size_t)m->L) * (size_t)N;
+    size_t rows = (recompute ? 1 : (size_t)m->stack.L) * (size_t)N;
     s->N = N;
     s->recompute = recompute;
-    s->x = arena_take(a, (size_t)m->L * (size_t)N * (size_t)m->C, sizeof(float));
-    s->q = arena_take(a, rows * (size_t)(m->H * m->D), sizeof(float));
-    s->att = arena_take(a, rows * (size_t)(m->H * m->D), sizeof(float));
-    s->mid = arena_take(a, rows * (size_t)m->C, sizeof(float));
-    s->gate = arena_take(a, rows * (size_t)m->F, sizeof(float));
-    s->up = arena_take(a, rows * (size_t)m->F, sizeof(float));
-    s->last = arena_take(a, (size_t)N * (size_t)m->C, sizeof(float));
+    s->x = arena_take(a, (size_t)m->stack.L * (size_t)N * (size_t)m->stack.C, sizeof(float));
+    s->q = arena_take(a, rows * (size_t)(m->stack.H * m->stack.D), sizeof(float));
+    s->att = arena_take(a, rows * (size_t)(m->stack.H * m->stack.D), sizeof(float));
+    s->mid = arena_take(a, rows * (size_t)m->stack.C, sizeof(float));
+    s->gate = arena_take(a, rows * (size_t)m->stack.F, sizeof(float));
+    s->up = arena_take(a, rows * (size_t)m->stack.F, sizeof(float));
+    s->last = arena_take(a, (size_t)N * (size_t)m->stack.C, sizeof(float));
 }
 
 static Heads heads_of(const ModelConfig *c) {
     Heads heads = { 0, 0, 0, 0, NULL, NULL, NULL, 0 };
-    heads.H = c->H;
-    heads.K = c->K;
-    heads.D = c->D;
-    heads.scale = 1 / sqrtf((float)c->D);
+    heads.H = c->stack.H;
+    heads.K = c->stack.K;
+    heads.D = c->stack.D;
+    heads.scale = 1 / sqrtf((float)c->stack.D);
     return heads;
 }
 
@@ -159,12 +163,12 @@ static void measure_layer(const Model *m, const Lora *adapter, int N, int T, Are
     const Heads heads = heads_of(c);
     size_t mark = ws->used;
     if (adapter) {
-        arena_take(ws, 2 * (size_t)N * (size_t)adapter->R + 32, sizeof(float));
-        linear_measure(ws, N, c->F > c->C ? c->F : c->C, adapter->R, F32);
-        linear_measure(ws, N, c->H * c->D, adapter->R, F32);
+        arena_take(ws, 2 * (size_t)N * (size_t)adapter->config.R + 32, sizeof(float));
+        linear_measure(ws, N, c->stack.F > c->stack.C ? c->stack.F : c->stack.C, adapter->config.R, F32);
+        linear_measure(ws, N, c->stack.H * c->stack.D, adapter->config.R, F32);
     }
-    linear_measure(ws, N, c->C, c->F, m->compute);
-    linear_measure(ws, N, c->C, c->H * c->D, m->compute);
+    linear_measure(ws, N, c->stack.C, c->stack.F, m->compute);
+    linear_measure(ws, N, c->stack.C, c->stack.H * c->stack.D, m->compute);
     attention_measure(ws, T, &heads);
     ws->used = mark;
 }
@@ -178,12 +182,12 @@ typedef struct { float *x, *q, *att, *mid, *gate, *up, *norm, *k, *v, *act; cons
 static Layer layer_of(Layer scratch, const Saved *s, const ModelConfig *c, int l) {
     if (!s) return scratch;
     size_t row = s->recompute ? 0 : (size_t)l * (size_t)s->N;
-    scratch.x = s->x + (size_t)l * (size_t)s->N * (size_t)c->C;
-    scratch.q = s->q + row * (size_t)(c->H * c->D);
-    scratch.att = s->att + row * (size_t)(c->H * c->D);
-    scratch.mid = s->mid + row * (size_t)c->C;
-    scratch.gate = s->gate + row * (size_t)c->F;
-    scratch.up = s->up + row * (size_t)c->F;
+    scratch.x = s->x + (size_t)l * (size_t)s->N * (size_t)c->stack.C;
+    scratch.q = s->q + row * (size_t)(c->stack.H * c->stack.D);
+    scratch.att = s->att + row * (size_t)(c->stack.H * c->stack.D);
+    scratch.mid = s->mid + row * (size_t)c->stack.C;
+    scratch.gate = s->gate + row * (size_t)c->stack.F;
+    scratch.up = s->up + row * (size_t)c->stack.F;
     return scratch;
 }
 
@@ -218,26 +222,26 @@ static void attention_block(Layer b, const Model *m, int l, const Lora *adapter,
     const Block *w = &m->block[l];
     int N = rows->N;
     size_t layer = (size_t)l * (size_t)kv->B * (size_t)kv->T * (size_t)kv->width;
-    rmsnorm_forward(b.norm, b.x, w->attn_norm.data, c->norm_eps, N, c->C);
+    rmsnorm_forward(b.norm, b.x, w->attn_norm.data, c->stack.eps, N, c->stack.C);
     adapted(b.q, b.norm, &w->q, adapter, N, ws);
     adapted(b.k, b.norm, &w->k, adapter, N, ws);
     adapted(b.v, b.norm, &w->v, adapter, N, ws);
-    rope_rotate(b.q, rows->position, m->rope_cos, m->rope_sin, 0, N, c->H, c->D);
-    rope_rotate(b.k, rows->position, m->rope_cos, m->rope_sin, 0, N, c->K, c->D);
+    rope_rotate(b.q, rows->position, m->rope_cos, m->rope_sin, 0, N, c->stack.H, c->stack.D);
+    rope_rotate(b.k, rows->position, m->rope_cos, m->rope_sin, 0, N, c->stack.K, c->stack.D);
     cache_store(kv, b.k, b.v, rows, l);
     const Heads heads = heads_of(c);
     const Keys keys = { b.first, b.count, NULL };
     const Qkv in = { b.q, kv->k + layer, kv->v + layer };
     attention_forward(b.att, &in, &keys, N, &heads, ws);
-    copy(b.mid, b.x, (size_t)N * (size_t)c->C);
-    linear_add(b.mid, b.att, &w->o, N, ws);
+    copy(b.mid, b.x, (size_t)N * (size_t)c->stack.C);
+    linear_add(b.mid, b.att, &w->o, NULL, N, ws);
     lora_forward(b.mid, b.att, adapter, &w->o, N, ws);
 }
 
 /* gate and up of norm(mid): with mid, what the backward pass of the MLP starts from */
 static void gate_and_up(Layer b, const Model *m, int l, const Lora *adapter, int N, Arena *ws) {
     const Block *w = &m->block[l];
-    rmsnorm_forward(b.norm, b.mid, w->mlp_norm.data, m->config.norm_eps, N, m->config.C);
+    rmsnorm_forward(b.norm, b.mid, w->mlp_norm.data, m->config.stack.eps, N, m->config.stack.C);
     adapted(b.gate, b.norm, &w->gate, adapter, N, ws);
     adapted(b.up, b.norm, &w->up, adapter, N, ws);
 }
@@ -249,9 +253,9 @@ static void layer_forward(float *y, Layer b, const Model *m, int l, const Lora *
     int N = rows->N;
     attention_block(b, m, l, adapter, rows, kv, ws);
     gate_and_up(b, m, l, adapter, N, ws);
-    gated_forward(b.act, b.gate, b.up, ACT_SILU, (size_t)N * (size_t)c->F);
-    copy(y, b.mid, (size_t)N * (size_t)c->C);
-    linear_add(y, b.act, &w->down, N, ws);
+    gated_forward(b.act, b.gate, b.up, ACT_SILU, (size_t)N * (size_t)c->stack.F);
+    copy(y, b.mid, (size_t)N * (size_t)c->stack.C);
+    linear_add(y, b.act, &w->down, NULL, N, ws);
     lora_forward(y, b.act, adapter, &w->down, N, ws);
 }
 
@@ -265,21 +269,21 @@ static void key_ranges(int *first, int *count, const Rows *rows, const Cache *kv
 
 int model_forward(const Model *m, const Lora *adapter, const Rows *rows, Cache *kv, Saved *saved, float *hidden, Arena *ws) {
     const ModelConfig *c = &m->config;
-    size_t mark = ws->used, N = (size_t)rows->N, C = (size_t)c->C;
+    size_t mark = ws->used, N = (size_t)rows->N, C = (size_t)c->stack.C;
     int *first = arena_take(ws, N, sizeof *first), *count = arena_take(ws, N, sizeof *count);
     Layer b;
     b.first = first;
     b.count = count;
     b.x = arena_take(ws, N * C, sizeof(float));
-    b.q = arena_take(ws, N * (size_t)(c->H * c->D), sizeof(float));
-    b.att = arena_take(ws, N * (size_t)(c->H * c->D), sizeof(float));
+    b.q = arena_take(ws, N * (size_t)(c->stack.H * c->stack.D), sizeof(float));
+    b.att = arena_take(ws, N * (size_t)(c->stack.H * c->stack.D), sizeof(float));
     b.mid = arena_take(ws, N * C, sizeof(float));
-    b.gate = arena_take(ws, N * (size_t)c->F, sizeof(float));
-    b.up = arena_take(ws, N * (size_t)c->F, sizeof(float));
+    b.gate = arena_take(ws, N * (size_t)c->stack.F, sizeof(float));
+    b.up = arena_take(ws, N * (size_t)c->stack.F, sizeof(float));
     b.norm = arena_take(ws, N * C, sizeof(float));
     b.k = arena_take(ws, N * (size_t)kv->width, sizeof(float));
     b.v = arena_take(ws, N * (size_t)kv->width, sizeof(float));
-    b.act = arena_take(ws, N * (size_t)c->F, sizeof(float));
+    b.act = arena_take(ws, N * (size_t)c->stack.F, sizeof(float));
     measure_layer(m, adapter, rows->N, kv->T, ws);
     if (!ws->base || ws->failed) { ws->used = mark; return ws->failed ? E_MEMORY : OK; }
     int code = saved && saved->N < rows->N ? E_RANGE : check_rows(m, rows, kv);
@@ -287,11 +291,11 @@ int model_forward(const Model *m, const Lora *adapter, const Rows *rows, Cache *
 
     key_ranges(first, count, rows, kv);
     embedding_forward(layer_of(b, saved, c, 0).x, rows->token, &m->embedding, rows->N);
-    for (int l = 0; l < c->L; l++) {
-        float *next = l + 1 < c->L ? layer_of(b, saved, c, l + 1).x : saved ? saved->last : b.x;
+    for (int l = 0; l < c->stack.L; l++) {
+        float *next = l + 1 < c->stack.L ? layer_of(b, saved, c, l + 1).x : saved ? saved->last : b.x;
         layer_forward(next, layer_of(b, saved, c, l), m, l, adapter, rows, kv, ws);
     }
-    rmsnorm_forward(hidden, saved ? saved->last : b.x, m->norm.data, c->norm_eps, rows->N, c->C);
+    rmsnorm_forward(hidden, saved ? saved->last : b.x, m->norm.data, c->stack.eps, rows->N, c->stack.C);
     ws->used = mark;
     return ws->failed ? E_MEMORY : OK;
 }
@@ -322,18 +326,18 @@ static void cache_fetch(float *dk, float *dv, const Flow *f, const Rows *rows, c
 static void mlp_backward(Flow f, Layer b, const Model *m, int l, const Lora *adapter, int N, Arena *ws) {
     const ModelConfig *c = &m->config;
     const Block *w = &m->block[l];
-    size_t NC = (size_t)N * (size_t)c->C, NF = (size_t)N * (size_t)c->F;
+    size_t NC = (size_t)N * (size_t)c->stack.C, NF = (size_t)N * (size_t)c->stack.F;
     gated_forward(b.act, b.gate, b.up, ACT_SILU, NF);
     zero(f.dact, NF);
     adapted_backward(f.dact, f.dx, b.act, &w->down, adapter, N, ws);
     zero(f.dgate, NF);
     zero(f.dup, NF);
     gated_backward(f.dgate, f.dup, f.dact, b.gate, b.up, ACT_SILU, NF);
-    rmsnorm_forward(b.norm, b.mid, w->mlp_norm.data, c->norm_eps, N, c->C);
+    rmsnorm_forward(b.norm, b.mid, w->mlp_norm.data, c->stack.eps, N, c->stack.C);
     zero(f.dnorm, NC);
     adapted_backward(f.dnorm, f.dgate, b.norm, &w->gate, adapter, N, ws);
     adapted_backward(f.dnorm, f.dup, b.norm, &w->up, adapter, N, ws);
-    rmsnorm_backward(f.dx, w->mlp_norm.grad, f.dnorm, b.mid, w->mlp_norm.data, c->norm_eps, N, c->C);
+    rmsnorm_backward(f.dx, w->mlp_norm.grad, f.dnorm, b.mid, w->mlp_norm.data, c->stack.eps, N, c->stack.C);
 }
 
 /* mid = x + o(attention(q, k, v of norm(x))): f.dx comes as dmid and leaves as dx */
@@ -341,7 +345,7 @@ static void attention_block_backward(Flow f, Layer b, const Model *m, int l, con
     const ModelConfig *c = &m->config;
     const Block *w = &m->block[l];
     int N = rows->N;
-    size_t NC = (size_t)N * (size_t)c->C, NQ = (size_t)N * (size_t)(c->H * c->D), slots = (size_t)kv->B * (size_t)kv->T * (size_t)kv->width;
+    size_t NC = (size_t)N * (size_t)c->stack.C, NQ = (size_t)N * (size_t)(c->stack.H * c->stack.D), slots = (size_t)kv->B * (size_t)kv->T * (size_t)kv->width;
     size_t layer = (size_t)l * slots;
     zero(f.datt, NQ);
     adapted_backward(f.datt, f.dx, b.att, &w->o, adapter, N, ws);
@@ -353,20 +357,20 @@ static void attention_block_backward(Flow f, Layer b, const Model *m, int l, con
     const Qkv in = { b.q, kv->k + layer, kv->v + layer }, d = { f.dq, f.dcache_k, f.dcache_v };
     attention_backward(&d, f.datt, b.att, &in, &keys, N, &heads, ws);
     cache_fetch(f.dk, f.dv, &f, rows, kv);
-    rope_rotate(f.dq, rows->position, m->rope_cos, m->rope_sin, 1, N, c->H, c->D);
-    rope_rotate(f.dk, rows->position, m->rope_cos, m->rope_sin, 1, N, c->K, c->D);
-    rmsnorm_forward(b.norm, b.x, w->attn_norm.data, c->norm_eps, N, c->C);
+    rope_rotate(f.dq, rows->position, m->rope_cos, m->rope_sin, 1, N, c->stack.H, c->stack.D);
+    rope_rotate(f.dk, rows->position, m->rope_cos, m->rope_sin, 1, N, c->stack.K, c->stack.D);
+    rmsnorm_forward(b.norm, b.x, w->attn_norm.data, c->stack.eps, N, c->stack.C);
     zero(f.dnorm, NC);
     adapted_backward(f.dnorm, f.dq, b.norm, &w->q, adapter, N, ws);
     adapted_backward(f.dnorm, f.dk, b.norm, &w->k, adapter, N, ws);
     adapted_backward(f.dnorm, f.dv, b.norm, &w->v, adapter, N, ws);
-    rmsnorm_backward(f.dx, w->attn_norm.grad, f.dnorm, b.x, w->attn_norm.data, c->norm_eps, N, c->C);
+    rmsnorm_backward(f.dx, w->attn_norm.grad, f.dnorm, b.x, w->attn_norm.data, c->stack.eps, N, c->stack.C);
 }
 
 int model_backward(const Model *m, const Lora *adapter, const Rows *rows, const Cache *kv, const Saved *saved, const float *dhidden, Arena *ws) {
     const ModelConfig *c = &m->config;
-    size_t mark = ws->used, N = (size_t)rows->N, C = (size_t)c->C, NQ = N * (size_t)(c->H * c->D), NK = N * (size_t)kv->width;
-    size_t NF = N * (size_t)c->F, slots = (size_t)kv->B * (size_t)kv->T * (size_t)kv->width;
+    size_t mark = ws->used, N = (size_t)rows->N, C = (size_t)c->stack.C, NQ = N * (size_t)(c->stack.H * c->stack.D), NK = N * (size_t)kv->width;
+    size_t NF = N * (size_t)c->stack.F, slots = (size_t)kv->B * (size_t)kv->T * (size_t)kv->width;
     int *first = arena_take(ws, N, sizeof *first), *count = arena_take(ws, N, sizeof *count);
     Layer b = { NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL };
     Flow f;
@@ -392,8 +396,8 @@ int model_backward(const Model *m, const Lora *adapter, const Rows *rows, const 
 
     key_ranges(first, count, rows, kv);
     zero(f.dx, N * C);
-    rmsnorm_backward(f.dx, m->norm.grad, dhidden, saved->last, m->norm.data, c->norm_eps, rows->N, c->C);
-    for (int l = c->L - 1; l >= 0; l--) {
+    rmsnorm_backward(f.dx, m->norm.grad, dhidden, saved->last, m->norm.data, c->stack.eps, rows->N, c->stack.C);
+    for (int l = c->stack.L - 1; l >= 0; l--) {
         Layer here = layer_of(b, saved, c, l);
         if (saved->recompute) {                                 /* keys and values enter the cache again, the same bits */
             attention_block(here, m, l, adapter, rows, kv, ws);
@@ -431,7 +435,7 @@ static void gather(float *out, const float *hidden, const int *row, int n, int C
 
 int model_logprobs(const Model *m, const float *hidden, const Rows *rows, const int *target, float temperature,
                    float *logprob, float *entropy, TokenLoss loss, void *context, float *dhidden, Arena *ws) {
-    int V = m->config.V, C = m->config.C, at = 0, done = 0, n, row[HEAD_ROWS];
+    int V = m->config.V, C = m->config.stack.C, at = 0, done = 0, n, row[HEAD_ROWS];
     size_t mark = ws->used, block = (size_t)head_rows(V), training = loss ? 1 : 0;
     float *h = arena_take(ws, block * (size_t)C, sizeof *h), *logits = arena_take(ws, block * (size_t)V, sizeof *logits);
     float *dh = arena_take(ws, training * block * (size_t)C, sizeof *dh), *dlogits = arena_take(ws, training * block * (size_t)V, sizeof *dlogits);
@@ -460,7 +464,7 @@ int model_logprobs(const Model *m, const float *hidden, const Rows *rows, const 
 
 int model_full_kl(const Model *m, const float *hidden, const Model *ref, const float *ref_hidden, const Rows *rows,
                   float temperature, float *kl, Arena *ws) {
-    int V = m->config.V, C = m->config.C, at = 0, done = 0, n, row[HEAD_ROWS];
+    int V = m->config.V, C = m->config.stack.C, at = 0, done = 0, n, row[HEAD_ROWS];
     size_t mark = ws->used, block = (size_t)head_rows(V);
     float *h = arena_take(ws, block * (size_t)C, sizeof *h);
     float *logits = arena_take(ws, block * (size_t)V, sizeof *logits), *ref_logits = arena_take(ws, block * (size_t)V, sizeof *logits);
@@ -596,7 +600,7 @@ static void sample_rows(int *next, float *logprob, const float *logits, const in
 int model_generate(const Model *m, const Lora *adapter, const ValueHead *h, Sequence *seq, int B, Cache *kv, const Sampling *s,
                    int (*on_token)(void *context, int sequence, int token), void *context, Arena *ws) {
     const ModelConfig *c = &m->config;
-    size_t mark = ws->used, prompts = 0, b1 = (size_t)B, C = (size_t)c->C, V = (size_t)c->V;
+    size_t mark = ws->used, prompts = 0, b1 = (size_t)B, C = (size_t)c->stack.C, V = (size_t)c->V;
     int code = OK, alive;
     for (int b = 0; b < B; b++) {
         if (seq[b].prompt < 1 || seq[b].length < seq[b].prompt || seq[b].capacity > kv->T || B > kv->B) return E_RANGE;
@@ -613,14 +617,14 @@ int model_generate(const Model *m, const Lora *adapter, const ValueHead *h, Sequ
     Rows rows = { (int)prompts, token, sequence, position, NULL };
     if (!ws->base) {
         model_forward(m, adapter, &rows, kv, NULL, hidden, ws);
-        linear_measure(ws, block, c->C, c->V, m->compute);
-        linear_measure(ws, B, c->C, 1, F32);
+        linear_measure(ws, block, c->stack.C, c->V, m->compute);
+        linear_measure(ws, B, c->stack.C, 1, F32);
     }
     if (!ws->base || ws->failed) { ws->used = mark; return ws->failed ? E_MEMORY : OK; }
 
     for (int start = 1; (alive = next_rows(&rows, token, sequence, position, live, row, seq, B, start)) > 0; start = 0) {
         if ((code = model_forward(m, adapter, &rows, kv, NULL, hidden, ws)) != OK) break;
-        gather(last, hidden, row, alive, c->C);
+        gather(last, hidden, row, alive, c->stack.C);
         if (h) model_values(h, last, value, alive, ws);
         for (int i0 = 0; i0 < alive; i0 += block) {
             int n = alive - i0 < block ? alive - i0 : block;

@@ -589,7 +589,7 @@ static void forward(float *y, const float *x, const Matrix *w, const float *bias
     ws->used = mark;
 }
 void linear_forward(float *y, const float *x, const Matrix *w, const float *bias, int N, Arena *ws) { forward(y, x, w, bias, 0, N, ws); }
-void linear_add(float *y, const float *x, const Matrix *w, int N, Arena *ws) { forward(y, x, w, NULL, 1, N, ws); }
+void linear_add(float *y, const float *x, const Matrix *w, const float *bias, int N, Arena *ws) { forward(y, x, w, bias, 1, N, ws); }
 
 void linear_backward(float *dx, float *dbias, const float *dy, const float *x, const Matrix *w, int N, Arena *ws) {
     int O = w->O, I = w->I;
@@ -1110,22 +1110,23 @@ void cross_entropy_backward(float *dlogits, const float *dloss, const float *los
 static size_t tensor_size(const Tensor *t) { return (size_t)t->matrix->O * (size_t)t->matrix->I; }
 static int is_trained(const Tensor *t) { return (t->flags & TENSOR_TRAINED) && !(t->flags & TENSOR_TIED); }
 
-void tensor_carve(Tensor *list, int *tensors, const char *name, int layer, Matrix *w, int type, int O, int I, int flags, int trainable, Arena *a) {
+void tensor_carve(TensorList *list, Matrix *w, const char *name, int layer, int type, int O, int I, int flags) {
+    Arena *a = list->arena;
     size_t n = (size_t)O * (size_t)I;
-    if (!list) return;
-    Tensor *t = &list[*tensors];
+    if (!list->tensor) return;
+    Tensor *t = &list->tensor[list->tensors];
     name_format(t->name, sizeof t->name, name, layer);
     w->type = type;
     w->O = O;
     w->I = I;
-    w->id = *tensors;
+    w->id = list->tensors;
     w->compute = w->output = F32;
     w->quant = NULL;
     w->data = type == NF4 ? arena_take(a, (n + 1) / 2, 1) : arena_take(a, n, type == F32 ? sizeof(float) : sizeof(uint16_t));
-    w->grad = trainable ? arena_take(a, n, sizeof(float)) : NULL;
+    w->grad = list->trainable ? arena_take(a, n, sizeof(float)) : NULL;
     t->matrix = w;
-    t->flags = flags | (trainable ? TENSOR_TRAINED : 0);
-    ++*tensors;
+    t->flags = flags | (list->trainable ? TENSOR_TRAINED : 0);
+    list->tensors++;
 }
 
 void tensor_carve_quant(Matrix *w, int kind, int block, int doubled, Arena *a) {

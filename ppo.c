@@ -482,7 +482,7 @@ static int train_mini_batch(Run *r, const Rollout *x, const int *which, int n, c
     Batch *k = &r->batch;
     Rows rows = fill_rows(k, x->seq, which, n);
     LossContext context = { k, loss, scale, s };
-    size_t values = (size_t)k->N * (size_t)r->config.C;
+    size_t values = (size_t)k->N * (size_t)r->config.stack.C;
     gather_tokens(k, x, which, n);
     int code = model_forward(&r->policy, r->adapter, &rows, &r->cache, &r->saved, k->hidden, &r->ws);
     if (code) return code;
@@ -920,9 +920,9 @@ static int most_rows(const Run *r) { return larger(o.chunk, o.mini_batch_size) *
 static void batch_carve(Run *r, Batch *k, Arena *a) {
     size_t N = (size_t)most_rows(r), trained = (size_t)o.mini_batch_size * (size_t)(r->T - 1), W = (size_t)o.mini_batch_size * (size_t)o.response_max;
     float **const tokens[] = { &k->old_logprob, &k->advantage, &k->old_value, &k->returns, &k->new_logprob, &k->entropy, &k->value, &k->dvalue };
-    k->hidden = arena_take(a, N * (size_t)r->config.C, sizeof(float));
-    k->other_hidden = o.kl_penalty == KL_FULL ? arena_take(a, N * (size_t)r->config.C, sizeof(float)) : NULL;
-    k->dhidden = arena_take(a, trained * (size_t)r->config.C, sizeof(float));
+    k->hidden = arena_take(a, N * (size_t)r->config.stack.C, sizeof(float));
+    k->other_hidden = o.kl_penalty == KL_FULL ? arena_take(a, N * (size_t)r->config.stack.C, sizeof(float)) : NULL;
+    k->dhidden = arena_take(a, trained * (size_t)r->config.stack.C, sizeof(float));
     k->row_value = arena_take(a, trained, sizeof(float));
     k->row_dvalue = arena_take(a, trained, sizeof(float));
     for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++) *tokens[i] = arena_take(a, W, sizeof(float));
@@ -947,14 +947,13 @@ static void carve_policy(Run *r, Arena *a, size_t *mark) {
     r->reference_adapter = NULL;
     r->adapter = lora ? &r->lora : NULL;
     if (lora) {
-        int R = o.adapter ? r->start_lora.R : o.lora_r, rslora = o.adapter ? r->start_lora.rslora : o.rslora;
-        float alpha = o.adapter ? r->start_lora.alpha : (float)o.lora_alpha;
-        const char *targets = o.adapter ? r->start_lora.targets : o.lora_targets;
-        must(lora_carve(&r->lora, r->policy.tensor, r->policy.tensors, R, alpha, rslora, targets, 1, &r->pool, a, &r->err), &r->err,
+        LoraConfig c = o.adapter ? r->start_lora.config : lora_config(o.lora_r, (float)o.lora_alpha, o.lora_targets);
+        if (!o.adapter) c.rslora = o.rslora;
+        must(lora_carve(&r->lora, r->policy.tensor, r->policy.tensors, &c, 1, &r->pool, a, &r->err), &r->err,
              "--lora-targets q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj");
         part(r, a, mark, "LoRA adapter and gradients");
         if (o.adapter) {
-            must(lora_carve(&r->start_lora, r->policy.tensor, r->policy.tensors, R, alpha, rslora, targets, 0, &r->pool, a, &r->err), &r->err, NULL);
+            must(lora_carve(&r->start_lora, r->policy.tensor, r->policy.tensors, &c, 0, &r->pool, a, &r->err), &r->err, NULL);
             r->reference_adapter = &r->start_lora;
             part(r, a, mark, "reference adapter (frozen)");
         }
@@ -963,7 +962,7 @@ static void carve_policy(Run *r, Arena *a, size_t *mark) {
         r->reference = &r->frozen;
         part(r, a, mark, "reference (frozen copy)");
     }
-    value_head_carve(&r->head, r->config.C, 1, a);
+    value_head_carve(&r->head, r->config.stack.C, 1, a);
     list_trained(r);
     optimizer_carve(&r->optimizer, r->trained, r->trained_count, a);
     part(r, a, mark, "value head, Adam's moments");
@@ -1104,7 +1103,7 @@ static void open_policy(Run *r) {
         fail(&r->err, E_RANGE, "query and response are longer than the policy's positions", o.policy, r->T, r->config.positions);
         die(&r->err, "a smaller --query-max or --response-max");
     }
-    if (o.adapter) must(adapter_config_load(&r->start_lora, o.adapter, &r->pool, &r->err), &r->err, "--adapter RUN, a PEFT adapter's folder");
+    if (o.adapter) must(adapter_config_load(&r->start_lora.config, o.adapter, &r->pool, &r->err), &r->err, "--adapter RUN, a PEFT adapter's folder");
 }
 
 static void open_judge(Run *r) {
@@ -1139,19 +1138,19 @@ static void say_what(Run *r, const char *data, const char *preset) {
     printf("preset %s, seed %llu\n", preset, (unsigned long long)o.seed);
     printf("data %s: %s documents, %s held out\n", data, grouped(number[0], (size_t)r->data.count),
            grouped(number[1], (size_t)r->data.count - (size_t)r->queue.count));
-    printf("policy %s: Llama, C %d, L %d, H %d, K %d, F %d, V %d\n", o.policy, c->C, c->L, c->H, c->K, c->F, c->V);
+    printf("policy %s: Llama, C %d, L %d, H %d, K %d, F %d, V %d\n", o.policy, c->stack.C, c->stack.L, c->stack.H, c->stack.K, c->stack.F, c->V);
     print_types(r->adapter ? "frozen weights" : "weights", &r->types);
     if (o.reward_text) printf("reward = number of '%s' in the response\n", o.reward_text);
     else {
         const RewardConfig *j = &r->judge_config;
-        printf("judge %s: RoBERTa, C %d, L %d, H %d, F %d, V %d, %s parameters\n", o.reward, j->C, j->L, j->H, j->F, j->V,
+        printf("judge %s: RoBERTa, C %d, L %d, H %d, F %d, V %d, %s parameters\n", o.reward, j->stack.C, j->stack.L, j->stack.H, j->stack.F, j->V,
                grouped(number[0], tensor_values(r->judge.tensor, r->judge.tensors, 0)));
         if (j->labels == 1) printf("reward = the judge's logit");
         else printf("reward = logit of '%s'", j->label[r->label]);
         printf(" for %s\n", o.score == SCORE_BOTH ? "query + response" : "the response alone");
     }
     if (!r->adapter) printf("training all weights; the reference is a frozen copy\n");
-    else printf("training a LoRA adapter (r %d, alpha %g, %s); the reference is %s\n", r->lora.R, (double)r->lora.alpha, r->lora.targets,
+    else printf("training a LoRA adapter (r %d, alpha %g, %s); the reference is %s\n", r->lora.config.R, (double)r->lora.config.alpha, r->lora.config.targets,
                 o.adapter ? "a frozen copy of the adapter it starts from" : "the policy without it");
     print_trainable(trainable, all);
     printf("queries of %d to %d tokens%s, responses of up to %d to %d\n", o.query_min, o.query_max, r->bos >= 0 ? " after <s>" : "",
@@ -1197,7 +1196,7 @@ static void save_result(Run *r) {
     PoolMark mark = pool_mark(&r->pool);
     Error *err = &r->err;
     if (r->adapter) {
-        must(adapter_config_save(&r->lora, r->folder, o.policy, &r->pool, err), err, NULL);
+        must(adapter_config_save(&r->lora.config, r->folder, o.policy, &r->pool, err), err, NULL);
         must(checkpoint_save(r->folder, "adapter_model", "base_model.model.", r->lora.tensor, r->lora.tensors, o.dtype, 0, &r->pool, err), err, NULL);
     } else {
         must(config_save(&r->config, NULL, r->folder, o.dtype, &r->pool, err), err, NULL);

@@ -204,12 +204,17 @@ enum { F32, BF16, F16, NF4 };               /* Matrix.type: how `data` is stored
  * model's list of tensors, where an adapter finds it. compute, output (F32, BF16, F16): as which numbers its linear multiplies (inputs, weights,
  * and in backward dy), and gives its products y and dx; sums are float32. */
 typedef struct { int type, O, I, id; void *data; Quant *quant; float *grad; int compute, output; } Matrix;
-enum { TENSOR_VECTOR = 1,                   /* one dimension in the file: [I] */
-       TENSOR_OPTIONAL = 2,                 /* may be missing in a file (then it keeps its value) */
-       TENSOR_TIED = 4,                     /* shares another tensor's data: never saved, loaded, trained or counted */
-       TENSOR_TRAINED = 8 };                /* has a gradient (also while measuring, when grad is still NULL) */
+enum { TENSOR_LINEAR = 1,                   /* a linear of a layer: what "all-linear" adapts, and what 4 bits hold */
+       TENSOR_EMBEDDING = 2, TENSOR_HEAD = 4,
+       TENSOR_NORM = 8, TENSOR_BIAS = 16,   /* vectors: one dimension in the file, [I] */
+       TENSOR_VECTOR = TENSOR_NORM | TENSOR_BIAS,
+       TENSOR_RESIDUAL = 32,                /* a linear whose output is added to the residual stream */
+       TENSOR_TIED = 64,                    /* shares another tensor's data: never saved, loaded, trained or counted */
+       TENSOR_OPTIONAL = 128,               /* may be missing in a file (then it keeps its value) */
+       TENSOR_TRAINED = 256 };              /* has a gradient (also while measuring, when grad is still NULL) */
 /* One list per model declares, sizes, loads, saves, prints, and names tensors in the gradient test. */
 typedef struct { char name[96]; Matrix *matrix; int flags; } Tensor;
+typedef struct { Tensor *tensor; int tensors, trainable; Arena *arena; } TensorList;       /* a list that is being laid out */
 /* Every x_carve takes numbers from an Arena (which may only measure) and lists (Tensor, Block ...: some KB) from a Pool, so that a
  * model that was only measured can already be listed, counted and given to optimizer_carve. */
 
@@ -486,10 +491,9 @@ void half_measure(Arena *ws, int M, int J, int K);              /* grows with ea
  * is too small sets ws->failed, and the outputs are not written: callers look once, at the end.
  * Sums have one fixed order, whatever the number of rows or threads: see the banner of ops.c.
  * ================================================================================================================ */
-/* Lays out w (O,I) of this type, with a gradient if trainable (flags gets TENSOR_TRAINED), and appends it to list, which has room (id =
- * its place; *tensors grows by 1). name: a pattern whose "%d" becomes layer. list NULL (no memory): nothing happens. */
-void tensor_carve(Tensor *list, int *tensors, const char *name, int layer, Matrix *w, int type, int O, int I, int flags,
-                  int trainable, Arena *a);
+/* Lays out w (O,I) of this type, with a gradient if the list is trainable (flags gets TENSOR_TRAINED), and appends it to the
+ * list, which has room (w->id: its index). name: a pattern whose "%d" becomes layer. list->tensor NULL: nothing happens. */
+void tensor_carve(TensorList *list, Matrix *w, const char *name, int layer, int type, int O, int I, int flags);
 /* Gives the 4-bit matrix w its Quant: kind, block, absmax (doubled: its 8-bit form). */
 void tensor_carve_quant(Matrix *w, int kind, int block, int doubled, Arena *a);
 size_t tensor_bytes(const Matrix *w);       /* of w->data alone */
@@ -499,8 +503,8 @@ void tensor_fill(const Matrix *w, float value);                             /* e
  * With w->compute, x, W and in backward dy are rounded to it before they are multiplied; with w->output, y and dx are when they are whole,
  * before they are added. dW stays as its float32 sum, and so does dbias, whose dy is not rounded. */
 void linear_forward(float *y, const float *x, const Matrix *w, const float *bias, int N, Arena *ws);
-/* y (N,O) += x (N,I) W^T: the accumulator starts from y. */
-void linear_add(float *y, const float *x, const Matrix *w, int N, Arena *ws);
+/* y (N,O) += x (N,I) W^T + bias (O; NULL: none): the accumulator starts from y, the bias is added last. */
+void linear_add(float *y, const float *x, const Matrix *w, const float *bias, int N, Arena *ws);
 /* dx (N,I) += dy (N,O) W (dx NULL: skip); w->grad (O,I) += dy^T x (grad NULL: skip); dbias (O) += sum over rows of dy (NULL: skip). */
 void linear_backward(float *dx, float *dbias, const float *dy, const float *x, const Matrix *w, int N, Arena *ws);
 /* Takes and gives back what the three directions need for N rows through (O,I) in this compute type: how a caller measures its workspace. */
@@ -573,15 +577,15 @@ typedef struct { Matrix A /* (R,I) */, B /* (O,R) */; } LoraPair;       /* R = 0
 /* Dropout of the adapter's input (peft's lora_dropout), in training alone: each number of x is left out with probability p, the others are
  * divided by 1 - p. Which ones hangs on (seed, matrix, row + n) and on nothing else, so forward, backward and recomputing agree, and so
  * does any split of a step's rows when `row` is the number of rows before. p 0: off. x, dx (N,I): room for the largest I.
- * rate: what adapter_config.json says of the run; p is that in training, and 0 when it only measures. */
-typedef struct { float rate, p; uint64_t seed, row; float *x, *dx; } LoraDropout;
-typedef struct { int R; float alpha, scale; int rslora; char targets[160]; /* comma-separated, in peft's names */
-                 LoraPair *pair; int pairs; /* one per tensor of the base model's list, by Matrix.id */
+ * p is the configuration's rate in training, and 0 when it only measures. */
+typedef struct { float p; uint64_t seed, row; float *x, *dx; } LoraDropout;
+typedef struct { int R; float alpha; int rslora; float dropout; char targets[160]; /* comma-separated, in peft's names */ } LoraConfig;
+typedef struct { LoraConfig config; float scale; LoraPair *pair; int pairs; /* one per tensor of the base model's list, by Matrix.id */
                  Tensor *tensor; int tensors; LoraDropout dropout; } Lora;
 /* Attaches to every linear of base's layers whose name ends in ".TARGET.weight" for a target of the list. Returns OK, E_ARGUMENT (a rank
  * below 1; a target that matches no linear), E_RANGE (a name too long) or E_MEMORY. With a measuring arena only counts memory. */
-int lora_carve(Lora *l, const Tensor *base, int tensors, int R, float alpha, int rslora, const char *targets, int trainable,
-               Pool *lists, Arena *a, Error *err);
+int lora_carve(Lora *l, const Tensor *base, int tensors, const LoraConfig *c, int trainable, Pool *lists, Arena *a, Error *err);
+LoraConfig lora_config(int R, float alpha, const char *targets);    /* without rslora and dropout; targets too long: R becomes 0, which is refused */
 void lora_dropout_carve(Lora *l, int N, Arena *a);  /* room for dropout in up to N rows, which lora_carve leaves off */
 void lora_init(Lora *l, uint64_t seed);     /* A uniform +-1/sqrt(I) (kaiming, a = sqrt 5), B = 0 */
 void lora_copy(Lora *to, const Lora *from); /* values only, not gradients; same shapes */
@@ -595,11 +599,20 @@ void lora_merge(const Lora *l, const Matrix *w, Arena *ws);         /* W += scal
  * model.c (level 5): the policy. Llama today; config says what differs.
  * ================================================================================================================ */
 enum { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3 };
+typedef struct { int type; double theta, factor, low, high; int original; } Rope;
+typedef struct { int C, H, K, D, F, L; float eps; Rope rope; } StackKind;
+/* Patterns of tensors' names in files ("%d": the layer), by part; NULL: there is no such tensor. */
+enum { NAME_WORD, NAME_POSITION, NAME_TYPE, NAME_EMBEDDING_NORM, NAME_EMBEDDING_NORM_B,
+       NAME_NORM1, NAME_NORM1_B, NAME_Q, NAME_Q_B, NAME_K, NAME_K_B, NAME_V, NAME_V_B, NAME_O, NAME_O_B, NAME_Q_NORM, NAME_K_NORM,
+       NAME_CROSS, NAME_NORM2 = NAME_CROSS + NAME_K_NORM - NAME_NORM1 + 1 /* cross-attention's, in the order of the self-attention's */,
+       NAME_NORM2_B, NAME_GATE, NAME_GATE_B, NAME_UP, NAME_UP_B, NAME_DOWN, NAME_DOWN_B, NAME_BUCKETS, NAME_NORM, NAME_NORM_B, NAME_HEAD,
+       NAME_HEAD_B, NAME_DENSE, NAME_DENSE_B, NAMES };
+typedef struct { const char *part[NAMES]; } Names;
 typedef struct {
-    int V, C, L, H, K, D, F, positions;     /* positions: max_position_embeddings */
+    int V, positions;                       /* positions: max_position_embeddings */
     int tied;                               /* the head is the embedding */
-    float norm_eps;
-    double rope_theta; int rope_type; double rope_factor, rope_low, rope_high; int rope_original;
+    StackKind stack;
+    const Names *names;                     /* as files have them; NULL: Llama's */
     int bos, pad, eos[8], eos_count;        /* ids; -1: none */
 } ModelConfig;
 typedef struct { Matrix attn_norm, q, k, v, o, mlp_norm, gate, up, down; } Block;
@@ -668,8 +681,10 @@ int model_generate(const Model *m, const Lora *adapter, const ValueHead *h, Sequ
  * ================================================================================================================ */
 enum { LABELS_MAX = 32 };
 typedef struct {
-    int V, C, L, H, F, positions, types;    /* positions: max_position_embeddings (514 means 512 usable) */
-    float norm_eps; int pad, bos, eos;
+    int V, positions, types;                /* positions: max_position_embeddings (514 means 512 usable) */
+    StackKind stack;
+    const Names *names;                     /* as files have them; NULL: RoBERTa's */
+    int pad, bos, eos;
     int labels; char label[LABELS_MAX][48]; /* id2label */
 } RewardConfig;
 typedef struct { Matrix q, q_b, k, k_b, v, v_b, o, o_b, norm1, norm1_b, up, up_b, down, down_b, norm2, norm2_b; } RewardBlock;
@@ -730,8 +745,8 @@ int reward_config_load(RewardConfig *c, const char *folder, Pool *pool, Error *e
 int reward_config_save(const RewardConfig *c, const char *folder, int dtype, Pool *pool, Error *err);
 /* adapter_config.json. Fills R, alpha, rslora, targets (a list of names; "all-linear" becomes the seven). Unsupported features
  * (use_dora, rank_pattern, modules_to_save, bias other than none ...) are refused by name. */
-int adapter_config_load(Lora *l, const char *folder, Pool *pool, Error *err);
-int adapter_config_save(const Lora *l, const char *folder, const char *base_model /* NULL: null */, Pool *pool, Error *err);
+int adapter_config_load(LoraConfig *l, const char *folder, Pool *pool, Error *err);
+int adapter_config_save(const LoraConfig *l, const char *folder, const char *base_model /* NULL: null */, Pool *pool, Error *err);
 /* llama2.c's checkpoint at path (*.bin: legacy, version 1 or 2) as a Llama: config, and tensors in F32 with Hugging Face's names and order of
  * rows, all in pool. OK, or a code and *err. */
 typedef struct { ModelConfig config; Tensor *tensor; int tensors, version /* 0: legacy */; } Llama2c;

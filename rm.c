@@ -159,13 +159,13 @@ static void read_config(Trainer *t) {
                       c->V), &err, NULL);
     } else {
         c->V = tokenizer_size(t->tokenizer);
-        c->C = s->dim;
-        c->L = s->layers;
-        c->H = s->heads;
-        c->F = s->ffn ? s->ffn : 4 * s->dim;
+        c->stack.C = s->dim;
+        c->stack.L = s->layers;
+        c->stack.H = s->heads;
+        c->stack.F = s->ffn ? s->ffn : 4 * s->dim;
         c->positions = s->positions;
         c->types = 1;
-        c->norm_eps = 1e-5f;
+        c->stack.eps = 1e-5f;
         c->pad = t->special.pad;
         c->bos = t->special.bos;
         c->eos = t->special.eos;
@@ -434,7 +434,7 @@ static void set_targets(Trainer *t, int e, int spam) {
  * subtracting its row from all: then the others are log-odds against it (logistic regression with a reference category), and nothing in a
  * reward is left over from how the head began. */
 static void hold_reference(Trainer *t) {
-    const int labels = t->config.labels, C = t->config.C, zero = t->reference;
+    const int labels = t->config.labels, C = t->config.stack.C, zero = t->reference;
     float *w = t->model.out.data, *b = t->model.out_b.data;
     if (zero < 0) return;
     for (int l = 0; l < labels; l++) {

@@ -341,13 +341,13 @@ static void policy_open(Policy *p, const WeightTypes *types, const char *folder,
     must(model_carve(&p->model, &p->config, types, 0, positions, pool, &p->weights, &err), &err, NULL);
     must(checkpoint_load(weights, "model", "", p->model.tensor, p->model.tensors, pool, &err), &err, NULL);
     if (run && weights != run) {
-        Lora c = { 0 };
+        LoraConfig c;
         memset(&measure, 0, sizeof measure);
         must(adapter_config_load(&c, run, pool, &err), &err, "--adapter takes " ADAPTER_HELP);
-        must(lora_carve(&p->lora, p->model.tensor, p->model.tensors, c.R, c.alpha, c.rslora, c.targets, 0,
+        must(lora_carve(&p->lora, p->model.tensor, p->model.tensors, &c, 0,
                         pool, &measure, &err), &err, NULL);
         p->adapted = cli_arena(measure.used, "the adapter");
-        must(lora_carve(&p->lora, p->model.tensor, p->model.tensors, c.R, c.alpha, c.rslora, c.targets, 0,
+        must(lora_carve(&p->lora, p->model.tensor, p->model.tensors, &c, 0,
                         pool, &p->adapted, &err), &err, NULL);
         must(checkpoint_load(run, "adapter_model", "base_model.model.", p->lora.tensor, p->lora.tensors,
                              pool, &err), &err, "was this adapter trained on another model?");
@@ -364,7 +364,7 @@ static void work_carve(Policy *p, int N, int T, size_t ws, Arena *a) {
     p->token = arena_take(a, n, sizeof(int)); p->sequence = arena_take(a, n, sizeof(int));
     p->position = arena_take(a, n, sizeof(int)); p->target = arena_take(a, n, sizeof(int));
     p->wants = arena_take(a, n, 1);
-    p->hidden = arena_take(a, n * (size_t)p->config.C, sizeof(float));
+    p->hidden = arena_take(a, n * (size_t)p->config.stack.C, sizeof(float));
     p->logprob = arena_take(a, n, sizeof(float));
     p->ws.base = arena_take(a, ws, 1);
     p->ws.capacity = ws;
@@ -403,7 +403,7 @@ static size_t logprobs_bytes(const Policy *p, int N, int T) {
     Arena measure = { 0 };
     Cache kv = { 0 };
     Rows rows = { N, NULL, NULL, NULL, NULL };
-    kv.L = p->config.L; kv.B = 1; kv.T = T; kv.width = p->config.K * p->config.D;
+    kv.L = p->config.stack.L; kv.B = 1; kv.T = T; kv.width = p->config.stack.K * p->config.stack.D;
     model_forward(&p->model, p->adapter, &rows, &kv, NULL, NULL, &measure);
     model_logprobs(&p->model, NULL, &rows, NULL, 1, NULL, NULL, NULL, NULL, NULL, &measure);
     return measure.peak;
@@ -613,7 +613,7 @@ static size_t generate_bytes(const Policy *p, Sequence seq, Cache kv) {
 static Sequence sequence_open(Policy *p, int longest, int T, Pool *pool) {
     Sequence s = { 0 };
     Cache kv = { 0 };
-    kv.L = p->config.L; kv.B = 1; kv.T = T; kv.width = p->config.K * p->config.D;
+    kv.L = p->config.stack.L; kv.B = 1; kv.T = T; kv.width = p->config.stack.K * p->config.stack.D;
     s.token = pool_take(pool, (size_t)T, sizeof(int));
     s.logprob = pool_take(pool, (size_t)T, sizeof(float));
     memory(s.token); memory(s.logprob);

@@ -211,13 +211,13 @@ static double pass(Trainer *t, const Set *s, const int *order, int first, int co
     Error err = { 0 };
     double sum = 0;
     *tokens = 0;
-    t->lora.dropout.p = scale > 0 ? t->lora.dropout.rate : 0;
+    t->lora.dropout.p = scale > 0 ? t->lora.config.dropout : 0;
     t->lora.dropout.row = 0;
     while (count > 0) {
         Rows rows;
         int targets, taken = fill_rows(t, s, order, first, count, &rows, &targets), train = scale > 0;
         int code = model_forward(&t->model, t->adapter, &rows, &t->kv, train ? &t->saved : NULL, t->hidden, &t->ws);
-        if (train) memset(t->dhidden, 0, (size_t)rows.N * (size_t)t->config.C * sizeof(float));
+        if (train) memset(t->dhidden, 0, (size_t)rows.N * (size_t)t->config.stack.C * sizeof(float));
         if (!code) code = model_logprobs(&t->model, t->hidden, &rows, t->target, 1, t->logprob, NULL, train ? token_loss : NULL, &scale,
                                          train ? t->dhidden : NULL, &t->ws);
         if (!code && train) code = model_backward(&t->model, t->adapter, &rows, &t->kv, &t->saved, t->dhidden, &t->ws);
@@ -283,10 +283,11 @@ static void carve(Trainer *t, Arena *a, size_t ws, int show) {
     bill(show, s->lora_r ? "weights (frozen)" : "weights and gradients", &from, a);
     t->list = t->model.tensor; t->tensors = t->model.tensors; t->adapter = NULL;
     if (s->lora_r) {
-        must(lora_carve(&t->lora, t->model.tensor, t->model.tensors, s->lora_r, (float)s->lora_alpha, s->rslora, s->lora_targets, 1,
-                        &t->keep, a, &err), &err, NULL);
+        LoraConfig c = lora_config(s->lora_r, (float)s->lora_alpha, s->lora_targets);
+        c.rslora = s->rslora;
+        c.dropout = (float)s->lora_dropout;
+        must(lora_carve(&t->lora, t->model.tensor, t->model.tensors, &c, 1, &t->keep, a, &err), &err, NULL);
         t->list = t->lora.tensor; t->tensors = t->lora.tensors; t->adapter = &t->lora;
-        t->lora.dropout.rate = (float)s->lora_dropout;
         if (s->lora_dropout > 0) lora_dropout_carve(&t->lora, t->N, a);
         bill(show, s->lora_dropout > 0 ? "adapter, gradients, dropout" : "adapter and gradients", &from, a);
     }
@@ -300,8 +301,8 @@ static void carve(Trainer *t, Arena *a, size_t ws, int show) {
     t->position = arena_take(a, n, sizeof(int)); t->target = arena_take(a, n, sizeof(int));
     t->wants = arena_take(a, n, 1);
     t->logprob = arena_take(a, n, sizeof(float));
-    t->hidden = arena_take(a, n * (size_t)t->config.C, sizeof(float));
-    t->dhidden = arena_take(a, n * (size_t)t->config.C, sizeof(float));
+    t->hidden = arena_take(a, n * (size_t)t->config.stack.C, sizeof(float));
+    t->dhidden = arena_take(a, n * (size_t)t->config.stack.C, sizeof(float));
     t->ws.base = arena_take(a, ws, 1);
     t->ws.capacity = ws;
     bill(show, "rows and work space", &from, a);
@@ -343,10 +344,10 @@ static void scratch_config(Trainer *t) {
     if (!s->kv_heads) s->kv_heads = s->heads;
     if (s->heads % s->kv_heads) usage_error("--heads has to be a multiple of --kv-heads", NULL);
     c->V = tokenizer_size(t->tokenizer);
-    c->C = s->dim; c->L = s->layers; c->H = s->heads; c->K = s->kv_heads; c->D = s->dim / s->heads;
-    c->F = s->ffn ? s->ffn : (s->dim * 8 / 3 + 31) / 32 * 32;
+    c->stack.C = s->dim; c->stack.L = s->layers; c->stack.H = s->heads; c->stack.K = s->kv_heads; c->stack.D = s->dim / s->heads;
+    c->stack.F = s->ffn ? s->ffn : (s->dim * 8 / 3 + 31) / 32 * 32;
     c->positions = s->positions; c->tied = s->tied;
-    c->norm_eps = 1e-5f; c->rope_theta = 10000; c->rope_type = ROPE_PLAIN; c->rope_factor = 1;
+    c->stack.eps = 1e-5f; c->stack.rope.theta = 10000; c->stack.rope.type = ROPE_PLAIN; c->stack.rope.factor = 1;
     c->bos = special.bos; c->pad = special.pad;
     if (special.eos >= 0) { c->eos[0] = special.eos; c->eos_count = 1; }
 }
@@ -398,7 +399,7 @@ static void save(Trainer *t, int step) {
     if (!tensors_are_numbers(t->list, t->tensors, s->dtype))
         die_not_a_number("a weight is no number, or too large for --dtype", step, t->saved_step, t->out, SMALLER_STEPS);
     if (s->lora_r) {
-        must(adapter_config_save(&t->lora, t->out, t->set.policy, &t->keep, &err), &err, NULL);
+        must(adapter_config_save(&t->lora.config, t->out, t->set.policy, &t->keep, &err), &err, NULL);
         must(checkpoint_save(t->out, "adapter_model", "base_model.model.", t->list, t->tensors, s->dtype, 0, &t->keep, &err), &err, NULL);
     } else {
         must(config_save(&t->config, NULL, t->out, s->dtype, &t->keep, &err), &err, NULL);

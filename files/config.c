@@ -55,32 +55,32 @@ static void read_rope(Fields *f, ModelConfig *c) {
     const Json *scaling = field(f, "rope_parameters");
     Fields s = *f;
     const char *type;
-    c->rope_theta = field_real(f, "rope_theta", 10000.0, 1e-3, 1e30);
+    c->stack.rope.theta = field_real(f, "rope_theta", 10000.0, 1e-3, 1e30);
     if (!scaling) scaling = field(f, "rope_scaling");
-    c->rope_type = ROPE_PLAIN;
+    c->stack.rope.type = ROPE_PLAIN;
     if (!scaling) return;
     if (scaling->type != JSON_OBJECT) { complain(f, E_FORMAT, "not an object:", "rope_scaling"); return; }
     s.object = scaling;
-    c->rope_theta = field_real(&s, "rope_theta", c->rope_theta, 1e-3, 1e30);
+    c->stack.rope.theta = field_real(&s, "rope_theta", c->stack.rope.theta, 1e-3, 1e30);
     type = field_text(&s, "rope_type", field_text(&s, "type", "default"));
     if (!field(&s, "rope_type") && !field(&s, "type") && field(&s, "factor"))
         complain(&s, E_MISSING, "rope_scaling without", "rope_type");
-    if (strcmp(type, "linear") == 0) c->rope_type = ROPE_LINEAR;
-    else if (strcmp(type, "llama3") == 0) c->rope_type = ROPE_LLAMA3;
+    if (strcmp(type, "linear") == 0) c->stack.rope.type = ROPE_LINEAR;
+    else if (strcmp(type, "llama3") == 0) c->stack.rope.type = ROPE_LLAMA3;
     else if (strcmp(type, "default") != 0) complain(&s, E_UNSUPPORTED, "rope_scaling type", type);
     for (const Json *j = scaling->child; j; j = j->next)
         if (j->type == JSON_OBJECT) complain(&s, E_UNSUPPORTED, "rope_parameters for a kind of layer:", j->key);
-    if (c->rope_type != ROPE_PLAIN) {
-        c->rope_factor = field_real(&s, "factor", 0, 1e-6, 1e6);
+    if (c->stack.rope.type != ROPE_PLAIN) {
+        c->stack.rope.factor = field_real(&s, "factor", 0, 1e-6, 1e6);
         if (!field(&s, "factor")) complain(&s, E_MISSING, "rope_scaling without", "factor");
     }
-    if (c->rope_type == ROPE_LLAMA3) {
+    if (c->stack.rope.type == ROPE_LLAMA3) {
         static const char keys[][40] = { "low_freq_factor", "high_freq_factor", "original_max_position_embeddings" };
         for (int i = 0; i < 3; i++) if (!field(&s, keys[i])) complain(&s, E_MISSING, "rope_scaling without", keys[i]);
-        c->rope_low = field_real(&s, keys[0], 1, 1e-6, 1e6);
-        c->rope_high = field_real(&s, keys[1], 4, 1e-6, 1e6);
-        c->rope_original = field_int(&s, keys[2], 8192, 1, SIZE_LIMIT);
-        if (c->rope_high <= c->rope_low) complain(&s, E_RANGE, "not above low_freq_factor:", keys[1]);
+        c->stack.rope.low = field_real(&s, keys[0], 1, 1e-6, 1e6);
+        c->stack.rope.high = field_real(&s, keys[1], 4, 1e-6, 1e6);
+        c->stack.rope.original = field_int(&s, keys[2], 8192, 1, SIZE_LIMIT);
+        if (c->stack.rope.high <= c->stack.rope.low) complain(&s, E_RANGE, "not above low_freq_factor:", keys[1]);
     }
     f->code = s.code;
 }
@@ -88,20 +88,20 @@ static void read_rope(Fields *f, ModelConfig *c) {
 /* Sizes, and what has to hold between them. mistral: the defaults of that class. */
 static void read_sizes(Fields *f, ModelConfig *c, int mistral) {
     c->V = field_int(f, "vocab_size", 32000, 1, SIZE_LIMIT);
-    c->C = field_int(f, "hidden_size", 4096, 1, SIZE_LIMIT);
-    c->F = field_int(f, "intermediate_size", mistral ? 14336 : 11008, 1, SIZE_LIMIT);
-    c->L = field_int(f, "num_hidden_layers", 32, 1, 4096);
-    c->H = field_int(f, "num_attention_heads", 32, 1, 65536);
-    c->K = field_int(f, "num_key_value_heads", mistral && !json_get(f->object, "num_key_value_heads") ? 8 : c->H, 1, 65536);
-    c->D = field_int(f, "head_dim", c->C / c->H, 1, 65536);
+    c->stack.C = field_int(f, "hidden_size", 4096, 1, SIZE_LIMIT);
+    c->stack.F = field_int(f, "intermediate_size", mistral ? 14336 : 11008, 1, SIZE_LIMIT);
+    c->stack.L = field_int(f, "num_hidden_layers", 32, 1, 4096);
+    c->stack.H = field_int(f, "num_attention_heads", 32, 1, 65536);
+    c->stack.K = field_int(f, "num_key_value_heads", mistral && !json_get(f->object, "num_key_value_heads") ? 8 : c->stack.H, 1, 65536);
+    c->stack.D = field_int(f, "head_dim", c->stack.C / c->stack.H, 1, 65536);
     c->positions = field_int(f, "max_position_embeddings", mistral ? 131072 : 2048, 1, SIZE_LIMIT);
-    c->norm_eps = (float)field_real(f, "rms_norm_eps", 1e-6, 1e-30, 1);
+    c->stack.eps = (float)field_real(f, "rms_norm_eps", 1e-6, 1e-30, 1);
     c->tied = field_bool(f, "tie_word_embeddings", 0);
     if (f->code != OK) return;
-    if (!field(f, "head_dim") && c->C % c->H) complain(f, E_RANGE, "no multiple of num_attention_heads:", "hidden_size");
-    if (c->H % c->K) complain(f, E_RANGE, "no divisor of num_attention_heads:", "num_key_value_heads");
-    if (c->D < 1 || c->D % 2) complain(f, E_RANGE, "not even:", "head_dim");
-    if ((uint64_t)c->H * (uint64_t)c->D > SIZE_LIMIT) complain(f, E_RANGE, "too large with num_attention_heads:", "head_dim");
+    if (!field(f, "head_dim") && c->stack.C % c->stack.H) complain(f, E_RANGE, "no multiple of num_attention_heads:", "hidden_size");
+    if (c->stack.H % c->stack.K) complain(f, E_RANGE, "no divisor of num_attention_heads:", "num_key_value_heads");
+    if (c->stack.D < 1 || c->stack.D % 2) complain(f, E_RANGE, "not even:", "head_dim");
+    if ((uint64_t)c->stack.H * (uint64_t)c->stack.D > SIZE_LIMIT) complain(f, E_RANGE, "too large with num_attention_heads:", "head_dim");
 }
 
 /* quantization_config of bitsandbytes' 4 bits, with BitsAndBytesConfig's defaults; *w is all zeros without one. Others are refused. */
@@ -187,18 +187,18 @@ static void put_eos(Buffer *b, const ModelConfig *c) {
 
 /* Old versions of transformers want exactly {type, factor} for linear scaling; llama3 came with the newer key. */
 static void put_rope(Buffer *b, const ModelConfig *c) {
-    put_real(b, "rope_theta", c->rope_theta, 0);
-    if (c->rope_type == ROPE_PLAIN) { put_raw(b, "rope_scaling", "null"); return; }
-    put_raw(b, "rope_scaling", c->rope_type == ROPE_LINEAR ? "{\"type\": \"linear\", \"factor\": "
+    put_real(b, "rope_theta", c->stack.rope.theta, 0);
+    if (c->stack.rope.type == ROPE_PLAIN) { put_raw(b, "rope_scaling", "null"); return; }
+    put_raw(b, "rope_scaling", c->stack.rope.type == ROPE_LINEAR ? "{\"type\": \"linear\", \"factor\": "
                                                               : "{\"rope_type\": \"llama3\", \"factor\": ");
-    buffer_real(b, c->rope_factor, 0);
-    if (c->rope_type == ROPE_LLAMA3) {
+    buffer_real(b, c->stack.rope.factor, 0);
+    if (c->stack.rope.type == ROPE_LLAMA3) {
         buffer_text(b, ", \"low_freq_factor\": ");
-        buffer_real(b, c->rope_low, 0);
+        buffer_real(b, c->stack.rope.low, 0);
         buffer_text(b, ", \"high_freq_factor\": ");
-        buffer_real(b, c->rope_high, 0);
+        buffer_real(b, c->stack.rope.high, 0);
         buffer_text(b, ", \"original_max_position_embeddings\": ");
-        buffer_integer(b, c->rope_original);
+        buffer_integer(b, c->stack.rope.original);
     }
     buffer_text(b, "}");
 }
@@ -225,21 +225,21 @@ int config_save(const ModelConfig *c, const WeightTypes *types, const char *fold
     put_raw(&b, "attention_dropout", "0.0");
     put_id(&b, "bos_token_id", c->bos);
     put_eos(&b, c);
-    put_int(&b, "head_dim", c->D);
+    put_int(&b, "head_dim", c->stack.D);
     put_text(&b, "hidden_act", "silu");
-    put_int(&b, "hidden_size", c->C);
+    put_int(&b, "hidden_size", c->stack.C);
     put_raw(&b, "initializer_range", "0.02");
-    put_int(&b, "intermediate_size", c->F);
+    put_int(&b, "intermediate_size", c->stack.F);
     put_int(&b, "max_position_embeddings", c->positions);
     put_raw(&b, "mlp_bias", "false");
     put_text(&b, "model_type", "llama");
-    put_int(&b, "num_attention_heads", c->H);
-    put_int(&b, "num_hidden_layers", c->L);
-    put_int(&b, "num_key_value_heads", c->K);
+    put_int(&b, "num_attention_heads", c->stack.H);
+    put_int(&b, "num_hidden_layers", c->stack.L);
+    put_int(&b, "num_key_value_heads", c->stack.K);
     put_id(&b, "pad_token_id", c->pad);
     put_raw(&b, "pretraining_tp", "1");
     if (types && types->layers == NF4) put_quantization(&b, types);
-    put_real(&b, "rms_norm_eps", c->norm_eps, 1);
+    put_real(&b, "rms_norm_eps", c->stack.eps, 1);
     put_rope(&b, c);
     put_raw(&b, "tie_word_embeddings", c->tied ? "true" : "false");
     put_text(&b, "torch_dtype", torch_dtype(dtype));
@@ -295,19 +295,19 @@ static int load_reward_config(RewardConfig *c, const char *folder, Pool *pool, E
     field_must_be_off(&f, "add_cross_attention");
     field_must_be_off(&f, "quantization_config");
     c->V = field_int(&f, "vocab_size", 50265, 1, SIZE_LIMIT);
-    c->C = field_int(&f, "hidden_size", 768, 1, SIZE_LIMIT);
-    c->L = field_int(&f, "num_hidden_layers", 12, 1, 4096);
-    c->H = field_int(&f, "num_attention_heads", 12, 1, 65536);
-    c->F = field_int(&f, "intermediate_size", 3072, 1, SIZE_LIMIT);
+    c->stack.C = field_int(&f, "hidden_size", 768, 1, SIZE_LIMIT);
+    c->stack.L = field_int(&f, "num_hidden_layers", 12, 1, 4096);
+    c->stack.H = field_int(&f, "num_attention_heads", 12, 1, 65536);
+    c->stack.F = field_int(&f, "intermediate_size", 3072, 1, SIZE_LIMIT);
     c->positions = field_int(&f, "max_position_embeddings", 512, 1, SIZE_LIMIT);
     c->types = field_int(&f, "type_vocab_size", 2, 1, SIZE_LIMIT);
-    c->norm_eps = (float)field_real(&f, "layer_norm_eps", 1e-12, 1e-30, 1);
+    c->stack.eps = (float)field_real(&f, "layer_norm_eps", 1e-12, 1e-30, 1);
     c->pad = field_int(&f, "pad_token_id", 1, 0, SIZE_LIMIT);
     c->bos = field_int(&f, "bos_token_id", 0, 0, SIZE_LIMIT);
     c->eos = field_int(&f, "eos_token_id", 2, 0, SIZE_LIMIT);
     read_labels(&f, c);
     if (f.code != OK) return f.code;
-    if (c->C % c->H) complain(&f, E_RANGE, "no multiple of num_attention_heads:", "hidden_size");
+    if (c->stack.C % c->stack.H) complain(&f, E_RANGE, "no multiple of num_attention_heads:", "hidden_size");
     if (c->bos >= c->V || c->eos >= c->V || c->pad >= c->V)
         complain(&f, E_RANGE, "smaller than the ids of special tokens:", "vocab_size");
     if (c->positions < c->pad + 3)          /* the first token has position pad + 1 */
@@ -354,15 +354,15 @@ int reward_config_save(const RewardConfig *c, const char *folder, int dtype, Poo
     put_int(&b, "eos_token_id", c->eos);
     put_text(&b, "hidden_act", "gelu");
     put_raw(&b, "hidden_dropout_prob", "0.1");
-    put_int(&b, "hidden_size", c->C);
+    put_int(&b, "hidden_size", c->stack.C);
     put_raw(&b, "initializer_range", "0.02");
-    put_int(&b, "intermediate_size", c->F);
+    put_int(&b, "intermediate_size", c->stack.F);
     put_labels(&b, c);
-    put_real(&b, "layer_norm_eps", c->norm_eps, 1);
+    put_real(&b, "layer_norm_eps", c->stack.eps, 1);
     put_int(&b, "max_position_embeddings", c->positions);
     put_text(&b, "model_type", "roberta");
-    put_int(&b, "num_attention_heads", c->H);
-    put_int(&b, "num_hidden_layers", c->L);
+    put_int(&b, "num_attention_heads", c->stack.H);
+    put_int(&b, "num_hidden_layers", c->stack.L);
     put_int(&b, "num_labels", c->labels);
     put_int(&b, "pad_token_id", c->pad);
     put_text(&b, "position_embedding_type", "absolute");
@@ -379,7 +379,7 @@ int reward_config_save(const RewardConfig *c, const char *folder, int dtype, Poo
 /* ---- peft's adapter_config.json ---- */
 
 /* One more name for the comma-separated list. */
-static void add_target(Fields *f, Lora *l, const char *name, size_t length) {
+static void add_target(Fields *f, LoraConfig *l, const char *name, size_t length) {
     size_t used = strlen(l->targets);
     if (!length || strlen(name) != length || strchr(name, ',')) {
         complain(f, E_FORMAT, "not a module's name:", "target_modules");
@@ -391,7 +391,7 @@ static void add_target(Fields *f, Lora *l, const char *name, size_t length) {
 }
 
 /* A list of names; null means peft's default for Llama; of strings only "all-linear", since others are regular expressions. */
-static void read_targets(Fields *f, Lora *l) {
+static void read_targets(Fields *f, LoraConfig *l) {
     const Json *j = field(f, "target_modules"), *name;
     if (!j) strcpy(l->targets, "q_proj,v_proj");
     else if (j->type == JSON_STRING && strcmp(j->string, "all-linear") == 0)
@@ -404,7 +404,7 @@ static void read_targets(Fields *f, Lora *l) {
     }
 }
 
-static int load_adapter_config(Lora *l, const char *folder, Pool *pool, Error *err) {
+static int load_adapter_config(LoraConfig *l, const char *folder, Pool *pool, Error *err) {
     static const char off[][24] = {
         "use_dora", "use_qalora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out", "lora_bias",
         "layers_to_transform", "layers_pattern", "layer_replication", "trainable_token_indices", "exclude_modules",
@@ -429,14 +429,14 @@ static int load_adapter_config(Lora *l, const char *folder, Pool *pool, Error *e
     return f.code;
 }
 
-int adapter_config_load(Lora *l, const char *folder, Pool *pool, Error *err) {
+int adapter_config_load(LoraConfig *l, const char *folder, Pool *pool, Error *err) {
     PoolMark mark = pool_mark(pool);
     int code = load_adapter_config(l, folder, pool, err);
     pool_release(pool, mark);
     return code;
 }
 
-int adapter_config_save(const Lora *l, const char *folder, const char *base_model, Pool *pool, Error *err) {
+int adapter_config_save(const LoraConfig *l, const char *folder, const char *base_model, Pool *pool, Error *err) {
     PoolMark mark = pool_mark(pool);
     Buffer b = { pool, NULL, 0, 0, 0 };
     int code = folder_make(folder, err);
@@ -456,7 +456,7 @@ int adapter_config_save(const Lora *l, const char *folder, const char *base_mode
     put_raw(&b, "loftq_config", "{}");
     if (floor(l->alpha) == l->alpha && fabs(l->alpha) < 1e9) put_int(&b, "lora_alpha", (long long)l->alpha);
     else put_real(&b, "lora_alpha", l->alpha, 1);
-    if (l->dropout.rate > 0) put_real(&b, "lora_dropout", l->dropout.rate, 1);
+    if (l->dropout > 0) put_real(&b, "lora_dropout", l->dropout, 1);
     else put_raw(&b, "lora_dropout", "0.0");
     put_raw(&b, "megatron_config", "null");
     put_text(&b, "megatron_core", "megatron.core");

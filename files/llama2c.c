@@ -25,11 +25,11 @@ static int is_norm(int kind) { return kind == W_ATTN_NORM || kind == W_MLP_NORM 
 
 /* Sets the rows and columns of one tensor of this kind, and returns how many such tensors the file has. */
 static int kind_shape(const ModelConfig *c, int kind, int *O, int *I) {
-    *I = kind == W_DOWN ? c->F : kind == W_TABLES ? c->D / 2 : c->C;
-    *O = is_norm(kind) ? 1 : kind == W_EMBEDDING || kind == W_HEAD ? c->V : kind == W_K || kind == W_V ? c->K * c->D
-       : kind == W_GATE || kind == W_UP ? c->F : kind == W_TABLES ? c->positions : c->C;
+    *I = kind == W_DOWN ? c->stack.F : kind == W_TABLES ? c->stack.D / 2 : c->stack.C;
+    *O = is_norm(kind) ? 1 : kind == W_EMBEDDING || kind == W_HEAD ? c->V : kind == W_K || kind == W_V ? c->stack.K * c->stack.D
+       : kind == W_GATE || kind == W_UP ? c->stack.F : kind == W_TABLES ? c->positions : c->stack.C;
     if (kind == W_HEAD) return !c->tied;
-    return kind == W_EMBEDDING || kind == W_NORM ? 1 : kind == W_TABLES ? 2 : c->L;
+    return kind == W_EMBEDDING || kind == W_NORM ? 1 : kind == W_TABLES ? 2 : c->stack.L;
 }
 
 /* Returns the bytes of a tensor with n numbers in the file. */
@@ -59,7 +59,7 @@ static int read_header(Reading *r) {
     static const char *const field[7] = { "dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "max_seq_len" };
     Llama2c *l = r->out;
     ModelConfig *c = &l->config;
-    int *const size[7] = { &c->C, &c->F, &c->L, &c->H, &c->K, &c->V, &c->positions };
+    int *const size[7] = { &c->stack.C, &c->stack.F, &c->stack.L, &c->stack.H, &c->stack.K, &c->V, &c->positions };
     unsigned char b[256] = { 0 };
     Reader from = { b, b + sizeof b, 0 };
     int code = file_read_at(r->file, 0, b, file_size(r->file) < 256 ? (size_t)file_size(r->file) : 256, r->err);
@@ -78,9 +78,9 @@ static int read_header(Reading *r) {
     }
     if (l->version) c->tied = read_u8(&from) != 0;
     if (l->version == 2) r->group = (int)read_u32(&from);
-    if (c->C % c->H || c->C / c->H % 2 || c->H % c->K)
+    if (c->stack.C % c->stack.H || c->stack.C / c->stack.H % 2 || c->stack.H % c->stack.K)
         return refuse(r->err, E_RANGE, r->path, "heads that do not divide the width evenly: n_heads");
-    c->D = c->C / c->H;
+    c->stack.D = c->stack.C / c->stack.H;
     r->at = l->version ? 256 : 28;
     return check_length(r);
 }
@@ -140,14 +140,14 @@ static int read_tensor(Reading *r, int kind, int layer, int O, int I) {
     t->matrix->O = O;
     t->matrix->I = I;
     code = read_numbers(r, kind, t->matrix->data, n);
-    return code == OK && (kind == W_Q || kind == W_K) ? permute_heads(r, t->matrix->data, O, I, r->out->config.D) : code;
+    return code == OK && (kind == W_Q || kind == W_K) ? permute_heads(r, t->matrix->data, O, I, r->out->config.stack.D) : code;
 }
 
 static int read_all(Reading *r) {
     Llama2c *l = r->out;
     int code = read_header(r);
     if (code != OK) return code;
-    l->tensor = pool_take(r->pool, (size_t)l->config.L * 9 + 3, sizeof *l->tensor);
+    l->tensor = pool_take(r->pool, (size_t)l->config.stack.L * 9 + 3, sizeof *l->tensor);
     if (!l->tensor) return fail(r->err, E_MEMORY, "memory for the weights", r->path, 0, 0);
     for (int k = 0; k < KINDS && code == OK; k++) {
         int kind = l->version ? later_order[k] : k, O, I, count = kind < 0 ? 0 : kind_shape(&l->config, kind, &O, &I);
@@ -163,8 +163,8 @@ int llama2c_load(Llama2c *l, const char *path, Pool *pool, Error *err) {
     int code;
     memset(l, 0, sizeof *l);
     memset(&r, 0, sizeof r);
-    l->config.norm_eps = 1e-5f;
-    l->config.rope_theta = 10000;
+    l->config.stack.eps = 1e-5f;
+    l->config.stack.rope.theta = 10000;
     l->config.bos = 1;
     l->config.pad = -1;
     l->config.eos[0] = 2;

@@ -151,11 +151,11 @@ static void blas_run(void *context) {
 
 /* Lays out a product's arrays, and the workspace of all three directions. The 4-bit weight has no gradient. */
 static void carve_product(Product *p, int N, int O, int I, int type, int compute, Arena *a) {
-    Tensor list[1];
-    int tensors = 0;
+    Tensor one;
+    TensorList list = { &one, 0, type == F32, a };
     size_t n = (size_t)N;
     p->N = N;
-    tensor_carve(list, &tensors, "w", 0, &p->w, type, O, I, 0, type == F32, a);
+    tensor_carve(&list, &p->w, "w", 0, type, O, I, 0);
     if (type == NF4) tensor_carve_quant(&p->w, QUANT_NF4, 64, 0, a);
     p->w.compute = p->w.output = compute;
     p->x = arena_take(a, n * (size_t)I, sizeof(float));

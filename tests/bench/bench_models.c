@@ -130,8 +130,8 @@ static void judge_run(void *context) {
 
 /* Multiply-adds of one text of T tokens: linears and attention. */
 static double judge_products(const RewardConfig *c, double T) {
-    double C = c->C, F = c->F;
-    return c->L * T * (4 * C * C + 2 * C * F + 2 * T * C);
+    double C = c->stack.C, F = c->stack.F;
+    return c->stack.L * T * (4 * C * C + 2 * C * F + 2 * T * C);
 }
 
 void bench_judge(void) {

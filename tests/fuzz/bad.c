@@ -356,7 +356,7 @@ static int use_config(const ModelConfig *c, Pool *pool) {
     memset(&measure, 0, sizeof measure);
     memset(&m, 0, sizeof m);
     memset(&inner, 0, sizeof inner);
-    if (c->D < 2 || c->D % 2 || c->K < 1 || c->H % c->K || c->eos_count < 0 || c->eos_count > 8) return -1;
+    if (c->stack.D < 2 || c->stack.D % 2 || c->stack.K < 1 || c->stack.H % c->stack.K || c->eos_count < 0 || c->eos_count > 8) return -1;
     model_carve(&m, c, NULL, 1, c->positions < 64 ? c->positions : 64, pool, &measure, &inner);       /* how much would it take? */
     return OK;
 }
@@ -415,7 +415,8 @@ static int read_adapter_config(const Blob *b, Pool *pool) {
     Arena measure;
     Matrix w;
     Tensor t;
-    Lora l, m;
+    LoraConfig l;
+    Lora m;
     Error inner;
     int code;
     memset(&l, 0, sizeof l);
@@ -431,7 +432,8 @@ static int read_adapter_config(const Blob *b, Pool *pool) {
     w.O = w.I = 4;
     t.matrix = &w;
     strcpy(t.name, "model.layers.0.self_attn.q_proj.weight");
-    lora_carve(&m, &t, 1, l.R, l.alpha, l.rslora, l.targets, 1, pool, &measure, &inner);
+    t.flags = TENSOR_LINEAR;
+    lora_carve(&m, &t, 1, &l, 1, pool, &measure, &inner);
     return OK;
 }
 static int read_dataset(const Blob *b, Pool *pool) {

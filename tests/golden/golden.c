@@ -62,8 +62,8 @@ static int carve_rows(Case *c, const int *ids, const int *lens, size_t B) {
     c->rows.N = N; c->rows.token = ids; c->rows.sequence = sequence; c->rows.position = position; c->rows.wants = wants;
     cache_carve(&c->kv, &c->m.config, (int)B, longest > 24 ? longest : 24, &memory);
     saved_carve(&c->saved, &c->m.config, N, 0, &memory);
-    c->hidden = arena_take(&memory, (size_t)N * (size_t)c->m.config.C, sizeof(float));
-    c->dhidden = arena_take(&memory, (size_t)N * (size_t)c->m.config.C, sizeof(float));
+    c->hidden = arena_take(&memory, (size_t)N * (size_t)c->m.config.stack.C, sizeof(float));
+    c->dhidden = arena_take(&memory, (size_t)N * (size_t)c->m.config.stack.C, sizeof(float));
     c->logprob = arena_take(&memory, (size_t)N, sizeof(float));
     c->value = arena_take(&memory, (size_t)N, sizeof(float));
     return memory.failed;
@@ -81,9 +81,9 @@ static int open_case(Case *c, const char *folder, const Golden *g, int trainable
               checkpoint_load(folder, "model", "", c->m.tensor, c->m.tensors, &pool, &err);
     snprintf(adapter, sizeof adapter, "%s/adapter", folder);
     if (!bad && lora) {
-        value_head_carve(&c->head, config.C, 1, &memory);
-        bad = adapter_config_load(&c->lora, adapter, &pool, &err) ||
-              lora_carve(&c->lora, c->m.tensor, c->m.tensors, c->lora.R, c->lora.alpha, c->lora.rslora, c->lora.targets, 1, &pool, &memory, &err) ||
+        value_head_carve(&c->head, config.stack.C, 1, &memory);
+        bad = adapter_config_load(&c->lora.config, adapter, &pool, &err) ||
+              lora_carve(&c->lora, c->m.tensor, c->m.tensors, &c->lora.config, 1, &pool, &memory, &err) ||
               checkpoint_load(adapter, "adapter_model", "base_model.model.", c->lora.tensor, c->lora.tensors, &pool, &err) ||
               checkpoint_load(adapter, "value_head", "", c->head.tensor, 2, &pool, &err);
     }
@@ -147,7 +147,7 @@ static void full_case(const char *folder) {
     Golden g = golden_open(path);
     if (!open_case(&c, folder, &g, 1, 0)) return;
     check_logits(&c, &g, "logits", NULL, folder);
-    memset(c.dhidden, 0, (size_t)c.rows.N * (size_t)c.m.config.C * sizeof(float));
+    memset(c.dhidden, 0, (size_t)c.rows.N * (size_t)c.m.config.stack.C * sizeof(float));
     CHECK(model_logprobs(&c.m, c.hidden, &c.rows, c.target, 1, c.logprob, NULL, minus_mean, &c.wanting, c.dhidden, &ws) == OK,
           "%s: logprobs", folder);
     const float *lp = floats(&g, "logprobs", &n), *loss = floats(&g, "loss", &n);
@@ -165,7 +165,7 @@ static void full_case(const char *folder) {
     const float *values = floats(&g, "lora.values", &n);
     d = distance(c.value, values, n, 0);
     CHECK(d < 2e-5, "%s: values differ by %.2g", folder, d);
-    memset(c.dhidden, 0, (size_t)c.rows.N * (size_t)c.m.config.C * sizeof(float));
+    memset(c.dhidden, 0, (size_t)c.rows.N * (size_t)c.m.config.stack.C * sizeof(float));
     model_logprobs(&c.m, c.hidden, &c.rows, c.target, 1, c.logprob, NULL, minus_mean, &c.wanting, c.dhidden, &ws);
     for (int i = 0; i < c.rows.N; i++) c.value[i] = (c.value[i] - 0.5f) / (float)c.rows.N;
     model_values_backward(&c.head, c.value, c.hidden, c.dhidden, c.rows.N, &ws);

@@ -46,11 +46,11 @@ static void write_policy(Pool *pool) {
     Error err = { 0, "", "", 0, 0 };
     memset(&c, 0, sizeof c);
     memset(&a, 0, sizeof a);
-    c.V = or_else(opt.vocab, 32003); c.C = or_else(opt.dim, 2048); c.L = or_else(opt.layers, 22); c.H = or_else(opt.heads, 32);
-    c.K = or_else(opt.kv_heads, opt.heads ? opt.heads : 4); c.D = c.C / c.H; c.F = or_else(opt.ffn, 5632); c.positions = or_else(opt.positions, 2048);
-    if (c.C % c.H || c.D % 2 || c.H % c.K) usage_error("heads of an even width have to fill --dim,", "and --kv-heads to divide them");
+    c.V = or_else(opt.vocab, 32003); c.stack.C = or_else(opt.dim, 2048); c.stack.L = or_else(opt.layers, 22); c.stack.H = or_else(opt.heads, 32);
+    c.stack.K = or_else(opt.kv_heads, opt.heads ? opt.heads : 4); c.stack.D = c.stack.C / c.stack.H; c.stack.F = or_else(opt.ffn, 5632); c.positions = or_else(opt.positions, 2048);
+    if (c.stack.C % c.stack.H || c.stack.D % 2 || c.stack.H % c.stack.K) usage_error("heads of an even width have to fill --dim,", "and --kv-heads to divide them");
     c.tied = opt.tied;
-    c.norm_eps = 1e-5f; c.rope_theta = 10000; c.bos = 1; c.pad = -1; c.eos[0] = 2; c.eos_count = !opt.no_eos;
+    c.stack.eps = 1e-5f; c.stack.rope.theta = 10000; c.bos = 1; c.pad = -1; c.eos[0] = 2; c.eos_count = !opt.no_eos;
     must(model_carve(&m, &c, NULL, 0, 1, pool, &a, &err), &err, NULL);
     a = cli_arena(a.used, "the policy's weights");
     must(model_carve(&m, &c, NULL, 0, 1, pool, &a, &err), &err, NULL);
@@ -68,9 +68,9 @@ static void write_reward(Pool *pool) {
     Error err = { 0, "", "", 0, 0 };
     memset(&c, 0, sizeof c);
     memset(&a, 0, sizeof a);
-    c.V = or_else(opt.vocab, 50265); c.C = or_else(opt.dim, 768); c.L = or_else(opt.layers, 12); c.H = or_else(opt.heads, 12);
-    c.F = or_else(opt.ffn, 3072); c.positions = or_else(opt.positions, 514); c.types = 1; c.norm_eps = 1e-5f;
-    if (c.C % c.H) usage_error("--heads has to divide", "--dim");
+    c.V = or_else(opt.vocab, 50265); c.stack.C = or_else(opt.dim, 768); c.stack.L = or_else(opt.layers, 12); c.stack.H = or_else(opt.heads, 12);
+    c.stack.F = or_else(opt.ffn, 3072); c.positions = or_else(opt.positions, 514); c.types = 1; c.stack.eps = 1e-5f;
+    if (c.stack.C % c.stack.H) usage_error("--heads has to divide", "--dim");
     c.pad = 1; c.bos = 0; c.eos = 2; c.labels = 2;
     strcpy(c.label[0], "nothate");
     strcpy(c.label[1], "hate");

@@ -234,7 +234,7 @@ static void linears(int N, int O, int I, int type, int output, const char *name)
     linear_measure(&ws, N, I, O, BF16);
     ws = test_arena(ws.peak);
     linear_forward(y, x, &m, bias, N, &ws);
-    linear_add(z, x, &m, N, &ws);
+    linear_add(z, x, &m, NULL, N, &ws);
     linear_backward(dx, NULL, dy, x, &m, N, &ws);
     CHECK(!ws.failed && ws.used == 0, "%s, %d x %d x %d: what was measured is enough", name, N, O, I);
     free(ws.base);

@@ -73,22 +73,22 @@ static void list_free(List *l) {
 }
 
 static List llama_list(const ModelConfig *c) {
-    List l = list_new(3 + 9 * c->L);
+    List l = list_new(3 + 9 * c->stack.L);
     char name[96];
-    add(&l, "model.embed_tokens.weight", c->V, c->C, 0);
-    for (int i = 0; i < c->L; i++) {
+    add(&l, "model.embed_tokens.weight", c->V, c->stack.C, 0);
+    for (int i = 0; i < c->stack.L; i++) {
         struct { const char *name; int O, I, flags; } part[] = {
-            { "input_layernorm", 1, c->C, TENSOR_VECTOR }, { "self_attn.q_proj", c->H * c->D, c->C, 0 },
-            { "self_attn.k_proj", c->K * c->D, c->C, 0 }, { "self_attn.v_proj", c->K * c->D, c->C, 0 },
-            { "self_attn.o_proj", c->C, c->H * c->D, 0 }, { "post_attention_layernorm", 1, c->C, TENSOR_VECTOR },
-            { "mlp.gate_proj", c->F, c->C, 0 }, { "mlp.up_proj", c->F, c->C, 0 }, { "mlp.down_proj", c->C, c->F, 0 } };
+            { "input_layernorm", 1, c->stack.C, TENSOR_VECTOR }, { "self_attn.q_proj", c->stack.H * c->stack.D, c->stack.C, 0 },
+            { "self_attn.k_proj", c->stack.K * c->stack.D, c->stack.C, 0 }, { "self_attn.v_proj", c->stack.K * c->stack.D, c->stack.C, 0 },
+            { "self_attn.o_proj", c->stack.C, c->stack.H * c->stack.D, 0 }, { "post_attention_layernorm", 1, c->stack.C, TENSOR_VECTOR },
+            { "mlp.gate_proj", c->stack.F, c->stack.C, 0 }, { "mlp.up_proj", c->stack.F, c->stack.C, 0 }, { "mlp.down_proj", c->stack.C, c->stack.F, 0 } };
         for (int k = 0; k < 9; k++) {
             sprintf(name, "model.layers.%d.%s.weight", i, part[k].name);
             add(&l, name, part[k].O, part[k].I, part[k].flags);
         }
     }
-    add(&l, "model.norm.weight", 1, c->C, TENSOR_VECTOR);
-    add(&l, "lm_head.weight", c->V, c->C, c->tied ? TENSOR_TIED : 0);
+    add(&l, "model.norm.weight", 1, c->stack.C, TENSOR_VECTOR);
+    add(&l, "lm_head.weight", c->V, c->stack.C, c->tied ? TENSOR_TIED : 0);
     return l;
 }
 
@@ -97,24 +97,24 @@ static List roberta_list(const RewardConfig *c) {
         { "attention.self.query", 1, 1 }, { "attention.self.key", 1, 1 }, { "attention.self.value", 1, 1 },
         { "attention.output.dense", 1, 1 }, { "attention.output.LayerNorm", 0, 1 }, { "intermediate.dense", 2, 1 },
         { "output.dense", 1, 2 }, { "output.LayerNorm", 0, 1 } };
-    List l = list_new(9 + 16 * c->L);
+    List l = list_new(9 + 16 * c->stack.L);
     char name[96];
-    add(&l, "roberta.embeddings.word_embeddings.weight", c->V, c->C, 0);
-    add(&l, "roberta.embeddings.position_embeddings.weight", c->positions, c->C, 0);
-    add(&l, "roberta.embeddings.token_type_embeddings.weight", c->types, c->C, 0);
-    add(&l, "roberta.embeddings.LayerNorm.weight", 1, c->C, TENSOR_VECTOR);
-    add(&l, "roberta.embeddings.LayerNorm.bias", 1, c->C, TENSOR_VECTOR);
-    for (int i = 0; i < c->L; i++)
+    add(&l, "roberta.embeddings.word_embeddings.weight", c->V, c->stack.C, 0);
+    add(&l, "roberta.embeddings.position_embeddings.weight", c->positions, c->stack.C, 0);
+    add(&l, "roberta.embeddings.token_type_embeddings.weight", c->types, c->stack.C, 0);
+    add(&l, "roberta.embeddings.LayerNorm.weight", 1, c->stack.C, TENSOR_VECTOR);
+    add(&l, "roberta.embeddings.LayerNorm.bias", 1, c->stack.C, TENSOR_VECTOR);
+    for (int i = 0; i < c->stack.L; i++)
         for (int k = 0; k < 8; k++) {
-            int O = part[k].O == 2 ? c->F : c->C, I = part[k].I == 2 ? c->F : c->C;
+            int O = part[k].O == 2 ? c->stack.F : c->stack.C, I = part[k].I == 2 ? c->stack.F : c->stack.C;
             sprintf(name, "roberta.encoder.layer.%d.%s.weight", i, part[k].name);
             add(&l, name, part[k].O ? O : 1, I, part[k].O ? 0 : TENSOR_VECTOR);
             sprintf(name, "roberta.encoder.layer.%d.%s.bias", i, part[k].name);
             add(&l, name, 1, O, TENSOR_VECTOR);
         }
-    add(&l, "classifier.dense.weight", c->C, c->C, 0);
-    add(&l, "classifier.dense.bias", 1, c->C, TENSOR_VECTOR);
-    add(&l, "classifier.out_proj.weight", c->labels, c->C, 0);
+    add(&l, "classifier.dense.weight", c->stack.C, c->stack.C, 0);
+    add(&l, "classifier.dense.bias", 1, c->stack.C, TENSOR_VECTOR);
+    add(&l, "classifier.out_proj.weight", c->labels, c->stack.C, 0);
     add(&l, "classifier.out_proj.bias", 1, c->labels, TENSOR_VECTOR);
     return l;
 }
@@ -222,7 +222,7 @@ static void golden_adapters(void) {
     static const char *const names[] = { "llama-gqa", "llama-mha-tied", "llama-odd" };
     for (int i = 0; i < 3; i++) {
         ModelConfig c;
-        Lora lora;
+        LoraConfig lora;
         char folder[128], path[200], name[128];
         size_t n;
         List model, l, head = list_new(2);
@@ -246,9 +246,9 @@ static void golden_adapters(void) {
         CHECK(checkpoint_load(folder, "adapter_model", "base_model.model.", l.tensor, l.count, &pool, fresh()) == OK,
               "%s: adapter: %s", names[i], err.what);
         sprintf(path, "%s/adapter_model.safetensors", folder);
-        CHECK(l.count == 14 * c.L && differences(&l, slurp(path, &n), "base_model.model.") == 0,
+        CHECK(l.count == 14 * c.stack.L && differences(&l, slurp(path, &n), "base_model.model.") == 0,
               "%s: every value of the adapter", names[i]);
-        add(&head, "v_head.summary.weight", 1, c.C, 0);
+        add(&head, "v_head.summary.weight", 1, c.stack.C, 0);
         add(&head, "v_head.summary.bias", 1, 1, TENSOR_VECTOR);
         CHECK(checkpoint_load(folder, "value_head", "", head.tensor, 2, &pool, fresh()) == OK,
               "%s: value head: %s", names[i], err.what);
@@ -271,8 +271,8 @@ static void golden_roberta(void) {
         CHECK(reward_config_load(&c, folder, &pool, fresh()) == OK, "%s: config: %s", names[i], err.what);
         CHECK(c.labels == 2 + i && strcmp(c.label[0], i ? "neg" : "nothate") == 0 && strcmp(c.label[c.labels - 1], i ? "pos" : "hate") == 0,
               "%s: labels", names[i]);
-        CHECK(c.V == (i ? 211 : 101) && c.C == (i ? 54 : 48) && c.L == 2 + i && c.H == (i ? 6 : 4) && c.F == (i ? 77 : 96)
-              && c.positions == 66 && c.types == 1 && c.norm_eps == 1e-5f && c.pad == 1 && c.bos == 0 && c.eos == 2, "%s: sizes", names[i]);
+        CHECK(c.V == (i ? 211 : 101) && c.stack.C == (i ? 54 : 48) && c.stack.L == 2 + i && c.stack.H == (i ? 6 : 4) && c.stack.F == (i ? 77 : 96)
+              && c.positions == 66 && c.types == 1 && c.stack.eps == 1e-5f && c.pad == 1 && c.bos == 0 && c.eos == 2, "%s: sizes", names[i]);
         l = roberta_list(&c);
         CHECK(checkpoint_load(folder, "model", "", l.tensor, l.count, &pool, fresh()) == OK,
               "%s: weights: %s", names[i], err.what);
@@ -966,12 +966,12 @@ static void meta_names(void) {
     load_one(&a, "tests/golden/models/llama-gqa");
     for (int t = 0; t < a.count; t++) {
         const Matrix *x = a.tensor[t].matrix, *y = b.tensor[t].matrix;
-        int part = (t - 1) % 9, layer = (t - 1) / 9, turned = t > 0 && layer < c.L && (part == 1 || part == 2);
+        int part = (t - 1) % 9, layer = (t - 1) / 9, turned = t > 0 && layer < c.stack.L && (part == 1 || part == 2);
         memcpy(y->data, x->data, (size_t)x->O * (size_t)x->I * 4);
-        for (int head = 0; turned && head < x->O / c.D; head++)
+        for (int head = 0; turned && head < x->O / c.stack.D; head++)
             for (int half = 0; half < 2; half++)
-                for (int j = 0; j < c.D / 2; j++)
-                    memcpy((f32 *)y->data + (head * c.D + 2 * j + half) * x->I, (f32 *)x->data + (head * c.D + half * (c.D / 2) + j) * x->I, (size_t)x->I * 4);
+                for (int j = 0; j < c.stack.D / 2; j++)
+                    memcpy((f32 *)y->data + (head * c.stack.D + 2 * j + half) * x->I, (f32 *)x->data + (head * c.stack.D + half * (c.stack.D / 2) + j) * x->I, (size_t)x->I * 4);
         if (t == 0) strcpy(b.tensor[t].name, "tok_embeddings.weight");
         else if (t == a.count - 2) strcpy(b.tensor[t].name, "norm.weight");
         else if (t == a.count - 1) strcpy(b.tensor[t].name, "output.weight");
@@ -1083,10 +1083,10 @@ static const struct { const char *json; int code; const char *says; } llamas[] =
 };
 
 static int same_config(const ModelConfig *a, const ModelConfig *b) {
-    int same = a->V == b->V && a->C == b->C && a->L == b->L && a->H == b->H && a->K == b->K && a->D == b->D && a->F == b->F
-        && a->positions == b->positions && a->tied == b->tied && a->norm_eps == b->norm_eps && a->rope_theta == b->rope_theta
-        && a->rope_type == b->rope_type && a->rope_factor == b->rope_factor && a->rope_low == b->rope_low && a->rope_high == b->rope_high
-        && a->rope_original == b->rope_original && a->bos == b->bos && a->pad == b->pad && a->eos_count == b->eos_count;
+    int same = a->V == b->V && a->stack.C == b->stack.C && a->stack.L == b->stack.L && a->stack.H == b->stack.H && a->stack.K == b->stack.K && a->stack.D == b->stack.D && a->stack.F == b->stack.F
+        && a->positions == b->positions && a->tied == b->tied && a->stack.eps == b->stack.eps && a->stack.rope.theta == b->stack.rope.theta
+        && a->stack.rope.type == b->stack.rope.type && a->stack.rope.factor == b->stack.rope.factor && a->stack.rope.low == b->stack.rope.low && a->stack.rope.high == b->stack.rope.high
+        && a->stack.rope.original == b->stack.rope.original && a->bos == b->bos && a->pad == b->pad && a->eos_count == b->eos_count;
     for (int i = 0; i < a->eos_count && same; i++) same = a->eos[i] == b->eos[i];
     return same;
 }
@@ -1106,20 +1106,20 @@ static void llama_configs(void) {
               "config %s: code %d, '%s'", llamas[i].json, code, err.what);
     }
     write_config("config/config.json", "{\"architectures\":[\"LlamaForCausalLM\"]}");
-    CHECK(config_load(&c, in_base("config"), &pool, fresh()) == OK && c.V == 32000 && c.C == 4096 && c.F == 11008 && c.L == 32 && c.H == 32
-          && c.K == 32 && c.D == 128 && c.positions == 2048 && c.norm_eps == 1e-6f && c.rope_theta == 10000 && c.bos == 1 && c.pad == -1
-          && c.eos_count == 1 && c.eos[0] == 2 && !c.tied && c.rope_type == ROPE_PLAIN, "the class's defaults");
+    CHECK(config_load(&c, in_base("config"), &pool, fresh()) == OK && c.V == 32000 && c.stack.C == 4096 && c.stack.F == 11008 && c.stack.L == 32 && c.stack.H == 32
+          && c.stack.K == 32 && c.stack.D == 128 && c.positions == 2048 && c.stack.eps == 1e-6f && c.stack.rope.theta == 10000 && c.bos == 1 && c.pad == -1
+          && c.eos_count == 1 && c.eos[0] == 2 && !c.tied && c.stack.rope.type == ROPE_PLAIN, "the class's defaults");
     write_config("config/config.json", "{" LLAMA ",\"rope_parameters\":{\"rope_type\":\"llama3\",\"rope_theta\":500000.0,\"factor\":32.0,\"low_freq_factor\":1.0,"
                  "\"high_freq_factor\":4.0,\"original_max_position_embeddings\":8192},\"eos_token_id\":[5,7],\"pad_token_id\":3,\"bos_token_id\":null,\"num_key_value_heads\":null,"
                  "\"head_dim\":10,\"tie_word_embeddings\":true,\"rms_norm_eps\":1.2345678e-05,\"max_position_embeddings\":131072}");
-    CHECK(config_load(&c, in_base("config"), &pool, fresh()) == OK && c.rope_type == ROPE_LLAMA3 && c.rope_theta == 500000 && c.rope_factor == 32
-          && c.rope_low == 1 && c.rope_high == 4 && c.rope_original == 8192 && c.eos_count == 2 && c.eos[1] == 7 && c.pad == 3 && c.bos == -1
-          && c.K == 4 && c.D == 10 && c.tied && c.norm_eps == 1.2345678e-05f && c.positions == 131072, "rope_parameters, lists, nulls");
+    CHECK(config_load(&c, in_base("config"), &pool, fresh()) == OK && c.stack.rope.type == ROPE_LLAMA3 && c.stack.rope.theta == 500000 && c.stack.rope.factor == 32
+          && c.stack.rope.low == 1 && c.stack.rope.high == 4 && c.stack.rope.original == 8192 && c.eos_count == 2 && c.eos[1] == 7 && c.pad == 3 && c.bos == -1
+          && c.stack.K == 4 && c.stack.D == 10 && c.tied && c.stack.eps == 1.2345678e-05f && c.positions == 131072, "rope_parameters, lists, nulls");
     CHECK(config_save(&c, NULL, in_base("config2"), BF16, &pool, fresh()) == OK && config_load(&d, in_base("config2"), &pool, fresh()) == OK
           && same_config(&c, &d), "llama3 config saved and loaded: %s", err.what);
     write_config("config/config.json", "{" LLAMA ",\"rope_theta\":123456.789,\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.5}}");
     write_config("config/generation_config.json", "{\"eos_token_id\":[2,99]}");
-    CHECK(config_load(&c, in_base("config"), &pool, fresh()) == OK && c.rope_type == ROPE_LINEAR && c.rope_factor == 2.5 && c.rope_theta == 123456.789
+    CHECK(config_load(&c, in_base("config"), &pool, fresh()) == OK && c.stack.rope.type == ROPE_LINEAR && c.stack.rope.factor == 2.5 && c.stack.rope.theta == 123456.789
           && c.eos_count == 2 && c.eos[0] == 2 && c.eos[1] == 99, "linear scaling; generation_config.json adds an eos");
     CHECK(config_save(&c, NULL, in_base("config2"), F32, &pool, fresh()) == OK && config_load(&d, in_base("config2"), &pool, fresh()) == OK
           && same_config(&c, &d), "linear config saved and loaded: %s", err.what);
@@ -1185,15 +1185,15 @@ static void roberta_configs(void) {
               "config %s: code %d, '%s'", robertas[i].json, code, err.what);
     }
     write_config("config/config.json", "{" ROBERTA "}");
-    CHECK(reward_config_load(&c, in_base("config"), &pool, fresh()) == OK && c.labels == 2 && strcmp(c.label[1], "LABEL_1") == 0 && c.L == 12
-          && c.F == 3072 && c.positions == 512 && c.types == 2 && c.norm_eps == 1e-12f, "the class's defaults");
+    CHECK(reward_config_load(&c, in_base("config"), &pool, fresh()) == OK && c.labels == 2 && strcmp(c.label[1], "LABEL_1") == 0 && c.stack.L == 12
+          && c.stack.F == 3072 && c.positions == 512 && c.types == 2 && c.stack.eps == 1e-12f, "the class's defaults");
     write_config("config/config.json", "{" ROBERTA ",\"id2label\":{\"1\":\"\\u00e9 \\\"q\\\"\",\"0\":\"x\",\"2\":\"z\"},\"layer_norm_eps\":1e-5,\"max_position_embeddings\":514,"
                  "\"type_vocab_size\":1,\"bos_token_id\":3,\"eos_token_id\":4,\"pad_token_id\":5}");
     CHECK(reward_config_load(&c, in_base("config"), &pool, fresh()) == OK && c.labels == 3 && strcmp(c.label[1], "\xc3\xa9 \"q\"") == 0, "labels in any order");
     memset(&d, 0, sizeof d);
     CHECK(reward_config_save(&c, in_base("config2"), F32, &pool, fresh()) == OK && reward_config_load(&d, in_base("config2"), &pool, fresh()) == OK
-          && memcmp(c.label, d.label, sizeof c.label) == 0 && c.V == d.V && c.C == d.C && c.L == d.L && c.H == d.H && c.F == d.F && c.labels == d.labels
-          && c.positions == d.positions && c.types == d.types && c.norm_eps == d.norm_eps && c.pad == d.pad && c.bos == d.bos && c.eos == d.eos,
+          && memcmp(c.label, d.label, sizeof c.label) == 0 && c.V == d.V && c.stack.C == d.stack.C && c.stack.L == d.stack.L && c.stack.H == d.stack.H && c.stack.F == d.stack.F && c.labels == d.labels
+          && c.positions == d.positions && c.types == d.types && c.stack.eps == d.stack.eps && c.pad == d.pad && c.bos == d.bos && c.eos == d.eos,
           "RoBERTa's config saved and loaded: %s", err.what);
 }
 
@@ -1227,7 +1227,7 @@ static const struct { const char *json; int code; const char *says; } adapters[]
 };
 
 static void adapter_configs(void) {
-    Lora l, m;
+    LoraConfig l, m;
     char *text;
     size_t n;
     for (size_t i = 0; i < sizeof adapters / sizeof *adapters; i++) {

@@ -45,7 +45,7 @@ static void linear_s(void) { new_leaf("x", N * I); new_leaf("W", O * I); new_lea
 static void linear_f(float *y) { Matrix w = matrix(1, O, I); linear_forward(y, V(0), &w, V(2), N, &ws); }
 static void linear_b(const float *dy) { Matrix w = matrix(1, O, I); linear_backward(G(0), G(2), dy, V(0), &w, N, &ws); }
 static void linear_add_s(void) { new_leaf("x", N * I); new_leaf("W", O * I); new_leaf("y", N * O); }
-static void linear_add_f(float *y) { Matrix w = matrix(1, O, I); memcpy(y, V(2), N * O * sizeof *y); linear_add(y, V(0), &w, N, &ws); }
+static void linear_add_f(float *y) { Matrix w = matrix(1, O, I); memcpy(y, V(2), N * O * sizeof *y); linear_add(y, V(0), &w, NULL, N, &ws); }
 static void linear_add_b(const float *dy) {
     Matrix w = matrix(1, O, I);
     linear_backward(G(0), NULL, dy, V(0), &w, N, &ws);
@@ -220,16 +220,17 @@ static void policy_model(int tied, int trainable, int R) {
     ModelConfig c;
     Error err = { 0, "", "", 0, 0 };
     memset(&c, 0, sizeof c);
-    c.V = 13; c.C = 8; c.L = 2; c.H = 4; c.K = 2; c.D = 4; c.F = 10; c.positions = 16; c.tied = tied; c.norm_eps = 1e-5; c.rope_theta = 100; c.bos = c.pad = -1;
-    c.rope_type = ROPE_LLAMA3; c.rope_factor = 4; c.rope_low = 1; c.rope_high = 4; c.rope_original = 8;
+    c.V = 13; c.stack.C = 8; c.stack.L = 2; c.stack.H = 4; c.stack.K = 2; c.stack.D = 4; c.stack.F = 10; c.positions = 16; c.tied = tied; c.stack.eps = 1e-5; c.stack.rope.theta = 100; c.bos = c.pad = -1;
+    c.stack.rope.type = ROPE_LLAMA3; c.stack.rope.factor = 4; c.stack.rope.low = 1; c.stack.rope.high = 4; c.stack.rope.original = 8;
     model_carve(&model, &c, NULL, trainable, 16, &pool, &memory, &err);
     tensor_leaves(model.tensor, model.tensors, 0.4);
     adapter = NULL;
     values_too = R > 0;
     if (R) {
-        lora_carve(&lora, model.tensor, model.tensors, R, 4, 0, "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj", 1, &pool, &memory, &err);
+        LoraConfig c_lora = lora_config(R, 4, "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj");
+        lora_carve(&lora, model.tensor, model.tensors, &c_lora, 1, &pool, &memory, &err);
         tensor_leaves(lora.tensor, lora.tensors, 0.4);
-        value_head_carve(&head, c.C, 1, &memory);
+        value_head_carve(&head, c.stack.C, 1, &memory);
         tensor_leaves(head.tensor, 2, 0.4);
         adapter = &lora;
     }
@@ -279,7 +280,7 @@ static void judge_s(void) {
     RewardConfig c;
     Error err = { 0, "", "", 0, 0 };
     memset(&c, 0, sizeof c);
-    c.V = 10; c.C = 8; c.L = 2; c.H = 2; c.F = 12; c.positions = 12; c.types = 1; c.norm_eps = 1e-5; c.pad = 1; c.bos = 0; c.eos = 2; c.labels = 2;
+    c.V = 10; c.stack.C = 8; c.stack.L = 2; c.stack.H = 2; c.stack.F = 12; c.positions = 12; c.types = 1; c.stack.eps = 1e-5; c.pad = 1; c.bos = 0; c.eos = 2; c.labels = 2;
     reward_carve(&judge, &c, F32, F32, 1, &pool, &memory, &err);
     reward_saved_carve(&judge_saved, &c, 9, 2, &memory);
     tensor_leaves(judge.tensor, judge.tensors, 0.4);

@@ -98,16 +98,16 @@ static void open_rows(Case *c, int recompute) {
     c->rows.N = N; c->rows.token = ids; c->rows.sequence = sequence; c->rows.position = position; c->rows.wants = wants;
     cache_carve(&c->kv, &c->m.config, (int)B, 32, &memory);
     saved_carve(&c->saved, &c->m.config, N, recompute, &memory);
-    c->hidden = arena_take(&memory, n * (size_t)c->m.config.C, sizeof(float));
-    c->dhidden = arena_take(&memory, n * (size_t)c->m.config.C, sizeof(float));
+    c->hidden = arena_take(&memory, n * (size_t)c->m.config.stack.C, sizeof(float));
+    c->dhidden = arena_take(&memory, n * (size_t)c->m.config.stack.C, sizeof(float));
     c->logprob = arena_take(&memory, n, sizeof(float));
     c->values = n * (size_t)c->m.config.V;
     c->logits = arena_take(&memory, c->values, sizeof(float));
 }
 
 static int open_adapter(Case *c, const char *from) {
-    if (adapter_config_load(&c->lora, from, &pool, fresh())) return 0;
-    if (lora_carve(&c->lora, c->m.tensor, c->m.tensors, c->lora.R, c->lora.alpha, c->lora.rslora, c->lora.targets, 1, &pool, &memory, &err)) return 0;
+    if (adapter_config_load(&c->lora.config, from, &pool, fresh())) return 0;
+    if (lora_carve(&c->lora, c->m.tensor, c->m.tensors, &c->lora.config, 1, &pool, &memory, &err)) return 0;
     return checkpoint_load(from, "adapter_model", "base_model.model.", c->lora.tensor, c->lora.tensors, &pool, &err) == OK;
 }
 
@@ -138,7 +138,7 @@ static const float *forward(Case *c, const Lora *adapter) {
 static double learn(Case *c) {
     double loss = 0;
     gradient_zero(c->lora.tensor, c->lora.tensors);
-    memset(c->dhidden, 0, (size_t)c->rows.N * (size_t)c->m.config.C * sizeof(float));
+    memset(c->dhidden, 0, (size_t)c->rows.N * (size_t)c->m.config.stack.C * sizeof(float));
     int code = model_forward(&c->m, &c->lora, &c->rows, &c->kv, &c->saved, c->hidden, &ws);
     if (!code) code = model_logprobs(&c->m, c->hidden, &c->rows, c->target, 1, c->logprob, NULL, minus_mean, &c->wanting, c->dhidden, &ws);
     if (!code) code = model_backward(&c->m, &c->lora, &c->rows, &c->kv, &c->saved, c->dhidden, &ws);

@@ -52,7 +52,7 @@ static void products(const char *kernel) {
             fwd &= acc == y[n * O + o];
         }
         memcpy(y, y0, sizeof(float) * (size_t)(N * O));
-        linear_add(y, x, &m, N, &ws);
+        linear_add(y, x, &m, NULL, N, &ws);
         for (int n = 0; n < N; n++) for (int o = 0; o < O; o++) {
             float acc = y0[n * O + o];
             for (int i = 0; i < I; i++) acc = step(acc, x[n * I + i], w[o * I + i], fused);
@@ -170,7 +170,7 @@ static void computes_in(int N, int type, int compute, int output, const char *ke
     }
     memcpy(z0, z, sizeof(float) * (size_t)N * O); memcpy(dx0, dx, sizeof(float) * (size_t)N * I); memcpy(dw0, dw, sizeof(float) * O * I);
     linear_forward(y, x, &m, bias, N, &ws);
-    linear_add(z, x, &m, N, &ws);
+    linear_add(z, x, &m, NULL, N, &ws);
     linear_backward(dx, NULL, dy, x, &m, N, &ws);
     for (int i = 0; i < N * I; i++) x[i] = wide(narrow(x[i]));
     for (int i = 0; i < O * I; i++) w[i] = wide(narrow(w[i]));
@@ -242,6 +242,7 @@ static void elementary(void) {          /* our exp and GELU against libm's */
 enum { B = 6, T = 40, C = 36, V = 83 };
 static Model model;
 static Lora lora;
+static const LoraConfig all_linear = { 4, 8, 0, 0, "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj" };
 static ValueHead head;
 static Cache cache;
 static Saved saved, inputs;                     /* everything that backward needs; each layer's input alone */
@@ -253,10 +254,10 @@ static void build(int compute) {
     types.compute = compute;
     Error err = { 0, "", "", 0, 0 };
     memset(&c, 0, sizeof c);
-    c.V = V; c.C = C; c.L = 3; c.H = 6; c.K = 3; c.D = 6; c.F = 50; c.positions = T; c.norm_eps = 1e-5f; c.rope_theta = 10000; c.bos = c.pad = -1;
+    c.V = V; c.stack.C = C; c.stack.L = 3; c.stack.H = 6; c.stack.K = 3; c.stack.D = 6; c.stack.F = 50; c.positions = T; c.stack.eps = 1e-5f; c.stack.rope.theta = 10000; c.bos = c.pad = -1;
     memory.used = 0;
     CHECK(model_carve(&model, &c, &types, 1, T, &pool, &memory, &err) == OK, "carve: %s %s", err.what, err.where);
-    CHECK(lora_carve(&lora, model.tensor, model.tensors, 4, 8, 0, "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj", 1, &pool, &memory, &err) == OK, "lora: %s %s", err.what, err.where);
+    CHECK(lora_carve(&lora, model.tensor, model.tensors, &all_linear, 1, &pool, &memory, &err) == OK, "lora: %s %s", err.what, err.where);
     model_init(&model, 3);
     for (int i = 0; i < model.tensors; i++) if (!(model.tensor[i].flags & TENSOR_VECTOR)) tensor_normal(model.tensor[i].matrix, 0.3, 11);
     lora_init(&lora, 4);

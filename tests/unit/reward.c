@@ -59,13 +59,13 @@ static RewardConfig golden_config(const char *folder, Pool *pool) {
     if (file_read_all(path, pool, &bytes, &n, NULL) != OK) return c;
     const Json *j = json_parse(bytes, n, pool, NULL);
     c.V = (int)json_number(j, "vocab_size", 0);
-    c.C = (int)json_number(j, "hidden_size", 0);
-    c.L = (int)json_number(j, "num_hidden_layers", 0);
-    c.H = (int)json_number(j, "num_attention_heads", 0);
-    c.F = (int)json_number(j, "intermediate_size", 0);
+    c.stack.C = (int)json_number(j, "hidden_size", 0);
+    c.stack.L = (int)json_number(j, "num_hidden_layers", 0);
+    c.stack.H = (int)json_number(j, "num_attention_heads", 0);
+    c.stack.F = (int)json_number(j, "intermediate_size", 0);
     c.positions = (int)json_number(j, "max_position_embeddings", 0);
     c.types = (int)json_number(j, "type_vocab_size", 0);
-    c.norm_eps = (float)json_number(j, "layer_norm_eps", 0);
+    c.stack.eps = (float)json_number(j, "layer_norm_eps", 0);
     c.pad = (int)json_number(j, "pad_token_id", 1);
     c.labels = (int)json_get(j, "id2label")->count;
     return c;
@@ -286,7 +286,7 @@ static void test_gradients_and_threads(void) {
 static RewardConfig small_config(void) {
     RewardConfig c;
     memset(&c, 0, sizeof c);
-    c.V = 19; c.C = 12; c.L = 2; c.H = 3; c.F = 20; c.positions = 11; c.types = 1; c.norm_eps = 1e-5f; c.pad = 1; c.bos = 0; c.eos = 2; c.labels = 2;
+    c.V = 19; c.stack.C = 12; c.stack.L = 2; c.stack.H = 3; c.stack.F = 20; c.positions = 11; c.types = 1; c.stack.eps = 1e-5f; c.pad = 1; c.bos = 0; c.eos = 2; c.labels = 2;
     return c;
 }
 
@@ -336,8 +336,8 @@ static void test_bad_configs(void) {
         Error err;
         memset(&measure, 0, sizeof measure);
         memset(&err, 0, sizeof err);
-        if (bad[i].change == 0) c.L = 0;
-        if (bad[i].change == 1) c.H = 5;
+        if (bad[i].change == 0) c.stack.L = 0;
+        if (bad[i].change == 1) c.stack.H = 5;
         if (bad[i].change == 2) c.labels = 0;
         if (bad[i].change == 3) c.labels = LABELS_MAX + 1;
         if (bad[i].change == 4) c.positions = 4;
@@ -367,22 +367,22 @@ static void test_positions(void) {
     float *table = j->model.position.data;
     forward_of(j, text, 4);
     memcpy(before, j->logits, sizeof before);
-    for (int i = 0; i < 2 * c.C; i++) table[i] += 10;
+    for (int i = 0; i < 2 * c.stack.C; i++) table[i] += 10;
     forward_of(j, text, 4);
     CHECK(!memcmp(before, j->logits, sizeof before), "position rows 0 and 1 are not read");
     for (int row = 2; row < 6; row++) {
-        const float kept = table[row * c.C];
-        table[row * c.C] += 1;
+        const float kept = table[row * c.stack.C];
+        table[row * c.stack.C] += 1;
         forward_of(j, text, 4);
         CHECK(memcmp(before, j->logits, sizeof before) != 0, "position row %d is read by a text of 4 tokens", row);
-        table[row * c.C] = kept;
+        table[row * c.stack.C] = kept;
     }
-    for (int i = 6 * c.C; i < c.positions * c.C; i++) table[i] += 10;
+    for (int i = 6 * c.stack.C; i < c.positions * c.stack.C; i++) table[i] += 10;
     forward_of(j, text, 4);
     CHECK(!memcmp(before, j->logits, sizeof before), "position rows from 6 on are not read by a text of 4 tokens");
     forward_of(j, padded, 5);
     memcpy(before, j->logits, sizeof before);
-    table[1 * c.C] += 1;
+    table[1 * c.stack.C] += 1;
     forward_of(j, padded, 5);
     CHECK(memcmp(before, j->logits, sizeof before) != 0, "a padding token keeps position 1");
     judge_free(j);
