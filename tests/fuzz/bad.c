@@ -400,7 +400,7 @@ static int read_llama2c(const Blob *b, Pool *pool) {
     spit(in_base("model.bin"), b->bytes, b->n);
     code = llama2c_load(&l, in_base("model.bin"), pool, &err);
     if (code != OK) return code;
-    if (l.tensors != 9 * l.config.L + 2 + !l.config.tied) return -1;
+    if (l.tensors != 9 * l.config.stack.L + 2 + !l.config.tied) return -1;
     for (int i = 0; i < l.tensors; i++) {
         const Matrix *m = l.tensor[i].matrix;
         size_t n = (size_t)m->O * (size_t)m->I;
