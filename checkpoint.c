@@ -1,46 +1,55 @@
-/* checkpoint.c - weights in and out: safetensors, PyTorch's files, bitsandbytes' 4-bit weights, in one file or in shards.
- * Source   safetensors' README ("Format") and the checks of its tensor.rs; transformers' convert_llama_weights_to_hf.py (Meta's names
- *          and order of rows); bitsandbytes' QuantState.as_dict (4-bit weights).
- * Needs    core, quant, io, files/fields, files/torch, files/config; a pool for headers, JSON and a tensor's scales, which gets all of
- *          it back. Weights are streamed: one tensor at a time, 4096 weights at a time in each thread, and quantised as they are read.
- *          So loading needs the model's own memory, the headers, and four bytes for each block of the tensor that is being read (4 MB
- *          for a tensor that PyTorch has stored transposed). <stdio.h> for snprintf only.
- * Never    knows a model: it fills and writes the caller's list of tensors, in the types that the list has. Never guesses: what a
- *          folder asks for and this project does not support is refused by name.
- * Edges    every number in a file is hostile: sizes are checked in 64 bits before they are used; names, shapes and types of all tensors
- *          are checked before the first weight is read. NaN and infinities in weights are loaded as they are, but cannot be quantised.
- *          A tied tensor is neither required nor written, and a copy of it in the file is ignored; so are other unknown tensors
- *          (rotary inv_freq, position_ids), whatever their type. */
+/* checkpoint.c - weights in and out: safetensors, PyTorch's files, bitsandbytes' 4-bit weights, in one file
+ * or in shards.
+ * Source   safetensors' README ("Format") and the checks of its tensor.rs; transformers'
+ *          convert_llama_weights_to_hf.py (Meta's names and order of rows); bitsandbytes' QuantState.as_dict
+ *          (4-bit weights).
+ * Needs    core, quant, io, files/fields, files/torch, files/config; a pool for headers, JSON and a tensor's
+ *          scales, which gets all of it back. Weights are streamed: one tensor at a time, 4096 weights at a
+ *          time in each thread, and quantised as they are read. So loading needs the model's own memory, the
+ *          headers, and four bytes for each block of the tensor that is being read (4 MB for a tensor that
+ *          PyTorch has stored transposed). <stdio.h> for snprintf only.
+ * Never    knows a model: it fills and writes the caller's list of tensors, in the types that the list has.
+ *          Never guesses: what a folder asks for and this project does not support is refused by name.
+ * Edges    every number in a file is hostile: sizes are checked in 64 bits before they are used; names,
+ *          shapes and types of all tensors are checked before the first weight is read. NaN and infinities in
+ *          weights are loaded as they are, but cannot be quantised. A tied tensor is neither required nor
+ *          written, and a copy of it in the file is ignored; so are other unknown tensors (rotary inv_freq,
+ *          position_ids), whatever their type. */
 #include "files/files.h"
 #include <stdio.h>
 
-enum { CHUNK = 16384, STEP = 4096, STEPS = 1024, TURNED = 1 << 20 };      /* bytes and weights in flight; STEP is a whole number of blocks */
-#define HEADER_MAX 100000000u                   /* the reference's limit for a safetensors header */
+enum { STATE_MAX = 16384,                       /* bytes of a quant_state */
+       STEP = 4096,    /* weights that one thread reads at a time: whole 4-bit blocks */
+       STEPS = 1024,                            /* such steps between two looks at what failed */
+       TURNED = 1 << 20 };                      /* weights of a transposed tensor that are read at a time */
+#define HEADER_MAX 100000000u                   /* the reference's limit for a safetensors header, in bytes */
 
-/* ---- containers: the tensors that one file names, and where they are ---- */
+/* ---- containers: the tensors that one file holds, and where in the file they are ---- */
 
-static const struct { char name[12]; int bits, type; } dtypes[] = {     /* type -1: known, never asked for */
-    { "F32", 32, F32 }, { "BF16", 16, BF16 }, { "F16", 16, F16 }, { "F64", 64, -1 }, { "I64", 64, -1 }, { "U64", 64, -1 },
-    { "C64", 64, -1 }, { "I32", 32, -1 }, { "U32", 32, -1 }, { "I16", 16, -1 }, { "U16", 16, -1 }, { "I8", 8, -1 },
-    { "U8", 8, -1 }, { "BOOL", 8, -1 }, { "F8_E4M3", 8, -1 }, { "F8_E5M2", 8, -1 }, { "F8_E8M0", 8, -1 },
-    { "F8_E4M3FNUZ", 8, -1 }, { "F8_E5M2FNUZ", 8, -1 }, { "F6_E2M3", 6, -1 }, { "F6_E3M2", 6, -1 }, { "F4", 4, -1 },
+/* type -1: a known dtype that is never loaded */
+static const struct { char name[12]; int bits, type; } dtypes[] = {
+    { "F32", 32, F32 }, { "BF16", 16, BF16 }, { "F16", 16, F16 }, { "F64", 64, -1 }, { "C64", 64, -1 },
+    { "I64", 64, -1 }, { "U64", 64, -1 }, { "I32", 32, -1 }, { "U32", 32, -1 }, { "I16", 16, -1 },
+    { "U16", 16, -1 }, { "I8", 8, -1 }, { "U8", 8, -1 }, { "BOOL", 8, -1 }, { "F8_E4M3", 8, -1 },
+    { "F8_E5M2", 8, -1 }, { "F8_E8M0", 8, -1 }, { "F8_E4M3FNUZ", 8, -1 }, { "F8_E5M2FNUZ", 8, -1 },
+    { "F6_E2M3", 6, -1 }, { "F6_E3M2", 6, -1 }, { "F4", 4, -1 },
 };
 enum { DTYPES = sizeof dtypes / sizeof *dtypes };
 
 typedef struct {
     const char *name; size_t length;
     int type; const char *dtype;            /* F32, BF16, F16 or -1; its name */
-    int rank; uint64_t shape[2];            /* the first two sizes of `rank` */
-    uint64_t begin, end;                    /* safetensors: bytes, counted from Container.data */
-    const TorchTensor *torch;               /* PyTorch: where and how it lies; NULL: safetensors */
+    int rank; uint64_t shape[2];            /* number of dimensions; the sizes of the first two */
+    uint64_t begin, end;                    /* safetensors: the tensor's bytes, counted from Container.data */
+    const TorchTensor *torch;               /* PyTorch: place and strides in the file; NULL: safetensors */
 } Entry;
 typedef struct {
-    const char *shard, *path;               /* name in the index (NULL: there is none); path once it was opened */
-    uint64_t data;                          /* where the tensors begin */
+    const char *shard, *path;               /* name in the index (NULL: there is none); path once opened */
+    uint64_t data;                          /* byte of the file where the tensors begin */
     Entry *entry; size_t count;             /* sorted by name */
 } Container;
 
-/* Strings with lengths (names may hold NULs), by bytes: <0, 0, >0. */
+/* Compares two strings with lengths (names may hold NULs) byte by byte: <0, 0 or >0. */
 static int compare_names(const char *a, size_t an, const char *b, size_t bn) {
     int c = memcmp(a, b, an < bn ? an : bn);
     return c ? c : (an > bn) - (an < bn);
@@ -55,24 +64,30 @@ static int by_name(const void *left, const void *right) {
     return compare_names(a->name, a->length, b->name, b->length);
 }
 
-/* One tensor's record in a safetensors header; its number of bytes has to be what dtype and shape say. */
+/* Reads one tensor's record of a safetensors header, and checks that its bytes are as many as dtype and shape
+ * say. */
 static int entry_parse(Entry *e, const Json *j, const char *path, Error *err) {
-    const Json *dtype = json_get(j, "dtype"), *shape = json_get(j, "shape"), *offsets = json_get(j, "data_offsets"), *d;
+    const Json *dtype = json_get(j, "dtype"), *shape = json_get(j, "shape"), *d;
+    const Json *offsets = json_get(j, "data_offsets");
     uint64_t n = 1;
     int kind;
     e->name = j->key;
     e->length = j->key_length;
-    if (!dtype || dtype->type != JSON_STRING || !shape || shape->type != JSON_ARRAY || !offsets || offsets->type != JSON_ARRAY
-        || offsets->count != 2 || !json_whole(offsets->child, &e->begin) || !json_whole(offsets->child->next, &e->end))
+    if (!dtype || dtype->type != JSON_STRING || !shape || shape->type != JSON_ARRAY
+        || !offsets || offsets->type != JSON_ARRAY || offsets->count != 2
+        || !json_whole(offsets->child, &e->begin) || !json_whole(offsets->child->next, &e->end))
         return refuse(err, E_FORMAT, path, "tensor %.96s: not {dtype, shape, data_offsets}", e->name);
     for (kind = 0; kind < DTYPES && strcmp(dtypes[kind].name, dtype->string) != 0; kind++) ;
-    if (kind == DTYPES) return refuse(err, E_UNSUPPORTED, path, "dtype %.24s of tensor %.96s", dtype->string, e->name);
+    if (kind == DTYPES)
+        return refuse(err, E_UNSUPPORTED, path, "dtype %.24s of tensor %.96s", dtype->string, e->name);
     e->type = dtypes[kind].type;
     e->dtype = dtypes[kind].name;
     for (d = shape->child, e->rank = 0; d; d = d->next, e->rank++) {
         uint64_t size;
-        if (!json_whole(d, &size)) return refuse(err, E_FORMAT, path, "tensor %.96s: a size that is no whole number", e->name);
-        if (size && n > UINT64_MAX / 64 / size) return refuse(err, E_RANGE, path, "tensor %.96s: its sizes overflow", e->name);
+        if (!json_whole(d, &size))
+            return refuse(err, E_FORMAT, path, "tensor %.96s: a size that is no whole number", e->name);
+        if (size && n > UINT64_MAX / 64 / size)
+            return refuse(err, E_RANGE, path, "tensor %.96s: its sizes overflow", e->name);
         n *= size;
         if (e->rank < 2) e->shape[e->rank] = size;
     }
@@ -82,7 +97,7 @@ static int entry_parse(Entry *e, const Json *j, const char *path, Error *err) {
     return OK;
 }
 
-/* Sorted by name, each name once. */
+/* Sorts the tensors by name, and refuses a name that is there twice. */
 static int check_names(Container *c, Error *err) {
     qsort(c->entry, c->count, sizeof *c->entry, by_name);
     for (size_t i = 1; i < c->count; i++)
@@ -91,22 +106,26 @@ static int check_names(Container *c, Error *err) {
     return OK;
 }
 
-/* The reference's checks of the whole: tensors one after another without gap or overlap, from the end of the header to the end
- * of the file. */
+/* Checks, as the reference does, that the tensors follow one another without gap or overlap from the end of
+ * the header to the end of the file. */
 static int check_offsets(Container *c, uint64_t size, Error *err) {
     uint64_t at = 0, wanted = size - c->data;
     qsort(c->entry, c->count, sizeof *c->entry, by_offset);
     for (size_t i = 0; i < c->count; i++) {
         if (c->entry[i].begin != at)
-            return refuse(err, E_FORMAT, c->path, "tensor %.96s: a gap or an overlap before it", c->entry[i].name);
+            return refuse(err, E_FORMAT, c->path, "tensor %.96s: a gap or an overlap before it",
+                          c->entry[i].name);
         at = c->entry[i].end;
     }
-    if (at > wanted) return fail(err, E_TRUNCATED, "bytes of tensors", c->path, (long long)wanted, (long long)at);
-    if (at < wanted) return fail(err, E_FORMAT, "bytes after the last tensor", c->path, (long long)wanted, (long long)at);
+    if (at > wanted)
+        return fail(err, E_TRUNCATED, "bytes of tensors", c->path, (long long)wanted, (long long)at);
+    if (at < wanted)
+        return fail(err, E_FORMAT, "bytes after the last tensor", c->path, (long long)wanted, (long long)at);
     return OK;
 }
 
-/* safetensors: u64 N, N bytes of JSON {name: {dtype, shape, data_offsets}}, then the tensors' bytes. */
+/* Reads the header of a safetensors file: u64 N, N bytes of JSON {name: {dtype, shape, data_offsets}}, the
+ * tensors' bytes. */
 static int safetensors_header(Container *c, File *f, Pool *pool, Error *err) {
     uint64_t size = file_size(f), n;
     unsigned char first[8];
@@ -120,8 +139,10 @@ static int safetensors_header(Container *c, File *f, Pool *pool, Error *err) {
     code = file_read_at(f, 0, first, 8, err);
     if (code != OK) return code;
     n = read_u64(&r);
-    if (n > HEADER_MAX) return refuse(err, E_RANGE, c->path, "safetensors header of more than 100 MB (not safetensors?)");
-    if (n > size - 8) return fail(err, E_TRUNCATED, "safetensors header", c->path, (long long)(size - 8), (long long)n);
+    if (n > HEADER_MAX)
+        return refuse(err, E_RANGE, c->path, "safetensors header of more than 100 MB (not safetensors?)");
+    if (n > size - 8)
+        return fail(err, E_TRUNCATED, "safetensors header", c->path, (long long)(size - 8), (long long)n);
     c->data = 8 + n;
     text = pool_take(pool, (size_t)n + 1, 1);
     if (!text) return fail(err, E_MEMORY, "memory for the header", c->path, 0, 0);
@@ -141,7 +162,8 @@ static int safetensors_header(Container *c, File *f, Pool *pool, Error *err) {
         }
         if (j->type != JSON_OBJECT) return fail(err, E_FORMAT, "__metadata__ is no object", c->path, 0, 0);
         for (const Json *m = j->child; m; m = m->next)
-            if (m->type != JSON_STRING) return fail(err, E_FORMAT, "__metadata__ holds more than strings", c->path, 0, 0);
+            if (m->type != JSON_STRING)
+                return fail(err, E_FORMAT, "__metadata__ holds more than strings", c->path, 0, 0);
     }
     return check_offsets(c, size, err);
 }
@@ -149,7 +171,8 @@ static int safetensors_header(Container *c, File *f, Pool *pool, Error *err) {
 static const char *dtype_name(int type) { return type == F32 ? "F32" : type == BF16 ? "BF16" : "F16"; }
 static size_t dtype_bytes(int type) { return type == F32 ? 4 : 2; }
 
-/* A PyTorch file: torch.c knows the format, and has checked every place in it. */
+/* Reads the names in a PyTorch file. files/torch.c knows the format, and checks that every tensor lies in the
+ * file. */
 static int torch_header(Container *c, File *f, Pool *pool, Error *err) {
     TorchFile t;
     Error inner;
@@ -183,22 +206,22 @@ static const Entry *container_find(const Container *c, const char *name) {
     return NULL;
 }
 
-/* ---- a checkpoint: one container, or those of an index; one of them is open at a time ---- */
+/* ---- a checkpoint: one container, or those that an index names; at most one of them is open ---- */
 
 typedef struct {
-    const char *folder, *prefix, *path;     /* path: the one file, or the index */
-    int torch;                              /* PyTorch's containers */
-    const Json *map;                        /* the index's weight_map, {tensor: shard}; NULL: one file */
+    const char *folder, *prefix, *path;     /* path: of the only file, or of the index */
+    int torch;                              /* 1: the containers are PyTorch's */
+    const Json *map;                        /* the index's weight_map, {tensor: shard}; NULL: only one file */
     Container *part; size_t parts;
-    File *file; const Container *open;      /* file is the one of *open */
-    int head;                               /* width of an attention head, once Meta's names asked for it; 0: not yet */
+    File *file; const Container *open;      /* the open file, and the container that it is */
+    int head;                               /* width of an attention head; 0: nobody has asked yet */
     Pool *pool; Error *err;
 } Source;
 
-/* Makes s->file the file of c. */
+/* Opens the file of c as s->file, unless it is open. */
 static int source_file(Source *s, const Container *c) {
     if (s->open == c) return OK;
-    file_close(s->file);                    /* what it took from the pool stays there */
+    file_close(s->file);                    /* its memory stays in the pool */
     s->open = NULL;
     s->file = file_open(c->path, s->pool, s->err);
     if (!s->file) return s->err && s->err->code ? s->err->code : E_OPEN;
@@ -206,7 +229,7 @@ static int source_file(Source *s, const Container *c) {
     return OK;
 }
 
-/* Reads the names in c, once. */
+/* Reads the header of c, unless that has been done. */
 static int source_header(Source *s, Container *c) {
     int code;
     if (c->entry) return OK;
@@ -222,8 +245,8 @@ static int by_text(const void *left, const void *right) {
     return strcmp(*a, *b);
 }
 
-/* {"weight_map": {tensor: shard file}}: one container for each file that it names. A shard stands beside its index: names with
- * path parts are refused. */
+/* Reads the index, {"weight_map": {tensor: shard file}}, and makes one container for each file that it names.
+ * A shard is in the index's folder: a name with a folder in it is refused. */
 static int source_index(Source *s) {
     const Json *root, *j;
     const char **shard;
@@ -236,8 +259,10 @@ static int source_index(Source *s) {
     s->part = pool_take(s->pool, s->map->count + 1, sizeof *s->part);
     if (!shard || !s->part) return fail(s->err, E_MEMORY, "memory for the index", s->path, 0, 0);
     for (j = s->map->child; j; j = j->next) {
-        if (j->type != JSON_STRING) return fail(s->err, E_FORMAT, "weight_map holds more than strings", s->path, 0, 0);
-        if (!j->length || j->length > 200 || strlen(j->string) != j->length || strpbrk(j->string, "/\\:") || j->string[0] == '.')
+        if (j->type != JSON_STRING)
+            return fail(s->err, E_FORMAT, "weight_map holds more than strings", s->path, 0, 0);
+        if (!j->length || j->length > 200 || strlen(j->string) != j->length || strpbrk(j->string, "/\\:")
+            || j->string[0] == '.')
             return refuse(s->err, E_FORMAT, s->path, "shard name '%.100s'", j->string);
         shard[n++] = j->string;
     }
@@ -247,9 +272,12 @@ static int source_index(Source *s) {
     return OK;
 }
 
-/* Finds what there is, in Hugging Face's order. After it, failed or not: source_close. */
-static int source_open(Source *s, const char *folder, const char *stem, const char *prefix, Pool *pool, Error *err) {
-    static const char extension[][24] = { ".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json" };
+/* Opens what the folder has, in Hugging Face's order of preference. The caller closes with source_close, also
+ * after an error. */
+static int source_open(Source *s, const char *folder, const char *stem, const char *prefix, Pool *pool,
+                       Error *err) {
+    static const char extension[][24] = { ".safetensors", ".safetensors.index.json",
+                                          ".bin", ".bin.index.json" };
     const char *first = NULL;
     memset(s, 0, sizeof *s);
     s->folder = folder;
@@ -258,7 +286,8 @@ static int source_open(Source *s, const char *folder, const char *stem, const ch
     s->err = err;
     for (int i = 0; i < 4; i++) {
         s->torch = i >= 2;
-        s->path = path_in(folder, s->torch && strcmp(stem, "model") == 0 ? "pytorch_model" : stem, extension[i], pool);
+        s->path = path_in(folder, s->torch && strcmp(stem, "model") == 0 ? "pytorch_model" : stem,
+                          extension[i], pool);
         if (!s->path) return fail(err, E_MEMORY, "memory for a checkpoint", folder, 0, 0);
         if (!first) first = s->path;
         if (!file_exists(s->path)) continue;
@@ -273,7 +302,8 @@ static int source_open(Source *s, const char *folder, const char *stem, const ch
 }
 static void source_close(Source *s) { file_close(s->file); }
 
-/* Memory of the pool that is given back before the checkpoint is closed. A file that was opened meanwhile goes with it. */
+/* Between scratch_begin and scratch_end, memory of the pool is scratch. A file that was opened in between is
+ * closed at the end, as its memory goes too. */
 typedef struct { PoolMark mark; File *file; } Scratch;
 static Scratch scratch_begin(Source *s) {
     Scratch b;
@@ -290,21 +320,25 @@ static void scratch_end(Source *s, Scratch b) {
     pool_release(s->pool, b.mark);
 }
 
-/* A tensor's place: its container and its entry (NULL: there is no such tensor); head: see read_rows. */
+/* A tensor's place: its container and its entry (NULL: there is no such tensor). head: width of a head whose
+ * rows have Meta's order, 0: rows are in order (read_rows). */
 typedef struct { Container *in; const Entry *entry; int head; } Place;
 
+/* Finds the tensor of exactly this name. OK also if there is none: then *p has no entry. */
 static int source_find(Source *s, const char *name, Place *p) {
     const char *shard = s->map ? json_text(s->map, name, NULL) : NULL;
     size_t i = 0;
     int code;
     memset(p, 0, sizeof *p);
     if (s->map && !shard) return OK;
-    while (shard && strcmp(s->part[i].shard, shard) != 0) i++;          /* it is there: the parts are the map's */
+    while (shard && strcmp(s->part[i].shard, shard) != 0) i++;      /* ends: every shard is a part */
     code = source_header(s, &s->part[i]);
     if (code != OK) return code;
     p->entry = container_find(&s->part[i], name);
     if (p->entry) p->in = &s->part[i];
-    else if (shard) return refuse(s->err, E_MISSING, s->part[i].path, "tensor %.96s is not in the shard that the index names", name);
+    else if (shard)
+        return refuse(s->err, E_MISSING, s->part[i].path,
+                      "tensor %.96s is not in the shard that the index names", name);
     return OK;
 }
 
@@ -312,12 +346,16 @@ static int source_find(Source *s, const char *name, Place *p) {
 
 /* Meta's names of a Llama, whose rows of wq and wk stand in another order (read_rows). */
 static const struct { char ours[28], theirs[24]; } meta[] = {
-    { "self_attn.q_proj", "attention.wq" }, { "self_attn.k_proj", "attention.wk" }, { "self_attn.v_proj", "attention.wv" },
-    { "self_attn.o_proj", "attention.wo" }, { "mlp.gate_proj", "feed_forward.w1" }, { "mlp.up_proj", "feed_forward.w3" },
-    { "mlp.down_proj", "feed_forward.w2" }, { "input_layernorm", "attention_norm" }, { "post_attention_layernorm", "ffn_norm" } };
+    { "self_attn.q_proj", "attention.wq" }, { "self_attn.k_proj", "attention.wk" },
+    { "self_attn.v_proj", "attention.wv" },
+    { "self_attn.o_proj", "attention.wo" }, { "mlp.gate_proj", "feed_forward.w1" },
+    { "mlp.up_proj", "feed_forward.w3" },
+    { "mlp.down_proj", "feed_forward.w2" }, { "input_layernorm", "attention_norm" },
+    { "post_attention_layernorm", "ffn_norm" } };
 enum { META = sizeof meta / sizeof *meta, CANDIDATES = 5 };
 
-/* "model.layers.N.self_attn.q_proj.weight" as "layers.N.attention.wq.weight", and so on. 0: not a name of Meta's. */
+/* "model.layers.N.self_attn.q_proj.weight" as "layers.N.attention.wq.weight", and so on. 0: not a name of
+ * Meta's. */
 static int meta_name(char *out, size_t cap, const char *name) {
     size_t n = strspn(name[0] && strncmp(name, "model.layers.", 13) == 0 ? name + 13 : "", "0123456789");
     if (strcmp(name, "model.embed_tokens.weight") == 0) name = "tok_embeddings.weight";
@@ -335,8 +373,8 @@ static int meta_name(char *out, size_t cap, const char *name) {
     return snprintf(out, cap, "%s", name) < (int)cap;
 }
 
-/* The names under which a tensor may stand in a file, by k: 0..3 as listed; without its leading "model." or "roberta."; with the
- * LayerNorm names of very old files; 4 Meta's. 0: there is no such name. */
+/* The names under which a tensor may stand in a file, by k: 0..3 as listed; without its leading "model." or
+ * "roberta."; with the LayerNorm names of very old files; 4 Meta's. 0: there is no such name. */
 static int candidate(char *out, size_t cap, const char *prefix, const char *name, int k) {
     size_t n;
     if (k == 4) return !prefix[0] && meta_name(out, cap, name);
@@ -364,7 +402,8 @@ static int source_tensor(Source *s, const char *tensor, Place *p) {
     memset(p, 0, sizeof *p);
     for (k = 0; k < CANDIDATES && code == OK && !p->entry; k++)
         if (candidate(name, sizeof name, s->prefix, tensor, k)) code = source_find(s, name, p);
-    if (code != OK || k < CANDIDATES || !p->entry || !(strstr(name, ".wq.") || strstr(name, ".wk."))) return code;
+    if (code != OK || k < CANDIDATES || !p->entry || !(strstr(name, ".wq.") || strstr(name, ".wk.")))
+        return code;
     if (!s->head) {                             /* found under Meta's name: how wide is a head? */
         ModelConfig c;
         code = config_load(&c, s->folder, s->pool, s->err);
@@ -376,13 +415,14 @@ static int source_tensor(Source *s, const char *tensor, Place *p) {
 
 /* ---- values: little-endian bytes of a file <-> float32 <-> Matrix data ---- */
 
-/* data (of type `to`), from element `at` on, = x (n), rounded where it has to be. */
+/* Stores x (n) as elements at .. at+n-1 of data, which is of type `to`, rounded to it. */
 static void values_store(void *data, int to, size_t at, const f32 *x, size_t n) {
     if (to != F32) halves_narrow((uint16_t *)data + at, x, to, n);
     else if ((f32 *)data + at != x) memcpy((f32 *)data + at, x, n * sizeof *x);
 }
 
-/* words (n): data of type `from`, from element `at` on, as values of type `to` in a file. Same type: the same bits. n <= STEP. */
+/* Converts elements at .. at+n-1 of data, of type `from`, to words (n) of type `to` as a file has them; n <=
+ * STEP. With the same type the bits stay the same. */
 static void values_out(void *words, int to, const void *data, int from, size_t at, size_t n) {
     f32 x[STEP];
     const f32 *floats = from == F32 ? (const f32 *)data + at : x;
@@ -394,7 +434,8 @@ static void values_out(void *words, int to, const void *data, int from, size_t a
     little_endian(words, dtype_bytes(to), n);
 }
 
-/* words (n): elements at .. at+n-1 of a tensor in safetensors, in the type that they have there. */
+/* Reads elements at .. at+n-1 of a tensor in safetensors into words (n), in the type that they have in the
+ * file. */
 static int read_words(const Source *s, const Place *p, uint64_t at, void *words, size_t n) {
     size_t width = dtype_bytes(p->entry->type);
     int code = file_read_at(s->file, p->in->data + p->entry->begin + at * width, words, n * width, s->err);
@@ -402,7 +443,8 @@ static int read_words(const Source *s, const Place *p, uint64_t at, void *words,
     return code;
 }
 
-/* x (n) = elements at .. at+n-1 of a tensor of a float type; shape and place are checked already. */
+/* Reads elements at .. at+n-1 of a tensor of a float type into x (n). The caller has checked shape and
+ * place. */
 static int read_values(Source *s, const Place *p, uint64_t at, f32 *x, size_t n) {
     uint16_t half[STEP];
     int type = p->entry->type, code = source_file(s, p->in);
@@ -416,13 +458,15 @@ static int read_values(Source *s, const Place *p, uint64_t at, f32 *x, size_t n)
     return code;
 }
 
-/* The same, where rows of I may have to be put in order: in a head of D rows, Hugging Face rotates row j with row j + D/2, Meta row 2j
- * with row 2j + 1. So row (half, j) of a head is row 2j + half of Meta's. */
+/* Does the same for a matrix with I columns, and puts rows in Meta's order into Hugging Face's: in a head of
+ * D rows, Hugging Face rotates row j with row j + D/2, Meta row 2j with row 2j + 1. So row half D/2 + j of a
+ * head is Meta's row 2j + half. */
 static int read_rows(Source *s, const Place *p, uint64_t I, uint64_t at, f32 *x, size_t n) {
     uint64_t D = (uint64_t)p->head;
     if (!D) return read_values(s, p, at, x, n);
     for (size_t done = 0, part; done < n; done += part) {
-        uint64_t row = (at + done) / I, column = (at + done) % I, i = row % D, from = row - i + i % (D / 2) * 2 + i / (D / 2);
+        uint64_t row = (at + done) / I, column = (at + done) % I, i = row % D;
+        uint64_t from = row - i + i % (D / 2) * 2 + i / (D / 2);
         int code;
         part = n - done < I - column ? n - done : (size_t)(I - column);
         code = read_values(s, p, from * I + column, x + done, part);
@@ -431,27 +475,30 @@ static int read_rows(Source *s, const Place *p, uint64_t I, uint64_t at, f32 *x,
     return OK;
 }
 
-/* out (n): the bytes of a tensor as they are in a safetensors file. */
+/* Reads bytes at .. at+n-1 of a tensor in safetensors into out (n), as they are. */
 static int read_raw(Source *s, const Place *p, uint64_t at, void *out, size_t n) {
     int code = source_file(s, p->in);
     return code == OK ? file_read_at(s->file, p->in->data + p->entry->begin + at, out, n, s->err) : code;
 }
 
-/* ---- bitsandbytes' 4-bit weights in safetensors: NAME holds the nibbles, NAME.absmax and others what they stand for ---- */
+/* ---- bitsandbytes' 4-bit weights: tensor NAME holds codes, NAME.absmax and others say what they mean
+ * ---- */
 
 typedef struct {
-    int kind, block, doubled, dtype;        /* QUANT_; weights per absmax; absmax in 8 bits; F32, BF16, F16: what it was and becomes again */
+    int kind, block;                        /* QUANT_; weights per absmax */
+    int doubled;                            /* 1: absmax is in 8 bits */
+    int dtype;                              /* F32, BF16, F16: what was quantised and is dequantised to */
     uint64_t O, I;
-    f32 offset;                             /* of a doubled one */
-    uint64_t bytes;                         /* of its tensors of numbers, in the file */
+    f32 offset;                             /* added to every absmax, if doubled */
+    uint64_t bytes;                         /* in the file, of the codes, scales and tables together */
 } Packed;
 
 static const char state_name[2][40] = { ".quant_state.bitsandbytes__nf4", ".quant_state.bitsandbytes__fp4" };
 
 static int block_known(uint64_t block) { return block >= 32 && block <= STEP && (block & (block - 1)) == 0; }
 
-/* NAME + suffix. missing: an error if it is not there. */
-static int companion(Source *s, const Entry *weight, const char *suffix, int missing, Place *p) {
+/* Finds tensor NAME + suffix. If it is not there, *p has no entry, and it is an error if `required`. */
+static int companion(Source *s, const Entry *weight, const char *suffix, int required, Place *p) {
     char name[320];
     int code;
     memset(p, 0, sizeof *p);
@@ -459,35 +506,45 @@ static int companion(Source *s, const Entry *weight, const char *suffix, int mis
     strcpy(name, weight->name);
     strcat(name, suffix);
     code = source_find(s, name, p);
-    if (code == OK && missing && !p->entry) return refuse(s->err, E_MISSING, s->path, "tensor %.140s is missing", name);
+    if (code == OK && required && !p->entry)
+        return refuse(s->err, E_MISSING, s->path, "tensor %.140s is missing", name);
     return code;
 }
 
-/* The object in a quant_state, {"quant_type", "blocksize", "dtype", "shape"; doubled: "nested_blocksize", "nested_dtype", "nested_offset"}. */
+/* Reads the object of a quant_state: {"quant_type", "blocksize", "dtype", "shape"; if doubled also
+ * "nested_blocksize", "nested_dtype", "nested_offset"}. */
 static int packed_parse(Packed *q, const Json *j, const char *name, const char *path, Error *err) {
     const Json *shape = json_get(j, "shape");
-    const char *type = json_text(j, "quant_type", "?"), *dtype = json_text(j, "dtype", "?"), *nested = json_text(j, "nested_dtype", "float32");
+    const char *type = json_text(j, "quant_type", "?"), *dtype = json_text(j, "dtype", "?");
+    const char *nested = json_text(j, "nested_dtype", "float32");
     uint64_t block, inner = QUANT_NESTED;
     double offset = json_number(j, "nested_offset", 0);
     q->doubled = json_get(j, "nested_blocksize") != NULL;
     q->dtype = dtype_named(dtype);
-    if (strcmp(type, quant_name(q->kind)) != 0) return refuse(err, E_FORMAT, path, "quant_type '%.16s' of tensor %.80s", type, name);
+    if (strcmp(type, quant_name(q->kind)) != 0)
+        return refuse(err, E_FORMAT, path, "quant_type '%.16s' of tensor %.80s", type, name);
     if (!json_whole(json_get(j, "blocksize"), &block) || !block_known(block))
-        return refuse(err, E_UNSUPPORTED, path, "blocksize %g of tensor %.80s", json_number(j, "blocksize", 0), name);
-    if (q->dtype < 0) return refuse(err, E_UNSUPPORTED, path, "quantised from dtype '%.16s': tensor %.80s", dtype, name);
+        return refuse(err, E_UNSUPPORTED, path, "blocksize %g of tensor %.80s",
+                      json_number(j, "blocksize", 0), name);
+    if (q->dtype < 0)
+        return refuse(err, E_UNSUPPORTED, path, "quantised from dtype '%.16s': tensor %.80s", dtype, name);
     if (q->doubled && (!json_whole(json_get(j, "nested_blocksize"), &inner) || inner != QUANT_NESTED))
-        return refuse(err, E_UNSUPPORTED, path, "nested_blocksize %g of tensor %.80s", json_number(j, "nested_blocksize", 0), name);
-    if (strcmp(nested, "float32") != 0) return refuse(err, E_UNSUPPORTED, path, "nested_dtype '%.16s' of tensor %.80s", nested, name);
+        return refuse(err, E_UNSUPPORTED, path, "nested_blocksize %g of tensor %.80s",
+                      json_number(j, "nested_blocksize", 0), name);
+    if (strcmp(nested, "float32") != 0)
+        return refuse(err, E_UNSUPPORTED, path, "nested_dtype '%.16s' of tensor %.80s", nested, name);
     if (q->doubled && !(fabs(offset) <= 3.4028234663852886e38 && json_get(j, "nested_offset")))
         return refuse(err, E_FORMAT, path, "nested_offset of tensor %.80s", name);
-    if (!shape || shape->type != JSON_ARRAY || shape->count != 2 || !json_whole(shape->child, &q->O) || !json_whole(shape->child->next, &q->I)
-        || q->O > INT_MAX || q->I > INT_MAX) return refuse(err, E_FORMAT, path, "quant_state of tensor %.80s: its shape", name);
+    if (!shape || shape->type != JSON_ARRAY || shape->count != 2 || !json_whole(shape->child, &q->O)
+        || !json_whole(shape->child->next, &q->I) || q->O > INT_MAX || q->I > INT_MAX)
+        return refuse(err, E_FORMAT, path, "quant_state of tensor %.80s: its shape", name);
     q->block = (int)block;
     q->offset = (f32)offset;
     return OK;
 }
 
-/* NAME.absmax and the others: all there? Adds up their bytes. optional 1: what is not there is not missed. */
+/* Checks that NAME.absmax and the other parts are there, and adds up their bytes. optional 1: a part may be
+ * missing. */
 static int packed_parts(Source *s, const Entry *weight, int optional, Packed *q) {
     static const char suffix[][20] = { ".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map" };
     int code = OK;
@@ -500,7 +557,7 @@ static int packed_parts(Source *s, const Entry *weight, int optional, Packed *q)
     return code;
 }
 
-/* The JSON of a quant_state, read and understood. */
+/* Reads the tensor that is the text of a quant_state. */
 static int packed_read(Source *s, const Place *state, const char *name, Packed *q) {
     Error inner;
     const Json *j;
@@ -508,7 +565,7 @@ static int packed_read(Source *s, const Place *state, const char *name, Packed *
     char *text;
     int code;
     memset(&inner, 0, sizeof inner);
-    if (state->entry->end - state->entry->begin > CHUNK || strcmp(state->entry->dtype, "U8") != 0)
+    if (state->entry->end - state->entry->begin > STATE_MAX || strcmp(state->entry->dtype, "U8") != 0)
         return refuse(s->err, E_FORMAT, state->in->path, "quant_state of tensor %.80s is no text", name);
     text = pool_take(s->pool, n + 1, 1);
     if (!text) return fail(s->err, E_MEMORY, "memory for a quant_state", state->in->path, 0, 0);
@@ -516,11 +573,14 @@ static int packed_read(Source *s, const Place *state, const char *name, Packed *
     if (code != OK) return code;
     j = json_parse(text, n, s->pool, &inner);
     if (!j && inner.code == E_MEMORY) return fail_in(s->err, &inner, state->in->path);
-    if (!j) return refuse(s->err, E_FORMAT, state->in->path, "quant_state of tensor %.80s: %.40s", name, inner.what);
+    if (!j)
+        return refuse(s->err, E_FORMAT, state->in->path, "quant_state of tensor %.80s: %.40s", name,
+                      inner.what);
     return packed_parse(q, j, name, state->in->path, s->err);
 }
 
-/* *found 1: the tensor is 4-bit, and *q says how; all of its parts are there, and its nibbles are as many as it says. */
+/* Finds out whether the tensor is in 4 bits. If so, *found is 1, *q says in which form, and all of its parts
+ * are there with as many codes as its shape has weights. */
 static int packed_state(Source *s, const Place *p, Packed *q, int *found) {
     const Entry *e = p->entry;
     Scratch scratch;
@@ -534,27 +594,32 @@ static int packed_state(Source *s, const Place *p, Packed *q, int *found) {
     }
     *found = code == OK && state.entry;
     if (!*found) return code;
-    if (s->torch) return refuse(s->err, E_UNSUPPORTED, p->in->path, "4-bit tensor %.96s in a PyTorch file", e->name);
-    code = packed_parts(s, e, 1, q);            /* headers of other shards, which stay, come before the scratch */
+    if (s->torch)
+        return refuse(s->err, E_UNSUPPORTED, p->in->path, "4-bit tensor %.96s in a PyTorch file", e->name);
+    code = packed_parts(s, e, 1, q);        /* first, since headers of other shards must not become scratch */
     if (code != OK) return code;
     scratch = scratch_begin(s);
     code = packed_read(s, &state, e->name, q);
     if (code == OK && e->end - e->begin != (q->O * q->I + 1) / 2)
-        code = refuse(s->err, E_FORMAT, p->in->path, "tensor %.80s: its bytes do not fit the shape of its quant_state", e->name);
+        code = refuse(s->err, E_FORMAT, p->in->path,
+                      "tensor %.80s: its bytes do not fit the shape of its quant_state", e->name);
     scratch_end(s, scratch);
     return code == OK ? packed_parts(s, e, 0, q) : code;
 }
 
-/* NAME + suffix: x (n) finite numbers, or bytes (n). */
+/* Reads tensor NAME + suffix: n finite numbers into x; below, n bytes into b. */
 static int companion_floats(Source *s, const Entry *weight, const char *suffix, f32 *x, size_t n) {
     Place p;
     int code = companion(s, weight, suffix, 1, &p);
     if (code != OK) return code;
     if (p.entry->type != F32 || p.entry->end - p.entry->begin != (uint64_t)n * 4)
-        return refuse(s->err, E_FORMAT, p.in->path, "tensor %.96s: not %llu numbers of F32", p.entry->name, (unsigned long long)n);
+        return refuse(s->err, E_FORMAT, p.in->path, "tensor %.96s: not %llu numbers of F32", p.entry->name,
+                      (unsigned long long)n);
     code = read_values(s, &p, 0, x, n);
     for (size_t i = 0; i < n && code == OK; i++)
-        if (!isfinite(x[i])) code = refuse(s->err, E_NUMBER, p.in->path, "tensor %.96s: number %llu is NaN or infinite", p.entry->name, (unsigned long long)i);
+        if (!isfinite(x[i]))
+            code = refuse(s->err, E_NUMBER, p.in->path, "tensor %.96s: number %llu is NaN or infinite",
+                          p.entry->name, (unsigned long long)i);
     return code;
 }
 static int companion_bytes(Source *s, const Entry *weight, const char *suffix, unsigned char *b, size_t n) {
@@ -562,24 +627,29 @@ static int companion_bytes(Source *s, const Entry *weight, const char *suffix, u
     int code = companion(s, weight, suffix, 1, &p);
     if (code != OK) return code;
     if (strcmp(p.entry->dtype, "U8") != 0 || p.entry->end - p.entry->begin != (uint64_t)n)
-        return refuse(s->err, E_FORMAT, p.in->path, "tensor %.96s: not %llu bytes", p.entry->name, (unsigned long long)n);
+        return refuse(s->err, E_FORMAT, p.in->path, "tensor %.96s: not %llu bytes", p.entry->name,
+                      (unsigned long long)n);
     return read_raw(s, &p, 0, b, n);
 }
 
-/* What the nibbles stand for, into a Quant with room for it; table and map as the file has them. */
+/* Reads the scales and tables of a 4-bit tensor into q, which has room for them. Table and map are the file's
+ * own. */
 static int packed_scales(Source *s, const Entry *weight, const Packed *p, Quant *q) {
     size_t blocks = quant_blocks((size_t)(p->O * p->I), p->block);
     int code = companion_floats(s, weight, ".quant_map", q->table, 16);
     if (code == OK && !p->doubled) code = companion_floats(s, weight, ".absmax", q->absmax, blocks);
     if (code != OK || !p->doubled) return code;
     code = companion_bytes(s, weight, ".absmax", q->code, blocks);
-    if (code == OK) code = companion_floats(s, weight, ".nested_absmax", q->nested, (blocks + QUANT_NESTED - 1) / QUANT_NESTED);
+    if (code == OK)
+        code = companion_floats(s, weight, ".nested_absmax", q->nested,
+                                (blocks + QUANT_NESTED - 1) / QUANT_NESTED);
     if (code == OK) code = companion_floats(s, weight, ".nested_quant_map", q->map, 256);
     q->offset = p->offset;
     return code;
 }
 
-/* A 4-bit tensor into a matrix of floats: what bitsandbytes' dequantize_4bit gives, rounded to the dtype that it was quantised from. */
+/* Reads a 4-bit tensor into a matrix of floats: what bitsandbytes' dequantize_4bit gives, rounded to the
+ * dtype that was quantised. */
 static int read_dequantised(Source *s, const Place *p, const Packed *packed, const Matrix *m) {
     unsigned char nibbles[STEP / 2];
     f32 x[STEP], *absmax;
@@ -593,9 +663,11 @@ static int read_dequantised(Source *s, const Place *p, const Packed *packed, con
     q.code = pool_take(s->pool, blocks, 1);
     q.nested = pool_take(s->pool, blocks / QUANT_NESTED + 1, sizeof *q.nested);
     q.map = pool_take(s->pool, 256, sizeof *q.map);
-    if (!absmax || !q.code || !q.nested || !q.map) return fail(s->err, E_MEMORY, "memory for the scales of a tensor", p->in->path, 0, 0);
+    if (!absmax || !q.code || !q.nested || !q.map)
+        return fail(s->err, E_MEMORY, "memory for the scales of a tensor", p->in->path, 0, 0);
     code = packed_scales(s, p->entry, packed, &q);
-    for (size_t b = 0; packed->doubled && code == OK && b < blocks; b++) absmax[b] = q.map[q.code[b]] * q.nested[b / QUANT_NESTED] + q.offset;
+    for (size_t b = 0; packed->doubled && code == OK && b < blocks; b++)
+        absmax[b] = q.map[q.code[b]] * q.nested[b / QUANT_NESTED] + q.offset;
     for (size_t at = 0; at < total && code == OK; at += STEP) {
         size_t n = total - at < STEP ? total - at : STEP;
         code = read_raw(s, p, at / 2, nibbles, (n + 1) / 2);
@@ -610,16 +682,18 @@ static int read_dequantised(Source *s, const Place *p, const Packed *packed, con
 
 /* ---- loading ---- */
 
-/* The shape of a list's tensor and of a file's, side by side. */
+/* Compares the shapes of a tensor in the list and in the file. OK or E_SHAPE. */
 static int check_shape(Source *s, const Place *p, const Packed *packed, const Tensor *t) {
     const Entry *e = p->entry;
     const Matrix *m = t->matrix;
     char file[48], list[48];
     int vector = (t->flags & TENSOR_VECTOR) != 0, rank = packed ? 2 : e->rank;
     uint64_t rows = packed ? packed->O : e->shape[0], columns = packed ? packed->I : e->shape[1];
-    if (vector ? rank == 1 && rows == (uint64_t)m->I : rank == 2 && rows == (uint64_t)m->O && columns == (uint64_t)m->I) return OK;
+    if (vector ? rank == 1 && rows == (uint64_t)m->I
+               : rank == 2 && rows == (uint64_t)m->O && columns == (uint64_t)m->I) return OK;
     if (rank == 1) snprintf(file, sizeof file, "[%llu]", (unsigned long long)rows);
-    else if (rank == 2) snprintf(file, sizeof file, "[%llu,%llu]", (unsigned long long)rows, (unsigned long long)columns);
+    else if (rank == 2)
+        snprintf(file, sizeof file, "[%llu,%llu]", (unsigned long long)rows, (unsigned long long)columns);
     else snprintf(file, sizeof file, "of %d dimensions", rank);
     if (vector) snprintf(list, sizeof list, "[%d]", m->I);
     else snprintf(list, sizeof list, "[%d,%d]", m->O, m->I);
@@ -630,7 +704,7 @@ static void describe_4bit(char *out, size_t cap, int kind, int block, int double
     snprintf(out, cap, "%s in blocks of %d%s", quant_name(kind), block, doubled ? ", doubly quantised" : "");
 }
 
-/* Can this tensor of the file become that of the list? Before anything is read. */
+/* Checks that the tensor in the file can become the one in the list, before any weight is read. */
 static int check_tensor(Source *s, const Place *p, const Tensor *t) {
     const Matrix *m = t->matrix;
     const Quant *q = m->type == NF4 ? m->quant : NULL;
@@ -643,18 +717,25 @@ static int check_tensor(Source *s, const Place *p, const Tensor *t) {
     code = check_shape(s, p, found ? &packed : NULL, t);
     if (code != OK) return code;
     if (p->head && (m->O % p->head || p->head % 2))
-        return refuse(s->err, E_SHAPE, p->in->path, "rows of tensor %s: no multiple of the width of a head", t->name);
-    if (m->type != F32 && m->type != BF16 && m->type != F16 && !(m->type == NF4 && q && block_known((uint64_t)q->block)))
-        return refuse(s->err, E_UNSUPPORTED, p->in->path, "loading into the stored type of tensor %s", t->name);
-    if (!found || !q || (q->kind == packed.kind && q->block == packed.block && (q->absmax == NULL) == packed.doubled)) return OK;
+        return refuse(s->err, E_SHAPE, p->in->path, "rows of tensor %s: no multiple of a head's width",
+                      t->name);
+    if (m->type == NF4 ? !q || !block_known((uint64_t)q->block) : m->type != F32 && m->type != BF16
+        && m->type != F16)
+        return refuse(s->err, E_UNSUPPORTED, p->in->path, "loading into the stored type of tensor %s",
+                      t->name);
+    if (!found || !q) return OK;
+    if (q->kind == packed.kind && q->block == packed.block && (q->absmax == NULL) == packed.doubled)
+        return OK;
     describe_4bit(file, sizeof file, packed.kind, packed.block, packed.doubled);
     describe_4bit(list, sizeof list, q->kind, q->block, !q->absmax);
     return refuse(s->err, E_UNSUPPORTED, p->in->path, "tensor %.50s is %s, wanted %s", t->name, file, list);
 }
 
-/* Elements at .. at+n-1 of the file, x, become those of the matrix. Into 4 bits: rounded to its dtype first, as Hugging Face casts before
- * bitsandbytes quantises; `at` begins a block; absmax is the whole tensor's. */
-static int put_values(const Source *s, const Place *p, const Tensor *t, f32 *absmax, size_t at, f32 *x, size_t n) {
+/* Stores x (n), elements at .. at+n-1 of the file, in the matrix. Into 4 bits: x is rounded to the matrix's
+ * dtype first, as Hugging Face casts before bitsandbytes quantises; `at` is the start of a block, absmax that
+ * of the whole tensor. */
+static int put_values(const Source *s, const Place *p, const Tensor *t, f32 *absmax, size_t at, f32 *x,
+                      size_t n) {
     const Matrix *m = t->matrix;
     const Quant *q = m->quant;
     size_t where = 0;
@@ -664,13 +745,15 @@ static int put_values(const Source *s, const Place *p, const Tensor *t, f32 *abs
         return OK;
     }
     halves_round(x, q->dtype, n);
-    code = quantize_4bit((unsigned char *)m->data + at / 2, absmax + at / (size_t)q->block, x, n, q->block, q->kind, &where);
+    code = quantize_4bit((unsigned char *)m->data + at / 2, absmax + at / (size_t)q->block, x, n, q->block,
+                         q->kind, &where);
     if (code == OK) return OK;
-    return refuse(s->err, code, p->in->path, "tensor %.80s: weight %llu is NaN or infinite%s", t->name, (unsigned long long)(at + where),
-                  q->dtype == F32 ? "" : q->dtype == BF16 ? " in bfloat16" : " in float16");
+    return refuse(s->err, code, p->in->path, "tensor %.80s: weight %llu is NaN or infinite in %s", t->name,
+                  (unsigned long long)(at + where), torch_dtype(q->dtype));
 }
 
-/* STEP weights from `at` on, or as many as there are. Threads do this at once: s is not changed, its file being open. */
+/* Reads STEP weights from `at` on, or as many as are left. Several threads do this at once: s does not
+ * change, as its file is open. */
 static int read_step(Source *s, const Place *p, const Tensor *t, f32 *absmax, size_t at) {
     const Matrix *m = t->matrix;
     f32 x[STEP], *to = m->type == F32 ? (f32 *)m->data + at : x;
@@ -682,7 +765,8 @@ static int read_step(Source *s, const Place *p, const Tensor *t, f32 *absmax, si
     return code == OK ? put_values(s, p, t, absmax, at, to, n) : code;
 }
 
-/* STEPS steps at once, so that the file is still read from its front to its end. One that fails is done again alone, to say why. */
+/* Reads a tensor in steps that threads share, STEPS at a time, so that the file is read from its front to its
+ * end. A step that fails is done again alone, to say why. */
 static int read_steps(Source *s, const Place *p, const Tensor *t, f32 *absmax) {
     int steps, failed[STEPS], code = source_file(s, p->in);
     size_t total = (size_t)t->matrix->O * (size_t)t->matrix->I;
@@ -698,8 +782,9 @@ static int read_steps(Source *s, const Place *p, const Tensor *t, f32 *absmax) {
     return code;
 }
 
-/* A transposed matrix of PyTorch's, which is best asked for in many whole rows: about TURNED weights at a time. Into 4 bits these begin a
- * block only where a row does. */
+/* Reads a matrix that PyTorch has stored transposed, about TURNED weights at a time, as torch_read is fast
+ * for many whole rows. Into 4 bits, each part has to begin a block: parts are whole rows only if rows are
+ * whole blocks. */
 static int read_turned(Source *s, const Place *p, const Tensor *t, f32 *absmax) {
     const Matrix *m = t->matrix;
     size_t total = (size_t)m->O * (size_t)m->I, I = (size_t)m->I, step = total < TURNED ? total : TURNED;
@@ -716,15 +801,16 @@ static int read_turned(Source *s, const Place *p, const Tensor *t, f32 *absmax) 
     return code;
 }
 
-/* Floats of a file, into whatever the matrix is. Doubled: absmax as floats is scratch of this tensor alone. */
+/* Reads a tensor of floats into a matrix of any type. If doubly quantised, absmax in floats is scratch. */
 static int read_floats(Source *s, const Place *p, const Tensor *t) {
     const TorchTensor *torch = p->entry->torch;
     Quant *q = t->matrix->type == NF4 ? t->matrix->quant : NULL;
     size_t blocks = q ? quant_blocks((size_t)t->matrix->O * (size_t)t->matrix->I, q->block) : 0;
     f32 *absmax = q && !q->absmax ? pool_take(s->pool, blocks, sizeof *absmax) : q ? q->absmax : NULL;
-    int code;
+    int turned, code;
     if (q && !absmax) return fail(s->err, E_MEMORY, "memory for the scales of a tensor", p->in->path, 0, 0);
-    code = (torch && torch->dims == 2 && torch->stride[0] < torch->stride[1] && !p->head ? read_turned : read_steps)(s, p, t, absmax);
+    turned = torch && torch->dims == 2 && torch->stride[0] < torch->stride[1] && !p->head;
+    code = (turned ? read_turned : read_steps)(s, p, t, absmax);
     if (!q || code != OK) return code;
     quant_table(q->table, q->kind);
     if (q->absmax) return OK;
@@ -733,7 +819,7 @@ static int read_floats(Source *s, const Place *p, const Tensor *t) {
     return OK;
 }
 
-/* One tensor, whatever it is in the file and becomes here; check_tensor has said that it can. */
+/* Reads one tensor of any type into a matrix of any type that check_tensor allows. */
 static int read_tensor(Source *s, const Place *p, const Tensor *t) {
     const Matrix *m = t->matrix;
     Packed packed;
@@ -746,7 +832,8 @@ static int read_tensor(Source *s, const Place *p, const Tensor *t) {
     return code == OK ? packed_scales(s, p->entry, &packed, m->quant) : code;
 }
 
-/* Names the first tensor that was not found, and how many others. */
+/* Refuses a checkpoint without all required tensors: names the first that is missing, and says how many
+ * others are. */
 static int check_complete(Source *s, const Tensor *list, int tensors, const Place *place) {
     int first = -1, missing = 0;
     for (int t = 0; t < tensors; t++)
@@ -755,11 +842,13 @@ static int check_complete(Source *s, const Tensor *list, int tensors, const Plac
             missing++;
         }
     if (!missing) return OK;
-    if (missing == 1) return refuse(s->err, E_MISSING, s->path, "tensor %s%s is missing", s->prefix, list[first].name);
-    return refuse(s->err, E_MISSING, s->path, "tensor %s%s is missing, and %d more", s->prefix, list[first].name, missing - 1);
+    if (missing == 1)
+        return refuse(s->err, E_MISSING, s->path, "tensor %s%s is missing", s->prefix, list[first].name);
+    return refuse(s->err, E_MISSING, s->path, "tensor %s%s is missing, and %d more", s->prefix,
+                  list[first].name, missing - 1);
 }
 
-/* Everything is found and checked before the first weight is read; then container by container. */
+/* Finds and checks all tensors before the first weight is read, then reads container by container. */
 static int load(Source *s, const Tensor *list, int tensors) {
     Place *place = pool_take(s->pool, (size_t)(tensors > 0 ? tensors : 0) + 1, sizeof *place);
     int code = OK;
@@ -781,8 +870,8 @@ static int load(Source *s, const Tensor *list, int tensors) {
     return code;
 }
 
-int checkpoint_load(const char *folder, const char *stem, const char *prefix, const Tensor *list, int tensors, Pool *pool,
-                    Error *err) {
+int checkpoint_load(const char *folder, const char *stem, const char *prefix, const Tensor *list, int tensors,
+                    Pool *pool, Error *err) {
     PoolMark mark = pool_mark(pool);
     Source s;
     int code = source_open(&s, folder, stem, prefix, pool, err);
@@ -824,7 +913,8 @@ static int storage(Storage *out, Source *s, const char *name) {
     return OK;
 }
 
-int checkpoint_storage(Storage *out, const char *folder, const char *stem, const char *prefix, const char *name, Pool *pool, Error *err) {
+int checkpoint_storage(Storage *out, const char *folder, const char *stem, const char *prefix,
+                       const char *name, Pool *pool, Error *err) {
     PoolMark mark = pool_mark(pool);
     Source s;
     int code;
@@ -839,11 +929,15 @@ int checkpoint_storage(Storage *out, const char *folder, const char *stem, const
 int policy_types(WeightTypes *w, const char *folder, Pool *pool, Error *err) {
     Storage layer, table;
     int code = config_quantization(w, folder, pool, err);
-    if (code == OK) code = checkpoint_storage(&layer, folder, "model", "", "model.layers.0.self_attn.q_proj.weight", pool, err);
-    if (code == OK) code = checkpoint_storage(&table, folder, "model", "", "model.embed_tokens.weight", pool, err);
+    if (code == OK)
+        code = checkpoint_storage(&layer, folder, "model", "", "model.layers.0.self_attn.q_proj.weight", pool,
+                                  err);
+    if (code == OK)
+        code = checkpoint_storage(&table, folder, "model", "", "model.embed_tokens.weight", pool, err);
     if (code != OK) return code;
     if (layer.type < 0 || table.type < 0 || table.type == NF4)
-        return fail(err, E_UNSUPPORTED, "the policy's weights are neither F32, F16, BF16 nor 4-bit linears", folder, 0, 0);
+        return fail(err, E_UNSUPPORTED, "the policy's weights are neither F32, F16, BF16 nor 4-bit linears",
+                    folder, 0, 0);
     if (layer.type != NF4) w->compute = F32;
     w->layers = layer.type;
     w->tables = table.type;
@@ -852,31 +946,36 @@ int policy_types(WeightTypes *w, const char *folder, Pool *pool, Error *err) {
     w->doubled = layer.doubled;
     return OK;
 }
+
 /* ---- saving ---- */
 
-/* One tensor of a file to be: n values of type `from` at data, written as type `to`; U8: bytes as they are. A 4-bit matrix becomes
- * four of them, or six. */
+/* One tensor of the file to be written: n values of type `from` at data, written as type `to`; U8: bytes as
+ * they are. A 4-bit matrix becomes four items, or six if doubly quantised. */
 enum { U8 = -1, ITEMS = 6 };
-typedef struct { const char *name; const void *data; int to, from, rank, shard; uint64_t shape[2]; size_t n; } Item;
+typedef struct {
+    const char *name; const void *data; int to, from, rank, shard; uint64_t shape[2]; size_t n;
+} Item;
 typedef struct { const char *folder, *stem, *prefix; int dtype; Pool *pool; Error *err; } Saving;
 
 static uint64_t item_bytes(const Item *i) { return (uint64_t)i->n * (i->to == U8 ? 1 : dtype_bytes(i->to)); }
 
-/* The order of the reference's writer: F32, BF16, F16, U8; then by name. */
+/* Orders items as the reference's writer does: F32, BF16, F16, U8; then by name. */
 static int by_item(const void *left, const void *right) {
     const Item *a = left, *b = right;
     int x = a->to == U8 ? NF4 : a->to, y = b->to == U8 ? NF4 : b->to;
     return x != y ? x - y : strcmp(a->name, b->name);
 }
 
-/* prefix + name + suffix with n values in one dimension. */
-static Item *put_item(Item *items, int *count, const Saving *s, const char *name, const char *suffix, int type, const void *data, size_t n) {
+/* Appends an item named prefix + name + suffix with n values in one dimension. Without memory its name is
+ * NULL. */
+static Item *put_item(Item *items, int *count, const Saving *s, const char *name, const char *suffix,
+                      int type, const void *data, size_t n) {
     Item *i = &items[(*count)++];
     size_t a = strlen(s->prefix), b = strlen(name), c = strlen(suffix);
     char *full = pool_take(s->pool, a + b + c + 1, 1);
     memset(i, 0, sizeof *i);
     if (full) { memcpy(full, s->prefix, a); memcpy(full + a, name, b); memcpy(full + a + b, suffix, c); }
-    i->name = full;                         /* NULL: no memory; seen by whoever takes the items */
+    i->name = full;
     i->data = data;
     i->to = i->from = type;
     i->rank = 1;
@@ -884,8 +983,7 @@ static Item *put_item(Item *items, int *count, const Saving *s, const char *name
     return i;
 }
 
-
-/* The quant_state of a matrix: the JSON that bitsandbytes packs into a tensor of bytes. */
+/* Writes the quant_state of a matrix: the JSON that bitsandbytes puts into a tensor of bytes. */
 static void put_state(Buffer *b, const Matrix *m) {
     const Quant *q = m->quant;
     buffer_text(b, "{\"quant_type\": \"");
@@ -908,7 +1006,7 @@ static void put_state(Buffer *b, const Matrix *m) {
     buffer_text(b, "}");
 }
 
-/* The items of one tensor of the list, appended. */
+/* Appends the items of one tensor of the list. */
 static int put_items(Item *items, int *count, const Saving *s, const Tensor *t) {
     const Matrix *m = t->matrix;
     const Quant *q = m->quant;
@@ -925,13 +1023,14 @@ static int put_items(Item *items, int *count, const Saving *s, const Tensor *t) 
         return OK;
     }
     i = put_item(items, count, s, t->name, "", U8, m->data, (n + 1) / 2);
-    i->rank = 2;                            /* [bytes,1], as bitsandbytes has it */
+    i->rank = 2;                            /* [bytes,1], as bitsandbytes writes it */
     i->shape[1] = 1;
     blocks = quant_blocks(n, q->block);
     if (q->absmax) put_item(items, count, s, t->name, ".absmax", F32, q->absmax, blocks);
     else {
         put_item(items, count, s, t->name, ".absmax", U8, q->code, blocks);
-        put_item(items, count, s, t->name, ".nested_absmax", F32, q->nested, (blocks + QUANT_NESTED - 1) / QUANT_NESTED);
+        put_item(items, count, s, t->name, ".nested_absmax", F32, q->nested,
+                 (blocks + QUANT_NESTED - 1) / QUANT_NESTED);
         put_item(items, count, s, t->name, ".nested_quant_map", F32, q->map, 256);
     }
     put_item(items, count, s, t->name, ".quant_map", F32, q->table, 16);
@@ -940,7 +1039,7 @@ static int put_items(Item *items, int *count, const Saving *s, const Tensor *t) 
     return state.failed ? E_MEMORY : OK;
 }
 
-/* u64 length, then the header. */
+/* Writes the start of a safetensors file: u64 length, then the header of that length. */
 static void put_header(Buffer *file, Buffer *header, const Item *items, int count) {
     uint64_t at = 0;
     buffer_text(header, "{\"__metadata__\":{\"format\":\"pt\"}");
@@ -960,13 +1059,14 @@ static void put_header(Buffer *file, Buffer *header, const Item *items, int coun
         buffer_text(header, "]}");
     }
     buffer_text(header, "}");
-    while (header->length % 8 && !header->failed) buffer_text(header, " ");     /* the data begin at a multiple of 8 */
+    /* with spaces, so that the data begin at a multiple of 8 */
+    while (header->length % 8 && !header->failed) buffer_text(header, " ");
     buffer_u64(file, header->length);
     if (header->failed) file->failed = 1;
     else buffer_bytes(file, header->data, header->length);
 }
 
-/* One safetensors file with `count` items; sorts them. */
+/* Writes one safetensors file with `count` items, which it sorts. */
 static int save_file(const Saving *s, const char *path, Item *items, int count) {
     f32 chunk[STEP];
     Buffer file = { s->pool, NULL, 0, 0, 0 }, header = { s->pool, NULL, 0, 0, 0 };
@@ -982,18 +1082,18 @@ static int save_file(const Saving *s, const char *path, Item *items, int count) 
         for (size_t at = 0, n; at < i->n; at += n) {
             n = i->n - at < step ? i->n - at : step;
             if (i->to != U8) values_out(chunk, i->to, i->data, i->from, at, n);
-            if (writer_write(w, i->to == U8 ? i->data : chunk, i->to == U8 ? n : n * dtype_bytes(i->to)) != OK) n = i->n - at;
-        }                                       /* sticky: writer_close reports it */
+            writer_write(w, i->to == U8 ? i->data : chunk, i->to == U8 ? n : n * dtype_bytes(i->to));
+        }                                       /* an error is kept: writer_close returns it */
     }
     return writer_close(w, s->err);
 }
 
-/* STEM-00001-of-00002: five digits, more where needed. */
+/* Writes the name of a shard, "STEM-00001-of-00002.safetensors", with five digits or more. */
 static void shard_name(char *out, size_t cap, const char *stem, int number, int of) {
     snprintf(out, cap, "%.64s-%05d-of-%05d.safetensors", stem, number, of);
 }
 
-/* All shards, then the index that makes them a checkpoint. */
+/* Writes all shards, then the index, without which they are no checkpoint. */
 static int save_shards(const Saving *s, Item *items, int count, int shards) {
     Buffer index = { s->pool, NULL, 0, 0, 0 };
     const char *path = path_in(s->folder, s->stem, ".safetensors.index.json", s->pool);
@@ -1025,16 +1125,18 @@ static int save_shards(const Saving *s, Item *items, int count, int shards) {
     return file_write_all(path, index.data, index.length, s->pool, s->err);
 }
 
-/* Why this matrix cannot be saved, or OK. */
+/* OK, or E_UNSUPPORTED for a matrix of a type that cannot be saved. */
 static int check_saved(const Saving *s, const Tensor *t, const char *path) {
     const Matrix *m = t->matrix;
     const Quant *q = m->type == NF4 ? m->quant : NULL;
     if (m->type == F32 || m->type == BF16 || m->type == F16) return OK;
-    if (q && block_known((uint64_t)q->block) && (q->kind == QUANT_NF4 || q->kind == QUANT_FP4) && (q->absmax || isfinite(q->offset))) return OK;
+    if (q && block_known((uint64_t)q->block) && (q->kind == QUANT_NF4 || q->kind == QUANT_FP4)
+        && (q->absmax || isfinite(q->offset))) return OK;
     return refuse(s->err, E_UNSUPPORTED, path, "saving the stored type of tensor %s", t->name);
 }
 
-/* Items in the list's order; a shard is closed before a tensor would make it grow above the limit. */
+/* Writes the tensors in the list's order. A shard ends before a tensor that would make it larger than the
+ * limit. */
 static int save(const Saving *s, const Tensor *list, int tensors, uint64_t limit) {
     Item *items = pool_take(s->pool, ITEMS * (size_t)(tensors > 0 ? tensors : 0) + 1, sizeof *items);
     const char *path = path_in(s->folder, s->stem, ".safetensors", s->pool);
@@ -1050,7 +1152,8 @@ static int save(const Saving *s, const Tensor *list, int tensors, uint64_t limit
         if (list[t].flags & TENSOR_TIED) continue;
         code = check_saved(s, &list[t], path);
         if (code != OK) return code;
-        if (put_items(items, &count, s, &list[t]) != OK) return fail(s->err, E_MEMORY, "memory for a checkpoint", path, 0, 0);
+        if (put_items(items, &count, s, &list[t]) != OK)
+            return fail(s->err, E_MEMORY, "memory for a checkpoint", path, 0, 0);
         for (int i = first; i < count; i++) bytes += item_bytes(&items[i]);
         if (limit && used && (bytes > limit || used > limit - bytes)) { shards++; used = 0; }
         used += bytes;
@@ -1060,13 +1163,14 @@ static int save(const Saving *s, const Tensor *list, int tensors, uint64_t limit
         }
     }
     if (shards <= 1) return save_file(s, path, items, count);
-    /* readers look for the single file first, so an old one would hide what we write */
-    if (file_exists(path)) return fail(s->err, E_WRITE, "shards would be hidden by a file that is there already", path, 0, 0);
+    /* readers look for the single file first, so an old one would hide the new shards */
+    if (file_exists(path))
+        return fail(s->err, E_WRITE, "shards would be hidden by a file that is there already", path, 0, 0);
     return save_shards(s, items, count, shards);
 }
 
-int checkpoint_save(const char *folder, const char *stem, const char *prefix, const Tensor *list, int tensors, int dtype,
-                    uint64_t shard_bytes, Pool *pool, Error *err) {
+int checkpoint_save(const char *folder, const char *stem, const char *prefix, const Tensor *list, int tensors,
+                    int dtype, uint64_t shard_bytes, Pool *pool, Error *err) {
     PoolMark mark = pool_mark(pool);
     Saving s;
     int code;
