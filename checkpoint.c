@@ -272,16 +272,19 @@ static int source_index(Source *s) {
     return OK;
 }
 
+/* peft puts this before the names of the tensors that an adapter belongs to. */
+static const char *prefix_of(const char *stem) { return strcmp(stem, "adapter_model") == 0
+    ? "base_model.model." : ""; }
+
 /* Opens what the folder has, in Hugging Face's order of preference. The caller closes with source_close, also
  * after an error. */
-static int source_open(Source *s, const char *folder, const char *stem, const char *prefix, Pool *pool,
-                       Error *err) {
+static int source_open(Source *s, const char *folder, const char *stem, Pool *pool, Error *err) {
     static const char extension[][24] = { ".safetensors", ".safetensors.index.json",
                                           ".bin", ".bin.index.json" };
     const char *first = NULL;
     memset(s, 0, sizeof *s);
     s->folder = folder;
-    s->prefix = prefix;
+    s->prefix = prefix_of(stem);
     s->pool = pool;
     s->err = err;
     for (int i = 0; i < 4; i++) {
@@ -870,11 +873,11 @@ static int load(Source *s, const Tensor *list, int tensors) {
     return code;
 }
 
-int checkpoint_load(const char *folder, const char *stem, const char *prefix, const Tensor *list, int tensors,
-                    Pool *pool, Error *err) {
+int checkpoint_load(const char *folder, const char *stem, const Tensor *list, int tensors, Pool *pool,
+                    Error *err) {
     PoolMark mark = pool_mark(pool);
     Source s;
-    int code = source_open(&s, folder, stem, prefix, pool, err);
+    int code = source_open(&s, folder, stem, pool, err);
     if (code == OK) code = load(&s, list, tensors);
     source_close(&s);
     pool_release(pool, mark);
@@ -913,13 +916,13 @@ static int storage(Storage *out, Source *s, const char *name) {
     return OK;
 }
 
-int checkpoint_storage(Storage *out, const char *folder, const char *stem, const char *prefix,
-                       const char *name, Pool *pool, Error *err) {
+int checkpoint_storage(Storage *out, const char *folder, const char *stem, const char *name, Pool *pool,
+                       Error *err) {
     PoolMark mark = pool_mark(pool);
     Source s;
     int code;
     memset(out, 0, sizeof *out);
-    code = source_open(&s, folder, stem, prefix, pool, err);
+    code = source_open(&s, folder, stem, pool, err);
     if (code == OK) code = storage(out, &s, name);
     source_close(&s);
     pool_release(pool, mark);
@@ -930,10 +933,10 @@ int policy_types(WeightTypes *w, const char *folder, Pool *pool, Error *err) {
     Storage layer, table;
     int code = config_quantization(w, folder, pool, err);
     if (code == OK)
-        code = checkpoint_storage(&layer, folder, "model", "", "model.layers.0.self_attn.q_proj.weight", pool,
+        code = checkpoint_storage(&layer, folder, "model", "model.layers.0.self_attn.q_proj.weight", pool,
                                   err);
     if (code == OK)
-        code = checkpoint_storage(&table, folder, "model", "", "model.embed_tokens.weight", pool, err);
+        code = checkpoint_storage(&table, folder, "model", "model.embed_tokens.weight", pool, err);
     if (code != OK) return code;
     if (layer.type < 0 || table.type < 0 || table.type == NF4)
         return fail(err, E_UNSUPPORTED, "the policy's weights are neither F32, F16, BF16 nor 4-bit linears",
@@ -1169,14 +1172,14 @@ static int save(const Saving *s, const Tensor *list, int tensors, uint64_t limit
     return save_shards(s, items, count, shards);
 }
 
-int checkpoint_save(const char *folder, const char *stem, const char *prefix, const Tensor *list, int tensors,
-                    int dtype, uint64_t shard_bytes, Pool *pool, Error *err) {
+int checkpoint_save(const char *folder, const char *stem, const Tensor *list, int tensors, int dtype,
+                    uint64_t shard_bytes, Pool *pool, Error *err) {
     PoolMark mark = pool_mark(pool);
     Saving s;
     int code;
     s.folder = folder;
     s.stem = stem;
-    s.prefix = prefix;
+    s.prefix = prefix_of(stem);
     s.dtype = dtype;
     s.pool = pool;
     s.err = err;

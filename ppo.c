@@ -1170,20 +1170,20 @@ static int has_value_head(Run *r, const char *folder) {
 static void load_weights(Run *r) {
     PoolMark mark = pool_mark(&r->pool);
     const char *value_head = o.adapter && has_value_head(r, o.adapter) ? o.adapter : has_value_head(r, o.policy) ? o.policy : NULL;
-    must(checkpoint_load(o.policy, "model", "", r->policy.tensor, r->policy.tensors, &r->pool, &r->err), &r->err, NULL);
+    must(checkpoint_load(o.policy, "model", r->policy.tensor, r->policy.tensors, &r->pool, &r->err), &r->err, NULL);
     if (!r->adapter) model_copy(&r->frozen, &r->policy);
     else if (!o.adapter) lora_init(&r->lora, stream(o.seed, STREAM_INIT, 0, 0).state);
     else {
-        must(checkpoint_load(o.adapter, "adapter_model", "base_model.model.", r->start_lora.tensor, r->start_lora.tensors, &r->pool, &r->err),
+        must(checkpoint_load(o.adapter, "adapter_model", r->start_lora.tensor, r->start_lora.tensors, &r->pool, &r->err),
              &r->err, NULL);
         lora_copy(&r->lora, &r->start_lora);
     }
     value_head_init(&r->head, stream(o.seed, STREAM_INIT, 0, 1).state, o.value_init == VALUE_ZERO);
     if (value_head && !cli_given(&program, "value-init")) {
-        must(checkpoint_load(value_head, "value_head", "", r->head.tensor, 2, &r->pool, &r->err), &r->err, "--value-init zero");
+        must(checkpoint_load(value_head, "value_head", r->head.tensor, 2, &r->pool, &r->err), &r->err, "--value-init zero");
         printf("value head from %s\n", value_head);
     }
-    if (!o.reward_text) must(checkpoint_load(o.reward, "model", "", r->judge.tensor, r->judge.tensors, &r->pool, &r->err), &r->err, NULL);
+    if (!o.reward_text) must(checkpoint_load(o.reward, "model", r->judge.tensor, r->judge.tensors, &r->pool, &r->err), &r->err, NULL);
     optimizer_reset(&r->optimizer);
     pool_release(&r->pool, mark);
 }
@@ -1197,13 +1197,13 @@ static void save_result(Run *r) {
     Error *err = &r->err;
     if (r->adapter) {
         must(adapter_config_save(&r->lora.config, r->folder, o.policy, &r->pool, err), err, NULL);
-        must(checkpoint_save(r->folder, "adapter_model", "base_model.model.", r->lora.tensor, r->lora.tensors, o.dtype, 0, &r->pool, err), err, NULL);
+        must(checkpoint_save(r->folder, "adapter_model", r->lora.tensor, r->lora.tensors, o.dtype, 0, &r->pool, err), err, NULL);
     } else {
         must(config_save(&r->config, NULL, r->folder, o.dtype, &r->pool, err), err, NULL);
         must(tokenizer_save(r->tokenizer, r->folder, r->config.positions, &r->pool, err), err, NULL);
-        must(checkpoint_save(r->folder, "model", "", r->policy.tensor, r->policy.tensors, o.dtype, 0, &r->pool, err), err, NULL);
+        must(checkpoint_save(r->folder, "model", r->policy.tensor, r->policy.tensors, o.dtype, 0, &r->pool, err), err, NULL);
     }
-    must(checkpoint_save(r->folder, "value_head", "", r->head.tensor, 2, F32, 0, &r->pool, err), err, NULL);
+    must(checkpoint_save(r->folder, "value_head", r->head.tensor, 2, F32, 0, &r->pool, err), err, NULL);
     r->saved_step = r->step;
     pool_release(&r->pool, mark);
 }

@@ -1188,7 +1188,7 @@ static int command_llama2c(int argc, char **argv) {
     must(llama2c_load(&l, path, &pool, &err), &err, "give a checkpoint of llama2.c (legacy, version 1 or version 2)");
     if (tokenizer) llama2c_tokenizer(&l, tokenizer, out);
     must(folder_make(out, &err), &err, NULL);
-    must(checkpoint_save(out, "model", "", l.tensor, l.tensors, type[dtype], 0, &pool, &err), &err, NULL);
+    must(checkpoint_save(out, "model", l.tensor, l.tensors, type[dtype], 0, &pool, &err), &err, NULL);
     must(config_save(&l.config, NULL, out, type[dtype], &pool, &err), &err, NULL);
     printf("%s: %d tensors of a Llama of %d layers, width %d, vocabulary %d, from llama2.c's %s\n", out, l.tensors, l.config.stack.L, l.config.stack.C,
            l.config.V, l.version == 2 ? "version 2 (int8)" : l.version ? "version 1" : "legacy file");

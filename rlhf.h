@@ -713,24 +713,29 @@ void ranking_backward(float *dlogits, const float *dloss, const float *logits, i
  * checkpoint.c (level 4): Hugging Face folders in and out. It fills the caller's list of tensors.
  * (Declared after the configs that it reads. It knows files and names, not models.)
  * ================================================================================================================ */
-/* FOLDER/STEM.safetensors or the shards of FOLDER/STEM.safetensors.index.json (STEM "model", "adapter_model", "value_head"), else the same
- * in PyTorch's .bin (for "model": pytorch_model). Every tensor that is neither OPTIONAL nor TIED must be there with its shape. `prefix` is
- * put before every name ("" or "base_model.model."); a name without a leading "model." or "roberta." is tried too, and Meta's.
- * Each tensor becomes what its matrix is. In the file F32, F16, BF16: widened or rounded; into NF4: rounded to quant->dtype, then
- * quantised as it is read (quant->absmax NULL: doubly). In the file bitsandbytes' 4 bits: into NF4 of the same kind, block and doubling
- * bit for bit, quant->dtype too; into floats: dequantised, rounded to the dtype that it was quantised from. */
-int checkpoint_load(const char *folder, const char *stem, const char *prefix, const Tensor *list, int tensors, Pool *pool, Error *err);
-/* How one tensor of such a folder is stored, from the headers alone: what to carve before loading. */
+/* STEM is "model", "value_head" (both: names as in the list) or "adapter_model" (names after peft's "base_model.model."). */
+/* Loads FOLDER/STEM.safetensors, or the shards of FOLDER/STEM.safetensors.index.json, or the same in PyTorch's
+ * .bin (of "model": pytorch_model.bin). Every tensor that is neither OPTIONAL nor TIED must be there with its
+ * shape; other names of it are tried too (files/config.c). Each tensor becomes what its matrix is. From F32,
+ * F16, BF16 in the file: widened or rounded; into NF4: rounded to quant->dtype, then quantised as it is read
+ * (quant->absmax NULL: doubly). From bitsandbytes' 4 bits: into NF4 of the same kind, block and doubling bit
+ * for bit, and quant->dtype is set; into floats: dequantised, rounded to the dtype that was quantised.
+ * OK, or a code and *err; then some of the weights may have been read. */
+int checkpoint_load(const char *folder, const char *stem, const Tensor *list, int tensors, Pool *pool, Error *err);
+/* How the file stores one tensor. */
 typedef struct {
-    int type, dtype;                        /* F32, BF16, F16, -1: another (dtype is the same); NF4: dtype is what it was quantised from */
+    int type, dtype;                        /* F32, BF16, F16, -1: another (dtype is the same); NF4: dtype is
+                                             * what was quantised */
     int kind, block, doubled;               /* of NF4 */
     int rank; uint64_t shape[2];            /* the first two sizes; of NF4: of the weight */
     uint64_t bytes;                         /* in the file; of NF4 with its scales */
 } Storage;
-int checkpoint_storage(Storage *s, const char *folder, const char *stem, const char *prefix, const char *name, Pool *pool, Error *err);
-/* dtype F32, BF16 or F16; shard_bytes 0: one file. Atomic: shards first, the index last. NF4 matrices are written as bitsandbytes has
- * them (quant->dtype says what they become again), the others in dtype. */
-int checkpoint_save(const char *folder, const char *stem, const char *prefix, const Tensor *list, int tensors, int dtype,
+/* Finds out how tensor `name` is stored, from the files' headers alone: what to carve before loading. OK or a code. */
+int checkpoint_storage(Storage *s, const char *folder, const char *stem, const char *name, Pool *pool, Error *err);
+/* Writes FOLDER/STEM.safetensors in dtype F32, BF16 or F16; shard_bytes not 0: shards of at most so many bytes,
+ * the index last. NF4 matrices are written as bitsandbytes has them (quant->dtype says what they become
+ * again). Atomic: each file is complete or not there. OK or a code. */
+int checkpoint_save(const char *folder, const char *stem, const Tensor *list, int tensors, int dtype,
                     uint64_t shard_bytes, Pool *pool, Error *err);
 /* Configs: what is missing gets Hugging Face's default, what is not supported is refused by name. */
 int config_load(ModelConfig *c, const char *folder, Pool *pool, Error *err);        /* config.json, generation_config.json's eos */

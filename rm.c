@@ -696,7 +696,7 @@ static void save(Trainer *t, int step) {
         die_not_a_number("a weight is no number, or too large for --dtype", step, t->saved_step, t->out, SMALLER_STEPS);
     must(tokenizer_save(t->tokenizer, t->out, reward_max_tokens(&t->config), &t->keep, &err), &err, NULL);
     must(reward_config_save(&t->config, t->out, type, &t->keep, &err), &err, NULL);
-    must(checkpoint_save(t->out, "model", "", t->model.tensor, t->model.tensors, type, 0, &t->keep, &err), &err, NULL);
+    must(checkpoint_save(t->out, "model", t->model.tensor, t->model.tensors, type, 0, &t->keep, &err), &err, NULL);
     t->saved_step = step;
     pool_release(&t->keep, mark);
 }
@@ -825,7 +825,7 @@ static void init_weights(Trainer *t) {
     const Settings *s = &t->set;
     reward_init(&t->model, s->seed);
     if (s->reward)                          /* the head is the last four of the list */
-        must(checkpoint_load(s->reward, "model", "", t->model.tensor, t->model.tensors - (s->new_head ? 4 : 0), &t->keep, &err), &err,
+        must(checkpoint_load(s->reward, "model", t->model.tensor, t->model.tensors - (s->new_head ? 4 : 0), &t->keep, &err), &err,
              s->new_head ? NULL : "a model without a classifier: --new-head");
     if (!tensors_are_numbers(t->model.tensor, t->model.tensors, F32))
         must(fail(&err, E_NUMBER, "a weight is a NaN or an infinity", s->reward, 0, 0), &err, "another --reward: this one is damaged");

@@ -339,7 +339,7 @@ static void policy_open(Policy *p, const WeightTypes *types, const char *folder,
     must(model_carve(&p->model, &p->config, types, 0, positions, pool, &measure, &err), &err, NULL);
     p->weights = cli_arena(measure.used, "the model's weights");
     must(model_carve(&p->model, &p->config, types, 0, positions, pool, &p->weights, &err), &err, NULL);
-    must(checkpoint_load(weights, "model", "", p->model.tensor, p->model.tensors, pool, &err), &err, NULL);
+    must(checkpoint_load(weights, "model", p->model.tensor, p->model.tensors, pool, &err), &err, NULL);
     if (run && weights != run) {
         LoraConfig c;
         memset(&measure, 0, sizeof measure);
@@ -349,7 +349,7 @@ static void policy_open(Policy *p, const WeightTypes *types, const char *folder,
         p->adapted = cli_arena(measure.used, "the adapter");
         must(lora_carve(&p->lora, p->model.tensor, p->model.tensors, &c, 0,
                         pool, &p->adapted, &err), &err, NULL);
-        must(checkpoint_load(run, "adapter_model", "base_model.model.", p->lora.tensor, p->lora.tensors,
+        must(checkpoint_load(run, "adapter_model", p->lora.tensor, p->lora.tensors,
                              pool, &err), &err, "was this adapter trained on another model?");
         p->adapter = &p->lora;
     }
@@ -481,7 +481,7 @@ static void judge_open(Judge *j, const char *folder, int compute, int text, Pool
     must(reward_carve(&j->model, &j->config, F32, compute, 0, pool, &measure, &err), &err, NULL);
     j->weights = cli_arena(measure.used, "the reward model's weights");
     must(reward_carve(&j->model, &j->config, F32, compute, 0, pool, &j->weights, &err), &err, NULL);
-    must(checkpoint_load(folder, "model", "", j->model.tensor, j->model.tensors, pool, &err), &err, NULL);
+    must(checkpoint_load(folder, "model", j->model.tensor, j->model.tensors, pool, &err), &err, NULL);
     int start[2] = { 0, reward_max_tokens(&j->config) };
     Texts longest = { start[1], 1, NULL, start };
     reward_forward(&j->model, &longest, NULL, NULL, &ws);
@@ -1056,7 +1056,7 @@ static int run_merge(int argc, char **argv) {
     must(folder_make(out, &err), &err, NULL);
     if (p.tokenizer) must(tokenizer_save(p.tokenizer, out, p.config.positions, &keep, &err), &err, NULL);
     must(config_save(&p.config, NULL, out, type[dtype], &keep, &err), &err, NULL);
-    must(checkpoint_save(out, "model", "", p.model.tensor, p.model.tensors, type[dtype],
+    must(checkpoint_save(out, "model", p.model.tensor, p.model.tensors, type[dtype],
                          (uint64_t)shard * 1000000u, &keep, &err), &err, NULL);
     printf("%s: %.1f million numbers\n", out,
            (double)tensor_values(p.model.tensor, p.model.tensors, 0) / 1e6);

@@ -376,7 +376,7 @@ static void init_weights(Trainer *t) {
     Settings *s = &t->set;
     Error err = { 0 };
     size_t all, trained;
-    if (s->policy) must(checkpoint_load(s->policy, "model", "", t->model.tensor, t->model.tensors, &t->keep, &err), &err, NULL);
+    if (s->policy) must(checkpoint_load(s->policy, "model", t->model.tensor, t->model.tensors, &t->keep, &err), &err, NULL);
     else model_init(&t->model, s->seed);
     if (!tensors_are_numbers(t->model.tensor, t->model.tensors, F32))
         must(fail(&err, E_NUMBER, "a weight is a NaN or an infinity", s->policy, 0, 0), &err, "another --policy: this one is damaged");
@@ -400,11 +400,11 @@ static void save(Trainer *t, int step) {
         die_not_a_number("a weight is no number, or too large for --dtype", step, t->saved_step, t->out, SMALLER_STEPS);
     if (s->lora_r) {
         must(adapter_config_save(&t->lora.config, t->out, t->set.policy, &t->keep, &err), &err, NULL);
-        must(checkpoint_save(t->out, "adapter_model", "base_model.model.", t->list, t->tensors, s->dtype, 0, &t->keep, &err), &err, NULL);
+        must(checkpoint_save(t->out, "adapter_model", t->list, t->tensors, s->dtype, 0, &t->keep, &err), &err, NULL);
     } else {
         must(config_save(&t->config, NULL, t->out, s->dtype, &t->keep, &err), &err, NULL);
         must(tokenizer_save(t->tokenizer, t->out, t->config.positions, &t->keep, &err), &err, NULL);
-        must(checkpoint_save(t->out, "model", "", t->list, t->tensors, s->dtype, shard_bytes(s), &t->keep, &err), &err, NULL);
+        must(checkpoint_save(t->out, "model", t->list, t->tensors, s->dtype, shard_bytes(s), &t->keep, &err), &err, NULL);
     }
     t->saved_step = step;
     pool_release(&t->keep, mark);

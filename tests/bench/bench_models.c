@@ -51,7 +51,7 @@ static void load_policy(Writing *w, Pool *pool) {
     must(model_carve(&w->model, &w->config, &types, 0, w->config.positions, pool, &a, &err), &err, NULL);
     a = cli_arena(a.used, "the policy");
     must(model_carve(&w->model, &w->config, &types, 0, w->config.positions, pool, &a, &err), &err, NULL);
-    must(checkpoint_load(opt.policy, "model", "", w->model.tensor, w->model.tensors, pool, &err), &err, NULL);
+    must(checkpoint_load(opt.policy, "model", w->model.tensor, w->model.tensors, pool, &err), &err, NULL);
 }
 
 /* Bytes that a token reads: every matrix once; of the embedding one row, unless it is the head too. */
@@ -156,7 +156,7 @@ void bench_judge(void) {
     must(reward_forward(&r.model, &r.texts, NULL, r.logits, &r.ws), NULL, "measuring");
     a = cli_arena(a.used + r.ws.peak + 128, "the judge");
     must(reward_carve(&r.model, &config, F32, opt.compute, 0, &pool, &a, &err), &err, NULL);
-    must(checkpoint_load(opt.reward, "model", "", r.model.tensor, r.model.tensors, &pool, &err), &err, NULL);
+    must(checkpoint_load(opt.reward, "model", r.model.tensor, r.model.tensors, &pool, &err), &err, NULL);
     r.ws.capacity = r.ws.peak;
     r.ws.base = arena_take(&a, r.ws.capacity, 1);
     r.ws.used = r.ws.peak = 0;

@@ -243,7 +243,7 @@ static int load_small(Pool *pool) {
     list[0].matrix = &a;
     list[1].matrix = &n;
     list[1].flags = TENSOR_VECTOR;
-    code = checkpoint_load(base, "model", "", list, 2, pool, &err);
+    code = checkpoint_load(base, "model", list, 2, pool, &err);
     return code;
 }
 static int read_safetensors(const Blob *b, Pool *pool) {
@@ -275,12 +275,12 @@ static int load_4bit(int type, int doubled, Pool *pool) {
     q.code = code; q.nested = nested; q.map = map;
     strcpy(t.name, "model.a.weight");
     t.matrix = &a;
-    answer = checkpoint_load(base, "model", "", &t, 1, pool, &err);
+    answer = checkpoint_load(base, "model", &t, 1, pool, &err);
     if (answer == OK && type == NF4) dequantize_4bit(x, packed, &q, 0, 129);
     if (answer == OK) {
         Error inner;
         memset(&inner, 0, sizeof inner);
-        if (checkpoint_storage(&storage, base, "model", "", "model.a.weight", pool, &inner) != OK) return inner.code == E_MEMORY ? OK : -1;
+        if (checkpoint_storage(&storage, base, "model", "model.a.weight", pool, &inner) != OK) return inner.code == E_MEMORY ? OK : -1;
         if (storage.rank != 2 || storage.shape[0] != 3 || storage.shape[1] != 43) return -1;
         if (type == NF4 && (storage.type == NF4) && (storage.kind != QUANT_NF4 || storage.block != 32 || storage.doubled != doubled)) return -1;
     }
@@ -332,7 +332,7 @@ static int read_torch(const Blob *b, Pool *pool) {
     list[0].matrix = &a;
     list[1].matrix = &h;
     spit(in_base("pytorch_model.bin"), b->bytes, b->n);
-    return checkpoint_load(base, "model", "", list, 2, pool, &err);
+    return checkpoint_load(base, "model", list, 2, pool, &err);
 }
 /* b is the header alone: its length is put right, and the data are there, so that only the header's contents are wrong. */
 static int read_header(const Blob *b, Pool *pool) {
@@ -645,14 +645,14 @@ static void fuzz_checkpoints(void) {
     list[0].matrix = &a;
     list[1].matrix = &n;
     list[1].flags = TENSOR_VECTOR;
-    CHECK(checkpoint_save(base, "model", "", list, 2, F32, 0, &pool, &err) == OK, "a checkpoint to start from: %s", err.what);
+    CHECK(checkpoint_save(base, "model", list, 2, F32, 0, &pool, &err) == OK, "a checkpoint to start from: %s", err.what);
     file = blob_file(in_base("model.safetensors"));
     fuzz("safetensors header", read_header, blob(file.bytes + 8, file.n - 8 - 36), 20);
     fuzz("model.safetensors (F32)", read_safetensors, file, 4);
-    CHECK(checkpoint_save(base, "model", "", list, 2, BF16, 0, &pool, &err) == OK, "a checkpoint in BF16");
+    CHECK(checkpoint_save(base, "model", list, 2, BF16, 0, &pool, &err) == OK, "a checkpoint in BF16");
     fuzz("model.safetensors (BF16)", read_safetensors, blob_file(in_base("model.safetensors")), 5);
     remove(in_base("model.safetensors"));
-    CHECK(checkpoint_save(base, "model", "", list, 2, F32, 24, &pool, &err) == OK, "two shards to start from: %s", err.what);
+    CHECK(checkpoint_save(base, "model", list, 2, F32, 24, &pool, &err) == OK, "two shards to start from: %s", err.what);
     fuzz("model.safetensors.index.json", read_index, blob_file(in_base("model.safetensors.index.json")), 6);
     remove(in_base("model.safetensors.index.json"));
     pool_free(&pool);
@@ -678,14 +678,14 @@ static void fuzz_4bit(void) {
     quant_map(map);
     CHECK(quantize_4bit(packed, absmax, x, 129, 32, QUANT_NF4, NULL) == OK, "a 4-bit tensor");
     quantize_absmax(code, nested, &q.offset, map, absmax, 5);
-    CHECK(checkpoint_save(base, "model", "", &t, 1, F32, 0, &pool, &err) == OK, "4 bits to start from: %s", err.what);
+    CHECK(checkpoint_save(base, "model", &t, 1, F32, 0, &pool, &err) == OK, "4 bits to start from: %s", err.what);
     fuzz("4-bit safetensors", read_bnb, blob_file(in_base("model.safetensors")), 40);
-    CHECK(checkpoint_save(base, "model", "", &t, 1, F32, 0, &pool, &err) == OK, "again");
+    CHECK(checkpoint_save(base, "model", &t, 1, F32, 0, &pool, &err) == OK, "again");
     fuzz("4-bit safetensors, into floats", read_bnb_floats, blob_file(in_base("model.safetensors")), 41);
     q.absmax = NULL;
-    CHECK(checkpoint_save(base, "model", "", &t, 1, F32, 0, &pool, &err) == OK, "and doubled");
+    CHECK(checkpoint_save(base, "model", &t, 1, F32, 0, &pool, &err) == OK, "and doubled");
     fuzz("4-bit safetensors, doubled", read_bnb_doubled, blob_file(in_base("model.safetensors")), 42);
-    CHECK(checkpoint_save(base, "model", "", &t, 1, F32, 0, &pool, &err) == OK, "again");
+    CHECK(checkpoint_save(base, "model", &t, 1, F32, 0, &pool, &err) == OK, "again");
     fuzz("4-bit safetensors, doubled, into floats", read_bnb_floats, blob_file(in_base("model.safetensors")), 43);
     quant_table(table, QUANT_NF4);
     other = blob(packed, 65);

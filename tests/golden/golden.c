@@ -78,14 +78,14 @@ static int open_case(Case *c, const char *folder, const Golden *g, int trainable
     memset(memory.base, 0, memory.capacity);                /* gradients start at 0 */
     memset(c, 0, sizeof *c);
     int bad = config_load(&config, folder, &pool, &err) || model_carve(&c->m, &config, NULL, trainable, config.positions, &pool, &memory, &err) ||
-              checkpoint_load(folder, "model", "", c->m.tensor, c->m.tensors, &pool, &err);
+              checkpoint_load(folder, "model", c->m.tensor, c->m.tensors, &pool, &err);
     snprintf(adapter, sizeof adapter, "%s/adapter", folder);
     if (!bad && lora) {
         value_head_carve(&c->head, config.stack.C, 1, &memory);
         bad = adapter_config_load(&c->lora.config, adapter, &pool, &err) ||
               lora_carve(&c->lora, c->m.tensor, c->m.tensors, &c->lora.config, 1, &pool, &memory, &err) ||
-              checkpoint_load(adapter, "adapter_model", "base_model.model.", c->lora.tensor, c->lora.tensors, &pool, &err) ||
-              checkpoint_load(adapter, "value_head", "", c->head.tensor, 2, &pool, &err);
+              checkpoint_load(adapter, "adapter_model", c->lora.tensor, c->lora.tensors, &pool, &err) ||
+              checkpoint_load(adapter, "value_head", c->head.tensor, 2, &pool, &err);
     }
     CHECK(!bad, "%s%s loads: %s: %s", folder, lora ? " with adapter" : "", err.what, err.where);
     if (bad) return 0;
@@ -197,7 +197,7 @@ static void stories(void) {
     const Json *ids = json_get(json_parse(bytes, n, &pool, &err), "greedy_ids");
     memory.used = 0;
     int bad = !ids || config_load(&config, folder, &pool, &err) || model_carve(&m, &config, NULL, 0, config.positions, &pool, &memory, &err) ||
-              checkpoint_load(folder, "model", "", m.tensor, m.tensors, &pool, &err);
+              checkpoint_load(folder, "model", m.tensor, m.tensors, &pool, &err);
     CHECK(!bad, "stories260K loads: %s: %s", err.what, err.where);
     if (bad) return;
     cache_carve(&kv, &config, 1, 256, &memory);

@@ -57,7 +57,7 @@ static void write_policy(Pool *pool) {
     model_init(&m, 1);
     must(folder_make(opt.policy, &err), &err, NULL);
     must(config_save(&c, NULL, opt.policy, opt.dtype, pool, &err), &err, NULL);
-    must(checkpoint_save(opt.policy, "model", "", m.tensor, m.tensors, opt.dtype, (uint64_t)opt.shard * 1000000, pool, &err), &err, NULL);
+    must(checkpoint_save(opt.policy, "model", m.tensor, m.tensors, opt.dtype, (uint64_t)opt.shard * 1000000, pool, &err), &err, NULL);
     write_tokenizer(opt.policy, c.positions, pool);
 }
 
@@ -80,7 +80,7 @@ static void write_reward(Pool *pool) {
     reward_init(&m, 2);
     must(folder_make(opt.reward, &err), &err, NULL);
     must(reward_config_save(&c, opt.reward, opt.dtype, pool, &err), &err, NULL);
-    must(checkpoint_save(opt.reward, "model", "", m.tensor, m.tensors, opt.dtype, (uint64_t)opt.shard * 1000000, pool, &err), &err, NULL);
+    must(checkpoint_save(opt.reward, "model", m.tensor, m.tensors, opt.dtype, (uint64_t)opt.shard * 1000000, pool, &err), &err, NULL);
     write_tokenizer(opt.reward, c.positions - 2, pool);
 }
 

@@ -191,7 +191,7 @@ static void golden_llama(void) {
         sprintf(folder, "tests/golden/models/%s", names[i]);
         CHECK(config_load(&c, folder, &pool, fresh()) == OK, "%s: config: %s", names[i], err.what);
         l = llama_list(&c);
-        CHECK(checkpoint_load(folder, "model", "", l.tensor, l.count, &pool, fresh()) == OK,
+        CHECK(checkpoint_load(folder, "model", l.tensor, l.count, &pool, fresh()) == OK,
               "%s: weights: %s", names[i], err.what);
         sprintf(path, "%s/model.safetensors", folder);
         CHECK(differences(&l, slurp(path, &n), "") == 0, "%s: every value and shape", names[i]);
@@ -200,8 +200,8 @@ static void golden_llama(void) {
     CHECK(config_load(&gqa, "tests/golden/models/llama-gqa", &pool, fresh()) == OK, "config of llama-gqa");
     {
         List a = llama_list(&gqa), b = llama_list(&gqa);
-        CHECK(checkpoint_load("tests/golden/models/llama-gqa", "model", "", a.tensor, a.count, &pool, fresh()) == OK, "one file");
-        CHECK(checkpoint_load("tests/golden/models/llama-sharded", "model", "", b.tensor, b.count, &pool, fresh()) == OK,
+        CHECK(checkpoint_load("tests/golden/models/llama-gqa", "model", a.tensor, a.count, &pool, fresh()) == OK, "one file");
+        CHECK(checkpoint_load("tests/golden/models/llama-sharded", "model", b.tensor, b.count, &pool, fresh()) == OK,
               "shards: %s", err.what);
         CHECK(bit_differences(&a, &b) == 0, "shards hold the same bits as one file");
         list_free(&b);
@@ -209,8 +209,8 @@ static void golden_llama(void) {
             static const char *const torch[] = { "llama-torch-zip", "llama-torch-legacy", "llama-torch-views", "llama-torch-zip-bf16" };
             b = llama_list(&gqa);
             sprintf(folder, "tests/golden/models/%s", torch[i]);
-            CHECK(checkpoint_load(folder, "model", "", b.tensor, b.count, &pool, fresh()) == OK, "%s: %s", torch[i], err.what);
-            if (i == 3) checkpoint_load("tests/golden/models/llama-bf16", "model", "", a.tensor, a.count, &pool, fresh());
+            CHECK(checkpoint_load(folder, "model", b.tensor, b.count, &pool, fresh()) == OK, "%s: %s", torch[i], err.what);
+            if (i == 3) checkpoint_load("tests/golden/models/llama-bf16", "model", a.tensor, a.count, &pool, fresh());
             CHECK(bit_differences(&a, &b) == 0, "%s holds the same bits as safetensors", torch[i]);
             list_free(&b);
         }
@@ -243,14 +243,14 @@ static void golden_adapters(void) {
             sprintf(name, "%.*s.lora_B.weight", (int)(strlen(w->name) - 7), w->name);
             add(&l, name, w->matrix->O, lora.R, 0);
         }
-        CHECK(checkpoint_load(folder, "adapter_model", "base_model.model.", l.tensor, l.count, &pool, fresh()) == OK,
+        CHECK(checkpoint_load(folder, "adapter_model", l.tensor, l.count, &pool, fresh()) == OK,
               "%s: adapter: %s", names[i], err.what);
         sprintf(path, "%s/adapter_model.safetensors", folder);
         CHECK(l.count == 14 * c.stack.L && differences(&l, slurp(path, &n), "base_model.model.") == 0,
               "%s: every value of the adapter", names[i]);
         add(&head, "v_head.summary.weight", 1, c.stack.C, 0);
         add(&head, "v_head.summary.bias", 1, 1, TENSOR_VECTOR);
-        CHECK(checkpoint_load(folder, "value_head", "", head.tensor, 2, &pool, fresh()) == OK,
+        CHECK(checkpoint_load(folder, "value_head", head.tensor, 2, &pool, fresh()) == OK,
               "%s: value head: %s", names[i], err.what);
         sprintf(path, "%s/value_head.safetensors", folder);
         CHECK(differences(&head, slurp(path, &n), "") == 0, "%s: value head's values", names[i]);
@@ -274,7 +274,7 @@ static void golden_roberta(void) {
         CHECK(c.V == (i ? 211 : 101) && c.stack.C == (i ? 54 : 48) && c.stack.L == 2 + i && c.stack.H == (i ? 6 : 4) && c.stack.F == (i ? 77 : 96)
               && c.positions == 66 && c.types == 1 && c.stack.eps == 1e-5f && c.pad == 1 && c.bos == 0 && c.eos == 2, "%s: sizes", names[i]);
         l = roberta_list(&c);
-        CHECK(checkpoint_load(folder, "model", "", l.tensor, l.count, &pool, fresh()) == OK,
+        CHECK(checkpoint_load(folder, "model", l.tensor, l.count, &pool, fresh()) == OK,
               "%s: weights: %s", names[i], err.what);
         sprintf(path, "%s/model.safetensors", folder);
         CHECK(differences(&l, slurp(path, &n), "") == 0, "%s: every value and shape", names[i]);
@@ -329,24 +329,24 @@ static void round_trips(void) {
     size_t n, header;
     char *file, *at;
     for (int t = 0; t < b.count; t++) memset(b.tensor[t].matrix->data, 0x77, (size_t)b.tensor[t].matrix->O * (size_t)b.tensor[t].matrix->I * 4);
-    CHECK(checkpoint_save(in_base("f32"), "model", "p.", a.tensor, a.count, F32, 0, &pool, fresh()) == OK,
+    CHECK(checkpoint_save(in_base("f32"), "model", a.tensor, a.count, F32, 0, &pool, fresh()) == OK,
           "save F32: %s", err.what);
-    CHECK(checkpoint_load(in_base("f32"), "model", "p.", b.tensor, b.count, &pool, fresh()) == OK, "load F32: %s", err.what);
+    CHECK(checkpoint_load(in_base("f32"), "model", b.tensor, b.count, &pool, fresh()) == OK, "load F32: %s", err.what);
     CHECK(bit_differences(&a, &b) == 0, "F32 comes back bit for bit, NaN payloads too");
     file = slurp(in_base("f32/model.safetensors"), &n);
     header = (unsigned char)file[0] | (size_t)(unsigned char)file[1] << 8;
     CHECK(header % 8 == 0 && n == 8 + header + 4 * (33 * 301 + 4097 + 20 + 19 + 20), "padded header, exact length");
     CHECK(strncmp(file + 8, "{\"__metadata__\":{\"format\":\"pt\"}", 31) == 0, "metadata format pt");
-    at = strstr(file + 8, "p.model.a.weight");
-    CHECK(at && strstr(at, "p.model.b.weight") && strstr(at, "p.model.one.weight") && strstr(at, "\"data_offsets\":[0,16388]"),
+    at = strstr(file + 8, "model.a.weight");
+    CHECK(at && strstr(at, "model.b.weight") && strstr(at, "model.one.weight") && strstr(at, "\"data_offsets\":[0,16388]"),
           "names in order");
     CHECK(!strstr(file + 8, "head"), "a tied tensor is not written");
     for (int type = BF16; type <= F16; type++) {
         const char *name = type == BF16 ? "BF16" : "F16";
         int wrong = 0;
-        CHECK(checkpoint_save(in_base(name), "model", "", a.tensor, a.count, type, 0, &pool, fresh()) == OK,
+        CHECK(checkpoint_save(in_base(name), "model", a.tensor, a.count, type, 0, &pool, fresh()) == OK,
               "save %s: %s", name, err.what);
-        CHECK(checkpoint_load(in_base(name), "model", "", b.tensor, b.count, &pool, fresh()) == OK,
+        CHECK(checkpoint_load(in_base(name), "model", b.tensor, b.count, &pool, fresh()) == OK,
               "load %s: %s", name, err.what);
         for (int t = 0; t < a.count; t++)
             for (size_t i = 0; i < (size_t)a.tensor[t].matrix->O * (size_t)a.tensor[t].matrix->I; i++) {
@@ -356,9 +356,9 @@ static void round_trips(void) {
             }
         CHECK(wrong == 0, "%s: every value is rounded to nearest even (%d wrong)", name, wrong);
     }
-    CHECK(checkpoint_save(in_base("shards"), "model", "", a.tensor, a.count, F32, 20000, &pool, fresh()) == OK,
+    CHECK(checkpoint_save(in_base("shards"), "model", a.tensor, a.count, F32, 20000, &pool, fresh()) == OK,
           "save shards: %s", err.what);
-    CHECK(checkpoint_load(in_base("shards"), "model", "", s.tensor, s.count, &pool, fresh()) == OK, "load shards: %s", err.what);
+    CHECK(checkpoint_load(in_base("shards"), "model", s.tensor, s.count, &pool, fresh()) == OK, "load shards: %s", err.what);
     CHECK(bit_differences(&a, &s) == 0, "shards come back bit for bit");
     CHECK(file_exists(in_base("shards/model-00002-of-00002.safetensors")) && !file_exists(in_base("shards/model.safetensors")),
           "two shards");
@@ -366,9 +366,9 @@ static void round_trips(void) {
     CHECK(strstr(file, "\"total_size\": 56356}") != NULL, "the index counts all bytes");
     slurp(in_base("shards/model-00002-of-00002.safetensors"), &n);
     CHECK(n < 20000, "the limit holds for shards of several tensors");
-    CHECK(checkpoint_save(in_base("f32"), "model", "p.", a.tensor, a.count, F32, 20000, &pool, fresh()) == E_WRITE,
+    CHECK(checkpoint_save(in_base("f32"), "model", a.tensor, a.count, F32, 20000, &pool, fresh()) == E_WRITE,
           "shards beside an old single file are refused");
-    CHECK(checkpoint_save(in_base("large"), "model", "", a.tensor, a.count, F32, 1 << 30, &pool, fresh()) == OK && file_exists(in_base("large/model.safetensors")),
+    CHECK(checkpoint_save(in_base("large"), "model", a.tensor, a.count, F32, 1 << 30, &pool, fresh()) == OK && file_exists(in_base("large/model.safetensors")),
           "one file where one is enough");
     list_free(&a);
     list_free(&b);
@@ -434,7 +434,7 @@ static void hand_made(void) {
     for (size_t i = 0; i < sizeof containers / sizeof *containers; i++) {
         int code;
         write_safetensors(in_base("hand/model.safetensors"), containers[i].header, containers[i].data);
-        code = checkpoint_load(in_base("hand"), "model", "", l.tensor, l.count, &pool, fresh());
+        code = checkpoint_load(in_base("hand"), "model", l.tensor, l.count, &pool, fresh());
         CHECK((containers[i].code < 0 ? code != OK : code == containers[i].code) && code == err.code && strstr(err.what, containers[i].says)
               && (code == OK || strstr(err.where, "model.safetensors")), "%s: code %d, '%s', '%s'", containers[i].name, code, err.what, err.where);
         if (i == 0) {
@@ -445,14 +445,14 @@ static void hand_made(void) {
         }
     }
     spit(in_base("hand/model.safetensors"), huge, 8);
-    CHECK(checkpoint_load(in_base("hand"), "model", "", l.tensor, l.count, &pool, fresh()) == E_RANGE, "header of 2^63 bytes");
+    CHECK(checkpoint_load(in_base("hand"), "model", l.tensor, l.count, &pool, fresh()) == E_RANGE, "header of 2^63 bytes");
     spit(in_base("hand/model.safetensors"), long_header, 8);
-    CHECK(checkpoint_load(in_base("hand"), "model", "", l.tensor, l.count, &pool, fresh()) == E_TRUNCATED,
+    CHECK(checkpoint_load(in_base("hand"), "model", l.tensor, l.count, &pool, fresh()) == E_TRUNCATED,
           "header longer than the file");
     spit(in_base("hand/model.safetensors"), huge, 7);
-    CHECK(checkpoint_load(in_base("hand"), "model", "", l.tensor, l.count, &pool, fresh()) == E_TRUNCATED, "seven bytes");
-    CHECK(checkpoint_load(in_base("nowhere"), "model", "", l.tensor, l.count, &pool, fresh()) == E_MISSING, "no folder");
-    CHECK(checkpoint_load(in_base("nowhere"), "model", "", l.tensor, l.count, &pool, NULL) == E_MISSING,
+    CHECK(checkpoint_load(in_base("hand"), "model", l.tensor, l.count, &pool, fresh()) == E_TRUNCATED, "seven bytes");
+    CHECK(checkpoint_load(in_base("nowhere"), "model", l.tensor, l.count, &pool, fresh()) == E_MISSING, "no folder");
+    CHECK(checkpoint_load(in_base("nowhere"), "model", l.tensor, l.count, &pool, NULL) == E_MISSING,
           "an error record is not needed");
     list_free(&l);
 }
@@ -464,17 +464,17 @@ static void other_names(void) {
     add(&l, "model.a.weight", 2, 3, 0);
     add(&l, "lm_head.weight", 2, 3, TENSOR_TIED);
     write_safetensors(in_base("names/model.safetensors"), "{" T("a.weight", "F32", "[2,3]", 0, 24) "}", 24);
-    CHECK(checkpoint_load(in_base("names"), "model", "", l.tensor, l.count, &pool, fresh()) == OK,
+    CHECK(checkpoint_load(in_base("names"), "model", l.tensor, l.count, &pool, fresh()) == OK,
           "a name without model.: %s", err.what);
     write_safetensors(in_base("names/model.safetensors"), "{" T("model.a.weight", "F32", "[2,3]", 0, 24) "," T("lm_head.weight", "F16", "[7]", 24, 38) "}", 38);
-    CHECK(checkpoint_load(in_base("names"), "model", "", l.tensor, l.count, &pool, fresh()) == OK,
+    CHECK(checkpoint_load(in_base("names"), "model", l.tensor, l.count, &pool, fresh()) == OK,
           "a copy of the tied head is ignored: %s", err.what);
     list_free(&l);
     l = list_new(2);
     add(&l, "roberta.x.LayerNorm.weight", 1, 3, TENSOR_VECTOR);
     add(&l, "roberta.x.LayerNorm.bias", 1, 3, TENSOR_VECTOR);
     write_safetensors(in_base("names/model.safetensors"), "{" T("roberta.x.LayerNorm.gamma", "F32", "[3]", 0, 12) "," T("x.LayerNorm.bias", "F32", "[3]", 12, 24) "}", 24);
-    CHECK(checkpoint_load(in_base("names"), "model", "", l.tensor, l.count, &pool, fresh()) == OK,
+    CHECK(checkpoint_load(in_base("names"), "model", l.tensor, l.count, &pool, fresh()) == OK,
           "gamma, and a name without roberta.: %s", err.what);
     list_free(&l);
 }
@@ -505,7 +505,7 @@ static void index_files(void) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         int code;
         spit(in_base("index/model.safetensors.index.json"), cases[i].index, strlen(cases[i].index));
-        code = checkpoint_load(in_base("index"), "model", "", l.tensor, l.count, &pool, fresh());
+        code = checkpoint_load(in_base("index"), "model", l.tensor, l.count, &pool, fresh());
         CHECK(code == cases[i].code && code == err.code && strstr(err.what, cases[i].says),
               "index %d: code %d, '%s'", (int)i, code, err.what);
     }
@@ -515,7 +515,7 @@ static void index_files(void) {
 /* ---- the types of matrices: what becomes of a tensor, and 4 bits ---- */
 
 /* Reads the one tensor `name` of a folder as type. */
-static int load_one(const List *l, const char *folder) { return checkpoint_load(folder, "model", "", l->tensor, l->count, &pool, fresh()); }
+static int load_one(const List *l, const char *folder) { return checkpoint_load(folder, "model", l->tensor, l->count, &pool, fresh()); }
 
 /* Floats of any kind but NaN and infinities, of many sizes. */
 static void fill_finite(f32 *x, size_t n, uint64_t seed) {
@@ -535,7 +535,7 @@ static void types(void) {
     x = a.tensor[0].matrix;
     fill_finite(x->data, 37 * 301, 1);
     for (int file = F32; file <= F16; file++) {
-        CHECK(checkpoint_save(in_base("types"), "model", "", a.tensor, 1, file, 0, &pool, fresh()) == OK, "save as type %d", file);
+        CHECK(checkpoint_save(in_base("types"), "model", a.tensor, 1, file, 0, &pool, fresh()) == OK, "save as type %d", file);
         for (int type = F32; type <= F16; type++) {
             List b = list_new(1);
             Storage s;
@@ -549,17 +549,17 @@ static void types(void) {
                 wrong += as_double(b.tensor[0].matrix, i) != v;
             }
             CHECK(code == OK && wrong == 0, "from type %d into type %d: %s, %d wrong", file, type, err.what, wrong);
-            CHECK(checkpoint_storage(&s, in_base("types"), "model", "", "w", &pool, fresh()) == OK && s.type == file && s.dtype == file && s.rank == 2
+            CHECK(checkpoint_storage(&s, in_base("types"), "model", "w", &pool, fresh()) == OK && s.type == file && s.dtype == file && s.rank == 2
                   && s.shape[0] == 37 && s.shape[1] == 301 && s.bytes == 37 * 301 * (file == F32 ? 4 : 2), "storage of type %d", file);
             list_free(&b);
         }
     }
     {
         Storage s;
-        CHECK(checkpoint_storage(&s, in_base("types"), "model", "", "v", &pool, fresh()) == E_MISSING && strstr(err.what, "tensor v is missing"), "storage of nothing");
-        CHECK(checkpoint_storage(&s, "tests/golden/models/llama-torch-zip-bf16", "model", "", "lm_head.weight", &pool, fresh()) == OK && s.type == BF16
+        CHECK(checkpoint_storage(&s, in_base("types"), "model", "v", &pool, fresh()) == E_MISSING && strstr(err.what, "tensor v is missing"), "storage of nothing");
+        CHECK(checkpoint_storage(&s, "tests/golden/models/llama-torch-zip-bf16", "model", "lm_head.weight", &pool, fresh()) == OK && s.type == BF16
               && s.rank == 2 && s.shape[0] == 97 && s.shape[1] == 64 && s.bytes == 97 * 64 * 2, "storage in a PyTorch file: %s", err.what);
-        CHECK(checkpoint_storage(&s, "tests/golden/models/llama-sharded", "model", "", "model.norm.weight", &pool, fresh()) == OK && s.type == F32
+        CHECK(checkpoint_storage(&s, "tests/golden/models/llama-sharded", "model", "model.norm.weight", &pool, fresh()) == OK && s.type == F32
               && s.rank == 1 && s.shape[0] == 64, "storage in shards: %s", err.what);
     }
     list_free(&a);
@@ -586,7 +586,7 @@ static void quantise_on_load(void) {
     x = a.tensor[0].matrix->data;
     fill_finite(x, N, 2);
     memset(x + 640, 0, 64 * sizeof *x);         /* a block of zeros */
-    CHECK(checkpoint_save(in_base("quant"), "model", "", a.tensor, 1, F32, 0, &pool, fresh()) == OK, "saved: %s", err.what);
+    CHECK(checkpoint_save(in_base("quant"), "model", a.tensor, 1, F32, 0, &pool, fresh()) == OK, "saved: %s", err.what);
     for (int k = 0; k < 4; k++)
         for (int kind = QUANT_NF4; kind <= QUANT_FP4; kind++)
             for (int dtype = F32; dtype <= F16; dtype++)
@@ -614,13 +614,13 @@ static void quantise_on_load(void) {
                     list_free(&c);
                 }
     x[5000] = NAN;
-    checkpoint_save(in_base("quant"), "model", "", a.tensor, 1, F32, 0, &pool, fresh());
+    checkpoint_save(in_base("quant"), "model", a.tensor, 1, F32, 0, &pool, fresh());
     {
         List b = list_new(1);
         add_as(&b, "w", O, I, NF4, QUANT_NF4, 64, 1, F32);
         CHECK(load_one(&b, in_base("quant")) == E_NUMBER && strstr(err.what, "tensor w: weight 5000 is NaN or infinite"), "NaN is named: %s", err.what);
         x[5000] = 70000;
-        checkpoint_save(in_base("quant"), "model", "", a.tensor, 1, F32, 0, &pool, fresh());
+        checkpoint_save(in_base("quant"), "model", a.tensor, 1, F32, 0, &pool, fresh());
         CHECK(load_one(&b, in_base("quant")) == OK, "70000 is a float");
         b.tensor[0].matrix->quant->dtype = F16;
         CHECK(load_one(&b, in_base("quant")) == E_NUMBER && strstr(err.what, "weight 5000 is NaN or infinite in float16"), "but no float16: %s", err.what);
@@ -653,7 +653,7 @@ static void many_steps(void) {
     x = a.tensor[0].matrix->data;
     fill_finite(x, N, 3);
     for (int file = F32; file <= F16; file++) {
-        CHECK(checkpoint_save(in_base("steps"), "model", "", a.tensor, 1, file, 0, &pool, fresh()) == OK, "saved: %s", err.what);
+        CHECK(checkpoint_save(in_base("steps"), "model", a.tensor, 1, file, 0, &pool, fresh()) == OK, "saved: %s", err.what);
         for (int type = F32; type <= NF4; type++) {
             List b = list_new(1), c = list_new(1);
             Matrix *got;
@@ -677,7 +677,7 @@ static void many_steps(void) {
         }
     }
     x[4000000] = x[N - 1] = NAN;
-    checkpoint_save(in_base("steps"), "model", "", a.tensor, 1, F32, 0, &pool, fresh());
+    checkpoint_save(in_base("steps"), "model", a.tensor, 1, F32, 0, &pool, fresh());
     {
         List b = list_new(1);
         add_as(&b, "w", O, I, NF4, QUANT_FP4, 32, 0, F32);
@@ -754,7 +754,7 @@ static void golden_4bit(void) {
               && memcmp(p->absmax, absmax.data, absmax.length) == 0, "golden %s out of a file of bitsandbytes: %s", cases[i].name, err.what);
         CHECK(load_one(&f, in_base("bnb")) == OK && memcmp(f.tensor[0].matrix->data, floats.data, floats.length) == 0,
               "golden %s dequantised: %s", cases[i].name, err.what);
-        CHECK(checkpoint_storage(&s, in_base("bnb"), "model", "", "x.weight", &pool, fresh()) == OK && s.type == NF4 && s.kind == QUANT_NF4 && s.block == 64
+        CHECK(checkpoint_storage(&s, in_base("bnb"), "model", "x.weight", &pool, fresh()) == OK && s.type == NF4 && s.kind == QUANT_NF4 && s.block == 64
               && !s.doubled && s.dtype == F32 && s.shape[0] == (uint64_t)O && s.shape[1] == (uint64_t)I && s.bytes == (uint64_t)((count + 1) / 2 + 4 * blocks + 64),
               "storage of golden %s: %s", cases[i].name, err.what);
         list_free(&l);
@@ -769,7 +769,7 @@ static void round_trip_4bit(void) {
     List a = list_new(1);
     add(&a, "model.w.weight", O, I, 0);
     fill_finite(a.tensor[0].matrix->data, N, 3);
-    checkpoint_save(in_base("rt"), "model", "", a.tensor, 1, F32, 0, &pool, fresh());
+    checkpoint_save(in_base("rt"), "model", a.tensor, 1, F32, 0, &pool, fresh());
     for (int kind = QUANT_NF4; kind <= QUANT_FP4; kind++)
         for (int doubled = 0; doubled < 2; doubled++)
             for (int dtype = F32; dtype <= F16; dtype++) {
@@ -783,17 +783,17 @@ static void round_trip_4bit(void) {
                 add(&b, "model.norm.weight", 1, 19, TENSOR_VECTOR);
                 add_as(&c, "model.w.weight", O, I, NF4, kind, 32, doubled, (dtype + 1) % 3);
                 add(&c, "model.norm.weight", 1, 19, TENSOR_VECTOR);
-                CHECK(checkpoint_save(folder, "model", "p.", b.tensor, 2, BF16, dtype == BF16 ? 100 : 0, &pool, fresh()) == OK, "saved in 4 bits: %s", err.what);
+                CHECK(checkpoint_save(folder, "model", b.tensor, 2, BF16, dtype == BF16 ? 100 : 0, &pool, fresh()) == OK, "saved in 4 bits: %s", err.what);
                 memset(c.tensor[0].matrix->data, 0, N / 2);
-                CHECK(checkpoint_load(folder, "model", "p.", c.tensor, 2, &pool, fresh()) == OK && same_4bit(b.tensor[0].matrix, c.tensor[0].matrix),
+                CHECK(checkpoint_load(folder, "model", c.tensor, 2, &pool, fresh()) == OK && same_4bit(b.tensor[0].matrix, c.tensor[0].matrix),
                       "%s, doubled %d, dtype %d comes back: %s", kind ? "fp4" : "nf4", doubled, dtype, err.what);
                 add(&d, "model.w.weight", O, I, 0);
-                CHECK(checkpoint_load(folder, "model", "p.", d.tensor, 1, &pool, fresh()) == OK, "and as floats: %s", err.what);
+                CHECK(checkpoint_load(folder, "model", d.tensor, 1, &pool, fresh()) == OK, "and as floats: %s", err.what);
                 dequantize_4bit(x, b.tensor[0].matrix->data, b.tensor[0].matrix->quant, 0, N);
                 y = d.tensor[0].matrix->data;
                 for (int i = 0; i < N; i++) wrong += y[i] != (dtype == F32 ? x[i] : dtype == BF16 ? bf16_to_f32(f32_to_bf16(x[i])) : f16_to_f32(f32_to_f16(x[i])));
                 CHECK(wrong == 0, "its floats are dequantize_4bit's, rounded to the dtype (%d wrong)", wrong);
-                CHECK(checkpoint_storage(&s, folder, "model", "p.", "model.w.weight", &pool, fresh()) == OK && s.type == NF4 && s.kind == kind && s.block == 32
+                CHECK(checkpoint_storage(&s, folder, "model", "model.w.weight", &pool, fresh()) == OK && s.type == NF4 && s.kind == kind && s.block == 32
                       && s.doubled == doubled && s.dtype == dtype && s.shape[1] == I, "its storage: %s", err.what);
                 free(x);
                 list_free(&b);
@@ -977,7 +977,7 @@ static void meta_names(void) {
         else if (t == a.count - 1) strcpy(b.tensor[t].name, "output.weight");
         else sprintf(b.tensor[t].name, "layers.%d.%s.weight", layer, theirs[part]);
     }
-    checkpoint_save(in_base("meta"), "model", "", b.tensor, b.count, F32, 0, &pool, fresh());
+    checkpoint_save(in_base("meta"), "model", b.tensor, b.count, F32, 0, &pool, fresh());
     list_free(&b);
     b = llama_list(&c);
     CHECK(load_one(&b, in_base("meta")) == E_MISSING && strstr(err.where, "config.json"), "Meta's names need the config's width of a head");
@@ -1009,7 +1009,7 @@ static void meta_names(void) {
         TorchFile t;
         File *f = file_open(in_base("fair/pytorch_model.bin"), &pool, fresh());
         int found = -1, wrong = 0, O, I;
-        CHECK(checkpoint_storage(&s, in_base("fair"), "model", "", "model.layers.1.self_attn.q_proj.weight", &pool, fresh()) == OK && s.rank == 2, "Meta's file: %s", err.what);
+        CHECK(checkpoint_storage(&s, in_base("fair"), "model", "model.layers.1.self_attn.q_proj.weight", &pool, fresh()) == OK && s.rank == 2, "Meta's file: %s", err.what);
         O = (int)s.shape[0];
         I = (int)s.shape[1];
         add(&l, "model.layers.1.self_attn.q_proj.weight", O, I, 0);
@@ -1312,11 +1312,11 @@ static void python_check(void) {
     if (!found) { SKIP("no python3: tests/programs/hf_check.py"); return; }
     if (config_load(&c, "tests/golden/models/llama-gqa", &pool, fresh()) != OK) { CHECK(0, "config"); return; }
     l = llama_list(&c);
-    checkpoint_load("tests/golden/models/llama-gqa", "model", "", l.tensor, l.count, &pool, fresh());
+    checkpoint_load("tests/golden/models/llama-gqa", "model", l.tensor, l.count, &pool, fresh());
     for (int type = F32; type <= F16; type++) {
         static const char *const golden[] = { "gqa", "bf16", "f16" };
         const char *folder = in_base(type == F32 ? "py-f32" : type == BF16 ? "py-bf16" : "py-f16");
-        CHECK(checkpoint_save(folder, "model", "", l.tensor, l.count, type, type == F32 ? 100000 : 0, &pool, fresh()) == OK
+        CHECK(checkpoint_save(folder, "model", l.tensor, l.count, type, type == F32 ? 100000 : 0, &pool, fresh()) == OK
               && config_save(&c, NULL, folder, type, &pool, fresh()) == OK, "saved for python");
         sprintf(command, "python3 tests/programs/hf_check.py %.200s tests/golden/models/llama-%s", folder, golden[type]);
         CHECK(system(command) == 0, "hf_check.py: %s", golden[type]);
@@ -1332,7 +1332,7 @@ static void python_check(void) {
                 if (strstr(l.tensor[t].name, "_proj.")) add_as(&q, l.tensor[t].name, m->O, m->I, NF4, kind, 64, doubled, F32);
                 else add(&q, l.tensor[t].name, m->O, m->I, l.tensor[t].flags);
             }
-            CHECK(load_one(&q, "tests/golden/models/llama-gqa") == OK && checkpoint_save(in_base("py-4"), "model", "", q.tensor, q.count, F32, 0, &pool, fresh()) == OK
+            CHECK(load_one(&q, "tests/golden/models/llama-gqa") == OK && checkpoint_save(in_base("py-4"), "model", q.tensor, q.count, F32, 0, &pool, fresh()) == OK
                   && config_save(&c, &types, in_base("py-4"), F32, &pool, fresh()) == OK, "4 bits saved for python: %s", err.what);
             sprintf(command, "python3 tests/programs/hf_check.py %.200s tests/golden/models/llama-gqa", in_base("py-4"));
             CHECK(system(command) == 0, "hf_check.py: %s, doubled %d", kind ? "fp4" : "nf4", doubled);

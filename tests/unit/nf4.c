@@ -108,14 +108,14 @@ static void open_rows(Case *c, int recompute) {
 static int open_adapter(Case *c, const char *from) {
     if (adapter_config_load(&c->lora.config, from, &pool, fresh())) return 0;
     if (lora_carve(&c->lora, c->m.tensor, c->m.tensors, &c->lora.config, 1, &pool, &memory, &err)) return 0;
-    return checkpoint_load(from, "adapter_model", "base_model.model.", c->lora.tensor, c->lora.tensors, &pool, &err) == OK;
+    return checkpoint_load(from, "adapter_model", c->lora.tensor, c->lora.tensors, &pool, &err) == OK;
 }
 
 static void open_case(Case *c, const char *model, const char *adapter, const WeightTypes *types, int recompute) {
     ModelConfig config;
     memset(c, 0, sizeof *c);
     int bad = config_load(&config, model, &pool, fresh()) || model_carve(&c->m, &config, types, 0, 32, &pool, &memory, &err) ||
-              checkpoint_load(model, "model", "", c->m.tensor, c->m.tensors, &pool, &err) || !open_adapter(c, adapter);
+              checkpoint_load(model, "model", c->m.tensor, c->m.tensors, &pool, &err) || !open_adapter(c, adapter);
     CHECK(!bad, "%s with %s loads: %s: %s", model, adapter, err.what, err.where);
     if (bad) exit(test_end("nf4"));
     open_rows(c, recompute);
@@ -272,8 +272,8 @@ static void saved_adapter(void) {
         optimizer_step(&o, 0, live.lora.tensor, live.lora.tensors, &adam, 1);
         after = learn(&live);
         CHECK(after < before - 0.01, "%s: a step lowers the loss: %.3f, %.3f", way[k].name, before, after);
-        CHECK(adapter_config_save(&live.lora, in_base("adapter"), NULL, &pool, fresh()) == OK &&
-              checkpoint_save(in_base("adapter"), "adapter_model", "base_model.model.", live.lora.tensor, live.lora.tensors, F32, 0, &pool, &err) == OK,
+        CHECK(adapter_config_save(&live.lora.config, in_base("adapter"), NULL, &pool, fresh()) == OK &&
+              checkpoint_save(in_base("adapter"), "adapter_model", live.lora.tensor, live.lora.tensors, F32, 0, &pool, &err) == OK,
               "adapter saved: %s", err.what);
         forward(&live, &live.lora);
         open_case(&again, folder, in_base("adapter"), &way[k].types, 0);
@@ -302,7 +302,7 @@ static long long differing(const Model *m, const char *from, int dtype) {
     Model got;
     long long wrong = 0;
     if (model_carve(&got, &m->config, NULL, 0, 32, &pool, &memory, fresh())) return -1;
-    if (checkpoint_load(from, "model", "", got.tensor, got.tensors, &pool, &err)) return -1;
+    if (checkpoint_load(from, "model", got.tensor, got.tensors, &pool, &err)) return -1;
     for (int i = 0; i < m->tensors; i++) {
         const Matrix *a = m->tensor[i].matrix, *b = got.tensor[i].matrix;
         for (size_t k = 0; k < (size_t)a->O * (size_t)a->I; k++) {
@@ -325,7 +325,7 @@ static void merged_weights(void) {
         forward(&live, &live.lora);
         merge_case(&m, &live);
         CHECK(config_save(&m.m.config, NULL, in_base(as[k].name), as[k].dtype, &pool, fresh()) == OK &&
-              checkpoint_save(in_base(as[k].name), "model", "", m.m.tensor, m.m.tensors, as[k].dtype, 0, &pool, &err) == OK, "merged, written: %s", err.what);
+              checkpoint_save(in_base(as[k].name), "model", m.m.tensor, m.m.tensors, as[k].dtype, 0, &pool, &err) == OK, "merged, written: %s", err.what);
         CHECK(differing(&m.m, in_base(as[k].name), as[k].dtype) == 0, "merged, loaded again: the same bits in %s", as[k].name);
         const WeightTypes types = { as[k].dtype, as[k].dtype, 0, 0, 0, F32 };
         open_case(&loaded, in_base(as[k].name), adapter_folder, &types, 0);
@@ -340,8 +340,8 @@ static int write_quantised(const char *model, const char *out, const WeightTypes
     ModelConfig config;
     Model m;
     return config_load(&config, model, &pool, fresh()) || model_carve(&m, &config, types, 0, 32, &pool, &memory, &err) ||
-           checkpoint_load(model, "model", "", m.tensor, m.tensors, &pool, &err) || config_save(&config, types, out, F32, &pool, &err) ||
-           checkpoint_save(out, "model", "", m.tensor, m.tensors, F32, 0, &pool, &err) ? err.code : OK;
+           checkpoint_load(model, "model", m.tensor, m.tensors, &pool, &err) || config_save(&config, types, out, F32, &pool, &err) ||
+           checkpoint_save(out, "model", m.tensor, m.tensors, F32, 0, &pool, &err) ? err.code : OK;
 }
 
 static void prequantised(void) {
@@ -421,7 +421,7 @@ static int command(int argc, char **argv) {
         while (dtype < 2 && strcmp(argv[5], name[dtype])) dtype++;
         if (argc > 6) policy_types(&types, argv[2], &pool, fresh());
         if (!config_load(&config, argv[2], &pool, fresh()) && !model_carve(&c.m, &config, &types, 0, 32, &pool, &memory, &err) &&
-            !checkpoint_load(argv[2], "model", "", c.m.tensor, c.m.tensors, &pool, &err) && open_adapter(&c, argv[3])) {
+            !checkpoint_load(argv[2], "model", c.m.tensor, c.m.tensors, &pool, &err) && open_adapter(&c, argv[3])) {
             merge_case(&m, &c);
             long long wrong = differing(&m.m, argv[4], dtype);
             if (wrong) printf("%s: %lld numbers differ\n", argv[4], wrong);

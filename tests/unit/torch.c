@@ -239,7 +239,7 @@ static void turned(int O, int I) {
         memset(&q, 0, sizeof q);
         q.block = 64;
         q.absmax = pool_take(&pool, blocks, sizeof *q.absmax);
-        CHECK(checkpoint_load(base, "model", "", &t, 1, &pool, &err) == OK, "a turned matrix: %s", err.what);
+        CHECK(checkpoint_load(base, "model", &t, 1, &pool, &err) == OK, "a turned matrix: %s", err.what);
         for (size_t k = 0; k < n && type != NF4; k++) {
             uint16_t h;
             f32 y;
