@@ -330,7 +330,7 @@ int writer_close(Writer *w, Error *err) {
     return fail_system(err, E_WRITE, "cannot write", w->path, w->reason);
 }
 
-void writer_abandon(Writer *w) {
+static void writer_abandon(Writer *w) {
     if (!w || !w->f) return;
     fclose(w->f);
     w->f = NULL;
@@ -610,5 +610,3 @@ int dataset_write(const Dataset *d, const char *path, Pool *pool, Error *err) {
     pool_release(pool, mark);
     return code;
 }
-
-int dataset_split(const char *text, size_t length) { return hash_bytes(text, length, 0) % 20 == 0; }

@@ -137,7 +137,7 @@ void kl_controller_update(KlController *c, double kl, int n) {
 
 /* Chan et al. 1979: two sets of counts, means and sums of squares become one. var is biased, std unbiased. After one value
  * alone there is no spread to speak of: std stays what it was. */
-void moments_update(Moments *m, const float *x, int n) {
+static void moments_update(Moments *m, const float *x, int n) {
     if (n < 1) return;
     double mean = mean_of(x, n), squares = 0, count = m->count + n, step = mean - m->mean;
     for (int i = 0; i < n; i++) squares += square(x[i] - mean);
@@ -171,20 +171,12 @@ static void sort(float *x, int n) {
 }
 
 Summary summarise(const float *x, int n, float *scratch) {
-    Summary s = { 0, 0, 0, 0, 0 };
+    Summary s = { 0, 0, 0 };
     if (n < 1) return s;
     s.mean = mean_of(x, n);
     s.std = sqrt(variance_of(x, n, s.mean, 0));
     memcpy(scratch, x, (size_t)n * sizeof *x);
     sort(scratch, n);
-    s.min = scratch[0];
-    s.max = scratch[n - 1];
     s.median = ((double)scratch[(n - 1) / 2] + scratch[n / 2]) / 2;
     return s;
-}
-
-double explained_variance(const float *value, const float *returns, int n) {
-    double var = variance_of(returns, n, mean_of(returns, n), 0), error = 0;
-    for (int t = 0; t < n; t++) error += square((double)value[t] - returns[t]);
-    return var > 0 ? 1 - error / n / var : 0;
 }

@@ -1,16 +1,19 @@
-/* rlhf.h - the map of the house: every shared struct and prototype, grouped by file in reading order.
+/* rlhf.h - the library's map: every shared struct and prototype, grouped by file.
  *
- * Shape letters, the same everywhere: N rows, B sequences, T positions, C model width, H heads, K key/value heads,
- * D head width, F feed-forward width, L layers, V vocabulary, R LoRA rank, I/O in/out features. Arrays are row-major:
- * x (N,C) has element (n,c) at x[n*C + c]. A linear weight is (O,I) and means y = x W^T.
+ * Shape letters, the same everywhere: N rows, B sequences, T positions, C model width, H heads,
+ * K key/value heads, D head width, F feed-forward width, L layers, V vocabulary, R LoRA rank, I/O
+ * in/out features. Arrays are row-major: x (N,C) has element (n,c) at x[n*C + c]. A linear weight is
+ * (O,I): y = x W^T.
  *
- * Pairs. x_forward overwrites its outputs; x_backward only ADDS to every d-array. Order of arguments: outputs, saved,
- * inputs, weights, scalars, sizes. An int that can fail is OK (0) or an E_ code, a pointer that can fail is NULL; where there is an
- * Error *err, it says why. Functions without either fail in their arena or workspace alone: look at `failed` afterwards.
- * Log-probabilities, KL and entropy are in nats. Sources: each .c file names the paper or format above what it implements.
+ * Pairs: x_forward overwrites its outputs, x_backward only ADDS to every d-array. Arguments come in
+ * the order outputs, saved values, inputs, weights, scalars, sizes.
  *
- * Levels. A file uses only files of a lower level. The Makefile's list of files says which level each has, and `make check` holds every
- * object file to it. */
+ * Errors: a function that returns an int returns OK (0) or an E_ code, one that returns a pointer
+ * returns NULL on failure, and an Error *err says why. Functions that have neither can fail only in
+ * their arena or workspace: look at its `failed` afterwards.
+ *
+ * Log-probabilities, KL and entropy are in nats. Each .c file names the papers and formats that it
+ * implements. A file calls only files of a lower level: the Makefile lists them, `make check` checks. */
 #ifndef RLHF_H
 #define RLHF_H
 
@@ -21,8 +24,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef float f32;      /* 32 bits also where the gradient test compiles everything else in double */
-#ifdef F64              /* the gradient test: same source, same maths, 29 more bits (tests/unit/grad.c) */
+typedef float f32;      /* stays 32 bits wide while the gradient test compiles float as double */
+#ifdef F64              /* the gradient test: the same source in double (tests/unit/grad.c) */
 #define float double
 #define fabsf fabs
 #define sqrtf sqrt
@@ -53,101 +56,106 @@ typedef float f32;      /* 32 bits also where the gradient test compiles everyth
         } \
     } while (0)
 
-/* ================================================================================================================
- * core.c (level 0): what everything stands on, without stdio and without a heap
- * ================================================================================================================ */
-
-/* ---- errors: a small record that only programs turn into words (cli.c: die) ---- */
+/* ==============================================================================================
+ * core.c (level 0): errors, memory, bytes, UTF-8, JSON, random streams; without stdio and heap
+ * ============================================================================================== */
 enum { OK = 0,
-    E_ARGUMENT,         /* the caller asked for something that makes no sense */
-    E_OPEN, E_READ, E_WRITE,            /* the operating system said no */
-    E_FORMAT,           /* bytes that are not what they should be */
-    E_TRUNCATED,        /* the bytes end too early */
-    E_RANGE,            /* a number outside its limits */
-    E_SHAPE,            /* a tensor of another shape */
-    E_MISSING,          /* a tensor, file, key or token that has to be there is not */
-    E_UNSUPPORTED,      /* understood, but not supported: `what` names it */
-    E_MEMORY,           /* an arena, pool or workspace is too small */
-    E_NUMBER            /* a NaN or an infinity */
+    E_ARGUMENT,                     /* the caller asked for something that makes no sense */
+    E_OPEN, E_READ, E_WRITE,        /* the operating system refused */
+    E_FORMAT, E_TRUNCATED,          /* wrong bytes; bytes that end too early */
+    E_RANGE, E_SHAPE,               /* a number outside its limits; a tensor of another shape */
+    E_MISSING,                      /* a required tensor, file, key or token is not there */
+    E_UNSUPPORTED,                  /* a known feature that is not supported: `what` names it */
+    E_MEMORY,                       /* an arena, pool or workspace is too small */
+    E_NUMBER                        /* a NaN or an infinity */
 };
-typedef struct { int code; char what[160], where[256]; long long got, wanted; } Error;   /* got == wanted: no numbers to show */
-/* Fills *err (NULL is allowed; an error already recorded is kept: the first one is the cause) and returns code. */
-int fail(Error *err, int code, const char *what, const char *where, long long got, long long wanted);
+/* A record that only programs turn into words (cli.c: die). got == wanted: no numbers to show. */
+typedef struct { int code; char what[160], where[256]; long long got, wanted; } Error;
+/* Fills *err (or NULL) and returns code. A recorded error stays: it is the cause. */
+int fail(Error *err, int code, const char *what, const char *where, long long got,
+         long long wanted);
 
-/* ---- arena: one fixed block, measured first, then carved. base == NULL measures: nothing is handed out, used grows. ---- */
+/* An arena is one fixed block, measured first and then carved; base NULL measures. A workspace is
+ * an arena used as a stack: w = ws->used; take ...; ws->used = w. */
 typedef struct { unsigned char *base; size_t used, capacity, peak; int failed; } Arena;
-/* count * size bytes, 64-byte aligned relative to base, not cleared. NULL when measuring, or when it does not fit or
- * overflows (then a->failed is set, and stays). a->peak is the largest `used` seen. */
+/* Returns count * size bytes, not cleared, at a multiple of 64 from base; NULL while measuring, and
+ * NULL with a->failed set, for good, if they do not fit. a->peak is the largest `used` so far. */
 void *arena_take(Arena *a, size_t count, size_t size);
-/* A workspace is an Arena used as a stack: w = ws->used; take ...; ws->used = w. */
 
-/* ---- pool: a growable arena for parsed files; its blocks come from the program (cli_pool gives malloc's) ---- */
+/* A pool grows, for parsed files. The program gives its blocks: source returns one or NULL, sink
+ * takes it back (cli_pool: malloc, free). total: bytes of all blocks. */
 typedef struct PoolBlock PoolBlock;
-struct PoolBlock { PoolBlock *next; size_t used, capacity; };      /* the bytes follow the header */
-typedef struct { void *(*source)(size_t bytes); void (*sink)(void *block); PoolBlock *first, *current; size_t total; } Pool;
+struct PoolBlock { PoolBlock *next; size_t used, capacity; };      /* its bytes follow */
+typedef struct { void *(*source)(size_t bytes); void (*sink)(void *block);
+                 PoolBlock *first, *current; size_t total; } Pool;
 typedef struct { PoolBlock *block; size_t used; } PoolMark;
-void *pool_take(Pool *p, size_t count, size_t size);   /* zeroed, 16-byte aligned; NULL if there is no more or count*size overflows */
-char *pool_text(Pool *p, const char *text, size_t length);          /* a copy with a final NUL; NULL if no memory */
-PoolMark pool_mark(const Pool *p);
-void pool_release(Pool *p, PoolMark mark);              /* everything taken since the mark is free again; blocks are kept for reuse */
-void pool_free(Pool *p);                                /* gives every block back to the sink */
+/* Returns count * size zeroed bytes, 16-byte aligned; NULL without memory or on overflow. */
+void *pool_take(Pool *p, size_t count, size_t size);
+char *pool_text(Pool *p, const char *text, size_t length);  /* returns a copy with a NUL, or NULL */
+PoolMark pool_mark(const Pool *p);              /* returns the current end of the pool */
+void pool_release(Pool *p, PoolMark mark);      /* frees what was taken since the mark */
+void pool_free(Pool *p);                        /* gives every block to the sink */
 
-/* ---- buffer: bytes that grow on a pool; little-endian by arithmetic. Sticky: check `failed` once at the end. ---- */
+/* A buffer grows on a pool. `failed` is set, for good, if memory is out: check it once, at the end.
+ * Integers are little-endian, as a reader's are. */
 typedef struct { Pool *pool; unsigned char *data; size_t length, capacity; int failed; } Buffer;
-void buffer_bytes(Buffer *b, const void *bytes, size_t n);
-void buffer_u8(Buffer *b, unsigned v);
-void buffer_u16(Buffer *b, unsigned v);
-void buffer_u32(Buffer *b, uint32_t v);
-void buffer_u64(Buffer *b, uint64_t v);
-void buffer_text(Buffer *b, const char *text);          /* without the final NUL */
-void buffer_integer(Buffer *b, long long v);            /* decimal digits */
-void buffer_json_string(Buffer *b, const char *text, size_t length);    /* with quotes and escapes; invalid UTF-8 becomes U+FFFD */
+void buffer_bytes(Buffer *b, const void *bytes, size_t n);      /* appends n bytes */
+void buffer_u8(Buffer *b, unsigned v);                          /* appends the lowest 8 bits */
+void buffer_u16(Buffer *b, unsigned v);                         /* appends the lowest 16 bits */
+void buffer_u32(Buffer *b, uint32_t v);                         /* appends 4 bytes */
+void buffer_u64(Buffer *b, uint64_t v);                         /* appends 8 bytes */
+void buffer_text(Buffer *b, const char *text);                  /* appends text without its NUL */
+void buffer_integer(Buffer *b, long long v);                    /* appends decimal digits */
+/* Appends a JSON string with quotes and escapes; invalid UTF-8 becomes U+FFFD. */
+void buffer_json_string(Buffer *b, const char *text, size_t length);
 
-/* ---- reader: bytes in, bounds checked, little-endian by arithmetic. Sticky: after `bad`, everything reads as 0/NULL. ---- */
+/* A reader takes bytes. A read past `end` sets `bad`; from then on every read returns 0 or NULL. */
 typedef struct { const unsigned char *at, *end; int bad; } Reader;
-unsigned read_u8(Reader *r);
+unsigned read_u8(Reader *r);                                    /* each returns the next number */
 unsigned read_u16(Reader *r);
 uint32_t read_u32(Reader *r);
 uint64_t read_u64(Reader *r);
-const unsigned char *read_bytes(Reader *r, uint64_t n); /* the next n bytes, or NULL and bad */
+const unsigned char *read_bytes(Reader *r, uint64_t n);         /* returns the next n bytes */
 
-/* ---- UTF-8 ---- */
-/* Decodes one character at s (n > 0 bytes left): its code point in *code, its length returned (1 to 4).
- * Malformed (overlong, surrogate, above 10FFFF, truncated): *code = -1 and 1 is returned. */
+/* Decodes the character at s (n > 0 bytes left) into *code and returns its length, 1 to 4. If it is
+ * malformed (overlong, surrogate, above 10FFFF, truncated): code -1, length 1. */
 int utf8_decode(const char *s, size_t n, int32_t *code);
-int utf8_encode(char out[4], int32_t code);             /* bytes written, 1 to 4; what is no character becomes U+FFFD */
+/* Writes a character, U+FFFD if `code` is none; returns its length, 1 to 4 bytes. */
+int utf8_encode(char out[4], int32_t code);
 
-/* ---- JSON over memory ---- */
 enum { JSON_NULL, JSON_FALSE, JSON_TRUE, JSON_NUMBER, JSON_STRING, JSON_ARRAY, JSON_OBJECT };
 typedef struct Json Json;
 struct Json {
     int type;
     size_t count;                           /* children of an array or object */
     const char *key; size_t key_length;     /* inside an object; unescaped, NUL-terminated */
-    const char *string; size_t length;      /* JSON_STRING: unescaped UTF-8 (\u pairs joined), NUL-terminated, may hold NULs */
+    const char *string; size_t length;      /* JSON_STRING: UTF-8, NUL-terminated, may hold NULs */
     double number;                          /* JSON_NUMBER; integers are exact up to 2^53 */
     const Json *child, *next;               /* first child; next sibling */
 };
-/* The whole text is one JSON value (RFC 8259; depth at most 64), or NULL and *err (got = byte offset). Nodes live in pool.
- * Duplicate keys are kept; json_get returns the last one, as serde and Python do. */
+/* Parses a text that is one JSON value (RFC 8259, at most 64 deep; duplicate keys are kept). Its
+ * nodes live in pool. Returns NULL and *err on an error (got: its byte). */
 const Json *json_parse(const char *text, size_t length, Pool *pool, Error *err);
-const Json *json_get(const Json *object, const char *key);                  /* NULL when absent or not an object */
-double json_number(const Json *object, const char *key, double fallback);   /* fallback when absent, null or no number */
-int json_bool(const Json *object, const char *key, int fallback);           /* 1, 0; fallback when it is neither true nor false */
-const char *json_text(const Json *object, const char *key, const char *fallback);   /* fallback when absent or no string */
+/* Returns a key's value, of duplicates the last one, as serde and Python do; NULL if there is none
+ * or `object` is none. The others return fallback if there is no value of their type. */
+const Json *json_get(const Json *object, const char *key);
+double json_number(const Json *object, const char *key, double fallback);
+int json_bool(const Json *object, const char *key, int fallback);
+const char *json_text(const Json *object, const char *key, const char *fallback);
 
-/* ---- random streams: splitmix64; the state is one word that the caller owns. No libm: same bits on every machine. ---- */
+/* Random streams (splitmix64) draw the same bits on every machine. */
 typedef struct { uint64_t state; } Rng;
-Rng rng_stream(uint64_t seed, uint64_t step, uint64_t index);   /* hash(seed, step, index): streams do not depend on batching or threads */
-uint64_t rng_next(Rng *r);                  /* 64 uniform bits */
-double rng_unit(Rng *r);                    /* uniform in [0,1), 53 bits */
-double rng_normal(Rng *r);                  /* mean 0, deviation 1: sum of 12 uniforms - 6 (Irwin-Hall), exact on every machine */
-uint64_t rng_below(Rng *r, uint64_t n);     /* uniform in 0..n-1, without modulo bias; n > 0 */
-void rng_shuffle(Rng *r, int *a, int n);    /* Fisher-Yates */
-uint64_t hash_bytes(const void *bytes, size_t n, uint64_t seed);    /* FNV-1a, then a splitmix64 finish */
+/* Returns the stream hash(seed, step, index): draws depend neither on batching nor on threads. */
+Rng rng_stream(uint64_t seed, uint64_t step, uint64_t index);
+uint64_t rng_next(Rng *r);                  /* returns 64 uniform bits */
+double rng_unit(Rng *r);                    /* returns a uniform number in [0,1), of 53 bits */
+double rng_normal(Rng *r);                  /* returns the sum of 12 uniforms - 6: mean 0, std 1 */
+uint64_t rng_below(Rng *r, uint64_t n);     /* returns a uniform number in 0 .. n-1; n > 0 */
+void rng_shuffle(Rng *r, int *a, int n);    /* shuffles a (n) (Fisher-Yates) */
+/* Returns the FNV-1a hash of n bytes, finished by splitmix64. */
+uint64_t hash_bytes(const void *bytes, size_t n, uint64_t seed);
 
-/* ---- text without stdio ---- */
-/* Copies pattern to out (cap bytes, always NUL-terminated), "%d" replaced by number. Returns 0, or E_RANGE when it was cut. */
+/* Copies pattern to out (cap bytes, with its NUL), "%d" replaced by number. OK, or E_RANGE: cut. */
 int name_format(char *out, size_t cap, const char *pattern, int number);
 
 /* ================================================================================================================
@@ -159,40 +167,46 @@ int threads_max(void);                      /* OpenMP's number of threads, 1 wit
 int threads_for(double work);
 int thread_index(void);                     /* 0 .. threads_max()-1 inside a shared loop */
 
-/* ================================================================================================================
- * quant.c (level 1): number formats: bfloat16 (the upper half of a float), IEEE 754 binary16, and bitsandbytes' 4-bit blocks
- * ================================================================================================================ */
-f32 bf16_to_f32(uint16_t bits);             /* exact */
-uint16_t f32_to_bf16(f32 x);                /* round to nearest, ties to even; NaN stays NaN (quiet) */
-f32 f16_to_f32(uint16_t bits);              /* exact, with subnormals, infinities and NaN */
-uint16_t f32_to_f16(f32 x);                 /* round to nearest even; overflow becomes infinity */
-/* The same for n numbers; type BF16 or F16. halves_round: what the type can hold of x, in place (F32: all of it). */
+/* ==============================================================================================
+ * quant.c (level 1): bfloat16 (a float's upper half), IEEE binary16, bitsandbytes' 4-bit blocks
+ * ============================================================================================== */
+f32 bf16_to_f32(uint16_t bits);     /* widens exactly */
+uint16_t f32_to_bf16(f32 x);        /* rounds to nearest, ties to even; a NaN stays one (quiet) */
+f32 f16_to_f32(uint16_t bits);      /* widens exactly, with subnormals, infinities and NaN */
+uint16_t f32_to_f16(f32 x);         /* rounds to nearest, ties to even; overflow becomes infinity */
+/* The same for n numbers of type BF16 or F16; halves_round rounds in place (F32: nothing). */
 void halves_widen(f32 *x, const uint16_t *half, int type, size_t n);
 void halves_narrow(uint16_t *half, const f32 *x, int type, size_t n);
 void halves_round(f32 *x, int type, size_t n);
-/* n words of `width` bytes as files have them, the lowest byte first, become this machine's, in place; or the other way round. */
+/* Turns n words of `width` bytes from little-endian into this machine's order or back, in place. */
 void little_endian(void *words, size_t width, size_t n);
-/* 4-bit weights: element i of the flat (row-major) weight is table[nibble i] * absmax[i / block]; the first of two nibbles is the high
- * one (Dettmers et al. 2023; bitsandbytes). Doubly quantised, absmax itself is 8-bit: absmax[b] = map[code[b]] * nested[b / 256] + offset. */
+/* 4-bit weights (Dettmers et al. 2023; bitsandbytes): element i of the flat (row-major) weight is
+ * table[nibble i] * absmax[i / block]; the first of a byte's two nibbles is the high one. Doubly
+ * quantised, absmax[b] = map[code[b]] * nested[b / 256] + offset. */
 enum { QUANT_NF4, QUANT_FP4 };
-enum { QUANT_NESTED = 256 };                /* absmax values per nested one */
+enum { QUANT_NESTED = 256 };        /* absmax values that share one of `nested` */
 typedef struct {
-    int kind, block;                        /* QUANT_; weights per absmax: 32, 64 ... 4096 */
-    f32 *absmax;                            /* (blocks); NULL: doubly quantised, and then the following four */
-    unsigned char *code; f32 *nested, offset, *map;     /* (blocks), (blocks / 256 rounded up), 1, (256) */
+    int kind, block;                /* QUANT_; weights that share an absmax: 32, 64 ... 4096 */
+    f32 *absmax;                    /* (blocks), or NULL: doubly quantised, by the next four */
+    unsigned char *code;            /* (blocks) */
+    f32 *nested, offset, *map;      /* (blocks / 256 rounded up), 1, (256) */
     f32 table[16];
-    int dtype;                              /* F32, BF16, F16: what weights are rounded to before they are quantised (checkpoint.c) */
+    int dtype;                      /* F32, BF16, F16: weights are rounded to it first */
 } Quant;
-size_t quant_blocks(size_t n, int block);   /* absmax values of n weights */
-f32 quant_scale(const Quant *q, size_t b);  /* absmax of block b */
-void quant_table(f32 table[16], int kind);  /* the values of the 16 codes */
-void quant_map(f32 map[256]);               /* the signed dynamic 8-bit map */
-/* packed ((n+1)/2), absmax (quant_blocks) from x (n). OK, E_ARGUMENT (block, kind), or E_NUMBER at the first NaN or infinity (*where its
- * index; NULL: not wanted): then its block has no codes, and an absmax that is no number. */
-int quantize_4bit(unsigned char *packed, f32 *absmax, const f32 *x, size_t n, int block, int kind, size_t *where);
-/* code (blocks), nested (blocks / 256 rounded up) and *offset (the mean) from absmax (blocks, finite), by the map. */
-void quantize_absmax(unsigned char *code, f32 *nested, f32 *offset, const f32 *map, const f32 *absmax, size_t blocks);
-/* x (n) = weights `at` .. at+n-1 of a 4-bit weight: any range, with the bits that it has in the whole. */
+size_t quant_blocks(size_t n, int block);       /* returns how many absmax values n weights have */
+f32 quant_scale(const Quant *q, size_t b);      /* returns the absmax of block b */
+void quant_table(f32 table[16], int kind);      /* fills in the values of the 16 codes */
+void quant_map(f32 map[256]);                   /* fills in the signed dynamic 8-bit map */
+/* Quantises x (n) to packed ((n+1)/2) and absmax (quant_blocks). Returns OK, E_ARGUMENT (block,
+ * kind), or E_NUMBER at a NaN or an infinity: *where (or NULL) is the index of the first one, and
+ * its block has no codes and an absmax that is no number. */
+int quantize_4bit(unsigned char *packed, f32 *absmax, const f32 *x, size_t n, int block, int kind,
+                  size_t *where);
+/* Quantises absmax (blocks, finite) to code (blocks), nested (blocks / 256 rounded up) and *offset
+ * (the mean) by the map. */
+void quantize_absmax(unsigned char *code, f32 *nested, f32 *offset, const f32 *map,
+                     const f32 *absmax, size_t blocks);
+/* Computes x (n) = elements `at` .. at+n-1 of a 4-bit weight, the same bits for any range. */
 void dequantize_4bit(f32 *x, const unsigned char *packed, const Quant *q, size_t at, size_t n);
 
 /* ================================================================================================================
@@ -218,54 +232,62 @@ typedef struct { Tensor *tensor; int tensors, trainable; Arena *arena; } TensorL
 /* Every x_carve takes numbers from an Arena (which may only measure) and lists (Tensor, Block ...: some KB) from a Pool, so that a
  * model that was only measured can already be listed, counted and given to optimizer_carve. */
 
-/* ================================================================================================================
- * rl.c (level 1): PPO as pure functions over float arrays (Schulman et al. 2017; TRL classic 0.11.4; spec of each in rl.c)
- * Ragged layout: the P response tokens of B sequences one after another; start (B+1): tokens of b are start[b]..start[b+1]-1.
- * ================================================================================================================ */
+/* ==============================================================================================
+ * rl.c (level 1): PPO as pure functions over float arrays (Schulman et al. 2017; TRL 0.11.4)
+ * Ragged layout: the P response tokens of B sequences stand one after another, without padding;
+ * start (B+1): the tokens of sequence b are start[b] .. start[b+1]-1.
+ * ============================================================================================== */
 enum { KL_K1, KL_ABS, KL_MSE, KL_FULL, KL_K3 };         /* kl, abs, mse (k2), full, k3 */
-/* kl (P): the per-token penalty from log-probs under policy and reference. KL_FULL copies full (P), the exact KL over the
- * vocabulary that the head computed; other kinds ignore full (NULL). */
-void kl_penalty(float *kl, const float *logprob, const float *ref_logprob, const float *full, int kind, int P);
-/* Mean over sequences of the sum over tokens: objective/kl. */
+/* Fills kl (P), each token's penalty, from its log-probs under policy and reference. KL_FULL copies
+ * full (P), the exact KL that the head computed; for other kinds full may be NULL. */
+void kl_penalty(float *kl, const float *logprob, const float *ref_logprob, const float *full,
+                int kind, int P);
+/* Returns the mean over sequences of the sum over tokens: objective/kl. */
 double kl_per_sequence(const float *kl, const int *start, int B);
-/* reward_t = -kl_coef * kl_t, plus score[b] on the last response token of b (nowhere if b has no token). */
-void token_rewards(float *reward, const float *kl, const float *score, float kl_coef, const int *start, int B);
-/* x (P) = (x - mean) / sqrt(var + 1e-8), plus the mean again when !shift_mean. Variance is unbiased (biased: n instead of n-1).
- * P < 2: there is no variance, and x becomes 0 (shift_mean) or stays (no shift). No padding exists here that whitening could leak into. */
+/* Fills reward (P): -kl_coef * kl, plus score[b] on the last token of b (nowhere if b has none). */
+void token_rewards(float *reward, const float *kl, const float *score, float kl_coef,
+                   const int *start, int B);
+/* Scales x (P) to (x - mean) / sqrt(var + 1e-8); shift_mean 0 adds the mean again. biased 0 divides
+ * the squares by P - 1, 1 by P. P < 2 has no variance: x becomes 0 (shift_mean) or stays. */
 void whiten(float *x, int P, int shift_mean, int biased);
-/* Generalised advantage estimation (Schulman et al. 2015) over each response; the value after the last token is 0.
- * returns = advantages + values, before any whitening. */
-void gae(float *advantages, float *returns, const float *rewards, const float *values, float gamma, float lambda,
-         const int *start, int B);
-/* What the updates report; sums over tokens, so that mini-batches of any size add up; ppo_stats_mean divides. */
+/* Computes generalised advantage estimation (Schulman et al. 2015) over each response, whose value
+ * after the last token is 0; returns = advantages + values, before any whitening. All (P). */
+void gae(float *advantages, float *returns, const float *rewards, const float *values, float gamma,
+         float lambda, const int *start, int B);
+/* What updates report: sums over tokens, so that mini-batches of any size add up. value_error is
+ * (v - R)^2 before clipping, max_ratio_deviation the largest |ratio - 1|. */
 typedef struct {
-    double tokens, policy_loss, value_loss, clip_fraction, value_clip_fraction, approx_kl, policy_kl, ratio, entropy;
-    double value_error, value;                  /* (v - R)^2 before clipping; v */
-    double max_ratio_deviation;                 /* max |ratio - 1| */
+    double tokens, policy_loss, value_loss, clip_fraction, value_clip_fraction, approx_kl;
+    double policy_kl, ratio, entropy, value_error, value, max_ratio_deviation;
 } PpoStats;
-typedef struct { float clip_range, clip_range_value, vf_coef, ratio_threshold; } PpoLoss;   /* <= 0: no value clip, no ratio guard */
-/* Clipped policy loss of n tokens (2017 eq. 7): l = max(-A rho, -A clip(rho, 1-e, 1+e)), rho = exp(new - old).
- * dnew (n) += scale * dl/dnew. scale is 1 / (tokens of the whole optimiser step): a global token mean. Adds to *s. */
-void policy_loss(float *dnew, const float *new_logprob, const float *old_logprob, const float *advantage, const PpoLoss *c,
-                 float scale, int n, PpoStats *s);
-/* Clipped value loss: 0.5 max((v - R)^2, (clip(v, old-e, old+e) - R)^2); dvalue (n) += scale * vf_coef * dl/dv. Adds to *s. */
-void value_loss(float *dvalue, const float *value, const float *old_value, const float *returns, const PpoLoss *c,
-                float scale, int n, PpoStats *s);
-void ppo_stats_mean(PpoStats *s);           /* divides the sums by s->tokens, if there are any (max_ratio_deviation stays) */
-int ratio_exceeds(const PpoStats *s, const PpoLoss *c);     /* the ratio guard, on sums: mean ratio above the threshold, or a NaN */
-int kl_early_stop(double policy_kl, double target_kl);      /* mean (old - new) above 1.5 target_kl; target_kl <= 0: never */
-/* Adaptive controller (Ziegler et al. 2019): e = clip(kl/target - 1, -0.2, 0.2); coef *= 1 + e n / horizon. Fixed: horizon <= 0.
- * n: responses of the step; coef stays positive while n < 5 horizon. */
+/* clip_range_value <= 0: values are not clipped. ratio_threshold <= 0: there is no ratio guard. */
+typedef struct { float clip_range, clip_range_value, vf_coef, ratio_threshold; } PpoLoss;
+/* Adds the clipped policy loss of n tokens to *s (2017, eq. 7): rho = exp(new - old),
+ * l = max(-A rho, -A clip(rho, 1-e, 1+e)); dnew (n) += scale * dl/dnew. scale: 1 / (tokens of the
+ * whole optimiser step). */
+void policy_loss(float *dnew, const float *new_logprob, const float *old_logprob,
+                 const float *advantage, const PpoLoss *c, float scale, int n, PpoStats *s);
+/* Adds the clipped value loss to *s: l = 0.5 max((v - R)^2, (clip(v, old-e, old+e) - R)^2);
+ * dvalue (n) += scale * vf_coef * dl/dv. */
+void value_loss(float *dvalue, const float *value, const float *old_value, const float *returns,
+                const PpoLoss *c, float scale, int n, PpoStats *s);
+void ppo_stats_mean(PpoStats *s);           /* divides the sums by s->tokens, if there are any */
+/* Returns 1 if the sums' mean ratio is above the threshold, or a NaN. */
+int ratio_exceeds(const PpoStats *s, const PpoLoss *c);
+/* Returns 1 if policy_kl, the mean of old - new, is above 1.5 target_kl; target_kl <= 0: never. */
+int kl_early_stop(double policy_kl, double target_kl);
+/* Updates the coefficient (Ziegler et al. 2019) after a step of n responses:
+ * e = clip(kl/target - 1, -0.2, 0.2), coef *= 1 + e n / horizon. horizon <= 0: coef is fixed. */
 typedef struct { double coef, target, horizon; } KlController;
 void kl_controller_update(KlController *c, double kl_per_sequence, int n);
-/* Running mean and variance of scores (batch-wise update, TRL's RunningMoments): start with {0, 1, 1, 1e-24}. */
+/* Running moments of the scores (TRL's RunningMoments): start with {0, 1, 1, 1e-24}. */
 typedef struct { double mean, std, var, count; } Moments;
-void moments_update(Moments *m, const float *x, int n);
-typedef struct { int scaling, norm; float clip; } ScoreRule;            /* norm only acts with scaling, as in TRL; clip <= 0: none */
-void process_scores(float *score, int B, const ScoreRule *rule, Moments *m);    /* update m, then scale, normalise, clip */
-typedef struct { double mean, median, std, min, max; } Summary;         /* std is unbiased; 0 for one value */
-Summary summarise(const float *x, int n, float *scratch /* n */);
-double explained_variance(const float *value, const float *returns, int n);    /* 1 - mean (v-R)^2 / var(R); 0 when var is 0 */
+typedef struct { int scaling, norm; float clip; } ScoreRule;    /* clip <= 0: off */
+/* With scaling, adds score (B) to *m and divides it by m->std, with norm also after subtracting
+ * m->mean (norm alone does nothing, as in TRL); then clips it to +-clip. */
+void process_scores(float *score, int B, const ScoreRule *rule, Moments *m);
+typedef struct { double mean, median, std; } Summary;        /* std is unbiased; 0 for one value */
+Summary summarise(const float *x, int n, float *scratch);   /* of x (n); scratch (n); n 0: zeros */
 
 /* ================================================================================================================
  * text/unigram.c (level 1): pieces with log-probabilities (Kudo 2018): the best segmentation of a text, and learning them
@@ -368,41 +390,56 @@ int tokenizer_write_wordpiece(const Tokenizer *t, Buffer *vocab_txt);
 const BertRules *tokenizer_bert(const Tokenizer *t);        /* how WordPiece makes words; NULL: another kind */
 int tokenizer_write_json(const Tokenizer *t, Buffer *json);            /* tokenizer.json, where it came from one */
 
-/* ================================================================================================================
- * io.c (level 1): the only file that touches FILE*
- * ================================================================================================================ */
-typedef struct File File;                   /* a file open for reading, any size */
-File *file_open(const char *path, Pool *pool, Error *err);      /* NULL and *err: not there, a folder, no memory */
-uint64_t file_size(const File *f);          /* bytes */
-int file_read_at(File *f, uint64_t offset, void *out, size_t n, Error *err);    /* all n bytes, or E_TRUNCATED, E_READ; threads may at once */
-void file_close(File *f);                   /* NULL or closed already: nothing */
-int file_read_all(const char *path, Pool *pool, char **bytes, size_t *n, Error *err);   /* *n bytes in pool, a NUL after the last */
-int file_exists(const char *path);          /* 1 if it can be opened for reading */
-int folder_make(const char *path, Error *err);  /* with its parents; OK if it is there; plain C makes none: E_UNSUPPORTED */
-int folder_exists(const char *path);        /* 1 or 0; plain C tries to make a file in it */
-/* Directory listing (POSIX; E_UNSUPPORTED elsewhere): regular files' names, sorted by byte order, in pool. */
+/* ==============================================================================================
+ * io.c (level 1): files, folders, lines, datasets, the clock; the only file that touches FILE*
+ * ============================================================================================== */
+typedef struct File File;           /* a file open for reading, of any size */
+/* Opens a file. Returns NULL and *err on failure, and for folders and pipes. */
+File *file_open(const char *path, Pool *pool, Error *err);
+uint64_t file_size(const File *f);  /* returns its bytes */
+/* Reads n bytes at offset; threads may read at once. Returns OK, E_READ or E_TRUNCATED. */
+int file_read_at(File *f, uint64_t offset, void *out, size_t n, Error *err);
+void file_close(File *f);           /* does nothing if f is NULL or already closed */
+/* Reads a whole file into pool: *n bytes, and a NUL after them. */
+int file_read_all(const char *path, Pool *pool, char **bytes, size_t *n, Error *err);
+int file_exists(const char *path);  /* returns 1 if it can be opened for reading */
+/* Makes a folder and its parents; OK if it is there already. Plain C cannot: E_UNSUPPORTED. */
+int folder_make(const char *path, Error *err);
+int folder_exists(const char *path);        /* returns 1 or 0; plain C tries to make a file in it */
+/* Lists a folder's regular files: names in pool, sorted by bytes. Plain C cannot: E_UNSUPPORTED. */
 int folder_list(const char *path, Pool *pool, char ***names, int *count, Error *err);
-/* Writing is atomic: a temporary name in the same folder, renamed by writer_close when nothing failed; otherwise removed. */
+/* Writing is atomic: a Writer's bytes go to a file of a temporary name in the same folder. */
 typedef struct Writer Writer;
-Writer *writer_open(const char *path, Pool *pool, Error *err);  /* NULL and *err; path is copied */
-int writer_write(Writer *w, const void *bytes, size_t n);       /* OK or E_WRITE; sticky, so writer_close alone may be asked */
-int writer_close(Writer *w, Error *err);    /* flush, to the disk, rename: OK, or E_WRITE and what stood at path still stands */
-void writer_abandon(Writer *w);             /* instead of close: the temporary file goes, path stays as it was */
-int file_write_all(const char *path, const void *bytes, size_t n, Pool *pool, Error *err);      /* open, write, close */
-int file_append(const char *path, const void *bytes, size_t n, Error *err);     /* logs: one line a call, flushed; not atomic */
-typedef struct Lines Lines;                 /* text line by line, any length; stdin for path "-" */
-Lines *lines_open(const char *path, Pool *pool, Error *err);    /* NULL and *err */
-int lines_next(Lines *l, const char **line, size_t *length);    /* 1, or 0 at the end (or on an error: lines_close tells); without \n, \r\n */
-int lines_close(Lines *l, Error *err);      /* OK, or what ended the lines early: E_READ, E_MEMORY */
-double wall_clock(void);                    /* seconds since some fixed moment */
+/* Opens a file for writing. Returns NULL and *err on failure. */
+Writer *writer_open(const char *path, Pool *pool, Error *err);
+int writer_write(Writer *w, const void *bytes, size_t n);   /* returns OK or E_WRITE, which stays */
+/* Brings the bytes to the disk and gives the file its name. Returns OK, or E_WRITE, also for an
+ * earlier failure: then the temporary file is gone, and a file that was at path before is
+ * unchanged. */
+int writer_close(Writer *w, Error *err);
+/* Writes a whole file with a Writer. */
+int file_write_all(const char *path, const void *bytes, size_t n, Pool *pool, Error *err);
+/* Appends to a file and flushes it, for logs; not atomic. Returns OK, E_OPEN or E_WRITE. */
+int file_append(const char *path, const void *bytes, size_t n, Error *err);
+typedef struct Lines Lines;         /* a text that is read line by line */
+/* Opens a text; path "-": standard input. Returns NULL and *err on failure. */
+Lines *lines_open(const char *path, Pool *pool, Error *err);
+/* Reads the next line, of any length, without \n or \r\n; it lasts until the next call. Returns 0
+ * at the end and on an error, which lines_close reports. */
+int lines_next(Lines *l, const char **line, size_t *length);
+int lines_close(Lines *l, Error *err);   /* returns OK, or what ended the lines: E_READ, E_MEMORY */
+double wall_clock(void);            /* returns seconds since some fixed moment */
 
-/* Datasets (*.bin, DESIGN section 4): documents, not tokens. Read whole into a pool. */
-enum { DATA_TEXT = 1, DATA_PAIRS = 2 /* chosen, rejected */, DATA_PROMPTS = 3 /* prompt, response */ };
-typedef struct { int label; int split; const char *text[2]; uint32_t length[2]; } Document;     /* label -1: none; split 0 train, 1 held out */
+/* A dataset (*.bin) holds documents, not tokens; io.c describes its bytes. Of DATA_PAIRS the texts
+ * are chosen and rejected, of DATA_PROMPTS prompt and response. label -1: none. split: 1 held
+ * out, 0 train. */
+enum { DATA_TEXT = 1, DATA_PAIRS = 2, DATA_PROMPTS = 3 };
+typedef struct { int label, split; const char *text[2]; uint32_t length[2]; } Document;
 typedef struct { int kind, labels; uint64_t count; char **label; Document *document; } Dataset;
-int dataset_read(Dataset *d, const char *path, Pool *pool, Error *err);         /* on an error *d is all zeros */
-int dataset_write(const Dataset *d, const char *path, Pool *pool, Error *err);  /* atomic */
-int dataset_split(const char *text, size_t length);             /* 1 (held out) for 5 % of texts, by their hash */
+/* Reads a dataset into pool and checks all of it. On an error *d is all zeros. */
+int dataset_read(Dataset *d, const char *path, Pool *pool, Error *err);
+/* Writes a dataset, atomically. Refuses what dataset_read would refuse. */
+int dataset_write(const Dataset *d, const char *path, Pool *pool, Error *err);
 
 /* ================================================================================================================
  * fast/amx.c (level 1): a tile of products of bf16 numbers

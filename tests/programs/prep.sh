@@ -63,6 +63,8 @@ refuses "grammar: a bracket that stays open" 1 "line 2" grammar "$T/h.txt" --out
 refuses "grammar: no such file" 1 "cannot open\|No such" grammar "$T/nothing.txt" --out "$T/none.bin"
 
 # ---- JSONL
+awk 'BEGIN { for (i = 0; i < 20000; i++) print "review number " i }' >"$T/numbers.txt"
+$PREP data "$T/numbers.txt" --out "$T/numbers.bin" | sed 's/.*, \([0-9]*\) held out.*/\1/' | same "5 % of texts are held out" 971
 printf '{"text":"one","label":1}\n\n{"text":"tw\\u00f6","label":0}\r\n{"text":"three\\nlines","label":true}\n{"text":"four","label":null}\n' >"$T/x.jsonl"
 holds "jsonl" $PREP data "$T/x.jsonl" --labels 0=negative,1=positive,true=positive --out "$T/x.bin"
 texts "$T/x.bin" | sort | tr '\n' '/' | same "jsonl: texts" "four/lines/one/three/twö/"

@@ -138,17 +138,15 @@ static void check_scores(void) {
     Moments m = { 0, 1, 1, 1e-24 };
     const ScoreRule norm = { 1, 1, 1 }, clip = { 0, 1, .5f };
     float one[1] = { 3 }, many[4] = { 1, 2, 3, 4 }, scratch[5];
-    const float values[5] = { 5, 1, 4, 2, 3 }, returns[3] = { 1, 2, 3 }, guess[3] = { 1, 2, 2 };
+    const float values[5] = { 5, 1, 4, 2, 3 };
     process_scores(one, 1, &norm, &m);
     CHECK(one[0] == 0 && m.std == 1, "a first batch of one score: no division by zero");
     process_scores(many, 4, &clip, &m);
     CHECK(many[0] == .5f && many[3] == .5f && m.count == 1 + 1e-24, "clip alone neither scales nor counts");
     Summary s = summarise(values, 5, scratch), even = summarise(values, 4, scratch), none = summarise(values, 0, scratch);
-    CHECK(s.mean == 3 && s.median == 3 && close_to(s.std, sqrt(2.5), 1e-12) && s.min == 1 && s.max == 5, "summary of five");
+    CHECK(s.mean == 3 && s.median == 3 && close_to(s.std, sqrt(2.5), 1e-12), "summary of five");
     CHECK(even.median == 3 && none.mean == 0 && summarise(values, 1, scratch).std == 0, "even, none and one");
     CHECK(values[0] == 5, "the input keeps its order");
-    CHECK(close_to(explained_variance(guess, returns, 3), 1 - 1.0 / 3, 1e-9) && explained_variance(guess, guess, 1) == 0,
-          "explained variance");
 }
 
 /* ---- the port of TRL: arrays (2,6) with a mask become ragged ones ---- */
@@ -195,7 +193,7 @@ static void check_port_losses(const Json *all, const float *old, const float *va
         { "pg_clipfrac", s.clip_fraction }, { "vf_clipfrac", s.value_clip_fraction }, { "avg_ratio", s.ratio },
         { "approxkl", s.approx_kl }, { "policykl", s.policy_kl }, { "val_error", s.value_error },
         { "returns_mean", R.mean }, { "returns_var", R.std * R.std }, { "val_mean", V.mean }, { "val_var", V.std * V.std },
-        { "var_explained", explained_variance(v, returns, 8) },
+        { "var_explained", 1 - s.value_error / (R.std * R.std) },
     };
     for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
         double expected = json_number(want, row[i].name, 1e30);
@@ -263,7 +261,7 @@ static void check_controller(const Json *all) {
     Moments m = { 0, 1, 1, 1e-24 };
     const ScoreRule scale = { 1, 0, 0 };
     float x[4] = { 1, 2, 3, 4 };
-    const float next[3] = { 10, -2, .5f };
+    float next[3] = { 10, -2, .5f };
     process_scores(x, 4, &scale, &m);
     numbers(expected, json_get(all, "  use_score_scaling"));
     CHECK(close_to(x[0], expected[0], 1e-6) && close_to(x[3], expected[3], 1e-6), "port: score scaling");
@@ -273,7 +271,7 @@ static void check_controller(const Json *all) {
     process_scores(y, 4, &norm, &again);
     numbers(expected, json_get(all, "  use_score_scaling+norm"));
     CHECK(close_to(y[0], expected[0], 1e-6) && close_to(y[2], expected[2], 1e-6), "port: score scaling and norm");
-    moments_update(&m, next, 3);
+    process_scores(next, 3, &scale, &m);
     n = numbers(expected, json_get(all, "running_moments then [10,-2,.5]"));
     CHECK(n == 4 && close_to(m.mean, expected[0], 1e-12) && close_to(m.std, expected[1], 1e-12)
           && close_to(m.var, expected[2], 1e-12) && m.count == expected[3], "port: running moments of two batches");
