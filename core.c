@@ -1,14 +1,18 @@
-/* core.c - what everything else stands on: errors, memory, bytes, UTF-8, JSON, random streams, a little text.
- * Source   JSON: RFC 8259. UTF-8: RFC 3629. splitmix64: Steele, Lea & Flood 2014. FNV-1a: Fowler, Noll & Vo, 64 bits.
- * Needs    <string.h>, and strtod from <stdlib.h>; with OpenMP its two questions about threads.
- * Never    prints, exits, allocates by itself, keeps a global, or depends on the locale or on the machine's byte order.
- * Memory   an Arena is the caller's block; a Pool gets blocks from the caller's source(). Nothing else is used.
- * Edges    sizes that overflow, lone surrogates, malformed UTF-8, deep nesting, numbers beyond double: see tests/unit/base.c. */
+/* core.c - errors, memory, bytes, UTF-8, JSON, random streams: what every other file uses.
+ * Source   JSON: RFC 8259. UTF-8: RFC 3629. splitmix64: Steele, Lea & Flood 2014. FNV-1a: Fowler, Noll & Vo,
+ *          64 bits.
+ * Needs    <string.h>, and strtod from <stdlib.h>.
+ * Never    prints, exits, allocates by itself, keeps a global, or depends on the locale or on the machine's
+ *          byte order.
+ * Memory   An Arena is the caller's block; a Pool gets blocks from the caller's source(). Nothing else is
+ *          used.
+ * Edges    sizes that overflow, lone surrogates, malformed UTF-8, deep nesting, numbers beyond double: see
+ *          tests/unit/base.c. */
 #include "rlhf.h"
 
 /* ---- errors ---- */
 
-/* Copies as much of s as fits, with a final NUL. */
+/* Copies as much of s as fits, with a final NUL. s may be NULL. */
 static void copy_cut(char *out, size_t cap, const char *s) {
     size_t n = s ? strlen(s) : 0;
     if (n > cap - 1) n = cap - 1;
@@ -29,7 +33,8 @@ int fail(Error *err, int code, const char *what, const char *where, long long go
 /* ---- arena ---- */
 enum { ARENA_ALIGN = 64 };                              /* a cache line, and the widest vector register */
 
-/* Pieces start at multiples of 64; the last one may end anywhere, so a block of exactly the measured size is enough. */
+/* The beginning of each piece is aligned, the end of the last one is not: a block of exactly the measured
+ * size is enough. */
 void *arena_take(Arena *a, size_t count, size_t size) {
     size_t gap = (ARENA_ALIGN - a->used % ARENA_ALIGN) % ARENA_ALIGN, at, bytes;
     if (size && count > SIZE_MAX / size) { a->failed = 1; return NULL; }
@@ -42,10 +47,11 @@ void *arena_take(Arena *a, size_t count, size_t size) {
     return a->base ? a->base + at : NULL;
 }
 
-/* ---- pool: a list of blocks in order of use; every block behind `current` is empty and waits for reuse ---- */
+/* ---- pool: a list of blocks; those after `current` are empty and are used again ---- */
 enum { POOL_ALIGN = 16, POOL_SMALLEST = 64 * 1024, POOL_LARGEST = 1024 * 1024 };
 
-/* The block's bytes begin at the first aligned address behind its header (POOL_ALIGN spare bytes were asked for). */
+/* Returns the first aligned address after the block's header; the block has POOL_ALIGN spare bytes for
+ * that. */
 static unsigned char *block_bytes(PoolBlock *b) {
     unsigned char *p = (unsigned char *)(b + 1);
     return p + (POOL_ALIGN - (uintptr_t)p % POOL_ALIGN) % POOL_ALIGN;
@@ -53,8 +59,9 @@ static unsigned char *block_bytes(PoolBlock *b) {
 
 static size_t block_room(const PoolBlock *b) { return b->capacity - b->used; }
 
-/* Makes `current` a block with at least `bytes` of room: an empty one behind it, or a new one (64 KiB growing to 1 MiB with
- * the pool; a larger request gets a block of its own size). 0 when there is no more memory. */
+/* Makes `current` a block with at least `bytes` of room: an empty one that follows it, or a new one (64 KiB,
+ * growing with the pool to 1 MiB; a larger request gets a block of its own size). Returns 0 if there is no
+ * more memory. */
 static int pool_advance(Pool *p, size_t bytes) {
     PoolBlock **link = p->current ? &p->current->next : &p->first, **from = link, *b;
     while (*from && (*from)->capacity < bytes) from = &(*from)->next;
@@ -72,7 +79,7 @@ static int pool_advance(Pool *p, size_t bytes) {
         p->total += capacity + sizeof *b + POOL_ALIGN;
     }
     b->used = 0;
-    b->next = *link;                                    /* right behind current, so that a mark still divides old from new */
+    b->next = *link;                                    /* a mark still divides old from new */
     *link = b;
     p->current = b;
     return 1;
@@ -105,7 +112,7 @@ PoolMark pool_mark(const Pool *p) {
 
 void pool_release(Pool *p, PoolMark mark) {
     PoolBlock *b;
-    p->current = mark.block;                            /* NULL: the pool was empty; then all of its blocks wait for reuse */
+    p->current = mark.block;                            /* NULL: the pool was empty at the mark */
     if (mark.block) mark.block->used = mark.used;
     for (b = mark.block ? mark.block->next : p->first; b; b = b->next) b->used = 0;
 }
@@ -122,7 +129,8 @@ void pool_free(Pool *p) {
 
 /* ---- buffer ---- */
 
-/* Room for n more bytes, or failed. Doubling, so that n bytes cost O(n) copies. */
+/* Makes room for n more bytes, or sets failed and returns 0. It doubles the capacity, so that n bytes cost
+ * O(n) copies. */
 static int buffer_reserve(Buffer *b, size_t n) {
     size_t capacity;
     unsigned char *data;
@@ -160,7 +168,7 @@ void buffer_u32(Buffer *b, uint32_t v) { buffer_little(b, v, 4); }
 void buffer_u64(Buffer *b, uint64_t v) { buffer_little(b, v, 8); }
 void buffer_text(Buffer *b, const char *text) { buffer_bytes(b, text, strlen(text)); }
 
-/* Decimal digits of v in out (24 bytes are enough), NUL-terminated; returns their number. */
+/* Writes the decimal digits of v and a NUL to out; returns their number. */
 static size_t decimal(char out[24], long long v) {
     unsigned long long rest = v < 0 ? 0ull - (unsigned long long)v : (unsigned long long)v;
     char reversed[24];
@@ -222,13 +230,13 @@ uint64_t read_u64(Reader *r) { return read_little(r, 8); }
 /* ---- UTF-8 ---- */
 
 int utf8_decode(const char *s, size_t n, int32_t *code) {
-    static const int32_t smallest[5] = { 0, 0, 0x80, 0x800, 0x10000 };      /* below it, the form is overlong */
+    static const int32_t smallest[5] = { 0, 0, 0x80, 0x800, 0x10000 };      /* smaller codes are overlong */
     const unsigned char *p = (const unsigned char *)s;
-    int length = p[0] < 0x80 ? 1 : p[0] < 0xC2 ? 0 : p[0] < 0xE0 ? 2 : p[0] < 0xF0 ? 3 : p[0] < 0xF5 ? 4 : 0, i;
+    int length = p[0] < 0x80 ? 1 : p[0] < 0xC2 ? 0 : p[0] < 0xE0 ? 2 : p[0] < 0xF0 ? 3 : p[0] < 0xF5 ? 4 : 0;
     int32_t c = length == 1 ? p[0] : length ? p[0] & (0x7F >> length) : -1;
     *code = -1;
     if (length == 0 || (size_t)length > n) return 1;
-    for (i = 1; i < length; i++) {
+    for (int i = 1; i < length; i++) {
         if ((p[i] & 0xC0) != 0x80) return 1;
         c = c * 64 + (p[i] & 0x3F);
     }
@@ -237,7 +245,6 @@ int utf8_decode(const char *s, size_t n, int32_t *code) {
     return length;
 }
 
-/* What is no character (negative, a surrogate, above 10FFFF) is written as U+FFFD, the replacement character. */
 int utf8_encode(char out[4], int32_t code) {
     int length, i;
     if (code < 0 || code > 0x10FFFF || (code >= 0xD800 && code <= 0xDFFF)) code = 0xFFFD;
@@ -248,7 +255,7 @@ int utf8_encode(char out[4], int32_t code) {
     return length;
 }
 
-/* ---- JSON: recursive descent, one function for each rule of the grammar ---- */
+/* ---- JSON by recursive descent, one function for each rule of the grammar ---- */
 enum { JSON_DEPTH = 64 };
 typedef struct { const char *text; size_t length, at; Pool *pool; Error *err; } JsonText;
 
@@ -266,7 +273,7 @@ static int json_fail(JsonText *j, int code, const char *what, size_t at) {
     return 0;
 }
 
-/* The next byte, or -1 at the end. */
+/* Returns the next byte, or -1 at the end. */
 static int json_peek(const JsonText *j) { return j->at < j->length ? (unsigned char)j->text[j->at] : -1; }
 
 static void json_space(JsonText *j) {
@@ -277,7 +284,7 @@ static void json_space(JsonText *j) {
     }
 }
 
-/* Four hexadecimal digits at j->at, or -1. */
+/* Reads four hexadecimal digits; returns -1 if they are none. */
 static int32_t json_hex4(JsonText *j) {
     int32_t v = 0;
     int i;
@@ -291,30 +298,32 @@ static int32_t json_hex4(JsonText *j) {
     return v;
 }
 
-/* One escape; j->at is behind the backslash. Writes its character to out, returns the bytes written, 0 on an error.
- * A high surrogate followed by an escaped low one is one character; a surrogate alone becomes U+FFFD. */
+/* Reads one escape, whose backslash is already read, and writes its character to out. Returns the bytes
+ * written, 0 on an error. An escaped high surrogate and an escaped low one make one character; any other
+ * surrogate becomes U+FFFD. */
 static int json_escape(JsonText *j, char *out) {
     static const char letter[] = "\"\\/bfnrt", plain[] = "\"\\/\b\f\n\r\t";
     int c = json_peek(j);
     const char *found = c > 0 ? strchr(letter, c) : NULL;
     int32_t code, low;
-    size_t behind;
+    size_t after;
     if (found) { j->at++; out[0] = plain[found - letter]; return 1; }
     if (c != 'u') return json_fail(j, E_FORMAT, "unknown escape", j->at);
     j->at++;
     code = json_hex4(j);
     if (code < 0) return json_fail(j, E_FORMAT, "four hexadecimal digits expected", j->at);
-    behind = j->at;
+    after = j->at;
     if (code >= 0xD800 && code < 0xDC00 && j->length - j->at >= 6 && !memcmp(j->text + j->at, "\\u", 2)) {
         j->at += 2;
         low = json_hex4(j);
         if (low >= 0xDC00 && low < 0xE000) code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
-        else j->at = behind;                            /* the second escape is read again, on its own */
+        else j->at = after;                             /* the second escape is read again, by itself */
     }
     return utf8_encode(out, code);
 }
 
-/* A string; j->at is at its opening quote. An escape is never shorter than its character, so the raw length is room enough. */
+/* Reads a string; j->at is at its opening quote. No escape is shorter than its character, so the raw length
+ * is enough room. */
 static int json_string(JsonText *j, const char **string, size_t *length) {
     size_t start = ++j->at, end = start, n = 0;
     char *out;
@@ -344,16 +353,18 @@ static int json_string(JsonText *j, const char **string, size_t *length) {
     return 1;
 }
 
-/* Skips digits; their number. */
+/* Skips digits and returns their number. */
 static size_t json_digits(JsonText *j) {
     size_t from = j->at;
     while (json_peek(j) >= '0' && json_peek(j) <= '9') j->at++;
     return j->at - from;
 }
 
-/* strtod reads the point of the locale, so it gets none: [-]d.ddd e x is handed over as the integer [-]dddd e (x - places).
- * digits..end is the part without sign and exponent. E_RANGE beyond double's largest; too small rounds to 0, as usual. */
-static int json_decimal(JsonText *j, size_t start, size_t end, long long places, long long exponent, double *value) {
+/* Reads a number from start..end, the part without exponent. strtod would expect the locale's decimal point,
+ * so it gets a number without one: [-]d.ddd e x becomes [-]dddd e (x - places). Fails with E_RANGE above
+ * double's largest value; what is too small becomes 0. */
+static int json_decimal(JsonText *j, size_t start, size_t end, long long places, long long exponent,
+                        double *value) {
     PoolMark mark = pool_mark(j->pool);
     char *copy = pool_take(j->pool, end - start + 26, 1);
     size_t i, n = 0;
@@ -388,7 +399,7 @@ static int json_number_value(JsonText *j, double *value) {
         if (down || json_peek(j) == '+') j->at++;
         i = j->at;
         if (!json_digits(j)) return json_fail(j, E_FORMAT, "digit expected in the exponent", j->at);
-        for (; i < j->at; i++)                          /* far beyond any text's digits it makes no difference any more */
+        for (; i < j->at; i++)                          /* larger exponents give infinity or 0 as well */
             if (exponent < LLONG_MAX / 1000) exponent = exponent * 10 + (j->text[i] - '0');
         if (down) exponent = -exponent;
     }
@@ -403,7 +414,7 @@ static int json_number_value(JsonText *j, double *value) {
 
 static int json_value(JsonText *j, Json *out, int depth);
 
-/* The inside of an array or object up to its closing bracket; j->at is behind the opening one. */
+/* Reads the elements of an array or object and its closing bracket; the opening one is already read. */
 static int json_children(JsonText *j, Json *out, int depth) {
     const int object = out->type == JSON_OBJECT, close = object ? '}' : ']';
     const Json **link = &out->child;
@@ -427,20 +438,22 @@ static int json_children(JsonText *j, Json *out, int depth) {
         out->count++;
         json_space(j);
         if (json_peek(j) == close) { j->at++; return 1; }
-        if (json_peek(j) != ',') return json_fail(j, j->at < j->length ? E_FORMAT : E_TRUNCATED,
-                                                  object ? "',' or '}' expected" : "',' or ']' expected", j->at);
+        if (json_peek(j) != ',')
+            return json_fail(j, j->at < j->length ? E_FORMAT : E_TRUNCATED,
+                             object ? "',' or '}' expected" : "',' or ']' expected", j->at);
         j->at++;
     }
 }
 
 static int json_word(JsonText *j, const char *word) {
     size_t n = strlen(word);
-    if (j->length - j->at < n || memcmp(j->text + j->at, word, n)) return json_fail(j, E_FORMAT, "value expected", j->at);
+    if (j->length - j->at < n || memcmp(j->text + j->at, word, n))
+        return json_fail(j, E_FORMAT, "value expected", j->at);
     j->at += n;
     return 1;
 }
 
-/* Fills out with one value; leading space is skipped. 0 on an error. */
+/* Reads one value into out, after white space. Returns 0 on an error. */
 static int json_value(JsonText *j, Json *out, int depth) {
     json_space(j);
     switch (json_peek(j)) {
@@ -493,7 +506,7 @@ const char *json_text(const Json *object, const char *key, const char *fallback)
 /* ---- random streams ---- */
 static const uint64_t GOLDEN = 0x9E3779B97F4A7C15u;     /* 2^64 / golden ratio, odd: the step of splitmix64 */
 
-/* The finish of splitmix64: a bijection that makes every output bit depend on every input bit. */
+/* Returns the finish of splitmix64: a bijection in which each output bit depends on each input bit. */
 static uint64_t mix(uint64_t z) {
     z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
     z = (z ^ z >> 27) * 0x94D049BB133111EBu;
@@ -510,7 +523,7 @@ uint64_t rng_next(Rng *r) { return mix(r->state += GOLDEN); }
 
 double rng_unit(Rng *r) { return (double)(rng_next(r) >> 11) / 9007199254740992.0; }        /* 2^53 */
 
-/* The twelve uniforms are integers of 49 bits: their sum has at most 53, so not one rounding happens. */
+/* The twelve uniforms are integers of 49 bits. Their sum has at most 53 bits, so nothing is rounded. */
 double rng_normal(Rng *r) {
     uint64_t sum = 0;
     int i;
@@ -518,7 +531,7 @@ double rng_normal(Rng *r) {
     return (double)sum / 562949953421312.0 - 6.0;       /* 2^49 */
 }
 
-/* Draws below 2^64 mod n are thrown away; what is left is a whole number of rounds of n. */
+/* Draws below 2^64 mod n are rejected, so that each remainder of the others is equally frequent. */
 uint64_t rng_below(Rng *r, uint64_t n) {
     uint64_t x, reject;
     if (n < 2) return 0;
@@ -544,7 +557,7 @@ uint64_t hash_bytes(const void *bytes, size_t n, uint64_t seed) {
     return mix(h);
 }
 
-/* ---- text and threads ---- */
+/* ---- text ---- */
 
 int name_format(char *out, size_t cap, const char *pattern, int number) {
     char digits[24];

@@ -1,9 +1,12 @@
-/* io.c - the only file that touches FILE*: files of any size, atomic writes, folders, lines, datasets, the clock.
- * Source   the dataset format is this project's own, written down above dataset_read.
- * Needs    C99's stdio. Where POSIX is there, it gives offsets beyond 4 GB, fsync, folders, and a monotonic clock.
- * Never    prints, exits, allocates (handles, paths and lines live in the caller's pool), or leaves a half-written file
- *          under a finished name: see Writer.
- * Edges    folders opened as files, devices as outputs, lines of any length, hostile datasets: see tests/unit/base.c. */
+/* io.c - files of any size, atomic writes, folders, lines, datasets, the clock: the only file that touches
+ * FILE*.
+ * Source   The dataset format is this project's own; it is described above its functions.
+ * Needs    C99's stdio. POSIX, where it exists, adds offsets beyond 4 GB, fsync, folders and a monotonic
+ *          clock.
+ * Never    prints, exits, allocates (handles, paths and lines are in the caller's pool), or leaves a
+ *          half-written file under its final name: see Writer.
+ * Edges    folders opened as files, devices as outputs, lines of any length, hostile datasets: see
+ *          tests/unit/base.c. */
 #if defined(__unix__) || defined(__unix) || (defined(__APPLE__) && defined(__MACH__))
 #define POSIX_SYSTEM
 #define _POSIX_C_SOURCE 200809L
@@ -23,14 +26,14 @@
 #define GETC getc
 #endif
 
-/* "WHAT (the system's reason)" into err; reason 0: without. */
+/* Fills *err with "WHAT (the system's reason)"; reason 0: without one. Returns code. */
 static int fail_system(Error *err, int code, const char *what, const char *path, int reason) {
     char message[160];
     snprintf(message, sizeof message, reason ? "%s (%s)" : "%s", what, reason ? strerror(reason) : "");
     return fail(err, code, message, path, 0, 0);
 }
 
-/* a + b + c in pool. */
+/* Returns a + b + c in pool, or NULL. */
 static char *join(Pool *pool, const char *a, const char *b, const char *c) {
     size_t x = strlen(a), y = strlen(b), z = strlen(c);
     char *out = pool_take(pool, x + y + z + 1, 1);
@@ -45,7 +48,8 @@ static char *join(Pool *pool, const char *a, const char *b, const char *c) {
 struct File { FILE *f; uint64_t size; const char *path; };
 
 #ifdef POSIX_SYSTEM
-/* How many of n bytes at offset there are, in out; reason: errno, if it failed. No stream has its place moved, so threads may read at once. */
+/* Reads up to n bytes at offset and returns how many; sets *reason to errno if it failed. The stream's own
+ * position is not used, so several threads may read at once. */
 static size_t read_at(FILE *f, uint64_t offset, void *out, size_t n, int *reason) {
     size_t done = 0;
     for (ssize_t got = 1; done < n && got != 0; ) {
@@ -56,14 +60,14 @@ static size_t read_at(FILE *f, uint64_t offset, void *out, size_t n, int *reason
     }
     return done;
 }
-/* Its size, or -1 where there is none (a pipe). */
+/* Returns the file's size, or -1 if it has none (a pipe). */
 static long long seek_size(FILE *f) { return fseeko(f, 0, SEEK_END) == 0 ? (long long)ftello(f) : -1; }
 static int is_folder(FILE *f) {
     struct stat s;
     return fstat(fileno(f), &s) == 0 && S_ISDIR(s.st_mode);
 }
 #else
-/* C99 alone: a long may be too small for the offset, so the way is walked in steps. */
+/* Moves the stream to offset in steps, because C99's fseek takes a long, which may be too small. */
 static int seek_to(FILE *f, uint64_t offset) {
     if (fseek(f, 0, SEEK_SET)) return 0;
     while (offset > 0) {
@@ -91,7 +95,7 @@ static long long seek_size(FILE *f) { return fseek(f, 0, SEEK_END) == 0 ? (long 
 static int is_folder(FILE *f) { (void)f; return 0; }
 #endif
 
-/* fopen that refuses folders, which some systems open as if they were files. */
+/* Opens a file for reading and refuses folders, which some systems open like files. */
 static FILE *open_reading(const char *path, Error *err) {
     FILE *f;
     errno = 0;
@@ -127,7 +131,8 @@ int file_read_at(File *f, uint64_t offset, void *out, size_t n, Error *err) {
     if (!f || !f->f) return fail(err, E_READ, "the file is not open", f ? f->path : "", 0, 0);
     if (offset > f->size || n > f->size - offset)
         return fail(err, E_TRUNCATED, "the file ends too early", f->path, (long long)f->size,
-                    offset > (uint64_t)LLONG_MAX || n > (uint64_t)LLONG_MAX - offset ? LLONG_MAX : (long long)(offset + n));
+                    offset > (uint64_t)LLONG_MAX || n > (uint64_t)LLONG_MAX - offset
+                        ? LLONG_MAX : (long long)(offset + n));
     got = read_at(f->f, offset, out, n, &reason);
     if (got == n) return OK;
     if (reason) return fail_system(err, E_READ, "cannot read", f->path, reason);
@@ -170,11 +175,12 @@ int folder_exists(const char *path) {
     return stat(path, &s) == 0 && S_ISDIR(s.st_mode);
 }
 
-/* mkdir for each prefix that ends before a slash, then for the whole. */
+/* Makes each prefix that ends before a slash, then the whole. */
 int folder_make(const char *path, Error *err) {
     char part[4096];
     size_t n = strlen(path), i;
-    if (n == 0 || n >= sizeof part) return fail(err, E_ARGUMENT, n ? "path too long" : "empty path", path, 0, 0);
+    if (n == 0 || n >= sizeof part)
+        return fail(err, E_ARGUMENT, n ? "path too long" : "empty path", path, 0, 0);
     for (i = 1; i <= n; i++) {
         if (i < n && path[i] != '/') continue;
         memcpy(part, path, i);
@@ -186,9 +192,11 @@ int folder_make(const char *path, Error *err) {
     return OK;
 }
 
-static int compare_names(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+static int compare_names(const void *a, const void *b) {
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
 
-/* Appends name to the growing array; 0 when there is no memory. */
+/* Appends name to the growing array; returns 0 if there is no memory. */
 static int add_name(char ***names, int *count, int *capacity, const char *name, Pool *pool) {
     if (*count == *capacity) {
         int more = *capacity ? *capacity * 2 : 64;
@@ -226,7 +234,7 @@ int folder_list(const char *path, Pool *pool, char ***names, int *count, Error *
     return OK;
 }
 #else
-/* Plain C has no question for this: a folder is there if a file can be made in it. */
+/* Plain C cannot ask whether a folder exists: it does if a file can be made in it. */
 int folder_exists(const char *path) {
     char probe[4096];
     size_t n = strlen(path);
@@ -252,12 +260,13 @@ int folder_list(const char *path, Pool *pool, char ***names, int *count, Error *
 }
 #endif
 
-/* ---- atomic writing: everything goes to a temporary name beside the file; only a complete one gets its name ---- */
-/* temporary NULL: path is a device, written directly */
+/* ---- atomic writing: a temporary file gets the final name when it is complete ---- */
+/* temporary NULL: path is a device, which is written directly. failed: 1 after an error; reason: its
+ * errno. */
 struct Writer { FILE *f; const char *path, *temporary; int failed, reason; };
 
 #ifdef POSIX_SYSTEM
-/* A new file PATH.tmp-PID, or with a further number where that is taken. */
+/* Makes a new file PATH.tmp-PID, or PATH.tmp-PID-N if that exists. */
 static FILE *open_temporary(Writer *w, Pool *pool) {
     char ending[64];
     int number, handle = -1;
@@ -271,7 +280,7 @@ static FILE *open_temporary(Writer *w, Pool *pool) {
     return handle < 0 ? NULL : fdopen(handle, "wb");
 }
 static int on_disk(FILE *f) { return fsync(fileno(f)) == 0; }
-/* Devices and pipes (/dev/null, /dev/stdout) must be written to, not replaced. */
+/* Returns 1 for devices and pipes (/dev/null, /dev/stdout), which are written to and never replaced. */
 static int is_device(const char *path) {
     struct stat s;
     return stat(path, &s) == 0 && !S_ISREG(s.st_mode) && !S_ISDIR(s.st_mode);
@@ -289,7 +298,10 @@ Writer *writer_open(const char *path, Pool *pool, Error *err) {
     Writer *w = pool_take(pool, 1, sizeof *w);
     char *name = pool_text(pool, path, strlen(path));
     if (!w || !name) { fail(err, E_MEMORY, "not enough memory to write", path, 0, 0); return NULL; }
-    if (folder_exists(path)) { fail(err, E_OPEN, "is a folder, cannot be written as a file", path, 0, 0); return NULL; }
+    if (folder_exists(path)) {
+        fail(err, E_OPEN, "is a folder, cannot be written as a file", path, 0, 0);
+        return NULL;
+    }
     w->path = name;
     errno = 0;
     w->f = is_device(path) ? fopen(path, "wb") : open_temporary(w, pool);
@@ -297,7 +309,7 @@ Writer *writer_open(const char *path, Pool *pool, Error *err) {
     return w;
 }
 
-/* Remembers that something failed, and why; the first reason stays. */
+/* Records a failure; the reason of the first one stays. */
 static int writer_fail(Writer *w, int reason) {
     if (!w->failed) w->reason = reason;
     w->failed = 1;
@@ -320,8 +332,8 @@ int writer_close(Writer *w, Error *err) {
 #ifdef POSIX_SYSTEM
         writer_fail(w, errno);
 #else
-        remove(w->path);                                /* C99 leaves open whether rename replaces a file */
-        if (rename(w->temporary, w->path) != 0)         /* the old file may be gone: the new one stays under its temporary name */
+        remove(w->path);            /* C99 leaves open whether rename replaces a file */
+        if (rename(w->temporary, w->path) != 0)     /* the old file may be gone: keep the new one */
             return fail_system(err, E_WRITE, "complete, but cannot get its name", w->temporary, errno);
 #endif
     }
@@ -342,7 +354,7 @@ int file_write_all(const char *path, const void *bytes, size_t n, Pool *pool, Er
     Writer *w = writer_open(path, pool, err);
     int code = w ? OK : err && err->code ? err->code : E_OPEN;
     if (w) {
-        writer_write(w, bytes, n);                      /* sticky: writer_close tells */
+        writer_write(w, bytes, n);                      /* writer_close reports a failure */
         code = writer_close(w, err);
     }
     pool_release(pool, mark);
@@ -361,8 +373,8 @@ int file_append(const char *path, const void *bytes, size_t n, Error *err) {
     return written ? OK : fail_system(err, E_WRITE, "cannot append", path, reason);
 }
 
-/* ---- lines: one byte at a time, so that a line typed at a terminal arrives at once ---- */
-/* failed: an E_ code */
+/* ---- lines: read byte by byte, so that a line that is typed at a terminal arrives at once ---- */
+/* failed: an E_ code; reason: errno. */
 struct Lines { FILE *f; const char *path; Pool *pool; char *data; size_t capacity; int failed, reason; };
 
 Lines *lines_open(const char *path, Pool *pool, Error *err) {
@@ -375,7 +387,7 @@ Lines *lines_open(const char *path, Pool *pool, Error *err) {
     return l->f ? l : NULL;
 }
 
-/* Room for one more byte and a NUL. */
+/* Makes room for one more byte and a NUL; returns 0 if there is no memory. */
 static int lines_grow(Lines *l) {
     size_t more = l->capacity ? l->capacity * 2 : 1024;
     char *grown = l->capacity < SIZE_MAX / 2 ? pool_take(l->pool, more, 1) : NULL;
@@ -386,7 +398,7 @@ static int lines_grow(Lines *l) {
     return 1;
 }
 
-/* The line is NUL-terminated and stays until the next call. */
+/* The line ends with a NUL. */
 int lines_next(Lines *l, const char **line, size_t *length) {
     size_t n = 0;
     int c = 0;
@@ -424,9 +436,10 @@ double wall_clock(void) {
 }
 
 /* ---- datasets ----
- * Little-endian: "RLHFDATA", u32 version 1, u32 kind, u32 number of label names, u64 number of documents; the label names
- * (u16 length, bytes); then each document: i32 label (-1: none), u8 split (0 train, 1 held out), one text (kind 1) or two
- * (kinds 2 and 3), each u32 length and UTF-8 bytes. Nothing follows the last document. */
+ * Little-endian: "RLHFDATA", u32 version 1, u32 kind, u32 number of label names, u64 number of documents; the
+ * label names (u16 length, bytes); then each document: i32 label (-1: none), u8 split (0 train, 1 held out),
+ * one text (kind 1) or two (kinds 2 and 3), each u32 length and UTF-8 bytes. Nothing follows the last
+ * document. */
 enum { DATASET_VERSION = 1 };
 static const char DATASET_MAGIC[] = "RLHFDATA";
 
@@ -443,21 +456,24 @@ static int valid_utf8(const char *s, size_t n) {
     return 1;
 }
 
-/* An error about document i: its place is "document I of PATH". */
-static int fail_document(Error *err, int code, const char *what, uint64_t i, const char *path, long long got, long long wanted) {
+/* Fails with an error about document i: its place is "document I of PATH". */
+static int fail_document(Error *err, int code, const char *what, uint64_t i, const char *path, long long got,
+                         long long wanted) {
     char where[256];
     snprintf(where, sizeof where, "document %llu of %s", (unsigned long long)i, path);
     return fail(err, code, what, where, got, wanted);
 }
 
-/* What holds for every document, read or to be written. */
-static int check_document(const Document *doc, uint64_t i, int kind, int labels, const char *path, Error *err) {
+/* Checks one document, which was read or is to be written. */
+static int check_document(const Document *doc, uint64_t i, int kind, int labels, const char *path,
+                          Error *err) {
     int t;
     if (doc->label < -1 || doc->label >= labels)
         return fail_document(err, E_RANGE, "label outside the list of labels (wanted: the last one)", i, path,
                              doc->label, labels - 1);
     if (doc->split != 0 && doc->split != 1)
-        return fail_document(err, E_RANGE, "split is neither 0 (train) nor 1 (held out)", i, path, doc->split, 1);
+        return fail_document(err, E_RANGE, "split is neither 0 (train) nor 1 (held out)", i, path,
+                             doc->split, 1);
     for (t = 0; t < dataset_texts(kind); t++)
         if (doc->length[t] && !valid_utf8(doc->text[t], doc->length[t]))
             return fail_document(err, E_FORMAT, "text is not valid UTF-8", i, path, 0, 0);
@@ -469,7 +485,7 @@ static int check_label(const char *label, size_t n, int i, const char *path, Err
     return fail(err, E_FORMAT, "label name is not valid (UTF-8 without NUL, below 64 KiB)", path, i, i);
 }
 
-/* The header and the label names. Counts are believed only as far as the remaining bytes can hold them. */
+/* Reads the header and the label names. A count is refused if the bytes that are left cannot hold so many. */
 static int read_header(Dataset *d, Reader *r, const char *path, Pool *pool, Error *err) {
     const unsigned char *magic = read_bytes(r, 8);
     uint32_t version = read_u32(r), kind = read_u32(r), labels = read_u32(r), i;
@@ -477,11 +493,14 @@ static int read_header(Dataset *d, Reader *r, const char *path, Pool *pool, Erro
     if (!magic || memcmp(magic, DATASET_MAGIC, 8))
         return fail(err, E_FORMAT, "not a dataset (it does not begin with RLHFDATA)", path, 0, 0);
     if (r->bad) return fail(err, E_TRUNCATED, "the dataset ends within its header", path, 0, 0);
-    if (version != DATASET_VERSION) return fail(err, E_UNSUPPORTED, "dataset of another version", path, version, DATASET_VERSION);
+    if (version != DATASET_VERSION)
+        return fail(err, E_UNSUPPORTED, "dataset of another version", path, version, DATASET_VERSION);
     if (kind < DATA_TEXT || kind > DATA_PROMPTS)
-        return fail(err, E_UNSUPPORTED, "unknown kind of dataset (1 text, 2 pairs, 3 prompts)", path, kind, DATA_PROMPTS);
+        return fail(err, E_UNSUPPORTED, "unknown kind of dataset (1 text, 2 pairs, 3 prompts)", path, kind,
+                    DATA_PROMPTS);
     if (labels > INT_MAX || labels > (uint64_t)(r->end - r->at) / 2)
-        return fail(err, E_TRUNCATED, "more label names announced than the file can hold", path, labels, (r->end - r->at) / 2);
+        return fail(err, E_TRUNCATED, "more label names announced than the file can hold", path, labels,
+                    (r->end - r->at) / 2);
     d->kind = (int)kind;
     d->labels = (int)labels;
     d->count = count;
@@ -500,7 +519,8 @@ static int read_header(Dataset *d, Reader *r, const char *path, Pool *pool, Erro
 
 static int read_documents(Dataset *d, Reader *r, const char *path, Pool *pool, Error *err) {
     const int texts = dataset_texts(d->kind);
-    const uint64_t most = (uint64_t)(r->end - r->at) / (5 + 4 * (unsigned)texts);     /* a document without text: 9 or 13 bytes */
+    /* the smallest document: 9 or 13 bytes */
+    const uint64_t most = (uint64_t)(r->end - r->at) / (5 + 4 * (unsigned)texts);
     uint64_t i;
     int t, code;
     if (d->count > most)
@@ -511,7 +531,8 @@ static int read_documents(Dataset *d, Reader *r, const char *path, Pool *pool, E
     for (i = 0; i < d->count; i++) {
         Document *doc = d->document + i;
         uint32_t label = read_u32(r);
-        doc->label = label == UINT32_MAX ? -1 : label > INT_MAX ? INT_MAX : (int)label;     /* INT_MAX is out of range, too */
+        /* INT_MAX is refused below */
+        doc->label = label == UINT32_MAX ? -1 : label > INT_MAX ? INT_MAX : (int)label;
         doc->split = (int)read_u8(r);
         for (t = 0; t < texts; t++) {
             doc->length[t] = read_u32(r);
@@ -524,8 +545,8 @@ static int read_documents(Dataset *d, Reader *r, const char *path, Pool *pool, E
     return OK;
 }
 
-/* The texts stay where they were read. Each is made to end with a NUL, which overwrites a byte that has been parsed before
- * (the first of what follows; behind the last text there is file_read_all's own NUL). */
+/* Texts stay where they were read. A NUL is put after each: it overwrites the first byte after the text,
+ * which is already parsed (after the last text it is file_read_all's own NUL). */
 int dataset_read(Dataset *d, const char *path, Pool *pool, Error *err) {
     Reader r;
     char *bytes;
@@ -549,19 +570,21 @@ int dataset_read(Dataset *d, const char *path, Pool *pool, Error *err) {
     return OK;
 }
 
-/* What dataset_read would refuse is not written. */
+/* Refuses what dataset_read would refuse. */
 static int check_dataset(const Dataset *d, const char *path, Error *err) {
     uint64_t i;
     int code = OK, k;
     if (d->kind < DATA_TEXT || d->kind > DATA_PROMPTS)
         return fail(err, E_ARGUMENT, "unknown kind of dataset", path, d->kind, DATA_PROMPTS);
     if (d->labels < 0) return fail(err, E_ARGUMENT, "negative number of labels", path, d->labels, 0);
-    for (k = 0; k < d->labels && code == OK; k++) code = check_label(d->label[k], strlen(d->label[k]), k, path, err);
-    for (i = 0; i < d->count && code == OK; i++) code = check_document(d->document + i, i, d->kind, d->labels, path, err);
+    for (k = 0; k < d->labels && code == OK; k++)
+        code = check_label(d->label[k], strlen(d->label[k]), k, path, err);
+    for (i = 0; i < d->count && code == OK; i++)
+        code = check_document(d->document + i, i, d->kind, d->labels, path, err);
     return code;
 }
 
-/* One buffer is filled and written again and again: 1 MiB at a time, however long the dataset is. */
+/* Writes the documents through one buffer of about 1 MiB. */
 static void write_documents(const Dataset *d, Buffer *b, Writer *w) {
     uint64_t i;
     int t;

@@ -1,11 +1,14 @@
 /* quant.c - number formats: 16-bit floats, and weights in 4 bits (NF4, FP4) as bitsandbytes stores them.
- * Source   bfloat16: the upper half of an IEEE 754 binary32. float16: IEEE 754 binary16, 1 sign, 5 exponent (bias 15), 10 fraction bits.
- *          4 bits: Dettmers et al. 2023 (QLoRA), sections 2 and 3, with the tables, thresholds and roundings of bitsandbytes.
+ * Source   bfloat16: the upper half of an IEEE 754 binary32. float16: IEEE 754 binary16 (1 sign bit, 5
+ *          exponent bits with bias 15, 10 fraction bits). 4 bits: Dettmers et al. 2023 (QLoRA), sections 2
+ *          and 3, with the tables, thresholds and roundings of bitsandbytes.
  * Needs    a 32-bit IEEE float (f32 in rlhf.h); <string.h> for memcpy. No heap, no stdio, no globals.
- * Never    calls libm, or has two float operations in one expression that round: the same bits on every machine.
- * Edges    ties to even, subnormals, overflow to infinity, NaN (kept, made quiet when narrowed): all in tests/unit/base.c.
- *          4 bits: x on a threshold takes the lower code; a short last block has its own absmax; the unused half of the last byte is 0; a
- *          block of zeros has the codes of 0 (7 in NF4); NaN and infinity are refused, with their index: all in tests/unit/quant.c. */
+ * Never    calls libm, and never has two float operations that round in one expression: all machines give the
+ *          same bits.
+ * Edges    16 bits: ties to even, subnormals, overflow to infinity, NaN (made quiet when narrowed); see
+ *          tests/unit/base.c. 4 bits: x on a threshold takes the lower code; a short last block has its own
+ *          absmax; the unused half of the last byte is 0; a block of zeros has the codes of 0 (7 in NF4); NaN
+ *          and infinity are refused, with their index; see tests/unit/quant.c. */
 #include "rlhf.h"
 #include <float.h>
 
@@ -23,37 +26,40 @@ static f32 from_bits(uint32_t u) {
 
 f32 bf16_to_f32(uint16_t bits) { return from_bits((uint32_t)bits << 16); }
 
-/* Adding 0x7FFF and the last kept bit rounds to nearest, ties to even: a carry walks into the exponent, where it belongs,
- * up to infinity. A NaN keeps its upper bits and becomes quiet, so that cutting cannot turn it into infinity. */
+/* Adding 0x7FFF and the last kept bit rounds to nearest, ties to even. A carry goes into the exponent, which
+ * is right up to infinity. A NaN keeps its upper bits and becomes quiet, so that it cannot turn into
+ * infinity. */
 uint16_t f32_to_bf16(f32 x) {
     uint32_t u = bits_of(x);
     uint32_t kept = (u + 0x7FFFu + (u >> 16 & 1u)) >> 16;
     return (uint16_t)((u & 0x7FFFFFFFu) > 0x7F800000u ? u >> 16 | 0x40u : kept);
 }
 
-/* Subnormal: fraction * 2^-24, both exact. Otherwise the exponent's bias becomes 127 instead of 15, and that of infinity and NaN, 31,
- * becomes 255. */
+/* A subnormal is its fraction * 2^-24, both exact. For other numbers the exponent's bias changes from 15 to
+ * 127; infinity and NaN have exponent 31, which becomes 255. */
 f32 f16_to_f32(uint16_t bits) {
-    uint32_t sign = (uint32_t)(bits & 0x8000u) << 16, magnitude = bits & 0x7FFFu, u = (magnitude << 13) + (112u << 23);
+    uint32_t sign = (uint32_t)(bits & 0x8000u) << 16, magnitude = bits & 0x7FFFu;
+    uint32_t u = (magnitude << 13) + (112u << 23);
     f32 subnormal = (f32)(int32_t)magnitude * 0x1p-24f;
     if (magnitude >= 0x7C00u) u += 112u << 23;
     if (magnitude < 0x400u) u = bits_of(subnormal);
     return from_bits(sign | u);
 }
 
-/* Rounding as above. Below 2^-14 the result is subnormal, a multiple of 2^-24: that is what adding 0.5, whose last bit it is, rounds to. A
- * carry out of the fraction makes the next exponent, also from subnormal to normal and from 65504 to infinity. */
+/* Rounds as above. Below 2^-14 the result is subnormal, a multiple of 2^-24: adding 0.5, whose last bit is
+ * 2^-24, rounds to that. A carry out of the fraction goes into the exponent, also from subnormal to normal
+ * and from 65504 to infinity. */
 uint16_t f32_to_f16(f32 x) {
     uint32_t u = bits_of(x), sign = u >> 16 & 0x8000u, magnitude = u & 0x7FFFFFFFu;
     uint32_t half = (magnitude - (112u << 23) + 0xFFFu + (magnitude >> 13 & 1u)) >> 13;
     f32 subnormal = from_bits(magnitude) + 0.5f;
     if (magnitude < 113u << 23) half = bits_of(subnormal) - 0x3F000000u;
-    if (magnitude >= 143u << 23) half = 0x7C00u;                                    /* 2^16 and more, infinity */
-    if (magnitude > 0x7F800000u) half = 0x7E00u | (magnitude >> 13 & 0x3FFu);       /* NaN, quiet */
+    if (magnitude >= 143u << 23) half = 0x7C00u;                                /* 2^16 and more, infinity */
+    if (magnitude > 0x7F800000u) half = 0x7E00u | (magnitude >> 13 & 0x3FFu);   /* NaN, quiet */
     return (uint16_t)(sign | half);
 }
 
-/* Whole arrays. None of the four above branches, so that a compiler takes several numbers at once. */
+/* The four functions above do not branch, so that a compiler vectorises these loops. */
 void halves_widen(f32 *x, const uint16_t *half, int type, size_t n) {
     if (type == BF16) for (size_t i = 0; i < n; i++) x[i] = bf16_to_f32(half[i]);
     else for (size_t i = 0; i < n; i++) x[i] = f16_to_f32(half[i]);
@@ -80,30 +86,35 @@ void little_endian(void *words, size_t width, size_t n) {
 }
 
 /* ---- 4-bit weights ----
- * Blocks of `block` weights in flat order, each divided by its largest magnitude, absmax, so that it fills -1 .. 1; there, the nearest of
- * 16 values. bitsandbytes multiplies by 1/absmax instead, which now and then ends on the other side of a threshold: so do we. */
+ * A block of `block` weights in flat order is divided by its largest magnitude, absmax, so that it is in -1
+ * .. 1; each weight becomes the nearest of 16 values. bitsandbytes multiplies by 1/absmax, which sometimes
+ * gives the other side of a threshold: so does this code. */
 
-/* NF4: 16 quantiles of a normal distribution, scaled to -1 .. 1, with a 0 (Dettmers et al. 2023, appendix E). */
+/* NF4: 16 quantiles of a normal distribution with a 0 among them, scaled to -1 .. 1 (Dettmers et al. 2023,
+ * appendix E). */
 static const f32 nf4[16] = {
     -1.0f, -0.696192801f, -0.525073051f, -0.394917488f, -0.284441382f, -0.184773430f, -0.0910500363f, 0.0f,
     0.0795802996f, 0.160930201f, 0.246112302f, 0.337915242f, 0.440709829f, 0.562617004f, 0.722956836f, 1.0f };
 
-/* FP4: a sign (8), two bits of exponent, one of fraction, over the largest value, 12; codes are not in the order of their values.
- * bitsandbytes' thresholds are rounded decimals, not exact midpoints. */
+/* FP4: a sign (8), two bits of exponent, one of fraction, divided by the largest value, 12. The codes are not
+ * in the order of their values. bitsandbytes' thresholds are rounded decimals, not exact midpoints. */
 static const f32 fp4[8] = { 0.0f, 1.0f / 192, 2.0f / 3, 1.0f, 1.0f / 3, 0.5f, 1.0f / 6, 0.25f };
-static const f32 fp4_threshold[7] = { 0.00260417f, 0.0859375f, 0.20833333f, 0.29166667f, 0.4166667f, 0.583333f, 0.8333333f };
+static const f32 fp4_threshold[7] = { 0.00260417f, 0.0859375f, 0.20833333f, 0.29166667f, 0.4166667f,
+                                      0.583333f, 0.8333333f };
 
 size_t quant_blocks(size_t n, int block) { return n / (size_t)block + (n % (size_t)block != 0); }
 
 void quant_table(f32 table[16], int kind) {
     for (int i = 0; i < 16; i++)
-        table[i] = kind == QUANT_NF4 ? nf4[i] : i < 8 ? fp4[i] : 0.0f - fp4[i - 8];     /* code 8 is 0, not -0 */
+        table[i] = kind == QUANT_NF4 ? nf4[i] : i < 8 ? fp4[i] : 0.0f - fp4[i - 8];  /* code 8 is 0, not -0 */
 }
 
-/* 1/absmax. The floor is bitsandbytes' (in PyTorch): a block of zeros gets 0 * 1e38 and not 0 * infinity, and with it the codes of 0. */
+/* Returns 1/absmax. The floor is bitsandbytes' (in PyTorch): a block of zeros becomes 0 * 1e38, not 0 *
+ * infinity, and so gets the codes of 0. */
 static f32 reciprocal(f32 absmax) { return 1.0f / (absmax > 1e-38f ? absmax : 1e-38f); }
 
-/* The largest magnitude. Without their sign, floats are ordered as their bits are; infinity comes after every number, NaN last. */
+/* Returns the largest magnitude. Without signs, floats have the order of their bits; infinity and then NaN
+ * come last. */
 static f32 largest_magnitude(const f32 *x, size_t n) {
     int32_t largest = 0;
     for (size_t i = 0; i < n; i++) {
@@ -113,9 +124,10 @@ static f32 largest_magnitude(const f32 *x, size_t n) {
     return from_bits((uint32_t)largest);
 }
 
-/* The codes of v = x * inverse, in -1 .. 1: how many thresholds are below v. NF4's are the midpoints of its values. FP4's are for |v|, and
- * -0 has no sign; counts 0 .. 7 are codes 0 1 6 7 4 5 2 3: the 2 in a count turns over the 4. All comparisons and no branch: it would
- * be guessed wrongly half the time, and a compiler makes them for several weights at once. */
+/* Finds the codes of v = x * inverse, in -1 .. 1: the number of thresholds below v. NF4's thresholds are the
+ * midpoints of its values. FP4's are those of |v|; a zero gets no sign; and the counts 0 .. 7 are the codes 0
+ * 1 6 7 4 5 2 3 (bit 2 of a count flips bit 4). It compares and does not branch: half of the branches would
+ * be predicted wrongly, and comparisons can be vectorised. */
 static void encode(int32_t *code, const f32 *x, f32 inverse, int kind, const f32 *threshold, size_t n) {
     if (kind == QUANT_NF4) for (size_t i = 0; i < n; i++) {
         f32 v = x[i] * inverse;
@@ -130,7 +142,8 @@ static void encode(int32_t *code, const f32 *x, f32 inverse, int kind, const f32
     }
 }
 
-/* One block of n weights, which begins with a whole byte; its absmax, which is no number if one of them is none. */
+/* Quantises a block of n weights, which begins with a whole byte. Returns its absmax, no number if a weight
+ * is none. */
 static f32 quantize_block(unsigned char *packed, const f32 *x, int kind, const f32 *threshold, size_t n) {
     enum { RUN = 64 };
     int32_t code[RUN + 1];
@@ -140,15 +153,18 @@ static f32 quantize_block(unsigned char *packed, const f32 *x, int kind, const f
         size_t run = n - at < RUN ? n - at : RUN;
         encode(code, x + at, inverse, kind, threshold, run);
         if (run % 2) code[run] = 0;
-        for (size_t i = 0; i < (run + 1) / 2; i++) packed[i] = (unsigned char)(code[2 * i] << 4 | code[2 * i + 1]);
+        for (size_t i = 0; i < (run + 1) / 2; i++)
+            packed[i] = (unsigned char)(code[2 * i] << 4 | code[2 * i + 1]);
     }
     return absmax;
 }
 
-int quantize_4bit(unsigned char *packed, f32 *absmax, const f32 *x, size_t n, int block, int kind, size_t *where) {
+int quantize_4bit(unsigned char *packed, f32 *absmax, const f32 *x, size_t n, int block, int kind,
+                  size_t *where) {
     f32 threshold[15];
     size_t size = (size_t)block, blocks;
-    if (block < 32 || block > 4096 || (block & (block - 1)) != 0 || (kind != QUANT_NF4 && kind != QUANT_FP4)) return E_ARGUMENT;
+    if (block < 32 || block > 4096 || (block & (block - 1)) != 0 || (kind != QUANT_NF4 && kind != QUANT_FP4))
+        return E_ARGUMENT;
     if (kind == QUANT_FP4) memcpy(threshold, fp4_threshold, sizeof fp4_threshold);
     else for (int i = 0; i < 15; i++) {
         f32 sum = nf4[i] + nf4[i + 1];
@@ -157,7 +173,8 @@ int quantize_4bit(unsigned char *packed, f32 *absmax, const f32 *x, size_t n, in
     blocks = quant_blocks(n, block);
     PARALLEL_FOR((double)n * 4)
     for (size_t b = 0; b < blocks; b++)
-        absmax[b] = quantize_block(packed + b * size / 2, x + b * size, kind, threshold, n - b * size < size ? n - b * size : size);
+        absmax[b] = quantize_block(packed + b * size / 2, x + b * size, kind, threshold,
+                                   n - b * size < size ? n - b * size : size);
     for (size_t b = 0; b < blocks; b++)
         if (!(absmax[b] <= FLT_MAX)) {
             size_t i = b * size;
@@ -169,26 +186,32 @@ int quantize_4bit(unsigned char *packed, f32 *absmax, const f32 *x, size_t n, in
 }
 
 /* ---- double quantisation: absmax itself in 8 bits ----
- * absmax is always positive; less its mean, it fills a map with both signs. d = absmax - mean goes in blocks of QUANT_NESTED, divided by
- * their largest |d| (Dettmers et al. 2023, section 3; the map: Dettmers et al. 2022, dynamic tree quantisation). */
+ * absmax is always positive; less its mean it has both signs, as the map does. d = absmax - mean is divided,
+ * in blocks of QUANT_NESTED, by the block's largest |d| (Dettmers et al. 2023, section 3; the map: Dettmers
+ * et al. 2022, dynamic tree quantisation). */
 
-/* The positive side of the map: for i = 0 .. 6, the middles of 2^i equal cells of 0.1 .. 1, times 10^(i-6). As bits, because they are what
- * bitsandbytes stores, with the roundings of the vector code that made them. */
+/* The positive side of the map: for i = 0 .. 6, the midpoints of 2^i equal cells of 0.1 .. 1, times 10^(i-6).
+ * Here as the bits that bitsandbytes stores, because they have the roundings of the vector code that computed
+ * them. */
 static const uint32_t dynamic[127] = {
-    0x3513a3b7, 0x365a1a94, 0x370205ff, 0x37b24206, 0x38378034, 0x388aefb3, 0x38ba1f4b, 0x3923d70b, 0x398ce705, 0x39c7e283, 0x3a016f01,
-    0x3a1eecc1, 0x3a3c6a80, 0x3a59e83e, 0x3a7765ff, 0x3aa7ef9d, 0x3af1a9fc, 0x3b1db22d, 0x3b428f5c, 0x3b676c8a, 0x3b8624dd, 0x3b989374,
-    0x3bab020d, 0x3bbd70a4, 0x3bcfdf3b, 0x3be24dd3, 0x3bf4bc6a, 0x3c039581, 0x3c0ccccd, 0x3c160418, 0x3c1f3b64, 0x3c3ae148, 0x3c68f5c3,
-    0x3c8b851f, 0x3ca28f5c, 0x3cb9999a, 0x3cd0a3d7, 0x3ce7ae13, 0x3cfeb852, 0x3d0ae147, 0x3d166667, 0x3d21eb85, 0x3d2d70a3, 0x3d38f5c3,
-    0x3d447ae1, 0x3d500000, 0x3d5b851f, 0x3d670a3d, 0x3d728f5d, 0x3d7e147a, 0x3d84cccd, 0x3d8a8f5d, 0x3d9051eb, 0x3d96147b, 0x3d9bd70a,
-    0x3da1999a, 0x3da75c28, 0x3dad1eb8, 0x3db2e148, 0x3db8a3d7, 0x3dbe6667, 0x3dc428f5, 0x3dc9eb85, 0x3ddb3334, 0x3df80000, 0x3e0a6666,
-    0x3e18cccd, 0x3e273333, 0x3e359999, 0x3e440000, 0x3e526666, 0x3e60cccd, 0x3e6f3334, 0x3e7d999a, 0x3e860000, 0x3e8d3334, 0x3e946666,
-    0x3e9b999a, 0x3ea2cccc, 0x3eaa0000, 0x3eb13332, 0x3eb86666, 0x3ebf999a, 0x3ec6cccc, 0x3ece0000, 0x3ed53332, 0x3edc6666, 0x3ee3999a,
-    0x3eeacccc, 0x3ef20000, 0x3ef93334, 0x3f003333, 0x3f03cccd, 0x3f076666, 0x3f0b0000, 0x3f0e999a, 0x3f123334, 0x3f15cccd, 0x3f196666,
-    0x3f1d0000, 0x3f20999a, 0x3f243333, 0x3f27cccd, 0x3f2b6667, 0x3f2f0000, 0x3f32999a, 0x3f363334, 0x3f39cccd, 0x3f3d6667, 0x3f410000,
-    0x3f44999a, 0x3f483333, 0x3f4bcccc, 0x3f4f6666, 0x3f530000, 0x3f569999, 0x3f5a3333, 0x3f5dcccc, 0x3f616666, 0x3f650000, 0x3f68999a,
-    0x3f6c3333, 0x3f6fcccc, 0x3f736666, 0x3f770000, 0x3f7a9999, 0x3f7e3333 };
+    0x3513a3b7, 0x365a1a94, 0x370205ff, 0x37b24206, 0x38378034, 0x388aefb3, 0x38ba1f4b, 0x3923d70b,
+    0x398ce705, 0x39c7e283, 0x3a016f01, 0x3a1eecc1, 0x3a3c6a80, 0x3a59e83e, 0x3a7765ff, 0x3aa7ef9d,
+    0x3af1a9fc, 0x3b1db22d, 0x3b428f5c, 0x3b676c8a, 0x3b8624dd, 0x3b989374, 0x3bab020d, 0x3bbd70a4,
+    0x3bcfdf3b, 0x3be24dd3, 0x3bf4bc6a, 0x3c039581, 0x3c0ccccd, 0x3c160418, 0x3c1f3b64, 0x3c3ae148,
+    0x3c68f5c3, 0x3c8b851f, 0x3ca28f5c, 0x3cb9999a, 0x3cd0a3d7, 0x3ce7ae13, 0x3cfeb852, 0x3d0ae147,
+    0x3d166667, 0x3d21eb85, 0x3d2d70a3, 0x3d38f5c3, 0x3d447ae1, 0x3d500000, 0x3d5b851f, 0x3d670a3d,
+    0x3d728f5d, 0x3d7e147a, 0x3d84cccd, 0x3d8a8f5d, 0x3d9051eb, 0x3d96147b, 0x3d9bd70a, 0x3da1999a,
+    0x3da75c28, 0x3dad1eb8, 0x3db2e148, 0x3db8a3d7, 0x3dbe6667, 0x3dc428f5, 0x3dc9eb85, 0x3ddb3334,
+    0x3df80000, 0x3e0a6666, 0x3e18cccd, 0x3e273333, 0x3e359999, 0x3e440000, 0x3e526666, 0x3e60cccd,
+    0x3e6f3334, 0x3e7d999a, 0x3e860000, 0x3e8d3334, 0x3e946666, 0x3e9b999a, 0x3ea2cccc, 0x3eaa0000,
+    0x3eb13332, 0x3eb86666, 0x3ebf999a, 0x3ec6cccc, 0x3ece0000, 0x3ed53332, 0x3edc6666, 0x3ee3999a,
+    0x3eeacccc, 0x3ef20000, 0x3ef93334, 0x3f003333, 0x3f03cccd, 0x3f076666, 0x3f0b0000, 0x3f0e999a,
+    0x3f123334, 0x3f15cccd, 0x3f196666, 0x3f1d0000, 0x3f20999a, 0x3f243333, 0x3f27cccd, 0x3f2b6667,
+    0x3f2f0000, 0x3f32999a, 0x3f363334, 0x3f39cccd, 0x3f3d6667, 0x3f410000, 0x3f44999a, 0x3f483333,
+    0x3f4bcccc, 0x3f4f6666, 0x3f530000, 0x3f569999, 0x3f5a3333, 0x3f5dcccc, 0x3f616666, 0x3f650000,
+    0x3f68999a, 0x3f6c3333, 0x3f6fcccc, 0x3f736666, 0x3f770000, 0x3f7a9999, 0x3f7e3333 };
 
-/* 127 negative values, 0, 127 positive ones and 1, ascending. There is no -1. */
+/* The map ascends: 127 negative values, 0, 127 positive ones, and 1. It has no -1. */
 void quant_map(f32 map[256]) {
     for (int i = 0; i < 127; i++) {
         map[128 + i] = from_bits(dynamic[i]);
@@ -198,22 +221,25 @@ void quant_map(f32 map[256]) {
     map[255] = 1;
 }
 
-/* The indices of the values of the map that are nearest to x (n); halfway, the even one of the two. Eight comparisons find how many values
- * are below: all x together, so that none waits for its own last one. */
+/* Finds the index of the map's value that is nearest to each x (n); of two equally near ones the even index.
+ * Eight comparisons count the values below x, for all x side by side, so that no comparison waits for the one
+ * before. */
 static void nearest(unsigned char *code, const f32 *x, const f32 *map, size_t n) {
-    int32_t upper[QUANT_NESTED];                        /* map[upper-1] < x <= map[upper], but that x may be above the last */
+    int32_t upper[QUANT_NESTED];    /* map[upper-1] < x <= map[upper]; x may be above the last value */
     memset(upper, 0, sizeof upper);
     for (int half = 128; half > 0; half /= 2)
         for (size_t i = 0; i < n; i++) upper[i] += half * (x[i] > map[upper[i] + half - 1]);
     for (size_t i = 0; i < n; i++) {
-        int k = upper[i] ? upper[i] : 1;                /* at or below the first: not above the middle either */
+        int k = upper[i] ? upper[i] : 1;                /* x <= map[0] is below the first midpoint as well */
         f32 sum = map[k - 1] + map[k], middle = sum * 0.5f;
         code[i] = (unsigned char)(x[i] == middle ? k & ~1 : x[i] > middle ? k : k - 1);
     }
 }
 
-/* The order of the mean's sum is free in bitsandbytes. Ours: from first to last in double, rounded once at the end. */
-void quantize_absmax(unsigned char *code, f32 *nested, f32 *offset, const f32 *map, const f32 *absmax, size_t blocks) {
+/* bitsandbytes leaves the order of the mean's sum open. Here it is from first to last in double, rounded
+ * once. */
+void quantize_absmax(unsigned char *code, f32 *nested, f32 *offset, const f32 *map, const f32 *absmax,
+                     size_t blocks) {
     double sum = 0;
     for (size_t b = 0; b < blocks; b++) sum += (double)absmax[b];
     f32 mean = blocks ? (f32)(sum / (double)blocks) : 0;
@@ -237,7 +263,7 @@ f32 quant_scale(const Quant *q, size_t b) {
     return d + q->offset;
 }
 
-/* A block has at most 16 different weights: they are multiplied once, and looked up after that. */
+/* A block has at most 16 different weights: each is multiplied once and then looked up. */
 void dequantize_4bit(f32 *x, const unsigned char *packed, const Quant *q, size_t at, size_t n) {
     size_t block = (size_t)q->block, end = at + n;
     while (at < end) {

@@ -1,10 +1,12 @@
-/* rl.c - PPO from rewards to gradients, as pure functions over arrays of floats. No model, no tokens, no text.
- * Source   Schulman et al. 2017 (PPO), eq. 7; Schulman et al. 2015 (GAE), eq. 16; Ziegler et al. 2019 (reward, adaptive KL);
- *          the arithmetic is that of TRL 0.11.4's PPOTrainer, without its mistakes.
- * Needs    nothing but sqrt and exp, both in double. Sums run in double, in order of the index.
- * Never    pads. The P response tokens of B sequences stand one after another (start has B+1 entries), so that whitening,
- *          GAE and every mean see response tokens alone: TRL's leak of whitened padding into GAE cannot be written here.
- * Edges    a sequence without tokens, one token in all (no variance), equal scores, a ratio of infinity, KL below zero. */
+/* rl.c - PPO from rewards to gradients, as pure functions over arrays of floats: no models, tokens or texts.
+ * Source   Schulman et al. 2017 (PPO), eq. 7; Schulman et al. 2015 (GAE), eq. 16; Ziegler et al. 2019
+ *          (reward, adaptive KL). The arithmetic is that of TRL 0.11.4's PPOTrainer, without its mistakes.
+ * Needs    sqrt and exp, both in double. Sums are in double, in order of the index.
+ * Never    pads. The P response tokens of B sequences stand one after another (start has B+1 entries), so
+ *          that whitening, GAE and every mean get response tokens alone. TRL whitens padding too, which then
+ *          leaks into GAE.
+ * Edges    a sequence without tokens, one token in all (no variance), equal scores, a ratio of infinity, KL
+ *          below zero. */
 #include "rlhf.h"
 
 static double square(double x) { return x * x; }
@@ -15,20 +17,22 @@ static double mean_of(const float *x, int n) {
     return n > 0 ? sum / n : 0;
 }
 
-/* Unbiased: divided by n - 1, as torch.var and TRL's masked_var; biased: by n, as OpenAI's tf.nn.moments. Below 2 values: 0. */
+/* Returns the unbiased variance, divided by n - 1 as in torch.var and TRL's masked_var, or the biased one,
+ * divided by n as in OpenAI's tf.nn.moments. Returns 0 for fewer than 2 values. */
 static double variance_of(const float *x, int n, double mean, int biased) {
     double sum = 0;
     for (int i = 0; i < n; i++) sum += square(x[i] - mean);
     return n < 2 ? 0 : sum / (biased ? n : n - 1);
 }
 
-/* With d = log pi(a) - log ref(a), a sampled from pi:
+/* With d = log pi(a) - log ref(a), where a is sampled from pi:
  *   kl    d               unbiased for KL(pi || ref), may be negative
  *   abs   |d|
  *   mse   d^2 / 2         ("k2")
  *   k3    e^-d - 1 + d    unbiased and never negative (Schulman 2020, "Approximating KL divergence")
- *   full  sum over the vocabulary of pi (log pi - log ref), which only the head can know */
-void kl_penalty(float *kl, const float *logprob, const float *ref_logprob, const float *full, int kind, int P) {
+ *   full  sum over the vocabulary of pi (log pi - log ref), which only the head can compute */
+void kl_penalty(float *kl, const float *logprob, const float *ref_logprob, const float *full, int kind,
+                int P) {
     for (int t = 0; t < P; t++) {
         double d = (double)logprob[t] - ref_logprob[t];
         switch (kind) {
@@ -41,15 +45,16 @@ void kl_penalty(float *kl, const float *logprob, const float *ref_logprob, const
     }
 }
 
-/* (1/B) sum_b sum_t kl. The sum over tokens is what the controller's target is stated in; fed with a token mean it would
- * push the coefficient to zero. */
+/* (1/B) sum_b sum_t kl. The controller's target is a sum over tokens too: a mean over tokens would push the
+ * coefficient to zero. */
 double kl_per_sequence(const float *kl, const int *start, int B) {
     double sum = 0;
     for (int t = start[0]; t < start[B]; t++) sum += kl[t];
     return B > 0 ? sum / B : 0;
 }
 
-void token_rewards(float *reward, const float *kl, const float *score, float kl_coef, const int *start, int B) {
+void token_rewards(float *reward, const float *kl, const float *score, float kl_coef, const int *start,
+                   int B) {
     for (int b = 0; b < B; b++) {
         for (int t = start[b]; t < start[b + 1]; t++) reward[t] = -kl_coef * kl[t];
         if (start[b + 1] > start[b]) reward[start[b + 1] - 1] += score[b];
@@ -62,9 +67,9 @@ void whiten(float *x, int P, int shift_mean, int biased) {
 }
 
 /* delta_t = r_t + gamma V_t+1 - V_t        A_t = delta_t + gamma lambda A_t+1        R_t = A_t + V_t
- * from the last token backwards; V and A are 0 after it. */
-void gae(float *advantages, float *returns, const float *rewards, const float *values, float gamma, float lambda,
-         const int *start, int B) {
+ * from the last token to the first; after the last one V and A are 0. */
+void gae(float *advantages, float *returns, const float *rewards, const float *values, float gamma,
+         float lambda, const int *start, int B) {
     for (int b = 0; b < B; b++) {
         double next_value = 0, next_advantage = 0;
         for (int t = start[b + 1] - 1; t >= start[b]; t--) {
@@ -77,10 +82,10 @@ void gae(float *advantages, float *returns, const float *rewards, const float *v
     }
 }
 
-/* d l / d new = -A rho where the unclipped branch is the larger (also inside the range, where both are the same);
- * where the clipped branch wins, l is flat in new. */
-void policy_loss(float *dnew, const float *new_logprob, const float *old_logprob, const float *advantage, const PpoLoss *c,
-                 float scale, int n, PpoStats *s) {
+/* dl/dnew = -A rho where the unclipped term is the larger one, and inside the range, where both are equal.
+ * Where the clipped term is larger, l does not depend on new. */
+void policy_loss(float *dnew, const float *new_logprob, const float *old_logprob, const float *advantage,
+                 const PpoLoss *c, float scale, int n, PpoStats *s) {
     double low = 1 - (double)c->clip_range, high = 1 + (double)c->clip_range;
     for (int t = 0; t < n; t++) {
         double difference = (double)new_logprob[t] - old_logprob[t], A = advantage[t];
@@ -94,14 +99,15 @@ void policy_loss(float *dnew, const float *new_logprob, const float *old_logprob
         s->approx_kl += 0.5 * difference * difference;
         s->policy_kl -= difference;
         s->ratio += ratio;
-        if (!(deviation <= s->max_ratio_deviation)) s->max_ratio_deviation = deviation;     /* a NaN is kept too */
+        /* true for a NaN as well */
+        if (!(deviation <= s->max_ratio_deviation)) s->max_ratio_deviation = deviation;
     }
 }
 
-/* d/dv of 0.5 max(...) = v - R where the unclipped branch is the larger, or the clip changes nothing; else 0. Does not count
- * tokens: policy_loss has. */
-void value_loss(float *dvalue, const float *value, const float *old_value, const float *returns, const PpoLoss *c,
-                float scale, int n, PpoStats *s) {
+/* dl/dv = v - R where the unclipped term is the larger one, or equal to the clipped one; otherwise 0.
+ * s->tokens is left to policy_loss, which gets the same tokens. */
+void value_loss(float *dvalue, const float *value, const float *old_value, const float *returns,
+                const PpoLoss *c, float scale, int n, PpoStats *s) {
     double range = c->clip_range_value;
     for (int t = 0; t < n; t++) {
         double v = value[t], low = old_value[t] - range, high = old_value[t] + range, R = returns[t];
@@ -135,8 +141,8 @@ void kl_controller_update(KlController *c, double kl, int n) {
     c->coef *= 1 + error * n / c->horizon;
 }
 
-/* Chan et al. 1979: two sets of counts, means and sums of squares become one. var is biased, std unbiased. After one value
- * alone there is no spread to speak of: std stays what it was. */
+/* Merges the counts, means and sums of squares of two sets (Chan et al. 1979). var is biased, std unbiased.
+ * One value has no spread: std is then left as it was. */
 static void moments_update(Moments *m, const float *x, int n) {
     if (n < 1) return;
     double mean = mean_of(x, n), squares = 0, count = m->count + n, step = mean - m->mean;
@@ -148,7 +154,8 @@ static void moments_update(Moments *m, const float *x, int n) {
     m->count = count;
 }
 
-/* The moments take in the new scores first, as TRL has it. eps is float32's 2^-23. */
+/* The new scores enter the moments before they are scaled, as in TRL. The 1.19e-7 is float32's epsilon,
+ * 2^-23. */
 void process_scores(float *score, int B, const ScoreRule *rule, Moments *m) {
     if (rule->scaling) {
         moments_update(m, score, B);
@@ -159,7 +166,7 @@ void process_scores(float *score, int B, const ScoreRule *rule, Moments *m) {
         score[b] = score[b] < -rule->clip ? -rule->clip : score[b] > rule->clip ? rule->clip : score[b];
 }
 
-/* Shell's sort: short, no heap, no worst case that matters here. */
+/* Sorts by Shell's method, which is short and needs no memory. */
 static void sort(float *x, int n) {
     for (int gap = n / 2; gap > 0; gap /= 2)
         for (int i = gap; i < n; i++) {
