@@ -511,7 +511,7 @@ static void not_a_number(Run *r, const char *what, int step, int save) {
     die_not_a_number(what, step + 1, r->saved_step, r->folder, "a smaller --learning-rate, or --max-grad-norm 1");
 }
 
-static double learning_rate(const Run *r, double start) { return start * (o.lr_anneal == ANNEAL_LINEAR ? 1 - (double)(r->step - 1) / o.steps : 1); }
+static double step_rate(const Run *r, double start) { return start * (o.lr_anneal == ANNEAL_LINEAR ? 1 - (double)(r->step - 1) / o.steps : 1); }
 
 static void add_stats(PpoStats *to, const PpoStats *s) {
     to->tokens += s->tokens; to->policy_loss += s->policy_loss; to->value_loss += s->value_loss; to->entropy += s->entropy;
@@ -524,7 +524,7 @@ static void add_stats(PpoStats *to, const PpoStats *s) {
  * Returns the mean policy KL. An update whose mean ratio is beyond the guard is left out, Adam's moments included. */
 static double update(Run *r, const Rollout *x, const int *which, int n) {
     const PpoLoss loss = { (float)o.clip, (float)o.clip_value, (float)o.vf_coef, (float)o.ratio_threshold };
-    const AdamW adam = { (float)learning_rate(r, o.lr), 0.9f, 0.999f, (float)o.adam_eps, 0, o.adam_tf };
+    const AdamW adam = { (float)step_rate(r, o.lr), 0.9f, 0.999f, (float)o.adam_eps, 0, o.adam_tf };
     AdamW head = adam;
     PpoStats s;
     int tokens = 0;
@@ -541,7 +541,7 @@ static double update(Run *r, const Rollout *x, const int *which, int n) {
         if (!is_number(s.policy_loss) || !is_number(norm)) not_a_number(r, "the loss or its gradient is not a number", r->step - 1, !r->updates);
         double scale = o.max_grad_norm > 0 && norm > o.max_grad_norm ? o.max_grad_norm / (norm + 1e-6) : 1;
         int policy = r->trained_count - 2;  /* the value head's two tensors are the last */
-        if (o.value_lr > 0) head.lr = (float)learning_rate(r, o.value_lr);
+        if (o.value_lr > 0) head.lr = (float)step_rate(r, o.value_lr);
         size_t done = optimizer_step(&r->optimizer, 0, r->trained, policy, &adam, (float)scale);
         optimizer_step(&r->optimizer, done, r->trained + policy, 2, &head, (float)scale);
     }
@@ -670,7 +670,7 @@ static void log_step(Run *r, double kl) {
     log_number(&l, "ppo/val/var", value.std * value.std);
     log_number(&l, "ppo/val/var_explained", variance > 0 ? 1 - s.value_error / variance : 0);
     log_number(&l, "ppo/grad_norm", r->updates ? r->grad_norm / r->updates : 0);
-    log_number(&l, "ppo/learning_rate", learning_rate(r, o.lr));
+    log_number(&l, "ppo/learning_rate", step_rate(r, o.lr));
     log_integer(&l, "ppo/epochs", r->epochs);
     log_integer(&l, "ppo/updates_skipped", r->skipped);
     must(log_end(&l, &r->err), &r->err, NULL);
@@ -1086,7 +1086,7 @@ static int choose_label(Run *r) {
     return -1;
 }
 
-static void open_policy(Run *r) {
+static void prepare_policy(Run *r) {
     int before, after;
     must(config_load(&r->config, o.policy, &r->pool, &r->err), &r->err, "--policy FOLDER, a Hugging Face Llama folder");
     r->tokenizer = tokenizer_open(o.tokenizer ? o.tokenizer : o.policy, &r->pool, &r->err);
@@ -1106,7 +1106,7 @@ static void open_policy(Run *r) {
     if (o.adapter) must(adapter_config_load(&r->start_lora.config, o.adapter, &r->pool, &r->err), &r->err, "--adapter RUN, a PEFT adapter's folder");
 }
 
-static void open_judge(Run *r) {
+static void prepare_judge(Run *r) {
     if (o.reward_text) return;
     must(reward_config_load(&r->judge_config, o.reward, &r->pool, &r->err), &r->err, "--reward FOLDER, or --reward-text TEXT");
     r->judge_tokenizer = tokenizer_open(o.reward, &r->pool, &r->err);
@@ -1286,8 +1286,8 @@ int main(int argc, char **argv) {
     must(dataset_read(&r->data, data, &r->pool, &r->err), &r->err, "a dataset made by ./prep, or data/imdb.bin made by make");
     r->queue = queue_of_split(r, 0, o.seed);
     if (!r->queue.count) no_query(r);
-    open_policy(r);
-    open_judge(r);
+    prepare_policy(r);
+    prepare_judge(r);
     take_lists(r);
 
     Buffer b;                               /* the preset in force is known to the table of options alone */

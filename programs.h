@@ -77,43 +77,159 @@ void log_text(Log *l, const char *name, const char *text, size_t length);   /* t
 int log_end(Log *l, Error *err);                            /* returns OK, E_MEMORY, or file_append's error */
 
 /* ================================================================================================
- * train.c: what the trainers share
- * ================================================================================================ */
-/* 0: a weight (of floats) is a NaN or an infinity, or an F32 one would be when it is written in dtype. Asked before every save. */
-int tensors_are_numbers(const Tensor *list, int tensors, int dtype);
-/* The end of a run whose `what` ("the loss") is no number in `step`; saved: the step whose weights are on disk, 0: none. Exits 1. */
-void die_not_a_number(const char *what, int step, int saved, const char *folder, const char *hint);
-/* How a policy is held that is not trained itself, and computed with: the options of ppo, sft and run, rows for their tables (q: where they go). */
+ * train.c: what the trainers sft, rm and ppo share. Every function here exits with a message where
+ * it cannot go on.
+ * ============================================================================================ */
+/* pool_take; exits if there is no memory for `what`. */
+void *pool_need(Pool *pool, size_t count, size_t size, const char *what);
+/* Says in one line if this build computes with more digits than a float holds (FLT_EVAL_METHOD, as
+ * -m32 with the x87 has it): then its last digits are not those of other builds. */
+void say_digits(void);
+const char *with_commas(char out[32], size_t n);                /* 1,234,567; returns out */
+
+/* ---- options that several programs have: rows of their tables ---- */
+/* How weights are held and computed with. */
 typedef struct { int nf4, fp4, block, doubled, compute, recompute; } QuantOptions;
 #define QUANT_OPTIONS(q, nf4_help) \
     { "nf4", OPT_FLAG, &(q).nf4, NULL, 0, 0, NULL, nf4_help }, \
     { "fp4", OPT_FLAG, &(q).fp4, NULL, 0, 0, NULL, "the same in FP4" }, \
-    { "quant-block", OPT_INT, &(q).block, "64", 32, 4096, NULL, "weights that share a scale: 32, 64 ... 4096" }, \
-    { "double-quant", OPT_FLAG, &(q).doubled, NULL, 0, 0, NULL, "the scales in 8 bits too (bnb_4bit_use_double_quant)" }
+    { "quant-block", OPT_INT, &(q).block, "64", 32, 4096, NULL, \
+      "weights that share a scale: 32, 64 ... 4096" }, \
+    { "double-quant", OPT_FLAG, &(q).doubled, NULL, 0, 0, NULL, \
+      "the scales in 8 bits too (bnb_4bit_use_double_quant)" }
 #define COMPUTE_OPTION(q) \
-    { "compute", OPT_CHOICE, &(q).compute, "f32", 0, 0, "f32|bf16|f16", "what linears multiply: inputs, weights and outputs of the layers' are rounded " \
-      "to this, as by autocast; of the head inputs and weights, logits stay f32, and so do sums, all else, and what is written" }
-#define QLORA_HELP "QLoRA: the policy's linears are held in 4-bit NF4 and frozen"
+    { "compute", OPT_CHOICE, &(q).compute, "f32", 0, 0, "f32|bf16|f16", \
+      "number type in which linears multiply: the layers' inputs, weights and outputs are " \
+      "rounded to it, as by autocast, and the head's inputs and weights; sums, logits, " \
+      "everything else and what is written stay f32" }
 #define RECOMPUTE_OPTION(q) \
-    { "recompute", OPT_FLAG, &(q).recompute, NULL, 0, 0, NULL, "keep only each layer's input for the backward pass and compute the rest anew: " \
-      "less memory, more time, the same numbers" }
-/* What does not fit together is wrong usage. Training (rank not NULL; adapter 1: it goes on from one): 4 bits without --lora-r mean rank 16
- * on all seven linears. */
-void quant_options_check(const Program *p, const QuantOptions *q, int *rank, const char **targets, int adapter);
-/* What folder's policy is held in: what it has, or the 4 bits that are asked for; where whole (all weights are to be trained), F32, and it
- * dies at weights that are in 4 bits. */
-void quant_options_types(WeightTypes *w, const Program *p, const QuantOptions *q, const char *folder, int whole, Pool *pool);
-void print_types(const char *whose, const WeightTypes *w);     /* one line: "frozen weights: linears NF4 ..." */
-void print_trainable(size_t trained, size_t all);               /* as peft: "trainable params: 1,234 || all params: ... || trainable%: 0.1234" */
-/* Which of the judge's outputs is the reward: the one label that is `wanted`, without case. wanted NULL: the only output, or the only one
- * called positive, pos, nothate or non-toxic. -1: none, or several. label_names: all of them, by commas, for a message. */
+    { "recompute", OPT_FLAG, &(q).recompute, NULL, 0, 0, NULL, \
+      "keep only each layer's input for the backward pass and compute the rest again: less " \
+      "memory, more time, the same numbers" }
+#define QLORA_HELP "QLoRA: the policy's linears are held in 4-bit NF4 and frozen"
+/* The adapter to train. rank 0: none. */
+typedef struct { int rank, rslora; double alpha, dropout; const char *targets; } LoraOptions;
+#define ALL_LINEAR "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
+#define LORA_OPTIONS(l) \
+    { "lora-r", OPT_INT, &(l).rank, "0", 0, INT_MAX, NULL, \
+      "train a LoRA adapter of this rank instead of all weights (0: all weights)" }, \
+    { "lora-alpha", OPT_REAL, &(l).alpha, "16", 0, HUGE_VAL, NULL, "LoRA scale: alpha / rank" }, \
+    { "lora-targets", OPT_TEXT, &(l).targets, "q_proj,v_proj", 0, 0, NULL, \
+      "linears to adapt, comma-separated; all-linear: every linear of the layers" }, \
+    { "lora-rslora", OPT_FLAG, &(l).rslora, NULL, 0, 0, NULL, "LoRA scale: alpha / sqrt(rank)" }
+#define LORA_DROPOUT_OPTION(l) \
+    { "lora-dropout", OPT_REAL, &(l).dropout, "0", 0, 1, NULL, \
+      "share of the adapter's inputs that training leaves out, drawn again in every step" }
+#define SEED_OPTION(seed, standard, help) { "seed", OPT_SEED, &(seed), standard, 0, 0, NULL, help }
+#define DTYPE_OPTION(dtype) \
+    { "dtype", OPT_CHOICE, &(dtype), "f32", 0, 0, "f32|bf16|f16", \
+      "number type of the weights that are written; training is in f32" }
+#define DRY_RUN_OPTION(dry_run) \
+    { "dry-run", OPT_FLAG, &(dry_run), NULL, 0, 0, NULL, "print the memory bill and stop" }
+/* Refuses options that do not fit together. Training (rank not NULL; adapter 1: it goes on from
+ * one): 4 bits without --lora-r mean rank 16 on all seven linears. */
+void quant_options_check(const Program *p, const QuantOptions *q, int *rank, const char **targets,
+                         int adapter);
+/* Fills *w with how the weights of a policy's folder are to be held: as the folder has them, or in
+ * the 4 bits that are asked for; with `whole` (all weights are trained) in F32, and it refuses
+ * weights that are in 4 bits already. */
+void quant_options_types(WeightTypes *w, const Program *p, const QuantOptions *q,
+                         const char *folder, int whole, Pool *pool);
+/* Refuses what needs an adapter when there is none (adapts 0), and a dropout of 1; all-linear
+ * becomes the seven names. */
+void lora_options_check(const Program *p, LoraOptions *l, int adapts);
+/* One line: "frozen weights: linears NF4 ..." */
+void print_types(const char *whose, const WeightTypes *w);
+/* One line as peft's: "trainable params: 1,234 || all params: 12,340 || trainable%: 10.0000" */
+void print_trainable(size_t trained, size_t all);
+
+/* ---- opening folders ---- */
+/* Fills *c from a policy's folder (NULL: from scratch, *c stays) and returns the tokenizer of
+ * `tokenizer` (NULL: the folder's), which may not have more ids than the policy; if it has fewer,
+ * report_padding says so. open_judge: the same for a judge. */
+Tokenizer *open_policy(ModelConfig *c, const char *folder, const char *tokenizer, Pool *pool);
+Tokenizer *open_judge(RewardConfig *c, const char *folder, const char *tokenizer, Pool *pool);
+/* Loads the folder's weights into list and checks that all are numbers. option: "--policy"; hint:
+ * what to try when loading fails (NULL: nothing in particular). */
+void open_weights(const Tensor *list, int tensors, const char *folder, const char *option,
+                  const char *hint, Pool *pool);
+LoraConfig adapter_options(const LoraOptions *o);       /* the adapter that the options ask for */
+LoraConfig open_adapter_config(const char *folder, Pool *pool);
+/* Lays out an adapter for the linears of a model's list, as lora_carve. */
+void adapter_carve(Lora *l, const LoraConfig *c, const Tensor *base, int tensors, int trainable,
+                   Pool *lists, Arena *a);
+void open_adapter(const Lora *l, const char *folder, Pool *pool);       /* loads its weights */
+int open_value_head(const ValueHead *h, const char *folder, Pool *pool);    /* 0: there is none */
+/* Returns which of the judge's outputs is called `wanted`, ignoring case. wanted NULL: the only
+ * output, or the only one called positive, pos, nothate or non-toxic. -1: none, or several.
+ * label_need exits instead of -1 (option: "--label"). label_names writes all names with commas. */
 int label_find(const RewardConfig *c, const char *wanted);
+int label_need(const RewardConfig *c, const char *wanted, const char *option);
 void label_names(const RewardConfig *c, char *out, size_t cap);
-/* Returns the id that a judge reads for an empty text whose tokenizer's template adds no token: bos,
- * or eos without a bos, or -1 if the tokenizer has neither. */
+/* Returns the id that a judge reads for an empty text if its tokenizer's template adds no token:
+ * bos, or eos without a bos, or -1 if the tokenizer has neither. */
 int empty_text_id(const Tokenizer *t);
-/* Says on stderr how many of a policy's V ids its tokenizer does not have (a vocabulary padded to a
- * round number); tokenizer_decode writes such ids as nothing. Says nothing if the tokenizer has all. */
+/* Says on stderr if a policy has more ids (V) than its tokenizer (a vocabulary padded to a round
+ * number); tokenizer_decode writes such ids as nothing. */
 void report_padding(int V, const Tokenizer *t);
+
+/* ---- schedules and rows ---- */
+enum { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_TRIANGLE, SCHEDULE_COSINE };
+/* Returns the learning rate of `step`, from 1 to `steps`. LINEAR: from rate in the first step to
+ * rate / steps in the last. TRIANGLE: up in the share `warmup` of the steps, then linearly
+ * towards 0 after the last. COSINE: up likewise, then half a cosine down to a tenth of rate. */
+double learning_rate(int schedule, double rate, double warmup, int step, int steps);
+/* The rows of whole sequences for one forward: N rows, of which W want their logits; target (W). */
+typedef struct { int *token, *sequence, *position, *target, N, W; unsigned char *wants; } RowList;
+void rows_take(RowList *r, int rows, Pool *pool);               /* room for so many */
+/* Appends the rows of a sequence: each token but the last, which predicts nothing. A row wants its
+ * logits if the token that it predicts has index `first` or more. */
+void rows_add(RowList *r, int sequence, const int *token, int length, int first);
+Rows rows_of(const RowList *r);
+
+/* ---- memory: the code that carves also measures ---- */
+enum { BILL_PARTS = 20 };
+typedef struct { const char *name[BILL_PARTS]; size_t bytes[BILL_PARTS], from; int parts; } Bill;
+void bill_add(Bill *b, const char *name, size_t bytes);
+/* Adds what the arena took since the last part, if it measures. */
+void bill_part(Bill *b, const char *name, const Arena *a);
+void bill_print(const Bill *b);             /* the parts and their total */
+typedef struct {
+    void *run;                              /* the argument of both functions */
+    void (*carve)(void *run, Arena *a, Bill *b);    /* called first with a measuring arena */
+    size_t (*workspace)(void *run);         /* bytes that the run's largest call needs */
+    Bill bill; size_t bytes, work;          /* what memory_measure fills in */
+} RunMemory;
+void memory_measure(RunMemory *m);
+void memory_take(RunMemory *m, Arena *ws);  /* reserves both, carves; *ws: the work space */
+
+/* ---- saving: each file is written under another name and renamed, weights last ---- */
+/* Returns 0 if a weight (of floats) is a NaN or an infinity, or if an F32 weight would be when it
+ * is written in dtype. To be asked before every save. */
+int tensors_are_numbers(const Tensor *list, int tensors, int dtype);
+/* A whole model folder; shard_bytes 0: the weights are one file. */
+void save_policy(const Model *m, const Tokenizer *t, const char *folder, int dtype,
+                 uint64_t shard_bytes, Pool *pool);
+void save_adapter(const Lora *l, const char *base, const char *folder, int dtype, Pool *pool);
+void save_value_head(const ValueHead *h, const char *folder, Pool *pool);
+void save_judge(const RewardModel *m, const Tokenizer *t, const char *folder, int dtype,
+                Pool *pool);
+
+/* ---- a run: its folder, and its end ---- */
+/* saved: the step whose weights are in the folder; 0: none of this run. */
+typedef struct { char path[512], log[540], time[540]; int saved; } RunFolder;
+/* Names the logs in f->path, and begins f->log. */
+void run_logs(RunFolder *f, const Program *p, const char *data, Pool *pool);
+/* save writes the weights, which are those after `step`, and sets folder->saved. */
+typedef struct { RunFolder *folder; void (*save)(void *run, int step); void *run; } Saver;
+/* Ends a run whose `what` ("the loss") is no number in `step`. good: the weights still are those
+ * after the step before, and of use; they are saved. hint NULL: smaller steps. Exits 1. */
+void stop_not_a_number(const char *what, int step, int good, const Saver *s, const char *hint);
+/* The same without saving; saved: the step whose weights are on disk, 0: none. */
+void die_not_a_number(const char *what, int step, int saved, const char *folder, const char *hint);
+#define SMALLER_STEPS "a smaller --lr, a longer --warmup, or --clip 1"
+/* Says what sft or rm has saved after so many steps (seconds < 0: without the time); returns the
+ * exit code: 1 without a step. */
+int run_ended(const RunFolder *f, int steps, double seconds);
 
 #endif

@@ -1,61 +1,68 @@
-/* rm.c - stage 2: trains a reward model on labelled texts, or on pairs of a chosen and a rejected text, from scratch or from a checkpoint.
+/* rm.c - stage 2 of RLHF: trains a reward model on labelled texts, or on pairs of a chosen and a rejected
+ * text, from scratch or from a checkpoint.
  *
- * Source   Stiennon et al. 2020 and Ouyang et al. 2022, section 3.5 (the pairwise loss); Devlin et al. 2018 (the classifier).
- * Idea     PPO shows the judge openings of 10 to 40 tokens, not whole reviews. So half of the examples are crops of random length,
- *          log-uniform, since the difference between 10 and 20 tokens is as large as that between 100 and 200. And PPO will look
- *          for texts that nobody wrote: a few examples are a phrase over and over, whose target says that it is worth nothing.
- * Loss     labels: cross-entropy with soft targets; the reward is the logit of one label. Pairs: -log sigmoid(chosen - rejected).
- * Needs    a dataset (prep makes it), and a tokenizer's folder and sizes, or a reward model's folder to start from.
- * Never    trains on held-out texts, or writes a weight that is not a number: such a loss ends the run with the last good step saved.
- * Edges    order, crops and phrases depend on the seed and the text's number only, so one seed gives the same bytes for any number of
- *          threads. A text longer than the model's limit keeps its head. Ctrl-C saves and stops; before the first step it writes no
- *          weights. */
+ * Source   Stiennon et al. 2020 and Ouyang et al. 2022, section 3.5 (the pairwise loss); Devlin et al. 2018
+ *          (the classifier).
+ * Idea     PPO shows the judge openings of 10 to 40 tokens, not whole reviews. So half of the examples are
+ *          crops of random length, log-uniform, since 10 and 20 tokens differ as much as 100 and 200. And
+ *          PPO looks for texts that no person wrote: a few examples repeat one phrase, and their target
+ *          says that they are worth nothing.
+ * Loss     labels: cross-entropy with soft targets; the reward is the logit of one label. Pairs: -log
+ *          sigmoid(chosen - rejected).
+ * Needs    a dataset (prep makes it), and a tokenizer's folder and sizes, or a reward model's folder to
+ *          start from.
+ * Never    trains on held-out texts; writes a weight that is not a number: such a loss ends the run, and
+ *          the last good step is saved.
+ * Edges    order, crops and phrases depend on the seed and the text's number alone, so one seed gives the
+ *          same bytes for any number of threads. A text longer than the model's limit is cut at its end.
+ *          Ctrl-C saves and stops; before the first step it writes no weights. */
 #include "programs.h"
 #include <stdio.h>
 
 #define PREP "prep makes a dataset of labelled texts or of pairs: ./prep --help"
-#define SMALLER_STEPS "a smaller --lr, a longer --warmup, or --clip 1"
 enum { SHORTEST = 8,            /* a crop's tokens at least */
-       PROBE = 32,              /* tokens of a probe: a word or a phrase over and over */
+       PROBE = 32,              /* tokens of a probe: a word or a phrase, repeated */
        WORDS = 200, PHRASES = 100, TABLE = 1 << 19 };
 
-typedef struct {
+static struct {
     const char *reward, *tokenizer, *out, *label, *reference;
-    int dim, layers, heads, ffn, positions, new_head, window, epochs, steps, batch, micro_tokens, eval_every, eval_texts, save_every;
-    int compute, dtype, dry_run;
+    int dim, layers, heads, ffn, positions, new_head, window, epochs, steps, batch, micro_tokens,
+        eval_every, eval_texts, save_every;
+    int dtype, dry_run;
     double crop, spam, dropout, smoothing, lr, warmup, weight_decay, clip;
+    QuantOptions quant;
     uint64_t seed;
-} Settings;
+} o;
 
-/* Texts as tokens without specials. Of pairs, text 2i is chosen and 2i + 1 rejected; label[i] belongs to example i. */
+/* Texts as tokens without specials. Of pairs, text 2i is chosen and 2i + 1 rejected; label[i] belongs to
+ * example i. */
 typedef struct { const int *token; int count; } Text;
 typedef struct { Text *text; int *label; int examples; long long tokens; } Set;
 
-/* What goes through the model at once. target (B,labels): what the text should be called; truth: its label, -1 when it is no real text. */
-typedef struct { int *token, *start, *truth; float *target, *logits, *dlogits, *loss, *dloss; int *label, N, B, tokens, texts; } Batch;
+/* What goes through the model at once: B texts of N tokens. target (B,labels): the probabilities that it
+ * should learn; truth: the text's label, -1 for a repeated phrase. */
+typedef struct {
+    int *token, *start, *truth, *label, N, B, tokens, texts;
+    float *target, *logits, *dlogits, *loss, *dloss;
+} Batch;
 
 typedef struct {
-    Settings set;
     RewardModel model; RewardConfig config; Tokenizer *tokenizer; SpecialIds special; int mask;
     unsigned char *starts_word;             /* (V) this token begins with a space */
-    Dataset data; int pairs, per;           /* texts of an example: 2 or 1 */
+    Dataset data; int pairs, per;           /* per: texts of an example, 2 or 1 */
     Set train, held;
-    int reward_label, reference, limit, steps;         /* limit: tokens of a text at most, without specials */
-    RewardSaved saved; Optimizer optimizer; Batch batch; int *example, *order; long long epoch; Arena memory, ws;
-    int saved_step;                         /* whose weights are in the folder; 0: nobody's of this run */
+    /* limit: tokens of a text at most, without special ones */
+    int reward_label, reference, steps, limit;
+    RewardSaved saved; Optimizer optimizer; Batch batch; int *example, *order; long long epoch; Arena ws;
     double loss, right, judged;             /* sums since the last line of the log */
+    RunFolder out;
     Pool keep, scratch;
-    char out[512], log_path[600], seen[80];  /* seen: the last held-out accuracies, for the screen */
+    char seen[80];                          /* the last held-out accuracies, for the screen */
 } Trainer;
 
-static void memory_or_die(const void *p, const char *what) {
-    Error err = { 0 };
-    if (!p) must(fail(&err, E_MEMORY, "out of memory", what, 0, 0), &err, NULL);
-}
-
-/* ================================================================================================================
+/* ===================================================================================================
  * The model and its labels
- * ================================================================================================================ */
+ * =================================================================================================== */
 
 /* Names the outputs after the dataset's labels, in its order. */
 static void labels_take(RewardConfig *c, const Dataset *d) {
@@ -66,104 +73,95 @@ static void labels_take(RewardConfig *c, const Dataset *d) {
         return;
     }
     if (d->labels < 2 || d->labels > LABELS_MAX)
-        must(fail(&err, E_RANGE, "the dataset's labels: from 2 to 32 are possible", "", d->labels, d->labels < 2 ? 2 : LABELS_MAX), &err,
+        must(fail(&err, E_RANGE, "the dataset's labels: from 2 to 32 are possible", "", d->labels,
+                  d->labels < 2 ? 2 : LABELS_MAX), &err,
              "./prep data --labels");
     c->labels = d->labels;
     for (int i = 0; i < d->labels; i++) {
         if (strlen(d->label[i]) >= sizeof c->label[i])
-            must(fail(&err, E_RANGE, "a label's name is too long", d->label[i], 0, 0), &err, "47 bytes at most");
+            must(fail(&err, E_RANGE, "a label's name is too long", d->label[i], 0, 0), &err,
+                 "47 bytes at most");
         strcpy(c->label[i], d->label[i]);
     }
 }
 
-/* A checkpoint's outputs and the dataset's labels have to be the same set; documents then use the checkpoint's numbers. */
+/* Renumbers the documents' labels as the checkpoint numbers its outputs, which have to be the same set of
+ * labels. */
 static void labels_match(Trainer *t) {
     Error err = { 0 };
     const char *hint = "--new-head starts a new head for these labels";
     int number[LABELS_MAX];
     if (t->pairs) return;                   /* a pair needs only output 0 */
     if (t->data.labels != t->config.labels)
-        must(fail(&err, E_SHAPE, "the reward model has another number of labels than the dataset", t->set.reward, t->config.labels,
+        must(fail(&err, E_SHAPE, "the reward model has another number of labels than the dataset", o.reward,
+                  t->config.labels,
                   t->data.labels), &err, hint);
     for (int i = 0; i < t->data.labels; i++) {
         number[i] = label_find(&t->config, t->data.label[i]);
-        if (number[i] < 0) must(fail(&err, E_MISSING, "the reward model has no such label", t->data.label[i], 0, 0), &err, hint);
+        if (number[i] < 0)
+            must(fail(&err, E_MISSING, "the reward model has no such label", t->data.label[i], 0, 0), &err,
+                 hint);
     }
     for (uint64_t i = 0; i < t->data.count; i++)
         if (t->data.document[i].label >= 0) t->data.document[i].label = number[t->data.document[i].label];
 }
 
-/* The output that is reported as the reward: --label, or the name that says so, or the last one. */
+/* Returns the output that is reported as the reward: --label, or the one whose name says so, or the last
+ * one. */
 static int choose_reward(const Trainer *t) {
-    const RewardConfig *c = &t->config;
-    const int found = t->pairs && !t->set.label ? 0 : label_find(c, t->set.label);
-    char names[256], hint[300];
-    Error err = { 0 };
-    if (found < 0 && t->set.label) {
-        label_names(c, names, sizeof names);
-        snprintf(hint, sizeof hint, "--label NAME, with one of these: %s", names);
-        must(fail(&err, E_ARGUMENT, "there is no such label", t->set.label, 0, 0), &err, hint);
-    }
-    return found >= 0 ? found : c->labels - 1;
+    if (o.label) return label_need(&t->config, o.label, "--label");
+    const int found = t->pairs ? 0 : label_find(&t->config, NULL);
+    return found >= 0 ? found : t->config.labels - 1;
 }
 
-/* The label that --reference names, or -1. */
+/* Returns the label that --reference names, or -1. */
 static int choose_reference(const Trainer *t) {
-    char names[256], hint[300];
     Error err = { 0 };
-    if (!t->set.reference) return -1;
-    const int found = label_find(&t->config, t->set.reference);
-    label_names(&t->config, names, sizeof names);
-    snprintf(hint, sizeof hint, "--reference NAME, with one of these: %s", names);
-    if (found < 0) must(fail(&err, E_ARGUMENT, "there is no such label", t->set.reference, 0, 0), &err, hint);
+    if (!o.reference) return -1;
+    const int found = label_need(&t->config, o.reference, "--reference");
     if (found == t->reward_label || t->config.labels < 2)
-        must(fail(&err, E_ARGUMENT, "the reward's label would always be 0", t->set.reference, 0, 0), &err, hint);
+        must(fail(&err, E_ARGUMENT, "the reward's label would always be 0", o.reference, 0, 0), &err,
+             "--reference NAME, with another label's name");
     return found;
 }
 
 static void read_tokenizer(Trainer *t) {
     Error err = { 0 };
     int before, after;
-    const char *path = t->set.tokenizer ? t->set.tokenizer : t->set.reward;
-    t->tokenizer = tokenizer_open(path, &t->keep, &err);
-    must(t->tokenizer ? OK : err.code, &err, "give --tokenizer, a folder that `prep tokenizer` has made");
+    const char *path = o.tokenizer ? o.tokenizer : o.reward;
+    t->tokenizer = open_judge(&t->config, o.reward, o.tokenizer, &t->keep);
     t->special = tokenizer_specials(t->tokenizer);
     tokenizer_template(t->tokenizer, &before, &after);
     if (!before || !after || t->special.pad < 0)
-        must(fail(&err, E_UNSUPPORTED, "not RoBERTa's kind of tokenizer (<s> text </s>, with <pad>)", path, 0, 0), &err,
+        must(fail(&err, E_UNSUPPORTED, "not RoBERTa's kind of tokenizer (<s> text </s>, with <pad>)", path,
+                  0, 0), &err,
              "train one with `prep tokenizer`, byte-level");
     t->mask = tokenizer_find(t->tokenizer, "<mask>", 6);
-    if (t->mask < 0 && t->set.dropout > 0)
+    if (t->mask < 0 && o.dropout > 0)
         must(fail(&err, E_MISSING, "--token-dropout needs <mask> in the tokenizer", path, 0, 0), &err, NULL);
     const int V = tokenizer_size(t->tokenizer);
-    t->starts_word = pool_take(&t->keep, (size_t)V, 1);
-    memory_or_die(t->starts_word, "vocabulary");
+    t->starts_word = pool_need(&t->keep, (size_t)V, 1, "vocabulary");
     for (int i = 0; i < V; i++) {
         size_t n;
         const char *piece = tokenizer_piece(t->tokenizer, i, &n);
-        t->starts_word[i] = piece && n >= 2 && !memcmp(piece, "\xC4\xA0", 2);      /* byte-level BPE writes a space as U+0120 */
+        /* byte-level BPE writes a space as U+0120 */
+        t->starts_word[i] = piece && n >= 2 && !memcmp(piece, "\xC4\xA0", 2);
     }
 }
 
 static void read_config(Trainer *t) {
-    Error err = { 0 };
-    const Settings *s = &t->set;
     RewardConfig *c = &t->config;
     read_tokenizer(t);
-    if (s->reward) {
-        must(reward_config_load(c, s->reward, &t->keep, &err), &err, NULL);
-        if (s->new_head) labels_take(c, &t->data);
+    if (o.reward) {
+        if (o.new_head) labels_take(c, &t->data);
         else labels_match(t);
-        if (tokenizer_size(t->tokenizer) > c->V)
-            must(fail(&err, E_RANGE, "the tokenizer has more tokens than the reward model", s->reward, tokenizer_size(t->tokenizer),
-                      c->V), &err, NULL);
     } else {
         c->V = tokenizer_size(t->tokenizer);
-        c->stack.C = s->dim;
-        c->stack.L = s->layers;
-        c->stack.H = s->heads;
-        c->stack.F = s->ffn ? s->ffn : 4 * s->dim;
-        c->positions = s->positions;
+        c->stack.C = o.dim;
+        c->stack.L = o.layers;
+        c->stack.H = o.heads;
+        c->stack.F = o.ffn ? o.ffn : 4 * o.dim;
+        c->positions = o.positions;
         c->types = 1;
         c->stack.eps = 1e-5f;
         c->pad = t->special.pad;
@@ -176,9 +174,9 @@ static void read_config(Trainer *t) {
     t->reference = choose_reference(t);
 }
 
-/* ================================================================================================================
+/* ===================================================================================================
  * Documents into tokens
- * ================================================================================================================ */
+ * =================================================================================================== */
 
 static int usable(const Trainer *t, const Document *d) { return t->pairs || d->label >= 0; }
 
@@ -187,10 +185,10 @@ static Text tokenise(Trainer *t, const char *text, size_t n) {
     Text out = { NULL, 0 };
     int *ids, *copy, count;
     Error err = { 0 };
-    must(fail(&err, tokenizer_encode(t->tokenizer, text, n, &t->scratch, &ids, &count), "cannot encode a text", "dataset", 0, 0), &err, NULL);
-    if (count > t->limit && !t->set.window) count = t->limit;               /* the rest would never be read */
-    copy = pool_take(&t->keep, (size_t)count + 1, sizeof *copy);
-    memory_or_die(copy, "tokens of the dataset");
+    must(fail(&err, tokenizer_encode(t->tokenizer, text, n, &t->scratch, &ids, &count),
+              "cannot encode a text", "dataset", 0, 0), &err, NULL);
+    if (count > t->limit && !o.window) count = t->limit;               /* the rest would never be read */
+    copy = pool_need(&t->keep, (size_t)count + 1, sizeof *copy, "tokens of the dataset");
     if (count) memcpy(copy, ids, (size_t)count * sizeof *copy);
     pool_release(&t->scratch, mark);
     out.token = copy;
@@ -198,14 +196,12 @@ static Text tokenise(Trainer *t, const char *text, size_t n) {
     return out;
 }
 
-/* The documents with these numbers become a set. */
+/* Makes a set of the documents with these numbers. */
 static Set make_set(Trainer *t, const int *number, int n, const char *what) {
     Set s = { NULL, NULL, 0, 0 };
     char line[64];
-    s.text = pool_take(&t->keep, (size_t)n * (size_t)t->per + 1, sizeof *s.text);
-    s.label = pool_take(&t->keep, (size_t)n + 1, sizeof *s.label);
-    memory_or_die(s.text, "texts");
-    memory_or_die(s.label, "labels");
+    s.text = pool_need(&t->keep, (size_t)n * (size_t)t->per + 1, sizeof *s.text, "texts");
+    s.label = pool_need(&t->keep, (size_t)n + 1, sizeof *s.label, "labels");
     for (int i = 0; i < n; i++) {
         const Document *d = &t->data.document[number[i]];
         for (int k = 0; k < t->per; k++) {
@@ -223,14 +219,15 @@ static Set make_set(Trainer *t, const int *number, int n, const char *what) {
     return s;
 }
 
-/* How many tokens two texts begin with alike: nothing before the first difference tells which is better. */
+/* Returns how many tokens at the beginning of two texts are the same: nothing before the first difference
+ * tells which text is better. */
 static int common_prefix(const Text *a, const Text *b) {
     int n = 0;
     while (n < a->count && n < b->count && a->token[n] == b->token[n]) n++;
     return n;
 }
 
-/* Says so when long prompts leave pairs that differ only where the judge does not read. */
+/* Says how many pairs differ only after the tokens that the judge reads, as pairs with long prompts may. */
 static void count_equal(const Set *s, int limit) {
     int equal = 0;
     for (int i = 0; i < s->examples; i++) {
@@ -238,32 +235,37 @@ static void count_equal(const Set *s, int limit) {
         const int n = common_prefix(a, b);
         equal += n >= limit || (n == a->count && n == b->count);
     }
-    if (equal) printf("%d of %d pairs are the same in their first %d tokens: nothing can be learnt from them\n", equal, s->examples, limit);
+    if (equal)
+        printf("%d of %d pairs are the same in their first %d tokens: nothing can be learnt from them\n",
+               equal, s->examples, limit);
 }
 
 static void read_documents(Trainer *t) {
     Error err = { 0 };
     const uint64_t count = t->data.count;
-    if (count > INT_MAX / 4) must(fail(&err, E_RANGE, "too many documents", "dataset", (long long)count, INT_MAX / 4), &err, NULL);
-    int *number = pool_take(&t->scratch, (size_t)count + 1, sizeof *number), n = 0;
-    memory_or_die(number, "documents");
+    if (count > INT_MAX / 4)
+        must(fail(&err, E_RANGE, "too many documents", "dataset", (long long)count, INT_MAX / 4), &err, NULL);
+    int *number = pool_need(&t->scratch, (size_t)count + 1, sizeof *number, "documents"), n = 0;
     for (int i = 0; i < (int)count; i++)
         if (t->data.document[i].split == 0 && usable(t, &t->data.document[i])) number[n++] = i;
     if (!n)
-        must(fail(&err, E_MISSING, t->pairs ? "no pairs to train on" : "no labelled texts to train on", "dataset", 0, 0), &err, PREP);
+        must(fail(&err, E_MISSING, t->pairs ? "no pairs to train on" : "no labelled texts to train on",
+                  "dataset", 0, 0), &err, PREP);
     t->train = make_set(t, number, n, "training");
     if (t->pairs) count_equal(&t->train, t->limit);
     int same = 1;
     for (int i = 1; i < n; i++) same = same && t->train.label[i] == t->train.label[0];
     if (same && !t->pairs)
-        must(fail(&err, E_RANGE, "every training text has the same label", t->data.label[t->train.label[0]], 0, 0), &err,
+        must(fail(&err, E_RANGE, "every training text has the same label", t->data.label[t->train.label[0]],
+                  0, 0), &err,
              "a dataset with texts of two labels or more");
     n = 0;
     for (int i = 0; i < (int)count; i++)
         if (t->data.document[i].split != 0 && usable(t, &t->data.document[i])) number[n++] = i;
-    Rng rng = rng_stream(hash_bytes("held", 4, 0), 0, 0);                   /* not of --seed: every run is measured on the same texts */
+    /* whatever --seed: every run is measured on the same texts */
+    Rng rng = rng_stream(hash_bytes("held", 4, 0), 0, 0);
     rng_shuffle(&rng, number, n);
-    if (t->set.eval_texts && n > t->set.eval_texts) n = t->set.eval_texts;
+    if (o.eval_texts && n > o.eval_texts) n = o.eval_texts;
     t->held = make_set(t, number, n, "held-out");
 }
 
@@ -271,22 +273,25 @@ static void read_data(Trainer *t, const char *path) {
     Error err = { 0 };
     must(dataset_read(&t->data, path, &t->keep, &err), &err, PREP);
     if (t->data.kind != DATA_TEXT && t->data.kind != DATA_PAIRS)
-        must(fail(&err, E_UNSUPPORTED, "prompts and responses (sft reads them): a reward model needs labelled texts or pairs", path, 0, 0),
+        must(fail(&err, E_UNSUPPORTED,
+                  "prompts and responses (sft reads them): a reward model needs labelled texts or pairs",
+                  path, 0, 0),
              &err, PREP);
     if (!t->data.count) must(fail(&err, E_MISSING, "an empty dataset", path, 0, 0), &err, PREP);
-    if (t->data.kind == DATA_TEXT && !t->data.labels) must(fail(&err, E_MISSING, "the texts have no labels", path, 0, 0), &err, PREP);
+    if (t->data.kind == DATA_TEXT && !t->data.labels)
+        must(fail(&err, E_MISSING, "the texts have no labels", path, 0, 0), &err, PREP);
     t->pairs = t->data.kind == DATA_PAIRS;
     t->per = t->pairs ? 2 : 1;
-    if (t->pairs && t->set.smoothing > 0) usage_error("pairs have no labels to smooth", "--label-smoothing");
-    if (t->pairs && t->set.reference) usage_error("pairs have no labels, and so none to hold at 0", "--reference");
+    if (t->pairs && o.smoothing > 0) usage_error("pairs have no labels to smooth", "--label-smoothing");
+    if (t->pairs && o.reference) usage_error("pairs have no labels, and so none to hold at 0", "--reference");
 }
 
-/* ================================================================================================================
+/* ===================================================================================================
  * Examples: whole texts, crops, and phrases over and over
- * ================================================================================================================ */
+ * =================================================================================================== */
 
-/* low .. high with probability in proportion to 1/n: uniform on a logarithmic scale, without a logarithm (whose last bit libraries
- * do not agree on). */
+/* Draws n from low .. high with probability in proportion to 1/n: uniform on a logarithmic scale, but
+ * without a logarithm, whose last bit depends on the C library. */
 static int log_uniform(Rng *rng, int low, int high) {
     double sum = 0, u = rng_unit(rng);
     for (int n = low; n <= high; n++) sum += 1.0 / n;
@@ -296,12 +301,14 @@ static int log_uniform(Rng *rng, int low, int high) {
     return high;
 }
 
-/* A phrase of x over and over, n tokens: 1 to 4 whole words, single ones most often; one time in four 1 to 4 tokens as they come. One
- * time in three a real opening of up to n/2 tokens stands before it, as a prompt stands before what a policy repeats. */
+/* Writes n tokens that repeat one phrase of x: 1 to 4 whole words, most often 1; one time in four, 1 to 4
+ * tokens regardless of words. One time in three they follow a real opening of up to n/2 tokens, as a
+ * policy's repetitions follow a prompt. */
 static void repeat_phrase(int *out, int n, const Text *x, const unsigned char *starts_word, Rng *rng) {
     const int whole_words = rng_below(rng, 4) > 0, size = 1 + (int)rng_below(rng, 1 + rng_below(rng, 4));
     int at = (int)rng_below(rng, (uint64_t)x->count), end, words = 0;
-    int kept = rng_below(rng, 3) == 0 ? (int)rng_below(rng, (uint64_t)(n < x->count ? n : x->count) / 2 + 1) : 0;
+    const int most = (n < x->count ? n : x->count) / 2;
+    const int kept = rng_below(rng, 3) == 0 ? (int)rng_below(rng, (uint64_t)most + 1) : 0;
     if (whole_words) {
         while (at > 0 && !starts_word[x->token[at]]) at--;
         for (end = at + 1; end < x->count && (!starts_word[x->token[end]] || ++words < size); end++) ;
@@ -309,28 +316,29 @@ static void repeat_phrase(int *out, int n, const Text *x, const unsigned char *s
     for (int i = 0; i < n; i++) out[i] = i < kept ? x->token[i] : x->token[at + (i - kept) % (end - at)];
 }
 
-/* One example of the epoch: its texts one after another in out, each with its specials; length[k] their sizes. Returns 1 for a phrase
- * over and over. Of a pair both texts are cropped alike, after their first difference; as a phrase, it is the chosen text that gets
- * repeated, and loses against the rejected one. */
+/* Draws example e of an epoch: writes its texts to out, one after another, each between special tokens;
+ * length[k]: their sizes. Returns 1 if it is a repeated phrase. Both texts of a pair are cropped to one
+ * length, which reaches past their first difference. If a pair becomes a repeated phrase, the phrase is
+ * taken from the chosen text and loses against the rejected text. */
 static int draw_example(Trainer *t, int *out, int length[2], int e, long long epoch) {
-    const Settings *s = &t->set;
     const Text *x = &t->train.text[e * t->per];
-    Rng rng = rng_stream(hash_bytes("examples", 8, s->seed), (uint64_t)epoch, (uint64_t)e);
+    Rng rng = rng_stream(hash_bytes("examples", 8, o.seed), (uint64_t)epoch, (uint64_t)e);
     int full = x[0].count > x[t->per - 1].count ? x[0].count : x[t->per - 1].count;
     if (full > t->limit) full = t->limit;
-    const int cropped = rng_unit(&rng) < s->crop, spam = rng_unit(&rng) < s->spam && x[0].count > 0;
-    int shortest = t->pairs && !s->window ? common_prefix(x, x + 1) + 1 : 0;
+    const int cropped = rng_unit(&rng) < o.crop, spam = rng_unit(&rng) < o.spam && x[0].count > 0;
+    int shortest = t->pairs && !o.window ? common_prefix(x, x + 1) + 1 : 0;
     if (shortest < SHORTEST) shortest = SHORTEST;
     const int crop = cropped || spam ? log_uniform(&rng, full < shortest ? full : shortest, full) : full;
     for (int k = 0; k < t->per; k++) {
-        const Text *y = spam && t->pairs ? &x[1 - k] : &x[k];               /* spam: rejected, then the chosen one's phrase */
+        /* spam: rejected, then the chosen one's phrase */
+        const Text *y = spam && t->pairs ? &x[1 - k] : &x[k];
         int n = y->count < crop ? y->count : crop;
-        const int from = s->window && !spam ? (int)rng_below(&rng, (uint64_t)(y->count - n) + 1) : 0;
+        const int from = o.window && !spam ? (int)rng_below(&rng, (uint64_t)(y->count - n) + 1) : 0;
         *out++ = t->config.bos;
         if (spam && k == t->per - 1) repeat_phrase(out, n = crop, y, t->starts_word, &rng);
         else for (int i = 0; i < n; i++) out[i] = y->token[from + i];
-        for (int i = 0; i < n && s->dropout > 0; i++)
-            if (rng_unit(&rng) < s->dropout) out[i] = t->mask;
+        for (int i = 0; i < n && o.dropout > 0; i++)
+            if (rng_unit(&rng) < o.dropout) out[i] = t->mask;
         out += n;
         *out++ = t->config.eos;
         length[k] = n + 2;
@@ -345,11 +353,12 @@ static void batch_add(Batch *b, const int *token, int n) {
     b->start[b->B] = b->N;
 }
 
-/* ================================================================================================================
+/* ===================================================================================================
  * Learning
- * ================================================================================================================ */
+ * =================================================================================================== */
 
-/* loss of text b = sum over labels of target * -log softmax(logits)[label]: one plain cross-entropy for each label. */
+/* Adds to t->loss and dlogits. Loss of text b = sum over labels of target * -log softmax(logits)[label]:
+ * one cross-entropy for each label. */
 static void label_loss(Trainer *t, float scale) {
     Batch *b = &t->batch;
     const int labels = t->config.labels;
@@ -380,14 +389,15 @@ static int best_label(const float *logits, int labels) {
         if (logits[j] > logits[best]) best = j;
     return best;
 }
-/* 1 or 0; one half for a pair of equal texts. logits: of the example's first text. */
+/* Returns 1 if the model judges an example rightly, else 0; 0.5 for a pair of equal texts. logits: of the
+ * example's first text. */
 static double is_right(const Trainer *t, const float *logits, int truth) {
     const float rejected = logits[t->pairs ? t->config.labels : 0];
     if (t->pairs) return logits[0] > rejected ? 1 : logits[0] < rejected ? 0 : 0.5;
     return best_label(logits, t->config.labels) == truth;
 }
 
-/* Forward, loss and backward of what the batch holds; empties it. */
+/* Runs forward, loss and backward on the texts of the batch, and empties it. */
 static void learn(Trainer *t, float scale) {
     Batch *b = &t->batch;
     Error err = { 0 };
@@ -407,12 +417,12 @@ static void learn(Trainer *t, float scale) {
     b->N = b->B = 0;
 }
 
-/* The k-th example of the run: its place in its epoch's order. */
+/* Returns the k-th example of the run; *epoch: the epoch in whose order it is. */
 static int example_at(Trainer *t, long long k, long long *epoch) {
     const int n = t->train.examples;
     *epoch = k / n;
     if (*epoch != t->epoch) {
-        Rng rng = rng_stream(hash_bytes("order", 5, t->set.seed), (uint64_t)*epoch, 0);
+        Rng rng = rng_stream(hash_bytes("order", 5, o.seed), (uint64_t)*epoch, 0);
         for (int i = 0; i < n; i++) t->order[i] = i;
         rng_shuffle(&rng, t->order, n);
         t->epoch = *epoch;
@@ -420,19 +430,21 @@ static int example_at(Trainer *t, long long k, long long *epoch) {
     return t->order[k % n];
 }
 
-/* What example e should be called: its label, a little of every label with --label-smoothing, and all alike for a phrase. */
+/* Sets the target of example e: its label, with --label-smoothing a share of every label, and for a
+ * repeated phrase equal shares of all. */
 static void set_targets(Trainer *t, int e, int spam) {
     Batch *b = &t->batch;
     const int labels = t->config.labels, i = b->B - t->per;
-    const float share = (float)((spam ? 1.0 : t->set.smoothing) / labels);
+    const float share = (float)((spam ? 1.0 : o.smoothing) / labels);
     b->truth[i] = spam ? -1 : t->pairs ? 0 : t->train.label[e];
     for (int j = 0; j < labels && !t->pairs; j++)
-        b->target[i * labels + j] = share + (!spam && j == b->truth[i] ? (float)(1 - t->set.smoothing) : 0);
+        b->target[i * labels + j] = share + (!spam && j == b->truth[i] ? (float)(1 - o.smoothing) : 0);
 }
 
-/* --reference: softmax does not change when the same is added to all logits, so of L outputs one is free. This one is held at 0 by
- * subtracting its row from all: then the others are log-odds against it (logistic regression with a reference category), and nothing in a
- * reward is left over from how the head began. */
+/* Holds the logit of --reference at 0 by subtracting its row of the head from all rows. Softmax does not
+ * change when the same number is added to all logits, so one of L outputs is free; with this one at 0 the
+ * others are log-odds against it (logistic regression with a reference category), and no reward depends on
+ * the head's random start. */
 static void hold_reference(Trainer *t) {
     const int labels = t->config.labels, C = t->config.stack.C, zero = t->reference;
     float *w = t->model.out.data, *b = t->model.out_b.data;
@@ -446,39 +458,34 @@ static void hold_reference(Trainer *t) {
     b[zero] = 0;
 }
 
-/* One optimiser step; the batch passes in portions of at most --micro-tokens, whose gradients add up. Returns the gradient's norm, or
- * NAN where it or the loss is not a number: then nothing has moved. */
+/* Makes one optimiser step; the batch passes in portions of at most --micro-tokens, whose gradients add up.
+ * Returns the gradient's norm, or NAN if it or the loss is not a number: then nothing has moved. */
 static double train_step(Trainer *t, int step, double lr) {
-    const Settings *s = &t->set;
-    const AdamW adam = { (float)lr, 0.9f, 0.98f, 1e-8f, (float)s->weight_decay, 0 };
+    const AdamW adam = { (float)lr, 0.9f, 0.98f, 1e-8f, (float)o.weight_decay, 0 };
     Batch *b = &t->batch;
     gradient_zero(t->model.tensor, t->model.tensors);
-    for (int i = 0; i < s->batch; i++) {
+    for (int i = 0; i < o.batch; i++) {
         long long epoch;
         int length[2] = { 0, 0 };
-        const int e = example_at(t, (long long)step * s->batch + i, &epoch), spam = draw_example(t, t->example, length, e, epoch);
-        if (b->N + length[0] + length[1] > b->tokens) learn(t, 1.0f / (float)s->batch);
+        const int e = example_at(t, (long long)step * o.batch + i, &epoch);
+        const int spam = draw_example(t, t->example, length, e, epoch);
+        if (b->N + length[0] + length[1] > b->tokens) learn(t, 1.0f / (float)o.batch);
         batch_add(b, t->example, length[0]);
         if (t->pairs) batch_add(b, t->example + length[0], length[1]);
         set_targets(t, e, spam);
     }
-    learn(t, 1.0f / (float)s->batch);
+    learn(t, 1.0f / (float)o.batch);
     const double norm = gradient_norm(t->model.tensor, t->model.tensors);
     if (!(norm < 1e30) || !(t->loss < 1e30)) return NAN;
-    optimizer_step(&t->optimizer, 0, t->model.tensor, t->model.tensors, &adam, s->clip > 0 && norm > s->clip ? (float)(s->clip / norm) : 1.0f);
+    const float scale = o.clip > 0 && norm > o.clip ? (float)(o.clip / norm) : 1.0f;
+    optimizer_step(&t->optimizer, 0, t->model.tensor, t->model.tensors, &adam, scale);
     hold_reference(t);
     return norm;
 }
 
-/* Linear up in the warm-up, then linear down to nothing. */
-static double learning_rate(const Trainer *t, int step) {
-    const int up = (int)(t->set.warmup * t->steps);
-    return step < up ? t->set.lr * (step + 1) / (up + 1) : t->set.lr * (t->steps - step) / (t->steps - up);
-}
-
-/* ================================================================================================================
+/* ===================================================================================================
  * Judging the judge
- * ================================================================================================================ */
+ * =================================================================================================== */
 
 static void score_batch(Trainer *t, float *logits) {
     Batch *b = &t->batch;
@@ -488,7 +495,7 @@ static void score_batch(Trainer *t, float *logits) {
     b->N = b->B = 0;
 }
 
-/* logits (n,labels) of the first `most` tokens (0: of all that fit) of n texts. */
+/* Computes logits (n,labels) from the first `most` tokens (0: all that fit) of n texts. */
 static void score_texts(Trainer *t, float *logits, const Text *x, int n, int most) {
     Batch *b = &t->batch;
     int done = 0;
@@ -511,18 +518,17 @@ static int by_value(const void *left, const void *right) {
     const float a = *(const float *)left, b = *(const float *)right;
     return (a > b) - (a < b);
 }
-typedef struct { double accuracy, loss, low, median, high; } Quality;       /* low, high: 5th and 95th percentile of the reward */
+/* low, high: 5th and 95th percentile of the reward */
+typedef struct { double accuracy, loss, low, median, high; } Quality;
 
-/* The held-out texts by their first `most` tokens (0: in full). */
+/* Judges the held-out texts by their first `most` tokens (0: in full). */
 static Quality evaluate(Trainer *t, int most) {
     const PoolMark mark = pool_mark(&t->scratch);
     const int labels = t->config.labels, n = t->held.examples, texts = n * t->per;
-    float *logits = pool_take(&t->scratch, (size_t)texts * (size_t)labels, sizeof *logits);
-    float *reward = pool_take(&t->scratch, (size_t)texts, sizeof *reward);
+    float *logits = pool_need(&t->scratch, (size_t)texts * (size_t)labels, sizeof *logits, "evaluation");
+    float *reward = pool_need(&t->scratch, (size_t)texts, sizeof *reward, "evaluation");
     float loss;
     Quality q = { 0, 0, 0, 0, 0 };
-    memory_or_die(logits, "evaluation");
-    memory_or_die(reward, "evaluation");
     score_texts(t, logits, t->held.text, texts, most);
     for (int i = 0; i < n; i++) {
         const float *z = logits + (size_t)i * (size_t)(t->per * labels);
@@ -542,14 +548,17 @@ static Quality evaluate(Trainer *t, int most) {
     return q;
 }
 
-/* ---- the reward hacker's first idea: the commonest words and two-word phrases, over and over ---- */
+/* ---- what a policy tries first against a judge: the commonest words and two-word phrases, repeated ---- */
 
 typedef struct { const char *text; int length, count; } Phrase;
 
 static int lower(char c) { return c >= 'A' && c <= 'Z' ? c + 32 : c; }
-static int is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '\'' || (c & 0x80); }
+static int is_letter(char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '\'' || (c & 0x80);
+}
 
-/* Open addressing; once half of the table is full, new phrases are not among the commonest. */
+/* Counts one more of a phrase, ignoring case (open addressing). Once half of the table is full, phrases
+ * that it does not have are left out: they are not among the commonest. */
 static void count_phrase(Phrase *table, int *used, const char *text, int length) {
     char key[64];
     if (length > (int)sizeof key) return;
@@ -569,9 +578,9 @@ static void count_phrase(Phrase *table, int *used, const char *text, int length)
     }
 }
 
-/* Words of a text, or pairs of words with one space between. */
+/* Counts the words of a text, or its pairs of words with one space between. */
 static void count_phrases(Phrase *table, int *used, const char *s, int n, int words) {
-    int before = -1;                        /* where the word before this one began, when only a space is between */
+    int before = -1;                        /* where the previous word began, if only a space is between */
     for (int i = 0; i < n;) {
         int begin = i;
         while (i < n && is_letter(s[i])) i++;
@@ -592,16 +601,16 @@ static int by_count(const void *left, const void *right) {
     return 0;
 }
 
-/* The commonest of the training texts, to out; returns how many. */
+/* Writes the commonest phrases of the training texts to out; returns how many. */
 static int common_phrases(Trainer *t, Phrase *out, int most, int words) {
     const PoolMark mark = pool_mark(&t->scratch);
-    Phrase *table = pool_take(&t->scratch, TABLE, sizeof *table);
+    Phrase *table = pool_need(&t->scratch, TABLE, sizeof *table, "words");
     int used = 0, n = 0;
-    memory_or_die(table, "words");
     for (uint64_t i = 0; i < t->data.count; i++) {
         const Document *d = &t->data.document[i];
         for (int k = 0; k < t->per && d->split == 0; k++)
-            count_phrases(table, &used, d->text[k], (int)(d->length[k] < INT_MAX ? d->length[k] : INT_MAX), words);
+            count_phrases(table, &used, d->text[k], d->length[k] < INT_MAX ? (int)d->length[k] : INT_MAX,
+                          words);
     }
     for (int i = 0; i < TABLE; i++)
         if (table[i].count) table[n++] = table[i];
@@ -612,7 +621,7 @@ static int common_phrases(Trainer *t, Phrase *out, int most, int words) {
     return n;
 }
 
-/* The phrase over and over, PROBE tokens of it. */
+/* Returns PROBE tokens that repeat the phrase. */
 static Text probe(Trainer *t, const Phrase *p) {
     char text[PROBE * 65];
     int n = 0;
@@ -626,17 +635,16 @@ static Text probe(Trainer *t, const Phrase *p) {
     return x;
 }
 
-/* How many probes are worth more than 95 % of the real texts, and the one worth most. */
+/* Says and logs how many repeated phrases the judge scores above `high`, the 95th percentile of real texts,
+ * and which one scores highest. */
 static void probe_phrases(Trainer *t, double high, Log *log) {
     const int labels = t->config.labels;
-    Phrase *phrase = pool_take(&t->keep, WORDS + PHRASES, sizeof *phrase);
-    Text *x = pool_take(&t->keep, WORDS + PHRASES, sizeof *x);
-    float *logits = pool_take(&t->keep, (size_t)(WORDS + PHRASES) * (size_t)labels, sizeof *logits);
+    Phrase *phrase = pool_need(&t->keep, WORDS + PHRASES, sizeof *phrase, "probes");
+    Text *x = pool_need(&t->keep, WORDS + PHRASES, sizeof *x, "probes");
+    float *logits = pool_need(&t->keep, (size_t)(WORDS + PHRASES) * (size_t)labels, sizeof *logits, "probes");
     int above = 0, best = 0;
-    memory_or_die(phrase, "probes");
-    memory_or_die(x, "probes");
-    memory_or_die(logits, "probes");
-    const int words = common_phrases(t, phrase, WORDS, 1), n = words + common_phrases(t, phrase + words, PHRASES, 2);
+    const int words = common_phrases(t, phrase, WORDS, 1);
+    const int n = words + common_phrases(t, phrase + words, PHRASES, 2);
     if (!n) return;
     for (int i = 0; i < n; i++) x[i] = probe(t, &phrase[i]);
     score_texts(t, logits, x, n, PROBE);
@@ -645,8 +653,10 @@ static void probe_phrases(Trainer *t, double high, Log *log) {
         above += (double)score > high;
         if (score > logits[best * labels + t->reward_label]) best = i;
     }
-    printf("repetition: %d words and %d phrases, each to %d tokens: %d above the 95th percentile of real texts; highest \"%.*s\" at %.2f\n",
-           words, n - words, PROBE, above, phrase[best].length, phrase[best].text, (double)logits[best * labels + t->reward_label]);
+    printf("repetition: %d words and %d phrases, each to %d tokens: %d above the 95th percentile of real "
+           "texts; highest \"%.*s\" at %.2f\n",
+           words, n - words, PROBE, above, phrase[best].length, phrase[best].text,
+           (double)logits[best * labels + t->reward_label]);
     log_integer(log, "eval/repetitions", n);
     log_integer(log, "eval/repetitions_above_p95", above);
     log_number(log, "eval/repetition_max", (double)logits[best * labels + t->reward_label]);
@@ -658,16 +668,21 @@ static void final_report(Trainer *t, int steps) {
     Error err = { 0 };
     Log log;
     Quality q = { 0, 0, 0, 0, 0 };
-    if (!t->held.examples) { printf("no held-out %s: nothing to evaluate\n", t->pairs ? "pairs" : "texts"); return; }
-    log_begin(&log, t->log_path, &t->keep);
+    if (!t->held.examples) {
+        printf("no held-out %s: nothing to evaluate\n", t->pairs ? "pairs" : "texts");
+        return;
+    }
+    log_begin(&log, t->out.log, &t->keep);
     log_integer(&log, "step", steps);
-    printf("%d held-out %s, reward = logit of '%s'\n  tokens  accuracy    loss   reward: 5%%     50%%     95%%\n", t->held.examples,
+    printf("%d held-out %s, reward = logit of '%s'\n"
+           "  tokens  accuracy    loss   reward: 5%%     50%%     95%%\n", t->held.examples,
            t->pairs ? "pairs" : "texts", t->config.label[t->reward_label]);
     for (size_t i = 0; i < sizeof length / sizeof *length; i++) {
         char name[40], tokens[16] = "full";
         q = evaluate(t, length[i]);
         if (length[i]) snprintf(tokens, sizeof tokens, "%d", length[i]);
-        printf("  %6s    %6.2f%%  %6.4f  %10.3f %7.3f %7.3f\n", tokens, 100 * q.accuracy, q.loss, q.low, q.median, q.high);
+        printf("  %6s    %6.2f%%  %6.4f  %10.3f %7.3f %7.3f\n", tokens, 100 * q.accuracy, q.loss, q.low,
+               q.median, q.high);
         snprintf(name, sizeof name, "eval/accuracy_%s", tokens);
         log_number(&log, name, q.accuracy);
         snprintf(name, sizeof name, "eval/loss_%s", tokens);
@@ -683,73 +698,70 @@ static void final_report(Trainer *t, int steps) {
     must(log_end(&log, &err), &err, NULL);
 }
 
-/* ================================================================================================================
+/* ===================================================================================================
  * The run
- * ================================================================================================================ */
+ * =================================================================================================== */
 
-/* Weights last: a folder that has them is whole. Every file is written aside and renamed, and none if a weight is no number. */
-static void save(Trainer *t, int step) {
-    const PoolMark mark = pool_mark(&t->keep);
-    Error err = { 0 };
-    const int type = t->set.dtype;
-    if (!tensors_are_numbers(t->model.tensor, t->model.tensors, type))
-        die_not_a_number("a weight is no number, or too large for --dtype", step, t->saved_step, t->out, SMALLER_STEPS);
-    must(tokenizer_save(t->tokenizer, t->out, reward_max_tokens(&t->config), &t->keep, &err), &err, NULL);
-    must(reward_config_save(&t->config, t->out, type, &t->keep, &err), &err, NULL);
-    must(checkpoint_save(t->out, "model", t->model.tensor, t->model.tensors, type, 0, &t->keep, &err), &err, NULL);
-    t->saved_step = step;
-    pool_release(&t->keep, mark);
+/* Saves the weights after `step`; dies without writing if one of them is no number. */
+static void save(void *run, int step) {
+    Trainer *t = run;
+    if (!tensors_are_numbers(t->model.tensor, t->model.tensors, o.dtype))
+        die_not_a_number("a weight is no number, or too large for --dtype", step, t->out.saved, t->out.path,
+                         SMALLER_STEPS);
+    save_judge(&t->model, t->tokenizer, t->out.path, o.dtype, &t->keep);
+    t->out.saved = step;
 }
 
-/* The loss of `step`, or its gradient, is not a number. The weights still are those after the step before: they are saved if they
- * are of use, that is if this loss or the held-out one is a number. */
+/* Stops at a step whose loss, or its gradient, is not a number. The weights still are those after the step
+ * before, and of use if this loss or the held-out one is a number. */
 static void stop_at_nan(Trainer *t, int step) {
-    int good = tensors_are_numbers(t->model.tensor, t->model.tensors, t->set.dtype);
-    good = good && (t->loss < 1e30 || (t->held.examples && isfinite(evaluate(t, 0).loss)));
-    if (good && step > 1 && t->saved_step != step - 1) save(t, step - 1);
-    die_not_a_number("the loss or its gradient is not a number", step, t->saved_step, t->out, SMALLER_STEPS);
+    const Saver saver = { &t->out, save, t };
+    const int good = tensors_are_numbers(t->model.tensor, t->model.tensors, o.dtype) &&
+                     (t->loss < 1e30 || (t->held.examples && isfinite(evaluate(t, 0).loss)));
+    stop_not_a_number("the loss or its gradient is not a number", step, good, &saver, NULL);
 }
 
-/* Every --eval-every steps: accuracy on the held-out texts in full and at 32 tokens. */
+/* Logs the accuracy on the held-out texts in full and at 32 tokens, and writes it to text. */
 static void glance(Trainer *t, Log *log, char *text, size_t cap) {
     const Quality full = evaluate(t, 0), opening = evaluate(t, 32);
     log_number(log, "eval/accuracy_full", full.accuracy);
     log_number(log, "eval/loss_full", full.loss);
     log_number(log, "eval/accuracy_32", opening.accuracy);
-    snprintf(text, cap, "  held-out %.1f%%, at 32 tokens %.1f%%", 100 * full.accuracy, 100 * opening.accuracy);
+    snprintf(text, cap, "  held-out %.1f%%, at 32 tokens %.1f%%", 100 * full.accuracy,
+             100 * opening.accuracy);
 }
 
-/* Every few steps, and after the last: what has been learnt since, into the log and on the screen. */
+/* Logs and shows the mean loss and accuracy of the last `steps` steps. */
 static void log_step(Trainer *t, int done, int steps, double lr, double norm, int last) {
-    const Settings *s = &t->set;
     const PoolMark mark = pool_mark(&t->scratch);
-    const double since = (double)s->batch * steps, accuracy = t->judged > 0 ? t->right / t->judged : 0;
+    const double since = (double)o.batch * steps, accuracy = t->judged > 0 ? t->right / t->judged : 0;
     char line[256];
     Error err = { 0 };
     Log log;
-    log_begin(&log, t->log_path, &t->scratch);
+    log_begin(&log, t->out.log, &t->scratch);
     log_integer(&log, "step", done);
-    log_number(&log, "epoch", (double)done * s->batch / t->train.examples);
+    log_number(&log, "epoch", (double)done * o.batch / t->train.examples);
     log_number(&log, "loss", t->loss / since);
     log_number(&log, "accuracy", accuracy);
     log_number(&log, "learning_rate", lr);
     log_number(&log, "gradient_norm", norm);
-    if (s->eval_every && done / s->eval_every != (done - steps) / s->eval_every && t->held.examples && !last)
+    if (o.eval_every && done / o.eval_every != (done - steps) / o.eval_every && t->held.examples && !last)
         glance(t, &log, t->seen, sizeof t->seen);
     must(log_end(&log, &err), &err, NULL);
-    snprintf(line, sizeof line, "loss %.4f  accuracy %.1f%%  lr %.2e%s", t->loss / since, 100 * accuracy, lr, t->seen);
+    snprintf(line, sizeof line, "loss %.4f  accuracy %.1f%%  lr %.2e%s", t->loss / since, 100 * accuracy,
+             lr, t->seen);
     progress(line, done, t->steps, last);
     t->loss = t->right = t->judged = 0;
     pool_release(&t->scratch, mark);
 }
 
-/* Returns the steps done, whose weights are saved. */
+/* Trains, and saves the result; returns the number of steps done. */
 static int train(Trainer *t) {
-    const Settings *s = &t->set;
     const int every = t->steps > 100 ? 10 : 1;          /* steps of a line in the log */
     int step = 0, logged = 0, stop = cli_stopping();
     while (step < t->steps && !stop) {
-        const double lr = learning_rate(t, step), norm = train_step(t, step, lr);
+        const double lr = learning_rate(SCHEDULE_TRIANGLE, o.lr, o.warmup, step + 1, t->steps);
+        const double norm = train_step(t, step, lr);
         step++;
         if (!isfinite(norm)) stop_at_nan(t, step);
         stop = cli_stopping();
@@ -757,28 +769,24 @@ static int train(Trainer *t) {
             log_step(t, step, step - logged, lr, norm, stop || step == t->steps);
             logged = step;
         }
-        if (s->save_every && step % s->save_every == 0) save(t, step);
+        if (o.save_every && step % o.save_every == 0) save(t, step);
     }
-    if (step && t->saved_step != step) save(t, step);
+    if (step && t->out.saved != step) save(t, step);
     return step;
 }
 
-/* Everything of a fixed size; with a measuring arena the bill. */
-static void carve(Trainer *t, Arena *a) {
+/* Lays out everything of a fixed size. */
+static void carve(void *run, Arena *a, Bill *bill) {
+    Trainer *t = run;
     Error err = { 0 };
     Batch *b = &t->batch;
     const size_t labels = (size_t)t->config.labels, B = (size_t)b->texts;
-    const int bill = !a->base;
-    size_t at = a->used;
-    must(reward_carve(&t->model, &t->config, F32, t->set.compute, 1, &t->keep, a, &err), &err, NULL);
-    if (bill) cli_bill("weights and their gradients", a->used - at);
-    at = a->used;
+    must(reward_carve(&t->model, &t->config, F32, o.quant.compute, 1, &t->keep, a, &err), &err, NULL);
+    bill_part(bill, "weights and their gradients", a);
     optimizer_carve(&t->optimizer, t->model.tensor, t->model.tensors, a);
-    if (bill) cli_bill("AdamW's moments", a->used - at);
-    at = a->used;
+    bill_part(bill, "AdamW's moments", a);
     reward_saved_carve(&t->saved, &t->config, b->tokens, b->texts, a);
-    if (bill) cli_bill("saved activations", a->used - at);
-    at = a->used;
+    bill_part(bill, "saved activations", a);
     b->token = arena_take(a, (size_t)b->tokens, sizeof(int));
     b->start = arena_take(a, B + 1, sizeof(int));
     b->truth = arena_take(a, B, sizeof(int));
@@ -790,136 +798,160 @@ static void carve(Trainer *t, Arena *a) {
     b->dloss = arena_take(a, B, sizeof(float));
     t->example = arena_take(a, 2 * (size_t)reward_max_tokens(&t->config), sizeof(int));
     t->order = arena_take(a, (size_t)t->train.examples, sizeof(int));
-    if (bill) cli_bill("a batch and the order of texts", a->used - at);
+    bill_part(bill, "a batch and the order of texts", a);
 }
 
-/* Measures, prints the bill, and takes it. */
-static void memory(Trainer *t) {
+/* Measures what the largest portion of a batch needs. */
+static size_t workspace(void *run) {
+    Trainer *t = run;
     Error err = { 0 };
-    Settings *s = &t->set;
-    const int longest = t->per * reward_max_tokens(&t->config);
-    Arena measure, ws;
-    memset(&measure, 0, sizeof measure);
-    memset(&ws, 0, sizeof ws);
-    t->batch.tokens = s->micro_tokens ? s->micro_tokens : longest > 2048 ? longest : 2048;
-    t->batch.texts = s->batch * t->per;
-    if (t->batch.tokens < longest)
-        must(fail(&err, E_RANGE, "--micro-tokens is less than one example can have", "", t->batch.tokens, longest), &err,
-             "a larger --micro-tokens, or fewer --positions");
-    cli_bill("dataset, its tokens, tokenizer", t->keep.total + t->scratch.total);
-    carve(t, &measure);
+    Arena ws = { 0 };
     const Texts most = { t->batch.tokens, t->batch.texts, NULL, NULL };
     must(reward_forward(&t->model, &most, &t->saved, NULL, &ws), &err, NULL);
     must(reward_forward(&t->model, &most, NULL, NULL, &ws), &err, NULL);
     must(reward_backward(&t->model, &most, &t->saved, NULL, &ws), &err, NULL);
-    cli_bill("work space", ws.peak);
-    cli_bill_total();
-    if (s->dry_run) exit(0);
-    t->memory = cli_arena(measure.used, "model, optimizer, activations");
-    carve(t, &t->memory);
-    t->ws = cli_arena(ws.peak, "work space");
+    return ws.peak;
+}
+
+static void memory(Trainer *t) {
+    Error err = { 0 };
+    RunMemory m = { 0 };
+    const int longest = t->per * reward_max_tokens(&t->config);
+    m.run = t; m.carve = carve; m.workspace = workspace;
+    t->batch.tokens = o.micro_tokens ? o.micro_tokens : longest > 2048 ? longest : 2048;
+    t->batch.texts = o.batch * t->per;
+    if (t->batch.tokens < longest)
+        must(fail(&err, E_RANGE, "--micro-tokens is less than one example can have", "", t->batch.tokens,
+                  longest), &err, "a larger --micro-tokens, or fewer --positions");
+    bill_add(&m.bill, "dataset, its tokens, tokenizer", t->keep.total + t->scratch.total);
+    memory_measure(&m);
+    bill_print(&m.bill);
+    if (o.dry_run) exit(0);
+    memory_take(&m, &t->ws);
 }
 
 static void init_weights(Trainer *t) {
-    Error err = { 0 };
-    const Settings *s = &t->set;
-    reward_init(&t->model, s->seed);
-    if (s->reward)                          /* the head is the last four of the list */
-        must(checkpoint_load(s->reward, "model", t->model.tensor, t->model.tensors - (s->new_head ? 4 : 0), &t->keep, &err), &err,
-             s->new_head ? NULL : "a model without a classifier: --new-head");
-    if (!tensors_are_numbers(t->model.tensor, t->model.tensors, F32))
-        must(fail(&err, E_NUMBER, "a weight is a NaN or an infinity", s->reward, 0, 0), &err, "another --reward: this one is damaged");
+    int n = t->model.tensors;               /* of --new-head, those before the head */
+    for (int i = 0; o.new_head && i < n; i++)
+        if (t->model.tensor[i].flags & TENSOR_HEAD) n = i;
+    reward_init(&t->model, o.seed);
+    if (o.reward)
+        open_weights(t->model.tensor, n, o.reward, "--reward",
+                     o.new_head ? NULL : "a model without a classifier: --new-head", &t->keep);
     hold_reference(t);
 }
 
 static void count_steps(Trainer *t) {
-    const Settings *s = &t->set;
-    const long long steps = s->steps ? s->steps : ((long long)s->epochs * t->train.examples + s->batch - 1) / s->batch;
-    if (steps > INT_MAX) usage_error("more than two thousand million steps: fewer --epochs, or a larger --batch", NULL);
+    const long long all = (long long)o.epochs * t->train.examples,
+        steps = o.steps ? o.steps : (all + o.batch - 1) / o.batch;
+    if (steps > INT_MAX)
+        usage_error("more than two thousand million steps: fewer --epochs, or a larger --batch", NULL);
     t->steps = (int)steps;
     t->epoch = -1;
 }
 
+/* ===================================================================================================
+ * Options
+ * =================================================================================================== */
+
+static Option options[] = {
+    { "out", OPT_TEXT, &o.out, NULL, 0, 0, NULL,
+      "folder to write (default: runs/rm-0001, the next free number)" },
+    { "reward", OPT_TEXT, &o.reward, NULL, 0, 0, NULL,
+      "start from this Hugging Face folder; without it, from scratch" },
+    { "tokenizer", OPT_TEXT, &o.tokenizer, NULL, 0, 0, NULL,
+      "folder of a byte-level tokenizer (default: --reward's)" },
+    { "new-head", OPT_FLAG, &o.new_head, NULL, 0, 0, NULL,
+      "take only the encoder of --reward; a new head for the dataset's labels" },
+    { "label", OPT_TEXT, &o.label, NULL, 0, 0, NULL,
+      "label whose logit is reported as the reward (default: positive, pos, nothate ...)" },
+    { "dim", OPT_INT, &o.dim, "128", 2, 1e6, NULL, "from scratch: model width C" },
+    { "layers", OPT_INT, &o.layers, "3", 1, 1000, NULL, "from scratch: layers L" },
+    { "heads", OPT_INT, &o.heads, "4", 1, 1000, NULL, "from scratch: attention heads H" },
+    { "ffn", OPT_INT, &o.ffn, "0", 0, 1e7, NULL, "from scratch: feed-forward width F (0: 4 times --dim)" },
+    { "positions", OPT_INT, &o.positions, "258", 5, 1e7, NULL,
+      "from scratch: positions, two more than the longest text has tokens" },
+    { "crop", OPT_REAL, &o.crop, "0.5", 0, 1, NULL,
+      "share of examples that are cropped to a random length, log-uniform, of at least 8 tokens" },
+    { "window", OPT_FLAG, &o.window, NULL, 0, 0, NULL,
+      "crops and long texts begin anywhere, not at the beginning" },
+    { "spam", OPT_REAL, &o.spam, "0.05", 0, 1, NULL,
+      "share of examples that repeat one phrase and are worth nothing" },
+    { "token-dropout", OPT_REAL, &o.dropout, "0", 0, 0.9, NULL,
+      "share of tokens that training sees as <mask>" },
+    { "reference", OPT_TEXT, &o.reference, NULL, 0, 0, NULL,
+      "hold this label's logit at 0, so that the others are log-odds against it" },
+    { "label-smoothing", OPT_REAL, &o.smoothing, "0", 0, 0.9, NULL,
+      "share of every target that is spread over all labels" },
+    { "batch", OPT_INT, &o.batch, "32", 1, 1e6, NULL, "examples of an optimiser step" },
+    { "micro-tokens", OPT_INT, &o.micro_tokens, "0", 0, 1e8, NULL,
+      "tokens at a time, which bounds memory (0: 2048 or the longest example)" },
+    { "epochs", OPT_INT, &o.epochs, "4", 0, 1e6, NULL, "passes through the training texts" },
+    { "steps", OPT_INT, &o.steps, "0", 0, 1e9, NULL, "optimiser steps (0: as many as --epochs needs)" },
+    { "lr", OPT_REAL, &o.lr, "5e-4", 0, 10, NULL,
+      "learning rate after warm-up; then it falls linearly towards 0" },
+    { "warmup", OPT_REAL, &o.warmup, "0.06", 0, 1, NULL,
+      "share of the steps in which the learning rate rises" },
+    { "weight-decay", OPT_REAL, &o.weight_decay, "0.01", 0, 10, NULL,
+      "AdamW's weight decay; vectors are not decayed" },
+    { "clip", OPT_REAL, &o.clip, "1", 0, 1e9, NULL, "largest gradient norm (0: none)" },
+    { "eval-every", OPT_INT, &o.eval_every, "250", 0, 1e9, NULL,
+      "steps between held-out accuracies (0: at the end only)" },
+    { "eval-texts", OPT_INT, &o.eval_texts, "1000", 0, 1e9, NULL,
+      "held-out texts or pairs at most (0: all)" },
+    { "save-every", OPT_INT, &o.save_every, "0", 0, 1e9, NULL, "steps between saves (0: at the end)" },
+    SEED_OPTION(o.seed, "1", "random seed of the initial weights, the order of texts, crops and phrases"),
+    COMPUTE_OPTION(o.quant),
+    DTYPE_OPTION(o.dtype),
+    DRY_RUN_OPTION(o.dry_run),
+};
 static const char *const preset_scratch[] = { "lr", "5e-4", "weight-decay", "0.01", "epochs", "4", NULL };
 static const char *const preset_finetune[] = { "lr", "2e-5", "weight-decay", "0.01", "epochs", "2", NULL };
 static const Preset preset[] = {
     { "scratch", "a new model (the default without --reward)", preset_scratch },
     { "finetune", "all weights of a checkpoint (the default with --reward)", preset_finetune },
 };
+static const Program program = {
+    "rm", "DATA --out DIR [--reward DIR | --tokenizer DIR --dim N --layers N ...] [options]",
+    "Stage 2: trains a reward model on labelled texts (cross-entropy) or on pairs (Bradley-Terry).",
+    options, sizeof options / sizeof *options, preset, sizeof preset / sizeof *preset };
 
-/* Options that do not go together. */
-static void check(const Program *p, const Settings *s) {
-    if (s->reward) cli_refuse(p, "dim|layers|heads|ffn|positions", "sizes are for training from scratch, --reward has its own: leave out");
-    if (!s->reward && !s->tokenizer) usage_error("a new model needs --tokenizer (or --reward to start from)", NULL);
-    if (!s->reward) cli_refuse(p, "new-head", "a new model has a new head anyway: leave out");
-    if (!s->reward && s->dim % s->heads) usage_error("--dim has to be a multiple of --heads", NULL);
-    cli_check_out(s->out, s->reward, "--reward");
-    if (!s->steps && !s->epochs) usage_error("--epochs or --steps has to be more than 0", NULL);
+/* Refuses options that do not fit together. */
+static void check_options(const Program *p) {
+    if (o.reward)
+        cli_refuse(p, "dim|layers|heads|ffn|positions",
+                   "sizes are for training from scratch, --reward has its own: leave out");
+    if (!o.reward && !o.tokenizer)
+        usage_error("a new model needs --tokenizer (or --reward to start from)", NULL);
+    if (!o.reward) cli_refuse(p, "new-head", "a new model has a new head anyway: leave out");
+    if (!o.reward && o.dim % o.heads) usage_error("--dim has to be a multiple of --heads", NULL);
+    cli_check_out(o.out, o.reward, "--reward");
+    if (!o.steps && !o.epochs) usage_error("--epochs or --steps has to be more than 0", NULL);
 }
 
 int main(int argc, char **argv) {
     static Trainer t;
-    Settings *s = &t.set;
-    Option option[] = {
-        { "out", OPT_TEXT, &s->out, NULL, 0, 0, NULL, "folder to write (default: runs/rm-0001, the next free number)" },
-        { "reward", OPT_TEXT, &s->reward, NULL, 0, 0, NULL, "start from this Hugging Face folder; without it, from scratch" },
-        { "tokenizer", OPT_TEXT, &s->tokenizer, NULL, 0, 0, NULL, "folder of a byte-level tokenizer (default: --reward's)" },
-        { "new-head", OPT_FLAG, &s->new_head, NULL, 0, 0, NULL, "of --reward, only the encoder; a new head for the dataset's labels" },
-        { "label", OPT_TEXT, &s->label, NULL, 0, 0, NULL, "whose logit is reported as the reward (default: positive, pos, nothate ...)" },
-        { "dim", OPT_INT, &s->dim, "128", 2, 1e6, NULL, "from scratch: model width C" },
-        { "layers", OPT_INT, &s->layers, "3", 1, 1000, NULL, "from scratch: layers L" },
-        { "heads", OPT_INT, &s->heads, "4", 1, 1000, NULL, "from scratch: attention heads H" },
-        { "ffn", OPT_INT, &s->ffn, "0", 0, 1e7, NULL, "from scratch: feed-forward width F (0: 4 times --dim)" },
-        { "positions", OPT_INT, &s->positions, "258", 5, 1e7, NULL, "from scratch: positions, two more than the longest text has tokens" },
-        { "crop", OPT_REAL, &s->crop, "0.5", 0, 1, NULL, "share of examples that are cropped to a random length, log-uniform from 8 tokens on" },
-        { "window", OPT_FLAG, &s->window, NULL, 0, 0, NULL, "crops and long texts begin anywhere, not at the beginning" },
-        { "spam", OPT_REAL, &s->spam, "0.05", 0, 1, NULL, "share of examples that are a phrase over and over, worth nothing" },
-        { "token-dropout", OPT_REAL, &s->dropout, "0", 0, 0.9, NULL, "share of tokens that training sees as <mask>" },
-        { "reference", OPT_TEXT, &s->reference, NULL, 0, 0, NULL, "hold this label's logit at 0, so that the others are log-odds against it" },
-        { "label-smoothing", OPT_REAL, &s->smoothing, "0", 0, 0.9, NULL, "share of every target that is spread over all labels" },
-        { "batch", OPT_INT, &s->batch, "32", 1, 1e6, NULL, "examples of an optimiser step" },
-        { "micro-tokens", OPT_INT, &s->micro_tokens, "0", 0, 1e8, NULL, "tokens at a time, which bounds memory (0: 2048 or the longest example)" },
-        { "epochs", OPT_INT, &s->epochs, "4", 0, 1e6, NULL, "passes through the training texts" },
-        { "steps", OPT_INT, &s->steps, "0", 0, 1e9, NULL, "optimiser steps (0: as --epochs says)" },
-        { "lr", OPT_REAL, &s->lr, "5e-4", 0, 10, NULL, "learning rate after warm-up; then linear to nothing" },
-        { "warmup", OPT_REAL, &s->warmup, "0.06", 0, 1, NULL, "share of the steps in which the learning rate rises" },
-        { "weight-decay", OPT_REAL, &s->weight_decay, "0.01", 0, 10, NULL, "AdamW's weight decay; vectors are not decayed" },
-        { "clip", OPT_REAL, &s->clip, "1", 0, 1e9, NULL, "largest gradient norm (0: none)" },
-        { "eval-every", OPT_INT, &s->eval_every, "250", 0, 1e9, NULL, "steps between held-out accuracies (0: at the end only)" },
-        { "eval-texts", OPT_INT, &s->eval_texts, "1000", 0, 1e9, NULL, "held-out texts or pairs at most (0: all)" },
-        { "save-every", OPT_INT, &s->save_every, "0", 0, 1e9, NULL, "steps between saves (0: at the end)" },
-        { "seed", OPT_SEED, &s->seed, "1", 0, 0, NULL, "of the initial weights, the order of texts, crops and phrases" },
-        COMPUTE_OPTION(*s),
-        { "dtype", OPT_CHOICE, &s->dtype, "f32", 0, 0, "f32|bf16|f16", "numbers as written; training is in f32" },
-        { "dry-run", OPT_FLAG, &s->dry_run, NULL, 0, 0, NULL, "print the memory bill and stop" },
-    };
-    Program program = { "rm", "DATA --out DIR [--reward DIR | --tokenizer DIR --dim N --layers N ...] [options]",
-        "Stage 2: trains a reward model on labelled texts (cross-entropy) or on pairs (Bradley-Terry).", option,
-        sizeof option / sizeof *option, preset, sizeof preset / sizeof *preset };
     const char *data[1] = { NULL };
     t.keep = cli_pool();
     t.scratch = cli_pool();
     cli_parse(&program, "scratch", argc, argv, data, 1);
-    cli_parse(&program, s->reward ? "finetune" : "scratch", argc, argv, data, 1);
+    cli_parse(&program, o.reward ? "finetune" : "scratch", argc, argv, data, 1);
     if (!data[0]) usage_error("which dataset?", NULL);
-    check(&program, s);
+    check_options(&program);
+    say_digits();
     read_data(&t, data[0]);
     read_config(&t);
     read_documents(&t);
     count_steps(&t);
     memory(&t);
     init_weights(&t);
-    printf("%s: %d training and %d held-out %s, %lld tokens; %lld weights; %d steps of %d\n", data[0], t.train.examples, t.held.examples,
-           t.pairs ? "pairs" : "texts", t.train.tokens, (long long)tensor_values(t.model.tensor, t.model.tensors, 1), t.steps, s->batch);
+    printf("%s: %d training and %d held-out %s, %lld tokens; %lld weights; %d steps of %d\n", data[0],
+           t.train.examples, t.held.examples, t.pairs ? "pairs" : "texts", t.train.tokens,
+           (long long)tensor_values(t.model.tensor, t.model.tensors, 1), t.steps, o.batch);
     cli_interrupts();                       /* until here nothing is lost by stopping at once */
-    run_out(t.out, sizeof t.out, s->out, "rm");
-    snprintf(t.log_path, sizeof t.log_path, "%s/log.jsonl", t.out);
-    log_options(t.log_path, &program, data[0], &t.keep);
-    const int done = train(&t);
-    if (!done) printf("stopped before the first step: no weights were written\n");
-    else printf("%s after %d steps: %s\n", cli_stopping() ? "stopped and saved" : "saved", done, t.out);
+    run_out(t.out.path, sizeof t.out.path, o.out, "rm");
+    run_logs(&t.out, &program, data[0], &t.keep);
+    const int done = train(&t), code = run_ended(&t.out, done, -1);
     if (!cli_stopping()) final_report(&t, done);
-    pool_free(&t.scratch);
-    pool_free(&t.keep);
-    return !done;
+    return code;
 }

@@ -1,86 +1,26 @@
-/* train.c - what the three trainers share (sft, rm, ppo): how weights are held, and numbers that stop being numbers.
+/* train.c - what the trainers sft, rm and ppo share (level 7): options, opening a model, schedules, the
+ * rows of a forward, the memory bill, saving, and the end of a run.
  *
- * Needs    cli.c for messages, checkpoint.c for folders.
- * Never    changes a number of a run: whatever is computed here is computed in one order only. */
+ * Needs    cli.c for messages and memory; checkpoint.c and files/ for folders.
+ * Never    goes on after an error: each is a message and an exit. */
 #include "programs.h"
+#include <float.h>
 #include <stdio.h>
 
-/* ---- numbers that stop being numbers ---- */
-
-/* A 16-bit float is no number where all bits of its exponent are set. */
-static int halves_are_numbers(const uint16_t *x, size_t n, unsigned exponent) {
-    for (size_t k = 0; k < n; k++) if ((x[k] & exponent) == exponent) return 0;
-    return 1;
-}
-
-int tensors_are_numbers(const Tensor *list, int tensors, int dtype) {
-    const float limit = dtype == F16 ? 65520.0f : dtype == BF16 ? 3.3961775e38f : HUGE_VALF;    /* what rounds to infinity */
-    for (int i = 0; i < tensors; i++) {
-        const Matrix *w = list[i].matrix;
-        const float *x = w->data;
-        const size_t n = list[i].flags & TENSOR_TIED ? 0 : (size_t)w->O * (size_t)w->I;
-        if (w->type == F32) for (size_t k = 0; k < n; k++) if (!(fabsf(x[k]) < limit)) return 0;
-        if (w->type == BF16 && !halves_are_numbers(w->data, n, 0x7F80u)) return 0;
-        if (w->type == F16 && !halves_are_numbers(w->data, n, 0x7C00u)) return 0;
-    }
-    return 1;
-}
-
-void die_not_a_number(const char *what, int step, int saved, const char *folder, const char *hint) {
+void *pool_need(Pool *pool, size_t count, size_t size, const char *what) {
     Error err = { 0 };
-    char text[160];
-    if (saved > 0) snprintf(text, sizeof text, "%s in step %d; the weights saved are those after step %d", what, step, saved);
-    else snprintf(text, sizeof text, "%s in step %d; no weights were written", what, step);
-    fail(&err, E_NUMBER, text, folder, 0, 0);
-    die(&err, hint);
+    void *p = pool_take(pool, count, size);
+    if (!p) must(fail(&err, E_MEMORY, "out of memory", what, 0, 0), &err, NULL);
+    return p;
 }
 
-/* ---- how a policy is held that is not trained itself ---- */
-
-void quant_options_check(const Program *p, const QuantOptions *q, int *rank, const char **targets, int adapter) {
-    const int four = q->nf4 || q->fp4;
-    if (q->nf4 && q->fp4) usage_error("one of the two, not both", "--nf4, --fp4");
-    if (!four) cli_refuse(p, "quant-block|double-quant", "without --nf4 or --fp4 nothing is quantised: leave out");
-    if (q->block & (q->block - 1)) usage_error("not a power of two", "--quant-block");
-    if (!four || !rank || adapter) return;
-    if (!cli_given(p, "lora-r")) {
-        *rank = 16;
-        if (!cli_given(p, "lora-targets")) *targets = "all-linear";
-    }
-    if (!*rank) usage_error("4-bit weights are frozen; what is trained is an adapter", "--lora-r 16");
+void say_digits(void) {
+    if (FLT_EVAL_METHOD != 0)
+        printf("this build computes with more digits than a float holds (FLT_EVAL_METHOD %d): "
+               "other builds give other last digits\n", (int)FLT_EVAL_METHOD);
 }
 
-void quant_options_types(WeightTypes *w, const Program *p, const QuantOptions *q, const char *folder, int whole, Pool *pool) {
-    const int four = q->nf4 || q->fp4;
-    Error err = { 0 };
-    must(policy_types(w, folder, pool, &err), &err, NULL);
-    if (four && w->layers == NF4) {
-        fail(&err, E_ARGUMENT, "the policy's weights are 4-bit already", folder, 0, 0);
-        die(&err, "leave --nf4 and --fp4 out");
-    }
-    if (four) {
-        w->layers = NF4;
-        w->kind = q->nf4 ? QUANT_NF4 : QUANT_FP4;
-        w->block = q->block;
-        w->doubled = q->doubled;
-    }
-    if (w->layers != NF4 || four || cli_given(p, "compute")) w->compute = q->compute;   /* else as its quantization_config says */
-    if (w->layers == NF4 && whole) {
-        fail(&err, E_ARGUMENT, "the policy's weights are 4-bit, and so cannot be trained themselves", folder, 0, 0);
-        die(&err, "an adapter is trained instead: --lora-r 16 --lora-targets all-linear");
-    }
-    if (whole) w->layers = w->tables = F32;
-}
-
-void print_types(const char *whose, const WeightTypes *w) {
-    static const char *const type[] = { "float32", "bfloat16", "float16" };
-    if (w->layers == NF4)
-        printf("%s: linears %s, blocks of %d%s, compute %s; embedding and head %s\n", whose, w->kind == QUANT_NF4 ? "NF4" : "FP4", w->block,
-               w->doubled ? ", doubly quantised" : "", type[w->compute], type[w->tables]);
-    else printf("%s: linears %s, compute %s; embedding and head %s\n", whose, type[w->layers], type[w->compute], type[w->tables]);
-}
-
-static const char *with_commas(char out[32], size_t n) {
+const char *with_commas(char out[32], size_t n) {
     char digits[24];
     const int length = snprintf(digits, sizeof digits, "%llu", (unsigned long long)n);
     int at = 0;
@@ -94,11 +34,160 @@ static const char *with_commas(char out[32], size_t n) {
 
 void print_trainable(size_t trained, size_t all) {
     char number[2][32];
-    printf("trainable params: %s || all params: %s || trainable%%: %.4f\n", with_commas(number[0], trained), with_commas(number[1], all),
-           all ? 100.0 * (double)trained / (double)all : 0);
+    printf("trainable params: %s || all params: %s || trainable%%: %.4f\n", with_commas(number[0], trained),
+           with_commas(number[1], all), all ? 100.0 * (double)trained / (double)all : 0);
 }
 
-/* Equal but for the case of ASCII letters. */
+/* ---- how weights are held ---- */
+
+void quant_options_check(const Program *p, const QuantOptions *q, int *rank, const char **targets,
+                         int adapter) {
+    const int four = q->nf4 || q->fp4;
+    if (q->nf4 && q->fp4) usage_error("one of the two, not both", "--nf4, --fp4");
+    if (!four)
+        cli_refuse(p, "quant-block|double-quant", "without --nf4 or --fp4 nothing is quantised: leave out");
+    if (q->block & (q->block - 1)) usage_error("not a power of two", "--quant-block");
+    if (!four || !rank || adapter) return;
+    if (!cli_given(p, "lora-r")) {
+        *rank = 16;
+        if (!cli_given(p, "lora-targets")) *targets = "all-linear";
+    }
+    if (!*rank) usage_error("4-bit weights are frozen; what is trained is an adapter", "--lora-r 16");
+}
+
+void quant_options_types(WeightTypes *w, const Program *p, const QuantOptions *q, const char *folder,
+                         int whole,
+                         Pool *pool) {
+    const int four = q->nf4 || q->fp4;
+    Error err = { 0 };
+    must(policy_types(w, folder, pool, &err), &err, NULL);
+    if (four && w->layers == NF4) {
+        fail(&err, E_ARGUMENT, "the policy's weights are 4-bit already", folder, 0, 0);
+        die(&err, "leave --nf4 and --fp4 out");
+    }
+    if (four) {
+        w->layers = NF4;
+        w->kind = q->nf4 ? QUANT_NF4 : QUANT_FP4;
+        w->block = q->block;
+        w->doubled = q->doubled;
+    }
+    /* else the folder's own */
+    if (w->layers != NF4 || four || cli_given(p, "compute")) w->compute = q->compute;
+    if (w->layers == NF4 && whole) {
+        fail(&err, E_ARGUMENT, "the policy's weights are 4-bit, and so cannot be trained themselves",
+             folder, 0, 0);
+        die(&err, "an adapter is trained instead: --lora-r 16 --lora-targets all-linear");
+    }
+    if (whole) w->layers = w->tables = F32;
+}
+
+void print_types(const char *whose, const WeightTypes *w) {
+    static const char *const type[] = { "float32", "bfloat16", "float16" };
+    if (w->layers == NF4)
+        printf("%s: linears %s, blocks of %d%s", whose, w->kind == QUANT_NF4 ? "NF4" : "FP4", w->block,
+               w->doubled ? ", doubly quantised" : "");
+    else printf("%s: linears %s", whose, type[w->layers]);
+    printf(", compute %s; embedding and head %s\n", type[w->compute], type[w->tables]);
+}
+
+void lora_options_check(const Program *p, LoraOptions *l, int adapts) {
+    if (!adapts)
+        cli_refuse(p, "lora-alpha|lora-dropout|lora-targets|lora-rslora",
+                   "without --lora-r there is no adapter: leave out");
+    if (l->dropout >= 1) usage_error("nothing is left of an input with", "--lora-dropout 1");
+    if (!strcmp(l->targets, "all-linear")) l->targets = ALL_LINEAR;
+}
+
+LoraConfig adapter_options(const LoraOptions *o) {
+    LoraConfig c = lora_config(o->rank, (float)o->alpha, o->targets);
+    c.rslora = o->rslora;
+    c.dropout = (float)o->dropout;
+    return c;
+}
+
+void adapter_carve(Lora *l, const LoraConfig *c, const Tensor *base, int tensors, int trainable, Pool *lists,
+                   Arena *a) {
+    Error err = { 0 };
+    must(lora_carve(l, base, tensors, c, trainable, lists, a, &err), &err, "--lora-targets " ALL_LINEAR);
+}
+
+/* ---- opening a folder ---- */
+
+/* Opens a tokenizer and dies if the model of V ids does not have all of its ids. whose: "policy", "judge". */
+static Tokenizer *tokenizer_for(const char *path, int V, const char *whose, const char *hint, Pool *pool) {
+    Error err = { 0 };
+    char what[80], other[80];
+    Tokenizer *t = tokenizer_open(path, pool, &err);
+    if (!t) die(&err, hint);
+    if (!V || tokenizer_size(t) <= V) return t;
+    snprintf(what, sizeof what, "the tokenizer has more ids than the %s", whose);
+    snprintf(other, sizeof other, "the tokenizer that the %s was trained with", whose);
+    fail(&err, E_SHAPE, what, path, tokenizer_size(t), V);
+    die(&err, other);
+    return NULL;
+}
+
+Tokenizer *open_policy(ModelConfig *c, const char *folder, const char *tokenizer, Pool *pool) {
+    Error err = { 0 };
+    if (folder) must(config_load(c, folder, pool, &err), &err,
+                     "--policy FOLDER, a Hugging Face Llama folder");
+    Tokenizer *t = tokenizer_for(tokenizer ? tokenizer : folder, folder ? c->V : 0, "policy",
+                                 "--tokenizer takes a "
+                                 "tokenizer.model, or a folder with one or with vocab.json and merges.txt",
+                                     pool);
+    if (folder) report_padding(c->V, t);
+    return t;
+}
+
+Tokenizer *open_judge(RewardConfig *c, const char *folder, const char *tokenizer, Pool *pool) {
+    Error err = { 0 };
+    if (folder) must(reward_config_load(c, folder, pool, &err), &err,
+                     "--reward FOLDER, a Hugging Face RoBERTa folder");
+    return tokenizer_for(tokenizer ? tokenizer : folder, folder ? c->V : 0, "judge",
+                         "--tokenizer FOLDER, as `prep tokenizer` makes one", pool);
+}
+
+void open_weights(const Tensor *list, int tensors, const char *folder, const char *option, const char *hint,
+                  Pool *pool) {
+    Error err = { 0 };
+    char other[80];
+    PoolMark mark = pool_mark(pool);
+    must(checkpoint_load(folder, "model", list, tensors, pool, &err), &err, hint);
+    pool_release(pool, mark);
+    snprintf(other, sizeof other, "another %s: this one is damaged", option);
+    if (!tensors_are_numbers(list, tensors, F32))
+        must(fail(&err, E_NUMBER, "a weight is a NaN or an infinity", folder, 0, 0), &err, other);
+}
+
+LoraConfig open_adapter_config(const char *folder, Pool *pool) {
+    LoraConfig c = { 0 };
+    Error err = { 0 };
+    must(adapter_config_load(&c, folder, pool, &err), &err, "--adapter RUN, a PEFT adapter's folder");
+    return c;
+}
+
+void open_adapter(const Lora *l, const char *folder, Pool *pool) {
+    Error err = { 0 };
+    PoolMark mark = pool_mark(pool);
+    must(checkpoint_load(folder, "adapter_model", l->tensor, l->tensors, pool, &err), &err,
+         "was this adapter trained on another model?");
+    pool_release(pool, mark);
+}
+
+int open_value_head(const ValueHead *h, const char *folder, Pool *pool) {
+    Error err = { 0 };
+    PoolMark mark = pool_mark(pool);
+    const size_t n = strlen(folder) + 32;
+    char *path = pool_need(pool, n, 1, "a path");
+    snprintf(path, n, "%s/value_head.safetensors", folder);
+    const int found = file_exists(path);
+    if (found) must(checkpoint_load(folder, "value_head", h->tensor, 2, pool, &err), &err,
+                    "--value-init zero");
+    pool_release(pool, mark);
+    return found;
+}
+
+/* Compares two words, ignoring the case of ASCII letters. */
 static int same_word(const char *a, const char *b) {
     for (; *a && *b; a++, b++) {
         const int x = *a >= 'A' && *a <= 'Z' ? *a + 32 : *a, y = *b >= 'A' && *b <= 'Z' ? *b + 32 : *b;
@@ -113,7 +202,8 @@ int label_find(const RewardConfig *c, const char *wanted) {
     if (!wanted && c->labels == 1) return 0;
     for (int i = 0; i < c->labels; i++) {
         int match = wanted && same_word(c->label[i], wanted);
-        for (size_t k = 0; !wanted && k < sizeof good / sizeof *good; k++) match = match || same_word(c->label[i], good[k]);
+        for (size_t k = 0; !wanted && k < sizeof good / sizeof *good; k++)
+            match = match || same_word(c->label[i], good[k]);
         if (match) { found = i; matches++; }
     }
     return matches == 1 ? found : -1;
@@ -129,6 +219,19 @@ void label_names(const RewardConfig *c, char *out, size_t cap) {
     }
 }
 
+int label_need(const RewardConfig *c, const char *wanted, const char *option) {
+    const int found = label_find(c, wanted);
+    char names[256], hint[320];
+    Error err = { 0 };
+    if (found >= 0) return found;
+    label_names(c, names, sizeof names);
+    snprintf(hint, sizeof hint, "%s NAME, with one of these: %s", option, names);
+    fail(&err, E_ARGUMENT, wanted ? "there is no such label" : "which of the judge's labels is the reward?",
+         wanted ? wanted : names, 0, 0);
+    die(&err, hint);
+    return -1;
+}
+
 int empty_text_id(const Tokenizer *t) {
     const SpecialIds special = tokenizer_specials(t);
     return special.bos >= 0 ? special.bos : special.eos;
@@ -139,4 +242,178 @@ void report_padding(int V, const Tokenizer *t) {
     if (known >= V) return;
     fflush(stdout);
     fprintf(stderr, "the policy has %d ids, its tokenizer %d: the others are written as nothing\n", V, known);
+}
+
+/* ---- schedules ---- */
+
+double learning_rate(int schedule, double rate, double warmup, int step, int steps) {
+    const double pi = 3.14159265358979323846, warm = floor(warmup * steps + 0.5);
+    const int up = (int)(warmup * steps);
+    switch (schedule) {
+    case SCHEDULE_LINEAR: return rate * (1 - (double)(step - 1) / steps);
+    case SCHEDULE_TRIANGLE:
+        return step <= up ? rate * step / (up + 1) : rate * (steps - step + 1) / (steps - up);
+    case SCHEDULE_COSINE:
+        if (step <= warm) return rate * step / warm;
+        return rate * (0.1 + 0.45 * (1 + cos(pi * (steps > warm ? (step - warm) / (steps - warm) : 1))));
+    default: return rate;
+    }
+}
+
+/* ---- rows ---- */
+
+void rows_take(RowList *r, int rows, Pool *pool) {
+    const size_t n = (size_t)rows;
+    r->token = pool_need(pool, n, sizeof(int), "rows");
+    r->sequence = pool_need(pool, n, sizeof(int), "rows");
+    r->position = pool_need(pool, n, sizeof(int), "rows");
+    r->target = pool_need(pool, n, sizeof(int), "rows");
+    r->wants = pool_need(pool, n, 1, "rows");
+    r->N = r->W = 0;
+}
+
+void rows_add(RowList *r, int sequence, const int *token, int length, int first) {
+    for (int t = 0; t + 1 < length; t++, r->N++) {
+        r->token[r->N] = token[t];
+        r->sequence[r->N] = sequence;
+        r->position[r->N] = t;
+        r->wants[r->N] = t + 1 >= first;
+        if (r->wants[r->N]) r->target[r->W++] = token[t + 1];
+    }
+}
+
+Rows rows_of(const RowList *r) {
+    const Rows rows = { r->N, r->token, r->sequence, r->position, r->wants };
+    return rows;
+}
+
+/* ---- memory ---- */
+
+void bill_add(Bill *b, const char *name, size_t bytes) {
+    if (b->parts == BILL_PARTS) return;
+    b->name[b->parts] = name;
+    b->bytes[b->parts++] = bytes;
+}
+
+void bill_part(Bill *b, const char *name, const Arena *a) {
+    if (!a->base) bill_add(b, name, a->used - b->from);
+    b->from = a->used;
+}
+
+void bill_print(const Bill *b) {
+    for (int i = 0; i < b->parts; i++) cli_bill(b->name[i], b->bytes[i]);
+    cli_bill_total();
+}
+
+void memory_measure(RunMemory *m) {
+    Arena measure = { 0 };
+    m->carve(m->run, &measure, &m->bill);
+    m->bytes = measure.used;
+    m->work = m->workspace(m->run);
+    bill_add(&m->bill, "work space", m->work);
+}
+
+void memory_take(RunMemory *m, Arena *ws) {
+    Error err = { 0 };
+    Arena a = cli_arena(m->bytes + m->work + 128, "model and work space");
+    m->carve(m->run, &a, &m->bill);
+    memset(ws, 0, sizeof *ws);
+    ws->base = arena_take(&a, m->work + 1, 1);
+    ws->capacity = m->work;
+    if (a.failed || !ws->base)
+        must(fail(&err, E_MEMORY, "more was carved than measured", "", 0, 0), &err, "report this as a bug");
+}
+
+/* ---- saving: config and tokenizer first, weights last, so that a folder with weights is whole ---- */
+
+void save_policy(const Model *m, const Tokenizer *t, const char *folder, int dtype, uint64_t shard_bytes,
+                 Pool *pool) {
+    Error err = { 0 };
+    PoolMark mark = pool_mark(pool);
+    must(config_save(&m->config, NULL, folder, dtype, pool, &err), &err, NULL);
+    must(tokenizer_save(t, folder, m->config.positions, pool, &err), &err, NULL);
+    must(checkpoint_save(folder, "model", m->tensor, m->tensors, dtype, shard_bytes, pool, &err), &err,
+         NULL);
+    pool_release(pool, mark);
+}
+
+void save_adapter(const Lora *l, const char *base, const char *folder, int dtype, Pool *pool) {
+    Error err = { 0 };
+    PoolMark mark = pool_mark(pool);
+    must(adapter_config_save(&l->config, folder, base, pool, &err), &err, NULL);
+    must(checkpoint_save(folder, "adapter_model", l->tensor, l->tensors, dtype, 0, pool, &err), &err, NULL);
+    pool_release(pool, mark);
+}
+
+void save_value_head(const ValueHead *h, const char *folder, Pool *pool) {
+    Error err = { 0 };
+    PoolMark mark = pool_mark(pool);
+    must(checkpoint_save(folder, "value_head", h->tensor, 2, F32, 0, pool, &err), &err, NULL);
+    pool_release(pool, mark);
+}
+
+void save_judge(const RewardModel *m, const Tokenizer *t, const char *folder, int dtype, Pool *pool) {
+    Error err = { 0 };
+    PoolMark mark = pool_mark(pool);
+    must(tokenizer_save(t, folder, reward_max_tokens(&m->config), pool, &err), &err, NULL);
+    must(reward_config_save(&m->config, folder, dtype, pool, &err), &err, NULL);
+    must(checkpoint_save(folder, "model", m->tensor, m->tensors, dtype, 0, pool, &err), &err, NULL);
+    pool_release(pool, mark);
+}
+
+/* ---- a run: its folder, and its end ---- */
+
+void run_logs(RunFolder *f, const Program *p, const char *data, Pool *pool) {
+    snprintf(f->log, sizeof f->log, "%s/log.jsonl", f->path);
+    snprintf(f->time, sizeof f->time, "%s/time.jsonl", f->path);
+    log_options(f->log, p, data, pool);
+}
+
+/* Returns 0 if one of n 16-bit floats has all bits of its exponent set: it is a NaN or an infinity. */
+static int halves_are_numbers(const uint16_t *x, size_t n, unsigned exponent) {
+    for (size_t k = 0; k < n; k++)
+        if ((x[k] & exponent) == exponent) return 0;
+    return 1;
+}
+
+int tensors_are_numbers(const Tensor *list, int tensors, int dtype) {
+    /* rounds to infinity */
+    const float limit = dtype == F16 ? 65520.0f : dtype == BF16 ? 3.3961775e38f : HUGE_VALF;
+    for (int i = 0; i < tensors; i++) {
+        const Matrix *w = list[i].matrix;
+        const float *x = w->data;
+        const size_t n = list[i].flags & TENSOR_TIED ? 0 : (size_t)w->O * (size_t)w->I;
+        for (size_t k = 0; w->type == F32 && k < n; k++)
+            if (!(fabsf(x[k]) < limit)) return 0;
+        if (w->type == BF16 && !halves_are_numbers(w->data, n, 0x7F80u)) return 0;
+        if (w->type == F16 && !halves_are_numbers(w->data, n, 0x7C00u)) return 0;
+    }
+    return 1;
+}
+
+void die_not_a_number(const char *what, int step, int saved, const char *folder, const char *hint) {
+    Error err = { 0 };
+    char text[160];
+    if (saved > 0)
+        snprintf(text, sizeof text, "%s in step %d; the weights saved are those after step %d", what, step,
+                 saved);
+    else snprintf(text, sizeof text, "%s in step %d; no weights were written", what, step);
+    fail(&err, E_NUMBER, text, folder, 0, 0);
+    die(&err, hint);
+}
+
+void stop_not_a_number(const char *what, int step, int good, const Saver *s, const char *hint) {
+    if (good && step > 1 && s->folder->saved != step - 1) s->save(s->run, step - 1);
+    die_not_a_number(what, step, s->folder->saved, s->folder->path, hint ? hint : SMALLER_STEPS);
+}
+
+int run_ended(const RunFolder *f, int steps, double seconds) {
+    if (!steps) {
+        printf("stopped before the first step: no weights were written\n");
+        return 1;
+    }
+    printf("%s after %d steps", cli_stopping() ? "stopped and saved" : "saved", steps);
+    if (seconds >= 0) printf(", %.0f seconds", seconds);
+    printf(": %s\n", f->path);
+    return 0;
 }
