@@ -562,7 +562,7 @@ int dataset_read(Dataset *d, const char *path, Pool *pool, Error *err) {
     code = read_header(d, &r, path, pool, err);
     if (code == OK) code = read_documents(d, &r, path, pool, err);
     if (code == OK && r.at != r.end)
-        code = fail(err, E_FORMAT, "bytes behind the last document", path, (long long)(r.end - r.at), 0);
+        code = fail(err, E_FORMAT, "bytes after the last document", path, (long long)(r.end - r.at), 0);
     if (code != OK) { memset(d, 0, sizeof *d); return code; }
     for (i = 0; i < d->count; i++)
         for (t = 0; t < dataset_texts(d->kind); t++)

@@ -1,22 +1,27 @@
-/* prep.c - text into datasets, and datasets into tokenizers: `prep grammar | data | tokenizer | show | llama2c` (the last one
- *          makes a Hugging Face folder from a checkpoint of llama2.c).
+/* prep.c - makes datasets from texts, tokenizers from datasets, and Hugging Face folders from llama2.c's
+ * checkpoints:
+ *          `prep grammar | data | tokenizer | show | llama2c`.
  *
- * What it is   The first program of the pipeline. A dataset holds documents, not tokens (DESIGN section 4), so that policy
- *              and judge each cut it with their own tokenizer; 5 % of it, chosen by a hash of the text, is held out.
- * Needs        core.c (JSON, UTF-8, random streams), tokenizer.c (training), io.c (files, datasets), checkpoint.c (llama2c), cli.c.
- * Never        skips a malformed row in silence: it names file, line and field, and stops. Two runs give the same bytes.
- * Grammar      weighted context-free rules in which every rule has a good and a bad sense; the notation is explained at the
- *              top of data/grammar.txt. Document i is drawn from the stream (seed, 0, i): one that comes out too short, too
- *              long, or equal to an earlier one is drawn again from the same stream.
- * Edges        CSV as RFC 4180 has it: quoted fields may hold commas, doubled quotes and line breaks; \n and \r\n end a
- *              record; names in the header are compared without case. Empty lines are no records. */
+ * What it is   The first program of the pipeline. A dataset holds documents, not tokens, so that policy and
+ * judge can use
+ *              different tokenizers; 5 % of it, chosen by a hash of the text, is held out.
+ * Needs        core.c (JSON, UTF-8, random streams), tokenizer.c (training), io.c (files, datasets),
+ *              checkpoint.c (llama2c), cli.c.
+ * Never        skips a malformed row: it names file, line and field, and stops. Two runs give the same bytes.
+ * Grammar      Weighted context-free rules, each with a good and a bad sense; data/grammar.txt explains the
+ *              notation at its top. Document i is drawn from the stream (seed, 0, i); a document that is too
+ *              short, too long, or equal to an earlier one is drawn again from the same stream.
+ * Edges        CSV is that of RFC 4180: quoted fields may hold commas, doubled quotes and line breaks; \n and
+ *              \r\n end a record; names in the header are compared ignoring case. Empty lines are not
+ *              records. */
 #include "programs.h"
 #include <stdio.h>
 
-static Pool pool;                           /* everything that lives to the end of the program */
+static Pool pool;                           /* for all that lives until the program ends */
 
-/* `what: FILE, line N, field F`, then what to try. */
-static void stop_at(int code, const char *what, const char *file, long long line, const char *field, const char *hint) {
+/* Prints `what: FILE, line N, field F` (line 0, field NULL: without) and the hint, and exits 1. */
+static void stop_at(int code, const char *what, const char *file, long long line, const char *field,
+                    const char *hint) {
     Error err = { 0 };
     char where[256];
     const char *mark = field ? ", field " : "", *name = field ? field : "";
@@ -59,7 +64,8 @@ static uint64_t words_of(const char *s, size_t n) {
     return words;
 }
 
-/* Documents, labels, splits, mean words: what every command prints at its end. */
+/* Prints how many documents there are, of which label and split, and their mean length: the last lines of
+ * each command. */
 static void print_statistics(const Dataset *d, const char *path) {
     static const char *const kind[] = { "", "texts", "pairs (chosen, rejected)", "prompts with responses" };
     uint64_t held_out = 0, words = 0, bytes = 0;
@@ -73,49 +79,60 @@ static void print_statistics(const Dataset *d, const char *path) {
         }
     }
     printf(", %llu held out, %.1f words and %.1f bytes each\n", (unsigned long long)held_out,
-           d->count ? (double)words / (double)d->count : 0.0, d->count ? (double)bytes / (double)d->count : 0.0);
+           d->count ? (double)words / (double)d->count : 0.0,
+           d->count ? (double)bytes / (double)d->count : 0.0);
     for (int k = -1; k < d->labels; k++) {
         uint64_t n = 0;
         for (uint64_t i = 0; i < d->count; i++) n += d->document[i].label == k;
-        if (k >= 0 || (n && d->labels)) printf("  label %-12s %llu\n", k < 0 ? "(none)" : d->label[k], (unsigned long long)n);
+        if (k >= 0 || (n && d->labels))
+            printf("  label %-12s %llu\n", k < 0 ? "(none)" : d->label[k], (unsigned long long)n);
     }
 }
 
 static void write_dataset(Dataset *d, const char *path) {
     Error err = { 0 };
-    must(dataset_write(d, path, &pool, &err), &err, "check --out: its folder, its permissions, the free space");
+    must(dataset_write(d, path, &pool, &err), &err,
+         "check --out: its folder, its permissions, the free space");
     print_statistics(d, path);
 }
 
-/* ================================================================================================================
+/* ================================================================================================
  * prep grammar
- * ================================================================================================================ */
-/* A grammar as it is read: rules own alternatives, alternatives own items, all in lists. An item is a piece of text or a
- * reference; a group in brackets is a rule without a name. */
+ * ================================================================================================ */
+/* A parsed grammar: rules have alternatives, alternatives have items, all in lists. An item is a piece of
+ * text or a reference. A group in brackets is a rule without a name. */
 enum { ITEM_TEXT, ITEM_RULE, ITEM_ARGUMENT };                   /* ITEM_ARGUMENT: {*} */
-enum { SAME, OPPOSITE, COIN };                                  /* {x} {!x} {?x} */
+enum { SAME, OPPOSITE, COIN };                                  /* {x} {!x} {?x}: the sense that x gets */
 enum { DEPTH_MAX = 64, MEMORY_MAX = 64, TRIES_MAX = 1000, USED_TRIES = 8, PLAIN_MIN = 8 };
 typedef struct Rule Rule;
 typedef struct Item Item;
 typedef struct Alternative Alternative;
-struct Item { int type, turn; const char *text; size_t length; Rule *rule, *argument; const char *tag; Item *next; };
-struct Alternative { int sense; uint64_t weight, used; Item *first; Alternative *next; };      /* sense 0: both, else +1 or -1 */
+struct Item {
+    int type, turn;                         /* ITEM_; SAME, OPPOSITE, COIN */
+    const char *text; size_t length;
+    Rule *rule, *argument;
+    const char *tag;
+    Item *next;
+};
+/* sense: 1 good, -1 bad, 0 both. used: number of the last document that used it. */
+struct Alternative { int sense; uint64_t weight, used; Item *first; Alternative *next; };
 struct Rule {
-    const char *name; size_t length; long long line;            /* line: where it is named first */
+    const char *name; size_t length; long long line;            /* line: where the name first occurs */
     Alternative *first; int alternatives;
-    int plain, once;                        /* plain: all alternatives are text alone; once: `name once:` */
-    uint64_t total[2];                      /* weights that fit a good, a bad sense */
+    int plain, once;                        /* plain: no alternative has a reference; once: `name once:` */
+    uint64_t total[2];                      /* sums of the weights that fit a good and a bad sense */
     Rule *next;
 };
-typedef struct { const Rule *rule; const char *tag; size_t at, length; } Memory;    /* {x#1}: where its text stands in `kept` */
+/* The text of {x#1}, which is `length` bytes of `kept`. */
+typedef struct { const Rule *rule; const char *tag; size_t at, length; } Memory;
 typedef struct {
     const char *path;
     Rule *rules, *start;
     long long words_min, words_max;
     double noise;
-    /* the document that is being written */
+    /* the document that is being written; `document` is its number */
     Rng rng;
-    uint64_t document;                      /* stamps the alternatives that it has used */
+    uint64_t document;
     Memory memory[MEMORY_MAX]; int memories;
     Buffer out, kept;
 } Grammar;
@@ -123,13 +140,18 @@ typedef struct {
 static void grammar_stop(const Grammar *g, long long line, const char *what, const char *name, size_t n) {
     char field[64];
     snprintf(field, sizeof field, "%.*s", (int)(n < 60 ? n : 60), name);
-    stop_at(E_FORMAT, what, g->path, line, n ? field : NULL, "the notation is explained at the top of data/grammar.txt");
+    stop_at(E_FORMAT, what, g->path, line, n ? field : NULL,
+            "the notation is explained at the top of data/grammar.txt");
 }
 
 static int is_name(char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_'; }
-static size_t name_length(const char *s, size_t n) { size_t i = 0; while (i < n && is_name(s[i])) i++; return i; }
+static size_t name_length(const char *s, size_t n) {
+    size_t i = 0;
+    while (i < n && is_name(s[i])) i++;
+    return i;
+}
 
-/* The rule of that name, made when it is not there yet (it may be defined further down). */
+/* Returns the rule of that name. Makes a new one if there is none: it may be defined further down. */
 static Rule *rule_named(Grammar *g, const char *name, size_t n, long long line) {
     Rule *r;
     for (r = g->rules; r; r = r->next)
@@ -144,28 +166,28 @@ static Rule *rule_named(Grammar *g, const char *name, size_t n, long long line) 
 
 static void parse_choices(Grammar *g, Rule *r, int sense, const char *s, size_t n, long long line);
 
-/* {name} {!name} {?name} {name:argument} {name#tag} {*}: s points behind the brace; returns the letters used, with the last
- * brace. */
+/* Reads the part after { of {name} {!name} {?name} {name:argument} {name#tag} {*}. Returns how many letters
+ * it read, the } included. */
 static size_t parse_reference(Grammar *g, Item *item, const char *s, size_t n, long long line) {
     size_t i = 0, k;
     if (i < n && (s[i] == '!' || s[i] == '?')) item->turn = s[i++] == '!' ? OPPOSITE : COIN;
     if (i < n && s[i] == '*') { item->type = ITEM_ARGUMENT; i++; }
     else {
         k = name_length(s + i, n - i);
-        if (!k) grammar_stop(g, line, "a name is missing behind {", s, n < 20 ? n : 20);
+        if (!k) grammar_stop(g, line, "a name is missing after {", s, n < 20 ? n : 20);
         item->type = ITEM_RULE;
         item->rule = rule_named(g, s + i, k, line);
         i += k;
     }
     if (i < n && s[i] == ':') {
         k = name_length(s + i + 1, n - i - 1);
-        if (!k) grammar_stop(g, line, "a name is missing behind :", s, n < 20 ? n : 20);
+        if (!k) grammar_stop(g, line, "a name is missing after :", s, n < 20 ? n : 20);
         item->argument = rule_named(g, s + i + 1, k, line);
         i += 1 + k;
     }
     if (i < n && s[i] == '#') {
         k = name_length(s + i + 1, n - i - 1);
-        if (!k) grammar_stop(g, line, "a name is missing behind #", s, n < 20 ? n : 20);
+        if (!k) grammar_stop(g, line, "a name is missing after #", s, n < 20 ? n : 20);
         item->tag = keep(s + i + 1, k);
         i += 1 + k;
     }
@@ -173,7 +195,7 @@ static size_t parse_reference(Grammar *g, Item *item, const char *s, size_t n, l
     return i + 1;
 }
 
-/* The length of what stands before the bracket that closes the one before s. */
+/* Returns the length of a group, whose opening bracket comes before s, without its closing one. */
 static size_t group_length(const Grammar *g, const char *s, size_t n, long long line) {
     int depth = 1;
     for (size_t i = 0; i < n; i++) {
@@ -184,7 +206,7 @@ static size_t group_length(const Grammar *g, const char *s, size_t n, long long 
     return 0;
 }
 
-/* One alternative: [weight*] text, references and groups. */
+/* Reads one alternative: [weight*] text, references and groups. */
 static void parse_alternative(Grammar *g, Rule *r, int sense, const char *s, size_t n, long long line) {
     Alternative *a = take(1, sizeof *a), **end = &r->first;
     Item **link = &a->first;
@@ -230,7 +252,7 @@ static void parse_alternative(Grammar *g, Rule *r, int sense, const char *s, siz
     r->alternatives++;
 }
 
-/* Alternatives separated by | outside of brackets. */
+/* Reads alternatives separated by | (a | inside brackets belongs to an inner group). */
 static void parse_choices(Grammar *g, Rule *r, int sense, const char *s, size_t n, long long line) {
     size_t from = 0;
     int depth = 0;
@@ -243,19 +265,23 @@ static void parse_choices(Grammar *g, Rule *r, int sense, const char *s, size_t 
     }
 }
 
-/* %start NAME, %words MIN MAX, %noise X. */
+/* Reads %start NAME, %words MIN MAX or %noise X. */
 static void parse_directive(Grammar *g, const char *line, long long number) {
     char name[64];
     long long a = 0, b = 0;
     double x = 0;
     if (sscanf(line, "%%start %60s", name) == 1) g->start = rule_named(g, name, strlen(name), number);
-    else if (sscanf(line, "%%words %lld %lld", &a, &b) == 2 && a > 0 && a <= b) { g->words_min = a; g->words_max = b; }
-    else if (sscanf(line, "%%noise %lf", &x) == 1 && x >= 0 && x <= 0.5) g->noise = x;
-    else grammar_stop(g, number, "no such directive (%start NAME, %words MIN MAX, %noise 0 to 0.5)", line, strlen(line));
+    else if (sscanf(line, "%%words %lld %lld", &a, &b) == 2 && a > 0 && a <= b) {
+        g->words_min = a;
+        g->words_max = b;
+    } else if (sscanf(line, "%%noise %lf", &x) == 1 && x >= 0 && x <= 0.5) g->noise = x;
+    else grammar_stop(g, number, "no such directive (%start NAME, %words MIN MAX, %noise 0 to 0.5)", line,
+                      strlen(line));
 }
 
-/* A line at the margin is a header (`name:`, `name good:`, `name bad:`, `name once:`), perhaps with alternatives behind it;
- * a line that begins with a space has more alternatives; # makes a comment of a whole line. */
+/* Reads a grammar. A line that begins with a name is a header (`name:`, `name good:`, `name bad:`, `name
+ * once:`), which may be followed by alternatives; a line that begins with a space has more alternatives; a
+ * line with # is a comment. */
 static void parse_grammar(Grammar *g, const char *path) {
     Error err = { 0 };
     Lines *lines = lines_open(path, &pool, &err);
@@ -282,7 +308,8 @@ static void parse_grammar(Grammar *g, const char *path) {
             sense = n > 5 && !memcmp(s, " good:", 6) ? 1 : n > 4 && !memcmp(s, " bad:", 5) ? -1 : 0;
             k = sense > 0 ? 5 : sense < 0 ? 4 : 0;
             if (n <= k || s[k] != ':')
-                grammar_stop(g, number, "a header is `name:`, `name good:`, `name bad:` or `name once:`", s, n < 20 ? n : 20);
+                grammar_stop(g, number, "a header is `name:`, `name good:`, `name bad:` or `name once:`", s,
+                             n < 20 ? n : 20);
             s += k + 1; n -= k + 1;
             if (strspn(s, " ") == n) continue;
         } else if (!rule) grammar_stop(g, number, "an alternative before the first rule", "", 0);
@@ -291,16 +318,18 @@ static void parse_grammar(Grammar *g, const char *path) {
     must(lines_close(lines, &err), &err, NULL);
     for (Rule *r = g->rules; r; r = r->next)
         if (!r->first) grammar_stop(g, r->line, "a rule without alternatives", r->name, r->length);
-    if (!g->start) stop_at(E_MISSING, "no %start directive", path, 0, NULL, "add a line `%start NAME`");
+    if (!g->start) stop_at(E_MISSING, "%start is missing", path, 0, NULL, "add a line `%start NAME`");
 }
 
-/* An alternative that fits the sense (+1 or -1), by weight. `once` rules and rules of many plain
- * texts avoid what the document has said already. */
+/* Draws an alternative that fits the sense (+1 or -1), by weight. In `once` rules and in rules of many plain
+ * texts it avoids alternatives that the document has used, unless USED_TRIES draws find no other. */
 static const Alternative *draw(Grammar *g, const Rule *r, int sense) {
     uint64_t total = r->total[sense < 0];
     Alternative *a = NULL;
-    if (!total) grammar_stop(g, r->line, sense > 0 ? "a rule without a good side is used in a good sense"
-                                                   : "a rule without a bad side is used in a bad sense", r->name, r->length);
+    if (!total)
+        grammar_stop(g, r->line, sense > 0 ? "a rule without a good side is used in a good sense"
+                                           : "a rule without a bad side is used in a bad sense",
+                     r->name, r->length);
     for (int tries = 0; tries < USED_TRIES; tries++) {
         uint64_t left = rng_below(&g->rng, total);
         for (a = r->first; ; a = a->next) {
@@ -316,7 +345,7 @@ static const Alternative *draw(Grammar *g, const Rule *r, int sense) {
 
 static void expand(Grammar *g, const Rule *r, const Rule *argument, int sense, int depth);
 
-/* {rule#tag}: the first expansion is kept, later ones repeat it. */
+/* Expands {rule#tag}: keeps the text of the first time and repeats it after that. */
 static void expand_kept(Grammar *g, const Item *item, const Rule *argument, int sense, int depth) {
     size_t from = g->out.length;
     Memory *added;
@@ -328,7 +357,8 @@ static void expand_kept(Grammar *g, const Item *item, const Rule *argument, int 
     }
     expand(g, item->rule, argument, sense, depth);
     if (g->memories == MEMORY_MAX)
-        grammar_stop(g, item->rule->line, "too many {name#tag} in one document", item->rule->name, item->rule->length);
+        grammar_stop(g, item->rule->line, "too many {name#tag} in one document", item->rule->name,
+                     item->rule->length);
     added = &g->memory[g->memories++];
     added->rule = item->rule;
     added->tag = item->tag;
@@ -338,20 +368,24 @@ static void expand_kept(Grammar *g, const Item *item, const Rule *argument, int 
 }
 
 static void expand(Grammar *g, const Rule *r, const Rule *argument, int sense, int depth) {
-    if (depth > DEPTH_MAX) grammar_stop(g, r->line, "a rule contains itself without an end", r->name, r->length);
+    if (depth > DEPTH_MAX)
+        grammar_stop(g, r->line, "a rule contains itself without an end", r->name, r->length);
     for (const Item *item = draw(g, r, sense)->first; item; item = item->next) {
-        int turned = item->turn == OPPOSITE ? -sense : item->turn == COIN && rng_below(&g->rng, 2) ? -sense : sense;
+        int turns = item->turn == OPPOSITE || (item->turn == COIN && rng_below(&g->rng, 2));
+        int turned = turns ? -sense : sense;
         const Rule *given = item->argument ? item->argument : argument;
         if (item->type == ITEM_TEXT) buffer_bytes(&g->out, item->text, item->length);
         else if (item->type == ITEM_ARGUMENT) {
-            if (!argument) grammar_stop(g, r->line, "{*} in a rule that was used without an argument", r->name, r->length);
+            if (!argument)
+                grammar_stop(g, r->line, "{*} in a rule that was used without an argument", r->name,
+                             r->length);
             expand(g, argument, NULL, turned, depth + 1);
         } else if (item->tag) expand_kept(g, item, given, turned, depth + 1);
         else expand(g, item->rule, given, turned, depth + 1);
     }
 }
 
-/* "a" or "an" by the letters of the next word; enough for a grammar whose words we chose. */
+/* Returns 1 if "an" comes before this word. Goes by its letters, which is enough for data/grammar.txt. */
 static int sounds_as_vowel(const char *s, size_t n) {
     static const char *const consonant[] = { "uni", "use", "usu", "eu", "one", "once" };
     static const char *const vowel[] = { "hour", "hon", "heir" };
@@ -362,7 +396,8 @@ static int sounds_as_vowel(const char *s, size_t n) {
     return n && strchr("aeiouAEIOU", s[0]) != NULL;
 }
 
-/* Single spaces, none before punctuation, a capital at the beginning of a sentence, a or an. Returns the number of words. */
+/* Makes spaces single, removes them before punctuation, begins sentences with a capital, and chooses "a" or
+ * "an". Returns the number of words. */
 static uint64_t tidy(Buffer *out, const char *s, size_t n) {
     int capital = 1;
     uint64_t words = 0;
@@ -389,7 +424,7 @@ static uint64_t tidy(Buffer *out, const char *s, size_t n) {
     return words;
 }
 
-/* Document `index`: the sense first, then the text in this sense, then perhaps the wrong label. */
+/* Draws document `index`: first its sense, then a text in that sense, then whether its label is wrong. */
 static void draw_document(Grammar *g, uint64_t seed, uint64_t index, Document *doc, Buffer *text,
                           uint64_t *seen, uint64_t slots) {
     int sense;
@@ -403,7 +438,7 @@ static void draw_document(Grammar *g, uint64_t seed, uint64_t index, Document *d
         g->memories = 0;
         g->document++;
         expand(g, g->start, NULL, sense, 0);
-        buffer_u8(&g->out, 0);              /* tidy looks ahead with strspn */
+        buffer_u8(&g->out, 0);              /* tidy uses strspn */
         if (g->out.failed || g->kept.failed) need(NULL);
         words = tidy(text, (const char *)g->out.data, g->out.length - 1);
         if (text->failed) need(NULL);
@@ -428,8 +463,8 @@ static int command_grammar(int argc, char **argv) {
     static const char *out;
     static Option option[] = {
         { "out", OPT_TEXT, &out, "data/imdb.bin", 0, 0, NULL, "the dataset to write" },
-        { "count", OPT_INT, &count, "20000", 1, 50000000, NULL, "documents" },
-        { "seed", OPT_SEED, &seed, "1", 0, 0, NULL, "of the random streams" },
+        { "count", OPT_INT, &count, "20000", 1, 50000000, NULL, "number of documents" },
+        { "seed", OPT_SEED, &seed, "1", 0, 0, NULL, "random seed" },
     };
     static const Program program = { "prep grammar", "GRAMMAR.txt [--out FILE.bin] [--count N] [--seed N]",
         "Expands a grammar into a labelled dataset (negative, positive). "
@@ -454,22 +489,23 @@ static int command_grammar(int argc, char **argv) {
     return 0;
 }
 
-/* ================================================================================================================
+/* ================================================================================================
  * prep data
- * ================================================================================================================ */
+ * ================================================================================================ */
 enum { FORMAT_AUTO, FORMAT_JSONL, FORMAT_CSV, FORMAT_TSV, FORMAT_TEXT, FORMAT_IMDB, FORMAT_PAIRS };
 enum { INPUTS_MAX = 64, COLUMNS_MAX = 1024 };
 static struct {
     const char *out, *text, *label, *prompt, *response, *chosen, *rejected, *labels;
     int format, min_length, max_documents, strip_html, fix_utf8, whole, no_quotes, no_label;
 } given;                                    /* the options of `prep data` */
-/* One raw value of the label field and the index it stands for; named by --labels or found in the data. */
+/* A value of the label field and the index that it means; --labels names them, or they are found in the
+ * data. */
 typedef struct { const char *value, *name; int label; } LabelValue;
 typedef struct {
     Dataset data;
     uint64_t capacity, empty, too_short;
-    Pool scratch;                           /* for one row; emptied before the next */
-    const char *field[2], *label;           /* which fields hold the texts and the label (NULL: none) */
+    Pool scratch;                           /* for one row; emptied before the next row */
+    const char *field[2], *label;           /* the fields with the texts and the label (NULL: none) */
     LabelValue value[2 * LABELS_MAX]; int values;
     char *name[LABELS_MAX];
 } Collector;
@@ -480,16 +516,18 @@ static void *scratch(Collector *c, size_t n) { return need(pool_take(&c->scratch
 
 /* ---- text ---- */
 
-/* Invalid UTF-8 stops the program with its place; with --fix-utf8 each bad byte becomes U+FFFD (in scratch). */
+/* Returns the text if it is valid UTF-8. Otherwise stops the program, or with --fix-utf8 replaces each bad
+ * byte by U+FFFD (in scratch). */
 static Span valid_text(Collector *c, Span p, Place at) {
     Buffer out = { &c->scratch, NULL, 0, 0, 0 };
-    size_t good = 0;                        /* everything before is valid and copied once something was not */
+    size_t good = 0;                        /* after the first bad byte: all text before `good` is copied */
     int32_t code;
     for (size_t i = 0; i < p.length; ) {
         int n = utf8_decode(p.text + i, p.length - i, &code);
         if (code < 0) {
             if (!given.fix_utf8)
-                stop_at(E_FORMAT, "invalid UTF-8", at.file, at.line, NULL, "convert the file to UTF-8, or give --fix-utf8");
+                stop_at(E_FORMAT, "invalid UTF-8", at.file, at.line, NULL,
+                        "convert the file to UTF-8, or give --fix-utf8");
             buffer_bytes(&out, p.text + good, i - good);
             buffer_bytes(&out, "\xEF\xBF\xBD", 3);
             good = i + 1;
@@ -510,18 +548,22 @@ static size_t code_points(Span p) {
     return n;
 }
 
-/* The length of a tag at s ("<", a letter or "/", ..., ">"; at most 200 bytes), or 0. */
+/* Returns the length of the tag at s ("<", a letter or "/", ..., ">"; at most 200 bytes), or 0 if there is
+ * none. */
 static size_t tag_length(const char *s, size_t n) {
-    if (n < 3 || s[0] != '<' || !(s[1] == '/' || (s[1] >= 'a' && s[1] <= 'z') || (s[1] >= 'A' && s[1] <= 'Z'))) return 0;
+    if (n < 3 || s[0] != '<' || !(s[1] == '/' || (s[1] >= 'a' && s[1] <= 'z')
+                                  || (s[1] >= 'A' && s[1] <= 'Z'))) return 0;
     for (size_t i = 2; i < n && i < 200 && s[i] != '<'; i++)
         if (s[i] == '>') return i + 1;
     return 0;
 }
 
-/* The length of a character reference at s (&amp; &#39; &#x27; ...), its code point in *code; or 0. */
+/* Returns the length of the character reference at s (&amp; &#39; &#x27; ...) and its code point, or 0 if
+ * there is none. */
 static size_t entity_length(const char *s, size_t n, int32_t *code) {
     static const struct { const char *name; int32_t code; } known[] = {
-        { "&amp;", '&' }, { "&lt;", '<' }, { "&gt;", '>' }, { "&quot;", '"' }, { "&apos;", '\'' }, { "&nbsp;", ' ' } };
+        { "&amp;", '&' }, { "&lt;", '<' }, { "&gt;", '>' }, { "&quot;", '"' }, { "&apos;", '\'' },
+        { "&nbsp;", ' ' } };
     int hex = n > 3 && (s[2] == 'x' || s[2] == 'X');
     size_t i = hex ? 3 : 2;
     int32_t v = 0;
@@ -533,7 +575,8 @@ static size_t entity_length(const char *s, size_t n, int32_t *code) {
     }
     if (n < 4 || s[1] != '#') return 0;
     for (; i < n && s[i] != ';'; i++) {
-        int digit = s[i] >= '0' && s[i] <= '9' ? s[i] - '0' : hex && s[i] >= 'a' && s[i] <= 'f' ? s[i] - 'a' + 10
+        int digit = s[i] >= '0' && s[i] <= '9' ? s[i] - '0'
+                  : hex && s[i] >= 'a' && s[i] <= 'f' ? s[i] - 'a' + 10
                   : hex && s[i] >= 'A' && s[i] <= 'F' ? s[i] - 'A' + 10 : -1;
         if (digit < 0) return 0;
         v = v * (hex ? 16 : 10) + digit;
@@ -544,7 +587,8 @@ static size_t entity_length(const char *s, size_t n, int32_t *code) {
     return i + 1;
 }
 
-/* --strip-html: <br> and <p> become a space, other tags go, character references become characters, spaces are single. */
+/* Does --strip-html: <br> and <p> become a space, other tags are removed, character references become
+ * characters, spaces become single. */
 static Span without_html(Collector *c, Span p) {
     char *out = scratch(c, p.length + 1);
     size_t n = 0;
@@ -556,7 +600,7 @@ static Span without_html(Collector *c, Span p) {
             int breaks = s[1] == 'b' || s[1] == 'B' ? (s[2] | 32) == 'r' : (s[1] | 32) == 'p' || s[1] == '/';
             if (breaks && s[1] != '/' && n && out[n - 1] != ' ') out[n++] = ' ';
         } else if (*s == '&' && (skip = entity_length(s, left, &code)) > 0) {
-            n += (size_t)utf8_encode(out + n, code);            /* never longer than the reference */
+            n += (size_t)utf8_encode(out + n, code);    /* no character is longer than its reference */
         } else {
             skip = 1;
             if (*s != ' ' || (n && out[n - 1] != ' ')) out[n++] = *s;
@@ -571,8 +615,9 @@ static Span without_html(Collector *c, Span p) {
 
 /* ---- labels ---- */
 
-/* --labels negative,positive: value 0 or "negative" is label 0, and so on. --labels 4=positive,0=negative: these values, these
- * names; names are numbered as they appear. */
+/* Reads --labels. In "negative,positive" the values 0 and "negative" mean label 0, and so on.
+ * "4=positive,0=negative" names these values; labels are numbered in the order in which their names first
+ * occur. */
 static void parse_labels(Collector *c) {
     const char *s = given.labels;
     for (int row = 0; s && *s; row++) {
@@ -582,9 +627,11 @@ static void parse_labels(Collector *c) {
         int k;
         while (equals < n && s[equals] != '=') equals++;
         v->name = equals < n ? keep(s + equals + 1, n - equals - 1) : keep(s, n);
-        if (!v->name[0] || !equals) usage_error("--labels is a list of NAME or VALUE=NAME, separated by commas", given.labels);
+        if (!v->name[0] || !equals)
+            usage_error("--labels is a list of NAME or VALUE=NAME, separated by commas", given.labels);
         for (k = 0; k < c->data.labels && strcmp(c->name[k], v->name); k++) {}
-        if (k == LABELS_MAX || c->values + 2 > 2 * LABELS_MAX) usage_error("--labels has more than 32 names", given.labels);
+        if (k == LABELS_MAX || c->values + 2 > 2 * LABELS_MAX)
+            usage_error("--labels has more than 32 names", given.labels);
         if (k == c->data.labels) c->name[c->data.labels++] = keep(v->name, strlen(v->name));
         v->label = k;
         v->value = keep(s, equals);
@@ -599,16 +646,18 @@ static void parse_labels(Collector *c) {
     }
 }
 
-/* The index of a raw value of the label field. Without --labels, values become names as they come. */
+/* Returns the index of a value of the label field. Without --labels, a new value becomes a new name. */
 static int label_of(Collector *c, Span raw, Place at) {
     static const char other_field[] = "choose another field with --label, or none with --no-label";
     for (int k = 0; k < c->values; k++)
-        if (strlen(c->value[k].value) == raw.length && !memcmp(c->value[k].value, raw.text, raw.length)) return c->value[k].label;
+        if (strlen(c->value[k].value) == raw.length && !memcmp(c->value[k].value, raw.text, raw.length))
+            return c->value[k].label;
     if (given.labels) {
         char what[160] = "--labels does not name this value: ";
         size_t n = strlen(what), room = sizeof what - n - 1;
         memcpy(what + n, raw.text, raw.length < room ? raw.length : room);
-        stop_at(E_FORMAT, what, at.file, at.line, c->label, "name every value, as in --labels 0=negative,1=positive");
+        stop_at(E_FORMAT, what, at.file, at.line, c->label,
+                "name every value, as in --labels 0=negative,1=positive");
     }
     if (c->data.labels == LABELS_MAX)
         stop_at(E_UNSUPPORTED, "more than 32 different labels", at.file, at.line, c->label, other_field);
@@ -620,13 +669,15 @@ static int label_of(Collector *c, Span raw, Place at) {
     return c->data.labels++;
 }
 
-static int before(const char *a, const char *b) {               /* numbers by value, then texts by bytes */
+/* Returns 1 if a comes before b: numbers by value, then texts by bytes. */
+static int before(const char *a, const char *b) {
     size_t n = strlen(a), m = strlen(b);
     int numbers = strspn(a, "0123456789") == n && strspn(b, "0123456789") == m;
     return numbers && n != m ? n < m : strcmp(a, b) < 0;
 }
 
-/* Names found in the data get an order that does not depend on the order of the rows. */
+/* Sorts the names that were found in the data, so that their order does not depend on the order of the
+ * rows. */
 static void sort_labels(Collector *c) {
     int place[LABELS_MAX], L = c->data.labels;
     char *name[LABELS_MAX];
@@ -643,7 +694,7 @@ static void sort_labels(Collector *c) {
 
 /* ---- rows ---- */
 
-/* One document from its texts (two unless the kind is text) and its raw label (text NULL: none). */
+/* Adds one document of a text, or of two if the kind has two, and its label value (text NULL: none). */
 static void add_row(Collector *c, const Span *texts, Span raw, Place at) {
     Document doc;
     size_t points = 0;
@@ -653,7 +704,8 @@ static void add_row(Collector *c, const Span *texts, Span raw, Place at) {
     for (int k = 0; k < n; k++) {
         Span p = valid_text(c, texts[k], at);
         if (given.strip_html) p = without_html(c, p);
-        if (p.length > 0x7FFFFFFF) stop_at(E_RANGE, "a text of over 2 GB", at.file, at.line, c->field[k], "split it");
+        if (p.length > 0x7FFFFFFF)
+            stop_at(E_RANGE, "a text of over 2 GB", at.file, at.line, c->field[k], "split the text");
         points += code_points(p);
         empty |= p.length == 0;
         doc.text[k] = p.text;
@@ -666,7 +718,7 @@ static void add_row(Collector *c, const Span *texts, Span raw, Place at) {
     add_document(&c->data, &c->capacity, &doc);
 }
 
-/* Which fields to read, from the options and from what the first row has. */
+/* Chooses the fields to read, by the options and by the fields of the first row. */
 typedef int (*HasField)(const void *row, const char *name);
 static void choose_fields(Collector *c, HasField has, const void *row, Place at) {
     static const char *const text[] = { "text", "review", "sentence", "tweet", "content", "document" };
@@ -675,7 +727,8 @@ static void choose_fields(Collector *c, HasField has, const void *row, Place at)
              || (!given.text && !given.prompt && has(row, "chosen") && has(row, "rejected"));
     int kind = given.prompt || given.response ? DATA_PROMPTS : pairs ? DATA_PAIRS : DATA_TEXT;
     if (c->data.kind && c->data.kind != kind)
-        stop_at(E_FORMAT, "another kind of data than the file before", at.file, 0, NULL, "make one dataset of each");
+        stop_at(E_FORMAT, "another kind of data than the file before", at.file, 0, NULL,
+                "make one dataset of each");
     c->data.kind = kind;
     if (kind == DATA_PROMPTS) {
         c->field[0] = given.prompt ? given.prompt : "prompt";
@@ -688,17 +741,19 @@ static void choose_fields(Collector *c, HasField has, const void *row, Place at)
         for (size_t k = 0; !c->field[0] && k < sizeof text / sizeof *text; k++)
             if (has(row, text[k])) c->field[0] = text[k];
         if (!c->field[0])
-            stop_at(E_MISSING, "none of the fields text, review, sentence, tweet, content, document", at.file, at.line, NULL,
-                    "name the field that holds the text with --text");
+            stop_at(E_MISSING, "none of the fields text, review, sentence, tweet, content, document",
+                    at.file, at.line, NULL, "name the field that holds the text with --text");
     }
     c->label = given.no_label ? NULL : given.label;
-    for (size_t k = 0; !given.no_label && !c->label && kind == DATA_TEXT && k < sizeof label / sizeof *label; k++)
+    for (size_t k = 0; !given.no_label && !c->label && kind == DATA_TEXT
+         && k < sizeof label / sizeof *label; k++)
         if (has(row, label[k])) c->label = label[k];
 }
 
 /* ---- JSONL ---- */
 
-/* "prompt.text": the whole name as a key if there is one, otherwise the part before a dot leads to an object. */
+/* Returns the field of that name. "prompt.text" is the key of that name or, if there is none, the field text
+ * of the object prompt. */
 static const Json *json_field(const Json *object, const char *name) {
     const Json *found = json_get(object, name);
     const char *dot = strchr(name, '.');
@@ -711,11 +766,12 @@ static const Json *json_field(const Json *object, const char *name) {
 }
 static int json_has(const void *row, const char *name) { return json_field(row, name) != NULL; }
 
-/* A label may be a string, a whole number or a truth value; null is none. */
+/* Returns a label: a string, a whole number or a truth value; text NULL for null. */
 static Span json_label(Collector *c, const Json *row, Place at) {
     const Json *v = json_field(row, c->label);
     Span raw = { NULL, 0 };
-    if (!v) stop_at(E_MISSING, "a field is missing", at.file, at.line, c->label, "name it with --label, or give --no-label");
+    if (!v) stop_at(E_MISSING, "a field is missing", at.file, at.line, c->label,
+                    "name it with --label, or give --no-label");
     if (v->type == JSON_STRING) { raw.text = v->string; raw.length = v->length; }
     else if (v->type == JSON_TRUE) { raw.text = "true"; raw.length = 4; }
     else if (v->type == JSON_FALSE) { raw.text = "false"; raw.length = 5; }
@@ -725,8 +781,8 @@ static Span json_label(Collector *c, const Json *row, Place at) {
         raw.text = digits;
         raw.length = strlen(digits);
     } else if (v->type != JSON_NULL)
-        stop_at(E_FORMAT, "a label that is no string, whole number or truth value", at.file, at.line, c->label,
-                "choose another field with --label");
+        stop_at(E_FORMAT, "a label that is no string, whole number or truth value", at.file, at.line,
+                c->label, "choose another field with --label");
     return raw;
 }
 
@@ -747,7 +803,10 @@ static void read_jsonl(Collector *c, const char *path) {
         PoolMark mark = pool_mark(&c->scratch);
         const Json *row;
         Span raw = { NULL, 0 };
-        if (!at.line++ && line.length >= 3 && !memcmp(line.text, "\xEF\xBB\xBF", 3)) { line.text += 3; line.length -= 3; }
+        if (!at.line++ && line.length >= 3 && !memcmp(line.text, "\xEF\xBB\xBF", 3)) {
+            line.text += 3;
+            line.length -= 3;
+        }
         line = valid_text(c, line, at);
         if (is_blank(line)) continue;
         row = json_parse(line.text, line.length, &c->scratch, &err);
@@ -755,7 +814,8 @@ static void read_jsonl(Collector *c, const char *path) {
             char what[160] = "no JSON (";
             memcpy(what + 9, err.what, strlen(err.what) < 140 ? strlen(err.what) : 140);
             what[strlen(what)] = ')';
-            stop_at(E_FORMAT, what, path, at.line, NULL, "mend or remove the line; JSONL has one object on each line");
+            stop_at(E_FORMAT, what, path, at.line, NULL,
+                    "correct or remove the line; JSONL has one object on each line");
         }
         if (row->type != JSON_OBJECT)
             stop_at(E_FORMAT, "no JSON object", path, at.line, NULL, "JSONL has one object on each line");
@@ -764,9 +824,11 @@ static void read_jsonl(Collector *c, const char *path) {
         for (int k = 0; k < (c->data.kind == DATA_TEXT ? 1 : 2); k++) {
             const Json *v = json_field(row, c->field[k]);
             if (!v) stop_at(E_MISSING, "a field is missing", path, at.line, c->field[k],
-                            "name the fields with --text, --prompt and --response, or --chosen and --rejected");
+                            "name the fields with --text, --prompt and --response, or --chosen and "
+                            "--rejected");
             if (v->type != JSON_STRING)
-                stop_at(E_FORMAT, "not a string", path, at.line, c->field[k], "mend the line, or choose another field");
+                stop_at(E_FORMAT, "not a string", path, at.line, c->field[k],
+                        "correct the line, or choose another field");
             text[k].text = v->string;
             text[k].length = v->length;
         }
@@ -782,7 +844,7 @@ static void read_jsonl(Collector *c, const char *path) {
 typedef struct { const char *at, *end; char separator; Place place; } Table;
 typedef struct { Span *cell; int cells; } Record;
 
-/* A cell in quotes: doubled quotes are one quote, everything else is itself. t->at is behind the first quote. */
+/* Reads a quoted cell, whose first quote is already read. A doubled quote is one quote. */
 static Span quoted_cell(Collector *c, Table *t) {
     Span p;
     const char *s = t->at;
@@ -790,7 +852,7 @@ static Span quoted_cell(Collector *c, Table *t) {
     Place begun = t->place;
     while (s < t->end && !(*s == '"' && (s + 1 == t->end || s[1] != '"'))) s += *s == '"' ? 2 : 1;
     if (s >= t->end) stop_at(E_TRUNCATED, "a quote that is never closed", begun.file, begun.line, NULL,
-                             "mend the file; --no-quotes takes quotes as they are");
+                             "correct the file; --no-quotes takes quotes as they are");
     p.text = out = scratch(c, (size_t)(s - t->at) + 1);
     for (; t->at < s; t->at++) {
         t->place.line += *t->at == '\n';
@@ -800,19 +862,20 @@ static Span quoted_cell(Collector *c, Table *t) {
     p.length = (size_t)(out - p.text);
     t->at = s + 1;
     if (t->at < t->end && *t->at != t->separator && *t->at != '\n' && *t->at != '\r')
-        stop_at(E_FORMAT, "text behind a closing quote", t->place.file, t->place.line, NULL,
+        stop_at(E_FORMAT, "text after a closing quote", t->place.file, t->place.line, NULL,
                 "double the quotes inside a quoted cell; --no-quotes takes quotes as they are");
     return p;
 }
 
-/* The next record, or 0 at the end. Empty lines are passed over. place.line is the line that it begins on. */
+/* Reads the next record, whose first line goes to *at; returns 0 at the end. Skips empty lines. */
 static int next_record(Collector *c, Table *t, Record *r, Place *at) {
     while (t->at < t->end && (*t->at == '\n' || *t->at == '\r')) t->place.line += *t->at++ == '\n';
     if (t->at == t->end) return 0;
     *at = t->place;
     for (r->cells = 0; ; t->at++) {
         Span p;
-        if (r->cells == COLUMNS_MAX) stop_at(E_UNSUPPORTED, "more than 1024 columns", at->file, at->line, NULL, NULL);
+        if (r->cells == COLUMNS_MAX)
+            stop_at(E_UNSUPPORTED, "more than 1024 columns", at->file, at->line, NULL, NULL);
         if (t->at < t->end && *t->at == '"' && !given.no_quotes) { t->at++; p = quoted_cell(c, t); }
         else {
             p.text = t->at;
@@ -821,7 +884,7 @@ static int next_record(Collector *c, Table *t, Record *r, Place *at) {
             if (p.length && (t->at == t->end || *t->at == '\n') && p.text[p.length - 1] == '\r') p.length--;
         }
         r->cell[r->cells++] = p;
-        if (t->at < t->end && *t->at == '\r') t->at++;          /* behind a quoted cell */
+        if (t->at < t->end && *t->at == '\r') t->at++;          /* after a quoted cell */
         if (t->at == t->end || *t->at != t->separator) break;
     }
     if (t->at < t->end && *t->at == '\n') { t->at++; t->place.line++; }
@@ -874,7 +937,8 @@ static void read_table(Collector *c, const char *path, char separator) {
     if (!next_record(c, &t, &header, &at))
         stop_at(E_TRUNCATED, "no header", path, 1, NULL, "the first record has to name the columns");
     choose_fields(c, table_has, &header, at);
-    for (int k = 0; k < (c->data.kind == DATA_TEXT ? 1 : 2); k++) column[k] = need_column(&header, c->field[k], at);
+    for (int k = 0; k < (c->data.kind == DATA_TEXT ? 1 : 2); k++)
+        column[k] = need_column(&header, c->field[k], at);
     if (c->label) label = need_column(&header, c->label, at);
     for (;;) {
         PoolMark mark = pool_mark(&c->scratch);
@@ -883,8 +947,9 @@ static void read_table(Collector *c, const char *path, char separator) {
         if (row.cells != header.cells) {
             char where[256];
             snprintf(where, sizeof where, "%.200s, line %lld", path, at.line);
-            fail(&err, E_FORMAT, "a record with another number of cells than the header", where, row.cells, header.cells);
-            die(&err, "mend the record; a cell with a separator, quote or line break has to stand in quotes");
+            fail(&err, E_FORMAT, "a record with another number of cells than the header", where, row.cells,
+                 header.cells);
+            die(&err, "correct the record; a cell with a separator, quote or line break has to be in quotes");
         }
         text[0] = row.cell[column[0]];
         text[1] = row.cell[column[1]];
@@ -929,7 +994,7 @@ static const char *path_of(const char *folder, const char *name) {
     return (const char *)b.data;
 }
 
-/* FOLDER/train/{neg,pos}/ID_RATING.txt (or FOLDER itself has neg and pos): label by folder, negative first. */
+/* Reads FOLDER/train/{neg,pos}/ID_RATING.txt (or {neg,pos} in FOLDER itself), negative reviews first. */
 static void read_imdb(Collector *c, const char *folder) {
     static const char *const part[] = { "neg", "pos" }, *const raw[] = { "negative", "positive" };
     const char *train = path_of(folder, "train"), *root = folder_exists(train) ? train : folder;
@@ -963,8 +1028,8 @@ static void read_imdb(Collector *c, const char *folder) {
     }
 }
 
-/* --max-documents N: document i of all M stays when i N / M passes a whole number, so that sorted inputs keep all their
- * labels. */
+/* Does --max-documents N: keeps document i of M if i N / M passes a whole number there, so that a sorted
+ * input keeps all of its labels. */
 static void keep_some(Dataset *d) {
     uint64_t N = (uint64_t)given.max_documents, M = d->count, kept = 0;
     if (!N || N >= M) return;
@@ -978,11 +1043,11 @@ static int ends_with(const char *s, const char *end) {
     return n >= m && !strcmp(s + n - m, end);
 }
 
-/* What --format auto makes of a path: a folder is aclImdb's, a file goes by the end of its name. */
+/* Returns the format of --format auto: aclImdb for a folder, and for a file what the end of its name says. */
 static int format_of(const char *path) {
     static const struct { const char *end; int format; } known[] = {
-        { ".jsonl", FORMAT_JSONL }, { ".ndjson", FORMAT_JSONL }, { ".csv", FORMAT_CSV }, { ".tsv", FORMAT_TSV },
-        { ".txt", FORMAT_TEXT } };
+        { ".jsonl", FORMAT_JSONL }, { ".ndjson", FORMAT_JSONL }, { ".csv", FORMAT_CSV },
+        { ".tsv", FORMAT_TSV }, { ".txt", FORMAT_TEXT } };
     if (folder_exists(path)) return FORMAT_IMDB;
     for (size_t k = 0; k < sizeof known / sizeof *known; k++)
         if (ends_with(path, known[k].end)) return known[k].format;
@@ -995,41 +1060,53 @@ static void read_input(Collector *c, const char *path) {
     int format = given.format == FORMAT_AUTO ? format_of(path) : given.format;
     if (format == FORMAT_IMDB) read_imdb(c, path);
     else if (format == FORMAT_TEXT) read_lines(c, path);
-    else if (format == FORMAT_CSV || format == FORMAT_TSV) read_table(c, path, format == FORMAT_CSV ? ',' : '\t');
+    else if (format == FORMAT_CSV || format == FORMAT_TSV)
+         read_table(c, path, format == FORMAT_CSV ? ',' : '\t');
     else read_jsonl(c, path);
 }
 
+static Option data_option[] = {
+    { "out", OPT_TEXT, &given.out, NULL, 0, 0, NULL, "the dataset to write" },
+    { "format", OPT_CHOICE, &given.format, "auto", 0, 0, "auto|jsonl|csv|tsv|text|imdb|pairs",
+      "auto: by the end of the name; pairs: JSONL with chosen and rejected" },
+    { "text", OPT_TEXT, &given.text, NULL, 0, 0, NULL,
+      "field with the text; a.b is field b of object a (default: text, review, sentence, tweet, content "
+      "or document)" },
+    { "label", OPT_TEXT, &given.label, NULL, 0, 0, NULL,
+      "field with the label: a string, whole number or truth value (default: label or sentiment, if it "
+      "is there)" },
+    { "no-label", OPT_FLAG, &given.no_label, NULL, 0, 0, NULL, "read no label" },
+    { "labels", OPT_TEXT, &given.labels, NULL, 0, 0, NULL,
+      "names in the order of their numbers (negative,positive), or values with names "
+      "(0=negative,4=positive)" },
+    { "prompt", OPT_TEXT, &given.prompt, NULL, 0, 0, NULL,
+      "field with the prompt: makes a dataset of prompts with responses" },
+    { "response", OPT_TEXT, &given.response, NULL, 0, 0, NULL, "field with the response" },
+    { "chosen", OPT_TEXT, &given.chosen, NULL, 0, 0, NULL,
+      "field with the preferred text: makes a dataset of pairs" },
+    { "rejected", OPT_TEXT, &given.rejected, NULL, 0, 0, NULL, "field with the other text" },
+    { "min-length", OPT_INT, &given.min_length, "0", 0, INT_MAX, NULL,
+      "leave out documents of fewer characters (code points; those of a pair's texts are added). "
+      "TRL's sentiment example: 201" },
+    { "max-documents", OPT_INT, &given.max_documents, "0", 0, INT_MAX, NULL,
+      "keep so many documents, evenly spread over the input (0: all)" },
+    { "strip-html", OPT_FLAG, &given.strip_html, NULL, 0, 0, NULL,
+      "<br /> becomes a space, other tags are removed, &amp; and the like become characters" },
+    { "fix-utf8", OPT_FLAG, &given.fix_utf8, NULL, 0, 0, NULL,
+      "replace invalid UTF-8 by U+FFFD instead of stopping" },
+    { "whole", OPT_FLAG, &given.whole, NULL, 0, 0, NULL,
+      "text: each file is one document, instead of each line" },
+    { "no-quotes", OPT_FLAG, &given.no_quotes, NULL, 0, 0, NULL,
+      "csv, tsv: quotes have no special meaning" },
+};
+
 static int command_data(int argc, char **argv) {
-    static Option option[] = {
-        { "out", OPT_TEXT, &given.out, NULL, 0, 0, NULL, "the dataset to write" },
-        { "format", OPT_CHOICE, &given.format, "auto", 0, 0, "auto|jsonl|csv|tsv|text|imdb|pairs",
-          "auto goes by the name; pairs is JSONL with chosen and rejected" },
-        { "text", OPT_TEXT, &given.text, NULL, 0, 0, NULL,
-          "field of the text; a.b is field b of object a (default: text, review, sentence, tweet, content or document)" },
-        { "label", OPT_TEXT, &given.label, NULL, 0, 0, NULL,
-          "field of the label: a string, whole number or truth value (default: label or sentiment, if it is there)" },
-        { "no-label", OPT_FLAG, &given.no_label, NULL, 0, 0, NULL, "read no label" },
-        { "labels", OPT_TEXT, &given.labels, NULL, 0, 0, NULL,
-          "names in the order of their numbers (negative,positive), or values with names (0=negative,4=positive)" },
-        { "prompt", OPT_TEXT, &given.prompt, NULL, 0, 0, NULL, "field of the prompt: makes a dataset of prompts with responses" },
-        { "response", OPT_TEXT, &given.response, NULL, 0, 0, NULL, "field of the response" },
-        { "chosen", OPT_TEXT, &given.chosen, NULL, 0, 0, NULL, "field of the preferred text: makes a dataset of pairs" },
-        { "rejected", OPT_TEXT, &given.rejected, NULL, 0, 0, NULL, "field of the other text" },
-        { "min-length", OPT_INT, &given.min_length, "0", 0, INT_MAX, NULL,
-          "leave out documents of fewer characters (code points; both texts of a pair together). TRL's sentiment example: 201" },
-        { "max-documents", OPT_INT, &given.max_documents, "0", 0, INT_MAX, NULL,
-          "keep so many, evenly spread over the input (0: all)" },
-        { "strip-html", OPT_FLAG, &given.strip_html, NULL, 0, 0, NULL,
-          "<br /> becomes a space, other tags go, &amp; and the like become characters" },
-        { "fix-utf8", OPT_FLAG, &given.fix_utf8, NULL, 0, 0, NULL, "replace invalid UTF-8 by U+FFFD instead of stopping" },
-        { "whole", OPT_FLAG, &given.whole, NULL, 0, 0, NULL, "text: each file is one document, not each line" },
-        { "no-quotes", OPT_FLAG, &given.no_quotes, NULL, 0, 0, NULL, "csv, tsv: a quote is a letter like any other" },
-    };
-    static const Program program = { "prep data", "INPUT ... --out FILE.bin [--format NAME] [--text FIELD] [--label FIELD] ...",
-        "Makes a dataset from JSONL, CSV, TSV, plain text (a document a line), an aclImdb folder, preference pairs, or prompts "
-        "with responses. "
-        "Several inputs become one dataset. 5 % are held out, by a hash of the text.",
-        option, sizeof option / sizeof *option, NULL, 0 };
+    static const Program program = { "prep data",
+        "INPUT ... --out FILE.bin [--format NAME] [--text FIELD] [--label FIELD] ...",
+        "Makes a dataset from JSONL, CSV, TSV, plain text (each line a document), an aclImdb folder, "
+        "preference pairs, or prompts with responses. "
+        "Several inputs become one dataset. 5 % of the texts are held out, by their hash.",
+        data_option, sizeof data_option / sizeof *data_option, NULL, 0 };
     static Collector c;
     const char *path[INPUTS_MAX];
     int paths = cli_parse(&program, NULL, argc, argv, path, INPUTS_MAX);
@@ -1037,27 +1114,31 @@ static int command_data(int argc, char **argv) {
     if (!given.out) usage_error("a file to write is missing: give --out FILE.bin", NULL);
     if ((given.prompt || given.response) && (given.chosen || given.rejected || given.text))
         usage_error("--prompt and --response exclude --text, --chosen and --rejected", NULL);
-    if (given.text && (given.chosen || given.rejected)) usage_error("--text excludes --chosen and --rejected", NULL);
+    if (given.text && (given.chosen || given.rejected))
+        usage_error("--text excludes --chosen and --rejected", NULL);
     c.scratch = cli_pool();
     if (given.labels) parse_labels(&c);
     for (int i = 0; i < paths; i++) read_input(&c, path[i]);
-    if (!c.data.count) stop_at(E_MISSING, "no documents", path[0], 0, NULL, "check the input, --min-length and the fields");
+    if (!c.data.count)
+        stop_at(E_MISSING, "no documents", path[0], 0, NULL, "check the input, --min-length and the fields");
     sort_labels(&c);
     keep_some(&c.data);
     c.data.label = c.name;
     write_dataset(&c.data, given.out);
     if (c.empty) printf("  left out: %llu without text\n", (unsigned long long)c.empty);
-    if (c.too_short) printf("  left out: %llu shorter than %d characters\n", (unsigned long long)c.too_short, given.min_length);
+    if (c.too_short)
+        printf("  left out: %llu shorter than %d characters\n", (unsigned long long)c.too_short,
+               given.min_length);
     pool_free(&c.scratch);
     return 0;
 }
 
-/* ================================================================================================================
+/* ================================================================================================
  * prep tokenizer
- * ================================================================================================================ */
+ * ================================================================================================ */
 typedef struct { const Dataset *data; uint64_t document; int text; } TrainTexts;
 
-/* Both texts of every document of the train split. */
+/* Gives the next text of the train split: both texts of each document. */
 static int next_text(void *context, const char **text, size_t *length) {
     TrainTexts *t = context;
     int texts = t->data->kind == DATA_TEXT ? 1 : 2;
@@ -1081,13 +1162,17 @@ static int command_tokenizer(int argc, char **argv) {
     static const char *out;
     static Option option[] = {
         { "kind", OPT_CHOICE, &kind, "sentencepiece", 0, 0, "sentencepiece|bytelevel|unigram",
-          "sentencepiece: BPE with byte fallback, as Llama's; bytelevel: BPE over bytes, as RoBERTa's; unigram: SentencePiece's other model" },
-        { "vocab", OPT_INT, &vocab, "1024", 1, 1000000, NULL, "ids, the special ones and the 256 bytes included" },
-        { "max-length", OPT_INT, &max_length, "512", 1, 1000000, NULL, "model_max_length in tokenizer_config.json" },
-        { "out", OPT_TEXT, &out, NULL, 0, 0, NULL, "the folder to write (it is made)" },
+          "sentencepiece: BPE with byte fallback, as Llama's; bytelevel: BPE over bytes, as RoBERTa's; "
+          "unigram: SentencePiece's other model" },
+        { "vocab", OPT_INT, &vocab, "1024", 1, 1000000, NULL,
+          "number of ids, the special ones and the 256 bytes included" },
+        { "max-length", OPT_INT, &max_length, "512", 1, 1000000, NULL,
+          "model_max_length in tokenizer_config.json" },
+        { "out", OPT_TEXT, &out, NULL, 0, 0, NULL, "the folder to write" },
     };
-    static const Program program = { "prep tokenizer", "DATA.bin --out DIR [--kind sentencepiece|bytelevel|unigram] [--vocab N]",
-        "Trains a tokenizer on the train split of a dataset and saves it with the files that Hugging Face tools read.",
+    static const Program program = { "prep tokenizer",
+        "DATA.bin --out DIR [--kind sentencepiece|bytelevel|unigram] [--vocab N]",
+        "Trains a tokenizer on a dataset's train split and writes the files that Hugging Face tools read.",
         option, sizeof option / sizeof *option, NULL, 0 };
     const char *path[1];
     Error err = { 0 };
@@ -1109,18 +1194,21 @@ static int command_tokenizer(int argc, char **argv) {
     return 0;
 }
 
-/* ================================================================================================================
+/* ================================================================================================
  * prep show
- * ================================================================================================================ */
+ * ================================================================================================ */
 static int command_show(int argc, char **argv) {
     static int count, held_out;
     static Option option[] = {
         { "n", OPT_INT, &count, "5", 0, INT_MAX, NULL, "documents to print" },
-        { "held-out", OPT_FLAG, &held_out, NULL, 0, 0, NULL, "print documents of the held-out part instead of the train part" },
+        { "held-out", OPT_FLAG, &held_out, NULL, 0, 0, NULL,
+          "print held-out documents instead of those of the train split" },
     };
     static const Program program = { "prep show", "DATA.bin [-n N] [--held-out]",
-        "Prints what a dataset holds, and some of its documents.", option, sizeof option / sizeof *option, NULL, 0 };
-    static const char *const name[][2] = { { "", "" }, { "", "" }, { "chosen: ", "rejected: " }, { "prompt: ", "response: " } };
+        "Prints what a dataset holds, and some of its documents.",
+        option, sizeof option / sizeof *option, NULL, 0 };
+    static const char *const name[][2] = { { "", "" }, { "", "" }, { "chosen: ", "rejected: " },
+                                           { "prompt: ", "response: " } };
     const char *path[1];
     Error err = { 0 };
     Dataset d;
@@ -1143,10 +1231,11 @@ static int command_show(int argc, char **argv) {
     return 0;
 }
 
-/* ================================================================================================================
+/* ================================================================================================
  * prep llama2c
- * ================================================================================================================ */
-/* A SentencePiece model goes over byte by byte. Its special ids go into config.json. */
+ * ================================================================================================ */
+/* Writes the model's tokenizer, a SentencePiece model as a copy byte by byte, and puts its special ids into
+ * the config. */
 static void llama2c_tokenizer(Llama2c *l, const char *from, const char *out) {
     Error err = { 0 };
     Tokenizer *t = tokenizer_open(from, &pool, &err);
@@ -1155,7 +1244,8 @@ static void llama2c_tokenizer(Llama2c *l, const char *from, const char *out) {
     size_t n;
     if (!t) die(&err, "give --tokenizer the model's tokenizer.model");
     if (tokenizer_size(t) > l->config.V) {
-        fail(&err, E_RANGE, "more ids in the tokenizer than in the model", from, tokenizer_size(t), l->config.V);
+        fail(&err, E_RANGE, "more ids in the tokenizer than in the model", from, tokenizer_size(t),
+             l->config.V);
         die(&err, "give --tokenizer the file that the model was trained with");
     }
     special = tokenizer_specials(t);
@@ -1173,14 +1263,14 @@ static int command_llama2c(int argc, char **argv) {
     static const char *tokenizer, *out;
     static int dtype;
     static Option option[] = {
-        { "out", OPT_TEXT, &out, NULL, 0, 0, NULL, "the folder to write (it is made)" },
+        { "out", OPT_TEXT, &out, NULL, 0, 0, NULL, "the folder to write" },
         { "tokenizer", OPT_TEXT, &tokenizer, NULL, 0, 0, NULL,
-          "its tokenizer.model (or a folder with it), copied; llama2.c's own tokenizer.bin is not needed" },
-        { "dtype", OPT_CHOICE, &dtype, "f32", 0, 0, "f32|bf16|f16", "how numbers are written" },
+          "the model's tokenizer.model (or a folder with it), which is copied; tokenizer.bin is not needed" },
+        { "dtype", OPT_CHOICE, &dtype, "f32", 0, 0, "f32|bf16|f16", "type of the numbers in the file" },
     };
     static const Program program = { "prep llama2c", "FILE.bin --out DIR [--tokenizer tokenizer.model]",
-        "Makes a Hugging Face folder (config.json, generation_config.json, model.safetensors) from a checkpoint of llama2.c: "
-        "legacy, version 1 (float32), version 2 (int8).",
+        "Makes a Hugging Face folder (config.json, generation_config.json, model.safetensors) from a "
+        "checkpoint of llama2.c: legacy, version 1 (float32) or version 2 (int8).",
         option, sizeof option / sizeof *option, NULL, 0 };
     static const int type[] = { F32, BF16, F16 };
     Llama2c l;
@@ -1188,28 +1278,28 @@ static int command_llama2c(int argc, char **argv) {
     Error err = { 0 };
     if (cli_parse(&program, NULL, argc, argv, &path, 1) < 1) usage_error("a checkpoint is missing", NULL);
     if (!out) usage_error("a folder to write is missing: give --out DIR", NULL);
-    must(llama2c_load(&l, path, &pool, &err), &err, "give a checkpoint of llama2.c (legacy, version 1 or version 2)");
+    must(llama2c_load(&l, path, &pool, &err), &err,
+         "give a checkpoint of llama2.c (legacy, version 1 or version 2)");
     if (tokenizer) llama2c_tokenizer(&l, tokenizer, out);
     must(folder_make(out, &err), &err, NULL);
     must(checkpoint_save(out, "model", l.tensor, l.tensors, type[dtype], 0, &pool, &err), &err, NULL);
     must(config_save(&l.config, NULL, out, type[dtype], &pool, &err), &err, NULL);
-    printf("%s: %d tensors of a Llama of %d layers, width %d, vocabulary %d, from llama2.c's %s\n", out, l.tensors, l.config.stack.L, l.config.stack.C,
-           l.config.V, l.version == 2 ? "version 2 (int8)" : l.version ? "version 1" : "legacy file");
+    printf("%s: %d tensors of a Llama of %d layers, width %d, vocabulary %d, from llama2.c's %s\n", out,
+           l.tensors, l.config.stack.L, l.config.stack.C, l.config.V,
+           l.version == 2 ? "version 2 (int8)" : l.version ? "version 1" : "legacy file");
     return 0;
 }
 
-/* ================================================================================================================ */
+/* ================================================================================================ */
 
 int main(int argc, char **argv) {
-    static const struct { const char *name; int (*run)(int, char **); const char *help; } command[] = {
-        { "grammar", command_grammar, "expand a grammar into a labelled dataset" },
-        { "data", command_data, "make a dataset from JSONL, CSV, TSV, text, an aclImdb folder or preference pairs" },
-        { "tokenizer", command_tokenizer, "train a tokenizer on a dataset" },
-        { "show", command_show, "print what a dataset holds" },
-        { "llama2c", command_llama2c, "make a Hugging Face folder from a checkpoint of llama2.c" },
+    static const struct { const char *name; int (*run)(int, char **); } command[] = {
+        { "grammar", command_grammar }, { "data", command_data }, { "tokenizer", command_tokenizer },
+        { "show", command_show }, { "llama2c", command_llama2c },
     };
     static const Program program = { "prep", "COMMAND ... (each command has its own --help)",
-        "Text into datasets, datasets into tokenizers, llama2.c's checkpoints into Hugging Face folders. Commands:\n"
+        "Makes datasets from texts, tokenizers from datasets, and Hugging Face folders from llama2.c's "
+        "checkpoints. Commands:\n"
         "  grammar    expand a grammar into a labelled dataset\n"
         "  data       make a dataset from JSONL, CSV, TSV, text, an aclImdb folder or preference pairs\n"
         "  tokenizer  train a tokenizer on a dataset\n"
@@ -1221,7 +1311,8 @@ int main(int argc, char **argv) {
     for (size_t k = 0; argc > 1 && k < sizeof command / sizeof *command; k++)
         if (!strcmp(argv[1], command[k].name)) {
             code = command[k].run(argc - 1, argv + 1);
-            if (fflush(stdout) || ferror(stdout)) stop_at(E_WRITE, "cannot write", "standard output", 0, NULL, NULL);
+            if (fflush(stdout) || ferror(stdout))
+                stop_at(E_WRITE, "cannot write", "standard output", 0, NULL, NULL);
             pool_free(&pool);
             return code;
         }

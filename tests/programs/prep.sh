@@ -102,7 +102,7 @@ refuses "csv: too few cells" 1 "b.csv, line 3" data "$T/b.csv" --out "$T/none.bi
 printf 'text,label\n"one\nand a half",1\n"two,2\n' >"$T/b.csv"
 refuses "csv: an open quote" 1 "never closed.*line 4" data "$T/b.csv" --out "$T/none.bin"
 printf 'text,label\n"one" more,1\n' >"$T/b.csv"
-refuses "csv: text behind a quote" 1 "behind a closing quote.*line 2" data "$T/b.csv" --out "$T/none.bin"
+refuses "csv: text behind a quote" 1 "after a closing quote.*line 2" data "$T/b.csv" --out "$T/none.bin"
 printf 'text\n"one\ntwo"\nb\377d\n' >"$T/b.csv"
 refuses "csv: invalid UTF-8" 1 "invalid UTF-8.*line 4" data "$T/b.csv" --out "$T/none.bin"
 
