@@ -345,69 +345,21 @@ static int source_find(Source *s, const char *name, Place *p) {
     return OK;
 }
 
-/* ---- names ---- */
-
-/* Meta's names of a Llama, whose rows of wq and wk stand in another order (read_rows). */
-static const struct { char ours[28], theirs[24]; } meta[] = {
-    { "self_attn.q_proj", "attention.wq" }, { "self_attn.k_proj", "attention.wk" },
-    { "self_attn.v_proj", "attention.wv" },
-    { "self_attn.o_proj", "attention.wo" }, { "mlp.gate_proj", "feed_forward.w1" },
-    { "mlp.up_proj", "feed_forward.w3" },
-    { "mlp.down_proj", "feed_forward.w2" }, { "input_layernorm", "attention_norm" },
-    { "post_attention_layernorm", "ffn_norm" } };
-enum { META = sizeof meta / sizeof *meta, CANDIDATES = 5 };
-
-/* "model.layers.N.self_attn.q_proj.weight" as "layers.N.attention.wq.weight", and so on. 0: not a name of
- * Meta's. */
-static int meta_name(char *out, size_t cap, const char *name) {
-    size_t n = strspn(name[0] && strncmp(name, "model.layers.", 13) == 0 ? name + 13 : "", "0123456789");
-    if (strcmp(name, "model.embed_tokens.weight") == 0) name = "tok_embeddings.weight";
-    else if (strcmp(name, "lm_head.weight") == 0) name = "output.weight";
-    else if (!n || name[13 + n] != '.') return 0;
-    else {
-        const char *part = name + 14 + n;
-        for (int i = 0; i < META; i++) {
-            size_t length = strlen(meta[i].ours);
-            if (strncmp(part, meta[i].ours, length) != 0 || strcmp(part + length, ".weight") != 0) continue;
-            return snprintf(out, cap, "layers.%.*s.%s.weight", (int)n, name + 13, meta[i].theirs) < (int)cap;
-        }
-        return 0;
-    }
-    return snprintf(out, cap, "%s", name) < (int)cap;
-}
-
-/* The names under which a tensor may stand in a file, by k: 0..3 as listed; without its leading "model." or
- * "roberta."; with the LayerNorm names of very old files; 4 Meta's. 0: there is no such name. */
-static int candidate(char *out, size_t cap, const char *prefix, const char *name, int k) {
-    size_t n;
-    if (k == 4) return !prefix[0] && meta_name(out, cap, name);
-    if (k & 1) {
-        if (strncmp(name, "model.", 6) == 0) name += 6;
-        else if (strncmp(name, "roberta.", 8) == 0) name += 8;
-        else return 0;
-    }
-    if (strlen(prefix) + strlen(name) >= cap) return 0;
-    strcpy(out, prefix);
-    strcat(out, name);
-    if (k & 2) {
-        n = strlen(out);
-        if (n > 17 && strcmp(out + n - 17, ".LayerNorm.weight") == 0) strcpy(out + n - 6, "gamma");
-        else if (n > 15 && strcmp(out + n - 15, ".LayerNorm.bias") == 0) strcpy(out + n - 4, "beta");
-        else return 0;
-    }
-    return 1;
-}
-
-/* A tensor of a list under any of its names. */
+/* Finds a tensor of a list under any of its names (files/config.c), each after the prefix. */
 static int source_tensor(Source *s, const char *tensor, Place *p) {
-    char name[256] = "";
-    int code = OK, k;
+    char name[256] = "", *bare = name + strlen(s->prefix);
+    size_t cap = sizeof name - strlen(s->prefix);
+    int paired = 0, code = OK;
     memset(p, 0, sizeof *p);
-    for (k = 0; k < CANDIDATES && code == OK && !p->entry; k++)
-        if (candidate(name, sizeof name, s->prefix, tensor, k)) code = source_find(s, name, p);
-    if (code != OK || k < CANDIDATES || !p->entry || !(strstr(name, ".wq.") || strstr(name, ".wk.")))
-        return code;
-    if (!s->head) {                             /* found under Meta's name: how wide is a head? */
+    strcpy(name, s->prefix);
+    if (strlen(tensor) >= cap) return OK;
+    strcpy(bare, tensor);
+    for (int k = 0; code == OK; k++) {
+        code = source_find(s, name, p);
+        if (code != OK || p->entry || !family_name(bare, cap, tensor, k, &paired)) break;
+    }
+    if (code != OK || !p->entry || !paired) return code;
+    if (!s->head) {                             /* rows in Meta's order: how wide is a head? */
         ModelConfig c;
         code = config_load(&c, s->folder, s->pool, s->err);
         if (code == OK) s->head = c.stack.D;
@@ -931,12 +883,14 @@ int checkpoint_storage(Storage *out, const char *folder, const char *stem, const
 
 int policy_types(WeightTypes *w, const char *folder, Pool *pool, Error *err) {
     Storage layer, table;
+    ModelConfig c;
+    char linear[96];
     int code = config_quantization(w, folder, pool, err);
-    if (code == OK)
-        code = checkpoint_storage(&layer, folder, "model", "model.layers.0.self_attn.q_proj.weight", pool,
-                                  err);
-    if (code == OK)
-        code = checkpoint_storage(&table, folder, "model", "model.embed_tokens.weight", pool, err);
+    if (code == OK) code = config_load(&c, folder, pool, err);
+    if (code != OK) return code;
+    name_format(linear, sizeof linear, c.names->part[NAME_Q], 0);
+    code = checkpoint_storage(&layer, folder, "model", linear, pool, err);
+    if (code == OK) code = checkpoint_storage(&table, folder, "model", c.names->part[NAME_WORD], pool, err);
     if (code != OK) return code;
     if (layer.type < 0 || table.type < 0 || table.type == NF4)
         return fail(err, E_UNSUPPORTED, "the policy's weights are neither F32, F16, BF16 nor 4-bit linears",

@@ -1,6 +1,7 @@
-/* files/config.c - configurations of Hugging Face folders, in and out: config.json, generation_config.json, adapter_config.json.
- * Source   transformers' configuration_llama.py, configuration_mistral.py, configuration_roberta.py and quantization_config.py (keys
- *          and defaults); peft's LoraConfig.
+/* files/config.c - configurations of Hugging Face folders, in and out: config.json, generation_config.json, adapter_config.json;
+ * and the table of families of models: what a configuration may say, and how files name the tensors.
+ * Source   transformers' configuration_*.py of each family (keys and defaults) and quantization_config.py; peft's LoraConfig;
+ *          transformers' convert_llama_weights_to_hf.py (Meta's names).
  * Needs    core, io, files/fields; a pool for the parsed files, which gets all of it back.
  * Never    guesses: an architecture, a key or a value that the project does not support is refused by name; a key that is absent has
  *          its class's default.
@@ -8,28 +9,262 @@
  *          may multiply them. */
 #include "files.h"
 
-/* ---- Llama's config.json ---- */
+/* ---- the table of families ---- */
 
-typedef struct { char architecture[36], type[8]; } Architecture;
+/* One key of config.json, for reading and for writing. */
+enum {
+    KEY_NONE,       /* takes a key of the common list out of a family's */
+    KEY_CLASS, KEY_TYPE, KEY_DTYPE,         /* written: architectures, model_type, torch_dtype */
+    KEY_FIXED,      /* written: `text`, as it is */
+    KEY_ONLY,       /* a text that has to be `text` */
+    KEY_OFF,        /* a feature that has to be off; written: `text` (NULL: nothing) */
+    KEY_NULL,       /* has to be there, and null */
+    KEY_ONE,        /* a number that has to be 1; not written */
+    KEY_SIZE,       /* an int from 1 to `max` */
+    KEY_DERIVED,    /* the same; 0 if it is null: follows from others (check_policy) */
+    KEY_TOKEN,      /* a token id that has to be one */
+    KEY_ID,         /* a token id, or null: -1 */
+    KEY_EOS,        /* a token id, a list of ids, or null */
+    KEY_FLAG,       /* true or false: an int */
+    KEY_EPS,        /* a float; `text` is its default */
+    KEY_ROPE,       /* rope_theta with rope_scaling, or rope_parameters */
+    KEY_LAYERS,     /* a list with "full_attention" for each layer */
+    KEY_BITS,       /* quantization_config */
+    KEY_LABELS, KEY_COUNT, KEY_PROBLEM      /* id2label with label2id; written: num_labels, problem_type */
+};
+typedef struct {
+    const char *key; int kind;
+    size_t at;                              /* where in the ModelConfig or RewardConfig the value is */
+    int fallback, max;                      /* if the key is absent; the largest value */
+    const char *text;
+} Key;
+enum { KEYS_MAX = 48 };                     /* of a family */
 
-/* "architectures" and "model_type" (one of them is enough) have to name one that we know: returns which. */
-static int field_architecture(Fields *f, const Architecture *known, int count) {
+/* Another name that files use for a part. PAIRED: the rows of each head are in Meta's order (checkpoint.c). */
+enum { AS_IS, PAIRED };
+typedef struct { int part; const char *pattern; int how; } Stored;
+
+/* A family: what differs from one to the next is here and nowhere else. */
+typedef struct {
+    const char *architecture, *type;        /* transformers' class, and its model_type */
+    int judge;                              /* 0: a ModelConfig, 1: a RewardConfig */
+    const Names *names;                     /* of tensors; the first family with these names is the one that is written */
+    const char *stem;                       /* what names begin with, and lack in files of the bare class; "": nothing */
+    const Stored *stored;                   /* other names, ends with a pattern of NULL; NULL: none */
+    const Key *common, *own;                /* keys, each list ends with a key of NULL; own ones replace common ones */
+} Family;
+
+#define P(field) offsetof(ModelConfig, field)
+#define J(field) offsetof(RewardConfig, field)
+#define HEADS_MAX 65536
+#define LAYERS_MAX 4096
+
+static const Names llama_names = { {
+    [NAME_WORD] = "model.embed_tokens.weight",
+    [NAME_NORM1] = "model.layers.%d.input_layernorm.weight",
+    [NAME_Q] = "model.layers.%d.self_attn.q_proj.weight",
+    [NAME_K] = "model.layers.%d.self_attn.k_proj.weight",
+    [NAME_V] = "model.layers.%d.self_attn.v_proj.weight",
+    [NAME_O] = "model.layers.%d.self_attn.o_proj.weight",
+    [NAME_NORM2] = "model.layers.%d.post_attention_layernorm.weight",
+    [NAME_GATE] = "model.layers.%d.mlp.gate_proj.weight",
+    [NAME_UP] = "model.layers.%d.mlp.up_proj.weight",
+    [NAME_DOWN] = "model.layers.%d.mlp.down_proj.weight",
+    [NAME_NORM] = "model.norm.weight",
+    [NAME_HEAD] = "lm_head.weight",
+} };
+static const Stored meta_names[] = {
+    { NAME_WORD, "tok_embeddings.weight", AS_IS }, { NAME_NORM1, "layers.%d.attention_norm.weight", AS_IS },
+    { NAME_Q, "layers.%d.attention.wq.weight", PAIRED }, { NAME_K, "layers.%d.attention.wk.weight", PAIRED },
+    { NAME_V, "layers.%d.attention.wv.weight", AS_IS }, { NAME_O, "layers.%d.attention.wo.weight", AS_IS },
+    { NAME_NORM2, "layers.%d.ffn_norm.weight", AS_IS }, { NAME_GATE, "layers.%d.feed_forward.w1.weight", AS_IS },
+    { NAME_UP, "layers.%d.feed_forward.w3.weight", AS_IS }, { NAME_DOWN, "layers.%d.feed_forward.w2.weight", AS_IS },
+    { NAME_HEAD, "output.weight", AS_IS }, { 0, NULL, 0 },
+};
+
+/* What decoders of Llama's kind have in common; and each class's own keys. */
+static const Key decoder_keys[] = {
+    { "architectures", KEY_CLASS, 0, 0, 0, NULL },
+    { "attention_dropout", KEY_FIXED, 0, 0, 0, "0.0" },
+    { "bos_token_id", KEY_ID, P(bos), 1, 0, NULL },
+    { "eos_token_id", KEY_EOS, 0, 2, 0, NULL },
+    { "head_dim", KEY_DERIVED, P(stack.D), 0, HEADS_MAX, NULL },
+    { "hidden_act", KEY_ONLY, 0, 0, 0, "silu" },
+    { "hidden_size", KEY_SIZE, P(stack.C), 4096, SIZE_LIMIT, NULL },
+    { "initializer_range", KEY_FIXED, 0, 0, 0, "0.02" },
+    { "intermediate_size", KEY_SIZE, P(stack.F), 11008, SIZE_LIMIT, NULL },
+    { "max_position_embeddings", KEY_SIZE, P(positions), 2048, SIZE_LIMIT, NULL },
+    { "model_type", KEY_TYPE, 0, 0, 0, NULL },
+    { "num_attention_heads", KEY_SIZE, P(stack.H), 32, HEADS_MAX, NULL },
+    { "num_hidden_layers", KEY_SIZE, P(stack.L), 32, LAYERS_MAX, NULL },
+    { "num_key_value_heads", KEY_DERIVED, P(stack.K), 0, HEADS_MAX, NULL },
+    { "pad_token_id", KEY_ID, P(pad), -1, 0, NULL },
+    { "partial_rotary_factor", KEY_ONE, 0, 0, 0, NULL },
+    { "quantization_config", KEY_BITS, 0, 0, 0, NULL },
+    { "rms_norm_eps", KEY_EPS, P(stack.eps), 0, 0, "1e-6" },
+    { "rope_theta", KEY_ROPE, 0, 0, 0, NULL },
+    { "tie_word_embeddings", KEY_FLAG, P(tied), 0, 0, NULL },
+    { "torch_dtype", KEY_DTYPE, 0, 0, 0, NULL },
+    { "use_cache", KEY_FIXED, 0, 0, 0, "true" },
+    { "vocab_size", KEY_SIZE, P(V), 32000, SIZE_LIMIT, NULL },
+    { NULL, 0, 0, 0, 0, NULL },
+};
+static const Key llama_keys[] = {
+    { "attention_bias", KEY_OFF, 0, 0, 0, "false" },
+    { "mlp_bias", KEY_OFF, 0, 0, 0, "false" },
+    { "pretraining_tp", KEY_FIXED, 0, 0, 0, "1" },
+    { NULL, 0, 0, 0, 0, NULL },
+};
+static const Key mistral_keys[] = {         /* its class attends to a window of 4096 unless the configuration says null */
+    { "attention_bias", KEY_OFF, 0, 0, 0, NULL },
+    { "intermediate_size", KEY_SIZE, P(stack.F), 14336, SIZE_LIMIT, NULL },
+    { "max_position_embeddings", KEY_SIZE, P(positions), 131072, SIZE_LIMIT, NULL },
+    { "mlp_bias", KEY_OFF, 0, 0, 0, NULL },
+    { "num_key_value_heads", KEY_DERIVED, P(stack.K), 8, HEADS_MAX, NULL },
+    { "sliding_window", KEY_NULL, 0, 0, 0, NULL },
+    { NULL, 0, 0, 0, 0, NULL },
+};
+
+#define LAYER "roberta.encoder.layer.%d."
+static const Names roberta_names = { {
+    [NAME_WORD] = "roberta.embeddings.word_embeddings.weight",
+    [NAME_POSITION] = "roberta.embeddings.position_embeddings.weight",
+    [NAME_TYPE] = "roberta.embeddings.token_type_embeddings.weight",
+    [NAME_EMBEDDING_NORM] = "roberta.embeddings.LayerNorm.weight",
+    [NAME_EMBEDDING_NORM_B] = "roberta.embeddings.LayerNorm.bias",
+    [NAME_Q] = LAYER "attention.self.query.weight", [NAME_Q_B] = LAYER "attention.self.query.bias",
+    [NAME_K] = LAYER "attention.self.key.weight", [NAME_K_B] = LAYER "attention.self.key.bias",
+    [NAME_V] = LAYER "attention.self.value.weight", [NAME_V_B] = LAYER "attention.self.value.bias",
+    [NAME_O] = LAYER "attention.output.dense.weight", [NAME_O_B] = LAYER "attention.output.dense.bias",
+    [NAME_NORM1] = LAYER "attention.output.LayerNorm.weight", [NAME_NORM1_B] = LAYER "attention.output.LayerNorm.bias",
+    [NAME_UP] = LAYER "intermediate.dense.weight", [NAME_UP_B] = LAYER "intermediate.dense.bias",
+    [NAME_DOWN] = LAYER "output.dense.weight", [NAME_DOWN_B] = LAYER "output.dense.bias",
+    [NAME_NORM2] = LAYER "output.LayerNorm.weight", [NAME_NORM2_B] = LAYER "output.LayerNorm.bias",
+    [NAME_DENSE] = "classifier.dense.weight", [NAME_DENSE_B] = "classifier.dense.bias",
+    [NAME_HEAD] = "classifier.out_proj.weight", [NAME_HEAD_B] = "classifier.out_proj.bias",
+} };
+static const Stored roberta_stored[] = {    /* in very old files */
+    { NAME_EMBEDDING_NORM, "roberta.embeddings.LayerNorm.gamma", AS_IS },
+    { NAME_EMBEDDING_NORM_B, "roberta.embeddings.LayerNorm.beta", AS_IS },
+    { NAME_NORM1, LAYER "attention.output.LayerNorm.gamma", AS_IS },
+    { NAME_NORM1_B, LAYER "attention.output.LayerNorm.beta", AS_IS },
+    { NAME_NORM2, LAYER "output.LayerNorm.gamma", AS_IS },
+    { NAME_NORM2_B, LAYER "output.LayerNorm.beta", AS_IS },
+    { 0, NULL, 0 },
+};
+static const Key roberta_keys[] = {
+    { "architectures", KEY_CLASS, 0, 0, 0, NULL },
+    { "add_cross_attention", KEY_OFF, 0, 0, 0, NULL },
+    { "attention_probs_dropout_prob", KEY_FIXED, 0, 0, 0, "0.1" },
+    { "bos_token_id", KEY_TOKEN, J(bos), 0, 0, NULL },
+    { "classifier_dropout", KEY_FIXED, 0, 0, 0, "null" },
+    { "eos_token_id", KEY_TOKEN, J(eos), 2, 0, NULL },
+    { "hidden_act", KEY_ONLY, 0, 0, 0, "gelu" },
+    { "hidden_dropout_prob", KEY_FIXED, 0, 0, 0, "0.1" },
+    { "hidden_size", KEY_SIZE, J(stack.C), 768, SIZE_LIMIT, NULL },
+    { "initializer_range", KEY_FIXED, 0, 0, 0, "0.02" },
+    { "intermediate_size", KEY_SIZE, J(stack.F), 3072, SIZE_LIMIT, NULL },
+    { "id2label", KEY_LABELS, 0, 0, 0, NULL },
+    { "is_decoder", KEY_OFF, 0, 0, 0, NULL },
+    { "layer_norm_eps", KEY_EPS, J(stack.eps), 0, 0, "1e-12" },
+    { "max_position_embeddings", KEY_SIZE, J(positions), 512, SIZE_LIMIT, NULL },
+    { "model_type", KEY_TYPE, 0, 0, 0, NULL },
+    { "num_attention_heads", KEY_SIZE, J(stack.H), 12, HEADS_MAX, NULL },
+    { "num_hidden_layers", KEY_SIZE, J(stack.L), 12, LAYERS_MAX, NULL },
+    { "num_labels", KEY_COUNT, 0, 0, 0, NULL },
+    { "pad_token_id", KEY_TOKEN, J(pad), 1, 0, NULL },
+    { "position_embedding_type", KEY_ONLY, 0, 0, 0, "absolute" },
+    { "problem_type", KEY_PROBLEM, 0, 0, 0, NULL },
+    { "quantization_config", KEY_OFF, 0, 0, 0, NULL },
+    { "torch_dtype", KEY_DTYPE, 0, 0, 0, NULL },
+    { "type_vocab_size", KEY_SIZE, J(types), 2, SIZE_LIMIT, NULL },
+    { "use_cache", KEY_FIXED, 0, 0, 0, "true" },
+    { "vocab_size", KEY_SIZE, J(V), 50265, SIZE_LIMIT, NULL },
+    { NULL, 0, 0, 0, 0, NULL },
+};
+
+static const Family families[] = {
+    { "LlamaForCausalLM", "llama", 0, &llama_names, "model.", meta_names, decoder_keys, llama_keys },
+    { "LLaMAForCausalLM", "llama", 0, &llama_names, "model.", meta_names, decoder_keys, llama_keys },
+    { "MistralForCausalLM", "mistral", 0, &llama_names, "model.", meta_names, decoder_keys, mistral_keys },
+    { "RobertaForSequenceClassification", "roberta", 1, &roberta_names, "roberta.", roberta_stored, NULL, roberta_keys },
+};
+enum { FAMILIES = sizeof families / sizeof *families };
+
+/* Returns the family of a configuration: the one that "architectures" or "model_type" names; NULL after a complaint. */
+static const Family *family_read(Fields *f, int judge) {
     const Json *list = field(f, "architectures"), *j;
     const char *type = field_text(f, "model_type", NULL);
-    int which = -1;
+    const Family *found = NULL;
     if (list && list->type != JSON_ARRAY) complain(f, E_FORMAT, "not a list:", "architectures");
     for (j = list ? list->child : NULL; j && f->code == OK; j = j->next) {
-        for (int i = 0; i < count && which < 0; i++)
-            if (j->type == JSON_STRING && strcmp(j->string, known[i].architecture) == 0) which = i;
-        if (which < 0) complain(f, E_UNSUPPORTED, "architecture", j->type == JSON_STRING ? j->string : "?");
+        const char *name = j->type == JSON_STRING ? j->string : "?";
+        for (int i = 0; i < FAMILIES && !found; i++)
+            if (families[i].judge == judge && strcmp(name, families[i].architecture) == 0) found = &families[i];
+        if (!found) complain(f, E_UNSUPPORTED, "architecture", name);
     }
-    for (int i = 0; type && i < count && which < 0; i++)
-        if (strcmp(type, known[i].type) == 0) which = i;
-    if (which < 0 && type) complain(f, E_UNSUPPORTED, "model_type", type);
-    else if (which < 0) complain(f, E_MISSING, "config.json without", "model_type");
-    else if (type && strcmp(type, known[which].type) != 0) complain(f, E_UNSUPPORTED, "model_type", type);
-    return which < 0 ? 0 : which;
+    for (int i = 0; type && i < FAMILIES && !found; i++)
+        if (families[i].judge == judge && strcmp(type, families[i].type) == 0) found = &families[i];
+    if (!found && !type) complain(f, E_MISSING, "config.json without", "model_type");
+    else if (type && (!found || strcmp(type, found->type) != 0)) complain(f, E_UNSUPPORTED, "model_type", type);
+    return f->code == OK ? found : NULL;
 }
+
+/* Returns the family whose folders are written for these names (NULL: Llama's, RoBERTa's). */
+static const Family *family_written(const Names *names, int judge) {
+    int i = 0;
+    while (i < FAMILIES && (families[i].judge != judge || (names && families[i].names != names))) i++;
+    return i < FAMILIES ? &families[i] : NULL;
+}
+
+/* Lists the family's keys in the order of writing: the common ones with its own put in by name. Returns their number. */
+static int family_keys(const Key *list[KEYS_MAX], const Family *y) {
+    int n = 0;
+    for (const Key *k = y->common; k && k->key; k++) list[n++] = k;
+    for (const Key *k = y->own; k->key; k++) {
+        int i = 0;
+        while (i < n && y->common && strcmp(list[i]->key, k->key) < 0) i++;
+        if (!y->common) i = n;
+        if (i == n || strcmp(list[i]->key, k->key) != 0) {
+            memmove(list + i + 1, list + i, (size_t)(n - i) * sizeof *list);
+            n++;
+        }
+        list[i] = k;
+    }
+    return n;
+}
+
+/* Returns 1 if name is the pattern with a layer's number for "%d", which is then *layer, or the pattern itself. */
+static int pattern_match(const char *pattern, const char *name, int *layer) {
+    const char *number = strstr(pattern, "%d");
+    size_t n = number ? (size_t)(number - pattern) : 0, digits;
+    *layer = 0;
+    if (!number) return strcmp(pattern, name) == 0;
+    if (strncmp(pattern, name, n) != 0) return 0;
+    digits = strspn(name + n, "0123456789");
+    if (!digits || digits > 6 || strcmp(name + n + digits, number + 2) != 0) return 0;
+    *layer = atoi(name + n);
+    return 1;
+}
+
+int family_name(char *out, size_t cap, const char *name, int k, int *paired) {
+    const Family *y = families, *end = families + FAMILIES;
+    *paired = 0;
+    while (y < end && !(y->stem[0] && strncmp(name, y->stem, strlen(y->stem)) == 0)) y++;
+    if (y < end && k-- == 0) return name_format(out, cap, name + strlen(y->stem), 0) == OK;
+    for (y = families; y < end; y++)
+        for (const Stored *s = y->stored; s && s->pattern; s++) {
+            int layer, bare = strncmp(s->pattern, y->stem, strlen(y->stem)) == 0;
+            if (!pattern_match(y->names->part[s->part], name, &layer)) continue;
+            if (k > bare) return 0;
+            *paired = s->how == PAIRED;
+            return name_format(out, cap, s->pattern + (k ? strlen(y->stem) : 0), layer) == OK;
+        }
+    return 0;
+}
+
+/* ---- reading: parts of more than one key ---- */
+
 static int add_eos(ModelConfig *c, int id) {
     for (int i = 0; i < c->eos_count; i++) if (c->eos[i] == id) return 1;
     if (c->eos_count == (int)(sizeof c->eos / sizeof *c->eos)) return 0;
@@ -85,25 +320,6 @@ static void read_rope(Fields *f, ModelConfig *c) {
     f->code = s.code;
 }
 
-/* Sizes, and what has to hold between them. mistral: the defaults of that class. */
-static void read_sizes(Fields *f, ModelConfig *c, int mistral) {
-    c->V = field_int(f, "vocab_size", 32000, 1, SIZE_LIMIT);
-    c->stack.C = field_int(f, "hidden_size", 4096, 1, SIZE_LIMIT);
-    c->stack.F = field_int(f, "intermediate_size", mistral ? 14336 : 11008, 1, SIZE_LIMIT);
-    c->stack.L = field_int(f, "num_hidden_layers", 32, 1, 4096);
-    c->stack.H = field_int(f, "num_attention_heads", 32, 1, 65536);
-    c->stack.K = field_int(f, "num_key_value_heads", mistral && !json_get(f->object, "num_key_value_heads") ? 8 : c->stack.H, 1, 65536);
-    c->stack.D = field_int(f, "head_dim", c->stack.C / c->stack.H, 1, 65536);
-    c->positions = field_int(f, "max_position_embeddings", mistral ? 131072 : 2048, 1, SIZE_LIMIT);
-    c->stack.eps = (float)field_real(f, "rms_norm_eps", 1e-6, 1e-30, 1);
-    c->tied = field_bool(f, "tie_word_embeddings", 0);
-    if (f->code != OK) return;
-    if (!field(f, "head_dim") && c->stack.C % c->stack.H) complain(f, E_RANGE, "no multiple of num_attention_heads:", "hidden_size");
-    if (c->stack.H % c->stack.K) complain(f, E_RANGE, "no divisor of num_attention_heads:", "num_key_value_heads");
-    if (c->stack.D < 1 || c->stack.D % 2) complain(f, E_RANGE, "not even:", "head_dim");
-    if ((uint64_t)c->stack.H * (uint64_t)c->stack.D > SIZE_LIMIT) complain(f, E_RANGE, "too large with num_attention_heads:", "head_dim");
-}
-
 /* quantization_config of bitsandbytes' 4 bits, with BitsAndBytesConfig's defaults; *w is all zeros without one. Others are refused. */
 static void read_quantization(Fields *f, WeightTypes *w) {
     const Json *j = field(f, "quantization_config");
@@ -128,40 +344,113 @@ static void read_quantization(Fields *f, WeightTypes *w) {
     f->code = q.code;
 }
 
-int config_quantization(WeightTypes *w, const char *folder, Pool *pool, Error *err) {
-    PoolMark mark = pool_mark(pool);
-    Fields f;
-    int code = fields_open(&f, folder, "config.json", pool, err);
-    memset(w, 0, sizeof *w);
-    if (code == OK) read_quantization(&f, w);
-    pool_release(pool, mark);
-    return code == OK ? f.code : code;
+/* layer_types: every layer attends to all positions before it. */
+static void read_layers(Fields *f, const char *key) {
+    const Json *list = field(f, key), *j;
+    if (list && list->type != JSON_ARRAY) complain(f, E_FORMAT, "not a list:", key);
+    for (j = list ? list->child : NULL; j; j = j->next)
+        if (j->type != JSON_STRING || strcmp(j->string, "full_attention") != 0)
+            complain(f, E_UNSUPPORTED, "a layer of layer_types:", j->type == JSON_STRING ? j->string : "?");
+}
+
+/* id2label {"0": name, ...}: every id from 0 on, once. Without it: LABEL_0 ... for num_labels (2). */
+static void read_labels(Fields *f, RewardConfig *c) {
+    const Json *map = field(f, "id2label"), *j;
+    c->labels = field_int(f, "num_labels", 2, 1, LABELS_MAX);
+    if (!map) {
+        for (int i = 0; i < c->labels; i++) name_format(c->label[i], sizeof c->label[i], "LABEL_%d", i);
+        return;
+    }
+    if (map->type != JSON_OBJECT || !map->count) { complain(f, E_FORMAT, "not an object with names:", "id2label"); return; }
+    if (map->count > LABELS_MAX) { complain(f, E_RANGE, "more labels than 32:", "id2label"); return; }
+    if (field(f, "num_labels") && (size_t)c->labels != map->count) complain(f, E_FORMAT, "does not fit num_labels:", "id2label");
+    c->labels = (int)map->count;
+    for (j = map->child; j; j = j->next) {
+        char *end;
+        long id = j->key[0] >= '0' && j->key[0] <= '9' ? strtol(j->key, &end, 10) : -1;
+        if (id < 0 || id >= c->labels || *end || c->label[id][0] || j->type != JSON_STRING || !j->length) {
+            complain(f, E_FORMAT, "not a list of names from 0 on:", "id2label");
+            return;
+        }
+        if (j->length >= sizeof c->label[id]) { complain(f, E_RANGE, "label name too long:", j->string); return; }
+        memcpy(c->label[id], j->string, j->length + 1);
+    }
+}
+
+/* ---- reading: a configuration, key by key ---- */
+
+static void read_key(Fields *f, const Key *k, void *config) {
+    int *number = (int *)(void *)((char *)config + k->at);
+    WeightTypes types;
+    switch (k->kind) {
+    case KEY_ONLY: field_must_be(f, k->key, k->text); break;
+    case KEY_OFF: field_must_be_off(f, k->key); break;
+    case KEY_NULL:
+        if (!json_get(f->object, k->key) || field(f, k->key)) complain(f, E_UNSUPPORTED, "not supported:", k->key);
+        break;
+    case KEY_ONE:
+        if (field_real(f, k->key, 1, -1e30, 1e30) != 1) complain(f, E_UNSUPPORTED, "not supported:", k->key);
+        break;
+    case KEY_SIZE: *number = field_int(f, k->key, k->fallback, 1, k->max); break;
+    case KEY_DERIVED: *number = field_int(f, k->key, json_get(f->object, k->key) ? 0 : k->fallback, 1, k->max); break;
+    case KEY_TOKEN: *number = field_int(f, k->key, k->fallback, 0, SIZE_LIMIT); break;
+    case KEY_ID: *number = field_id(f, k->key, k->fallback); break;
+    case KEY_EOS: read_eos(f, config, k->fallback); break;
+    case KEY_FLAG: *number = field_bool(f, k->key, k->fallback); break;
+    case KEY_EPS:
+        *(float *)(void *)((char *)config + k->at) = (float)field_real(f, k->key, strtod(k->text, NULL), 1e-30, 1);
+        break;
+    case KEY_ROPE: read_rope(f, config); break;
+    case KEY_LAYERS: read_layers(f, k->key); break;
+    case KEY_BITS: read_quantization(f, &types); break;
+    case KEY_LABELS: read_labels(f, config); break;
+    default: break;
+    }
+}
+
+/* Reads all keys of the family that FOLDER/config.json names. Returns it, or NULL and f->code. */
+static const Family *read_keys(Fields *f, void *config, int judge) {
+    const Key *list[KEYS_MAX];
+    const Family *y = family_read(f, judge);
+    int n = y ? family_keys(list, y) : 0;
+    for (int i = 0; i < n && f->code == OK; i++) read_key(f, list[i], config);
+    return f->code == OK ? y : NULL;
+}
+
+/* Fills what follows from other numbers, and checks what has to hold between them. */
+static void check_policy(Fields *f, ModelConfig *c) {
+    StackKind *s = &c->stack;
+    if (!s->K) s->K = s->H;
+    if (!s->D && s->C % s->H) complain(f, E_RANGE, "no multiple of num_attention_heads:", "hidden_size");
+    if (!s->D) s->D = s->C / s->H;
+    if (s->H % s->K) complain(f, E_RANGE, "no divisor of num_attention_heads:", "num_key_value_heads");
+    if (s->D < 1 || s->D % 2) complain(f, E_RANGE, "not even:", "head_dim");
+    if ((uint64_t)s->H * (uint64_t)s->D > SIZE_LIMIT)
+        complain(f, E_RANGE, "too large with num_attention_heads:", "head_dim");
+}
+
+static void check_judge(Fields *f, RewardConfig *c) {
+    StackKind *s = &c->stack;
+    s->K = s->H;
+    s->D = s->C / s->H;
+    if (s->C % s->H) complain(f, E_RANGE, "no multiple of num_attention_heads:", "hidden_size");
+    if (c->bos >= c->V || c->eos >= c->V || c->pad >= c->V)
+        complain(f, E_RANGE, "smaller than the ids of special tokens:", "vocab_size");
+    if (c->positions < c->pad + 3)          /* the first token has position pad + 1 */
+        complain(f, E_RANGE, "no room for a text:", "max_position_embeddings");
 }
 
 static int load_config(ModelConfig *c, const char *folder, Pool *pool, Error *err) {
-    static const Architecture known[] = {
-        { "LlamaForCausalLM", "llama" }, { "MistralForCausalLM", "mistral" }, { "LLaMAForCausalLM", "llama" } };
-    static const char off[][24] = { "attention_bias", "mlp_bias" };
-    WeightTypes types;
+    const Family *y;
     Fields f, g;
-    int mistral, code = fields_open(&f, folder, "config.json", pool, err);
+    int code = fields_open(&f, folder, "config.json", pool, err);
     char *generation;
     memset(c, 0, sizeof *c);
     if (code != OK) return code;
-    mistral = field_architecture(&f, known, 3) == 1;
-    /* Mistral's class attends to a window of 4096 unless its config says null */
-    if (mistral && (!json_get(f.object, "sliding_window") || field(&f, "sliding_window")))
-        complain(&f, E_UNSUPPORTED, "not supported:", "sliding_window");
-    field_must_be(&f, "hidden_act", "silu");
-    for (int i = 0; i < 2; i++) field_must_be_off(&f, off[i]);
-    read_quantization(&f, &types);
-    if (field_real(&f, "partial_rotary_factor", 1, -1e30, 1e30) != 1)
-        complain(&f, E_UNSUPPORTED, "not supported:", "partial_rotary_factor");
-    read_sizes(&f, c, mistral);
-    read_rope(&f, c);
-    c->bos = field_id(&f, "bos_token_id", 1);
-    c->pad = field_id(&f, "pad_token_id", -1);
-    read_eos(&f, c, 2);
+    y = read_keys(&f, c, 0);
+    if (!y) return f.code;
+    c->names = y->names;
+    check_policy(&f, c);
     if (f.code != OK) return f.code;
     generation = path_in(folder, "generation_config.json", "", pool);       /* it may name more tokens that end a text */
     if (!generation) return fail(err, E_MEMORY, "memory for a configuration", folder, 0, 0);
@@ -178,6 +467,34 @@ int config_load(ModelConfig *c, const char *folder, Pool *pool, Error *err) {
     pool_release(pool, mark);
     return code;
 }
+
+int reward_config_load(RewardConfig *c, const char *folder, Pool *pool, Error *err) {
+    PoolMark mark = pool_mark(pool);
+    const Family *y;
+    Fields f;
+    int code = fields_open(&f, folder, "config.json", pool, err);
+    memset(c, 0, sizeof *c);
+    if (code == OK) {
+        y = read_keys(&f, c, 1);
+        if (y) { c->names = y->names; check_judge(&f, c); }
+        code = f.code;
+    }
+    pool_release(pool, mark);
+    return code;
+}
+
+int config_quantization(WeightTypes *w, const char *folder, Pool *pool, Error *err) {
+    PoolMark mark = pool_mark(pool);
+    Fields f;
+    int code = fields_open(&f, folder, "config.json", pool, err);
+    memset(w, 0, sizeof *w);
+    if (code == OK) read_quantization(&f, w);
+    pool_release(pool, mark);
+    return code == OK ? f.code : code;
+}
+
+/* ---- writing ---- */
+
 static void put_eos(Buffer *b, const ModelConfig *c) {
     if (c->eos_count <= 1) { put_id(b, "eos_token_id", c->eos_count ? c->eos[0] : -1); return; }
     put_key(b, "eos_token_id");
@@ -215,113 +532,6 @@ static void put_quantization(Buffer *b, const WeightTypes *w) {
                    "\"llm_int8_threshold\": 6.0, \"load_in_4bit\": true, \"load_in_8bit\": false, \"quant_method\": \"bitsandbytes\"}");
 }
 
-int config_save(const ModelConfig *c, const WeightTypes *types, const char *folder, int dtype, Pool *pool, Error *err) {
-    PoolMark mark = pool_mark(pool);
-    Buffer b = { pool, NULL, 0, 0, 0 }, g = { pool, NULL, 0, 0, 0 };
-    int code = folder_make(folder, err);
-    buffer_text(&b, "{");
-    put_raw(&b, "architectures", "[\"LlamaForCausalLM\"]");
-    put_raw(&b, "attention_bias", "false");
-    put_raw(&b, "attention_dropout", "0.0");
-    put_id(&b, "bos_token_id", c->bos);
-    put_eos(&b, c);
-    put_int(&b, "head_dim", c->stack.D);
-    put_text(&b, "hidden_act", "silu");
-    put_int(&b, "hidden_size", c->stack.C);
-    put_raw(&b, "initializer_range", "0.02");
-    put_int(&b, "intermediate_size", c->stack.F);
-    put_int(&b, "max_position_embeddings", c->positions);
-    put_raw(&b, "mlp_bias", "false");
-    put_text(&b, "model_type", "llama");
-    put_int(&b, "num_attention_heads", c->stack.H);
-    put_int(&b, "num_hidden_layers", c->stack.L);
-    put_int(&b, "num_key_value_heads", c->stack.K);
-    put_id(&b, "pad_token_id", c->pad);
-    put_raw(&b, "pretraining_tp", "1");
-    if (types && types->layers == NF4) put_quantization(&b, types);
-    put_real(&b, "rms_norm_eps", c->stack.eps, 1);
-    put_rope(&b, c);
-    put_raw(&b, "tie_word_embeddings", c->tied ? "true" : "false");
-    put_text(&b, "torch_dtype", torch_dtype(dtype));
-    put_raw(&b, "use_cache", "true");
-    put_int(&b, "vocab_size", c->V);
-    buffer_text(&g, "{");
-    put_raw(&g, "_from_model_config", "true");
-    put_id(&g, "bos_token_id", c->bos);
-    put_eos(&g, c);
-    put_id(&g, "pad_token_id", c->pad);
-    if (code == OK) code = put_file(&b, folder, "config.json", err);
-    if (code == OK) code = put_file(&g, folder, "generation_config.json", err);
-    pool_release(pool, mark);
-    return code;
-}
-
-/* ---- RoBERTa's config.json ---- */
-
-/* id2label {"0": name, ...}: every id from 0 on, once. Without it: LABEL_0 ... for num_labels (2). */
-static void read_labels(Fields *f, RewardConfig *c) {
-    const Json *map = field(f, "id2label"), *j;
-    c->labels = field_int(f, "num_labels", 2, 1, LABELS_MAX);
-    if (!map) {
-        for (int i = 0; i < c->labels; i++) name_format(c->label[i], sizeof c->label[i], "LABEL_%d", i);
-        return;
-    }
-    if (map->type != JSON_OBJECT || !map->count) { complain(f, E_FORMAT, "not an object with names:", "id2label"); return; }
-    if (map->count > LABELS_MAX) { complain(f, E_RANGE, "more labels than 32:", "id2label"); return; }
-    if (field(f, "num_labels") && (size_t)c->labels != map->count) complain(f, E_FORMAT, "does not fit num_labels:", "id2label");
-    c->labels = (int)map->count;
-    for (j = map->child; j; j = j->next) {
-        char *end;
-        long id = j->key[0] >= '0' && j->key[0] <= '9' ? strtol(j->key, &end, 10) : -1;
-        if (id < 0 || id >= c->labels || *end || c->label[id][0] || j->type != JSON_STRING || !j->length) {
-            complain(f, E_FORMAT, "not a list of names from 0 on:", "id2label");
-            return;
-        }
-        if (j->length >= sizeof c->label[id]) { complain(f, E_RANGE, "label name too long:", j->string); return; }
-        memcpy(c->label[id], j->string, j->length + 1);
-    }
-}
-
-static int load_reward_config(RewardConfig *c, const char *folder, Pool *pool, Error *err) {
-    static const Architecture known[] = { { "RobertaForSequenceClassification", "roberta" } };
-    Fields f;
-    int code = fields_open(&f, folder, "config.json", pool, err);
-    memset(c, 0, sizeof *c);
-    if (code != OK) return code;
-    field_architecture(&f, known, 1);
-    field_must_be(&f, "hidden_act", "gelu");
-    field_must_be(&f, "position_embedding_type", "absolute");
-    field_must_be_off(&f, "is_decoder");
-    field_must_be_off(&f, "add_cross_attention");
-    field_must_be_off(&f, "quantization_config");
-    c->V = field_int(&f, "vocab_size", 50265, 1, SIZE_LIMIT);
-    c->stack.C = field_int(&f, "hidden_size", 768, 1, SIZE_LIMIT);
-    c->stack.L = field_int(&f, "num_hidden_layers", 12, 1, 4096);
-    c->stack.H = field_int(&f, "num_attention_heads", 12, 1, 65536);
-    c->stack.F = field_int(&f, "intermediate_size", 3072, 1, SIZE_LIMIT);
-    c->positions = field_int(&f, "max_position_embeddings", 512, 1, SIZE_LIMIT);
-    c->types = field_int(&f, "type_vocab_size", 2, 1, SIZE_LIMIT);
-    c->stack.eps = (float)field_real(&f, "layer_norm_eps", 1e-12, 1e-30, 1);
-    c->pad = field_int(&f, "pad_token_id", 1, 0, SIZE_LIMIT);
-    c->bos = field_int(&f, "bos_token_id", 0, 0, SIZE_LIMIT);
-    c->eos = field_int(&f, "eos_token_id", 2, 0, SIZE_LIMIT);
-    read_labels(&f, c);
-    if (f.code != OK) return f.code;
-    if (c->stack.C % c->stack.H) complain(&f, E_RANGE, "no multiple of num_attention_heads:", "hidden_size");
-    if (c->bos >= c->V || c->eos >= c->V || c->pad >= c->V)
-        complain(&f, E_RANGE, "smaller than the ids of special tokens:", "vocab_size");
-    if (c->positions < c->pad + 3)          /* the first token has position pad + 1 */
-        complain(&f, E_RANGE, "no room for a text:", "max_position_embeddings");
-    return f.code;
-}
-
-int reward_config_load(RewardConfig *c, const char *folder, Pool *pool, Error *err) {
-    PoolMark mark = pool_mark(pool);
-    int code = load_reward_config(c, folder, pool, err);
-    pool_release(pool, mark);
-    return code;
-}
-
 /* id2label and label2id. */
 static void put_labels(Buffer *b, const RewardConfig *c) {
     put_key(b, "id2label");
@@ -342,36 +552,76 @@ static void put_labels(Buffer *b, const RewardConfig *c) {
     buffer_text(b, "}");
 }
 
+/* What a configuration is written from. */
+typedef struct { const Family *family; const void *config; const WeightTypes *types; int dtype; } Written;
+
+static void put_layers(Buffer *b, const char *key, int layers) {
+    put_raw(b, key, "[");
+    for (int l = 0; l < layers; l++) buffer_text(b, l ? ", \"full_attention\"" : "\"full_attention\"");
+    buffer_text(b, "]");
+}
+
+static void write_key(Buffer *b, const Key *k, const Written *w) {
+    const int *number = (const int *)(const void *)((const char *)w->config + k->at);
+    const RewardConfig *judge = w->config;
+    switch (k->kind) {
+    case KEY_CLASS:
+        put_raw(b, k->key, "[\"");
+        buffer_text(b, w->family->architecture);
+        buffer_text(b, "\"]");
+        break;
+    case KEY_TYPE: put_text(b, k->key, w->family->type); break;
+    case KEY_DTYPE: put_text(b, k->key, torch_dtype(w->dtype)); break;
+    case KEY_FIXED: put_raw(b, k->key, k->text); break;
+    case KEY_ONLY: put_text(b, k->key, k->text); break;
+    case KEY_OFF: if (k->text) put_raw(b, k->key, k->text); break;
+    case KEY_NULL: put_raw(b, k->key, "null"); break;
+    case KEY_SIZE: case KEY_DERIVED: case KEY_TOKEN: put_int(b, k->key, *number); break;
+    case KEY_ID: put_id(b, k->key, *number); break;
+    case KEY_EOS: put_eos(b, w->config); break;
+    case KEY_FLAG: put_bool(b, k->key, *number); break;
+    case KEY_EPS: put_real(b, k->key, *(const float *)(const void *)((const char *)w->config + k->at), 1); break;
+    case KEY_ROPE: put_rope(b, w->config); break;
+    case KEY_LAYERS: put_layers(b, k->key, ((const ModelConfig *)w->config)->stack.L); break;
+    case KEY_BITS: if (w->types && w->types->layers == NF4) put_quantization(b, w->types); break;
+    case KEY_LABELS: put_labels(b, judge); break;
+    case KEY_COUNT: put_int(b, k->key, judge->labels); break;
+    case KEY_PROBLEM: put_text(b, k->key, judge->labels == 1 ? "regression" : "single_label_classification"); break;
+    default: break;
+    }
+}
+
+/* Writes FOLDER/config.json. */
+static int save_config(const Written *w, const char *folder, Pool *pool, Error *err) {
+    const Key *list[KEYS_MAX];
+    Buffer b = { pool, NULL, 0, 0, 0 };
+    int code = folder_make(folder, err), n = w->family ? family_keys(list, w->family) : 0;
+    if (code != OK) return code;
+    if (!w->family) return fail(err, E_ARGUMENT, "a configuration with unknown names of tensors", folder, 0, 0);
+    buffer_text(&b, "{");
+    for (int i = 0; i < n; i++) write_key(&b, list[i], w);
+    return put_file(&b, folder, "config.json", err);
+}
+
+int config_save(const ModelConfig *c, const WeightTypes *types, const char *folder, int dtype, Pool *pool, Error *err) {
+    PoolMark mark = pool_mark(pool);
+    Written w = { family_written(c->names, 0), c, types, dtype };
+    Buffer g = { pool, NULL, 0, 0, 0 };
+    int code = save_config(&w, folder, pool, err);
+    buffer_text(&g, "{");
+    put_raw(&g, "_from_model_config", "true");
+    put_id(&g, "bos_token_id", c->bos);
+    put_eos(&g, c);
+    put_id(&g, "pad_token_id", c->pad);
+    if (code == OK) code = put_file(&g, folder, "generation_config.json", err);
+    pool_release(pool, mark);
+    return code;
+}
+
 int reward_config_save(const RewardConfig *c, const char *folder, int dtype, Pool *pool, Error *err) {
     PoolMark mark = pool_mark(pool);
-    Buffer b = { pool, NULL, 0, 0, 0 };
-    int code = folder_make(folder, err);
-    buffer_text(&b, "{");
-    put_raw(&b, "architectures", "[\"RobertaForSequenceClassification\"]");
-    put_raw(&b, "attention_probs_dropout_prob", "0.1");
-    put_int(&b, "bos_token_id", c->bos);
-    put_raw(&b, "classifier_dropout", "null");
-    put_int(&b, "eos_token_id", c->eos);
-    put_text(&b, "hidden_act", "gelu");
-    put_raw(&b, "hidden_dropout_prob", "0.1");
-    put_int(&b, "hidden_size", c->stack.C);
-    put_raw(&b, "initializer_range", "0.02");
-    put_int(&b, "intermediate_size", c->stack.F);
-    put_labels(&b, c);
-    put_real(&b, "layer_norm_eps", c->stack.eps, 1);
-    put_int(&b, "max_position_embeddings", c->positions);
-    put_text(&b, "model_type", "roberta");
-    put_int(&b, "num_attention_heads", c->stack.H);
-    put_int(&b, "num_hidden_layers", c->stack.L);
-    put_int(&b, "num_labels", c->labels);
-    put_int(&b, "pad_token_id", c->pad);
-    put_text(&b, "position_embedding_type", "absolute");
-    put_text(&b, "problem_type", c->labels == 1 ? "regression" : "single_label_classification");
-    put_text(&b, "torch_dtype", torch_dtype(dtype));
-    put_int(&b, "type_vocab_size", c->types);
-    put_raw(&b, "use_cache", "true");
-    put_int(&b, "vocab_size", c->V);
-    if (code == OK) code = put_file(&b, folder, "config.json", err);
+    Written w = { family_written(c->names, 1), c, NULL, dtype };
+    int code = save_config(&w, folder, pool, err);
     pool_release(pool, mark);
     return code;
 }

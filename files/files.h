@@ -49,6 +49,11 @@ void put_real(Buffer *b, const char *key, double x, int single);            /* b
 void buffer_real(Buffer *b, double x, int single);
 int put_file(Buffer *b, const char *folder, const char *name, Error *err);  /* closes the object, writes FOLDER/NAME: OK or a code */
 
+/* ---- files/config.c ---- */
+/* Writes into out (cap bytes) the k-th other name, from 0 on, under which files may hold the tensor `name`; *paired: 1 if the rows of
+ * each head are in Meta's order there. Returns 0 if there is no k-th, or it is too long. */
+int family_name(char *out, size_t cap, const char *name, int k, int *paired);
+
 /* ---- files/torch.c: PyTorch's checkpoint files (torch.save): which tensors a file holds, and where their numbers are ---- */
 enum { TORCH_DIMS = 4 };
 typedef struct {

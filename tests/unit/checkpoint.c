@@ -218,6 +218,26 @@ static void golden_llama(void) {
     }
 }
 
+/* The families' names are those that model.c and reward.c give a model without names. */
+static void family_names(void) {
+    Arena measure = { NULL, 0, 0, 0, 0 };
+    ModelConfig c;
+    RewardConfig r;
+    Model m, n;
+    RewardModel j, k;
+    int wrong = 0;
+    CHECK(config_load(&c, "tests/golden/models/llama-gqa", &pool, fresh()) == OK && c.names
+          && reward_config_load(&r, "tests/golden/models/roberta", &pool, fresh()) == OK && r.names, "a family has names: %s", err.what);
+    CHECK(model_carve(&m, &c, NULL, 0, 8, &pool, &measure, fresh()) == OK && reward_carve(&j, &r, F32, F32, 0, &pool, &measure, &err) == OK,
+          "models with names");
+    c.names = r.names = NULL;
+    CHECK(model_carve(&n, &c, NULL, 0, 8, &pool, &measure, fresh()) == OK && reward_carve(&k, &r, F32, F32, 0, &pool, &measure, &err) == OK,
+          "models without names");
+    for (int i = 0; i < m.tensors; i++) wrong += strcmp(m.tensor[i].name, n.tensor[i].name) != 0;
+    for (int i = 0; i < j.tensors; i++) wrong += strcmp(j.tensor[i].name, k.tensor[i].name) != 0;
+    CHECK(wrong == 0 && m.tensors == n.tensors && j.tensors == k.tensors, "their names are the same (%d are not)", wrong);
+}
+
 static void golden_adapters(void) {
     static const char *const names[] = { "llama-gqa", "llama-mha-tied", "llama-odd" };
     for (int i = 0; i < 3; i++) {
@@ -470,12 +490,14 @@ static void other_names(void) {
     CHECK(checkpoint_load(in_base("names"), "model", l.tensor, l.count, &pool, fresh()) == OK,
           "a copy of the tied head is ignored: %s", err.what);
     list_free(&l);
-    l = list_new(2);
-    add(&l, "roberta.x.LayerNorm.weight", 1, 3, TENSOR_VECTOR);
-    add(&l, "roberta.x.LayerNorm.bias", 1, 3, TENSOR_VECTOR);
-    write_safetensors(in_base("names/model.safetensors"), "{" T("roberta.x.LayerNorm.gamma", "F32", "[3]", 0, 12) "," T("x.LayerNorm.bias", "F32", "[3]", 12, 24) "}", 24);
+    l = list_new(3);
+    add(&l, "roberta.embeddings.LayerNorm.weight", 1, 3, TENSOR_VECTOR);
+    add(&l, "roberta.embeddings.LayerNorm.bias", 1, 3, TENSOR_VECTOR);
+    add(&l, "roberta.encoder.layer.10.output.LayerNorm.bias", 1, 3, TENSOR_VECTOR);
+    write_safetensors(in_base("names/model.safetensors"), "{" T("roberta.embeddings.LayerNorm.gamma", "F32", "[3]", 0, 12) ","
+                      T("embeddings.LayerNorm.bias", "F32", "[3]", 12, 24) "," T("encoder.layer.10.output.LayerNorm.beta", "F32", "[3]", 24, 36) "}", 36);
     CHECK(checkpoint_load(in_base("names"), "model", l.tensor, l.count, &pool, fresh()) == OK,
-          "gamma, and a name without roberta.: %s", err.what);
+          "gamma, a name without roberta., and beta without it: %s", err.what);
     list_free(&l);
 }
 
@@ -1348,6 +1370,7 @@ int main(void) {
     folder_make(base, fresh());
     golden_llama();
     golden_adapters();
+    family_names();
     golden_roberta();
     round_trips();
     hand_made();
