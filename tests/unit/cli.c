@@ -1,11 +1,11 @@
-/* tests/unit/cli.c - options, messages, progress, logs. What exits is tested from outside: this program starts itself as a toy
- * program (`cli toy ...`) and reads what it said and how it ended. */
+/* tests/unit/cli.c - options, messages, progress, logs. Functions that exit are tested from outside: this
+ * program runs itself as a toy program (`cli toy ...`), and reads its output and its exit code. */
 #include "test.h"
 #include <signal.h>
 
 enum { TEXT_MAX = 16384 };
 static const char *self;                    /* argv[0] */
-static char said[TEXT_MAX];                 /* the toy's output and errors, then "exit N" */
+static char said[TEXT_MAX];                 /* the toy's output and errors, and then "exit N" */
 
 /* ---- the toy: one option of each type, two presets ---- */
 static struct { int flag, steps, n, kind; uint64_t seed; double rate; const char *out, *none; } toy;
@@ -13,7 +13,8 @@ static Option toy_option[] = {
     { "loud", OPT_FLAG, &toy.flag, NULL, 0, 0, NULL, "say more" },
     { "steps", OPT_INT, &toy.steps, "60", 1, 1000, NULL, "steps of training" },
     { "n", OPT_INT, &toy.n, "1", -5, 5, NULL, "the short one" },
-    { "kl-penalty", OPT_CHOICE, &toy.kind, "kl", 0, 0, "kl|abs|mse", "which estimate of the divergence is paid for, a help text that is so long "
+    { "kl-penalty", OPT_CHOICE, &toy.kind, "kl", 0, 0, "kl|abs|mse",
+      "which estimate of the divergence is paid for, a help text that is so long "
       "that it has to be broken into two lines at least" },
     { "seed", OPT_SEED, &toy.seed, "1", 0, 0, NULL, "random seed" },
     { "learning-rate", OPT_REAL, &toy.rate, "1e-3", -1, 1, NULL, "AdamW's" },
@@ -22,8 +23,10 @@ static Option toy_option[] = {
 };
 static const char *const small_set[] = { "steps", "7", "loud", "1", NULL };
 static const char *const large_set[] = { "steps", "900", "kl-penalty", "mse", NULL };
-static const Preset toy_preset[] = { { "small", "for a look", small_set }, { "large", "for a night", large_set } };
-static const Program toy_program = { "toy", "DATA [options]", "A toy that tests cli.c.", toy_option, 8, toy_preset, 2 };
+static const Preset toy_preset[] = { { "small", "for a look", small_set },
+                                     { "large", "for a night", large_set } };
+static const Program toy_program = { "toy", "DATA [options]", "A toy that tests cli.c.", toy_option, 8,
+                                     toy_preset, 2 };
 
 static int toy_main(int argc, char **argv) {
     const char *positional[2];
@@ -35,14 +38,15 @@ static int toy_main(int argc, char **argv) {
     memset(&b, 0, sizeof b);
     b.pool = &pool;
     cli_options_json(&toy_program, &b);
-    printf("%.*s given=%d", (int)b.length, (char *)b.data, cli_given(&toy_program, "steps") + 2 * cli_given(&toy_program, "n"));
+    printf("%.*s given=%d", (int)b.length, (char *)b.data,
+           cli_given(&toy_program, "steps") + 2 * cli_given(&toy_program, "n"));
     for (int i = 0; i < n; i++) printf(" [%s]", positional[i]);
     printf("\n");
     pool_free(&pool);
     return 0;
 }
 
-/* Other things that end a program. */
+/* Other ways to end a program. */
 static int act(const char *what) {
     Error e;
     memset(&e, 0, sizeof e);
@@ -81,13 +85,15 @@ static int act(const char *what) {
 
 /* ---- from outside ---- */
 
-/* Runs this program again with arguments (a shell's), and reads all it said into `said`. Returns its exit code. */
+/* Runs this program again with a shell's arguments and reads all its output into `said`. Returns its exit
+ * code. */
 static int call(const char *arguments) {
     static char command[4096];
     FILE *f;
     size_t n = 0;
     const char *code;
-    snprintf(command, sizeof command, "%s %s > build/cli.out 2>&1; echo exit $? >> build/cli.out", self, arguments);
+    snprintf(command, sizeof command, "%s %s > build/cli.out 2>&1; echo exit $? >> build/cli.out", self,
+             arguments);
     if (system(command) != 0) { said[0] = 0; return -1; }
     f = fopen("build/cli.out", "rb");
     if (f) { n = fread(said, 1, TEXT_MAX - 1, f); fclose(f); }
@@ -100,18 +106,24 @@ static int has(const char *text) { return strstr(said, text) != NULL; }
 
 static void test_values(void) {
     CHECK(call("toy data.bin") == 0, "a plain call is right: %s", said);
-    CHECK(has("{\"preset\":\"small\",\"loud\":true,\"steps\":7,\"n\":1,\"kl-penalty\":\"kl\",\"seed\":1,\"learning-rate\":0.001,"
-              "\"out\":\"runs\",\"none\":null} given=0 [data.bin]"), "fallback, then preset: %s", said);
-    CHECK(call("toy --steps 8 --preset large a --loud") == 0 && has("\"preset\":\"large\",\"loud\":true,\"steps\":8,") && has("mse") &&
-          has("given=1 [a]"), "the command line wins over a preset that stands after it: %s", said);
-    CHECK(call("toy --loud=no --learning-rate=-0.25 --seed=18446744073709551615 -n -3") == 0 && has("\"loud\":false") &&
-          has("-0.25") && has("18446744073709551615") && has("\"n\":-3") && has("given=2"), "= form, negative values, -n: %s", said);
-    CHECK(call("toy --out '' --none='a \"b\"' -- --steps -x") == 0 && has("\"out\":\"\"") && has("\"none\":\"a \\\"b\\\"\"") &&
-          has("[--steps] [-x]"), "-- ends the options; any text is a value: %s", said);
+    CHECK(has("{\"preset\":\"small\",\"loud\":true,\"steps\":7,\"n\":1,\"kl-penalty\":\"kl\",\"seed\":1,"
+              "\"learning-rate\":0.001,\"out\":\"runs\",\"none\":null} given=0 [data.bin]"),
+          "fallback, then preset: %s", said);
+    CHECK(call("toy --steps 8 --preset large a --loud") == 0
+          && has("\"preset\":\"large\",\"loud\":true,\"steps\":8,") && has("mse") && has("given=1 [a]"),
+          "the command line wins over a preset that comes after it: %s", said);
+    CHECK(call("toy --loud=no --learning-rate=-0.25 --seed=18446744073709551615 -n -3") == 0
+          && has("\"loud\":false") && has("-0.25") && has("18446744073709551615") && has("\"n\":-3")
+          && has("given=2"), "= form, negative values, -n: %s", said);
+    CHECK(call("toy --out '' --none='a \"b\"' -- --steps -x") == 0 && has("\"out\":\"\"")
+          && has("\"none\":\"a \\\"b\\\"\"") && has("[--steps] [-x]"),
+          "-- ends the options; any text is a value: %s", said);
     CHECK(call("toy - --steps 3 --steps 4") == 0 && has("[-]") && has("\"steps\":4"),
           "- is an argument; the last of two wins: %s", said);
-    CHECK(call("toy -n 5 --steps 3") == 0 && call("toy -n 4 --out build --none ./tests") == 0, "nothing to refuse: %s", said);
-    CHECK(call("toy --learning-rate 1e-05") == 0 && has("\"learning-rate\":1e-05,"), "short digits: %s", said);
+    CHECK(call("toy -n 5 --steps 3") == 0 && call("toy -n 4 --out build --none ./tests") == 0,
+          "nothing to refuse: %s", said);
+    CHECK(call("toy --learning-rate 1e-05") == 0 && has("\"learning-rate\":1e-05,"), "short digits: %s",
+          said);
 }
 
 static void test_refusals(void) {
@@ -152,7 +164,8 @@ static void test_refusals(void) {
         int code;
         snprintf(line, sizeof line, "toy %s", bad[i].arguments);
         code = call(line);
-        CHECK(code == 2 && has(bad[i].message) && has("toy: ") && has("try: ./toy --help"), "%s: exit %d, %s", line, code, said);
+        CHECK(code == 2 && has(bad[i].message) && has("toy: ") && has("try: ./toy --help"),
+              "%s: exit %d, %s", line, code, said);
     }
 }
 
@@ -162,8 +175,8 @@ static void test_help(void) {
     CHECK(has("usage: ./toy DATA [options]") && has("A toy that tests cli.c."), "usage and about: %s", said);
     CHECK(has("  --steps N                   steps of training (1 to 1000; default 60)\n"),
           "limits and default, aligned: %s", said);
-    CHECK(has("  -n N   ") && has("(kl|abs|mse; default kl)") && has("--preset small  (the default)") && has("steps=900"),
-          "the short option, choices, presets: %s", said);
+    CHECK(has("  -n N   ") && has("(kl|abs|mse; default kl)") && has("--preset small  (the default)")
+          && has("steps=900"), "the short option, choices, presets: %s", said);
     for (const char *s = said; *s; s++) {
         n = *s == '\n' ? 0 : n + 1;
         if (n > longest) longest = n;
@@ -173,22 +186,27 @@ static void test_help(void) {
 }
 
 static void test_endings(void) {
-    CHECK(call("act die") == 1 && has(": wrong shape: model.norm.weight (got 3, wanted 5)\n  try: another file\n"),
-          "die: %s", said);
-    CHECK(call("act unsupported") == 1 && has(": not supported: rope_scaling type 'yarn': config.json\n  try: use a file"),
-          "unsupported: %s", said);
+    CHECK(call("act die") == 1 && has(": wrong shape: model.norm.weight (got 3, wanted 5)\n  try: another "
+                                      "file\n"), "die: %s", said);
+    CHECK(call("act unsupported") == 1 && has(": not supported: rope_scaling type 'yarn': config.json\n  "
+                                              "try: use a file"), "unsupported: %s", said);
     CHECK(call("act must") == 1 && has(": cannot open\n  try: check"), "must without a record: %s", said);
-    CHECK(call("act nan") == 1 && has(": the loss in step 8; the weights saved are those after step 7: runs/x\n  try: a smaller --lr\n"),
-          "a loss that is no number: %s", said);
-    CHECK(call("act nan-early") == 1 && has(": the loss in step 1; no weights were written: runs/x\n"), "in the first step: %s", said);
-    CHECK(call("act memory") == 1 && has("out of memory: 9.2 EB wanted: weights") && has("try: "), "out of memory: %s", said);
-    CHECK(call("act bill") == 0 && has("policy ") && has(" 1.2 MB\n") && has("  999 B\n") && has("memory in total") && has("1235566"),
-          "the bill: %s", said);
-    CHECK(call("act interrupt") > 128 && has("before 0") && has("after 1") && !has("still here"), "two interrupts: %s", said);
+    CHECK(call("act nan") == 1 && has(": the loss in step 8; the weights saved are those after step 7: "
+                                      "runs/x\n  try: a smaller --lr\n"), "a loss that is no number: %s",
+                                      said);
+    CHECK(call("act nan-early") == 1 && has(": the loss in step 1; no weights were written: runs/x\n"),
+          "in the first step: %s", said);
+    CHECK(call("act memory") == 1 && has("out of memory: 9.2 EB wanted: weights") && has("try: "),
+          "out of memory: %s", said);
+    CHECK(call("act bill") == 0 && has("policy ") && has(" 1.2 MB\n") && has("  999 B\n")
+          && has("memory in total") && has("1235566"), "the bill: %s", said);
+    CHECK(call("act interrupt") > 128 && has("before 0") && has("after 1") && !has("still here"),
+          "two interrupts: %s", said);
     {
         int lines = 0;
-        CHECK(call("act progress") == 0 && has("0/1000  reward 1.5\n") && has("1000/1000  reward 1.5  in 0:00\n") && !has("\r"),
-              "progress without a terminal: %s", said);
+        CHECK(call("act progress") == 0 && has("0/1000  reward 1.5\n")
+              && has("1000/1000  reward 1.5  in 0:00\n") && !has("\r"), "progress without a terminal: %s",
+              said);
         for (const char *s = said; *s; s++) lines += *s == '\n';
         CHECK(lines >= 20 && lines <= 25, "a sensible number of lines: %d", lines);
     }
@@ -200,7 +218,8 @@ static void test_sparkline(void) {
     const double x[] = { 5, 0, 1, 2, 3, 4, 5, 6, 7 }, flat[] = { 2, 2 }, holes[] = { 0, NAN, 1 };
     char out[64];
     sparkline(out, sizeof out, x, 9, 8);
-    CHECK(!strcmp(out, "\342\226\201\342\226\202\342\226\203\342\226\204\342\226\205\342\226\206\342\226\207\342\226\210"),
+    CHECK(!strcmp(out,
+                  "\342\226\201\342\226\202\342\226\203\342\226\204\342\226\205\342\226\206\342\226\207\342\226\210"),
           "the last eight, each height: %s", out);
     sparkline(out, sizeof out, flat, 2, 8);
     CHECK(!strcmp(out, "\342\226\201\342\226\201"), "equal values: %s", out);
@@ -215,13 +234,13 @@ static void test_run_folder(void) {
     Error e;
     memset(&e, 0, sizeof e);
     if (system("rm -rf build/cli-runs")) return;
-    CHECK(run_folder(a, sizeof a, "build/cli-runs/deep", "ppo", &e) == OK && !strcmp(a, "build/cli-runs/deep/ppo-0001"),
-          "the first: %s", a);
-    CHECK(run_folder(b, sizeof b, "build/cli-runs/deep", "ppo", &e) == OK && !strcmp(b, "build/cli-runs/deep/ppo-0002"),
-          "the second: %s", b);
+    CHECK(run_folder(a, sizeof a, "build/cli-runs/deep", "ppo", &e) == OK
+          && !strcmp(a, "build/cli-runs/deep/ppo-0001"), "the first: %s", a);
+    CHECK(run_folder(b, sizeof b, "build/cli-runs/deep", "ppo", &e) == OK
+          && !strcmp(b, "build/cli-runs/deep/ppo-0002"), "the second: %s", b);
     CHECK(folder_exists(a) && folder_exists(b), "both are made");
-    CHECK(run_folder(b, sizeof b, "build/cli-runs/deep", "sft", &e) == OK && !strcmp(b, "build/cli-runs/deep/sft-0001"),
-          "another kind: %s", b);
+    CHECK(run_folder(b, sizeof b, "build/cli-runs/deep", "sft", &e) == OK
+          && !strcmp(b, "build/cli-runs/deep/sft-0001"), "another kind: %s", b);
     CHECK(run_folder(tiny, sizeof tiny, "build/cli-runs/deep", "ppo", &e) == E_RANGE, "no room for the name");
     memset(&e, 0, sizeof e);
     CHECK(run_folder(a, sizeof a, "Makefile", "ppo", &e) != OK && e.code != OK, "a file is no folder");
@@ -246,22 +265,27 @@ static void test_log(void) {
         CHECK(log_end(&l, &e) == OK, "line %d is written", i);
     }
     CHECK(file_read_all(path, &pool, &bytes, &n, &e) == OK && !strcmp(bytes,
-          "{\"step\": 0, \"third\": 0.333333333, \"nan\": null, \"inf\": null, \"query\": \"a\\n\\\"b\\\"\"}\n"
-          "{\"step\": 1, \"third\": 0.333333333, \"nan\": null, \"inf\": null, \"query\": \"a\\n\\\"b\\\"\"}\n"),
+          "{\"step\": 0, \"third\": 0.333333333, \"nan\": null, \"inf\": null, \"query\": "
+          "\"a\\n\\\"b\\\"\"}\n"
+          "{\"step\": 1, \"third\": 0.333333333, \"nan\": null, \"inf\": null, \"query\": "
+          "\"a\\n\\\"b\\\"\"}\n"),
           "two lines: %s", bytes ? bytes : "none");
     log_begin(&l, "build/no/such/folder/log", &pool);
     CHECK(log_end(&l, &e) != OK, "a log that cannot be written is an error");
     pool_free(&pool);
 }
 
-/* DESIGN: exactly one name matches, without case. */
+/* Without a wanted label exactly one name has to match, ignoring case. */
 static void test_label_find(void) {
     static const struct { const char *label[3]; int labels; const char *wanted; int found; } row[] = {
         { { "reward" }, 1, NULL, 0 }, { { "reward" }, 1, "REWARD", 0 }, { { "reward" }, 1, "positive", -1 },
-        { { "negative", "positive" }, 2, NULL, 1 }, { { "Positive", "Negative" }, 2, NULL, 0 }, { { "NEG", "POS" }, 2, NULL, 1 },
-        { { "nothate", "hate" }, 2, NULL, 0 }, { { "toxic", "Non-Toxic" }, 2, NULL, 1 }, { { "positively", "po" }, 2, NULL, -1 },
+        { { "negative", "positive" }, 2, NULL, 1 }, { { "Positive", "Negative" }, 2, NULL, 0 },
+        { { "NEG", "POS" }, 2, NULL, 1 },
+        { { "nothate", "hate" }, 2, NULL, 0 }, { { "toxic", "Non-Toxic" }, 2, NULL, 1 },
+        { { "positively", "po" }, 2, NULL, -1 },
         { { "pos", "neutral", "positive" }, 3, NULL, -1 }, { { "LABEL_0", "LABEL_1" }, 2, NULL, -1 },
-        { { "LABEL_0", "LABEL_1" }, 2, "label_1", 1 }, { { "a", "A" }, 2, "a", -1 }, { { "a", "b" }, 2, "", -1 },
+        { { "LABEL_0", "LABEL_1" }, 2, "label_1", 1 }, { { "a", "A" }, 2, "a", -1 },
+        { { "a", "b" }, 2, "", -1 },
         { { "negative", "positive" }, 2, "negative", 0 } };
     char names[16];
     for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
@@ -269,16 +293,19 @@ static void test_label_find(void) {
         memset(&c, 0, sizeof c);
         c.labels = row[i].labels;
         for (int k = 0; k < c.labels; k++) strcpy(c.label[k], row[i].label[k]);
-        CHECK(label_find(&c, row[i].wanted) == row[i].found, "label row %d: %d", (int)i, label_find(&c, row[i].wanted));
+        CHECK(label_find(&c, row[i].wanted) == row[i].found, "label row %d: %d", (int)i,
+              label_find(&c, row[i].wanted));
         label_names(&c, names, sizeof names);
-        CHECK(!strncmp(names, row[i].label[0], strlen(row[i].label[0])) && strlen(names) < sizeof names, "names: %s", names);
+        CHECK(!strncmp(names, row[i].label[0], strlen(row[i].label[0])) && strlen(names) < sizeof names,
+              "names: %s", names);
         if (i == 9) CHECK(!strcmp(names, "pos, neutral, p"), "names that do not all fit are cut: %s", names);
     }
 }
 
 static void test_tensors_are_numbers(void) {
     const struct { float value; int dtype, good; } row[] = {
-        { 1, F32, 1 }, { NAN, F32, 0 }, { HUGE_VALF, F32, 0 }, { -HUGE_VALF, BF16, 0 }, { 3.4e38f, F32, 1 }, { -3.4e38f, BF16, 0 },
+        { 1, F32, 1 }, { NAN, F32, 0 }, { HUGE_VALF, F32, 0 }, { -HUGE_VALF, BF16, 0 }, { 3.4e38f, F32, 1 },
+        { -3.4e38f, BF16, 0 },
         { 3.38e38f, BF16, 1 }, { 65519, F16, 1 }, { -65520, F16, 0 }, { 65520, BF16, 1 } };
     for (size_t i = 0; i < sizeof row / sizeof *row; i++)
         for (int at = 0; at < 6; at += 5) {
@@ -294,11 +321,13 @@ static void test_tensors_are_numbers(void) {
             CHECK(tensors_are_numbers(list, 2, row[i].dtype) == row[i].good, "row %d, number %d", (int)i, at);
             CHECK(tensors_are_numbers(list, 1, row[i].dtype), "a tied tensor is looked at once, where it is");
         }
-    CHECK(f16_to_f32(f32_to_f16(65519)) < HUGE_VALF && !(f16_to_f32(f32_to_f16(65520)) < HUGE_VALF), "F16's limit is quant.c's");
-    CHECK(bf16_to_f32(f32_to_bf16(3.3961774e38f)) < HUGE_VALF && !(bf16_to_f32(f32_to_bf16(3.3961776e38f)) < HUGE_VALF), "BF16's limit too");
+    CHECK(f16_to_f32(f32_to_f16(65519)) < HUGE_VALF && !(f16_to_f32(f32_to_f16(65520)) < HUGE_VALF),
+          "F16's limit is quant.c's");
+    CHECK(bf16_to_f32(f32_to_bf16(3.3961774e38f)) < HUGE_VALF
+          && !(bf16_to_f32(f32_to_bf16(3.3961776e38f)) < HUGE_VALF), "BF16's limit too");
 }
 
-/* The first line of a log; what stood there goes. */
+/* Reads the first line of a log, which replaces an older log. */
 static void test_log_options(void) {
     static int steps = 3;
     static Option option[] = { { "steps", OPT_INT, &steps, "3", 0, 0, NULL, "" } };
@@ -308,7 +337,8 @@ static void test_log_options(void) {
     size_t n;
     for (int i = 0; i < 2; i++) log_options("build/cli-log.jsonl", &program, "a \"b\".bin", &pool);
     CHECK(file_read_all("build/cli-log.jsonl", &pool, &bytes, &n, NULL) == OK &&
-          !strcmp(bytes, "{\"program\": \"toy\", \"data\": \"a \\\"b\\\".bin\", \"options\": {\"steps\":3}}\n"),
+          !strcmp(bytes, "{\"program\": \"toy\", \"data\": \"a \\\"b\\\".bin\", \"options\": "
+                         "{\"steps\":3}}\n"),
           "one line: %s", bytes ? bytes : "none");
     pool_free(&pool);
 }
@@ -317,7 +347,8 @@ static void test_cli_arena(void) {
     Arena a = cli_arena(1000, "a test");
     int sum = 0;
     for (int i = 0; i < 1000; i++) sum += a.base[i];
-    CHECK(a.capacity == 1000 && a.used == 0 && sum == 0 && (uintptr_t)a.base % 64 == 0, "zeroed and on a cache line");
+    CHECK(a.capacity == 1000 && a.used == 0 && sum == 0 && (uintptr_t)a.base % 64 == 0,
+          "zeroed and on a cache line");
 }
 
 int main(int argc, char **argv) {

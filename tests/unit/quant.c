@@ -1,5 +1,6 @@
-/* tests/unit/quant.c - 4-bit weights (quant.c) against bitsandbytes' tables, thresholds and published errors (tests/golden/nf4), against whole
- * tensors (tests/golden/models/nf4), and against a second quantiser written plainly here. Everything bit for bit but the error figures. */
+/* tests/unit/quant.c - 4-bit weights (quant.c) against bitsandbytes' tables, thresholds and published errors
+ * (tests/golden/nf4), against whole tensors (tests/golden/models/nf4), and against a second, plain quantiser
+ * in this file. All comparisons are bit for bit, except for the mean errors. */
 #include "test.h"
 
 static Arena memory;
@@ -14,7 +15,7 @@ static int same(const f32 *a, const f32 *b, size_t n) {
     return 1;
 }
 
-/* Normal with Box and Muller (core.c's rng_normal has no tails, and errors depend on them). */
+/* Returns a normal number by Box and Muller: core.c's rng_normal has no tails, on which the errors depend. */
 static void fill_normal(f32 *x, size_t n, uint64_t seed) {
     Rng r = rng_stream(seed, 0, 0);
     for (size_t i = 0; i < n; i++) {
@@ -32,20 +33,22 @@ static const Json *parse(const char *path) {
     CHECK(j, "%s: %s", path, err.what);
     return j;
 }
-/* An array of strings, each 8 hexadecimal digits of a float; *n entries. */
+/* Returns an array of strings, each 8 hexadecimal digits of a float; *n: how many. */
 static f32 *hex_floats(const Json *object, const char *name, size_t *n) {
     const Json *list = json_get(object, name);
     *n = list ? list->count : 0;
     f32 *x = floats(*n + 1);
     size_t i = 0;
-    for (const Json *e = list ? list->child : NULL; e; e = e->next) x[i++] = value((uint32_t)strtoul(e->string, NULL, 16));
+    for (const Json *e = list ? list->child : NULL; e; e = e->next)
+        x[i++] = value((uint32_t)strtoul(e->string, NULL, 16));
     CHECK(i > 0, "%s is there", name);
     return x;
 }
 
 /* ---- the second quantiser: the thresholds below x, one after another ---- */
-static f32 nf4_threshold[15];           /* from the golden */
-static const f32 fp4_threshold[7] = { 0.00260417f, 0.0859375f, 0.20833333f, 0.29166667f, 0.4166667f, 0.583333f, 0.8333333f };
+static f32 nf4_threshold[15];           /* as in the golden file */
+static const f32 fp4_threshold[7] = { 0.00260417f, 0.0859375f, 0.20833333f, 0.29166667f, 0.4166667f,
+                                      0.583333f, 0.8333333f };
 static unsigned plain_code(f32 x, int kind) {
     static const unsigned order[8] = { 0, 1, 6, 7, 4, 5, 2, 3 };
     unsigned count = 0;
@@ -53,9 +56,12 @@ static unsigned plain_code(f32 x, int kind) {
     else for (int i = 0; i < 7; i++) count += fabs((double)x) > (double)fp4_threshold[i];
     return kind == QUANT_NF4 ? count : order[count] + (x < 0 ? 8u : 0u);
 }
-/* The code of weight i; and the first of n weights whose code or absmax is not the second quantiser's (n: none). */
-static unsigned code_at(const unsigned char *packed, size_t i) { return i % 2 ? packed[i / 2] & 15u : packed[i / 2] >> 4; }
-static size_t first_wrong(const unsigned char *packed, const f32 *absmax, const f32 *x, size_t n, int block, int kind) {
+/* Returns the code of weight i; and the first of n weights whose code or absmax differs from the second
+ * quantiser's (n if there is none). */
+static unsigned code_at(const unsigned char *packed,
+                        size_t i) { return i % 2 ? packed[i / 2] & 15u : packed[i / 2] >> 4; }
+static size_t first_wrong(const unsigned char *packed, const f32 *absmax, const f32 *x, size_t n, int block,
+                          int kind) {
     for (size_t i = 0; i < n; i++) {
         size_t b = i / (size_t)block;
         f32 largest = 0;
@@ -67,7 +73,7 @@ static size_t first_wrong(const unsigned char *packed, const f32 *absmax, const 
     return n;
 }
 
-/* ---- a weight with room for everything ---- */
+/* ---- a weight, with room for singly and doubly quantised forms ---- */
 typedef struct { size_t n, blocks; unsigned char *packed; f32 *absmax, *x; Quant q; } Weight;
 static Weight weight_new(size_t n, int block, int kind) {
     Weight w;
@@ -83,8 +89,9 @@ static Weight weight_new(size_t n, int block, int kind) {
     quant_table(w.q.table, kind);
     return w;
 }
-static int weight_quantize(Weight *w, const f32 *x) { return quantize_4bit(w->packed, w->absmax, x, w->n, w->q.block, w->q.kind, NULL); }
-/* From here on absmax is in 8 bits. */
+static int weight_quantize(Weight *w, const f32 *x) { return quantize_4bit(w->packed, w->absmax, x, w->n,
+                                                                           w->q.block, w->q.kind, NULL); }
+/* Quantises absmax too: from here on it is in 8 bits. */
 static void weight_double(Weight *w) {
     w->q.code = bytes(w->blocks);
     w->q.nested = floats(quant_blocks(w->blocks, QUANT_NESTED));
@@ -94,24 +101,27 @@ static void weight_double(Weight *w) {
     w->q.absmax = NULL;
 }
 
-/* ---- arrays of 16-bit floats: each number as it is alone ---- */
+/* ---- arrays of 16-bit floats: each number becomes what it becomes alone ---- */
 static void halves(void) {
     enum { ALL = 65536, N = 200003 };
     for (int type = BF16; type <= F16; type++) {
         memory.used = 0;
-        uint16_t *half = arena_take(&memory, N + 1, sizeof *half), (*narrow)(f32) = type == BF16 ? f32_to_bf16 : f32_to_f16;
+        uint16_t *half = arena_take(&memory, N + 1, sizeof *half),
+            (*narrow)(f32) = type == BF16 ? f32_to_bf16 : f32_to_f16;
         f32 *x = floats(N + 1), (*wide)(uint16_t) = type == BF16 ? bf16_to_f32 : f16_to_f32;
         int right = 1;
         for (int i = 0; i < ALL; i++) half[i] = (uint16_t)i;
         halves_widen(x, half, type, ALL);
         for (int i = 0; i < ALL; i++) right &= bits(x[i]) == bits(wide((uint16_t)i));
         CHECK(right, "type %d: all 65,536 widened", type);
-        Rng r = rng_stream(1, 2, (uint64_t)type);       /* any bits, and as often small exponents, about F16's ends, and ties */
+        /* any bits, and as often small exponents, numbers near the ends of F16, and ties */
+        Rng r = rng_stream(1, 2, (uint64_t)type);
         for (int i = 0; i < N; i++) {
             uint32_t u = (uint32_t)rng_next(&r);
-            x[i] = value(i % 4 == 0 ? u : i % 4 == 1 ? (u & 0x87FFFFFFu) + 0x30000000u : i % 4 == 2 ? (u & 0x9FFFF000u) + 0x30000000u : u & 0xFFFF8000u);
+            x[i] = value(i % 4 == 0 ? u : i % 4 == 1 ? (u & 0x87FFFFFFu) + 0x30000000u : i % 4 == 2
+                         ? (u & 0x9FFFF000u) + 0x30000000u : u & 0xFFFF8000u);
         }
-        for (int n = 0; n <= N; n += n < 40 ? 1 : N - 40) {      /* every short length, and the whole */
+        for (int n = 0; n <= N; n += n < 40 ? 1 : N - 40) {      /* each short length, and the whole */
             half[n] = 0xA5A5;
             x[N] = -7;
             halves_narrow(half, x, type, (size_t)n);
@@ -160,13 +170,14 @@ static void tables(const Json *j) {
             double v = pow(10, i - 6) * (0.1 + 0.9 * (c + 0.5) / cells);
             close &= fabs((double)map[at] / v - 1) < 4e-7 && map[254 - at] == -map[at];
         }
-    CHECK(ascending && close && map[127] == 0 && map[255] == 1, "the dynamic map: the middles of 2^i cells of 0.1 .. 1, times 10^(i-6)");
+    CHECK(ascending && close && map[127] == 0 && map[255] == 1,
+          "the dynamic map: the middles of 2^i cells of 0.1 .. 1, times 10^(i-6)");
     golden = hex_floats(j, "nf4_thresholds_cuda_hex_be", &n);
     CHECK(n == 15, "15 thresholds");
     for (size_t i = 0; i < 15 && i < n; i++) nf4_threshold[i] = golden[i];
 }
 
-/* In a block with absmax 1: the code of t, and of the floats on either side. */
+/* Quantises t in a block with absmax 1, and the floats next to t. */
 static void one_threshold(f32 t, int kind, unsigned low, unsigned high) {
     f32 x[32] = { 1 }, absmax;
     unsigned char packed[16];
@@ -175,9 +186,11 @@ static void one_threshold(f32 t, int kind, unsigned low, unsigned high) {
     x[2] = t;
     x[3] = value(bits(t) + (uint32_t)away);
     CHECK(quantize_4bit(packed, &absmax, x, 32, 32, kind, NULL) == OK && absmax == 1, "absmax 1");
-    unsigned on = kind == QUANT_FP4 && t < 0 ? high : low;  /* FP4's are for |x|: the lower code is the one nearer to 0 */
+    /* FP4's are for |x|: the lower code is nearer to 0 */
+    unsigned on = kind == QUANT_FP4 && t < 0 ? high : low;
     CHECK(code_at(packed, 1) == low && code_at(packed, 2) == on && code_at(packed, 3) == high,
-          "kind %d, threshold %.9g: codes %u %u %u below, on, above; not %u %u %u", kind, (double)t, code_at(packed, 1), code_at(packed, 2),
+          "kind %d, threshold %.9g: codes %u %u %u below, on, above; not %u %u %u", kind, (double)t,
+          code_at(packed, 1), code_at(packed, 2),
           code_at(packed, 3), low, on, high);
 }
 static void thresholds(void) {
@@ -194,17 +207,21 @@ static void golden_blocks(void) {
     const Json *j = parse("tests/golden/nf4/nf4_golden_blocks.json");
     size_t n, k, m;
     if (!j) return;
-    f32 *x = hex_floats(j, "input_hex_be", &n), *absmax = hex_floats(j, "absmax_hex_be", &k), *out = hex_floats(j, "dequant_hex_be", &m);
+    f32 *x = hex_floats(j, "input_hex_be", &n), *absmax = hex_floats(j, "absmax_hex_be", &k),
+        *out = hex_floats(j, "dequant_hex_be", &m);
     const char *hex = json_text(j, "packed_hex", "");
     Weight w = weight_new(n, (int)json_number(j, "blocksize", 0), QUANT_NF4);
-    CHECK(k == w.blocks && m == n && strlen(hex) == n && weight_quantize(&w, x) == OK, "golden blocks: sizes");
+    CHECK(k == w.blocks && m == n && strlen(hex) == n && weight_quantize(&w, x) == OK,
+          "golden blocks: sizes");
     CHECK(same(w.absmax, absmax, k), "golden blocks: absmax");
     size_t right = 0;
-    for (size_t i = 0; i < n && hex[i]; i++) right += code_at(w.packed, i) == strtoul((char[2]){ hex[i], 0 }, NULL, 16);
+    for (size_t i = 0; i < n && hex[i]; i++) right += code_at(w.packed, i)
+        == strtoul((char[2]){ hex[i], 0 }, NULL, 16);
     CHECK(right == n && n == 256, "golden blocks: %d of %d codes", (int)right, (int)n);
     dequantize_4bit(w.x, w.packed, &w.q, 0, n);
     CHECK(same(w.x, out, n), "golden blocks: weights");
-    /* 8 bits: its 257 values are symmetric, so their mean is 0, and begin with -1: code[i] is that of value i. */
+    /* The golden's 257 values are symmetric, so that their mean is 0, and begin with -1: code[i] is that of
+     * value i. */
     x = hex_floats(j, "dynamic8_input_hex_be", &n);
     unsigned char *code = bytes(n);
     f32 map[256], nested[2], offset = 1;
@@ -212,12 +229,15 @@ static void golden_blocks(void) {
     quantize_absmax(code, nested, &offset, map, x, n);
     const Json *list = json_get(j, "dynamic8_codes");
     right = 0, k = 0;
-    for (const Json *e = list ? list->child : NULL; e && k < n; e = e->next, k++) right += (double)code[k] == e->number;
-    CHECK(right == n && n == 257 && offset == 0 && nested[0] == 1 && nested[1] == 1, "the dynamic map: %d of %d codes", (int)right, (int)n);
+    for (const Json *e = list ? list->child : NULL; e && k < n; e = e->next, k++)
+        right += (double)code[k] == e->number;
+    CHECK(right == n && n == 257 && offset == 0 && nested[0] == 1 && nested[1] == 1,
+          "the dynamic map: %d of %d codes", (int)right, (int)n);
 }
 
-/* The little-endian words of an entry of a safetensors file, as floats, or its bytes. */
-static const unsigned char *entry(const Json *header, const unsigned char *data, const char *tensor, const char *part, size_t *n) {
+/* Returns an entry of a safetensors file: its little-endian words as floats, or its bytes. */
+static const unsigned char *entry(const Json *header, const unsigned char *data, const char *tensor,
+                                  const char *part, size_t *n) {
     char name[64];
     Buffer b = { &pool, NULL, 0, 0, 0 };
     buffer_text(&b, tensor);
@@ -230,7 +250,8 @@ static const unsigned char *entry(const Json *header, const unsigned char *data,
     *n = o ? (size_t)(o->child->next->number - o->child->number) : 0;
     return o ? data + (size_t)o->child->number : NULL;
 }
-static f32 *entry_floats(const Json *header, const unsigned char *data, const char *tensor, const char *part, size_t *n) {
+static f32 *entry_floats(const Json *header, const unsigned char *data, const char *tensor, const char *part,
+                         size_t *n) {
     const unsigned char *at = entry(header, data, tensor, part, n);
     Reader r = { at, at + *n, 0 };
     *n /= 4;
@@ -253,7 +274,8 @@ static void golden_tensors(void) {
     const unsigned char *data = (const unsigned char *)text + 8 + head;
     for (size_t c = 0; c < sizeof size / sizeof *size; c++) {
         memory.used = 0;
-        f32 *x = entry_floats(header, data, name[c], ".weight", &n), *absmax = entry_floats(header, data, name[c], ".absmax", &k);
+        f32 *x = entry_floats(header, data, name[c], ".weight", &n),
+            *absmax = entry_floats(header, data, name[c], ".absmax", &k);
         f32 *out = entry_floats(header, data, name[c], ".dequantized", &m);
         const unsigned char *packed = entry(header, data, name[c], ".packed", &length);
         Weight w = weight_new(n, 64, QUANT_NF4);
@@ -266,7 +288,7 @@ static void golden_tensors(void) {
     }
 }
 
-/* ---- bitsandbytes' own figures: mean |error| and |error| / |x| over a million normal numbers, within 7 of its deviations ---- */
+/* ---- bitsandbytes' published mean |error| and |error| / |x| of a million normal numbers, within 7 deviations ---- */
 static void errors_of(const Weight *w, const f32 *x, double *absolute, double *relative) {
     *absolute = *relative = 0;
     for (size_t i = 0; i < w->n; i++) {
@@ -283,7 +305,8 @@ static void published_errors(const Json *j) {
     fill_normal(x, n, 11);
     size_t mark = memory.used;
     for (int s = 0; s < 8; s++) {
-        const Json *a = json_get(json_get(published, "abs"), size[s]), *r = json_get(json_get(published, "rel"), size[s]);
+        const Json *a = json_get(json_get(published, "abs"), size[s]),
+            *r = json_get(json_get(published, "rel"), size[s]);
         CHECK(a && r && a->count == 2 && r->count == 2, "published figures of block %s", size[s]);
         if (!a || !r) continue;
         memory.used = mark;
@@ -294,19 +317,22 @@ static void published_errors(const Json *j) {
         errors_of(&w, x, &absolute, &relative);
         CHECK(fabs(absolute - a->child->number) < 7 * a->child->next->number &&
               fabs(relative - r->child->number) < 7 * r->child->next->number,
-              "block %s: errors %.6f %.6f, published %.6f %.6f", size[s], absolute, relative, a->child->number, r->child->number);
+              "block %s: errors %.6f %.6f, published %.6f %.6f", size[s], absolute, relative,
+              a->child->number, r->child->number);
         weight_double(&w);
         dequantize_4bit(w.x, w.packed, &w.q, 0, n);
         errors_of(&w, x, &doubled, &relative);
-        CHECK(doubled > absolute && doubled < 1.004 * absolute, "block %s doubly: error %.6f, singly %.6f", size[s], doubled, absolute);
+        CHECK(doubled > absolute && doubled < 1.004 * absolute, "block %s doubly: error %.6f, singly %.6f",
+              size[s], doubled, absolute);
     }
 }
 
 /* ---- properties ---- */
-/* Kinds, block sizes, lengths around the end of a block: the codes are the second quantiser's; nothing outside is written; the unused half
- * byte is 0; every weight came back as the value nearest to it. */
+/* For all kinds, block sizes, and lengths near the end of a block: the codes are the second quantiser's,
+ * nothing is written outside, the unused half byte is 0, and each weight becomes the value nearest to it. */
 static void lengths(void) {
-    static const size_t length[] = { 1, 2, 3, 31, 32, 33, 63, 64, 65, 127, 129, 1000, 4095, 4096, 4097, 9001 };
+    static const size_t length[] = { 1, 2, 3, 31, 32, 33, 63, 64, 65, 127, 129, 1000, 4095, 4096, 4097,
+                                     9001 };
     for (int kind = QUANT_NF4; kind <= QUANT_FP4; kind++)
         for (int block = 32; block <= 4096; block *= 2)
             for (size_t l = 0; l < sizeof length / sizeof *length; l++) {
@@ -320,19 +346,25 @@ static void lengths(void) {
                 CHECK(weight_quantize(&w, x) == OK, "quantised");
                 dequantize_4bit(w.x, w.packed, &w.q, 0, n);
                 inside = w.packed[(n + 1) / 2] == 0xA5 && w.absmax[w.blocks] == -7 && w.x[n] == -7;
-                inside &= w.blocks == (n + (size_t)block - 1) / (size_t)block && (n % 2 == 0 || (w.packed[n / 2] & 15) == 0);
+                inside &= w.blocks == (n + (size_t)block - 1) / (size_t)block
+                    && (n % 2 == 0 || (w.packed[n / 2] & 15) == 0);
                 CHECK(inside, "kind %d, block %d, %d weights: what is written", kind, block, (int)n);
                 size_t wrong = first_wrong(w.packed, w.absmax, x, n, block, kind);
-                CHECK(wrong == n, "kind %d, block %d, %d weights: weight %d differs", kind, block, (int)n, (int)wrong);
+                CHECK(wrong == n, "kind %d, block %d, %d weights: weight %d differs", kind, block, (int)n,
+                      (int)wrong);
                 for (size_t i = 0; i < n; i++) {
-                    double absmax = (double)w.absmax[i / (size_t)block], error = fabs((double)x[i] - (double)w.x[i]);
-                    for (int c = 0; c < 16; c++) nearest &= error <= fabs((double)x[i] - (double)w.q.table[c] * absmax) + 1e-6 * absmax;
+                    double absmax = (double)w.absmax[i / (size_t)block],
+                        error = fabs((double)x[i] - (double)w.x[i]);
+                    for (int c = 0; c < 16; c++)
+                        nearest &= error <= fabs((double)x[i] - (double)w.q.table[c]
+                                                 * absmax) + 1e-6 * absmax;
                 }
                 CHECK(nearest, "kind %d, block %d, %d weights: the nearest value", kind, block, (int)n);
             }
 }
 
-/* Enough weights for threads: the same codes; of several that are no numbers, the first is found. */
+/* Enough weights for several threads give the same codes; of several NaNs and infinities the first one is
+ * found. */
 static void many(void) {
     enum { N = 300001 };
     for (int kind = QUANT_NF4; kind <= QUANT_FP4; kind++)
@@ -346,18 +378,23 @@ static void many(void) {
             CHECK(weight_quantize(&w, x) == OK, "quantised");
             size_t checked = 20000, from = N / 4096 * 4096 - checked / 4096 * 4096;
             CHECK(first_wrong(w.packed, w.absmax, x, checked, block, kind) >= checked / 4096 * 4096 &&
-                  first_wrong(w.packed + from / 2, w.absmax + from / (size_t)block, x + from, N - from, block, kind) == N - from,
+                  first_wrong(w.packed + from / 2, w.absmax + from / (size_t)block, x + from, N - from,
+                              block, kind) == N - from,
                   "kind %d, block %d, many weights", kind, block);
-            for (int k = 0; k < 3; k++) { keep[k] = x[bad[k]]; x[bad[k]] = value(k == 1 ? 0xFF800000u : 0x7FC00000u); }
             for (int k = 0; k < 3; k++) {
-                CHECK(quantize_4bit(w.packed, w.absmax, x, N, block, kind, &where) == E_NUMBER && where == bad[k], "no number: the first of many");
+                keep[k] = x[bad[k]];
+                x[bad[k]] = value(k == 1 ? 0xFF800000u : 0x7FC00000u);
+            }
+            for (int k = 0; k < 3; k++) {
+                CHECK(quantize_4bit(w.packed, w.absmax, x, N, block, kind, &where) == E_NUMBER
+                      && where == bad[k], "no number: the first of many");
                 x[bad[k]] = keep[k];
             }
             CHECK(weight_quantize(&w, x) == OK, "all are numbers again");
         }
 }
 
-/* Blocks of any magnitude, also around the floor under absmax (1e-38) and among the subnormals. */
+/* Blocks of any magnitude, also near the floor of absmax (1e-38) and among the subnormals. */
 static void magnitudes(void) {
     enum { N = 128 };
     for (int exponent = -149; exponent < 126; exponent++) {
@@ -366,11 +403,12 @@ static void magnitudes(void) {
         fill_normal(x, N, 3);
         for (int i = 0; i < N; i++) x[i] = (f32)ldexp((double)x[i], exponent);
         Weight w = weight_new(N, 32, exponent % 2 ? QUANT_FP4 : QUANT_NF4);
-        CHECK(weight_quantize(&w, x) == OK && first_wrong(w.packed, w.absmax, x, N, 32, w.q.kind) == N, "weights of about 2^%d", exponent);
+        CHECK(weight_quantize(&w, x) == OK && first_wrong(w.packed, w.absmax, x, N, 32, w.q.kind) == N,
+              "weights of about 2^%d", exponent);
     }
 }
 
-/* Every range has the bits of the whole, singly and doubly; the whole is table[code] * absmax, written plainly. */
+/* Each range has the bits of the whole, singly and doubly quantised; the whole is table[code] * absmax. */
 static void ranges(void) {
     enum { N = 2 * 257 * 32 + 13, SMALL = 149 };
     static const size_t far[] = { 0, 1, 31, 32, 33, 8191, 8192, 8193, 16384, 16413 };
@@ -410,7 +448,7 @@ static void ranges(void) {
     }
 }
 
-/* One flipped bit of the codes changes its weight and no other; of the unused half byte, none. */
+/* A flipped bit of the codes changes its own weight alone; in the unused half byte it changes nothing. */
 static void flips(void) {
     enum { N = 101 };
     memory.used = 0;
@@ -434,7 +472,8 @@ static void edges(void) {
     enum { N = 100 };
     f32 x[N] = { 0 }, y[N], absmax[4];
     unsigned char packed[N / 2];
-    for (int kind = QUANT_NF4; kind <= QUANT_FP4; kind++) {     /* zeros, of both signs, between blocks that are not */
+    /* zeros of both signs, between blocks of other numbers */
+    for (int kind = QUANT_NF4; kind <= QUANT_FP4; kind++) {
         unsigned char zero = kind == QUANT_NF4 ? 0x77 : 0;
         Quant q;
         memset(&q, 0, sizeof q);
@@ -443,8 +482,8 @@ static void edges(void) {
         memset(x, 0, sizeof x);
         x[3] = 2; x[98] = -3;
         x[40] = x[41] = -0.0f;
-        CHECK(quantize_4bit(packed, absmax, x, N, 32, kind, NULL) == OK && absmax[0] == 2 && absmax[1] == 0 && absmax[2] == 0 && absmax[3] == 3,
-              "kind %d: absmax of zeros is 0", kind);
+        CHECK(quantize_4bit(packed, absmax, x, N, 32, kind, NULL) == OK && absmax[0] == 2 && absmax[1] == 0
+              && absmax[2] == 0 && absmax[3] == 3, "kind %d: absmax of zeros is 0", kind);
         int zeros = 1, all = 1;
         for (int i = 16; i < 48; i++) zeros &= packed[i] == zero;
         dequantize_4bit(y, packed, &q, 0, N);
@@ -452,10 +491,12 @@ static void edges(void) {
         CHECK(zeros && all, "kind %d: zeros have the codes of 0 and come back as 0", kind);
         /* The smallest and the largest floats: nothing becomes infinite or NaN. */
         for (int i = 0; i < N; i++) x[i] = value((i < 64 ? 1u : 0x7F7FFFFFu) | (i % 2 ? 0x80000000u : 0));
-        CHECK(quantize_4bit(packed, absmax, x, N, 32, kind, NULL) == OK, "kind %d: the smallest and the largest floats", kind);
+        CHECK(quantize_4bit(packed, absmax, x, N, 32, kind, NULL) == OK,
+              "kind %d: the smallest and the largest floats", kind);
         dequantize_4bit(y, packed, &q, 0, N);
         all = 1;
-        for (int i = 0; i < N; i++) all &= i < 64 ? fabs((double)y[i]) <= (double)value(1) : bits(y[i]) == bits(x[i]);
+        for (int i = 0; i < N; i++) all &= i < 64 ? fabs((double)y[i]) <= (double)value(1) : bits(y[i])
+            == bits(x[i]);
         CHECK(all, "kind %d: the smallest and the largest floats come back finite", kind);
     }
     static const uint32_t no_number[] = { 0x7F800000u, 0xFF800000u, 0x7FC00000u, 0xFFC00001u, 0x7F800001u };
@@ -466,7 +507,7 @@ static void edges(void) {
             size_t where = 999;
             uint32_t bad = no_number[k], one = 0x3F800000u;
             memcpy(&x[i], &bad, 4);
-            if (i + 1 < N) memcpy(&x[N - 1], &bad, 4);          /* a later one is not the first */
+            if (i + 1 < N) memcpy(&x[N - 1], &bad, 4);          /* a second one, which is not the first */
             found &= quantize_4bit(packed, absmax, x, N, 32, QUANT_NF4, &where) == E_NUMBER && where == i;
             found &= quantize_4bit(packed, absmax, x, N, 32, QUANT_FP4, NULL) == E_NUMBER;
             memcpy(&x[i], &one, 4);
@@ -475,14 +516,19 @@ static void edges(void) {
     CHECK(found, "NaN and infinity are refused, with their index");
     static const int block[] = { 0, -64, 1, 16, 31, 48, 96, 4095, 8192, INT_MIN };
     for (size_t k = 0; k < sizeof block / sizeof *block; k++)
-        CHECK(quantize_4bit(packed, absmax, x, N, block[k], QUANT_NF4, NULL) == E_ARGUMENT, "a block of %d is refused", block[k]);
-    CHECK(quantize_4bit(packed, absmax, x, N, 64, 2, NULL) == E_ARGUMENT && quantize_4bit(packed, absmax, x, N, 64, -1, NULL) == E_ARGUMENT, "kind");
-    CHECK(quantize_4bit(NULL, NULL, NULL, 0, 64, QUANT_NF4, NULL) == OK && quant_blocks(0, 64) == 0, "no weights");
-    CHECK(quant_blocks(SIZE_MAX, 64) == SIZE_MAX / 64 + 1 && quant_blocks(65, 64) == 2 && quant_blocks(64, 64) == 1, "quant_blocks");
+        CHECK(quantize_4bit(packed, absmax, x, N, block[k], QUANT_NF4, NULL) == E_ARGUMENT,
+              "a block of %d is refused", block[k]);
+    CHECK(quantize_4bit(packed, absmax, x, N, 64, 2, NULL) == E_ARGUMENT
+          && quantize_4bit(packed, absmax, x, N, 64, -1, NULL) == E_ARGUMENT, "kind");
+    CHECK(quantize_4bit(NULL, NULL, NULL, 0, 64, QUANT_NF4, NULL) == OK && quant_blocks(0, 64) == 0,
+          "no weights");
+    CHECK(quant_blocks(SIZE_MAX, 64) == SIZE_MAX / 64 + 1 && quant_blocks(65, 64) == 2
+          && quant_blocks(64, 64) == 1, "quant_blocks");
 }
 
 /* ---- double quantisation ---- */
-/* Between two values of the map, the nearest; on the middle the even index. { 1, -1, x, -x }: mean 0, largest 1, so x is what is coded. */
+/* Between two values of the map the nearer one is taken, in the middle the even index. { 1, -1, x, -x } has
+ * the mean 0 and the largest magnitude 1, so x itself is coded. */
 static void dynamic_ties(void) {
     f32 map[256], nested, offset;
     unsigned char code[4];
@@ -501,10 +547,11 @@ static void dynamic_ties(void) {
             ties += d == 0 && below == above;
         }
     }
-    CHECK(right && ties > 100, "the dynamic map: the nearest value; on the middle, the even index (%d exact ties)", ties);
+    CHECK(right && ties > 100, "the dynamic map: the nearest value; on the middle, the even index (%d exact "
+                               "ties)", ties);
 }
 
-/* d is multiplied by 1 / nested, not divided by nested: on values near a middle where the two differ. */
+/* d is multiplied by 1 / nested and not divided by nested: values near a middle tell the two apart. */
 static void dynamic_reciprocal(void) {
     f32 map[256], nested, offset;
     unsigned char code[4];
@@ -513,7 +560,8 @@ static void dynamic_reciprocal(void) {
     int cases = 0, right = 1;
     for (int k = 0; k < 2000; k++) {
         unsigned i = 192 + (unsigned)rng_below(&r, 60);
-        f32 sum = map[i] + map[i + 1], middle = sum * 0.5f, largest = (f32)(1 + rng_unit(&r)), inverse = 1.0f / largest, x = middle * largest;
+        f32 sum = map[i] + map[i + 1], middle = sum * 0.5f, largest = (f32)(1 + rng_unit(&r)),
+            inverse = 1.0f / largest, x = middle * largest;
         f32 product = x * inverse, quotient = x / largest, absmax[4] = { 0 };
         if (bits(product) == bits(quotient)) continue;
         absmax[0] = largest; absmax[1] = -largest; absmax[2] = x; absmax[3] = -x;
@@ -531,7 +579,8 @@ static void doubly(void) {
         memory.used = 0;
         f32 *x = floats(n * 32);
         fill_normal(x, n * 32, 9 + n);
-        for (size_t i = 0; i < n * 32; i += 32) x[i] *= 1 + 9 * (i / 32 == n / 2);      /* one block that stands out */
+        /* one block is far larger */
+        for (size_t i = 0; i < n * 32; i += 32) x[i] *= 1 + 9 * (i / 32 == n / 2);
         Weight w = weight_new(n * 32, 32, QUANT_NF4);
         CHECK(weight_quantize(&w, x) == OK, "quantised");
         size_t groups = quant_blocks(n, QUANT_NESTED);
@@ -543,7 +592,8 @@ static void doubly(void) {
         quantize_absmax(code, nested, &offset, map, w.absmax, n);
         double mean = 0;
         for (size_t b = 0; b < n; b++) mean += (double)w.absmax[b] / (double)n;
-        CHECK(fabs((double)offset - mean) <= 1e-7 * mean && code[n] == 0xA5 && nested[groups] == -7, "%d blocks: the offset is the mean", (int)n);
+        CHECK(fabs((double)offset - mean) <= 1e-7 * mean && code[n] == 0xA5 && nested[groups] == -7,
+              "%d blocks: the offset is the mean", (int)n);
         int near = 1, largest = 1;
         for (size_t g = 0; g < groups; g++) {
             f32 most = 0;
@@ -553,8 +603,10 @@ static void doubly(void) {
             }
             largest &= bits(most) == bits(nested[g]);
             for (size_t b = g * 256; b < n && b < (g + 1) * 256; b++) {
-                double d = (double)w.absmax[b] - (double)offset, error = fabs(d - (double)map[code[b]] * (double)most);
-                for (int c = 0; c < 256; c++) near &= error <= fabs(d - (double)map[c] * (double)most) + 2e-7 * (double)most;
+                double d = (double)w.absmax[b] - (double)offset,
+                    error = fabs(d - (double)map[code[b]] * (double)most);
+                for (int c = 0; c < 256; c++)
+                    near &= error <= fabs(d - (double)map[c] * (double)most) + 2e-7 * (double)most;
             }
         }
         CHECK(largest, "%d blocks: nested is the largest of its 256", (int)n);

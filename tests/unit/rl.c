@@ -1,12 +1,13 @@
-/* tests/unit/rl.c - the PPO arithmetic against PyTorch (golden/models/ppo), against a port of TRL (golden/ppo), against numbers
- * published in the test suites of TRL, torchtune and OpenRLHF and in "The N implementation details of RLHF with PPO". */
+/* tests/unit/rl.c - PPO's arithmetic against PyTorch (golden/models/ppo), against a port of TRL (golden/ppo),
+ * and against numbers that are published in the tests of TRL, torchtune and OpenRLHF and in "The N
+ * implementation details of RLHF with PPO". */
 #include "test.h"
 
 enum { CAP = 64 };
 
 static int close_to(double a, double b, double tolerance) { return fabs(a - b) <= tolerance * (1 + fabs(b)); }
 
-/* Largest relative difference of n numbers. */
+/* Returns the largest relative difference of n numbers. */
 static double worst(const float *a, const float *b, int n) {
     double most = 0;
     for (int i = 0; i < n; i++) {
@@ -19,7 +20,8 @@ static double worst(const float *a, const float *b, int n) {
 /* ---- published numbers ---- */
 
 static void check_kl(void) {
-    const float lp[6] = { .5f, .2f, .1f, .6f, .2f, .1f }, ref[6] = { .4f, .3f, 0, .7f, .1f, .3f }, full[6] = { 1, 2, 3, 4, 5, 6 };
+    const float lp[6] = { .5f, .2f, .1f, .6f, .2f, .1f }, ref[6] = { .4f, .3f, 0, .7f, .1f, .3f },
+        full[6] = { 1, 2, 3, 4, 5, 6 };
     const float k1[6] = { .1f, -.1f, .1f, -.1f, .1f, -.2f }, absolute[6] = { .1f, .1f, .1f, .1f, .1f, .2f };
     const float mse[6] = { .005f, .005f, .005f, .005f, .005f, .02f };
     float kl[6];
@@ -38,7 +40,8 @@ static void check_kl(void) {
 static void check_whitening(void) {
     float two[2] = { 2, 3 }, one[1] = { 7 }, equal[3] = { 4, 4, 4 };
     const float rewards[9] = { 1.2f, 1.3f, 1.4f, 1.5f, 1.6f, 1.7f, 1.8f, 1.9f, 2.0f };
-    const float biased[9] = { .05080712f, .4381051f, .8254035f, 1.2127019f, 1.6000004f, 1.9872988f, 2.3745968f, 2.7618952f, 3.1491938f };
+    const float biased[9] = { .05080712f, .4381051f, .8254035f, 1.2127019f, 1.6000004f, 1.9872988f,
+                              2.3745968f, 2.7618952f, 3.1491938f };
     const float unbiased[9] = { .1394f, .5046f, .8697f, 1.2349f, 1.6f, 1.9651f, 2.3303f, 2.6954f, 3.0606f };
     float x[9];
     memcpy(x, rewards, sizeof x);
@@ -48,7 +51,8 @@ static void check_whitening(void) {
     whiten(x, 9, 0, 0);
     CHECK(worst(x, unbiased, 9) < 1e-4, "the same with unbiased variance");
     whiten(two, 2, 1, 0);
-    CHECK(close_to(two[0], -0.70710677, 1e-6) && close_to(two[1], 0.70710677, 1e-6), "TRL test_core: masked_whiten of 2, 3");
+    CHECK(close_to(two[0], -0.70710677, 1e-6) && close_to(two[1], 0.70710677, 1e-6),
+          "TRL test_core: masked_whiten of 2, 3");
     whiten(one, 1, 0, 0);
     CHECK(one[0] == 7, "one reward without shift stays");
     whiten(one, 1, 1, 0);
@@ -66,14 +70,15 @@ static void check_rewards_and_gae(void) {
     token_rewards(reward, kl, score, .5f, start, 3);
     CHECK(worst(reward, expected, 9) < 1e-6, "torchtune test_rewards: get_rewards_ppo");
     token_rewards(reward, nothing, score, .5f, gap, 3);
-    CHECK(reward[0] == 0 && reward[1] == 1 && reward[2] == 3, "a response without tokens takes nobody else's reward");
+    CHECK(reward[0] == 0 && reward[1] == 1 && reward[2] == 3,
+          "a response without tokens takes no other response's reward");
     gae(advantage, returns, v, v, .9f, .95f, whole, 1);
     CHECK(close_to(returns[0], .9 * .9 * .9 * .95 * .95, 1e-6) && close_to(returns[1], .9 * .9 * .95, 1e-6)
           && close_to(returns[2], .9, 1e-6) && returns[3] == 1, "torchtune test_rewards: GAE returns");
     CHECK(close_to(kl_per_sequence(kl, start, 3), -0.6, 1e-6), "KL: sum over tokens, mean over sequences");
 }
 
-/* ---- traps: each is a mistake that a trainer in use has made ---- */
+/* ---- traps: each is a mistake of a trainer that is in use ---- */
 
 static void check_losses(void) {
     const PpoLoss c = { .2f, .2f, .1f, 10 };
@@ -82,15 +87,17 @@ static void check_losses(void) {
     PpoStats s, whole, parts;
     memset(&s, 0, sizeof s);
     policy_loss(d, logprob, logprob, A, &c, .25f, 4, &s);
-    CHECK(s.max_ratio_deviation == 0 && s.ratio == 4 && s.clip_fraction == 0, "equal log-probs: every ratio is exactly 1");
+    CHECK(s.max_ratio_deviation == 0 && s.ratio == 4 && s.clip_fraction == 0,
+          "equal log-probs: every ratio is exactly 1");
     CHECK(d[0] == -.25f && d[3] == .5f, "there the gradient is -A scale");
 
-    const float moved[4] = { -.5f, -1.5f, -1, -3.5f };      /* up, up, down, down; A +, -, +, - */
+    const float moved[4] = { -.5f, -1.5f, -1, -3.5f };    /* up, up, down, down, with advantages +, -, +, - */
     memset(d, 0, sizeof d);
     memset(&whole, 0, sizeof whole);
     memset(&parts, 0, sizeof parts);
     policy_loss(d, moved, logprob, A, &c, 1, 4, &whole);
-    CHECK(d[0] == 0 && d[1] > 0 && d[2] < 0 && d[3] == 0, "clipped where the ratio already moved the wanted way, only there");
+    CHECK(d[0] == 0 && d[1] > 0 && d[2] < 0 && d[3] == 0,
+          "clipped where the ratio already moved the wanted way, only there");
     policy_loss(twice, moved, logprob, A, &c, 1, 1, &parts);
     policy_loss(twice + 1, moved + 1, logprob + 1, A + 1, &c, 1, 3, &parts);
     CHECK(!memcmp(d, twice, sizeof d) && whole.policy_loss == parts.policy_loss && parts.tokens == 4,
@@ -103,8 +110,10 @@ static void check_losses(void) {
     memset(d, 0, sizeof d);
     memset(&s, 0, sizeof s);
     value_loss(d, v, old, R, &c, 1, 3, &s);
-    CHECK(d[0] == 0 && close_to(d[1], .1, 1e-6) && d[2] == 0, "value clip: no gradient where the clipped error is larger");
-    CHECK(close_to(s.value_loss, .5 * (1.8 * 1.8 + 1), 1e-6) && s.value_clip_fraction == 1, "value loss takes the larger error");
+    CHECK(d[0] == 0 && close_to(d[1], .1, 1e-6) && d[2] == 0,
+          "value clip: no gradient where the clipped error is larger");
+    CHECK(close_to(s.value_loss, .5 * (1.8 * 1.8 + 1), 1e-6) && s.value_clip_fraction == 1,
+          "value loss takes the larger error");
     free_value.clip_range_value = 0;
     memset(d, 0, sizeof d);
     value_loss(d, v, old, R, &free_value, 1, 3, &s);
@@ -121,13 +130,15 @@ static void check_guards(void) {
     CHECK(!ratio_exceeds(&s, &c), "ratio guard: quiet at 1");
     memset(&s, 0, sizeof s);
     policy_loss(d, far_away, old, A, &c, 1, 2, &s);
-    CHECK(ratio_exceeds(&s, &c) && !ratio_exceeds(&s, &off), "ratio guard: mean ratio 74 is above 10; threshold 0 is off");
+    CHECK(ratio_exceeds(&s, &c) && !ratio_exceeds(&s, &off),
+          "ratio guard: mean ratio 74 is above 10; threshold 0 is off");
     memset(&s, 0, sizeof s);
     policy_loss(d, beyond, old, A, &c, 1, 2, &s);
     CHECK(ratio_exceeds(&s, &c), "ratio guard: infinity");
     s.ratio = (double)NAN;
     CHECK(ratio_exceeds(&s, &c), "ratio guard: NaN");
-    CHECK(!kl_early_stop(1.4, 1) && kl_early_stop(1.6, 1) && !kl_early_stop(9, 0), "early stop above 1.5 target_kl");
+    CHECK(!kl_early_stop(1.4, 1) && kl_early_stop(1.6, 1) && !kl_early_stop(9, 0),
+          "early stop above 1.5 target_kl");
     float nan_logprob[1] = { (float)NAN };
     memset(&s, 0, sizeof s);
     policy_loss(d, nan_logprob, old, A, &c, 1, 1, &s);
@@ -143,13 +154,14 @@ static void check_scores(void) {
     CHECK(one[0] == 0 && m.std == 1, "a first batch of one score: no division by zero");
     process_scores(many, 4, &clip, &m);
     CHECK(many[0] == .5f && many[3] == .5f && m.count == 1 + 1e-24, "clip alone neither scales nor counts");
-    Summary s = summarise(values, 5, scratch), even = summarise(values, 4, scratch), none = summarise(values, 0, scratch);
+    Summary s = summarise(values, 5, scratch), even = summarise(values, 4, scratch),
+        none = summarise(values, 0, scratch);
     CHECK(s.mean == 3 && s.median == 3 && close_to(s.std, sqrt(2.5), 1e-12), "summary of five");
     CHECK(even.median == 3 && none.mean == 0 && summarise(values, 1, scratch).std == 0, "even, none and one");
     CHECK(values[0] == 5, "the input keeps its order");
 }
 
-/* ---- the port of TRL: arrays (2,6) with a mask become ragged ones ---- */
+/* ---- the port of TRL: its arrays are (2,6) with a mask, and become ragged ---- */
 
 static int ragged(float *out, const Json *all, const char *name, const char *mask_name) {
     const Json *x = json_get(all, name), *m = json_get(all, mask_name);
@@ -175,7 +187,8 @@ static int same(const float *x, const Json *all, const char *name, double tolera
     return n == 8 && worst(x, y, n) < tolerance;
 }
 
-static void check_port_losses(const Json *all, const float *old, const float *value, const float *advantage, const float *returns) {
+static void check_port_losses(const Json *all, const float *old, const float *value, const float *advantage,
+                              const float *returns) {
     const PpoLoss c = { .2f, .2f, .1f, 10 };
     const Json *want = json_get(all, "loss(newlp,vp)");
     float lp[CAP], v[CAP], d[CAP], scratch[CAP];
@@ -189,28 +202,34 @@ static void check_port_losses(const Json *all, const float *old, const float *va
     ppo_stats_mean(&s);
     Summary R = summarise(returns, 8, scratch), V = summarise(value, 8, scratch);
     const struct { const char *name; double is; } row[] = {
-        { "pg_loss", s.policy_loss }, { "vf_loss", s.value_loss }, { "total", s.policy_loss + .1 * s.value_loss },
-        { "pg_clipfrac", s.clip_fraction }, { "vf_clipfrac", s.value_clip_fraction }, { "avg_ratio", s.ratio },
+        { "pg_loss", s.policy_loss }, { "vf_loss", s.value_loss },
+        { "total", s.policy_loss + .1 * s.value_loss },
+        { "pg_clipfrac", s.clip_fraction }, { "vf_clipfrac", s.value_clip_fraction },
+        { "avg_ratio", s.ratio },
         { "approxkl", s.approx_kl }, { "policykl", s.policy_kl }, { "val_error", s.value_error },
-        { "returns_mean", R.mean }, { "returns_var", R.std * R.std }, { "val_mean", V.mean }, { "val_var", V.std * V.std },
+        { "returns_mean", R.mean }, { "returns_var", R.std * R.std }, { "val_mean", V.mean },
+        { "val_var", V.std * V.std },
         { "var_explained", 1 - s.value_error / (R.std * R.std) },
     };
     for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
         double expected = json_number(want, row[i].name, 1e30);
-        CHECK(close_to(row[i].is, expected, 1e-6), "port: %s %.9g, expected %.9g", row[i].name, row[i].is, expected);
+        CHECK(close_to(row[i].is, expected, 1e-6), "port: %s %.9g, expected %.9g", row[i].name, row[i].is,
+              expected);
     }
 }
 
 static void check_port(const Json *all) {
     const int start[3] = { 0, 4, 8 };
-    const struct { const char *name; int kind; } mode[] = { { "kl", KL_K1 }, { "abs", KL_ABS }, { "mse", KL_MSE } };
-    float lp[CAP], ref[CAP], value[CAP], kl[CAP], reward[CAP], plain[CAP], A[CAP], R[CAP], biased[CAP], k3[CAP];
+    const struct { const char *name; int kind; } mode[] = { { "kl", KL_K1 }, { "abs", KL_ABS },
+                                                            { "mse", KL_MSE } };
+    float lp[CAP], ref[CAP], value[CAP], kl[CAP], reward[CAP], plain[CAP], A[CAP], R[CAP], biased[CAP],
+        k3[CAP];
     const float score[2] = { 1, -.5f };
     char name[80];
     ragged(lp, all, "in.logprobs", "in.mask");
     ragged(ref, all, "in.ref_logprobs", "in.mask");
     ragged(value, all, "in.values", "in.mask");
-    for (int i = 2; i >= 0; i--) {                          /* kl last: the rest goes on with it */
+    for (int i = 2; i >= 0; i--) {                          /* kl comes last: the checks below use it */
         kl_penalty(kl, lp, ref, NULL, mode[i].kind, 8);
         token_rewards(reward, kl, score, .2f, start, 2);
         snprintf(name, sizeof name, "%s.rewards", mode[i].name);
@@ -219,7 +238,8 @@ static void check_port(const Json *all) {
         CHECK(close_to(kl_per_sequence(kl, start, 2), json_number(all, name, 1e30), 1e-6), "port: %s", name);
     }
     gae(A, R, reward, value, .9f, .8f, start, 2);
-    CHECK(same(A, all, "g.9_l.8.adv_raw", 1e-6) && same(R, all, "g.9_l.8.returns", 1e-6), "port: GAE, gamma .9 lambda .8");
+    CHECK(same(A, all, "g.9_l.8.adv_raw", 1e-6) && same(R, all, "g.9_l.8.returns", 1e-6),
+          "port: GAE, gamma .9 lambda .8");
     whiten(A, 8, 1, 0);
     CHECK(same(A, all, "g.9_l.8.adv_whitened", 1e-5), "port: whitened");
     memcpy(plain, reward, sizeof plain);
@@ -230,7 +250,8 @@ static void check_port(const Json *all) {
     whiten(A, 8, 1, 0);
     CHECK(same(A, all, "whiten_rewards(re-masked).adv_whitened", 1e-5), "port: whitened rewards, advantages");
     gae(A, R, reward, value, 1, .95f, start, 2);
-    CHECK(same(A, all, "g1_l.95.adv_raw", 1e-6) && same(R, all, "g1_l.95.returns", 1e-6), "port: GAE, gamma 1 lambda .95");
+    CHECK(same(A, all, "g1_l.95.adv_raw", 1e-6) && same(R, all, "g1_l.95.returns", 1e-6),
+          "port: GAE, gamma 1 lambda .95");
     memcpy(biased, A, sizeof biased);
     whiten(biased, 8, 1, 1);
     CHECK(same(biased, all, "g1_l.95.adv_whitened_biased(OpenRLHF/OAI var)", 1e-5), "port: biased variance");
@@ -239,7 +260,9 @@ static void check_port(const Json *all) {
     check_port_losses(all, lp, value, A, R);
 
     double expected[CAP];
-    int masked[8] = { 1, 2, 3, 4, 8, 9, 10, 11 }, good = numbers(expected, json_get(all, "k3=exp(rp-lp)-1-(rp-lp)")) == 12;
+    int masked[8] = { 1, 2, 3, 4, 8, 9, 10, 11 }, good = numbers(expected,
+                                                                 json_get(all,
+                                                                          "k3=exp(rp-lp)-1-(rp-lp)")) == 12;
     kl_penalty(k3, lp, ref, NULL, KL_K3, 8);
     for (int i = 0; i < 8; i++) good = good && close_to(k3[i], expected[masked[i]], 1e-6);
     CHECK(good, "port: k3");
@@ -249,7 +272,8 @@ static void check_controller(const Json *all) {
     const double kl[8] = { 0, 3, 6.5, 12, -1, 6, 7.2, 7.3 };
     KlController c = { .2, 6, 10000 }, fixed = { .2, 6, 0 };
     double expected[CAP];
-    int n = numbers(expected, json_get(all, "kl_ctl(init .2,target 6,horizon 10000,n=128; kl=0,3,6.5,12,-1,6,7.2,7.3)")), good = n == 8;
+    int n = numbers(expected, json_get(all, "kl_ctl(init .2,target 6,horizon 10000,n=128; "
+                                            "kl=0,3,6.5,12,-1,6,7.2,7.3)")), good = n == 8;
     for (int i = 0; i < n; i++) {
         kl_controller_update(&c, kl[i], 128);
         good = good && close_to(c.coef, expected[i], 1e-12);
@@ -270,18 +294,20 @@ static void check_controller(const Json *all) {
     float y[4] = { 1, 2, 3, 4 };
     process_scores(y, 4, &norm, &again);
     numbers(expected, json_get(all, "  use_score_scaling+norm"));
-    CHECK(close_to(y[0], expected[0], 1e-6) && close_to(y[2], expected[2], 1e-6), "port: score scaling and norm");
+    CHECK(close_to(y[0], expected[0], 1e-6) && close_to(y[2], expected[2], 1e-6),
+          "port: score scaling and norm");
     process_scores(next, 3, &scale, &m);
     n = numbers(expected, json_get(all, "running_moments then [10,-2,.5]"));
     CHECK(n == 4 && close_to(m.mean, expected[0], 1e-12) && close_to(m.std, expected[1], 1e-12)
-          && close_to(m.var, expected[2], 1e-12) && m.count == expected[3], "port: running moments of two batches");
+          && close_to(m.var, expected[2], 1e-12) && m.count == expected[3],
+          "port: running moments of two batches");
 }
 
-/* ---- PyTorch: values and gradients, ragged from the start ---- */
+/* ---- PyTorch: values and gradients of ragged arrays ---- */
 
 typedef struct { const Json *header; const unsigned char *data; size_t size; } Golden;
 
-/* The tensor's float32 (or int32) values; returns their number. */
+/* Reads a tensor's float32 (or int32) values; returns how many. */
 static int tensor(const Golden *g, const char *name, float *out, int *integers) {
     const Json *offsets = json_get(json_get(g->header, name), "data_offsets");
     size_t from, to;
@@ -302,7 +328,8 @@ static int tensor(const Golden *g, const char *name, float *out, int *integers) 
     return n;
 }
 
-static void check_torch_losses(const Golden *g, const char *prefix, const float *A, const float *R, const float *hyper, int P) {
+static void check_torch_losses(const Golden *g, const char *prefix, const float *A, const float *R,
+                               const float *hyper, int P) {
     const PpoLoss c = { hyper[3], hyper[4], hyper[5], 0 };
     float old[CAP], lp[CAP], value[CAP], v[CAP], dlp[CAP], dv[CAP], want[CAP];
     char name[80];
@@ -312,7 +339,7 @@ static void check_torch_losses(const Golden *g, const char *prefix, const float 
     tensor(g, "new_logprobs", lp, NULL);
     tensor(g, "values", value, NULL);
     tensor(g, "vpreds", v, NULL);
-    for (int t = 0; t < P; t++) dlp[t] = dv[t] = 1;         /* backward adds: start from 1 */
+    for (int t = 0; t < P; t++) dlp[t] = dv[t] = 1;         /* backward adds, so start from 1 */
     policy_loss(dlp, lp, old, A, &c, 1 / (float)P, P, &s);
     value_loss(dv, v, value, R, &c, 1 / (float)P, P, &s);
     for (int t = 0; t < P; t++) { dlp[t] -= 1; dv[t] -= 1; }
@@ -324,20 +351,24 @@ static void check_torch_losses(const Golden *g, const char *prefix, const float 
     tensor(g, name, want, NULL);
     CHECK(close_to(s.value_loss, want[0], 2e-6), "torch: %s", name);
     snprintf(name, sizeof name, "%s.grad.new_logprobs", prefix);
-    CHECK(tensor(g, name, want, NULL) == P && worst(dlp, want, P) < 1e-6, "torch: %s (%g)", name, worst(dlp, want, P));
+    CHECK(tensor(g, name, want, NULL) == P && worst(dlp, want, P) < 1e-6, "torch: %s (%g)", name,
+          worst(dlp, want, P));
     snprintf(name, sizeof name, "%s.grad.vpreds", prefix);
-    CHECK(tensor(g, name, want, NULL) == P && worst(dv, want, P) < 1e-6, "torch: %s (%g)", name, worst(dv, want, P));
+    CHECK(tensor(g, name, want, NULL) == P && worst(dv, want, P) < 1e-6, "torch: %s (%g)", name,
+          worst(dv, want, P));
 }
 
 static void check_torch(const Golden *g) {
     static const char *const mode[] = { "kl", "abs", "mse" }, *const style[] = { "plain", "whiten_rewards" };
     static const int kind[] = { KL_K1, KL_ABS, KL_MSE };
     int length[CAP], start[CAP + 1] = { 0 }, B = tensor(g, "seq_lens", NULL, length);
-    float lp[CAP], ref[CAP], value[CAP], score[CAP], hyper[CAP], kl[CAP], reward[CAP], A[CAP], R[CAP], want[CAP];
+    float lp[CAP], ref[CAP], value[CAP], score[CAP], hyper[CAP], kl[CAP], reward[CAP], A[CAP], R[CAP],
+        want[CAP];
     char prefix[40], name[80];
     for (int b = 0; b < B; b++) start[b + 1] = start[b] + length[b];
     int P = start[B];
-    CHECK(tensor(g, "logprobs", lp, NULL) == P && tensor(g, "ref_logprobs", ref, NULL) == P && tensor(g, "values", value, NULL) == P
+    CHECK(tensor(g, "logprobs", lp, NULL) == P && tensor(g, "ref_logprobs", ref, NULL) == P
+          && tensor(g, "values", value, NULL) == P
           && tensor(g, "scores", score, NULL) == B, "torch: sizes");
     tensor(g, "hyper.beta_gamma_lam_clip_vclip_vfcoef", hyper, NULL);
     for (int m = 0; m < 3; m++)
@@ -352,9 +383,11 @@ static void check_torch(const Golden *g) {
             CHECK(tensor(g, name, want, NULL) == P && worst(reward, want, P) < 2e-6,
                   "torch: %s (%g)", name, worst(reward, want, P));
             snprintf(name, sizeof name, "%s.returns", prefix);
-            CHECK(tensor(g, name, want, NULL) == P && worst(R, want, P) < 2e-6, "torch: %s (%g)", name, worst(R, want, P));
+            CHECK(tensor(g, name, want, NULL) == P && worst(R, want, P) < 2e-6, "torch: %s (%g)", name,
+                  worst(R, want, P));
             snprintf(name, sizeof name, "%s.advantages", prefix);
-            CHECK(tensor(g, name, want, NULL) == P && worst(A, want, P) < 5e-6, "torch: %s (%g)", name, worst(A, want, P));
+            CHECK(tensor(g, name, want, NULL) == P && worst(A, want, P) < 5e-6, "torch: %s (%g)", name,
+                  worst(A, want, P));
             check_torch_losses(g, prefix, A, R, hyper, P);
         }
 }
@@ -371,7 +404,8 @@ int main(void) {
     check_losses();
     check_guards();
     check_scores();
-    CHECK(file_read_all("tests/golden/ppo/ppo_goldens.json", &pool, &bytes, &n, &err) == OK, "ppo_goldens.json is there");
+    CHECK(file_read_all("tests/golden/ppo/ppo_goldens.json", &pool, &bytes, &n, &err) == OK,
+          "ppo_goldens.json is there");
     const Json *port = err.code ? NULL : json_parse(bytes, n, &pool, &err);
     CHECK(port, "ppo_goldens.json is JSON");
     if (port) { check_port(port); check_controller(port); }
