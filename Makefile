@@ -12,7 +12,8 @@
 #   make clean
 #
 #   make OMP=0          without threads (OpenMP is found by itself)
-#   make FAST=0         without the twins that use a newer processor's instructions (RLHF_ISA=plain ./ppo ... does it for one run)
+#   make FAST=0         without a newer processor's instructions (RLHF_ISA=plain ./ppo ... does it for one run)
+#   make PLAIN=1        on ops.c's definitions alone, without fast/: short loops, one thread, slow (RLHF_ISA=definition: one run)
 #   make ARCH=native    for this processor only: the same digits, faster, but the programs may not run on another
 #   make CC=clang       any C99 compiler
 #   make CC="aarch64-linux-gnu-gcc -static" RUN=qemu-aarch64        for another machine, whose programs RUN runs
@@ -28,6 +29,8 @@ CFLAGS   = -O3
 LDLIBS   = -lm
 OMP      = 1
 FAST     = 1
+PLAIN    = 0
+ALONE    = $(filter 1,$(PLAIN))
 ARCH     =
 RUN      =
 
@@ -40,23 +43,25 @@ LEVELS   = core fast/threads | \
            tokenizer | \
            fast/x86 fast/arm fast/half files/fields | \
            fast/avx512 files/torch files/config files/llama2c | \
-           fast/choose files/tokenizer_files | \
+           fast/choose fast/wide files/tokenizer_files | \
+           fast/matmul | \
+           fast/attention | \
            ops | \
            lora checkpoint | \
            model reward | \
            cli | \
            train
-LIBRARY  = $(filter-out |,$(subst |, | ,$(LEVELS)))
+LIBRARY  = $(filter-out | $(if $(ALONE),fast/%),$(subst |, | ,$(LEVELS)))
 PROGRAMS = ppo sft rm run prep
 F64      = ops lora model reward rl
 
 # $(call HAVE,FLAG) is FLAG if a program that was compiled with it runs.
 HAVE     = $(shell d=$$(mktemp -d) && echo 'int main(void) { return 0; }' > $$d/t.c && \
              $(CC) $(1) -o $$d/t $$d/t.c > $$d/said 2>&1 && $(RUN) $$d/t && echo $(1); rm -rf $$d)
-THREADS := $(if $(filter 0,$(OMP)),,$(call HAVE,-fopenmp))
+THREADS := $(if $(ALONE)$(filter 0,$(OMP)),,$(call HAVE,-fopenmp))
 STRICT  := -std=c99 -pedantic -Wall -Wextra -Wshadow $(call HAVE,-ffp-contract=off) $(call HAVE,-fno-trapping-math) $(call HAVE,-falign-loops=64) \
-           $(if $(THREADS),,$(call HAVE,-Wno-unknown-pragmas))
-FLAGS    = $(STRICT) $(CFLAGS) $(THREADS) $(if $(ARCH),-march=$(ARCH)) $(if $(filter 0,$(FAST)),,-DFAST)
+           $(if $(THREADS),,$(call HAVE,-Wno-unknown-pragmas)) $(if $(ALONE),-DPLAIN)
+FLAGS    = $(STRICT) $(CFLAGS) $(THREADS) $(if $(ARCH),-march=$(ARCH)) $(if $(ALONE)$(filter 0,$(FAST)),,-DFAST)
 LIB      = $(LIBRARY:=.o)
 
 # Another compiler or other flags than last time build everything anew.
@@ -73,6 +78,8 @@ all: $(PROGRAMS) data/imdb.bin
 
 # Every source sees the map; programs, what they share; a room, its own header.
 $(filter text/%.o tokenizer.o,$(LIB)): text/text.h
+$(filter fast/%.o ops.o,$(LIB)): fast/fast.h rows.h
+fast/wide.o: ops.c
 %.o: %.c rlhf.h programs.h build/flags
 	$(CC) $(FLAGS) -c -o $@ $<
 $(PROGRAMS): %: %.o $(LIB)
@@ -101,17 +108,18 @@ build/tests/%: tests/golden/%.c tests/test.h $(LIB)
 	$(TEST)
 build/tests/%: tests/tools/%.c tests/test.h $(LIB)
 	$(TEST)
-build/f64/%.o: %.c rlhf.h build/flags
+build/f64/%.o: %.c rlhf.h rows.h build/flags
 	$(CC) $(FLAGS) -DF64 -c -o $@ $<
-build/tests/grad: tests/unit/grad.c tests/test.h core.o fast/threads.o quant.o $(F64:%=build/f64/%.o)
-	$(CC) $(FLAGS) -DF64 $(SEE) -o $@ $< core.o fast/threads.o quant.o $(F64:%=build/f64/%.o) $(LDLIBS)
+ALONG    = core.o quant.o $(filter fast/threads.o,$(LIB))
+build/tests/grad: tests/unit/grad.c tests/test.h $(ALONG) $(F64:%=build/f64/%.o)
+	$(CC) $(FLAGS) -DF64 $(SEE) -o $@ $< $(ALONG) $(F64:%=build/f64/%.o) $(LDLIBS)
 build/tests/bad: tests/fuzz/bad.c tests/test.h rlhf.h $(LIBRARY:=.c)
 	$(CC) $(STRICT) -O1 -g $(SANITIZE) $(SEE) -o $@ $< $(LIBRARY:=.c) $(LDLIBS)
 build/tests/fuzz: tests/fuzz/fuzz.c tests/fuzz/bad.c tests/fuzz/torch_files.h tests/test.h rlhf.h $(LIBRARY:=.c)
 	$(CC) $(STRICT) -O1 -g $(SANITIZE) $(SEE) -o $@ $< $(LIBRARY:=.c) $(LDLIBS)
 checkpoint.o $(patsubst %.c,%.o,$(wildcard files/*.c)) build/tests/torch build/tests/bad build/tests/fuzz: files/files.h
 build/tests/torch build/tests/bad: tests/fuzz/torch_files.h
-build/tests/amx build/tests/props: tests/unit/amx_model.h fast/amx.c
+build/tests/amx build/tests/props build/tests/memory: tests/unit/amx_model.h fast/amx.c fast/fast.h
 
 # The quick half of the tests: gradients, and who calls whom.
 check: $(LIB) $(PROGRAMS:=.o) build/tests/grad

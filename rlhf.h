@@ -36,7 +36,7 @@ typedef float f32;      /* stays 32 bits wide while the gradient test compiles f
  * PARALLEL_FOR(work): the same for a loop, the next statement.
  * Splits fall between outputs, never inside a sum, so every result has the same bits for any number of threads. */
 #define PRAGMA_(x) _Pragma(#x)
-#ifdef _OPENMP
+#if defined(_OPENMP) && !defined(PLAIN)
 #define PARALLEL_FOR(work) PRAGMA_(omp parallel for schedule(static) num_threads(threads_for((double)(work))))
 #define SHARE_PARTS_(parts) PRAGMA_(omp parallel for schedule(static) num_threads(parts))
 #else
@@ -161,11 +161,17 @@ int name_format(char *out, size_t cap, const char *pattern, int number);
 /* ================================================================================================================
  * fast/threads.c (level 0): how many threads a loop gets
  * ================================================================================================================ */
-int threads_max(void);                      /* OpenMP's number of threads, 1 without it */
-/* How many of them the next loop gets: one for little work (waking takes microseconds), inside another such loop, and while other
- * processes keep a processor busy (threads that wait for each other then wait for whole time slices). */
+#ifndef PLAIN
+int threads_max(void);                      /* returns OpenMP's number of threads, 1 without it */
+/* Returns how many of them the next loop gets: one for little work (waking them takes microseconds), inside another such loop, and
+ * while other processes keep a processor busy (threads that wait for each other then wait for whole time slices). */
 int threads_for(double work);
-int thread_index(void);                     /* 0 .. threads_max()-1 inside a shared loop */
+int thread_index(void);                     /* returns 0 .. threads_max()-1 inside a shared loop */
+#else                                       /* `make PLAIN=1` builds without fast/ */
+static inline int threads_max(void) { return 1; }
+static inline int threads_for(double work) { (void)work; return 1; }
+static inline int thread_index(void) { return 0; }
+#endif
 
 /* ==============================================================================================
  * quant.c (level 1): bfloat16 (a float's upper half), IEEE binary16, bitsandbytes' 4-bit blocks
@@ -442,85 +448,19 @@ int dataset_read(Dataset *d, const char *path, Pool *pool, Error *err);
 int dataset_write(const Dataset *d, const char *path, Pool *pool, Error *err);
 
 /* ================================================================================================================
- * fast/amx.c (level 1): a tile of products of bf16 numbers
+ * fast/choose.c (level 2): which of ops.c's twins run (the rest of fast/ is private: fast/fast.h)
  * ================================================================================================================ */
-enum { HALF_SIDE = 32 };
-typedef struct {
-    const char *name;
-    int (*here)(void);                      /* 1: this processor can, and the system lets this process */
-    void (*begin)(void), (*end)(void);      /* before a thread's first tile, after its last */
-    /* c (32,32) becomes (add 0: 0, 1: itself) + the products of blocks of 32 k, in order: a's element (i,k) at a[i*row + k], the next block
-     * `next` further; b's (k,j) at b[k/2*64 + 2j + k%2], 1024 to a block. */
-    void (*tile)(f32 *c, const uint16_t *a, size_t row, size_t next, const uint16_t *b, int blocks, int add);
-    /* Two that make blocks' lines: n numbers, a multiple of 32; each 32 of them `next` further than the 32 before. NULL: quant.c's are used.
-     * narrow: x, rounded; subnormals may become 0. codes: scale table[code], rounded, of 4-bit codes, the first in the high half of *packed. */
-    void (*narrow)(uint16_t *half, size_t next, const f32 *x, size_t n);
-    void (*codes)(uint16_t *half, size_t next, const unsigned char *packed, const f32 *table, f32 scale, size_t n);
-} HalfKernel;
-extern const HalfKernel kernel_amx;
-
-/* ================================================================================================================
- * fast/choose.c (level 2): faster twins of the product's innermost loop, each in a file of its own (level 2, 3). Called from ops.c (and chosen by cli.c).
- * ================================================================================================================ */
-enum { KERNEL_ROWS = 16, KERNEL_COLUMNS = 48 };     /* the largest sides of any kernel's tiles */
-enum { FEW_ROWS = 8, FEW_COLUMNS = 8 };             /* of x and of W, where neither is packed */
-/* f(M, ...), 1 <= M <= 8, in a text of its own for each M: the compiler knows how many rows there are. */
-#define KNOWN_ROWS(M, f, ...) \
-    switch (M) { \
-    case 1: f(1, __VA_ARGS__); break; case 2: f(2, __VA_ARGS__); break; case 3: f(3, __VA_ARGS__); break; case 4: f(4, __VA_ARGS__); break; \
-    case 5: f(5, __VA_ARGS__); break; case 6: f(6, __VA_ARGS__); break; case 7: f(7, __VA_ARGS__); break; default: f(8, __VA_ARGS__); }
-typedef struct {
-    const char *name;
-    int rows, columns;                      /* of a tile */
-    int fused;                              /* a*b + c rounds once */
-    int (*here)(void);                      /* 1: this processor can */
-    /* c[i*stride + j], i < rows, j < columns, becomes (add 0: 0, 1: itself) + sum over k in order of a[k*rows + i] b[k*columns + j] */
-    void (*tile)(float *c, size_t stride, const float *a, const float *b, int k, int add);
-    /* the same with M <= rows of a's rows where they lie, a[i*row + k], and b[k*b_row + j]; NULL: packing them is as quick */
-    void (*tile_in_place)(float *c, size_t stride, const float *a, size_t row, const float *b, size_t b_row, int M, int k, int add);
-    /* c[m*stride + j], m < M <= FEW_ROWS, j < FEW_COLUMNS, the same of x[m*x_row + k] w[j*w_row + k], w of type F32, BF16 or F16: nothing is
-     * packed. NULL: no such */
-    void (*few)(float *c, size_t stride, const float *x, size_t x_row, const void *w, size_t w_row, int type, int M, int k, int add);
-    /* all rows of a tile_in_place of other sides, for more than FEW_ROWS columns and fewer than a tile's; 0: none */
-    int narrow_rows, narrow_columns;
-    void (*narrow_in_place)(float *c, size_t stride, const float *a, size_t row, const float *b, int k, int add);
-    /* p[k*width + i] = a[i*row + k], i < rows <= width, k < K: rows that lie along memory become columns */
-    void (*interleave)(float *p, int width, const float *a, size_t row, int rows, int K);
-    /* out[i] = values[16 * (i / block) + code i], i < n, of 4-bit codes of which the first is the high half of *packed; n and block are
-     * multiples of 8. NULL: dequantize_4bit */
-    void (*unpack)(float *out, const unsigned char *packed, const f32 *values, int block, int n);
-    /* p[k*width + i] = table[code k of row i] * scale[8 * (k / block) + i], rounded to bf16 or not, i < 8, k < K: rows of codes, row_bytes
-     * apart, become columns. K and block are multiples of 32, the scales finite. NULL: unpack, then interleave */
-    void (*unpack_columns)(float *p, size_t width, const unsigned char *packed, size_t row_bytes, const f32 *scale, const f32 *table,
-                           int block, int rounded, int K);
-} Kernel;
-extern const Kernel kernel_avx2, kernel_avx;        /* fast/x86.c */
-void avx2_few(float *c, size_t stride, const float *x, size_t x_row, const void *w, size_t w_row, int type, int M, int k, int add);   /* its few */
-void avx2_unpack_columns(float *p, size_t width, const unsigned char *packed, size_t row_bytes, const f32 *scale, const f32 *table,
-                         int block, int rounded, int K);
-extern const Kernel kernel_avx512;                  /* fast/avx512.c */
-extern const Kernel kernel_neon;                    /* fast/arm.c */
-const Kernel *fast_kernel(void);            /* the best that this processor has, or the forced one; NULL: the plain tile */
-const HalfKernel *fast_half(void);          /* the tile for products in bf16, if this processor has one and no other kernel is forced; or NULL */
-int fast_use(const char *name);             /* forces "plain", "avx2" ..., or "exact": the fastest with the plain bits. NULL or "": the
-                                             * best again, which is "amx" too where that is here. E_UNSUPPORTED: not known or not here */
-void fast_use_half(const HalfKernel *half); /* fast_half gives this one, here or not, until fast_use (tests: a model of it) */
-int fast_wide(void);                        /* 1: this processor has AVX2, and the plain kernel was not forced */
-const char *fast_name(int i);               /* names of all kernels, "plain" the last; NULL beyond */
-
-/* ================================================================================================================
- * fast/half.c (level 2): the product in bf16 around such a tile, C (M,J) = or += A (M,K) B (K,J). Called from ops.c.
- * ================================================================================================================ */
-typedef struct {
-    const HalfKernel *half; const Kernel *kernel;
-    float *C; size_t stride;                /* of C's rows */
-    const float *a; size_t row, step;       /* A: element (m,k) at a[m*row + k*step]; row or step is 1 */
-    const Matrix *w; int transposed;        /* B is W, or its transpose; of w->I only the distance between rows is used */
-    const float *bias;                      /* (J) or NULL */
-    int add, output, M, J, K;               /* output: what the product is rounded to, before it is added: BF16 or F32 */
-} HalfProduct;
-void half_product(const HalfProduct *p, Arena *ws);             /* a measuring or failed ws: nothing happens to C */
-void half_measure(Arena *ws, int M, int J, int K);              /* grows with each of the three */
+/* Chooses "definition" (no twins), "plain" (twins in plain C), "avx2" ..., or "exact": the fastest that has the definition's bits.
+ * NULL or "": the fastest, and "amx" is that too, where it is. OK, or E_UNSUPPORTED: not known, or not on this processor. */
+#ifndef PLAIN
+int fast_use(const char *name);
+const char *fast_name(int i);               /* returns the i-th of these names but "exact"; NULL past the last */
+#else
+static inline const char *fast_name(int i) { return i == 0 ? "definition" : NULL; }
+static inline int fast_use(const char *name) {
+    return !name || !*name || !strcmp(name, "definition") || !strcmp(name, "exact") ? OK : E_UNSUPPORTED;
+}
+#endif
 
 /* ================================================================================================================
  * ops.c (level 3): the layers as forward/backward pairs, each the plain definition; AdamW

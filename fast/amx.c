@@ -16,7 +16,7 @@
 #if defined(__linux__) && !defined(_DEFAULT_SOURCE)
 #define _DEFAULT_SOURCE                                         /* syscall() */
 #endif
-#include "../rlhf.h"
+#include "fast.h"
 
 #if defined(AMX_MODEL)                                          /* tests/unit/amx.c: the instructions as plain C */
 #define AMX 1

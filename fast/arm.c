@@ -6,7 +6,7 @@
  * Order    an accumulator adds its products in order of k, each in one rounding: the bits of every other fused twin.
  * Needs    arm_neon.h, so gcc or clang, and a processor with the low byte first, or the bytes that are looked up would be floats the wrong
  *          way round. For other compilers and machines the file holds a kernel that is never here. */
-#include "../rlhf.h"
+#include "fast.h"
 
 #if defined(FAST) && defined(__aarch64__) && defined(__ARM_NEON) && (defined(__GNUC__) || defined(__clang__)) && !defined(__TINYC__) && \
     !defined(__AARCH64EB__)

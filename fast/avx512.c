@@ -8,7 +8,7 @@
  * Needs    a compiler with GNU attributes (gcc, clang), which compile these functions alone for the newer processor; for other compilers
  *          and machines the file holds a kernel that is never here. Only the foundation, AVX-512F, is used: every AVX-512 processor has it.
  * Edges    the processor may have AVX-512 while the system does not save its registers: __builtin_cpu_supports asks for both. */
-#include "../rlhf.h"
+#include "fast.h"
 
 #if defined(FAST) && defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__)) && !defined(__TINYC__)
 #include <immintrin.h>

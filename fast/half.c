@@ -13,7 +13,7 @@
  *          with any number of rows and threads. They are not those of the float kernels. The whole sum is rounded to `output`, then added.
  * Needs    core.c (arena), fast/threads.c, quant.c; the kernels are the caller's, ops.c. No heap, no stdio, no globals.
  * Edges    M = 0 is fine; K = 0 gives zeros. Numbers below 2^-126 count as 0, as in the tile. */
-#include "../rlhf.h"
+#include "fast.h"
 
 enum {
     SIDE = HALF_SIDE, BLOCK = SIDE * SIDE,
@@ -89,7 +89,7 @@ static void pairs(uint16_t *b, const uint16_t *even, const uint16_t *odd) {
 }
 
 /* Blocks k0 .. k1-1 of tile t of W^T: 32 rows of W on the left side. */
-static void pack_left(uint16_t *block, const HalfProduct *p, int t, int k0, int k1) {
+static void pack_left(uint16_t *block, const Product *p, int t, int k0, int k1) {
     int last = smaller(k1 * SIDE, p->K), rows = smaller(SIDE, p->J - t * SIDE);
     if (rows < SIDE) memset(block, 0, (size_t)(k1 - k0) * BLOCK * sizeof *block);
     for (int r = 0; r < rows; r++)
@@ -99,7 +99,7 @@ static void pack_left(uint16_t *block, const HalfProduct *p, int t, int k0, int 
 }
 
 /* Blocks k0 .. k1-1 of tiles t0 .. t1-1 of W: 32 columns each on the right side; W's rows are k. */
-static void pack_right(uint16_t *block, const HalfProduct *p, int t0, int t1, int k0, int k1) {
+static void pack_right(uint16_t *block, const Product *p, int t0, int t1, int k0, int k1) {
     uint16_t line[2][MOST * SIDE];
     int j = t0 * SIDE, n = smaller(p->J - j, (t1 - t0) * SIDE);
     memset(line, 0, sizeof line);
@@ -112,35 +112,35 @@ static void pack_right(uint16_t *block, const HalfProduct *p, int t0, int t1, in
 }
 
 /* Block (t,k) of A, from a matrix that lies across: rows become columns, and then they are rounded. Of W^T's product it is the right side. */
-static void pack_across(uint16_t *block, const HalfProduct *p, int t, int k) {
+static void pack_across(uint16_t *block, const Product *p, int t, int k) {
     float x[BLOCK];
     uint16_t line[BLOCK];
     int rows = smaller(SIDE, p->M - t * SIDE), steps = smaller(SIDE, p->K - k * SIDE);
-    const float *a = p->a + (size_t)t * SIDE * p->row + (size_t)k * SIDE * p->step;
+    const float *a = p->a.a + (size_t)t * SIDE * p->a.row + (size_t)k * SIDE * p->a.step;
     if (rows < SIDE || steps < SIDE) memset(x, 0, sizeof x);
-    if (p->step == 1) p->kernel->interleave(x, SIDE, a, p->row, rows, steps);
-    else p->kernel->interleave(x, SIDE, a, p->step, steps, rows);
+    if (p->a.step == 1) p->kernel->interleave(x, SIDE, a, p->a.row, rows, steps);
+    else p->kernel->interleave(x, SIDE, a, p->a.step, steps, rows);
     narrow(p->transposed ? line : block, SIDE, x, BLOCK, p->half);
     for (int i = 0; i < SIDE && p->transposed; i += 2) pairs(block + i * SIDE, line + i * SIDE, line + (i + 1) * SIDE);
 }
 
 /* All of A; parts: CHUNK blocks of a tile of 32 rows. */
-static void pack_shared(uint16_t *shared, const HalfProduct *p, size_t from, size_t to) {
+static void pack_shared(uint16_t *shared, const Product *p, size_t from, size_t to) {
     int blocks = blocks_of(p->K), chunks = (blocks + CHUNK - 1) / CHUNK;
     for (int item = (int)from; item < (int)to; item++) {
         int t = item / chunks, k = item % chunks * CHUNK, last = smaller(k + CHUNK, blocks), rows = smaller(SIDE, p->M - t * SIDE);
         uint16_t *block = shared + ((size_t)t * (size_t)blocks + (size_t)k) * BLOCK;
-        const float *a = p->a + (size_t)t * SIDE * p->row + (size_t)k * SIDE;
-        if (p->transposed || p->step != 1) for (; k < last; k++, block += BLOCK) pack_across(block, p, t, k);
+        const float *a = p->a.a + (size_t)t * SIDE * p->a.row + (size_t)k * SIDE;
+        if (p->transposed || p->a.step != 1) for (; k < last; k++, block += BLOCK) pack_across(block, p, t, k);
         else {
             if (rows < SIDE) memset(block, 0, (size_t)(last - k) * BLOCK * sizeof *block);
-            for (int r = 0; r < rows; r++) narrow(block + r * SIDE, BLOCK, a + (size_t)r * p->row, smaller(CHUNK * SIDE, p->K - k * SIDE), p->half);
+            for (int r = 0; r < rows; r++) narrow(block + r * SIDE, BLOCK, a + (size_t)r * p->a.row, smaller(CHUNK * SIDE, p->K - k * SIDE), p->half);
         }
     }
 }
 
 /* A whole tile, of C or (left side W) of its transpose, to its place: rows of s, columns of t. */
-static void settle(const HalfProduct *p, float *c, int s, int t) {
+static void settle(const Product *p, float *c, int s, int t) {
     float turned[BLOCK], *d = c;
     uint16_t rounded[BLOCK];
     int rows = smaller(SIDE, p->M - s * SIDE), columns = smaller(SIDE, p->J - t * SIDE);
@@ -159,12 +159,12 @@ static void settle(const HalfProduct *p, float *c, int s, int t) {
 }
 
 /* W's tile t may stay where it is: it is whole rows and blocks of bf16 already, and is used once. */
-static int in_place(const HalfProduct *p, int t) {
+static int in_place(const Product *p, int t) {
     return p->transposed && p->w->type == BF16 && p->M <= SIDE && p->K % SIDE == 0 && (t + 1) * SIDE <= p->J;
 }
 
 /* c: tiles of row s, for columns t0 .. t1-1; += blocks k0 .. k1-1, of which own has the columns' */
-static void span_product(float *c, const HalfProduct *p, const uint16_t *shared, const uint16_t *own, int s, int t0, int t1, int k0, int k1) {
+static void span_product(float *c, const Product *p, const uint16_t *shared, const uint16_t *own, int s, int t0, int t1, int k0, int k1) {
     const size_t I = (size_t)p->w->I, span = (size_t)(k1 - k0) * BLOCK;
     for (int k = k0; k == k0 || k < k1; k += CHUNK) {
         int n = smaller(CHUNK, k1 - k), add = k > 0;
@@ -178,7 +178,7 @@ static void span_product(float *c, const HalfProduct *p, const uint16_t *shared,
 }
 
 /* C's columns of tiles t0 .. t1-1 */
-static void group(const HalfProduct *p, const uint16_t *shared, uint16_t *own, float *c, int t0, int t1) {
+static void group(const Product *p, const uint16_t *shared, uint16_t *own, float *c, int t0, int t1) {
     const int blocks = blocks_of(p->K), returns = blocks > SPAN;
     for (int k0 = 0, k1; k0 == 0 || k0 < blocks; k0 += SPAN) {
         k1 = smaller(k0 + SPAN, blocks);
@@ -193,7 +193,7 @@ static void group(const HalfProduct *p, const uint16_t *shared, uint16_t *own, f
     }
 }
 
-static void groups_part(const HalfProduct *p, const uint16_t *shared, unsigned char *scratch_of_thread, int groups, size_t from, size_t to) {
+static void groups_part(const Product *p, const uint16_t *shared, unsigned char *scratch_of_thread, int groups, size_t from, size_t to) {
     int tiles = blocks_of(p->J);
     uint16_t *own = (uint16_t *)(void *)scratch_of_thread;
     float *c = (float *)(void *)(own + BLOCK * group_blocks(p->J, p->K));
@@ -203,16 +203,19 @@ static void groups_part(const HalfProduct *p, const uint16_t *shared, unsigned c
     p->half->end();
 }
 
-void half_product(const HalfProduct *p, Arena *ws) {
-    int M = p->M, J = p->J, K = p->K, tiles = blocks_of(J), blocks = blocks_of(K), threads = threads_max();
+void half_product(Product p, const HalfKernel *half, const Kernel *kernel, Arena *ws) {
+    int M = p.M, J = p.J, K = p.K, tiles = blocks_of(J), blocks = blocks_of(K), threads = threads_max();
     size_t mark = ws->used, each = thread_bytes(M, J, K);
     unsigned char *shared = scratch(ws, M, J, K), *own = shared ? shared + shared_bytes(M, K) : NULL;
     uint16_t *a = (uint16_t *)(void *)shared;
     ws->used = mark;
     if (!shared || M < 1) return;
+    p.half = half;
+    p.kernel = kernel;
     /* one tile a group where few rows of A use it while it is in the first cache; as many groups for one thread as for another */
-    int size = p->transposed && M <= 2 * SIDE ? 1 : MOST, groups = (tiles + size - 1) / size;
+    int size = p.transposed && M <= 2 * SIDE ? 1 : MOST, groups = (tiles + size - 1) / size;
     while (groups % threads && groups < tiles) groups++;
-    IN_PARTS((double)M * K * 4, blocks_of(M) * ((blocks + CHUNK - 1) / CHUNK), pack_shared(a, p, from, to));
-    IN_PARTS((double)M * J * K / 32 + (double)J * K / 4, groups, groups_part(p, a, own + (size_t)thread_index() * each, groups, from, to));
+    IN_PARTS((double)M * K * 4, blocks_of(M) * ((blocks + CHUNK - 1) / CHUNK), pack_shared(a, &p, from, to));
+    IN_PARTS((double)M * J * K / 32 + (double)J * K / 4, groups,
+             groups_part(&p, a, own + (size_t)thread_index() * each, groups, from, to));
 }

@@ -6,7 +6,7 @@
  *          and sum each on its own: its bits are the plain tile's. The AVX2 tile rounds once.
  * Needs    a compiler with GNU attributes (gcc, clang), which compile these functions alone for the newer processor; for other
  *          compilers and machines the file holds kernels that are never here. */
-#include "../rlhf.h"
+#include "fast.h"
 
 #if defined(FAST) && defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__)) && !defined(__TINYC__)
 #include <immintrin.h>

@@ -2,6 +2,7 @@
  * (amx_model.h), and, where the processor has them, over the real ones. Against sums in double, and bit for bit against themselves: an
  * element does not depend on what stands around it, nor on threads. (Whole policies: tests/unit/props.c.) */
 #include "test.h"
+#include "../../fast/fast.h"
 #include "amx_model.h"
 #ifdef _OPENMP
 #include <omp.h>

@@ -1,6 +1,7 @@
 /* props.c - properties that hold bit for bit: the packed product equals the plain loop, a row does not depend on what stands
  * around it, the sampler's log-probs are the training forward's, an adapter with B = 0 is the base model. */
 #include "test.h"
+#include "../../fast/fast.h"
 #include "amx_model.h"
 #ifdef _OPENMP
 #include <omp.h>
@@ -456,6 +457,7 @@ int main(void) {
     HalfKernel tile = kernel_model;                             /* and with the tile of bf16 products, over a model of its instructions */
     if (!MODEL_HAS_CODES) tile.codes = NULL;
     long long dots = tiles.dots;
+    fast_use(NULL);
     fast_use_half(&tile);
     whole_model(BF16);
     fast_use(NULL);

@@ -1,0 +1,174 @@
+/* fast/attention.c - the twin of ops.c's attention: small products instead of rows.
+ *
+ * What     For up to 64 queries and one head, S = Q K^T, P = softmax(scale S + bias), Y = P V. A query that does not
+ *          see a row of k has p = 0 there, which adds exactly nothing: so a query's bits are those of the definition,
+ *          and do not depend on its neighbours.
+ * Order    scores and mixtures as in the products (fast/matmul.c). The gradient of a row of k or v is summed head
+ *          after head of its group, under each query after query.
+ * Threads  take heads forward, and key heads backward: one thread adds all gradients of its rows of k and v, and of
+ *          its column of the bias.
+ * Needs    fast/matmul.c, rows.h; fast/wide.c where it is. */
+#include "fast.h"
+#include "../rows.h"
+
+enum { QUERIES = 64 };
+
+/* Queries m0 .. m0+M-1 see rows first .. first+keys-1 of k and v between them: at most QUERIES more than one of them. */
+typedef struct { int m0, M, first, keys; } Span;
+
+/* What a pass knows. most: the most rows that one query sees; scratch: `floats` for each thread. */
+typedef struct {
+    const Qkv *in; const Keys *keys; const Heads *heads;
+    int N, most;
+    size_t floats; float *scratch;
+} Attention;
+
+/* Returns the next span from query m on: queries one after another, each of which begins among the rows that those
+ * before it see. */
+static Span next_span(const Attention *a, int m) {
+    const int *first = a->keys->first, *count = a->keys->count;
+    Span s = { 0, 0, 0, 0 };
+    s.m0 = m;
+    s.first = first[m];
+    for (; m < a->N && s.M < QUERIES; m++, s.M++) {
+        int from = first[m] - s.first, to = from + count[m];
+        if (from < 0 || (from > 0 && (from >= s.keys || to > a->most + QUERIES))) break;
+        if (to > s.keys) s.keys = to;
+    }
+    return s;
+}
+
+/* Returns floats of scratch: two matrices of scores, and a product over either. */
+static size_t span_floats(int keys, int D) {
+    int most = keys + QUERIES, wide = most > D ? most : D;
+    size_t side = fast_product_floats(QUERIES, wide, wide), other = fast_product_floats(wide, D, QUERIES);
+    return 2 * (size_t)QUERIES * (size_t)wide + (side > other ? side : other) + 64;
+}
+
+void fast_attention_measure(Arena *ws, int keys, const Heads *heads) {
+    size_t mark = ws->used;
+    arena_take(ws, (size_t)threads_max() * span_floats(keys, heads->D), sizeof(float));
+    ws->used = mark;
+}
+
+/* Reserves the scratch. Returns 1, or 0 if there is none: measuring, or too small a workspace. */
+static int attention_begin(Attention *a, Arena *ws) {
+    size_t mark = ws->used;
+    a->most = 1;
+    for (int n = 0; n < a->N && ws->base; n++) if (a->keys->count[n] > a->most) a->most = a->keys->count[n];
+    a->floats = ws->base ? span_floats(a->most, a->heads->D) : 0;
+    a->scratch = arena_take(ws, (size_t)threads_max() * a->floats, sizeof *a->scratch);
+    ws->used = mark;
+    return a->scratch != NULL;
+}
+
+/* Returns this thread's part of the scratch as a workspace. */
+static Arena span_scratch(const Attention *a) {
+    Arena own = { NULL, 0, 0, 0, 0 };
+    own.base = (unsigned char *)(a->scratch + (size_t)thread_index() * a->floats);
+    own.capacity = a->floats * sizeof *a->scratch;
+    return own;
+}
+
+/* Return where the first numbers of span s and head h are in q (and y), and in k (and v). */
+static size_t query_at(const Heads *heads, Span s, int h) {
+    return ((size_t)s.m0 * (size_t)heads->H + (size_t)h) * (size_t)heads->D;
+}
+static size_t key_at(const Heads *heads, Span s, int h) {
+    return ((size_t)s.first * (size_t)heads->K + (size_t)(h / (heads->H / heads->K))) * (size_t)heads->D;
+}
+
+/* C (M,J) = or (add) += A W, or A W^T, of floats */
+static void multiply(float *C, size_t stride, View a, const Matrix *w, int transposed, int add, int M, int J, int K,
+                     Arena *ws) {
+    const Product p = { C, stride, a, w, transposed, NULL, add, F32, M, J, K, NULL, NULL };
+    fast_product(p, ws);
+}
+
+/* P (M,keys) = softmax(scale q k^T + bias) of head h, and 0 where a query does not see a row. */
+static void probabilities(float *P, const Attention *a, Span s, int h, Arena *ws) {
+    const Heads *heads = a->heads;
+    View q = { a->in->q + query_at(heads, s, h), (size_t)heads->H * (size_t)heads->D, 1 };
+    Matrix k = fast_rows(a->in->k + key_at(heads, s, h), heads->K * heads->D);
+    const int wide = fast_wide();
+    multiply(P, (size_t)s.keys, q, &k, 1, 0, s.M, s.keys, heads->D, ws);
+    for (int n = s.m0; n < s.m0 + s.M; n++, P += s.keys) {
+        int from = a->keys->first[n] - s.first, to = from + a->keys->count[n];
+#ifdef HAS_WIDE
+        if (wide) wide_attention_row(P + from, a->keys, heads, n, h);
+#endif
+        if (!wide) attention_row(P + from, a->keys, heads, n, h);
+        memset(P, 0, (size_t)from * sizeof *P);
+        memset(P + to, 0, (size_t)(s.keys - to) * sizeof *P);
+    }
+}
+
+static void forward_heads(float *y, const Attention *a, size_t from, size_t to) {
+    const Heads *heads = a->heads;
+    for (int h = (int)from; h < (int)to; h++)
+        for (int m = 0; m < a->N;) {
+            Span s = next_span(a, m);
+            Arena own = span_scratch(a);
+            float *P = arena_take(&own, (size_t)s.M * (size_t)s.keys, sizeof *P);
+            View p = { P, (size_t)s.keys, 1 };
+            Matrix v = fast_rows(a->in->v + key_at(heads, s, h), heads->K * heads->D);
+            probabilities(P, a, s, h, &own);
+            multiply(y + query_at(heads, s, h), (size_t)heads->H * (size_t)heads->D, p, &v, 0, 0, s.M, heads->D, s.keys,
+                     &own);
+            m += s.M;
+        }
+}
+
+void fast_attention_forward(float *y, const Qkv *in, const Keys *keys, int N, const Heads *heads, Arena *ws) {
+    Attention a = { in, keys, heads, N, 0, 0, NULL };
+    if (!attention_begin(&a, ws)) return;
+    IN_PARTS((double)N * heads->H * heads->D * 64, heads->H, forward_heads(y, &a, from, to));
+}
+
+/* dS (M,keys) comes as dP = dY V^T and becomes scale P (dP - dy.y), 0 where a query does not see a row. */
+static void softmax_backward(float *dS, const float *P, const float *dy, const float *y, const Attention *a, Span s, int h) {
+    size_t width = (size_t)a->heads->H * (size_t)a->heads->D;
+    for (int n = s.m0; n < s.m0 + s.M; n++, dS += s.keys, P += s.keys, dy += width, y += width) {
+        int from = a->keys->first[n] - s.first, to = from + a->keys->count[n];
+        attention_row_backward(dS + from, P + from, dot(dy, y, a->heads->D), a->keys, a->heads, n, h);
+        memset(dS, 0, (size_t)from * sizeof *dS);
+        memset(dS + to, 0, (size_t)(s.keys - to) * sizeof *dS);
+    }
+}
+
+/* One span of one head. With P as in the forward and dP = dY V^T:
+ *     dS = scale P (dP - dy.y)      dQ += dS K      dK += dS^T Q      dV += P^T dY */
+static void span_backward(const Qkv *d, const float *dy, const float *y, const Attention *a, Span s, int h) {
+    const Heads *heads = a->heads;
+    int D = heads->D, keys = s.keys;
+    size_t width = (size_t)heads->H * (size_t)D, kv = (size_t)heads->K * (size_t)D, across = (size_t)keys;
+    size_t row = query_at(heads, s, h), key = key_at(heads, s, h);
+    Arena own = span_scratch(a);
+    float *P = arena_take(&own, (size_t)s.M * across, sizeof *P), *dS = arena_take(&own, (size_t)s.M * across, sizeof *dS);
+    View of_dy = { dy + row, width, 1 }, of_dS = { dS, across, 1 }, of_dS_t = { dS, 1, across }, of_P_t = { P, 1, across };
+    Matrix k = fast_rows(a->in->k + key, (int)kv), v = fast_rows(a->in->v + key, (int)kv);
+    Matrix q = fast_rows(a->in->q + row, (int)width), dY = fast_rows(dy + row, (int)width);
+    probabilities(P, a, s, h, &own);
+    multiply(dS, across, of_dy, &v, 1, 0, s.M, keys, D, &own);
+    softmax_backward(dS, P, dy + row, y + row, a, s, h);
+    multiply(d->q + row, width, of_dS, &k, 0, 1, s.M, D, keys, &own);
+    multiply(d->k + key, kv, of_dS_t, &q, 0, 1, keys, D, s.M, &own);
+    multiply(d->v + key, kv, of_P_t, &dY, 0, 1, keys, D, s.M, &own);
+}
+
+static void backward_heads(const Qkv *d, const float *dy, const float *y, const Attention *a, size_t from, size_t to) {
+    int group = a->heads->H / a->heads->K;
+    for (int h = (int)from * group; h < (int)to * group; h++)
+        for (int m = 0; m < a->N;) {
+            Span s = next_span(a, m);
+            span_backward(d, dy, y, a, s, h);
+            m += s.M;
+        }
+}
+
+void fast_attention_backward(const Qkv *d, const float *dy, const float *y, const Qkv *in, const Keys *keys, int N,
+                             const Heads *heads, Arena *ws) {
+    Attention a = { in, keys, heads, N, 0, 0, NULL };
+    if (!attention_begin(&a, ws)) return;
+    IN_PARTS((double)N * heads->H * heads->D * 64, heads->K, backward_heads(d, dy, y, &a, from, to));
+}

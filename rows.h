@@ -1,0 +1,135 @@
+/* rows.h - what ops.c and its twins in fast/ do to one row of numbers: sums in eight lanes, exp, the normal distribution, softmax.
+ *
+ * The functions are here, and not in ops.c, because compilers then build them into every loop that calls them.
+ * Order    A sum has eight lanes, folded pairwise, at absolute positions of the row: compilers may add eight numbers at once, and
+ *          the bits do not depend on it.
+ * Maths    exp and the normal distribution are our own: the same bits on every machine. NaN in, NaN out. */
+#ifndef ROWS_H
+#define ROWS_H
+#include "rlhf.h"
+
+enum { LANES = 8 };
+
+#if defined(__GNUC__) && !defined(__TINYC__)
+#define INLINE static inline __attribute__((always_inline, unused))
+#else
+#define INLINE static inline
+#endif
+
+INLINE float lane_fold(const float s[LANES]) {
+    return ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
+}
+
+/* Returns the sum of a[i] b[i], i < n. */
+INLINE float dot(const float *a, const float *b, int n) {
+    float s[LANES] = {0}, tail = 0;
+    int i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int k = 0; k < LANES; k++) s[k] += a[i + k] * b[i + k];
+    for (; i < n; i++) tail += a[i] * b[i];
+    return lane_fold(s) + tail;
+}
+
+/* Returns the sum of a[i], i < n. */
+INLINE float lane_sum(const float *a, int n) {
+    float s[LANES] = {0}, tail = 0;
+    int i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int k = 0; k < LANES; k++) s[k] += a[i + k];
+    for (; i < n; i++) tail += a[i];
+    return lane_fold(s) + tail;
+}
+
+INLINE float largest(const float *z, int n) {
+    float m[LANES], max = -HUGE_VALF;
+    int i = 0;
+    for (int k = 0; k < LANES; k++) m[k] = -HUGE_VALF;
+    for (; i + LANES <= n; i += LANES)
+        for (int k = 0; k < LANES; k++) m[k] = z[i + k] > m[k] ? z[i + k] : m[k];
+    for (; i < n; i++) max = z[i] > max ? z[i] : max;
+    for (int k = 0; k < LANES; k++) max = m[k] > max ? m[k] : max;
+    return max;
+}
+
+#ifdef F64
+INLINE float exp_inline(float x) { return exp(x); }
+INLINE float upper_tail(float z, float gauss) { (void)gauss; return 0.5 * erfc(z * 0.70710678118654752440); }
+#else
+/* e^x = 2^n e^r, n = round(x / ln 2), |r| <= ln2 / 2: e^r is its Taylor series to r^7 (the rest is below half an ulp), and 2^n is
+ * written into the exponent bits. Where x is clamped the result is 0 or infinity anyway; NaN passes. There is no branch and no
+ * conversion between int and float, so compilers compute several at once (gcc needs -fno-trapping-math to see that it may). */
+INLINE float exp_inline(float x) {
+    const float round = 12582912.0f;            /* 1.5 * 2^23: adding it rounds to an integer, in the low bits */
+    float y = x < -110.0f ? -110.0f : x;
+    y = y > 89.0f ? 89.0f : y;
+    float t = y * 1.44269504f + round, n = t - round;
+    float r = (y - n * 0.693359375f) + n * 2.12194440e-4f;  /* ln 2 in two parts: the first has few bits, n * it is exact */
+    float p = 1.0f / 5040;
+    p = p * r + 1.0f / 720;
+    p = p * r + 1.0f / 120;
+    p = p * r + 1.0f / 24;
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    uint32_t bits;
+    memcpy(&bits, &t, sizeof bits);
+    uint32_t whole = bits - 0x4B400000u + 256, half = whole >> 1;   /* n + 256 = half + rest: in one factor 2^128 would overflow */
+    uint32_t bits_half = (half - 1) << 23, bits_rest = (whole - half - 1) << 23;
+    float two_half, two_rest;
+    memcpy(&two_half, &bits_half, sizeof two_half);
+    memcpy(&two_rest, &bits_rest, sizeof two_rest);
+    return p * two_half * two_rest;
+}
+
+/* Returns P(normal > z) for z >= 0, given gauss = e^(-z^2/2): gauss t Q(t), t = 1 / (1 + z / sqrt 8). Q is our least-squares fit
+ * of degree 9; the relative error is below 2e-7. */
+INLINE float upper_tail(float z, float gauss) {
+    float t = 1.0f / (1.0f + z * 0.35355339f), s = 0.01384188631f;
+    s = s * t - 0.1312567994f;
+    s = s * t + 0.4466020221f;
+    s = s * t - 0.6919876055f;
+    s = s * t + 0.4381505762f;
+    s = s * t - 0.1066047363f;
+    s = s * t + 0.2281351257f;
+    s = s * t + 0.2381473767f;
+    s = s * t + 0.2829100265f;
+    s = s * t + 0.2820621124f;
+    return 0.5f * gauss * t * s;
+}
+#endif
+
+/* p (n) becomes softmax(scale * p). */
+INLINE void softmax_row(float *p, int n, float scale) {
+    float max = largest(p, n), sum;
+    for (int j = 0; j < n; j++) p[j] = exp_inline(scale * (p[j] - max));
+    sum = lane_sum(p, n);
+    for (int j = 0; j < n; j++) p[j] /= sum;
+}
+
+/* The buckets of the distances between query n and the rows that it sees: entry j is that of row first[n] + j. */
+INLINE const int *buckets_of(const Keys *keys, const Heads *heads, int n) {
+    return heads->bucket + heads->reach + (keys->first[n] - keys->self[n]);
+}
+
+/* p (count[n]) comes as q.k of query n and head h for each row that the query sees, and becomes their probabilities. */
+INLINE void attention_row(float *p, const Keys *keys, const Heads *heads, int n, int h) {
+    int count = keys->count[n];
+    if (heads->bias) {
+        const int *bucket = buckets_of(keys, heads, n);
+        for (int j = 0; j < count; j++) p[j] = heads->scale * p[j] + heads->bias[(size_t)bucket[j] * (size_t)heads->H + (size_t)h];
+    }
+    softmax_row(p, count, heads->bias ? 1 : heads->scale);
+}
+
+/* ds (count[n]) comes as dP = dy.v for each row that query n sees, and becomes the gradient of q.k, scale P (dP - delta), where
+ * delta = dy.y. The gradient of the score itself is added to the bias. */
+INLINE void attention_row_backward(float *ds, const float *p, float delta, const Keys *keys, const Heads *heads, int n, int h) {
+    int count = keys->count[n];
+    if (heads->bias && heads->dbias) {
+        const int *bucket = buckets_of(keys, heads, n);
+        for (int j = 0; j < count; j++) heads->dbias[(size_t)bucket[j] * (size_t)heads->H + (size_t)h] += p[j] * (ds[j] - delta);
+    }
+    for (int j = 0; j < count; j++) ds[j] = p[j] * (ds[j] - delta) * heads->scale;
+}
+#endif
