@@ -19,7 +19,7 @@ static const Kernel *const known[] = {
 #endif
     NULL
 };
-enum { KERNELS = sizeof known / sizeof *known - 1, PLAIN_TILE = KERNELS, DEFINITION, AMX, NAMES, BEST = -1 };
+enum { KERNELS = sizeof known / sizeof *known - 1, PLAIN_TILE = KERNELS, DEFINITION, AMX, CHOICES, BEST = -1 };
 
 static int chosen = BEST;                   /* a place in known[], or one of the above */
 static const HalfKernel *half;              /* chosen for halves */
@@ -35,20 +35,20 @@ const Kernel *fast_kernel(void) {
 }
 
 const char *fast_name(int i) {
-    if (i < 0 || i >= NAMES) return NULL;
+    if (i < 0 || i >= CHOICES) return NULL;
     return i == AMX ? kernel_amx.name : i == DEFINITION ? "definition" : i == PLAIN_TILE ? "plain" : known[i]->name;
 }
 
 int fast_use(const char *name) {
-    int found = NAMES;
+    int found = CHOICES;
     if (!name || !*name) found = BEST;
-    for (int i = 0; i < KERNELS && found == NAMES; i++)
+    for (int i = 0; i < KERNELS && found == CHOICES; i++)
         if (known[i]->here() && !known[i]->fused && !strcmp(name, "exact")) found = i;
-    if (found == NAMES && !strcmp(name, "exact")) found = PLAIN_TILE;
-    for (int i = 0; i < NAMES && found == NAMES; i++)
+    if (found == CHOICES && !strcmp(name, "exact")) found = PLAIN_TILE;
+    for (int i = 0; i < CHOICES && found == CHOICES; i++)
         if (!strcmp(name, fast_name(i)) && (i >= KERNELS || known[i]->here())) found = i;
-    if (found == AMX) found = kernel_amx.here() ? BEST : NAMES;
-    if (found == NAMES) return E_UNSUPPORTED;
+    if (found == AMX) found = kernel_amx.here() ? BEST : CHOICES;
+    if (found == CHOICES) return E_UNSUPPORTED;
     chosen = found;
     half_chosen = 0;
     return OK;
