@@ -1,15 +1,19 @@
-/* tests/bench/bench.c - how fast the operations are that take the time (`make bench`), beside peers where they are installed: products in three
- * directions (OpenBLAS), with 4-bit weights, quantising, the exponential (libm), tokenizers, a policy that writes, a judge that reads.
+/* tests/bench/bench.c - measures the operations that take most of the time (`make bench`), next to other
+ * libraries where they are installed: products in three directions (OpenBLAS), products with 4-bit weights,
+ * quantising, the exponential (libm), tokenizers, a policy that writes, a judge that reads.
  *
- *     make bench                                          everything; whole PPO steps, PyTorch and sentencepiece by tests/bench/bench_peers.py
- *     make bench BENCH="products --quick"                 one part, some of its shapes, all threads only
- *     make bench BENCH="products --rows 64 --in 768 --out 2048"       one shape
- *     build/tests/bench tokenizer --tokenizer data/policy             a tokenizer on data/imdb.bin (or --text FILE)
- *     build/tests/bench generate --policy /tmp/tinyllama --nf4        a checkpoint (make shapes writes random ones)
+ *     make bench                                          everything, with whole PPO steps by
+ *     tests/bench/bench_peers.py make bench BENCH="products --quick"                 one part, some of its
+ *     shapes, all threads only make bench BENCH="products --rows 64 --in 768 --out 2048"       one shape
+ *     build/tests/bench tokenizer --tokenizer data/policy             a tokenizer on data/imdb.bin (or --text
+ *     FILE) build/tests/bench generate --policy /tmp/tinyllama --nf4        a checkpoint (make shapes writes
+ *     random ones)
  *
- * Ours and theirs run by turns in one process on the same numbers; medians, and from the slowest to the fastest run in parentheses; ratios are
- * medians of the pairs' own ratios, above 1 where we are faster. RLHF_ISA forces a kernel of ours, OPENBLAS_CORETYPE theirs.
- * A multiply and an add are two operations: y (N,O) = x (N,I) W^T has 2 N O I. Sizes come at run time, as in real use. */
+ * Ours and theirs run by turns in one process on the same numbers. Figures are medians, with the slowest and
+ * the fastest run in parentheses; ratios are medians of the pairs' ratios, above 1 where ours is faster.
+ * RLHF_ISA forces one of our kernels, OPENBLAS_CORETYPE one of OpenBLAS's. A multiply and an add count as two
+ * operations: y (N,O) = x (N,I) W^T has
+ * 2 N O I. Sizes are known only at run time, as in real use. */
 #include "bench.h"
 #ifdef _OPENMP
 #include <omp.h>
@@ -21,24 +25,32 @@ enum { FORWARD, BACK_INPUT, BACK_WEIGHT, DIRECTIONS };
 BenchOptions opt;
 static Option option[] = {
     { "rows", OPT_INT, &opt.rows, NULL, 1, 1 << 20, NULL, "products: rows N, instead of the usual ones" },
-    { "in", OPT_INT, &opt.in, NULL, 1, 1 << 20, NULL, "products: in features I (with --out: this shape alone)" },
+    { "in", OPT_INT, &opt.in, NULL, 1, 1 << 20, NULL,
+      "products: in features I (with --out: this shape alone)" },
     { "out", OPT_INT, &opt.out, NULL, 1, 1 << 20, NULL, "products: out features O" },
     { "quick", OPT_FLAG, &opt.quick, NULL, 0, 0, NULL, "fewer shapes and runs, all threads only" },
     { "runs", OPT_INT, &opt.runs, "9", 1, RUNS_MAX, NULL, "runs, of which the median counts" },
-    { "seconds", OPT_REAL, &opt.seconds, "0.03", 0.0001, 60, NULL, "shortest time of one run: what is quick is repeated" },
-    { "budget", OPT_REAL, &opt.budget, "3", 0.001, 3600, NULL, "seconds for one line, if three runs fit into it: what is slow gets fewer runs" },
+    { "seconds", OPT_REAL, &opt.seconds, "0.03", 0.0001, 60, NULL,
+      "shortest time of one run: what is quick is repeated" },
+    { "budget", OPT_REAL, &opt.budget, "3", 0.001, 3600, NULL,
+      "seconds for one line, if three runs fit into it: what is slow gets fewer runs" },
     { "threads", OPT_INT, &opt.threads, "0", 0, 1024, NULL, "this number alone; 0: one, and all" },
-    { "openblas", OPT_TEXT, &opt.openblas, NULL, 0, 0, NULL, "the library's path, if it is at an unusual place" },
+    { "openblas", OPT_TEXT, &opt.openblas, NULL, 0, 0, NULL,
+      "the library's path, if it is at an unusual place" },
     { "tokenizer", OPT_TEXT, &opt.tokenizer, "data/policy", 0, 0, NULL, "a tokenizer to time" },
-    { "text", OPT_TEXT, &opt.text, "data/imdb.bin", 0, 0, NULL, "the text for it: a dataset (*.bin) or any file" },
+    { "text", OPT_TEXT, &opt.text, "data/imdb.bin", 0, 0, NULL,
+      "the text for it: a dataset (*.bin) or any file" },
     { "policy", OPT_TEXT, &opt.policy, NULL, 0, 0, NULL, "generate: a checkpoint's folder" },
     { "nf4", OPT_FLAG, &opt.nf4, NULL, 0, 0, NULL, "generate: its linears in NF4" },
-    { "compute", OPT_CHOICE, &opt.compute, "f32", 0, 0, "f32|bf16|f16", "products, generate, judge: what linears multiply" },
+    { "compute", OPT_CHOICE, &opt.compute, "f32", 0, 0, "f32|bf16|f16",
+      "products, generate, judge: what linears multiply" },
     { "reward", OPT_TEXT, &opt.reward, NULL, 0, 0, NULL, "judge: a checkpoint's folder" },
-    { "tokens", OPT_INT, &opt.tokens, "64", 1, 1 << 16, NULL, "generate: tokens of the one sequence; judge: of each text" },
+    { "tokens", OPT_INT, &opt.tokens, "64", 1, 1 << 16, NULL,
+      "generate: tokens of the one sequence; judge: of each text" },
 };
-const Program program = { "build/tests/bench", "[products] [plain] [nf4] [quantise] [exp] [memory] [tokenizer] [generate] [judge] [options]",
-                          "Times what takes the time.", option, sizeof option / sizeof *option, NULL, 0 };
+const Program program = { "build/tests/bench",
+    "[products] [plain] [nf4] [quantise] [exp] [memory] [tokenizer] [generate] [judge] [options]",
+    "Measures the operations that take most of the time.", option, sizeof option / sizeof *option, NULL, 0 };
 
 /* ---- medians ---- */
 
@@ -62,7 +74,7 @@ static double seconds(Work work, void *context, int repeat) {
     return (wall_clock() - begin) / repeat;
 }
 
-/* How often a run repeats the work; the first call is for pages, caches and threads. */
+/* Chooses how often a run repeats the work. The first call only warms up pages, caches and threads. */
 static int repeats(Work work, void *context, double *once) {
     double warm = seconds(work, context, 1);
     *once = warm > opt.budget / 4 ? warm : seconds(work, context, 1);
@@ -71,7 +83,8 @@ static int repeats(Work work, void *context, double *once) {
 
 Contest contest(Work ours, void *context, Work theirs, void *their_context) {
     double a[RUNS_MAX], b[RUNS_MAX], ratio[RUNS_MAX], once = 0, their_once = 0, pair;
-    int repeat = repeats(ours, context, &once), their_repeat = theirs ? repeats(theirs, their_context, &their_once) : 0;
+    int repeat = repeats(ours, context, &once);
+    int their_repeat = theirs ? repeats(theirs, their_context, &their_once) : 0;
     Contest c;
     memset(&c, 0, sizeof c);
     pair = once * repeat + their_once * their_repeat;
@@ -93,11 +106,14 @@ Contest contest(Work ours, void *context, Work theirs, void *their_context) {
 
 void print_rate(double work, double unit, const Times *t) {
     char text[64];
-    snprintf(text, sizeof text, "%.4g (%.4g to %.4g)", work / t->median / unit, work / t->high / unit, work / t->low / unit);
+    snprintf(text, sizeof text, "%.4g (%.4g to %.4g)", work / t->median / unit, work / t->high / unit,
+             work / t->low / unit);
     printf("  %-25s", text);
 }
 
-void print_ratio(const Contest *c) { printf("  %5.2f (%.2f to %.2f)", c->ratio.median, c->ratio.low, c->ratio.high); }
+void print_ratio(const Contest *c) {
+    printf("  %5.2f (%.2f to %.2f)", c->ratio.median, c->ratio.low, c->ratio.high);
+}
 
 void use_threads(int n) {
 #ifdef _OPENMP
@@ -106,7 +122,7 @@ void use_threads(int n) {
     blas_threads(n);
 }
 
-/* One block, for one part of the benchmark at a time: the last one's goes. */
+/* Returns one block for the part of the benchmark that runs; the block of the part before is freed. */
 Arena bench_arena(size_t bytes) {
     static void *block;
     Arena a;
@@ -144,12 +160,12 @@ static void product_run(void *context) {
 static void blas_run(void *context) {
     Product *p = context;
     int N = p->N, O = p->w.O, I = p->w.I;
-    if (p->direction == FORWARD) blas_product(p->y, p->x, p->w.data, 0, 1, N, O, I, 0, I, I, O);
-    if (p->direction == BACK_INPUT) blas_product(p->dx, p->dy, p->w.data, 0, 0, N, I, O, 1, O, I, I);
-    if (p->direction == BACK_WEIGHT) blas_product(p->w.grad, p->dy, p->x, 1, 0, O, I, N, 1, O, I, I);
+    if (p->direction == FORWARD) blas_product(p->y, p->x, p->w.data, &(BlasShape){ N, O, I, 0, 1, 0 });
+    if (p->direction == BACK_INPUT) blas_product(p->dx, p->dy, p->w.data, &(BlasShape){ N, I, O, 0, 0, 1 });
+    if (p->direction == BACK_WEIGHT) blas_product(p->w.grad, p->dy, p->x, &(BlasShape){ O, I, N, 1, 0, 1 });
 }
 
-/* Lays out a product's arrays, and the workspace of all three directions. The 4-bit weight has no gradient. */
+/* Lays out a product's arrays and the workspace of all three directions. A 4-bit weight has no gradient. */
 static void carve_product(Product *p, int N, int O, int I, int type, int compute, Arena *a) {
     Tensor one;
     TensorList list = { &one, 0, type == F32, a };
@@ -177,17 +193,21 @@ static void fill(float *x, size_t n, uint64_t stream) {
 static void fill_product(Product *p) {
     size_t N = (size_t)p->N, O = (size_t)p->w.O, I = (size_t)p->w.I;
     if (p->w.type == F32) fill(p->w.data, O * I, 0);
-    for (size_t i = 0; i < O * I && p->w.type == BF16; i++) ((uint16_t *)p->w.data)[i] = (uint16_t)(0x3C00 + i * 40503 % 512);      /* about 0.01 */
+    /* about 0.01 */
+    for (size_t i = 0; i < O * I && p->w.type == BF16; i++)
+        ((uint16_t *)p->w.data)[i] = (uint16_t)(0x3C00 + i * 40503 % 512);
     fill(p->x, N * I, 1);
     fill(p->dy, N * O, 2);
 }
 
-/* Both directions of adding start from 0 here; the largest difference of two results, relative to the largest number. */
+/* Runs both directions that add from 0; returns the largest difference of two results, relative to the
+ * largest number. */
 enum { SAMPLES = 1000 };
 static double difference(Product *p) {
     static float one[SAMPLES];
     float *out = p->direction == FORWARD ? p->y : p->direction == BACK_INPUT ? p->dx : p->w.grad;
-    size_t n = p->direction == BACK_WEIGHT ? (size_t)p->w.O * (size_t)p->w.I : (size_t)p->N * (size_t)(p->direction == FORWARD ? p->w.O : p->w.I);
+    size_t n = p->direction == BACK_WEIGHT ? (size_t)p->w.O * (size_t)p->w.I
+        : (size_t)p->N * (size_t)(p->direction == FORWARD ? p->w.O : p->w.I);
     double most = 0, largest = 0;
     memset(out, 0, n * sizeof *out);
     product_run(p);
@@ -204,7 +224,7 @@ static double difference(Product *p) {
 
 static const char *const direction_name[] = { "y = x W'", "dx += dy W", "dW += dy' x" };
 
-/* Ratios by direction and number of threads (one; more): their geometric means and the lowest. */
+/* Prints the geometric mean and the lowest ratio of each direction and number of threads. */
 typedef struct { double log_sum, lowest; int n, N, O, I; } Mean;
 static Mean mean[DIRECTIONS][2];
 
@@ -212,8 +232,10 @@ static void print_means(void) {
     for (int more = 0; more < 2; more++)
         for (int d = 0; d < DIRECTIONS; d++) {
             const Mean *m = &mean[d][more];
-            if (m->n) printf("%s, %s: geometric mean of the ratios %.2f, the lowest %.2f (%d %d %d)\n", direction_name[d], more ? "threads" : "1 thread",
-                             exp(m->log_sum / m->n), m->lowest, m->N, m->O, m->I);
+            if (m->n)
+                printf("%s, %s: geometric mean of the ratios %.2f, the lowest %.2f (%d %d %d)\n",
+                       direction_name[d], more ? "threads" : "1 thread", exp(m->log_sum / m->n), m->lowest,
+                       m->N, m->O, m->I);
         }
 }
 
@@ -239,14 +261,18 @@ static void bench_product(int N, int O, int I, Arena *memory, int blas) {
                 print_ratio(&c);
                 if (!(apart < (opt.compute == F32 ? 1e-3 : 3e-2))) printf("  RESULTS DIFFER by %.1e", apart);
                 m->log_sum += log(c.ratio.median);
-                if (!m->n++ || c.ratio.median < m->lowest) { m->lowest = c.ratio.median; m->N = N; m->O = O; m->I = I; }
+                if (!m->n++ || c.ratio.median < m->lowest) {
+                    m->lowest = c.ratio.median;
+                    m->N = N; m->O = O; m->I = I;
+                }
             } else printf("  not installed");
             printf("\n");
             fflush(stdout);
         }
 }
 
-/* TinyLlama's linears and head; those of a policy of 15 million weights. The rows: a mini-batch's, and those of 16 sequences being written. */
+/* TinyLlama's linears and head, and those of a policy of 15 million weights. Rows: a mini-batch, and 16
+ * sequences that are being written. */
 static const int shape[][3] = {
     { 512, 2048, 2048 }, { 512, 5632, 2048 }, { 512, 2048, 5632 }, { 512, 32000, 2048 },
     { 128, 288, 288 }, { 128, 768, 288 }, { 128, 288, 768 }, { 128, 32000, 288 },
@@ -254,7 +280,10 @@ static const int shape[][3] = {
     { 16, 288, 288 }, { 16, 768, 288 }, { 16, 288, 768 }, { 16, 32000, 288 } };
 enum { SHAPES = sizeof shape / sizeof *shape };
 
-static int shape_wanted(int s) { return (!opt.rows || opt.rows == shape[s][0]) && !(opt.quick && shape[s][1] == 32000 && shape[s][2] == 2048); }
+static int shape_wanted(int s) {
+    const int head = shape[s][1] == 32000 && shape[s][2] == 2048;
+    return (!opt.rows || opt.rows == shape[s][0]) && !(opt.quick && head);
+}
 
 static void bench_products(void) {
     Blas b;
@@ -271,16 +300,19 @@ static void bench_products(void) {
         if (a.used > most.used) most.used = a.used;
     }
     a = bench_arena(most.used + 64);
-    printf("\nproducts computed in %s, GFLOP/s. OpenBLAS, in fp32: %s\n   N     O     I  direction    threads  ours%23s OpenBLAS%18s ratio\n", compute_name[opt.compute], b.what, "", "");
+    printf("\nproducts computed in %s, GFLOP/s. OpenBLAS, in fp32: %s\n   N     O     I  direction    "
+           "threads  ours%23s OpenBLAS%18s ratio\n", compute_name[opt.compute], b.what, "", "");
     if (opt.in) bench_product(opt.rows ? opt.rows : 512, opt.out, opt.in, &a, blas);
-    else for (int s = 0; s < SHAPES; s++) if (shape_wanted(s)) bench_product(shape[s][0], shape[s][1], shape[s][2], &a, blas);
+    else for (int s = 0; s < SHAPES; s++)
+        if (shape_wanted(s)) bench_product(shape[s][0], shape[s][1], shape[s][2], &a, blas);
     if (blas && !opt.in) print_means();
 }
 
-/* ---- the plain kernel, which every machine has ---- */
+/* ---- the plain kernel, which runs on every machine ---- */
 
 static void bench_plain(void) {
-    static const int plain[][3] = { { 64, 768, 768 }, { 64, 2048, 768 }, { 512, 768, 768 }, { 512, 2048, 2048 } };
+    static const int plain[][3] = { { 64, 768, 768 }, { 64, 2048, 768 }, { 512, 768, 768 },
+                                    { 512, 2048, 2048 } };
     Arena most, a;
     Product p;
     memset(&most, 0, sizeof most);
@@ -305,11 +337,12 @@ static void bench_plain(void) {
     must(fast_use(getenv("RLHF_ISA")), NULL, NULL);
 }
 
-/* ---- products with weights in NF4 and bf16, beside our own of floats ---- */
+/* ---- products with weights in NF4 and bf16, next to our products of floats ---- */
 
 static void random_codes(Matrix *w, uint64_t stream) {
     Rng rng = rng_stream(3, 4, stream);
-    size_t bytes = ((size_t)w->O * (size_t)w->I + 1) / 2, blocks = quant_blocks((size_t)w->O * (size_t)w->I, w->quant->block);
+    size_t bytes = ((size_t)w->O * (size_t)w->I + 1) / 2,
+        blocks = quant_blocks((size_t)w->O * (size_t)w->I, w->quant->block);
     for (size_t i = 0; i < bytes; i++) ((unsigned char *)w->data)[i] = (unsigned char)rng_next(&rng);
     for (size_t i = 0; i < blocks; i++) w->quant->absmax[i] = 0.02f;
 }
@@ -330,7 +363,8 @@ static void bench_nf4_shape(int N, int O, int I, int type, int compute, Arena *m
             q.direction = p.direction;
             use_threads(threads);
             c = contest(product_run, &p, product_run, &q);
-            printf("%4d %5d %5d  %-12s %3d   %-4s  %-4s", N, O, I, direction_name[p.direction], threads, type == NF4 ? "nf4" : "bf16", compute_name[compute]);
+            printf("%4d %5d %5d  %-12s %3d   %-4s  %-4s", N, O, I, direction_name[p.direction], threads,
+                   type == NF4 ? "nf4" : "bf16", compute_name[compute]);
             print_rate(2.0 * N * O * I, 1e9, &c.ours);
             print_rate(2.0 * N * O * I, 1e9, &c.theirs);
             print_ratio(&c);
@@ -339,7 +373,8 @@ static void bench_nf4_shape(int N, int O, int I, int type, int compute, Arena *m
         }
 }
 
-/* All linears of a model of TinyLlama's shape, one after another: what a step of 16 sequences being written reads. */
+/* All linears of a model of TinyLlama's shape, one after another: what one step of writing 16 sequences
+ * computes. */
 enum { LAYERS = 22, LINEARS = 7 };
 typedef struct { Product p[LAYERS * LINEARS + 1]; int n; } Stream;
 static void stream_run(void *context) {
@@ -348,12 +383,15 @@ static void stream_run(void *context) {
 }
 
 static void carve_stream(Stream *s, int compute, Arena *a) {
-    static const int linear[LINEARS][2] = { { 2048, 2048 }, { 256, 2048 }, { 256, 2048 }, { 2048, 2048 }, { 5632, 2048 }, { 5632, 2048 }, { 2048, 5632 } };
+    static const int linear[LINEARS][2] = { { 2048, 2048 }, { 256, 2048 }, { 256, 2048 }, { 2048, 2048 },
+                                            { 5632, 2048 }, { 5632, 2048 }, { 2048, 5632 } };
     memset(s, 0, sizeof *s);
     for (int l = 0; l < LAYERS; l++)
-        for (int i = 0; i < LINEARS; i++) carve_product(&s->p[s->n++], 16, linear[i][0], linear[i][1], NF4, compute, a);
+        for (int i = 0; i < LINEARS; i++)
+            carve_product(&s->p[s->n++], 16, linear[i][0], linear[i][1], NF4, compute, a);
     carve_product(&s->p[s->n++], 16, 32000, 2048, NF4, compute, a);
-    for (int i = 0; i < s->n; i++) s->p[i].ws = s->p[s->n - 1].ws;      /* the largest: one workspace, as in real use */
+    /* they share the largest workspace, as in real use */
+    for (int i = 0; i < s->n; i++) s->p[i].ws = s->p[s->n - 1].ws;
 }
 
 static void bench_stream(int compute) {
@@ -373,8 +411,9 @@ static void bench_stream(int compute) {
         Contest c;
         use_threads(threads);
         c = contest(stream_run, &s, NULL, NULL);
-        printf("16 rows through %.3f billion weights in NF4, computed in %s, %d thread%s: %.0f ms (%.0f to %.0f)\n", weights / 1e9, compute_name[compute],
-               threads, threads > 1 ? "s" : "", c.ours.median * 1e3, c.ours.low * 1e3, c.ours.high * 1e3);
+        printf("16 rows through %.3f billion weights in NF4, computed in %s, %d thread%s: %.0f ms (%.0f to "
+               "%.0f)\n", weights / 1e9, compute_name[compute], threads, threads > 1 ? "s" : "",
+               c.ours.median * 1e3, c.ours.low * 1e3, c.ours.high * 1e3);
         fflush(stdout);
     }
 }
@@ -389,7 +428,8 @@ static void bench_nf4(void) {
     carve_product(&p, 512, 5632, 2048, BF16, BF16, &a);
     carve_product(&q, 512, 5632, 2048, F32, F32, &a);
     a = bench_arena(a.used + 64);
-    printf("\nproducts with weights in NF4 and bf16, GFLOP/s\n   N     O     I  direction    threads weights compute%20s  floats, ours%13s  ratio\n", "", "");
+    printf("\nproducts with weights in NF4 and bf16, GFLOP/s\n   N     O     I  direction    threads weights "
+           "compute%20s  floats, ours%13s  ratio\n", "", "");
     for (int r = 0; r < 2; r++)
         for (int k = 0; k < 3; k++) {
             const int type = k < 2 ? NF4 : BF16, compute = k ? BF16 : F32;
@@ -421,7 +461,8 @@ static void dequantise_run(void *context) {
 
 static void bench_quantise(void) {
     static const struct { const char *what; Work work; } part[] = {
-        { "floats to NF4", quantise_run }, { "bf16 to NF4", quantise_bf16_run }, { "NF4 to floats", dequantise_run } };
+        { "floats to NF4", quantise_run }, { "bf16 to NF4", quantise_bf16_run },
+        { "NF4 to floats", dequantise_run } };
     Arena a = bench_arena((size_t)VALUES * 8);
     Quantise w;
     memset(&w, 0, sizeof w);
@@ -449,7 +490,10 @@ static void bench_quantise(void) {
 enum { EXPS = 4096 };
 static float exp_in[EXPS], exp_out[EXPS];
 static void softmax_run(void *context) { (void)context; softmax_weights(exp_out, exp_in, 1, EXPS); }
-static void swiglu_run(void *context) { (void)context; gated_forward(exp_out, exp_in, exp_in, ACT_SILU, EXPS); }
+static void swiglu_run(void *context) {
+    (void)context;
+    gated_forward(exp_out, exp_in, exp_in, ACT_SILU, EXPS);
+}
 static void gelu_run(void *context) { (void)context; activation_forward(exp_out, exp_in, ACT_GELU, EXPS); }
 static void libm_run(void *context) {
     (void)context;
@@ -457,7 +501,8 @@ static void libm_run(void *context) {
 }
 
 static void bench_exp(void) {
-    static const struct { const char *what; Work work; } part[] = { { "e^(z - max z)", softmax_run }, { "swiglu", swiglu_run }, { "gelu", gelu_run } };
+    static const struct { const char *what; Work work; } part[] = {
+        { "e^(z - max z)", softmax_run }, { "swiglu", swiglu_run }, { "gelu", gelu_run } };
     for (int i = 0; i < EXPS; i++) exp_in[i] = (float)(i - EXPS / 2) * 0.005f;
     use_threads(1);
     printf("\nthe exponential, billion/s, 1 thread    ours%23s libm's expf%15s ratio\n", "", "");
@@ -471,10 +516,10 @@ static void bench_exp(void) {
     }
 }
 
-/* ---- memory: what generating one sequence is bound by ---- */
+/* ---- memory, which bounds the speed of generating one sequence ---- */
 
 enum { WORDS = 1 << 25, PARTS = 64 };
-static volatile uint64_t part_sum[PARTS];                     /* volatile: or the compiler sees that nobody reads it */
+static volatile uint64_t part_sum[PARTS];  /* volatile, or the compiler would remove the loop that fills it */
 static void memory_run(void *context) {
     const uint64_t *x = context;
     PARALLEL_FOR(WORDS)
@@ -506,13 +551,17 @@ static void bench_memory(void) {
 /* ---- a tokenizer ---- */
 
 typedef struct { const char *text; size_t length; int *ids, count; } Entry;
-typedef struct { const Tokenizer *tokenizer; Pool *pool, *kept; Entry *document; size_t documents, bytes, tokens; } Corpus;
+typedef struct {
+    const Tokenizer *tokenizer; Pool *pool, *kept;
+    Entry *document; size_t documents, bytes, tokens;
+} Corpus;
 static void encode_run(void *context) {
     Corpus *w = context;
     for (size_t i = 0; i < w->documents; i++) {
         Entry *d = &w->document[i];
         PoolMark mark = pool_mark(w->pool);
-        must(tokenizer_encode(w->tokenizer, d->text, d->length, w->pool, &d->ids, &d->count), NULL, "a shorter text");
+        must(tokenizer_encode(w->tokenizer, d->text, d->length, w->pool, &d->ids, &d->count), NULL,
+             "a shorter text");
         pool_release(w->pool, mark);
     }
 }
@@ -522,12 +571,13 @@ static void decode_run(void *context) {
     size_t length;
     for (size_t i = 0; i < w->documents; i++) {
         PoolMark mark = pool_mark(w->pool);
-        must(tokenizer_decode(w->tokenizer, w->document[i].ids, w->document[i].count, w->pool, &text, &length), NULL, "a shorter text");
+        must(tokenizer_decode(w->tokenizer, w->document[i].ids, w->document[i].count, w->pool, &text,
+                              &length), NULL, "a shorter text");
         pool_release(w->pool, mark);
     }
 }
 
-/* At most 4 MB of documents: a dataset's, or the lines of any file. */
+/* Reads at most 4 MB of documents: a dataset's, or the lines of any file. */
 enum { TEXT_BYTES = 4000000 };
 static void add_document(Corpus *w, const char *text, size_t length) {
     Entry *d = &w->document[w->documents++];
@@ -544,7 +594,8 @@ static void load_text(Corpus *w) {
     if (n > 4 && !strcmp(opt.text + n - 4, ".bin")) {
         must(dataset_read(&d, opt.text, w->kept, &err), &err, "make data/imdb.bin");
         w->document = pool_take(w->kept, (size_t)d.count + 1, sizeof *w->document);
-        for (uint64_t i = 0; i < d.count && w->bytes < TEXT_BYTES; i++) add_document(w, d.document[i].text[0], d.document[i].length[0]);
+        for (uint64_t i = 0; i < d.count && w->bytes < TEXT_BYTES; i++)
+            add_document(w, d.document[i].text[0], d.document[i].length[0]);
     } else {
         size_t lines = 1, begin = 0;
         must(file_read_all(opt.text, w->kept, &bytes, &length, &err), &err, NULL);
@@ -574,7 +625,8 @@ static void bench_tokenizer(void) {
     print_rate((double)w.bytes, 1e6, &c.ours);
     for (size_t i = 0; i < w.documents; i++) {
         Entry *d = &w.document[i];
-        must(tokenizer_encode(w.tokenizer, d->text, d->length, &kept, &d->ids, &d->count), NULL, "a shorter text");
+        must(tokenizer_encode(w.tokenizer, d->text, d->length, &kept, &d->ids, &d->count), NULL,
+             "a shorter text");
         w.tokens += (size_t)d->count;
     }
     c = contest(decode_run, &w, NULL, NULL);
@@ -594,7 +646,8 @@ static void machine(void) {
     const char *line;
     size_t n;
     Lines *l = lines_open("/proc/cpuinfo", &pool, &err);
-    printf("%d thread%s, kernel %s%s%s", all_threads, all_threads > 1 ? "s" : "", k ? k->name : "plain", fast_half() ? " and " : "", fast_half() ? fast_half()->name : "");
+    printf("%d thread%s, kernel %s%s%s", all_threads, all_threads > 1 ? "s" : "", k ? k->name : "plain",
+           fast_half() ? " and " : "", fast_half() ? fast_half()->name : "");
 #ifdef __VERSION__
     printf(", compiled by %s", __VERSION__);
 #endif
@@ -610,9 +663,12 @@ static void machine(void) {
     pool_free(&pool);
 }
 
-static const struct { const char *name; void (*run)(void); int asked /* only by name */; } section[] = {
-    { "products", bench_products, 0 }, { "plain", bench_plain, 0 }, { "nf4", bench_nf4, 0 }, { "quantise", bench_quantise, 0 }, { "exp", bench_exp, 0 },
-    { "memory", bench_memory, 0 }, { "tokenizer", bench_tokenizer, 0 }, { "generate", bench_generate, 1 }, { "judge", bench_judge, 1 } };
+/* asked: the section runs only if the command line names it. */
+static const struct { const char *name; void (*run)(void); int asked; } section[] = {
+    { "products", bench_products, 0 }, { "plain", bench_plain, 0 }, { "nf4", bench_nf4, 0 },
+    { "quantise", bench_quantise, 0 }, { "exp", bench_exp, 0 },
+    { "memory", bench_memory, 0 }, { "tokenizer", bench_tokenizer, 0 }, { "generate", bench_generate, 1 },
+    { "judge", bench_judge, 1 } };
 enum { SECTIONS = sizeof section / sizeof *section };
 
 int main(int argc, char **argv) {

@@ -1,12 +1,14 @@
-/* tests/bench/bench.h - what the parts of build/tests/bench share: timing in pairs, and the options. See bench.c. */
+/* tests/bench/bench.h - what the parts of build/tests/bench share: timing in pairs, and the options (see
+ * bench.c). */
 #ifndef BENCH_H
 #define BENCH_H
 #include "../../programs.h"
 #include <stdio.h>
 
 typedef void (*Work)(void *context);
-typedef struct { double median, low, high; } Times;         /* seconds of one repetition (of a ratio: the ratio) */
-typedef struct { Times ours, theirs, ratio; int runs; } Contest;    /* ratio: their time / our time of the same pair, so above 1 we are faster */
+typedef struct { double median, low, high; } Times;    /* seconds of one repetition; of a ratio, ratios */
+/* ratio: their time / our time in the same pair */
+typedef struct { Times ours, theirs, ratio; int runs; } Contest;
 
 typedef struct {
     int rows, in, out, runs, quick, threads, tokens;
@@ -17,22 +19,26 @@ typedef struct {
 extern BenchOptions opt;
 extern const Program program;
 
-/* Runs both by turns, the first one changing from pair to pair, so that noise hits both; theirs NULL: ours alone. What is quick is repeated
- * until --seconds are over; what is slow gets fewer pairs, 3 at least. */
+/* Runs both by turns, with the first one changing from pair to pair, so that noise hits both; theirs NULL:
+ * ours alone. Quick work is repeated until --seconds are over; slow work gets fewer pairs, but 3 at least. */
 Contest contest(Work ours, void *context, Work theirs, void *their_context);
-void print_rate(double work, double unit, const Times *t);  /* "  62.3 (61.1 to 63.0)": work per second, in units of `unit` */
-void print_ratio(const Contest *c);                         /* "  1.04 (1.02 to 1.05)" */
-int threads_next(int n);                    /* the numbers of threads to measure with: 1 (not with --quick), all, 0. From 0 on. */
+/* Prints "  62.3 (61.1 to 63.0)": work a second, in units of `unit`. */
+void print_rate(double work, double unit, const Times *t);
+void print_ratio(const Contest *c);                         /* prints "  1.04 (1.02 to 1.05)" */
+/* Returns the number of threads to measure after n, which starts with 0: 1 (not with --quick), all, 0. */
+int threads_next(int n);
 void use_threads(int n);
-double memory_rate(int threads);            /* bytes a second that are read from memory */
-Arena bench_arena(size_t bytes);             /* zeroed; what was given before is free again */
+double memory_rate(int threads);            /* returns the bytes a second that are read from memory */
+Arena bench_arena(size_t bytes);            /* returns zeroed memory; frees that of the call before */
 
-/* bench_blas.c: OpenBLAS, found while running */
+/* bench_blas.c: OpenBLAS, loaded at run time */
 typedef struct { char what[200]; } Blas;
-int blas_open(Blas *b, const char *path);   /* path NULL: where systems have it. 1, or 0: there is none (and what says so) */
+/* path NULL: where systems have it. Returns 1; 0: prints that there is none */
+int blas_open(Blas *b, const char *path);
 void blas_threads(int n);
-/* C (M,J) = beta C + A (M,K) B (K,J), rows of lda, ldb, ldc floats; transposed: A, B lie as (K,M), (J,K) */
-void blas_product(float *C, const float *A, const float *B, int transpose_a, int transpose_b, int M, int J, int K, float beta, int lda, int ldb, int ldc);
+/* Computes C (M,J) = beta C + A (M,K) B (K,J). transpose_a: A is stored as (K,M); transpose_b: B as (J,K). */
+typedef struct { int M, J, K, transpose_a, transpose_b; float beta; } BlasShape;
+void blas_product(float *C, const float *A, const float *B, const BlasShape *s);
 
 /* bench_models.c */
 void bench_generate(void);                  /* --policy DIR */

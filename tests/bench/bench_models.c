@@ -1,13 +1,18 @@
-/* tests/bench/bench_models.c - whole models for `make bench`: a policy that writes (a prompt, one sequence, 16 of them), a judge that reads.
- * Both from folders; random weights do (tests/tools/shapes.c), for no time hangs on their values.
+/* tests/bench/bench_models.c - whole models for `make bench`: a policy that writes (a prompt, one sequence,
+ * 16 sequences) and a judge that reads. Both are folders; their weights may be random (tests/tools/shapes.c),
+ * since no time depends on them.
  *
- * Bound    One sequence reads every weight for each token, so it cannot be faster than memory: bytes of the weights against what memory_rate
- *          measures in the same minute. 16 sequences and a prompt use each weight several times. */
+ * Bound    One sequence reads every weight for each token, so memory bounds its speed: the bytes of the
+ *          weights against the rate that memory_rate measures in the same minute. A prompt and 16 sequences
+ *          use each weight several times. */
 #include "bench.h"
 
 /* ---- a policy that writes ---- */
 
-typedef struct { Model model; ModelConfig config; Cache kv; Arena ws; Sequence *seq; int B, prompt, length; double at_first; } Writing;
+typedef struct {
+    Model model; ModelConfig config; Cache kv; Arena ws;
+    Sequence *seq; int B, prompt, length; double at_first;
+} Writing;
 
 static int note_first(void *context, int sequence, int token) {
     Writing *w = context;
@@ -33,7 +38,7 @@ static void generate_run(void *context) {
     must(generate(w, &w->ws), NULL, "generating");
 }
 
-/* The weights as the folder has them, or in NF4. */
+/* Holds the weights as the folder has them, or in NF4. */
 static void load_policy(Writing *w, Pool *pool) {
     Error err = { 0 };
     WeightTypes types;
@@ -54,7 +59,8 @@ static void load_policy(Writing *w, Pool *pool) {
     must(checkpoint_load(opt.policy, "model", w->model.tensor, w->model.tensors, pool, &err), &err, NULL);
 }
 
-/* Bytes that a token reads: every matrix once; of the embedding one row, unless it is the head too. */
+/* Returns the bytes that a token reads: every matrix once, but of the embedding one row, unless it is also
+ * the head. */
 static double bytes_read(const Model *m) {
     double bytes = 0;
     for (int i = 0; i < m->tensors; i++) {
@@ -93,14 +99,17 @@ void bench_generate(void) {
     Writing w;
     Pool pool = cli_pool();
     static const struct { const char *what; int B, prompt, length; } part[] = {
-        { "one sequence", 1, 1, 0 }, { "a prompt of 128 tokens", 1, 128, 129 }, { "16 sequences of 8 + 24 tokens", 16, 8, 32 } };
+        { "one sequence", 1, 1, 0 }, { "a prompt of 128 tokens", 1, 128, 129 },
+        { "16 sequences of 8 + 24 tokens", 16, 8, 32 } };
     if (!opt.policy) usage_error("generate needs", "--policy DIR");
     memset(&w, 0, sizeof w);
     load_policy(&w, &pool);
-    printf("\n%s%s writes, tokens/s. A token reads %.3f GB\n", opt.policy, opt.nf4 ? " in NF4" : "", bytes_read(&w.model) / 1e9);
+    printf("\n%s%s writes, tokens/s. A token reads %.3f GB\n", opt.policy, opt.nf4 ? " in NF4" : "",
+           bytes_read(&w.model) / 1e9);
     fflush(stdout);
     for (int i = 0; i < 3; i++) {
-        int length = part[i].length ? part[i].length : 1 + opt.tokens, tokens = part[i].prompt == 128 ? 128 : part[i].B * (length - part[i].prompt);
+        int length = part[i].length ? part[i].length : 1 + opt.tokens,
+            tokens = part[i].prompt == 128 ? 128 : part[i].B * (length - part[i].prompt);
         if (length > w.config.positions) length = w.config.positions;
         for (int threads = threads_next(0); threads; threads = threads_next(threads)) {
             Contest c;
@@ -110,8 +119,9 @@ void bench_generate(void) {
             c = contest(generate_run, &w, NULL, NULL);
             printf("  %-30s %d thread%s", part[i].what, threads, threads > 1 ? "s" : " ");
             print_rate(tokens, 1, &c.ours);
-            if (i == 0) printf("  memory (%.1f GB/s) allows %.4g: %.2f of it", rate / 1e9, rate / bytes_read(&w.model),
-                               tokens / c.ours.median * bytes_read(&w.model) / rate);
+            if (i == 0)
+                printf("  memory (%.1f GB/s) allows %.4g: %.2f of it", rate / 1e9,
+                       rate / bytes_read(&w.model), tokens / c.ours.median * bytes_read(&w.model) / rate);
             printf("\n");
             fflush(stdout);
         }
@@ -128,7 +138,7 @@ static void judge_run(void *context) {
     must(reward_forward(&r->model, &r->texts, NULL, r->logits, &r->ws), NULL, "the judge");
 }
 
-/* Multiply-adds of one text of T tokens: linears and attention. */
+/* Returns the multiply-adds of one text of T tokens: linears and attention. */
 static double judge_products(const RewardConfig *c, double T) {
     double C = c->stack.C, F = c->stack.F;
     return c->stack.L * T * (4 * C * C + 2 * C * F + 2 * T * C);
@@ -150,7 +160,8 @@ void bench_judge(void) {
     if (T > reward_max_tokens(&config)) T = reward_max_tokens(&config);
     if (T > 512) T = 512;
     for (int b = 0; b <= TEXTS; b++) start[b] = b * T;
-    for (int i = 0; i < TEXTS * T; i++) token[i] = i % T ? 3 + (int)rng_below(&rng, (uint64_t)config.V - 3) : config.bos;
+    for (int i = 0; i < TEXTS * T; i++)
+        token[i] = i % T ? 3 + (int)rng_below(&rng, (uint64_t)config.V - 3) : config.bos;
     r.texts.N = TEXTS * T;
     r.texts.B = TEXTS;
     must(reward_forward(&r.model, &r.texts, NULL, r.logits, &r.ws), NULL, "measuring");

@@ -1,5 +1,6 @@
-/* golden.c - whole policies against PyTorch: logits, log-probs, losses, gradients of every tensor, adapters, values, greedy tokens
- * (tests/golden/models/llama-*; made by a reference of our own, see ../shared/golden/make_golden.py). */
+/* golden.c - whole policies against PyTorch: logits, log-probs, losses, gradients of every tensor, adapters,
+ * values, greedy tokens (tests/golden/models/llama-*, which a reference of this project's own made in
+ * PyTorch). */
 #include "test.h"
 
 static Arena memory, ws;
@@ -19,7 +20,7 @@ static Golden golden_open(const char *path) {
     g.data = bytes + 8 + head;
     return g;
 }
-/* The 32-bit words of an entry; count in *n */
+/* Returns the 32-bit words of an entry; *n: how many. */
 static const uint32_t *words(const Golden *g, const char *name, size_t *n) {
     const Json *e = json_get(g->header, name), *o = json_get(e, "data_offsets");
     *n = 0;
@@ -30,10 +31,14 @@ static const uint32_t *words(const Golden *g, const char *name, size_t *n) {
     for (*n = 0; *n < (end - begin) / 4; ++*n) out[*n] = read_u32(&r);
     return out;
 }
-static const float *floats(const Golden *g, const char *name, size_t *n) { return (const float *)(const void *)words(g, name, n); }
-static const int *ints(const Golden *g, const char *name, size_t *n) { return (const int *)(const void *)words(g, name, n); }
+static const float *floats(const Golden *g, const char *name, size_t *n) {
+    return (const float *)(const void *)words(g, name, n);
+}
+static const int *ints(const Golden *g, const char *name, size_t *n) {
+    return (const int *)(const void *)words(g, name, n);
+}
 
-/* largest difference, over the largest entry when relative */
+/* Returns the largest difference; if `relative`, divided by the largest number. */
 static double distance(const float *a, const float *b, size_t n, int relative) {
     double worst = 0, largest = 1e-30;
     for (size_t i = 0; i < n; i++) {
@@ -44,13 +49,17 @@ static double distance(const float *a, const float *b, size_t n, int relative) {
     return relative ? worst / largest : worst;
 }
 
-/* ---- a case: the policy, its texts as rows ---- */
-typedef struct { Model m; Lora lora; ValueHead head; Cache kv; Saved saved; Rows rows; int *target; int wanting; float *hidden, *dhidden, *logprob, *value; } Case;
+/* ---- a case: a policy, and its texts as rows ---- */
+typedef struct {
+    Model m; Lora lora; ValueHead head; Cache kv; Saved saved; Rows rows;
+    int *target, wanting; float *hidden, *dhidden, *logprob, *value;
+} Case;
 
 static int carve_rows(Case *c, const int *ids, const int *lens, size_t B) {
     int n = 0, N = 0, longest = 0;
     for (size_t b = 0; b < B; b++) { N += lens[b]; if (lens[b] > longest) longest = lens[b]; }
-    int *sequence = pool_take(&pool, (size_t)N, sizeof(int)), *position = pool_take(&pool, (size_t)N, sizeof(int));
+    int *sequence = pool_take(&pool, (size_t)N, sizeof(int)),
+        *position = pool_take(&pool, (size_t)N, sizeof(int));
     unsigned char *wants = pool_take(&pool, (size_t)N, 1);
     c->target = pool_take(&pool, (size_t)N, sizeof(int));
     c->wanting = 0;
@@ -59,7 +68,7 @@ static int carve_rows(Case *c, const int *ids, const int *lens, size_t B) {
             sequence[n] = (int)b; position[n] = t; wants[n] = t + 1 < lens[b];
             if (wants[n]) c->target[c->wanting++] = ids[n + 1];
         }
-    c->rows.N = N; c->rows.token = ids; c->rows.sequence = sequence; c->rows.position = position; c->rows.wants = wants;
+    c->rows = (Rows){ N, ids, sequence, position, wants };
     cache_carve(&c->kv, &c->m.config, (int)B, longest > 24 ? longest : 24, &memory);
     saved_carve(&c->saved, &c->m.config, N, 0, &memory);
     c->hidden = arena_take(&memory, (size_t)N * (size_t)c->m.config.stack.C, sizeof(float));
@@ -77,8 +86,9 @@ static int open_case(Case *c, const char *folder, const Golden *g, int trainable
     memory.used = 0;
     memset(memory.base, 0, memory.capacity);                /* gradients start at 0 */
     memset(c, 0, sizeof *c);
-    int bad = config_load(&config, folder, &pool, &err) || model_carve(&c->m, &config, NULL, trainable, config.positions, &pool, &memory, &err) ||
-              checkpoint_load(folder, "model", c->m.tensor, c->m.tensors, &pool, &err);
+    int bad = config_load(&config, folder, &pool, &err)
+        || model_carve(&c->m, &config, NULL, trainable, config.positions, &pool, &memory, &err)
+        || checkpoint_load(folder, "model", c->m.tensor, c->m.tensors, &pool, &err);
     snprintf(adapter, sizeof adapter, "%s/adapter", folder);
     if (!bad && lora) {
         value_head_carve(&c->head, config.stack.C, 1, &memory);
@@ -98,18 +108,21 @@ static void minus_mean(void *context, int first, int n, const float *logprob, fl
     for (int i = 0; i < n; i++) dlogprob[i] = -1.0f / (float)*(int *)context;
 }
 
-/* logits of all rows (the head with a one-hot trick would be slow: plain product) */
-static void check_logits(Case *c, const Golden *g, const char *name, const Lora *adapter, const char *folder) {
+/* Computes the logits of all rows, by a plain product. */
+static void check_logits(Case *c, const Golden *g, const char *name, const Lora *adapter,
+                         const char *folder) {
     size_t n, V = (size_t)c->m.config.V;
     const float *want = floats(g, name, &n);
     float *logits = pool_take(&pool, (size_t)c->rows.N * V, sizeof(float));
-    CHECK(model_forward(&c->m, adapter, &c->rows, &c->kv, &c->saved, c->hidden, &ws) == OK, "%s: forward", folder);
+    CHECK(model_forward(&c->m, adapter, &c->rows, &c->kv, &c->saved, c->hidden, &ws) == OK, "%s: forward",
+          folder);
     linear_forward(logits, c->hidden, &c->m.head, NULL, c->rows.N, &ws);
     double d = want && n == (size_t)c->rows.N * V ? distance(logits, want, n, 0) : 1e9;
     CHECK(d < 2e-5, "%s: %s differ by %.2g (2e-5)", folder, name, d);
 }
 
-static void check_gradients(const Tensor *t, int tensors, const Golden *g, const char *prefix, const char *folder) {
+static void check_gradients(const Tensor *t, int tensors, const Golden *g, const char *prefix,
+                            const char *folder) {
     int checked = 0;
     double worst = 0;
     for (int i = 0; i < tensors; i++) {
@@ -118,12 +131,14 @@ static void check_gradients(const Tensor *t, int tensors, const Golden *g, const
         if (t[i].flags & TENSOR_TIED) continue;
         snprintf(name, sizeof name, "%s%s", prefix, t[i].name);
         const float *want = floats(g, name, &n);
-        double d = want && n == (size_t)t[i].matrix->O * (size_t)t[i].matrix->I ? distance(t[i].matrix->grad, want, n, 1) : 1e9;
+        double d = want && n == (size_t)t[i].matrix->O * (size_t)t[i].matrix->I
+            ? distance(t[i].matrix->grad, want, n, 1) : 1e9;
         if (!(d < 1e-4)) CHECK(0, "%s: %s differs by %.2g of its largest entry (1e-4)", folder, name, d);
         if (d > worst) worst = d;
         checked++;
     }
-    CHECK(checked > 0 && worst < 1e-4, "%s: %d gradients, worst %.2g of the largest entry", folder, checked, worst);
+    CHECK(checked > 0 && worst < 1e-4, "%s: %d gradients, worst %.2g of the largest entry", folder, checked,
+          worst);
 }
 
 static void check_greedy(Case *c, const Golden *g, const char *folder) {
@@ -135,8 +150,8 @@ static void check_greedy(Case *c, const Golden *g, const char *folder) {
     memset(&s, 0, sizeof s);
     for (int i = 0; i < 4; i++) out[i] = want[i];
     s.token = out; s.prompt = s.length = 4; s.capacity = (int)n;
-    CHECK(model_generate(&c->m, NULL, NULL, &s, 1, &c->kv, &greedy, NULL, NULL, &ws) == OK && !memcmp(out, want, n * sizeof(int)),
-          "%s: greedy tokens", folder);
+    CHECK(model_generate(&c->m, NULL, NULL, &s, 1, &c->kv, &greedy, NULL, NULL, &ws) == OK
+          && !memcmp(out, want, n * sizeof(int)), "%s: greedy tokens", folder);
 }
 
 static void full_case(const char *folder) {
@@ -148,13 +163,14 @@ static void full_case(const char *folder) {
     if (!open_case(&c, folder, &g, 1, 0)) return;
     check_logits(&c, &g, "logits", NULL, folder);
     memset(c.dhidden, 0, (size_t)c.rows.N * (size_t)c.m.config.stack.C * sizeof(float));
-    CHECK(model_logprobs(&c.m, c.hidden, &c.rows, c.target, 1, c.logprob, NULL, minus_mean, &c.wanting, c.dhidden, &ws) == OK,
-          "%s: logprobs", folder);
+    CHECK(model_logprobs(&c.m, c.hidden, &c.rows, c.target, 1, c.logprob, NULL, minus_mean, &c.wanting,
+                         c.dhidden, &ws) == OK, "%s: logprobs", folder);
     const float *lp = floats(&g, "logprobs", &n), *loss = floats(&g, "loss", &n);
     double sum = 0, d = distance(c.logprob, lp, (size_t)c.wanting, 0);
     for (int i = 0; i < c.wanting; i++) sum -= (double)c.logprob[i];
     CHECK(d < 2e-5, "%s: logprobs differ by %.2g", folder, d);
-    CHECK(fabs(sum / c.wanting - (double)loss[0]) < 1e-5, "%s: loss %.7f, wanted %.7f", folder, sum / c.wanting, (double)loss[0]);
+    CHECK(fabs(sum / c.wanting - (double)loss[0]) < 1e-5, "%s: loss %.7f, wanted %.7f", folder,
+          sum / c.wanting, (double)loss[0]);
     model_backward(&c.m, NULL, &c.rows, &c.kv, &c.saved, c.dhidden, &ws);
     check_gradients(c.m.tensor, c.m.tensors, &g, "grad.", folder);
     check_greedy(&c, &g, folder);
@@ -166,7 +182,8 @@ static void full_case(const char *folder) {
     d = distance(c.value, values, n, 0);
     CHECK(d < 2e-5, "%s: values differ by %.2g", folder, d);
     memset(c.dhidden, 0, (size_t)c.rows.N * (size_t)c.m.config.stack.C * sizeof(float));
-    model_logprobs(&c.m, c.hidden, &c.rows, c.target, 1, c.logprob, NULL, minus_mean, &c.wanting, c.dhidden, &ws);
+    model_logprobs(&c.m, c.hidden, &c.rows, c.target, 1, c.logprob, NULL, minus_mean, &c.wanting, c.dhidden,
+                   &ws);
     for (int i = 0; i < c.rows.N; i++) c.value[i] = (c.value[i] - 0.5f) / (float)c.rows.N;
     model_values_backward(&c.head, c.value, c.hidden, c.dhidden, c.rows.N, &ws);
     model_backward(&c.m, &c.lora, &c.rows, &c.kv, &c.saved, c.dhidden, &ws);
@@ -196,8 +213,9 @@ static void stories(void) {
     if (file_read_all(path, &pool, &bytes, &n, &err)) { SKIP("stories260K: no %s", path); return; }
     const Json *ids = json_get(json_parse(bytes, n, &pool, &err), "greedy_ids");
     memory.used = 0;
-    int bad = !ids || config_load(&config, folder, &pool, &err) || model_carve(&m, &config, NULL, 0, config.positions, &pool, &memory, &err) ||
-              checkpoint_load(folder, "model", m.tensor, m.tensors, &pool, &err);
+    int bad = !ids || config_load(&config, folder, &pool, &err)
+        || model_carve(&m, &config, NULL, 0, config.positions, &pool, &memory, &err)
+        || checkpoint_load(folder, "model", m.tensor, m.tensors, &pool, &err);
     CHECK(!bad, "stories260K loads: %s: %s", err.what, err.where);
     if (bad) return;
     cache_carve(&kv, &config, 1, 256, &memory);
@@ -206,7 +224,8 @@ static void stories(void) {
     s.token = out; s.prompt = s.length = 1; s.capacity = (int)ids->count;
     int code = model_generate(&m, NULL, NULL, &s, 1, &kv, &greedy, NULL, NULL, &ws), same = 0;
     for (const Json *e = ids->child; e && same < s.length && (int)e->number == out[same]; e = e->next) same++;
-    CHECK(code == OK && same == (int)ids->count && same >= 200, "stories260K: %d of %d greedy tokens", same, (int)ids->count);
+    CHECK(code == OK && same == (int)ids->count && same >= 200, "stories260K: %d of %d greedy tokens", same,
+          (int)ids->count);
 }
 
 int main(void) {

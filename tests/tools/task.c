@@ -1,13 +1,14 @@
-/* tests/tools/task.c - how hard the shipped task is (`make task`): the reviews counted, and what a reader without word order makes of
- * them. No test: it measures data, and passes nothing.
+/* tests/tools/task.c - measures how hard the shipped task is (`make task`): counts the reviews, and trains a
+ * reader that ignores the order of words. It measures data and is no test.
  *
- *     make task                                               data/imdb.bin, 12 tokens of data/reward's tokenizer
- *     make task TASK="--data reviews.bin --tokens 30"         other reviews, with two labels
+ *     make task                                               data/imdb.bin, 12 tokens of data/reward's
+ *     tokenizer make task TASK="--data reviews.bin --tokens 30"         other reviews, with two labels
  *
- * The reader is logistic regression, p(label 1) = sigmoid(b + sum over f of count_f w_f), fitted to the train split by AdaGrad
- * (Duchi, Hazan & Singer 2011), one review at a time. Its features are words, or words and pairs of neighbours. A word is a run
- * of letters, digits, ' and -, in lower case. What such a reader gets wrong needs more than the words: who says it, of what,
- * and what is denied. The first tokens alone tell whether a query gives the label away before a response is written. */
+ * The reader is logistic regression, p(label 1) = sigmoid(b + sum over f of count_f w_f), fitted to the train
+ * split by AdaGrad (Duchi, Hazan & Singer 2011), one review at a time. Its features are words, or words and
+ * pairs of neighbours. A word is a run of letters, digits, ' and -, in lower case. A review that this reader
+ * gets wrong needs more than its words: who says them, of what, and what is denied. A reader of the first
+ * tokens alone shows how often a query gives the label away before a response is written. */
 #include "../../programs.h"
 #include <stdio.h>
 
@@ -19,15 +20,17 @@ static Option option[] = {
     { "epochs", OPT_INT, &opt.epochs, "4", 1, 1000, NULL, "passes over the train split" },
     { "rate", OPT_REAL, &opt.rate, "0.1", 1e-6, 100, NULL, "AdaGrad's learning rate" },
 };
-static const Program program = { "build/tests/task", "[options]", "Measures how hard a set of reviews is.", option,
-                                 sizeof option / sizeof *option, NULL, 0 };
+static const Program program = { "build/tests/task", "[options]", "Measures how hard a set of reviews is.",
+                                 option, sizeof option / sizeof *option, NULL, 0 };
 static Pool pool, scratch;                  /* scratch: one text's tokens */
 
 /* ---- features ---- */
 
-/* A text as features: the ids at first .. first + count - 1 of one long list, ascending, each as often as it occurs. */
+/* A text as features: ids first .. first + count - 1 of one long list, in ascending order, each as often as
+ * it occurs. */
 typedef struct { size_t first; int count, words; } Bag;
-/* A set of 64-bit hashes (two words share one in a billion billion) that gives ids in order of appearance; at most half full. */
+/* A set of 64-bit hashes, at most half full, that gives ids in order of appearance. Two words share a hash
+ * once in a billion billion. */
 typedef struct { uint64_t *hash; int *id; size_t slots; int ids; } Vocabulary;
 typedef struct { int *feature; size_t features; Bag *bag; Vocabulary known; } Bags;
 
@@ -38,7 +41,7 @@ static void *take(size_t count, size_t size) {
     return memory;
 }
 
-/* Where a hash stands, or the free slot that it would take (0 marks one). */
+/* Returns the slot of a hash, or the free slot (0) that it would get. */
 static size_t slot_of(const Vocabulary *v, uint64_t hash) {
     size_t at = (size_t)hash & (v->slots - 1);
     while (v->hash[at] && v->hash[at] != hash) at = (at + 1) & (v->slots - 1);
@@ -68,14 +71,16 @@ static int id_of(Vocabulary *v, uint64_t hash) {
     return v->id[at];
 }
 
-static char letter(char c) {                /* in lower case, or 0: no part of a word */
+static char letter(char c) {                /* returns c in lower case, or 0 if it is no part of a word */
     if (c >= 'A' && c <= 'Z') return (char)(c - 'A' + 'a');
-    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '\'' || c == '-' || (unsigned char)c >= 0x80 ? c : 0;
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '\'' || c == '-'
+        || (unsigned char)c >= 0x80 ? c : 0;
 }
 
 static int ascending(const void *a, const void *b) { return *(const int *)a - *(const int *)b; }
 
-/* Appends the features of s (n bytes): its words, and with `pairs` each word together with the one before. */
+/* Appends the features of s (n bytes): its words, and if `pairs`, each word together with the word before
+ * it. */
 static Bag add_bag(Bags *b, const char *s, size_t n, int pairs) {
     Bag bag = { 0, 0, 0 };
     uint64_t before = 0;
@@ -89,7 +94,8 @@ static Bag add_bag(Bags *b, const char *s, size_t n, int pairs) {
         if (!length) { i++; continue; }
         hash = hash_bytes(word, length, 0);
         b->feature[b->features++] = id_of(&b->known, hash);
-        if (pairs && bag.words) b->feature[b->features++] = id_of(&b->known, hash_bytes(&hash, sizeof hash, before));
+        if (pairs && bag.words)
+            b->feature[b->features++] = id_of(&b->known, hash_bytes(&hash, sizeof hash, before));
         before = hash;
         bag.words++;
     }
@@ -98,11 +104,12 @@ static Bag add_bag(Bags *b, const char *s, size_t n, int pairs) {
     return bag;
 }
 
-/* The bags of all texts; with a tokenizer, of what their first opt.tokens tokens say. */
+/* Fills the bags of all texts; with a tokenizer, of the text of their first opt.tokens tokens. */
 static Bags make_bags(const Dataset *d, const Tokenizer *t, int pairs) {
     Bags b = { NULL, 0, NULL, { NULL, NULL, 0, 0 } };
     size_t room = 0;
-    for (uint64_t i = 0; i < d->count; i++) room += d->document[i].length[0];       /* a word and its pair: two bytes or more */
+    /* a word with its pair has two bytes */
+    for (uint64_t i = 0; i < d->count; i++) room += d->document[i].length[0];
     b.feature = take(room + (size_t)d->count, sizeof *b.feature);
     b.bag = take((size_t)d->count, sizeof *b.bag);
     for (uint64_t i = 0; i < d->count; i++) {
@@ -113,7 +120,8 @@ static Bags make_bags(const Dataset *d, const Tokenizer *t, int pairs) {
         int *ids, count;
         if (t) {
             must(tokenizer_encode(t, doc->text[0], n, &scratch, &ids, &count), NULL, NULL);
-            must(tokenizer_decode(t, ids, count < opt.tokens ? count : opt.tokens, &scratch, &s, &n), NULL, NULL);
+            must(tokenizer_decode(t, ids, count < opt.tokens ? count : opt.tokens, &scratch, &s, &n), NULL,
+                 NULL);
         }
         b.bag[i] = add_bag(&b, t ? s : doc->text[0], n, pairs);
         pool_release(&scratch, mark);
@@ -123,22 +131,23 @@ static Bags make_bags(const Dataset *d, const Tokenizer *t, int pairs) {
 
 /* ---- logistic regression ---- */
 
-/* b + sum over f of count_f w_f. */
+/* Returns b + sum over f of count_f w_f. */
 static double score_of(const Bags *b, const Bag *bag, const double *weight, double bias) {
     double sum = bias;
     for (int k = 0; k < bag->count; k++) sum += weight[b->feature[bag->first + (size_t)k]];
     return sum;
 }
 
-/* One step of AdaGrad on one number: its gradient's squares are summed in *squares. */
+/* Does one step of AdaGrad on one number; *squares sums the squares of its gradients. */
 static void step(double *w, double *squares, double gradient) {
     *squares += gradient * gradient;
     if (gradient != 0) *w -= opt.rate * gradient / sqrt(*squares);
 }
 
-/* Trains on the train split, returns the accuracy on the held-out one. */
+/* Trains on the train split and returns the accuracy on the held-out split. */
 static double accuracy(const Dataset *d, const Bags *b) {
-    double *weight = take((size_t)b->known.ids + 1, sizeof *weight), *squares = take((size_t)b->known.ids + 1, sizeof *squares);
+    double *weight = take((size_t)b->known.ids + 1, sizeof *weight),
+        *squares = take((size_t)b->known.ids + 1, sizeof *squares);
     double *bias = &weight[b->known.ids], *bias_squares = &squares[b->known.ids];
     int *order = take((size_t)d->count, sizeof *order), n = 0, held_out = 0, right = 0;
     for (int i = 0; i < (int)d->count; i++) if (!d->document[i].split) order[n++] = i;
@@ -148,10 +157,11 @@ static double accuracy(const Dataset *d, const Bags *b) {
         for (int i = 0; i < n; i++) {
             const Bag *bag = &b->bag[order[i]];
             const int *f = b->feature + bag->first;
-            double p = 1 / (1 + exp(-score_of(b, bag, weight, *bias))), error = p - d->document[order[i]].label;
+            double p = 1 / (1 + exp(-score_of(b, bag, weight, *bias))),
+                error = p - d->document[order[i]].label;
             for (int k = 0, next; k < bag->count; k = next) {
                 for (next = k + 1; next < bag->count && f[next] == f[k]; next++) {}
-                step(&weight[f[k]], &squares[f[k]], error * (next - k));        /* d loss / d w = (p - label) count */
+                step(&weight[f[k]], &squares[f[k]], error * (next - k));    /* dloss/dw = (p - label) count */
             }
             step(bias, bias_squares, error);
         }
@@ -167,7 +177,7 @@ static double accuracy(const Dataset *d, const Bags *b) {
 
 /* ---- the report ---- */
 
-/* Counts the splits and labels; the share of the commoner label is what guessing gets. */
+/* Counts splits and labels. Always guessing the more frequent label gets its share right. */
 static void print_reviews(const Dataset *d, const Bags *b) {
     int fewest = INT_MAX, most = 0;
     unsigned long long held_out = 0, ones = 0, count = (unsigned long long)d->count;
@@ -181,8 +191,8 @@ static void print_reviews(const Dataset *d, const Bags *b) {
     }
     if (!held_out || held_out == count) usage_error("both splits need texts", opt.data);
     printf("%s: %llu reviews, %llu of them held out\n", opt.data, count, held_out);
-    printf("  %-28s %d to %d, mean %.1f\n  %-28s %d\n", "words in a review", fewest, most, words / (double)count,
-           "distinct words", b->known.ids);
+    printf("  %-28s %d to %d, mean %.1f\n  %-28s %d\n", "words in a review", fewest, most,
+           words / (double)count, "distinct words", b->known.ids);
     printf("held-out accuracy, in %%\n  %-28s %.1f\n", "always the commoner label",
            100.0 * (double)(ones > held_out - ones ? ones : held_out - ones) / (double)held_out);
 }
@@ -191,7 +201,7 @@ static void print_accuracy(const char *features, const Dataset *d, const Bags *b
     printf("  %-28s %.1f\n", features, 100 * accuracy(d, b));
 }
 
-/* The same reader, given only what the first tokens say. */
+/* Trains the same reader on the first tokens alone. */
 static void print_start(const Dataset *d) {
     char name[64];
     Error err = { 0 };
@@ -217,7 +227,8 @@ int main(int argc, char **argv) {
     scratch = cli_pool();
     cli_parse(&program, NULL, argc, argv, none, 0);
     must(dataset_read(&d, opt.data, &pool, &err), &err, "make it: make data/imdb.bin");
-    if (d.kind != DATA_TEXT || d.labels != 2 || d.count > INT_MAX) usage_error("not texts with two labels", opt.data);
+    if (d.kind != DATA_TEXT || d.labels != 2 || d.count > INT_MAX)
+        usage_error("not texts with two labels", opt.data);
     for (uint64_t i = 0; i < d.count; i++)
         if (d.document[i].label < 0) usage_error("a text without a label", opt.data);
     bags = make_bags(&d, NULL, 0);

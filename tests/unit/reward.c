@@ -1,5 +1,6 @@
-/* tests/unit/reward.c - the judge against PyTorch (tests/golden/models/roberta*), and its own promises: a text's logits do not depend on
- * its company or the number of threads; what is too long is refused; positions begin after the padding index. */
+/* tests/unit/reward.c - the judge against PyTorch (tests/golden/models/roberta*), and its own promises: a
+ * text's logits depend neither on the other texts of a batch nor on the number of threads; a text that is too
+ * long is refused; positions begin after the padding index. */
 #include "test.h"
 #ifdef _OPENMP
 #include <omp.h>
@@ -26,7 +27,8 @@ static int golden_open(Golden *g, const char *folder, const char *file, Pool *po
     return g->header != NULL;
 }
 
-/* The 32-bit words of a tensor: how many, and a reader over them. -1: not there. */
+/* Finds a tensor: returns how many 32-bit words it has and sets a reader over them; returns -1 if it is not
+ * there. */
 static int golden_words(const Golden *g, const char *name, Reader *r) {
     const Json *t = json_get(g->header, name), *span = json_get(t, "data_offsets");
     if (!span || span->count != 2) return -1;
@@ -81,7 +83,7 @@ typedef struct {
     float logits[32 * LABELS_MAX], dlogits[32 * LABELS_MAX], loss[32], dloss[32];
 } Judge;
 
-static int compute = F32;                   /* what the judges that follow compute in */
+static int compute = F32;                   /* compute type of the judges that are opened next */
 static void judge_parts(Judge *j, const RewardConfig *c, int trainable, int N, int B) {
     const Texts most = { N, B, NULL, NULL };
     reward_carve(&j->model, c, F32, compute, trainable, &j->lists, &j->arena, NULL);
@@ -95,7 +97,7 @@ static void judge_parts(Judge *j, const RewardConfig *c, int trainable, int N, i
 static Judge *judge_make(const RewardConfig *c, int trainable, int N, int B) {
     Judge *j = calloc(1, sizeof *j);
     j->lists = test_pool();
-    threads(2);                             /* attention has scratch for every thread: measured for the most there will be */
+    threads(2);    /* each thread needs scratch for attention: measure for the most threads */
     judge_parts(j, c, trainable, N, B);
     threads(1);
     CHECK(j->ws.used == 0 && j->ws.peak > 0, "a measuring pass gives back what it took");
@@ -117,13 +119,15 @@ static Judge *judge_golden(const char *folder, int trainable, Golden *g, Pool *p
     Golden weights;
     const RewardConfig c = golden_config(folder, pool);
     int lens[32];
-    if (!golden_open(&weights, folder, "model.safetensors", pool) || !golden_open(g, folder, "golden.safetensors", pool))
+    if (!golden_open(&weights, folder, "model.safetensors", pool)
+        || !golden_open(g, folder, "golden.safetensors", pool))
         return NULL;
     const int B = golden_ints(g, "seq_lens", lens, 32), N = golden_ints(g, "ids", NULL, 0);
     Judge *j = judge_make(&c, trainable, N, B);
     for (int t = 0; t < j->model.tensors; t++) {
         const Tensor *x = &j->model.tensor[t];
-        CHECK(golden_floats(&weights, x->name, matrix_data(x), matrix_size(x)) == matrix_size(x), "%s has %s", folder, x->name);
+        CHECK(golden_floats(&weights, x->name, matrix_data(x), matrix_size(x)) == matrix_size(x),
+              "%s has %s", folder, x->name);
     }
     golden_ints(g, "ids", j->token, MANY);
     golden_ints(g, "labels", j->label, 32);
@@ -146,10 +150,11 @@ static void compare_gradients(const Judge *j, const Golden *g, const char *prefi
         CHECK(golden_floats(g, name, want, 100000) == n, "%s has %s", folder, name);
         for (int i = 0; i < n; i++) {
             const double error = fabs((double)x->matrix->grad[i] - (double)want[i]);
-            if (!(error <= worst)) worst = error;                   /* a NaN is the worst */
+            if (!(error <= worst)) worst = error;                   /* keeps a NaN too */
             if (fabs((double)want[i]) > largest) largest = fabs((double)want[i]);
         }
-        /* the key biases' true gradient is 0 (softmax does not see them): what PyTorch has there is rounding noise */
+        /* The key biases' gradient is 0, since softmax does not depend on them: PyTorch's is rounding
+         * noise. */
         if (largest < 1e-6) CHECK(worst < 1e-6, "%s %s: zero, off by %.2g", folder, name, worst);
         else CHECK(worst <= 1e-4 * largest, "%s %s: off by %.2g of %.2g", folder, name, worst, largest);
     }
@@ -188,9 +193,11 @@ static void test_golden(const char *folder) {
     loss = 0;
     for (int i = 0; i < pairs; i++) { loss += j->loss[i] / (float)pairs; j->dloss[i] = 1.0f / (float)pairs; }
     golden_floats(&g, "pair.loss", want, 1);
-    CHECK(fabs((double)loss - (double)want[0]) < 1e-5, "%s: pair loss %.7f, PyTorch %.7f", folder, (double)loss, (double)want[0]);
+    CHECK(fabs((double)loss - (double)want[0]) < 1e-5, "%s: pair loss %.7f, PyTorch %.7f", folder,
+          (double)loss, (double)want[0]);
     ranking_backward(j->dlogits, j->dloss, j->logits, labels, pairs);
-    CHECK(reward_backward(&j->model, &j->texts, &j->saved, j->dlogits, &j->ws) == OK, "%s: backward of pairs", folder);
+    CHECK(reward_backward(&j->model, &j->texts, &j->saved, j->dlogits, &j->ws) == OK,
+          "%s: backward of pairs", folder);
     compare_gradients(j, &g, "pair.grad.", folder);
     CHECK(!j->ws.failed && j->ws.used == 0, "%s: the measured workspace was enough", folder);
     judge_free(j);
@@ -199,7 +206,8 @@ static void test_golden(const char *folder) {
 
 /* ---- promises ---- */
 
-/* Texts first..first+n-1 of j alone: the same logits, bit for bit, with saved activations and without. */
+/* Runs texts first .. first+n-1 of j alone: their logits are the same, bit for bit, with saved activations
+ * and without. */
 static void check_company(Judge *j, const float *want, int first, int n, const char *what) {
     int start[33];
     float logits[32 * LABELS_MAX];
@@ -207,13 +215,15 @@ static void check_company(Judge *j, const float *want, int first, int n, const c
     const size_t bytes = (size_t)(n * labels) * sizeof *logits;
     Texts some = { j->start[first + n] - j->start[first], n, j->token + j->start[first], start };
     for (int b = 0; b <= n; b++) start[b] = j->start[first + b] - j->start[first];
-    CHECK(reward_forward(&j->model, &some, NULL, logits, &j->ws) == OK && !memcmp(logits, want + first * labels, bytes),
-          "texts %d to %d, %s: the same bits", first, first + n - 1, what);
-    CHECK(reward_forward(&j->model, &some, &j->saved, logits, &j->ws) == OK && !memcmp(logits, want + first * labels, bytes),
-          "texts %d to %d, %s, saving: the same bits", first, first + n - 1, what);
+    CHECK(reward_forward(&j->model, &some, NULL, logits, &j->ws) == OK
+          && !memcmp(logits, want + first * labels, bytes), "texts %d to %d, %s: the same bits", first,
+          first + n - 1, what);
+    CHECK(reward_forward(&j->model, &some, &j->saved, logits, &j->ws) == OK
+          && !memcmp(logits, want + first * labels, bytes), "texts %d to %d, %s, saving: the same bits",
+          first, first + n - 1, what);
 }
 
-/* 16 bits change the logits, by a few times what one rounding does (2^-9, 2^-12) to numbers of their size. */
+/* 16 bits change the logits by a few roundings (2^-9, 2^-12) of numbers of their size. */
 static void compared_with_floats(Judge *j, Golden *g) {
     float want[32 * LABELS_MAX];
     double worst = 0, largest = 0, limit = compute == BF16 ? 0.03 : compute == F16 ? 0.004 : 2e-5;
@@ -222,7 +232,8 @@ static void compared_with_floats(Judge *j, Golden *g) {
         worst = fmax(worst, fabs((double)j->logits[i] - (double)want[i]));
         largest = fmax(largest, fabs((double)want[i]));
     }
-    CHECK(n > 0 && worst < limit * largest && (compute == F32 || worst > 1e-5 * largest), "compute type %d: logits off by %.2g of the largest", compute, worst / largest);
+    CHECK(n > 0 && worst < limit * largest && (compute == F32 || worst > 1e-5 * largest),
+          "compute type %d: logits off by %.2g of the largest", compute, worst / largest);
 }
 
 static void test_company(void) {
@@ -235,14 +246,16 @@ static void test_company(void) {
         if (t == 1) reward_forward(&j->model, &j->texts, NULL, j->logits, &j->ws);
         if (t == 1) compared_with_floats(j, &g);
         for (int n = 1; n <= j->texts.B; n++)
-            for (int first = 0; first + n <= j->texts.B; first++) check_company(j, j->logits, first, n, t == 1 ? "1 thread" : "2 threads");
+            for (int first = 0; first + n <= j->texts.B; first++)
+                check_company(j, j->logits, first, n, t == 1 ? "1 thread" : "2 threads");
     }
     threads(1);
     judge_free(j);
     pool_free(&pool);
 }
 
-/* The same gradients, bit for bit, with 1 and 2 threads; and backward adds: a second one doubles them. */
+/* The gradients are the same, bit for bit, with 1 and 2 threads. Backward adds: run twice, it doubles
+ * them. */
 static void test_gradients_and_threads(void) {
     Pool pool = test_pool();
     Golden g;
@@ -277,7 +290,8 @@ static void test_gradients_and_threads(void) {
             if (fabs((double)once[at]) > largest) largest = fabs((double)once[at]);
         }
     }
-    CHECK(worst < 1e-5 * largest && largest > 0, "a second backward adds the same again: off by %.2g of %.2g", worst, largest);
+    CHECK(worst < 1e-5 * largest && largest > 0, "a second backward adds the same again: off by %.2g of "
+                                                 "%.2g", worst, largest);
     free(once);
     judge_free(j);
     pool_free(&pool);
@@ -286,11 +300,12 @@ static void test_gradients_and_threads(void) {
 static RewardConfig small_config(void) {
     RewardConfig c;
     memset(&c, 0, sizeof c);
-    c.V = 19; c.stack.C = 12; c.stack.L = 2; c.stack.H = 3; c.stack.F = 20; c.positions = 11; c.types = 1; c.stack.eps = 1e-5f; c.pad = 1; c.bos = 0; c.eos = 2; c.labels = 2;
+    c.V = 19; c.stack.C = 12; c.stack.L = 2; c.stack.H = 3; c.stack.F = 20; c.stack.eps = 1e-5f;
+    c.positions = 11; c.types = 1; c.pad = 1; c.bos = 0; c.eos = 2; c.labels = 2;
     return c;
 }
 
-/* One text of n tokens through a fresh small judge; what reward_forward said. */
+/* Runs one text of n tokens through a new small judge; returns what reward_forward returned. */
 static int forward_of(Judge *j, const int *token, int n) {
     for (int i = 0; i < n; i++) j->token[i] = token ? token[i] : 3 + i % 7;
     j->start[0] = 0;
@@ -305,7 +320,8 @@ static void test_refusals(void) {
     Judge *j = judge_make(&c, 1, 40, 4);
     const int high[3] = { 0, 19, 2 }, low[3] = { 0, -1, 2 };
     reward_init(&j->model, 1);
-    CHECK(reward_max_tokens(&c) == 9, "11 positions with padding index 1 serve 9 tokens, not %d", reward_max_tokens(&c));
+    CHECK(reward_max_tokens(&c) == 9, "11 positions with padding index 1 serve 9 tokens, not %d",
+          reward_max_tokens(&c));
     CHECK(forward_of(j, NULL, 9) == OK, "the longest text is accepted");
     CHECK(forward_of(j, NULL, 10) == E_RANGE, "a text one token longer is refused");
     CHECK(forward_of(j, NULL, 0) == E_RANGE, "a text without tokens is refused");
@@ -313,21 +329,25 @@ static void test_refusals(void) {
     CHECK(forward_of(j, low, 3) == E_RANGE, "a negative token is refused");
     forward_of(j, NULL, 5);
     j->start[1] = 4;
-    CHECK(reward_forward(&j->model, &j->texts, NULL, j->logits, &j->ws) == E_RANGE, "starts that do not end at N are refused");
+    CHECK(reward_forward(&j->model, &j->texts, NULL, j->logits, &j->ws) == E_RANGE,
+          "starts that do not end at N are refused");
     j->start[1] = 5;
     j->saved.N = 4;
     CHECK(reward_forward(&j->model, &j->texts, &j->saved, j->logits, &j->ws) == E_MEMORY,
           "more rows than there is room to save are refused");
     j->saved.N = 40;
     j->ws.capacity = 64;
-    CHECK(reward_forward(&j->model, &j->texts, NULL, j->logits, &j->ws) == E_MEMORY, "a workspace that is too small is refused");
+    CHECK(reward_forward(&j->model, &j->texts, NULL, j->logits, &j->ws) == E_MEMORY,
+          "a workspace that is too small is refused");
     judge_free(j);
 }
 
 static void test_bad_configs(void) {
     Pool lists = test_pool();
-    const struct { const char *what; int change; } bad[] = { { "no layers", 0 }, { "heads that do not divide the width", 1 },
-        { "no labels", 2 }, { "too many labels", 3 }, { "no room for positions", 4 }, { "a padding index outside the vocabulary", 5 },
+    const struct { const char *what; int change; } bad[] = {
+        { "no layers", 0 }, { "heads that do not divide the width", 1 },
+        { "no labels", 2 }, { "too many labels", 3 }, { "no room for positions", 4 },
+        { "a padding index outside the vocabulary", 5 },
         { "a negative vocabulary", 6 } };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         RewardConfig c = small_config();
@@ -343,21 +363,24 @@ static void test_bad_configs(void) {
         if (bad[i].change == 4) c.positions = 4;
         if (bad[i].change == 5) c.pad = 19;
         if (bad[i].change == 6) c.V = -5;
-        CHECK(reward_carve(&m, &c, F32, F32, 1, &lists, &measure, &err) == E_RANGE && err.code == E_RANGE, "%s: refused", bad[i].what);
+        CHECK(reward_carve(&m, &c, F32, F32, 1, &lists, &measure, &err) == E_RANGE && err.code == E_RANGE,
+              "%s: refused", bad[i].what);
     }
     RewardConfig c = small_config();
     RewardModel m;
     Arena measure;
     memset(&measure, 0, sizeof measure);
-    CHECK(reward_carve(&m, &c, BF16, F32, 0, &lists, &measure, NULL) == E_UNSUPPORTED, "weights in another type: refused by name");
+    CHECK(reward_carve(&m, &c, BF16, F32, 0, &lists, &measure, NULL) == E_UNSUPPORTED,
+          "weights in another type: refused by name");
     Arena small = test_arena(1000);
-    CHECK(reward_carve(&m, &c, F32, F32, 0, &lists, &small, NULL) == E_MEMORY, "an arena that is too small: refused");
+    CHECK(reward_carve(&m, &c, F32, F32, 0, &lists, &small, NULL) == E_MEMORY,
+          "an arena that is too small: refused");
     free(small.base);
     pool_free(&lists);
 }
 
-/* Trap: the first token stands at position pad + 1. Rows 0 .. pad of the table are never read; row pad + 1 is the first
- * token's. */
+/* Trap: the first token has position pad + 1, so that it reads that row of the position table. Rows 0 .. pad
+ * are never read. */
 static void test_positions(void) {
     const RewardConfig c = small_config();
     Judge *j = judge_make(&c, 1, 40, 4);
@@ -374,12 +397,14 @@ static void test_positions(void) {
         const float kept = table[row * c.stack.C];
         table[row * c.stack.C] += 1;
         forward_of(j, text, 4);
-        CHECK(memcmp(before, j->logits, sizeof before) != 0, "position row %d is read by a text of 4 tokens", row);
+        CHECK(memcmp(before, j->logits, sizeof before) != 0, "position row %d is read by a text of 4 tokens",
+              row);
         table[row * c.stack.C] = kept;
     }
     for (int i = 6 * c.stack.C; i < c.positions * c.stack.C; i++) table[i] += 10;
     forward_of(j, text, 4);
-    CHECK(!memcmp(before, j->logits, sizeof before), "position rows from 6 on are not read by a text of 4 tokens");
+    CHECK(!memcmp(before, j->logits, sizeof before),
+          "position rows from 6 on are not read by a text of 4 tokens");
     forward_of(j, padded, 5);
     memcpy(before, j->logits, sizeof before);
     table[1 * c.stack.C] += 1;
@@ -388,7 +413,7 @@ static void test_positions(void) {
     judge_free(j);
 }
 
-/* A frozen judge has no gradients and half the memory; backward still runs. */
+/* A frozen judge has no gradients and takes half the memory; backward still runs. */
 static void test_frozen(void) {
     const RewardConfig c = small_config();
     Judge *j = judge_make(&c, 0, 40, 4);
@@ -398,18 +423,21 @@ static void test_frozen(void) {
     j->dlogits[0] = 1;
     CHECK(reward_backward(&j->model, &j->texts, &j->saved, j->dlogits, &j->ws) == OK, "frozen: backward");
     for (int t = 0; t < j->model.tensors; t++)
-        CHECK(j->model.tensor[t].matrix->grad == NULL && j->model.tensor[t].matrix->id == t, "frozen: %s", j->model.tensor[t].name);
+        CHECK(j->model.tensor[t].matrix->grad == NULL && j->model.tensor[t].matrix->id == t, "frozen: %s",
+              j->model.tensor[t].name);
     judge_free(j);
 }
 
-/* Bradley-Terry far from zero: no overflow, slope -1 or 0. */
+/* Bradley-Terry far from zero does not overflow: its slope is -1 or 0. */
 static void test_ranking_extremes(void) {
     const float logits[4] = { 200, -200, -200, 200 }, dloss[2] = { 1, 1 };
     float loss[2], d[4] = { 0, 0, 0, 0 };
     ranking_forward(loss, logits, 1, 2);
     ranking_backward(d, dloss, logits, 1, 2);
-    CHECK(loss[0] >= 0 && loss[0] < 1e-6f && fabsf(loss[1] - 400) < 1e-3f, "losses %g and %g", (double)loss[0], (double)loss[1]);
-    CHECK(fabsf(d[0]) < 1e-6f && fabsf(d[1]) < 1e-6f && fabsf(d[2] + 1) < 1e-6f && fabsf(d[3] - 1) < 1e-6f, "slopes");
+    CHECK(loss[0] >= 0 && loss[0] < 1e-6f && fabsf(loss[1] - 400) < 1e-3f, "losses %g and %g",
+          (double)loss[0], (double)loss[1]);
+    CHECK(fabsf(d[0]) < 1e-6f && fabsf(d[1]) < 1e-6f && fabsf(d[2] + 1) < 1e-6f && fabsf(d[3] - 1) < 1e-6f,
+          "slopes");
 }
 
 int main(void) {
