@@ -42,18 +42,18 @@ LEVELS   = core fast/threads | \
            text/wordpiece | \
            tokenizer | \
            fast/x86 fast/arm fast/half files/fields | \
-           fast/avx512 files/torch files/config files/llama2c | \
-           fast/choose fast/wide files/tokenizer_files | \
+           fast/avx512 files/torch files/config | \
+           fast/choose fast/wide files/llama2c files/tokenizer_files | \
            fast/matmul | \
            fast/attention | \
            ops | \
            lora checkpoint | \
-           model reward | \
+           stack | model reward | \
            cli | \
            train
 LIBRARY  = $(filter-out | $(if $(ALONE),fast/%),$(subst |, | ,$(LEVELS)))
 PROGRAMS = ppo sft rm run prep
-F64      = ops lora model reward rl
+F64      = ops lora stack model reward rl
 
 # $(call HAVE,FLAG) is FLAG if a program that was compiled with it runs.
 HAVE     = $(shell d=$$(mktemp -d) && echo 'int main(void) { return 0; }' > $$d/t.c && \

@@ -174,6 +174,16 @@ void lora_backward(float *dx, const float *dy, const float *x, const Lora *l, co
     ws->used = mark;
 }
 
+void lora_measure(const Lora *l, const Matrix *w, int N, Arena *ws) {
+    const LoraPair *p = pair_of(l, w);
+    if (!p) return;
+    size_t mark = ws->used;
+    arena_take(ws, 2 * (size_t)N * (size_t)l->config.R + 32, sizeof(float));
+    linear_measure(ws, N, w->I, l->config.R, p->A.compute);
+    linear_measure(ws, N, l->config.R, w->O, p->B.compute);
+    ws->used = mark;
+}
+
 /* W += scale B A:  row o of W gains scale sum_r B[o][r] A[r], that is the backward product dx += dy W with dy = scale B, W = A. */
 void lora_merge(const Lora *l, const Matrix *w, Arena *ws) {
     const LoraPair *p = pair_of(l, w);

@@ -149,7 +149,7 @@ typedef struct {
 typedef struct {
     int *token, *sequence, *position, *target, N, W;
     unsigned char *wants;
-    float *hidden, *other_hidden, *dhidden, *row_value, *row_dvalue;                                /* (N,C) (N,C) (N,C) (N) (N) */
+    float *hidden, *other_hidden, *dhidden;                                                         /* (W,C) */
     float *old_logprob, *advantage, *old_value, *returns, *new_logprob, *entropy, *value, *dvalue;  /* (W) */
 } Batch;
 
@@ -302,10 +302,9 @@ static void draw_queries(Run *r, Rollout *x) {
 
 /* Fills all sequences of x, then lays their tokens out one after another. */
 static void sample_responses(Run *r, Rollout *x) {
-    const Sampling sampling = { (float)o.temperature, 0, 1 };
+    const Writing writing = { r->adapter, &r->head, { (float)o.temperature, 0, 1 }, NULL, NULL };
     for (int first = 0; first < x->B; first += o.chunk)
-        must(model_generate(&r->policy, r->adapter, &r->head, x->seq + first, smaller(o.chunk, x->B - first), &r->cache, &sampling,
-                            NULL, NULL, &r->ws), NULL, "check the weights: the sampler failed");
+        must(model_generate(&r->policy, &writing, x->seq + first, smaller(o.chunk, x->B - first), &r->cache, &r->ws), NULL, "check the weights: the sampler failed");
     x->P = 0;
     for (int b = 0; b < x->B; b++) {
         int n = x->seq[b].length - x->seq[b].prompt;
@@ -335,7 +334,7 @@ static Rows fill_rows(Batch *k, const Sequence *seq, const int *which, int n) {
             k->N++;
         }
     }
-    Rows rows = { k->N, k->token, k->sequence, k->position, k->wants };
+    Rows rows = { k->N, k->W, k->token, k->sequence, k->position, k->wants };
     return rows;
 }
 
@@ -346,11 +345,11 @@ static void reference_logprobs(Run *r, Rollout *x) {
         Rows rows = fill_rows(k, x->seq + first, NULL, smaller(o.chunk, x->B - first));
         int at = x->start[first];
         int code = model_forward(r->reference, r->reference_adapter, &rows, &r->cache, NULL, k->hidden, &r->ws);
-        if (!code) code = model_logprobs(r->reference, k->hidden, &rows, k->target, (float)o.temperature, x->ref_logprob + at, NULL,
-                                         NULL, NULL, NULL, &r->ws);
+        HeadTask task = { k->target, (float)o.temperature, x->ref_logprob + at, NULL, NULL, NULL, NULL };
+        if (!code) code = model_logprobs(r->reference, k->hidden, k->W, &task, &r->ws);
         if (!code && o.kl_penalty == KL_FULL) {
             code = model_forward(&r->policy, r->adapter, &rows, &r->cache, NULL, k->other_hidden, &r->ws);
-            if (!code) code = model_full_kl(&r->policy, k->other_hidden, r->reference, k->hidden, &rows, (float)o.temperature,
+            if (!code) code = model_full_kl(&r->policy, k->other_hidden, r->reference, k->hidden, k->W, (float)o.temperature,
                                             x->full_kl + at, &r->ws);
         }
         must(code, NULL, "check the reference's weights");
@@ -409,7 +408,7 @@ static void judge_run(Run *r, int n, float *score) {
     JudgeBatch *j = &r->judge_batch;
     Texts texts = { j->tokens, n, j->token, j->start };
     if (!n) return;
-    must(reward_forward(&r->judge, &texts, NULL, j->logits, &r->ws), NULL, "check that the tokenizer belongs to the judge");
+    must(reward_forward(&r->judge, NULL, &texts, NULL, j->logits, &r->ws), NULL, "check that the tokenizer belongs to the judge");
     for (int i = 0; i < n; i++) score[i] = j->logits[(size_t)i * (size_t)r->judge_config.labels + (size_t)r->label];
     j->tokens = 0;
 }
@@ -482,20 +481,17 @@ static int train_mini_batch(Run *r, const Rollout *x, const int *which, int n, c
     Batch *k = &r->batch;
     Rows rows = fill_rows(k, x->seq, which, n);
     LossContext context = { k, loss, scale, s };
-    size_t values = (size_t)k->N * (size_t)r->config.stack.C;
+    HeadTask task = { k->target, (float)o.temperature, k->new_logprob, k->entropy, token_loss, &context, k->dhidden };
     gather_tokens(k, x, which, n);
     int code = model_forward(&r->policy, r->adapter, &rows, &r->cache, &r->saved, k->hidden, &r->ws);
     if (code) return code;
-    memset(k->dhidden, 0, values * sizeof(float));
-    code = model_logprobs(&r->policy, k->hidden, &rows, k->target, (float)o.temperature, k->new_logprob, k->entropy, token_loss, &context,
-                          k->dhidden, &r->ws);
+    memset(k->dhidden, 0, (size_t)k->W * (size_t)r->config.stack.C * sizeof(float));
+    code = model_logprobs(&r->policy, k->hidden, k->W, &task, &r->ws);
     if (code) return code;
-    model_values(&r->head, k->hidden, k->row_value, k->N, &r->ws);
+    model_values(&r->head, k->hidden, k->value, k->W, &r->ws);
     memset(k->dvalue, 0, (size_t)k->W * sizeof(float));
-    for (int i = 0, w = 0; i < k->N; i++) if (k->wants[i]) k->value[w++] = k->row_value[i];
     value_loss(k->dvalue, k->value, k->old_value, k->returns, loss, scale, k->W, s);
-    for (int i = 0, w = 0; i < k->N; i++) k->row_dvalue[i] = k->wants[i] ? k->dvalue[w++] : 0;
-    model_values_backward(&r->head, k->row_dvalue, k->hidden, k->dhidden, k->N, &r->ws);
+    model_values_backward(&r->head, k->dvalue, k->hidden, k->dhidden, k->W, &r->ws);
     for (int w = 0; w < k->W; w++) s->entropy += k->entropy[w];
     return model_backward(&r->policy, r->adapter, &rows, &r->cache, &r->saved, k->dhidden, &r->ws);
 }
@@ -918,13 +914,12 @@ static void rollout_carve(Run *r, Rollout *x, Arena *a) {
 static int most_rows(const Run *r) { return larger(o.chunk, o.mini_batch_size) * (r->T - 1); }
 
 static void batch_carve(Run *r, Batch *k, Arena *a) {
-    size_t N = (size_t)most_rows(r), trained = (size_t)o.mini_batch_size * (size_t)(r->T - 1), W = (size_t)o.mini_batch_size * (size_t)o.response_max;
+    size_t C = (size_t)r->config.stack.C, W = (size_t)o.mini_batch_size * (size_t)o.response_max;
+    size_t most = (size_t)larger(o.chunk, o.mini_batch_size) * (size_t)o.response_max;
     float **const tokens[] = { &k->old_logprob, &k->advantage, &k->old_value, &k->returns, &k->new_logprob, &k->entropy, &k->value, &k->dvalue };
-    k->hidden = arena_take(a, N * (size_t)r->config.stack.C, sizeof(float));
-    k->other_hidden = o.kl_penalty == KL_FULL ? arena_take(a, N * (size_t)r->config.stack.C, sizeof(float)) : NULL;
-    k->dhidden = arena_take(a, trained * (size_t)r->config.stack.C, sizeof(float));
-    k->row_value = arena_take(a, trained, sizeof(float));
-    k->row_dvalue = arena_take(a, trained, sizeof(float));
+    k->hidden = arena_take(a, most * C, sizeof(float));
+    k->other_hidden = o.kl_penalty == KL_FULL ? arena_take(a, most * C, sizeof(float)) : NULL;
+    k->dhidden = arena_take(a, W * C, sizeof(float));
     for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++) *tokens[i] = arena_take(a, W, sizeof(float));
 }
 
@@ -972,13 +967,14 @@ static void carve(Run *r, Arena *a) {
     size_t mark = a->used;
     carve_policy(r, a, &mark);
     if (!o.reward_text) {
-        must(reward_carve(&r->judge, &r->judge_config, F32, o.quant.compute, 0, &r->pool, a, &r->err), &r->err, NULL);
+        WeightTypes types = { F32, F32, 0, 0, 0, o.quant.compute };
+        must(reward_carve(&r->judge, &r->judge_config, &types, TRAIN_NOTHING, &r->pool, a, &r->err), &r->err, NULL);
         r->judge_batch.logits = arena_take(a, (size_t)o.chunk * (size_t)r->judge_config.labels, sizeof(float));
         part(r, a, &mark, "judge (frozen)");
     }
-    cache_carve(&r->cache, &r->config, larger(o.chunk, o.mini_batch_size), r->T, a);
+    cache_carve(&r->cache, &r->config.stack, r->config.stack.L, larger(o.chunk, o.mini_batch_size), r->T, a);
     part(r, a, &mark, "keys and values");
-    saved_carve(&r->saved, &r->config, o.mini_batch_size * (r->T - 1), o.quant.recompute, a);
+    saved_carve(&r->saved, &r->config.stack, o.mini_batch_size * (r->T - 1), o.mini_batch_size * o.response_max, o.quant.recompute, a);
     part(r, a, &mark, "activations saved for backward");
     batch_carve(r, &r->batch, a);
     rollout_carve(r, &r->rollout, a);
@@ -988,7 +984,9 @@ static void carve(Run *r, Arena *a) {
 /* The largest work space that any call of a run can want: the same calls with the longest sequences and texts, measuring. */
 static size_t measure_workspace(Run *r) {
     PoolMark pool = pool_mark(&r->pool);
-    const Sampling sampling = { (float)o.temperature, 0, 1 };
+    const Writing writing = { r->adapter, &r->head, { (float)o.temperature, 0, 1 }, NULL, NULL };
+    const HeadTask read = { NULL, (float)o.temperature, NULL, NULL, NULL, NULL, NULL };
+    const HeadTask learn = { NULL, (float)o.temperature, NULL, NULL, token_loss, NULL, NULL };
     int n = larger(o.chunk, o.mini_batch_size), *token = take(r, (size_t)r->T, sizeof *token), code;
     Sequence *seq = take(r, (size_t)n, sizeof *seq);
     Batch *k = &r->batch;
@@ -999,20 +997,19 @@ static size_t measure_workspace(Run *r) {
         seq[i].prompt = seq[i].length = r->T - o.response_max;
         seq[i].capacity = r->T;
     }
-    code = model_generate(&r->policy, r->adapter, &r->head, seq, o.chunk, &r->cache, &sampling, NULL, NULL, &ws);
+    code = model_generate(&r->policy, &writing, seq, o.chunk, &r->cache, &ws);
     for (int i = 0; i < n; i++) seq[i].length = r->T;
     Rows rows = fill_rows(k, seq, NULL, o.chunk);
     if (!code) code = model_forward(r->reference, r->reference_adapter, &rows, &r->cache, NULL, k->hidden, &ws);
-    if (!code) code = model_logprobs(r->reference, k->hidden, &rows, k->target, (float)o.temperature, NULL, NULL, NULL, NULL, NULL, &ws);
+    if (!code) code = model_logprobs(r->reference, k->hidden, k->W, &read, &ws);
     if (!code && o.kl_penalty == KL_FULL) code = model_forward(&r->policy, r->adapter, &rows, &r->cache, NULL, k->hidden, &ws);
     if (!code && o.kl_penalty == KL_FULL)
-        code = model_full_kl(&r->policy, k->hidden, r->reference, k->hidden, &rows, (float)o.temperature, NULL, &ws);
+        code = model_full_kl(&r->policy, k->hidden, r->reference, k->hidden, k->W, (float)o.temperature, NULL, &ws);
     rows = fill_rows(k, seq, NULL, o.mini_batch_size);
     if (!code) code = model_forward(&r->policy, r->adapter, &rows, &r->cache, &r->saved, k->hidden, &ws);
-    if (!code) code = model_logprobs(&r->policy, k->hidden, &rows, k->target, (float)o.temperature, NULL, k->entropy, token_loss, NULL,
-                                     NULL, &ws);
-    model_values(&r->head, k->hidden, k->row_value, k->N, &ws);
-    model_values_backward(&r->head, k->row_dvalue, k->hidden, NULL, k->N, &ws);
+    if (!code) code = model_logprobs(&r->policy, k->hidden, k->W, &learn, &ws);
+    model_values(&r->head, k->hidden, NULL, k->W, &ws);
+    model_values_backward(&r->head, NULL, k->hidden, NULL, k->W, &ws);
     if (!code) code = model_backward(&r->policy, r->adapter, &rows, &r->cache, &r->saved, NULL, &ws);
     if (!code && !o.reward_text) {          /* one text of the longest kind, the others short */
         JudgeBatch *j = &r->judge_batch;
@@ -1021,7 +1018,7 @@ static size_t measure_workspace(Run *r) {
         j->start[o.chunk] = r->judge_rows;
         Texts texts = { r->judge_rows, o.chunk, j->token, j->start };
         for (int i = 0; i < r->judge_rows; i++) j->token[i] = r->judge_config.bos;
-        code = reward_forward(&r->judge, &texts, NULL, r->judge_batch.logits, &ws);
+        code = reward_forward(&r->judge, NULL, &texts, NULL, r->judge_batch.logits, &ws);
     }
     must(code, NULL, "report this as a bug: measuring failed");
     pool_release(&r->pool, pool);

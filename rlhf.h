@@ -570,14 +570,27 @@ void lora_copy(Lora *to, const Lora *from); /* values only, not gradients; same 
  * gradients of A and B (frozen: skipped). */
 void lora_forward(float *y, const float *x, const Lora *l, const Matrix *w, int N, Arena *ws);
 void lora_backward(float *dx, const float *dy, const float *x, const Lora *l, const Matrix *w, int N, Arena *ws);
+/* Reserves what both directions of w need in N rows, when they cannot measure themselves because there are no gradients yet. */
+void lora_measure(const Lora *l, const Matrix *w, int N, Arena *ws);
 void lora_merge(const Lora *l, const Matrix *w, Arena *ws);         /* W += scale B A (F32 weights only) */
 
 /* ================================================================================================================
- * model.c (level 5): the policy. Llama today; config says what differs.
+ * stack.c (level 5): the transformer: one block, forward and backward, for every model
  * ================================================================================================================ */
+enum { NORM_RMS, NORM_LAYER };              /* StackKind.norm */
+enum { PLACE_PRE, PLACE_POST };             /* StackKind.place: norms before each half, or after its sum */
+enum { BIAS_QKV = 1, BIAS_O = 2, BIAS_MLP = 4 };                /* StackKind.biases: which linears have one */
 enum { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3 };
 typedef struct { int type; double theta, factor, low, high; int original; } Rope;
-typedef struct { int C, H, K, D, F, L; float eps; Rope rope; } StackKind;
+/* A stack of L blocks, as config.json describes it. What a field of zero means is the option that it does not name. */
+typedef struct {
+    int C, H, K, D, F, L;                   /* K key/value heads; D: width of a head */
+    int norm, place, gated, activation, biases;     /* gated: down(act(gate x) * up x), else down(act(up x)); activation: ACT_ */
+    int causal, window, cross;              /* causal: a row sees the rows before it and itself, of those the last `window` (0: all) */
+    int rotary, qk_norm, buckets, distance; /* RoPE; a norm of each head's q and k (Qwen3); T5's bias by distance, up to `distance` */
+    float scale, eps;                       /* scale of the scores: 0 means 1/sqrt(D) */
+    Rope rope;
+} StackKind;
 /* Patterns of tensors' names in files ("%d": the layer), by part; NULL: there is no such tensor. */
 enum { NAME_WORD, NAME_POSITION, NAME_TYPE, NAME_EMBEDDING_NORM, NAME_EMBEDDING_NORM_B,
        NAME_NORM1, NAME_NORM1_B, NAME_Q, NAME_Q_B, NAME_K, NAME_K_B, NAME_V, NAME_V_B, NAME_O, NAME_O_B, NAME_Q_NORM, NAME_K_NORM,
@@ -585,30 +598,73 @@ enum { NAME_WORD, NAME_POSITION, NAME_TYPE, NAME_EMBEDDING_NORM, NAME_EMBEDDING_
        NAME_NORM2_B, NAME_GATE, NAME_GATE_B, NAME_UP, NAME_UP_B, NAME_DOWN, NAME_DOWN_B, NAME_BUCKETS, NAME_NORM, NAME_NORM_B, NAME_HEAD,
        NAME_HEAD_B, NAME_DENSE, NAME_DENSE_B, NAMES };
 typedef struct { const char *part[NAMES]; } Names;
-typedef struct {
-    int V, positions;                       /* positions: max_position_embeddings */
-    int tied;                               /* the head is the embedding */
-    StackKind stack;
-    const Names *names;                     /* as files have them; NULL: Llama's */
-    int bos, pad, eos[8], eos_count;        /* ids; -1: none */
-} ModelConfig;
-typedef struct { Matrix attn_norm, q, k, v, o, mlp_norm, gate, up, down; } Block;
-typedef struct { ModelConfig config; Matrix embedding, norm, head; Block *block; float *rope_cos, *rope_sin; int positions, compute;
-                 Tensor *tensor; int tensors; } Model;
-typedef struct { Matrix weight /* (1,C) */, bias /* (1,1) */; Tensor tensor[2]; } ValueHead;    /* v_head.summary.weight, .bias */
-/* Rows: a row is one token of one sequence at one position. Sequences stand one after another, positions ascending, ragged. */
-typedef struct { int N; const int *token, *sequence, *position; const unsigned char *wants; /* 1: this row's logits; NULL: none */ } Rows;
-typedef struct { int L, B, T, width /* K*D */; float *k, *v; } Cache;   /* k, v (L,B,T,width) */
-/* What backward needs, per layer: input x, q (rotated), attention output, middle residual, gate, up; k and v are in the cache.
- * recompute: only x is kept of every layer; the others have room for one, and backward computes them anew. */
-typedef struct { int N, recompute; float *x, /* (L,N,C) */ *q, *att, *mid, *gate, *up; /* (L or 1,N,.) */ float *last; /* (N,C) input of the final norm */ } Saved;
-
 /* How weights are stored. layers: the seven linears of every layer (F32, BF16, F16, NF4); tables: embedding and head (F32, BF16, F16);
  * norms are F32. Of NF4: kind (QUANT_NF4, QUANT_FP4), block, doubled (1: absmax in 8 bits). compute, of any of them (F32, BF16, F16; PyTorch's
  * autocast, bitsandbytes' compute type): inputs and weights of the layers' linears are rounded to it, and so are their outputs; of the head,
  * inputs and weights alone, logits stay float32, as do sums, norms, softmax, residual stream, cache, adapters, the value head, gradients
  * of weights, and weights that are trained. All zeros: everything F32. */
 typedef struct { int layers, tables, kind, block, doubled, compute; } WeightTypes;
+
+typedef struct { Matrix norm, norm_b, q, q_b, k, k_b, v, v_b, o, o_b, q_norm, k_norm; } AttentionWeights;      /* O == 0: not in this model */
+typedef struct { AttentionWeights self, cross; Matrix norm2, norm2_b, gate, gate_b, up, up_b, down, down_b; } Block;
+typedef struct { StackKind kind; Block *block; Matrix buckets /* (buckets,H) */, norm, norm_b; float *rope_cos, *rope_sin; int *bucket;
+                 int positions, compute; } Stack;
+typedef struct { int L, B, T, width /* K*D */; float *k, *v; } Cache;   /* k, v (L,B,T,width); L 1: one layer serves all in turn */
+/* What backward needs. Layer l begins at row l N; the last layer has only the M rows that are wanted. recompute: only x is kept of each
+ * layer; the others have room for one layer, and backward computes them again. A pointer that a kind does not need is NULL. */
+typedef struct {
+    int N, M, recompute;
+    float *x;                               /* (L,N,C) the stream that enters each layer */
+    float *q, *att, *mid, *gate, *up;       /* ((L-1)N+M,.) rotated queries, attention, the sum after it, the two products */
+    float *q_in, *k_in, *cross_q, *cross_att, *cross_mid;       /* before the norms of q, k (L,N,K*D); cross-attention's */
+    float *last;                            /* (M,C) the stream that leaves */
+} Saved;
+/* What a decoder's rows see of an encoder: N states (N,C), their gradient (added to), the keys of each row of the decoder, and keys and values
+ * (stack_encoded computes them once). */
+typedef struct { int N; const float *hidden; float *dhidden; Keys keys; Cache kv; } Encoded;
+typedef struct {
+    int N, M;                               /* rows that enter; rows that are wanted at the end */
+    const int *want;                        /* (M) which, ascending; NULL: all (M == N) */
+    const int *position;                    /* (N) for RoPE; NULL without */
+    const int *place;                       /* (N) the row of the cache where a row's key and value go; NULL: row n */
+    Keys keys;                              /* (N) the rows of the cache that each row sees */
+    int most;                               /* no row sees more: what measuring goes by */
+    Encoded *encoded;                       /* cross-attention's; NULL without */
+} StackRows;
+/* Lays out a stack's weights (types of its linears; what is trained has to be F32), and its tables for up to `positions` positions; appends its
+ * tensors to list, which has room for stack_tensors(k). OK, E_UNSUPPORTED or E_MEMORY. */
+int stack_carve(Stack *s, const StackKind *k, const Names *names, const WeightTypes *types, int positions, TensorList *list,
+                Pool *lists, Error *err);
+const char *stack_name(const Names *names, int part);      /* "" where names is NULL or has none */
+size_t stack_tensors(const StackKind *k);   /* at most so many tensors */
+void cache_carve(Cache *c, const StackKind *k, int layers, int B, int T, Arena *a);     /* B texts of up to T rows */
+void saved_carve(Saved *s, const StackKind *k, int N, int M, int recompute, Arena *a);  /* up to N rows, M of them wanted */
+/* y (M,C): the output, after the last norm, of the wanted rows of x (N,C). Keys and values of all rows enter kv. x is overwritten if saved is
+ * NULL (inference); else it may be saved->x. adapter NULL: none. Measuring: N, M, most, the cache's shape (and encoded->N) alone are read.
+ * OK or E_MEMORY. */
+int stack_forward(const Stack *s, const Lora *adapter, const StackRows *rows, Cache *kv, Saved *saved, float *x, float *y, Arena *ws);
+/* From dy (M,C): dx (N,C), the gradient of x, is overwritten; adds to every gradient of a weight that is not NULL, and to encoded->dhidden. OK
+ * or E_MEMORY. */
+int stack_backward(const Stack *s, const Lora *adapter, const StackRows *rows, Cache *kv, const Saved *saved, const float *dy,
+                   float *dx, Arena *ws);
+/* Keys and values of e->hidden for the cross-attention of every layer into e->kv (layers of e->N rows). OK or E_MEMORY. */
+int stack_encoded(const Stack *s, const Lora *adapter, Encoded *e, Arena *ws);
+
+/* ================================================================================================================
+ * model.c (level 5): the policy. Llama today; config says what differs.
+ * ================================================================================================================ */
+typedef struct {
+    int V, positions;                       /* positions: max_position_embeddings */
+    int tied, learned;                      /* the head is the embedding; positions have rows of a table (GPT-2) */
+    StackKind stack;
+    const Names *names;                     /* of tensors in files; NULL: none */
+    int bos, pad, eos[8], eos_count;        /* ids; -1: none */
+} ModelConfig;
+typedef struct { ModelConfig config; Matrix embedding, position, head; Stack stack; Tensor *tensor; int tensors; } Model;
+typedef struct { Matrix weight /* (1,C) */, bias /* (1,1) */; Tensor tensor[2]; } ValueHead;    /* v_head.summary.weight, .bias */
+/* Rows: a row is one token of one sequence at one position. Sequences one after another, positions ascending, ragged. wants (N): 1 for the W
+ * rows whose hidden state is wanted; NULL: all are, W == N. */
+typedef struct { int N, W; const int *token, *sequence, *position; const unsigned char *wants; } Rows;
 
 /* Lays out weights (types NULL: F32; what is trained has to be F32, of any compute type), the list of tensors and the RoPE tables for `positions` positions. OK, or
  * E_MEMORY. */
@@ -617,28 +673,25 @@ void model_init(Model *m, uint64_t seed);   /* normal 0.02 (output projections /
 void model_copy(Model *to, const Model *from);      /* weights only; same config and types */
 void value_head_carve(ValueHead *h, int C, int trainable, Arena *a);
 void value_head_init(ValueHead *h, uint64_t seed, int zero);        /* zero, or PyTorch's uniform +-1/sqrt(C) */
-void cache_carve(Cache *c, const ModelConfig *m, int B, int T, Arena *a);   /* B sequences of up to T positions */
-void saved_carve(Saved *s, const ModelConfig *m, int N, int recompute, Arena *a);           /* up to N rows */
-/* hidden (N,C): the states after the final norm. Keys and values of the rows enter the cache; attention reads them there.
+/* hidden (W,C): the states after the final norm of the wanted rows. Keys and values of the rows enter the cache; attention reads them there.
  * adapter NULL: the base model. saved NULL: inference. Returns OK, E_RANGE (token, sequence or position out of range) or E_MEMORY. */
 int model_forward(const Model *m, const Lora *adapter, const Rows *rows, Cache *kv, Saved *saved, float *hidden, Arena *ws);
-/* From dhidden (N,C) of a forward with saved, whose rows hold whole sequences from position 0: adds to every grad that is not NULL.
+/* From dhidden (W,C) of a forward with saved, whose rows hold whole sequences from position 0: adds to every grad that is not NULL.
  * Returns OK or E_MEMORY. */
-int model_backward(const Model *m, const Lora *adapter, const Rows *rows, const Cache *kv, const Saved *saved, const float *dhidden,
+int model_backward(const Model *m, const Lora *adapter, const Rows *rows, Cache *kv, const Saved *saved, const float *dhidden,
                    Arena *ws);
-/* The head, in blocks of rows: logits are never stored whole. Only rows that want them; outputs are compact: entry w belongs to the
- * w-th wanting row, target[w] likewise. logprob, entropy (W; entropy NULL: skip). With loss (training), it is called for each block
- * to set dlogprob (n; zeroed before) of tokens first .. first+n-1, and dhidden (N,C) and the head's grad are added to. temperature > 0.
- * Returns OK, E_RANGE (a target) or E_MEMORY. */
+/* The head, in blocks of rows: logits are never stored whole. Entry w of all arrays belongs to row w of hidden (W,C). logprob of target[w],
+ * entropy (NULL: skip). With loss (training), it is called for each block to set dlogprob (n; zeroed before) of tokens first .. first+n-1, and
+ * dhidden (W,C) and the head's grad are added to. temperature > 0. Returns OK, E_RANGE (a target) or E_MEMORY. */
 typedef void (*TokenLoss)(void *context, int first, int n, const float *logprob, float *dlogprob);
-int model_logprobs(const Model *m, const float *hidden, const Rows *rows, const int *target, float temperature,
-                   float *logprob, float *entropy, TokenLoss loss, void *context, float *dhidden, Arena *ws);
-/* kl (W): exact KL(m || ref) over the vocabulary at each wanting row, from the hidden states (N,C) of both. OK or E_MEMORY. */
-int model_full_kl(const Model *m, const float *hidden, const Model *ref, const float *ref_hidden, const Rows *rows,
-                  float temperature, float *kl, Arena *ws);
-/* value (N) = hidden (N,C) weight^T + bias; backward adds to dhidden (N,C) and the head's gradients. */
-void model_values(const ValueHead *h, const float *hidden, float *value, int N, Arena *ws);
-void model_values_backward(const ValueHead *h, const float *dvalue, const float *hidden, float *dhidden, int N, Arena *ws);
+typedef struct { const int *target; float temperature, *logprob, *entropy; TokenLoss loss; void *context; float *dhidden; } HeadTask;
+int model_logprobs(const Model *m, const float *hidden, int W, const HeadTask *task, Arena *ws);
+/* kl (W): exact KL(m || ref) over the vocabulary, from the hidden states (W,C) of both. OK or E_MEMORY. */
+int model_full_kl(const Model *m, const float *hidden, const Model *ref, const float *ref_hidden, int W, float temperature, float *kl,
+                  Arena *ws);
+/* value (W) = hidden (W,C) weight^T + bias; backward adds to dhidden (W,C) and the head's gradients. */
+void model_values(const ValueHead *h, const float *hidden, float *value, int W, Arena *ws);
+void model_values_backward(const ValueHead *h, const float *dvalue, const float *hidden, float *dhidden, int W, Arena *ws);
 /* Sampling. temperature 0: greedy (first maximum). top_k 0, top_p 1: off. */
 typedef struct { float temperature; int top_k; float top_p; } Sampling;
 /* One token from logits (V), and its log-prob (NULL: skip) under softmax(logits / temperature) before top-k and top-p (greedy: at
@@ -647,11 +700,13 @@ int sample_token(const float *logits, int V, const Sampling *s, Rng *rng, float 
 /* One text being written. token has room for `capacity`; the first `prompt` are given, `length` grows; stops after an eos of the
  * model's config (which is kept; stop_at_eos 0: never), or at capacity. logprob, value: of generated tokens, index length - prompt. */
 typedef struct { int *token; int prompt, length, capacity, stop_at_eos, done; float *logprob, *value; Rng rng; } Sequence;
-/* Fills B sequences (cache slots 0..B-1); finished ones leave the batch. value head NULL: no values. on_token (may be NULL) hears
- * each new token; a non-zero return ends that sequence. Returns OK, E_RANGE (an empty prompt, a capacity beyond the cache, a token) or
- * E_MEMORY. Measuring: give prompts of the largest sizes; neither tokens nor cache are touched. */
-int model_generate(const Model *m, const Lora *adapter, const ValueHead *h, Sequence *seq, int B, Cache *kv, const Sampling *s,
-                   int (*on_token)(void *context, int sequence, int token), void *context, Arena *ws);
+/* Who writes: adapter NULL: the base model; head NULL: no values; on_token (may be NULL) hears each new token, and a non-zero return ends that
+ * sequence. */
+typedef struct { const Lora *adapter; const ValueHead *head; Sampling sampling; int (*on_token)(void *context, int sequence, int token);
+                 void *context; } Writing;
+/* Fills B sequences (cache texts 0..B-1); finished ones leave the batch. Returns OK, E_RANGE (an empty prompt, a capacity beyond the cache, a
+ * token) or E_MEMORY. Measuring: give prompts of the largest sizes; neither tokens nor cache are touched. */
+int model_generate(const Model *m, const Writing *w, Sequence *seq, int B, Cache *kv, Arena *ws);
 
 /* ================================================================================================================
  * reward.c (level 5): the judge. RoBERTa for sequence classification.
@@ -660,28 +715,28 @@ enum { LABELS_MAX = 32 };
 typedef struct {
     int V, positions, types;                /* positions: max_position_embeddings (514 means 512 usable) */
     StackKind stack;
-    const Names *names;                     /* as files have them; NULL: RoBERTa's */
+    const Names *names;                     /* of tensors in files; NULL: none */
     int pad, bos, eos;
     int labels; char label[LABELS_MAX][48]; /* id2label */
 } RewardConfig;
-typedef struct { Matrix q, q_b, k, k_b, v, v_b, o, o_b, norm1, norm1_b, up, up_b, down, down_b, norm2, norm2_b; } RewardBlock;
-typedef struct { RewardConfig config; Matrix word, position, type, norm, norm_b; RewardBlock *block; Matrix dense, dense_b, out, out_b;
-                 Tensor *tensor; int tensors, compute; } RewardModel;
+typedef struct { RewardConfig config; Matrix word, position, type, norm, norm_b; Stack stack; Matrix dense, dense_b, out, out_b;
+                 Tensor *tensor; int tensors; } RewardModel;
 /* B texts one after another: token (N), start (B+1). Each begins with <s>; longer than positions - pad - 1 is E_RANGE (truncate first). */
 typedef struct { int N, B; const int *token, *start; } Texts;
-/* What backward needs. Layer l starts at row l N; the last layer has only the B rows that the head reads (in k and v all N). */
-typedef struct { int N, B; float *embed /* (N,C) */, *k, *v /* (L,N,C) */, *q, *att, *res1, *res2 /* ((L-1)N+B,C) */,
-                 *up /* ((L-1)N+B,F) */, *pooled /* (B,C) */; } RewardSaved;
-/* OK, E_UNSUPPORTED (another type than F32), E_RANGE (the config's sizes) or E_MEMORY. compute: of the layers' linears, as in WeightTypes; the
- * classifier's two stay float32. */
-int reward_carve(RewardModel *m, const RewardConfig *c, int type, int compute, int trainable, Pool *lists, Arena *a, Error *err);
+/* What backward needs: the stack's, keys and values (one layer with recompute, else all), the sum of the embeddings (N,C), pooled (B,C). */
+typedef struct { Saved stack; Cache kv; float *embed, *pooled; } RewardSaved;
+/* types (NULL: F32): of the layers' linears and the embeddings, as for policies; the classifier's two linears stay float32. OK, E_UNSUPPORTED
+ * (weights that are trained in another type), E_RANGE (the config's sizes) or E_MEMORY. */
+enum { TRAIN_NOTHING, TRAIN_ALL, TRAIN_HEAD /* the classifier alone: what goes with an adapter */ };
+int reward_carve(RewardModel *m, const RewardConfig *c, const WeightTypes *types, int trainable, Pool *lists, Arena *a, Error *err);
 void reward_init(RewardModel *m, uint64_t seed);    /* linears normal 1/sqrt(I), embeddings 0.02, norms 1, biases 0 */
-void reward_saved_carve(RewardSaved *s, const RewardConfig *c, int N, int B, Arena *a);     /* up to N tokens in up to B texts */
+/* Up to N tokens in up to B texts. */
+void reward_saved_carve(RewardSaved *s, const RewardConfig *c, int N, int B, int recompute, Arena *a);
 int reward_max_tokens(const RewardConfig *c);       /* longest text in tokens, special tokens included */
 /* Both return OK, E_RANGE (a token, a text too long or empty) or E_MEMORY. With a measuring ws, texts needs only N and B. logits and
  * dlogits (B,labels); saved NULL: inference. Backward adds to every grad of the model. */
-int reward_forward(const RewardModel *m, const Texts *texts, RewardSaved *saved, float *logits, Arena *ws);
-int reward_backward(const RewardModel *m, const Texts *texts, const RewardSaved *saved, const float *dlogits, Arena *ws);
+int reward_forward(const RewardModel *m, const Lora *adapter, const Texts *texts, RewardSaved *saved, float *logits, Arena *ws);
+int reward_backward(const RewardModel *m, const Lora *adapter, const Texts *texts, RewardSaved *saved, const float *dlogits, Arena *ws);
 /* Bradley-Terry: texts 2i chosen, 2i+1 rejected; loss (B/2) = -log sigmoid(logit0 chosen - logit0 rejected). */
 void ranking_forward(float *loss, const float *logits, int labels, int pairs);
 void ranking_backward(float *dlogits, const float *dloss, const float *logits, int labels, int pairs);
@@ -714,6 +769,10 @@ int checkpoint_storage(Storage *s, const char *folder, const char *stem, const c
  * again). Atomic: each file is complete or not there. OK or a code. */
 int checkpoint_save(const char *folder, const char *stem, const Tensor *list, int tensors, int dtype,
                     uint64_t shard_bytes, Pool *pool, Error *err);
+/* Sets a stack's kind and the names of tensors: Llama's (RMS norms before each half, gated SiLU, RoPE, causal); RoBERTa's (LayerNorm after each
+ * sum, GELU, biases; K and D follow from C and H). */
+void config_llama(ModelConfig *c);
+void config_roberta(RewardConfig *c);
 /* Configs: what is missing gets Hugging Face's default, what is not supported is refused by name. */
 int config_load(ModelConfig *c, const char *folder, Pool *pool, Error *err);        /* config.json, generation_config.json's eos */
 /* Writes config.json and generation_config.json; with a quantization_config if `types` (NULL: none) has layers of NF4. */

@@ -163,6 +163,7 @@ static void read_config(Trainer *t) {
         c->stack.F = o.ffn ? o.ffn : 4 * o.dim;
         c->positions = o.positions;
         c->types = 1;
+        config_roberta(c);
         c->stack.eps = 1e-5f;
         c->pad = t->special.pad;
         c->bos = t->special.bos;
@@ -404,7 +405,7 @@ static void learn(Trainer *t, float scale) {
     const Texts texts = { b->N, b->B, b->token, b->start };
     const int labels = t->config.labels;
     if (!b->B) return;
-    must(reward_forward(&t->model, &texts, &t->saved, b->logits, &t->ws), &err, NULL);
+    must(reward_forward(&t->model, NULL, &texts, &t->saved, b->logits, &t->ws), &err, NULL);
     memset(b->dlogits, 0, (size_t)(b->B * labels) * sizeof *b->dlogits);
     if (t->pairs) pair_loss(t, scale);
     else label_loss(t, scale);
@@ -413,7 +414,7 @@ static void learn(Trainer *t, float scale) {
             t->judged++;
             t->right += is_right(t, b->logits + i * labels, b->truth[i]);
         }
-    must(reward_backward(&t->model, &texts, &t->saved, b->dlogits, &t->ws), &err, NULL);
+    must(reward_backward(&t->model, NULL, &texts, &t->saved, b->dlogits, &t->ws), &err, NULL);
     b->N = b->B = 0;
 }
 
@@ -491,7 +492,7 @@ static void score_batch(Trainer *t, float *logits) {
     Batch *b = &t->batch;
     Error err = { 0 };
     const Texts texts = { b->N, b->B, b->token, b->start };
-    must(reward_forward(&t->model, &texts, NULL, logits, &t->ws), &err, NULL);
+    must(reward_forward(&t->model, NULL, &texts, NULL, logits, &t->ws), &err, NULL);
     b->N = b->B = 0;
 }
 
@@ -781,11 +782,12 @@ static void carve(void *run, Arena *a, Bill *bill) {
     Error err = { 0 };
     Batch *b = &t->batch;
     const size_t labels = (size_t)t->config.labels, B = (size_t)b->texts;
-    must(reward_carve(&t->model, &t->config, F32, o.quant.compute, 1, &t->keep, a, &err), &err, NULL);
+    const WeightTypes types = { F32, F32, 0, 0, 0, o.quant.compute };
+    must(reward_carve(&t->model, &t->config, &types, TRAIN_ALL, &t->keep, a, &err), &err, NULL);
     bill_part(bill, "weights and their gradients", a);
     optimizer_carve(&t->optimizer, t->model.tensor, t->model.tensors, a);
     bill_part(bill, "AdamW's moments", a);
-    reward_saved_carve(&t->saved, &t->config, b->tokens, b->texts, a);
+    reward_saved_carve(&t->saved, &t->config, b->tokens, b->texts, 0, a);
     bill_part(bill, "saved activations", a);
     b->token = arena_take(a, (size_t)b->tokens, sizeof(int));
     b->start = arena_take(a, B + 1, sizeof(int));
@@ -807,9 +809,9 @@ static size_t workspace(void *run) {
     Error err = { 0 };
     Arena ws = { 0 };
     const Texts most = { t->batch.tokens, t->batch.texts, NULL, NULL };
-    must(reward_forward(&t->model, &most, &t->saved, NULL, &ws), &err, NULL);
-    must(reward_forward(&t->model, &most, NULL, NULL, &ws), &err, NULL);
-    must(reward_backward(&t->model, &most, &t->saved, NULL, &ws), &err, NULL);
+    must(reward_forward(&t->model, NULL, &most, &t->saved, NULL, &ws), &err, NULL);
+    must(reward_forward(&t->model, NULL, &most, NULL, NULL, &ws), &err, NULL);
+    must(reward_backward(&t->model, NULL, &most, &t->saved, NULL, &ws), &err, NULL);
     return ws.peak;
 }
 

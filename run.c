@@ -360,7 +360,7 @@ static void policy_open(Policy *p, const WeightTypes *types, const char *folder,
 static void work_carve(Policy *p, int N, int T, size_t ws, Arena *a) {
     size_t n = (size_t)N;
     p->N = N;
-    cache_carve(&p->kv, &p->config, 1, T, a);
+    cache_carve(&p->kv, &p->config.stack, p->config.stack.L, 1, T, a);
     p->token = arena_take(a, n, sizeof(int)); p->sequence = arena_take(a, n, sizeof(int));
     p->position = arena_take(a, n, sizeof(int)); p->target = arena_take(a, n, sizeof(int));
     p->wants = arena_take(a, n, 1);
@@ -385,15 +385,15 @@ static int policy_logprobs(Policy *p, const int *ids, int n, float *logprob) {
     for (int at = 0; at < n - 1; at += p->N) {
         /* The last id predicts nothing and needs no row. */
         int rows = n - 1 - at < p->N ? n - 1 - at : p->N, code;
-        Rows r = { rows, p->token, p->sequence, p->position, p->wants };
+        Rows r = { rows, rows, p->token, p->sequence, p->position, p->wants };
         for (int i = 0; i < rows; i++) {
             p->token[i] = ids[at + i]; p->target[i] = ids[at + i + 1];
             p->sequence[i] = 0; p->position[i] = at + i;
             p->wants[i] = 1;
         }
         code = model_forward(&p->model, p->adapter, &r, &p->kv, NULL, p->hidden, &p->ws);
-        if (!code) code = model_logprobs(&p->model, p->hidden, &r, p->target, 1, logprob + at, NULL,
-                                         NULL, NULL, NULL, &p->ws);
+        HeadTask task = { p->target, 1, logprob + at, NULL, NULL, NULL, NULL };
+        if (!code) code = model_logprobs(&p->model, p->hidden, rows, &task, &p->ws);
         if (code) return code;
     }
     return OK;
@@ -402,10 +402,11 @@ static int policy_logprobs(Policy *p, const int *ids, int n, float *logprob) {
 static size_t logprobs_bytes(const Policy *p, int N, int T) {
     Arena measure = { 0 };
     Cache kv = { 0 };
-    Rows rows = { N, NULL, NULL, NULL, NULL };
+    Rows rows = { N, N, NULL, NULL, NULL, NULL };
     kv.L = p->config.stack.L; kv.B = 1; kv.T = T; kv.width = p->config.stack.K * p->config.stack.D;
     model_forward(&p->model, p->adapter, &rows, &kv, NULL, NULL, &measure);
-    model_logprobs(&p->model, NULL, &rows, NULL, 1, NULL, NULL, NULL, NULL, NULL, &measure);
+    HeadTask task = { NULL, 1, NULL, NULL, NULL, NULL, NULL };
+    model_logprobs(&p->model, NULL, rows.W, &task, &measure);
     return measure.peak;
 }
 
@@ -475,16 +476,17 @@ typedef struct { RewardConfig config; RewardModel model; Tokenizer *tokenizer; A
 static void judge_open(Judge *j, const char *folder, int compute, int text, Pool *pool) {
     Error err = { 0 };
     Arena measure = { 0 }, ws = { 0 };
+    const WeightTypes types = { F32, F32, 0, 0, 0, compute };
     memset(j, 0, sizeof *j);
     must(reward_config_load(&j->config, folder, pool, &err), &err,
          "REWARD is a folder with config.json and model.safetensors");
-    must(reward_carve(&j->model, &j->config, F32, compute, 0, pool, &measure, &err), &err, NULL);
+    must(reward_carve(&j->model, &j->config, &types, TRAIN_NOTHING, pool, &measure, &err), &err, NULL);
     j->weights = cli_arena(measure.used, "the reward model's weights");
-    must(reward_carve(&j->model, &j->config, F32, compute, 0, pool, &j->weights, &err), &err, NULL);
+    must(reward_carve(&j->model, &j->config, &types, TRAIN_NOTHING, pool, &j->weights, &err), &err, NULL);
     must(checkpoint_load(folder, "model", j->model.tensor, j->model.tensors, pool, &err), &err, NULL);
     int start[2] = { 0, reward_max_tokens(&j->config) };
     Texts longest = { start[1], 1, NULL, start };
-    reward_forward(&j->model, &longest, NULL, NULL, &ws);
+    reward_forward(&j->model, NULL, &longest, NULL, NULL, &ws);
     j->work = cli_arena(ws.peak, "work space");
     if (!text) return;
     j->tokenizer = need_tokenizer(folder, NULL, j->config.V, pool);
@@ -497,7 +499,7 @@ static void score_line(Judge *j, const Input *in, const int *ids, int count, Poo
     const int most = reward_max_tokens(&j->config);
     if (count > most)
         bad_line(in, E_RANGE, "more tokens than the reward model takes (--ids are never cut)", count, most);
-    int code = count ? reward_forward(&j->model, &text, NULL, logits, &j->work) : OK;
+    int code = count ? reward_forward(&j->model, NULL, &text, NULL, logits, &j->work) : OK;
     if (code) bad_line(in, code, "the reward model's forward failed", 0, 0);
     printf("{\"logits\": [");
     for (int i = 0; i < labels; i++) {
@@ -603,9 +605,9 @@ typedef struct { int *ids; int count; } Prompt;
 
 static size_t generate_bytes(const Policy *p, Sequence seq, Cache kv) {
     Arena measure = { 0 };
-    Sampling greedy = { 0, 0, 1 };
+    const Writing greedy = { p->adapter, NULL, { 0, 0, 1 }, NULL, NULL };
     kv.k = kv.v = NULL;
-    model_generate(&p->model, p->adapter, NULL, &seq, 1, &kv, &greedy, NULL, NULL, &measure);
+    model_generate(&p->model, &greedy, &seq, 1, &kv, &measure);
     return measure.peak;
 }
 
@@ -633,9 +635,10 @@ typedef struct {
 /* Continues one prompt. The text of --prompt is printed while it is written, any other as a JSON line. */
 static void generate_one(Policy *p, const Generate *g, Sequence *s, const Prompt *prompt, int index,
                          Pool *scratch) {
-    Sampling how = { g->greedy ? 0 : (float)g->temperature, g->top_k, (float)g->top_p };
+    const Sampling how = { g->greedy ? 0 : (float)g->temperature, g->top_k, (float)g->top_p };
     Stream stream = { p->tokenizer, s->token, prompt->count, 0, scratch, -1 };
     int live = !g->as_ids && g->prompt;
+    const Writing writing = { p->adapter, NULL, how, live ? stream_token : NULL, &stream };
     memcpy(s->token, prompt->ids, (size_t)prompt->count * sizeof(int));
     s->prompt = s->length = prompt->count;
     s->capacity = prompt->count + (prompt->count ? g->n : 0);   /* a prompt without ids cannot be continued */
@@ -643,8 +646,7 @@ static void generate_one(Policy *p, const Generate *g, Sequence *s, const Prompt
     s->rng = rng_stream(g->seed, 0, (uint64_t)index);
     if (live) stream_print(&stream, 0);
     if (prompt->count && g->n)
-        require(model_generate(&p->model, p->adapter, NULL, s, 1, &p->kv, &how, live ? stream_token : NULL,
-                               &stream, &p->ws), "generating failed", "model_generate", 0, 0, NULL);
+        require(model_generate(&p->model, &writing, s, 1, &p->kv, &p->ws), "generating failed", "model_generate", 0, 0, NULL);
     stream.count = s->length;
     if (live) stream_print(&stream, 1);
     else if (g->as_ids) print_ids(s->token, s->length, " ");
@@ -827,6 +829,7 @@ static void chat_answer(Chat *c, int longest, const Sampling *sampling) {
     /* from 0: in plain text a space may begin the answer */
     int from = c->how->end ? c->s.length : 0, last, ended = 0;
     Stream stream = { c->p->tokenizer, c->s.token + from, c->s.length - from, 0, c->pool, stop };
+    const Writing writing = { c->p->adapter, NULL, *sampling, stream_token, &stream };
     char *text;
     if (tokenizer_decode(c->p->tokenizer, stream.ids, stream.count, c->pool, &text, &stream.printed))
         stream.printed = 0;
@@ -835,8 +838,7 @@ static void chat_answer(Chat *c, int longest, const Sampling *sampling) {
     c->s.stop_at_eos = 1; c->s.done = 0;
     reply_stopped = 0;
     signal(SIGINT, on_interrupt);
-    require(model_generate(&c->p->model, c->p->adapter, NULL, &c->s, 1, &c->p->kv, sampling, stream_token,
-                           &stream, &c->p->ws), "generating failed", "model_generate", 0, 0, NULL);
+    require(model_generate(&c->p->model, &writing, &c->s, 1, &c->p->kv, &c->p->ws), "generating failed", "model_generate", 0, 0, NULL);
     signal(SIGINT, SIG_DFL);
     stream_print(&stream, 1);
     putchar('\n');

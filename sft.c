@@ -211,12 +211,12 @@ static double pass(Trainer *t, const Set *s, const int *order, int first, int co
     while (count > 0) {
         const int taken = fill_rows(t, s, order, first, count);
         const Rows rows = rows_of(&t->rows);
+        const HeadTask task = { t->rows.target, 1, t->logprob, NULL, train ? token_loss : NULL, &scale, t->dhidden };
         int code = model_forward(&t->model, t->adapter, &rows, &t->kv, train ? &t->saved : NULL, t->hidden,
                                  &t->ws);
-        if (train) memset(t->dhidden, 0, (size_t)rows.N * (size_t)t->config.stack.C * sizeof(float));
+        if (train) memset(t->dhidden, 0, (size_t)rows.W * (size_t)t->config.stack.C * sizeof(float));
         if (!code)
-            code = model_logprobs(&t->model, t->hidden, &rows, t->rows.target, 1, t->logprob, NULL,
-                                  train ? token_loss : NULL, &scale, train ? t->dhidden : NULL, &t->ws);
+            code = model_logprobs(&t->model, t->hidden, rows.W, &task, &t->ws);
         if (!code && train) code = model_backward(&t->model, t->adapter, &rows, &t->kv, &t->saved,
                                                   t->dhidden, &t->ws);
         if (code) must(fail(&err, code, "the model's forward or backward failed", "sft", 0, 0), &err, NULL);
@@ -277,9 +277,9 @@ static void carve(void *run, Arena *a, Bill *bill) {
     }
     optimizer_carve(&t->optimizer, t->list, t->tensors, a);
     bill_part(bill, "Adam's moments", a);
-    saved_carve(&t->saved, &t->config, t->N, o.quant.recompute, a);
+    saved_carve(&t->saved, &t->config.stack, t->N, t->N, o.quant.recompute, a);
     bill_part(bill, "saved activations", a);
-    cache_carve(&t->kv, &t->config, t->B, t->T, a);
+    cache_carve(&t->kv, &t->config.stack, t->config.stack.L, t->B, t->T, a);
     bill_part(bill, "keys and values", a);
     t->logprob = arena_take(a, n, sizeof(float));
     t->hidden = arena_take(a, n * (size_t)t->config.stack.C, sizeof(float));
@@ -291,9 +291,10 @@ static void carve(void *run, Arena *a, Bill *bill) {
 static size_t workspace(void *run) {
     Trainer *t = run;
     Arena ws = { 0 };
-    Rows rows = { t->N, t->rows.token, t->rows.sequence, t->rows.position, t->rows.wants };
+    const HeadTask task = { NULL, 1, NULL, NULL, token_loss, NULL, NULL };
+    Rows rows = { t->N, t->N, t->rows.token, t->rows.sequence, t->rows.position, t->rows.wants };
     model_forward(&t->model, t->adapter, &rows, &t->kv, &t->saved, NULL, &ws);
-    model_logprobs(&t->model, NULL, &rows, NULL, 1, NULL, NULL, token_loss, NULL, NULL, &ws);
+    model_logprobs(&t->model, NULL, rows.W, &task, &ws);
     model_backward(&t->model, t->adapter, &rows, &t->kv, &t->saved, NULL, &ws);
     return ws.peak;
 }
@@ -329,6 +330,7 @@ static void scratch_config(Trainer *t) {
     ModelConfig *c = &t->config;
     SpecialIds special = tokenizer_specials(t->tokenizer);
     memset(c, 0, sizeof *c);
+    config_llama(c);
     if (o.dim % o.heads || o.dim / o.heads % 2)
         usage_error("--dim divided by --heads has to be an even whole number", NULL);
     if (!o.kv_heads) o.kv_heads = o.heads;

@@ -283,7 +283,7 @@ void rows_add(RowList *r, int sequence, const int *token, int length, int first)
 }
 
 Rows rows_of(const RowList *r) {
-    const Rows rows = { r->N, r->token, r->sequence, r->position, r->wants };
+    const Rows rows = { r->N, r->W, r->token, r->sequence, r->position, r->wants };
     return rows;
 }
 

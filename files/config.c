@@ -191,6 +191,26 @@ static const Family families[] = {
 };
 enum { FAMILIES = sizeof families / sizeof *families };
 
+void config_llama(ModelConfig *c) {
+    StackKind *k = &c->stack;
+    c->names = &llama_names;
+    k->norm = NORM_RMS;
+    k->place = PLACE_PRE;
+    k->activation = ACT_SILU;
+    k->gated = k->causal = k->rotary = 1;
+}
+
+void config_roberta(RewardConfig *c) {
+    StackKind *k = &c->stack;
+    c->names = &roberta_names;
+    k->norm = NORM_LAYER;
+    k->place = PLACE_POST;
+    k->activation = ACT_GELU;
+    k->biases = BIAS_QKV | BIAS_O | BIAS_MLP;
+    k->K = k->H;
+    k->D = k->H > 0 ? k->C / k->H : 0;
+}
+
 /* Returns the family of a configuration: the one that "architectures" or "model_type" names; NULL after a complaint. */
 static const Family *family_read(Fields *f, int judge) {
     const Json *list = field(f, "architectures"), *j;
@@ -449,6 +469,7 @@ static int load_config(ModelConfig *c, const char *folder, Pool *pool, Error *er
     if (code != OK) return code;
     y = read_keys(&f, c, 0);
     if (!y) return f.code;
+    config_llama(c);
     c->names = y->names;
     check_policy(&f, c);
     if (f.code != OK) return f.code;
@@ -476,7 +497,11 @@ int reward_config_load(RewardConfig *c, const char *folder, Pool *pool, Error *e
     memset(c, 0, sizeof *c);
     if (code == OK) {
         y = read_keys(&f, c, 1);
-        if (y) { c->names = y->names; check_judge(&f, c); }
+        if (y) {
+            config_roberta(c);
+            c->names = y->names;
+            check_judge(&f, c);
+        }
         code = f.code;
     }
     pool_release(pool, mark);

@@ -2,7 +2,7 @@
  * Every test program prints `NAME: N passed, N failed, N skipped` last; tests/tools/run.sh adds them up. */
 #ifndef TEST_H
 #define TEST_H
-#include "../programs.h"
+#include "../rlhf.h"
 #include <stdio.h>
 #include <stdlib.h>
 

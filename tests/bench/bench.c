@@ -15,6 +15,7 @@
  * operations: y (N,O) = x (N,I) W^T has
  * 2 N O I. Sizes are known only at run time, as in real use. */
 #include "bench.h"
+#include "../../fast/fast.h"
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -145,10 +146,10 @@ int threads_next(int n) {
 
 /* ---- the product, beside OpenBLAS ---- */
 
-typedef struct { int direction, N; Matrix w; float *x, *y, *dx, *dy; Arena ws; } Product;
+typedef struct { int direction, N; Matrix w; float *x, *y, *dx, *dy; Arena ws; } LinearBench;
 
 static void product_run(void *context) {
-    Product *p = context;
+    LinearBench *p = context;
     Matrix w = p->w;
     size_t used = p->ws.used;
     if (p->direction != BACK_WEIGHT) w.grad = NULL;
@@ -158,7 +159,7 @@ static void product_run(void *context) {
 }
 
 static void blas_run(void *context) {
-    Product *p = context;
+    LinearBench *p = context;
     int N = p->N, O = p->w.O, I = p->w.I;
     if (p->direction == FORWARD) blas_product(p->y, p->x, p->w.data, &(BlasShape){ N, O, I, 0, 1, 0 });
     if (p->direction == BACK_INPUT) blas_product(p->dx, p->dy, p->w.data, &(BlasShape){ N, I, O, 0, 0, 1 });
@@ -166,7 +167,7 @@ static void blas_run(void *context) {
 }
 
 /* Lays out a product's arrays and the workspace of all three directions. A 4-bit weight has no gradient. */
-static void carve_product(Product *p, int N, int O, int I, int type, int compute, Arena *a) {
+static void carve_product(LinearBench *p, int N, int O, int I, int type, int compute, Arena *a) {
     Tensor one;
     TensorList list = { &one, 0, type == F32, a };
     size_t n = (size_t)N;
@@ -190,7 +191,7 @@ static void fill(float *x, size_t n, uint64_t stream) {
     for (size_t i = 0; i < n; i++) x[i] = (float)((double)(rng_next(&rng) >> 40) / (1 << 24) - 0.5);
 }
 
-static void fill_product(Product *p) {
+static void fill_product(LinearBench *p) {
     size_t N = (size_t)p->N, O = (size_t)p->w.O, I = (size_t)p->w.I;
     if (p->w.type == F32) fill(p->w.data, O * I, 0);
     /* about 0.01 */
@@ -203,7 +204,7 @@ static void fill_product(Product *p) {
 /* Runs both directions that add from 0; returns the largest difference of two results, relative to the
  * largest number. */
 enum { SAMPLES = 1000 };
-static double difference(Product *p) {
+static double difference(LinearBench *p) {
     static float one[SAMPLES];
     float *out = p->direction == FORWARD ? p->y : p->direction == BACK_INPUT ? p->dx : p->w.grad;
     size_t n = p->direction == BACK_WEIGHT ? (size_t)p->w.O * (size_t)p->w.I
@@ -242,7 +243,7 @@ static void print_means(void) {
 static const char *const compute_name[] = { "f32", "bf16", "f16" };
 
 static void bench_product(int N, int O, int I, Arena *memory, int blas) {
-    Product p;
+    LinearBench p;
     memory->used = 0;
     memset(&p, 0, sizeof p);
     carve_product(&p, N, O, I, F32, opt.compute, memory);
@@ -289,7 +290,7 @@ static void bench_products(void) {
     Blas b;
     int blas = blas_open(&b, opt.openblas);
     Arena most, a;
-    Product p;
+    LinearBench p;
     memset(&most, 0, sizeof most);
     memset(&a, 0, sizeof a);
     memset(&p, 0, sizeof p);
@@ -314,7 +315,7 @@ static void bench_plain(void) {
     static const int plain[][3] = { { 64, 768, 768 }, { 64, 2048, 768 }, { 512, 768, 768 },
                                     { 512, 2048, 2048 } };
     Arena most, a;
-    Product p;
+    LinearBench p;
     memset(&most, 0, sizeof most);
     memset(&p, 0, sizeof p);
     must(fast_use("plain"), NULL, NULL);
@@ -348,7 +349,7 @@ static void random_codes(Matrix *w, uint64_t stream) {
 }
 
 static void bench_nf4_shape(int N, int O, int I, int type, int compute, Arena *memory) {
-    Product p, q;
+    LinearBench p, q;
     memory->used = 0;
     memset(&p, 0, sizeof p);
     memset(&q, 0, sizeof q);
@@ -376,7 +377,7 @@ static void bench_nf4_shape(int N, int O, int I, int type, int compute, Arena *m
 /* All linears of a model of TinyLlama's shape, one after another: what one step of writing 16 sequences
  * computes. */
 enum { LAYERS = 22, LINEARS = 7 };
-typedef struct { Product p[LAYERS * LINEARS + 1]; int n; } Stream;
+typedef struct { LinearBench p[LAYERS * LINEARS + 1]; int n; } Stream;
 static void stream_run(void *context) {
     Stream *s = context;
     for (int i = 0; i < s->n; i++) product_run(&s->p[i]);
@@ -421,7 +422,7 @@ static void bench_stream(int compute) {
 static void bench_nf4(void) {
     static const int rows[] = { 512, 16 };
     Arena a;
-    Product p, q;
+    LinearBench p, q;
     memset(&a, 0, sizeof a);
     memset(&p, 0, sizeof p);
     q = p;

@@ -12,17 +12,17 @@
 typedef struct {
     Model model; ModelConfig config; Cache kv; Arena ws;
     Sequence *seq; int B, prompt, length; double at_first;
-} Writing;
+} WritingBench;
 
 static int note_first(void *context, int sequence, int token) {
-    Writing *w = context;
+    WritingBench *w = context;
     (void)sequence; (void)token;
     if (w->at_first == 0) w->at_first = wall_clock();
     return 0;
 }
 
-static int generate(Writing *w, Arena *ws) {
-    static const Sampling sampling = { 1, 0, 1 };
+static int generate(WritingBench *w, Arena *ws) {
+    const Writing writing = { NULL, NULL, { 1, 0, 1 }, note_first, w };
     w->at_first = 0;
     for (int b = 0; b < w->B; b++) {
         w->seq[b].prompt = w->seq[b].length = w->prompt;
@@ -30,16 +30,16 @@ static int generate(Writing *w, Arena *ws) {
         w->seq[b].done = 0;
         w->seq[b].rng = rng_stream(5, 6, (uint64_t)b);
     }
-    return model_generate(&w->model, NULL, NULL, w->seq, w->B, &w->kv, &sampling, note_first, w, ws);
+    return model_generate(&w->model, &writing, w->seq, w->B, &w->kv, ws);
 }
 
 static void generate_run(void *context) {
-    Writing *w = context;
+    WritingBench *w = context;
     must(generate(w, &w->ws), NULL, "generating");
 }
 
 /* Holds the weights as the folder has them, or in NF4. */
-static void load_policy(Writing *w, Pool *pool) {
+static void load_policy(WritingBench *w, Pool *pool) {
     Error err = { 0 };
     WeightTypes types;
     Arena a;
@@ -73,7 +73,7 @@ static double bytes_read(const Model *m) {
     return bytes;
 }
 
-static void writing_carve(Writing *w, int B, int prompt, int length, Pool *pool) {
+static void writing_carve(WritingBench *w, int B, int prompt, int length, Pool *pool) {
     Arena a;
     Rng rng = rng_stream(7, 8, 9);
     w->B = B;
@@ -86,17 +86,17 @@ static void writing_carve(Writing *w, int B, int prompt, int length, Pool *pool)
     }
     memset(&a, 0, sizeof a);
     memset(&w->ws, 0, sizeof w->ws);
-    cache_carve(&w->kv, &w->config, B, length, &a);
+    cache_carve(&w->kv, &w->config.stack, w->config.stack.L, B, length, &a);
     must(generate(w, &w->ws), NULL, "measuring");
     a = bench_arena(a.used + w->ws.peak + 128);
-    cache_carve(&w->kv, &w->config, B, length, &a);
+    cache_carve(&w->kv, &w->config.stack, w->config.stack.L, B, length, &a);
     w->ws.capacity = w->ws.peak;
     w->ws.base = arena_take(&a, w->ws.capacity, 1);
     w->ws.used = w->ws.peak = 0;
 }
 
 void bench_generate(void) {
-    Writing w;
+    WritingBench w;
     Pool pool = cli_pool();
     static const struct { const char *what; int B, prompt, length; } part[] = {
         { "one sequence", 1, 1, 0 }, { "a prompt of 128 tokens", 1, 128, 129 },
@@ -135,7 +135,7 @@ enum { TEXTS = 16 };
 typedef struct { RewardModel model; Texts texts; float logits[TEXTS * LABELS_MAX]; Arena ws; } Reading;
 static void judge_run(void *context) {
     Reading *r = context;
-    must(reward_forward(&r->model, &r->texts, NULL, r->logits, &r->ws), NULL, "the judge");
+    must(reward_forward(&r->model, NULL, &r->texts, NULL, r->logits, &r->ws), NULL, "the judge");
 }
 
 /* Returns the multiply-adds of one text of T tokens: linears and attention. */
@@ -152,11 +152,12 @@ void bench_judge(void) {
     Reading r;
     int token[16 * 512], start[TEXTS + 1], T = opt.tokens;
     Rng rng = rng_stream(9, 9, 9);
+    const WeightTypes types = { F32, F32, 0, 0, 0, opt.compute };
     if (!opt.reward) usage_error("judge needs", "--reward DIR");
     memset(&r, 0, sizeof r);
     memset(&a, 0, sizeof a);
     must(reward_config_load(&config, opt.reward, &pool, &err), &err, NULL);
-    must(reward_carve(&r.model, &config, F32, opt.compute, 0, &pool, &a, &err), &err, NULL);
+    must(reward_carve(&r.model, &config, &types, 0, &pool, &a, &err), &err, NULL);
     if (T > reward_max_tokens(&config)) T = reward_max_tokens(&config);
     if (T > 512) T = 512;
     for (int b = 0; b <= TEXTS; b++) start[b] = b * T;
@@ -164,9 +165,9 @@ void bench_judge(void) {
         token[i] = i % T ? 3 + (int)rng_below(&rng, (uint64_t)config.V - 3) : config.bos;
     r.texts.N = TEXTS * T;
     r.texts.B = TEXTS;
-    must(reward_forward(&r.model, &r.texts, NULL, r.logits, &r.ws), NULL, "measuring");
+    must(reward_forward(&r.model, NULL, &r.texts, NULL, r.logits, &r.ws), NULL, "measuring");
     a = cli_arena(a.used + r.ws.peak + 128, "the judge");
-    must(reward_carve(&r.model, &config, F32, opt.compute, 0, &pool, &a, &err), &err, NULL);
+    must(reward_carve(&r.model, &config, &types, 0, &pool, &a, &err), &err, NULL);
     must(checkpoint_load(opt.reward, "model", r.model.tensor, r.model.tensors, &pool, &err), &err, NULL);
     r.ws.capacity = r.ws.peak;
     r.ws.base = arena_take(&a, r.ws.capacity, 1);

@@ -390,7 +390,7 @@ static int read_reward_config(const Blob *b, Pool *pool) {
     memset(&measure, 0, sizeof measure);
     memset(&m, 0, sizeof m);
     memset(&inner, 0, sizeof inner);
-    reward_carve(&m, &c, F32, F32, 1, pool, &measure, &inner);
+    reward_carve(&m, &c, NULL, TRAIN_ALL, pool, &measure, &inner);
     return OK;
 }
 /* llama2.c's file: what was read has to be as many tensors as its sizes say, each of them in memory. */

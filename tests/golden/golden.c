@@ -51,7 +51,7 @@ static double distance(const float *a, const float *b, size_t n, int relative) {
 
 /* ---- a case: a policy, and its texts as rows ---- */
 typedef struct {
-    Model m; Lora lora; ValueHead head; Cache kv; Saved saved; Rows rows;
+    Model m; Lora lora; ValueHead head; Cache kv; Saved saved; Rows rows; unsigned char *wants;
     int *target, wanting; float *hidden, *dhidden, *logprob, *value;
 } Case;
 
@@ -68,9 +68,10 @@ static int carve_rows(Case *c, const int *ids, const int *lens, size_t B) {
             sequence[n] = (int)b; position[n] = t; wants[n] = t + 1 < lens[b];
             if (wants[n]) c->target[c->wanting++] = ids[n + 1];
         }
-    c->rows = (Rows){ N, ids, sequence, position, wants };
-    cache_carve(&c->kv, &c->m.config, (int)B, longest > 24 ? longest : 24, &memory);
-    saved_carve(&c->saved, &c->m.config, N, 0, &memory);
+    c->rows = (Rows){ N, N, ids, sequence, position, NULL };
+    c->wants = wants;
+    cache_carve(&c->kv, &c->m.config.stack, c->m.config.stack.L, (int)B, longest > 24 ? longest : 24, &memory);
+    saved_carve(&c->saved, &c->m.config.stack, N, N, 0, &memory);
     c->hidden = arena_take(&memory, (size_t)N * (size_t)c->m.config.stack.C, sizeof(float));
     c->dhidden = arena_take(&memory, (size_t)N * (size_t)c->m.config.stack.C, sizeof(float));
     c->logprob = arena_take(&memory, (size_t)N, sizeof(float));
@@ -121,6 +122,23 @@ static void check_logits(Case *c, const Golden *g, const char *name, const Lora 
     CHECK(d < 2e-5, "%s: %s differ by %.2g (2e-5)", folder, name, d);
 }
 
+/* Computes log-probs of the wanted tokens from their hidden states (W,C), and adds the gradient of -mean. */
+static int learn(Case *c, const float *hidden, float *dhidden) {
+    const HeadTask task = { c->target, 1, c->logprob, NULL, minus_mean, &c->wanting, dhidden };
+    return model_logprobs(&c->m, hidden, c->wanting, &task, &ws);
+}
+
+/* Does the same from the hidden states of all rows, whose values are wanted too. */
+static void learn_all(Case *c) {
+    size_t C = (size_t)c->m.config.stack.C, n = (size_t)c->wanting * C;
+    float *some = pool_take(&pool, n, sizeof(float)), *dsome = pool_take(&pool, n, sizeof(float));
+    for (int i = 0, w = 0; i < c->rows.N; i++)
+        if (c->wants[i]) memcpy(some + (size_t)w++ * C, c->hidden + (size_t)i * C, C * sizeof(float));
+    learn(c, some, dsome);
+    for (int i = 0, w = 0; i < c->rows.N; i++)
+        if (c->wants[i]) memcpy(c->dhidden + (size_t)i * C, dsome + (size_t)w++ * C, C * sizeof(float));
+}
+
 static void check_gradients(const Tensor *t, int tensors, const Golden *g, const char *prefix,
                             const char *folder) {
     int checked = 0;
@@ -146,11 +164,11 @@ static void check_greedy(Case *c, const Golden *g, const char *folder) {
     const int *want = ints(g, "greedy", &n);
     int out[64];
     Sequence s;
-    Sampling greedy = { 0, 0, 1 };
+    const Writing greedy = { NULL, NULL, { 0, 0, 1 }, NULL, NULL };
     memset(&s, 0, sizeof s);
     for (int i = 0; i < 4; i++) out[i] = want[i];
     s.token = out; s.prompt = s.length = 4; s.capacity = (int)n;
-    CHECK(model_generate(&c->m, NULL, NULL, &s, 1, &c->kv, &greedy, NULL, NULL, &ws) == OK
+    CHECK(model_generate(&c->m, &greedy, &s, 1, &c->kv, &ws) == OK
           && !memcmp(out, want, n * sizeof(int)), "%s: greedy tokens", folder);
 }
 
@@ -163,8 +181,10 @@ static void full_case(const char *folder) {
     if (!open_case(&c, folder, &g, 1, 0)) return;
     check_logits(&c, &g, "logits", NULL, folder);
     memset(c.dhidden, 0, (size_t)c.rows.N * (size_t)c.m.config.stack.C * sizeof(float));
-    CHECK(model_logprobs(&c.m, c.hidden, &c.rows, c.target, 1, c.logprob, NULL, minus_mean, &c.wanting,
-                         c.dhidden, &ws) == OK, "%s: logprobs", folder);
+    c.rows.W = c.wanting;                       /* the last layer computes the rows that predict a token, and no others */
+    c.rows.wants = c.wants;
+    CHECK(model_forward(&c.m, NULL, &c.rows, &c.kv, &c.saved, c.hidden, &ws) == OK
+          && learn(&c, c.hidden, c.dhidden) == OK, "%s: logprobs", folder);
     const float *lp = floats(&g, "logprobs", &n), *loss = floats(&g, "loss", &n);
     double sum = 0, d = distance(c.logprob, lp, (size_t)c.wanting, 0);
     for (int i = 0; i < c.wanting; i++) sum -= (double)c.logprob[i];
@@ -182,8 +202,7 @@ static void full_case(const char *folder) {
     d = distance(c.value, values, n, 0);
     CHECK(d < 2e-5, "%s: values differ by %.2g", folder, d);
     memset(c.dhidden, 0, (size_t)c.rows.N * (size_t)c.m.config.stack.C * sizeof(float));
-    model_logprobs(&c.m, c.hidden, &c.rows, c.target, 1, c.logprob, NULL, minus_mean, &c.wanting, c.dhidden,
-                   &ws);
+    learn_all(&c);
     for (int i = 0; i < c.rows.N; i++) c.value[i] = (c.value[i] - 0.5f) / (float)c.rows.N;
     model_values_backward(&c.head, c.value, c.hidden, c.dhidden, c.rows.N, &ws);
     model_backward(&c.m, &c.lora, &c.rows, &c.kv, &c.saved, c.dhidden, &ws);
@@ -206,7 +225,7 @@ static void stories(void) {
     Model m;
     Cache kv;
     Sequence s;
-    Sampling greedy = { 0, 0, 1 };
+    const Writing greedy = { NULL, NULL, { 0, 0, 1 }, NULL, NULL };
     int out[256];
     snprintf(folder, sizeof folder, "%s/data/stories260K", shared());
     snprintf(path, sizeof path, "%s/golden/stories260K_golden.json", shared());
@@ -218,11 +237,11 @@ static void stories(void) {
         || checkpoint_load(folder, "model", m.tensor, m.tensors, &pool, &err);
     CHECK(!bad, "stories260K loads: %s: %s", err.what, err.where);
     if (bad) return;
-    cache_carve(&kv, &config, 1, 256, &memory);
+    cache_carve(&kv, &config.stack, config.stack.L, 1, 256, &memory);
     memset(&s, 0, sizeof s);
     out[0] = 1;
     s.token = out; s.prompt = s.length = 1; s.capacity = (int)ids->count;
-    int code = model_generate(&m, NULL, NULL, &s, 1, &kv, &greedy, NULL, NULL, &ws), same = 0;
+    int code = model_generate(&m, &greedy, &s, 1, &kv, &ws), same = 0;
     for (const Json *e = ids->child; e && same < s.length && (int)e->number == out[same]; e = e->next) same++;
     CHECK(code == OK && same == (int)ids->count && same >= 200, "stories260K: %d of %d greedy tokens", same,
           (int)ids->count);

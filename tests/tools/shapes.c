@@ -63,6 +63,7 @@ static void write_policy(Pool *pool) {
     c.tied = opt.tied;
     c.stack.eps = 1e-5f; c.stack.rope.theta = 10000;
     c.bos = 1; c.pad = -1; c.eos[0] = 2; c.eos_count = !opt.no_eos;
+    config_llama(&c);
     must(model_carve(&m, &c, NULL, 0, 1, pool, &a, &err), &err, NULL);
     a = cli_arena(a.used, "the policy's weights");
     must(model_carve(&m, &c, NULL, 0, 1, pool, &a, &err), &err, NULL);
@@ -89,9 +90,10 @@ static void write_reward(Pool *pool) {
     c.pad = 1; c.bos = 0; c.eos = 2; c.labels = 2;
     strcpy(c.label[0], "nothate");
     strcpy(c.label[1], "hate");
-    must(reward_carve(&m, &c, F32, F32, 0, pool, &a, &err), &err, NULL);
+    config_roberta(&c);
+    must(reward_carve(&m, &c, NULL, 0, pool, &a, &err), &err, NULL);
     a = cli_arena(a.used, "the judge's weights");
-    must(reward_carve(&m, &c, F32, F32, 0, pool, &a, &err), &err, NULL);
+    must(reward_carve(&m, &c, NULL, 0, pool, &a, &err), &err, NULL);
     reward_init(&m, 2);
     must(folder_make(opt.reward, &err), &err, NULL);
     must(reward_config_save(&c, opt.reward, opt.dtype, pool, &err), &err, NULL);

@@ -228,14 +228,15 @@ static void family_names(void) {
     int wrong = 0;
     CHECK(config_load(&c, "tests/golden/models/llama-gqa", &pool, fresh()) == OK && c.names
           && reward_config_load(&r, "tests/golden/models/roberta", &pool, fresh()) == OK && r.names, "a family has names: %s", err.what);
-    CHECK(model_carve(&m, &c, NULL, 0, 8, &pool, &measure, fresh()) == OK && reward_carve(&j, &r, F32, F32, 0, &pool, &measure, &err) == OK,
+    CHECK(model_carve(&m, &c, NULL, 0, 8, &pool, &measure, fresh()) == OK && reward_carve(&j, &r, NULL, 0, &pool, &measure, &err) == OK,
           "models with names");
     c.names = r.names = NULL;
-    CHECK(model_carve(&n, &c, NULL, 0, 8, &pool, &measure, fresh()) == OK && reward_carve(&k, &r, F32, F32, 0, &pool, &measure, &err) == OK,
+    CHECK(model_carve(&n, &c, NULL, 0, 8, &pool, &measure, fresh()) == OK && reward_carve(&k, &r, NULL, 0, &pool, &measure, &err) == OK,
           "models without names");
-    for (int i = 0; i < m.tensors; i++) wrong += strcmp(m.tensor[i].name, n.tensor[i].name) != 0;
-    for (int i = 0; i < j.tensors; i++) wrong += strcmp(j.tensor[i].name, k.tensor[i].name) != 0;
-    CHECK(wrong == 0 && m.tensors == n.tensors && j.tensors == k.tensors, "their names are the same (%d are not)", wrong);
+    for (int i = 0; i < m.tensors; i++) wrong += !m.tensor[i].name[0] || n.tensor[i].name[0];
+    for (int i = 0; i < j.tensors; i++) wrong += !j.tensor[i].name[0] || k.tensor[i].name[0];
+    CHECK(wrong == 0 && m.tensors == n.tensors && j.tensors == k.tensors && m.tensors > 20 && j.tensors > 20,
+          "with names every tensor has one, without none has (%d)", wrong);
 }
 
 static void golden_adapters(void) {

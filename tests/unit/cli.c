@@ -1,6 +1,7 @@
 /* tests/unit/cli.c - options, messages, progress, logs. Functions that exit are tested from outside: this
  * program runs itself as a toy program (`cli toy ...`), and reads its output and its exit code. */
 #include "test.h"
+#include "../programs.h"
 #include <signal.h>
 
 enum { TEXT_MAX = 16384 };

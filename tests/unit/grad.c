@@ -216,12 +216,42 @@ static void tensor_leaves(Tensor *t, int n, double spread) {
     }
 }
 
+/* Names of tensors, for messages, and for the one leaf whose gradient is 0 everywhere. */
+static const Names names = { {
+    [NAME_WORD] = "word", [NAME_POSITION] = "position", [NAME_TYPE] = "type", [NAME_EMBEDDING_NORM] = "embedding_norm",
+    [NAME_EMBEDDING_NORM_B] = "embedding_norm.bias", [NAME_NORM1] = "%d.norm1", [NAME_NORM1_B] = "%d.norm1.bias",
+    [NAME_Q] = "%d.q_proj.weight", [NAME_Q_B] = "%d.query.bias", [NAME_K] = "%d.k_proj.weight", [NAME_K_B] = "%d.key.bias",
+    [NAME_V] = "%d.v_proj.weight", [NAME_V_B] = "%d.value.bias", [NAME_O] = "%d.o_proj.weight", [NAME_O_B] = "%d.o.bias",
+    [NAME_Q_NORM] = "%d.q_norm", [NAME_K_NORM] = "%d.k_norm", [NAME_CROSS] = "%d.cross.norm", [NAME_CROSS + 1] = "%d.cross.norm.bias",
+    [NAME_CROSS + 2] = "%d.cross.q", [NAME_CROSS + 3] = "%d.cross.query.bias", [NAME_CROSS + 4] = "%d.cross.k",
+    [NAME_CROSS + 5] = "%d.cross.key.bias", [NAME_CROSS + 6] = "%d.cross.v", [NAME_CROSS + 7] = "%d.cross.value.bias",
+    [NAME_CROSS + 8] = "%d.cross.o", [NAME_CROSS + 9] = "%d.cross.o.bias", [NAME_NORM2] = "%d.norm2",
+    [NAME_NORM2_B] = "%d.norm2.bias", [NAME_GATE] = "%d.gate_proj.weight", [NAME_GATE_B] = "%d.gate.bias",
+    [NAME_UP] = "%d.up_proj.weight", [NAME_UP_B] = "%d.up.bias", [NAME_DOWN] = "%d.down_proj.weight", [NAME_DOWN_B] = "%d.down.bias",
+    [NAME_BUCKETS] = "buckets", [NAME_NORM] = "norm", [NAME_NORM_B] = "norm.bias", [NAME_HEAD] = "head", [NAME_HEAD_B] = "head.bias",
+    [NAME_DENSE] = "dense", [NAME_DENSE_B] = "dense.bias" } };
+
+static void llama_kind(StackKind *k) {
+    k->activation = ACT_SILU;
+    k->gated = k->causal = k->rotary = 1;
+}
+static void roberta_kind(StackKind *k) {
+    k->norm = NORM_LAYER;
+    k->place = PLACE_POST;
+    k->activation = ACT_GELU;
+    k->biases = BIAS_QKV | BIAS_O | BIAS_MLP;
+    k->K = k->H;
+    k->D = k->C / k->H;
+}
+
 static void policy_model(int tied, int trainable, int R) {
     ModelConfig c;
     Error err = { 0, "", "", 0, 0 };
     memset(&c, 0, sizeof c);
     c.V = 13; c.stack.C = 8; c.stack.L = 2; c.stack.H = 4; c.stack.K = 2; c.stack.D = 4; c.stack.F = 10; c.positions = 16; c.tied = tied; c.stack.eps = 1e-5; c.stack.rope.theta = 100; c.bos = c.pad = -1;
     c.stack.rope.type = ROPE_LLAMA3; c.stack.rope.factor = 4; c.stack.rope.low = 1; c.stack.rope.high = 4; c.stack.rope.original = 8;
+    llama_kind(&c.stack);
+    c.names = &names;
     model_carve(&model, &c, NULL, trainable, 16, &pool, &memory, &err);
     tensor_leaves(model.tensor, model.tensors, 0.4);
     adapter = NULL;
@@ -234,8 +264,8 @@ static void policy_model(int tied, int trainable, int R) {
         tensor_leaves(head.tensor, 2, 0.4);
         adapter = &lora;
     }
-    cache_carve(&cache, &c, 2, 6, &memory);
-    saved_carve(&saved, &c, 8, 0, &memory);
+    cache_carve(&cache, &c.stack, c.stack.L, 2, 6, &memory);
+    saved_carve(&saved, &c.stack, 8, 5, 0, &memory);
     if (err.code || memory.failed) { printf("setup: %s %s\n", err.what, err.where); exit(1); }
 }
 static void llama_s(void) { policy_model(0, 1, 0); }
@@ -252,8 +282,8 @@ static void dropout_s(void) {
 static const int m_token[8] = { 1, 5, 7, 2, 5, 3, 12, 0 }, m_sequence[8] = { 0, 0, 0, 1, 1, 1, 1, 1 }, m_position[8] = { 0, 1, 2, 0, 1, 2, 3, 4 };
 static const unsigned char m_wants[8] = { 1, 1, 0, 0, 1, 1, 1, 0 };
 static const int m_target[5] = { 5, 7, 3, 12, 0 };
-static const Rows m_rows = { 8, m_token, m_sequence, m_position, m_wants };
-static float hidden[8 * 8];
+static const Rows m_rows = { 8, 5, m_token, m_sequence, m_position, m_wants };
+static float hidden[5 * 8];
 static const float *loss_weight;
 static void hook(void *context, int start, int n, const float *logprob, float *dlogprob) {
     (void)context; (void)logprob;
@@ -261,44 +291,49 @@ static void hook(void *context, int start, int n, const float *logprob, float *d
 }
 static void model_f(float *y) {
     model_forward(&model, adapter, &m_rows, &cache, &saved, hidden, &ws);
-    model_logprobs(&model, hidden, &m_rows, m_target, 0.8, y, NULL, NULL, NULL, NULL, &ws);
-    for (int i = 0; i < 8; i++) y[5 + i] = 0;
-    if (values_too) model_values(&head, hidden, y + 5, 8, &ws);
+    const HeadTask task = { m_target, 0.8, y, NULL, NULL, NULL, NULL };
+    model_logprobs(&model, hidden, 5, &task, &ws);
+    for (int i = 0; i < 5; i++) y[5 + i] = 0;
+    if (values_too) model_values(&head, hidden, y + 5, 5, &ws);
 }
 static void model_b(const float *dy) {
-    float lp[5], dhidden[8 * 8] = {0};
+    float lp[5], dhidden[5 * 8] = {0};
+    const HeadTask task = { m_target, 0.8, lp, NULL, hook, NULL, dhidden };
     loss_weight = dy;
     model_forward(&model, adapter, &m_rows, &cache, &saved, hidden, &ws);
-    model_logprobs(&model, hidden, &m_rows, m_target, 0.8, lp, NULL, hook, NULL, dhidden, &ws);
-    if (values_too) model_values_backward(&head, dy + 5, hidden, dhidden, 8, &ws);
+    model_logprobs(&model, hidden, 5, &task, &ws);
+    if (values_too) model_values_backward(&head, dy + 5, hidden, dhidden, 5, &ws);
     model_backward(&model, adapter, &m_rows, &cache, &saved, dhidden, &ws);
 }
 
 static const int j_token[9] = { 0, 5, 7, 2, 0, 6, 6, 8, 2 }, j_start[3] = { 0, 4, 9 }, j_label[2] = { 1, 0 };
 static const Texts j_texts = { 9, 2, j_token, j_start };
 static void judge_s(void) {
+    adapter = NULL;
     RewardConfig c;
     Error err = { 0, "", "", 0, 0 };
     memset(&c, 0, sizeof c);
     c.V = 10; c.stack.C = 8; c.stack.L = 2; c.stack.H = 2; c.stack.F = 12; c.positions = 12; c.types = 1; c.stack.eps = 1e-5; c.pad = 1; c.bos = 0; c.eos = 2; c.labels = 2;
-    reward_carve(&judge, &c, F32, F32, 1, &pool, &memory, &err);
-    reward_saved_carve(&judge_saved, &c, 9, 2, &memory);
+    roberta_kind(&c.stack);
+    c.names = &names;
+    reward_carve(&judge, &c, NULL, TRAIN_ALL, &pool, &memory, &err);
+    reward_saved_carve(&judge_saved, &c, 9, 2, 0, &memory);
     tensor_leaves(judge.tensor, judge.tensors, 0.4);
     if (err.code || memory.failed) { printf("setup: %s %s\n", err.what, err.where); exit(1); }
 }
 static void judge_f(float *y) {
     float z[4];
-    reward_forward(&judge, &j_texts, &judge_saved, z, &ws);
+    reward_forward(&judge, adapter, &j_texts, &judge_saved, z, &ws);
     cross_entropy_forward(y, z, j_label, 2, 2);
     ranking_forward(y + 2, z, 2, 1);
 }
 static void judge_b(const float *dy) {
     float z[4], dz[4] = {0}, loss[2];
-    reward_forward(&judge, &j_texts, &judge_saved, z, &ws);
+    reward_forward(&judge, adapter, &j_texts, &judge_saved, z, &ws);
     cross_entropy_forward(loss, z, j_label, 2, 2);
     cross_entropy_backward(dz, dy, loss, z, j_label, 2, 2);
     ranking_backward(dz, dy + 2, z, 2, 1);
-    reward_backward(&judge, &j_texts, &judge_saved, dz, &ws);
+    reward_backward(&judge, adapter, &j_texts, &judge_saved, dz, &ws);
 }
 
 static const Row row[] = {
@@ -316,8 +351,8 @@ static const Row row[] = {
     { "relu, gated", gated_s, relu_gated_f, relu_gated_b, O }, { "tanh", one_s, tanh_f, tanh_b, O },
     { "logprob at temperature 0.7", logits_s, logprob_f, logprob_b, N }, { "cross entropy", logits_s, ce_f, ce_b, N },
     { "ranking", rank_s, rank_f, rank_b, 3 }, { "policy loss", policy_s, policy_f, policy_b, P }, { "value loss", value_s, value_f, value_b, P },
-    { "llama, all weights", llama_s, model_f, model_b, 13 }, { "llama, tied", tied_s, model_f, model_b, 13 },
-    { "llama, LoRA and value head", lora_s, model_f, model_b, 13 }, { "llama, LoRA with dropout", dropout_s, model_f, model_b, 13 },
+    { "llama, all weights", llama_s, model_f, model_b, 10 }, { "llama, tied", tied_s, model_f, model_b, 10 },
+    { "llama, LoRA and value head", lora_s, model_f, model_b, 10 }, { "llama, LoRA with dropout", dropout_s, model_f, model_b, 10 },
     { "roberta, all weights", judge_s, judge_f, judge_b, 3 },
 };
 

@@ -95,9 +95,9 @@ static void open_rows(Case *c, int recompute) {
             sequence[at] = (int)b; position[at] = t; wants[at] = t + 1 < lens[b];
             if (wants[at]) c->target[c->wanting++] = ids[at + 1];
         }
-    c->rows.N = N; c->rows.token = ids; c->rows.sequence = sequence; c->rows.position = position; c->rows.wants = wants;
-    cache_carve(&c->kv, &c->m.config, (int)B, 32, &memory);
-    saved_carve(&c->saved, &c->m.config, N, recompute, &memory);
+    c->rows.N = c->rows.W = N; c->rows.token = ids; c->rows.sequence = sequence; c->rows.position = position; c->rows.wants = wants;      /* all rows while W == N */
+    cache_carve(&c->kv, &c->m.config.stack, c->m.config.stack.L, (int)B, 32, &memory);
+    saved_carve(&c->saved, &c->m.config.stack, N, N, recompute, &memory);
     c->hidden = arena_take(&memory, n * (size_t)c->m.config.stack.C, sizeof(float));
     c->dhidden = arena_take(&memory, n * (size_t)c->m.config.stack.C, sizeof(float));
     c->logprob = arena_take(&memory, n, sizeof(float));
@@ -139,9 +139,12 @@ static double learn(Case *c) {
     double loss = 0;
     gradient_zero(c->lora.tensor, c->lora.tensors);
     memset(c->dhidden, 0, (size_t)c->rows.N * (size_t)c->m.config.stack.C * sizeof(float));
-    int code = model_forward(&c->m, &c->lora, &c->rows, &c->kv, &c->saved, c->hidden, &ws);
-    if (!code) code = model_logprobs(&c->m, c->hidden, &c->rows, c->target, 1, c->logprob, NULL, minus_mean, &c->wanting, c->dhidden, &ws);
-    if (!code) code = model_backward(&c->m, &c->lora, &c->rows, &c->kv, &c->saved, c->dhidden, &ws);
+    const HeadTask task = { c->target, 1, c->logprob, NULL, minus_mean, &c->wanting, c->dhidden };
+    Rows rows = c->rows;
+    rows.W = c->wanting;
+    int code = model_forward(&c->m, &c->lora, &rows, &c->kv, &c->saved, c->hidden, &ws);
+    if (!code) code = model_logprobs(&c->m, c->hidden, c->wanting, &task, &ws);
+    if (!code) code = model_backward(&c->m, &c->lora, &rows, &c->kv, &c->saved, c->dhidden, &ws);
     CHECK(code == OK, "forward and backward");
     for (int i = 0; i < c->wanting; i++) loss -= (double)c->logprob[i];
     return loss / c->wanting;
@@ -214,7 +217,7 @@ static void one_linear(const char *kernel) {
             int near = 0, far = 0;
             memory.used = 0;
             open_case(&c, folder, adapter_folder, &way[k].types, 0);
-            const Matrix *gate = &c.m.block[0].gate;
+            const Matrix *gate = &c.m.stack.block[0].gate;
             const float *x = words(backward ? "linear.dy" : "linear.x", &inputs), *want;
             sprintf(key, "linear.%s.%s", way[k].name, backward ? "dx" : "y");
             want = words(key, &n);
@@ -368,7 +371,7 @@ static void dropout(void) {
     float x[N * I], whole[N * 48], half[N * 48], plain[N * 48];
     memory.used = 0;
     open_case(&c, folder, adapter_folder, &way[0].types, 0);
-    const Matrix *q = &c.m.block[0].q, *k = &c.m.block[1].q;
+    const Matrix *q = &c.m.stack.block[0].self.q, *k = &c.m.stack.block[1].self.q;
     LoraDropout *d = &c.lora.dropout;
     for (int i = 0; i < N * I; i++) x[i] = 1;
     memset(plain, 0, sizeof plain);

@@ -256,6 +256,7 @@ static void build(int compute) {
     Error err = { 0, "", "", 0, 0 };
     memset(&c, 0, sizeof c);
     c.V = V; c.stack.C = C; c.stack.L = 3; c.stack.H = 6; c.stack.K = 3; c.stack.D = 6; c.stack.F = 50; c.positions = T; c.stack.eps = 1e-5f; c.stack.rope.theta = 10000; c.bos = c.pad = -1;
+    config_llama(&c);
     memory.used = 0;
     CHECK(model_carve(&model, &c, &types, 1, T, &pool, &memory, &err) == OK, "carve: %s %s", err.what, err.where);
     CHECK(lora_carve(&lora, model.tensor, model.tensors, &all_linear, 1, &pool, &memory, &err) == OK, "lora: %s %s", err.what, err.where);
@@ -264,9 +265,9 @@ static void build(int compute) {
     lora_init(&lora, 4);
     value_head_carve(&head, C, 1, &memory);
     value_head_init(&head, 5, 0);
-    cache_carve(&cache, &c, B, T, &memory);
-    saved_carve(&saved, &c, B * T, 0, &memory);
-    saved_carve(&inputs, &c, B * T, 1, &memory);
+    cache_carve(&cache, &c.stack, c.stack.L, B, T, &memory);
+    saved_carve(&saved, &c.stack, B * T, B * T, 0, &memory);
+    saved_carve(&inputs, &c.stack, B * T, B * T, 1, &memory);
     Rng r = rng_stream(9, 0, 0);
     for (int b = 0; b < B; b++) for (int t = 0; t < T; t++) text[b][t] = (int)rng_below(&r, V);
 }
@@ -274,9 +275,10 @@ static void build(int compute) {
 /* Rows of sequences [b0,b1), positions [from,to) of each */
 static int token[B * T], sequence[B * T], position[B * T];
 static Rows rows_of(int b0, int b1, int from, int to) {
-    Rows r = { 0, token, sequence, position, NULL };
+    Rows r = { 0, 0, token, sequence, position, NULL };
     for (int b = b0; b < b1; b++)
         for (int t = from; t < to && t < length[b]; t++, r.N++) { token[r.N] = text[b][t]; sequence[r.N] = b; position[r.N] = t; }
+    r.W = r.N;
     return r;
 }
 
@@ -330,9 +332,9 @@ static void first_ratio(int th, float temperature) {
     static float lp[B][T], value[B][T], hidden[B * T * C], now[B * T], values[B * T];
     static unsigned char wants[B * T];
     Sequence seq[B];
-    Sampling s = { 0, 0, 1 };
+    Writing s = { &lora, &head, { 0, 0, 1 }, NULL, NULL };
     int target[B * T], n = 0, w = 0, equal = 1, sampled = 0;
-    s.temperature = temperature;
+    s.sampling.temperature = temperature;
     threads(th);
     memset(seq, 0, sizeof seq);
     for (int b = 0; b < B; b++) {
@@ -340,24 +342,24 @@ static void first_ratio(int th, float temperature) {
         seq[b].token = out[b]; seq[b].prompt = seq[b].length = 1 + b; seq[b].capacity = T - 3 * b; seq[b].logprob = lp[b]; seq[b].value = value[b];
         seq[b].rng = rng_stream(1, 2, (uint64_t)b);
     }
-    CHECK(model_generate(&model, &lora, &head, seq, B, &cache, &s, NULL, NULL, &ws) == OK, "generate");
+    CHECK(model_generate(&model, &s, seq, B, &cache, &ws) == OK, "generate");
     for (int b = 0; b < B; b++)
         for (int t = 0; t < seq[b].length; t++, n++) {
             token[n] = out[b][t]; sequence[n] = b; position[n] = t;
             wants[n] = t >= seq[b].prompt - 1 && t + 1 < seq[b].length;
             if (wants[n]) target[w++] = out[b][t + 1];
         }
-    Rows rows = { 0, token, sequence, position, wants };
-    rows.N = n;
+    Rows rows = { n, w, token, sequence, position, wants };
+    const HeadTask task = { target, temperature, now, NULL, NULL, NULL, NULL };
     model_forward(&model, &lora, &rows, &cache, &saved, hidden, &ws);
-    model_logprobs(&model, hidden, &rows, target, temperature, now, NULL, NULL, NULL, NULL, &ws);
-    model_values(&head, hidden, values, n, &ws);
+    model_logprobs(&model, hidden, w, &task, &ws);
+    model_values(&head, hidden, values, w, &ws);
     w = n = 0;
     for (int b = 0; b < B; b++)
         for (int t = 0; t < seq[b].length; t++, n++)
             if (wants[n]) {
                 int i = t + 1 - seq[b].prompt;
-                equal &= now[w] == lp[b][i] && exp((double)(now[w] - lp[b][i])) == 1.0 && values[n] == value[b][i];
+                equal &= now[w] == lp[b][i] && exp((double)(now[w] - lp[b][i])) == 1.0 && values[w] == value[b][i];
                 w++;
                 sampled++;
             }
@@ -412,12 +414,13 @@ static void measured(int compute) {
     Rows all = rows_of(0, B, 0, T);
     memset(&need, 0, sizeof need);
     memset(wants, 1, sizeof wants);
+    const HeadTask task = { target, 1, now, NULL, NULL, NULL, NULL };
     all.wants = wants;
     threads(2);
     for (int pass = 0; pass < 2; pass++) {
         Arena *a = pass ? &exact : &need;
         if (pass) exact = test_arena(need.peak);
-        CHECK(model_forward(&model, &lora, &all, &cache, &saved, hidden, a) == OK && model_logprobs(&model, hidden, &all, target, 1, now, NULL, NULL, NULL, NULL, a) == OK &&
+        CHECK(model_forward(&model, &lora, &all, &cache, &saved, hidden, a) == OK && model_logprobs(&model, hidden, all.W, &task, a) == OK &&
               model_backward(&model, &lora, &all, &cache, &saved, dhidden, a) == OK && !a->failed && a->used == 0, "compute type %d: pass %d in what was measured", compute, pass);
     }
     free(exact.base);

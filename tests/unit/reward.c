@@ -70,6 +70,7 @@ static RewardConfig golden_config(const char *folder, Pool *pool) {
     c.stack.eps = (float)json_number(j, "layer_norm_eps", 0);
     c.pad = (int)json_number(j, "pad_token_id", 1);
     c.labels = (int)json_get(j, "id2label")->count;
+    config_roberta(&c);
     return c;
 }
 
@@ -86,13 +87,14 @@ typedef struct {
 static int compute = F32;                   /* compute type of the judges that are opened next */
 static void judge_parts(Judge *j, const RewardConfig *c, int trainable, int N, int B) {
     const Texts most = { N, B, NULL, NULL };
-    reward_carve(&j->model, c, F32, compute, trainable, &j->lists, &j->arena, NULL);
-    reward_saved_carve(&j->saved, c, N, B, &j->arena);
+    const WeightTypes types = { F32, F32, 0, 0, 0, compute };
+    reward_carve(&j->model, c, &types, trainable, &j->lists, &j->arena, NULL);
+    reward_saved_carve(&j->saved, c, N, B, 0, &j->arena);
     if (j->arena.base) return;
     memset(&j->ws, 0, sizeof j->ws);
-    reward_forward(&j->model, &most, NULL, NULL, &j->ws);
-    reward_forward(&j->model, &most, &j->saved, NULL, &j->ws);
-    reward_backward(&j->model, &most, &j->saved, NULL, &j->ws);
+    reward_forward(&j->model, NULL, &most, NULL, NULL, &j->ws);
+    reward_forward(&j->model, NULL, &most, &j->saved, NULL, &j->ws);
+    reward_backward(&j->model, NULL, &most, &j->saved, NULL, &j->ws);
 }
 static Judge *judge_make(const RewardConfig *c, int trainable, int N, int B) {
     Judge *j = calloc(1, sizeof *j);
@@ -169,7 +171,7 @@ static void test_golden(const char *folder) {
     CHECK(j != NULL, "tests/golden/models/%s can be read", folder);
     if (!j) return;
     const int B = j->texts.B, labels = j->model.config.labels, pairs = B / 2;
-    CHECK(reward_forward(&j->model, &j->texts, &j->saved, j->logits, &j->ws) == OK, "%s: forward", folder);
+    CHECK(reward_forward(&j->model, NULL, &j->texts, &j->saved, j->logits, &j->ws) == OK, "%s: forward", folder);
     CHECK(golden_floats(&g, "logits", want, 32 * LABELS_MAX) == B * labels, "%s: size of logits", folder);
     double worst = 0;
     for (int i = 0; i < B * labels; i++) {
@@ -184,7 +186,7 @@ static void test_golden(const char *folder) {
     CHECK(fabs((double)loss - (double)want[0]) < 1e-5,
           "%s: cross-entropy %.7f, PyTorch %.7f", folder, (double)loss, (double)want[0]);
     cross_entropy_backward(j->dlogits, j->dloss, j->loss, j->logits, j->label, B, labels);
-    CHECK(reward_backward(&j->model, &j->texts, &j->saved, j->dlogits, &j->ws) == OK, "%s: backward", folder);
+    CHECK(reward_backward(&j->model, NULL, &j->texts, &j->saved, j->dlogits, &j->ws) == OK, "%s: backward", folder);
     compare_gradients(j, &g, "grad.", folder);
 
     gradient_zero(j->model.tensor, j->model.tensors);
@@ -196,7 +198,7 @@ static void test_golden(const char *folder) {
     CHECK(fabs((double)loss - (double)want[0]) < 1e-5, "%s: pair loss %.7f, PyTorch %.7f", folder,
           (double)loss, (double)want[0]);
     ranking_backward(j->dlogits, j->dloss, j->logits, labels, pairs);
-    CHECK(reward_backward(&j->model, &j->texts, &j->saved, j->dlogits, &j->ws) == OK,
+    CHECK(reward_backward(&j->model, NULL, &j->texts, &j->saved, j->dlogits, &j->ws) == OK,
           "%s: backward of pairs", folder);
     compare_gradients(j, &g, "pair.grad.", folder);
     CHECK(!j->ws.failed && j->ws.used == 0, "%s: the measured workspace was enough", folder);
@@ -215,10 +217,10 @@ static void check_company(Judge *j, const float *want, int first, int n, const c
     const size_t bytes = (size_t)(n * labels) * sizeof *logits;
     Texts some = { j->start[first + n] - j->start[first], n, j->token + j->start[first], start };
     for (int b = 0; b <= n; b++) start[b] = j->start[first + b] - j->start[first];
-    CHECK(reward_forward(&j->model, &some, NULL, logits, &j->ws) == OK
+    CHECK(reward_forward(&j->model, NULL, &some, NULL, logits, &j->ws) == OK
           && !memcmp(logits, want + first * labels, bytes), "texts %d to %d, %s: the same bits", first,
           first + n - 1, what);
-    CHECK(reward_forward(&j->model, &some, &j->saved, logits, &j->ws) == OK
+    CHECK(reward_forward(&j->model, NULL, &some, &j->saved, logits, &j->ws) == OK
           && !memcmp(logits, want + first * labels, bytes), "texts %d to %d, %s, saving: the same bits",
           first, first + n - 1, what);
 }
@@ -243,7 +245,7 @@ static void test_company(void) {
     if (!j) return;
     for (int t = 1; t <= 2; t++) {
         threads(t);
-        if (t == 1) reward_forward(&j->model, &j->texts, NULL, j->logits, &j->ws);
+        if (t == 1) reward_forward(&j->model, NULL, &j->texts, NULL, j->logits, &j->ws);
         if (t == 1) compared_with_floats(j, &g);
         for (int n = 1; n <= j->texts.B; n++)
             for (int first = 0; first + n <= j->texts.B; first++)
@@ -267,9 +269,9 @@ static void test_gradients_and_threads(void) {
         size_t at = 0, same = 0;
         threads(t);
         gradient_zero(j->model.tensor, j->model.tensors);
-        CHECK(reward_forward(&j->model, &j->texts, &j->saved, j->logits, &j->ws) == OK, "forward");
+        CHECK(reward_forward(&j->model, NULL, &j->texts, &j->saved, j->logits, &j->ws) == OK, "forward");
         for (int i = 0; i < j->texts.B * j->model.config.labels; i++) j->dlogits[i] = (float)(i % 3) - 0.7f;
-        CHECK(reward_backward(&j->model, &j->texts, &j->saved, j->dlogits, &j->ws) == OK, "backward");
+        CHECK(reward_backward(&j->model, NULL, &j->texts, &j->saved, j->dlogits, &j->ws) == OK, "backward");
         for (int k = 0; k < j->model.tensors; k++) {
             const Matrix *m = j->model.tensor[k].matrix;
             for (int i = 0; i < m->O * m->I; i++, at++) {
@@ -280,7 +282,7 @@ static void test_gradients_and_threads(void) {
         CHECK(same == n && at == n, "%d threads: %zu of %zu gradients have the same bits", t, same, n);
     }
     threads(1);
-    reward_backward(&j->model, &j->texts, &j->saved, j->dlogits, &j->ws);
+    reward_backward(&j->model, NULL, &j->texts, &j->saved, j->dlogits, &j->ws);
     double worst = 0, largest = 0;
     for (size_t at = 0, k = 0; k < (size_t)j->model.tensors; k++) {
         const Matrix *m = j->model.tensor[k].matrix;
@@ -302,6 +304,7 @@ static RewardConfig small_config(void) {
     memset(&c, 0, sizeof c);
     c.V = 19; c.stack.C = 12; c.stack.L = 2; c.stack.H = 3; c.stack.F = 20; c.stack.eps = 1e-5f;
     c.positions = 11; c.types = 1; c.pad = 1; c.bos = 0; c.eos = 2; c.labels = 2;
+    config_roberta(&c);
     return c;
 }
 
@@ -312,7 +315,7 @@ static int forward_of(Judge *j, const int *token, int n) {
     j->start[1] = n;
     j->texts.N = n;
     j->texts.B = 1;
-    return reward_forward(&j->model, &j->texts, NULL, j->logits, &j->ws);
+    return reward_forward(&j->model, NULL, &j->texts, NULL, j->logits, &j->ws);
 }
 
 static void test_refusals(void) {
@@ -329,15 +332,15 @@ static void test_refusals(void) {
     CHECK(forward_of(j, low, 3) == E_RANGE, "a negative token is refused");
     forward_of(j, NULL, 5);
     j->start[1] = 4;
-    CHECK(reward_forward(&j->model, &j->texts, NULL, j->logits, &j->ws) == E_RANGE,
+    CHECK(reward_forward(&j->model, NULL, &j->texts, NULL, j->logits, &j->ws) == E_RANGE,
           "starts that do not end at N are refused");
     j->start[1] = 5;
-    j->saved.N = 4;
-    CHECK(reward_forward(&j->model, &j->texts, &j->saved, j->logits, &j->ws) == E_MEMORY,
+    j->saved.stack.N = 4;
+    CHECK(reward_forward(&j->model, NULL, &j->texts, &j->saved, j->logits, &j->ws) == E_MEMORY,
           "more rows than there is room to save are refused");
-    j->saved.N = 40;
+    j->saved.stack.N = 40;
     j->ws.capacity = 64;
-    CHECK(reward_forward(&j->model, &j->texts, NULL, j->logits, &j->ws) == E_MEMORY,
+    CHECK(reward_forward(&j->model, NULL, &j->texts, NULL, j->logits, &j->ws) == E_MEMORY,
           "a workspace that is too small is refused");
     judge_free(j);
 }
@@ -363,17 +366,18 @@ static void test_bad_configs(void) {
         if (bad[i].change == 4) c.positions = 4;
         if (bad[i].change == 5) c.pad = 19;
         if (bad[i].change == 6) c.V = -5;
-        CHECK(reward_carve(&m, &c, F32, F32, 1, &lists, &measure, &err) == E_RANGE && err.code == E_RANGE,
+        CHECK(reward_carve(&m, &c, NULL, TRAIN_ALL, &lists, &measure, &err) == E_RANGE && err.code == E_RANGE,
               "%s: refused", bad[i].what);
     }
+    const WeightTypes bf16 = { BF16, BF16, 0, 0, 0, F32 };
     RewardConfig c = small_config();
     RewardModel m;
     Arena measure;
     memset(&measure, 0, sizeof measure);
-    CHECK(reward_carve(&m, &c, BF16, F32, 0, &lists, &measure, NULL) == E_UNSUPPORTED,
+    CHECK(reward_carve(&m, &c, &bf16, TRAIN_ALL, &lists, &measure, NULL) == E_UNSUPPORTED,
           "weights in another type: refused by name");
     Arena small = test_arena(1000);
-    CHECK(reward_carve(&m, &c, F32, F32, 0, &lists, &small, NULL) == E_MEMORY,
+    CHECK(reward_carve(&m, &c, NULL, 0, &lists, &small, NULL) == E_MEMORY,
           "an arena that is too small: refused");
     free(small.base);
     pool_free(&lists);
@@ -419,9 +423,9 @@ static void test_frozen(void) {
     Judge *j = judge_make(&c, 0, 40, 4);
     reward_init(&j->model, 5);
     forward_of(j, NULL, 6);
-    CHECK(reward_forward(&j->model, &j->texts, &j->saved, j->logits, &j->ws) == OK, "frozen: forward");
+    CHECK(reward_forward(&j->model, NULL, &j->texts, &j->saved, j->logits, &j->ws) == OK, "frozen: forward");
     j->dlogits[0] = 1;
-    CHECK(reward_backward(&j->model, &j->texts, &j->saved, j->dlogits, &j->ws) == OK, "frozen: backward");
+    CHECK(reward_backward(&j->model, NULL, &j->texts, &j->saved, j->dlogits, &j->ws) == OK, "frozen: backward");
     for (int t = 0; t < j->model.tensors; t++)
         CHECK(j->model.tensor[t].matrix->grad == NULL && j->model.tensor[t].matrix->id == t, "frozen: %s",
               j->model.tensor[t].name);

@@ -1,0 +1,762 @@
+/* stack.c - the transformer: one block, forward and backward, and the loop over the blocks, for every model here.
+ *
+ * Source   Vaswani et al. 2017; Touvron et al. 2023 (Llama), Radford et al. 2019 (GPT-2), Liu et al. 2019 (RoBERTa), Raffel et al. 2020 (T5).
+ *          Names, order of operations and constants are those of Hugging Face's implementations.
+ * Needs    core.c, ops.c, lora.c. No heap, no stdio.
+ *
+ * A stack is data: a StackKind has its numbers and says which of these it does.
+ *     PRE  (Llama, GPT-2, T5):  n = norm1(x)   mid = x + o(attention(q(n), k(n), v(n)))   y = mid + mlp(norm2(mid))
+ *     POST (BERT, RoBERTa):     sum = x + o(attention(q(x), k(x), v(x)))   m = norm1(sum)   y = m + mlp(m),  and norm2(y) goes on
+ *     cross-attention (a T5 decoder), between the two halves:   mid2 = mid + o(attention(q(norm(mid)), the encoder's keys and values))
+ *     mlp(n) = down(act(gate(n)) * up(n)), or down(act(up(n)))
+ *
+ * The stream is what is handed from block to block: x and y above. With POST it is the sum before norm2, so that norm2's backward
+ * pass has its input; the next block applies that norm first (input_of). The stack's output is the stream after its last norm.
+ *
+ * Rows. N rows enter: one token each, of several texts, one after another, without padding. Keys and values of every row go into a
+ * cache, and attention reads them from there. Only M of the rows may be wanted at the end: then the last block computes keys and
+ * values for all rows, and everything else for the wanted rows alone.
+ *
+ * Memory. Saved activations are the input of each linear that is costly to compute again. With recompute only the streams are kept,
+ * and the backward pass runs a block's forward functions again: the same lines, the same bits. Scratch comes from a workspace. A
+ * workspace with base == NULL is measured by the same lines: `live` is then 0, so that operations without a workspace get no rows. */
+#include "rlhf.h"
+
+/* ================================================================================================================
+ * The list of tensors, tables
+ * ================================================================================================================ */
+
+/* Places linear or vector `part` of layer l in the list, under the name that the family gives it. */
+typedef struct { TensorList *list; const Names *names; const WeightTypes *types; int l; } Place;
+
+const char *stack_name(const Names *names, int part) { return names && names->part[part] ? names->part[part] : ""; }
+
+static void place_linear(const Place *p, Matrix *w, int part, int O, int I, int role) {
+    const WeightTypes *t = p->types;
+    tensor_carve(p->list, w, stack_name(p->names, part), p->l, t->layers, O, I, TENSOR_LINEAR | role);
+    w->compute = w->output = t->compute;
+    if (t->layers == NF4) tensor_carve_quant(w, t->kind, t->block, t->doubled, p->list->arena);
+}
+
+static void place_vector(const Place *p, Matrix *w, int part, int n, int role) {
+    tensor_carve(p->list, w, stack_name(p->names, part), p->l, F32, 1, n, role);
+}
+
+static void place_norm(const Place *p, Matrix *w, Matrix *b, int part, const StackKind *k) {
+    place_vector(p, w, part, k->C, TENSOR_NORM);
+    if (k->norm == NORM_LAYER) place_vector(p, b, part + NAME_NORM1_B - NAME_NORM1, k->C, TENSOR_BIAS);
+}
+
+/* One attention. shift: how far its names are from the self-attention's. With PRE the norm comes first, as in files. */
+static void place_attention(const Place *p, AttentionWeights *w, const StackKind *k, int shift) {
+    const int wide = k->H * k->D, narrow = k->K * k->D;
+    if (k->place == PLACE_PRE) place_norm(p, &w->norm, &w->norm_b, NAME_NORM1 + shift, k);
+    place_linear(p, &w->q, NAME_Q + shift, wide, k->C, 0);
+    if (k->biases & BIAS_QKV) place_vector(p, &w->q_b, NAME_Q_B + shift, wide, TENSOR_BIAS);
+    place_linear(p, &w->k, NAME_K + shift, narrow, k->C, 0);
+    if (k->biases & BIAS_QKV) place_vector(p, &w->k_b, NAME_K_B + shift, narrow, TENSOR_BIAS);
+    place_linear(p, &w->v, NAME_V + shift, narrow, k->C, 0);
+    if (k->biases & BIAS_QKV) place_vector(p, &w->v_b, NAME_V_B + shift, narrow, TENSOR_BIAS);
+    place_linear(p, &w->o, NAME_O + shift, k->C, wide, TENSOR_RESIDUAL);
+    if (k->biases & BIAS_O) place_vector(p, &w->o_b, NAME_O_B + shift, k->C, TENSOR_BIAS);
+    if (k->qk_norm) {
+        place_vector(p, &w->q_norm, NAME_Q_NORM + shift, k->D, TENSOR_NORM);
+        place_vector(p, &w->k_norm, NAME_K_NORM + shift, k->D, TENSOR_NORM);
+    }
+    if (k->place == PLACE_POST) place_norm(p, &w->norm, &w->norm_b, NAME_NORM1 + shift, k);
+}
+
+static void place_block(const Place *p, Block *b, const StackKind *k) {
+    place_attention(p, &b->self, k, 0);
+    if (k->cross) place_attention(p, &b->cross, k, NAME_CROSS - NAME_NORM1);
+    if (k->place == PLACE_PRE) place_norm(p, &b->norm2, &b->norm2_b, NAME_NORM2, k);
+    if (k->gated) {
+        place_linear(p, &b->gate, NAME_GATE, k->F, k->C, 0);
+        if (k->biases & BIAS_MLP) place_vector(p, &b->gate_b, NAME_GATE_B, k->F, TENSOR_BIAS);
+    }
+    place_linear(p, &b->up, NAME_UP, k->F, k->C, 0);
+    if (k->biases & BIAS_MLP) place_vector(p, &b->up_b, NAME_UP_B, k->F, TENSOR_BIAS);
+    place_linear(p, &b->down, NAME_DOWN, k->C, k->F, TENSOR_RESIDUAL);
+    if (k->biases & BIAS_MLP) place_vector(p, &b->down_b, NAME_DOWN_B, k->C, TENSOR_BIAS);
+    if (k->place == PLACE_POST) place_norm(p, &b->norm2, &b->norm2_b, NAME_NORM2, k);
+}
+
+/* inv_freq_j = theta^(-2j/D), then scaled as config.json's rope_scaling asks: linear divides all of them; llama3 divides the slow
+ * ones, keeps the fast ones, and blends between. */
+static double inverse_frequency(const Rope *r, int D, int j) {
+    double inv = (double)(f32)pow(r->theta, -2.0 * j / D);
+    if (r->type == ROPE_LINEAR) return inv / r->factor;
+    if (r->type != ROPE_LLAMA3) return inv;
+    double wavelength = 2 * 3.14159265358979323846 / inv, turns = r->original / wavelength;
+    if (turns > r->high) return inv;
+    if (turns < r->low) return inv / r->factor;
+    double blend = (turns - r->low) / (r->high - r->low);
+    return (1 - blend) * inv / r->factor + blend * inv;
+}
+
+static void rope_tables(Stack *s) {
+    size_t half = (size_t)(s->kind.D / 2);
+    for (size_t j = 0; j < half; j++) {
+        f32 inv = (f32)inverse_frequency(&s->kind.rope, s->kind.D, (int)j);
+        for (int p = 0; p < s->positions; p++) {
+            f32 angle = (f32)p * inv;                           /* the reference multiplies in float32 */
+            s->rope_cos[(size_t)p * half + j] = (float)cos((double)angle);
+            s->rope_sin[(size_t)p * half + j] = (float)sin((double)angle);
+        }
+    }
+}
+
+/* The bucket of a distance = key - query (T5): small distances have one each, larger ones share them by logarithm up to
+ * k->distance. An encoder has half of the buckets for keys after the query; a causal stack has all for those before it. */
+static int bucket_of(const StackKind *k, int distance) {
+    int n = k->causal ? k->buckets : k->buckets / 2, first = !k->causal && distance > 0 ? n : 0, exact = n / 2, large;
+    if (k->causal) distance = distance < 0 ? -distance : 0;
+    else if (distance < 0) distance = -distance;
+    if (distance < exact) return first + distance;
+    f32 part = (f32)log((double)((f32)distance / (f32)exact)) / (f32)log((double)k->distance / exact);
+    large = exact + (int)(part * (f32)(n - exact));
+    return first + (large < n ? large : n - 1);
+}
+
+int stack_carve(Stack *s, const StackKind *k, const Names *names, const WeightTypes *types, int positions, TensorList *list,
+                Pool *lists, Error *err) {
+    Place place = { list, names, types, 0 };
+    Arena *a = list->arena;
+    memset(s, 0, sizeof *s);
+    s->kind = *k;
+    s->positions = positions;
+    s->compute = types->compute;
+    if (list->trainable && types->layers != F32) return fail(err, E_UNSUPPORTED, "weights that are trained have to be F32", "", 0, 0);
+    if (k->cross && k->place == PLACE_POST) return fail(err, E_UNSUPPORTED, "cross-attention with norms after sums", "", 0, 0);
+    s->block = pool_take(lists, (size_t)k->L, sizeof *s->block);
+    if (!s->block) return fail(err, E_MEMORY, "no memory for the list of layers", "", 0, 0);
+    for (place.l = 0; place.l < k->L; place.l++) place_block(&place, &s->block[place.l], k);
+    place.l = 0;
+    if (k->buckets) tensor_carve(list, &s->buckets, stack_name(names, NAME_BUCKETS), 0, F32, k->buckets, k->H, TENSOR_EMBEDDING);
+    if (k->place == PLACE_PRE) place_norm(&place, &s->norm, &s->norm_b, NAME_NORM, k);
+    if (k->rotary) {
+        s->rope_cos = arena_take(a, (size_t)positions * (size_t)(k->D / 2), sizeof *s->rope_cos);
+        s->rope_sin = arena_take(a, (size_t)positions * (size_t)(k->D / 2), sizeof *s->rope_sin);
+        if (s->rope_sin) rope_tables(s);
+    }
+    if (k->buckets) {
+        s->bucket = arena_take(a, 2 * (size_t)positions + 1, sizeof *s->bucket);
+        for (int d = -positions; s->bucket && d <= positions; d++) s->bucket[d + positions] = bucket_of(k, d);
+    }
+    return a->failed ? fail(err, E_MEMORY, "no memory for the layers", "", 0, 0) : OK;
+}
+
+size_t stack_tensors(const StackKind *k) { return (size_t)k->L * NAMES + 3; }
+
+void cache_carve(Cache *c, const StackKind *k, int layers, int B, int T, Arena *a) {
+    size_t width = (size_t)(k->K * k->D), n = (size_t)layers * (size_t)B * (size_t)T;
+    c->L = layers;
+    c->B = B;
+    c->T = T;
+    c->width = k->K * k->D;
+    c->k = arena_take(a, n, width * sizeof *c->k);
+    c->v = arena_take(a, n, width * sizeof *c->v);
+}
+
+static float *floats(Arena *a, size_t rows, int width) { return arena_take(a, rows, (size_t)width * sizeof(float)); }
+
+void saved_carve(Saved *s, const StackKind *k, int N, int M, int recompute, Arena *a) {
+    const size_t n = (size_t)N, all = (size_t)k->L * n, wide = (size_t)(k->H * k->D);
+    const size_t rows = !recompute ? (size_t)(k->L - 1) * n + (size_t)M : k->L > 1 ? n : (size_t)M;
+    memset(s, 0, sizeof *s);
+    s->N = N;
+    s->M = M;
+    s->recompute = recompute;
+    s->x = floats(a, all, k->C);
+    s->q = floats(a, rows, (int)wide);
+    s->att = floats(a, rows, (int)wide);
+    s->mid = floats(a, rows, k->C);
+    if (k->qk_norm) {
+        s->q_in = floats(a, rows, (int)wide);
+        s->k_in = floats(a, recompute ? n : all, k->K * k->D);
+    }
+    if (k->cross) {
+        s->cross_q = floats(a, rows, (int)wide);
+        s->cross_att = floats(a, rows, (int)wide);
+        s->cross_mid = floats(a, rows, k->C);
+    }
+    if (k->gated) s->gate = floats(a, rows, k->F);
+    s->up = floats(a, rows, k->F);
+    s->last = floats(a, (size_t)M, k->C);
+}
+
+/* ================================================================================================================
+ * What forward and backward share
+ * ================================================================================================================ */
+
+/* One pass of rows through a stack. */
+typedef struct {
+    const Stack *s; const Lora *adapter; const StackRows *rows; Cache *kv; Arena *ws;
+    int live;                               /* 0: the workspace measures, and operations without one get no rows */
+    Heads heads;
+    int *first, *count, *self, *position;   /* (M) the wanted rows' own, for the last layer; NULL: all rows are wanted */
+} Pass;
+
+/* What one layer works on. In training, what its backward pass needs is in the saved activations. */
+typedef struct {
+    float *x;                               /* (N,C) the stream that enters */
+    float *q, *att, *mid, *gate, *up;       /* (M,.) M is N, but for the last layer */
+    float *q_in, *k_in;                     /* (M,H*D) (N,K*D) queries and keys before their norms */
+    float *cross_q, *cross_att, *cross_mid; /* (M,.) */
+    float *input, *norm, *act, *k, *v, *some;   /* scratch: (N,C) (N,C) (N,F) (N,K*D) (N,K*D) (M,C) */
+} Layer;
+
+static const float *vec(const Matrix *m) { return m->data; }
+static void copy(float *y, const float *x, size_t n) {
+    if (n && y != x) IN_PARTS((double)n * 4, n, memcpy(y + from, x + from, (to - from) * sizeof *y));
+}
+static void zero(float *x, size_t n) {
+    if (n) IN_PARTS((double)n * 4, n, memset(x + from, 0, (to - from) * sizeof *x));
+}
+
+/* y (M,C) = rows row[m] of x (N,C);  dx (N,C): rows row[m] += dy (M,C) */
+static void gather(float *y, const float *x, const int *row, int M, int C) {
+    for (int m = 0; m < M; m++) memcpy(y + (size_t)m * (size_t)C, x + (size_t)row[m] * (size_t)C, (size_t)C * sizeof *y);
+}
+static void scatter_add(float *dx, const float *dy, const int *row, int M, int C) {
+    for (int m = 0; m < M; m++)
+        for (int c = 0; c < C; c++) dx[(size_t)row[m] * (size_t)C + (size_t)c] += dy[(size_t)m * (size_t)C + (size_t)c];
+}
+
+/* Is this the layer that has fewer rows to compute than the others? */
+static int selects(const Pass *p, int l) { return p->rows->want && l == p->s->kind.L - 1; }
+static int rows_out(const Pass *p, int l) { return selects(p, l) ? p->rows->M : p->rows->N; }
+
+static void norm_forward(float *y, const float *x, const Matrix *w, const Matrix *b, const StackKind *k, int N) {
+    if (k->norm == NORM_RMS) rmsnorm_forward(y, x, vec(w), k->eps, N, k->C);
+    else layernorm_forward(y, x, vec(w), vec(b), k->eps, N, k->C);
+}
+static void norm_backward(float *dx, const float *dy, const float *x, const Matrix *w, const Matrix *b, const StackKind *k, int N) {
+    if (k->norm == NORM_RMS) rmsnorm_backward(dx, w->grad, dy, x, vec(w), k->eps, N, k->C);
+    else layernorm_backward(dx, w->grad, b->grad, dy, x, vec(w), k->eps, N, k->C);
+}
+
+/* The norm between the stream that enters layer l (L: the end of the stack) and what the layer reads; NULL: there is none. */
+static const Matrix *boundary(const Stack *s, int l, const Matrix **b) {
+    const int post = s->kind.place == PLACE_POST;
+    if (post && l > 0) { *b = &s->block[l - 1].norm2_b; return &s->block[l - 1].norm2; }
+    *b = &s->norm_b;
+    return !post && l == s->kind.L ? &s->norm : NULL;
+}
+
+/* What layer l reads: the stream, or its norm, computed into `room`. */
+static const float *input_of(const Pass *p, int l, const float *stream, float *room, int N) {
+    const Matrix *b, *w = boundary(p->s, l, &b);
+    if (!w) return stream;
+    norm_forward(room, stream, w, b, &p->s->kind, p->live * N);
+    return room;
+}
+
+/* y (N,O) = x (N,I) W^T + bias, or += it, with the adapter's part */
+static void adapted(const Pass *p, float *y, const float *x, const Matrix *w, const Matrix *bias, int N) {
+    linear_forward(y, x, w, vec(bias), N, p->ws);
+    lora_forward(y, x, p->adapter, w, N, p->ws);
+}
+static void adapted_add(const Pass *p, float *y, const float *x, const Matrix *w, const Matrix *bias, int N) {
+    linear_add(y, x, w, vec(bias), N, p->ws);
+    lora_forward(y, x, p->adapter, w, N, p->ws);
+}
+static void adapted_backward(const Pass *p, float *dx, const float *dy, const float *x, const Matrix *w, const Matrix *bias, int N) {
+    if (!p->live) {                         /* gradients that do not exist yet cannot say what they will need */
+        linear_measure(p->ws, N, w->I, w->O, w->compute);
+        lora_measure(p->adapter, w, N, p->ws);
+        return;
+    }
+    linear_backward(dx, bias->grad, dy, x, w, N, p->ws);
+    lora_backward(dx, dy, x, p->adapter, w, N, p->ws);
+}
+
+/* The first float of layer l in the cache. A cache of one layer serves all of them in turn. */
+static size_t layer_at(const Cache *kv, int l) {
+    return (size_t)(l % kv->L) * (size_t)kv->B * (size_t)kv->T * (size_t)kv->width;
+}
+
+/* Queries or keys (N, heads * D) after their projection: each head's norm (Qwen3), then its rotation. in (NULL: none is needed)
+ * receives what the norm read. */
+static void norm_and_rotate(const Pass *p, float *x, float *in, const Matrix *norm, const int *position, int N, int heads) {
+    const StackKind *k = &p->s->kind;
+    const int n = p->live * N;
+    if (k->qk_norm) {
+        copy(in, x, (size_t)n * (size_t)(heads * k->D));
+        rmsnorm_forward(x, in, vec(norm), k->eps, n * heads, k->D);
+    }
+    if (k->rotary) rope_rotate(x, position, p->s->rope_cos, p->s->rope_sin, 0, n, heads, k->D);
+}
+
+/* dx becomes the gradient before the rotation and the norm; room (N, heads * D) is scratch. */
+static void norm_and_rotate_backward(const Pass *p, float *dx, const float *in, const Matrix *norm, const int *position, int N,
+                                     int heads, float *room) {
+    const StackKind *k = &p->s->kind;
+    const size_t n = (size_t)(p->live * N) * (size_t)(heads * k->D);
+    if (k->rotary) rope_rotate(dx, position, p->s->rope_cos, p->s->rope_sin, 1, p->live * N, heads, k->D);
+    if (!k->qk_norm) return;
+    copy(room, dx, n);
+    zero(dx, n);
+    rmsnorm_backward(dx, norm->grad, room, in, vec(norm), k->eps, p->live * N * heads, k->D);
+}
+
+/* Positions and keys of the rows that layer l computes queries for. */
+static Keys keys_of(const Pass *p, int l) {
+    const Keys some = { p->first, p->count, p->self };
+    return selects(p, l) ? some : p->rows->keys;
+}
+static const int *positions_of(const Pass *p, int l) { return selects(p, l) ? p->position : p->rows->position; }
+
+/* ================================================================================================================
+ * Forward
+ * ================================================================================================================ */
+
+/* Keys and values of n (N,C), all rows of layer l, into the cache. */
+static void store_keys(const Pass *p, Layer *b, const AttentionWeights *w, const float *n, int l) {
+    const StackRows *r = p->rows;
+    const size_t layer = layer_at(p->kv, l), width = (size_t)p->kv->width;
+    const int direct = !r->place;           /* row n is row n of the cache */
+    float *k = direct && p->live ? p->kv->k + layer : b->k, *v = direct && p->live ? p->kv->v + layer : b->v;
+    adapted(p, k, n, &w->k, &w->k_b, r->N);
+    adapted(p, v, n, &w->v, &w->v_b, r->N);
+    norm_and_rotate(p, k, b->k_in, &w->k_norm, r->position, r->N, p->s->kind.K);
+    for (int i = 0; i < p->live * r->N && !direct; i++) {
+        size_t at = layer + (size_t)r->place[i] * width;
+        memcpy(p->kv->k + at, k + (size_t)i * width, width * sizeof *k);
+        memcpy(p->kv->v + at, v + (size_t)i * width, width * sizeof *v);
+    }
+}
+
+/* mid (M,C) = x + o(attention(q(n), keys, values)), n = norm1(x) or x */
+static void self_attention(const Pass *p, Layer *b, int l) {
+    const StackKind *k = &p->s->kind;
+    const AttentionWeights *w = &p->s->block[l].self;
+    const int N = p->rows->N, M = rows_out(p, l);
+    const size_t layer = layer_at(p->kv, l);
+    const float *x = input_of(p, l, b->x, b->input, N), *n = x, *query;
+    const Keys keys = keys_of(p, l);
+    Qkv in;
+    if (k->place == PLACE_PRE) {
+        norm_forward(b->norm, x, &w->norm, &w->norm_b, k, p->live * N);
+        n = b->norm;
+    }
+    store_keys(p, b, w, n, l);
+    query = n;
+    if (selects(p, l)) {
+        gather(b->some, n, p->rows->want, p->live * M, k->C);
+        query = b->some;
+    }
+    adapted(p, b->q, query, &w->q, &w->q_b, M);
+    norm_and_rotate(p, b->q, b->q_in, &w->q_norm, positions_of(p, l), M, k->H);
+    if (p->live) {
+        in.q = b->q;
+        in.k = p->kv->k + layer;
+        in.v = p->kv->v + layer;
+        attention_forward(b->att, &in, &keys, M, &p->heads, p->ws);
+    } else attention_measure(p->ws, p->rows->most, &p->heads);
+    if (selects(p, l)) gather(b->mid, x, p->rows->want, p->live * M, k->C);
+    else copy(b->mid, x, (size_t)(p->live * M) * (size_t)k->C);
+    adapted_add(p, b->mid, b->att, &w->o, &w->o_b, M);
+}
+
+static Heads without_bias(Heads h) {
+    h.bias = NULL;
+    h.dbias = NULL;
+    return h;
+}
+
+/* cross_mid (M,C) = mid + o(attention(q(norm(mid)), the encoder's keys and values)) */
+static void cross_attention(const Pass *p, Layer *b, int l) {
+    const StackKind *k = &p->s->kind;
+    const AttentionWeights *w = &p->s->block[l].cross;
+    const Encoded *e = p->rows->encoded;
+    const int M = rows_out(p, l);
+    const Heads heads = without_bias(p->heads);
+    Keys keys = e->keys;
+    Qkv in;
+    if (selects(p, l)) {                    /* first and count of the wanted rows are made where self-attention's have served */
+        for (int m = 0; m < p->live * M; m++) {
+            p->first[m] = e->keys.first[p->rows->want[m]];
+            p->count[m] = e->keys.count[p->rows->want[m]];
+        }
+        keys = keys_of(p, l);
+    }
+    norm_forward(b->norm, b->mid, &w->norm, &w->norm_b, k, p->live * M);
+    adapted(p, b->cross_q, b->norm, &w->q, &w->q_b, M);
+    if (p->live) {
+        in.q = b->cross_q;
+        in.k = e->kv.k + layer_at(&e->kv, l);
+        in.v = e->kv.v + layer_at(&e->kv, l);
+        attention_forward(b->cross_att, &in, &keys, M, &heads, p->ws);
+    } else attention_measure(p->ws, e->N, &heads);
+    copy(b->cross_mid, b->mid, (size_t)(p->live * M) * (size_t)k->C);
+    adapted_add(p, b->cross_mid, b->cross_att, &w->o, &w->o_b, M);
+}
+
+/* The sum that the feed-forward half starts from, and what it reads: n = norm2(sum), or norm1(sum) with POST. */
+static const float *middle(const Pass *p, const Layer *b) { return p->s->kind.cross ? b->cross_mid : b->mid; }
+static void read_middle(const Pass *p, const Layer *b, int l) {
+    const Block *w = &p->s->block[l];
+    const int post = p->s->kind.place == PLACE_POST;
+    norm_forward(b->norm, middle(p, b), post ? &w->self.norm : &w->norm2, post ? &w->self.norm_b : &w->norm2_b, &p->s->kind,
+                 p->live * rows_out(p, l));
+}
+
+/* gate and up (M,F) of n; with the sum they are what the backward pass of this half starts from. */
+static void gate_and_up(const Pass *p, Layer *b, int l) {
+    const Block *w = &p->s->block[l];
+    read_middle(p, b, l);
+    if (p->s->kind.gated) adapted(p, b->gate, b->norm, &w->gate, &w->gate_b, rows_out(p, l));
+    adapted(p, b->up, b->norm, &w->up, &w->up_b, rows_out(p, l));
+}
+
+/* act (M,F) = act(gate) * up, or act(up) */
+static void activate(const Pass *p, const Layer *b, int l) {
+    const StackKind *k = &p->s->kind;
+    const size_t n = (size_t)(p->live * rows_out(p, l)) * (size_t)k->F;
+    if (k->gated) gated_forward(b->act, b->gate, b->up, k->activation, n);
+    else activation_forward(b->act, b->up, k->activation, n);
+}
+
+/* One block: the stream b->x (N,C) in, the stream y (M,C) out; y may be b->x. */
+static void block_forward(const Pass *p, float *y, Layer *b, int l) {
+    const StackKind *k = &p->s->kind;
+    const int M = rows_out(p, l);
+    self_attention(p, b, l);
+    if (k->cross) cross_attention(p, b, l);
+    gate_and_up(p, b, l);
+    activate(p, b, l);
+    copy(y, k->place == PLACE_POST ? b->norm : middle(p, b), (size_t)(p->live * M) * (size_t)k->C);
+    adapted_add(p, y, b->act, &p->s->block[l].down, &p->s->block[l].down_b, M);
+}
+
+/* Layer l's slots among the saved activations; with recompute all layers share one but for the stream. */
+static Layer layer_of(const Pass *p, Layer b, const Saved *s, int l) {
+    const StackKind *k = &p->s->kind;
+    if (!s) return b;
+    const size_t all = (size_t)l * (size_t)s->N, row = s->recompute ? 0 : all, wide = row * (size_t)(k->H * k->D);
+    const size_t C = row * (size_t)k->C, F = row * (size_t)k->F;
+    b.x = p->live ? s->x + all * (size_t)k->C : NULL;
+    b.q = p->live ? s->q + wide : NULL;
+    b.att = p->live ? s->att + wide : NULL;
+    b.mid = p->live ? s->mid + C : NULL;
+    b.up = p->live ? s->up + F : NULL;
+    if (k->gated && p->live) b.gate = s->gate + F;
+    if (k->qk_norm && p->live) {
+        b.q_in = s->q_in + wide;
+        b.k_in = s->k_in + row * (size_t)(k->K * k->D);
+    }
+    if (k->cross && p->live) {
+        b.cross_q = s->cross_q + wide;
+        b.cross_att = s->cross_att + wide;
+        b.cross_mid = s->cross_mid + C;
+    }
+    return b;
+}
+
+/* Scratch of a layer; kept: the activations that are saved come from elsewhere. */
+static Layer layer_take(const Pass *p, int kept) {
+    const StackKind *k = &p->s->kind;
+    const size_t N = (size_t)p->rows->N;
+    const int wide = k->H * k->D, narrow = k->K * k->D;
+    Arena *ws = p->ws;
+    Layer b;
+    memset(&b, 0, sizeof b);
+    if (!kept) {
+        b.x = floats(ws, N, k->C);
+        b.q = floats(ws, N, wide);
+        b.att = floats(ws, N, wide);
+        b.mid = floats(ws, N, k->C);
+        if (k->gated) b.gate = floats(ws, N, k->F);
+        b.up = floats(ws, N, k->F);
+        if (k->qk_norm) {
+            b.q_in = floats(ws, N, wide);
+            b.k_in = floats(ws, N, narrow);
+        }
+        if (k->cross) {
+            b.cross_q = floats(ws, N, wide);
+            b.cross_att = floats(ws, N, wide);
+            b.cross_mid = floats(ws, N, k->C);
+        }
+    }
+    if (k->place == PLACE_POST) b.input = floats(ws, N, k->C);
+    b.norm = floats(ws, N, k->C);
+    b.act = floats(ws, N, k->F);
+    if (p->rows->want) b.some = floats(ws, (size_t)p->rows->M, k->C);
+    return b;
+}
+
+/* Makes ready for a pass: heads, and the wanted rows' own keys and positions. */
+static Pass pass_begin(const Stack *s, const Lora *adapter, const StackRows *rows, Cache *kv, Arena *ws) {
+    const StackKind *k = &s->kind;
+    Pass p = { s, adapter, rows, kv, ws, 0, { 0, 0, 0, 0, NULL, NULL, NULL, 0 }, NULL, NULL, NULL, NULL };
+    const size_t M = (size_t)rows->M;
+    p.live = ws->base != NULL;
+    p.heads.H = k->H;
+    p.heads.K = k->K;
+    p.heads.D = k->D;
+    p.heads.scale = k->scale > 0 ? k->scale : 1 / sqrtf((float)k->D);
+    if (k->buckets) {
+        p.heads.bias = vec(&s->buckets);
+        p.heads.dbias = s->buckets.grad;
+        p.heads.bucket = s->bucket;
+        p.heads.reach = s->positions;
+    }
+    if (!rows->want) return p;
+    p.first = arena_take(ws, M, sizeof(int));
+    p.count = arena_take(ws, M, sizeof(int));
+    p.self = arena_take(ws, M, sizeof(int));
+    p.position = arena_take(ws, M, sizeof(int));
+    return p;
+}
+
+/* The wanted rows' own keys and positions. */
+static void select_keys(const Pass *p) {
+    const StackRows *r = p->rows;
+    for (int m = 0; r->want && m < p->live * r->M; m++) {
+        p->first[m] = r->keys.first[r->want[m]];
+        p->count[m] = r->keys.count[r->want[m]];
+        p->self[m] = r->keys.self ? r->keys.self[r->want[m]] : 0;
+        p->position[m] = r->position ? r->position[r->want[m]] : 0;
+    }
+}
+
+int stack_forward(const Stack *s, const Lora *adapter, const StackRows *rows, Cache *kv, Saved *saved, float *x, float *y, Arena *ws) {
+    const StackKind *k = &s->kind;
+    const size_t mark = ws->used;
+    Pass p = pass_begin(s, adapter, rows, kv, ws);
+    Layer b = layer_take(&p, saved != NULL), here;
+    b.k = rows->place ? floats(ws, (size_t)rows->N, kv->width) : NULL;
+    b.v = rows->place ? floats(ws, (size_t)rows->N, kv->width) : NULL;
+    if (ws->failed || (p.live && saved && (rows->N > saved->N || rows->M > saved->M))) { ws->used = mark; return E_MEMORY; }
+    if (!saved) b.x = x;
+    else copy(layer_of(&p, b, saved, 0).x, x, (size_t)(p.live * rows->N) * (size_t)k->C);
+    for (int l = 0; l < k->L; l++) {
+        if (!p.live && l > 0 && l < k->L - 1) continue;         /* they measure as the first */
+        here = layer_of(&p, b, saved, l);
+        select_keys(&p);
+        block_forward(&p, l + 1 < k->L ? layer_of(&p, b, saved, l + 1).x : saved ? saved->last : b.x, &here, l);
+    }
+    input_of(&p, k->L, saved ? saved->last : b.x, y, rows->M);
+    ws->used = mark;
+    return ws->failed ? E_MEMORY : OK;
+}
+
+/* ================================================================================================================
+ * Backward: the forward's lines in reverse, each adding to what flows back
+ * ================================================================================================================ */
+
+/* Gradients. dx: of the stream, (M,C) or (N,C); dnorm: of what a norm gave. */
+typedef struct { float *dx, *dnorm, *dq, *dk, *dv, *datt, *dgate, *dup, *dact, *dcache_k, *dcache_v, *dcross_k, *dcross_v, *spare; } Flow;
+
+/* dx becomes the gradient of the stream that entered boundary l, from that of what came out: dx (N,C) both times. */
+static void boundary_backward(const Pass *p, Flow *f, const float *stream, int l, int N) {
+    const Matrix *b, *w = boundary(p->s, l, &b);
+    const size_t n = (size_t)(p->live * N) * (size_t)p->s->kind.C;
+    if (!w) return;
+    copy(f->dnorm, f->dx, n);
+    zero(f->dx, n);
+    norm_backward(f->dx, f->dnorm, stream, w, b, &p->s->kind, p->live * N);
+}
+
+/* y = base + down(act): dx comes as dy and leaves as the gradient of the sum in the middle. */
+static void feed_forward_backward(const Pass *p, Flow *f, Layer *b, int l) {
+    const StackKind *k = &p->s->kind;
+    const Block *w = &p->s->block[l];
+    const int M = rows_out(p, l);
+    const size_t MC = (size_t)(p->live * M) * (size_t)k->C, MF = (size_t)(p->live * M) * (size_t)k->F;
+    activate(p, b, l);
+    zero(f->dact, MF);
+    adapted_backward(p, f->dact, f->dx, b->act, &w->down, &w->down_b, M);
+    zero(f->dup, MF);
+    if (k->gated) {
+        zero(f->dgate, MF);
+        gated_backward(f->dgate, f->dup, f->dact, b->gate, b->up, k->activation, MF);
+    } else activation_backward(f->dup, f->dact, b->up, k->activation, MF);
+    read_middle(p, b, l);
+    if (k->place == PLACE_POST) copy(f->dnorm, f->dx, MC);      /* the residual path starts after the norm */
+    else zero(f->dnorm, MC);
+    if (k->gated) adapted_backward(p, f->dnorm, f->dgate, b->norm, &w->gate, &w->gate_b, M);
+    adapted_backward(p, f->dnorm, f->dup, b->norm, &w->up, &w->up_b, M);
+    if (k->place == PLACE_PRE) { norm_backward(f->dx, f->dnorm, middle(p, b), &w->norm2, &w->norm2_b, k, p->live * M); return; }
+    zero(f->dx, MC);
+    norm_backward(f->dx, f->dnorm, middle(p, b), &w->self.norm, &w->self.norm_b, k, p->live * M);
+}
+
+/* dx (M,C) of cross_mid becomes that of mid; the encoder's states get theirs. */
+static void cross_attention_backward(const Pass *p, Flow *f, Layer *b, int l) {
+    const StackKind *k = &p->s->kind;
+    const AttentionWeights *w = &p->s->block[l].cross;
+    const Encoded *e = p->rows->encoded;
+    const int M = rows_out(p, l), live = p->live * M;
+    const size_t MQ = (size_t)live * (size_t)(k->H * k->D), EK = (size_t)(p->live * e->N) * (size_t)(k->K * k->D);
+    const Heads heads = without_bias(p->heads);
+    Keys keys = e->keys;
+    if (selects(p, l)) {
+        for (int m = 0; m < live; m++) {
+            p->first[m] = e->keys.first[p->rows->want[m]];
+            p->count[m] = e->keys.count[p->rows->want[m]];
+        }
+        keys = keys_of(p, l);
+    }
+    zero(f->datt, MQ);
+    adapted_backward(p, f->datt, f->dx, b->cross_att, &w->o, &w->o_b, M);
+    zero(f->dq, MQ);
+    zero(f->dcross_k, EK);
+    zero(f->dcross_v, EK);
+    if (p->live) {
+        const size_t layer = layer_at(&e->kv, l);
+        const Qkv in = { b->cross_q, e->kv.k + layer, e->kv.v + layer }, d = { f->dq, f->dcross_k, f->dcross_v };
+        attention_backward(&d, f->datt, b->cross_att, &in, &keys, M, &heads, p->ws);
+    } else attention_measure(p->ws, e->N, &heads);
+    norm_forward(b->norm, b->mid, &w->norm, &w->norm_b, k, live);
+    zero(f->dnorm, (size_t)live * (size_t)k->C);
+    adapted_backward(p, f->dnorm, f->dq, b->norm, &w->q, &w->q_b, M);
+    norm_backward(f->dx, f->dnorm, b->mid, &w->norm, &w->norm_b, k, live);
+    adapted_backward(p, e->dhidden, f->dcross_k, e->hidden, &w->k, &w->k_b, e->N);
+    adapted_backward(p, e->dhidden, f->dcross_v, e->hidden, &w->v, &w->v_b, e->N);
+}
+
+/* Gradients of each row's place in the cache, to rows. */
+static void fetch_keys(const Pass *p, Flow *f) {
+    const size_t width = (size_t)p->kv->width;
+    for (int n = 0; n < p->live * p->rows->N && p->rows->place; n++) {
+        size_t at = (size_t)p->rows->place[n] * width;
+        memcpy(f->dk + (size_t)n * width, f->dcache_k + at, width * sizeof *f->dk);
+        memcpy(f->dv + (size_t)n * width, f->dcache_v + at, width * sizeof *f->dv);
+    }
+}
+
+/* From dq and datt's attention: gradients of queries, keys and values before their projections. */
+static void scores_backward(const Pass *p, Flow *f, const Layer *b, int l) {
+    const StackKind *k = &p->s->kind;
+    const AttentionWeights *w = &p->s->block[l].self;
+    const int M = rows_out(p, l);
+    const size_t slots = (size_t)p->kv->B * (size_t)p->kv->T * (size_t)p->kv->width, layer = layer_at(p->kv, l);
+    const Keys keys = keys_of(p, l);
+    zero(f->dq, (size_t)(p->live * M) * (size_t)(k->H * k->D));
+    zero(f->dcache_k, p->live ? slots : 0);
+    zero(f->dcache_v, p->live ? slots : 0);
+    if (p->live) {
+        const Qkv in = { b->q, p->kv->k + layer, p->kv->v + layer }, d = { f->dq, f->dcache_k, f->dcache_v };
+        attention_backward(&d, f->datt, b->att, &in, &keys, M, &p->heads, p->ws);
+    } else attention_measure(p->ws, p->rows->most, &p->heads);
+    fetch_keys(p, f);
+    norm_and_rotate_backward(p, f->dq, b->q_in, &w->q_norm, positions_of(p, l), M, k->H, f->spare);
+    norm_and_rotate_backward(p, f->dk, b->k_in, &w->k_norm, p->rows->position, p->rows->N, k->K, f->spare);
+}
+
+/* mid = x + o(attention(q(n), k(n), v(n))): dx (M,C) comes as the gradient of mid and leaves (N,C) as that of the layer's input. */
+static void self_attention_backward(const Pass *p, Flow *f, Layer *b, int l) {
+    const StackKind *k = &p->s->kind;
+    const AttentionWeights *w = &p->s->block[l].self;
+    const int N = p->rows->N, M = rows_out(p, l), C = k->C, pre = k->place == PLACE_PRE, some = selects(p, l);
+    const size_t NC = (size_t)(p->live * N) * (size_t)C, MC = (size_t)(p->live * M) * (size_t)C;
+    const float *x, *n, *query;
+    float *dn;
+    zero(f->datt, (size_t)(p->live * M) * (size_t)(k->H * k->D));
+    adapted_backward(p, f->datt, f->dx, b->att, &w->o, &w->o_b, M);
+    scores_backward(p, f, b, l);
+    n = x = input_of(p, l, b->x, b->input, N);
+    if (pre) {
+        norm_forward(b->norm, x, &w->norm, &w->norm_b, k, p->live * N);
+        n = b->norm;
+    }
+    query = n;
+    if (some) {                             /* dx of the wanted rows moves to their places among all */
+        copy(b->some, f->dx, MC);
+        zero(f->dx, NC);
+        scatter_add(f->dx, b->some, p->rows->want, p->live * M, C);
+        gather(b->some, n, p->rows->want, p->live * M, C);
+        query = b->some;
+    }
+    dn = pre ? f->dnorm : f->dx;
+    if (pre) zero(dn, NC);
+    if (some) {
+        zero(f->dact, MC);                  /* (M,C) of its room */
+        adapted_backward(p, f->dact, f->dq, query, &w->q, &w->q_b, M);
+        scatter_add(dn, f->dact, p->rows->want, p->live * M, C);
+    } else adapted_backward(p, dn, f->dq, query, &w->q, &w->q_b, M);
+    adapted_backward(p, dn, f->dk, n, &w->k, &w->k_b, N);
+    adapted_backward(p, dn, f->dv, n, &w->v, &w->v_b, N);
+    if (pre) norm_backward(f->dx, dn, x, &w->norm, &w->norm_b, k, p->live * N);
+}
+
+/* One block: dx (M,C) of the stream that left becomes dx (N,C) of the one that entered. */
+static void block_backward(const Pass *p, Flow *f, Layer *b, int l) {
+    feed_forward_backward(p, f, b, l);
+    if (p->s->kind.cross) cross_attention_backward(p, f, b, l);
+    select_keys(p);
+    self_attention_backward(p, f, b, l);
+    boundary_backward(p, f, b->x, l, p->rows->N);
+}
+
+static Flow flow_take(const Pass *p) {
+    const StackKind *k = &p->s->kind;
+    const size_t N = (size_t)p->rows->N, slots = (size_t)p->kv->B * (size_t)p->kv->T;
+    const int wide = k->H * k->D, narrow = k->K * k->D, most = k->F > k->C ? k->F : k->C;
+    Arena *ws = p->ws;
+    Flow f;
+    memset(&f, 0, sizeof f);
+    f.dnorm = floats(ws, N, k->C);
+    f.dq = floats(ws, N, wide);
+    f.datt = floats(ws, N, wide);
+    if (k->gated) f.dgate = floats(ws, N, k->F);
+    f.dup = floats(ws, N, k->F);
+    f.dact = floats(ws, N, most);
+    f.dcache_k = floats(ws, slots, narrow);
+    f.dcache_v = floats(ws, slots, narrow);
+    f.dk = p->rows->place ? floats(ws, N, narrow) : f.dcache_k;
+    f.dv = p->rows->place ? floats(ws, N, narrow) : f.dcache_v;
+    if (k->qk_norm) f.spare = floats(ws, N, wide);
+    if (k->cross) {
+        f.dcross_k = floats(ws, (size_t)p->rows->encoded->N, narrow);
+        f.dcross_v = floats(ws, (size_t)p->rows->encoded->N, narrow);
+    }
+    return f;
+}
+
+int stack_backward(const Stack *s, const Lora *adapter, const StackRows *rows, Cache *kv, const Saved *saved, const float *dy,
+                   float *dx, Arena *ws) {
+    const StackKind *k = &s->kind;
+    const size_t mark = ws->used, MC = (size_t)rows->M * (size_t)k->C;
+    Pass p = pass_begin(s, adapter, rows, kv, ws);
+    Layer b = layer_take(&p, 1), here;
+    Flow f = flow_take(&p);
+    f.dx = dx;
+    b.k = f.dk;                             /* computing a layer again needs them before its gradients do */
+    b.v = f.dv;
+    if (ws->failed) { ws->used = mark; return E_MEMORY; }
+    copy(f.dx, dy, p.live ? MC : 0);
+    boundary_backward(&p, &f, saved->last, k->L, rows->M);
+    for (int l = k->L - 1; l >= 0; l--) {
+        if (!p.live && l > 0 && l < k->L - 1) continue;
+        here = layer_of(&p, b, saved, l);
+        if (saved->recompute) {             /* keys and values enter the cache again, with the same bits */
+            select_keys(&p);
+            self_attention(&p, &here, l);
+            if (k->cross) cross_attention(&p, &here, l);
+            gate_and_up(&p, &here, l);
+        }
+        block_backward(&p, &f, &here, l);
+    }
+    ws->used = mark;
+    return ws->failed ? E_MEMORY : OK;
+}
+
+/* ================================================================================================================
+ * An encoder's rows as a decoder sees them
+ * ================================================================================================================ */
+int stack_encoded(const Stack *s, const Lora *adapter, Encoded *e, Arena *ws) {
+    Pass p;
+    memset(&p, 0, sizeof p);
+    p.adapter = adapter;
+    p.ws = ws;
+    for (int l = 0; l < s->kind.L; l++) {
+        const AttentionWeights *w = &s->block[l].cross;
+        const size_t layer = layer_at(&e->kv, l);
+        adapted(&p, ws->base ? e->kv.k + layer : NULL, e->hidden, &w->k, &w->k_b, e->N);
+        adapted(&p, ws->base ? e->kv.v + layer : NULL, e->hidden, &w->v, &w->v_b, e->N);
+    }
+    return ws->failed ? E_MEMORY : OK;
+}
