@@ -38,8 +38,12 @@ RUN      =
 LEVELS   = core fast/threads | \
            quant rl io fast/amx | \
            text/unicode_tables | \
-           text/unicode text/unigram | \
-           text/wordpiece | \
+           text/unicode | \
+           text/pieces | \
+           text/added text/normal text/bpe text/unigram text/encoder | \
+           text/bytelevel text/sentencepiece text/wordpiece text/beside | \
+           text/pipeline text/model_file text/train_unigram | \
+           text/tokenizer_json text/train | \
            tokenizer | \
            fast/x86 fast/arm fast/half files/fields | \
            fast/avx512 files/torch files/config | \
@@ -77,7 +81,8 @@ endif
 all: $(PROGRAMS) data/imdb.bin
 
 # Every source sees the map; programs, what they share; a room, its own header.
-$(filter text/%.o tokenizer.o,$(LIB)): text/text.h
+$(filter text/%.o tokenizer.o,$(LIB)): text/text.h text/beside.h
+files/tokenizer_files.o: text/beside.h
 $(filter fast/%.o ops.o,$(LIB)): fast/fast.h rows.h
 fast/wide.o: ops.c
 %.o: %.c rlhf.h programs.h build/flags

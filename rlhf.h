@@ -295,106 +295,48 @@ void process_scores(float *score, int B, const ScoreRule *rule, Moments *m);
 typedef struct { double mean, median, std; } Summary;        /* std is unbiased; 0 for one value */
 Summary summarise(const float *x, int n, float *scratch);   /* of x (n); scratch (n); n 0: zeros */
 
-/* ================================================================================================================
- * text/unigram.c (level 1): pieces with log-probabilities (Kudo 2018): the best segmentation of a text, and learning them
- * ================================================================================================================ */
-enum { PIECE_NORMAL = 1, PIECE_UNKNOWN, PIECE_CONTROL, PIECE_USER_DEFINED, PIECE_UNUSED, PIECE_BYTE, PIECE_ADDED /* not special */ };
-typedef struct { const char *text; size_t length; f32 score; int type; } Piece;
-typedef struct { uint32_t base, check; int value; f32 score; } TrieNode;        /* child c: node base + c, if its check is this node's number;
-                                                                 * value: the piece that ends here, -1: none */
-typedef struct {
-    TrieNode *node; size_t nodes; const Piece *piece; int unk, users; f32 unk_score, max_score;
-    const double *exact; double unk_exact;  /* (V) scores for unigram_best_exact alone, set by the caller */
-} Unigram;
-/* From V pieces, of which those of the types NORMAL and USER_DEFINED are found in texts (no two alike, none empty). OK or E_MEMORY. */
-int unigram_build(Unigram *u, const Piece *piece, int V, int unk, Pool *pool);
-size_t unigram_longest(const Unigram *u, const char *s, size_t n, int *id);     /* bytes of the longest piece at the start of s, 0: none */
-size_t unigram_character(const char *s, size_t n);      /* bytes of the first character (n > 0), malformed or not */
-/* The best segmentation of s (n bytes). best (n+1): best[0].score is given; a piece `id` from byte `from` ends at j, id -1: none does.
- * The pieces, from the last: best[n], best[best[n].from] ... without: a piece that does not count (-1: none). */
-typedef struct { f32 score; int id; uint32_t from; } Best;
-void unigram_best(const Unigram *u, const char *s, size_t n, Best *best, int without);
-/* The same in double, from a score of 0. Its characters are well-formed. */
-typedef struct { double score; int id; uint32_t from; } BestExact;
-void unigram_best_exact(const Unigram *u, const char *s, size_t n, BestExact *best, int without);
-/* Learns V pieces at most, the best first, from words (at most 256 bytes, a NUL behind each) with their counts: every character of the list is one,
- * and no piece has another one. pool: also for scratch, some hundred bytes for each byte of the words. OK or E_MEMORY. */
-typedef struct { const char *text; size_t bytes; int64_t count; } UnigramWord;
-int unigram_train(const UnigramWord *word, size_t words, const Piece *character, int characters, int V, Pool *pool, Piece **piece, int *pieces);
-
-/* ================================================================================================================
- * text/wordpiece.c (level 2): BERT's words, and the pieces that they fall into
- * ================================================================================================================ */
-/* BertNormalizer: clean: controls go, white space is a space; ideographs: a space on both sides of each; strip: NFD without marks; lower. */
-typedef struct { int clean, ideographs, strip, lower; } BertRules;
-size_t bert_normalise(char *out, const char *text, size_t n, const BertRules *rules);   /* its length; out NULL: only that */
-size_t bert_word(const char *s, size_t n, size_t *space);   /* bytes of the next word, behind *space bytes of white space; 0: none */
-/* Longest pieces first: from V pieces (PIECE_NORMAL and the others alike), of which those that begin with `prefix` go on in a word. */
-typedef struct { Unigram first, rest; int unk, most /* characters of a word */; } WordPiece;
-int wordpiece_build(WordPiece *w, const Piece *piece, int V, const char *prefix, Pool *pool);   /* OK or E_MEMORY */
-int wordpiece_encode(const WordPiece *w, const char *word, size_t n, int *ids);     /* number of ids: at most n, one unknown if it has no pieces */
-
-/* ================================================================================================================
- * tokenizer.c (level 3): text to ids and back, from memory
- * ================================================================================================================ */
+/* ================================================================================================
+ * tokenizer.c: text to ids and back, from memory. The kinds of tokenizers are in text/.
+ * ================================================================================================ */
 enum { TOKENIZER_SENTENCEPIECE, TOKENIZER_BYTELEVEL, TOKENIZER_WORDPIECE };
-typedef struct Tokenizer Tokenizer;         /* private parts in tokenizer.c; lives in its pool */
-/* A SentencePiece model (protobuf bytes; BPE or unigram, others are refused by name). NULL and *err on bad bytes. */
-Tokenizer *tokenizer_sentencepiece(const void *bytes, size_t n, Pool *pool, Error *err);
-/* Byte-level BPE from the bytes of vocab.json and merges.txt (GPT-2, RoBERTa; the vocabulary says which: <s> at 0, </s> at 2). */
-Tokenizer *tokenizer_bytelevel(const void *vocab, size_t vocab_n, const void *merges, size_t merges_n, Pool *pool, Error *err);
-/* WordPiece from the bytes of vocab.txt (BERT, DistilBERT); lower case unless tokenizer_config.json says otherwise. */
+typedef struct Tokenizer Tokenizer;         /* its parts are in text/text.h; lives in its pool */
+/* Opens a tokenizer from the bytes of its files; NULL and *err if they are bad. A program links with the
+ * kinds whose openers it calls (text/: model_file.c, bytelevel.c, wordpiece.c, tokenizer_json.c). */
+Tokenizer *tokenizer_sentencepiece(const void *model, size_t n, Pool *pool, Error *err);
+Tokenizer *tokenizer_bytelevel(const void *vocab, size_t vocab_n, const void *merges, size_t merges_n,
+                               Pool *pool, Error *err);
 Tokenizer *tokenizer_wordpiece(const void *vocab, size_t n, Pool *pool, Error *err);
-/* tokenizer.json (Hugging Face tokenizers): byte-level BPE, BPE with byte_fallback as of Llama, Unigram as of T5, ALBERT and XLM-R, and BERT's
- * WordPiece. What else it may ask for (other normalizers, splits, decoders) is refused by name. */
 Tokenizer *tokenizer_json(const void *bytes, size_t n, Pool *pool, Error *err);
-/* What lies beside these files, parsed (NULL: not there): added_tokens.json, tokenizer_config.json, special_tokens_map.json. They add tokens
- * and name the special ones. OK, or *err. */
-int tokenizer_beside(Tokenizer *t, const Json *added, const Json *config, const Json *map, Pool *pool, Error *err);
-/* A token that was added to the vocabulary: it is cut out of a text before anything else looks at it. special: decoding skips it. lstrip,
- * rstrip: it swallows the white space before, behind it. single_word: not within a word. normalized: looked for in the normal form.
- * beyond: the vocabulary itself does not have it (set by the tokenizer). */
-typedef struct { const char *text; size_t length; int id, special, lstrip, rstrip, single_word, normalized, beyond; } AddedToken;
-int tokenizer_added(const Tokenizer *t, int i, AddedToken *token);      /* the i-th by id; 0: there are no more */
-/* Ids of text (n bytes, any bytes), added tokens cut out, without the template's: *ids is an array of *count ints in pool. Near-linear in
- * n. OK or E_MEMORY. */
+/* Encodes text (n bytes, any bytes) without the template: *ids is an array of *count ints in pool. Added
+ * tokens are cut out of the text first. Takes O(n log n) at most. OK or E_MEMORY. */
 int tokenizer_encode(const Tokenizer *t, const char *text, size_t n, Pool *pool, int **ids, int *count);
-/* The same ids, and which bytes [from, to) of the text each stands for: none for what is put before a text, white space around it that
- * normalising removes left out. exact 0: a guess, next to several unknown pieces, or the piece is a part of what a rule made of these bytes. */
+/* The same, and which bytes [from, to) of the text each id stands for. exact 0: a guess. */
 typedef struct { size_t from, to; int exact; } TokenSpan;
-int tokenizer_encode_spans(const Tokenizer *t, const char *text, size_t n, Pool *pool, int **ids, TokenSpan **spans, int *count);
-/* The same for text from a stranger: added tokens that it spells are letters. first: the text begins here, not behind an added token. */
-int tokenizer_encode_plain(const Tokenizer *t, const char *text, size_t n, int first, Pool *pool, int **ids, int *count);
-/* Text of ids: bytes in *text (NUL-terminated, *length without it) in pool. Special tokens are skipped (_all: written out). OK, E_RANGE (an
- * id) or E_MEMORY. */
+int tokenizer_encode_spans(const Tokenizer *t, const char *text, size_t n, Pool *pool, int **ids,
+                           TokenSpan **spans, int *count);
+/* The same for text from a stranger: added tokens that it spells are letters. first: the text begins here,
+ * not after an added token. */
+int tokenizer_encode_plain(const Tokenizer *t, const char *text, size_t n, int first, Pool *pool,
+                           int **ids, int *count);
+/* Decodes ids: *length bytes in *text (and a NUL) in pool. Special tokens are left out (_all: written), as
+ * are ids of tokenizer_size() and more. OK, E_RANGE (an id below 0) or E_MEMORY. */
 int tokenizer_decode(const Tokenizer *t, const int *ids, int count, Pool *pool, char **text, size_t *length);
 int tokenizer_decode_all(const Tokenizer *t, const int *ids, int count, Pool *pool, char **text, size_t *length);
 int tokenizer_size(const Tokenizer *t);     /* number of ids */
 int tokenizer_kind(const Tokenizer *t);     /* TOKENIZER_SENTENCEPIECE, _BYTELEVEL or _WORDPIECE */
 typedef struct { int bos, eos, unk, pad; } SpecialIds;                  /* -1: none */
 SpecialIds tokenizer_specials(const Tokenizer *t);
-/* The tokenizer's own template: <s> text (Llama), text </s> (T5), <s> text </s> (RoBERTa), [CLS] text [SEP] (BERT), text (GPT-2):
- * ids (0 or 1; bos, eos) before and after. */
-void tokenizer_template(const Tokenizer *t, int *before, int *after);
-/* "legacy" of tokenizer_config.json, beside a tokenizer.model: 0: no space is put before a text behind a special token. */
-int tokenizer_legacy(const Tokenizer *t);
-const char *tokenizer_chat_template(const Tokenizer *t);    /* of tokenizer_config.json, or NULL; nothing here executes it */
-const char *tokenizer_class(const Tokenizer *t);            /* transformers' name of its kind */
-const char *tokenizer_piece(const Tokenizer *t, int id, size_t *length);   /* as in the vocabulary file; NULL out of range */
+void tokenizer_template(const Tokenizer *t, int *before, int *after);   /* bos before a text, eos after it: 0 or 1 */
+const char *tokenizer_chat_template(const Tokenizer *t);    /* nothing here executes it; NULL: none */
+const char *tokenizer_piece(const Tokenizer *t, int id, size_t *length);   /* NULL: there is no such id */
 int tokenizer_find(const Tokenizer *t, const char *piece, size_t length);   /* id of exactly this piece, or -1 */
-/* Training: byte-pair encoding (Sennrich et al. 2016), or a unigram model. next() gives the texts one after another: returns 0 at the
- * end. Deterministic. V counts every id. NULL and *err where the texts cannot fill V ids, V is too small, or memory is out. */
+/* Trains a tokenizer of V ids, with Llama's layout (BPE or unigram) or RoBERTa's. next() gives one text
+ * after another, and returns 0 at the end. NULL and *err if the texts cannot fill V ids, V is too small, or
+ * memory is out. */
 typedef struct { int (*next)(void *context, const char **text, size_t *length); void *context; } TextSource;
-/* As Llama's: <unk> <s> </s> bytes merges characters.  As RoBERTa's: <s> <pad> </s> <unk> bytes merges <mask>. */
 Tokenizer *tokenizer_train_sentencepiece(TextSource source, int V, Pool *pool, Error *err);
-Tokenizer *tokenizer_train_unigram(TextSource source, int V, Pool *pool, Error *err);      /* the same layout; a unigram model (Kudo 2018) */
+Tokenizer *tokenizer_train_unigram(TextSource source, int V, Pool *pool, Error *err);
 Tokenizer *tokenizer_train_bytelevel(TextSource source, int V, Pool *pool, Error *err);
-/* The files' bytes, appended. OK, E_ARGUMENT (a tokenizer of the other kind) or E_MEMORY. */
-int tokenizer_write_sentencepiece(const Tokenizer *t, Buffer *model);   /* tokenizer.model, as the sentencepiece library reads it */
-int tokenizer_write_bytelevel(const Tokenizer *t, Buffer *vocab_json, Buffer *merges_txt);
-int tokenizer_write_wordpiece(const Tokenizer *t, Buffer *vocab_txt);
-const BertRules *tokenizer_bert(const Tokenizer *t);        /* how WordPiece makes words; NULL: another kind */
-int tokenizer_write_json(const Tokenizer *t, Buffer *json);            /* tokenizer.json, where it came from one */
 
 /* ==============================================================================================
  * io.c (level 1): files, folders, lines, datasets, the clock; the only file that touches FILE*

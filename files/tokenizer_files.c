@@ -4,6 +4,7 @@
  * Never    looks into a vocabulary: tokenizer.c reads and writes the bytes.
  * Edges    a tokenizer.json that asks for something unsupported gives way to an older file beside it, if there is one. */
 #include "files.h"
+#include "../text/beside.h"
 #include <stdio.h>
 
 /* ---- tokenizers ---- */

@@ -152,3 +152,21 @@ int unicode_compatible(int32_t code, int32_t out[18]) {
     for (k = 0; k < bases; k++) if (!unicode_is_combining(base[k])) out[n++] = base[k];
     return n;
 }
+
+/* ==============================================================================================
+ * White space around a place
+ * ============================================================================================== */
+size_t space_before(const char *s, size_t from, size_t at) {
+    for (;;) {
+        size_t k = at, length;
+        while (k > from && at - k < 4 && (k == at || ((unsigned char)s[k] & 0xC0) == 0x80)) k--;
+        if (k == at || class_at(s + k, at - k, &length) != CHAR_SPACE || length != at - k) return at;
+        at = k;
+    }
+}
+
+size_t space_after(const char *s, size_t at, size_t n) {
+    size_t length;
+    while (at < n && class_at(s + at, n - at, &length) == CHAR_SPACE) at += length;
+    return at;
+}

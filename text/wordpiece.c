@@ -1,10 +1,9 @@
-/* text/wordpiece.c - BERT's words, and the pieces that they fall into: the longest first.
- * Source   Devlin et al. 2018 (BERT's basic tokeniser), Wu et al. 2016 (WordPiece); rules and quirks of Hugging Face's BertNormalizer,
- *          BertPreTokenizer and WordPiece.
- * Needs    core.c (UTF-8), text/unicode.c, text/unigram.c (its trie).
- * Never    allocates while encoding; the caller measures a text's normal form first.
- * Edges    malformed UTF-8 (each byte is U+FFFD, which cleaning removes), a word of too many characters, a word without pieces: one
- *          unknown piece each; a mark alone: nothing is left of it. */
+/* text/wordpiece.c - WordPiece (BERT, DistilBERT): BERT's words, and the longest pieces that they fall into; vocab.txt.
+ * Source   Devlin et al. 2018 (BERT's basic tokeniser), Wu et al. 2016 (WordPiece); rules and quirks of Hugging Face's
+ *          BertNormalizer, BertPreTokenizer and WordPiece.
+ * Needs    core.c, text/{unicode,pieces,encoder,normal}.c.
+ * Edges    malformed UTF-8 (each byte is U+FFFD, which cleaning removes), a word of too many characters, a word without
+ *          pieces: one unknown piece each; a mark alone: nothing is left of it. */
 #include "text.h"
 
 /* ================================================================================================================
@@ -19,7 +18,7 @@ static void put_code(Written *w, int32_t code) {
     w->length += n;
 }
 
-/* One character that is left after cleaning. */
+/* Writes one character that is left after cleaning. */
 static void put_character(Written *w, int32_t code, const BertRules *rules) {
     int32_t base[3], small[2];
     int i, k, n = 1, m;
@@ -35,12 +34,13 @@ static void put_character(Written *w, int32_t code, const BertRules *rules) {
     if (apart) put_code(w, ' ');
 }
 
-size_t bert_normalise(char *out, const char *text, size_t n, const BertRules *rules) {
+/* Writes the normal form of text and returns its length; out NULL: only that. */
+static size_t bert_normalise(char *out, const char *text, size_t n, const BertRules *rules) {
     Written w = { out, 0 };
     size_t at;
     for (at = 0; at < n; ) {
         int32_t code = (unsigned char)text[at];
-        if (code > ' ' && code < 127) {     /* most text; nothing but capitals changes */
+        if (code > ' ' && code < 127) {     /* most text: nothing but capitals changes */
             if (rules->lower && code >= 'A' && code <= 'Z') code += 'a' - 'A';
             if (out) out[w.length] = (char)code;
             w.length++;
@@ -59,8 +59,9 @@ size_t bert_normalise(char *out, const char *text, size_t n, const BertRules *ru
     return w.length;
 }
 
-/* A word is what stands between white space; a punctuation mark is one by itself. */
-size_t bert_word(const char *s, size_t n, size_t *space) {
+/* Returns the bytes of the next word, which comes after *space bytes of white space; 0: there is none. A punctuation mark is
+ * a word by itself. */
+static size_t next_word(const char *s, size_t n, size_t *space) {
     size_t at = 0, from, length;
     int32_t code;
     for (; at < n; at += length) {
@@ -79,13 +80,12 @@ size_t bert_word(const char *s, size_t n, size_t *space) {
     return at - from;
 }
 
-/* ================================================================================================================
+/* ==============================================================================================
  * Pieces
- * ================================================================================================================ */
+ * ============================================================================================== */
 
-/* Two tries: of the pieces as they are, and of those that go on in a word, without their prefix. */
-int wordpiece_build(WordPiece *w, const Piece *piece, int V, const char *prefix, Pool *pool) {
-    size_t skip = strlen(prefix);
+/* Builds two tries: of the pieces as they are, and of those that go on in a word, without their prefix "##". */
+static int build_tries(WordPiece *w, const Piece *piece, int V, Pool *pool) {
     Piece *first = pool_take(pool, (size_t)V, sizeof *first), *rest = pool_take(pool, (size_t)V, sizeof *rest);
     int i;
     if (!first || !rest) return E_MEMORY;
@@ -93,22 +93,23 @@ int wordpiece_build(WordPiece *w, const Piece *piece, int V, const char *prefix,
         if (!piece[i].text) continue;
         first[i] = rest[i] = piece[i];
         first[i].type = PIECE_NORMAL;
-        rest[i].type = skip < piece[i].length && !memcmp(piece[i].text, prefix, skip) ? PIECE_NORMAL : PIECE_UNUSED;
-        rest[i].text += skip;
-        rest[i].length -= skip < rest[i].length ? skip : rest[i].length;
+        rest[i].type = piece[i].length > 2 && !memcmp(piece[i].text, "##", 2) ? PIECE_NORMAL : PIECE_UNUSED;
+        rest[i].text += 2;
+        rest[i].length -= rest[i].length > 2 ? 2 : rest[i].length;
     }
-    if (unigram_build(&w->first, first, V, w->unk, pool)) return E_MEMORY;
-    return unigram_build(&w->rest, rest, V, w->unk, pool);
+    if (trie_build(&w->first, first, V, pool)) return E_MEMORY;
+    return trie_build(&w->rest, rest, V, pool);
 }
 
-/* From the left the longest piece, again and again; a word of which a part has no piece is unknown as a whole. */
-int wordpiece_encode(const WordPiece *w, const char *word, size_t n, int *ids) {
+/* Takes the longest piece from the left, again and again; a word of which a part has no piece is unknown as a whole. Returns
+ * the number of ids: at most n. */
+static int word_ids(const WordPiece *w, const char *word, size_t n, int *ids) {
     size_t at, characters = 0;
     int count = 0;
     for (at = 0; at < n; at++) characters += ((unsigned char)word[at] & 0xC0) != 0x80;
     for (at = 0; at < n && characters <= (size_t)w->most; ) {
         int id;
-        size_t length = unigram_longest(at ? &w->rest : &w->first, word + at, n - at, &id);
+        size_t length = trie_longest(at ? &w->rest : &w->first, word + at, n - at, &id);
         if (!length) break;
         ids[count++] = id;
         at += length;
@@ -117,3 +118,168 @@ int wordpiece_encode(const WordPiece *w, const char *word, size_t n, int *ids) {
     ids[0] = w->unk;
     return 1;
 }
+
+/* ==============================================================================================
+ * Encoding
+ * ============================================================================================== */
+static int measure(Encoder *e, Text s) {
+    size_t n = bert_normalise(NULL, s.text, s.length, &e->t->wordpiece.rules);
+    e->bound += n;
+    if (n > e->widest) e->widest = n;
+    return OK;
+}
+
+/* Notes where the bytes of the normal form come from: it is made of one character after another. */
+static void word_origins(Encoder *e, Text s) {
+    size_t at, used, n = 0, from = (size_t)(s.text - e->start);
+    for (at = 0; at < s.length; at += used) {
+        int32_t code;
+        size_t before = n;
+        Source source = { e->start, from + at, 0 };
+        int apart;                          /* an ideograph: the spaces around it come from nowhere */
+        used = (size_t)utf8_decode(s.text + at, s.length - at, &code);
+        n += bert_normalise(e->scratch + n, s.text + at, used, &e->t->wordpiece.rules);
+        apart = n > before + 2 && e->scratch[before] == ' ' && e->scratch[n - 1] == ' ';
+        if (apart) {
+            put_origin(e->origin, e->scratch, before, before + 1, source);
+            source.at += used;
+            put_origin(e->origin, e->scratch, n - 1, n, source);
+            source.at -= used;
+        }
+        source.used = used;
+        put_origin(e->origin, e->scratch, before + (size_t)apart, n - (size_t)apart, source);
+    }
+    e->normal = n;
+    e->origin[n].from = from + s.length;
+}
+
+/* Notes where the ids from the first-th on come from: the pieces of one word, normal bytes [at, to). Those after the first
+ * are written with a prefix that spells nothing. */
+static void trace_word(Encoder *e, int first, size_t at, size_t to) {
+    const Tokenizer *t = e->t;
+    int k, pieces = e->count - first;
+    size_t all = 0, prefix, n;
+    if (!e->span) return;
+    for (k = first; k < e->count; k++) all += t->piece[e->ids[k]].length;
+    prefix = pieces > 1 ? (all - (to - at)) / (size_t)(pieces - 1) : 0;
+    for (k = first; k < e->count; k++, at += n) {
+        n = pieces == 1 ? to - at : t->piece[e->ids[k]].length - (k > first ? prefix : 0);
+        set_span(e, k, at, at + n, 1);
+    }
+}
+
+/* Encodes the words of the normal form. */
+static int encode(Encoder *e, Text s) {
+    const WordPiece *w = &e->t->wordpiece;
+    size_t n = bert_normalise(e->scratch, s.text, s.length, &w->rules), at = 0, word, space;
+    if (e->span) word_origins(e, s);
+    for (; (word = next_word(e->scratch + at, n - at, &space)) != 0; at += word) {
+        int first = e->count;
+        at += space;
+        e->count += word_ids(w, e->scratch + at, word, e->ids + e->count);
+        trace_word(e, first, at, at + word);
+    }
+    return OK;
+}
+
+/* ==============================================================================================
+ * Decoding
+ * ============================================================================================== */
+
+/* Glues a piece that goes on in a word to the one before it, and also what English writes without a space before it. */
+static size_t decode(const Tokenizer *t, const Ids *ids, char *out, char *bytes) {
+    static const char *const glued[] = { ".", "?", "!", ",", "n't", "'m", "'s", "'ve", "'re" };
+    size_t at = 0, k;
+    int i, first = 1;
+    (void)bytes;
+    for (i = 0; i < ids->count; i++) {
+        const Piece *p = &t->piece[ids->id[i]];
+        int rest = starts_with(p->text, p->length, "##", 2), apart = !first && !rest;
+        if (!ids->all && (p->type == PIECE_CONTROL || p->type == PIECE_UNKNOWN)) continue;
+        for (k = 0; k < sizeof glued / sizeof *glued && apart && !t->wordpiece.keep_spaces; k++)
+            if (starts_with(p->text, p->length, glued[k], strlen(glued[k]))) apart = 0;
+        if (apart) at = append_text(out, at, " ", 1);
+        rest = rest && !first ? 2 : 0;
+        at = append_text(out, at, p->text + rest, p->length - (size_t)rest);
+        first = 0;
+    }
+    return at;
+}
+
+/* ==============================================================================================
+ * vocab.txt, and the kind
+ * ============================================================================================== */
+int finish_wordpiece(Tokenizer *t, int unk, Pool *pool, Error *err) {
+    static const char *const control[] = { "[CLS]", "[SEP]", "[PAD]", "[MASK]" };
+    size_t i;
+    if (unk < 0) return fail(err, E_MISSING, "there is no unknown piece", "WordPiece vocabulary", 0, 0);
+    t->special.unk = t->wordpiece.unk = unk;
+    if (build_tries(&t->wordpiece, t->piece, t->V, pool)) return no_memory(err, "WordPiece vocabulary");
+    t->piece[unk].type = PIECE_UNKNOWN;
+    for (i = 0; i < sizeof control / sizeof *control; i++)
+        if (find_ordinary(t, control[i]) >= 0) t->piece[find_ordinary(t, control[i])].type = PIECE_CONTROL;
+    t->special.bos = find_ordinary(t, "[CLS]");
+    t->special.eos = find_ordinary(t, "[SEP]");
+    t->special.pad = find_ordinary(t, "[PAD]");
+    return OK;
+}
+
+/* Reads the pieces, one a line, white space at a line's end left out. OK or *err. */
+static int load_lines(Tokenizer *t, const char *s, size_t n, Pool *pool, Error *err) {
+    const char *p, *end = s + n, *stop;
+    size_t lines = 0;
+    int id;
+    for (p = s; p < end; p++) lines += *p == '\n' || p + 1 == end;
+    if (!lines || lines > INT_MAX / 8) return fail(err, E_FORMAT, "not a list of tokens, one a line", "vocab.txt", 0, 0);
+    t->V = (int)lines;
+    t->piece = pool_take(pool, lines, sizeof *t->piece);
+    if (!t->piece) return no_memory(err, "vocab.txt");
+    for (id = 0, p = s; p < end; p = stop + 1, id++) {
+        Piece *piece = &t->piece[id];
+        Text text = { p, 0 };
+        stop = memchr(p, '\n', (size_t)(end - p));
+        if (!stop) stop = end;
+        for (text.length = (size_t)(stop - p); text.length && strchr(" \t\r", p[text.length - 1]); ) text.length--;
+        piece->text = p;
+        piece->length = text.length;
+        piece->type = PIECE_NORMAL;
+        if (!text.length) return fail_at(err, E_FORMAT, "a token is empty", "vocab.txt, line %d", id + 1);
+        if (table_find(&t->ordinary, p, text.length) >= 0)
+            return fail_piece(err, E_FORMAT, "a token stands in the vocabulary twice", text, 0, 0);
+        if (table_add(&t->ordinary, pool, p, text.length, id)) return no_memory(err, "vocab.txt");
+    }
+    return OK;
+}
+
+Tokenizer *tokenizer_wordpiece(const void *vocab, size_t n, Pool *pool, Error *err) {
+    Tokenizer *t = new_tokenizer(&wordpiece_kind, pool);
+    BertRules *rules;
+    if (t) t->file[0] = pool_text(pool, vocab, n);
+    if (!t || !t->file[0]) { no_memory(err, "vocab.txt"); return NULL; }
+    t->file_length[0] = n;
+    if (load_lines(t, t->file[0], n, pool, err)) return NULL;
+    rules = &t->wordpiece.rules;
+    rules->clean = rules->ideographs = rules->strip = rules->lower = 1;
+    t->wordpiece.most = 100;
+    if (finish_wordpiece(t, find_ordinary(t, "[UNK]"), pool, err)) return NULL;
+    t->before = t->special.bos >= 0;
+    t->after = t->special.eos >= 0;
+    return t;
+}
+
+/* strip_accents: null is as do_lower_case says. */
+static int configure(Tokenizer *t, const Json *config, Error *err) {
+    BertRules *rules = &t->wordpiece.rules;
+    (void)err;
+    if (t->json) return OK;
+    rules->lower = json_bool(config, "do_lower_case", rules->lower);
+    rules->strip = json_bool(config, "strip_accents", rules->lower);
+    rules->ideographs = json_bool(config, "tokenize_chinese_chars", rules->ideographs);
+    return OK;
+}
+
+static const char *class_name(const Tokenizer *t) { return t->json ? "PreTrainedTokenizerFast" : "BertTokenizer"; }
+
+const TokenizerKind wordpiece_kind = {
+    TOKENIZER_WORDPIECE, measure, encode, NULL, decode, NULL, NULL, class_name, configure
+};

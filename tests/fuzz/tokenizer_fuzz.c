@@ -4,7 +4,7 @@
  *     mkdir /tmp/found && /tmp/fuzz -max_total_time=600 -print_final_stats=1 /tmp/found tests/fuzz/seeds/tokenizer
  * 0 SentencePiece models, 1 vocab.json and merges.txt (a NUL between them), 2 tokenizer.json, 3 vocab.txt, 4 and 5 training of a unigram and of
  * a BPE model, 6 texts, encoded with every tokenizer among the seeds. */
-#include "rlhf.h"
+#include "text/text.h"
 
 #include <stdio.h>
 

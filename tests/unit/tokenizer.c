@@ -1,6 +1,7 @@
 /* Tokenizers against the reference libraries' ids (../shared/golden/tokenizers), round trips, training, speed, and bad input.
  * With arguments it is the helper of tokenizer_sp.py (see `helper` below). */
 #include "test.h"
+#include "text/text.h"
 #include <time.h>
 
 typedef struct { char *data; size_t n; } Bytes;
@@ -927,15 +928,57 @@ static void test_json_memory(void) {
     pool_free(&keep);
 }
 
+static const struct { const char *text; float score; } tiny[] = { { "<unk>", 0 }, { "a", -1 }, { "b", -2 }, { "ab", -2.61f }, { "ba", -3.37f },
+    { "aba", -4.12f }, { "\xe2\x96\x81", -1.53f }, { "\xe2\x96\x81" "a", -2.19f } };
+
+static Tokenizer *tiny_unigram(Pool *pool) {
+    Buffer b = { pool, NULL, 0, 0, 0 };
+    size_t i;
+    for (i = 0; i < sizeof tiny / sizeof *tiny; i++) {
+        size_t n = strlen(tiny[i].text);
+        uint32_t bits;
+        float score = tiny[i].score;
+        memcpy(&bits, &score, 4);
+        buffer_u8(&b, 1 << 3 | 2); buffer_u8(&b, (unsigned)n + 9);
+        buffer_u8(&b, 1 << 3 | 2); buffer_u8(&b, (unsigned)n); buffer_bytes(&b, tiny[i].text, n);
+        buffer_u8(&b, 2 << 3 | 5); buffer_u32(&b, bits);
+        buffer_u8(&b, 3 << 3); buffer_u8(&b, i ? PIECE_NORMAL : PIECE_UNKNOWN);
+    }
+    return tokenizer_sentencepiece(b.data, b.length, pool, NULL);
+}
+
+/* A padded vocabulary's ids, with the ids of "ab c" before, between and after them, are decoded as "ab c" alone. */
+static void test_padded(const Tokenizer *t, const char *kind, const char *wanted, Pool *pool) {
+    int *ids, count, list[40], n = 0, i, V = tokenizer_size(t), same, all;
+    char *text;
+    size_t length;
+    if (tokenizer_encode(t, "ab c", 4, pool, &ids, &count) || !count || count > 10) { CHECK(0, "%s: ids", kind); return; }
+    for (list[n++] = V, i = 0; i < count; i++) {
+        list[n++] = ids[i];
+        list[n++] = i % 2 ? INT_MAX : V + i;
+    }
+    same = !tokenizer_decode(t, list, n, pool, &text, &length) && length == strlen(wanted) && !strcmp(text, wanted);
+    all = !tokenizer_decode_all(t, list, n, pool, &text, &length) && length == strlen(wanted) && !strcmp(text, wanted);
+    CHECK(same && all, "%s: ids beyond the vocabulary are no text: '%s'", kind, text);
+    CHECK(!tokenizer_decode(t, list, 1, pool, &text, &length) && !length && !*text, "%s: such an id alone", kind);
+}
+
 static void test_bad_ids(void) {
+    static const char words[] = "[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n##b\nc\n";
     Pool pool = test_pool();
     Error err;
-    Tokenizer *t = train(0, 50, 300, &pool, &err);
-    int ids[2] = { 1, 300 }, minus = -1;
+    Tokenizer *t = train(0, 50, 300, &pool, &err), *byte = train(1, 50, 300, &pool, &err);
+    Tokenizer *unigram = tiny_unigram(&pool), *word = tokenizer_wordpiece(words, strlen(words), &pool, NULL);
+    int ids[2] = { 300, -1 }, minus = INT_MIN;
     char *text;
     size_t n;
-    CHECK(tokenizer_decode(t, ids, 2, &pool, &text, &n) == E_RANGE && tokenizer_decode(t, &minus, 1, &pool, &text, &n) == E_RANGE,
-          "ids out of range");
+    if (!t || !byte || !unigram || !word) { CHECK(0, "tokenizers for bad ids"); return; }
+    test_padded(t, "SentencePiece, BPE", "ab c", &pool);
+    test_padded(byte, "byte-level BPE", "ab c", &pool);
+    test_padded(unigram, "SentencePiece, unigram", "ab  \xe2\x81\x87 ", &pool);
+    test_padded(word, "WordPiece", "ab c", &pool);
+    CHECK(tokenizer_decode(t, ids, 2, &pool, &text, &n) == E_RANGE && !text &&
+          tokenizer_decode(byte, &minus, 1, &pool, &text, &n) == E_RANGE, "ids below 0");
     CHECK(!tokenizer_piece(t, 300, &n) && !tokenizer_piece(t, -1, NULL) && tokenizer_find(t, "nowhere", 7) == -1,
           "pieces out of range");
     CHECK(!tokenizer_decode(t, NULL, 0, &pool, &text, &n) && n == 0 && text && !*text, "no ids are no text");
@@ -975,25 +1018,6 @@ static void test_reviews(char *data, const Tokenizer *gpt2, const Tokenizer *lla
 }
 
 /* ---- unigram models ---- */
-
-static const struct { const char *text; float score; } tiny[] = { { "<unk>", 0 }, { "a", -1 }, { "b", -2 }, { "ab", -2.61f }, { "ba", -3.37f },
-    { "aba", -4.12f }, { "\xe2\x96\x81", -1.53f }, { "\xe2\x96\x81" "a", -2.19f } };
-
-static Tokenizer *tiny_unigram(Pool *pool) {
-    Buffer b = { pool, NULL, 0, 0, 0 };
-    size_t i;
-    for (i = 0; i < sizeof tiny / sizeof *tiny; i++) {
-        size_t n = strlen(tiny[i].text);
-        uint32_t bits;
-        float score = tiny[i].score;
-        memcpy(&bits, &score, 4);
-        buffer_u8(&b, 1 << 3 | 2); buffer_u8(&b, (unsigned)n + 9);
-        buffer_u8(&b, 1 << 3 | 2); buffer_u8(&b, (unsigned)n); buffer_bytes(&b, tiny[i].text, n);
-        buffer_u8(&b, 2 << 3 | 5); buffer_u32(&b, bits);
-        buffer_u8(&b, 3 << 3); buffer_u8(&b, i ? PIECE_NORMAL : PIECE_UNKNOWN);
-    }
-    return tokenizer_sentencepiece(b.data, b.length, pool, NULL);
-}
 
 /* The score of the best of all ways to spell s[0..n) with the pieces of `tiny`, tried one after another; *found counts the ways. */
 static double best_way(const char *s, size_t n, int *found) {

@@ -1,0 +1,285 @@
+/* text/bytelevel.c - byte-level BPE (GPT-2, RoBERTa, Llama-3): a text is cut into words, and each word's bytes merge.
+ * Source   Radford et al. 2019; vocab.json and merges.txt as GPT-2 has them; the splits of GPT-2, cl100k and Qwen2.
+ * Needs    core.c, text/unicode.c, text/pieces.c, text/encoder.c, text/bpe.c.
+ * Edges    bytes without a token (<unk>, or dropped), an empty merges.txt, tokens that are no bytes. */
+#include "text.h"
+
+/* ==============================================================================================
+ * Cutting a text into words
+ * ============================================================================================== */
+
+/* Returns the length of the first word of s (n > 0) as GPT-2 splits: the first alternative that matches of
+ * 's 't 're 've 'm 'll 'd | ?\p{L}+ | ?\p{N}+ | ?[^\s\p{L}\p{N}]+ | \s+(?!\S) | \s+, where ? is one optional space. */
+static size_t split_gpt2(const char *s, size_t n) {
+    size_t at = 0, length, last = 0;
+    int class;
+    if (*s == '\'' && n > 1) {
+        if (s[1] == 's' || s[1] == 't' || s[1] == 'm' || s[1] == 'd') return 2;
+        if (n > 2 && (!memcmp(s + 1, "re", 2) || !memcmp(s + 1, "ve", 2) || !memcmp(s + 1, "ll", 2))) return 3;
+    }
+    if (*s == ' ' && n > 1 && class_at(s + 1, n - 1, &length) != CHAR_SPACE) at = 1;
+    class = class_at(s + at, n - at, &length);
+    for (at += length; at < n && class_at(s + at, n - at, &length) == class; at += length) last = at;
+    /* A run of white space leaves its last character to the word after it. */
+    return class == CHAR_SPACE && at < n && last ? last : at;
+}
+
+/* Returns where the run of characters of a class from s[at] on ends; at most `most` of them. */
+static size_t run_of(const char *s, size_t n, size_t at, int class, int most) {
+    size_t length;
+    for (; most-- > 0 && at < n && class_at(s + at, n - at, &length) == class; ) at += length;
+    return at;
+}
+
+/* The same as Llama-3 splits (and cl100k; Qwen2 with digits 1): the first alternative that matches of
+ * (?i:'s|'t|'re|'ve|'m|'ll|'d) | [^\r\n\p{L}\p{N}]?\p{L}+ | \p{N}{1,digits} | ?[^\s\p{L}\p{N}]+[\r\n]* |
+ * \s*[\r\n]+ | \s+(?!\S) | \s+ */
+static size_t split_llama3(const char *s, size_t n, int digits) {
+    size_t at, length, last = 0, line = 0;
+    int class = class_at(s, n, &at), next = at < n ? class_at(s + at, n - at, &length) : CHAR_SPACE;
+    if (*s == '\'' && n > 1) {
+        char a = (char)(s[1] | 32), b = n > 2 ? (char)(s[2] | 32) : 0;
+        if (a == 's' || a == 't' || a == 'm' || a == 'd') return 2;
+        if ((a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l')) return 3;
+    }
+    if (class == CHAR_LETTER || (class != CHAR_NUMBER && *s != '\r' && *s != '\n' && next == CHAR_LETTER))
+        return run_of(s, n, at, CHAR_LETTER, INT_MAX);
+    if (class == CHAR_NUMBER) return run_of(s, n, at, CHAR_NUMBER, digits - 1);
+    if (class == CHAR_OTHER || (*s == ' ' && next == CHAR_OTHER)) {
+        at = run_of(s, n, at, CHAR_OTHER, INT_MAX);
+        while (at < n && (s[at] == '\r' || s[at] == '\n')) at++;
+        return at;
+    }
+    for (at = 0; at < n && class_at(s + at, n - at, &length) == CHAR_SPACE; at += length) {
+        last = at;
+        if (s[at] == '\r' || s[at] == '\n') line = at + 1;
+    }
+    return line ? line : at < n && last ? last : at;
+}
+
+size_t bytelevel_word(const char *s, size_t n, int split, int digits) {
+    return split == SPLIT_GPT2 ? split_gpt2(s, n) : split == SPLIT_LLAMA3 ? split_llama3(s, n, digits) : n;
+}
+
+/* ==============================================================================================
+ * Bytes and characters
+ * ============================================================================================== */
+
+/* Printable Latin-1 characters stand for themselves, the other 68 bytes for U+0100, U+0101, ... in order. */
+void bytelevel_alphabet(ByteLevel *b) {
+    int i, next = 0x100;
+    b->missing = -1;
+    for (i = 0; i < BYTE_CHARS; i++) b->char_byte[i] = -1;
+    for (i = 0; i < 256; i++) {
+        int printable = (i >= 0x21 && i <= 0x7E) || (i >= 0xA1 && i <= 0xAC) || i >= 0xAE;
+        b->byte_char[i] = printable ? i : next++;
+        b->char_byte[b->byte_char[i]] = i;
+    }
+}
+
+void bytelevel_ids(Tokenizer *t) {
+    int i;
+    for (i = 0; i < 256; i++) {
+        char c[4];
+        t->byte_id[i] = table_find(&t->ordinary, c, (size_t)utf8_encode(c, t->bytelevel.byte_char[i]));
+    }
+}
+
+/* Writes the bytes that a token of vocab.json stands for and returns their number; 0 if a character of the token
+ * stands for no byte. */
+static size_t token_bytes(const ByteLevel *b, Text token, char *out) {
+    size_t i, length, n = 0;
+    for (i = 0; i < token.length; i += length) {
+        int32_t code;
+        length = (size_t)utf8_decode(token.text + i, token.length - i, &code);
+        if (code < 0 || code >= BYTE_CHARS || b->char_byte[code] < 0) return 0;
+        out[n++] = (char)b->char_byte[code];
+    }
+    return n;
+}
+
+/* ==============================================================================================
+ * Encoding
+ * ============================================================================================== */
+
+/* Makes a symbol of each byte of a word, except for those that are dropped: returns 1 if there are any. */
+static int spell_bytes(Merger *m, const char *s, size_t n) {
+    const ByteLevel *b = &m->t->bytelevel;
+    size_t i;
+    int dropped = 0;
+    m->symbols = 0;
+    for (i = 0; i < n; i++) {
+        int id = m->t->byte_id[(unsigned char)s[i]];
+        Symbol *symbol = &m->symbol[m->symbols];
+        if (id < 0) id = b->missing;
+        if (id < 0) { dropped = 1; continue; }          /* neither the byte nor <unk> is in the vocabulary */
+        if (b->fuse_unk && id == b->missing && m->symbols && symbol[-1].id == id) continue;
+        symbol->at = (uint32_t)i;
+        symbol->length = 1;
+        symbol->id = id;
+        m->symbols++;
+    }
+    return dropped;
+}
+
+static int measure_bytes(Encoder *e, Text s) {
+    e->bound += s.length + 1;
+    if ((e->t->bytelevel.prefix_space || e->traced) && s.length + 1 > e->widest) e->widest = s.length + 1;
+    return OK;
+}
+
+/* Notes that the bytes of s come from themselves, and `before` bytes before them from nowhere. */
+static void byte_origins(Encoder *e, Text s, size_t before) {
+    size_t at, from = (size_t)(s.text - e->start);
+    e->normal = s.length + before;
+    e->origin[0].from = e->origin[0].to = from;
+    for (at = 0; at < s.length; at++) {
+        e->origin[before + at].from = from + at;
+        e->origin[before + at].to = from + at + 1;
+    }
+    e->origin[e->normal].from = from + s.length;
+}
+
+/* Adds the ids of the word s[at .. at+length). */
+static int encode_word(Encoder *e, const char *s, size_t at, size_t length) {
+    Merger *m = &e->merger;
+    int i, dropped, id = known_word(e->t, s + at, length);
+    if (id >= 0) { put_one(e, id, at, at + length); return OK; }
+    if (merger_room(m, length, e->pool)) return E_MEMORY;
+    dropped = spell_bytes(m, s + at, length);
+    merge_symbols(m);
+    for (i = 0; i >= 0 && i < m->symbols; i = m->symbol[i].next) {
+        const Symbol *p = &m->symbol[i];
+        size_t end = p->next < 0 ? length : m->symbol[p->next].at;
+        if (e->span) set_span(e, e->count, at + p->at, at + end, !dropped);
+        e->ids[e->count++] = p->id;
+    }
+    return OK;
+}
+
+static int encode_bytes(Encoder *e, Text s) {
+    const ByteLevel *b = &e->t->bytelevel;
+    int before = b->prefix_space && *s.text != ' ', code = OK;
+    size_t at, length;
+    if (e->span) byte_origins(e, s, (size_t)before);
+    if (before) {
+        e->scratch[0] = ' ';
+        memcpy(e->scratch + 1, s.text, s.length++);
+        s.text = e->scratch;
+    }
+    for (at = 0; at < s.length && !code; at += length) {
+        length = bytelevel_word(s.text + at, s.length - at, b->split, b->digits);
+        code = encode_word(e, s.text, at, length);
+    }
+    return code;
+}
+
+static int is_word(Encoder *e, int id, Text *text, Pool *pool) {
+    const Tokenizer *t = e->t;
+    char *raw = pool_take(pool, text->length, 1);
+    size_t n = raw ? token_bytes(&t->bytelevel, *text, raw) : 0;
+    if (!raw) return -1;
+    if (!n) return 0;
+    text->text = raw;
+    text->length = n;
+    if (t->bytelevel.ignore_merges) return 1;
+    if (t->piece[id].type != PIECE_NORMAL || merger_room(&e->merger, n, e->pool)) return 0;
+    e->merger.text = raw;
+    spell_bytes(&e->merger, raw, n);
+    merge_symbols(&e->merger);
+    return merged_whole(&e->merger, n, id);
+}
+
+/* ==============================================================================================
+ * Decoding
+ * ============================================================================================== */
+
+/* A token with a character that stands for no byte is its own UTF-8. */
+static size_t decode_bytes(const Tokenizer *t, const Ids *ids, char *out, char *bytes) {
+    Text s = { bytes, 0 };
+    int i;
+    for (i = 0; i < ids->count; i++) {
+        const Piece *p = &t->piece[ids->id[i]];
+        Text token = { p->text, p->length };
+        size_t n;
+        if (!ids->all && (p->type == PIECE_CONTROL || p->type == PIECE_UNKNOWN)) continue;
+        n = token_bytes(&t->bytelevel, token, bytes + s.length);
+        s.length = n ? s.length + n : append_text(bytes, s.length, p->text, p->length);
+    }
+    return append_valid(out, 0, s, 0);
+}
+
+/* ==============================================================================================
+ * vocab.json and merges.txt
+ * ============================================================================================== */
+static int load_merges(Tokenizer *t, const char *s, size_t n, Pool *pool, Error *err) {
+    const char *end = s + n, *p, *stop;
+    MergeLine line = { 0, "merges.txt, line %d", 0 };
+    size_t lines = 1;
+    int blank_line = 0, code;
+    for (p = s; p < end; p++) lines += *p == '\n';
+    code = begin_merges(t, lines, pool, err);
+    for (p = s; !code && p < end; p = stop + (stop < end)) {
+        Text text = { p, 0 };
+        stop = memchr(p, '\n', (size_t)(end - p));
+        if (!stop) stop = end;
+        text.length = (size_t)(stop - p);
+        if (text.length && p[text.length - 1] == '\r') text.length--;
+        line.number++;
+        if (starts_with(p, text.length, "#version", 8)) continue;
+        if (!text.length) { blank_line = line.number; continue; }
+        if (blank_line) return fail_at(err, E_FORMAT, "an empty line", line.place, blank_line);
+        code = add_merge_line(t, text, &line, pool, err);
+        line.rank++;
+    }
+    return code;
+}
+
+/* The vocabulary says whose it is; its special tokens do not take part in decoding. */
+static void find_specials(Tokenizer *t) {
+    static const char *const control[] = { "<s>", "<pad>", "</s>", "<mask>" };
+    size_t i;
+    t->before = t->after = find_ordinary(t, "<s>") == 0 && find_ordinary(t, "</s>") == 2;    /* RoBERTa's */
+    t->special.unk = find_ordinary(t, "<unk>");
+    if (t->special.unk >= 0) t->piece[t->special.unk].type = PIECE_UNKNOWN;
+    if (t->before) {
+        t->special.bos = 0;
+        t->special.eos = 2;
+        t->special.pad = find_ordinary(t, "<pad>");
+        for (i = 0; i < sizeof control / sizeof *control; i++)
+            if (find_ordinary(t, control[i]) >= 0) t->piece[find_ordinary(t, control[i])].type = PIECE_CONTROL;
+    } else {
+        int end = find_ordinary(t, "<|endoftext|>");
+        t->special.bos = t->special.eos = end;
+        if (t->special.unk < 0) t->special.unk = end;
+        if (end >= 0) t->piece[end].type = PIECE_CONTROL;
+    }
+    t->bytelevel.missing = t->special.unk;
+}
+
+Tokenizer *tokenizer_bytelevel(const void *vocab, size_t vocab_n, const void *merges, size_t merges_n, Pool *pool,
+                               Error *err) {
+    Tokenizer *t = new_tokenizer(&bytelevel_kind, pool);
+    const Json *root;
+    if (t) { t->file[0] = pool_text(pool, vocab, vocab_n); t->file[1] = pool_text(pool, merges, merges_n); }
+    if (!t || !t->file[0] || !t->file[1]) { no_memory(err, "vocab.json"); return NULL; }
+    t->file_length[0] = vocab_n;
+    t->file_length[1] = merges_n;
+    bytelevel_alphabet(&t->bytelevel);
+    root = json_parse(t->file[0], vocab_n, pool, err);
+    if (!root || load_vocab(t, root, 0, 0, pool, err)) return NULL;
+    bytelevel_ids(t);
+    if (load_merges(t, t->file[1], merges_n, pool, err) || index_words(t, pool, err)) return NULL;
+    find_specials(t);
+    return t;
+}
+
+static const char *class_name(const Tokenizer *t) {
+    int plain = t->bytelevel.split == SPLIT_GPT2 && !t->bytelevel.prefix_space && t->before == t->after;
+    if (t->json && !plain) return "PreTrainedTokenizerFast";
+    return t->before ? "RobertaTokenizer" : "GPT2Tokenizer";
+}
+
+const TokenizerKind bytelevel_kind = {
+    TOKENIZER_BYTELEVEL, measure_bytes, encode_bytes, NULL, decode_bytes, is_word, NULL, class_name, NULL
+};
