@@ -105,7 +105,7 @@ static void open_rows(Case *c, int recompute) {
     c->logits = arena_take(&memory, c->values, sizeof(float));
 }
 
-static int open_adapter(Case *c, const char *from) {
+static int read_adapter(Case *c, const char *from) {
     if (adapter_config_load(&c->lora.config, from, &pool, fresh())) return 0;
     if (lora_carve(&c->lora, c->m.tensor, c->m.tensors, &c->lora.config, 1, &pool, &memory, &err)) return 0;
     return checkpoint_load(from, "adapter_model", c->lora.tensor, c->lora.tensors, &pool, &err) == OK;
@@ -115,7 +115,7 @@ static void open_case(Case *c, const char *model, const char *adapter, const Wei
     ModelConfig config;
     memset(c, 0, sizeof *c);
     int bad = config_load(&config, model, &pool, fresh()) || model_carve(&c->m, &config, types, 0, 32, &pool, &memory, &err) ||
-              checkpoint_load(model, "model", c->m.tensor, c->m.tensors, &pool, &err) || !open_adapter(c, adapter);
+              checkpoint_load(model, "model", c->m.tensor, c->m.tensors, &pool, &err) || !read_adapter(c, adapter);
     CHECK(!bad, "%s with %s loads: %s: %s", model, adapter, err.what, err.where);
     if (bad) exit(test_end("nf4"));
     open_rows(c, recompute);
@@ -424,7 +424,7 @@ static int command(int argc, char **argv) {
         while (dtype < 2 && strcmp(argv[5], name[dtype])) dtype++;
         if (argc > 6) policy_types(&types, argv[2], &pool, fresh());
         if (!config_load(&config, argv[2], &pool, fresh()) && !model_carve(&c.m, &config, &types, 0, 32, &pool, &memory, &err) &&
-            !checkpoint_load(argv[2], "model", c.m.tensor, c.m.tensors, &pool, &err) && open_adapter(&c, argv[3])) {
+            !checkpoint_load(argv[2], "model", c.m.tensor, c.m.tensors, &pool, &err) && read_adapter(&c, argv[3])) {
             merge_case(&m, &c);
             long long wrong = differing(&m.m, argv[4], dtype);
             if (wrong) printf("%s: %lld numbers differ\n", argv[4], wrong);

@@ -1,8 +1,11 @@
-/* props.c - properties that hold bit for bit: the packed product equals the plain loop, a row does not depend on what stands
- * around it, the sampler's log-probs are the training forward's, an adapter with B = 0 is the base model. */
+/* props.c - properties that hold bit for bit, with each kernel that is here: a row does not depend on the rows around it, the
+ * sampler's log-probs are the training forward's, an adapter with B = 0 is the base model. And exp, activations and sampling.
+ * (Twins against definitions: twins.c.) */
 #include "test.h"
+#ifndef PLAIN
 #include "../../fast/fast.h"
 #include "amx_model.h"
+#endif
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -17,184 +20,6 @@ static void threads(int n) {
 
 static Arena memory, ws;
 static Pool pool;
-
-static float *random_floats(Rng *r, size_t n) {
-    float *x = arena_take(&memory, n, sizeof *x);
-    for (size_t i = 0; i < n; i++) x[i] = (float)rng_normal(r);
-    return x;
-}
-
-/* ---- the packed product and the loop that defines it ---- */
-/* One step of the loop; a twin of fast/choose.c rounds once. */
-static float step(float acc, float a, float b, int fused) { return fused ? fmaf(a, b, acc) : acc + a * b; }
-
-static void products(const char *kernel) {
-    if (fast_use(kernel) != OK) { SKIP("the product's kernel %s: not on this processor", kernel); return; }
-    int fused = fast_kernel() && fast_kernel()->fused;
-    static const int shape[][3] = { {1,1,1}, {1,7,3}, {3,8,5}, {2,9,1}, {5,64,17}, {8,100,33}, {4,8,256}, {6,33,260}, {7,19,30}, {13,31,257}, {130,9,300}, {61,96,513}, {64,1,40} };
-    for (size_t s = 0; s < sizeof shape / sizeof *shape; s++) {
-        int N = shape[s][0], O = shape[s][1], I = shape[s][2], fwd = 1, add = 1, in = 1, wt = 1, bs = 1;
-        Rng r = rng_stream(1, s, 0);
-        memory.used = 0;
-        float *x = random_floats(&r, (size_t)(N * I)), *w = random_floats(&r, (size_t)(O * I)), *b = random_floats(&r, (size_t)O);
-        float *dy = random_floats(&r, (size_t)(N * O)), *y0 = random_floats(&r, (size_t)(N * O)), *y = random_floats(&r, (size_t)(N * O));
-        float *dx0 = random_floats(&r, (size_t)(N * I)), *dx = random_floats(&r, (size_t)(N * I)), *dw0 = random_floats(&r, (size_t)(O * I));
-        float *dw = random_floats(&r, (size_t)(O * I)), *db = random_floats(&r, (size_t)O), *db0 = random_floats(&r, (size_t)O);
-        memcpy(dx, dx0, sizeof(float) * (size_t)(N * I));
-        memcpy(dw, dw0, sizeof(float) * (size_t)(O * I));
-        memcpy(db, db0, sizeof(float) * (size_t)O);
-        Matrix m = { F32, 0, 0, 0, NULL, NULL, NULL, F32, F32 };
-        m.O = O; m.I = I; m.data = w; m.grad = dw;
-        linear_forward(y, x, &m, b, N, &ws);
-        for (int n = 0; n < N; n++) for (int o = 0; o < O; o++) {
-            float acc = 0;
-            for (int i = 0; i < I; i++) acc = step(acc, x[n * I + i], w[o * I + i], fused);
-            acc += b[o];
-            fwd &= acc == y[n * O + o];
-        }
-        memcpy(y, y0, sizeof(float) * (size_t)(N * O));
-        linear_add(y, x, &m, NULL, N, &ws);
-        for (int n = 0; n < N; n++) for (int o = 0; o < O; o++) {
-            float acc = y0[n * O + o];
-            for (int i = 0; i < I; i++) acc = step(acc, x[n * I + i], w[o * I + i], fused);
-            add &= acc == y[n * O + o];
-        }
-        linear_backward(dx, db, dy, x, &m, N, &ws);
-        for (int n = 0; n < N; n++) for (int i = 0; i < I; i++) {
-            float acc = dx0[n * I + i];
-            for (int o = 0; o < O; o++) acc = step(acc, dy[n * O + o], w[o * I + i], fused);
-            in &= acc == dx[n * I + i];
-        }
-        for (int o = 0; o < O; o++) for (int i = 0; i < I; i++) {
-            float acc = dw0[o * I + i];
-            for (int n = 0; n < N; n++) acc = step(acc, dy[n * O + o], x[n * I + i], fused);
-            wt &= acc == dw[o * I + i];
-        }
-        for (int o = 0; o < O; o++) { float acc = db0[o]; for (int n = 0; n < N; n++) acc += dy[n * O + o]; bs &= acc == db[o]; }
-        CHECK(fwd, "%s: packed y = x W^T + b equals the loop, %d x %d x %d", kernel, N, O, I);
-        CHECK(add, "%s: packed y += x W^T equals the loop, %d x %d x %d", kernel, N, O, I);
-        CHECK(in, "%s: packed dx += dy W equals the loop, %d x %d x %d", kernel, N, O, I);
-        CHECK(wt && bs, "%s: packed dW += dy^T x equals the loop, %d x %d x %d", kernel, N, O, I);
-    }
-    fast_use(NULL);
-}
-
-static void half_weights(void) {        /* BF16 and F16 weights are widened, tile by tile, to exactly their value */
-    enum { N = 5, O = 19, I = 270 };
-    Rng r = rng_stream(2, 0, 0);
-    memory.used = 0;
-    float *x = random_floats(&r, N * I), *w = random_floats(&r, O * I), *y = random_floats(&r, N * O), *z = random_floats(&r, N * O);
-    static uint16_t half[O * I];
-    for (int type = BF16; type <= F16; type++) {
-        Matrix full = { F32, O, I, 0, NULL, NULL, NULL, F32, F32 }, narrow = { BF16, O, I, 0, NULL, NULL, NULL, F32, F32 };
-        float *rounded = random_floats(&r, O * I);
-        for (int i = 0; i < O * I; i++) {
-            half[i] = type == BF16 ? f32_to_bf16(w[i]) : f32_to_f16(w[i]);
-            rounded[i] = type == BF16 ? bf16_to_f32(half[i]) : f16_to_f32(half[i]);
-        }
-        full.data = rounded;
-        narrow.type = type;
-        narrow.data = half;
-        linear_forward(y, x, &full, NULL, N, &ws);
-        linear_forward(z, x, &narrow, NULL, N, &ws);
-        CHECK(!memcmp(y, z, sizeof(float) * N * O), "16-bit weights (type %d) are widened exactly", type);
-        memset(y, 0, sizeof(float) * N * O);
-        float *dx = random_floats(&r, N * I), *dx2 = random_floats(&r, N * I);
-        memcpy(dx2, dx, sizeof(float) * N * I);
-        linear_backward(dx, NULL, z, NULL, &full, N, &ws);
-        linear_backward(dx2, NULL, z, NULL, &narrow, N, &ws);
-        CHECK(!memcmp(dx, dx2, sizeof(float) * N * I), "backward through 16-bit weights (type %d)", type);
-    }
-}
-
-/* A linear with 4-bit weights is the linear with the weights that they stand for; with a compute type inputs, weights and outputs are
- * rounded. Blocks run across rows, end with them, or span several. */
-static void quantised_weights(const char *kernel) {
-    static const int shape[][4] = { {9,21,70,64}, {9,21,320,64}, {1,40,544,32}, {6,16,96,32}, {17,24,512,512}, {40,50,192,64}, {2,17,128,256}, {70,33,64,64} };
-    if (fast_use(kernel) != OK) return;
-    for (size_t s = 0; s < 4 * sizeof shape / sizeof *shape; s++) {
-        int N = shape[s / 4][0], O = shape[s / 4][1], I = shape[s / 4][2], block = shape[s / 4][3], k = (int)s % 4;
-        int compute = k == 2 ? BF16 : k == 3 ? F16 : F32, doubled = k == 1;
-        size_t NI = (size_t)(N * I), NO = (size_t)(N * O), OI = (size_t)(O * I), blocks = quant_blocks(OI, block);
-        Rng r = rng_stream(6, s, 0);
-        memory.used = 0;
-        float *x = random_floats(&r, NI), *w = random_floats(&r, OI), *full = random_floats(&r, OI), *dy = random_floats(&r, NO);
-        float *y = random_floats(&r, NO), *z = random_floats(&r, NO), *dx = random_floats(&r, NI), *sum = random_floats(&r, NI), *dz = random_floats(&r, NI);
-        Matrix exact = { F32, 0, 0, 0, NULL, NULL, NULL, F32, F32 }, four = { NF4, 0, 0, 0, NULL, NULL, NULL, F32, F32 };
-        exact.O = four.O = O;
-        exact.I = four.I = I;
-        exact.data = full;
-        four.data = arena_take(&memory, (OI + 1) / 2, 1);
-        tensor_carve_quant(&four, QUANT_NF4, block, doubled, &memory);
-        four.compute = four.output = compute;
-        for (size_t i = 0; i < OI; i++)                         /* the largest of a block lies halfway between two bf16, below an even or an odd one */
-            w[i] = i % (size_t)block ? w[i] / 8 : i / (size_t)block % 2 ? 1.00390625f : 1.01171875f;
-        float *absmax = four.quant->absmax ? four.quant->absmax : random_floats(&r, blocks);
-        CHECK(quantize_4bit(four.data, absmax, w, OI, block, QUANT_NF4, NULL) == OK, "quantised");
-        if (doubled) quantize_absmax(four.quant->code, four.quant->nested, &four.quant->offset, four.quant->map, absmax, blocks);
-        dequantize_4bit(full, four.data, four.quant, 0, OI);
-        CHECK(memcmp(full, w, sizeof(float) * OI), "quantising changes weights");
-        memcpy(sum, dx, sizeof(float) * NI);
-        linear_forward(y, x, &four, NULL, N, &ws);
-        linear_backward(dx, NULL, dy, NULL, &four, N, &ws);
-        if (compute != F32) { halves_round(full, compute, OI); halves_round(x, compute, NI); halves_round(dy, compute, NO); }
-        memset(dz, 0, sizeof(float) * NI);
-        linear_forward(z, x, &exact, NULL, N, &ws);
-        linear_backward(compute == F32 ? sum : dz, NULL, dy, NULL, &exact, N, &ws);
-        if (compute != F32) { halves_round(z, compute, NO); halves_round(dz, compute, NI); }
-        for (size_t i = 0; i < NI && compute != F32; i++) sum[i] += dz[i];
-        CHECK(!memcmp(y, z, sizeof(float) * NO) && !memcmp(dx, sum, sizeof(float) * NI), "%s: 4-bit linear %d x %d x %d, blocks of %d, compute type %d, "
-              "doubled %d: the bits of its numbers", kernel, N, O, I, block, compute, doubled);
-    }
-    fast_use(NULL);
-}
-
-/* A linear that computes in 16 bits is the loop over rounded numbers, whatever its weights are stored in and whichever kernel runs (a product
- * of two such numbers is exact, so that a fused step rounds where another does): y, y added, dx, dW. A head's output is not rounded. */
-static void computes_in(int N, int type, int compute, int output, const char *kernel) {
-    enum { O = 21, I = 270 };
-    uint16_t (*narrow)(float) = compute == BF16 ? f32_to_bf16 : f32_to_f16;
-    float (*wide)(uint16_t) = compute == BF16 ? bf16_to_f32 : f16_to_f32;
-    static uint16_t half[O * I];
-    Rng r = rng_stream(8, (uint64_t)type, (uint64_t)(compute + 3 * N));
-    memory.used = 0;
-    float *x = random_floats(&r, N * I), *w = random_floats(&r, O * I), *dy = random_floats(&r, N * O), *bias = random_floats(&r, O);
-    float *y = random_floats(&r, N * O), *z = random_floats(&r, N * O), *dx = random_floats(&r, N * I), *dw = random_floats(&r, O * I);
-    float *z0 = random_floats(&r, N * O), *dx0 = random_floats(&r, N * I), *dw0 = random_floats(&r, O * I);
-    int forward = 1, added = 1, input = 1, weight = 1, seen = 0;
-    Matrix m = { F32, O, I, 0, NULL, NULL, NULL, F32, F32 };
-    m.type = type; m.compute = compute; m.output = output; m.data = w; m.grad = dw;
-    if (type != F32) {
-        halves_narrow(half, w, type, O * I);
-        halves_widen(w, half, type, O * I);
-        m.data = half;
-    }
-    memcpy(z0, z, sizeof(float) * (size_t)N * O); memcpy(dx0, dx, sizeof(float) * (size_t)N * I); memcpy(dw0, dw, sizeof(float) * O * I);
-    linear_forward(y, x, &m, bias, N, &ws);
-    linear_add(z, x, &m, NULL, N, &ws);
-    linear_backward(dx, NULL, dy, x, &m, N, &ws);
-    for (int i = 0; i < N * I; i++) x[i] = wide(narrow(x[i]));
-    for (int i = 0; i < O * I; i++) w[i] = wide(narrow(w[i]));
-    for (int i = 0; i < N * O; i++) { float v = wide(narrow(dy[i])); seen += v != dy[i]; dy[i] = v; }
-    for (int n = 0; n < N; n++) for (int o = 0; o < O; o++) {
-        float acc = 0, sum = output == F32 ? z0[n * O + o] : 0;
-        for (int i = 0; i < I; i++) { acc += x[n * I + i] * w[o * I + i]; sum += x[n * I + i] * w[o * I + i]; }
-        forward &= y[n * O + o] == (output == F32 ? acc + bias[o] : wide(narrow(acc + bias[o])));
-        added &= z[n * O + o] == (output == F32 ? sum : z0[n * O + o] + wide(narrow(sum)));
-    }
-    for (int n = 0; n < N; n++) for (int i = 0; i < I; i++) {
-        float acc = output == F32 ? dx0[n * I + i] : 0;
-        for (int o = 0; o < O; o++) acc += dy[n * O + o] * w[o * I + i];
-        input &= dx[n * I + i] == (output == F32 ? acc : dx0[n * I + i] + wide(narrow(acc)));
-    }
-    for (int o = 0; o < O; o++) for (int i = 0; i < I; i++) {
-        float acc = dw0[o * I + i];
-        for (int n = 0; n < N; n++) acc += dy[n * O + o] * x[n * I + i];
-        weight &= dw[o * I + i] == acc;
-    }
-    CHECK(forward && added && seen > N, "%s, %d rows, weights of type %d, compute type %d: y is that of the loop over rounded numbers", kernel, N, type, compute);
-    CHECK(input && weight, "%s, %d rows, weights of type %d, compute type %d: so are dx and dW", kernel, N, type, compute);
-}
 
 static void elementary(void) {          /* our exp and GELU against libm's */
     double worst = 0, gelu = 0, slope = 0;
@@ -274,7 +99,7 @@ static void build(int compute) {
 
 /* Rows of sequences [b0,b1), positions [from,to) of each */
 static int token[B * T], sequence[B * T], position[B * T];
-static Rows rows_of(int b0, int b1, int from, int to) {
+static Rows rows_between(int b0, int b1, int from, int to) {
     Rows r = { 0, 0, token, sequence, position, NULL };
     for (int b = b0; b < b1; b++)
         for (int t = from; t < to && t < length[b]; t++, r.N++) { token[r.N] = text[b][t]; sequence[r.N] = b; position[r.N] = t; }
@@ -294,7 +119,7 @@ static int same(const Rows *r, const float *hidden) {
 static void row_invariance(void) {
     static float hidden[B * T * C], plain[B * T * C];
     static const int step[] = { 1, 2, 3, 4, 5, 7, 16, 17, 40 };
-    Rows all = rows_of(0, B, 0, T);
+    Rows all = rows_between(0, B, 0, T);
     threads(1);
     CHECK(model_forward(&model, &lora, &all, &cache, &saved, hidden, &ws) == OK, "forward with saved activations");
     keep(whole, &all, hidden);
@@ -309,18 +134,18 @@ static void row_invariance(void) {
         for (size_t s = 0; s < sizeof step / sizeof *step; s++) {
             int ok = 1;
             for (int t = 0; t < T; t += step[s]) {
-                Rows r = rows_of(0, B, t, t + step[s]);
+                Rows r = rows_between(0, B, t, t + step[s]);
                 ok &= model_forward(&model, &lora, &r, &cache, NULL, hidden, &ws) == OK && same(&r, hidden);
             }
             CHECK(ok, "the cache filled %d positions a call, %d threads: same bits as the training forward", step[s], th);
         }
         int ok = 1;
-        for (int b = 0; b < B; b++) { Rows r = rows_of(b, b + 1, 0, T); ok &= model_forward(&model, &lora, &r, &cache, &saved, hidden, &ws) == OK && same(&r, hidden); }
+        for (int b = 0; b < B; b++) { Rows r = rows_between(b, b + 1, 0, T); ok &= model_forward(&model, &lora, &r, &cache, &saved, hidden, &ws) == OK && same(&r, hidden); }
         CHECK(ok, "one sequence at a time, %d threads: same bits", th);
     }
-    Rows r = rows_of(2, 3, 0, T);                       /* the trap: one cached key corrupted must show */
+    Rows r = rows_between(2, 3, 0, T);                       /* the trap: one cached key corrupted must show */
     model_forward(&model, &lora, &r, &cache, NULL, hidden, &ws);
-    Rows last = rows_of(2, 3, T - 1, T);
+    Rows last = rows_between(2, 3, T - 1, T);
     cache.k[((size_t)1 * B + 2) * T * (size_t)cache.width + 5 * (size_t)cache.width + 1] += 0.01f;
     model_forward(&model, &lora, &last, &cache, NULL, hidden, &ws);
     CHECK(!same(&last, hidden), "a corrupted key in the cache changes the bits: the comparison can fail");
@@ -371,7 +196,7 @@ static void same_gradients(void) {      /* 1 and 2 threads, and activations comp
     for (int th = 1; th <= 3; th++) {
         const Saved *kept = th == 3 ? &inputs : &saved;
         threads(th == 2 ? 2 : 1);
-        Rows all = rows_of(0, B, 0, T);
+        Rows all = rows_between(0, B, 0, T);
         gradient_zero(model.tensor, model.tensors);
         for (int i = 0; i < all.N * C; i++) dhidden[i] = (float)((i * 37) % 101) / 101 - 0.5f;
         model_forward(&model, &lora, &all, &cache, th == 3 ? &inputs : &saved, hidden, &ws);
@@ -411,7 +236,7 @@ static void measured(int compute) {
     static unsigned char wants[B * T];
     static int target[B * T];
     Arena need, exact;
-    Rows all = rows_of(0, B, 0, T);
+    Rows all = rows_between(0, B, 0, T);
     memset(&need, 0, sizeof need);
     memset(wants, 1, sizeof wants);
     const HeadTask task = { target, 1, now, NULL, NULL, NULL, NULL };
@@ -435,32 +260,18 @@ static void whole_model(int compute) {
 }
 
 int main(void) {
-    static const int few[] = { 1, 3, 9, 19 };
     memory = test_arena((size_t)64 << 20);
     ws = test_arena((size_t)64 << 20);
     pool = test_pool();
-    for (int i = 0; fast_name(i); i++) products(fast_name(i));
-    CHECK(fast_use("exact") == OK && (!fast_kernel() || !fast_kernel()->fused), "there always is a kernel with the plain tile's bits");
-    CHECK(fast_use("no such") == E_UNSUPPORTED && fast_use("") == OK, "a kernel that nobody has is refused");
-    for (int i = 0; fast_name(i); i++) quantised_weights(fast_name(i));
     elementary();
     sampling();
-    for (int i = 0; fast_name(i); i++) {                        /* whole models, with every kernel that is here */
-        if (fast_use(fast_name(i)) != OK) continue;
-        half_weights();
-        for (int type = F32; type <= F16; type++)
-            for (int compute = fast_half() ? F16 : BF16; compute <= F16; compute++)
-                for (int n = 0; n < 4; n++) {
-                    computes_in(few[n], type, compute, compute, fast_name(i));
-                    computes_in(few[n], type, compute, F32, fast_name(i));
-                }
-        for (int compute = F32; compute <= F16; compute++) whole_model(compute);
-    }
-#ifdef FAST
-    HalfKernel tile = kernel_model;                             /* and with the tile of bf16 products, over a model of its instructions */
+    for (int i = 0; fast_name(i); i++)
+        for (int compute = F32; compute <= F16 && fast_use(fast_name(i)) == OK; compute++) whole_model(compute);
+    fast_use(NULL);
+#ifndef PLAIN
+    HalfKernel tile = kernel_model;         /* and with the tile of bf16 products, over a model of its instructions */
     if (!MODEL_HAS_CODES) tile.codes = NULL;
     long long dots = tiles.dots;
-    fast_use(NULL);
     fast_use_half(&tile);
     whole_model(BF16);
     fast_use(NULL);
