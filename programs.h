@@ -4,33 +4,35 @@
 
 #include "rlhf.h"
 
-/* ================================================================================================
+/* ==============================================================================================
  * cli.c: options, help, messages, progress, signals, log lines
- * ================================================================================================ */
+ * ============================================================================================== */
 enum { OPT_FLAG, OPT_INT, OPT_SEED, OPT_REAL, OPT_TEXT, OPT_CHOICE };
 typedef struct {
     const char *name;               /* without "--" */
     int type;                       /* OPT_ */
-    void *value;                    /* int* (FLAG, INT, CHOICE: index), uint64_t*, double*, const char** */
+    void *value;                    /* int* (CHOICE: index), uint64_t*, double*, const char** */
     const char *fallback;           /* default, as text; NULL: 0, NULL, no, or the first choice */
     double min, max;                /* INT, REAL: limits, both included; min == max: none */
     const char *choices;            /* CHOICE: "kl|abs|mse" */
     const char *help;
 } Option;
-typedef struct { const char *name, *help; const char *const *set; } Preset;     /* set: name, value, ..., NULL */
+/* A named set of options: name, value, name, value, ..., NULL. */
+typedef struct { const char *name, *help; const char *const *set; } Preset;
 typedef struct {
     const char *program, *usage;    /* usage: what follows the name, "DATA [options]" */
     const char *about;
     Option *option; int options;
     const Preset *preset; int presets;
 } Program;
-/* Fills every option: first its fallback, then the preset's value (--preset NAME, or default_preset, or
- * none if that is NULL), then the command line's. Returns the number of positional arguments, whose
- * pointers go to positional. --help prints and exits 0, wrong usage prints and exits 2. May be called
- * again with another default_preset. */
+/* Fills every option: first its fallback, then the preset's value (--preset NAME, or
+ * default_preset, or none if that is NULL), then the command line's. Returns the number of
+ * positional arguments, whose pointers go to positional. --help prints and exits 0, wrong usage
+ * prints and exits 2. May be called again with another default_preset. */
 int cli_parse(const Program *p, const char *default_preset, int argc, char **argv,
               const char **positional, int max_positional);
-int cli_given(const Program *p, const char *option);    /* returns 1 if the command line had the option */
+/* Returns 1 if the command line had the option. */
+int cli_given(const Program *p, const char *option);
 /* Ends the program with wrong usage, `why: --layers`, if the command line had one of the options
  * ("dim|layers|heads"). */
 void cli_refuse(const Program *p, const char *options, const char *why);
@@ -38,43 +40,47 @@ void cli_refuse(const Program *p, const char *options, const char *why);
 void cli_options_json(const Program *p, Buffer *b);
 /* Returns a Pool over malloc and free, which ends the program if there is no more memory. */
 Pool cli_pool(void);
-/* Returns an arena of zeroed bytes that lives as long as the program. Ends the program if there is not
- * enough memory; `what` says for what. */
+/* Returns an arena of zeroed bytes that lives as long as the program. Ends the program if there is
+ * not enough memory; `what` says for what. */
 Arena cli_arena(size_t bytes, const char *what);
-/* Prints `program: what: where` and what to try (hint NULL: what the error's code suggests); exits 1. */
+/* Prints `program: what: where` and the hint (NULL: what the error's code suggests); exits 1. */
 void die(const Error *err, const char *hint);
 void must(int code, const Error *err, const char *hint);        /* dies unless code is OK */
 /* Prints `program: message: argument` (argument NULL: without) and the usage; exits 2. */
 void usage_error(const char *message, const char *argument);
-void cli_interrupts(void);      /* from now on the first Ctrl-C sets cli_stopping, the second one ends the program */
+/* From now on the first Ctrl-C sets cli_stopping, and the second one ends the program. */
+void cli_interrupts(void);
 int cli_stopping(void);         /* returns 1 after the first Ctrl-C */
-void cli_bill(const char *part, size_t bytes);  /* prints one line of the memory bill and adds its bytes */
+/* Prints one line of the memory bill and adds its bytes to the total. */
+void cli_bill(const char *part, size_t bytes);
 size_t cli_bill_total(void);    /* prints the bill's total, returns it, and starts a new bill */
-int cli_terminal(void);         /* returns 1 if standard output is a terminal that knows escape sequences */
-/* Prints text, `done` of `total` and the time left: as one line that is updated in a terminal, otherwise
- * as plain lines. last: the work is done. */
+/* Returns 1 if standard output is a terminal that knows escape sequences. */
+int cli_terminal(void);
+/* Prints text, `done` of `total` and the time left: as one line that is updated in a terminal,
+ * otherwise as plain lines. last: the work is done. */
 void progress(const char *text, long long done, long long total, int last);
-/* Writes the last `width` of n values to out (cap bytes, with its NUL) as blocks of eight heights. */
+/* Writes the last `width` of n values to out (cap bytes, with a NUL): blocks of eight heights. */
 void sparkline(char *out, size_t cap, const double *x, int n, int width);
-/* Makes the folder base/kind-0001, or with the next free number, and writes its name to out. Returns OK,
- * E_RANGE (the name is too long, no number is free) or the error of making it. */
+/* Makes the folder base/kind-0001, or with the next free number, and writes its name to out.
+ * Returns OK, E_RANGE (the name is too long, no number is free) or the error of making it. */
 int run_folder(char *out, size_t cap, const char *base, const char *kind, Error *err);
-/* Makes the run's folder: `given`, or without it runs/kind-0001 or the next free one. Dies on failure. */
+/* Makes the run's folder, `given` or (NULL) runs/kind-0001 or the next free one, or dies. */
 void run_out(char *out, size_t cap, const char *given, const char *kind);
-/* Ends the program with wrong usage if --out (NULL: not given) is empty, a file, or the folder `from`
- * (NULL: none), which `option` ("--policy") names. */
+/* Ends the program with wrong usage if --out (NULL: not given) is empty, a file, or the folder
+ * `from` (NULL: none), which `option` ("--policy") names. */
 void cli_check_out(const char *out, const char *from, const char *option);
-int same_folder(const char *a, const char *b);  /* returns 1 if both names are one folder; without POSIX, if they are equal */
+/* Returns 1 if both names are one folder; without POSIX, if they are equal. */
+int same_folder(const char *a, const char *b);
 /* Starts a new log at path, in place of an old one. Its first line is
  * {"program": ..., "data": ..., "options": {...}}. */
 void log_options(const char *path, const Program *p, const char *data, Pool *pool);
-/* A line of a log: log_begin starts it, log_number, log_integer and log_text append to it, log_end writes it. */
+/* A line of a log: log_begin starts it, three functions append to it, log_end writes it. */
 typedef struct { const char *path; Buffer line; int fields; } Log;
 void log_begin(Log *l, const char *path, Pool *pool);
-void log_number(Log *l, const char *name, double value);    /* nine significant digits; null for NaN and infinity */
+void log_number(Log *l, const char *name, double value);    /* nine digits; NaN: null */
 void log_integer(Log *l, const char *name, long long value);
 void log_text(Log *l, const char *name, const char *text, size_t length);   /* text NULL: null */
-int log_end(Log *l, Error *err);                            /* returns OK, E_MEMORY, or file_append's error */
+int log_end(Log *l, Error *err);    /* returns OK, E_MEMORY, or file_append's error */
 
 /* ================================================================================================
  * train.c: what the trainers sft, rm and ppo share. Every function here exits with a message where

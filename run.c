@@ -646,7 +646,8 @@ static void generate_one(Policy *p, const Generate *g, Sequence *s, const Prompt
     s->rng = rng_stream(g->seed, 0, (uint64_t)index);
     if (live) stream_print(&stream, 0);
     if (prompt->count && g->n)
-        require(model_generate(&p->model, &writing, s, 1, &p->kv, &p->ws), "generating failed", "model_generate", 0, 0, NULL);
+        require(model_generate(&p->model, &writing, s, 1, &p->kv, &p->ws), "generating failed",
+                "model_generate", 0, 0, NULL);
     stream.count = s->length;
     if (live) stream_print(&stream, 1);
     else if (g->as_ids) print_ids(s->token, s->length, " ");
@@ -838,7 +839,8 @@ static void chat_answer(Chat *c, int longest, const Sampling *sampling) {
     c->s.stop_at_eos = 1; c->s.done = 0;
     reply_stopped = 0;
     signal(SIGINT, on_interrupt);
-    require(model_generate(&c->p->model, &writing, &c->s, 1, &c->p->kv, &c->p->ws), "generating failed", "model_generate", 0, 0, NULL);
+    require(model_generate(&c->p->model, &writing, &c->s, 1, &c->p->kv, &c->p->ws), "generating failed",
+            "model_generate", 0, 0, NULL);
     signal(SIGINT, SIG_DFL);
     stream_print(&stream, 1);
     putchar('\n');

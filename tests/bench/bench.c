@@ -12,8 +12,7 @@
  * Ours and theirs run by turns in one process on the same numbers. Figures are medians, with the slowest and
  * the fastest run in parentheses; ratios are medians of the pairs' ratios, above 1 where ours is faster.
  * RLHF_ISA forces one of our kernels, OPENBLAS_CORETYPE one of OpenBLAS's. A multiply and an add count as two
- * operations: y (N,O) = x (N,I) W^T has
- * 2 N O I. Sizes are known only at run time, as in real use. */
+ * operations: y (N,O) = x (N,I) W^T has 2 N O I. Sizes are known only at run time, as in real use. */
 #include "bench.h"
 #include "../../fast/fast.h"
 #ifdef _OPENMP

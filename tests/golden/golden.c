@@ -70,7 +70,8 @@ static int carve_rows(Case *c, const int *ids, const int *lens, size_t B) {
         }
     c->rows = (Rows){ N, N, ids, sequence, position, NULL };
     c->wants = wants;
-    cache_carve(&c->kv, &c->m.config.stack, c->m.config.stack.L, (int)B, longest > 24 ? longest : 24, &memory);
+    cache_carve(&c->kv, &c->m.config.stack, c->m.config.stack.L, (int)B, longest > 24 ? longest : 24,
+                &memory);
     saved_carve(&c->saved, &c->m.config.stack, N, N, 0, &memory);
     c->hidden = arena_take(&memory, (size_t)N * (size_t)c->m.config.stack.C, sizeof(float));
     c->dhidden = arena_take(&memory, (size_t)N * (size_t)c->m.config.stack.C, sizeof(float));
@@ -181,7 +182,7 @@ static void full_case(const char *folder) {
     if (!open_case(&c, folder, &g, 1, 0)) return;
     check_logits(&c, &g, "logits", NULL, folder);
     memset(c.dhidden, 0, (size_t)c.rows.N * (size_t)c.m.config.stack.C * sizeof(float));
-    c.rows.W = c.wanting;                       /* the last layer computes the rows that predict a token, and no others */
+    c.rows.W = c.wanting;    /* the last layer computes the rows that predict a token, and no others */
     c.rows.wants = c.wants;
     CHECK(model_forward(&c.m, NULL, &c.rows, &c.kv, &c.saved, c.hidden, &ws) == OK
           && learn(&c, c.hidden, c.dhidden) == OK, "%s: logprobs", folder);

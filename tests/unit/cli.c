@@ -220,7 +220,8 @@ static void test_sparkline(void) {
     char out[64];
     sparkline(out, sizeof out, x, 9, 8);
     CHECK(!strcmp(out,
-                  "\342\226\201\342\226\202\342\226\203\342\226\204\342\226\205\342\226\206\342\226\207\342\226\210"),
+                  "\342\226\201\342\226\202\342\226\203\342\226\204"
+                  "\342\226\205\342\226\206\342\226\207\342\226\210"),
           "the last eight, each height: %s", out);
     sparkline(out, sizeof out, flat, 2, 8);
     CHECK(!strcmp(out, "\342\226\201\342\226\201"), "equal values: %s", out);

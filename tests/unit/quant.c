@@ -288,7 +288,7 @@ static void golden_tensors(void) {
     }
 }
 
-/* ---- bitsandbytes' figures of mean |error| and |error| / |x| for a million normal numbers, within 7 deviations ---- */
+/* ---- bitsandbytes' mean |error| and |error| / |x| of a million normal numbers, within 7 deviations ---- */
 static void errors_of(const Weight *w, const f32 *x, double *absolute, double *relative) {
     *absolute = *relative = 0;
     for (size_t i = 0; i < w->n; i++) {

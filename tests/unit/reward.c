@@ -171,7 +171,8 @@ static void test_golden(const char *folder) {
     CHECK(j != NULL, "tests/golden/models/%s can be read", folder);
     if (!j) return;
     const int B = j->texts.B, labels = j->model.config.labels, pairs = B / 2;
-    CHECK(reward_forward(&j->model, NULL, &j->texts, &j->saved, j->logits, &j->ws) == OK, "%s: forward", folder);
+    CHECK(reward_forward(&j->model, NULL, &j->texts, &j->saved, j->logits, &j->ws) == OK, "%s: forward",
+          folder);
     CHECK(golden_floats(&g, "logits", want, 32 * LABELS_MAX) == B * labels, "%s: size of logits", folder);
     double worst = 0;
     for (int i = 0; i < B * labels; i++) {
@@ -186,7 +187,8 @@ static void test_golden(const char *folder) {
     CHECK(fabs((double)loss - (double)want[0]) < 1e-5,
           "%s: cross-entropy %.7f, PyTorch %.7f", folder, (double)loss, (double)want[0]);
     cross_entropy_backward(j->dlogits, j->dloss, j->loss, j->logits, j->label, B, labels);
-    CHECK(reward_backward(&j->model, NULL, &j->texts, &j->saved, j->dlogits, &j->ws) == OK, "%s: backward", folder);
+    CHECK(reward_backward(&j->model, NULL, &j->texts, &j->saved, j->dlogits, &j->ws) == OK, "%s: backward",
+          folder);
     compare_gradients(j, &g, "grad.", folder);
 
     gradient_zero(j->model.tensor, j->model.tensors);
@@ -425,7 +427,8 @@ static void test_frozen(void) {
     forward_of(j, NULL, 6);
     CHECK(reward_forward(&j->model, NULL, &j->texts, &j->saved, j->logits, &j->ws) == OK, "frozen: forward");
     j->dlogits[0] = 1;
-    CHECK(reward_backward(&j->model, NULL, &j->texts, &j->saved, j->dlogits, &j->ws) == OK, "frozen: backward");
+    CHECK(reward_backward(&j->model, NULL, &j->texts, &j->saved, j->dlogits, &j->ws) == OK,
+          "frozen: backward");
     for (int t = 0; t < j->model.tensors; t++)
         CHECK(j->model.tensor[t].matrix->grad == NULL && j->model.tensor[t].matrix->id == t, "frozen: %s",
               j->model.tensor[t].name);
