@@ -1,13 +1,15 @@
-/* tokenizer.c - text to ids and back: one interface over the kinds in text/ (SentencePiece: BPE of Llama, unigram of T5;
- *          byte-level BPE: GPT-2, RoBERTa, Llama-3; WordPiece: BERT).
+/* tokenizer.c - text to ids and back: one interface over the kinds in text/ (SentencePiece: BPE of Llama,
+ *          unigram of T5; byte-level BPE: GPT-2, RoBERTa, Llama-3; WordPiece: BERT).
  * Source   Each kind's file names its own; the rules are those of the reference libraries, quirks included.
- * Needs    core.c, text/{unicode,pieces,added,encoder}.c. A kind is reached through the table of functions that its opener
- *          put into the tokenizer: this file names none, so that a program links with the kinds whose openers it calls.
- * Memory   All of a tokenizer lies in the caller's pool. Encoding takes scratch from the pool, which keeps its blocks.
- * Never    looks for special tokens in text, except for those that a file adds to the vocabulary; tokenizer_encode_plain
- *          looks for none at all.
- * Edges    no text, malformed UTF-8, NULs, one endless word, ids that the tokenizer does not have: tests/unit/tokenizer.c.
- *          Unicode is version 14. */
+ * Needs    core.c, text/{unicode,pieces,added,encoder}.c. A kind is reached through the table of functions
+ *          that its opener put into the tokenizer: this file names none, so that a program links with the
+ *          kinds whose openers it calls.
+ * Memory   All of a tokenizer lies in the caller's pool. Encoding takes scratch from the pool, which keeps
+ *          its blocks.
+ * Never    looks for special tokens in text, except for those that a file adds to the vocabulary;
+ *          tokenizer_encode_plain looks for none at all.
+ * Edges    no text, malformed UTF-8, NULs, one endless word, ids that the tokenizer does not have:
+ *          tests/unit/tokenizer.c. Unicode is version 14. */
 #include "text/text.h"
 
 /* ==============================================================================================
@@ -25,8 +27,8 @@ static void put_added(Encoder *e, const Parts *p, Text token, int id) {
     e->ids[e->count++] = id;
 }
 
-/* Measures (e->ids NULL), or encodes, the parts of s. level 0: between added tokens that are looked for in the text as it
- * is; 1: between those of the normal form, for kinds of which that is the text itself. */
+/* Measures (e->ids NULL), or encodes, the parts of s. level 0: between added tokens that are looked for in
+ * the text as it is; 1: between those of the normal form, for kinds of which that is the text itself. */
 static int encode_parts(Encoder *e, Text s, int level) {
     const Tokenizer *t = e->t;
     Parts parts;
@@ -96,8 +98,8 @@ int tokenizer_encode(const Tokenizer *t, const char *text, size_t n, Pool *pool,
     return encode(&e, s, ids, count);
 }
 
-int tokenizer_encode_spans(const Tokenizer *t, const char *text, size_t n, Pool *pool, int **ids, TokenSpan **spans,
-                           int *count) {
+int tokenizer_encode_spans(const Tokenizer *t, const char *text, size_t n, Pool *pool, int **ids,
+                           TokenSpan **spans, int *count) {
     Encoder e = new_encoder(t, pool);
     Text s = { text, n };
     int code;
@@ -107,7 +109,8 @@ int tokenizer_encode_spans(const Tokenizer *t, const char *text, size_t n, Pool 
     return code;
 }
 
-int tokenizer_encode_plain(const Tokenizer *t, const char *text, size_t n, int first, Pool *pool, int **ids, int *count) {
+int tokenizer_encode_plain(const Tokenizer *t, const char *text, size_t n, int first, Pool *pool, int **ids,
+                           int *count) {
     Encoder e = new_encoder(t, pool);
     Text s = { text, n };
     e.plain = 1;
@@ -119,8 +122,9 @@ int tokenizer_encode_plain(const Tokenizer *t, const char *text, size_t n, int f
  * Decoding
  * ============================================================================================== */
 
-/* Text needs at most one byte more than each piece has, and three times as many if every byte becomes U+FFFD. A model may
- * have more ids than its tokenizer (a padded vocabulary): these are no text, as in Hugging Face's fast tokenizers. */
+/* Text needs at most one byte more than each piece has, and three times as many if every byte becomes U+FFFD.
+ * A model may have more ids than its tokenizer (a padded vocabulary): these are no text, as in Hugging Face's
+ * fast tokenizers. */
 static int decode(const Tokenizer *t, Ids ids, Pool *pool, char **text, size_t *length) {
     size_t bound = 0;
     PoolMark after;
@@ -156,7 +160,8 @@ int tokenizer_decode(const Tokenizer *t, const int *ids, int count, Pool *pool, 
     return decode(t, list, pool, text, length);
 }
 
-int tokenizer_decode_all(const Tokenizer *t, const int *ids, int count, Pool *pool, char **text, size_t *length) {
+int tokenizer_decode_all(const Tokenizer *t, const int *ids, int count, Pool *pool, char **text,
+                         size_t *length) {
     Ids list = { ids, count, 1 };
     return decode(t, list, pool, text, length);
 }
@@ -170,7 +175,9 @@ SpecialIds tokenizer_specials(const Tokenizer *t) { return t->special; }
 const char *tokenizer_chat_template(const Tokenizer *t) { return t->chat_template; }
 const char *tokenizer_class(const Tokenizer *t) { return t->kind->class_name(t); }
 int tokenizer_legacy(const Tokenizer *t) { return t->json || !t->normal.only_first; }
-int tokenizer_find(const Tokenizer *t, const char *piece, size_t length) { return find_token(t, piece, length); }
+int tokenizer_find(const Tokenizer *t, const char *piece, size_t length) {
+    return find_token(t, piece, length);
+}
 
 void tokenizer_template(const Tokenizer *t, int *before, int *after) {
     *before = t->before;
@@ -214,4 +221,6 @@ int tokenizer_write_wordpiece(const Tokenizer *t, Buffer *vocab_txt) {
     return t->kind->family != TOKENIZER_WORDPIECE || t->json ? E_ARGUMENT : write_file(t, 0, vocab_txt);
 }
 
-int tokenizer_write_json(const Tokenizer *t, Buffer *json) { return t->json ? write_file(t, 0, json) : E_ARGUMENT; }
+int tokenizer_write_json(const Tokenizer *t, Buffer *json) {
+    return t->json ? write_file(t, 0, json) : E_ARGUMENT;
+}

@@ -1,9 +1,9 @@
 /* text/added.c - added tokens: the list, and how they are cut out of a text before anything else looks at it.
  * Source   Hugging Face's tokenizers (added_vocabulary.rs), quirks included.
  * Needs    core.c, text/unicode.c, text/pieces.c.
- * Edges    tokens within and beside each other (the one that begins first wins, then the longer one), white space
- *          that a token swallows on both sides. A word character (single_word) is a letter, a number or '_'; marks
- *          are none. */
+ * Edges    tokens within and beside each other (the one that begins first wins, then the longer one), white
+ *          space that a token swallows on both sides. A word character (single_word) is a letter, a number or
+ *          '_'; marks are none. */
 #include "text.h"
 
 /* ==============================================================================================
@@ -28,7 +28,8 @@ static int is_word(const char *s, size_t n, int last) {
     return class == CHAR_LETTER || class == CHAR_NUMBER || *s == '_';
 }
 
-/* Looks for the next token from p->at on; returns where it begins, the white space that it swallows included. */
+/* Looks for the next token from p->at on; returns where it begins, the white space that it swallows included.
+ * */
 static size_t find_next(Parts *p) {
     size_t i, length, start = p->at;
     int which = 0;
@@ -75,8 +76,8 @@ static int compare_added(const void *a, const void *b) {
     return (p->id > q->id) - (p->id < q->id);
 }
 
-/* Sorts the texts that are looked for: as they are (c 0), and the normal form of those with `normalized` (c 1; only
- * tokenizer.json has such tokens). */
+/* Sorts the texts that are looked for: as they are (c 0), and the normal form of those with `normalized` (c
+ * 1; only tokenizer.json has such tokens). */
 static int make_cuts(Tokenizer *t, int c, Pool *pool, Error *err) {
     Cuts *cuts = &t->cut[c];
     int i, n = 0;
@@ -88,7 +89,8 @@ static int make_cuts(Tokenizer *t, int c, Pool *pool, Error *err) {
         Piece *k = &cuts->key[n];
         Text text = { a->text, a->length };
         if ((a->normalized && t->json) != c) continue;
-        if (c && t->added_normal && t->kind->normal_form(t, &text, pool)) return no_memory(err, "added tokens");
+        if (c && t->added_normal && t->kind->normal_form(t, &text, pool))
+            return no_memory(err, "added tokens");
         if (!text.length) continue;
         k->text = text.text; k->length = text.length; k->type = i;
         cuts->first[(unsigned char)*k->text / 8] |= (unsigned char)(1u << (unsigned char)*k->text % 8);
@@ -96,7 +98,8 @@ static int make_cuts(Tokenizer *t, int c, Pool *pool, Error *err) {
     }
     if (n) qsort(cuts->key, (size_t)n, sizeof *cuts->key, compare_pieces);
     for (i = 0; i < n; i++)                 /* two normal forms may be equal: one of them is found */
-        if (!i || compare_pieces(&cuts->key[i], &cuts->key[cuts->keys - 1])) cuts->key[cuts->keys++] = cuts->key[i];
+        if (!i || compare_pieces(&cuts->key[i], &cuts->key[cuts->keys - 1]))
+            cuts->key[cuts->keys++] = cuts->key[i];
     return OK;
 }
 
@@ -105,7 +108,8 @@ static int place_added(Tokenizer *t, AddedToken *a, Pool *pool, Error *err) {
     Piece *p = &t->piece[a->id];
     Text text = { a->text, a->length };
     int id = find_token(t, a->text, a->length);
-    if (id >= 0 && id != a->id) return fail_piece(err, E_FORMAT, "an added token has two ids", text, a->id, id);
+    if (id >= 0 && id != a->id)
+        return fail_piece(err, E_FORMAT, "an added token has two ids", text, a->id, id);
     if (p->text && (p->length != a->length || memcmp(p->text, a->text, a->length)))
         return fail_piece(err, E_FORMAT, "the id of an added token is another token's", text, 0, 0);
     if (!p->text) {

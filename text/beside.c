@@ -18,11 +18,13 @@ static int same_name(const Json *name, const Json *token) {
 
 /* Checks whether a file names this token, the key of `token`, as a special one. */
 static int is_named(const Json *file, const Json *token) {
-    static const char *const key[] = { "bos_token", "eos_token", "unk_token", "pad_token", "cls_token", "sep_token",
-                                       "mask_token" };
+    static const char *const key[] = {
+        "bos_token", "eos_token", "unk_token", "pad_token", "cls_token", "sep_token", "mask_token"
+    };
     const Json *list = json_get(file, "additional_special_tokens"), *j = NULL;
     size_t i;
-    for (i = 0; i < sizeof key / sizeof *key; i++) if (same_name(token_name(json_get(file, key[i])), token)) return 1;
+    for (i = 0; i < sizeof key / sizeof *key; i++)
+        if (same_name(token_name(json_get(file, key[i])), token)) return 1;
     if (list && list->type == JSON_ARRAY) j = list->child;
     for (; j; j = j->next) if (same_name(token_name(j), token)) return 1;
     return 0;
@@ -41,8 +43,10 @@ static Json key_number(const Json *j) {
     return id;
 }
 
-/* Lists the tokens of added_tokens.json {"[PAD]": 32000} and of tokenizer_config.json's added_tokens_decoder. */
-static int read_beside(AddedToken *list, size_t *count, const Json *added, const Json *config, const Json *map, Error *err) {
+/* Lists the tokens of added_tokens.json {"[PAD]": 32000} and of tokenizer_config.json's added_tokens_decoder.
+ * */
+static int read_beside(AddedToken *list, size_t *count, const Json *added, const Json *config,
+                       const Json *map, Error *err) {
     const Json *decoder = json_get(config, "added_tokens_decoder"), *j;
     *count = 0;
     for (j = added ? added->child : NULL; j; j = j->next) {
@@ -62,7 +66,8 @@ static int read_beside(AddedToken *list, size_t *count, const Json *added, const
 }
 
 /* Returns the id of the token that a file names under `key`; `otherwise` if none does. */
-static int name_special(const Tokenizer *t, const char *key, const Json *config, const Json *map, int otherwise) {
+static int name_special(const Tokenizer *t, const char *key, const Json *config, const Json *map,
+                        int otherwise) {
     const Json *name = token_name(json_get(config, key));
     int id = -1;
     if (!name) name = token_name(json_get(map, key));
@@ -80,7 +85,8 @@ static int keep_chat_template(Tokenizer *t, const Json *config, Pool *pool, Erro
     return t->chat_template ? OK : no_memory(err, "chat_template");
 }
 
-int tokenizer_beside(Tokenizer *t, const Json *added, const Json *config, const Json *map, Pool *pool, Error *err) {
+int tokenizer_beside(Tokenizer *t, const Json *added, const Json *config, const Json *map, Pool *pool,
+                     Error *err) {
     const Json *decoder = json_get(config, "added_tokens_decoder");
     size_t room = 1 + (added && added->type == JSON_OBJECT ? added->count : 0), count;
     AddedToken *list;

@@ -1,22 +1,24 @@
-/* text/beside.h - what reading and writing a tokenizer's folder (files/tokenizer_files.c) needs of it. */
+/* text/beside.h - what reading and writing a tokenizer's folder (files/tokenizer_files.c) needs of
+ *          it. */
 #ifndef BESIDE_H
 #define BESIDE_H
 
 #include "../rlhf.h"
 
-/* Reads added_tokens.json, tokenizer_config.json and special_tokens_map.json, parsed (NULL: not there),
- * which add tokens and name the special ones (text/beside.c). OK or *err. */
-int tokenizer_beside(Tokenizer *t, const Json *added, const Json *config, const Json *map, Pool *pool,
-                     Error *err);
-/* A token that was added to the vocabulary. special: decoding leaves it out. lstrip, rstrip: it swallows
- * the white space before it, after it. single_word: it is not found within a word. normalized: it is
- * looked for in the normal form. beyond: the vocabulary itself does not have it. */
+/* Reads added_tokens.json, tokenizer_config.json and special_tokens_map.json, parsed (NULL: not
+ * there), which add tokens and name the special ones (text/beside.c). OK or *err. */
+int tokenizer_beside(Tokenizer *t, const Json *added, const Json *config, const Json *map,
+                     Pool *pool, Error *err);
+/* A token that was added to the vocabulary. special: decoding leaves it out. lstrip, rstrip: it
+ * swallows the white space before it, after it. single_word: it is not found within a word.
+ * normalized: it is looked for in the normal form. beyond: the vocabulary itself does not have it.
+ * */
 typedef struct {
     const char *text; size_t length;
     int id, special, lstrip, rstrip, single_word, normalized, beyond;
 } AddedToken;
-/* Rules of BertNormalizer. clean: controls go, white space is a space; ideographs: a space on both sides
- * of each; strip: NFD without marks; lower: lower case. */
+/* Rules of BertNormalizer. clean: controls go, white space is a space; ideographs: a space on both
+ * sides of each; strip: NFD without marks; lower: lower case. */
 typedef struct { int clean, ideographs, strip, lower; } BertRules;
 
 /* The rest is tokenizer.c's. */

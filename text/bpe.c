@@ -1,9 +1,13 @@
-/* text/bpe.c - byte-pair encoding: merges neighbouring symbols of a part of a text, best first, until none can merge.
- * Source   Sennrich et al. 2016. SentencePiece needs no list of merges: any two symbols that spell a piece merge, the
- *          piece with the best score first. The others have the list: merge number r counts as a score of -r.
+/* text/bpe.c - byte-pair encoding: merges neighbouring symbols of a part of a text, best first, until none
+ *          can merge.
+ * Source   Sennrich et al. 2016. SentencePiece needs no list of merges: any two symbols that spell a piece
+ *          merge, the piece with the best score first. The others have the list: merge number r counts as a
+ *          score of -r.
  * Needs    core.c, text/pieces.c.
- * Speed    Few symbols are merged by looking at all pairs; many wait in a heap, so that n symbols take O(n log n).
- * Edges    equal scores (the pair further left merges first), a pair that the list has twice (the last one counts). */
+ * Speed    Few symbols are merged by looking at all pairs; many wait in a heap, so that n symbols take O(n
+ *          log n).
+ * Edges    equal scores (the pair further left merges first), a pair that the list has twice (the last one
+ *          counts). */
 #include "text.h"
 
 /* ==============================================================================================
@@ -38,7 +42,8 @@ int add_merge(Tokenizer *t, Text left, Text right, const MergeLine *line, Pool *
     PoolMark mark = pool_mark(pool);
     char *both = pool_take(pool, left.length + right.length, 1);
     Merge m;
-    if (!left.length || !right.length) return fail_at(err, E_FORMAT, "not two tokens", line->place, line->number);
+    if (!left.length || !right.length)
+        return fail_at(err, E_FORMAT, "not two tokens", line->place, line->number);
     if (!both) return no_memory(err, "merges");
     memcpy(both, left.text, left.length);
     memcpy(both + left.length, right.text, right.length);
@@ -129,7 +134,8 @@ static void propose(Merger *m, int left) {
     heap_push(m, c);
 }
 
-/* Does the work of merge_symbols for few symbols: looks at all pairs each time. pair[i]: symbols i and i + 1. */
+/* Does the work of merge_symbols for few symbols: looks at all pairs each time. pair[i]: symbols i and i + 1.
+ * */
 static void merge_few(Merger *m) {
     Candidate pair[FEW];
     Symbol *s = m->symbol;

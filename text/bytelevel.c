@@ -1,5 +1,7 @@
-/* text/bytelevel.c - byte-level BPE (GPT-2, RoBERTa, Llama-3): a text is cut into words, and each word's bytes merge.
- * Source   Radford et al. 2019; vocab.json and merges.txt as GPT-2 has them; the splits of GPT-2, cl100k and Qwen2.
+/* text/bytelevel.c - byte-level BPE (GPT-2, RoBERTa, Llama-3): a text is cut into words, and each word's
+ *          bytes merge.
+ * Source   Radford et al. 2019; vocab.json and merges.txt as GPT-2 has them; the splits of GPT-2, cl100k and
+ *          Qwen2.
  * Needs    core.c, text/unicode.c, text/pieces.c, text/encoder.c, text/bpe.c.
  * Edges    bytes without a token (<unk>, or dropped), an empty merges.txt, tokens that are no bytes. */
 #include "text.h"
@@ -8,14 +10,16 @@
  * Cutting a text into words
  * ============================================================================================== */
 
-/* Returns the length of the first word of s (n > 0) as GPT-2 splits: the first alternative that matches of
- * 's 't 're 've 'm 'll 'd | ?\p{L}+ | ?\p{N}+ | ?[^\s\p{L}\p{N}]+ | \s+(?!\S) | \s+, where ? is one optional space. */
+/* Returns the length of the first word of s (n > 0) as GPT-2 splits: the first alternative that matches of 's
+ * 't 're 've 'm 'll 'd | ?\p{L}+ | ?\p{N}+ | ?[^\s\p{L}\p{N}]+ | \s+(?!\S) | \s+, where ? is one optional
+ * space. */
 static size_t split_gpt2(const char *s, size_t n) {
     size_t at = 0, length, last = 0;
     int class;
     if (*s == '\'' && n > 1) {
         if (s[1] == 's' || s[1] == 't' || s[1] == 'm' || s[1] == 'd') return 2;
-        if (n > 2 && (!memcmp(s + 1, "re", 2) || !memcmp(s + 1, "ve", 2) || !memcmp(s + 1, "ll", 2))) return 3;
+        if (n > 2 && (!memcmp(s + 1, "re", 2) || !memcmp(s + 1, "ve", 2) || !memcmp(s + 1, "ll", 2)))
+            return 3;
     }
     if (*s == ' ' && n > 1 && class_at(s + 1, n - 1, &length) != CHAR_SPACE) at = 1;
     class = class_at(s + at, n - at, &length);
@@ -85,8 +89,8 @@ void bytelevel_ids(Tokenizer *t) {
     }
 }
 
-/* Writes the bytes that a token of vocab.json stands for and returns their number; 0 if a character of the token
- * stands for no byte. */
+/* Writes the bytes that a token of vocab.json stands for and returns their number; 0 if a character of the
+ * token stands for no byte. */
 static size_t token_bytes(const ByteLevel *b, Text token, char *out) {
     size_t i, length, n = 0;
     for (i = 0; i < token.length; i += length) {
@@ -247,7 +251,8 @@ static void find_specials(Tokenizer *t) {
         t->special.eos = 2;
         t->special.pad = find_ordinary(t, "<pad>");
         for (i = 0; i < sizeof control / sizeof *control; i++)
-            if (find_ordinary(t, control[i]) >= 0) t->piece[find_ordinary(t, control[i])].type = PIECE_CONTROL;
+            if (find_ordinary(t, control[i]) >= 0)
+                t->piece[find_ordinary(t, control[i])].type = PIECE_CONTROL;
     } else {
         int end = find_ordinary(t, "<|endoftext|>");
         t->special.bos = t->special.eos = end;
@@ -257,8 +262,8 @@ static void find_specials(Tokenizer *t) {
     t->bytelevel.missing = t->special.unk;
 }
 
-Tokenizer *tokenizer_bytelevel(const void *vocab, size_t vocab_n, const void *merges, size_t merges_n, Pool *pool,
-                               Error *err) {
+Tokenizer *tokenizer_bytelevel(const void *vocab, size_t vocab_n, const void *merges, size_t merges_n,
+                               Pool *pool, Error *err) {
     Tokenizer *t = new_tokenizer(&bytelevel_kind, pool);
     const Json *root;
     if (t) { t->file[0] = pool_text(pool, vocab, vocab_n); t->file[1] = pool_text(pool, merges, merges_n); }

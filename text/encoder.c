@@ -1,8 +1,8 @@
-/* text/encoder.c - what all kinds of tokenizers share while a text becomes ids, and ids a text: the list of ids, which
- *          bytes each stands for, words that are known as a whole, bytes that may be malformed.
+/* text/encoder.c - what all kinds of tokenizers share while a text becomes ids, and ids a text: the list of
+ *          ids, which bytes each stands for, words that are known as a whole, bytes that may be malformed.
  * Needs    core.c, text/pieces.c.
- * Speed    Most words of a text are one piece. A piece that is encoded as itself when it stands alone is kept in
- *          t->words; a part of a text that no piece reaches out of is looked up there first. */
+ * Speed    Most words of a text are one piece. A piece that is encoded as itself when it stands alone is kept
+ *          in t->words; a part of a text that no piece reaches out of is looked up there first. */
 #include "text.h"
 
 /* ==============================================================================================
@@ -69,8 +69,8 @@ size_t append_text(char *out, size_t at, const char *text, size_t n) {
     return at + n;
 }
 
-/* Returns the length of the malformed sequence at s: the longest start of a well-formed one (Unicode's maximal
- * subpart), at least 1. */
+/* Returns the length of the malformed sequence at s: the longest start of a well-formed one (Unicode's
+ * maximal subpart), at least 1. */
 static size_t malformed(const char *s, size_t n) {
     const unsigned char *p = (const unsigned char *)s;
     size_t i, wanted = 1;

@@ -1,8 +1,10 @@
-/* text/model_file.c - SentencePiece's tokenizer.model, a protocol buffer: read, and written for models trained here.
- * Source   sentencepiece_model.proto and protocol buffers' wire format; the checks are the sentencepiece library's.
+/* text/model_file.c - SentencePiece's tokenizer.model, a protocol buffer: read, and written for models
+ *          trained here.
+ * Source   sentencepiece_model.proto and protocol buffers' wire format; the checks are the sentencepiece
+ *          library's.
  * Needs    core.c, text/{pieces,normal,unigram,encoder,sentencepiece}.c.
- * Edges    fields of unknown numbers or wire types (skipped), a model cut short, pieces that are empty or come twice,
- *          denormalisers and models of words or characters (refused by name). */
+ * Edges    fields of unknown numbers or wire types (skipped), a model cut short, pieces that are empty or
+ *          come twice, denormalisers and models of words or characters (refused by name). */
 #include "text.h"
 
 static const char model[] = "SentencePiece model";      /* where, in errors */
@@ -53,8 +55,11 @@ static int next_field(Reader *r, Field *f) {
 static f32 f32_of_bits(uint32_t bits) { f32 x; memcpy(&x, &bits, sizeof x); return x; }
 static uint32_t bits_of_f32(f32 x) { uint32_t bits; memcpy(&bits, &x, sizeof bits); return bits; }
 
-/* A field with another wire type than expected counts as unknown and is skipped, as everywhere in protocol buffers. */
-static int field_is(const Field *f, uint64_t number, int wire) { return f->number == number && f->wire == wire; }
+/* A field with another wire type than expected counts as unknown and is skipped, as everywhere in protocol
+ * buffers. */
+static int field_is(const Field *f, uint64_t number, int wire) {
+    return f->number == number && f->wire == wire;
+}
 static Text field_text(const Field *f) {
     Text t;
     t.text = (const char *)f->body.at; t.length = (size_t)f->value;
@@ -72,7 +77,8 @@ static int parse_piece(Reader r, Piece *p) {
     while (next_field(&r, &f)) {
         if (field_is(&f, 1, BYTES)) { p->text = (const char *)f.body.at; p->length = (size_t)f.value; }
         else if (field_is(&f, 2, FIXED32)) p->score = f32_of_bits((uint32_t)f.value);
-        else if (field_is(&f, 3, VARINT) && f.value >= PIECE_NORMAL && f.value <= PIECE_BYTE) p->type = (int)f.value;
+        else if (field_is(&f, 3, VARINT) && f.value >= PIECE_NORMAL && f.value <= PIECE_BYTE)
+            p->type = (int)f.value;
     }
     return !r.bad;
 }
@@ -111,7 +117,8 @@ static int add_piece(Tokenizer *t, int id, Pool *pool, Error *err) {
     int ordinary = p->type == PIECE_NORMAL || p->type == PIECE_USER_DEFINED || p->type == PIECE_UNUSED;
     Table *table = ordinary ? &t->ordinary : &t->reserved;
     if (!p->length) return fail_at(err, E_FORMAT, "a piece is empty", "SentencePiece model, piece %d", id);
-    if (p->score != p->score) return fail_piece(err, E_NUMBER, "the score of a piece is not a number", text, 0, 0);
+    if (p->score != p->score)
+        return fail_piece(err, E_NUMBER, "the score of a piece is not a number", text, 0, 0);
     if (table_find(table, p->text, p->length) >= 0)
         return fail_piece(err, E_FORMAT, "a piece is defined twice", text, 0, 0);
     if (p->type == PIECE_UNKNOWN) {
@@ -130,7 +137,8 @@ static int add_piece(Tokenizer *t, int id, Pool *pool, Error *err) {
     return table_add(table, pool, p->text, p->length, id) ? no_memory(err, model) : OK;
 }
 
-/* Makes tables of the pieces, and a sorted list of the user-defined ones, so that prefixes of a text can be found. */
+/* Makes tables of the pieces, and a sorted list of the user-defined ones, so that prefixes of a text can be
+ * found. */
 static int index_pieces(Tokenizer *t, Pool *pool, Error *err) {
     Normal *m = &t->normal;
     int i, n = 0;
@@ -138,7 +146,8 @@ static int index_pieces(Tokenizer *t, Pool *pool, Error *err) {
     if (t->special.unk < 0) return fail(err, E_MISSING, "there is no unknown piece", model, 0, 0);
     for (i = 0; i < 256 && t->sentencepiece.byte_fallback; i++)
         if (t->byte_id[i] < 0)
-            return fail_at(err, E_MISSING, "byte_fallback without a piece for each byte", "SentencePiece model, byte %d", i);
+            return fail_at(err, E_MISSING, "byte_fallback without a piece for each byte",
+                           "SentencePiece model, byte %d", i);
     if (!m->users) return OK;
     m->user = pool_take(pool, (size_t)m->users, sizeof *m->user);
     if (!m->user) return no_memory(err, model);
@@ -182,7 +191,8 @@ static int parse_model(Tokenizer *t, Trainer *trainer, Pool *pool, Error *err) {
     if (!t->piece) return no_memory(err, model);
     for (pieces = 0; next_field(&r, &f); )
         if (field_is(&f, 1, BYTES) && !parse_piece(f.body, &t->piece[pieces++]))
-            return fail_at(err, E_FORMAT, "bad bytes in a piece", "SentencePiece model, piece %d", (int)pieces - 1);
+            return fail_at(err, E_FORMAT, "bad bytes in a piece", "SentencePiece model, piece %d",
+                           (int)pieces - 1);
     return index_pieces(t, pool, err);
 }
 
@@ -213,7 +223,8 @@ Tokenizer *tokenizer_sentencepiece(const void *bytes, size_t n, Pool *pool, Erro
     if (t) t->file[0] = pool_text(pool, bytes, n);
     if (!t || !t->file[0]) { no_memory(err, model); return NULL; }
     t->file_length[0] = n;
-    t->normal.add_dummy_prefix = t->normal.remove_extra_whitespaces = t->normal.escape_whitespaces = 1;    /* defaults */
+    /* defaults */
+    t->normal.add_dummy_prefix = t->normal.remove_extra_whitespaces = t->normal.escape_whitespaces = 1;
     t->sentencepiece.unk_surface = surface;
     if (parse_model(t, &trainer, pool, err)) return NULL;
     normal_plain(&t->normal);
@@ -236,7 +247,10 @@ static void put_varint(Buffer *b, uint64_t v) {
     buffer_u8(b, (unsigned)v);
 }
 
-static void put_number(Buffer *b, unsigned number, uint64_t v) { put_varint(b, number << 3 | VARINT); put_varint(b, v); }
+static void put_number(Buffer *b, unsigned number, uint64_t v) {
+    put_varint(b, number << 3 | VARINT);
+    put_varint(b, v);
+}
 
 static void put_piece(Buffer *b, const char *text, size_t n, f32 score, int type) {
     size_t digits = n < 128 ? 1 : 2;        /* no piece is longer than 64 bytes */

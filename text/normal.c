@@ -1,9 +1,10 @@
-/* text/normal.c - SentencePiece's normal form of a text: rules, spaces, the dummy prefix; and where each of its bytes
- *          comes from.
+/* text/normal.c - SentencePiece's normal form of a text: rules, spaces, the dummy prefix; and where each of
+ *          its bytes comes from.
  * Source   sentencepiece's normalizer.cc; the rules (precompiled_charsmap) are a double array of darts-clone.
  * Needs    core.c, text/pieces.c.
  * Never    writes more than normal_bound() bytes.
- * Edges    malformed UTF-8 (each byte is U+FFFD), a rule table that lies about its size, text of white space alone. */
+ * Edges    malformed UTF-8 (each byte is U+FFFD), a rule table that lies about its size, text of white space
+ *          alone. */
 #include "text.h"
 
 /* ==============================================================================================
@@ -77,8 +78,8 @@ size_t user_prefix(const Normal *m, const char *s, size_t n) {
     return m->users ? longest_prefix(m->user, m->users, s, n, &which) : 0;
 }
 
-/* Most text is ASCII that no rule looks at. A rule may still begin with such a character and go on with one beyond
- * ASCII (a letter and its accent): hence "before one of ASCII". */
+/* Most text is ASCII that no rule looks at. A rule may still begin with such a character and go on with one
+ * beyond ASCII (a letter and its accent): hence "before one of ASCII". */
 void normal_plain(Normal *m) {
     int a, b;
     for (a = 0; a < 128; a++) {
@@ -94,8 +95,8 @@ void normal_plain(Normal *m) {
     }
 }
 
-/* Finds what the start of s (n > 0 bytes) becomes: a user-defined piece stays, a rule replaces, a character stays, a
- * bad byte is U+FFFD. Returns how many bytes are used up. */
+/* Finds what the start of s (n > 0 bytes) becomes: a user-defined piece stays, a rule replaces, a character
+ * stays, a bad byte is U+FFFD. Returns how many bytes are used up. */
 static size_t normal_prefix(const Normal *m, const char *s, size_t n, Text *out) {
     int32_t code;
     size_t length = user_prefix(m, s, n);
@@ -156,7 +157,8 @@ static void put_body(const Normal *m, Form *f, Text s, size_t at, Origin *origin
         unsigned char c = (unsigned char)s.text[at];
         Source from = { s.text, at, 0 };
         size_t before = f->length;
-        if (!origin && c < 128 && m->plain[c] && (at + 1 == s.length || (unsigned char)s.text[at + 1] < 128)) {
+        int plain = c < 128 && m->plain[c] && (at + 1 == s.length || (unsigned char)s.text[at + 1] < 128);
+        if (plain && !origin) {
             at++;
             if (c != ' ') {
                 if (f->out) f->out[f->length] = (char)c;
@@ -190,7 +192,8 @@ size_t normalise(const Normal *m, Text s, int prefix, char *out, Origin *origin)
     if (origin) put_origin(origin, out, 0, f.length, nothing);
     put_body(m, &f, s, nothing.at, origin);
     if (f.remove && out)
-        while (f.length >= f.width && !memcmp(out + f.length - f.width, f.space, f.width)) f.length -= f.width;
+        while (f.length >= f.width && !memcmp(out + f.length - f.width, f.space, f.width))
+            f.length -= f.width;
     if (prefix && m->whitespace_suffix) {
         put_space(&f);
         nothing.at = s.length;

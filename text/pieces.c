@@ -1,9 +1,10 @@
-/* text/pieces.c - the vocabulary of a tokenizer, and ways to find its pieces: a hash table, a trie, a sorted list.
+/* text/pieces.c - the vocabulary of a tokenizer, and ways to find its pieces: a hash table, a trie, a sorted
+ *          list.
  * Source   Aoe 1989 (the trie in a double array).
  * Needs    core.c.
  * Never    frees: tables and tries live in the caller's pool.
- * Edges    hostile vocabularies: ids with holes, tokens that come twice, empty ones; a trie that would take long
- *          to pack takes more memory instead. */
+ * Edges    hostile vocabularies: ids with holes, tokens that come twice, empty ones; a trie that would take
+ *          long to pack takes more memory instead. */
 #include "text.h"
 
 /* ==============================================================================================
@@ -144,9 +145,10 @@ static int more_nodes(Trie *t, size_t nodes, Pool *pool) {
     return OK;
 }
 
-/* Finds a base from which every child (count bytes, rising) falls on a free node. Looks at few places, then takes
- * the end, where all are free: a hostile vocabulary costs memory, not hours. OK or E_MEMORY. */
-static int place_children(Trie *t, const unsigned char *child, int count, Free *f, uint32_t *base, Pool *pool) {
+/* Finds a base from which every child (count bytes, rising) falls on a free node. Looks at few places, then
+ * takes the end, where all are free: a hostile vocabulary costs memory, not hours. OK or E_MEMORY. */
+static int place_children(Trie *t, const unsigned char *child, int count, Free *f, uint32_t *base,
+                          Pool *pool) {
     size_t least = (size_t)child[0] + 1, at, steps;
     int i;
     while (f->first < f->last && t->node[f->first].check != UINT32_MAX) ++f->first;
@@ -246,7 +248,9 @@ Tokenizer *new_tokenizer(const TokenizerKind *kind, Pool *pool) {
     return t;
 }
 
-int find_ordinary(const Tokenizer *t, const char *text) { return table_find(&t->ordinary, text, strlen(text)); }
+int find_ordinary(const Tokenizer *t, const char *text) {
+    return table_find(&t->ordinary, text, strlen(text));
+}
 
 int find_piece(const Tokenizer *t, const char *text, size_t length) {
     int id = table_find(&t->reserved, text, length);
@@ -262,7 +266,8 @@ int find_token(const Tokenizer *t, const char *text, size_t length) {
 int byte_of_piece(const Piece *p) {
     static const char digit[] = "0123456789ABCDEF";
     const char *high, *low;
-    if (p->length != 6 || memcmp(p->text, "<0x", 3) || p->text[5] != '>' || !p->text[3] || !p->text[4]) return -1;
+    if (p->length != 6 || memcmp(p->text, "<0x", 3) || p->text[5] != '>' || !p->text[3] || !p->text[4])
+        return -1;
     high = strchr(digit, p->text[3]); low = strchr(digit, p->text[4]);
     return high && low ? (int)((high - digit) * 16 + (low - digit)) : -1;
 }
@@ -290,7 +295,8 @@ int load_vocab(Tokenizer *t, const Json *root, size_t more, int copy, Pool *pool
         Piece *p;
         if (!json_id(j, &i)) return fail_piece(err, E_FORMAT, "the id of a token is not a number", key, 0, 0);
         if (i >= room)
-            return fail_piece(err, E_UNSUPPORTED, "a vocabulary with holes between its ids", key, i, room - 1);
+            return fail_piece(err, E_UNSUPPORTED, "a vocabulary with holes between its ids", key, i,
+                              room - 1);
         p = &t->piece[i];
         if (p->type) return fail_piece(err, E_FORMAT, "two tokens have one id", key, 0, 0);
         if (!key.length) return fail_at(err, E_FORMAT, "a token is empty", "vocabulary, id %d", i);
@@ -300,7 +306,8 @@ int load_vocab(Tokenizer *t, const Json *root, size_t more, int copy, Pool *pool
         p->length = key.length;
         p->type = PIECE_NORMAL;
         if (i >= t->V) t->V = i + 1;
-        if (!p->text || table_add(&t->ordinary, pool, p->text, key.length, i)) return no_memory(err, "vocabulary");
+        if (!p->text || table_add(&t->ordinary, pool, p->text, key.length, i))
+            return no_memory(err, "vocabulary");
     }
     return OK;
 }

@@ -1,9 +1,10 @@
-/* text/pipeline.c - the Unigram models of tokenizer.json (T5, ALBERT, XLM-R): normalisation in steps, each over the whole
- *          text, then words, then the best segmentation of each.
+/* text/pipeline.c - the Unigram models of tokenizer.json (T5, ALBERT, XLM-R): normalisation in steps, each
+ *          over the whole text, then words, then the best segmentation of each.
  * Source   Hugging Face's tokenizers (normalizers, Metaspace, unigram/model.rs), quirks included.
  * Needs    core.c, text/{unicode,pieces,added,normal,unigram,encoder,sentencepiece}.c.
- * Edges    a normal form that is empty, steps that remove the start of the text, unknown pieces side by side (one), ties.
- *          Hugging Face's NFKD and StripAccents have an older Unicode, without the marks that came since. */
+ * Edges    a normal form that is empty, steps that remove the start of the text, unknown pieces side by side
+ *          (one), ties. Hugging Face's NFKD and StripAccents have an older Unicode, without the marks that
+ *          came since. */
 #include "text.h"
 
 /* ==============================================================================================
@@ -11,9 +12,9 @@
  * ============================================================================================== */
 enum { STEP_BYTES = 80 };                   /* no character becomes more */
 
-/* Returns the bytes of the first cluster of characters of s (n > 0): a letter and its marks. Characters that only make
- * clusters of six bytes and more are left out (flags, joined pictures, syllables of Hangul): STEP_RULES takes these one
- * character at a time. */
+/* Returns the bytes of the first cluster of characters of s (n > 0): a letter and its marks. Characters that
+ * only make clusters of six bytes and more are left out (flags, joined pictures, syllables of Hangul):
+ * STEP_RULES takes these one character at a time. */
 static size_t cluster(const char *s, size_t n) {
     int32_t code;
     size_t at = (size_t)utf8_decode(s, n, &code), length;
@@ -26,8 +27,9 @@ static size_t cluster(const char *s, size_t n) {
     return at;
 }
 
-/* Applies the rules as this library does: to a cluster of less than six bytes as a whole (the shortest rule that it begins
- * with speaks for all of it), else to its characters. *inside: bytes left of a cluster that is taken by characters. */
+/* Applies the rules as this library does: to a cluster of less than six bytes as a whole (the shortest rule
+ * that it begins with speaks for all of it), else to its characters. *inside: bytes left of a cluster that is
+ * taken by characters. */
 static size_t apply_rules(const Normal *m, const char *s, size_t n, size_t *inside, Text *out) {
     size_t used = *inside ? 0 : cluster(s, n);
     int32_t code;
@@ -51,7 +53,8 @@ static size_t step_prefix(const Normal *m, const NormalStep *p, const char *s, s
     int i, count = 1;
     if (p->kind == STEP_RULES) return apply_rules(m, s, n, &w->inside, &w->made);
     w->made = p->content;
-    if (p->kind == STEP_REPLACE && starts_with(s, n, p->pattern.text, p->pattern.length)) return p->pattern.length;
+    if (p->kind == STEP_REPLACE && starts_with(s, n, p->pattern.text, p->pattern.length))
+        return p->pattern.length;
     if (p->kind == STEP_BLANKS && starts_with(s, n, "  ", 2)) {
         for (used = 2; used < n && s[used] == ' '; ) used++;
         return used;
@@ -82,9 +85,9 @@ static inline int step_keeps(const Normal *m, const NormalStep *p, const char *s
     return 1;
 }
 
-/* The text before a step, and where each of its bytes comes from (NULL: not wanted); after it, with room for all of it (out
- * NULL: only its length counts). changed: whether anything CHANGES, and whether the library thinks that the text's start is
- * LOST. */
+/* The text before a step, and where each of its bytes comes from (NULL: not wanted); after it, with room for
+ * all of it (out NULL: only its length counts). changed: whether anything CHANGES, and whether the library
+ * thinks that the text's start is LOST. */
 enum { CHANGES = 1, LOST = 2 };
 typedef struct { Text in; const Origin *from; char *out; Origin *origin; int changed; } Pass;
 
@@ -122,7 +125,8 @@ static size_t run_step(const Normal *m, const NormalStep *p, Pass *w) {
         for (i = 0; w->origin && i < n; i++) w->origin[i].from = w->origin[i].to = w->from[0].from;
     }
     for (; at < end; at += used) {
-        for (used = 0; !k.inside && at + used < end && step_keeps(m, p, s + at + used, end - at - used); ) used++;
+        for (used = 0; !k.inside && at + used < end && step_keeps(m, p, s + at + used, end - at - used); )
+            used++;
         k.made.text = s + at; k.made.length = used;
         if (!used) {
             used = step_prefix(m, p, s + at, end - at, &k);
@@ -136,8 +140,8 @@ static size_t run_step(const Normal *m, const NormalStep *p, Pass *w) {
     return n;
 }
 
-/* Runs all steps over *text, which then lies in pool; *origin: of its bytes in the text, or NULL and not wanted. *lost: its
- * start is not the text's. A step that changes nothing costs a look. OK or E_MEMORY. */
+/* Runs all steps over *text, which then lies in pool; *origin: of its bytes in the text, or NULL and not
+ * wanted. *lost: its start is not the text's. A step that changes nothing costs a look. OK or E_MEMORY. */
 static int run_steps(const Tokenizer *t, Text *text, Origin **origin, int *lost, Pool *pool) {
     NormalStep valid;
     int i;
@@ -171,21 +175,22 @@ static int normal_form(const Tokenizer *t, Text *text, Pool *pool) {
  * Words, and their best segmentation
  * ============================================================================================== */
 
-/* Adds piece id, which spells normal bytes [at, at + n). Unknown text may be a piece as a whole, or bytes if there is a
- * piece for each. */
+/* Adds piece id, which spells normal bytes [at, at + n). Unknown text may be a piece as a whole, or bytes if
+ * there is a piece for each. */
 static void put_unknown(Encoder *e, int id, size_t at, size_t n) {
     const Tokenizer *t = e->t;
     const char *s = e->scratch + at;
     int whole = id == t->special.unk ? table_find(&t->ordinary, s, n) : id;
     size_t i = 0;
-    if (whole < 0 && t->sentencepiece.byte_fallback) while (i < n && t->byte_id[(unsigned char)s[i]] >= 0) i++;
+    if (whole < 0 && t->sentencepiece.byte_fallback)
+        while (i < n && t->byte_id[(unsigned char)s[i]] >= 0) i++;
     if (whole < 0 && i == n)
         for (i = 0; i < n; i++) put_one(e, t->byte_id[(unsigned char)s[i]], at + i, at + i + 1);
     else put_one(e, whole < 0 ? id : whole, at, at + n);
 }
 
-/* Encodes e->scratch[at .. at+n), one word. The best path is turned round in its links; unknown pieces side by side become
- * one. */
+/* Encodes e->scratch[at .. at+n), one word. The best path is turned round in its links; unknown pieces side
+ * by side become one. */
 static int encode_exact(Encoder *e, size_t at, size_t n) {
     const Tokenizer *t = e->t;
     const char *s = e->scratch + at;
@@ -220,13 +225,13 @@ static int is_word(Encoder *e, int id, Text *text, Pool *pool) {
     return u->exact[id] >= e->paths.exact[text->length].score;
 }
 
-/* Writes a word as Metaspace does (U+2581 for a space, and one before it if `prefix`), then encodes the parts that begin
- * at these. origin: of the word's bytes; NULL: not wanted. */
+/* Writes a word as Metaspace does (U+2581 for a space, and one before it if `prefix`), then encodes the parts
+ * that begin at these. origin: of the word's bytes; NULL: not wanted. */
 static int encode_metaspace(Encoder *e, Text word, const Origin *origin, int prefix) {
     const Tokenizer *t = e->t;
     size_t n = 0, i, k, end;
     int code = OK;
-    if (prefix && !starts_with(word.text, word.length, BLANK, BLANK_LENGTH) && !starts_with(word.text, word.length, " ", 1)) {
+    if (prefix && !starts_with(word.text, word.length, BLANK, BLANK_LENGTH) && *word.text != ' ') {
         memcpy(e->scratch, BLANK, BLANK_LENGTH);
         for (; n < BLANK_LENGTH; n++) if (origin) e->origin[n].from = e->origin[n].to = origin[0].from;
     }
@@ -240,22 +245,26 @@ static int encode_metaspace(Encoder *e, Text word, const Origin *origin, int pre
     if (origin) e->origin[n] = origin[word.length];
     for (i = 0; !code && i < n; i = end) {
         for (end = i + 1; end < n; end++)
-            if (t->sentencepiece.split_blanks && starts_with(e->scratch + end, n - end, BLANK, BLANK_LENGTH)) break;
+            if (t->sentencepiece.split_blanks && starts_with(e->scratch + end, n - end, BLANK, BLANK_LENGTH))
+                break;
         code = encode_exact(e, i, end - i);
     }
     return code;
 }
 
-/* Encodes a part of a normal form between added tokens, at its very start (first): words at white space, or all of it. */
+/* Encodes a part of a normal form between added tokens, at its very start (first): words at white space, or
+ * all of it. */
 static int encode_part(Encoder *e, Text part, const Origin *origin, int first) {
     const Tokenizer *t = e->t;
     size_t at = 0, end, length;
-    int code = OK, words = t->pipeline.split_words, prefix = t->normal.add_dummy_prefix && (first || !t->normal.only_first);
+    int prefix = t->normal.add_dummy_prefix && (first || !t->normal.only_first);
+    int code = OK, words = t->pipeline.split_words;
     for (; !code && at < part.length; at = end) {
         Text word;
         if (words) at = space_after(part.text, at, part.length);
         end = words ? at : part.length;
-        while (end < part.length && class_at(part.text + end, part.length - end, &length) != CHAR_SPACE) end += length;
+        while (end < part.length && class_at(part.text + end, part.length - end, &length) != CHAR_SPACE)
+            end += length;
         word.text = part.text + at; word.length = end - at;
         if (word.length) code = encode_metaspace(e, word, origin ? origin + at : NULL, prefix);
     }
@@ -288,7 +297,10 @@ static int encode(Encoder *e, Text s) {
     if (e->span) {
         origin = pool_take(e->pool, s.length + 1, sizeof *origin);
         if (!origin) return E_MEMORY;
-        for (i = 0; i <= s.length; i++) { origin[i].from = from + i; origin[i].to = from + i + (i < s.length); }
+        for (i = 0; i <= s.length; i++) {
+            origin[i].from = from + i;
+            origin[i].to = from + i + (i < s.length);
+        }
     }
     code = run_steps(e->t, &s, &origin, &lost, e->pool);
     if (code) return code;

@@ -1,19 +1,20 @@
-/* text/sentencepiece.c - SentencePiece's way: a text becomes its normal form, in which U+2581 stands for a space, and that
- *          becomes pieces, by merging or by the unigram model. Also Llama's tokenizer.json: the same with a list of merges.
+/* text/sentencepiece.c - SentencePiece's way: a text becomes its normal form, in which U+2581 stands for a
+ *          space, and that becomes pieces, by merging or by the unigram model. Also Llama's tokenizer.json:
+ *          the same with a list of merges.
  * Source   Kudo & Richardson 2018; the sentencepiece library; Hugging Face's BPE with byte_fallback.
  * Needs    core.c, text/{unicode,pieces,added,normal,bpe,unigram,encoder}.c.
- * Never    looks for special tokens in a text, except for those that a file adds to the vocabulary: without such a file,
- *          "</s>" in a review is four characters, not the end of the sequence.
- * Edges    unknown characters (the pieces of their bytes, or one unknown piece for several in a row), unused pieces (which
- *          fall apart again), a character that reaches over the end of its part. */
+ * Never    looks for special tokens in a text, except for those that a file adds to the vocabulary: without
+ *          such a file, "</s>" in a review is four characters, not the end of the sequence.
+ * Edges    unknown characters (the pieces of their bytes, or one unknown piece for several in a row), unused
+ *          pieces (which fall apart again), a character that reaches over the end of its part. */
 #include "text.h"
 
 /* ==============================================================================================
  * Ids of pieces
  * ============================================================================================== */
 
-/* Notes where the ids from the first-th on come from, which put_span made of normal bytes [at, at + n): one piece, or one
- * for each byte, or none, for an unknown piece that joined the one before it. */
+/* Notes where the ids from the first-th on come from, which put_span made of normal bytes [at, at + n): one
+ * piece, or one for each byte, or none, for an unknown piece that joined the one before it. */
 static void trace(Encoder *e, int first, size_t at, size_t n) {
     int k;
     if (e->count == first + 1) set_span(e, first, at, at + n, 1);
@@ -26,8 +27,8 @@ static void trace(Encoder *e, int first, size_t at, size_t n) {
     }
 }
 
-/* Adds piece `id`, which spells normal bytes [at, at + n). An unknown one becomes its bytes, or joins the unknown one
- * before it. */
+/* Adds piece `id`, which spells normal bytes [at, at + n). An unknown one becomes its bytes, or joins the
+ * unknown one before it. */
 static void put_span(Encoder *e, int id, size_t at, size_t n) {
     const Tokenizer *t = e->t;
     const char *s = e->merger.text + at;
@@ -46,8 +47,8 @@ static void put_symbol(Encoder *e, size_t at, size_t n) {
     put_span(e, id < 0 ? e->t->special.unk : id, at, n);
 }
 
-/* Does the same for text[from..to), which may be an unused piece: that falls apart into what it was made of, and so on.
- * The heap is empty by now; its memory keeps the ends that wait. */
+/* Does the same for text[from..to), which may be an unused piece: that falls apart into what it was made of,
+ * and so on. The heap is empty by now; its memory keeps the ends that wait. */
 static void put_unused(Encoder *e, size_t from, size_t to) {
     const Merger *m = &e->merger;
     Candidate *stack = m->heap;
@@ -84,10 +85,11 @@ static int may_touch(const SentencePiece *p, const char *s) {
     return p->touch[pair / 8] >> pair % 8 & 1;
 }
 
-enum { CHARACTER = 4 };                     /* bytes of the longest one: the last of a part may reach over its end */
+/* bytes of the longest one: the last of a part may reach over its end */
+enum { CHARACTER = 4 };
 
-/* Makes symbols of one character of normal text: without a list of merges its text counts; with one its id, or the ids of
- * its bytes. */
+/* Makes symbols of one character of normal text: without a list of merges its text counts; with one its id,
+ * or the ids of its bytes. */
 static void put_symbols(Merger *m, size_t at, size_t length, int frozen) {
     const Tokenizer *t = m->t;
     int id = frozen ? SYMBOL_FROZEN : t->bpe.merge ? table_find(&t->ordinary, m->text + at, length) : -1;
@@ -100,8 +102,8 @@ static void put_symbols(Merger *m, size_t at, size_t length, int frozen) {
     }
 }
 
-/* Makes symbols of the characters of normal text [at, end) and merges them; a user-defined piece is one symbol that never
- * merges. Returns where the last character ends, at most at `to`. */
+/* Makes symbols of the characters of normal text [at, end) and merges them; a user-defined piece is one
+ * symbol that never merges. Returns where the last character ends, at most at `to`. */
 static size_t merge_text(Merger *m, size_t at, size_t end, size_t to) {
     size_t k;
     for (m->symbols = 0; at < end; at += k) {
@@ -137,7 +139,8 @@ static int encode_bpe(Encoder *e, size_t at, size_t to) {
     while (at < to) {
         size_t end = t->bpe.unused ? to : at + 1;
         int id;
-        while (end < to && (((unsigned char)text[end] & 0xC0) == 0x80 || may_touch(&t->sentencepiece, text + end))) end++;
+        while (end < to && (((unsigned char)text[end] & 0xC0) == 0x80 ||
+                            may_touch(&t->sentencepiece, text + end))) end++;
         id = t->bpe.unused ? -1 : known_word(t, text + at, end - at);
         if (id >= 0) {
             put_one(e, id, at, end);
@@ -147,7 +150,8 @@ static int encode_bpe(Encoder *e, size_t at, size_t to) {
     return OK;
 }
 
-/* Encodes the part [at, end) by the unigram model. The path is turned round in its own links, and then written. */
+/* Encodes the part [at, end) by the unigram model. The path is turned round in its own links, and then
+ * written. */
 static int encode_path(Encoder *e, size_t at, size_t end) {
     size_t n = end - at, i, from, next;
     Best *best;
@@ -156,11 +160,13 @@ static int encode_path(Encoder *e, size_t at, size_t end) {
     best[0].score = e->paths.total;
     unigram_best(&e->t->unigram, e->merger.text + at, n, best, -1);
     e->paths.total = best[n].score;
-    for (i = n, next = 0; i; next = i, i = from) {      /* best[from].from becomes where the piece from there ends */
+    /* best[from].from becomes where the piece from there ends */
+    for (i = n, next = 0; i; next = i, i = from) {
         from = best[i].from;
         best[i].from = (uint32_t)next;
     }
-    for (i = 0, from = next; from; i = from, from = best[from].from) put_span(e, best[from].id, at + i, from - i);
+    for (i = 0, from = next; from; i = from, from = best[from].from)
+        put_span(e, best[from].id, at + i, from - i);
     return OK;
 }
 
@@ -172,7 +178,8 @@ static int encode_unigram(Encoder *e, size_t at, size_t to) {
     int id;
     for (e->paths.total = 0; at < to; at = end) {
         end = at + unigram_character(text + at, to - at);
-        while (end < to && may_touch(&t->sentencepiece, text + end)) end += unigram_character(text + end, to - end);
+        while (end < to && may_touch(&t->sentencepiece, text + end))
+            end += unigram_character(text + end, to - end);
         id = known_word(t, text + at, end - at);
         if (id >= 0 && unigram_margin(&t->unigram, id, end - at, e->paths.total)) {
             put_one(e, id, at, end);
@@ -267,8 +274,9 @@ static size_t put_spaced(char *out, size_t at, Text s, size_t space) {
     return at;
 }
 
-/* Control pieces are nothing, byte pieces the bytes of characters; the first piece loses the space of the dummy prefix (all
- * leading pieces one each, if the normaliser removes extra spaces). bytes: the current run of byte pieces. */
+/* Control pieces are nothing, byte pieces the bytes of characters; the first piece loses the space of the
+ * dummy prefix (all leading pieces one each, if the normaliser removes extra spaces). bytes: the current run
+ * of byte pieces. */
 static size_t decode_pieces(const Tokenizer *t, const Ids *ids, char *out, char *bytes) {
     const Normal *m = &t->normal;
     const Text *unknown = &t->sentencepiece.unk_surface;
@@ -283,7 +291,8 @@ static size_t decode_pieces(const Tokenizer *t, const Ids *ids, char *out, char 
         run.length = 0;
         if (stripped || at) start = 0;
         stripped = 0;
-        if (p->type == PIECE_ADDED || (p->type == PIECE_CONTROL && ids->all)) at = append_text(out, at, s.text, s.length);
+        if (p->type == PIECE_ADDED || (p->type == PIECE_CONTROL && ids->all))
+            at = append_text(out, at, s.text, s.length);
         if (p->type == PIECE_ADDED || p->type == PIECE_CONTROL) continue;
         if (p->type == PIECE_UNKNOWN) { at = append_text(out, at, unknown->text, unknown->length); continue; }
         if (start && (m->add_dummy_prefix || m->remove_extra_whitespaces) &&
@@ -300,14 +309,15 @@ static size_t decode_pieces(const Tokenizer *t, const Ids *ids, char *out, char 
 static size_t put_run(char *out, size_t at, Text s) {
     size_t i, length;
     int32_t code = 0;
-    for (i = 0; i < s.length && code >= 0; i += length) length = (size_t)utf8_decode(s.text + i, s.length - i, &code);
+    for (i = 0; i < s.length && code >= 0; i += length)
+        length = (size_t)utf8_decode(s.text + i, s.length - i, &code);
     if (code >= 0) return append_text(out, at, s.text, s.length);
     for (i = 0; i < s.length; i++) at = append_text(out, at, BAD_CHARACTER, 3);
     return at;
 }
 
-/* Decodes as tokenizer.json's usual decoder does: all pieces joined, and then one space less at the front (Metaspace:
- * none for the U+2581 of the first piece). */
+/* Decodes as tokenizer.json's usual decoder does: all pieces joined, and then one space less at the front
+ * (Metaspace: none for the U+2581 of the first piece). */
 size_t decode_joined(const Tokenizer *t, const Ids *ids, char *out, char *bytes) {
     Text run = { bytes, 0 };
     size_t at = 0;
@@ -362,14 +372,14 @@ static int configure_json(Tokenizer *t, const Json *config, Error *err) {
 }
 
 const TokenizerKind sentencepiece_bpe_kind = {
-    TOKENIZER_SENTENCEPIECE, measure, encode_text, encode_bpe, decode_pieces, is_merged_word, normal_form, llama_name,
-    configure
+    TOKENIZER_SENTENCEPIECE, measure, encode_text, encode_bpe, decode_pieces, is_merged_word, normal_form,
+    llama_name, configure
 };
 const TokenizerKind sentencepiece_unigram_kind = {
-    TOKENIZER_SENTENCEPIECE, measure, encode_text, encode_unigram, decode_pieces, is_best_word, normal_form, unigram_name,
-    configure
+    TOKENIZER_SENTENCEPIECE, measure, encode_text, encode_unigram, decode_pieces, is_best_word, normal_form,
+    unigram_name, configure
 };
 const TokenizerKind fallback_kind = {
-    TOKENIZER_SENTENCEPIECE, measure, encode_text, encode_bpe, decode_joined, is_merged_word, normal_form, llama_name,
-    configure_json
+    TOKENIZER_SENTENCEPIECE, measure, encode_text, encode_bpe, decode_joined, is_merged_word, normal_form,
+    llama_name, configure_json
 };

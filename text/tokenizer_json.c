@@ -1,9 +1,9 @@
-/* text/tokenizer_json.c - tokenizer.json: byte-level BPE, BPE with byte_fallback as of Llama (SentencePiece's pieces with a
- *          list of merges), Unigram as of T5, ALBERT and XLM-R, and BERT's WordPiece.
+/* text/tokenizer_json.c - tokenizer.json: byte-level BPE, BPE with byte_fallback as of Llama (SentencePiece's
+ *          pieces with a list of merges), Unigram as of T5, ALBERT and XLM-R, and BERT's WordPiece.
  * Source   Hugging Face's tokenizers: its serialised parts, their defaults, and how serde reads numbers.
  * Needs    core.c and all of text/ but for training and SentencePiece's file.
- * Edges    what the file may ask for and is not built (other normalizers, splits, decoders, vocabularies with holes) is
- *          refused by name. */
+ * Edges    what the file may ask for and is not built (other normalizers, splits, decoders, vocabularies with
+ *          holes) is refused by name. */
 #include "text.h"
 
 /* ==============================================================================================
@@ -15,7 +15,8 @@ static int is_text(const Json *object, const char *key, const char *text) {
     return !strcmp(json_text(object, key, ""), text);
 }
 
-/* Returns step i of a part that is null, one step, or a Sequence of them (under `key`); NULL after the last. */
+/* Returns step i of a part that is null, one step, or a Sequence of them (under `key`); NULL after the last.
+ * */
 static const Json *step(const Json *part, const char *key, size_t i) {
     const Json *j;
     if (!part || part->type == JSON_NULL) return NULL;
@@ -31,7 +32,9 @@ static int refuse_step(Error *err, const char *what, const Json *part) {
 }
 
 /* Refuses what this file (tokenizer.json) asks for. */
-static int refuse_file(Error *err, const char *what) { return fail(err, E_UNSUPPORTED, what, "tokenizer.json", 0, 0); }
+static int refuse_file(Error *err, const char *what) {
+    return fail(err, E_UNSUPPORTED, what, "tokenizer.json", 0, 0);
+}
 
 /* Refuses what a model of the type BPE may ask for and is not built. */
 static int check_model(const Json *model, Error *err) {
@@ -40,7 +43,8 @@ static int check_model(const Json *model, Error *err) {
     int i;
     if (!model || model->type != JSON_OBJECT) return refuse_file(err, "a tokenizer without a model");
     if (is_type(model, "WordPiece") || is_type(model, "Unigram")) return OK;
-    if (type ? !is_type(model, "BPE") : !json_get(model, "merges")) return refuse_step(err, "model type", model);
+    if (type ? !is_type(model, "BPE") : !json_get(model, "merges"))
+        return refuse_step(err, "model type", model);
     if (json_number(model, "dropout", 0) != 0) return refuse_file(err, "a model with dropout");
     for (i = 0; i < 2; i++)
         if (*json_text(model, affix[i], "")) return fail(err, E_UNSUPPORTED, "a model with", affix[i], 0, 0);
@@ -70,7 +74,8 @@ static int load_tokens(Tokenizer *t, const Json *root, Pool *pool, Error *err) {
 
 /* Reads ["</s>", 2] of RobertaProcessing; returns 0 if that is no token. */
 static int pair_id(const Tokenizer *t, const Json *pair, int *id) {
-    return pair && pair->type == JSON_ARRAY && pair->count == 2 && json_id(pair->child->next, id) && *id < t->V;
+    if (!pair || pair->type != JSON_ARRAY || pair->count != 2) return 0;
+    return json_id(pair->child->next, id) && *id < t->V;
 }
 
 /* Reads TemplateProcessing's "single": at most one special token before the text and one after it. */
@@ -88,7 +93,8 @@ static int load_template(Tokenizer *t, const Json *s, Error *err) {
             return refuse_file(err, "TemplateProcessing with two special tokens side by side");
         if (texts) { t->after = 1; t->special.eos = id; } else { t->before = 1; t->special.bos = id; }
     }
-    return texts == 1 ? OK : fail(err, E_FORMAT, "TemplateProcessing without its text", "tokenizer.json", texts, 1);
+    if (texts == 1) return OK;
+    return fail(err, E_FORMAT, "TemplateProcessing without its text", "tokenizer.json", texts, 1);
 }
 
 static int load_processor(Tokenizer *t, const Json *root, Error *err) {
@@ -99,7 +105,8 @@ static int load_processor(Tokenizer *t, const Json *root, Error *err) {
         if (is_type(s, "TemplateProcessing")) code = load_template(t, s, err);
         else if (is_type(s, "RobertaProcessing") || is_type(s, "BertProcessing")) {
             t->before = t->after = 1;
-            if (!pair_id(t, json_get(s, "cls"), &t->special.bos) || !pair_id(t, json_get(s, "sep"), &t->special.eos))
+            if (!pair_id(t, json_get(s, "cls"), &t->special.bos) ||
+                !pair_id(t, json_get(s, "sep"), &t->special.eos))
                 code = fail(err, E_FORMAT, "a post_processor without its tokens", type_of(s), 0, 0);
         } else if (!is_type(s, "ByteLevel")) code = refuse_step(err, "post_processor", s);
     }
@@ -134,26 +141,27 @@ static int load_byte_decoder(const Json *decoder, Error *err) {
     return i ? OK : fail(err, E_UNSUPPORTED, "a decoder without its usual steps", "ByteLevel", 0, 0);
 }
 
-/* Reads Replace U+2581 by a space, ByteFallback, Fuse, and perhaps Strip of one space; or, of Unigram, Metaspace (to which
- * the pieces of bytes are like any others). */
+/* Reads Replace U+2581 by a space, ByteFallback, Fuse, and perhaps Strip of one space; or, of Unigram,
+ * Metaspace (to which the pieces of bytes are like any others). */
 static int load_decoder(Tokenizer *t, const Json *decoder, Error *err) {
     SentencePiece *p = &t->sentencepiece;
     const Json *s = step(decoder, "decoders", 0);
     int pipeline = t->kind == &pipeline_kind, have = 0;
     size_t i;
-    if (pipeline && s && is_type(s, "Metaspace") && !step(decoder, "decoders", 1) && is_text(s, "replacement", BLANK)) {
+    if (pipeline && s && is_type(s, "Metaspace") && is_text(s, "replacement", BLANK) &&
+        !step(decoder, "decoders", 1)) {
         p->bare_first = !is_text(s, "prepend_scheme", "never") && json_bool(s, "add_prefix_space", 1);
         return OK;
     }
     for (i = 0; i < 256 && pipeline; i++) if (t->byte_id[i] >= 0) t->piece[t->byte_id[i]].type = PIECE_BYTE;
     for (i = 0; (s = step(decoder, "decoders", i)) != NULL; i++) {
         double start = json_number(s, "start", 0);
-        if (is_type(s, "Replace") && is_text(s, "content", " ") && is_text(json_get(s, "pattern"), "String", BLANK))
-            have |= 1;
+        if (is_type(s, "Replace") && is_text(s, "content", " ") &&
+            is_text(json_get(s, "pattern"), "String", BLANK)) have |= 1;
         else if (is_type(s, "ByteFallback")) have |= 2;
         else if (is_type(s, "Fuse")) have |= 4;
-        else if (have == 7 && is_type(s, "Strip") && is_text(s, "content", " ") && json_number(s, "stop", 0) == 0 &&
-                 (start == 0 || start == 1)) p->strip = start == 1;
+        else if (have == 7 && is_type(s, "Strip") && is_text(s, "content", " ") &&
+                 json_number(s, "stop", 0) == 0 && (start == 0 || start == 1)) p->strip = start == 1;
         else return refuse_step(err, "decoder", s);
     }
     if (have == 7) return OK;
@@ -164,8 +172,8 @@ static int load_decoder(Tokenizer *t, const Json *decoder, Error *err) {
  * BPE: byte-level, or with byte_fallback
  * ============================================================================================== */
 
-/* Reads Prepend U+2581, Replace the space by U+2581: Llama's two steps. Every text between added tokens then has its own
- * prefix. Byte-level BPE has no normalizer. */
+/* Reads Prepend U+2581, Replace the space by U+2581: Llama's two steps. Every text between added tokens then
+ * has its own prefix. Byte-level BPE has no normalizer. */
 static int load_normalizer(Tokenizer *t, const Json *normalizer, Error *err) {
     const Json *s;
     size_t i;
@@ -174,14 +182,16 @@ static int load_normalizer(Tokenizer *t, const Json *normalizer, Error *err) {
         if (known && is_type(s, "Prepend") && is_text(s, "prepend", BLANK))
             t->normal.add_dummy_prefix = t->added_normal = 1;
         else if (known && is_type(s, "Replace") && is_text(s, "content", BLANK) &&
-                 is_text(json_get(s, "pattern"), "String", " ")) t->normal.escape_whitespaces = t->added_normal = 1;
+                 is_text(json_get(s, "pattern"), "String", " "))
+            t->normal.escape_whitespaces = t->added_normal = 1;
         else return refuse_step(err, "normalizer", s);
     }
     return OK;
 }
 
-/* Reads the last of the steps that are allowed, a Metaspace: spaces become U+2581, and one is put before a text that does not
- * begin with one: always, or first (not after an added token), or never. split: nothing merges over a U+2581. */
+/* Reads the last of the steps that are allowed, a Metaspace: spaces become U+2581, and one is put before a
+ * text that does not begin with one: always, or first (not after an added token), or never. split: nothing
+ * merges over a U+2581. */
 static int load_metaspace(Tokenizer *t, const Json *pre, Error *err) {
     static const char key[] = "pretokenizers";
     const Json *s = step(pre, key, 0);
@@ -198,7 +208,8 @@ static int load_metaspace(Tokenizer *t, const Json *pre, Error *err) {
     if (!m->only_first && strcmp(scheme, "always") && strcmp(scheme, "never"))
         return fail(err, E_UNSUPPORTED, "Metaspace with prepend_scheme", scheme, 0, 0);
     if (m->only_first && *words)
-        return fail(err, E_UNSUPPORTED, "WhitespaceSplit before a Metaspace with prepend_scheme", scheme, 0, 0);
+        return fail(err, E_UNSUPPORTED, "WhitespaceSplit before a Metaspace with prepend_scheme", scheme, 0,
+                    0);
     m->add_dummy_prefix = strcmp(scheme, "never") != 0;
     m->escape_whitespaces = m->unless_blank = 1;
     t->sentencepiece.split_blanks = json_bool(s, "split", 1);
@@ -208,7 +219,8 @@ static int load_metaspace(Tokenizer *t, const Json *pre, Error *err) {
 /* Reads a Split by a pattern that is known here; *split is one of SPLIT_. */
 static int load_split(ByteLevel *b, const Json *s, int *split, Error *err) {
     static const struct { const char *pattern; int split, digits; } known[] = {
-        { "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+", SPLIT_GPT2, 0 },
+        { "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
+          SPLIT_GPT2, 0 },
         { "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}"
           "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+", SPLIT_LLAMA3, 3 },
         { "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}"
@@ -216,14 +228,18 @@ static int load_split(ByteLevel *b, const Json *s, int *split, Error *err) {
     };
     const Json *pattern = json_get(s, "pattern");
     size_t i;
-    for (i = 0; i < sizeof known / sizeof *known; i++)
-        if (is_text(pattern, "Regex", known[i].pattern)) { *split = known[i].split; b->digits = known[i].digits; }
+    for (i = 0; i < sizeof known / sizeof *known; i++) {
+        if (!is_text(pattern, "Regex", known[i].pattern)) continue;
+        *split = known[i].split;
+        b->digits = known[i].digits;
+    }
     if (*split < 0)
         return fail(err, E_UNSUPPORTED, "pre_tokenizer Split by another pattern",
                     json_text(pattern, "Regex", "(no Regex)"), 0, 0);
-    if (!is_text(s, "behavior", "Isolated") && !(is_text(s, "behavior", "Removed") && json_bool(s, "invert", 0)))
-        return fail(err, E_UNSUPPORTED, "pre_tokenizer Split with behavior", json_text(s, "behavior", "(none)"), 0, 0);
-    return OK;
+    if (is_text(s, "behavior", "Isolated")) return OK;
+    if (is_text(s, "behavior", "Removed") && json_bool(s, "invert", 0)) return OK;
+    return fail(err, E_UNSUPPORTED, "pre_tokenizer Split with behavior",
+                json_text(s, "behavior", "(none)"), 0, 0);
 }
 
 /* Reads ByteLevel, or a Split before it. */
@@ -237,7 +253,8 @@ static int load_bytelevel(ByteLevel *b, const Json *pre, Error *err) {
         if (json_bool(s, "add_prefix_space", 1)) return refuse_file(err, "add_prefix_space behind a Split");
     }
     if (!s || !is_type(s, "ByteLevel")) return refuse_step(err, "pre_tokenizer", s);
-    if (json_bool(s, "use_regex", 1) && split == SPLIT_LLAMA3) return refuse_file(err, "use_regex behind a Split");
+    if (json_bool(s, "use_regex", 1) && split == SPLIT_LLAMA3)
+        return refuse_file(err, "use_regex behind a Split");
     b->prefix_space = json_bool(s, "add_prefix_space", 1);
     b->split = split >= 0 ? split : json_bool(s, "use_regex", 1) ? SPLIT_GPT2 : SPLIT_NONE;
     s = step(pre, "pretokenizers", split >= 0 ? 2 : 1);
@@ -286,7 +303,8 @@ static int bpe_kind(Tokenizer *t, const Json *root, Error *err) {
     const Json *model = json_get(root, "model"), *pre = json_get(root, "pre_tokenizer"), *s;
     size_t i;
     t->kind = &fallback_kind;
-    for (i = 0; (s = step(pre, "pretokenizers", i)) != NULL; i++) if (is_type(s, "ByteLevel")) t->kind = &bytelevel_kind;
+    for (i = 0; (s = step(pre, "pretokenizers", i)) != NULL; i++)
+        if (is_type(s, "ByteLevel")) t->kind = &bytelevel_kind;
     if (t->kind == &fallback_kind && !json_bool(model, "byte_fallback", 0)) {
         s = step(pre, "pretokenizers", 0);
         return s ? refuse_step(err, "pre_tokenizer", s)
@@ -322,7 +340,8 @@ static int load_bpe(Tokenizer *t, const Json *root, Pool *pool, Error *err) {
     code = load_added(t, root, pool, err);
     if (!code) code = load_processor(t, root, err);
     if (code) return code;
-    code = bytes ? load_byte_decoder(json_get(root, "decoder"), err) : load_decoder(t, json_get(root, "decoder"), err);
+    code = bytes ? load_byte_decoder(json_get(root, "decoder"), err)
+                 : load_decoder(t, json_get(root, "decoder"), err);
     if (!code) guess_specials(t, bos, eos);
     return code;
 }
@@ -342,12 +361,14 @@ static int load_bert(Tokenizer *t, const Json *root, Pool *pool, Error *err) {
     t->kind = &wordpiece_kind;
     if (!normalizer || !is_type(normalizer, "BertNormalizer"))
         return refuse_step(err, "normalizer of a WordPiece model", normalizer);
-    if (!pre || !is_type(pre, "BertPreTokenizer")) return refuse_step(err, "pre_tokenizer of a WordPiece model", pre);
+    if (!pre || !is_type(pre, "BertPreTokenizer"))
+        return refuse_step(err, "pre_tokenizer of a WordPiece model", pre);
     if (!decoder || !is_type(decoder, "WordPiece") || !is_text(decoder, "prefix", "##"))
         return refuse_step(err, "decoder of a WordPiece model", decoder);
     if (strcmp(json_text(model, "continuing_subword_prefix", "##"), "##"))
         return refuse_file(err, "a WordPiece model with another prefix than ##");
-    if (!(most >= 0 && most <= INT_MAX)) return fail(err, E_RANGE, "max_input_chars_per_word", "tokenizer.json", 0, 0);
+    if (!(most >= 0 && most <= INT_MAX))
+        return fail(err, E_RANGE, "max_input_chars_per_word", "tokenizer.json", 0, 0);
     t->wordpiece.most = (int)most;
     rules->clean = json_bool(normalizer, "clean_text", 1);
     rules->ideographs = json_bool(normalizer, "handle_chinese_chars", 1);
@@ -377,7 +398,8 @@ static int read_base64(const char *s, size_t n, Text *out, Pool *pool, Error *er
         bits = bits << 6 | (uint32_t)(at - digits);
         if (i % 4) bytes[made++] = (char)(unsigned char)(bits >> (6 - 2 * (i % 4)) & 255);
     }
-    if (!n || n % 4 || i != n - padding) return fail(err, E_FORMAT, "not base64", "precompiled_charsmap", 0, 0);
+    if (!n || n % 4 || i != n - padding)
+        return fail(err, E_FORMAT, "not base64", "precompiled_charsmap", 0, 0);
     out->text = bytes;
     out->length = made;
     return OK;
@@ -405,10 +427,12 @@ static int load_step(Tokenizer *t, const Json *s, NormalStep *p, const Json *bef
         p->kind = STEP_STRIP;
         p->left = json_bool(s, "strip_left", 1);
         p->right = json_bool(s, "strip_right", 1);
-    } else if (is_type(s, "Prepend") && copy_text(json_get(s, "prepend"), &p->content, pool)) p->kind = STEP_PREPEND;
+    } else if (is_type(s, "Prepend") && copy_text(json_get(s, "prepend"), &p->content, pool))
+        p->kind = STEP_PREPEND;
     else if (is_type(s, "Replace") && copy_text(json_get(s, "content"), &p->content, pool)) {
         p->kind = is_text(pattern, "Regex", " {2,}") ? STEP_BLANKS : STEP_REPLACE;
-        if (p->kind == STEP_REPLACE && (!copy_text(json_get(pattern, "String"), &p->pattern, pool) || !p->pattern.length))
+        if (p->kind == STEP_REPLACE &&
+            (!copy_text(json_get(pattern, "String"), &p->pattern, pool) || !p->pattern.length))
             return fail(err, E_UNSUPPORTED, "normalizer Replace of another pattern",
                         json_text(pattern, "Regex", "(no text)"), 0, 0);
     } else if (is_type(s, "Precompiled") && map && map->type == JSON_STRING && !t->normal.trie) {
@@ -428,7 +452,8 @@ static int load_steps(Tokenizer *t, const Json *normalizer, Pool *pool, Error *e
     for (i = 0; (s = step(normalizer, "normalizers", i)) != NULL; i++) {
         int code;
         if (!before && (is_type(s, "NFD") || is_type(s, "NFKD"))) { before = s; continue; }
-        if (p->steps == STEPS) return fail(err, E_UNSUPPORTED, "more normalizers than", "normalizer", (long long)i + 1, STEPS);
+        if (p->steps == STEPS)
+            return fail(err, E_UNSUPPORTED, "more normalizers than", "normalizer", (long long)i + 1, STEPS);
         code = load_step(t, s, &p->step[p->steps++], before, pool, err);
         if (code) return code;
         before = NULL;
@@ -456,10 +481,10 @@ static double scaled(uint64_t d, int places) {
     return places > 0 ? (double)d / power : (double)d * power;
 }
 
-/* Returns a score as the library reads it, which is not the nearest double: all digits as a whole number, then divided by a
- * power of ten. That decides between segmentations that are equally good. The digits are the fewest that tell x = m 2^e, as
- * files have them: d = x 10^p, rounded in integers (m 5^p, of up to 128 bits), tells x if it is nearer than half a unit of m,
- * which is 5^p / 2. */
+/* Returns a score as the library reads it, which is not the nearest double: all digits as a whole number,
+ * then divided by a power of ten. That decides between segmentations that are equally good. The digits are
+ * the fewest that tell x = m 2^e, as files have them: d = x 10^p, rounded in integers (m 5^p, of up to 128
+ * bits), tells x if it is nearer than half a unit of m, which is 5^p / 2. */
 static double as_read(double x) {
     double y = fabs(x), power;
     int e, n, whole = 1, p, shift, i;
@@ -572,8 +597,9 @@ Tokenizer *tokenizer_json(const void *bytes, size_t n, Pool *pool, Error *err) {
     if (root && root->type == JSON_OBJECT) {
         model = json_get(root, "model");
         code = check_model(model, err);
-        if (!code) code = (is_type(model, "WordPiece") ? load_bert : is_type(model, "Unigram") ? load_unigram : load_bpe)
-                          (t, root, pool, err);
+        if (!code && is_type(model, "WordPiece")) code = load_bert(t, root, pool, err);
+        else if (!code && is_type(model, "Unigram")) code = load_unigram(t, root, pool, err);
+        else if (!code) code = load_bpe(t, root, pool, err);
     } else if (root) fail(err, E_FORMAT, "not a JSON object", "tokenizer.json", 0, 0);
     pool_free(&tree);
     return code ? NULL : t;

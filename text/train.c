@@ -1,39 +1,44 @@
-/* text/train.c - learns a tokenizer from texts: words with their counts; again and again the most frequent pair of symbols
- *          becomes a symbol (BPE), or the words go to text/train_unigram.c. Then the files' bytes are written and opened.
- * Source   Sennrich et al. 2016. Layouts: Llama's <unk> <s> </s> bytes merges characters; RoBERTa's <s> <pad> </s> <unk>
- *          bytes merges <mask>.
+/* text/train.c - learns a tokenizer from texts: words with their counts; again and again the most frequent
+ *          pair of symbols becomes a symbol (BPE), or the words go to text/train_unigram.c. Then the files'
+ *          bytes are written and opened.
+ * Source   Sennrich et al. 2016. Layouts: Llama's <unk> <s> </s> bytes merges characters; RoBERTa's <s> <pad>
+ *          </s> <unk> bytes merges <mask>.
  * Needs    core.c, text/{unicode,pieces,bpe,bytelevel,model_file,train_unigram}.c.
  * Memory   scratch from the pool's source, given back before the tokenizer is opened.
- * Edges    equally frequent pairs (told apart by rules, so that a training is deterministic), words without end, characters
- *          too seldom to get a piece, too little text for the vocabulary. */
+ * Edges    equally frequent pairs (told apart by rules, so that a training is deterministic), words without
+ *          end, characters too seldom to get a piece, too little text for the vocabulary. */
 #include "text.h"
 
 /* ==============================================================================================
  * The state of a training
  * ============================================================================================== */
 enum { WORD_BYTES = 256,                    /* longer words (none is natural) are cut: a visit stays short */
-       BARRIER = -1 };                      /* in a word: a character that gets no piece, so that nothing merges */
+       /* in a word: a character that gets no piece, so that nothing merges */
+       BARRIER = -1 };
 typedef struct { const char *text; size_t bytes; int64_t count; int *symbol; int symbols; } Word;
-typedef struct { const char *text; size_t bytes; int chars; } Unit;     /* a symbol: a character, or two merged */
+/* a symbol: a character, or two merged */
+typedef struct { const char *text; size_t bytes; int chars; } Unit;
 typedef struct Place Place;
 struct Place { int word; Place *next; };    /* a word that has a pair (or once had it) */
 typedef struct { int left, right, fresh; int64_t count; Place *place; } Pair;
-typedef struct { int64_t count; int pair; } Rank;                       /* what a pair counted when it was put on the heap */
+/* what a pair counted when it was put on the heap */
+typedef struct { int64_t count; int pair; } Rank;
 typedef struct { int left, right, id; } Learnt;
 typedef struct {
     Pool pool;
     int bytelevel, failed;                  /* failed: out of memory */
     Word *word; size_t words, word_room; Table word_table;
     Unit *unit; int units, unit_room; Table unit_table;
-    Pair *pair; size_t pairs, pair_room; int *slot; size_t slots;       /* open addressing: a slot has pair + 1 */
+    /* open addressing: a slot has pair + 1 */
+    Pair *pair; size_t pairs, pair_room; int *slot; size_t slots;
     Rank *heap; size_t waiting, heap_room;
     int *fresh; size_t freshes, fresh_room; /* pairs that grew during this merge */
     Place *free_place; size_t free_places;
     Learnt *learnt; size_t learnts, learnt_room;
 } Trainer;
 
-/* Returns `array` with room for more than `used` elements; the old one stays in the pool, unused. Without memory: sets
- * tr->failed and returns the old one. */
+/* Returns `array` with room for more than `used` elements; the old one stays in the pool, unused. Without
+ * memory: sets tr->failed and returns the old one. */
 static void *grow(Trainer *tr, void *array, size_t used, size_t *room, size_t size) {
     void *bigger;
     if (used < *room) return array;
@@ -75,8 +80,8 @@ static int add_unit(Trainer *tr, const char *text, size_t n, int chars) {
     u->text = pool_text(&tr->pool, text, n);
     u->bytes = n;
     u->chars = chars;
-    if (!u->text || table_add(&tr->unit_table, &tr->pool, u->text, n, tr->units)) { tr->failed = 1; return -1; }
-    return tr->units++;
+    if (!u->text || table_add(&tr->unit_table, &tr->pool, u->text, n, tr->units)) tr->failed = 1;
+    return tr->failed ? -1 : tr->units++;
 }
 
 /* ==============================================================================================
@@ -88,11 +93,12 @@ static int pair_byte(const Trainer *tr, const Pair *p, size_t i) {
     return (unsigned char)(i < n ? tr->unit[p->left].text[i] : tr->unit[p->right].text[i - n]);
 }
 
-/* Says which of two equally frequent pairs comes first. Byte-level: the one with smaller numbers; SentencePiece: the one with
- * fewer characters, then by the alphabet. */
+/* Says which of two equally frequent pairs comes first. Byte-level: the one with smaller numbers;
+ * SentencePiece: the one with fewer characters, then by the alphabet. */
 static int pair_before(const Trainer *tr, const Pair *a, const Pair *b) {
     if (!tr->bytelevel) {
-        const Unit *c = &tr->unit[a->left], *d = &tr->unit[a->right], *e = &tr->unit[b->left], *f = &tr->unit[b->right];
+        const Unit *c = &tr->unit[a->left], *d = &tr->unit[a->right];
+        const Unit *e = &tr->unit[b->left], *f = &tr->unit[b->right];
         int p = c->chars + d->chars, q = e->chars + f->chars;
         size_t m = c->bytes + d->bytes, n = e->bytes + f->bytes, i;
         if (p != q) return p < q;
@@ -130,8 +136,10 @@ static Rank rank_pop(Trainer *tr) {
 
 static int *pair_slot(const Trainer *tr, int left, int right) {
     size_t i = pair_hash(left, right) & (tr->slots - 1);
-    while (tr->slot[i] && (tr->pair[tr->slot[i] - 1].left != left || tr->pair[tr->slot[i] - 1].right != right))
-        i = (i + 1) & (tr->slots - 1);
+    for (; tr->slot[i]; i = (i + 1) & (tr->slots - 1)) {
+        const Pair *p = &tr->pair[tr->slot[i] - 1];
+        if (p->left == left && p->right == right) break;
+    }
     return &tr->slot[i];
 }
 
@@ -174,7 +182,8 @@ static void add_place(Trainer *tr, Pair *p, int word) {
     p->place = place;
 }
 
-/* Counts the pair (left, right) `more` times more in a word. Pieces of SentencePiece have at most 16 characters. */
+/* Counts the pair (left, right) `more` times more in a word. Pieces of SentencePiece have at most 16
+ * characters. */
 static void count_pair(Trainer *tr, int left, int right, int64_t more, int word) {
     Pair *p;
     if (left < 0 || right < 0 || tr->failed) return;
@@ -191,7 +200,8 @@ static void count_pair(Trainer *tr, int left, int right, int64_t more, int word)
     tr->fresh[tr->freshes++] = (int)(p - tr->pair);
 }
 
-/* Puts the pairs that grew on the heap. Pairs that shrank stay where they are until they reach the top (see learn). */
+/* Puts the pairs that grew on the heap. Pairs that shrank stay where they are until they reach the top (see
+ * learn). */
 static void rank_fresh(Trainer *tr) {
     size_t i;
     for (i = 0; i < tr->freshes && !tr->failed; i++) {
@@ -213,7 +223,8 @@ static void replace_pair(Trainer *tr, int word, int a, int b, int c) {
     int i, n = 0;
     for (i = 0; i < w->symbols; i++) {
         if (w->symbol[i] == a && i + 1 < w->symbols && w->symbol[i + 1] == b) {
-            int before = n ? w->symbol[n - 1] : BARRIER, after = i + 2 < w->symbols ? w->symbol[i + 2] : BARRIER;
+            int before = n ? w->symbol[n - 1] : BARRIER;
+            int after = i + 2 < w->symbols ? w->symbol[i + 2] : BARRIER;
             count_pair(tr, before, a, -w->count, word);
             count_pair(tr, a, b, -w->count, word);
             count_pair(tr, b, after, -w->count, word);
@@ -226,8 +237,8 @@ static void replace_pair(Trainer *tr, int word, int a, int b, int c) {
     w->symbols = n;
 }
 
-/* Notes the merge of a pair; returns the symbol that the pair becomes (an existing one if it spells that), or -1 without
- * memory. */
+/* Notes the merge of a pair; returns the symbol that the pair becomes (an existing one if it spells that), or
+ * -1 without memory. */
 static int learn_pair(Trainer *tr, const Pair *p) {
     Unit left = tr->unit[p->left], right = tr->unit[p->right];
     size_t n = left.bytes + right.bytes;
@@ -308,8 +319,9 @@ static int class_of(int32_t code) {
     return class == CHAR_OTHER && code >= 0x300 && code < 0x2000 ? CHAR_LETTER : class;
 }
 
-/* Cuts a text into words that no piece crosses: at spaces (a word begins with its space, and the text with one), at line
- * breaks and other control characters, and between letters, digits and the rest; a digit is always alone. */
+/* Cuts a text into words that no piece crosses: at spaces (a word begins with its space, and the text with
+ * one), at line breaks and other control characters, and between letters, digits and the rest; a digit is
+ * always alone. */
 static void cut_words(Trainer *tr, const char *text, size_t n) {
     char word[WORD_BYTES];
     size_t i, length, have = 0;
@@ -336,7 +348,8 @@ typedef struct { int64_t count; int32_t code; } Count;
 
 static int compare_count(const void *a, const void *b) {
     const Count *p = a, *q = b;
-    return p->count != q->count ? (p->count < q->count) - (p->count > q->count) : (p->code > q->code) - (p->code < q->code);
+    if (p->count != q->count) return (p->count < q->count) - (p->count > q->count);
+    return (p->code > q->code) - (p->code < q->code);
 }
 
 /* Makes the first symbols: the most frequent characters, until they make up 99.95 % of the text. */
@@ -375,7 +388,8 @@ static void spell_words(Trainer *tr) {
         if (!word_symbols(tr, i)) return;
         for (at = 0; at < w->bytes; at += length) {
             length = (size_t)utf8_decode(w->text + at, w->bytes - at, &code);
-            w->symbol[w->symbols++] = table_find(&tr->unit_table, w->text + at, length);    /* not found: BARRIER */
+            /* not found: BARRIER */
+            w->symbol[w->symbols++] = table_find(&tr->unit_table, w->text + at, length);
         }
     }
 }
@@ -428,15 +442,17 @@ static int train_sentencepiece(Trainer *tr, TextSource source, int V, int type, 
     if (!tr->failed && !tr->words) return fail(err, E_ARGUMENT, "no text to train a tokenizer on", "", 0, 0);
     if (!tr->failed) add_characters(tr);
     if (!tr->failed && room < tr->units)
-        return fail(err, E_RANGE, "the vocabulary is too small for <unk> <s> </s>, 256 bytes and the characters", "",
-                    V, LLAMA_RESERVED + tr->units);
+        return fail(err, E_RANGE,
+                    "the vocabulary is too small for <unk> <s> </s>, 256 bytes and the characters", "", V,
+                    LLAMA_RESERVED + tr->units);
     if (!tr->failed && type == 1) learn_unigram(tr, room, &piece, &pieces);
     else if (!tr->failed) {
         piece = pool_take(&tr->pool, (size_t)room + 1, sizeof *piece);
         if (piece) learn_merges(tr, tr->units, room, piece, &pieces); else tr->failed = 1;
     }
     if (!tr->failed && pieces < room)
-        return fail(err, E_RANGE, "the text is too small for so large a vocabulary", "", V, LLAMA_RESERVED + pieces);
+        return fail(err, E_RANGE, "the text is too small for so large a vocabulary", "", V,
+                    LLAMA_RESERVED + pieces);
     if (!tr->failed) write_model(model, piece, pieces, type);
     return tr->failed || model->failed ? out_of_memory(err) : OK;
 }
@@ -479,7 +495,8 @@ static void put_vocab(Buffer *vocab, Buffer *merges, const Trainer *tr) {
     size_t k;
     int i;
     for (i = 0; i < ROBERTA_FIRST; i++) put_token_id(vocab, first[i], strlen(first[i]), i);
-    for (i = 0; i < tr->units; i++) put_token_id(vocab, tr->unit[i].text, tr->unit[i].bytes, ROBERTA_FIRST + i);
+    for (i = 0; i < tr->units; i++)
+        put_token_id(vocab, tr->unit[i].text, tr->unit[i].bytes, ROBERTA_FIRST + i);
     put_token_id(vocab, "<mask>", 6, ROBERTA_FIRST + tr->units);
     buffer_text(vocab, "}\n");
     buffer_text(merges, "#version: 0.2\n");
@@ -492,7 +509,8 @@ static void put_vocab(Buffer *vocab, Buffer *merges, const Trainer *tr) {
     }
 }
 
-/* Makes the first symbols, the 256 bytes, in the order of the characters that stand for them; unit: each byte's symbol. */
+/* Makes the first symbols, the 256 bytes, in the order of the characters that stand for them; unit: each
+ * byte's symbol. */
 static void add_bytes(Trainer *tr, int unit[256]) {
     ByteLevel b;
     int c;

@@ -1,9 +1,10 @@
-/* text/train_unigram.c - learns a unigram model: many pieces to begin with; expectation-maximisation gives them probabilities;
- *          again and again the least useful go.
+/* text/train_unigram.c - learns a unigram model: many pieces to begin with; expectation-maximisation gives
+ *          them probabilities; again and again the least useful go.
  * Source   Kudo 2018, section 3.2, and the sentencepiece library's unigram_model_trainer.cc.
  * Needs    core.c, text/pieces.c, text/unigram.c.
  * Memory   some hundred bytes for each byte of the words, in the caller's pool.
- * Edges    words of characters that get no piece, long words (their probabilities underflow), scores that are equal.
+ * Edges    words of characters that get no piece, long words (their probabilities underflow), scores that are
+ *          equal.
  * exp, log Our own, in double: the same bits on every machine, so that a training gives one model. */
 #include "text.h"
 
@@ -52,10 +53,13 @@ static void edges_at(Edges *e, const Unigram *u, const char *s, size_t n, size_t
     e->single = e->last = 0;
 }
 
-/* Finds the next one: it ends at e->j, its piece and score are e->id and e->score. Returns 0 if there are no more. */
+/* Finds the next one: it ends at e->j, its piece and score are e->id and e->score. Returns 0 if there are no
+ * more. */
 static int next_edge(Edges *e) {
     const Unigram *u = e->u;
-    while (!e->last && e->j < e->n && (e->node = trie_child(&u->trie, e->node, (unsigned char)e->s[e->j])) != 0) {
+    while (!e->last && e->j < e->n) {
+        e->node = trie_child(&u->trie, e->node, (unsigned char)e->s[e->j]);
+        if (!e->node) break;
         e->id = u->trie.node[e->node].value;
         e->j++;
         if (e->id < 0) continue;
@@ -77,7 +81,8 @@ static int next_edge(Edges *e) {
 enum { PIECE_CHARACTERS = 16, PIECE_BYTES = 4 * PIECE_CHARACTERS, SEEDS = 1000000, SUB_ITERATIONS = 2 };
 typedef struct { const char *s; double count; } Suffix;         /* ends with a NUL */
 typedef struct { const char *s; size_t bytes; double score; } Seed;
-typedef struct { uint32_t from, to; int id; double p; } Link;       /* a piece of a word, and its probability */
+/* a piece of a word, and its probability */
+typedef struct { uint32_t from, to; int id; double p; } Link;
 typedef struct {
     Pool *pool; PoolMark mark;              /* scratch; all after the mark is freed with every new model */
     const UnigramWord *word; size_t words, longest;
@@ -92,18 +97,24 @@ typedef struct {
  * Seeds: strings that occur often
  * ============================================================================================== */
 
-/* Returns how many characters a and b have in common at their start, up to PIECE_CHARACTERS + 1; their bytes in *bytes. */
+/* Returns how many characters a and b have in common at their start, up to PIECE_CHARACTERS + 1; their bytes
+ * in *bytes. */
 static size_t common_characters(const char *a, const char *b, size_t *bytes) {
     size_t i, n = 0;
     *bytes = 0;
     for (i = 0; n < PIECE_CHARACTERS + 1; i++) {
-        if (i && ((unsigned char)a[i] & 0xC0) != 0x80 && ((unsigned char)b[i] & 0xC0) != 0x80) { n++; *bytes = i; }
+        if (i && ((unsigned char)a[i] & 0xC0) != 0x80 && ((unsigned char)b[i] & 0xC0) != 0x80) {
+            n++;
+            *bytes = i;
+        }
         if (a[i] != b[i] || !a[i]) break;
     }
     return n;
 }
 
-static int compare_suffix(const void *a, const void *b) { return strcmp(((const Suffix *)a)->s, ((const Suffix *)b)->s); }
+static int compare_suffix(const void *a, const void *b) {
+    return strcmp(((const Suffix *)a)->s, ((const Suffix *)b)->s);
+}
 
 static int compare_seed(const void *a, const void *b) {
     const Seed *p = a, *q = b;
@@ -114,7 +125,8 @@ static int compare_seed(const void *a, const void *b) {
     return order ? order : (p->bytes > q->bytes) - (p->bytes < q->bytes);
 }
 
-/* Sorts all suffixes of all words, each with its word's count. A word has at most 256 bytes. NULL: no memory. */
+/* Sorts all suffixes of all words, each with its word's count. A word has at most 256 bytes. NULL: no memory.
+ * */
 static Suffix *sort_suffixes(Em *m, size_t *count) {
     Suffix *list;
     size_t i, k, n = 0;
@@ -156,8 +168,9 @@ static size_t push_deeper(Node *stack, size_t top, size_t depth, size_t bytes) {
     return top;
 }
 
-/* Finds the strings that go on in different ways, or end a word (the inner nodes of a suffix tree); those that cover most
- * characters come first. A stack holds the nodes on the way to the current suffix. NULL: no memory. */
+/* Finds the strings that go on in different ways, or end a word (the inner nodes of a suffix tree); those
+ * that cover most characters come first. A stack holds the nodes on the way to the current suffix. NULL: no
+ * memory. */
 static Seed *find_seeds(Em *m, size_t *seeds) {
     Node stack[PIECE_CHARACTERS + 3];
     size_t n, i, top = 0, depth, bytes;
@@ -172,7 +185,8 @@ static Seed *find_seeds(Em *m, size_t *seeds) {
         double count = suffix[i].count;
         while (i + 1 < n && !strcmp(suffix[i].s, suffix[i + 1].s)) count += suffix[++i].count;
         s = suffix[i].s;
-        depth = common_characters(s, s, &bytes);        /* the suffix itself is a leaf, or too long to be told apart */
+        /* the suffix itself is a leaf, or too long to be told apart */
+        depth = common_characters(s, s, &bytes);
         top = push_deeper(stack, top, depth, bytes);
         stack[top].count += count;
         depth = i + 1 < n ? common_characters(s, suffix[i + 1].s, &bytes) : 0;
@@ -211,9 +225,9 @@ static void rebuild(Em *m) {
     if (!m->failed) m->p[m->pieces] = own_exp(m->u.unk_score);
 }
 
-/* Adds the expected counts of the pieces in word w, over all its segmentations (forward-backward), times the word's count.
- * growth[k]: what the probability of k bytes is multiplied by, lest long words underflow. Returns the word's probability, so
- * multiplied. */
+/* Adds the expected counts of the pieces in word w, over all its segmentations (forward-backward), times the
+ * word's count. growth[k]: what the probability of k bytes is multiplied by, lest long words underflow.
+ * Returns the word's probability, so multiplied. */
 static double expect_word(Em *m, const UnigramWord *w, const double *growth) {
     Edges e;
     size_t i, links = 0;
@@ -265,8 +279,8 @@ static double digamma(double x) {
     return sum + own_log(x) - 0.5 / x - y * (1.0 / 12 - y * (1.0 / 120 - y * (1.0 / 252 - y / 240)));
 }
 
-/* Drops pieces that are expected less than half a time; score = digamma(expected) - digamma(sum), which favours few
- * pieces. */
+/* Drops pieces that are expected less than half a time; score = digamma(expected) - digamma(sum), which
+ * favours few pieces. */
 static void maximise(Em *m) {
     double sum = 0, base;
     int i, n = 0;
@@ -291,9 +305,9 @@ static int compare_loss(const void *a, const void *b) {
     return p->loss != q->loss ? (p->loss < q->loss) - (p->loss > q->loss) : (p->id > q->id) - (p->id < q->id);
 }
 
-/* Returns what the text's log-probability would lose without piece i (frequency f of `sum` in the best segmentations), whose
- * occurrences would be written as its best segmentation into others:
- * f (log f / sum - sum over these of log (f' + f) / (sum + f (number - 1))). Infinite: nothing else spells it. -1: no use. */
+/* Returns what the text's log-probability would lose without piece i (frequency f of `sum` in the best
+ * segmentations), whose occurrences would be written as its best segmentation into others: f (log f / sum -
+ * sum over these of log (f' + f) / (sum + f (number - 1))). Infinite: nothing else spells it. -1: no use. */
 static double loss_of(Em *m, const double *f, int i, double sum) {
     const Piece *p = &m->piece[i];
     double loss, other = 0;
@@ -343,8 +357,8 @@ static int by_score(const void *a, const void *b) {
     return p->score != q->score ? (p->score < q->score) - (p->score > q->score) : compare_pieces(a, b);
 }
 
-/* Gives every character a piece (those that lost theirs come after all others), then the best others one, V in all; sorts them,
- * the best first. */
+/* Gives every character a piece (those that lost theirs come after all others), then the best others one, V
+ * in all; sorts them, the best first. */
 static void finish(Em *m, const Piece *character, int characters, int V) {
     f32 least = 0;
     int i, missing = 0, n = 0, id = 0;
@@ -360,7 +374,8 @@ static void finish(Em *m, const Piece *character, int characters, int V) {
     }
     qsort(m->piece, (size_t)m->pieces, sizeof *m->piece, by_score);
     for (i = 0; i < m->pieces && n < V; i++)
-        if (unigram_character(m->piece[i].text, m->piece[i].length) < m->piece[i].length) out[n++] = m->piece[i];
+        if (unigram_character(m->piece[i].text, m->piece[i].length) < m->piece[i].length)
+            out[n++] = m->piece[i];
     qsort(out, (size_t)n, sizeof *out, by_score);
     memcpy(m->piece, out, (size_t)n * sizeof *out);
     m->pieces = n;

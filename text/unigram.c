@@ -1,10 +1,11 @@
 /* text/unigram.c - the unigram language model of pieces: the best segmentation of a text.
- * Source   Kudo 2018, section 3.2: a segmentation x of a text has log-probability sum over its pieces of score(x_i).
- *          The arithmetic is the sentencepiece library's (unigram_best_exact: Hugging Face's), roundings included,
- *          since roundings tell equal scores apart.
+ * Source   Kudo 2018, section 3.2: a segmentation x of a text has log-probability sum over its pieces of
+ *          score(x_i). The arithmetic is the sentencepiece library's (unigram_best_exact: Hugging Face's),
+ *          roundings included, since roundings tell equal scores apart.
  * Needs    core.c, text/pieces.c (the trie).
- * Edges    a text without any piece (each character is unknown), malformed UTF-8 (a character is as long as its first
- *          byte says, but ends with the text), equal scores (the path that was found first stays). */
+ * Edges    a text without any piece (each character is unknown), malformed UTF-8 (a character is as long as
+ *          its first byte says, but ends with the text), equal scores (the path that was found first stays).
+ *          */
 #include "text.h"
 
 int unigram_build(Unigram *u, const Piece *piece, int V, int unk, Pool *pool) {
@@ -33,8 +34,8 @@ size_t unigram_character(const char *s, size_t n) {
     return k < n ? k : n;
 }
 
-/* Viterbi: best[j] = max over pieces s[i..j) of best[i] + score(s[i..j)), in the order of i, then of j; of equal paths
- * the first stays. A character that is no piece is unknown: a piece with the score min - 10. */
+/* Viterbi: best[j] = max over pieces s[i..j) of best[i] + score(s[i..j)), in the order of i, then of j; of
+ * equal paths the first stays. A character that is no piece is unknown: a piece with the score min - 10. */
 void unigram_best(const Unigram *u, const char *s, size_t n, Best *best, int without) {
     size_t i, j, step;
     for (i = 1; i <= n; i++) best[i].id = -1;

@@ -1,14 +1,15 @@
-/* text/wordpiece.c - WordPiece (BERT, DistilBERT): BERT's words, and the longest pieces that they fall into; vocab.txt.
- * Source   Devlin et al. 2018 (BERT's basic tokeniser), Wu et al. 2016 (WordPiece); rules and quirks of Hugging Face's
- *          BertNormalizer, BertPreTokenizer and WordPiece.
+/* text/wordpiece.c - WordPiece (BERT, DistilBERT): BERT's words, and the longest pieces that they fall into;
+ *          vocab.txt.
+ * Source   Devlin et al. 2018 (BERT's basic tokeniser), Wu et al. 2016 (WordPiece); rules and quirks of
+ *          Hugging Face's BertNormalizer, BertPreTokenizer and WordPiece.
  * Needs    core.c, text/{unicode,pieces,encoder,normal}.c.
- * Edges    malformed UTF-8 (each byte is U+FFFD, which cleaning removes), a word of too many characters, a word without
- *          pieces: one unknown piece each; a mark alone: nothing is left of it. */
+ * Edges    malformed UTF-8 (each byte is U+FFFD, which cleaning removes), a word of too many characters, a
+ *          word without pieces: one unknown piece each; a mark alone: nothing is left of it. */
 #include "text.h"
 
-/* ================================================================================================================
+/* ==============================================================================================
  * Words
- * ================================================================================================================ */
+ * ============================================================================================== */
 typedef struct { char *out; size_t length; } Written;
 
 static void put_code(Written *w, int32_t code) {
@@ -59,8 +60,8 @@ static size_t bert_normalise(char *out, const char *text, size_t n, const BertRu
     return w.length;
 }
 
-/* Returns the bytes of the next word, which comes after *space bytes of white space; 0: there is none. A punctuation mark is
- * a word by itself. */
+/* Returns the bytes of the next word, which comes after *space bytes of white space; 0: there is none. A
+ * punctuation mark is a word by itself. */
 static size_t next_word(const char *s, size_t n, size_t *space) {
     size_t at = 0, from, length;
     int32_t code;
@@ -84,9 +85,11 @@ static size_t next_word(const char *s, size_t n, size_t *space) {
  * Pieces
  * ============================================================================================== */
 
-/* Builds two tries: of the pieces as they are, and of those that go on in a word, without their prefix "##". */
+/* Builds two tries: of the pieces as they are, and of those that go on in a word, without their prefix "##".
+ * */
 static int build_tries(WordPiece *w, const Piece *piece, int V, Pool *pool) {
-    Piece *first = pool_take(pool, (size_t)V, sizeof *first), *rest = pool_take(pool, (size_t)V, sizeof *rest);
+    Piece *first = pool_take(pool, (size_t)V, sizeof *first);
+    Piece *rest = pool_take(pool, (size_t)V, sizeof *rest);
     int i;
     if (!first || !rest) return E_MEMORY;
     for (i = 0; i < V; i++) {
@@ -101,8 +104,8 @@ static int build_tries(WordPiece *w, const Piece *piece, int V, Pool *pool) {
     return trie_build(&w->rest, rest, V, pool);
 }
 
-/* Takes the longest piece from the left, again and again; a word of which a part has no piece is unknown as a whole. Returns
- * the number of ids: at most n. */
+/* Takes the longest piece from the left, again and again; a word of which a part has no piece is unknown as a
+ * whole. Returns the number of ids: at most n. */
 static int word_ids(const WordPiece *w, const char *word, size_t n, int *ids) {
     size_t at, characters = 0;
     int count = 0;
@@ -153,8 +156,8 @@ static void word_origins(Encoder *e, Text s) {
     e->origin[n].from = from + s.length;
 }
 
-/* Notes where the ids from the first-th on come from: the pieces of one word, normal bytes [at, to). Those after the first
- * are written with a prefix that spells nothing. */
+/* Notes where the ids from the first-th on come from: the pieces of one word, normal bytes [at, to). Those
+ * after the first are written with a prefix that spells nothing. */
 static void trace_word(Encoder *e, int first, size_t at, size_t to) {
     const Tokenizer *t = e->t;
     int k, pieces = e->count - first;
@@ -186,7 +189,8 @@ static int encode(Encoder *e, Text s) {
  * Decoding
  * ============================================================================================== */
 
-/* Glues a piece that goes on in a word to the one before it, and also what English writes without a space before it. */
+/* Glues a piece that goes on in a word to the one before it, and also what English writes without a space
+ * before it. */
 static size_t decode(const Tokenizer *t, const Ids *ids, char *out, char *bytes) {
     static const char *const glued[] = { ".", "?", "!", ",", "n't", "'m", "'s", "'ve", "'re" };
     size_t at = 0, k;
@@ -230,7 +234,8 @@ static int load_lines(Tokenizer *t, const char *s, size_t n, Pool *pool, Error *
     size_t lines = 0;
     int id;
     for (p = s; p < end; p++) lines += *p == '\n' || p + 1 == end;
-    if (!lines || lines > INT_MAX / 8) return fail(err, E_FORMAT, "not a list of tokens, one a line", "vocab.txt", 0, 0);
+    if (!lines || lines > INT_MAX / 8)
+        return fail(err, E_FORMAT, "not a list of tokens, one a line", "vocab.txt", 0, 0);
     t->V = (int)lines;
     t->piece = pool_take(pool, lines, sizeof *t->piece);
     if (!t->piece) return no_memory(err, "vocab.txt");
@@ -239,7 +244,8 @@ static int load_lines(Tokenizer *t, const char *s, size_t n, Pool *pool, Error *
         Text text = { p, 0 };
         stop = memchr(p, '\n', (size_t)(end - p));
         if (!stop) stop = end;
-        for (text.length = (size_t)(stop - p); text.length && strchr(" \t\r", p[text.length - 1]); ) text.length--;
+        for (text.length = (size_t)(stop - p); text.length && strchr(" \t\r", p[text.length - 1]); )
+            text.length--;
         piece->text = p;
         piece->length = text.length;
         piece->type = PIECE_NORMAL;
@@ -278,7 +284,9 @@ static int configure(Tokenizer *t, const Json *config, Error *err) {
     return OK;
 }
 
-static const char *class_name(const Tokenizer *t) { return t->json ? "PreTrainedTokenizerFast" : "BertTokenizer"; }
+static const char *class_name(const Tokenizer *t) {
+    return t->json ? "PreTrainedTokenizerFast" : "BertTokenizer";
+}
 
 const TokenizerKind wordpiece_kind = {
     TOKENIZER_WORDPIECE, measure, encode, NULL, decode, NULL, NULL, class_name, configure
