@@ -54,7 +54,7 @@ LEVELS   = core fast/threads | \
            lora checkpoint | \
            stack | model reward | \
            cli | \
-           train
+           train report
 LIBRARY  = $(filter-out | $(if $(ALONE),fast/%),$(subst |, | ,$(LEVELS)))
 PROGRAMS = ppo sft rm run prep
 F64      = ops lora stack model reward rl

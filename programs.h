@@ -238,4 +238,13 @@ void die_not_a_number(const char *what, int step, int saved, const char *folder,
  * exit code: 1 without a step. */
 int run_ended(const RunFolder *f, int steps, double seconds);
 
+/* ================================================================================================
+ * report.c: a run's files as a table
+ * ================================================================================================ */
+/* Prints the result of the run of ppo in this folder, from log.jsonl and samples.jsonl alone: `show`
+ * rows of queries with both responses (-1: as many as the run was told), means before and after, the
+ * reward at KL 3 and 6. Returns the number of queries, 0 if the run was stopped before it had any. */
+int report_run(const char *folder, int show, Pool *pool);
+int report_command(int argc, char **argv);                      /* `run report DIR` */
+
 #endif

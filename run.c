@@ -1079,6 +1079,7 @@ static const struct { const char *name; int (*run)(int argc, char **argv); const
     { "generate", run_generate, "continue a text:  run generate MODEL --prompt TEXT [-n N] [--adapter RUN]" },
     { "chat",     run_chat,     "talk with a model:  run chat MODEL [--template chatml|zephyr|none]" },
     { "merge",    run_merge,    "add an adapter to the weights:  run merge MODEL --adapter RUN --out DIR" },
+    { "report",   report_command, "print a run's result again:  run report DIR" },
 };
 
 static void print_commands(FILE *to) {

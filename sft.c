@@ -211,7 +211,8 @@ static double pass(Trainer *t, const Set *s, const int *order, int first, int co
     while (count > 0) {
         const int taken = fill_rows(t, s, order, first, count);
         const Rows rows = rows_of(&t->rows);
-        const HeadTask task = { t->rows.target, 1, t->logprob, NULL, train ? token_loss : NULL, &scale, t->dhidden };
+        const HeadTask task = { t->rows.target, 1, t->logprob, NULL, train ? token_loss : NULL, &scale,
+                                t->dhidden };
         int code = model_forward(&t->model, t->adapter, &rows, &t->kv, train ? &t->saved : NULL, t->hidden,
                                  &t->ws);
         if (train) memset(t->dhidden, 0, (size_t)rows.W * (size_t)t->config.stack.C * sizeof(float));

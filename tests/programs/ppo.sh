@@ -129,8 +129,8 @@ refuses 2 'top-p is refused' $ppo "$data" $small --top-p 0.9
 refuses 2 'dropout is refused' $ppo "$data" $small --dropout 0.1
 refuses 2 'batch-size' $ppo "$data" $small --mini-batch-size 9
 refuses 2 'use-score-scaling' $ppo "$data" $small --use-score-norm
-refuses 2 'leave --lora' $ppo "$data" $small --adapter "$work/lora" --lora-r 8
-refuses 2 'need a rank' $ppo "$data" $small --lora-alpha 8
+refuses 2 'leave out: --lora-r' $ppo "$data" $small --adapter "$work/lora" --lora-r 8
+refuses 2 'without --lora-r there is no adapter' $ppo "$data" $small --lora-alpha 8
 refuses 1 'matches no linear' $ppo "$data" $small --lora-r 4 --lora-targets q_prj
 refuses 1 'matches no linear' $ppo "$data" $small --lora-r 4 --lora-targets lm_head
 refuses 1 "longer than the policy's positions" $ppo "$data" $small --response-max 100000

@@ -1,0 +1,181 @@
+/* report.c - a finished run of ppo as a table (level 7): what the policy wrote before and after, and what
+ * it cost.
+ *
+ * Needs    a run folder's log.jsonl and samples.jsonl, and nothing else: ppo prints its result with this
+ *          file, and `run report DIR` prints it again later.
+ * Edges    a run that was stopped has no samples.jsonl, and so no table. */
+#include "programs.h"
+#include <stdio.h>
+
+static int is_space(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
+
+/* ---- what the log says ---- */
+
+/* one evaluation on the held-out queries */
+typedef struct { double mean, median, std, kl, bigrams; } Evaluated;
+enum { MARKS = 2 };
+static const double kl_mark[MARKS] = { 3, 6 };
+typedef struct {
+    int steps, show, evaluations;           /* training steps; rows of the table that the run was asked for */
+    Evaluated first, last;
+    int mark_step[MARKS];                   /* the first step whose KL was above kl_mark, 0: none */
+    double mark_reward[MARKS];              /* the mean reward of that step's batch */
+} Summed;
+
+static void read_log_line(Summed *s, const Json *line) {
+    if (json_get(line, "eval/reward_mean")) {
+        const Evaluated e = { json_number(line, "eval/reward_mean", 0),
+                              json_number(line, "eval/reward_median", 0),
+                              json_number(line, "eval/reward_std", 0), json_number(line, "eval/kl", 0),
+                              json_number(line, "eval/distinct_bigrams", 0) };
+        if (!s->evaluations++) s->first = e;
+        s->last = e;
+    }
+    if (json_get(line, "objective/kl")) {
+        const double kl = json_number(line, "objective/kl", 0);
+        s->steps = (int)json_number(line, "step", 0);
+        for (int i = 0; i < MARKS; i++)
+            if (!s->mark_step[i] && kl > kl_mark[i]) {
+                s->mark_step[i] = s->steps;
+                s->mark_reward[i] = json_number(line, "env/reward_mean", 0);
+            }
+    }
+}
+
+/* Reads the log of a run of ppo; dies if it is none. */
+static Summed read_log(const char *path, Pool *pool) {
+    Error err = { 0 };
+    Summed s = { 0 };
+    const char *text;
+    size_t n;
+    Lines *lines = lines_open(path, pool, &err);
+    if (!lines) die(&err, "the folder of a run of ppo, such as runs/ppo-0001");
+    for (int number = 0; lines_next(lines, &text, &n); number++) {
+        PoolMark mark = pool_mark(pool);
+        const Json *line = json_parse(text, n, pool, &err);
+        if (!line) die(&err, "the folder of a run of ppo, whose log.jsonl is damaged");
+        if (!number && strcmp(json_text(line, "program", ""), "ppo"))
+            must(fail(&err, E_UNSUPPORTED, "a report of another program's run than ppo's", path, 0, 0), &err,
+                 "the folder of a run of ppo, such as runs/ppo-0001");
+        if (!number) s.show = (int)json_number(json_get(line, "options"), "show", 10);
+        else read_log_line(&s, line);
+        pool_release(pool, mark);
+    }
+    must(lines_close(lines, &err), &err, NULL);
+    return s;
+}
+
+/* ---- the table ---- */
+
+/* Prints up to `width` characters of *text, broken at a space if there is one, and moves *text past them. */
+static void print_cell(const char **text, size_t *left, int width) {
+    size_t at = 0, end = 0;
+    int columns = 0;
+    while (*left && is_space(**text)) { ++*text; --*left; }
+    while (at < *left && columns < width) {
+        int32_t code;
+        if (is_space((*text)[at])) end = at;
+        at += (size_t)utf8_decode(*text + at, *left - at, &code);
+        columns++;
+    }
+    if (at >= *left || is_space((*text)[at]) || !end) end = at;
+    columns = 0;
+    for (size_t i = 0; i < end; i++) {
+        const unsigned char c = (unsigned char)(*text)[i];
+        putchar(c < 32 || c == 127 ? ' ' : c);
+        columns += (c & 0xc0) != 0x80;
+    }
+    printf("%*s", width - columns > 0 ? width - columns : 0, "");
+    *text += end;
+    *left -= end;
+}
+
+/* Prints one held-out query: what was written before and after, and both rewards. */
+static void print_row(const Json *sample) {
+    enum { QUERY = 22, RESPONSE = 36 };
+    static const char *const name[3] = { "query", "response_before", "response_after" };
+    const char *text[3] = { "", "", "" };
+    size_t left[3] = { 0, 0, 0 };
+    for (int k = 0; k < 3; k++) {
+        const Json *j = json_get(sample, name[k]);
+        if (j && j->type == JSON_STRING) { text[k] = j->string; left[k] = j->length; }
+    }
+    for (int line = 0; line == 0 || left[0] + left[1] + left[2] > 0; line++) {
+        printf("  ");
+        for (int k = 0; k < 3; k++) {
+            print_cell(&text[k], &left[k], k ? RESPONSE : QUERY);
+            printf("  ");
+        }
+        if (!line)
+            printf("%7.2f %7.2f", (double)(float)json_number(sample, "reward_before", NAN),
+                   (double)(float)json_number(sample, "reward_after", NAN));
+        printf("\n");
+    }
+}
+
+/* Prints the first `show` samples; returns how many there are. */
+static int print_samples(const char *path, int show, Pool *pool) {
+    Error err = { 0 };
+    const char *text;
+    size_t n;
+    int count = 0;
+    if (!file_exists(path)) return 0;
+    Lines *lines = lines_open(path, pool, &err);
+    if (!lines) die(&err, NULL);
+    printf("\n");
+    if (show) printf("  %-22s  %-36s  %-36s   before   after\n", "query", "response before",
+                     "response after");
+    for (; lines_next(lines, &text, &n); count++) {
+        PoolMark mark = pool_mark(pool);
+        const Json *sample = json_parse(text, n, pool, &err);
+        if (!sample) die(&err, "a run folder whose samples.jsonl is whole");
+        if (count < show) print_row(sample);
+        pool_release(pool, mark);
+    }
+    must(lines_close(lines, &err), &err, NULL);
+    return count;
+}
+
+static void print_summary(const Summed *s, int queries) {
+    const Evaluated *a = &s->first, *b = &s->last;
+    printf("\n  %d held-out queries        before     after\n", queries);
+    printf("  mean reward           %10.4f %10.4f   (%+.4f)\n", a->mean, b->mean, b->mean - a->mean);
+    printf("  median reward         %10.4f %10.4f\n", a->median, b->median);
+    printf("  standard deviation    %10.4f %10.4f\n", a->std, b->std);
+    printf("  KL to the reference   %10.4f %10.4f   (per response)\n", a->kl, b->kl);
+    printf("  distinct bigrams      %10.0f %10.0f\n", a->bigrams, b->bigrams);
+}
+
+int report_run(const char *folder, int show, Pool *pool) {
+    const size_t n = strlen(folder) + 32;
+    char *path = pool_take(pool, n, 1);
+    must(path ? OK : E_MEMORY, NULL, NULL);
+    snprintf(path, n, "%s/log.jsonl", folder);
+    const Summed s = read_log(path, pool);
+    snprintf(path, n, "%s/samples.jsonl", folder);
+    const int queries = print_samples(path, show < 0 ? s.show : show, pool);
+    if (queries && s.evaluations) print_summary(&s, queries);
+    for (int i = 0; i < MARKS && s.steps; i++)
+        if (!s.mark_step[i]) printf("  KL never passed %g\n", kl_mark[i]);
+        else printf("  reward of the training batch whose KL first passed %g: %.4f (step %d)\n", kl_mark[i],
+                    s.mark_reward[i], s.mark_step[i]);
+    return queries;
+}
+
+int report_command(int argc, char **argv) {
+    int show;
+    Option option[] = {
+        { "show", OPT_INT, &show, "-1", -1, INT_MAX, NULL,
+          "rows of the table (-1: as many as the run was told)" },
+    };
+    const Program program = { "run report", "DIR [--show N]",
+        "Prints the result of a run of ppo again: what the policy of the run folder DIR wrote before and after, "
+        "its rewards and its KL.", option, sizeof option / sizeof *option, NULL, 0 };
+    const char *folder = NULL;
+    Pool pool = cli_pool();
+    if (!cli_parse(&program, NULL, argc, argv, &folder, 1)) usage_error("which run?", "run report DIR");
+    if (!report_run(folder, show, &pool))
+        printf("  no samples.jsonl: the run was stopped, or evaluated nothing\n");
+    pool_free(&pool);
+    return 0;
+}
