@@ -46,7 +46,7 @@ LEVELS   = core fast/threads | \
            text/tokenizer_json text/train | \
            tokenizer | \
            fast/x86 fast/arm fast/half files/fields | \
-           fast/avx512 files/torch files/config | \
+           fast/avx512 files/torch files/config files/adapter_config | \
            fast/choose fast/wide files/llama2c files/tokenizer_files | \
            fast/matmul | \
            fast/attention | \

@@ -1,12 +1,13 @@
-/* files/config.c - configurations of Hugging Face folders, in and out: config.json, generation_config.json, adapter_config.json;
- * and the table of families of models: what a configuration may say, and how files name the tensors.
- * Source   transformers' configuration_*.py of each family (keys and defaults) and quantization_config.py; peft's LoraConfig;
- *          transformers' convert_llama_weights_to_hf.py (Meta's names).
+/* files/config.c - configurations of Hugging Face folders, in and out: config.json, generation_config.json;
+ * and
+ * the      table of families of models: what their configurations say, and how files name their tensors.
+ * Source   transformers' configuration_*.py of each family (keys and defaults), quantization_config.py, and
+ *          convert_llama_weights_to_hf.py (Meta's names).
  * Needs    core, io, files/fields; a pool for the parsed files, which gets all of it back.
- * Never    guesses: an architecture, a key or a value that the project does not support is refused by name; a key that is absent has
- *          its class's default.
- * Edges    sizes are bounded (2^24; products of two below 2^48), and what has to hold between them is checked here, so that the models
- *          may multiply them. */
+ * Never    guesses: an architecture, a key or a value that the project does not support is refused by name; a
+ *          key that is absent has its class's default.
+ * Edges    sizes are bounded (2^24; products of two below 2^48), and what has to hold between them is checked
+ *          here, so that the models may multiply them. */
 #include "files.h"
 
 /* ---- the table of families ---- */
@@ -40,18 +41,21 @@ typedef struct {
 } Key;
 enum { KEYS_MAX = 48 };                     /* of a family */
 
-/* Another name that files use for a part. PAIRED: the rows of each head are in Meta's order (checkpoint.c). */
+/* Another name that files use for a part. PAIRED: the rows of each head are in Meta's order
+ * (checkpoint.c). */
 enum { AS_IS, PAIRED };
 typedef struct { int part; const char *pattern; int how; } Stored;
 
-/* A family: what differs from one to the next is here and nowhere else. */
+/* A family: what differs from one to the next is here and nowhere else. A list ends with a pattern or key of
+ * NULL. */
 typedef struct {
     const char *architecture, *type;        /* transformers' class, and its model_type */
     int judge;                              /* 0: a ModelConfig, 1: a RewardConfig */
-    const Names *names;                     /* of tensors; the first family with these names is the one that is written */
-    const char *stem;                       /* what names begin with, and lack in files of the bare class; "": nothing */
-    const Stored *stored;                   /* other names, ends with a pattern of NULL; NULL: none */
-    const Key *common, *own;                /* keys, each list ends with a key of NULL; own ones replace common ones */
+    const Names *names;                     /* of several families with the same names, the first is written */
+    const char *stem;                       /* what names begin with, and lack in files of the bare class */
+    const Stored *stored;                   /* other names that files use; NULL: none */
+    const Key *common, *own;                /* own keys replace common keys of that name; common NULL: none */
+    StackKind kind;                         /* of its stack; the numbers are the configuration's */
 } Family;
 
 #define P(field) offsetof(ModelConfig, field)
@@ -77,8 +81,10 @@ static const Stored meta_names[] = {
     { NAME_WORD, "tok_embeddings.weight", AS_IS }, { NAME_NORM1, "layers.%d.attention_norm.weight", AS_IS },
     { NAME_Q, "layers.%d.attention.wq.weight", PAIRED }, { NAME_K, "layers.%d.attention.wk.weight", PAIRED },
     { NAME_V, "layers.%d.attention.wv.weight", AS_IS }, { NAME_O, "layers.%d.attention.wo.weight", AS_IS },
-    { NAME_NORM2, "layers.%d.ffn_norm.weight", AS_IS }, { NAME_GATE, "layers.%d.feed_forward.w1.weight", AS_IS },
-    { NAME_UP, "layers.%d.feed_forward.w3.weight", AS_IS }, { NAME_DOWN, "layers.%d.feed_forward.w2.weight", AS_IS },
+    { NAME_NORM2, "layers.%d.ffn_norm.weight", AS_IS }, { NAME_GATE, "layers.%d.feed_forward.w1.weight",
+    AS_IS },
+    { NAME_UP, "layers.%d.feed_forward.w3.weight", AS_IS }, { NAME_DOWN, "layers.%d.feed_forward.w2.weight",
+    AS_IS },
     { NAME_HEAD, "output.weight", AS_IS }, { 0, NULL, 0 },
 };
 
@@ -115,7 +121,8 @@ static const Key llama_keys[] = {
     { "pretraining_tp", KEY_FIXED, 0, 0, 0, "1" },
     { NULL, 0, 0, 0, 0, NULL },
 };
-static const Key mistral_keys[] = {         /* its class attends to a window of 4096 unless the configuration says null */
+/* its class attends to a window of 4096 unless the configuration says null */
+static const Key mistral_keys[] = {
     { "attention_bias", KEY_OFF, 0, 0, 0, NULL },
     { "intermediate_size", KEY_SIZE, P(stack.F), 14336, SIZE_LIMIT, NULL },
     { "max_position_embeddings", KEY_SIZE, P(positions), 131072, SIZE_LIMIT, NULL },
@@ -136,7 +143,8 @@ static const Names roberta_names = { {
     [NAME_K] = LAYER "attention.self.key.weight", [NAME_K_B] = LAYER "attention.self.key.bias",
     [NAME_V] = LAYER "attention.self.value.weight", [NAME_V_B] = LAYER "attention.self.value.bias",
     [NAME_O] = LAYER "attention.output.dense.weight", [NAME_O_B] = LAYER "attention.output.dense.bias",
-    [NAME_NORM1] = LAYER "attention.output.LayerNorm.weight", [NAME_NORM1_B] = LAYER "attention.output.LayerNorm.bias",
+    [NAME_NORM1] = LAYER "attention.output.LayerNorm.weight",
+        [NAME_NORM1_B] = LAYER "attention.output.LayerNorm.bias",
     [NAME_UP] = LAYER "intermediate.dense.weight", [NAME_UP_B] = LAYER "intermediate.dense.bias",
     [NAME_DOWN] = LAYER "output.dense.weight", [NAME_DOWN_B] = LAYER "output.dense.bias",
     [NAME_NORM2] = LAYER "output.LayerNorm.weight", [NAME_NORM2_B] = LAYER "output.LayerNorm.bias",
@@ -183,35 +191,57 @@ static const Key roberta_keys[] = {
     { NULL, 0, 0, 0, 0, NULL },
 };
 
+#define LLAMA_STACK { .norm = NORM_RMS, .place = PLACE_PRE, .activation = ACT_SILU, .gated = 1, .causal = 1, \
+                      .rotary = 1 }
+#define BERT_STACK { .norm = NORM_LAYER, .place = PLACE_POST, .activation = ACT_GELU, \
+                     .biases = BIAS_QKV | BIAS_O | BIAS_MLP }
+
 static const Family families[] = {
-    { "LlamaForCausalLM", "llama", 0, &llama_names, "model.", meta_names, decoder_keys, llama_keys },
-    { "LLaMAForCausalLM", "llama", 0, &llama_names, "model.", meta_names, decoder_keys, llama_keys },
-    { "MistralForCausalLM", "mistral", 0, &llama_names, "model.", meta_names, decoder_keys, mistral_keys },
-    { "RobertaForSequenceClassification", "roberta", 1, &roberta_names, "roberta.", roberta_stored, NULL, roberta_keys },
+    { "LlamaForCausalLM", "llama", 0, &llama_names, "model.", meta_names, decoder_keys, llama_keys, LLAMA_STACK },
+    { "LLaMAForCausalLM", "llama", 0, &llama_names, "model.", meta_names, decoder_keys, llama_keys, LLAMA_STACK },
+    { "MistralForCausalLM", "mistral", 0, &llama_names, "model.", meta_names, decoder_keys, mistral_keys,
+      LLAMA_STACK },
+    { "RobertaForSequenceClassification", "roberta", 1, &roberta_names, "roberta.", roberta_stored, NULL,
+      roberta_keys, BERT_STACK },
 };
 enum { FAMILIES = sizeof families / sizeof *families };
 
+/* Returns the family of a model_type that the table has. */
+static const Family *family_of(const char *type) {
+    const Family *y = families;
+    while (strcmp(y->type, type) != 0) y++;
+    return y;
+}
+
+/* Sets the kind of a stack, and keeps its numbers. */
+static void set_kind(StackKind *to, StackKind kind) {
+    kind.C = to->C;
+    kind.H = to->H;
+    kind.K = to->K;
+    kind.D = to->D;
+    kind.F = to->F;
+    kind.L = to->L;
+    kind.eps = to->eps;
+    kind.rope = to->rope;
+    *to = kind;
+}
+
 void config_llama(ModelConfig *c) {
-    StackKind *k = &c->stack;
-    c->names = &llama_names;
-    k->norm = NORM_RMS;
-    k->place = PLACE_PRE;
-    k->activation = ACT_SILU;
-    k->gated = k->causal = k->rotary = 1;
+    const Family *y = family_of("llama");
+    c->names = y->names;
+    set_kind(&c->stack, y->kind);
 }
 
 void config_roberta(RewardConfig *c) {
-    StackKind *k = &c->stack;
-    c->names = &roberta_names;
-    k->norm = NORM_LAYER;
-    k->place = PLACE_POST;
-    k->activation = ACT_GELU;
-    k->biases = BIAS_QKV | BIAS_O | BIAS_MLP;
-    k->K = k->H;
-    k->D = k->H > 0 ? k->C / k->H : 0;
+    const Family *y = family_of("roberta");
+    c->names = y->names;
+    set_kind(&c->stack, y->kind);
+    c->stack.K = c->stack.H;
+    c->stack.D = c->stack.H > 0 ? c->stack.C / c->stack.H : 0;
 }
 
-/* Returns the family of a configuration: the one that "architectures" or "model_type" names; NULL after a complaint. */
+/* Returns the family of a configuration: the one that "architectures" or "model_type" names; NULL after a
+ * complaint. */
 static const Family *family_read(Fields *f, int judge) {
     const Json *list = field(f, "architectures"), *j;
     const char *type = field_text(f, "model_type", NULL);
@@ -220,24 +250,27 @@ static const Family *family_read(Fields *f, int judge) {
     for (j = list ? list->child : NULL; j && f->code == OK; j = j->next) {
         const char *name = j->type == JSON_STRING ? j->string : "?";
         for (int i = 0; i < FAMILIES && !found; i++)
-            if (families[i].judge == judge && strcmp(name, families[i].architecture) == 0) found = &families[i];
+            if (families[i].judge == judge && strcmp(name, families[i].architecture) == 0)
+                found = &families[i];
         if (!found) complain(f, E_UNSUPPORTED, "architecture", name);
     }
     for (int i = 0; type && i < FAMILIES && !found; i++)
         if (families[i].judge == judge && strcmp(type, families[i].type) == 0) found = &families[i];
     if (!found && !type) complain(f, E_MISSING, "config.json without", "model_type");
-    else if (type && (!found || strcmp(type, found->type) != 0)) complain(f, E_UNSUPPORTED, "model_type", type);
+    else if (type && (!found || strcmp(type, found->type) != 0))
+        complain(f, E_UNSUPPORTED, "model_type", type);
     return f->code == OK ? found : NULL;
 }
 
-/* Returns the family whose folders are written for these names (NULL: Llama's, RoBERTa's). */
+/* Returns the family whose folders are written for these names; NULL: there is none. */
 static const Family *family_written(const Names *names, int judge) {
     int i = 0;
-    while (i < FAMILIES && (families[i].judge != judge || (names && families[i].names != names))) i++;
+    while (i < FAMILIES && (families[i].judge != judge || families[i].names != names)) i++;
     return i < FAMILIES ? &families[i] : NULL;
 }
 
-/* Lists the family's keys in the order of writing: the common ones with its own put in by name. Returns their number. */
+/* Lists the family's keys in the order of writing: the common ones with its own put in by name. Returns their
+ * number. */
 static int family_keys(const Key *list[KEYS_MAX], const Family *y) {
     int n = 0;
     for (const Key *k = y->common; k && k->key; k++) list[n++] = k;
@@ -254,7 +287,8 @@ static int family_keys(const Key *list[KEYS_MAX], const Family *y) {
     return n;
 }
 
-/* Returns 1 if name is the pattern with a layer's number for "%d", which is then *layer, or the pattern itself. */
+/* Returns 1 if name is the pattern with a layer's number for "%d", which is then *layer, or the pattern
+ * itself. */
 static int pattern_match(const char *pattern, const char *name, int *layer) {
     const char *number = strstr(pattern, "%d");
     size_t n = number ? (size_t)(number - pattern) : 0, digits;
@@ -292,7 +326,7 @@ static int add_eos(ModelConfig *c, int id) {
     return 1;
 }
 
-/* eos_token_id: an id or a list of ids. fallback (-1: none) when absent. */
+/* Reads eos_token_id: an id or a list of ids; `fallback` (-1: none) if it is absent. */
 static void read_eos(Fields *f, ModelConfig *c, int fallback) {
     const Json *j = json_get(f->object, "eos_token_id"), *id;
     if (!j) { if (fallback >= 0) add_eos(c, fallback); return; }
@@ -300,12 +334,14 @@ static void read_eos(Fields *f, ModelConfig *c, int fallback) {
     id = j->type == JSON_ARRAY ? j->child : j;
     for (; id; id = j->type == JSON_ARRAY ? id->next : NULL) {
         uint64_t value;
-        if (!json_whole(id, &value) || value >= INT_MAX) { complain(f, E_FORMAT, "not a token id:", "eos_token_id"); return; }
-        if (!add_eos(c, (int)value)) { complain(f, E_RANGE, "more ids than we keep:", "eos_token_id"); return; }
+        if (!json_whole(id, &value) || value >= INT_MAX)
+            complain(f, E_FORMAT, "not a token id:", "eos_token_id");
+        else if (!add_eos(c, (int)value)) complain(f, E_RANGE, "more ids than 8:", "eos_token_id");
+        if (f->code != OK) return;
     }
 }
 
-/* rope_theta and rope_scaling, or rope_parameters, which holds both (transformers 5). */
+/* Reads rope_theta and rope_scaling, or rope_parameters, which holds both (transformers 5). */
 static void read_rope(Fields *f, ModelConfig *c) {
     const Json *scaling = field(f, "rope_parameters");
     Fields s = *f;
@@ -324,23 +360,28 @@ static void read_rope(Fields *f, ModelConfig *c) {
     else if (strcmp(type, "llama3") == 0) c->stack.rope.type = ROPE_LLAMA3;
     else if (strcmp(type, "default") != 0) complain(&s, E_UNSUPPORTED, "rope_scaling type", type);
     for (const Json *j = scaling->child; j; j = j->next)
-        if (j->type == JSON_OBJECT) complain(&s, E_UNSUPPORTED, "rope_parameters for a kind of layer:", j->key);
+        if (j->type == JSON_OBJECT)
+            complain(&s, E_UNSUPPORTED, "rope_parameters for a kind of layer:", j->key);
     if (c->stack.rope.type != ROPE_PLAIN) {
         c->stack.rope.factor = field_real(&s, "factor", 0, 1e-6, 1e6);
         if (!field(&s, "factor")) complain(&s, E_MISSING, "rope_scaling without", "factor");
     }
     if (c->stack.rope.type == ROPE_LLAMA3) {
-        static const char keys[][40] = { "low_freq_factor", "high_freq_factor", "original_max_position_embeddings" };
-        for (int i = 0; i < 3; i++) if (!field(&s, keys[i])) complain(&s, E_MISSING, "rope_scaling without", keys[i]);
+        static const char *const keys[] = { "low_freq_factor", "high_freq_factor",
+                                            "original_max_position_embeddings" };
+        for (int i = 0; i < 3; i++)
+            if (!field(&s, keys[i])) complain(&s, E_MISSING, "rope_scaling without", keys[i]);
         c->stack.rope.low = field_real(&s, keys[0], 1, 1e-6, 1e6);
         c->stack.rope.high = field_real(&s, keys[1], 4, 1e-6, 1e6);
         c->stack.rope.original = field_int(&s, keys[2], 8192, 1, SIZE_LIMIT);
-        if (c->stack.rope.high <= c->stack.rope.low) complain(&s, E_RANGE, "not above low_freq_factor:", keys[1]);
+        if (c->stack.rope.high <= c->stack.rope.low)
+            complain(&s, E_RANGE, "not above low_freq_factor:", keys[1]);
     }
     f->code = s.code;
 }
 
-/* quantization_config of bitsandbytes' 4 bits, with BitsAndBytesConfig's defaults; *w is all zeros without one. Others are refused. */
+/* Reads quantization_config, which has to be one of bitsandbytes' 4 bits, with BitsAndBytesConfig's defaults.
+ * *w is all zeros if there is none. */
 static void read_quantization(Fields *f, WeightTypes *w) {
     const Json *j = field(f, "quantization_config");
     Fields q = *f;
@@ -351,7 +392,8 @@ static void read_quantization(Fields *f, WeightTypes *w) {
     q.object = j;
     field_must_be(&q, "quant_method", "bitsandbytes");
     field_must_be_off(&q, "load_in_8bit");
-    if (!field_bool(&q, "load_in_4bit", 0)) complain(&q, E_UNSUPPORTED, "quantization_config without", "load_in_4bit");
+    if (!field_bool(&q, "load_in_4bit", 0))
+        complain(&q, E_UNSUPPORTED, "quantization_config without", "load_in_4bit");
     type = field_text(&q, "bnb_4bit_quant_type", "fp4");
     compute = field_text(&q, "bnb_4bit_compute_dtype", "float32");
     w->layers = NF4;
@@ -364,7 +406,7 @@ static void read_quantization(Fields *f, WeightTypes *w) {
     f->code = q.code;
 }
 
-/* layer_types: every layer attends to all positions before it. */
+/* Checks layer_types: every layer has to attend to all positions before it. */
 static void read_layers(Fields *f, const char *key) {
     const Json *list = field(f, key), *j;
     if (list && list->type != JSON_ARRAY) complain(f, E_FORMAT, "not a list:", key);
@@ -373,7 +415,8 @@ static void read_layers(Fields *f, const char *key) {
             complain(f, E_UNSUPPORTED, "a layer of layer_types:", j->type == JSON_STRING ? j->string : "?");
 }
 
-/* id2label {"0": name, ...}: every id from 0 on, once. Without it: LABEL_0 ... for num_labels (2). */
+/* Reads id2label, {"0": name, ...}, with every id from 0 on once. If it is absent: num_labels (2) labels
+ * LABEL_0, LABEL_1 ... */
 static void read_labels(Fields *f, RewardConfig *c) {
     const Json *map = field(f, "id2label"), *j;
     c->labels = field_int(f, "num_labels", 2, 1, LABELS_MAX);
@@ -381,45 +424,50 @@ static void read_labels(Fields *f, RewardConfig *c) {
         for (int i = 0; i < c->labels; i++) name_format(c->label[i], sizeof c->label[i], "LABEL_%d", i);
         return;
     }
-    if (map->type != JSON_OBJECT || !map->count) { complain(f, E_FORMAT, "not an object with names:", "id2label"); return; }
-    if (map->count > LABELS_MAX) { complain(f, E_RANGE, "more labels than 32:", "id2label"); return; }
-    if (field(f, "num_labels") && (size_t)c->labels != map->count) complain(f, E_FORMAT, "does not fit num_labels:", "id2label");
+    if (map->type != JSON_OBJECT || !map->count)
+        complain(f, E_FORMAT, "not an object with names:", "id2label");
+    else if (map->count > LABELS_MAX) complain(f, E_RANGE, "more labels than 32:", "id2label");
+    else if (field(f, "num_labels") && (size_t)c->labels != map->count)
+        complain(f, E_FORMAT, "does not fit num_labels:", "id2label");
+    if (f->code != OK) return;
     c->labels = (int)map->count;
-    for (j = map->child; j; j = j->next) {
+    for (j = map->child; j && f->code == OK; j = j->next) {
         char *end;
         long id = j->key[0] >= '0' && j->key[0] <= '9' ? strtol(j->key, &end, 10) : -1;
-        if (id < 0 || id >= c->labels || *end || c->label[id][0] || j->type != JSON_STRING || !j->length) {
+        if (id < 0 || id >= c->labels || *end || c->label[id][0] || j->type != JSON_STRING || !j->length)
             complain(f, E_FORMAT, "not a list of names from 0 on:", "id2label");
-            return;
-        }
-        if (j->length >= sizeof c->label[id]) { complain(f, E_RANGE, "label name too long:", j->string); return; }
-        memcpy(c->label[id], j->string, j->length + 1);
+        else if (j->length >= sizeof c->label[id]) complain(f, E_RANGE, "label name too long:", j->string);
+        else memcpy(c->label[id], j->string, j->length + 1);
     }
 }
 
 /* ---- reading: a configuration, key by key ---- */
 
+/* Reads one key into the ModelConfig or RewardConfig. */
 static void read_key(Fields *f, const Key *k, void *config) {
-    int *number = (int *)(void *)((char *)config + k->at);
+    void *at = (char *)config + k->at;
+    int *number = at;
+    float *real = at;
     WeightTypes types;
     switch (k->kind) {
     case KEY_ONLY: field_must_be(f, k->key, k->text); break;
     case KEY_OFF: field_must_be_off(f, k->key); break;
     case KEY_NULL:
-        if (!json_get(f->object, k->key) || field(f, k->key)) complain(f, E_UNSUPPORTED, "not supported:", k->key);
+        if (!json_get(f->object, k->key) || field(f, k->key))
+            complain(f, E_UNSUPPORTED, "not supported:", k->key);
         break;
     case KEY_ONE:
         if (field_real(f, k->key, 1, -1e30, 1e30) != 1) complain(f, E_UNSUPPORTED, "not supported:", k->key);
         break;
     case KEY_SIZE: *number = field_int(f, k->key, k->fallback, 1, k->max); break;
-    case KEY_DERIVED: *number = field_int(f, k->key, json_get(f->object, k->key) ? 0 : k->fallback, 1, k->max); break;
+    case KEY_DERIVED:
+        *number = field_int(f, k->key, json_get(f->object, k->key) ? 0 : k->fallback, 1, k->max);
+        break;
     case KEY_TOKEN: *number = field_int(f, k->key, k->fallback, 0, SIZE_LIMIT); break;
     case KEY_ID: *number = field_id(f, k->key, k->fallback); break;
     case KEY_EOS: read_eos(f, config, k->fallback); break;
     case KEY_FLAG: *number = field_bool(f, k->key, k->fallback); break;
-    case KEY_EPS:
-        *(float *)(void *)((char *)config + k->at) = (float)field_real(f, k->key, strtod(k->text, NULL), 1e-30, 1);
-        break;
+    case KEY_EPS: *real = (float)field_real(f, k->key, strtod(k->text, NULL), 1e-30, 1); break;
     case KEY_ROPE: read_rope(f, config); break;
     case KEY_LAYERS: read_layers(f, k->key); break;
     case KEY_BITS: read_quantization(f, &types); break;
@@ -428,7 +476,7 @@ static void read_key(Fields *f, const Key *k, void *config) {
     }
 }
 
-/* Reads all keys of the family that FOLDER/config.json names. Returns it, or NULL and f->code. */
+/* Reads all keys of the family that the file names. Returns that family, or NULL and f->code. */
 static const Family *read_keys(Fields *f, void *config, int judge) {
     const Key *list[KEYS_MAX];
     const Family *y = family_read(f, judge);
@@ -437,7 +485,7 @@ static const Family *read_keys(Fields *f, void *config, int judge) {
     return f->code == OK ? y : NULL;
 }
 
-/* Fills what follows from other numbers, and checks what has to hold between them. */
+/* Fills the numbers that follow from others, and checks what has to hold between them. */
 static void check_policy(Fields *f, ModelConfig *c) {
     StackKind *s = &c->stack;
     if (!s->K) s->K = s->H;
@@ -469,11 +517,12 @@ static int load_config(ModelConfig *c, const char *folder, Pool *pool, Error *er
     if (code != OK) return code;
     y = read_keys(&f, c, 0);
     if (!y) return f.code;
-    config_llama(c);
     c->names = y->names;
+    set_kind(&c->stack, y->kind);
     check_policy(&f, c);
     if (f.code != OK) return f.code;
-    generation = path_in(folder, "generation_config.json", "", pool);       /* it may name more tokens that end a text */
+    /* the other file may name more tokens that end a text */
+    generation = path_in(folder, "generation_config.json", "", pool);
     if (!generation) return fail(err, E_MEMORY, "memory for a configuration", folder, 0, 0);
     if (!file_exists(generation)) return OK;
     code = fields_open(&g, folder, "generation_config.json", pool, err);
@@ -498,8 +547,8 @@ int reward_config_load(RewardConfig *c, const char *folder, Pool *pool, Error *e
     if (code == OK) {
         y = read_keys(&f, c, 1);
         if (y) {
-            config_roberta(c);
             c->names = y->names;
+            set_kind(&c->stack, y->kind);
             check_judge(&f, c);
         }
         code = f.code;
@@ -527,7 +576,8 @@ static void put_eos(Buffer *b, const ModelConfig *c) {
     buffer_text(b, "]");
 }
 
-/* Old versions of transformers want exactly {type, factor} for linear scaling; llama3 came with the newer key. */
+/* Writes rope_theta and rope_scaling. Old versions of transformers want exactly {type, factor} for linear
+ * scaling; llama3's is as new as the key rope_type. */
 static void put_rope(Buffer *b, const ModelConfig *c) {
     put_real(b, "rope_theta", c->stack.rope.theta, 0);
     if (c->stack.rope.type == ROPE_PLAIN) { put_raw(b, "rope_scaling", "null"); return; }
@@ -545,19 +595,21 @@ static void put_rope(Buffer *b, const ModelConfig *c) {
     buffer_text(b, "}");
 }
 
-/* As transformers writes BitsAndBytesConfig. */
+/* Writes quantization_config as transformers writes BitsAndBytesConfig. */
 static void put_quantization(Buffer *b, const WeightTypes *w) {
-    put_raw(b, "quantization_config", "{\"_load_in_4bit\": true, \"_load_in_8bit\": false, \"bnb_4bit_compute_dtype\": \"");
+    put_raw(b, "quantization_config",
+            "{\"_load_in_4bit\": true, \"_load_in_8bit\": false, \"bnb_4bit_compute_dtype\": \"");
     buffer_text(b, torch_dtype(w->compute));
     buffer_text(b, "\", \"bnb_4bit_quant_storage\": \"uint8\", \"bnb_4bit_quant_type\": \"");
     buffer_text(b, quant_name(w->kind));
     buffer_text(b, "\", \"bnb_4bit_use_double_quant\": ");
     buffer_text(b, w->doubled ? "true" : "false");
-    buffer_text(b, ", \"llm_int8_enable_fp32_cpu_offload\": false, \"llm_int8_has_fp16_weight\": false, \"llm_int8_skip_modules\": null, "
-                   "\"llm_int8_threshold\": 6.0, \"load_in_4bit\": true, \"load_in_8bit\": false, \"quant_method\": \"bitsandbytes\"}");
+    buffer_text(b, ", \"llm_int8_enable_fp32_cpu_offload\": false, \"llm_int8_has_fp16_weight\": false, "
+                   "\"llm_int8_skip_modules\": null, \"llm_int8_threshold\": 6.0, \"load_in_4bit\": true, "
+                   "\"load_in_8bit\": false, \"quant_method\": \"bitsandbytes\"}");
 }
 
-/* id2label and label2id. */
+/* Writes id2label and label2id. */
 static void put_labels(Buffer *b, const RewardConfig *c) {
     put_key(b, "id2label");
     for (int i = 0; i < c->labels; i++) {
@@ -586,8 +638,11 @@ static void put_layers(Buffer *b, const char *key, int layers) {
     buffer_text(b, "]");
 }
 
+/* Writes one key. */
 static void write_key(Buffer *b, const Key *k, const Written *w) {
-    const int *number = (const int *)(const void *)((const char *)w->config + k->at);
+    const void *at = (const char *)w->config + k->at;
+    const int *number = at;
+    const float *real = at;
     const RewardConfig *judge = w->config;
     switch (k->kind) {
     case KEY_CLASS:
@@ -605,13 +660,15 @@ static void write_key(Buffer *b, const Key *k, const Written *w) {
     case KEY_ID: put_id(b, k->key, *number); break;
     case KEY_EOS: put_eos(b, w->config); break;
     case KEY_FLAG: put_bool(b, k->key, *number); break;
-    case KEY_EPS: put_real(b, k->key, *(const float *)(const void *)((const char *)w->config + k->at), 1); break;
+    case KEY_EPS: put_real(b, k->key, *real, 1); break;
     case KEY_ROPE: put_rope(b, w->config); break;
     case KEY_LAYERS: put_layers(b, k->key, ((const ModelConfig *)w->config)->stack.L); break;
     case KEY_BITS: if (w->types && w->types->layers == NF4) put_quantization(b, w->types); break;
     case KEY_LABELS: put_labels(b, judge); break;
     case KEY_COUNT: put_int(b, k->key, judge->labels); break;
-    case KEY_PROBLEM: put_text(b, k->key, judge->labels == 1 ? "regression" : "single_label_classification"); break;
+    case KEY_PROBLEM:
+        put_text(b, k->key, judge->labels == 1 ? "regression" : "single_label_classification");
+        break;
     default: break;
     }
 }
@@ -622,13 +679,15 @@ static int save_config(const Written *w, const char *folder, Pool *pool, Error *
     Buffer b = { pool, NULL, 0, 0, 0 };
     int code = folder_make(folder, err), n = w->family ? family_keys(list, w->family) : 0;
     if (code != OK) return code;
-    if (!w->family) return fail(err, E_ARGUMENT, "a configuration with unknown names of tensors", folder, 0, 0);
+    if (!w->family)
+        return fail(err, E_ARGUMENT, "a configuration with unknown names of tensors", folder, 0, 0);
     buffer_text(&b, "{");
     for (int i = 0; i < n; i++) write_key(&b, list[i], w);
     return put_file(&b, folder, "config.json", err);
 }
 
-int config_save(const ModelConfig *c, const WeightTypes *types, const char *folder, int dtype, Pool *pool, Error *err) {
+int config_save(const ModelConfig *c, const WeightTypes *types, const char *folder, int dtype, Pool *pool,
+                Error *err) {
     PoolMark mark = pool_mark(pool);
     Written w = { family_written(c->names, 0), c, types, dtype };
     Buffer g = { pool, NULL, 0, 0, 0 };
@@ -647,110 +706,6 @@ int reward_config_save(const RewardConfig *c, const char *folder, int dtype, Poo
     PoolMark mark = pool_mark(pool);
     Written w = { family_written(c->names, 1), c, NULL, dtype };
     int code = save_config(&w, folder, pool, err);
-    pool_release(pool, mark);
-    return code;
-}
-
-/* ---- peft's adapter_config.json ---- */
-
-/* One more name for the comma-separated list. */
-static void add_target(Fields *f, LoraConfig *l, const char *name, size_t length) {
-    size_t used = strlen(l->targets);
-    if (!length || strlen(name) != length || strchr(name, ',')) {
-        complain(f, E_FORMAT, "not a module's name:", "target_modules");
-        return;
-    }
-    if (used + length + 2 > sizeof l->targets) { complain(f, E_RANGE, "list too long:", "target_modules"); return; }
-    if (used) l->targets[used++] = ',';
-    memcpy(l->targets + used, name, length + 1);
-}
-
-/* A list of names; null means peft's default for Llama; of strings only "all-linear", since others are regular expressions. */
-static void read_targets(Fields *f, LoraConfig *l) {
-    const Json *j = field(f, "target_modules"), *name;
-    if (!j) strcpy(l->targets, "q_proj,v_proj");
-    else if (j->type == JSON_STRING && strcmp(j->string, "all-linear") == 0)
-        strcpy(l->targets, "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj");
-    else if (j->type == JSON_STRING) complain(f, E_UNSUPPORTED, "target_modules as a regular expression:", j->string);
-    else if (j->type != JSON_ARRAY || !j->count) complain(f, E_FORMAT, "not a list of names:", "target_modules");
-    else for (name = j->child; name && f->code == OK; name = name->next) {
-        if (name->type != JSON_STRING) complain(f, E_FORMAT, "not a list of names:", "target_modules");
-        else add_target(f, l, name->string, name->length);
-    }
-}
-
-static int load_adapter_config(LoraConfig *l, const char *folder, Pool *pool, Error *err) {
-    static const char off[][24] = {
-        "use_dora", "use_qalora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out", "lora_bias",
-        "layers_to_transform", "layers_pattern", "layer_replication", "trainable_token_indices", "exclude_modules",
-        "target_parameters", "megatron_config", "alora_invocation_tokens", "arrow_config" };
-    Fields f;
-    const Json *init;
-    int code = fields_open(&f, folder, "adapter_config.json", pool, err);
-    if (code != OK) return code;
-    if (!field(&f, "peft_type")) complain(&f, E_MISSING, "adapter_config.json without", "peft_type");
-    field_must_be(&f, "peft_type", "LORA");
-    field_must_be(&f, "task_type", "CAUSAL_LM");
-    field_must_be(&f, "bias", "none");
-    for (size_t i = 0; i < sizeof off / sizeof *off; i++) field_must_be_off(&f, off[i]);
-    init = field(&f, "init_lora_weights");      /* pissa, olora, loftq, corda: these change the base weights too */
-    if (init && init->type == JSON_STRING && strcmp(init->string, "gaussian") != 0 && strcmp(init->string, "eva") != 0
-        && strcmp(init->string, "orthogonal") != 0) complain(&f, E_UNSUPPORTED, "init_lora_weights", init->string);
-    l->R = field_int(&f, "r", 8, 1, 65536);
-    l->alpha = (float)field_real(&f, "lora_alpha", 8, -1e6, 1e6);
-    l->rslora = field_bool(&f, "use_rslora", 0);
-    l->targets[0] = 0;
-    read_targets(&f, l);
-    return f.code;
-}
-
-int adapter_config_load(LoraConfig *l, const char *folder, Pool *pool, Error *err) {
-    PoolMark mark = pool_mark(pool);
-    int code = load_adapter_config(l, folder, pool, err);
-    pool_release(pool, mark);
-    return code;
-}
-
-int adapter_config_save(const LoraConfig *l, const char *folder, const char *base_model, Pool *pool, Error *err) {
-    PoolMark mark = pool_mark(pool);
-    Buffer b = { pool, NULL, 0, 0, 0 };
-    int code = folder_make(folder, err);
-    const char *name, *end;
-    buffer_text(&b, "{");
-    put_raw(&b, "alpha_pattern", "{}");
-    put_raw(&b, "auto_mapping", "null");
-    if (base_model) put_text(&b, "base_model_name_or_path", base_model);
-    else put_raw(&b, "base_model_name_or_path", "null");
-    put_text(&b, "bias", "none");
-    put_raw(&b, "fan_in_fan_out", "false");
-    put_raw(&b, "inference_mode", "true");
-    put_raw(&b, "init_lora_weights", "true");
-    put_raw(&b, "layer_replication", "null");
-    put_raw(&b, "layers_pattern", "null");
-    put_raw(&b, "layers_to_transform", "null");
-    put_raw(&b, "loftq_config", "{}");
-    if (floor(l->alpha) == l->alpha && fabs(l->alpha) < 1e9) put_int(&b, "lora_alpha", (long long)l->alpha);
-    else put_real(&b, "lora_alpha", l->alpha, 1);
-    if (l->dropout > 0) put_real(&b, "lora_dropout", l->dropout, 1);
-    else put_raw(&b, "lora_dropout", "0.0");
-    put_raw(&b, "megatron_config", "null");
-    put_text(&b, "megatron_core", "megatron.core");
-    put_raw(&b, "modules_to_save", "null");
-    put_text(&b, "peft_type", "LORA");
-    put_int(&b, "r", l->R);
-    put_raw(&b, "rank_pattern", "{}");
-    put_raw(&b, "revision", "null");
-    put_raw(&b, "target_modules", "[");
-    for (name = l->targets; *name; name = *end ? end + 1 : end) {
-        for (end = name; *end && *end != ','; end++) ;
-        if (name != l->targets) buffer_text(&b, ", ");
-        buffer_json_string(&b, name, (size_t)(end - name));
-    }
-    buffer_text(&b, "]");
-    put_text(&b, "task_type", "CAUSAL_LM");
-    put_raw(&b, "use_dora", "false");
-    put_raw(&b, "use_rslora", l->rslora ? "true" : "false");
-    if (code == OK) code = put_file(&b, folder, "adapter_config.json", err);
     pool_release(pool, mark);
     return code;
 }

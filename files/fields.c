@@ -1,9 +1,11 @@
-/* files/fields.c - small files of one JSON object (config.json and its like): reading fields with complaints, and writing fields.
+/* files/fields.c - small files of one JSON object (config.json and its like): reading fields with complaints,
+ * and writing fields.
  * Source   RFC 8259; the layout is that of Python's json.dumps(indent=2).
  * Needs    core, io; a pool for paths and parsed text. <stdio.h> for snprintf only.
- * Never    guesses: a field of another type or outside its limits is a complaint that names the file and the key.
- * Edges    null counts as absent, as Hugging Face's classes take it; a field that is refused returns its fallback, so that a reader may
- *          go on and look at `code` once, at the end. */
+ * Never    guesses: a field of another type or outside its limits is a complaint that names the file and the
+ *          key.
+ * Edges    null counts as absent, as Hugging Face's classes take it; a field that is refused returns its
+ *          fallback, so that a reader may go on and look at `code` once, at the end. */
 #include "files.h"
 #include <stdarg.h>
 #include <stdio.h>
@@ -36,7 +38,8 @@ char *path_in(const char *folder, const char *stem, const char *extension, Pool 
 }
 
 int dtype_named(const char *name) {
-    return strcmp(name, "float32") == 0 ? F32 : strcmp(name, "bfloat16") == 0 ? BF16 : strcmp(name, "float16") == 0 ? F16 : -1;
+    return strcmp(name, "float32") == 0 ? F32 : strcmp(name, "bfloat16") == 0 ? BF16
+        : strcmp(name, "float16") == 0 ? F16 : -1;
 }
 const char *torch_dtype(int type) { return type == BF16 ? "bfloat16" : type == F16 ? "float16" : "float32"; }
 const char *quant_name(int kind) { return kind == QUANT_NF4 ? "nf4" : "fp4"; }
@@ -56,7 +59,8 @@ int json_file(const Json **object, const char *path, Pool *pool, Error *err) {
 }
 
 int json_whole(const Json *j, uint64_t *value) {
-    if (!j || j->type != JSON_NUMBER || !(j->number >= 0 && j->number <= EXACT_MAX) || floor(j->number) != j->number) return 0;
+    if (!j || j->type != JSON_NUMBER || !(j->number >= 0 && j->number <= EXACT_MAX)
+        || floor(j->number) != j->number) return 0;
     *value = (uint64_t)j->number;
     return 1;
 }
@@ -83,7 +87,8 @@ double field_real(Fields *f, const char *key, double fallback, double min, doubl
     const Json *j = field(f, key);
     if (!j) return fallback;
     if (j->type != JSON_NUMBER) { complain(f, E_FORMAT, "not a number:", key); return fallback; }
-    if (!(j->number >= min && j->number <= max)) { complain(f, E_RANGE, "out of range:", key); return fallback; }
+    if (!(j->number >= min && j->number <= max)) { complain(f, E_RANGE, "out of range:", key);
+        return fallback; }
     return j->number;
 }
 
@@ -113,13 +118,15 @@ int field_id(Fields *f, const char *key, int fallback) {
 
 void field_must_be(Fields *f, const char *key, const char *only) {
     const char *value = field_text(f, key, only);
-    if (f->code == OK && strcmp(value, only) != 0) f->code = refuse(f->err, E_UNSUPPORTED, f->path, "%s '%.64s'", key, value);
+    if (f->code == OK && strcmp(value, only) != 0)
+        f->code = refuse(f->err, E_UNSUPPORTED, f->path, "%s '%.64s'", key, value);
 }
 
 void field_must_be_off(Fields *f, const char *key) {
     const Json *j = field(f, key);
-    if (!j || j->type == JSON_FALSE || (j->type == JSON_NUMBER && j->number == 0) || (j->type == JSON_STRING && !j->length)
-        || ((j->type == JSON_ARRAY || j->type == JSON_OBJECT) && !j->count)) return;
+    if (!j || j->type == JSON_FALSE || (j->type == JSON_NUMBER && j->number == 0)
+        || (j->type == JSON_STRING && !j->length) || ((j->type == JSON_ARRAY || j->type == JSON_OBJECT)
+                                                      && !j->count)) return;
     complain(f, E_UNSUPPORTED, "not supported:", key);
 }
 
@@ -145,9 +152,12 @@ void put_key(Buffer *b, const char *key) {
 void put_raw(Buffer *b, const char *key, const char *json) { put_key(b, key); buffer_text(b, json); }
 void put_int(Buffer *b, const char *key, long long v) { put_key(b, key); buffer_integer(b, v); }
 void put_bool(Buffer *b, const char *key, int v) { put_raw(b, key, v ? "true" : "false"); }
-void put_text(Buffer *b, const char *key, const char *text) { put_key(b, key); buffer_json_string(b, text, strlen(text)); }
-void put_id(Buffer *b, const char *key, int id) { if (id < 0) put_raw(b, key, "null"); else put_int(b, key, id); }
-void put_real(Buffer *b, const char *key, double x, int single) { put_key(b, key); buffer_real(b, x, single); }
+void put_text(Buffer *b, const char *key, const char *text) { put_key(b, key);
+    buffer_json_string(b, text, strlen(text)); }
+void put_id(Buffer *b, const char *key, int id) { if (id < 0) put_raw(b, key, "null");
+    else put_int(b, key, id); }
+void put_real(Buffer *b, const char *key, double x, int single) { put_key(b, key); buffer_real(b, x, single);
+    }
 
 int put_file(Buffer *b, const char *folder, const char *name, Error *err) {
     const char *path = path_in(folder, name, "", b->pool);

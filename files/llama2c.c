@@ -1,32 +1,38 @@
-/* files/llama2c.c - llama2.c's checkpoints (*.bin), read into a list of tensors with Hugging Face's names and order of rows.
- * Source   Karpathy 2023: run.c (legacy), export.py (versions 1 and 2), runq.c (version 2). Little-endian; matrices are (out, in).
- *            legacy     7 int32: dim, hidden, layers, heads, kv heads, vocabulary (negative: the head has its own tensor), positions;
- *                       then float32
- *            version 1  "ak42", 1, the same 7, u8 "the head is the embedding", zeros up to byte 256; then float32
- *            version 2  the same with an i32 group size after the u8; norms are float32, each matrix is n int8 and then n / group float32
- *                       scales
- * Needs    core, quant, io, files/fields; a pool that keeps the weights.
- * Never    guesses a kind: a file has to be exactly as long as its header says.
- * Edges    sizes are bounded before they are multiplied. llama2.c rotates the pairs (2j, 2j+1) of a head's queries and keys, Hugging Face
- *          (j, j + D/2): rows of q and k change their places. */
+/* files/llama2c.c - llama2.c's checkpoints (*.bin), read into a list of tensors with Hugging Face's names and
+ * order    of rows.
+ * Source   Karpathy 2023: run.c, export.py, runq.c. Little-endian; matrices are (out, in), layer after layer:
+ *          legacy 7 int32: dim, hidden, layers, heads, kv heads, vocabulary (negative: the head has its own
+ *          tensor), positions; then float32 version 1 "ak42", 1, the same 7, u8 "the head is the embedding",
+ *          zeros up to byte 256; float32 version 2 the same with an i32 group size after the u8; norms are
+ *          float32, each matrix is n int8 and then n / group float32 scales
+ * Needs    core, quant, io, files/fields, files/config; a pool that keeps the weights.
+ * Never    guesses the kind of a file: it has to be exactly as long as its header says.
+ * Edges    sizes are bounded before they are multiplied. llama2.c rotates the pairs (2j, 2j+1) of a head's
+ *          queries and keys, Hugging Face (j, j + D/2): rows of q and k change their places. */
 #include "files.h"
 
-enum { W_EMBEDDING, W_ATTN_NORM, W_Q, W_K, W_V, W_O, W_MLP_NORM, W_GATE, W_DOWN, W_UP, W_NORM, W_TABLES /* RoPE's, skipped */, W_HEAD, KINDS };
-static const char *const pattern[KINDS] = { "model.embed_tokens.weight", "model.layers.%d.input_layernorm.weight",
-    "model.layers.%d.self_attn.q_proj.weight", "model.layers.%d.self_attn.k_proj.weight", "model.layers.%d.self_attn.v_proj.weight",
-    "model.layers.%d.self_attn.o_proj.weight", "model.layers.%d.post_attention_layernorm.weight", "model.layers.%d.mlp.gate_proj.weight",
-    "model.layers.%d.mlp.down_proj.weight", "model.layers.%d.mlp.up_proj.weight", "model.norm.weight", "", "lm_head.weight" };
-/* The order in a legacy file is that of the enum; in a file of version 1 or 2 it is this. */
-static const int later_order[KINDS] = { W_ATTN_NORM, W_MLP_NORM, W_NORM, W_EMBEDDING, W_Q, W_K, W_V, W_O, W_GATE, W_DOWN, W_UP, W_HEAD, -1 };
+/* The kinds of tensors in the order of a legacy file; W_TABLES, RoPE's cosines and sines, are skipped. */
+enum { W_EMBEDDING, W_ATTN_NORM, W_Q, W_K, W_V, W_O, W_MLP_NORM, W_GATE, W_DOWN, W_UP, W_NORM, W_TABLES,
+    W_HEAD,
+       KINDS };
+static const int name[KINDS] = { NAME_WORD, NAME_NORM1, NAME_Q, NAME_K, NAME_V, NAME_O, NAME_NORM2, NAME_GATE,
+                                 NAME_DOWN, NAME_UP, NAME_NORM, 0, NAME_HEAD };
+/* The order in a file of version 1 or 2. */
+static const int later_order[KINDS] = { W_ATTN_NORM, W_MLP_NORM, W_NORM, W_EMBEDDING, W_Q, W_K, W_V, W_O,
+    W_GATE,
+                                        W_DOWN, W_UP, W_HEAD, -1 };
 
-typedef struct { Llama2c *out; const char *path; File *file; uint64_t at; int group; Pool *pool; Error *err; } Reading;
+typedef struct { Llama2c *out; const char *path; File *file; uint64_t at; int group;
+    Pool *pool; Error *err;
+    } Reading;
 
 static int is_norm(int kind) { return kind == W_ATTN_NORM || kind == W_MLP_NORM || kind == W_NORM; }
 
 /* Sets the rows and columns of one tensor of this kind, and returns how many such tensors the file has. */
 static int kind_shape(const ModelConfig *c, int kind, int *O, int *I) {
     *I = kind == W_DOWN ? c->stack.F : kind == W_TABLES ? c->stack.D / 2 : c->stack.C;
-    *O = is_norm(kind) ? 1 : kind == W_EMBEDDING || kind == W_HEAD ? c->V : kind == W_K || kind == W_V ? c->stack.K * c->stack.D
+    *O = is_norm(kind) ? 1 : kind == W_EMBEDDING || kind == W_HEAD ? c->V : kind == W_K || kind == W_V
+        ? c->stack.K * c->stack.D
        : kind == W_GATE || kind == W_UP ? c->stack.F : kind == W_TABLES ? c->positions : c->stack.C;
     if (kind == W_HEAD) return !c->tied;
     return kind == W_EMBEDDING || kind == W_NORM ? 1 : kind == W_TABLES ? 2 : c->stack.L;
@@ -46,23 +52,27 @@ static int check_length(Reading *r) {
         uint64_t n = (uint64_t)O * (uint64_t)I;
         if (kind == W_TABLES && l->version) continue;
         if (l->version == 2 && !is_norm(kind) && (r->group < 1 || n % (uint64_t)r->group))
-            return refuse(r->err, E_RANGE, r->path, "a group size that does not divide the matrices: group_size");
+            return refuse(r->err, E_RANGE, r->path,
+                          "a group size that does not divide the matrices: group_size");
         wanted += (uint64_t)count * kind_bytes(r, kind, n);     /* grows by less than 4096 * 5 * 2^48 */
     }
     if (wanted == file_size(r->file)) return OK;
-    return fail(r->err, E_FORMAT, "not a llama2.c file, or an incomplete one (bytes; wanted: these or more)", r->path,
-                (long long)file_size(r->file), (long long)wanted);
+    return fail(r->err, E_FORMAT, "not a llama2.c file, or an incomplete one (bytes; wanted: these or more)",
+                r->path, (long long)file_size(r->file), (long long)wanted);
 }
 
 /* Reads the header: sizes within reason, and a file of exactly the length that follows from them. */
 static int read_header(Reading *r) {
-    static const char *const field[7] = { "dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "max_seq_len" };
+    static const char *const field[7] = { "dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads",
+        "vocab_size", "max_seq_len" };
     Llama2c *l = r->out;
     ModelConfig *c = &l->config;
-    int *const size[7] = { &c->stack.C, &c->stack.F, &c->stack.L, &c->stack.H, &c->stack.K, &c->V, &c->positions };
+    int *const size[7] = { &c->stack.C, &c->stack.F, &c->stack.L, &c->stack.H, &c->stack.K, &c->V,
+        &c->positions };
     unsigned char b[256] = { 0 };
     Reader from = { b, b + sizeof b, 0 };
-    int code = file_read_at(r->file, 0, b, file_size(r->file) < 256 ? (size_t)file_size(r->file) : 256, r->err);
+    int code = file_read_at(r->file, 0, b, file_size(r->file) < 256 ? (size_t)file_size(r->file) : 256,
+                            r->err);
     if (code != OK) return code;
     if (read_u32(&from) == 0x616b3432) {
         l->version = (int)read_u32(&from);
@@ -104,7 +114,8 @@ static int read_numbers(Reading *r, int kind, f32 *out, size_t n) {
     code = file_read_at(r->file, r->at, b, n, r->err);
     if (code == OK) code = file_read_at(r->file, r->at + n, scale, size - n, r->err);
     little_endian(scale, 4, (size - n) / 4);
-    for (size_t i = 0; i < n && code == OK; i++) out[i] = (f32)(b[i] < 128 ? b[i] : b[i] - 256) * scale[i / (size_t)r->group];
+    for (size_t i = 0; i < n && code == OK; i++)
+        out[i] = (f32)(b[i] < 128 ? b[i] : b[i] - 256) * scale[i / (size_t)r->group];
     r->at += size;
     pool_release(r->pool, mark);
     return code;
@@ -131,16 +142,18 @@ static int read_tensor(Reading *r, int kind, int layer, int O, int I) {
     Tensor *t = &r->out->tensor[r->out->tensors++];
     size_t n = (size_t)O * (size_t)I;
     int code;
-    name_format(t->name, sizeof t->name, pattern[kind], layer);
+    name_format(t->name, sizeof t->name, r->out->config.names->part[name[kind]], layer);
     t->flags = is_norm(kind) ? TENSOR_VECTOR : 0;
     t->matrix = pool_take(r->pool, 1, sizeof *t->matrix);
     if (t->matrix) t->matrix->data = pool_take(r->pool, n, sizeof(f32));
-    if (!t->matrix || !t->matrix->data) return fail(r->err, E_MEMORY, "memory for the weights", r->path, 0, 0);
+    if (!t->matrix || !t->matrix->data)
+        return fail(r->err, E_MEMORY, "memory for the weights", r->path, 0, 0);
     t->matrix->type = F32;
     t->matrix->O = O;
     t->matrix->I = I;
     code = read_numbers(r, kind, t->matrix->data, n);
-    return code == OK && (kind == W_Q || kind == W_K) ? permute_heads(r, t->matrix->data, O, I, r->out->config.stack.D) : code;
+    if (code != OK || (kind != W_Q && kind != W_K)) return code;
+    return permute_heads(r, t->matrix->data, O, I, r->out->config.stack.D);
 }
 
 static int read_all(Reading *r) {
@@ -150,7 +163,8 @@ static int read_all(Reading *r) {
     l->tensor = pool_take(r->pool, (size_t)l->config.stack.L * 9 + 3, sizeof *l->tensor);
     if (!l->tensor) return fail(r->err, E_MEMORY, "memory for the weights", r->path, 0, 0);
     for (int k = 0; k < KINDS && code == OK; k++) {
-        int kind = l->version ? later_order[k] : k, O, I, count = kind < 0 ? 0 : kind_shape(&l->config, kind, &O, &I);
+        int kind = l->version ? later_order[k] : k, O, I;
+        int count = kind < 0 ? 0 : kind_shape(&l->config, kind, &O, &I);
         for (int i = 0; i < count && code == OK; i++)
             if (kind == W_TABLES) r->at += (uint64_t)O * (uint64_t)I * 4;
             else code = read_tensor(r, kind, i, O, I);

@@ -1,20 +1,21 @@
-/* files/tokenizer_files.c - a tokenizer from its files and into them, with the files beside it that add tokens and name the special ones.
- * Source   transformers' tokenization_utils_base.py (file names; tokenizer_config.json, special_tokens_map.json, added_tokens.json).
+/* files/tokenizer_files.c - a tokenizer from its files and into them, with the files beside it that add
+ * tokens and name the special ones.
+ * Source   transformers' tokenization_utils_base.py (file names; tokenizer_config.json,
+ *          special_tokens_map.json, added_tokens.json).
  * Needs    core, io, tokenizer, files/fields; a pool that keeps the tokenizer. <stdio.h> for snprintf only.
  * Never    looks into a vocabulary: tokenizer.c reads and writes the bytes.
- * Edges    a tokenizer.json that asks for something unsupported gives way to an older file beside it, if there is one. */
+ * Edges    a tokenizer.json that asks for something unsupported gives way to an older file beside it, if
+ *          there is one. */
 #include "files.h"
 #include "../text/beside.h"
 #include <stdio.h>
-
-/* ---- tokenizers ---- */
 
 static int ends_with(const char *text, const char *end) {
     size_t n = strlen(text), m = strlen(end);
     return n >= m && strcmp(text + n - m, end) == 0;
 }
 
-/* Passes on an error about bytes with the file's name in front of its place. */
+/* Passes on an error about bytes, with the file's name before the place in the file. Returns t. */
 static Tokenizer *opened(Tokenizer *t, const Error *inner, const char *path, Error *err) {
     char where[sizeof inner->where];
     snprintf(where, sizeof where, inner->where[0] ? "%.150s: %.100s" : "%.150s%s", path, inner->where);
@@ -22,15 +23,15 @@ static Tokenizer *opened(Tokenizer *t, const Error *inner, const char *path, Err
     return t;
 }
 
-/* One file, read and understood: tokenizer.json, vocab.txt, or a SentencePiece model. */
+/* Opens a tokenizer of one file: tokenizer.json, vocab.txt, or a SentencePiece model. */
 static Tokenizer *open_single(const char *path, Pool *pool, Error *err) {
     Error inner;
     char *bytes;
     size_t n;
     memset(&inner, 0, sizeof inner);
     if (file_read_all(path, pool, &bytes, &n, err) != OK) return NULL;
-    return opened((ends_with(path, ".json") ? tokenizer_json : ends_with(path, ".txt") ? tokenizer_wordpiece : tokenizer_sentencepiece)
-                  (bytes, n, pool, &inner), &inner, path, err);
+    return opened((ends_with(path, ".json") ? tokenizer_json : ends_with(path, ".txt") ? tokenizer_wordpiece
+                   : tokenizer_sentencepiece) (bytes, n, pool, &inner), &inner, path, err);
 }
 
 static Tokenizer *open_bytelevel(const char *vocab, const char *merges, Pool *pool, Error *err) {
@@ -38,17 +39,18 @@ static Tokenizer *open_bytelevel(const char *vocab, const char *merges, Pool *po
     char *v, *m;
     size_t vn, mn;
     memset(&inner, 0, sizeof inner);
-    if (file_read_all(vocab, pool, &v, &vn, err) != OK || file_read_all(merges, pool, &m, &mn, err) != OK) return NULL;
+    if (file_read_all(vocab, pool, &v, &vn, err) != OK || file_read_all(merges, pool, &m, &mn, err) != OK)
+        return NULL;
     return opened(tokenizer_bytelevel(v, vn, m, mn, pool, &inner), &inner, vocab, err);
 }
 
-/* The path of a folder's file in pool, or NULL if it is not there. */
+/* Returns the path of a folder's file, in pool, or NULL if it is not there. */
 static const char *there(const char *folder, const char *name, Pool *pool) {
     const char *path = path_in(folder, name, "", pool);
     return path && file_exists(path) ? path : NULL;
 }
 
-typedef struct { const char *json, *model, *vocab, *merges, *words; } TokenizerFiles;      /* NULL: not there */
+typedef struct { const char *json, *model, *vocab, *merges, *words; } TokenizerFiles;    /* NULL: not there */
 
 static TokenizerFiles tokenizer_files(const char *folder, Pool *pool) {
     TokenizerFiles f;
@@ -67,9 +69,10 @@ int tokenizer_exists(const char *folder, Pool *pool) {
     return f.json || f.model || f.vocab || f.words;
 }
 
-/* What the files beside a tokenizer say about it. */
+/* Reads the files beside a tokenizer: they add tokens and name the special ones. */
 static int open_beside(Tokenizer *t, const char *folder, Pool *pool, Error *err) {
-    static const char *const name[] = { "added_tokens.json", "tokenizer_config.json", "special_tokens_map.json" };
+    static const char *const name[] = { "added_tokens.json", "tokenizer_config.json",
+        "special_tokens_map.json" };
     const Json *file[3] = { NULL, NULL, NULL };
     const char *path;
     Error inner;
@@ -97,7 +100,8 @@ static Tokenizer *open_folder(const char *folder, Pool *pool, Error *err) {
     else if (!t && f.vocab) t = open_bytelevel(f.vocab, f.merges, pool, err);
     else if (!t && f.words) t = open_single(f.words, pool, err);
     else if (!t)
-        fail(err, E_MISSING, "no tokenizer.json, no tokenizer.model, no vocab.json with merges.txt, and no vocab.txt", folder, 0, 0);
+        fail(err, E_MISSING, "no tokenizer.json, no tokenizer.model, no vocab.json with merges.txt, and no "
+             "vocab.txt", folder, 0, 0);
     return t && open_beside(t, folder, pool, err) == OK ? t : NULL;
 }
 
@@ -113,7 +117,7 @@ Tokenizer *tokenizer_open(const char *path, Pool *pool, Error *err) {
     return open_bytelevel(path, merges, pool, err);
 }
 
-/* "key": the piece of id. Nothing when there is no such token. */
+/* Writes "key": the piece of id; nothing if there is no such token. */
 static void put_piece(Buffer *b, const char *key, const Tokenizer *t, int id) {
     size_t n = 0;
     const char *piece = id < 0 ? NULL : tokenizer_piece(t, id, &n);
@@ -122,20 +126,23 @@ static void put_piece(Buffer *b, const char *key, const Tokenizer *t, int id) {
     buffer_json_string(b, piece, n);
 }
 
-/* bos, eos, unk, pad; for BERT cls and sep instead of the first two, for RoBERTa also cls, sep and mask (transformers' class knows that mask swallows the space before it). */
+/* Writes the special tokens: bos, eos, unk, pad; for BERT cls and sep instead of the first two; for RoBERTa
+ * also cls, sep and mask (transformers' class knows that mask takes the space before it). */
 static void put_specials(Buffer *b, const Tokenizer *t, int roberta) {
     SpecialIds s = tokenizer_specials(t);
     int bert = tokenizer_kind(t) == TOKENIZER_WORDPIECE;
     if (!bert) put_piece(b, "bos_token", t, s.bos);
     if (roberta) put_piece(b, "cls_token", t, s.bos);
     if (!bert) put_piece(b, "eos_token", t, s.eos);
-    if (roberta) put_piece(b, "mask_token", t, bert ? tokenizer_find(t, "[MASK]", 6) : tokenizer_find(t, "<mask>", 6));
+    if (roberta)
+        put_piece(b, "mask_token", t, bert ? tokenizer_find(t, "[MASK]", 6) : tokenizer_find(t, "<mask>", 6));
     put_piece(b, "pad_token", t, s.pad);
     if (roberta) put_piece(b, "sep_token", t, s.eos);
     put_piece(b, "unk_token", t, s.unk);
 }
 
-/* "added_tokens_decoder": {"32000": {...}, ...}, if there are any; how many lie beyond the vocabulary in *beyond. */
+/* Writes "added_tokens_decoder": {"32000": {...}, ...}, if there are any. *beyond: how many of them are not
+ * in the vocabulary. */
 static void put_added(Buffer *b, const Tokenizer *t, int *beyond) {
     AddedToken a;
     int i;
@@ -157,7 +164,7 @@ static void put_added(Buffer *b, const Tokenizer *t, int *beyond) {
     buffer_text(b, "\n  }");
 }
 
-/* added_tokens.json: {"[PAD]": 32000, ...} */
+/* Writes added_tokens.json: {"[PAD]": 32000, ...}. */
 static int save_added(const Tokenizer *t, const char *folder, Pool *pool, Error *err) {
     Buffer b = { pool, NULL, 0, 0, 0 };
     AddedToken a;
@@ -176,8 +183,9 @@ static int save_added(const Tokenizer *t, const char *folder, Pool *pool, Error 
     return file_write_all(path, b.data, b.length, pool, err);
 }
 
-/* tokenizer_config.json and special_tokens_map.json. */
-static int save_tokenizer_configs(const Tokenizer *t, const char *folder, int max_length, Pool *pool, Error *err) {
+/* Writes tokenizer_config.json and special_tokens_map.json. */
+static int save_tokenizer_configs(const Tokenizer *t, const char *folder, int max_length, Pool *pool,
+                                  Error *err) {
     Buffer b = { pool, NULL, 0, 0, 0 }, map = { pool, NULL, 0, 0, 0 };
     const char *class = tokenizer_class(t), *chat = tokenizer_chat_template(t);
     int before, after, sentencepiece = tokenizer_kind(t) == TOKENIZER_SENTENCEPIECE, roberta, code, beyond;
@@ -186,13 +194,13 @@ static int save_tokenizer_configs(const Tokenizer *t, const char *folder, int ma
     buffer_text(&b, "{");
     if (tokenizer_bert(t) && !ends_with(class, "Fast")) {
         const BertRules *rules = tokenizer_bert(t);
-        put_raw(&b, "do_lower_case", rules->lower ? "true" : "false");
+        put_bool(&b, "do_lower_case", rules->lower);
         put_raw(&b, "strip_accents", rules->strip == rules->lower ? "null" : rules->strip ? "true" : "false");
-        put_raw(&b, "tokenize_chinese_chars", rules->ideographs ? "true" : "false");
+        put_bool(&b, "tokenize_chinese_chars", rules->ideographs);
     } else if (sentencepiece) {
-        put_raw(&b, "add_bos_token", before ? "true" : "false");
-        put_raw(&b, "add_eos_token", after ? "true" : "false");
-        put_raw(&b, "legacy", tokenizer_legacy(t) ? "true" : "false");
+        put_bool(&b, "add_bos_token", before);
+        put_bool(&b, "add_eos_token", after);
+        put_bool(&b, "legacy", tokenizer_legacy(t));
         put_raw(&b, "sp_model_kwargs", "{}");
         put_raw(&b, "use_default_system_prompt", "false");
     } else if (!ends_with(class, "Fast")) {
@@ -215,7 +223,8 @@ static int save_tokenizer_configs(const Tokenizer *t, const char *folder, int ma
 
 static int save_tokenizer(const Tokenizer *t, const char *folder, int max_length, Pool *pool, Error *err) {
     static const char *const file[] = { "tokenizer.model", "vocab.json", "vocab.txt" };
-    const char *class = tokenizer_class(t), *name = file[tokenizer_kind(t)], *first, *second = path_in(folder, "merges.txt", "", pool);
+    const char *class = tokenizer_class(t), *name = file[tokenizer_kind(t)], *first;
+    const char *second = path_in(folder, "merges.txt", "", pool);
     int kind = tokenizer_kind(t), code = folder_make(folder, err);
     Buffer a = { pool, NULL, 0, 0, 0 }, b = { pool, NULL, 0, 0, 0 };
     int json = tokenizer_write_json(t, &a) != E_ARGUMENT;
@@ -223,12 +232,15 @@ static int save_tokenizer(const Tokenizer *t, const char *folder, int max_length
     else if (!strcmp(class, "T5Tokenizer") || !strcmp(class, "AlbertTokenizer")) name = "spiece.model";
     first = path_in(folder, name, "", pool);
     if (code != OK) return code;
-    if (!json) code = kind == TOKENIZER_SENTENCEPIECE ? tokenizer_write_sentencepiece(t, &a)
-                    : kind == TOKENIZER_BYTELEVEL ? tokenizer_write_bytelevel(t, &a, &b) : tokenizer_write_wordpiece(t, &a);
+    if (json) code = OK;
+    else if (kind == TOKENIZER_SENTENCEPIECE) code = tokenizer_write_sentencepiece(t, &a);
+    else if (kind == TOKENIZER_BYTELEVEL) code = tokenizer_write_bytelevel(t, &a, &b);
+    else code = tokenizer_write_wordpiece(t, &a);
     if (code != OK || a.failed || b.failed || !first || !second)
         return fail(err, code != OK ? code : E_MEMORY, "writing the tokenizer", folder, 0, 0);
     code = file_write_all(first, a.data, a.length, pool, err);
-    if (code == OK && !json && kind == TOKENIZER_BYTELEVEL) code = file_write_all(second, b.data, b.length, pool, err);
+    if (code == OK && !json && kind == TOKENIZER_BYTELEVEL)
+        code = file_write_all(second, b.data, b.length, pool, err);
     return code == OK ? save_tokenizer_configs(t, folder, max_length, pool, err) : code;
 }
 

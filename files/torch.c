@@ -1,44 +1,56 @@
-/* files/torch.c - PyTorch's checkpoint files (torch.save of a state dict): which tensors a file holds, and where their numbers are.
- * Source   the zip container is PKWARE's APPNOTE.TXT (stored entries, zip64); what torch puts into it, and the legacy container
- *          before torch 1.6, are torch/serialization.py's and torch/_utils.py's; the pickle opcodes are Python's pickletools'.
- * Needs    core, quant, io; a pool for names and places. <stdio.h> for snprintf only.
- * Never    executes anything. A pickle is a program that may name any function of Python; this machine knows the opcodes and
- *          the handful of names below, which build a dict of tensors, and refuses every other one by its name.
- * Edges    every number in a file is hostile: depth, memo indices, sizes, strides, offsets, entries that overlap. Whatever sizes a
- *          file announces, memory is at most 100 times the pickle (which is at most 16 MB) and a few times a zip's directory;
- *          time is linear but for sorting. Views may have any strides; storages may be shared (tied weights), and of types that
- *          we do not read. */
+/* files/torch.c - PyTorch's checkpoint files (torch.save of a state dict): which tensors a file holds, and
+ * where their numbers are.
+ * Source   PKWARE's APPNOTE.TXT (the zip container: stored entries, zip64); torch/serialization.py and
+ *          torch/_utils.py (what torch puts into it, and the legacy container before torch 1.6); Python's
+ *          pickletools (the pickle opcodes).
+ * Needs    core, quant, io, files/fields; a pool for names and places. <stdio.h> for snprintf only.
+ * Never    executes anything. A pickle is a program that may call any function of Python. This machine knows
+ *          the opcodes and the few functions below, which build a dict of tensors, and refuses every other
+ *          function by its name.
+ * Edges    every number in a file is hostile: depth, memo indices, sizes, strides, offsets, entries that
+ *          overlap. Whatever sizes a file announces, memory is at most 100 times the pickle (which is at most
+ *          16 MB) and a few times a zip's directory; time is linear except for sorting. Views may have any
+ *          strides; several tensors may share a storage (tied weights); a storage may have a type that is
+ *          not readable here. */
 #include "files.h"
 #include <stdio.h>
 
-enum { WINDOW = 4096,                           /* bytes of the pickle, or of a view's storage, in flight */
+enum { WINDOW = 4096,                           /* bytes that are read at a time, of a pickle or a storage */
        PICKLE_MAX = 1 << 24, DIRECTORY_MAX = 1 << 26, DIMS_MAX = 64, NAME_LIMIT = 1024 };
-static const char HERE[] = "PyTorch checkpoint";    /* the caller knows the path */
+static const char HERE[] = "PyTorch checkpoint";    /* `where` of errors: only the caller knows the path */
 
 /* ---- values of the pickle machine ---- */
 
-/* OTHER: understood, but of no use to us (a float, a large integer, a device). UNSET: a memo that nobody wrote. */
+/* OTHER: a value of a kind that no tensor needs (a float, a large integer, a device). UNSET: a memo that was
+ * not written. */
 enum { UNSET, MARK, NOTHING, TRUTH, INTEGER, TEXT, OTHER, TUPLE, LIST, DICT, GLOBAL, STORAGE, TENSOR };
 typedef struct Value Value;
 typedef struct Link Link;
-typedef struct TorchStorage TorchStorage;        /* (Storage is the header's) */
+typedef struct TorchStorage TorchStorage;
 typedef struct View View;
-typedef struct { Link *first, *last; } Chain;   /* a list or a dict, in order; the machine may hold it in several places */
+/* The items of a list or a dict, in order. Several values of the machine may share them. */
+typedef struct { Link *first, *last; } Chain;
 struct Value {
-    int type, count;                            /* count: of a tuple's items, of a text's bytes; a global's row in its table */
-    union { int64_t integer; const char *text; const Value *item; Chain *chain; TorchStorage *storage; View *view; } is;
+    int type, count;    /* items of a tuple, bytes of a text, row of a global in its table */
+    union {
+        int64_t integer; const char *text; const Value *item; Chain *chain; TorchStorage *storage; View *view;
+    } is;
 };
 struct Link { Value key, value; Link *next; };  /* a list's links have no key */
 struct TorchStorage {
-    const char *key; int dtype, width;          /* bytes of an element */
-    uint64_t elements, at;                      /* at: its byte in the file, 0 until it is found */
-    uint64_t first, span;                       /* legacy: a storage may be a window of another one: its elements first .. first+span-1 */
+    const char *key; int dtype, width;          /* width: bytes of an element */
+    uint64_t elements, at;    /* at: the byte in the file where it begins; 0: not known yet */
+    /* in a legacy file a storage may be a window of another one: elements first .. first+span-1 of it */
+    uint64_t first, span;
     TorchStorage *next;
 };
-struct View { const TorchStorage *storage; uint64_t first; int dims; uint64_t shape[TORCH_DIMS], stride[TORCH_DIMS]; };
+struct View {
+    const TorchStorage *storage; uint64_t first; int dims; uint64_t shape[TORCH_DIMS], stride[TORCH_DIMS];
+};
 
 enum { ORDERED_DICT, REBUILD_TENSOR, REBUILD_PARAMETER, SIZE, DEVICE, STORAGE_TYPE };
-static const struct { const char *module, *name; int kind, dtype, width; } globals[] = {     /* the only ones; dtype -1: never asked for */
+/* The functions and types of Python that a file may name. dtype -1: a type that is not readable here. */
+static const struct { const char *module, *name; int kind, dtype, width; } globals[] = {
     { "collections", "OrderedDict", ORDERED_DICT, 0, 0 },
     { "torch._utils", "_rebuild_tensor_v2", REBUILD_TENSOR, 0, 0 },
     { "torch._utils", "_rebuild_parameter", REBUILD_PARAMETER, 0, 0 },
@@ -48,18 +60,21 @@ static const struct { const char *module, *name; int kind, dtype, width; } globa
     { "torch", "LongStorage", STORAGE_TYPE, -1, 8 }, { "torch", "IntStorage", STORAGE_TYPE, -1, 4 },
     { "torch", "ShortStorage", STORAGE_TYPE, -1, 2 }, { "torch", "CharStorage", STORAGE_TYPE, -1, 1 },
     { "torch", "ByteStorage", STORAGE_TYPE, -1, 1 }, { "torch", "BoolStorage", STORAGE_TYPE, -1, 1 },
-    { "torch", "ComplexFloatStorage", STORAGE_TYPE, -1, 8 }, { "torch", "ComplexDoubleStorage", STORAGE_TYPE, -1, 16 },
+    { "torch", "ComplexFloatStorage", STORAGE_TYPE, -1, 8 },
+    { "torch", "ComplexDoubleStorage", STORAGE_TYPE, -1, 16 },
 };
 enum { GLOBALS = sizeof globals / sizeof *globals };
 
-/* ---- the pickle machine: a stack, a memo, and bytes that are read once. Sticky: after an error, `code` is set and nothing moves. ---- */
+/* ---- the pickle machine: a stack, a memo, and bytes that are read once. After an error `code` is set, and
+ * every further call does nothing. ---- */
 
 typedef struct {
-    File *file; uint64_t at, begin, end;        /* `at`: where the window stands in the file; the pickle lies within begin .. end */
+    /* at: the byte of the file where the window begins; begin, end: the bytes where the pickle lies */
+    File *file; uint64_t at, begin, end;
     size_t next, have; unsigned char window[WINDOW];
     Value *stack; size_t depth, stack_room;
     Value *memo; size_t memos, memo_room;
-    TorchStorage *storages;                          /* all that the persistent ids named, the last one first */
+    TorchStorage *storages;                     /* all storages that the pickle names, the last one first */
     Pool *pool; Error *err; int code;
 } Machine;
 
@@ -68,7 +83,8 @@ static uint64_t position(const Machine *m) { return m->at + m->next; }
 /* Records the first error, "WHAT NAME (byte N of the pickle)", and returns 0. */
 static int stop(Machine *m, int code, const char *what, const char *name) {
     unsigned long long at = position(m) - m->begin;
-    if (m->code == OK) m->code = refuse(m->err, code, HERE, "%.60s%.70s (byte %llu of the pickle)", what, name, at);
+    if (m->code == OK)
+        m->code = refuse(m->err, code, HERE, "%.60s%.70s (byte %llu of the pickle)", what, name, at);
     return 0;
 }
 
@@ -77,7 +93,7 @@ static int no_memory(Machine *m) {
     return 0;
 }
 
-/* n bytes of the pickle into out (NULL: skipped). */
+/* Reads the next n bytes of the pickle into out (NULL: skips them). 1, or 0 after an error. */
 static int take(Machine *m, void *out, uint64_t n) {
     unsigned char *to = out;
     if (m->code != OK) return 0;
@@ -99,14 +115,14 @@ static int take(Machine *m, void *out, uint64_t n) {
     return 1;
 }
 
-/* A little-endian number of n bytes, n <= 8. */
+/* Reads a little-endian number of n bytes, n <= 8. */
 static uint64_t number(Machine *m, int n) {
     unsigned char b[8] = { 0 };
     Reader r = { b, b + 8, 0 };
     return take(m, b, (uint64_t)n) ? read_u64(&r) : 0;
 }
 
-/* Room for `need` values, by doubling. */
+/* Makes room for `need` values, by doubling. */
 static int reserve(Machine *m, Value **array, size_t *room, size_t used, size_t need) {
     size_t more = *room ? *room : 64;
     Value *grown;
@@ -134,13 +150,15 @@ static Value value(int type, int64_t integer) {
     return v;
 }
 
-/* The value on top, taken away; never a mark. */
+/* Takes the value on top off the stack. A mark there is an error. */
 static Value pop(Machine *m) {
-    if (m->code == OK && (m->depth == 0 || m->stack[m->depth - 1].type == MARK)) stop(m, E_FORMAT, "the stack is empty", "");
+    if (m->code == OK && (m->depth == 0 || m->stack[m->depth - 1].type == MARK))
+        stop(m, E_FORMAT, "the stack is empty", "");
     return m->code == OK ? m->stack[--m->depth] : value(NOTHING, 0);
 }
 
-/* The values above the last mark: they and the mark are taken away, but stand there until the next push. */
+/* Takes the values above the last mark, and the mark, off the stack. Returns the first of *count values,
+ * which stay in memory until the next push. */
 static const Value *pop_mark(Machine *m, int *count) {
     size_t from = m->depth;
     *count = 0;
@@ -164,7 +182,7 @@ static int push_text(Machine *m, uint64_t n) {
     return take(m, text, n) && push(m, v);
 }
 
-/* The text of a value that has to be one, without NULs; NULL otherwise. */
+/* Returns a value's text, or NULL if it is no text or holds a NUL. */
 static const char *text_of(const Value *v) {
     return v->type == TEXT && strlen(v->is.text) == (size_t)v->count ? v->is.text : NULL;
 }
@@ -187,13 +205,13 @@ static int push_chain(Machine *m, int type) {
     return v.is.chain ? push(m, v) : no_memory(m);
 }
 
-/* Adds items to the list, or pairs to the dict, on top of the stack. */
+/* Adds items to the list (pairs to the dict) on top of the stack. */
 static int extend(Machine *m, int type, const Value *item, int count) {
     int width = type == DICT ? 2 : 1;
     Chain *c;
     if (m->code != OK) return 0;
     if (m->depth == 0 || m->stack[m->depth - 1].type != type || count % width)
-        return stop(m, E_FORMAT, type == DICT ? "items for what is no dict" : "items for what is no list", "");
+        return stop(m, E_FORMAT, "items for what is no ", type == DICT ? "dict" : "list");
     c = m->stack[m->depth - 1].is.chain;
     for (int i = 0; i < count; i += width) {
         Link *l = pool_take(m->pool, 1, sizeof *l);
@@ -206,7 +224,7 @@ static int extend(Machine *m, int type, const Value *item, int count) {
     return 1;
 }
 
-/* The last one counts, as in Python. */
+/* Returns the value of a key, or NULL. Of equal keys the last one counts, as in Python. */
 static const Value *dict_get(const Value *dict, const char *key) {
     const Value *found = NULL;
     const char *name;
@@ -218,10 +236,12 @@ static const Value *dict_get(const Value *dict, const char *key) {
     return found;
 }
 
-/* Picklers number memos in order, and writing one takes two bytes: a larger number than bytes were read is not theirs. */
+/* Writes the value on top of the stack into the memo. Picklers number memos in order, and each takes two
+ * bytes of the pickle: an index above the number of bytes read so far is refused. */
 static int memo_put(Machine *m, uint64_t index) {
     if (m->code != OK) return 0;
-    if (m->depth == 0 || m->stack[m->depth - 1].type == MARK) return stop(m, E_FORMAT, "nothing to remember", "");
+    if (m->depth == 0 || m->stack[m->depth - 1].type == MARK)
+        return stop(m, E_FORMAT, "nothing to remember", "");
     if (index > position(m) - m->begin) return stop(m, E_RANGE, "memo index beyond any pickler's", "");
     if (!reserve(m, &m->memo, &m->memo_room, m->memos, (size_t)index + 1)) return 0;
     while (m->memos <= index) m->memo[m->memos++] = value(UNSET, 0);
@@ -231,7 +251,8 @@ static int memo_put(Machine *m, uint64_t index) {
 
 static int memo_get(Machine *m, uint64_t index) {
     if (m->code != OK) return 0;
-    if (index >= m->memos || m->memo[index].type == UNSET) return stop(m, E_FORMAT, "a memo that was not written", "");
+    if (index >= m->memos || m->memo[index].type == UNSET)
+        return stop(m, E_FORMAT, "a memo that was not written", "");
     return push(m, m->memo[index]);
 }
 
@@ -241,12 +262,13 @@ static int push_global(Machine *m, const char *module, const char *name) {
     char full[192];
     Value v = value(GLOBAL, 0);
     for (v.count = 0; v.count < GLOBALS; v.count++)
-        if (strcmp(globals[v.count].module, module) == 0 && strcmp(globals[v.count].name, name) == 0) return push(m, v);
+        if (strcmp(globals[v.count].module, module) == 0 && strcmp(globals[v.count].name, name) == 0)
+            return push(m, v);
     snprintf(full, sizeof full, "%.64s.%.64s", module, name);
     return stop(m, E_UNSUPPORTED, "not a plain state dict: it names ", full);
 }
 
-/* A line of GLOBAL: up to its newline. */
+/* Reads a line of the opcode GLOBAL, up to its newline. */
 static int take_line(Machine *m, char *out, size_t cap) {
     for (size_t n = 0; ; n++) {
         if (n == cap) return stop(m, E_FORMAT, "a name that is too long", "");
@@ -255,14 +277,15 @@ static int take_line(Machine *m, char *out, size_t cap) {
     }
 }
 
-/* A size, stride, offset or number of elements: never negative. */
+/* Reads a size, stride, offset or number of elements, which has to be an integer of at least 0. */
 static int count_of(const Value *v, uint64_t *out) {
     if (v->type != INTEGER || v->is.integer < 0) return 0;
     *out = (uint64_t)v->is.integer;
     return 1;
 }
 
-/* ("storage", type, key, device, elements[, None or (key, first, elements) of a window]) becomes a storage. */
+/* Turns the tuple on top of the stack, ("storage", type, key, device, elements[, None or (key, first,
+ * elements) of a window]), into a storage. */
 static int persistent(Machine *m) {
     Value id = pop(m), v = value(STORAGE, 0);
     const Value *part = id.is.item;
@@ -270,7 +293,8 @@ static int persistent(Machine *m) {
     TorchStorage *s;
     if (m->code != OK) return 0;
     kind = id.type == TUPLE && id.count > 0 ? text_of(&part[0]) : NULL;
-    if (!kind || strcmp(kind, "storage") != 0) return stop(m, E_UNSUPPORTED, "persistent id ", kind ? kind : "that is no tuple");
+    if (!kind || strcmp(kind, "storage") != 0)
+        return stop(m, E_UNSUPPORTED, "persistent id ", kind ? kind : "that is no tuple");
     key = id.count == 5 || id.count == 6 ? text_of(&part[2]) : NULL;
     if (!key || part[1].type != GLOBAL || globals[part[1].count].kind != STORAGE_TYPE)
         return stop(m, E_FORMAT, "persistent id of a storage without type and key", "");
@@ -284,8 +308,8 @@ static int persistent(Machine *m) {
     s->span = s->elements;
     if (id.count == 6 && part[5].type != NOTHING) {
         const Value *w = part[5].is.item;
-        if (part[5].type != TUPLE || part[5].count != 3 || !count_of(&w[1], &s->first) || !count_of(&w[2], &s->span)
-            || s->first > s->elements || s->span > s->elements - s->first)
+        if (part[5].type != TUPLE || part[5].count != 3 || !count_of(&w[1], &s->first)
+            || !count_of(&w[2], &s->span) || s->first > s->elements || s->span > s->elements - s->first)
             return stop(m, E_RANGE, "a window outside of storage ", key);
     }
     s->next = m->storages;
@@ -294,30 +318,34 @@ static int persistent(Machine *m) {
     return push(m, v);
 }
 
-/* (storage, first element, sizes, strides, ...): element (i,j,..) of the view is element first + i stride_0 + j stride_1 + .. of
- * the storage. The last of them has to be there. More than TORCH_DIMS dimensions are checked, and not kept. */
+/* Pushes the tensor that arguments (storage, first element, sizes, strides, ...) describe: its element
+ * (i,j,..) is element first + i stride_0 + j stride_1 + .. of the storage. Checks that the last one is within
+ * the storage. Dimensions past TORCH_DIMS are checked and not kept. */
 static int rebuild_tensor(Machine *m, const Value *arg, int args) {
     const Value *size = &arg[2], *stride = &arg[3];
     Value v = value(TENSOR, 0);
     uint64_t n = 1, last, shape, step;
     int empty = 0;
     View *view;
-    if (args < 6 || args > 7 || arg[0].type != STORAGE || size->type != TUPLE || stride->type != TUPLE || size->count != stride->count)
+    if (args < 6 || args > 7 || arg[0].type != STORAGE || size->type != TUPLE || stride->type != TUPLE
+        || size->count != stride->count)
         return stop(m, E_FORMAT, "_rebuild_tensor_v2 with other arguments", "");
     if (size->count > DIMS_MAX) return stop(m, E_UNSUPPORTED, "a tensor of more than 64 dimensions", "");
     view = pool_take(m->pool, 1, sizeof *view);
     if (!view) return no_memory(m);
     view->storage = arg[0].is.storage;
     view->dims = size->count;
-    if (!count_of(&arg[1], &view->first)) return stop(m, E_RANGE, "where a tensor begins: not a place in storage ", view->storage->key);
+    if (!count_of(&arg[1], &view->first))
+        return stop(m, E_RANGE, "where a tensor begins: not a place in storage ", view->storage->key);
     last = view->first;
     for (int d = 0; d < size->count; d++) {
         if (!count_of(&size->is.item[d], &shape) || !count_of(&stride->is.item[d], &step))
-            return stop(m, E_RANGE, "a size or stride that is no count, of a tensor in storage ", view->storage->key);
+            return stop(m, E_RANGE, "a size or stride that is no count, of a tensor in storage ",
+                        view->storage->key);
         if (shape && n > (uint64_t)INT64_MAX / shape)
             return stop(m, E_RANGE, "sizes that overflow, of a tensor in storage ", view->storage->key);
         n *= shape;
-        if (shape == 0) { n = 1; empty = 1; }   /* goes on: the others may overflow all the same */
+        if (shape == 0) { n = 1; empty = 1; }   /* the loop goes on, as other sizes may overflow */
         if (shape > 1 && step > (view->storage->span - 1) / (shape - 1) && !empty)
             return stop(m, E_RANGE, "a tensor reaches beyond storage ", view->storage->key);
         last += shape && !empty ? (shape - 1) * step : 0;       /* at most DIMS_MAX + 1 times a file's size */
@@ -329,50 +357,55 @@ static int rebuild_tensor(Machine *m, const Value *arg, int args) {
     return push(m, v);
 }
 
-/* function(arguments), for the five functions that we know. */
+/* Calls function(arguments), one of the five that the table has. */
 static int reduce(Machine *m) {
     Value arg = pop(m), function = pop(m);
     if (m->code != OK) return 0;
-    if (function.type != GLOBAL || arg.type != TUPLE) return stop(m, E_FORMAT, "a call of what is no function", "");
+    if (function.type != GLOBAL || arg.type != TUPLE)
+        return stop(m, E_FORMAT, "a call of what is no function", "");
     switch (globals[function.count].kind) {
     case ORDERED_DICT:
-        return arg.count == 0 ? push_chain(m, DICT) : stop(m, E_UNSUPPORTED, "OrderedDict with arguments", "");
+        if (arg.count) return stop(m, E_UNSUPPORTED, "OrderedDict with arguments", "");
+        return push_chain(m, DICT);
     case REBUILD_TENSOR: return rebuild_tensor(m, arg.is.item, arg.count);
     case REBUILD_PARAMETER:
-        if (arg.count < 1 || arg.is.item[0].type != TENSOR) return stop(m, E_FORMAT, "_rebuild_parameter without a tensor", "");
+        if (arg.count < 1 || arg.is.item[0].type != TENSOR)
+            return stop(m, E_FORMAT, "_rebuild_parameter without a tensor", "");
         return push(m, arg.is.item[0]);
     case SIZE:
-        if (arg.count != 1 || arg.is.item[0].type != TUPLE) return stop(m, E_FORMAT, "torch.Size of what is no tuple", "");
+        if (arg.count != 1 || arg.is.item[0].type != TUPLE)
+            return stop(m, E_FORMAT, "torch.Size of what is no tuple", "");
         return push(m, arg.is.item[0]);
     case DEVICE: return push(m, value(OTHER, 0));
     default: return stop(m, E_UNSUPPORTED, "a call of ", globals[function.count].name);
     }
 }
 
-/* ---- opcodes, in three groups; each returns 1 if the opcode was its own (m->code tells whether it went well) ---- */
+/* ---- opcodes, in three groups. Each function returns 1 if it knows the opcode (m->code says whether all
+ * went well). ---- */
 
 /* Numbers, texts and other constants. */
 static int constant(Machine *m, int op) {
     uint64_t n;
     switch (op) {
-    case 'N': push(m, value(NOTHING, 0)); return 1;                                         /* NONE */
-    case 0x88: case 0x89: push(m, value(TRUTH, op == 0x88)); return 1;                      /* NEWTRUE, NEWFALSE */
-    case 'K': push(m, value(INTEGER, (int64_t)number(m, 1))); return 1;                     /* BININT1 */
-    case 'M': push(m, value(INTEGER, (int64_t)number(m, 2))); return 1;                     /* BININT2 */
-    case 'J':                                                                               /* BININT: signed */
+    case 'N': push(m, value(NOTHING, 0)); return 1;                       /* NONE */
+    case 0x88: case 0x89: push(m, value(TRUTH, op == 0x88)); return 1;    /* NEWTRUE, NEWFALSE */
+    case 'K': push(m, value(INTEGER, (int64_t)number(m, 1))); return 1;   /* BININT1 */
+    case 'M': push(m, value(INTEGER, (int64_t)number(m, 2))); return 1;   /* BININT2 */
+    case 'J':                                                             /* BININT: signed */
         n = number(m, 4);
         push(m, value(INTEGER, (int64_t)n - (n >> 31 ? (int64_t)1 << 32 : 0)));
         return 1;
-    case 0x8a:                                                                              /* LONG1: two's complement of any length */
+    case 0x8a:    /* LONG1: two's complement of any length */
         n = number(m, 1);
         if (n < 8) {
             uint64_t bits = number(m, (int)n), half = n ? (uint64_t)1 << (8 * n - 1) : 1;
             push(m, value(INTEGER, (int64_t)bits - (bits >= half && n ? (int64_t)half * 2 : 0)));
-        } else { take(m, NULL, n); push(m, value(OTHER, 0)); }                              /* above 2^55: no size of ours */
+        } else { take(m, NULL, n); push(m, value(OTHER, 0)); }            /* above 2^55: no size or offset */
         return 1;
-    case 'G': take(m, NULL, 8); push(m, value(OTHER, 0)); return 1;                         /* BINFLOAT */
-    case 'X': case 'T': push_text(m, number(m, 4)); return 1;                               /* BINUNICODE, BINSTRING */
-    case 0x8c: case 'U': push_text(m, number(m, 1)); return 1;                              /* SHORT_BINUNICODE, SHORT_BINSTRING */
+    case 'G': take(m, NULL, 8); push(m, value(OTHER, 0)); return 1;       /* BINFLOAT */
+    case 'X': case 'T': push_text(m, number(m, 4)); return 1;             /* BINUNICODE, BINSTRING */
+    case 0x8c: case 'U': push_text(m, number(m, 1)); return 1;    /* SHORT_BINUNICODE, SHORT_BINSTRING */
     default: return 0;
     }
 }
@@ -384,16 +417,16 @@ static int container(Machine *m, int op) {
     int count;
     switch (op) {
     case '(': push(m, value(MARK, 0)); return 1;
-    case ')': push_tuple(m, NULL, 0); return 1;                                             /* EMPTY_TUPLE */
-    case 0x85: case 0x86: case 0x87:                                                        /* TUPLE1, TUPLE2, TUPLE3 */
+    case ')': push_tuple(m, NULL, 0); return 1;                           /* EMPTY_TUPLE */
+    case 0x85: case 0x86: case 0x87:                                      /* TUPLE1, TUPLE2, TUPLE3 */
         count = op - 0x84;
         for (int i = count - 1; i >= 0; i--) part[i] = pop(m);
         push_tuple(m, part, count);
         return 1;
     case 't': item = pop_mark(m, &count); push_tuple(m, item, count); return 1;             /* TUPLE */
-    case ']': push_chain(m, LIST); return 1;                                                /* EMPTY_LIST */
-    case '}': push_chain(m, DICT); return 1;                                                /* EMPTY_DICT */
-    case 'a': part[0] = pop(m); extend(m, LIST, part, 1); return 1;                         /* APPEND */
+    case ']': push_chain(m, LIST); return 1;                              /* EMPTY_LIST */
+    case '}': push_chain(m, DICT); return 1;                              /* EMPTY_DICT */
+    case 'a': part[0] = pop(m); extend(m, LIST, part, 1); return 1;       /* APPEND */
     case 'e': item = pop_mark(m, &count); extend(m, LIST, item, count); return 1;           /* APPENDS */
     case 's': part[1] = pop(m); part[0] = pop(m); extend(m, DICT, part, 2); return 1;       /* SETITEM */
     case 'u': item = pop_mark(m, &count); extend(m, DICT, item, count); return 1;           /* SETITEMS */
@@ -406,27 +439,31 @@ static int object(Machine *m, int op) {
     char module[128], name[128];
     Value v, w;
     switch (op) {
-    case 0x80: if (number(m, 1) > 5) stop(m, E_UNSUPPORTED, "pickle protocol above 5", ""); return 1;       /* PROTO */
-    case 0x95: take(m, NULL, 8); return 1;                                                  /* FRAME: a hint about lengths */
-    case 'q': memo_put(m, number(m, 1)); return 1;                                          /* BINPUT */
-    case 'r': memo_put(m, number(m, 4)); return 1;                                          /* LONG_BINPUT */
-    case 0x94: memo_put(m, m->memos); return 1;                                             /* MEMOIZE */
-    case 'h': memo_get(m, number(m, 1)); return 1;                                          /* BINGET */
-    case 'j': memo_get(m, number(m, 4)); return 1;                                          /* LONG_BINGET */
-    case 'c':                                                                               /* GLOBAL: two lines */
-        if (take_line(m, module, sizeof module) && take_line(m, name, sizeof name)) push_global(m, module, name);
+    case 0x80:                                                            /* PROTO */
+        if (number(m, 1) > 5) stop(m, E_UNSUPPORTED, "pickle protocol above 5", "");
         return 1;
-    case 0x93:                                                                              /* STACK_GLOBAL: two texts */
+    case 0x95: take(m, NULL, 8); return 1;                                /* FRAME: a hint about length */
+    case 'q': memo_put(m, number(m, 1)); return 1;                        /* BINPUT */
+    case 'r': memo_put(m, number(m, 4)); return 1;                        /* LONG_BINPUT */
+    case 0x94: memo_put(m, m->memos); return 1;                           /* MEMOIZE */
+    case 'h': memo_get(m, number(m, 1)); return 1;                        /* BINGET */
+    case 'j': memo_get(m, number(m, 4)); return 1;                        /* LONG_BINGET */
+    case 'c':                                                             /* GLOBAL: two lines */
+        if (take_line(m, module, sizeof module) && take_line(m, name, sizeof name))
+            push_global(m, module, name);
+        return 1;
+    case 0x93:                                                            /* STACK_GLOBAL: two texts */
         w = pop(m);
         v = pop(m);
         if (m->code == OK && text_of(&v) && text_of(&w)) push_global(m, text_of(&v), text_of(&w));
         else stop(m, E_FORMAT, "a global without a name", "");
         return 1;
-    case 'Q': persistent(m); return 1;                                                      /* BINPERSID */
-    case 'R': case 0x81: reduce(m); return 1;                                               /* REDUCE, NEWOBJ */
-    case 'b':                                                                               /* BUILD: a state dict's _metadata */
+    case 'Q': persistent(m); return 1;                                    /* BINPERSID */
+    case 'R': case 0x81: reduce(m); return 1;                             /* REDUCE, NEWOBJ */
+    case 'b':    /* BUILD: a state dict's _metadata */
         pop(m);
-        if (m->code == OK && (m->depth == 0 || m->stack[m->depth - 1].type != DICT)) stop(m, E_UNSUPPORTED, "BUILD of what is no dict", "");
+        if (m->code == OK && (m->depth == 0 || m->stack[m->depth - 1].type != DICT))
+            stop(m, E_UNSUPPORTED, "BUILD of what is no dict", "");
         return 1;
     default: return 0;
     }
@@ -434,9 +471,12 @@ static int object(Machine *m, int op) {
 
 static int unknown_opcode(Machine *m, int op) {
     static const struct { int op; char name[12]; } known[] = {
-        { 'i', "INST" }, { 'o', "OBJ" }, { 'P', "PERSID" }, { 'I', "INT" }, { 'L', "LONG" }, { 'F', "FLOAT" }, { 'S', "STRING" },
-        { 'V', "UNICODE" }, { 'p', "PUT" }, { 'g', "GET" }, { 'd', "DICT" }, { 'l', "LIST" }, { '0', "POP" }, { '2', "DUP" },
-        { 'B', "BINBYTES" }, { 'C', "BINBYTES" }, { 0x82, "EXT1" }, { 0x83, "EXT2" }, { 0x84, "EXT4" }, { 0x8b, "LONG4" },
+        { 'i', "INST" }, { 'o', "OBJ" }, { 'P', "PERSID" }, { 'I', "INT" }, { 'L', "LONG" }, { 'F', "FLOAT" },
+        { 'S', "STRING" },
+        { 'V', "UNICODE" }, { 'p', "PUT" }, { 'g', "GET" }, { 'd', "DICT" }, { 'l', "LIST" }, { '0', "POP" },
+        { '2', "DUP" },
+        { 'B', "BINBYTES" }, { 'C', "BINBYTES" }, { 0x82, "EXT1" }, { 0x83, "EXT2" }, { 0x84, "EXT4" },
+        { 0x8b, "LONG4" },
         { 0x8f, "EMPTY_SET" }, { 0x91, "FROZENSET" }, { 0x92, "NEWOBJ_EX" } };
     char name[32];
     snprintf(name, sizeof name, "0x%02x", (unsigned)op);
@@ -452,8 +492,8 @@ static void machine_init(Machine *m, File *f, Pool *pool, Error *err) {
     m->err = err;
 }
 
-/* Runs the pickle that begins at byte `from` of the file, and ends before `end`; *result is what it makes. Storages that it names
- * are added to the machine's. Afterwards position() is the byte behind it. */
+/* Runs the pickle that begins at byte `from` of the file and ends before `end`; *result is what it builds.
+ * Adds the storages that it names to the machine's. Afterwards position() is the byte after the pickle. */
 static int run(Machine *m, uint64_t from, uint64_t end, Value *result) {
     int op = 0;
     m->at = m->begin = from;
@@ -470,21 +510,25 @@ static int run(Machine *m, uint64_t from, uint64_t end, Value *result) {
     return m->code;
 }
 
-/* ---- the zip container. Central directory first: torch writes local headers without sizes. ---- */
+/* ---- the zip container, by its central directory, since torch writes local headers without sizes ---- */
 
-typedef struct { const char *name; uint64_t header, at, size; } Entry;      /* at: where its bytes begin */
+typedef struct { const char *name; uint64_t header, at, size; } Entry; /* at: where the entry's bytes begin */
 typedef struct { File *file; uint64_t directory, bytes, count; Entry *entry; Pool *pool; Error *err; } Zip;
 
-static int zip_name(const void *left, const void *right) { return strcmp(((const Entry *)left)->name, ((const Entry *)right)->name); }
+static int zip_name(const void *left, const void *right) { return strcmp(((const Entry *)left)->name,
+        ((const Entry *)right)->name); }
 static int zip_order(const void *left, const void *right) {
     const Entry *a = left, *b = right;
     return (a->header > b->header) - (a->header < b->header);
 }
 
-static int zip_broken(const Zip *z, const char *what) { return refuse(z->err, E_FORMAT, HERE, "zip: %s", what); }
+static int zip_broken(const Zip *z, const char *what) {
+    return refuse(z->err, E_FORMAT, HERE, "zip: %s", what);
+}
 
-/* zip64: behind the central directory, a record with 64-bit numbers and a locator that says where it is. A number that fits into
- * the old record has to be the same there. `end` is where the old record begins; afterwards, where the directory ends at the latest. */
+/* Reads zip64's end record, if there is one: after the central directory come a record with 64-bit numbers
+ * and a locator that says where the record is. A number that fits into the old end record has to be the same
+ * there. *end: where the old record begins; afterwards the byte before which the directory has to end. */
 static int zip64_end(Zip *z, uint64_t *end) {
     unsigned char b[56];
     Reader r = { b, b + 20, 0 };
@@ -518,7 +562,7 @@ static int zip64_end(Zip *z, uint64_t *end) {
     return OK;
 }
 
-/* The end record: the last bytes of the file but for a comment. */
+/* Reads the end record: the last bytes of the file, except for a comment. */
 static int zip_end(Zip *z) {
     uint64_t size = file_size(z->file), length = size < 22 + 65535 ? size : 22 + 65535, at = 0, end;
     unsigned char *tail = pool_take(z->pool, (size_t)length, 1);
@@ -543,12 +587,15 @@ static int zip_end(Zip *z) {
     if (code != OK) return code;
     if (z->directory > end || z->bytes > end - z->directory || z->count > z->bytes / 46)
         return zip_broken(z, "the directory does not fit into the file");
-    if (z->bytes > DIRECTORY_MAX) return refuse(z->err, E_UNSUPPORTED, HERE, "zip: a directory of more than 64 MB");
+    if (z->bytes > DIRECTORY_MAX)
+        return refuse(z->err, E_UNSUPPORTED, HERE, "zip: a directory of more than 64 MB");
     return OK;
 }
 
-/* zip64's extra field (id 1) holds, of size, compressed size and offset, those that are all ones in the old record. */
-static void zip64_extra(const unsigned char *extra, unsigned length, uint64_t *size, uint64_t *packed, uint64_t *header, int *bad) {
+/* Reads zip64's extra field (id 1), which holds, of size, compressed size and offset, those that are all ones
+ * in the old record. *bad: 1 if it is too short. */
+static void zip64_extra(const unsigned char *extra, unsigned length, uint64_t *size, uint64_t *packed,
+                        uint64_t *header, int *bad) {
     Reader r = { extra, extra + length, 0 };
     while (r.end - r.at >= 4) {
         unsigned id = read_u16(&r), n = read_u16(&r);
@@ -564,7 +611,7 @@ static void zip64_extra(const unsigned char *extra, unsigned length, uint64_t *s
     }
 }
 
-/* One record of the central directory. */
+/* Reads one record of the central directory. */
 static int zip_record(Zip *z, Reader *r, Entry *e) {
     unsigned flags, method, name, extra, comment;
     const unsigned char *text, *more;
@@ -588,17 +635,20 @@ static int zip_record(Zip *z, Reader *r, Entry *e) {
     if (r->bad) return zip_broken(z, "the directory ends within a record");
     e->name = pool_text(z->pool, (const char *)text, name);
     if (!e->name) return fail(z->err, E_MEMORY, "memory for the names of tensors", HERE, 0, 0);
-    if (!name || name > NAME_LIMIT || memchr(text, 0, name)) return refuse(z->err, E_FORMAT, HERE, "zip: the entry name '%.80s'", e->name);
+    if (!name || name > NAME_LIMIT || memchr(text, 0, name))
+        return refuse(z->err, E_FORMAT, HERE, "zip: the entry name '%.80s'", e->name);
     zip64_extra(more, extra, &e->size, &packed, &e->header, &bad);
     if (bad) return refuse(z->err, E_FORMAT, HERE, "zip: the sizes of entry %.80s", e->name);
     if (flags & 1) return refuse(z->err, E_UNSUPPORTED, HERE, "zip: the encrypted entry %.80s", e->name);
-    if (method != 0) return refuse(z->err, E_UNSUPPORTED, HERE, "zip: the compressed entry %.80s (torch stores them plainly)", e->name);
+    if (method != 0)
+        return refuse(z->err, E_UNSUPPORTED, HERE,
+                      "zip: the compressed entry %.80s (torch stores them plainly)", e->name);
     if (packed != e->size) return refuse(z->err, E_FORMAT, HERE, "zip: the sizes of entry %.80s", e->name);
     return OK;
 }
 
-/* The local header: 30 bytes, the name once more, extra bytes that align what follows: the entry's bytes. All of it lies
- * before `limit`, where the next entry (or the directory) begins. */
+/* Reads an entry's local header: 30 bytes, the name once more, extra bytes for alignment, then the entry's
+ * bytes. All of it has to lie before `limit`, where the next entry (or the directory) begins. */
 static int zip_local(Zip *z, Entry *e, uint64_t limit) {
     unsigned char b[30 + NAME_LIMIT];
     Reader r = { b, b + 30, 0 };
@@ -610,10 +660,11 @@ static int zip_local(Zip *z, Entry *e, uint64_t limit) {
         return refuse(z->err, E_FORMAT, HERE, "zip: entry %.80s overlaps what follows", e->name);
     code = file_read_at(z->file, e->header, b, 30 + name, z->err);
     if (code != OK) return code;
-    if (read_u32(&r) != 0x04034b50) return refuse(z->err, E_FORMAT, HERE, "zip: no header at entry %.80s", e->name);
+    if (read_u32(&r) != 0x04034b50)
+        return refuse(z->err, E_FORMAT, HERE, "zip: no header at entry %.80s", e->name);
     read_u32(&r);                               /* version, flags */
     method = read_u16(&r);
-    read_bytes(&r, 16);                         /* time, date, checksum, sizes: the directory knows them */
+    read_bytes(&r, 16);                         /* time, date, checksum, sizes: the directory has them */
     if (read_u16(&r) != name || memcmp(b + 30, e->name, name) != 0 || method != 0)
         return refuse(z->err, E_FORMAT, HERE, "zip: entry %.80s has another header than its record", e->name);
     skip = 30 + name + read_u16(&r);
@@ -623,7 +674,7 @@ static int zip_local(Zip *z, Entry *e, uint64_t limit) {
     return OK;
 }
 
-/* All entries, sorted by name. */
+/* Reads all entries, and sorts them by name. */
 static int zip_open(Zip *z) {
     unsigned char *directory;
     Reader r;
@@ -650,8 +701,9 @@ static int zip_open(Zip *z) {
     return OK;
 }
 
-/* Entry ROOT/NAME; NULL when it is not there. */
-static const Entry *zip_find(const Zip *z, const char *root, int root_length, const char *folder, const char *name) {
+/* Returns entry ROOT/FOLDERNAME, or NULL if it is not there. */
+static const Entry *zip_find(const Zip *z, const char *root, int root_length, const char *folder,
+                             const char *name) {
     char full[NAME_LIMIT + 2];
     Entry wanted = { full, 0, 0, 0 };
     int n = snprintf(full, sizeof full, "%.*s/%s%s", root_length, root, folder, name);
@@ -679,35 +731,40 @@ static int zip_index(Machine *m, Value *root) {
         length = (int)(slash - folder);
     }
     if (!pickle) return fail(z.err, E_MISSING, "zip without data.pkl: not from torch.save", HERE, 0, 0);
-    if (pickle->size > PICKLE_MAX) return refuse(z.err, E_UNSUPPORTED, HERE, "zip: a data.pkl of more than 16 MB");
+    if (pickle->size > PICKLE_MAX)
+        return refuse(z.err, E_UNSUPPORTED, HERE, "zip: a data.pkl of more than 16 MB");
     order = zip_find(&z, folder, length, "", "byteorder");
     if (order) {
         code = order->size == 6 ? file_read_at(z.file, order->at, endian, 6, z.err) : OK;
         if (code != OK) return code;
-        if (order->size != 6 || memcmp(endian, "little", 6) != 0) return refuse(z.err, E_UNSUPPORTED, HERE, "zip: its byteorder is not little");
+        if (order->size != 6 || memcmp(endian, "little", 6) != 0)
+            return refuse(z.err, E_UNSUPPORTED, HERE, "zip: its byteorder is not little");
     }
     code = run(m, pickle->at, pickle->at + pickle->size, root);
-    if (code == OK && position(m) != m->end) return zip_broken(&z, "data.pkl goes on behind its pickle");
+    if (code == OK && position(m) != m->end) return zip_broken(&z, "data.pkl goes on after its pickle");
     for (TorchStorage *s = m->storages; s && code == OK; s = s->next) {
         const Entry *e = zip_find(&z, folder, length, "data/", s->key);
         if (!e) return refuse(z.err, E_MISSING, HERE, "zip: entry data/%.80s, a storage, is missing", s->key);
         if (e->size != s->elements * (uint64_t)s->width)
-            return refuse(z.err, E_FORMAT, HERE, "zip: entry data/%.80s is not as long as its storage", s->key);
+            return refuse(z.err, E_FORMAT, HERE, "zip: entry data/%.80s is not as long as its storage",
+                          s->key);
         s->at = e->at;
     }
     return code;
 }
 
-/* ---- the legacy container: five pickles (magic number, protocol, system, object, keys), then each key's elements ---- */
+/* ---- the legacy container: five pickles (magic number, protocol, system, object, keys), then the elements
+ * of each key's storage ---- */
 
-static const unsigned char LEGACY[15] = { 0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, '.' };
+static const unsigned char LEGACY[15] = { 0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8,
+    0x50, 0x19, '.' };
 
 static int by_key(const void *left, const void *right) {
     const TorchStorage *const *a = left, *const *b = right;
     return strcmp((*a)->key, (*b)->key);
 }
 
-/* The storages that the object names, sorted by key in an array. The same key has to be the same storage. */
+/* Sorts the storages that the object names by key. Equal keys have to describe the same storage. */
 static int legacy_sort(Machine *m, TorchStorage ***sorted, size_t *count) {
     TorchStorage *s, **list;
     *count = 0;
@@ -719,12 +776,14 @@ static int legacy_sort(Machine *m, TorchStorage ***sorted, size_t *count) {
     qsort(list, *count, sizeof *list, by_key);
     for (size_t i = 1; i < *count; i++)
         if (by_key(&list[i - 1], &list[i]) == 0
-            && (list[i - 1]->elements != list[i]->elements || list[i - 1]->dtype != list[i]->dtype || list[i - 1]->width != list[i]->width))
+            && (list[i - 1]->elements != list[i]->elements || list[i - 1]->dtype != list[i]->dtype
+                || list[i - 1]->width != list[i]->width))
             return refuse(m->err, E_FORMAT, HERE, "storage %.80s is described in two ways", list[i]->key);
     return OK;
 }
 
-/* The storages of `keys`, from byte `at` to the end of the file: u64 elements, then these. */
+/* Finds the storages of `keys`, which lie from byte `at` to the end of the file: u64 number of elements, then
+ * the elements. */
 static int legacy_storages(Machine *m, const Value *keys, uint64_t at) {
     uint64_t size = file_size(m->file), bytes;
     unsigned char b[8];
@@ -741,7 +800,8 @@ static int legacy_storages(Machine *m, const Value *keys, uint64_t at) {
             if (strcmp(sorted[middle]->key, key) < 0) low = middle + 1; else high = middle;
         }
         if (low == count || strcmp(sorted[low]->key, key) != 0 || sorted[low]->at)
-            return refuse(m->err, E_FORMAT, HERE, "storage %.80s is there twice, or belongs to no tensor", key);
+            return refuse(m->err, E_FORMAT, HERE, "storage %.80s is there twice, or belongs to no tensor",
+                          key);
         code = file_read_at(m->file, at, b, 8, m->err);
         if (code != OK) return code;
         if (read_u64(&r) != sorted[low]->elements)
@@ -749,13 +809,16 @@ static int legacy_storages(Machine *m, const Value *keys, uint64_t at) {
         at += 8;
         bytes = sorted[low]->elements * (uint64_t)sorted[low]->width;
         if (bytes > size - at)
-            return fail(m->err, E_TRUNCATED, "the file ends within a storage", HERE, (long long)(size - at), (long long)bytes);
+            return fail(m->err, E_TRUNCATED, "the file ends within a storage", HERE, (long long)(size - at),
+                        (long long)bytes);
         for (size_t i = low; i < count && strcmp(sorted[i]->key, key) == 0; i++) sorted[i]->at = at;
         at += bytes;
     }
     for (size_t i = 0; i < count && code == OK; i++)
-        if (!sorted[i]->at) return refuse(m->err, E_MISSING, HERE, "storage %.80s is missing", sorted[i]->key);
-    if (code == OK && at != size) return fail(m->err, E_FORMAT, "bytes after the last storage", HERE, (long long)size, (long long)at);
+        if (!sorted[i]->at)
+            return refuse(m->err, E_MISSING, HERE, "storage %.80s is missing", sorted[i]->key);
+    if (code == OK && at != size)
+        return fail(m->err, E_FORMAT, "bytes after the last storage", HERE, (long long)size, (long long)at);
     return code;
 }
 
@@ -766,13 +829,17 @@ static int legacy_index(Machine *m, Value *root) {
     const Value *little;
     int code = file_read_at(m->file, 0, b, sizeof b, m->err);
     if (code != OK) return code;
-    if (memcmp(b, LEGACY, sizeof b) != 0) return fail(m->err, E_FORMAT, "a pickle, but not from torch.save", HERE, 0, 0);
+    if (memcmp(b, LEGACY, sizeof b) != 0)
+        return fail(m->err, E_FORMAT, "a pickle, but not from torch.save", HERE, 0, 0);
     if (run(m, sizeof b, size, &v) != OK) return m->code;
-    if (v.type != INTEGER || v.is.integer != 1001) return refuse(m->err, E_UNSUPPORTED, HERE, "legacy file of another protocol than 1001");
+    if (v.type != INTEGER || v.is.integer != 1001)
+        return refuse(m->err, E_UNSUPPORTED, HERE, "legacy file of another protocol than 1001");
     if (run(m, position(m), size, &v) != OK) return m->code;
     little = dict_get(&v, "little_endian");
-    if (!little || little->type != TRUTH) return refuse(m->err, E_FORMAT, HERE, "legacy file without little_endian");
-    if (!little->is.integer) return refuse(m->err, E_UNSUPPORTED, HERE, "legacy file of a big-endian machine");
+    if (!little || little->type != TRUTH)
+        return refuse(m->err, E_FORMAT, HERE, "legacy file without little_endian");
+    if (!little->is.integer)
+        return refuse(m->err, E_UNSUPPORTED, HERE, "legacy file of a big-endian machine");
     if (run(m, position(m), size, root) != OK || run(m, position(m), size, &v) != OK) return m->code;
     if (v.type != LIST) return refuse(m->err, E_FORMAT, HERE, "legacy file without a list of storages");
     return legacy_storages(m, &v, position(m));
@@ -785,7 +852,8 @@ static int by_tensor(const void *left, const void *right) {
     return strcmp(a->name, b->name);
 }
 
-/* The dict itself, or what it holds under one of three names; at most four deep, for a dict may hold itself. */
+/* Returns the dict of tensors: root, or the dict that it holds under one of three names, at most four deep,
+ * as a dict may hold itself. */
 static Value state_dict(Value root) {
     static const char *const inner[] = { "state_dict", "model", "module" };
     for (int depth = 0; depth < 4; depth++) {
@@ -800,7 +868,7 @@ static Value state_dict(Value root) {
     return root;
 }
 
-/* Its tensors, sorted by name; other values are passed over. */
+/* Lists the dict's tensors, sorted by name. Other values are skipped. */
 static int collect(TorchFile *t, const Value *dict, Pool *pool, Error *err) {
     size_t count = 0;
     if (dict->type != DICT) return fail(err, E_FORMAT, "not a dict of tensors", HERE, 0, 0);
@@ -850,9 +918,9 @@ int torch_index(TorchFile *t, File *f, Pool *pool, Error *err) {
 
 /* ---- numbers ---- */
 
-enum { HALVES = 4096, TALL = 512 };             /* elements in flight; of them in a column */
+enum { HALVES = 4096, TALL = 512 };             /* elements that are read at a time; of them in one column */
 
-/* One element's bytes, widened. */
+/* Returns the float that an element's bytes are. */
 static f32 widen(const unsigned char *b, int dtype) {
     uint32_t u = (uint32_t)b[0] | (uint32_t)b[1] << 8;
     f32 x;
@@ -863,7 +931,7 @@ static f32 widen(const unsigned char *b, int dtype) {
     return x;
 }
 
-/* n elements that stand one after another, from element `first` of the storage. */
+/* Reads n elements that follow one another, from element `first` of the storage on. */
 static int read_run(f32 *out, const TorchTensor *t, File *f, uint64_t first, size_t n, Error *err) {
     uint16_t half[HALVES];
     int code = OK;
@@ -882,15 +950,18 @@ static int read_run(f32 *out, const TorchTensor *t, File *f, uint64_t first, siz
     return code;
 }
 
-/* n elements `step` apart: through a window of the file. */
-static int read_steps(f32 *out, const TorchTensor *t, File *f, uint64_t first, uint64_t step, size_t n, Error *err) {
+/* Reads n elements that are `step` apart, through a window of the file. */
+static int read_steps(f32 *out, const TorchTensor *t, File *f, uint64_t first, uint64_t step, size_t n,
+                      Error *err) {
     unsigned char window[WINDOW];
     size_t width = t->dtype == F32 ? 4 : 2, most = WINDOW / width;
+    if (step == 1) return read_run(out, t, f, first, n, err);
     for (size_t i = 0; i < n; ) {
         size_t part = step == 0 ? n - i : step >= most ? 1 : (most - 1) / (size_t)step + 1;
         int code;
         if (part > n - i) part = n - i;
-        code = file_read_at(f, t->at + (first + i * step) * width, window, (step ? (part - 1) * (size_t)step + 1 : 1) * width, err);
+        code = file_read_at(f, t->at + (first + i * step) * width, window,
+                            (step ? (part - 1) * (size_t)step + 1 : 1) * width, err);
         if (code != OK) return code;
         for (size_t k = 0; k < part; k++) out[i + k] = widen(window + k * (size_t)step * width, t->dtype);
         i += part;
@@ -898,8 +969,8 @@ static int read_steps(f32 *out, const TorchTensor *t, File *f, uint64_t first, u
     return OK;
 }
 
-/* A transposed matrix, whole rows `row` .. row+rows-1. The file has it column by column: HALVES / TALL of them at a time, of TALL rows
- * each, are read and then turned, so that what is read and what is written both stay in the cache. */
+/* Reads whole rows `row` .. row+rows-1 of a transposed matrix, which the file has column by column. HALVES /
+ * TALL columns of TALL rows are read at a time and then turned, so that both sides stay in the cache. */
 static int read_columns(f32 *out, const TorchTensor *t, File *f, uint64_t row, size_t rows, Error *err) {
     f32 tile[HALVES];
     size_t columns = (size_t)t->shape[1];
@@ -909,8 +980,7 @@ static int read_columns(f32 *out, const TorchTensor *t, File *f, uint64_t row, s
             wide = columns - c < HALVES / TALL ? columns - c : HALVES / TALL;
             for (size_t k = 0; k < wide; k++) {
                 uint64_t place = t->first + (row + r) * t->stride[0] + (c + k) * t->stride[1];
-                int code = t->stride[0] == 1 ? read_run(tile + k * tall, t, f, place, tall, err)
-                                             : read_steps(tile + k * tall, t, f, place, t->stride[0], tall, err);
+                int code = read_steps(tile + k * tall, t, f, place, t->stride[0], tall, err);
                 if (code != OK) return code;
             }
             for (size_t i = 0; i < tall; i++)
@@ -920,7 +990,8 @@ static int read_columns(f32 *out, const TorchTensor *t, File *f, uint64_t row, s
     return OK;
 }
 
-/* Row-major order is the file's own: every stride is the product of the sizes behind it. */
+/* Returns 1 if the file has the elements in row-major order: each stride is the product of the sizes after
+ * it. */
 static int contiguous(const TorchTensor *t) {
     uint64_t step = 1;
     for (int d = t->dims - 1; d >= 0; d--) {
@@ -933,9 +1004,11 @@ static int contiguous(const TorchTensor *t) {
 int torch_read(f32 *out, const TorchTensor *t, File *f, uint64_t from, size_t n, Error *err) {
     uint64_t total = 1, row, columns;
     if (t->dtype != F32 && t->dtype != F16 && t->dtype != BF16)
-        return refuse(err, E_UNSUPPORTED, HERE, "the type of tensor %.96s (wanted: float32, float16 or bfloat16)", t->name);
+        return refuse(err, E_UNSUPPORTED, HERE,
+                      "the type of tensor %.96s (wanted: float32, float16 or bfloat16)", t->name);
     for (int d = 0; d < t->dims; d++) total *= t->shape[d];
-    if (from > total || n > total - from) return refuse(err, E_RANGE, HERE, "elements beyond tensor %.96s", t->name);
+    if (from > total || n > total - from)
+        return refuse(err, E_RANGE, HERE, "elements beyond tensor %.96s", t->name);
     if (contiguous(t)) return read_run(out, t, f, t->first + from, n, err);
     columns = t->shape[t->dims - 1];
     while (n > 0) {                             /* the rest of a row, or many whole rows */
@@ -947,10 +1020,10 @@ int torch_read(f32 *out, const TorchTensor *t, File *f, uint64_t from, size_t n,
             part = n - (size_t)(n % columns);
             code = read_columns(out, t, f, row, part / (size_t)columns, err);
         } else {
-            for (int d = t->dims - 2; d >= 0; d--) { place += row % t->shape[d] * t->stride[d]; row /= t->shape[d]; }
+            for (int d = t->dims - 2; d >= 0; d--) { place += row % t->shape[d] * t->stride[d];
+                row /= t->shape[d]; }
             place += column * t->stride[t->dims - 1];
-            code = t->stride[t->dims - 1] == 1 ? read_run(out, t, f, place, part, err)
-                                               : read_steps(out, t, f, place, t->stride[t->dims - 1], part, err);
+            code = read_steps(out, t, f, place, t->stride[t->dims - 1], part, err);
         }
         if (code != OK) return code;
         out += part;

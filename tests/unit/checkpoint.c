@@ -219,7 +219,7 @@ static void golden_llama(void) {
 }
 
 /* The families' names are those that model.c and reward.c give a model without names. */
-static void family_names(void) {
+static void names_of_families(void) {
     Arena measure = { NULL, 0, 0, 0, 0 };
     ModelConfig c;
     RewardConfig r;
@@ -1371,7 +1371,7 @@ int main(void) {
     folder_make(base, fresh());
     golden_llama();
     golden_adapters();
-    family_names();
+    names_of_families();
     golden_roberta();
     round_trips();
     hand_made();

@@ -309,7 +309,7 @@ static void refusals_pickle(void) {
     PICKLE("half a pair", "\x80\2}(K\1u.", E_FORMAT, "no dict");
     PICKLE("items for a tuple", "\x80\2)K\1K\2s.", E_FORMAT, "no dict");
     PICKLE("two values", "\x80\2}}.", E_FORMAT, "left on the stack");
-    PICKLE("more behind the pickle", "\x80\2}.}", E_FORMAT, "behind its pickle");
+    PICKLE("more after the pickle", "\x80\2}.}", E_FORMAT, "after its pickle");
     PICKLE("a list", "\x80\2].", E_FORMAT, "not a dict");
     PICKLE("an empty dict", "\x80\2}.", E_MISSING, "without tensors");
     PICKLE("a dict in itself", "\x80\2}q\0X\5\0\0\0modelh\0s.", E_MISSING, "without tensors");
