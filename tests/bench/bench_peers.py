@@ -1,19 +1,21 @@
 #!/usr/bin/env python3
-"""tests/bench/bench_peers.py - the half of `make bench` that is about whole programs: steps of ppo, the judge, the tokenizers, beside PyTorch and
-sentencepiece where they are installed; how much a second thread helps. Before it, build/tests/bench with the arguments that are not ours.
+"""tests/bench/bench_peers.py - the half of `make bench` that measures whole programs: steps of ppo, the judge and the
+tokenizers, next to PyTorch and sentencepiece where they are installed, and the gain of a second thread. It first runs
+build/tests/bench with the arguments that are not its own.
 
-    make bench                                    everything (ten minutes; the machine should have nothing else to do)
+    make bench                                    everything (ten minutes; nothing else should run on the machine)
     make bench BENCH="ppo --quick"                one part: bf16 ppo default judge writing tokenizers scaling
     make bench BENCH="qlora writing --long"       TinyLlama's shape in NF4 too: gigabytes on disk, many minutes
 
     --rounds N      pairs of runs, ours and theirs by turns (3; with --quick 1)
-    BENCH_PREFIX    a command before every one that is timed: "taskset -c 0", "numactl -N 0"
-    BENCH_DIR       where random checkpoints are kept (build/bench)
+    BENCH_PREFIX    a command before each command that is timed: "taskset -c 0", "numactl -N 0"
+    BENCH_DIR       folder for random checkpoints (build/bench)
 
-Peers. PyTorch runs peer_ppo.py (../shared/trials): sampling with a cache, a judge, log-probs of policy and reference, clipped PPO with AdamW.
-"tuned" is PyTorch with OpenBLAS's OpenMP build, its AVX-512 kernels where there are any, and bound threads; "untouched" as it is installed. In bf16
-where the processor has instructions for it. A peer that is missing is "not installed", and nothing here is needed to build anything.
-Standard library alone; PyTorch and sentencepiece are asked for in the Python that has them.
+PyTorch runs peer_ppo.py (../shared/trials): sampling with a cache, a judge, log-probs of policy and reference, clipped
+PPO with AdamW. "tuned" is PyTorch with OpenBLAS's OpenMP build, with AVX-512 kernels if the processor has them, and with
+bound threads; "untouched" is PyTorch as it is installed. bf16 is measured if the processor has instructions for it. A
+library that is missing is "not installed"; no build needs one. This script needs Python's standard library alone; PyTorch
+and sentencepiece run in the Python that has them.
 """
 import glob, json, os, shlex, shutil, subprocess, sys, tempfile
 
@@ -39,11 +41,11 @@ def cpu_flags():
 
 FLAGS = cpu_flags()
 BF16 = bool(FLAGS & {'amx_bf16', 'avx512_bf16'})
-HALF = ['--compute', 'bf16'] if 'amx_bf16' in FLAGS else []     # ours, where they are bf16 too; without AMX it would only be slower
+HALF = ['--compute', 'bf16'] if 'amx_bf16' in FLAGS else []     # ours in bf16; without AMX it would only be slower
 
 
 def environment(kind, threads=None):
-    """ours: as it is; tuned, untouched: see above."""
+    """Returns the variables for a kind of run: ours (unchanged), tuned or untouched (see above)."""
     e = {k: v for k, v in os.environ.items() if not k.startswith(('OMP_', 'OPENBLAS_', 'GOMP_')) and k != 'LD_LIBRARY_PATH'}
     if kind == 'ours':
         e = dict(os.environ)
@@ -61,7 +63,7 @@ def environment(kind, threads=None):
 
 
 def call(command, env=None, timed=True):
-    """Its output; the output of a command that fails is shown, and the part ends."""
+    """Runs a command and returns its output. If it fails, its output is shown and the part ends."""
     r = subprocess.run((PREFIX if timed else []) + command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if r.returncode:
         raise RuntimeError('%s: exit %d\n%s' % (' '.join(command), r.returncode, r.stdout[-1500:]))
@@ -69,7 +71,7 @@ def call(command, env=None, timed=True):
 
 
 def python_with(module):
-    """An interpreter that has the module, and the module's version; None, None."""
+    """Returns a Python that has the module, and the module's version; None, None if there is none."""
     for python in dict.fromkeys([sys.executable, 'python3', '/usr/bin/python3']):
         try:
             r = subprocess.run([python, '-c', 'import %s as m; print(m.__version__)' % module], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -95,7 +97,7 @@ def heading(title, ours, theirs):
 
 
 def row(what, ours, theirs, faster_is_less=True, note=None):
-    """ours, theirs: one number a round; theirs may be a word."""
+    """Prints a line. ours, theirs: a number for each round; theirs may be a word instead."""
     if isinstance(theirs, str):
         print('  %-48s %-26s %s' % (what, spread(ours), theirs), flush=True)
         return
@@ -105,7 +107,7 @@ def row(what, ours, theirs, faster_is_less=True, note=None):
 
 
 def rounds(n, *work):
-    """Each work once a round, the order turned around every round: a list of results for each."""
+    """Runs each work once in each round, in alternating order. Returns a list of results for each work."""
     result = [[] for _ in work]
     for k in range(n):
         order = range(len(work)) if k % 2 == 0 else reversed(range(len(work)))
@@ -125,13 +127,13 @@ def shapes(name, *options):
 
 
 def tokenizer(vocab):
-    """A byte-level one of so many ids, for policy and judge alike; None where the text for it is missing."""
+    """Returns a byte-level tokenizer of so many ids, for policy and judge; None if the text for it is missing."""
     folder = os.path.join(KEPT, 'tokenizer-%d' % vocab)
     if os.path.exists(os.path.join(folder, 'vocab.json')):
         return folder
     os.makedirs(KEPT, exist_ok=True)
     text = os.path.join(ROOT, 'data', 'imdb.bin')
-    if vocab > 4096:                                        # the grammar has not so many words
+    if vocab > 4096:                                        # the grammar has too few words
         reviews, text = os.path.join(SHARED, 'data', 'imdb', 'train.jsonl'), os.path.join(KEPT, 'reviews.bin')
         if not os.path.exists(reviews):
             return None
@@ -144,7 +146,8 @@ def tokenizer(vocab):
 # ---- PPO ----
 
 def our_step(policy, reward, batch, minibatch, query, response, epochs, threads=THREADS, more=(), steps=3):
-    """Medians of the parts of a step, the first left out for warming up if there are more. query: tokens with the <s> before it."""
+    """Returns the medians of a step's parts. The first step is left out, as warming up, unless it is the only one.
+    query: tokens of a query, its <s> included."""
     out = tempfile.mkdtemp(prefix='bench')
     options = ['--policy', policy, '--reward', reward] if policy else []
     if batch:
@@ -176,7 +179,7 @@ def peer_missing(python):
 
 
 def print_parts(ours, theirs):
-    """Where the time of a step goes."""
+    """Prints the time of each part of a step."""
     mid = lambda runs, *keys: sum(median([r[k] for r in runs]) for k in keys if k in runs[0])
     print('      ours:   sample %.2f  judge %.2f  reference %.2f  learn %.2f' % (mid(ours, 'generate'), mid(ours, 'score'), mid(ours, 'forward_pass'),
                                                                           mid(ours, 'optimize_step')))
@@ -186,7 +189,8 @@ def print_parts(ours, theirs):
 
 
 def compare_steps(o, python, title, our, shape):
-    """One shape: ours beside tuned PyTorch by turns, in fp32 and in bf16; PyTorch untouched. our(more): with these options too."""
+    """Measures one shape: ours and tuned PyTorch by turns, in fp32 and in bf16, and untouched PyTorch.
+    our(more) runs ours with more options."""
     missing = peer_missing(python)
     if missing:
         (ours,) = rounds(o.rounds, lambda: our([]))
@@ -205,7 +209,7 @@ def compare_steps(o, python, title, our, shape):
 
 
 def part_ppo(o):
-    """All weights of a policy of 5.97 million and its table, a judge of four layers."""
+    """Trains all weights of a policy: 5.97 million and its table; the judge has four layers."""
     python, version = python_with('torch')
     heading('a step of PPO, all weights, %d threads: s' % THREADS, 'ours', 'PyTorch %s' % (version or ''))
     for vocab in (4096, 32000):
@@ -222,7 +226,7 @@ def part_ppo(o):
 
 
 def part_default(o):
-    """`./ppo data/imdb.bin` as it is: queries of 4 to 8 tokens behind <s>; PyTorch gets their mean, 7, and no padding."""
+    """Runs `./ppo data/imdb.bin` unchanged: queries are <s> and 4 to 8 tokens. PyTorch gets their mean length, 7, and so no padding."""
     python, version = python_with('torch')
     heading('a step of the default run, %d threads: s' % THREADS, 'ours', 'PyTorch %s' % (version or ''))
     compare_steps(o, python, './ppo data/imdb.bin', lambda more: our_step(None, None, 0, 0, 0, 0, 0, more=more),
@@ -231,7 +235,8 @@ def part_default(o):
 
 
 def part_qlora(o):
-    """TinyLlama's shape. PyTorch has its weights in floats and adapts two linears of a layer, not seven; its 22 layers are reckoned from 2 and 4."""
+    """TinyLlama's shape. PyTorch holds its weights in floats and adapts two linears of a layer instead of seven; its time for 22 layers
+    is computed from those for 2 and 4."""
     if not o.long:
         print('\nqlora: only with --long (TinyLlama\'s shape, gigabytes and minutes)')
         return
@@ -248,7 +253,7 @@ def part_qlora(o):
     if not missing:
         two, four = (their_step(python, 'tuned', layers=n, steps=1, **shape) for n in (2, 4))
         theirs = [two['total'] + (four['total'] - two['total']) * 10]
-    row('NF4 + LoRA 16', [r['total'] for r in ours], missing or theirs, note='(22 layers reckoned from 2 and 4)' if not missing else None)
+    row('NF4 + LoRA 16', [r['total'] for r in ours], missing or theirs, note='(22 layers: computed from 2 and 4)' if not missing else None)
     print_parts(ours, None)
 
 
@@ -327,7 +332,7 @@ print(json.dumps(rate))
 
 
 def part_bf16(o):
-    """Weights in bf16, NF4 and floats, products in bf16, beside PyTorch's products of bf16."""
+    """Products in bf16 of weights in bf16, NF4 and floats, next to PyTorch's products of bf16."""
     if not BF16:
         print('\nbf16: not measured, this processor has no instructions for it')
         return
@@ -338,7 +343,7 @@ def part_bf16(o):
         said = call(['build/tests/bench'] + list(part) + ['--threads', str(THREADS), '--runs', '5'], environment('ours', THREADS))
         return [line.split() for line in said.split('\n') if ' y = x W\' ' in line]
 
-    def ours():                             # by shape and what W is stored in
+    def ours():                             # by shape and type of W
         stored = {('x'.join(w[:3]), w[8]): float(w[10]) for w in lines('nf4', '--rows', '512') if w[9] == 'bf16'}
         stored.update({('x'.join(w[:3]), 'floats'): float(w[8]) for w in lines('products', '--compute', 'bf16', '--quick') if w[0] != '16'})
         return stored
@@ -353,7 +358,7 @@ def part_bf16(o):
 # ---- a policy that writes ----
 
 def part_writing(o):
-    """What `memory allows` stands in for llama2.c and llama.cpp, which nobody installs by a package."""
+    """The bound of memory takes the place of llama2.c and llama.cpp, for which there are no packages."""
     folder = shapes('stories15m', '--policy', '--dim', 288, '--layers', 6, '--heads', 6, '--ffn', 768, '--vocab', 32000, '--positions', 256, '--tied',
                     '--no-eos', '--dtype', 'f32')
     quick = ['--quick'] if o.quick else []
@@ -383,7 +388,7 @@ print(json.dumps([size / 1e6 / sorted(t)[1], size / 1e6 / sorted(u)[1], sum(map(
 
 
 def reviews_text():
-    """Four megabytes of reviews, one a line."""
+    """Returns four megabytes of reviews, one on each line."""
     path, source = os.path.join(KEPT, 'reviews.txt'), os.path.join(SHARED, 'data', 'imdb', 'train.jsonl')
     if not os.path.exists(path):
         if not os.path.exists(source):
@@ -432,7 +437,7 @@ def part_tokenizers(o):
 # ---- threads ----
 
 def part_scaling(o):
-    """Whole steps on one thread and on all; the smallest model also while another process has one of the processors for itself."""
+    """Whole steps on one thread and on all; the smallest model also while another process keeps one processor busy."""
     if THREADS < 2:
         print('\nscaling: there is one processor')
         return
@@ -481,7 +486,7 @@ def main():
     if not o.parts or any(w in C_PARTS for w in o.rest) or '--help' in o.rest:
         e = dict(os.environ)
         if 'avx512f' in FLAGS:
-            e.setdefault('OPENBLAS_CORETYPE', 'SkylakeX')   # Debian's OpenBLAS takes older kernels by itself
+            e.setdefault('OPENBLAS_CORETYPE', 'SkylakeX')   # Debian's OpenBLAS would choose older kernels
         code = subprocess.run(PREFIX + ['build/tests/bench'] + o.rest, cwd=ROOT, env=e).returncode
         if code or '--help' in o.rest or (not o.parts and any(w in C_PARTS for w in o.rest)):
             return code

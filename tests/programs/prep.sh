@@ -1,19 +1,20 @@
 #!/bin/sh
-# prep.sh - prep end to end: every format in, what comes out of `show`, and messages for bad input. Runs from the project's folder.
-# Environment: PREP (the program, ./prep), GENERATE (./run, which writes with what was converted), SHARED (third-party files, ../shared), TMPDIR, RUN (an emulator, if any).
+# prep.sh - tests prep from outside: every input format, the output of `show`, and messages for bad input. Runs in the project's
+# folder. Environment: PREP (the program, ./prep), GENERATE (./run, to write with a converted model), SHARED (third-party files,
+# ../shared), TMPDIR, RUN (an emulator, if any).
 PREP="$RUN ${PREP:-./prep}"
 GENERATE="$RUN ${GENERATE:-./run}"
 SHARED=${SHARED:-../shared}
 T=$(mktemp -d "${TMPDIR:-/tmp}/prep.XXXXXX") || exit 1
 trap 'rm -rf "$T"' EXIT
-: >"$T/passed"; : >"$T/failed"; : >"$T/skipped"    # files, because a check at the end of a pipe runs in a shell of its own
+: >"$T/passed"; : >"$T/failed"; : >"$T/skipped"    # in files, because a check at the end of a pipe runs in another shell
 ok() { echo 1 >>"$T/passed"; if [ -n "$VERBOSE" ]; then echo "  ok    $1"; fi; }
 bad() { echo 1 >>"$T/failed"; echo "  FAIL  $1"; }
-# same NAME WANTED: standard input has to be exactly the text WANTED
+# same NAME WANTED: standard input is exactly the text WANTED
 same() { got=$(cat); if [ "$got" = "$2" ]; then ok "$1"; else bad "$1: got '$got', wanted '$2'"; fi; }
-# holds NAME COMMAND...
+# holds NAME COMMAND...: the command exits with 0
 holds() { name=$1; shift; if "$@" >"$T/log" 2>&1; then ok "$name"; else bad "$name: $(head -n 2 "$T/log")"; fi; }
-# refuses NAME STATUS PATTERN ARGUMENTS...: prep ends with STATUS, says PATTERN, writes nothing
+# refuses NAME STATUS PATTERN ARGUMENTS...: prep exits with STATUS, prints PATTERN and writes nothing
 refuses() {
     name=$1 status=$2 pattern=$3; shift 3
     rm -f "$T/none.bin"
@@ -23,7 +24,7 @@ refuses() {
     elif [ -e "$T/none.bin" ]; then bad "$name: wrote a file all the same"
     else ok "$name"; fi
 }
-# texts FILE: the documents alone, in their order (both parts)
+# texts FILE: prints the documents alone, in their order (both splits)
 texts() { $PREP show "$1" -n 1000000 >"$T/train"; $PREP show "$1" -n 1000000 --held-out >"$T/held"; cat "$T/train" "$T/held" | grep -v "^#\|^$T\|^  label\|^$"; }
 labels() { { $PREP show "$1" -n 1000000; $PREP show "$1" -n 1000000 --held-out; } | grep '^#' | sort -u -t'#' -k2n | sed 's/.*\[\(.*\)\]/\1/' | tr '\n' ' '; }
 
@@ -144,7 +145,7 @@ holds "tokenizer: vocab.json and merges.txt" test -s "$T/tok-bytelevel/vocab.jso
 refuses "tokenizer: too small a vocabulary" 1 "" tokenizer "$T/a.bin" --vocab 16 --out "$T/none"
 
 # ---- llama2.c
-# A version 2 file by hand: width 2, hidden 2, one layer, one head, vocabulary 2, groups of 2. Matrix m has the bytes m -m 127 -128 and
+# A version 2 file made by hand: width 2, hidden 2, one layer, one head, vocabulary 2, groups of 2. Matrix m has the bytes m -m 127 -128 and
 # the scales 0.5 and 2.
 {
     printf '24ka\002\0\0\0\002\0\0\0\002\0\0\0\001\0\0\0\001\0\0\0\001\0\0\0\002\0\0\0\003\0\0\0\0\002\0\0\0'; head -c 215 /dev/zero
@@ -168,7 +169,7 @@ refuses "llama2c: no --out" 2 "out" llama2c "$T/v2.bin"
 stories=$SHARED/data/stories260K
 if [ -e "$stories/stories260K.bin" ]; then
     holds "llama2c: stories260K" $PREP llama2c "$stories/stories260K.bin" --tokenizer "$stories/tokenizer.model" --out "$T/stories"
-    # The same order of tensors as in the published folder, which has the (tied) head once more at its begin.
+    # The tensors are in the order of the published folder, which has the (tied) head a second time at its beginning.
     tail -c 1040128 "$stories/model.safetensors" >"$T/want"; tail -c 1040128 "$T/stories/model.safetensors" >"$T/got"
     holds "llama2c: every tensor bit for bit as published for Hugging Face" cmp "$T/want" "$T/got"
     holds "llama2c: 47 tensors and no more" test "$(tr '{' '\n' <"$T/stories/model.safetensors" | grep -a -c '^"dtype"')" = 47
@@ -176,7 +177,7 @@ if [ -e "$stories/stories260K.bin" ]; then
     tr -d '\n ' <"$SHARED/golden/stories260K_golden.json" | sed 's/.*"greedy_ids":\[\([0-9,]*\)\].*/\1/' | tr ',' ' ' >"$T/want"; echo >>"$T/want"
     echo 1 | $GENERATE generate "$T/stories" --ids --greedy -n 200 >"$T/got"
     holds "llama2c: the golden 200 greedy tokens" cmp "$T/want" "$T/got"
-    # The same weights as version 1: other header, other order. part FROM COUNT: float32s of the legacy file
+    # The same weights as version 1, with another header and order. part FROM COUNT: float32s of the legacy file
     part() { tail -c +$((29 + 4 * $1)) "$stories/stories260K.bin" | head -c $((4 * $2)); }
     {
         printf '24ka\001\0\0\0'; head -c 28 "$stories/stories260K.bin"; printf '\001'; head -c 219 /dev/zero
@@ -188,7 +189,7 @@ if [ -e "$stories/stories260K.bin" ]; then
     refuses "llama2c: a byte too few" 1 "incomplete.*1056539" llama2c "$T/cut" --out "$T/none.bin"
 else echo 1 >>"$T/skipped"; echo "  skip  llama2c: no $stories/stories260K.bin"; fi
 
-# ---- third-party files, where they are
+# ---- third-party files, if they exist
 real() {    # NAME WANTED FILE OPTIONS...
     name=$1 wanted=$2 file=$3; shift 3
     if [ ! -e "$SHARED/data/$file" ]; then echo 1 >>"$T/skipped"; echo "  skip  $name: no $SHARED/data/$file"; return; fi

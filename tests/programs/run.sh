@@ -1,6 +1,6 @@
 #!/bin/sh
-# tests/programs/run.sh - `run` from outside: every command on the golden models, and on third-party files where ../shared is there.
-# BIN: the folder of the programs (default .), RUN: an emulator before them. Last line: `run: N passed, N failed, N skipped`.
+# tests/programs/run.sh - tests `run` from outside: every command on the golden models, and on third-party files if ../shared
+# exists. BIN: the folder of the programs (default .); RUN: an emulator to run them with. Last line: `run: N passed, N failed, N skipped`.
 cd "$(dirname "$0")/../.." || exit 1
 run="${RUN:-} ${BIN:-.}/run" shared=${SHARED:-../shared} golden=tests/golden/models
 work=$(mktemp -d "${TMPDIR:-/tmp}/run_test.XXXXXX") || exit 1
@@ -10,16 +10,17 @@ passed=0 failed=0 skipped=0
 ok() { passed=$((passed + 1)); [ -z "$VERBOSE" ] || echo "  ok    $1"; }
 bad() { failed=$((failed + 1)); echo "  FAIL  $1"; }
 skip() { skipped=$((skipped + 1)); echo "  skip  $1"; }
-# same NAME FILE FILE: equal bytes, and some.
+# same NAME FILE FILE: both files have the same bytes and are not empty
 same() { if [ -s "$2" ] && cmp -s "$2" "$3"; then ok "$1"; else bad "$1"; fi; }
-# exits NAME CODE COMMAND ...: ends with this code, and a failure says something and prints no result on its way
+# exits NAME CODE COMMAND ...: the command exits with this code, with a message and without a result
 exits() {
     name=$1 want=$2; shift 2
     "$@" > "$work/out" 2> "$work/err" < /dev/null
     code=$?
     if [ $code = "$want" ] && [ -s "$work/err" ] && [ ! -s "$work/out" ]; then ok "$name"; else bad "$name: exit $code, wanted $want"; fi
 }
-# tensor FILE NAME FORMAT: a tensor of a safetensors file, one number a line (od's f4 or d4; files and machine little-endian)
+# tensor FILE NAME FORMAT: prints a tensor of a safetensors file, a number on each line (FORMAT: od's f4 or d4; the machine has
+# to be little-endian)
 tensor() {
     header=$(od -A n -t u4 -N 4 "$1" | tr -d ' ')
     place=$(dd if="$1" bs=1 skip=8 count="$header" 2>/dev/null | tr '}' '\n' | grep -F "\"$2\":" |
@@ -27,20 +28,20 @@ tensor() {
     from=${place% *} to=${place#* }
     od -A n -v -t "$3" -j $((8 + header + from)) -N $((to - from)) "$1" | tr -s ' ' '\n' | grep .
 }
-# sequences FILE: its ids as lines, one per sequence
+# sequences FILE: prints the file's ids, a sequence on each line
 sequences() {
     tensor "$1" seq_lens d4 > "$work/lens"
     tensor "$1" ids d4 | awk -v lens="$work/lens" 'BEGIN { getline n < lens } { printf "%s%s", $1, --n ? " " : "\n"; if (!n) getline n < lens }'
 }
-# numbers KEY: the lists under a key of JSON lines, one number a line
+# numbers KEY: prints the lists under a key of JSON lines, a number on each line
 numbers() { sed 's/.*"'"$1"'": \[\([^]]*\)\].*/\1/' | tr -d ' ' | tr ',' '\n' | grep .; }
-# near NAME TOLERANCE FILE FILE: as many numbers in both, none further apart
+# near NAME TOLERANCE FILE FILE: both files have as many numbers, and no two differ by more
 near() {
     said=$(paste "$3" "$4" | awk -v tol="$2" '{ n++; if (NF != 2) bad = 1; d = $1 - $2; if (d < 0) d = -d; if (d > worst) worst = d }
         END { printf "%d numbers, %.2g apart", n, worst; exit !(n > 0 && !bad && worst <= tol) }') && ok "$1 ($said)" || bad "$1: $said"
 }
 
-# expected IDS: logits of every id, a number a line, to the log-prob of each id after the first of its line
+# expected IDS: reads the logits of every id, a number on each line; prints the log-prob of each id after the first of its line
 expected() {
     awk -v ids="$1" '
         BEGIN { while ((getline line < ids) > 0) { n = split(line, t, " "); for (i = 1; i <= n; i++) next_id[++rows] = i < n ? t[i + 1] : -1 } }
@@ -84,7 +85,7 @@ for model in llama-gqa llama-mha-tied llama-odd llama-bf16 llama-f16 llama-shard
     if [ "$(wc -c < "$work/half/model.safetensors")" -lt "$(wc -c < "$work/merged/model.safetensors")" ]; then ok "bf16 is smaller"; else bad "$model: bf16 is not smaller"; fi
 done
 
-# ---- lines: one out for one in, long ones through the cache in blocks ----
+# ---- lines: one output line for each input line; long lines go through the cache in blocks ----
 model=$golden/llama-gqa
 printf '\n1\n1 5 9\n \n' | $run logprobs $model --ids > "$work/got"
 { head -n 2 "$work/got"; tail -n 1 "$work/got"; } > "$work/some"
@@ -144,7 +145,7 @@ if [ -d "$stories" ] && [ -f "$shared/golden/stories260K_golden.json" ]; then
     $run generate "$stories" --prompt "" --greedy -n 200 > "$work/text"
     $run tokenize "$stories" --decode "$work/got" > "$work/want"
     same "stories260K: text as written is the ids decoded" "$work/text" "$work/want"
-    $run generate "$stories" --prompt "Caf" -n 200 --temperature 5 --ignore-eos > "$work/text"      # bytes of characters, cut and whole
+    $run generate "$stories" --prompt "Caf" -n 200 --temperature 5 --ignore-eos > "$work/text"      # parts of characters and whole ones
     echo Caf | $run tokenize "$stories" --special | $run generate "$stories" --ids -n 200 --temperature 5 --ignore-eos |
         $run tokenize "$stories" --decode > "$work/want"
     same "stories260K: noise as written is the ids decoded" "$work/text" "$work/want"
@@ -179,7 +180,7 @@ if [ -d "$stories" ] && [ -f "$shared/golden/stories260K_golden.json" ]; then
     done
 else skip "stories260K"; fi
 
-# ---- a chat that was learnt here: <|im_end|> ends an answer, although the config says </s> ----
+# ---- a chat model that is trained here: <|im_end|> ends an answer, although the config names </s> ----
 bin=${RUN:-}\ ${BIN:-.}
 for i in 1 2 3 4 5 6 7 8; do for answer in "hi=yes" "no=well"; do
     printf '{"text": "<|im_start|>user\\n%s<|im_end|>\\n<|im_start|>assistant\\n%s<|im_end|>\\n"}\n' "${answer%=*}" "${answer#*=}"
@@ -217,7 +218,7 @@ for how in "nf4 --nf4" "doubled --nf4 --double-quant" "fp4 --fp4 --quant-block 1
     $run logprobs "$work/four" "$work/ids" --ids | numbers logprobs > "$work/got"
     near "merged ${how#* }" 1e-4 "$work/got" "$work/want"
 done
-for as in bf16 f16; do      # 2^-7 and 2^-10 of logits of up to 11
+for as in bf16 f16; do      # relative errors of 2^-7 and 2^-10; logits are up to 11
     $run logprobs $model "$work/ids" --ids --adapter $model/adapter --nf4 --compute $as | numbers logprobs > "$work/got"
     tensor "$file" $as.logits f4 | expected "$work/ids" > "$work/want"
     if [ $as = bf16 ]; then near "logprobs --compute $as" 0.09 "$work/got" "$work/want"; else near "logprobs --compute $as" 0.011 "$work/got" "$work/want"; fi
@@ -254,14 +255,14 @@ for folder in llama2/tokenizer.model gpt2 roberta; do
     same "tokenize $folder: --special" "$work/got" "$work/want"
 done
 
-# ---- tokenize --show: ids and the bytes from..to that they stand for ----
-# shown NAME TOKENIZER WANT [OPTIONS]: the lines of $work/text as "id from..to", one input line after another, separated by |
+# ---- tokenize --show: ids, and the bytes from..to that they stand for ----
+# shown NAME TOKENIZER WANT [OPTIONS]: every token of $work/text as "id from..to", input lines separated by |
 shown() {
     name=$1 tokenizer=$2 want=$3; shift 3
     got=$($run tokenize "$tokenizer" "$work/text" --show "$@" | awk '/^line/ { if (NR > 1) printf "|"; next } { printf " %s %s", $1, $2 }')
     if [ "$got" = "$want" ]; then ok "tokenize --show $name"; else bad "tokenize --show $name: $got"; fi
 }
-mkdir -p "$work/words"      # WordPiece: lower case, accents off, a word without pieces, an ideograph, an added token that swallows the space before it
+mkdir -p "$work/words"      # WordPiece: lower case, accents removed, a word without pieces, an ideograph, an added token with lstrip
 printf '[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nthe\nna\n##ive\n##s\nfox\n\345\255\227\n' > "$work/words/vocab.txt"
 printf '{"added_tokens_decoder": {"4": {"content": "[MASK]", "special": true, "lstrip": true}}}\n' > "$work/words/tokenizer_config.json"
 printf 'The  Na\303\257ves fox\n\n \360\237\231\202zz\345\255\227the [MASK]fox\n' > "$work/text"
@@ -279,7 +280,7 @@ if [ -e $other/llama2 ]; then shown llama2 $other/llama2/tokenizer.model ' 15043
 else skip "tokenize --show llama2"; fi
 if [ -e $other/gpt2 ]; then shown gpt2 $other/gpt2 ' 15496 0..5 220 5..6 995 6..12| 220 0..1 734 1..5 41492 5..12 32485 12..17 2124 17..19|| 27764 0..2 245 2..3 64 3..4 23141 4..6 27332 6..8 105 8..9 223 9..10 77 10..11'
 else skip "tokenize --show gpt2"; fi
-# T5 squeezes spaces, has no piece of some characters, and writes 1/2 for one, so that three pieces share it
+# T5 makes spaces single, has no piece for some characters, and turns the character 1/2 into three pieces
 if [ -e $other/t5 ]; then shown t5 $other/t5/spiece.model ' 8774 0..5 296 5..12| 192 2..5 3 5..6 29 6..7 9 7..8 2 8..10 162 10..12 3 12..13 2 13..17 3 17..18 226 18..19|| 3 0..0 2 0..3 9 3..4 536 ~4..6 2 ~4..6 357 ~4..6 2202 6..11'
     printf 'go\360\237\231\202  now\n' > "$work/text"
     shown "t5, one unknown" $other/t5/spiece.model ' 281 0..2 2 2..6 230 6..11'
@@ -295,7 +296,7 @@ printf '{"text": "the\\nfox"}\n' | $run tokenize "$work/words" --jsonl --show | 
 same "tokenize --show --jsonl" "$work/got" "$work/want"
 exits "tokenize --show --decode" 2 $run tokenize "$work/words" --show --decode
 
-# ---- what is wrong is said ----
+# ---- wrong usage and bad input end with a message ----
 model=$golden/llama-gqa
 exits "an unknown command" 2 $run frobnicate
 exits "no command" 2 $run

@@ -1,6 +1,6 @@
 #!/bin/sh
-# tests/tools/compilers.sh - every source file alone, a warning being an error, under each compiler that is there; the gradient
-# test's objects too (-DF64), and programs that run: what each compiler built says of itself with --help; the build without make.
+# tests/tools/compilers.sh - compiles every source file alone with each installed compiler, with warnings as errors, also the
+# gradient test's objects (-DF64); runs the programs that each compiler built with --help; builds without make.
 # Last line: `compilers: N passed, N failed, N skipped`.
 cd "$(dirname "$0")/../.." || exit 1
 passed=0 failed=0 skipped=0
@@ -12,7 +12,7 @@ strict="-std=c99 -pedantic -Wall -Wextra -Wshadow -Werror"
 ok()  { passed=$((passed + 1)); }
 bad() { failed=$((failed + 1)); echo "  FAIL  $1"; sed -n '1,12p' "$work/said"; }
 
-# build NAME COMPILER FLAGS: all objects, then all programs.
+# build NAME COMPILER FLAGS: builds all objects and all programs
 build() {
     name=$1 cc=$2 flags=$3
     if ! command -v "${cc%% *}" > /dev/null 2>&1; then
@@ -31,7 +31,7 @@ build() {
     done
 }
 
-# alone NAME COMPILER FLAGS FILES: only objects.
+# alone NAME COMPILER FLAGS FILES: builds objects only
 alone() {
     name=$1 cc=$2 flags=$3; shift 3
     command -v "${cc%% *}" > /dev/null 2>&1 || { skipped=$((skipped + 1)); echo "  skip  $name: there is no $cc"; return; }
@@ -40,7 +40,7 @@ alone() {
     done
 }
 
-# The README's line for a machine without make.
+# The README's command for a machine without make.
 if cc -O1 -std=c99 -ffp-contract=off -o "$work/ppo" ppo.c [!prs]*.c re*.c rl.c fast/*.c text/*.c files/*.c -lm > "$work/said" 2>&1 &&
    "$work/ppo" --help > "$work/said" 2>&1 && grep -q "^usage: " "$work/said"; then ok; else bad "without make"; fi
 build gcc   gcc      "-O3 -ffp-contract=off -fopenmp"

@@ -1,10 +1,10 @@
 #!/bin/sh
 # tests/tools/layers.sh [FOLDER] - holds the object files of FOLDER (.) to the house rules, by their symbols:
 #   1. a file uses functions and data only of files of a lower level (the levels are the Makefile's list: make list)
-#   2. files below cli's level never print, never exit, never allocate; FILE* is io.c's alone
-#   3. core, quant, ops, lora, model, tokenizer, text/* (inference on a bare microcontroller) need no stdio at all and no heap
-#   4. no file has a variable that anybody else can see, and files below cli's level have none at all
-# One check per file and rule. First it is tested itself: on objects that break each rule it has to fail.
+#   2. files below cli's level never print, exit or allocate; only io.c uses FILE*
+#   3. core, quant, ops, lora, model, tokenizer, text/* (inference on a bare microcontroller) use neither stdio nor a heap
+#   4. no file has a variable that other files can see; files below cli's level have no variables
+# There is one check for each file and rule. The script tests itself first: it has to fail on objects that break each rule.
 # Last line: `layers: N passed, N failed, N skipped`.
 cd "$(dirname "$0")/../.." || exit 1
 NM=${NM:-nm}
@@ -16,7 +16,7 @@ check() {           # check FOLDER: prints FAIL lines, then `passed failed`
         f=$1/$o
         echo "file ${o%.o}"
         $NM -P "$f"
-        # Variables with their sections: constant tables of pointers are in .data.rel.ro, and are no variables.
+        # Variables have a section; constant tables of pointers are in .data.rel.ro and are not variables.
         $NM -f sysv "$f" 2> /dev/null | awk -F'|' '$7 ~ /^\.(data|bss|tdata|tbss)/ && $7 !~ /rel\.ro/ { print "variable", $1, $3 }
                                                   $3 ~ /C/ { print "variable", $1, $3 }'
     done | awk -v levels="$levels | ppo sft rm run prep" '
@@ -71,7 +71,7 @@ check() {           # check FOLDER: prints FAIL lines, then `passed failed`
     }'
 }
 
-# The check on files that break the rules: quant.c calls upwards and prints, model.c has a variable and calls snprintf, rl.c opens files,
+# Files that break the rules: quant.c calls a higher level and prints, model.c has a variable and calls snprintf, rl.c opens files,
 # fast/threads.c reads a table of model.c.
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT

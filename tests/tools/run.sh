@@ -1,6 +1,7 @@
 #!/bin/sh
-# tests/tools/run.sh TEST ... - runs the test programs build/tests/TEST, the layer check and the scripts tests/programs/*.sh, and adds up their counts.
-# A program's last line is `NAME: N passed, N failed, N skipped`; one that ends without it, or badly, is a failure of its own.
+# tests/tools/run.sh TEST ... - runs the test programs build/tests/TEST, the layer check and the scripts tests/programs/*.sh, and
+# adds up their counts. A program's last line is `NAME: N passed, N failed, N skipped`; a program that ends without that line or
+# with an exit code is one more failure.
 # The last line here: `N passed, N failed` or `N passed, N failed, N skipped`.
 cd "$(dirname "$0")/../.." || exit 1
 OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
@@ -8,7 +9,7 @@ export OMP_NUM_THREADS OMP_WAIT_POLICY
 passed=0 failed=0 skipped=0
 mkdir -p build/said
 
-# add NAME COMMAND ...: runs it, shows what it said, adds its counts.
+# add NAME COMMAND ...: runs the command, prints its output, adds its counts
 add() {
     name=$1; shift
     begin=$(date +%s)
@@ -31,7 +32,7 @@ add() {
 
 for test in "$@"; do
     add "$test" $RUN "build/tests/$test"
-    [ "$test" != grad ] || add flip $RUN build/tests/grad flip       # the gradients negated: every row has to see it
+    [ "$test" != grad ] || add flip $RUN build/tests/grad flip       # with negated gradients, which each row has to notice
 done
 for script in tests/tools/layers.sh tests/programs/*.sh; do
     add "$(basename "$script" .sh)_sh" sh "$script"
