@@ -1,7 +1,8 @@
 /* golden.c - whole policies against PyTorch: logits, log-probs, losses, gradients of every tensor, adapters,
  * values, greedy tokens (tests/golden/models/llama-*, which a reference of this project's own made in
- * PyTorch). */
+ * PyTorch; the folders of tests/golden/hf/models as transformers writes them); and folders written back. */
 #include "test.h"
+#include <time.h>
 
 static Arena memory, ws;
 static Pool pool;
@@ -173,7 +174,8 @@ static void check_greedy(Case *c, const Golden *g, const char *folder) {
           && !memcmp(out, want, n * sizeof(int)), "%s: greedy tokens", folder);
 }
 
-static void full_case(const char *folder) {
+/* Checks a policy without an adapter. */
+static void base_case(const char *folder) {
     char path[256];
     size_t n;
     Case c;
@@ -195,12 +197,20 @@ static void full_case(const char *folder) {
     model_backward(&c.m, NULL, &c.rows, &c.kv, &c.saved, c.dhidden, &ws);
     check_gradients(c.m.tensor, c.m.tensors, &g, "grad.", folder);
     check_greedy(&c, &g, folder);
+}
 
+/* Checks a policy with the adapter and the value head of FOLDER/adapter. */
+static void adapter_case(const char *folder) {
+    char path[256];
+    size_t n;
+    Case c;
+    snprintf(path, sizeof path, "%s/golden.safetensors", folder);
+    Golden g = golden_open(path);
     if (!open_case(&c, folder, &g, 0, 1)) return;
     check_logits(&c, &g, "lora.logits", &c.lora, folder);
     model_values(&c.head, c.hidden, c.value, c.rows.N, &ws);
     const float *values = floats(&g, "lora.values", &n);
-    d = distance(c.value, values, n, 0);
+    double d = distance(c.value, values, n, 0);
     CHECK(d < 2e-5, "%s: values differ by %.2g", folder, d);
     memset(c.dhidden, 0, (size_t)c.rows.N * (size_t)c.m.config.stack.C * sizeof(float));
     learn_all(&c);
@@ -209,6 +219,87 @@ static void full_case(const char *folder) {
     model_backward(&c.m, &c.lora, &c.rows, &c.kv, &c.saved, c.dhidden, &ws);
     check_gradients(c.lora.tensor, c.lora.tensors, &g, "lora.grad.", folder);
     check_gradients(c.head.tensor, 2, &g, "lora.grad.", folder);
+}
+
+/* ---- folders written back ---- */
+
+static int json_equal(const Json *a, const Json *b) {
+    if (!a || !b || a->type != b->type || a->count != b->count) return 0;
+    if (a->type == JSON_NUMBER) return a->number == b->number;
+    if (a->type == JSON_STRING) return a->length == b->length && memcmp(a->string, b->string, a->length) == 0;
+    for (a = a->child, b = b->child; a; a = a->next, b = b->next) if (!json_equal(a, b)) return 0;
+    return 1;
+}
+
+/* Compares the tensors of two safetensors files: names, types, shapes and bytes. Returns how many differ. */
+static int tensor_differences(const Golden *a, const Golden *b) {
+    int wrong = 0;
+    for (const Json *j = a->header->child; j; j = j->next) {
+        const Json *k = json_get(b->header, j->key);
+        size_t n, m;
+        if (strcmp(j->key, "__metadata__") == 0) continue;
+        if (!k || !json_equal(json_get(j, "dtype"), json_get(k, "dtype"))
+            || !json_equal(json_get(j, "shape"), json_get(k, "shape"))) { wrong++; continue; }
+        const uint32_t *x = words(a, j->key, &n), *y = words(b, j->key, &m);
+        wrong += n != m || memcmp(x, y, n * sizeof *x) != 0;
+    }
+    return wrong;
+}
+
+/* Counts the keys of a configuration that the one written back has not, or has with another value. Version 5
+ * of transformers writes dtype and rope_parameters where this project writes the older torch_dtype,
+ * rope_theta and rope_scaling, which version 5 reads too. */
+static int key_differences(const char *folder, const char *out, const char **first) {
+    static const char *const other[] = { "dtype", "rope_parameters", "transformers_version" };
+    char path[256], *bytes;
+    const Json *config[2] = { NULL, NULL };
+    size_t n;
+    int wrong = 0;
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/config.json", i ? out : folder);
+        if (file_read_all(path, &pool, &bytes, &n, NULL) == OK) config[i] = json_parse(bytes, n, &pool, NULL);
+        if (!config[i]) return -1;
+    }
+    for (const Json *j = config[0]->child; j; j = j->next) {
+        int known = 0;
+        for (int i = 0; i < 3; i++) known |= strcmp(j->key, other[i]) == 0;
+        if (known || json_equal(j, json_get(config[1], j->key))) continue;
+        if (!wrong++) *first = j->key;
+    }
+    return wrong;
+}
+
+/* Loads a policy, writes it, and compares the two folders. */
+static void written_back(const char *folder) {
+    char out[64], path[256];
+    const char *first = "";
+    Error err = { 0, "", "", 0, 0 };
+    ModelConfig config, again;
+    Model m;
+    Golden g[2];
+    snprintf(out, sizeof out, "/tmp/rlhf-golden-%08lx", (unsigned long)(time(NULL) * 7919u
+            + clock()) & 0xffffffffu);
+    memory.used = 0;
+    int bad = config_load(&config, folder, &pool, &err)
+        || model_carve(&m, &config, NULL, 0, config.positions, &pool, &memory, &err)
+        || checkpoint_load(folder, "model", m.tensor, m.tensors, &pool, &err)
+        || config_save(&config, NULL, out, F32, &pool, &err)
+        || checkpoint_save(out, "model", m.tensor, m.tensors, F32, 0, &pool, &err)
+        || config_load(&again, out, &pool, &err);
+    CHECK(!bad, "%s: loaded and written: %s: %s", folder, err.what, err.where);
+    if (bad) return;
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/model.safetensors", i ? out : folder);
+        g[i] = golden_open(path);
+    }
+    int missing = tensor_differences(&g[0], &g[1]), more = tensor_differences(&g[1], &g[0]);
+    int keys = key_differences(folder, out, &first);
+    CHECK(missing == 0 && more == 0, "%s: the same tensors written back (%d missing or other, %d more)",
+          folder, missing, more);
+    CHECK(keys == 0, "%s: the same keys written back (%d are not, as %s)", folder, keys, first);
+    CHECK(memcmp(&config, &again, sizeof config) == 0, "%s: the same configuration, read again", folder);
+    snprintf(path, sizeof path, "rm -rf %s", out);
+    CHECK(system(path) == 0, "%s is removed", out);
 }
 
 static void container_case(const char *folder, const char *golden) {
@@ -248,13 +339,26 @@ static void stories(void) {
           (int)ids->count);
 }
 
+/* Folders of tests/golden/hf/models, one of each family. */
+static const char *const families[] = { "llama" };
+
 int main(void) {
     memory = test_arena((size_t)64 << 20);
     ws = test_arena((size_t)32 << 20);
     pool = test_pool();
-    full_case("tests/golden/models/llama-gqa");
-    full_case("tests/golden/models/llama-mha-tied");
-    full_case("tests/golden/models/llama-odd");
+    for (int i = 0; i < 3; i++) {
+        static const char *const folder[] = { "tests/golden/models/llama-gqa",
+            "tests/golden/models/llama-mha-tied",
+                                              "tests/golden/models/llama-odd" };
+        base_case(folder[i]);
+        adapter_case(folder[i]);
+    }
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
+        char folder[64];
+        snprintf(folder, sizeof folder, "tests/golden/hf/models/%s", families[i]);
+        base_case(folder);
+        written_back(folder);
+    }
     container_case("tests/golden/models/llama-bf16", "tests/golden/models/llama-bf16/golden.safetensors");
     container_case("tests/golden/models/llama-f16", "tests/golden/models/llama-f16/golden.safetensors");
     container_case("tests/golden/models/llama-sharded", "tests/golden/models/llama-gqa/golden.safetensors");
