@@ -40,9 +40,10 @@ LEVELS   = core fast/threads | \
            text/unicode_tables | \
            text/unicode | \
            text/pieces | \
-           text/added text/normal text/bpe text/unigram text/encoder | \
-           text/bytelevel text/sentencepiece text/wordpiece text/beside | \
-           text/pipeline text/model_file text/train_unigram | \
+           text/added text/bpe text/unigram text/encoder | \
+           text/normal text/bytelevel text/wordpiece text/beside text/train_unigram | \
+           text/sentencepiece | \
+           text/pipeline text/model_file | \
            text/tokenizer_json text/train | \
            tokenizer | \
            fast/x86 fast/arm fast/half files/fields | \
@@ -52,7 +53,8 @@ LEVELS   = core fast/threads | \
            fast/attention | \
            ops | \
            lora checkpoint | \
-           stack | model reward | \
+           stack | \
+           model reward | \
            cli | \
            train report
 LIBRARY  = $(filter-out | $(if $(ALONE),fast/%),$(subst |, | ,$(LEVELS)))

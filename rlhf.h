@@ -295,45 +295,49 @@ void process_scores(float *score, int B, const ScoreRule *rule, Moments *m);
 typedef struct { double mean, median, std; } Summary;        /* std is unbiased; 0 for one value */
 Summary summarise(const float *x, int n, float *scratch);   /* of x (n); scratch (n); n 0: zeros */
 
-/* ================================================================================================
+/* ==============================================================================================
  * tokenizer.c: text to ids and back, from memory. The kinds of tokenizers are in text/.
- * ================================================================================================ */
+ * ============================================================================================== */
 enum { TOKENIZER_SENTENCEPIECE, TOKENIZER_BYTELEVEL, TOKENIZER_WORDPIECE };
 typedef struct Tokenizer Tokenizer;         /* its parts are in text/text.h; lives in its pool */
-/* Opens a tokenizer from the bytes of its files; NULL and *err if they are bad. A program links with the
- * kinds whose openers it calls (text/: model_file.c, bytelevel.c, wordpiece.c, tokenizer_json.c). */
+/* Opens a tokenizer from the bytes of its files; NULL and *err if they are bad. A program links
+ * with the kinds whose openers it calls. */
 Tokenizer *tokenizer_sentencepiece(const void *model, size_t n, Pool *pool, Error *err);
-Tokenizer *tokenizer_bytelevel(const void *vocab, size_t vocab_n, const void *merges, size_t merges_n,
-                               Pool *pool, Error *err);
+Tokenizer *tokenizer_bytelevel(const void *vocab, size_t vocab_n, const void *merges,
+                               size_t merges_n, Pool *pool, Error *err);
 Tokenizer *tokenizer_wordpiece(const void *vocab, size_t n, Pool *pool, Error *err);
 Tokenizer *tokenizer_json(const void *bytes, size_t n, Pool *pool, Error *err);
-/* Encodes text (n bytes, any bytes) without the template: *ids is an array of *count ints in pool. Added
- * tokens are cut out of the text first. Takes O(n log n) at most. OK or E_MEMORY. */
-int tokenizer_encode(const Tokenizer *t, const char *text, size_t n, Pool *pool, int **ids, int *count);
-/* The same, and which bytes [from, to) of the text each id stands for. exact 0: a guess. */
+/* Encodes text (n bytes, any bytes) without the template: *ids is an array of *count ints in pool.
+ * Added tokens are cut out of the text first. Takes O(n log n) at most. OK or E_MEMORY. */
+int tokenizer_encode(const Tokenizer *t, const char *text, size_t n, Pool *pool, int **ids,
+                     int *count);
+/* Does the same, and says which bytes [from, to) each id stands for. exact 0: a guess. */
 typedef struct { size_t from, to; int exact; } TokenSpan;
 int tokenizer_encode_spans(const Tokenizer *t, const char *text, size_t n, Pool *pool, int **ids,
                            TokenSpan **spans, int *count);
-/* The same for text from a stranger: added tokens that it spells are letters. first: the text begins here,
- * not after an added token. */
+/* Does the same for text from a stranger: added tokens that it spells are letters. first: the text
+ * begins here, not after an added token. */
 int tokenizer_encode_plain(const Tokenizer *t, const char *text, size_t n, int first, Pool *pool,
                            int **ids, int *count);
-/* Decodes ids: *length bytes in *text (and a NUL) in pool. Special tokens are left out (_all: written), as
- * are ids of tokenizer_size() and more. OK, E_RANGE (an id below 0) or E_MEMORY. */
-int tokenizer_decode(const Tokenizer *t, const int *ids, int count, Pool *pool, char **text, size_t *length);
-int tokenizer_decode_all(const Tokenizer *t, const int *ids, int count, Pool *pool, char **text, size_t *length);
+/* Decodes ids: *length bytes in *text (and a NUL) in pool. Special tokens are left out (_all:
+ * written), as are ids of tokenizer_size() and more. OK, E_RANGE (an id below 0) or E_MEMORY. */
+int tokenizer_decode(const Tokenizer *t, const int *ids, int count, Pool *pool, char **text,
+                     size_t *length);
+int tokenizer_decode_all(const Tokenizer *t, const int *ids, int count, Pool *pool, char **text,
+                         size_t *length);
 int tokenizer_size(const Tokenizer *t);     /* number of ids */
 int tokenizer_kind(const Tokenizer *t);     /* TOKENIZER_SENTENCEPIECE, _BYTELEVEL or _WORDPIECE */
 typedef struct { int bos, eos, unk, pad; } SpecialIds;                  /* -1: none */
 SpecialIds tokenizer_specials(const Tokenizer *t);
-void tokenizer_template(const Tokenizer *t, int *before, int *after);   /* bos before a text, eos after it: 0 or 1 */
-const char *tokenizer_chat_template(const Tokenizer *t);    /* nothing here executes it; NULL: none */
-const char *tokenizer_piece(const Tokenizer *t, int id, size_t *length);   /* NULL: there is no such id */
-int tokenizer_find(const Tokenizer *t, const char *piece, size_t length);   /* id of exactly this piece, or -1 */
-/* Trains a tokenizer of V ids, with Llama's layout (BPE or unigram) or RoBERTa's. next() gives one text
- * after another, and returns 0 at the end. NULL and *err if the texts cannot fill V ids, V is too small, or
- * memory is out. */
-typedef struct { int (*next)(void *context, const char **text, size_t *length); void *context; } TextSource;
+/* Sets *before (*after) to 1 if the template puts bos before (eos after) a text, else to 0. */
+void tokenizer_template(const Tokenizer *t, int *before, int *after);
+const char *tokenizer_chat_template(const Tokenizer *t);    /* or NULL; nothing here executes it */
+const char *tokenizer_piece(const Tokenizer *t, int id, size_t *length);    /* NULL: no such id */
+int tokenizer_find(const Tokenizer *t, const char *piece, size_t length);   /* its id, or -1 */
+/* Trains a tokenizer of V ids, with Llama's layout (BPE or unigram) or RoBERTa's. next() gives one
+ * text after another, and returns 0 at the end. NULL and *err if the texts cannot fill V ids, V is
+ * too small, or memory is out. */
+typedef struct { int (*next)(void *c, const char **text, size_t *n); void *context; } TextSource;
 Tokenizer *tokenizer_train_sentencepiece(TextSource source, int V, Pool *pool, Error *err);
 Tokenizer *tokenizer_train_unigram(TextSource source, int V, Pool *pool, Error *err);
 Tokenizer *tokenizer_train_bytelevel(TextSource source, int V, Pool *pool, Error *err);

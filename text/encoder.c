@@ -8,6 +8,15 @@
 /* ==============================================================================================
  * Ids and where they come from
  * ============================================================================================== */
+void put_origin(Origin *origin, const char *out, size_t from, size_t to, Source s) {
+    int same = to - from == s.used && !memcmp(out + from, s.text + s.at, s.used);
+    size_t i;
+    for (i = from; i < to; i++) {
+        origin[i].from = same ? s.at + (i - from) : s.at;
+        origin[i].to = same ? s.at + (i - from) + 1 : s.at + s.used;
+    }
+}
+
 void set_span(Encoder *e, int k, size_t i, size_t j, int exact) {
     const Origin *o = e->origin;
     TokenSpan *s = &e->span[k];

@@ -1,7 +1,7 @@
 /* text/normal.c - SentencePiece's normal form of a text: rules, spaces, the dummy prefix; and where each of
  *          its bytes comes from.
  * Source   sentencepiece's normalizer.cc; the rules (precompiled_charsmap) are a double array of darts-clone.
- * Needs    core.c, text/pieces.c.
+ * Needs    core.c, text/pieces.c, text/encoder.c.
  * Never    writes more than normal_bound() bytes.
  * Edges    malformed UTF-8 (each byte is U+FFFD), a rule table that lies about its size, text of white space
  *          alone. */
@@ -139,15 +139,6 @@ static void put_made(Form *f, Text p) {
             f->length++;
         }
     if (p.length) f->after_space = f->remove && p.text[p.length - 1] == ' ';
-}
-
-void put_origin(Origin *origin, const char *out, size_t from, size_t to, Source s) {
-    int same = to - from == s.used && !memcmp(out + from, s.text + s.at, s.used);
-    size_t i;
-    for (i = from; i < to; i++) {
-        origin[i].from = same ? s.at + (i - from) : s.at;
-        origin[i].to = same ? s.at + (i - from) + 1 : s.at + s.used;
-    }
 }
 
 /* Adds text[at..n), from the first character on that is not a space if spaces are removed. */

@@ -326,7 +326,7 @@ int exact_room(Paths *p, size_t n, Pool *pool);
 int unigram_margin(const Unigram *u, int id, size_t n, f32 total);
 
 /* ==============================================================================================
- * text/normal.c: SentencePiece's normal form
+ * text/encoder.c: what all kinds share while a text becomes ids, and ids a text
  * ============================================================================================== */
 /* Which bytes [from, to) of the text a byte of its normal form comes from. All bytes that a rule
  * made have the same origin. */
@@ -335,26 +335,6 @@ typedef struct { size_t from, to; } Origin;
  * they are the same bytes, else all from all. */
 typedef struct { const char *text; size_t at, used; } Source;
 void put_origin(Origin *origin, const char *out, size_t from, size_t to, Source s);
-/* Takes the bytes of a precompiled_charsmap (empty: no rules). OK, or *err, which names `where`. */
-int normal_rules(Normal *m, Text table, const char *where, Error *err);
-/* Fills m->plain, once rules and user-defined pieces are there. */
-void normal_plain(Normal *m);
-/* Returns the length of the longest rule that s begins with (shortest: of the shortest), and in
- * *out what the rule makes of it; 0: none. */
-size_t rule_prefix(const Normal *m, const char *s, size_t n, int shortest, Text *out);
-/* Returns the length of the longest user-defined piece that s begins with, or 0. */
-size_t user_prefix(const Normal *m, const char *s, size_t n);
-/* Returns 1 if s gets the dummy prefix. first: 1 if s is the start of a text. */
-int wants_prefix(const Normal *m, Text s, int first);
-/* Writes the normal form of s, with the dummy prefix if `prefix`, and where each byte of it comes
- * from (origin NULL: not wanted). Returns its length; with out NULL an upper bound of that. */
-size_t normalise(const Normal *m, Text s, int prefix, char *out, Origin *origin);
-/* returns a length that no normal form of s exceeds */
-size_t normal_bound(const Normal *m, Text s);
-
-/* ==============================================================================================
- * text/encoder.c: what all kinds share while a text becomes ids, and ids a text
- * ============================================================================================== */
 /* measure() raises bound, the ids at most, and widest, the bytes of scratch that a part needs.
  * plain: 1 if added tokens are not looked for. first: 1 if the text begins at `start`, not after an
  * added token. traced: 1 if spans are wanted; origin then has the origins of the `normal` bytes of
@@ -384,6 +364,26 @@ size_t append_text(char *out, size_t at, const char *text, size_t n);
 /* Does the same for bytes that may be malformed. each: 1 if every malformed byte becomes U+FFFD
  * (SentencePiece), 0 if every malformed sequence does. */
 size_t append_valid(char *out, size_t at, Text s, int each);
+
+/* ==============================================================================================
+ * text/normal.c: SentencePiece's normal form
+ * ============================================================================================== */
+/* Takes the bytes of a precompiled_charsmap (empty: no rules). OK, or *err, which names `where`. */
+int normal_rules(Normal *m, Text table, const char *where, Error *err);
+/* Fills m->plain, once rules and user-defined pieces are there. */
+void normal_plain(Normal *m);
+/* Returns the length of the longest rule that s begins with (shortest: of the shortest), and in
+ * *out what the rule makes of it; 0: none. */
+size_t rule_prefix(const Normal *m, const char *s, size_t n, int shortest, Text *out);
+/* Returns the length of the longest user-defined piece that s begins with, or 0. */
+size_t user_prefix(const Normal *m, const char *s, size_t n);
+/* Returns 1 if s gets the dummy prefix. first: 1 if s is the start of a text. */
+int wants_prefix(const Normal *m, Text s, int first);
+/* Writes the normal form of s, with the dummy prefix if `prefix`, and where each byte of it comes
+ * from (origin NULL: not wanted). Returns its length; with out NULL an upper bound of that. */
+size_t normalise(const Normal *m, Text s, int prefix, char *out, Origin *origin);
+/* returns a length that no normal form of s exceeds */
+size_t normal_bound(const Normal *m, Text s);
 
 /* ==============================================================================================
  * The kinds

@@ -2,7 +2,7 @@
  *          vocab.txt.
  * Source   Devlin et al. 2018 (BERT's basic tokeniser), Wu et al. 2016 (WordPiece); rules and quirks of
  *          Hugging Face's BertNormalizer, BertPreTokenizer and WordPiece.
- * Needs    core.c, text/{unicode,pieces,encoder,normal}.c.
+ * Needs    core.c, text/{unicode,pieces,encoder}.c.
  * Edges    malformed UTF-8 (each byte is U+FFFD, which cleaning removes), a word of too many characters, a
  *          word without pieces: one unknown piece each; a mark alone: nothing is left of it. */
 #include "text.h"
