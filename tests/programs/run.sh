@@ -136,6 +136,25 @@ echo '{"eos_token": "</s>"}' > "$work/bare/tokenizer_config.json"
 printf '\n' | $run score "$work/bare" > "$work/got"; printf '2\n' | $run score "$work/bare" --ids > "$work/want"
 same "score: an empty text without bos is eos alone" "$work/got" "$work/want"
 
+# ---- a policy with more ids than its tokenizer (a padded vocabulary): 2048 ids, of which the tokenizer has 512 ----
+pad=$work/padded bin=${RUN:-}\ ${BIN:-.}
+mkdir -p "$pad" && cp data/policy/config.json data/policy/generation_config.json data/policy/model.safetensors "$pad/"
+if [ -f data/imdb.bin ] && $bin/prep tokenizer data/imdb.bin --vocab 512 --out "$pad" > "$work/out" 2>&1; then
+    echo "The film" | $run tokenize "$pad" --special > "$work/ids"
+    $run generate "$pad" --ids -n 40 --seed 2 "$work/ids" | tr ' ' '\n' > "$work/all"
+    if [ "$(awk '$1 >= 512' "$work/all" | wc -l)" -gt 0 ]; then ok "padded: ids that the tokenizer lacks are sampled"; else bad "padded: no such id"; fi
+    awk '$1 < 512' "$work/all" | paste -s -d ' ' - | $run tokenize "$pad" --decode > "$work/want"
+    $run generate "$pad" --prompt "The film" -n 40 --seed 2 > "$work/got" 2> "$work/err"
+    same "padded: such ids are written as nothing" "$work/got" "$work/want"
+    if [ "$(wc -l < "$work/err")" -eq 1 ] && grep -q "2048.*512" "$work/err"; then ok "padded: generate says so once"; else bad "padded: generate says so once"; fi
+    printf 'The film\nA good\n' | $run generate "$pad" -n 40 --seed 2 > "$work/lines" 2> "$work/err"
+    if [ "$(wc -l < "$work/lines")" -eq 2 ] && [ "$(wc -l < "$work/err")" -eq 1 ]; then ok "padded: lines"; else bad "padded: lines"; fi
+    printf 'The film\n' | $run chat "$pad" --template none -n 40 --seed 2 > "$work/got" 2> "$work/err"
+    if [ -s "$work/got" ] && [ "$(grep -c "2048.*512" "$work/err")" -eq 1 ]; then ok "padded: chat says so once"; else bad "padded: chat says so once"; fi
+    $run generate data/policy --prompt "The film" -n 4 > "$work/got" 2> "$work/err"
+    if [ ! -s "$work/err" ]; then ok "padded: a policy whose tokenizer has all ids says nothing"; else bad "padded: $(cat "$work/err")"; fi
+else skip "a padded vocabulary"; fi
+
 # ---- third-party model and tokenizers ----
 stories=$shared/data/stories260K
 if [ -d "$stories" ] && [ -f "$shared/golden/stories260K_golden.json" ]; then
