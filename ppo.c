@@ -25,14 +25,12 @@ enum { VALUE_ZERO, VALUE_PYTORCH };
 
 static struct {
     const char *policy, *reward, *tokenizer, *adapter, *out, *label, *reward_text, *dump;
-    int score, steps, batch_size, mini_batch_size, accumulation, ppo_epochs, lr_anneal, adam_tf, adaptive,
-        kl_penalty;
-    int early_stopping, whiten_rewards, biased, score_scaling, score_norm, score_normalize;
+    int score, steps, batch_size, mini_batch_size, accumulation, ppo_epochs, lr_anneal, adam_tf, adaptive;
+    int kl_penalty, early_stopping, whiten_rewards, biased, score_scaling, score_norm, score_normalize;
     int query_min, query_max, response_min, response_max, top_k, value_init, dtype;
     int eval_queries, eval_every, save_every, show, chunk, dry_run;
-    double lr, value_lr, adam_eps, max_grad_norm, kl_coef, target, horizon, gamma, lam, clip, clip_value,
-        vf_coef;
-    double ratio_threshold, target_kl, score_clip, eos_penalty, temperature, top_p, dropout;
+    double lr, value_lr, adam_eps, max_grad_norm, kl_coef, target, horizon, gamma, lam, clip, clip_value;
+    double vf_coef, ratio_threshold, target_kl, score_clip, eos_penalty, temperature, top_p, dropout;
     QuantOptions quant;
     LoraOptions lora;
     uint64_t seed;
@@ -59,19 +57,16 @@ typedef struct {
 typedef struct {
     ModelConfig config; Tokenizer *tokenizer;
     WeightTypes types;                      /* of the policy's weights; F32 if they are trained */
-    /* frozen: the copy that is the reference when all weights are trained */
-    Model policy, frozen;
+    Model policy, frozen;                   /* frozen: the reference when all weights are trained */
     LoraConfig lora_config;
-    /* start_lora: a frozen copy of the adapter that the run starts from */
-    Lora lora, start_lora;
+    Lora lora, start_lora;                  /* start_lora: a frozen copy of --adapter, the reference's */
     const Lora *adapter;                    /* &lora, or NULL when all weights are trained */
     const Model *reference; const Lora *reference_adapter;
     ValueHead head;
-    /* what Adam moves: the policy's tensors, then the value head's */
-    Tensor *trained; int trained_policy, trained_all;
+    Tensor *trained;                        /* what Adam moves: the policy's part, then the value head */
+    int trained_policy, trained_all;
     RewardConfig judge_config; RewardModel judge; Tokenizer *judge_tokenizer;
-    /* the output that is the reward; ids of the judge's template around a text */
-    int label, before, after;
+    int label, before, after;               /* the judge's output; ids of its template around a text */
     int T, bos;                             /* longest query + response; the id before a query, or -1 */
 } Models;
 
@@ -84,8 +79,7 @@ typedef struct {
     float *seq_logprob, *seq_value;         /* (B,response_max) as the sampler returns them */
     float *logprob, *value, *ref_logprob, *full_kl, *kl, *reward, *advantage, *returns, *scratch;   /* (P) */
     float *raw_score, *score;               /* (B) as the judge gave it; as PPO sees it */
-    /* (B) query and response, response; in the pool until the step ends */
-    const char **text, **response;
+    const char **text, **response;          /* (B) query and response, response; in the pool for a step */
     size_t *text_length, *query_length, *response_length;
 } Rollout;
 
@@ -97,7 +91,7 @@ typedef struct {
     float *old_logprob, *advantage, *old_value, *returns, *new_logprob, *entropy, *value, *dvalue;  /* (W) */
 } Batch;
 
-/* texts for one forward of the judge */
+/* The texts of one forward of the judge. */
 typedef struct { float *logits; int *token, *start, tokens, rows; } JudgeBatch;
 
 typedef struct {                            /* held-out queries, scored before [0] and after [1] training */
@@ -132,7 +126,7 @@ typedef struct {
     char samples[540];
 } Scratch;
 
-/* for functions that train.c calls back */
+/* All three, for the functions that train.c calls back. */
 typedef struct { Progress progress; Models models; Scratch scratch; } Whole;
 
 static void step_begin(Statistics *now);
@@ -177,8 +171,8 @@ static double ppo_step(Progress *p, const Models *m, Scratch *s) {
     lap(&s->now, ADVANTAGES);
     if (o.dump) dump_rollout(p, s);
 
-    for (int epoch = 0; epoch < o.ppo_epochs && !(o.early_stopping &&
-                                                  kl_early_stop(policy_kl, o.target_kl)); epoch++) {
+    for (int epoch = 0; epoch < o.ppo_epochs; epoch++) {
+        if (o.early_stopping && kl_early_stop(policy_kl, o.target_kl)) break;
         const int size = o.mini_batch_size * o.accumulation;
         Rng rng = stream(o.seed, STREAM_EPOCH, (uint64_t)p->step, (uint64_t)epoch);
         for (int b = 0; b < x->B; b++) x->order[b] = b;
@@ -207,8 +201,9 @@ static void lap(Statistics *now, int part) {
 
 static int is_number(double x) { return x - x == 0; }
 
-static int weights_are_numbers(const Models *m) { return tensors_are_numbers(m->trained, m->trained_all,
-        o.dtype); }
+static int weights_are_numbers(const Models *m) {
+    return tensors_are_numbers(m->trained, m->trained_all, o.dtype);
+}
 
 /* Writes the result into the run folder: a PEFT adapter, or a whole model folder if all weights were
  * trained; and the value head. Each file is written under another name and renamed, so an interruption
@@ -233,8 +228,10 @@ static void save_step(void *run, int step) {
 static void not_a_number(const Progress *p, const Models *m, Scratch *s, const char *what, int good) {
     Saving saving = { p, m, s };
     const Saver saver = { &s->out, save_step, &saving };
+    const int moved = p->step > 1 || s->now.updates;
     stop_not_a_number(what, larger(p->step, 1), good && weights_are_numbers(m), &saver,
-                      "a smaller --learning-rate, or --max-grad-norm 1");
+                      moved ? "a smaller --learning-rate, or --max-grad-norm 1"
+                            : "another --policy, or --compute f32: no weight has been trained yet");
 }
 
 /* ---- queries ---- */
@@ -292,8 +289,9 @@ static int next_query(const Models *m, Scratch *s, Queue *q, int length, int onc
     }
 }
 
-static int draw_between(Rng *rng, int low, int high) { return low
-    + (int)rng_below(rng, (uint64_t)(high - low) + 1); }
+static int draw_between(Rng *rng, int low, int high) {
+    return low + (int)rng_below(rng, (uint64_t)(high - low) + 1);
+}
 
 static void no_query(Scratch *s, int shortest) {
     if (s->data.kind != DATA_PROMPTS || !shortest) {
@@ -317,8 +315,8 @@ static void check_queries(const Models *m, Scratch *s, const Queue *q) {
     if (!good) no_query(s, shortest);
     if (good < o.batch_size)
         printf("only %d of %d training documents %s\n", good, q->count,
-               s->data.kind == DATA_PROMPTS ? "are prompts of at most --query-max tokens"
-                   : "are longer than --query-max tokens");
+               s->data.kind == DATA_PROMPTS ? "have prompts of at most --query-max tokens"
+                                            : "are longer than --query-max tokens");
 }
 
 /* Starts sequence b of x, whose query of `prompt` tokens is in place already, with room for `response` more
@@ -340,12 +338,12 @@ static void draw_queries(Progress *p, const Models *m, Scratch *s) {
     x->B = o.batch_size;
     for (int b = 0; b < x->B; b++) {
         Rng rng = stream(o.seed, STREAM_QUERY, (uint64_t)p->step, (uint64_t)b);
-        int length = draw_between(&rng, o.query_min, o.query_max),
-            response = draw_between(&rng, o.response_min, o.response_max);
-        int prompt = next_query(m, s, &p->queue, length, 0, x->token + (size_t)b * (size_t)m->T);
+        const int length = draw_between(&rng, o.query_min, o.query_max);
+        const int response = draw_between(&rng, o.response_min, o.response_max);
+        const int prompt = next_query(m, s, &p->queue, length, 0, x->token + (size_t)b * (size_t)m->T);
         if (!prompt) no_query(s, 0);
-        sequence_begin(m, x, b, prompt, response, stream(o.seed, STREAM_SAMPLE, (uint64_t)p->step,
-                                                         (uint64_t)b));
+        rng = stream(o.seed, STREAM_SAMPLE, (uint64_t)p->step, (uint64_t)b);
+        sequence_begin(m, x, b, prompt, response, rng);
     }
 }
 
@@ -400,8 +398,7 @@ static void reference_logprobs(const Models *m, Scratch *s) {
             code = model_forward(&m->policy, m->adapter, &rows, &s->cache, NULL, k->other_hidden, &s->ws);
             if (!code)
                 code = model_full_kl(&m->policy, k->other_hidden, m->reference, k->hidden, rows.W,
-                                     temperature,
-                                     x->full_kl + at, &s->ws);
+                                     temperature, x->full_kl + at, &s->ws);
         }
         must(code, NULL, "check the reference's weights");
     }
@@ -511,8 +508,8 @@ static void score_responses(const Progress *p, const Models *m, Scratch *s) {
             fail(&s->err, E_NUMBER, "the judge's score is not a number", o.reward, 0, 0);
             die(&s->err, "check the judge's weights with: run score");
         }
-        x->score[b] = (float)(p->gain * x->raw_score[b] + p->bias - (ends_in_eos(m, &x->seq[b]) ? 0
-                                                                     : o.eos_penalty));
+        const double penalty = ends_in_eos(m, &x->seq[b]) ? 0 : o.eos_penalty;
+        x->score[b] = (float)(p->gain * x->raw_score[b] + p->bias - penalty);
     }
 }
 
@@ -554,8 +551,7 @@ static void dump_rollout(const Progress *p, Scratch *s) {
         Buffer b = { 0 };
         b.pool = &s->pool;
         snprintf(text, sizeof text, "{\"step\": %d, \"index\": %d, \"score\": %.9g, \"kl_coef\": %.9g",
-                 p->step, i,
-                 (double)x->score[i], p->kl.coef);
+                 p->step, i, (double)x->score[i], p->kl.coef);
         buffer_text(&b, text);
         dump_ids(&b, "query", seq->token, seq->prompt);
         dump_ids(&b, "response", seq->token + seq->prompt, n);
@@ -748,9 +744,9 @@ static void log_step(const Progress *p, const Models *m, Scratch *scratch, doubl
 
 /* Logs the seconds of a step; returns their sum. */
 static double log_time(const Progress *p, Scratch *s) {
-    static const char *const name[LAPS] = { "time/ppo/generate", "time/ppo/score", "time/ppo/forward_pass",
-        "time/ppo/compute_advantages",
-                                            "time/ppo/optimize_step" };
+    static const char *const name[LAPS] = {
+        "time/ppo/generate", "time/ppo/score", "time/ppo/forward_pass", "time/ppo/compute_advantages",
+        "time/ppo/optimize_step" };
     double total = 0;
     Log l;
     log_begin(&l, s->out.time, &s->pool);
@@ -773,16 +769,16 @@ static void show_progress(Progress *p, const Scratch *s, double reward, double k
     p->history[shown - 1] = reward;
     sparkline(bars, sizeof bars, p->history, shown, HISTORY);
     snprintf(line, sizeof line, "reward %+.3f %s  KL %.2f  coef %.4f  clip %.3f  %.0f tokens/s", reward,
-             bars, kl, p->kl.coef,
-             stats->tokens > 0 ? stats->clip_fraction / stats->tokens : 0,
-                 seconds > 0 ? s->rollout.P / seconds : 0);
+             bars, kl, p->kl.coef, stats->tokens > 0 ? stats->clip_fraction / stats->tokens : 0,
+             seconds > 0 ? s->rollout.P / seconds : 0);
     progress(line, p->step, o.steps, p->step == o.steps || cli_stopping());
 }
 
-/* Warns of what a sound step cannot have. A KL below 0: its expectation is never negative, and since
- * exp(-sum of d) has expectation 1 under the policy (d = log policy - log reference), the mean of B
- * responses is below -t with probability at most exp(-t B). So it is chance, and there were too few
- * responses; and d varies by about twice the KL, so less of it near the reference. */
+/* Warns of a first ratio other than 1, and of a KL far below 0. With d = log policy - log reference of a
+ * response that the policy sampled, the mean of d is an estimate of the KL, which is never negative; and
+ * since exp(-d) has expectation 1, the mean of B of them is below -t with probability exp(-t B) at most.
+ * So a negative estimate means few responses. Its variance is about 2 KL / B: it also helps to stay nearer
+ * to the reference. Another --kl-penalty would hide the estimate, and restrain the policy less. */
 static void warn(const Progress *p, const Scratch *s, double kl) {
     if (s->now.first_ratio == 0 && kl >= -1) return;
     fprintf(stderr, "\nppo: warning at step %d: ", p->step);
@@ -790,10 +786,9 @@ static void warn(const Progress *p, const Scratch *s, double kl) {
         fprintf(stderr, "the first ratio is not 1 but off by %g: sampler and training disagree\n",
                 s->now.first_ratio);
     else
-        fprintf(stderr, "KL is %.2f, although its expectation is never below 0: %d responses are too few "
-                        "to estimate it\n"
-                "  try: a larger --batch-size, or a larger --init-kl-coef, which keeps the policy where "
-                "the estimate varies less\n", kl, s->rollout.B);
+        fprintf(stderr, "KL is %.2f, although its expectation is never below 0: too few responses (%d) to "
+                "estimate it\n  try: a larger --batch-size, or a larger --init-kl-coef, which keeps the "
+                "policy where the estimate varies less\n", kl, s->rollout.B);
 }
 
 /* Ends a step: log, progress, warnings, then the controller's new coefficient. */
@@ -989,8 +984,8 @@ static void run_all(Progress *p, const Models *m, Scratch *s) {
         evaluate(p, m, s, 1);
         write_samples(s);
     }
-    if (cli_stopping()) printf("stopped: what is saved is the state after step %d; no evaluation after\n",
-                               p->step);
+    if (cli_stopping())
+        printf("stopped: what is saved is the state after step %d; no evaluation after\n", p->step);
     report_run(s->out.path, o.show, &s->pool);
     printf("  %d steps in %.1f seconds; %s in %s\n", p->step, wall_clock() - begin,
            m->adapter ? "adapter and value head" : "model, tokenizer and value head", s->out.path);
@@ -1001,8 +996,7 @@ static void run_all(Progress *p, const Models *m, Scratch *s) {
 static void rollout_carve(Rollout *x, int T, Arena *a) {
     const size_t B = (size_t)o.batch_size, P = B * (size_t)o.response_max;
     float **const tokens[] = { &x->seq_logprob, &x->seq_value, &x->logprob, &x->value, &x->ref_logprob,
-                               &x->full_kl, &x->kl, &x->reward,
-                               &x->advantage, &x->returns };
+                               &x->full_kl, &x->kl, &x->reward, &x->advantage, &x->returns };
     x->seq = arena_take(a, B, sizeof *x->seq);
     x->token = arena_take(a, B * (size_t)T, sizeof(int));
     x->start = arena_take(a, B + 1, sizeof(int));
@@ -1174,9 +1168,8 @@ static void prepare_judge(Models *m, Scratch *s) {
     m->label = label_need(&m->judge_config, o.label, "--label");
     tokenizer_template(m->judge_tokenizer, &m->before, &m->after);
     if (!m->before && !m->after && empty_text_id(m->judge_tokenizer) < 0) {
-        fail(&s->err, E_MISSING,
-             "an empty text would have no token for the judge: its tokenizer has no template, no bos and "
-             "no eos", o.reward, 0, 0);
+        fail(&s->err, E_MISSING, "an empty text would have no token for the judge: its tokenizer has no "
+             "template, no bos and no eos", o.reward, 0, 0);
         die(&s->err, "a tokenizer_config.json there that names a bos_token or an eos_token");
     }
     s->judge.rows = larger(reward_max_tokens(&m->judge_config), 1024 + o.chunk);
@@ -1188,11 +1181,8 @@ static void prepare_judge(Models *m, Scratch *s) {
 static void say_what(const Models *m, const Scratch *s, const Queue *training, const char *data,
                      const char *preset) {
     const StackKind *c = &m->config.stack, *j = &m->judge_config.stack;
-    const size_t trainable = tensor_values(m->trained, m->trained_all, 1),
-        all = tensor_values(m->policy.tensor, m->policy.tensors, 0)
-        + tensor_values(m->trained, m->trained_all, 0) - (m->adapter ? 0
-                                                          : tensor_values(m->policy.tensor,
-                                                                  m->policy.tensors, 0));
+    const size_t trainable = tensor_values(m->trained, m->trained_all, 1);
+    const size_t frozen = m->adapter ? tensor_values(m->policy.tensor, m->policy.tensors, 0) : 0;
     char number[2][32];
     printf("preset %s, seed %llu\n", preset, (unsigned long long)o.seed);
     printf("data %s: %s documents, %s held out\n", data, with_commas(number[0], (size_t)s->data.count),
@@ -1202,23 +1192,20 @@ static void say_what(const Models *m, const Scratch *s, const Queue *training, c
     print_types(m->adapter ? "frozen weights" : "weights", &m->types);
     if (o.reward_text) printf("reward = number of '%s' in the response\n", o.reward_text);
     else {
+        with_commas(number[0], tensor_values(m->judge.tensor, m->judge.tensors, 0));
         printf("judge %s: RoBERTa, C %d, L %d, H %d, F %d, V %d, %s parameters\n", o.reward, j->C, j->L,
-               j->H, j->F,
-               m->judge_config.V, with_commas(number[0],
-                                              tensor_values(m->judge.tensor, m->judge.tensors, 0)));
+               j->H, j->F, m->judge_config.V, number[0]);
         if (m->judge_config.labels == 1) printf("reward = the judge's logit");
         else printf("reward = logit of '%s'", m->judge_config.label[m->label]);
         printf(" for %s\n", o.score == SCORE_BOTH ? "query + response" : "the response alone");
     }
     if (!m->adapter) printf("training all weights; the reference is a frozen copy\n");
     else printf("training a LoRA adapter (r %d, alpha %g, %s); the reference is %s\n", m->lora.config.R,
-                (double)m->lora.config.alpha,
-                m->lora.config.targets, o.adapter ? "a frozen copy of the adapter it starts from"
-                    : "the policy without it");
-    print_trainable(trainable, all);
+                (double)m->lora.config.alpha, m->lora.config.targets,
+                o.adapter ? "a frozen copy of the adapter it starts from" : "the policy without it");
+    print_trainable(trainable, frozen + tensor_values(m->trained, m->trained_all, 0));
     printf("queries of %d to %d tokens%s, responses of up to %d to %d\n", o.query_min, o.query_max,
-           m->bos >= 0 ? " after <s>" : "",
-           o.response_min, o.response_max);
+           m->bos >= 0 ? " after <s>" : "", o.response_min, o.response_max);
 }
 
 /* Loads all weights. keep_head: the value head starts as --value-init says, whatever the folders have. */
@@ -1328,13 +1315,12 @@ static Option options[] = {
       "KL per response to which the controller steers" },
     { "horizon", OPT_REAL, &o.horizon, "10000", REAL(1), NULL, "responses over which the controller steers" },
     { "kl-penalty", OPT_CHOICE, &o.kl_penalty, "kl", 0, 0, "kl|abs|mse|full|k3",
-      "what a response token is charged, times the coefficient; with d = log policy - log reference of "
-      "the token: "
-      "kl: d, which alone pulls towards the optimum of reward - coefficient * KL; "
-      "abs: |d|, mse: d^2/2, k3: exp(-d) - 1 + d: never negative; they hold back a token that became "
-      "likelier, but push one that became rarer further away; "
-      "full: the exact KL at the token's place, the same whatever token is sampled there, so it does not "
-      "hold back this token, only those that lead there" },
+      "what a response token is charged, times the coefficient, by its d = log policy - log reference:\n"
+      "kl: d, the only one that leads to the optimum of reward - coefficient * KL\n"
+      "abs: |d|; mse: d^2/2; k3: exp(-d) - 1 + d: never negative; they hold back a token that became "
+      "likelier, but push one that became rarer further away\n"
+      "full: the exact KL at the token's place, the same for every token there: it holds back the tokens "
+      "that lead there, but not this one\n" },
     { "gamma", OPT_REAL, &o.gamma, "1", 0, 1, NULL, "discount" },
     { "lam", OPT_REAL, &o.lam, "0.95", 0, 1, NULL, "GAE's lambda" },
     { "cliprange", OPT_REAL, &o.clip, "0.2", REAL(1e-6), NULL, "policy ratio stays within 1 +- this" },
@@ -1382,9 +1368,8 @@ static Option options[] = {
       "start from this PEFT adapter; the reference is a frozen copy of it" },
     { "value-init", OPT_CHOICE, &o.value_init, "zero", 0, 0, "zero|pytorch",
       "value head at the start, if the folders have no value_head.safetensors" },
-    QUANT_OPTIONS(o.quant,
-                  QLORA_HELP "; without --lora-r or --adapter, with an adapter of rank 16 on all seven "
-                             "linears"),
+    QUANT_OPTIONS(o.quant, QLORA_HELP "; without --lora-r or --adapter, with an adapter of rank 16 on all "
+                  "seven linears"),
     COMPUTE_OPTION(o.quant),
     RECOMPUTE_OPTION(o.quant),
     DTYPE_OPTION(o.dtype),
@@ -1409,12 +1394,11 @@ static const char *const imdb_small[] = {
     "cliprange-value", "0", "vf-coef", "0.1", "max-grad-norm", "1", "query-min", "4", "query-max", "8",
     "response-min", "32", "response-max", "32", "value-init", "zero", NULL };
 static const char *const trl_classic[] = {
-    "steps", "157", "batch-size", "128", "mini-batch-size", "128", "ppo-epochs", "4", "learning-rate",
-        "1.41e-5",
-    "init-kl-coef", "0.2", "target", "6", "horizon", "10000", "lam", "0.95", "cliprange", "0.2",
-    "cliprange-value", "0.2", "vf-coef", "0.1", "max-grad-norm", "0", "ratio-threshold", "10", "query-min",
-        "2",
-    "query-max", "7", "response-min", "4", "response-max", "15", "value-init", "pytorch", NULL };
+    "steps", "157", "batch-size", "128", "mini-batch-size", "128", "ppo-epochs", "4",
+    "learning-rate", "1.41e-5", "init-kl-coef", "0.2", "target", "6", "horizon", "10000", "lam", "0.95",
+    "cliprange", "0.2", "cliprange-value", "0.2", "vf-coef", "0.1", "max-grad-norm", "0",
+    "ratio-threshold", "10", "query-min", "2", "query-max", "7", "response-min", "4", "response-max", "15",
+    "value-init", "pytorch", NULL };
 static const Preset presets[] = {
     { "imdb-small", "tuned for the models in data/, which learn the task in about a minute", imdb_small },
     { "trl-classic", "the hyper-parameters of TRL 0.11.4 and its gpt2-sentiment notebook", trl_classic },
@@ -1422,8 +1406,8 @@ static const Preset presets[] = {
 static const Program program = {
     "ppo", "DATA [--policy DIR] [--reward DIR] [--steps N] ...",
     "Proximal policy optimisation of a language model against a judge. DATA is a dataset made by prep; "
-    "queries are the first tokens "
-    "of its documents. The preset is imdb-small without --policy and trl-classic with it.",
+    "queries are the first tokens of its documents. The preset is imdb-small without --policy and "
+    "trl-classic with it.",
     options, sizeof options / sizeof *options, presets, sizeof presets / sizeof *presets };
 
 /* Refuses options that do not fit together. */
@@ -1433,8 +1417,9 @@ static void check_options(const Program *p, const char *data) {
     char message[200];
     snprintf(message, sizeof message, "--top-%c %s", o.top_k ? 'k' : 'p', cut);
     if (o.top_k != 0 || o.top_p != 1) usage_error(message, "sample with --temperature alone");
-    if (o.dropout != 0) usage_error("--dropout is refused: the ratio of new to old log-probs would be "
-                                    "noise", "dropout is for sft and rm");
+    if (o.dropout != 0)
+        usage_error("--dropout is refused: the ratio of new to old log-probs would be noise",
+                    "dropout is for sft and rm");
     if (o.query_min > o.query_max) usage_error("--query-min is larger than", "--query-max");
     if (o.response_min > o.response_max) usage_error("--response-min is larger than", "--response-max");
     if ((long long)o.mini_batch_size * o.accumulation > o.batch_size)

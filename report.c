@@ -169,8 +169,8 @@ int report_command(int argc, char **argv) {
           "rows of the table (-1: as many as the run was told)" },
     };
     const Program program = { "run report", "DIR [--show N]",
-        "Prints the result of a run of ppo again: what the policy of the run folder DIR wrote before and after, "
-        "its rewards and its KL.", option, sizeof option / sizeof *option, NULL, 0 };
+        "Prints the result of a run of ppo again: what the policy of the run folder DIR wrote before and "
+        "after, its rewards and its KL.", option, sizeof option / sizeof *option, NULL, 0 };
     const char *folder = NULL;
     Pool pool = cli_pool();
     if (!cli_parse(&program, NULL, argc, argv, &folder, 1)) usage_error("which run?", "run report DIR");

@@ -144,6 +144,122 @@ kill -INT $child
 if wait $child && grep -q 'stopped: what is saved' "$work/out" && [ -s "$work/stop/ppo-0001/model.safetensors" ]
 then ok "Ctrl-C saves and stops"; else bad "Ctrl-C saves and stops"; kill $child 2> /dev/null; fi
 
+# ---- queries: prompts, few documents, documents that are too short ----
+byte() { printf "\\$(printf %03o "$1")"; }
+u32() { byte $(($1 & 255)); byte $(($1 >> 8 & 255)); byte 0; byte 0; }
+# dataset KIND: lines  split|text  (kind 1) or  split|prompt|response  (kind 3) become a dataset
+dataset() {
+    printf RLHFDATA; u32 1; u32 "$1"; u32 0
+    lines=$(cat); u32 "$(echo "$lines" | wc -l)"; u32 0
+    echo "$lines" | while IFS='|' read -r split first second; do
+        byte 255; byte 255; byte 255; byte 255; byte "$split"
+        u32 ${#first}; printf %s "$first"
+        [ "$1" = 1 ] || { u32 ${#second}; printf %s "$second"; }
+    done
+}
+few() { $ppo "$work/few.bin" $small --steps 3 --out "$work/few.runs" "$@" > "$work/out" 2> "$work/err" < /dev/null; }
+long="The film was a small and quiet story about a boy and his dog in the old town by the sea."
+printf '0|%s\n0|A dog.\n0|A cat.\n0|A cow.\n' "$long" | dataset 1 > "$work/few.bin"
+good=0
+for seed in 0 1 2 3 4 5; do few --seed $seed && grep -q '^only 1 of 4 training documents are longer than --query-max tokens$' "$work/out" && good=$((good + 1)); done
+[ $good = 6 ] && ok "one document of four is long enough: every seed finds it, and says so" || bad "one document of four is long enough: $good of 6 seeds"
+{ printf '0|%s\n' "$long"; printf '1|%s One.\n1|A dog.\n1|Two %s\n1|Three %s\n' "$long" "$long" "$long"; } | dataset 1 > "$work/few.bin"
+few && [ "$(wc -l < "$work/few.runs/ppo-0007/samples.jsonl")" -eq 3 ] && [ "$(sed 's/, "response_before.*//' "$work/few.runs/ppo-0007/samples.jsonl" | sort -u | wc -l)" -eq 3 ] &&
+    ok "few held-out documents: each is used once" || bad "few held-out documents: each is used once"
+grep -q '^evaluation on 3 queries, each of another document: that many of 4 held-out documents give one$' "$work/out" && ok "and it says how many there are" || bad "and it says how many there are"
+few --score-normalize --query-min 60 --query-max 60 --response-min 6 > "$work/out"; [ $? = 1 ] && grep -q 'no document is long enough' "$work/err" && grep -q 'try: a smaller --query-max' "$work/err" &&
+    ok "no document is long enough: a smaller --query-max" || bad "no document is long enough: a smaller --query-max"
+printf '0|%s|Good.\n0|Where is the small dog of the quiet old man today?|There.\n' "$long" | dataset 3 > "$work/few.bin"
+shortest=$(printf 'Where is the small dog of the quiet old man today?\n' | ${RUN:-} ${BIN:-.}/run tokenize $policy | wc -w)
+few --query-max 5; [ $? = 1 ] && grep -q "every prompt is longer than --query-max; the shortest (got $shortest, wanted 5)" "$work/err" && grep -q 'try: a larger --query-max' "$work/err" &&
+    ok "every prompt is too long: a larger --query-max" || bad "every prompt is too long: $(cat "$work/err")"
+few --query-max "$shortest" && ok "which is enough" || bad "which is enough: $(cat "$work/err")"
+
+# ---- what a run writes about itself ----
+run twice --eval-every 1
+[ "$(grep -c '"eval/reward_mean"' "$work/twice/log.jsonl")" = 3 ] && ok "--eval-every that divides --steps: each evaluation once" || bad "--eval-every that divides --steps"
+$ppo --help | grep -q "whose own rate is the first" && true_ "--lr-anneal linear: the last step has lr / steps" "$(field "$work/scores" ppo/learning_rate 2) == 1e-3 / 2"
+${RUN:-} ${BIN:-.}/run report "$work/learn" > "$work/report" && tail -n "$(($(wc -l < "$work/report") + 1))" "$work/learn.out" | sed '$d' > "$work/printed"
+same "run report prints what ppo printed at its end" "$work/report" "$work/printed"
+mkdir "$work/alone" && cp "$work/learn/log.jsonl" "$work/learn/samples.jsonl" "$work/alone" && ${RUN:-} ${BIN:-.}/run report "$work/alone" --show 0 > "$work/1"
+grep -q '24 held-out queries' "$work/1" && grep -q 'of the training batch whose KL first passed 3\|KL never passed 3' "$work/1" && [ "$(wc -l < "$work/1")" -lt "$(wc -l < "$work/report")" ] &&
+    ok "from log.jsonl and samples.jsonl alone" || bad "from log.jsonl and samples.jsonl alone"
+refuses 1 'such as runs/ppo-0001' ${RUN:-} ${BIN:-.}/run report "$work"
+${RUN:-} ${BIN:-.}/run report "$work/stop/ppo-0001" > "$work/1" && grep -q 'no samples.jsonl' "$work/1" && ok "of a stopped run there is no table" || bad "run report of a stopped run"
+run alone --batch-size 1 --mini-batch-size 1 --ppo-epochs 1 --steps 60 --eval-queries 0 --learning-rate 1e-4 --response-min 24 --response-max 24 --seed 1
+if grep -q 'KL is -[0-9.]*, although its expectation is never below 0: too few responses (1)' "$work/alone.err" && grep -q '^  try: a larger --batch-size, or a larger --init-kl-coef' "$work/alone.err" &&
+    ! grep -q 'kl-penalty' "$work/alone.err"; then ok "a negative KL: more responses, and no other penalty"; else bad "a negative KL: $(tail -n 2 "$work/alone.err")"; fi
+for penalty in 'kl: d,' 'abs: |d|' 'mse: d^2/2' 'k3: exp(-d) - 1 + d' 'full: the exact KL'; do
+    $ppo --help | grep -qF -- "$penalty" && ok "--help says what $penalty" || bad "--help says what $penalty"
+done
+
+# ---- --dump-rollouts: rewards, advantages and returns, computed again from what else it has ----
+run dump --dump-rollouts "$work/dump.jsonl" --gamma 0.9 --lam 0.8 --init-kl-coef 0.3 --missing-eos-penalty 1
+true_ "a line for each response of each step" "$(wc -l < "$work/dump.jsonl") == 16"
+run undumped --gamma 0.9 --lam 0.8 --init-kl-coef 0.3 --missing-eos-penalty 1
+same "--dump-rollouts changes no weight" "$work/dump/model.safetensors" "$work/undumped/model.safetensors"
+cat > "$work/redo.awk" <<'AWK'
+function near(a, b,    d) { d = a - b; d = (d < 0 ? -d : d) / (1 + (b < 0 ? -b : b)); if (d > worst) worst = d; checked++ }
+function number(name) { if (!match($0, "\"" name "\": [-+.0-9e]+")) bad = bad " " name; return substr($0, RSTART + length(name) + 4, RLENGTH - length(name) - 4) + 0 }
+function array(name, a,    text) {
+    if (!match($0, "\"" name "\": \\[[^]]*\\]")) { bad = bad " " name; return 0 }
+    text = substr($0, RSTART + length(name) + 5, RLENGTH - length(name) - 6)
+    return split(text, a, ", ")
+}
+function whitened(    i, mean, square) {            # of the step before: A = (raw - mean) / sqrt(unbiased variance + 1e-8)
+    for (i = 1; i <= P; i++) mean += raw[i] / P
+    for (i = 1; i <= P; i++) square += (raw[i] - mean) ^ 2
+    for (i = 1; i <= P; i++) near(advantage[i], (raw[i] - mean) / sqrt(square / (P - 1) + 1e-8))
+    P = 0
+}
+{
+    if (number("step") != step) { if (P) whitened(); step = number("step"); index_ = 0 }
+    if (number("index") != index_++) bad = bad " index"
+    n = array("response", ids)
+    if (array("query", q) < 2 || array("logprob", lp) != n || array("ref_logprob", ref) != n || array("value", v) != n || array("kl", kl) != n ||
+        array("reward", r) != n || array("advantage", A) != n || array("return", R) != n) bad = bad " lengths"
+    next_value = next_advantage = 0
+    for (t = n; t >= 1; t--) {
+        near(kl[t], lp[t] - ref[t])
+        near(r[t], -number("kl_coef") * kl[t] + (t == n ? number("score") : 0))
+        next_advantage = r[t] + gamma * next_value - v[t] + gamma * lam * next_advantage
+        next_value = v[t]
+        near(R[t], next_advantage + v[t])
+        raw[P + t] = next_advantage; advantage[P + t] = A[t]
+    }
+    P += n
+}
+END { whitened(); print worst + 0, checked + 0, bad }
+AWK
+awk -v gamma=0.9 -v lam=0.8 -f "$work/redo.awk" "$work/dump.jsonl" > "$work/redone"
+read -r worst checked wrong < "$work/redone"
+[ -z "$wrong" ] && ok "it has every key, and an entry for each token" || bad "--dump-rollouts:$wrong"
+true_ "KL, rewards, advantages and returns can be computed again" "$worst < 1e-5 && $checked > 400"
+awk -v gamma=0.9 -v lam=0.7 -f "$work/redo.awk" "$work/dump.jsonl" > "$work/redone"
+read -r worst checked wrong < "$work/redone"
+true_ "which another lambda does not give" "$worst > 1e-3"
+sed -n '1,8s/.*"query": \[\([^]]*\)\], "response": \[\([^]]*\)\].*/\1, \2/p' "$work/dump.jsonl" | tr -d , > "$work/ids"
+${RUN:-} ${BIN:-.}/run logprobs $policy "$work/ids" --ids | sed 's/.*"logprobs": \[\([^]]*\)\].*/\1/' > "$work/all"
+sed -n '1,8s/.*"logprob": \[\([^]]*\)\], "ref.*/\1/p' "$work/dump.jsonl" | paste "$work/all" - | awk -F '\t' '{ n = split($1, a, ", "); m = split($2, b, ", ")
+    for (i = 1; i <= m; i++) { d = a[n - m + i] - b[i]; d = d < 0 ? -d : d; if (d > worst) worst = d; count++ } } END { print worst + 0, count }' > "$work/redone"
+read -r worst checked < "$work/redone"
+true_ "the first step's log-probs are those of run logprobs" "$worst < 1e-4 && $checked > 40"
+refuses 2 'would overwrite the dataset' $ppo "$work/few.bin" $small --dump-rollouts "$work/../$(basename "$work")/few.bin"
+
+# ---- a policy with more ids than its tokenizer, and texts that are empty for it ----
+${RUN:-} ${BIN:-.}/prep tokenizer "$data" --kind sentencepiece --vocab 400 --out "$work/words" > "$work/out" 2>&1
+run padded --tokenizer "$work/words" --response-min 1 --response-max 3 --eval-queries 24
+grep -q "^the policy has 2048 ids, its tokenizer 400: the others are written as nothing$" "$work/padded.err" && [ "$(grep -c 'written as nothing' "$work/padded.err")" = 1 ] &&
+    ok "a policy with more ids than its tokenizer says so once, and runs" || bad "a policy with more ids than its tokenizer: $(cat "$work/padded.err")"
+grep -q '"response_before": ""' "$work/padded/samples.jsonl" && ok "a response of such ids is empty" || bad "no response was empty"
+# digits of other builds: the line is there if this one computes with more digits than a float holds
+if ${CC:-cc} -std=c99 -O1 -mfpmath=387 -I. -c -o "$work/train.o" train.c 2> "$work/err" &&
+   ${CC:-cc} -fopenmp -o "$work/sft387" sft.o "$work/train.o" $(make -s --no-print-directory list 2> "$work/err" | tr ' ' '\n' | sed -n '/[a-z]/s/$/.o/p' | grep -v '^train.o$') -lm 2> "$work/err"; then
+    "$work/sft387" "$data" --policy $policy --context 32 --dry-run > "$work/out" 2>&1
+    grep -q '^this build computes with more digits than a float holds (FLT_EVAL_METHOD 2)' "$work/out" && ok "FLT_EVAL_METHOD 2 is said" || bad "FLT_EVAL_METHOD 2 is said"
+    ${RUN:-} ${BIN:-.}/sft "$data" --policy $policy --context 32 --dry-run > "$work/out" 2>&1; ! grep -q FLT_EVAL_METHOD "$work/out" && ok "and 0 is not" || bad "and 0 is not"
+else skipped=$((skipped + 1)); echo "  skip  no x87"; fi
+
 # ---- the judge ----
 if [ -f data/reward/config.json ]; then
     small="$small --response-min 8"
@@ -154,5 +270,20 @@ if [ -f data/reward/config.json ]; then
     $ppo "$data" --policy $policy --preset imdb-small --batch-size 8 --mini-batch-size 8 --steps 0 --eval-queries 4 --compute f16 --out "$work/f16.runs" > "$work/out" 2>&1
     [ $? = 0 ] && ok "--compute f16, judge and all" || bad "--compute f16, judge and all"
     same "texts judged one by one or together" "$work/judge.runs/ppo-0001/samples.jsonl" "$work/one.runs/ppo-0001/samples.jsonl"
-else skipped=$((skipped + 4)); echo "  skip  no data/reward"; fi
+    # an empty response before a judge whose tokenizer has no template: bos alone, eos alone, or refused at the start
+    bare="--policy $policy --tokenizer $work/words --reward $work/bare --preset imdb-small --score response --batch-size 4 --mini-batch-size 4 --steps 1
+          --response-min 1 --response-max 1 --eval-queries 24"
+    cp -r data/reward "$work/bare" && chmod -R u+w "$work/bare" && rm "$work/bare/special_tokens_map.json"
+    for kind in bos eos; do
+        case $kind in bos) name='<|endoftext|>' config='{}' ;; eos) name='<a>' config='{"eos_token": "</s>"}' ;; esac
+        sed "s/\"<s>\": 0/\"$name\": 0/" data/reward/vocab.json > "$work/bare/vocab.json"; echo "$config" > "$work/bare/tokenizer_config.json"
+        want=$(printf '\n' | ${RUN:-} ${BIN:-.}/run score "$work/bare" | sed -n 's/.*"logits": \[[^,]*, \([-0-9.e+]*\)\].*/\1/p')
+        rm -rf "$work/bare.runs"; $ppo "$data" $bare --out "$work/bare.runs" > "$work/out" 2> "$work/err" < /dev/null
+        got=$(sed -n 's/.*"response_before": "", .*"reward_before": \([-0-9.e+]*\),.*/\1/p' "$work/bare.runs/ppo-0001/samples.jsonl" | sort -u)
+        true_ "an empty response before a judge without a template is $kind alone, as for run score" "\"$got\" != \"\" && (\"$got\" - \"$want\") ^ 2 < 1e-10"
+    done
+    echo '{}' > "$work/bare/tokenizer_config.json"
+    refuses 1 'an empty text would have no token for the judge' $ppo "$data" $bare --out "$work/none.runs"
+    [ ! -e "$work/none.runs" ] && ok "at the start" || bad "at the start"
+else skipped=$((skipped + 8)); echo "  skip  no data/reward"; fi
 finish
