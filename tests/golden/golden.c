@@ -1,6 +1,7 @@
 /* golden.c - whole policies against PyTorch: logits, log-probs, losses, gradients of every tensor, adapters,
  * values, greedy tokens (tests/golden/models/llama-*, which a reference of this project's own made in
- * PyTorch; the folders of tests/golden/hf/models as transformers writes them); and folders written back. */
+ * PyTorch; the folders of tests/golden/hf/models as transformers writes them); and folders written back. On the
+ * models of llama-*: the last layer computed for the wanted rows alone gives the same bits. */
 #include "test.h"
 #include <time.h>
 
@@ -71,11 +72,11 @@ static int carve_rows(Case *c, const int *ids, const int *lens, size_t B) {
         }
     c->rows = (Rows){ N, N, ids, sequence, position, NULL };
     c->wants = wants;
-    cache_carve(&c->kv, &c->m.config.stack, c->m.config.stack.L, (int)B, longest > 24 ? longest : 24,
-                &memory);
-    saved_carve(&c->saved, &c->m.config.stack, N, N, 0, &memory);
-    c->hidden = arena_take(&memory, (size_t)N * (size_t)c->m.config.stack.C, sizeof(float));
-    c->dhidden = arena_take(&memory, (size_t)N * (size_t)c->m.config.stack.C, sizeof(float));
+    const StackKind *k = &c->m.config.stack;
+    cache_carve(&c->kv, k, k->L, (int)B, longest > 24 ? longest : 24, &memory);
+    saved_carve(&c->saved, k, N, N, 0, &memory);
+    c->hidden = arena_take(&memory, (size_t)N * (size_t)k->C, sizeof(float));
+    c->dhidden = arena_take(&memory, (size_t)N * (size_t)k->C, sizeof(float));
     c->logprob = arena_take(&memory, (size_t)N, sizeof(float));
     c->value = arena_take(&memory, (size_t)N, sizeof(float));
     return memory.failed;
@@ -184,7 +185,7 @@ static void base_case(const char *folder) {
     if (!open_case(&c, folder, &g, 1, 0)) return;
     check_logits(&c, &g, "logits", NULL, folder);
     memset(c.dhidden, 0, (size_t)c.rows.N * (size_t)c.m.config.stack.C * sizeof(float));
-    c.rows.W = c.wanting;    /* the last layer computes the rows that predict a token, and no others */
+    c.rows.W = c.wanting;               /* the last layer computes the rows that predict a token, no others */
     c.rows.wants = c.wants;
     CHECK(model_forward(&c.m, NULL, &c.rows, &c.kv, &c.saved, c.hidden, &ws) == OK
           && learn(&c, c.hidden, c.dhidden) == OK, "%s: logprobs", folder);
@@ -308,6 +309,87 @@ static void container_case(const char *folder, const char *golden) {
     if (open_case(&c, folder, &g, 0, 0)) check_logits(&c, &g, "logits", NULL, folder);
 }
 
+/* ---- the last layer computes the wanted rows alone: the same bits ---- */
+
+/* Says which rows are wanted; returns how many. 0: those that predict a token; 1: every third; 2: one. */
+static int choose_rows(const Case *c, unsigned char *wants, int pattern) {
+    int W = 0;
+    for (int n = 0; n < c->rows.N; n++) {
+        wants[n] = pattern == 0 ? c->wants[n] : pattern == 1 ? n % 3 == 1 : n == c->rows.N / 2;
+        W += wants[n];
+    }
+    return W;
+}
+
+/* Computes the gradients of a loss whose slopes at the wanted rows' hidden states are dhidden (W,C); returns a
+ * copy of them in the pool. *n: how many. */
+static float *gradients(Case *c, const Lora *adapter, Saved *saved, const float *dhidden, size_t *n) {
+    const Tensor *list = adapter ? adapter->tensor : c->m.tensor;
+    const int tensors = adapter ? adapter->tensors : c->m.tensors;
+    float *copy = pool_take(&pool, tensor_values(list, tensors, 1), sizeof *copy);
+    gradient_zero(list, tensors);
+    CHECK(model_forward(&c->m, adapter, &c->rows, &c->kv, saved, c->hidden, &ws) == OK
+          && model_backward(&c->m, adapter, &c->rows, &c->kv, saved, dhidden, &ws) == OK,
+          "forward and backward");
+    *n = 0;
+    for (int t = 0; t < tensors; t++) {
+        const Matrix *w = list[t].matrix;
+        if (list[t].flags & TENSOR_TIED) continue;
+        memcpy(copy + *n, w->grad, (size_t)w->O * (size_t)w->I * sizeof *copy);
+        *n += (size_t)w->O * (size_t)w->I;
+    }
+    return copy;
+}
+
+/* Compares all rows computed (the others have a slope of 0) with the wanted rows alone, whose activations are
+ * saved, or computed again. */
+static void wanted_rows(Case *c, const Lora *adapter, int pattern, const char *what) {
+    const size_t N = (size_t)c->rows.N, C = (size_t)c->m.config.stack.C;
+    unsigned char *wants = pool_take(&pool, N, 1);
+    float *all = pool_take(&pool, N * C, sizeof *all), *some = pool_take(&pool, N * C, sizeof *some);
+    const int W = choose_rows(c, wants, pattern);
+    const size_t mark = memory.used;
+    Saved saved;
+    size_t n, m, w = 0, same = 0;
+    for (size_t i = 0; i < N; i++) {
+        Rng r = rng_stream(3, 1, i);
+        for (size_t k = 0; wants[i] && k < C; k++) some[w * C + k] = all[i * C + k] = (float)rng_normal(&r);
+        w += wants[i];
+    }
+    c->rows.W = c->rows.N;
+    c->rows.wants = NULL;
+    const float *want = gradients(c, adapter, &c->saved, all, &n);
+    memcpy(all, c->hidden, N * C * sizeof *all);
+    c->rows.W = W;
+    c->rows.wants = wants;
+    for (int recompute = 0; recompute <= 1; recompute++) {
+        saved_carve(&saved, &c->m.config.stack, c->rows.N, W, recompute, &memory);
+        const float *got = gradients(c, adapter, &saved, some, &m);
+        same = 0;
+        w = 0;
+        for (size_t i = 0; i < N; i++)
+            if (wants[i]) same += !memcmp(all + i * C, c->hidden + w++ * C, C * sizeof *all);
+        CHECK(same == (size_t)W, "%s, %d of %d rows: their hidden states", what, W, c->rows.N);
+        CHECK(n == m && !memcmp(want, got, n * sizeof *got), "%s, %d of %d rows: %d gradients%s", what, W,
+              c->rows.N, (int)n, recompute ? ", layers computed again" : "");
+        memory.used = mark;
+    }
+}
+
+static void wanted_case(const char *folder, int lora) {
+    char path[256], what[160];
+    Case c;
+    snprintf(path, sizeof path, "%s/golden.safetensors", folder);
+    Golden g = golden_open(path);
+    if (!open_case(&c, folder, &g, !lora, lora)) return;
+    for (int k = 0; fast_name(k); k++) {                    /* every kernel of this processor */
+        if (fast_use(fast_name(k)) != OK) continue;
+        snprintf(what, sizeof what, "%s%s, %s", folder, lora ? " with adapter" : "", fast_name(k));
+        for (int pattern = 0; pattern < 3; pattern++) wanted_rows(&c, lora ? &c.lora : NULL, pattern, what);
+    }
+    fast_use("");
+}
+
 static void stories(void) {
     char folder[512], path[512];
     char *bytes;
@@ -362,6 +444,12 @@ int main(void) {
     container_case("tests/golden/models/llama-bf16", "tests/golden/models/llama-bf16/golden.safetensors");
     container_case("tests/golden/models/llama-f16", "tests/golden/models/llama-f16/golden.safetensors");
     container_case("tests/golden/models/llama-sharded", "tests/golden/models/llama-gqa/golden.safetensors");
+    static const char *const folder[] = { "llama-gqa", "llama-mha-tied", "llama-odd" };
+    for (int i = 0; i < 6; i++) {
+        char path[80];
+        snprintf(path, sizeof path, "tests/golden/models/%s", folder[i / 2]);
+        wanted_case(path, i % 2);
+    }
     stories();
     CHECK(!memory.failed && !ws.failed, "memory suffices");
     pool_free(&pool);

@@ -1,6 +1,7 @@
 /* tests/unit/reward.c - the judge against PyTorch (tests/golden/models/roberta*), and its own promises: a
  * text's logits depend neither on the other texts of a batch nor on the number of threads; a text that is too
- * long is refused; positions begin after the padding index. */
+ * long is refused; positions begin after the padding index; activations computed again, an adapter with
+ * B = 0, and weights held in 16 or 4 bits change no bit that they should not change. */
 #include "test.h"
 #ifdef _OPENMP
 #include <omp.h>
@@ -77,40 +78,52 @@ static RewardConfig golden_config(const char *folder, Pool *pool) {
 /* ---- a judge on an arena of exactly the measured size ---- */
 
 enum { MANY = 256 };        /* tokens in a test's texts */
+/* How a judge is held: types of its weights, what is trained, whether backward computes layers again, and the
+ * rank of its adapter (0: it has none). */
+typedef struct { WeightTypes types; int trainable, recompute, rank; } Kind;
 typedef struct {
-    RewardModel model; RewardSaved saved; Arena arena, ws; Pool lists;
+    RewardModel model; RewardSaved saved; Lora lora; const Lora *adapter; Arena arena, ws; Pool lists;
     int token[MANY], start[33], label[32];
     Texts texts;
     float logits[32 * LABELS_MAX], dlogits[32 * LABELS_MAX], loss[32], dloss[32];
 } Judge;
 
 static int compute = F32;                   /* compute type of the judges that are opened next */
-static void judge_parts(Judge *j, const RewardConfig *c, int trainable, int N, int B) {
+static void judge_parts(Judge *j, const RewardConfig *c, const Kind *kind, int N, int B) {
     const Texts most = { N, B, NULL, NULL };
-    const WeightTypes types = { F32, F32, 0, 0, 0, compute };
-    reward_carve(&j->model, c, &types, trainable, &j->lists, &j->arena, NULL);
-    reward_saved_carve(&j->saved, c, N, B, 0, &j->arena);
+    const LoraConfig all_linear = lora_config(kind->rank, 2 * (float)kind->rank,
+        "query, key, value, attention.output.dense, intermediate.dense, output.dense");
+    reward_carve(&j->model, c, &kind->types, kind->trainable, &j->lists, &j->arena, NULL);
+    if (kind->rank) {
+        lora_carve(&j->lora, j->model.tensor, j->model.tensors, &all_linear, 1, &j->lists, &j->arena, NULL);
+        j->adapter = &j->lora;
+    }
+    reward_saved_carve(&j->saved, c, N, B, kind->recompute, &j->arena);
     if (j->arena.base) return;
     memset(&j->ws, 0, sizeof j->ws);
-    reward_forward(&j->model, NULL, &most, NULL, NULL, &j->ws);
-    reward_forward(&j->model, NULL, &most, &j->saved, NULL, &j->ws);
-    reward_backward(&j->model, NULL, &most, &j->saved, NULL, &j->ws);
+    reward_forward(&j->model, j->adapter, &most, NULL, NULL, &j->ws);
+    reward_forward(&j->model, j->adapter, &most, &j->saved, NULL, &j->ws);
+    reward_backward(&j->model, j->adapter, &most, &j->saved, NULL, &j->ws);
 }
-static Judge *judge_make(const RewardConfig *c, int trainable, int N, int B) {
+static Judge *judge_of(const RewardConfig *c, const Kind *kind, int N, int B) {
     Judge *j = calloc(1, sizeof *j);
     j->lists = test_pool();
     threads(2);    /* each thread needs scratch for attention: measure for the most threads */
-    judge_parts(j, c, trainable, N, B);
+    judge_parts(j, c, kind, N, B);
     threads(1);
     CHECK(j->ws.used == 0 && j->ws.peak > 0, "a measuring pass gives back what it took");
     const size_t scratch = j->ws.peak;
     j->arena = test_arena(j->arena.peak);
-    judge_parts(j, c, trainable, N, B);
+    judge_parts(j, c, kind, N, B);
     CHECK(!j->arena.failed, "the measured arena holds the model and its saved activations");
     j->ws = test_arena(scratch);
     j->texts.token = j->token;
     j->texts.start = j->start;
     return j;
+}
+static Judge *judge_make(const RewardConfig *c, int trainable, int N, int B) {
+    const Kind kind = { { F32, F32, 0, 0, 0, compute }, trainable, 0, 0 };
+    return judge_of(c, &kind, N, B);
 }
 static void judge_free(Judge *j) { pool_free(&j->lists); free(j->arena.base); free(j->ws.base); free(j); }
 
@@ -447,6 +460,156 @@ static void test_ranking_extremes(void) {
           "slopes");
 }
 
+/* ---- however a judge is held: the same bits ---- */
+
+/* Stores x (O,I) in w, as w's type has it: in 16 bits, which x fits exactly, or quantised to 4. */
+static void store(const Matrix *w, const float *x) {
+    const size_t n = (size_t)w->O * (size_t)w->I;
+    if (w->type == NF4) {
+        Quant *q = w->quant;
+        float *absmax = calloc(quant_blocks(n, q->block), sizeof *absmax);
+        CHECK(quantize_4bit(w->data, absmax, x, n, q->block, q->kind, NULL) == OK, "weights are quantised");
+        if (q->absmax) memcpy(q->absmax, absmax, quant_blocks(n, q->block) * sizeof *absmax);
+        else quantize_absmax(q->code, q->nested, &q->offset, q->map, absmax, quant_blocks(n, q->block));
+        free(absmax);
+    } else if (w->type == F32) memcpy(w->data, x, n * sizeof *x);
+    else halves_narrow(w->data, x, w->type, n);
+}
+
+/* Opens a small judge of this kind with random weights and texts, the same for every kind. 16 bits hold the
+ * weights exactly. The adapter, if there is one, has B = 0. */
+static Judge *judge_random(const Kind *kind) {
+    RewardConfig c = small_config();
+    c.stack.C = 36; c.stack.F = 68; c.stack.L = 3; c.positions = 40;
+    config_roberta(&c);
+    Judge *j = judge_of(&c, kind, 50, 4), *floats = judge_make(&c, TRAIN_NOTHING, 4, 1);
+    const int length[4] = { 1, 24, 9, 16 };
+    reward_init(&floats->model, 5);
+    for (int t = 0; t < j->model.tensors; t++) {
+        float *x = matrix_data(&floats->model.tensor[t]);
+        Rng r = rng_stream(6, (uint64_t)t, 0);
+        for (int i = 0; i < matrix_size(&floats->model.tensor[t]); i++) {
+            if (floats->model.tensor[t].flags & TENSOR_VECTOR) x[i] += (float)rng_normal(&r) * 0.1f;
+            x[i] = bf16_to_f32(f32_to_bf16(x[i]));
+            if (fabsf(x[i]) < 0x1p-14f) x[i] = 0;                   /* below, F16 has fewer bits */
+        }
+        store(j->model.tensor[t].matrix, x);
+    }
+    judge_free(floats);
+    if (kind->rank) lora_init(&j->lora, 7);
+    for (int b = 0; b < 4; b++) j->start[b + 1] = j->start[b] + length[b];
+    for (int n = 0; n < 50; n++) j->token[n] = (n * 7 + 3) % c.V;
+    j->texts.N = 50;
+    j->texts.B = 4;
+    return j;
+}
+
+/* Gives B of every pair numbers, so that the adapter changes the logits. */
+static void teach_adapter(Judge *j) {
+    for (int t = 0; t < j->lora.tensors; t++)
+        tensor_normal(j->lora.tensor[t].matrix, 0.2, (uint64_t)(90 + t));
+}
+
+/* Runs forward and backward; returns all gradients, of the judge and then of its adapter. */
+static float *learn(Judge *j, size_t *n) {
+    const Tensor *list[2] = { j->model.tensor, j->lora.tensor };
+    const int tensors[2] = { j->model.tensors, j->lora.tensors };
+    const size_t all = tensor_values(list[0], tensors[0], 1) + tensor_values(list[1], tensors[1], 1);
+    float *out = malloc(all * sizeof *out);
+    CHECK(reward_forward(&j->model, j->adapter, &j->texts, &j->saved, j->logits, &j->ws) == OK, "forward");
+    for (int i = 0; i < 8; i++) j->dlogits[i] = (float)(i % 3) - 0.7f;
+    gradient_zero(list[0], tensors[0]);
+    gradient_zero(list[1], tensors[1]);
+    CHECK(reward_backward(&j->model, j->adapter, &j->texts, &j->saved, j->dlogits, &j->ws) == OK, "backward");
+    *n = 0;
+    for (int k = 0; k < 2; k++)
+        for (int t = 0; t < tensors[k]; t++) {
+            const size_t size = (size_t)matrix_size(&list[k][t]);
+            if (!list[k][t].matrix->grad) continue;
+            memcpy(out + *n, list[k][t].matrix->grad, size * sizeof *out);
+            *n += size;
+        }
+    CHECK(*n == all, "every trained tensor has a gradient");
+    return out;
+}
+
+/* Gives b the numbers that a's 4-bit codes stand for. */
+static void dequantise(Judge *b, const Judge *a) {
+    for (int t = 0; t < a->model.tensors; t++) {
+        const Matrix *w = a->model.tensor[t].matrix;
+        if (w->type != NF4) continue;
+        dequantize_4bit(matrix_data(&b->model.tensor[t]), w->data, w->quant, 0, (size_t)(w->O * w->I));
+    }
+}
+
+/* Compares a judge with another that has to have the same logits and gradients. */
+static void compare_judges(const Kind *one, const Kind *other, const char *what, const char *kernel) {
+    Judge *a = judge_random(one), *b = judge_random(other);
+    size_t n, m, zeros = 0;
+    if (other->types.layers == F32) dequantise(b, a);
+    teach_adapter(a);
+    teach_adapter(b);
+    float *x = learn(a, &n), *y = learn(b, &m);
+    for (size_t i = 0; i < n; i++) zeros += x[i] == 0;
+    CHECK(n > 0 && zeros < n / 2, "%s, %s: of %d gradients %d are 0", what, kernel, (int)n, (int)zeros);
+    CHECK(!memcmp(a->logits, b->logits, 8 * sizeof(float)), "%s, %s: the same logits", what, kernel);
+    CHECK(n == m && !memcmp(x, y, n * sizeof *x), "%s, %s: the same gradients", what, kernel);
+    free(x);
+    free(y);
+    judge_free(a);
+    judge_free(b);
+}
+
+/* A judge whose backward pass computes layers again has the gradients of one that saves activations. Weights
+ * in 16 or 4 bits give the bits of the same numbers in float32. */
+static void test_held(const char *kernel) {
+    static const struct { WeightTypes types; int trainable, rank; const char *name; } held[] = {
+        { { F32, F32, 0, 0, 0, F32 }, TRAIN_ALL, 0, "all weights trained" },
+        { { F32, F32, 0, 0, 0, BF16 }, TRAIN_ALL, 0, "all weights trained, compute bf16" },
+        { { F32, F32, 0, 0, 0, F32 }, TRAIN_HEAD, 3, "an adapter" },
+        { { BF16, BF16, 0, 0, 0, F32 }, TRAIN_HEAD, 3, "an adapter, weights in bf16" },
+        { { BF16, BF16, 0, 0, 0, BF16 }, TRAIN_HEAD, 3, "an adapter, weights in bf16, compute bf16" },
+        { { F16, F16, 0, 0, 0, F32 }, TRAIN_HEAD, 3, "an adapter, weights in f16" },
+        { { NF4, F32, QUANT_NF4, 64, 0, F32 }, TRAIN_HEAD, 3, "an adapter, weights in NF4" },
+        { { NF4, BF16, QUANT_NF4, 32, 1, BF16 }, TRAIN_HEAD, 3, "an adapter, NF4 in NF4, compute bf16" },
+        { { NF4, F16, QUANT_FP4, 64, 1, F16 }, TRAIN_HEAD, 3, "an adapter, weights in FP4, compute f16" } };
+    for (size_t i = 0; i < sizeof held / sizeof *held; i++) {
+        const Kind saved = { held[i].types, held[i].trainable, 0, held[i].rank };
+        Kind again = saved, floats = saved;
+        char what[120];
+        again.recompute = 1;
+        floats.types.layers = floats.types.tables = F32;
+        snprintf(what, sizeof what, "%s: computed again", held[i].name);
+        compare_judges(&saved, &again, what, kernel);
+        snprintf(what, sizeof what, "%s: against float32 weights", held[i].name);
+        if (saved.types.layers != F32) compare_judges(&saved, &floats, what, kernel);
+    }
+}
+
+/* An adapter with B = 0 gives the base model's logits; one with other numbers does not. */
+static void test_new_adapter(void) {
+    static const WeightTypes types[] = { { F32, F32, 0, 0, 0, F32 }, { BF16, BF16, 0, 0, 0, BF16 },
+                                         { NF4, F32, QUANT_NF4, 64, 1, F32 } };
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        const Kind kind = { types[i], TRAIN_HEAD, 0, 4 };
+        Judge *j = judge_random(&kind);
+        float base[8];
+        const int type = types[i].layers;
+        CHECK(reward_forward(&j->model, NULL, &j->texts, NULL, base, &j->ws) == OK
+              && reward_forward(&j->model, j->adapter, &j->texts, NULL, j->logits, &j->ws) == OK
+              && !memcmp(base, j->logits, sizeof base), "layers of type %d: B = 0 changes no bit", type);
+        teach_adapter(j);
+        CHECK(reward_forward(&j->model, j->adapter, &j->texts, NULL, j->logits, &j->ws) == OK
+              && memcmp(base, j->logits, sizeof base) != 0, "layers of type %d: another B does", type);
+        for (int t = 0; t < j->model.tensors; t++) {
+            const Tensor *x = &j->model.tensor[t];
+            CHECK((x->matrix->grad != NULL) == ((x->flags & TENSOR_HEAD) != 0),
+                  "%s: with an adapter only the classifier has gradients", x->name);
+        }
+        judge_free(j);
+    }
+}
+
 int main(void) {
     threads(1);
     test_golden("roberta");
@@ -461,5 +624,11 @@ int main(void) {
     test_positions();
     test_frozen();
     test_ranking_extremes();
+    test_new_adapter();
+    for (int k = 0; fast_name(k); k++) {        /* every kernel of this processor */
+        if (fast_use(fast_name(k)) != OK) continue;
+        test_held(fast_name(k));
+    }
+    fast_use("");
     return test_end("reward");
 }
