@@ -61,15 +61,16 @@ static void bad_line(const Input *in, int code, const char *what, long long got,
     die(&err, "everything before this line was answered");
 }
 
-/* Ends the program if an allocation gave NULL. */
-static void memory(const void *p) { require(p ? OK : E_MEMORY, "out of memory", "scratch", 0, 0, NULL); }
+/* Ends the program if a buffer ran out of memory. */
+static void need_buffer(const Buffer *b) {
+    require(b->failed ? E_MEMORY : OK, "out of memory", "scratch", 0, 0, NULL);
+}
 
 /* Reads a line of ids separated by spaces or tabs, each in 0 .. V-1. */
 static int *parse_ids(const Input *in, const char *s, size_t n, int V, Pool *pool, int *count) {
     static const char not_ids[] = "not a list of ids (numbers separated by spaces)";
-    int *ids = pool_take(pool, n / 2 + 1, sizeof *ids);
+    int *ids = pool_need(pool, n / 2 + 1, sizeof *ids, "ids");
     size_t i = 0;
-    memory(ids);
     *count = 0;
     for (;;) {
         long long v = 0;
@@ -95,8 +96,7 @@ static int *text_ids(const Tokenizer *t, const char *text, size_t n, int special
     require(tokenizer_encode(t, text, n, pool, &content, &length), "out of memory", "tokenizer", 0, 0, NULL);
     if (special) tokenizer_template(t, &before, &after);
     if (limit > 0 && length > limit - before - after) length = limit - before - after;
-    ids = pool_take(pool, (size_t)length + 2, sizeof *ids);
-    memory(ids);
+    ids = pool_need(pool, (size_t)length + 2, sizeof *ids, "ids");
     *count = 0;
     if (before) ids[(*count)++] = s.bos;
     for (int i = 0; i < length; i++) ids[(*count)++] = content[i];
@@ -115,7 +115,7 @@ static void print_string(const char *text, size_t n, Pool *pool) {
     Buffer b = { 0 };
     b.pool = pool;
     buffer_json_string(&b, text, n);
-    memory(b.failed ? NULL : b.data);
+    need_buffer(&b);
     fwrite(b.data, 1, b.length, stdout);
 }
 
@@ -178,9 +178,8 @@ static void show_line(const Input *in, const Tokenizer *t, const char *text, siz
     require(tokenizer_encode_spans(t, text, n, scratch, &content, &inner, &count), "out of memory",
             "tokenizer", 0, 0, NULL);
     if (special) tokenizer_template(t, &before, &after);
-    ids = pool_take(scratch, (size_t)count + 2, sizeof *ids);
-    span = pool_take(scratch, (size_t)count + 2, sizeof *span);
-    memory(ids); memory(span);
+    ids = pool_need(scratch, (size_t)count + 2, sizeof *ids, "ids");
+    span = pool_need(scratch, (size_t)count + 2, sizeof *span, "spans");
     for (int i = 0; i < count; i++) { ids[before + i] = content[i]; span[before + i] = inner[i]; }
     count += before + after;
     if (before) { ids[0] = s.bos; span[0] = (TokenSpan){ 0, 0, 1 }; }
@@ -341,16 +340,13 @@ static void policy_open(Policy *p, const WeightTypes *types, const char *folder,
     must(model_carve(&p->model, &p->config, types, 0, positions, pool, &p->weights, &err), &err, NULL);
     must(checkpoint_load(weights, "model", p->model.tensor, p->model.tensors, pool, &err), &err, NULL);
     if (run && weights != run) {
-        LoraConfig c;
+        const LoraConfig c = open_adapter_config(run, pool);
+        const Tensor *list = p->model.tensor;
         memset(&measure, 0, sizeof measure);
-        must(adapter_config_load(&c, run, pool, &err), &err, "--adapter takes " ADAPTER_HELP);
-        must(lora_carve(&p->lora, p->model.tensor, p->model.tensors, &c, 0,
-                        pool, &measure, &err), &err, NULL);
+        must(lora_carve(&p->lora, list, p->model.tensors, &c, 0, pool, &measure, &err), &err, NULL);
         p->adapted = cli_arena(measure.used, "the adapter");
-        must(lora_carve(&p->lora, p->model.tensor, p->model.tensors, &c, 0,
-                        pool, &p->adapted, &err), &err, NULL);
-        must(checkpoint_load(run, "adapter_model", p->lora.tensor, p->lora.tensors,
-                             pool, &err), &err, "was this adapter trained on another model?");
+        must(lora_carve(&p->lora, list, p->model.tensors, &c, 0, pool, &p->adapted, &err), &err, NULL);
+        open_adapter(&p->lora, run, pool);
         p->adapter = &p->lora;
     }
 }
@@ -452,8 +448,7 @@ static int run_logprobs(int argc, char **argv) {
         PoolMark mark = pool_mark(&scratch);
         int *ids = as_ids ? parse_ids(&in, line, n, p.config.V, &scratch, &count)
                           : text_ids(p.tokenizer, line, n, 1, 0, &scratch, &count);
-        float *logprob = pool_take(&scratch, (size_t)count + 1, sizeof(float));
-        memory(logprob);
+        float *logprob = pool_need(&scratch, (size_t)count + 1, sizeof(float), "log-probabilities");
         if (count > context) bad_line(&in, E_RANGE, "more tokens than --context", count, context);
         int code = policy_logprobs(&p, ids, count, logprob);
         if (code) bad_line(&in, code, "the model's forward failed", 0, 0);
@@ -616,9 +611,8 @@ static Sequence sequence_open(Policy *p, int longest, int T, Pool *pool) {
     Sequence s = { 0 };
     Cache kv = { 0 };
     kv.L = p->config.stack.L; kv.B = 1; kv.T = T; kv.width = p->config.stack.K * p->config.stack.D;
-    s.token = pool_take(pool, (size_t)T, sizeof(int));
-    s.logprob = pool_take(pool, (size_t)T, sizeof(float));
-    memory(s.token); memory(s.logprob);
+    s.token = pool_need(pool, (size_t)T, sizeof(int), "the sequence");
+    s.logprob = pool_need(pool, (size_t)T, sizeof(float), "the sequence");
     s.prompt = s.length = longest ? longest : 1; s.capacity = T;
     policy_work(p, 1, T, generate_bytes(p, s, kv));
     return s;
@@ -678,8 +672,8 @@ static Prompt *read_prompts(const Policy *p, const Generate *g, const char *path
     while (more) {
         if (*count == capacity) {
             const size_t room = (size_t)capacity * 2 + 16;
-            Prompt *wider = capacity < INT_MAX / 4 ? pool_take(pool, room, sizeof *wider) : NULL;
-            memory(wider);
+            require(capacity < INT_MAX / 4 ? OK : E_MEMORY, "too many prompts", path ? path : "", 0, 0, NULL);
+            Prompt *wider = pool_need(pool, room, sizeof *wider, "prompts");
             if (capacity) memcpy(wider, prompt, (size_t)capacity * sizeof *wider);
             prompt = wider; capacity = capacity * 2 + 16;
         }
@@ -779,7 +773,7 @@ static void chat_push(Chat *c, const int *ids, int count) {
 /* Encodes the segment as plain text: whoever types the letters of a special token does not get that token. */
 static void chat_flush(Chat *c) {
     int *ids, count, first = c->s.length == (c->bos >= 0);
-    memory(c->segment.failed ? NULL : c);
+    need_buffer(&c->segment);
     if (!c->segment.length) return;
     require(tokenizer_encode_plain(c->p->tokenizer, (const char *)c->segment.data, c->segment.length, first,
                                    c->pool, &ids, &count), "out of memory", "tokenizer", 0, 0, NULL);
