@@ -14,7 +14,6 @@
 
 /* One key of config.json, for reading and for writing. */
 enum {
-    KEY_NONE,       /* takes a key of the common list out of a family's */
     KEY_CLASS, KEY_TYPE, KEY_DTYPE,         /* written: architectures, model_type, torch_dtype */
     KEY_FIXED,      /* written: `text`, as it is */
     KEY_ONLY,       /* a text that has to be `text` */
@@ -63,20 +62,23 @@ typedef struct {
 #define HEADS_MAX 65536
 #define LAYERS_MAX 4096
 
-static const Names llama_names = { {
-    [NAME_WORD] = "model.embed_tokens.weight",
-    [NAME_NORM1] = "model.layers.%d.input_layernorm.weight",
-    [NAME_Q] = "model.layers.%d.self_attn.q_proj.weight",
-    [NAME_K] = "model.layers.%d.self_attn.k_proj.weight",
-    [NAME_V] = "model.layers.%d.self_attn.v_proj.weight",
-    [NAME_O] = "model.layers.%d.self_attn.o_proj.weight",
-    [NAME_NORM2] = "model.layers.%d.post_attention_layernorm.weight",
-    [NAME_GATE] = "model.layers.%d.mlp.gate_proj.weight",
-    [NAME_UP] = "model.layers.%d.mlp.up_proj.weight",
-    [NAME_DOWN] = "model.layers.%d.mlp.down_proj.weight",
-    [NAME_NORM] = "model.norm.weight",
-    [NAME_HEAD] = "lm_head.weight",
-} };
+#define LLAMA_NAMES \
+    [NAME_WORD] = "model.embed_tokens.weight", \
+    [NAME_NORM1] = "model.layers.%d.input_layernorm.weight", \
+    [NAME_Q] = "model.layers.%d.self_attn.q_proj.weight", \
+    [NAME_K] = "model.layers.%d.self_attn.k_proj.weight", \
+    [NAME_V] = "model.layers.%d.self_attn.v_proj.weight", \
+    [NAME_O] = "model.layers.%d.self_attn.o_proj.weight", \
+    [NAME_NORM2] = "model.layers.%d.post_attention_layernorm.weight", \
+    [NAME_GATE] = "model.layers.%d.mlp.gate_proj.weight", \
+    [NAME_UP] = "model.layers.%d.mlp.up_proj.weight", \
+    [NAME_DOWN] = "model.layers.%d.mlp.down_proj.weight", \
+    [NAME_NORM] = "model.norm.weight", \
+    [NAME_HEAD] = "lm_head.weight"
+#define LLAMA_STACK \
+    .norm = NORM_RMS, .place = PLACE_PRE, .activation = ACT_SILU, .gated = 1, .causal = 1, .rotary = 1
+
+static const Names llama_names = { { LLAMA_NAMES } };
 static const Stored meta_names[] = {
     { NAME_WORD, "tok_embeddings.weight", AS_IS }, { NAME_NORM1, "layers.%d.attention_norm.weight", AS_IS },
     { NAME_Q, "layers.%d.attention.wq.weight", PAIRED }, { NAME_K, "layers.%d.attention.wk.weight", PAIRED },
@@ -132,6 +134,8 @@ static const Key mistral_keys[] = {
     { NULL, 0, 0, 0, 0, NULL },
 };
 
+#define BERT_STACK .norm = NORM_LAYER, .place = PLACE_POST, .activation = ACT_GELU, \
+                   .biases = BIAS_QKV | BIAS_O | BIAS_MLP
 #define LAYER "roberta.encoder.layer.%d."
 static const Names roberta_names = { {
     [NAME_WORD] = "roberta.embeddings.word_embeddings.weight",
@@ -191,18 +195,15 @@ static const Key roberta_keys[] = {
     { NULL, 0, 0, 0, 0, NULL },
 };
 
-#define LLAMA_STACK { .norm = NORM_RMS, .place = PLACE_PRE, .activation = ACT_SILU, .gated = 1, .causal = 1, \
-                      .rotary = 1 }
-#define BERT_STACK { .norm = NORM_LAYER, .place = PLACE_POST, .activation = ACT_GELU, \
-                     .biases = BIAS_QKV | BIAS_O | BIAS_MLP }
-
 static const Family families[] = {
-    { "LlamaForCausalLM", "llama", 0, &llama_names, "model.", meta_names, decoder_keys, llama_keys, LLAMA_STACK },
-    { "LLaMAForCausalLM", "llama", 0, &llama_names, "model.", meta_names, decoder_keys, llama_keys, LLAMA_STACK },
+    { "LlamaForCausalLM", "llama", 0, &llama_names, "model.", meta_names, decoder_keys, llama_keys,
+      { LLAMA_STACK } },
+    { "LLaMAForCausalLM", "llama", 0, &llama_names, "model.", meta_names, decoder_keys, llama_keys,
+      { LLAMA_STACK } },
     { "MistralForCausalLM", "mistral", 0, &llama_names, "model.", meta_names, decoder_keys, mistral_keys,
-      LLAMA_STACK },
+      { LLAMA_STACK } },
     { "RobertaForSequenceClassification", "roberta", 1, &roberta_names, "roberta.", roberta_stored, NULL,
-      roberta_keys, BERT_STACK },
+      roberta_keys, { BERT_STACK } },
 };
 enum { FAMILIES = sizeof families / sizeof *families };
 

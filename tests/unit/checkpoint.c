@@ -1057,7 +1057,7 @@ static const struct { const char *json; int code; const char *says; } llamas[] =
     { "{" LLAMA "}", OK, "" },
     { "{\"architectures\":[\"GPT2LMHeadModel\"]}", E_UNSUPPORTED, "architecture 'GPT2LMHeadModel'" },
     { "{\"architectures\":[\"LlamaForSequenceClassification\"],\"model_type\":\"llama\"}", E_UNSUPPORTED, "LlamaForSequenceClassification" },
-    { "{\"model_type\":\"qwen2\"}", E_UNSUPPORTED, "model_type 'qwen2'" },
+    { "{\"model_type\":\"gptj\"}", E_UNSUPPORTED, "model_type 'gptj'" },
     { "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"phi\"}", E_UNSUPPORTED, "model_type 'phi'" },
     { "{\"hidden_size\":64}", E_MISSING, "model_type" },
     { "{" LLAMA ",\"hidden_act\":\"gelu\"}", E_UNSUPPORTED, "hidden_act 'gelu'" },
