@@ -519,10 +519,10 @@ static void fuzz(const char *name, Read read, Blob valid, uint64_t seed) {
 }
 
 /* ---- valid files ---- */
-typedef struct { int at; } Source;
+typedef struct { int at; } Corpus;
 static int next_text(void *context, const char **text, size_t *length) {
     static const char *const lines[] = { "the cat sat on the mat", "the dog sat on the cat", "a mat is a mat", "cats and dogs and mats" };
-    Source *s = context;
+    Corpus *s = context;
     if (s->at == 40) return 0;
     *text = lines[s->at++ % 4];
     *length = strlen(*text);
@@ -530,7 +530,7 @@ static int next_text(void *context, const char **text, size_t *length) {
 }
 
 static void fuzz_tokenizers(void) {
-    Source state = { 0 };
+    Corpus state = { 0 };
     TextSource source = { next_text, NULL };
     Pool pool = test_pool();
     Buffer model = { NULL, NULL, 0, 0, 0 }, vocab = { NULL, NULL, 0, 0, 0 }, merges = { NULL, NULL, 0, 0, 0 };
@@ -612,7 +612,7 @@ static void fuzz_beside(const char *of, int size, uint64_t seed) {
 }
 
 static void fuzz_tokenizer_json(void) {
-    Source state = { 0 };
+    Corpus state = { 0 };
     TextSource source = { next_text, NULL };
     Pool pool = test_pool();
     Buffer llama = json_llama(&pool), model = { NULL, NULL, 0, 0, 0 };
