@@ -134,6 +134,25 @@ static const Key mistral_keys[] = {
     { NULL, 0, 0, 0, 0, NULL },
 };
 
+static const Names qwen2_names = { { LLAMA_NAMES,
+    [NAME_Q_B] = "model.layers.%d.self_attn.q_proj.bias",
+    [NAME_K_B] = "model.layers.%d.self_attn.k_proj.bias",
+    [NAME_V_B] = "model.layers.%d.self_attn.v_proj.bias",
+} };
+static const Key qwen2_keys[] = {           /* its class has a window too, which use_sliding_window switches on */
+    { "bos_token_id", KEY_ID, P(bos), -1, 0, NULL },
+    { "eos_token_id", KEY_EOS, 0, -1, 0, NULL },
+    { "intermediate_size", KEY_SIZE, P(stack.F), 22016, SIZE_LIMIT, NULL },
+    { "layer_types", KEY_LAYERS, 0, 0, 0, NULL },
+    { "max_position_embeddings", KEY_SIZE, P(positions), 32768, SIZE_LIMIT, NULL },
+    { "max_window_layers", KEY_FIXED, 0, 0, 0, "28" },
+    { "num_key_value_heads", KEY_DERIVED, P(stack.K), 32, HEADS_MAX, NULL },
+    { "sliding_window", KEY_FIXED, 0, 0, 0, "null" },
+    { "use_sliding_window", KEY_OFF, 0, 0, 0, "false" },
+    { "vocab_size", KEY_SIZE, P(V), 151936, SIZE_LIMIT, NULL },
+    { NULL, 0, 0, 0, 0, NULL },
+};
+
 #define BERT_STACK .norm = NORM_LAYER, .place = PLACE_POST, .activation = ACT_GELU, \
                    .biases = BIAS_QKV | BIAS_O | BIAS_MLP
 #define LAYER "roberta.encoder.layer.%d."
@@ -202,6 +221,8 @@ static const Family families[] = {
       { LLAMA_STACK } },
     { "MistralForCausalLM", "mistral", 0, &llama_names, "model.", meta_names, decoder_keys, mistral_keys,
       { LLAMA_STACK } },
+    { "Qwen2ForCausalLM", "qwen2", 0, &qwen2_names, "model.", NULL, decoder_keys, qwen2_keys,
+      { LLAMA_STACK, .biases = BIAS_QKV } },
     { "RobertaForSequenceClassification", "roberta", 1, &roberta_names, "roberta.", roberta_stored, NULL,
       roberta_keys, { BERT_STACK } },
 };

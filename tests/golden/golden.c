@@ -422,7 +422,7 @@ static void stories(void) {
 }
 
 /* Folders of tests/golden/hf/models, one of each family. */
-static const char *const families[] = { "llama" };
+static const char *const families[] = { "llama", "qwen2" };
 
 int main(void) {
     memory = test_arena((size_t)64 << 20);
