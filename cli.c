@@ -33,7 +33,6 @@ static struct {
     const Program *program;
     const char *preset;                     /* the preset in force, or NULL */
     unsigned char given[OPTIONS_MAX];       /* by row of program->option: 1 if the command line had it */
-    size_t bill;                            /* bytes of the memory bill so far */
     void *arenas;                           /* cli_arena's last block, which begins with the one before */
     int line_open;                          /* the terminal's last line is progress without a newline */
     int running;                            /* progress has printed a first line and no last one */
@@ -490,24 +489,12 @@ Arena cli_arena(size_t bytes, const char *what) {
     return a;
 }
 
-static void bill_line(const char *part, size_t bytes) {
+void cli_bill(const char *part, size_t bytes) {
     char size[32];
+    close_line();
     readable(size, bytes);
     printf("  %-40s %10s\n", part, size);
-}
-
-void cli_bill(const char *part, size_t bytes) {
-    close_line();
-    bill_line(part, bytes);
-    cli.bill += bytes;
-}
-
-size_t cli_bill_total(void) {
-    size_t total = cli.bill;
-    bill_line("memory in total", total);
     fflush(stdout);
-    cli.bill = 0;
-    return total;
 }
 
 /* ---- Ctrl-C ---- */

@@ -51,9 +51,7 @@ void usage_error(const char *message, const char *argument);
 /* From now on the first Ctrl-C sets cli_stopping, and the second one ends the program. */
 void cli_interrupts(void);
 int cli_stopping(void);         /* returns 1 after the first Ctrl-C */
-/* Prints one line of the memory bill and adds its bytes to the total. */
-void cli_bill(const char *part, size_t bytes);
-size_t cli_bill_total(void);    /* prints the bill's total, returns it, and starts a new bill */
+void cli_bill(const char *part, size_t bytes);      /* prints one line of a memory bill */
 /* Returns 1 if standard output is a terminal that knows escape sequences. */
 int cli_terminal(void);
 /* Prints text, `done` of `total` and the time left: as one line that is updated in a terminal,

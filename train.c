@@ -301,8 +301,12 @@ void bill_part(Bill *b, const char *name, const Arena *a) {
 }
 
 void bill_print(const Bill *b) {
-    for (int i = 0; i < b->parts; i++) cli_bill(b->name[i], b->bytes[i]);
-    cli_bill_total();
+    size_t total = 0;
+    for (int i = 0; i < b->parts; i++) {
+        cli_bill(b->name[i], b->bytes[i]);
+        total += b->bytes[i];
+    }
+    cli_bill("memory in total", total);
 }
 
 void memory_measure(RunMemory *m) {
