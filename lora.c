@@ -1,12 +1,13 @@
 /* lora.c - low-rank adapters on any linear of any model.
  * Source   Hu et al. 2021 (LoRA), eq. 3; names, scaling and initialisation as Hugging Face peft has them.
  * Needs    core.c, ops.c. No heap, no stdio.
- * Idea     y = x W^T + scale (x A^T) B^T with W (O,I) frozen, A (R,I) and B (O,R) trained: R (O+I) numbers instead of O I.
- *          B starts at 0, so that the adapted model starts as the base model, bit for bit (y + 0 = y).
- * Dropout  in training alone, and of the adapter's input alone, the frozen product sees all of x (peft): x becomes m x / (1 - p), m being 0
- *          with probability p (Srivastava et al. 2014, inverted). The mask is drawn anew by the backward pass, not stored.
- * Never    touches W (but for lora_merge) and is never a state of the model: the adapter is an argument of the forward, and the
- *          reference policy is the same forward without it. */
+ * Idea     y = x W^T + scale (x A^T) B^T with W (O,I) frozen, A (R,I) and B (O,R) trained: R (O+I) numbers
+ *          instead of O I. B starts at 0, so the adapted model starts as the base model, bit for bit.
+ * Dropout  only in training, and only of the adapter's input; the frozen product sees all of x (peft). x
+ *          becomes m x / (1 - p), and m is 0 with probability p (Srivastava et al. 2014, inverted). The
+ *          backward pass draws the same mask again; no mask is stored.
+ * Never    touches W (but for lora_merge) and is never a state of the model: the adapter is an argument of
+ *          the forward, and the reference policy is the same forward without it. */
 #include "rlhf.h"
 
 /* Does "model.layers.0.self_attn.q_proj.weight" belong to the target name of n bytes, "q_proj"? */
@@ -27,8 +28,8 @@ static int next_target(const char **list, const char **name, size_t *n) {
     return *n > 0;
 }
 
-/* The linears of the layers are what the forward asks an adapter about. Norms, embedding and head it does not: an adapter on them
- * would be trained and written, and change nothing. */
+/* The forward asks an adapter about the linears of the layers, and about nothing else: an adapter on a norm,
+ * an embedding or the head would be trained and written, and would change nothing. */
 static int is_layer_linear(const Tensor *t) { return (t->flags & TENSOR_LINEAR) != 0; }
 
 static int is_adapted(const Tensor *t, const char *targets) {
@@ -54,8 +55,9 @@ static int check_targets(const Tensor *base, int tensors, const char *targets, E
     size_t n;
     while (next_target(&targets, &name, &n)) {
         int found = 0;
-        for (int i = 0; i < tensors && !found; i++) found = is_layer_linear(&base[i]) && is_target(base[i].name, name, n);
-        if (!found) return fail(err, E_ARGUMENT, "a LoRA target matches no linear of the model's layers", name, 0, 0);
+        for (int i = 0; i < tensors && !found; i++)
+            found = is_layer_linear(&base[i]) && is_target(base[i].name, name, n);
+        if (!found) return fail(err, E_ARGUMENT, "a LoRA target matches no linear of the layers", name, 0, 0);
     }
     return OK;
 }
@@ -67,7 +69,8 @@ LoraConfig lora_config(int R, float alpha, const char *targets) {
     return c;
 }
 
-int lora_carve(Lora *l, const Tensor *base, int tensors, const LoraConfig *c, int trainable, Pool *lists, Arena *a, Error *err) {
+int lora_carve(Lora *l, const Tensor *base, int tensors, const LoraConfig *c, int trainable, Pool *lists,
+               Arena *a, Error *err) {
     const char *targets = c->targets;
     const int R = c->R;
     char name[96];
@@ -87,7 +90,8 @@ int lora_carve(Lora *l, const Tensor *base, int tensors, const LoraConfig *c, in
     for (int i = 0; i < tensors; i++) {
         if (!is_adapted(&base[i], targets)) continue;
         const Matrix *w = base[i].matrix;
-        if (adapter_name(name, sizeof name, base[i].name, "lora_A")) return fail(err, E_RANGE, "tensor name too long", base[i].name, 0, 0);
+        if (adapter_name(name, sizeof name, base[i].name, "lora_A"))
+            return fail(err, E_RANGE, "tensor name too long", base[i].name, 0, 0);
         tensor_carve(&list, &l->pair[i].A, name, 0, F32, R, w->I, 0);
         adapter_name(name, sizeof name, base[i].name, "lora_B");
         tensor_carve(&list, &l->pair[i].B, name, 0, F32, w->O, R, 0);
@@ -114,11 +118,16 @@ void lora_copy(Lora *to, const Lora *from) {
     }
 }
 
-static const LoraPair *pair_of(const Lora *l, const Matrix *w) { return l && l->pair[w->id].A.O ? &l->pair[w->id] : NULL; }
+static const LoraPair *pair_of(const Lora *l, const Matrix *w) {
+    return l && l->pair[w->id].A.O ? &l->pair[w->id] : NULL;
+}
 
 void lora_dropout_carve(Lora *l, int N, Arena *a) {
     size_t widest = 0;
-    for (int i = 0; i < l->pairs; i++) if (l->pair[i].A.O && (size_t)l->pair[i].A.I > widest) widest = (size_t)l->pair[i].A.I;
+    for (int i = 0; i < l->pairs; i++) {
+        const Matrix *A = &l->pair[i].A;
+        if (A->O && (size_t)A->I > widest) widest = (size_t)A->I;
+    }
     l->dropout.x = arena_take(a, (size_t)N * widest, sizeof(float));
     l->dropout.dx = arena_take(a, (size_t)N * widest, sizeof(float));
 }
@@ -153,8 +162,10 @@ void lora_forward(float *y, const float *x, const Lora *l, const Matrix *w, int 
     ws->used = mark;
 }
 
-/* With mid = scale drop(x) A^T (recomputed):   dB += dy^T mid     dmid = scale dy B     dA += dmid^T drop(x)     dx += drop(dmid A) */
-void lora_backward(float *dx, const float *dy, const float *x, const Lora *l, const Matrix *w, int N, Arena *ws) {
+/* With mid = scale drop(x) A^T (recomputed):
+ *     dB += dy^T mid     dmid = scale dy B     dA += dmid^T drop(x)     dx += drop(dmid A) */
+void lora_backward(float *dx, const float *dy, const float *x, const Lora *l, const Matrix *w, int N,
+                   Arena *ws) {
     const LoraPair *p = pair_of(l, w);
     if (!p) return;
     size_t mark = ws->used, n = (size_t)N * (size_t)l->config.R;
@@ -184,7 +195,8 @@ void lora_measure(const Lora *l, const Matrix *w, int N, Arena *ws) {
     ws->used = mark;
 }
 
-/* W += scale B A:  row o of W gains scale sum_r B[o][r] A[r], that is the backward product dx += dy W with dy = scale B, W = A. */
+/* W += scale B A. Row o of W gains scale sum_r B[o][r] A[r]: the backward product dx += dy W with dy = scale B
+ * and W = A. */
 void lora_merge(const Lora *l, const Matrix *w, Arena *ws) {
     const LoraPair *p = pair_of(l, w);
     if (!p || w->type != F32) return;

@@ -1,22 +1,26 @@
-/* model.c - the policy: embeddings, a causal stack, the head, forward and backward; its value head; and sampling.
+/* model.c - the policy: embeddings, a causal stack, the head, a value head, forward and backward; sampling.
  *
- * One forward. Sampling and training run the same lines. Work comes in rows: one token of one sequence at one position. Rows of
- * several sequences of different lengths come one after another, without padding. Keys and values go into the cache of their
- * sequence, and attention reads them from there. Sampling adds one row per living sequence, a prompt many, training all rows of a
- * mini-batch and a place to save activations; nothing else differs. Every operation gives a row the same bits whatever other rows
- * are computed with it (ops.c). So the log-prob of a sampled token is, bit for bit, the one that training computes.
+ * One forward. Sampling and training run the same lines. Work comes in rows: one token of one sequence at one
+ * position. Rows of several sequences of different lengths come one after another, without padding. Keys and
+ * values go into the cache of their sequence, and attention reads them from there. Sampling adds one row per
+ * living sequence, a prompt many, training all rows of a mini-batch and a place to save activations; nothing
+ * else differs. Every operation gives a row the same bits whatever other rows are computed with it (ops.c).
+ * So the log-prob of a sampled token is, bit for bit, the one that training computes.
  *
- * Source   Hugging Face's LlamaForCausalLM (Touvron et al. 2023), and whatever else a StackKind asks for (stack.c).
+ * Source   Hugging Face's LlamaForCausalLM (Touvron et al. 2023), and whatever else a StackKind asks for
+ *          (stack.c).
  * Needs    core.c, ops.c, lora.c, stack.c. No heap, no stdio.
- * Memory   weights, cache and saved activations from the caller's arena. Scratch from ws, measured by the same calls with
- *          ws->base == NULL: rows->N, rows->W and the cache's shape must be those of the largest batch, and nothing else is read.
+ * Memory   weights, cache and saved activations from the caller's arena. Scratch from ws, measured by the
+ *          same calls with ws->base == NULL: rows->N, rows->W and the cache's shape must be those of the
+ *          largest batch, and nothing else is read.
  * Edges    tokens, sequences and positions out of range are E_RANGE; so is a text longer than the cache. */
 #include "rlhf.h"
 
-/* ================================================================================================================
+/* ===================================================================================================
  * The list of tensors
- * ================================================================================================================ */
-int model_carve(Model *m, const ModelConfig *c, const WeightTypes *types, int trainable, int positions, Pool *lists, Arena *a, Error *err) {
+ * =================================================================================================== */
+int model_carve(Model *m, const ModelConfig *c, const WeightTypes *types, int trainable, int positions,
+                Pool *lists, Arena *a, Error *err) {
     static const WeightTypes floats = { F32, F32, 0, 0, 0, 0 };
     const WeightTypes *w = types ? types : &floats;
     const Names *names = c->names;
@@ -27,25 +31,32 @@ int model_carve(Model *m, const ModelConfig *c, const WeightTypes *types, int tr
     TensorList t = { m->tensor, 0, trainable, a };
     if (!m->tensor) return fail(err, E_MEMORY, "no memory for the list of tensors", "", 0, 0);
     if (!c->stack.causal) return fail(err, E_ARGUMENT, "a policy's stack has to be causal", "", 0, 0);
-    if (trainable && w->tables != F32) return fail(err, E_UNSUPPORTED, "weights that are trained have to be F32", "", 0, 0);
+    if (trainable && w->tables != F32)
+        return fail(err, E_UNSUPPORTED, "weights that are trained have to be F32", "", 0, 0);
     tensor_carve(&t, &m->embedding, stack_name(names, NAME_WORD), 0, w->tables, c->V, C, TENSOR_EMBEDDING);
-    if (c->learned) tensor_carve(&t, &m->position, stack_name(names, NAME_POSITION), 0, w->tables, c->positions, C, TENSOR_EMBEDDING);
+    if (c->learned)
+        tensor_carve(&t, &m->position, stack_name(names, NAME_POSITION), 0, w->tables, c->positions, C,
+                     TENSOR_EMBEDDING);
     int code = stack_carve(&m->stack, &c->stack, names, w, positions, &t, lists, err);
     if (code) return code;
-    if (c->tied) {                                              /* one matrix, two uses: gradients of both add up in it */
+    /* one matrix, two uses: gradients of both add up in it */
+    if (c->tied) {
         Arena nothing = { NULL, 0, 0, 0, 0 };
         TensorList tied = { m->tensor, t.tensors, 0, &nothing };
-        tensor_carve(&tied, &m->head, stack_name(names, NAME_HEAD), 0, w->tables, c->V, C, TENSOR_HEAD | TENSOR_TIED);
+        tensor_carve(&tied, &m->head, stack_name(names, NAME_HEAD), 0, w->tables, c->V, C,
+                     TENSOR_HEAD | TENSOR_TIED);
         m->head.data = m->embedding.data;
         m->head.grad = m->embedding.grad;
         t.tensors = tied.tensors;
     } else tensor_carve(&t, &m->head, stack_name(names, NAME_HEAD), 0, w->tables, c->V, C, TENSOR_HEAD);
-    m->head.compute = w->compute;                               /* not its output: a 16-bit logit of 10 would be off by up to 1/32 */
+    /* not its output: a 16-bit logit of 10 would be off by up to 1/32 */
+    m->head.compute = w->compute;
     m->tensors = t.tensors;
     return a->failed ? fail(err, E_MEMORY, "no memory for the model", "", 0, 0) : OK;
 }
 
-/* Normal with deviation 0.02; what writes to the residual stream is smaller by sqrt(2L), so that its sum keeps its size (GPT-2). */
+/* Normal with deviation 0.02; what writes to the residual stream is smaller by sqrt(2L), so that its sum
+ * keeps its size (GPT-2). */
 void model_init(Model *m, uint64_t seed) {
     double residual = 0.02 / sqrt(2.0 * m->config.stack.L);
     for (int i = 0; i < m->tensors; i++) {
@@ -77,31 +88,37 @@ void value_head_init(ValueHead *h, uint64_t seed, int zero) {
     b[0] = bound * (float)(2 * rng_unit(&r) - 1);
 }
 
-/* ================================================================================================================
+/* ===================================================================================================
  * Forward and backward
- * ================================================================================================================ */
+ * =================================================================================================== */
 
 static int check_rows(const Model *m, const Rows *rows, const Cache *kv) {
     int positions = m->config.learned ? m->config.positions : m->stack.positions;
-    for (int n = 0; n < rows->N; n++)
-        if (rows->token[n] < 0 || rows->token[n] >= m->config.V || rows->sequence[n] < 0 || rows->sequence[n] >= kv->B ||
-            rows->position[n] < 0 || rows->position[n] >= kv->T || rows->position[n] >= positions) return E_RANGE;
+    for (int n = 0; n < rows->N; n++) {
+        const int token = rows->token[n], sequence = rows->sequence[n], position = rows->position[n];
+        if (token < 0 || token >= m->config.V || sequence < 0 || sequence >= kv->B) return E_RANGE;
+        if (position < 0 || position >= kv->T || position >= positions) return E_RANGE;
+    }
     return OK;
 }
 
-/* The rows as a stack takes them: row n has its key at its sequence's place for its position, and sees those from position 0 (or
- * the last `window` of them) to its own. Arrays come from ws; while it measures, they are NULL. */
+/* The rows as a stack takes them: row n has its key at its sequence's place for its position, and sees those
+ * from position 0 (or the last `window` of them) to its own. Arrays come from ws; while it measures, they are
+ * NULL. */
 static StackRows stack_rows(const Model *m, const Rows *rows, const Cache *kv, Arena *ws) {
     const size_t N = (size_t)rows->N;
-    int *first = arena_take(ws, N, sizeof(int)), *count = arena_take(ws, N, sizeof(int)), *place = arena_take(ws, N, sizeof(int));
-    static const int unread = 0;            /* while measuring, the lists are there but never read; wanted rows are always counted */
+    int *first = arena_take(ws, N, sizeof(int)), *count = arena_take(ws, N, sizeof(int));
+    int *place = arena_take(ws, N, sizeof(int));
+    /* while measuring, the lists are there but never read; wanted rows are always counted */
+    static const int unread = 0;
     const int some = rows->W < rows->N || !ws->base, window = m->config.stack.window;
     int *want = some ? arena_take(ws, (size_t)rows->W, sizeof(int)) : NULL;
     StackRows s = { rows->N, rows->W, want, rows->position, place, { first, count, place }, kv->T, NULL };
     if (!ws->base) s.want = s.place = &unread;
     if (!ws->base || ws->failed) return s;
     for (int n = 0, w = 0; n < rows->N; n++) {
-        int position = rows->position[n], hidden = window > 0 && position >= window ? position + 1 - window : 0;
+        int position = rows->position[n], hidden = 0;           /* keys before the window */
+        if (window > 0 && position >= window) hidden = position + 1 - window;
         place[n] = rows->sequence[n] * kv->T + position;
         first[n] = rows->sequence[n] * kv->T + hidden;
         count[n] = position + 1 - hidden;
@@ -118,19 +135,22 @@ static void embed(float *x, float *room, const Model *m, const Rows *rows) {
     for (size_t i = 0; i < (size_t)rows->N * (size_t)m->config.stack.C; i++) x[i] += room[i];
 }
 
-int model_forward(const Model *m, const Lora *adapter, const Rows *rows, Cache *kv, Saved *saved, float *hidden, Arena *ws) {
+int model_forward(const Model *m, const Lora *adapter, const Rows *rows, Cache *kv, Saved *saved,
+                  float *hidden, Arena *ws) {
     const size_t mark = ws->used, n = (size_t)rows->N * (size_t)m->config.stack.C;
     const int code = ws->base ? saved && saved->N < rows->N ? E_RANGE : check_rows(m, rows, kv) : OK;
     if (code) return code;
     const StackRows s = stack_rows(m, rows, kv, ws);
-    float *x = saved ? saved->x : arena_take(ws, n, sizeof *x), *room = m->config.learned ? arena_take(ws, n, sizeof *x) : NULL;
+    float *x = saved ? saved->x : arena_take(ws, n, sizeof *x);
+    float *room = m->config.learned ? arena_take(ws, n, sizeof *x) : NULL;
     if (ws->base && !ws->failed) embed(x, room, m, rows);
     if (!ws->failed) stack_forward(&m->stack, adapter, &s, kv, saved, x, hidden, ws);
     ws->used = mark;
     return ws->failed ? E_MEMORY : OK;
 }
 
-int model_backward(const Model *m, const Lora *adapter, const Rows *rows, Cache *kv, const Saved *saved, const float *dhidden, Arena *ws) {
+int model_backward(const Model *m, const Lora *adapter, const Rows *rows, Cache *kv, const Saved *saved,
+                   const float *dhidden, Arena *ws) {
     const size_t mark = ws->used;
     const StackRows s = stack_rows(m, rows, kv, ws);
     float *dx = arena_take(ws, (size_t)rows->N * (size_t)m->config.stack.C, sizeof *dx);
@@ -143,12 +163,13 @@ int model_backward(const Model *m, const Lora *adapter, const Rows *rows, Cache 
     return ws->failed ? E_MEMORY : OK;
 }
 
-/* ================================================================================================================
+/* ===================================================================================================
  * The head: log-probs, their gradient, exact KL, values. Block by block of rows.
- * ================================================================================================================ */
+ * =================================================================================================== */
 enum { HEAD_ROWS = 512, HEAD_LOGITS = 1 << 21 };
 
-/* Rows whose logits are held at a time: 64 of a large vocabulary, more of a small one, or the products would be slim. */
+/* Rows whose logits are held at a time: 64 of a large vocabulary, more of a small one, or the products would
+ * be slim. */
 static int head_rows(int V) {
     int rows = HEAD_LOGITS / V;
     return rows < 64 ? 64 : rows > HEAD_ROWS ? HEAD_ROWS : rows;
@@ -157,10 +178,12 @@ static int head_rows(int V) {
 int model_logprobs(const Model *m, const float *hidden, int W, const HeadTask *t, Arena *ws) {
     const int V = m->config.V, block = head_rows(V);
     const size_t mark = ws->used, C = (size_t)m->config.stack.C, size = (size_t)block * (size_t)V;
-    float *logits = arena_take(ws, size, sizeof *logits), *dlogits = arena_take(ws, t->loss ? size : 0, sizeof *dlogits);
+    float *logits = arena_take(ws, size, sizeof *logits);
+    float *dlogits = arena_take(ws, t->loss ? size : 0, sizeof *dlogits);
     linear_measure(ws, block, (int)C, V, m->head.compute);
     if (!ws->base || ws->failed) { ws->used = mark; return ws->failed ? E_MEMORY : OK; }
-    for (int w = 0; w < W; w++) if (t->target[w] < 0 || t->target[w] >= V) { ws->used = mark; return E_RANGE; }
+    for (int w = 0; w < W; w++)
+        if (t->target[w] < 0 || t->target[w] >= V) { ws->used = mark; return E_RANGE; }
     for (int at = 0; at < W; at += block) {
         const int n = W - at < block ? W - at : block, *target = t->target + at;
         const float *h = hidden + (size_t)at * C;
@@ -177,7 +200,8 @@ int model_logprobs(const Model *m, const float *hidden, int W, const HeadTask *t
     return ws->failed ? E_MEMORY : OK;
 }
 
-int model_full_kl(const Model *m, const float *hidden, const Model *ref, const float *ref_hidden, int W, float temperature, float *kl,
+int model_full_kl(const Model *m, const float *hidden, const Model *ref, const float *ref_hidden, int W,
+                  float temperature, float *kl,
                   Arena *ws) {
     const int V = m->config.V, block = head_rows(V);
     const size_t mark = ws->used, C = (size_t)m->config.stack.C, size = (size_t)block * (size_t)V;
@@ -198,31 +222,37 @@ void model_values(const ValueHead *h, const float *hidden, float *value, int W, 
     linear_forward(value, hidden, &h->weight, h->bias.data, W, ws);
 }
 
-void model_values_backward(const ValueHead *h, const float *dvalue, const float *hidden, float *dhidden, int W, Arena *ws) {
+void model_values_backward(const ValueHead *h, const float *dvalue, const float *hidden, float *dhidden,
+                           int W, Arena *ws) {
     linear_backward(dhidden, h->bias.grad, dvalue, hidden, &h->weight, W, ws);
 }
 
-/* ================================================================================================================
+/* ===================================================================================================
  * Sampling
- * ================================================================================================================ */
-/* Sift-down of a heap of n ids whose root has the largest (or, among equals, the first) logit. */
+ * =================================================================================================== */
+/* Does id a come before id b: has it the larger logit, or among equals the smaller number? */
+static int ahead(const float *z, int a, int b) { return z[a] > z[b] || (z[a] == z[b] && a < b); }
+
+/* Sifts down the root of a heap of n ids, whose root is the one that comes first. */
 static void sift(int *order, const float *z, int i, int n) {
     for (int child; (child = 2 * i + 1) < n; i = child) {
-        if (child + 1 < n && (z[order[child + 1]] > z[order[child]] || (z[order[child + 1]] == z[order[child]] && order[child + 1] < order[child]))) child++;
-        if (z[order[i]] > z[order[child]] || (z[order[i]] == z[order[child]] && order[i] < order[child])) return;
+        if (child + 1 < n && ahead(z, order[child + 1], order[child])) child++;
+        if (ahead(z, order[i], order[child])) return;
         int swap = order[i]; order[i] = order[child]; order[child] = swap;
     }
 }
 
-/* What top-k and top-p leave, most likely first: p[i] (not normalised) belongs to id order[V-1-i]. Returns how many.
- * As the reference: top-k keeps ties at its threshold; top-p then keeps the smallest head whose sum reaches top_p of the rest. */
+/* What top-k and top-p leave, most likely first: p[i] (not normalised) belongs to id order[V-1-i]. Returns
+ * how many. As the reference: top-k keeps ties at its threshold; top-p then keeps the smallest head whose sum
+ * reaches top_p of the rest. */
 static int nucleus(float *p, int *order, const float *z, int V, const Sampling *s) {
     int kept = 0, heap = V;
     float total = 0, sum = 0, max;
     for (int v = 0; v < V; v++) order[v] = v;
     for (int i = V / 2 - 1; i >= 0; i--) sift(order, z, i, V);
     max = z[order[0]];
-    while (heap > 0) {                                          /* takes ids off the heap to the back of the array, largest first */
+    /* takes ids off the heap to the back of the array, largest first */
+    while (heap > 0) {
         if (s->top_k > 0 && kept >= s->top_k && z[order[0]] < z[order[heap]]) break;
         int best = order[0];
         p[kept] = exp_own((z[best] - max) / s->temperature);
@@ -238,7 +268,8 @@ static int nucleus(float *p, int *order, const float *z, int V, const Sampling *
     return kept;
 }
 
-int sample_token(const float *logits, int V, const Sampling *s, Rng *rng, float *logprob, float *scratch, int *order) {
+int sample_token(const float *logits, int V, const Sampling *s, Rng *rng, float *logprob, float *scratch,
+                 int *order) {
     int token = 0;
     double left = 0;
     if (s->temperature > 0 && (s->top_k > 0 || s->top_p < 1)) {
@@ -249,7 +280,8 @@ int sample_token(const float *logits, int V, const Sampling *s, Rng *rng, float 
             token = order[V - 1 - i];
             if ((left -= (double)scratch[i]) < 0) break;
         }
-    } else if (s->temperature > 0) {                            /* walk along the cumulative distribution to a uniform point of it */
+    /* walk along the cumulative distribution to a uniform point of it */
+    } else if (s->temperature > 0) {
         softmax_weights(scratch, logits, s->temperature, V);
         for (int v = 0; v < V; v++) left += (double)scratch[v];
         left *= rng_unit(rng);
@@ -260,7 +292,8 @@ int sample_token(const float *logits, int V, const Sampling *s, Rng *rng, float 
             }
     } else
         for (int v = 1; v < V; v++) if (logits[v] > logits[token]) token = v;
-    if (logprob) logprob_forward(logprob, NULL, logits, &token, s->temperature > 0 ? s->temperature : 1, 1, V);
+    const float temperature = s->temperature > 0 ? s->temperature : 1;
+    if (logprob) logprob_forward(logprob, NULL, logits, &token, temperature, 1, V);
     return token;
 }
 
@@ -274,7 +307,8 @@ typedef struct {
     Rows rows;
     int *token, *sequence, *position, *live, alive;             /* (rows) (rows) (rows) (B); how many live */
     unsigned char *wants;                                       /* (rows) 1: the last row of its sequence */
-    float *logits, *logprob, *scratch; int *next, *order;       /* (block,V) (block) (threads,V); (block) (threads,V) */
+    /* (block,V) (block) (threads,V); (block) (threads,V) */
+    float *logits, *logprob, *scratch; int *next, *order;
 } Step;
 
 /* The rows of the next forward: whole prompts at the start, then one row per living sequence. */
@@ -296,7 +330,8 @@ static void next_rows(Step *s, const Sequence *seq, int B, int start) {
 }
 
 /* Appends a token to sequence b; decides whether it goes on. */
-static void append(Sequence *s, int b, int token, float logprob, float value, const ModelConfig *c, const Writing *w) {
+static void append(Sequence *s, int b, int token, float logprob, float value, const ModelConfig *c,
+                   const Writing *w) {
     int i = s->length - s->prompt;
     if (s->logprob) s->logprob[i] = logprob;
     if (s->value) s->value[i] = value;
@@ -305,11 +340,14 @@ static void append(Sequence *s, int b, int token, float logprob, float value, co
     if (w->on_token && w->on_token(w->context, b, token)) s->done = 1;
 }
 
-/* The next token of sequences live[from] .. live[to-1], from row i of the logits for live[i]; each thread has its own scratch. */
-static void sample_rows(const Step *s, const int *live, Sequence *seq, const Sampling *how, int V, size_t from, size_t to) {
+/* The next token of sequences live[from] .. live[to-1], from row i of the logits for live[i]; each thread has
+ * its own scratch. */
+static void sample_rows(const Step *s, const int *live, Sequence *seq, const Sampling *how, int V,
+                        size_t from, size_t to) {
     size_t own = (size_t)thread_index() * (size_t)V;
     for (size_t i = from; i < to; i++)
-        s->next[i] = sample_token(s->logits + i * (size_t)V, V, how, &seq[live[i]].rng, &s->logprob[i], s->scratch + own, s->order + own);
+        s->next[i] = sample_token(s->logits + i * (size_t)V, V, how, &seq[live[i]].rng, &s->logprob[i],
+                                  s->scratch + own, s->order + own);
 }
 
 static Step step_take(int prompts, int B, int block, int V, Arena *ws) {
@@ -338,8 +376,9 @@ static Step step_take(int prompts, int B, int block, int V, Arena *ws) {
 /* Tokens of all prompts, or -1: a sequence that cannot be written. */
 static int begin_sequences(Sequence *seq, int B, const Cache *kv) {
     int prompts = 0;
+    if (B > kv->B) return -1;
     for (int b = 0; b < B; b++) {
-        if (seq[b].prompt < 1 || seq[b].length < seq[b].prompt || seq[b].capacity > kv->T || B > kv->B) return -1;
+        if (seq[b].prompt < 1 || seq[b].length < seq[b].prompt || seq[b].capacity > kv->T) return -1;
         seq[b].done = seq[b].length >= seq[b].capacity;
         prompts += seq[b].length;
     }
@@ -353,7 +392,8 @@ int model_generate(const Model *m, const Writing *w, Sequence *seq, int B, Cache
     int code = OK;
     if (prompts < 0) return E_RANGE;
     Step s = step_take(prompts, B, block, V, ws);
-    float *hidden = arena_take(ws, (size_t)B * C, sizeof *hidden), *value = arena_take(ws, (size_t)B, sizeof *value);
+    float *hidden = arena_take(ws, (size_t)B * C, sizeof *hidden);
+    float *value = arena_take(ws, (size_t)B, sizeof *value);
     if (!ws->base) {
         model_forward(m, w->adapter, &s.rows, kv, NULL, hidden, ws);
         linear_measure(ws, block, (int)C, V, m->head.compute);

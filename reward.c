@@ -1,10 +1,12 @@
 /* reward.c - the judge: an encoder with a classification head reads a text and gives one logit per label.
  *
- * Source   Liu et al. 2019 (RoBERTa) on Devlin et al. 2018 (BERT) and Vaswani et al. 2017; names and details as Hugging Face's
- *          RobertaForSequenceClassification has them. The pairwise loss is Bradley & Terry 1952 as in Ouyang et al. 2022, eq. 1.
- * Needs    core.c, ops.c, lora.c, stack.c. Weights and saved activations are in the caller's arena, the rest in a workspace.
- * Never    pads. Texts of different lengths come one after another, and a row sees the keys of its own text only. So a text has the
- *          same logits, bit for bit, whatever other texts are read with it.
+ * Source   Liu et al. 2019 (RoBERTa) on Devlin et al. 2018 (BERT) and Vaswani et al. 2017; names and details
+ *          as Hugging Face's RobertaForSequenceClassification has them. The pairwise loss is Bradley & Terry
+ *          1952 as in Ouyang et al. 2022, eq. 1.
+ * Needs    core.c, ops.c, lora.c, stack.c. Weights and saved activations are in the caller's arena, the rest
+ *          in a workspace.
+ * Never    pads. Texts of different lengths come one after another, and a row sees the keys of its own text
+ *          only. So a text has the same logits, bit for bit, whatever other texts are read with it.
  *
  *     embed  = word[token] + type[0] + position[pad + 1 + index]
  *     logits = out(tanh(dense(the stack's output at the first token)))       of x = LN(embed)
@@ -12,7 +14,7 @@
  * The head reads only the first token of each text, so those are the rows that are wanted of the stack.
  *
  * Traps
- *   Positions start at pad + 1, not at 0 (514 positions serve 512 tokens); a pad token itself keeps position pad.
+ *   Positions start at pad + 1, not at 0: 514 positions serve 512 tokens. A pad token keeps position pad.
  *   GELU is the erf one. The epsilon of the norms is 1e-5 here, 1e-12 in BERT.
  *   The token type is always 0, but its row is added, and learns. */
 #include "rlhf.h"
@@ -21,23 +23,30 @@ enum { SIZE_LIMIT = 1 << 24 };              /* no side of a weight is larger, so
 
 static int config_check(const RewardConfig *c, Error *err) {
     const struct { const char *name; int value, most; } size[] = {
-        { "vocab_size", c->V, SIZE_LIMIT }, { "hidden_size", c->stack.C, SIZE_LIMIT }, { "num_hidden_layers", c->stack.L, 4096 },
+        { "vocab_size", c->V, SIZE_LIMIT }, { "hidden_size", c->stack.C, SIZE_LIMIT },
+        { "num_hidden_layers", c->stack.L, 4096 },
         { "num_attention_heads", c->stack.H, SIZE_LIMIT }, { "intermediate_size", c->stack.F, SIZE_LIMIT },
         { "max_position_embeddings", c->positions, SIZE_LIMIT }, { "type_vocab_size", c->types, SIZE_LIMIT },
         { "number of labels", c->labels, LABELS_MAX } };
     for (size_t i = 0; i < sizeof size / sizeof *size; i++)
         if (size[i].value < 1 || size[i].value > size[i].most)
-            return fail(err, E_RANGE, "reward model: size out of range", size[i].name, size[i].value, size[i].value < 1 ? 1 : size[i].most);
-    if (c->stack.C % c->stack.H != 0) return fail(err, E_RANGE, "reward model: hidden_size is not a multiple of num_attention_heads", "hidden_size", c->stack.C, c->stack.H);
-    if (c->pad < 0 || c->pad >= c->V) return fail(err, E_RANGE, "reward model: pad_token_id is not in the vocabulary", "pad_token_id", c->pad, c->V);
-    if (reward_max_tokens(c) < 3) return fail(err, E_RANGE, "reward model: too few positions for <s>, a token and </s>", "max_position_embeddings",
-                                              c->positions, (long long)c->pad + 4);
+            return fail(err, E_RANGE, "reward model: size out of range", size[i].name, size[i].value,
+                        size[i].value < 1 ? 1 : size[i].most);
+    if (c->stack.C % c->stack.H != 0)
+        return fail(err, E_RANGE, "reward model: hidden_size is not a multiple of num_attention_heads",
+                    "hidden_size", c->stack.C, c->stack.H);
+    if (c->pad < 0 || c->pad >= c->V)
+        return fail(err, E_RANGE, "reward model: pad_token_id is not in the vocabulary", "pad_token_id", c->pad, c->V);
+    if (reward_max_tokens(c) < 3)
+        return fail(err, E_RANGE, "reward model: too few positions for <s>, a token and </s>",
+                    "max_position_embeddings", c->positions, (long long)c->pad + 4);
     return OK;
 }
 
 int reward_max_tokens(const RewardConfig *c) { return c->positions - c->pad - 1; }
 
-int reward_carve(RewardModel *m, const RewardConfig *c, const WeightTypes *types, int trainable, Pool *lists, Arena *a, Error *err) {
+int reward_carve(RewardModel *m, const RewardConfig *c, const WeightTypes *types, int trainable, Pool *lists,
+                 Arena *a, Error *err) {
     static const WeightTypes floats = { F32, F32, 0, 0, 0, 0 };
     const WeightTypes *w = types ? types : &floats;
     const Names *names = c->names;
@@ -51,7 +60,8 @@ int reward_carve(RewardModel *m, const RewardConfig *c, const WeightTypes *types
     if (!m->tensor) return fail(err, E_MEMORY, "reward model: no memory for its lists", "", 0, 0);
     TensorList t = { m->tensor, 0, trainable == TRAIN_ALL, a };
     tensor_carve(&t, &m->word, stack_name(names, NAME_WORD), 0, w->tables, c->V, C, TENSOR_EMBEDDING);
-    tensor_carve(&t, &m->position, stack_name(names, NAME_POSITION), 0, w->tables, c->positions, C, TENSOR_EMBEDDING);
+    tensor_carve(&t, &m->position, stack_name(names, NAME_POSITION), 0, w->tables, c->positions, C,
+                 TENSOR_EMBEDDING);
     tensor_carve(&t, &m->type, stack_name(names, NAME_TYPE), 0, F32, c->types, C, TENSOR_EMBEDDING);
     tensor_carve(&t, &m->norm, stack_name(names, NAME_EMBEDDING_NORM), 0, F32, 1, C, TENSOR_NORM);
     tensor_carve(&t, &m->norm_b, stack_name(names, NAME_EMBEDDING_NORM_B), 0, F32, 1, C, TENSOR_BIAS);
@@ -61,18 +71,21 @@ int reward_carve(RewardModel *m, const RewardConfig *c, const WeightTypes *types
     tensor_carve(&t, &m->dense, stack_name(names, NAME_DENSE), 0, F32, C, C, TENSOR_HEAD);
     tensor_carve(&t, &m->dense_b, stack_name(names, NAME_DENSE_B), 0, F32, 1, C, TENSOR_BIAS | TENSOR_HEAD);
     tensor_carve(&t, &m->out, stack_name(names, NAME_HEAD), 0, F32, c->labels, C, TENSOR_HEAD);
-    tensor_carve(&t, &m->out_b, stack_name(names, NAME_HEAD_B), 0, F32, 1, c->labels, TENSOR_BIAS | TENSOR_HEAD);
+    tensor_carve(&t, &m->out_b, stack_name(names, NAME_HEAD_B), 0, F32, 1, c->labels,
+                 TENSOR_BIAS | TENSOR_HEAD);
     m->tensors = t.tensors;
     return a->failed ? fail(err, E_MEMORY, "reward model: the weights do not fit", "", 0, 0) : OK;
 }
 
-/* Embeddings normal with deviation 0.02, linears with 1 / sqrt(I), norms the identity, biases 0. BERT has 0.02 everywhere, which at its
- * width (768) is half of that; at a width of 64 it would let next to nothing of the text through the attention to the first token. */
+/* Embeddings normal with deviation 0.02, linears with 1 / sqrt(I), norms the identity, biases 0. BERT has
+ * 0.02 everywhere, which at its width (768) is half of that; at a width of 64 it would let next to nothing of
+ * the text through the attention to the first token. */
 void reward_init(RewardModel *m, uint64_t seed) {
     for (int t = 0; t < m->tensors; t++) {
         const Tensor *x = &m->tensor[t];
         if (x->flags & TENSOR_VECTOR) tensor_fill(x->matrix, x->flags & TENSOR_NORM ? 1.0f : 0.0f);
-        else tensor_normal(x->matrix, x->flags & TENSOR_EMBEDDING ? 0.02 : 1 / sqrt((double)x->matrix->I), seed);
+        else if (x->flags & TENSOR_EMBEDDING) tensor_normal(x->matrix, 0.02, seed);
+        else tensor_normal(x->matrix, 1 / sqrt((double)x->matrix->I), seed);
     }
 }
 
@@ -92,7 +105,8 @@ typedef struct { StackRows rows; int *position /* (N) row of the position table 
 static int texts_check(const RewardConfig *c, const Texts *t, const RewardSaved *s) {
     if (t->N < 0 || t->B < 0 || t->start[0] != 0 || t->start[t->B] != t->N) return E_RANGE;
     for (int b = 0; b < t->B; b++) {
-        if (t->start[b] < 0 || t->start[b] >= t->start[b + 1]) return E_RANGE;      /* every text has a first token for the head to read */
+        /* every text has a first token for the head to read */
+        if (t->start[b] < 0 || t->start[b] >= t->start[b + 1]) return E_RANGE;
         if (t->start[b + 1] - t->start[b] > reward_max_tokens(c)) return E_RANGE;
     }
     for (int n = 0; n < t->N; n++)
@@ -100,8 +114,10 @@ static int texts_check(const RewardConfig *c, const Texts *t, const RewardSaved 
     return s && (t->N > s->stack.N || t->B > s->stack.M) ? E_MEMORY : OK;
 }
 
-/* Checks the texts, and says where each row is and which rows it sees: its whole text. Wanted: the first row of each text. */
-static int pass_begin(Pass *p, const RewardModel *m, const Texts *texts, const RewardSaved *saved, Arena *ws) {
+/* Checks the texts, and says where each row is and which rows it sees: its whole text. Wanted: the first row
+ * of each text. */
+static int pass_begin(Pass *p, const RewardModel *m, const Texts *texts, const RewardSaved *saved,
+                      Arena *ws) {
     const RewardConfig *c = &m->config;
     const int N = texts->N, B = texts->B;
     static const int unread = 0;
@@ -127,7 +143,9 @@ static int pass_begin(Pass *p, const RewardModel *m, const Texts *texts, const R
     return OK;
 }
 
-static float *floats(Arena *ws, int rows, int width) { return arena_take(ws, (size_t)rows, (size_t)width * sizeof(float)); }
+static float *floats(Arena *ws, int rows, int width) {
+    return arena_take(ws, (size_t)rows, (size_t)width * sizeof(float));
+}
 static const float *vec(const Matrix *m) { return m->data; }
 
 /* ---- forward ---- */
@@ -138,12 +156,15 @@ static void embed_forward(float *x, float *embed, const RewardModel *m, const Te
     const float *type = vec(&m->type);
     embedding_forward(embed, texts->token, &m->word, N);
     embedding_forward(x, p->position, &m->position, N);
-    for (int n = 0; n < N; n++)
-        for (int i = 0; i < C; i++) embed[(size_t)n * C + i] = embed[(size_t)n * C + i] + type[i] + x[(size_t)n * C + i];
+    for (int n = 0; n < N; n++) {
+        float *e = embed + (size_t)n * (size_t)C, *position = x + (size_t)n * (size_t)C;
+        for (int i = 0; i < C; i++) e[i] = e[i] + type[i] + position[i];
+    }
     layernorm_forward(x, embed, vec(&m->norm), vec(&m->norm_b), m->config.stack.eps, N, C);
 }
 
-int reward_forward(const RewardModel *m, const Lora *adapter, const Texts *texts, RewardSaved *saved, float *logits, Arena *ws) {
+int reward_forward(const RewardModel *m, const Lora *adapter, const Texts *texts, RewardSaved *saved,
+                   float *logits, Arena *ws) {
     const size_t mark = ws->used;
     const int N = texts->N, B = texts->B, C = m->config.stack.C;
     Pass p;
@@ -151,11 +172,13 @@ int reward_forward(const RewardModel *m, const Lora *adapter, const Texts *texts
     int code = pass_begin(&p, m, texts, saved, ws);
     if (code != OK) { ws->used = mark; return code; }
     float *x = saved ? saved->stack.x : floats(ws, N, C), *y = floats(ws, B, C);
-    float *embed = saved ? saved->embed : floats(ws, N, C), *pooled = saved ? saved->pooled : floats(ws, B, C);
+    float *embed = saved ? saved->embed : floats(ws, N, C);
+    float *pooled = saved ? saved->pooled : floats(ws, B, C);
     if (!saved) cache_carve(&one, &m->config.stack, 1, 1, N, ws);
     if (ws->failed) { ws->used = mark; return E_MEMORY; }
     embed_forward(x, embed, m, texts, &p);
-    code = stack_forward(&m->stack, adapter, &p.rows, saved ? &saved->kv : &one, saved ? &saved->stack : NULL, x, y, ws);
+    code = stack_forward(&m->stack, adapter, &p.rows, saved ? &saved->kv : &one, saved ? &saved->stack : NULL,
+                         x, y, ws);
     linear_forward(pooled, y, &m->dense, vec(&m->dense_b), B, ws);
     tanh_forward(pooled, pooled, (size_t)(p.live * B) * (size_t)C);
     linear_forward(logits, pooled, &m->out, vec(&m->out_b), B, ws);
@@ -165,8 +188,10 @@ int reward_forward(const RewardModel *m, const Lora *adapter, const Texts *texts
 
 /* ---- backward ---- */
 
-/* dlogits -> dy (B,C), the gradient of the stack's output y (B,C), which is computed again; room (B,C) is scratch. */
-static void head_backward(float *dy, float *y, float *room, const RewardModel *m, const float *dlogits, const RewardSaved *saved, int B,
+/* dlogits -> dy (B,C), the gradient of the stack's output y (B,C), which is computed again; room (B,C) is
+ * scratch. */
+static void head_backward(float *dy, float *y, float *room, const RewardModel *m, const float *dlogits,
+                          const RewardSaved *saved, int B,
                           Arena *ws) {
     const Block *last = &m->stack.block[m->config.stack.L - 1];
     const int C = m->config.stack.C;
@@ -175,23 +200,27 @@ static void head_backward(float *dy, float *y, float *room, const RewardModel *m
     memset(room, 0, n);
     linear_backward(dy, m->out_b.grad, dlogits, saved->pooled, &m->out, B, ws);
     tanh_backward(room, dy, saved->pooled, (size_t)B * (size_t)C);
-    layernorm_forward(y, saved->stack.last, vec(&last->norm2), vec(&last->norm2_b), m->config.stack.eps, B, C);
+    layernorm_forward(y, saved->stack.last, vec(&last->norm2), vec(&last->norm2_b), m->config.stack.eps, B,
+                      C);
     memset(dy, 0, n);
     linear_backward(dy, m->dense_b.grad, room, y, &m->dense, B, ws);
 }
 
 /* dx (N,C) at the embeddings' norm -> the three tables; room (N,C) is scratch. */
-static void embed_backward(const float *dx, float *room, const RewardModel *m, const Texts *texts, const RewardSaved *saved, const Pass *p) {
+static void embed_backward(const float *dx, float *room, const RewardModel *m, const Texts *texts,
+                           const RewardSaved *saved, const Pass *p) {
     const int N = texts->N, C = m->config.stack.C;
     memset(room, 0, (size_t)N * (size_t)C * sizeof *room);
-    layernorm_backward(room, m->norm.grad, m->norm_b.grad, dx, saved->embed, vec(&m->norm), m->config.stack.eps, N, C);
+    layernorm_backward(room, m->norm.grad, m->norm_b.grad, dx, saved->embed, vec(&m->norm),
+                       m->config.stack.eps, N, C);
     embedding_backward(room, texts->token, &m->word, N);
     embedding_backward(room, p->position, &m->position, N);
     for (int n = 0; n < N && m->type.grad; n++)
         for (int i = 0; i < C; i++) m->type.grad[i] += room[(size_t)n * C + i];
 }
 
-int reward_backward(const RewardModel *m, const Lora *adapter, const Texts *texts, RewardSaved *saved, const float *dlogits, Arena *ws) {
+int reward_backward(const RewardModel *m, const Lora *adapter, const Texts *texts, RewardSaved *saved,
+                    const float *dlogits, Arena *ws) {
     const size_t mark = ws->used;
     const int N = texts->N, B = texts->B, C = m->config.stack.C;
     Pass p;

@@ -1,35 +1,44 @@
-/* stack.c - the transformer: one block, forward and backward, and the loop over the blocks, for every model here.
+/* stack.c - the transformer: one block, forward and backward, and the loop over the blocks, for all models.
  *
- * Source   Vaswani et al. 2017; Touvron et al. 2023 (Llama), Radford et al. 2019 (GPT-2), Liu et al. 2019 (RoBERTa), Raffel et al. 2020 (T5).
- *          Names, order of operations and constants are those of Hugging Face's implementations.
+ * Source   Vaswani et al. 2017; Touvron et al. 2023 (Llama), Radford et al. 2019 (GPT-2), Liu et al. 2019
+ *          (RoBERTa), Raffel et al. 2020 (T5). Names, order of operations and constants are those of Hugging
+ *          Face's implementations.
  * Needs    core.c, ops.c, lora.c. No heap, no stdio.
  *
  * A stack is data: a StackKind has its numbers and says which of these it does.
- *     PRE  (Llama, GPT-2, T5):  n = norm1(x)   mid = x + o(attention(q(n), k(n), v(n)))   y = mid + mlp(norm2(mid))
- *     POST (BERT, RoBERTa):     sum = x + o(attention(q(x), k(x), v(x)))   m = norm1(sum)   y = m + mlp(m),  and norm2(y) goes on
- *     cross-attention (a T5 decoder), between the two halves:   mid2 = mid + o(attention(q(norm(mid)), the encoder's keys and values))
+ *     PRE (Llama, GPT-2, T5):   mid = x + o(attention(q(n), k(n), v(n))), n = norm1(x)
+ *                               y = mid + mlp(norm2(mid))
+ *     POST (BERT, RoBERTa):     sum = x + o(attention(q(x), k(x), v(x))), m = norm1(sum)
+ *                               y = m + mlp(m), and norm2(y) goes on
+ *     cross-attention, between the two halves of a T5 decoder's block:
+ *                               mid2 = mid + o(attention(q(norm(mid)), the encoder's keys and values))
  *     mlp(n) = down(act(gate(n)) * up(n)), or down(act(up(n)))
  *
- * The stream is what is handed from block to block: x and y above. With POST it is the sum before norm2, so that norm2's backward
- * pass has its input; the next block applies that norm first (input_of). The stack's output is the stream after its last norm.
+ * The stream is what is handed from block to block: x and y above. With POST it is the sum before norm2, so
+ * that norm2's backward pass has its input; the next block applies that norm first (input_of). The stack's
+ * output is the stream after its last norm.
  *
- * Rows. N rows enter: one token each, of several texts, one after another, without padding. Keys and values of every row go into a
- * cache, and attention reads them from there. Only M of the rows may be wanted at the end: then the last block computes keys and
- * values for all rows, and everything else for the wanted rows alone.
+ * Rows. N rows enter: one token each, of several texts, one after another, without padding. Keys and values
+ * of every row go into a cache, and attention reads them from there. Only M of the rows may be wanted at the
+ * end: then the last block computes keys and values for all rows, and everything else for the wanted rows
+ * alone.
  *
- * Memory. Saved activations are the input of each linear that is costly to compute again. With recompute only the streams are kept,
- * and the backward pass runs a block's forward functions again: the same lines, the same bits. Scratch comes from a workspace. A
- * workspace with base == NULL is measured by the same lines: `live` is then 0, so that operations without a workspace get no rows. */
+ * Memory. Saved activations are the input of each linear that is costly to compute again. With recompute only
+ * the streams are kept, and the backward pass runs a block's forward functions again: the same lines, the
+ * same bits. Scratch comes from a workspace. A workspace with base == NULL is measured by the same lines:
+ * `live` is then 0, so that operations without a workspace get no rows. */
 #include "rlhf.h"
 
-/* ================================================================================================================
+/* ===================================================================================================
  * The list of tensors, tables
- * ================================================================================================================ */
+ * =================================================================================================== */
 
-/* Places linear or vector `part` of layer l in the list, under the name that the family gives it. */
+/* Where a stack's tensors are placed: the list, the family's names, types of the linears, the layer. */
 typedef struct { TensorList *list; const Names *names; const WeightTypes *types; int l; } Place;
 
-const char *stack_name(const Names *names, int part) { return names && names->part[part] ? names->part[part] : ""; }
+const char *stack_name(const Names *names, int part) {
+    return names && names->part[part] ? names->part[part] : "";
+}
 
 static void place_linear(const Place *p, Matrix *w, int part, int O, int I, int role) {
     const WeightTypes *t = p->types;
@@ -47,7 +56,8 @@ static void place_norm(const Place *p, Matrix *w, Matrix *b, int part, const Sta
     if (k->norm == NORM_LAYER) place_vector(p, b, part + NAME_NORM1_B - NAME_NORM1, k->C, TENSOR_BIAS);
 }
 
-/* One attention. shift: how far its names are from the self-attention's. With PRE the norm comes first, as in files. */
+/* One attention. shift: how far its names are from the self-attention's. With PRE the norm comes first, as in
+ * files. */
 static void place_attention(const Place *p, AttentionWeights *w, const StackKind *k, int shift) {
     const int wide = k->H * k->D, narrow = k->K * k->D;
     if (k->place == PLACE_PRE) place_norm(p, &w->norm, &w->norm_b, NAME_NORM1 + shift, k);
@@ -81,8 +91,8 @@ static void place_block(const Place *p, Block *b, const StackKind *k) {
     if (k->place == PLACE_POST) place_norm(p, &b->norm2, &b->norm2_b, NAME_NORM2, k);
 }
 
-/* inv_freq_j = theta^(-2j/D), then scaled as config.json's rope_scaling asks: linear divides all of them; llama3 divides the slow
- * ones, keeps the fast ones, and blends between. */
+/* inv_freq_j = theta^(-2j/D), then scaled as config.json's rope_scaling asks: linear divides all of them;
+ * llama3 divides the slow ones, keeps the fast ones, and blends between. */
 static double inverse_frequency(const Rope *r, int D, int j) {
     double inv = (double)(f32)pow(r->theta, -2.0 * j / D);
     if (r->type == ROPE_LINEAR) return inv / r->factor;
@@ -106,10 +116,12 @@ static void rope_tables(Stack *s) {
     }
 }
 
-/* The bucket of a distance = key - query (T5): small distances have one each, larger ones share them by logarithm up to
- * k->distance. An encoder has half of the buckets for keys after the query; a causal stack has all for those before it. */
+/* The bucket of a distance = key - query (T5): small distances have one each, larger ones share them by
+ * logarithm up to k->distance. An encoder has half of the buckets for keys after the query; a causal stack
+ * has all for those before it. */
 static int bucket_of(const StackKind *k, int distance) {
-    int n = k->causal ? k->buckets : k->buckets / 2, first = !k->causal && distance > 0 ? n : 0, exact = n / 2, large;
+    int n = k->causal ? k->buckets : k->buckets / 2, first = !k->causal && distance > 0 ? n : 0,
+        exact = n / 2, large;
     if (k->causal) distance = distance < 0 ? -distance : 0;
     else if (distance < 0) distance = -distance;
     if (distance < exact) return first + distance;
@@ -118,7 +130,8 @@ static int bucket_of(const StackKind *k, int distance) {
     return first + (large < n ? large : n - 1);
 }
 
-int stack_carve(Stack *s, const StackKind *k, const Names *names, const WeightTypes *types, int positions, TensorList *list,
+int stack_carve(Stack *s, const StackKind *k, const Names *names, const WeightTypes *types, int positions,
+                TensorList *list,
                 Pool *lists, Error *err) {
     Place place = { list, names, types, 0 };
     Arena *a = list->arena;
@@ -126,13 +139,17 @@ int stack_carve(Stack *s, const StackKind *k, const Names *names, const WeightTy
     s->kind = *k;
     s->positions = positions;
     s->compute = types->compute;
-    if (list->trainable && types->layers != F32) return fail(err, E_UNSUPPORTED, "weights that are trained have to be F32", "", 0, 0);
-    if (k->cross && k->place == PLACE_POST) return fail(err, E_UNSUPPORTED, "cross-attention with norms after sums", "", 0, 0);
+    if (list->trainable && types->layers != F32)
+        return fail(err, E_UNSUPPORTED, "weights that are trained have to be F32", "", 0, 0);
+    if (k->cross && k->place == PLACE_POST)
+        return fail(err, E_UNSUPPORTED, "cross-attention with norms after sums", "", 0, 0);
     s->block = pool_take(lists, (size_t)k->L, sizeof *s->block);
     if (!s->block) return fail(err, E_MEMORY, "no memory for the list of layers", "", 0, 0);
     for (place.l = 0; place.l < k->L; place.l++) place_block(&place, &s->block[place.l], k);
     place.l = 0;
-    if (k->buckets) tensor_carve(list, &s->buckets, stack_name(names, NAME_BUCKETS), 0, F32, k->buckets, k->H, TENSOR_EMBEDDING);
+    if (k->buckets)
+        tensor_carve(list, &s->buckets, stack_name(names, NAME_BUCKETS), 0, F32, k->buckets, k->H,
+                     TENSOR_EMBEDDING);
     if (k->place == PLACE_PRE) place_norm(&place, &s->norm, &s->norm_b, NAME_NORM, k);
     if (k->rotary) {
         s->rope_cos = arena_take(a, (size_t)positions * (size_t)(k->D / 2), sizeof *s->rope_cos);
@@ -158,7 +175,9 @@ void cache_carve(Cache *c, const StackKind *k, int layers, int B, int T, Arena *
     c->v = arena_take(a, n, width * sizeof *c->v);
 }
 
-static float *floats(Arena *a, size_t rows, int width) { return arena_take(a, rows, (size_t)width * sizeof(float)); }
+static float *floats(Arena *a, size_t rows, int width) {
+    return arena_take(a, rows, (size_t)width * sizeof(float));
+}
 
 void saved_carve(Saved *s, const StackKind *k, int N, int M, int recompute, Arena *a) {
     const size_t n = (size_t)N, all = (size_t)k->L * n, wide = (size_t)(k->H * k->D);
@@ -185,16 +204,18 @@ void saved_carve(Saved *s, const StackKind *k, int N, int M, int recompute, Aren
     s->last = floats(a, (size_t)M, k->C);
 }
 
-/* ================================================================================================================
+/* ===================================================================================================
  * What forward and backward share
- * ================================================================================================================ */
+ * =================================================================================================== */
 
 /* One pass of rows through a stack. */
 typedef struct {
     const Stack *s; const Lora *adapter; const StackRows *rows; Cache *kv; Arena *ws;
-    int live;                               /* 0: the workspace measures, and operations without one get no rows */
+    /* 0: the workspace measures, and operations without one get no rows */
+    int live;
     Heads heads;
-    int *first, *count, *self, *position;   /* (M) the wanted rows' own, for the last layer; NULL: all rows are wanted */
+    /* (M) the wanted rows' own, for the last layer; NULL: all rows are wanted */
+    int *first, *count, *self, *position;
 } Pass;
 
 /* What one layer works on. In training, what its backward pass needs is in the saved activations. */
@@ -216,27 +237,34 @@ static void zero(float *x, size_t n) {
 
 /* y (M,C) = rows row[m] of x (N,C);  dx (N,C): rows row[m] += dy (M,C) */
 static void gather(float *y, const float *x, const int *row, int M, int C) {
-    for (int m = 0; m < M; m++) memcpy(y + (size_t)m * (size_t)C, x + (size_t)row[m] * (size_t)C, (size_t)C * sizeof *y);
+    const size_t c = (size_t)C;
+    for (int m = 0; m < M; m++) memcpy(y + (size_t)m * c, x + (size_t)row[m] * c, c * sizeof *y);
 }
 static void scatter_add(float *dx, const float *dy, const int *row, int M, int C) {
-    for (int m = 0; m < M; m++)
-        for (int c = 0; c < C; c++) dx[(size_t)row[m] * (size_t)C + (size_t)c] += dy[(size_t)m * (size_t)C + (size_t)c];
+    for (int m = 0; m < M; m++) {
+        float *to = dx + (size_t)row[m] * (size_t)C;
+        const float *from = dy + (size_t)m * (size_t)C;
+        for (int c = 0; c < C; c++) to[c] += from[c];
+    }
 }
 
 /* Is this the layer that has fewer rows to compute than the others? */
 static int selects(const Pass *p, int l) { return p->rows->want && l == p->s->kind.L - 1; }
 static int rows_out(const Pass *p, int l) { return selects(p, l) ? p->rows->M : p->rows->N; }
 
-static void norm_forward(float *y, const float *x, const Matrix *w, const Matrix *b, const StackKind *k, int N) {
+static void norm_forward(float *y, const float *x, const Matrix *w, const Matrix *b, const StackKind *k,
+                         int N) {
     if (k->norm == NORM_RMS) rmsnorm_forward(y, x, vec(w), k->eps, N, k->C);
     else layernorm_forward(y, x, vec(w), vec(b), k->eps, N, k->C);
 }
-static void norm_backward(float *dx, const float *dy, const float *x, const Matrix *w, const Matrix *b, const StackKind *k, int N) {
+static void norm_backward(float *dx, const float *dy, const float *x, const Matrix *w, const Matrix *b,
+                          const StackKind *k, int N) {
     if (k->norm == NORM_RMS) rmsnorm_backward(dx, w->grad, dy, x, vec(w), k->eps, N, k->C);
     else layernorm_backward(dx, w->grad, b->grad, dy, x, vec(w), k->eps, N, k->C);
 }
 
-/* The norm between the stream that enters layer l (L: the end of the stack) and what the layer reads; NULL: there is none. */
+/* The norm between the stream that enters layer l (L: the end of the stack) and what the layer reads; NULL:
+ * there is none. */
 static const Matrix *boundary(const Stack *s, int l, const Matrix **b) {
     const int post = s->kind.place == PLACE_POST;
     if (post && l > 0) { *b = &s->block[l - 1].norm2_b; return &s->block[l - 1].norm2; }
@@ -261,8 +289,10 @@ static void adapted_add(const Pass *p, float *y, const float *x, const Matrix *w
     linear_add(y, x, w, vec(bias), N, p->ws);
     lora_forward(y, x, p->adapter, w, N, p->ws);
 }
-static void adapted_backward(const Pass *p, float *dx, const float *dy, const float *x, const Matrix *w, const Matrix *bias, int N) {
-    if (!p->live) {                         /* gradients that do not exist yet cannot say what they will need */
+static void adapted_backward(const Pass *p, float *dx, const float *dy, const float *x, const Matrix *w,
+                             const Matrix *bias, int N) {
+    /* gradients that do not exist yet cannot say what they will need */
+    if (!p->live) {
         linear_measure(p->ws, N, w->I, w->O, w->compute);
         lora_measure(p->adapter, w, N, p->ws);
         return;
@@ -276,9 +306,10 @@ static size_t layer_at(const Cache *kv, int l) {
     return (size_t)(l % kv->L) * (size_t)kv->B * (size_t)kv->T * (size_t)kv->width;
 }
 
-/* Queries or keys (N, heads * D) after their projection: each head's norm (Qwen3), then its rotation. in (NULL: none is needed)
- * receives what the norm read. */
-static void norm_and_rotate(const Pass *p, float *x, float *in, const Matrix *norm, const int *position, int N, int heads) {
+/* Queries or keys (N, heads * D) after their projection: each head's norm (Qwen3), then its rotation. in
+ * (NULL: none is needed) receives what the norm read. */
+static void norm_and_rotate(const Pass *p, float *x, float *in, const Matrix *norm, const int *position,
+                            int N, int heads) {
     const StackKind *k = &p->s->kind;
     const int n = p->live * N;
     if (k->qk_norm) {
@@ -289,7 +320,8 @@ static void norm_and_rotate(const Pass *p, float *x, float *in, const Matrix *no
 }
 
 /* dx becomes the gradient before the rotation and the norm; room (N, heads * D) is scratch. */
-static void norm_and_rotate_backward(const Pass *p, float *dx, const float *in, const Matrix *norm, const int *position, int N,
+static void norm_and_rotate_backward(const Pass *p, float *dx, const float *in, const Matrix *norm,
+                                     const int *position, int N,
                                      int heads, float *room) {
     const StackKind *k = &p->s->kind;
     const size_t n = (size_t)(p->live * N) * (size_t)(heads * k->D);
@@ -305,11 +337,13 @@ static Keys keys_of(const Pass *p, int l) {
     const Keys some = { p->first, p->count, p->self };
     return selects(p, l) ? some : p->rows->keys;
 }
-static const int *positions_of(const Pass *p, int l) { return selects(p, l) ? p->position : p->rows->position; }
+static const int *positions_of(const Pass *p, int l) {
+    return selects(p, l) ? p->position : p->rows->position;
+}
 
-/* ================================================================================================================
+/* ===================================================================================================
  * Forward
- * ================================================================================================================ */
+ * =================================================================================================== */
 
 /* Keys and values of n (N,C), all rows of layer l, into the cache. */
 static void store_keys(const Pass *p, Layer *b, const AttentionWeights *w, const float *n, int l) {
@@ -359,6 +393,18 @@ static void self_attention(const Pass *p, Layer *b, int l) {
     adapted_add(p, b->mid, b->att, &w->o, &w->o_b, M);
 }
 
+/* The encoder's rows that layer l's rows see. If rows are selected, the lists that self-attention used are
+ * filled with them. */
+static Keys cross_keys(const Pass *p, int l) {
+    const Keys *all = &p->rows->encoded->keys;
+    if (!selects(p, l)) return *all;
+    for (int m = 0; m < p->live * p->rows->M; m++) {
+        p->first[m] = all->first[p->rows->want[m]];
+        p->count[m] = all->count[p->rows->want[m]];
+    }
+    return keys_of(p, l);
+}
+
 static Heads without_bias(Heads h) {
     h.bias = NULL;
     h.dbias = NULL;
@@ -372,15 +418,8 @@ static void cross_attention(const Pass *p, Layer *b, int l) {
     const Encoded *e = p->rows->encoded;
     const int M = rows_out(p, l);
     const Heads heads = without_bias(p->heads);
-    Keys keys = e->keys;
+    const Keys keys = cross_keys(p, l);
     Qkv in;
-    if (selects(p, l)) {                    /* first and count of the wanted rows are made where self-attention's have served */
-        for (int m = 0; m < p->live * M; m++) {
-            p->first[m] = e->keys.first[p->rows->want[m]];
-            p->count[m] = e->keys.count[p->rows->want[m]];
-        }
-        keys = keys_of(p, l);
-    }
     norm_forward(b->norm, b->mid, &w->norm, &w->norm_b, k, p->live * M);
     adapted(p, b->cross_q, b->norm, &w->q, &w->q_b, M);
     if (p->live) {
@@ -393,12 +432,13 @@ static void cross_attention(const Pass *p, Layer *b, int l) {
     adapted_add(p, b->cross_mid, b->cross_att, &w->o, &w->o_b, M);
 }
 
-/* The sum that the feed-forward half starts from, and what it reads: n = norm2(sum), or norm1(sum) with POST. */
+/* The sum that the feed-forward half starts from; then what it reads: norm2 of it, or norm1 with POST. */
 static const float *middle(const Pass *p, const Layer *b) { return p->s->kind.cross ? b->cross_mid : b->mid; }
 static void read_middle(const Pass *p, const Layer *b, int l) {
     const Block *w = &p->s->block[l];
     const int post = p->s->kind.place == PLACE_POST;
-    norm_forward(b->norm, middle(p, b), post ? &w->self.norm : &w->norm2, post ? &w->self.norm_b : &w->norm2_b, &p->s->kind,
+    norm_forward(b->norm, middle(p, b), post ? &w->self.norm : &w->norm2,
+                 post ? &w->self.norm_b : &w->norm2_b, &p->s->kind,
                  p->live * rows_out(p, l));
 }
 
@@ -434,7 +474,8 @@ static void block_forward(const Pass *p, float *y, Layer *b, int l) {
 static Layer layer_of(const Pass *p, Layer b, const Saved *s, int l) {
     const StackKind *k = &p->s->kind;
     if (!s) return b;
-    const size_t all = (size_t)l * (size_t)s->N, row = s->recompute ? 0 : all, wide = row * (size_t)(k->H * k->D);
+    const size_t all = (size_t)l * (size_t)s->N, row = s->recompute ? 0 : all;
+    const size_t wide = row * (size_t)(k->H * k->D);
     const size_t C = row * (size_t)k->C, F = row * (size_t)k->F;
     b.x = p->live ? s->x + all * (size_t)k->C : NULL;
     b.q = p->live ? s->q + wide : NULL;
@@ -521,35 +562,40 @@ static void select_keys(const Pass *p) {
     }
 }
 
-int stack_forward(const Stack *s, const Lora *adapter, const StackRows *rows, Cache *kv, Saved *saved, float *x, float *y, Arena *ws) {
+int stack_forward(const Stack *s, const Lora *adapter, const StackRows *rows, Cache *kv, Saved *saved,
+                  float *x, float *y, Arena *ws) {
     const StackKind *k = &s->kind;
     const size_t mark = ws->used;
     Pass p = pass_begin(s, adapter, rows, kv, ws);
     Layer b = layer_take(&p, saved != NULL), here;
     b.k = rows->place ? floats(ws, (size_t)rows->N, kv->width) : NULL;
     b.v = rows->place ? floats(ws, (size_t)rows->N, kv->width) : NULL;
-    if (ws->failed || (p.live && saved && (rows->N > saved->N || rows->M > saved->M))) { ws->used = mark; return E_MEMORY; }
+    const int fits = !saved || (rows->N <= saved->N && rows->M <= saved->M);
+    if (ws->failed || (p.live && !fits)) { ws->used = mark; return E_MEMORY; }
     if (!saved) b.x = x;
     else copy(layer_of(&p, b, saved, 0).x, x, (size_t)(p.live * rows->N) * (size_t)k->C);
     for (int l = 0; l < k->L; l++) {
         if (!p.live && l > 0 && l < k->L - 1) continue;         /* they measure as the first */
         here = layer_of(&p, b, saved, l);
         select_keys(&p);
-        block_forward(&p, l + 1 < k->L ? layer_of(&p, b, saved, l + 1).x : saved ? saved->last : b.x, &here, l);
+        float *next = l + 1 < k->L ? layer_of(&p, b, saved, l + 1).x : saved ? saved->last : b.x;
+        block_forward(&p, next, &here, l);
     }
     input_of(&p, k->L, saved ? saved->last : b.x, y, rows->M);
     ws->used = mark;
     return ws->failed ? E_MEMORY : OK;
 }
 
-/* ================================================================================================================
+/* ===================================================================================================
  * Backward: the forward's lines in reverse, each adding to what flows back
- * ================================================================================================================ */
+ * =================================================================================================== */
 
 /* Gradients. dx: of the stream, (M,C) or (N,C); dnorm: of what a norm gave. */
-typedef struct { float *dx, *dnorm, *dq, *dk, *dv, *datt, *dgate, *dup, *dact, *dcache_k, *dcache_v, *dcross_k, *dcross_v, *spare; } Flow;
+typedef struct { float *dx, *dnorm, *dq, *dk, *dv, *datt, *dgate, *dup, *dact, *dcache_k, *dcache_v,
+                 *dcross_k, *dcross_v, *spare; } Flow;
 
-/* dx becomes the gradient of the stream that entered boundary l, from that of what came out: dx (N,C) both times. */
+/* dx becomes the gradient of the stream that entered boundary l, from that of what came out: dx (N,C) both
+ * times. */
 static void boundary_backward(const Pass *p, Flow *f, const float *stream, int l, int N) {
     const Matrix *b, *w = boundary(p->s, l, &b);
     const size_t n = (size_t)(p->live * N) * (size_t)p->s->kind.C;
@@ -578,7 +624,10 @@ static void feed_forward_backward(const Pass *p, Flow *f, Layer *b, int l) {
     else zero(f->dnorm, MC);
     if (k->gated) adapted_backward(p, f->dnorm, f->dgate, b->norm, &w->gate, &w->gate_b, M);
     adapted_backward(p, f->dnorm, f->dup, b->norm, &w->up, &w->up_b, M);
-    if (k->place == PLACE_PRE) { norm_backward(f->dx, f->dnorm, middle(p, b), &w->norm2, &w->norm2_b, k, p->live * M); return; }
+    if (k->place == PLACE_PRE) {
+        norm_backward(f->dx, f->dnorm, middle(p, b), &w->norm2, &w->norm2_b, k, p->live * M);
+        return;
+    }
     zero(f->dx, MC);
     norm_backward(f->dx, f->dnorm, middle(p, b), &w->self.norm, &w->self.norm_b, k, p->live * M);
 }
@@ -589,16 +638,10 @@ static void cross_attention_backward(const Pass *p, Flow *f, Layer *b, int l) {
     const AttentionWeights *w = &p->s->block[l].cross;
     const Encoded *e = p->rows->encoded;
     const int M = rows_out(p, l), live = p->live * M;
-    const size_t MQ = (size_t)live * (size_t)(k->H * k->D), EK = (size_t)(p->live * e->N) * (size_t)(k->K * k->D);
+    const size_t MQ = (size_t)live * (size_t)(k->H * k->D);
+    const size_t EK = (size_t)(p->live * e->N) * (size_t)(k->K * k->D);
     const Heads heads = without_bias(p->heads);
-    Keys keys = e->keys;
-    if (selects(p, l)) {
-        for (int m = 0; m < live; m++) {
-            p->first[m] = e->keys.first[p->rows->want[m]];
-            p->count[m] = e->keys.count[p->rows->want[m]];
-        }
-        keys = keys_of(p, l);
-    }
+    const Keys keys = cross_keys(p, l);
     zero(f->datt, MQ);
     adapted_backward(p, f->datt, f->dx, b->cross_att, &w->o, &w->o_b, M);
     zero(f->dq, MQ);
@@ -606,7 +649,8 @@ static void cross_attention_backward(const Pass *p, Flow *f, Layer *b, int l) {
     zero(f->dcross_v, EK);
     if (p->live) {
         const size_t layer = layer_at(&e->kv, l);
-        const Qkv in = { b->cross_q, e->kv.k + layer, e->kv.v + layer }, d = { f->dq, f->dcross_k, f->dcross_v };
+        const Qkv in = { b->cross_q, e->kv.k + layer, e->kv.v + layer };
+        const Qkv d = { f->dq, f->dcross_k, f->dcross_v };
         attention_backward(&d, f->datt, b->cross_att, &in, &keys, M, &heads, p->ws);
     } else attention_measure(p->ws, e->N, &heads);
     norm_forward(b->norm, b->mid, &w->norm, &w->norm_b, k, live);
@@ -632,7 +676,8 @@ static void scores_backward(const Pass *p, Flow *f, const Layer *b, int l) {
     const StackKind *k = &p->s->kind;
     const AttentionWeights *w = &p->s->block[l].self;
     const int M = rows_out(p, l);
-    const size_t slots = (size_t)p->kv->B * (size_t)p->kv->T * (size_t)p->kv->width, layer = layer_at(p->kv, l);
+    const size_t slots = (size_t)p->kv->B * (size_t)p->kv->T * (size_t)p->kv->width;
+    const size_t layer = layer_at(p->kv, l);
     const Keys keys = keys_of(p, l);
     zero(f->dq, (size_t)(p->live * M) * (size_t)(k->H * k->D));
     zero(f->dcache_k, p->live ? slots : 0);
@@ -646,7 +691,8 @@ static void scores_backward(const Pass *p, Flow *f, const Layer *b, int l) {
     norm_and_rotate_backward(p, f->dk, b->k_in, &w->k_norm, p->rows->position, p->rows->N, k->K, f->spare);
 }
 
-/* mid = x + o(attention(q(n), k(n), v(n))): dx (M,C) comes as the gradient of mid and leaves (N,C) as that of the layer's input. */
+/* mid = x + o(attention(q(n), k(n), v(n))): dx (M,C) comes as the gradient of mid and leaves (N,C) as that of
+ * the layer's input. */
 static void self_attention_backward(const Pass *p, Flow *f, Layer *b, int l) {
     const StackKind *k = &p->s->kind;
     const AttentionWeights *w = &p->s->block[l].self;
@@ -716,7 +762,8 @@ static Flow flow_take(const Pass *p) {
     return f;
 }
 
-int stack_backward(const Stack *s, const Lora *adapter, const StackRows *rows, Cache *kv, const Saved *saved, const float *dy,
+int stack_backward(const Stack *s, const Lora *adapter, const StackRows *rows, Cache *kv, const Saved *saved,
+                   const float *dy,
                    float *dx, Arena *ws) {
     const StackKind *k = &s->kind;
     const size_t mark = ws->used, MC = (size_t)rows->M * (size_t)k->C;
@@ -744,9 +791,9 @@ int stack_backward(const Stack *s, const Lora *adapter, const StackRows *rows, C
     return ws->failed ? E_MEMORY : OK;
 }
 
-/* ================================================================================================================
+/* ===================================================================================================
  * An encoder's rows as a decoder sees them
- * ================================================================================================================ */
+ * =================================================================================================== */
 int stack_encoded(const Stack *s, const Lora *adapter, Encoded *e, Arena *ws) {
     Pass p;
     memset(&p, 0, sizeof p);
