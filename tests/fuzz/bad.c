@@ -180,6 +180,10 @@ static int use_tokenizer(const Tokenizer *t, Pool *pool) {
     }
     id[0] = s.bos;
     id[1] = size;
+    code = tokenizer_decode(t, id + 1, 1, pool, &out, &n);     /* a padded vocabulary: nothing */
+    if (code == E_MEMORY) return OK;
+    if (code != OK || n) return -1;
+    id[1] = -1;
     if (tokenizer_decode(t, id + 1, 1, pool, &out, &n) == OK) return -1;
     if (s.bos >= size || s.eos >= size || s.unk >= size || s.pad >= size) return -1;
     tokenizer_template(t, &before, &after);
