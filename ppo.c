@@ -27,7 +27,7 @@ static struct {
     const char *policy, *reward, *tokenizer, *adapter, *out, *label, *reward_text, *dump;
     int score, steps, batch_size, mini_batch_size, accumulation, ppo_epochs, lr_anneal, adam_tf, adaptive;
     int kl_penalty, early_stopping, whiten_rewards, biased, score_scaling, score_norm, score_normalize;
-    int query_min, query_max, response_min, response_max, top_k, value_init, dtype;
+    int query_min, query_max, response_min, response_max, top_k, value_init, dtype, reward_nf4;
     int eval_queries, eval_every, save_every, show, chunk, dry_run;
     double lr, value_lr, adam_eps, max_grad_norm, kl_coef, target, horizon, gamma, lam, clip, clip_value;
     double vf_coef, ratio_threshold, target_kl, score_clip, eos_penalty, temperature, top_p, dropout;
@@ -65,7 +65,7 @@ typedef struct {
     ValueHead head;
     Tensor *trained;                        /* what Adam moves: the policy's part, then the value head */
     int trained_policy, trained_all;
-    RewardConfig judge_config; RewardModel judge; Tokenizer *judge_tokenizer;
+    RewardConfig judge_config; RewardModel judge; WeightTypes judge_types; Tokenizer *judge_tokenizer;
     int label, before, after;               /* the judge's output; ids of its template around a text */
     int T, bos;                             /* longest query + response; the id before a query, or -1 */
 } Models;
@@ -1073,9 +1073,8 @@ static void carve(void *run, Arena *a, Bill *bill) {
     Scratch *s = &r->scratch;
     carve_policy(m, &r->progress.optimizer, &s->pool, a, bill);
     if (!o.reward_text) {
-        const WeightTypes types = { F32, F32, 0, 0, 0, o.quant.compute };
-        must(reward_carve(&m->judge, &m->judge_config, &types, TRAIN_NOTHING, &s->pool, a, &s->err), &s->err,
-             NULL);
+        must(reward_carve(&m->judge, &m->judge_config, &m->judge_types, TRAIN_NOTHING, &s->pool, a, &s->err),
+             &s->err, NULL);
         s->judge.logits = arena_take(a, (size_t)o.chunk * (size_t)m->judge_config.labels, sizeof(float));
         bill_part(bill, "judge (frozen)", a);
     }
@@ -1162,9 +1161,11 @@ static void prepare_policy(Models *m, Scratch *s, const Program *p) {
     rows_take(&s->batch.rows, most_rows(m), &s->pool);
 }
 
-static void prepare_judge(Models *m, Scratch *s) {
+static void prepare_judge(Models *m, Scratch *s, const Program *p) {
+    const QuantOptions held = { o.reward_nf4, 0, 64, 0, o.quant.compute, 0 };
     if (o.reward_text) return;
     m->judge_tokenizer = open_judge(&m->judge_config, o.reward, NULL, &s->pool);
+    judge_options_types(&m->judge_types, p, &held, &m->judge_config, o.reward, 0, &s->pool);
     m->label = label_need(&m->judge_config, o.label, "--label");
     tokenizer_template(m->judge_tokenizer, &m->before, &m->after);
     if (!m->before && !m->after && empty_text_id(m->judge_tokenizer) < 0) {
@@ -1195,6 +1196,7 @@ static void say_what(const Models *m, const Scratch *s, const Queue *training, c
         with_commas(number[0], tensor_values(m->judge.tensor, m->judge.tensors, 0));
         printf("judge %s: RoBERTa, C %d, L %d, H %d, F %d, V %d, %s parameters\n", o.reward, j->C, j->L,
                j->H, j->F, m->judge_config.V, number[0]);
+        if (m->judge_types.layers != F32) print_types("judge's weights", &m->judge_types);
         if (m->judge_config.labels == 1) printf("reward = the judge's logit");
         else printf("reward = logit of '%s'", m->judge_config.label[m->label]);
         printf(" for %s\n", o.score == SCORE_BOTH ? "query + response" : "the response alone");
@@ -1255,7 +1257,7 @@ static void run(const Program *p, const char *data, const char *usual) {
          "a dataset made by ./prep, or data/imdb.bin made by make");
     r.progress.queue = queue_of_split(s, 0, o.seed);
     prepare_policy(m, s, p);
-    prepare_judge(m, s);
+    prepare_judge(m, s, p);
     check_queries(m, s, &r.progress.queue);
     const char *preset = preset_name(p, usual, &s->pool);
     memory_measure(&memory);
@@ -1363,13 +1365,15 @@ static Option options[] = {
 
     { "tokenizer", OPT_TEXT, &o.tokenizer, NULL, 0, 0, NULL,
       "the policy's tokenizer, if its folder has none" },
-    LORA_OPTIONS(o.lora),
+    LORA_OPTIONS(o.lora, "q_proj,v_proj"),
     { "adapter", OPT_TEXT, &o.adapter, NULL, 0, 0, NULL,
       "start from this PEFT adapter; the reference is a frozen copy of it" },
     { "value-init", OPT_CHOICE, &o.value_init, "zero", 0, 0, "zero|pytorch",
       "value head at the start, if the folders have no value_head.safetensors" },
     QUANT_OPTIONS(o.quant, QLORA_HELP "; without --lora-r or --adapter, with an adapter of rank 16 on all "
                   "seven linears"),
+    { "reward-nf4", OPT_FLAG, &o.reward_nf4, NULL, 0, 0, NULL,
+      "hold the judge's linears in 4-bit NF4 (else it is held as its folder has it)" },
     COMPUTE_OPTION(o.quant),
     RECOMPUTE_OPTION(o.quant),
     DTYPE_OPTION(o.dtype),
@@ -1434,6 +1438,7 @@ static void check_options(const Program *p, const char *data) {
     quant_options_check(p, &o.quant, &o.lora.rank, &o.lora.targets, o.adapter != NULL);
     lora_options_check(p, &o.lora, o.lora.rank > 0 || o.adapter);
     if (o.reward_text && !o.reward_text[0]) usage_error("nothing to count", "--reward-text");
+    if (o.reward_text) cli_refuse(p, "reward-nf4", "with --reward-text there is no judge: leave out");
     if ((long long)o.batch_size * ((long long)o.query_max + o.response_max + 1) > INT_MAX / 4)
         usage_error("too many tokens in a batch; one of these is too large",
                     "--batch-size, --query-max, --response-max");

@@ -113,12 +113,11 @@ typedef struct { int nf4, fp4, block, doubled, compute, recompute; } QuantOption
 #define QLORA_HELP "QLoRA: the policy's linears are held in 4-bit NF4 and frozen"
 /* The adapter to train. rank 0: none. */
 typedef struct { int rank, rslora; double alpha, dropout; const char *targets; } LoraOptions;
-#define ALL_LINEAR "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
-#define LORA_OPTIONS(l) \
+#define LORA_OPTIONS(l, standard) /* standard: the targets, by their names in the model's family */ \
     { "lora-r", OPT_INT, &(l).rank, "0", 0, INT_MAX, NULL, \
       "train a LoRA adapter of this rank instead of all weights (0: all weights)" }, \
     { "lora-alpha", OPT_REAL, &(l).alpha, "16", 0, HUGE_VAL, NULL, "LoRA scale: alpha / rank" }, \
-    { "lora-targets", OPT_TEXT, &(l).targets, "q_proj,v_proj", 0, 0, NULL, \
+    { "lora-targets", OPT_TEXT, &(l).targets, standard, 0, 0, NULL, \
       "linears to adapt, comma-separated; all-linear: every linear of the layers" }, \
     { "lora-rslora", OPT_FLAG, &(l).rslora, NULL, 0, 0, NULL, "LoRA scale: alpha / sqrt(rank)" }
 #define LORA_DROPOUT_OPTION(l) \
@@ -131,7 +130,7 @@ typedef struct { int rank, rslora; double alpha, dropout; const char *targets; }
 #define DRY_RUN_OPTION(dry_run) \
     { "dry-run", OPT_FLAG, &(dry_run), NULL, 0, 0, NULL, "print the memory bill and stop" }
 /* Refuses options that do not fit together. Training (rank not NULL; adapter 1: it goes on from
- * one): 4 bits without --lora-r mean rank 16 on all seven linears. */
+ * one): 4 bits without --lora-r mean rank 16 on all linears of the layers. */
 void quant_options_check(const Program *p, const QuantOptions *q, int *rank, const char **targets,
                          int adapter);
 /* Fills *w with how the weights of a policy's folder are to be held: as the folder has them, or in
@@ -139,8 +138,10 @@ void quant_options_check(const Program *p, const QuantOptions *q, int *rank, con
  * weights that are in 4 bits already. */
 void quant_options_types(WeightTypes *w, const Program *p, const QuantOptions *q,
                          const char *folder, int whole, Pool *pool);
-/* Refuses what needs an adapter when there is none (adapts 0), and a dropout of 1; all-linear
- * becomes the seven names. */
+/* The same for a judge, whose configuration is c. */
+void judge_options_types(WeightTypes *w, const Program *p, const QuantOptions *q,
+                         const RewardConfig *c, const char *folder, int whole, Pool *pool);
+/* Refuses what needs an adapter when there is none (adapts 0), and a dropout of 1. */
 void lora_options_check(const Program *p, LoraOptions *l, int adapts);
 /* One line: "frozen weights: linears NF4 ..." */
 void print_types(const char *whose, const WeightTypes *w);
@@ -159,10 +160,14 @@ void open_weights(const Tensor *list, int tensors, const char *folder, const cha
                   const char *hint, Pool *pool);
 LoraConfig adapter_options(const LoraOptions *o);       /* the adapter that the options ask for */
 LoraConfig open_adapter_config(const char *folder, Pool *pool);
-/* Lays out an adapter for the linears of a model's list, as lora_carve. */
+/* Lays out an adapter for the linears of a model's list, as lora_carve; "all-linear" becomes the
+ * names of all linears of the layers. */
 void adapter_carve(Lora *l, const LoraConfig *c, const Tensor *base, int tensors, int trainable,
                    Pool *lists, Arena *a);
 void open_adapter(const Lora *l, const char *folder, Pool *pool);       /* loads its weights */
+/* Fills the F32 tensors `to` with those of `from`, of any type, and adds the adapter's products. With a
+ * measuring ws only the work space is measured. */
+void weights_merge(const Tensor *to, const Tensor *from, int tensors, const Lora *adapter, Arena *ws);
 int open_value_head(const ValueHead *h, const char *folder, Pool *pool);    /* 0: there is none */
 /* Returns which of the judge's outputs is called `wanted`, ignoring case. wanted NULL: the only
  * output, or the only one called positive, pos, nothate or non-toxic. -1: none, or several.

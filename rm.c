@@ -10,7 +10,9 @@
  * Loss     labels: cross-entropy with soft targets; the reward is the logit of one label. Pairs: -log
  *          sigmoid(chosen - rejected).
  * Needs    a dataset (prep makes it), and a tokenizer's folder and sizes, or a reward model's folder to
- *          start from.
+ *          start from: all its weights are trained, or an adapter (LoRA) and the head, next to frozen
+ *          weights, which 4 bits may hold. The folder that is written has the adapter's products in its
+ *          weights, so that every reader of judges takes it.
  * Never    trains on held-out texts; writes a weight that is not a number: such a loss ends the run, and
  *          the last good step is saved.
  * Edges    order, crops and phrases depend on the seed and the text's number alone, so one seed gives the
@@ -31,6 +33,7 @@ static struct {
     int dtype, dry_run;
     double crop, spam, dropout, smoothing, lr, warmup, weight_decay, clip;
     QuantOptions quant;
+    LoraOptions lora;
     uint64_t seed;
 } o;
 
@@ -47,6 +50,11 @@ typedef struct {
 } Batch;
 
 typedef struct {
+    WeightTypes types;                      /* of the weights; F32 if they are trained */
+    /* with an adapter: room for what is saved, with its products in F32 */
+    RewardModel merged;
+    Lora lora; const Lora *adapter;         /* adapter: &lora, or NULL when all weights are trained */
+    Tensor *list; int tensors;              /* what is trained: all weights, or the adapter and the head */
     RewardModel model; RewardConfig config; Tokenizer *tokenizer; SpecialIds special; int mask;
     unsigned char *starts_word;             /* (V) this token begins with a space */
     Dataset data; int pairs, per;           /* per: texts of an example, 2 or 1 */
@@ -149,7 +157,7 @@ static void read_tokenizer(Trainer *t) {
     }
 }
 
-static void read_config(Trainer *t) {
+static void read_config(Trainer *t, const Program *p) {
     RewardConfig *c = &t->config;
     read_tokenizer(t);
     if (o.reward) {
@@ -170,6 +178,8 @@ static void read_config(Trainer *t) {
         c->eos = t->special.eos;
         labels_take(c, &t->data);
     }
+    t->types.compute = o.quant.compute;
+    if (o.reward) judge_options_types(&t->types, p, &o.quant, c, o.reward, !o.lora.rank, &t->keep);
     t->limit = reward_max_tokens(c) - 2;
     t->reward_label = choose_reward(t);
     t->reference = choose_reference(t);
@@ -405,7 +415,8 @@ static void learn(Trainer *t, float scale) {
     const Texts texts = { b->N, b->B, b->token, b->start };
     const int labels = t->config.labels;
     if (!b->B) return;
-    must(reward_forward(&t->model, NULL, &texts, &t->saved, b->logits, &t->ws), &err, NULL);
+    t->lora.dropout.p = (float)o.lora.dropout;
+    must(reward_forward(&t->model, t->adapter, &texts, &t->saved, b->logits, &t->ws), &err, NULL);
     memset(b->dlogits, 0, (size_t)(b->B * labels) * sizeof *b->dlogits);
     if (t->pairs) pair_loss(t, scale);
     else label_loss(t, scale);
@@ -414,7 +425,8 @@ static void learn(Trainer *t, float scale) {
             t->judged++;
             t->right += is_right(t, b->logits + i * labels, b->truth[i]);
         }
-    must(reward_backward(&t->model, NULL, &texts, &t->saved, b->dlogits, &t->ws), &err, NULL);
+    must(reward_backward(&t->model, t->adapter, &texts, &t->saved, b->dlogits, &t->ws), &err, NULL);
+    t->lora.dropout.row += (uint64_t)b->N;
     b->N = b->B = 0;
 }
 
@@ -464,7 +476,9 @@ static void hold_reference(Trainer *t) {
 static double train_step(Trainer *t, int step, double lr) {
     const AdamW adam = { (float)lr, 0.9f, 0.98f, 1e-8f, (float)o.weight_decay, 0 };
     Batch *b = &t->batch;
-    gradient_zero(t->model.tensor, t->model.tensors);
+    gradient_zero(t->list, t->tensors);
+    t->lora.dropout.seed = rng_stream(hash_bytes("dropout", 7, o.seed), (uint64_t)step, 0).state;
+    t->lora.dropout.row = 0;
     for (int i = 0; i < o.batch; i++) {
         long long epoch;
         int length[2] = { 0, 0 };
@@ -476,10 +490,10 @@ static double train_step(Trainer *t, int step, double lr) {
         set_targets(t, e, spam);
     }
     learn(t, 1.0f / (float)o.batch);
-    const double norm = gradient_norm(t->model.tensor, t->model.tensors);
+    const double norm = gradient_norm(t->list, t->tensors);
     if (!(norm < 1e30) || !(t->loss < 1e30)) return NAN;
     const float scale = o.clip > 0 && norm > o.clip ? (float)(o.clip / norm) : 1.0f;
-    optimizer_step(&t->optimizer, 0, t->model.tensor, t->model.tensors, &adam, scale);
+    optimizer_step(&t->optimizer, 0, t->list, t->tensors, &adam, scale);
     hold_reference(t);
     return norm;
 }
@@ -492,7 +506,8 @@ static void score_batch(Trainer *t, float *logits) {
     Batch *b = &t->batch;
     Error err = { 0 };
     const Texts texts = { b->N, b->B, b->token, b->start };
-    must(reward_forward(&t->model, NULL, &texts, NULL, logits, &t->ws), &err, NULL);
+    t->lora.dropout.p = 0;                  /* dropout is for training only */
+    must(reward_forward(&t->model, t->adapter, &texts, NULL, logits, &t->ws), &err, NULL);
     b->N = b->B = 0;
 }
 
@@ -703,13 +718,16 @@ static void final_report(Trainer *t, int steps) {
  * The run
  * =================================================================================================== */
 
-/* Saves the weights after `step`; dies without writing if one of them is no number. */
+/* Saves the weights after `step`, of an adapter its products added to them; dies without writing if one of
+ * them is no number. */
 static void save(void *run, int step) {
     Trainer *t = run;
-    if (!tensors_are_numbers(t->model.tensor, t->model.tensors, o.dtype))
+    const RewardModel *m = t->adapter ? &t->merged : &t->model;
+    if (t->adapter) weights_merge(t->merged.tensor, t->model.tensor, t->model.tensors, t->adapter, &t->ws);
+    if (!tensors_are_numbers(m->tensor, m->tensors, o.dtype))
         die_not_a_number("a weight is no number, or too large for --dtype", step, t->out.saved, t->out.path,
                          SMALLER_STEPS);
-    save_judge(&t->model, t->tokenizer, t->out.path, o.dtype, &t->keep);
+    save_judge(m, t->tokenizer, t->out.path, o.dtype, &t->keep);
     t->out.saved = step;
 }
 
@@ -717,7 +735,7 @@ static void save(void *run, int step) {
  * before, and of use if this loss or the held-out one is a number. */
 static void stop_at_nan(Trainer *t, int step) {
     const Saver saver = { &t->out, save, t };
-    const int good = tensors_are_numbers(t->model.tensor, t->model.tensors, o.dtype) &&
+    const int good = tensors_are_numbers(t->list, t->tensors, o.dtype) &&
                      (t->loss < 1e30 || (t->held.examples && isfinite(evaluate(t, 0).loss)));
     stop_not_a_number("the loss or its gradient is not a number", step, good, &saver, NULL);
 }
@@ -776,18 +794,39 @@ static int train(Trainer *t) {
     return step;
 }
 
+/* Lays out the adapter and the judge that is saved; what is trained becomes the adapter and the head. */
+static void carve_adapter(Trainer *t, Arena *a, Bill *bill) {
+    const LoraConfig c = adapter_options(&o.lora);
+    Error err = { 0 };
+    adapter_carve(&t->lora, &c, t->model.tensor, t->model.tensors, 1, &t->keep, a);
+    if (o.lora.dropout > 0) lora_dropout_carve(&t->lora, t->batch.tokens, a);
+    bill_part(bill, o.lora.dropout > 0 ? "adapter, gradients, dropout" : "adapter and gradients", a);
+    must(reward_carve(&t->merged, &t->config, NULL, TRAIN_NOTHING, &t->keep, a, &err), &err, NULL);
+    bill_part(bill, "the judge to be saved", a);
+    t->adapter = &t->lora;
+    t->list = pool_need(&t->keep, (size_t)(t->lora.tensors + t->model.tensors), sizeof *t->list, "tensors");
+    t->tensors = t->lora.tensors;
+    memcpy(t->list, t->lora.tensor, (size_t)t->lora.tensors * sizeof *t->list);
+    for (int i = 0; i < t->model.tensors; i++)
+        if (t->model.tensor[i].flags & TENSOR_TRAINED) t->list[t->tensors++] = t->model.tensor[i];
+}
+
 /* Lays out everything of a fixed size. */
 static void carve(void *run, Arena *a, Bill *bill) {
     Trainer *t = run;
     Error err = { 0 };
     Batch *b = &t->batch;
     const size_t labels = (size_t)t->config.labels, B = (size_t)b->texts;
-    const WeightTypes types = { F32, F32, 0, 0, 0, o.quant.compute };
-    must(reward_carve(&t->model, &t->config, &types, TRAIN_ALL, &t->keep, a, &err), &err, NULL);
-    bill_part(bill, "weights and their gradients", a);
-    optimizer_carve(&t->optimizer, t->model.tensor, t->model.tensors, a);
+    const int adapts = o.lora.rank > 0;
+    must(reward_carve(&t->model, &t->config, &t->types, adapts ? TRAIN_HEAD : TRAIN_ALL, &t->keep, a, &err),
+         &err, NULL);
+    bill_part(bill, adapts ? "weights (frozen), head" : "weights and their gradients", a);
+    t->list = t->model.tensor;
+    t->tensors = t->model.tensors;
+    if (adapts) carve_adapter(t, a, bill);
+    optimizer_carve(&t->optimizer, t->list, t->tensors, a);
     bill_part(bill, "AdamW's moments", a);
-    reward_saved_carve(&t->saved, &t->config, b->tokens, b->texts, 0, a);
+    reward_saved_carve(&t->saved, &t->config, b->tokens, b->texts, o.quant.recompute, a);
     bill_part(bill, "saved activations", a);
     b->token = arena_take(a, (size_t)b->tokens, sizeof(int));
     b->start = arena_take(a, B + 1, sizeof(int));
@@ -809,9 +848,10 @@ static size_t workspace(void *run) {
     Error err = { 0 };
     Arena ws = { 0 };
     const Texts most = { t->batch.tokens, t->batch.texts, NULL, NULL };
-    must(reward_forward(&t->model, NULL, &most, &t->saved, NULL, &ws), &err, NULL);
-    must(reward_forward(&t->model, NULL, &most, NULL, NULL, &ws), &err, NULL);
-    must(reward_backward(&t->model, NULL, &most, &t->saved, NULL, &ws), &err, NULL);
+    must(reward_forward(&t->model, t->adapter, &most, &t->saved, NULL, &ws), &err, NULL);
+    must(reward_forward(&t->model, t->adapter, &most, NULL, NULL, &ws), &err, NULL);
+    must(reward_backward(&t->model, t->adapter, &most, &t->saved, NULL, &ws), &err, NULL);
+    if (t->adapter) weights_merge(t->merged.tensor, t->model.tensor, t->model.tensors, t->adapter, &ws);
     return ws.peak;
 }
 
@@ -832,14 +872,20 @@ static void memory(Trainer *t) {
     memory_take(&m, &t->ws);
 }
 
+/* Fills the weights. Of --new-head only the head is new. */
 static void init_weights(Trainer *t) {
-    int n = t->model.tensors;               /* of --new-head, those before the head */
+    RewardModel head = t->model;            /* of --new-head, its part of the list */
+    int n = t->model.tensors;               /* of --new-head, the tensors before the head */
     for (int i = 0; o.new_head && i < n; i++)
         if (t->model.tensor[i].flags & TENSOR_HEAD) n = i;
-    reward_init(&t->model, o.seed);
+    head.tensor += n;
+    head.tensors -= n;
+    reward_init(t->adapter ? &head : &t->model, o.seed);
     if (o.reward)
         open_weights(t->model.tensor, n, o.reward, "--reward",
                      o.new_head ? NULL : "a model without a classifier: --new-head", &t->keep);
+    if (t->adapter) lora_init(&t->lora, o.seed);
+    optimizer_reset(&t->optimizer);
     hold_reference(t);
 }
 
@@ -903,23 +949,45 @@ static Option options[] = {
       "held-out texts or pairs at most (0: all)" },
     { "save-every", OPT_INT, &o.save_every, "0", 0, 1e9, NULL, "steps between saves (0: at the end)" },
     SEED_OPTION(o.seed, "1", "random seed of the initial weights, the order of texts, crops and phrases"),
+    LORA_OPTIONS(o.lora, "query,value"),
+    LORA_DROPOUT_OPTION(o.lora),
+    QUANT_OPTIONS(o.quant,
+                  "QLoRA: the encoder's linears are held in 4-bit NF4 and frozen; without --lora-r, with an "
+                  "adapter of rank 16 on all of them"),
     COMPUTE_OPTION(o.quant),
+    RECOMPUTE_OPTION(o.quant),
     DTYPE_OPTION(o.dtype),
     DRY_RUN_OPTION(o.dry_run),
 };
 static const char *const preset_scratch[] = { "lr", "5e-4", "weight-decay", "0.01", "epochs", "4", NULL };
 static const char *const preset_finetune[] = { "lr", "2e-5", "weight-decay", "0.01", "epochs", "2", NULL };
+static const char *const preset_lora[] = { "lr", "5e-4", "weight-decay", "0", "epochs", "2", NULL };
 static const Preset preset[] = {
     { "scratch", "a new model (the default without --reward)", preset_scratch },
     { "finetune", "all weights of a checkpoint (the default with --reward)", preset_finetune },
+    { "lora", "an adapter and the head of a checkpoint (the default with --lora-r, --nf4, --fp4)",
+      preset_lora },
 };
 static const Program program = {
     "rm", "DATA --out DIR [--reward DIR | --tokenizer DIR --dim N --layers N ...] [options]",
     "Stage 2: trains a reward model on labelled texts (cross-entropy) or on pairs (Bradley-Terry).",
     options, sizeof options / sizeof *options, preset, sizeof preset / sizeof *preset };
 
+/* Says how the weights are held and how many are trained, if that is not all of them. */
+static void say_types(const Trainer *t) {
+    const size_t trained = tensor_values(t->list, t->tensors, 1);
+    if (!t->adapter) return;
+    print_types("frozen weights", &t->types);
+    print_trainable(trained, tensor_values(t->model.tensor, t->model.tensors, 0)
+                    + tensor_values(t->lora.tensor, t->lora.tensors, 0));
+}
+
 /* Refuses options that do not fit together. */
 static void check_options(const Program *p) {
+    if (!o.reward) cli_refuse(p, "lora-r|nf4|fp4|quant-block|double-quant",
+                              "frozen weights are those of a checkpoint, --reward: leave out");
+    quant_options_check(p, &o.quant, &o.lora.rank, &o.lora.targets, 0);
+    lora_options_check(p, &o.lora, o.lora.rank > 0);
     if (o.reward)
         cli_refuse(p, "dim|layers|heads|ffn|positions",
                    "sizes are for training from scratch, --reward has its own: leave out");
@@ -937,19 +1005,21 @@ int main(int argc, char **argv) {
     t.keep = cli_pool();
     t.scratch = cli_pool();
     cli_parse(&program, "scratch", argc, argv, data, 1);
-    cli_parse(&program, o.reward ? "finetune" : "scratch", argc, argv, data, 1);
+    const int adapts = o.lora.rank || o.quant.nf4 || o.quant.fp4;
+    cli_parse(&program, adapts ? "lora" : o.reward ? "finetune" : "scratch", argc, argv, data, 1);
     if (!data[0]) usage_error("which dataset?", NULL);
     check_options(&program);
     say_digits();
     read_data(&t, data[0]);
-    read_config(&t);
+    read_config(&t, &program);
     read_documents(&t);
     count_steps(&t);
     memory(&t);
     init_weights(&t);
     printf("%s: %d training and %d held-out %s, %lld tokens; %lld weights; %d steps of %d\n", data[0],
            t.train.examples, t.held.examples, t.pairs ? "pairs" : "texts", t.train.tokens,
-           (long long)tensor_values(t.model.tensor, t.model.tensors, 1), t.steps, o.batch);
+           (long long)tensor_values(t.list, t.tensors, 1), t.steps, o.batch);
+    say_types(&t);
     cli_interrupts();                       /* until here nothing is lost by stopping at once */
     run_out(t.out.path, sizeof t.out.path, o.out, "rm");
     run_logs(&t.out, &program, data[0], &t.keep);

@@ -499,7 +499,7 @@ static Option options[] = {
       "from scratch: feed-forward width F (0: 8/3 of --dim, up to a multiple of 32)" },
     { "positions", OPT_INT, &o.positions, "512", 2, 1e7, NULL, "from scratch: tokens of the longest text" },
     { "tied", OPT_FLAG, &o.tied, NULL, 0, 0, NULL, "from scratch: the head is the embedding" },
-    LORA_OPTIONS(o.lora),
+    LORA_OPTIONS(o.lora, "q_proj,v_proj"),
     LORA_DROPOUT_OPTION(o.lora),
     QUANT_OPTIONS(o.quant, QLORA_HELP "; without --lora-r, with an adapter of rank 16 on all seven linears"),
     COMPUTE_OPTION(o.quant),

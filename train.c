@@ -55,14 +55,14 @@ void quant_options_check(const Program *p, const QuantOptions *q, int *rank, con
     if (!*rank) usage_error("4-bit weights are frozen; what is trained is an adapter", "--lora-r 16");
 }
 
-void quant_options_types(WeightTypes *w, const Program *p, const QuantOptions *q, const char *folder,
-                         int whole,
-                         Pool *pool) {
+/* Replaces the types of a folder by the 4 bits that the options ask for, and by F32 if all weights are
+ * trained. */
+static void types_wanted(WeightTypes *w, const Program *p, const QuantOptions *q, const char *folder,
+                         int whole) {
     const int four = q->nf4 || q->fp4;
     Error err = { 0 };
-    must(policy_types(w, folder, pool, &err), &err, NULL);
     if (four && w->layers == NF4) {
-        fail(&err, E_ARGUMENT, "the policy's weights are 4-bit already", folder, 0, 0);
+        fail(&err, E_ARGUMENT, "the weights are 4-bit already", folder, 0, 0);
         die(&err, "leave --nf4 and --fp4 out");
     }
     if (four) {
@@ -71,14 +71,43 @@ void quant_options_types(WeightTypes *w, const Program *p, const QuantOptions *q
         w->block = q->block;
         w->doubled = q->doubled;
     }
-    /* else the folder's own */
+    /* else the folder's */
     if (w->layers != NF4 || four || cli_given(p, "compute")) w->compute = q->compute;
     if (w->layers == NF4 && whole) {
-        fail(&err, E_ARGUMENT, "the policy's weights are 4-bit, and so cannot be trained themselves",
-             folder, 0, 0);
+        fail(&err, E_ARGUMENT, "the weights are 4-bit, and so cannot be trained themselves", folder, 0, 0);
         die(&err, "an adapter is trained instead: --lora-r 16 --lora-targets all-linear");
     }
     if (whole) w->layers = w->tables = F32;
+}
+
+void quant_options_types(WeightTypes *w, const Program *p, const QuantOptions *q, const char *folder,
+                         int whole,
+                         Pool *pool) {
+    Error err = { 0 };
+    must(policy_types(w, folder, pool, &err), &err, NULL);
+    types_wanted(w, p, q, folder, whole);
+}
+
+void judge_options_types(WeightTypes *w, const Program *p, const QuantOptions *q, const RewardConfig *c,
+                         const char *folder, int whole, Pool *pool) {
+    Storage layer, table;
+    Error err = { 0 };
+    char linear[96];
+    name_format(linear, sizeof linear, stack_name(c->names, NAME_Q), 0);
+    must(checkpoint_storage(&layer, folder, "model", linear, pool, &err), &err, NULL);
+    must(checkpoint_storage(&table, folder, "model", stack_name(c->names, NAME_WORD), pool, &err), &err,
+         NULL);
+    if (layer.type < 0 || table.type < 0 || table.type == NF4)
+        must(fail(&err, E_UNSUPPORTED, "the judge's weights are neither F32, F16, BF16 nor 4-bit linears",
+                  folder, 0, 0),
+             &err, NULL);
+    memset(w, 0, sizeof *w);
+    w->layers = layer.type;
+    w->tables = table.type;
+    w->kind = layer.kind;
+    w->block = layer.block;
+    w->doubled = layer.doubled;
+    types_wanted(w, p, q, folder, whole);
 }
 
 void print_types(const char *whose, const WeightTypes *w) {
@@ -95,7 +124,6 @@ void lora_options_check(const Program *p, LoraOptions *l, int adapts) {
         cli_refuse(p, "lora-alpha|lora-dropout|lora-targets|lora-rslora",
                    "without --lora-r there is no adapter: leave out");
     if (l->dropout >= 1) usage_error("nothing is left of an input with", "--lora-dropout 1");
-    if (!strcmp(l->targets, "all-linear")) l->targets = ALL_LINEAR;
 }
 
 LoraConfig adapter_options(const LoraOptions *o) {
@@ -105,10 +133,55 @@ LoraConfig adapter_options(const LoraOptions *o) {
     return c;
 }
 
+/* Writes what a tensor's name has before ".weight", from the last full stop on: "q_proj"; returns its
+ * length. */
+static size_t target_of(const Tensor *t, const char **name) {
+    const char *end = strstr(t->name, ".weight"), *begin = end;
+    if (!end) return 0;
+    while (begin > t->name && begin[-1] != '.') begin--;
+    *name = begin;
+    return (size_t)(end - begin);
+}
+
+/* Writes the names of all linears of the layers to targets, each once. */
+static void all_linear(char *targets, size_t cap, const Tensor *base, int tensors) {
+    size_t used = 0;
+    for (int i = 0; i < tensors; i++) {
+        const char *name = NULL, *other = NULL;
+        const size_t n = base[i].flags & TENSOR_LINEAR ? target_of(&base[i], &name) : 0;
+        int seen = !n;
+        for (int k = 0; k < i && !seen; k++)
+            seen = (base[k].flags & TENSOR_LINEAR) && target_of(&base[k], &other) == n &&
+                !memcmp(name, other, n);
+        if (seen || used + n + 2 > cap) continue;
+        if (used) targets[used++] = ',';
+        memcpy(targets + used, name, n);
+        used += n;
+        targets[used] = 0;
+    }
+}
+
 void adapter_carve(Lora *l, const LoraConfig *c, const Tensor *base, int tensors, int trainable, Pool *lists,
                    Arena *a) {
     Error err = { 0 };
-    must(lora_carve(l, base, tensors, c, trainable, lists, a, &err), &err, "--lora-targets " ALL_LINEAR);
+    char hint[200], names[160] = "";
+    LoraConfig config = *c;
+    all_linear(names, sizeof names, base, tensors);
+    if (!strcmp(config.targets, "all-linear")) strcpy(config.targets, names);
+    snprintf(hint, sizeof hint, "--lora-targets %s", names);
+    must(lora_carve(l, base, tensors, &config, trainable, lists, a, &err), &err, hint);
+}
+
+void weights_merge(const Tensor *to, const Tensor *from, int tensors, const Lora *adapter, Arena *ws) {
+    for (int i = 0; i < tensors; i++) {
+        const Matrix *w = from[i].matrix, *x = to[i].matrix;
+        const size_t n = (size_t)w->O * (size_t)w->I;
+        if (from[i].flags & TENSOR_TIED) continue;
+        if (ws->base && w->type == NF4) dequantize_4bit(x->data, w->data, w->quant, 0, n);
+        else if (ws->base && w->type == F32) memcpy(x->data, w->data, n * sizeof(float));
+        else if (ws->base) halves_widen(x->data, w->data, w->type, n);
+        lora_merge(adapter, x, ws);
+    }
 }
 
 /* ---- opening a folder ---- */

@@ -154,6 +154,49 @@ $RUN ./rm $small_rm --steps 100000 --out stopped > said.txt 2> errors.txt & pid=
 for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.5; [ "$(lines stopped/log.jsonl 2>&1)" -lt 2 ] 2> errors.txt || break; done
 kill -INT $pid; wait $pid && grep -q "^stopped and saved after" said.txt && judges stopped; is "rm: Ctrl-C saves and stops"
 
+# ---- judges get what policies have: adapters, 4 and 16 bits, recomputation ----
+fine="reviews.bin --reward judge --batch 8 --crop 0 --spam 0"
+# loss FOLDER: the held-out loss at the end of a run
+loss() { sed -n 's/.*"eval\/loss_full": \([0-9.e+-]*\).*/\1/p' "$1/log.jsonl" | tail -n 1; }
+# near A B TOLERANCE
+near() { awk -v a="$1" -v b="$2" -v t="$3" 'BEGIN { d = a - b; exit !(a != "" && b != "" && d < t && -d < t) }'; }
+exits 0 "rm, an adapter" ./rm $fine --lora-r 4 --lora-targets all-linear --lr 1e-2 --steps 8 --out adapted-judge
+grep -q '^frozen weights: linears float32' said.txt && grep -q '^trainable params: 2,914 || all params: ' said.txt; is "it says what is frozen and what is trained"
+[ ! -e adapted-judge/adapter_config.json ] && [ -s adapted-judge/model.safetensors ]; is "a whole judge, the adapter within its weights"
+exits 0 "which is a judge like others" ./rm reviews.bin --reward adapted-judge --lr 0 --steps 1 --out again-judge
+near "$(loss adapted-judge)" "$(loss again-judge)" 1e-5; is "with the adapter's loss ($(loss adapted-judge), $(loss again-judge))"
+near "$(loss adapted-judge)" "$(loss judge)" 1e-5; [ $? = 1 ]; is "which is not that of its start ($(loss judge))"
+exits 0 "rm, an adapter that has not moved" ./rm $fine --lora-r 4 --lr 0 --steps 1 --out still-judge
+cmp -s still-judge/model.safetensors judge/model.safetensors; is "is the judge it started from, bit for bit"
+exits 0 "rm, an adapter, activations computed again" ./rm $fine --lora-r 4 --lora-targets all-linear --lr 1e-2 --steps 8 --recompute --out same-judge
+cmp -s adapted-judge/model.safetensors same-judge/model.safetensors; is "is the same judge"
+exits 0 "rm, an adapter with dropout" ./rm $fine --lora-r 4 --lora-targets all-linear --lr 1e-2 --steps 8 --lora-dropout 0.5 --out dropout-judge
+! cmp -s adapted-judge/model.safetensors dropout-judge/model.safetensors; is "is another one"
+exits 0 "rm --recompute, all weights" ./rm reviews.bin --reward judge --steps 3 --recompute --out r1 && ./rm reviews.bin --reward judge --steps 3 --out r2 > said.txt
+cmp -s r1/model.safetensors r2/model.safetensors; is "is the same judge"
+exits 0 "rm --nf4" ./rm $fine --nf4 --lr 0 --steps 1 --out judge4
+grep -q '^frozen weights: linears NF4, blocks of 64' said.txt && grep -q '"lora-r":16,"lora-alpha":16,"lora-targets":"all-linear"' judge4/log.jsonl; is "it is held in 4 bits, with an adapter of rank 16"
+! cmp -s judge4/model.safetensors judge/model.safetensors; is "and written dequantised"
+# rewards FOLDER: those of the untrained policy's responses
+rewards() { sed 's/.*"reward_before": \([^,]*\).*/\1/' "$1/ppo-0001/samples.jsonl"; }
+exits 0 "ppo --reward-nf4" ./ppo reviews.bin $small --steps 0 --reward-nf4 --out p4
+grep -q "^judge's weights: linears NF4, blocks of 64, compute float32" said.txt; is "it says so"
+exits 0 "ppo with the judge that was dequantised" ./ppo reviews.bin $small --steps 0 --reward judge4 --out p32
+rewards p4 > one; rewards p32 > two
+paste one two | awk '{ d = $1 - $2; if (d < 0) d = -d; if (d > 1e-5) bad = 1; n++ } END { exit bad || n < 8 }'; is "gives the same rewards"
+rewards all > two; ! cmp -s one two; is "which are not those of the judge in float32"
+exits 0 "rm --dtype f16" ./rm reviews.bin --reward judge --lr 0 --steps 1 --dtype f16 --out judge-f16
+exits 0 "the same numbers as float32" ./rm reviews.bin --reward judge-f16 --lr 0 --steps 1 --out judge-f32
+exits 0 "ppo, a judge in 16 bits" ./ppo reviews.bin $small --steps 1 --reward judge-f16 --out p16
+grep -q "^judge's weights: linears float16, compute float32; embedding and head float16" said.txt; is "is held in the 16 bits of its folder"
+exits 0 "ppo, the same judge in 32 bits" ./ppo reviews.bin $small --steps 1 --reward judge-f32 --out p32f
+cmp -s p16/ppo-0001/samples.jsonl p32f/ppo-0001/samples.jsonl; is "and has the same bits"
+says 2 "those of a checkpoint" "rm: an adapter of nothing" ./rm $small_rm --lora-r 4 --out x
+says 2 "those of a checkpoint" "rm: 4 bits of nothing" ./rm $small_rm --nf4 --out x
+says 2 "there is no judge" "ppo: 4 bits of no judge" ./ppo reviews.bin $small --reward-text e --reward-nf4
+says 1 "matches no linear" "rm: a LoRA target that is not there" ./rm $fine --lora-r 4 --lora-targets q_proj --out x
+grep -q "try: --lora-targets query,key,value,dense" errors.txt; is "and those that are"
+
 # ---- what goes wrong ----
 for p in prep rm sft ppo run; do
     exits 0 "$p --help" ./$p --help; grep -q "^usage: .*$p" said.txt; is "$p --help: usage"
