@@ -226,8 +226,8 @@ static void rebuild(Em *m) {
 }
 
 /* Adds the expected counts of the pieces in word w, over all its segmentations (forward-backward), times the
- * word's count. growth[k]: what the probability of k bytes is multiplied by, lest long words underflow.
- * Returns the word's probability, so multiplied. */
+ * word's count. growth[k]: what the probability of k bytes is multiplied by, so that long words do not
+ * underflow. Returns the word's probability, so multiplied. */
 static double expect_word(Em *m, const UnigramWord *w, const double *growth) {
     Edges e;
     size_t i, links = 0;

@@ -1,9 +1,11 @@
-/* libFuzzer's targets for the tokenizers' loaders and encoders, one each build. Not part of `make test`; from the project's root, with TARGET 0 to 6:
- *     clang -O1 -g -DTARGET=0 -fsanitize=fuzzer,address,undefined -I. tests/fuzz/tokenizer_fuzz.c core.c fast/threads.c text/unicode.c text/unigram.c text/wordpiece.c \
- *           tokenizer.c -lm -o /tmp/fuzz
- *     mkdir /tmp/found && /tmp/fuzz -max_total_time=600 -print_final_stats=1 /tmp/found tests/fuzz/seeds/tokenizer
- * 0 SentencePiece models, 1 vocab.json and merges.txt (a NUL between them), 2 tokenizer.json, 3 vocab.txt, 4 and 5 training of a unigram and of
- * a BPE model, 6 texts, encoded with every tokenizer among the seeds. */
+/* tests/fuzz/tokenizer_fuzz.c - libFuzzer's targets for the tokenizers' openers and encoders, one for each
+ * build. No part of `make test`. From the project's root, with TARGET 0 to 6:
+ *     clang -O1 -g -DTARGET=0 -fsanitize=fuzzer,address,undefined -I. tests/fuzz/tokenizer_fuzz.c core.c \
+ *           fast/threads.c text/[a-z]*.c tokenizer.c -lm -o /tmp/fuzz
+ *     mkdir /tmp/found
+ *     /tmp/fuzz -max_total_time=600 -print_final_stats=1 /tmp/found tests/fuzz/seeds/tokenizer
+ * 0 SentencePiece models, 1 vocab.json and merges.txt (a NUL between them), 2 tokenizer.json, 3 vocab.txt,
+ * 4 and 5 training of a unigram and of a BPE model, 6 texts, encoded with every tokenizer among the seeds. */
 #include "text/text.h"
 
 #include <stdio.h>
@@ -14,7 +16,8 @@
 
 static Pool new_pool(void) { Pool p; memset(&p, 0, sizeof p); p.source = malloc; p.sink = free; return p; }
 
-/* Whatever a tokenizer says it is, it can be used: encoded ids decode, lie in its range, and come from bytes of the text. */
+/* Uses a tokenizer, which has to work if it was opened: ids are in its range, decode, and come from bytes of
+ * the text. */
 static void use(const Tokenizer *t, const char *text, size_t n, Pool *pool) {
     int *ids, *again, count, i, found;
     char *back;
@@ -33,7 +36,7 @@ static void use(const Tokenizer *t, const char *text, size_t n, Pool *pool) {
     for (i = 0; i < count; i++) if (ids[i] < 0 || ids[i] >= tokenizer_size(t)) abort();
 }
 
-/* A text source over the input's lines. */
+/* A source of texts: the input's lines. */
 typedef struct { const char *at, *end; } Input;
 static int next(void *context, const char **text, size_t *n) {
     Input *in = context;
@@ -54,9 +57,10 @@ static Tokenizer *bytelevel(const char *text, size_t n, Pool *pool) {
 
 enum { SEEDS = 10 };
 
-/* The tokenizers among the seeds, read once. */
+/* Opens the tokenizers among the seeds, once. */
 static Tokenizer **seeds(void) {
-    static const char *const name[SEEDS] = { "sp-unigram", "sp-bpe", "sp-user", "sp-rules", "sp-suffix", "bytelevel", "wordpiece",
+    static const char *const name[SEEDS] = { "sp-unigram", "sp-bpe", "sp-user", "sp-rules", "sp-suffix",
+                                             "bytelevel", "wordpiece",
                                              "json-bytelevel", "json-unigram", "json-unigram-bytes" };
     static Tokenizer *list[SEEDS];
     static Pool pool;
@@ -81,7 +85,8 @@ static Tokenizer **seeds(void) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
-    static const char probe[] = "a b\xc3\xa9  <s>ab\xff\xe2\x96\x81 [UNK] 12 \xe4\xb8\xad``\r\n\xef\xac\x81\xcc\x81 A";
+    static const char probe[] = "a b\xc3\xa9  <s>ab\xff\xe2\x96\x81 [UNK] 12 "
+                                "\xe4\xb8\xad``\r\n\xef\xac\x81\xcc\x81 A";
     Pool pool = new_pool();
     const char *text = (const char *)data;
     Input in;
@@ -95,8 +100,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     case 1: use(bytelevel(text, n, &pool), probe, sizeof probe, &pool); break;
     case 2: use(tokenizer_json(text, n, &pool, NULL), probe, sizeof probe, &pool); break;
     case 3: use(tokenizer_wordpiece(text, n, &pool, NULL), text, n, &pool); break;
-    case 4: if (n) use(tokenizer_train_unigram(source, 262 + (unsigned char)*text, &pool, NULL), text, n, &pool); break;
-    case 5: if (n) use(tokenizer_train_sentencepiece(source, 262 + (unsigned char)*text, &pool, NULL), text, n, &pool); break;
+    case 4: if (n) use(tokenizer_train_unigram(source, 262 + (unsigned char)*text, &pool, NULL), text, n,
+                       &pool); break;
+    case 5: if (n) use(tokenizer_train_sentencepiece(source, 262 + (unsigned char)*text, &pool, NULL), text,
+                       n, &pool); break;
     default: for (i = 0; i < SEEDS; i++) use(seeds()[i], text, n, &pool);
     }
     pool_free(&pool);

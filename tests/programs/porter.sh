@@ -1,6 +1,6 @@
 #!/bin/sh
 # tests/programs/porter.sh - what somebody carries to a bare machine: a tokenizer of one kind alone links with
-# a program that has neither stdio nor a heap, encodes and decodes there, and needs no file of the other kinds.
+# a program that has neither stdio nor a heap, encodes and decodes there, and needs no file of another kind.
 # Prints how large each set is.
 # CC, RUN: compiler and emulator. Last line: `porter: N passed, N failed, N skipped`.
 cd "$(dirname "$0")/../.." || exit 1
@@ -37,7 +37,8 @@ weigh() {
 bare() {
     name=$1; shift
     $NM -u "$@" | awk '{ s = $NF; sub(/^_+/, "", s); sub(/_chk$/, "", s); print s }' | sort -u > "$work/needs"
-    grep -E '^((v?f?s?n?|d)printf|f?puts|f?putc|putchar|perror|(isoc99_)?s?scanf)$' "$work/needs" > "$work/said"
+    grep -E '^((v?f?s?n?|d)printf|f?puts|f?putc|putchar|perror|(isoc99_)?s?scanf)$' "$work/needs" \
+        > "$work/said"
     grep -E '^(fopen(64)?|fread|fwrite|std(in|out|err)|getenv|system)$' "$work/needs" >> "$work/said"
     grep -E '^(malloc|calloc|realloc|free|exit|abort|threads_for|GOMP_.*|omp_.*)$' "$work/needs" \
         >> "$work/said"

@@ -1,5 +1,7 @@
-/* Tokenizers against the reference libraries' ids (../shared/golden/tokenizers), round trips, training, speed, and bad input.
- * With arguments it is the helper of tokenizer_sp.py (see `helper` below). */
+/* tests/unit/tokenizer.c - tokenizers against the reference libraries' ids (../shared/golden/tokenizers),
+ *          round
+ * trips, training, speed, and bad input. With arguments it is the helper of tokenizer_sp.py (see `helper`
+ *          below). */
 #include "test.h"
 #include "text/text.h"
 #include <time.h>
@@ -44,8 +46,9 @@ static Tokenizer *open_bytelevel(const char *folder, Pool *pool, Error *err) {
     return t;
 }
 
-/* 1 if the text has exactly these ids (specials: with the tokenizer's template around them). */
-static int same_ids(const Tokenizer *t, const char *text, size_t n, const Json *wanted, int specials, Pool *pool) {
+/* Returns 1 if the text has exactly these ids (specials: with the tokenizer's template around them). */
+static int same_ids(const Tokenizer *t, const char *text, size_t n, const Json *wanted, int specials,
+                    Pool *pool) {
     int *ids, count, before = 0, after = 0, i = 0, good;
     SpecialIds s = tokenizer_specials(t);
     const Json *j = wanted->child;
@@ -59,9 +62,9 @@ static int same_ids(const Tokenizer *t, const char *text, size_t n, const Json *
 }
 
 /* ---- goldens ---- */
-typedef int (*Judge)(const Json *row, Pool *pool, void *context);      /* 1 right, 0 wrong, -1 not for us */
+typedef int (*Judge)(const Json *row, Pool *pool, void *context);      /* 1 right, 0 wrong, -1 not meant */
 
-/* Every line of a golden file through a judge; one check for all. */
+/* Shows every line of a golden file to a judge; one check for all. */
 static void each_row(const char *file, const char *what, Judge judge, void *context, int wanted) {
     Bytes f = read_file("golden/tokenizers", file);
     Pool pool = test_pool();
@@ -89,10 +92,11 @@ static void each_row(const char *file, const char *what, Judge judge, void *cont
 
 typedef struct { const Tokenizer *t; const char *name; int decoded, special; } Column;
 
-/* generated_*.jsonl: {"text", NAME: ids, "llama2_decoded"} */
+/* Judges a line of generated_*.jsonl: {"text", NAME: ids, "llama2_decoded"}. */
 static int judge_column(const Json *row, Pool *pool, void *context) {
     const Column *c = context;
-    const Json *text = json_get(row, "text"), *ids = json_get(row, c->name), *back = json_get(row, "llama2_decoded");
+    const Json *text = json_get(row, "text"), *ids = json_get(row, c->name),
+        *back = json_get(row, "llama2_decoded");
     int *out, count;
     char *decoded;
     size_t n;
@@ -101,18 +105,21 @@ static int judge_column(const Json *row, Pool *pool, void *context) {
     if (!c->decoded) return 1;
     if (!back) back = text;                 /* byte-level: the text itself */
     return !tokenizer_encode(c->t, text->string, text->length, pool, &out, &count) &&
-           !tokenizer_decode(c->t, out, count, pool, &decoded, &n) && n == back->length && !memcmp(decoded, back->string, n);
+           !tokenizer_decode(c->t, out, count, pool, &decoded, &n) && n == back->length &&
+               !memcmp(decoded, back->string, n);
 }
 
-/* published.jsonl and the llama.cpp suites: {"tokenizer", "text", "ids", "specials"}; special: the rows whose text spells special
- * tokens, otherwise the others. */
+/* Judges a line of published.jsonl and of the llama.cpp suites: {"tokenizer", "text", "ids", "specials"}.
+ * special: the rows whose text spells special tokens, otherwise the others. */
 static int judge_suite(const Json *row, Pool *pool, void *context) {
     const Column *c = context;
     const Json *text = json_get(row, "text"), *ids = json_get(row, "ids");
     const char *specials = json_text(row, "specials", "none");
-    if (strcmp(json_text(row, "tokenizer", ""), c->name) || json_bool(row, "parse_special", 0) != c->special || !json_bool(row, "dummy_prefix", 1)) return -1;
+    if (strcmp(json_text(row, "tokenizer", ""), c->name) ||
+        json_bool(row, "parse_special", 0) != c->special || !json_bool(row, "dummy_prefix", 1)) return -1;
     if (!strcmp(specials, "BOS+EOS")) return -1;
-    return text && ids && same_ids(c->t, text->string, text->length, ids, strcmp(specials, "none") != 0, pool);
+    return text && ids && same_ids(c->t, text->string, text->length, ids, strcmp(specials, "none") != 0,
+                                   pool);
 }
 
 static void column(const Tokenizer *t, const char *file, const char *name, int decoded, int rows) {
@@ -127,12 +134,13 @@ static void suite(const Tokenizer *t, const char *file, const char *name, int sp
     if (t) each_row(file, name, judge_suite, &c, rows); else SKIP("%s: no files", name);
 }
 
-/* Models of the unigram kind, with their normalisation rules. */
+/* Tests models of the unigram kind, with their normalisation rules. */
 static void test_unigram_goldens(void) {
     static const struct { const char *folder, *file, *column, *published; int rows; } model[] = {
         { "data/tokenizers/t5", "spiece.model", "t5", "t5", 5 },
         { "data/tokenizers/other", "albert_spiece.model", "albert", NULL, 0 },
-        { "data/tokenizers/other", "hf_test_sentencepiece.model", "hf_test_sentencepiece", "hf_test_sentencepiece.model", 2 },
+        { "data/tokenizers/other", "hf_test_sentencepiece.model", "hf_test_sentencepiece",
+          "hf_test_sentencepiece.model", 2 },
         { "data/tokenizers/other", "sp_test_model.model", "sp_test_model", NULL, 0 },
     };
     size_t i;
@@ -177,7 +185,7 @@ static TextSource lines(Reviews *l, char *data, int count) {
     return s;
 }
 
-/* decode(encode(text)) == text for `count` texts; returns the number that differ, -1 when there is none. */
+/* Counts the texts, of `count`, for which decode(encode(text)) is another text; -1 if there are no texts. */
 static int round_trips(const Tokenizer *t, char *data, int count, double *took, long *tokens) {
     Reviews l;
     TextSource s = lines(&l, data, count);
@@ -190,7 +198,8 @@ static int round_trips(const Tokenizer *t, char *data, int count, double *took, 
     *tokens = 0;
     while (s.next(s.context, &text, &n)) {
         PoolMark mark = pool_mark(&pool);
-        if (tokenizer_encode(t, text, n, &pool, &ids, &k) || tokenizer_decode(t, ids, k, &pool, &back, &m) || m != n || memcmp(back, text, n)) bad++;
+        if (tokenizer_encode(t, text, n, &pool, &ids, &k) || tokenizer_decode(t, ids, k, &pool, &back, &m) ||
+            m != n || memcmp(back, text, n)) bad++;
         else *tokens += k;
         pool_release(&pool, mark);
         rows++;
@@ -201,8 +210,8 @@ static int round_trips(const Tokenizer *t, char *data, int count, double *took, 
     return rows ? bad : -1;
 }
 
-/* `stream MODEL`: texts on the input, each a length of four bytes and so many bytes, and for each the number of its ids and the ids on the
- * output, four bytes each, of this machine's order. For tokenizer_exact.py. */
+/* `stream MODEL` (for tokenizer_exact.py) reads texts, each a length of four bytes and so many bytes, and
+ * writes for each the number of its ids and the ids, four bytes each, in this machine's order. */
 static int stream(const char *path) {
     Pool pool = test_pool(), scratch = test_pool();
     Tokenizer *t = tokenizer_open(path, &pool, NULL);
@@ -211,78 +220,98 @@ static int stream(const char *path) {
     for (good = t != NULL; good && fread(&n, 4, 1, stdin) == 1; ) {
         PoolMark mark = pool_mark(&scratch);
         char *text = pool_take(&scratch, (size_t)n + 1, 1);
-        good = fread(text, 1, n, stdin) == n && !tokenizer_encode_plain(t, text, n, 1, &scratch, &ids, &count);
+        good = fread(text, 1, n, stdin) == n &&
+               !tokenizer_encode_plain(t, text, n, 1, &scratch, &ids, &count);
         k = (uint32_t)count;
-        good = good && fwrite(&k, 4, 1, stdout) == 1 && fwrite(ids, sizeof *ids, k, stdout) == k && !fflush(stdout);
+        good = good && fwrite(&k, 4, 1, stdout) == 1 && fwrite(ids, sizeof *ids, k, stdout) == k &&
+               !fflush(stdout);
         pool_release(&scratch, mark);
     }
     pool_free(&pool); pool_free(&scratch);
     return !good;
 }
 
-/* `train OUT V` (train-unigram) writes a SentencePiece model learnt from the {"text"} lines of the input; `encode MODEL` prints the ids of each
- * line; `spans MODEL` id, from, to, exact; `decode MODEL` prints, as JSON,
- * the text of each line of ids. MODEL: a SentencePiece model, or a tokenizer.json by its name. Exit 1 on any error. */
+/* Prints the ids of each text, or id, from, to, exact of each token (spans). Returns 0 on an error. */
+static int print_encoded(const Tokenizer *t, TextSource s, int spans, Pool *scratch) {
+    const char *text;
+    size_t n;
+    int *ids, count, i, good = 1;
+    while (good && s.next(s.context, &text, &n)) {
+        PoolMark mark = pool_mark(scratch);
+        TokenSpan *span = NULL;
+        good = !(spans ? tokenizer_encode_spans(t, text, n, scratch, &ids, &span, &count)
+                       : tokenizer_encode(t, text, n, scratch, &ids, &count));
+        for (i = 0; good && i < count; i++)
+            if (spans) printf("%d %d %d %d ", ids[i], (int)span[i].from, (int)span[i].to, span[i].exact);
+            else printf("%d ", ids[i]);
+        printf("\n");
+        pool_release(scratch, mark);
+    }
+    return good;
+}
+
+/* Prints the text of each line of ids as JSON. Returns 0 on an error. */
+static int print_decoded(const Tokenizer *t, char *line, Pool *scratch) {
+    int good;
+    for (good = 1; good && *line; line += *line == '\n') {
+        PoolMark mark = pool_mark(scratch);
+        int *ids = pool_take(scratch, strcspn(line, "\n") + 1, sizeof *ids), count;
+        char *decoded;
+        size_t n;
+        Buffer out = { scratch, NULL, 0, 0, 0 };
+        for (count = 0; *line && *line != '\n'; line += *line == ' ')
+            ids[count++] = (int)strtol(line, &line, 10);
+        good = !tokenizer_decode(t, ids, count, scratch, &decoded, &n);
+        if (good) buffer_json_string(&out, decoded, n);
+        buffer_u8(&out, '\n');
+        if (good) fwrite(out.data, 1, out.length, stdout);
+        pool_release(scratch, mark);
+    }
+    return good;
+}
+
+/* Opens a SentencePiece model, or a tokenizer.json by its name. */
+static Tokenizer *open_file(const char *path, Pool *pool, Error *err) {
+    FILE *f = fopen(path, "rb");
+    size_t n = strlen(path);
+    Bytes model;
+    Tokenizer *t;
+    if (!f) return NULL;
+    model = slurp(f);
+    fclose(f);
+    t = (n > 5 && !strcmp(path + n - 5, ".json") ? tokenizer_json : tokenizer_sentencepiece)
+        (model.data, model.n, pool, err);
+    free(model.data);
+    return t;
+}
+
+/* `train OUT V` (train-unigram) writes a SentencePiece model learnt from the {"text"} lines of the input;
+ * `encode MODEL` prints the ids of each line; `spans MODEL` id, from, to, exact; `decode MODEL` prints, as
+ * JSON, the text of each line of ids. Returns 1 on any error. */
 static int helper(int argc, char **argv) {
     Pool pool = test_pool(), scratch = test_pool();
     Error err;
-    Buffer out;
-    Bytes in = slurp(stdin), model = { NULL, 0 };
+    Buffer out = { &pool, NULL, 0, 0, 0 };
+    Bytes in = slurp(stdin);
     Reviews l;
     TextSource s = lines(&l, in.data, INT_MAX);
     Tokenizer *t;
     FILE *f;
-    const char *text;
-    char *line = in.data, *decoded;
-    size_t n;
-    int *ids, count, i, good = 1;
+    int good;
     memset(&err, 0, sizeof err);
-    memset(&out, 0, sizeof out);
-    out.pool = &pool;
     if (!strncmp(argv[1], "train", 5) && argc == 4) {
-        t = (argv[1][5] ? tokenizer_train_unigram : tokenizer_train_sentencepiece)(s, atoi(argv[3]), &pool, &err);
+        Tokenizer *(*train)(TextSource, int, Pool *, Error *) = tokenizer_train_sentencepiece;
+        if (argv[1][5]) train = tokenizer_train_unigram;
+        t = train(s, atoi(argv[3]), &pool, &err);
         f = t && !tokenizer_write_sentencepiece(t, &out) ? fopen(argv[2], "wb") : NULL;
         good = f && fwrite(out.data, 1, out.length, f) == out.length && !fclose(f);
     } else {
-        f = argc == 3 ? fopen(argv[2], "rb") : NULL;
-        if (f) { model = slurp(f); fclose(f); }
-        n = f ? strlen(argv[2]) : 0;
-        t = !f ? NULL : n > 5 && !strcmp(argv[2] + n - 5, ".json") ? tokenizer_json(model.data, model.n, &pool, &err)
-          : tokenizer_sentencepiece(model.data, model.n, &pool, &err);
-        good = t != NULL;
-        if (t && !strcmp(argv[1], "encode"))
-            while (good && s.next(s.context, &text, &n)) {
-                PoolMark mark = pool_mark(&scratch);
-                good = !tokenizer_encode(t, text, n, &scratch, &ids, &count);
-                for (i = 0; good && i < count; i++) printf("%d ", ids[i]);
-                printf("\n");
-                pool_release(&scratch, mark);
-            }
-        else if (t && !strcmp(argv[1], "spans"))
-            while (good && s.next(s.context, &text, &n)) {
-                PoolMark mark = pool_mark(&scratch);
-                TokenSpan *span;
-                good = !tokenizer_encode_spans(t, text, n, &scratch, &ids, &span, &count);
-                for (i = 0; good && i < count; i++) printf("%d %d %d %d ", ids[i], (int)span[i].from, (int)span[i].to, span[i].exact);
-                printf("\n");
-                pool_release(&scratch, mark);
-            }
-        else if (t)
-            for (; good && *line; line += *line == '\n') {
-                PoolMark mark = pool_mark(&scratch);
-                ids = pool_take(&scratch, strcspn(line, "\n") + 1, sizeof *ids);
-                for (count = 0; *line && *line != '\n'; line += *line == ' ') ids[count++] = (int)strtol(line, &line, 10);
-                good = !tokenizer_decode(t, ids, count, &scratch, &decoded, &n);
-                memset(&out, 0, sizeof out);
-                out.pool = &scratch;
-                buffer_json_string(&out, decoded, n);
-                buffer_u8(&out, '\n');
-                if (good) fwrite(out.data, 1, out.length, stdout);
-                pool_release(&scratch, mark);
-            }
+        int spans = !strcmp(argv[1], "spans"), encodes = spans || !strcmp(argv[1], "encode");
+        t = argc == 3 ? open_file(argv[2], &pool, &err) : NULL;
+        good = t && (encodes ? print_encoded(t, s, spans, &scratch) : print_decoded(t, in.data, &scratch));
     }
     if (!good) fprintf(stderr, "tokenizer: %s: %s (%lld, %lld)\n", err.what, err.where, err.got, err.wanted);
-    free(in.data); free(model.data);
+    free(in.data);
     pool_free(&pool); pool_free(&scratch); pool_free(&l.pool);
     return !good;
 }
@@ -296,10 +325,12 @@ static int next_made(void *context, const char **text, size_t *n) {
     int i, k;
     if (m->left-- <= 0) return 0;
     for (i = 0; i < 40; i++) {
-        uint64_t word = rng_below(&m->rng, 1 + rng_below(&m->rng, 400));      /* the same number is the same word; small ones are frequent */
+        /* the same number is the same word; small ones are frequent */
+        uint64_t word = rng_below(&m->rng, 1 + rng_below(&m->rng, 400));
         Rng letters = rng_stream(7, word, 0);
         if (i) m->text[at++] = ' ';
-        for (k = 1 + (int)rng_below(&letters, 8); k; k--) m->text[at++] = (char)('a' + rng_below(&letters, 12));
+        for (k = 1 + (int)rng_below(&letters, 8); k; k--)
+            m->text[at++] = (char)('a' + rng_below(&letters, 12));
     }
     *text = m->text;
     *n = at;
@@ -318,7 +349,8 @@ static TextSource made(Made *m, int count) {
 static Tokenizer *train(int bytelevel, int texts, int V, Pool *pool, Error *err) {
     Made m;
     memset(err, 0, sizeof *err);
-    return bytelevel ? tokenizer_train_bytelevel(made(&m, texts), V, pool, err) : tokenizer_train_sentencepiece(made(&m, texts), V, pool, err);
+    return bytelevel ? tokenizer_train_bytelevel(made(&m, texts), V, pool, err)
+        : tokenizer_train_sentencepiece(made(&m, texts), V, pool, err);
 }
 
 static Buffer written(const Tokenizer *t, int part, Pool *pool) {
@@ -331,7 +363,9 @@ static Buffer written(const Tokenizer *t, int part, Pool *pool) {
     return part ? b : a;
 }
 
-static int same_bytes(Buffer a, Buffer b) { return a.length && a.length == b.length && !memcmp(a.data, b.data, a.length); }
+static int same_bytes(Buffer a, Buffer b) {
+    return a.length && a.length == b.length && !memcmp(a.data, b.data, a.length);
+}
 
 static int piece_is(const Tokenizer *t, int id, const char *text) {
     size_t n;
@@ -339,34 +373,41 @@ static int piece_is(const Tokenizer *t, int id, const char *text) {
     return p && n == strlen(text) && !memcmp(p, text, n) && tokenizer_find(t, text, n) == id;
 }
 
-/* Decoded text of the ids of a text is `wanted`. */
+/* Checks that the ids of a text are decoded to `wanted`. */
 static int becomes(const Tokenizer *t, const char *text, size_t n, const char *wanted, Pool *pool) {
     int *ids, count;
     char *back;
     size_t m;
-    return !tokenizer_encode(t, text, n, pool, &ids, &count) && !tokenizer_decode(t, ids, count, pool, &back, &m) &&
+    return !tokenizer_encode(t, text, n, pool, &ids, &count) &&
+        !tokenizer_decode(t, ids, count, pool, &back, &m) &&
            m == strlen(wanted) && !memcmp(back, wanted, m + 1);
 }
 
 static void test_training(void) {
     Pool pool = test_pool();
     Error err;
-    Tokenizer *a = train(0, 500, 600, &pool, &err), *b = train(0, 500, 600, &pool, &err), *c = train(1, 500, 700, &pool, &err),
+    Tokenizer *a = train(0, 500, 600, &pool, &err), *b = train(0, 500, 600, &pool, &err),
+              *c = train(1, 500, 700, &pool, &err),
               *d = train(1, 500, 700, &pool, &err), *e;
     Buffer vocab, merges;
     SpecialIds s;
     int before, after;
     CHECK(a && b && c && d, "training on made-up text");
     if (!a || !b || !c || !d) return;
-    CHECK(same_bytes(written(a, 0, &pool), written(b, 0, &pool)), "the same text gives the same SentencePiece model");
-    CHECK(same_bytes(written(c, 0, &pool), written(d, 0, &pool)) && same_bytes(written(c, 1, &pool), written(d, 1, &pool)),
+    CHECK(same_bytes(written(a, 0, &pool), written(b, 0, &pool)),
+          "the same text gives the same SentencePiece model");
+    CHECK(same_bytes(written(c, 0, &pool), written(d, 0, &pool)) &&
+          same_bytes(written(c, 1, &pool), written(d, 1, &pool)),
           "and the same byte-level files");
-    CHECK(tokenizer_size(a) == 600 && piece_is(a, 0, "<unk>") && piece_is(a, 1, "<s>") && piece_is(a, 2, "</s>") && piece_is(a, 3, "<0x00>") &&
+    CHECK(tokenizer_size(a) == 600 && piece_is(a, 0, "<unk>") && piece_is(a, 1, "<s>") &&
+          piece_is(a, 2, "</s>") && piece_is(a, 3, "<0x00>") &&
           piece_is(a, 258, "<0xFF>"), "Llama's layout");
     s = tokenizer_specials(a);
     tokenizer_template(a, &before, &after);
-    CHECK(s.unk == 0 && s.bos == 1 && s.eos == 2 && s.pad == -1 && before == 1 && after == 0, "Llama's special ids and template");
-    CHECK(tokenizer_size(c) == 700 && piece_is(c, 0, "<s>") && piece_is(c, 1, "<pad>") && piece_is(c, 2, "</s>") && piece_is(c, 3, "<unk>") &&
+    CHECK(s.unk == 0 && s.bos == 1 && s.eos == 2 && s.pad == -1 && before == 1 && after == 0,
+          "Llama's special ids and template");
+    CHECK(tokenizer_size(c) == 700 && piece_is(c, 0, "<s>") && piece_is(c, 1, "<pad>") &&
+          piece_is(c, 2, "</s>") && piece_is(c, 3, "<unk>") &&
           piece_is(c, 4, "!") && piece_is(c, 699, "<mask>"), "RoBERTa's layout");
     s = tokenizer_specials(c);
     tokenizer_template(c, &before, &after);
@@ -375,24 +416,32 @@ static void test_training(void) {
     vocab = written(c, 0, &pool);
     merges = written(c, 1, &pool);
     e = tokenizer_bytelevel(vocab.data, vocab.length, merges.data, merges.length, &pool, &err);
-    CHECK(e && tokenizer_size(e) == 700 && same_bytes(written(e, 1, &pool), merges), "written files are read again");
-    CHECK(becomes(a, "abc  def\nghi \t", 14, "abc  def\nghi \t", &pool) && becomes(a, " x", 2, " x", &pool) && becomes(a, "", 0, "", &pool),
+    CHECK(e && tokenizer_size(e) == 700 && same_bytes(written(e, 1, &pool), merges),
+          "written files are read again");
+    CHECK(becomes(a, "abc  def\nghi \t", 14, "abc  def\nghi \t", &pool) && becomes(a, " x", 2, " x", &pool) &&
+          becomes(a, "", 0, "", &pool),
           "round trips, SentencePiece");
     CHECK(becomes(a, "a\xff\xe2\x96z", 5, "a\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbdz", &pool),
           "SentencePiece: each malformed byte is U+FFFD");
-    CHECK(becomes(c, "a\xff\xe2\x96z\xed\xa0\x80", 8, "a\xef\xbf\xbd\xef\xbf\xbdz\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd", &pool),
+    CHECK(becomes(c, "a\xff\xe2\x96z\xed\xa0\x80", 8,
+                  "a\xef\xbf\xbd\xef\xbf\xbdz\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd", &pool),
           "byte-level: each malformed sequence is");
     CHECK(becomes(c, "<s> </s>", 8, "<s> </s>", &pool), "special tokens in a text are text");
-    CHECK(!train(0, 500, 262, &pool, &err) && err.code == E_RANGE && err.wanted > 262, "too small for the characters is refused");
-    CHECK(!train(1, 500, 260, &pool, &err) && err.code == E_RANGE && err.wanted == 261, "too small for the bytes is refused");
-    CHECK(!train(0, 2, 60000, &pool, &err) && err.code == E_RANGE && err.wanted < 60000, "too little text is refused");
+    CHECK(!train(0, 500, 262, &pool, &err) && err.code == E_RANGE && err.wanted > 262,
+          "too small for the characters is refused");
+    CHECK(!train(1, 500, 260, &pool, &err) && err.code == E_RANGE && err.wanted == 261,
+          "too small for the bytes is refused");
+    CHECK(!train(0, 2, 60000, &pool, &err) && err.code == E_RANGE && err.wanted < 60000,
+          "too little text is refused");
     CHECK(!train(1, 2, 60000, &pool, &err) && err.code == E_RANGE && err.wanted < 60000,
           "too little text is refused, byte-level");
-    CHECK(!train(0, 0, 300, &pool, &err) && err.code == E_ARGUMENT && !train(1, 0, 300, &pool, &err), "no text is refused");
+    CHECK(!train(0, 0, 300, &pool, &err) && err.code == E_ARGUMENT && !train(1, 0, 300, &pool, &err),
+          "no text is refused");
     pool_free(&pool);
 }
 
-/* The definition of byte-level training: recount all pairs of all words for every merge. Letters and the blank only. */
+/* Tests byte-level training against its definition: recount all pairs of all words for every merge. Letters
+ * and the space only. */
 static void test_definition(void) {
     enum { WORDS = 8000, MERGES = 120 };
     static int word[WORDS][10], length[WORDS];
@@ -411,14 +460,19 @@ static void test_definition(void) {
     while (source.next(source.context, &text, &n))
         for (at = 0; at < n; words++)
             for (length[words] = 0; !length[words] || (at < n && text[at] != ' '); at++)
-                word[words][length[words]++] = text[at] == ' ' ? 'a' + 200 - 97 : text[at];    /* the blank's character is behind the letters */
-    for (i = 0; i < 256; i++) { char c[2] = { (char)i, 0 }; name[i] = pool_text(&pool, i == 200 - 97 + 'a' ? "\xc4\xa0" : c, 2); }
+                /* the space's character comes after the letters */
+                word[words][length[words]++] = text[at] == ' ' ? 'a' + 200 - 97 : text[at];
+    for (i = 0; i < 256; i++) {
+        char c[2] = { (char)i, 0 };
+        name[i] = pool_text(&pool, i == 200 - 97 + 'a' ? "\xc4\xa0" : c, 2);
+    }
     for (k = 0; k < MERGES; k++) {
         int a = 0, z = 0;
         char *both, pair[64];
         memset(count, 0, sizeof count);
         for (i = 0; i < words; i++) for (j = 0; j + 1 < length[i]; j++) count[word[i][j]][word[i][j + 1]]++;
-        for (i = 0; i < 256 + k; i++) for (j = 0; j < 256 + k; j++) if (count[i][j] > count[a][z]) { a = i; z = j; }
+        for (i = 0; i < 256 + k; i++)
+            for (j = 0; j < 256 + k; j++) if (count[i][j] > count[a][z]) { a = i; z = j; }
         snprintf(pair, sizeof pair, "%s %s\n", name[a], name[z]);
         good += !strncmp(line, pair, strlen(pair));
         line = strchr(line, '\n') + 1;
@@ -428,8 +482,10 @@ static void test_definition(void) {
         for (i = 0; i < words; i++) {
             int out = 0;
             for (j = 0; j < length[i]; j++)
-                if (word[i][j] == a && j + 1 < length[i] && word[i][j + 1] == z) { word[i][out++] = 256 + k; j++; }
-                else word[i][out++] = word[i][j];
+                if (word[i][j] == a && j + 1 < length[i] && word[i][j + 1] == z) {
+                    word[i][out++] = 256 + k;
+                    j++;
+                } else word[i][out++] = word[i][j];
             length[i] = out;
         }
     }
@@ -437,7 +493,8 @@ static void test_definition(void) {
     pool_free(&pool);
 }
 
-/* ---- speed: well under a second here; the limit leaves room for sanitizers (what is quadratic takes minutes) ---- */
+/* ---- speed: well under a second here; the limit leaves room for sanitizers (what is quadratic takes
+ * minutes) ---- */
 static void test_speed(const Tokenizer *t, const char *name) {
     enum { SIZE = 1000000 };
     static const char *const what[] = { "one character", "spaces", "random bytes", "random letters", "NULs" };
@@ -449,7 +506,8 @@ static void test_speed(const Tokenizer *t, const char *name) {
         clock_t from;
         double took;
         for (i = 0; i < SIZE; i++)
-            text[i] = (char)(kind == 0 ? 'a' : kind == 1 ? ' ' : kind == 2 ? (int)rng_below(&rng, 256) : kind == 3 ? 'a' + (int)rng_below(&rng, 26) : 0);
+            text[i] = (char)(kind == 0 ? 'a' : kind == 1 ? ' ' : kind == 2 ? (int)rng_below(&rng, 256)
+                             : kind == 3 ? 'a' + (int)rng_below(&rng, 26) : 0);
         from = clock();
         code = tokenizer_encode(t, text, SIZE, &pool, &ids, &count);
         took = seconds(from);
@@ -476,8 +534,9 @@ static void put_added(Buffer *b, const char *const *name, const int *id, int n) 
     buffer_text(b, "], ");
 }
 
-/* Two strings of a merge: "left right" or ["left", "right"]. */
-static void put_merge(Buffer *b, const char *left, size_t m, const char *right, size_t n, int pairs, int first) {
+/* Appends the two strings of a merge: "left right" or ["left", "right"]. */
+static void put_merge(Buffer *b, const char *left, size_t m, const char *right, size_t n, int pairs,
+                      int first) {
     Buffer both = new_buffer(b->pool);
     buffer_text(b, first ? "" : ", ");
     if (pairs) {
@@ -494,10 +553,12 @@ static void put_merge(Buffer *b, const char *left, size_t m, const char *right, 
     buffer_json_string(b, (char *)both.data, both.length);
 }
 
-enum { AS_GPT2, AS_SPLIT, AS_ROBERTA };     /* AS_SPLIT: GPT-2 with its pattern in a Split of its own */
+enum { AS_GPT2, AS_SPLIT, AS_ROBERTA };     /* AS_SPLIT: GPT-2 with its pattern in a Split */
 
-static Buffer json_bytelevel(const char *vocab, size_t vocab_n, const char *merges, int kind, int pairs, Pool *pool) {
-    static const char *const end[] = { "<|endoftext|>" }, *const roberta[] = { "<s>", "<pad>", "</s>", "<unk>", "<mask>" };
+static Buffer json_bytelevel(const char *vocab, size_t vocab_n, const char *merges, int kind, int pairs,
+                             Pool *pool) {
+    static const char *const end[] = { "<|endoftext|>" }, *const roberta[] =
+        { "<s>", "<pad>", "</s>", "<unk>", "<mask>" };
     static const int end_id[] = { 50256 };
     int id[] = { 0, 1, 2, 3, 50264 }, first = 1;
     const Json *root = json_parse(vocab, vocab_n, pool, NULL);
@@ -505,16 +566,23 @@ static Buffer json_bytelevel(const char *vocab, size_t vocab_n, const char *merg
     const char *p, *stop, *gap;
     id[4] = (int)json_number(root, "<mask>", 0);
     buffer_text(&b, "{\"version\": \"1.0\", \"truncation\": null, \"padding\": null, ");
-    if (kind == AS_ROBERTA) put_added(&b, roberta, id, 5); else put_added(&b, end, end_id, json_get(root, end[0]) != NULL);
+    if (kind == AS_ROBERTA) put_added(&b, roberta, id, 5);
+    else put_added(&b, end, end_id, json_get(root, end[0]) != NULL);
     buffer_text(&b, "\"normalizer\": null, \"pre_tokenizer\": ");
-    buffer_text(&b, kind == AS_SPLIT ? "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern\": {\"Regex\": \"'s|'t|'re|'ve|'m|'ll|'d| "
-                    "?\\\\p{L}+| ?\\\\p{N}+| ?[^\\\\s\\\\p{L}\\\\p{N}]+|\\\\s+(?!\\\\S)|\\\\s+\"}, \"behavior\": \"Isolated\", \"invert\": false}, "
-                    "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": false}]}"
+    buffer_text(&b, kind == AS_SPLIT ? "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", "
+                                       "\"pattern\": {\"Regex\": \"'s|'t|'re|'ve|'m|'ll|'d| "
+                    "?\\\\p{L}+| ?\\\\p{N}+| ?[^\\\\s\\\\p{L}\\\\p{N}]+|\\\\s+(?!\\\\S)|\\\\s+\"}, "
+                    "\"behavior\": \"Isolated\", \"invert\": false}, "
+                    "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, "
+                    "\"use_regex\": false}]}"
                   : "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true}");
     buffer_text(&b, ", \"post_processor\": ");
-    buffer_text(&b, kind == AS_ROBERTA ? "{\"type\": \"RobertaProcessing\", \"sep\": [\"</s>\", 2], \"cls\": [\"<s>\", 0], \"trim_offsets\": true, "
-                                         "\"add_prefix_space\": false}" : "{\"type\": \"ByteLevel\", \"add_prefix_space\": true, \"trim_offsets\": false}");
-    buffer_text(&b, ", \"decoder\": {\"type\": \"ByteLevel\"}, \"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": null, \"vocab\": ");
+    buffer_text(&b, kind == AS_ROBERTA
+                  ? "{\"type\": \"RobertaProcessing\", \"sep\": [\"</s>\", 2], \"cls\": [\"<s>\", 0], "
+                    "\"trim_offsets\": true, \"add_prefix_space\": false}"
+                  : "{\"type\": \"ByteLevel\", \"add_prefix_space\": true, \"trim_offsets\": false}");
+    buffer_text(&b, ", \"decoder\": {\"type\": \"ByteLevel\"}, \"model\": {\"type\": \"BPE\", \"dropout\": "
+                    "null, \"unk_token\": null, \"vocab\": ");
     buffer_bytes(&b, vocab, vocab_n);
     buffer_text(&b, ", \"merges\": [");
     for (p = merges; *p; p = stop + (*stop == '\n')) {
@@ -531,7 +599,8 @@ static Buffer json_bytelevel(const char *vocab, size_t vocab_n, const char *merg
 typedef struct { const char *text; size_t n; float score; } Scored;
 typedef struct { int left, right; float score; size_t ln, rn; } Join;
 
-/* Better scores first, then longer left and right parts (in characters): the order in which Hugging Face's converter lists merges. */
+/* Sorts better scores first, then longer left and right parts (in characters): the order in which Hugging
+ * Face's converter lists merges. */
 static int compare_join(const void *a, const void *b) {
     const Join *p = a, *q = b;
     if (p->score != q->score) return p->score > q->score ? -1 : 1;
@@ -546,7 +615,8 @@ static size_t characters(const char *s, size_t n) {
     return count;
 }
 
-/* The scores of a model's pieces: each piece is field 1, its score field 2. One-byte and two-byte lengths are all that occur. */
+/* Reads the scores of a model's pieces: each piece is field 1, its score field 2. Only lengths of one and two
+ * bytes occur. */
 static Scored *scores(const Tokenizer *t, Bytes f, Pool *pool) {
     Scored *s = pool_take(pool, (size_t)tokenizer_size(t), sizeof *s);
     size_t at = 0, i;
@@ -556,13 +626,15 @@ static Scored *scores(const Tokenizer *t, Bytes f, Pool *pool) {
         if (n > 127) { n = (n & 127) + 128 * (size_t)(unsigned char)f.data[at + 2]; head = 3; }
         s[id].text = tokenizer_piece(t, id, &s[id].n);
         i = at + head + 2 + s[id].n;
-        if (f.data[i] == 0x15) memcpy(&s[id].score, f.data + i + 1, 4);       /* tests run on little-endian machines, or skip */
+        /* tests run on little-endian machines, or skip */
+        if (f.data[i] == 0x15) memcpy(&s[id].score, f.data + i + 1, 4);
         at += head + n;
     }
     return s;
 }
 
-static Buffer json_llama(const Tokenizer *t, Bytes f, const char *const *added, const int *added_id, int addeds, int metaspace, Pool *pool, int *merges) {
+static Buffer json_llama(const Tokenizer *t, Bytes f, const char *const *added, const int *added_id,
+                         int addeds, int metaspace, Pool *pool, int *merges) {
     Scored *s = scores(t, f, pool);
     int V = tokenizer_size(t), id, left, right;
     size_t i, joins = 0, room = 100000;
@@ -582,17 +654,25 @@ static Buffer json_llama(const Tokenizer *t, Bytes f, const char *const *added, 
     *merges = (int)joins;
     buffer_text(&b, "{\"version\": \"1.0\", ");
     put_added(&b, added, added_id, addeds);
-    buffer_text(&b, metaspace ? "\"normalizer\": null, \"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": \"\\u2581\", "
+    buffer_text(&b, metaspace ? "\"normalizer\": null, \"pre_tokenizer\": {\"type\": \"Metaspace\", "
+                                "\"replacement\": \"\\u2581\", "
                                     "\"prepend_scheme\": \"first\", "
                                 "\"split\": false}, "
-                              : "\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"Prepend\", \"prepend\": \"\\u2581\"}, "
+                              : "\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [{\"type\": "
+                                "\"Prepend\", \"prepend\": \"\\u2581\"}, "
                                     "{\"type\": \"Replace\", "
-                                "\"pattern\": {\"String\": \" \"}, \"content\": \"\\u2581\"}]}, \"pre_tokenizer\": null, ");
-    buffer_text(&b, "\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<s>\", \"type_id\": 0}}, {\"Sequence\": "
-                    "{\"id\": \"A\", \"type_id\": 0}}], \"special_tokens\": {\"<s>\": {\"id\": \"<s>\", \"ids\": [1], \"tokens\": [\"<s>\"]}}}, "
-                    "\"decoder\": {\"type\": \"Sequence\", \"decoders\": [{\"type\": \"Replace\", \"pattern\": {\"String\": \"\\u2581\"}, \"content\": \" \"}, "
-                    "{\"type\": \"ByteFallback\"}, {\"type\": \"Fuse\"}, {\"type\": \"Strip\", \"content\": \" \", \"start\": 1, \"stop\": 0}]}, "
-                    "\"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": \"<unk>\", \"fuse_unk\": true, \"byte_fallback\": true, \"vocab\": {");
+                                "\"pattern\": {\"String\": \" \"}, \"content\": \"\\u2581\"}]}, "
+                                "\"pre_tokenizer\": null, ");
+    buffer_text(&b, "\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": "
+                    "{\"id\": \"<s>\", \"type_id\": 0}}, {\"Sequence\": "
+                    "{\"id\": \"A\", \"type_id\": 0}}], \"special_tokens\": {\"<s>\": {\"id\": \"<s>\", "
+                    "\"ids\": [1], \"tokens\": [\"<s>\"]}}}, "
+                    "\"decoder\": {\"type\": \"Sequence\", \"decoders\": [{\"type\": \"Replace\", "
+                    "\"pattern\": {\"String\": \"\\u2581\"}, \"content\": \" \"}, "
+                    "{\"type\": \"ByteFallback\"}, {\"type\": \"Fuse\"}, {\"type\": \"Strip\", \"content\": "
+                    "\" \", \"start\": 1, \"stop\": 0}]}, "
+                    "\"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": \"<unk>\", "
+                    "\"fuse_unk\": true, \"byte_fallback\": true, \"vocab\": {");
     for (id = 0; id < V; id++) {
         buffer_text(&b, id ? ", " : "");
         buffer_json_string(&b, s[id].text, s[id].n);
@@ -601,7 +681,8 @@ static Buffer json_llama(const Tokenizer *t, Bytes f, const char *const *added, 
     }
     buffer_text(&b, "}, \"merges\": [");
     for (i = 0; i < joins; i++)
-        put_merge(&b, s[join[i].left].text, s[join[i].left].n, s[join[i].right].text, s[join[i].right].n, metaspace, !i);
+        put_merge(&b, s[join[i].left].text, s[join[i].left].n, s[join[i].right].text, s[join[i].right].n,
+                  metaspace, !i);
     buffer_text(&b, "]}}");
     free(join);
     return b;
@@ -616,7 +697,7 @@ static Tokenizer *open_json(Buffer b, Pool *pool) {
     return t;
 }
 
-/* The ids of `text`, in a text of their own: pieces as they are, what lies beyond `own` and the first three in braces. */
+/* Writes the ids of `text` as pieces; the first three ids, and those from `own` on, in braces. */
 static const char *spelt(const Tokenizer *t, const char *text, int own, Pool *pool) {
     int *ids, count, i;
     size_t n;
@@ -644,49 +725,68 @@ static const char *decoded(const Tokenizer *t, const char *text, int all, Pool *
 static const char *const chat_name[] = { "<unk>", "<s>", "</s>", "[PAD]", "<|im_start|>", "<|im_end|>" };
 static const int chat_id[] = { 0, 1, 2, 32000, 32001, 32002 };
 static const char chat_added[] = "{\"[PAD]\": 32000, \"<|im_start|>\": 32001, \"<|im_end|>\": 32002}";
-static const char chat_map[] = "{\"pad_token\": \"[PAD]\", \"additional_special_tokens\": [\"<|im_start|>\", {\"content\": \"<|im_end|>\"}]}";
+static const char chat_map[] = "{\"pad_token\": \"[PAD]\", \"additional_special_tokens\": [\"<|im_start|>\", "
+                               "{\"content\": \"<|im_end|>\"}]}";
 
-/* Ids of two tokenizers for one text. */
+/* Returns 1 if two tokenizers give the same ids for a text. */
 static int agree(const Tokenizer *a, const Tokenizer *b, const char *text, size_t n, Pool *pool) {
     int *x, *y, m, k;
-    return !tokenizer_encode(a, text, n, pool, &x, &m) && !tokenizer_encode(b, text, n, pool, &y, &k) && m == k && (!m || !memcmp(x, y, (size_t)m * sizeof *x));
+    return !tokenizer_encode(a, text, n, pool, &x, &m) && !tokenizer_encode(b, text, n, pool, &y, &k) &&
+        m == k && (!m || !memcmp(x, y, (size_t)m * sizeof *x));
 }
 
-/* TinyLlama's chat tokens beside tokenizer.model and inside tokenizer.json: the same ids, every segment with its own prefix. */
+/* Tests TinyLlama's chat tokens beside tokenizer.model and inside tokenizer.json: the same ids, every segment
+ * with its own prefix. */
 static void test_chat_tokens(const Tokenizer *llama, Bytes file, Pool *pool) {
-    static const char text[] = "<|im_start|>user\nHello there<|im_end|>\n<|im_start|>assistant\n", said[] = "a [PAD]</s> b<|im_en|>  <|im_end|>";
+    static const char text[] = "<|im_start|>user\nHello there<|im_end|>\n<|im_start|>assistant\n",
+        said[] = "a [PAD]</s> b<|im_en|>  <|im_end|>";
     Error err;
     int merges, *ids, *part, count, k, at = 0, good = 1, i, *x, m;
-    Tokenizer *json = open_json(json_llama(llama, file, chat_name, chat_id, 6, 0, pool, &merges), pool), *first, *model;
-    const Json *added = json_parse(chat_added, strlen(chat_added), pool, NULL), *map = json_parse(chat_map, strlen(chat_map), pool, NULL);
-    struct { int id; const char *text; } segment[] = { { 32001, "user\nHello there" }, { 32002, "\n" }, { 32001, "assistant\n" } };
+    Tokenizer *json = open_json(json_llama(llama, file, chat_name, chat_id, 6, 0, pool, &merges), pool),
+              *first, *model;
+    const Json *added = json_parse(chat_added, strlen(chat_added), pool, NULL),
+        *map = json_parse(chat_map, strlen(chat_map), pool, NULL);
+    struct { int id; const char *text; } segment[] = { { 32001, "user\nHello there" }, { 32002, "\n" },
+                                                       { 32001, "assistant\n" } };
     memset(&err, 0, sizeof err);
     model = tokenizer_sentencepiece(file.data, file.n, pool, &err);
     CHECK(merges == 61249, "Llama 2 has %d merges, wanted 61249", merges);
-    CHECK(model && !tokenizer_beside(model, added, NULL, map, pool, &err) && tokenizer_size(model) == 32003 && json && tokenizer_size(json) == 32003,
+    CHECK(model && !tokenizer_beside(model, added, NULL, map, pool, &err) && tokenizer_size(model) == 32003 &&
+          json && tokenizer_size(json) == 32003,
           "three tokens more: %s", err.what);
     if (!model || !json) return;
-    CHECK(tokenizer_specials(model).pad == 32000 && tokenizer_find(json, "<|im_end|>", 10) == 32002, "their ids");
+    CHECK(tokenizer_specials(model).pad == 32000 && tokenizer_find(json, "<|im_end|>", 10) == 32002,
+          "their ids");
     if (tokenizer_encode(json, text, strlen(text), pool, &ids, &count)) return;
     for (i = 0; i < 3 && good; i++) {
-        good = at < count && ids[at++] == segment[i].id && !tokenizer_encode(llama, segment[i].text, strlen(segment[i].text), pool, &part, &k) &&
+        const char *part_text = segment[i].text;
+        good = at < count && ids[at++] == segment[i].id &&
+               !tokenizer_encode(llama, part_text, strlen(part_text), pool, &part, &k) &&
                at + k <= count && !memcmp(ids + at, part, (size_t)k * sizeof *part);
         at += k;
     }
-    CHECK(good && at == count && agree(json, model, text, strlen(text), pool), "a chat prompt: tokens, and each segment by itself");
-    good = !tokenizer_encode(json, "\n", 1, pool, &ids, &count) && count == 2 && ids[0] == 29871 && ids[1] == 13;
+    CHECK(good && at == count && agree(json, model, text, strlen(text), pool),
+          "a chat prompt: tokens, and each segment by itself");
+    good = !tokenizer_encode(json, "\n", 1, pool, &ids, &count) && count == 2 && ids[0] == 29871 &&
+        ids[1] == 13;
     CHECK(good, "a line break behind a token has its prefix");
-    CHECK(!strcmp(decoded(json, said, 1, pool), "a [PAD]</s>  b<|im_en|>  <|im_end|>"), "decode_all: '%s'", decoded(json, said, 1, pool));
-    CHECK(!strcmp(decoded(json, said, 0, pool), "a   b<|im_en|>  "), "decode: '%s'", decoded(json, said, 0, pool));
-    CHECK(!tokenizer_encode_plain(json, text, strlen(text), 1, pool, &ids, &count) && !tokenizer_encode(llama, text, strlen(text), pool, &x, &m) &&
-          m == count && !memcmp(ids, x, (size_t)m * sizeof *x), "encode_plain: what a stranger types are letters");
+    CHECK(!strcmp(decoded(json, said, 1, pool), "a [PAD]</s>  b<|im_en|>  <|im_end|>"), "decode_all: '%s'",
+          decoded(json, said, 1, pool));
+    CHECK(!strcmp(decoded(json, said, 0, pool), "a   b<|im_en|>  "), "decode: '%s'",
+          decoded(json, said, 0, pool));
+    CHECK(!tokenizer_encode_plain(json, text, strlen(text), 1, pool, &ids, &count) &&
+          !tokenizer_encode(llama, text, strlen(text), pool, &x, &m) &&
+          m == count && !memcmp(ids, x, (size_t)m * sizeof *x),
+              "encode_plain: what a stranger types are letters");
     first = open_json(json_llama(llama, file, chat_name, chat_id, 3, 1, pool, &merges), pool);
     suite(first, "published.jsonl", "llama2", 1, 2);
-    if (first) CHECK(!tokenizer_encode_plain(first, "user", 4, 0, pool, &ids, &count) && count == 1 && ids[0] == 1792,
+    if (first)
+        CHECK(!tokenizer_encode_plain(first, "user", 4, 0, pool, &ids, &count) && count == 1 &&
+              ids[0] == 1792,
           "prepend_scheme first: no prefix behind a token");
 }
 
-/* The goldens again, through tokenizer.json. */
+/* Tests the goldens again, through tokenizer.json. */
 static void test_json_goldens(const Tokenizer *llama) {
     Pool pool = test_pool();
     Bytes model = read_file("data/tokenizers/llama2", "tokenizer.model"), v, m;
@@ -711,7 +811,8 @@ static void test_json_goldens(const Tokenizer *llama) {
         column(t, "generated_bytelevel_bpe.jsonl", name, 1, 521);
         suite(t, "published.jsonl", name, 0, kind == AS_ROBERTA ? 7 : 25);
         suite(t, "published.jsonl", name, 1, kind == AS_ROBERTA ? 2 : 1);
-        suite(t, kind == AS_ROBERTA ? "llamacpp_roberta-bpe.jsonl" : "llamacpp_gpt-2.jsonl", kind == AS_ROBERTA ? "roberta-bpe" : "gpt-2", 0, 46);
+        suite(t, kind == AS_ROBERTA ? "llamacpp_roberta-bpe.jsonl" : "llamacpp_gpt-2.jsonl",
+              kind == AS_ROBERTA ? "roberta-bpe" : "gpt-2", 0, 46);
         if (kind == AS_GPT2) test_speed(t, "gpt2 as tokenizer.json");
         free(v.data); free(m.data);
     }
@@ -727,7 +828,7 @@ static void put_piece(Buffer *b, const char *text, int type) {
     buffer_u8(b, 3 << 3); buffer_u8(b, (unsigned)type);
 }
 
-/* A model of pieces "TEXT/TYPE TEXT/TYPE ..." and raw bytes behind them. Returns the error code of reading it. */
+/* Reads a model of pieces "TEXT/TYPE TEXT/TYPE ..." with raw bytes after them. Returns the error code. */
 static int model_code(const char *pieces, const char *tail, size_t tail_n, char *what) {
     Pool pool = test_pool();
     Error err;
@@ -738,7 +839,8 @@ static int model_code(const char *pieces, const char *tail, size_t tail_n, char 
     memset(&err, 0, sizeof err);
     memset(&b, 0, sizeof b);
     b.pool = &pool;
-    for (; sscanf(pieces, " %63[^/]/%d%n", text, &type, &used) == 2; pieces += used) put_piece(&b, strcmp(text, "EMPTY") ? text : "", type);
+    for (; sscanf(pieces, " %63[^/]/%d%n", text, &type, &used) == 2; pieces += used)
+        put_piece(&b, strcmp(text, "EMPTY") ? text : "", type);
     buffer_bytes(&b, tail, tail_n);
     t = tokenizer_sentencepiece(b.data, b.length, &pool, &err);
     if (what) strcpy(what, err.what);
@@ -747,7 +849,8 @@ static int model_code(const char *pieces, const char *tail, size_t tail_n, char 
 }
 
 static void test_bad_models(void) {
-    static const char bpe[] = "\x12\x02\x18\x02", fallback[] = "\x12\x05\x18\x02\x98\x02\x01", unigram[] = "\x12\x02\x18\x01";
+    static const char bpe[] = "\x12\x02\x18\x02", fallback[] = "\x12\x05\x18\x02\x98\x02\x01",
+        unigram[] = "\x12\x02\x18\x01";
     static const struct { const char *name, *pieces, *tail; size_t n; int code; } bad[] = {
         { "a good one", "<unk>/2 a/1 b/1 ab/1", bpe, 4, OK },
         { "no pieces", "", bpe, 4, E_FORMAT },
@@ -765,24 +868,30 @@ static void test_bad_models(void) {
         { "words", "<unk>/2 a/1", "\x12\x02\x18\x03", 4, E_UNSUPPORTED },
         { "a denormaliser", "<unk>/2 a/1", "\x12\x02\x18\x02\x2a\x03\x12\x01x", 9, E_UNSUPPORTED },
         { "broken rules", "<unk>/2 a/1", "\x12\x02\x18\x02\x1a\x06\x12\x04\xff\xff\xff\x7f", 12, E_FORMAT },
-        { "rules without an end", "<unk>/2 a/1", "\x12\x02\x18\x02\x1a\x0b\x12\x09\x04\0\0\0\0\0\0\0x", 17, E_FORMAT },
-        { "a length beyond the end", "<unk>/2 a/1", "\x12\xff\xff\xff\xff\xff\xff\xff\xff\x7f", 10, E_FORMAT },
-        { "a number of eleven bytes", "<unk>/2 a/1", "\x18\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 12, E_FORMAT },
+        { "rules without an end", "<unk>/2 a/1", "\x12\x02\x18\x02\x1a\x0b\x12\x09\x04\0\0\0\0\0\0\0x", 17,
+          E_FORMAT },
+        { "a length beyond the end", "<unk>/2 a/1", "\x12\xff\xff\xff\xff\xff\xff\xff\xff\x7f", 10,
+          E_FORMAT },
+        { "a number of eleven bytes", "<unk>/2 a/1", "\x18\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 12,
+          E_FORMAT },
         { "a group", "<unk>/2 a/1", "\x12\x02\x18\x02\x0b", 5, E_FORMAT },
         { "field number 0", "<unk>/2 a/1", "\x12\x02\x18\x02\x00\x01", 6, E_FORMAT },
-        { "a score that is no number", "<unk>/2", "\x12\x02\x18\x02\x0a\x08\x0a\x01x\x15\x00\x00\xc0\x7f", 14, E_NUMBER },
+        { "a score that is no number", "<unk>/2", "\x12\x02\x18\x02\x0a\x08\x0a\x01x\x15\x00\x00\xc0\x7f", 14,
+          E_NUMBER },
     };
     size_t i;
     char what[200];
     for (i = 0; i < sizeof bad / sizeof *bad; i++) {
         int code = model_code(bad[i].pieces, bad[i].tail, bad[i].n, what);
-        CHECK(code == bad[i].code, "model: %s gives %d, wanted %d (%s)", bad[i].name, code, bad[i].code, what);
+        CHECK(code == bad[i].code, "model: %s gives %d, wanted %d (%s)", bad[i].name, code, bad[i].code,
+              what);
     }
     model_code("<unk>/2 a/1", "\x12\x02\x18\x04", 4, what);
     CHECK(strstr(what, "model_type char") != NULL, "another type is refused by its name: %s", what);
 }
 
-/* Every prefix of a model, and the model with each byte changed: read and used, or refused, never a crash. */
+/* Tests every prefix of a model, and the model with each byte changed: read and used, or refused, never a
+ * crash. */
 static void test_damaged(int bytelevel) {
     Pool pool = test_pool(), scratch = test_pool();
     Error err;
@@ -800,13 +909,16 @@ static void test_damaged(int bytelevel) {
         memcpy(bytes, good.data, good.length);
         if (i >= good.length) bytes[i - good.length] ^= (unsigned char)(1 + rng_below(&rng, 255));
         memset(&err, 0, sizeof err);
-        u = bytelevel ? tokenizer_bytelevel(bytes, length, merges.data, merges.length, &scratch, &err) : tokenizer_sentencepiece(bytes, length, &scratch, &err);
+        u = bytelevel ? tokenizer_bytelevel(bytes, length, merges.data, merges.length, &scratch, &err)
+            : tokenizer_sentencepiece(bytes, length, &scratch, &err);
         if (!u && !err.code) break;
         if (u && length < good.length) prefixes++;
-        if (u && !tokenizer_encode(u, "abc de\xff fgh", 11, &scratch, &ids, &count) && !tokenizer_decode(u, ids, count, &scratch, &back, &n)) changed++;
+        if (u && !tokenizer_encode(u, "abc de\xff fgh", 11, &scratch, &ids, &count) &&
+            !tokenizer_decode(u, ids, count, &scratch, &back, &n)) changed++;
         pool_release(&scratch, mark);
     }
-    CHECK(i == 2 * good.length && prefixes <= (bytelevel ? 1 : 4), "%s: %lu prefixes and changed files, %d prefixes taken, %d files usable",
+    CHECK(i == 2 * good.length && prefixes <= (bytelevel ? 1 : 4),
+          "%s: %lu prefixes and changed files, %d prefixes taken, %d files usable",
           bytelevel ? "vocab.json" : "tokenizer.model", (unsigned long)i, prefixes, changed);
     free(bytes);
     pool_free(&pool); pool_free(&scratch);
@@ -825,7 +937,8 @@ static int bytelevel_code(const char *vocab, const char *merges) {
 static void test_bad_bytelevel(void) {
     static const struct { const char *name, *vocab, *merges; int code; } bad[] = {
         { "a good one", "{\"a\":0,\"b\":1,\"ab\":2}", "#version: 0.2\na b\n", OK },
-        { "no line break at the end, and CR", "{\"a\":0,\"b\":1,\"ab\":2}", "#version: 0.2\r\na b\r\nb a", E_MISSING },
+        { "no line break at the end, and CR", "{\"a\":0,\"b\":1,\"ab\":2}", "#version: 0.2\r\na b\r\nb a",
+          E_MISSING },
         { "CR", "{\"a\":0,\"b\":1,\"ab\":2}", "#version: 0.2\r\na b\r\n", OK },
         { "bad JSON", "{\"a\":0,\"b\":1", "", E_TRUNCATED },
         { "a list", "[\"a\"]", "", E_FORMAT },
@@ -852,9 +965,10 @@ static void test_bad_bytelevel(void) {
     }
 }
 
-/* published.jsonl's toy vocabularies: not all bytes, and an <unk>. */
+/* Judges published.jsonl's toy vocabularies: not all bytes, and an <unk>. */
 static int judge_toy(const Json *row, Pool *pool, void *context) {
-    const Json *vocab = json_get(row, "vocab"), *merges = json_get(row, "merges"), *text = json_get(row, "text"), *j;
+    const Json *vocab = json_get(row, "vocab"), *merges = json_get(row, "merges"),
+        *text = json_get(row, "text"), *j;
     Buffer v, m;
     Tokenizer *t;
     int id = 0;
@@ -875,7 +989,7 @@ static int judge_toy(const Json *row, Pool *pool, void *context) {
     return t && same_ids(t, text->string, text->length, json_get(row, "ids"), 0, pool);
 }
 
-/* A source that runs dry: whatever the allocation that fails, the answer is an error. */
+/* Tests a pool whose source has only so many blocks: whichever allocation fails, the answer is an error. */
 static int blocks_left;
 static void *few_blocks(size_t bytes) { return blocks_left-- > 0 ? malloc(bytes) : NULL; }
 
@@ -900,7 +1014,8 @@ static void test_memory(void) {
             if (code) refused++; else done++;
             pool_free(&pool);
         }
-    CHECK(!wrong && refused && done, "memory that runs out: %d refused, %d done, %d wrong", refused, done, wrong);
+    CHECK(!wrong && refused && done, "memory that runs out: %d refused, %d done, %d wrong", refused, done,
+          wrong);
     free(text);
 }
 
@@ -924,11 +1039,13 @@ static void test_json_memory(void) {
         if (t) done++; else refused++;
         pool_free(&pool);
     }
-    CHECK(!wrong && refused && done, "tokenizer.json, memory that runs out: %d refused, %d done, %d wrong", refused, done, wrong);
+    CHECK(!wrong && refused && done, "tokenizer.json, memory that runs out: %d refused, %d done, %d wrong",
+          refused, done, wrong);
     pool_free(&keep);
 }
 
-static const struct { const char *text; float score; } tiny[] = { { "<unk>", 0 }, { "a", -1 }, { "b", -2 }, { "ab", -2.61f }, { "ba", -3.37f },
+static const struct { const char *text; float score; } tiny[] =
+    { { "<unk>", 0 }, { "a", -1 }, { "b", -2 }, { "ab", -2.61f }, { "ba", -3.37f },
     { "aba", -4.12f }, { "\xe2\x96\x81", -1.53f }, { "\xe2\x96\x81" "a", -2.19f } };
 
 static Tokenizer *tiny_unigram(Pool *pool) {
@@ -947,20 +1064,27 @@ static Tokenizer *tiny_unigram(Pool *pool) {
     return tokenizer_sentencepiece(b.data, b.length, pool, NULL);
 }
 
-/* A padded vocabulary's ids, with the ids of "ab c" before, between and after them, are decoded as "ab c" alone. */
+/* Tests that a padded vocabulary's ids, with the ids of "ab c" before, between and after them, are decoded as
+ * "ab c" alone. */
 static void test_padded(const Tokenizer *t, const char *kind, const char *wanted, Pool *pool) {
     int *ids, count, list[40], n = 0, i, V = tokenizer_size(t), same, all;
     char *text;
     size_t length;
-    if (tokenizer_encode(t, "ab c", 4, pool, &ids, &count) || !count || count > 10) { CHECK(0, "%s: ids", kind); return; }
+    if (tokenizer_encode(t, "ab c", 4, pool, &ids, &count) || !count || count > 10) {
+        CHECK(0, "%s: ids", kind);
+        return;
+    }
     for (list[n++] = V, i = 0; i < count; i++) {
         list[n++] = ids[i];
         list[n++] = i % 2 ? INT_MAX : V + i;
     }
-    same = !tokenizer_decode(t, list, n, pool, &text, &length) && length == strlen(wanted) && !strcmp(text, wanted);
-    all = !tokenizer_decode_all(t, list, n, pool, &text, &length) && length == strlen(wanted) && !strcmp(text, wanted);
+    same = !tokenizer_decode(t, list, n, pool, &text, &length) && length == strlen(wanted) &&
+        !strcmp(text, wanted);
+    all = !tokenizer_decode_all(t, list, n, pool, &text, &length) && length == strlen(wanted) &&
+        !strcmp(text, wanted);
     CHECK(same && all, "%s: ids beyond the vocabulary are no text: '%s'", kind, text);
-    CHECK(!tokenizer_decode(t, list, 1, pool, &text, &length) && !length && !*text, "%s: such an id alone", kind);
+    CHECK(!tokenizer_decode(t, list, 1, pool, &text, &length) && !length && !*text, "%s: such an id alone",
+          kind);
 }
 
 static void test_bad_ids(void) {
@@ -979,13 +1103,14 @@ static void test_bad_ids(void) {
     test_padded(word, "WordPiece", "ab c", &pool);
     CHECK(tokenizer_decode(t, ids, 2, &pool, &text, &n) == E_RANGE && !text &&
           tokenizer_decode(byte, &minus, 1, &pool, &text, &n) == E_RANGE, "ids below 0");
-    CHECK(!tokenizer_piece(t, 300, &n) && !tokenizer_piece(t, -1, NULL) && tokenizer_find(t, "nowhere", 7) == -1,
+    CHECK(!tokenizer_piece(t, 300, &n) && !tokenizer_piece(t, -1, NULL) &&
+          tokenizer_find(t, "nowhere", 7) == -1,
           "pieces out of range");
     CHECK(!tokenizer_decode(t, NULL, 0, &pool, &text, &n) && n == 0 && text && !*text, "no ids are no text");
     pool_free(&pool);
 }
 
-/* Both kinds trained on all reviews, in time, and used on them. */
+/* Trains both kinds on all reviews, in time, and uses them there. */
 static void test_reviews(char *data, const Tokenizer *gpt2, const Tokenizer *llama) {
     Pool pool = test_pool();
     Reviews l;
@@ -1000,14 +1125,16 @@ static void test_reviews(char *data, const Tokenizer *gpt2, const Tokenizer *lla
     t = tokenizer_train_sentencepiece(lines(&l, data, 25000), 4096, &pool, &err);
     took = seconds(from);
     pool_free(&l.pool);
-    CHECK(t && tokenizer_size(t) == 4096 && took < 60, "SentencePiece BPE of 4096 on 25,000 reviews in %.1f s", took);
+    CHECK(t && tokenizer_size(t) == 4096 && took < 60,
+          "SentencePiece BPE of 4096 on 25,000 reviews in %.1f s", took);
     bad = t ? round_trips(t, data, 2000, &took, &tokens) : -1;
     CHECK(bad == 0, "its round trips: %d differ (%ld tokens, %.1f s)", bad, tokens, took);
     from = clock();
     t = tokenizer_train_bytelevel(lines(&l, data, 25000), 8192, &pool, &err);
     took = seconds(from);
     pool_free(&l.pool);
-    CHECK(t && tokenizer_size(t) == 8192 && took < 60, "byte-level BPE of 8192 on 25,000 reviews in %.1f s", took);
+    CHECK(t && tokenizer_size(t) == 8192 && took < 60, "byte-level BPE of 8192 on 25,000 reviews in %.1f s",
+          took);
     bad = t ? round_trips(t, data, 25000, &took, &tokens) : -1;
     CHECK(bad == 0, "its round trips over all reviews: %d differ (%ld tokens, %.1f s)", bad, tokens, took);
     bad = gpt2 ? round_trips(gpt2, data, 25000, &took, &tokens) : -1;
@@ -1019,7 +1146,8 @@ static void test_reviews(char *data, const Tokenizer *gpt2, const Tokenizer *lla
 
 /* ---- unigram models ---- */
 
-/* The score of the best of all ways to spell s[0..n) with the pieces of `tiny`, tried one after another; *found counts the ways. */
+/* Returns the score of the best of all ways to spell s[0..n) with the pieces of `tiny`, tried one after
+ * another; *found counts the ways. */
 static double best_way(const char *s, size_t n, int *found) {
     double best = -1e9, score;
     size_t i, k;
@@ -1033,15 +1161,17 @@ static double best_way(const char *s, size_t n, int *found) {
     return best;
 }
 
-/* Encoding takes the best of all ways to spell a text. */
+/* Tests that encoding takes the best of all ways to spell a text. */
 static void test_best_way(const Tokenizer *t, const char *text, int ways, Pool *pool) {
     char spaced[64] = "\xe2\x96\x81";
     int *ids, count = 0, i, found = 0;
     double best, sum = 0;
     strcat(spaced, text);
     best = best_way(spaced, strlen(spaced), &found);
-    if (!tokenizer_encode(t, text, strlen(text), pool, &ids, &count)) for (i = 0; i < count; i++) sum += tiny[ids[i]].score;
-    CHECK(count && found == ways && fabs(sum - best) < 1e-5, "\"%s\": the best of %d ways scores %.3f, ours %.3f", text, found, best, sum);
+    if (!tokenizer_encode(t, text, strlen(text), pool, &ids, &count))
+        for (i = 0; i < count; i++) sum += tiny[ids[i]].score;
+    CHECK(count && found == ways && fabs(sum - best) < 1e-5,
+          "\"%s\": the best of %d ways scores %.3f, ours %.3f", text, found, best, sum);
     CHECK(becomes(t, text, strlen(text), text, pool), "\"%s\": it spells the text", text);
 }
 
@@ -1058,13 +1188,18 @@ static void test_unigram(void) {
     CHECK(a && b, "training a unigram model: %s", err.what);
     if (!a || !b) return;
     tokenizer_template(a, &before, &after);
-    CHECK(same_bytes(written(a, 0, &pool), written(b, 0, &pool)) && tokenizer_size(a) == 600 && piece_is(a, 258, "<0xFF>") && before && !after &&
-          !strcmp(tokenizer_class(a), "LlamaTokenizer"), "the same text gives the same unigram model, of Llama's layout");
-    CHECK(becomes(a, text, strlen(text), text, &pool) && becomes(a, "", 0, "", &pool) && becomes(a, "\xf0\x9f\x98\x80 z\n", 7, "\xf0\x9f\x98\x80 z\n", &pool),
+    CHECK(same_bytes(written(a, 0, &pool), written(b, 0, &pool)) && tokenizer_size(a) == 600 &&
+          piece_is(a, 258, "<0xFF>") && before && !after &&
+          !strcmp(tokenizer_class(a), "LlamaTokenizer"),
+              "the same text gives the same unigram model, of Llama's layout");
+    CHECK(becomes(a, text, strlen(text), text, &pool) && becomes(a, "", 0, "", &pool) &&
+          becomes(a, "\xf0\x9f\x98\x80 z\n", 7, "\xf0\x9f\x98\x80 z\n", &pool),
           "its round trips");
-    CHECK(!tokenizer_train_unigram(made(&m, 500), 262, &pool, &err) && err.code == E_RANGE, "too small for the characters is refused");
+    CHECK(!tokenizer_train_unigram(made(&m, 500), 262, &pool, &err) && err.code == E_RANGE,
+          "too small for the characters is refused");
     memset(&err, 0, sizeof err);
-    CHECK(!tokenizer_train_unigram(made(&m, 2), 60000, &pool, &err) && err.code == E_RANGE && err.wanted < 60000, "too little text is refused");
+    CHECK(!tokenizer_train_unigram(made(&m, 2), 60000, &pool, &err) && err.code == E_RANGE &&
+          err.wanted < 60000, "too little text is refused");
     a = tiny_unigram(&pool);
     CHECK(a != NULL, "a tiny unigram model");
     if (!a) return;
@@ -1075,10 +1210,13 @@ static void test_unigram(void) {
 }
 
 /* ---- WordPiece ---- */
-static const char bert_vocab[] = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nwant\n##want\n##ed\nwa\nun\nrunn\n##ing\nhello\n!\nhow\nare\nyou\n?\n.\n'\ns\n"
-    "\xe5\x8d\x9a\nah\nzz\n##n\n,\ndon\nt\n\xe1\x84\x80\n##\xe1\x85\xa1\nlow\n##er\n##est\nHeLLo\nh\xc3\xa9llo\n$\n##a\na\nss\n";
+static const char bert_vocab[] =
+    "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nwant\n##want\n##ed\nwa\nun\nrunn\n##ing\nhello\n!\nhow\nare\nyou\n"
+    "?\n.\n'\ns\n\xe5\x8d\x9a\nah\nzz\n##n\n,"
+    "\ndon\nt\n\xe1\x84\x80\n##\xe1\x85\xa1\nlow\n##er\n##est\nHeLLo\n"
+    "h\xc3\xa9llo\n$\n##a\na\nss\n";
 
-/* The pieces of a text, a space between them. */
+/* Writes the pieces of a text, a space between them. */
 static const char *pieces(const Tokenizer *t, const char *text, size_t n, Pool *pool) {
     Buffer b;
     int *ids, count, i;
@@ -1096,51 +1234,41 @@ static const char *pieces(const Tokenizer *t, const char *text, size_t n, Pool *
 }
 
 static const struct { const char *text, *wanted; } bert_row[] = {
-    { "", "" }, { " \t \n", "" }, { "unwanted running", "un ##want ##ed runn ##ing" }, { "unwantedX running", "[UNK] runn ##ing" },
-    { " \tHeLLo!how  \n Are yoU?  ", "hello ! how are you ?" }, { "H\xc3\xa9llo", "hello" }, { "He\xcc\x81llo", "hello" },
-    { "ah\xe5\x8d\x9a\xe5\x8d\x9azz", "ah \xe5\x8d\x9a \xe5\x8d\x9a zz" }, { "hel\xe2\x80\x8blo", "hello" }, { "hello\xc2\xa0how", "hello how" },
-    { "don't", "don ' t" }, { "hello\xff how", "hello how" }, { "\xea\xb0\x80", "\xe1\x84\x80 ##\xe1\x85\xa1" }, { "[UNK]", "[UNK] [UNK] [UNK]" },
+    { "", "" }, { " \t \n", "" }, { "unwanted running", "un ##want ##ed runn ##ing" },
+    { "unwantedX running", "[UNK] runn ##ing" },
+    { " \tHeLLo!how  \n Are yoU?  ", "hello ! how are you ?" }, { "H\xc3\xa9llo", "hello" },
+    { "He\xcc\x81llo", "hello" },
+    { "ah\xe5\x8d\x9a\xe5\x8d\x9azz", "ah \xe5\x8d\x9a \xe5\x8d\x9a zz" }, { "hel\xe2\x80\x8blo", "hello" },
+    { "hello\xc2\xa0how", "hello how" },
+    { "don't", "don ' t" }, { "hello\xff how", "hello how" },
+    { "\xea\xb0\x80", "\xe1\x84\x80 ##\xe1\x85\xa1" }, { "[UNK]", "[UNK] [UNK] [UNK]" },
     { "$a", "$ a" },
     { "\xcc\x81", "" }, { "\x85\x01\x7f", "" }, { "LOWEST", "low ##est" },
 };
 
-static void test_wordpiece(void) {
-    Pool pool = test_pool();
+/* Turns a vocab.txt into a tokenizer.json, which has to give the same pieces. */
+static void test_bert_json(const Tokenizer *t, Pool *pool) {
+    Buffer b = { pool, NULL, 0, 0, 0 };
     Error err = { 0, "", "", 0, 0 };
-    Tokenizer *t = tokenizer_wordpiece(bert_vocab, strlen(bert_vocab), &pool, &err), *json, *cased;
-    int before, after, ids[8] = { 2, 9, 6, 7, 25, 12, 18, 3 };
-    char *text, many[201];
+    Tokenizer *json;
+    int before, after;
     size_t i, n;
-    Buffer b = { &pool, NULL, 0, 0, 0 };
-    const Json *config;
-    CHECK(t != NULL, "vocab.txt: %s, %s", err.what, err.where);
-    if (!t) return;
-    tokenizer_template(t, &before, &after);
-    CHECK(tokenizer_kind(t) == TOKENIZER_WORDPIECE && before && after && tokenizer_specials(t).bos == 2 && tokenizer_specials(t).eos == 3 &&
-          tokenizer_specials(t).unk == 1 && tokenizer_specials(t).pad == 0 && !strcmp(tokenizer_class(t), "BertTokenizer"), "BERT's special ids and template");
-    for (i = 0; i < sizeof bert_row / sizeof *bert_row; i++) {
-        const char *got = pieces(t, bert_row[i].text, strlen(bert_row[i].text), &pool);
-        CHECK(!strcmp(got, bert_row[i].wanted), "WordPiece: '%s' gives '%s', wanted '%s'", bert_row[i].text, got, bert_row[i].wanted);
-    }
-    memset(many, 'a', sizeof many);
-    CHECK(strlen(pieces(t, many, 100, &pool)) == 1 + 99 * 4 && !strcmp(pieces(t, many, 101, &pool), "[UNK]"), "a word of 100 characters, and of 101");
-    CHECK(!tokenizer_decode(t, ids, 8, &pool, &text, &n) && !strcmp(text, "unwanted, hello."), "decoding: '%s'", text);
-    CHECK(!tokenizer_decode_all(t, ids, 8, &pool, &text, &n) && !strcmp(text, "[CLS] unwanted, hello. [SEP]"), "and all of it: '%s'", text);
-    config = json_parse("{\"do_lower_case\": false}", 24, &pool, NULL);
-    cased = tokenizer_wordpiece(bert_vocab, strlen(bert_vocab), &pool, &err);
-    CHECK(cased && !tokenizer_beside(cased, NULL, config, NULL, &pool, &err) && !strcmp(pieces(cased, "HeLLo h\xc3\xa9llo Hello", 18, &pool),
-          "HeLLo h\xc3\xa9llo [UNK]"), "do_lower_case false keeps capitals and accents");
-    CHECK(!tokenizer_write_wordpiece(t, &b) && b.length == strlen(bert_vocab) && !memcmp(b.data, bert_vocab, b.length), "vocab.txt is written as it was read");
-    b.length = 0;
-    buffer_text(&b, "{\"added_tokens\": [{\"id\": 1, \"content\": \"[UNK]\", \"special\": true, \"normalized\": false}, {\"id\": 4, \"content\": \"[MASK]\", "
-                    "\"special\": true, \"normalized\": false}], \"normalizer\": {\"type\": \"BertNormalizer\", \"clean_text\": true, "
-                    "\"handle_chinese_chars\": true, \"strip_accents\": null, \"lowercase\": true}, \"pre_tokenizer\": {\"type\": \"BertPreTokenizer\"}, "
-                    "\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"[CLS]\", \"type_id\": 0}}, "
+    buffer_text(&b, "{\"added_tokens\": [{\"id\": 1, \"content\": \"[UNK]\", \"special\": true, "
+                    "\"normalized\": false}, {\"id\": 4, \"content\": \"[MASK]\", "
+                    "\"special\": true, \"normalized\": false}], \"normalizer\": {\"type\": "
+                    "\"BertNormalizer\", \"clean_text\": true, "
+                    "\"handle_chinese_chars\": true, \"strip_accents\": null, \"lowercase\": true}, "
+                    "\"pre_tokenizer\": {\"type\": \"BertPreTokenizer\"}, "
+                    "\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": "
+                    "{\"id\": \"[CLS]\", \"type_id\": 0}}, "
                     "{\"Sequence\": "
-                    "{\"id\": \"A\", \"type_id\": 0}}, {\"SpecialToken\": {\"id\": \"[SEP]\", \"type_id\": 0}}], "
+                    "{\"id\": \"A\", \"type_id\": 0}}, {\"SpecialToken\": {\"id\": \"[SEP]\", \"type_id\": 0}"
+                    "}], "
                     "\"special_tokens\": {\"[CLS]\": {\"id\": \"[CLS]\", "
-                    "\"ids\": [2], \"tokens\": [\"[CLS]\"]}, \"[SEP]\": {\"id\": \"[SEP]\", \"ids\": [3], \"tokens\": [\"[SEP]\"]}}}, \"decoder\": {\"type\": "
-                    "\"WordPiece\", \"prefix\": \"##\", \"cleanup\": true}, \"model\": {\"type\": \"WordPiece\", \"unk_token\": \"[UNK]\", "
+                    "\"ids\": [2], \"tokens\": [\"[CLS]\"]}, \"[SEP]\": {\"id\": \"[SEP]\", \"ids\": [3], "
+                    "\"tokens\": [\"[SEP]\"]}}}, \"decoder\": {\"type\": "
+                    "\"WordPiece\", \"prefix\": \"##\", \"cleanup\": true}, \"model\": {\"type\": "
+                    "\"WordPiece\", \"unk_token\": \"[UNK]\", "
                     "\"continuing_subword_prefix\": \"##\", \"max_input_chars_per_word\": 100, \"vocab\": {");
     for (i = 0; i < (size_t)tokenizer_size(t); i++) {
         const char *piece = tokenizer_piece(t, (int)i, &n);
@@ -1150,21 +1278,64 @@ static void test_wordpiece(void) {
         buffer_integer(&b, (long long)i);
     }
     buffer_text(&b, "}}}");
-    json = tokenizer_json(b.data, b.length, &pool, &err);
+    json = tokenizer_json(b.data, b.length, pool, &err);
     CHECK(json != NULL, "WordPiece in tokenizer.json: %s, %s", err.what, err.where);
     for (i = 0; json && i < sizeof bert_row / sizeof *bert_row; i++) {
-        const char *got = pieces(json, bert_row[i].text, strlen(bert_row[i].text), &pool);
-        CHECK(!strcmp(got, i == 13 ? "[UNK]" : bert_row[i].wanted), "tokenizer.json: '%s' gives '%s'", bert_row[i].text, got);
+        const char *got = pieces(json, bert_row[i].text, strlen(bert_row[i].text), pool);
+        CHECK(!strcmp(got, i == 13 ? "[UNK]" : bert_row[i].wanted), "tokenizer.json: '%s' gives '%s'",
+              bert_row[i].text, got);
     }
     if (json) tokenizer_template(json, &before, &after);
-    CHECK(json && before && after && tokenizer_specials(json).eos == 3 && !strcmp(pieces(json, "a[MASK]a", 8, &pool), "a [MASK] a"),
+    CHECK(json && before && after && tokenizer_specials(json).eos == 3 &&
+          !strcmp(pieces(json, "a[MASK]a", 8, pool), "a [MASK] a"),
           "its template and added tokens");
-    CHECK(!tokenizer_wordpiece("", 0, &pool, &err) && !tokenizer_wordpiece("a\nb\n", 4, &pool, &err) && !tokenizer_wordpiece("[UNK]\n\nb\n", 9, &pool, &err) &&
-          !tokenizer_wordpiece("[UNK]\na\na", 9, &pool, &err), "vocab.txt: empty, without [UNK], with an empty line, with a token twice");
+}
+
+static void test_wordpiece(void) {
+    Pool pool = test_pool();
+    Error err = { 0, "", "", 0, 0 };
+    Tokenizer *t = tokenizer_wordpiece(bert_vocab, strlen(bert_vocab), &pool, &err), *cased;
+    int before, after, ids[8] = { 2, 9, 6, 7, 25, 12, 18, 3 };
+    char *text, many[201];
+    size_t i, n;
+    Buffer b = { &pool, NULL, 0, 0, 0 };
+    const Json *config;
+    CHECK(t != NULL, "vocab.txt: %s, %s", err.what, err.where);
+    if (!t) return;
+    tokenizer_template(t, &before, &after);
+    CHECK(tokenizer_kind(t) == TOKENIZER_WORDPIECE && before && after && tokenizer_specials(t).bos == 2 &&
+          tokenizer_specials(t).eos == 3 &&
+          tokenizer_specials(t).unk == 1 && tokenizer_specials(t).pad == 0 &&
+              !strcmp(tokenizer_class(t), "BertTokenizer"), "BERT's special ids and template");
+    for (i = 0; i < sizeof bert_row / sizeof *bert_row; i++) {
+        const char *got = pieces(t, bert_row[i].text, strlen(bert_row[i].text), &pool);
+        CHECK(!strcmp(got, bert_row[i].wanted), "WordPiece: '%s' gives '%s', wanted '%s'", bert_row[i].text,
+              got, bert_row[i].wanted);
+    }
+    memset(many, 'a', sizeof many);
+    CHECK(strlen(pieces(t, many, 100, &pool)) == 1 + 99 * 4 && !strcmp(pieces(t, many, 101, &pool), "[UNK]"),
+          "a word of 100 characters, and of 101");
+    CHECK(!tokenizer_decode(t, ids, 8, &pool, &text, &n) && !strcmp(text, "unwanted, hello."),
+          "decoding: '%s'", text);
+    CHECK(!tokenizer_decode_all(t, ids, 8, &pool, &text, &n) && !strcmp(text, "[CLS] unwanted, hello. [SEP]"),
+          "and all of it: '%s'", text);
+    config = json_parse("{\"do_lower_case\": false}", 24, &pool, NULL);
+    cased = tokenizer_wordpiece(bert_vocab, strlen(bert_vocab), &pool, &err);
+    CHECK(cased && !tokenizer_beside(cased, NULL, config, NULL, &pool, &err) &&
+          !strcmp(pieces(cased, "HeLLo h\xc3\xa9llo Hello", 18, &pool),
+          "HeLLo h\xc3\xa9llo [UNK]"), "do_lower_case false keeps capitals and accents");
+    CHECK(!tokenizer_write_wordpiece(t, &b) && b.length == strlen(bert_vocab) &&
+          !memcmp(b.data, bert_vocab, b.length), "vocab.txt is written as it was read");
+    test_bert_json(t, &pool);
+    CHECK(!tokenizer_wordpiece("", 0, &pool, &err) && !tokenizer_wordpiece("a\nb\n", 4, &pool, &err) &&
+          !tokenizer_wordpiece("[UNK]\n\nb\n", 9, &pool, &err) &&
+          !tokenizer_wordpiece("[UNK]\na\na", 9, &pool, &err),
+              "vocab.txt: empty, without [UNK], with an empty line, with a token twice");
     pool_free(&pool);
 }
 
-/* ---- Unigram in tokenizer.json: small files of ours (tests/fuzz/seeds), what Hugging Face's library makes of these texts ---- */
+/* ---- Unigram in tokenizer.json: small files of ours (tests/fuzz/seeds), what Hugging Face's library makes
+ * of these texts ---- */
 static Bytes seed(const char *name) {
     char path[100];
     Bytes out = { NULL, 0 };
@@ -1176,124 +1347,165 @@ static Bytes seed(const char *name) {
 }
 
 #define B "\xe2\x96\x81"
-/* json-unigram: `` and '' become ", marks go, lower case, the rules a -> b and \r -> a space, words at white space; <x> in the normal form. */
+/* json-unigram: `` and '' become ", marks go, lower case, the rules a -> b and \r -> a space, words at white
+ * space; <x> in the normal form. */
 static const struct { const char *text, *wanted, *decoded; } unigram_row[] = {
-    { "", "", "" }, { "ab", B "b b", "bb" }, { "  ab  a\tb ", B "b b " B "b " B "b", "bb b b" }, { "a ab``''", B "b " B "b b <unk>", "b bb<unk>" },
-    { "B\xc3\xa9" "bE", B "b e b e", "bebe" }, { "e\xcc\x81" "a\xcc\x81", B " e b", "eb" }, { "\xc2\xaa\xef\xac\x81", B "b <unk>", "b<unk>" },
+    { "", "", "" }, { "ab", B "b b", "bb" }, { "  ab  a\tb ", B "b b " B "b " B "b", "bb b b" },
+    { "a ab``''", B "b " B "b b <unk>", "b bb<unk>" },
+    { "B\xc3\xa9" "bE", B "b e b e", "bebe" }, { "e\xcc\x81" "a\xcc\x81", B " e b", "eb" },
+    { "\xc2\xaa\xef\xac\x81", B "b <unk>", "b<unk>" },
     { "x\r\ny", B " <unk> " B " <unk>", "<unk> <unk>" }, { "a\xcc\x81\xcc\x82\xcc\x83", B "b", "b" },
     { "zq\xe4\xb8\xad z", B " <unk> " B " <unk>", "<unk> <unk>" },
-    { "<x>ab<X> <x>", "<x> " B "b b <x> <x>", "<x> bb<x><x>" }, { "a</s>b <unk>", B "b </s> " B "b <unk>", "b</s> b<unk>" },
-    { "\xef\xbc\xa1\xe2\x84\xa2", B "b <unk>", "b<unk>" }, { B "ab " B, B "b b " B, "bb " }, { "\xe2\x80\x8b" "ab", B " <unk> b b", "<unk>bb" },
+    { "<x>ab<X> <x>", "<x> " B "b b <x> <x>", "<x> bb<x><x>" },
+    { "a</s>b <unk>", B "b </s> " B "b <unk>", "b</s> b<unk>" },
+    { "\xef\xbc\xa1\xe2\x84\xa2", B "b <unk>", "b<unk>" }, { B "ab " B, B "b b " B, "bb " },
+    { "\xe2\x80\x8b" "ab", B " <unk> b b", "<unk>bb" },
     { "a\r\n\xcc\x81" "b", B "b " B "b", "b b" }, { "abab baab", B "b b b b " B "b b b b", "bbbb bbbb" },
 /* json-unigram-bytes: spaces at the left go; a piece for each byte of one ideograph. */
 }, bytes_row[] = {
     { "ab", B "ab", "ab" }, { "  ab  a\tb ", B "ab " B " " B "a <unk> b " B, "ab  a<unk>b " },
     { "B\xc3\xa9" "bE", B " <unk> \xc3\xa9 b <unk>", "<unk>\xc3\xa9" "b<unk>" },
-    { "zq\xe4\xb8\xad z", B " <unk> " B " <unk>", "<unk> <unk>" }, { "a \xe4\xb8\xad", B "a " B " <0xE4> <0xB8> <0xAD>", "a \xe4\xb8\xad" },
-    { B "ab " B, B "ab " B " " B, "ab  " }, { "abab baab", B "ab ab " B "b a ab", "abab baab" }, { "a\xff", B "a <unk>", "a<unk>" },
+    { "zq\xe4\xb8\xad z", B " <unk> " B " <unk>", "<unk> <unk>" },
+    { "a \xe4\xb8\xad", B "a " B " <0xE4> <0xB8> <0xAD>", "a \xe4\xb8\xad" },
+    { B "ab " B, B "ab " B " " B, "ab  " }, { "abab baab", B "ab ab " B "b a ab", "abab baab" },
+    { "a\xff", B "a <unk>", "a<unk>" },
 };
 
 static void unigram_rows(const char *name, int bytes, Pool *pool) {
     Bytes f = seed(name);
     Error err;
     Tokenizer *t;
-    size_t i, rows = bytes ? sizeof bytes_row / sizeof *bytes_row : sizeof unigram_row / sizeof *unigram_row, n;
+    size_t i, rows = bytes ? sizeof bytes_row / sizeof *bytes_row : sizeof unigram_row / sizeof *unigram_row,
+        n;
     int before, after, *ids, count;
     memset(&err, 0, sizeof err);
     t = f.data ? tokenizer_json(f.data, f.n, pool, &err) : NULL;
     CHECK(t != NULL, "%s: %s, %s", name, err.what, err.where);
     for (i = 0; t && i < rows; i++) {
-        const char *text = bytes ? bytes_row[i].text : unigram_row[i].text, *wanted = bytes ? bytes_row[i].wanted : unigram_row[i].wanted;
+        const char *text = bytes ? bytes_row[i].text : unigram_row[i].text,
+            *wanted = bytes ? bytes_row[i].wanted : unigram_row[i].wanted;
         const char *got = pieces(t, text, strlen(text), pool);
         char *back = NULL;
         CHECK(!strcmp(got, wanted), "%s: '%s' gives '%s'", name, text, got);
-        CHECK(!tokenizer_encode(t, text, strlen(text), pool, &ids, &count) && !tokenizer_decode_all(t, ids, count, pool, &back, &n) &&
-              !strcmp(back, bytes ? bytes_row[i].decoded : unigram_row[i].decoded), "%s: '%s' comes back as '%s'", name, text, back);
+        CHECK(!tokenizer_encode(t, text, strlen(text), pool, &ids, &count) &&
+              !tokenizer_decode_all(t, ids, count, pool, &back, &n) &&
+              !strcmp(back, bytes ? bytes_row[i].decoded : unigram_row[i].decoded),
+                  "%s: '%s' comes back as '%s'", name, text, back);
     }
     if (t) tokenizer_template(t, &before, &after);
-    CHECK(t && !before && after == !bytes && tokenizer_specials(t).unk == 0 && tokenizer_specials(t).eos == (bytes ? -1 : 1) &&
-          !strcmp(tokenizer_class(t), "PreTrainedTokenizerFast"), "%s: its template and special tokens", name);
+    CHECK(t && !before && after == !bytes && tokenizer_specials(t).unk == 0 &&
+          tokenizer_specials(t).eos == (bytes ? -1 : 1) &&
+          !strcmp(tokenizer_class(t), "PreTrainedTokenizerFast"), "%s: its template and special tokens",
+              name);
     free(f.data);
 }
 
-/* The bytes that each piece stands for: through marks that go, letters that change, and words. */
+/* Tests the bytes that each piece stands for: through marks that go, letters that change, and words. */
 static void test_json_spans(Pool *pool) {
     static const char text[] = " Ae\xcc\x81 <x>\xef\xac\x81" "B";
-    static const TokenSpan wanted[] = { { 1, 2, 1 }, { 2, 3, 1 }, { 6, 9, 1 }, { 9, 9, 1 }, { 9, 12, 1 }, { 12, 13, 1 } };
+    static const TokenSpan wanted[] = { { 1, 2, 1 }, { 2, 3, 1 }, { 6, 9, 1 }, { 9, 9, 1 }, { 9, 12, 1 },
+                                        { 12, 13, 1 } };
     Bytes f = seed("json-unigram");
     Tokenizer *t = f.data ? tokenizer_json(f.data, f.n, pool, NULL) : NULL;
     TokenSpan *span;
     int *ids, count, i, good;
     good = t && !tokenizer_encode_spans(t, text, strlen(text), pool, &ids, &span, &count) && count == 6;
-    for (i = 0; good && i < count; i++) good = span[i].from == wanted[i].from && span[i].to == wanted[i].to && span[i].exact == wanted[i].exact;
+    for (i = 0; good && i < count; i++)
+        good = span[i].from == wanted[i].from && span[i].to == wanted[i].to &&
+            span[i].exact == wanted[i].exact;
     CHECK(good, "json-unigram: where '%s' comes from (%d)", t ? pieces(t, text, strlen(text), pool) : "", i);
     free(f.data);
 }
 
-/* One part of a small good file replaced: what is taken, and what is refused by name. */
-static void test_bad_unigram(void) {
-    enum { NORMALIZER, PRE, DECODER, MODEL, PARTS };
-    static const char *const name[PARTS] = { "normalizer", "pre_tokenizer", "decoder", "model" };
-    static const char *const good[PARTS] = { "null", "{\"type\": \"Metaspace\", \"replacement\": \"" B "\"}",
-          "{\"type\": \"Metaspace\", \"replacement\": \"" B "\"}",
-        "{\"type\": \"Unigram\", \"unk_id\": 0, \"vocab\": [[\"<unk>\", 0], [\"a\", -1]]}" };
+/* Parts of a tokenizer.json of a Unigram model, which is good, and what each is replaced by: what is taken,
+ * and what is refused by name. */
+enum { UNI_NORMALIZER, UNI_PRE, UNI_DECODER, UNI_MODEL, UNI_PARTS };
+static const char *const unigram_part[UNI_PARTS] = { "normalizer", "pre_tokenizer", "decoder", "model" };
+static const char *const good_unigram[UNI_PARTS] = {
+    "null", "{\"type\": \"Metaspace\", \"replacement\": \"" B "\"}",
+    "{\"type\": \"Metaspace\", \"replacement\": \"" B "\"}",
+    "{\"type\": \"Unigram\", \"unk_id\": 0, \"vocab\": [[\"<unk>\", 0], [\"a\", -1]]}"
+};
 #define UNIGRAM(rest) "{\"type\": \"Unigram\", \"unk_id\": 0, " rest "}"
 #define STEPS(list) "{\"type\": \"Sequence\", \"normalizers\": [" list "]}"
-    static const struct { int part; const char *text; int code; const char *says; } bad[] = {
-        { MODEL, UNIGRAM("\"vocab\": [[\"<unk>\", 0]]"), OK, "" }, { MODEL, UNIGRAM("\"vocab\": []"), E_FORMAT, "vocab" },
-        { MODEL, UNIGRAM("\"vocab\": {\"a\": 1}"), E_FORMAT, "vocab" }, { MODEL, UNIGRAM("\"vocab\": [[\"a\"]]"), E_FORMAT, "id 0" },
-        { MODEL, UNIGRAM("\"vocab\": [[\"a\", 0], [\"b\", \"c\"]]"), E_FORMAT, "id 1" }, { MODEL, UNIGRAM("\"vocab\": [[\"\", 0]]"), E_FORMAT, "empty" },
-        { MODEL, UNIGRAM("\"vocab\": [[\"a\", 0], [\"a\", 1]]"), E_FORMAT, "twice" }, { MODEL, UNIGRAM("\"vocab\": [[\"a\", 1e40]]"), E_NUMBER, "range" },
-        { MODEL, "{\"type\": \"Unigram\", \"unk_id\": null, \"vocab\": [[\"a\", 0]]}", E_UNSUPPORTED, "unk_id" },
-        { MODEL, "{\"type\": \"Unigram\", \"unk_id\": 1, \"vocab\": [[\"a\", 0]]}", E_RANGE, "unk_id" },
-        { NORMALIZER, "{\"type\": \"NFC\"}", E_UNSUPPORTED, "NFC" }, { NORMALIZER, "{\"type\": \"NFKD\"}", E_UNSUPPORTED, "NFKD" },
-        { NORMALIZER, STEPS("{\"type\": \"NFD\"}, {\"type\": \"Lowercase\"}"), E_UNSUPPORTED, "NFD" },
-        { NORMALIZER, STEPS("{\"type\": \"NFD\"}, {\"type\": \"StripAccents\"}, {\"type\": \"Lowercase\"}, {\"type\": \"Strip\"}"), OK, "" },
-        { NORMALIZER, STEPS("{\"type\": \"Nmt\"}"), E_UNSUPPORTED, "Nmt" }, { NORMALIZER, STEPS("7"), E_UNSUPPORTED, "no type" },
-        { NORMALIZER, "{\"type\": \"Replace\", \"pattern\": {\"Regex\": \"x+\"}, \"content\": \"\"}", E_UNSUPPORTED, "x+" },
-        { NORMALIZER, "{\"type\": \"Replace\", \"pattern\": {\"String\": \"\"}, \"content\": \"\"}", E_UNSUPPORTED, "no text" },
-        { NORMALIZER, "{\"type\": \"Replace\", \"pattern\": {\"String\": \"x\"}}", E_UNSUPPORTED, "Replace" },
-        { NORMALIZER, "{\"type\": \"Prepend\", \"prepend\": \"x\"}", OK, "" }, { NORMALIZER, "{\"type\": \"Precompiled\"}", E_UNSUPPORTED, "Precompiled" },
-        { NORMALIZER, "{\"type\": \"Precompiled\", \"precompiled_charsmap\": \"BAAAAAAAAAAA\"}", OK, "" },
-        { NORMALIZER, "{\"type\": \"Precompiled\", \"precompiled_charsmap\": \"BAAAAAAAAAA\"}", E_FORMAT, "base64" },
-        { NORMALIZER, "{\"type\": \"Precompiled\", \"precompiled_charsmap\": \"BAAAAAA*AAAA\"}", E_FORMAT, "base64" },
-        { NORMALIZER, "{\"type\": \"Precompiled\", \"precompiled_charsmap\": \"\"}", E_FORMAT, "base64" },
-        { NORMALIZER, "{\"type\": \"Precompiled\", \"precompiled_charsmap\": \"/////wAAAAA=\"}", E_FORMAT, "charsmap" },
-        { NORMALIZER, "{\"type\": \"Precompiled\", \"precompiled_charsmap\": \"BAAAAAAAAAD/\"}", E_FORMAT, "charsmap" },
-        { PRE, "null", OK, "" }, { PRE, "{\"type\": \"WhitespaceSplit\"}", OK, "" }, { PRE, "{\"type\": \"Digits\"}", E_UNSUPPORTED, "Digits" },
-        { PRE, "{\"type\": \"Metaspace\", \"replacement\": \"_\"}", E_UNSUPPORTED, "Metaspace" },
-        { PRE, "{\"type\": \"Metaspace\", \"prepend_scheme\": \"odd\"}", E_UNSUPPORTED, "odd" },
-        { PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"WhitespaceSplit\"}, "
-               "{\"type\": \"Metaspace\", \"prepend_scheme\": \"first\"}]}", E_UNSUPPORTED, "first" },
-        { PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Metaspace\"}, {\"type\": \"WhitespaceSplit\"}]}", E_UNSUPPORTED, "Metaspace" },
-        { PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"WhitespaceSplit\"}, "
-               "{\"type\": \"Metaspace\"}, {\"type\": \"Punctuation\"}]}", E_UNSUPPORTED, "" },
-        { DECODER, "null", E_UNSUPPORTED, "decoder" }, { DECODER, "{\"type\": \"WordPiece\"}", E_UNSUPPORTED, "WordPiece" },
-    };
+static const struct { int part; const char *text; int code; const char *says; } bad_unigram[] = {
+    { UNI_MODEL, UNIGRAM("\"vocab\": [[\"<unk>\", 0]]"), OK, "" },
+    { UNI_MODEL, UNIGRAM("\"vocab\": []"), E_FORMAT, "vocab" },
+    { UNI_MODEL, UNIGRAM("\"vocab\": {\"a\": 1}"), E_FORMAT, "vocab" },
+    { UNI_MODEL, UNIGRAM("\"vocab\": [[\"a\"]]"), E_FORMAT, "id 0" },
+    { UNI_MODEL, UNIGRAM("\"vocab\": [[\"a\", 0], [\"b\", \"c\"]]"), E_FORMAT, "id 1" },
+    { UNI_MODEL, UNIGRAM("\"vocab\": [[\"\", 0]]"), E_FORMAT, "empty" },
+    { UNI_MODEL, UNIGRAM("\"vocab\": [[\"a\", 0], [\"a\", 1]]"), E_FORMAT, "twice" },
+    { UNI_MODEL, UNIGRAM("\"vocab\": [[\"a\", 1e40]]"), E_NUMBER, "range" },
+    { UNI_MODEL, "{\"type\": \"Unigram\", \"unk_id\": null, \"vocab\": [[\"a\", 0]]}", E_UNSUPPORTED,
+      "unk_id" },
+    { UNI_MODEL, "{\"type\": \"Unigram\", \"unk_id\": 1, \"vocab\": [[\"a\", 0]]}", E_RANGE, "unk_id" },
+    { UNI_NORMALIZER, "{\"type\": \"NFC\"}", E_UNSUPPORTED, "NFC" },
+    { UNI_NORMALIZER, "{\"type\": \"NFKD\"}", E_UNSUPPORTED, "NFKD" },
+    { UNI_NORMALIZER, STEPS("{\"type\": \"NFD\"}, {\"type\": \"Lowercase\"}"), E_UNSUPPORTED, "NFD" },
+    { UNI_NORMALIZER, STEPS("{\"type\": \"NFD\"}, {\"type\": \"StripAccents\"}, {\"type\": \"Lowercase\"}, "
+                        "{\"type\": \"Strip\"}"), OK, "" },
+    { UNI_NORMALIZER, STEPS("{\"type\": \"Nmt\"}"), E_UNSUPPORTED, "Nmt" },
+    { UNI_NORMALIZER, STEPS("7"), E_UNSUPPORTED, "no type" },
+    { UNI_NORMALIZER, "{\"type\": \"Replace\", \"pattern\": {\"Regex\": \"x+\"}, \"content\": \"\"}",
+      E_UNSUPPORTED, "x+" },
+    { UNI_NORMALIZER, "{\"type\": \"Replace\", \"pattern\": {\"String\": \"\"}, \"content\": \"\"}",
+      E_UNSUPPORTED, "no text" },
+    { UNI_NORMALIZER, "{\"type\": \"Replace\", \"pattern\": {\"String\": \"x\"}}", E_UNSUPPORTED, "Replace" },
+    { UNI_NORMALIZER, "{\"type\": \"Prepend\", \"prepend\": \"x\"}", OK, "" },
+    { UNI_NORMALIZER, "{\"type\": \"Precompiled\"}", E_UNSUPPORTED, "Precompiled" },
+    { UNI_NORMALIZER, "{\"type\": \"Precompiled\", \"precompiled_charsmap\": \"BAAAAAAAAAAA\"}", OK, "" },
+    { UNI_NORMALIZER, "{\"type\": \"Precompiled\", \"precompiled_charsmap\": \"BAAAAAAAAAA\"}", E_FORMAT,
+      "base64" },
+    { UNI_NORMALIZER, "{\"type\": \"Precompiled\", \"precompiled_charsmap\": \"BAAAAAA*AAAA\"}", E_FORMAT,
+      "base64" },
+    { UNI_NORMALIZER, "{\"type\": \"Precompiled\", \"precompiled_charsmap\": \"\"}", E_FORMAT, "base64" },
+    { UNI_NORMALIZER, "{\"type\": \"Precompiled\", \"precompiled_charsmap\": \"/////wAAAAA=\"}", E_FORMAT,
+      "charsmap" },
+    { UNI_NORMALIZER, "{\"type\": \"Precompiled\", \"precompiled_charsmap\": \"BAAAAAAAAAD/\"}", E_FORMAT,
+      "charsmap" },
+    { UNI_PRE, "null", OK, "" }, { UNI_PRE, "{\"type\": \"WhitespaceSplit\"}", OK, "" },
+    { UNI_PRE, "{\"type\": \"Digits\"}", E_UNSUPPORTED, "Digits" },
+    { UNI_PRE, "{\"type\": \"Metaspace\", \"replacement\": \"_\"}", E_UNSUPPORTED, "Metaspace" },
+    { UNI_PRE, "{\"type\": \"Metaspace\", \"prepend_scheme\": \"odd\"}", E_UNSUPPORTED, "odd" },
+    { UNI_PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"WhitespaceSplit\"}, "
+           "{\"type\": \"Metaspace\", \"prepend_scheme\": \"first\"}]}", E_UNSUPPORTED, "first" },
+    { UNI_PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Metaspace\"}, {\"type\": "
+           "\"WhitespaceSplit\"}]}", E_UNSUPPORTED, "Metaspace" },
+    { UNI_PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"WhitespaceSplit\"}, "
+           "{\"type\": \"Metaspace\"}, {\"type\": \"Punctuation\"}]}", E_UNSUPPORTED, "" },
+    { UNI_DECODER, "null", E_UNSUPPORTED, "decoder" },
+    { UNI_DECODER, "{\"type\": \"WordPiece\"}", E_UNSUPPORTED, "WordPiece" },
+};
+#undef UNIGRAM
+#undef STEPS
+
+static void test_bad_unigram(void) {
     size_t i;
     int p, code;
-    for (i = 0; i < sizeof bad / sizeof *bad; i++) {
+    for (i = 0; i < sizeof bad_unigram / sizeof *bad_unigram; i++) {
         Pool pool = test_pool();
         Error err;
         Buffer b = new_buffer(&pool);
         memset(&err, 0, sizeof err);
-        for (p = 0; p < PARTS; p++) {
+        for (p = 0; p < UNI_PARTS; p++) {
             buffer_text(&b, p ? ", " : "{");
-            buffer_json_string(&b, name[p], strlen(name[p]));
+            buffer_json_string(&b, unigram_part[p], strlen(unigram_part[p]));
             buffer_text(&b, ": ");
-            buffer_text(&b, bad[i].part == p ? bad[i].text : good[p]);
+            buffer_text(&b, bad_unigram[i].part == p ? bad_unigram[i].text : good_unigram[p]);
         }
         buffer_text(&b, "}");
         code = tokenizer_json(b.data, b.length, &pool, &err) ? OK : err.code ? err.code : -1;
-        CHECK(code == bad[i].code && (strstr(err.what, bad[i].says) || strstr(err.where, bad[i].says)), "Unigram, %s: %s gives %d, wanted %d and '%s': %s, %s",
-              name[bad[i].part], bad[i].text, code, bad[i].code, bad[i].says, err.what, err.where);
+        CHECK(code == bad_unigram[i].code && (strstr(err.what, bad_unigram[i].says) ||
+                                              strstr(err.where, bad_unigram[i].says)),
+              "Unigram, %s: %s gives %d, wanted %d and '%s': %s, %s",
+              unigram_part[bad_unigram[i].part], bad_unigram[i].text, code, bad_unigram[i].code,
+                  bad_unigram[i].says, err.what, err.where);
         pool_free(&pool);
     }
 }
-#undef UNIGRAM
-#undef STEPS
 
-/* A normalizer may make a text longer than memory: that is said, not tried. */
+/* Tests a normalizer that makes a text longer than memory: it is refused, not tried. */
 static void test_growth(Pool *pool) {
     Buffer b = new_buffer(pool);
     Tokenizer *t;
@@ -1305,9 +1517,11 @@ static void test_growth(Pool *pool) {
         buffer_text(&b, "\"}");
     }
     buffer_text(&b, "]}, \"decoder\": {\"type\": \"Metaspace\", \"replacement\": \"" B "\"}, "
-                    "\"model\": {\"type\": \"Unigram\", \"unk_id\": 0, \"vocab\": [[\"<unk>\", 0], [\"a\", -1]]}}");
+                    "\"model\": {\"type\": \"Unigram\", \"unk_id\": 0, \"vocab\": [[\"<unk>\", 0], [\"a\", "
+                    "-1]]}}");
     t = tokenizer_json(b.data, b.length, pool, NULL);
-    CHECK(t && tokenizer_encode(t, "A", 1, pool, &ids, &count) == E_MEMORY && !tokenizer_encode(t, "b", 1, pool, &ids, &count) && count == 1,
+    CHECK(t && tokenizer_encode(t, "A", 1, pool, &ids, &count) == E_MEMORY &&
+          !tokenizer_encode(t, "b", 1, pool, &ids, &count) && count == 1,
           "a normal form without end");
 }
 
@@ -1329,12 +1543,14 @@ static void test_json_unigram(void) {
         blocks_left = blocks;
         memset(&err, 0, sizeof err);
         t = tokenizer_json(f.data, f.n, &few, &err);
-        if (t && (tokenizer_encode(t, "E\xcc\x81", 3, &few, &ids, &count) ? blocks > 30 : count != 2)) wrong++;
+        if (t && (tokenizer_encode(t, "E\xcc\x81", 3, &few, &ids, &count) ? blocks > 30 : count != 2))
+            wrong++;
         if (!t && err.code != E_MEMORY) wrong++;
         if (t) done++; else refused++;
         pool_free(&few);
     }
-    CHECK(!wrong && refused && done, "Unigram, memory that runs out: %d refused, %d done, %d wrong", refused, done, wrong);
+    CHECK(!wrong && refused && done, "Unigram, memory that runs out: %d refused, %d done, %d wrong", refused,
+          done, wrong);
     for (i = 0; i < 3000 && f.data; i++) {  /* some bytes changed: a message, or a tokenizer that works */
         Pool scratch = test_pool();
         char *damaged = pool_take(&scratch, f.n, 1);
@@ -1355,18 +1571,23 @@ static void test_json_unigram(void) {
 #undef B
 
 /* ---- added tokens, on tokenizers of ours ---- */
-static int beside(Tokenizer *t, const char *added, const char *config, const char *map, Pool *pool, Error *err) {
-    const Json *a = added ? json_parse(added, strlen(added), pool, NULL) : NULL, *c = config ? json_parse(config, strlen(config), pool, NULL) : NULL,
+static int beside(Tokenizer *t, const char *added, const char *config, const char *map, Pool *pool,
+                  Error *err) {
+    const Json *a = added ? json_parse(added, strlen(added), pool, NULL) : NULL,
+        *c = config ? json_parse(config, strlen(config), pool, NULL) : NULL,
                *m = map ? json_parse(map, strlen(map), pool, NULL) : NULL;
     memset(err, 0, sizeof *err);
     return tokenizer_beside(t, a, c, m, pool, err);
 }
 
 /* {"261": {"content": ..., FLAGS}} for added_tokens_decoder. */
-static const char flags_config[] = "{\"added_tokens_decoder\": {\"261\": {\"content\": \"<a>\"}, \"262\": {\"content\": \"<a><b>\", \"special\": true}, "
+static const char flags_config[] = "{\"added_tokens_decoder\": {\"261\": {\"content\": \"<a>\"}, \"262\": "
+                                   "{\"content\": \"<a><b>\", \"special\": true}, "
     "\"263\": {\"content\": \"<l>\", \"lstrip\": true}, \"264\": {\"content\": \"<r>\", \"rstrip\": true}, "
-    "\"265\": {\"content\": \"word\", \"single_word\": true}, \"266\": {\"content\": \"<x y>\"}, \"2\": {\"content\": \"</s>\", \"special\": true}}, "
-    "\"pad_token\": {\"content\": \"<a>\"}, \"chat_template\": [{\"name\": \"tool\", \"template\": \"T\"}, {\"name\": \"default\", \"template\": \"D\"}]}";
+    "\"265\": {\"content\": \"word\", \"single_word\": true}, \"266\": {\"content\": \"<x y>\"}, \"2\": "
+    "{\"content\": \"</s>\", \"special\": true}}, "
+    "\"pad_token\": {\"content\": \"<a>\"}, \"chat_template\": [{\"name\": \"tool\", \"template\": \"T\"}, "
+    "{\"name\": \"default\", \"template\": \"D\"}]}";
 
 static Tokenizer *with_flags(Pool *pool) {
     Error err;
@@ -1377,10 +1598,14 @@ static Tokenizer *with_flags(Pool *pool) {
 
 static void test_flags(void) {
     static const struct { const char *text, *wanted; } row[] = {
-        { "", "" }, { "<a", "<a" }, { "1<a>2", "1{<a>}2" }, { "<a><b>", "{<a><b>}" }, { "<a><a><b><b>", "{<a>}{<a><b>}<b>" },
-        { "1 \t <l> 2", "1{<l>}\xc4\xa0" "2" }, { "1 <r> \n\xc2\xa0" "2", "1\xc4\xa0{<r>}2" }, { "<r> <l> <l>", "{<r>}{<l>}{<l>}" }, { " <l>", "{<l>}" },
-        { "word swords word_ (word)", "{word}\xc4\xa0swords\xc4\xa0word_\xc4\xa0({word})" }, { "\xc3\xa9word", "\xc3\x83\xc2\xa9word" },
-        { "a<x y>b", "a{<x y>}b" }, { "<x  y>", "<x\xc4\xa0\xc4\xa0y>" }, { "</s>", "{</s>}" }, { "<s>", "<s>" },
+        { "", "" }, { "<a", "<a" }, { "1<a>2", "1{<a>}2" }, { "<a><b>", "{<a><b>}" },
+        { "<a><a><b><b>", "{<a>}{<a><b>}<b>" },
+        { "1 \t <l> 2", "1{<l>}\xc4\xa0" "2" }, { "1 <r> \n\xc2\xa0" "2", "1\xc4\xa0{<r>}2" },
+        { "<r> <l> <l>", "{<r>}{<l>}{<l>}" }, { " <l>", "{<l>}" },
+        { "word swords word_ (word)", "{word}\xc4\xa0swords\xc4\xa0word_\xc4\xa0({word})" },
+        { "\xc3\xa9word", "\xc3\x83\xc2\xa9word" },
+        { "a<x y>b", "a{<x y>}b" }, { "<x  y>", "<x\xc4\xa0\xc4\xa0y>" }, { "</s>", "{</s>}" },
+        { "<s>", "<s>" },
     };
     Pool pool = test_pool();
     Error err;
@@ -1392,43 +1617,58 @@ static void test_flags(void) {
     int merges, n = 0, *ids, count;
     for (i = 0; t && i < sizeof row / sizeof *row; i++) {
         const char *got = spelt(t, row[i].text, 261, &pool);
-        CHECK(!strcmp(got, row[i].wanted), "added tokens in '%s': %s, wanted %s", row[i].text, got, row[i].wanted);
+        CHECK(!strcmp(got, row[i].wanted), "added tokens in '%s': %s, wanted %s", row[i].text, got,
+              row[i].wanted);
     }
     if (!t) return;
-    CHECK(!strcmp(decoded(t, "1<a>2<a><b>3", 0, &pool), "1<a>23") && !strcmp(decoded(t, "1<a>2<a><b>3", 1, &pool), "1<a>2<a><b>3"), "special ones are skipped");
-    CHECK(tokenizer_added(t, 0, &a) && a.id == 2 && !a.beyond && tokenizer_added(t, 6, &a) && a.id == 266 && a.beyond && !tokenizer_added(t, 7, &a) &&
+    CHECK(!strcmp(decoded(t, "1<a>2<a><b>3", 0, &pool), "1<a>23") &&
+          !strcmp(decoded(t, "1<a>2<a><b>3", 1, &pool), "1<a>2<a><b>3"), "special ones are skipped");
+    CHECK(tokenizer_added(t, 0, &a) && a.id == 2 && !a.beyond && tokenizer_added(t, 6, &a) && a.id == 266 &&
+          a.beyond && !tokenizer_added(t, 7, &a) &&
           !tokenizer_added(t, -1, &a), "the list of added tokens");
-    CHECK(tokenizer_specials(t).pad == 261 && tokenizer_specials(t).bos == 0 && !strcmp(tokenizer_chat_template(t), "D"), "names, and the default template");
-    CHECK(!tokenizer_encode_plain(t, "<a>", 3, 1, &pool, &ids, &count) && count == 3, "encode_plain looks for none");
+    CHECK(tokenizer_specials(t).pad == 261 && tokenizer_specials(t).bos == 0 &&
+          !strcmp(tokenizer_chat_template(t), "D"), "names, and the default template");
+    CHECK(!tokenizer_encode_plain(t, "<a>", 3, 1, &pool, &ids, &count) && count == 3,
+          "encode_plain looks for none");
     sp = written(train(0, 50, 320, &pool, &err), 0, &pool);
     model.data = (char *)sp.data; model.n = sp.length;
     t = tokenizer_sentencepiece(sp.data, sp.length, &pool, &err);
     json = json_llama(t, model, chat_name, chat_id, 3, 0, &pool, &merges);
     t = open_json(json, &pool);
     if (!t) return;
-    CHECK(!beside(t, NULL, "{\"added_tokens_decoder\": {\"320\": {\"content\": \"xy\", \"normalized\": true}, "
+    CHECK(!beside(t, NULL, "{\"added_tokens_decoder\": {\"320\": {\"content\": \"xy\", \"normalized\": true}"
+                           ", "
                            "\"321\": {\"content\": \"z\", \"normalized\": false}}}",
                   NULL, &pool, &err), "normalized: %s", err.what);
     for (i = 0; i < 4; i++) {
         static const char *const text[] = { "a xy", "axy", "xy", "az xy" },
-                          *const wanted[] = { "\xe2\x96\x81" "a{xy}", "\xe2\x96\x81" "a<0x78><0x79>", "{xy}", "\xe2\x96\x81" "a{z}\xe2\x96\x81{xy}" };
+                          *const wanted[] = { "\xe2\x96\x81" "a{xy}", "\xe2\x96\x81" "a<0x78><0x79>", "{xy}",
+                                              "\xe2\x96\x81" "a{z}\xe2\x96\x81{xy}" };
         n += !strcmp(spelt(t, text[i], 320, &pool), wanted[i]);
     }
     CHECK(n == 4, "normalized tokens are looked for in the normal form: %d of 4", n);
     pool_free(&pool);
 }
 
-/* Llama-3's split: whole words are looked up, so that the ids say where it cut. */
+/* Tests Llama-3's split: whole words are looked up, so that the ids say where it cut. */
 static void test_split(void) {
-    static const char head[] = "{\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern\": {\"Regex\": "
-        "\"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}{1,3}| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|"
-        "\\\\s+(?!\\\\S)|\\\\s+\"}, \"behavior\": \"Isolated\"}, {\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": false}]}, "
-        "\"decoder\": {\"type\": \"ByteLevel\"}, \"model\": {\"type\": \"BPE\", \"ignore_merges\": true, \"merges\": [], \"vocab\": {";
+    static const char head[] = "{\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": "
+                               "\"Split\", \"pattern\": {\"Regex\": "
+        "\"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}{1,3}| "
+        "?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|"
+        "\\\\s+(?!\\\\S)|\\\\s+\"}, \"behavior\": \"Isolated\"}, {\"type\": \"ByteLevel\", "
+        "\"add_prefix_space\": false, \"use_regex\": false}]}, "
+        "\"decoder\": {\"type\": \"ByteLevel\"}, \"model\": {\"type\": \"BPE\", \"ignore_merges\": true, "
+        "\"merges\": [], \"vocab\": {";
     static const struct { const char *text; const char *word[8]; } row[] = {
-        { "I'LL don't", { "I", "'LL", " don", "'t" } }, { "1234567", { "123", "456", "7" } }, { "a 12", { "a", " ", "12" } },
-        { "(word) -x", { "(word", ")", " -", "x" } }, { "!!\n\nx", { "!!\n\n", "x" } }, { " ?!\r\n b", { " ?!\r\n", " b" } },
-        { "a \n \n  b", { "a", " \n \n", " ", " b" } }, { "a   b", { "a", "  ", " b" } }, { "a   ", { "a", "   " } }, { "\tb\xc3\xa9", { "\tb\xc3\xa9" } },
-        { "\nb", { "\n", "b" } }, { "''s", { "''", "s" } }, { "  1", { " ", " ", "1" } }, { "a\xc2\xa0" "b", { "a", "\xc2\xa0" "b" } },
+        { "I'LL don't", { "I", "'LL", " don", "'t" } }, { "1234567", { "123", "456", "7" } },
+        { "a 12", { "a", " ", "12" } },
+        { "(word) -x", { "(word", ")", " -", "x" } }, { "!!\n\nx", { "!!\n\n", "x" } },
+        { " ?!\r\n b", { " ?!\r\n", " b" } },
+        { "a \n \n  b", { "a", " \n \n", " ", " b" } }, { "a   b", { "a", "  ", " b" } },
+        { "a   ", { "a", "   " } }, { "\tb\xc3\xa9", { "\tb\xc3\xa9" } },
+        { "\nb", { "\n", "b" } }, { "''s", { "''", "s" } }, { "  1", { " ", " ", "1" } },
+        { "a\xc2\xa0" "b", { "a", "\xc2\xa0" "b" } },
     };
     size_t r, w, n, k;
     for (r = 0; r < sizeof row / sizeof *row; r++) {
@@ -1443,10 +1683,12 @@ static void test_split(void) {
             Buffer mapped = new_buffer(&pool);
             for (k = 0; k < w && strcmp(row[r].word[k], row[r].word[w]); k++) { }
             if (k < w) continue;
-            for (k = 0, n = strlen(row[r].word[w]); k < n; k++) {     /* GPT-2's alphabet, as far as it occurs here */
+            /* GPT-2's alphabet, as far as it occurs here */
+            for (k = 0, n = strlen(row[r].word[w]); k < n; k++) {
                 unsigned c = (unsigned char)row[r].word[w][k];
                 char utf8[4];
-                buffer_bytes(&mapped, utf8, (size_t)utf8_encode(utf8, (int32_t)(c <= 32 ? c + 256 : c == 0xA0 ? 0x142 : c)));
+                unsigned code = c <= 32 ? c + 256 : c == 0xA0 ? 0x142 : c;
+                buffer_bytes(&mapped, utf8, (size_t)utf8_encode(utf8, (int32_t)code));
             }
             buffer_text(&b, id ? ", " : "");
             buffer_json_string(&b, (char *)mapped.data, mapped.length);
@@ -1458,7 +1700,8 @@ static void test_split(void) {
         good = t && !tokenizer_encode(t, row[r].text, strlen(row[r].text), &pool, &ids, &count);
         for (w = 0; good && w < 8 && row[r].word[w]; w++) {
             char *back;
-            good = (int)w < count && !tokenizer_decode(t, ids + w, 1, &pool, &back, &n) && !strcmp(back, row[r].word[w]);
+            good = (int)w < count && !tokenizer_decode(t, ids + w, 1, &pool, &back, &n) &&
+                !strcmp(back, row[r].word[w]);
         }
         CHECK(good && (int)w == count, "Llama-3's split of row %d: word %d (%s)", (int)r, (int)w, err.what);
         pool_free(&pool);
@@ -1467,23 +1710,32 @@ static void test_split(void) {
 
 /* One part of a small good tokenizer.json replaced. */
 enum { ADDED, NORMALIZER, PRE, POST, DECODER, MODEL, PARTS };
-static const char *const part_name[PARTS] = { "added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder", "model" };
-static const char *const good_part[PARTS] = { "[{\"content\": \"<e>\", \"id\": 3, \"special\": true}]", "null",
+static const char *const part_name[PARTS] = { "added_tokens", "normalizer", "pre_tokenizer", "post_processor",
+                                              "decoder", "model" };
+static const char *const good_part[PARTS] = { "[{\"content\": \"<e>\", \"id\": 3, \"special\": true}]",
+                                              "null",
       "{\"type\": \"ByteLevel\", \"add_prefix_space\": false}",
-    "null", "{\"type\": \"ByteLevel\"}", "{\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2}, \"merges\": [\"a b\"]}" };
+    "null", "{\"type\": \"ByteLevel\"}",
+    "{\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2}, \"merges\": [\"a b\"]}" };
 #define VOCAB "\"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2}"
 static const struct { int part; const char *text; int code; const char *says; } bad_part[] = {
     { MODEL, "{\"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2}, \"merges\": [[\"a\", \"b\"]]}", OK, "" },
-    { MODEL, "{\"type\": \"WordPiece\", " VOCAB "}", E_UNSUPPORTED, "WordPiece" }, { MODEL, "{\"type\": \"Unigram\", \"vocab\": []}",
+    { MODEL, "{\"type\": \"WordPiece\", " VOCAB "}", E_UNSUPPORTED, "WordPiece" },
+    { MODEL, "{\"type\": \"Unigram\", \"vocab\": []}",
           E_UNSUPPORTED, "Unigram" },
-    { MODEL, "{\"type\": \"WordLevel\", " VOCAB "}", E_UNSUPPORTED, "WordLevel" }, { MODEL, "null", E_UNSUPPORTED, "model" },
+    { MODEL, "{\"type\": \"WordLevel\", " VOCAB "}", E_UNSUPPORTED, "WordLevel" },
+    { MODEL, "null", E_UNSUPPORTED, "model" },
     { MODEL, "{" VOCAB "}", E_UNSUPPORTED, "type" },
     { MODEL, "{\"type\": 7, " VOCAB ", \"merges\": []}", E_UNSUPPORTED, "type" },
     { MODEL, "{\"type\": \"BPE\", \"dropout\": 0.1, " VOCAB ", \"merges\": []}", E_UNSUPPORTED, "dropout" },
-    { MODEL, "{\"type\": \"BPE\", \"continuing_subword_prefix\": \"##\", " VOCAB ", \"merges\": []}", E_UNSUPPORTED, "continuing_subword_prefix" },
-    { MODEL, "{\"type\": \"BPE\", \"end_of_word_suffix\": \"</w>\", " VOCAB ", \"merges\": []}", E_UNSUPPORTED, "end_of_word_suffix" },
-    { MODEL, "{\"type\": \"BPE\", " VOCAB "}", E_FORMAT, "" }, { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": {}}", E_FORMAT, "" },
-    { MODEL, "{\"type\": \"BPE\", \"merges\": []}", E_FORMAT, "" }, { MODEL, "{\"type\": \"BPE\", \"vocab\": [\"a\"], \"merges\": []}", E_FORMAT, "" },
+    { MODEL, "{\"type\": \"BPE\", \"continuing_subword_prefix\": \"##\", " VOCAB ", \"merges\": []}",
+      E_UNSUPPORTED, "continuing_subword_prefix" },
+    { MODEL, "{\"type\": \"BPE\", \"end_of_word_suffix\": \"</w>\", " VOCAB ", \"merges\": []}",
+      E_UNSUPPORTED, "end_of_word_suffix" },
+    { MODEL, "{\"type\": \"BPE\", " VOCAB "}", E_FORMAT, "" },
+    { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": {}}", E_FORMAT, "" },
+    { MODEL, "{\"type\": \"BPE\", \"merges\": []}", E_FORMAT, "" },
+    { MODEL, "{\"type\": \"BPE\", \"vocab\": [\"a\"], \"merges\": []}", E_FORMAT, "" },
     { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [\"ab\"]}", E_FORMAT, "merge 0" },
     { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [\"a b\", \"a b c\"]}", E_FORMAT, "merge 1" },
     { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [[\"a\"]]}", E_FORMAT, "merge 0" },
@@ -1495,9 +1747,11 @@ static const struct { int part; const char *text; int code; const char *says; } 
     { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [\"a c\"]}", E_MISSING, "merge 0" },
     { MODEL, "{\"type\": \"BPE\", " VOCAB ", \"merges\": [\"ab ab\"]}", E_MISSING, "" },
     { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 0}, \"merges\": []}", E_FORMAT, "one id" },
-    { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 2, \"c\": 4}, \"merges\": []}", E_UNSUPPORTED, "holes" },
+    { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 2, \"c\": 4}, \"merges\": []}", E_UNSUPPORTED,
+      "holes" },
     { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 2, \"c\": 1}, \"merges\": []}", OK, "" },
-    { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"c\": 3}, \"merges\": []}", E_FORMAT, "another token" },
+    { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"c\": 3}, \"merges\": []}", E_FORMAT,
+      "another token" },
     { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": -1}, \"merges\": []}", E_FORMAT, "" },
     { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": 1e300}, \"merges\": []}", E_FORMAT, "" },
     { MODEL, "{\"type\": \"BPE\", \"vocab\": {\"a\": 2147483647}, \"merges\": []}", E_FORMAT, "" },
@@ -1505,29 +1759,41 @@ static const struct { int part; const char *text; int code; const char *says; } 
     { ADDED, "[{\"content\": \"a\", \"id\": 0}]", OK, "" },
     { ADDED, "[{\"id\": 3}]", E_FORMAT, "content" }, { ADDED, "[{\"content\": \"x\"}]", E_FORMAT, "id" },
     { ADDED, "[{\"content\": \"x\", \"id\": \"3\"}]", E_FORMAT, "id" },
-    { ADDED, "[{\"content\": \"x\", \"id\": 4}]", E_UNSUPPORTED, "hole" }, { ADDED, "[{\"content\": \"x\", \"id\": 400000000}]", E_UNSUPPORTED, "hole" },
+    { ADDED, "[{\"content\": \"x\", \"id\": 4}]", E_UNSUPPORTED, "hole" },
+    { ADDED, "[{\"content\": \"x\", \"id\": 400000000}]", E_UNSUPPORTED, "hole" },
     { ADDED, "[{\"content\": \"x\", \"id\": 4}, {\"content\": \"y\", \"id\": 4}]", E_FORMAT, "one id" },
     { ADDED, "[{\"content\": \"x\", \"id\": 3}, {\"content\": \"x\", \"id\": 4}]", E_FORMAT, "two ids" },
-    { ADDED, "[{\"content\": \"a\", \"id\": 3}]", E_FORMAT, "two ids" }, { ADDED, "[{\"content\": \"x\", \"id\": 1}]", E_FORMAT, "another token" },
-    { ADDED, "[{\"content\": \"x\", \"id\": 3}, {\"content\": \"x\", \"id\": 3, \"special\": true}]", OK, "" }, { ADDED, "[7]", E_FORMAT, "content" },
-    { NORMALIZER, "{\"type\": \"NFC\"}", E_UNSUPPORTED, "NFC" }, { NORMALIZER, "{\"type\": \"Sequence\", \"normalizers\": []}", OK, "" },
-    { NORMALIZER, "{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"Lowercase\"}]}", E_UNSUPPORTED, "Lowercase" },
+    { ADDED, "[{\"content\": \"a\", \"id\": 3}]", E_FORMAT, "two ids" },
+    { ADDED, "[{\"content\": \"x\", \"id\": 1}]", E_FORMAT, "another token" },
+    { ADDED, "[{\"content\": \"x\", \"id\": 3}, {\"content\": \"x\", \"id\": 3, \"special\": true}]", OK,
+      "" }, { ADDED, "[7]", E_FORMAT, "content" },
+    { NORMALIZER, "{\"type\": \"NFC\"}", E_UNSUPPORTED, "NFC" },
+    { NORMALIZER, "{\"type\": \"Sequence\", \"normalizers\": []}", OK, "" },
+    { NORMALIZER, "{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"Lowercase\"}]}", E_UNSUPPORTED,
+      "Lowercase" },
     { NORMALIZER, "7", E_UNSUPPORTED, "normalizer" },
-    { PRE, "null", E_UNSUPPORTED, "neither" }, { PRE, "{\"type\": \"Whitespace\"}", E_UNSUPPORTED, "Whitespace" },
-    { PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Digits\"}, {\"type\": \"ByteLevel\"}]}", E_UNSUPPORTED, "Digits" },
-    { PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern\": {\"Regex\": \"x+\"}}, {\"type\": \"ByteLevel\"}]}",
+    { PRE, "null", E_UNSUPPORTED, "neither" }, { PRE, "{\"type\": \"Whitespace\"}", E_UNSUPPORTED,
+                                                 "Whitespace" },
+    { PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Digits\"}, {\"type\": \"ByteLevel\"}]}",
+      E_UNSUPPORTED, "Digits" },
+    { PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern\": {\"Regex\": "
+           "\"x+\"}}, {\"type\": \"ByteLevel\"}]}",
           E_UNSUPPORTED, "x+" },
-    { PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"ByteLevel\"}, {\"type\": \"Digits\"}]}", E_UNSUPPORTED, "Digits" },
+    { PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"ByteLevel\"}, {\"type\": \"Digits\"}]}",
+      E_UNSUPPORTED, "Digits" },
     { POST, "{\"type\": \"ByteLevel\"}", OK, "" }, { POST, "{\"type\": \"Odd\"}", E_UNSUPPORTED, "Odd" },
     { POST, "{\"type\": \"RobertaProcessing\"}", E_FORMAT, "RobertaProcessing" },
     { POST, "{\"type\": \"RobertaProcessing\", \"sep\": [\"<e>\", 3], \"cls\": [\"<e>\", 4]}", E_FORMAT, "" },
     { POST, "{\"type\": \"RobertaProcessing\", \"sep\": [\"<e>\", 3], \"cls\": [\"<e>\", 3]}", OK, "" },
     { POST, "{\"type\": \"TemplateProcessing\"}", E_FORMAT, "" },
-    { POST, "{\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<e>\"}}, {\"Sequence\": {}}]}", E_FORMAT, "<e>" },
-    { POST, "{\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<e>\"}}, {\"SpecialToken\": {\"id\": \"<e>\"}}, "
+    { POST, "{\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<e>\"}}, "
+            "{\"Sequence\": {}}]}", E_FORMAT, "<e>" },
+    { POST, "{\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<e>\"}}, "
+            "{\"SpecialToken\": {\"id\": \"<e>\"}}, "
             "{\"Sequence\": {}}], "
             "\"special_tokens\": {\"<e>\": {\"ids\": [3]}}}", E_UNSUPPORTED, "side by side" },
-    { DECODER, "null", E_UNSUPPORTED, "decoder" }, { DECODER, "{\"type\": \"WordPiece\"}", E_UNSUPPORTED, "WordPiece" },
+    { DECODER, "null", E_UNSUPPORTED, "decoder" }, { DECODER, "{\"type\": \"WordPiece\"}", E_UNSUPPORTED,
+                                                     "WordPiece" },
 };
 
 static void test_bad_json(void) {
@@ -1548,17 +1814,19 @@ static void test_bad_json(void) {
         buffer_text(&b, "}");
         t = tokenizer_json(b.data, b.length, &pool, &err);
         code = t ? OK : err.code ? err.code : -1;
-        CHECK(code == bad_part[i].code && (strstr(err.what, bad_part[i].says) || strstr(err.where, bad_part[i].says)),
+        CHECK(code == bad_part[i].code && (strstr(err.what, bad_part[i].says) ||
+                                           strstr(err.where, bad_part[i].says)),
               "tokenizer.json, %s: %s gives %d, wanted %d and '%s': %s, %s",
-              part_name[bad_part[i].part], bad_part[i].text, code, bad_part[i].code, bad_part[i].says, err.what, err.where);
+              part_name[bad_part[i].part], bad_part[i].text, code, bad_part[i].code, bad_part[i].says,
+                  err.what, err.where);
         for (k = 0; !i && k < b.length; k++) if (tokenizer_json(b.data, k, &pool, NULL)) break;
         if (!i) CHECK(k == b.length, "tokenizer.json cut after %d bytes is taken", (int)k);
         pool_free(&pool);
     }
 }
 
-/* Files beside that are wrong. */
-/* "legacy": false: only the start of a text gets a space; behind a special token there is none, and what a stranger says goes on there, too. */
+/* Tests "legacy": false: only the start of a text gets a space; after a special token there is none, nor
+ * before what a stranger says there. */
 static void test_legacy(void) {
     static const char *const text[] = { "a b", "a </s>b", "</s>a", " a</s> b</s></s>" },
         *const old[] = { "_a_b", "_a_ </s> _b", "</s> _a", "__a </s> __b </s> </s>" },
@@ -1571,32 +1839,40 @@ static void test_legacy(void) {
     for (legacy = 0; legacy < 2; legacy++) {
         Tokenizer *t = tokenizer_sentencepiece(f.data, f.n, &pool, &err);
         char config[200];
-        snprintf(config, sizeof config, "{\"legacy\": %s, \"added_tokens_decoder\": {\"2\": {\"content\": \"</s>\", \"special\": true}}}",
+        snprintf(config, sizeof config, "{\"legacy\": %s, \"added_tokens_decoder\": {\"2\": {\"content\": "
+                                        "\"</s>\", \"special\": true}}}",
               legacy ? "null" : "false");
-        CHECK(t && !beside(t, NULL, config, NULL, &pool, &err) && tokenizer_legacy(t) == legacy, "legacy %d: %s, %s", legacy, err.what, err.where);
+        CHECK(t && !beside(t, NULL, config, NULL, &pool, &err) && tokenizer_legacy(t) == legacy,
+              "legacy %d: %s, %s", legacy, err.what, err.where);
         for (i = 0; t && i < 4; i++) {
             char got[200] = "", *at = got;
             const char *want = (legacy ? old : wanted)[i];
             tokenizer_encode(t, text[i], strlen(text[i]), &pool, &ids, &count);
-            for (k = 0; k < count; k++) {   /* U+2581 as _, pieces of SentencePiece run together, </s> apart */
+            /* U+2581 as _, pieces of SentencePiece run together, </s> apart */
+            for (k = 0; k < count; k++) {
                 const char *piece = tokenizer_piece(t, ids[k], NULL);
                 size_t n;
                 tokenizer_piece(t, ids[k], &n);
-                if (ids[k] == 2) { at += sprintf(at, "%s</s>%s", k ? " " : "", k + 1 < count && ids[k + 1] != 2 ? " " : ""); continue; }
-                for (; n; n--) if (*piece == (char)0xE2) { *at++ = '_'; piece += 3; n -= 2; } else *at++ = *piece++;
+                if (ids[k] == 2) { at += sprintf(at, "%s</s>%s", k ? " " : "", k + 1 < count &&
+                                                 ids[k + 1] != 2 ? " " : ""); continue; }
+                for (; n; n--)
+                    if (*piece == (char)0xE2) { *at++ = '_'; piece += 3; n -= 2; } else *at++ = *piece++;
             }
             *at = 0;
             CHECK(!strcmp(got, want), "legacy %d: '%s' gives '%s'", legacy, text[i], got);
         }
-        CHECK(t && !tokenizer_encode_plain(t, "a", 1, 0, &pool, &ids, &count) && count == 1 && (ids[0] == 4) == !legacy,
+        CHECK(t && !tokenizer_encode_plain(t, "a", 1, 0, &pool, &ids, &count) && count == 1 &&
+              (ids[0] == 4) == !legacy,
               "legacy %d: a text that goes on", legacy);
     }
     {
         Tokenizer *t = tokenizer_sentencepiece(rules.data, rules.n, &pool, &err);
-        CHECK(t && beside(t, NULL, "{\"legacy\": false}", NULL, &pool, &err) == E_UNSUPPORTED && strstr(err.what, "legacy"),
+        CHECK(t && beside(t, NULL, "{\"legacy\": false}", NULL, &pool, &err) == E_UNSUPPORTED &&
+              strstr(err.what, "legacy"),
               "legacy, white space removed: %s", err.what);
         t = tokenizer_sentencepiece(f.data, f.n, &pool, &err);
-        CHECK(t && beside(t, NULL, "{\"legacy\": false, \"add_prefix_space\": false}", NULL, &pool, &err) == E_UNSUPPORTED, "legacy, no prefix: %s", err.what);
+        CHECK(t && beside(t, NULL, "{\"legacy\": false, \"add_prefix_space\": false}", NULL, &pool,
+                          &err) == E_UNSUPPORTED, "legacy, no prefix: %s", err.what);
     }
     free(f.data); free(rules.data);
     pool_free(&pool);
@@ -1604,14 +1880,19 @@ static void test_legacy(void) {
 
 static void test_bad_beside(void) {
     static const struct { const char *added, *config; int code; } bad[] = {
-        { "[1]", NULL, E_FORMAT }, { "{\"x\": \"300\"}", NULL, E_FORMAT }, { "{\"x\": 301}", NULL, E_UNSUPPORTED },
+        { "[1]", NULL, E_FORMAT }, { "{\"x\": \"300\"}", NULL, E_FORMAT },
+        { "{\"x\": 301}", NULL, E_UNSUPPORTED },
         { "{\"x\": 300, \"y\": 300}", NULL, E_FORMAT },
         { "{\"x\": 5}", NULL, E_FORMAT }, { "{\"<s>\": 300}", NULL, E_FORMAT }, { "{\"x\": 300}",
               "{\"added_tokens_decoder\": {\"300\": {\"content\": \"y\"}}}", E_FORMAT },
-        { NULL, "{\"added_tokens_decoder\": []}", E_FORMAT }, { NULL, "{\"added_tokens_decoder\": {\"x\": {\"content\": \"y\"}}}", E_FORMAT },
-        { NULL, "{\"added_tokens_decoder\": {\"\": {\"content\": \"y\"}}}", E_FORMAT }, { NULL, "{\"added_tokens_decoder\": {\"300\": 5}}", E_FORMAT },
-        { NULL, "{\"added_tokens_decoder\": {\"99999999999999999999\": {\"content\": \"y\"}}}", E_FORMAT }, { "{}", "{}", OK },
-        { "{\"x\": 300}", "{\"added_tokens_decoder\": {\"300\": {\"content\": \"x\"}}, \"chat_template\": 5, \"pad_token\": 7, \"bos_token\": null}", OK },
+        { NULL, "{\"added_tokens_decoder\": []}", E_FORMAT },
+        { NULL, "{\"added_tokens_decoder\": {\"x\": {\"content\": \"y\"}}}", E_FORMAT },
+        { NULL, "{\"added_tokens_decoder\": {\"\": {\"content\": \"y\"}}}", E_FORMAT },
+        { NULL, "{\"added_tokens_decoder\": {\"300\": 5}}", E_FORMAT },
+        { NULL, "{\"added_tokens_decoder\": {\"99999999999999999999\": {\"content\": \"y\"}}}", E_FORMAT },
+        { "{}", "{}", OK },
+        { "{\"x\": 300}", "{\"added_tokens_decoder\": {\"300\": {\"content\": \"x\"}}, \"chat_template\": 5, "
+                          "\"pad_token\": 7, \"bos_token\": null}", OK },
     };
     size_t i;
     for (i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -1619,12 +1900,13 @@ static void test_bad_beside(void) {
         Error err;
         Tokenizer *t = train(0, 50, 300, &pool, &err);
         int code = beside(t, bad[i].added, bad[i].config, NULL, &pool, &err);
-        CHECK(code == bad[i].code, "beside, row %d gives %d, wanted %d (%s)", (int)i, code, bad[i].code, err.what);
+        CHECK(code == bad[i].code, "beside, row %d gives %d, wanted %d (%s)", (int)i, code, bad[i].code,
+              err.what);
         pool_free(&pool);
     }
 }
 
-/* A tokenizer.json with single bytes changed: read and used, or refused. */
+/* Tests a tokenizer.json with single bytes changed: read and used, or refused. */
 static void test_damaged_json(void) {
     Pool pool = test_pool(), scratch = test_pool();
     Error err;
@@ -1641,10 +1923,12 @@ static void test_damaged_json(void) {
         size_t at = (size_t)rng_below(&rng, json.length);
         unsigned char old = json.data[at];
         PoolMark mark = pool_mark(&scratch);
-        json.data[at] = (unsigned char)(i % 2 ? (int)rng_below(&rng, 256) : " \"[]{},:0129ae\\"[rng_below(&rng, 15)]);
+        json.data[at] = (unsigned char)(i % 2 ? (int)rng_below(&rng, 256)
+                                        : " \"[]{},:0129ae\\"[rng_below(&rng, 15)]);
         memset(&err, 0, sizeof err);
         u = tokenizer_json(json.data, json.length, &scratch, &err);
-        good = u ? !tokenizer_encode(u, "ab c<s>\xff d", 10, &scratch, &ids, &count) && !tokenizer_decode(u, ids, count, &scratch, &back, &n) : err.code != OK;
+        good = u ? !tokenizer_encode(u, "ab c<s>\xff d", 10, &scratch, &ids, &count) &&
+            !tokenizer_decode(u, ids, count, &scratch, &back, &n) : err.code != OK;
         taken += u != NULL;
         json.data[at] = old;
         pool_release(&scratch, mark);
@@ -1657,7 +1941,8 @@ static void test_damaged_json(void) {
 static const char *scratch_folder(void) {
     static char path[512];
     const char *tmp = getenv("TMPDIR");
-    snprintf(path, sizeof path, "%s/tokenizer_test.%lu", tmp ? tmp : "/tmp", (unsigned long)time(NULL) ^ (unsigned long)clock());
+    snprintf(path, sizeof path, "%s/tokenizer_test.%lu", tmp ? tmp : "/tmp",
+             (unsigned long)time(NULL) ^ (unsigned long)clock());
     return path;
 }
 
@@ -1668,11 +1953,16 @@ static int put_file(const char *folder, const char *name, const void *bytes, siz
 }
 
 static void remove_files(const char *folder) {
-    static const char *const name[] = { "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json", "tokenizer_config.json",
-          "special_tokens_map.json" };
+    static const char *const name[] = {
+        "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json",
+        "tokenizer_config.json", "special_tokens_map.json"
+    };
     char path[1024];
     size_t i;
-    for (i = 0; i < sizeof name / sizeof *name; i++) { snprintf(path, sizeof path, "%s/%s", folder, name[i]); remove(path); }
+    for (i = 0; i < sizeof name / sizeof *name; i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, name[i]);
+        remove(path);
+    }
     remove(folder);
 }
 
@@ -1680,9 +1970,11 @@ static int same_added(const Tokenizer *a, const Tokenizer *b) {
     AddedToken x, y;
     int i;
     for (i = 0; tokenizer_added(a, i, &x); i++)
-        if (!tokenizer_added(b, i, &y) || x.id != y.id || x.length != y.length || memcmp(x.text, y.text, x.length) || x.special != y.special ||
+        if (!tokenizer_added(b, i, &y) || x.id != y.id || x.length != y.length ||
+            memcmp(x.text, y.text, x.length) || x.special != y.special ||
             x.lstrip != y.lstrip ||
-            x.rstrip != y.rstrip || x.single_word != y.single_word || x.normalized != y.normalized || x.beyond != y.beyond) return 0;
+            x.rstrip != y.rstrip || x.single_word != y.single_word || x.normalized != y.normalized ||
+                x.beyond != y.beyond) return 0;
     return !tokenizer_added(b, i, &y);
 }
 
@@ -1692,17 +1984,22 @@ static int same_tokenizer(const Tokenizer *a, const Tokenizer *b, Pool *pool) {
     int w, x, y, z;
     tokenizer_template(a, &w, &x);
     tokenizer_template(b, &y, &z);
-    return tokenizer_kind(a) == tokenizer_kind(b) && tokenizer_size(a) == tokenizer_size(b) && same_added(a, b) && agree(a, b, text, strlen(text), pool) &&
-           p.bos == q.bos && p.eos == q.eos && p.unk == q.unk && p.pad == q.pad && w == y && x == z && tokenizer_chat_template(b) &&
+    return tokenizer_kind(a) == tokenizer_kind(b) && tokenizer_size(a) == tokenizer_size(b) &&
+        same_added(a, b) && agree(a, b, text, strlen(text), pool) &&
+           p.bos == q.bos && p.eos == q.eos && p.unk == q.unk && p.pad == q.pad && w == y && x == z &&
+               tokenizer_chat_template(b) &&
            !strcmp(tokenizer_chat_template(a), tokenizer_chat_template(b));
 }
 
 static void test_folders(void) {
     static const char added[] = "{\"<y>\": 321, \"<x>\": 320}";
-    static const char config[] = "{\"added_tokens_decoder\": {\"320\": {\"content\": \"<x>\", \"lstrip\": true, \"special\": true}, "
+    static const char config[] = "{\"added_tokens_decoder\": {\"320\": {\"content\": \"<x>\", \"lstrip\": "
+                                 "true, \"special\": true}, "
         "\"322\": {\"content\": \"<z>\", "
-        "\"normalized\": false, \"rstrip\": true}}, \"pad_token\": \"<y>\", \"chat_template\": \"<|im_start|>\\n{{ x }}\"}";
-    static const char *const kinds[] = { "tokenizer.model", "vocab.json", "tokenizer.json (Llama)", "tokenizer.json (RoBERTa)" };
+        "\"normalized\": false, \"rstrip\": true}}, \"pad_token\": \"<y>\", \"chat_template\": "
+        "\"<|im_start|>\\n{{ x }}\"}";
+    static const char *const kinds[] = { "tokenizer.model", "vocab.json", "tokenizer.json (Llama)",
+                                         "tokenizer.json (RoBERTa)" };
     char folder[2][700];
     int kind, merges;
     for (kind = 0; kind < 4; kind++) {
@@ -1716,10 +2013,14 @@ static void test_folders(void) {
         snprintf(folder[0], sizeof folder[0], "%s-a", place);
         snprintf(folder[1], sizeof folder[1], "%s-b", place);
         if (folder_make(folder[0], &err)) { SKIP("folders: cannot make one"); pool_free(&pool); return; }
-        CHECK(!tokenizer_exists(folder[0], &pool) && !tokenizer_open(folder[0], &pool, &err) && err.code == E_MISSING, "an empty folder has none");
+        CHECK(!tokenizer_exists(folder[0], &pool) && !tokenizer_open(folder[0], &pool, &err) &&
+              err.code == E_MISSING, "an empty folder has none");
         model.data = (char *)a.data; model.n = a.length;
         buffer_u8(&b, 0);
-        if (kind == 2) { json = json_llama(t, model, chat_name, chat_id, 3, 0, &pool, &merges); put_file(folder[0], "tokenizer.model", "rubbish", 7, &pool); }
+        if (kind == 2) {
+            json = json_llama(t, model, chat_name, chat_id, 3, 0, &pool, &merges);
+            put_file(folder[0], "tokenizer.model", "rubbish", 7, &pool);
+        }
         if (kind == 3) json = json_bytelevel((char *)a.data, a.length, (char *)b.data, AS_ROBERTA, 1, &pool);
         if (kind < 2) put_file(folder[0], kind ? "vocab.json" : "tokenizer.model", a.data, a.length, &pool);
         else put_file(folder[0], "tokenizer.json", json.data, json.length, &pool);
@@ -1728,10 +2029,13 @@ static void test_folders(void) {
         put_file(folder[0], "tokenizer_config.json", config, strlen(config), &pool);
         memset(&err, 0, sizeof err);
         u = tokenizer_open(folder[0], &pool, &err);
-        CHECK(u && tokenizer_exists(folder[0], &pool) && tokenizer_size(u) == 323 && tokenizer_specials(u).pad == 321, "%s: opened: %s, %s",
+        CHECK(u && tokenizer_exists(folder[0], &pool) && tokenizer_size(u) == 323 &&
+              tokenizer_specials(u).pad == 321, "%s: opened: %s, %s",
               kinds[kind], err.what, err.where);
-        if (u && !tokenizer_save(u, folder[1], 99, &pool, &err)) v = tokenizer_open(folder[1], &pool, &err); else v = NULL;
-        CHECK(v && same_tokenizer(u, v, &pool), "%s: saved and opened, it is the same: %s, %s", kinds[kind], err.what, err.where);
+        v = NULL;
+        if (u && !tokenizer_save(u, folder[1], 99, &pool, &err)) v = tokenizer_open(folder[1], &pool, &err);
+        CHECK(v && same_tokenizer(u, v, &pool), "%s: saved and opened, it is the same: %s, %s", kinds[kind],
+              err.what, err.where);
         snprintf(name, sizeof name, "%s/%s", folder[0], kind < 2 ? kinds[kind] : "tokenizer.json");
         memset(&err, 0, sizeof err);
         v = tokenizer_open(name, &pool, &err);
@@ -1739,7 +2043,8 @@ static void test_folders(void) {
         put_file(folder[0], "tokenizer.json", "{\"model\": {\"type\": \"Unigram\"}}", 30, &pool);
         memset(&err, 0, sizeof err);
         v = tokenizer_open(folder[0], &pool, &err);
-        CHECK(kind < 2 ? v && same_tokenizer(u, v, &pool) : !v && strstr(err.where, kind == 2 ? "tokenizer.model" : "tokenizer.json") != NULL,
+        CHECK(kind < 2 ? v && same_tokenizer(u, v, &pool) : !v &&
+              strstr(err.where, kind == 2 ? "tokenizer.model" : "tokenizer.json") != NULL,
               "%s: beside an unsupported tokenizer.json: %s, %s", kinds[kind], err.what, err.where);
         remove_files(folder[0]);
         remove_files(folder[1]);
@@ -1747,21 +2052,18 @@ static void test_folders(void) {
     }
 }
 
-int main(int argc, char **argv) {
-    Pool pool = test_pool();
-    Error err;
-    Tokenizer *llama, *mistral, *tok512, *gpt2, *roberta, *bpe, *ours[2];
-    Bytes imdb;
-    if (argc == 3 && !strcmp(argv[1], "stream")) return stream(argv[2]);
-    if (argc > 1) return helper(argc, argv);
-    imdb = read_file("data/imdb", "train.jsonl");
-    memset(&err, 0, sizeof err);
-    llama = open_model("data/tokenizers/llama2", "tokenizer.model", &pool, &err);
-    mistral = open_model("data/tokenizers/mistral", "tokenizer.model", &pool, &err);
-    tok512 = open_model("data/stories260K", "tokenizer.model", &pool, &err);
-    bpe = open_model("data/tokenizers/other", "hf_test_sentencepiece_bpe.model", &pool, &err);
-    gpt2 = open_bytelevel("data/tokenizers/gpt2", &pool, &err);
-    roberta = open_bytelevel("data/tokenizers/roberta", &pool, &err);
+/* Tests other people's tokenizers against the ids that their libraries gave. Returns two of them. */
+typedef struct { Tokenizer *llama, *gpt2; } Others;
+static Others test_goldens(Pool *pool) {
+    Error err = { 0 };
+    Others o;
+    Tokenizer *llama, *mistral, *tok512, *gpt2, *roberta, *bpe;
+    o.llama = llama = open_model("data/tokenizers/llama2", "tokenizer.model", pool, &err);
+    mistral = open_model("data/tokenizers/mistral", "tokenizer.model", pool, &err);
+    tok512 = open_model("data/stories260K", "tokenizer.model", pool, &err);
+    bpe = open_model("data/tokenizers/other", "hf_test_sentencepiece_bpe.model", pool, &err);
+    o.gpt2 = gpt2 = open_bytelevel("data/tokenizers/gpt2", pool, &err);
+    roberta = open_bytelevel("data/tokenizers/roberta", pool, &err);
     CHECK(err.code == OK, "the files are read: %s, %s", err.what, err.where);
     column(llama, "generated_sentencepiece.jsonl", "llama2", 1, 521);
     column(mistral, "generated_sentencepiece.jsonl", "mistral_v1", 0, 521);
@@ -1779,6 +2081,18 @@ int main(int argc, char **argv) {
     suite(roberta, "llamacpp_roberta-bpe.jsonl", "roberta-bpe", 0, 46);
     each_row("published.jsonl", "toy_bpe", judge_toy, NULL, 2);
     test_json_goldens(llama);
+    return o;
+}
+
+int main(int argc, char **argv) {
+    Pool pool = test_pool();
+    Error err = { 0 };
+    Others others;
+    Bytes imdb;
+    if (argc == 3 && !strcmp(argv[1], "stream")) return stream(argv[2]);
+    if (argc > 1) return helper(argc, argv);
+    imdb = read_file("data/imdb", "train.jsonl");
+    others = test_goldens(&pool);
     test_training();
     test_definition();
     test_unigram();
@@ -1798,13 +2112,11 @@ int main(int argc, char **argv) {
     test_damaged_json();
     test_folders();
     test_memory();
-    ours[0] = train(0, 500, 600, &pool, &err);
-    ours[1] = train(1, 500, 700, &pool, &err);
-    test_speed(ours[0], "a SentencePiece model of ours");
-    test_speed(ours[1], "a byte-level one of ours");
-    test_speed(llama, "llama2");
-    test_speed(gpt2, "gpt2");
-    test_reviews(imdb.data, gpt2, llama);
+    test_speed(train(0, 500, 600, &pool, &err), "a SentencePiece model of ours");
+    test_speed(train(1, 500, 700, &pool, &err), "a byte-level one of ours");
+    test_speed(others.llama, "llama2");
+    test_speed(others.gpt2, "gpt2");
+    test_reviews(imdb.data, others.gpt2, others.llama);
     free(imdb.data);
     pool_free(&pool);
     return test_end("tokenizer");
