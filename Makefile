@@ -17,7 +17,7 @@
 #   make ARCH=native    for this processor only: the same digits, faster, but the programs may not run on another
 #   make CC=clang       any C99 compiler
 #   make CC="aarch64-linux-gnu-gcc -static" RUN=qemu-aarch64        for another machine, whose programs RUN runs
-#   No make?            cc -O3 -std=c99 -ffp-contract=off -o ppo ppo.c [!prs]*.c re*.c rl.c fast/*.c text/*.c files/*.c -lm
+#   No make?            cc -O3 -std=c99 -ffp-contract=off -o ppo ppo.c [!prs]*.c re*.c rl.c st*.c fast/*.c text/*.c files/*.c -lm
 #                          (-DFAST if you like) and likewise sft, rm, run, prep: the patterns are the library, which has no other main
 #
 # Never -ffast-math: it reorders our sums and deletes our NaN checks. -ffp-contract=off keeps x*y + z two roundings, so that

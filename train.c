@@ -15,9 +15,10 @@ void *pool_need(Pool *pool, size_t count, size_t size, const char *what) {
 }
 
 void say_digits(void) {
-    if (FLT_EVAL_METHOD != 0)
-        printf("this build computes with more digits than a float holds (FLT_EVAL_METHOD %d): "
-               "other builds give other last digits\n", (int)FLT_EVAL_METHOD);
+#if defined FLT_EVAL_METHOD && FLT_EVAL_METHOD != 0             /* tcc does not define it */
+    printf("this build computes with more digits than a float holds (FLT_EVAL_METHOD %d): "
+           "other builds give other last digits\n", (int)FLT_EVAL_METHOD);
+#endif
 }
 
 const char *with_commas(char out[32], size_t n) {

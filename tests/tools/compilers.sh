@@ -41,7 +41,7 @@ alone() {
 }
 
 # The README's command for a machine without make.
-if cc -O1 -std=c99 -ffp-contract=off -o "$work/ppo" ppo.c [!prs]*.c re*.c rl.c fast/*.c text/*.c files/*.c -lm > "$work/said" 2>&1 &&
+if cc -O1 -std=c99 -ffp-contract=off -o "$work/ppo" ppo.c [!prs]*.c re*.c rl.c st*.c fast/*.c text/*.c files/*.c -lm > "$work/said" 2>&1 &&
    "$work/ppo" --help > "$work/said" 2>&1 && grep -q "^usage: " "$work/said"; then ok; else bad "without make"; fi
 build gcc   gcc      "-O3 -ffp-contract=off -fopenmp"
 build clang clang    "-O2 -ffp-contract=off -Wno-unknown-pragmas"
@@ -51,7 +51,7 @@ for cc in gcc clang; do
     quiet=-Wno-unknown-pragmas
     [ $cc = clang ] && quiet="$quiet -Wno-keyword-macro"
     alone "$cc, plain char unsigned" $cc "-O1 -funsigned-char $quiet" core.c text/*.c tokenizer.c checkpoint.c files/*.c io.c
-    alone "$cc, in double" $cc "-O1 -DF64 $quiet" ops.c lora.c model.c reward.c rl.c
+    alone "$cc, in double" $cc "-O1 -DF64 $quiet" ops.c lora.c stack.c model.c reward.c rl.c
 done
 for f in tests/*/*.c; do alone "gcc, tests" gcc "-O1 -ffp-contract=off -Wno-unknown-pragmas -I. -Itests -Itests/unit -Itests/fuzz" "$f"; done
 
