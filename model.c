@@ -207,6 +207,7 @@ int model_full_kl(const Model *m, const float *hidden, const Model *ref, const f
     const size_t mark = ws->used, C = (size_t)m->config.stack.C, size = (size_t)block * (size_t)V;
     float *logits = arena_take(ws, size, sizeof *logits), *ref_logits = arena_take(ws, size, sizeof *logits);
     linear_measure(ws, block, (int)C, V, m->head.compute);
+    linear_measure(ws, block, (int)C, V, ref->head.compute);
     if (!ws->base || ws->failed) { ws->used = mark; return ws->failed ? E_MEMORY : OK; }
     for (int at = 0; at < W; at += block) {
         const int n = W - at < block ? W - at : block;
@@ -224,7 +225,8 @@ void model_values(const ValueHead *h, const float *hidden, float *value, int W, 
 
 void model_values_backward(const ValueHead *h, const float *dvalue, const float *hidden, float *dhidden,
                            int W, Arena *ws) {
-    linear_backward(dhidden, h->bias.grad, dvalue, hidden, &h->weight, W, ws);
+    if (!ws->base) linear_measure(ws, W, h->weight.I, 1, F32);  /* gradients that do not exist yet measure nothing */
+    else linear_backward(dhidden, h->bias.grad, dvalue, hidden, &h->weight, W, ws);
 }
 
 /* ===================================================================================================
