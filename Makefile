@@ -87,7 +87,7 @@ $(filter text/%.o tokenizer.o,$(LIB)): text/text.h text/beside.h
 files/tokenizer_files.o: text/beside.h
 $(filter fast/%.o ops.o,$(LIB)): fast/fast.h rows.h
 fast/wide.o: ops.c
-%.o: %.c rlhf.h programs.h build/flags
+%.o: %.c rlhf.h base.h programs.h build/flags
 	$(CC) $(FLAGS) -c -o $@ $<
 $(PROGRAMS): %: %.o $(LIB)
 	$(CC) $(FLAGS) -o $@ $^ $(LDLIBS)

@@ -881,20 +881,18 @@ int checkpoint_storage(Storage *out, const char *folder, const char *stem, const
     return code;
 }
 
-int policy_types(WeightTypes *w, const char *folder, Pool *pool, Error *err) {
+int folder_types(WeightTypes *w, const char *folder, const Names *names, Pool *pool, Error *err) {
     Storage layer, table;
-    ModelConfig c;
     char linear[96];
     int code = config_quantization(w, folder, pool, err);
-    if (code == OK) code = config_load(&c, folder, pool, err);
     if (code != OK) return code;
-    name_format(linear, sizeof linear, c.names->part[NAME_Q], 0);
+    name_format(linear, sizeof linear, names->part[NAME_Q], 0);
     code = checkpoint_storage(&layer, folder, "model", linear, pool, err);
-    if (code == OK) code = checkpoint_storage(&table, folder, "model", c.names->part[NAME_WORD], pool, err);
+    if (code == OK) code = checkpoint_storage(&table, folder, "model", names->part[NAME_WORD], pool, err);
     if (code != OK) return code;
     if (layer.type < 0 || table.type < 0 || table.type == NF4)
-        return fail(err, E_UNSUPPORTED, "the policy's weights are neither F32, F16, BF16 nor 4-bit linears",
-                    folder, 0, 0);
+        return fail(err, E_UNSUPPORTED, "weights that are neither F32, F16, BF16 nor 4-bit linears", folder,
+                    0, 0);
     if (layer.type != NF4) w->compute = F32;
     w->layers = layer.type;
     w->tables = table.type;

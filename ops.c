@@ -269,11 +269,11 @@ static void layernorm_weight(float *dw, float *db, const float *dy, const float 
     }
 }
 
-void layernorm_backward(float *dx, float *dw, float *db, const float *dy, const float *x, const float *w, float eps,
+void layernorm_backward(float *dx, const float *dy, const float *x, const Matrix *w, const Matrix *b, float eps,
                         int N, int C) {
-    WIDE(layernorm_backward, (dx, dw, db, dy, x, w, eps, N, C));
-    IN_PARTS((double)N * C * 10, N, layernorm_backward_rows(dx, dy, x, w, eps, C, from, to));
-    if (dw) layernorm_weight(dw, db, dy, x, eps, N, C);
+    WIDE(layernorm_backward, (dx, dy, x, w, b, eps, N, C));
+    IN_PARTS((double)N * C * 10, N, layernorm_backward_rows(dx, dy, x, w->data, eps, C, from, to));
+    if (w->grad) layernorm_weight(w->grad, b->grad, dy, x, eps, N, C);
 }
 
 /* ---- Positions and attention ---- */

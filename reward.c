@@ -211,8 +211,7 @@ static void embed_backward(const float *dx, float *room, const RewardModel *m, c
                            const RewardSaved *saved, const Pass *p) {
     const int N = texts->N, C = m->config.stack.C;
     memset(room, 0, (size_t)N * (size_t)C * sizeof *room);
-    layernorm_backward(room, m->norm.grad, m->norm_b.grad, dx, saved->embed, vec(&m->norm),
-                       m->config.stack.eps, N, C);
+    layernorm_backward(room, dx, saved->embed, &m->norm, &m->norm_b, m->config.stack.eps, N, C);
     embedding_backward(room, texts->token, &m->word, N);
     embedding_backward(room, p->position, &m->position, N);
     for (int n = 0; n < N && m->type.grad; n++)

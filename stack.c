@@ -260,7 +260,7 @@ static void norm_forward(float *y, const float *x, const Matrix *w, const Matrix
 static void norm_backward(float *dx, const float *dy, const float *x, const Matrix *w, const Matrix *b,
                           const StackKind *k, int N) {
     if (k->norm == NORM_RMS) rmsnorm_backward(dx, w->grad, dy, x, vec(w), k->eps, N, k->C);
-    else layernorm_backward(dx, w->grad, b->grad, dy, x, vec(w), k->eps, N, k->C);
+    else layernorm_backward(dx, dy, x, w, b, k->eps, N, k->C);
 }
 
 /* The norm between the stream that enters layer l (L: the end of the stack) and what the layer reads; NULL:

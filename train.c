@@ -85,29 +85,17 @@ void quant_options_types(WeightTypes *w, const Program *p, const QuantOptions *q
                          int whole,
                          Pool *pool) {
     Error err = { 0 };
-    must(policy_types(w, folder, pool, &err), &err, NULL);
+    ModelConfig c;
+    must(config_load(&c, folder, pool, &err), &err, NULL);
+    must(folder_types(w, folder, c.names, pool, &err), &err, NULL);
     types_wanted(w, p, q, folder, whole);
 }
 
 void judge_options_types(WeightTypes *w, const Program *p, const QuantOptions *q, const RewardConfig *c,
                          const char *folder, int whole, Pool *pool) {
-    Storage layer, table;
     Error err = { 0 };
-    char linear[96];
-    name_format(linear, sizeof linear, stack_name(c->names, NAME_Q), 0);
-    must(checkpoint_storage(&layer, folder, "model", linear, pool, &err), &err, NULL);
-    must(checkpoint_storage(&table, folder, "model", stack_name(c->names, NAME_WORD), pool, &err), &err,
-         NULL);
-    if (layer.type < 0 || table.type < 0 || table.type == NF4)
-        must(fail(&err, E_UNSUPPORTED, "the judge's weights are neither F32, F16, BF16 nor 4-bit linears",
-                  folder, 0, 0),
-             &err, NULL);
-    memset(w, 0, sizeof *w);
-    w->layers = layer.type;
-    w->tables = table.type;
-    w->kind = layer.kind;
-    w->block = layer.block;
-    w->doubled = layer.doubled;
+    must(folder_types(w, folder, c->names, pool, &err), &err, NULL);
+    w->compute = F32;                       /* what a judge is computed in is an option alone */
     types_wanted(w, p, q, folder, whole);
 }
 

@@ -5,7 +5,8 @@
 #include "../rlhf.h"
 
 /* ---- files/fields.c: paths, complaints, and JSON files that hold one object with fields ---- */
-#define SIZE_LIMIT (1 << 24)        /* of widths, vocabularies, positions: products stay below 2^48 */
+/* of widths, vocabularies, positions: products stay below 2^48 */
+#define SIZE_LIMIT (1 << 24)
 /* fail() with a text that is composed as by printf; control characters, as a file's names may have,
  * become '?'. Returns code. */
 int refuse(Error *err, int code, const char *where, const char *format, ...);
@@ -88,5 +89,21 @@ int torch_index(TorchFile *t, File *f, Pool *pool, Error *err);
  * if the tensor is contiguous; of a transposed matrix, best many whole rows at once. OK,
  * E_UNSUPPORTED (dtype -1), E_RANGE, E_READ ... */
 int torch_read(f32 *out, const TorchTensor *t, File *f, uint64_t from, size_t n, Error *err);
+
+/* ---- checkpoint.c, config.c: how a file stores one tensor ---- */
+typedef struct {
+    /* F32, BF16, F16, -1: another; NF4: dtype is what was quantised */
+    int type, dtype;
+    int kind, block, doubled;               /* of NF4 */
+    int rank; uint64_t shape[2];            /* the first two sizes; of NF4: of the weight */
+    uint64_t bytes;                         /* in the file; of NF4 with its scales */
+} Storage;
+/* Finds out from the files' headers alone how tensor `name` is stored. OK or a code. */
+int checkpoint_storage(Storage *s, const char *folder, const char *stem, const char *name,
+                       Pool *pool, Error *err);
+/* Reads config.json's quantization_config (bitsandbytes, 4 bits): layers NF4, kind, doubled,
+ * compute, and block 64, of which the file says nothing; all zeros if there is none. config_load
+ * refuses other methods. */
+int config_quantization(WeightTypes *w, const char *folder, Pool *pool, Error *err);
 
 #endif

@@ -46,7 +46,7 @@ static void load_policy(WritingBench *w, Pool *pool) {
     memset(&a, 0, sizeof a);
     memset(&types, 0, sizeof types);
     must(config_load(&w->config, opt.policy, pool, &err), &err, NULL);
-    must(policy_types(&types, opt.policy, pool, &err), &err, NULL);
+    must(folder_types(&types, opt.policy, w->config.names, pool, &err), &err, NULL);
     if (opt.nf4) {
         types.layers = NF4;
         types.kind = QUANT_NF4;

@@ -4,6 +4,7 @@
  * that slipped through shows. Deterministic. Made to be built with -fsanitize=address,undefined (`make test` does).
  *   bad [ROUNDS]     mutations for each reader (2000) */
 #include "test.h"
+#include "../../files/files.h"
 #include "text/text.h"
 #include "torch_files.h"
 #include <time.h>

@@ -61,7 +61,10 @@ static void rms_f(float *y) { rmsnorm_forward(y, V(0), V(1), 0.03, N, O); }
 static void rms_b(const float *dy) { rmsnorm_backward(G(0), G(1), dy, V(0), V(1), 0.03, N, O); }
 static void ln_s(void) { norm_s(); new_leaf("b", O); }
 static void ln_f(float *y) { layernorm_forward(y, V(0), V(1), V(2), 0.03, N, O); }
-static void ln_b(const float *dy) { layernorm_backward(G(0), G(1), G(2), dy, V(0), V(1), 0.03, N, O); }
+static void ln_b(const float *dy) {
+    const Matrix w = matrix(1, 1, O), b = matrix(2, 1, O);
+    layernorm_backward(G(0), dy, V(0), &w, &b, 0.03, N, O);
+}
 
 static float cosine[8 * D / 2], sine[8 * D / 2];
 static const int position[N] = { 0, 1, 5, 3, 7 };

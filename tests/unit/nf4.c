@@ -351,9 +351,11 @@ static void prequantised(void) {
     for (int k = 0; k < WAYS; k++) {
         Case live, again;
         WeightTypes got;
+        ModelConfig config;
         memory.used = 0;
         CHECK(write_quantised(folder, in_base(way[k].name), &way[k].types) == OK, "%s: written: %s %s", way[k].name, err.what, err.where);
-        CHECK(policy_types(&got, in_base(way[k].name), &pool, fresh()) == OK && got.layers == NF4 && got.tables == F32 &&
+        CHECK(config_load(&config, folder, &pool, fresh()) == OK
+              && folder_types(&got, in_base(way[k].name), config.names, &pool, fresh()) == OK && got.layers == NF4 && got.tables == F32 &&
               got.kind == way[k].types.kind && got.block == way[k].types.block && got.doubled == way[k].types.doubled &&
               got.compute == way[k].types.compute, "%s: the folder says so", way[k].name);
         open_case(&live, folder, adapter_folder, &way[k].types, 0);
@@ -422,8 +424,8 @@ static int command(int argc, char **argv) {
         Case c, m;
         memset(&c, 0, sizeof c);
         while (dtype < 2 && strcmp(argv[5], name[dtype])) dtype++;
-        if (argc > 6) policy_types(&types, argv[2], &pool, fresh());
-        if (!config_load(&config, argv[2], &pool, fresh()) && !model_carve(&c.m, &config, &types, 0, 32, &pool, &memory, &err) &&
+        if (!config_load(&config, argv[2], &pool, fresh()) &&
+            (argc <= 6 || !folder_types(&types, argv[2], config.names, &pool, fresh())) && !model_carve(&c.m, &config, &types, 0, 32, &pool, &memory, &err) &&
             !checkpoint_load(argv[2], "model", c.m.tensor, c.m.tensors, &pool, &err) && read_adapter(&c, argv[3])) {
             merge_case(&m, &c);
             long long wrong = differing(&m.m, argv[4], dtype);
