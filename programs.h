@@ -113,7 +113,8 @@ typedef struct { int nf4, fp4, block, doubled, compute, recompute; } QuantOption
 #define QLORA_HELP "QLoRA: the policy's linears are held in 4-bit NF4 and frozen"
 /* The adapter to train. rank 0: none. */
 typedef struct { int rank, rslora; double alpha, dropout; const char *targets; } LoraOptions;
-#define LORA_OPTIONS(l, standard) /* standard: the targets, by their names in the model's family */ \
+/* standard: the targets, by their names in the model's family */
+#define LORA_OPTIONS(l, standard) \
     { "lora-r", OPT_INT, &(l).rank, "0", 0, INT_MAX, NULL, \
       "train a LoRA adapter of this rank instead of all weights (0: all weights)" }, \
     { "lora-alpha", OPT_REAL, &(l).alpha, "16", 0, HUGE_VAL, NULL, "LoRA scale: alpha / rank" }, \
@@ -165,9 +166,10 @@ LoraConfig open_adapter_config(const char *folder, Pool *pool);
 void adapter_carve(Lora *l, const LoraConfig *c, const Tensor *base, int tensors, int trainable,
                    Pool *lists, Arena *a);
 void open_adapter(const Lora *l, const char *folder, Pool *pool);       /* loads its weights */
-/* Fills the F32 tensors `to` with those of `from`, of any type, and adds the adapter's products. With a
- * measuring ws only the work space is measured. */
-void weights_merge(const Tensor *to, const Tensor *from, int tensors, const Lora *adapter, Arena *ws);
+/* Fills the F32 tensors `to` with those of `from`, of any type, and adds the adapter's products. A
+ * measuring ws: only the work space is measured. */
+void weights_merge(const Tensor *to, const Tensor *from, int tensors, const Lora *adapter,
+                   Arena *ws);
 int open_value_head(const ValueHead *h, const char *folder, Pool *pool);    /* 0: there is none */
 /* Returns which of the judge's outputs is called `wanted`, ignoring case. wanted NULL: the only
  * output, or the only one called positive, pos, nothate or non-toxic. -1: none, or several.
@@ -241,12 +243,12 @@ void die_not_a_number(const char *what, int step, int saved, const char *folder,
  * exit code: 1 without a step. */
 int run_ended(const RunFolder *f, int steps, double seconds);
 
-/* ================================================================================================
+/* =============================================================================================
  * report.c: a run's files as a table
- * ================================================================================================ */
+ * ============================================================================================= */
 /* Prints the result of the run of ppo in this folder, from log.jsonl and samples.jsonl alone: `show`
- * rows of queries with both responses (-1: as many as the run was told), means before and after, the
- * reward at KL 3 and 6. Returns the number of queries, 0 if the run was stopped before it had any. */
+ * rows of queries with both responses (-1: as many as the run was told), means before and after, and
+ * the reward at KL 3 and 6. Returns the number of queries, 0 of a run that was stopped. */
 int report_run(const char *folder, int show, Pool *pool);
 int report_command(int argc, char **argv);                      /* `run report DIR` */
 

@@ -1,58 +1,71 @@
 #!/bin/sh
-# tests/programs/ppo.sh - `ppo` from outside: exact first ratio, what must not change a result, what must, that it learns, that clipping
-# clips in every step, that it stops well, and what it refuses. BIN, RUN and the last line as in run.sh.
-# Policy: data/policy, else the third-party stories260K; judge: data/reward where it is there, else words are counted.
+# tests/programs/ppo.sh - `ppo` from outside: exact first ratio, what must not change a result, what must,
+# that it learns, that clipping clips in every step, that it stops well, and what it refuses. BIN, RUN and
+# the last line as in run.sh. Policy: data/policy, else the third-party stories260K; judge: data/reward
+# where it is there, else words are counted.
 cd "$(dirname "$0")/../.." || exit 1
-ppo="${RUN:-} ${BIN:-.}/ppo" shared=${SHARED:-../shared}
+ppo="${RUN:-} ${BIN:-.}/ppo" run="${RUN:-} ${BIN:-.}/run" prep="${RUN:-} ${BIN:-.}/prep" \
+    shared=${SHARED:-../shared}
 work=$(mktemp -d "${TMPDIR:-/tmp}/ppo_test.XXXXXX") || exit 1
 trap 'rm -rf "$work"' EXIT
 passed=0 failed=0 skipped=0
 
 ok() { passed=$((passed + 1)); [ -z "$VERBOSE" ] || echo "  ok    $1"; }
 bad() { failed=$((failed + 1)); echo "  FAIL  $1"; }
+# is WHAT: the last command has to have succeeded
+is() { if [ $? = 0 ]; then ok "$1"; else bad "$1"; fi; }
 finish() { echo "ppo: $passed passed, $failed failed, $skipped skipped"; [ $failed = 0 ]; exit; }
 same() { if [ -s "$2" ] && cmp -s "$2" "$3"; then ok "$1"; else bad "$1"; fi; }
 differ() { if [ -s "$2" ] && [ -s "$3" ] && ! cmp -s "$2" "$3"; then ok "$1"; else bad "$1"; fi; }
 true_() { if awk "BEGIN { exit !($2) }"; then ok "$1 ($2)"; else bad "$1: $2"; fi; }
 # field FOLDER NAME STEP: a number of the log's line of that training step
-field() { grep '"env/reward_mean"' "$1/log.jsonl" | sed -n 's|.*"'"$2"'": \([-0-9.e+]*\).*|\1|p' | sed -n "$3p"; }
-steps() { tail -n +2 "$1/log.jsonl" > "$1/steps"; }     # the log without its first line, which has the options
+field() { grep '"env/reward_mean"' "$1/log.jsonl" | sed -n 's|.*"'"$2"'": \([-0-9.e+]*\).*|\1|p' |
+    sed -n "$3p"; }
+steps() { tail -n +2 "$1/log.jsonl" > "$1/steps"; } \
+    # the log without its first line, which has the options
 # refuses CODE TEXT COMMAND ...
 refuses() {
     want=$1 text=$2; shift 2
     "$@" > "$work/out" 2> "$work/err" < /dev/null
     code=$?
-    if [ $code = "$want" ] && grep -q -- "$text" "$work/err"; then ok "refused: $text"; else bad "refused: $text (exit $code, wanted $want)"; fi
+    if [ $code = "$want" ] && grep -q -- "$text" "$work/err"; then ok "refused: $text"; else bad \
+        "refused: $text (exit $code, wanted $want)"; fi
 }
 # run NAME OPTIONS ...: a run whose folder becomes $work/NAME
 run() {
     name=$1; shift
     if $ppo "$data" $small "$@" --out "$work/$name.runs" > "$work/$name.out" 2> "$work/$name.err" < /dev/null
     then mv "$work/$name.runs/ppo-0001" "$work/$name"; steps "$work/$name"
-    else bad "$name: exit $?: $(head -n 2 "$work/$name.err" | tr '\n' ' ')"; mkdir -p "$work/$name"; : > "$work/$name/log.jsonl"; fi
+    else bad "$name: exit $?: $(head -n 2 "$work/$name.err" | tr '\n' ' ')"; mkdir -p "$work/$name"; : > \
+        "$work/$name/log.jsonl"; fi
 }
 
 policy=data/policy data=data/imdb.bin
 [ -f data/policy/config.json ] || policy=$shared/data/stories260K
 [ -e "$policy/config.json" ] || { skipped=1; echo "  skip  no policy"; finish; }
 [ -f "$data" ] || { skipped=1; echo "  skip  no $data"; finish; }
-small="--policy $policy --preset imdb-small --reward-text e --batch-size 8 --mini-batch-size 4 --ppo-epochs 2 --eval-queries 6 --show 3
-       --steps 2 --response-min 6 --response-max 12 --learning-rate 1e-3 --cliprange-value 0.2"
+small="--policy $policy --preset imdb-small --reward-text e --batch-size 8 --mini-batch-size 4 --ppo-epochs 2
+       --eval-queries 6 --show 3 --steps 2 --response-min 6 --response-max 12 --learning-rate 1e-3
+       --cliprange-value 0.2"
 OMP_NUM_THREADS=1
 export OMP_NUM_THREADS
 
 # ---- a run, and what must not change it ----
 run a
-[ "$(field "$work/a" ppo/policy/first_ratio_max_deviation 1)" = 0 ] && [ "$(field "$work/a" ppo/policy/first_ratio_max_deviation 2)" = 0 ] \
+[ "$(field "$work/a" ppo/policy/first_ratio_max_deviation 1)" = 0 ] &&
+    [ "$(field "$work/a" ppo/policy/first_ratio_max_deviation 2)" = 0 ] \
     && ok "the first ratio is exactly 1, both steps" || bad "the first ratio is exactly 1, both steps"
-[ "$(field "$work/a" objective/kl 1)" = 0 ] && ok "the untrained policy is the reference, bit for bit" || bad "KL at step 1"
+[ "$(field "$work/a" objective/kl 1)" = 0 ] && ok "the untrained policy is the reference, bit for bit" ||
+    bad "KL at step 1"
 true_ "later ratios move" "$(field "$work/a" ppo/policy/max_ratio_deviation 1) > 0"
 for f in model.safetensors config.json value_head.safetensors log.jsonl time.jsonl samples.jsonl; do
     [ -s "$work/a/$f" ] && ok "writes $f" || bad "writes $f"
 done
 [ "$(wc -l < "$work/a/samples.jsonl")" -eq 6 ] && ok "a sample a query" || bad "a sample a query"
-head -n 1 "$work/a/log.jsonl" | grep -q '"options": {"preset":"imdb-small","policy":' && ok "the log begins with the options" || bad "the log begins with the options"
-grep -q '^reward = number of' "$work/a.out" && grep -q '^trainable params: .* || all params: .* || trainable%: 100.0000$' "$work/a.out" \
+head -n 1 "$work/a/log.jsonl" | grep -q '"options": {"preset":"imdb-small","policy":' &&
+    ok "the log begins with the options" || bad "the log begins with the options"
+grep -q '^reward = number of' "$work/a.out" && grep -q \
+    '^trainable params: .* || all params: .* || trainable%: 100.0000$' "$work/a.out" \
     && ok "says what the reward is and what is trained" || bad "says what the reward is and what is trained"
 OMP_NUM_THREADS=2
 run b --chunk 3 --eval-every 1 --save-every 1
@@ -63,66 +76,90 @@ done
 grep -v '"eval/' "$work/a/steps" > "$work/1"; grep -v '"eval/' "$work/b/steps" > "$work/2"
 same "nor the log" "$work/1" "$work/2"
 run half --compute bf16
-[ "$(field "$work/half" ppo/policy/first_ratio_max_deviation 1)" = 0 ] && [ "$(field "$work/half" ppo/policy/first_ratio_max_deviation 2)" = 0 ] \
-    && ok "--compute bf16: the first ratio is exactly 1 too" || bad "--compute bf16: the first ratio is exactly 1 too"
+[ "$(field "$work/half" ppo/policy/first_ratio_max_deviation 1)" = 0 ] &&
+    [ "$(field "$work/half" ppo/policy/first_ratio_max_deviation 2)" = 0 ] \
+    && ok "--compute bf16: the first ratio is exactly 1 too" ||
+        bad "--compute bf16: the first ratio is exactly 1 too"
 true_ "and the untrained policy the reference" "$(field "$work/half" objective/kl 1) == 0"
 differ "and another model is trained" "$work/a/model.safetensors" "$work/half/model.safetensors"
-grep -q '^weights: linears float32, compute bfloat16; embedding and head float32$' "$work/half.out" && ok "it says so" || bad "it says so"
+grep -q '^weights: linears float32, compute bfloat16; embedding and head float32$' "$work/half.out" &&
+    ok "it says so" || bad "it says so"
 OMP_NUM_THREADS=2
 run half2 --compute bf16 --chunk 3 --recompute
 OMP_NUM_THREADS=1
-same "the same one by two threads, in chunks, with activations computed anew" "$work/half/model.safetensors" "$work/half2/model.safetensors"
+same "the same one by two threads, in chunks, with activations computed anew" \
+    "$work/half/model.safetensors" "$work/half2/model.safetensors"
 run c --seed 9
 differ "another seed trains another model" "$work/a/model.safetensors" "$work/c/model.safetensors"
-sed 's/, "response_before.*//' "$work/a/samples.jsonl" > "$work/1"; sed 's/, "response_before.*//' "$work/c/samples.jsonl" > "$work/2"
+sed 's/, "response_before.*//' "$work/a/samples.jsonl" > "$work/1"; sed 's/, "response_before.*//' \
+    "$work/c/samples.jsonl" > "$work/2"
 same "on the same evaluation queries" "$work/1" "$work/2"
 
 # ---- the arithmetic of an update ----
 run whole --mini-batch-size 8 --ppo-epochs 1 --steps 1
 run split --mini-batch-size 2 --gradient-accumulation-steps 4 --ppo-epochs 1 --steps 1
 for f in ppo/loss/policy ppo/loss/value ppo/grad_norm; do
-    true_ "accumulation equals the whole batch: $f" "$(awk -v a="$(field "$work/whole" $f 1)" -v b="$(field "$work/split" $f 1)" 'BEGIN { d = a - b; print d * d }') < 1e-9"
+    true_ "accumulation equals the whole batch: $f" "$(awk -v a="$(field "$work/whole" $f \
+        1)" -v b="$(field "$work/split" $f 1)" 'BEGIN { d = a - b; print d * d }') < 1e-9"
 done
 run clip --max-grad-norm 1e-12 --steps 3
 run free --max-grad-norm 0 --steps 3 --target 6 --horizon 2000
-true_ "gradient clipping holds in every update, not in the first alone" "$(field "$work/clip" objective/kl 3)^2 < 1e-6"
+true_ "gradient clipping holds in every update, not in the first alone" \
+    "$(field "$work/clip" objective/kl 3)^2 < 1e-6"
 true_ "which it would not otherwise" "$(field "$work/free" objective/kl 3)^2 > 1e-4"
-coefficient=$(awk -v kl="$(field "$work/free" objective/kl 2)" -v c="$(field "$work/free" objective/kl_coef 2)" \
-    'BEGIN { e = kl / 6 - 1; e = e < -0.2 ? -0.2 : e > 0.2 ? 0.2 : e; printf "%.9f", c * (1 + e * 8 / 2000) }')
-true_ "the KL controller is fed the KL of a sequence" "($(field "$work/free" objective/kl_coef 3) - $coefficient)^2 < 1e-16"
-run fixed --adap-kl-ctrl=no --temperature 0.7 --kl-penalty full --whiten-rewards --early-stopping --target-kl 1e-9 --ppo-epochs 4
-[ "$(field "$work/fixed" objective/kl_coef 1)" = "$(field "$work/fixed" objective/kl_coef 2)" ] && ok "a fixed coefficient" || bad "a fixed coefficient"
-[ "$(field "$work/fixed" ppo/policy/first_ratio_max_deviation 2)" = 0 ] && ok "temperature 0.7: the first ratio is 1 too" || bad "temperature 0.7"
+coefficient=$(awk -v kl="$(field "$work/free" objective/kl 2)" -v \
+    c="$(field "$work/free" objective/kl_coef 2)" \
+    'BEGIN { e = kl / 6 - 1
+             e = e < -0.2 ? -0.2 : e > 0.2 ? 0.2 : e; printf "%.9f", c * (1 + e * 8 / 2000) }')
+true_ "the KL controller is fed the KL of a sequence" \
+    "($(field "$work/free" objective/kl_coef 3) - $coefficient)^2 < 1e-16"
+run fixed --adap-kl-ctrl=no --temperature 0.7 --kl-penalty full --whiten-rewards --early-stopping \
+    --target-kl 1e-9 --ppo-epochs 4
+[ "$(field "$work/fixed" objective/kl_coef 1)" = "$(field "$work/fixed" objective/kl_coef 2)" ] &&
+    ok "a fixed coefficient" || bad "a fixed coefficient"
+[ "$(field "$work/fixed" ppo/policy/first_ratio_max_deviation 2)" = 0 ] &&
+    ok "temperature 0.7: the first ratio is 1 too" || bad "temperature 0.7"
 true_ "the full KL is not negative" "$(field "$work/fixed" objective/kl 2) >= 0"
-run narrow --kl-penalty full --lora-r 256 --lora-targets q_proj,o_proj,up_proj,down_proj --mini-batch-size 1 --query-min 8 --response-min 12 --steps 1
-[ -s "$work/narrow/steps" ] && ok "memory is enough where referencing needs more of it than training" || bad "memory of a wide adapter with the full KL"
-run scores --use-score-scaling --use-score-norm --score-clip 1 --score-normalize --missing-eos-penalty 2 --kl-penalty k3 --lr-anneal linear \
+run narrow --kl-penalty full --lora-r 256 --lora-targets q_proj,o_proj,up_proj,down_proj --mini-batch-size \
+    1 --query-min 8 --response-min 12 --steps 1
+[ -s "$work/narrow/steps" ] && ok "memory is enough where referencing needs more of it than training" ||
+    bad "memory of a wide adapter with the full KL"
+run scores --use-score-scaling --use-score-norm --score-clip 1 --score-normalize --missing-eos-penalty 2 \
+    --kl-penalty k3 --lr-anneal linear \
     --adam-tf-style --adam-eps 1e-5 --biased-variance --value-init pytorch --score response --eval-queries 24
 true_ "scores are scaled and clipped" "$(field "$work/scores" ppo/mean_scores 1)^2 <= 1"
 true_ "the learning rate is annealed" "$(field "$work/scores" ppo/learning_rate 2) == 0.0005"
 run guard --ratio-threshold 1e-3 --steps 1
-[ "$(field "$work/guard" ppo/updates_skipped 1)" -gt 0 ] && ok "the ratio guard leaves updates out" || bad "the ratio guard"
+[ "$(field "$work/guard" ppo/updates_skipped 1)" -gt 0 ] && ok "the ratio guard leaves updates out" ||
+    bad "the ratio guard"
 
 # ---- LoRA ----
 run lora --lora-r 4 --learning-rate 1e-2
-[ -s "$work/lora/adapter_model.safetensors" ] && [ -s "$work/lora/adapter_config.json" ] && [ ! -e "$work/lora/model.safetensors" ] \
+[ -s "$work/lora/adapter_model.safetensors" ] && [ -s "$work/lora/adapter_config.json" ] &&
+    [ ! -e "$work/lora/model.safetensors" ] \
     && ok "LoRA: an adapter and no model" || bad "LoRA: an adapter and no model"
-[ "$(field "$work/lora" objective/kl 1)" = 0 ] && ok "LoRA: the reference is the policy without it" || bad "LoRA: KL at step 1"
+[ "$(field "$work/lora" objective/kl 1)" = 0 ] && ok "LoRA: the reference is the policy without it" ||
+    bad "LoRA: KL at step 1"
 run more --adapter "$work/lora" --learning-rate 1e-2
-[ "$(field "$work/more" objective/kl 1)" = 0 ] && ok "an adapter goes on from itself: the reference is its copy" || bad "adapter: KL at step 1"
+[ "$(field "$work/more" objective/kl 1)" = 0 ] && ok \
+    "an adapter goes on from itself: the reference is its copy" || bad "adapter: KL at step 1"
 differ "and is trained" "$work/lora/adapter_model.safetensors" "$work/more/adapter_model.safetensors"
 grep -q 'value head from' "$work/more.out" && ok "with its value head" || bad "with its value head"
 
 # ---- it learns ----
-run learn --steps 6 --batch-size 32 --mini-batch-size 8 --ppo-epochs 4 --response-min 16 --response-max 16 --eval-queries 24 --init-kl-coef 0.02
-before=$(sed -n 's/.*"reward_before": \([-0-9.e+]*\).*/\1/p' "$work/learn/samples.jsonl" | awk '{ s += $1 } END { print s / NR }')
-after=$(sed -n 's/.*"reward_after": \([-0-9.e+]*\).*/\1/p' "$work/learn/samples.jsonl" | awk '{ s += $1 } END { print s / NR }')
+run learn --steps 6 --batch-size 32 --mini-batch-size 8 --ppo-epochs 4 --response-min 16 --response-max 16 \
+    --eval-queries 24 --init-kl-coef 0.02
+before=$(sed -n 's/.*"reward_before": \([-0-9.e+]*\).*/\1/p' "$work/learn/samples.jsonl" |
+    awk '{ s += $1 } END { print s / NR }')
+after=$(sed -n 's/.*"reward_after": \([-0-9.e+]*\).*/\1/p' "$work/learn/samples.jsonl" |
+    awk '{ s += $1 } END { print s / NR }')
 true_ "the reward rises" "$after > $before * 1.15"
 true_ "KL is what it costs" "$(field "$work/learn" objective/kl 6) > 0.1"
 
 # ---- stops and refusals ----
 $ppo "$data" $small --dry-run --out "$work/dry" > "$work/out" 2>&1
-grep -q 'memory in total' "$work/out" && [ ! -e "$work/dry" ] && ok "--dry-run: the bill and no run" || bad "--dry-run"
+grep -q 'memory in total' "$work/out" && [ ! -e "$work/dry" ] && ok "--dry-run: the bill and no run" ||
+    bad "--dry-run"
 refuses 1 'not a number' $ppo "$data" $small --learning-rate 1e30 --out "$work/nan"
 refuses 2 'top-k is refused' $ppo "$data" $small --top-k 5
 refuses 2 'top-p is refused' $ppo "$data" $small --top-p 0.9
@@ -134,14 +171,17 @@ refuses 2 'without --lora-r there is no adapter' $ppo "$data" $small --lora-alph
 refuses 1 'matches no linear' $ppo "$data" $small --lora-r 4 --lora-targets q_prj
 refuses 1 'matches no linear' $ppo "$data" $small --lora-r 4 --lora-targets lm_head
 refuses 1 "longer than the policy's positions" $ppo "$data" $small --response-max 100000
-refuses 1 'no document is long enough' $ppo "$data" $small --query-min 240 --query-max 240 --response-min 2 --response-max 2 --eval-queries 0
-$ppo "$data" $small --steps 10000 --eval-queries 0 --out "$work/stop" > "$work/out" 2>&1 < /dev/null & child=$!
+refuses 1 'no document is long enough' $ppo "$data" $small --query-min 240 --query-max 240 --response-min \
+    2 --response-max 2 --eval-queries 0
+$ppo "$data" $small --steps 10000 --eval-queries 0 --out "$work/stop" > "$work/out" 2>&1 < /dev/null & \
+    child=$!
 for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
     [ -s "$work/stop/ppo-0001/time.jsonl" ] && break
     sleep 1
 done
 kill -INT $child
-if wait $child && grep -q 'stopped: what is saved' "$work/out" && [ -s "$work/stop/ppo-0001/model.safetensors" ]
+if wait $child && grep -q 'stopped: what is saved' "$work/out" &&
+    [ -s "$work/stop/ppo-0001/model.safetensors" ]
 then ok "Ctrl-C saves and stops"; else bad "Ctrl-C saves and stops"; kill $child 2> /dev/null; fi
 
 # ---- queries: prompts, few documents, documents that are too short ----
@@ -157,67 +197,106 @@ dataset() {
         [ "$1" = 1 ] || { u32 ${#second}; printf %s "$second"; }
     done
 }
-few() { $ppo "$work/few.bin" $small --steps 3 --out "$work/few.runs" "$@" > "$work/out" 2> "$work/err" < /dev/null; }
+few() { $ppo "$work/few.bin" $small --steps 3 --out "$work/few.runs" "$@" > "$work/out" 2> "$work/err" < \
+    /dev/null; }
 long="The film was a small and quiet story about a boy and his dog in the old town by the sea."
 printf '0|%s\n0|A dog.\n0|A cat.\n0|A cow.\n' "$long" | dataset 1 > "$work/few.bin"
 good=0
-for seed in 0 1 2 3 4 5; do few --seed $seed && grep -q '^only 1 of 4 training documents are longer than --query-max tokens$' "$work/out" && good=$((good + 1)); done
-[ $good = 6 ] && ok "one document of four is long enough: every seed finds it, and says so" || bad "one document of four is long enough: $good of 6 seeds"
-{ printf '0|%s\n' "$long"; printf '1|%s One.\n1|A dog.\n1|Two %s\n1|Three %s\n' "$long" "$long" "$long"; } | dataset 1 > "$work/few.bin"
-few && [ "$(wc -l < "$work/few.runs/ppo-0007/samples.jsonl")" -eq 3 ] && [ "$(sed 's/, "response_before.*//' "$work/few.runs/ppo-0007/samples.jsonl" | sort -u | wc -l)" -eq 3 ] &&
-    ok "few held-out documents: each is used once" || bad "few held-out documents: each is used once"
-grep -q '^evaluation on 3 queries, each of another document: that many of 4 held-out documents give one$' "$work/out" && ok "and it says how many there are" || bad "and it says how many there are"
-few --score-normalize --query-min 60 --query-max 60 --response-min 6 > "$work/out"; [ $? = 1 ] && grep -q 'no document is long enough' "$work/err" && grep -q 'try: a smaller --query-max' "$work/err" &&
-    ok "no document is long enough: a smaller --query-max" || bad "no document is long enough: a smaller --query-max"
-printf '0|%s|Good.\n0|Where is the small dog of the quiet old man today?|There.\n' "$long" | dataset 3 > "$work/few.bin"
-shortest=$(printf 'Where is the small dog of the quiet old man today?\n' | ${RUN:-} ${BIN:-.}/run tokenize $policy | wc -w)
-few --query-max 5; [ $? = 1 ] && grep -q "every prompt is longer than --query-max; the shortest (got $shortest, wanted 5)" "$work/err" && grep -q 'try: a larger --query-max' "$work/err" &&
-    ok "every prompt is too long: a larger --query-max" || bad "every prompt is too long: $(cat "$work/err")"
-few --query-max "$shortest" && ok "which is enough" || bad "which is enough: $(cat "$work/err")"
+for seed in 0 1 2 3 4 5; do
+    few --seed $seed || continue
+    grep -q '^only 1 of 4 training documents are longer than --query-max tokens$' "$work/out" &&
+        good=$((good + 1))
+done
+[ $good = 6 ]; is "one document of four is long enough: every seed finds it, and says so ($good of 6)"
+{
+    printf '0|%s\n' "$long"
+    printf '1|%s One.\n1|A dog.\n1|Two %s\n1|Three %s\n' "$long" "$long" "$long"
+} | dataset 1 > "$work/few.bin"
+few; is "few held-out documents"
+sed 's/, "response_before.*//' "$work/few.runs/ppo-0007/samples.jsonl" > "$work/1"
+[ "$(wc -l < "$work/1")" -eq 3 ] && [ "$(sort -u "$work/1" | wc -l)" -eq 3 ]; is "each is used once"
+evaluation='evaluation on 3 queries, each of another document: that many of 4 held-out documents give one'
+grep -q "^$evaluation$" "$work/out"; is "and it says how many there are"
+few --query-min 60 --query-max 60
+[ $? = 1 ] && grep -q 'no document is long enough' "$work/err" &&
+    grep -q 'try: a smaller --query-max' "$work/err"
+is "no document is long enough: a smaller --query-max"
+question='Where is the small dog of the quiet old man today?'
+printf '0|%s|Good.\n0|%s|There.\n' "$long" "$question" | dataset 3 > "$work/few.bin"
+shortest=$(printf '%s\n' "$question" | $run tokenize $policy | wc -w)
+few --query-max 5
+[ $? = 1 ] && grep -q "longer than --query-max; the shortest (got $shortest, wanted 5)" "$work/err" &&
+    grep -q 'try: a larger --query-max' "$work/err"
+is "every prompt is too long: a larger --query-max"
+few --query-max "$shortest"; is "which is enough"
 
 # ---- what a run writes about itself ----
 run twice --eval-every 1
-[ "$(grep -c '"eval/reward_mean"' "$work/twice/log.jsonl")" = 3 ] && ok "--eval-every that divides --steps: each evaluation once" || bad "--eval-every that divides --steps"
-$ppo --help | grep -q "whose own rate is the first" && true_ "--lr-anneal linear: the last step has lr / steps" "$(field "$work/scores" ppo/learning_rate 2) == 1e-3 / 2"
-${RUN:-} ${BIN:-.}/run report "$work/learn" > "$work/report" && tail -n "$(($(wc -l < "$work/report") + 1))" "$work/learn.out" | sed '$d' > "$work/printed"
-same "run report prints what ppo printed at its end" "$work/report" "$work/printed"
-mkdir "$work/alone" && cp "$work/learn/log.jsonl" "$work/learn/samples.jsonl" "$work/alone" && ${RUN:-} ${BIN:-.}/run report "$work/alone" --show 0 > "$work/1"
-grep -q '24 held-out queries' "$work/1" && grep -q 'of the training batch whose KL first passed 3\|KL never passed 3' "$work/1" && [ "$(wc -l < "$work/1")" -lt "$(wc -l < "$work/report")" ] &&
-    ok "from log.jsonl and samples.jsonl alone" || bad "from log.jsonl and samples.jsonl alone"
-refuses 1 'such as runs/ppo-0001' ${RUN:-} ${BIN:-.}/run report "$work"
-${RUN:-} ${BIN:-.}/run report "$work/stop/ppo-0001" > "$work/1" && grep -q 'no samples.jsonl' "$work/1" && ok "of a stopped run there is no table" || bad "run report of a stopped run"
-run alone --batch-size 1 --mini-batch-size 1 --ppo-epochs 1 --steps 60 --eval-queries 0 --learning-rate 1e-4 --response-min 24 --response-max 24 --seed 1
-if grep -q 'KL is -[0-9.]*, although its expectation is never below 0: too few responses (1)' "$work/alone.err" && grep -q '^  try: a larger --batch-size, or a larger --init-kl-coef' "$work/alone.err" &&
-    ! grep -q 'kl-penalty' "$work/alone.err"; then ok "a negative KL: more responses, and no other penalty"; else bad "a negative KL: $(tail -n 2 "$work/alone.err")"; fi
+[ "$(grep -c '"eval/reward_mean"' "$work/twice/log.jsonl")" = 3 ]
+is "--eval-every that divides --steps: each evaluation is logged once"
+true_ "--lr-anneal linear: the last step has lr / steps" \
+    "$(field "$work/scores" ppo/learning_rate 2) == 1e-3 / 2"
+$ppo --help > "$work/help"
+grep -q "whose own rate is the first" "$work/help"; is "and --help says so"
 for penalty in 'kl: d,' 'abs: |d|' 'mse: d^2/2' 'k3: exp(-d) - 1 + d' 'full: the exact KL'; do
-    $ppo --help | grep -qF -- "$penalty" && ok "--help says what $penalty" || bad "--help says what $penalty"
+    grep -qF -- "$penalty" "$work/help"; is "--help says what $penalty"
 done
+$run report "$work/learn" > "$work/report"
+tail -n "$(($(wc -l < "$work/report") + 1))" "$work/learn.out" | sed '$d' > "$work/printed"
+same "run report prints what ppo printed at its end" "$work/report" "$work/printed"
+mkdir "$work/files" && cp "$work/learn/log.jsonl" "$work/learn/samples.jsonl" "$work/files"
+$run report "$work/files" --show 0 > "$work/1"
+grep -q '24 held-out queries' "$work/1" && [ "$(wc -l < "$work/1")" -lt "$(wc -l < "$work/report")" ]
+is "from log.jsonl and samples.jsonl alone"
+grep -q 'of the training batch whose KL first passed 3: \|KL never passed 3$' "$work/1"; is \
+    "whose reward it is at KL 3"
+refuses 1 'such as runs/ppo-0001' $run report "$work"
+$run report "$work/stop/ppo-0001" > "$work/1" && grep -q 'no samples.jsonl' "$work/1"; is \
+    "of a stopped run there is no table"
+run one --batch-size 1 --mini-batch-size 1 --ppo-epochs 1 --steps 60 --eval-queries 0 --learning-rate 1e-4 \
+    --response-min 24 --response-max 24 --seed 1
+grep -q 'KL is -[0-9.]*, although its expectation is never below 0: too few responses (1)' "$work/one.err" &&
+    grep -q '^  try: a larger --batch-size, or a larger --init-kl-coef' "$work/one.err" &&
+    ! grep -q 'kl-penalty' "$work/one.err"
+is "a negative KL: more responses, and no other penalty"
 
 # ---- --dump-rollouts: rewards, advantages and returns, computed again from what else it has ----
-run dump --dump-rollouts "$work/dump.jsonl" --gamma 0.9 --lam 0.8 --init-kl-coef 0.3 --missing-eos-penalty 1
+discounts="--gamma 0.9 --lam 0.8 --init-kl-coef 0.3 --missing-eos-penalty 1"
+run dump --dump-rollouts "$work/dump.jsonl" $discounts
+run undumped $discounts
 true_ "a line for each response of each step" "$(wc -l < "$work/dump.jsonl") == 16"
-run undumped --gamma 0.9 --lam 0.8 --init-kl-coef 0.3 --missing-eos-penalty 1
 same "--dump-rollouts changes no weight" "$work/dump/model.safetensors" "$work/undumped/model.safetensors"
 cat > "$work/redo.awk" <<'AWK'
-function near(a, b,    d) { d = a - b; d = (d < 0 ? -d : d) / (1 + (b < 0 ? -b : b)); if (d > worst) worst = d; checked++ }
-function number(name) { if (!match($0, "\"" name "\": [-+.0-9e]+")) bad = bad " " name; return substr($0, RSTART + length(name) + 4, RLENGTH - length(name) - 4) + 0 }
+function near(a, b,    d) {
+    d = a - b
+    d = (d < 0 ? -d : d) / (1 + (b < 0 ? -b : b))
+    if (d > worst) worst = d
+    checked++
+}
+function number(name) {
+    if (!match($0, "\"" name "\": [-+.0-9e]+")) bad = bad " " name
+    return substr($0, RSTART + length(name) + 4, RLENGTH - length(name) - 4) + 0
+}
 function array(name, a,    text) {
     if (!match($0, "\"" name "\": \\[[^]]*\\]")) { bad = bad " " name; return 0 }
     text = substr($0, RSTART + length(name) + 5, RLENGTH - length(name) - 6)
     return split(text, a, ", ")
 }
-function whitened(    i, mean, square) {            # of the step before: A = (raw - mean) / sqrt(unbiased variance + 1e-8)
+# The step's advantages are whitened: (raw - mean) / sqrt(unbiased variance + 1e-8).
+function whitened(    i, mean, square) {
     for (i = 1; i <= P; i++) mean += raw[i] / P
     for (i = 1; i <= P; i++) square += (raw[i] - mean) ^ 2
     for (i = 1; i <= P; i++) near(advantage[i], (raw[i] - mean) / sqrt(square / (P - 1) + 1e-8))
     P = 0
 }
 {
-    if (number("step") != step) { if (P) whitened(); step = number("step"); index_ = 0 }
-    if (number("index") != index_++) bad = bad " index"
+    if (number("step") != step) { if (P) whitened(); step = number("step"); place = 0 }
+    if (number("index") != place++) bad = bad " index"
     n = array("response", ids)
-    if (array("query", q) < 2 || array("logprob", lp) != n || array("ref_logprob", ref) != n || array("value", v) != n || array("kl", kl) != n ||
-        array("reward", r) != n || array("advantage", A) != n || array("return", R) != n) bad = bad " lengths"
+    if (array("query", q) < 2 || array("logprob", lp) != n) bad = bad " lengths"
+    if (array("ref_logprob", ref) != n) bad = bad " lengths"
+    if (array("value", v) != n || array("kl", kl) != n || array("reward", r) != n) bad = bad " lengths"
+    if (array("advantage", A) != n || array("return", R) != n) bad = bad " lengths"
     next_value = next_advantage = 0
     for (t = n; t >= 1; t--) {
         near(kl[t], lp[t] - ref[t])
@@ -225,65 +304,96 @@ function whitened(    i, mean, square) {            # of the step before: A = (r
         next_advantage = r[t] + gamma * next_value - v[t] + gamma * lam * next_advantage
         next_value = v[t]
         near(R[t], next_advantage + v[t])
-        raw[P + t] = next_advantage; advantage[P + t] = A[t]
+        raw[P + t] = next_advantage
+        advantage[P + t] = A[t]
     }
     P += n
 }
 END { whitened(); print worst + 0, checked + 0, bad }
 AWK
-awk -v gamma=0.9 -v lam=0.8 -f "$work/redo.awk" "$work/dump.jsonl" > "$work/redone"
-read -r worst checked wrong < "$work/redone"
-[ -z "$wrong" ] && ok "it has every key, and an entry for each token" || bad "--dump-rollouts:$wrong"
+# redo LAMBDA: sets worst (difference), checked (numbers) and wrong (keys)
+redo() {
+    awk -v gamma=0.9 -v lam="$1" -f "$work/redo.awk" "$work/dump.jsonl" > "$work/redone"
+    read -r worst checked wrong < "$work/redone"
+}
+redo 0.8
+[ -z "$wrong" ]; is "it has every key, and an entry for each token $wrong"
 true_ "KL, rewards, advantages and returns can be computed again" "$worst < 1e-5 && $checked > 400"
-awk -v gamma=0.9 -v lam=0.7 -f "$work/redo.awk" "$work/dump.jsonl" > "$work/redone"
-read -r worst checked wrong < "$work/redone"
+redo 0.7
 true_ "which another lambda does not give" "$worst > 1e-3"
-sed -n '1,8s/.*"query": \[\([^]]*\)\], "response": \[\([^]]*\)\].*/\1, \2/p' "$work/dump.jsonl" | tr -d , > "$work/ids"
-${RUN:-} ${BIN:-.}/run logprobs $policy "$work/ids" --ids | sed 's/.*"logprobs": \[\([^]]*\)\].*/\1/' > "$work/all"
-sed -n '1,8s/.*"logprob": \[\([^]]*\)\], "ref.*/\1/p' "$work/dump.jsonl" | paste "$work/all" - | awk -F '\t' '{ n = split($1, a, ", "); m = split($2, b, ", ")
-    for (i = 1; i <= m; i++) { d = a[n - m + i] - b[i]; d = d < 0 ? -d : d; if (d > worst) worst = d; count++ } } END { print worst + 0, count }' > "$work/redone"
+array='\[\([^]]*\)\]'
+sed -n '1,8s/.*"query": '"$array"', "response": '"$array"'.*/\1, \2/p' "$work/dump.jsonl" |
+    tr -d , > "$work/ids"
+$run logprobs $policy "$work/ids" --ids | sed 's/.*"logprobs": '"$array"'.*/\1/' > "$work/all"
+sed -n '1,8s/.*"logprob": '"$array"', "ref.*/\1/p' "$work/dump.jsonl" | paste "$work/all" - | awk -F '\t' '{
+    n = split($1, a, ", "); m = split($2, b, ", ")
+    for (i = 1; i <= m; i++) {
+        d = a[n - m + i] - b[i]
+        d = d < 0 ? -d : d
+        if (d > worst) worst = d
+        count++
+    }
+} END { print worst + 0, count + 0 }' > "$work/redone"
 read -r worst checked < "$work/redone"
 true_ "the first step's log-probs are those of run logprobs" "$worst < 1e-4 && $checked > 40"
-refuses 2 'would overwrite the dataset' $ppo "$work/few.bin" $small --dump-rollouts "$work/../$(basename "$work")/few.bin"
+refuses 2 'would overwrite the dataset' $ppo "$work/few.bin" $small --dump-rollouts \
+    "$work/few.runs/../few.bin"
 
-# ---- a policy with more ids than its tokenizer, and texts that are empty for it ----
-${RUN:-} ${BIN:-.}/prep tokenizer "$data" --kind sentencepiece --vocab 400 --out "$work/words" > "$work/out" 2>&1
+# ---- a policy with more ids than its tokenizer, and the digits of other builds ----
+$prep tokenizer "$data" --kind sentencepiece --vocab 400 --out "$work/words" > "$work/out" 2>&1
 run padded --tokenizer "$work/words" --response-min 1 --response-max 3 --eval-queries 24
-grep -q "^the policy has 2048 ids, its tokenizer 400: the others are written as nothing$" "$work/padded.err" && [ "$(grep -c 'written as nothing' "$work/padded.err")" = 1 ] &&
-    ok "a policy with more ids than its tokenizer says so once, and runs" || bad "a policy with more ids than its tokenizer: $(cat "$work/padded.err")"
-grep -q '"response_before": ""' "$work/padded/samples.jsonl" && ok "a response of such ids is empty" || bad "no response was empty"
-# digits of other builds: the line is there if this one computes with more digits than a float holds
+padding='the policy has 2048 ids, its tokenizer 400: the others are written as nothing'
+grep -q "^$padding$" "$work/padded.err" && [ "$(grep -c 'written as nothing' "$work/padded.err")" = 1 ]
+is "a policy with more ids than its tokenizer says so once, and runs"
+grep -q '"response_before": ""' "$work/padded/samples.jsonl"; is "a response of such ids is empty"
+objects=$(make -s --no-print-directory list 2> "$work/err" | tr ' ' '\n' | sed -n '/[a-z]/s/$/.o/p' |
+    grep -v '^train.o$')
 if ${CC:-cc} -std=c99 -O1 -mfpmath=387 -I. -c -o "$work/train.o" train.c 2> "$work/err" &&
-   ${CC:-cc} -fopenmp -o "$work/sft387" sft.o "$work/train.o" $(make -s --no-print-directory list 2> "$work/err" | tr ' ' '\n' | sed -n '/[a-z]/s/$/.o/p' | grep -v '^train.o$') -lm 2> "$work/err"; then
-    "$work/sft387" "$data" --policy $policy --context 32 --dry-run > "$work/out" 2>&1
-    grep -q '^this build computes with more digits than a float holds (FLT_EVAL_METHOD 2)' "$work/out" && ok "FLT_EVAL_METHOD 2 is said" || bad "FLT_EVAL_METHOD 2 is said"
-    ${RUN:-} ${BIN:-.}/sft "$data" --policy $policy --context 32 --dry-run > "$work/out" 2>&1; ! grep -q FLT_EVAL_METHOD "$work/out" && ok "and 0 is not" || bad "and 0 is not"
-else skipped=$((skipped + 1)); echo "  skip  no x87"; fi
+   ${CC:-cc} -fopenmp -o "$work/sft387" sft.o "$work/train.o" $objects -lm 2> "$work/err"; then
+    small_sft="$data --policy $policy --context 32 --dry-run"
+    $work/sft387 $small_sft > "$work/out" 2>&1
+    grep -q '^this build computes with more digits than a float holds (FLT_EVAL_METHOD 2)' "$work/out"
+    is "FLT_EVAL_METHOD 2 is said"
+    ${RUN:-} ${BIN:-.}/sft $small_sft > "$work/out" 2>&1
+        ! grep -q FLT_EVAL_METHOD "$work/out"; is "and 0 is not"
+else skipped=$((skipped + 2)); echo "  skip  no x87"; fi
 
 # ---- the judge ----
 if [ -f data/reward/config.json ]; then
     small="$small --response-min 8"
     refuses 1 'no such label' $ppo "$data" --policy $policy --preset imdb-small --label nonsense
-    $ppo "$data" --policy $policy --preset imdb-small --batch-size 8 --mini-batch-size 8 --steps 1 --eval-queries 4 --out "$work/judge.runs" > "$work/out" 2>&1
-    [ $? = 0 ] && grep -q "^reward = logit of 'positive'" "$work/out" && ok "the judge's label is found" || bad "the judge's label is found"
-    $ppo "$data" --policy $policy --preset imdb-small --batch-size 8 --mini-batch-size 8 --steps 1 --eval-queries 4 --chunk 1 --out "$work/one.runs" > "$work/out" 2>&1
-    $ppo "$data" --policy $policy --preset imdb-small --batch-size 8 --mini-batch-size 8 --steps 0 --eval-queries 4 --compute f16 --out "$work/f16.runs" > "$work/out" 2>&1
+    $ppo "$data" --policy $policy --preset imdb-small --batch-size 8 --mini-batch-size 8 --steps 1 \
+        --eval-queries 4 --out "$work/judge.runs" > "$work/out" 2>&1
+    [ $? = 0 ] && grep -q "^reward = logit of 'positive'" "$work/out" && ok "the judge's label is found" ||
+        bad "the judge's label is found"
+    $ppo "$data" --policy $policy --preset imdb-small --batch-size 8 --mini-batch-size 8 --steps 1 \
+        --eval-queries 4 --chunk 1 --out "$work/one.runs" > "$work/out" 2>&1
+    $ppo "$data" --policy $policy --preset imdb-small --batch-size 8 --mini-batch-size 8 --steps 0 \
+        --eval-queries 4 --compute f16 --out "$work/f16.runs" > "$work/out" 2>&1
     [ $? = 0 ] && ok "--compute f16, judge and all" || bad "--compute f16, judge and all"
-    same "texts judged one by one or together" "$work/judge.runs/ppo-0001/samples.jsonl" "$work/one.runs/ppo-0001/samples.jsonl"
-    # an empty response before a judge whose tokenizer has no template: bos alone, eos alone, or refused at the start
-    bare="--policy $policy --tokenizer $work/words --reward $work/bare --preset imdb-small --score response --batch-size 4 --mini-batch-size 4 --steps 1
-          --response-min 1 --response-max 1 --eval-queries 24"
+    same "texts judged one by one or together" "$work/judge.runs/ppo-0001/samples.jsonl" \
+        "$work/one.runs/ppo-0001/samples.jsonl"
+    # An empty response before a judge whose tokenizer has no template: bos alone, eos alone, or refused at
+    # the start.
+    bare="--policy $policy --tokenizer $work/words --reward $work/bare --preset imdb-small --score response
+          --steps 1 --batch-size 4 --mini-batch-size 4 --response-min 1 --response-max 1 --eval-queries 24"
     cp -r data/reward "$work/bare" && chmod -R u+w "$work/bare" && rm "$work/bare/special_tokens_map.json"
     for kind in bos eos; do
-        case $kind in bos) name='<|endoftext|>' config='{}' ;; eos) name='<a>' config='{"eos_token": "</s>"}' ;; esac
-        sed "s/\"<s>\": 0/\"$name\": 0/" data/reward/vocab.json > "$work/bare/vocab.json"; echo "$config" > "$work/bare/tokenizer_config.json"
-        want=$(printf '\n' | ${RUN:-} ${BIN:-.}/run score "$work/bare" | sed -n 's/.*"logits": \[[^,]*, \([-0-9.e+]*\)\].*/\1/p')
-        rm -rf "$work/bare.runs"; $ppo "$data" $bare --out "$work/bare.runs" > "$work/out" 2> "$work/err" < /dev/null
-        got=$(sed -n 's/.*"response_before": "", .*"reward_before": \([-0-9.e+]*\),.*/\1/p' "$work/bare.runs/ppo-0001/samples.jsonl" | sort -u)
-        true_ "an empty response before a judge without a template is $kind alone, as for run score" "\"$got\" != \"\" && (\"$got\" - \"$want\") ^ 2 < 1e-10"
+        name='<|endoftext|>' config='{}'
+        [ $kind = bos ] || { name='<a>'; config='{"eos_token": "</s>"}'; }
+        sed "s/\"<s>\": 0/\"$name\": 0/" data/reward/vocab.json > "$work/bare/vocab.json"
+        echo "$config" > "$work/bare/tokenizer_config.json"
+        want=$(printf '\n' | $run score "$work/bare" |
+            sed -n 's/.*"logits": \[[^,]*, \([-0-9.e+]*\)\].*/\1/p')
+        rm -rf "$work/bare.runs"
+        $ppo "$data" $bare --out "$work/bare.runs" > "$work/out" 2> "$work/err" < /dev/null
+        got=$(sed -n 's/.*"response_before": "", .*"reward_before": \([-0-9.e+]*\),.*/\1/p' \
+            "$work/bare.runs/ppo-0001/samples.jsonl" | sort -u)
+        true_ "an empty response before a judge without a template is $kind alone, as for run score" \
+            "\"$got\" != \"\" && (\"$got\" - \"$want\") ^ 2 < 1e-10"
     done
     echo '{}' > "$work/bare/tokenizer_config.json"
     refuses 1 'an empty text would have no token for the judge' $ppo "$data" $bare --out "$work/none.runs"
-    [ ! -e "$work/none.runs" ] && ok "at the start" || bad "at the start"
+    [ ! -e "$work/none.runs" ]; is "at the start"
 else skipped=$((skipped + 8)); echo "  skip  no data/reward"; fi
 finish

@@ -1,6 +1,7 @@
 #!/bin/sh
-# tests/programs/sft.sh - `sft` from outside: what it writes, that its loss is the one `run logprobs` sees, that it learns, is
-# deterministic, and stops well. BIN, RUN and the last line as in run.sh. Needs a tokenizer: data/policy's or a third-party one.
+# tests/programs/sft.sh - `sft` from outside: what it writes, that its loss is the one `run logprobs` sees,
+# that it learns, is deterministic, and stops well. BIN, RUN and the last line as in run.sh. Needs a
+# tokenizer: data/policy's or a third-party one.
 cd "$(dirname "$0")/../.." || exit 1
 sft="${RUN:-} ${BIN:-.}/sft" run="${RUN:-} ${BIN:-.}/run" shared=${SHARED:-../shared}
 work=$(mktemp -d "${TMPDIR:-/tmp}/sft_test.XXXXXX") || exit 1
@@ -16,7 +17,8 @@ exits() {
     name=$1 want=$2; shift 2
     "$@" > "$work/out" 2> "$work/err" < /dev/null
     code=$?
-    if [ $code = "$want" ] && [ -s "$work/err" ]; then ok "$name"; else bad "$name: exit $code, wanted $want"; fi
+    if [ $code = "$want" ] && [ -s "$work/err" ]; then ok "$name"; else bad \
+        "$name: exit $code, wanted $want"; fi
 }
 # says NAME TEXT: the last `exits` had this among its errors
 says() { if grep -q -- "$2" "$work/err"; then ok "$1"; else bad "$1: no '$2' in: $(cat "$work/err")"; fi; }
@@ -43,23 +45,33 @@ dataset() {
 }
 {
     for who in Lily Tom Ben Mia Sam; do for what in ball tree park dog; do
-        echo "0|$who saw a $what. $who was happy to see the $what."; echo "0|One day, $who said to the $what: I like you."
+        echo "0|$who saw a $what. $who was happy to see the $what."; echo \
+            "0|One day, $who said to the $what: I like you."
     done; done
-    echo "1|Lily saw a park. Ben was happy to see the park."; echo "1|One day, Mia said to the tree: I like you."
+    echo "1|Lily saw a park. Ben was happy to see the park."; echo \
+        "1|One day, Mia said to the tree: I like you."
 } > "$work/lines"
 dataset 1 < "$work/lines" > "$work/text.bin"
-awk -F '|' '{ print $1 "|" substr($2, 1, 20) "|" substr($2, 21) }' "$work/lines" | dataset 3 > "$work/prompts.bin"
-awk -F '|' '{ print $1 "|" $2 "|This one is worse and must not be read." }' "$work/lines" | dataset 2 > "$work/pairs.bin"
+awk -F '|' '{ print $1 "|" substr($2, 1, 20) "|" substr($2, 21) }' "$work/lines" |
+    dataset 3 > "$work/prompts.bin"
+awk -F '|' '{ print $1 "|" $2 "|This one is worse and must not be read." }' "$work/lines" |
+    dataset 2 > "$work/pairs.bin"
 sizes="--tokenizer $tokenizer --dim 32 --layers 1 --heads 4 --kv-heads 2 --positions 64 --context 64 --tied"
 
 # ---- it learns, writes a folder that run reads, and its loss is run's ----
-$sft "$work/text.bin" --out "$work/a" $sizes --tokens 256 --steps 60 --lr 1e-2 --no-eos --seed 3 > "$work/out" || bad "sft from scratch"
-first=$(sed -n 's/.*"eval_perplexity": \([0-9.]*\).*/\1/p' "$work/a/log.jsonl" | head -n 1) last=$(field "$work/a/log.jsonl" eval_perplexity)
+$sft "$work/text.bin" --out "$work/a" $sizes --tokens 256 --steps 60 --lr 1e-2 --no-eos --seed 3 > \
+    "$work/out" || bad "sft from scratch"
+first=$(sed -n 's/.*"eval_perplexity": \([0-9.]*\).*/\1/p' "$work/a/log.jsonl" |
+    head -n 1) last=$(field "$work/a/log.jsonl" eval_perplexity)
 true_ "the held-out perplexity falls" "$last < $first / 10"
-sed -n 's/^1|//p' "$work/lines" | $run logprobs "$work/a" | sed 's/.*"logprobs": \[\(.*\)\]}/\1/' | tr -d ' ' | tr ',' '\n' > "$work/logprobs"
-true_ "it is the one that run logprobs sees" "$(awk -v p="$last" '{ s -= $1 } END { d = exp(s / NR) / p - 1; print d * d }' "$work/logprobs") < 1e-12"
-if [ "$(grep -c '"loss"' "$work/a/log.jsonl")" = 60 ]; then ok "log.jsonl has a line a step"; else bad "log.jsonl has a line a step"; fi
-if [ -s "$work/a/config.json" ] && [ -s "$work/a/generation_config.json" ] && [ -s "$work/a/tokenizer_config.json" ]; then ok "a whole folder"
+sed -n 's/^1|//p' "$work/lines" | $run logprobs "$work/a" | sed 's/.*"logprobs": \[\(.*\)\]}/\1/' |
+    tr -d ' ' | tr ',' '\n' > "$work/logprobs"
+true_ "it is the one that run logprobs sees" \
+    "$(awk -v p="$last" '{ s -= $1 } END { d = exp(s / NR) / p - 1; print d * d }' "$work/logprobs") < 1e-12"
+if [ "$(grep -c '"loss"' "$work/a/log.jsonl")" = 60 ]; then ok "log.jsonl has a line a step"; else bad \
+    "log.jsonl has a line a step"; fi
+if [ -s "$work/a/config.json" ] && [ -s "$work/a/generation_config.json" ] &&
+    [ -s "$work/a/tokenizer_config.json" ]; then ok "a whole folder"
 else bad "a whole folder"; fi
 
 # ---- the same bytes for any number of threads; another seed, other bytes; micro-batches add up ----
@@ -67,103 +79,145 @@ train() { $sft "$work/text.bin" $sizes --tokens 300 --steps 3 "$@" > "$work/out"
 OMP_NUM_THREADS=1 train --out "$work/b"
 OMP_NUM_THREADS=2 train --out "$work/c"
 same "one thread or two: weights" "$work/b/model.safetensors" "$work/c/model.safetensors"
-tail -n +2 "$work/b/log.jsonl" > "$work/b.log"; tail -n +2 "$work/c/log.jsonl" > "$work/c.log"      # the first line has the options
+tail -n +2 "$work/b/log.jsonl" > "$work/b.log"; tail -n +2 "$work/c/log.jsonl" > "$work/c.log" \
+    # the first line has the options
 same "one thread or two: log" "$work/b.log" "$work/c.log"
 train --out "$work/d" --seed 2
 differ "another seed" "$work/b/model.safetensors" "$work/d/model.safetensors"
 train --out "$work/h16" --compute bf16
 differ "--compute bf16: other weights" "$work/b/model.safetensors" "$work/h16/model.safetensors"
-true_ "and nearly the same loss" "($(field "$work/b/log.jsonl" loss) - $(field "$work/h16/log.jsonl" loss))^2 < 1e-4"
+true_ "and nearly the same loss" \
+    "($(field "$work/b/log.jsonl" loss) - $(field "$work/h16/log.jsonl" loss))^2 < 1e-4"
 train --out "$work/e" --micro-tokens 63
-true_ "micro-batches add up" "($(field "$work/b/log.jsonl" loss) - $(field "$work/e/log.jsonl" loss))^2 < 1e-10"
-true_ "and their gradients" "($(field "$work/b/log.jsonl" grad_norm) / $(field "$work/e/log.jsonl" grad_norm) - 1)^2 < 1e-8"
+true_ "micro-batches add up" \
+    "($(field "$work/b/log.jsonl" loss) - $(field "$work/e/log.jsonl" loss))^2 < 1e-10"
+true_ "and their gradients" \
+    "($(field "$work/b/log.jsonl" grad_norm) / $(field "$work/e/log.jsonl" grad_norm) - 1)^2 < 1e-8"
 
 # ---- kinds of documents ----
-train2() { $sft "$work/$1.bin" --out "$work/$2" --policy "$work/a" --context 64 --lr 0 --steps 1 --no-eos "$3" "$4" > "$work/out" || bad "sft $1"; }
+train2() { $sft "$work/$1.bin" --out "$work/$2" --policy "$work/a" --context 64 --lr 0 --steps 1 --no-eos \
+    "$3" "$4" > "$work/out" || bad "sft $1"; }
 train2 text f --seed 1
 same "lr 0 leaves the weights as they are" "$work/a/model.safetensors" "$work/f/model.safetensors"
 train2 pairs g --seed 1
-true_ "of a pair the chosen text is learnt" "$(field "$work/g/log.jsonl" eval_loss) == $(field "$work/f/log.jsonl" eval_loss)"
+true_ "of a pair the chosen text is learnt" \
+    "$(field "$work/g/log.jsonl" eval_loss) == $(field "$work/f/log.jsonl" eval_loss)"
 train2 prompts h --learn all
-true_ "prompt and response are one text" "$(field "$work/h/log.jsonl" eval_loss) == $(field "$work/f/log.jsonl" eval_loss)"
+true_ "prompt and response are one text" \
+    "$(field "$work/h/log.jsonl" eval_loss) == $(field "$work/f/log.jsonl" eval_loss)"
 train2 prompts i --learn response
-true_ "of prompt and response the response counts" "$(sed -n 's/.*, \([0-9]*\) tokens to learn.*/\1/p' "$work/out") < 0.7 * 730"
-true_ "and the loss is another" "$(field "$work/i/log.jsonl" eval_loss) != $(field "$work/f/log.jsonl" eval_loss)"
+true_ "of prompt and response the response counts" \
+    "$(sed -n 's/.*, \([0-9]*\) tokens to learn.*/\1/p' "$work/out") < 0.7 * 730"
+true_ "and the loss is another" \
+    "$(field "$work/i/log.jsonl" eval_loss) != $(field "$work/f/log.jsonl" eval_loss)"
 
 # ---- long documents: every token but a document's first is predicted once, whatever the context ----
-count() { $sft "$work/text.bin" $sizes --steps 1 --dry-run "$@" | sed -n 's/.*, \([0-9]*\) tokens to learn.*/\1/p'; }
+count() { $sft "$work/text.bin" $sizes --steps 1 --dry-run "$@" |
+    sed -n 's/.*, \([0-9]*\) tokens to learn.*/\1/p'; }
 whole=$(count) cut=$(count --context 7) head=$(count --context 7 --head-only) no_eos=$(count --no-eos)
 true_ "chunks hold every token once" "$whole == $cut && $whole > 400"
 true_ "--head-only takes six a document" "$head == 6 * 40"
 true_ "an end of text a document" "$whole == $no_eos + 40"
 
 # ---- an adapter, next to an untouched checkpoint ----
-$sft "$work/text.bin" --out "$work/lora" --policy "$work/a" --context 64 --lora-r 4 --lora-targets all-linear --lr 1e-2 --steps 5 > "$work/out" ||
+$sft "$work/text.bin" --out "$work/lora" --policy "$work/a" --context 64 --lora-r 4 --lora-targets \
+    all-linear --lr 1e-2 --steps 5 > "$work/out" ||
     bad "sft --lora-r"
 head -n 3 "$work/lines" | sed 's/^.|//' > "$work/some"
 $run logprobs "$work/a" "$work/some" > "$work/base"
 $run logprobs "$work/a" "$work/some" --adapter "$work/lora" > "$work/adapted"
 differ "the adapter changes the policy" "$work/base" "$work/adapted"
-$run merge "$work/a" --adapter "$work/lora" --out "$work/merged" > "$work/out" && $run logprobs "$work/merged" "$work/some" > "$work/merged.txt"
-true_ "merged equals adapted" "$(cat "$work/adapted" "$work/merged.txt" | sed 's/.*"logprobs": \[\(.*\)\]}/\1/' | tr -d ' ' | tr ',' '\n' |
-    awk '{ x[NR] = $1 } END { for (i = 1; i <= NR / 2; i++) { d = x[i] - x[i + NR / 2]; if (d < 0) d = -d; if (d > worst) worst = d } print worst + (NR < 20) }') < 1e-4"
-$sft "$work/text.bin" --out "$work/lora0" --policy "$work/a" --context 64 --lora-r 4 --lr 0 --steps 1 > "$work/out"
+$run merge "$work/a" --adapter "$work/lora" --out "$work/merged" > "$work/out" &&
+    $run logprobs "$work/merged" "$work/some" > "$work/merged.txt"
+true_ "merged equals adapted" "$(cat "$work/adapted" "$work/merged.txt" |
+    sed 's/.*"logprobs": \[\(.*\)\]}/\1/' | tr -d ' ' | tr ',' '\n' |
+    awk '{ x[NR] = $1 }
+         END {
+             for (i = 1; i <= NR / 2; i++) {
+                 d = x[i] - x[i + NR / 2]
+                 if (d < 0) d = -d
+                 if (d > worst) worst = d
+             }
+             print worst + (NR < 20)
+         }') < 1e-4"
+$sft "$work/text.bin" --out "$work/lora0" --policy "$work/a" --context 64 --lora-r 4 --lr 0 --steps 1 > \
+    "$work/out"
 $run logprobs "$work/a" "$work/some" --adapter "$work/lora0" > "$work/adapted"
 same "B = 0 is the base model, bit for bit" "$work/base" "$work/adapted"
 
 # ---- an adapter with dropout, next to 4-bit weights (tests/programs/qlora.sh has more) ----
-lora() { $sft "$work/text.bin" --policy "$work/a" --context 64 --lora-r 4 --lora-targets all-linear --lr 1e-2 --steps 3 --tokens 300 "$@" > "$work/out" || bad "sft $*"; }
+lora() { $sft "$work/text.bin" --policy "$work/a" --context 64 --lora-r 4 --lora-targets all-linear --lr \
+    1e-2 --steps 3 --tokens 300 "$@" > "$work/out" || bad "sft $*"; }
 lora --out "$work/whole" --recompute
 lora --out "$work/some.0"
-same "--recompute: the same adapter" "$work/whole/adapter_model.safetensors" "$work/some.0/adapter_model.safetensors"
+same "--recompute: the same adapter" "$work/whole/adapter_model.safetensors" \
+    "$work/some.0/adapter_model.safetensors"
 lora --out "$work/some.0.5" --lora-dropout 0.5
-differ "--lora-dropout trains another adapter" "$work/some.0/adapter_model.safetensors" "$work/some.0.5/adapter_model.safetensors"
-if grep -q '"lora_dropout": 0.5,' "$work/some.0.5/adapter_config.json"; then ok "adapter_config.json has it"; else bad "adapter_config.json has it"; fi
-$run logprobs "$work/a" "$work/some" --adapter "$work/some.0.5" > "$work/adapted" && differ "and run reads that" "$work/base" "$work/adapted"
+differ "--lora-dropout trains another adapter" "$work/some.0/adapter_model.safetensors" \
+    "$work/some.0.5/adapter_model.safetensors"
+if grep -q '"lora_dropout": 0.5,' "$work/some.0.5/adapter_config.json"; then ok \
+    "adapter_config.json has it"; else bad "adapter_config.json has it"; fi
+$run logprobs "$work/a" "$work/some" --adapter "$work/some.0.5" > "$work/adapted" &&
+    differ "and run reads that" "$work/base" "$work/adapted"
 lora --out "$work/four" --nf4 --quant-block 32 --double-quant --compute f16
-if grep -q '^frozen weights: linears NF4, blocks of 32, doubly quantised, compute float16' "$work/out"; then ok "--nf4: it says how"; else bad "--nf4: it says how"; fi
-differ "and trains another adapter" "$work/some.0/adapter_model.safetensors" "$work/four/adapter_model.safetensors"
+if grep -q '^frozen weights: linears NF4, blocks of 32, doubly quantised, compute float16' "$work/out"; \
+    then ok "--nf4: it says how"; else bad "--nf4: it says how"; fi
+differ "and trains another adapter" "$work/some.0/adapter_model.safetensors" \
+    "$work/four/adapter_model.safetensors"
 
 # ---- what is written, what is not ----
 $sft "$work/text.bin" --out "$work/half" --policy "$work/a" --context 64 --steps 1 --dtype bf16 > "$work/out"
-true_ "bf16 is smaller" "$(wc -c < "$work/half/model.safetensors") < 0.6 * $(wc -c < "$work/a/model.safetensors")"
-if grep -q bfloat16 "$work/half/config.json"; then ok "config.json says bfloat16"; else bad "config.json says bfloat16"; fi
+true_ "bf16 is smaller" \
+    "$(wc -c < "$work/half/model.safetensors") < 0.6 * $(wc -c < "$work/a/model.safetensors")"
+if grep -q bfloat16 "$work/half/config.json"; then ok "config.json says bfloat16"; else bad \
+    "config.json says bfloat16"; fi
 $sft "$work/text.bin" --out "$work/dry" $sizes --dry-run > "$work/out"
-if grep -q "memory in total" "$work/out" && [ ! -e "$work/dry" ]; then ok "--dry-run prints the bill and writes nothing"; else bad "--dry-run"; fi
+if grep -q "memory in total" "$work/out" && [ ! -e "$work/dry" ]
+    then ok "--dry-run prints the bill and writes nothing"; else bad "--dry-run"; fi
 cp -r "$work/a" "$work/nan"
-printf '\377\377\377\377' | dd of="$work/nan/model.safetensors" bs=1 seek=$(($(wc -c < "$work/a/model.safetensors") - 8)) conv=notrunc 2>/dev/null
-mkdir "$work/kept"; echo precious > "$work/kept/model.safetensors"; cp "$work/kept/model.safetensors" "$work/precious"
-exits "a policy whose weights are not numbers" 1 $sft "$work/text.bin" --out "$work/kept" --policy "$work/nan" --context 64 --steps 2
+printf '\377\377\377\377' | dd of="$work/nan/model.safetensors" bs=1 seek=$(($(wc -c < \
+    "$work/a/model.safetensors") - 8)) conv=notrunc 2>/dev/null
+mkdir "$work/kept"; echo precious > "$work/kept/model.safetensors"; cp "$work/kept/model.safetensors" \
+    "$work/precious"
+exits "a policy whose weights are not numbers" 1 $sft "$work/text.bin" --out "$work/kept" --policy \
+    "$work/nan" --context 64 --steps 2
 says "and says so" "a weight is a NaN or an infinity: $work/nan"
 same "and nothing is overwritten" "$work/kept/model.safetensors" "$work/precious"
 
 # ---- a loss that is not a number: the last good weights stand in the folder, and never others ----
 # numbers FOLDER: run sees only numbers in it
-numbers() { $run logprobs "$1" "$work/some" > "$work/got" && [ "$(grep -c '"logprobs"' "$work/got")" = 3 ] && ! grep -q 'nan\|inf\|null' "$work/got"; }
-printf '\377\377\177\177' | dd of="$work/nan/model.safetensors" bs=1 seek=$(($(wc -c < "$work/a/model.safetensors") - 8)) conv=notrunc 2>/dev/null
-exits "a loss that is not a number in the first step" 1 $sft "$work/text.bin" --out "$work/kept" --policy "$work/nan" --context 64 --steps 2
+numbers() { $run logprobs "$1" "$work/some" > "$work/got" && [ "$(grep -c '"logprobs"' "$work/got")" = 3 ] &&
+    ! grep -q 'nan\|inf\|null' "$work/got"; }
+printf '\377\377\177\177' | dd of="$work/nan/model.safetensors" bs=1 seek=$(($(wc -c < \
+    "$work/a/model.safetensors") - 8)) conv=notrunc 2>/dev/null
+exits "a loss that is not a number in the first step" 1 $sft "$work/text.bin" --out "$work/kept" --policy \
+    "$work/nan" --context 64 --steps 2
 says "and says so" "not a number in step 1; no weights were written"
 same "and nothing is overwritten" "$work/kept/model.safetensors" "$work/precious"
 wild="--lr 10 --weight-decay 10 --warmup 0 --clip 0 --steps 100"
 exits "a loss that is not a number in a later step" 1 $sft "$work/text.bin" --out "$work/wild" $sizes $wild
 says "the last good step is saved" "the weights saved are those after step"
 if numbers "$work/wild"; then ok "and can be used"; else bad "and can be used"; fi
-exits "weights too large for --dtype" 1 $sft "$work/text.bin" --out "$work/wild16" $sizes $wild --dtype f16 --save-every 1
+exits "weights too large for --dtype" 1 $sft "$work/text.bin" --out "$work/wild16" $sizes $wild --dtype \
+    f16 --save-every 1
 says "the last save stays" "too large for --dtype in step .*; the weights saved are those after step"
 if numbers "$work/wild16"; then ok "and can be used"; else bad "and can be used"; fi
 
 # ---- Ctrl-C ----
 $sft "$work/text.bin" --out "$work/stopped" $sizes --steps 100000 > "$work/out" & pid=$!
-for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.5; [ "$(wc -l < "$work/stopped/time.jsonl" 2>/dev/null || echo 0)" -lt 2 ] || break; done
+for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.5; [ \
+    "$(wc -l < "$work/stopped/time.jsonl" 2>/dev/null || echo 0)" -lt 2 ] || break; done
 kill -INT $pid; wait $pid; code=$?
-if [ $code = 0 ] && grep -q "stopped and saved" "$work/out" && $run generate "$work/stopped" --prompt Lily -n 3 > "$work/got"; then
+if [ $code = 0 ] && grep -q "stopped and saved" "$work/out" &&
+    $run generate "$work/stopped" --prompt Lily -n 3 > "$work/got"; then
     ok "Ctrl-C saves and stops"
 else bad "Ctrl-C saves and stops: exit $code"; fi
 $sft "$work/text.bin" --out "$work/early" $sizes --steps 100000 --tokens 100000 > "$work/out" & pid=$!
 for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.2; [ ! -s "$work/early/log.jsonl" ] || break; done
 kill -INT $pid; wait $pid; code=$?
 saved=1; [ ! -s "$work/early/model.safetensors" ] || saved=0
-if [ $code = $saved ] && grep -q "^stopped" "$work/out"; then ok "Ctrl-C in the first step or before it: 0 if it was saved"
+if [ $code = $saved ] && grep -q "^stopped" "$work/out"; then ok \
+    "Ctrl-C in the first step or before it: 0 if it was saved"
 else bad "Ctrl-C in the first step: exit $code"; fi
 
 # ---- wrong usage, bad input ----
@@ -173,18 +227,25 @@ exits "an unknown option" 2 $sft "$work/text.bin" --out "$work/x" $sizes --learn
 exits "sizes of a checkpoint" 2 $sft "$work/text.bin" --out "$work/x" --policy "$work/a" --dim 64
 exits "an adapter of nothing" 2 $sft "$work/text.bin" --out "$work/x" $sizes --lora-r 4
 exits "4-bit weights from scratch" 2 $sft "$work/text.bin" --out "$work/x" $sizes --nf4
-exits "4-bit weights and no adapter" 2 $sft "$work/text.bin" --out "$work/x" --policy "$work/a" --context 64 --nf4 --lora-r 0
-exits "dropout without an adapter" 2 $sft "$work/text.bin" --out "$work/x" --policy "$work/a" --context 64 --lora-dropout 0.1
-exits "dropout of everything" 2 $sft "$work/text.bin" --out "$work/x" --policy "$work/a" --context 64 --lora-r 2 --lora-dropout 1
+exits "4-bit weights and no adapter" 2 $sft "$work/text.bin" --out "$work/x" --policy "$work/a" --context \
+    64 --nf4 --lora-r 0
+exits "dropout without an adapter" 2 $sft "$work/text.bin" --out "$work/x" --policy "$work/a" --context 64 \
+    --lora-dropout 0.1
+exits "dropout of everything" 2 $sft "$work/text.bin" --out "$work/x" --policy "$work/a" --context 64 \
+    --lora-r 2 --lora-dropout 1
 exits "heads that do not divide" 2 $sft "$work/text.bin" --out "$work/x" $sizes --heads 3
 exits "--out is a file" 2 $sft "$work/text.bin" --out "$work/lines" $sizes
 exits "--out is empty" 2 $sft "$work/text.bin" --out "" $sizes
-exits "shards next to one file" 2 $sft "$work/text.bin" --out "$work/kept" $sizes --dim 600 --shard-mb 1 --steps 1
+exits "shards next to one file" 2 $sft "$work/text.bin" --out "$work/kept" $sizes --dim 600 --shard-mb 1 \
+    --steps 1
 says "and says so" "needs a folder without: $work/kept/model.safetensors"
-exits "shards of an adapter" 2 $sft "$work/text.bin" --out "$work/x" --policy "$work/a" --context 64 --lora-r 4 --shard-mb 1
-exits "--epochs that would never end" 2 $sft "$work/text.bin" --out "$work/x" $sizes --context 3 --epochs 1000000
+exits "shards of an adapter" 2 $sft "$work/text.bin" --out "$work/x" --policy "$work/a" --context 64 \
+    --lora-r 4 --shard-mb 1
+exits "--epochs that would never end" 2 $sft "$work/text.bin" --out "$work/x" $sizes --context 3 --epochs \
+    1000000
 says "and says so" "more than a hundred million sequences"
-exits "--out over --policy, by another name" 2 $sft "$work/text.bin" --out "$work/b/../a/" --policy "$work/a" --context 64
+exits "--out over --policy, by another name" 2 $sft "$work/text.bin" --out "$work/b/../a/" --policy \
+    "$work/a" --context 64
 exits "--out over --policy" 2 $sft "$work/text.bin" --out "$work/a" --policy "$work/a" --context 64
 exits "a missing dataset" 1 $sft "$work/nothing.bin" --out "$work/x" $sizes
 exits "a file that is no dataset" 1 $sft "$work/lines" --out "$work/x" $sizes
@@ -194,7 +255,8 @@ echo '1|Only held out.' | dataset 1 > "$work/held.bin"
 exits "nothing to train on" 1 $sft "$work/held.bin" --out "$work/x" $sizes
 says "and what would help" "try: prep makes a dataset"
 exits "more context than positions" 1 $sft "$work/text.bin" --out "$work/x" $sizes --context 65
-exits "a LoRA target that is not there" 1 $sft "$work/text.bin" --out "$work/x" --policy "$work/a" --context 64 --lora-r 4 --lora-targets c_attn
+exits "a LoRA target that is not there" 1 $sft "$work/text.bin" --out "$work/x" --policy "$work/a" \
+    --context 64 --lora-r 4 --lora-targets c_attn
 if [ ! -e "$work/x" ]; then ok "no folder was made for them"; else bad "no folder was made for them"; fi
 
 finish

@@ -1,9 +1,9 @@
 #!/bin/sh
-# tests/programs/stories.sh - PPO teaches somebody else's model: stories260K (Karpathy's, trained on children's stories alone) learns from
-# the shipped judge to write what it takes for praise of films. 10 steps, about 10 seconds.
-# Last line: `stories: N passed, N failed, N skipped`.
-# Environment: POLICY (../shared/data/stories260K), REWARD (data/reward), DATA (data/imdb.bin), PPO (./ppo),
-# RUN (an emulator, if any).
+# tests/programs/stories.sh - PPO teaches somebody else's model: stories260K (Karpathy's, trained on
+# children's stories alone) learns from the shipped judge to write what it takes for praise of films. 10
+# steps, about 10 seconds. Last line: `stories: N passed, N failed, N skipped`. Environment: POLICY
+# (../shared/data/stories260K), REWARD (data/reward), DATA (data/imdb.bin), PPO (./ppo), RUN (an emulator,
+# if any).
 cd "$(dirname "$0")/../.." || exit 1
 POLICY=${POLICY:-../shared/data/stories260K}
 REWARD=${REWARD:-data/reward}
@@ -22,9 +22,12 @@ done
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 
-# Few and large steps, and a KL coefficient too small to hold the policy back: whether the reward rises is the question here.
-$RUN ${PPO:-./ppo} "${DATA:-data/imdb.bin}" --policy "$POLICY" --reward "$REWARD" --label positive --steps 10 \
-    --batch-size 64 --mini-batch-size 64 --ppo-epochs 2 --learning-rate 1e-3 --init-kl-coef 0.01 --adap-kl-ctrl=no --lam 1 \
+# Few and large steps, and a KL coefficient too small to hold the policy back: whether the reward rises is
+# the question here.
+$RUN ${PPO:-./ppo} "${DATA:-data/imdb.bin}" --policy "$POLICY" --reward "$REWARD" --label positive --steps \
+    10 \
+    --batch-size 64 --mini-batch-size 64 --ppo-epochs 2 --learning-rate 1e-3 --init-kl-coef 0.01 \
+        --adap-kl-ctrl=no --lam 1 \
     --response-min 24 --response-max 24 --eval-queries 64 --show 0 --seed 0 --out "$work" > "$work/said" 2>&1
 is "10 steps of PPO on stories260K"
 log=$work/ppo-0001/log.jsonl
