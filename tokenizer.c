@@ -45,7 +45,8 @@ static int encode_parts(Encoder *e, Text s, int level) {
     return code;
 }
 
-/* Takes room for the ids of s, their spans if they are wanted, and scratch; in this order. */
+/* Takes room for the spans of s if they are wanted, its ids, and scratch, in this order. *after: the mark
+ * after the ids. */
 static int encoder_room(Encoder *e, Text s, PoolMark *after) {
     Pool *pool = e->pool;
     int *ids;
@@ -122,9 +123,9 @@ int tokenizer_encode_plain(const Tokenizer *t, const char *text, size_t n, int f
  * Decoding
  * ============================================================================================== */
 
-/* Text needs at most one byte more than each piece has, and three times as many if every byte becomes U+FFFD.
- * A model may have more ids than its tokenizer (a padded vocabulary): these are no text, as in Hugging Face's
- * fast tokenizers. */
+/* Decodes the ids that the tokenizer has. A model may have more (a padded vocabulary): they are no text, as
+ * in Hugging Face's fast tokenizers. Each piece needs at most one byte more than it has, and three times as
+ * many if every byte becomes U+FFFD. */
 static int decode(const Tokenizer *t, Ids ids, Pool *pool, char **text, size_t *length) {
     size_t bound = 0;
     PoolMark after;

@@ -28,8 +28,8 @@ static int is_word(const char *s, size_t n, int last) {
     return class == CHAR_LETTER || class == CHAR_NUMBER || *s == '_';
 }
 
-/* Looks for the next token from p->at on; returns where it begins, the white space that it swallows included.
- * */
+/* Looks for the next token from p->at on; returns where it begins, the white space that it swallows
+ * included. */
 static size_t find_next(Parts *p) {
     size_t i, length, start = p->at;
     int which = 0;
@@ -97,13 +97,13 @@ static int make_cuts(Tokenizer *t, int c, Pool *pool, Error *err) {
         n++;
     }
     if (n) qsort(cuts->key, (size_t)n, sizeof *cuts->key, compare_pieces);
-    for (i = 0; i < n; i++)                 /* two normal forms may be equal: one of them is found */
+    for (i = 0; i < n; i++)                 /* of equal normal forms only one stays */
         if (!i || compare_pieces(&cuts->key[i], &cuts->key[cuts->keys - 1]))
             cuts->key[cuts->keys++] = cuts->key[i];
     return OK;
 }
 
-/* Gives an added token its place among the pieces. */
+/* Puts an added token among the pieces. OK or *err. */
 static int place_added(Tokenizer *t, AddedToken *a, Pool *pool, Error *err) {
     Piece *p = &t->piece[a->id];
     Text text = { a->text, a->length };
@@ -121,10 +121,11 @@ static int place_added(Tokenizer *t, AddedToken *a, Pool *pool, Error *err) {
     return OK;
 }
 
-/* A list of added tokens that grows: `place` (room) holds 1 + where each id stands in it, 0: nowhere. */
+/* A list of added tokens that grows. place (room): 1 + the place of each id in the list; 0: it is not in
+ * it. */
 typedef struct { AddedToken *list; int *place, n, V; size_t room; } Growing;
 
-/* Adds `a` to the list, in the place of the token with the same id if there is one. */
+/* Adds `a` to the list; it replaces the token with the same id if there is one. OK or *err. */
 static int merge_added(Growing *g, const AddedToken *a, Pool *pool, Error *err) {
     Text text = { a->text, a->length };
     AddedToken *to;
@@ -143,7 +144,7 @@ static int merge_added(Growing *g, const AddedToken *a, Pool *pool, Error *err) 
     return OK;
 }
 
-/* Afterwards no id is without a piece. */
+/* Merges the tokens into the list, then puts each among the pieces. Afterwards every id has a piece. */
 int add_tokens(Tokenizer *t, const AddedToken *token, size_t count, Pool *pool, Error *err) {
     Growing g = { NULL, NULL, t->addeds, t->V, (size_t)t->V + count };
     Piece *piece;

@@ -30,7 +30,7 @@ static int is_named(const Json *file, const Json *token) {
     return 0;
 }
 
-/* Makes a number of the key of added_tokens_decoder's {"32000": {...}}; what is no number becomes null. */
+/* Turns the key of added_tokens_decoder's {"32000": {...}} into a number, or into null if it is none. */
 static Json key_number(const Json *j) {
     Json id;
     size_t i;
@@ -43,8 +43,8 @@ static Json key_number(const Json *j) {
     return id;
 }
 
-/* Lists the tokens of added_tokens.json {"[PAD]": 32000} and of tokenizer_config.json's added_tokens_decoder.
- * */
+/* Lists the tokens of added_tokens.json {"[PAD]": 32000} and of tokenizer_config.json's
+ * added_tokens_decoder. */
 static int read_beside(AddedToken *list, size_t *count, const Json *added, const Json *config,
                        const Json *map, Error *err) {
     const Json *decoder = json_get(config, "added_tokens_decoder"), *j;

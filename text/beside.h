@@ -11,8 +11,8 @@ int tokenizer_beside(Tokenizer *t, const Json *added, const Json *config, const 
                      Pool *pool, Error *err);
 /* A token that was added to the vocabulary. special: decoding leaves it out. lstrip, rstrip: it
  * swallows the white space before it, after it. single_word: it is not found within a word.
- * normalized: it is looked for in the normal form. beyond: the vocabulary itself does not have it.
- * */
+ * normalized: it is looked for in the normal form. beyond: the vocabulary itself does not have
+ * it. */
 typedef struct {
     const char *text; size_t length;
     int id, special, lstrip, rstrip, single_word, normalized, beyond;

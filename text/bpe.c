@@ -73,7 +73,8 @@ int add_merge_line(Tokenizer *t, Text s, const MergeLine *line, Pool *pool, Erro
  * ============================================================================================== */
 enum { FEW = 40 };
 
-/* Of n symbols n - 1 pairs wait at first; each of at most n - 1 merges takes one away and adds two. */
+/* Makes room for the symbols and for the heap: of n symbols n - 1 pairs wait at first, and each of at most n
+ * - 1 merges takes one away and adds two. */
 int merger_room(Merger *m, size_t symbols, Pool *pool) {
     if (symbols <= (size_t)m->room) return OK;
     if (symbols > INT_MAX / 4) return E_MEMORY;
@@ -134,8 +135,8 @@ static void propose(Merger *m, int left) {
     heap_push(m, c);
 }
 
-/* Does the work of merge_symbols for few symbols: looks at all pairs each time. pair[i]: symbols i and i + 1.
- * */
+/* Does the work of merge_symbols for few symbols: looks at all pairs each time. pair[i]: symbols i and i +
+ * 1. */
 static void merge_few(Merger *m) {
     Candidate pair[FEW];
     Symbol *s = m->symbol;

@@ -35,7 +35,7 @@ static size_t run_of(const char *s, size_t n, size_t at, int class, int most) {
     return at;
 }
 
-/* The same as Llama-3 splits (and cl100k; Qwen2 with digits 1): the first alternative that matches of
+/* Returns the same as Llama-3 splits (and cl100k; Qwen2 with digits 1): the first alternative that matches of
  * (?i:'s|'t|'re|'ve|'m|'ll|'d) | [^\r\n\p{L}\p{N}]?\p{L}+ | \p{N}{1,digits} | ?[^\s\p{L}\p{N}]+[\r\n]* |
  * \s*[\r\n]+ | \s+(?!\S) | \s+ */
 static size_t split_llama3(const char *s, size_t n, int digits) {
@@ -69,7 +69,8 @@ size_t bytelevel_word(const char *s, size_t n, int split, int digits) {
  * Bytes and characters
  * ============================================================================================== */
 
-/* Printable Latin-1 characters stand for themselves, the other 68 bytes for U+0100, U+0101, ... in order. */
+/* Fills the two tables: printable Latin-1 characters stand for themselves, U+0100, U+0101, ... in order for
+ * the other 68 bytes. */
 void bytelevel_alphabet(ByteLevel *b) {
     int i, next = 0x100;
     b->missing = -1;
@@ -132,7 +133,8 @@ static int measure_bytes(Encoder *e, Text s) {
     return OK;
 }
 
-/* Notes that the bytes of s come from themselves, and `before` bytes before them from nowhere. */
+/* Notes that each byte of s comes from itself, and that `before` bytes (0 or 1) before s come from no
+ * byte. */
 static void byte_origins(Encoder *e, Text s, size_t before) {
     size_t at, from = (size_t)(s.text - e->start);
     e->normal = s.length + before;
@@ -198,7 +200,8 @@ static int is_word(Encoder *e, int id, Text *text, Pool *pool) {
  * Decoding
  * ============================================================================================== */
 
-/* A token with a character that stands for no byte is its own UTF-8. */
+/* Writes the bytes that each token stands for. A token with a character that stands for no byte is written as
+ * it is. */
 static size_t decode_bytes(const Tokenizer *t, const Ids *ids, char *out, char *bytes) {
     Text s = { bytes, 0 };
     int i;
@@ -239,7 +242,8 @@ static int load_merges(Tokenizer *t, const char *s, size_t n, Pool *pool, Error 
     return code;
 }
 
-/* The vocabulary says whose it is; its special tokens do not take part in decoding. */
+/* Finds the special tokens: the vocabulary says whether it is RoBERTa's or GPT-2's. Decoding leaves them
+ * out. */
 static void find_specials(Tokenizer *t) {
     static const char *const control[] = { "<s>", "<pad>", "</s>", "<mask>" };
     size_t i;

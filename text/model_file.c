@@ -98,7 +98,7 @@ static int parse_trainer(Reader r, Tokenizer *t, Trainer *trainer) {
     return !r.bad;
 }
 
-/* *rules: the bytes of the rules, if there are any. */
+/* Reads the flags of a normaliser; *rules: the bytes of its rules, if there are any. */
 static int parse_normalizer(Reader r, Normal *m, Text *rules) {
     Field f;
     while (next_field(&r, &f)) {

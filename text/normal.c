@@ -11,7 +11,7 @@
  * Rules
  * ============================================================================================== */
 
-/* The bytes are: u32, bytes of the double array; the double array; replacements, a NUL after each. */
+/* Reads the size of the double array (u32), the double array, and replacements with a NUL after each. */
 int normal_rules(Normal *m, Text table, const char *where, Error *err) {
     Reader r;
     uint32_t bytes;
@@ -78,8 +78,8 @@ size_t user_prefix(const Normal *m, const char *s, size_t n) {
     return m->users ? longest_prefix(m->user, m->users, s, n, &which) : 0;
 }
 
-/* Most text is ASCII that no rule looks at. A rule may still begin with such a character and go on with one
- * beyond ASCII (a letter and its accent): hence "before one of ASCII". */
+/* Finds the characters of ASCII that no rule changes: most of a text. A rule may begin with such a character
+ * and go on with one beyond ASCII (a letter and its accent), so only their being next to ASCII is safe. */
 void normal_plain(Normal *m) {
     int a, b;
     for (a = 0; a < 128; a++) {
@@ -141,7 +141,7 @@ static void put_made(Form *f, Text p) {
     if (p.length) f->after_space = f->remove && p.text[p.length - 1] == ' ';
 }
 
-/* Adds text[at..n), from the first character on that is not a space if spaces are removed. */
+/* Adds the normal form of the text from s[at] on. */
 static void put_body(const Normal *m, Form *f, Text s, size_t at, Origin *origin) {
     Text p;
     while (at < s.length) {

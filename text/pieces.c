@@ -99,7 +99,8 @@ int compare_pieces(const void *a, const void *b) {
     return order ? order : (p->length > q->length) - (p->length < q->length);
 }
 
-/* Goes byte by byte: the range of pieces that agree so far narrows, and its first piece is the shortest. */
+/* Narrows the range of pieces that agree so far, byte by byte; the first piece of the range is the
+ * shortest. */
 size_t longest_prefix(const Piece *list, int count, const char *s, size_t n, int *which) {
     int low = 0, high = count;
     size_t depth, found = 0;
@@ -262,7 +263,7 @@ int find_token(const Tokenizer *t, const char *text, size_t length) {
     return id >= 0 ? id : table_find(&t->extra, text, length);
 }
 
-/* Takes upper-case hexadecimal digits alone, as SentencePiece writes them. */
+/* Reads two upper-case hexadecimal digits, as SentencePiece writes them. */
 int byte_of_piece(const Piece *p) {
     static const char digit[] = "0123456789ABCDEF";
     const char *high, *low;

@@ -27,9 +27,9 @@ static size_t cluster(const char *s, size_t n) {
     return at;
 }
 
-/* Applies the rules as this library does: to a cluster of less than six bytes as a whole (the shortest rule
- * that it begins with speaks for all of it), else to its characters. *inside: bytes left of a cluster that is
- * taken by characters. */
+/* Applies the rules to the start of s as Hugging Face does: a cluster of less than six bytes becomes what the
+ * shortest rule that it begins with makes; a longer one is taken character by character. *inside: bytes left
+ * of such a cluster. Returns how many bytes are used up. */
 static size_t apply_rules(const Normal *m, const char *s, size_t n, size_t *inside, Text *out) {
     size_t used = *inside ? 0 : cluster(s, n);
     int32_t code;
@@ -43,7 +43,8 @@ static size_t apply_rules(const Normal *m, const char *s, size_t n, size_t *insi
     return used;
 }
 
-/* What a step makes of a piece of text: `made`, which may lie in `small`. */
+/* What a step makes of the start of a text: `made`, whose bytes may be in `small`. inside: see
+ * apply_rules. */
 typedef struct { size_t inside; Text made; char small[STEP_BYTES]; } Making;
 
 /* Finds what a step makes of the start of s (n > 0 bytes), in w->made; returns how many bytes are used up. */
@@ -85,13 +86,13 @@ static inline int step_keeps(const Normal *m, const NormalStep *p, const char *s
     return 1;
 }
 
-/* The text before a step, and where each of its bytes comes from (NULL: not wanted); after it, with room for
- * all of it (out NULL: only its length counts). changed: whether anything CHANGES, and whether the library
- * thinks that the text's start is LOST. */
+/* One step over a text: `in`, the text before it, and `from`, where its bytes come from (NULL: not wanted);
+ * `out`, the text after it, and `origin` (out NULL: only the length is wanted). changed: CHANGES if the step
+ * changes anything, LOST if Hugging Face then no longer knows where the text starts. */
 enum { CHANGES = 1, LOST = 2 };
 typedef struct { Text in; const Origin *from; char *out; Origin *origin; int changed; } Pass;
 
-/* Copies `used` bytes at in[at] to out[n], or what was made of them; returns how many bytes that are. */
+/* Writes to out[n] what was made of `used` bytes at in[at]; returns how many bytes that are. */
 static size_t put_step(Pass *w, size_t n, size_t at, size_t used, Text made) {
     int same = made.length == used && !memcmp(made.text, w->in.text + at, used);
     size_t i;
@@ -140,8 +141,9 @@ static size_t run_step(const Normal *m, const NormalStep *p, Pass *w) {
     return n;
 }
 
-/* Runs all steps over *text, which then lies in pool; *origin: of its bytes in the text, or NULL and not
- * wanted. *lost: its start is not the text's. A step that changes nothing costs a look. OK or E_MEMORY. */
+/* Runs all steps over *text; what they make is in pool. *origin: where its bytes come from, or NULL if that
+ * is not wanted. *lost: 1 if the start of the text was lost. A step that changes nothing copies nothing. OK
+ * or E_MEMORY. */
 static int run_steps(const Tokenizer *t, Text *text, Origin **origin, int *lost, Pool *pool) {
     NormalStep valid;
     int i;
@@ -189,8 +191,8 @@ static void put_unknown(Encoder *e, int id, size_t at, size_t n) {
     else put_one(e, whole < 0 ? id : whole, at, at + n);
 }
 
-/* Encodes e->scratch[at .. at+n), one word. The best path is turned round in its links; unknown pieces side
- * by side become one. */
+/* Encodes the word e->scratch[at .. at+n): reverses the links of the best path, then follows them. Unknown
+ * pieces side by side become one. */
 static int encode_exact(Encoder *e, size_t at, size_t n) {
     const Tokenizer *t = e->t;
     const char *s = e->scratch + at;
@@ -216,7 +218,7 @@ static int encode_exact(Encoder *e, size_t at, size_t n) {
     return OK;
 }
 
-/* Of equal paths the one that begins first wins, and that is the whole. */
+/* Compares the piece with its best segmentation into others. Of equal paths the whole piece wins. */
 static int is_word(Encoder *e, int id, Text *text, Pool *pool) {
     const Unigram *u = &e->t->unigram;
     (void)pool;
@@ -252,8 +254,8 @@ static int encode_metaspace(Encoder *e, Text word, const Origin *origin, int pre
     return code;
 }
 
-/* Encodes a part of a normal form between added tokens, at its very start (first): words at white space, or
- * all of it. */
+/* Encodes a part of a normal form between added tokens: each word of it, or all of it at once. first: 1 if
+ * the part is the start of a text. */
 static int encode_part(Encoder *e, Text part, const Origin *origin, int first) {
     const Tokenizer *t = e->t;
     size_t at = 0, end, length;
@@ -271,7 +273,7 @@ static int encode_part(Encoder *e, Text part, const Origin *origin, int first) {
     return code;
 }
 
-/* Each word may get a prefix, and each space becomes three bytes. */
+/* Bounds the ids by the bytes: each word may get a prefix, and each space becomes three bytes. */
 static int measure(Encoder *e, Text s) {
     PoolMark mark = pool_mark(e->pool);
     Origin *none = NULL;

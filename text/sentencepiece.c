@@ -47,8 +47,8 @@ static void put_symbol(Encoder *e, size_t at, size_t n) {
     put_span(e, id < 0 ? e->t->special.unk : id, at, n);
 }
 
-/* Does the same for text[from..to), which may be an unused piece: that falls apart into what it was made of,
- * and so on. The heap is empty by now; its memory keeps the ends that wait. */
+/* Adds the pieces of the symbol text[from..to). An unused piece falls apart into the two symbols that it was
+ * merged from, and so on. The heap is empty by now; its memory holds the ends that are still to do. */
 static void put_unused(Encoder *e, size_t from, size_t to) {
     const Merger *m = &e->merger;
     Candidate *stack = m->heap;
@@ -85,7 +85,7 @@ static int may_touch(const SentencePiece *p, const char *s) {
     return p->touch[pair / 8] >> pair % 8 & 1;
 }
 
-/* bytes of the longest one: the last of a part may reach over its end */
+/* bytes of the longest; the last one may reach over the part's end */
 enum { CHARACTER = 4 };
 
 /* Makes symbols of one character of normal text: without a list of merges its text counts; with one its id,
@@ -132,7 +132,8 @@ static size_t encode_merging(Encoder *e, size_t at, size_t end, size_t to) {
     return at;
 }
 
-/* How unused pieces fall apart depends on all of the text: then there is one part. */
+/* Encodes normal text by merging, part by part. How unused pieces fall apart depends on all of the text: with
+ * such pieces there is one part. */
 static int encode_bpe(Encoder *e, size_t at, size_t to) {
     const Tokenizer *t = e->t;
     const char *text = e->merger.text;
@@ -150,8 +151,7 @@ static int encode_bpe(Encoder *e, size_t at, size_t to) {
     return OK;
 }
 
-/* Encodes the part [at, end) by the unigram model. The path is turned round in its own links, and then
- * written. */
+/* Encodes the part [at, end) by the unigram model: reverses the links of the best path, then follows them. */
 static int encode_path(Encoder *e, size_t at, size_t end) {
     size_t n = end - at, i, from, next;
     Best *best;
@@ -170,7 +170,8 @@ static int encode_path(Encoder *e, size_t at, size_t end) {
     return OK;
 }
 
-/* The score of all parts before a part counts: roundings tell equal paths apart. */
+/* Encodes normal text by the unigram model, part by part. The score of all parts before a part is added to
+ * its paths, since roundings tell equal paths apart. */
 static int encode_unigram(Encoder *e, size_t at, size_t to) {
     const Tokenizer *t = e->t;
     const char *text = e->merger.text;
@@ -193,7 +194,7 @@ static int encode_unigram(Encoder *e, size_t at, size_t to) {
  * A text between added tokens
  * ============================================================================================== */
 
-/* A symbol has at least one byte, and an unknown one becomes its bytes: there are no more ids than bytes. */
+/* Bounds the ids by the bytes: a symbol has at least one byte, and an unknown one becomes its bytes. */
 static int measure(Encoder *e, Text s) {
     size_t n = normal_bound(&e->t->normal, s);
     e->bound += n;
@@ -245,7 +246,7 @@ static int is_merged_word(Encoder *e, int id, Text *text, Pool *pool) {
     return merged_whole(m, text->length, id);
 }
 
-/* Any other path through the piece is worse; how much worse is kept in `margin`. */
+/* Checks that every other segmentation of the piece is worse; how much worse is kept in `margin`. */
 static int is_best_word(Encoder *e, int id, Text *text, Pool *pool) {
     const Unigram *u = &e->t->unigram;
     const Piece *p = &e->t->piece[id];
@@ -263,7 +264,7 @@ static int is_best_word(Encoder *e, int id, Text *text, Pool *pool) {
  * Decoding
  * ============================================================================================== */
 
-/* Appends a piece, each U+2581 in it as a space; bare: the first time as nothing. */
+/* Appends a piece, with `space` spaces (0 or 1) for each U+2581 in it. */
 static size_t put_spaced(char *out, size_t at, Text s, size_t space) {
     size_t k = 0;
     while (k < s.length)
@@ -274,9 +275,9 @@ static size_t put_spaced(char *out, size_t at, Text s, size_t space) {
     return at;
 }
 
-/* Control pieces are nothing, byte pieces the bytes of characters; the first piece loses the space of the
- * dummy prefix (all leading pieces one each, if the normaliser removes extra spaces). bytes: the current run
- * of byte pieces. */
+/* Decodes as the sentencepiece library does. Control pieces are left out; byte pieces are the bytes of
+ * characters. The first piece loses the space of the dummy prefix (if the normaliser removes extra spaces,
+ * each piece at the start loses one). bytes: the current run of byte pieces. */
 static size_t decode_pieces(const Tokenizer *t, const Ids *ids, char *out, char *bytes) {
     const Normal *m = &t->normal;
     const Text *unknown = &t->sentencepiece.unk_surface;
@@ -316,8 +317,8 @@ static size_t put_run(char *out, size_t at, Text s) {
     return at;
 }
 
-/* Decodes as tokenizer.json's usual decoder does: all pieces joined, and then one space less at the front
- * (Metaspace: none for the U+2581 of the first piece). */
+/* Decodes as tokenizer.json's usual decoder does: joins all pieces, then takes one space away at the front
+ * (`strip`), or writes no space for a U+2581 of the first piece (`bare_first`, Metaspace). */
 size_t decode_joined(const Tokenizer *t, const Ids *ids, char *out, char *bytes) {
     Text run = { bytes, 0 };
     size_t at = 0;

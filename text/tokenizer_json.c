@@ -15,8 +15,8 @@ static int is_text(const Json *object, const char *key, const char *text) {
     return !strcmp(json_text(object, key, ""), text);
 }
 
-/* Returns step i of a part that is null, one step, or a Sequence of them (under `key`); NULL after the last.
- * */
+/* Returns step i of a part that is null, one step, or a Sequence of them (under `key`); NULL after the
+ * last. */
 static const Json *step(const Json *part, const char *key, size_t i) {
     const Json *j;
     if (!part || part->type == JSON_NULL) return NULL;
@@ -584,7 +584,7 @@ static int load_unigram(Tokenizer *t, const Json *root, Pool *pool, Error *err) 
 Tokenizer *tokenizer_json(const void *bytes, size_t n, Pool *pool, Error *err) {
     Tokenizer *t = new_tokenizer(&fallback_kind, pool);
     const Json *root, *model;
-    Pool tree;                              /* the parsed file is large, and nothing of it is kept */
+    Pool tree;                              /* the parsed file, which is freed at the end */
     int code = E_FORMAT;
     if (t) t->file[0] = pool_text(pool, bytes, n);
     if (!t || !t->file[0]) { no_memory(err, "tokenizer.json"); return NULL; }

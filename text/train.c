@@ -12,8 +12,8 @@
 /* ==============================================================================================
  * The state of a training
  * ============================================================================================== */
-enum { WORD_BYTES = 256,                    /* longer words (none is natural) are cut: a visit stays short */
-       /* in a word: a character that gets no piece, so that nothing merges */
+enum { WORD_BYTES = 256,                    /* longer words, which no language has, are cut */
+       /* a character of a word that gets no piece: nothing merges with it */
        BARRIER = -1 };
 typedef struct { const char *text; size_t bytes; int64_t count; int *symbol; int symbols; } Word;
 /* a symbol: a character, or two merged */
@@ -217,7 +217,7 @@ static void rank_fresh(Trainer *tr) {
 /* ==============================================================================================
  * Learning
  * ============================================================================================== */
-/* Replaces a b by c in a word, from left to right; the counts follow each single step. */
+/* Replaces symbols a b by c in a word, from left to right, and changes the counts of pairs at each step. */
 static void replace_pair(Trainer *tr, int word, int a, int b, int c) {
     Word *w = &tr->word[word];
     int i, n = 0;
@@ -273,7 +273,7 @@ static void learn(Trainer *tr, int units) {
         Pair p = tr->pair[r.pair];
         Place *place;
         if (p.count <= 0) continue;
-        if (p.count != r.count) {           /* it shrank since: again, where it belongs now */
+        if (p.count != r.count) {           /* its count fell since then: back to the heap with the new one */
             r.count = p.count;
             rank_push(tr, r);
             continue;
@@ -308,7 +308,7 @@ static int *word_symbols(Trainer *tr, size_t i) {
  * ============================================================================================== */
 enum { CODES = 0x110000 };
 
-/* Returns what a character is to cut_words. Marks of a script count as its letters. */
+/* Returns the class that cut_words gives a character. Marks of a script count as its letters. */
 enum { CONTROL = CHAR_OTHER + 1 };
 static int class_of(int32_t code) {
     int class;
@@ -394,7 +394,7 @@ static void spell_words(Trainer *tr) {
     }
 }
 
-/* Learns BPE: merges score 0, -1, -2, ..., and the characters go on from there. */
+/* Learns BPE. The scores of the merges are 0, -1, -2, ...; the characters have the scores after these. */
 static void learn_merges(Trainer *tr, int characters, int V, Piece *piece, int *pieces) {
     int i, merges;
     spell_words(tr);

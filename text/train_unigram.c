@@ -125,8 +125,8 @@ static int compare_seed(const void *a, const void *b) {
     return order ? order : (p->bytes > q->bytes) - (p->bytes < q->bytes);
 }
 
-/* Sorts all suffixes of all words, each with its word's count. A word has at most 256 bytes. NULL: no memory.
- * */
+/* Sorts all suffixes of all words, each with its word's count. A word has at most 256 bytes. NULL: no
+ * memory. */
 static Suffix *sort_suffixes(Em *m, size_t *count) {
     Suffix *list;
     size_t i, k, n = 0;
@@ -262,7 +262,8 @@ static void expect(Em *m) {
     for (i = 0; i < m->words; i++) {
         const UnigramWord *w = &m->word[i];
         if (!w->bytes || expect_word(m, w, even) >= 1e-250) continue;
-        m->best[0].score = 0;               /* again, so multiplied that the best path has about 1 */
+        /* once more, multiplied so that the best path has a probability of about 1 */
+        m->best[0].score = 0;
         unigram_best(&m->u, w->text, w->bytes, m->best, -1);
         growth[0] = 1;
         growth[1] = own_exp(-(double)m->best[w->bytes].score / (double)w->bytes);

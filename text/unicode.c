@@ -97,7 +97,7 @@ static int ideograph(const UnicodeList *list, int32_t code, int32_t start, int32
     return 1;
 }
 
-/* A Hangul syllable is its two or three letters, by arithmetic. */
+/* Takes a Hangul syllable apart by arithmetic: two or three letters. All others are looked up. */
 int unicode_base(int32_t code, int32_t out[3]) {
     int i, n;
     if (unicode_is_mark(code)) return 0;

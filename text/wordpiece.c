@@ -85,8 +85,8 @@ static size_t next_word(const char *s, size_t n, size_t *space) {
  * Pieces
  * ============================================================================================== */
 
-/* Builds two tries: of the pieces as they are, and of those that go on in a word, without their prefix "##".
- * */
+/* Builds two tries: of the pieces as they are, and of those that go on in a word, without their prefix
+ * "##". */
 static int build_tries(WordPiece *w, const Piece *piece, int V, Pool *pool) {
     Piece *first = pool_take(pool, (size_t)V, sizeof *first);
     Piece *rest = pool_take(pool, (size_t)V, sizeof *rest);
@@ -139,7 +139,7 @@ static void word_origins(Encoder *e, Text s) {
         int32_t code;
         size_t before = n;
         Source source = { e->start, from + at, 0 };
-        int apart;                          /* an ideograph: the spaces around it come from nowhere */
+        int apart;                          /* an ideograph: the spaces around it come from no byte */
         used = (size_t)utf8_decode(s.text + at, s.length - at, &code);
         n += bert_normalise(e->scratch + n, s.text + at, used, &e->t->wordpiece.rules);
         apart = n > before + 2 && e->scratch[before] == ' ' && e->scratch[n - 1] == ' ';
@@ -189,8 +189,8 @@ static int encode(Encoder *e, Text s) {
  * Decoding
  * ============================================================================================== */
 
-/* Glues a piece that goes on in a word to the one before it, and also what English writes without a space
- * before it. */
+/* Writes a space before each piece, except before pieces that go on in a word, and before what English writes
+ * without one (unless keep_spaces). */
 static size_t decode(const Tokenizer *t, const Ids *ids, char *out, char *bytes) {
     static const char *const glued[] = { ".", "?", "!", ",", "n't", "'m", "'s", "'ve", "'re" };
     size_t at = 0, k;
@@ -273,7 +273,7 @@ Tokenizer *tokenizer_wordpiece(const void *vocab, size_t n, Pool *pool, Error *e
     return t;
 }
 
-/* strip_accents: null is as do_lower_case says. */
+/* Reads the rules; strip_accents null means what do_lower_case says. */
 static int configure(Tokenizer *t, const Json *config, Error *err) {
     BertRules *rules = &t->wordpiece.rules;
     (void)err;

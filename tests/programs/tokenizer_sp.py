@@ -56,8 +56,9 @@ def reviews(n):
 
 def strange(n, seeds):
     alphabet = [" ", " ", "  ", "\n", "\t", "\u2581", "\u00a0", "\u3000", "e", "t", "the", " the", "ing",
-                "aaaa", "1", "42", "<s>", "</s>", "<unk>", "<0x41>", "<sep>", "ab", "abc", "abcd", "foo", " foo",
-                "\u00e9", "e\u0301", "\uff21", "\u4e2d", "\U0001f600", "\ufffd", "\0", "\x7f", "'", ".", "!!"]
+                "aaaa", "1", "42", "<s>", "</s>", "<unk>", "<0x41>", "<sep>", "ab", "abc", "abcd", "foo",
+                " foo", "\u00e9", "e\u0301", "\uff21", "\u4e2d", "\U0001f600", "\ufffd", "\0", "\x7f",
+                "'", ".", "!!"]
     out = ["", " ", "  ", "a", " a ", "\u2581", "\u2581\u2581a"]
     while len(out) < n:
         s = "".join(random.choice(alphabet) for _ in range(random.randint(1, 30)))
