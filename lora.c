@@ -195,8 +195,8 @@ void lora_measure(const Lora *l, const Matrix *w, int N, Arena *ws) {
     ws->used = mark;
 }
 
-/* W += scale B A. Row o of W gains scale sum_r B[o][r] A[r]: the backward product dx += dy W with dy = scale B
- * and W = A. */
+/* W += scale B A. Row o of W gains scale sum_r B[o][r] A[r]: this is the backward product dx += dy W with
+ * dy = scale B and W = A. */
 void lora_merge(const Lora *l, const Matrix *w, Arena *ws) {
     const LoraPair *p = pair_of(l, w);
     if (!p || w->type != F32) return;

@@ -225,7 +225,8 @@ void model_values(const ValueHead *h, const float *hidden, float *value, int W, 
 
 void model_values_backward(const ValueHead *h, const float *dvalue, const float *hidden, float *dhidden,
                            int W, Arena *ws) {
-    if (!ws->base) linear_measure(ws, W, h->weight.I, 1, F32);  /* gradients that do not exist yet measure nothing */
+    /* gradients that do not exist yet measure nothing */
+    if (!ws->base) linear_measure(ws, W, h->weight.I, 1, F32);
     else linear_backward(dhidden, h->bias.grad, dvalue, hidden, &h->weight, W, ws);
 }
 

@@ -36,7 +36,8 @@ static int config_check(const RewardConfig *c, Error *err) {
         return fail(err, E_RANGE, "reward model: hidden_size is not a multiple of num_attention_heads",
                     "hidden_size", c->stack.C, c->stack.H);
     if (c->pad < 0 || c->pad >= c->V)
-        return fail(err, E_RANGE, "reward model: pad_token_id is not in the vocabulary", "pad_token_id", c->pad, c->V);
+        return fail(err, E_RANGE, "reward model: pad_token_id is not in the vocabulary", "pad_token_id",
+                    c->pad, c->V);
     if (reward_max_tokens(c) < 3)
         return fail(err, E_RANGE, "reward model: too few positions for <s>, a token and </s>",
                     "max_position_embeddings", c->positions, (long long)c->pad + 4);
