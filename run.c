@@ -467,7 +467,7 @@ static int run_logprobs(int argc, char **argv) {
 
 typedef struct { RewardConfig config; RewardModel model; Tokenizer *tokenizer; Arena weights, work; } Judge;
 
-/* Opens a reward model; text: with its tokenizer. */
+/* Opens a reward model; text 1: its tokenizer too. */
 static void judge_open(Judge *j, const char *folder, int compute, int text, Pool *pool) {
     Error err = { 0 };
     Arena measure = { 0 }, ws = { 0 };

@@ -1,7 +1,7 @@
 /* golden.c - whole policies against PyTorch: logits, log-probs, losses, gradients of every tensor, adapters,
  * values, greedy tokens (tests/golden/models/llama-*, which a reference of this project's own made in
- * PyTorch; the folders of tests/golden/hf/models as transformers writes them); and folders written back. On the
- * models of llama-*: the last layer computed for the wanted rows alone gives the same bits. */
+ * PyTorch; the folders of tests/golden/hf/models as transformers writes them); and folders written back. On
+ * the models of llama-*: the last layer computed for the wanted rows alone gives the same bits. */
 #include "test.h"
 #include <time.h>
 
@@ -321,8 +321,8 @@ static int choose_rows(const Case *c, unsigned char *wants, int pattern) {
     return W;
 }
 
-/* Computes the gradients of a loss whose slopes at the wanted rows' hidden states are dhidden (W,C); returns a
- * copy of them in the pool. *n: how many. */
+/* Computes the gradients of a loss whose slopes at the wanted rows' hidden states are dhidden (W,C); returns
+ * a copy of them in the pool. *n: how many. */
 static float *gradients(Case *c, const Lora *adapter, Saved *saved, const float *dhidden, size_t *n) {
     const Tensor *list = adapter ? adapter->tensor : c->m.tensor;
     const int tensors = adapter ? adapter->tensors : c->m.tensors;

@@ -507,7 +507,7 @@ static void edges(void) {
             size_t where = 999;
             uint32_t bad = no_number[k], one = 0x3F800000u;
             memcpy(&x[i], &bad, 4);
-            if (i + 1 < N) memcpy(&x[N - 1], &bad, 4);          /* a second one, which is not the first */
+            if (i + 1 < N) memcpy(&x[N - 1], &bad, 4);          /* a second one, which is not reported */
             found &= quantize_4bit(packed, absmax, x, N, 32, QUANT_NF4, &where) == E_NUMBER && where == i;
             found &= quantize_4bit(packed, absmax, x, N, 32, QUANT_FP4, NULL) == E_NUMBER;
             memcpy(&x[i], &one, 4);
