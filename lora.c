@@ -62,6 +62,24 @@ static int check_targets(const Tensor *base, int tensors, const char *targets, E
     return OK;
 }
 
+/* Writes the module names of all linears of the layers into out (cap bytes), each once, comma-separated: what
+ * peft makes of "all-linear". OK or E_RANGE. */
+static int all_linear(char *out, size_t cap, const Tensor *base, int tensors) {
+    size_t used = 0;
+    out[0] = 0;
+    for (int i = 0; i < tensors; i++) {
+        if (!is_layer_linear(&base[i]) || is_adapted(&base[i], out)) continue;
+        const char *end = strrchr(base[i].name, '.'), *from = end;     /* of ".weight" */
+        while (from > base[i].name && from[-1] != '.') from--;
+        if (used + (size_t)(end - from) + 2 > cap) return E_RANGE;
+        if (used) out[used++] = ',';
+        memcpy(out + used, from, (size_t)(end - from));
+        used += (size_t)(end - from);
+        out[used] = 0;
+    }
+    return OK;
+}
+
 LoraConfig lora_config(int R, float alpha, const char *targets) {
     LoraConfig c = { R, alpha, 0, 0, "" };
     if (strlen(targets) >= sizeof c.targets) c.R = 0;
@@ -71,15 +89,16 @@ LoraConfig lora_config(int R, float alpha, const char *targets) {
 
 int lora_carve(Lora *l, const Tensor *base, int tensors, const LoraConfig *c, int trainable, Pool *lists,
                Arena *a, Error *err) {
-    const char *targets = c->targets;
+    char *targets = l->config.targets, name[96];
     const int R = c->R;
-    char name[96];
     int adapted = 0;
-    if (R < 1) return fail(err, E_ARGUMENT, "LoRA rank or target list out of range", targets, R, 1);
+    if (R < 1) return fail(err, E_ARGUMENT, "LoRA rank or target list out of range", c->targets, R, 1);
+    if (c != &l->config) l->config = *c;
+    if (strcmp(targets, "all-linear") == 0 && all_linear(targets, sizeof l->config.targets, base, tensors))
+        return fail(err, E_RANGE, "the names of all linears are too many", "all-linear", 0, 0);
     int code = check_targets(base, tensors, targets, err);
     if (code) return code;
     for (int i = 0; i < tensors; i++) adapted += is_adapted(&base[i], targets);
-    if (c != &l->config) l->config = *c;
     l->scale = c->rslora ? c->alpha / sqrtf((float)R) : c->alpha / (float)R;
     memset(&l->dropout, 0, sizeof l->dropout);
     l->pairs = tensors;

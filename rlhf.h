@@ -389,8 +389,9 @@ size_t optimizer_step(Optimizer *o, size_t from, const Tensor *list, int tensors
                       float grad_scale);
 
 /* ==== lora.c: low-rank adapters on any linear of any model, with peft's conventions ==== */
-/* Adapts every LINEAR of base whose name ends in ".TARGET.weight". OK, E_ARGUMENT (a rank below 1,
- * a target that matches nothing), E_RANGE (a name too long) or E_MEMORY. */
+/* Adapts every LINEAR of base whose name ends in ".TARGET.weight"; target "all-linear": every one,
+ * and l->config gets their names. OK, E_ARGUMENT (a rank below 1, a target that matches nothing),
+ * E_RANGE (names too long) or E_MEMORY. */
 int lora_carve(Lora *l, const Tensor *base, int tensors, const LoraConfig *c, int trainable,
                Pool *lists, Arena *a, Error *err);
 LoraConfig lora_config(int R, float alpha, const char *targets);    /* too long: R is 0 */

@@ -131,43 +131,18 @@ LoraConfig adapter_options(const LoraOptions *o) {
     return c;
 }
 
-/* Writes what a tensor's name has before ".weight", from the last full stop on: "q_proj"; returns its
- * length. */
-static size_t target_of(const Tensor *t, const char **name) {
-    const char *end = strstr(t->name, ".weight"), *begin = end;
-    if (!end) return 0;
-    while (begin > t->name && begin[-1] != '.') begin--;
-    *name = begin;
-    return (size_t)(end - begin);
-}
-
-/* Writes the names of all linears of the layers to targets, each once. */
-static void all_linear(char *targets, size_t cap, const Tensor *base, int tensors) {
-    size_t used = 0;
-    for (int i = 0; i < tensors; i++) {
-        const char *name = NULL, *other = NULL;
-        const size_t n = base[i].flags & TENSOR_LINEAR ? target_of(&base[i], &name) : 0;
-        int seen = !n;
-        for (int k = 0; k < i && !seen; k++)
-            seen = (base[k].flags & TENSOR_LINEAR) && target_of(&base[k], &other) == n &&
-                !memcmp(name, other, n);
-        if (seen || used + n + 2 > cap) continue;
-        if (used) targets[used++] = ',';
-        memcpy(targets + used, name, n);
-        used += n;
-        targets[used] = 0;
-    }
-}
-
 void adapter_carve(Lora *l, const LoraConfig *c, const Tensor *base, int tensors, int trainable, Pool *lists,
                    Arena *a) {
     Error err = { 0 };
-    char hint[200], names[160] = "";
-    LoraConfig config = *c;
-    all_linear(names, sizeof names, base, tensors);
-    if (!strcmp(config.targets, "all-linear")) strcpy(config.targets, names);
-    snprintf(hint, sizeof hint, "--lora-targets %s", names);
-    must(lora_carve(l, base, tensors, &config, trainable, lists, a, &err), &err, hint);
+    const LoraConfig all = lora_config(1, 1, "all-linear");
+    Arena measure = { NULL, 0, 0, 0, 0 };
+    char hint[200];
+    Lora names;
+    if (lora_carve(l, base, tensors, c, trainable, lists, a, &err) == OK) return;
+    memset(&names, 0, sizeof names);
+    lora_carve(&names, base, tensors, &all, 0, lists, &measure, NULL);
+    snprintf(hint, sizeof hint, "--lora-targets %s", names.config.targets);
+    die(&err, hint);
 }
 
 void weights_merge(const Tensor *to, const Tensor *from, int tensors, const Lora *adapter, Arena *ws) {

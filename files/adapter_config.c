@@ -15,13 +15,12 @@ static void add_target(Fields *f, LoraConfig *l, const char *name, size_t length
     memcpy(l->targets + used, name, length + 1);
 }
 
-/* Reads target_modules: a list of names; null means peft's default for Llama; of strings only "all-linear",
- * since peft takes every other string as a regular expression. */
+/* Reads target_modules: a list of names, or "all-linear" (every other string is a regular expression to peft);
+ * null means peft's default for Llama and its like. */
 static void read_targets(Fields *f, LoraConfig *l) {
     const Json *j = field(f, "target_modules"), *name;
     if (!j) strcpy(l->targets, "q_proj,v_proj");
-    else if (j->type == JSON_STRING && strcmp(j->string, "all-linear") == 0)
-        strcpy(l->targets, "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj");
+    else if (j->type == JSON_STRING && strcmp(j->string, "all-linear") == 0) strcpy(l->targets, j->string);
     else if (j->type == JSON_STRING)
         complain(f, E_UNSUPPORTED, "target_modules as a regular expression:", j->string);
     else if (j->type != JSON_ARRAY || !j->count)

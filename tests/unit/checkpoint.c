@@ -225,6 +225,8 @@ static void names_of_families(void) {
     RewardConfig r;
     Model m, n;
     RewardModel j, k;
+    Lora lora;
+    const LoraConfig all = lora_config(2, 4, "all-linear");
     int wrong = 0;
     CHECK(config_load(&c, "tests/golden/models/llama-gqa", &pool, fresh()) == OK && c.names
           && reward_config_load(&r, "tests/golden/models/roberta", &pool, fresh()) == OK && r.names, "a family has names: %s", err.what);
@@ -237,6 +239,14 @@ static void names_of_families(void) {
     for (int i = 0; i < j.tensors; i++) wrong += !j.tensor[i].name[0] || k.tensor[i].name[0];
     CHECK(wrong == 0 && m.tensors == n.tensors && j.tensors == k.tensors && m.tensors > 20 && j.tensors > 20,
           "with names every tensor has one, without none has (%d)", wrong);
+    memset(&lora, 0, sizeof lora);
+    CHECK(lora_carve(&lora, m.tensor, m.tensors, &all, 0, &pool, &measure, fresh()) == OK
+          && strcmp(lora.config.targets, "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj") == 0
+          && lora.tensors == 14 * c.stack.L, "all linears of a Llama: %s", lora.config.targets);
+    memset(&lora, 0, sizeof lora);
+    CHECK(lora_carve(&lora, j.tensor, j.tensors, &all, 0, &pool, &measure, fresh()) == OK
+          && strcmp(lora.config.targets, "query,key,value,dense") == 0 && lora.tensors == 12 * r.stack.L,
+          "all linears of a RoBERTa's layers, and not its classifier's: %s", lora.config.targets);
 }
 
 static void golden_adapters(void) {
@@ -1225,7 +1235,7 @@ static void roberta_configs(void) {
 static const struct { const char *json; int code; const char *says; } adapters[] = {
     { "{" LORA ",\"target_modules\":[\"q_proj\",\"v_proj\"]}", OK, "q_proj,v_proj" },
     { "{" LORA ",\"target_modules\":null}", OK, "q_proj,v_proj" },
-    { "{" LORA ",\"target_modules\":\"all-linear\"}", OK, "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj" },
+    { "{" LORA ",\"target_modules\":\"all-linear\"}", OK, "all-linear" },
     { "{" LORA ",\"target_modules\":\".*_proj\"}", E_UNSUPPORTED, ".*_proj" },
     { "{" LORA ",\"target_modules\":[]}", E_FORMAT, "target_modules" },
     { "{" LORA ",\"target_modules\":[\"a,b\"]}", E_FORMAT, "target_modules" },
