@@ -619,7 +619,8 @@ static void add_stats(PpoStats *to, const PpoStats *s) {
     to->clip_fraction += s->clip_fraction; to->value_clip_fraction += s->value_clip_fraction;
     to->approx_kl += s->approx_kl; to->policy_kl += s->policy_kl; to->ratio += s->ratio;
     to->value_error += s->value_error; to->value += s->value;
-    if (s->max_ratio_deviation > to->max_ratio_deviation) to->max_ratio_deviation = s->max_ratio_deviation;
+    const double most = s->max_ratio_deviation;
+    if (most > to->max_ratio_deviation || most != most) to->max_ratio_deviation = most;
 }
 
 /* Moves the weights by the gradients, whose norm is `norm`: scaled down to max_grad_norm, then Adam. */

@@ -99,8 +99,8 @@ void policy_loss(float *dnew, const float *new_logprob, const float *old_logprob
         s->approx_kl += 0.5 * difference * difference;
         s->policy_kl -= difference;
         s->ratio += ratio;
-        /* true for a NaN as well */
-        if (!(deviation <= s->max_ratio_deviation)) s->max_ratio_deviation = deviation;
+        /* a NaN enters, and stays: nothing is larger than it */
+        if (deviation > s->max_ratio_deviation || deviation != deviation) s->max_ratio_deviation = deviation;
     }
 }
 

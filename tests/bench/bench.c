@@ -217,7 +217,7 @@ static double difference(LinearBench *p) {
     for (size_t i = 0; i < SAMPLES; i++) {
         double x = fabs((double)one[i]), d = fabs((double)one[i] - (double)out[(n - 1) * i / SAMPLES]);
         if (x > largest) largest = x;
-        if (!(d <= most)) most = d;
+        if (d > most || d != d) most = d;
     }
     return most / largest;
 }

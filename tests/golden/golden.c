@@ -45,7 +45,7 @@ static double distance(const float *a, const float *b, size_t n, int relative) {
     double worst = 0, largest = 1e-30;
     for (size_t i = 0; i < n; i++) {
         double d = fabs((double)a[i] - (double)b[i]);
-        if (!(d <= worst)) worst = d;
+        if (d > worst || d != d) worst = d;
         if (fabs((double)b[i]) > largest) largest = fabs((double)b[i]);
     }
     return relative ? worst / largest : worst;

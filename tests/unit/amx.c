@@ -76,7 +76,7 @@ static void against_double(const HalfKernel *kernel, const char *name) {
                         size += fabs(term);
                     }
                     double d = fabs((double)c[m * J + j] - sum) / size;
-                    if (!(d <= worst)) worst = d;
+                    if (d > worst || d != d) worst = d;
                 }
             CHECK(worst < (19 + K / 32) * 5.97e-8, "%s: %d x %d x %d, add %d, turned %d: error %.3g of the magnitudes", name, M, J, K, add, turned, worst);
         }
@@ -228,6 +228,8 @@ static double off(float got, double start, double sum, double size, int terms, i
     return fabs((double)got - (start + sum)) / (allowed + 1e-30);
 }
 
+static double larger(double a, double b) { return b > a || b != b ? b : a; }       /* a NaN stays one */
+
 static void linears(int N, int O, int I, int type, int output, const char *name) {
     Rng r = rng_stream(35, (uint64_t)(N * 1000 + O), (uint64_t)(I * 8 + type));
     memory.used = 0;
@@ -250,18 +252,18 @@ static void linears(int N, int O, int I, int type, int output, const char *name)
     for (int n = 0; n < N; n++) for (int o = 0; o < O; o++) {
         double sum = 0, size = 0;
         for (int i = 0; i < I; i++) { double t = (double)x[n * I + i] * (double)w[o * I + i]; sum += t; size += fabs(t); }
-        forward = fmax(forward, off(y[n * O + o], 0, sum + (double)bias[o], size + fabs((double)bias[o]), I, output));
-        forward = fmax(forward, off(z[n * O + o], (double)z0[n * O + o], sum, size, I, output));
+        forward = larger(forward, off(y[n * O + o], 0, sum + (double)bias[o], size + fabs((double)bias[o]), I, output));
+        forward = larger(forward, off(z[n * O + o], (double)z0[n * O + o], sum, size, I, output));
     }
     for (int n = 0; n < N; n++) for (int i = 0; i < I; i++) {
         double sum = 0, size = 0;
         for (int o = 0; o < O; o++) { double t = (double)dy[n * O + o] * (double)w[o * I + i]; sum += t; size += fabs(t); }
-        input = fmax(input, off(dx[n * I + i], (double)dx0[n * I + i], sum, size, O, output));
+        input = larger(input, off(dx[n * I + i], (double)dx0[n * I + i], sum, size, O, output));
     }
     for (int o = 0; o < O; o++) for (int i = 0; i < I; i++) {
         double sum = 0, size = 0;
         for (int n = 0; n < N; n++) { double t = (double)dy[n * O + o] * (double)x[n * I + i]; sum += t; size += fabs(t); }
-        weight = fmax(weight, off(m.grad[o * I + i], (double)dw0[o * I + i], sum, size, N, F32));
+        weight = larger(weight, off(m.grad[o * I + i], (double)dw0[o * I + i], sum, size, N, F32));
     }
     CHECK(forward <= 1 && input <= 1 && weight <= 1, "%s, %d x %d x %d, weights of type %d, output %d: y, dx, dW off by %.2f %.2f %.2f of what is allowed",
           name, N, O, I, type, output, forward, input, weight);

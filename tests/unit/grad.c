@@ -567,7 +567,7 @@ static double leaf_error(const Row *r, const Leaf *l, const float *weight, doubl
         double numeric = (45 * (f[4] - f[2]) - 9 * (f[5] - f[1]) + (f[6] - f[0])) / (60 * h),
             analytic = flip * ((double)l->grad[i] - 1);
         double error = fabs(numeric - analytic) / (1e-3 + fabs(numeric) + fabs(analytic));
-        if (!(error <= worst)) worst = error;
+        if (error > worst || error != error) worst = error;
         if (fabs(analytic) > *largest) *largest = fabs(analytic);
     }
     return worst;

@@ -64,7 +64,7 @@ static double distance(const float *a, const float *b, size_t n) {
     double worst = 0, largest = 1e-30;
     for (size_t i = 0; i < n; i++) {
         double d = fabs((double)a[i] - (double)b[i]);
-        if (!(d <= worst)) worst = d;
+        if (d > worst || d != d) worst = d;
         if (fabs((double)b[i]) > largest) largest = fabs((double)b[i]);
     }
     return worst / largest;
@@ -161,7 +161,7 @@ static double gradients(const Case *c, const char *name, double (*measure)(const
         const float *want = words(key, &n);
         double d = want && n == (size_t)w->O * (size_t)w->I ? measure(w->grad, want, n) : -1;
         if (d < 0) return -1;
-        if (!(d <= worst)) worst = d;
+        if (d > worst || d != d) worst = d;
     }
     return worst;
 }

@@ -25,7 +25,7 @@ static void elementary(void) {          /* our exp and GELU against libm's */
     double worst = 0, gelu = 0, slope = 0;
     for (double x = -86; x < 88; x += 0.00373) {
         double e = exp((double)(float)x), d = fabs((double)exp_own((float)x) - e) / e;
-        if (!(d <= worst)) worst = d;
+        if (d > worst || d != d) worst = d;
     }
     for (double x = -9; x < 9; x += 0.0017) {
         float in = (float)x, out, din = 0, one = 1;
@@ -50,8 +50,9 @@ static void elementary(void) {          /* our exp and GELU against libm's */
         activation_forward(&y, &x, ACT_GELU_TANH, 1);
         activation_backward(&dx, &one, &x, ACT_GELU_TANH, 1);
         double d = 0.5 * (1 + t) + 0.5 * w * (1 - t * t) * sqrt(2 / acos(-1.0)) * (1 + 3 * 0.044715 * w * w);
-        if (!(fabs((double)y - 0.5 * w * (1 + t)) <= error)) error = fabs((double)y - 0.5 * w * (1 + t));
-        if (!(fabs((double)dx - d) <= slopes)) slopes = fabs((double)dx - d);
+        double off = fabs((double)y - 0.5 * w * (1 + t)), slope_off = fabs((double)dx - d);
+        if (off > error || off != off) error = off;
+        if (slope_off > slopes || slope_off != slope_off) slopes = slope_off;
     }
     CHECK(error < 1e-6 && slopes < 1e-6, "gelu_tanh: error %.3g, slope %.3g", error, slopes);
     float far[5] = { -3e38f, -20, 20, 3e38f, (float)NAN }, at[5], d[5] = { 0 }, ones[5] = { 1, 1, 1, 1, 1 };

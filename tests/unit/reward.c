@@ -165,7 +165,7 @@ static void compare_gradients(const Judge *j, const Golden *g, const char *prefi
         CHECK(golden_floats(g, name, want, 100000) == n, "%s has %s", folder, name);
         for (int i = 0; i < n; i++) {
             const double error = fabs((double)x->matrix->grad[i] - (double)want[i]);
-            if (!(error <= worst)) worst = error;                   /* keeps a NaN too */
+            if (error > worst || error != error) worst = error;       /* a NaN stays */
             if (fabs((double)want[i]) > largest) largest = fabs((double)want[i]);
         }
         /* The key biases' gradient is 0, since softmax does not depend on them: PyTorch's is rounding
@@ -190,7 +190,7 @@ static void test_golden(const char *folder) {
     double worst = 0;
     for (int i = 0; i < B * labels; i++) {
         const double error = fabs((double)j->logits[i] - (double)want[i]);
-        if (!(error <= worst)) worst = error;
+        if (error > worst || error != error) worst = error;
     }
     CHECK(worst <= 2e-5, "%s: logits off by %.2g", folder, worst);
 
@@ -246,7 +246,8 @@ static void compared_with_floats(Judge *j, Golden *g) {
     double worst = 0, largest = 0, limit = compute == BF16 ? 0.03 : compute == F16 ? 0.004 : 2e-5;
     const int n = golden_floats(g, "logits", want, 32 * LABELS_MAX);
     for (int i = 0; i < n; i++) {
-        worst = fmax(worst, fabs((double)j->logits[i] - (double)want[i]));
+        const double error = fabs((double)j->logits[i] - (double)want[i]);
+        if (error > worst || error != error) worst = error;
         largest = fmax(largest, fabs((double)want[i]));
     }
     CHECK(n > 0 && worst < limit * largest && (compute == F32 || worst > 1e-5 * largest),
@@ -303,7 +304,7 @@ static void test_gradients_and_threads(void) {
         const Matrix *m = j->model.tensor[k].matrix;
         for (int i = 0; i < m->O * m->I; i++, at++) {
             const double error = fabs((double)m->grad[i] - 2 * (double)once[at]);
-            if (error > worst) worst = error;
+            if (error > worst || error != error) worst = error;
             if (fabs((double)once[at]) > largest) largest = fabs((double)once[at]);
         }
     }

@@ -12,7 +12,7 @@ static double worst(const float *a, const float *b, int n) {
     double most = 0;
     for (int i = 0; i < n; i++) {
         double d = fabs((double)a[i] - b[i]) / (1 + fabs(b[i]));
-        if (!(d <= most)) most = d;
+        if (d > most || d != d) most = d;
     }
     return most;
 }
