@@ -1,23 +1,22 @@
 /* ops.c - the layers of a transformer as forward/backward pairs, each the plain definition; AdamW.
  *
- * Needs    core.c (arena), quant.c (16-bit and 4-bit weights), rows.h, and, unless it is built with -DPLAIN, the
- *          twins in fast/. No heap, no stdio, no globals.
+ * Needs    core.c (arena), quant.c (16-bit and 4-bit weights), rows.h, and, unless it is built with -DPLAIN,
+ *          the twins in fast/. No heap, no stdio, no globals.
  * Rules    x_forward overwrites its outputs; x_backward only ADDS to every d-array. Inputs are const.
- * Twins    A faster function that does the same is a definition's twin. TWIN(name, arguments) calls the twin of a
- *          linear or of attention (fast/matmul.c, fast/attention.c), unless RLHF_ISA=definition. WIDE(name,
- *          arguments) calls a copy of the function itself: fast/wide.c compiles this file a second time, for
- *          processors with AVX2. That is why a text of its own for AVX2 does not exist. `make PLAIN=1` builds
- *          without both.
- * Order    Every sum has one fixed order, so that a result has the same bits for any number of rows and threads,
- *          under every C99 compiler (with -ffp-contract=off):
- *            - each output of a linear is one accumulator, added in order of the inner index, and so are attention's
- *              scores and mixtures. A twin has the same order, and the same bits, unless its multiply-adds round
- *              once: then it equals the loop whose step is fmaf (tests/unit/props.c);
+ * Twins    A faster function that does the same is a definition's twin. TWIN(name, arguments) calls the twin
+ *          of a linear or of attention (fast/matmul.c, fast/attention.c), unless RLHF_ISA=definition.
+ *          WIDE(name, arguments) calls a copy of the function itself: fast/wide.c compiles this file a second
+ *          time, for processors with AVX2, so that nothing is written twice. `make PLAIN=1` does without both.
+ * Order    Every sum has one fixed order, so that a result has the same bits for any number of rows and
+ *          threads, under every C99 compiler (with -ffp-contract=off):
+ *            - each output of a linear is one accumulator, added in order of the inner index, and so are
+ *              attention's scores and mixtures. A twin has the same order, and the same bits, unless its
+ *              multiply-adds round once: then it equals the loop whose step is fmaf (tests/unit/twins.c);
  *            - norms and softmax sums use eight lanes (rows.h);
  *            - threads split outputs, never a sum.
  *          So the log-prob of a sampled token equals, bit for bit, the one that training computes.
- * Maths    exp and the normal distribution are our own (same bits on every machine); log and tanh are libm's in
- *          double, rounded.
+ * Maths    exp and the normal distribution are our own (same bits on every machine); log and tanh are libm's
+ *          in double, rounded.
  * Memory   scratch comes from a workspace; with ws->base == NULL a function only measures.
  * Edges    N = 0 rows is fine everywhere. NaN in, NaN out: programs check the loss. */
 #include "rlhf.h"
@@ -41,9 +40,9 @@ float log1p_exp(float x) {
     return (float)(d > 0 ? d + log1p(exp(-d)) : log1p(exp(d)));
 }
 
-/* ---- The linear. Almost all time goes into its three directions: y = x W^T    dx += dy W    dW += dy^T x ---- */
+/* ---- The linear: almost all time goes into its three directions ---- */
 
-/* y (N,O) += x (N,I) W^T, for one row of W: column o of y */
+/* y (N,O) += x (N,I) W^T, for row o of W: column o of y */
 static void add_column(float *y, const float *x, const float *row, int N, int O, int I) {
     for (int n = 0; n < N; n++) {
         float sum = y[at(n, O)];
@@ -52,13 +51,13 @@ static void add_column(float *y, const float *x, const float *row, int N, int O,
     }
 }
 
-/* dx (N,I) += dy (N,O) W, for one row of W: column o of dy */
+/* dx (N,I) += dy (N,O) W, for row o of W: column o of dy */
 static void add_rows(float *dx, const float *dy, const float *row, int N, int O, int I) {
     for (int n = 0; n < N; n++)
         for (int i = 0; i < I; i++) dx[at(n, I) + (size_t)i] += dy[at(n, O)] * row[i];
 }
 
-/* dW (O,I) += dy^T (O,N) x (N,I), for one row of dW: column o of dy */
+/* dW (O,I) += dy^T (O,N) x (N,I), for row o of dW: column o of dy */
 static void add_row(float *row, const float *dy, const float *x, int N, int O, int I) {
     for (int n = 0; n < N; n++)
         for (int i = 0; i < I; i++) row[i] += dy[at(n, O)] * x[at(n, I) + (size_t)i];
@@ -72,8 +71,8 @@ static void round_to(float *x, int type, size_t n) {
     (void)x; (void)type; (void)n;
 }
 
-/* Returns row o of W (I numbers) as floats, rounded to the compute type. line (I): where they are put; a row of
- * float32 that is not rounded is not copied. */
+/* Returns row o of W (I numbers) as floats, rounded to the compute type. line (I): where they are put; a row
+ * of float32 that is not rounded is not copied. */
 static const float *weight_row(const Matrix *w, int o, float *line) {
     const size_t I = (size_t)w->I, first = at(o, w->I);
     const float *row = (const float *)w->data + first;
@@ -87,7 +86,8 @@ static const float *weight_row(const Matrix *w, int o, float *line) {
     return line;
 }
 
-/* Returns x (n) rounded to the compute type: a copy from ws, or x itself for F32. NULL: measuring, or no memory. */
+/* Returns x (n) rounded to the compute type: a copy from ws, or x itself for F32. NULL: measuring, or no
+ * memory. */
 static const float *rounded(const float *x, int type, size_t n, Arena *ws) {
     if (type == F32) return x;
     float *copy = arena_take(ws, n, sizeof *copy);
@@ -97,8 +97,8 @@ static const float *rounded(const float *x, int type, size_t n, Arena *ws) {
     return copy;
 }
 
-/* Returns where a product is summed that is to be added to y (n): in y, or, if it is rounded first, in zeros from
- * ws. NULL: measuring, or no memory. */
+/* Returns where a product is summed that is to be added to y (n): in y, or, if it is rounded first, in zeros
+ * from ws. NULL: measuring, or no memory. */
 static float *sum_begin(float *y, int output, size_t n, Arena *ws) {
     if (output == F32) return ws->base && !ws->failed ? y : NULL;
     float *sum = arena_take(ws, n, sizeof *sum);
@@ -141,11 +141,14 @@ void linear_add(float *y, const float *x, const Matrix *w, const float *bias, in
     sum_end(y, sum, w->output, n);
 }
 
-void linear_backward(float *dx, float *dbias, const float *dy, const float *x, const Matrix *w, int N, Arena *ws) {
+void linear_backward(float *dx, float *dbias, const float *dy, const float *x, const Matrix *w, int N,
+                     Arena *ws) {
     TWIN(linear_backward, (dx, dbias, dy, x, w, N, ws));
     size_t mark = ws->used, n = at(N, w->I);
-    const float *g = rounded(dy, w->compute, at(N, w->O), ws), *in = w->grad ? rounded(x, w->compute, n, ws) : NULL;
-    float *line = arena_take(ws, (size_t)w->I, sizeof *line), *sum = dx ? sum_begin(dx, w->output, n, ws) : NULL;
+    const float *g = rounded(dy, w->compute, at(N, w->O), ws);
+    const float *in = w->grad ? rounded(x, w->compute, n, ws) : NULL;
+    float *line = arena_take(ws, (size_t)w->I, sizeof *line);
+    float *sum = dx ? sum_begin(dx, w->output, n, ws) : NULL;
     ws->used = mark;
     if (ws->failed || !line) return;
     for (int o = 0; o < w->O && dx; o++) add_rows(sum, g + o, weight_row(w, o, line), N, w->O, w->I);
@@ -158,7 +161,8 @@ void linear_measure(Arena *ws, int N, int I, int O, int compute) {
     TWIN(linear_measure, (ws, N, I, O, compute));
     size_t mark = ws->used;
     arena_take(ws, (size_t)I, sizeof(float));
-    for (int i = 0; i < 2 && compute != F32; i++) {     /* what is rounded: x, dy, and a product of either shape */
+    /* what is rounded: x, dy, and a product of either shape */
+    for (int i = 0; i < 2 && compute != F32; i++) {
         arena_take(ws, at(N, I), sizeof(float));
         arena_take(ws, at(N, O), sizeof(float));
     }
@@ -181,7 +185,7 @@ void embedding_backward(const float *dy, const int *token, const Matrix *w, int 
     }
 }
 
-/* y = x r w,  r = 1 / sqrt(mean(x^2) + eps)                                            [Zhang & Sennrich 2019] */
+/* y = x r w,  r = 1 / sqrt(mean(x^2) + eps)                                   [Zhang & Sennrich 2019] */
 static void rmsnorm_rows(float *y, const float *x, const float *w, float eps, int C, size_t from, size_t to) {
     for (size_t n = from; n < to; n++) {
         const float *xn = x + n * (size_t)C;
@@ -196,8 +200,8 @@ void rmsnorm_forward(float *y, const float *x, const float *w, float eps, int N,
 }
 
 /* With g = dy w:   dx += r (g - x r^2 mean(g x))     dw += sum over rows of dy x r */
-static void rmsnorm_backward_rows(float *dx, const float *dy, const float *x, const float *w, float eps, int C,
-                                  size_t from, size_t to) {
+static void rmsnorm_backward_rows(float *dx, const float *dy, const float *x, const float *w, float eps,
+                                  int C, size_t from, size_t to) {
     for (size_t n = from; n < to; n++) {
         const float *xn = x + n * (size_t)C, *dyn = dy + n * (size_t)C;
         float *dxn = dx + n * (size_t)C, r = 1 / sqrtf(dot(xn, xn, C) / (float)C + eps), gx = 0;
@@ -214,21 +218,11 @@ static void rmsnorm_weight(float *dw, const float *dy, const float *x, float eps
     }
 }
 
-void rmsnorm_backward(float *dx, float *dw, const float *dy, const float *x, const float *w, float eps, int N, int C) {
+void rmsnorm_backward(float *dx, float *dw, const float *dy, const float *x, const float *w, float eps,
+                      int N, int C) {
     WIDE(rmsnorm_backward, (dx, dw, dy, x, w, eps, N, C));
     IN_PARTS((double)N * C * 8, N, rmsnorm_backward_rows(dx, dy, x, w, eps, C, from, to));
     if (dw) rmsnorm_weight(dw, dy, x, eps, N, C);
-}
-
-/* *mean and *rstd = 1 / sqrt(var + eps) of one row */
-INLINE void moments_of_row(float *mean, float *rstd, const float *x, float eps, int C) {
-    float s[LANES] = {0}, tail = 0, m = lane_sum(x, C) / (float)C;
-    int c = 0;
-    for (; c + LANES <= C; c += LANES)
-        for (int k = 0; k < LANES; k++) s[k] += (x[c + k] - m) * (x[c + k] - m);
-    for (; c < C; c++) tail += (x[c] - m) * (x[c] - m);
-    *mean = m;
-    *rstd = 1 / sqrtf((lane_fold(s) + tail) / (float)C + eps);
 }
 
 /* y = (x - mean) r w + b,  r = 1 / sqrt(var + eps), biased variance                    [Ba et al. 2016] */
@@ -248,8 +242,8 @@ void layernorm_forward(float *y, const float *x, const float *w, const float *b,
 }
 
 /* With h = (x - mean) r, g = dy w:   dx += r (g - mean(g) - h mean(g h))    dw += sum dy h    db += sum dy */
-static void layernorm_backward_rows(float *dx, const float *dy, const float *x, const float *w, float eps, int C,
-                                    size_t from, size_t to) {
+static void layernorm_backward_rows(float *dx, const float *dy, const float *x, const float *w, float eps,
+                                    int C, size_t from, size_t to) {
     for (size_t n = from; n < to; n++) {
         const float *xn = x + n * (size_t)C, *dyn = dy + n * (size_t)C;
         float *dxn = dx + n * (size_t)C, mean, r, g1 = 0, gh = 0;
@@ -269,8 +263,8 @@ static void layernorm_weight(float *dw, float *db, const float *dy, const float 
     }
 }
 
-void layernorm_backward(float *dx, const float *dy, const float *x, const Matrix *w, const Matrix *b, float eps,
-                        int N, int C) {
+void layernorm_backward(float *dx, const float *dy, const float *x, const Matrix *w, const Matrix *b,
+                        float eps, int N, int C) {
     WIDE(layernorm_backward, (dx, dy, x, w, b, eps, N, C));
     IN_PARTS((double)N * C * 10, N, layernorm_backward_rows(dx, dy, x, w->data, eps, C, from, to));
     if (w->grad) layernorm_weight(w->grad, b->grad, dy, x, eps, N, C);
@@ -280,8 +274,8 @@ void layernorm_backward(float *dx, const float *dy, const float *x, const Matrix
 
 /* Turns half j and half j + D/2 of each head by position * inv_freq[j]:
  *     a' = a cos - b sin,  b' = b cos + a sin                                          [Su et al. 2021] */
-static void rope_rows(float *x, const int *position, const float *cosine, const float *sine, int inverse, int H, int D,
-                      size_t from, size_t to) {
+static void rope_rows(float *x, const int *position, const float *cosine, const float *sine, int inverse,
+                      int H, int D, size_t from, size_t to) {
     int half = D / 2;
     for (size_t n = from; n < to; n++) {
         const float *c = cosine + at(position[n], half), *s = sine + at(position[n], half);
@@ -296,13 +290,17 @@ static void rope_rows(float *x, const int *position, const float *cosine, const 
     }
 }
 
-void rope_rotate(float *x, const int *position, const float *cosine, const float *sine, int inverse, int N, int H, int D) {
+void rope_rotate(float *x, const int *position, const float *cosine, const float *sine, int inverse, int N,
+                 int H, int D) {
     WIDE(rope_rotate, (x, position, cosine, sine, inverse, N, H, D));
     IN_PARTS((double)N * H * D * 2, N, rope_rows(x, position, cosine, sine, inverse, H, D, from, to));
 }
 
-/* Returns where head h of query n begins in q and y, and where its key head begins in row j of those that it sees. */
-static size_t query_at(const Heads *heads, int n, int h) { return (at(n, heads->H) + (size_t)h) * (size_t)heads->D; }
+/* Returns where head h of query n begins in q and y, and where its key head begins in row j of those that it
+ * sees. */
+static size_t query_at(const Heads *heads, int n, int h) {
+    return (at(n, heads->H) + (size_t)h) * (size_t)heads->D;
+}
 static size_t key_at(const Keys *keys, const Heads *heads, int n, int h, int j) {
     return (at(keys->first[n] + j, heads->K) + (size_t)(h / (heads->H / heads->K))) * (size_t)heads->D;
 }
@@ -344,8 +342,10 @@ void attention_forward(float *y, const Qkv *in, const Keys *keys, int N, const H
         }
 }
 
-/* With p as in the forward and dp = dy.v:   ds = scale p (dp - dy.y)    dq += ds k    dk += ds q    dv += p dy
- * The gradients of a row of k and v are sums over the heads that use it, and under each head over queries, in order. */
+/* With p as in the forward and dp = dy.v:
+ *     ds = scale p (dp - dy.y)    dq += ds k    dk += ds q    dv += p dy
+ * The gradients of a row of k and v are sums over the heads that use it, and under each head over queries, in
+ * order. */
 void attention_backward(const Qkv *d, const float *dy, const float *y, const Qkv *in, const Keys *keys, int N,
                         const Heads *heads, Arena *ws) {
     TWIN(attention_backward, (d, dy, y, in, keys, N, heads, ws));
@@ -392,8 +392,8 @@ INLINE float normal_cdf(float x, float *density) {
     return x < 0 ? tail : 1 - tail;
 }
 
-/* Returns (1 + tanh(u)) / 2 = sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3), and its derivative in *slope. Past
- * +-16 the value is 0 or 1 in floats: x is held there, so that its powers do not overflow. */
+/* Returns (1 + tanh(u)) / 2 = sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3), and its derivative in
+ * *slope. Past +-16 the value is 0 or 1 in floats: x is held there, so that its powers do not overflow. */
 INLINE float tanh_part(float x, float *slope) {
     const float c = (float)1.59576912160573071176, cube = (float)0.044715;      /* 2 sqrt(2 / pi) */
     x = x < -16 ? -16 : x > 16 ? 16 : x;
@@ -404,9 +404,9 @@ INLINE float tanh_part(float x, float *slope) {
 }
 
 /* Each activation is x times a part of it between 0 and 1, which `part` returns:
- *     SILU       sigmoid(x)                                                            [Elfwing et al. 2017]
- *     GELU       Phi(x) = (1 + erf(x / sqrt 2)) / 2                                    [Hendrycks & Gimpel 2016]
- *     GELU_TANH  (1 + tanh(u)) / 2, see tanh_part: GPT-2's                             [the same]
+ *     SILU       sigmoid(x)                                   [Elfwing et al. 2017]
+ *     GELU       Phi(x) = (1 + erf(x / sqrt 2)) / 2           [Hendrycks & Gimpel 2016]
+ *     GELU_TANH  (1 + tanh(u)) / 2, see tanh_part: GPT-2's    [the same]
  *     RELU       1 if x > 0, otherwise 0 */
 INLINE float part(float x, int activation) {
     float unused;
@@ -430,8 +430,8 @@ INLINE void activate(int activation, float *y, const float *x, const float *up, 
     if (up) for (size_t i = from; i < to; i++) y[i] = x[i] * part(x[i], activation) * up[i];
     else for (size_t i = from; i < to; i++) y[i] = x[i] * part(x[i], activation);
 }
-INLINE void activate_backward(int activation, float *dx, float *dup, const float *dy, const float *x, const float *up,
-                              size_t from, size_t to) {
+INLINE void activate_backward(int activation, float *dx, float *dup, const float *dy, const float *x,
+                              const float *up, size_t from, size_t to) {
     if (!up) for (size_t i = from; i < to; i++) dx[i] += through(dy[i], x[i], activation);
     else for (size_t i = from; i < to; i++) {
         dx[i] += through(dy[i] * up[i], x[i], activation);
@@ -439,7 +439,8 @@ INLINE void activate_backward(int activation, float *dx, float *dup, const float
     }
 }
 
-/* Calls f(activation, ...) with a constant: compilers build f for each activation and do not ask inside its loop. */
+/* Calls f(activation, ...) with a constant: compilers build f for each activation and do not ask inside its
+ * loop. */
 #define BY_ACTIVATION(f, ...) \
     switch (activation) { \
     case ACT_SILU: f(ACT_SILU, __VA_ARGS__); break; case ACT_GELU: f(ACT_GELU, __VA_ARGS__); break; \
@@ -447,8 +448,8 @@ INLINE void activate_backward(int activation, float *dx, float *dup, const float
 static void gated_part(float *y, const float *x, const float *up, int activation, size_t from, size_t to) {
     BY_ACTIVATION(activate, y, x, up, from, to)
 }
-static void gated_backward_part(float *dx, float *dup, const float *dy, const float *x, const float *up, int activation,
-                                size_t from, size_t to) {
+static void gated_backward_part(float *dx, float *dup, const float *dy, const float *x, const float *up,
+                                int activation, size_t from, size_t to) {
     BY_ACTIVATION(activate_backward, dx, dup, dy, x, up, from, to)
 }
 
@@ -457,13 +458,15 @@ void gated_forward(float *y, const float *gate, const float *up, int activation,
     IN_PARTS((double)n * 16, n, gated_part(y, gate, up, activation, from, to));
 }
 
-void gated_backward(float *dgate, float *dup, const float *dy, const float *gate, const float *up, int activation,
-                    size_t n) {
+void gated_backward(float *dgate, float *dup, const float *dy, const float *gate, const float *up,
+                    int activation, size_t n) {
     WIDE(gated_backward, (dgate, dup, dy, gate, up, activation, n));
     IN_PARTS((double)n * 16, n, gated_backward_part(dgate, dup, dy, gate, up, activation, from, to));
 }
 
-void activation_forward(float *y, const float *x, int activation, size_t n) { gated_forward(y, x, NULL, activation, n); }
+void activation_forward(float *y, const float *x, int activation, size_t n) {
+    gated_forward(y, x, NULL, activation, n);
+}
 void activation_backward(float *dx, const float *dy, const float *x, int activation, size_t n) {
     gated_backward(dx, NULL, dy, x, NULL, activation, n);
 }
@@ -477,23 +480,6 @@ void tanh_backward(float *dx, const float *dy, const float *y, size_t n) {
 
 /* ---- Softmax, and what is computed from it ---- */
 
-/* Returns log sum_v e^(z_v / T) of one row. *mean (NULL: skip) is the mean of z_v / T under the softmax. */
-INLINE float log_sum_exp(float *mean, const float *z, float temperature, int V) {
-    float cold = 1 / temperature, m = largest(z, V) * cold, s[LANES] = {0}, sz[LANES] = {0}, tail = 0, tail_z = 0;
-    int v = 0;
-    for (; v + LANES <= V; v += LANES)
-        for (int k = 0; k < LANES; k++) s[k] += exp_inline(z[v + k] * cold - m);
-    for (; v < V; v++) tail += exp_inline(z[v] * cold - m);
-    float sum = lane_fold(s) + tail;
-    if (mean) {
-        for (v = 0; v + LANES <= V; v += LANES)
-            for (int k = 0; k < LANES; k++) sz[k] += exp_inline(z[v + k] * cold - m) * (z[v + k] * cold);
-        for (; v < V; v++) tail_z += exp_inline(z[v] * cold - m) * (z[v] * cold);
-        *mean = (lane_fold(sz) + tail_z) / sum;
-    }
-    return m + (float)log((double)sum);
-}
-
 void softmax_weights(float *w, const float *z, float temperature, int V) {
     WIDE(softmax_weights, (w, z, temperature, V));
     float cold = 1 / temperature, m = largest(z, V) * cold;
@@ -501,8 +487,8 @@ void softmax_weights(float *w, const float *z, float temperature, int V) {
 }
 
 /* logprob = z_token / T - lse;   entropy = lse - sum_v p_v z_v / T */
-static void logprob_rows(float *logprob, float *entropy, const float *logits, const int *token, float temperature, int V,
-                         size_t from, size_t to) {
+static void logprob_rows(float *logprob, float *entropy, const float *logits, const int *token,
+                         float temperature, int V, size_t from, size_t to) {
     for (size_t n = from; n < to; n++) {
         const float *z = logits + n * (size_t)V;
         float mean = 0, lse = log_sum_exp(entropy ? &mean : NULL, z, temperature, V);
@@ -517,9 +503,10 @@ void logprob_forward(float *logprob, float *entropy, const float *logits, const 
     IN_PARTS((double)N * V * 16, N, logprob_rows(logprob, entropy, logits, token, temperature, V, from, to));
 }
 
-/* d logprob / d z_v = ([v = token] - p_v) / T,  p_v = e^(z_v / T - lse); the forward's output tells lse, which is
- * z_token / T - logprob. */
-static void logprob_backward_rows(float *dlogits, const float *dlogprob, const float *logprob, const float *logits,
+/* d logprob / d z_v = ([v = token] - p_v) / T,  p_v = e^(z_v / T - lse); the forward's output tells lse,
+ * which is z_token / T - logprob. */
+static void logprob_backward_rows(float *dlogits, const float *dlogprob, const float *logprob,
+                                  const float *logits,
                                   const int *token, float temperature, int V, size_t from, size_t to) {
     for (size_t n = from; n < to; n++) {
         const float *z = logits + n * (size_t)V;
@@ -530,8 +517,8 @@ static void logprob_backward_rows(float *dlogits, const float *dlogprob, const f
     }
 }
 
-void logprob_backward(float *dlogits, const float *dlogprob, const float *logprob, const float *logits, const int *token,
-                      float temperature, int N, int V) {
+void logprob_backward(float *dlogits, const float *dlogprob, const float *logprob, const float *logits,
+                      const int *token, float temperature, int N, int V) {
     WIDE(logprob_backward, (dlogits, dlogprob, logprob, logits, token, temperature, N, V));
     IN_PARTS((double)N * V * 16, N,
              logprob_backward_rows(dlogits, dlogprob, logprob, logits, token, temperature, V, from, to));
@@ -549,7 +536,8 @@ static void full_kl_rows(float *kl, const float *logits, const float *ref_logits
     }
 }
 
-void full_kl_forward(float *kl, const float *logits, const float *ref_logits, float temperature, int N, int V) {
+void full_kl_forward(float *kl, const float *logits, const float *ref_logits, float temperature, int N,
+                     int V) {
     WIDE(full_kl_forward, (kl, logits, ref_logits, temperature, N, V));
     IN_PARTS((double)N * V * 32, N, full_kl_rows(kl, logits, ref_logits, temperature, V, from, to));
 }
@@ -559,8 +547,8 @@ void cross_entropy_forward(float *loss, const float *logits, const int *label, i
     for (int n = 0; n < N; n++) loss[n] = -loss[n];
 }
 
-void cross_entropy_backward(float *dlogits, const float *dloss, const float *loss, const float *logits, const int *label,
-                            int N, int C) {
+void cross_entropy_backward(float *dlogits, const float *dloss, const float *loss, const float *logits,
+                            const int *label, int N, int C) {
     for (int n = 0; n < N; n++, dlogits += C, logits += C) {
         float minus = -dloss[n], logprob = -loss[n];
         logprob_backward(dlogits, &minus, &logprob, logits, label + n, 1, 1, C);
@@ -577,7 +565,8 @@ size_t tensor_bytes(const Matrix *w) {
     return w->type == NF4 ? (n + 1) / 2 : n * (w->type == F32 ? sizeof(float) : sizeof(uint16_t));
 }
 
-void tensor_carve(TensorList *list, Matrix *w, const char *name, int layer, int type, int O, int I, int flags) {
+void tensor_carve(TensorList *list, Matrix *w, const char *name, int layer, int type, int O, int I,
+                  int flags) {
     Arena *a = list->arena;
     size_t n = at(O, I);
     if (!list->tensor) return;
@@ -629,7 +618,8 @@ void tensor_fill(const Matrix *w, float value) {
 size_t tensor_values(const Tensor *list, int tensors, int trainable_only) {
     size_t n = 0;
     for (int i = 0; i < tensors; i++)
-        if (!(list[i].flags & TENSOR_TIED) && (!trainable_only || is_trained(&list[i]))) n += tensor_size(&list[i]);
+        if (!(list[i].flags & TENSOR_TIED) && (!trainable_only || is_trained(&list[i])))
+            n += tensor_size(&list[i]);
     return n;
 }
 
@@ -646,7 +636,7 @@ void optimizer_reset(Optimizer *o) {
     o->t = 0;
 }
 
-enum { PARTS = 16 };                    /* parts of a sum that threads share: as many for any number of threads */
+enum { PARTS = 16 };  /* parts of a sum that threads share: as many for any number of threads */
 
 /* sum[part] becomes the sum of squares of that sixteenth of g (n), for each part. */
 static void squares(double *sum, const float *g, size_t n, size_t from, size_t to) {
@@ -681,9 +671,10 @@ void gradient_zero(const Tensor *list, int tensors) {
 }
 
 /* m = b1 m + (1-b1) g    v = b2 v + (1-b2) g^2    theta = theta (1 - lr wd) - step m / (sqrt(v) root + eps)
- * PyTorch: step = lr / (1-b1^t), root = 1 / sqrt(1-b2^t).   TF1: step = lr sqrt(1-b2^t) / (1-b1^t), root = 1. */
-static void adamw(float *restrict w, float *restrict m, float *restrict v, const float *restrict g, const AdamW *c,
-                  float scale, float step, float root, float decay, size_t from, size_t to) {
+ * PyTorch: step = lr / (1-b1^t), root = 1 / sqrt(1-b2^t).   TF1: step = lr sqrt(1-b2^t) / (1-b1^t), root =
+ * 1. */
+static void adamw(float *restrict w, float *restrict m, float *restrict v, const float *restrict g,
+                  const AdamW *c, float scale, float step, float root, float decay, size_t from, size_t to) {
     for (size_t i = from; i < to; i++) {
         float gi = g[i] * scale;
         m[i] = c->beta1 * m[i] + (1 - c->beta1) * gi;
@@ -704,7 +695,8 @@ size_t optimizer_step(Optimizer *o, size_t begin, const Tensor *list, int tensor
         float decay = list[i].flags & TENSOR_VECTOR ? 1 : 1 - c->lr * c->weight_decay;
         size_t n = tensor_size(&list[i]);
         float *w = list[i].matrix->data, *m = o->m + begin, *v = o->v + begin;
-        IN_PARTS((double)n * 24, n, adamw(w, m, v, list[i].matrix->grad, c, grad_scale, step, root, decay, from, to));
+        IN_PARTS((double)n * 24, n, adamw(w, m, v, list[i].matrix->grad, c, grad_scale, step, root, decay,
+                                          from, to));
         begin += n;
     }
     return begin;

@@ -1,9 +1,12 @@
-/* rows.h - what ops.c and its twins in fast/ do to one row of numbers: sums in eight lanes, exp, the normal distribution, softmax.
+/* rows.h - what ops.c and its twins in fast/ do to one row of numbers: sums in eight lanes, exp,
+ * the normal distribution, softmax.
  *
- * The functions are here, and not in ops.c, because compilers then build them into every loop that calls them.
- * Order    A sum has eight lanes, folded pairwise, at absolute positions of the row: compilers may add eight numbers at once, and
- *          the bits do not depend on it.
- * Maths    exp and the normal distribution are our own: the same bits on every machine. NaN in, NaN out. */
+ * Why      Twins need the same functions as ops.c, and compilers build functions of a header into
+ *          every loop that calls them.
+ * Order    A sum has eight lanes, folded pairwise, at absolute positions of the row: compilers may
+ *          add eight numbers at once, and the bits do not depend on it.
+ * Maths    exp and the normal distribution are our own: the same bits on every machine. NaN in,
+ *          NaN out. */
 #ifndef ROWS_H
 #define ROWS_H
 #include "rlhf.h"
@@ -53,17 +56,23 @@ INLINE float largest(const float *z, int n) {
 
 #ifdef F64
 INLINE float exp_inline(float x) { return exp(x); }
-INLINE float upper_tail(float z, float gauss) { (void)gauss; return 0.5 * erfc(z * 0.70710678118654752440); }
+INLINE float upper_tail(float z, float gauss) {
+    (void)gauss;
+    return 0.5 * erfc(z * 0.70710678118654752440);
+}
 #else
-/* e^x = 2^n e^r, n = round(x / ln 2), |r| <= ln2 / 2: e^r is its Taylor series to r^7 (the rest is below half an ulp), and 2^n is
- * written into the exponent bits. Where x is clamped the result is 0 or infinity anyway; NaN passes. There is no branch and no
- * conversion between int and float, so compilers compute several at once (gcc needs -fno-trapping-math to see that it may). */
+/* e^x = 2^n e^r, n = round(x / ln 2), |r| <= ln2 / 2: e^r is its Taylor series to r^7 (the rest is
+ * below half an ulp), and 2^n is written into the exponent bits. Where x is clamped the result is 0
+ * or infinity anyway; NaN passes. There is no branch and no conversion between int and float, so
+ * compilers compute several at once (gcc needs -fno-trapping-math to see that it may). */
 INLINE float exp_inline(float x) {
-    const float round = 12582912.0f;            /* 1.5 * 2^23: adding it rounds to an integer, in the low bits */
+    /* 1.5 * 2^23: adding it rounds to an integer, in the low bits */
+    const float round = 12582912.0f;
     float y = x < -110.0f ? -110.0f : x;
     y = y > 89.0f ? 89.0f : y;
     float t = y * 1.44269504f + round, n = t - round;
-    float r = (y - n * 0.693359375f) + n * 2.12194440e-4f;  /* ln 2 in two parts: the first has few bits, n * it is exact */
+    /* ln 2 is in two parts. The first has few bits, so that n times it is exact. */
+    float r = (y - n * 0.693359375f) + n * 2.12194440e-4f;
     float p = 1.0f / 5040;
     p = p * r + 1.0f / 720;
     p = p * r + 1.0f / 120;
@@ -74,7 +83,8 @@ INLINE float exp_inline(float x) {
     p = p * r + 1.0f;
     uint32_t bits;
     memcpy(&bits, &t, sizeof bits);
-    uint32_t whole = bits - 0x4B400000u + 256, half = whole >> 1;   /* n + 256 = half + rest: in one factor 2^128 would overflow */
+    /* n + 256 = half + rest: one factor of 2^128 would overflow. */
+    uint32_t whole = bits - 0x4B400000u + 256, half = whole >> 1;
     uint32_t bits_half = (half - 1) << 23, bits_rest = (whole - half - 1) << 23;
     float two_half, two_rest;
     memcpy(&two_half, &bits_half, sizeof two_half);
@@ -82,8 +92,9 @@ INLINE float exp_inline(float x) {
     return p * two_half * two_rest;
 }
 
-/* Returns P(normal > z) for z >= 0, given gauss = e^(-z^2/2): gauss t Q(t), t = 1 / (1 + z / sqrt 8). Q is our least-squares fit
- * of degree 9; the relative error is below 2e-7. */
+/* Returns P(normal > z) for z >= 0, given gauss = e^(-z^2/2): gauss t Q(t),
+ * t = 1 / (1 + z / sqrt 8). Q is our least-squares fit of degree 9; the relative error is below
+ * 2e-7. */
 INLINE float upper_tail(float z, float gauss) {
     float t = 1.0f / (1.0f + z * 0.35355339f), s = 0.01384188631f;
     s = s * t - 0.1312567994f;
@@ -99,6 +110,36 @@ INLINE float upper_tail(float z, float gauss) {
 }
 #endif
 
+/* *mean becomes the mean of x (C), *rstd 1 / sqrt(var + eps); the variance is biased. */
+INLINE void moments_of_row(float *mean, float *rstd, const float *x, float eps, int C) {
+    float s[LANES] = {0}, tail = 0, m = lane_sum(x, C) / (float)C;
+    int c = 0;
+    for (; c + LANES <= C; c += LANES)
+        for (int k = 0; k < LANES; k++) s[k] += (x[c + k] - m) * (x[c + k] - m);
+    for (; c < C; c++) tail += (x[c] - m) * (x[c] - m);
+    *mean = m;
+    *rstd = 1 / sqrtf((lane_fold(s) + tail) / (float)C + eps);
+}
+
+/* Returns log sum_v e^(z_v / T) of z (V). *mean (NULL: skip) becomes the mean of z_v / T under the
+ * softmax. */
+INLINE float log_sum_exp(float *mean, const float *z, float temperature, int V) {
+    float cold = 1 / temperature, m = largest(z, V) * cold;
+    float s[LANES] = {0}, sz[LANES] = {0}, tail = 0, tail_z = 0;
+    int v = 0;
+    for (; v + LANES <= V; v += LANES)
+        for (int k = 0; k < LANES; k++) s[k] += exp_inline(z[v + k] * cold - m);
+    for (; v < V; v++) tail += exp_inline(z[v] * cold - m);
+    float sum = lane_fold(s) + tail;
+    if (mean) {
+        for (v = 0; v + LANES <= V; v += LANES)
+            for (int k = 0; k < LANES; k++) sz[k] += exp_inline(z[v + k] * cold - m) * (z[v + k] * cold);
+        for (; v < V; v++) tail_z += exp_inline(z[v] * cold - m) * (z[v] * cold);
+        *mean = (lane_fold(sz) + tail_z) / sum;
+    }
+    return m + (float)log((double)sum);
+}
+
 /* p (n) becomes softmax(scale * p). */
 INLINE void softmax_row(float *p, int n, float scale) {
     float max = largest(p, n), sum;
@@ -107,29 +148,30 @@ INLINE void softmax_row(float *p, int n, float scale) {
     for (int j = 0; j < n; j++) p[j] /= sum;
 }
 
-/* The buckets of the distances between query n and the rows that it sees: entry j is that of row first[n] + j. */
-INLINE const int *buckets_of(const Keys *keys, const Heads *heads, int n) {
-    return heads->bucket + heads->reach + (keys->first[n] - keys->self[n]);
+/* Returns where the bias of head h is for the distance from query n to the j-th row that it
+ * sees. */
+INLINE size_t bias_at(const Keys *keys, const Heads *heads, int n, int h, int j) {
+    int distance = keys->first[n] + j - keys->self[n];
+    return (size_t)heads->bucket[heads->reach + distance] * (size_t)heads->H + (size_t)h;
 }
 
-/* p (count[n]) comes as q.k of query n and head h for each row that the query sees, and becomes their probabilities. */
+/* p (count[n]) comes as q.k of query n and head h for each row that the query sees, and becomes the
+ * probabilities of these rows. */
 INLINE void attention_row(float *p, const Keys *keys, const Heads *heads, int n, int h) {
     int count = keys->count[n];
-    if (heads->bias) {
-        const int *bucket = buckets_of(keys, heads, n);
-        for (int j = 0; j < count; j++) p[j] = heads->scale * p[j] + heads->bias[(size_t)bucket[j] * (size_t)heads->H + (size_t)h];
-    }
+    for (int j = 0; j < count && heads->bias; j++)
+        p[j] = heads->scale * p[j] + heads->bias[bias_at(keys, heads, n, h, j)];
     softmax_row(p, count, heads->bias ? 1 : heads->scale);
 }
 
-/* ds (count[n]) comes as dP = dy.v for each row that query n sees, and becomes the gradient of q.k, scale P (dP - delta), where
- * delta = dy.y. The gradient of the score itself is added to the bias. */
-INLINE void attention_row_backward(float *ds, const float *p, float delta, const Keys *keys, const Heads *heads, int n, int h) {
+/* ds (count[n]) comes as dP = dy.v for each row that query n sees, and becomes the gradient of q.k,
+ * scale P (dP - delta), where delta = dy.y. The gradient of the whole score is added to the
+ * bias. */
+INLINE void attention_row_backward(float *ds, const float *p, float delta, const Keys *keys,
+                                   const Heads *heads, int n, int h) {
     int count = keys->count[n];
-    if (heads->bias && heads->dbias) {
-        const int *bucket = buckets_of(keys, heads, n);
-        for (int j = 0; j < count; j++) heads->dbias[(size_t)bucket[j] * (size_t)heads->H + (size_t)h] += p[j] * (ds[j] - delta);
-    }
+    for (int j = 0; j < count && heads->bias && heads->dbias; j++)
+        heads->dbias[bias_at(keys, heads, n, h, j)] += p[j] * (ds[j] - delta);
     for (int j = 0; j < count; j++) ds[j] = p[j] * (ds[j] - delta) * heads->scale;
 }
 #endif

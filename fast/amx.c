@@ -1,17 +1,22 @@
 /* fast/amx.c - a tile of products of bf16 numbers, for x86-64 processors with AMX.
  *
- * What     C (32,32) = or += A B: A (32,k) rows of bf16, B (k,32) packed, C floats. The processor has eight tile registers of 16 rows of
- *          64 bytes. Four hold C as two by two, two hold 16 rows x 32 steps of A each, two the same of B; a step of 32 k is four loads
- *          and four TDPBF16PS, each 16,384 operations. fast/half.c is the product around it.
- * B        TDPBF16PS multiplies pairs: numbers k and k+1 of a row of A by numbers k and k+1 of a column of B, which therefore lie side by
+ * What     C (32,32) = or += A B: A (32,k) rows of bf16, B (k,32) packed, C floats. The processor has eight
+ *          tile registers of 16 rows of 64 bytes. Four hold C as two by two, two hold 16 rows x 32 steps of A
+ *          each, two the same of B; a step of 32 k is four loads and four TDPBF16PS, each 16,384 operations.
+ *          fast/half.c is the product around it.
+ * B        TDPBF16PS multiplies pairs: numbers k and k+1 of a row of A by numbers k and k+1 of a column of B,
+ * which therefore lie side by
  *          side: b[k/2 * 64 + 2j + k%2].
- * Order    for every 32 k the processor adds the products of even k and those of odd k, each in order and rounding once, then the two
- *          sums, then the result to C (Intel's manual, TDPBF16PS; numbers below 2^-126 count as 0, in and out). The blocks of 32 lie at
- *          fixed places, so an element of C has the same bits wherever its row and column stand, and beside whatever others. They are
- *          not the bits of the float kernels, whose order is another.
- * Also     floats to bf16 by one instruction (which too takes numbers below 2^-126 for 0), and 4-bit codes to bf16 by look-ups.
- * Needs    Linux, which wants to be asked before a process uses the tile registers (here() asks); a compiler that knows AMX (gcc 11,
- *          clang 12). Elsewhere the file holds a kernel that is never here. begin() and end() in every thread that calls tile().
+ * Order    for every 32 k the processor adds the products of even k and those of odd k, each in order and
+ *          rounding once, then the two sums, then the result to C (Intel's manual, TDPBF16PS; numbers below
+ *          2^-126 count as 0, in and out). The blocks of 32 lie at fixed places, so an element of C has the
+ *          same bits wherever its row and column stand, and beside whatever others. They are not the bits of
+ *          the float kernels, whose order is another.
+ * Also     floats to bf16 by one instruction (which too takes numbers below 2^-126 for 0), and 4-bit codes to
+ *          bf16 by look-ups.
+ * Needs    Linux, which wants to be asked before a process uses the tile registers (here() asks); a compiler
+ *          that knows AMX (gcc 11, clang 12). Elsewhere the file holds a kernel that is never here. begin()
+ *          and end() in every thread that calls tile().
  * Edges    whole blocks of 32 are read and written: fast/half.c pads with zeros. */
 #if defined(__linux__) && !defined(_DEFAULT_SOURCE)
 #define _DEFAULT_SOURCE                                         /* syscall() */
@@ -29,14 +34,17 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* The processor has it (CPUID leaf 7), the system saves its registers (XCR0), and this process may use them (arch_prctl). */
+/* The processor has it (CPUID leaf 7), the system saves its registers (XCR0), and this process may use them
+ * (arch_prctl). */
 static int amx_here(void) {
     enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18, XCR0_TILES = 3 << 17 };
     unsigned a, b, c, d, low, high;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return 0;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d >> 22 & 1) || !(d >> 24 & 1)) return 0;     /* AMX-BF16, AMX-TILE */
-    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a >> 5 & 1)) return 0;                        /* AVX512-BF16 */
-    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx2")) return 0;
+    /* AMX-BF16, AMX-TILE */
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d >> 22 & 1) || !(d >> 24 & 1)) return 0;
+    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a >> 5 & 1)) return 0;  /* AVX512-BF16 */
+    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
+        !__builtin_cpu_supports("avx2")) return 0;
     __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     return (low & XCR0_TILES) == XCR0_TILES && !syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA);
 }
@@ -45,8 +53,8 @@ static int amx_here(void) {
 #ifdef AMX
 enum { SIDE = 16, COLUMNS = 2 * SIDE, STEPS = 32 };
 
-/* LDTILECFG's 64 bytes: eight registers of 16 rows of 64 bytes. A constant: gcc takes the instruction to read its first bytes alone, and
- * would leave out what is written to the others before it. */
+/* LDTILECFG's 64 bytes: eight registers of 16 rows of 64 bytes. A constant: gcc takes the instruction to read
+ * its first bytes alone, and would leave out what is written to the others before it. */
 static const struct { uint8_t palette, start, reserved[14]; uint16_t row_bytes[16]; uint8_t rows[16]; } registers = {
     1, 0, { 0 }, { 64, 64, 64, 64, 64, 64, 64, 64 }, { SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE } };
 
@@ -58,7 +66,8 @@ static void amx_end(void) { _tile_release(); }
 
 /* The numbers 0 to 7 are registers: C is 0 1 / 2 3, A is 4 / 5, B is 6 7. */
 AMX_TARGET
-static void amx_tile(float *c, const uint16_t *a, size_t row, size_t next, const uint16_t *b, int blocks, int add) {
+static void amx_tile(float *c, const uint16_t *a, size_t row, size_t next, const uint16_t *b, int blocks,
+                     int add) {
     float *c_lower = c + SIDE * COLUMNS;
     const size_t c_bytes = COLUMNS * sizeof *c, a_bytes = row * sizeof *a, b_bytes = 2 * COLUMNS * sizeof *b;
     _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
@@ -95,17 +104,21 @@ static void amx_tile(float *c, const uint16_t *a, size_t row, size_t next, const
 /* To nearest, ties to even: the upper half of the bits after adding 0x7FFF and the last bit that stays. */
 __attribute__((target("avx2")))
 static inline __m256i upper_halves(__m256 x) {
-    __m256i bits = _mm256_castps_si256(x), last = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    __m256i bits = _mm256_castps_si256(x), last =
+        _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
     return _mm256_srli_epi32(_mm256_add_epi32(bits, _mm256_add_epi32(last, _mm256_set1_epi32(0x7FFF))), 16);
 }
 
-/* The sixteen values, twice: a look-up of 32 codes reads five bits of each. A byte becomes two of them, its high half the first, above which
- * the second keeps one bit of the first: it does not matter. */
+/* The sixteen values, twice: a look-up of 32 codes reads five bits of each. A byte becomes two of them, its
+ * high half the first, above which the second keeps one bit of the first: it does not matter. */
 __attribute__((target(AMX_LOOK_UP)))
-static void amx_codes(uint16_t *half, size_t next, const unsigned char *packed, const f32 *table, f32 scale, size_t n) {
+static void amx_codes(uint16_t *half, size_t next, const unsigned char *packed, const f32 *table, f32 scale,
+                      size_t n) {
     const __m256 s = _mm256_set1_ps(scale);
-    const __m256i lower = upper_halves(_mm256_mul_ps(_mm256_loadu_ps(table), s)), upper = upper_halves(_mm256_mul_ps(_mm256_loadu_ps(table + 8), s));
-    const __m512i values = _mm512_broadcast_i64x4(_mm256_permute4x64_epi64(_mm256_packus_epi32(lower, upper), 0xD8));
+    const __m256i lower = upper_halves(_mm256_mul_ps(_mm256_loadu_ps(table), s)),
+        upper = upper_halves(_mm256_mul_ps(_mm256_loadu_ps(table + 8), s));
+    const __m512i values = _mm512_broadcast_i64x4(_mm256_permute4x64_epi64(_mm256_packus_epi32(lower, upper),
+                                                                           0xD8));
     for (; n > 0; n -= 32, packed += 16, half += next) {
         __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)packed));
         __m512i codes = _mm512_or_si512(_mm512_srli_epi32(bytes, 4), _mm512_slli_epi32(bytes, 16));

@@ -1,11 +1,15 @@
-/* fast/arm.c - ops.c's product for 64-bit ARM, NEON, which every such processor has: its tile, packing, and the look-up of 4-bit weights.
+/* fast/arm.c - ops.c's product for 64-bit ARM, NEON, which every such processor has: its tile, packing, and
+ * the look-up of 4-bit weights.
  *
- * Shape    8 x 12: twenty-four accumulators of 4 floats, three registers of B, two of A: twenty-nine of the thirty-two. Each step of k
- *          loads 12 numbers of B and 8 of A, for 192 operations; FMLA takes its factor straight from one lane of A.
- *          A few rows of x, 8 x 8: sixteen accumulators, eight registers of W, one of x.
- * Order    an accumulator adds its products in order of k, each in one rounding: the bits of every other fused twin.
- * Needs    arm_neon.h, so gcc or clang, and a processor with the low byte first, or the bytes that are looked up would be floats the wrong
- *          way round. For other compilers and machines the file holds a kernel that is never here. */
+ * Shape    8 x 12: twenty-four accumulators of 4 floats, three registers of B, two of A: twenty-nine of the
+ *          thirty-two. Each step of k loads 12 numbers of B and 8 of A, for 192 operations; FMLA takes its
+ *          factor straight from one lane of A. A few rows of x, 8 x 8: sixteen accumulators, eight registers
+ *          of W, one of x.
+ * Order    an accumulator adds its products in order of k, each in one rounding: the bits of every other
+ *          fused twin.
+ * Needs    arm_neon.h, so gcc or clang, and a processor with the low byte first, or the bytes that are looked
+ *          up would be floats the wrong way round. For other compilers and machines the file holds a kernel
+ *          that is never here. */
 #include "fast.h"
 
 #if defined(FAST) && defined(__aarch64__) && defined(__ARM_NEON) && (defined(__GNUC__) || defined(__clang__)) && !defined(__TINYC__) && \
@@ -14,8 +18,8 @@
 
 enum { ROWS = 8, COLUMNS = 12, LANES = 4 };
 
-/* Row i of the tile is three variables: left_i, middle_i, right_i (gcc keeps an array of them in memory). Its number of A is a lane of
- * `upper` or `lower`. */
+/* Row i of the tile is three variables: left_i, middle_i, right_i (gcc keeps an array of them in memory). Its
+ * number of A is a lane of `upper` or `lower`. */
 #define EACH_ROW(DO) DO(0, upper, 0) DO(1, upper, 1) DO(2, upper, 2) DO(3, upper, 3) \
                      DO(4, lower, 0) DO(5, lower, 1) DO(6, lower, 2) DO(7, lower, 3)
 #define START(i, half, lane) \
@@ -52,10 +56,11 @@ static inline float32x4_t four(const float *a, size_t row, int rows) {
     return r;
 }
 
-/* The first M rows of a tile; element (i,k) of a at a[i*row + k*step], (k,j) of b at b[k*b_row + j]. Inlined where M, and row or step, are
- * known. */
+/* The first M rows of a tile; element (i,k) of a at a[i*row + k*step], (k,j) of b at b[k*b_row + j]. Inlined
+ * where M, and row or step, are known. */
 __attribute__((always_inline))
-static inline void neon_product(int M, float *c, size_t stride, const float *a, size_t row, size_t step, const float *b, size_t b_row, int k, int add) {
+static inline void neon_product(int M, float *c, size_t stride, const float *a, size_t row, size_t step,
+                                const float *b, size_t b_row, int k, int add) {
     EACH_ROW(START)
     for (; k > 0; k--, a += step, b += b_row) {
         float32x4_t upper = four(a, row, M), lower = four(a + 4 * row, row, M - 4);
@@ -65,14 +70,18 @@ static inline void neon_product(int M, float *c, size_t stride, const float *a, 
     EACH_ROW(STORE)
 }
 
-static void neon_tile(float *c, size_t stride, const float *a, const float *b, int k, int add) { neon_product(ROWS, c, stride, a, 1, ROWS, b, COLUMNS, k, add); }
-static void neon_tile_in_place(float *c, size_t stride, const float *a, size_t row, const float *b, size_t b_row, int M, int k, int add) {
+static void neon_tile(float *c, size_t stride, const float *a, const float *b, int k, int add) {
+    neon_product(ROWS, c, stride, a, 1, ROWS, b, COLUMNS, k, add);
+}
+static void neon_tile_in_place(float *c, size_t stride, const float *a, size_t row, const float *b,
+                               size_t b_row, int M, int k, int add) {
     KNOWN_ROWS(M, neon_product, c, stride, a, row, 1, b, b_row, k, add)
 }
 
 /* The transpose of 4 rows of 4 numbers: rows two apart are zipped, then the results. */
 static inline void transpose(float32x4_t r[LANES]) {
-    float32x4_t even_lo = vzip1q_f32(r[0], r[2]), even_hi = vzip2q_f32(r[0], r[2]), odd_lo = vzip1q_f32(r[1], r[3]), odd_hi = vzip2q_f32(r[1], r[3]);
+    float32x4_t even_lo = vzip1q_f32(r[0], r[2]), even_hi = vzip2q_f32(r[0], r[2]),
+        odd_lo = vzip1q_f32(r[1], r[3]), odd_hi = vzip2q_f32(r[1], r[3]);
     r[0] = vzip1q_f32(even_lo, odd_lo);
     r[1] = vzip2q_f32(even_lo, odd_lo);
     r[2] = vzip1q_f32(even_hi, odd_hi);
@@ -90,12 +99,14 @@ static void neon_interleave(float *p, int width, const float *a, size_t row, int
             for (int i = 0; i < LANES; i++) vst1q_f32(p + (size_t)(k + i) * (size_t)width, r[i]);
         }
         for (; k < K; k++)
-            for (int i = 0; i < some; i++) p[(size_t)k * (size_t)width + (size_t)i] = a[(size_t)i * row + (size_t)k];
+            for (int i = 0; i < some; i++)
+                p[(size_t)k * (size_t)width + (size_t)i] = a[(size_t)i * row + (size_t)k];
     }
 }
 
-/* Up to eight rows of x: row m of C is two registers, left_m and right_m, whose lanes are four rows of W each. Four steps at a time: four
- * numbers of each of W's rows, transposed, so that a register holds one step of four rows. Row m of x gives a lane to each step. */
+/* Up to eight rows of x: row m of C is two registers, left_m and right_m, whose lanes are four rows of W
+ * each. Four steps at a time: four numbers of each of W's rows, transposed, so that a register holds one step
+ * of four rows. Row m of x gives a lane to each step. */
 #define FEW_START(m, ...) \
     float32x4_t left_##m = vdupq_n_f32(0), right_##m = left_##m; \
     if (M > m && add) { \
@@ -124,12 +135,15 @@ static void neon_interleave(float *p, int width, const float *a, size_t row, int
 /* A bf16 is the upper half of a float. */
 __attribute__((always_inline))
 static inline float32x4_t widened(uint16x4_t half, int type) {
-    return type == F16 ? vcvt_f32_f16(vreinterpret_f16_u16(half)) : vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(half), 16));
+    return type == F16 ? vcvt_f32_f16(vreinterpret_f16_u16(half))
+        : vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(half), 16));
 }
 
 /* Four numbers of a row of W as floats */
 __attribute__((always_inline))
-static inline float32x4_t four_of_one(const void *w, int type) { return type == F32 ? vld1q_f32(w) : widened(vld1_u16(w), type); }
+static inline float32x4_t four_of_one(const void *w, int type) {
+    return type == F32 ? vld1q_f32(w) : widened(vld1_u16(w), type);
+}
 
 /* One number of each of four rows: what is left of k */
 __attribute__((always_inline))
@@ -145,7 +159,8 @@ static inline float32x4_t one_of_four(const void *w, size_t row, int type) {
 }
 
 __attribute__((always_inline))
-static inline void few_product(int M, int type, float *c, size_t stride, const float *x, size_t x_row, const void *weights, size_t w_row, int k, int add) {
+static inline void few_product(int M, int type, float *c, size_t stride, const float *x, size_t x_row,
+                               const void *weights, size_t w_row, int k, int add) {
     const size_t size = type == F32 ? sizeof(float) : sizeof(uint16_t), row = w_row * size;
     const char *w = weights;
     float32x4_t w_left[LANES], w_right[LANES];                  /* [step]: rows 0 to 3 of W, and 4 to 7 */
@@ -167,15 +182,19 @@ static inline void few_product(int M, int type, float *c, size_t stride, const f
     EACH_ROW(FEW_STORE)
 }
 
-static void neon_few(float *c, size_t stride, const float *x, size_t x_row, const void *w, size_t w_row, int type, int M, int k, int add) {
+static void neon_few(float *c, size_t stride, const float *x, size_t x_row, const void *w, size_t w_row,
+                     int type, int M, int k, int add) {
     if (type == F32) KNOWN_ROWS(M, few_product, F32, c, stride, x, x_row, w, w_row, k, add)
     else if (type == BF16) KNOWN_ROWS(M, few_product, BF16, c, stride, x, x_row, w, w_row, k, add)
     else KNOWN_ROWS(M, few_product, F16, c, stride, x, x_row, w, w_row, k, add)
 }
 
-/* 4-bit codes. TBL looks up 16 codes at a time, but a byte of each only: so the table is four tables, of the first bytes of the 16 values, the
- * second ... That is how LD4 reads an array of floats, and ST4 writes four results as one. */
-static inline uint8x16x4_t four_tables(const f32 *values) { return vld4q_u8((const unsigned char *)(const void *)values); }
+/* 4-bit codes. TBL looks up 16 codes at a time, but a byte of each only: so the table is four tables, of the
+ * first bytes of the 16 values, the second ... That is how LD4 reads an array of floats, and ST4 writes four
+ * results as one. */
+static inline uint8x16x4_t four_tables(const f32 *values) {
+    return vld4q_u8((const unsigned char *)(const void *)values);
+}
 
 /* Sixteen codes, the first of each byte in its high half. */
 static inline void look_up(float *out, uint8x16x4_t table, uint8x8_t packed) {
@@ -204,7 +223,8 @@ static void neon_unpack(float *out, const unsigned char *packed, const f32 *valu
 
 /* The first byte of each of four registers, then the second of each ...: what ST4 does, but in registers. */
 static inline void weave(uint8x16_t r[4]) {
-    uint8x16_t even_lo = vzip1q_u8(r[0], r[2]), even_hi = vzip2q_u8(r[0], r[2]), odd_lo = vzip1q_u8(r[1], r[3]), odd_hi = vzip2q_u8(r[1], r[3]);
+    uint8x16_t even_lo = vzip1q_u8(r[0], r[2]), even_hi = vzip2q_u8(r[0], r[2]),
+        odd_lo = vzip1q_u8(r[1], r[3]), odd_hi = vzip2q_u8(r[1], r[3]);
     r[0] = vzip1q_u8(even_lo, odd_lo);
     r[1] = vzip2q_u8(even_lo, odd_lo);
     r[2] = vzip1q_u8(even_hi, odd_hi);
@@ -218,10 +238,11 @@ static inline float32x4_t to_bf16(float32x4_t x) {
     return vreinterpretq_f32_u32(vandq_u32(bits, vdupq_n_u32(0xFFFF0000)));
 }
 
-/* Eight rows of 4-bit codes as columns: the bytes of the rows are transposed first, so that what is looked up comes out column by column. */
+/* Eight rows of 4-bit codes as columns: the bytes of the rows are transposed first, so that what is looked up
+ * comes out column by column. */
 __attribute__((always_inline))
-static inline void unpack_columns(float *p, size_t width, const unsigned char *packed, size_t row_bytes, const f32 *scale, const f32 *table,
-                                  int block, int rounded, int K) {
+static inline void unpack_columns(float *p, size_t width, const unsigned char *packed, size_t row_bytes,
+                                  const f32 *scale, const f32 *table, int block, int rounded, int K) {
     const uint8x16x4_t byte = four_tables(table);
     for (int k = 0; k < K; k += 32, packed += 16) {             /* 16 bytes of a row: 32 codes */
         const f32 *scales = scale + (size_t)(k / block) * 8;
@@ -233,8 +254,9 @@ static inline void unpack_columns(float *p, size_t width, const unsigned char *p
         }
         weave(rows0246);
         weave(rows1357);
-        for (int i = 0; i < 8; i++, p += 4 * width) {           /* two bytes of each row at a time: four columns */
-            uint8x16_t two = i % 2 ? vzip2q_u8(rows0246[i / 2], rows1357[i / 2]) : vzip1q_u8(rows0246[i / 2], rows1357[i / 2]);
+        for (int i = 0; i < 8; i++, p += 4 * width) {  /* two bytes of each row at a time: four columns */
+            uint8x16_t two = i % 2 ? vzip2q_u8(rows0246[i / 2], rows1357[i / 2])
+                : vzip1q_u8(rows0246[i / 2], rows1357[i / 2]);
             for (int odd = 0; odd < 2; odd++) {                 /* codes of even k are in the high halves */
                 uint8x16_t code = odd ? vandq_u8(two, vdupq_n_u8(15)) : vshrq_n_u8(two, 4);
                 uint8x16_t value[4] = { vqtbl1q_u8(byte.val[0], code), vqtbl1q_u8(byte.val[1], code),
@@ -242,7 +264,8 @@ static inline void unpack_columns(float *p, size_t width, const unsigned char *p
                 weave(value);
                 for (int j = 0; j < 2; j++) {
                     float *to = p + (size_t)(2 * j + odd) * width;
-                    float32x4_t a = vmulq_f32(vreinterpretq_f32_u8(value[2 * j]), upper), b = vmulq_f32(vreinterpretq_f32_u8(value[2 * j + 1]), lower);
+                    float32x4_t a = vmulq_f32(vreinterpretq_f32_u8(value[2 * j]), upper),
+                        b = vmulq_f32(vreinterpretq_f32_u8(value[2 * j + 1]), lower);
                     vst1q_f32(to, rounded ? to_bf16(a) : a);
                     vst1q_f32(to + 4, rounded ? to_bf16(b) : b);
                 }
@@ -250,13 +273,14 @@ static inline void unpack_columns(float *p, size_t width, const unsigned char *p
         }
     }
 }
-static void neon_unpack_columns(float *p, size_t width, const unsigned char *packed, size_t row_bytes, const f32 *scale, const f32 *table,
-                                int block, int rounded, int K) {
+static void neon_unpack_columns(float *p, size_t width, const unsigned char *packed, size_t row_bytes,
+                                const f32 *scale, const f32 *table, int block, int rounded, int K) {
     if (rounded) unpack_columns(p, width, packed, row_bytes, scale, table, block, 1, K);
     else unpack_columns(p, width, packed, row_bytes, scale, table, block, 0, K);
 }
 
-const Kernel kernel_neon = { "neon", ROWS, COLUMNS, 1, neon_here, neon_tile, neon_tile_in_place, neon_few, 0, 0, NULL, neon_interleave,
+const Kernel kernel_neon = { "neon", ROWS, COLUMNS, 1, neon_here, neon_tile, neon_tile_in_place, neon_few, 0,
+                             0, NULL, neon_interleave,
                              neon_unpack, neon_unpack_columns };
 #else
 static int here(void) { return 0; }

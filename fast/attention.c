@@ -1,19 +1,20 @@
 /* fast/attention.c - the twin of ops.c's attention: small products instead of rows.
  *
- * What     For up to 64 queries and one head, S = Q K^T, P = softmax(scale S + bias), Y = P V. A query that does not
- *          see a row of k has p = 0 there, which adds exactly nothing: so a query's bits are those of the definition,
- *          and do not depend on its neighbours.
- * Order    scores and mixtures as in the products (fast/matmul.c). The gradient of a row of k or v is summed head
- *          after head of its group, under each query after query.
- * Threads  take heads forward, and key heads backward: one thread adds all gradients of its rows of k and v, and of
- *          its column of the bias.
+ * What     For up to 64 queries and one head, S = Q K^T, P = softmax(scale S + bias), Y = P V. A query that
+ *          does not see a row of k has p = 0 there, which adds exactly nothing: so a query's bits are those
+ *          of the definition, and do not depend on its neighbours.
+ * Order    scores and mixtures as in the products (fast/matmul.c). The gradient of a row of k or v is summed
+ *          head after head of its group, under each query after query.
+ * Threads  take heads forward, and key heads backward: one thread adds all gradients of its rows of k and v,
+ *          and of its column of the bias.
  * Needs    fast/matmul.c, rows.h; fast/wide.c where it is. */
 #include "fast.h"
 #include "../rows.h"
 
 enum { QUERIES = 64 };
 
-/* Queries m0 .. m0+M-1 see rows first .. first+keys-1 of k and v between them: at most QUERIES more than one of them. */
+/* Queries m0 .. m0+M-1 see rows first .. first+keys-1 of k and v between them: at most QUERIES more than one
+ * of them. */
 typedef struct { int m0, M, first, keys; } Span;
 
 /* What a pass knows. most: the most rows that one query sees; scratch: `floats` for each thread. */
@@ -23,8 +24,8 @@ typedef struct {
     size_t floats; float *scratch;
 } Attention;
 
-/* Returns the next span from query m on: queries one after another, each of which begins among the rows that those
- * before it see. */
+/* Returns the next span from query m on: queries one after another, each of which begins among the rows that
+ * those before it see. */
 static Span next_span(const Attention *a, int m) {
     const int *first = a->keys->first, *count = a->keys->count;
     Span s = { 0, 0, 0, 0 };
@@ -79,8 +80,8 @@ static size_t key_at(const Heads *heads, Span s, int h) {
 }
 
 /* C (M,J) = or (add) += A W, or A W^T, of floats */
-static void multiply(float *C, size_t stride, View a, const Matrix *w, int transposed, int add, int M, int J, int K,
-                     Arena *ws) {
+static void multiply(float *C, size_t stride, View a, const Matrix *w, int transposed, int add, int M, int J,
+                     int K, Arena *ws) {
     const Product p = { C, stride, a, w, transposed, NULL, add, F32, M, J, K, NULL, NULL };
     fast_product(p, ws);
 }
@@ -113,8 +114,8 @@ static void forward_heads(float *y, const Attention *a, size_t from, size_t to) 
             View p = { P, (size_t)s.keys, 1 };
             Matrix v = fast_rows(a->in->v + key_at(heads, s, h), heads->K * heads->D);
             probabilities(P, a, s, h, &own);
-            multiply(y + query_at(heads, s, h), (size_t)heads->H * (size_t)heads->D, p, &v, 0, 0, s.M, heads->D, s.keys,
-                     &own);
+            multiply(y + query_at(heads, s, h), (size_t)heads->H * (size_t)heads->D, p, &v, 0, 0, s.M,
+                     heads->D, s.keys, &own);
             m += s.M;
         }
 }
@@ -126,7 +127,8 @@ void fast_attention_forward(float *y, const Qkv *in, const Keys *keys, int N, co
 }
 
 /* dS (M,keys) comes as dP = dY V^T and becomes scale P (dP - dy.y), 0 where a query does not see a row. */
-static void softmax_backward(float *dS, const float *P, const float *dy, const float *y, const Attention *a, Span s, int h) {
+static void softmax_backward(float *dS, const float *P, const float *dy, const float *y, const Attention *a,
+                             Span s, int h) {
     size_t width = (size_t)a->heads->H * (size_t)a->heads->D;
     for (int n = s.m0; n < s.m0 + s.M; n++, dS += s.keys, P += s.keys, dy += width, y += width) {
         int from = a->keys->first[n] - s.first, to = from + a->keys->count[n];
@@ -144,8 +146,10 @@ static void span_backward(const Qkv *d, const float *dy, const float *y, const A
     size_t width = (size_t)heads->H * (size_t)D, kv = (size_t)heads->K * (size_t)D, across = (size_t)keys;
     size_t row = query_at(heads, s, h), key = key_at(heads, s, h);
     Arena own = span_scratch(a);
-    float *P = arena_take(&own, (size_t)s.M * across, sizeof *P), *dS = arena_take(&own, (size_t)s.M * across, sizeof *dS);
-    View of_dy = { dy + row, width, 1 }, of_dS = { dS, across, 1 }, of_dS_t = { dS, 1, across }, of_P_t = { P, 1, across };
+    float *P = arena_take(&own, (size_t)s.M * across, sizeof *P),
+        *dS = arena_take(&own, (size_t)s.M * across, sizeof *dS);
+    View of_dy = { dy + row, width, 1 }, of_dS = { dS, across, 1 }, of_dS_t = { dS, 1, across },
+        of_P_t = { P, 1, across };
     Matrix k = fast_rows(a->in->k + key, (int)kv), v = fast_rows(a->in->v + key, (int)kv);
     Matrix q = fast_rows(a->in->q + row, (int)width), dY = fast_rows(dy + row, (int)width);
     probabilities(P, a, s, h, &own);
@@ -156,7 +160,8 @@ static void span_backward(const Qkv *d, const float *dy, const float *y, const A
     multiply(d->v + key, kv, of_P_t, &dY, 0, 1, keys, D, s.M, &own);
 }
 
-static void backward_heads(const Qkv *d, const float *dy, const float *y, const Attention *a, size_t from, size_t to) {
+static void backward_heads(const Qkv *d, const float *dy, const float *y, const Attention *a, size_t from,
+                           size_t to) {
     int group = a->heads->H / a->heads->K;
     for (int h = (int)from * group; h < (int)to * group; h++)
         for (int m = 0; m < a->N;) {
@@ -166,8 +171,8 @@ static void backward_heads(const Qkv *d, const float *dy, const float *y, const 
         }
 }
 
-void fast_attention_backward(const Qkv *d, const float *dy, const float *y, const Qkv *in, const Keys *keys, int N,
-                             const Heads *heads, Arena *ws) {
+void fast_attention_backward(const Qkv *d, const float *dy, const float *y, const Qkv *in, const Keys *keys,
+                             int N, const Heads *heads, Arena *ws) {
     Attention a = { in, keys, heads, N, 0, 0, NULL };
     if (!attention_begin(&a, ws)) return;
     IN_PARTS((double)N * heads->H * heads->D * 64, heads->K, backward_heads(d, dy, y, &a, from, to));

@@ -1,13 +1,16 @@
 /* fast/avx512.c - the tile of ops.c's product for x86-64 with AVX-512.
  *
- * Shape    8 x 48: twenty-four accumulators of 16 floats, three registers of B, one of A: twenty-eight of the thirty-two. Each step of k
- *          loads 48 numbers of B, and broadcasts 8 of A, for 768 operations.
- *          Narrow, 16 x 16: every multiply-add broadcasts its own number of A, so that there are as many loads as operations; but a few
- *          rows of x, which are then the columns, leave few columns unused.
- * Order    an accumulator adds its products in order of k, each in one rounding: the bits of every other fused twin.
- * Needs    a compiler with GNU attributes (gcc, clang), which compile these functions alone for the newer processor; for other compilers
- *          and machines the file holds a kernel that is never here. Only the foundation, AVX-512F, is used: every AVX-512 processor has it.
- * Edges    the processor may have AVX-512 while the system does not save its registers: __builtin_cpu_supports asks for both. */
+ * Shape    8 x 48: twenty-four accumulators of 16 floats, three registers of B, one of A: twenty-eight of the
+ *          thirty-two. Each step of k loads 48 numbers of B, and broadcasts 8 of A, for 768 operations.
+ *          Narrow, 16 x 16: every multiply-add broadcasts its own number of A, so that there are as many
+ *          loads as operations; but a few rows of x, which are then the columns, leave few columns unused.
+ * Order    an accumulator adds its products in order of k, each in one rounding: the bits of every other
+ *          fused twin.
+ * Needs    a compiler with GNU attributes (gcc, clang), which compile these functions alone for the newer
+ *          processor; for other compilers and machines the file holds a kernel that is never here. Only the
+ *          foundation, AVX-512F, is used: every AVX-512 processor has it.
+ * Edges    the processor may have AVX-512 while the system does not save its registers:
+ *          __builtin_cpu_supports asks for both. */
 #include "fast.h"
 
 #if defined(FAST) && defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__)) && !defined(__TINYC__)
@@ -40,13 +43,15 @@ static int avx512_here(void) { return __builtin_cpu_supports("avx512f"); }
         _mm512_storeu_ps(c + i * stride + 32, right_##i); \
     }
 
-/* The first M rows of a tile; element (i,k) of a at a[i*row + k*step], (k,j) of b at b[k*b_row + j]. Inlined where M, and row or step, are
- * known. */
+/* The first M rows of a tile; element (i,k) of a at a[i*row + k*step], (k,j) of b at b[k*b_row + j]. Inlined
+ * where M, and row or step, are known. */
 __attribute__((target("avx512f"), always_inline))
-static inline void avx512_product(int M, float *c, size_t stride, const float *a, size_t row, size_t step, const float *b, size_t b_row, int k, int add) {
+static inline void avx512_product(int M, float *c, size_t stride, const float *a, size_t row, size_t step,
+                                  const float *b, size_t b_row, int k, int add) {
     EACH_ROW(START)
     for (; k > 0; k--, a += step, b += b_row) {
-        __m512 b_left = _mm512_loadu_ps(b), b_middle = _mm512_loadu_ps(b + 16), b_right = _mm512_loadu_ps(b + 32), ai;
+        __m512 b_left = _mm512_loadu_ps(b), b_middle = _mm512_loadu_ps(b + 16),
+            b_right = _mm512_loadu_ps(b + 32), ai;
         EACH_ROW(STEP)
     }
     EACH_ROW(STORE)
@@ -57,12 +62,13 @@ static void avx512_tile(float *c, size_t stride, const float *a, const float *b,
     avx512_product(ROWS, c, stride, a, 1, ROWS, b, COLUMNS, k, add);
 }
 __attribute__((target("avx512f")))
-static void avx512_tile_in_place(float *c, size_t stride, const float *a, size_t row, const float *b, size_t b_row, int M, int k, int add) {
+static void avx512_tile_in_place(float *c, size_t stride, const float *a, size_t row, const float *b,
+                                 size_t b_row, int M, int k, int add) {
     KNOWN_ROWS(M, avx512_product, c, stride, a, row, 1, b, b_row, k, add)
 }
 
-/* Row i of the narrow tile is one variable. Two groups of eight rows, each with a pointer of its own into A: from one pointer x86
- * addresses reach eight rows. */
+/* Row i of the narrow tile is one variable. Two groups of eight rows, each with a pointer of its own into A:
+ * from one pointer x86 addresses reach eight rows. */
 #define EACH_OF_16(DO) DO(upper, 0) DO(upper, 1) DO(upper, 2) DO(upper, 3) DO(upper, 4) DO(upper, 5) DO(upper, 6) DO(upper, 7) \
                        DO(lower, 0) DO(lower, 1) DO(lower, 2) DO(lower, 3) DO(lower, 4) DO(lower, 5) DO(lower, 6) DO(lower, 7)
 #define NARROW_START(group, i) __m512 group##_##i = add ? _mm512_loadu_ps(c_##group + i * stride) : _mm512_setzero_ps();
@@ -70,7 +76,8 @@ static void avx512_tile_in_place(float *c, size_t stride, const float *a, size_t
 #define NARROW_STORE(group, i) _mm512_storeu_ps(c_##group + i * stride, group##_##i);
 
 __attribute__((target("avx512f")))
-static void avx512_narrow(float *c, size_t stride, const float *a, size_t row, const float *b, int k, int add) {
+static void avx512_narrow(float *c, size_t stride, const float *a, size_t row, const float *b, int k,
+                          int add) {
     const float *a_upper = a, *a_lower = a + 8 * row;
     float *c_upper = c, *c_lower = c + 8 * stride;
     EACH_OF_16(NARROW_START)
@@ -81,8 +88,8 @@ static void avx512_narrow(float *c, size_t stride, const float *a, size_t row, c
     EACH_OF_16(NARROW_STORE)
 }
 
-/* Sixteen codes at a time, the last eight of a block perhaps alone: each to the low end of a lane of its own, where four bits choose one of
- * sixteen values. */
+/* Sixteen codes at a time, the last eight of a block perhaps alone: each to the low end of a lane of its own,
+ * where four bits choose one of sixteen values. */
 __attribute__((target("avx512f")))
 static void avx512_unpack(float *out, const unsigned char *packed, const f32 *values, int block, int n) {
     const __m512i shift = _mm512_setr_epi32(4, 0, 12, 8, 20, 16, 28, 24, 4, 0, 12, 8, 20, 16, 28, 24);
@@ -91,15 +98,18 @@ static void avx512_unpack(float *out, const unsigned char *packed, const f32 *va
         for (int i = 0; i < block; i += LANES) {
             int some = block - i < LANES ? LANES / 2 : LANES, eight[2] = { 0, 0 };
             memcpy(eight, packed, (size_t)some / 2);
-            __m512i code = _mm512_srlv_epi32(_mm512_mask_set1_epi32(_mm512_set1_epi32(eight[0]), 0xFF00, eight[1]), shift);
-            _mm512_mask_storeu_ps(out, (__mmask16)(0xFFFF >> (LANES - some)), _mm512_permutexvar_ps(code, table));
+            __m512i code = _mm512_srlv_epi32(_mm512_mask_set1_epi32(_mm512_set1_epi32(eight[0]), 0xFF00,
+                                                                    eight[1]), shift);
+            _mm512_mask_storeu_ps(out, (__mmask16)(0xFFFF >> (LANES - some)),
+                                  _mm512_permutexvar_ps(code, table));
             packed += some / 2;
             out += some;
         }
     }
 }
 
-/* The transpose of 16 rows of 16 numbers: within each quarter of a register by pairs and fours, then the quarters. */
+/* The transpose of 16 rows of 16 numbers: within each quarter of a register by pairs and fours, then the
+ * quarters. */
 __attribute__((target("avx512f")))
 static inline void transpose(__m512 r[LANES]) {
     __m512 t[LANES];
@@ -113,9 +123,11 @@ static inline void transpose(__m512 r[LANES]) {
         r[i + 2] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0x44);
         r[i + 3] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0xEE);
     }
-    for (int i = 0; i < 4; i++) {                               /* quarter q of r[4g + i] is column 4q + i of rows 4g .. 4g+3 */
-        __m512 even_upper = _mm512_shuffle_f32x4(r[i], r[4 + i], 0x88), odd_upper = _mm512_shuffle_f32x4(r[i], r[4 + i], 0xDD);
-        __m512 even_lower = _mm512_shuffle_f32x4(r[8 + i], r[12 + i], 0x88), odd_lower = _mm512_shuffle_f32x4(r[8 + i], r[12 + i], 0xDD);
+    for (int i = 0; i < 4; i++) {  /* quarter q of r[4g + i] is column 4q + i of rows 4g .. 4g+3 */
+        __m512 even_upper = _mm512_shuffle_f32x4(r[i], r[4 + i], 0x88),
+            odd_upper = _mm512_shuffle_f32x4(r[i], r[4 + i], 0xDD);
+        __m512 even_lower = _mm512_shuffle_f32x4(r[8 + i], r[12 + i], 0x88),
+            odd_lower = _mm512_shuffle_f32x4(r[8 + i], r[12 + i], 0xDD);
         t[i] = _mm512_shuffle_f32x4(even_upper, even_lower, 0x88);
         t[4 + i] = _mm512_shuffle_f32x4(odd_upper, odd_lower, 0x88);
         t[8 + i] = _mm512_shuffle_f32x4(even_upper, even_lower, 0xDD);
@@ -124,16 +136,19 @@ static inline void transpose(__m512 r[LANES]) {
     for (int i = 0; i < LANES; i++) r[i] = t[i];
 }
 
-/* p[k*width + i] = a[i*row + k]: sixteen rows and sixteen steps at a time; masks keep to what is there of both. */
+/* p[k*width + i] = a[i*row + k]: sixteen rows and sixteen steps at a time; masks keep to what is there of
+ * both. */
 __attribute__((target("avx512f")))
 static void avx512_interleave(float *p, int width, const float *a, size_t row, int rows, int K) {
     for (; rows > 0; rows -= LANES, p += LANES, a += LANES * row) {
         int some = rows < LANES ? rows : LANES;
         for (int k = 0; k < K; k += LANES) {
             int steps = K - k < LANES ? K - k : LANES;
-            __mmask16 in = (__mmask16)(0xFFFF >> (LANES - steps)), out = (__mmask16)(0xFFFF >> (LANES - some));
+            __mmask16 in = (__mmask16)(0xFFFF >> (LANES - steps)),
+                out = (__mmask16)(0xFFFF >> (LANES - some));
             __m512 r[LANES];
-            for (int i = 0; i < LANES; i++) r[i] = _mm512_maskz_loadu_ps(in, a + (size_t)(i < some ? i : 0) * row + k);
+            for (int i = 0; i < LANES; i++)
+                r[i] = _mm512_maskz_loadu_ps(in, a + (size_t)(i < some ? i : 0) * row + k);
             transpose(r);
             for (int i = 0; i < LANES; i++)
                 if (i < steps) _mm512_mask_storeu_ps(p + (size_t)(k + i) * (size_t)width, out, r[i]);
@@ -141,7 +156,8 @@ static void avx512_interleave(float *p, int width, const float *a, size_t row, i
     }
 }
 
-const Kernel kernel_avx512 = { "avx512", ROWS, COLUMNS, 1, avx512_here, avx512_tile, avx512_tile_in_place, avx2_few, NARROW_ROWS, NARROW_COLUMNS, avx512_narrow,
+const Kernel kernel_avx512 = { "avx512", ROWS, COLUMNS, 1, avx512_here, avx512_tile, avx512_tile_in_place,
+                               avx2_few, NARROW_ROWS, NARROW_COLUMNS, avx512_narrow,
                                avx512_interleave, avx512_unpack, avx2_unpack_columns };
 #else
 static int here(void) { return 0; }

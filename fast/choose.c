@@ -1,15 +1,16 @@
 /* fast/choose.c - which kernel runs: the fastest that this processor has, or the one that was chosen by name.
  *
- * Needs    fast/x86.c, avx512.c, arm.c, amx.c. Without -DFAST (`make FAST=0`) there are the plain tile and the definitions.
- * Kernels  fast/matmul.c is the product: packing, blocks, edges, threads. Processors differ in the innermost loop over a
- *          tile, and each kernel is such a loop. A kernel keeps the order of every sum. One that is not fused gives the
- *          plain tile's bits, which are the definition's; one that is fused multiplies and adds in one rounding, and all
- *          of those give the same bits as each other.
- * Choice   by what the processor says when it is asked, or by fast_use, which the programs call for the variable
- *          RLHF_ISA. "exact" is the fastest that gives the definition's bits: `make models` uses it, so that its sums hold
- *          on every processor. "definition" runs ops.c's own loops, without any twin.
- * Halves   fast/amx.c's tile multiplies bf16 numbers, for linears that compute in them: it is chosen in addition to one of
- *          the others, unless one of these was chosen by name.
+ * Needs    fast/x86.c, avx512.c, arm.c, amx.c. Without -DFAST (`make FAST=0`) there are the plain tile and
+ *          the definitions.
+ * Kernels  fast/matmul.c is the product: packing, blocks, edges, threads. Processors differ in the innermost
+ *          loop over a tile, and each kernel is such a loop. A kernel keeps the order of every sum. One that
+ *          is not fused gives the plain tile's bits, which are the definition's; one that is fused multiplies
+ *          and adds in one rounding, and all of those give the same bits as each other.
+ * Choice   by what the processor says when it is asked, or by fast_use, which the programs call for the
+ *          variable RLHF_ISA. "exact" is the fastest that gives the definition's bits: `make models` uses it,
+ *          so that its sums hold on every processor. "definition" runs ops.c's own loops, without any twin.
+ * Halves   fast/amx.c's tile multiplies bf16 numbers, for linears that compute in them: it is chosen in
+ *          addition to one of the others, unless one of these was chosen by name.
  * State    the choice. It has to be the same during a whole run. */
 #include "fast.h"
 
@@ -19,7 +20,8 @@ static const Kernel *const known[] = {
 #endif
     NULL
 };
-enum { KERNELS = sizeof known / sizeof *known - 1, PLAIN_TILE = KERNELS, DEFINITION, AMX, CHOICES, BEST = -1 };
+enum { KERNELS = sizeof known / sizeof *known - 1, PLAIN_TILE = KERNELS, DEFINITION, AMX, CHOICES,
+       BEST = -1 };
 
 static int chosen = BEST;                   /* a place in known[], or one of the above */
 static const HalfKernel *half;              /* chosen for halves */
@@ -36,7 +38,8 @@ const Kernel *fast_kernel(void) {
 
 const char *fast_name(int i) {
     if (i < 0 || i >= CHOICES) return NULL;
-    return i == AMX ? kernel_amx.name : i == DEFINITION ? "definition" : i == PLAIN_TILE ? "plain" : known[i]->name;
+    return i == AMX ? kernel_amx.name : i == DEFINITION ? "definition" : i == PLAIN_TILE ? "plain"
+        : known[i]->name;
 }
 
 int fast_use(const char *name) {

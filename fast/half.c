@@ -2,22 +2,27 @@
  *
  *     C (M,J) = or += A (M,K) B (K,J),  B = W or W^T, A floats;  A and W rounded to bf16, sums in float
  *
- * Blocks   everything the tile reads is blocks of 32 x 32 numbers, 2 KB that lie together: its left side row by row, its right side two k
- *          at a time, column by column. Missing rows, columns and k are zeros, so there are no edges.
- * Sides    A, of M rows, is made into blocks once, for all threads. B is cut into groups of columns; a thread makes blocks of a span of k
- *          of one group, 1 MB at most, which stay in its second-level cache while all of A passes them. So W, in whatever type it is
- *          stored, is read, widened and rounded once, and 4 bits become 16 by a look-up.
+ * Blocks   everything the tile reads is blocks of 32 x 32 numbers, 2 KB that lie together: its left side row
+ *          by row, its right side two k at a time, column by column. Missing rows, columns and k are zeros,
+ *          so there are no edges.
+ * Sides    A, of M rows, is made into blocks once, for all threads. B is cut into groups of columns; a thread
+ *          makes blocks of a span of k of one group, 1 MB at most, which stay in its second-level cache while
+ *          all of A passes them. So W, in whatever type it is stored, is read, widened and rounded once, and
+ *          4 bits become 16 by a look-up.
  *            y = x W^T     W's rows are the left side, as they run along k; the tile is of y's transpose
  *            dx = dy W, dW = dy^T x     W's (x's) rows are k, and two at a time they are the right side
- * Order    an element's sum runs over the blocks of k from 0 on, in each as the tile does it: the same bits wherever its row and column are,
- *          with any number of rows and threads. They are not those of the float kernels. The whole sum is rounded to `output`, then added.
- * Needs    core.c (arena), fast/threads.c, quant.c; the kernels are the caller's, ops.c. No heap, no stdio, no globals.
+ * Order    an element's sum runs over the blocks of k from 0 on, in each as the tile does it: the same bits
+ *          wherever its row and column are, with any number of rows and threads. They are not those of the
+ *          float kernels. The whole sum is rounded to `output`, then added.
+ * Needs    core.c (arena), fast/threads.c, quant.c; the kernels are the caller's, ops.c. No heap, no stdio,
+ *          no globals.
  * Edges    M = 0 is fine; K = 0 gives zeros. Numbers below 2^-126 count as 0, as in the tile. */
 #include "fast.h"
 
 enum {
     SIDE = HALF_SIDE, BLOCK = SIDE * SIDE,
-    CHUNK = 16,                             /* blocks of k at a time: 32 KB of A, in the first-level cache while a group's tiles use them */
+    /* blocks of k at a time: 32 KB of A, in the first-level cache while a group's tiles use them */
+    CHUNK = 16,
     SPAN = 64,                              /* blocks of k that a group has at a time */
     MOST = 8                                /* its tiles */
 };
@@ -25,15 +30,25 @@ enum {
 static int blocks_of(int n) { return (n + SIDE - 1) / SIDE; }
 static int smaller(int a, int b) { return a < b ? a : b; }
 
-/* Blocks that a thread needs: of a group's span; and of C, a tile for each of its tiles, for all of A's if it comes back to them. */
-static size_t group_blocks(int J, int K) { return (size_t)smaller(MOST, blocks_of(J)) * (size_t)smaller(SPAN, blocks_of(K)); }
-static size_t tile_blocks(int M, int J, int K) { return (size_t)smaller(MOST, blocks_of(J)) * (size_t)(blocks_of(K) > SPAN ? blocks_of(M) : 1); }
-static size_t thread_bytes(int M, int J, int K) { return BLOCK * (group_blocks(J, K) * sizeof(uint16_t) + tile_blocks(M, J, K) * sizeof(float)); }
-static size_t shared_bytes(int M, int K) { return BLOCK * sizeof(uint16_t) * (size_t)blocks_of(M) * (size_t)blocks_of(K); }
+/* Blocks that a thread needs: of a group's span; and of C, a tile for each of its tiles, for all of A's if it
+ * comes back to them. */
+static size_t group_blocks(int J, int K) {
+    return (size_t)smaller(MOST, blocks_of(J)) * (size_t)smaller(SPAN, blocks_of(K));
+}
+static size_t tile_blocks(int M, int J, int K) {
+    return (size_t)smaller(MOST, blocks_of(J)) * (size_t)(blocks_of(K) > SPAN ? blocks_of(M) : 1);
+}
+static size_t thread_bytes(int M, int J, int K) {
+    return BLOCK * (group_blocks(J, K) * sizeof(uint16_t) + tile_blocks(M, J, K) * sizeof(float));
+}
+static size_t shared_bytes(int M, int K) {
+    return BLOCK * sizeof(uint16_t) * (size_t)blocks_of(M) * (size_t)blocks_of(K);
+}
 
 enum { CACHE_LINE = 64 };                                       /* bytes; where blocks begin */
 static unsigned char *scratch(Arena *ws, int M, int J, int K) {
-    unsigned char *bytes = arena_take(ws, CACHE_LINE + shared_bytes(M, K) + (size_t)threads_max() * thread_bytes(M, J, K), 1);
+    unsigned char *bytes = arena_take(ws, CACHE_LINE + shared_bytes(M, K) +
+                                      (size_t)threads_max() * thread_bytes(M, J, K), 1);
     return bytes ? bytes + (CACHE_LINE - (uintptr_t)bytes % CACHE_LINE) % CACHE_LINE : NULL;
 }
 
@@ -58,7 +73,8 @@ static void narrow(uint16_t *half, size_t next, const float *x, int n, const Hal
 }
 
 /* The same from n <= CHUNK * SIDE weights, from element `at` on. */
-static void weights(uint16_t *half, size_t next, const Matrix *w, size_t at, int n, const HalfKernel *kernel) {
+static void weights(uint16_t *half, size_t next, const Matrix *w, size_t at, int n,
+                    const HalfKernel *kernel) {
     float x[CHUNK * SIDE];
     if (w->type == F32) { narrow(half, next, (const float *)w->data + at, n, kernel); return; }
     if (w->type == BF16 && n % SIDE == 0) {
@@ -66,12 +82,14 @@ static void weights(uint16_t *half, size_t next, const Matrix *w, size_t at, int
         for (; n > 0; n -= SIDE, half += next, from += SIDE) memcpy(half, from, SIDE * sizeof *half);
         return;
     }
-    if (w->type == NF4 && kernel->codes && at % SIDE == 0 && n % SIDE == 0) {       /* blocks are of 32 or a multiple */
+    /* blocks are of 32 or a multiple */
+    if (w->type == NF4 && kernel->codes && at % SIDE == 0 && n % SIDE == 0) {
         size_t block = (size_t)w->quant->block;
         for (size_t run, rest; n > 0; at += run, half += run / SIDE * next, n -= (int)run) {
             rest = block - at % block;
             run = rest < (size_t)n ? rest : (size_t)n;
-            kernel->codes(half, next, (const unsigned char *)w->data + at / 2, w->quant->table, quant_scale(w->quant, at / block), run);
+            kernel->codes(half, next, (const unsigned char *)w->data + at / 2, w->quant->table,
+                          quant_scale(w->quant, at / block), run);
         }
         return;
     }
@@ -94,7 +112,8 @@ static void pack_left(uint16_t *block, const Product *p, int t, int k0, int k1) 
     if (rows < SIDE) memset(block, 0, (size_t)(k1 - k0) * BLOCK * sizeof *block);
     for (int r = 0; r < rows; r++)
         for (int k = k0 * SIDE; k < last; k += CHUNK * SIDE)
-            weights(block + (size_t)(k - k0 * SIDE + r) * SIDE, BLOCK, p->w, (size_t)(t * SIDE + r) * (size_t)p->w->I + (size_t)k,
+            weights(block + (size_t)(k - k0 * SIDE + r) * SIDE, BLOCK, p->w,
+                    (size_t)(t * SIDE + r) * (size_t)p->w->I + (size_t)k,
                     smaller(CHUNK * SIDE, last - k), p->half);
 }
 
@@ -105,13 +124,16 @@ static void pack_right(uint16_t *block, const Product *p, int t0, int t1, int k0
     memset(line, 0, sizeof line);
     for (int k = k0 * SIDE; k < k1 * SIDE; k += 2, block += 2 * SIDE) {
         for (int i = 0; i < 2; i++)
-            if (k + i < p->K) weights(line[i], SIDE, p->w, (size_t)(k + i) * (size_t)p->w->I + (size_t)j, n, p->half);
+            if (k + i < p->K)
+                weights(line[i], SIDE, p->w, (size_t)(k + i) * (size_t)p->w->I + (size_t)j, n, p->half);
             else memset(line[i], 0, sizeof line[i]);
-        for (int t = 0; t < t1 - t0; t++) pairs(block + (size_t)t * (size_t)(k1 - k0) * BLOCK, line[0] + t * SIDE, line[1] + t * SIDE);
+        for (int t = 0; t < t1 - t0; t++)
+            pairs(block + (size_t)t * (size_t)(k1 - k0) * BLOCK, line[0] + t * SIDE, line[1] + t * SIDE);
     }
 }
 
-/* Block (t,k) of A, from a matrix that lies across: rows become columns, and then they are rounded. Of W^T's product it is the right side. */
+/* Block (t,k) of A, from a matrix that lies across: rows become columns, and then they are rounded. Of W^T's
+ * product it is the right side. */
 static void pack_across(uint16_t *block, const Product *p, int t, int k) {
     float x[BLOCK];
     uint16_t line[BLOCK];
@@ -121,20 +143,25 @@ static void pack_across(uint16_t *block, const Product *p, int t, int k) {
     if (p->a.step == 1) p->kernel->interleave(x, SIDE, a, p->a.row, rows, steps);
     else p->kernel->interleave(x, SIDE, a, p->a.step, steps, rows);
     narrow(p->transposed ? line : block, SIDE, x, BLOCK, p->half);
-    for (int i = 0; i < SIDE && p->transposed; i += 2) pairs(block + i * SIDE, line + i * SIDE, line + (i + 1) * SIDE);
+    for (int i = 0; i < SIDE && p->transposed; i += 2)
+        pairs(block + i * SIDE, line + i * SIDE, line + (i + 1) * SIDE);
 }
 
 /* All of A; parts: CHUNK blocks of a tile of 32 rows. */
 static void pack_shared(uint16_t *shared, const Product *p, size_t from, size_t to) {
     int blocks = blocks_of(p->K), chunks = (blocks + CHUNK - 1) / CHUNK;
     for (int item = (int)from; item < (int)to; item++) {
-        int t = item / chunks, k = item % chunks * CHUNK, last = smaller(k + CHUNK, blocks), rows = smaller(SIDE, p->M - t * SIDE);
+        int t = item / chunks, k = item % chunks * CHUNK, last = smaller(k + CHUNK, blocks),
+            rows = smaller(SIDE, p->M - t * SIDE);
         uint16_t *block = shared + ((size_t)t * (size_t)blocks + (size_t)k) * BLOCK;
         const float *a = p->a.a + (size_t)t * SIDE * p->a.row + (size_t)k * SIDE;
-        if (p->transposed || p->a.step != 1) for (; k < last; k++, block += BLOCK) pack_across(block, p, t, k);
+        if (p->transposed || p->a.step != 1)
+            for (; k < last; k++, block += BLOCK) pack_across(block, p, t, k);
         else {
             if (rows < SIDE) memset(block, 0, (size_t)(last - k) * BLOCK * sizeof *block);
-            for (int r = 0; r < rows; r++) narrow(block + r * SIDE, BLOCK, a + (size_t)r * p->a.row, smaller(CHUNK * SIDE, p->K - k * SIDE), p->half);
+            for (int r = 0; r < rows; r++)
+                narrow(block + r * SIDE, BLOCK, a + (size_t)r * p->a.row,
+                       smaller(CHUNK * SIDE, p->K - k * SIDE), p->half);
         }
     }
 }
@@ -164,14 +191,18 @@ static int in_place(const Product *p, int t) {
 }
 
 /* c: tiles of row s, for columns t0 .. t1-1; += blocks k0 .. k1-1, of which own has the columns' */
-static void span_product(float *c, const Product *p, const uint16_t *shared, const uint16_t *own, int s, int t0, int t1, int k0, int k1) {
+static void span_product(float *c, const Product *p, const uint16_t *shared, const uint16_t *own, int s,
+                         int t0, int t1, int k0, int k1) {
     const size_t I = (size_t)p->w->I, span = (size_t)(k1 - k0) * BLOCK;
     for (int k = k0; k == k0 || k < k1; k += CHUNK) {
         int n = smaller(CHUNK, k1 - k), add = k > 0;
-        const uint16_t *a = shared + ((size_t)s * (size_t)blocks_of(p->K) + (size_t)k) * BLOCK, *b = own + (size_t)(k - k0) * BLOCK;
+        const uint16_t *a = shared + ((size_t)s * (size_t)blocks_of(p->K) + (size_t)k) * BLOCK,
+            *b = own + (size_t)(k - k0) * BLOCK;
         for (int t = t0; t < t1; t++, b += span) {
             float *tile = c + (t - t0) * BLOCK;
-            if (in_place(p, t)) p->half->tile(tile, (const uint16_t *)p->w->data + ((size_t)t * I + (size_t)k) * SIDE, I, SIDE, a, n, add);
+            if (in_place(p, t))
+                p->half->tile(tile, (const uint16_t *)p->w->data + ((size_t)t * I + (size_t)k) * SIDE, I,
+                              SIDE, a, n, add);
             else p->half->tile(tile, p->transposed ? b : a, SIDE, BLOCK, p->transposed ? a : b, n, add);
         }
     }
@@ -193,13 +224,15 @@ static void group(const Product *p, const uint16_t *shared, uint16_t *own, float
     }
 }
 
-static void groups_part(const Product *p, const uint16_t *shared, unsigned char *scratch_of_thread, int groups, size_t from, size_t to) {
+static void groups_part(const Product *p, const uint16_t *shared, unsigned char *scratch_of_thread,
+                        int groups, size_t from, size_t to) {
     int tiles = blocks_of(p->J);
     uint16_t *own = (uint16_t *)(void *)scratch_of_thread;
     float *c = (float *)(void *)(own + BLOCK * group_blocks(p->J, p->K));
     p->half->begin();
     for (size_t g = from; g < to; g++)
-        group(p, shared, own, c, (int)(g * (size_t)tiles / (size_t)groups), (int)((g + 1) * (size_t)tiles / (size_t)groups));
+        group(p, shared, own, c, (int)(g * (size_t)tiles / (size_t)groups),
+              (int)((g + 1) * (size_t)tiles / (size_t)groups));
     p->half->end();
 }
 
@@ -212,7 +245,8 @@ void half_product(Product p, const HalfKernel *half, const Kernel *kernel, Arena
     if (!shared || M < 1) return;
     p.half = half;
     p.kernel = kernel;
-    /* one tile a group where few rows of A use it while it is in the first cache; as many groups for one thread as for another */
+    /* one tile a group where few rows of A use it while it is in the first cache; as many groups for one
+     * thread as for another */
     int size = p.transposed && M <= 2 * SIDE ? 1 : MOST, groups = (tiles + size - 1) / size;
     while (groups % threads && groups < tiles) groups++;
     IN_PARTS((double)M * K * 4, blocks_of(M) * ((blocks + CHUNK - 1) / CHUNK), pack_shared(a, &p, from, to));

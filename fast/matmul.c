@@ -2,20 +2,23 @@
  *
  *     C (M,J) = or += A (M,K) B (K,J)         each C element is one accumulator, added in order of k
  *
- * Three directions:    y = x W^T: A = x, B = W^T     dx += dy W: A = dy, B = W     dW += dy^T x: A = dy^T, B = x
+ * Three directions:    y = x W^T: A = x, B = W^T     dx += dy W: A = dy, B = W     dW += dy^T x: A = dy^T, B
+ * = x
  *
- * Packing  A is packed into tiles of R = 4 rows (k-major, 4 numbers a step), B into panels of S = 8 columns (k-major,
- *          8 numbers a step), 256 steps at a time (up to 320 if these are all). A panel is 8 KB and stays in the
- *          first-level cache while all tiles pass it. The 4x8 accumulators of a tile are in registers, return to C
- *          between blocks of k, and go on from there: the sum is the same as the plain loop's. A thread takes up to
- *          528 rows and 256 columns.
- * Kernels  Where fast/choose.c has a kernel, R, S, the innermost loop and the interleaving are the kernel's; everything
- *          else is the same text.
- * Few rows A few rows of x (as in sampling) do not repay the packing of W: reading W takes the time. For up to
- *          FEW_ROWS a kernel may have a function that packs nothing (`few`). For up to S rows there is a tile that
- *          reads W's rows as they are in memory: then x is the panel and W the tiles. A product of two numbers is the
- *          same from either side, so a row has the same bits as among many. 4-bit weights become floats as panels in
- *          any case. Short rows of A, and W where few rows of A use it (attention), are not packed either.
+ * Packing  A is packed into tiles of R = 4 rows (k-major, 4 numbers a step), B into panels of S = 8 columns
+ *          (k-major, 8 numbers a step), 256 steps at a time (up to 320 if these are all). A panel is 8 KB and
+ *          stays in the first-level cache while all tiles pass it. The 4x8 accumulators of a tile are in
+ *          registers, return to C between blocks of k, and go on from there: the sum is the same as the plain
+ *          loop's. A thread takes up to 528 rows and 256 columns.
+ * Kernels  Where fast/choose.c has a kernel, R, S, the innermost loop and the interleaving are the kernel's;
+ *          everything else is the same text.
+ * Few rows A few rows of x (as in sampling) do not repay the packing of W: reading W takes the time. For up
+ * to
+ *          FEW_ROWS a kernel may have a function that packs nothing (`few`). For up to S rows there is a tile
+ *          that reads W's rows as they are in memory: then x is the panel and W the tiles. A product of two
+ *          numbers is the same from either side, so a row has the same bits as among many. 4-bit weights
+ *          become floats as panels in any case. Short rows of A, and W where few rows of A use it
+ *          (attention), are not packed either.
  * Needs    core.c (arena), quant.c, fast/threads.c, choose.c, half.c. No heap, no stdio, no globals.
  * Edges    M = 0 is fine; K = 0 gives zeros, or C itself. */
 #include "fast.h"
@@ -26,7 +29,7 @@ enum {
     CHUNK_K = 16 * STEPS,                   /* steps of A that are packed at a time: it bounds the scratch */
     BLOCK_M = 528, BLOCK_J = 256,           /* rows and columns of C that a thread takes at a time */
     TILES = 16,                             /* tiles of A that are packed side by side */
-    GAP = 16                                /* floats between panels: without them all would share places of the cache */
+    GAP = 16  /* floats between panels: without them all would share places of the cache */
 };
 
 #if defined(__GNUC__) && !defined(__TINYC__)
@@ -43,7 +46,8 @@ static int smaller(int a, int b) { return a < b ? a : b; }
 
 static int always(void) { return 1; }
 
-static void plain_tile(float *restrict c, size_t stride, const float *restrict a, const float *restrict b, int k, int add) {
+static void plain_tile(float *restrict c, size_t stride, const float *restrict a, const float *restrict b,
+                       int k, int add) {
     float s[TILE_M * TILE_J];
     for (int i = 0; i < TILE_M; i++)
         for (int j = 0; j < TILE_J; j++) s[i * TILE_J + j] = add ? c[(size_t)i * stride + (size_t)j] : 0;
@@ -54,7 +58,8 @@ static void plain_tile(float *restrict c, size_t stride, const float *restrict a
         for (int j = 0; j < TILE_J; j++) c[(size_t)i * stride + (size_t)j] = s[i * TILE_J + j];
 }
 
-static void plain_interleave(float *restrict p, int width, const float *restrict a, size_t row, int rows, int K) {
+static void plain_interleave(float *restrict p, int width, const float *restrict a, size_t row, int rows,
+                             int K) {
     for (int i = 0; i < rows; i++)
         for (int k = 0; k < K; k++) p[(size_t)k * (size_t)width + (size_t)i] = a[(size_t)i * row + (size_t)k];
 }
@@ -72,21 +77,25 @@ static const Kernel *kernel_now(void) {
 /* Returns the steps of a panel, and of a block of packed A, if there are K in all. */
 static int steps(int K) { return K <= BLOCK_K ? BLOCK_K : STEPS; }
 
-/* p[k*width + i] = a[i*row + k], k < K, of `rows` rows that run along memory; the others up to width are 0. */
-static void pack_rows(float *p, int width, const float *a, size_t row, int rows, int K, const Kernel *kernel) {
+/* p[k*width + i] = a[i*row + k], k < K, of `rows` rows that run along memory; the others up to width are
+ * 0. */
+static void pack_rows(float *p, int width, const float *a, size_t row, int rows, int K,
+                      const Kernel *kernel) {
     if (rows < width) memset(p, 0, (size_t)K * (size_t)width * sizeof *p);
     kernel->interleave(p, width, a, row, rows, K);
 }
 
-/* Packs K steps of several tiles or panels, which are `width` wide and `distance` apart. A step is the n numbers at
- * row, and the next step is `next` further. What is missing in the last tile becomes 0. Rows are far apart in memory,
- * and processors do not foresee the next one: it is asked for. */
-INLINE void spread_text(float *p, size_t width, size_t distance, const float *row, size_t next, size_t n, int K) {
+/* Packs K steps of several tiles or panels, which are `width` wide and `distance` apart. A step is the n
+ * numbers at row, and the next step is `next` further. What is missing in the last tile becomes 0. Rows are
+ * far apart in memory, and processors do not foresee the next one: it is asked for. */
+INLINE void spread_text(float *p, size_t width, size_t distance, const float *row, size_t next, size_t n,
+                        int K) {
     for (; K > 0; K--, p += width, row += next) {
         float *to = p;
         size_t i = 0;
         if (K > 4) for (size_t line = 0; line < n; line += 16) PREFETCH(row + 4 * next + line);
-        for (; i + width <= n; i += width, to += distance) {    /* sizes that the compiler knows; others are 4 times some */
+        /* sizes that the compiler knows; others are 4 times some */
+        for (; i + width <= n; i += width, to += distance) {
             if (width == 16) memcpy(to, row + i, 16 * sizeof *to);
             else if (width == 6) memcpy(to, row + i, 6 * sizeof *to);
             else for (size_t j = 0; j < width; j += 4) memcpy(to + j, row + i + j, 4 * sizeof *to);
@@ -96,7 +105,8 @@ INLINE void spread_text(float *p, size_t width, size_t distance, const float *ro
 }
 #ifdef HAS_WIDE
 __attribute__((target("avx2")))
-static void spread_wide(float *p, size_t width, size_t distance, const float *row, size_t next, size_t n, int K) {
+static void spread_wide(float *p, size_t width, size_t distance, const float *row, size_t next, size_t n,
+                        int K) {
     spread_text(p, width, distance, row, next, n, K);
 }
 #else
@@ -107,12 +117,14 @@ static void spread(float *p, size_t width, size_t distance, const float *row, si
     else spread_text(p, width, distance, row, next, n, K);
 }
 
-/* Packs steps k0 .. k1-1 of A, one block of steps() after another, in each the tiles of R rows: the block of step k
- * begins at (k - k0) * tiles * R. Parts: up to TILES tiles of a block. */
-static void pack_a_part(float *packed, View v, int M, int k0, int k1, const Kernel *kernel, size_t from, size_t to) {
+/* Packs steps k0 .. k1-1 of A, one block of steps() after another, in each the tiles of R rows: the block of
+ * step k begins at (k - k0) * tiles * R. Parts: up to TILES tiles of a block. */
+static void pack_a_part(float *packed, View v, int M, int k0, int k1, const Kernel *kernel, size_t from,
+                        size_t to) {
     int R = kernel->rows, tiles = (M + R - 1) / R, groups = (tiles + TILES - 1) / TILES;
     for (int item = (int)from; item < (int)to; item++) {
-        int t = item % groups * TILES, some = smaller(tiles - t, TILES), m = t * R, rows = smaller(M - m, some * R);
+        int t = item % groups * TILES, some = smaller(tiles - t, TILES), m = t * R,
+            rows = smaller(M - m, some * R);
         int most = steps(k1 - k0), k = k0 + item / groups * most, nk = smaller(k1 - k, most);
         float *p = packed + (size_t)R * ((size_t)(k - k0) * (size_t)tiles + (size_t)t * (size_t)nk);
         const float *a = v.a + (size_t)m * v.row + (size_t)k * v.step;
@@ -124,15 +136,16 @@ static void pack_a_part(float *packed, View v, int M, int k0, int k1, const Kern
     }
 }
 static void pack_a(float *packed, View v, int M, int k0, int k1, const Kernel *kernel) {
-    int tiles = (M + kernel->rows - 1) / kernel->rows, blocks = (k1 - k0 + steps(k1 - k0) - 1) / steps(k1 - k0);
+    int tiles = (M + kernel->rows - 1) / kernel->rows,
+        blocks = (k1 - k0 + steps(k1 - k0) - 1) / steps(k1 - k0);
     int parts = (tiles + TILES - 1) / TILES * blocks;
     IN_PARTS((double)M * (k1 - k0) * 8, parts, pack_a_part(packed, v, M, k0, k1, kernel, from, to));
 }
 
 /* ---- packing W, which may be 16-bit or 4-bit ---- */
 
-/* out (n) = 4-bit weights from element `first` on, rounded to the compute type. A block has only 16 different weights:
- * these are multiplied and rounded, and then looked up. */
+/* out (n) = 4-bit weights from element `first` on, rounded to the compute type. A block has only 16 different
+ * weights: these are multiplied and rounded, and then looked up. */
 static void widen_4bit(float *out, const Matrix *w, size_t first, size_t n, const Kernel *kernel) {
     enum { BLOCKS = 8 };
     const Quant *q = w->quant;
@@ -173,20 +186,23 @@ static int as_it_is(const Matrix *w) { return w->type == F32 && w->compute == F3
 
 enum { LINES = 8 };                         /* rows of W that are widened before they are interleaved */
 
-/* Returns 1 if columns of 4-bit weights can be unpacked at once: rows end with their last block, and the kernel knows
- * the rounding. */
+/* Returns 1 if columns of 4-bit weights can be unpacked at once: rows end with their last block, and the
+ * kernel knows the rounding. */
 static int has_columns(const Matrix *w, const Kernel *kernel) {
     return w->type == NF4 && kernel->unpack_columns && w->I % w->quant->block == 0 && w->compute != F16;
 }
 
-/* Unpacks LINES rows of 4-bit weights, j0 on, as columns: p[k*S + i], k < K <= BLOCK_K; k0 is a multiple of STEPS. */
+/* Unpacks LINES rows of 4-bit weights, j0 on, as columns: p[k*S + i], k < K <= BLOCK_K; k0 is a multiple of
+ * STEPS. */
 static void unpack_lines(float *p, const Matrix *w, int k0, int K, int j0, const Kernel *kernel) {
     enum { SMALLEST = 32 };                 /* block */
     const Quant *q = w->quant;
     f32 scale[BLOCK_K / SMALLEST * LINES];
     int block = smaller(q->block, BLOCK_K);
-    size_t row = (size_t)(w->I / q->block), first = (size_t)j0 * row + (size_t)(k0 / q->block);    /* blocks of a row; the first */
-    const unsigned char *packed = (const unsigned char *)w->data + ((size_t)j0 * (size_t)w->I + (size_t)k0) / 2;
+    /* blocks of a row; the first */
+    size_t row = (size_t)(w->I / q->block), first = (size_t)j0 * row + (size_t)(k0 / q->block);
+    const unsigned char *packed = (const unsigned char *)w->data +
+        ((size_t)j0 * (size_t)w->I + (size_t)k0) / 2;
     const unsigned char *next = packed + LINES * (size_t)w->I / 2 + (size_t)k0 * LINES / 2;
     for (int i = 0; i < LINES; i++)
         for (int b = 0; b * block < K; b++) {
@@ -198,8 +214,8 @@ static void unpack_lines(float *p, const Matrix *w, int k0, int K, int j0, const
                            w->compute == BF16, K);
 }
 
-/* Packs panels of W^T side by side, each K x S: p[j/S][k*S + j%S] = W[j0+j][k0+k], k < K, j < J; missing columns are
- * 0. Columns of W^T are rows of W and run along memory: panel by panel, interleaved. */
+/* Packs panels of W^T side by side, each K x S: p[j/S][k*S + j%S] = W[j0+j][k0+k], k < K, j < J; missing
+ * columns are 0. Columns of W^T are rows of W and run along memory: panel by panel, interleaved. */
 static void pack_transposed(float *p, const Matrix *w, int k0, int K, int j0, int J, const Kernel *kernel) {
     int S = kernel->columns;
     size_t I = (size_t)w->I;
@@ -211,8 +227,12 @@ static void pack_transposed(float *p, const Matrix *w, int k0, int K, int j0, in
         for (int i = 0; i < columns; i += LINES) {
             float lines[LINES * BLOCK_K];
             int rows = smaller(columns - i, LINES);
-            if (rows == LINES && has_columns(w, kernel)) { unpack_lines(p + i, w, k0, K, j0 + j + i, kernel); continue; }
-            for (int r = 0; r < rows; r++) widen(lines + r * BLOCK_K, w, first + (size_t)(i + r) * I, K, kernel);
+            if (rows == LINES && has_columns(w, kernel)) {
+                unpack_lines(p + i, w, k0, K, j0 + j + i, kernel);
+                continue;
+            }
+            for (int r = 0; r < rows; r++)
+                widen(lines + r * BLOCK_K, w, first + (size_t)(i + r) * I, K, kernel);
             kernel->interleave(p + i, S, lines, BLOCK_K, rows, K);
         }
     }
@@ -220,7 +240,8 @@ static void pack_transposed(float *p, const Matrix *w, int k0, int K, int j0, in
 
 /* Packs panels of W itself, p[j/S][k*S + j%S] = W[k0+k][j0+j]: row by row, each row over all panels. */
 static void pack_straight(float *p, const Matrix *w, int k0, int K, int j0, int J, const Kernel *kernel) {
-    size_t S = (size_t)kernel->columns, distance = (size_t)K * S + GAP, first = (size_t)k0 * (size_t)w->I + (size_t)j0;
+    size_t S = (size_t)kernel->columns, distance = (size_t)K * S + GAP,
+        first = (size_t)k0 * (size_t)w->I + (size_t)j0;
     float line[BLOCK_J];
     if (as_it_is(w)) {
         spread(p, S, distance, (const float *)w->data + first, (size_t)w->I, (size_t)J, K);
@@ -236,10 +257,10 @@ static void pack_straight(float *p, const Matrix *w, int k0, int K, int j0, int 
 
 typedef struct { int m0, m1, j0, j1, k0, k1; } Part;            /* rows, columns and steps */
 
-/* One tile at the edge of C, M x J of it inside C: computed as a whole tile and copied. row: distance between A's
- * rows, 0 if A is packed. b is packed. */
-static void edge_tile(float *C, size_t stride, const float *a, size_t row, const float *b, int M, int J, int k, int add,
-                      const Kernel *kernel) {
+/* One tile at the edge of C, M x J of it inside C: computed as a whole tile and copied. row: distance between
+ * A's rows, 0 if A is packed. b is packed. */
+static void edge_tile(float *C, size_t stride, const float *a, size_t row, const float *b, int M, int J,
+                      int k, int add, const Kernel *kernel) {
     float c[KERNEL_ROWS * KERNEL_COLUMNS];
     size_t S = (size_t)kernel->columns, bytes = (size_t)J * sizeof *c;
     memset(c, 0, (size_t)kernel->rows * S * sizeof *c);
@@ -249,8 +270,8 @@ static void edge_tile(float *C, size_t stride, const float *a, size_t row, const
     for (int i = 0; i < M; i++) memcpy(C + (size_t)i * stride, c + (size_t)i * S, bytes);
 }
 
-/* Return 1 if A, or W, is not packed: short rows of A, or few, if the kernel can read them as they are in memory; and
- * W's rows if few rows of A use them. */
+/* Return 1 if A, or W, is not packed: short rows of A, or few, if the kernel can read them as they are in
+ * memory; and W's rows if few rows of A use them. */
 static int a_in_place(const Product *p) {
     return p->kernel->tile_in_place && p->a.step == 1 && (p->a.row <= 512 || p->M <= FEW_ROWS);
 }
@@ -258,11 +279,13 @@ static int w_in_place(const Product *p) {
     return a_in_place(p) && !p->transposed && p->M <= 64 && p->w->I <= 512 && as_it_is(p->w);
 }
 
-/* A: all rows of steps k0 .. k1-1, packed, unless they are read in place. b: room for the panels of one block of k. */
+/* A: all rows of steps k0 .. k1-1, packed, unless they are read in place. b: room for the panels of one block
+ * of k. */
 static void product_part(const Product *p, Part at, const float *A, float *b) {
     const Kernel *kernel = p->kernel;
     int R = kernel->rows, S = kernel->columns, padded = (p->M + R - 1) / R * R, most = steps(at.k1 - at.k0);
-    int packed = w_in_place(p) ? at.j1 - (at.j1 - at.j0) % S : at.j0;   /* the first column whose panel is packed */
+    /* the first column whose panel is packed */
+    int packed = w_in_place(p) ? at.j1 - (at.j1 - at.j0) % S : at.j0;
     size_t row = a_in_place(p) ? p->a.row : 0, I = (size_t)p->w->I;
     for (int k = at.k0; k == at.k0 || k < at.k1; k += most) {   /* once even for K = 0: C = 0 */
         int nk = smaller(at.k1 - k, most), more = k > 0 || p->add;
@@ -275,8 +298,11 @@ static void product_part(const Product *p, Part at, const float *A, float *b) {
                 int rows = smaller(at.m1 - m, R), columns = smaller(at.j1 - j, S);
                 const float *tile = a + (size_t)m * (row ? row : (size_t)nk);
                 float *c = p->C + (size_t)m * p->stride + (size_t)j;
-                if (columns < S || (rows < R && !row)) edge_tile(c, p->stride, tile, row, w, rows, columns, nk, more, kernel);
-                else if (row) kernel->tile_in_place(c, p->stride, tile, row, w, j < packed ? I : (size_t)S, rows, nk, more);
+                if (columns < S || (rows < R && !row))
+                    edge_tile(c, p->stride, tile, row, w, rows, columns, nk, more, kernel);
+                else if (row)
+                    kernel->tile_in_place(c, p->stride, tile, row, w, j < packed ? I : (size_t)S, rows, nk,
+                                          more);
                 else kernel->tile(c, p->stride, tile, w, nk, more);
             }
             if (j >= packed) panel += (size_t)nk * (size_t)S + GAP;
@@ -288,8 +314,8 @@ static void product_part(const Product *p, Part at, const float *A, float *b) {
 
 /* ---- few rows of x ---- */
 
-/* M <= FEW_ROWS rows of x against FEW_COLUMNS rows of W, j0 on. Nothing is packed; W's rows are copied only if they
- * have to be rounded. */
+/* M <= FEW_ROWS rows of x against FEW_COLUMNS rows of W, j0 on. Nothing is packed; W's rows are copied only
+ * if they have to be rounded. */
 static void few_rows_group(const Product *p, int j0) {
     const Kernel *kernel = p->kernel;
     const Matrix *w = p->w;
@@ -298,7 +324,8 @@ static void few_rows_group(const Product *p, int j0) {
     int step = in_place ? p->K : STEPS;
     size_t size = w->type == F32 ? sizeof(float) : sizeof(uint16_t), row = (size_t)w->I;
     size_t stride = J < FEW_COLUMNS ? FEW_COLUMNS : p->stride;
-    float edge[FEW_ROWS * FEW_COLUMNS], lines[FEW_COLUMNS * STEPS], *C = p->C + j0, *c = J < FEW_COLUMNS ? edge : C;
+    float edge[FEW_ROWS * FEW_COLUMNS], lines[FEW_COLUMNS * STEPS], *C = p->C + j0,
+        *c = J < FEW_COLUMNS ? edge : C;
     for (int m = 0; m < p->M && c == edge; m++)
         for (int j = 0; j < FEW_COLUMNS; j++)
             edge[m * FEW_COLUMNS + j] = p->add && j < J ? C[(size_t)m * p->stride + (size_t)j] : 0;
@@ -307,7 +334,8 @@ static void few_rows_group(const Product *p, int j0) {
         size_t first = (size_t)j0 * row + (size_t)k;
         const float *x = p->a.a + k;
         if (in_place) {
-            kernel->few(c, stride, x, p->a.row, (const char *)w->data + first * size, row, w->type, p->M, nk, more);
+            kernel->few(c, stride, x, p->a.row, (const char *)w->data + first * size, row, w->type, p->M, nk,
+                        more);
             continue;
         }
         for (int j = 0; j < FEW_COLUMNS; j++)
@@ -368,8 +396,8 @@ static void slim(const Product *p, float *panel) {
 
 /* ---- the whole product ---- */
 
-/* Return floats of scratch: the steps of A that are packed at a time (of few rows all), and a thread's panels of B. They
- * grow with each size, so that what was measured for the largest is enough for all. */
+/* Return floats of scratch: the steps of A that are packed at a time (of few rows all), and a thread's panels
+ * of B. They grow with each size, so that what was measured for the largest is enough for all. */
 static size_t floats_of_a(int M, int K) {
     size_t few = (size_t)(KERNEL_COLUMNS + smaller(M, KERNEL_COLUMNS)) * (size_t)K;
     size_t many = (size_t)(KERNEL_COLUMNS + M) * (size_t)smaller(K, CHUNK_K);
@@ -379,12 +407,15 @@ static size_t floats_of_b(int J, int K) {
     size_t columns = KERNEL_COLUMNS + (size_t)smaller(J, BLOCK_J);
     return (size_t)smaller(K, BLOCK_K) * columns + columns / TILE_J * GAP;
 }
-size_t fast_product_floats(int M, int J, int K) { return floats_of_a(M, K) + (size_t)threads_max() * floats_of_b(J, K); }
+size_t fast_product_floats(int M, int J, int K) {
+    return floats_of_a(M, K) + (size_t)threads_max() * floats_of_b(J, K);
+}
 
 /* Returns where part i of `parts` begins, of n things. */
 static int share(int i, int parts, int n) { return (int)((double)i * n / parts); }
 
-/* All rows and columns as groups x blocks parts, each of whole panels and tiles, all of one size but for one panel or tile. */
+/* All rows and columns as groups x blocks parts, each of whole panels and tiles, all of one size but for one
+ * panel or tile. */
 typedef struct { int groups, blocks, panels, tiles, k0, k1; } Grid;
 
 static void product_parts(const Product *p, const Grid *grid, const float *A, float *b,
@@ -403,8 +434,8 @@ static void product_parts(const Product *p, const Grid *grid, const float *A, fl
     }
 }
 
-/* Returns how C is divided: at least four parts for each thread, where there is so much, and as many for one as for
- * another. */
+/* Returns how C is divided: at least four parts for each thread, where there is so much, and as many for one
+ * as for another. */
 static Grid grid_of(const Product *p, int few) {
     int R = p->kernel->rows, S = p->kernel->columns, threads = threads_max(), most = few ? 1 : BLOCK_J / S;
     Grid g = { 0, 0, 0, 0, 0, 0 };
@@ -428,7 +459,8 @@ void fast_product(Product p, Arena *ws) {
     float *B = A + floats_of_a(M, K);
     int packs = !few || has_columns(p.w, kernel);               /* few rows and 4 bits: a panel at a time */
     if (!packs && M <= FEW_ROWS && kernel->few) {
-        IN_PARTS((double)J * K * (4 + M / 4), (J + FEW_COLUMNS - 1) / FEW_COLUMNS, few_rows_part(&p, from, to));
+        IN_PARTS((double)J * K * (4 + M / 4), (J + FEW_COLUMNS - 1) / FEW_COLUMNS,
+                 few_rows_part(&p, from, to));
         return;
     }
     if (!packs && kernel->tile_in_place) { slim(&p, A); return; }
@@ -451,7 +483,8 @@ Matrix fast_rows(const float *x, int stride) {
 
 /* ---- the twins of ops.c's linears ---- */
 
-/* Returns 1 if the processor multiplies bf16 numbers and the linear computes in them: then half.c has the product. */
+/* Returns 1 if the processor multiplies bf16 numbers and the linear computes in them: then half.c has the
+ * product. */
 static int in_halves(int compute) { return compute == BF16 && fast_half(); }
 
 static void round_part(float *y, const float *x, int type, size_t from, size_t to) {
@@ -473,7 +506,8 @@ static void settle_part(float *C, float *y, int type, int add, size_t from, size
     for (size_t i = from; i < to && add; i++) C[i] += y[i];
 }
 
-/* Computes p, A rounded already, with C's rows one after another. A product that is rounded is so before it is added. */
+/* Computes p, A rounded already, with C's rows one after another. A product that is rounded is so before it
+ * is added. */
 static void linear(Product p, Arena *ws) {
     size_t mark = ws->used, n = (size_t)p.M * (size_t)p.J;
     float *C = p.C;
@@ -501,7 +535,8 @@ void fast_linear_add(float *y, const float *x, const Matrix *w, const float *bia
     forward(y, x, w, bias, 1, N, ws);
 }
 
-void fast_linear_backward(float *dx, float *dbias, const float *dy, const float *x, const Matrix *w, int N, Arena *ws) {
+void fast_linear_backward(float *dx, float *dbias, const float *dy, const float *x, const Matrix *w, int N,
+                          Arena *ws) {
     int O = w->O, I = w->I;
     size_t mark = ws->used;
     const float *g = rounded(dy, w->compute, (size_t)N * (size_t)O, ws);
@@ -510,7 +545,7 @@ void fast_linear_backward(float *dx, float *dbias, const float *dy, const float 
         Product p = { dx, (size_t)I, rows, w, 0, NULL, 1, w->output, N, I, O, NULL, NULL };
         linear(p, ws);
     }
-    if (w->grad) {                                              /* dW += dy^T x: x plays the part of the weight */
+    if (w->grad) {  /* dW += dy^T x: x plays the part of the weight */
         View columns = { g, 1, (size_t)O };
         Matrix input = fast_rows(x, I);
         input.compute = w->compute;
@@ -523,7 +558,8 @@ void fast_linear_backward(float *dx, float *dbias, const float *dy, const float 
 }
 
 void fast_linear_measure(Arena *ws, int N, int I, int O, int compute) {
-    size_t mark = ws->used, most = fast_product_floats(N, O, I), input = fast_product_floats(N, I, O), weight = fast_product_floats(O, I, N);
+    size_t mark = ws->used, most = fast_product_floats(N, O, I), input = fast_product_floats(N, I, O),
+        weight = fast_product_floats(O, I, N);
     if (in_halves(compute)) {
         half_measure(ws, N, O, I);
         half_measure(ws, N, I, O);

@@ -1,9 +1,11 @@
 /* fast/wide.c - ops.c compiled a second time, for x86-64 processors with AVX2: eight floats at once.
  *
- * Why      Compilers make loops over eight floats of the same text, if they may use AVX2. Nothing is written twice, and the
- *          bits are the same: sums have eight lanes either way (rows.h), and no product is fused with a sum.
- * How      Every function of ops.c gets another name, wide_..., here. The first line of a definition, WIDE(name, arguments),
- *          calls it if fast_wide(). Functions that have no such line are here too, and nothing calls them.
+ * Why      Compilers make loops over eight floats of the same text, if they may use AVX2. Nothing is written
+ *          twice, and the bits are the same: sums have eight lanes either way (rows.h), and no product is
+ *          fused with a sum.
+ * How      Every function of ops.c gets another name, wide_..., here. The first line of a definition,
+ *          WIDE(name, arguments), calls it if fast_wide(). Functions that have no such line are here too, and
+ *          nothing calls them.
  * Needs    a compiler with GNU attributes (gcc, clang). Elsewhere the file is empty. */
 #define WIDE_COPY
 #define exp_own wide_exp_own

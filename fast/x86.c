@@ -1,11 +1,14 @@
-/* fast/x86.c - ops.c's product for x86-64, AVX, and AVX2 with fused multiply-add: its tile, packing, and the look-up of 4-bit weights.
+/* fast/x86.c - ops.c's product for x86-64, AVX, and AVX2 with fused multiply-add: its tile, packing, and the
+ * look-up of 4-bit weights.
  *
- * Shape    6 x 16: twelve accumulators of 8 floats, two of B, one of A: fifteen of the sixteen registers. Each step of k loads 16 numbers
- *          of B, and broadcasts 6 of A, for 192 operations. A few rows of x have a function of their own.
- * Order    an accumulator adds its products in order of k, so a twin of another width gives the same bits. The AVX tile rounds product
- *          and sum each on its own: its bits are the plain tile's. The AVX2 tile rounds once.
- * Needs    a compiler with GNU attributes (gcc, clang), which compile these functions alone for the newer processor; for other
- *          compilers and machines the file holds kernels that are never here. */
+ * Shape    6 x 16: twelve accumulators of 8 floats, two of B, one of A: fifteen of the sixteen registers.
+ *          Each step of k loads 16 numbers of B, and broadcasts 6 of A, for 192 operations. A few rows of x
+ *          have a function of their own.
+ * Order    an accumulator adds its products in order of k, so a twin of another width gives the same bits.
+ *          The AVX tile rounds product and sum each on its own: its bits are the plain tile's. The AVX2 tile
+ *          rounds once.
+ * Needs    a compiler with GNU attributes (gcc, clang), which compile these functions alone for the newer
+ *          processor; for other compilers and machines the file holds kernels that are never here. */
 #include "fast.h"
 
 #if defined(FAST) && defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__)) && !defined(__TINYC__)
@@ -40,10 +43,11 @@ enum { ROWS = 6, COLUMNS = 16, LINE = 16 /* floats of a cache line */ };
 static int avx_here(void) { return __builtin_cpu_supports("avx"); }
 static int avx2_here(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
-/* The first M rows of a tile; element (i,k) of a at a[i*row + k*step], (k,j) of b at b[k*b_row + j]. Inlined where M, and row or step, are
- * known. */
+/* The first M rows of a tile; element (i,k) of a at a[i*row + k*step], (k,j) of b at b[k*b_row + j]. Inlined
+ * where M, and row or step, are known. */
 __attribute__((target("avx"), always_inline))
-static inline void avx_product(int M, float *c, size_t stride, const float *a, size_t row, size_t step, const float *b, size_t b_row, int k, int add) {
+static inline void avx_product(int M, float *c, size_t stride, const float *a, size_t row, size_t step,
+                               const float *b, size_t b_row, int k, int add) {
     EACH_ROW(START)
     for (int some; k > 0; k -= some) {
         some = k;
@@ -60,7 +64,8 @@ static inline void avx_product(int M, float *c, size_t stride, const float *a, s
 }
 
 __attribute__((target("avx2,fma"), always_inline))
-static inline void avx2_product(int M, float *c, size_t stride, const float *a, size_t row, size_t step, const float *b, size_t b_row, int k, int add) {
+static inline void avx2_product(int M, float *c, size_t stride, const float *a, size_t row, size_t step,
+                                const float *b, size_t b_row, int k, int add) {
     EACH_ROW(START)
     for (int some; k > 0; k -= some) {
         some = k;
@@ -81,7 +86,8 @@ static void avx_tile(float *c, size_t stride, const float *a, const float *b, in
     avx_product(ROWS, c, stride, a, 1, ROWS, b, COLUMNS, k, add);
 }
 __attribute__((target("avx")))
-static void avx_tile_in_place(float *c, size_t stride, const float *a, size_t row, const float *b, size_t b_row, int M, int k, int add) {
+static void avx_tile_in_place(float *c, size_t stride, const float *a, size_t row, const float *b,
+                              size_t b_row, int M, int k, int add) {
     KNOWN_ROWS(M, avx_product, c, stride, a, row, 1, b, b_row, k, add)
 }
 __attribute__((target("avx2,fma")))
@@ -89,13 +95,14 @@ static void avx2_tile(float *c, size_t stride, const float *a, const float *b, i
     avx2_product(ROWS, c, stride, a, 1, ROWS, b, COLUMNS, k, add);
 }
 __attribute__((target("avx2,fma")))
-static void avx2_tile_in_place(float *c, size_t stride, const float *a, size_t row, const float *b, size_t b_row, int M, int k, int add) {
+static void avx2_tile_in_place(float *c, size_t stride, const float *a, size_t row, const float *b,
+                               size_t b_row, int M, int k, int add) {
     KNOWN_ROWS(M, avx2_product, c, stride, a, row, 1, b, b_row, k, add)
 }
 
-/* Up to eight rows of x: row m of C is one register, sum_m, whose lanes are eight rows of W. Four steps at a time: four numbers of each of
- * those rows, transposed, so that a register holds one step of all eight. Eight, because that is how many lines at the same place of
- * their pages a first-level cache holds. */
+/* Up to eight rows of x: row m of C is one register, sum_m, whose lanes are eight rows of W. Four steps at a
+ * time: four numbers of each of those rows, transposed, so that a register holds one step of all eight.
+ * Eight, because that is how many lines at the same place of their pages a first-level cache holds. */
 #define EACH_OF_8(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7)
 #define FEW_START(m) __m256 sum_##m = M > m && add ? _mm256_loadu_ps(c + m * stride) : _mm256_setzero_ps();
 #define FEW_STEP(m) \
@@ -113,10 +120,12 @@ static void avx2_tile_in_place(float *c, size_t stride, const float *a, size_t r
 __attribute__((target("avx2,f16c"), always_inline))
 static inline __m256 four_and_four(const char *a, const char *b, int type) {
     if (type == F32) {
-        __m128 low = _mm_loadu_ps((const float *)(const void *)a), high = _mm_loadu_ps((const float *)(const void *)b);
+        __m128 low = _mm_loadu_ps((const float *)(const void *)a),
+            high = _mm_loadu_ps((const float *)(const void *)b);
         return _mm256_insertf128_ps(_mm256_castps128_ps256(low), high, 1);
     }
-    __m128i both = _mm_unpacklo_epi64(_mm_loadl_epi64((const __m128i *)(const void *)a), _mm_loadl_epi64((const __m128i *)(const void *)b));
+    __m128i both = _mm_unpacklo_epi64(_mm_loadl_epi64((const __m128i *)(const void *)a),
+                                      _mm_loadl_epi64((const __m128i *)(const void *)b));
     return type == F16 ? _mm256_cvtph_ps(both) : _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(both), 16));
 }
 
@@ -134,16 +143,21 @@ static inline __m256 one_of_eight(const char *w, size_t row, int type) {
 }
 
 __attribute__((target("avx2,fma,f16c"), always_inline))
-static inline void few_product(int M, int type, float *c, size_t stride, const float *x, size_t x_row, const void *weights, size_t w_row, int k, int add) {
+static inline void few_product(int M, int type, float *c, size_t stride, const float *x, size_t x_row,
+                               const void *weights, size_t w_row, int k, int add) {
     const size_t size = type == F32 ? sizeof(float) : sizeof(uint16_t), row = w_row * size;
     const char *w = weights, *next = w + FEW_COLUMNS * row;
     EACH_OF_8(FEW_START)
     for (; k >= 4; k -= 4, w += 4 * size, x += 4) {
-        if (row <= 4096)                    /* short rows: the next eight, one line after another; along long ones the processor sees ahead */
-            for (size_t line = 0; line < 4 * FEW_COLUMNS * size; line += 64, next += 64) _mm_prefetch(next, _MM_HINT_T0);
+        /* short rows: the next eight, one line after another; along long ones the processor sees ahead */
+        if (row <= 4096)
+            for (size_t line = 0; line < 4 * FEW_COLUMNS * size; line += 64, next += 64)
+                _mm_prefetch(next, _MM_HINT_T0);
         __m256 r0 = four_and_four(w, w + 4 * row, type), r1 = four_and_four(w + row, w + 5 * row, type);
-        __m256 r2 = four_and_four(w + 2 * row, w + 6 * row, type), r3 = four_and_four(w + 3 * row, w + 7 * row, type);
-        __m256 lo01 = _mm256_unpacklo_ps(r0, r1), lo23 = _mm256_unpacklo_ps(r2, r3), hi01 = _mm256_unpackhi_ps(r0, r1), hi23 = _mm256_unpackhi_ps(r2, r3);
+        __m256 r2 = four_and_four(w + 2 * row, w + 6 * row, type),
+            r3 = four_and_four(w + 3 * row, w + 7 * row, type);
+        __m256 lo01 = _mm256_unpacklo_ps(r0, r1), lo23 = _mm256_unpacklo_ps(r2, r3),
+            hi01 = _mm256_unpackhi_ps(r0, r1), hi23 = _mm256_unpackhi_ps(r2, r3);
         __m256 w0 = _mm256_shuffle_ps(lo01, lo23, 0x44), w1 = _mm256_shuffle_ps(lo01, lo23, 0xEE);
         __m256 w2 = _mm256_shuffle_ps(hi01, hi23, 0x44), w3 = _mm256_shuffle_ps(hi01, hi23, 0xEE);
         EACH_OF_8(FEW_STEP)
@@ -156,13 +170,15 @@ static inline void few_product(int M, int type, float *c, size_t stride, const f
 }
 
 __attribute__((target("avx2,fma,f16c")))                        /* every processor with AVX2 has F16C */
-void avx2_few(float *c, size_t stride, const float *x, size_t x_row, const void *w, size_t w_row, int type, int M, int k, int add) {
+void avx2_few(float *c, size_t stride, const float *x, size_t x_row, const void *w, size_t w_row, int type,
+              int M, int k, int add) {
     if (type == F32) KNOWN_ROWS(M, few_product, F32, c, stride, x, x_row, w, w_row, k, add)
     else if (type == BF16) KNOWN_ROWS(M, few_product, BF16, c, stride, x, x_row, w, w_row, k, add)
     else KNOWN_ROWS(M, few_product, F16, c, stride, x, x_row, w, w_row, k, add)
 }
 
-/* Eight codes at a time: each to the low end of a lane of its own, where three bits choose one of eight values, and the fourth which eight. */
+/* Eight codes at a time: each to the low end of a lane of its own, where three bits choose one of eight
+ * values, and the fourth which eight. */
 __attribute__((target("avx2")))
 static void avx2_unpack(float *out, const unsigned char *packed, const f32 *values, int block, int n) {
     const __m256i shift = _mm256_setr_epi32(4, 0, 12, 8, 20, 16, 28, 24);
@@ -172,8 +188,10 @@ static void avx2_unpack(float *out, const unsigned char *packed, const f32 *valu
             int four;
             memcpy(&four, packed, sizeof four);
             __m256i code = _mm256_srlv_epi32(_mm256_set1_epi32(four), shift);
-            __m256 fourth = _mm256_castsi256_ps(_mm256_slli_epi32(code, 28));   /* in the sign, which is what blendv looks at */
-            _mm256_storeu_ps(out, _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, code), _mm256_permutevar8x32_ps(high, code), fourth));
+            /* in the sign, which is what blendv looks at */
+            __m256 fourth = _mm256_castsi256_ps(_mm256_slli_epi32(code, 28));
+            _mm256_storeu_ps(out, _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, code),
+                                                   _mm256_permutevar8x32_ps(high, code), fourth));
         }
     }
 }
@@ -181,34 +199,40 @@ static void avx2_unpack(float *out, const unsigned char *packed, const f32 *valu
 /* To the nearest bf16, of two the even one; x is finite. */
 __attribute__((target("avx2")))
 static inline __m256 to_bf16(__m256 x) {
-    __m256i bits = _mm256_castps_si256(x), odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    __m256i bits = _mm256_castps_si256(x), odd =
+        _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
     bits = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
     return _mm256_castsi256_ps(_mm256_and_si256(bits, _mm256_set1_epi32((int)0xFFFF0000)));
 }
 
-/* Eight rows of 4-bit codes as columns. A byte shuffle looks up 32 codes at a time, but a byte of each only: so the table is four tables,
- * of the first bytes of the 16 values, the second ..., and their four results, interleaved by bytes and by pairs, are floats. Before it the
- * bytes of four rows are transposed, so that floats of rows 0 to 3 come to lie in the lower half of a register, 4 to 7 in the upper. */
+/* Eight rows of 4-bit codes as columns. A byte shuffle looks up 32 codes at a time, but a byte of each only:
+ * so the table is four tables, of the first bytes of the 16 values, the second ..., and their four results,
+ * interleaved by bytes and by pairs, are floats. Before it the bytes of four rows are transposed, so that
+ * floats of rows 0 to 3 come to lie in the lower half of a register, 4 to 7 in the upper. */
 #define ROWS_AND_4_BYTES(i) \
     _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(packed + i * row_bytes))), \
                             _mm_loadu_si128((const __m128i *)(const void *)(packed + (i + 4) * row_bytes)), 1)
 
 __attribute__((target("avx2"), always_inline))
-static inline void unpack_columns(float *p, size_t width, const unsigned char *packed, size_t row_bytes, const f32 *scale, const f32 *table,
-                                  int block, int rounded, int K) {
-    const __m256i turn = _mm256_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15, 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+static inline void unpack_columns(float *p, size_t width, const unsigned char *packed, size_t row_bytes,
+                                  const f32 *scale, const f32 *table, int block, int rounded, int K) {
+    const __m256i turn = _mm256_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15, 0, 4, 8, 12,
+                                          1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     const __m256i half = _mm256_set1_epi8(15);
     unsigned char bytes[4][16];
     __m256i byte[4];
     for (int i = 0; i < 16; i++)
         for (int b = 0; b < 4; b++) memcpy(&bytes[b][i], (const unsigned char *)&table[i] + b, 1);
-    for (int b = 0; b < 4; b++) byte[b] = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)bytes[b]));
+    for (int b = 0; b < 4; b++)
+        byte[b] = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)bytes[b]));
     for (int k = 0; k < K; k += 32, packed += 16) {             /* 16 bytes of a row: 32 codes */
         __m256 scales = _mm256_loadu_ps(scale + k / block * 8);
-        __m256i r0 = ROWS_AND_4_BYTES(0), r1 = ROWS_AND_4_BYTES(1), r2 = ROWS_AND_4_BYTES(2), r3 = ROWS_AND_4_BYTES(3);
+        __m256i r0 = ROWS_AND_4_BYTES(0), r1 = ROWS_AND_4_BYTES(1), r2 = ROWS_AND_4_BYTES(2),
+            r3 = ROWS_AND_4_BYTES(3);
         __m256i lo01 = _mm256_unpacklo_epi32(r0, r1), lo23 = _mm256_unpacklo_epi32(r2, r3);
         __m256i hi01 = _mm256_unpackhi_epi32(r0, r1), hi23 = _mm256_unpackhi_epi32(r2, r3);
-        __m256i four[4] = { _mm256_unpacklo_epi64(lo01, lo23), _mm256_unpackhi_epi64(lo01, lo23),      /* bytes of each of the rows */
+        /* bytes of each of the rows */
+        __m256i four[4] = { _mm256_unpacklo_epi64(lo01, lo23), _mm256_unpackhi_epi64(lo01, lo23),
                             _mm256_unpacklo_epi64(hi01, hi23), _mm256_unpackhi_epi64(hi01, hi23) };
         for (int g = 0; g < 4; g++, p += 8 * width) {
             __m256i by_column = _mm256_shuffle_epi8(four[g], turn);
@@ -219,7 +243,8 @@ static inline void unpack_columns(float *p, size_t width, const unsigned char *p
                 __m256i low01 = _mm256_unpacklo_epi8(b0, b1), low23 = _mm256_unpacklo_epi8(b2, b3);
                 __m256i high01 = _mm256_unpackhi_epi8(b0, b1), high23 = _mm256_unpackhi_epi8(b2, b3);
                 __m256i value[4] = { _mm256_unpacklo_epi16(low01, low23), _mm256_unpackhi_epi16(low01, low23),
-                                     _mm256_unpacklo_epi16(high01, high23), _mm256_unpackhi_epi16(high01, high23) };
+                                     _mm256_unpacklo_epi16(high01, high23),
+                                         _mm256_unpackhi_epi16(high01, high23) };
                 for (int i = 0; i < 4; i++) {
                     __m256 x = _mm256_mul_ps(_mm256_castsi256_ps(value[i]), scales);
                     _mm256_storeu_ps(p + (size_t)(2 * i + odd) * width, rounded ? to_bf16(x) : x);
@@ -229,8 +254,8 @@ static inline void unpack_columns(float *p, size_t width, const unsigned char *p
     }
 }
 __attribute__((target("avx2")))
-void avx2_unpack_columns(float *p, size_t width, const unsigned char *packed, size_t row_bytes, const f32 *scale, const f32 *table,
-                         int block, int rounded, int K) {
+void avx2_unpack_columns(float *p, size_t width, const unsigned char *packed, size_t row_bytes,
+                         const f32 *scale, const f32 *table, int block, int rounded, int K) {
     if (rounded) unpack_columns(p, width, packed, row_bytes, scale, table, block, 1, K);
     else unpack_columns(p, width, packed, row_bytes, scale, table, block, 0, K);
 }
@@ -262,7 +287,8 @@ static void avx_interleave(float *p, int width, const float *a, size_t row, int 
         for (; k + 8 <= K && (some == 8 || some == ROWS); k += 8) {
             __m256 r[8];
             for (int i = 0; i < ROWS; i++) r[i] = _mm256_loadu_ps(a + (size_t)i * row + k);
-            for (int i = ROWS; i < 8; i++) r[i] = some == 8 ? _mm256_loadu_ps(a + (size_t)i * row + k) : _mm256_setzero_ps();
+            for (int i = ROWS; i < 8; i++)
+                r[i] = some == 8 ? _mm256_loadu_ps(a + (size_t)i * row + k) : _mm256_setzero_ps();
             transpose(r);
             for (int i = 0; i < 8; i++) {
                 float *to = p + (size_t)(k + i) * (size_t)width;
@@ -274,13 +300,16 @@ static void avx_interleave(float *p, int width, const float *a, size_t row, int 
             }
         }
         for (; k < K; k++)
-            for (int i = 0; i < some; i++) p[(size_t)k * (size_t)width + (size_t)i] = a[(size_t)i * row + (size_t)k];
+            for (int i = 0; i < some; i++)
+                p[(size_t)k * (size_t)width + (size_t)i] = a[(size_t)i * row + (size_t)k];
     }
 }
 
-const Kernel kernel_avx2 = { "avx2", ROWS, COLUMNS, 1, avx2_here, avx2_tile, avx2_tile_in_place, avx2_few, 0, 0, NULL, avx_interleave,
+const Kernel kernel_avx2 = { "avx2", ROWS, COLUMNS, 1, avx2_here, avx2_tile, avx2_tile_in_place, avx2_few, 0,
+                             0, NULL, avx_interleave,
                              avx2_unpack, avx2_unpack_columns };
-const Kernel kernel_avx = { "avx", ROWS, COLUMNS, 0, avx_here, avx_tile, avx_tile_in_place, NULL, 0, 0, NULL, avx_interleave, NULL, NULL };
+const Kernel kernel_avx = { "avx", ROWS, COLUMNS, 0, avx_here, avx_tile, avx_tile_in_place, NULL, 0, 0, NULL,
+                            avx_interleave, NULL, NULL };
 #else
 static int here(void) { return 0; }
 const Kernel kernel_avx2 = { "avx2", 1, 1, 1, here, NULL, NULL, NULL, 0, 0, NULL, NULL, NULL, NULL };

@@ -1,6 +1,7 @@
-/* amx.c - products of bf16 numbers: fast/amx.c's tile and fast/half.c's product around it, over tile instructions written in plain C
- * (amx_model.h), and, where the processor has them, over the real ones. Against sums in double, and bit for bit against themselves: an
- * element does not depend on what stands around it, nor on threads. (Whole policies: tests/unit/props.c.) */
+/* amx.c - products of bf16 numbers: fast/amx.c's tile and fast/half.c's product around it, over tile
+ * instructions written in plain C (amx_model.h), and, where the processor has them, over the real ones.
+ * Against sums in double, and bit for bit against themselves: an element does not depend on what stands
+ * around it, nor on threads. (Whole policies: tests/unit/props.c.) */
 #include "test.h"
 #ifdef PLAIN
 int main(void) {
@@ -18,7 +19,7 @@ static void threads(int n) { (void)n; }
 #endif
 
 /* ---- the tile ---- */
-enum { MOST = 96, MOST_K = 320 };                               /* room for three tiles each way and ten blocks of k */
+enum { MOST = 96, MOST_K = 320 };  /* room for three tiles each way and ten blocks of k */
 static uint16_t half_a[MOST * MOST_K], packed[MOST_K * 32];
 
 static uint16_t rounded[MOST * MOST_K];                         /* what the double sums are of */
@@ -30,32 +31,40 @@ static int up(int n) { return (n + 31) / 32 * 32; }
 static void pack(uint16_t *b, size_t row, size_t step, const float *from, int columns, int K) {
     memset(b, 0, (size_t)up(K) * 32 * sizeof *b);
     for (int k = 0; k < K; k++)
-        for (int j = 0; j < columns; j++) b[k / 2 * 64 + 2 * j + k % 2] = f32_to_bf16(from[(size_t)j * row + (size_t)k * step]);
+        for (int j = 0; j < columns; j++)
+            b[k / 2 * 64 + 2 * j + k % 2] = f32_to_bf16(from[(size_t)j * row + (size_t)k * step]);
 }
 
-/* c (M,J) (+)= left (M,K) right^T (J,K) tile by tile, everything padded to 32. `step` 1: x is row-major; else it is K x J. */
+/* c (M,J) (+)= left (M,K) right^T (J,K) tile by tile, everything padded to 32. `step` 1: x is row-major; else
+ * it is K x J. */
 static void product(const HalfKernel *kernel, float *c, int M, int J, int K, int columns_of_x, int add) {
     size_t row = columns_of_x ? 1 : (size_t)K, step = columns_of_x ? (size_t)J : 1;
     static float tile[32 * 32];
     memset(half_a, 0, sizeof half_a);
-    for (int m = 0; m < M; m++) for (int k = 0; k < K; k++) half_a[m * MOST_K + k] = f32_to_bf16(left[m * K + k]);
+    for (int m = 0; m < M; m++)
+        for (int k = 0; k < K; k++) half_a[m * MOST_K + k] = f32_to_bf16(left[m * K + k]);
     kernel->begin();
     for (int j0 = 0; j0 < J; j0 += 32) {
         int columns = J - j0 < 32 ? J - j0 : 32;
         pack(packed, row, step, right + (size_t)j0 * row, columns, K);
         for (int m0 = 0; m0 < M; m0 += 32) {
-            for (int i = 0; i < 32; i++) for (int j = 0; j < 32; j++) tile[i * 32 + j] = m0 + i < M && j < columns ? c[(m0 + i) * J + j0 + j] : 0;
+            for (int i = 0; i < 32; i++)
+                for (int j = 0; j < 32; j++)
+                    tile[i * 32 + j] = m0 + i < M && j < columns ? c[(m0 + i) * J + j0 + j] : 0;
             kernel->tile(tile, half_a + m0 * MOST_K, MOST_K, 32, packed, up(K) / 32, add);
-            for (int i = 0; i < 32 && m0 + i < M; i++) for (int j = 0; j < columns; j++) c[(m0 + i) * J + j0 + j] = tile[i * 32 + j];
+            for (int i = 0; i < 32 && m0 + i < M; i++)
+                for (int j = 0; j < columns; j++) c[(m0 + i) * J + j0 + j] = tile[i * 32 + j];
         }
     }
     kernel->end();
 }
 
-/* Against double. A sum passes at most 16 roundings in its chain, one where the chains meet, and one for each block: the error is below
- * (18 + K/32) 2^-24 times the sum of magnitudes; one unit more for the sum's own rounding to second order. */
+/* Against double. A sum passes at most 16 roundings in its chain, one where the chains meet, and one for each
+ * block: the error is below (18 + K/32) 2^-24 times the sum of magnitudes; one unit more for the sum's own
+ * rounding to second order. */
 static void against_double(const HalfKernel *kernel, const char *name) {
-    static const int shape[][3] = { {1,1,1}, {1,7,3}, {2,33,31}, {16,16,32}, {17,15,33}, {31,32,64}, {32,1,65}, {33,65,97}, {64,64,256}, {61,3,257}, {96,37,319} };
+    static const int shape[][3] = { {1,1,1}, {1,7,3}, {2,33,31}, {16,16,32}, {17,15,33}, {31,32,64},
+                                    {32,1,65}, {33,65,97}, {64,64,256}, {61,3,257}, {96,37,319} };
     static float c[MOST * MOST], c0[MOST * MOST];
     for (size_t s = 0; s < sizeof shape / sizeof *shape; s++)
         for (int way = 0; way < 4; way++) {                     /* bit 0: add; bit 1: x lies the other way */
@@ -71,18 +80,22 @@ static void against_double(const HalfKernel *kernel, const char *name) {
                 for (int j = 0; j < J; j++) {
                     double sum = add ? (double)c0[m * J + j] : 0, size = fabs(sum);
                     for (int k = 0; k < K; k++) {
-                        double term = (double)bf16_to_f32(f32_to_bf16(left[m * K + k])) * (double)bf16_to_f32(rounded[turned ? k * J + j : j * K + k]);
+                        double term = (double)bf16_to_f32(f32_to_bf16(left[m * K +
+                                                                           k])) * (double)bf16_to_f32(rounded[turned ? k * J + j : j * K + k]);
                         sum += term;
                         size += fabs(term);
                     }
                     double d = fabs((double)c[m * J + j] - sum) / size;
                     if (d > worst || d != d) worst = d;
                 }
-            CHECK(worst < (19 + K / 32) * 5.97e-8, "%s: %d x %d x %d, add %d, turned %d: error %.3g of the magnitudes", name, M, J, K, add, turned, worst);
+            CHECK(worst < (19 + K / 32) * 5.97e-8,
+                  "%s: %d x %d x %d, add %d, turned %d: error %.3g of the magnitudes", name, M, J, K, add,
+                      turned, worst);
         }
 }
 
-/* Every row alone, and every column alone, in another place of the tile: the same bits as among the others. */
+/* Every row alone, and every column alone, in another place of the tile: the same bits as among the
+ * others. */
 static void alone(const HalfKernel *kernel, const char *name) {
     enum { M = 45, J = 50, K = 130 };
     static float all[M * J], one[M * J], keep_a[M * K], keep_x[J * K];
@@ -109,7 +122,8 @@ static void alone(const HalfKernel *kernel, const char *name) {
     memcpy(right, keep_a, sizeof keep_a);
     product(kernel, one, J, M, K, 0, 0);
     int turned = 1;
-    for (int m = 0; m < M; m++) for (int j = 0; j < J; j++) turned &= !memcmp(one + j * M + m, all + m * J + j, sizeof *one);
+    for (int m = 0; m < M; m++)
+        for (int j = 0; j < J; j++) turned &= !memcmp(one + j * M + m, all + m * J + j, sizeof *one);
     CHECK(turned, "%s: A B and the transpose of B^T A^T have the same bits", name);
     memcpy(left, keep_a, sizeof keep_a);
     memcpy(right, keep_x, sizeof keep_x);
@@ -123,7 +137,9 @@ static void alone(const HalfKernel *kernel, const char *name) {
     kernel->tile(one, half_a + PART, MOST_K, 32, packed + PART * 32, (up(K) - PART) / 32, 1);
     kernel->end();
     int parts = 1;
-    for (int m = 0; m < 32; m++) for (int j = LAST; j < J; j++) parts &= !memcmp(one + m * 32 + j - LAST, all + m * J + j, sizeof *one);
+    for (int m = 0; m < 32; m++)
+        for (int j = LAST; j < J; j++)
+            parts &= !memcmp(one + m * 32 + j - LAST, all + m * J + j, sizeof *one);
     CHECK(parts, "%s: a sum in two parts has the bits of the whole", name);
 }
 
@@ -147,7 +163,8 @@ static void order_of_the_manual(void) {
 
 /* Floats to bf16 as halves_narrow does it, but that numbers below 2^-126 may become 0. */
 static void narrowing(const HalfKernel *kernel, const char *name) {
-    static const uint32_t bits[] = { 0, 0x80000000u, 0x3F800000u, 0x3F808000u, 0x3F818000u, 0x3F808001u, 0x7F7FFFFFu, 0xFF7FFFFFu, 0x7F800000u, 0xFF800000u,
+    static const uint32_t bits[] = { 0, 0x80000000u, 0x3F800000u, 0x3F808000u, 0x3F818000u, 0x3F808001u,
+                                     0x7F7FFFFFu, 0xFF7FFFFFu, 0x7F800000u, 0xFF800000u,
                                      0x00800000u, 0x00808000u, 0x00818000u, 0x7FC00000u };
     enum { N = 4096 };
     static float from[N];
@@ -157,12 +174,14 @@ static void narrowing(const HalfKernel *kernel, const char *name) {
     Rng r = rng_stream(33, 0, 0);
     for (int i = 0; i < N; i++) {
         uint32_t u = i < (int)(sizeof bits / sizeof *bits) ? bits[i] : (uint32_t)rng_next(&r);
-        if ((u & 0x7F800000u) == 0x7F800000u && (size_t)i >= sizeof bits / sizeof *bits) u ^= 0x40000000u;      /* few are not numbers */
+        /* few are not numbers */
+        if ((u & 0x7F800000u) == 0x7F800000u && (size_t)i >= sizeof bits / sizeof *bits) u ^= 0x40000000u;
         memcpy(from + i, &u, sizeof u);
     }
     kernel->narrow(got, 32, from, N);
     halves_narrow(want, from, BF16, N);
-    for (int i = 0; i < N; i++) same &= got[i] == want[i] || (fabsf(from[i]) < 1.17549435e-38f && !(got[i] & 0x7FFF));
+    for (int i = 0; i < N; i++)
+        same &= got[i] == want[i] || (fabsf(from[i]) < 1.17549435e-38f && !(got[i] & 0x7FFF));
     CHECK(same, "%s: narrow is halves_narrow", name);
 }
 
@@ -185,8 +204,11 @@ static void look_up(const HalfKernel *kernel, const char *name) {
             if (block == 32) for (int i = 0; i < N / 2; i++) bytes[i] = (unsigned char)i;
             dequantize_4bit(wide, bytes, &q, 0, N);
             halves_narrow(want, wide, BF16, N);
-            for (int i = 0; i < N; i += block) kernel->codes(got + i, 32, bytes + i / 2, q.table, quant_scale(&q, (size_t)(i / block)), (size_t)block);
-            CHECK(!memcmp(got, want, sizeof got), "%s: 4-bit codes of kind %d, blocks of %d, by look-up", name, kind, block);
+            for (int i = 0; i < N; i += block)
+                kernel->codes(got + i, 32, bytes + i / 2, q.table, quant_scale(&q, (size_t)(i / block)),
+                              (size_t)block);
+            CHECK(!memcmp(got, want, sizeof got), "%s: 4-bit codes of kind %d, blocks of %d, by look-up",
+                  name, kind, block);
         }
 }
 
@@ -221,10 +243,12 @@ static Matrix matrix(Rng *r, int type, int O, int I, float *value) {
     return m;
 }
 
-/* Is got = start + sum, where sum (of `terms` products, of magnitudes that add up to size) is rounded to `output`? In units of what is
- * allowed: the tile's roundings as above, half a step of bf16, and one rounding of what is added to. */
+/* Is got = start + sum, where sum (of `terms` products, of magnitudes that add up to size) is rounded to
+ * `output`? In units of what is allowed: the tile's roundings as above, half a step of bf16, and one rounding
+ * of what is added to. */
 static double off(float got, double start, double sum, double size, int terms, int output) {
-    double allowed = (20 + terms / 32) * 5.97e-8 * (size + fabs(start)) + (output == BF16 ? fabs(sum) / 256 : 0);
+    double allowed = (20 + terms / 32) * 5.97e-8 * (size + fabs(start)) +
+        (output == BF16 ? fabs(sum) / 256 : 0);
     return fabs((double)got - (start + sum)) / (allowed + 1e-30);
 }
 
@@ -235,10 +259,12 @@ static void linears(int N, int O, int I, int type, int output, const char *name)
     memory.used = 0;
     float *x = floats(&r, N * I), *dy = floats(&r, N * O), *bias = floats(&r, O), *w = floats(&r, O * I);
     Matrix m = matrix(&r, type, O, I, w);
-    float *y = floats(&r, N * O), *z = floats(&r, N * O), *z0 = floats(&r, N * O), *dx = floats(&r, N * I), *dx0 = floats(&r, N * I), *dw0 = floats(&r, O * I);
+    float *y = floats(&r, N * O), *z = floats(&r, N * O), *z0 = floats(&r, N * O), *dx = floats(&r, N * I),
+        *dx0 = floats(&r, N * I), *dw0 = floats(&r, O * I);
     double forward = 0, input = 0, weight = 0;
     m.output = output;
-    memcpy(z0, z, sizeof(float) * (size_t)(N * O)); memcpy(dx0, dx, sizeof(float) * (size_t)(N * I)); memcpy(dw0, m.grad, sizeof(float) * (size_t)(O * I));
+    memcpy(z0, z, sizeof(float) * (size_t)(N * O)); memcpy(dx0, dx, sizeof(float) * (size_t)(N * I));
+    memcpy(dw0, m.grad, sizeof(float) * (size_t)(O * I));
     memset(&ws, 0, sizeof ws);
     linear_measure(&ws, N, I, O, BF16);
     ws = test_arena(ws.peak);
@@ -251,31 +277,47 @@ static void linears(int N, int O, int I, int type, int output, const char *name)
     halves_round(dy, BF16, (size_t)(N * O));
     for (int n = 0; n < N; n++) for (int o = 0; o < O; o++) {
         double sum = 0, size = 0;
-        for (int i = 0; i < I; i++) { double t = (double)x[n * I + i] * (double)w[o * I + i]; sum += t; size += fabs(t); }
-        forward = larger(forward, off(y[n * O + o], 0, sum + (double)bias[o], size + fabs((double)bias[o]), I, output));
+        for (int i = 0; i < I; i++) {
+            double t = (double)x[n * I + i] * (double)w[o * I + i];
+            sum += t;
+            size += fabs(t);
+        }
+        forward = larger(forward, off(y[n * O + o], 0, sum + (double)bias[o], size + fabs((double)bias[o]),
+                                      I, output));
         forward = larger(forward, off(z[n * O + o], (double)z0[n * O + o], sum, size, I, output));
     }
     for (int n = 0; n < N; n++) for (int i = 0; i < I; i++) {
         double sum = 0, size = 0;
-        for (int o = 0; o < O; o++) { double t = (double)dy[n * O + o] * (double)w[o * I + i]; sum += t; size += fabs(t); }
+        for (int o = 0; o < O; o++) {
+            double t = (double)dy[n * O + o] * (double)w[o * I + i];
+            sum += t;
+            size += fabs(t);
+        }
         input = larger(input, off(dx[n * I + i], (double)dx0[n * I + i], sum, size, O, output));
     }
     for (int o = 0; o < O; o++) for (int i = 0; i < I; i++) {
         double sum = 0, size = 0;
-        for (int n = 0; n < N; n++) { double t = (double)dy[n * O + o] * (double)x[n * I + i]; sum += t; size += fabs(t); }
+        for (int n = 0; n < N; n++) {
+            double t = (double)dy[n * O + o] * (double)x[n * I + i];
+            sum += t;
+            size += fabs(t);
+        }
         weight = larger(weight, off(m.grad[o * I + i], (double)dw0[o * I + i], sum, size, N, F32));
     }
-    CHECK(forward <= 1 && input <= 1 && weight <= 1, "%s, %d x %d x %d, weights of type %d, output %d: y, dx, dW off by %.2f %.2f %.2f of what is allowed",
+    CHECK(forward <= 1 && input <= 1 && weight <= 1,
+          "%s, %d x %d x %d, weights of type %d, output %d: y, dx, dW off by %.2f %.2f %.2f of what is allowed",
           name, N, O, I, type, output, forward, input, weight);
 }
 
-/* Rows alone or in other company, one thread or several: the same bits of y and dx; of dW, with several threads. */
+/* Rows alone or in other company, one thread or several: the same bits of y and dx; of dW, with several
+ * threads. */
 static void company(int type, const char *name) {
     enum { N = 70, O = 100, I = 63 };
     Rng r = rng_stream(36, (uint64_t)type, 0);
     memory.used = 0;
     ws = test_arena((size_t)32 << 20);
-    float *x = floats(&r, N * I), *dy = floats(&r, N * O), *w = floats(&r, O * I), *y = floats(&r, N * O), *dx = floats(&r, N * I);
+    float *x = floats(&r, N * I), *dy = floats(&r, N * O), *w = floats(&r, O * I), *y = floats(&r, N * O),
+        *dx = floats(&r, N * I);
     float *some_y = floats(&r, N * O), *some_dx = floats(&r, N * I), *dw = floats(&r, O * I);
     Matrix m = matrix(&r, type, O, I, w);
     int rows = 1, same = 1;
@@ -290,7 +332,8 @@ static void company(int type, const char *name) {
             memset(some_dx, 0, sizeof(float) * N * I);
             linear_forward(some_y, x + from * I, &m, NULL, n, &ws);
             linear_backward(some_dx, NULL, dy + from * O, NULL, &m, n, &ws);
-            rows &= !memcmp(some_y, y + from * O, sizeof(float) * (size_t)(n * O)) && !memcmp(some_dx, dx + from * I, sizeof(float) * (size_t)(n * I));
+            rows &= !memcmp(some_y, y + from * O, sizeof(float) * (size_t)(n * O)) &&
+                !memcmp(some_dx, dx + from * I, sizeof(float) * (size_t)(n * I));
         }
     CHECK(rows, "%s, weights of type %d: any rows alone have the bits that they have among all", name, type);
     m.grad = floats(&r, O * I);
@@ -299,7 +342,8 @@ static void company(int type, const char *name) {
         memset(some_dx, 0, sizeof(float) * N * I); memset(m.grad, 0, sizeof(float) * O * I);
         linear_forward(some_y, x, &m, NULL, N, &ws);
         linear_backward(some_dx, NULL, dy, x, &m, N, &ws);
-        same &= !memcmp(some_y, y, sizeof(float) * N * O) && !memcmp(some_dx, dx, sizeof(float) * N * I) && !memcmp(m.grad, dw, sizeof(float) * O * I);
+        same &= !memcmp(some_y, y, sizeof(float) * N * O) && !memcmp(some_dx, dx, sizeof(float) * N * I) &&
+            !memcmp(m.grad, dw, sizeof(float) * O * I);
     }
     threads(1);
     CHECK(same, "%s, weights of type %d: 1, 2, 3 threads give the same bits", name, type);
@@ -307,10 +351,13 @@ static void company(int type, const char *name) {
 }
 
 static void all_linears(const char *name) {
-    static const int shape[][3] = { {1,1,1}, {1,32,64}, {2,31,33}, {7,63,100}, {31,33,63}, {32,64,96}, {33,100,31}, {64,32,128}, {70,45,257}, {5,300,70}, {40,70,2100}, {33,2100,64} };
+    static const int shape[][3] = { {1,1,1}, {1,32,64}, {2,31,33}, {7,63,100}, {31,33,63}, {32,64,96},
+                                    {33,100,31}, {64,32,128}, {70,45,257}, {5,300,70}, {40,70,2100},
+                                        {33,2100,64} };
     for (size_t s = 0; s < sizeof shape / sizeof *shape; s++)
         for (int type = F32; type <= NF4; type++)
-            for (int output = F32; output <= BF16; output++) linears(shape[s][0], shape[s][1], shape[s][2], type, output, name);
+            for (int output = F32; output <= BF16; output++)
+                linears(shape[s][0], shape[s][1], shape[s][2], type, output, name);
     for (int type = F32; type <= NF4; type++) company(type, name);
 }
 
@@ -337,7 +384,8 @@ int main(void) {
     dots = tiles.dots;
     all_linears("rounded floats");
     CHECK(tiles.dots == dots, "it was not used");
-    CHECK(fast_use("amx") == (kernel_amx.here() ? OK : E_UNSUPPORTED) && fast_use(NULL) == OK, "RLHF_ISA=amx where it is");
+    CHECK(fast_use("amx") == (kernel_amx.here() ? OK : E_UNSUPPORTED) && fast_use(NULL) == OK,
+          "RLHF_ISA=amx where it is");
     CHECK(fast_half() == (kernel_amx.here() ? &kernel_amx : NULL), "and without it, where it is");
     if (!kernel_amx.here()) SKIP("the real tile instructions: this processor, system or build has none");
     else {

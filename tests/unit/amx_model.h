@@ -1,5 +1,6 @@
-/* amx_model.h - kernel_model: fast/amx.c's own text over tile instructions written in plain C, as Intel's manual defines them (Software
- * Developer's Manual, volume 2, TDPBF16PS and others). A program that includes it may give it to fast_use_half. */
+/* amx_model.h - kernel_model: fast/amx.c's own text over tile instructions written in plain C, as
+ * Intel's manual defines them (Software Developer's Manual, volume 2, TDPBF16PS and others). A
+ * program that includes it may give it to fast_use_half. */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__TINYC__)
 #include <immintrin.h>                                          /* before its names become the model's */
 #define MODEL_HAS_CODES __builtin_cpu_supports("avx2")          /* the look-up of 4-bit codes runs as it is */
@@ -7,7 +8,8 @@
 #define MODEL_HAS_CODES 0
 #endif
 
-static struct { int configured; long long dots; unsigned char row[8][16][64]; } tiles;      /* a thread's; dots: instructions done */
+/* a thread's; dots: instructions done */
+static struct { int configured; long long dots; unsigned char row[8][16][64]; } tiles;
 #ifdef _OPENMP
 #pragma omp threadprivate(tiles)
 #endif
@@ -21,7 +23,8 @@ static float half_at(const unsigned char *bytes) {
     return flush(bf16_to_f32(bits));
 }
 
-/* a b + c, rounded once. Products of 8 by 8 bits are exact but where they are too small for a float. */
+/* a b + c, rounded once. Products of 8 by 8 bits are exact but where they are too small for a
+ * float. */
 static float fused(float a, float b, float c) {
     const float product = a * b;
     return fabsf(product) > 1e-30f ? product + c : fmaf(a, b, c);
@@ -42,15 +45,18 @@ static void model_release(void) { tiles.configured = 0; }
 static void model_zero(int t) { memset(tiles.row[t], 0, sizeof tiles.row[t]); }
 
 static void model_load(int t, const void *base, size_t stride) {
-    for (int i = 0; i < 16; i++) memcpy(tiles.row[t][i], (const unsigned char *)base + (size_t)i * stride, 64);
+    for (int i = 0; i < 16; i++)
+        memcpy(tiles.row[t][i], (const unsigned char *)base + (size_t)i * stride, 64);
 }
 
 static void model_store(int t, void *base, size_t stride) {
-    for (int i = 0; i < 16; i++) memcpy((unsigned char *)base + (size_t)i * stride, tiles.row[t][i], 64);
+    for (int i = 0; i < 16; i++)
+        memcpy((unsigned char *)base + (size_t)i * stride, tiles.row[t][i], 64);
 }
 
-/* For each row m and column n: even and odd products each in order of k, every step rounded once; their sum; then C. Without a
- * configuration the processor would refuse: here C becomes no number. */
+/* For each row m and column n: even and odd products each in order of k, every step rounded once;
+ * their sum; then C. Without a configuration the processor would refuse: here C becomes no
+ * number. */
 static void model_dot(int c, int a, int b) {
     static float left[16][32], right[16][32];
 #ifdef _OPENMP
@@ -66,14 +72,16 @@ static void model_dot(int c, int a, int b) {
         for (int n = 0; n < 16; n++) {
             float sum[2] = { 0, 0 }, old;
             for (int k = 0; k < 16; k++)
-                for (int h = 0; h < 2; h++) sum[h] = flush(fused(left[m][2 * k + h], right[k][2 * n + h], sum[h]));
+                for (int h = 0; h < 2; h++)
+                    sum[h] = flush(fused(left[m][2 * k + h], right[k][2 * n + h], sum[h]));
             memcpy(&old, tiles.row[c][m] + 4 * n, sizeof old);
             old = tiles.configured ? flush(flush(old) + flush(sum[0] + sum[1])) : (float)NAN;
             memcpy(tiles.row[c][m] + 4 * n, &old, sizeof old);
         }
 }
 
-/* The look-up of codes has a register of 512 bits, which few processors that run this test have: here it is 32 words. */
+/* The look-up of codes has a register of 512 bits, which few processors that run this test have:
+ * here it is 32 words. */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__TINYC__)
 #define AVX2 __attribute__((target("avx2")))
 typedef struct { uint16_t word[32]; } Words;
@@ -89,7 +97,7 @@ AVX2 static Words model_bytes(__m128i x) {                      /* each a double
     for (int i = 0; i < 16; i++) { w.word[2 * i] = byte[i]; w.word[2 * i + 1] = 0; }
     return w;
 }
-AVX2 static Words model_shift(Words x, int left) {              /* of each double word; negative: right */
+AVX2 static Words model_shift(Words x, int left) {  /* of each double word; negative: right */
     for (int i = 0; i < 32; i += 2) {
         uint32_t both = x.word[i] | (uint32_t)x.word[i + 1] << 16;
         both = left < 0 ? both >> -left : both << left;

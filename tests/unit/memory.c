@@ -1,9 +1,11 @@
-/* memory.c - what is measured is enough, and no byte past it is touched: every call that has a workspace, of a policy and a judge, for
- * each kernel that is here and tiles of bf16, 1, 2 and 4 threads, each compute type, weights in 32, 16 and 4 bits,
- * with and without LoRA and recomputation, on sizes that are no multiples of anything.
+/* memory.c - what is measured is enough, and no byte past it is touched: every call that has a workspace, of
+ * a policy and a judge, for each kernel that is here and tiles of bf16, 1, 2 and 4 threads, each compute
+ * type, weights in 32, 16 and 4 bits, with and without LoRA and recomputation, on sizes that are no multiples
+ * of anything.
  *
- * As a program does: first models are carved in an arena that only measures, and each call is measured with them for the most rows.
- * Then they are carved again, and each call runs in exactly the bytes that were measured for it, with the most rows and with fewer. */
+ * As a program does: first models are carved in an arena that only measures, and each call is measured with
+ * them for the most rows. Then they are carved again, and each call runs in exactly the bytes that were
+ * measured for it, with the most rows and with fewer. */
 #include "test.h"
 #ifndef PLAIN
 #include "../../fast/fast.h"
@@ -45,7 +47,8 @@ static void fill(const Models *x, const Tensor *t, int n) {
         size_t size = (size_t)w->O * (size_t)w->I;
         if (w->type == F32) tensor_normal(w, 0.1, 7);
         else memset(w->data, 17, tensor_bytes(w));          /* some finite number in every format */
-        for (size_t b = 0; w->quant && b < quant_blocks(size, w->quant->block); b++) w->quant->absmax[b] = 0.1f;
+        for (size_t b = 0; w->quant && b < quant_blocks(size, w->quant->block); b++)
+            w->quant->absmax[b] = 0.1f;
         if (w->grad) memset(w->grad, 0, size * sizeof *w->grad);
     }
 }
@@ -65,7 +68,8 @@ static void carve_policy(Models *x, const Setting *s, Arena *a, Error *err) {
     ModelConfig c;
     memset(&c, 0, sizeof c);
     c.V = V; c.positions = T; c.bos = c.pad = -1;
-    c.stack.C = 45; c.stack.L = s->wide ? 1 : 2; c.stack.H = 6; c.stack.K = 3; c.stack.D = 10; c.stack.eps = 1e-5f; c.stack.rope.theta = 1e4;
+    c.stack.C = 45; c.stack.L = s->wide ? 1 : 2; c.stack.H = 6; c.stack.K = 3; c.stack.D = 10;
+    c.stack.eps = 1e-5f; c.stack.rope.theta = 1e4;
     c.stack.F = s->wide ? 8300 : 77;
     config_llama(&c);
     model_carve(&x->m, &c, &types, !s->lora && s->type == F32, T, &pool, a, err);
@@ -86,7 +90,8 @@ static void carve_judge(Models *x, const Setting *s, Arena *a, Error *err) {
     RewardConfig c;
     memset(&c, 0, sizeof c);
     c.V = V; c.positions = T + 2; c.types = 1; c.pad = 1; c.eos = 2; c.labels = LABELS;
-    c.stack.C = 44; c.stack.L = 2; c.stack.H = c.stack.K = 4; c.stack.D = 11; c.stack.F = 70; c.stack.eps = 1e-5f;
+    c.stack.C = 44; c.stack.L = 2; c.stack.H = c.stack.K = 4; c.stack.D = 11; c.stack.F = 70;
+    c.stack.eps = 1e-5f;
     config_roberta(&c);
     reward_carve(&x->judge, &c, &types, trainable, &pool, a, err);
     reward_saved_carve(&x->judge_saved, &c, ROWS, B, s->recompute, a);
@@ -211,8 +216,10 @@ static int call_judge_backward(Models *x, int N, Arena *ws) {
 /* In an order in which each finds what it needs of the one before. */
 typedef struct { const char *name; int (*run)(Models *x, int N, Arena *ws); } Call;
 static const Call call[] = {
-    { "forward", call_forward }, { "logprobs", call_logprobs }, { "full KL", call_full_kl }, { "values", call_values },
-    { "generate", call_generate }, { "forward, saved", call_forward_saved }, { "logprobs with a loss", call_learn },
+    { "forward", call_forward }, { "logprobs", call_logprobs }, { "full KL", call_full_kl },
+        { "values", call_values },
+    { "generate", call_generate }, { "forward, saved", call_forward_saved },
+        { "logprobs with a loss", call_learn },
     { "values, backward", call_values_backward }, { "backward", call_backward }, { "judge", call_judge },
     { "judge, saved", call_judge_saved }, { "judge, backward", call_judge_backward }
 };
@@ -246,20 +253,24 @@ static void setting(const char *kernel, int team, const Setting *s) {
         Arena ws = { NULL, 0, 0, 0, 0 };
         int code = call[i].run(&x, ROWS, &ws);
         need[i] = ws.peak;
-        if (code != OK || ws.failed || ws.used || need[i] == 0 || need[i] + CANARY > room) failed = call[i].name;
+        if (code != OK || ws.failed || ws.used || need[i] == 0 || need[i] + CANARY > room)
+            failed = call[i].name;
     }
     memory.used = 0;
     memory.failed = 0;
     carve(&x, s, &memory);
     CHECK(measure.used == memory.used, "%s: as much is carved as was measured", kernel);
     for (size_t n = 0; n < sizeof fewer / sizeof *fewer && !failed; n++)
-        for (int i = 0; i < CALLS && !failed; i++) if (!runs_in(&call[i], &x, fewer[n], need[i])) failed = call[i].name;
+        for (int i = 0; i < CALLS && !failed; i++)
+            if (!runs_in(&call[i], &x, fewer[n], need[i])) failed = call[i].name;
     CHECK(!failed, "%s, %d threads, weights %s, compute %s, LoRA %d, recompute %d, wide %d: every call runs in what was measured: not %s",
-          kernel, team, type[s->type], type[s->compute], s->lora, s->recompute, s->wide, failed ? failed : "");
+          kernel, team, type[s->type], type[s->compute], s->lora, s->recompute, s->wide,
+              failed ? failed : "");
     pool_release(&pool, mark);
 }
 
-/* ---- operations alone: linear_measure and attention_measure for the largest sizes are enough for all smaller ones ---- */
+/* ---- operations alone: linear_measure and attention_measure for the largest sizes are enough for all
+ * smaller ones ---- */
 
 /* x, y and their gradients for up to ROWS rows; w and its gradient; all of them zeros. */
 typedef struct { Matrix w; float *x, *y, *dx; } Linear;
@@ -301,7 +312,8 @@ static void linear_alone(const char *kernel, int team, int I, int O, int type, i
     if (l.w.grad) memset(l.w.grad, 0, n * sizeof(float));
     linear_measure(&need, ROWS, I, O, compute);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) good &= runs_linear(&l, rows[i], need.peak);
-    CHECK(good && need.used == 0 && !memory.failed, "%s, %d threads: a linear of %d x %d, type %d, compute %d, with up to %d rows", kernel,
+    CHECK(good && need.used == 0 && !memory.failed,
+          "%s, %d threads: a linear of %d x %d, type %d, compute %d, with up to %d rows", kernel,
           team, O, I, type, compute, ROWS);
 }
 
@@ -323,7 +335,8 @@ static void attention_alone(const char *kernel, int team, int N, int most, int H
     float *v = arena_take(&memory, rows, sizeof(float));
     memset(v, 0, rows * sizeof(float));
     Qkv in = { x[0], x[4], v }, d = { x[3], x[5], x[6] };
-    for (int n = 0; n < N; n++) { first[n] = n % 3 ? n : n / 2; count[n] = n % 5 ? most : 1 + n % most; }     /* windows that overlap */
+    /* windows that overlap */
+    for (int n = 0; n < N; n++) { first[n] = n % 3 ? n : n / 2; count[n] = n % 5 ? most : 1 + n % most; }
     attention_measure(&need, most, &heads);
     ws.base = scratch;
     ws.capacity = need.peak;
@@ -332,7 +345,8 @@ static void attention_alone(const char *kernel, int team, int N, int most, int H
     attention_backward(&d, x[2], x[1], &in, &keys, N, &heads, &ws);
     for (int i = 0; i < CANARY; i++) clean &= scratch[need.peak + (size_t)i] == 0xA5;
     CHECK(clean && !ws.failed && ws.used == 0 && need.used == 0 && !memory.failed,
-          "%s, %d threads: attention of %d queries over up to %d rows, %d heads of %d on %d", kernel, team, N, most, H, D, K);
+          "%s, %d threads: attention of %d queries over up to %d rows, %d heads of %d on %d", kernel, team,
+              N, most, H, D, K);
 }
 
 static void alone(const char *kernel, int team) {
@@ -368,11 +382,13 @@ static void sweep(const char *kernel, int teams) {
 }
 
 #ifndef PLAIN
-/* A tile that computes nothing but touches all numbers that the real one reads and writes: half.c's memory is what is tested, and the
- * instructions in plain C are slow. */
-static void touch(f32 *c, const uint16_t *a, size_t row, size_t next, const uint16_t *b, int blocks, int add) {
+/* A tile that computes nothing but touches all numbers that the real one reads and writes: half.c's memory is
+ * what is tested, and the instructions in plain C are slow. */
+static void touch(f32 *c, const uint16_t *a, size_t row, size_t next, const uint16_t *b, int blocks,
+                  int add) {
     unsigned read = 0;
-    for (int n = 0; n < blocks; n++) read += a[(size_t)n * next] + a[(size_t)n * next + 31 * row + 31] + b[1024 * n] + b[1024 * n + 1023];
+    for (int n = 0; n < blocks; n++)
+        read += a[(size_t)n * next] + a[(size_t)n * next + 31 * row + 31] + b[1024 * n] + b[1024 * n + 1023];
     for (int i = 0; i < 1024; i++) c[i] = add ? c[i] : 0;
     c[0] += read == 1;                      /* so that compilers read */
 }
@@ -380,7 +396,8 @@ static int always(void) { return 1; }
 static void nothing(void) { }
 
 static void tile_kernels(void) {
-    const HalfKernel touching = { "tiles", always, nothing, nothing, touch, NULL, MODEL_HAS_CODES ? kernel_model.codes : NULL };
+    const HalfKernel touching = { "tiles", always, nothing, nothing, touch, NULL,
+                                  MODEL_HAS_CODES ? kernel_model.codes : NULL };
     Setting s = { NF4, BF16, 1, 0, 0 };
     fast_use_half(&touching);
     sweep("tiles", 4);

@@ -1,6 +1,6 @@
-/* props.c - properties that hold bit for bit, with each kernel that is here: a row does not depend on the rows around it, the
- * sampler's log-probs are the training forward's, an adapter with B = 0 is the base model. And exp, activations and sampling.
- * (Twins against definitions: twins.c.) */
+/* props.c - properties that hold bit for bit, with each kernel that is here: a row does not depend on the
+ * rows around it, the sampler's log-probs are the training forward's, an adapter with B = 0 is the base
+ * model. And exp, activations and sampling. (Twins against definitions: twins.c.) */
 #include "test.h"
 #ifndef PLAIN
 #include "../../fast/fast.h"
@@ -29,7 +29,8 @@ static void elementary(void) {          /* our exp and GELU against libm's */
     }
     for (double x = -9; x < 9; x += 0.0017) {
         float in = (float)x, out, din = 0, one = 1;
-        double v = (double)in, phi = 0.5 * erfc(-v / sqrt(2.0)), pdf = exp(-0.5 * v * v) / sqrt(2 * acos(-1.0));
+        double v = (double)in, phi = 0.5 * erfc(-v / sqrt(2.0)),
+            pdf = exp(-0.5 * v * v) / sqrt(2 * acos(-1.0));
         activation_forward(&out, &in, ACT_GELU, 1);
         activation_backward(&din, &one, &in, ACT_GELU, 1);
         if (fabs((double)out - v * phi) > gelu) gelu = fabs((double)out - v * phi);
@@ -41,7 +42,8 @@ static void elementary(void) {          /* our exp and GELU against libm's */
     CHECK(exp_own((float)NAN) != exp_own((float)NAN), "exp_own keeps NaN");
     float in[3] = { 1, -2, 0 }, out[3];
     activation_forward(out, in, ACT_GELU, 3);
-    CHECK(fabs((double)out[0] - 0.8413447460685429) < 2e-7 && fabs((double)out[1] + 0.04550026389635842) < 2e-8 && out[2] == 0,
+    CHECK(fabs((double)out[0] - 0.8413447460685429) < 2e-7 &&
+          fabs((double)out[1] + 0.04550026389635842) < 2e-8 && out[2] == 0,
           "gelu's golden values");
     double error = 0, slopes = 0;
     for (double v = -12; v < 12; v += 0.0017) {                 /* GPT-2's, against its formula in double */
@@ -60,8 +62,10 @@ static void elementary(void) {          /* our exp and GELU against libm's */
         memset(d, 0, sizeof d);
         activation_forward(at, far, kind, 5);
         activation_backward(d, ones, far, kind, 5);
-        CHECK(fabsf(at[0]) < 1e-4f && fabsf(at[1]) < 1e-4f && at[2] == 20 && at[3] == 3e38f && at[4] != at[4], "activation %d far from 0", kind);
-        CHECK(fabsf(d[0]) < 1e-4f && fabsf(d[1]) < 1e-4f && fabsf(d[2] - 1) < 1e-4f && fabsf(d[3] - 1) < 1e-4f, "activation %d: its slope far from 0", kind);
+        CHECK(fabsf(at[0]) < 1e-4f && fabsf(at[1]) < 1e-4f && at[2] == 20 && at[3] == 3e38f &&
+              at[4] != at[4], "activation %d far from 0", kind);
+        CHECK(fabsf(d[0]) < 1e-4f && fabsf(d[1]) < 1e-4f && fabsf(d[2] - 1) < 1e-4f &&
+              fabsf(d[3] - 1) < 1e-4f, "activation %d: its slope far from 0", kind);
     }
 }
 
@@ -69,7 +73,8 @@ static void elementary(void) {          /* our exp and GELU against libm's */
 enum { B = 6, T = 40, C = 36, V = 83 };
 static Model model;
 static Lora lora;
-static const LoraConfig all_linear = { 4, 8, 0, 0, "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj" };
+static const LoraConfig all_linear = { 4, 8, 0, 0,
+                                       "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj" };
 static ValueHead head;
 static Cache cache;
 static Saved saved, inputs;                     /* everything that backward needs; each layer's input alone */
@@ -81,13 +86,17 @@ static void build(int compute) {
     types.compute = compute;
     Error err = { 0, "", "", 0, 0 };
     memset(&c, 0, sizeof c);
-    c.V = V; c.stack.C = C; c.stack.L = 3; c.stack.H = 6; c.stack.K = 3; c.stack.D = 6; c.stack.F = 50; c.positions = T; c.stack.eps = 1e-5f; c.stack.rope.theta = 10000; c.bos = c.pad = -1;
+    c.V = V; c.stack.C = C; c.stack.L = 3; c.stack.H = 6; c.stack.K = 3; c.stack.D = 6; c.stack.F = 50;
+    c.positions = T; c.stack.eps = 1e-5f; c.stack.rope.theta = 10000; c.bos = c.pad = -1;
     config_llama(&c);
     memory.used = 0;
-    CHECK(model_carve(&model, &c, &types, 1, T, &pool, &memory, &err) == OK, "carve: %s %s", err.what, err.where);
-    CHECK(lora_carve(&lora, model.tensor, model.tensors, &all_linear, 1, &pool, &memory, &err) == OK, "lora: %s %s", err.what, err.where);
+    CHECK(model_carve(&model, &c, &types, 1, T, &pool, &memory, &err) == OK, "carve: %s %s", err.what,
+          err.where);
+    CHECK(lora_carve(&lora, model.tensor, model.tensors, &all_linear, 1, &pool, &memory, &err) == OK,
+          "lora: %s %s", err.what, err.where);
     model_init(&model, 3);
-    for (int i = 0; i < model.tensors; i++) if (!(model.tensor[i].flags & TENSOR_VECTOR)) tensor_normal(model.tensor[i].matrix, 0.3, 11);
+    for (int i = 0; i < model.tensors; i++)
+        if (!(model.tensor[i].flags & TENSOR_VECTOR)) tensor_normal(model.tensor[i].matrix, 0.3, 11);
     lora_init(&lora, 4);
     value_head_carve(&head, C, 1, &memory);
     value_head_init(&head, 5, 0);
@@ -103,17 +112,24 @@ static int token[B * T], sequence[B * T], position[B * T];
 static Rows rows_between(int b0, int b1, int from, int to) {
     Rows r = { 0, 0, token, sequence, position, NULL };
     for (int b = b0; b < b1; b++)
-        for (int t = from; t < to && t < length[b]; t++, r.N++) { token[r.N] = text[b][t]; sequence[r.N] = b; position[r.N] = t; }
+        for (int t = from; t < to && t < length[b]; t++, r.N++) {
+            token[r.N] = text[b][t];
+            sequence[r.N] = b;
+            position[r.N] = t;
+        }
     r.W = r.N;
     return r;
 }
 
 static float whole[B][T][C];
 static void keep(float out[B][T][C], const Rows *r, const float *hidden) {
-    for (int n = 0; n < r->N; n++) memcpy(out[r->sequence[n]][r->position[n]], hidden + (size_t)n * C, C * sizeof(float));
+    for (int n = 0; n < r->N; n++)
+        memcpy(out[r->sequence[n]][r->position[n]], hidden + (size_t)n * C, C * sizeof(float));
 }
 static int same(const Rows *r, const float *hidden) {
-    for (int n = 0; n < r->N; n++) if (memcmp(whole[r->sequence[n]][r->position[n]], hidden + (size_t)n * C, C * sizeof(float))) return 0;
+    for (int n = 0; n < r->N; n++)
+        if (memcmp(whole[r->sequence[n]][r->position[n]], hidden + (size_t)n * C, C * sizeof(float)))
+            return 0;
     return 1;
 }
 
@@ -122,9 +138,11 @@ static void row_invariance(void) {
     static const int step[] = { 1, 2, 3, 4, 5, 7, 16, 17, 40 };
     Rows all = rows_between(0, B, 0, T);
     threads(1);
-    CHECK(model_forward(&model, &lora, &all, &cache, &saved, hidden, &ws) == OK, "forward with saved activations");
+    CHECK(model_forward(&model, &lora, &all, &cache, &saved, hidden, &ws) == OK,
+          "forward with saved activations");
     keep(whole, &all, hidden);
-    CHECK(model_forward(&model, NULL, &all, &cache, NULL, plain, &ws) == OK && !memcmp(hidden, plain, sizeof(float) * (size_t)all.N * C),
+    CHECK(model_forward(&model, NULL, &all, &cache, NULL, plain, &ws) == OK &&
+          !memcmp(hidden, plain, sizeof(float) * (size_t)all.N * C),
           "an adapter with B = 0 is the base model, bit for bit");
     for (int i = 0; i < lora.tensors; i++) tensor_normal(lora.tensor[i].matrix, 0.2, 77);
     model_forward(&model, &lora, &all, &cache, &saved, hidden, &ws);
@@ -138,13 +156,17 @@ static void row_invariance(void) {
                 Rows r = rows_between(0, B, t, t + step[s]);
                 ok &= model_forward(&model, &lora, &r, &cache, NULL, hidden, &ws) == OK && same(&r, hidden);
             }
-            CHECK(ok, "the cache filled %d positions a call, %d threads: same bits as the training forward", step[s], th);
+            CHECK(ok, "the cache filled %d positions a call, %d threads: same bits as the training forward",
+                  step[s], th);
         }
         int ok = 1;
-        for (int b = 0; b < B; b++) { Rows r = rows_between(b, b + 1, 0, T); ok &= model_forward(&model, &lora, &r, &cache, &saved, hidden, &ws) == OK && same(&r, hidden); }
+        for (int b = 0; b < B; b++) {
+            Rows r = rows_between(b, b + 1, 0, T);
+            ok &= model_forward(&model, &lora, &r, &cache, &saved, hidden, &ws) == OK && same(&r, hidden);
+        }
         CHECK(ok, "one sequence at a time, %d threads: same bits", th);
     }
-    Rows r = rows_between(2, 3, 0, T);                       /* the trap: one cached key corrupted must show */
+    Rows r = rows_between(2, 3, 0, T);  /* the trap: one cached key corrupted must show */
     model_forward(&model, &lora, &r, &cache, NULL, hidden, &ws);
     Rows last = rows_between(2, 3, T - 1, T);
     cache.k[((size_t)1 * B + 2) * T * (size_t)cache.width + 5 * (size_t)cache.width + 1] += 0.01f;
@@ -165,7 +187,8 @@ static void first_ratio(int th, float temperature) {
     memset(seq, 0, sizeof seq);
     for (int b = 0; b < B; b++) {
         memcpy(out[b], text[b], sizeof out[b]);
-        seq[b].token = out[b]; seq[b].prompt = seq[b].length = 1 + b; seq[b].capacity = T - 3 * b; seq[b].logprob = lp[b]; seq[b].value = value[b];
+        seq[b].token = out[b]; seq[b].prompt = seq[b].length = 1 + b; seq[b].capacity = T - 3 * b;
+        seq[b].logprob = lp[b]; seq[b].value = value[b];
         seq[b].rng = rng_stream(1, 2, (uint64_t)b);
     }
     CHECK(model_generate(&model, &s, seq, B, &cache, &ws) == OK, "generate");
@@ -185,14 +208,16 @@ static void first_ratio(int th, float temperature) {
         for (int t = 0; t < seq[b].length; t++, n++)
             if (wants[n]) {
                 int i = t + 1 - seq[b].prompt;
-                equal &= now[w] == lp[b][i] && exp((double)(now[w] - lp[b][i])) == 1.0 && values[w] == value[b][i];
+                equal &= now[w] == lp[b][i] && exp((double)(now[w] - lp[b][i])) == 1.0 &&
+                    values[w] == value[b][i];
                 w++;
                 sampled++;
             }
     CHECK(equal && sampled > 100, "old log-prob and value of %d sampled tokens = the training forward's, %d threads, temperature %g", sampled, th, (double)temperature);
 }
 
-static void same_gradients(void) {      /* 1 and 2 threads, and activations computed anew, give the same gradients */
+/* 1 and 2 threads, and activations computed anew, give the same gradients */
+static void same_gradients(void) {
     static float hidden[B * T * C], dhidden[B * T * C], first[3][4000];
     for (int th = 1; th <= 3; th++) {
         const Saved *kept = th == 3 ? &inputs : &saved;
@@ -207,7 +232,8 @@ static void same_gradients(void) {      /* 1 and 2 threads, and activations comp
             for (size_t k = 0; k < (size_t)model.tensor[i].matrix->O * (size_t)model.tensor[i].matrix->I; k += 5) if (n < 4000) first[th - 1][n++] = model.tensor[i].matrix->grad[k];
     }
     CHECK(!memcmp(first[0], first[1], sizeof first[0]), "gradients do not depend on the number of threads");
-    CHECK(!memcmp(first[0], first[2], sizeof first[0]), "activations computed anew give the same gradients, bit for bit");
+    CHECK(!memcmp(first[0], first[2], sizeof first[0]),
+          "activations computed anew give the same gradients, bit for bit");
 }
 
 static void sampling(void) {
@@ -218,7 +244,8 @@ static void sampling(void) {
     float lp;
     CHECK(sample_token(z, 6, &greedy, &r, &lp, scratch, order) == 4, "greedy takes the largest");
     for (int i = 0; i < 2000; i++) seen[sample_token(z, 6, &top2, &r, NULL, scratch, order)]++;
-    CHECK(seen[4] > 0 && seen[1] > 0 && seen[0] + seen[2] + seen[3] + seen[5] == 0, "top-k 2 keeps the two largest");
+    CHECK(seen[4] > 0 && seen[1] > 0 && seen[0] + seen[2] + seen[3] + seen[5] == 0,
+          "top-k 2 keeps the two largest");
     memset(seen, 0, sizeof seen);
     for (int i = 0; i < 2000; i++) seen[sample_token(z, 6, &half, &r, NULL, scratch, order)]++;
     CHECK(seen[4] > 0 && seen[1] > 0 && seen[0] + seen[2] + seen[3] + seen[5] == 0,
@@ -227,7 +254,10 @@ static void sampling(void) {
     double sum = 0, worst = 0;
     for (int v = 0; v < 6; v++) sum += exp((double)z[v]);
     for (int i = 0; i < 60000; i++) seen[sample_token(z, 6, &all, &r, &lp, scratch, order)]++;
-    for (int v = 0; v < 6; v++) { double d = fabs(seen[v] / 60000.0 - exp((double)z[v]) / sum); if (d > worst) worst = d; }
+    for (int v = 0; v < 6; v++) {
+        double d = fabs(seen[v] / 60000.0 - exp((double)z[v]) / sum);
+        if (d > worst) worst = d;
+    }
     CHECK(worst < 0.01, "sampling follows softmax: frequencies within %.4f", worst);
 }
 
@@ -246,8 +276,10 @@ static void measured(int compute) {
     for (int pass = 0; pass < 2; pass++) {
         Arena *a = pass ? &exact : &need;
         if (pass) exact = test_arena(need.peak);
-        CHECK(model_forward(&model, &lora, &all, &cache, &saved, hidden, a) == OK && model_logprobs(&model, hidden, all.W, &task, a) == OK &&
-              model_backward(&model, &lora, &all, &cache, &saved, dhidden, a) == OK && !a->failed && a->used == 0, "compute type %d: pass %d in what was measured", compute, pass);
+        CHECK(model_forward(&model, &lora, &all, &cache, &saved, hidden, a) == OK &&
+              model_logprobs(&model, hidden, all.W, &task, a) == OK &&
+              model_backward(&model, &lora, &all, &cache, &saved, dhidden, a) == OK && !a->failed &&
+                  a->used == 0, "compute type %d: pass %d in what was measured", compute, pass);
     }
     free(exact.base);
 }
@@ -267,10 +299,11 @@ int main(void) {
     elementary();
     sampling();
     for (int i = 0; fast_name(i); i++)
-        for (int compute = F32; compute <= F16 && fast_use(fast_name(i)) == OK; compute++) whole_model(compute);
+        for (int compute = F32; compute <= F16 && fast_use(fast_name(i)) == OK; compute++)
+            whole_model(compute);
     fast_use(NULL);
 #ifndef PLAIN
-    HalfKernel tile = kernel_model;         /* and with the tile of bf16 products, over a model of its instructions */
+    HalfKernel tile = kernel_model; /* and with the tile of bf16 products, over a model of its instructions */
     if (!MODEL_HAS_CODES) tile.codes = NULL;
     long long dots = tiles.dots;
     fast_use_half(&tile);

@@ -1,9 +1,9 @@
-/* twins.c - every twin against its definition, bit for bit: linears and attention, forward and backward, with each kernel that
- * is here, on awkward shapes, for all weight types and compute types, with 1 and 2 threads.
+/* twins.c - every twin against its definition, bit for bit: linears and attention, forward and backward, with
+ * each kernel that is here, on awkward shapes, for all weight types and compute types, with 1 and 2 threads.
  *
- * The definition (ops.c, RLHF_ISA=definition) is compared with loops that are written here once more. A twin whose multiply-adds
- * round once is compared with the same loops, whose step is then fmaf; any other has the definition's bits. Products of bf16
- * numbers on tile registers have an order of sums of their own: amx.c. */
+ * The definition (ops.c, RLHF_ISA=definition) is compared with loops that are written here once more. A twin
+ * whose multiply-adds round once is compared with the same loops, whose step is then fmaf; any other has the
+ * definition's bits. Products of bf16 numbers on tile registers have an order of sums of their own: amx.c. */
 #include "test.h"
 #include "../../rows.h"
 #ifndef PLAIN
@@ -56,14 +56,16 @@ static float *copy(const float *from, size_t n) {
 /* How weights are stored: type, and of 4 bits the rest. */
 typedef struct { const char *name; int type, kind, block, doubled; } Store;
 static const Store store[] = {
-    { "F32", F32, 0, 0, 0 }, { "BF16", BF16, 0, 0, 0 }, { "F16", F16, 0, 0, 0 }, { "NF4", NF4, QUANT_NF4, 64, 0 },
+    { "F32", F32, 0, 0, 0 }, { "BF16", BF16, 0, 0, 0 }, { "F16", F16, 0, 0, 0 },
+        { "NF4", NF4, QUANT_NF4, 64, 0 },
     { "NF4, doubled", NF4, QUANT_NF4, 32, 1 }, { "FP4", NF4, QUANT_FP4, 128, 0 }
 };
 enum { STORES = sizeof store / sizeof *store };
 
 /* What a linear does: y = x W^T + bias; z += x W^T + bias; dx, dw and db += their gradients. */
 typedef struct { float *y, *z, *dx, *dw, *db; } Results;
-typedef struct { int N, O, I; Matrix w; const float *x, *dy, *bias, *value /* of W */; Results before; } Linear;
+typedef struct { int N, O, I; Matrix w; const float *x, *dy, *bias,
+                 *value /* of W */; Results before; } Linear;
 
 /* Stores w (O,I) in m; value becomes the numbers that m stands for. */
 static void put(Matrix *m, float *value, float *w, const Store *s) {
@@ -77,14 +79,16 @@ static void put(Matrix *m, float *value, float *w, const Store *s) {
         halves_widen(value, m->data, s->type, n);
     }
     if (s->type != NF4) return;
-    for (size_t i = 0; i < n; i++)          /* the largest of a block lies halfway between two bf16, above an even or an odd one */
+    /* the largest of a block lies halfway between two bf16, above an even or an odd one */
+    for (size_t i = 0; i < n; i++)
         w[i] = i % (size_t)s->block ? w[i] / 8 : i / (size_t)s->block % 2 ? 1.00390625f : 1.01171875f;
     m->data = arena_take(&memory, (n + 1) / 2, 1);
     tensor_carve_quant(m, s->kind, s->block, s->doubled, &memory);
     size_t blocks = quant_blocks(n, s->block);
     float *absmax = s->doubled ? arena_take(&memory, blocks, sizeof *absmax) : m->quant->absmax;
     quantize_4bit(m->data, absmax, w, n, s->block, s->kind, NULL);
-    if (s->doubled) quantize_absmax(m->quant->code, m->quant->nested, &m->quant->offset, m->quant->map, absmax, blocks);
+    if (s->doubled)
+        quantize_absmax(m->quant->code, m->quant->nested, &m->quant->offset, m->quant->map, absmax, blocks);
     dequantize_4bit(value, m->data, m->quant, 0, n);
 }
 
@@ -124,14 +128,18 @@ static float ended(float sum, float old, int output) {
 static Results by_loops(const Linear *l) {
     int N = l->N, O = l->O, I = l->I, output = l->w.output;
     Results r = fresh(l);
-    float *x = copy(l->x, (size_t)(N * I)), *w = copy(l->value, (size_t)(O * I)), *dy = copy(l->dy, (size_t)(N * O));
+    float *x = copy(l->x, (size_t)(N * I)), *w = copy(l->value, (size_t)(O * I)),
+        *dy = copy(l->dy, (size_t)(N * O));
     halves_round(x, l->w.compute, (size_t)(N * I));
     halves_round(w, l->w.compute, (size_t)(O * I));
     halves_round(dy, l->w.compute, (size_t)(N * O));
     for (int n = 0; n < N; n++)
         for (int o = 0; o < O; o++) {
             float y = 0, z = output == F32 ? r.z[n * O + o] : 0;
-            for (int i = 0; i < I; i++) { y = step(y, x[n * I + i], w[o * I + i]); z = step(z, x[n * I + i], w[o * I + i]); }
+            for (int i = 0; i < I; i++) {
+                y = step(y, x[n * I + i], w[o * I + i]);
+                z = step(z, x[n * I + i], w[o * I + i]);
+            }
             r.y[n * O + o] = ended(y + l->bias[o], 0, output);
             r.z[n * O + o] = ended(z + l->bias[o], r.z[n * O + o], output);
             r.db[o] += l->dy[n * O + o];
@@ -159,7 +167,8 @@ static Results by_ops(const Linear *l) {
 }
 
 static int same(const Linear *l, const Results *a, const Results *b) {
-    size_t NI = (size_t)(l->N * l->I), NO = (size_t)(l->N * l->O), OI = (size_t)(l->O * l->I), f = sizeof(float);
+    size_t NI = (size_t)(l->N * l->I), NO = (size_t)(l->N * l->O), OI = (size_t)(l->O * l->I),
+        f = sizeof(float);
     return !memcmp(a->y, b->y, NO * f) && !memcmp(a->z, b->z, NO * f) && !memcmp(a->dx, b->dx, NI * f) &&
            !memcmp(a->dw, b->dw, OI * f) && !memcmp(a->db, b->db, (size_t)l->O * f);
 }
@@ -184,13 +193,17 @@ static void linears(const char *kernel, int N, int O, int I, const Store *s, uin
 
 static void all_linears(const char *kernel) {
     static const int shape[][3] = {
-        {1,1,1}, {1,7,3}, {3,8,5}, {2,9,1}, {5,64,17}, {8,100,33}, {4,8,256}, {6,33,260}, {7,19,30}, {13,31,257}, {61,96,513}, {64,1,40},
-        {9,21,70}, {9,21,320}, {1,40,544}, {6,16,96}, {17,24,512}, {40,50,192}, {2,17,128}, {70,33,64}, {19,270,21} };
-    static const int large[][3] = { {130,9,300}, {600,30,40}, {20,40,4500}, {3,20,8300}, {60,10,4200}, {30,520,20} };
+        {1,1,1}, {1,7,3}, {3,8,5}, {2,9,1}, {5,64,17}, {8,100,33}, {4,8,256}, {6,33,260}, {7,19,30},
+            {13,31,257}, {61,96,513}, {64,1,40},
+        {9,21,70}, {9,21,320}, {1,40,544}, {6,16,96}, {17,24,512}, {40,50,192}, {2,17,128}, {70,33,64},
+            {19,270,21} };
+    static const int large[][3] = { {130,9,300}, {600,30,40}, {20,40,4500}, {3,20,8300}, {60,10,4200},
+                                    {30,520,20} };
     for (size_t i = 0; i < sizeof shape / sizeof *shape; i++)
         for (int s = 0; s < STORES; s++) linears(kernel, shape[i][0], shape[i][1], shape[i][2], &store[s], i);
     for (size_t i = 0; i < sizeof large / sizeof *large; i++)
-        for (int s = 0; s < STORES; s += 3) linears(kernel, large[i][0], large[i][1], large[i][2], &store[s], 100 + i);
+        for (int s = 0; s < STORES; s += 3)
+            linears(kernel, large[i][0], large[i][1], large[i][2], &store[s], 100 + i);
 }
 
 /* ---- attention ---- */
@@ -252,7 +265,8 @@ static Case make_case(int N, int H, int K, int D) {
 
 static int same_passed(const Case *c, const Passed *a, const Passed *b) {
     size_t queries = (size_t)(c->N * c->H * c->D), rows = (size_t)(ROWS * c->K * c->D), f = sizeof(float);
-    return !memcmp(a->y, b->y, queries * f) && !memcmp(a->dq, b->dq, queries * f) && !memcmp(a->dk, b->dk, rows * f) &&
+    return !memcmp(a->y, b->y, queries * f) && !memcmp(a->dq, b->dq, queries * f) &&
+        !memcmp(a->dk, b->dk, rows * f) &&
            !memcmp(a->dv, b->dv, rows * f) && !memcmp(a->dbias, b->dbias, (size_t)(BUCKETS * c->H) * f);
 }
 
@@ -264,7 +278,8 @@ static void look(int sight, int N) {
         first[n] = sight == MIXED ? text : sight == WINDOW && n >= width ? n - width + 1 : 0;
         count[n] = sight == BOTH_WAYS ? N : n - first[n] + 1;
         own[n] = n;
-        if (sight == MIXED && n % 7 == 3) { first[n] = text + n % 5; count[n] = 1 + n % 90; }       /* any rows at all */
+        /* any rows at all */
+        if (sight == MIXED && n % 7 == 3) { first[n] = text + n % 5; count[n] = 1 + n % 90; }
     }
 }
 
@@ -296,7 +311,8 @@ static void attention(const char *kernel, int sight, int N, int H, int K, int D)
 }
 
 static void all_attention(const char *kernel) {
-    static const int shape[][4] = { {1,1,1,1}, {5,4,2,6}, {17,6,3,5}, {70,4,2,8}, {150,2,2,13}, {200,3,1,4}, {90,8,2,40} };
+    static const int shape[][4] = { {1,1,1,1}, {5,4,2,6}, {17,6,3,5}, {70,4,2,8}, {150,2,2,13}, {200,3,1,4},
+                                    {90,8,2,40} };
     for (int i = 0; i <= 2 * REACH; i++) bucket[i] = (i * 5 + i / 7) % BUCKETS;
     for (int sight = 0; sight < SIGHTS; sight++)
         for (size_t i = 0; i < sizeof shape / sizeof *shape; i++)
