@@ -59,8 +59,8 @@ typedef struct {
     unsigned char *starts_word;             /* (V) this token begins with a space */
     Dataset data; int pairs, per;           /* per: texts of an example, 2 or 1 */
     Set train, held;
-    /* limit: tokens of a text at most, without special ones */
-    int reward_label, reference, steps, limit;
+    int reward_label, reference, steps;
+    int limit;                              /* tokens of a text at most, without special ones */
     RewardSaved saved; Optimizer optimizer; Batch batch; int *example, *order; long long epoch; Arena ws;
     double loss, right, judged;             /* sums since the last line of the log */
     RunFolder out;
@@ -82,8 +82,7 @@ static void labels_take(RewardConfig *c, const Dataset *d) {
     }
     if (d->labels < 2 || d->labels > LABELS_MAX)
         must(fail(&err, E_RANGE, "the dataset's labels: from 2 to 32 are possible", "", d->labels,
-                  d->labels < 2 ? 2 : LABELS_MAX), &err,
-             "./prep data --labels");
+                  d->labels < 2 ? 2 : LABELS_MAX), &err, "./prep data --labels");
     c->labels = d->labels;
     for (int i = 0; i < d->labels; i++) {
         if (strlen(d->label[i]) >= sizeof c->label[i])
@@ -102,8 +101,7 @@ static void labels_match(Trainer *t) {
     if (t->pairs) return;                   /* a pair needs only output 0 */
     if (t->data.labels != t->config.labels)
         must(fail(&err, E_SHAPE, "the reward model has another number of labels than the dataset", o.reward,
-                  t->config.labels,
-                  t->data.labels), &err, hint);
+                  t->config.labels, t->data.labels), &err, hint);
     for (int i = 0; i < t->data.labels; i++) {
         number[i] = label_find(&t->config, t->data.label[i]);
         if (number[i] < 0)
@@ -142,8 +140,7 @@ static void read_tokenizer(Trainer *t) {
     tokenizer_template(t->tokenizer, &before, &after);
     if (!before || !after || t->special.pad < 0)
         must(fail(&err, E_UNSUPPORTED, "not RoBERTa's kind of tokenizer (<s> text </s>, with <pad>)", path,
-                  0, 0), &err,
-             "train one with `prep tokenizer`, byte-level");
+                  0, 0), &err, "train one with `prep tokenizer`, byte-level");
     t->mask = tokenizer_find(t->tokenizer, "<mask>", 6);
     if (t->mask < 0 && o.dropout > 0)
         must(fail(&err, E_MISSING, "--token-dropout needs <mask> in the tokenizer", path, 0, 0), &err, NULL);
@@ -890,8 +887,8 @@ static void init_weights(Trainer *t) {
 }
 
 static void count_steps(Trainer *t) {
-    const long long all = (long long)o.epochs * t->train.examples,
-        steps = o.steps ? o.steps : (all + o.batch - 1) / o.batch;
+    const long long all = (long long)o.epochs * t->train.examples;
+    const long long steps = o.steps ? o.steps : (all + o.batch - 1) / o.batch;
     if (steps > INT_MAX)
         usage_error("more than two thousand million steps: fewer --epochs, or a larger --batch", NULL);
     t->steps = (int)steps;
@@ -978,14 +975,15 @@ static void say_types(const Trainer *t) {
     const size_t trained = tensor_values(t->list, t->tensors, 1);
     if (!t->adapter) return;
     print_types("frozen weights", &t->types);
-    print_trainable(trained, tensor_values(t->model.tensor, t->model.tensors, 0)
-                    + tensor_values(t->lora.tensor, t->lora.tensors, 0));
+    print_trainable(trained, tensor_values(t->model.tensor, t->model.tensors, 0) +
+                             tensor_values(t->lora.tensor, t->lora.tensors, 0));
 }
 
 /* Refuses options that do not fit together. */
 static void check_options(const Program *p) {
-    if (!o.reward) cli_refuse(p, "lora-r|nf4|fp4|quant-block|double-quant",
-                              "frozen weights are those of a checkpoint, --reward: leave out");
+    if (!o.reward)
+        cli_refuse(p, "lora-r|nf4|fp4|quant-block|double-quant",
+                   "frozen weights are those of a checkpoint, --reward: leave out");
     quant_options_check(p, &o.quant, &o.lora.rank, &o.lora.targets, 0);
     lora_options_check(p, &o.lora, o.lora.rank > 0);
     if (o.reward)

@@ -174,21 +174,20 @@ static Tokenizer *tokenizer_for(const char *path, int V, const char *whose, cons
 }
 
 Tokenizer *open_policy(ModelConfig *c, const char *folder, const char *tokenizer, Pool *pool) {
+    static const char hint[] =
+        "--tokenizer takes a tokenizer.model, or a folder with one or with vocab.json and merges.txt";
     Error err = { 0 };
-    if (folder) must(config_load(c, folder, pool, &err), &err,
-                     "--policy FOLDER, a Hugging Face Llama folder");
-    Tokenizer *t = tokenizer_for(tokenizer ? tokenizer : folder, folder ? c->V : 0, "policy",
-                                 "--tokenizer takes a "
-                                 "tokenizer.model, or a folder with one or with vocab.json and merges.txt",
-                                     pool);
+    int code = folder ? config_load(c, folder, pool, &err) : OK;
+    must(code, &err, "--policy FOLDER, a Hugging Face folder of a language model");
+    Tokenizer *t = tokenizer_for(tokenizer ? tokenizer : folder, folder ? c->V : 0, "policy", hint, pool);
     if (folder) report_padding(c->V, t);
     return t;
 }
 
 Tokenizer *open_judge(RewardConfig *c, const char *folder, const char *tokenizer, Pool *pool) {
     Error err = { 0 };
-    if (folder) must(reward_config_load(c, folder, pool, &err), &err,
-                     "--reward FOLDER, a Hugging Face RoBERTa folder");
+    int code = folder ? reward_config_load(c, folder, pool, &err) : OK;
+    must(code, &err, "--reward FOLDER, a Hugging Face folder of a classifier of texts");
     return tokenizer_for(tokenizer ? tokenizer : folder, folder ? c->V : 0, "judge",
                          "--tokenizer FOLDER, as `prep tokenizer` makes one", pool);
 }
@@ -227,8 +226,8 @@ int open_value_head(const ValueHead *h, const char *folder, Pool *pool) {
     char *path = pool_need(pool, n, 1, "a path");
     snprintf(path, n, "%s/value_head.safetensors", folder);
     const int found = file_exists(path);
-    if (found) must(checkpoint_load(folder, "value_head", h->tensor, 2, pool, &err), &err,
-                    "--value-init zero");
+    if (found)
+        must(checkpoint_load(folder, "value_head", h->tensor, 2, pool, &err), &err, "--value-init zero");
     pool_release(pool, mark);
     return found;
 }
