@@ -6,7 +6,7 @@
  * Twins    A faster function that does the same is a definition's twin. TWIN(name, arguments) calls the twin
  *          of a linear or of attention (fast/matmul.c, fast/attention.c), unless RLHF_ISA=definition.
  *          WIDE(name, arguments) calls a copy of the function itself: fast/wide.c compiles this file a second
- *          time, for processors with AVX2, so that nothing is written twice. `make PLAIN=1` does without both.
+ *          time, for processors with AVX2. `make PLAIN=1` builds without both.
  * Order    Every sum has one fixed order, so that a result has the same bits for any number of rows and
  *          threads, under every C99 compiler (with -ffp-contract=off):
  *            - each output of a linear is one accumulator, added in order of the inner index, and so are

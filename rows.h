@@ -133,7 +133,8 @@ INLINE float log_sum_exp(float *mean, const float *z, float temperature, int V) 
     float sum = lane_fold(s) + tail;
     if (mean) {
         for (v = 0; v + LANES <= V; v += LANES)
-            for (int k = 0; k < LANES; k++) sz[k] += exp_inline(z[v + k] * cold - m) * (z[v + k] * cold);
+            for (int k = 0; k < LANES; k++)
+                sz[k] += exp_inline(z[v + k] * cold - m) * (z[v + k] * cold);
         for (; v < V; v++) tail_z += exp_inline(z[v] * cold - m) * (z[v] * cold);
         *mean = (lane_fold(sz) + tail_z) / sum;
     }

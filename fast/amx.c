@@ -23,12 +23,14 @@
 #endif
 #include "fast.h"
 
-#if defined(AMX_MODEL)                                          /* tests/unit/amx.c: the instructions as plain C */
+#if defined(AMX_MODEL)                  /* tests/unit/amx_model.h: the instructions in plain C */
 #define AMX 1
 #elif defined(FAST) && defined(__x86_64__) && defined(__linux__) && !defined(__TINYC__) && \
-      ((defined(__clang__) && __clang_major__ >= 12) || (!defined(__clang__) && defined(__GNUC__) && __GNUC__ >= 11))
+      ((defined(__clang__) && __clang_major__ >= 12) || \
+       (!defined(__clang__) && defined(__GNUC__) && __GNUC__ >= 11))
 #define AMX 1
-#define AMX_TARGET __attribute__((target("amx-tile,amx-bf16"), noinline))       /* noinline: gcc's tile loads do not say that they read memory */
+/* noinline: gcc's tile loads do not say that they read memory. */
+#define AMX_TARGET __attribute__((target("amx-tile,amx-bf16"), noinline))
 #include <cpuid.h>
 #include <immintrin.h>
 #include <sys/syscall.h>
@@ -55,7 +57,11 @@ enum { SIDE = 16, COLUMNS = 2 * SIDE, STEPS = 32 };
 
 /* LDTILECFG's 64 bytes: eight registers of 16 rows of 64 bytes. A constant: gcc takes the instruction to read
  * its first bytes alone, and would leave out what is written to the others before it. */
-static const struct { uint8_t palette, start, reserved[14]; uint16_t row_bytes[16]; uint8_t rows[16]; } registers = {
+static const struct {
+    uint8_t palette, start, reserved[14];
+    uint16_t row_bytes[16];
+    uint8_t rows[16];
+} registers = {
     1, 0, { 0 }, { 64, 64, 64, 64, 64, 64, 64, 64 }, { SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE } };
 
 AMX_TARGET

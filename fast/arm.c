@@ -12,7 +12,8 @@
  *          that is never here. */
 #include "fast.h"
 
-#if defined(FAST) && defined(__aarch64__) && defined(__ARM_NEON) && (defined(__GNUC__) || defined(__clang__)) && !defined(__TINYC__) && \
+#if defined(FAST) && defined(__aarch64__) && defined(__ARM_NEON) && \
+    (defined(__GNUC__) || defined(__clang__)) && !defined(__TINYC__) && \
     !defined(__AARCH64EB__)
 #include <arm_neon.h>
 

@@ -23,7 +23,7 @@ static int avx512_here(void) { return __builtin_cpu_supports("avx512f"); }
 /* Row i of the tile is three variables: left_i, middle_i, right_i (gcc keeps an array of them in memory). */
 #define EACH_ROW(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7)
 #define START(i) \
-    __m512 left_##i = _mm512_setzero_ps(), middle_##i = _mm512_setzero_ps(), right_##i = _mm512_setzero_ps(); \
+    __m512 left_##i = _mm512_setzero_ps(), middle_##i = left_##i, right_##i = left_##i; \
     if (M > i && add) { \
         left_##i = _mm512_loadu_ps(c + i * stride); \
         middle_##i = _mm512_loadu_ps(c + i * stride + 16); \
@@ -69,10 +69,13 @@ static void avx512_tile_in_place(float *c, size_t stride, const float *a, size_t
 
 /* Row i of the narrow tile is one variable. Two groups of eight rows, each with a pointer of its own into A:
  * from one pointer x86 addresses reach eight rows. */
-#define EACH_OF_16(DO) DO(upper, 0) DO(upper, 1) DO(upper, 2) DO(upper, 3) DO(upper, 4) DO(upper, 5) DO(upper, 6) DO(upper, 7) \
-                       DO(lower, 0) DO(lower, 1) DO(lower, 2) DO(lower, 3) DO(lower, 4) DO(lower, 5) DO(lower, 6) DO(lower, 7)
-#define NARROW_START(group, i) __m512 group##_##i = add ? _mm512_loadu_ps(c_##group + i * stride) : _mm512_setzero_ps();
-#define NARROW_STEP(group, i) group##_##i = _mm512_fmadd_ps(_mm512_set1_ps(a_##group[i * row]), b_all, group##_##i);
+#define EACH_OF_8(DO, group) \
+    DO(group, 0) DO(group, 1) DO(group, 2) DO(group, 3) DO(group, 4) DO(group, 5) DO(group, 6) DO(group, 7)
+#define EACH_OF_16(DO) EACH_OF_8(DO, upper) EACH_OF_8(DO, lower)
+#define NARROW_START(group, i) \
+    __m512 group##_##i = add ? _mm512_loadu_ps(c_##group + i * stride) : _mm512_setzero_ps();
+#define NARROW_STEP(group, i) \
+    group##_##i = _mm512_fmadd_ps(_mm512_set1_ps(a_##group[i * row]), b_all, group##_##i);
 #define NARROW_STORE(group, i) _mm512_storeu_ps(c_##group + i * stride, group##_##i);
 
 __attribute__((target("avx512f")))

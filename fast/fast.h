@@ -123,8 +123,9 @@ void avx2_unpack_columns(float *p, size_t width, const unsigned char *packed, si
 /* f(M, ...), 1 <= M <= 8, compiled for each M: the compiler knows how many rows there are. */
 #define KNOWN_ROWS(M, f, ...) \
     switch (M) { \
-    case 1: f(1, __VA_ARGS__); break; case 2: f(2, __VA_ARGS__); break; case 3: f(3, __VA_ARGS__); break; \
-    case 4: f(4, __VA_ARGS__); break; case 5: f(5, __VA_ARGS__); break; case 6: f(6, __VA_ARGS__); break; \
+    case 1: f(1, __VA_ARGS__); break; case 2: f(2, __VA_ARGS__); break; \
+    case 3: f(3, __VA_ARGS__); break; case 4: f(4, __VA_ARGS__); break; \
+    case 5: f(5, __VA_ARGS__); break; case 6: f(6, __VA_ARGS__); break; \
     case 7: f(7, __VA_ARGS__); break; default: f(8, __VA_ARGS__); }
 
 /* ---- amx.c: a tile of products of bf16 numbers ---- */

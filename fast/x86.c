@@ -22,7 +22,10 @@ enum { ROWS = 6, COLUMNS = 16, LINE = 16 /* floats of a cache line */ };
     __m256 left_##i = _mm256_setzero_ps(), right_##i = _mm256_setzero_ps(); \
     if (M > i) { \
         _mm_prefetch((const char *)(c + (ROWS + i) * stride), _MM_HINT_T0);    /* the next tile's row */ \
-        if (add) { left_##i = _mm256_loadu_ps(c + i * stride); right_##i = _mm256_loadu_ps(c + i * stride + 8); } \
+        if (add) { \
+            left_##i = _mm256_loadu_ps(c + i * stride); \
+            right_##i = _mm256_loadu_ps(c + i * stride + 8); \
+        } \
     }
 #define STEP(i) \
     if (M > i) { \
@@ -38,7 +41,11 @@ enum { ROWS = 6, COLUMNS = 16, LINE = 16 /* floats of a cache line */ };
     }
 /* W comes from far: the line of the next tile's row that lies where this one's does. */
 #define AHEAD(i) if (M > i) _mm_prefetch((const char *)(a + (i + ROWS) * row), _MM_HINT_T0);
-#define STORE(i) if (M > i) { _mm256_storeu_ps(c + i * stride, left_##i); _mm256_storeu_ps(c + i * stride + 8, right_##i); }
+#define STORE(i) \
+    if (M > i) { \
+        _mm256_storeu_ps(c + i * stride, left_##i); \
+        _mm256_storeu_ps(c + i * stride + 8, right_##i); \
+    }
 
 static int avx_here(void) { return __builtin_cpu_supports("avx"); }
 static int avx2_here(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
@@ -126,7 +133,8 @@ static inline __m256 four_and_four(const char *a, const char *b, int type) {
     }
     __m128i both = _mm_unpacklo_epi64(_mm_loadl_epi64((const __m128i *)(const void *)a),
                                       _mm_loadl_epi64((const __m128i *)(const void *)b));
-    return type == F16 ? _mm256_cvtph_ps(both) : _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(both), 16));
+    if (type == F16) return _mm256_cvtph_ps(both);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(both), 16));
 }
 
 /* One number of each of eight rows, which lie `row` bytes apart: what is left of k. */
@@ -209,9 +217,8 @@ static inline __m256 to_bf16(__m256 x) {
  * so the table is four tables, of the first bytes of the 16 values, the second ..., and their four results,
  * interleaved by bytes and by pairs, are floats. Before it the bytes of four rows are transposed, so that
  * floats of rows 0 to 3 come to lie in the lower half of a register, 4 to 7 in the upper. */
-#define ROWS_AND_4_BYTES(i) \
-    _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(packed + i * row_bytes))), \
-                            _mm_loadu_si128((const __m128i *)(const void *)(packed + (i + 4) * row_bytes)), 1)
+#define ROW(i) _mm_loadu_si128((const __m128i *)(const void *)(packed + (i) * row_bytes))
+#define TWO_ROWS(i) _mm256_inserti128_si256(_mm256_castsi128_si256(ROW(i)), ROW(i + 4), 1)
 
 __attribute__((target("avx2"), always_inline))
 static inline void unpack_columns(float *p, size_t width, const unsigned char *packed, size_t row_bytes,
@@ -227,8 +234,8 @@ static inline void unpack_columns(float *p, size_t width, const unsigned char *p
         byte[b] = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)bytes[b]));
     for (int k = 0; k < K; k += 32, packed += 16) {             /* 16 bytes of a row: 32 codes */
         __m256 scales = _mm256_loadu_ps(scale + k / block * 8);
-        __m256i r0 = ROWS_AND_4_BYTES(0), r1 = ROWS_AND_4_BYTES(1), r2 = ROWS_AND_4_BYTES(2),
-            r3 = ROWS_AND_4_BYTES(3);
+        __m256i r0 = TWO_ROWS(0), r1 = TWO_ROWS(1), r2 = TWO_ROWS(2),
+            r3 = TWO_ROWS(3);
         __m256i lo01 = _mm256_unpacklo_epi32(r0, r1), lo23 = _mm256_unpacklo_epi32(r2, r3);
         __m256i hi01 = _mm256_unpackhi_epi32(r0, r1), hi23 = _mm256_unpackhi_epi32(r2, r3);
         /* bytes of each of the rows */

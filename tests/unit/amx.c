@@ -80,8 +80,8 @@ static void against_double(const HalfKernel *kernel, const char *name) {
                 for (int j = 0; j < J; j++) {
                     double sum = add ? (double)c0[m * J + j] : 0, size = fabs(sum);
                     for (int k = 0; k < K; k++) {
-                        double term = (double)bf16_to_f32(f32_to_bf16(left[m * K +
-                                                                           k])) * (double)bf16_to_f32(rounded[turned ? k * J + j : j * K + k]);
+                        double a = (double)bf16_to_f32(f32_to_bf16(left[m * K + k]));
+                        double term = a * (double)bf16_to_f32(rounded[turned ? k * J + j : j * K + k]);
                         sum += term;
                         size += fabs(term);
                     }
@@ -305,7 +305,7 @@ static void linears(int N, int O, int I, int type, int output, const char *name)
         weight = larger(weight, off(m.grad[o * I + i], (double)dw0[o * I + i], sum, size, N, F32));
     }
     CHECK(forward <= 1 && input <= 1 && weight <= 1,
-          "%s, %d x %d x %d, weights of type %d, output %d: y, dx, dW off by %.2f %.2f %.2f of what is allowed",
+          "%s, %d x %d x %d, type %d, output %d: y, dx, dW off by %.2f %.2f %.2f of what is allowed",
           name, N, O, I, type, output, forward, input, weight);
 }
 

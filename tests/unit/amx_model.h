@@ -2,8 +2,8 @@
  * Intel's manual defines them (Software Developer's Manual, volume 2, TDPBF16PS and others). A
  * program that includes it may give it to fast_use_half. */
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__TINYC__)
-#include <immintrin.h>                                          /* before its names become the model's */
-#define MODEL_HAS_CODES __builtin_cpu_supports("avx2")          /* the look-up of 4-bit codes runs as it is */
+#include <immintrin.h>                  /* before its names become the model's */
+#define MODEL_HAS_CODES __builtin_cpu_supports("avx2")  /* the look-up of 4-bit codes runs as it is */
 #else
 #define MODEL_HAS_CODES 0
 #endif

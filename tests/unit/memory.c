@@ -263,9 +263,9 @@ static void setting(const char *kernel, int team, const Setting *s) {
     for (size_t n = 0; n < sizeof fewer / sizeof *fewer && !failed; n++)
         for (int i = 0; i < CALLS && !failed; i++)
             if (!runs_in(&call[i], &x, fewer[n], need[i])) failed = call[i].name;
-    CHECK(!failed, "%s, %d threads, weights %s, compute %s, LoRA %d, recompute %d, wide %d: every call runs in what was measured: not %s",
-          kernel, team, type[s->type], type[s->compute], s->lora, s->recompute, s->wide,
-              failed ? failed : "");
+    CHECK(!failed, "%s, %d threads, weights %s, compute %s, LoRA %d, recompute %d, wide %d: "
+          "every call runs in what was measured: not %s", kernel, team, type[s->type], type[s->compute],
+          s->lora, s->recompute, s->wide, failed ? failed : "");
     pool_release(&pool, mark);
 }
 

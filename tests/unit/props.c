@@ -213,10 +213,14 @@ static void first_ratio(int th, float temperature) {
                 w++;
                 sampled++;
             }
-    CHECK(equal && sampled > 100, "old log-prob and value of %d sampled tokens = the training forward's, %d threads, temperature %g", sampled, th, (double)temperature);
+    CHECK(equal && sampled > 100,
+          "old log-prob and value of %d sampled tokens = the training forward's, %d threads, temperature %g",
+          sampled, th, (double)temperature);
 }
 
 /* 1 and 2 threads, and activations computed anew, give the same gradients */
+static size_t elements(const Tensor *t) { return (size_t)t->matrix->O * (size_t)t->matrix->I; }
+
 static void same_gradients(void) {
     static float hidden[B * T * C], dhidden[B * T * C], first[3][4000];
     for (int th = 1; th <= 3; th++) {
@@ -229,7 +233,8 @@ static void same_gradients(void) {
         model_backward(&model, &lora, &all, &cache, kept, dhidden, &ws);
         int n = 0;
         for (int i = 0; i < model.tensors; i++)
-            for (size_t k = 0; k < (size_t)model.tensor[i].matrix->O * (size_t)model.tensor[i].matrix->I; k += 5) if (n < 4000) first[th - 1][n++] = model.tensor[i].matrix->grad[k];
+            for (size_t k = 0; k < elements(&model.tensor[i]) && n < 4000; k += 5)
+                first[th - 1][n++] = model.tensor[i].matrix->grad[k];
     }
     CHECK(!memcmp(first[0], first[1], sizeof first[0]), "gradients do not depend on the number of threads");
     CHECK(!memcmp(first[0], first[2], sizeof first[0]),

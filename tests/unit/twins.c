@@ -187,8 +187,8 @@ static void linears(const char *kernel, int N, int O, int I, const Store *s, uin
                 good &= same(&l, &wanted, &got);
             }
         }
-    CHECK(good, "%s, %s weights, %d rows, %d x %d: y, y added, dx, dW and dbias have the loop's bits, in each compute type", kernel,
-          s->name, N, O, I);
+    CHECK(good, "%s, %s weights, %d rows, %d x %d: all results have the loop's bits, in each compute type",
+          kernel, s->name, N, O, I);
 }
 
 static void all_linears(const char *kernel) {
@@ -306,8 +306,8 @@ static void attention(const char *kernel, int sight, int N, int H, int K, int D)
             good &= same_passed(&c, &wanted, &got);
         }
     }
-    CHECK(good, "%s, attention, %s: %d queries, %d heads of %d on %d: y, dq, dk, dv and dbias have the loop's bits", kernel,
-          sight_name[sight], N, H, D, K);
+    CHECK(good, "%s, attention, %s: %d queries, %d heads of %d on %d: all results have the loop's bits",
+          kernel, sight_name[sight], N, H, D, K);
 }
 
 static void all_attention(const char *kernel) {
