@@ -1,5 +1,5 @@
 /* test.h - the least that a test program needs: named checks, counted; the last line says how many.
- * Every test program prints `NAME: N passed, N failed, N skipped` last; tests/tools/run.sh adds them up. */
+ * A program prints `NAME: N passed, N failed, N skipped` last; tests/tools/run.sh adds them up. */
 #ifndef TEST_H
 #define TEST_H
 #include "../rlhf.h"
@@ -8,21 +8,44 @@
 
 static int test_passed, test_failed, test_skipped;    /* of this program */
 
-/* One check with a name (printf style). A failure is printed; success is silent unless VERBOSE is set in the environment. */
+/* Counts one check with a name (as for printf). Prints a failure, and success if VERBOSE is set. */
 #define CHECK(condition, ...) do { \
-    if (condition) { test_passed++; if (getenv("VERBOSE")) { printf("  ok    "); printf(__VA_ARGS__); printf("\n"); } } \
-    else { test_failed++; printf("  FAIL  %s:%d: ", __FILE__, __LINE__); printf(__VA_ARGS__); printf("\n"); } \
+    if (condition) { test_passed++; if (getenv("VERBOSE")) TEST_SAY("  ok    ", __VA_ARGS__); } \
+    else { \
+        test_failed++; \
+        printf("  FAIL  %s:%d", __FILE__, __LINE__); TEST_SAY(": ", __VA_ARGS__); \
+    } \
 } while (0)
-#define SKIP(...) do { test_skipped++; printf("  skip  "); printf(__VA_ARGS__); printf("\n"); } while (0)
+#define SKIP(...) do { test_skipped++; TEST_SAY("  skip  ", __VA_ARGS__); } while (0)
+#define TEST_SAY(first, ...) do { \
+    fputs(first, stdout); printf(__VA_ARGS__); putchar('\n'); \
+} while (0)
 
+/* Prints the last line; returns main's exit code. */
 static inline int test_end(const char *name) {
     printf("%s: %d passed, %d failed, %d skipped\n", name, test_passed, test_failed, test_skipped);
     return test_failed != 0;
 }
 
-/* A pool over malloc, and an arena of `bytes` (zeroed). */
-static inline Pool test_pool(void) { Pool p; memset(&p, 0, sizeof p); p.source = malloc; p.sink = free; return p; }
-static inline Arena test_arena(size_t bytes) { Arena a; memset(&a, 0, sizeof a); a.base = calloc(1, bytes); a.capacity = a.base ? bytes : 0; return a; }
-/* ../shared, or $SHARED */
-static inline const char *shared(void) { const char *s = getenv("SHARED"); return s ? s : "../shared"; }
+/* Returns a pool over malloc. */
+static inline Pool test_pool(void) {
+    Pool p;
+    memset(&p, 0, sizeof p);
+    p.source = malloc;
+    p.sink = free;
+    return p;
+}
+/* Returns an arena of so many zeroed bytes. */
+static inline Arena test_arena(size_t bytes) {
+    Arena a;
+    memset(&a, 0, sizeof a);
+    a.base = calloc(1, bytes);
+    a.capacity = a.base ? bytes : 0;
+    return a;
+}
+/* Returns the folder of third-party files: ../shared, or $SHARED. */
+static inline const char *shared(void) {
+    const char *s = getenv("SHARED");
+    return s ? s : "../shared";
+}
 #endif

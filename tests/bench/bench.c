@@ -2,12 +2,16 @@
  * libraries where they are installed: products in three directions (OpenBLAS), products with 4-bit weights,
  * quantising, the exponential (libm), tokenizers, a policy that writes, a judge that reads.
  *
- *     make bench                                          everything, with whole PPO steps by
- *     tests/bench/bench_peers.py make bench BENCH="products --quick"                 one part, some of its
- *     shapes, all threads only make bench BENCH="products --rows 64 --in 768 --out 2048"       one shape
- *     build/tests/bench tokenizer --tokenizer data/policy             a tokenizer on data/imdb.bin (or --text
- *     FILE) build/tests/bench generate --policy /tmp/tinyllama --nf4        a checkpoint (make shapes writes
- *     random ones)
+ *     make bench
+ *         everything; tests/bench/bench_peers.py adds whole PPO steps
+ *     make bench BENCH="products --quick"
+ *         one part, with some of its shapes and all threads only
+ *     make bench BENCH="products --rows 64 --in 768 --out 2048"
+ *         one shape
+ *     build/tests/bench tokenizer --tokenizer data/policy
+ *         a tokenizer, on data/imdb.bin or --text FILE
+ *     build/tests/bench generate --policy /tmp/tinyllama --nf4
+ *         a checkpoint (make shapes writes some with random weights)
  *
  * Ours and theirs run by turns in one process on the same numbers. Figures are medians, with the slowest and
  * the fastest run in parentheses; ratios are medians of the pairs' ratios, above 1 where ours is faster.

@@ -1,8 +1,7 @@
 /* tests/bench/bench_blas.c - OpenBLAS for `make bench`. It is loaded at run time, so no build needs it.
  * Without dlopen (the Makefile says -DDLOPEN if there is one) the functions of this file find nothing.
  *
- *     OPENBLAS_CORETYPE=Haswell, SkylakeX, Zen ...     the kernels to use; OpenBLAS reads it when it is
- *     loaded
+ *     OPENBLAS_CORETYPE=Haswell, SkylakeX, Zen ...     which kernels OpenBLAS uses, which reads it once
  *
  * The OpenMP build of OpenBLAS is tried first, because it shares our threads. The other build has threads of
  * its own, which wait by spinning. */

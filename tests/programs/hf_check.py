@@ -1,9 +1,11 @@
-"""hf_check.py FOLDER [GOLDEN] - looks at a model folder written by rlhf.c the way Hugging Face's readers do, sharing no line with it.
+"""hf_check.py FOLDER [GOLDEN] - checks a model folder that rlhf.c wrote, as Hugging Face's readers read it. It shares
+no code with rlhf.c.
 
-Reads every *.safetensors of FOLDER (through the index, if there is one) with a reader of its own and checks the format's rules, the
-index, and config.json against the tensors' names, shapes and dtypes. With GOLDEN, a folder with the same weights in the same dtype,
-every byte of every tensor has to be the same; weights in bitsandbytes' 4 bits are taken apart here, and each has to be within half a step
-of the float32 weight in GOLDEN. Standard library only. Exit 0: all right; otherwise the first fault is printed."""
+Reads every *.safetensors of FOLDER (through the index, if there is one) with a reader of its own, and checks the
+format's rules, the index, and config.json against the tensors' names, shapes and dtypes. With GOLDEN, a folder of the
+same weights in the same dtype, every byte of every tensor has to be the same; weights in bitsandbytes' 4 bits are
+dequantised here, and each has to be within half a step of the float32 weight in GOLDEN. Needs the standard library
+alone. Exits with 0 if all is right; otherwise it prints the first fault."""
 import json, os, struct, sys
 
 SIZE = {"F32": 4, "F16": 2, "BF16": 2, "U8": 1}

@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
-"""tests/programs/qlora.py - QLoRA in PyTorch, from the definitions and without peft or bitsandbytes: a Llama whose linears are quantised to 4 bits and
-dequantised again, with a LoRA adapter next to each, at compute types float32, bfloat16 and float16.
+"""tests/programs/qlora.py - QLoRA in PyTorch, from the definitions and without peft or bitsandbytes: a Llama whose
+linears are quantised to 4 bits and dequantised again, with a LoRA adapter next to each, at compute types float32,
+bfloat16 and float16.
 
-  qlora.py golden FOLDER                  makes tests/golden/models/nf4-policy anew: a random policy, an adapter, and for several
-                                          ways to quantise: logits, loss and the adapter's gradients (tests/unit/nf4.c compares)
+  qlora.py golden FOLDER
+      makes tests/golden/models/nf4-policy again: a random policy, an adapter, and for several ways to quantise the
+      logits, the loss and the adapter's gradients (tests/unit/nf4.c compares)
   qlora.py logprobs MODEL ADAPTER FILE [--kind nf4|fp4|none] [--block N] [--double]
-                                          log p of each id after the first of each line of ids in FILE, a number a line; ADAPTER "-": none
+      reads lines of ids from FILE, and prints log p of each id but a line's first, one number on a line; ADAPTER "-":
+      no adapter
 
-Compute types are emulated: input, dequantised weight and output of a 4-bit linear are rounded to the type, in the backward pass likewise
-(Hugging Face's Linear4bit casts at these places); the sum between is float64, so that its own error decides no rounding. The adapter's
-own products are float32."""
+Compute types are emulated: input, dequantised weight and output of a 4-bit linear are rounded to the type, in the
+backward pass too (Hugging Face's Linear4bit casts at the same places). The sum between is float64, so that its own
+error does not change a rounding. The adapter's own products are float32."""
 import json, math, os, struct, sys
 import torch
 

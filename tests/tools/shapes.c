@@ -2,12 +2,13 @@
  * speed are tested; the real weights may not be distributed with this project.
  *     make shapes SHAPES="--policy /tmp/tinyllama --tokenizer FOLDER"
  *
- *     --policy DIR     TinyLlama-1.1B-Chat-v0.3: 1.1 billion weights, 32,003 ids --reward DIR
- *     roberta-hate-speech-dynabench-r4-target: roberta-base with the labels nothate and hate --dim, --layers,
- *     --heads, --kv-heads, --ffn, --vocab, --positions, --tied, --no-eos
+ *     --policy DIR     TinyLlama-1.1B-Chat-v0.3: 1.1 billion weights, 32,003 ids
+ *     --reward DIR     roberta-hate-speech-dynabench-r4-target: roberta-base with the labels nothate and hate
+ *     --dim, --layers, --heads, --kv-heads, --ffn, --vocab, --positions, --tied, --no-eos
  *                      another shape, as tests/bench/bench_peers.py needs; --kv-heads is --heads unless it is
  *                      given
- *     --dtype          type of the numbers in the file --shard-mb       size of a shard in megabytes */
+ *     --dtype          type of the numbers in the file
+ *     --shard-mb       size of a shard in megabytes */
 #include "../../programs.h"
 #include <stdio.h>
 
@@ -18,7 +19,7 @@ static struct {
 static Option option[] = {
     { "policy", OPT_TEXT, &opt.policy, NULL, 0, 0, NULL, "folder for a policy of TinyLlama's shape" },
     { "reward", OPT_TEXT, &opt.reward, NULL, 0, 0, NULL, "folder for a judge of roberta-base's shape" },
-    { "tokenizer", OPT_TEXT, &opt.tokenizer, NULL, 0, 0, NULL, "whose files are put beside the weights" },
+    { "tokenizer", OPT_TEXT, &opt.tokenizer, NULL, 0, 0, NULL, "folder whose tokenizer is copied" },
     { "dtype", OPT_CHOICE, &opt.dtype, "bf16", 0, 0, "f32|bf16|f16", "of the weights that are written" },
     { "shard-mb", OPT_INT, &opt.shard, "0", 0, 100000, NULL, "megabytes of a shard; 0: one file" },
     { "dim", OPT_INT, &opt.dim, "0", 0, 1 << 16, NULL,

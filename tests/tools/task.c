@@ -1,8 +1,8 @@
 /* tests/tools/task.c - measures how hard the shipped task is (`make task`): counts the reviews, and trains a
  * reader that ignores the order of words. It measures data and is no test.
  *
- *     make task                                               data/imdb.bin, 12 tokens of data/reward's
- *     tokenizer make task TASK="--data reviews.bin --tokens 30"         other reviews, with two labels
+ *     make task                                         data/imdb.bin, 12 tokens of data/reward's tokenizer
+ *     make task TASK="--data reviews.bin --tokens 30"   other reviews, with two labels
  *
  * The reader is logistic regression, p(label 1) = sigmoid(b + sum over f of count_f w_f), fitted to the train
  * split by AdaGrad (Duchi, Hazan & Singer 2011), one review at a time. Its features are words, or words and
@@ -15,8 +15,9 @@
 static struct { const char *data, *tokenizer; int tokens, epochs; double rate; } opt;
 static Option option[] = {
     { "data", OPT_TEXT, &opt.data, "data/imdb.bin", 0, 0, NULL, "texts with two labels" },
-    { "tokenizer", OPT_TEXT, &opt.tokenizer, "data/reward", 0, 0, NULL, "whose tokens are the first ones" },
-    { "tokens", OPT_INT, &opt.tokens, "12", 1, 1 << 20, NULL, "how many tokens the short texts have" },
+    { "tokenizer", OPT_TEXT, &opt.tokenizer, "data/reward", 0, 0, NULL,
+      "folder of the tokenizer that counts tokens" },
+    { "tokens", OPT_INT, &opt.tokens, "12", 1, 1 << 20, NULL, "length of the short texts" },
     { "epochs", OPT_INT, &opt.epochs, "4", 1, 1000, NULL, "passes over the train split" },
     { "rate", OPT_REAL, &opt.rate, "0.1", 1e-6, 100, NULL, "AdaGrad's learning rate" },
 };
