@@ -403,26 +403,26 @@ INLINE float tanh_part(float x, float *slope) {
     return twice_u < 0 ? less : 1 / (1 + e);
 }
 
-/* Each activation is x times a part of it between 0 and 1, which `part` returns:
+/* Each activation is x times a part of it between 0 and 1, which these return; *slope, of the middle two, is
+ * the derivative of that part:
  *     SILU       sigmoid(x)                                   [Elfwing et al. 2017]
  *     GELU       Phi(x) = (1 + erf(x / sqrt 2)) / 2           [Hendrycks & Gimpel 2016]
  *     GELU_TANH  (1 + tanh(u)) / 2, see tanh_part: GPT-2's    [the same]
  *     RELU       1 if x > 0, otherwise 0 */
-INLINE float part(float x, int activation) {
-    float unused;
+INLINE float part_and_slope(float x, int activation, float *slope) {
     if (activation == ACT_SILU) return sigmoid(x);
-    if (activation == ACT_GELU) return normal_cdf(x, &unused);
-    if (activation == ACT_GELU_TANH) return tanh_part(x, &unused);
+    if (activation == ACT_GELU) return normal_cdf(x, slope);
+    if (activation == ACT_GELU_TANH) return tanh_part(x, slope);
     return x > 0 ? 1.0f : 0.0f;
 }
+INLINE float part(float x, int activation) { float unused = 0; return part_and_slope(x, activation, &unused); }
 
-/* Returns dy times the derivative at x, part(x) + x part'(x). */
-INLINE float through(float dy, float x, int activation) {
-    float slope, p;
-    if (activation == ACT_SILU) { p = sigmoid(x); return dy * p * (1 + x * (1 - p)); }
-    if (activation == ACT_GELU) { p = normal_cdf(x, &slope); return dy * (p + x * slope); }
-    if (activation == ACT_GELU_TANH) { p = tanh_part(x, &slope); return dy * (p + x * slope); }
-    return x > 0 ? dy : 0;
+/* Returns dy times the derivative at x, which is p + x p'(x), p = part(x), and p in *part_of_x. */
+INLINE float through(float dy, float x, int activation, float *part_of_x) {
+    float slope = 0, p = part_and_slope(x, activation, &slope);
+    *part_of_x = p;
+    if (activation == ACT_SILU) return dy * p * (1 + x * (1 - p));
+    return dy * (p + x * slope);
 }
 
 /* y = act(x) up; up NULL: y = act(x) */
@@ -432,10 +432,12 @@ INLINE void activate(int activation, float *y, const float *x, const float *up, 
 }
 INLINE void activate_backward(int activation, float *dx, float *dup, const float *dy, const float *x,
                               const float *up, size_t from, size_t to) {
-    if (!up) for (size_t i = from; i < to; i++) dx[i] += through(dy[i], x[i], activation);
+    float p;
+    if (!up) for (size_t i = from; i < to; i++) dx[i] += through(dy[i], x[i], activation, &p);
     else for (size_t i = from; i < to; i++) {
-        dx[i] += through(dy[i] * up[i], x[i], activation);
-        dup[i] += dy[i] * x[i] * part(x[i], activation);
+        float add = through(dy[i] * up[i], x[i], activation, &p), add_up = dy[i] * x[i] * p;
+        dx[i] += add;
+        dup[i] += add_up;
     }
 }
 

@@ -165,6 +165,18 @@ INLINE void attention_row(float *p, const Keys *keys, const Heads *heads, int n,
     softmax_row(p, count, heads->bias ? 1 : heads->scale);
 }
 
+/* The same for queries from .. to-1: their rows of P have `width` numbers, the first of which is that of
+ * row `first` of k. What a query does not see becomes 0. */
+INLINE void attention_rows(float *P, int width, int first, const Keys *keys, const Heads *heads,
+                           int from, int to, int h) {
+    for (int n = from; n < to; n++, P += width) {
+        int begin = keys->first[n] - first, end = begin + keys->count[n];
+        attention_row(P + begin, keys, heads, n, h);
+        for (int j = 0; j < begin; j++) P[j] = 0;
+        for (int j = end; j < width; j++) P[j] = 0;
+    }
+}
+
 /* ds (count[n]) comes as dP = dy.v for each row that query n sees, and becomes the gradient of q.k,
  * scale P (dP - delta), where delta = dy.y. The gradient of the whole score is added to the
  * bias. */

@@ -91,17 +91,14 @@ static void probabilities(float *P, const Attention *a, Span s, int h, Arena *ws
     const Heads *heads = a->heads;
     View q = { a->in->q + query_at(heads, s, h), (size_t)heads->H * (size_t)heads->D, 1 };
     Matrix k = fast_rows(a->in->k + key_at(heads, s, h), heads->K * heads->D);
-    const int wide = fast_wide();
     multiply(P, (size_t)s.keys, q, &k, 1, 0, s.M, s.keys, heads->D, ws);
-    for (int n = s.m0; n < s.m0 + s.M; n++, P += s.keys) {
-        int from = a->keys->first[n] - s.first, to = from + a->keys->count[n];
 #ifdef HAS_WIDE
-        if (wide) wide_attention_row(P + from, a->keys, heads, n, h);
-#endif
-        if (!wide) attention_row(P + from, a->keys, heads, n, h);
-        memset(P, 0, (size_t)from * sizeof *P);
-        memset(P + to, 0, (size_t)(s.keys - to) * sizeof *P);
+    if (fast_wide()) {
+        wide_attention_rows(P, s.keys, s.first, a->keys, heads, s.m0, s.m0 + s.M, h);
+        return;
     }
+#endif
+    attention_rows(P, s.keys, s.first, a->keys, heads, s.m0, s.m0 + s.M, h);
 }
 
 static void forward_heads(float *y, const Attention *a, size_t from, size_t to) {

@@ -39,8 +39,9 @@ int fast_wide(void);
 #endif
 
 /* ---- wide.c ---- */
-/* rows.h's attention_row, compiled for AVX2. Only if fast_wide(). */
-void wide_attention_row(float *p, const Keys *keys, const Heads *heads, int n, int h);
+/* rows.h's attention_rows, compiled for AVX2: only if fast_wide(). */
+void wide_attention_rows(float *P, int width, int first, const Keys *keys, const Heads *heads,
+                         int from, int to, int h);
 
 /* ---- matmul.c ---- */
 /* One operand as it is in memory: element (i,k) is a[i*row + k*step]; row or step is 1. */

@@ -57,8 +57,9 @@
 #endif
 #include "../ops.c"
 
-void wide_attention_row(float *p, const Keys *keys, const Heads *heads, int n, int h) {
-    attention_row(p, keys, heads, n, h);
+void wide_attention_rows(float *P, int width, int first, const Keys *keys, const Heads *heads, int from, int to,
+                         int h) {
+    attention_rows(P, width, first, keys, heads, from, to, h);
 }
 #ifdef __clang__
 #pragma clang attribute pop
