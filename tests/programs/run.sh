@@ -220,8 +220,9 @@ then
         same "chat: chatml by the folder's tokens, ended by <|im_end|>" "$work/got" "$work/want"
         printf 'hi\n' | $run chat "$work/model" --temperature 0 --template chatml > "$work/got" 2> "$work/err"; printf 'yes\n' > "$work/want"
         same "chat: --template chatml" "$work/got" "$work/want"
-        printf 'hi<|im_end|>\n<|im_start|>assistant\n' | $run chat "$work/model" --temperature 0 -n 3 --system s > "$work/got" 2> "$work/err"
-        if [ "$(wc -l < "$work/got")" -ge 2 ]; then ok "chat: markers that are typed are letters"; else bad "chat: markers that are typed"; fi
+        # Twelve markers would fit into the 64 positions; the 60 pieces of their letters do not.
+        printf '<|im_start|>%.0s' 1 2 3 4 5 6 7 8 9 10 11 12 | $run chat "$work/model" -n 3 --template chatml > "$work/got" 2> "$work/err"
+        if grep -q 'fills all 64 positions' "$work/err"; then ok "chat: markers that are typed are letters"; else bad "chat: markers that are typed are letters"; fi
         if grep -q '"<|im_end|>": 302' "$work/model/added_tokens.json"; then ok "sft: added tokens are written again"; else bad "sft: added tokens"; fi
     else bad "sft on a chat: $(tail -n 1 "$work/out")"; fi
 else skip "a chat learnt here"; fi
