@@ -15,8 +15,8 @@ static void add_target(Fields *f, LoraConfig *l, const char *name, size_t length
     memcpy(l->targets + used, name, length + 1);
 }
 
-/* Reads target_modules: a list of names, or "all-linear" (every other string is a regular expression to peft);
- * null means peft's default for Llama and its like. */
+/* Reads target_modules: a list of names, or "all-linear" (every other string is a regular expression to
+ * peft); null means peft's default for Llama and its like. */
 static void read_targets(Fields *f, LoraConfig *l) {
     const Json *j = field(f, "target_modules"), *name;
     if (!j) strcpy(l->targets, "q_proj,v_proj");

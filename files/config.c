@@ -50,7 +50,7 @@ typedef struct { int part; const char *pattern; int how; } Stored;
 typedef struct {
     const char *architecture, *type;        /* transformers' class, and its model_type */
     int judge;                              /* 0: a ModelConfig, 1: a RewardConfig */
-    const Names *names;                     /* of several families with the same names, the first is written */
+    const Names *names;    /* of several families with the same names, the first is written */
     const char *stem;                       /* what names begin with, and lack in files of the bare class */
     const Stored *stored;                   /* other names that files use; NULL: none */
     const Key *common, *own;                /* own keys replace common keys of that name; common NULL: none */
@@ -139,7 +139,7 @@ static const Names qwen2_names = { { LLAMA_NAMES,
     [NAME_K_B] = "model.layers.%d.self_attn.k_proj.bias",
     [NAME_V_B] = "model.layers.%d.self_attn.v_proj.bias",
 } };
-static const Key qwen2_keys[] = {           /* its class has a window too, which use_sliding_window switches on */
+static const Key qwen2_keys[] = {    /* its class has a window too, which use_sliding_window switches on */
     { "bos_token_id", KEY_ID, P(bos), -1, 0, NULL },
     { "eos_token_id", KEY_EOS, 0, -1, 0, NULL },
     { "intermediate_size", KEY_SIZE, P(stack.F), 22016, SIZE_LIMIT, NULL },

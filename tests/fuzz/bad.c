@@ -1,8 +1,13 @@
-/* tests/fuzz/bad.c - mutation fuzzing of every reader of bytes. From one valid file of each kind, thousands of broken ones are made:
- * cut, flipped, spliced, repeated, with huge numbers, with other JSON values, or random. Each must be read, or be refused with an
- * error that says something; never a crash, an endless loop or a flood of memory. What was read is used, so that a wrong number
- * that slipped through shows. Deterministic. Made to be built with -fsanitize=address,undefined (`make test` does).
- *   bad [ROUNDS]     mutations for each reader (2000) */
+/* tests/fuzz/bad.c - mutation fuzzing of every reader of bytes. From one valid file of each kind, thousands
+ * of
+ * broken   ones are made: cut, flipped, spliced, repeated, with huge numbers, with other JSON values, or
+ *          random.
+ * Each     must be read, or be refused with an error that says something; never a crash, an endless loop or a
+ *          flood
+ * of       memory. What was read is used, so that a wrong number that was accepted shows. Deterministic. To
+ *          be built
+ * with     -fsanitize=address,undefined (`make test` does so).
+* bad [ROUNDS] mutations for each reader (2000) */
 #include "test.h"
 #include "../../files/files.h"
 #include "text/text.h"
@@ -13,9 +18,10 @@ static char base[64];
 static Error err;
 static int rounds = 2000;
 
-/* ---- memory: as a program's, but limited, so that a small file that asks for a lot is seen; and it can run out on request ---- */
+/* ---- memory: limited, so that a small file that makes a reader take a lot is seen; it runs out on request
+ * ---- */
 enum { MEMORY_LIMIT = 64 << 20 };
-static long allowed = -1;                       /* how many more blocks may be had; -1: any number */
+static long allowed = -1;                       /* how many more blocks there are; -1: any number */
 static size_t held;                             /* bytes of the pool's blocks */
 static void *limited(size_t bytes) {
     size_t *block;
@@ -32,7 +38,13 @@ static void give_back(void *block) {
     held -= *b;
     free(b);
 }
-static Pool limited_pool(void) { Pool p; memset(&p, 0, sizeof p); p.source = limited; p.sink = give_back; return p; }
+static Pool limited_pool(void) {
+    Pool p;
+    memset(&p, 0, sizeof p);
+    p.source = limited;
+    p.sink = give_back;
+    return p;
+}
 
 /* ---- files ---- */
 static const char *in_base(const char *name) {
@@ -47,7 +59,8 @@ static void spit(const char *path, const void *bytes, size_t n) {
     if (!f || (n && fwrite(bytes, 1, n, f) != n) || fclose(f)) { printf("cannot write %s\n", path); exit(2); }
 }
 
-/* ---- one valid file: bytes of its own, exactly as long, so that the sanitizer sees one byte too many ---- */
+/* ---- one valid file, in a block of exactly its length, so that the sanitizer sees a read past its end
+ * ---- */
 typedef struct { unsigned char *bytes; size_t n; } Blob;
 
 static Blob blob(const void *bytes, size_t n) {
@@ -71,7 +84,7 @@ static Blob blob_file(const char *path) {
 /* ---- mutations ---- */
 static size_t below(Rng *r, size_t n) { return n ? (size_t)rng_below(r, n) : 0; }
 
-/* b with `cut` bytes at `at` replaced by n others. */
+/* Replaces `cut` bytes of b at `at` by n others. */
 static void replace(Blob *b, size_t at, size_t cut, const void *with, size_t n) {
     Blob out;
     out.n = b->n - cut + n;
@@ -83,11 +96,14 @@ static void replace(Blob *b, size_t at, size_t cut, const void *with, size_t n) 
     *b = out;
 }
 
-/* From a random place on, the next decimal number, string or word of a text: its place and length. 0: there is none. */
+/* Finds the next decimal number, string or word from a random place on: *at and its length; 0: there is
+ * none. */
 static size_t next_token(const Blob *b, Rng *r, int digits, size_t *at) {
     size_t n = 0, i = below(r, b->n);
     for (; i < b->n; i++) {
-        int c = b->bytes[i], digit = c >= '0' && c <= '9', word = digit || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || c == '.' || c == '"';
+        int c = b->bytes[i], digit = c >= '0' && c <= '9';
+        int word = digit || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || c == '.'
+            || c == '"';
         if (digits ? digit : word) n++;
         else if (n) break;
     }
@@ -95,7 +111,7 @@ static size_t next_token(const Blob *b, Rng *r, int digits, size_t *at) {
     return n;
 }
 
-/* A token and the comma behind it, many times: lists that grow longer than anybody thought. */
+/* Repeats a token and the comma after it many times: lists become longer than a reader may expect. */
 static void repeat(Blob *b, Rng *r) {
     size_t at, n = next_token(b, r, 0, &at), times = 1 + below(r, 60);
     Blob piece;
@@ -106,50 +122,74 @@ static void repeat(Blob *b, Rng *r) {
     free(piece.bytes);
 }
 
-/* gentle: only other numbers and other values, so that what comes after the parser is reached more often. */
+/* Breaks b in one of twelve ways. gentle: only other numbers and other values, which parsers accept more
+ * often. */
 static void mutate(Blob *b, Rng *r, int gentle) {
-    static const char *const number[] = { "99999999999999999999", "-1", "0", "1e308", "0.5", "18446744073709551615", "4294967296", "2147483648",
+    static const char *const number[] = {
+        "99999999999999999999", "-1", "0", "1e308", "0.5", "18446744073709551615", "4294967296", "2147483648",
         "2147483647", "65536", "1", "9007199254740993", "-0.0", "1e-400" };
-    static const char *const value[] = { "null", "true", "[]", "{}", "\"\"", "[[[[[[[[", "{\"a\":", "\"\\u0000\"", "\"\\ud800\"", "7", "\"../x\"", "," };
-    static const unsigned char odd[] = { 0, 255, 127, 128, '"', '{', '}', '[', ']', '\\', ',', ':', '-', 'e', '9', ' ', '\n' };
+    static const char *const value[] = { "null", "true", "[]", "{}", "\"\"", "[[[[[[[[", "{\"a\":",
+        "\"\\u0000\"", "\"\\ud800\"", "7", "\"../x\"", "," };
+    static const unsigned char odd[] = { 0, 255, 127, 128, '"', '{', '}', '[', ']', '\\', ',', ':', '-', 'e',
+        '9', ' ', '\n' };
     unsigned char big[8];
+    const char *w;
+    Blob piece;
     size_t at, n;
     switch (gentle ? 6 + below(r, 5) : below(r, 12)) {
-    case 0: b->n = below(r, b->n + 1); replace(b, b->n, 0, NULL, 0); break;                                 /* cut short */
-    case 1: for (n = 1 + below(r, 4); b->n && n; n--) b->bytes[below(r, b->n)] ^= (unsigned char)(1u << below(r, 8)); break;
+    case 0:                                     /* cuts the end off */
+        b->n = below(r, b->n + 1);
+        replace(b, b->n, 0, NULL, 0);
+        break;
+    case 1:                                     /* flips some bits */
+        for (n = 1 + below(r, 4); b->n && n; n--)
+            b->bytes[below(r, b->n)] ^= (unsigned char)(1u << below(r, 8));
+        break;
     case 2: if (b->n) b->bytes[below(r, b->n)] = odd[below(r, sizeof odd)]; break;
-    case 3:                                                                                                 /* a piece somewhere else, twice */
+    case 3:                                     /* repeats a piece in another place */
         at = below(r, b->n);
         n = below(r, b->n - at < 64 ? b->n - at + 1 : 64);
-        { Blob piece = blob(b->bytes + at, n); at = below(r, b->n + 1); replace(b, at, 0, piece.bytes, n); free(piece.bytes); }
+        piece = blob(b->bytes + at, n);
+        replace(b, below(r, b->n + 1), 0, piece.bytes, n);
+        free(piece.bytes);
         break;
     case 4: case 10: repeat(b, r); break;
-    case 5: at = below(r, b->n); n = below(r, b->n - at < 64 ? b->n - at + 1 : 64); replace(b, at, n, NULL, 0); break;   /* a piece less */
-    case 6: case 7:                                                                                         /* a number of 1 to 8 bytes */
+    case 5:                                     /* leaves a piece out */
+        at = below(r, b->n);
+        replace(b, at, below(r, b->n - at < 64 ? b->n - at + 1 : 64), NULL, 0);
+        break;
+    case 6: case 7:                             /* writes a large number of 1 to 8 bytes */
         n = (size_t)1 << below(r, 4);
         for (size_t i = 0, kind = below(r, 4), shift = below(r, 64); i < 8; i++)
-            big[i] = (unsigned char)(kind == 0 ? 255 : kind == 1 ? (i == n - 1 ? 127 : 255) : kind == 2 ? (i == n - 1 ? 128 : 0) : i == shift / 8 ? 1u << shift % 8 : 0);
+            big[i] = (unsigned char)(kind == 0 ? 255 : kind == 1 ? (i == n - 1 ? 127 : 255) : kind == 2
+                                     ? (i == n - 1 ? 128 : 0) : i == shift / 8 ? 1u << shift % 8 : 0);
         if (b->n >= n) memcpy(b->bytes + (below(r, 3) ? below(r, b->n - n + 1) : 0), big, n);
         break;
-    case 8: n = next_token(b, r, 1, &at); { const char *w = number[below(r, sizeof number / sizeof *number)]; if (n) replace(b, at, n, w, strlen(w)); } break;
-    case 9:                                                                                                 /* another value, or another key */
-        n = next_token(b, r, 0, &at);
-        { const char *w = n && at + n < b->n && b->bytes[at + n] == ':' ? "\"model_type\"" : value[below(r, sizeof value / sizeof *value)];
-          if (n) replace(b, at, n, w, strlen(w)); }
+    case 8:                                     /* another decimal number */
+        n = next_token(b, r, 1, &at);
+        w = number[below(r, sizeof number / sizeof *number)];
+        if (n) replace(b, at, n, w, strlen(w));
         break;
-    default:                                                                                                /* a stretch of noise, or nothing but noise */
+    case 9:                                     /* another value, or another key */
+        n = next_token(b, r, 0, &at);
+        w = value[below(r, sizeof value / sizeof *value)];
+        if (n && at + n < b->n && b->bytes[at + n] == ':') w = "\"model_type\"";
+        if (n) replace(b, at, n, w, strlen(w));
+        break;
+    default:                                    /* noise, in a part or in all of it */
         at = below(r, 8) ? below(r, b->n) : 0;
         n = at ? below(r, b->n - at < 32 ? b->n - at + 1 : 32) : b->n;
         for (size_t i = 0; i < n; i++) b->bytes[at + i] = (unsigned char)rng_next(r);
     }
 }
 
-/* ---- the readers: each reads `b`, uses what it got, returns its code ---- */
+/* ---- the readers: each reads b, uses the result, and returns its code, or -1 if the result is wrong ---- */
 typedef int (*Read)(const Blob *b, Pool *pool);
 static Blob other;                              /* the second file of readers that need two */
 
 static int use_tokenizer(const Tokenizer *t, Pool *pool) {
-    static const char text[] = "the cats sat; a \xf0\x9f\xa6\x99 dog  on 3 m\xff\xc3ts\n <s> </s> [PAD]<|im_start|>ab";
+    static const char text[] = "the cats sat; a \xf0\x9f\xa6\x99 dog  on 3 m\xff\xc3ts\n <s> </s> "
+        "[PAD]<|im_start|>ab";
     AddedToken added;
     Error inner = { 0, "", "", 0, 0 };
     SpecialIds s = tokenizer_specials(t);
@@ -164,11 +204,12 @@ static int use_tokenizer(const Tokenizer *t, Pool *pool) {
     if (code == OK) code = tokenizer_decode(t, ids, count, pool, &out, &n);
     if (code == OK) code = tokenizer_decode_all(t, ids, count, pool, &out, &n);
     if (code == OK) code = tokenizer_encode_plain(t, text, sizeof text - 1, 0, pool, &ids, &count);
-    if (code == E_MEMORY) return OK;            /* it is a tokenizer all the same */
+    if (code == E_MEMORY) return OK;            /* it was read, but memory ran out later */
     if (code != OK || size < 0) return -1;
     for (int i = 0; i < count; i++) if (ids[i] < 0 || ids[i] >= size) return -1;
     for (int i = 0, last = -1; tokenizer_added(t, i, &added); i++, last = added.id) {
-        if (added.id <= last || added.id >= size || !added.text || !added.length || strlen(added.text) > added.length) return -1;
+        if (added.id <= last || added.id >= size || !added.text || !added.length
+            || strlen(added.text) > added.length) return -1;
         if (tokenizer_find(t, added.text, added.length) < 0) return -1;
     }
     if (tokenizer_chat_template(t)) sum += strlen(tokenizer_chat_template(t));
@@ -188,7 +229,8 @@ static int use_tokenizer(const Tokenizer *t, Pool *pool) {
     if (tokenizer_decode(t, id + 1, 1, pool, &out, &n) == OK) return -1;
     if (s.bos >= size || s.eos >= size || s.unk >= size || s.pad >= size) return -1;
     tokenizer_template(t, &before, &after);
-    if (tokenizer_write_json(t, &x) == OK && !json_parse((const char *)x.data, x.length, pool, &inner) && inner.code != E_MEMORY) return -1;
+    if (tokenizer_write_json(t, &x) == OK && !json_parse((const char *)x.data, x.length, pool, &inner)
+        && inner.code != E_MEMORY) return -1;
     if (tokenizer_kind(t) == TOKENIZER_SENTENCEPIECE) tokenizer_write_sentencepiece(t, &x);
     if (tokenizer_kind(t) == TOKENIZER_BYTELEVEL) tokenizer_write_bytelevel(t, &x, &y);
     return sum == 0xffffffffu ? -1 : OK;
@@ -210,22 +252,31 @@ static int read_tokenizer_json(const Blob *b, Pool *pool) {
     Tokenizer *t = tokenizer_json(b->bytes, b->n, pool, &err);
     return t ? use_tokenizer(t, pool) : err.code;
 }
-/* What lies beside a tokenizer: b is one of the three files, `other` the tokenizer's own (a tokenizer.model, or a tokenizer.json). */
+/* Reads one of the three files that may be beside a tokenizer; `other` is the tokenizer's own file (a
+ * tokenizer.model or a tokenizer.json). */
 enum { ADDED_TOKENS, TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP };
 static int read_beside_file(const Blob *b, int which, Pool *pool) {
-    Tokenizer *t = (other.n && other.bytes[0] == '{' ? tokenizer_json : tokenizer_sentencepiece)(other.bytes, other.n, pool, &err);
+    int json = other.n && other.bytes[0] == '{';
+    Tokenizer *t = (json ? tokenizer_json : tokenizer_sentencepiece)(other.bytes, other.n, pool, &err);
     const Json *j = t ? json_parse((const char *)b->bytes, b->n, pool, &err) : NULL;
-    int code = !j ? err.code : tokenizer_beside(t, which == ADDED_TOKENS ? j : NULL, which == TOKENIZER_CONFIG ? j : NULL,
-                                                which == SPECIAL_TOKENS_MAP ? j : NULL, pool, &err);
+    const Json *file[3] = { NULL, NULL, NULL };
+    int code;
+    file[which] = j;
+    code = !j ? err.code : tokenizer_beside(t, file[ADDED_TOKENS], file[TOKENIZER_CONFIG],
+                                            file[SPECIAL_TOKENS_MAP], pool, &err);
     return code == OK ? use_tokenizer(t, pool) : code;
 }
 static int read_added_tokens(const Blob *b, Pool *pool) { return read_beside_file(b, ADDED_TOKENS, pool); }
-static int read_tokenizer_config(const Blob *b, Pool *pool) { return read_beside_file(b, TOKENIZER_CONFIG, pool); }
-static int read_special_map(const Blob *b, Pool *pool) { return read_beside_file(b, SPECIAL_TOKENS_MAP, pool); }
+static int read_tokenizer_config(const Blob *b, Pool *pool) {
+    return read_beside_file(b, TOKENIZER_CONFIG, pool);
+}
+static int read_special_map(const Blob *b, Pool *pool) {
+    return read_beside_file(b, SPECIAL_TOKENS_MAP, pool);
+}
 static size_t walk(const Json *j) {
     size_t n = 1, children = 0;
     for (const Json *c = j->child; c; c = c->next, children++) n += walk(c);
-    if (j->type == JSON_STRING) n += strlen(j->string) > j->length;         /* the NUL is there */
+    if (j->type == JSON_STRING) n += strlen(j->string) > j->length;         /* finds the NUL */
     return children == j->count ? n : 0;
 }
 static int read_json(const Blob *b, Pool *pool) {
@@ -233,7 +284,7 @@ static int read_json(const Blob *b, Pool *pool) {
     return !j ? err.code : walk(j) ? OK : -1;
 }
 
-/* The list that the small checkpoints below hold. */
+/* Loads the two tensors that the small checkpoints below hold. */
 static int load_small(Pool *pool) {
     f32 x[6], y[3];
     Matrix a, n;
@@ -259,7 +310,8 @@ static int read_safetensors(const Blob *b, Pool *pool) {
     remove(in_base("model.safetensors"));
     return code;
 }
-/* A tensor in 4 bits, 3 x 43 in blocks of 32, into what its matrix is: 4 bits of the same kind, or floats; and the header's answer alone. */
+/* Loads a tensor in 4 bits, 3 x 43 in blocks of 32, into 4 bits of the same kind or into floats, and asks how
+ * it is stored. */
 static int load_4bit(int type, int doubled, Pool *pool) {
     unsigned char packed[65], code[5];
     f32 x[129], absmax[5], nested[1], map[256];
@@ -275,7 +327,11 @@ static int load_4bit(int type, int doubled, Pool *pool) {
     memset(code, 0, sizeof code);
     memset(map, 0, sizeof map);
     nested[0] = 0;
-    a.O = 3; a.I = 43; a.type = type; a.data = type == F32 ? (void *)x : (void *)packed; a.quant = type == F32 ? NULL : &q;
+    a.O = 3;
+    a.I = 43;
+    a.type = type;
+    a.data = type == F32 ? (void *)x : (void *)packed;
+    a.quant = type == F32 ? NULL : &q;
     q.block = 32;
     if (!doubled) q.absmax = absmax;
     q.code = code; q.nested = nested; q.map = map;
@@ -286,9 +342,11 @@ static int load_4bit(int type, int doubled, Pool *pool) {
     if (answer == OK) {
         Error inner;
         memset(&inner, 0, sizeof inner);
-        if (checkpoint_storage(&storage, base, "model", "model.a.weight", pool, &inner) != OK) return inner.code == E_MEMORY ? OK : -1;
+        if (checkpoint_storage(&storage, base, "model", "model.a.weight", pool, &inner) != OK)
+            return inner.code == E_MEMORY ? OK : -1;
         if (storage.rank != 2 || storage.shape[0] != 3 || storage.shape[1] != 43) return -1;
-        if (type == NF4 && (storage.type == NF4) && (storage.kind != QUANT_NF4 || storage.block != 32 || storage.doubled != doubled)) return -1;
+        if (type == NF4 && (storage.type == NF4) && (storage.kind != QUANT_NF4 || storage.block != 32
+                || storage.doubled != doubled)) return -1;
     }
     return answer;
 }
@@ -302,15 +360,17 @@ static int read_4bit(const Blob *b, int type, int doubled, Pool *pool) {
 static int read_bnb(const Blob *b, Pool *pool) { return read_4bit(b, NF4, 0, pool); }
 static int read_bnb_doubled(const Blob *b, Pool *pool) { return read_4bit(b, NF4, 1, pool); }
 static int read_bnb_floats(const Blob *b, Pool *pool) { return read_4bit(b, F32, 0, pool); }
-/* b is the quant_state alone, in a file whose other parts (`other`) are sound. */
+/* Reads b as a quant_state, in a file whose other parts (`other`) are valid. */
 static int read_quant_state(const Blob *b, Pool *pool) {
     Blob file = blob(other.bytes, other.n);
     char header[1024];
     unsigned char n[8];
     int code;
-    sprintf(header, "{\"model.a.weight\":{\"dtype\":\"U8\",\"shape\":[65,1],\"data_offsets\":[0,65]},\"model.a.weight.absmax\":{\"dtype\":\"F32\",\"shape\":[5],\"data_offsets\":[65,85]},"
+    sprintf(header, "{\"model.a.weight\":{\"dtype\":\"U8\",\"shape\":[65,1],\"data_offsets\":[0,65]},"
+            "\"model.a.weight.absmax\":{\"dtype\":\"F32\",\"shape\":[5],\"data_offsets\":[65,85]},"
             "\"model.a.weight.quant_map\":{\"dtype\":\"F32\",\"shape\":[16],\"data_offsets\":[85,149]},"
-            "\"model.a.weight.quant_state.bitsandbytes__nf4\":{\"dtype\":\"U8\",\"shape\":[%d],\"data_offsets\":[149,%d]}}", (int)b->n, (int)b->n + 149);
+            "\"model.a.weight.quant_state.bitsandbytes__nf4\":{\"dtype\":\"U8\",\"shape\":[%d],"
+            "\"data_offsets\":[149,%d]}}", (int)b->n, (int)b->n + 149);
     for (int i = 0; i < 8; i++) n[i] = (unsigned char)((uint64_t)strlen(header) >> (8 * i));
     replace(&file, 0, 0, header, strlen(header));
     replace(&file, 0, 0, n, 8);
@@ -319,7 +379,7 @@ static int read_quant_state(const Blob *b, Pool *pool) {
     free(file.bytes);
     return code;
 }
-/* A folder with a PyTorch file, from which two tensors are taken: a transposed one as it is, one into 4 bits. */
+/* Loads two tensors of a PyTorch file: a transposed one into floats, another into 4 bits. */
 static int read_torch(const Blob *b, Pool *pool) {
     f32 x[6], absmax[1];
     unsigned char packed[3];
@@ -340,7 +400,8 @@ static int read_torch(const Blob *b, Pool *pool) {
     spit(in_base("pytorch_model.bin"), b->bytes, b->n);
     return checkpoint_load(base, "model", list, 2, pool, &err);
 }
-/* b is the header alone: its length is put right, and the data are there, so that only the header's contents are wrong. */
+/* Reads b as a safetensors header, with its length before it and data after it: only its contents are
+ * wrong. */
 static int read_header(const Blob *b, Pool *pool) {
     Blob file = blob(b->bytes, b->n);
     unsigned char n[8], data[36];
@@ -353,7 +414,10 @@ static int read_header(const Blob *b, Pool *pool) {
     free(file.bytes);
     return code;
 }
-static int read_index(const Blob *b, Pool *pool) { spit(in_base("model.safetensors.index.json"), b->bytes, b->n); return load_small(pool); }
+static int read_index(const Blob *b, Pool *pool) {
+    spit(in_base("model.safetensors.index.json"), b->bytes, b->n);
+    return load_small(pool);
+}
 
 static int use_config(const ModelConfig *c, Pool *pool) {
     Arena measure;
@@ -362,8 +426,10 @@ static int use_config(const ModelConfig *c, Pool *pool) {
     memset(&measure, 0, sizeof measure);
     memset(&m, 0, sizeof m);
     memset(&inner, 0, sizeof inner);
-    if (c->stack.D < 2 || c->stack.D % 2 || c->stack.K < 1 || c->stack.H % c->stack.K || c->eos_count < 0 || c->eos_count > 8) return -1;
-    model_carve(&m, c, NULL, 1, c->positions < 64 ? c->positions : 64, pool, &measure, &inner);       /* how much would it take? */
+    if (c->stack.D < 2 || c->stack.D % 2 || c->stack.K < 1 || c->stack.H % c->stack.K || c->eos_count < 0
+        || c->eos_count > 8) return -1;
+    /* measures what the model would take */
+    model_carve(&m, c, NULL, 1, c->positions < 64 ? c->positions : 64, pool, &measure, &inner);
     return OK;
 }
 static int read_config(const Blob *b, Pool *pool) {
@@ -399,7 +465,7 @@ static int read_reward_config(const Blob *b, Pool *pool) {
     reward_carve(&m, &c, NULL, TRAIN_ALL, pool, &measure, &inner);
     return OK;
 }
-/* llama2.c's file: what was read has to be as many tensors as its sizes say, each of them in memory. */
+/* Reads a file of llama2.c, which has to give as many tensors as its sizes say, each of them in memory. */
 static int read_llama2c(const Blob *b, Pool *pool) {
     Llama2c l;
     int code, sum = 0;
@@ -452,7 +518,8 @@ static int read_dataset(const Blob *b, Pool *pool) {
     for (int i = 0; i < d.labels; i++) sum += strlen(d.label[i]);
     for (uint64_t i = 0; i < d.count; i++) {
         const Document *x = &d.document[i];
-        if (x->label < -1 || x->label >= (d.labels ? d.labels : INT_MAX) || x->split < 0 || x->split > 1) return -1;
+        if (x->label < -1 || x->label >= (d.labels ? d.labels : INT_MAX) || x->split < 0 || x->split > 1)
+            return -1;
         for (int k = 0; k < (d.kind == DATA_TEXT ? 1 : 2); k++)
             for (uint32_t c = 0; c < x->length[k]; c++) sum += (unsigned char)x->text[k][c];
     }
@@ -471,10 +538,11 @@ static int read_lines(const Blob *b, Pool *pool) {
 
 /* ---- the rounds ---- */
 
-/* 1 if the code and the error record agree, and the record says something. */
+/* Returns 1 if the code and the error record agree, and the record has a text. */
 static int sound(int code) {
     if (code == OK) return 1;
-    return code > OK && code <= E_NUMBER && err.code == code && memchr(err.what, 0, sizeof err.what) && memchr(err.where, 0, sizeof err.where) && err.what[0];
+    return code > OK && code <= E_NUMBER && err.code == code && memchr(err.what, 0, sizeof err.what)
+        && memchr(err.where, 0, sizeof err.where) && err.what[0];
 }
 
 static void fuzz(const char *name, Read read, Blob valid, uint64_t seed) {
@@ -496,11 +564,14 @@ static void fuzz(const char *name, Read read, Blob valid, uint64_t seed) {
         free(b.bytes);
         pool_free(&pool);
     }
-    CHECK(wrong == 0, "%s: %d of %d mutations without a sound answer, the first is %d", name, wrong, rounds, first);
-    CHECK((refused > 0) != (read == read_lines), "%s: some mutations are refused (any bytes are lines)", name);
+    CHECK(wrong == 0, "%s: %d of %d mutations without a sound answer, the first is %d", name, wrong,
+          rounds, first);
+    CHECK((refused > 0) != (read == read_lines), "%s: some mutations are refused (any bytes are lines)",
+          name);
     CHECK(held == 0, "%s: all memory is given back", name);
-    for (blocks = 0, wrong = 0, code = 1; blocks < 65536 && code != OK; blocks += 48) {     /* memory runs out at each place in turn: */
-        allowed = 1;                                                        /* one block, of which this much is left */
+    /* memory runs out later and later */
+    for (blocks = 0, wrong = 0, code = 1; blocks < 65536 && code != OK; blocks += 48) {
+        allowed = 1;    /* one block, of which so much is left */
         if (!pool_take(&pool, (size_t)(65536 - blocks), 1)) break;
         memset(&err, 0, sizeof err);
         code = read(&valid, &pool);
@@ -519,14 +590,17 @@ static void fuzz(const char *name, Read read, Blob valid, uint64_t seed) {
         wrong += code != E_MEMORY || !sound(code);
     }
     CHECK(wrong == 0 && code == OK, "%s: with too few blocks of memory it says so (%d)", name, code);
-    if (getenv("VERBOSE")) printf("        %s: %d bytes, %d read, %d refused, %ld blocks\n", name, (int)valid.n, accepted, refused, blocks);
+    if (getenv("VERBOSE"))
+        printf("        %s: %d bytes, %d read, %d refused, %ld blocks\n", name, (int)valid.n, accepted,
+               refused, blocks);
     free(valid.bytes);
 }
 
 /* ---- valid files ---- */
 typedef struct { int at; } Corpus;
 static int next_text(void *context, const char **text, size_t *length) {
-    static const char *const lines[] = { "the cat sat on the mat", "the dog sat on the cat", "a mat is a mat", "cats and dogs and mats" };
+    static const char *const lines[] = { "the cat sat on the mat", "the dog sat on the cat", "a mat is a mat",
+        "cats and dogs and mats" };
     Corpus *s = context;
     if (s->at == 40) return 0;
     *text = lines[s->at++ % 4];
@@ -543,11 +617,13 @@ static void fuzz_tokenizers(void) {
     model.pool = vocab.pool = merges.pool = &pool;
     source.context = &state;
     t = tokenizer_train_sentencepiece(source, 276, &pool, &err);
-    CHECK(t && tokenizer_write_sentencepiece(t, &model) == OK, "a tokenizer.model to start from: %s", err.what);
+    CHECK(t && tokenizer_write_sentencepiece(t, &model) == OK, "a tokenizer.model to start from: %s",
+          err.what);
     if (t) fuzz("tokenizer.model", read_sentencepiece, blob(model.data, model.length), 1);
     state.at = 0;
     t = tokenizer_train_bytelevel(source, 266, &pool, &err);
-    CHECK(t && tokenizer_write_bytelevel(t, &vocab, &merges) == OK, "vocab.json and merges.txt to start from: %s", err.what);
+    CHECK(t && tokenizer_write_bytelevel(t, &vocab, &merges) == OK,
+          "vocab.json and merges.txt to start from: %s", err.what);
     if (t) {
         other = blob(merges.data, merges.length);
         fuzz("vocab.json", read_vocab, blob(vocab.data, vocab.length), 2);
@@ -560,31 +636,48 @@ static void fuzz_tokenizers(void) {
 }
 
 /* ---- tokenizer.json, and the files beside a tokenizer ---- */
-#define ADDED(id, text, special) "{\"id\": " id ", \"content\": \"" text "\", \"single_word\": false, \"lstrip\": false, \"rstrip\": true, " \
+#define ADDED(id, text, special) \
+    "{\"id\": " id ", \"content\": \"" text "\", \"single_word\": false, " \
+    "\"lstrip\": false, \"rstrip\": true, " \
     "\"normalized\": false, \"special\": " special "}"
-static const char json_gpt2[] = "{\"version\": \"1.0\", \"truncation\": null, \"padding\": null, \"added_tokens\": [" ADDED("0", "<s>", "true") ", "
-    ADDED("1", "</s>", "true") ", " ADDED("12", "[PAD]", "false") "], \"normalizer\": null, \"pre_tokenizer\": {\"type\": \"ByteLevel\", "
-    "\"add_prefix_space\": false, \"trim_offsets\": true}, \"post_processor\": {\"type\": \"RobertaProcessing\", \"sep\": [\"</s>\", 1], \"cls\": [\"<s>\", 0], "
-    "\"trim_offsets\": true, \"add_prefix_space\": false}, \"decoder\": {\"type\": \"ByteLevel\"}, \"model\": {\"type\": \"BPE\", \"dropout\": null, "
-    "\"unk_token\": null, \"continuing_subword_prefix\": \"\", \"vocab\": {\"<s>\": 0, \"</s>\": 1, \"a\": 2, \"t\": 3, \"h\": 4, \"e\": 5, \"\\u0120\": 6, "
-    "\"th\": 7, \"the\": 8, \"\\u0120the\": 9, \"at\": 10, \"\\u010a\": 11}, \"merges\": [\"t h\", [\"th\", \"e\"], \"\\u0120 the\", \"a t\"]}}";
+static const char json_gpt2[] = "{\"version\": \"1.0\", \"truncation\": null, \"padding\": null, "
+    "\"added_tokens\": [" ADDED("0", "<s>", "true") ", " ADDED("1", "</s>", "true") ", "
+    ADDED("12", "[PAD]", "false") "], \"normalizer\": null, "
+    "\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true}, "
+    "\"post_processor\": {\"type\": \"RobertaProcessing\", \"sep\": [\"</s>\", 1], \"cls\": [\"<s>\", 0], "
+    "\"trim_offsets\": true, \"add_prefix_space\": false}, \"decoder\": {\"type\": \"ByteLevel\"}, "
+    "\"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": null, "
+        "\"continuing_subword_prefix\": \"\", "
+    "\"vocab\": {\"<s>\": 0, \"</s>\": 1, \"a\": 2, \"t\": 3, \"h\": 4, \"e\": 5, \"\\u0120\": 6, \"th\": 7, "
+    "\"the\": 8, \"\\u0120the\": 9, \"at\": 10, \"\\u010a\": 11}, "
+    "\"merges\": [\"t h\", [\"th\", \"e\"], \"\\u0120 the\", \"a t\"]}}";
 
-/* As Llama's fast tokenizer, with pieces for all bytes. */
+/* Writes a tokenizer.json like that of Llama's fast tokenizer, with pieces for all bytes. */
 static Buffer json_llama(Pool *pool) {
     static const char *const piece[] = { "\u2581", "a", "t", "s", "c", "\u2581a", "at", "cat", "\u2581cat" };
     Buffer b = { NULL, NULL, 0, 0, 0 };
     char byte[24];
     b.pool = pool;
-    buffer_text(&b, "{\"version\": \"1.0\", \"added_tokens\": [" ADDED("0", "<unk>", "true") ", " ADDED("1", "<s>", "true") ", " ADDED("2", "</s>", "true") ", "
-        ADDED("268", "<|user|>", "true") "], \"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"Prepend\", \"prepend\": \"\\u2581\"}, "
-        "{\"type\": \"Replace\", \"pattern\": {\"String\": \" \"}, \"content\": \"\\u2581\"}]}, \"pre_tokenizer\": null, \"post_processor\": {\"type\": "
-        "\"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<s>\", \"type_id\": 0}}, {\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}], "
-        "\"special_tokens\": {\"<s>\": {\"id\": \"<s>\", \"ids\": [1], \"tokens\": [\"<s>\"]}}}, \"decoder\": {\"type\": \"Sequence\", \"decoders\": "
-        "[{\"type\": \"Replace\", \"pattern\": {\"String\": \"\\u2581\"}, \"content\": \" \"}, {\"type\": \"ByteFallback\"}, {\"type\": \"Fuse\"}, "
-        "{\"type\": \"Strip\", \"content\": \" \", \"start\": 1, \"stop\": 0}]}, \"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": \"<unk>\", "
-        "\"fuse_unk\": true, \"byte_fallback\": true, \"merges\": [\"\\u2581 a\", \"a t\", \"c at\", [\"\\u2581\", \"cat\"]], "
+    buffer_text(&b, "{\"version\": \"1.0\", \"added_tokens\": ["
+        ADDED("0", "<unk>", "true") ", " ADDED("1", "<s>", "true") ", " ADDED("2", "</s>", "true") ", "
+        ADDED("268", "<|user|>", "true") "], "
+        "\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"Prepend\", \"prepend\": "
+        "\"\\u2581\"}, {\"type\": \"Replace\", \"pattern\": {\"String\": \" \"}, \"content\": "
+            "\"\\u2581\"}]}, "
+        "\"pre_tokenizer\": null, \"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": "
+        "[{\"SpecialToken\": {\"id\": \"<s>\", \"type_id\": 0}}, {\"Sequence\": {\"id\": \"A\", "
+            "\"type_id\": 0}}], "
+        "\"special_tokens\": {\"<s>\": {\"id\": \"<s>\", \"ids\": [1], \"tokens\": [\"<s>\"]}}}, "
+        "\"decoder\": {\"type\": \"Sequence\", \"decoders\": [{\"type\": \"Replace\", \"pattern\": "
+        "{\"String\": \"\\u2581\"}, \"content\": \" \"}, {\"type\": \"ByteFallback\"}, {\"type\": \"Fuse\"}, "
+        "{\"type\": \"Strip\", \"content\": \" \", \"start\": 1, \"stop\": 0}]}, "
+        "\"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": \"<unk>\", \"fuse_unk\": true, "
+        "\"byte_fallback\": true, \"merges\": [\"\\u2581 a\", \"a t\", \"c at\", [\"\\u2581\", \"cat\"]], "
         "\"vocab\": {\"<unk>\": 0, \"<s>\": 1, \"</s>\": 2");
-    for (int i = 0; i < 256; i++) { sprintf(byte, ", \"<0x%02X>\": %d", (unsigned)i, i + 3); buffer_text(&b, byte); }
+    for (int i = 0; i < 256; i++) {
+        sprintf(byte, ", \"<0x%02X>\": %d", (unsigned)i, i + 3);
+        buffer_text(&b, byte);
+    }
     for (int i = 0; i < 9; i++) {
         buffer_text(&b, ", ");
         buffer_json_string(&b, piece[i], strlen(piece[i]));
@@ -595,18 +688,24 @@ static Buffer json_llama(Pool *pool) {
     return b;
 }
 
-/* The tokenizer in `other` has `size` ids; what lies beside it adds more. */
+/* Breaks the files beside the tokenizer in `other`, which has `size` ids; these files add more. */
 static void fuzz_beside(const char *of, int size, uint64_t seed) {
     static const char *const file[] = {
         "{\"[PAD]\": %d, \"<|im_start|>\": %d, \"<|im_end|>\": %d}",
-        "{\"add_bos_token\": true, \"add_eos_token\": false, \"added_tokens_decoder\": {\"%d\": {\"content\": \"[PAD]\", \"lstrip\": true, "
-        "\"normalized\": false, \"rstrip\": false, \"single_word\": true, \"special\": true}, \"%d\": {\"content\": \"<|im_start|>\", \"normalized\": true}, "
+        "{\"add_bos_token\": true, \"add_eos_token\": false, \"added_tokens_decoder\": {\"%d\": "
+            "{\"content\": \"[PAD]\", \"lstrip\": true, "
+        "\"normalized\": false, \"rstrip\": false, \"single_word\": true, \"special\": true}, \"%d\": "
+            "{\"content\": \"<|im_start|>\", \"normalized\": true}, "
         "\"%d\": {\"content\": \"<|im_end|>\"}}, "
-        "\"bos_token\": {\"__type\": \"AddedToken\", \"content\": \"<s>\"}, \"eos_token\": \"</s>\", \"pad_token\": \"[PAD]\", \"model_max_length\": 2048, "
-        "\"chat_template\": \"{%% for m in messages %%}<|im_start|>{{ m }}{%% endfor %%}\", \"tokenizer_class\": \"LlamaTokenizer\", \"legacy\": true}",
-        ("{\"bos_token\": {\"content\": \"<s>\", \"lstrip\": false}, \"eos_token\": \"</s>\", \"pad_token\": \"</s>\", "
-         "\"additional_special_tokens\": [\"<s>\", {\"content\": \"</s>\", \"rstrip\": true}]}") };
-    static const char *const called[] = { "added_tokens.json", "tokenizer_config.json", "special_tokens_map.json" };
+        "\"bos_token\": {\"__type\": \"AddedToken\", \"content\": \"<s>\"}, \"eos_token\": \"</s>\", "
+            "\"pad_token\": \"[PAD]\", \"model_max_length\": 2048, "
+        "\"chat_template\": \"{%% for m in messages %%}<|im_start|>{{ m }}{%% endfor %%}\", "
+            "\"tokenizer_class\": \"LlamaTokenizer\", \"legacy\": true}",
+        ("{\"bos_token\": {\"content\": \"<s>\", \"lstrip\": false}, \"eos_token\": \"</s>\", \"pad_token\": "
+         "\"</s>\", " "\"additional_special_tokens\": [\"<s>\", {\"content\": \"</s>\", \"rstrip\": "
+         "true}]}") };
+    static const char *const called[] = { "added_tokens.json", "tokenizer_config.json",
+        "special_tokens_map.json" };
     static const Read read[] = { read_added_tokens, read_tokenizer_config, read_special_map };
     char name[80], text[1024];
     for (int i = 0; i < 3; i++) {
@@ -627,7 +726,8 @@ static void fuzz_tokenizer_json(void) {
     fuzz("tokenizer.json (byte-level)", read_tokenizer_json, blob(json_gpt2, sizeof json_gpt2 - 1), 50);
     fuzz("tokenizer.json (byte fallback)", read_tokenizer_json, blob(llama.data, llama.length), 51);
     t = tokenizer_train_sentencepiece(source, 276, &pool, &err);
-    CHECK(t && tokenizer_write_sentencepiece(t, &model) == OK, "a tokenizer.model to lie beside: %s", err.what);
+    CHECK(t && tokenizer_write_sentencepiece(t, &model) == OK, "a tokenizer.model to lie beside: %s",
+          err.what);
     if (!t) return;
     other = blob(model.data, model.length);
     fuzz_beside("tokenizer.model", 276, 52);
@@ -651,21 +751,24 @@ static void fuzz_checkpoints(void) {
     list[0].matrix = &a;
     list[1].matrix = &n;
     list[1].flags = TENSOR_VECTOR;
-    CHECK(checkpoint_save(base, "model", list, 2, F32, 0, &pool, &err) == OK, "a checkpoint to start from: %s", err.what);
+    CHECK(checkpoint_save(base, "model", list, 2, F32, 0, &pool, &err) == OK,
+          "a checkpoint to start from: %s", err.what);
     file = blob_file(in_base("model.safetensors"));
     fuzz("safetensors header", read_header, blob(file.bytes + 8, file.n - 8 - 36), 20);
     fuzz("model.safetensors (F32)", read_safetensors, file, 4);
     CHECK(checkpoint_save(base, "model", list, 2, BF16, 0, &pool, &err) == OK, "a checkpoint in BF16");
     fuzz("model.safetensors (BF16)", read_safetensors, blob_file(in_base("model.safetensors")), 5);
     remove(in_base("model.safetensors"));
-    CHECK(checkpoint_save(base, "model", list, 2, F32, 24, &pool, &err) == OK, "two shards to start from: %s", err.what);
+    CHECK(checkpoint_save(base, "model", list, 2, F32, 24, &pool, &err) == OK, "two shards to start from: %s",
+          err.what);
     fuzz("model.safetensors.index.json", read_index, blob_file(in_base("model.safetensors.index.json")), 6);
     remove(in_base("model.safetensors.index.json"));
     pool_free(&pool);
 }
 
 static void fuzz_4bit(void) {
-    static const char state[] = "{\"quant_type\": \"nf4\", \"blocksize\": 32, \"dtype\": \"bfloat16\", \"shape\": [3, 43]}";
+    static const char state[] = "{\"quant_type\": \"nf4\", \"blocksize\": 32, \"dtype\": \"bfloat16\", "
+        "\"shape\": [3, 43]}";
     unsigned char packed[65], code[5];
     f32 x[129], absmax[5], nested[1], map[256], table[16];
     Pool pool = test_pool();
@@ -684,7 +787,8 @@ static void fuzz_4bit(void) {
     quant_map(map);
     CHECK(quantize_4bit(packed, absmax, x, 129, 32, QUANT_NF4, NULL) == OK, "a 4-bit tensor");
     quantize_absmax(code, nested, &q.offset, map, absmax, 5);
-    CHECK(checkpoint_save(base, "model", &t, 1, F32, 0, &pool, &err) == OK, "4 bits to start from: %s", err.what);
+    CHECK(checkpoint_save(base, "model", &t, 1, F32, 0, &pool, &err) == OK, "4 bits to start from: %s",
+          err.what);
     fuzz("4-bit safetensors", read_bnb, blob_file(in_base("model.safetensors")), 40);
     CHECK(checkpoint_save(base, "model", &t, 1, F32, 0, &pool, &err) == OK, "again");
     fuzz("4-bit safetensors, into floats", read_bnb_floats, blob_file(in_base("model.safetensors")), 41);
@@ -692,10 +796,12 @@ static void fuzz_4bit(void) {
     CHECK(checkpoint_save(base, "model", &t, 1, F32, 0, &pool, &err) == OK, "and doubled");
     fuzz("4-bit safetensors, doubled", read_bnb_doubled, blob_file(in_base("model.safetensors")), 42);
     CHECK(checkpoint_save(base, "model", &t, 1, F32, 0, &pool, &err) == OK, "again");
-    fuzz("4-bit safetensors, doubled, into floats", read_bnb_floats, blob_file(in_base("model.safetensors")), 43);
+    fuzz("4-bit safetensors, doubled, into floats", read_bnb_floats,
+         blob_file(in_base("model.safetensors")), 43);
     quant_table(table, QUANT_NF4);
     other = blob(packed, 65);
-    replace(&other, 65, 0, absmax, 20);         /* little-endian machines write floats as files have them; others get other numbers */
+    /* on a big-endian machine these are other numbers, which is no matter here */
+    replace(&other, 65, 0, absmax, 20);
     replace(&other, 85, 0, table, 64);
     fuzz("quant_state", read_quant_state, blob(state, sizeof state - 1), 44);
     free(other.bytes);
@@ -704,17 +810,19 @@ static void fuzz_4bit(void) {
         pickle.pool = out.pool = &pool;
         pickle_sample(&pickle, legacy, NULL);
         if (legacy) pickle_legacy(&out, &pickle, 1); else pickle_zip(&out, &pickle, "little", 0, &pool);
-        fuzz(legacy ? "pytorch_model.bin (legacy)" : "pytorch_model.bin (zip)", read_torch, blob(out.data, out.length), 45 + (uint64_t)legacy);
+        fuzz(legacy ? "pytorch_model.bin (legacy)" : "pytorch_model.bin (zip)", read_torch,
+             blob(out.data, out.length), 45 + (uint64_t)legacy);
     }
     remove(in_base("pytorch_model.bin"));
     pool_free(&pool);
 }
 
-/* A legacy file and one of version 2, of a Llama of width 4, two layers and eight ids. */
+/* Breaks a legacy file and one of version 2, of a Llama of width 4 with two layers and eight ids. */
 static void fuzz_llama2c(void) {
     static const uint32_t size[7] = { 4, 6, 2, 2, 1, 8, 3 };
     enum { NUMBERS = 2 * 32 + 2 * (8 + 16 + 8 + 8 + 16 + 72) + 4 };
     Pool pool = test_pool();
+    Blob file;
     for (int version = 0; version <= 2; version += 2) {
         Buffer b = { NULL, NULL, 0, 0, 0 };
         size_t more = version ? NUMBERS - 20 + (NUMBERS - 20) / 4 * 4 + 20 * 4 : (NUMBERS - 32 + 6) * 4;
@@ -725,13 +833,17 @@ static void fuzz_llama2c(void) {
         while (version && b.length < 256) buffer_u8(&b, 0);
         for (size_t i = 0; i < more; i++) buffer_u8(&b, (unsigned)(i * 7 & 63));
         spit(in_base("model.bin"), b.data, b.length);
-        { Blob file = blob(b.data, b.length); CHECK(read_llama2c(&file, &pool) == OK, "llama2.c's version %d: %s", version, err.what); free(file.bytes); }
-        fuzz(version ? "llama2.c (version 2)" : "llama2.c (legacy)", read_llama2c, blob(b.data, b.length), 47 + (uint64_t)version);
+        file = blob(b.data, b.length);
+        CHECK(read_llama2c(&file, &pool) == OK, "llama2.c's version %d: %s", version, err.what);
+        free(file.bytes);
+        fuzz(version ? "llama2.c (version 2)" : "llama2.c (legacy)", read_llama2c, blob(b.data, b.length),
+             47 + (uint64_t)version);
     }
     pool_free(&pool);
 }
 
 static void fuzz_dataset(void) {
+    static const char *const called[] = { "dataset (texts)", "dataset (pairs)", "dataset (prompts)" };
     static char *labels[] = { "neg", "pos" };
     Pool pool = test_pool();
     Document doc[5];
@@ -754,17 +866,22 @@ static void fuzz_dataset(void) {
         d.label = labels;
         for (int i = 0; i < 5; i++) if (kind != DATA_TEXT) doc[i].label = -1;
         memset(&err, 0, sizeof err);
-        CHECK(dataset_write(&d, in_base("data.bin"), &pool, &err) == OK, "a dataset to start from: %s", err.what);
-        fuzz(kind == DATA_TEXT ? "dataset (texts)" : kind == DATA_PAIRS ? "dataset (pairs)" : "dataset (prompts)", read_dataset, blob_file(in_base("data.bin")), 6 + (uint64_t)kind);
+        CHECK(dataset_write(&d, in_base("data.bin"), &pool, &err) == OK, "a dataset to start from: %s",
+              err.what);
+        fuzz(called[kind - DATA_TEXT], read_dataset, blob_file(in_base("data.bin")), 6 + (uint64_t)kind);
     }
     pool_free(&pool);
 }
 
 int main(int argc, char **argv) {
-    static const char generation[] = "{\"_from_model_config\": true, \"bos_token_id\": 1, \"eos_token_id\": [2, 5], \"pad_token_id\": null}";
-    static const char llama3[] = "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"vocab_size\":100,\"hidden_size\":64,\"num_attention_heads\":4,"
-        "\"num_hidden_layers\":2,\"intermediate_size\":99,\"num_key_value_heads\":2,\"head_dim\":16,\"rms_norm_eps\":1e-05,\"eos_token_id\":[1,2],\"rope_theta\":500000.0,"
-        "\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0,\"original_max_position_embeddings\":64}}";
+    static const char generation[] = "{\"_from_model_config\": true, \"bos_token_id\": 1, \"eos_token_id\": "
+        "[2, 5], \"pad_token_id\": null}";
+    static const char llama3[] = "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\","
+        "\"vocab_size\":100,\"hidden_size\":64,\"num_attention_heads\":4,"
+        "\"num_hidden_layers\":2,\"intermediate_size\":99,\"num_key_value_heads\":2,\"head_dim\":16,"
+            "\"rms_norm_eps\":1e-05,\"eos_token_id\":[1,2],\"rope_theta\":500000.0,"
+        "\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":1.0,"
+            "\"high_freq_factor\":4.0,\"original_max_position_embeddings\":64}}";
     char command[100];
     if (argc > 1) rounds = atoi(argv[1]);
     sprintf(base, "/tmp/rlhf-bad-%08lx", (unsigned long)(time(NULL) * 7919u + clock()) & 0xffffffffu);
@@ -776,8 +893,10 @@ int main(int argc, char **argv) {
     other = blob(llama3, sizeof llama3 - 1);
     fuzz("generation_config.json", read_generation_config, blob(generation, sizeof generation - 1), 14);
     free(other.bytes);
-    fuzz("config.json (RoBERTa)", read_reward_config, blob_file("tests/golden/models/roberta-odd/config.json"), 15);
-    fuzz("adapter_config.json", read_adapter_config, blob_file("tests/golden/models/llama-odd/adapter/adapter_config.json"), 16);
+    fuzz("config.json (RoBERTa)", read_reward_config,
+         blob_file("tests/golden/models/roberta-odd/config.json"), 15);
+    fuzz("adapter_config.json", read_adapter_config,
+         blob_file("tests/golden/models/llama-odd/adapter/adapter_config.json"), 16);
     fuzz_checkpoints();
     fuzz_4bit();
     fuzz_llama2c();

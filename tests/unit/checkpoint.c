@@ -1,5 +1,6 @@
-/* tests/unit/checkpoint.c - Hugging Face folders: every golden container read and compared with a second, naive reader that lives
- * here; what we write read back; every refusal with its name. Works in a folder of its own under /tmp. */
+/* tests/unit/checkpoint.c - Hugging Face folders: every golden container read and compared with a second,
+ * naive reader that lives
+ * here;    what we write read back; every refusal with its name. Works in a folder of its own under /tmp. */
 #include "test.h"
 #include "files/files.h"
 #include <time.h>
@@ -42,7 +43,8 @@ static void add(List *l, const char *name, int O, int I, int flags) {
     memset(t->matrix->data, 0x5a, (size_t)O * (size_t)I * 4);
 }
 /* The same as type, with kind, block, doubled and dtype where it is 4-bit. */
-static Quant *add_as(List *l, const char *name, int O, int I, int type, int kind, int block, int doubled, int dtype) {
+static Quant *add_as(List *l, const char *name, int O, int I, int type, int kind, int block, int doubled,
+                     int dtype) {
     size_t n = (size_t)O * (size_t)I, blocks = type == NF4 ? quant_blocks(n, block) : 0;
     Matrix *m;
     add(l, name, O, I, 0);
@@ -61,7 +63,12 @@ static Quant *add_as(List *l, const char *name, int O, int I, int type, int kind
     }
     return m->quant;
 }
-static List list_new(int capacity) { List l; l.tensor = calloc((size_t)capacity, sizeof *l.tensor); l.count = 0; return l; }
+static List list_new(int capacity) {
+    List l;
+    l.tensor = calloc((size_t)capacity, sizeof *l.tensor);
+    l.count = 0;
+    return l;
+}
 static void list_free(List *l) {
     for (int i = 0; i < l->count; i++) {
         Quant *q = l->tensor[i].matrix->quant;
@@ -78,10 +85,14 @@ static List llama_list(const ModelConfig *c) {
     add(&l, "model.embed_tokens.weight", c->V, c->stack.C, 0);
     for (int i = 0; i < c->stack.L; i++) {
         struct { const char *name; int O, I, flags; } part[] = {
-            { "input_layernorm", 1, c->stack.C, TENSOR_VECTOR }, { "self_attn.q_proj", c->stack.H * c->stack.D, c->stack.C, 0 },
-            { "self_attn.k_proj", c->stack.K * c->stack.D, c->stack.C, 0 }, { "self_attn.v_proj", c->stack.K * c->stack.D, c->stack.C, 0 },
-            { "self_attn.o_proj", c->stack.C, c->stack.H * c->stack.D, 0 }, { "post_attention_layernorm", 1, c->stack.C, TENSOR_VECTOR },
-            { "mlp.gate_proj", c->stack.F, c->stack.C, 0 }, { "mlp.up_proj", c->stack.F, c->stack.C, 0 }, { "mlp.down_proj", c->stack.C, c->stack.F, 0 } };
+            { "input_layernorm", 1, c->stack.C, TENSOR_VECTOR }, { "self_attn.q_proj",
+            c->stack.H * c->stack.D, c->stack.C, 0 },
+            { "self_attn.k_proj", c->stack.K * c->stack.D, c->stack.C, 0 }, { "self_attn.v_proj",
+            c->stack.K * c->stack.D, c->stack.C, 0 },
+            { "self_attn.o_proj", c->stack.C, c->stack.H * c->stack.D, 0 }, { "post_attention_layernorm", 1,
+            c->stack.C, TENSOR_VECTOR },
+            { "mlp.gate_proj", c->stack.F, c->stack.C, 0 }, { "mlp.up_proj", c->stack.F, c->stack.C, 0 },
+                { "mlp.down_proj", c->stack.C, c->stack.F, 0 } };
         for (int k = 0; k < 9; k++) {
             sprintf(name, "model.layers.%d.%s.weight", i, part[k].name);
             add(&l, name, part[k].O, part[k].I, part[k].flags);
@@ -95,7 +106,8 @@ static List llama_list(const ModelConfig *c) {
 static List roberta_list(const RewardConfig *c) {
     static const struct { const char *name; int O, I; } part[] = {     /* 1: C, 2: F */
         { "attention.self.query", 1, 1 }, { "attention.self.key", 1, 1 }, { "attention.self.value", 1, 1 },
-        { "attention.output.dense", 1, 1 }, { "attention.output.LayerNorm", 0, 1 }, { "intermediate.dense", 2, 1 },
+        { "attention.output.dense", 1, 1 }, { "attention.output.LayerNorm", 0, 1 },
+            { "intermediate.dense", 2, 1 },
         { "output.dense", 1, 2 }, { "output.LayerNorm", 0, 1 } };
     List l = list_new(9 + 16 * c->stack.L);
     char name[96];
@@ -143,18 +155,21 @@ static int naive_find(Naive *out, const char *file, const char *name) {
 static double naive_value(const Naive *n, size_t i) {
     const unsigned char *b = n->data + i * (strcmp(n->dtype, "F32") == 0 ? 4 : 2);
     unsigned half = (unsigned)b[0] | (unsigned)b[1] << 8;
-    uint32_t bits = strcmp(n->dtype, "F32") == 0 ? half | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24 : (uint32_t)half << 16;
+    uint32_t bits = strcmp(n->dtype, "F32") == 0 ? half | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24
+        : (uint32_t)half << 16;
     f32 x;
     if (strcmp(n->dtype, "F16") == 0) {
         int e = half >> 10 & 31;
-        double m = half & 1023, v = e == 31 ? (m > 0 ? NAN : INFINITY) : e ? ldexp(1024 + m, e - 25) : ldexp(m, -24);
+        double m = half & 1023, v = e == 31 ? (m > 0 ? NAN : INFINITY) : e ? ldexp(1024 + m, e - 25)
+            : ldexp(m, -24);
         return half & 0x8000 ? -v : v;
     }
     memcpy(&x, &bits, 4);
     return x;
 }
 
-/* Every tensor of the list equals what the naive reader finds in `file` under prefix + name. Returns the number of differences. */
+/* Every tensor of the list equals what the naive reader finds in `file` under prefix + name. Returns the
+ * number of differences. */
 static int differences(const List *l, const char *file, const char *prefix) {
     int wrong = 0;
     for (int t = 0; t < l->count; t++) {
@@ -166,8 +181,10 @@ static int differences(const List *l, const char *file, const char *prefix) {
         sprintf(name, "%.40s%.100s", prefix, l->tensor[t].name);
         if (!naive_find(&n, file, name)) { wrong++; continue; }
         if (l->tensor[t].flags & TENSOR_VECTOR ? n.rank != 1 || n.shape[0] != m->I
-                                               : n.rank != 2 || n.shape[0] != m->O || n.shape[1] != m->I) { wrong++; continue; }
-        for (size_t i = 0; i < (size_t)m->O * (size_t)m->I; i++) wrong += !((double)x[i] == naive_value(&n, i));
+                                               : n.rank != 2 || n.shape[0] != m->O
+                                                   || n.shape[1] != m->I) { wrong++; continue; }
+        for (size_t i = 0; i < (size_t)m->O * (size_t)m->I; i++)
+            wrong += !((double)x[i] == naive_value(&n, i));
     }
     return wrong;
 }
@@ -175,14 +192,16 @@ static size_t bit_differences(const List *a, const List *b) {
     size_t wrong = a->count != b->count;
     for (int t = 0; t < a->count && t < b->count; t++) {
         const Matrix *x = a->tensor[t].matrix, *y = b->tensor[t].matrix;
-        if (!(a->tensor[t].flags & TENSOR_TIED)) wrong += memcmp(x->data, y->data, (size_t)x->O * (size_t)x->I * 4) != 0;
+        if (!(a->tensor[t].flags & TENSOR_TIED))
+            wrong += memcmp(x->data, y->data, (size_t)x->O * (size_t)x->I * 4) != 0;
     }
     return wrong;
 }
 
 /* ---- the goldens ---- */
 static void golden_llama(void) {
-    static const char *const names[] = { "llama-gqa", "llama-mha-tied", "llama-odd", "llama-bf16", "llama-f16" };
+    static const char *const names[] = { "llama-gqa", "llama-mha-tied", "llama-odd", "llama-bf16",
+        "llama-f16" };
     ModelConfig c, gqa;
     char folder[128], path[200];
     size_t n;
@@ -200,17 +219,21 @@ static void golden_llama(void) {
     CHECK(config_load(&gqa, "tests/golden/models/llama-gqa", &pool, fresh()) == OK, "config of llama-gqa");
     {
         List a = llama_list(&gqa), b = llama_list(&gqa);
-        CHECK(checkpoint_load("tests/golden/models/llama-gqa", "model", a.tensor, a.count, &pool, fresh()) == OK, "one file");
-        CHECK(checkpoint_load("tests/golden/models/llama-sharded", "model", b.tensor, b.count, &pool, fresh()) == OK,
-              "shards: %s", err.what);
+        CHECK(checkpoint_load("tests/golden/models/llama-gqa", "model", a.tensor, a.count, &pool,
+                              fresh()) == OK, "one file");
+        CHECK(checkpoint_load("tests/golden/models/llama-sharded", "model", b.tensor, b.count, &pool,
+                              fresh()) == OK, "shards: %s", err.what);
         CHECK(bit_differences(&a, &b) == 0, "shards hold the same bits as one file");
         list_free(&b);
         for (int i = 0; i < 4; i++) {
-            static const char *const torch[] = { "llama-torch-zip", "llama-torch-legacy", "llama-torch-views", "llama-torch-zip-bf16" };
+            static const char *const torch[] = { "llama-torch-zip", "llama-torch-legacy", "llama-torch-views",
+                "llama-torch-zip-bf16" };
             b = llama_list(&gqa);
             sprintf(folder, "tests/golden/models/%s", torch[i]);
-            CHECK(checkpoint_load(folder, "model", b.tensor, b.count, &pool, fresh()) == OK, "%s: %s", torch[i], err.what);
-            if (i == 3) checkpoint_load("tests/golden/models/llama-bf16", "model", a.tensor, a.count, &pool, fresh());
+            CHECK(checkpoint_load(folder, "model", b.tensor, b.count, &pool, fresh()) == OK, "%s: %s",
+                  torch[i], err.what);
+            if (i == 3)
+                checkpoint_load("tests/golden/models/llama-bf16", "model", a.tensor, a.count, &pool, fresh());
             CHECK(bit_differences(&a, &b) == 0, "%s holds the same bits as safetensors", torch[i]);
             list_free(&b);
         }
@@ -229,12 +252,13 @@ static void names_of_families(void) {
     const LoraConfig all = lora_config(2, 4, "all-linear");
     int wrong = 0;
     CHECK(config_load(&c, "tests/golden/models/llama-gqa", &pool, fresh()) == OK && c.names
-          && reward_config_load(&r, "tests/golden/models/roberta", &pool, fresh()) == OK && r.names, "a family has names: %s", err.what);
-    CHECK(model_carve(&m, &c, NULL, 0, 8, &pool, &measure, fresh()) == OK && reward_carve(&j, &r, NULL, 0, &pool, &measure, &err) == OK,
-          "models with names");
+          && reward_config_load(&r, "tests/golden/models/roberta", &pool, fresh()) == OK && r.names,
+              "a family has names: %s", err.what);
+    CHECK(model_carve(&m, &c, NULL, 0, 8, &pool, &measure, fresh()) == OK && reward_carve(&j, &r, NULL, 0,
+            &pool, &measure, &err) == OK, "models with names");
     c.names = r.names = NULL;
-    CHECK(model_carve(&n, &c, NULL, 0, 8, &pool, &measure, fresh()) == OK && reward_carve(&k, &r, NULL, 0, &pool, &measure, &err) == OK,
-          "models without names");
+    CHECK(model_carve(&n, &c, NULL, 0, 8, &pool, &measure, fresh()) == OK && reward_carve(&k, &r, NULL, 0,
+            &pool, &measure, &err) == OK, "models without names");
     for (int i = 0; i < m.tensors; i++) wrong += !m.tensor[i].name[0] || n.tensor[i].name[0];
     for (int i = 0; i < j.tensors; i++) wrong += !j.tensor[i].name[0] || k.tensor[i].name[0];
     CHECK(wrong == 0 && m.tensors == n.tensors && j.tensors == k.tensors && m.tensors > 20 && j.tensors > 20,
@@ -261,8 +285,9 @@ static void golden_adapters(void) {
         if (config_load(&c, folder, &pool, fresh()) != OK) { CHECK(0, "%s: config", names[i]); continue; }
         strcat(folder, "/adapter");
         memset(&lora, 0, sizeof lora);
-        CHECK(adapter_config_load(&lora, folder, &pool, fresh()) == OK && lora.R == 4 - (i == 1) + (i == 2) && lora.alpha == 2 * lora.R
-              && !lora.rslora && strcmp(lora.targets, "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj") == 0,
+        CHECK(adapter_config_load(&lora, folder, &pool, fresh()) == OK && lora.R == 4 - (i == 1) + (i == 2)
+              && lora.alpha == 2 * lora.R && !lora.rslora
+              && strcmp(lora.targets, "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj") == 0,
               "%s: adapter_config.json: %s", names[i], err.what);
         model = llama_list(&c);
         l = list_new(2 * model.count);
@@ -300,10 +325,11 @@ static void golden_roberta(void) {
         List l;
         sprintf(folder, "tests/golden/models/%s", names[i]);
         CHECK(reward_config_load(&c, folder, &pool, fresh()) == OK, "%s: config: %s", names[i], err.what);
-        CHECK(c.labels == 2 + i && strcmp(c.label[0], i ? "neg" : "nothate") == 0 && strcmp(c.label[c.labels - 1], i ? "pos" : "hate") == 0,
-              "%s: labels", names[i]);
-        CHECK(c.V == (i ? 211 : 101) && c.stack.C == (i ? 54 : 48) && c.stack.L == 2 + i && c.stack.H == (i ? 6 : 4) && c.stack.F == (i ? 77 : 96)
-              && c.positions == 66 && c.types == 1 && c.stack.eps == 1e-5f && c.pad == 1 && c.bos == 0 && c.eos == 2, "%s: sizes", names[i]);
+        CHECK(c.labels == 2 + i && strcmp(c.label[0], i ? "neg" : "nothate") == 0
+              && strcmp(c.label[c.labels - 1], i ? "pos" : "hate") == 0, "%s: labels", names[i]);
+        CHECK(c.V == (i ? 211 : 101) && c.stack.C == (i ? 54 : 48) && c.stack.L == 2 + i
+              && c.stack.H == (i ? 6 : 4) && c.stack.F == (i ? 77 : 96) && c.positions == 66 && c.types == 1
+              && c.stack.eps == 1e-5f && c.pad == 1 && c.bos == 0 && c.eos == 2, "%s: sizes", names[i]);
         l = roberta_list(&c);
         CHECK(checkpoint_load(folder, "model", l.tensor, l.count, &pool, fresh()) == OK,
               "%s: weights: %s", names[i], err.what);
@@ -315,10 +341,13 @@ static void golden_roberta(void) {
 
 /* ---- what we write ---- */
 
-/* Awkward values: all exponents, ties of both half formats, subnormals, zeros, infinities, NaN with a payload. */
+/* Awkward values: all exponents, ties of both half formats, subnormals, zeros, infinities, NaN with a
+ * payload. */
 static void fill(List *l) {
-    static const uint32_t special[] = { 0, 0x80000000u, 1, 0x807fffffu, 0x7f800000u, 0xff800000u, 0x7fc12345u, 0xffa00001u, 0x3f808000u,
-        0x3f818000u, 0x3f801000u, 0x3f803000u, 0x7f7fffffu, 0x477fe000u, 0x477ff000u, 0x33000000u, 0x33000001u, 0x38800000u, 0x387fe000u };
+    static const uint32_t special[] = { 0, 0x80000000u, 1, 0x807fffffu, 0x7f800000u, 0xff800000u, 0x7fc12345u,
+        0xffa00001u, 0x3f808000u,
+        0x3f818000u, 0x3f801000u, 0x3f803000u, 0x7f7fffffu, 0x477fe000u, 0x477ff000u, 0x33000000u,
+            0x33000001u, 0x38800000u, 0x387fe000u };
     Rng r = rng_stream(1, 2, 3);
     for (int t = 0; t < l->count; t++) {
         const Matrix *m = l->tensor[t].matrix;
@@ -329,7 +358,8 @@ static void fill(List *l) {
     }
 }
 
-/* Round to nearest even with `bits` of fraction and the smallest exponent `low`, in double; too large: infinity. */
+/* Round to nearest even with `bits` of fraction and the smallest exponent `low`, in double; too large:
+ * infinity. */
 static double rounded(double x, int bits, int low, double largest) {
     int e;
     double unit, q, down;
@@ -359,18 +389,22 @@ static void round_trips(void) {
     List a = small_list(), b = small_list(), s = small_list();
     size_t n, header;
     char *file, *at;
-    for (int t = 0; t < b.count; t++) memset(b.tensor[t].matrix->data, 0x77, (size_t)b.tensor[t].matrix->O * (size_t)b.tensor[t].matrix->I * 4);
+    for (int t = 0; t < b.count; t++)
+        memset(b.tensor[t].matrix->data, 0x77, (size_t)b.tensor[t].matrix->O
+               * (size_t)b.tensor[t].matrix->I * 4);
     CHECK(checkpoint_save(in_base("f32"), "model", a.tensor, a.count, F32, 0, &pool, fresh()) == OK,
           "save F32: %s", err.what);
-    CHECK(checkpoint_load(in_base("f32"), "model", b.tensor, b.count, &pool, fresh()) == OK, "load F32: %s", err.what);
+    CHECK(checkpoint_load(in_base("f32"), "model", b.tensor, b.count, &pool, fresh()) == OK, "load F32: %s",
+          err.what);
     CHECK(bit_differences(&a, &b) == 0, "F32 comes back bit for bit, NaN payloads too");
     file = slurp(in_base("f32/model.safetensors"), &n);
     header = (unsigned char)file[0] | (size_t)(unsigned char)file[1] << 8;
-    CHECK(header % 8 == 0 && n == 8 + header + 4 * (33 * 301 + 4097 + 20 + 19 + 20), "padded header, exact length");
+    CHECK(header % 8 == 0 && n == 8 + header + 4 * (33 * 301 + 4097 + 20 + 19 + 20),
+          "padded header, exact length");
     CHECK(strncmp(file + 8, "{\"__metadata__\":{\"format\":\"pt\"}", 31) == 0, "metadata format pt");
     at = strstr(file + 8, "model.a.weight");
-    CHECK(at && strstr(at, "model.b.weight") && strstr(at, "model.one.weight") && strstr(at, "\"data_offsets\":[0,16388]"),
-          "names in order");
+    CHECK(at && strstr(at, "model.b.weight") && strstr(at, "model.one.weight")
+          && strstr(at, "\"data_offsets\":[0,16388]"), "names in order");
     CHECK(!strstr(file + 8, "head"), "a tied tensor is not written");
     for (int type = BF16; type <= F16; type++) {
         const char *name = type == BF16 ? "BF16" : "F16";
@@ -382,25 +416,27 @@ static void round_trips(void) {
         for (int t = 0; t < a.count; t++)
             for (size_t i = 0; i < (size_t)a.tensor[t].matrix->O * (size_t)a.tensor[t].matrix->I; i++) {
                 double x = ((f32 *)a.tensor[t].matrix->data)[i], y = ((f32 *)b.tensor[t].matrix->data)[i];
-                double want = type == BF16 ? rounded(x, 7, -126, 3.3895313892515355e38) : rounded(x, 10, -14, 65504);
+                double want = type == BF16 ? rounded(x, 7, -126, 3.3895313892515355e38) : rounded(x, 10,
+                        -14, 65504);
                 if (!(a.tensor[t].flags & TENSOR_TIED)) wrong += !(y == want || (isnan(y) && isnan(want)));
             }
         CHECK(wrong == 0, "%s: every value is rounded to nearest even (%d wrong)", name, wrong);
     }
     CHECK(checkpoint_save(in_base("shards"), "model", a.tensor, a.count, F32, 20000, &pool, fresh()) == OK,
           "save shards: %s", err.what);
-    CHECK(checkpoint_load(in_base("shards"), "model", s.tensor, s.count, &pool, fresh()) == OK, "load shards: %s", err.what);
+    CHECK(checkpoint_load(in_base("shards"), "model", s.tensor, s.count, &pool, fresh()) == OK,
+          "load shards: %s", err.what);
     CHECK(bit_differences(&a, &s) == 0, "shards come back bit for bit");
-    CHECK(file_exists(in_base("shards/model-00002-of-00002.safetensors")) && !file_exists(in_base("shards/model.safetensors")),
-          "two shards");
+    CHECK(file_exists(in_base("shards/model-00002-of-00002.safetensors"))
+          && !file_exists(in_base("shards/model.safetensors")), "two shards");
     file = slurp(in_base("shards/model.safetensors.index.json"), &n);
     CHECK(strstr(file, "\"total_size\": 56356}") != NULL, "the index counts all bytes");
     slurp(in_base("shards/model-00002-of-00002.safetensors"), &n);
     CHECK(n < 20000, "the limit holds for shards of several tensors");
     CHECK(checkpoint_save(in_base("f32"), "model", a.tensor, a.count, F32, 20000, &pool, fresh()) == E_WRITE,
           "shards beside an old single file are refused");
-    CHECK(checkpoint_save(in_base("large"), "model", a.tensor, a.count, F32, 1 << 30, &pool, fresh()) == OK && file_exists(in_base("large/model.safetensors")),
-          "one file where one is enough");
+    CHECK(checkpoint_save(in_base("large"), "model", a.tensor, a.count, F32, 1 << 30, &pool, fresh()) == OK
+          && file_exists(in_base("large/model.safetensors")), "one file where one is enough");
     list_free(&a);
     list_free(&b);
     list_free(&s);
@@ -421,32 +457,50 @@ static void write_safetensors(const char *path, const char *header, size_t data)
 static const struct { const char *name, *header; size_t data; int code; const char *says; } containers[] = {
     { "plain", "{" T("a", "F32", "[2,3]", 0, 24) "," T("n", "F32", "[3]", 24, 36) "}", 36, OK, "" },
     { "padded, any order, unknown tensors of other types",
-      "{" T("n", "F32", "[3]", 32, 44) "," T("inv_freq", "F64", "[1]", 0, 8) "," T("a", "F32", "[2,3]", 8, 32) "," T("ids", "I64", "[]", 44, 52) ","
+      "{" T("n", "F32", "[3]", 32, 44) "," T("inv_freq", "F64", "[1]", 0, 8) "," T("a", "F32", "[2,3]", 8, 32)
+          "," T("ids", "I64", "[]", 44, 52) ","
       T("none", "BOOL", "[0,7]", 8, 8) "}   ", 52, OK, "" },
-    { "unknown keys, metadata", "{\"__metadata__\":{\"x\":\"y\"},\"a\":{\"dtype\":\"F32\",\"q\":1,\"shape\":[2,3],\"data_offsets\":[0,24]},"
+    { "unknown keys, metadata", "{\"__metadata__\":{\"x\":\"y\"},\"a\":{\"dtype\":\"F32\",\"q\":1,"
+    "\"shape\":[2,3],\"data_offsets\":[0,24]},"
       T("n", "F32", "[3]", 24, 36) "}", 36, OK, "" },
     { "16 bits", "{" T("a", "BF16", "[2,3]", 0, 12) "," T("n", "F16", "[3]", 12, 18) "}", 18, OK, "" },
     { "missing one", "{" T("a", "F32", "[2,3]", 0, 24) "}", 24, E_MISSING, "tensor n is missing" },
-    { "missing two", "{" T("b", "F32", "[2,3]", 0, 24) "}", 24, E_MISSING, "tensor a is missing, and 1 more" },
-    { "transposed", "{" T("a", "F32", "[3,2]", 0, 24) "," T("n", "F32", "[3]", 24, 36) "}", 36, E_SHAPE, "tensor a is [3,2], wanted [2,3]" },
-    { "matrix for a vector", "{" T("a", "F32", "[2,3]", 0, 24) "," T("n", "F32", "[1,3]", 24, 36) "}", 36, E_SHAPE, "tensor n is [1,3], wanted [3]" },
-    { "three dimensions", "{" T("a", "F32", "[2,3,1]", 0, 24) "," T("n", "F32", "[3]", 24, 36) "}", 36, E_SHAPE, "of 3 dimensions" },
-    { "double", "{" T("a", "F64", "[2,3]", 0, 48) "," T("n", "F32", "[3]", 48, 60) "}", 60, E_UNSUPPORTED, "dtype F64 of tensor a" },
-    { "unknown dtype", "{" T("a", "F128", "[2,3]", 0, 24) "," T("n", "F32", "[3]", 24, 36) "}", 36, E_UNSUPPORTED, "F128" },
+    { "missing two", "{" T("b", "F32", "[2,3]", 0, 24) "}", 24, E_MISSING,
+    "tensor a is missing, and 1 more" },
+    { "transposed", "{" T("a", "F32", "[3,2]", 0, 24) "," T("n", "F32", "[3]", 24, 36) "}", 36, E_SHAPE,
+    "tensor a is [3,2], wanted [2,3]" },
+    { "matrix for a vector", "{" T("a", "F32", "[2,3]", 0, 24) "," T("n", "F32", "[1,3]", 24, 36) "}", 36,
+    E_SHAPE, "tensor n is [1,3], wanted [3]" },
+    { "three dimensions", "{" T("a", "F32", "[2,3,1]", 0, 24) "," T("n", "F32", "[3]", 24, 36) "}", 36,
+    E_SHAPE, "of 3 dimensions" },
+    { "double", "{" T("a", "F64", "[2,3]", 0, 48) "," T("n", "F32", "[3]", 48, 60) "}", 60, E_UNSUPPORTED,
+    "dtype F64 of tensor a" },
+    { "unknown dtype", "{" T("a", "F128", "[2,3]", 0, 24) "," T("n", "F32", "[3]", 24, 36) "}", 36,
+    E_UNSUPPORTED, "F128" },
     { "gap", "{" T("a", "F32", "[2,3]", 0, 24) "," T("n", "F32", "[3]", 28, 40) "}", 40, E_FORMAT, "gap" },
-    { "gap at the start", "{" T("a", "F32", "[2,3]", 4, 28) "," T("n", "F32", "[3]", 28, 40) "}", 40, E_FORMAT, "gap" },
-    { "overlap", "{" T("a", "F32", "[2,3]", 0, 24) "," T("n", "F32", "[3]", 12, 24) "}", 24, E_FORMAT, "overlap" },
-    { "more data", "{" T("a", "F32", "[2,3]", 0, 24) "," T("n", "F32", "[3]", 24, 36) "}", 37, E_FORMAT, "after the last" },
-    { "less data", "{" T("a", "F32", "[2,3]", 0, 24) "," T("n", "F32", "[3]", 24, 36) "}", 35, E_TRUNCATED, "" },
-    { "offsets too long", "{" T("a", "F32", "[2,3]", 0, 28) "," T("n", "F32", "[3]", 28, 40) "}", 40, E_FORMAT, "do not fit" },
-    { "offsets backwards", "{" T("a", "F32", "[2,3]", 24, 0) "," T("n", "F32", "[3]", 24, 36) "}", 36, E_FORMAT, "do not fit" },
-    { "negative offset", "{" T("a", "F32", "[2,3]", -24, 0) "," T("n", "F32", "[3]", 0, 12) "}", 12, E_FORMAT, "tensor a" },
-    { "half a byte", "{" T("a", "F4", "[3]", 0, 1) "," T("n", "F32", "[3]", 1, 13) "}", 13, E_FORMAT, "do not fit" },
+    { "gap at the start", "{" T("a", "F32", "[2,3]", 4, 28) "," T("n", "F32", "[3]", 28, 40) "}", 40,
+    E_FORMAT, "gap" },
+    { "overlap", "{" T("a", "F32", "[2,3]", 0, 24) "," T("n", "F32", "[3]", 12, 24) "}", 24, E_FORMAT,
+    "overlap" },
+    { "more data", "{" T("a", "F32", "[2,3]", 0, 24) "," T("n", "F32", "[3]", 24, 36) "}", 37, E_FORMAT,
+    "after the last" },
+    { "less data", "{" T("a", "F32", "[2,3]", 0, 24) "," T("n", "F32", "[3]", 24, 36) "}", 35,
+    E_TRUNCATED, "" },
+    { "offsets too long", "{" T("a", "F32", "[2,3]", 0, 28) "," T("n", "F32", "[3]", 28, 40) "}", 40,
+    E_FORMAT, "do not fit" },
+    { "offsets backwards", "{" T("a", "F32", "[2,3]", 24, 0) "," T("n", "F32", "[3]", 24, 36) "}", 36,
+    E_FORMAT, "do not fit" },
+    { "negative offset", "{" T("a", "F32", "[2,3]", -24, 0) "," T("n", "F32", "[3]", 0, 12) "}", 12, E_FORMAT,
+    "tensor a" },
+    { "half a byte", "{" T("a", "F4", "[3]", 0, 1) "," T("n", "F32", "[3]", 1, 13) "}", 13, E_FORMAT,
+    "do not fit" },
     { "overflow", "{" T("a", "F32", "[4294967296,4294967296,4294967296]", 0, 0) "}", 0, E_RANGE, "overflow" },
     { "huge size", "{" T("a", "F32", "[1e300]", 0, 0) "}", 0, E_FORMAT, "whole" },
-    { "twice", "{" T("a", "F32", "[2,3]", 0, 24) "," T("a", "F32", "[2,3]", 24, 48) "," T("n", "F32", "[3]", 48, 60) "}", 60, E_FORMAT, "tensor a is there twice" },
+    { "twice", "{" T("a", "F32", "[2,3]", 0, 24) "," T("a", "F32", "[2,3]", 24, 48) "," T("n", "F32", "[3]",
+            48, 60) "}", 60, E_FORMAT, "tensor a is there twice" },
     { "no shape", "{\"a\":{\"dtype\":\"F32\",\"data_offsets\":[0,24]}}", 24, E_FORMAT, "tensor a" },
-    { "metadata of numbers", "{\"__metadata__\":{\"x\":1}," T("a", "F32", "[2,3]", 0, 24) "," T("n", "F32", "[3]", 24, 36) "}", 36, E_FORMAT, "__metadata__" },
+    { "metadata of numbers", "{\"__metadata__\":{\"x\":1}," T("a", "F32", "[2,3]", 0, 24) ","
+    T("n", "F32", "[3]", 24, 36) "}", 36, E_FORMAT, "__metadata__" },
     { "a list", "[]", 0, E_FORMAT, "begin with {" },
     { "a space first", " {}", 0, E_FORMAT, "begin with {" },
     { "no JSON", "{\"a\":", 0, -1, "" },
@@ -455,7 +509,8 @@ static const struct { const char *name, *header; size_t data; int code; const ch
 
 static void hand_made(void) {
     List l = list_new(4);
-    static const unsigned char huge[8] = { 0, 0, 0, 0, 0, 0, 0, 0x80 }, long_header[8] = { 100, 0, 0, 0, 0, 0, 0, 0 };
+    static const unsigned char huge[8] = { 0, 0, 0, 0, 0, 0, 0, 0x80 }, long_header[8] = { 100, 0, 0, 0, 0,
+        0, 0, 0 };
     uint32_t one = 0;
     add(&l, "a", 2, 3, 0);
     add(&l, "n", 1, 3, TENSOR_VECTOR);
@@ -466,8 +521,10 @@ static void hand_made(void) {
         int code;
         write_safetensors(in_base("hand/model.safetensors"), containers[i].header, containers[i].data);
         code = checkpoint_load(in_base("hand"), "model", l.tensor, l.count, &pool, fresh());
-        CHECK((containers[i].code < 0 ? code != OK : code == containers[i].code) && code == err.code && strstr(err.what, containers[i].says)
-              && (code == OK || strstr(err.where, "model.safetensors")), "%s: code %d, '%s', '%s'", containers[i].name, code, err.what, err.where);
+        CHECK((containers[i].code < 0 ? code != OK : code == containers[i].code) && code == err.code
+              && strstr(err.what, containers[i].says)
+              && (code == OK || strstr(err.where, "model.safetensors")), "%s: code %d, '%s', '%s'",
+              containers[i].name, code, err.what, err.where);
         if (i == 0) {
             memcpy(&one, l.tensor[0].matrix->data, 4);
             CHECK(one == 1, "the value of the file");
@@ -476,13 +533,16 @@ static void hand_made(void) {
         }
     }
     spit(in_base("hand/model.safetensors"), huge, 8);
-    CHECK(checkpoint_load(in_base("hand"), "model", l.tensor, l.count, &pool, fresh()) == E_RANGE, "header of 2^63 bytes");
+    CHECK(checkpoint_load(in_base("hand"), "model", l.tensor, l.count, &pool, fresh()) == E_RANGE,
+          "header of 2^63 bytes");
     spit(in_base("hand/model.safetensors"), long_header, 8);
     CHECK(checkpoint_load(in_base("hand"), "model", l.tensor, l.count, &pool, fresh()) == E_TRUNCATED,
           "header longer than the file");
     spit(in_base("hand/model.safetensors"), huge, 7);
-    CHECK(checkpoint_load(in_base("hand"), "model", l.tensor, l.count, &pool, fresh()) == E_TRUNCATED, "seven bytes");
-    CHECK(checkpoint_load(in_base("nowhere"), "model", l.tensor, l.count, &pool, fresh()) == E_MISSING, "no folder");
+    CHECK(checkpoint_load(in_base("hand"), "model", l.tensor, l.count, &pool, fresh()) == E_TRUNCATED,
+          "seven bytes");
+    CHECK(checkpoint_load(in_base("nowhere"), "model", l.tensor, l.count, &pool, fresh()) == E_MISSING,
+          "no folder");
     CHECK(checkpoint_load(in_base("nowhere"), "model", l.tensor, l.count, &pool, NULL) == E_MISSING,
           "an error record is not needed");
     list_free(&l);
@@ -497,7 +557,8 @@ static void other_names(void) {
     write_safetensors(in_base("names/model.safetensors"), "{" T("a.weight", "F32", "[2,3]", 0, 24) "}", 24);
     CHECK(checkpoint_load(in_base("names"), "model", l.tensor, l.count, &pool, fresh()) == OK,
           "a name without model.: %s", err.what);
-    write_safetensors(in_base("names/model.safetensors"), "{" T("model.a.weight", "F32", "[2,3]", 0, 24) "," T("lm_head.weight", "F16", "[7]", 24, 38) "}", 38);
+    write_safetensors(in_base("names/model.safetensors"), "{" T("model.a.weight", "F32", "[2,3]", 0, 24) ","
+                      T("lm_head.weight", "F16", "[7]", 24, 38) "}", 38);
     CHECK(checkpoint_load(in_base("names"), "model", l.tensor, l.count, &pool, fresh()) == OK,
           "a copy of the tied head is ignored: %s", err.what);
     list_free(&l);
@@ -505,8 +566,9 @@ static void other_names(void) {
     add(&l, "roberta.embeddings.LayerNorm.weight", 1, 3, TENSOR_VECTOR);
     add(&l, "roberta.embeddings.LayerNorm.bias", 1, 3, TENSOR_VECTOR);
     add(&l, "roberta.encoder.layer.10.output.LayerNorm.bias", 1, 3, TENSOR_VECTOR);
-    write_safetensors(in_base("names/model.safetensors"), "{" T("roberta.embeddings.LayerNorm.gamma", "F32", "[3]", 0, 12) ","
-                      T("embeddings.LayerNorm.bias", "F32", "[3]", 12, 24) "," T("encoder.layer.10.output.LayerNorm.beta", "F32", "[3]", 24, 36) "}", 36);
+    write_safetensors(in_base("names/model.safetensors"), "{" T("roberta.embeddings.LayerNorm.gamma", "F32",
+            "[3]", 0, 12) "," T("embeddings.LayerNorm.bias", "F32", "[3]", 12, 24) ","
+            T("encoder.layer.10.output.LayerNorm.beta", "F32", "[3]", 24, 36) "}", 36);
     CHECK(checkpoint_load(in_base("names"), "model", l.tensor, l.count, &pool, fresh()) == OK,
           "gamma, a name without roberta., and beta without it: %s", err.what);
     list_free(&l);
@@ -514,19 +576,24 @@ static void other_names(void) {
 
 static void index_files(void) {
     static const struct { const char *index; int code; const char *says; } cases[] = {
-        { "{\"weight_map\":{\"a\":\"s1.safetensors\",\"n\":\"s2.safetensors\",\"other\":\"s3.safetensors\"}}", OK, "" },
-        { "{\"weight_map\":{\"a\":\"../hand/s1.safetensors\",\"n\":\"s2.safetensors\"}}", E_FORMAT, "../hand/s1" },
+        { "{\"weight_map\":{\"a\":\"s1.safetensors\",\"n\":\"s2.safetensors\",\"other\":\"s3.safetensors\"}}",
+        OK, "" },
+        { "{\"weight_map\":{\"a\":\"../hand/s1.safetensors\",\"n\":\"s2.safetensors\"}}", E_FORMAT,
+        "../hand/s1" },
         { "{\"weight_map\":{\"a\":\"/etc/passwd\",\"n\":\"s2.safetensors\"}}", E_FORMAT, "/etc/passwd" },
-        { "{\"weight_map\":{\"a\":\"x\\\\s1.safetensors\",\"n\":\"s2.safetensors\"}}", E_FORMAT, "shard name" },
+        { "{\"weight_map\":{\"a\":\"x\\\\s1.safetensors\",\"n\":\"s2.safetensors\"}}", E_FORMAT,
+        "shard name" },
         { "{\"weight_map\":{\"a\":\"\",\"n\":\"s2.safetensors\"}}", E_FORMAT, "shard name" },
         { "{\"weight_map\":{\"a\":\"..\",\"n\":\"s2.safetensors\"}}", E_FORMAT, "shard name" },
-        { "{\"weight_map\":{\"a\":\"s1.safetensors\\u0000\",\"n\":\"s2.safetensors\"}}", E_FORMAT, "shard name" },
+        { "{\"weight_map\":{\"a\":\"s1.safetensors\\u0000\",\"n\":\"s2.safetensors\"}}", E_FORMAT,
+        "shard name" },
         { "{\"weight_map\":{\"a\":7,\"n\":\"s2.safetensors\"}}", E_FORMAT, "strings" },
         { "{\"weight_map\":[]}", E_FORMAT, "weight_map" },
         { "{}", E_FORMAT, "weight_map" },
         { "[]", E_FORMAT, "object" },
         { "{\"weight_map\":{\"a\":\"s1.safetensors\"}}", E_MISSING, "tensor n is missing" },
-        { "{\"weight_map\":{\"a\":\"s1.safetensors\",\"n\":\"s1.safetensors\"}}", E_MISSING, "tensor n is not in the shard" },
+        { "{\"weight_map\":{\"a\":\"s1.safetensors\",\"n\":\"s1.safetensors\"}}", E_MISSING,
+        "tensor n is not in the shard" },
         { "{\"weight_map\":{\"a\":\"s1.safetensors\",\"n\":\"s4.safetensors\"}}", E_OPEN, "" },
     };
     List l = list_new(2);
@@ -548,16 +615,20 @@ static void index_files(void) {
 /* ---- the types of matrices: what becomes of a tensor, and 4 bits ---- */
 
 /* Reads the one tensor `name` of a folder as type. */
-static int load_one(const List *l, const char *folder) { return checkpoint_load(folder, "model", l->tensor, l->count, &pool, fresh()); }
+static int load_one(const List *l, const char *folder) {
+    return checkpoint_load(folder, "model", l->tensor, l->count, &pool, fresh());
+}
 
 /* Floats of any kind but NaN and infinities, of many sizes. */
 static void fill_finite(f32 *x, size_t n, uint64_t seed) {
     Rng r = rng_stream(seed, 7, 7);
-    for (size_t i = 0; i < n; i++) x[i] = (f32)(rng_normal(&r) * (i % 97 == 0 ? 30.0 : i % 89 == 0 ? 1e-4 : 1.0));
+    for (size_t i = 0; i < n; i++)
+        x[i] = (f32)(rng_normal(&r) * (i % 97 == 0 ? 30.0 : i % 89 == 0 ? 1e-4 : 1.0));
 }
 
 static double as_double(const Matrix *m, size_t i) {
-    return m->type == F32 ? (double)((f32 *)m->data)[i] : m->type == BF16 ? (double)bf16_to_f32(((uint16_t *)m->data)[i]) : (double)f16_to_f32(((uint16_t *)m->data)[i]);
+    return m->type == F32 ? (double)((f32 *)m->data)[i] : m->type == BF16
+        ? (double)bf16_to_f32(((uint16_t *)m->data)[i]) : (double)f16_to_f32(((uint16_t *)m->data)[i]);
 }
 
 /* Every float type of a file into every float type of a matrix. */
@@ -568,7 +639,8 @@ static void types(void) {
     x = a.tensor[0].matrix;
     fill_finite(x->data, 37 * 301, 1);
     for (int file = F32; file <= F16; file++) {
-        CHECK(checkpoint_save(in_base("types"), "model", a.tensor, 1, file, 0, &pool, fresh()) == OK, "save as type %d", file);
+        CHECK(checkpoint_save(in_base("types"), "model", a.tensor, 1, file, 0, &pool, fresh()) == OK,
+              "save as type %d", file);
         for (int type = F32; type <= F16; type++) {
             List b = list_new(1);
             Storage s;
@@ -581,19 +653,25 @@ static void types(void) {
                 if (type != F32) v = type == BF16 ? rounded(v, 7, -126, 3.4e38) : rounded(v, 10, -14, 65504);
                 wrong += as_double(b.tensor[0].matrix, i) != v;
             }
-            CHECK(code == OK && wrong == 0, "from type %d into type %d: %s, %d wrong", file, type, err.what, wrong);
-            CHECK(checkpoint_storage(&s, in_base("types"), "model", "w", &pool, fresh()) == OK && s.type == file && s.dtype == file && s.rank == 2
-                  && s.shape[0] == 37 && s.shape[1] == 301 && s.bytes == 37 * 301 * (file == F32 ? 4 : 2), "storage of type %d", file);
+            CHECK(code == OK && wrong == 0, "from type %d into type %d: %s, %d wrong", file, type,
+                  err.what, wrong);
+            CHECK(checkpoint_storage(&s, in_base("types"), "model", "w", &pool, fresh()) == OK
+                  && s.type == file && s.dtype == file && s.rank == 2 && s.shape[0] == 37 && s.shape[1] == 301
+                  && s.bytes == 37 * 301 * (file == F32 ? 4 : 2), "storage of type %d", file);
             list_free(&b);
         }
     }
     {
         Storage s;
-        CHECK(checkpoint_storage(&s, in_base("types"), "model", "v", &pool, fresh()) == E_MISSING && strstr(err.what, "tensor v is missing"), "storage of nothing");
-        CHECK(checkpoint_storage(&s, "tests/golden/models/llama-torch-zip-bf16", "model", "lm_head.weight", &pool, fresh()) == OK && s.type == BF16
-              && s.rank == 2 && s.shape[0] == 97 && s.shape[1] == 64 && s.bytes == 97 * 64 * 2, "storage in a PyTorch file: %s", err.what);
-        CHECK(checkpoint_storage(&s, "tests/golden/models/llama-sharded", "model", "model.norm.weight", &pool, fresh()) == OK && s.type == F32
-              && s.rank == 1 && s.shape[0] == 64, "storage in shards: %s", err.what);
+        CHECK(checkpoint_storage(&s, in_base("types"), "model", "v", &pool, fresh()) == E_MISSING
+              && strstr(err.what, "tensor v is missing"), "storage of nothing");
+        CHECK(checkpoint_storage(&s, "tests/golden/models/llama-torch-zip-bf16", "model", "lm_head.weight",
+                                 &pool, fresh()) == OK && s.type == BF16 && s.rank == 2 && s.shape[0] == 97
+                                 && s.shape[1] == 64 && s.bytes == 97 * 64 * 2,
+                                 "storage in a PyTorch file: %s", err.what);
+        CHECK(checkpoint_storage(&s, "tests/golden/models/llama-sharded", "model", "model.norm.weight", &pool,
+                                 fresh()) == OK && s.type == F32 && s.rank == 1 && s.shape[0] == 64,
+                                 "storage in shards: %s", err.what);
     }
     list_free(&a);
 }
@@ -602,13 +680,16 @@ static void types(void) {
 static int same_4bit(const Matrix *a, const Matrix *b) {
     size_t n = (size_t)a->O * (size_t)a->I, blocks = quant_blocks(n, a->quant->block);
     const Quant *p = a->quant, *q = b->quant;
-    if (memcmp(a->data, b->data, (n + 1) / 2) || p->kind != q->kind || p->block != q->block || p->dtype != q->dtype || memcmp(p->table, q->table, sizeof p->table)) return 0;
+    if (memcmp(a->data, b->data, (n + 1) / 2) || p->kind != q->kind || p->block != q->block
+        || p->dtype != q->dtype || memcmp(p->table, q->table, sizeof p->table)) return 0;
     if (p->absmax) return q->absmax && memcmp(p->absmax, q->absmax, blocks * 4) == 0;
-    return !q->absmax && memcmp(p->code, q->code, blocks) == 0 && memcmp(p->nested, q->nested, (blocks + 255) / 256 * 4) == 0
+    return !q->absmax && memcmp(p->code, q->code, blocks) == 0 && memcmp(p->nested, q->nested,
+            (blocks + 255) / 256 * 4) == 0
            && memcmp(p->map, q->map, 1024) == 0 && memcmp(&p->offset, &q->offset, 4) == 0;
 }
 
-/* Quantised as it is read = the whole tensor quantised at once, though rows are no multiple of blocks and runs of reading end within rows. */
+/* Quantised as it is read = the whole tensor quantised at once, though rows are no multiple of blocks and
+ * runs of reading end within rows. */
 static void quantise_on_load(void) {
     static const int blocks[] = { 32, 64, 1024, 4096 };
     enum { O = 253, I = 301, N = O * I };       /* odd, and more than one run of 16 steps */
@@ -619,7 +700,8 @@ static void quantise_on_load(void) {
     x = a.tensor[0].matrix->data;
     fill_finite(x, N, 2);
     memset(x + 640, 0, 64 * sizeof *x);         /* a block of zeros */
-    CHECK(checkpoint_save(in_base("quant"), "model", a.tensor, 1, F32, 0, &pool, fresh()) == OK, "saved: %s", err.what);
+    CHECK(checkpoint_save(in_base("quant"), "model", a.tensor, 1, F32, 0, &pool, fresh()) == OK, "saved: %s",
+          err.what);
     for (int k = 0; k < 4; k++)
         for (int kind = QUANT_NF4; kind <= QUANT_FP4; kind++)
             for (int dtype = F32; dtype <= F16; dtype++)
@@ -630,17 +712,24 @@ static void quantise_on_load(void) {
                     size_t count = quant_blocks(N, blocks[k]);
                     q = add_as(&b, "w", O, I, NF4, kind, blocks[k], doubled, dtype);
                     w = add_as(&c, "w", O, I, NF4, kind, blocks[k], doubled, dtype);
-                    for (size_t i = 0; i < N; i++) y[i] = dtype == F32 ? x[i] : dtype == BF16 ? bf16_to_f32(f32_to_bf16(x[i])) : f16_to_f32(f32_to_f16(x[i]));
+                    for (size_t i = 0; i < N; i++)
+                        y[i] = dtype == F32 ? x[i] : dtype == BF16 ? bf16_to_f32(f32_to_bf16(x[i]))
+                            : f16_to_f32(f32_to_f16(x[i]));
                     absmax = malloc(count * sizeof *absmax);
                     quant_table(w->table, kind);
                     quantize_4bit(c.tensor[0].matrix->data, absmax, y, N, blocks[k], kind, &where);
-                    if (doubled) { quant_map(w->map); quantize_absmax(w->code, w->nested, &w->offset, w->map, absmax, count); }
+                    if (doubled) {
+                        quant_map(w->map);
+                        quantize_absmax(w->code, w->nested, &w->offset, w->map, absmax, count);
+                    }
                     else memcpy(w->absmax, absmax, count * sizeof *absmax);
-                    CHECK(load_one(&b, in_base("quant")) == OK && same_4bit(b.tensor[0].matrix, c.tensor[0].matrix),
-                          "%s, blocks of %d, from type %d, doubled %d: %s", kind ? "fp4" : "nf4", blocks[k], dtype, doubled, err.what);
+                    CHECK(load_one(&b, in_base("quant")) == OK && same_4bit(b.tensor[0].matrix,
+                            c.tensor[0].matrix), "%s, blocks of %d, from type %d, doubled %d: %s", kind ?
+                            "fp4" : "nf4", blocks[k], dtype, doubled, err.what);
                     if (doubled && k == 0) {    /* the flag does something: another dtype, other nibbles */
                         q->dtype = dtype == F32 ? BF16 : F32;
-                        CHECK(load_one(&b, in_base("quant")) == OK && memcmp(b.tensor[0].matrix->data, c.tensor[0].matrix->data, N / 2) != 0, "dtype %d is heeded", dtype);
+                        CHECK(load_one(&b, in_base("quant")) == OK && memcmp(b.tensor[0].matrix->data,
+                                c.tensor[0].matrix->data, N / 2) != 0, "dtype %d is heeded", dtype);
                     }
                     free(absmax);
                     list_free(&b);
@@ -651,14 +740,18 @@ static void quantise_on_load(void) {
     {
         List b = list_new(1);
         add_as(&b, "w", O, I, NF4, QUANT_NF4, 64, 1, F32);
-        CHECK(load_one(&b, in_base("quant")) == E_NUMBER && strstr(err.what, "tensor w: weight 5000 is NaN or infinite"), "NaN is named: %s", err.what);
+        CHECK(load_one(&b, in_base("quant")) == E_NUMBER
+              && strstr(err.what, "tensor w: weight 5000 is NaN or infinite"), "NaN is named: %s", err.what);
         x[5000] = 70000;
         checkpoint_save(in_base("quant"), "model", a.tensor, 1, F32, 0, &pool, fresh());
         CHECK(load_one(&b, in_base("quant")) == OK, "70000 is a float");
         b.tensor[0].matrix->quant->dtype = F16;
-        CHECK(load_one(&b, in_base("quant")) == E_NUMBER && strstr(err.what, "weight 5000 is NaN or infinite in float16"), "but no float16: %s", err.what);
+        CHECK(load_one(&b, in_base("quant")) == E_NUMBER
+              && strstr(err.what, "weight 5000 is NaN or infinite in float16"), "but no float16: %s",
+              err.what);
         b.tensor[0].matrix->quant->block = 48;
-        CHECK(load_one(&b, in_base("quant")) == E_UNSUPPORTED && strstr(err.what, "tensor w"), "blocks of 48 are refused: %s", err.what);
+        CHECK(load_one(&b, in_base("quant")) == E_UNSUPPORTED && strstr(err.what, "tensor w"),
+              "blocks of 48 are refused: %s", err.what);
         list_free(&b);
     }
     {   /* out of PyTorch's strided views the same as out of safetensors */
@@ -666,8 +759,9 @@ static void quantise_on_load(void) {
         const char *name = "model.layers.0.mlp.down_proj.weight";
         add_as(&b, name, 64, 172, NF4, QUANT_NF4, 64, 1, BF16);
         add_as(&c, name, 64, 172, NF4, QUANT_NF4, 64, 1, BF16);
-        CHECK(load_one(&b, "tests/golden/models/llama-torch-views") == OK && load_one(&c, "tests/golden/models/llama-gqa") == OK
-              && same_4bit(b.tensor[0].matrix, c.tensor[0].matrix), "quantised out of a view: %s", err.what);
+        CHECK(load_one(&b, "tests/golden/models/llama-torch-views") == OK
+              && load_one(&c, "tests/golden/models/llama-gqa") == OK && same_4bit(b.tensor[0].matrix,
+                      c.tensor[0].matrix), "quantised out of a view: %s", err.what);
         list_free(&b);
         list_free(&c);
     }
@@ -675,8 +769,8 @@ static void quantise_on_load(void) {
     list_free(&a);
 }
 
-/* More weights than threads are given at once, of every float type in the file, as every type: the whole, rounded or quantised. Of two that
- * are no numbers, in different steps, the first is named. */
+/* More weights than threads are given at once, of every float type in the file, as every type: the whole,
+ * rounded or quantised. Of two that are no numbers, in different steps, the first is named. */
 static void many_steps(void) {
     enum { O = 2051, I = 2049, N = O * I };         /* odd, and 1026 steps of 4096 */
     List a = list_new(1);
@@ -686,7 +780,8 @@ static void many_steps(void) {
     x = a.tensor[0].matrix->data;
     fill_finite(x, N, 3);
     for (int file = F32; file <= F16; file++) {
-        CHECK(checkpoint_save(in_base("steps"), "model", a.tensor, 1, file, 0, &pool, fresh()) == OK, "saved: %s", err.what);
+        CHECK(checkpoint_save(in_base("steps"), "model", a.tensor, 1, file, 0, &pool, fresh()) == OK,
+              "saved: %s", err.what);
         for (int type = F32; type <= NF4; type++) {
             List b = list_new(1), c = list_new(1);
             Matrix *got;
@@ -694,11 +789,14 @@ static void many_steps(void) {
             add_as(&b, "w", O, I, type, QUANT_NF4, 64, 0, F32);
             want = add_as(&c, "w", O, I, NF4, QUANT_NF4, 64, 0, F32);
             got = b.tensor[0].matrix;
-            for (size_t i = 0; i < N; i++) y[i] = file == F32 ? x[i] : file == BF16 ? bf16_to_f32(f32_to_bf16(x[i])) : f16_to_f32(f32_to_f16(x[i]));
+            for (size_t i = 0; i < N; i++)
+                y[i] = file == F32 ? x[i] : file == BF16 ? bf16_to_f32(f32_to_bf16(x[i]))
+                    : f16_to_f32(f32_to_f16(x[i]));
             CHECK(load_one(&b, in_base("steps")) == OK, "loaded: %s", err.what);
             wrong = 0;
             for (size_t i = 0; i < N && type != NF4; i++)
-                wrong += as_double(got, i) != (double)(type == F32 ? y[i] : type == BF16 ? bf16_to_f32(f32_to_bf16(y[i])) : f16_to_f32(f32_to_f16(y[i])));
+                wrong += as_double(got, i) != (double)(type == F32 ? y[i] : type == BF16
+                        ? bf16_to_f32(f32_to_bf16(y[i])) : f16_to_f32(f32_to_f16(y[i])));
             if (type == NF4) {
                 quantize_4bit(c.tensor[0].matrix->data, want->absmax, y, N, 64, QUANT_NF4, &where);
                 quant_table(want->table, QUANT_NF4);
@@ -714,7 +812,9 @@ static void many_steps(void) {
     {
         List b = list_new(1);
         add_as(&b, "w", O, I, NF4, QUANT_FP4, 32, 0, F32);
-        CHECK(load_one(&b, in_base("steps")) == E_NUMBER && strstr(err.what, "tensor w: weight 4000000 is NaN or infinite"), "the first is named: %s", err.what);
+        CHECK(load_one(&b, in_base("steps")) == E_NUMBER
+              && strstr(err.what, "tensor w: weight 4000000 is NaN or infinite"), "the first is named: %s",
+              err.what);
         list_free(&b);
     }
     free(y);
@@ -724,8 +824,10 @@ static void many_steps(void) {
 /* ---- files of bitsandbytes, written here by hand ---- */
 typedef struct { char header[8192]; unsigned char *data; size_t n; int count; } File4;
 
-static void put_tensor(File4 *f, const char *name, const char *dtype, const char *shape, const void *bytes, size_t n) {
-    sprintf(f->header + strlen(f->header), "%s\"%s\":{\"dtype\":\"%s\",\"shape\":%s,\"data_offsets\":[%d,%d]}", f->count++ ? "," : "{", name, dtype, shape, (int)f->n, (int)(f->n + n));
+static void put_tensor(File4 *f, const char *name, const char *dtype, const char *shape, const void *bytes,
+                       size_t n) {
+    sprintf(f->header + strlen(f->header), "%s\"%s\":{\"dtype\":\"%s\",\"shape\":%s,\"data_offsets\":[%d,"
+            "%d]}", f->count++ ? "," : "{", name, dtype, shape, (int)f->n, (int)(f->n + n));
     f->data = realloc(f->data, f->n + n);
     memcpy(f->data + f->n, bytes, n);
     f->n += n;
@@ -742,10 +844,11 @@ static void put_file4(File4 *f, const char *path) {
     free(f->data);
 }
 
-/* The golden cases: quantised on load they give the golden's nibbles and absmax; as a file of bitsandbytes they load bit for bit,
- * and into floats they give the golden's dequantised numbers. */
+/* The golden cases: quantised on load they give the golden's nibbles and absmax; as a file of bitsandbytes
+ * they load bit for bit, and into floats they give the golden's dequantised numbers. */
 static void golden_4bit(void) {
-    static const struct { const char *name; int O, I; } cases[] = { { "normal", 96, 128 }, { "outliers", 64, 64 }, { "ragged", 7, 37 }, { "tiny", 1, 5 }, { "zeros", 2, 64 } };
+    static const struct { const char *name; int O, I; } cases[] = { { "normal", 96, 128 }, { "outliers", 64,
+        64 }, { "ragged", 7, 37 }, { "tiny", 1, 5 }, { "zeros", 2, 64 } };
     size_t n;
     const char *golden = slurp("tests/golden/models/nf4/golden.safetensors", &n);
     f32 table[16];
@@ -769,34 +872,40 @@ static void golden_4bit(void) {
         naive_find(&absmax, golden, name);
         sprintf(name, "%s.dequantized", cases[i].name);
         naive_find(&floats, golden, name);
-        CHECK(load_one(&l, in_base("golden4")) == OK && memcmp(l.tensor[0].matrix->data, packed.data, packed.length) == 0
-              && memcmp(q->absmax, absmax.data, absmax.length) == 0, "golden %s quantised on load: %s", cases[i].name, err.what);
+        CHECK(load_one(&l, in_base("golden4")) == OK && memcmp(l.tensor[0].matrix->data, packed.data,
+                packed.length) == 0 && memcmp(q->absmax, absmax.data, absmax.length) == 0,
+                "golden %s quantised on load: %s", cases[i].name, err.what);
         memset(&file, 0, sizeof file);
         sprintf(shape, "[%d,1]", (count + 1) / 2);
         put_tensor(&file, "x.weight", "U8", shape, packed.data, packed.length);
         sprintf(shape, "[%d]", blocks);
         put_tensor(&file, "x.weight.absmax", "F32", shape, absmax.data, absmax.length);
         put_tensor(&file, "x.weight.quant_map", "F32", "[16]", table, 64);
-        sprintf(state, "{\"quant_type\": \"nf4\", \"blocksize\": 64, \"dtype\": \"float32\", \"shape\": [%d, %d]}", O, I);
+        sprintf(state, "{\"quant_type\": \"nf4\", \"blocksize\": 64, \"dtype\": \"float32\", \"shape\": [%d, "
+                "%d]}", O, I);
         sprintf(shape, "[%d]", (int)strlen(state));
         put_tensor(&file, "x.weight.quant_state.bitsandbytes__nf4", "U8", shape, state, strlen(state));
         put_file4(&file, in_base("bnb/model.safetensors"));
         p = add_as(&b, "x.weight", O, I, NF4, QUANT_NF4, 64, 0, F32);
         add(&f, "x.weight", O, I, 0);
-        CHECK(load_one(&b, in_base("bnb")) == OK && memcmp(b.tensor[0].matrix->data, packed.data, packed.length) == 0
-              && memcmp(p->absmax, absmax.data, absmax.length) == 0, "golden %s out of a file of bitsandbytes: %s", cases[i].name, err.what);
-        CHECK(load_one(&f, in_base("bnb")) == OK && memcmp(f.tensor[0].matrix->data, floats.data, floats.length) == 0,
-              "golden %s dequantised: %s", cases[i].name, err.what);
-        CHECK(checkpoint_storage(&s, in_base("bnb"), "model", "x.weight", &pool, fresh()) == OK && s.type == NF4 && s.kind == QUANT_NF4 && s.block == 64
-              && !s.doubled && s.dtype == F32 && s.shape[0] == (uint64_t)O && s.shape[1] == (uint64_t)I && s.bytes == (uint64_t)((count + 1) / 2 + 4 * blocks + 64),
-              "storage of golden %s: %s", cases[i].name, err.what);
+        CHECK(load_one(&b, in_base("bnb")) == OK && memcmp(b.tensor[0].matrix->data, packed.data,
+                packed.length) == 0 && memcmp(p->absmax, absmax.data, absmax.length) == 0,
+                "golden %s out of a file of bitsandbytes: %s", cases[i].name, err.what);
+        CHECK(load_one(&f, in_base("bnb")) == OK && memcmp(f.tensor[0].matrix->data, floats.data,
+                floats.length) == 0, "golden %s dequantised: %s", cases[i].name, err.what);
+        CHECK(checkpoint_storage(&s, in_base("bnb"), "model", "x.weight", &pool, fresh()) == OK
+              && s.type == NF4 && s.kind == QUANT_NF4 && s.block == 64 && !s.doubled && s.dtype == F32
+              && s.shape[0] == (uint64_t)O && s.shape[1] == (uint64_t)I
+              && s.bytes == (uint64_t)((count + 1) / 2 + 4 * blocks + 64), "storage of golden %s: %s",
+              cases[i].name, err.what);
         list_free(&l);
         list_free(&b);
         list_free(&f);
     }
 }
 
-/* What we write as bitsandbytes has it comes back bit for bit; in shards too; and as floats it is what dequantize_4bit says. */
+/* What we write as bitsandbytes has it comes back bit for bit; in shards too; and as floats it is what
+ * dequantize_4bit says. */
 static void round_trip_4bit(void) {
     enum { O = 53, I = 301, N = O * I };
     List a = list_new(1);
@@ -816,18 +925,25 @@ static void round_trip_4bit(void) {
                 add(&b, "model.norm.weight", 1, 19, TENSOR_VECTOR);
                 add_as(&c, "model.w.weight", O, I, NF4, kind, 32, doubled, (dtype + 1) % 3);
                 add(&c, "model.norm.weight", 1, 19, TENSOR_VECTOR);
-                CHECK(checkpoint_save(folder, "model", b.tensor, 2, BF16, dtype == BF16 ? 100 : 0, &pool, fresh()) == OK, "saved in 4 bits: %s", err.what);
+                CHECK(checkpoint_save(folder, "model", b.tensor, 2, BF16, dtype == BF16 ? 100 : 0, &pool,
+                                      fresh()) == OK, "saved in 4 bits: %s", err.what);
                 memset(c.tensor[0].matrix->data, 0, N / 2);
-                CHECK(checkpoint_load(folder, "model", c.tensor, 2, &pool, fresh()) == OK && same_4bit(b.tensor[0].matrix, c.tensor[0].matrix),
-                      "%s, doubled %d, dtype %d comes back: %s", kind ? "fp4" : "nf4", doubled, dtype, err.what);
+                CHECK(checkpoint_load(folder, "model", c.tensor, 2, &pool, fresh()) == OK
+                      && same_4bit(b.tensor[0].matrix, c.tensor[0].matrix),
+                      "%s, doubled %d, dtype %d comes back: %s", kind ? "fp4" : "nf4", doubled, dtype,
+                      err.what);
                 add(&d, "model.w.weight", O, I, 0);
-                CHECK(checkpoint_load(folder, "model", d.tensor, 1, &pool, fresh()) == OK, "and as floats: %s", err.what);
+                CHECK(checkpoint_load(folder, "model", d.tensor, 1, &pool, fresh()) == OK,
+                      "and as floats: %s", err.what);
                 dequantize_4bit(x, b.tensor[0].matrix->data, b.tensor[0].matrix->quant, 0, N);
                 y = d.tensor[0].matrix->data;
-                for (int i = 0; i < N; i++) wrong += y[i] != (dtype == F32 ? x[i] : dtype == BF16 ? bf16_to_f32(f32_to_bf16(x[i])) : f16_to_f32(f32_to_f16(x[i])));
+                for (int i = 0; i < N; i++)
+                    wrong += y[i] != (dtype == F32 ? x[i] : dtype == BF16 ? bf16_to_f32(f32_to_bf16(x[i]))
+                                      : f16_to_f32(f32_to_f16(x[i])));
                 CHECK(wrong == 0, "its floats are dequantize_4bit's, rounded to the dtype (%d wrong)", wrong);
-                CHECK(checkpoint_storage(&s, folder, "model", "model.w.weight", &pool, fresh()) == OK && s.type == NF4 && s.kind == kind && s.block == 32
-                      && s.doubled == doubled && s.dtype == dtype && s.shape[1] == I, "its storage: %s", err.what);
+                CHECK(checkpoint_storage(&s, folder, "model", "model.w.weight", &pool, fresh()) == OK
+                      && s.type == NF4 && s.kind == kind && s.block == 32 && s.doubled == doubled
+                      && s.dtype == dtype && s.shape[1] == I, "its storage: %s", err.what);
                 free(x);
                 list_free(&b);
                 list_free(&c);
@@ -838,29 +954,45 @@ static void round_trip_4bit(void) {
 }
 
 /* {2,64} in two blocks: the file as it should be, with one thing changed. */
-typedef struct { const char *what; const char *state, *suffix, *absmax_shape; int nibbles, absmax, table; f32 first; int code; const char *says; } Broken;
+typedef struct { const char *what; const char *state, *suffix, *absmax_shape; int nibbles, absmax, table;
+    f32 first; int code; const char *says; } Broken;
 #define GOOD "{\"quant_type\":\"nf4\",\"blocksize\":64,\"dtype\":\"bfloat16\",\"shape\":[2,64]}"
 #define STATE(type, block, dtype, shape) "{\"quant_type\":\"" type "\",\"blocksize\":" block ",\"dtype\":\"" dtype "\",\"shape\":" shape "}"
 static const Broken broken[] = {
     { "nothing", GOOD, "nf4", "[2]", 64, 8, 64, 1, OK, "" },
-    { "quant_type", STATE("fp4", "64", "bfloat16", "[2,64]"), "nf4", "[2]", 64, 8, 64, 1, E_FORMAT, "quant_type 'fp4' of tensor x.weight" },
-    { "kind", STATE("fp4", "64", "bfloat16", "[2,64]"), "fp4", "[2]", 64, 8, 64, 1, E_UNSUPPORTED, "tensor x.weight is fp4 in blocks of 64, wanted nf4 in blocks of 64" },
-    { "blocksize", STATE("nf4", "128", "bfloat16", "[2,64]"), "nf4", "[1]", 64, 4, 64, 1, E_UNSUPPORTED, "tensor x.weight is nf4 in blocks of 128, wanted nf4 in blocks of 64" },
-    { "odd blocksize", STATE("nf4", "63", "bfloat16", "[2,64]"), "nf4", "[2]", 64, 8, 64, 1, E_UNSUPPORTED, "blocksize 63 of tensor x.weight" },
-    { "huge blocksize", STATE("nf4", "8192", "bfloat16", "[2,64]"), "nf4", "[1]", 64, 4, 64, 1, E_UNSUPPORTED, "blocksize 8192" },
-    { "dtype", STATE("nf4", "64", "float64", "[2,64]"), "nf4", "[2]", 64, 8, 64, 1, E_UNSUPPORTED, "'float64'" },
-    { "shape", STATE("nf4", "64", "bfloat16", "[64,2]"), "nf4", "[2]", 64, 8, 64, 1, E_SHAPE, "tensor x.weight is [64,2], wanted [2,64]" },
-    { "no shape", STATE("nf4", "64", "bfloat16", "[128]"), "nf4", "[2]", 64, 8, 64, 1, E_FORMAT, "its shape" },
-    { "huge shape", STATE("nf4", "64", "bfloat16", "[4294967296,4294967296]"), "nf4", "[2]", 64, 8, 64, 1, E_FORMAT, "its shape" },
-    { "nested blocksize", "{\"quant_type\":\"nf4\",\"blocksize\":64,\"dtype\":\"bfloat16\",\"shape\":[2,64],\"nested_blocksize\":128,\"nested_offset\":1}", "nf4", "[2]", 64, 8, 64, 1, E_UNSUPPORTED, "nested_blocksize 128" },
-    { "nested without the rest", "{\"quant_type\":\"nf4\",\"blocksize\":64,\"dtype\":\"bfloat16\",\"shape\":[2,64],\"nested_blocksize\":256,\"nested_offset\":1}", "nf4", "[2]", 64, 8, 64, 1, E_MISSING, "nested_absmax is missing" },
-    { "no offset", "{\"quant_type\":\"nf4\",\"blocksize\":64,\"dtype\":\"bfloat16\",\"shape\":[2,64],\"nested_blocksize\":256}", "nf4", "[2]", 64, 8, 64, 1, E_FORMAT, "nested_offset" },
+    { "quant_type", STATE("fp4", "64", "bfloat16", "[2,64]"), "nf4", "[2]", 64, 8, 64, 1, E_FORMAT,
+    "quant_type 'fp4' of tensor x.weight" },
+    { "kind", STATE("fp4", "64", "bfloat16", "[2,64]"), "fp4", "[2]", 64, 8, 64, 1, E_UNSUPPORTED,
+    "tensor x.weight is fp4 in blocks of 64, wanted nf4 in blocks of 64" },
+    { "blocksize", STATE("nf4", "128", "bfloat16", "[2,64]"), "nf4", "[1]", 64, 4, 64, 1, E_UNSUPPORTED,
+    "tensor x.weight is nf4 in blocks of 128, wanted nf4 in blocks of 64" },
+    { "odd blocksize", STATE("nf4", "63", "bfloat16", "[2,64]"), "nf4", "[2]", 64, 8, 64, 1, E_UNSUPPORTED,
+    "blocksize 63 of tensor x.weight" },
+    { "huge blocksize", STATE("nf4", "8192", "bfloat16", "[2,64]"), "nf4", "[1]", 64, 4, 64, 1, E_UNSUPPORTED,
+    "blocksize 8192" },
+    { "dtype", STATE("nf4", "64", "float64", "[2,64]"), "nf4", "[2]", 64, 8, 64, 1, E_UNSUPPORTED,
+    "'float64'" },
+    { "shape", STATE("nf4", "64", "bfloat16", "[64,2]"), "nf4", "[2]", 64, 8, 64, 1, E_SHAPE,
+    "tensor x.weight is [64,2], wanted [2,64]" },
+    { "no shape", STATE("nf4", "64", "bfloat16", "[128]"), "nf4", "[2]", 64, 8, 64, 1, E_FORMAT,
+    "its shape" },
+    { "huge shape", STATE("nf4", "64", "bfloat16", "[4294967296,4294967296]"), "nf4", "[2]", 64, 8, 64, 1,
+    E_FORMAT, "its shape" },
+    { "nested blocksize", "{\"quant_type\":\"nf4\",\"blocksize\":64,\"dtype\":\"bfloat16\",\"shape\":[2,64],"
+    "\"nested_blocksize\":128,\"nested_offset\":1}", "nf4", "[2]", 64, 8, 64, 1, E_UNSUPPORTED,
+        "nested_blocksize 128" },
+    { "nested without the rest", "{\"quant_type\":\"nf4\",\"blocksize\":64,\"dtype\":\"bfloat16\","
+    "\"shape\":[2,64],\"nested_blocksize\":256,\"nested_offset\":1}", "nf4", "[2]", 64, 8, 64, 1, E_MISSING,
+        "nested_absmax is missing" },
+    { "no offset", "{\"quant_type\":\"nf4\",\"blocksize\":64,\"dtype\":\"bfloat16\",\"shape\":[2,64],"
+    "\"nested_blocksize\":256}", "nf4", "[2]", 64, 8, 64, 1, E_FORMAT, "nested_offset" },
     { "no JSON", "{\"quant_type\":", "nf4", "[2]", 64, 8, 64, 1, E_FORMAT, "quant_state of tensor x.weight" },
     { "fewer nibbles", GOOD, "nf4", "[2]", 63, 8, 64, 1, E_FORMAT, "its bytes do not fit" },
     { "fewer absmax", GOOD, "nf4", "[1]", 64, 4, 64, 1, E_FORMAT, "tensor x.weight.absmax: not 2 numbers" },
     { "no absmax", GOOD, "nf4", NULL, 64, 0, 64, 1, E_MISSING, "tensor x.weight.absmax is missing" },
     { "no table", GOOD, "nf4", "[2]", 64, 8, 0, 1, E_MISSING, "tensor x.weight.quant_map is missing" },
-    { "NaN", GOOD, "nf4", "[2]", 64, 8, 64, NAN, E_NUMBER, "tensor x.weight.absmax: number 0 is NaN or infinite" },
+    { "NaN", GOOD, "nf4", "[2]", 64, 8, 64, NAN, E_NUMBER, "tensor x.weight.absmax: number 0 is NaN or "
+    "infinite" },
     { "no state", NULL, "nf4", "[2]", 64, 8, 64, 1, E_UNSUPPORTED, "dtype U8 of tensor x.weight" },
 };
 
@@ -881,7 +1013,8 @@ static void refused_4bit(void) {
         absmax[0] = b->first;
         sprintf(shape, "[%d,1]", b->nibbles);
         put_tensor(&file, "x.weight", "U8", shape, nibbles, (size_t)b->nibbles);
-        if (b->absmax_shape) put_tensor(&file, "x.weight.absmax", "F32", b->absmax_shape, absmax, (size_t)b->absmax);
+        if (b->absmax_shape)
+            put_tensor(&file, "x.weight.absmax", "F32", b->absmax_shape, absmax, (size_t)b->absmax);
         if (b->table) put_tensor(&file, "x.weight.quant_map", "F32", "[16]", table, 64);
         if (b->state) {
             sprintf(shape, "[%d]", (int)strlen(b->state));
@@ -890,10 +1023,13 @@ static void refused_4bit(void) {
         }
         put_file4(&file, in_base("bnb/model.safetensors"));
         code = load_one(&l, in_base("bnb"));
-        CHECK(code == b->code && code == err.code && strstr(err.what, b->says), "%s: code %d, '%s'", b->what, code, err.what);
-        if (b->code != E_UNSUPPORTED || !strstr(b->says, "wanted")) {       /* floats need no certain kind, but a sound file all the same */
+        CHECK(code == b->code && code == err.code && strstr(err.what, b->says), "%s: code %d, '%s'", b->what,
+              code, err.what);
+        /* floats need no certain kind, but a sound file all the same */
+        if (b->code != E_UNSUPPORTED || !strstr(b->says, "wanted")) {
             code = load_one(&f, in_base("bnb"));
-            CHECK(code == b->code && strstr(err.what, b->says), "%s, into floats: code %d, '%s'", b->what, code, err.what);
+            CHECK(code == b->code && strstr(err.what, b->says), "%s, into floats: code %d, '%s'", b->what,
+                  code, err.what);
         }
     }
     list_free(&l);
@@ -910,7 +1046,8 @@ static void refused_4bit(void) {
         put_tensor(&file, "x.weight.quant_state.bitsandbytes__nf4", "U8", "[69]", GOOD, 69);
         put_file4(&file, in_base("bnb/model.safetensors"));
     }
-    CHECK(strlen(GOOD) == 69 && load_one(&l, in_base("bnb")) == E_UNSUPPORTED && strstr(err.what, "wanted nf4 in blocks of 64, doubly quantised"), "doubling: %s", err.what);
+    CHECK(strlen(GOOD) == 69 && load_one(&l, in_base("bnb")) == E_UNSUPPORTED
+          && strstr(err.what, "wanted nf4 in blocks of 64, doubly quantised"), "doubling: %s", err.what);
     list_free(&l);
 }
 
@@ -920,23 +1057,29 @@ static void refused_weights(void) {
     uint32_t first;
     add(&l, "a", 2, 3, 0);
     add(&l, "n", 1, 4, TENSOR_VECTOR);
-    write_safetensors(in_base("hand/model.safetensors"), "{" T("a", "F32", "[2,3]", 0, 24) "," T("n", "F32", "[3]", 24, 36) "}", 36);
+    write_safetensors(in_base("hand/model.safetensors"), "{" T("a", "F32", "[2,3]", 0, 24) ","
+                      T("n", "F32", "[3]", 24, 36) "}", 36);
     CHECK(load_one(&l, in_base("hand")) == E_SHAPE, "a wrong shape");
     memcpy(&first, l.tensor[0].matrix->data, 4);
     CHECK(first == 0x5a5a5a5au, "is seen before the tensors before it are read");
     spit(in_base("hand/pytorch_model.bin"), "PK", 2);
-    CHECK(load_one(&l, in_base("hand")) == E_SHAPE && strstr(err.where, "model.safetensors"), "safetensors go before PyTorch's file");
+    CHECK(load_one(&l, in_base("hand")) == E_SHAPE && strstr(err.where, "model.safetensors"),
+          "safetensors go before PyTorch's file");
     remove(in_base("hand/model.safetensors"));
-    CHECK(load_one(&l, in_base("hand")) != OK && strstr(err.where, "pytorch_model.bin"), "a broken PyTorch file is named: %s", err.where);
+    CHECK(load_one(&l, in_base("hand")) != OK && strstr(err.where, "pytorch_model.bin"),
+          "a broken PyTorch file is named: %s", err.where);
     remove(in_base("hand/pytorch_model.bin"));
     list_free(&l);
 }
 
-/* Hugging Face's shards end anywhere: a weight's numbers may stand in another file than its nibbles. PyTorch's shards, too. */
+/* Hugging Face's shards end anywhere: a weight's numbers may stand in another file than its nibbles.
+ * PyTorch's shards, too. */
 static void companions_elsewhere(void) {
-    static const char index[] = "{\"weight_map\":{\"x.weight\":\"b.safetensors\",\"x.weight.absmax\":\"a.safetensors\",\"x.weight.quant_map\":\"c.safetensors\","
+    static const char index[] = "{\"weight_map\":{\"x.weight\":\"b.safetensors\","
+        "\"x.weight.absmax\":\"a.safetensors\",\"x.weight.quant_map\":\"c.safetensors\","
         "\"x.weight.quant_state.bitsandbytes__nf4\":\"a.safetensors\",\"y\":\"c.safetensors\"}}";
-    static const char torch_index_json[] = "{\"metadata\":{},\"weight_map\":{\"model.norm.weight\":\"one.bin\",\"lm_head.weight\":\"two.bin\"}}";
+    static const char torch_index_json[] = "{\"metadata\":{},"
+        "\"weight_map\":{\"model.norm.weight\":\"one.bin\",\"lm_head.weight\":\"two.bin\"}}";
     List l = list_new(3);
     f32 table[16], absmax[2] = { 1, 2 }, y[3] = { 1, 2, 3 };
     unsigned char nibbles[64];
@@ -960,11 +1103,13 @@ static void companions_elsewhere(void) {
     spit(in_base("parts/model.safetensors.index.json"), index, sizeof index - 1);
     add(&l, "y", 1, 3, TENSOR_VECTOR);
     add_as(&l, "x.weight", 2, 64, NF4, QUANT_NF4, 64, 0, F32);
-    CHECK(load_one(&l, in_base("parts")) == OK && l.tensor[1].matrix->quant->absmax[1] == 2 && ((f32 *)l.tensor[0].matrix->data)[2] == 3
-          && l.tensor[1].matrix->quant->table[0] == -1 && l.tensor[1].matrix->quant->dtype == BF16, "a 4-bit tensor over three shards: %s", err.what);
+    CHECK(load_one(&l, in_base("parts")) == OK && l.tensor[1].matrix->quant->absmax[1] == 2
+          && ((f32 *)l.tensor[0].matrix->data)[2] == 3 && l.tensor[1].matrix->quant->table[0] == -1
+          && l.tensor[1].matrix->quant->dtype == BF16, "a 4-bit tensor over three shards: %s", err.what);
     l.tensor[1].matrix->type = F32;
     l.tensor[1].matrix->data = realloc(l.tensor[1].matrix->data, 2 * 64 * 4);
-    CHECK(load_one(&l, in_base("parts")) == OK && ((f32 *)l.tensor[1].matrix->data)[64 + 1] == 2 && ((f32 *)l.tensor[1].matrix->data)[0] == bf16_to_f32(f32_to_bf16(table[9])),
+    CHECK(load_one(&l, in_base("parts")) == OK && ((f32 *)l.tensor[1].matrix->data)[64 + 1] == 2
+          && ((f32 *)l.tensor[1].matrix->data)[0] == bf16_to_f32(f32_to_bf16(table[9])),
           "and into floats: %s", err.what);
     list_free(&l);
     bytes = slurp("tests/golden/models/llama-torch-zip/pytorch_model.bin", &n);
@@ -979,15 +1124,19 @@ static void companions_elsewhere(void) {
         add(&p, "lm_head.weight", 97, 64, 0);
         add(&q, "model.norm.weight", 1, 64, TENSOR_VECTOR);
         add(&q, "lm_head.weight", 97, 64, 0);
-        CHECK(load_one(&p, in_base("torch-parts")) == OK && load_one(&q, "tests/golden/models/llama-gqa") == OK && bit_differences(&p, &q) == 0, "shards of PyTorch: %s", err.what);
+        CHECK(load_one(&p, in_base("torch-parts")) == OK
+              && load_one(&q, "tests/golden/models/llama-gqa") == OK && bit_differences(&p, &q) == 0,
+              "shards of PyTorch: %s", err.what);
         list_free(&p);
         list_free(&q);
     }
 }
 
-/* A Llama under Meta's names: rows of wq and wk in its own order, by the formula of Meta's side: view (heads, 2, D/2, I), then swap. */
+/* A Llama under Meta's names: rows of wq and wk in its own order, by the formula of Meta's side: view (heads,
+ * 2, D/2, I), then swap. */
 static void meta_names(void) {
-    static const char *const theirs[] = { "attention_norm", "attention.wq", "attention.wk", "attention.wv", "attention.wo", "ffn_norm",
+    static const char *const theirs[] = { "attention_norm", "attention.wq", "attention.wk", "attention.wv",
+        "attention.wo", "ffn_norm",
         "feed_forward.w1", "feed_forward.w3", "feed_forward.w2" };
     ModelConfig c;
     List a, b, q;
@@ -999,12 +1148,15 @@ static void meta_names(void) {
     load_one(&a, "tests/golden/models/llama-gqa");
     for (int t = 0; t < a.count; t++) {
         const Matrix *x = a.tensor[t].matrix, *y = b.tensor[t].matrix;
-        int part = (t - 1) % 9, layer = (t - 1) / 9, turned = t > 0 && layer < c.stack.L && (part == 1 || part == 2);
+        int part = (t - 1) % 9, layer = (t - 1) / 9, turned = t > 0 && layer < c.stack.L
+            && (part == 1 || part == 2);
         memcpy(y->data, x->data, (size_t)x->O * (size_t)x->I * 4);
         for (int head = 0; turned && head < x->O / c.stack.D; head++)
             for (int half = 0; half < 2; half++)
                 for (int j = 0; j < c.stack.D / 2; j++)
-                    memcpy((f32 *)y->data + (head * c.stack.D + 2 * j + half) * x->I, (f32 *)x->data + (head * c.stack.D + half * (c.stack.D / 2) + j) * x->I, (size_t)x->I * 4);
+                    memcpy((f32 *)y->data + (head * c.stack.D + 2 * j + half) * x->I,
+                           (f32 *)x->data + (head * c.stack.D + half * (c.stack.D / 2) + j) * x->I,
+                           (size_t)x->I * 4);
         if (t == 0) strcpy(b.tensor[t].name, "tok_embeddings.weight");
         else if (t == a.count - 2) strcpy(b.tensor[t].name, "norm.weight");
         else if (t == a.count - 1) strcpy(b.tensor[t].name, "output.weight");
@@ -1013,17 +1165,20 @@ static void meta_names(void) {
     checkpoint_save(in_base("meta"), "model", b.tensor, b.count, F32, 0, &pool, fresh());
     list_free(&b);
     b = llama_list(&c);
-    CHECK(load_one(&b, in_base("meta")) == E_MISSING && strstr(err.where, "config.json"), "Meta's names need the config's width of a head");
+    CHECK(load_one(&b, in_base("meta")) == E_MISSING && strstr(err.where, "config.json"),
+          "Meta's names need the config's width of a head");
     bytes = slurp("tests/golden/models/llama-gqa/config.json", &n);
     spit(in_base("meta/config.json"), bytes, n);
-    CHECK(load_one(&b, in_base("meta")) == OK && bit_differences(&a, &b) == 0, "Meta's names and order of rows: %s", err.what);
+    CHECK(load_one(&b, in_base("meta")) == OK && bit_differences(&a, &b) == 0,
+          "Meta's names and order of rows: %s", err.what);
     q = list_new(2);
     add_as(&q, "model.layers.1.self_attn.k_proj.weight", 32, 64, NF4, QUANT_NF4, 4096, 0, F32);
     add_as(&q, "model.layers.1.self_attn.k_proj.weight", 32, 64, NF4, QUANT_NF4, 4096, 0, F32);
     {
         Tensor one = q.tensor[1];
-        CHECK(load_one(&(List){ &one, 1 }, in_base("meta")) == OK && load_one(&(List){ q.tensor, 1 }, "tests/golden/models/llama-gqa") == OK
-              && same_4bit(q.tensor[0].matrix, q.tensor[1].matrix), "quantised in the right order: %s", err.what);
+        CHECK(load_one(&(List){ &one, 1 }, in_base("meta")) == OK && load_one(&(List){ q.tensor, 1 },
+                "tests/golden/models/llama-gqa") == OK && same_4bit(q.tensor[0].matrix, q.tensor[1].matrix),
+                "quantised in the right order: %s", err.what);
     }
     list_free(&a);
     list_free(&b);
@@ -1034,7 +1189,8 @@ static void meta_names(void) {
     bytes = slurp(path, &n);
     folder_make(in_base("fair"), fresh());
     spit(in_base("fair/pytorch_model.bin"), bytes, n);
-    bytes = "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"hidden_size\":64,\"num_attention_heads\":4}";
+    bytes = "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"hidden_size\":64,"
+        "\"num_attention_heads\":4}";
     spit(in_base("fair/config.json"), bytes, strlen(bytes));
     {
         List l = list_new(2);
@@ -1042,16 +1198,20 @@ static void meta_names(void) {
         TorchFile t;
         File *f = file_open(in_base("fair/pytorch_model.bin"), &pool, fresh());
         int found = -1, wrong = 0, O, I;
-        CHECK(checkpoint_storage(&s, in_base("fair"), "model", "model.layers.1.self_attn.q_proj.weight", &pool, fresh()) == OK && s.rank == 2, "Meta's file: %s", err.what);
+        CHECK(checkpoint_storage(&s, in_base("fair"), "model", "model.layers.1.self_attn.q_proj.weight",
+                                 &pool, fresh()) == OK && s.rank == 2, "Meta's file: %s", err.what);
         O = (int)s.shape[0];
         I = (int)s.shape[1];
         add(&l, "model.layers.1.self_attn.q_proj.weight", O, I, 0);
-        CHECK(f && torch_index(&t, f, &pool, fresh()) == OK && load_one(&l, in_base("fair")) == OK, "its weights: %s", err.what);
-        for (int i = 0; i < t.tensors; i++) if (strcmp(t.tensor[i].name, "layers.1.attention.wq.weight") == 0) found = i;
+        CHECK(f && torch_index(&t, f, &pool, fresh()) == OK && load_one(&l, in_base("fair")) == OK,
+              "its weights: %s", err.what);
+        for (int i = 0; i < t.tensors; i++)
+            if (strcmp(t.tensor[i].name, "layers.1.attention.wq.weight") == 0) found = i;
         for (int row = 0; found >= 0 && row < O; row++) {
             f32 *x = malloc((size_t)I * sizeof *x);
             int head = row / 16, half = row % 16 / 8, j = row % 8;
-            torch_read(x, &t.tensor[found], f, (uint64_t)(head * 16 + 2 * j + half) * (uint64_t)I, (size_t)I, fresh());
+            torch_read(x, &t.tensor[found], f, (uint64_t)(head * 16 + 2 * j + half) * (uint64_t)I, (size_t)I,
+                       fresh());
             wrong += memcmp(x, (f32 *)l.tensor[0].matrix->data + row * I, (size_t)I * 4) != 0;
             free(x);
         }
@@ -1066,9 +1226,11 @@ static void meta_names(void) {
 static const struct { const char *json; int code; const char *says; } llamas[] = {
     { "{" LLAMA "}", OK, "" },
     { "{\"architectures\":[\"GPT2LMHeadModel\"]}", E_UNSUPPORTED, "architecture 'GPT2LMHeadModel'" },
-    { "{\"architectures\":[\"LlamaForSequenceClassification\"],\"model_type\":\"llama\"}", E_UNSUPPORTED, "LlamaForSequenceClassification" },
+    { "{\"architectures\":[\"LlamaForSequenceClassification\"],\"model_type\":\"llama\"}", E_UNSUPPORTED,
+    "LlamaForSequenceClassification" },
     { "{\"model_type\":\"gptj\"}", E_UNSUPPORTED, "model_type 'gptj'" },
-    { "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"phi\"}", E_UNSUPPORTED, "model_type 'phi'" },
+    { "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"phi\"}", E_UNSUPPORTED,
+    "model_type 'phi'" },
     { "{\"hidden_size\":64}", E_MISSING, "model_type" },
     { "{" LLAMA ",\"hidden_act\":\"gelu\"}", E_UNSUPPORTED, "hidden_act 'gelu'" },
     { "{" LLAMA ",\"attention_bias\":true}", E_UNSUPPORTED, "attention_bias" },
@@ -1076,18 +1238,26 @@ static const struct { const char *json; int code; const char *says; } llamas[] =
     { "{" LLAMA ",\"attention_bias\":false,\"mlp_bias\":false,\"quantization_config\":null}", OK, "" },
     { "{" LLAMA ",\"quantization_config\":{\"load_in_4bit\":true}}", OK, "" },
     { "{" LLAMA ",\"quantization_config\":{\"load_in_8bit\":true}}", E_UNSUPPORTED, "load_in_8bit" },
-    { "{" LLAMA ",\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4}}", E_UNSUPPORTED, "quant_method 'gptq'" },
-    { "{" LLAMA ",\"quantization_config\":{\"quant_method\":\"bitsandbytes\"}}", E_UNSUPPORTED, "quantization_config without 'load_in_4bit'" },
-    { "{" LLAMA ",\"quantization_config\":{\"load_in_4bit\":true,\"bnb_4bit_quant_type\":\"int4\"}}", E_UNSUPPORTED, "bnb_4bit_quant_type 'int4'" },
-    { "{" LLAMA ",\"quantization_config\":{\"load_in_4bit\":true,\"bnb_4bit_compute_dtype\":\"float64\"}}", E_UNSUPPORTED, "bnb_4bit_compute_dtype 'float64'" },
+    { "{" LLAMA ",\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4}}", E_UNSUPPORTED,
+    "quant_method 'gptq'" },
+    { "{" LLAMA ",\"quantization_config\":{\"quant_method\":\"bitsandbytes\"}}", E_UNSUPPORTED,
+    "quantization_config without 'load_in_4bit'" },
+    { "{" LLAMA ",\"quantization_config\":{\"load_in_4bit\":true,\"bnb_4bit_quant_type\":\"int4\"}}",
+    E_UNSUPPORTED, "bnb_4bit_quant_type 'int4'" },
+    { "{" LLAMA ",\"quantization_config\":{\"load_in_4bit\":true,\"bnb_4bit_compute_dtype\":\"float64\"}}",
+    E_UNSUPPORTED, "bnb_4bit_compute_dtype 'float64'" },
     { "{" LLAMA ",\"quantization_config\":4}", E_FORMAT, "quantization_config" },
-    { "{" LLAMA ",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4.0}}", E_UNSUPPORTED, "rope_scaling type 'yarn'" },
-    { "{" LLAMA ",\"rope_scaling\":{\"rope_type\":\"dynamic\",\"factor\":4.0}}", E_UNSUPPORTED, "rope_scaling type 'dynamic'" },
+    { "{" LLAMA ",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4.0}}", E_UNSUPPORTED,
+    "rope_scaling type 'yarn'" },
+    { "{" LLAMA ",\"rope_scaling\":{\"rope_type\":\"dynamic\",\"factor\":4.0}}", E_UNSUPPORTED,
+    "rope_scaling type 'dynamic'" },
     { "{" LLAMA ",\"rope_scaling\":{\"factor\":4.0}}", E_MISSING, "rope_type" },
     { "{" LLAMA ",\"rope_scaling\":{\"type\":\"linear\"}}", E_MISSING, "factor" },
     { "{" LLAMA ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":0}}", E_RANGE, "factor" },
-    { "{" LLAMA ",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0}}", E_MISSING, "original_max_position_embeddings" },
-    { "{" LLAMA ",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":4.0,\"high_freq_factor\":4.0,\"original_max_position_embeddings\":64}}", E_RANGE, "high_freq_factor" },
+    { "{" LLAMA ",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":1.0,"
+    "\"high_freq_factor\":4.0}}", E_MISSING, "original_max_position_embeddings" },
+    { "{" LLAMA ",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":4.0,"
+    "\"high_freq_factor\":4.0,\"original_max_position_embeddings\":64}}", E_RANGE, "high_freq_factor" },
     { "{" LLAMA ",\"rope_scaling\":\"linear\"}", E_FORMAT, "rope_scaling" },
     { "{" LLAMA ",\"rope_scaling\":{\"type\":\"default\"}}", OK, "" },
     { "{" LLAMA ",\"rope_theta\":-1}", E_RANGE, "rope_theta" },
@@ -1109,17 +1279,25 @@ static const struct { const char *json; int code; const char *says; } llamas[] =
     { "{" LLAMA ",\"eos_token_id\":\"2\"}", E_FORMAT, "eos_token_id" },
     { "{" LLAMA ",\"eos_token_id\":[1,2,3,4,5,6,7,8,9]}", E_RANGE, "eos_token_id" },
     { "{" LLAMA ",\"partial_rotary_factor\":0.5}", E_UNSUPPORTED, "partial_rotary_factor" },
-    { "{\"architectures\":[\"MistralForCausalLM\"],\"model_type\":\"mistral\",\"sliding_window\":4096}", E_UNSUPPORTED, "sliding_window" },
-    { "{\"architectures\":[\"MistralForCausalLM\"],\"model_type\":\"mistral\"}", E_UNSUPPORTED, "sliding_window" },
-    { "{\"architectures\":[\"MistralForCausalLM\"],\"model_type\":\"mistral\",\"sliding_window\":null}", OK, "" },
+    { "{\"architectures\":[\"MistralForCausalLM\"],\"model_type\":\"mistral\",\"sliding_window\":4096}",
+    E_UNSUPPORTED, "sliding_window" },
+    { "{\"architectures\":[\"MistralForCausalLM\"],\"model_type\":\"mistral\"}", E_UNSUPPORTED,
+    "sliding_window" },
+    { "{\"architectures\":[\"MistralForCausalLM\"],\"model_type\":\"mistral\",\"sliding_window\":null}",
+    OK, "" },
     { "{", -1, "" }, { "[]", E_FORMAT, "object" }, { "", -1, "" },
 };
 
 static int same_config(const ModelConfig *a, const ModelConfig *b) {
-    int same = a->V == b->V && a->stack.C == b->stack.C && a->stack.L == b->stack.L && a->stack.H == b->stack.H && a->stack.K == b->stack.K && a->stack.D == b->stack.D && a->stack.F == b->stack.F
-        && a->positions == b->positions && a->tied == b->tied && a->stack.eps == b->stack.eps && a->stack.rope.theta == b->stack.rope.theta
-        && a->stack.rope.type == b->stack.rope.type && a->stack.rope.factor == b->stack.rope.factor && a->stack.rope.low == b->stack.rope.low && a->stack.rope.high == b->stack.rope.high
-        && a->stack.rope.original == b->stack.rope.original && a->bos == b->bos && a->pad == b->pad && a->eos_count == b->eos_count;
+    int same = a->V == b->V && a->stack.C == b->stack.C && a->stack.L == b->stack.L
+        && a->stack.H == b->stack.H && a->stack.K == b->stack.K && a->stack.D == b->stack.D
+        && a->stack.F == b->stack.F
+        && a->positions == b->positions && a->tied == b->tied && a->stack.eps == b->stack.eps
+            && a->stack.rope.theta == b->stack.rope.theta
+        && a->stack.rope.type == b->stack.rope.type && a->stack.rope.factor == b->stack.rope.factor
+            && a->stack.rope.low == b->stack.rope.low && a->stack.rope.high == b->stack.rope.high
+        && a->stack.rope.original == b->stack.rope.original && a->bos == b->bos && a->pad == b->pad
+            && a->eos_count == b->eos_count;
     for (int i = 0; i < a->eos_count && same; i++) same = a->eos[i] == b->eos[i];
     return same;
 }
@@ -1135,32 +1313,45 @@ static void llama_configs(void) {
         int code;
         write_config("config/config.json", llamas[i].json);
         code = config_load(&c, in_base("config"), &pool, fresh());
-        CHECK((llamas[i].code < 0 ? code != OK : code == llamas[i].code) && code == err.code && strstr(err.what, llamas[i].says),
-              "config %s: code %d, '%s'", llamas[i].json, code, err.what);
+        CHECK((llamas[i].code < 0 ? code != OK : code == llamas[i].code) && code == err.code
+              && strstr(err.what, llamas[i].says), "config %s: code %d, '%s'", llamas[i].json, code,
+              err.what);
     }
     write_config("config/config.json", "{\"architectures\":[\"LlamaForCausalLM\"]}");
-    CHECK(config_load(&c, in_base("config"), &pool, fresh()) == OK && c.V == 32000 && c.stack.C == 4096 && c.stack.F == 11008 && c.stack.L == 32 && c.stack.H == 32
-          && c.stack.K == 32 && c.stack.D == 128 && c.positions == 2048 && c.stack.eps == 1e-6f && c.stack.rope.theta == 10000 && c.bos == 1 && c.pad == -1
-          && c.eos_count == 1 && c.eos[0] == 2 && !c.tied && c.stack.rope.type == ROPE_PLAIN, "the class's defaults");
-    write_config("config/config.json", "{" LLAMA ",\"rope_parameters\":{\"rope_type\":\"llama3\",\"rope_theta\":500000.0,\"factor\":32.0,\"low_freq_factor\":1.0,"
-                 "\"high_freq_factor\":4.0,\"original_max_position_embeddings\":8192},\"eos_token_id\":[5,7],\"pad_token_id\":3,\"bos_token_id\":null,\"num_key_value_heads\":null,"
-                 "\"head_dim\":10,\"tie_word_embeddings\":true,\"rms_norm_eps\":1.2345678e-05,\"max_position_embeddings\":131072}");
-    CHECK(config_load(&c, in_base("config"), &pool, fresh()) == OK && c.stack.rope.type == ROPE_LLAMA3 && c.stack.rope.theta == 500000 && c.stack.rope.factor == 32
-          && c.stack.rope.low == 1 && c.stack.rope.high == 4 && c.stack.rope.original == 8192 && c.eos_count == 2 && c.eos[1] == 7 && c.pad == 3 && c.bos == -1
-          && c.stack.K == 4 && c.stack.D == 10 && c.tied && c.stack.eps == 1.2345678e-05f && c.positions == 131072, "rope_parameters, lists, nulls");
-    CHECK(config_save(&c, NULL, in_base("config2"), BF16, &pool, fresh()) == OK && config_load(&d, in_base("config2"), &pool, fresh()) == OK
-          && same_config(&c, &d), "llama3 config saved and loaded: %s", err.what);
-    write_config("config/config.json", "{" LLAMA ",\"rope_theta\":123456.789,\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.5}}");
+    CHECK(config_load(&c, in_base("config"), &pool, fresh()) == OK && c.V == 32000 && c.stack.C == 4096
+          && c.stack.F == 11008 && c.stack.L == 32 && c.stack.H == 32 && c.stack.K == 32 && c.stack.D == 128
+          && c.positions == 2048 && c.stack.eps == 1e-6f && c.stack.rope.theta == 10000 && c.bos == 1
+          && c.pad == -1 && c.eos_count == 1 && c.eos[0] == 2 && !c.tied && c.stack.rope.type == ROPE_PLAIN,
+          "the class's defaults");
+    write_config("config/config.json", "{" LLAMA ",\"rope_parameters\":{\"rope_type\":\"llama3\","
+                 "\"rope_theta\":500000.0,\"factor\":32.0,\"low_freq_factor\":1.0,"
+                 "\"high_freq_factor\":4.0,\"original_max_position_embeddings\":8192},\"eos_token_id\":[5,7],"
+                 "\"pad_token_id\":3,\"bos_token_id\":null,\"num_key_value_heads\":null,"
+                 "\"head_dim\":10,\"tie_word_embeddings\":true,\"rms_norm_eps\":1.2345678e-05,"
+                 "\"max_position_embeddings\":131072}");
+    CHECK(config_load(&c, in_base("config"), &pool, fresh()) == OK && c.stack.rope.type == ROPE_LLAMA3
+          && c.stack.rope.theta == 500000 && c.stack.rope.factor == 32 && c.stack.rope.low == 1
+          && c.stack.rope.high == 4 && c.stack.rope.original == 8192 && c.eos_count == 2 && c.eos[1] == 7
+          && c.pad == 3 && c.bos == -1 && c.stack.K == 4 && c.stack.D == 10 && c.tied
+          && c.stack.eps == 1.2345678e-05f && c.positions == 131072, "rope_parameters, lists, nulls");
+    CHECK(config_save(&c, NULL, in_base("config2"), BF16, &pool, fresh()) == OK
+          && config_load(&d, in_base("config2"), &pool, fresh()) == OK && same_config(&c, &d),
+          "llama3 config saved and loaded: %s", err.what);
+    write_config("config/config.json", "{" LLAMA
+                 ",\"rope_theta\":123456.789,\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.5}}");
     write_config("config/generation_config.json", "{\"eos_token_id\":[2,99]}");
-    CHECK(config_load(&c, in_base("config"), &pool, fresh()) == OK && c.stack.rope.type == ROPE_LINEAR && c.stack.rope.factor == 2.5 && c.stack.rope.theta == 123456.789
-          && c.eos_count == 2 && c.eos[0] == 2 && c.eos[1] == 99, "linear scaling; generation_config.json adds an eos");
-    CHECK(config_save(&c, NULL, in_base("config2"), F32, &pool, fresh()) == OK && config_load(&d, in_base("config2"), &pool, fresh()) == OK
-          && same_config(&c, &d), "linear config saved and loaded: %s", err.what);
+    CHECK(config_load(&c, in_base("config"), &pool, fresh()) == OK && c.stack.rope.type == ROPE_LINEAR
+          && c.stack.rope.factor == 2.5 && c.stack.rope.theta == 123456.789 && c.eos_count == 2
+          && c.eos[0] == 2 && c.eos[1] == 99, "linear scaling; generation_config.json adds an eos");
+    CHECK(config_save(&c, NULL, in_base("config2"), F32, &pool, fresh()) == OK
+          && config_load(&d, in_base("config2"), &pool, fresh()) == OK && same_config(&c, &d),
+          "linear config saved and loaded: %s", err.what);
     write_config("config/generation_config.json", "{\"eos_token_id\":}");
-    CHECK(config_load(&c, in_base("config"), &pool, fresh()) != OK && strstr(err.where, "generation_config.json"),
-          "a broken generation_config.json is named");
+    CHECK(config_load(&c, in_base("config"), &pool, fresh()) != OK
+          && strstr(err.where, "generation_config.json"), "a broken generation_config.json is named");
     remove(in_base("config/generation_config.json"));
-    CHECK(config_load(&c, in_base("nowhere"), &pool, fresh()) == E_MISSING && strstr(err.where, "config.json"), "no config.json");
+    CHECK(config_load(&c, in_base("nowhere"), &pool, fresh()) == E_MISSING
+          && strstr(err.where, "config.json"), "no config.json");
 }
 
 /* quantization_config written and read again. */
@@ -1176,13 +1367,17 @@ static void quantization_configs(void) {
         w.doubled = i >> 1 & 1;
         w.compute = i / 4;
         memset(&v, 0x55, sizeof v);
-        CHECK(config_save(&c, &w, in_base("config4"), BF16, &pool, fresh()) == OK && config_quantization(&v, in_base("config4"), &pool, fresh()) == OK
-              && config_load(&d, in_base("config4"), &pool, fresh()) == OK && same_config(&c, &d) && memcmp(&v, &w, sizeof v) == 0, "quantization_config %d: %s", i, err.what);
+        CHECK(config_save(&c, &w, in_base("config4"), BF16, &pool, fresh()) == OK && config_quantization(&v,
+                in_base("config4"), &pool, fresh()) == OK && config_load(&d, in_base("config4"), &pool,
+                        fresh()) == OK && same_config(&c, &d) && memcmp(&v, &w, sizeof v) == 0,
+                        "quantization_config %d: %s", i, err.what);
     }
-    CHECK(config_save(&c, NULL, in_base("config4"), BF16, &pool, fresh()) == OK && config_quantization(&v, in_base("config4"), &pool, fresh()) == OK && v.layers == F32 && v.block == 0,
-          "none where none is written");
+    CHECK(config_save(&c, NULL, in_base("config4"), BF16, &pool, fresh()) == OK && config_quantization(&v,
+            in_base("config4"), &pool, fresh()) == OK && v.layers == F32 && v.block == 0,
+            "none where none is written");
     write_config("config/config.json", "{" LLAMA ",\"quantization_config\":{\"load_in_4bit\":true}}");
-    CHECK(config_quantization(&v, in_base("config"), &pool, fresh()) == OK && v.layers == NF4 && v.kind == QUANT_FP4 && !v.doubled && v.compute == F32, "bitsandbytes' defaults");
+    CHECK(config_quantization(&v, in_base("config"), &pool, fresh()) == OK && v.layers == NF4
+          && v.kind == QUANT_FP4 && !v.doubled && v.compute == F32, "bitsandbytes' defaults");
 }
 
 #define ROBERTA "\"architectures\":[\"RobertaForSequenceClassification\"],\"model_type\":\"roberta\",\"vocab_size\":100,\"hidden_size\":60,\"num_attention_heads\":4"
@@ -1191,17 +1386,22 @@ static void quantization_configs(void) {
 static const struct { const char *json; int code; const char *says; } robertas[] = {
     { "{" ROBERTA "}", OK, "" },
     { "{" ROBERTA ",\"hidden_act\":\"gelu_new\"}", E_UNSUPPORTED, "hidden_act 'gelu_new'" },
-    { "{" ROBERTA ",\"position_embedding_type\":\"relative_key\"}", E_UNSUPPORTED, "position_embedding_type 'relative_key'" },
-    { "{\"architectures\":[\"BertForSequenceClassification\"],\"model_type\":\"bert\"}", E_UNSUPPORTED, "BertForSequenceClassification" },
-    { "{\"architectures\":[\"RobertaForMaskedLM\"],\"model_type\":\"roberta\"}", E_UNSUPPORTED, "RobertaForMaskedLM" },
+    { "{" ROBERTA ",\"position_embedding_type\":\"relative_key\"}", E_UNSUPPORTED,
+    "position_embedding_type 'relative_key'" },
+    { "{\"architectures\":[\"BertForSequenceClassification\"],\"model_type\":\"bert\"}", E_UNSUPPORTED,
+    "BertForSequenceClassification" },
+    { "{\"architectures\":[\"RobertaForMaskedLM\"],\"model_type\":\"roberta\"}", E_UNSUPPORTED,
+    "RobertaForMaskedLM" },
     { "{" ROBERTA ",\"id2label\":{\"0\":\"a\",\"2\":\"b\"}}", E_FORMAT, "id2label" },
     { "{" ROBERTA ",\"id2label\":{\"0\":\"a\",\"0\":\"b\"}}", E_FORMAT, "id2label" },
     { "{" ROBERTA ",\"id2label\":{\"0\":\"a\",\"x\":\"b\"}}", E_FORMAT, "id2label" },
     { "{" ROBERTA ",\"id2label\":{\"0\":\"a\",\"1\":3}}", E_FORMAT, "id2label" },
     { "{" ROBERTA ",\"id2label\":{\"0\":\"a\"},\"num_labels\":2}", E_FORMAT, "id2label" },
-    { "{" ROBERTA ",\"id2label\":{\"0\":\"a name of more than forty-seven bytes, which we refuse\"}}", E_RANGE, "label name" },
+    { "{" ROBERTA ",\"id2label\":{\"0\":\"a name of more than forty-seven bytes, which we refuse\"}}",
+    E_RANGE, "label name" },
     { "{" ROBERTA ",\"num_labels\":33}", E_RANGE, "num_labels" },
-    { "{" ROBERTA ",\"id2label\":{" L10("0") L10("1") L10("2") "\"30\":\"x\",\"31\":\"x\",\"32\":\"x\"}}", E_RANGE, "id2label" },
+    { "{" ROBERTA ",\"id2label\":{" L10("0") L10("1") L10("2") "\"30\":\"x\",\"31\":\"x\",\"32\":\"x\"}}",
+    E_RANGE, "id2label" },
     { "{" ROBERTA ",\"hidden_size\":61}", E_RANGE, "hidden_size" },
     { "{" ROBERTA ",\"vocab_size\":2}", E_RANGE, "vocab_size" },
     { "{" ROBERTA ",\"max_position_embeddings\":3}", E_RANGE, "max_position_embeddings" },
@@ -1218,16 +1418,21 @@ static void roberta_configs(void) {
               "config %s: code %d, '%s'", robertas[i].json, code, err.what);
     }
     write_config("config/config.json", "{" ROBERTA "}");
-    CHECK(reward_config_load(&c, in_base("config"), &pool, fresh()) == OK && c.labels == 2 && strcmp(c.label[1], "LABEL_1") == 0 && c.stack.L == 12
-          && c.stack.F == 3072 && c.positions == 512 && c.types == 2 && c.stack.eps == 1e-12f, "the class's defaults");
-    write_config("config/config.json", "{" ROBERTA ",\"id2label\":{\"1\":\"\\u00e9 \\\"q\\\"\",\"0\":\"x\",\"2\":\"z\"},\"layer_norm_eps\":1e-5,\"max_position_embeddings\":514,"
+    CHECK(reward_config_load(&c, in_base("config"), &pool, fresh()) == OK && c.labels == 2
+          && strcmp(c.label[1], "LABEL_1") == 0 && c.stack.L == 12 && c.stack.F == 3072 && c.positions == 512
+          && c.types == 2 && c.stack.eps == 1e-12f, "the class's defaults");
+    write_config("config/config.json", "{" ROBERTA ",\"id2label\":{\"1\":\"\\u00e9 \\\"q\\\"\",\"0\":\"x\","
+                 "\"2\":\"z\"},\"layer_norm_eps\":1e-5,\"max_position_embeddings\":514,"
                  "\"type_vocab_size\":1,\"bos_token_id\":3,\"eos_token_id\":4,\"pad_token_id\":5}");
-    CHECK(reward_config_load(&c, in_base("config"), &pool, fresh()) == OK && c.labels == 3 && strcmp(c.label[1], "\xc3\xa9 \"q\"") == 0, "labels in any order");
+    CHECK(reward_config_load(&c, in_base("config"), &pool, fresh()) == OK && c.labels == 3
+          && strcmp(c.label[1], "\xc3\xa9 \"q\"") == 0, "labels in any order");
     memset(&d, 0, sizeof d);
-    CHECK(reward_config_save(&c, in_base("config2"), F32, &pool, fresh()) == OK && reward_config_load(&d, in_base("config2"), &pool, fresh()) == OK
-          && memcmp(c.label, d.label, sizeof c.label) == 0 && c.V == d.V && c.stack.C == d.stack.C && c.stack.L == d.stack.L && c.stack.H == d.stack.H && c.stack.F == d.stack.F && c.labels == d.labels
-          && c.positions == d.positions && c.types == d.types && c.stack.eps == d.stack.eps && c.pad == d.pad && c.bos == d.bos && c.eos == d.eos,
-          "RoBERTa's config saved and loaded: %s", err.what);
+    CHECK(reward_config_save(&c, in_base("config2"), F32, &pool, fresh()) == OK && reward_config_load(&d,
+            in_base("config2"), &pool, fresh()) == OK && memcmp(c.label, d.label, sizeof c.label) == 0
+            && c.V == d.V && c.stack.C == d.stack.C && c.stack.L == d.stack.L && c.stack.H == d.stack.H
+            && c.stack.F == d.stack.F && c.labels == d.labels && c.positions == d.positions
+            && c.types == d.types && c.stack.eps == d.stack.eps && c.pad == d.pad && c.bos == d.bos
+            && c.eos == d.eos, "RoBERTa's config saved and loaded: %s", err.what);
 }
 
 #define LORA "\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":8"
@@ -1244,7 +1449,8 @@ static const struct { const char *json; int code; const char *says; } adapters[]
     { "{\"r\":4}", E_MISSING, "peft_type" },
     { "{\"peft_type\":\"PREFIX_TUNING\"}", E_UNSUPPORTED, "PREFIX_TUNING" },
     { "{" LORA ",\"task_type\":\"SEQ_CLS\"}", E_UNSUPPORTED, "SEQ_CLS" },
-    { "{" LORA ",\"task_type\":null,\"rank_pattern\":{},\"modules_to_save\":[],\"use_dora\":false,\"layers_to_transform\":null}", OK, "q_proj,v_proj" },
+    { "{" LORA ",\"task_type\":null,\"rank_pattern\":{},\"modules_to_save\":[],\"use_dora\":false,"
+    "\"layers_to_transform\":null}", OK, "q_proj,v_proj" },
     { "{" LORA ",\"use_dora\":true}", E_UNSUPPORTED, "use_dora" },
     { "{" LORA ",\"rank_pattern\":{\"q_proj\":2}}", E_UNSUPPORTED, "rank_pattern" },
     { "{" LORA ",\"alpha_pattern\":{\"q_proj\":2}}", E_UNSUPPORTED, "alpha_pattern" },
@@ -1268,8 +1474,9 @@ static void adapter_configs(void) {
         memset(&l, 0, sizeof l);
         write_config("config/adapter_config.json", adapters[i].json);
         code = adapter_config_load(&l, in_base("config"), &pool, fresh());
-        CHECK(code == adapters[i].code && code == err.code && strstr(code == OK ? l.targets : err.what, adapters[i].says),
-              "adapter %s: code %d, '%s', '%s'", adapters[i].json, code, err.what, l.targets);
+        CHECK(code == adapters[i].code && code == err.code && strstr(code == OK ? l.targets : err.what,
+                adapters[i].says), "adapter %s: code %d, '%s', '%s'", adapters[i].json, code, err.what,
+                l.targets);
     }
     memset(&l, 0, sizeof l);
     memset(&m, 0, sizeof m);
@@ -1278,17 +1485,21 @@ static void adapter_configs(void) {
     l.rslora = 1;
     strcpy(l.targets, "o_proj,up_proj");
     CHECK(adapter_config_save(&l, in_base("config2"), "some/base \"model\"", &pool, fresh()) == OK
-          && adapter_config_load(&m, in_base("config2"), &pool, fresh()) == OK, "adapter_config.json saved and loaded: %s", err.what);
-    CHECK(m.R == 12 && m.alpha == 0.1f && m.rslora == 1 && strcmp(m.targets, l.targets) == 0, "and the same: %s", m.targets);
+          && adapter_config_load(&m, in_base("config2"), &pool, fresh()) == OK,
+              "adapter_config.json saved and loaded: %s", err.what);
+    CHECK(m.R == 12 && m.alpha == 0.1f && m.rslora == 1 && strcmp(m.targets, l.targets) == 0,
+          "and the same: %s", m.targets);
     text = slurp(in_base("config2/adapter_config.json"), &n);
-    CHECK(strstr(text, "\"base_model_name_or_path\": \"some/base \\\"model\\\"\"") && strstr(text, "\"task_type\": \"CAUSAL_LM\"")
-          && strstr(text, "\"inference_mode\": true") && strstr(text, "\"lora_alpha\": 0.1,"), "what peft looks for");
+    CHECK(strstr(text, "\"base_model_name_or_path\": \"some/base \\\"model\\\"\"")
+          && strstr(text, "\"task_type\": \"CAUSAL_LM\"") && strstr(text, "\"inference_mode\": true")
+          && strstr(text, "\"lora_alpha\": 0.1,"), "what peft looks for");
 }
 
 /* ---- tokenizers: trained here on a few lines, saved, opened again ---- */
 typedef struct { int at; } Source;
 static int next_text(void *context, const char **text, size_t *length) {
-    static const char *const lines[] = { "the cat sat on the mat", "the dog sat on the cat", "a mat is a mat", "cats and dogs and mats" };
+    static const char *const lines[] = { "the cat sat on the mat", "the dog sat on the cat", "a mat is a mat",
+        "cats and dogs and mats" };
     Source *s = context;
     if (s->at == 40) return 0;
     *text = lines[s->at++ % 4];
@@ -1307,51 +1518,67 @@ static void tokenizers(void) {
         char *config, *map;
         size_t n;
         source.context = &state;
-        t = kind ? tokenizer_train_bytelevel(source, 266, &pool, fresh()) : tokenizer_train_sentencepiece(source, 276, &pool, fresh());
+        t = kind ? tokenizer_train_bytelevel(source, 266, &pool, fresh())
+            : tokenizer_train_sentencepiece(source, 276, &pool, fresh());
         CHECK(t != NULL, "%s: trained: %s", folders[kind], err.what);
         if (!t) continue;
-        CHECK(tokenizer_save(t, in_base(folders[kind]), 512, &pool, fresh()) == OK, "%s: saved: %s", folders[kind], err.what);
+        CHECK(tokenizer_save(t, in_base(folders[kind]), 512, &pool, fresh()) == OK, "%s: saved: %s",
+              folders[kind], err.what);
         u = tokenizer_open(in_base(folders[kind]), &pool, fresh());
         CHECK(u && tokenizer_kind(u) == tokenizer_kind(t) && tokenizer_size(u) == tokenizer_size(t),
               "%s: opened: %s", folders[kind], err.what);
         if (!u) continue;
-        CHECK(tokenizer_encode(t, text, strlen(text), &pool, &a, &an) == OK && tokenizer_encode(u, text, strlen(text), &pool, &b, &bn) == OK
-              && an == bn && an > 0 && memcmp(a, b, (size_t)an * sizeof *a) == 0, "%s: the same ids", folders[kind]);
-        config = slurp(in_base(kind ? "bytelevel/tokenizer_config.json" : "sentencepiece/tokenizer_config.json"), &n);
-        CHECK(json_parse(config, n, &pool, fresh()) && strstr(config, kind ? "\"RobertaTokenizer\"" : "\"LlamaTokenizer\"")
-              && strstr(config, "\"model_max_length\": 512") && strstr(config, kind ? "\"add_prefix_space\": false" : "\"add_bos_token\": true")
-              && strstr(config, "\"bos_token\": \"<s>\""), "%s: tokenizer_config.json", folders[kind]);
-        map = slurp(in_base(kind ? "bytelevel/special_tokens_map.json" : "sentencepiece/special_tokens_map.json"), &n);
-        CHECK(json_parse(map, n, &pool, fresh()) && strstr(map, "\"eos_token\": \"</s>\"") && (!kind || strstr(map, "\"mask_token\": \"<mask>\"")),
-              "%s: special_tokens_map.json", folders[kind]);
-        if (!kind) CHECK(tokenizer_open(in_base("sentencepiece/tokenizer.model"), &pool, fresh()) != NULL, "tokenizer.model by its own name");
+        CHECK(tokenizer_encode(t, text, strlen(text), &pool, &a, &an) == OK && tokenizer_encode(u, text,
+                strlen(text), &pool, &b, &bn) == OK && an == bn && an > 0
+                && memcmp(a, b, (size_t)an * sizeof *a) == 0, "%s: the same ids", folders[kind]);
+        config = slurp(in_base(kind ? "bytelevel/tokenizer_config.json" :
+                               "sentencepiece/tokenizer_config.json"), &n);
+        CHECK(json_parse(config, n, &pool, fresh()) && strstr(config, kind ? "\"RobertaTokenizer\"" :
+                "\"LlamaTokenizer\"") && strstr(config, "\"model_max_length\": 512")
+                && strstr(config, kind ? "\"add_prefix_space\": false" : "\"add_bos_token\": true")
+                && strstr(config, "\"bos_token\": \"<s>\""), "%s: tokenizer_config.json", folders[kind]);
+        map = slurp(in_base(kind ? "bytelevel/special_tokens_map.json" :
+                            "sentencepiece/special_tokens_map.json"), &n);
+        CHECK(json_parse(map, n, &pool, fresh()) && strstr(map, "\"eos_token\": \"</s>\"")
+              && (!kind || strstr(map, "\"mask_token\": \"<mask>\"")), "%s: special_tokens_map.json",
+              folders[kind]);
+        if (!kind)
+            CHECK(tokenizer_open(in_base("sentencepiece/tokenizer.model"), &pool, fresh()) != NULL,
+                  "tokenizer.model by its own name");
     }
     folder_make(in_base("empty"), fresh());
-    CHECK(!tokenizer_open(in_base("empty"), &pool, fresh()) && err.code == E_MISSING, "a folder without a tokenizer");
+    CHECK(!tokenizer_open(in_base("empty"), &pool, fresh()) && err.code == E_MISSING,
+          "a folder without a tokenizer");
     spit(in_base("empty/tokenizer.json"), "{}", 2);
     CHECK(!tokenizer_open(in_base("empty"), &pool, fresh()) && err.code == E_UNSUPPORTED,
           "tokenizer.json alone is refused by name");
     spit(in_base("empty/tokenizer.model"), "rubbish", 7);
-    CHECK(!tokenizer_open(in_base("empty"), &pool, fresh()) && err.code != OK && strstr(err.where, "tokenizer.model"),
-          "rubbish is named: %s", err.what);
+    CHECK(!tokenizer_open(in_base("empty"), &pool, fresh()) && err.code != OK
+          && strstr(err.where, "tokenizer.model"), "rubbish is named: %s", err.what);
 }
 
-/* A whole model folder and an adapter as we write them, for hf_check.py: a reader that shares no line with ours. */
+/* A whole model folder and an adapter as we write them, for hf_check.py: a reader that shares no line with
+ * ours. */
 static void python_check(void) {
     ModelConfig c;
     char command[512];
     List l;
     int found = system("python3 -c 'import json' >/dev/null 2>&1") == 0;
     if (!found) { SKIP("no python3: tests/programs/hf_check.py"); return; }
-    if (config_load(&c, "tests/golden/models/llama-gqa", &pool, fresh()) != OK) { CHECK(0, "config"); return; }
+    if (config_load(&c, "tests/golden/models/llama-gqa", &pool, fresh()) != OK) {
+        CHECK(0, "config");
+        return;
+    }
     l = llama_list(&c);
     checkpoint_load("tests/golden/models/llama-gqa", "model", l.tensor, l.count, &pool, fresh());
     for (int type = F32; type <= F16; type++) {
         static const char *const golden[] = { "gqa", "bf16", "f16" };
         const char *folder = in_base(type == F32 ? "py-f32" : type == BF16 ? "py-bf16" : "py-f16");
-        CHECK(checkpoint_save(folder, "model", l.tensor, l.count, type, type == F32 ? 100000 : 0, &pool, fresh()) == OK
-              && config_save(&c, NULL, folder, type, &pool, fresh()) == OK, "saved for python");
-        sprintf(command, "python3 tests/programs/hf_check.py %.200s tests/golden/models/llama-%s", folder, golden[type]);
+        CHECK(checkpoint_save(folder, "model", l.tensor, l.count, type, type == F32 ? 100000 : 0, &pool,
+                              fresh()) == OK && config_save(&c, NULL, folder, type, &pool, fresh()) == OK,
+                              "saved for python");
+        sprintf(command, "python3 tests/programs/hf_check.py %.200s tests/golden/models/llama-%s", folder,
+                golden[type]);
         CHECK(system(command) == 0, "hf_check.py: %s", golden[type]);
     }
     for (int kind = QUANT_NF4; kind <= QUANT_FP4; kind++)
@@ -1362,12 +1589,16 @@ static void python_check(void) {
             types.doubled = doubled;
             for (int t = 0; t < l.count; t++) {
                 const Matrix *m = l.tensor[t].matrix;
-                if (strstr(l.tensor[t].name, "_proj.")) add_as(&q, l.tensor[t].name, m->O, m->I, NF4, kind, 64, doubled, F32);
+                if (strstr(l.tensor[t].name, "_proj."))
+                    add_as(&q, l.tensor[t].name, m->O, m->I, NF4, kind, 64, doubled, F32);
                 else add(&q, l.tensor[t].name, m->O, m->I, l.tensor[t].flags);
             }
-            CHECK(load_one(&q, "tests/golden/models/llama-gqa") == OK && checkpoint_save(in_base("py-4"), "model", q.tensor, q.count, F32, 0, &pool, fresh()) == OK
-                  && config_save(&c, &types, in_base("py-4"), F32, &pool, fresh()) == OK, "4 bits saved for python: %s", err.what);
-            sprintf(command, "python3 tests/programs/hf_check.py %.200s tests/golden/models/llama-gqa", in_base("py-4"));
+            CHECK(load_one(&q, "tests/golden/models/llama-gqa") == OK && checkpoint_save(in_base("py-4"),
+                    "model", q.tensor, q.count, F32, 0, &pool, fresh()) == OK && config_save(&c, &types,
+                            in_base("py-4"), F32, &pool, fresh()) == OK, "4 bits saved for python: %s",
+                            err.what);
+            sprintf(command, "python3 tests/programs/hf_check.py %.200s tests/golden/models/llama-gqa",
+                    in_base("py-4"));
             CHECK(system(command) == 0, "hf_check.py: %s, doubled %d", kind ? "fp4" : "nf4", doubled);
             list_free(&q);
         }

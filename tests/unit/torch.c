@@ -1,5 +1,6 @@
-/* tests/unit/torch.c - PyTorch's checkpoint files: every golden container against the same weights in safetensors, bit for bit; a file with
- * one of every kind of tensor; every refusal by its name; and hundreds of broken files of each container (tests/fuzz/fuzz.c: 10,000s). */
+/* tests/unit/torch.c - PyTorch's checkpoint files: every golden container against the same weights in
+ * safetensors, bit for bit; a file with one of every kind of tensor; every refusal by its name; and hundreds
+ * of broken files of each container (tests/fuzz/fuzz.c: thousands). */
 #include "files/files.h"
 #include "torch_files.h"
 #include <time.h>
@@ -13,17 +14,20 @@ static const char *at_base(const char *name) {
     sprintf(path, "%s/%s", base, name);
     return path;
 }
-/* Indexes a file; it is left open. */
+/* Indexes a file, which stays open. */
 static int index_file(TorchFile *t, File **f, const char *path) {
     memset(&err, 0, sizeof err);
     *f = file_open(path, &pool, &err);
     return *f ? torch_index(t, *f, &pool, &err) : err.code;
 }
 static int index_bytes(TorchFile *t, File **f, const Buffer *b) {
-    FILE *out;                                  /* a new file, and not file_write_all: nobody has to wait for the disk */
+    FILE *out;    /* not file_write_all, which waits for the disk */
     remove(at_base("x.bin"));
     out = fopen(at_base("x.bin"), "wb");
-    if (!out || fwrite(b->data, 1, b->length, out) != b->length || fclose(out)) { printf("cannot write %s\n", at_base("x.bin")); exit(2); }
+    if (!out || fwrite(b->data, 1, b->length, out) != b->length || fclose(out)) {
+        printf("cannot write %s\n", at_base("x.bin"));
+        exit(2);
+    }
     return index_file(t, f, at_base("x.bin"));
 }
 static const TorchTensor *find(const TorchFile *t, const char *name) {
@@ -36,7 +40,7 @@ static size_t elements_of(const TorchTensor *t) {
     for (int d = 0; d < t->dims; d++) n *= (size_t)t->shape[d];
     return n;
 }
-/* The whole tensor, and again in pieces of every small length from every place: the same bits. NULL: not so. */
+/* Reads the whole tensor, and again in pieces of every small length from every place. NULL: other bits. */
 static f32 *read_ways(const TorchTensor *t, File *f) {
     size_t n = elements_of(t), odd = 0;
     f32 *x = pool_take(&pool, n + 1, sizeof *x), *y = pool_take(&pool, n + 1, sizeof *y);
@@ -44,7 +48,8 @@ static f32 *read_ways(const TorchTensor *t, File *f) {
     if (torch_read(x, t, f, 0, n, &err) != OK) return NULL;
     for (size_t length = 1; length <= 7 && length <= n; length++)
         for (size_t from = 0; from + length <= n && from < 200; from++) {
-            if (torch_read(y, t, f, from, length, &err) != OK || memcmp(y, x + from, length * sizeof *x)) odd++;
+            if (torch_read(y, t, f, from, length, &err) != OK || memcmp(y, x + from, length * sizeof *x))
+                odd++;
         }
     for (size_t from = 0, length = 501; from < n; from += length) {
         if (length > n - from) length = n - from;
@@ -79,16 +84,21 @@ static void golden(const char *name, const char *twin) {
         f32 *x = a ? read_ways(a, f) : NULL;
         if (strcmp(j->key, "__metadata__") == 0) continue;
         count++;
-        if (!x || a->dims != (int)shape->count || (uint64_t)shape->child->number != a->shape[0]) { wrong++; continue; }
+        if (!x || a->dims != (int)shape->count || (uint64_t)shape->child->number != a->shape[0]) {
+            wrong++;
+            continue;
+        }
         for (size_t i = 0; i < elements_of(a); i++) {
-            const unsigned char *b = (const unsigned char *)bytes + 8 + header + (size_t)offsets->child->number + i * (strcmp(dtype, "F32") ? 2 : 4);
+            const unsigned char *b = (const unsigned char *)bytes + 8 + header
+                + (size_t)offsets->child->number + i * (strcmp(dtype, "F32") ? 2 : 4);
             uint32_t u = (uint32_t)b[0] | (uint32_t)b[1] << 8, v;
             u = strcmp(dtype, "F32") ? u << 16 : u | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
             memcpy(&v, &x[i], 4);
             if (u != v) { wrong++; break; }
         }
     }
-    CHECK(count == 21 && t.tensors == 21 && wrong == 0, "%s holds the weights of %s bit for bit (%d of %d differ)", name, twin, wrong, count);
+    CHECK(count == 21 && t.tensors == 21 && wrong == 0, "%s holds the weights of %s bit for bit (%d of %d "
+          "differ)", name, twin, wrong, count);
     for (int i = 1; i < t.tensors; i++) if (strcmp(t.tensor[i - 1].name, t.tensor[i].name) >= 0) wrong++;
     CHECK(wrong == 0, "%s: sorted by name", name);
     file_close(f);
@@ -104,7 +114,8 @@ static void meta_names(void) {
     CHECK(index_file(&t, &f, path) == OK, "Meta's names: %s", err.what);
     if (err.code) return;
     w = find(&t, "layers.1.feed_forward.w2.weight");
-    CHECK(t.tensors == 21 && w && w->dims == 2 && w->dtype == F32 && w->shape[0] == 32, "Meta's names: 21 tensors (%d)", t.tensors);
+    CHECK(t.tensors == 21 && w && w->dims == 2 && w->dtype == F32 && w->shape[0] == 32,
+          "Meta's names: 21 tensors (%d)", t.tensors);
     w = find(&t, "tok_embeddings.weight");
     CHECK(w && w->shape[0] == 500 && w->shape[1] == 32 && read_ways(w, f), "Meta's names: the embedding");
     file_close(f);
@@ -112,12 +123,16 @@ static void meta_names(void) {
 
 /* ---- the sample ---- */
 
-/* Element i of sample s, as the table says it by itself. */
+/* Returns element i of sample s, as the table has it. */
 static f32 sample_value(const Sample *s, size_t i) {
     long long e = s->first;
-    for (int d = s->dims - 1; d >= 0; d--) { e += (long long)(i % (size_t)s->size[d]) * s->stride[d]; i /= (size_t)s->size[d]; }
+    for (int d = s->dims - 1; d >= 0; d--) {
+        e += (long long)(i % (size_t)s->size[d]) * s->stride[d];
+        i /= (size_t)s->size[d];
+    }
     if (strcmp(s->type, "BFloat16Storage") == 0) return bf16_to_f32((uint16_t)sample_bf16((int)e));
-    return strcmp(s->type, "HalfStorage") == 0 ? f16_to_f32((uint16_t)sample_half((int)e)) : sample_float((int)e);
+    return strcmp(s->type, "HalfStorage") == 0 ? f16_to_f32((uint16_t)sample_half((int)e))
+        : sample_float((int)e);
 }
 
 static void check_sample(const char *name, const Buffer *b) {
@@ -131,17 +146,23 @@ static void check_sample(const char *name, const Buffer *b) {
         const TorchTensor *a = find(&t, sample[i].name);
         int refused = sample[i].dims > TORCH_DIMS || strcmp(sample[i].type, "LongStorage") == 0, wrong = 0;
         f32 *x;
-        CHECK(a && a->dims == sample[i].dims && (a->dtype == -1) == refused, "%s: %s is there", name, sample[i].name);
+        CHECK(a && a->dims == sample[i].dims && (a->dtype == -1) == refused, "%s: %s is there", name,
+              sample[i].name);
         if (!a) continue;
         memset(&err, 0, sizeof err);
         if (refused) {
-            CHECK(torch_read(&none, a, f, 0, 1, &err) == E_UNSUPPORTED && strstr(err.what, a->name), "%s: %s is refused: %s", name, a->name, err.what);
+            CHECK(torch_read(&none, a, f, 0, 1, &err) == E_UNSUPPORTED && strstr(err.what, a->name),
+                  "%s: %s is refused: %s", name, a->name, err.what);
             continue;
         }
         x = read_ways(a, f);
-        for (size_t k = 0; x && k < elements_of(a); k++) { f32 want = sample_value(&sample[i], k); wrong += memcmp(&want, &x[k], 4) != 0; }
+        for (size_t k = 0; x && k < elements_of(a); k++) {
+            f32 want = sample_value(&sample[i], k);
+            wrong += memcmp(&want, &x[k], 4) != 0;
+        }
         CHECK(x && !wrong, "%s: the values of %s: %s", name, a->name, err.what);
-        CHECK(torch_read(&none, a, f, elements_of(a), 1, &err) == E_RANGE, "%s: an element beyond %s", name, a->name);
+        CHECK(torch_read(&none, a, f, elements_of(a), 1, &err) == E_RANGE, "%s: an element beyond %s", name,
+              a->name);
     }
     file_close(f);
 }
@@ -157,17 +178,21 @@ static void samples(void) {
             pickle_sample(&p, legacy, wraps[k]);
             if (legacy) pickle_legacy(&b, &p, 1);
             else pickle_zip(&b, &p, k ? "little" : NULL, k == 2, &pool);
-            sprintf(name, "%s, %s", legacy ? "legacy" : k == 2 ? "zip64" : "zip", wraps[k] ? wraps[k] : "plain");
+            sprintf(name, "%s, %s", legacy ? "legacy" : k == 2 ? "zip64" : "zip", wraps[k] ? wraps[k] :
+                    "plain");
             check_sample(name, &b);
         }
 }
 
-/* Large transposed matrices and some with a step, whose windows and runs are longer than one read; of floats, and of bfloat16. */
+/* Checks large transposed matrices, and some with a step, that take several reads; of floats and of
+ * bfloat16. */
 static void large(int half) {
     enum { ROWS = 1100, COLUMNS = 70 };
     static const struct { const char *name; long long size[2], stride[2], first; } view[] = {
-        { "transposed", { ROWS, COLUMNS }, { 1, ROWS }, 0 }, { "reversed order", { COLUMNS, ROWS }, { ROWS, 1 }, 0 },
-        { "steps", { COLUMNS, ROWS / 3 }, { ROWS, 3 }, 2 }, { "far steps", { 3, COLUMNS / 7 }, { 1, 7 * ROWS }, 5 },
+        { "transposed", { ROWS, COLUMNS }, { 1, ROWS }, 0 }, { "reversed order", { COLUMNS, ROWS },
+        { ROWS, 1 }, 0 },
+        { "steps", { COLUMNS, ROWS / 3 }, { ROWS, 3 }, 2 }, { "far steps", { 3, COLUMNS / 7 },
+        { 1, 7 * ROWS }, 5 },
         { "transposed steps", { ROWS / 2, COLUMNS }, { 2, ROWS }, 1 } };
     enum { VIEWS = sizeof view / sizeof *view };
     Buffer p = empty(), data = empty();
@@ -177,10 +202,12 @@ static void large(int half) {
     buffer_bytes(&p, "\x80\2}(", 4);
     for (int i = 0; i < VIEWS; i++) {
         pickle_text(&p, view[i].name);
-        pickle_tensor(&p, half ? "BFloat16Storage" : "FloatStorage", "0", ROWS * COLUMNS, view[i].first, 2, view[i].size, view[i].stride, 0);
+        pickle_tensor(&p, half ? "BFloat16Storage" : "FloatStorage", "0", ROWS * COLUMNS, view[i].first, 2,
+                      view[i].size, view[i].stride, 0);
     }
     buffer_text(&p, "u.");
-    for (int i = 0; i < ROWS * COLUMNS; i++) {          /* element i is i, or the number whose bits are i modulo 32,000 */
+    /* element i is i, or the number whose bits are i modulo 32,000 */
+    for (int i = 0; i < ROWS * COLUMNS; i++) {
         float x = (float)i;
         uint32_t u;
         memcpy(&u, &x, 4);
@@ -206,11 +233,14 @@ static void large(int half) {
     file_close(f);
 }
 
-/* Number e of the matrix below: of both signs, 0.002 and more. */
-static unsigned turned_bits(size_t e) { return 0x3B00u + (unsigned)(e * 7919u % 0x400u) + (e % 3 ? 0 : 0x8000u); }
+/* Returns number e of the matrix below: of both signs, at least 0.002 in size. */
+static unsigned turned_bits(size_t e) {
+    return 0x3B00u + (unsigned)(e * 7919u % 0x400u) + (e % 3 ? 0 : 0x8000u);
+}
 
-/* A transposed matrix (O,I) of bfloat16, longer than what checkpoint_load turns at once, as every type: the numbers of the whole, rounded
- * or quantised. Rows of 1024 end with a block; rows of 1027 do not. */
+/* Loads a transposed matrix (O,I) of bfloat16, larger than what checkpoint_load turns at once, as every type:
+ * the same numbers as of the whole matrix, rounded or quantised. Rows of 1024 end with a block, rows of 1027
+ * do not. */
 static void turned(int O, int I) {
     size_t n = (size_t)O * (size_t)I, blocks = quant_blocks(n, 64), where;
     const long long size[2] = { O, I }, stride[2] = { 1, O };
@@ -260,10 +290,11 @@ static void refused(const char *name, const Buffer *b, int code, const char *say
     File *f;
     int got = index_bytes(&t, &f, b);
     file_close(f);
-    CHECK(got == code && strstr(err.what, says) && t.tensors == 0 && !t.tensor, "%s: code %d, wanted %d: %s", name, got, code, err.what);
+    CHECK(got == code && strstr(err.what, says) && t.tensors == 0 && !t.tensor, "%s: code %d, wanted %d: %s",
+          name, got, code, err.what);
 }
 
-/* A zip whose pickle is these n bytes. */
+/* Writes a zip whose pickle is these n bytes. */
 static void refused_pickle(const char *name, const void *bytes, size_t n, int code, const char *says) {
     Buffer p = empty(), b = empty();
     buffer_bytes(&p, bytes, n);
@@ -272,8 +303,9 @@ static void refused_pickle(const char *name, const void *bytes, size_t n, int co
 }
 #define PICKLE(name, text, code, says) refused_pickle(name, text, sizeof text - 1, code, says)
 
-static void refused_tensor(const char *name, const char *type, const char *key, long long elements, long long first, int dims,
-                           const long long *size, const long long *stride, int code, const char *says) {
+static void refused_tensor(const char *name, const char *type, const char *key, long long elements,
+                           long long first, int dims, const long long *size, const long long *stride,
+                           int code, const char *says) {
     Buffer p = empty();
     buffer_bytes(&p, "\x80\2}", 3);
     pickle_text(&p, "w");
@@ -283,11 +315,13 @@ static void refused_tensor(const char *name, const char *type, const char *key, 
 }
 
 static void refusals_pickle(void) {
-    static const long long a[] = { 2, 4 }, b[] = { 4, 1 }, c[] = { 5, 1 }, zero[] = { 0, 0 }, huge[] = { 1ll << 40, 1ll << 40 }, minus[] = { -2, 4 };
+    static const long long a[] = { 2, 4 }, b[] = { 4, 1 }, c[] = { 5, 1 }, zero[] = { 0, 0 },
+        huge[] = { 1ll << 40, 1ll << 40 }, minus[] = { -2, 4 };
     long long many[70], ones[70];
     for (int i = 0; i < 70; i++) many[i] = ones[i] = 1;
     PICKLE("a call of the system", "\x80\2cos\nsystem\nX\7\0\0\0echo hi\x85R.", E_UNSUPPORTED, "os.system");
-    PICKLE("eval by STACK_GLOBAL", "\x80\4\x8c\x08" "builtins\x8c\4eval\x93.", E_UNSUPPORTED, "builtins.eval");
+    PICKLE("eval by STACK_GLOBAL", "\x80\4\x8c\x08" "builtins\x8c\4eval\x93.", E_UNSUPPORTED,
+           "builtins.eval");
     PICKLE("a whole model", "\x80\2c__main__\nNet\n)\x81}.", E_UNSUPPORTED, "__main__.Net");
     PICKLE("INST", "\x80\2(ios\nsystem\n.", E_UNSUPPORTED, "INST");
     PICKLE("OBJ", "\x80\2(o.", E_UNSUPPORTED, "0x6f OBJ");
@@ -297,7 +331,8 @@ static void refusals_pickle(void) {
     PICKLE("a later protocol", "\x80\6N.", E_UNSUPPORTED, "protocol");
     PICKLE("another persistent id", "\x80\2X\6\0\0\0module\x85Q.", E_UNSUPPORTED, "module");
     PICKLE("a call of a storage", "\x80\2ctorch\nFloatStorage\nK\4\x85R.", E_UNSUPPORTED, "FloatStorage");
-    PICKLE("OrderedDict with arguments", "\x80\2" "ccollections\nOrderedDict\n]\x85R.", E_UNSUPPORTED, "OrderedDict");
+    PICKLE("OrderedDict with arguments", "\x80\2" "ccollections\nOrderedDict\n]\x85R.", E_UNSUPPORTED,
+           "OrderedDict");
     PICKLE("BUILD of a tuple", "\x80\2)}b.", E_UNSUPPORTED, "BUILD");
     PICKLE("no end", "\x80\2}", E_TRUNCATED, "ends too early");
     PICKLE("a text beyond the end", "\x80\2X\xff\xff\xff\xff" "ab.", E_TRUNCATED, "text");
@@ -319,16 +354,19 @@ static void refusals_pickle(void) {
     refused_tensor("a negative size", "FloatStorage", "0", 8, 0, 2, minus, b, E_RANGE, "no count");
     refused_tensor("a negative stride", "FloatStorage", "0", 8, 7, 2, a, minus, E_RANGE, "no count");
     refused_tensor("a negative place", "FloatStorage", "0", 8, -1, 2, a, b, E_RANGE, "storage 0");
-    refused_tensor("more elements than the file", "FloatStorage", "0", 1ll << 40, 0, 2, a, b, E_RANGE, "storage 0");
+    refused_tensor("more elements than the file", "FloatStorage", "0", 1ll << 40, 0, 2, a, b, E_RANGE,
+                   "storage 0");
     refused_tensor("another number of elements", "FloatStorage", "0", 9, 0, 2, a, b, E_FORMAT, "data/0");
     refused_tensor("another type", "HalfStorage", "0", 8, 0, 2, a, b, E_FORMAT, "data/0");
     refused_tensor("no such storage", "FloatStorage", "7", 8, 0, 2, a, b, E_MISSING, "data/7");
     refused_tensor("a path as key", "FloatStorage", "../version", 8, 0, 2, a, b, E_MISSING, "version");
-    refused_tensor("a type that nobody knows", "Float7Storage", "0", 8, 0, 2, a, b, E_UNSUPPORTED, "torch.Float7Storage");
-    refused_tensor("70 dimensions", "FloatStorage", "0", 8, 0, 70, many, ones, E_UNSUPPORTED, "64 dimensions");
+    refused_tensor("a type that nobody knows", "Float7Storage", "0", 8, 0, 2, a, b, E_UNSUPPORTED,
+                   "torch.Float7Storage");
+    refused_tensor("70 dimensions", "FloatStorage", "0", 8, 0, 70, many, ones, E_UNSUPPORTED,
+                   "64 dimensions");
 }
 
-/* A megabyte of one opcode (or a few) again and again: memory stays below 100 times that. */
+/* Reads a megabyte of one opcode (or a few) repeated: memory stays below 100 times that. */
 static void hungry(const char *name, const char *piece, size_t n) {
     static const long long size[] = { 2 }, stride[] = { 1 };
     Pool own = test_pool(), kept = pool;
@@ -339,7 +377,8 @@ static void hungry(const char *name, const char *piece, size_t n) {
     buffer_bytes(&p, "\x80\2", 2);
     pickle_tensor(&p, "FloatStorage", "0", 8, 0, 1, size, stride, 0);
     buffer_bytes(&p, "q\1", 2);
-    buffer_u8(&p, '('); pickle_text(&p, "storage"); pickle_global(&p, "torch", "FloatStorage"); pickle_text(&p, "0"); pickle_text(&p, "cpu"); pickle_int(&p, 8);
+    buffer_u8(&p, '('); pickle_text(&p, "storage"); pickle_global(&p, "torch", "FloatStorage");
+        pickle_text(&p, "0"); pickle_text(&p, "cpu"); pickle_int(&p, 8);
     buffer_text(&p, "t");
     buffer_bytes(&p, "q\2]", 3);
     while (p.length < 1 << 20) buffer_bytes(&p, piece, n);
@@ -347,7 +386,8 @@ static void hungry(const char *name, const char *piece, size_t n) {
     pickle_zip(&b, &p, NULL, 0, &pool);
     pool = own;
     code = index_bytes(&t, &f, &b);
-    CHECK(code != OK && err.what[0] && pool.total < 100u << 20, "a megabyte of %s: %d MB: %s", name, (int)(pool.total >> 20), err.what);
+    CHECK(code != OK && err.what[0] && pool.total < 100u << 20, "a megabyte of %s: %d MB: %s", name,
+          (int)(pool.total >> 20), err.what);
     file_close(f);
     pool_free(&pool);
     pool = kept;
@@ -364,7 +404,7 @@ static void hunger(void) {
     hungry("a tensor in a list", "h\1a", 3);
 }
 
-/* The zip of a good pickle, changed by the caller. */
+/* Writes the zip of a valid pickle, for the caller to change. */
 static ZipWriter start_zip(const char *folder, unsigned method) {
     static const long long size[] = { 2 }, stride[] = { 1 };
     char name[64];
@@ -399,14 +439,16 @@ static void refusals_container(void) {
     refused("two pickles", &z.body, E_FORMAT, "two folders");
     z = start_zip("x", 0); z.directory.data[42] = 1; zip_finish(&z);
     refused("an offset into nothing", &z.body, E_FORMAT, "x/data.pkl");
-    z = start_zip("x", 0); z.directory.data[46 + 10 + 24] = 200; z.directory.data[46 + 10 + 20] = 200; zip_finish(&z);
+    z = start_zip("x", 0); z.directory.data[46 + 10 + 24] = 200; z.directory.data[46 + 10 + 20] = 200;
+        zip_finish(&z);
     refused("an entry that overlaps", &z.body, E_FORMAT, "overlaps");
     z = start_zip("x", 0); z.body.data[31] = 'y'; zip_finish(&z);
     refused("two names for an entry", &z.body, E_FORMAT, "another header");
     z = start_zip("x/y", 0); zip_finish(&z);
     refused("no data.pkl in the first folder", &z.body, E_MISSING, "data.pkl");
     z = start_zip("x", 0); zip_finish(&z);
-    check_sample("(a good zip is read)", (p.length = 0, pickle_sample(&p, 0, NULL), b = empty(), pickle_zip(&b, &p, "little", 0, &pool), &b));
+    check_sample("(a good zip is read)", (p.length = 0, pickle_sample(&p, 0, NULL), b = empty(),
+                                          pickle_zip(&b, &p, "little", 0, &pool), &b));
     z.body.length -= 1;
     refused("a zip cut short", &z.body, E_TRUNCATED, "end");
     z.body.length += 1;
@@ -426,7 +468,7 @@ static void refusals_container(void) {
     refused("one byte", &b, E_TRUNCATED, "");
 }
 
-/* ---- broken files: read, or refused with words; every tensor of what is read can be read ---- */
+/* ---- broken files: refused with a text, or read, and then every tensor can be read ---- */
 
 static void broken(const char *name, const Buffer *valid, size_t rounds) {
     unsigned char *copy = malloc(valid->length);
@@ -460,7 +502,8 @@ static void broken(const char *name, const Buffer *valid, size_t rounds) {
         pool_release(&pool, mark);
     }
     free(copy);
-    CHECK(accepted + said == (int)rounds && !wrong && said > 0, "%s: of %d broken files %d are read, %d refused with words", name, (int)rounds, accepted, said);
+    CHECK(accepted + said == (int)rounds && !wrong && said > 0,
+          "%s: of %d broken files %d are read, %d refused with words", name, (int)rounds, accepted, said);
 }
 
 static void mutations(void) {
