@@ -37,16 +37,18 @@ static inline void pickle_sizes(Buffer *b, int dims, const long long *size) {
     for (int d = 0; d < dims; d++) pickle_int(b, size[d]);
     buffer_u8(b, 't');
 }
-/* _rebuild_tensor_v2(storage, first, sizes, strides, False, OrderedDict()) */
-static inline void pickle_tensor(Buffer *b, const char *type, const char *key, long long elements,
-                                 long long first, int dims, const long long *size, const long long *stride,
-                                 int legacy) {
+/* A tensor as a pickle describes it: of a storage with so many elements, from element `first` on. */
+typedef struct {
+    const char *type, *key; long long elements, first; int dims; const long long *size, *stride; int legacy;
+} PickledTensor;
+/* Writes _rebuild_tensor_v2(storage, first, sizes, strides, False, OrderedDict()). */
+static inline void pickle_tensor(Buffer *b, PickledTensor t) {
     pickle_global(b, "torch._utils", "_rebuild_tensor_v2");
     buffer_u8(b, '(');
-    pickle_storage(b, type, key, elements, legacy);
-    pickle_int(b, first);
-    pickle_sizes(b, dims, size);
-    pickle_sizes(b, dims, stride);
+    pickle_storage(b, t.type, t.key, t.elements, t.legacy);
+    pickle_int(b, t.first);
+    pickle_sizes(b, t.dims, t.size);
+    pickle_sizes(b, t.dims, t.stride);
     buffer_u8(b, 0x89);
     pickle_global(b, "collections", "OrderedDict");
     buffer_text(b, ")RtR");
@@ -109,7 +111,8 @@ static inline void pickle_sample(Buffer *b, int legacy, const char *wrap) {
         const Sample *s = &sample[i];
         pickle_text(b, s->name);
         if (wrap && i == 0) { pickle_global(b, "torch._utils", "_rebuild_parameter"); buffer_u8(b, '('); }
-        pickle_tensor(b, s->type, s->key, s->elements, s->first, s->dims, s->size, s->stride, legacy);
+        pickle_tensor(b, (PickledTensor){ s->type, s->key, s->elements, s->first, s->dims, s->size, s->stride,
+            legacy });
         if (wrap && i == 0) {
             buffer_u8(b, 0x88);
             pickle_global(b, "collections", "OrderedDict");

@@ -1,13 +1,13 @@
-/* tests/unit/checkpoint.c - Hugging Face folders: every golden container read and compared with a second,
- * naive reader that lives
- * here;    what we write read back; every refusal with its name. Works in a folder of its own under /tmp. */
+/* tests/unit/checkpoint.c - Hugging Face folders: every golden container is read and compared with a second,
+ * naive reader, which is here; what the project writes is read back; every refusal has its text. Works in a
+ * folder under /tmp. */
 #include "test.h"
 #include "files/files.h"
 #include <time.h>
 
 static Pool pool;
 static Error err;
-static char base[64];                           /* our folder */
+static char base[64];                           /* the folder that the tests write in */
 
 static const char *in_base(const char *name) {
     static char path[8][256];
@@ -42,20 +42,20 @@ static void add(List *l, const char *name, int O, int I, int flags) {
     t->matrix->data = malloc((size_t)O * (size_t)I * 4);
     memset(t->matrix->data, 0x5a, (size_t)O * (size_t)I * 4);
 }
-/* The same as type, with kind, block, doubled and dtype where it is 4-bit. */
-static Quant *add_as(List *l, const char *name, int O, int I, int type, int kind, int block, int doubled,
-                     int dtype) {
-    size_t n = (size_t)O * (size_t)I, blocks = type == NF4 ? quant_blocks(n, block) : 0;
+/* Adds a matrix of this type; p: of NF4, how it is quantised. */
+typedef struct { int kind, block, doubled, dtype; } Packing;
+static Quant *add_as(List *l, const char *name, int O, int I, int type, Packing p) {
+    size_t n = (size_t)O * (size_t)I, blocks = type == NF4 ? quant_blocks(n, p.block) : 0;
     Matrix *m;
     add(l, name, O, I, 0);
     m = l->tensor[l->count - 1].matrix;
     m->type = type;
     if (type != NF4) return NULL;
     m->quant = calloc(1, sizeof *m->quant);
-    m->quant->kind = kind;
-    m->quant->block = block;
-    m->quant->dtype = dtype;
-    if (!doubled) m->quant->absmax = calloc(blocks, sizeof(f32));
+    m->quant->kind = p.kind;
+    m->quant->block = p.block;
+    m->quant->dtype = p.dtype;
+    if (!p.doubled) m->quant->absmax = calloc(blocks, sizeof(f32));
     else {
         m->quant->code = calloc(blocks, 1);
         m->quant->nested = calloc(blocks / QUANT_NESTED + 1, sizeof(f32));
@@ -131,7 +131,7 @@ static List roberta_list(const RewardConfig *c) {
     return l;
 }
 
-/* ---- the second reader: finds a tensor by text search in the header; no checks, no JSON ---- */
+/* ---- a second reader: it finds a tensor by searching the header's text, without checks or JSON ---- */
 typedef struct { char dtype[8]; long long rank, shape[2]; const unsigned char *data; size_t length; } Naive;
 
 static int naive_find(Naive *out, const char *file, const char *name) {
@@ -151,7 +151,7 @@ static int naive_find(Naive *out, const char *file, const char *name) {
     out->length = (size_t)(to - from);
     return 1;
 }
-/* Value i, by the definition of each format. */
+/* Returns value i, by the definition of each format. */
 static double naive_value(const Naive *n, size_t i) {
     const unsigned char *b = n->data + i * (strcmp(n->dtype, "F32") == 0 ? 4 : 2);
     unsigned half = (unsigned)b[0] | (unsigned)b[1] << 8;
@@ -168,8 +168,8 @@ static double naive_value(const Naive *n, size_t i) {
     return x;
 }
 
-/* Every tensor of the list equals what the naive reader finds in `file` under prefix + name. Returns the
- * number of differences. */
+/* Compares every tensor of the list with what the second reader finds in `file` under prefix + name. Returns
+ * the number of differences. */
 static int differences(const List *l, const char *file, const char *prefix) {
     int wrong = 0;
     for (int t = 0; t < l->count; t++) {
@@ -339,10 +339,10 @@ static void golden_roberta(void) {
     }
 }
 
-/* ---- what we write ---- */
+/* ---- what the project writes ---- */
 
-/* Awkward values: all exponents, ties of both half formats, subnormals, zeros, infinities, NaN with a
- * payload. */
+/* Fills the tensors with awkward values: all exponents, ties of both half formats, subnormals, zeros,
+ * infinities, NaN with a payload. */
 static void fill(List *l) {
     static const uint32_t special[] = { 0, 0x80000000u, 1, 0x807fffffu, 0x7f800000u, 0xff800000u, 0x7fc12345u,
         0xffa00001u, 0x3f808000u,
@@ -358,8 +358,8 @@ static void fill(List *l) {
     }
 }
 
-/* Round to nearest even with `bits` of fraction and the smallest exponent `low`, in double; too large:
- * infinity. */
+/* Rounds to nearest even with `bits` of fraction and the smallest exponent `low`, in double; what is too
+ * large becomes infinity. */
 static double rounded(double x, int bits, int low, double largest) {
     int e;
     double unit, q, down;
@@ -453,7 +453,8 @@ static void write_safetensors(const char *path, const char *header, size_t data)
     free(bytes);
 }
 
-#define T(name, dtype, shape, from, to) "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" #from "," #to "]}"
+#define T(name, dtype, shape, from, to) \
+    "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" #from "," #to "]}"
 static const struct { const char *name, *header; size_t data; int code; const char *says; } containers[] = {
     { "plain", "{" T("a", "F32", "[2,3]", 0, 24) "," T("n", "F32", "[3]", 24, 36) "}", 36, OK, "" },
     { "padded, any order, unknown tensors of other types",
@@ -548,7 +549,7 @@ static void hand_made(void) {
     list_free(&l);
 }
 
-/* Names with and without the leading "model." / "roberta."; a tied head in the file; old LayerNorm names. */
+/* Checks names without "model." or "roberta.", a tied head in the file, and old LayerNorm names. */
 static void other_names(void) {
     List l = list_new(3);
     folder_make(in_base("names"), fresh());
@@ -612,14 +613,14 @@ static void index_files(void) {
     list_free(&l);
 }
 
-/* ---- the types of matrices: what becomes of a tensor, and 4 bits ---- */
+/* ---- a tensor of any type becomes a matrix of any type, 4 bits included ---- */
 
 /* Reads the one tensor `name` of a folder as type. */
 static int load_one(const List *l, const char *folder) {
     return checkpoint_load(folder, "model", l->tensor, l->count, &pool, fresh());
 }
 
-/* Floats of any kind but NaN and infinities, of many sizes. */
+/* Fills x with floats of many sizes, without NaN and infinities. */
 static void fill_finite(f32 *x, size_t n, uint64_t seed) {
     Rng r = rng_stream(seed, 7, 7);
     for (size_t i = 0; i < n; i++)
@@ -631,7 +632,7 @@ static double as_double(const Matrix *m, size_t i) {
         ? (double)bf16_to_f32(((uint16_t *)m->data)[i]) : (double)f16_to_f32(((uint16_t *)m->data)[i]);
 }
 
-/* Every float type of a file into every float type of a matrix. */
+/* Loads every float type of a file into every float type of a matrix. */
 static void types(void) {
     List a = list_new(2);
     const Matrix *x;
@@ -645,7 +646,7 @@ static void types(void) {
             List b = list_new(1);
             Storage s;
             int wrong = 0, code;
-            add_as(&b, "w", 37, 301, type, 0, 0, 0, 0);
+            add_as(&b, "w", 37, 301, type, (Packing){ 0, 0, 0, 0 });
             code = load_one(&b, in_base("types"));
             for (size_t i = 0; i < 37 * 301 && code == OK; i++) {
                 double v = (double)((f32 *)x->data)[i];
@@ -676,7 +677,7 @@ static void types(void) {
     list_free(&a);
 }
 
-/* The same bits everywhere in two 4-bit matrices. */
+/* Returns 1 if two 4-bit matrices have the same bits everywhere. */
 static int same_4bit(const Matrix *a, const Matrix *b) {
     size_t n = (size_t)a->O * (size_t)a->I, blocks = quant_blocks(n, a->quant->block);
     const Quant *p = a->quant, *q = b->quant;
@@ -688,89 +689,87 @@ static int same_4bit(const Matrix *a, const Matrix *b) {
            && memcmp(p->map, q->map, 1024) == 0 && memcmp(&p->offset, &q->offset, 4) == 0;
 }
 
-/* Quantised as it is read = the whole tensor quantised at once, though rows are no multiple of blocks and
- * runs of reading end within rows. */
+/* Quantised as it is read, a tensor is what it is when the whole is quantised at once, though rows are no
+ * multiple of blocks and runs of reading end within rows. */
+/* odd, and more than 16 steps of reading */
+enum { QUANT_O = 253, QUANT_I = 301, QUANT_N = QUANT_O * QUANT_I };
+static void quantise_case(const f32 *x, Packing p) {
+    List b = list_new(1), c = list_new(1);
+    Quant *q = add_as(&b, "w", QUANT_O, QUANT_I, NF4, p), *w = add_as(&c, "w", QUANT_O, QUANT_I, NF4, p);
+    size_t count = quant_blocks(QUANT_N, p.block), where;
+    f32 *y = malloc(QUANT_N * sizeof *y), *absmax = malloc(count * sizeof *absmax);
+    memcpy(y, x, QUANT_N * sizeof *y);
+    halves_round(y, p.dtype, QUANT_N);
+    quant_table(w->table, p.kind);
+    quantize_4bit(c.tensor[0].matrix->data, absmax, y, QUANT_N, p.block, p.kind, &where);
+    if (p.doubled) {
+        quant_map(w->map);
+        quantize_absmax(w->code, w->nested, &w->offset, w->map, absmax, count);
+    } else memcpy(w->absmax, absmax, count * sizeof *absmax);
+    CHECK(load_one(&b, in_base("quant")) == OK && same_4bit(b.tensor[0].matrix, c.tensor[0].matrix),
+          "%s, blocks of %d, from type %d, doubled %d: %s", p.kind ? "fp4" : "nf4", p.block, p.dtype,
+              p.doubled,
+          err.what);
+    if (p.doubled && p.block == 32) {           /* dtype counts: with another one the codes are others */
+        q->dtype = p.dtype == F32 ? BF16 : F32;
+        CHECK(load_one(&b, in_base("quant")) == OK
+              && memcmp(b.tensor[0].matrix->data, c.tensor[0].matrix->data, QUANT_N / 2) != 0,
+              "dtype %d counts", p.dtype);
+    }
+    free(y);
+    free(absmax);
+    list_free(&b);
+    list_free(&c);
+}
+
 static void quantise_on_load(void) {
     static const int blocks[] = { 32, 64, 1024, 4096 };
-    enum { O = 253, I = 301, N = O * I };       /* odd, and more than one run of 16 steps */
-    List a = list_new(1);
-    f32 *x, *y = malloc(N * sizeof *y);
-    size_t where;
-    add(&a, "w", O, I, 0);
+    List a = list_new(1), b = list_new(1);
+    f32 *x;
+    add(&a, "w", QUANT_O, QUANT_I, 0);
     x = a.tensor[0].matrix->data;
-    fill_finite(x, N, 2);
+    fill_finite(x, QUANT_N, 2);
     memset(x + 640, 0, 64 * sizeof *x);         /* a block of zeros */
     CHECK(checkpoint_save(in_base("quant"), "model", a.tensor, 1, F32, 0, &pool, fresh()) == OK, "saved: %s",
           err.what);
     for (int k = 0; k < 4; k++)
         for (int kind = QUANT_NF4; kind <= QUANT_FP4; kind++)
             for (int dtype = F32; dtype <= F16; dtype++)
-                for (int doubled = 0; doubled < 2; doubled++) {
-                    List b = list_new(2), c = list_new(2);
-                    Quant *q, *w;
-                    f32 *absmax;
-                    size_t count = quant_blocks(N, blocks[k]);
-                    q = add_as(&b, "w", O, I, NF4, kind, blocks[k], doubled, dtype);
-                    w = add_as(&c, "w", O, I, NF4, kind, blocks[k], doubled, dtype);
-                    for (size_t i = 0; i < N; i++)
-                        y[i] = dtype == F32 ? x[i] : dtype == BF16 ? bf16_to_f32(f32_to_bf16(x[i]))
-                            : f16_to_f32(f32_to_f16(x[i]));
-                    absmax = malloc(count * sizeof *absmax);
-                    quant_table(w->table, kind);
-                    quantize_4bit(c.tensor[0].matrix->data, absmax, y, N, blocks[k], kind, &where);
-                    if (doubled) {
-                        quant_map(w->map);
-                        quantize_absmax(w->code, w->nested, &w->offset, w->map, absmax, count);
-                    }
-                    else memcpy(w->absmax, absmax, count * sizeof *absmax);
-                    CHECK(load_one(&b, in_base("quant")) == OK && same_4bit(b.tensor[0].matrix,
-                            c.tensor[0].matrix), "%s, blocks of %d, from type %d, doubled %d: %s", kind ?
-                            "fp4" : "nf4", blocks[k], dtype, doubled, err.what);
-                    if (doubled && k == 0) {    /* the flag does something: another dtype, other nibbles */
-                        q->dtype = dtype == F32 ? BF16 : F32;
-                        CHECK(load_one(&b, in_base("quant")) == OK && memcmp(b.tensor[0].matrix->data,
-                                c.tensor[0].matrix->data, N / 2) != 0, "dtype %d is heeded", dtype);
-                    }
-                    free(absmax);
-                    list_free(&b);
-                    list_free(&c);
-                }
+                for (int doubled = 0; doubled < 2; doubled++)
+                    quantise_case(x, (Packing){ kind, blocks[k], doubled, dtype });
     x[5000] = NAN;
     checkpoint_save(in_base("quant"), "model", a.tensor, 1, F32, 0, &pool, fresh());
-    {
-        List b = list_new(1);
-        add_as(&b, "w", O, I, NF4, QUANT_NF4, 64, 1, F32);
-        CHECK(load_one(&b, in_base("quant")) == E_NUMBER
-              && strstr(err.what, "tensor w: weight 5000 is NaN or infinite"), "NaN is named: %s", err.what);
-        x[5000] = 70000;
-        checkpoint_save(in_base("quant"), "model", a.tensor, 1, F32, 0, &pool, fresh());
-        CHECK(load_one(&b, in_base("quant")) == OK, "70000 is a float");
-        b.tensor[0].matrix->quant->dtype = F16;
-        CHECK(load_one(&b, in_base("quant")) == E_NUMBER
-              && strstr(err.what, "weight 5000 is NaN or infinite in float16"), "but no float16: %s",
-              err.what);
-        b.tensor[0].matrix->quant->block = 48;
-        CHECK(load_one(&b, in_base("quant")) == E_UNSUPPORTED && strstr(err.what, "tensor w"),
-              "blocks of 48 are refused: %s", err.what);
-        list_free(&b);
-    }
-    {   /* out of PyTorch's strided views the same as out of safetensors */
-        List b = list_new(1), c = list_new(1);
-        const char *name = "model.layers.0.mlp.down_proj.weight";
-        add_as(&b, name, 64, 172, NF4, QUANT_NF4, 64, 1, BF16);
-        add_as(&c, name, 64, 172, NF4, QUANT_NF4, 64, 1, BF16);
-        CHECK(load_one(&b, "tests/golden/models/llama-torch-views") == OK
-              && load_one(&c, "tests/golden/models/llama-gqa") == OK && same_4bit(b.tensor[0].matrix,
-                      c.tensor[0].matrix), "quantised out of a view: %s", err.what);
-        list_free(&b);
-        list_free(&c);
-    }
-    free(y);
+    add_as(&b, "w", QUANT_O, QUANT_I, NF4, (Packing){ QUANT_NF4, 64, 1, F32 });
+    CHECK(load_one(&b, in_base("quant")) == E_NUMBER
+          && strstr(err.what, "tensor w: weight 5000 is NaN or infinite"), "NaN is named: %s", err.what);
+    x[5000] = 70000;
+    checkpoint_save(in_base("quant"), "model", a.tensor, 1, F32, 0, &pool, fresh());
+    CHECK(load_one(&b, in_base("quant")) == OK, "70000 is a float");
+    b.tensor[0].matrix->quant->dtype = F16;
+    CHECK(load_one(&b, in_base("quant")) == E_NUMBER
+          && strstr(err.what, "weight 5000 is NaN or infinite in float16"), "but no float16: %s", err.what);
+    b.tensor[0].matrix->quant->block = 48;
+    CHECK(load_one(&b, in_base("quant")) == E_UNSUPPORTED && strstr(err.what, "tensor w"),
+          "blocks of 48 are refused: %s", err.what);
     list_free(&a);
+    list_free(&b);
 }
 
-/* More weights than threads are given at once, of every float type in the file, as every type: the whole,
- * rounded or quantised. Of two that are no numbers, in different steps, the first is named. */
+/* Out of PyTorch's strided views come the same codes as out of safetensors. */
+static void quantise_views(void) {
+    List b = list_new(1), c = list_new(1);
+    const char *name = "model.layers.0.mlp.down_proj.weight";
+    add_as(&b, name, 64, 172, NF4, (Packing){ QUANT_NF4, 64, 1, BF16 });
+    add_as(&c, name, 64, 172, NF4, (Packing){ QUANT_NF4, 64, 1, BF16 });
+    CHECK(load_one(&b, "tests/golden/models/llama-torch-views") == OK
+          && load_one(&c, "tests/golden/models/llama-gqa") == OK
+          && same_4bit(b.tensor[0].matrix, c.tensor[0].matrix), "quantised out of a view: %s", err.what);
+    list_free(&b);
+    list_free(&c);
+}
+
+/* Loads more weights than threads get at once, of every float type in the file, as every type: the same as
+ * the whole tensor, rounded or quantised. Of two NaNs, in different steps, the first is named. */
 static void many_steps(void) {
     enum { O = 2051, I = 2049, N = O * I };         /* odd, and 1026 steps of 4096 */
     List a = list_new(1);
@@ -786,8 +785,8 @@ static void many_steps(void) {
             List b = list_new(1), c = list_new(1);
             Matrix *got;
             Quant *want;
-            add_as(&b, "w", O, I, type, QUANT_NF4, 64, 0, F32);
-            want = add_as(&c, "w", O, I, NF4, QUANT_NF4, 64, 0, F32);
+            add_as(&b, "w", O, I, type, (Packing){ QUANT_NF4, 64, 0, F32 });
+            want = add_as(&c, "w", O, I, NF4, (Packing){ QUANT_NF4, 64, 0, F32 });
             got = b.tensor[0].matrix;
             for (size_t i = 0; i < N; i++)
                 y[i] = file == F32 ? x[i] : file == BF16 ? bf16_to_f32(f32_to_bf16(x[i]))
@@ -811,7 +810,7 @@ static void many_steps(void) {
     checkpoint_save(in_base("steps"), "model", a.tensor, 1, F32, 0, &pool, fresh());
     {
         List b = list_new(1);
-        add_as(&b, "w", O, I, NF4, QUANT_FP4, 32, 0, F32);
+        add_as(&b, "w", O, I, NF4, (Packing){ QUANT_FP4, 32, 0, F32 });
         CHECK(load_one(&b, in_base("steps")) == E_NUMBER
               && strstr(err.what, "tensor w: weight 4000000 is NaN or infinite"), "the first is named: %s",
               err.what);
@@ -821,7 +820,7 @@ static void many_steps(void) {
     list_free(&a);
 }
 
-/* ---- files of bitsandbytes, written here by hand ---- */
+/* ---- bitsandbytes' files, written here by hand ---- */
 typedef struct { char header[8192]; unsigned char *data; size_t n; int count; } File4;
 
 static void put_tensor(File4 *f, const char *name, const char *dtype, const char *shape, const void *bytes,
@@ -844,8 +843,8 @@ static void put_file4(File4 *f, const char *path) {
     free(f->data);
 }
 
-/* The golden cases: quantised on load they give the golden's nibbles and absmax; as a file of bitsandbytes
- * they load bit for bit, and into floats they give the golden's dequantised numbers. */
+/* Checks the golden cases: quantised on load they give the golden's codes and absmax; as a file of
+ * bitsandbytes they load bit for bit, and into floats they give the golden's dequantised numbers. */
 static void golden_4bit(void) {
     static const struct { const char *name; int O, I; } cases[] = { { "normal", 96, 128 }, { "outliers", 64,
         64 }, { "ragged", 7, 37 }, { "tiny", 1, 5 }, { "zeros", 2, 64 } };
@@ -865,7 +864,7 @@ static void golden_4bit(void) {
         Quant *q, *p;
         Storage s;
         sprintf(name, "%s.weight", cases[i].name);
-        q = add_as(&l, name, O, I, NF4, QUANT_NF4, 64, 0, F32);
+        q = add_as(&l, name, O, I, NF4, (Packing){ QUANT_NF4, 64, 0, F32 });
         sprintf(name, "%s.packed", cases[i].name);
         naive_find(&packed, golden, name);
         sprintf(name, "%s.absmax", cases[i].name);
@@ -886,7 +885,7 @@ static void golden_4bit(void) {
         sprintf(shape, "[%d]", (int)strlen(state));
         put_tensor(&file, "x.weight.quant_state.bitsandbytes__nf4", "U8", shape, state, strlen(state));
         put_file4(&file, in_base("bnb/model.safetensors"));
-        p = add_as(&b, "x.weight", O, I, NF4, QUANT_NF4, 64, 0, F32);
+        p = add_as(&b, "x.weight", O, I, NF4, (Packing){ QUANT_NF4, 64, 0, F32 });
         add(&f, "x.weight", O, I, 0);
         CHECK(load_one(&b, in_base("bnb")) == OK && memcmp(b.tensor[0].matrix->data, packed.data,
                 packed.length) == 0 && memcmp(p->absmax, absmax.data, absmax.length) == 0,
@@ -904,8 +903,8 @@ static void golden_4bit(void) {
     }
 }
 
-/* What we write as bitsandbytes has it comes back bit for bit; in shards too; and as floats it is what
- * dequantize_4bit says. */
+/* Writes 4-bit tensors as bitsandbytes does, in shards too: they are read back bit for bit, and as floats
+ * they are what dequantize_4bit gives. */
 static void round_trip_4bit(void) {
     enum { O = 53, I = 301, N = O * I };
     List a = list_new(1);
@@ -920,10 +919,10 @@ static void round_trip_4bit(void) {
                 f32 *x = malloc(N * sizeof *x), *y;
                 int wrong = 0;
                 Storage s;
-                add_as(&b, "model.w.weight", O, I, NF4, kind, 32, doubled, dtype);
+                add_as(&b, "model.w.weight", O, I, NF4, (Packing){ kind, 32, doubled, dtype });
                 load_one(&b, in_base("rt"));
                 add(&b, "model.norm.weight", 1, 19, TENSOR_VECTOR);
-                add_as(&c, "model.w.weight", O, I, NF4, kind, 32, doubled, (dtype + 1) % 3);
+                add_as(&c, "model.w.weight", O, I, NF4, (Packing){ kind, 32, doubled, (dtype + 1) % 3 });
                 add(&c, "model.norm.weight", 1, 19, TENSOR_VECTOR);
                 CHECK(checkpoint_save(folder, "model", b.tensor, 2, BF16, dtype == BF16 ? 100 : 0, &pool,
                                       fresh()) == OK, "saved in 4 bits: %s", err.what);
@@ -953,11 +952,12 @@ static void round_trip_4bit(void) {
     list_free(&a);
 }
 
-/* {2,64} in two blocks: the file as it should be, with one thing changed. */
+/* A tensor (2,64) in two blocks: a valid file with one thing changed. */
 typedef struct { const char *what; const char *state, *suffix, *absmax_shape; int nibbles, absmax, table;
     f32 first; int code; const char *says; } Broken;
 #define GOOD "{\"quant_type\":\"nf4\",\"blocksize\":64,\"dtype\":\"bfloat16\",\"shape\":[2,64]}"
-#define STATE(type, block, dtype, shape) "{\"quant_type\":\"" type "\",\"blocksize\":" block ",\"dtype\":\"" dtype "\",\"shape\":" shape "}"
+#define STATE(type, block, dtype, shape) \
+    "{\"quant_type\":\"" type "\",\"blocksize\":" block ",\"dtype\":\"" dtype "\",\"shape\":" shape "}"
 static const Broken broken[] = {
     { "nothing", GOOD, "nf4", "[2]", 64, 8, 64, 1, OK, "" },
     { "quant_type", STATE("fp4", "64", "bfloat16", "[2,64]"), "nf4", "[2]", 64, 8, 64, 1, E_FORMAT,
@@ -1002,7 +1002,7 @@ static void refused_4bit(void) {
     unsigned char nibbles[64];
     memset(nibbles, 0x2b, sizeof nibbles);
     quant_table(table, QUANT_NF4);
-    add_as(&l, "x.weight", 2, 64, NF4, QUANT_NF4, 64, 0, F32);
+    add_as(&l, "x.weight", 2, 64, NF4, (Packing){ QUANT_NF4, 64, 0, F32 });
     add(&f, "x.weight", 2, 64, 0);
     for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
         const Broken *b = &broken[i];
@@ -1025,7 +1025,7 @@ static void refused_4bit(void) {
         code = load_one(&l, in_base("bnb"));
         CHECK(code == b->code && code == err.code && strstr(err.what, b->says), "%s: code %d, '%s'", b->what,
               code, err.what);
-        /* floats need no certain kind, but a sound file all the same */
+        /* into floats any kind may be read, but the file has to be valid too */
         if (b->code != E_UNSUPPORTED || !strstr(b->says, "wanted")) {
             code = load_one(&f, in_base("bnb"));
             CHECK(code == b->code && strstr(err.what, b->says), "%s, into floats: code %d, '%s'", b->what,
@@ -1035,7 +1035,7 @@ static void refused_4bit(void) {
     list_free(&l);
     list_free(&f);
     l = list_new(1);
-    add_as(&l, "x.weight", 2, 64, NF4, QUANT_NF4, 64, 1, F32);
+    add_as(&l, "x.weight", 2, 64, NF4, (Packing){ QUANT_NF4, 64, 1, F32 });
     {
         File4 file;
         memset(&file, 0, sizeof file);
@@ -1051,7 +1051,7 @@ static void refused_4bit(void) {
     list_free(&l);
 }
 
-/* Nothing is read before everything is known to be there and right. */
+/* Checks that nothing is read before all tensors are found and checked. */
 static void refused_weights(void) {
     List l = list_new(2);
     uint32_t first;
@@ -1072,8 +1072,8 @@ static void refused_weights(void) {
     list_free(&l);
 }
 
-/* Hugging Face's shards end anywhere: a weight's numbers may stand in another file than its nibbles.
- * PyTorch's shards, too. */
+/* Reads shards that split a weight: its scales may be in another file than its codes. PyTorch's shards,
+ * too. */
 static void companions_elsewhere(void) {
     static const char index[] = "{\"weight_map\":{\"x.weight\":\"b.safetensors\","
         "\"x.weight.absmax\":\"a.safetensors\",\"x.weight.quant_map\":\"c.safetensors\","
@@ -1102,7 +1102,7 @@ static void companions_elsewhere(void) {
     put_file4(&c, in_base("parts/c.safetensors"));
     spit(in_base("parts/model.safetensors.index.json"), index, sizeof index - 1);
     add(&l, "y", 1, 3, TENSOR_VECTOR);
-    add_as(&l, "x.weight", 2, 64, NF4, QUANT_NF4, 64, 0, F32);
+    add_as(&l, "x.weight", 2, 64, NF4, (Packing){ QUANT_NF4, 64, 0, F32 });
     CHECK(load_one(&l, in_base("parts")) == OK && l.tensor[1].matrix->quant->absmax[1] == 2
           && ((f32 *)l.tensor[0].matrix->data)[2] == 3 && l.tensor[1].matrix->quant->table[0] == -1
           && l.tensor[1].matrix->quant->dtype == BF16, "a 4-bit tensor over three shards: %s", err.what);
@@ -1132,15 +1132,15 @@ static void companions_elsewhere(void) {
     }
 }
 
-/* A Llama under Meta's names: rows of wq and wk in its own order, by the formula of Meta's side: view (heads,
- * 2, D/2, I), then swap. */
+/* Loads a Llama under Meta's names, with rows of wq and wk in Meta's order, by the formula of transformers'
+ * converter: view (heads, D/2, 2, I), then swap the two in the middle. */
 static void meta_names(void) {
     static const char *const theirs[] = { "attention_norm", "attention.wq", "attention.wk", "attention.wv",
         "attention.wo", "ffn_norm",
         "feed_forward.w1", "feed_forward.w3", "feed_forward.w2" };
     ModelConfig c;
     List a, b, q;
-    char *bytes, path[300];
+    char *bytes;
     size_t n;
     config_load(&c, "tests/golden/models/llama-gqa", &pool, fresh());
     a = llama_list(&c);
@@ -1172,8 +1172,8 @@ static void meta_names(void) {
     CHECK(load_one(&b, in_base("meta")) == OK && bit_differences(&a, &b) == 0,
           "Meta's names and order of rows: %s", err.what);
     q = list_new(2);
-    add_as(&q, "model.layers.1.self_attn.k_proj.weight", 32, 64, NF4, QUANT_NF4, 4096, 0, F32);
-    add_as(&q, "model.layers.1.self_attn.k_proj.weight", 32, 64, NF4, QUANT_NF4, 4096, 0, F32);
+    add_as(&q, "model.layers.1.self_attn.k_proj.weight", 32, 64, NF4, (Packing){ QUANT_NF4, 4096, 0, F32 });
+    add_as(&q, "model.layers.1.self_attn.k_proj.weight", 32, 64, NF4, (Packing){ QUANT_NF4, 4096, 0, F32 });
     {
         Tensor one = q.tensor[1];
         CHECK(load_one(&(List){ &one, 1 }, in_base("meta")) == OK && load_one(&(List){ q.tensor, 1 },
@@ -1183,46 +1183,52 @@ static void meta_names(void) {
     list_free(&a);
     list_free(&b);
     list_free(&q);
+}
+
+/* Reads a file that Meta's own tools wrote, if it is there. */
+static void meta_file(void) {
+    const char *config = "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\","
+                         "\"hidden_size\":64,\"num_attention_heads\":4}";
+    char *bytes, path[300];
+    size_t n;
+    List l = list_new(1);
+    Storage s;
+    TorchFile t;
+    File *f;
+    int found = -1, wrong = 0, O, I;
     sprintf(path, "%.200s/data/torch/tiny_llama_meta_names.pt", shared());
     if (!file_exists(path)) { SKIP("no %s", path); return; }
-    memset(&c, 0, sizeof c);
     bytes = slurp(path, &n);
     folder_make(in_base("fair"), fresh());
     spit(in_base("fair/pytorch_model.bin"), bytes, n);
-    bytes = "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"hidden_size\":64,"
-        "\"num_attention_heads\":4}";
-    spit(in_base("fair/config.json"), bytes, strlen(bytes));
-    {
-        List l = list_new(2);
-        Storage s;
-        TorchFile t;
-        File *f = file_open(in_base("fair/pytorch_model.bin"), &pool, fresh());
-        int found = -1, wrong = 0, O, I;
-        CHECK(checkpoint_storage(&s, in_base("fair"), "model", "model.layers.1.self_attn.q_proj.weight",
-                                 &pool, fresh()) == OK && s.rank == 2, "Meta's file: %s", err.what);
-        O = (int)s.shape[0];
-        I = (int)s.shape[1];
-        add(&l, "model.layers.1.self_attn.q_proj.weight", O, I, 0);
-        CHECK(f && torch_index(&t, f, &pool, fresh()) == OK && load_one(&l, in_base("fair")) == OK,
-              "its weights: %s", err.what);
-        for (int i = 0; i < t.tensors; i++)
-            if (strcmp(t.tensor[i].name, "layers.1.attention.wq.weight") == 0) found = i;
-        for (int row = 0; found >= 0 && row < O; row++) {
-            f32 *x = malloc((size_t)I * sizeof *x);
-            int head = row / 16, half = row % 16 / 8, j = row % 8;
-            torch_read(x, &t.tensor[found], f, (uint64_t)(head * 16 + 2 * j + half) * (uint64_t)I, (size_t)I,
-                       fresh());
-            wrong += memcmp(x, (f32 *)l.tensor[0].matrix->data + row * I, (size_t)I * 4) != 0;
-            free(x);
-        }
-        CHECK(found >= 0 && wrong == 0, "its rows in our order (%d wrong)", wrong);
-        file_close(f);
-        list_free(&l);
+    spit(in_base("fair/config.json"), config, strlen(config));
+    f = file_open(in_base("fair/pytorch_model.bin"), &pool, fresh());
+    CHECK(checkpoint_storage(&s, in_base("fair"), "model", "model.layers.1.self_attn.q_proj.weight",
+                             &pool, fresh()) == OK && s.rank == 2, "Meta's file: %s", err.what);
+    O = (int)s.shape[0];
+    I = (int)s.shape[1];
+    add(&l, "model.layers.1.self_attn.q_proj.weight", O, I, 0);
+    CHECK(f && torch_index(&t, f, &pool, fresh()) == OK && load_one(&l, in_base("fair")) == OK,
+          "its weights: %s", err.what);
+    for (int i = 0; i < t.tensors; i++)
+        if (strcmp(t.tensor[i].name, "layers.1.attention.wq.weight") == 0) found = i;
+    for (int row = 0; found >= 0 && row < O; row++) {
+        f32 *x = malloc((size_t)I * sizeof *x);
+        int head = row / 16, half = row % 16 / 8, j = row % 8;
+        torch_read(x, &t.tensor[found], f, (uint64_t)(head * 16 + 2 * j + half) * (uint64_t)I, (size_t)I,
+                   fresh());
+        wrong += memcmp(x, (f32 *)l.tensor[0].matrix->data + row * I, (size_t)I * 4) != 0;
+        free(x);
     }
+    CHECK(found >= 0 && wrong == 0, "its rows in our order (%d wrong)", wrong);
+    file_close(f);
+    list_free(&l);
 }
 
 /* ---- configurations ---- */
-#define LLAMA "\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"vocab_size\":100,\"hidden_size\":64,\"num_attention_heads\":4,\"num_hidden_layers\":2,\"intermediate_size\":99"
+#define LLAMA \
+    "\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"vocab_size\":100," \
+    "\"hidden_size\":64,\"num_attention_heads\":4,\"num_hidden_layers\":2,\"intermediate_size\":99"
 static const struct { const char *json; int code; const char *says; } llamas[] = {
     { "{" LLAMA "}", OK, "" },
     { "{\"architectures\":[\"GPT2LMHeadModel\"]}", E_UNSUPPORTED, "architecture 'GPT2LMHeadModel'" },
@@ -1354,7 +1360,7 @@ static void llama_configs(void) {
           && strstr(err.where, "config.json"), "no config.json");
 }
 
-/* quantization_config written and read again. */
+/* Writes quantization_config and reads it again. */
 static void quantization_configs(void) {
     ModelConfig c, d;
     WeightTypes w, v;
@@ -1380,9 +1386,13 @@ static void quantization_configs(void) {
           && v.kind == QUANT_FP4 && !v.doubled && v.compute == F32, "bitsandbytes' defaults");
 }
 
-#define ROBERTA "\"architectures\":[\"RobertaForSequenceClassification\"],\"model_type\":\"roberta\",\"vocab_size\":100,\"hidden_size\":60,\"num_attention_heads\":4"
+#define ROBERTA \
+    "\"architectures\":[\"RobertaForSequenceClassification\"],\"model_type\":\"roberta\"," \
+    "\"vocab_size\":100,\"hidden_size\":60,\"num_attention_heads\":4"
 #define L1(t, d) "\"" t d "\":\"x\","
-#define L10(t) L1(t, "0") L1(t, "1") L1(t, "2") L1(t, "3") L1(t, "4") L1(t, "5") L1(t, "6") L1(t, "7") L1(t, "8") L1(t, "9")
+#define L10(t) \
+    L1(t, "0") L1(t, "1") L1(t, "2") L1(t, "3") L1(t, "4") \
+    L1(t, "5") L1(t, "6") L1(t, "7") L1(t, "8") L1(t, "9")
 static const struct { const char *json; int code; const char *says; } robertas[] = {
     { "{" ROBERTA "}", OK, "" },
     { "{" ROBERTA ",\"hidden_act\":\"gelu_new\"}", E_UNSUPPORTED, "hidden_act 'gelu_new'" },
@@ -1436,7 +1446,9 @@ static void roberta_configs(void) {
 }
 
 #define LORA "\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":8"
-#define NAME10 "\"q_proj\",\"k_proj\",\"v_proj\",\"o_proj\",\"up_proj\",\"q_proj\",\"k_proj\",\"v_proj\",\"o_proj\",\"down_proj\","
+#define NAME10 \
+    "\"q_proj\",\"k_proj\",\"v_proj\",\"o_proj\",\"up_proj\"," \
+    "\"q_proj\",\"k_proj\",\"v_proj\",\"o_proj\",\"down_proj\","
 static const struct { const char *json; int code; const char *says; } adapters[] = {
     { "{" LORA ",\"target_modules\":[\"q_proj\",\"v_proj\"]}", OK, "q_proj,v_proj" },
     { "{" LORA ",\"target_modules\":null}", OK, "q_proj,v_proj" },
@@ -1495,7 +1507,7 @@ static void adapter_configs(void) {
           && strstr(text, "\"lora_alpha\": 0.1,"), "what peft looks for");
 }
 
-/* ---- tokenizers: trained here on a few lines, saved, opened again ---- */
+/* ---- tokenizers: trained here on a few lines, saved and opened again ---- */
 typedef struct { int at; } Source;
 static int next_text(void *context, const char **text, size_t *length) {
     static const char *const lines[] = { "the cat sat on the mat", "the dog sat on the cat", "a mat is a mat",
@@ -1557,8 +1569,8 @@ static void tokenizers(void) {
           && strstr(err.where, "tokenizer.model"), "rubbish is named: %s", err.what);
 }
 
-/* A whole model folder and an adapter as we write them, for hf_check.py: a reader that shares no line with
- * ours. */
+/* Writes a whole model folder and an adapter for hf_check.py, a reader that shares no line with this
+ * project's. */
 static void python_check(void) {
     ModelConfig c;
     char command[512];
@@ -1590,7 +1602,7 @@ static void python_check(void) {
             for (int t = 0; t < l.count; t++) {
                 const Matrix *m = l.tensor[t].matrix;
                 if (strstr(l.tensor[t].name, "_proj."))
-                    add_as(&q, l.tensor[t].name, m->O, m->I, NF4, kind, 64, doubled, F32);
+                    add_as(&q, l.tensor[t].name, m->O, m->I, NF4, (Packing){ kind, 64, doubled, F32 });
                 else add(&q, l.tensor[t].name, m->O, m->I, l.tensor[t].flags);
             }
             CHECK(load_one(&q, "tests/golden/models/llama-gqa") == OK && checkpoint_save(in_base("py-4"),
@@ -1620,6 +1632,7 @@ int main(void) {
     index_files();
     types();
     quantise_on_load();
+    quantise_views();
     many_steps();
     golden_4bit();
     round_trip_4bit();
@@ -1627,6 +1640,7 @@ int main(void) {
     refused_weights();
     companions_elsewhere();
     meta_names();
+    meta_file();
     llama_configs();
     quantization_configs();
     roberta_configs();

@@ -202,8 +202,8 @@ static void large(int half) {
     buffer_bytes(&p, "\x80\2}(", 4);
     for (int i = 0; i < VIEWS; i++) {
         pickle_text(&p, view[i].name);
-        pickle_tensor(&p, half ? "BFloat16Storage" : "FloatStorage", "0", ROWS * COLUMNS, view[i].first, 2,
-                      view[i].size, view[i].stride, 0);
+        pickle_tensor(&p, (PickledTensor){ half ? "BFloat16Storage" : "FloatStorage", "0", ROWS * COLUMNS,
+            view[i].first, 2, view[i].size, view[i].stride, 0 });
     }
     buffer_text(&p, "u.");
     /* element i is i, or the number whose bits are i modulo 32,000 */
@@ -250,7 +250,7 @@ static void turned(int O, int I) {
     ZipWriter z;
     buffer_bytes(&p, "\x80\2}(", 4);
     pickle_text(&p, "w");
-    pickle_tensor(&p, "BFloat16Storage", "0", (long long)n, 0, 2, size, stride, 0);
+    pickle_tensor(&p, (PickledTensor){ "BFloat16Storage", "0", (long long)n, 0, 2, size, stride, 0 });
     buffer_text(&p, "u.");
     for (size_t k = 0; k < n; k++) buffer_u16(&data, turned_bits(k % (size_t)O * (size_t)I + k / (size_t)O));
     zip_start(&z, &pool);
@@ -303,13 +303,11 @@ static void refused_pickle(const char *name, const void *bytes, size_t n, int co
 }
 #define PICKLE(name, text, code, says) refused_pickle(name, text, sizeof text - 1, code, says)
 
-static void refused_tensor(const char *name, const char *type, const char *key, long long elements,
-                           long long first, int dims, const long long *size, const long long *stride,
-                           int code, const char *says) {
+static void refused_tensor(const char *name, PickledTensor t, int code, const char *says) {
     Buffer p = empty();
     buffer_bytes(&p, "\x80\2}", 3);
     pickle_text(&p, "w");
-    pickle_tensor(&p, type, key, elements, first, dims, size, stride, 0);
+    pickle_tensor(&p, t);
     buffer_text(&p, "s.");
     refused_pickle(name, p.data, p.length, code, says);
 }
@@ -348,22 +346,32 @@ static void refusals_pickle(void) {
     PICKLE("a list", "\x80\2].", E_FORMAT, "not a dict");
     PICKLE("an empty dict", "\x80\2}.", E_MISSING, "without tensors");
     PICKLE("a dict in itself", "\x80\2}q\0X\5\0\0\0modelh\0s.", E_MISSING, "without tensors");
-    refused_tensor("a size too many", "FloatStorage", "0", 8, 1, 2, a, b, E_RANGE, "beyond storage 0");
-    refused_tensor("a stride too long", "FloatStorage", "0", 8, 0, 2, a, c, E_RANGE, "beyond storage 0");
-    refused_tensor("sizes that overflow", "FloatStorage", "0", 8, 0, 2, huge, zero, E_RANGE, "overflow");
-    refused_tensor("a negative size", "FloatStorage", "0", 8, 0, 2, minus, b, E_RANGE, "no count");
-    refused_tensor("a negative stride", "FloatStorage", "0", 8, 7, 2, a, minus, E_RANGE, "no count");
-    refused_tensor("a negative place", "FloatStorage", "0", 8, -1, 2, a, b, E_RANGE, "storage 0");
-    refused_tensor("more elements than the file", "FloatStorage", "0", 1ll << 40, 0, 2, a, b, E_RANGE,
+    refused_tensor("a size too many", (PickledTensor){ "FloatStorage", "0", 8, 1, 2, a, b, 0 }, E_RANGE,
+                   "beyond storage 0");
+    refused_tensor("a stride too long", (PickledTensor){ "FloatStorage", "0", 8, 0, 2, a, c, 0 }, E_RANGE,
+                   "beyond storage 0");
+    refused_tensor("sizes that overflow", (PickledTensor){ "FloatStorage", "0", 8, 0, 2, huge, zero, 0 },
+                   E_RANGE, "overflow");
+    refused_tensor("a negative size", (PickledTensor){ "FloatStorage", "0", 8, 0, 2, minus, b, 0 }, E_RANGE,
+                   "no count");
+    refused_tensor("a negative stride", (PickledTensor){ "FloatStorage", "0", 8, 7, 2, a, minus, 0 }, E_RANGE,
+                   "no count");
+    refused_tensor("a negative place", (PickledTensor){ "FloatStorage", "0", 8, -1, 2, a, b, 0 }, E_RANGE,
                    "storage 0");
-    refused_tensor("another number of elements", "FloatStorage", "0", 9, 0, 2, a, b, E_FORMAT, "data/0");
-    refused_tensor("another type", "HalfStorage", "0", 8, 0, 2, a, b, E_FORMAT, "data/0");
-    refused_tensor("no such storage", "FloatStorage", "7", 8, 0, 2, a, b, E_MISSING, "data/7");
-    refused_tensor("a path as key", "FloatStorage", "../version", 8, 0, 2, a, b, E_MISSING, "version");
-    refused_tensor("a type that nobody knows", "Float7Storage", "0", 8, 0, 2, a, b, E_UNSUPPORTED,
-                   "torch.Float7Storage");
-    refused_tensor("70 dimensions", "FloatStorage", "0", 8, 0, 70, many, ones, E_UNSUPPORTED,
-                   "64 dimensions");
+    refused_tensor("more elements than the file", (PickledTensor){ "FloatStorage", "0", 1ll << 40, 0, 2, a, b,
+        0 }, E_RANGE, "storage 0");
+    refused_tensor("another number of elements", (PickledTensor){ "FloatStorage", "0", 9, 0, 2, a, b, 0 },
+                   E_FORMAT, "data/0");
+    refused_tensor("another type", (PickledTensor){ "HalfStorage", "0", 8, 0, 2, a, b, 0 }, E_FORMAT,
+                   "data/0");
+    refused_tensor("no such storage", (PickledTensor){ "FloatStorage", "7", 8, 0, 2, a, b, 0 }, E_MISSING,
+                   "data/7");
+    refused_tensor("a path as key", (PickledTensor){ "FloatStorage", "../version", 8, 0, 2, a, b, 0 },
+                   E_MISSING, "version");
+    refused_tensor("a type that nobody knows", (PickledTensor){ "Float7Storage", "0", 8, 0, 2, a, b, 0 },
+                   E_UNSUPPORTED, "torch.Float7Storage");
+    refused_tensor("70 dimensions", (PickledTensor){ "FloatStorage", "0", 8, 0, 70, many, ones, 0 },
+                   E_UNSUPPORTED, "64 dimensions");
 }
 
 /* Reads a megabyte of one opcode (or a few) repeated: memory stays below 100 times that. */
@@ -375,7 +383,7 @@ static void hungry(const char *name, const char *piece, size_t n) {
     File *f;
     int code;
     buffer_bytes(&p, "\x80\2", 2);
-    pickle_tensor(&p, "FloatStorage", "0", 8, 0, 1, size, stride, 0);
+    pickle_tensor(&p, (PickledTensor){ "FloatStorage", "0", 8, 0, 1, size, stride, 0 });
     buffer_bytes(&p, "q\1", 2);
     buffer_u8(&p, '('); pickle_text(&p, "storage"); pickle_global(&p, "torch", "FloatStorage");
         pickle_text(&p, "0"); pickle_text(&p, "cpu"); pickle_int(&p, 8);
@@ -412,7 +420,7 @@ static ZipWriter start_zip(const char *folder, unsigned method) {
     ZipWriter z;
     buffer_bytes(&p, "\x80\2}", 3);
     pickle_text(&p, "w");
-    pickle_tensor(&p, "FloatStorage", "0", 2, 0, 1, size, stride, 0);
+    pickle_tensor(&p, (PickledTensor){ "FloatStorage", "0", 2, 0, 1, size, stride, 0 });
     buffer_text(&p, "s.");
     zip_start(&z, &pool);
     sprintf(name, "%s/data.pkl", folder);
