@@ -383,26 +383,6 @@ void attention_measure(Arena *ws, int keys, const Heads *heads) {
 
 /* ---- Activations ---- */
 
-INLINE float sigmoid(float x) { return 1 / (1 + exp_inline(-x)); }
-
-/* Returns Phi(x), and phi(x) in *density, of the normal distribution. */
-INLINE float normal_cdf(float x, float *density) {
-    float gauss = exp_inline(-0.5f * x * x), tail = upper_tail(fabsf(x), gauss);
-    *density = gauss * (float)0.39894228040143267794;
-    return x < 0 ? tail : 1 - tail;
-}
-
-/* Returns (1 + tanh(u)) / 2 = sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3), and its derivative in
- * *slope. Past +-16 the value is 0 or 1 in floats: x is held there, so that its powers do not overflow. */
-INLINE float tanh_part(float x, float *slope) {
-    const float c = (float)1.59576912160573071176, cube = (float)0.044715;      /* 2 sqrt(2 / pi) */
-    x = x < -16 ? -16 : x > 16 ? 16 : x;
-    float twice_u = c * (x + cube * x * x * x), e = exp_inline(-fabsf(twice_u));
-    float less = e / (1 + e);                           /* the smaller of p = sigmoid(2 u) and 1 - p */
-    *slope = c * (1 + 3 * cube * x * x) * (less / (1 + e));     /* p (1 - p), in which nothing cancels */
-    return twice_u < 0 ? less : 1 / (1 + e);
-}
-
 /* Each activation is x times a part of it between 0 and 1, which these return; *slope, of the middle two, is
  * the derivative of that part:
  *     SILU       sigmoid(x)                                   [Elfwing et al. 2017]
@@ -415,7 +395,10 @@ INLINE float part_and_slope(float x, int activation, float *slope) {
     if (activation == ACT_GELU_TANH) return tanh_part(x, slope);
     return x > 0 ? 1.0f : 0.0f;
 }
-INLINE float part(float x, int activation) { float unused = 0; return part_and_slope(x, activation, &unused); }
+INLINE float part(float x, int activation) {
+    float unused = 0;
+    return part_and_slope(x, activation, &unused);
+}
 
 /* Returns dy times the derivative at x, which is p + x p'(x), p = part(x), and p in *part_of_x. */
 INLINE float through(float dy, float x, int activation, float *part_of_x) {

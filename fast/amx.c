@@ -2,22 +2,21 @@
  *
  * What     C (32,32) = or += A B: A (32,k) rows of bf16, B (k,32) packed, C floats. The processor has eight
  *          tile registers of 16 rows of 64 bytes. Four hold C as two by two, two hold 16 rows x 32 steps of A
- *          each, two the same of B; a step of 32 k is four loads and four TDPBF16PS, each 16,384 operations.
- *          fast/half.c is the product around it.
- * B        TDPBF16PS multiplies pairs: numbers k and k+1 of a row of A by numbers k and k+1 of a column of B,
- * which therefore lie side by
- *          side: b[k/2 * 64 + 2j + k%2].
- * Order    for every 32 k the processor adds the products of even k and those of odd k, each in order and
- *          rounding once, then the two sums, then the result to C (Intel's manual, TDPBF16PS; numbers below
- *          2^-126 count as 0, in and out). The blocks of 32 lie at fixed places, so an element of C has the
- *          same bits wherever its row and column stand, and beside whatever others. They are not the bits of
- *          the float kernels, whose order is another.
- * Also     floats to bf16 by one instruction (which too takes numbers below 2^-126 for 0), and 4-bit codes to
- *          bf16 by look-ups.
- * Needs    Linux, which wants to be asked before a process uses the tile registers (here() asks); a compiler
- *          that knows AMX (gcc 11, clang 12). Elsewhere the file holds a kernel that is never here. begin()
- *          and end() in every thread that calls tile().
- * Edges    whole blocks of 32 are read and written: fast/half.c pads with zeros. */
+ *          each, and two hold the same of B. A step of 32 k is four loads and four TDPBF16PS, each 16,384
+ *          operations. fast/half.c is the product around the tile.
+ * B        TDPBF16PS multiplies pairs: numbers k and k+1 of a row of A by numbers k and k+1 of a column of B.
+ *          These two are neighbours in memory: b[k/2 * 64 + 2j + k%2].
+ * Order    For every 32 k the processor adds the products of even k and those of odd k, each in order and
+ *          rounding once, then the two sums, then the result to C (Intel's manual, TDPBF16PS). Numbers below
+ *          2^-126 count as 0, as inputs and as results. The blocks of 32 are at fixed places, so an element
+ *          of C has the same bits whatever the other rows and columns are. They are not the bits of the float
+ *          kernels, which add in another order.
+ * Also     The file converts floats to bf16 by one instruction (which takes numbers below 2^-126 for 0, too),
+ *          and 4-bit codes to bf16 by look-ups.
+ * Needs    Linux, which a process must ask before it uses the tile registers (here() asks), and a compiler
+ *          that knows AMX (gcc 11, clang 12). Elsewhere the file has a kernel whose here() is always 0. Every
+ *          thread that calls tile() calls begin() before and end() after.
+ * Edges    Whole blocks of 32 are read and written: fast/half.c pads with zeros. */
 #if defined(__linux__) && !defined(_DEFAULT_SOURCE)
 #define _DEFAULT_SOURCE                                         /* syscall() */
 #endif
@@ -36,8 +35,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* The processor has it (CPUID leaf 7), the system saves its registers (XCR0), and this process may use them
- * (arch_prctl). */
+/* Returns 1 if the processor has AMX (CPUID leaf 7), the system saves its registers (XCR0), and this process
+ * may use them (arch_prctl). */
 static int amx_here(void) {
     enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18, XCR0_TILES = 3 << 17 };
     unsigned a, b, c, d, low, high;
@@ -55,8 +54,8 @@ static int amx_here(void) {
 #ifdef AMX
 enum { SIDE = 16, COLUMNS = 2 * SIDE, STEPS = 32 };
 
-/* LDTILECFG's 64 bytes: eight registers of 16 rows of 64 bytes. A constant: gcc takes the instruction to read
- * its first bytes alone, and would leave out what is written to the others before it. */
+/* LDTILECFG's 64 bytes: eight registers of 16 rows of 64 bytes. They are a constant because gcc believes that
+ * the instruction reads only the first bytes, and would remove writes to the others. */
 static const struct {
     uint8_t palette, start, reserved[14];
     uint16_t row_bytes[16];
@@ -100,14 +99,15 @@ static void amx_tile(float *c, const uint16_t *a, size_t row, size_t next, const
 }
 #endif
 
-/* ---- what blocks are made of: the processors that have AMX have AVX-512 with BW and BF16 too ---- */
+/* ---- making blocks: processors with AMX have AVX-512 with BW and BF16, too ---- */
 #if defined(AMX) && defined(__x86_64__) && defined(__GNUC__) && !defined(__TINYC__)
 #include <immintrin.h>
 #ifndef AMX_LOOK_UP
 #define AMX_LOOK_UP "avx2,avx512f,avx512bw"
 #endif
 
-/* To nearest, ties to even: the upper half of the bits after adding 0x7FFF and the last bit that stays. */
+/* Rounds to the nearest bf16, ties to even: returns the upper half of the bits after 0x7FFF and the last bit
+ * that stays are added. */
 __attribute__((target("avx2")))
 static inline __m256i upper_halves(__m256 x) {
     __m256i bits = _mm256_castps_si256(x), last =
@@ -115,8 +115,9 @@ static inline __m256i upper_halves(__m256 x) {
     return _mm256_srli_epi32(_mm256_add_epi32(bits, _mm256_add_epi32(last, _mm256_set1_epi32(0x7FFF))), 16);
 }
 
-/* The sixteen values, twice: a look-up of 32 codes reads five bits of each. A byte becomes two of them, its
- * high half the first, above which the second keeps one bit of the first: it does not matter. */
+/* The register has the sixteen values twice, because a look-up of 32 codes reads five bits of each. A byte
+ * becomes two codes, its high half first; the second keeps one bit of the first above it, and which of the
+ * two equal values it chooses does not matter. */
 __attribute__((target(AMX_LOOK_UP)))
 static void amx_codes(uint16_t *half, size_t next, const unsigned char *packed, const f32 *table, f32 scale,
                       size_t n) {

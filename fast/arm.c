@@ -1,15 +1,15 @@
-/* fast/arm.c - ops.c's product for 64-bit ARM, NEON, which every such processor has: its tile, packing, and
- * the look-up of 4-bit weights.
+/* fast/arm.c - a kernel of fast/matmul.c for 64-bit ARM with NEON, which every such processor has: its tile,
+ * packing, and the look-up of 4-bit weights.
  *
- * Shape    8 x 12: twenty-four accumulators of 4 floats, three registers of B, two of A: twenty-nine of the
- *          thirty-two. Each step of k loads 12 numbers of B and 8 of A, for 192 operations; FMLA takes its
- *          factor straight from one lane of A. A few rows of x, 8 x 8: sixteen accumulators, eight registers
- *          of W, one of x.
- * Order    an accumulator adds its products in order of k, each in one rounding: the bits of every other
- *          fused twin.
- * Needs    arm_neon.h, so gcc or clang, and a processor with the low byte first, or the bytes that are looked
- *          up would be floats the wrong way round. For other compilers and machines the file holds a kernel
- *          that is never here. */
+ * Shape    8 x 12: twenty-four accumulators of 4 floats, three registers of B and two of A are twenty-nine of
+ *          the thirty-two. Each step of k loads 12 numbers of B and 8 of A, for 192 operations; FMLA reads
+ *          its factor from one lane of A. For a few rows of x the shape is 8 x 8: sixteen accumulators, eight
+ *          registers of W, one of x.
+ * Order    An accumulator adds its products in order of k, each in one rounding: the bits of every other
+ *          fused kernel.
+ * Needs    arm_neon.h, so gcc or clang, and a little-endian processor, because bytes that are looked up are
+ *          put together as floats. For other compilers and machines the file has a kernel whose here() is
+ *          always 0. */
 #include "fast.h"
 
 #if defined(FAST) && defined(__aarch64__) && defined(__ARM_NEON) && \
@@ -19,7 +19,7 @@
 
 enum { ROWS = 8, COLUMNS = 12, LANES = 4 };
 
-/* Row i of the tile is three variables: left_i, middle_i, right_i (gcc keeps an array of them in memory). Its
+/* Row i of the tile is three variables, left_i, middle_i and right_i: gcc would keep an array in memory. Its
  * number of A is a lane of `upper` or `lower`. */
 #define EACH_ROW(DO) DO(0, upper, 0) DO(1, upper, 1) DO(2, upper, 2) DO(3, upper, 3) \
                      DO(4, lower, 0) DO(5, lower, 1) DO(6, lower, 2) DO(7, lower, 3)
@@ -45,7 +45,7 @@ enum { ROWS = 8, COLUMNS = 12, LANES = 4 };
 
 static int neon_here(void) { return 1; }
 
-/* a[0], a[row], a[2*row], a[3*row], as many of them as there are rows */
+/* Returns a[0], a[row], a[2*row], a[3*row], as many of them as there are rows. */
 __attribute__((always_inline))
 static inline float32x4_t four(const float *a, size_t row, int rows) {
     float32x4_t r = vdupq_n_f32(0);
@@ -57,8 +57,8 @@ static inline float32x4_t four(const float *a, size_t row, int rows) {
     return r;
 }
 
-/* The first M rows of a tile; element (i,k) of a at a[i*row + k*step], (k,j) of b at b[k*b_row + j]. Inlined
- * where M, and row or step, are known. */
+/* Computes the first M rows of a tile; element (i,k) of a is a[i*row + k*step], (k,j) of b is b[k*b_row + j].
+ * It is inlined where M, and row or step, are constants. */
 __attribute__((always_inline))
 static inline void neon_product(int M, float *c, size_t stride, const float *a, size_t row, size_t step,
                                 const float *b, size_t b_row, int k, int add) {
@@ -79,7 +79,7 @@ static void neon_tile_in_place(float *c, size_t stride, const float *a, size_t r
     KNOWN_ROWS(M, neon_product, c, stride, a, row, 1, b, b_row, k, add)
 }
 
-/* The transpose of 4 rows of 4 numbers: rows two apart are zipped, then the results. */
+/* Transposes 4 rows of 4 numbers: zips rows two apart, then the results. */
 static inline void transpose(float32x4_t r[LANES]) {
     float32x4_t even_lo = vzip1q_f32(r[0], r[2]), even_hi = vzip2q_f32(r[0], r[2]),
         odd_lo = vzip1q_f32(r[1], r[3]), odd_hi = vzip2q_f32(r[1], r[3]);
@@ -89,7 +89,7 @@ static inline void transpose(float32x4_t r[LANES]) {
     r[3] = vzip2q_f32(even_hi, odd_hi);
 }
 
-/* p[k*width + i] = a[i*row + k]: four rows and four steps at a time, what is left one by one */
+/* p[k*width + i] = a[i*row + k]: four rows and four steps at a time, the rest one by one. */
 static void neon_interleave(float *p, int width, const float *a, size_t row, int rows, int K) {
     for (; rows > 0; rows -= LANES, p += LANES, a += LANES * row) {
         int k = 0, some = rows < LANES ? rows : LANES;
@@ -106,8 +106,8 @@ static void neon_interleave(float *p, int width, const float *a, size_t row, int
 }
 
 /* Up to eight rows of x: row m of C is two registers, left_m and right_m, whose lanes are four rows of W
- * each. Four steps at a time: four numbers of each of W's rows, transposed, so that a register holds one step
- * of four rows. Row m of x gives a lane to each step. */
+ * each. Four steps are taken at a time: four numbers of each of W's rows are transposed, so that a register
+ * holds one step of four rows. Row m of x has a lane for each step. */
 #define FEW_START(m, ...) \
     float32x4_t left_##m = vdupq_n_f32(0), right_##m = left_##m; \
     if (M > m && add) { \
@@ -133,20 +133,20 @@ static void neon_interleave(float *p, int width, const float *a, size_t row, int
         vst1q_f32(c + m * stride + 4, right_##m); \
     }
 
-/* A bf16 is the upper half of a float. */
+/* Widens four halves; a bf16 is the upper half of a float. */
 __attribute__((always_inline))
 static inline float32x4_t widened(uint16x4_t half, int type) {
     return type == F16 ? vcvt_f32_f16(vreinterpret_f16_u16(half))
         : vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(half), 16));
 }
 
-/* Four numbers of a row of W as floats */
+/* Returns four numbers of a row of W as floats. */
 __attribute__((always_inline))
 static inline float32x4_t four_of_one(const void *w, int type) {
     return type == F32 ? vld1q_f32(w) : widened(vld1_u16(w), type);
 }
 
-/* One number of each of four rows: what is left of k */
+/* Returns one number of each of four rows: for the last steps of k. */
 __attribute__((always_inline))
 static inline float32x4_t one_of_four(const void *w, size_t row, int type) {
     const uint16_t *half = w;
@@ -190,14 +190,14 @@ static void neon_few(float *c, size_t stride, const float *x, size_t x_row, cons
     else KNOWN_ROWS(M, few_product, F16, c, stride, x, x_row, w, w_row, k, add)
 }
 
-/* 4-bit codes. TBL looks up 16 codes at a time, but a byte of each only: so the table is four tables, of the
- * first bytes of the 16 values, the second ... That is how LD4 reads an array of floats, and ST4 writes four
+/* TBL looks up 16 codes at a time, but only one byte of each. So there are four tables: of the first bytes of
+ * the 16 values, of the second, and so on. LD4 reads an array of floats in this way, and ST4 writes four
  * results as one. */
 static inline uint8x16x4_t four_tables(const f32 *values) {
     return vld4q_u8((const unsigned char *)(const void *)values);
 }
 
-/* Sixteen codes, the first of each byte in its high half. */
+/* Looks up sixteen codes, of which the first of each byte is in its high half. */
 static inline void look_up(float *out, uint8x16x4_t table, uint8x8_t packed) {
     uint8x8_t even = vshr_n_u8(packed, 4), odd = vand_u8(packed, vdup_n_u8(15));
     uint8x16_t code = vcombine_u8(vzip1_u8(even, odd), vzip2_u8(even, odd));
@@ -222,7 +222,8 @@ static void neon_unpack(float *out, const unsigned char *packed, const f32 *valu
     }
 }
 
-/* The first byte of each of four registers, then the second of each ...: what ST4 does, but in registers. */
+/* Interleaves the bytes of four registers: the first of each, then the second of each, and so on, as ST4
+ * does, but in registers. */
 static inline void weave(uint8x16_t r[4]) {
     uint8x16_t even_lo = vzip1q_u8(r[0], r[2]), even_hi = vzip2q_u8(r[0], r[2]),
         odd_lo = vzip1q_u8(r[1], r[3]), odd_hi = vzip2q_u8(r[1], r[3]);
@@ -232,15 +233,15 @@ static inline void weave(uint8x16_t r[4]) {
     r[3] = vzip2q_u8(even_hi, odd_hi);
 }
 
-/* To the nearest bf16, of two the even one; x is finite. */
+/* Rounds to the nearest bf16, ties to even; x is finite. */
 static inline float32x4_t to_bf16(float32x4_t x) {
     uint32x4_t bits = vreinterpretq_u32_f32(x), odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
     bits = vaddq_u32(bits, vaddq_u32(odd, vdupq_n_u32(0x7FFF)));
     return vreinterpretq_f32_u32(vandq_u32(bits, vdupq_n_u32(0xFFFF0000)));
 }
 
-/* Eight rows of 4-bit codes as columns: the bytes of the rows are transposed first, so that what is looked up
- * comes out column by column. */
+/* Eight rows of 4-bit codes become columns: the bytes of the rows are transposed first, so that the results
+ * are in order of columns. */
 __attribute__((always_inline))
 static inline void unpack_columns(float *p, size_t width, const unsigned char *packed, size_t row_bytes,
                                   const f32 *scale, const f32 *table, int block, int rounded, int K) {

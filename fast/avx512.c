@@ -1,16 +1,17 @@
-/* fast/avx512.c - the tile of ops.c's product for x86-64 with AVX-512.
+/* fast/avx512.c - a kernel of fast/matmul.c for x86-64 with AVX-512: its tiles, packing, 4-bit look-up.
  *
- * Shape    8 x 48: twenty-four accumulators of 16 floats, three registers of B, one of A: twenty-eight of the
- *          thirty-two. Each step of k loads 48 numbers of B, and broadcasts 8 of A, for 768 operations.
- *          Narrow, 16 x 16: every multiply-add broadcasts its own number of A, so that there are as many
- *          loads as operations; but a few rows of x, which are then the columns, leave few columns unused.
- * Order    an accumulator adds its products in order of k, each in one rounding: the bits of every other
- *          fused twin.
- * Needs    a compiler with GNU attributes (gcc, clang), which compile these functions alone for the newer
- *          processor; for other compilers and machines the file holds a kernel that is never here. Only the
- *          foundation, AVX-512F, is used: every AVX-512 processor has it.
- * Edges    the processor may have AVX-512 while the system does not save its registers:
- *          __builtin_cpu_supports asks for both. */
+ * Shape    8 x 48: twenty-four accumulators of 16 floats, three registers of B and one of A are twenty-eight
+ *          of the thirty-two. Each step of k loads 48 numbers of B and broadcasts 8 of A, for 768 operations.
+ *          The narrow tile is 16 x 16: every multiply-add broadcasts its own number of A, so that there are
+ *          as many loads as operations; but a few rows of x, which are then the columns, leave few columns
+ *          unused.
+ * Order    An accumulator adds its products in order of k, each in one rounding: the bits of every other
+ *          fused kernel.
+ * Needs    a compiler with GNU attributes (gcc, clang), which compiles these functions alone for the newer
+ *          processor. For other compilers and machines the file has a kernel whose here() is always 0. It
+ *          uses AVX-512F alone, which every AVX-512 processor has.
+ * Edges    A processor may have AVX-512 while the system does not save its registers:
+ *          __builtin_cpu_supports checks both. */
 #include "fast.h"
 
 #if defined(FAST) && defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__)) && !defined(__TINYC__)
@@ -20,7 +21,7 @@ enum { ROWS = 8, COLUMNS = 48, NARROW_ROWS = 16, NARROW_COLUMNS = 16, LANES = 16
 
 static int avx512_here(void) { return __builtin_cpu_supports("avx512f"); }
 
-/* Row i of the tile is three variables: left_i, middle_i, right_i (gcc keeps an array of them in memory). */
+/* Row i of the tile is three variables, left_i, middle_i and right_i: gcc would keep an array in memory. */
 #define EACH_ROW(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7)
 #define START(i) \
     __m512 left_##i = _mm512_setzero_ps(), middle_##i = left_##i, right_##i = left_##i; \
@@ -43,8 +44,8 @@ static int avx512_here(void) { return __builtin_cpu_supports("avx512f"); }
         _mm512_storeu_ps(c + i * stride + 32, right_##i); \
     }
 
-/* The first M rows of a tile; element (i,k) of a at a[i*row + k*step], (k,j) of b at b[k*b_row + j]. Inlined
- * where M, and row or step, are known. */
+/* Computes the first M rows of a tile; element (i,k) of a is a[i*row + k*step], (k,j) of b is b[k*b_row + j].
+ * It is inlined where M, and row or step, are constants. */
 __attribute__((target("avx512f"), always_inline))
 static inline void avx512_product(int M, float *c, size_t stride, const float *a, size_t row, size_t step,
                                   const float *b, size_t b_row, int k, int add) {
@@ -67,8 +68,8 @@ static void avx512_tile_in_place(float *c, size_t stride, const float *a, size_t
     KNOWN_ROWS(M, avx512_product, c, stride, a, row, 1, b, b_row, k, add)
 }
 
-/* Row i of the narrow tile is one variable. Two groups of eight rows, each with a pointer of its own into A:
- * from one pointer x86 addresses reach eight rows. */
+/* Row i of the narrow tile is one variable. There are two groups of eight rows, and each has its own pointer
+ * into A, because x86's addresses reach eight rows from one pointer. */
 #define EACH_OF_8(DO, group) \
     DO(group, 0) DO(group, 1) DO(group, 2) DO(group, 3) DO(group, 4) DO(group, 5) DO(group, 6) DO(group, 7)
 #define EACH_OF_16(DO) EACH_OF_8(DO, upper) EACH_OF_8(DO, lower)
@@ -91,8 +92,8 @@ static void avx512_narrow(float *c, size_t stride, const float *a, size_t row, c
     EACH_OF_16(NARROW_STORE)
 }
 
-/* Sixteen codes at a time, the last eight of a block perhaps alone: each to the low end of a lane of its own,
- * where four bits choose one of sixteen values. */
+/* Looks up sixteen codes at a time (the last eight of a block perhaps alone): each is shifted to the low end
+ * of its own lane, where four bits choose one of sixteen values. */
 __attribute__((target("avx512f")))
 static void avx512_unpack(float *out, const unsigned char *packed, const f32 *values, int block, int n) {
     const __m512i shift = _mm512_setr_epi32(4, 0, 12, 8, 20, 16, 28, 24, 4, 0, 12, 8, 20, 16, 28, 24);
@@ -111,7 +112,7 @@ static void avx512_unpack(float *out, const unsigned char *packed, const f32 *va
     }
 }
 
-/* The transpose of 16 rows of 16 numbers: within each quarter of a register by pairs and fours, then the
+/* Transposes 16 rows of 16 numbers: within each quarter of a register by pairs and fours, then the
  * quarters. */
 __attribute__((target("avx512f")))
 static inline void transpose(__m512 r[LANES]) {
@@ -139,8 +140,8 @@ static inline void transpose(__m512 r[LANES]) {
     for (int i = 0; i < LANES; i++) r[i] = t[i];
 }
 
-/* p[k*width + i] = a[i*row + k]: sixteen rows and sixteen steps at a time; masks keep to what is there of
- * both. */
+/* p[k*width + i] = a[i*row + k]: sixteen rows and sixteen steps at a time; masks leave out what is not
+ * there. */
 __attribute__((target("avx512f")))
 static void avx512_interleave(float *p, int width, const float *a, size_t row, int rows, int K) {
     for (; rows > 0; rows -= LANES, p += LANES, a += LANES * row) {

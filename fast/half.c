@@ -1,21 +1,20 @@
-/* fast/half.c - the product for a tile that multiplies bf16 numbers: what stands around fast/amx.c.
+/* fast/half.c - the product around a tile that multiplies bf16 numbers (fast/amx.c).
  *
  *     C (M,J) = or += A (M,K) B (K,J),  B = W or W^T, A floats;  A and W rounded to bf16, sums in float
  *
- * Blocks   everything the tile reads is blocks of 32 x 32 numbers, 2 KB that lie together: its left side row
- *          by row, its right side two k at a time, column by column. Missing rows, columns and k are zeros,
- *          so there are no edges.
- * Sides    A, of M rows, is made into blocks once, for all threads. B is cut into groups of columns; a thread
+ * Blocks   The tile reads blocks of 32 x 32 numbers, 2 KB one after another: the left side row by row, the
+ *          right side two k at a time, column by column. Missing rows, columns and k are zeros, so that there
+ *          are no edges.
+ * Sides    A, of M rows, is made into blocks once, for all threads. B is cut into groups of columns. A thread
  *          makes blocks of a span of k of one group, 1 MB at most, which stay in its second-level cache while
- *          all of A passes them. So W, in whatever type it is stored, is read, widened and rounded once, and
- *          4 bits become 16 by a look-up.
- *            y = x W^T     W's rows are the left side, as they run along k; the tile is of y's transpose
+ *          all of A passes them. So W, in whatever type it is stored, is read, widened and rounded once.
+ *            y = x W^T     W's rows run along k and are the left side; the tile is part of y's transpose
  *            dx = dy W, dW = dy^T x     W's (x's) rows are k, and two at a time they are the right side
- * Order    an element's sum runs over the blocks of k from 0 on, in each as the tile does it: the same bits
- *          wherever its row and column are, with any number of rows and threads. They are not those of the
- *          float kernels. The whole sum is rounded to `output`, then added.
- * Needs    core.c (arena), fast/threads.c, quant.c; the kernels are the caller's, ops.c. No heap, no stdio,
- *          no globals.
+ * Order    An element's sum runs over the blocks of k from 0 on, in each as the tile does it: it has the same
+ *          bits with any number of rows and threads, and whatever the other rows are. They are not the bits
+ *          of the float kernels. The whole sum is rounded to `output` and then added.
+ * Needs    core.c (arena), fast/threads.c, quant.c; fast/matmul.c gives the kernels. No heap, no stdio, no
+ *          globals.
  * Edges    M = 0 is fine; K = 0 gives zeros. Numbers below 2^-126 count as 0, as in the tile. */
 #include "fast.h"
 
@@ -30,8 +29,8 @@ enum {
 static int blocks_of(int n) { return (n + SIDE - 1) / SIDE; }
 static int smaller(int a, int b) { return a < b ? a : b; }
 
-/* Blocks that a thread needs: of a group's span; and of C, a tile for each of its tiles, for all of A's if it
- * comes back to them. */
+/* Return how many blocks a thread needs: for a group's span, and for C a tile for each of the group's tiles,
+ * or, if the thread returns to C for another span, for all rows of A. */
 static size_t group_blocks(int J, int K) {
     return (size_t)smaller(MOST, blocks_of(J)) * (size_t)smaller(SPAN, blocks_of(K));
 }
@@ -58,7 +57,8 @@ void half_measure(Arena *ws, int M, int J, int K) {
     ws->used = mark;
 }
 
-/* Lines of 32 numbers, `next` further each, from n floats: the last is filled up with zeros. */
+/* Writes lines of 32 bf16 numbers, each `next` further than the last one, from n floats. Zeros fill the
+ * last. */
 static void narrow(uint16_t *half, size_t next, const float *x, int n, const HalfKernel *kernel) {
     if (kernel->narrow && n >= SIDE) {
         kernel->narrow(half, next, x, (size_t)(n - n % SIDE));
@@ -72,7 +72,7 @@ static void narrow(uint16_t *half, size_t next, const float *x, int n, const Hal
     }
 }
 
-/* The same from n <= CHUNK * SIDE weights, from element `at` on. */
+/* Writes the same from n <= CHUNK * SIDE weights, from element `at` on. */
 static void weights(uint16_t *half, size_t next, const Matrix *w, size_t at, int n,
                     const HalfKernel *kernel) {
     float x[CHUNK * SIDE];
@@ -98,7 +98,7 @@ static void weights(uint16_t *half, size_t next, const Matrix *w, size_t at, int
     narrow(half, next, x, n, kernel);
 }
 
-/* Two lines of 32 columns, k and k+1, as the right side has them. */
+/* Weaves two lines of 32 columns, k and k+1, as the right side has them. */
 static void pairs(uint16_t *b, const uint16_t *even, const uint16_t *odd) {
     for (int j = 0; j < SIDE; j++) {
         b[2 * j] = even[j];
@@ -106,7 +106,7 @@ static void pairs(uint16_t *b, const uint16_t *even, const uint16_t *odd) {
     }
 }
 
-/* Blocks k0 .. k1-1 of tile t of W^T: 32 rows of W on the left side. */
+/* Packs blocks k0 .. k1-1 of tile t of W^T: 32 rows of W on the left side. */
 static void pack_left(uint16_t *block, const Product *p, int t, int k0, int k1) {
     int last = smaller(k1 * SIDE, p->K), rows = smaller(SIDE, p->J - t * SIDE);
     if (rows < SIDE) memset(block, 0, (size_t)(k1 - k0) * BLOCK * sizeof *block);
@@ -117,7 +117,7 @@ static void pack_left(uint16_t *block, const Product *p, int t, int k0, int k1) 
                     smaller(CHUNK * SIDE, last - k), p->half);
 }
 
-/* Blocks k0 .. k1-1 of tiles t0 .. t1-1 of W: 32 columns each on the right side; W's rows are k. */
+/* Packs blocks k0 .. k1-1 of tiles t0 .. t1-1 of W: 32 columns each on the right side; W's rows are k. */
 static void pack_right(uint16_t *block, const Product *p, int t0, int t1, int k0, int k1) {
     uint16_t line[2][MOST * SIDE];
     int j = t0 * SIDE, n = smaller(p->J - j, (t1 - t0) * SIDE);
@@ -132,8 +132,8 @@ static void pack_right(uint16_t *block, const Product *p, int t0, int t1, int k0
     }
 }
 
-/* Block (t,k) of A, from a matrix that lies across: rows become columns, and then they are rounded. Of W^T's
- * product it is the right side. */
+/* Packs block (t,k) of A from a matrix whose rows have to become columns; then they are rounded. In the
+ * product with W^T it is the right side. */
 static void pack_across(uint16_t *block, const Product *p, int t, int k) {
     float x[BLOCK];
     uint16_t line[BLOCK];
@@ -147,7 +147,7 @@ static void pack_across(uint16_t *block, const Product *p, int t, int k) {
         pairs(block + i * SIDE, line + i * SIDE, line + (i + 1) * SIDE);
 }
 
-/* All of A; parts: CHUNK blocks of a tile of 32 rows. */
+/* Packs all of A. Parts: CHUNK blocks of a tile of 32 rows. */
 static void pack_shared(uint16_t *shared, const Product *p, size_t from, size_t to) {
     int blocks = blocks_of(p->K), chunks = (blocks + CHUNK - 1) / CHUNK;
     for (int item = (int)from; item < (int)to; item++) {
@@ -166,7 +166,7 @@ static void pack_shared(uint16_t *shared, const Product *p, size_t from, size_t 
     }
 }
 
-/* A whole tile, of C or (left side W) of its transpose, to its place: rows of s, columns of t. */
+/* Puts a whole tile, of C or (left side W) of its transpose, into C: rows of tile s, columns of tile t. */
 static void settle(const Product *p, float *c, int s, int t) {
     float turned[BLOCK], *d = c;
     uint16_t rounded[BLOCK];
@@ -185,12 +185,12 @@ static void settle(const Product *p, float *c, int s, int t) {
     }
 }
 
-/* W's tile t may stay where it is: it is whole rows and blocks of bf16 already, and is used once. */
+/* Returns 1 if W's tile t is not packed: it is whole rows and blocks of bf16 in memory, and is used once. */
 static int in_place(const Product *p, int t) {
     return p->transposed && p->w->type == BF16 && p->M <= SIDE && p->K % SIDE == 0 && (t + 1) * SIDE <= p->J;
 }
 
-/* c: tiles of row s, for columns t0 .. t1-1; += blocks k0 .. k1-1, of which own has the columns' */
+/* c, the tiles of row s for columns t0 .. t1-1, gets blocks k0 .. k1-1; own has the columns' blocks. */
 static void span_product(float *c, const Product *p, const uint16_t *shared, const uint16_t *own, int s,
                          int t0, int t1, int k0, int k1) {
     const size_t I = (size_t)p->w->I, span = (size_t)(k1 - k0) * BLOCK;
@@ -208,7 +208,7 @@ static void span_product(float *c, const Product *p, const uint16_t *shared, con
     }
 }
 
-/* C's columns of tiles t0 .. t1-1 */
+/* Computes C's columns of tiles t0 .. t1-1. */
 static void group(const Product *p, const uint16_t *shared, uint16_t *own, float *c, int t0, int t1) {
     const int blocks = blocks_of(p->K), returns = blocks > SPAN;
     for (int k0 = 0, k1; k0 == 0 || k0 < blocks; k0 += SPAN) {

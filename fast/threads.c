@@ -1,9 +1,7 @@
-/* fast/threads.c - how many threads a loop gets (OpenMP's, where the compiler has it; one otherwise).
+/* fast/threads.c - how many threads a loop gets: OpenMP's number, if the compiler has OpenMP, otherwise one.
  *
- * Needs    nothing. Everything that is shared goes through the two macros of rlhf.h, IN_PARTS and
- *          PARALLEL_FOR.
- * State    when the threads last met, and how that went: it decides about time alone, never about a
- *          result. */
+ * Needs    nothing. Loops are shared by the macros IN_PARTS and PARALLEL_FOR alone.
+ * State    when the threads last met, and how long that took. It decides about time, never about a result. */
 #include "../rlhf.h"
 #ifdef _OPENMP
 #include <omp.h>
@@ -17,18 +15,18 @@ int threads_max(void) {
 #endif
 }
 
-/* Threads that share a loop end it together. Where another process takes a processor, each loop may wait for
- * a thread that waits for its turn, milliseconds at a time, and two threads become many times slower than
- * one. So now and then all threads are asked to meet, which takes microseconds. What late meetings take, as a
- * part of all time since the one before, is what loops lose; if that is more than LOSS in the sliding mean,
- * there is one thread for a while. (A host that takes a virtual processor away now and then makes a late
- * meeting too, but not so many.) Only time depends on this, no result does. */
+/* Threads that share a loop end it together. If another process uses a processor, each loop may wait
+ * milliseconds for a thread that waits for its turn, and two threads become many times slower than one. So
+ * now and then all threads are asked to meet, which takes microseconds. The time that late meetings take, as
+ * a part of all time since the meeting before, is what loops lose. If the sliding mean of that part is more
+ * than LOSS, there is one thread for a while. (A host that now and then takes a virtual processor away causes
+ * late meetings too, but fewer.) Only time depends on this, no result does. */
 #ifdef _OPENMP
 /* seconds; between meetings, after late ones, and alone */
 static const double LATE = 4e-4, OFTEN = 20e-3, WARY = 2e-3, ALONE = 0.5;
 static const double LOSS = 0.18, WEIGHT = 0.1;                          /* of the newest part in the mean */
 
-/* Seconds that the threads took to meet, or -1: there are not so many. */
+/* Returns the seconds that the threads took to meet, or -1 if there are not so many. */
 static double meeting(int threads) {
     double begin = omp_get_wtime();
     int met = 0;

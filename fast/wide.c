@@ -57,8 +57,8 @@
 #endif
 #include "../ops.c"
 
-void wide_attention_rows(float *P, int width, int first, const Keys *keys, const Heads *heads, int from, int to,
-                         int h) {
+void wide_attention_rows(float *P, int width, int first, const Keys *keys, const Heads *heads, int from,
+                         int to, int h) {
     attention_rows(P, width, first, keys, heads, from, to, h);
 }
 #ifdef __clang__

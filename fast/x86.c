@@ -1,14 +1,14 @@
-/* fast/x86.c - ops.c's product for x86-64, AVX, and AVX2 with fused multiply-add: its tile, packing, and the
- * look-up of 4-bit weights.
+/* fast/x86.c - kernels of fast/matmul.c for x86-64: AVX, and AVX2 with fused multiply-add: their tile,
+ * packing, and the look-up of 4-bit weights.
  *
- * Shape    6 x 16: twelve accumulators of 8 floats, two of B, one of A: fifteen of the sixteen registers.
- *          Each step of k loads 16 numbers of B, and broadcasts 6 of A, for 192 operations. A few rows of x
- *          have a function of their own.
- * Order    an accumulator adds its products in order of k, so a twin of another width gives the same bits.
- *          The AVX tile rounds product and sum each on its own: its bits are the plain tile's. The AVX2 tile
- *          rounds once.
- * Needs    a compiler with GNU attributes (gcc, clang), which compile these functions alone for the newer
- *          processor; for other compilers and machines the file holds kernels that are never here. */
+ * Shape    6 x 16: twelve accumulators of 8 floats, two registers of B and one of A are fifteen of the
+ *          sixteen. Each step of k loads 16 numbers of B and broadcasts 6 of A, for 192 operations. A few
+ *          rows of x have a function for themselves.
+ * Order    An accumulator adds its products in order of k, so that tiles of other widths give the same bits.
+ *          The AVX tile rounds product and sum apart: its bits are the plain tile's. The AVX2 tile rounds
+ *          once.
+ * Needs    a compiler with GNU attributes (gcc, clang), which compiles these functions alone for the newer
+ *          processor. For other compilers and machines the file has kernels whose here() is always 0. */
 #include "fast.h"
 
 #if defined(FAST) && defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__)) && !defined(__TINYC__)
@@ -16,7 +16,7 @@
 
 enum { ROWS = 6, COLUMNS = 16, LINE = 16 /* floats of a cache line */ };
 
-/* Row i of the tile is two variables, left_i and right_i: gcc keeps an array of them in memory. */
+/* Row i of the tile is two variables, left_i and right_i: gcc would keep an array in memory. */
 #define EACH_ROW(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5)
 #define START(i) \
     __m256 left_##i = _mm256_setzero_ps(), right_##i = _mm256_setzero_ps(); \
@@ -39,7 +39,7 @@ enum { ROWS = 6, COLUMNS = 16, LINE = 16 /* floats of a cache line */ };
         left_##i = _mm256_fmadd_ps(ai, b_left, left_##i); \
         right_##i = _mm256_fmadd_ps(ai, b_right, right_##i); \
     }
-/* W comes from far: the line of the next tile's row that lies where this one's does. */
+/* W comes from far: asks for the line of the next tile's row that is at the same place as this one's. */
 #define AHEAD(i) if (M > i) _mm_prefetch((const char *)(a + (i + ROWS) * row), _MM_HINT_T0);
 #define STORE(i) \
     if (M > i) { \
@@ -50,8 +50,8 @@ enum { ROWS = 6, COLUMNS = 16, LINE = 16 /* floats of a cache line */ };
 static int avx_here(void) { return __builtin_cpu_supports("avx"); }
 static int avx2_here(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
-/* The first M rows of a tile; element (i,k) of a at a[i*row + k*step], (k,j) of b at b[k*b_row + j]. Inlined
- * where M, and row or step, are known. */
+/* Computes the first M rows of a tile; element (i,k) of a is a[i*row + k*step], (k,j) of b is b[k*b_row + j].
+ * It is inlined where M, and row or step, are constants. */
 __attribute__((target("avx"), always_inline))
 static inline void avx_product(int M, float *c, size_t stride, const float *a, size_t row, size_t step,
                                const float *b, size_t b_row, int k, int add) {
@@ -107,9 +107,10 @@ static void avx2_tile_in_place(float *c, size_t stride, const float *a, size_t r
     KNOWN_ROWS(M, avx2_product, c, stride, a, row, 1, b, b_row, k, add)
 }
 
-/* Up to eight rows of x: row m of C is one register, sum_m, whose lanes are eight rows of W. Four steps at a
- * time: four numbers of each of those rows, transposed, so that a register holds one step of all eight.
- * Eight, because that is how many lines at the same place of their pages a first-level cache holds. */
+/* Up to eight rows of x: row m of C is one register, sum_m, whose lanes are eight rows of W. Four steps are
+ * taken at a time: four numbers of each of these rows are transposed, so that a register holds one step of
+ * all eight. There are eight rows because a first-level cache holds eight lines at the same place of their
+ * pages. */
 #define EACH_OF_8(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7)
 #define FEW_START(m) __m256 sum_##m = M > m && add ? _mm256_loadu_ps(c + m * stride) : _mm256_setzero_ps();
 #define FEW_STEP(m) \
@@ -123,7 +124,7 @@ static void avx2_tile_in_place(float *c, size_t stride, const float *a, size_t r
 #define FEW_LAST(m) if (M > m) sum_##m = _mm256_fmadd_ps(_mm256_broadcast_ss(x + m * x_row), w_all, sum_##m);
 #define FEW_STORE(m) if (M > m) _mm256_storeu_ps(c + m * stride, sum_##m);
 
-/* Four numbers at a and four at b, as floats. */
+/* Returns four numbers at a and four at b, as floats. */
 __attribute__((target("avx2,f16c"), always_inline))
 static inline __m256 four_and_four(const char *a, const char *b, int type) {
     if (type == F32) {
@@ -137,7 +138,7 @@ static inline __m256 four_and_four(const char *a, const char *b, int type) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(both), 16));
 }
 
-/* One number of each of eight rows, which lie `row` bytes apart: what is left of k. */
+/* Returns one number of each of eight rows, which are `row` bytes apart: for the last steps of k. */
 __attribute__((target("avx2,f16c"), always_inline))
 static inline __m256 one_of_eight(const char *w, size_t row, int type) {
     float x[FEW_COLUMNS];
@@ -185,8 +186,8 @@ void avx2_few(float *c, size_t stride, const float *x, size_t x_row, const void 
     else KNOWN_ROWS(M, few_product, F16, c, stride, x, x_row, w, w_row, k, add)
 }
 
-/* Eight codes at a time: each to the low end of a lane of its own, where three bits choose one of eight
- * values, and the fourth which eight. */
+/* Looks up eight codes at a time: each is shifted to the low end of its own lane. Three bits choose one of
+ * eight values, and the fourth chooses which eight. */
 __attribute__((target("avx2")))
 static void avx2_unpack(float *out, const unsigned char *packed, const f32 *values, int block, int n) {
     const __m256i shift = _mm256_setr_epi32(4, 0, 12, 8, 20, 16, 28, 24);
@@ -204,7 +205,7 @@ static void avx2_unpack(float *out, const unsigned char *packed, const f32 *valu
     }
 }
 
-/* To the nearest bf16, of two the even one; x is finite. */
+/* Rounds to the nearest bf16, ties to even; x is finite. */
 __attribute__((target("avx2")))
 static inline __m256 to_bf16(__m256 x) {
     __m256i bits = _mm256_castps_si256(x), odd =
@@ -213,10 +214,10 @@ static inline __m256 to_bf16(__m256 x) {
     return _mm256_castsi256_ps(_mm256_and_si256(bits, _mm256_set1_epi32((int)0xFFFF0000)));
 }
 
-/* Eight rows of 4-bit codes as columns. A byte shuffle looks up 32 codes at a time, but a byte of each only:
- * so the table is four tables, of the first bytes of the 16 values, the second ..., and their four results,
- * interleaved by bytes and by pairs, are floats. Before it the bytes of four rows are transposed, so that
- * floats of rows 0 to 3 come to lie in the lower half of a register, 4 to 7 in the upper. */
+/* Eight rows of 4-bit codes become columns. A byte shuffle looks up 32 codes at a time, but only one byte of
+ * each. So there are four tables: of the first bytes of the 16 values, of the second, and so on. Their four
+ * results, interleaved by bytes and by pairs, are floats. The bytes of four rows are transposed before, so
+ * that floats of rows 0 to 3 are in the lower half of a register, and those of 4 to 7 in the upper half. */
 #define ROW(i) _mm_loadu_si128((const __m128i *)(const void *)(packed + (i) * row_bytes))
 #define TWO_ROWS(i) _mm256_inserti128_si256(_mm256_castsi128_si256(ROW(i)), ROW(i + 4), 1)
 
@@ -267,7 +268,7 @@ void avx2_unpack_columns(float *p, size_t width, const unsigned char *packed, si
     else unpack_columns(p, width, packed, row_bytes, scale, table, block, 0, K);
 }
 
-/* The transpose of 8 rows of 8 numbers: pairs, fours, halves. */
+/* Transposes 8 rows of 8 numbers: pairs, fours, halves. */
 __attribute__((target("avx")))
 static inline void transpose(__m256 r[8]) {
     __m256 t[8];
@@ -286,7 +287,7 @@ static inline void transpose(__m256 r[8]) {
     for (int i = 0; i < 8; i++) r[i] = t[i];
 }
 
-/* p[k*width + i] = a[i*row + k]: eight rows, or the six of a tile, and eight steps at a time */
+/* p[k*width + i] = a[i*row + k]: eight rows, or the six of a tile, and eight steps at a time. */
 __attribute__((target("avx")))
 static void avx_interleave(float *p, int width, const float *a, size_t row, int rows, int K) {
     for (; rows > 0; rows -= 8, p += 8, a += 8 * row) {
