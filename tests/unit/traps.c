@@ -127,11 +127,15 @@ static void T2_positions(void) {
     }
 }
 
-static void T3_gelu(void) {
+static void T3_roberta(void) {
     const float x = 2;
+    RewardConfig c;
     float y = 0;
     activation_forward(&y, &x, judge_config().stack.activation, 1);
     CHECK(near((double)y, 1.9544997), "T3: RoBERTa's GELU is the exact one: of 2, 1.95450 (%.5f)", (double)y);
+    const int code = reward_config_load(&c, "tests/golden/models/roberta", &pool, NULL);
+    CHECK(code == OK && near((double)c.stack.eps * 1e5, 1),
+          "T3: the norms' epsilon is the file's 1e-5, not BERT's 1e-12");
 }
 
 static void T4_shifted(void) {
@@ -537,7 +541,7 @@ int main(void) {
     pool = test_pool();
     memory = test_arena((size_t)4 << 20);
     ws = test_arena((size_t)16 << 20);
-    T1_rope_pairs(); T2_positions(); T3_gelu(); T4_shifted(); T5_nf4(); T6_new_adapter();
+    T1_rope_pairs(); T2_positions(); T3_roberta(); T4_shifted(); T5_nf4(); T6_new_adapter();
     T7_rewards(); T8_temperature(); T9_eos(); T10_first_ratio(); T11_before_cutting(); T12_several_eos();
     T13_token_type(); T14_grouped_queries(); T15_window(); T16_norms(); T17_logits(); T18_tied();
     T19_backward_adds(); T20_adamw(); T21_kl_counts(); T22_gae(); T23_whitening(); T24_clipping();
