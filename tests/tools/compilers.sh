@@ -63,9 +63,6 @@ for cc in gcc clang; do
     [ $cc = clang ] && quiet="$quiet -Wno-keyword-macro"
     alone "$cc, plain char unsigned" $cc "-O1 -funsigned-char $quiet" core.c text/*.c tokenizer.c checkpoint.c files/*.c io.c
     for f in $doubles; do alone "$cc, in double" $cc "-O1 -DF64 $quiet" "$f.c"; done
-    for f in $library; do
-        case $f in fast/*) ;; *) alone "$cc, definitions alone" $cc "-O1 -DPLAIN $quiet" "$f.c" ;; esac
-    done
 done
 alone "gcc, tests" gcc "-O1 $off -I. -Itests -Itests/unit -Itests/fuzz" tests/*/*.c
 
