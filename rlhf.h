@@ -433,46 +433,51 @@ void quantize_absmax(unsigned char *code, f32 *nested, f32 *offset, const f32 *m
 /* Computes x (n) = elements `at` .. at+n-1 of a 4-bit weight, the same bits for any range. */
 void dequantize_4bit(f32 *x, const unsigned char *packed, const Quant *q, size_t at, size_t n);
 
-/* ==== tokenizer.c: text to ids and back, from memory. The kinds of tokenizers are in text/. ==== */
+/* ==== tokenizer.c: turns text into ids and back. The kinds of tokenizers are in text/. ==== */
 enum { TOKENIZER_SENTENCEPIECE, TOKENIZER_BYTELEVEL, TOKENIZER_WORDPIECE };
-typedef struct Tokenizer Tokenizer;         /* its parts are in text/text.h; lives in its pool */
-/* Opens a tokenizer from the bytes of its files; NULL and *err if they are bad. A program links
- * with the kinds whose openers it calls. */
+typedef struct Tokenizer Tokenizer;         /* defined in text/text.h; is in the caller's pool */
+/* Each of these four functions opens a tokenizer from the bytes of its files; NULL and *err if they
+ * are bad. A program links only with the kinds whose functions it calls. */
 Tokenizer *tokenizer_sentencepiece(const void *model, size_t n, Pool *pool, Error *err);
 Tokenizer *tokenizer_bytelevel(const void *vocab, size_t vocab_n, const void *merges,
                                size_t merges_n, Pool *pool, Error *err);
 Tokenizer *tokenizer_wordpiece(const void *vocab, size_t n, Pool *pool, Error *err);
 Tokenizer *tokenizer_json(const void *bytes, size_t n, Pool *pool, Error *err);
-/* Encodes text (n bytes, any bytes) without the template: *ids is an array of *count ints in pool.
- * Added tokens are cut out of the text first. Takes O(n log n) at most. OK or E_MEMORY. */
+/* Encodes a text of n bytes (any bytes), without the tokens of the template. *ids: *count
+ * ids, in pool. Added tokens are cut out of the text first. Takes at most O(n log n)
+ * time. OK or E_MEMORY. */
 int tokenizer_encode(const Tokenizer *t, const char *text, size_t n, Pool *pool, int **ids,
                      int *count);
-/* Does the same, and says which bytes [from, to) each id stands for. exact 0: a guess. */
+/* The bytes [from, to) of the text that an id stands for; exact 0: a guess. tokenizer_encode_spans
+ * does what tokenizer_encode does, and returns such a span for each id. */
 typedef struct { size_t from, to; int exact; } TokenSpan;
 int tokenizer_encode_spans(const Tokenizer *t, const char *text, size_t n, Pool *pool, int **ids,
                            TokenSpan **spans, int *count);
-/* Does the same for text from a stranger: added tokens that it spells are letters. first: the text
- * begins here, not after an added token. */
+/* Does what tokenizer_encode does, for a text from a stranger: does not look for added tokens;
+ * their texts are plain text. first 1: the text begins here; 0: it goes on after an added token. */
 int tokenizer_encode_plain(const Tokenizer *t, const char *text, size_t n, int first, Pool *pool,
                            int **ids, int *count);
-/* Decodes ids: *length bytes in *text (and a NUL) in pool. Special tokens are left out (_all:
- * written), as are ids of tokenizer_size() and more. OK, E_RANGE (an id below 0) or E_MEMORY. */
+/* Each of these two functions decodes ids: *text has *length bytes, with a NUL after them, in pool.
+ * tokenizer_decode leaves out special tokens, tokenizer_decode_all writes them; both leave out ids
+ * that are not below tokenizer_size(). OK, E_RANGE (an id below 0) or E_MEMORY. */
 int tokenizer_decode(const Tokenizer *t, const int *ids, int count, Pool *pool, char **text,
                      size_t *length);
 int tokenizer_decode_all(const Tokenizer *t, const int *ids, int count, Pool *pool, char **text,
                          size_t *length);
-int tokenizer_size(const Tokenizer *t);     /* number of ids */
-int tokenizer_kind(const Tokenizer *t);     /* TOKENIZER_SENTENCEPIECE, _BYTELEVEL or _WORDPIECE */
-typedef struct { int bos, eos, unk, pad; } SpecialIds;                  /* -1: none */
+int tokenizer_size(const Tokenizer *t);     /* returns the number of ids */
+int tokenizer_kind(const Tokenizer *t);     /* returns a TOKENIZER_ constant */
+typedef struct { int bos, eos, unk, pad; } SpecialIds;                  /* -1: it has none */
 SpecialIds tokenizer_specials(const Tokenizer *t);
-/* Sets *before (*after) to 1 if the template puts bos before (eos after) a text, else to 0. */
+/* Sets *before to 1 if the template puts bos before a text, *after to 1 if it puts eos after it;
+ * else sets them to 0. */
 void tokenizer_template(const Tokenizer *t, int *before, int *after);
-const char *tokenizer_chat_template(const Tokenizer *t);    /* or NULL; nothing here executes it */
+const char *tokenizer_chat_template(const Tokenizer *t);    /* text or NULL; it is never run */
 const char *tokenizer_piece(const Tokenizer *t, int id, size_t *length);    /* NULL: no such id */
-int tokenizer_find(const Tokenizer *t, const char *piece, size_t length);   /* its id, or -1 */
-/* Trains a tokenizer of V ids, with Llama's layout (BPE or unigram) or RoBERTa's. next() gives one
- * text after another, and returns 0 at the end. NULL and *err if the texts cannot fill V ids, V is
- * too small, or memory is out. */
+/* Returns the id of a piece or an added token, or -1. */
+int tokenizer_find(const Tokenizer *t, const char *piece, size_t length);
+/* Each of these three functions trains a tokenizer of V ids: two in Llama's layout (BPE, unigram),
+ * one in RoBERTa's (byte-level BPE). next() gives one text after another, and returns 0 at the end.
+ * NULL and *err if the texts cannot fill V ids, V is too small, or memory is out. */
 typedef struct { int (*next)(void *c, const char **text, size_t *n); void *context; } TextSource;
 Tokenizer *tokenizer_train_sentencepiece(TextSource source, int V, Pool *pool, Error *err);
 Tokenizer *tokenizer_train_unigram(TextSource source, int V, Pool *pool, Error *err);

@@ -1,33 +1,41 @@
-/* text/beside.h - what reading and writing a tokenizer's folder (files/tokenizer_files.c) needs of
- *          it. */
+/* text/beside.h - the types and functions with which files/tokenizer_files.c reads and writes the
+ * folder of a tokenizer. */
 #ifndef BESIDE_H
 #define BESIDE_H
 
 #include "../rlhf.h"
 
-/* Reads added_tokens.json, tokenizer_config.json and special_tokens_map.json, parsed (NULL: not
- * there), which add tokens and name the special ones (text/beside.c). OK or *err. */
+/* Applies the parsed files added_tokens.json, tokenizer_config.json and special_tokens_map.json to
+ * a tokenizer (NULL: there is no such file). They add tokens and name the special ones
+ * (text/beside.c). OK or *err. */
 int tokenizer_beside(Tokenizer *t, const Json *added, const Json *config, const Json *map,
                      Pool *pool, Error *err);
-/* A token that was added to the vocabulary. special: decoding leaves it out. lstrip, rstrip: it
- * swallows the white space before it, after it. single_word: it is not found within a word.
- * normalized: it is looked for in the normal form. beyond: the vocabulary itself does not have
- * it. */
+/* A token that was added to the vocabulary. special: decoding leaves it out. lstrip: it
+ * includes the white space before it; rstrip: the white space after it. single_word: it is
+ * not found within a word. normalized: it is looked for in the normal form. beyond: the
+ * vocabulary itself lacks it. */
 typedef struct {
     const char *text; size_t length;
     int id, special, lstrip, rstrip, single_word, normalized, beyond;
 } AddedToken;
-/* Rules of BertNormalizer. clean: controls go, white space is a space; ideographs: a space on both
- * sides of each; strip: NFD without marks; lower: lower case. */
+/* The rules of BertNormalizer (1: in use). clean: removes control characters and turns white space
+ * into spaces; ideographs: puts a space on both sides of each Chinese character; strip: applies NFD
+ * and removes marks; lower: turns letters into lower case. */
 typedef struct { int clean, ideographs, strip, lower; } BertRules;
 
-/* The rest is tokenizer.c's. */
-int tokenizer_added(const Tokenizer *t, int i, AddedToken *token);  /* the i-th by id; 0: no more */
-/* "legacy" of tokenizer_config.json; 0: no space is put before a text after a special token. */
+/* The functions below are in tokenizer.c. */
+/* Copies the i-th added token, in the order of ids, to *token. Returns 0 if there
+ * are only i, else 1. */
+int tokenizer_added(const Tokenizer *t, int i, AddedToken *token);
+/* Returns "legacy" of tokenizer_config.json. 0: a text after a special token gets
+ * no space before it. */
 int tokenizer_legacy(const Tokenizer *t);
-const char *tokenizer_class(const Tokenizer *t);        /* transformers' name of its kind */
-const BertRules *tokenizer_bert(const Tokenizer *t);    /* WordPiece's rules; NULL: another kind */
-/* Appends the bytes of its files. OK, E_ARGUMENT (a tokenizer from other files) or E_MEMORY. */
+/* Returns the name of the tokenizer's class in Hugging Face's transformers. */
+const char *tokenizer_class(const Tokenizer *t);
+/* Returns the rules of a WordPiece tokenizer; NULL: t is of another kind. */
+const BertRules *tokenizer_bert(const Tokenizer *t);
+/* Each of these four functions appends the bytes of the files that t was read from. OK, E_ARGUMENT
+ * (t was read from other files) or E_MEMORY. */
 int tokenizer_write_sentencepiece(const Tokenizer *t, Buffer *model);
 int tokenizer_write_bytelevel(const Tokenizer *t, Buffer *vocab_json, Buffer *merges_txt);
 int tokenizer_write_wordpiece(const Tokenizer *t, Buffer *vocab_txt);
