@@ -85,7 +85,7 @@ all: $(PROGRAMS) data/imdb.bin
 # Every source sees the map; programs, what they share; a room, its own header.
 $(filter text/%.o tokenizer.o,$(LIB)): text/text.h text/beside.h
 files/tokenizer_files.o: text/beside.h
-$(filter fast/%.o ops.o,$(LIB)): fast/fast.h rows.h
+$(filter fast/%.o ops.o,$(LIB)): fast/fast.h lanes.h
 fast/wide.o: ops.c
 %.o: %.c rlhf.h base.h programs.h build/flags
 	$(CC) $(FLAGS) -c -o $@ $<
@@ -115,7 +115,7 @@ build/tests/%: tests/golden/%.c tests/test.h $(LIB)
 	$(TEST)
 build/tests/%: tests/tools/%.c tests/test.h $(LIB)
 	$(TEST)
-build/f64/%.o: %.c rlhf.h rows.h build/flags
+build/f64/%.o: %.c rlhf.h lanes.h build/flags
 	$(CC) $(FLAGS) -DF64 -c -o $@ $<
 ALONG    = core.o quant.o $(filter fast/threads.o,$(LIB))
 build/tests/grad: tests/unit/grad.c tests/test.h $(ALONG) $(F64:%=build/f64/%.o)

@@ -1,31 +1,34 @@
 /* ops.c - the layers of a transformer as forward/backward pairs, each the plain definition; AdamW.
  *
- * Needs    core.c (arena), quant.c (16-bit and 4-bit weights), rows.h, and, unless it is built with -DPLAIN,
- *          the twins in fast/. No heap, no stdio, no globals.
+ * Needs    core.c (arena), quant.c (16-bit and 4-bit weights), lanes.h (dot products, exp, softmax
+ *          and log-sum-exp of a row), and, unless it is built with -DPLAIN, the twins in fast/. No
+ *          heap, no stdio, no globals.
  * Rules    x_forward overwrites its outputs; x_backward only ADDS to every d-array. Inputs are const.
- * Twins    A faster function that does the same is a definition's twin. TWIN(name, arguments) calls the twin
- *          of a linear or of attention (fast/matmul.c, fast/attention.c), unless RLHF_ISA=definition.
- *          WIDE(name, arguments) calls a copy of the function itself: fast/wide.c compiles this file a second
- *          time, for processors with AVX2. `make PLAIN=1` builds without both.
+ * Twins    A definition's twin is a faster function with the same results. RETURN_TWIN(name, arguments)
+ *          calls the twin of a linear or of attention (fast/matmul.c, fast/attention.c) and returns,
+ *          unless RLHF_ISA=definition. RETURN_WIDE(name, arguments) calls a second copy of the function
+ *          itself and returns: fast/wide.c compiles this file again, for processors with AVX2. `make
+ *          PLAIN=1` builds without both.
  * Order    Every sum has one fixed order, so that a result has the same bits for any number of rows and
  *          threads, under every C99 compiler (with -ffp-contract=off):
  *            - each output of a linear is one accumulator, added in order of the inner index, and so are
  *              attention's scores and mixtures. A twin has the same order, and the same bits, unless its
  *              multiply-adds round once: then it equals the loop whose step is fmaf (tests/unit/twins.c);
- *            - norms and softmax sums use eight lanes (rows.h);
- *            - threads split outputs, never a sum.
+ *            - norms and softmax sums use eight lanes (lanes.h);
+ *            - each output is computed by one thread.
  *          So the log-prob of a sampled token equals, bit for bit, the one that training computes.
- * Maths    exp and the normal distribution are our own (same bits on every machine); log and tanh are libm's
- *          in double, rounded.
- * Memory   scratch comes from a workspace; with ws->base == NULL a function only measures.
- * Edges    N = 0 rows is fine everywhere. NaN in, NaN out: programs check the loss. */
+ * Maths    exp and the normal distribution are our own (same bits on every machine); log and tanh are
+ *          libm's, computed in double and rounded.
+ * Memory   Scratch comes from a workspace; with ws->base == NULL a function only measures it.
+ * Edges    N = 0 rows is allowed everywhere. A NaN in the input gives a NaN in the output:
+ *          programs check the loss. */
 #include "rlhf.h"
-#include "rows.h"
+#include "lanes.h"
 
 #if defined(PLAIN) || defined(F64) || defined(WIDE_COPY)
-#define TWIN(name, arguments)
-#define WIDE(name, arguments)
-#define WIDE_VALUE(name, arguments)
+#define RETURN_TWIN(name, arguments)
+#define RETURN_WIDE(name, arguments)
+#define RETURN_WIDE_VALUE(name, arguments)
 #else
 #include "fast/fast.h"
 #endif
@@ -40,9 +43,9 @@ float log1p_exp(float x) {
     return (float)(d > 0 ? d + log1p(exp(-d)) : log1p(exp(d)));
 }
 
-/* ---- The linear: almost all time goes into its three directions ---- */
+/* ---- The linear: its three directions take almost all time ---- */
 
-/* y (N,O) += x (N,I) W^T, for row o of W: column o of y */
+/* y (N,O) += x (N,I) W^T, one column of it. row: row o of W; y points at column o. */
 static void add_column(float *y, const float *x, const float *row, int N, int O, int I) {
     for (int n = 0; n < N; n++) {
         float sum = y[at(n, O)];
@@ -51,13 +54,13 @@ static void add_column(float *y, const float *x, const float *row, int N, int O,
     }
 }
 
-/* dx (N,I) += dy (N,O) W, for row o of W: column o of dy */
+/* dx (N,I) += dy (N,O) W, one term of the sum over o. row: row o of W; dy points at column o. */
 static void add_rows(float *dx, const float *dy, const float *row, int N, int O, int I) {
     for (int n = 0; n < N; n++)
         for (int i = 0; i < I; i++) dx[at(n, I) + (size_t)i] += dy[at(n, O)] * row[i];
 }
 
-/* dW (O,I) += dy^T (O,N) x (N,I), for row o of dW: column o of dy */
+/* dW (O,I) += dy^T (O,N) x (N,I), one row of it. row: row o of dW; dy points at column o. */
 static void add_row(float *row, const float *dy, const float *x, int N, int O, int I) {
     for (int n = 0; n < N; n++)
         for (int i = 0; i < I; i++) row[i] += dy[at(n, O)] * x[at(n, I) + (size_t)i];
@@ -71,8 +74,8 @@ static void round_to(float *x, int type, size_t n) {
     (void)x; (void)type; (void)n;
 }
 
-/* Returns row o of W (I numbers) as floats, rounded to the compute type. line (I): where they are put; a row
- * of float32 that is not rounded is not copied. */
+/* Returns row o of W (I numbers) as floats, rounded to the compute type: W's own row if it is float32 and
+ * not rounded, otherwise a copy in line (I). */
 static const float *weight_row(const Matrix *w, int o, float *line) {
     const size_t I = (size_t)w->I, first = at(o, w->I);
     const float *row = (const float *)w->data + first;
@@ -86,8 +89,8 @@ static const float *weight_row(const Matrix *w, int o, float *line) {
     return line;
 }
 
-/* Returns x (n) rounded to the compute type: a copy from ws, or x itself for F32. NULL: measuring, or no
- * memory. */
+/* Returns x (n) rounded to the compute type: a copy in ws, or x itself if the type is F32. NULL: ws only
+ * measures or is too small. */
 static const float *rounded(const float *x, int type, size_t n, Arena *ws) {
     if (type == F32) return x;
     float *copy = arena_take(ws, n, sizeof *copy);
@@ -97,8 +100,8 @@ static const float *rounded(const float *x, int type, size_t n, Arena *ws) {
     return copy;
 }
 
-/* Returns where a product is summed that is to be added to y (n): in y, or, if it is rounded first, in zeros
- * from ws. NULL: measuring, or no memory. */
+/* Returns the array in which to sum a product that will be added to y (n): y itself, or, if the product is
+ * rounded first, zeros in ws. NULL: ws only measures or is too small. */
 static float *sum_begin(float *y, int output, size_t n, Arena *ws) {
     if (output == F32) return ws->base && !ws->failed ? y : NULL;
     float *sum = arena_take(ws, n, sizeof *sum);
@@ -117,7 +120,7 @@ static void add_bias(float *y, const float *bias, int N, int O) {
 }
 
 void linear_forward(float *y, const float *x, const Matrix *w, const float *bias, int N, Arena *ws) {
-    TWIN(linear_forward, (y, x, w, bias, N, ws));
+    RETURN_TWIN(linear_forward, (y, x, w, bias, N, ws));
     size_t mark = ws->used, n = at(N, w->O);
     const float *in = rounded(x, w->compute, at(N, w->I), ws);
     float *line = arena_take(ws, (size_t)w->I, sizeof *line);
@@ -130,7 +133,7 @@ void linear_forward(float *y, const float *x, const Matrix *w, const float *bias
 }
 
 void linear_add(float *y, const float *x, const Matrix *w, const float *bias, int N, Arena *ws) {
-    TWIN(linear_add, (y, x, w, bias, N, ws));
+    RETURN_TWIN(linear_add, (y, x, w, bias, N, ws));
     size_t mark = ws->used, n = at(N, w->O);
     const float *in = rounded(x, w->compute, at(N, w->I), ws);
     float *line = arena_take(ws, (size_t)w->I, sizeof *line), *sum = sum_begin(y, w->output, n, ws);
@@ -143,7 +146,7 @@ void linear_add(float *y, const float *x, const Matrix *w, const float *bias, in
 
 void linear_backward(float *dx, float *dbias, const float *dy, const float *x, const Matrix *w, int N,
                      Arena *ws) {
-    TWIN(linear_backward, (dx, dbias, dy, x, w, N, ws));
+    RETURN_TWIN(linear_backward, (dx, dbias, dy, x, w, N, ws));
     size_t mark = ws->used, n = at(N, w->I);
     const float *g = rounded(dy, w->compute, at(N, w->O), ws);
     const float *in = w->grad ? rounded(x, w->compute, n, ws) : NULL;
@@ -158,10 +161,10 @@ void linear_backward(float *dx, float *dbias, const float *dy, const float *x, c
 }
 
 void linear_measure(Arena *ws, int N, int I, int O, int compute) {
-    TWIN(linear_measure, (ws, N, I, O, compute));
+    RETURN_TWIN(linear_measure, (ws, N, I, O, compute));
     size_t mark = ws->used;
     arena_take(ws, (size_t)I, sizeof(float));
-    /* what is rounded: x, dy, and a product of either shape */
+    /* rounded copies: of x, of dy, and of a product of either shape */
     for (int i = 0; i < 2 && compute != F32; i++) {
         arena_take(ws, at(N, I), sizeof(float));
         arena_take(ws, at(N, O), sizeof(float));
@@ -195,7 +198,7 @@ static void rmsnorm_rows(float *y, const float *x, const float *w, float eps, in
 }
 
 void rmsnorm_forward(float *y, const float *x, const float *w, float eps, int N, int C) {
-    WIDE(rmsnorm_forward, (y, x, w, eps, N, C));
+    RETURN_WIDE(rmsnorm_forward, (y, x, w, eps, N, C));
     IN_PARTS((double)N * C * 4, N, rmsnorm_rows(y, x, w, eps, C, from, to));
 }
 
@@ -220,7 +223,7 @@ static void rmsnorm_weight(float *dw, const float *dy, const float *x, float eps
 
 void rmsnorm_backward(float *dx, float *dw, const float *dy, const float *x, const float *w, float eps,
                       int N, int C) {
-    WIDE(rmsnorm_backward, (dx, dw, dy, x, w, eps, N, C));
+    RETURN_WIDE(rmsnorm_backward, (dx, dw, dy, x, w, eps, N, C));
     IN_PARTS((double)N * C * 8, N, rmsnorm_backward_rows(dx, dy, x, w, eps, C, from, to));
     if (dw) rmsnorm_weight(dw, dy, x, eps, N, C);
 }
@@ -237,7 +240,7 @@ static void layernorm_rows(float *y, const float *x, const float *w, const float
 }
 
 void layernorm_forward(float *y, const float *x, const float *w, const float *b, float eps, int N, int C) {
-    WIDE(layernorm_forward, (y, x, w, b, eps, N, C));
+    RETURN_WIDE(layernorm_forward, (y, x, w, b, eps, N, C));
     IN_PARTS((double)N * C * 6, N, layernorm_rows(y, x, w, b, eps, C, from, to));
 }
 
@@ -265,14 +268,14 @@ static void layernorm_weight(float *dw, float *db, const float *dy, const float 
 
 void layernorm_backward(float *dx, const float *dy, const float *x, const Matrix *w, const Matrix *b,
                         float eps, int N, int C) {
-    WIDE(layernorm_backward, (dx, dy, x, w, b, eps, N, C));
+    RETURN_WIDE(layernorm_backward, (dx, dy, x, w, b, eps, N, C));
     IN_PARTS((double)N * C * 10, N, layernorm_backward_rows(dx, dy, x, w->data, eps, C, from, to));
     if (w->grad) layernorm_weight(w->grad, b->grad, dy, x, eps, N, C);
 }
 
 /* ---- Positions and attention ---- */
 
-/* Turns half j and half j + D/2 of each head by position * inv_freq[j]:
+/* Rotates numbers j and j + D/2 of each head, a and b, by the angle position * inv_freq[j]:
  *     a' = a cos - b sin,  b' = b cos + a sin                                          [Su et al. 2021] */
 static void rope_rows(float *x, const int *position, const float *cosine, const float *sine, int inverse,
                       int H, int D, size_t from, size_t to) {
@@ -292,12 +295,12 @@ static void rope_rows(float *x, const int *position, const float *cosine, const 
 
 void rope_rotate(float *x, const int *position, const float *cosine, const float *sine, int inverse, int N,
                  int H, int D) {
-    WIDE(rope_rotate, (x, position, cosine, sine, inverse, N, H, D));
+    RETURN_WIDE(rope_rotate, (x, position, cosine, sine, inverse, N, H, D));
     IN_PARTS((double)N * H * D * 2, N, rope_rows(x, position, cosine, sine, inverse, H, D, from, to));
 }
 
-/* Returns where head h of query n begins in q and y, and where its key head begins in row j of those that it
- * sees. */
+/* Return where head h of query n begins in q and y (query_at), and where its key head begins in row j of
+ * the rows of k and v that the query sees (key_at). */
 static size_t query_at(const Heads *heads, int n, int h) {
     return (at(n, heads->H) + (size_t)h) * (size_t)heads->D;
 }
@@ -305,7 +308,8 @@ static size_t key_at(const Keys *keys, const Heads *heads, int n, int h, int j) 
     return (at(keys->first[n] + j, heads->K) + (size_t)(h / (heads->H / heads->K))) * (size_t)heads->D;
 }
 
-/* Reserves two rows of probabilities; NULL: measuring (attention_measure says how much), or no memory. */
+/* Reserves two rows of probabilities. NULL: ws only measures (attention_measure says how
+ * much) or is too small. */
 static float *probabilities_take(const Keys *keys, int N, Arena *ws) {
     size_t mark = ws->used;
     int most = 1;
@@ -315,7 +319,7 @@ static float *probabilities_take(const Keys *keys, int N, Arena *ws) {
     return p;
 }
 
-/* p (count[n]) becomes the probabilities of the rows that query n sees under head h. */
+/* Computes p (count[n]), the probabilities of the rows that query n sees under head h. */
 static void probabilities(float *p, const Qkv *in, const Keys *keys, const Heads *heads, int n, int h) {
     const float *q = in->q + query_at(heads, n, h);
     for (int j = 0; j < keys->count[n]; j++) {
@@ -328,7 +332,7 @@ static void probabilities(float *p, const Qkv *in, const Keys *keys, const Heads
 }
 
 void attention_forward(float *y, const Qkv *in, const Keys *keys, int N, const Heads *heads, Arena *ws) {
-    TWIN(attention_forward, (y, in, keys, N, heads, ws));
+    RETURN_TWIN(attention_forward, (y, in, keys, N, heads, ws));
     float *p = probabilities_take(keys, N, ws);
     for (int h = 0; h < heads->H && p; h++)
         for (int n = 0; n < N; n++) {
@@ -342,13 +346,13 @@ void attention_forward(float *y, const Qkv *in, const Keys *keys, int N, const H
         }
 }
 
-/* With p as in the forward and dp = dy.v:
+/* With p as in the forward pass and dp = dy.v:
  *     ds = scale p (dp - dy.y)    dq += ds k    dk += ds q    dv += p dy
- * The gradients of a row of k and v are sums over the heads that use it, and under each head over queries, in
- * order. */
+ * The gradients of a row of k and v are sums over the heads that use it, and for each head over
+ * the queries, in order. */
 void attention_backward(const Qkv *d, const float *dy, const float *y, const Qkv *in, const Keys *keys, int N,
                         const Heads *heads, Arena *ws) {
-    TWIN(attention_backward, (d, dy, y, in, keys, N, heads, ws));
+    RETURN_TWIN(attention_backward, (d, dy, y, in, keys, N, heads, ws));
     float *p = probabilities_take(keys, N, ws);
     for (int h = 0; h < heads->H && p; h++)
         for (int n = 0; n < N; n++) {
@@ -374,7 +378,7 @@ void attention_backward(const Qkv *d, const float *dy, const float *y, const Qkv
 }
 
 void attention_measure(Arena *ws, int keys, const Heads *heads) {
-    TWIN(attention_measure, (ws, keys, heads));
+    RETURN_TWIN(attention_measure, (ws, keys, heads));
     size_t mark = ws->used;
     arena_take(ws, 2 * (size_t)keys, sizeof(float));
     ws->used = mark;
@@ -383,11 +387,32 @@ void attention_measure(Arena *ws, int keys, const Heads *heads) {
 
 /* ---- Activations ---- */
 
-/* Each activation is x times a part of it between 0 and 1, which these return; *slope, of the middle two, is
- * the derivative of that part:
+INLINE float sigmoid(float x) { return 1 / (1 + exp_inline(-x)); }
+
+/* Returns Phi(x) of the normal distribution; *density becomes phi(x). */
+INLINE float normal_cdf(float x, float *density) {
+    float gauss = exp_inline(-0.5f * x * x), tail = upper_tail(fabsf(x), gauss);
+    *density = gauss * (float)0.39894228040143267794;
+    return x < 0 ? tail : 1 - tail;
+}
+
+/* Returns (1 + tanh(u)) / 2 = sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3); *slope becomes
+ * its derivative. Beyond +-16 the value is 0 or 1 in floats: x is clamped to +-16, so that its
+ * powers do not overflow. */
+INLINE float tanh_part(float x, float *slope) {
+    const float c = (float)1.59576912160573071176, cube = (float)0.044715;      /* 2 sqrt(2 / pi) */
+    x = x < -16 ? -16 : x > 16 ? 16 : x;
+    float twice_u = c * (x + cube * x * x * x), e = exp_inline(-fabsf(twice_u));
+    float less = e / (1 + e);                           /* the smaller of p = sigmoid(2 u) and 1 - p */
+    *slope = c * (1 + 3 * cube * x * x) * (less / (1 + e));     /* p (1 - p), without cancellation */
+    return twice_u < 0 ? less : 1 / (1 + e);
+}
+
+/* An activation is x times a factor from 0 to 1, its part. part and part_and_slope return the part; for
+ * the two GELUs *slope becomes the derivative of the part:
  *     SILU       sigmoid(x)                                   [Elfwing et al. 2017]
  *     GELU       Phi(x) = (1 + erf(x / sqrt 2)) / 2           [Hendrycks & Gimpel 2016]
- *     GELU_TANH  (1 + tanh(u)) / 2, see tanh_part: GPT-2's    [the same]
+ *     GELU_TANH  (1 + tanh(u)) / 2, see tanh_part; for GPT-2  [Hendrycks & Gimpel 2016]
  *     RELU       1 if x > 0, otherwise 0 */
 INLINE float part_and_slope(float x, int activation, float *slope) {
     if (activation == ACT_SILU) return sigmoid(x);
@@ -400,7 +425,7 @@ INLINE float part(float x, int activation) {
     return part_and_slope(x, activation, &unused);
 }
 
-/* Returns dy times the derivative at x, which is p + x p'(x), p = part(x), and p in *part_of_x. */
+/* Returns dy times the activation's derivative at x: p + x p'(x), where p = part(x); *part_of_x becomes p. */
 INLINE float through(float dy, float x, int activation, float *part_of_x) {
     float slope = 0, p = part_and_slope(x, activation, &slope);
     *part_of_x = p;
@@ -408,7 +433,7 @@ INLINE float through(float dy, float x, int activation, float *part_of_x) {
     return dy * (p + x * slope);
 }
 
-/* y = act(x) up; up NULL: y = act(x) */
+/* Computes y = act(x) up, or y = act(x) if up is NULL. */
 INLINE void activate(int activation, float *y, const float *x, const float *up, size_t from, size_t to) {
     if (up) for (size_t i = from; i < to; i++) y[i] = x[i] * part(x[i], activation) * up[i];
     else for (size_t i = from; i < to; i++) y[i] = x[i] * part(x[i], activation);
@@ -424,8 +449,8 @@ INLINE void activate_backward(int activation, float *dx, float *dup, const float
     }
 }
 
-/* Calls f(activation, ...) with a constant: compilers build f for each activation and do not ask inside its
- * loop. */
+/* Calls f(activation, ...) with a constant activation: compilers build f for each one, and its
+ * loop does not test it. */
 #define BY_ACTIVATION(f, ...) \
     switch (activation) { \
     case ACT_SILU: f(ACT_SILU, __VA_ARGS__); break; case ACT_GELU: f(ACT_GELU, __VA_ARGS__); break; \
@@ -439,13 +464,13 @@ static void gated_backward_part(float *dx, float *dup, const float *dy, const fl
 }
 
 void gated_forward(float *y, const float *gate, const float *up, int activation, size_t n) {
-    WIDE(gated_forward, (y, gate, up, activation, n));
+    RETURN_WIDE(gated_forward, (y, gate, up, activation, n));
     IN_PARTS((double)n * 16, n, gated_part(y, gate, up, activation, from, to));
 }
 
 void gated_backward(float *dgate, float *dup, const float *dy, const float *gate, const float *up,
                     int activation, size_t n) {
-    WIDE(gated_backward, (dgate, dup, dy, gate, up, activation, n));
+    RETURN_WIDE(gated_backward, (dgate, dup, dy, gate, up, activation, n));
     IN_PARTS((double)n * 16, n, gated_backward_part(dgate, dup, dy, gate, up, activation, from, to));
 }
 
@@ -463,10 +488,10 @@ void tanh_backward(float *dx, const float *dy, const float *y, size_t n) {
     for (size_t i = 0; i < n; i++) dx[i] += dy[i] * (1 - y[i] * y[i]);
 }
 
-/* ---- Softmax, and what is computed from it ---- */
+/* ---- Softmax, log-probs, KL and cross-entropy (log_sum_exp is in lanes.h) ---- */
 
 void softmax_weights(float *w, const float *z, float temperature, int V) {
-    WIDE(softmax_weights, (w, z, temperature, V));
+    RETURN_WIDE(softmax_weights, (w, z, temperature, V));
     float cold = 1 / temperature, m = largest(z, V) * cold;
     for (int v = 0; v < V; v++) w[v] = exp_inline(z[v] * cold - m);
 }
@@ -484,12 +509,12 @@ static void logprob_rows(float *logprob, float *entropy, const float *logits, co
 
 void logprob_forward(float *logprob, float *entropy, const float *logits, const int *token, float temperature,
                      int N, int V) {
-    WIDE(logprob_forward, (logprob, entropy, logits, token, temperature, N, V));
+    RETURN_WIDE(logprob_forward, (logprob, entropy, logits, token, temperature, N, V));
     IN_PARTS((double)N * V * 16, N, logprob_rows(logprob, entropy, logits, token, temperature, V, from, to));
 }
 
-/* d logprob / d z_v = ([v = token] - p_v) / T,  p_v = e^(z_v / T - lse); the forward's output tells lse,
- * which is z_token / T - logprob. */
+/* d logprob / d z_v = ([v = token] - p_v) / T, p_v = e^(z_v / T - lse). lse follows from the forward's
+ * output: it is z_token / T - logprob. */
 static void logprob_backward_rows(float *dlogits, const float *dlogprob, const float *logprob,
                                   const float *logits,
                                   const int *token, float temperature, int V, size_t from, size_t to) {
@@ -504,7 +529,7 @@ static void logprob_backward_rows(float *dlogits, const float *dlogprob, const f
 
 void logprob_backward(float *dlogits, const float *dlogprob, const float *logprob, const float *logits,
                       const int *token, float temperature, int N, int V) {
-    WIDE(logprob_backward, (dlogits, dlogprob, logprob, logits, token, temperature, N, V));
+    RETURN_WIDE(logprob_backward, (dlogits, dlogprob, logprob, logits, token, temperature, N, V));
     IN_PARTS((double)N * V * 16, N,
              logprob_backward_rows(dlogits, dlogprob, logprob, logits, token, temperature, V, from, to));
 }
@@ -523,7 +548,7 @@ static void full_kl_rows(float *kl, const float *logits, const float *ref_logits
 
 void full_kl_forward(float *kl, const float *logits, const float *ref_logits, float temperature, int N,
                      int V) {
-    WIDE(full_kl_forward, (kl, logits, ref_logits, temperature, N, V));
+    RETURN_WIDE(full_kl_forward, (kl, logits, ref_logits, temperature, N, V));
     IN_PARTS((double)N * V * 32, N, full_kl_rows(kl, logits, ref_logits, temperature, V, from, to));
 }
 
@@ -621,9 +646,9 @@ void optimizer_reset(Optimizer *o) {
     o->t = 0;
 }
 
-enum { PARTS = 16 };  /* parts of a sum that threads share: as many for any number of threads */
+enum { PARTS = 16 };  /* threads share a sum in PARTS parts, whatever their number is */
 
-/* sum[part] becomes the sum of squares of that sixteenth of g (n), for each part. */
+/* Sets sum[part], for part = from .. to-1, to the sum of squares of that one of g's (n) PARTS parts. */
 static void squares(double *sum, const float *g, size_t n, size_t from, size_t to) {
     for (size_t part = from; part < to; part++) {
         size_t k = n * part / PARTS, end = n * (part + 1) / PARTS;
@@ -656,8 +681,8 @@ void gradient_zero(const Tensor *list, int tensors) {
 }
 
 /* m = b1 m + (1-b1) g    v = b2 v + (1-b2) g^2    theta = theta (1 - lr wd) - step m / (sqrt(v) root + eps)
- * PyTorch: step = lr / (1-b1^t), root = 1 / sqrt(1-b2^t).   TF1: step = lr sqrt(1-b2^t) / (1-b1^t), root =
- * 1. */
+ * PyTorch: step = lr / (1-b1^t), root = 1 / sqrt(1-b2^t).
+ * TF1:     step = lr sqrt(1-b2^t) / (1-b1^t), root = 1. */
 static void adamw(float *restrict w, float *restrict m, float *restrict v, const float *restrict g,
                   const AdamW *c, float scale, float step, float root, float decay, size_t from, size_t to) {
     for (size_t i = from; i < to; i++) {
@@ -670,7 +695,7 @@ static void adamw(float *restrict w, float *restrict m, float *restrict v, const
 
 size_t optimizer_step(Optimizer *o, size_t begin, const Tensor *list, int tensors, const AdamW *c,
                       float grad_scale) {
-    WIDE_VALUE(optimizer_step, (o, begin, list, tensors, c, grad_scale));
+    RETURN_WIDE_VALUE(optimizer_step, (o, begin, list, tensors, c, grad_scale));
     if (begin == 0) o->t++;
     double one = 1 - pow((double)c->beta1, (double)o->t), two = sqrt(1 - pow((double)c->beta2, (double)o->t));
     float step = (float)(c->tf_style ? (double)c->lr * two / one : (double)c->lr / one);

@@ -3,12 +3,13 @@
  *          exponent bits with bias 15, 10 fraction bits). 4 bits: Dettmers et al. 2023 (QLoRA), sections 2
  *          and 3, with the tables, thresholds and roundings of bitsandbytes.
  * Needs    a 32-bit IEEE float (f32 in rlhf.h); <string.h> for memcpy. No heap, no stdio, no globals.
- * Never    calls libm, and never has two float operations that round in one expression: all machines give the
- *          same bits.
- * Edges    16 bits: ties to even, subnormals, overflow to infinity, NaN (made quiet when narrowed); see
- *          tests/unit/base.c. 4 bits: x on a threshold takes the lower code; a short last block has its own
- *          absmax; the unused half of the last byte is 0; a block of zeros has the codes of 0 (7 in NF4); NaN
- *          and infinity are refused, with their index; see tests/unit/quant.c. */
+ * Never    calls libm, and never has two float operations that round in one expression: so all
+ *          machines give the same bits.
+ * Edges    16 bits: ties are rounded to even, subnormals are kept, overflow gives infinity, a NaN
+ *          becomes quiet when it is narrowed (tests/unit/base.c). 4 bits: x on a threshold gets the
+ *          lower code; a short last block has its own absmax; the unused half of the last byte is 0; a
+ *          block of zeros gets the codes of 0 (7 in NF4); NaN and infinity are refused, with their
+ *          index (tests/unit/quant.c). */
 #include "rlhf.h"
 #include <float.h>
 
@@ -26,9 +27,9 @@ static f32 from_bits(uint32_t u) {
 
 f32 bf16_to_f32(uint16_t bits) { return from_bits((uint32_t)bits << 16); }
 
-/* Adding 0x7FFF and the last kept bit rounds to nearest, ties to even. A carry goes into the exponent, which
- * is right up to infinity. A NaN keeps its upper bits and becomes quiet, so that it cannot turn into
- * infinity. */
+/* Adding 0x7FFF and the last kept bit rounds to nearest, ties to even. A carry goes into the
+ * exponent, which is correct, even to infinity. A NaN keeps its upper bits and becomes quiet, so that
+ * it cannot turn into infinity. */
 uint16_t f32_to_bf16(f32 x) {
     uint32_t u = bits_of(x);
     uint32_t kept = (u + 0x7FFFu + (u >> 16 & 1u)) >> 16;
@@ -46,9 +47,9 @@ f32 f16_to_f32(uint16_t bits) {
     return from_bits(sign | u);
 }
 
-/* Rounds as above. Below 2^-14 the result is subnormal, a multiple of 2^-24: adding 0.5, whose last bit is
- * 2^-24, rounds to that. A carry out of the fraction goes into the exponent, also from subnormal to normal
- * and from 65504 to infinity. */
+/* Rounds as f32_to_bf16 does. Below 2^-14 the result is subnormal, a multiple of 2^-24: adding 0.5, whose
+ * last bit is 2^-24, rounds to such a multiple. A carry out of the fraction goes into the exponent, also
+ * from subnormal to normal and from 65504 to infinity. */
 uint16_t f32_to_f16(f32 x) {
     uint32_t u = bits_of(x), sign = u >> 16 & 0x8000u, magnitude = u & 0x7FFFFFFFu;
     uint32_t half = (magnitude - (112u << 23) + 0xFFFu + (magnitude >> 13 & 1u)) >> 13;
@@ -86,9 +87,9 @@ void little_endian(void *words, size_t width, size_t n) {
 }
 
 /* ---- 4-bit weights ----
- * A block of `block` weights in flat order is divided by its largest magnitude, absmax, so that it is in -1
- * .. 1; each weight becomes the nearest of 16 values. bitsandbytes multiplies by 1/absmax, which sometimes
- * gives the other side of a threshold: so does this code. */
+ * Each `block` consecutive weights are a block. They are divided by their largest magnitude, absmax, so that
+ * they are in -1 .. 1; then each becomes the nearest of 16 values. bitsandbytes multiplies by 1/absmax
+ * instead, which sometimes moves a weight to the other side of a threshold: so does this code. */
 
 /* NF4: 16 quantiles of a normal distribution with a 0 among them, scaled to -1 .. 1 (Dettmers et al. 2023,
  * appendix E). */
@@ -96,8 +97,9 @@ static const f32 nf4[16] = {
     -1.0f, -0.696192801f, -0.525073051f, -0.394917488f, -0.284441382f, -0.184773430f, -0.0910500363f, 0.0f,
     0.0795802996f, 0.160930201f, 0.246112302f, 0.337915242f, 0.440709829f, 0.562617004f, 0.722956836f, 1.0f };
 
-/* FP4: a sign (8), two bits of exponent, one of fraction, divided by the largest value, 12. The codes are not
- * in the order of their values. bitsandbytes' thresholds are rounded decimals, not exact midpoints. */
+/* FP4: a sign bit (8), two bits of exponent and one of fraction; the values are divided by the largest
+ * one, 12. The codes are not in the order of their values. bitsandbytes' thresholds are rounded
+ * decimals, not exact midpoints. */
 static const f32 fp4[8] = { 0.0f, 1.0f / 192, 2.0f / 3, 1.0f, 1.0f / 3, 0.5f, 1.0f / 6, 0.25f };
 static const f32 fp4_threshold[7] = { 0.00260417f, 0.0859375f, 0.20833333f, 0.29166667f, 0.4166667f,
                                       0.583333f, 0.8333333f };
@@ -109,12 +111,12 @@ void quant_table(f32 table[16], int kind) {
         table[i] = kind == QUANT_NF4 ? nf4[i] : i < 8 ? fp4[i] : 0.0f - fp4[i - 8];  /* code 8 is 0, not -0 */
 }
 
-/* Returns 1/absmax. The floor is bitsandbytes' (in PyTorch): a block of zeros becomes 0 * 1e38, not 0 *
- * infinity, and so gets the codes of 0. */
+/* Returns 1/absmax, for absmax at least 1e-38, as bitsandbytes does (in PyTorch): a block of zeros becomes
+ * 0 * 1e38, not 0 * infinity, and so gets the codes of 0. */
 static f32 reciprocal(f32 absmax) { return 1.0f / (absmax > 1e-38f ? absmax : 1e-38f); }
 
-/* Returns the largest magnitude. Without signs, floats have the order of their bits; infinity and then NaN
- * come last. */
+/* Returns the largest |x|. Without signs, floats have the order of their bits; infinity
+ * and then NaN come last. */
 static f32 largest_magnitude(const f32 *x, size_t n) {
     int32_t largest = 0;
     for (size_t i = 0; i < n; i++) {
@@ -124,10 +126,11 @@ static f32 largest_magnitude(const f32 *x, size_t n) {
     return from_bits((uint32_t)largest);
 }
 
-/* Finds the codes of v = x * inverse, in -1 .. 1: the number of thresholds below v. NF4's thresholds are the
- * midpoints of its values. FP4's are those of |v|; a zero gets no sign; and the counts 0 .. 7 are the codes 0
- * 1 6 7 4 5 2 3 (bit 2 of a count flips bit 4). It compares and does not branch: half of the branches would
- * be predicted wrongly, and comparisons can be vectorised. */
+/* Finds the codes of v = x * inverse, in -1 .. 1. NF4: the code is the number of thresholds below v;
+ * thresholds are the midpoints of the values. FP4: the number of thresholds below |v|, 0 .. 7, means
+ * the code 0 1 6 7 4 5 2 3 (the bit of 2 flips the bit of 4), plus 8 if v < 0: a zero gets no sign.
+ * The loops compare and do not branch: half of the branches would be predicted wrongly, and
+ * comparisons can be vectorised. */
 static void encode(int32_t *code, const f32 *x, f32 inverse, int kind, const f32 *threshold, size_t n) {
     if (kind == QUANT_NF4) for (size_t i = 0; i < n; i++) {
         f32 v = x[i] * inverse;
@@ -142,8 +145,8 @@ static void encode(int32_t *code, const f32 *x, f32 inverse, int kind, const f32
     }
 }
 
-/* Quantises a block of n weights, which begins with a whole byte. Returns its absmax, no number if a weight
- * is none. */
+/* Quantises a block of n weights, whose codes begin at a whole byte. Returns its absmax. If a weight is a
+ * NaN or an infinity, absmax is one too, and nothing is packed. */
 static f32 quantize_block(unsigned char *packed, const f32 *x, int kind, const f32 *threshold, size_t n) {
     enum { RUN = 64 };
     int32_t code[RUN + 1];
@@ -186,13 +189,13 @@ int quantize_4bit(unsigned char *packed, f32 *absmax, const f32 *x, size_t n, in
 }
 
 /* ---- double quantisation: absmax itself in 8 bits ----
- * absmax is always positive; less its mean it has both signs, as the map does. d = absmax - mean is divided,
- * in blocks of QUANT_NESTED, by the block's largest |d| (Dettmers et al. 2023, section 3; the map: Dettmers
- * et al. 2022, dynamic tree quantisation). */
+ * absmax is never negative; d = absmax - mean has both signs, as the map has. In blocks of QUANT_NESTED, d
+ * is divided by the block's largest |d| (Dettmers et al. 2023, section 3; the map: Dettmers et al. 2022,
+ * dynamic tree quantisation). */
 
-/* The positive side of the map: for i = 0 .. 6, the midpoints of 2^i equal cells of 0.1 .. 1, times 10^(i-6).
- * Here as the bits that bitsandbytes stores, because they have the roundings of the vector code that computed
- * them. */
+/* The positive values of the map: for i = 0 .. 6, the midpoints of 2^i equal cells of 0.1 .. 1, times
+ * 10^(i-6). They are the bits that bitsandbytes stores, because these have the roundings of the vector
+ * code that computed them. */
 static const uint32_t dynamic[127] = {
     0x3513a3b7, 0x365a1a94, 0x370205ff, 0x37b24206, 0x38378034, 0x388aefb3, 0x38ba1f4b, 0x3923d70b,
     0x398ce705, 0x39c7e283, 0x3a016f01, 0x3a1eecc1, 0x3a3c6a80, 0x3a59e83e, 0x3a7765ff, 0x3aa7ef9d,
@@ -221,9 +224,9 @@ void quant_map(f32 map[256]) {
     map[255] = 1;
 }
 
-/* Finds the index of the map's value that is nearest to each x (n); of two equally near ones the even index.
- * Eight comparisons count the values below x, for all x side by side, so that no comparison waits for the one
- * before. */
+/* Finds the index of the map's value that is nearest to each x (n); of two equally near values it takes
+ * the one with the even index. Eight comparisons count the map's values below x. Each is made for all x
+ * before the next, so that no comparison waits for the one before it. */
 static void nearest(unsigned char *code, const f32 *x, const f32 *map, size_t n) {
     int32_t upper[QUANT_NESTED];    /* map[upper-1] < x <= map[upper]; x may be above the last value */
     memset(upper, 0, sizeof upper);
@@ -236,8 +239,8 @@ static void nearest(unsigned char *code, const f32 *x, const f32 *map, size_t n)
     }
 }
 
-/* bitsandbytes leaves the order of the mean's sum open. Here it is from first to last in double, rounded
- * once. */
+/* Quantises absmax to 8 bits. The sum for the mean is added from first to last in double, and the mean is
+ * rounded once: bitsandbytes leaves the order open. */
 void quantize_absmax(unsigned char *code, f32 *nested, f32 *offset, const f32 *map, const f32 *absmax,
                      size_t blocks) {
     double sum = 0;
@@ -263,14 +266,14 @@ f32 quant_scale(const Quant *q, size_t b) {
     return d + q->offset;
 }
 
-/* A block has at most 16 different weights: each is multiplied once and then looked up. */
+/* A block has at most 16 different weights: each is computed once and then looked up. */
 void dequantize_4bit(f32 *x, const unsigned char *packed, const Quant *q, size_t at, size_t n) {
     size_t block = (size_t)q->block, end = at + n;
     while (at < end) {
         size_t b = at / block, stop = end - b * block < block ? end : (b + 1) * block;
         f32 scale = quant_scale(q, b), value[16];
         for (int i = 0; i < 16; i++) value[i] = q->table[i] * scale;
-        if (at % 2) {                                   /* begins within a byte */
+        if (at % 2) {                                   /* the range begins within a byte */
             *x++ = value[packed[at / 2] & 15];
             at++;
         }
@@ -279,7 +282,7 @@ void dequantize_4bit(f32 *x, const unsigned char *packed, const Quant *q, size_t
             x[0] = value[two >> 4];
             x[1] = value[two & 15];
         }
-        if (at < stop) {                                /* ends within a byte */
+        if (at < stop) {                                /* the range ends within a byte */
             *x++ = value[packed[at / 2] >> 4];
             at++;
         }

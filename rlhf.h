@@ -300,92 +300,109 @@ int stack_backward(const Stack *s, const Lora *adapter, const StackRows *rows, C
 int stack_encoded(const Stack *s, const Lora *adapter, Encoded *e, Arena *ws);  /* fills e->kv */
 
 /* ==== ops.c: the layers as forward/backward pairs, each the plain definition; AdamW
- * With ws->base == NULL a function only measures. A ws that is too small sets ws->failed, and
- * outputs are not written. Sums have one order, whatever the number of rows or threads (ops.c). ==== */
-/* Lays out w (O,I) and appends it to the list, which has room; w->id is its index. "%d" in name
- * becomes layer. A trainable list gives it a gradient. list->tensor NULL: does nothing. */
+ * With ws->base == NULL a function only measures. If ws is too small, ws->failed is set and outputs
+ * are not written. Sums have one order, whatever the number of rows or threads (ops.c). ==== */
+/* Lays out w (O,I) and appends it to the list, which must have room; w->id becomes its
+ * index. "%d" in name becomes layer. In a trainable list w gets a gradient.
+ * list->tensor NULL: does nothing. */
 void tensor_carve(TensorList *list, Matrix *w, const char *name, int layer, int type, int O, int I,
                   int flags);
-void tensor_carve_quant(Matrix *w, int kind, int block, int doubled, Arena *a);  /* NF4 */
+/* Lays out the scales of an NF4 weight, w->quant. */
+void tensor_carve_quant(Matrix *w, int kind, int block, int doubled, Arena *a);
 size_t tensor_bytes(const Matrix *w);       /* returns the bytes of w->data */
-size_t tensor_values(const Tensor *list, int tensors, int trainable_only);  /* without TIED */
-void tensor_normal(const Matrix *w, double deviation, uint64_t seed);   /* F32 */
-void tensor_fill(const Matrix *w, float value);                         /* F32 */
-/* y (N,O) = (linear_add: +=) x (N,I) W^T + bias (O; NULL: none). Each output is one accumulator,
- * added in order of i, the bias last. With w->output, the product is rounded before it is added. */
+/* Returns how many values the list has, without TIED tensors; trainable_only: the trained ones. */
+size_t tensor_values(const Tensor *list, int tensors, int trainable_only);
+/* Fill an F32 matrix with random numbers of a normal distribution (mean 0), or with one value. */
+void tensor_normal(const Matrix *w, double deviation, uint64_t seed);
+void tensor_fill(const Matrix *w, float value);
+/* Compute y (N,O) = (linear_add: +=) x (N,I) W^T + bias (O; NULL: there is none). Each output is
+ * one sum in order of i, the bias last. If w->output is not F32, the sum is rounded to it, by
+ * linear_add before it is added to y. */
 void linear_forward(float *y, const float *x, const Matrix *w, const float *bias, int N, Arena *ws);
 void linear_add(float *y, const float *x, const Matrix *w, const float *bias, int N, Arena *ws);
-/* dx (N,I; or NULL) += dy (N,O) W; w->grad (O,I; or NULL) += dy^T x; dbias (O; or NULL) += sum of
- * dy over rows. w->grad and dbias are float32 sums. */
+/* Computes dx (N,I) += dy (N,O) W; w->grad (O,I) += dy^T x; dbias (O) += the sum of dy over
+ * rows. Each of the three may be NULL. w->grad and dbias are float32 sums. */
 void linear_backward(float *dx, float *dbias, const float *dy, const float *x, const Matrix *w,
                      int N, Arena *ws);
-/* Measures what the three directions need for up to N rows: reserves it and gives it back. */
+/* Measures the scratch of linear_forward, linear_add and linear_backward for up to N rows:
+ * reserves it in ws and frees it. */
 void linear_measure(Arena *ws, int N, int I, int O, int compute);
-void embedding_forward(float *y, const int *token, const Matrix *w, int N); /* y (N,C): rows of w */
+/* Copies row token[n] of w to row n of y (N,C). Backward adds dy to these rows of w->grad. */
+void embedding_forward(float *y, const int *token, const Matrix *w, int N);
 void embedding_backward(const float *dy, const int *token, const Matrix *w, int N);
-/* RMSNorm (Zhang & Sennrich 2019): y (N,C) = x / sqrt(mean(x^2) + eps) * w (C). dw NULL: frozen. */
+/* RMSNorm (Zhang & Sennrich 2019): computes y (N,C) =
+ * x / sqrt(mean(x^2) + eps) * w (C). dw NULL: w is frozen. */
 void rmsnorm_forward(float *y, const float *x, const float *w, float eps, int N, int C);
 void rmsnorm_backward(float *dx, float *dw, const float *dy, const float *x, const float *w,
                       float eps, int N, int C);
-/* LayerNorm (Ba et al. 2016): y (N,C) = (x - mean) / sqrt(var + eps) * w (C) + b (C), with biased
- * variance. Backward adds to w->grad and b->grad too (NULL: frozen). */
+/* LayerNorm (Ba et al. 2016): computes y (N,C) = (x - mean) / sqrt(var + eps) * w (C) + b (C),
+ * with biased variance. Backward adds to w->grad and b->grad too (NULL: w and b are frozen). */
 void layernorm_forward(float *y, const float *x, const float *w, const float *b, float eps, int N,
                        int C);
 void layernorm_backward(float *dx, const float *dy, const float *x, const Matrix *w,
                         const Matrix *b, float eps, int N, int C);
-/* RoPE (Su et al. 2021), Hugging Face's half rotation, in place on x (N,H*D). position (N); tables
- * (positions, D/2). inverse 1 rotates back: the backward pass. */
+/* Rotates x (N,H*D) in place: RoPE (Su et al. 2021), with Hugging Face's half rotation. position
+ * (N); cosine and sine (positions, D/2). inverse 1 rotates back, for the backward pass. */
 void rope_rotate(float *x, const int *position, const float *cosine, const float *sine, int inverse,
                  int N, int H, int D);
-/* H query heads, K key heads, D numbers each: head h uses key head h / (H/K). Scores are scale *
- * q.k, plus, if bias is given, bias[bucket[reach + distance]][h], distance = key row - own row, at
- * most reach (Raffel et al. 2020). bias (buckets,H), bucket (2*reach+1); dbias NULL: frozen. */
+/* H query heads, K key heads, D numbers each: head h uses key head h / (H/K). A score is
+ * scale * q.k, plus, if bias is not NULL, bias[bucket[reach + distance]][h], where
+ * distance = key row - own row is from -reach to reach (Raffel et al. 2020). bias (buckets,H),
+ * bucket (2*reach+1); dbias NULL: bias is frozen. */
 typedef struct { int H, K, D; float scale; const float *bias; float *dbias; const int *bucket;
                  int reach; } Heads;
 typedef struct { float *q, *k, *v; } Qkv;   /* q (N,H*D), k and v (rows,K*D) */
-/* Attention (Vaswani et al. 2017; grouped: Ainslie et al. 2023): y (N,H*D) = softmax(scores) v.
- * Backward adds to d->q, d->k, d->v and heads->dbias; y is the forward's output. */
+/* Attention (Vaswani et al. 2017; grouped: Ainslie et al. 2023): computes
+ * y (N,H*D) = softmax(scores) v. Backward adds to d->q, d->k, d->v and heads->dbias; y
+ * is the forward's output. */
 void attention_forward(float *y, const Qkv *in, const Keys *keys, int N, const Heads *heads,
                        Arena *ws);
 void attention_backward(const Qkv *d, const float *dy, const float *y, const Qkv *in,
                         const Keys *keys, int N, const Heads *heads, Arena *ws);
-/* Measures what both need when no query sees more than `keys` rows. */
+/* Measures the scratch of attention_forward and attention_backward if no query sees
+ * more than `keys` rows. */
 void attention_measure(Arena *ws, int keys, const Heads *heads);
-/* y (n) = act(x), or act(gate) up (Shazeer 2020). SILU: x sigmoid(x). GELU: x Phi(x), exact.
- * GELU_TANH: GPT-2's gelu_new, x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2. */
+/* Compute y (n) = act(x), or act(gate) up (Shazeer 2020). SILU: x sigmoid(x). GELU: x Phi(x),
+ * exact. GELU_TANH: GPT-2's gelu_new, x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2. */
 void activation_forward(float *y, const float *x, int activation, size_t n);
 void activation_backward(float *dx, const float *dy, const float *x, int activation, size_t n);
 void gated_forward(float *y, const float *gate, const float *up, int activation, size_t n);
 void gated_backward(float *dgate, float *dup, const float *dy, const float *gate, const float *up,
                     int activation, size_t n);
-void tanh_forward(float *y, const float *x, size_t n);          /* backward: from the output y */
+/* Computes y (n) = tanh(x). Backward reads the output y, not x. */
+void tanh_forward(float *y, const float *x, size_t n);
 void tanh_backward(float *dx, const float *dy, const float *y, size_t n);
-/* logprob (N) of token[n] and entropy (N; NULL: no) under softmax(logits (N,V) / temperature). */
+/* Computes logprob (N) of token[n], and entropy (N; NULL: skip), under
+ * softmax(logits (N,V) / temperature). Backward reads logprob, the forward's output. */
 void logprob_forward(float *logprob, float *entropy, const float *logits, const int *token,
                      float temperature, int N, int V);
 void logprob_backward(float *dlogits, const float *dlogprob, const float *logprob,
                       const float *logits, const int *token, float temperature, int N, int V);
-/* w (V) = e^((z - max z) / temperature): a softmax before it is divided by its sum. */
+/* Computes w (V) = e^((z - max z) / temperature): a softmax before it is divided by its sum. */
 void softmax_weights(float *w, const float *z, float temperature, int V);
-/* kl (N) = sum over v of p (log p - log q), p and q from logits and ref_logits (N,V). */
+/* Computes kl (N) = sum over v of p (log p - log q), p and q from logits and ref_logits (N,V). */
 void full_kl_forward(float *kl, const float *logits, const float *ref_logits, float temperature,
                      int N, int V);
-/* loss (N) = -log softmax(logits (N,C))[label[n]]; C classes. */
+/* Computes loss (N) = -log softmax(logits (N,C))[label[n]] of C classes.
+ * Backward reads this loss. */
 void cross_entropy_forward(float *loss, const float *logits, const int *label, int N, int C);
 void cross_entropy_backward(float *dlogits, const float *dloss, const float *loss,
                             const float *logits, const int *label, int N, int C);
 float exp_own(float x);         /* returns e^x within 1.5 ulp, the same bits on every machine */
 float log1p_exp(float x);       /* returns log(1 + e^x), without overflow */
-/* AdamW (Kingma & Ba 2015; Loshchilov & Hutter 2019). tf_style: eps inside, as TensorFlow 1. */
+/* AdamW (Kingma & Ba 2015; Loshchilov & Hutter 2019). tf_style 1: eps is added to sqrt(v) before
+ * its bias correction, as in TensorFlow 1. */
 typedef struct { float lr, beta1, beta2, eps, weight_decay; int tf_style; } AdamW;
-typedef struct { float *m, *v; size_t n; long long t; } Optimizer;     /* moments (n); steps done */
-void optimizer_carve(Optimizer *o, const Tensor *list, int tensors, Arena *a);  /* not cleared */
+typedef struct { float *m, *v; size_t n; long long t; } Optimizer;     /* moments (n); t: steps */
+/* Lays out the moments of all trained tensors, without setting them to 0. */
+void optimizer_carve(Optimizer *o, const Tensor *list, int tensors, Arena *a);
 void optimizer_reset(Optimizer *o);         /* sets moments and t to 0 */
 double gradient_norm(const Tensor *list, int tensors);          /* returns the L2 norm */
 void gradient_zero(const Tensor *list, int tensors);
-/* Makes one step with gradients times grad_scale; vectors do not decay. from: the list's first
- * moment, so that lists can share an optimizer; returns the one after its last. */
-size_t optimizer_step(Optimizer *o, size_t from, const Tensor *list, int tensors, const AdamW *c,
+/* Makes one step with gradients times grad_scale; vectors do not decay. Lists can share an
+ * optimizer: begin is the index of the list's first moment; returns the index after its last
+ * moment. A call with begin 0 begins a new step (t + 1). */
+size_t optimizer_step(Optimizer *o, size_t begin, const Tensor *list, int tensors, const AdamW *c,
                       float grad_scale);
 
 /* ==== lora.c: low-rank adapters on any linear of any model, with peft's conventions ==== */
@@ -408,10 +425,11 @@ void lora_merge(const Lora *l, const Matrix *w, Arena *ws);     /* W += scale B 
 
 /* ==== quant.c: bfloat16 (a float's upper half), IEEE binary16, bitsandbytes' 4-bit blocks ==== */
 f32 bf16_to_f32(uint16_t bits);     /* widens exactly */
-uint16_t f32_to_bf16(f32 x);        /* rounds to nearest, ties to even; a NaN stays one (quiet) */
+uint16_t f32_to_bf16(f32 x);        /* rounds to nearest, ties to even; a NaN becomes quiet */
 f32 f16_to_f32(uint16_t bits);      /* widens exactly, with subnormals, infinities and NaN */
 uint16_t f32_to_f16(f32 x);         /* rounds to nearest, ties to even; overflow becomes infinity */
-/* The same for n numbers of type BF16 or F16; halves_round rounds in place (F32: nothing). */
+/* Widen, narrow or round n numbers of type BF16 or F16, as the four functions above do.
+ * halves_round works in place and leaves F32 as it is. */
 void halves_widen(f32 *x, const uint16_t *half, int type, size_t n);
 void halves_narrow(uint16_t *half, const f32 *x, int type, size_t n);
 void halves_round(f32 *x, int type, size_t n);
@@ -421,16 +439,16 @@ size_t quant_blocks(size_t n, int block);       /* returns how many absmax value
 f32 quant_scale(const Quant *q, size_t b);      /* returns the absmax of block b */
 void quant_table(f32 table[16], int kind);      /* fills in the values of the 16 codes */
 void quant_map(f32 map[256]);                   /* fills in the signed dynamic 8-bit map */
-/* Quantises x (n) to packed ((n+1)/2) and absmax (quant_blocks). Returns OK, E_ARGUMENT (block,
- * kind), or E_NUMBER at a NaN or an infinity: *where (or NULL) is the index of the first one, and
- * its block has no codes and an absmax that is no number. */
+/* Quantises x (n) to packed ((n+1)/2 bytes) and absmax (quant_blocks). Returns OK, E_ARGUMENT
+ * (bad block or kind), or E_NUMBER if x has a NaN or an infinity: *where (or NULL) becomes the
+ * index of the first one. Its block gets no codes, and an absmax that is not finite. */
 int quantize_4bit(unsigned char *packed, f32 *absmax, const f32 *x, size_t n, int block, int kind,
                   size_t *where);
-/* Quantises absmax (blocks, finite) to code (blocks), nested (blocks / 256 rounded up) and *offset
- * (the mean) by the map. */
+/* Quantises absmax (blocks, finite) to code (blocks), nested (blocks / 256 rounded up) and
+ * *offset (the mean), with the values of map (256). */
 void quantize_absmax(unsigned char *code, f32 *nested, f32 *offset, const f32 *map,
                      const f32 *absmax, size_t blocks);
-/* Computes x (n) = elements `at` .. at+n-1 of a 4-bit weight, the same bits for any range. */
+/* Sets x (n) to the n elements from `at` on of a 4-bit weight; any range gives the same bits. */
 void dequantize_4bit(f32 *x, const unsigned char *packed, const Quant *q, size_t at, size_t n);
 
 /* ==== tokenizer.c: turns text into ids and back. The kinds of tokenizers are in text/. ==== */

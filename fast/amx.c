@@ -1,22 +1,25 @@
 /* fast/amx.c - a tile of products of bf16 numbers, for x86-64 processors with AMX.
  *
- * What     C (32,32) = or += A B: A (32,k) rows of bf16, B (k,32) packed, C floats. The processor has eight
- *          tile registers of 16 rows of 64 bytes. Four hold C as two by two, two hold 16 rows x 32 steps of A
- *          each, and two hold the same of B. A step of 32 k is four loads and four TDPBF16PS, each 16,384
- *          operations. fast/half.c is the product around the tile.
- * B        TDPBF16PS multiplies pairs: numbers k and k+1 of a row of A by numbers k and k+1 of a column of B.
- *          These two are neighbours in memory: b[k/2 * 64 + 2j + k%2].
- * Order    For every 32 k the processor adds the products of even k and those of odd k, each in order and
- *          rounding once, then the two sums, then the result to C (Intel's manual, TDPBF16PS). Numbers below
- *          2^-126 count as 0, as inputs and as results. The blocks of 32 are at fixed places, so an element
- *          of C has the same bits whatever the other rows and columns are. They are not the bits of the float
- *          kernels, which add in another order.
- * Also     The file converts floats to bf16 by one instruction (which takes numbers below 2^-126 for 0, too),
- *          and 4-bit codes to bf16 by look-ups.
- * Needs    Linux, which a process must ask before it uses the tile registers (here() asks), and a compiler
- *          that knows AMX (gcc 11, clang 12). Elsewhere the file has a kernel whose here() is always 0. Every
- *          thread that calls tile() calls begin() before and end() after.
- * Edges    Whole blocks of 32 are read and written: fast/half.c pads with zeros. */
+ * What     C (32,32) = or += A B, with A (32,k) in rows of bf16, B (k,32) in packed bf16, C in floats.
+ *          The processor has eight tile registers of 16 rows of 64 bytes. Four hold C, as two by two; two
+ *          hold A, each 16 rows x 32 steps of k; two hold B, each 32 steps x 16 columns. 32 steps of k
+ *          take four loads and four TDPBF16PS, each of 16,384 operations. fast/half.c computes whole
+ *          products with this tile.
+ * B        TDPBF16PS multiplies pairs: numbers k and k+1 of a row of A by numbers k and k+1 of a
+ *          column of B. So these two numbers of B are next to each other in memory: element (k,j) is
+ *          b[k/2 * 64 + 2j + k%2].
+ * Order    For every 32 k the processor adds the products of even k and those of odd k, each sum in
+ *          order and with one rounding per product; then it adds the two sums; then it adds the
+ *          result to C (Intel's manual, TDPBF16PS; numbers below 2^-126 count as 0, in and out).
+ *          Blocks begin at multiples of 32 k, so an element of C has the same bits wherever its row
+ *          and column are and whatever other rows and columns there are. The float kernels add in
+ *          another order and give other bits.
+ * Also     amx_narrow converts floats to bf16 by one instruction, which also takes numbers below 2^-126
+ *          for 0. amx_codes converts 4-bit codes to bf16 by look-ups.
+ * Needs    Linux, where a process must ask before it uses the tile registers (amx_here asks); a compiler
+ *          that knows AMX (gcc 11, clang 12). Elsewhere the file has a kernel whose here() returns 0.
+ *          Every thread that calls tile() calls begin() before it and end() after it.
+ * Edges    The tile reads and writes whole blocks of 32: fast/half.c pads with zeros. */
 #if defined(__linux__) && !defined(_DEFAULT_SOURCE)
 #define _DEFAULT_SOURCE                                         /* syscall() */
 #endif
@@ -28,15 +31,15 @@
       ((defined(__clang__) && __clang_major__ >= 12) || \
        (!defined(__clang__) && defined(__GNUC__) && __GNUC__ >= 11))
 #define AMX 1
-/* noinline: gcc's tile loads do not say that they read memory. */
+/* noinline: gcc does not know that its tile loads read memory. */
 #define AMX_TARGET __attribute__((target("amx-tile,amx-bf16"), noinline))
 #include <cpuid.h>
 #include <immintrin.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* Returns 1 if the processor has AMX (CPUID leaf 7), the system saves its registers (XCR0), and this process
- * may use them (arch_prctl). */
+/* Returns 1 if the processor has AMX (CPUID leaf 7), the system saves its registers (XCR0), and this
+ * process may use them (arch_prctl asks for that). */
 static int amx_here(void) {
     enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18, XCR0_TILES = 3 << 17 };
     unsigned a, b, c, d, low, high;
@@ -54,8 +57,9 @@ static int amx_here(void) {
 #ifdef AMX
 enum { SIDE = 16, COLUMNS = 2 * SIDE, STEPS = 32 };
 
-/* LDTILECFG's 64 bytes: eight registers of 16 rows of 64 bytes. They are a constant because gcc believes that
- * the instruction reads only the first bytes, and would remove writes to the others. */
+/* The 64 bytes that LDTILECFG reads: eight registers of 16 rows of 64 bytes. They are a constant
+ * because gcc believes that the instruction reads only the first bytes, and would leave out
+ * earlier writes to the others. */
 static const struct {
     uint8_t palette, start, reserved[14];
     uint16_t row_bytes[16];
@@ -69,7 +73,8 @@ static void amx_begin(void) { _tile_loadconfig(&registers); }
 AMX_TARGET
 static void amx_end(void) { _tile_release(); }
 
-/* The numbers 0 to 7 are registers: C is 0 1 / 2 3, A is 4 / 5, B is 6 7. */
+/* Computes a tile (fast.h: HalfKernel). The numbers 0 to 7 are registers. C is in 0 and 1 (upper half), 2
+ * and 3 (lower half); A is in 4 (upper half) and 5 (lower half); B is in 6 (left half) and 7 (right half). */
 AMX_TARGET
 static void amx_tile(float *c, const uint16_t *a, size_t row, size_t next, const uint16_t *b, int blocks,
                      int add) {
@@ -99,15 +104,15 @@ static void amx_tile(float *c, const uint16_t *a, size_t row, size_t next, const
 }
 #endif
 
-/* ---- making blocks: processors with AMX have AVX-512 with BW and BF16, too ---- */
+/* ---- floats and 4-bit codes to bf16: processors with AMX have AVX-512 BW and BF16 too ---- */
 #if defined(AMX) && defined(__x86_64__) && defined(__GNUC__) && !defined(__TINYC__)
 #include <immintrin.h>
 #ifndef AMX_LOOK_UP
 #define AMX_LOOK_UP "avx2,avx512f,avx512bw"
 #endif
 
-/* Rounds to the nearest bf16, ties to even: returns the upper half of the bits after 0x7FFF and the last bit
- * that stays are added. */
+/* Rounds x to bf16, to nearest, ties to even: adds 0x7FFF and the last bit that stays, and returns the
+ * upper 16 bits of each sum, as 32-bit integers. */
 __attribute__((target("avx2")))
 static inline __m256i upper_halves(__m256 x) {
     __m256i bits = _mm256_castps_si256(x), last =
@@ -115,9 +120,9 @@ static inline __m256i upper_halves(__m256 x) {
     return _mm256_srli_epi32(_mm256_add_epi32(bits, _mm256_add_epi32(last, _mm256_set1_epi32(0x7FFF))), 16);
 }
 
-/* The register has the sixteen values twice, because a look-up of 32 codes reads five bits of each. A byte
- * becomes two codes, its high half first; the second keeps one bit of the first above it, and which of the
- * two equal values it chooses does not matter. */
+/* Looks up 32 codes at a time. An index has five bits, so the table holds the sixteen values twice. A
+ * byte becomes two indices: its high half, and the whole byte, whose fifth bit is of the other code and
+ * chooses between equal values. */
 __attribute__((target(AMX_LOOK_UP)))
 static void amx_codes(uint16_t *half, size_t next, const unsigned char *packed, const f32 *table, f32 scale,
                       size_t n) {

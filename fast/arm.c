@@ -1,15 +1,15 @@
-/* fast/arm.c - a kernel of fast/matmul.c for 64-bit ARM with NEON, which every such processor has: its tile,
+/* fast/arm.c - a kernel for 64-bit ARM with NEON, which every such processor has: the tile of a product,
  * packing, and the look-up of 4-bit weights.
  *
- * Shape    8 x 12: twenty-four accumulators of 4 floats, three registers of B and two of A are twenty-nine of
- *          the thirty-two. Each step of k loads 12 numbers of B and 8 of A, for 192 operations; FMLA reads
- *          its factor from one lane of A. For a few rows of x the shape is 8 x 8: sixteen accumulators, eight
- *          registers of W, one of x.
- * Order    An accumulator adds its products in order of k, each in one rounding: the bits of every other
- *          fused kernel.
- * Needs    arm_neon.h, so gcc or clang, and a little-endian processor, because bytes that are looked up are
- *          put together as floats. For other compilers and machines the file has a kernel whose here() is
- *          always 0. */
+ * Shape    A tile is 8 x 12. It uses twenty-nine of the thirty-two registers: twenty-four accumulators of
+ *          4 floats, three for B, two for A. Each step of k loads 12 numbers of B and 8 of A, for 192
+ *          operations; FMLA takes its factor straight from one lane of A. For few rows of x a tile has
+ *          8 rows and 8 columns: sixteen accumulators, eight registers for W, one for x.
+ * Order    An accumulator adds its products in order of k, each with one rounding: its bits are those of
+ *          every other fused kernel.
+ * Needs    arm_neon.h, so gcc or clang; a little-endian processor, because the bytes that are looked up
+ *          would otherwise be floats in the wrong byte order. For other compilers and machines the file
+ *          has a kernel whose here() returns 0. */
 #include "fast.h"
 
 #if defined(FAST) && defined(__aarch64__) && defined(__ARM_NEON) && \
@@ -19,8 +19,8 @@
 
 enum { ROWS = 8, COLUMNS = 12, LANES = 4 };
 
-/* Row i of the tile is three variables, left_i, middle_i and right_i: gcc would keep an array in memory. Its
- * number of A is a lane of `upper` or `lower`. */
+/* Row i of the tile is in three variables, left_i, middle_i and right_i, because gcc would keep an array
+ * of them in memory. Row i's number of A is a lane of `upper` or `lower`. */
 #define EACH_ROW(DO) DO(0, upper, 0) DO(1, upper, 1) DO(2, upper, 2) DO(3, upper, 3) \
                      DO(4, lower, 0) DO(5, lower, 1) DO(6, lower, 2) DO(7, lower, 3)
 #define START(i, half, lane) \
@@ -45,7 +45,8 @@ enum { ROWS = 8, COLUMNS = 12, LANES = 4 };
 
 static int neon_here(void) { return 1; }
 
-/* Returns a[0], a[row], a[2*row], a[3*row], as many of them as there are rows. */
+/* Returns a[0], a[row], a[2*row], a[3*row]. If row is not 1, only the first `rows` of them are read, and
+ * 0 replaces the others. */
 __attribute__((always_inline))
 static inline float32x4_t four(const float *a, size_t row, int rows) {
     float32x4_t r = vdupq_n_f32(0);
@@ -57,8 +58,8 @@ static inline float32x4_t four(const float *a, size_t row, int rows) {
     return r;
 }
 
-/* Computes the first M rows of a tile; element (i,k) of a is a[i*row + k*step], (k,j) of b is b[k*b_row + j].
- * It is inlined where M, and row or step, are constants. */
+/* Computes the first M rows of a tile. Element (i,k) of a is a[i*row + k*step], element (k,j) of b is
+ * b[k*b_row + j]. It is inlined with constant M, and constant row or step. */
 __attribute__((always_inline))
 static inline void neon_product(int M, float *c, size_t stride, const float *a, size_t row, size_t step,
                                 const float *b, size_t b_row, int k, int add) {
@@ -79,7 +80,7 @@ static void neon_tile_in_place(float *c, size_t stride, const float *a, size_t r
     KNOWN_ROWS(M, neon_product, c, stride, a, row, 1, b, b_row, k, add)
 }
 
-/* Transposes 4 rows of 4 numbers: zips rows two apart, then the results. */
+/* Transposes 4 rows of 4 numbers: zips each two rows that are two apart, then zips the results. */
 static inline void transpose(float32x4_t r[LANES]) {
     float32x4_t even_lo = vzip1q_f32(r[0], r[2]), even_hi = vzip2q_f32(r[0], r[2]),
         odd_lo = vzip1q_f32(r[1], r[3]), odd_hi = vzip2q_f32(r[1], r[3]);
@@ -89,7 +90,7 @@ static inline void transpose(float32x4_t r[LANES]) {
     r[3] = vzip2q_f32(even_hi, odd_hi);
 }
 
-/* p[k*width + i] = a[i*row + k]: four rows and four steps at a time, the rest one by one. */
+/* Sets p[k*width + i] = a[i*row + k]: four steps of four rows at a time, and the rest one by one. */
 static void neon_interleave(float *p, int width, const float *a, size_t row, int rows, int K) {
     for (; rows > 0; rows -= LANES, p += LANES, a += LANES * row) {
         int k = 0, some = rows < LANES ? rows : LANES;
@@ -105,9 +106,10 @@ static void neon_interleave(float *p, int width, const float *a, size_t row, int
     }
 }
 
-/* Up to eight rows of x: row m of C is two registers, left_m and right_m, whose lanes are four rows of W
- * each. Four steps are taken at a time: four numbers of each of W's rows are transposed, so that a register
- * holds one step of four rows. Row m of x has a lane for each step. */
+/* Computes up to eight rows of x times eight rows of W. Row m of C is two registers, left_m and right_m,
+ * each with a lane for each of four rows of W. The loop takes four steps of k at a time: it loads four
+ * numbers of each row of W and transposes them, so that a register holds one step of four rows. Each step
+ * multiplies by one lane of row m of x. */
 #define FEW_START(m, ...) \
     float32x4_t left_##m = vdupq_n_f32(0), right_##m = left_##m; \
     if (M > m && add) { \
@@ -133,7 +135,7 @@ static void neon_interleave(float *p, int width, const float *a, size_t row, int
         vst1q_f32(c + m * stride + 4, right_##m); \
     }
 
-/* Widens four halves; a bf16 is the upper half of a float. */
+/* Returns four 16-bit floats as floats. A bf16 is the upper half of a float. */
 __attribute__((always_inline))
 static inline float32x4_t widened(uint16x4_t half, int type) {
     return type == F16 ? vcvt_f32_f16(vreinterpret_f16_u16(half))
@@ -146,7 +148,7 @@ static inline float32x4_t four_of_one(const void *w, int type) {
     return type == F32 ? vld1q_f32(w) : widened(vld1_u16(w), type);
 }
 
-/* Returns one number of each of four rows: for the last steps of k. */
+/* Returns one number of each of four rows, `row` numbers apart, as floats: for the last steps of k. */
 __attribute__((always_inline))
 static inline float32x4_t one_of_four(const void *w, size_t row, int type) {
     const uint16_t *half = w;
@@ -164,7 +166,8 @@ static inline void few_product(int M, int type, float *c, size_t stride, const f
                                const void *weights, size_t w_row, int k, int add) {
     const size_t size = type == F32 ? sizeof(float) : sizeof(uint16_t), row = w_row * size;
     const char *w = weights;
-    float32x4_t w_left[LANES], w_right[LANES];                  /* [step]: rows 0 to 3 of W, and 4 to 7 */
+    /* [step]: w_left has rows 0 to 3 of W, w_right has rows 4 to 7 */
+    float32x4_t w_left[LANES], w_right[LANES];
     EACH_ROW(FEW_START)
     for (; k >= LANES; k -= LANES, w += LANES * size, x += LANES) {
         for (int i = 0; i < LANES; i++) {
@@ -190,14 +193,15 @@ static void neon_few(float *c, size_t stride, const float *x, size_t x_row, cons
     else KNOWN_ROWS(M, few_product, F16, c, stride, x, x_row, w, w_row, k, add)
 }
 
-/* TBL looks up 16 codes at a time, but only one byte of each. So there are four tables: of the first bytes of
- * the 16 values, of the second, and so on. LD4 reads an array of floats in this way, and ST4 writes four
- * results as one. */
+/* Returns a table of 16 values as four tables of bytes: of the first bytes of the values, of the
+ * second bytes, and so on. The instruction TBL looks up 16 codes at a time, but finds one byte for
+ * each: four tables give the four bytes of a float. LD4 splits an array of floats in this way, and ST4
+ * joins four results to floats. */
 static inline uint8x16x4_t four_tables(const f32 *values) {
     return vld4q_u8((const unsigned char *)(const void *)values);
 }
 
-/* Looks up sixteen codes, of which the first of each byte is in its high half. */
+/* Looks up sixteen 4-bit codes; the first code of a byte is its high half. */
 static inline void look_up(float *out, uint8x16x4_t table, uint8x8_t packed) {
     uint8x8_t even = vshr_n_u8(packed, 4), odd = vand_u8(packed, vdup_n_u8(15));
     uint8x16_t code = vcombine_u8(vzip1_u8(even, odd), vzip2_u8(even, odd));
@@ -210,7 +214,7 @@ static void neon_unpack(float *out, const unsigned char *packed, const f32 *valu
         uint8x16x4_t table = four_tables(values);
         int i = 0;
         for (; i + 16 <= block; i += 16, packed += 8, out += 16) look_up(out, table, vld1_u8(packed));
-        if (i < block) {                                        /* eight more */
+        if (i < block) {                                        /* eight codes are left */
             unsigned char last[8] = { 0 };
             float values_of_last[16];
             memcpy(last, packed, 4);
@@ -222,8 +226,8 @@ static void neon_unpack(float *out, const unsigned char *packed, const f32 *valu
     }
 }
 
-/* Interleaves the bytes of four registers: the first of each, then the second of each, and so on, as ST4
- * does, but in registers. */
+/* Interleaves four registers by bytes: the first byte of each, then the second byte of each, and so on.
+ * ST4 does this while it writes to memory; here the results stay in registers. */
 static inline void weave(uint8x16_t r[4]) {
     uint8x16_t even_lo = vzip1q_u8(r[0], r[2]), even_hi = vzip2q_u8(r[0], r[2]),
         odd_lo = vzip1q_u8(r[1], r[3]), odd_hi = vzip2q_u8(r[1], r[3]);
@@ -233,15 +237,15 @@ static inline void weave(uint8x16_t r[4]) {
     r[3] = vzip2q_u8(even_hi, odd_hi);
 }
 
-/* Rounds to the nearest bf16, ties to even; x is finite. */
+/* Rounds to the nearest bf16, a tie to the even one; x is finite. */
 static inline float32x4_t to_bf16(float32x4_t x) {
     uint32x4_t bits = vreinterpretq_u32_f32(x), odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
     bits = vaddq_u32(bits, vaddq_u32(odd, vdupq_n_u32(0x7FFF)));
     return vreinterpretq_f32_u32(vandq_u32(bits, vdupq_n_u32(0xFFFF0000)));
 }
 
-/* Eight rows of 4-bit codes become columns: the bytes of the rows are transposed first, so that the results
- * are in order of columns. */
+/* Unpacks eight rows of 4-bit codes as columns of floats. It transposes the bytes of the rows first, so
+ * that the look-ups give one column after another. */
 __attribute__((always_inline))
 static inline void unpack_columns(float *p, size_t width, const unsigned char *packed, size_t row_bytes,
                                   const f32 *scale, const f32 *table, int block, int rounded, int K) {

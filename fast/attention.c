@@ -1,31 +1,32 @@
-/* fast/attention.c - the twin of ops.c's attention: small products instead of rows.
+/* fast/attention.c - the twins of ops.c's attention: small products of matrices instead of loops over rows.
  *
- * What     For up to 64 queries and one head, S = Q K^T, P = softmax(scale S + bias), Y = P V. A query that
- *          does not see a row of k has p = 0 there, which adds exactly nothing: so a query's bits are those
- *          of the definition, and do not depend on its neighbours.
- * Order    scores and mixtures as in the products (fast/matmul.c). The gradient of a row of k or v is summed
- *          head after head of its group, under each query after query.
- * Threads  take heads forward, and key heads backward: one thread adds all gradients of its rows of k and v,
- *          and of its column of the bias.
- * Needs    fast/matmul.c, rows.h; fast/wide.c where it is. */
+ * What     For up to 64 queries and one head it computes S = Q K^T, P = softmax(scale S + bias), Y = P V.
+ *          If a query does not see a row of k, its p for this row is 0, which adds exactly nothing. So a
+ *          query's bits are those of the definition and do not depend on the queries around it.
+ * Order    Scores and mixtures are summed as products are (fast/matmul.c). The gradient of a row of k or v
+ *          is summed over the heads of its group, and for each head over the queries, in order.
+ * Threads  Threads share the heads in the forward pass, and the key heads in the backward pass: one thread
+ *          adds all gradients of its rows of k and v, and of its columns of the bias.
+ * Needs    fast/matmul.c, lanes.h; fast/wide.c on processors that have it. */
 #include "fast.h"
-#include "../rows.h"
+#include "../lanes.h"
 
 enum { QUERIES = 64 };
 
-/* Queries m0 .. m0+M-1 see rows first .. first+keys-1 of k and v between them: at most QUERIES more than one
- * of them. */
+/* Queries m0 .. m0+M-1. Together they see rows first .. first+keys-1 of k and v; keys is at most QUERIES
+ * more than the largest number of rows that one query sees. */
 typedef struct { int m0, M, first, keys; } Span;
 
-/* What a pass knows. most: the most rows that one query sees; scratch: `floats` for each thread. */
+/* The arguments of one pass. most: the largest number of rows that one query sees. scratch: `floats`
+ * floats for each thread. */
 typedef struct {
     const Qkv *in; const Keys *keys; const Heads *heads;
     int N, most;
     size_t floats; float *scratch;
 } Attention;
 
-/* Returns the next span from query m on: queries one after another, each of which begins among the rows that
- * those before it see. */
+/* Returns the span that begins with query m. It has consecutive queries, and the first row that a query
+ * sees is among the rows that the queries before it see. */
 static Span next_span(const Attention *a, int m) {
     const int *first = a->keys->first, *count = a->keys->count;
     Span s = { 0, 0, 0, 0 };
@@ -39,7 +40,8 @@ static Span next_span(const Attention *a, int m) {
     return s;
 }
 
-/* Returns floats of scratch: two matrices of scores, and a product over either. */
+/* Returns the floats of scratch for a span: for two matrices of scores, and for a product
+ * along either side of them. */
 static size_t span_floats(int keys, int D) {
     int most = keys + QUERIES, wide = most > D ? most : D;
     size_t side = fast_product_floats(QUERIES, wide, wide), other = fast_product_floats(wide, D, QUERIES);
@@ -52,7 +54,7 @@ void fast_attention_measure(Arena *ws, int keys, const Heads *heads) {
     ws->used = mark;
 }
 
-/* Reserves the scratch. Returns 1, or 0 if there is none: measuring, or too small a workspace. */
+/* Reserves the scratch. Returns 1, or 0 if there is none: ws only measures or is too small. */
 static int attention_begin(Attention *a, Arena *ws) {
     size_t mark = ws->used;
     a->most = 1;
@@ -71,7 +73,7 @@ static Arena span_scratch(const Attention *a) {
     return own;
 }
 
-/* Return where the first numbers of span s and head h are in q (and y), and in k (and v). */
+/* Return where head h of span s begins in q and y (query_at), and in k and v (key_at). */
 static size_t query_at(const Heads *heads, Span s, int h) {
     return ((size_t)s.m0 * (size_t)heads->H + (size_t)h) * (size_t)heads->D;
 }
@@ -79,14 +81,14 @@ static size_t key_at(const Heads *heads, Span s, int h) {
     return ((size_t)s.first * (size_t)heads->K + (size_t)(h / (heads->H / heads->K))) * (size_t)heads->D;
 }
 
-/* C (M,J) = or (add) += A W, or A W^T, of floats */
+/* Computes C (M,J) = A (M,K) W, or A W^T if `transposed`; adds it to C if `add`. All numbers are floats. */
 static void multiply(float *C, size_t stride, View a, const Matrix *w, int transposed, int add, int M, int J,
                      int K, Arena *ws) {
     const Product p = { C, stride, a, w, transposed, NULL, add, F32, M, J, K, NULL, NULL };
     fast_product(p, ws);
 }
 
-/* P (M,keys) = softmax(scale q k^T + bias) of head h, and 0 where a query does not see a row. */
+/* Computes P (M,keys) = softmax(scale q k^T + bias) of head h. P is 0 where a query does not see a row. */
 static void probabilities(float *P, const Attention *a, Span s, int h, Arena *ws) {
     const Heads *heads = a->heads;
     View q = { a->in->q + query_at(heads, s, h), (size_t)heads->H * (size_t)heads->D, 1 };
@@ -123,7 +125,7 @@ void fast_attention_forward(float *y, const Qkv *in, const Keys *keys, int N, co
     IN_PARTS((double)N * heads->H * heads->D * 64, heads->H, forward_heads(y, &a, from, to));
 }
 
-/* dS (M,keys) comes as dP = dY V^T and becomes scale P (dP - dy.y), 0 where a query does not see a row. */
+/* Turns dS (M,keys) from dP = dY V^T into scale P (dP - dy.y). dS is 0 where a query does not see a row. */
 static void softmax_backward(float *dS, const float *P, const float *dy, const float *y, const Attention *a,
                              Span s, int h) {
     size_t width = (size_t)a->heads->H * (size_t)a->heads->D;
@@ -135,7 +137,7 @@ static void softmax_backward(float *dS, const float *P, const float *dy, const f
     }
 }
 
-/* One span of one head. With P as in the forward and dP = dY V^T:
+/* Computes the gradients of one span of one head. With P as in the forward pass and dP = dY V^T:
  *     dS = scale P (dP - dy.y)      dQ += dS K      dK += dS^T Q      dV += P^T dY */
 static void span_backward(const Qkv *d, const float *dy, const float *y, const Attention *a, Span s, int h) {
     const Heads *heads = a->heads;

@@ -1,15 +1,15 @@
-/* fast/avx512.c - a kernel of fast/matmul.c for x86-64 with AVX-512: its tiles, packing, 4-bit look-up.
+/* fast/avx512.c - a kernel for x86-64 with AVX-512.
  *
- * Shape    8 x 48: twenty-four accumulators of 16 floats, three registers of B and one of A are twenty-eight
- *          of the thirty-two. Each step of k loads 48 numbers of B and broadcasts 8 of A, for 768 operations.
- *          The narrow tile is 16 x 16: every multiply-add broadcasts its own number of A, so that there are
- *          as many loads as operations; but a few rows of x, which are then the columns, leave few columns
- *          unused.
- * Order    An accumulator adds its products in order of k, each in one rounding: the bits of every other
- *          fused kernel.
- * Needs    a compiler with GNU attributes (gcc, clang), which compiles these functions alone for the newer
- *          processor. For other compilers and machines the file has a kernel whose here() is always 0. It
- *          uses AVX-512F alone, which every AVX-512 processor has.
+ * Shape    A tile is 8 x 48. It uses twenty-eight of the thirty-two registers: twenty-four accumulators of
+ *          16 floats, three for B, one for A. Each step of k loads 48 numbers of B and broadcasts 8 of A,
+ *          for 768 operations. The narrow tile is 16 x 16. Each of its multiply-adds broadcasts its own
+ *          number of A, so that there are as many loads as operations. But its columns are rows of x, and
+ *          if these are few, a narrow tile leaves few columns unused.
+ * Order    An accumulator adds its products in order of k, each with one rounding: its bits are those of
+ *          every other fused kernel.
+ * Needs    A compiler with GNU attributes (gcc, clang), which compiles these functions alone for the newer
+ *          processor. For other compilers and machines the file has a kernel whose here() returns 0. Only
+ *          the foundation, AVX-512F, is used: every AVX-512 processor has it.
  * Edges    A processor may have AVX-512 while the system does not save its registers:
  *          __builtin_cpu_supports checks both. */
 #include "fast.h"
@@ -21,7 +21,8 @@ enum { ROWS = 8, COLUMNS = 48, NARROW_ROWS = 16, NARROW_COLUMNS = 16, LANES = 16
 
 static int avx512_here(void) { return __builtin_cpu_supports("avx512f"); }
 
-/* Row i of the tile is three variables, left_i, middle_i and right_i: gcc would keep an array in memory. */
+/* Row i of the tile is in three variables, left_i, middle_i and right_i, because gcc would keep an
+ * array of them in memory. */
 #define EACH_ROW(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7)
 #define START(i) \
     __m512 left_##i = _mm512_setzero_ps(), middle_##i = left_##i, right_##i = left_##i; \
@@ -44,8 +45,8 @@ static int avx512_here(void) { return __builtin_cpu_supports("avx512f"); }
         _mm512_storeu_ps(c + i * stride + 32, right_##i); \
     }
 
-/* Computes the first M rows of a tile; element (i,k) of a is a[i*row + k*step], (k,j) of b is b[k*b_row + j].
- * It is inlined where M, and row or step, are constants. */
+/* Computes the first M rows of a tile. Element (i,k) of a is a[i*row + k*step], element (k,j) of b is
+ * b[k*b_row + j]. It is inlined with constant M, and constant row or step. */
 __attribute__((target("avx512f"), always_inline))
 static inline void avx512_product(int M, float *c, size_t stride, const float *a, size_t row, size_t step,
                                   const float *b, size_t b_row, int k, int add) {
@@ -68,8 +69,8 @@ static void avx512_tile_in_place(float *c, size_t stride, const float *a, size_t
     KNOWN_ROWS(M, avx512_product, c, stride, a, row, 1, b, b_row, k, add)
 }
 
-/* Row i of the narrow tile is one variable. There are two groups of eight rows, and each has its own pointer
- * into A, because x86's addresses reach eight rows from one pointer. */
+/* Row i of the narrow tile is one variable. The rows are two groups of eight, each with its own pointer
+ * into A, because x86 addresses reach only eight rows from one pointer. */
 #define EACH_OF_8(DO, group) \
     DO(group, 0) DO(group, 1) DO(group, 2) DO(group, 3) DO(group, 4) DO(group, 5) DO(group, 6) DO(group, 7)
 #define EACH_OF_16(DO) EACH_OF_8(DO, upper) EACH_OF_8(DO, lower)
@@ -92,8 +93,8 @@ static void avx512_narrow(float *c, size_t stride, const float *a, size_t row, c
     EACH_OF_16(NARROW_STORE)
 }
 
-/* Looks up sixteen codes at a time (the last eight of a block perhaps alone): each is shifted to the low end
- * of its own lane, where four bits choose one of sixteen values. */
+/* Looks up sixteen codes at a time, or the last eight of a block. Each is shifted to the low end of its
+ * own lane, where its four bits choose one of sixteen values. */
 __attribute__((target("avx512f")))
 static void avx512_unpack(float *out, const unsigned char *packed, const f32 *values, int block, int n) {
     const __m512i shift = _mm512_setr_epi32(4, 0, 12, 8, 20, 16, 28, 24, 4, 0, 12, 8, 20, 16, 28, 24);
@@ -112,8 +113,8 @@ static void avx512_unpack(float *out, const unsigned char *packed, const f32 *va
     }
 }
 
-/* Transposes 16 rows of 16 numbers: within each quarter of a register by pairs and fours, then the
- * quarters. */
+/* Transposes 16 rows of 16 numbers: first pairs and fours within each quarter of a
+ * register, then the quarters. */
 __attribute__((target("avx512f")))
 static inline void transpose(__m512 r[LANES]) {
     __m512 t[LANES];
@@ -140,8 +141,8 @@ static inline void transpose(__m512 r[LANES]) {
     for (int i = 0; i < LANES; i++) r[i] = t[i];
 }
 
-/* p[k*width + i] = a[i*row + k]: sixteen rows and sixteen steps at a time; masks leave out what is not
- * there. */
+/* Sets p[k*width + i] = a[i*row + k], sixteen steps of sixteen rows at a time. Masks leave out rows
+ * and steps past the end. */
 __attribute__((target("avx512f")))
 static void avx512_interleave(float *p, int width, const float *a, size_t row, int rows, int K) {
     for (; rows > 0; rows -= LANES, p += LANES, a += LANES * row) {

@@ -1,17 +1,18 @@
-/* fast/choose.c - which kernel runs: the fastest that this processor has, or the one that was chosen by name.
+/* fast/choose.c - chooses the kernel: the fastest that this processor can run, or one by name.
  *
- * Needs    fast/x86.c, avx512.c, arm.c, amx.c. Without -DFAST (`make FAST=0`) there are the plain tile and
- *          the definitions.
- * Kernels  fast/matmul.c is the product: packing, blocks, edges, threads. Processors differ in the innermost
- *          loop over a tile, and each kernel is such a loop. A kernel keeps the order of every sum. One that
- *          is not fused gives the plain tile's bits, which are the definition's; one that is fused multiplies
- *          and adds in one rounding, and all of those give the same bits as each other.
- * Choice   by what the processor says when it is asked, or by fast_use, which the programs call for the
- *          variable RLHF_ISA. "exact" is the fastest that gives the definition's bits: `make models` uses it,
- *          so that its sums hold on every processor. "definition" runs ops.c's own loops, without any twin.
- * Halves   fast/amx.c's tile multiplies bf16 numbers, for linears that compute in them: it is chosen in
- *          addition to one of the others, unless one of these was chosen by name.
- * State    the choice. It has to be the same during a whole run. */
+ * Needs    fast/x86.c, avx512.c, arm.c, amx.c. Without -DFAST (`make FAST=0`) only the plain tile and
+ *          the definitions exist.
+ * Kernels  fast/matmul.c computes a product: it packs, divides the work into blocks and threads, and
+ *          handles edges. Processors differ in the innermost loop over a tile: a kernel is such a loop. A
+ *          kernel keeps the order of every sum. A kernel that is not fused gives the plain tile's bits,
+ *          which are the definition's. A fused kernel multiplies and adds with one rounding; all fused
+ *          kernels give the same bits as each other.
+ * Choice   By what the processor can do, or by fast_use, to which the programs pass the variable RLHF_ISA.
+ *          "exact" is the fastest kernel that gives the definition's bits: `make models` uses it, so that
+ *          its checksums hold on every processor. "definition" runs ops.c's own loops, without any twin.
+ * Halves   fast/amx.c has a kernel of bf16 products, for linears that compute in bf16. It is used in
+ *          addition to a float kernel, unless a float kernel was chosen by name.
+ * State    The choice. It must not change during a run. */
 #include "fast.h"
 
 static const Kernel *const known[] = {
@@ -23,9 +24,9 @@ static const Kernel *const known[] = {
 enum { KERNELS = sizeof known / sizeof *known - 1, PLAIN_TILE = KERNELS, DEFINITION, AMX, CHOICES,
        BEST = -1 };
 
-static int chosen = BEST;                   /* a place in known[], or one of the above */
-static const HalfKernel *half;              /* chosen for halves */
-static int half_chosen;                     /* 0: not yet asked */
+static int chosen = BEST;                   /* an index of known[], or one of the names above */
+static const HalfKernel *half;              /* the kernel of bf16 products, or NULL */
+static int half_chosen;                     /* 0: `half` is not set yet */
 
 int fast_twins(void) { return chosen != DEFINITION; }
 

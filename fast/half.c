@@ -1,36 +1,39 @@
-/* fast/half.c - the product around a tile that multiplies bf16 numbers (fast/amx.c).
+/* fast/half.c - computes a product of bf16 numbers with the tile of fast/amx.c.
  *
- *     C (M,J) = or += A (M,K) B (K,J),  B = W or W^T, A floats;  A and W rounded to bf16, sums in float
+ *     C (M,J) = or += A (M,K) B (K,J),  B = W or W^T, A floats;  A and W are rounded to bf16, sums are floats
  *
- * Blocks   The tile reads blocks of 32 x 32 numbers, 2 KB one after another: the left side row by row, the
- *          right side two k at a time, column by column. Missing rows, columns and k are zeros, so that there
- *          are no edges.
- * Sides    A, of M rows, is made into blocks once, for all threads. B is cut into groups of columns. A thread
- *          makes blocks of a span of k of one group, 1 MB at most, which stay in its second-level cache while
- *          all of A passes them. So W, in whatever type it is stored, is read, widened and rounded once.
- *            y = x W^T     W's rows run along k and are the left side; the tile is part of y's transpose
- *            dx = dy W, dW = dy^T x     W's (x's) rows are k, and two at a time they are the right side
- * Order    An element's sum runs over the blocks of k from 0 on, in each as the tile does it: it has the same
- *          bits with any number of rows and threads, and whatever the other rows are. They are not the bits
- *          of the float kernels. The whole sum is rounded to `output` and then added.
- * Needs    core.c (arena), fast/threads.c, quant.c; fast/matmul.c gives the kernels. No heap, no stdio, no
- *          globals.
- * Edges    M = 0 is fine; K = 0 gives zeros. Numbers below 2^-126 count as 0, as in the tile. */
+ * Blocks   The tile reads blocks of 32 x 32 numbers, each 2 KB in one piece. A block of the tile's left
+ *          side is stored row after row. A block of its right side is stored two k at a time, column after
+ *          column. Missing rows, columns and k are zeros, so that there are no edges.
+ * Sides    A, of M rows, is made into blocks once, for all threads. B is divided into groups of columns. A
+ *          thread makes blocks of one group and a span of k, at most 1 MB, which stay in its second-level
+ *          cache while the thread multiplies all of A by them. So W, whatever its type, is read, widened
+ *          and rounded once, and 4 bits become 16 by a look-up.
+ *            y = x W^T     W's rows, contiguous along k, are the left side; the tile is of y's transpose
+ *            dx = dy W, dW = dy^T x     rows of W (of x) are k, and two rows at a time become the right side
+ * Order    An element's sum adds the blocks of k from 0 on, each block as the tile does it. So an element
+ *          has the same bits wherever its row and column are, with any number of rows and threads. The
+ *          bits are not those of the float kernels. The whole sum is rounded to `output`, then added to C.
+ * Needs    core.c (arena), fast/threads.c, quant.c; the caller passes the kernels. No
+ *          heap, no stdio, no globals.
+ * Edges    M = 0 is allowed; K = 0 gives zeros. Numbers below 2^-126 count as 0, as in the tile. */
 #include "fast.h"
 
 enum {
     SIDE = HALF_SIDE, BLOCK = SIDE * SIDE,
-    /* blocks of k at a time: 32 KB of A, in the first-level cache while a group's tiles use them */
+    /* blocks of k that are multiplied at a time: 32 KB of A, which stay in the first-level cache while a
+     * group's tiles use them */
     CHUNK = 16,
-    SPAN = 64,                              /* blocks of k that a group has at a time */
-    MOST = 8                                /* its tiles */
+    SPAN = 64,                              /* blocks of k of a group that a thread has at a time */
+    MOST = 8                                /* the most tiles of a group */
 };
 
 static int blocks_of(int n) { return (n + SIDE - 1) / SIDE; }
 static int smaller(int a, int b) { return a < b ? a : b; }
 
-/* Return how many blocks a thread needs: for a group's span, and for C a tile for each of the group's tiles,
- * or, if the thread returns to C for another span, for all rows of A. */
+/* Return the number of blocks that a thread needs. group_blocks: for one span of one group. tile_blocks:
+ * for C, one for each tile of the group, and this for all rows of A if there is more than one span,
+ * because then each tile is continued later. */
 static size_t group_blocks(int J, int K) {
     return (size_t)smaller(MOST, blocks_of(J)) * (size_t)smaller(SPAN, blocks_of(K));
 }
@@ -44,7 +47,7 @@ static size_t shared_bytes(int M, int K) {
     return BLOCK * sizeof(uint16_t) * (size_t)blocks_of(M) * (size_t)blocks_of(K);
 }
 
-enum { CACHE_LINE = 64 };                                       /* bytes; where blocks begin */
+enum { CACHE_LINE = 64 };                                       /* bytes; blocks begin at a multiple of it */
 static unsigned char *scratch(Arena *ws, int M, int J, int K) {
     unsigned char *bytes = arena_take(ws, CACHE_LINE + shared_bytes(M, K) +
                                       (size_t)threads_max() * thread_bytes(M, J, K), 1);
@@ -57,8 +60,8 @@ void half_measure(Arena *ws, int M, int J, int K) {
     ws->used = mark;
 }
 
-/* Writes lines of 32 bf16 numbers, each `next` further than the last one, from n floats. Zeros fill the
- * last. */
+/* Rounds n floats to bf16 and writes them as lines of 32: each line begins `next` numbers after the line
+ * before. Zeros fill up the last line. */
 static void narrow(uint16_t *half, size_t next, const float *x, int n, const HalfKernel *kernel) {
     if (kernel->narrow && n >= SIDE) {
         kernel->narrow(half, next, x, (size_t)(n - n % SIDE));
@@ -72,7 +75,7 @@ static void narrow(uint16_t *half, size_t next, const float *x, int n, const Hal
     }
 }
 
-/* Writes the same from n <= CHUNK * SIDE weights, from element `at` on. */
+/* Writes n <= CHUNK * SIDE weights, from element `at` on, as lines, as narrow() does. */
 static void weights(uint16_t *half, size_t next, const Matrix *w, size_t at, int n,
                     const HalfKernel *kernel) {
     float x[CHUNK * SIDE];
@@ -82,7 +85,7 @@ static void weights(uint16_t *half, size_t next, const Matrix *w, size_t at, int
         for (; n > 0; n -= SIDE, half += next, from += SIDE) memcpy(half, from, SIDE * sizeof *half);
         return;
     }
-    /* blocks are of 32 or a multiple */
+    /* a block of NF4 has 32 weights, or a multiple of 32 */
     if (w->type == NF4 && kernel->codes && at % SIDE == 0 && n % SIDE == 0) {
         size_t block = (size_t)w->quant->block;
         for (size_t run, rest; n > 0; at += run, half += run / SIDE * next, n -= (int)run) {
@@ -98,7 +101,7 @@ static void weights(uint16_t *half, size_t next, const Matrix *w, size_t at, int
     narrow(half, next, x, n, kernel);
 }
 
-/* Weaves two lines of 32 columns, k and k+1, as the right side has them. */
+/* Interleaves two lines of 32 columns, those of k and k+1, as the right side needs them. */
 static void pairs(uint16_t *b, const uint16_t *even, const uint16_t *odd) {
     for (int j = 0; j < SIDE; j++) {
         b[2 * j] = even[j];
@@ -106,7 +109,7 @@ static void pairs(uint16_t *b, const uint16_t *even, const uint16_t *odd) {
     }
 }
 
-/* Packs blocks k0 .. k1-1 of tile t of W^T: 32 rows of W on the left side. */
+/* Packs blocks k0 .. k1-1 of tile t of W^T: 32 rows of W as the left side. */
 static void pack_left(uint16_t *block, const Product *p, int t, int k0, int k1) {
     int last = smaller(k1 * SIDE, p->K), rows = smaller(SIDE, p->J - t * SIDE);
     if (rows < SIDE) memset(block, 0, (size_t)(k1 - k0) * BLOCK * sizeof *block);
@@ -117,7 +120,8 @@ static void pack_left(uint16_t *block, const Product *p, int t, int k0, int k1) 
                     smaller(CHUNK * SIDE, last - k), p->half);
 }
 
-/* Packs blocks k0 .. k1-1 of tiles t0 .. t1-1 of W: 32 columns each on the right side; W's rows are k. */
+/* Packs blocks k0 .. k1-1 of tiles t0 .. t1-1 of W, whose rows are k: 32 columns for each
+ * tile, as the right side. */
 static void pack_right(uint16_t *block, const Product *p, int t0, int t1, int k0, int k1) {
     uint16_t line[2][MOST * SIDE];
     int j = t0 * SIDE, n = smaller(p->J - j, (t1 - t0) * SIDE);
@@ -132,8 +136,8 @@ static void pack_right(uint16_t *block, const Product *p, int t0, int t1, int k0
     }
 }
 
-/* Packs block (t,k) of A from a matrix whose rows have to become columns; then they are rounded. In the
- * product with W^T it is the right side. */
+/* Packs block (t,k) of an A that has to be transposed: interleaves its rows or steps, then rounds. In a
+ * product with W^T the block is for the right side, in others for the left side. */
 static void pack_across(uint16_t *block, const Product *p, int t, int k) {
     float x[BLOCK];
     uint16_t line[BLOCK];
@@ -147,7 +151,7 @@ static void pack_across(uint16_t *block, const Product *p, int t, int k) {
         pairs(block + i * SIDE, line + i * SIDE, line + (i + 1) * SIDE);
 }
 
-/* Packs all of A. Parts: CHUNK blocks of a tile of 32 rows. */
+/* Packs all of A. A part of this work is CHUNK blocks of a tile of 32 rows. */
 static void pack_shared(uint16_t *shared, const Product *p, size_t from, size_t to) {
     int blocks = blocks_of(p->K), chunks = (blocks + CHUNK - 1) / CHUNK;
     for (int item = (int)from; item < (int)to; item++) {
@@ -166,7 +170,8 @@ static void pack_shared(uint16_t *shared, const Product *p, size_t from, size_t 
     }
 }
 
-/* Puts a whole tile, of C or (left side W) of its transpose, into C: rows of tile s, columns of tile t. */
+/* Writes a whole tile to its place in C, the rows of s and the columns of t. If W is the left side, c
+ * is the tile's transpose. */
 static void settle(const Product *p, float *c, int s, int t) {
     float turned[BLOCK], *d = c;
     uint16_t rounded[BLOCK];
@@ -185,12 +190,13 @@ static void settle(const Product *p, float *c, int s, int t) {
     }
 }
 
-/* Returns 1 if W's tile t is not packed: it is whole rows and blocks of bf16 in memory, and is used once. */
+/* Returns 1 if W's tile t needs no packing: it has whole rows and blocks of bf16, and it is used once. */
 static int in_place(const Product *p, int t) {
     return p->transposed && p->w->type == BF16 && p->M <= SIDE && p->K % SIDE == 0 && (t + 1) * SIDE <= p->J;
 }
 
-/* c, the tiles of row s for columns t0 .. t1-1, gets blocks k0 .. k1-1; own has the columns' blocks. */
+/* Adds the products of blocks k0 .. k1-1 to c, the tiles of row s and columns t0 .. t1-1; if k0 is 0, c is
+ * overwritten. own: the packed blocks of these columns. */
 static void span_product(float *c, const Product *p, const uint16_t *shared, const uint16_t *own, int s,
                          int t0, int t1, int k0, int k1) {
     const size_t I = (size_t)p->w->I, span = (size_t)(k1 - k0) * BLOCK;
@@ -208,7 +214,7 @@ static void span_product(float *c, const Product *p, const uint16_t *shared, con
     }
 }
 
-/* Computes C's columns of tiles t0 .. t1-1. */
+/* Computes all rows of C in the columns of tiles t0 .. t1-1. */
 static void group(const Product *p, const uint16_t *shared, uint16_t *own, float *c, int t0, int t1) {
     const int blocks = blocks_of(p->K), returns = blocks > SPAN;
     for (int k0 = 0, k1; k0 == 0 || k0 < blocks; k0 += SPAN) {
@@ -245,8 +251,8 @@ void half_product(Product p, const HalfKernel *half, const Kernel *kernel, Arena
     if (!shared || M < 1) return;
     p.half = half;
     p.kernel = kernel;
-    /* one tile a group where few rows of A use it while it is in the first cache; as many groups for one
-     * thread as for another */
+    /* few rows of A: a group is one tile, which they use while it is in the first-level cache. All threads
+     * get the same number of groups. */
     int size = p.transposed && M <= 2 * SIDE ? 1 : MOST, groups = (tiles + size - 1) / size;
     while (groups % threads && groups < tiles) groups++;
     IN_PARTS((double)M * K * 4, blocks_of(M) * ((blocks + CHUNK - 1) / CHUNK), pack_shared(a, &p, from, to));

@@ -1,35 +1,37 @@
 /* fast/matmul.c - the twins of ops.c's linears: one product, packed and in tiles, shared by threads.
  *
- *     C (M,J) = or += A (M,K) B (K,J)         each C element is one accumulator, added in order of k
+ *     C (M,J) = or += A (M,K) B (K,J)         each element of C is one sum, added in order of k
  *
- * Three directions:    y = x W^T: A = x, B = W^T     dx += dy W: A = dy, B = W     dW += dy^T x: A = dy^T, B
- * = x
+ * It has three uses:    y = x W^T        A = x       B = W^T
+ *                       dx += dy W       A = dy      B = W
+ *                       dW += dy^T x     A = dy^T    B = x
  *
- * Packing  A is packed into tiles of R = 4 rows (k-major, 4 numbers a step), B into panels of S = 8 columns
- *          (k-major, 8 numbers a step), 256 steps at a time (up to 320 if these are all). A panel is 8 KB and
- *          stays in the first-level cache while all tiles pass it. The 4x8 accumulators of a tile are in
- *          registers, return to C between blocks of k, and go on from there: the sum is the same as the plain
- *          loop's. A thread takes up to 528 rows and 256 columns.
- * Kernels  Where fast/choose.c has a kernel, R, S, the innermost loop and the interleaving are the kernel's;
- *          everything else is the same text.
- * Few rows A few rows of x (as in sampling) do not repay the packing of W: reading W takes the time. For up
- * to
- *          FEW_ROWS a kernel may have a function that packs nothing (`few`). For up to S rows there is a tile
- *          that reads W's rows as they are in memory: then x is the panel and W the tiles. A product of two
- *          numbers is the same from either side, so a row has the same bits as among many. 4-bit weights
- *          become floats as panels in any case. Short rows of A, and W where few rows of A use it
- *          (attention), are not packed either.
+ * Packing  A is packed into tiles of R = 4 rows, B into panels of S = 8 columns: one step of k after
+ *          another, R or S numbers to a step, 256 steps at a time (up to 320 if there are no more).
+ *          A panel is 8 KB and stays in the first-level cache while it is multiplied by all tiles.
+ *          The 4 x 8 accumulators of a tile are in registers. They are stored in C after each block
+ *          of k and loaded before the next, so that the sum is the plain loop's. A thread takes up
+ *          to 528 rows and 256 columns.
+ * Kernels  If fast/choose.c has a kernel, R, S, the innermost loop and the interleaving are the kernel's.
+ *          The rest of the code is the same for all.
+ * Few rows If x has few rows (as in sampling), packing W does not pay: reading W takes most of the time.
+ *          For up to FEW_ROWS rows a kernel may have a function that packs nothing (`few`). For up to S
+ *          rows there is a tile that reads W's rows as they are in memory: then x is the panel and W's rows
+ *          are the tiles. The product of two numbers is the same in either order, so a row has the same
+ *          bits as among many rows. 4-bit weights always become panels of floats. Short rows of A are not
+ *          packed either, nor is W if few rows of A use it (attention).
  * Needs    core.c (arena), quant.c, fast/threads.c, choose.c, half.c. No heap, no stdio, no globals.
- * Edges    M = 0 is fine; K = 0 gives zeros, or C itself. */
+ * Edges    M = 0 is allowed; K = 0 gives zeros, or leaves C as it is if the product is added. */
 #include "fast.h"
 
 enum {
     TILE_M = 4, TILE_J = 8,                 /* R and S of the plain tile */
-    STEPS = 256, BLOCK_K = 320,             /* steps of a panel; at most, if these are all */
-    CHUNK_K = 16 * STEPS,                   /* steps of A that are packed at a time: it bounds the scratch */
+    STEPS = 256, BLOCK_K = 320,           /* steps of a panel: STEPS, or up to BLOCK_K if there are no more */
+    CHUNK_K = 16 * STEPS,                   /* steps of A that are packed at a time, to limit the scratch */
     BLOCK_M = 528, BLOCK_J = 256,           /* rows and columns of C that a thread takes at a time */
-    TILES = 16,                             /* tiles of A that are packed side by side */
-    GAP = 16  /* floats between panels: without them all would share places of the cache */
+    TILES = 16,                             /* tiles of A that are packed together */
+    /* floats between panels: without a gap all panels would compete for the same lines of the cache */
+    GAP = 16
 };
 
 #if defined(__GNUC__) && !defined(__TINYC__)
@@ -74,27 +76,26 @@ static const Kernel *kernel_now(void) {
 
 /* ---- packing A ---- */
 
-/* Returns the steps of a panel, and of a block of packed A, if there are K in all. */
+/* Returns the number of steps of a panel, and of a block of packed A, if there are K steps in all. */
 static int steps(int K) { return K <= BLOCK_K ? BLOCK_K : STEPS; }
 
-/* p[k*width + i] = a[i*row + k], k < K, of `rows` rows that run along memory; the others up to width are
- * 0. */
+/* Sets p[k*width + i] = a[i*row + k], i < rows, k < K. Columns from `rows` to width-1 become 0. */
 static void pack_rows(float *p, int width, const float *a, size_t row, int rows, int K,
                       const Kernel *kernel) {
     if (rows < width) memset(p, 0, (size_t)K * (size_t)width * sizeof *p);
     kernel->interleave(p, width, a, row, rows, K);
 }
 
-/* Packs K steps of several tiles or panels, which are `width` wide and `distance` apart. A step is the n
- * numbers at row, and the next step is `next` further. What is missing in the last tile becomes 0. Rows are
- * far apart in memory, and processors do not foresee the next one: it is asked for. */
+/* Packs K steps of several tiles or panels, which are `width` wide and `distance` apart. A step is n
+ * numbers from `row` on; the next step is `next` numbers further. Numbers that the last tile lacks become
+ * 0. Steps are far apart in memory and processors do not foresee the next one, so it is prefetched. */
 INLINE void spread_text(float *p, size_t width, size_t distance, const float *row, size_t next, size_t n,
                         int K) {
     for (; K > 0; K--, p += width, row += next) {
         float *to = p;
         size_t i = 0;
         if (K > 4) for (size_t line = 0; line < n; line += 16) PREFETCH(row + 4 * next + line);
-        /* sizes that the compiler knows; others are 4 times some */
+        /* widths 16 and 6 are constants for the compiler; other widths are multiples of 4 */
         for (; i + width <= n; i += width, to += distance) {
             if (width == 16) memcpy(to, row + i, 16 * sizeof *to);
             else if (width == 6) memcpy(to, row + i, 6 * sizeof *to);
@@ -117,8 +118,9 @@ static void spread(float *p, size_t width, size_t distance, const float *row, si
     else spread_text(p, width, distance, row, next, n, K);
 }
 
-/* Packs steps k0 .. k1-1 of A, one block of steps() after another, in each the tiles of R rows: the block of
- * step k begins at (k - k0) * tiles * R. Parts: up to TILES tiles of a block. */
+/* Packs steps k0 .. k1-1 of A: one block of steps() after another, and in a block one tile of R rows
+ * after another. The block of step k begins at (k - k0) * tiles * R. A part of this work is up to
+ * TILES tiles of a block. */
 static void pack_a_part(float *packed, View v, int M, int k0, int k1, const Kernel *kernel, size_t from,
                         size_t to) {
     int R = kernel->rows, tiles = (M + R - 1) / R, groups = (tiles + TILES - 1) / TILES;
@@ -144,8 +146,8 @@ static void pack_a(float *packed, View v, int M, int k0, int k1, const Kernel *k
 
 /* ---- packing W, which may be 16-bit or 4-bit ---- */
 
-/* out (n) = 4-bit weights from element `first` on, rounded to the compute type. A block has only 16 different
- * weights: these are multiplied and rounded, and then looked up. */
+/* Sets out (n) to 4-bit weights from element `first` on, rounded to the compute type. A block has only 16
+ * different weights: they are computed and rounded once, and then looked up. */
 static void widen_4bit(float *out, const Matrix *w, size_t first, size_t n, const Kernel *kernel) {
     enum { BLOCKS = 8 };
     const Quant *q = w->quant;
@@ -153,14 +155,15 @@ static void widen_4bit(float *out, const Matrix *w, size_t first, size_t n, cons
     size_t block = (size_t)q->block;
     f32 values[16 * BLOCKS];
     for (size_t run; n > 0; first += run, out += run, n -= run) {
-        size_t blocks = 1, rest = block - first % block;        /* of the block that `first` is in */
+        /* rest: weights from `first` to the end of its block */
+        size_t blocks = 1, rest = block - first % block;
         run = rest < n ? rest : n;
         if (!kernel->unpack || first % 2 || run % 8) {
             dequantize_4bit(out, packed, q, first, run);
             halves_round(out, w->compute, run);
             continue;
         }
-        if (rest == block && n > block) {                       /* several whole ones */
+        if (rest == block && n > block) {                       /* several whole blocks */
             blocks = n / block < BLOCKS ? n / block : BLOCKS;
             run = blocks * block;
         }
@@ -173,7 +176,7 @@ static void widen_4bit(float *out, const Matrix *w, size_t first, size_t n, cons
     }
 }
 
-/* out (n) = weights from element `first` on, as floats, rounded to the compute type. */
+/* Sets out (n) to the weights from element `first` on, as floats, rounded to the compute type. */
 static void widen(float *out, const Matrix *w, size_t first, int n, const Kernel *kernel) {
     if (w->type == NF4) { widen_4bit(out, w, first, (size_t)n, kernel); return; }
     if (w->type == F32) memcpy(out, (const float *)w->data + first, (size_t)n * sizeof *out);
@@ -184,22 +187,22 @@ static void widen(float *out, const Matrix *w, size_t first, int n, const Kernel
 /* Returns 1 if the product multiplies by W's numbers as they are in memory. */
 static int as_it_is(const Matrix *w) { return w->type == F32 && w->compute == F32; }
 
-enum { LINES = 8 };                         /* rows of W that are widened before they are interleaved */
+enum { LINES = 8 };                    /* rows of W that are widened at a time, before they are interleaved */
 
-/* Returns 1 if columns of 4-bit weights can be unpacked at once: rows end with their last block, and the
- * kernel knows the rounding. */
+/* Returns 1 if the kernel can unpack 4-bit weights to columns: every row of W ends with the end of a
+ * block, and the compute type is not F16. */
 static int has_columns(const Matrix *w, const Kernel *kernel) {
     return w->type == NF4 && kernel->unpack_columns && w->I % w->quant->block == 0 && w->compute != F16;
 }
 
-/* Unpacks LINES rows of 4-bit weights, j0 on, as columns: p[k*S + i], k < K <= BLOCK_K; k0 is a multiple of
- * STEPS. */
+/* Unpacks LINES rows of 4-bit weights, from row j0 and step k0 on, to columns: p[k*S + i], k < K <=
+ * BLOCK_K. k0 is a multiple of STEPS. */
 static void unpack_lines(float *p, const Matrix *w, int k0, int K, int j0, const Kernel *kernel) {
-    enum { SMALLEST = 32 };                 /* block */
+    enum { SMALLEST = 32 };                 /* the smallest block */
     const Quant *q = w->quant;
     f32 scale[BLOCK_K / SMALLEST * LINES];
     int block = smaller(q->block, BLOCK_K);
-    /* blocks of a row; the first */
+    /* row: blocks of a row of W; first: the block of row j0 and step k0 */
     size_t row = (size_t)(w->I / q->block), first = (size_t)j0 * row + (size_t)(k0 / q->block);
     const unsigned char *packed = (const unsigned char *)w->data +
         ((size_t)j0 * (size_t)w->I + (size_t)k0) / 2;
@@ -214,8 +217,9 @@ static void unpack_lines(float *p, const Matrix *w, int k0, int K, int j0, const
                            w->compute == BF16, K);
 }
 
-/* Packs panels of W^T side by side, each K x S: p[j/S][k*S + j%S] = W[j0+j][k0+k], k < K, j < J; missing
- * columns are 0. Columns of W^T are rows of W and run along memory: panel by panel, interleaved. */
+/* Packs panels of W^T, each K x S, one after another: p[j/S][k*S + j%S] = W[j0+j][k0+k], k < K, j < J.
+ * Missing columns become 0. Columns of W^T are rows of W, which are contiguous in memory, so that each
+ * panel is interleaved by itself. */
 static void pack_transposed(float *p, const Matrix *w, int k0, int K, int j0, int J, const Kernel *kernel) {
     int S = kernel->columns;
     size_t I = (size_t)w->I;
@@ -238,7 +242,8 @@ static void pack_transposed(float *p, const Matrix *w, int k0, int K, int j0, in
     }
 }
 
-/* Packs panels of W itself, p[j/S][k*S + j%S] = W[k0+k][j0+j]: row by row, each row over all panels. */
+/* Packs panels of W itself, p[j/S][k*S + j%S] = W[k0+k][j0+j]: one row of W after
+ * another, each into all panels. */
 static void pack_straight(float *p, const Matrix *w, int k0, int K, int j0, int J, const Kernel *kernel) {
     size_t S = (size_t)kernel->columns, distance = (size_t)K * S + GAP,
         first = (size_t)k0 * (size_t)w->I + (size_t)j0;
@@ -255,10 +260,10 @@ static void pack_straight(float *p, const Matrix *w, int k0, int K, int j0, int 
 
 /* ---- one part of a product ---- */
 
-typedef struct { int m0, m1, j0, j1, k0, k1; } Part;            /* rows, columns and steps */
+typedef struct { int m0, m1, j0, j1, k0, k1; } Part;            /* m: rows, j: columns, k: steps */
 
-/* One tile at the edge of C, M x J of it inside C: computed as a whole tile and copied. row: distance between
- * A's rows, 0 if A is packed. b is packed. */
+/* Computes a tile at the edge of C, which has M rows and J columns inside C: computes a whole tile and
+ * copies these. row: the distance between A's rows, or 0 if A is packed. b is packed. */
 static void edge_tile(float *C, size_t stride, const float *a, size_t row, const float *b, int M, int J,
                       int k, int add, const Kernel *kernel) {
     float c[KERNEL_ROWS * KERNEL_COLUMNS];
@@ -270,8 +275,8 @@ static void edge_tile(float *C, size_t stride, const float *a, size_t row, const
     for (int i = 0; i < M; i++) memcpy(C + (size_t)i * stride, c + (size_t)i * S, bytes);
 }
 
-/* Return 1 if A, or W, is not packed: short rows of A, or few, if the kernel can read them as they are in
- * memory; and W's rows if few rows of A use them. */
+/* Return 1 if A (or W) is not packed. A is not packed if its rows are short or few and the kernel can read
+ * them as they are in memory. W is not packed if, besides, few rows of A use it. */
 static int a_in_place(const Product *p) {
     return p->kernel->tile_in_place && p->a.step == 1 && (p->a.row <= 512 || p->M <= FEW_ROWS);
 }
@@ -279,15 +284,15 @@ static int w_in_place(const Product *p) {
     return a_in_place(p) && !p->transposed && p->M <= 64 && p->w->I <= 512 && as_it_is(p->w);
 }
 
-/* A: all rows of steps k0 .. k1-1, packed, unless they are read in place. b: room for the panels of one block
- * of k. */
+/* Computes one part of C. A: all rows of steps k0 .. k1-1, packed, or unused if A is read in place. b:
+ * room for the panels of one block of k. */
 static void product_part(const Product *p, Part at, const float *A, float *b) {
     const Kernel *kernel = p->kernel;
     int R = kernel->rows, S = kernel->columns, padded = (p->M + R - 1) / R * R, most = steps(at.k1 - at.k0);
-    /* the first column whose panel is packed */
+    /* columns from `packed` on are in packed panels */
     int packed = w_in_place(p) ? at.j1 - (at.j1 - at.j0) % S : at.j0;
     size_t row = a_in_place(p) ? p->a.row : 0, I = (size_t)p->w->I;
-    for (int k = at.k0; k == at.k0 || k < at.k1; k += most) {   /* once even for K = 0: C = 0 */
+    for (int k = at.k0; k == at.k0 || k < at.k1; k += most) {   /* runs once even if K is 0: then C = 0 */
         int nk = smaller(at.k1 - k, most), more = k > 0 || p->add;
         const float *panel = b, *a = row ? p->a.a + k : A + (size_t)(k - at.k0) * (size_t)padded;
         if (p->transposed) pack_transposed(b, p->w, k, nk, at.j0, at.j1 - at.j0, kernel);
@@ -314,8 +319,8 @@ static void product_part(const Product *p, Part at, const float *A, float *b) {
 
 /* ---- few rows of x ---- */
 
-/* M <= FEW_ROWS rows of x against FEW_COLUMNS rows of W, j0 on. Nothing is packed; W's rows are copied only
- * if they have to be rounded. */
+/* Computes M <= FEW_ROWS rows of x times FEW_COLUMNS rows of W, from row j0 on. Nothing is packed. W's
+ * rows are copied only if they are 4-bit, have to be rounded, or are fewer than FEW_COLUMNS. */
 static void few_rows_group(const Product *p, int j0) {
     const Kernel *kernel = p->kernel;
     const Matrix *w = p->w;
@@ -354,7 +359,8 @@ static void few_rows_part(const Product *p, size_t from, size_t to) {
     for (int i = (int)from; i < (int)to; i++) few_rows_group(p, i * FEW_COLUMNS);
 }
 
-/* M <= S rows against R rows of W, j0 on: x (K,S) is packed as a panel, and the tile is C's transpose. */
+/* Computes M <= S rows of x times R rows of W, from row j0 on. x (K,S) is packed as a panel, and the
+ * tile is C's transpose. */
 static void slim_tile(const Product *p, const float *x, int j0, int R, int S) {
     const Kernel *kernel = p->kernel;
     int J = smaller(p->J - j0, R);
@@ -385,7 +391,7 @@ static void slim_part(const Product *p, const float *x, int R, int S, size_t fro
     for (int i = (int)from; i < (int)to; i++) slim_tile(p, x, i * R, R, S);
 }
 
-/* y = x W^T for too few rows to repay the packing of W. */
+/* Computes y = x W^T if x has too few rows to make packing W worth its time. */
 static void slim(const Product *p, float *panel) {
     const Kernel *kernel = p->kernel;
     int narrow = p->M <= kernel->narrow_columns, R = narrow ? kernel->narrow_rows : kernel->rows;
@@ -396,8 +402,9 @@ static void slim(const Product *p, float *panel) {
 
 /* ---- the whole product ---- */
 
-/* Return floats of scratch: the steps of A that are packed at a time (of few rows all), and a thread's panels
- * of B. They grow with each size, so that what was measured for the largest is enough for all. */
+/* Return the floats of scratch: for the steps of A that are packed at a time (all steps if A has few
+ * rows), and for one thread's panels of B. Both grow with each size, so that the scratch measured for the
+ * largest product is enough for all. */
 static size_t floats_of_a(int M, int K) {
     size_t few = (size_t)(KERNEL_COLUMNS + smaller(M, KERNEL_COLUMNS)) * (size_t)K;
     size_t many = (size_t)(KERNEL_COLUMNS + M) * (size_t)smaller(K, CHUNK_K);
@@ -411,11 +418,11 @@ size_t fast_product_floats(int M, int J, int K) {
     return floats_of_a(M, K) + (size_t)threads_max() * floats_of_b(J, K);
 }
 
-/* Returns where part i of `parts` begins, of n things. */
+/* Returns where part i begins if n things are divided into `parts` parts. */
 static int share(int i, int parts, int n) { return (int)((double)i * n / parts); }
 
-/* All rows and columns as groups x blocks parts, each of whole panels and tiles, all of one size but for one
- * panel or tile. */
+/* The division of C into groups of panels and blocks of tiles. All groups (blocks) have the same number of
+ * panels (tiles), or differ by one. k0 .. k1-1: the steps. */
 typedef struct { int groups, blocks, panels, tiles, k0, k1; } Grid;
 
 static void product_parts(const Product *p, const Grid *grid, const float *A, float *b,
@@ -434,8 +441,8 @@ static void product_parts(const Product *p, const Grid *grid, const float *A, fl
     }
 }
 
-/* Returns how C is divided: at least four parts for each thread, where there is so much, and as many for one
- * as for another. */
+/* Returns the division of C: at least four parts for each thread if C is large enough, and the same number
+ * of groups for each thread. */
 static Grid grid_of(const Product *p, int few) {
     int R = p->kernel->rows, S = p->kernel->columns, threads = threads_max(), most = few ? 1 : BLOCK_J / S;
     Grid g = { 0, 0, 0, 0, 0, 0 };
@@ -455,9 +462,9 @@ void fast_product(Product p, Arena *ws) {
     size_t mark = ws->used, each = floats_of_b(J, K);
     float *A = arena_take(ws, fast_product_floats(M, J, K), sizeof *A);
     ws->used = mark;
-    if (!A || M < 1) return;                                    /* measuring, or the workspace has failed */
+    if (!A || M < 1) return;                                    /* ws only measures or has failed */
     float *B = A + floats_of_a(M, K);
-    int packs = !few || has_columns(p.w, kernel);               /* few rows and 4 bits: a panel at a time */
+    int packs = !few || has_columns(p.w, kernel);              /* few rows, but 4-bit weights: packs panels */
     if (!packs && M <= FEW_ROWS && kernel->few) {
         IN_PARTS((double)J * K * (4 + M / 4), (J + FEW_COLUMNS - 1) / FEW_COLUMNS,
                  few_rows_part(&p, from, to));
@@ -483,8 +490,8 @@ Matrix fast_rows(const float *x, int stride) {
 
 /* ---- the twins of ops.c's linears ---- */
 
-/* Returns 1 if the processor multiplies bf16 numbers and the linear computes in them: then half.c has the
- * product. */
+/* Returns 1 if the linear computes in bf16 and the processor multiplies bf16 numbers: then
+ * half.c computes the product. */
 static int in_halves(int compute) { return compute == BF16 && fast_half(); }
 
 static void round_part(float *y, const float *x, int type, size_t from, size_t to) {
@@ -492,7 +499,8 @@ static void round_part(float *y, const float *x, int type, size_t from, size_t t
     halves_round(y + from, type, to - from);
 }
 
-/* Returns a copy of x (n), rounded to the compute type; x itself if it is F32, or if half.c rounds it. */
+/* Returns a copy of x (n), rounded to the compute type; x itself if the type is F32 or if half.c rounds;
+ * NULL if ws only measures or is too small. */
 static const float *rounded(const float *x, int type, size_t n, Arena *ws) {
     if (type == F32 || in_halves(type)) return x;
     float *y = arena_take(ws, n, sizeof *y);
@@ -500,14 +508,14 @@ static const float *rounded(const float *x, int type, size_t n, Arena *ws) {
     return y;
 }
 
-/* C = or (add) += y, rounded; y may be C. */
+/* Rounds y in place and, if `add`, adds it to C. Without `add`, y is C. */
 static void settle_part(float *C, float *y, int type, int add, size_t from, size_t to) {
     halves_round(y + from, type, to - from);
     for (size_t i = from; i < to && add; i++) C[i] += y[i];
 }
 
-/* Computes p, A rounded already, with C's rows one after another. A product that is rounded is so before it
- * is added. */
+/* Computes p, whose A is rounded already and whose C is contiguous. The product is rounded to p.output
+ * before it is added to C. */
 static void linear(Product p, Arena *ws) {
     size_t mark = ws->used, n = (size_t)p.M * (size_t)p.J;
     float *C = p.C;
@@ -545,7 +553,7 @@ void fast_linear_backward(float *dx, float *dbias, const float *dy, const float 
         Product p = { dx, (size_t)I, rows, w, 0, NULL, 1, w->output, N, I, O, NULL, NULL };
         linear(p, ws);
     }
-    if (w->grad) {  /* dW += dy^T x: x plays the part of the weight */
+    if (w->grad) {  /* dW += dy^T x: x is the W of the product */
         View columns = { g, 1, (size_t)O };
         Matrix input = fast_rows(x, I);
         input.compute = w->compute;
@@ -566,7 +574,7 @@ void fast_linear_measure(Arena *ws, int N, int I, int O, int compute) {
         half_measure(ws, O, I, N);
         return;
     }
-    if (compute != F32) {                                       /* what is rounded: an input and a product */
+    if (compute != F32) {                                   /* rounded copies: of an input and of a product */
         arena_take(ws, (size_t)N * (size_t)I, sizeof(float));
         arena_take(ws, (size_t)N * (size_t)O, sizeof(float));
     }

@@ -1,7 +1,9 @@
-/* fast/threads.c - how many threads a loop gets: OpenMP's number, if the compiler has OpenMP, otherwise one.
+/* fast/threads.c - decides how many threads a loop gets: OpenMP's, or one if the compiler lacks OpenMP.
  *
- * Needs    nothing. Loops are shared by the macros IN_PARTS and PARALLEL_FOR alone.
- * State    when the threads last met, and how long that took. It decides about time, never about a result. */
+ * Needs    Nothing. Loops that threads share use one of the two macros of base.h,
+ *          IN_PARTS or PARALLEL_FOR.
+ * State    When the threads last met, and how much time was lost. It decides how long a loop
+ *          takes, never its result. */
 #include "../rlhf.h"
 #ifdef _OPENMP
 #include <omp.h>
@@ -16,17 +18,18 @@ int threads_max(void) {
 }
 
 /* Threads that share a loop end it together. If another process uses a processor, each loop may wait
- * milliseconds for a thread that waits for its turn, and two threads become many times slower than one. So
- * now and then all threads are asked to meet, which takes microseconds. The time that late meetings take, as
- * a part of all time since the meeting before, is what loops lose. If the sliding mean of that part is more
- * than LOSS, there is one thread for a while. (A host that now and then takes a virtual processor away causes
- * late meetings too, but fewer.) Only time depends on this, no result does. */
+ * milliseconds for the thread that has no processor, and two threads become many times slower than one. So
+ * threads_for now and then lets all threads meet, which takes microseconds if none is late. The time of a
+ * late meeting, divided by the time since the meeting before, is the part of time that loops lose. While
+ * the sliding mean of this part is above LOSS, loops get one thread. (A host that sometimes takes a
+ * virtual processor away makes meetings late too, but not so many.) */
 #ifdef _OPENMP
-/* seconds; between meetings, after late ones, and alone */
+/* Seconds. A meeting that takes more than LATE is late. The next meeting is OFTEN after the last one, WARY
+ * after a late one, ALONE after it while loops get one thread. */
 static const double LATE = 4e-4, OFTEN = 20e-3, WARY = 2e-3, ALONE = 0.5;
-static const double LOSS = 0.18, WEIGHT = 0.1;                          /* of the newest part in the mean */
+static const double LOSS = 0.18, WEIGHT = 0.1;                    /* WEIGHT: of the newest part in the mean */
 
-/* Returns the seconds that the threads took to meet, or -1 if there are not so many. */
+/* Lets `threads` threads meet. Returns the seconds that this took, or -1 if there were fewer threads. */
 static double meeting(int threads) {
     double begin = omp_get_wtime();
     int met = 0;
@@ -38,7 +41,8 @@ static double meeting(int threads) {
 
 int threads_for(double work) {
 #ifdef _OPENMP
-    static double last, next, lost;  /* times of meetings; the part of time that was lost, a sliding mean */
+    /* last, next: times of the last and of the next meeting; lost: the lost part of time, a sliding mean */
+    static double last, next, lost;
     static int alone;
     int threads = omp_get_max_threads();
     if (!(work > 200000) || threads < 2 || omp_in_parallel()) return 1;

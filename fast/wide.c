@@ -1,12 +1,12 @@
-/* fast/wide.c - ops.c compiled a second time, for x86-64 processors with AVX2: eight floats at once.
+/* fast/wide.c - compiles ops.c a second time, for x86-64 processors with AVX2: eight floats at once.
  *
- * Why      Compilers make loops over eight floats of the same text, if they may use AVX2. Nothing is written
- *          twice, and the bits are the same: sums have eight lanes either way (rows.h), and no product is
- *          fused with a sum.
- * How      Every function of ops.c gets another name, wide_..., here. The first line of a definition,
- *          WIDE(name, arguments), calls it if fast_wide(). Functions that have no such line are here too, and
- *          nothing calls them.
- * Needs    a compiler with GNU attributes (gcc, clang). Elsewhere the file is empty. */
+ * Why      If a compiler may use AVX2, it makes loops over eight floats at a time from the same text. So
+ *          no code is written twice, and the bits are the same: sums have eight lanes in both copies
+ *          (lanes.h), and no product is fused with a sum.
+ * How      Every function of ops.c gets another name here, wide_NAME. The first line of a definition in
+ *          ops.c, RETURN_WIDE(NAME, arguments), calls wide_NAME if fast_wide() returns 1. The functions
+ *          that have no such line are compiled here too, but ops.c does not call them.
+ * Needs    A compiler with GNU attributes (gcc, clang). For other compilers the file is empty. */
 #define WIDE_COPY
 #define exp_own wide_exp_own
 #define log1p_exp wide_log1p_exp

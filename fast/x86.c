@@ -1,14 +1,14 @@
-/* fast/x86.c - kernels of fast/matmul.c for x86-64: AVX, and AVX2 with fused multiply-add: their tile,
- * packing, and the look-up of 4-bit weights.
+/* fast/x86.c - two kernels for x86-64: one for AVX, one for AVX2 with fused multiply-add. They have the tile
+ * of a product, packing, and the look-up of 4-bit weights.
  *
- * Shape    6 x 16: twelve accumulators of 8 floats, two registers of B and one of A are fifteen of the
- *          sixteen. Each step of k loads 16 numbers of B and broadcasts 6 of A, for 192 operations. A few
- *          rows of x have a function for themselves.
- * Order    An accumulator adds its products in order of k, so that tiles of other widths give the same bits.
- *          The AVX tile rounds product and sum apart: its bits are the plain tile's. The AVX2 tile rounds
- *          once.
- * Needs    a compiler with GNU attributes (gcc, clang), which compiles these functions alone for the newer
- *          processor. For other compilers and machines the file has kernels whose here() is always 0. */
+ * Shape    A tile is 6 x 16. It uses fifteen of the sixteen registers: twelve accumulators of 8 floats,
+ *          two for B, one for A. Each step of k loads 16 numbers of B and broadcasts 6 of A, for 192
+ *          operations. avx2_few is for few rows of x.
+ * Order    An accumulator adds its products in order of k, so that a kernel of another width gives the
+ *          same bits. The AVX tile rounds each product and each sum: its bits are the plain tile's. The
+ *          AVX2 tile rounds both at once.
+ * Needs    A compiler with GNU attributes (gcc, clang), which compiles these functions alone for the newer
+ *          processor. For other compilers and machines the file has kernels whose here() returns 0. */
 #include "fast.h"
 
 #if defined(FAST) && defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__)) && !defined(__TINYC__)
@@ -16,7 +16,8 @@
 
 enum { ROWS = 6, COLUMNS = 16, LINE = 16 /* floats of a cache line */ };
 
-/* Row i of the tile is two variables, left_i and right_i: gcc would keep an array in memory. */
+/* Row i of the tile is in two variables, left_i and right_i, because gcc would keep an
+ * array of them in memory. */
 #define EACH_ROW(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5)
 #define START(i) \
     __m256 left_##i = _mm256_setzero_ps(), right_##i = _mm256_setzero_ps(); \
@@ -39,7 +40,7 @@ enum { ROWS = 6, COLUMNS = 16, LINE = 16 /* floats of a cache line */ };
         left_##i = _mm256_fmadd_ps(ai, b_left, left_##i); \
         right_##i = _mm256_fmadd_ps(ai, b_right, right_##i); \
     }
-/* W comes from far: asks for the line of the next tile's row that is at the same place as this one's. */
+/* Prefetches the cache line of the next tile's row i at this step: if a is W, it is in main memory. */
 #define AHEAD(i) if (M > i) _mm_prefetch((const char *)(a + (i + ROWS) * row), _MM_HINT_T0);
 #define STORE(i) \
     if (M > i) { \
@@ -50,8 +51,8 @@ enum { ROWS = 6, COLUMNS = 16, LINE = 16 /* floats of a cache line */ };
 static int avx_here(void) { return __builtin_cpu_supports("avx"); }
 static int avx2_here(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
-/* Computes the first M rows of a tile; element (i,k) of a is a[i*row + k*step], (k,j) of b is b[k*b_row + j].
- * It is inlined where M, and row or step, are constants. */
+/* Computes the first M rows of a tile. Element (i,k) of a is a[i*row + k*step], element (k,j) of b is
+ * b[k*b_row + j]. It is inlined with constant M, and constant row or step. */
 __attribute__((target("avx"), always_inline))
 static inline void avx_product(int M, float *c, size_t stride, const float *a, size_t row, size_t step,
                                const float *b, size_t b_row, int k, int add) {
@@ -107,10 +108,10 @@ static void avx2_tile_in_place(float *c, size_t stride, const float *a, size_t r
     KNOWN_ROWS(M, avx2_product, c, stride, a, row, 1, b, b_row, k, add)
 }
 
-/* Up to eight rows of x: row m of C is one register, sum_m, whose lanes are eight rows of W. Four steps are
- * taken at a time: four numbers of each of these rows are transposed, so that a register holds one step of
- * all eight. There are eight rows because a first-level cache holds eight lines at the same place of their
- * pages. */
+/* Computes up to eight rows of x times eight rows of W. Row m of C is one register, sum_m, with a lane for
+ * each row of W. The loop takes four steps of k at a time: it loads four numbers of each row of W and
+ * transposes them, so that a register holds one step of all eight rows. It takes eight rows of W because a
+ * first-level cache holds eight lines that have the same offset in their pages. */
 #define EACH_OF_8(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7)
 #define FEW_START(m) __m256 sum_##m = M > m && add ? _mm256_loadu_ps(c + m * stride) : _mm256_setzero_ps();
 #define FEW_STEP(m) \
@@ -124,7 +125,7 @@ static void avx2_tile_in_place(float *c, size_t stride, const float *a, size_t r
 #define FEW_LAST(m) if (M > m) sum_##m = _mm256_fmadd_ps(_mm256_broadcast_ss(x + m * x_row), w_all, sum_##m);
 #define FEW_STORE(m) if (M > m) _mm256_storeu_ps(c + m * stride, sum_##m);
 
-/* Returns four numbers at a and four at b, as floats. */
+/* Returns four numbers from a on and four from b on, as floats. */
 __attribute__((target("avx2,f16c"), always_inline))
 static inline __m256 four_and_four(const char *a, const char *b, int type) {
     if (type == F32) {
@@ -138,7 +139,7 @@ static inline __m256 four_and_four(const char *a, const char *b, int type) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(both), 16));
 }
 
-/* Returns one number of each of eight rows, which are `row` bytes apart: for the last steps of k. */
+/* Returns one number of each of eight rows, `row` bytes apart, as floats: for the last steps of k. */
 __attribute__((target("avx2,f16c"), always_inline))
 static inline __m256 one_of_eight(const char *w, size_t row, int type) {
     float x[FEW_COLUMNS];
@@ -158,7 +159,7 @@ static inline void few_product(int M, int type, float *c, size_t stride, const f
     const char *w = weights, *next = w + FEW_COLUMNS * row;
     EACH_OF_8(FEW_START)
     for (; k >= 4; k -= 4, w += 4 * size, x += 4) {
-        /* short rows: the next eight, one line after another; along long ones the processor sees ahead */
+        /* short rows: prefetches the next eight rows, line by line; along long rows the processor does */
         if (row <= 4096)
             for (size_t line = 0; line < 4 * FEW_COLUMNS * size; line += 64, next += 64)
                 _mm_prefetch(next, _MM_HINT_T0);
@@ -186,8 +187,8 @@ void avx2_few(float *c, size_t stride, const float *x, size_t x_row, const void 
     else KNOWN_ROWS(M, few_product, F16, c, stride, x, x_row, w, w_row, k, add)
 }
 
-/* Looks up eight codes at a time: each is shifted to the low end of its own lane. Three bits choose one of
- * eight values, and the fourth chooses which eight. */
+/* Looks up eight codes at a time. Each is shifted to the low end of its own lane. Its low three bits
+ * choose one of eight values, and its fourth bit chooses which eight. */
 __attribute__((target("avx2")))
 static void avx2_unpack(float *out, const unsigned char *packed, const f32 *values, int block, int n) {
     const __m256i shift = _mm256_setr_epi32(4, 0, 12, 8, 20, 16, 28, 24);
@@ -197,7 +198,7 @@ static void avx2_unpack(float *out, const unsigned char *packed, const f32 *valu
             int four;
             memcpy(&four, packed, sizeof four);
             __m256i code = _mm256_srlv_epi32(_mm256_set1_epi32(four), shift);
-            /* in the sign, which is what blendv looks at */
+            /* the fourth bit as a sign, which blendv reads */
             __m256 fourth = _mm256_castsi256_ps(_mm256_slli_epi32(code, 28));
             _mm256_storeu_ps(out, _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, code),
                                                    _mm256_permutevar8x32_ps(high, code), fourth));
@@ -205,7 +206,7 @@ static void avx2_unpack(float *out, const unsigned char *packed, const f32 *valu
     }
 }
 
-/* Rounds to the nearest bf16, ties to even; x is finite. */
+/* Rounds to the nearest bf16, a tie to the even one; x is finite. */
 __attribute__((target("avx2")))
 static inline __m256 to_bf16(__m256 x) {
     __m256i bits = _mm256_castps_si256(x), odd =
@@ -214,10 +215,11 @@ static inline __m256 to_bf16(__m256 x) {
     return _mm256_castsi256_ps(_mm256_and_si256(bits, _mm256_set1_epi32((int)0xFFFF0000)));
 }
 
-/* Eight rows of 4-bit codes become columns. A byte shuffle looks up 32 codes at a time, but only one byte of
- * each. So there are four tables: of the first bytes of the 16 values, of the second, and so on. Their four
- * results, interleaved by bytes and by pairs, are floats. The bytes of four rows are transposed before, so
- * that floats of rows 0 to 3 are in the lower half of a register, and those of 4 to 7 in the upper half. */
+/* Unpacks eight rows of 4-bit codes as columns of floats. A byte shuffle looks up 32 codes at a time, but
+ * finds one byte for each. So the table of 16 values is split into four tables of bytes, and the four
+ * results are interleaved, first by bytes and then by pairs: this gives the floats. Before the look-up the
+ * bytes of the rows are transposed four rows at a time, so that floats of rows 0 to 3 are in the lower
+ * half of a register, and those of rows 4 to 7 in the upper half. */
 #define ROW(i) _mm_loadu_si128((const __m128i *)(const void *)(packed + (i) * row_bytes))
 #define TWO_ROWS(i) _mm256_inserti128_si256(_mm256_castsi128_si256(ROW(i)), ROW(i + 4), 1)
 
@@ -239,7 +241,7 @@ static inline void unpack_columns(float *p, size_t width, const unsigned char *p
             r3 = TWO_ROWS(3);
         __m256i lo01 = _mm256_unpacklo_epi32(r0, r1), lo23 = _mm256_unpacklo_epi32(r2, r3);
         __m256i hi01 = _mm256_unpackhi_epi32(r0, r1), hi23 = _mm256_unpackhi_epi32(r2, r3);
-        /* bytes of each of the rows */
+        /* four bytes of each row */
         __m256i four[4] = { _mm256_unpacklo_epi64(lo01, lo23), _mm256_unpackhi_epi64(lo01, lo23),
                             _mm256_unpacklo_epi64(hi01, hi23), _mm256_unpackhi_epi64(hi01, hi23) };
         for (int g = 0; g < 4; g++, p += 8 * width) {
@@ -268,7 +270,7 @@ void avx2_unpack_columns(float *p, size_t width, const unsigned char *packed, si
     else unpack_columns(p, width, packed, row_bytes, scale, table, block, 0, K);
 }
 
-/* Transposes 8 rows of 8 numbers: pairs, fours, halves. */
+/* Transposes 8 rows of 8 numbers: first pairs, then fours, then halves of registers. */
 __attribute__((target("avx")))
 static inline void transpose(__m256 r[8]) {
     __m256 t[8];
@@ -287,7 +289,8 @@ static inline void transpose(__m256 r[8]) {
     for (int i = 0; i < 8; i++) r[i] = t[i];
 }
 
-/* p[k*width + i] = a[i*row + k]: eight rows, or the six of a tile, and eight steps at a time. */
+/* Sets p[k*width + i] = a[i*row + k]: eight steps of eight rows, or of a tile's six rows, at a time,
+ * and the rest one by one. */
 __attribute__((target("avx")))
 static void avx_interleave(float *p, int width, const float *a, size_t row, int rows, int K) {
     for (; rows > 0; rows -= 8, p += 8, a += 8 * row) {

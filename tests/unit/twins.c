@@ -5,7 +5,7 @@
  * whose multiply-adds round once is compared with the same loops, whose step is then fmaf; any other has the
  * definition's bits. Products of bf16 numbers on tile registers have an order of sums of their own: amx.c. */
 #include "test.h"
-#include "../../rows.h"
+#include "../../lanes.h"
 #ifndef PLAIN
 #include "../../fast/fast.h"
 #endif

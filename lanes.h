@@ -1,14 +1,16 @@
-/* rows.h - what ops.c and its twins in fast/ do to one row of numbers: sums in eight lanes, exp,
- * the normal distribution, softmax.
+/* lanes.h - functions that ops.c and its twins in fast/ inline: sums of a row in eight lanes,
+ * exp, the normal distribution, softmax and log-sum-exp of a row, attention's probabilities.
  *
- * Why      Twins need the same functions as ops.c, and compilers build functions of a header into
- *          every loop that calls them.
- * Order    A sum has eight lanes, folded pairwise, at absolute positions of the row: compilers may
- *          add eight numbers at once, and the bits do not depend on it.
- * Maths    exp and the normal distribution are our own: the same bits on every machine. NaN in,
- *          NaN out. */
-#ifndef ROWS_H
-#define ROWS_H
+ * Why      Twins need the same functions as ops.c, and compilers inline functions of a header
+ *          into the loops that call them.
+ * Order    A sum has eight lanes: lane k adds the elements at k, k + 8, k + 16 ... of the
+ *          row. The lanes are added pairwise, then the tail, the last elements of a row that
+ *          is not a multiple of eight. So compilers may add eight numbers at once, and the
+ *          bits do not depend on it.
+ * Maths    exp and the normal distribution are our own: the same bits on every machine. A NaN in
+ *          the input gives a NaN. */
+#ifndef LANES_H
+#define LANES_H
 #include "rlhf.h"
 
 enum { LANES = 8 };
@@ -61,17 +63,18 @@ INLINE float upper_tail(float z, float gauss) {
     return 0.5 * erfc(z * 0.70710678118654752440);
 }
 #else
-/* e^x = 2^n e^r, n = round(x / ln 2), |r| <= ln2 / 2: e^r is its Taylor series to r^7 (the rest is
- * below half an ulp), and 2^n is written into the exponent bits. Where x is clamped the result is 0
- * or infinity anyway; NaN passes. There is no branch and no conversion between int and float, so
- * compilers compute several at once (gcc needs -fno-trapping-math to see that it may). */
+/* Returns e^x = 2^n e^r, n = round(x / ln 2), |r| <= ln 2 / 2. e^r is its Taylor series to
+ * r^7 (the rest is below half an ulp); 2^n is written into the exponent bits. Where x is
+ * clamped, the result is 0 or infinity anyway; a NaN stays NaN. There is no branch and no
+ * conversion between int and float, so that compilers compute several results at once (gcc
+ * only with -fno-trapping-math). */
 INLINE float exp_inline(float x) {
-    /* 1.5 * 2^23: adding it rounds to an integer, in the low bits */
+    /* 1.5 * 2^23: a float that is added to it is rounded to an integer, in the low bits */
     const float round = 12582912.0f;
     float y = x < -110.0f ? -110.0f : x;
     y = y > 89.0f ? 89.0f : y;
     float t = y * 1.44269504f + round, n = t - round;
-    /* ln 2 is in two parts. The first has few bits, so that n times it is exact. */
+    /* ln 2 is split into two parts. The first has few bits, so that n times it is exact. */
     float r = (y - n * 0.693359375f) + n * 2.12194440e-4f;
     float p = 1.0f / 5040;
     p = p * r + 1.0f / 720;
@@ -83,7 +86,7 @@ INLINE float exp_inline(float x) {
     p = p * r + 1.0f;
     uint32_t bits;
     memcpy(&bits, &t, sizeof bits);
-    /* n + 256 = half + rest: one factor of 2^128 would overflow. */
+    /* 2^n is two factors, n + 256 = half + rest, because one factor of 2^128 would overflow. */
     uint32_t whole = bits - 0x4B400000u + 256, half = whole >> 1;
     uint32_t bits_half = (half - 1) << 23, bits_rest = (whole - half - 1) << 23;
     float two_half, two_rest;
@@ -92,9 +95,9 @@ INLINE float exp_inline(float x) {
     return p * two_half * two_rest;
 }
 
-/* Returns P(normal > z) for z >= 0, given gauss = e^(-z^2/2): gauss t Q(t),
- * t = 1 / (1 + z / sqrt 8). Q is our least-squares fit of degree 9; the relative error is below
- * 2e-7. */
+/* Returns P(normal > z) for z >= 0, given gauss = e^(-z^2/2): gauss t Q(t) / 2,
+ * where t = 1 / (1 + z / sqrt 8). Q is our least-squares fit of degree 9; the
+ * relative error is below 2e-7. */
 INLINE float upper_tail(float z, float gauss) {
     float t = 1.0f / (1.0f + z * 0.35355339f), s = 0.01384188631f;
     s = s * t - 0.1312567994f;
@@ -110,29 +113,7 @@ INLINE float upper_tail(float z, float gauss) {
 }
 #endif
 
-INLINE float sigmoid(float x) { return 1 / (1 + exp_inline(-x)); }
-
-/* Returns Phi(x), and phi(x) in *density, of the normal distribution. */
-INLINE float normal_cdf(float x, float *density) {
-    float gauss = exp_inline(-0.5f * x * x), tail = upper_tail(fabsf(x), gauss);
-    *density = gauss * (float)0.39894228040143267794;
-    return x < 0 ? tail : 1 - tail;
-}
-
-/* Returns (1 + tanh(u)) / 2 = sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3), and its derivative
- * in *slope. Past +-16 the value is 0 or 1 in floats: x is held there, so that its powers do not
- * overflow. */
-INLINE float tanh_part(float x, float *slope) {
-    const float c = (float)1.59576912160573071176, cube = (float)0.044715;      /* 2 sqrt(2 / pi) */
-    x = x < -16 ? -16 : x > 16 ? 16 : x;
-    float twice_u = c * (x + cube * x * x * x), e = exp_inline(-fabsf(twice_u));
-    float less = e / (1 + e);  /* the smaller of p = sigmoid(2 u) and 1 - p */
-    /* p (1 - p), in which nothing cancels */
-    *slope = c * (1 + 3 * cube * x * x) * (less / (1 + e));
-    return twice_u < 0 ? less : 1 / (1 + e);
-}
-
-/* *mean becomes the mean of x (C), *rstd 1 / sqrt(var + eps); the variance is biased. */
+/* Computes *mean, the mean of x (C), and *rstd = 1 / sqrt(var + eps), with the biased variance. */
 INLINE void moments_of_row(float *mean, float *rstd, const float *x, float eps, int C) {
     float s[LANES] = {0}, tail = 0, m = lane_sum(x, C) / (float)C;
     int c = 0;
@@ -143,8 +124,8 @@ INLINE void moments_of_row(float *mean, float *rstd, const float *x, float eps, 
     *rstd = 1 / sqrtf((lane_fold(s) + tail) / (float)C + eps);
 }
 
-/* Returns log sum_v e^(z_v / T) of z (V). *mean (NULL: skip) becomes the mean of z_v / T under the
- * softmax. */
+/* Returns log sum_v e^(z_v / T) of z (V). *mean (NULL: skip) becomes the mean of
+ * z_v / T under the softmax. */
 INLINE float log_sum_exp(float *mean, const float *z, float temperature, int V) {
     float cold = 1 / temperature, m = largest(z, V) * cold;
     float s[LANES] = {0}, sz[LANES] = {0}, tail = 0, tail_z = 0;
@@ -163,7 +144,7 @@ INLINE float log_sum_exp(float *mean, const float *z, float temperature, int V) 
     return m + (float)log((double)sum);
 }
 
-/* p (n) becomes softmax(scale * p). */
+/* Replaces p (n) by softmax(scale * p). */
 INLINE void softmax_row(float *p, int n, float scale) {
     float max = largest(p, n), sum;
     for (int j = 0; j < n; j++) p[j] = exp_inline(scale * (p[j] - max));
@@ -171,14 +152,14 @@ INLINE void softmax_row(float *p, int n, float scale) {
     for (int j = 0; j < n; j++) p[j] /= sum;
 }
 
-/* Returns where the bias of head h is for the distance from query n to the j-th row that it
- * sees. */
+/* Returns the index in heads->bias of head h's bias for the distance from query n to the j-th
+ * row that the query sees. */
 INLINE size_t bias_at(const Keys *keys, const Heads *heads, int n, int h, int j) {
     int distance = keys->first[n] + j - keys->self[n];
     return (size_t)heads->bucket[heads->reach + distance] * (size_t)heads->H + (size_t)h;
 }
 
-/* p (count[n]) comes as q.k of query n and head h for each row that the query sees, and becomes the
+/* Turns p (count[n]) from q.k of query n and head h, for each row that the query sees, into the
  * probabilities of these rows. */
 INLINE void attention_row(float *p, const Keys *keys, const Heads *heads, int n, int h) {
     int count = keys->count[n];
@@ -187,8 +168,8 @@ INLINE void attention_row(float *p, const Keys *keys, const Heads *heads, int n,
     softmax_row(p, count, heads->bias ? 1 : heads->scale);
 }
 
-/* The same for queries from .. to-1: their rows of P have `width` numbers, the first of which is
- * that of row `first` of k. What a query does not see becomes 0. */
+/* Does what attention_row does for queries from .. to-1. Their rows of P have `width` numbers,
+ * of which the first is for row `first` of k. P becomes 0 where a query does not see a row. */
 INLINE void attention_rows(float *P, int width, int first, const Keys *keys, const Heads *heads,
                            int from, int to, int h) {
     for (int n = from; n < to; n++, P += width) {
@@ -199,9 +180,9 @@ INLINE void attention_rows(float *P, int width, int first, const Keys *keys, con
     }
 }
 
-/* ds (count[n]) comes as dP = dy.v for each row that query n sees, and becomes the gradient of q.k,
- * scale P (dP - delta), where delta = dy.y. The gradient of the whole score is added to the
- * bias. */
+/* Turns ds (count[n]) from dP = dy.v, for each row that query n sees, into the gradient of
+ * q.k, which is scale P (dP - delta), delta = dy.y. Adds the gradient of the score,
+ * P (dP - delta), to heads->dbias. */
 INLINE void attention_row_backward(float *ds, const float *p, float delta, const Keys *keys,
                                    const Heads *heads, int n, int h) {
     int count = keys->count[n];
