@@ -113,6 +113,28 @@ INLINE float upper_tail(float z, float gauss) {
 }
 #endif
 
+INLINE float sigmoid(float x) { return 1 / (1 + exp_inline(-x)); }
+
+/* Returns Phi(x) of the normal distribution; *density becomes phi(x). */
+INLINE float normal_cdf(float x, float *density) {
+    float gauss = exp_inline(-0.5f * x * x), tail = upper_tail(fabsf(x), gauss);
+    *density = gauss * (float)0.39894228040143267794;
+    return x < 0 ? tail : 1 - tail;
+}
+
+/* Returns (1 + tanh(u)) / 2 = sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3); *slope becomes
+ * its derivative. Beyond +-16 the value is 0 or 1 in floats: x is clamped to +-16, so that its
+ * powers do not overflow. */
+INLINE float tanh_part(float x, float *slope) {
+    const float c = (float)1.59576912160573071176, cube = (float)0.044715;      /* 2 sqrt(2 / pi) */
+    x = x < -16 ? -16 : x > 16 ? 16 : x;
+    float twice_u = c * (x + cube * x * x * x), e = exp_inline(-fabsf(twice_u));
+    float less = e / (1 + e);  /* the smaller of p = sigmoid(2 u) and 1 - p */
+    /* p (1 - p), without cancellation */
+    *slope = c * (1 + 3 * cube * x * x) * (less / (1 + e));
+    return twice_u < 0 ? less : 1 / (1 + e);
+}
+
 /* Computes *mean, the mean of x (C), and *rstd = 1 / sqrt(var + eps), with the biased variance. */
 INLINE void moments_of_row(float *mean, float *rstd, const float *x, float eps, int C) {
     float s[LANES] = {0}, tail = 0, m = lane_sum(x, C) / (float)C;

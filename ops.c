@@ -188,7 +188,7 @@ void embedding_backward(const float *dy, const int *token, const Matrix *w, int 
     }
 }
 
-/* y = x r w,  r = 1 / sqrt(mean(x^2) + eps)                                   [Zhang & Sennrich 2019] */
+/* Computes rows from .. to-1 of y = x r w,  r = 1 / sqrt(mean(x^2) + eps)     [Zhang & Sennrich 2019] */
 static void rmsnorm_rows(float *y, const float *x, const float *w, float eps, int C, size_t from, size_t to) {
     for (size_t n = from; n < to; n++) {
         const float *xn = x + n * (size_t)C;
@@ -202,7 +202,7 @@ void rmsnorm_forward(float *y, const float *x, const float *w, float eps, int N,
     IN_PARTS((double)N * C * 4, N, rmsnorm_rows(y, x, w, eps, C, from, to));
 }
 
-/* With g = dy w:   dx += r (g - x r^2 mean(g x))     dw += sum over rows of dy x r */
+/* Computes, for rows from .. to-1 and g = dy w:   dx += r (g - x r^2 mean(g x)) */
 static void rmsnorm_backward_rows(float *dx, const float *dy, const float *x, const float *w, float eps,
                                   int C, size_t from, size_t to) {
     for (size_t n = from; n < to; n++) {
@@ -214,6 +214,7 @@ static void rmsnorm_backward_rows(float *dx, const float *dy, const float *x, co
     }
 }
 
+/* Computes dw += sum over rows of dy x r. */
 static void rmsnorm_weight(float *dw, const float *dy, const float *x, float eps, int N, int C) {
     for (int n = 0; n < N; n++, x += C, dy += C) {
         float r = 1 / sqrtf(dot(x, x, C) / (float)C + eps);
@@ -228,7 +229,8 @@ void rmsnorm_backward(float *dx, float *dw, const float *dy, const float *x, con
     if (dw) rmsnorm_weight(dw, dy, x, eps, N, C);
 }
 
-/* y = (x - mean) r w + b,  r = 1 / sqrt(var + eps), biased variance                    [Ba et al. 2016] */
+/* Computes rows from .. to-1 of y = (x - mean) r w + b,  r = 1 / sqrt(var + eps), biased variance
+ *                                                                                       [Ba et al. 2016] */
 static void layernorm_rows(float *y, const float *x, const float *w, const float *b, float eps, int C,
                            size_t from, size_t to) {
     for (size_t n = from; n < to; n++) {
@@ -244,7 +246,7 @@ void layernorm_forward(float *y, const float *x, const float *w, const float *b,
     IN_PARTS((double)N * C * 6, N, layernorm_rows(y, x, w, b, eps, C, from, to));
 }
 
-/* With h = (x - mean) r, g = dy w:   dx += r (g - mean(g) - h mean(g h))    dw += sum dy h    db += sum dy */
+/* Computes, for rows from .. to-1, h = (x - mean) r and g = dy w:   dx += r (g - mean(g) - h mean(g h)) */
 static void layernorm_backward_rows(float *dx, const float *dy, const float *x, const float *w, float eps,
                                     int C, size_t from, size_t to) {
     for (size_t n = from; n < to; n++) {
@@ -258,6 +260,7 @@ static void layernorm_backward_rows(float *dx, const float *dy, const float *x, 
     }
 }
 
+/* Computes dw += sum over rows of dy h, and db += sum over rows of dy, with h = (x - mean) r. */
 static void layernorm_weight(float *dw, float *db, const float *dy, const float *x, float eps, int N, int C) {
     for (int n = 0; n < N; n++, x += C, dy += C) {
         float mean, r;
@@ -387,27 +390,6 @@ void attention_measure(Arena *ws, int keys, const Heads *heads) {
 
 /* ---- Activations ---- */
 
-INLINE float sigmoid(float x) { return 1 / (1 + exp_inline(-x)); }
-
-/* Returns Phi(x) of the normal distribution; *density becomes phi(x). */
-INLINE float normal_cdf(float x, float *density) {
-    float gauss = exp_inline(-0.5f * x * x), tail = upper_tail(fabsf(x), gauss);
-    *density = gauss * (float)0.39894228040143267794;
-    return x < 0 ? tail : 1 - tail;
-}
-
-/* Returns (1 + tanh(u)) / 2 = sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3); *slope becomes
- * its derivative. Beyond +-16 the value is 0 or 1 in floats: x is clamped to +-16, so that its
- * powers do not overflow. */
-INLINE float tanh_part(float x, float *slope) {
-    const float c = (float)1.59576912160573071176, cube = (float)0.044715;      /* 2 sqrt(2 / pi) */
-    x = x < -16 ? -16 : x > 16 ? 16 : x;
-    float twice_u = c * (x + cube * x * x * x), e = exp_inline(-fabsf(twice_u));
-    float less = e / (1 + e);                           /* the smaller of p = sigmoid(2 u) and 1 - p */
-    *slope = c * (1 + 3 * cube * x * x) * (less / (1 + e));     /* p (1 - p), without cancellation */
-    return twice_u < 0 ? less : 1 / (1 + e);
-}
-
 /* An activation is x times a factor from 0 to 1, its part. part and part_and_slope return the part; for
  * the two GELUs *slope becomes the derivative of the part:
  *     SILU       sigmoid(x)                                   [Elfwing et al. 2017]
@@ -496,7 +478,7 @@ void softmax_weights(float *w, const float *z, float temperature, int V) {
     for (int v = 0; v < V; v++) w[v] = exp_inline(z[v] * cold - m);
 }
 
-/* logprob = z_token / T - lse;   entropy = lse - sum_v p_v z_v / T */
+/* Computes, for rows from .. to-1:   logprob = z_token / T - lse;   entropy = lse - sum_v p_v z_v / T */
 static void logprob_rows(float *logprob, float *entropy, const float *logits, const int *token,
                          float temperature, int V, size_t from, size_t to) {
     for (size_t n = from; n < to; n++) {
@@ -513,8 +495,9 @@ void logprob_forward(float *logprob, float *entropy, const float *logits, const 
     IN_PARTS((double)N * V * 16, N, logprob_rows(logprob, entropy, logits, token, temperature, V, from, to));
 }
 
-/* d logprob / d z_v = ([v = token] - p_v) / T, p_v = e^(z_v / T - lse). lse follows from the forward's
- * output: it is z_token / T - logprob. */
+/* Adds to dlogits, in rows from .. to-1, dlogprob times
+ *     d logprob / d z_v = ([v = token] - p_v) / T,   p_v = e^(z_v / T - lse).
+ * lse follows from the forward's output: lse = z_token / T - logprob. */
 static void logprob_backward_rows(float *dlogits, const float *dlogprob, const float *logprob,
                                   const float *logits,
                                   const int *token, float temperature, int V, size_t from, size_t to) {
@@ -680,7 +663,9 @@ void gradient_zero(const Tensor *list, int tensors) {
         }
 }
 
-/* m = b1 m + (1-b1) g    v = b2 v + (1-b2) g^2    theta = theta (1 - lr wd) - step m / (sqrt(v) root + eps)
+/* Makes a step with elements from .. to-1, g times scale:
+ *     m = b1 m + (1-b1) g    v = b2 v + (1-b2) g^2    theta = theta decay - step m / (sqrt(v) root + eps)
+ * decay = 1 - lr wd, or 1 for vectors.
  * PyTorch: step = lr / (1-b1^t), root = 1 / sqrt(1-b2^t).
  * TF1:     step = lr sqrt(1-b2^t) / (1-b1^t), root = 1. */
 static void adamw(float *restrict w, float *restrict m, float *restrict v, const float *restrict g,

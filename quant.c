@@ -55,7 +55,7 @@ uint16_t f32_to_f16(f32 x) {
     uint32_t half = (magnitude - (112u << 23) + 0xFFFu + (magnitude >> 13 & 1u)) >> 13;
     f32 subnormal = from_bits(magnitude) + 0.5f;
     if (magnitude < 113u << 23) half = bits_of(subnormal) - 0x3F000000u;
-    if (magnitude >= 143u << 23) half = 0x7C00u;                                /* 2^16 and more, infinity */
+    if (magnitude >= 143u << 23) half = 0x7C00u;                           /* 2^16 and more become infinity */
     if (magnitude > 0x7F800000u) half = 0x7E00u | (magnitude >> 13 & 0x3FFu);   /* NaN, quiet */
     return (uint16_t)(sign | half);
 }
@@ -91,14 +91,14 @@ void little_endian(void *words, size_t width, size_t n) {
  * they are in -1 .. 1; then each becomes the nearest of 16 values. bitsandbytes multiplies by 1/absmax
  * instead, which sometimes moves a weight to the other side of a threshold: so does this code. */
 
-/* NF4: 16 quantiles of a normal distribution with a 0 among them, scaled to -1 .. 1 (Dettmers et al. 2023,
- * appendix E). */
+/* The values of NF4: 16 quantiles of a normal distribution, one of which is 0, scaled to -1 .. 1 (Dettmers
+ * et al. 2023, appendix E). */
 static const f32 nf4[16] = {
     -1.0f, -0.696192801f, -0.525073051f, -0.394917488f, -0.284441382f, -0.184773430f, -0.0910500363f, 0.0f,
     0.0795802996f, 0.160930201f, 0.246112302f, 0.337915242f, 0.440709829f, 0.562617004f, 0.722956836f, 1.0f };
 
-/* FP4: a sign bit (8), two bits of exponent and one of fraction; the values are divided by the largest
- * one, 12. The codes are not in the order of their values. bitsandbytes' thresholds are rounded
+/* The values of FP4: a sign bit (8), two bits of exponent and one of fraction, divided by the largest
+ * value, 12. The codes are not in the order of their values. bitsandbytes' thresholds are rounded
  * decimals, not exact midpoints. */
 static const f32 fp4[8] = { 0.0f, 1.0f / 192, 2.0f / 3, 1.0f, 1.0f / 3, 0.5f, 1.0f / 6, 0.25f };
 static const f32 fp4_threshold[7] = { 0.00260417f, 0.0859375f, 0.20833333f, 0.29166667f, 0.4166667f,
@@ -214,7 +214,7 @@ static const uint32_t dynamic[127] = {
     0x3f4bcccc, 0x3f4f6666, 0x3f530000, 0x3f569999, 0x3f5a3333, 0x3f5dcccc, 0x3f616666, 0x3f650000,
     0x3f68999a, 0x3f6c3333, 0x3f6fcccc, 0x3f736666, 0x3f770000, 0x3f7a9999, 0x3f7e3333 };
 
-/* The map ascends: 127 negative values, 0, 127 positive ones, and 1. It has no -1. */
+/* Fills the map in ascending order: 127 negative values, 0, 127 positive ones, and 1. It has no -1. */
 void quant_map(f32 map[256]) {
     for (int i = 0; i < 127; i++) {
         map[128 + i] = from_bits(dynamic[i]);

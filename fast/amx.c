@@ -21,7 +21,7 @@
  *          Every thread that calls tile() calls begin() before it and end() after it.
  * Edges    The tile reads and writes whole blocks of 32: fast/half.c pads with zeros. */
 #if defined(__linux__) && !defined(_DEFAULT_SOURCE)
-#define _DEFAULT_SOURCE                                         /* syscall() */
+#define _DEFAULT_SOURCE                                         /* for syscall() */
 #endif
 #include "fast.h"
 
@@ -57,9 +57,9 @@ static int amx_here(void) {
 #ifdef AMX
 enum { SIDE = 16, COLUMNS = 2 * SIDE, STEPS = 32 };
 
-/* The 64 bytes that LDTILECFG reads: eight registers of 16 rows of 64 bytes. They are a constant
- * because gcc believes that the instruction reads only the first bytes, and would leave out
- * earlier writes to the others. */
+/* The 64 bytes that LDTILECFG reads: eight registers of 16 rows of 64 bytes. The struct is
+ * constant because gcc believes that the instruction reads only the first bytes, and would leave
+ * out earlier writes to the others. */
 static const struct {
     uint8_t palette, start, reserved[14];
     uint16_t row_bytes[16];

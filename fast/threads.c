@@ -27,7 +27,7 @@ int threads_max(void) {
 /* Seconds. A meeting that takes more than LATE is late. The next meeting is OFTEN after the last one, WARY
  * after a late one, ALONE after it while loops get one thread. */
 static const double LATE = 4e-4, OFTEN = 20e-3, WARY = 2e-3, ALONE = 0.5;
-static const double LOSS = 0.18, WEIGHT = 0.1;                    /* WEIGHT: of the newest part in the mean */
+static const double LOSS = 0.18, WEIGHT = 0.1;         /* WEIGHT: the weight of the newest part in the mean */
 
 /* Lets `threads` threads meet. Returns the seconds that this took, or -1 if there were fewer threads. */
 static double meeting(int threads) {
