@@ -1,11 +1,12 @@
-/* tokenizer.c - text to ids and back: one interface over the kinds in text/ (SentencePiece: BPE of Llama,
- *          unigram of T5; byte-level BPE: GPT-2, RoBERTa, Llama-3; WordPiece: BERT).
- * Source   Each kind's file names its own; the rules are those of the reference libraries, quirks included.
- * Needs    core.c, text/{unicode,pieces,added,encoder}.c. A kind is reached through the table of functions
- *          that its opener put into the tokenizer: this file names none, so that a program links with the
+/* tokenizer.c - turns text into ids and back: one interface to the kinds in text/ (SentencePiece: the BPE of
+ *          Llama, the unigram model of T5; byte-level BPE: GPT-2, RoBERTa, Llama-3; WordPiece: BERT).
+ * Source   See the file of each kind. The rules are those of Hugging Face's tokenizers and of the
+ *          sentencepiece library, quirks included.
+ * Needs    core.c, text/{unicode,pieces,added,encoder}.c. This file names no kind: it calls a kind through
+ *          the table of functions that the tokenizer's opener put into it. So a program links only with the
  *          kinds whose openers it calls.
- * Memory   All of a tokenizer lies in the caller's pool. Encoding takes scratch from the pool, which keeps
- *          its blocks.
+ * Memory   A tokenizer is wholly in the caller's pool. Encoding takes scratch from the pool, which keeps its
+ *          blocks for later use.
  * Never    looks for special tokens in text, except for those that a file adds to the vocabulary;
  *          tokenizer_encode_plain looks for none at all.
  * Edges    no text, malformed UTF-8, NULs, one endless word, ids that the tokenizer does not have:
@@ -13,10 +14,10 @@
 #include "text/text.h"
 
 /* ==============================================================================================
- * Encoding: a text falls into added tokens and what is between them, which is encoded by itself
+ * Encoding: a text is cut at its added tokens, and each text between them is encoded separately
  * ============================================================================================== */
 
-/* Adds an added token: p->at is where it ends. */
+/* Appends the id of an added token, which ends at p->text[p->at]. */
 static void put_added(Encoder *e, const Parts *p, Text token, int id) {
     if (e->span) {
         TokenSpan *s = &e->span[e->count];
@@ -27,8 +28,9 @@ static void put_added(Encoder *e, const Parts *p, Text token, int id) {
     e->ids[e->count++] = id;
 }
 
-/* Measures (e->ids NULL), or encodes, the parts of s. level 0: between added tokens that are looked for in
- * the text as it is; 1: between those of the normal form, for kinds of which that is the text itself. */
+/* Measures (e->ids NULL) or encodes the parts of s. level 0: the texts between the added tokens that are
+ * looked for in the text; 1: between those that are looked for in the normal form, for kinds whose normal
+ * form is the text itself. OK or E_MEMORY. */
 static int encode_parts(Encoder *e, Text s, int level) {
     const Tokenizer *t = e->t;
     Parts parts;
@@ -45,8 +47,8 @@ static int encode_parts(Encoder *e, Text s, int level) {
     return code;
 }
 
-/* Takes room for the spans of s if they are wanted, its ids, and scratch, in this order. *after: the mark
- * after the ids. */
+/* Reserves memory for the spans of s (if they are wanted), for its ids, and for scratch, in this order.
+ * *after: the mark after the ids. OK or E_MEMORY. */
 static int encoder_room(Encoder *e, Text s, PoolMark *after) {
     Pool *pool = e->pool;
     int *ids;
@@ -123,9 +125,9 @@ int tokenizer_encode_plain(const Tokenizer *t, const char *text, size_t n, int f
  * Decoding
  * ============================================================================================== */
 
-/* Decodes the ids that the tokenizer has. A model may have more (a padded vocabulary): they are no text, as
- * in Hugging Face's fast tokenizers. Each piece needs at most one byte more than it has, and three times as
- * many if every byte becomes U+FFFD. */
+/* Decodes the ids that the tokenizer has. A model may have more ids (a padded vocabulary): they are left out,
+ * as in Hugging Face's fast tokenizers. A piece of k bytes becomes at most k + 1 bytes, or three times as
+ * many if each byte becomes U+FFFD. OK, E_RANGE (an id below 0) or E_MEMORY. */
 static int decode(const Tokenizer *t, Ids ids, Pool *pool, char **text, size_t *length) {
     size_t bound = 0;
     PoolMark after;
@@ -168,7 +170,7 @@ int tokenizer_decode_all(const Tokenizer *t, const int *ids, int count, Pool *po
 }
 
 /* ==============================================================================================
- * Questions
+ * Properties of a tokenizer
  * ============================================================================================== */
 int tokenizer_size(const Tokenizer *t) { return t->V; }
 int tokenizer_kind(const Tokenizer *t) { return t->kind->family; }

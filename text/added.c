@@ -1,13 +1,13 @@
-/* text/added.c - added tokens: the list, and how they are cut out of a text before anything else looks at it.
+/* text/added.c - added tokens: keeps the list of them, and cuts them out of a text before it is encoded.
  * Source   Hugging Face's tokenizers (added_vocabulary.rs), quirks included.
  * Needs    core.c, text/unicode.c, text/pieces.c.
- * Edges    tokens within and beside each other (the one that begins first wins, then the longer one), white
- *          space that a token swallows on both sides. A word character (single_word) is a letter, a number or
- *          '_'; marks are none. */
+ * Edges    tokens that overlap (the one that begins first is taken; if both begin together, the longer one),
+ *          white space that a token swallows on both sides. For single_word, a letter, a number or '_' is
+ *          part of a word; a mark is not. */
 #include "text.h"
 
 /* ==============================================================================================
- * Cutting them out
+ * Cutting the tokens out of a text
  * ============================================================================================== */
 void begin_parts(Parts *p, const Tokenizer *t, const Cuts *cuts, Text s) {
     p->t = t; p->cuts = cuts && cuts->keys ? cuts : NULL;
@@ -15,7 +15,7 @@ void begin_parts(Parts *p, const Tokenizer *t, const Cuts *cuts, Text s) {
     p->found = -1; p->stop = 0;
 }
 
-/* Checks whether the first character of s, or the one that ends before s[n] (last), is part of a word. */
+/* Returns 1 if the first character of s (last 1: the last one) is part of a word. n: the bytes of s. */
 static int is_word(const char *s, size_t n, int last) {
     size_t length, k = n;
     int class;
@@ -28,8 +28,8 @@ static int is_word(const char *s, size_t n, int last) {
     return class == CHAR_LETTER || class == CHAR_NUMBER || *s == '_';
 }
 
-/* Looks for the next token from p->at on; returns where it begins, the white space that it swallows
- * included. */
+/* Looks for the next token from p->at on. Returns the index where it begins, or where the white space that
+ * it swallows begins. */
 static size_t find_next(Parts *p) {
     size_t i, length, start = p->at;
     int which = 0;
@@ -69,15 +69,15 @@ int next_part(Parts *p, Text *part, int *id) {
 }
 
 /* ==============================================================================================
- * The list
+ * The list of added tokens
  * ============================================================================================== */
 static int compare_added(const void *a, const void *b) {
     const AddedToken *p = a, *q = b;
     return (p->id > q->id) - (p->id < q->id);
 }
 
-/* Sorts the texts that are looked for: as they are (c 0), and the normal form of those with `normalized` (c
- * 1; only tokenizer.json has such tokens). */
+/* Sorts the texts that are looked for. c 0: the texts of tokens without `normalized`, as they are; c 1: the
+ * normal forms of tokens with `normalized` (only tokenizer.json has such tokens). */
 static int make_cuts(Tokenizer *t, int c, Pool *pool, Error *err) {
     Cuts *cuts = &t->cut[c];
     int i, n = 0;
@@ -97,13 +97,13 @@ static int make_cuts(Tokenizer *t, int c, Pool *pool, Error *err) {
         n++;
     }
     if (n) qsort(cuts->key, (size_t)n, sizeof *cuts->key, compare_pieces);
-    for (i = 0; i < n; i++)                 /* of equal normal forms only one stays */
+    for (i = 0; i < n; i++)                 /* keeps one of several equal normal forms */
         if (!i || compare_pieces(&cuts->key[i], &cuts->key[cuts->keys - 1]))
             cuts->key[cuts->keys++] = cuts->key[i];
     return OK;
 }
 
-/* Puts an added token among the pieces. OK or *err. */
+/* Puts an added token among the pieces, at its id. OK or *err. */
 static int place_added(Tokenizer *t, AddedToken *a, Pool *pool, Error *err) {
     Piece *p = &t->piece[a->id];
     Text text = { a->text, a->length };
@@ -121,8 +121,8 @@ static int place_added(Tokenizer *t, AddedToken *a, Pool *pool, Error *err) {
     return OK;
 }
 
-/* A list of added tokens that grows. place (room): 1 + the place of each id in the list; 0: it is not in
- * it. */
+/* A growing list of added tokens. place (room): for each id, 1 + its index in the list; 0: the list lacks it.
+ * V: 1 + the largest id. */
 typedef struct { AddedToken *list; int *place, n, V; size_t room; } Growing;
 
 /* Adds `a` to the list; it replaces the token with the same id if there is one. OK or *err. */
@@ -144,7 +144,8 @@ static int merge_added(Growing *g, const AddedToken *a, Pool *pool, Error *err) 
     return OK;
 }
 
-/* Merges the tokens into the list, then puts each among the pieces. Afterwards every id has a piece. */
+/* Adds the tokens to a copy of the list, then puts each among the pieces. Fails if some
+ * id then has no piece. */
 int add_tokens(Tokenizer *t, const AddedToken *token, size_t count, Pool *pool, Error *err) {
     Growing g = { NULL, NULL, t->addeds, t->V, (size_t)t->V + count };
     Piece *piece;

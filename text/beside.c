@@ -1,12 +1,14 @@
-/* text/beside.c - the JSON files beside a tokenizer's own: added_tokens.json, tokenizer_config.json and
- *          special_tokens_map.json. They add tokens and name the special ones.
+/* text/beside.c - applies the JSON files that come with a tokenizer: added_tokens.json, tokenizer_config.json
+ *          and special_tokens_map.json. They add tokens and name the special ones.
  * Source   transformers' tokenization_utils_base.py.
  * Needs    core.c, text/pieces.c, text/added.c.
- * Never    executes a chat template.
- * Edges    the same token in several files (tokenizer_config.json says most, so it comes last). */
+ * Never    runs a chat template.
+ * Edges    a token that several files describe (tokenizer_config.json says most about it, so its
+ *          tokens are added last). */
 #include "text.h"
 
-/* Returns the text of "pad_token": "..." or {"content": "..."}; NULL if there is none. */
+/* Returns the name of a special token: j itself if it is a string, "content" of j if it is an object; NULL
+ * if there is no name. */
 static const Json *token_name(const Json *j) {
     if (j && j->type == JSON_OBJECT) j = json_get(j, "content");
     return j && j->type == JSON_STRING ? j : NULL;
@@ -16,7 +18,7 @@ static int same_name(const Json *name, const Json *token) {
     return name && name->length == token->key_length && !memcmp(name->string, token->key, name->length);
 }
 
-/* Checks whether a file names this token, the key of `token`, as a special one. */
+/* Returns 1 if `file` names the token whose text is the key of `token` as a special token. */
 static int is_named(const Json *file, const Json *token) {
     static const char *const key[] = {
         "bos_token", "eos_token", "unk_token", "pad_token", "cls_token", "sep_token", "mask_token"
@@ -30,7 +32,8 @@ static int is_named(const Json *file, const Json *token) {
     return 0;
 }
 
-/* Turns the key of added_tokens_decoder's {"32000": {...}} into a number, or into null if it is none. */
+/* Returns the key of j, an entry of added_tokens_decoder such as "32000": {...}, as a JSON number; as null if
+ * it is not a number. */
 static Json key_number(const Json *j) {
     Json id;
     size_t i;
@@ -43,8 +46,8 @@ static Json key_number(const Json *j) {
     return id;
 }
 
-/* Lists the tokens of added_tokens.json {"[PAD]": 32000} and of tokenizer_config.json's
- * added_tokens_decoder. */
+/* Fills the list with the tokens of added_tokens.json, such as {"[PAD]": 32000}, then with those of
+ * added_tokens_decoder in tokenizer_config.json. *count: their number. OK or *err. */
 static int read_beside(AddedToken *list, size_t *count, const Json *added, const Json *config,
                        const Json *map, Error *err) {
     const Json *decoder = json_get(config, "added_tokens_decoder"), *j;
@@ -65,7 +68,7 @@ static int read_beside(AddedToken *list, size_t *count, const Json *added, const
     return OK;
 }
 
-/* Returns the id of the token that a file names under `key`; `otherwise` if none does. */
+/* Returns the id of the token that config, or else map, names under `key`; `otherwise` if neither does. */
 static int name_special(const Tokenizer *t, const char *key, const Json *config, const Json *map,
                         int otherwise) {
     const Json *name = token_name(json_get(config, key));
@@ -75,7 +78,8 @@ static int name_special(const Tokenizer *t, const char *key, const Json *config,
     return id >= 0 ? id : otherwise;
 }
 
-/* Keeps chat_template: a text, or a list of {"name", "template"} of which "default" counts. */
+/* Keeps chat_template. It is a string, or a list of {"name": ..., "template": ...}; then the template named
+ * "default" is kept. OK or *err. */
 static int keep_chat_template(Tokenizer *t, const Json *config, Pool *pool, Error *err) {
     const Json *j = json_get(config, "chat_template"), *one = j && j->type == JSON_ARRAY ? j->child : NULL;
     for (; one; one = one->next)

@@ -1,13 +1,13 @@
-/* text/bpe.c - byte-pair encoding: merges neighbouring symbols of a part of a text, best first, until none
- *          can merge.
- * Source   Sennrich et al. 2016. SentencePiece needs no list of merges: any two symbols that spell a piece
- *          merge, the piece with the best score first. The others have the list: merge number r counts as a
- *          score of -r.
+/* text/bpe.c - byte-pair encoding: merges neighbouring symbols of a part of a text, the best pair first,
+ *          until no pair can merge.
+ * Source   Sennrich et al. 2016. SentencePiece has no list of merges: any two symbols that together
+ *          spell a piece merge, the piece with the best score first. The other kinds have a list: merge
+ *          number r has the score -r.
  * Needs    core.c, text/pieces.c.
- * Speed    Few symbols are merged by looking at all pairs; many wait in a heap, so that n symbols take O(n
- *          log n).
- * Edges    equal scores (the pair further left merges first), a pair that the list has twice (the last one
- *          counts). */
+ * Speed    For few symbols, each merge looks at all pairs. For many, the pairs wait in a heap: n symbols
+ *          take O(n log n) time.
+ * Edges    equal scores (the pair further left merges first), a pair that comes twice in the list
+ *          (the last one counts). */
 #include "text.h"
 
 /* ==============================================================================================
@@ -18,7 +18,7 @@ size_t pair_hash(int left, int right) {
     return (size_t)(h >> 32 ^ h >> 15);
 }
 
-/* Returns the pair's place in the list, or the free one where it belongs. */
+/* Returns the slot of the pair; if the list lacks the pair, the free slot for it. */
 static Merge *merge_slot(const Bpe *b, int left, int right) {
     size_t i = pair_hash(left, right) & (b->slots - 1);
     while (b->merge[i].id >= 0 && (b->merge[i].left != left || b->merge[i].right != right))
@@ -29,7 +29,7 @@ static Merge *merge_slot(const Bpe *b, int left, int right) {
 int begin_merges(Tokenizer *t, size_t n, Pool *pool, Error *err) {
     Bpe *b = &t->bpe;
     size_t i;
-    if (n > (1 << 24))                      /* up to here, ranks are exact as floats */
+    if (n > (1 << 24))                      /* floats hold all ranks up to this exactly */
         return fail(err, E_RANGE, "too many merges", "merges", (long long)n, 1 << 24);
     for (b->slots = 16; b->slots < 2 * n; ) b->slots *= 2;
     b->merge = pool_take(pool, b->slots, sizeof *b->merge);
@@ -73,8 +73,8 @@ int add_merge_line(Tokenizer *t, Text s, const MergeLine *line, Pool *pool, Erro
  * ============================================================================================== */
 enum { FEW = 40 };
 
-/* Makes room for the symbols and for the heap: of n symbols n - 1 pairs wait at first, and each of at most n
- * - 1 merges takes one away and adds two. */
+/* Makes room for n symbols and 2 n candidates. The heap begins with up to n - 1 pairs; each of up to n - 1
+ * merges takes one candidate from it and adds up to two. */
 int merger_room(Merger *m, size_t symbols, Pool *pool) {
     if (symbols <= (size_t)m->room) return OK;
     if (symbols > INT_MAX / 4) return E_MEMORY;
@@ -108,7 +108,8 @@ static Candidate heap_pop(Merger *m) {
     return best;
 }
 
-/* Checks whether two neighbours can merge; *c says into what, and with which score. */
+/* Returns 1 if two neighbours can merge. *c: the id, the length and the score of the
+ * piece that they become. */
 static int can_merge(const Merger *m, const Symbol *left, const Symbol *right, Candidate *c) {
     const Tokenizer *t = m->t;
     c->length = left->length + right->length;
@@ -135,8 +136,8 @@ static void propose(Merger *m, int left) {
     heap_push(m, c);
 }
 
-/* Does the work of merge_symbols for few symbols: looks at all pairs each time. pair[i]: symbols i and i +
- * 1. */
+/* Does the work of merge_symbols for up to FEW symbols: looks at all pairs before each merge. pair[i]:
+ * symbols i and i + 1; its id is -1 if they cannot merge. */
 static void merge_few(Merger *m) {
     Candidate pair[FEW];
     Symbol *s = m->symbol;
@@ -171,7 +172,8 @@ void merge_symbols(Merger *m) {
     while (m->waiting) {
         Candidate c = heap_pop(m);
         Symbol *s = &m->symbol[c.left], *gone;
-        /* Symbols only grow, so a pair with this place and length is still the pair that was proposed. */
+        /* Symbols only grow: if the place and the length of a pair are unchanged, it is the
+         * pair that was proposed. */
         if (!s->length || s->next < 0 || s->length + m->symbol[s->next].length != c.length) continue;
         gone = &m->symbol[s->next];
         s->length = c.length;

@@ -1,18 +1,19 @@
-/* text/bytelevel.c - byte-level BPE (GPT-2, RoBERTa, Llama-3): a text is cut into words, and each word's
- *          bytes merge.
- * Source   Radford et al. 2019; vocab.json and merges.txt as GPT-2 has them; the splits of GPT-2, cl100k and
- *          Qwen2.
+/* text/bytelevel.c - byte-level BPE (GPT-2, RoBERTa, Llama-3): cuts a text into words, and merges
+ *          the bytes of each word.
+ * Source   Radford et al. 2019; the files vocab.json and merges.txt of GPT-2; how GPT-2, cl100k
+ *          and Qwen2 split a text.
  * Needs    core.c, text/unicode.c, text/pieces.c, text/encoder.c, text/bpe.c.
- * Edges    bytes without a token (<unk>, or dropped), an empty merges.txt, tokens that are no bytes. */
+ * Edges    bytes without a token (they become <unk>, or are dropped), an empty merges.txt, tokens with
+ *          characters that stand for no byte. */
 #include "text.h"
 
 /* ==============================================================================================
  * Cutting a text into words
  * ============================================================================================== */
 
-/* Returns the length of the first word of s (n > 0) as GPT-2 splits: the first alternative that matches of 's
- * 't 're 've 'm 'll 'd | ?\p{L}+ | ?\p{N}+ | ?[^\s\p{L}\p{N}]+ | \s+(?!\S) | \s+, where ? is one optional
- * space. */
+/* Returns the length of the first word of s (n > 0 bytes), as GPT-2 splits a text: the length that the first
+ * matching alternative takes (" ?" is an optional space).
+ *   's | 't | 're | 've | 'm | 'll | 'd | ?\p{L}+ | ?\p{N}+ | ?[^\s\p{L}\p{N}]+ | \s+(?!\S) | \s+ */
 static size_t split_gpt2(const char *s, size_t n) {
     size_t at = 0, length, last = 0;
     int class;
@@ -24,20 +25,22 @@ static size_t split_gpt2(const char *s, size_t n) {
     if (*s == ' ' && n > 1 && class_at(s + 1, n - 1, &length) != CHAR_SPACE) at = 1;
     class = class_at(s + at, n - at, &length);
     for (at += length; at < n && class_at(s + at, n - at, &length) == class; at += length) last = at;
-    /* A run of white space leaves its last character to the word after it. */
+    /* The last character of a run of white space belongs to the word after it. */
     return class == CHAR_SPACE && at < n && last ? last : at;
 }
 
-/* Returns where the run of characters of a class from s[at] on ends; at most `most` of them. */
+/* Returns the index where the run of characters of one class that begins at s[at] ends, or ends
+ * after `most` characters. */
 static size_t run_of(const char *s, size_t n, size_t at, int class, int most) {
     size_t length;
     for (; most-- > 0 && at < n && class_at(s + at, n - at, &length) == class; ) at += length;
     return at;
 }
 
-/* Returns the same as Llama-3 splits (and cl100k; Qwen2 with digits 1): the first alternative that matches of
- * (?i:'s|'t|'re|'ve|'m|'ll|'d) | [^\r\n\p{L}\p{N}]?\p{L}+ | \p{N}{1,digits} | ?[^\s\p{L}\p{N}]+[\r\n]* |
- * \s*[\r\n]+ | \s+(?!\S) | \s+ */
+/* Returns the length of the first word of s (n > 0 bytes), as Llama-3 and cl100k split a text (and Qwen2,
+ * with digits 1): the length that the first matching alternative takes.
+ *   (?i:'s|'t|'re|'ve|'m|'ll|'d) | [^\r\n\p{L}\p{N}]?\p{L}+ | \p{N}{1,digits}
+ *   | ?[^\s\p{L}\p{N}]+[\r\n]* | \s*[\r\n]+ | \s+(?!\S) | \s+ */
 static size_t split_llama3(const char *s, size_t n, int digits) {
     size_t at, length, last = 0, line = 0;
     int class = class_at(s, n, &at), next = at < n ? class_at(s + at, n - at, &length) : CHAR_SPACE;
@@ -69,8 +72,8 @@ size_t bytelevel_word(const char *s, size_t n, int split, int digits) {
  * Bytes and characters
  * ============================================================================================== */
 
-/* Fills the two tables: printable Latin-1 characters stand for themselves, U+0100, U+0101, ... in order for
- * the other 68 bytes. */
+/* Fills byte_char and char_byte. A byte that is a printable Latin-1 character is written as this character;
+ * the other 68 bytes are written as U+0100, U+0101, ..., in order. */
 void bytelevel_alphabet(ByteLevel *b) {
     int i, next = 0x100;
     b->missing = -1;
@@ -90,8 +93,8 @@ void bytelevel_ids(Tokenizer *t) {
     }
 }
 
-/* Writes the bytes that a token of vocab.json stands for and returns their number; 0 if a character of the
- * token stands for no byte. */
+/* Writes the bytes that a token of vocab.json stands for to out, and returns their number; 0 if a character
+ * of the token stands for no byte. */
 static size_t token_bytes(const ByteLevel *b, Text token, char *out) {
     size_t i, length, n = 0;
     for (i = 0; i < token.length; i += length) {
@@ -107,7 +110,8 @@ static size_t token_bytes(const ByteLevel *b, Text token, char *out) {
  * Encoding
  * ============================================================================================== */
 
-/* Makes a symbol of each byte of a word, except for those that are dropped: returns 1 if there are any. */
+/* Makes a symbol of each byte of a word (n bytes). Returns 1 if bytes were dropped because
+ * they have no token. */
 static int spell_bytes(Merger *m, const char *s, size_t n) {
     const ByteLevel *b = &m->t->bytelevel;
     size_t i;
@@ -133,8 +137,8 @@ static int measure_bytes(Encoder *e, Text s) {
     return OK;
 }
 
-/* Notes that each byte of s comes from itself, and that `before` bytes (0 or 1) before s come from no
- * byte. */
+/* Sets the origins of the normal form of s: `before` spaces (0 or 1), which come from no byte, then the bytes
+ * of s, each of which comes from itself. */
 static void byte_origins(Encoder *e, Text s, size_t before) {
     size_t at, from = (size_t)(s.text - e->start);
     e->normal = s.length + before;
@@ -146,7 +150,7 @@ static void byte_origins(Encoder *e, Text s, size_t before) {
     e->origin[e->normal].from = from + s.length;
 }
 
-/* Adds the ids of the word s[at .. at+length). */
+/* Appends the ids of the word s[at .. at+length). OK or E_MEMORY. */
 static int encode_word(Encoder *e, const char *s, size_t at, size_t length) {
     Merger *m = &e->merger;
     int i, dropped, id = known_word(e->t, s + at, length);
@@ -200,8 +204,8 @@ static int is_word(Encoder *e, int id, Text *text, Pool *pool) {
  * Decoding
  * ============================================================================================== */
 
-/* Writes the bytes that each token stands for. A token with a character that stands for no byte is written as
- * it is. */
+/* Writes the bytes that each token stands for. Writes a token as it is if one of its characters
+ * stands for no byte. */
 static size_t decode_bytes(const Tokenizer *t, const Ids *ids, char *out, char *bytes) {
     Text s = { bytes, 0 };
     int i;
@@ -242,8 +246,8 @@ static int load_merges(Tokenizer *t, const char *s, size_t n, Pool *pool, Error 
     return code;
 }
 
-/* Finds the special tokens: the vocabulary says whether it is RoBERTa's or GPT-2's. Decoding leaves them
- * out. */
+/* Finds the special tokens. They are RoBERTa's if the ids of <s> and </s> are 0 and 2, else GPT-2's.
+ * Decoding leaves them out. */
 static void find_specials(Tokenizer *t) {
     static const char *const control[] = { "<s>", "<pad>", "</s>", "<mask>" };
     size_t i;

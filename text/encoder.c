@@ -1,8 +1,8 @@
-/* text/encoder.c - what all kinds of tokenizers share while a text becomes ids, and ids a text: the list of
- *          ids, which bytes each stands for, words that are known as a whole, bytes that may be malformed.
+/* text/encoder.c - encoding and decoding, as far as all kinds of tokenizers share it: the list of ids, the
+ *          bytes that each id stands for, words that are one piece, bytes that may be malformed.
  * Needs    core.c, text/pieces.c.
- * Speed    Most words of a text are one piece. A piece that is encoded as itself when it stands alone is kept
- *          in t->words; a part of a text that no piece reaches out of is looked up there first. */
+ * Speed    Most words of a text are one piece. t->words has each piece whose text, alone, is encoded as this
+ *          piece. A part of a text is looked up there first, if no piece can cross its ends. */
 #include "text.h"
 
 /* ==============================================================================================
@@ -58,7 +58,7 @@ int index_words(Tokenizer *t, Pool *pool, Error *err) {
     Encoder e;
     Pool scratch;
     int code;
-    if (t->bpe.unused) return OK;           /* how unused pieces fall apart depends on all of the text */
+    if (t->bpe.unused) return OK;           /* how unused pieces are split depends on the whole text */
     memset(&e, 0, sizeof e);
     memset(&scratch, 0, sizeof scratch);
     scratch.source = pool->source;
@@ -71,15 +71,15 @@ int index_words(Tokenizer *t, Pool *pool, Error *err) {
 }
 
 /* ==============================================================================================
- * Text that is put together
+ * Writing text
  * ============================================================================================== */
 size_t append_text(char *out, size_t at, const char *text, size_t n) {
     memcpy(out + at, text, n);
     return at + n;
 }
 
-/* Returns the length of the malformed sequence at s: the longest start of a well-formed one (Unicode's
- * maximal subpart), at least 1. */
+/* Returns the length of the malformed sequence at the start of s: the longest one that a well-formed
+ * character could begin with (Unicode's "maximal subpart"), or 1. */
 static size_t malformed(const char *s, size_t n) {
     const unsigned char *p = (const unsigned char *)s;
     size_t i, wanted = 1;

@@ -1,13 +1,13 @@
-/* text/model_file.c - SentencePiece's tokenizer.model, a protocol buffer: read, and written for models
- *          trained here.
- * Source   sentencepiece_model.proto and protocol buffers' wire format; the checks are the sentencepiece
- *          library's.
+/* text/model_file.c - reads SentencePiece's tokenizer.model, a protocol buffer, and writes it for
+ *          models trained here.
+ * Source   sentencepiece_model.proto and the wire format of protocol buffers; the checks are those of the
+ *          sentencepiece library.
  * Needs    core.c, text/{pieces,normal,unigram,encoder,sentencepiece}.c.
- * Edges    fields of unknown numbers or wire types (skipped), a model cut short, pieces that are empty or
- *          come twice, denormalisers and models of words or characters (refused by name). */
+ * Edges    fields with an unknown number or an unexpected wire type (skipped), a file cut short, pieces that
+ *          are empty or come twice, denormalisers and models of words or characters (refused by name). */
 #include "text.h"
 
-static const char model[] = "SentencePiece model";      /* where, in errors */
+static const char model[] = "SentencePiece model";      /* the place that errors name */
 
 /* ==============================================================================================
  * Protocol buffers
@@ -23,11 +23,12 @@ static uint64_t read_varint(Reader *r) {
         if (shift < 64) v |= (uint64_t)(b & 127) << shift;
         if (b < 128) return v;
     }
-    r->bad = 1;                             /* more than ten bytes */
+    r->bad = 1;                             /* the number has more than ten bytes */
     return 0;
 }
 
-/* Reads the next field of a message, of whatever type. Returns 0 at the end or on bad bytes (then r->bad). */
+/* Reads the next field of a message, of any wire type. Returns 0 at the end, or if the bytes are bad
+ * (then r->bad is 1). */
 static int next_field(Reader *r, Field *f) {
     uint64_t key;
     const unsigned char *p;
@@ -55,8 +56,8 @@ static int next_field(Reader *r, Field *f) {
 static f32 f32_of_bits(uint32_t bits) { f32 x; memcpy(&x, &bits, sizeof x); return x; }
 static uint32_t bits_of_f32(f32 x) { uint32_t bits; memcpy(&bits, &x, sizeof bits); return bits; }
 
-/* A field with another wire type than expected counts as unknown and is skipped, as everywhere in protocol
- * buffers. */
+/* Returns 1 if the field has this number and this wire type. A known number with another wire type is an
+ * unknown field: it is skipped, as usual in protocol buffers. */
 static int field_is(const Field *f, uint64_t number, int wire) {
     return f->number == number && f->wire == wire;
 }
@@ -98,7 +99,8 @@ static int parse_trainer(Reader r, Tokenizer *t, Trainer *trainer) {
     return !r.bad;
 }
 
-/* Reads the flags of a normaliser; *rules: the bytes of its rules, if there are any. */
+/* Reads the flags of a normaliser into m. *rules: the bytes of its rules, if it has any. Returns 0
+ * if its bytes are bad. */
 static int parse_normalizer(Reader r, Normal *m, Text *rules) {
     Field f;
     while (next_field(&r, &f)) {
@@ -110,7 +112,7 @@ static int parse_normalizer(Reader r, Normal *m, Text *rules) {
     return !r.bad;
 }
 
-/* Checks one piece as the library does, then gives it its place in the tables. */
+/* Checks one piece as the sentencepiece library does, then adds it to the tables. OK or *err. */
 static int add_piece(Tokenizer *t, int id, Pool *pool, Error *err) {
     const Piece *p = &t->piece[id];
     Text text = { p->text, p->length };
@@ -137,8 +139,8 @@ static int add_piece(Tokenizer *t, int id, Pool *pool, Error *err) {
     return table_add(table, pool, p->text, p->length, id) ? no_memory(err, model) : OK;
 }
 
-/* Makes tables of the pieces, and a sorted list of the user-defined ones, so that prefixes of a text can be
- * found. */
+/* Adds all pieces to the tables, and the user-defined pieces to a sorted list, in which
+ * user_prefix looks. OK or *err. */
 static int index_pieces(Tokenizer *t, Pool *pool, Error *err) {
     Normal *m = &t->normal;
     int i, n = 0;
@@ -156,11 +158,11 @@ static int index_pieces(Tokenizer *t, Pool *pool, Error *err) {
     return OK;
 }
 
-/* Reads all fields of the model except for the pieces, which are counted. */
+/* Reads all fields of the model except for the pieces; *pieces: their number. OK or *err. */
 static int parse_specs(Tokenizer *t, Trainer *trainer, Reader r, size_t *pieces, Error *err) {
     Field f;
     Text rules = { NULL, 0 }, back = { NULL, 0 };
-    Normal unused;                          /* flags of the denormaliser go nowhere */
+    Normal unused;                          /* the flags of the denormaliser, which are ignored */
     while (next_field(&r, &f)) {
         int good = 1;
         if (field_is(&f, 1, BYTES)) ++*pieces;
@@ -196,7 +198,7 @@ static int parse_model(Tokenizer *t, Trainer *trainer, Pool *pool, Error *err) {
     return index_pieces(t, pool, err);
 }
 
-/* Makes the unigram model of the pieces. */
+/* Builds the unigram model of the pieces. OK or *err. */
 static int make_unigram(Tokenizer *t, Pool *pool, Error *err) {
     Unigram *u = &t->unigram;
     int i;
@@ -223,7 +225,7 @@ Tokenizer *tokenizer_sentencepiece(const void *bytes, size_t n, Pool *pool, Erro
     if (t) t->file[0] = pool_text(pool, bytes, n);
     if (!t || !t->file[0]) { no_memory(err, model); return NULL; }
     t->file_length[0] = n;
-    /* defaults */
+    /* the values of fields that the file lacks */
     t->normal.add_dummy_prefix = t->normal.remove_extra_whitespaces = t->normal.escape_whitespaces = 1;
     t->sentencepiece.unk_surface = surface;
     if (parse_model(t, &trainer, pool, err)) return NULL;
@@ -234,7 +236,7 @@ Tokenizer *tokenizer_sentencepiece(const void *bytes, size_t n, Pool *pool, Erro
     t->special.eos = control_id(t, trainer.eos);
     t->special.pad = control_id(t, trainer.pad);
     t->before = t->special.bos >= 0;
-    /* T5 and ALBERT (<s> is [CLS]) put eos after a text. */
+    /* T5 (which has no bos) and ALBERT (whose bos is [CLS]) put eos after a text. */
     t->after = unigram && t->special.eos >= 0 && (!t->before || t->special.bos == find_token(t, "[CLS]", 5));
     return t;
 }
@@ -253,7 +255,7 @@ static void put_number(Buffer *b, unsigned number, uint64_t v) {
 }
 
 static void put_piece(Buffer *b, const char *text, size_t n, f32 score, int type) {
-    size_t digits = n < 128 ? 1 : 2;        /* no piece is longer than 64 bytes */
+    size_t digits = n < 128 ? 1 : 2;        /* the bytes of n as a varint; n is at most 64 */
     put_varint(b, 1 << 3 | BYTES);
     put_varint(b, 1 + digits + n + 5 + (type == PIECE_NORMAL ? 0 : 2));
     put_varint(b, 1 << 3 | BYTES);
@@ -264,7 +266,7 @@ static void put_piece(Buffer *b, const char *text, size_t n, f32 score, int type
     if (type != PIECE_NORMAL) put_number(b, 3, (uint64_t)type);
 }
 
-/* Appends the message `spec` as field `number`, and empties it. */
+/* Appends the message `spec` to b, as field `number`, then empties spec. */
 static void put_spec(Buffer *b, unsigned number, Buffer *spec) {
     put_varint(b, number << 3 | BYTES);
     put_varint(b, spec->length);
@@ -291,10 +293,10 @@ void write_model(Buffer *b, const Piece *piece, int pieces, int type) {
     put_number(&spec, 4, (uint64_t)(LLAMA_RESERVED + pieces));
     put_number(&spec, 25, 1);               /* split_digits */
     put_number(&spec, 35, 1);               /* byte_fallback */
-    put_number(&spec, 40, 0);               /* unk, bos, eos, pad */
-    put_number(&spec, 41, 1);
-    put_number(&spec, 42, 2);
-    put_number(&spec, 43, UINT64_MAX);      /* -1 */
+    put_number(&spec, 40, 0);               /* unk_id */
+    put_number(&spec, 41, 1);               /* bos_id */
+    put_number(&spec, 42, 2);               /* eos_id */
+    put_number(&spec, 43, UINT64_MAX);      /* pad_id: -1, there is none */
     put_spec(b, 2, &spec);
     put_varint(&spec, 1 << 3 | BYTES);
     put_varint(&spec, 8);

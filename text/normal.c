@@ -1,17 +1,18 @@
-/* text/normal.c - SentencePiece's normal form of a text: rules, spaces, the dummy prefix; and where each of
- *          its bytes comes from.
+/* text/normal.c - writes SentencePiece's normal form of a text (rules, spaces, the dummy prefix), and the
+ *          origin of each of its bytes.
  * Source   sentencepiece's normalizer.cc; the rules (precompiled_charsmap) are a double array of darts-clone.
  * Needs    core.c, text/pieces.c, text/encoder.c.
  * Never    writes more than normal_bound() bytes.
- * Edges    malformed UTF-8 (each byte is U+FFFD), a rule table that lies about its size, text of white space
- *          alone. */
+ * Edges    malformed UTF-8 (each byte becomes U+FFFD), rules that give a wrong size, a text
+ *          of white space alone. */
 #include "text.h"
 
 /* ==============================================================================================
  * Rules
  * ============================================================================================== */
 
-/* Reads the size of the double array (u32), the double array, and replacements with a NUL after each. */
+/* Reads the size in bytes of the double array (u32), the double array, and the replacements, each
+ * with a NUL after it. */
 int normal_rules(Normal *m, Text table, const char *where, Error *err) {
     Reader r;
     uint32_t bytes;
@@ -53,11 +54,11 @@ size_t rule_prefix(const Normal *m, const char *s, size_t n, int shortest, Text 
             if (shortest) break;
         }
     }
-    if (found) out->length = strlen(out->text);         /* normal_rules() saw a final NUL */
+    if (found) out->length = strlen(out->text);         /* normal_rules() checked that the last byte is NUL */
     return found;
 }
 
-/* Checks whether a rule may begin with s (n > 0 bytes). */
+/* Returns 1 if the text that some rule replaces may begin with s (n > 0 bytes). */
 static int may_begin(const Normal *m, const char *s, size_t n) {
     size_t at, i;
     if (!m->trie_units) return 0;
@@ -78,8 +79,8 @@ size_t user_prefix(const Normal *m, const char *s, size_t n) {
     return m->users ? longest_prefix(m->user, m->users, s, n, &which) : 0;
 }
 
-/* Finds the characters of ASCII that no rule changes: most of a text. A rule may begin with such a character
- * and go on with one beyond ASCII (a letter and its accent), so only their being next to ASCII is safe. */
+/* Finds the ASCII characters that no rule changes if another ASCII character follows, as in most of a text.
+ * Before a character beyond ASCII they are not safe: a rule may replace both (a letter and its accent). */
 void normal_plain(Normal *m) {
     int a, b;
     for (a = 0; a < 128; a++) {
@@ -95,8 +96,9 @@ void normal_plain(Normal *m) {
     }
 }
 
-/* Finds what the start of s (n > 0 bytes) becomes: a user-defined piece stays, a rule replaces, a character
- * stays, a bad byte is U+FFFD. Returns how many bytes are used up. */
+/* Sets *out to what the start of s (n > 0 bytes) becomes. A user-defined piece stays as it is; else a
+ * rule replaces it; else one character stays as it is, or a malformed byte becomes U+FFFD. Returns the
+ * number of bytes used. */
 static size_t normal_prefix(const Normal *m, const char *s, size_t n, Text *out) {
     int32_t code;
     size_t length = user_prefix(m, s, n);
@@ -120,7 +122,8 @@ int wants_prefix(const Normal *m, Text s, int first) {
                                  starts_with(s.text, s.length, BLANK, BLANK_LENGTH));
 }
 
-/* A normal form that is being written; out NULL: only its length counts. space: how a space is written. */
+/* A normal form that is being written. out NULL: only its length is counted. space: the `width` bytes that
+ * are written for a space. remove 1: extra spaces are removed; after_space 1: the next space is extra. */
 typedef struct { char *out; size_t length, width; const char *space; int after_space, remove; } Form;
 
 static void put_space(Form *f) {
@@ -128,7 +131,7 @@ static void put_space(Form *f) {
     f->length += f->width;
 }
 
-/* Adds what a rule made of some characters. */
+/* Appends p, the text that some characters became, with f->space for each space. */
 static void put_made(Form *f, Text p) {
     size_t i;
     while (f->after_space && p.length && p.text[0] == ' ') { p.text++; p.length--; }
@@ -141,7 +144,7 @@ static void put_made(Form *f, Text p) {
     if (p.length) f->after_space = f->remove && p.text[p.length - 1] == ' ';
 }
 
-/* Adds the normal form of the text from s[at] on. */
+/* Appends the normal form of the text from s.text[at] on, and its origins (origin NULL: not wanted). */
 static void put_body(const Normal *m, Form *f, Text s, size_t at, Origin *origin) {
     Text p;
     while (at < s.length) {
@@ -197,5 +200,5 @@ size_t normal_bound(const Normal *m, Text s) {
     size_t i, wide = 0;
     if (m->trie_units) return normalise(m, s, 1, NULL, NULL);
     for (i = 0; i < s.length; i++) wide += s.text[i] == ' ' || (unsigned char)s.text[i] >= 128;
-    return s.length + 2 * wide + BLANK_LENGTH;          /* a space or a malformed byte becomes three */
+    return s.length + 2 * wide + BLANK_LENGTH;          /* a space or a malformed byte becomes three bytes */
 }

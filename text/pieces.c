@@ -1,10 +1,10 @@
-/* text/pieces.c - the vocabulary of a tokenizer, and ways to find its pieces: a hash table, a trie, a sorted
- *          list.
+/* text/pieces.c - the vocabulary of a tokenizer, and three ways to find its pieces: a hash table, a
+ *          trie, a sorted list.
  * Source   Aoe 1989 (the trie in a double array).
  * Needs    core.c.
- * Never    frees: tables and tries live in the caller's pool.
- * Edges    hostile vocabularies: ids with holes, tokens that come twice, empty ones; a trie that would take
- *          long to pack takes more memory instead. */
+ * Never    frees memory: tables and tries are in the caller's pool.
+ * Edges    hostile vocabularies: ids with holes, tokens that come twice, empty tokens, and tries that would
+ *          take long to pack (they take more memory instead). */
 #include "text.h"
 
 /* ==============================================================================================
@@ -32,10 +32,11 @@ void keep_only(Pool *pool, PoolMark after, size_t size, size_t used) {
 }
 
 /* ==============================================================================================
- * A table from strings to numbers (open addressing, at most half full)
+ * A hash table from strings to numbers (open addressing, at most half full)
  * ============================================================================================== */
 
-/* Hashes eight bytes at a time. For tables in memory alone: the hash differs between machines. */
+/* Returns a hash of n bytes, eight at a time. The hash differs between machines, so it is
+ * never written to a file. */
 static uint32_t hash_text(const char *s, size_t n) {
     uint64_t h = 0x9E3779B97F4A7C15u * (n + 1), word;
     for (; n >= 8; s += 8, n -= 8) {
@@ -50,7 +51,7 @@ static uint32_t hash_text(const char *s, size_t n) {
     return (uint32_t)(h >> 32);
 }
 
-/* Returns the string's entry, or the free one where it belongs. */
+/* Returns the slot of the string; if the table lacks the string, the free slot for it. */
 static TableEntry *table_slot(const Table *t, const char *text, size_t length, uint32_t hash) {
     size_t i = hash & (t->slots - 1);
     while (t->entry[i].text && !(t->entry[i].hash == hash && t->entry[i].length == length
@@ -99,14 +100,16 @@ int compare_pieces(const void *a, const void *b) {
     return order ? order : (p->length > q->length) - (p->length < q->length);
 }
 
-/* Narrows the range of pieces that agree so far, byte by byte; the first piece of the range is the
- * shortest. */
+/* Narrows, byte by byte, the range [low, high) of the pieces that agree with s so far. The first piece of the
+ * range is the shortest. */
 size_t longest_prefix(const Piece *list, int count, const char *s, size_t n, int *which) {
     int low = 0, high = count;
     size_t depth, found = 0;
     for (depth = 0; depth < n && low < high; depth++) {
         int edge[2], side;
-        for (side = 0; side < 2; side++) {  /* the first piece whose byte is >= s[depth], then > */
+        /* side 0: finds the first piece whose byte is >= s[depth]; side 1: the first one
+         * whose byte is > s[depth] */
+        for (side = 0; side < 2; side++) {
             int a = low, b = high;
             while (a < b) {
                 int middle = a + (b - a) / 2;
@@ -125,12 +128,12 @@ size_t longest_prefix(const Piece *list, int count, const char *s, size_t n, int
  * A trie
  * ============================================================================================== */
 enum { BYTES = 256, TRIES = 512 };
-/* Keys [low, high) agree in `depth` bytes, which lead to node. */
+/* Keys [low, high) begin with the same `depth` bytes, which lead from the root to `node`. */
 typedef struct { uint32_t node; int low, high; size_t depth; } Range;
-/* No node before `first` is free; every node from `last` on is. */
+/* No node before node[first] is free; all nodes from node[last] on are free. */
 typedef struct { size_t first, last; } Free;
 
-/* Makes room for nodes 0 .. nodes-1. */
+/* Makes room for `nodes` nodes in all. OK or E_MEMORY. */
 static int more_nodes(Trie *t, size_t nodes, Pool *pool) {
     size_t room = t->nodes, i;
     TrieNode *node;
@@ -146,8 +149,9 @@ static int more_nodes(Trie *t, size_t nodes, Pool *pool) {
     return OK;
 }
 
-/* Finds a base from which every child (count bytes, rising) falls on a free node. Looks at few places, then
- * takes the end, where all are free: a hostile vocabulary costs memory, not hours. OK or E_MEMORY. */
+/* Finds *base so that node[*base + c] is free for each byte c of `child` (count bytes, rising). Tries up to
+ * TRIES places, then takes the end of the array, where all nodes are free: so a hostile vocabulary costs
+ * memory, not hours. OK or E_MEMORY. */
 static int place_children(Trie *t, const unsigned char *child, int count, Free *f, uint32_t *base,
                           Pool *pool) {
     size_t least = (size_t)child[0] + 1, at, steps;
@@ -167,7 +171,8 @@ static int place_children(Trie *t, const unsigned char *child, int count, Free *
     return OK;
 }
 
-/* Lists the bytes, rising, that keys [low, high) have at r->depth; returns how many. */
+/* Lists the different bytes, rising, that the keys [low, high) of r have at index r->depth;
+ * returns their number. */
 static int next_bytes(const Piece *const *key, const Range *r, unsigned char child[BYTES]) {
     int count = 0, k;
     for (k = r->low; k < r->high; k++) {
@@ -177,7 +182,7 @@ static int next_bytes(const Piece *const *key, const Range *r, unsigned char chi
     return count;
 }
 
-/* Builds the nodes of sorted keys, from the root down. */
+/* Builds the nodes of sorted keys, from the root down. OK or E_MEMORY. */
 static int build_nodes(Trie *t, const Piece *piece, const Piece *const *key, int keys, Pool *pool) {
     Range *stack = pool_take(pool, (size_t)keys + 1, sizeof *stack), r;
     Free f = { 1, 1 };
@@ -237,7 +242,7 @@ size_t trie_longest(const Trie *t, const char *s, size_t n, int *value) {
 }
 
 /* ==============================================================================================
- * A tokenizer's pieces
+ * The pieces of a tokenizer
  * ============================================================================================== */
 Tokenizer *new_tokenizer(const TokenizerKind *kind, Pool *pool) {
     Tokenizer *t = pool_take(pool, 1, sizeof *t);
@@ -263,7 +268,7 @@ int find_token(const Tokenizer *t, const char *text, size_t length) {
     return id >= 0 ? id : table_find(&t->extra, text, length);
 }
 
-/* Reads two upper-case hexadecimal digits, as SentencePiece writes them. */
+/* Accepts "<0x", two upper-case hexadecimal digits and ">", as SentencePiece writes them. */
 int byte_of_piece(const Piece *p) {
     static const char digit[] = "0123456789ABCDEF";
     const char *high, *low;
@@ -302,7 +307,7 @@ int load_vocab(Tokenizer *t, const Json *root, size_t more, int copy, Pool *pool
         if (p->type) return fail_piece(err, E_FORMAT, "two tokens have one id", key, 0, 0);
         if (!key.length) return fail_at(err, E_FORMAT, "a token is empty", "vocabulary, id %d", i);
         if (table_find(&t->ordinary, key.text, key.length) >= 0)
-            return fail_piece(err, E_FORMAT, "a token stands in the vocabulary twice", key, 0, 0);
+            return fail_piece(err, E_FORMAT, "a token is in the vocabulary twice", key, 0, 0);
         p->text = copy ? pool_text(pool, key.text, key.length) : key.text;
         p->length = key.length;
         p->type = PIECE_NORMAL;

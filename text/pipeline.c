@@ -1,20 +1,20 @@
-/* text/pipeline.c - the Unigram models of tokenizer.json (T5, ALBERT, XLM-R): normalisation in steps, each
- *          over the whole text, then words, then the best segmentation of each.
+/* text/pipeline.c - the Unigram models of tokenizer.json (T5, ALBERT, XLM-R): normalises a text in steps,
+ *          each over the whole text, cuts it into words, and finds the best segmentation of each word.
  * Source   Hugging Face's tokenizers (normalizers, Metaspace, unigram/model.rs), quirks included.
  * Needs    core.c, text/{unicode,pieces,added,normal,unigram,encoder,sentencepiece}.c.
- * Edges    a normal form that is empty, steps that remove the start of the text, unknown pieces side by side
- *          (one), ties. Hugging Face's NFKD and StripAccents have an older Unicode, without the marks that
- *          came since. */
+ * Edges    an empty normal form, steps that remove the start of the text, several unknown pieces in a
+ *          row (they become one), ties. NFKD and StripAccents of Hugging Face use an older Unicode,
+ *          which lacks newer marks. */
 #include "text.h"
 
 /* ==============================================================================================
  * One step
  * ============================================================================================== */
-enum { STEP_BYTES = 80 };                   /* no character becomes more */
+enum { STEP_BYTES = 80 };                   /* the most bytes that a step makes of a character */
 
-/* Returns the bytes of the first cluster of characters of s (n > 0): a letter and its marks. Characters that
- * only make clusters of six bytes and more are left out (flags, joined pictures, syllables of Hangul):
- * STEP_RULES takes these one character at a time. */
+/* Returns the length of the first cluster of s (n > 0 bytes): a character and the marks after it. Ignores
+ * Unicode's rules that only make clusters of six or more bytes (flags, joined pictures, syllables of Hangul),
+ * because STEP_RULES takes these character by character. */
 static size_t cluster(const char *s, size_t n) {
     int32_t code;
     size_t at = (size_t)utf8_decode(s, n, &code), length;
@@ -27,9 +27,10 @@ static size_t cluster(const char *s, size_t n) {
     return at;
 }
 
-/* Applies the rules to the start of s as Hugging Face does: a cluster of less than six bytes becomes what the
- * shortest rule that it begins with makes; a longer one is taken character by character. *inside: bytes left
- * of such a cluster. Returns how many bytes are used up. */
+/* Applies the rules to the start of s (n > 0 bytes) as Hugging Face does. If a cluster has less than six
+ * bytes and begins with the text of a rule, the shortest such rule replaces the whole cluster. Else each
+ * character of the cluster is replaced by itself; *inside: the bytes of the cluster that are left. Returns
+ * the number of bytes used. */
 static size_t apply_rules(const Normal *m, const char *s, size_t n, size_t *inside, Text *out) {
     size_t used = *inside ? 0 : cluster(s, n);
     int32_t code;
@@ -43,11 +44,11 @@ static size_t apply_rules(const Normal *m, const char *s, size_t n, size_t *insi
     return used;
 }
 
-/* What a step makes of the start of a text: `made`, whose bytes may be in `small`. inside: see
- * apply_rules. */
+/* The result of a step at one place of a text. made: the new text, whose bytes may be in `small`;
+ * inside: see apply_rules. */
 typedef struct { size_t inside; Text made; char small[STEP_BYTES]; } Making;
 
-/* Finds what a step makes of the start of s (n > 0 bytes), in w->made; returns how many bytes are used up. */
+/* Sets w->made to what a step makes of the start of s (n > 0 bytes); returns the number of bytes used. */
 static size_t step_prefix(const Normal *m, const NormalStep *p, const char *s, size_t n, Making *w) {
     int32_t code, to[18];
     size_t used;
@@ -75,7 +76,8 @@ static size_t step_prefix(const Normal *m, const NormalStep *p, const char *s, s
     return used;
 }
 
-/* Returns 1 if s[0] (n > 0 bytes) surely stays as it is, whatever is before it: most of a text. */
+/* Returns 1 if the step surely leaves s[0] (n > 0 bytes) as it is, whatever is before it. This holds
+ * for most of a text. */
 static inline int step_keeps(const Normal *m, const NormalStep *p, const char *s, size_t n) {
     unsigned char c = (unsigned char)*s;
     if (p->kind == STEP_REPLACE) return *s != *p->pattern.text;
@@ -86,13 +88,13 @@ static inline int step_keeps(const Normal *m, const NormalStep *p, const char *s
     return 1;
 }
 
-/* One step over a text: `in`, the text before it, and `from`, where its bytes come from (NULL: not wanted);
- * `out`, the text after it, and `origin` (out NULL: only the length is wanted). changed: CHANGES if the step
- * changes anything, LOST if Hugging Face then no longer knows where the text starts. */
+/* One step over a text. in: the text before the step; from: the origins of its bytes (NULL: not wanted). out:
+ * the text after the step (NULL: only its length is wanted); origin: the origins of its bytes. changed:
+ * CHANGES if the step changes anything, LOST if Hugging Face then no longer knows where the text starts. */
 enum { CHANGES = 1, LOST = 2 };
 typedef struct { Text in; const Origin *from; char *out; Origin *origin; int changed; } Pass;
 
-/* Writes to out[n] what was made of `used` bytes at in[at]; returns how many bytes that are. */
+/* Writes `made`, which replaces the `used` bytes at in[at], to out[n]; returns its length. */
 static size_t put_step(Pass *w, size_t n, size_t at, size_t used, Text made) {
     int same = made.length == used && !memcmp(made.text, w->in.text + at, used);
     size_t i;
@@ -107,7 +109,7 @@ static size_t put_step(Pass *w, size_t n, size_t at, size_t used, Text made) {
     return made.length;
 }
 
-/* Runs one step; returns the length of what it makes. */
+/* Runs one step over w->in; returns the length of the result. */
 static size_t run_step(const Normal *m, const NormalStep *p, Pass *w) {
     const char *s = w->in.text;
     size_t at = 0, end = w->in.length, n = 0, i, used;
@@ -141,9 +143,9 @@ static size_t run_step(const Normal *m, const NormalStep *p, Pass *w) {
     return n;
 }
 
-/* Runs all steps over *text; what they make is in pool. *origin: where its bytes come from, or NULL if that
- * is not wanted. *lost: 1 if the start of the text was lost. A step that changes nothing copies nothing. OK
- * or E_MEMORY. */
+/* Runs all steps over *text, which becomes the result, in pool. *origin: the origins of its bytes (NULL: not
+ * wanted), which become those of the result. *lost: 1 if a step lost the start of the text. A step that
+ * changes nothing copies nothing. OK or E_MEMORY. */
 static int run_steps(const Tokenizer *t, Text *text, Origin **origin, int *lost, Pool *pool) {
     NormalStep valid;
     int i;
@@ -177,8 +179,9 @@ static int normal_form(const Tokenizer *t, Text *text, Pool *pool) {
  * Words, and their best segmentation
  * ============================================================================================== */
 
-/* Adds piece id, which spells normal bytes [at, at + n). Unknown text may be a piece as a whole, or bytes if
- * there is a piece for each. */
+/* Appends piece id, which covers the bytes [at, at + n) of the normal form. If it is the unknown piece:
+ * appends instead the piece that has just this text, if there is one, or else, with byte_fallback, the pieces
+ * of the bytes, if each byte has one. */
 static void put_unknown(Encoder *e, int id, size_t at, size_t n) {
     const Tokenizer *t = e->t;
     const char *s = e->scratch + at;
@@ -191,8 +194,8 @@ static void put_unknown(Encoder *e, int id, size_t at, size_t n) {
     else put_one(e, whole < 0 ? id : whole, at, at + n);
 }
 
-/* Encodes the word e->scratch[at .. at+n): reverses the links of the best path, then follows them. Unknown
- * pieces side by side become one. */
+/* Encodes the word e->scratch[at .. at+n): reverses the links of the best path, then follows them. Several
+ * unknown pieces in a row become one. OK or E_MEMORY. */
 static int encode_exact(Encoder *e, size_t at, size_t n) {
     const Tokenizer *t = e->t;
     const char *s = e->scratch + at;
@@ -218,7 +221,8 @@ static int encode_exact(Encoder *e, size_t at, size_t n) {
     return OK;
 }
 
-/* Compares the piece with its best segmentation into others. Of equal paths the whole piece wins. */
+/* Returns 1 if the piece is at least as good as its best segmentation into other pieces: of equal paths the
+ * one with the whole piece is taken. */
 static int is_word(Encoder *e, int id, Text *text, Pool *pool) {
     const Unigram *u = &e->t->unigram;
     (void)pool;
@@ -227,8 +231,9 @@ static int is_word(Encoder *e, int id, Text *text, Pool *pool) {
     return u->exact[id] >= e->paths.exact[text->length].score;
 }
 
-/* Writes a word as Metaspace does (U+2581 for a space, and one before it if `prefix`), then encodes the parts
- * that begin at these. origin: of the word's bytes; NULL: not wanted. */
+/* Writes a word as Metaspace does: U+2581 for each space, and one before the word if prefix is 1 and the word
+ * has none there. Then encodes it; with split_blanks, each part that begins with a U+2581 separately. origin:
+ * the origins of the bytes of the word (NULL: not wanted). */
 static int encode_metaspace(Encoder *e, Text word, const Origin *origin, int prefix) {
     const Tokenizer *t = e->t;
     size_t n = 0, i, k, end;
@@ -254,8 +259,8 @@ static int encode_metaspace(Encoder *e, Text word, const Origin *origin, int pre
     return code;
 }
 
-/* Encodes a part of a normal form between added tokens: each word of it, or all of it at once. first: 1 if
- * the part is the start of a text. */
+/* Encodes a part of a normal form, which is between added tokens: word by word, or without split_words all of
+ * it at once. first 1: the part is the start of the text. */
 static int encode_part(Encoder *e, Text part, const Origin *origin, int first) {
     const Tokenizer *t = e->t;
     size_t at = 0, end, length;
@@ -273,7 +278,8 @@ static int encode_part(Encoder *e, Text part, const Origin *origin, int first) {
     return code;
 }
 
-/* Bounds the ids by the bytes: each word may get a prefix, and each space becomes three bytes. */
+/* Bounds the number of ids by the number of bytes: each word may get a U+2581 before it, and each space
+ * becomes a U+2581, which is three bytes. */
 static int measure(Encoder *e, Text s) {
     PoolMark mark = pool_mark(e->pool);
     Origin *none = NULL;
@@ -289,7 +295,7 @@ static int measure(Encoder *e, Text s) {
     return OK;
 }
 
-/* Encodes the normal form of a text, and the added tokens that are looked for there. */
+/* Encodes the normal form of s, and the added tokens that are found in it. */
 static int encode(Encoder *e, Text s) {
     size_t i, from = (size_t)(s.text - e->start);
     int first = e->first && s.text == e->start, lost, id, code;

@@ -1,20 +1,21 @@
-/* text/sentencepiece.c - SentencePiece's way: a text becomes its normal form, in which U+2581 stands for a
- *          space, and that becomes pieces, by merging or by the unigram model. Also Llama's tokenizer.json:
- *          the same with a list of merges.
+/* text/sentencepiece.c - encodes and decodes as SentencePiece does: turns a text into its normal form, in
+ *          which U+2581 stands for a space, and the normal form into pieces, by merging or by the unigram
+ *          model. Does the same for Llama's tokenizer.json, with a list of merges.
  * Source   Kudo & Richardson 2018; the sentencepiece library; Hugging Face's BPE with byte_fallback.
  * Needs    core.c, text/{unicode,pieces,added,normal,bpe,unigram,encoder}.c.
  * Never    looks for special tokens in a text, except for those that a file adds to the vocabulary: without
  *          such a file, "</s>" in a review is four characters, not the end of the sequence.
- * Edges    unknown characters (the pieces of their bytes, or one unknown piece for several in a row), unused
- *          pieces (which fall apart again), a character that reaches over the end of its part. */
+ * Edges    unknown characters (they become the pieces of their bytes, or one unknown piece for several in a
+ *          row), unused pieces (they are split again), a character that goes on past the end of its part. */
 #include "text.h"
 
 /* ==============================================================================================
  * Ids of pieces
  * ============================================================================================== */
 
-/* Notes where the ids from the first-th on come from, which put_span made of normal bytes [at, at + n): one
- * piece, or one for each byte, or none, for an unknown piece that joined the one before it. */
+/* Sets the spans of the ids from number `first` on, which put_span made of the bytes [at, at + n) of the
+ * normal form: one id, or one for each byte, or none. None: an unknown piece was joined to the one before
+ * it, whose span grows. */
 static void trace(Encoder *e, int first, size_t at, size_t n) {
     int k;
     if (e->count == first + 1) set_span(e, first, at, at + n, 1);
@@ -27,8 +28,8 @@ static void trace(Encoder *e, int first, size_t at, size_t n) {
     }
 }
 
-/* Adds piece `id`, which spells normal bytes [at, at + n). An unknown one becomes its bytes, or joins the
- * unknown one before it. */
+/* Appends piece `id`, which covers the bytes [at, at + n) of the normal form. An unknown piece becomes the
+ * pieces of its bytes (with byte_fallback), or is joined to an unknown piece just before it. */
 static void put_span(Encoder *e, int id, size_t at, size_t n) {
     const Tokenizer *t = e->t;
     const char *s = e->merger.text + at;
@@ -41,14 +42,15 @@ static void put_span(Encoder *e, int id, size_t at, size_t n) {
     if (e->span) trace(e, first, at, n);
 }
 
-/* Adds the piece that a finished symbol spells. */
+/* Appends the piece of a symbol that will not merge further: the bytes [at, at + n) of the normal form. */
 static void put_symbol(Encoder *e, size_t at, size_t n) {
     int id = find_piece(e->t, e->merger.text + at, n);
     put_span(e, id < 0 ? e->t->special.unk : id, at, n);
 }
 
-/* Adds the pieces of the symbol text[from..to). An unused piece falls apart into the two symbols that it was
- * merged from, and so on. The heap is empty by now; its memory holds the ends that are still to do. */
+/* Appends the pieces of the symbol text[from..to). An unused piece is split into the two symbols that it
+ * was merged from; these may be split in turn. The heap is empty now; its memory is a stack of the ends
+ * that are left to do. */
 static void put_unused(Encoder *e, size_t from, size_t to) {
     const Merger *m = &e->merger;
     Candidate *stack = m->heap;
@@ -68,7 +70,7 @@ static void put_unused(Encoder *e, size_t from, size_t to) {
 }
 
 /* ==============================================================================================
- * Parts of a normal text that no piece reaches out of, mostly words
+ * Parts of a normal form, mostly words; no piece crosses the ends of a part
  * ============================================================================================== */
 void note_touch(SentencePiece *s, const Piece *p) {
     size_t i;
@@ -78,18 +80,19 @@ void note_touch(SentencePiece *s, const Piece *p) {
     }
 }
 
-/* Checks whether some piece may reach over the border between s[-1] and s[0]. */
+/* Returns 1 if some piece may cross the border between s[-1] and s[0]. */
 static int may_touch(const SentencePiece *p, const char *s) {
     unsigned pair = (unsigned)(unsigned char)s[-1] << 8 | (unsigned char)s[0];
     if (p->split_blanks && *s == *BLANK && !memcmp(s, BLANK, BLANK_LENGTH)) return 0;
     return p->touch[pair / 8] >> pair % 8 & 1;
 }
 
-/* bytes of the longest; the last one may reach over the part's end */
+/* the most bytes of a character; the last character of a part may end past the end of the part */
 enum { CHARACTER = 4 };
 
-/* Makes symbols of one character of normal text: without a list of merges its text counts; with one its id,
- * or the ids of its bytes. */
+/* Makes symbols of one character. Without a list of merges: one symbol, whose text counts. With a list: one
+ * symbol with the character's id, or, if it has no id, one for each byte with the byte's id. frozen 1: the
+ * symbol never merges. */
 static void put_symbols(Merger *m, size_t at, size_t length, int frozen) {
     const Tokenizer *t = m->t;
     int id = frozen ? SYMBOL_FROZEN : t->bpe.merge ? table_find(&t->ordinary, m->text + at, length) : -1;
@@ -102,8 +105,9 @@ static void put_symbols(Merger *m, size_t at, size_t length, int frozen) {
     }
 }
 
-/* Makes symbols of the characters of normal text [at, end) and merges them; a user-defined piece is one
- * symbol that never merges. Returns where the last character ends, at most at `to`. */
+/* Makes symbols of the characters of the bytes [at, end) of the normal form, and merges them. A user-defined
+ * piece is one symbol that never merges. Returns the index where the last character ends; it may be past
+ * `end`, but not past `to`. */
 static size_t merge_text(Merger *m, size_t at, size_t end, size_t to) {
     size_t k;
     for (m->symbols = 0; at < end; at += k) {
@@ -116,7 +120,8 @@ static size_t merge_text(Merger *m, size_t at, size_t end, size_t to) {
     return at;
 }
 
-/* Encodes the part [at, end) by merging. Returns where its last character ends, or 0 without memory. */
+/* Encodes the part [at, end) by merging. Returns the index where its last character ends (see merge_text),
+ * or 0 without memory. */
 static size_t encode_merging(Encoder *e, size_t at, size_t end, size_t to) {
     const Tokenizer *t = e->t;
     Merger *m = &e->merger;
@@ -132,8 +137,8 @@ static size_t encode_merging(Encoder *e, size_t at, size_t end, size_t to) {
     return at;
 }
 
-/* Encodes normal text by merging, part by part. How unused pieces fall apart depends on all of the text: with
- * such pieces there is one part. */
+/* Encodes the bytes [at, to) of the normal form by merging, part by part. If there are unused pieces there is
+ * only one part, because how they are split depends on the whole text. OK or E_MEMORY. */
 static int encode_bpe(Encoder *e, size_t at, size_t to) {
     const Tokenizer *t = e->t;
     const char *text = e->merger.text;
@@ -151,7 +156,8 @@ static int encode_bpe(Encoder *e, size_t at, size_t to) {
     return OK;
 }
 
-/* Encodes the part [at, end) by the unigram model: reverses the links of the best path, then follows them. */
+/* Encodes the part [at, end) by the unigram model: reverses the links of the best path, then follows
+ * them. OK or E_MEMORY. */
 static int encode_path(Encoder *e, size_t at, size_t end) {
     size_t n = end - at, i, from, next;
     Best *best;
@@ -160,7 +166,7 @@ static int encode_path(Encoder *e, size_t at, size_t end) {
     best[0].score = e->paths.total;
     unigram_best(&e->t->unigram, e->merger.text + at, n, best, -1);
     e->paths.total = best[n].score;
-    /* best[from].from becomes where the piece from there ends */
+    /* best[i].from becomes the end of the piece that begins at i */
     for (i = n, next = 0; i; next = i, i = from) {
         from = best[i].from;
         best[i].from = (uint32_t)next;
@@ -170,8 +176,9 @@ static int encode_path(Encoder *e, size_t at, size_t end) {
     return OK;
 }
 
-/* Encodes normal text by the unigram model, part by part. The score of all parts before a part is added to
- * its paths, since roundings tell equal paths apart. */
+/* Encodes the bytes [at, to) of the normal form by the unigram model, part by part. The score of a part's
+ * paths begins with the score of all parts before it, because its rounding decides between paths that are
+ * equal otherwise. OK or E_MEMORY. */
 static int encode_unigram(Encoder *e, size_t at, size_t to) {
     const Tokenizer *t = e->t;
     const char *text = e->merger.text;
@@ -194,7 +201,8 @@ static int encode_unigram(Encoder *e, size_t at, size_t to) {
  * A text between added tokens
  * ============================================================================================== */
 
-/* Bounds the ids by the bytes: a symbol has at least one byte, and an unknown one becomes its bytes. */
+/* Bounds the number of ids by the number of bytes: a symbol has at least one byte, and an unknown
+ * symbol becomes its bytes. */
 static int measure(Encoder *e, Text s) {
     size_t n = normal_bound(&e->t->normal, s);
     e->bound += n;
@@ -202,7 +210,7 @@ static int measure(Encoder *e, Text s) {
     return OK;
 }
 
-/* Turns places in a part of the text into places in the whole of it. */
+/* Turns the n origins from offsets in the part s into offsets in the whole text. */
 static void text_origins(Encoder *e, Text s, size_t n) {
     size_t i, from = (size_t)(s.text - e->start);
     for (i = 0; i < n; i++) { e->origin[i].from += from; e->origin[i].to += from; }
@@ -210,7 +218,7 @@ static void text_origins(Encoder *e, Text s, size_t n) {
     e->origin[n].from = from + s.length;
 }
 
-/* Encodes the normal form of s, and the added tokens that are looked for there. */
+/* Encodes the normal form of s, and the added tokens that are found in it. OK or E_MEMORY. */
 static int encode_text(Encoder *e, Text s) {
     const Tokenizer *t = e->t;
     int prefix = wants_prefix(&t->normal, s, e->first && s.text == e->start), id, code = OK;
@@ -246,7 +254,7 @@ static int is_merged_word(Encoder *e, int id, Text *text, Pool *pool) {
     return merged_whole(m, text->length, id);
 }
 
-/* Checks that every other segmentation of the piece is worse; how much worse is kept in `margin`. */
+/* Returns 1 if every other segmentation of the piece is worse; u->margin[id]: by how much. */
 static int is_best_word(Encoder *e, int id, Text *text, Pool *pool) {
     const Unigram *u = &e->t->unigram;
     const Piece *p = &e->t->piece[id];
@@ -275,9 +283,9 @@ static size_t put_spaced(char *out, size_t at, Text s, size_t space) {
     return at;
 }
 
-/* Decodes as the sentencepiece library does. Control pieces are left out; byte pieces are the bytes of
- * characters. The first piece loses the space of the dummy prefix (if the normaliser removes extra spaces,
- * each piece at the start loses one). bytes: the current run of byte pieces. */
+/* Decodes as the sentencepiece library does. Leaves out control pieces; byte pieces are the bytes of
+ * characters. Removes the space of the dummy prefix from the first piece (if the normaliser removes extra
+ * spaces: one space from each piece at the start). bytes: the current run of byte pieces. */
 static size_t decode_pieces(const Tokenizer *t, const Ids *ids, char *out, char *bytes) {
     const Normal *m = &t->normal;
     const Text *unknown = &t->sentencepiece.unk_surface;
@@ -306,7 +314,7 @@ static size_t decode_pieces(const Tokenizer *t, const Ids *ids, char *out, char 
     return append_valid(out, at, run, 1);
 }
 
-/* Appends a run of bytes: either all valid, or all U+FFFD. */
+/* Appends a run of bytes: as they are if all of them are well-formed UTF-8, else U+FFFD for each. */
 static size_t put_run(char *out, size_t at, Text s) {
     size_t i, length;
     int32_t code = 0;
@@ -317,8 +325,8 @@ static size_t put_run(char *out, size_t at, Text s) {
     return at;
 }
 
-/* Decodes as tokenizer.json's usual decoder does: joins all pieces, then takes one space away at the front
- * (`strip`), or writes no space for a U+2581 of the first piece (`bare_first`, Metaspace). */
+/* Decodes as the usual decoder of tokenizer.json does: joins all pieces, then removes one space at the start
+ * (`strip`). With `bare_first` (Metaspace), writes no space for a U+2581 of the first piece. */
 size_t decode_joined(const Tokenizer *t, const Ids *ids, char *out, char *bytes) {
     Text run = { bytes, 0 };
     size_t at = 0;

@@ -1,9 +1,10 @@
-/* text/tokenizer_json.c - tokenizer.json: byte-level BPE, BPE with byte_fallback as of Llama (SentencePiece's
- *          pieces with a list of merges), Unigram as of T5, ALBERT and XLM-R, and BERT's WordPiece.
- * Source   Hugging Face's tokenizers: its serialised parts, their defaults, and how serde reads numbers.
- * Needs    core.c and all of text/ but for training and SentencePiece's file.
- * Edges    what the file may ask for and is not built (other normalizers, splits, decoders, vocabularies with
- *          holes) is refused by name. */
+/* text/tokenizer_json.c - opens tokenizer.json: byte-level BPE, Llama's BPE with byte_fallback (the pieces of
+ *          SentencePiece and a list of merges), the Unigram models of T5, ALBERT and XLM-R, BERT's WordPiece.
+ * Source   Hugging Face's tokenizers: the parts of its file, their defaults, and how the library
+ *          serde reads numbers.
+ * Needs    core.c and all of text/ except for training and SentencePiece's file.
+ * Edges    parts that the file asks for and this project lacks (other normalizers, splits or decoders,
+ *          vocabularies with holes): refused by name. */
 #include "text.h"
 
 /* ==============================================================================================
@@ -15,8 +16,8 @@ static int is_text(const Json *object, const char *key, const char *text) {
     return !strcmp(json_text(object, key, ""), text);
 }
 
-/* Returns step i of a part that is null, one step, or a Sequence of them (under `key`); NULL after the
- * last. */
+/* Returns step i of a part of the file, which is null, one step, or a Sequence (a list of steps under `key`).
+ * NULL: there is no step i. */
 static const Json *step(const Json *part, const char *key, size_t i) {
     const Json *j;
     if (!part || part->type == JSON_NULL) return NULL;
@@ -26,17 +27,18 @@ static const Json *step(const Json *part, const char *key, size_t i) {
     return j;
 }
 
-/* Refuses a step of the kind `what` by its name. */
+/* Returns E_UNSUPPORTED; *err names the type of `part`, and says with `what` which kind of step it is. */
 static int refuse_step(Error *err, const char *what, const Json *part) {
     return fail(err, E_UNSUPPORTED, what, type_of(part), 0, 0);
 }
 
-/* Refuses what this file (tokenizer.json) asks for. */
+/* Returns E_UNSUPPORTED; *err says that tokenizer.json asks for `what`. */
 static int refuse_file(Error *err, const char *what) {
     return fail(err, E_UNSUPPORTED, what, "tokenizer.json", 0, 0);
 }
 
-/* Refuses what a model of the type BPE may ask for and is not built. */
+/* Refuses a model without a type that is known here, and a BPE model with an option that this
+ * project lacks. OK or *err. */
 static int check_model(const Json *model, Error *err) {
     static const char *const affix[] = { "continuing_subword_prefix", "end_of_word_suffix" };
     const Json *type = json_get(model, "type");
@@ -61,7 +63,7 @@ static int load_added(Tokenizer *t, const Json *root, Pool *pool, Error *err) {
     return add_tokens(t, list, count, pool, err);
 }
 
-/* Loads the vocabulary of a BPE or WordPiece model, with room for the ids of added tokens. */
+/* Loads the vocabulary of a BPE or WordPiece model, with room for the ids of added tokens. OK or *err. */
 static int load_tokens(Tokenizer *t, const Json *root, Pool *pool, Error *err) {
     const Json *added = json_get(root, "added_tokens");
     size_t more = added && added->type == JSON_ARRAY ? added->count : 0;
@@ -72,13 +74,15 @@ static int load_tokens(Tokenizer *t, const Json *root, Pool *pool, Error *err) {
  * post_processor: the template
  * ============================================================================================== */
 
-/* Reads ["</s>", 2] of RobertaProcessing; returns 0 if that is no token. */
+/* Reads *id from a pair such as ["</s>", 2] of RobertaProcessing; returns 0 if the pair has no id
+ * of a token, else 1. */
 static int pair_id(const Tokenizer *t, const Json *pair, int *id) {
     if (!pair || pair->type != JSON_ARRAY || pair->count != 2) return 0;
     return json_id(pair->child->next, id) && *id < t->V;
 }
 
-/* Reads TemplateProcessing's "single": at most one special token before the text and one after it. */
+/* Reads "single" of TemplateProcessing: the text, with at most one special token before it and one
+ * after it. OK or *err. */
 static int load_template(Tokenizer *t, const Json *s, Error *err) {
     const Json *single = json_get(s, "single"), *specials = json_get(s, "special_tokens"), *j, *ids;
     int texts = 0, id;
@@ -113,7 +117,8 @@ static int load_processor(Tokenizer *t, const Json *root, Error *err) {
     return code;
 }
 
-/* Sets *id to the special token of one of these names, if no part of the file says. */
+/* Sets *id, if it is still -1, to the first special token among the names. name: a list
+ * with NULL at its end. */
 static void guess(const Tokenizer *t, int *id, const char *const *name) {
     for (; *id < 0 && *name; name++) {
         *id = find_token(t, *name, strlen(*name));
@@ -132,7 +137,7 @@ static void guess_specials(Tokenizer *t, const char *const *bos, const char *con
  * Decoders
  * ============================================================================================== */
 
-/* Reads byte-level's: ByteLevel alone. */
+/* Reads the decoder of byte-level BPE, which has to be ByteLevel alone. OK or *err. */
 static int load_byte_decoder(const Json *decoder, Error *err) {
     const Json *s;
     size_t i;
@@ -141,8 +146,9 @@ static int load_byte_decoder(const Json *decoder, Error *err) {
     return i ? OK : fail(err, E_UNSUPPORTED, "a decoder without its usual steps", "ByteLevel", 0, 0);
 }
 
-/* Reads Replace U+2581 by a space, ByteFallback, Fuse, and perhaps Strip of one space; or, of Unigram,
- * Metaspace (to which the pieces of bytes are like any others). */
+/* Reads a decoder with the steps Replace (U+2581 by a space), ByteFallback, Fuse and perhaps Strip (of one
+ * space). The decoder of a Unigram model may be Metaspace instead, for which pieces of bytes are like any
+ * other pieces. OK or *err. */
 static int load_decoder(Tokenizer *t, const Json *decoder, Error *err) {
     SentencePiece *p = &t->sentencepiece;
     const Json *s = step(decoder, "decoders", 0);
@@ -172,8 +178,8 @@ static int load_decoder(Tokenizer *t, const Json *decoder, Error *err) {
  * BPE: byte-level, or with byte_fallback
  * ============================================================================================== */
 
-/* Reads Prepend U+2581, Replace the space by U+2581: Llama's two steps. Every text between added tokens then
- * has its own prefix. Byte-level BPE has no normalizer. */
+/* Reads Llama's two steps, Prepend (U+2581) and Replace (a space by U+2581); every text between added tokens
+ * then gets its own prefix. The normalizer of byte-level BPE has to be empty. OK or *err. */
 static int load_normalizer(Tokenizer *t, const Json *normalizer, Error *err) {
     const Json *s;
     size_t i;
@@ -189,9 +195,10 @@ static int load_normalizer(Tokenizer *t, const Json *normalizer, Error *err) {
     return OK;
 }
 
-/* Reads the last of the steps that are allowed, a Metaspace: spaces become U+2581, and one is put before a
- * text that does not begin with one: always, or first (not after an added token), or never. split: nothing
- * merges over a U+2581. */
+/* Reads a Metaspace, which has to be the last step; before it, a Unigram model may have
+ * WhitespaceSplit. Metaspace turns spaces into U+2581, and puts a U+2581 before a text that begins with
+ * neither a space nor U+2581: always, first (not after an added token), or never. split 1: each U+2581
+ * begins a new piece. OK or *err. */
 static int load_metaspace(Tokenizer *t, const Json *pre, Error *err) {
     static const char key[] = "pretokenizers";
     const Json *s = step(pre, key, 0);
@@ -216,7 +223,7 @@ static int load_metaspace(Tokenizer *t, const Json *pre, Error *err) {
     return OK;
 }
 
-/* Reads a Split by a pattern that is known here; *split is one of SPLIT_. */
+/* Reads a Split, whose pattern has to be one that is known here; *split: its SPLIT_. OK or *err. */
 static int load_split(ByteLevel *b, const Json *s, int *split, Error *err) {
     static const struct { const char *pattern; int split, digits; } known[] = {
         { "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
@@ -242,7 +249,7 @@ static int load_split(ByteLevel *b, const Json *s, int *split, Error *err) {
                 json_text(s, "behavior", "(none)"), 0, 0);
 }
 
-/* Reads ByteLevel, or a Split before it. */
+/* Reads the step ByteLevel, and a Split if one is before it. OK or *err. */
 static int load_bytelevel(ByteLevel *b, const Json *pre, Error *err) {
     const Json *s = step(pre, "pretokenizers", 0);
     int split = -1;
@@ -250,18 +257,18 @@ static int load_bytelevel(ByteLevel *b, const Json *pre, Error *err) {
         int code = load_split(b, s, &split, err);
         if (code) return code;
         s = step(pre, "pretokenizers", 1);
-        if (json_bool(s, "add_prefix_space", 1)) return refuse_file(err, "add_prefix_space behind a Split");
+        if (json_bool(s, "add_prefix_space", 1)) return refuse_file(err, "add_prefix_space after a Split");
     }
     if (!s || !is_type(s, "ByteLevel")) return refuse_step(err, "pre_tokenizer", s);
     if (json_bool(s, "use_regex", 1) && split == SPLIT_LLAMA3)
-        return refuse_file(err, "use_regex behind a Split");
+        return refuse_file(err, "use_regex after a Split");
     b->prefix_space = json_bool(s, "add_prefix_space", 1);
     b->split = split >= 0 ? split : json_bool(s, "use_regex", 1) ? SPLIT_GPT2 : SPLIT_NONE;
     s = step(pre, "pretokenizers", split >= 0 ? 2 : 1);
     return s ? refuse_step(err, "pre_tokenizer", s) : OK;
 }
 
-/* Finds the byte pieces, and which bytes are next to each other in a piece. */
+/* Finds the piece of each byte, and fills t->sentencepiece.touch. OK or *err. */
 static int index_fallback(Tokenizer *t, Error *err) {
     int i, byte;
     t->sentencepiece.byte_fallback = 1;
@@ -277,7 +284,7 @@ static int index_fallback(Tokenizer *t, Error *err) {
     return OK;
 }
 
-/* Reads merges: "left right", or ["left", "right"]. */
+/* Reads the list of merges: each is "left right" or ["left", "right"]. OK or *err. */
 static int load_merges(Tokenizer *t, const Json *merges, Pool *pool, Error *err) {
     MergeLine line = { 0, "merge %d", 0 };
     const Json *j;
@@ -298,7 +305,7 @@ static int load_merges(Tokenizer *t, const Json *merges, Pool *pool, Error *err)
     return code;
 }
 
-/* Says which kind of BPE the file has. */
+/* Sets t->kind to the kind of BPE that the file has, and reads its options. OK or *err. */
 static int bpe_kind(Tokenizer *t, const Json *root, Error *err) {
     const Json *model = json_get(root, "model"), *pre = json_get(root, "pre_tokenizer"), *s;
     size_t i;
@@ -350,7 +357,7 @@ static int load_bpe(Tokenizer *t, const Json *root, Pool *pool, Error *err) {
  * WordPiece
  * ============================================================================================== */
 
-/* Reads BertNormalizer, BertPreTokenizer, a WordPiece model and decoder. */
+/* Reads a WordPiece tokenizer: BertNormalizer, BertPreTokenizer, the model and its decoder. OK or *err. */
 static int load_bert(Tokenizer *t, const Json *root, Pool *pool, Error *err) {
     const Json *model = json_get(root, "model"), *normalizer = json_get(root, "normalizer"),
                *pre = json_get(root, "pre_tokenizer"), *decoder = json_get(root, "decoder");
@@ -385,7 +392,8 @@ static int load_bert(Tokenizer *t, const Json *root, Pool *pool, Error *err) {
  * Unigram
  * ============================================================================================== */
 
-/* Reads base64, with its padding, as the library wants it. OK or *err. */
+/* Decodes n characters of base64 to *out, in pool. As in Hugging Face's tokenizers, the padding "=" has to
+ * be there. OK or *err. */
 static int read_base64(const char *s, size_t n, Text *out, Pool *pool, Error *err) {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     char *bytes = pool_take(pool, n / 4 * 3 + 1, 1);
@@ -405,16 +413,17 @@ static int read_base64(const char *s, size_t n, Text *out, Pool *pool, Error *er
     return OK;
 }
 
-/* Copies a text into *out; returns 0 if j is none, or without memory. */
+/* Copies the string j to *out, in pool. Returns 1, or 0 if j is not a string or memory is out. */
 static int copy_text(const Json *j, Text *out, Pool *pool) {
     if (!j || j->type != JSON_STRING || !(out->text = pool_text(pool, j->string, j->length))) return 0;
     out->length = j->length;
     return 1;
 }
 
-static const char stray[] = "a normalizer without StripAccents behind it";
+static const char stray[] = "a normalizer without StripAccents after it";
 
-/* Reads one normalizer; `before` is NFD or NFKD, after which only StripAccents may come. */
+/* Reads one normalizer. before: the NFD or NFKD just before it, after which only StripAccents may come; NULL:
+ * there is none. OK or *err. */
 static int load_step(Tokenizer *t, const Json *s, NormalStep *p, const Json *before, Pool *pool, Error *err) {
     const Json *pattern = json_get(s, "pattern"), *map = json_get(s, "precompiled_charsmap");
     Text table;
@@ -461,7 +470,7 @@ static int load_steps(Tokenizer *t, const Json *normalizer, Pool *pool, Error *e
     return before ? refuse_step(err, stray, before) : OK;
 }
 
-/* Multiplies two numbers of 64 bits: high and low half. */
+/* Computes the 128 bits of a * b: *high has the upper 64 bits, *low the lower ones. */
 static void multiply(uint64_t a, uint64_t b, uint64_t *high, uint64_t *low) {
     uint64_t middle;
     *low = (a & 0xFFFFFFFFu) * (b & 0xFFFFFFFFu);
@@ -472,7 +481,8 @@ static void multiply(uint64_t a, uint64_t b, uint64_t *high, uint64_t *low) {
     *low = (*low & 0xFFFFFFFFu) | middle << 32;
 }
 
-/* Divides (or multiplies) whole digits d by a power of ten, as the library does. */
+/* Returns d / 10^places as serde computes it: drops the zeros at the end of d, then divides or multiplies
+ * once by a power of ten. */
 static double scaled(uint64_t d, int places) {
     double power = 1;
     int i;
@@ -481,15 +491,17 @@ static double scaled(uint64_t d, int places) {
     return places > 0 ? (double)d / power : (double)d * power;
 }
 
-/* Returns a score as the library reads it, which is not the nearest double: all digits as a whole number,
- * then divided by a power of ten. That decides between segmentations that are equally good. The digits are
- * the fewest that tell x = m 2^e, as files have them: d = x 10^p, rounded in integers (m 5^p, of up to 128
- * bits), tells x if it is nearer than half a unit of m, which is 5^p / 2. */
+/* Returns the score x as serde reads it from the file, which is not always the nearest double: serde divides
+ * all digits, as a whole number d, by a power of ten. The last bit decides between segmentations that are
+ * equally good. The file's digits are taken to be the fewest that tell x = m 2^e from its neighbours:
+ * d = x 10^p, rounded, in integers (m 5^p has up to 128 bits). d tells x if its rounding error is less than
+ * half a unit of m, which is 5^p / 2. */
 static double as_read(double x) {
     double y = fabs(x), power;
     int e, n, whole = 1, p, shift, i;
     uint64_t m = (uint64_t)ldexp(frexp(y, &e), 53), five, low, high, d, rest, half;
-    for (power = 1; y >= 10 * power && whole < 16; power *= 10) whole++;    /* digits before the point; */
+    /* whole: the digits before the point. 0 or less: there are -whole zeros after the point. */
+    for (power = 1; y >= 10 * power && whole < 16; power *= 10) whole++;
     for (power = 1; y < power && whole > -9; power /= 10) whole--;          /* 0 and less: zeros after it */
     e -= 53;
     for (n = 15; n <= 17; n++) {
@@ -509,7 +521,8 @@ static double as_read(double x) {
     return x;
 }
 
-/* Reads [piece, score] number i of the vocabulary: its place is its id. */
+/* Reads item i of the vocabulary, [piece, score]; i becomes the id of the piece. Sets exact[i] to the score
+ * in double. OK or *err. */
 static int load_score(Tokenizer *t, const Json *j, int i, double *exact, Pool *pool, Error *err) {
     const Json *a = j->type == JSON_ARRAY && j->count == 2 ? j->child : NULL;
     Piece *p = &t->piece[i];
@@ -554,7 +567,8 @@ static int load_scores(Tokenizer *t, const Json *vocab, Pool *pool, Error *err) 
     return OK;
 }
 
-/* Reads a Unigram model, its normalizers, perhaps WhitespaceSplit, Metaspace. */
+/* Reads a Unigram tokenizer: the model, its normalizers, perhaps WhitespaceSplit and Metaspace, its
+ * decoder. OK or *err. */
 static int load_unigram(Tokenizer *t, const Json *root, Pool *pool, Error *err) {
     static const char *const bos[] = { "<s>", "[CLS]", NULL }, *const eos[] = { "</s>", "[SEP]", NULL };
     const Json *model = json_get(root, "model");

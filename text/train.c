@@ -1,44 +1,44 @@
-/* text/train.c - learns a tokenizer from texts: words with their counts; again and again the most frequent
- *          pair of symbols becomes a symbol (BPE), or the words go to text/train_unigram.c. Then the files'
- *          bytes are written and opened.
- * Source   Sennrich et al. 2016. Layouts: Llama's <unk> <s> </s> bytes merges characters; RoBERTa's <s> <pad>
- *          </s> <unk> bytes merges <mask>.
+/* text/train.c - trains a tokenizer on texts. Counts the words of the texts. Then, for BPE, turns the most
+ *          frequent pair of symbols into a new symbol, again and again; for a unigram model, calls
+ *          text/train_unigram.c. At the end writes the bytes of the tokenizer's files, and opens them.
+ * Source   Sennrich et al. 2016. Order of the ids: Llama's is <unk> <s> </s>, bytes, merges, characters;
+ *          RoBERTa's is <s> <pad> </s> <unk>, bytes, merges, <mask>.
  * Needs    core.c, text/{unicode,pieces,bpe,bytelevel,model_file,train_unigram}.c.
- * Memory   scratch from the pool's source, given back before the tokenizer is opened.
- * Edges    equally frequent pairs (told apart by rules, so that a training is deterministic), words without
- *          end, characters too seldom to get a piece, too little text for the vocabulary. */
+ * Memory   takes scratch from the pool's source, and frees it before it opens the tokenizer.
+ * Edges    equally frequent pairs (a rule orders them, so that training is deterministic), words without end,
+ *          characters that are too rare to get a piece, too little text for the vocabulary. */
 #include "text.h"
 
 /* ==============================================================================================
  * The state of a training
  * ============================================================================================== */
-enum { WORD_BYTES = 256,                    /* longer words, which no language has, are cut */
-       /* a character of a word that gets no piece: nothing merges with it */
+enum { WORD_BYTES = 256,                    /* longer words are cut */
+       /* stands for a character that has no symbol: nothing merges with it */
        BARRIER = -1 };
 typedef struct { const char *text; size_t bytes; int64_t count; int *symbol; int symbols; } Word;
-/* a symbol: a character, or two merged */
+/* a symbol: a character or a byte, or two symbols that were merged */
 typedef struct { const char *text; size_t bytes; int chars; } Unit;
 typedef struct Place Place;
-struct Place { int word; Place *next; };    /* a word that has a pair (or once had it) */
+struct Place { int word; Place *next; };    /* lists words that have (or once had) a pair */
 typedef struct { int left, right, fresh; int64_t count; Place *place; } Pair;
-/* what a pair counted when it was put on the heap */
+/* an entry of the heap: a pair, and its count when it was put there */
 typedef struct { int64_t count; int pair; } Rank;
 typedef struct { int left, right, id; } Learnt;
 typedef struct {
     Pool pool;
-    int bytelevel, failed;                  /* failed: out of memory */
+    int bytelevel, failed;                  /* failed: 1 if memory is out */
     Word *word; size_t words, word_room; Table word_table;
     Unit *unit; int units, unit_room; Table unit_table;
-    /* open addressing: a slot has pair + 1 */
+    /* slot: a hash table (open addressing) of indexes of `pair` plus 1; 0: free */
     Pair *pair; size_t pairs, pair_room; int *slot; size_t slots;
     Rank *heap; size_t waiting, heap_room;
-    int *fresh; size_t freshes, fresh_room; /* pairs that grew during this merge */
+    int *fresh; size_t freshes, fresh_room; /* pairs whose count grew in this merge */
     Place *free_place; size_t free_places;
     Learnt *learnt; size_t learnts, learnt_room;
 } Trainer;
 
-/* Returns `array` with room for more than `used` elements; the old one stays in the pool, unused. Without
- * memory: sets tr->failed and returns the old one. */
+/* Returns `array`, or a larger copy, with room for more than `used` elements; the smaller array stays in the
+ * pool, unused. Without memory: sets tr->failed and returns `array` as it is. */
 static void *grow(Trainer *tr, void *array, size_t used, size_t *room, size_t size) {
     void *bigger;
     if (used < *room) return array;
@@ -50,7 +50,7 @@ static void *grow(Trainer *tr, void *array, size_t used, size_t *room, size_t si
     return bigger;
 }
 
-/* Counts a word of n bytes. */
+/* Adds 1 to the count of a word of n bytes. */
 static void add_word(Trainer *tr, const char *text, size_t n) {
     Word *w;
     int i;
@@ -67,7 +67,8 @@ static void add_word(Trainer *tr, const char *text, size_t n) {
     else tr->words++;
 }
 
-/* Returns the number of the symbol with this text, which is made if need be; -1: no memory. */
+/* Returns the number of the symbol with this text (n bytes); adds the symbol if there is
+ * none. -1: no memory. */
 static int add_unit(Trainer *tr, const char *text, size_t n, int chars) {
     size_t room = (size_t)tr->unit_room;
     Unit *u;
@@ -87,14 +88,15 @@ static int add_unit(Trainer *tr, const char *text, size_t n, int chars) {
 /* ==============================================================================================
  * Pairs, the most frequent first
  * ============================================================================================== */
-/* Returns byte i of the text of a pair. */
+/* Returns byte i of the text that a pair spells. */
 static int pair_byte(const Trainer *tr, const Pair *p, size_t i) {
     size_t n = tr->unit[p->left].bytes;
     return (unsigned char)(i < n ? tr->unit[p->left].text[i] : tr->unit[p->right].text[i - n]);
 }
 
-/* Says which of two equally frequent pairs comes first. Byte-level: the one with smaller numbers;
- * SentencePiece: the one with fewer characters, then by the alphabet. */
+/* Returns 1 if pair a comes before pair b, which is equally frequent. Byte-level: the pair with the
+ * smaller symbol numbers comes first. SentencePiece: the pair with fewer characters, then the pair
+ * whose bytes are smaller. */
 static int pair_before(const Trainer *tr, const Pair *a, const Pair *b) {
     if (!tr->bytelevel) {
         const Unit *c = &tr->unit[a->left], *d = &tr->unit[a->right];
@@ -104,7 +106,7 @@ static int pair_before(const Trainer *tr, const Pair *a, const Pair *b) {
         if (p != q) return p < q;
         for (i = 0; i < m && i < n; i++)
             if (pair_byte(tr, a, i) != pair_byte(tr, b, i)) return pair_byte(tr, a, i) < pair_byte(tr, b, i);
-        if (m != n) return m < n;           /* else both spell the same: by numbers */
+        if (m != n) return m < n;           /* else both texts are equal: the symbols' numbers decide */
     }
     return a->left != b->left ? a->left < b->left : a->right < b->right;
 }
@@ -143,7 +145,7 @@ static int *pair_slot(const Trainer *tr, int left, int right) {
     return &tr->slot[i];
 }
 
-/* Returns the pair (left, right), which is made if need be; NULL: no memory. */
+/* Returns the pair (left, right); adds it if there is none. NULL: no memory. */
 static Pair *find_pair(Trainer *tr, int left, int right) {
     int *slot;
     if (2 * tr->pairs >= tr->slots) {
@@ -182,8 +184,9 @@ static void add_place(Trainer *tr, Pair *p, int word) {
     p->place = place;
 }
 
-/* Counts the pair (left, right) `more` times more in a word. Pieces of SentencePiece have at most 16
- * characters. */
+/* Adds `more`, which may be negative, to the count of the pair (left, right); `word` is the word that
+ * has it. Ignores pairs of more than 16 characters, the most that a piece of SentencePiece has
+ * (byte-level: no limit). */
 static void count_pair(Trainer *tr, int left, int right, int64_t more, int word) {
     Pair *p;
     if (left < 0 || right < 0 || tr->failed) return;
@@ -200,8 +203,8 @@ static void count_pair(Trainer *tr, int left, int right, int64_t more, int word)
     tr->fresh[tr->freshes++] = (int)(p - tr->pair);
 }
 
-/* Puts the pairs that grew on the heap. Pairs that shrank stay where they are until they reach the top (see
- * learn). */
+/* Puts the pairs whose count grew on the heap. A pair whose count fell keeps its place there until it reaches
+ * the top (see learn). */
 static void rank_fresh(Trainer *tr) {
     size_t i;
     for (i = 0; i < tr->freshes && !tr->failed; i++) {
@@ -217,7 +220,8 @@ static void rank_fresh(Trainer *tr) {
 /* ==============================================================================================
  * Learning
  * ============================================================================================== */
-/* Replaces symbols a b by c in a word, from left to right, and changes the counts of pairs at each step. */
+/* Replaces the symbols a b by c in a word, from left to right, and updates the counts of the
+ * pairs at each place. */
 static void replace_pair(Trainer *tr, int word, int a, int b, int c) {
     Word *w = &tr->word[word];
     int i, n = 0;
@@ -237,8 +241,8 @@ static void replace_pair(Trainer *tr, int word, int a, int b, int c) {
     w->symbols = n;
 }
 
-/* Notes the merge of a pair; returns the symbol that the pair becomes (an existing one if it spells that), or
- * -1 without memory. */
+/* Adds the merge of a pair to the list of merges. Returns the symbol that the pair becomes: the one that has
+ * its text already, or a new one. -1: no memory. */
 static int learn_pair(Trainer *tr, const Pair *p) {
     Unit left = tr->unit[p->left], right = tr->unit[p->right];
     size_t n = left.bytes + right.bytes;
@@ -260,7 +264,7 @@ static int learn_pair(Trainer *tr, const Pair *p) {
     return l->id;
 }
 
-/* Merges until there are `units` symbols; fewer if no pair is left. */
+/* Merges the most frequent pair, again and again, until there are `units` symbols or no pair is left. */
 static void learn(Trainer *tr, int units) {
     size_t i;
     int k;
@@ -273,7 +277,7 @@ static void learn(Trainer *tr, int units) {
         Pair p = tr->pair[r.pair];
         Place *place;
         if (p.count <= 0) continue;
-        if (p.count != r.count) {           /* its count fell since then: back to the heap with the new one */
+        if (p.count != r.count) {           /* the pair has become rarer: push it with its present count */
             r.count = p.count;
             rank_push(tr, r);
             continue;
@@ -294,7 +298,7 @@ static void trainer_begin(Trainer *tr, const Pool *like, int bytelevel) {
     tr->bytelevel = bytelevel;
 }
 
-/* Takes room for the symbols of word i: at most one for each byte. NULL: no memory. */
+/* Reserves room for the symbols of word i, at most one for each byte, and returns it. NULL: no memory. */
 static int *word_symbols(Trainer *tr, size_t i) {
     Word *w = &tr->word[i];
     w->symbols = 0;
@@ -304,11 +308,11 @@ static int *word_symbols(Trainer *tr, size_t i) {
 }
 
 /* ==============================================================================================
- * SentencePiece's
+ * Training in SentencePiece's layout
  * ============================================================================================== */
 enum { CODES = 0x110000 };
 
-/* Returns the class that cut_words gives a character. Marks of a script count as its letters. */
+/* Returns the class of a character for cut_words: CONTROL or a CHAR_. Marks of a script count as letters. */
 enum { CONTROL = CHAR_OTHER + 1 };
 static int class_of(int32_t code) {
     int class;
@@ -319,9 +323,9 @@ static int class_of(int32_t code) {
     return class == CHAR_OTHER && code >= 0x300 && code < 0x2000 ? CHAR_LETTER : class;
 }
 
-/* Cuts a text into words that no piece crosses: at spaces (a word begins with its space, and the text with
- * one), at line breaks and other control characters, and between letters, digits and the rest; a digit is
- * always alone. */
+/* Cuts a text into words, and counts them. No piece will cross the ends of a word. Cuts before each space
+ * (which begins the next word; the text gets one before it), at line breaks and other control characters, and
+ * between letters, digits and other characters. Each digit is a word. */
 static void cut_words(Trainer *tr, const char *text, size_t n) {
     char word[WORD_BYTES];
     size_t i, length, have = 0;
@@ -352,7 +356,7 @@ static int compare_count(const void *a, const void *b) {
     return (p->code > q->code) - (p->code < q->code);
 }
 
-/* Makes the first symbols: the most frequent characters, until they make up 99.95 % of the text. */
+/* Adds the first symbols: the most frequent characters, until they make up 99.95 % of the text. */
 static void add_characters(Trainer *tr) {
     int64_t *count = pool_take(&tr->pool, CODES, sizeof *count), total = 0, sum = 0;
     Count *list;
@@ -379,7 +383,7 @@ static void add_characters(Trainer *tr) {
     }
 }
 
-/* Writes each word in symbols, one for each character. */
+/* Turns each word into symbols, one for each character. */
 static void spell_words(Trainer *tr) {
     size_t i, at, length;
     int32_t code;
@@ -388,13 +392,14 @@ static void spell_words(Trainer *tr) {
         if (!word_symbols(tr, i)) return;
         for (at = 0; at < w->bytes; at += length) {
             length = (size_t)utf8_decode(w->text + at, w->bytes - at, &code);
-            /* not found: BARRIER */
+            /* -1, which is BARRIER, if the character has no symbol */
             w->symbol[w->symbols++] = table_find(&tr->unit_table, w->text + at, length);
         }
     }
 }
 
-/* Learns BPE. The scores of the merges are 0, -1, -2, ...; the characters have the scores after these. */
+/* Learns BPE, and lists up to V pieces: first the merges, with the scores 0, -1, -2, ..., then the
+ * characters, with the scores after these. */
 static void learn_merges(Trainer *tr, int characters, int V, Piece *piece, int *pieces) {
     int i, merges;
     spell_words(tr);
@@ -409,7 +414,7 @@ static void learn_merges(Trainer *tr, int characters, int V, Piece *piece, int *
     *pieces = i;
 }
 
-/* Learns a unigram model from the same words and characters. */
+/* Learns a unigram model of up to V pieces from the words and the characters of tr. */
 static void learn_unigram(Trainer *tr, int V, Piece **piece, int *pieces) {
     UnigramWord *word = pool_take(&tr->pool, tr->words, sizeof *word);
     Piece *character = pool_take(&tr->pool, (size_t)tr->units + 1, sizeof *character);
@@ -432,7 +437,8 @@ static void learn_unigram(Trainer *tr, int V, Piece **piece, int *pieces) {
 
 static int out_of_memory(Error *err) { return no_memory(err, "training a tokenizer"); }
 
-/* Writes the model's file. type: 1 unigram, 2 BPE. OK or *err. */
+/* Trains on the texts, and writes the bytes of SentencePiece's file to `model`. type: 1
+ * unigram, 2 BPE. OK or *err. */
 static int train_sentencepiece(Trainer *tr, TextSource source, int V, int type, Buffer *model, Error *err) {
     const char *text;
     size_t n;
@@ -478,7 +484,7 @@ Tokenizer *tokenizer_train_unigram(TextSource source, int V, Pool *pool, Error *
 }
 
 /* ==============================================================================================
- * Byte-level, in RoBERTa's order: <s> <pad> </s> <unk>, bytes, merges, <mask>
+ * Training byte-level BPE, with RoBERTa's order of ids: <s> <pad> </s> <unk>, bytes, merges, <mask>
  * ============================================================================================== */
 enum { ROBERTA_FIRST = 4, ROBERTA_LAST = 1 };
 
@@ -509,8 +515,8 @@ static void put_vocab(Buffer *vocab, Buffer *merges, const Trainer *tr) {
     }
 }
 
-/* Makes the first symbols, the 256 bytes, in the order of the characters that stand for them; unit: each
- * byte's symbol. */
+/* Adds the first symbols, the 256 bytes, in the order of the characters that stand for them. unit[b]:
+ * the symbol of byte b. */
 static void add_bytes(Trainer *tr, int unit[256]) {
     ByteLevel b;
     int c;

@@ -1,18 +1,18 @@
-/* text/train_unigram.c - learns a unigram model: many pieces to begin with; expectation-maximisation gives
- *          them probabilities; again and again the least useful go.
+/* text/train_unigram.c - learns a unigram model. Begins with many pieces; then, again and again, computes
+ *          their probabilities by expectation-maximisation and removes the least useful pieces.
  * Source   Kudo 2018, section 3.2, and the sentencepiece library's unigram_model_trainer.cc.
  * Needs    core.c, text/pieces.c, text/unigram.c.
- * Memory   some hundred bytes for each byte of the words, in the caller's pool.
- * Edges    words of characters that get no piece, long words (their probabilities underflow), scores that are
- *          equal.
- * exp, log Our own, in double: the same bits on every machine, so that a training gives one model. */
+ * Memory   takes a few hundred bytes for each byte of the words, from the caller's pool.
+ * Edges    words with characters that get no piece, long words (their probabilities underflow), equal scores.
+ * exp, log are our own, in double: they give the same bits on every machine, so that training
+ *          gives the same model. */
 #include "text.h"
 
 /* ==============================================================================================
  * exp and log
  * ============================================================================================== */
 
-/* Returns e^x = 2^k e^r with |r| <= ln 2 / 2; the series of e^r ends where a double does. */
+/* Returns e^x = 2^k e^r with |r| <= ln 2 / 2; the series of e^r has as many terms as a double can show. */
 static double own_exp(double x) {
     double k, r, sum = 1;
     int i;
@@ -24,8 +24,8 @@ static double own_exp(double x) {
     return ldexp(sum, (int)k);
 }
 
-/* Returns log x = k ln 2 + 2 (z + z^3/3 + z^5/5 + ...) with z = (m - 1) / (m + 1),
- * x = 2^k m, m near 1. x > 0. */
+/* Returns log x (x > 0) = k ln 2 + 2 (z + z^3/3 + z^5/5 + ...), where x = 2^k m with m near 1, and
+ * z = (m - 1) / (m + 1). */
 static double own_log(double x) {
     int k, i;
     double m = frexp(x, &k), z, sum = 0;
@@ -36,10 +36,11 @@ static double own_log(double x) {
 }
 
 /* ==============================================================================================
- * All pieces of a text
+ * All pieces that begin at one place of a text
  * ============================================================================================== */
 
-/* The pieces that begin at s[i], shortest first, and the unknown one if no piece is just one character. */
+/* An iterator over the pieces that begin at s[i], the shortest first. If no piece is just the character at
+ * s[i], the unknown piece comes last. */
 typedef struct {
     const Unigram *u; const char *s; size_t n, i, j, step;
     uint32_t node; int id, single, last; double score;
@@ -53,8 +54,8 @@ static void edges_at(Edges *e, const Unigram *u, const char *s, size_t n, size_t
     e->single = e->last = 0;
 }
 
-/* Finds the next one: it ends at e->j, its piece and score are e->id and e->score. Returns 0 if there are no
- * more. */
+/* Finds the next piece: its id is e->id, its score e->score, and it ends at s[e->j]. Returns 0
+ * if there are no more. */
 static int next_edge(Edges *e) {
     const Unigram *u = e->u;
     while (!e->last && e->j < e->n) {
@@ -79,17 +80,20 @@ static int next_edge(Edges *e) {
  * The state of a training
  * ============================================================================================== */
 enum { PIECE_CHARACTERS = 16, PIECE_BYTES = 4 * PIECE_CHARACTERS, SEEDS = 1000000, SUB_ITERATIONS = 2 };
-typedef struct { const char *s; double count; } Suffix;         /* ends with a NUL */
+typedef struct { const char *s; double count; } Suffix;         /* s ends with a NUL */
 typedef struct { const char *s; size_t bytes; double score; } Seed;
-/* a piece of a word, and its probability */
+/* piece id covers the bytes [from, to) of a word; p: its probability */
 typedef struct { uint32_t from, to; int id; double p; } Link;
 typedef struct {
-    Pool *pool; PoolMark mark;              /* scratch; all after the mark is freed with every new model */
+    Pool *pool; PoolMark mark;              /* scratch; rebuild() frees all after the mark */
     const UnigramWord *word; size_t words, longest;
     Piece *piece; int pieces;
     Unigram u;
-    double *p, *expected;                   /* (pieces+1) probability, expected count; the last: unknown */
-    double *alpha, *beta; Best *best; Link *link;       /* of one word: (longest+1), link: all edges */
+    /* p, expected (pieces+1): the probability and the expected count of each piece; the last:
+     * of the unknown piece */
+    double *p, *expected;
+    /* for one word; alpha, beta, best: (longest+1); link: all edges */
+    double *alpha, *beta; Best *best; Link *link;
     int failed;
 } Em;
 
@@ -97,8 +101,8 @@ typedef struct {
  * Seeds: strings that occur often
  * ============================================================================================== */
 
-/* Returns how many characters a and b have in common at their start, up to PIECE_CHARACTERS + 1; their bytes
- * in *bytes. */
+/* Returns how many characters at the start of a and b are equal, up to PIECE_CHARACTERS + 1;
+ * *bytes: their bytes. */
 static size_t common_characters(const char *a, const char *b, size_t *bytes) {
     size_t i, n = 0;
     *bytes = 0;
@@ -125,8 +129,8 @@ static int compare_seed(const void *a, const void *b) {
     return order ? order : (p->bytes > q->bytes) - (p->bytes < q->bytes);
 }
 
-/* Sorts all suffixes of all words, each with its word's count. A word has at most 256 bytes. NULL: no
- * memory. */
+/* Returns the sorted list of all suffixes of all words, each with the count of its word; NULL: no memory. A
+ * word has at most 256 bytes. */
 static Suffix *sort_suffixes(Em *m, size_t *count) {
     Suffix *list;
     size_t i, k, n = 0;
@@ -142,10 +146,11 @@ static Suffix *sort_suffixes(Em *m, size_t *count) {
     return list;
 }
 
-/* A string on the way to the current suffix: its length, and how often it occurs. */
+/* A prefix of the current suffix: its length, and how often it occurs in all words. */
 typedef struct { size_t depth /* in characters */, bytes; double count; } Node;
 
-/* Makes a seed of the string s of a node, if it occurs twice and all its characters have pieces. */
+/* Adds the string s of a node to the seeds if it occurs at least twice, has from 2 to PIECE_CHARACTERS
+ * characters, and each of them has a piece. */
 static void add_seed(const Em *m, Seed *list, size_t *seeds, const char *s, const Node *node) {
     size_t at, length;
     int id;
@@ -159,7 +164,7 @@ static void add_seed(const Em *m, Seed *list, size_t *seeds, const char *s, cons
     list[(*seeds)++].score = node->count * (double)node->depth;
 }
 
-/* Puts a node on the stack if it is deeper than the top one. */
+/* Puts a node on the stack if it is deeper than the top node. Returns the index of the top node. */
 static size_t push_deeper(Node *stack, size_t top, size_t depth, size_t bytes) {
     if (stack[top].depth >= depth) return top;
     stack[++top].depth = depth;
@@ -168,9 +173,9 @@ static size_t push_deeper(Node *stack, size_t top, size_t depth, size_t bytes) {
     return top;
 }
 
-/* Finds the strings that go on in different ways, or end a word (the inner nodes of a suffix tree); those
- * that cover most characters come first. A stack holds the nodes on the way to the current suffix. NULL: no
- * memory. */
+/* Finds the strings that are followed by different characters, or end a word (the nodes of a suffix tree).
+ * Returns them sorted: first those that cover most characters. NULL: no memory. The stack holds the nodes
+ * that are prefixes of the current suffix. */
 static Seed *find_seeds(Em *m, size_t *seeds) {
     Node stack[PIECE_CHARACTERS + 3];
     size_t n, i, top = 0, depth, bytes;
@@ -185,7 +190,7 @@ static Seed *find_seeds(Em *m, size_t *seeds) {
         double count = suffix[i].count;
         while (i + 1 < n && !strcmp(suffix[i].s, suffix[i + 1].s)) count += suffix[++i].count;
         s = suffix[i].s;
-        /* the suffix itself is a leaf, or too long to be told apart */
+        /* adds the node of the whole suffix, or of its first PIECE_CHARACTERS + 1 characters */
         depth = common_characters(s, s, &bytes);
         top = push_deeper(stack, top, depth, bytes);
         stack[top].count += count;
@@ -195,7 +200,7 @@ static Seed *find_seeds(Em *m, size_t *seeds) {
             count = stack[top].count;
             add_seed(m, list, seeds, s, &stack[top]);
             if (stack[top - 1].depth >= depth) { stack[--top].count += count; continue; }
-            stack[top].depth = depth;       /* an inner node of which this was the first child */
+            stack[top].depth = depth;       /* the node's parent is new: it takes the node's place, count */
             stack[top].bytes = bytes;
         }
         top = push_deeper(stack, top, depth, bytes);
@@ -209,7 +214,7 @@ static Seed *find_seeds(Em *m, size_t *seeds) {
  * Expectation and maximisation
  * ============================================================================================== */
 
-/* Builds the model of the pieces as they are now. */
+/* Rebuilds the unigram model and the arrays for the present pieces. Sets m->failed without memory. */
 static void rebuild(Em *m) {
     int i;
     pool_release(m->pool, m->mark);
@@ -225,9 +230,10 @@ static void rebuild(Em *m) {
     if (!m->failed) m->p[m->pieces] = own_exp(m->u.unk_score);
 }
 
-/* Adds the expected counts of the pieces in word w, over all its segmentations (forward-backward), times the
- * word's count. growth[k]: what the probability of k bytes is multiplied by, so that long words do not
- * underflow. Returns the word's probability, so multiplied. */
+/* Adds to m->expected the expected count of each piece in word w, over all segmentations (forward-backward),
+ * times the word's count. growth[k]: the factor by which the probability of each piece of k bytes is
+ * multiplied, so that long words do not underflow. Returns the probability of the word with these factors;
+ * below 1e-250 nothing is added. */
 static double expect_word(Em *m, const UnigramWord *w, const double *growth) {
     Edges e;
     size_t i, links = 0;
@@ -254,7 +260,7 @@ static double expect_word(Em *m, const UnigramWord *w, const double *growth) {
     return z;
 }
 
-/* Finds the expected counts of all pieces. */
+/* Computes m->expected, the expected counts of all pieces in all words. */
 static void expect(Em *m) {
     double even[PIECE_BYTES + 1], growth[PIECE_BYTES + 1];
     size_t i, k;
@@ -262,7 +268,7 @@ static void expect(Em *m) {
     for (i = 0; i < m->words; i++) {
         const UnigramWord *w = &m->word[i];
         if (!w->bytes || expect_word(m, w, even) >= 1e-250) continue;
-        /* once more, multiplied so that the best path has a probability of about 1 */
+        /* repeats with factors that make the probability of the best path about 1 */
         m->best[0].score = 0;
         unigram_best(&m->u, w->text, w->bytes, m->best, -1);
         growth[0] = 1;
@@ -272,7 +278,7 @@ static void expect(Em *m) {
     }
 }
 
-/* Returns log x - 1/2x - ..., the derivative of log Gamma. */
+/* Returns digamma(x) = log x - 1/(2x) - 1/(12 x^2) + ..., the derivative of log Gamma(x). */
 static double digamma(double x) {
     double sum = 0, y;
     for (; x < 7; x++) sum -= 1 / x;
@@ -280,8 +286,8 @@ static double digamma(double x) {
     return sum + own_log(x) - 0.5 / x - y * (1.0 / 12 - y * (1.0 / 120 - y * (1.0 / 252 - y / 240)));
 }
 
-/* Drops pieces that are expected less than half a time; score = digamma(expected) - digamma(sum), which
- * favours few pieces. */
+/* Removes the pieces whose expected count is below 0.5. Sets the scores of the others to digamma(expected) -
+ * digamma(sum of expected), which favours few pieces. */
 static void maximise(Em *m) {
     double sum = 0, base;
     int i, n = 0;
@@ -306,9 +312,10 @@ static int compare_loss(const void *a, const void *b) {
     return p->loss != q->loss ? (p->loss < q->loss) - (p->loss > q->loss) : (p->id > q->id) - (p->id < q->id);
 }
 
-/* Returns what the text's log-probability would lose without piece i (frequency f of `sum` in the best
- * segmentations), whose occurrences would be written as its best segmentation into others: f (log f / sum -
- * sum over these of log (f' + f) / (sum + f (number - 1))). Infinite: nothing else spells it. -1: no use. */
+/* Returns how much the log-probability of the text falls if piece i is replaced by its best segmentation into
+ * k other pieces j: f[i] (log (f[i] / sum) - sum over j of log ((f[j] + f[i]) / (sum + f[i] (k - 1)))). f:
+ * how often each piece occurs in the best segmentations of the words; sum: the sum of f. Returns 1e300 if no
+ * other pieces spell the piece, -1 if the piece is of no use. */
 static double loss_of(Em *m, const double *f, int i, double sum) {
     const Piece *p = &m->piece[i];
     double loss, other = 0;
@@ -325,7 +332,8 @@ static double loss_of(Em *m, const double *f, int i, double sum) {
     return loss > 0 ? loss : 0;
 }
 
-/* Keeps the pieces that would be missed most: three quarters of them, but no fewer than `least`. */
+/* Removes the pieces whose loss is smallest: a quarter of the pieces, or fewer so that at least `least` stay;
+ * and all that are of no use. */
 static void prune(Em *m, int least) {
     double *f = pool_take(m->pool, (size_t)m->pieces + 1, sizeof *f), sum = 0;
     Loss *loss = pool_take(m->pool, (size_t)m->pieces + 1, sizeof *loss);
@@ -358,8 +366,8 @@ static int by_score(const void *a, const void *b) {
     return p->score != q->score ? (p->score < q->score) - (p->score > q->score) : compare_pieces(a, b);
 }
 
-/* Gives every character a piece (those that lost theirs come after all others), then the best others one, V
- * in all; sorts them, the best first. */
+/* Lists up to V pieces, the best first: each character (one whose piece was removed gets a score below all
+ * others), then the best of the other pieces. */
 static void finish(Em *m, const Piece *character, int characters, int V) {
     f32 least = 0;
     int i, missing = 0, n = 0, id = 0;
@@ -382,7 +390,7 @@ static void finish(Em *m, const Piece *character, int characters, int V) {
     m->pieces = n;
 }
 
-/* Counts how often each character occurs in the text. */
+/* Adds to m->expected how often each character occurs in the text. */
 static void count_characters(Em *m) {
     size_t i, at, k;
     int id;
@@ -396,7 +404,7 @@ static void count_characters(Em *m) {
     }
 }
 
-/* Makes the first pieces: the characters, and the seeds. OK or E_MEMORY. */
+/* Lists the first pieces, the characters and the seeds, with scores from their counts. OK or E_MEMORY. */
 static int first_pieces(Em *m, const UnigramText *text) {
     size_t characters = (size_t)text->characters, seeds, i;
     Seed *seed;

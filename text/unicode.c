@@ -1,17 +1,19 @@
-/* text/unicode.c - what characters are: white space, letters, numbers, punctuation, controls, marks;
- *          their base letters and lower case.
+/* text/unicode.c - properties of characters (white space, letters, numbers, punctuation, controls, marks),
+ *          their base letters and their lower case.
  * Source   Unicode 14.0.
  * Needs    text/unicode_tables.c.
- * Never    looks at neighbours: a sigma at the end of a word gets the same lower case as any other sigma.
- * Edges    bytes that are no character (-1) belong to no class. A decomposition without its \p{Mn} keeps
- *          the order of combining characters of the class Mc. */
+ * Never    looks at neighbouring characters: a sigma at the end of a word gets the same lower
+ *          case as any other sigma.
+ * Edges    bytes that are not a character (code -1) are in no class. A decomposition without its \p{Mn} keeps
+ *          the order of the combining characters that are in Mc. */
 #include "text.h"
 
 /* ==============================================================================================
  * Classes
  * ============================================================================================== */
 
-/* Checks whether code belongs to a class, by halving: an odd number of edges at or before code means yes. */
+/* Returns 1 if code is in the class, by binary search: it is if the number of edges that
+ * are <= code is odd. */
 static int inside(const UnicodeList *class, int32_t code) {
     size_t low = 0, high = class->items;    /* item[low - 1] <= code < item[high] */
     if (code < 0) return 0;
@@ -44,8 +46,8 @@ int unicode_is_combining(int32_t code) {
     return code >= 0x300 && (inside(&unicode_marks, code) || inside(&unicode_spacing_marks, code));
 }
 
-/* Counts marks, joiners, skin colours, tags, and half-width voice marks. Prepended signs and pairs of
- * flags, which also make clusters, are left out. */
+/* Returns 1 for marks, joiners, skin colours, tags and half-width voice marks. Returns 0 for prepended signs
+ * and for flags, which also make clusters. */
 int unicode_joins(int32_t code) {
     if (code < 0x300) return 0;
     if (code == 0xE33 || code == 0xEB3 || code == 0x200C || code == 0x200D) return 1;
@@ -65,9 +67,9 @@ int unicode_is_ideograph(int32_t code) {
  * Base letters, lower case
  * ============================================================================================== */
 
-/* Returns what a run makes of code; code itself if no run has it. */
+/* Returns the character that a run of the list maps code to; code itself if it is in no run. */
 static int32_t mapped(const UnicodeRuns *list, int32_t code) {
-    size_t low = 0, high = list->runs;      /* the last run that begins at code or before it is low - 1 */
+    size_t low = 0, high = list->runs;      /* at the end run low - 1 is the last one with first <= code */
     uint32_t c = (uint32_t)code;
     const UnicodeRun *r;
     while (low < high) {
@@ -88,8 +90,8 @@ int unicode_lower(int32_t code, int32_t out[2]) {
     return 2;
 }
 
-/* Replaces an ideograph by the one that `list`, which begins at the character `start`, has for it.
- * Returns 0 if code is outside of the list. */
+/* Sets *out to the entry for code in a list that begins with the character `start`; 0 in the list: leaves
+ * *out as it is. Returns 0 if code is outside of the list, else 1. */
 static int ideograph(const UnicodeList *list, int32_t code, int32_t start, int32_t *out) {
     size_t i = (size_t)(code - start);
     if (code < start || i >= list->items) return 0;
@@ -97,7 +99,7 @@ static int ideograph(const UnicodeList *list, int32_t code, int32_t start, int32
     return 1;
 }
 
-/* Takes a Hangul syllable apart by arithmetic: two or three letters. All others are looked up. */
+/* Computes the two or three letters of a Hangul syllable; looks up all other characters. */
 int unicode_base(int32_t code, int32_t out[3]) {
     int i, n;
     if (unicode_is_mark(code)) return 0;
@@ -122,7 +124,7 @@ int unicode_base(int32_t code, int32_t out[3]) {
     return 1;
 }
 
-/* Returns where unicode_compatible_strings has the last entry whose character is not above code. */
+/* Returns the index in unicode_compatible_strings of the last entry whose character is <= code. */
 static size_t compatible_entry(int32_t code) {
     const UnicodeList *list = &unicode_compatible_strings;
     size_t low = 0, high = list->items;
@@ -154,7 +156,7 @@ int unicode_compatible(int32_t code, int32_t out[18]) {
 }
 
 /* ==============================================================================================
- * White space around a place
+ * White space before and after a place
  * ============================================================================================== */
 size_t space_before(const char *s, size_t from, size_t at) {
     for (;;) {

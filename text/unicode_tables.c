@@ -1,14 +1,15 @@
-/* text/unicode_tables.c - Unicode's classes of characters and what characters become: data alone.
+/* text/unicode_tables.c - tables of Unicode: the classes of characters, and what
+ *          characters become. Only data.
  * Source   Unicode 14.0: General_Category, Grapheme_Cluster_Break, decompositions, lower case mappings.
- * Needs    nothing. text/unicode.c has the functions that look things up here. */
+ * Needs    nothing. The functions of text/unicode.c look things up here. */
 #include "text.h"
 
 /* ==============================================================================================
- * Classes. Each is the sorted list of the code points where the class begins and, in turn, ends:
- * a character belongs to it after an odd number of edges.
+ * Classes. Each list has the code points, sorted, at which the class begins, ends, begins again, ...: a
+ * character is in the class if the number of entries that are <= its code point is odd.
  * ============================================================================================== */
 
-/* L*: */
+/* General_Category L*: letters. */
 static const uint32_t letter_edges[] = {
     0x41, 0x5B, 0x61, 0x7B, 0xAA, 0xAB, 0xB5, 0xB6, 0xBA, 0xBB, 0xC0, 0xD7, 0xD8, 0xF7, 0xF8, 0x2C2, 0x2C6,
     0x2D2, 0x2E0, 0x2E5, 0x2EC, 0x2ED, 0x2EE, 0x2EF, 0x370, 0x375, 0x376, 0x378, 0x37A, 0x37E, 0x37F, 0x380,
@@ -116,7 +117,7 @@ static const uint32_t letter_edges[] = {
     0x2B820, 0x2CEA2, 0x2CEB0, 0x2EBE1, 0x2F800, 0x2FA1E, 0x30000, 0x3134B,
 };
 
-/* N*: */
+/* N*: numbers. */
 static const uint32_t number_edges[] = {
     0x30, 0x3A, 0xB2, 0xB4, 0xB9, 0xBA, 0xBC, 0xBF, 0x660, 0x66A, 0x6F0, 0x6FA, 0x7C0, 0x7CA, 0x966, 0x970,
     0x9E6, 0x9F0, 0x9F4, 0x9FA, 0xA66, 0xA70, 0xAE6, 0xAF0, 0xB66, 0xB70, 0xB72, 0xB78, 0xBE6, 0xBF3, 0xC66,
@@ -261,7 +262,7 @@ static const uint32_t control_edges[] = {
     0x3134B, 0xE0100, 0xE01F0, 0x110000,
 };
 
-/* P*, and the symbols of ASCII, which BERT counts as punctuation. */
+/* P*: punctuation; and the symbols of ASCII, which BERT counts as punctuation. */
 static const uint32_t punctuation_edges[] = {
     0x21, 0x30, 0x3A, 0x41, 0x5B, 0x61, 0x7B, 0x7F, 0xA1, 0xA2, 0xA7, 0xA8, 0xAB, 0xAC, 0xB6, 0xB8, 0xBB,
     0xBC, 0xBF, 0xC0, 0x37E, 0x37F, 0x387, 0x388, 0x55A, 0x560, 0x589, 0x58B, 0x5BE, 0x5BF, 0x5C0, 0x5C1,
@@ -352,7 +353,7 @@ static const uint32_t mark_edges[] = {
     0xE01F0,
 };
 
-/* Mc and Me: */
+/* Mc and Me: spacing marks and enclosing marks. */
 static const uint32_t spacing_edges[] = {
     0x488, 0x48A, 0x903, 0x904, 0x93B, 0x93C, 0x93E, 0x941, 0x949, 0x94D, 0x94E, 0x950, 0x982, 0x984, 0x9BE,
     0x9C1, 0x9C7, 0x9C9, 0x9CB, 0x9CD, 0x9D7, 0x9D8, 0xA03, 0xA04, 0xA3E, 0xA41, 0xA83, 0xA84, 0xABE, 0xAC1,
@@ -385,7 +386,7 @@ static const uint32_t spacing_edges[] = {
     0x11EF5, 0x11EF7, 0x16F51, 0x16F88, 0x16FF0, 0x16FF2, 0x1D165, 0x1D167, 0x1D16D, 0x1D173,
 };
 
-/* Those of Mc and Me that begin a cluster of their own (Grapheme_Cluster_Break=Other): */
+/* The marks of Mc and Me that begin a new cluster (Grapheme_Cluster_Break=Other). */
 static const uint32_t apart_edges[] = {
     0x102B, 0x102D, 0x1038, 0x1039, 0x1062, 0x1065, 0x1067, 0x106E, 0x1083, 0x1084, 0x1087, 0x108D, 0x108F,
     0x1090, 0x109A, 0x109D, 0x1A61, 0x1A62, 0x1A63, 0x1A65, 0xAA7B, 0xAA7C, 0xAA7D, 0xAA7E, 0x11720, 0x11722,
@@ -404,7 +405,7 @@ const UnicodeList unicode_apart_marks = LIST(apart_edges);
  * What characters become
  * ============================================================================================== */
 
-/* The canonical decomposition without its marks, where one character remains. */
+/* Canonical decompositions without marks (Mn) that are one character. */
 static const UnicodeRun base_runs[] = {
     { 0xC0, 0xC5, 0x41, 1, 0 }, { 0xC7, 0xC7, 0x43, 1, 0 }, { 0xC8, 0xCB, 0x45, 1, 0 },
     { 0xCC, 0xCF, 0x49, 1, 0 }, { 0xD1, 0xD2, 0x4E, 1, 1 }, { 0xD3, 0xD6, 0x4F, 1, 0 },
@@ -641,7 +642,8 @@ static const UnicodeRun base_runs[] = {
 };
 const UnicodeRuns unicode_base_runs = LIST(base_runs);
 
-/* The same where two or three characters remain: the character, then these; 0: none. */
+/* Canonical decompositions without marks (Mn) that are two or three characters. Each row: the character, then
+ * its decomposition; 0: no more characters. */
 const uint32_t unicode_base_strings[UNICODE_BASE_STRINGS][4] = {
     { 0x9CB, 0x9C7, 0x9BE, 0x0 }, { 0x9CC, 0x9C7, 0x9D7, 0x0 }, { 0xB4B, 0xB47, 0xB3E, 0x0 },
     { 0xB4C, 0xB47, 0xB57, 0x0 }, { 0xB94, 0xB92, 0xBD7, 0x0 }, { 0xBCA, 0xBC6, 0xBBE, 0x0 },
@@ -663,7 +665,7 @@ const uint32_t unicode_base_strings[UNICODE_BASE_STRINGS][4] = {
     { 0x1D1C0, 0x1D1BA, 0x1D165, 0x1D16F },
 };
 
-/* Compatibility ideographs from U+F900 on; 0: none. */
+/* The decompositions of the compatibility ideographs U+F900, U+F901, ...; 0: it has none. */
 static const uint32_t ideograph_f900[] = {
     0x8C48, 0x66F4, 0x8ECA, 0x8CC8, 0x6ED1, 0x4E32, 0x53E5, 0x9F9C, 0x9F9C, 0x5951, 0x91D1, 0x5587, 0x5948,
     0x61F6, 0x7669, 0x7F85, 0x863F, 0x87BA, 0x88F8, 0x908F, 0x6A02, 0x6D1B, 0x70D9, 0x73DE, 0x843D, 0x916A,
@@ -704,7 +706,7 @@ static const uint32_t ideograph_f900[] = {
 };
 const UnicodeList unicode_ideographs_f900 = LIST(ideograph_f900);
 
-/* Compatibility ideographs from U+2F800 on; 0: none. */
+/* The decompositions of the compatibility ideographs U+2F800, U+2F801, ...; 0: it has none. */
 static const uint32_t ideograph_2f800[] = {
     0x4E3D, 0x4E38, 0x4E41, 0x20122, 0x4F60, 0x4FAE, 0x4FBB, 0x5002, 0x507A, 0x5099, 0x50E7, 0x50CF, 0x349E,
     0x2063A, 0x514D, 0x5154, 0x5164, 0x5177, 0x2051C, 0x34B9, 0x5167, 0x518D, 0x2054B, 0x5197, 0x51A4, 0x4ECC,
@@ -752,8 +754,8 @@ static const uint32_t ideograph_2f800[] = {
 };
 const UnicodeList unicode_ideographs_2f800 = LIST(ideograph_2f800);
 
-/* The compatibility decomposition without marks (none of Mn, Mc, Me), where it is one character that
- * differs from the canonical one. */
+/* Compatibility decompositions without marks (Mn, Mc, Me) that are one character, if they differ from
+ * the canonical ones. */
 static const UnicodeRun compatible_runs[] = {
     { 0xA0, 0xA0, 0x20, 1, 0 }, { 0xA8, 0xAA, 0x20, 2, 65 }, { 0xAF, 0xB2, 0x20, 3, 18 },
     { 0xB3, 0xB3, 0x33, 1, 0 }, { 0xB4, 0xB4, 0x20, 1, 0 }, { 0xB5, 0xB5, 0x3BC, 1, 0 },
@@ -1049,7 +1051,8 @@ static const UnicodeRun compatible_runs[] = {
 };
 const UnicodeRuns unicode_compatible_runs = LIST(compatible_runs);
 
-/* The same where no character or several remain, after a UNICODE_HEAD for each in order. */
+/* Compatibility decompositions without marks (Mn, Mc, Me) that are no character or several: HEAD | the
+ * character, then its decomposition. */
 #define HEAD UNICODE_HEAD
 static const uint32_t compatible_strings[] = {
     HEAD|0xBC, 0x31, 0x2044, 0x34, HEAD|0xBD, 0x31, 0x2044, 0x32, HEAD|0xBE, 0x33, 0x2044, 0x34, HEAD|0x132,
@@ -1386,7 +1389,7 @@ static const uint32_t compatible_strings[] = {
 };
 const UnicodeList unicode_compatible_strings = LIST(compatible_strings);
 
-/* Lower case. */
+/* The lower case of letters. */
 static const UnicodeRun lower_runs[] = {
     { 0x41, 0x5A, 0x61, 1, 1 }, { 0xC0, 0xD6, 0xE0, 1, 1 }, { 0xD8, 0xDE, 0xF8, 1, 1 },
     { 0x100, 0x12E, 0x101, 2, 2 }, { 0x132, 0x136, 0x133, 2, 2 }, { 0x139, 0x147, 0x13A, 2, 2 },

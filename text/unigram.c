@@ -1,11 +1,11 @@
-/* text/unigram.c - the unigram language model of pieces: the best segmentation of a text.
- * Source   Kudo 2018, section 3.2: a segmentation x of a text has log-probability sum over its pieces of
- *          score(x_i). The arithmetic is the sentencepiece library's (unigram_best_exact: Hugging Face's),
- *          roundings included, since roundings tell equal scores apart.
+/* text/unigram.c - the unigram language model of pieces: finds the best segmentation of a text.
+ * Source   Kudo 2018, section 3.2: the log-probability of a segmentation is the sum of the scores of its
+ *          pieces. The arithmetic is that of the sentencepiece library (unigram_best_exact: that of Hugging
+ *          Face's tokenizers), roundings included, because they decide between equal scores.
  * Needs    core.c, text/pieces.c (the trie).
- * Edges    a text without any piece (each character is unknown), malformed UTF-8 (a character is as long as
- *          its first byte says, but ends with the text), equal scores (the path that was found first stays).
- *          */
+ * Edges    a text without any piece (each character is unknown), malformed UTF-8 (a character has the
+ *          length that its first byte says, but ends with the text), equal scores (the path that was
+ *          found first stays). */
 #include "text.h"
 
 int unigram_build(Unigram *u, const Piece *piece, int V, int unk, Pool *pool) {
@@ -14,7 +14,7 @@ int unigram_build(Unigram *u, const Piece *piece, int V, int unk, Pool *pool) {
     memset(u, 0, sizeof *u);
     u->piece = piece;
     u->unk = unk;
-    u->max_score = 1.17549435e-38f;         /* where SentencePiece starts */
+    u->max_score = 1.17549435e-38f;         /* SentencePiece's initial value, the smallest normal float */
     for (i = 0; i < V; i++) {
         if (piece[i].type == PIECE_NORMAL) {
             if (piece[i].score < least) least = piece[i].score;
@@ -34,8 +34,9 @@ size_t unigram_character(const char *s, size_t n) {
     return k < n ? k : n;
 }
 
-/* Viterbi: best[j] = max over pieces s[i..j) of best[i] + score(s[i..j)), in the order of i, then of j; of
- * equal paths the first stays. A character that is no piece is unknown: a piece with the score min - 10. */
+/* Computes, by Viterbi, best[j] = max over pieces s[i..j) of best[i] + score(s[i..j)), in the order of i,
+ * then of j; of equal paths the first one stays. A character that is not a piece is the unknown piece, whose
+ * score is 10 below the least score. */
 void unigram_best(const Unigram *u, const char *s, size_t n, Best *best, int without) {
     size_t i, j, step;
     for (i = 1; i <= n; i++) best[i].id = -1;
@@ -69,7 +70,7 @@ void unigram_best(const Unigram *u, const char *s, size_t n, Best *best, int wit
     }
 }
 
-/* Keeps a path to best[j] if it is the first, or better than the one that is there. */
+/* Writes a path to *b if *b has none, or one with a lower score. */
 static inline void offer(BestExact *b, double score, int id, size_t from) {
     if (b->id >= 0 && !(score > b->score)) return;
     b->score = score;

@@ -1,10 +1,11 @@
-/* text/wordpiece.c - WordPiece (BERT, DistilBERT): BERT's words, and the longest pieces that they fall into;
- *          vocab.txt.
+/* text/wordpiece.c - WordPiece (BERT, DistilBERT): cuts a text into BERT's words, and each word into the
+ *          longest pieces; reads vocab.txt.
  * Source   Devlin et al. 2018 (BERT's basic tokeniser), Wu et al. 2016 (WordPiece); rules and quirks of
  *          Hugging Face's BertNormalizer, BertPreTokenizer and WordPiece.
  * Needs    core.c, text/{unicode,pieces,encoder}.c.
- * Edges    malformed UTF-8 (each byte is U+FFFD, which cleaning removes), a word of too many characters, a
- *          word without pieces: one unknown piece each; a mark alone: nothing is left of it. */
+ * Edges    malformed UTF-8 (each byte becomes U+FFFD, which cleaning removes), a word with too many
+ *          characters or with a part that no piece spells (it becomes one unknown piece), a word of marks
+ *          alone (nothing is left of it). */
 #include "text.h"
 
 /* ==============================================================================================
@@ -19,7 +20,7 @@ static void put_code(Written *w, int32_t code) {
     w->length += n;
 }
 
-/* Writes one character that is left after cleaning. */
+/* Writes the normal form of one character, which cleaning has kept. */
 static void put_character(Written *w, int32_t code, const BertRules *rules) {
     int32_t base[3], small[2];
     int i, k, n = 1, m;
@@ -35,13 +36,14 @@ static void put_character(Written *w, int32_t code, const BertRules *rules) {
     if (apart) put_code(w, ' ');
 }
 
-/* Writes the normal form of text and returns its length; out NULL: only that. */
+/* Writes the normal form of text (n bytes) to out, and returns its length; out NULL: only
+ * returns the length. */
 static size_t bert_normalise(char *out, const char *text, size_t n, const BertRules *rules) {
     Written w = { out, 0 };
     size_t at;
     for (at = 0; at < n; ) {
         int32_t code = (unsigned char)text[at];
-        if (code > ' ' && code < 127) {     /* most text: nothing but capitals changes */
+        if (code > ' ' && code < 127) {     /* most of a text: only capitals change */
             if (rules->lower && code >= 'A' && code <= 'Z') code += 'a' - 'A';
             if (out) out[w.length] = (char)code;
             w.length++;
@@ -60,7 +62,7 @@ static size_t bert_normalise(char *out, const char *text, size_t n, const BertRu
     return w.length;
 }
 
-/* Returns the bytes of the next word, which comes after *space bytes of white space; 0: there is none. A
+/* Returns the length of the next word, which begins at s[*space], after white space; 0: there is no word. A
  * punctuation mark is a word by itself. */
 static size_t next_word(const char *s, size_t n, size_t *space) {
     size_t at = 0, from, length;
@@ -85,8 +87,8 @@ static size_t next_word(const char *s, size_t n, size_t *space) {
  * Pieces
  * ============================================================================================== */
 
-/* Builds two tries: of the pieces as they are, and of those that go on in a word, without their prefix
- * "##". */
+/* Builds two tries: `first` of all pieces as they are, `rest` of the pieces that begin with "##", without the
+ * "##". OK or E_MEMORY. */
 static int build_tries(WordPiece *w, const Piece *piece, int V, Pool *pool) {
     Piece *first = pool_take(pool, (size_t)V, sizeof *first);
     Piece *rest = pool_take(pool, (size_t)V, sizeof *rest);
@@ -104,8 +106,8 @@ static int build_tries(WordPiece *w, const Piece *piece, int V, Pool *pool) {
     return trie_build(&w->rest, rest, V, pool);
 }
 
-/* Takes the longest piece from the left, again and again; a word of which a part has no piece is unknown as a
- * whole. Returns the number of ids: at most n. */
+/* Writes the ids of a word (n bytes): takes the longest piece from the left, again and again. If no piece
+ * spells some part, the whole word is one unknown piece. Returns the number of ids, at most n. */
 static int word_ids(const WordPiece *w, const char *word, size_t n, int *ids) {
     size_t at, characters = 0;
     int count = 0;
@@ -132,14 +134,14 @@ static int measure(Encoder *e, Text s) {
     return OK;
 }
 
-/* Notes where the bytes of the normal form come from: it is made of one character after another. */
+/* Sets the origins of the normal form of s, which is made character by character. */
 static void word_origins(Encoder *e, Text s) {
     size_t at, used, n = 0, from = (size_t)(s.text - e->start);
     for (at = 0; at < s.length; at += used) {
         int32_t code;
         size_t before = n;
         Source source = { e->start, from + at, 0 };
-        int apart;                          /* an ideograph: the spaces around it come from no byte */
+        int apart;                          /* 1: an ideograph; the spaces around it come from no byte */
         used = (size_t)utf8_decode(s.text + at, s.length - at, &code);
         n += bert_normalise(e->scratch + n, s.text + at, used, &e->t->wordpiece.rules);
         apart = n > before + 2 && e->scratch[before] == ' ' && e->scratch[n - 1] == ' ';
@@ -156,8 +158,8 @@ static void word_origins(Encoder *e, Text s) {
     e->origin[n].from = from + s.length;
 }
 
-/* Notes where the ids from the first-th on come from: the pieces of one word, normal bytes [at, to). Those
- * after the first are written with a prefix that spells nothing. */
+/* Sets the spans of the ids from number `first` on: the pieces of one word, the bytes [at, to) of the normal
+ * form. The pieces after the first one begin with "##", which stands for no bytes. */
 static void trace_word(Encoder *e, int first, size_t at, size_t to) {
     const Tokenizer *t = e->t;
     int k, pieces = e->count - first;
@@ -171,7 +173,7 @@ static void trace_word(Encoder *e, int first, size_t at, size_t to) {
     }
 }
 
-/* Encodes the words of the normal form. */
+/* Encodes the words of the normal form of s. */
 static int encode(Encoder *e, Text s) {
     const WordPiece *w = &e->t->wordpiece;
     size_t n = bert_normalise(e->scratch, s.text, s.length, &w->rules), at = 0, word, space;
@@ -189,8 +191,8 @@ static int encode(Encoder *e, Text s) {
  * Decoding
  * ============================================================================================== */
 
-/* Writes a space before each piece, except before pieces that go on in a word, and before what English writes
- * without one (unless keep_spaces). */
+/* Writes the pieces with a space before each, except before pieces that begin with "##" (which is left out),
+ * and, unless keep_spaces is 1, before punctuation and endings such as "n't". */
 static size_t decode(const Tokenizer *t, const Ids *ids, char *out, char *bytes) {
     static const char *const glued[] = { ".", "?", "!", ",", "n't", "'m", "'s", "'ve", "'re" };
     size_t at = 0, k;
@@ -228,7 +230,7 @@ int finish_wordpiece(Tokenizer *t, int unk, Pool *pool, Error *err) {
     return OK;
 }
 
-/* Reads the pieces, one a line, white space at a line's end left out. OK or *err. */
+/* Reads the pieces, one per line, without the white space at the end of each line. OK or *err. */
 static int load_lines(Tokenizer *t, const char *s, size_t n, Pool *pool, Error *err) {
     const char *p, *end = s + n, *stop;
     size_t lines = 0;
@@ -251,7 +253,7 @@ static int load_lines(Tokenizer *t, const char *s, size_t n, Pool *pool, Error *
         piece->type = PIECE_NORMAL;
         if (!text.length) return fail_at(err, E_FORMAT, "a token is empty", "vocab.txt, line %d", id + 1);
         if (table_find(&t->ordinary, p, text.length) >= 0)
-            return fail_piece(err, E_FORMAT, "a token stands in the vocabulary twice", text, 0, 0);
+            return fail_piece(err, E_FORMAT, "a token is in the vocabulary twice", text, 0, 0);
         if (table_add(&t->ordinary, pool, p, text.length, id)) return no_memory(err, "vocab.txt");
     }
     return OK;
@@ -273,7 +275,7 @@ Tokenizer *tokenizer_wordpiece(const void *vocab, size_t n, Pool *pool, Error *e
     return t;
 }
 
-/* Reads the rules; strip_accents null means what do_lower_case says. */
+/* Reads the rules from tokenizer_config.json. strip_accents null: do_lower_case decides. */
 static int configure(Tokenizer *t, const Json *config, Error *err) {
     BertRules *rules = &t->wordpiece.rules;
     (void)err;
