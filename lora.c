@@ -10,7 +10,8 @@
  *          the forward, and the reference policy is the same forward without it. */
 #include "rlhf.h"
 
-/* Does "model.layers.0.self_attn.q_proj.weight" belong to the target name of n bytes, "q_proj"? */
+/* Returns 1 if a target (name, n bytes: "q_proj") is the last part of a tensor's name, as it is of
+ * "model.layers.0.self_attn.q_proj.weight". */
 static int is_target(const char *tensor, const char *name, size_t n) {
     static const char suffix[] = ".weight";
     size_t length = strlen(tensor), tail = sizeof suffix - 1;
@@ -19,7 +20,7 @@ static int is_target(const char *tensor, const char *name, size_t n) {
     return memcmp(at, name, n) == 0 && (at == tensor || at[-1] == '.');
 }
 
-/* Calls for every name of a comma-separated list: 1 and the name, until 0. */
+/* Takes the next name, of *n bytes, from a comma-separated list. Returns 0 if there is none. */
 static int next_target(const char **list, const char **name, size_t *n) {
     while (**list == ',' || **list == ' ') ++*list;
     *name = *list;
@@ -39,7 +40,7 @@ static int is_adapted(const Tensor *t, const char *targets) {
     return 0;
 }
 
-/* "...q_proj.weight" -> "...q_proj.lora_A.weight" */
+/* Turns "...q_proj.weight" into "...q_proj.lora_A.weight", if part is "lora_A". OK, or E_RANGE: too long. */
 static int adapter_name(char *out, size_t cap, const char *tensor, const char *part) {
     size_t stem = strlen(tensor) - strlen("weight"), n = strlen(part);
     if (stem + n + sizeof ".weight" > cap) return E_RANGE;
@@ -49,7 +50,7 @@ static int adapter_name(char *out, size_t cap, const char *tensor, const char *p
     return OK;
 }
 
-/* Every target has to match something: a misspelt name must not train nothing in silence. */
+/* Checks that every target matches a linear: a misspelt name would train nothing, and say nothing. */
 static int check_targets(const Tensor *base, int tensors, const char *targets, Error *err) {
     const char *name;
     size_t n;
@@ -151,7 +152,8 @@ void lora_dropout_carve(Lora *l, int N, Arena *a) {
     l->dropout.dx = arena_take(a, (size_t)N * widest, sizeof(float));
 }
 
-/* y (N,I) = or += m x / (1 - p), with the mask of w's rows d->row .. d->row + N-1. */
+/* y (N,I) = m x / (1 - p), or += it (add). m: the dropout mask, 0 or 1, that belongs to weight w and to rows
+ * d->row .. d->row + N-1 of the step. */
 static void drop(float *y, const float *x, const LoraDropout *d, const Matrix *w, int add, int N) {
     const size_t I = (size_t)w->I;
     const float kept = 1 / (1 - d->p);

@@ -39,7 +39,7 @@ int model_carve(Model *m, const ModelConfig *c, const WeightTypes *types, int tr
                      TENSOR_EMBEDDING);
     int code = stack_carve(&m->stack, &c->stack, names, w, positions, &t, lists, err);
     if (code) return code;
-    /* one matrix, two uses: gradients of both add up in it */
+    /* the head is the embedding: the gradients of both uses add up in one array */
     if (c->tied) {
         Arena nothing = { NULL, 0, 0, 0, 0 };
         TensorList tied = { m->tensor, t.tensors, 0, &nothing };
@@ -49,14 +49,14 @@ int model_carve(Model *m, const ModelConfig *c, const WeightTypes *types, int tr
         m->head.grad = m->embedding.grad;
         t.tensors = tied.tensors;
     } else tensor_carve(&t, &m->head, stack_name(names, NAME_HEAD), 0, w->tables, c->V, C, TENSOR_HEAD);
-    /* not its output: a 16-bit logit of 10 would be off by up to 1/32 */
+    /* its output stays F32: a logit of 10 in bf16 would be off by up to 1/32 */
     m->head.compute = w->compute;
     m->tensors = t.tensors;
     return a->failed ? fail(err, E_MEMORY, "no memory for the model", "", 0, 0) : OK;
 }
 
-/* Normal with deviation 0.02; what writes to the residual stream is smaller by sqrt(2L), so that its sum
- * keeps its size (GPT-2). */
+/* Fills the weights with normal numbers of deviation 0.02. Linears that add to the residual stream get
+ * 0.02 / sqrt(2L), so that the stream keeps its size over L layers (GPT-2). */
 void model_init(Model *m, uint64_t seed) {
     double residual = 0.02 / sqrt(2.0 * m->config.stack.L);
     for (int i = 0; i < m->tensors; i++) {
@@ -102,32 +102,32 @@ static int check_rows(const Model *m, const Rows *rows, const Cache *kv) {
     return OK;
 }
 
-/* The rows as a stack takes them: row n has its key at its sequence's place for its position, and sees those
- * from position 0 (or the last `window` of them) to its own. Arrays come from ws; while it measures, they are
- * NULL. */
+/* Lays out the rows as a stack takes them. Row n has its key in its sequence's slot for its position, and
+ * sees the slots from position 0 (or the last `window` of them) to its own. The arrays come from ws. */
 static StackRows stack_rows(const Model *m, const Rows *rows, const Cache *kv, Arena *ws) {
     const size_t N = (size_t)rows->N;
     int *first = arena_take(ws, N, sizeof(int)), *count = arena_take(ws, N, sizeof(int));
-    int *place = arena_take(ws, N, sizeof(int));
-    /* while measuring, the lists are there but never read; wanted rows are always counted */
+    int *slot = arena_take(ws, N, sizeof(int));
+    /* while measuring, lists are not NULL, but nobody reads them; a list of wanted rows is always counted */
     static const int unread = 0;
     const int some = rows->W < rows->N || !ws->base, window = m->config.stack.window;
     int *want = some ? arena_take(ws, (size_t)rows->W, sizeof(int)) : NULL;
-    StackRows s = { rows->N, rows->W, want, rows->position, place, { first, count, place }, kv->T, NULL };
-    if (!ws->base) s.want = s.place = &unread;
+    StackRows s = { rows->N, rows->W, want, rows->position, slot, { first, count, slot }, kv->T, NULL };
+    if (!ws->base) s.want = s.slot = &unread;
     if (!ws->base || ws->failed) return s;
     for (int n = 0, w = 0; n < rows->N; n++) {
-        int position = rows->position[n], hidden = 0;           /* keys before the window */
-        if (window > 0 && position >= window) hidden = position + 1 - window;
-        place[n] = rows->sequence[n] * kv->T + position;
-        first[n] = rows->sequence[n] * kv->T + hidden;
-        count[n] = position + 1 - hidden;
+        int position = rows->position[n], skipped = 0;          /* keys before the window */
+        if (window > 0 && position >= window) skipped = position + 1 - window;
+        slot[n] = rows->sequence[n] * kv->T + position;
+        first[n] = rows->sequence[n] * kv->T + skipped;
+        count[n] = position + 1 - skipped;
         if (want && rows->wants[n] && w < rows->W) want[w++] = n;
     }
     return s;
 }
 
-/* x (N,C) = the token's row, plus its position's where positions are learned; room (N,C) is then scratch. */
+/* x (N,C) = the row of each token, plus the row of its position if positions are learned. room (N,C) is
+ * scratch. */
 static void embed(float *x, float *room, const Model *m, const Rows *rows) {
     embedding_forward(x, rows->token, &m->embedding, rows->N);
     if (!m->config.learned) return;
@@ -168,8 +168,8 @@ int model_backward(const Model *m, const Lora *adapter, const Rows *rows, Cache 
  * =================================================================================================== */
 enum { HEAD_ROWS = 512, HEAD_LOGITS = 1 << 21 };
 
-/* Rows whose logits are held at a time: 64 of a large vocabulary, more of a small one, or the products would
- * be slim. */
+/* Returns how many rows have logits in memory at a time: 64 with a large vocabulary, more with a small one,
+ * so that the products have enough rows. */
 static int head_rows(int V) {
     int rows = HEAD_LOGITS / V;
     return rows < 64 ? 64 : rows > HEAD_ROWS ? HEAD_ROWS : rows;
@@ -225,7 +225,7 @@ void model_values(const ValueHead *h, const float *hidden, float *value, int W, 
 
 void model_values_backward(const ValueHead *h, const float *dvalue, const float *hidden, float *dhidden,
                            int W, Arena *ws) {
-    /* gradients that do not exist yet measure nothing */
+    /* while measuring there is no dvalue, and linear_backward would measure nothing */
     if (!ws->base) linear_measure(ws, W, h->weight.I, 1, F32);
     else linear_backward(dhidden, h->bias.grad, dvalue, hidden, &h->weight, W, ws);
 }
@@ -233,10 +233,10 @@ void model_values_backward(const ValueHead *h, const float *dvalue, const float 
 /* ===================================================================================================
  * Sampling
  * =================================================================================================== */
-/* Does id a come before id b: has it the larger logit, or among equals the smaller number? */
+/* Returns 1 if id a comes before id b: if its logit is larger, or equal and its number smaller. */
 static int ahead(const float *z, int a, int b) { return z[a] > z[b] || (z[a] == z[b] && a < b); }
 
-/* Sifts down the root of a heap of n ids, whose root is the one that comes first. */
+/* Sifts id i of a heap of n ids down; the root of a heap is the id that comes first. */
 static void sift(int *order, const float *z, int i, int n) {
     for (int child; (child = 2 * i + 1) < n; i = child) {
         if (child + 1 < n && ahead(z, order[child + 1], order[child])) child++;
@@ -245,16 +245,16 @@ static void sift(int *order, const float *z, int i, int n) {
     }
 }
 
-/* What top-k and top-p leave, most likely first: p[i] (not normalised) belongs to id order[V-1-i]. Returns
- * how many. As the reference: top-k keeps ties at its threshold; top-p then keeps the smallest head whose sum
- * reaches top_p of the rest. */
+/* Finds the ids that top-k and top-p leave, the most likely first: p[i] (not normalised) belongs to id
+ * order[V-1-i]. Returns how many. As Hugging Face's: top-k keeps ties at its threshold; top-p then keeps the
+ * fewest first ids whose sum reaches top_p of the total. */
 static int nucleus(float *p, int *order, const float *z, int V, const Sampling *s) {
     int kept = 0, heap = V;
     float total = 0, sum = 0, max;
     for (int v = 0; v < V; v++) order[v] = v;
     for (int i = V / 2 - 1; i >= 0; i--) sift(order, z, i, V);
     max = z[order[0]];
-    /* takes ids off the heap to the back of the array, largest first */
+    /* moves ids from the heap to the end of the array, the largest logit first */
     while (heap > 0) {
         if (s->top_k > 0 && kept >= s->top_k && z[order[0]] < z[order[heap]]) break;
         int best = order[0];
@@ -283,8 +283,7 @@ int sample_token(const float *logits, int V, const Sampling *s, Rng *rng, float 
             token = order[V - 1 - i];
             if ((left -= (double)scratch[i]) < 0) break;
         }
-    /* walk along the cumulative distribution to a uniform point of it */
-    } else if (s->temperature > 0) {
+    } else if (s->temperature > 0) {        /* the token at a uniform point of the cumulative distribution */
         softmax_weights(scratch, logits, s->temperature, V);
         for (int v = 0; v < V; v++) left += (double)scratch[v];
         left *= rng_unit(rng);
@@ -305,16 +304,18 @@ static int is_eos(const ModelConfig *c, int token) {
     return 0;
 }
 
-/* What a step of writing works on: the rows of the next forward, and the sequences that live on. */
+/* The arrays of one step of writing: the rows of the next forward, and the sequences that are not done. */
 typedef struct {
     Rows rows;
-    int *token, *sequence, *position, *live, alive;             /* (rows) (rows) (rows) (B); how many live */
-    unsigned char *wants;                                       /* (rows) 1: the last row of its sequence */
-    /* (block,V) (block) (threads,V); (block) (threads,V) */
-    float *logits, *logprob, *scratch; int *next, *order;
+    int *token, *sequence, *position;       /* (N) what rows points to */
+    unsigned char *wants;                   /* (N) 1: the last row of its sequence */
+    int *live, alive;                       /* (B) the sequences that are not done; how many */
+    float *logits, *logprob; int *next;     /* (block,V) (block) (block): drawn a block at a time */
+    float *scratch; int *order;             /* (threads,V) for sample_token */
 } Step;
 
-/* The rows of the next forward: whole prompts at the start, then one row per living sequence. */
+/* Lays out the rows of the next forward: whole prompts at the start, then one row for each sequence that
+ * is not done. */
 static void next_rows(Step *s, const Sequence *seq, int B, int start) {
     int N = 0;
     s->alive = 0;
@@ -332,7 +333,7 @@ static void next_rows(Step *s, const Sequence *seq, int B, int start) {
     s->rows.W = s->alive;
 }
 
-/* Appends a token to sequence b; decides whether it goes on. */
+/* Appends a token to sequence b, and sets its `done` if the sequence ends. */
 static void append(Sequence *s, int b, int token, float logprob, float value, const ModelConfig *c,
                    const Writing *w) {
     int i = s->length - s->prompt;
@@ -343,8 +344,8 @@ static void append(Sequence *s, int b, int token, float logprob, float value, co
     if (w->on_token && w->on_token(w->context, b, token)) s->done = 1;
 }
 
-/* The next token of sequences live[from] .. live[to-1], from row i of the logits for live[i]; each thread has
- * its own scratch. */
+/* Draws the next token of sequences live[from] .. live[to-1]; row i of the logits belongs to live[i]. Each
+ * thread has its own scratch. */
 static void sample_rows(const Step *s, const int *live, Sequence *seq, const Sampling *how, int V,
                         size_t from, size_t to) {
     size_t own = (size_t)thread_index() * (size_t)V;
@@ -376,7 +377,7 @@ static Step step_take(int prompts, int B, int block, int V, Arena *ws) {
     return s;
 }
 
-/* Tokens of all prompts, or -1: a sequence that cannot be written. */
+/* Returns the rows of the first forward, or -1 if a sequence cannot be written. */
 static int begin_sequences(Sequence *seq, int B, const Cache *kv) {
     int prompts = 0;
     if (B > kv->B) return -1;

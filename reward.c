@@ -19,7 +19,7 @@
  *   The token type is always 0, but its row is added, and learns. */
 #include "rlhf.h"
 
-enum { SIZE_LIMIT = 1 << 24 };              /* no side of a weight is larger, so that products of sizes fit */
+enum { SIZE_LIMIT = 1 << 24 };              /* the limit of widths, vocabularies, positions */
 
 static int config_check(const RewardConfig *c, Error *err) {
     const struct { const char *name; int value, most; } size[] = {
@@ -78,9 +78,9 @@ int reward_carve(RewardModel *m, const RewardConfig *c, const WeightTypes *types
     return a->failed ? fail(err, E_MEMORY, "reward model: the weights do not fit", "", 0, 0) : OK;
 }
 
-/* Embeddings normal with deviation 0.02, linears with 1 / sqrt(I), norms the identity, biases 0. BERT has
- * 0.02 everywhere, which at its width (768) is half of that; at a width of 64 it would let next to nothing of
- * the text through the attention to the first token. */
+/* Fills embeddings with normal numbers of deviation 0.02, linears with 1 / sqrt(I), norms with 1, biases with
+ * 0. BERT starts linears with 0.02, which at its width (768) is half of that; at a width of 64 the attention
+ * to the first token would then pass on almost nothing of the text. */
 void reward_init(RewardModel *m, uint64_t seed) {
     for (int t = 0; t < m->tensors; t++) {
         const Tensor *x = &m->tensor[t];
@@ -100,13 +100,13 @@ void reward_saved_carve(RewardSaved *s, const RewardConfig *c, int N, int B, int
 
 /* ---- what forward and backward share ---- */
 
-/* The rows of some texts. Arrays come from a workspace; while it measures, they are NULL. */
-typedef struct { StackRows rows; int *position /* (N) row of the position table */; int live; } Pass;
+/* The rows of some texts. active 0: the workspace only measures, and the arrays are NULL. */
+typedef struct { StackRows rows; int *position /* (N) rows of the position table */; int active; } Pass;
 
 static int texts_check(const RewardConfig *c, const Texts *t, const RewardSaved *s) {
     if (t->N < 0 || t->B < 0 || t->start[0] != 0 || t->start[t->B] != t->N) return E_RANGE;
     for (int b = 0; b < t->B; b++) {
-        /* every text has a first token for the head to read */
+        /* an empty text has no first token for the head */
         if (t->start[b] < 0 || t->start[b] >= t->start[b + 1]) return E_RANGE;
         if (t->start[b + 1] - t->start[b] > reward_max_tokens(c)) return E_RANGE;
     }
@@ -115,25 +115,26 @@ static int texts_check(const RewardConfig *c, const Texts *t, const RewardSaved 
     return s && (t->N > s->stack.N || t->B > s->stack.M) ? E_MEMORY : OK;
 }
 
-/* Checks the texts, and says where each row is and which rows it sees: its whole text. Wanted: the first row
- * of each text. */
+/* Checks the texts, and sets each row's position and the rows that it sees: all of its text. The first row of
+ * each text is wanted. OK or a code. */
 static int pass_begin(Pass *p, const RewardModel *m, const Texts *texts, const RewardSaved *saved,
                       Arena *ws) {
     const RewardConfig *c = &m->config;
     const int N = texts->N, B = texts->B;
     static const int unread = 0;
-    p->live = ws->base != NULL;
-    if (p->live) {
+    p->active = ws->base != NULL;
+    if (p->active) {
         const int code = texts_check(c, texts, saved);
         if (code != OK) return code;
     }
     int *first = arena_take(ws, (size_t)N, sizeof(int)), *count = arena_take(ws, (size_t)N, sizeof(int));
     p->position = arena_take(ws, (size_t)N, sizeof(int));
     if (ws->failed) return E_MEMORY;
-    StackRows rows = { N, B, p->live ? texts->start : &unread, NULL, NULL, { first, count, NULL }, N, NULL };
+    StackRows rows = { N, B, p->active ? texts->start : &unread, NULL, NULL, { first, count, NULL }, N,
+                       NULL };
     if (rows.most > reward_max_tokens(c)) rows.most = reward_max_tokens(c);
     p->rows = rows;
-    for (int b = 0; b < p->live * B; b++) {
+    for (int b = 0; b < p->active * B; b++) {
         int at = c->pad;
         for (int n = texts->start[b]; n < texts->start[b + 1]; n++) {
             p->position[n] = texts->token[n] == c->pad ? c->pad : ++at;
@@ -153,7 +154,7 @@ static const float *vec(const Matrix *m) { return m->data; }
 
 /* embed (N,C) = word + type 0 + position;  x (N,C) = LN(embed). x also serves as room for the positions. */
 static void embed_forward(float *x, float *embed, const RewardModel *m, const Texts *texts, const Pass *p) {
-    const int N = p->live * texts->N, C = m->config.stack.C;
+    const int N = p->active * texts->N, C = m->config.stack.C;
     const float *type = vec(&m->type);
     embedding_forward(embed, texts->token, &m->word, N);
     embedding_forward(x, p->position, &m->position, N);
@@ -181,7 +182,7 @@ int reward_forward(const RewardModel *m, const Lora *adapter, const Texts *texts
     code = stack_forward(&m->stack, adapter, &p.rows, saved ? &saved->kv : &one, saved ? &saved->stack : NULL,
                          x, y, ws);
     linear_forward(pooled, y, &m->dense, vec(&m->dense_b), B, ws);
-    tanh_forward(pooled, pooled, (size_t)(p.live * B) * (size_t)C);
+    tanh_forward(pooled, pooled, (size_t)(p.active * B) * (size_t)C);
     linear_forward(logits, pooled, &m->out, vec(&m->out_b), B, ws);
     ws->used = mark;
     return ws->failed ? E_MEMORY : code;
@@ -189,8 +190,8 @@ int reward_forward(const RewardModel *m, const Lora *adapter, const Texts *texts
 
 /* ---- backward ---- */
 
-/* dlogits -> dy (B,C), the gradient of the stack's output y (B,C), which is computed again; room (B,C) is
- * scratch. */
+/* Computes dy (B,C), the gradient of the stack's output, from dlogits (B,labels); adds to the classifier's
+ * gradients. The output y (B,C) is computed again; room (B,C) is scratch. */
 static void head_backward(float *dy, float *y, float *room, const RewardModel *m, const float *dlogits,
                           const RewardSaved *saved, int B,
                           Arena *ws) {
@@ -207,7 +208,7 @@ static void head_backward(float *dy, float *y, float *room, const RewardModel *m
     linear_backward(dy, m->dense_b.grad, room, y, &m->dense, B, ws);
 }
 
-/* dx (N,C) at the embeddings' norm -> the three tables; room (N,C) is scratch. */
+/* Adds dx (N,C), the gradient after the embeddings' norm, to the three tables; room (N,C) is scratch. */
 static void embed_backward(const float *dx, float *room, const RewardModel *m, const Texts *texts,
                            const RewardSaved *saved, const Pass *p) {
     const int N = texts->N, C = m->config.stack.C;
@@ -227,31 +228,31 @@ int reward_backward(const RewardModel *m, const Lora *adapter, const Texts *text
     int code = pass_begin(&p, m, texts, saved, ws);
     if (code != OK) { ws->used = mark; return code; }
     float *dx = floats(ws, N, C), *room = floats(ws, N, C), *dy = floats(ws, B, C);
-    if (!p.live) {
+    if (!p.active) {
         linear_measure(ws, B, C, C, F32);
         linear_measure(ws, B, C, m->config.labels, F32);
     }
     if (ws->failed) { ws->used = mark; return E_MEMORY; }
-    if (p.live) head_backward(dy, dx, room, m, dlogits, saved, B, ws);
+    if (p.active) head_backward(dy, dx, room, m, dlogits, saved, B, ws);
     code = stack_backward(&m->stack, adapter, &p.rows, &saved->kv, &saved->stack, dy, dx, ws);
-    if (p.live && m->word.grad) embed_backward(dx, room, m, texts, saved, &p);
+    if (p.active && m->word.grad) embed_backward(dx, room, m, texts, saved, &p);
     ws->used = mark;
     return ws->failed ? E_MEMORY : code;
 }
 
 /* ---- the pairwise loss ---- */
 
-/* margin of pair i: logit 0 of its chosen text (2i) less that of its rejected one (2i + 1) */
+/* Returns the margin of pair i: logit 0 of text 2i (chosen) minus logit 0 of text 2i + 1 (rejected). */
 static float margin(const float *logits, int labels, int i) {
     return logits[(size_t)(2 * i) * labels] - logits[(size_t)(2 * i + 1) * labels];
 }
 
-/* -log sigmoid(d) = log(1 + e^-d) */
+/* loss = -log sigmoid(margin) = log(1 + e^-margin) */
 void ranking_forward(float *loss, const float *logits, int labels, int pairs) {
     for (int i = 0; i < pairs; i++) loss[i] = log1p_exp(-margin(logits, labels, i));
 }
 
-/* d loss / d margin = -sigmoid(-margin); the exponent is never positive, so nothing overflows */
+/* d loss / d margin = -sigmoid(-margin). The exponent is never positive, so e^ cannot overflow. */
 void ranking_backward(float *dlogits, const float *dloss, const float *logits, int labels, int pairs) {
     for (int i = 0; i < pairs; i++) {
         const float d = margin(logits, labels, i), e = exp_own(-fabsf(d));

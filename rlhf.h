@@ -1,9 +1,9 @@
 /* rlhf.h - the library's map: every shared struct and prototype, grouped by file.
  *
- * Shape letters, the same everywhere: N rows, B sequences, T positions, C model width, H heads,
- * K key/value heads, D head width, F feed-forward width, L layers, V vocabulary, R LoRA rank, I/O
- * in/out features. Arrays are row-major: x (N,C) has element (n,c) at x[n*C + c]. A linear weight
- * is (O,I): y = x W^T.
+ * Shape letters: N rows, B sequences, T positions, P response tokens, W (in stack.c M) wanted rows,
+ * C model width, H heads, K key/value heads, D head width, F feed-forward width, L layers,
+ * V vocabulary, R LoRA rank, I/O in/out features. Arrays are row-major: x (N,C) has element (n,c)
+ * at x[n*C + c]. A linear weight is (O,I): y = x W^T.
  *
  * Pairs: x_forward overwrites its outputs, x_backward only ADDS to every d-array. Arguments come in
  * the order outputs, saved values, inputs, weights, scalars, sizes.
@@ -19,8 +19,8 @@
 
 #include "base.h"
 
-/* ==== The shapes that everything shares. An x_carve takes numbers from an Arena, which may
- * only measure, and lists (some KB) from a Pool: a model that was only measured is listed already. ==== */
+/* ==== The shapes that everything shares. An x_carve takes numbers from an Arena, which may only
+ * measure, and lists (some KB) from a Pool: a model that was only measured is listed already. ==== */
 enum { F32, BF16, F16, NF4 };       /* types of numbers in memory and in files; NF4: 4 bits */
 /* 4-bit weights (Dettmers et al. 2023; bitsandbytes): element i of the flat (row-major) weight is
  * table[nibble i] * absmax[i / block]; the first of a byte's two nibbles is the high one. Doubly
@@ -71,18 +71,19 @@ typedef struct { LoraConfig config; float scale;
                  LoraPair *pair; int pairs;         /* one per tensor of the base's list, by id */
                  Tensor *tensor; int tensors; LoraDropout dropout; } Lora;
 
-/* A transformer as data (stack.c). Zero in a field is the option that the field does not name. */
+/* A transformer as data (stack.c). norm, norm_place, activation: 0 is the first name of the enum.
+ * The other options are off at 0. */
 enum { NORM_RMS, NORM_LAYER };                      /* norm */
-enum { PLACE_PRE, PLACE_POST };                     /* place: norms before halves or after sums */
+enum { NORM_PRE, NORM_POST };                       /* norm_place: before halves, or after sums */
 enum { ACT_SILU, ACT_GELU, ACT_GELU_TANH, ACT_RELU };           /* activation */
 enum { BIAS_QKV = 1, BIAS_O = 2, BIAS_MLP = 4 };    /* biases: which linears have one */
 enum { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3 };
 typedef struct { int type; double theta, factor, low, high; int original; } Rope;
 typedef struct {
     int C, H, K, D, F, L;                           /* K key/value heads; D: width of a head */
-    int norm, place, activation, biases;
-    int gated;                                      /* down(act(gate x) * up x), not down(act up x) */
-    int causal, window;                             /* sees rows up to its own, the last `window` */
+    int norm, norm_place, activation, biases;
+    int gated;                              /* down(act(gate x) * up x), not down(act(up x)) */
+    int causal, window;                     /* no later rows are seen; only the last ones, 0: all */
     int cross;                                      /* has cross-attention */
     int rotary, qk_norm;                            /* RoPE; norms of each head's q and k (Qwen3) */
     int buckets, distance;                          /* T5's bias by distance, up to `distance` */
@@ -198,8 +199,8 @@ void value_head_init(ValueHead *h, uint64_t seed, int zero);    /* 0, or uniform
  * OK, E_RANGE (token, sequence or position) or E_MEMORY. */
 int model_forward(const Model *m, const Lora *adapter, const Rows *rows, Cache *kv, Saved *saved,
                   float *hidden, Arena *ws);
-/* From dhidden (W,C) after a forward with saved, whose rows hold whole sequences from position 0:
- * adds to every grad that is not NULL. OK or E_MEMORY. */
+/* From dhidden (W,C) after a forward with saved, whose rows hold whole sequences from position 0,
+ * and with kv as that forward left it: adds to every grad that is not NULL. OK or E_MEMORY. */
 int model_backward(const Model *m, const Lora *adapter, const Rows *rows, Cache *kv,
                    const Saved *saved, const float *dhidden, Arena *ws);
 /* The head reads hidden (W,C) in blocks of rows: logits are never stored whole. It fills logprob
@@ -222,9 +223,9 @@ typedef struct { float temperature; int top_k; float top_p; } Sampling;    /* 0:
  * (greedy: 1) before top-k and top-p. Takes one number of rng, greedy none. scratch, order (V). */
 int sample_token(const float *logits, int V, const Sampling *s, Rng *rng, float *logprob,
                  float *scratch, int *order);
-/* One text being written. Of token (capacity) the first `prompt` are given, and length grows. It is
- * done after an eos (which is kept; stop_at_eos 0: never) or at capacity. logprob, value (NULL: not
- * wanted): of written tokens, index length - prompt. */
+/* A text that is being written. Of token (capacity) the first `prompt` are given, and `length` are
+ * there. It is done after an eos (which is kept; stop_at_eos 0: never) or at capacity. logprob,
+ * value (or NULL): of written token i - prompt; value is of the state that it was drawn from. */
 typedef struct { int *token, prompt, length, capacity, stop_at_eos, done; float *logprob, *value;
                  Rng rng; } Sequence;
 /* head NULL: no values. on_token (or NULL) hears each token; 1 ends that sequence. */
@@ -277,7 +278,7 @@ typedef struct {
     int N, M;                               /* rows that enter; rows that are wanted at the end */
     const int *want;                        /* (M) which, ascending; NULL: all (M == N) */
     const int *position;                    /* (N) for RoPE; NULL without */
-    const int *place;                       /* (N) a row's row of the cache; NULL: row n is n */
+    const int *slot;                        /* (N) a row's row of the cache; NULL: row n is n */
     Keys keys;                              /* (N) rows of the cache */
     int most;                               /* no row sees more: measuring goes by it */
     Encoded *encoded;                       /* NULL without cross-attention */

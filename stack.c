@@ -26,7 +26,7 @@
  * Memory. Saved activations are the input of each linear that is costly to compute again. With recompute only
  * the streams are kept, and the backward pass runs a block's forward functions again: the same lines, the
  * same bits. Scratch comes from a workspace. A workspace with base == NULL is measured by the same lines:
- * `live` is then 0, so that operations without a workspace get no rows. */
+ * `active` is then 0, so that operations without a workspace get no rows. */
 #include "rlhf.h"
 
 /* ===================================================================================================
@@ -60,7 +60,7 @@ static void place_norm(const Place *p, Matrix *w, Matrix *b, int part, const Sta
  * files. */
 static void place_attention(const Place *p, AttentionWeights *w, const StackKind *k, int shift) {
     const int wide = k->H * k->D, narrow = k->K * k->D;
-    if (k->place == PLACE_PRE) place_norm(p, &w->norm, &w->norm_b, NAME_NORM1 + shift, k);
+    if (k->norm_place == NORM_PRE) place_norm(p, &w->norm, &w->norm_b, NAME_NORM1 + shift, k);
     place_linear(p, &w->q, NAME_Q + shift, wide, k->C, 0);
     if (k->biases & BIAS_QKV) place_vector(p, &w->q_b, NAME_Q_B + shift, wide, TENSOR_BIAS);
     place_linear(p, &w->k, NAME_K + shift, narrow, k->C, 0);
@@ -73,13 +73,13 @@ static void place_attention(const Place *p, AttentionWeights *w, const StackKind
         place_vector(p, &w->q_norm, NAME_Q_NORM + shift, k->D, TENSOR_NORM);
         place_vector(p, &w->k_norm, NAME_K_NORM + shift, k->D, TENSOR_NORM);
     }
-    if (k->place == PLACE_POST) place_norm(p, &w->norm, &w->norm_b, NAME_NORM1 + shift, k);
+    if (k->norm_place == NORM_POST) place_norm(p, &w->norm, &w->norm_b, NAME_NORM1 + shift, k);
 }
 
 static void place_block(const Place *p, Block *b, const StackKind *k) {
     place_attention(p, &b->self, k, 0);
     if (k->cross) place_attention(p, &b->cross, k, NAME_CROSS - NAME_NORM1);
-    if (k->place == PLACE_PRE) place_norm(p, &b->norm2, &b->norm2_b, NAME_NORM2, k);
+    if (k->norm_place == NORM_PRE) place_norm(p, &b->norm2, &b->norm2_b, NAME_NORM2, k);
     if (k->gated) {
         place_linear(p, &b->gate, NAME_GATE, k->F, k->C, 0);
         if (k->biases & BIAS_MLP) place_vector(p, &b->gate_b, NAME_GATE_B, k->F, TENSOR_BIAS);
@@ -88,7 +88,7 @@ static void place_block(const Place *p, Block *b, const StackKind *k) {
     if (k->biases & BIAS_MLP) place_vector(p, &b->up_b, NAME_UP_B, k->F, TENSOR_BIAS);
     place_linear(p, &b->down, NAME_DOWN, k->C, k->F, TENSOR_RESIDUAL);
     if (k->biases & BIAS_MLP) place_vector(p, &b->down_b, NAME_DOWN_B, k->C, TENSOR_BIAS);
-    if (k->place == PLACE_POST) place_norm(p, &b->norm2, &b->norm2_b, NAME_NORM2, k);
+    if (k->norm_place == NORM_POST) place_norm(p, &b->norm2, &b->norm2_b, NAME_NORM2, k);
 }
 
 /* inv_freq_j = theta^(-2j/D), then scaled as config.json's rope_scaling asks: linear divides all of them;
@@ -141,7 +141,7 @@ int stack_carve(Stack *s, const StackKind *k, const Names *names, const WeightTy
     s->compute = types->compute;
     if (list->trainable && types->layers != F32)
         return fail(err, E_UNSUPPORTED, "weights that are trained have to be F32", "", 0, 0);
-    if (k->cross && k->place == PLACE_POST)
+    if (k->cross && k->norm_place == NORM_POST)
         return fail(err, E_UNSUPPORTED, "cross-attention with norms after sums", "", 0, 0);
     s->block = pool_take(lists, (size_t)k->L, sizeof *s->block);
     if (!s->block) return fail(err, E_MEMORY, "no memory for the list of layers", "", 0, 0);
@@ -150,7 +150,7 @@ int stack_carve(Stack *s, const StackKind *k, const Names *names, const WeightTy
     if (k->buckets)
         tensor_carve(list, &s->buckets, stack_name(names, NAME_BUCKETS), 0, F32, k->buckets, k->H,
                      TENSOR_EMBEDDING);
-    if (k->place == PLACE_PRE) place_norm(&place, &s->norm, &s->norm_b, NAME_NORM, k);
+    if (k->norm_place == NORM_PRE) place_norm(&place, &s->norm, &s->norm_b, NAME_NORM, k);
     if (k->rotary) {
         s->rope_cos = arena_take(a, (size_t)positions * (size_t)(k->D / 2), sizeof *s->rope_cos);
         s->rope_sin = arena_take(a, (size_t)positions * (size_t)(k->D / 2), sizeof *s->rope_sin);
@@ -211,14 +211,15 @@ void saved_carve(Saved *s, const StackKind *k, int N, int M, int recompute, Aren
 /* One pass of rows through a stack. */
 typedef struct {
     const Stack *s; const Lora *adapter; const StackRows *rows; Cache *kv; Arena *ws;
-    /* 0: the workspace measures, and operations without one get no rows */
-    int live;
+    /* 1: computing; 0: only measuring, and operations that take no workspace get 0 rows */
+    int active;
     Heads heads;
     /* (M) the wanted rows' own, for the last layer; NULL: all rows are wanted */
     int *first, *count, *self, *position;
 } Pass;
 
-/* What one layer works on. In training, what its backward pass needs is in the saved activations. */
+/* The arrays that one layer works on. In training, those that its backward pass needs are part of the saved
+ * activations. */
 typedef struct {
     float *x;                               /* (N,C) the stream that enters */
     float *q, *att, *mid, *gate, *up;       /* (M,.) M is N, but for the last layer */
@@ -266,7 +267,7 @@ static void norm_backward(float *dx, const float *dy, const float *x, const Matr
 /* The norm between the stream that enters layer l (L: the end of the stack) and what the layer reads; NULL:
  * there is none. */
 static const Matrix *boundary(const Stack *s, int l, const Matrix **b) {
-    const int post = s->kind.place == PLACE_POST;
+    const int post = s->kind.norm_place == NORM_POST;
     if (post && l > 0) { *b = &s->block[l - 1].norm2_b; return &s->block[l - 1].norm2; }
     *b = &s->norm_b;
     return !post && l == s->kind.L ? &s->norm : NULL;
@@ -276,7 +277,7 @@ static const Matrix *boundary(const Stack *s, int l, const Matrix **b) {
 static const float *input_of(const Pass *p, int l, const float *stream, float *room, int N) {
     const Matrix *b, *w = boundary(p->s, l, &b);
     if (!w) return stream;
-    norm_forward(room, stream, w, b, &p->s->kind, p->live * N);
+    norm_forward(room, stream, w, b, &p->s->kind, p->active * N);
     return room;
 }
 
@@ -292,7 +293,7 @@ static void adapted_add(const Pass *p, float *y, const float *x, const Matrix *w
 static void adapted_backward(const Pass *p, float *dx, const float *dy, const float *x, const Matrix *w,
                              const Matrix *bias, int N) {
     /* gradients that do not exist yet cannot say what they will need */
-    if (!p->live) {
+    if (!p->active) {
         linear_measure(p->ws, N, w->I, w->O, w->compute);
         lora_measure(p->adapter, w, N, p->ws);
         return;
@@ -311,7 +312,7 @@ static size_t layer_at(const Cache *kv, int l) {
 static void norm_and_rotate(const Pass *p, float *x, float *in, const Matrix *norm, const int *position,
                             int N, int heads) {
     const StackKind *k = &p->s->kind;
-    const int n = p->live * N;
+    const int n = p->active * N;
     if (k->qk_norm) {
         copy(in, x, (size_t)n * (size_t)(heads * k->D));
         rmsnorm_forward(x, in, vec(norm), k->eps, n * heads, k->D);
@@ -324,12 +325,12 @@ static void norm_and_rotate_backward(const Pass *p, float *dx, const float *in, 
                                      const int *position, int N,
                                      int heads, float *room) {
     const StackKind *k = &p->s->kind;
-    const size_t n = (size_t)(p->live * N) * (size_t)(heads * k->D);
-    if (k->rotary) rope_rotate(dx, position, p->s->rope_cos, p->s->rope_sin, 1, p->live * N, heads, k->D);
+    const size_t n = (size_t)(p->active * N) * (size_t)(heads * k->D);
+    if (k->rotary) rope_rotate(dx, position, p->s->rope_cos, p->s->rope_sin, 1, p->active * N, heads, k->D);
     if (!k->qk_norm) return;
     copy(room, dx, n);
     zero(dx, n);
-    rmsnorm_backward(dx, norm->grad, room, in, vec(norm), k->eps, p->live * N * heads, k->D);
+    rmsnorm_backward(dx, norm->grad, room, in, vec(norm), k->eps, p->active * N * heads, k->D);
 }
 
 /* Positions and keys of the rows that layer l computes queries for. */
@@ -345,17 +346,18 @@ static const int *positions_of(const Pass *p, int l) {
  * Forward
  * =================================================================================================== */
 
-/* Keys and values of n (N,C), all rows of layer l, into the cache. */
+/* Computes keys and values of n (N,C), for all rows of layer l, and stores them in the cache. */
 static void store_keys(const Pass *p, Layer *b, const AttentionWeights *w, const float *n, int l) {
     const StackRows *r = p->rows;
     const size_t layer = layer_at(p->kv, l), width = (size_t)p->kv->width;
-    const int direct = !r->place;           /* row n is row n of the cache */
-    float *k = direct && p->live ? p->kv->k + layer : b->k, *v = direct && p->live ? p->kv->v + layer : b->v;
+    const int direct = !r->slot;           /* row n is row n of the cache */
+    float *k = direct && p->active ? p->kv->k + layer : b->k;
+    float *v = direct && p->active ? p->kv->v + layer : b->v;
     adapted(p, k, n, &w->k, &w->k_b, r->N);
     adapted(p, v, n, &w->v, &w->v_b, r->N);
     norm_and_rotate(p, k, b->k_in, &w->k_norm, r->position, r->N, p->s->kind.K);
-    for (int i = 0; i < p->live * r->N && !direct; i++) {
-        size_t at = layer + (size_t)r->place[i] * width;
+    for (int i = 0; i < p->active * r->N && !direct; i++) {
+        size_t at = layer + (size_t)r->slot[i] * width;
         memcpy(p->kv->k + at, k + (size_t)i * width, width * sizeof *k);
         memcpy(p->kv->v + at, v + (size_t)i * width, width * sizeof *v);
     }
@@ -370,26 +372,26 @@ static void self_attention(const Pass *p, Layer *b, int l) {
     const float *x = input_of(p, l, b->x, b->input, N), *n = x, *query;
     const Keys keys = keys_of(p, l);
     Qkv in;
-    if (k->place == PLACE_PRE) {
-        norm_forward(b->norm, x, &w->norm, &w->norm_b, k, p->live * N);
+    if (k->norm_place == NORM_PRE) {
+        norm_forward(b->norm, x, &w->norm, &w->norm_b, k, p->active * N);
         n = b->norm;
     }
     store_keys(p, b, w, n, l);
     query = n;
     if (selects(p, l)) {
-        gather(b->some, n, p->rows->want, p->live * M, k->C);
+        gather(b->some, n, p->rows->want, p->active * M, k->C);
         query = b->some;
     }
     adapted(p, b->q, query, &w->q, &w->q_b, M);
     norm_and_rotate(p, b->q, b->q_in, &w->q_norm, positions_of(p, l), M, k->H);
-    if (p->live) {
+    if (p->active) {
         in.q = b->q;
         in.k = p->kv->k + layer;
         in.v = p->kv->v + layer;
         attention_forward(b->att, &in, &keys, M, &p->heads, p->ws);
     } else attention_measure(p->ws, p->rows->most, &p->heads);
-    if (selects(p, l)) gather(b->mid, x, p->rows->want, p->live * M, k->C);
-    else copy(b->mid, x, (size_t)(p->live * M) * (size_t)k->C);
+    if (selects(p, l)) gather(b->mid, x, p->rows->want, p->active * M, k->C);
+    else copy(b->mid, x, (size_t)(p->active * M) * (size_t)k->C);
     adapted_add(p, b->mid, b->att, &w->o, &w->o_b, M);
 }
 
@@ -398,7 +400,7 @@ static void self_attention(const Pass *p, Layer *b, int l) {
 static Keys cross_keys(const Pass *p, int l) {
     const Keys *all = &p->rows->encoded->keys;
     if (!selects(p, l)) return *all;
-    for (int m = 0; m < p->live * p->rows->M; m++) {
+    for (int m = 0; m < p->active * p->rows->M; m++) {
         p->first[m] = all->first[p->rows->want[m]];
         p->count[m] = all->count[p->rows->want[m]];
     }
@@ -420,15 +422,15 @@ static void cross_attention(const Pass *p, Layer *b, int l) {
     const Heads heads = without_bias(p->heads);
     const Keys keys = cross_keys(p, l);
     Qkv in;
-    norm_forward(b->norm, b->mid, &w->norm, &w->norm_b, k, p->live * M);
+    norm_forward(b->norm, b->mid, &w->norm, &w->norm_b, k, p->active * M);
     adapted(p, b->cross_q, b->norm, &w->q, &w->q_b, M);
-    if (p->live) {
+    if (p->active) {
         in.q = b->cross_q;
         in.k = e->kv.k + layer_at(&e->kv, l);
         in.v = e->kv.v + layer_at(&e->kv, l);
         attention_forward(b->cross_att, &in, &keys, M, &heads, p->ws);
     } else attention_measure(p->ws, e->N, &heads);
-    copy(b->cross_mid, b->mid, (size_t)(p->live * M) * (size_t)k->C);
+    copy(b->cross_mid, b->mid, (size_t)(p->active * M) * (size_t)k->C);
     adapted_add(p, b->cross_mid, b->cross_att, &w->o, &w->o_b, M);
 }
 
@@ -436,10 +438,10 @@ static void cross_attention(const Pass *p, Layer *b, int l) {
 static const float *middle(const Pass *p, const Layer *b) { return p->s->kind.cross ? b->cross_mid : b->mid; }
 static void read_middle(const Pass *p, const Layer *b, int l) {
     const Block *w = &p->s->block[l];
-    const int post = p->s->kind.place == PLACE_POST;
+    const int post = p->s->kind.norm_place == NORM_POST;
     norm_forward(b->norm, middle(p, b), post ? &w->self.norm : &w->norm2,
                  post ? &w->self.norm_b : &w->norm2_b, &p->s->kind,
-                 p->live * rows_out(p, l));
+                 p->active * rows_out(p, l));
 }
 
 /* gate and up (M,F) of n; with the sum they are what the backward pass of this half starts from. */
@@ -453,7 +455,7 @@ static void gate_and_up(const Pass *p, Layer *b, int l) {
 /* act (M,F) = act(gate) * up, or act(up) */
 static void activate(const Pass *p, const Layer *b, int l) {
     const StackKind *k = &p->s->kind;
-    const size_t n = (size_t)(p->live * rows_out(p, l)) * (size_t)k->F;
+    const size_t n = (size_t)(p->active * rows_out(p, l)) * (size_t)k->F;
     if (k->gated) gated_forward(b->act, b->gate, b->up, k->activation, n);
     else activation_forward(b->act, b->up, k->activation, n);
 }
@@ -466,7 +468,7 @@ static void block_forward(const Pass *p, float *y, Layer *b, int l) {
     if (k->cross) cross_attention(p, b, l);
     gate_and_up(p, b, l);
     activate(p, b, l);
-    copy(y, k->place == PLACE_POST ? b->norm : middle(p, b), (size_t)(p->live * M) * (size_t)k->C);
+    copy(y, k->norm_place == NORM_POST ? b->norm : middle(p, b), (size_t)(p->active * M) * (size_t)k->C);
     adapted_add(p, y, b->act, &p->s->block[l].down, &p->s->block[l].down_b, M);
 }
 
@@ -477,17 +479,17 @@ static Layer layer_of(const Pass *p, Layer b, const Saved *s, int l) {
     const size_t all = (size_t)l * (size_t)s->N, row = s->recompute ? 0 : all;
     const size_t wide = row * (size_t)(k->H * k->D);
     const size_t C = row * (size_t)k->C, F = row * (size_t)k->F;
-    b.x = p->live ? s->x + all * (size_t)k->C : NULL;
-    b.q = p->live ? s->q + wide : NULL;
-    b.att = p->live ? s->att + wide : NULL;
-    b.mid = p->live ? s->mid + C : NULL;
-    b.up = p->live ? s->up + F : NULL;
-    if (k->gated && p->live) b.gate = s->gate + F;
-    if (k->qk_norm && p->live) {
+    b.x = p->active ? s->x + all * (size_t)k->C : NULL;
+    b.q = p->active ? s->q + wide : NULL;
+    b.att = p->active ? s->att + wide : NULL;
+    b.mid = p->active ? s->mid + C : NULL;
+    b.up = p->active ? s->up + F : NULL;
+    if (k->gated && p->active) b.gate = s->gate + F;
+    if (k->qk_norm && p->active) {
         b.q_in = s->q_in + wide;
         b.k_in = s->k_in + row * (size_t)(k->K * k->D);
     }
-    if (k->cross && p->live) {
+    if (k->cross && p->active) {
         b.cross_q = s->cross_q + wide;
         b.cross_att = s->cross_att + wide;
         b.cross_mid = s->cross_mid + C;
@@ -520,7 +522,7 @@ static Layer layer_take(const Pass *p, int kept) {
             b.cross_mid = floats(ws, N, k->C);
         }
     }
-    if (k->place == PLACE_POST) b.input = floats(ws, N, k->C);
+    if (k->norm_place == NORM_POST) b.input = floats(ws, N, k->C);
     b.norm = floats(ws, N, k->C);
     b.act = floats(ws, N, k->F);
     if (p->rows->want) b.some = floats(ws, (size_t)p->rows->M, k->C);
@@ -532,7 +534,7 @@ static Pass pass_begin(const Stack *s, const Lora *adapter, const StackRows *row
     const StackKind *k = &s->kind;
     Pass p = { s, adapter, rows, kv, ws, 0, { 0, 0, 0, 0, NULL, NULL, NULL, 0 }, NULL, NULL, NULL, NULL };
     const size_t M = (size_t)rows->M;
-    p.live = ws->base != NULL;
+    p.active = ws->base != NULL;
     p.heads.H = k->H;
     p.heads.K = k->K;
     p.heads.D = k->D;
@@ -554,7 +556,7 @@ static Pass pass_begin(const Stack *s, const Lora *adapter, const StackRows *row
 /* The wanted rows' own keys and positions. */
 static void select_keys(const Pass *p) {
     const StackRows *r = p->rows;
-    for (int m = 0; r->want && m < p->live * r->M; m++) {
+    for (int m = 0; r->want && m < p->active * r->M; m++) {
         p->first[m] = r->keys.first[r->want[m]];
         p->count[m] = r->keys.count[r->want[m]];
         p->self[m] = r->keys.self ? r->keys.self[r->want[m]] : 0;
@@ -568,14 +570,14 @@ int stack_forward(const Stack *s, const Lora *adapter, const StackRows *rows, Ca
     const size_t mark = ws->used;
     Pass p = pass_begin(s, adapter, rows, kv, ws);
     Layer b = layer_take(&p, saved != NULL), here;
-    b.k = rows->place ? floats(ws, (size_t)rows->N, kv->width) : NULL;
-    b.v = rows->place ? floats(ws, (size_t)rows->N, kv->width) : NULL;
+    b.k = rows->slot ? floats(ws, (size_t)rows->N, kv->width) : NULL;
+    b.v = rows->slot ? floats(ws, (size_t)rows->N, kv->width) : NULL;
     const int fits = !saved || (rows->N <= saved->N && rows->M <= saved->M);
-    if (ws->failed || (p.live && !fits)) { ws->used = mark; return E_MEMORY; }
+    if (ws->failed || (p.active && !fits)) { ws->used = mark; return E_MEMORY; }
     if (!saved) b.x = x;
-    else copy(layer_of(&p, b, saved, 0).x, x, (size_t)(p.live * rows->N) * (size_t)k->C);
+    else copy(layer_of(&p, b, saved, 0).x, x, (size_t)(p.active * rows->N) * (size_t)k->C);
     for (int l = 0; l < k->L; l++) {
-        if (!p.live && l > 0 && l < k->L - 1) continue;         /* they measure as the first */
+        if (!p.active && l > 0 && l < k->L - 1) continue;         /* they measure as the first */
         here = layer_of(&p, b, saved, l);
         select_keys(&p);
         float *next = l + 1 < k->L ? layer_of(&p, b, saved, l + 1).x : saved ? saved->last : b.x;
@@ -598,11 +600,11 @@ typedef struct { float *dx, *dnorm, *dq, *dk, *dv, *datt, *dgate, *dup, *dact, *
  * times. */
 static void boundary_backward(const Pass *p, Flow *f, const float *stream, int l, int N) {
     const Matrix *b, *w = boundary(p->s, l, &b);
-    const size_t n = (size_t)(p->live * N) * (size_t)p->s->kind.C;
+    const size_t n = (size_t)(p->active * N) * (size_t)p->s->kind.C;
     if (!w) return;
     copy(f->dnorm, f->dx, n);
     zero(f->dx, n);
-    norm_backward(f->dx, f->dnorm, stream, w, b, &p->s->kind, p->live * N);
+    norm_backward(f->dx, f->dnorm, stream, w, b, &p->s->kind, p->active * N);
 }
 
 /* y = base + down(act): dx comes as dy and leaves as the gradient of the sum in the middle. */
@@ -610,7 +612,7 @@ static void feed_forward_backward(const Pass *p, Flow *f, Layer *b, int l) {
     const StackKind *k = &p->s->kind;
     const Block *w = &p->s->block[l];
     const int M = rows_out(p, l);
-    const size_t MC = (size_t)(p->live * M) * (size_t)k->C, MF = (size_t)(p->live * M) * (size_t)k->F;
+    const size_t MC = (size_t)(p->active * M) * (size_t)k->C, MF = (size_t)(p->active * M) * (size_t)k->F;
     activate(p, b, l);
     zero(f->dact, MF);
     adapted_backward(p, f->dact, f->dx, b->act, &w->down, &w->down_b, M);
@@ -620,26 +622,28 @@ static void feed_forward_backward(const Pass *p, Flow *f, Layer *b, int l) {
         gated_backward(f->dgate, f->dup, f->dact, b->gate, b->up, k->activation, MF);
     } else activation_backward(f->dup, f->dact, b->up, k->activation, MF);
     read_middle(p, b, l);
-    if (k->place == PLACE_POST) copy(f->dnorm, f->dx, MC);      /* the residual path starts after the norm */
+    /* with POST the residual path starts after the norm */
+    if (k->norm_place == NORM_POST) copy(f->dnorm, f->dx, MC);
     else zero(f->dnorm, MC);
     if (k->gated) adapted_backward(p, f->dnorm, f->dgate, b->norm, &w->gate, &w->gate_b, M);
     adapted_backward(p, f->dnorm, f->dup, b->norm, &w->up, &w->up_b, M);
-    if (k->place == PLACE_PRE) {
-        norm_backward(f->dx, f->dnorm, middle(p, b), &w->norm2, &w->norm2_b, k, p->live * M);
+    if (k->norm_place == NORM_PRE) {
+        norm_backward(f->dx, f->dnorm, middle(p, b), &w->norm2, &w->norm2_b, k, p->active * M);
         return;
     }
     zero(f->dx, MC);
-    norm_backward(f->dx, f->dnorm, middle(p, b), &w->self.norm, &w->self.norm_b, k, p->live * M);
+    norm_backward(f->dx, f->dnorm, middle(p, b), &w->self.norm, &w->self.norm_b, k, p->active * M);
 }
 
-/* dx (M,C) of cross_mid becomes that of mid; the encoder's states get theirs. */
+/* Turns dx (M,C) from the gradient of cross_mid into that of mid, and adds the gradient of the encoder's
+ * states to dhidden. */
 static void cross_attention_backward(const Pass *p, Flow *f, Layer *b, int l) {
     const StackKind *k = &p->s->kind;
     const AttentionWeights *w = &p->s->block[l].cross;
     const Encoded *e = p->rows->encoded;
-    const int M = rows_out(p, l), live = p->live * M;
-    const size_t MQ = (size_t)live * (size_t)(k->H * k->D);
-    const size_t EK = (size_t)(p->live * e->N) * (size_t)(k->K * k->D);
+    const int M = rows_out(p, l), active = p->active * M;
+    const size_t MQ = (size_t)active * (size_t)(k->H * k->D);
+    const size_t EK = (size_t)(p->active * e->N) * (size_t)(k->K * k->D);
     const Heads heads = without_bias(p->heads);
     const Keys keys = cross_keys(p, l);
     zero(f->datt, MQ);
@@ -647,31 +651,31 @@ static void cross_attention_backward(const Pass *p, Flow *f, Layer *b, int l) {
     zero(f->dq, MQ);
     zero(f->dcross_k, EK);
     zero(f->dcross_v, EK);
-    if (p->live) {
+    if (p->active) {
         const size_t layer = layer_at(&e->kv, l);
         const Qkv in = { b->cross_q, e->kv.k + layer, e->kv.v + layer };
         const Qkv d = { f->dq, f->dcross_k, f->dcross_v };
         attention_backward(&d, f->datt, b->cross_att, &in, &keys, M, &heads, p->ws);
     } else attention_measure(p->ws, e->N, &heads);
-    norm_forward(b->norm, b->mid, &w->norm, &w->norm_b, k, live);
-    zero(f->dnorm, (size_t)live * (size_t)k->C);
+    norm_forward(b->norm, b->mid, &w->norm, &w->norm_b, k, active);
+    zero(f->dnorm, (size_t)active * (size_t)k->C);
     adapted_backward(p, f->dnorm, f->dq, b->norm, &w->q, &w->q_b, M);
-    norm_backward(f->dx, f->dnorm, b->mid, &w->norm, &w->norm_b, k, live);
+    norm_backward(f->dx, f->dnorm, b->mid, &w->norm, &w->norm_b, k, active);
     adapted_backward(p, e->dhidden, f->dcross_k, e->hidden, &w->k, &w->k_b, e->N);
     adapted_backward(p, e->dhidden, f->dcross_v, e->hidden, &w->v, &w->v_b, e->N);
 }
 
-/* Gradients of each row's place in the cache, to rows. */
+/* Copies the gradients of keys and values from each row's slot of the cache to f->dk and f->dv. */
 static void fetch_keys(const Pass *p, Flow *f) {
     const size_t width = (size_t)p->kv->width;
-    for (int n = 0; n < p->live * p->rows->N && p->rows->place; n++) {
-        size_t at = (size_t)p->rows->place[n] * width;
+    for (int n = 0; n < p->active * p->rows->N && p->rows->slot; n++) {
+        size_t at = (size_t)p->rows->slot[n] * width;
         memcpy(f->dk + (size_t)n * width, f->dcache_k + at, width * sizeof *f->dk);
         memcpy(f->dv + (size_t)n * width, f->dcache_v + at, width * sizeof *f->dv);
     }
 }
 
-/* From dq and datt's attention: gradients of queries, keys and values before their projections. */
+/* From datt: computes dq, dk and dv, the gradients of what the three projections gave. */
 static void scores_backward(const Pass *p, Flow *f, const Layer *b, int l) {
     const StackKind *k = &p->s->kind;
     const AttentionWeights *w = &p->s->block[l].self;
@@ -679,10 +683,10 @@ static void scores_backward(const Pass *p, Flow *f, const Layer *b, int l) {
     const size_t slots = (size_t)p->kv->B * (size_t)p->kv->T * (size_t)p->kv->width;
     const size_t layer = layer_at(p->kv, l);
     const Keys keys = keys_of(p, l);
-    zero(f->dq, (size_t)(p->live * M) * (size_t)(k->H * k->D));
-    zero(f->dcache_k, p->live ? slots : 0);
-    zero(f->dcache_v, p->live ? slots : 0);
-    if (p->live) {
+    zero(f->dq, (size_t)(p->active * M) * (size_t)(k->H * k->D));
+    zero(f->dcache_k, p->active ? slots : 0);
+    zero(f->dcache_v, p->active ? slots : 0);
+    if (p->active) {
         const Qkv in = { b->q, p->kv->k + layer, p->kv->v + layer }, d = { f->dq, f->dcache_k, f->dcache_v };
         attention_backward(&d, f->datt, b->att, &in, &keys, M, &p->heads, p->ws);
     } else attention_measure(p->ws, p->rows->most, &p->heads);
@@ -696,36 +700,38 @@ static void scores_backward(const Pass *p, Flow *f, const Layer *b, int l) {
 static void self_attention_backward(const Pass *p, Flow *f, Layer *b, int l) {
     const StackKind *k = &p->s->kind;
     const AttentionWeights *w = &p->s->block[l].self;
-    const int N = p->rows->N, M = rows_out(p, l), C = k->C, pre = k->place == PLACE_PRE, some = selects(p, l);
-    const size_t NC = (size_t)(p->live * N) * (size_t)C, MC = (size_t)(p->live * M) * (size_t)C;
+    const int N = p->rows->N, M = rows_out(p, l), C = k->C;
+    const int pre = k->norm_place == NORM_PRE, some = selects(p, l);
+    const size_t NC = (size_t)(p->active * N) * (size_t)C, MC = (size_t)(p->active * M) * (size_t)C;
     const float *x, *n, *query;
     float *dn;
-    zero(f->datt, (size_t)(p->live * M) * (size_t)(k->H * k->D));
+    zero(f->datt, (size_t)(p->active * M) * (size_t)(k->H * k->D));
     adapted_backward(p, f->datt, f->dx, b->att, &w->o, &w->o_b, M);
     scores_backward(p, f, b, l);
     n = x = input_of(p, l, b->x, b->input, N);
     if (pre) {
-        norm_forward(b->norm, x, &w->norm, &w->norm_b, k, p->live * N);
+        norm_forward(b->norm, x, &w->norm, &w->norm_b, k, p->active * N);
         n = b->norm;
     }
     query = n;
     if (some) {                             /* dx of the wanted rows moves to their places among all */
         copy(b->some, f->dx, MC);
         zero(f->dx, NC);
-        scatter_add(f->dx, b->some, p->rows->want, p->live * M, C);
-        gather(b->some, n, p->rows->want, p->live * M, C);
+        scatter_add(f->dx, b->some, p->rows->want, p->active * M, C);
+        gather(b->some, n, p->rows->want, p->active * M, C);
         query = b->some;
     }
     dn = pre ? f->dnorm : f->dx;
     if (pre) zero(dn, NC);
     if (some) {
-        zero(f->dact, MC);                  /* (M,C) of its room */
-        adapted_backward(p, f->dact, f->dq, query, &w->q, &w->q_b, M);
-        scatter_add(dn, f->dact, p->rows->want, p->live * M, C);
+        float *dquery = f->dact;            /* its room is free now */
+        zero(dquery, MC);
+        adapted_backward(p, dquery, f->dq, query, &w->q, &w->q_b, M);
+        scatter_add(dn, dquery, p->rows->want, p->active * M, C);
     } else adapted_backward(p, dn, f->dq, query, &w->q, &w->q_b, M);
     adapted_backward(p, dn, f->dk, n, &w->k, &w->k_b, N);
     adapted_backward(p, dn, f->dv, n, &w->v, &w->v_b, N);
-    if (pre) norm_backward(f->dx, dn, x, &w->norm, &w->norm_b, k, p->live * N);
+    if (pre) norm_backward(f->dx, dn, x, &w->norm, &w->norm_b, k, p->active * N);
 }
 
 /* One block: dx (M,C) of the stream that left becomes dx (N,C) of the one that entered. */
@@ -752,8 +758,8 @@ static Flow flow_take(const Pass *p) {
     f.dact = floats(ws, N, most);
     f.dcache_k = floats(ws, slots, narrow);
     f.dcache_v = floats(ws, slots, narrow);
-    f.dk = p->rows->place ? floats(ws, N, narrow) : f.dcache_k;
-    f.dv = p->rows->place ? floats(ws, N, narrow) : f.dcache_v;
+    f.dk = p->rows->slot ? floats(ws, N, narrow) : f.dcache_k;
+    f.dv = p->rows->slot ? floats(ws, N, narrow) : f.dcache_v;
     if (k->qk_norm) f.spare = floats(ws, N, wide);
     if (k->cross) {
         f.dcross_k = floats(ws, (size_t)p->rows->encoded->N, narrow);
@@ -771,13 +777,13 @@ int stack_backward(const Stack *s, const Lora *adapter, const StackRows *rows, C
     Layer b = layer_take(&p, 1), here;
     Flow f = flow_take(&p);
     f.dx = dx;
-    b.k = f.dk;                             /* computing a layer again needs them before its gradients do */
+    b.k = f.dk;                             /* with recompute, keys go where their gradients go later */
     b.v = f.dv;
     if (ws->failed) { ws->used = mark; return E_MEMORY; }
-    copy(f.dx, dy, p.live ? MC : 0);
+    copy(f.dx, dy, p.active ? MC : 0);
     boundary_backward(&p, &f, saved->last, k->L, rows->M);
     for (int l = k->L - 1; l >= 0; l--) {
-        if (!p.live && l > 0 && l < k->L - 1) continue;
+        if (!p.active && l > 0 && l < k->L - 1) continue;
         here = layer_of(&p, b, saved, l);
         if (saved->recompute) {             /* keys and values enter the cache again, with the same bits */
             select_keys(&p);

@@ -76,7 +76,7 @@ typedef struct {
     [NAME_NORM] = "model.norm.weight", \
     [NAME_HEAD] = "lm_head.weight"
 #define LLAMA_STACK \
-    .norm = NORM_RMS, .place = PLACE_PRE, .activation = ACT_SILU, .gated = 1, .causal = 1, .rotary = 1
+    .norm = NORM_RMS, .norm_place = NORM_PRE, .activation = ACT_SILU, .gated = 1, .causal = 1, .rotary = 1
 
 static const Names llama_names = { { LLAMA_NAMES } };
 static const Stored meta_names[] = {
@@ -153,7 +153,7 @@ static const Key qwen2_keys[] = {    /* its class has a window too, which use_sl
     { NULL, 0, 0, 0, 0, NULL },
 };
 
-#define BERT_STACK .norm = NORM_LAYER, .place = PLACE_POST, .activation = ACT_GELU, \
+#define BERT_STACK .norm = NORM_LAYER, .norm_place = NORM_POST, .activation = ACT_GELU, \
                    .biases = BIAS_QKV | BIAS_O | BIAS_MLP
 #define LAYER "roberta.encoder.layer.%d."
 static const Names roberta_names = { {

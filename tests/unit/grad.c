@@ -285,7 +285,7 @@ static void llama_kind(StackKind *k) {
 }
 static void roberta_kind(StackKind *k) {
     k->norm = NORM_LAYER;
-    k->place = PLACE_POST;
+    k->norm_place = NORM_POST;
     k->activation = ACT_GELU;
     k->biases = BIAS_QKV | BIAS_O | BIAS_MLP;
     k->K = k->H;
