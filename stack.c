@@ -56,8 +56,8 @@ static void place_norm(const Place *p, Matrix *w, Matrix *b, int part, const Sta
     if (k->norm == NORM_LAYER) place_vector(p, b, part + NAME_NORM1_B - NAME_NORM1, k->C, TENSOR_BIAS);
 }
 
-/* One attention. shift: how far its names are from the self-attention's. With PRE the norm comes first, as in
- * files. */
+/* Places the tensors of one attention. shift: the distance of its names from the self-attention's. The norm is
+ * placed first with PRE and last with POST, as in files. */
 static void place_attention(const Place *p, AttentionWeights *w, const StackKind *k, int shift) {
     const int wide = k->H * k->D, narrow = k->K * k->D;
     if (k->norm_place == NORM_PRE) place_norm(p, &w->norm, &w->norm_b, NAME_NORM1 + shift, k);
@@ -91,8 +91,8 @@ static void place_block(const Place *p, Block *b, const StackKind *k) {
     if (k->norm_place == NORM_POST) place_norm(p, &b->norm2, &b->norm2_b, NAME_NORM2, k);
 }
 
-/* inv_freq_j = theta^(-2j/D), then scaled as config.json's rope_scaling asks: linear divides all of them;
- * llama3 divides the slow ones, keeps the fast ones, and blends between. */
+/* Returns theta^(-2j/D), scaled as config.json's rope_scaling asks: linear divides all frequencies; llama3
+ * divides the slow ones, keeps the fast ones, and blends between the two. */
 static double inverse_frequency(const Rope *r, int D, int j) {
     double inv = (double)(f32)pow(r->theta, -2.0 * j / D);
     if (r->type == ROPE_LINEAR) return inv / r->factor;
@@ -109,16 +109,16 @@ static void rope_tables(Stack *s) {
     for (size_t j = 0; j < half; j++) {
         f32 inv = (f32)inverse_frequency(&s->kind.rope, s->kind.D, (int)j);
         for (int p = 0; p < s->positions; p++) {
-            f32 angle = (f32)p * inv;                           /* the reference multiplies in float32 */
+            f32 angle = (f32)p * inv;                           /* transformers multiplies in float32 */
             s->rope_cos[(size_t)p * half + j] = (float)cos((double)angle);
             s->rope_sin[(size_t)p * half + j] = (float)sin((double)angle);
         }
     }
 }
 
-/* The bucket of a distance = key - query (T5): small distances have one each, larger ones share them by
- * logarithm up to k->distance. An encoder has half of the buckets for keys after the query; a causal stack
- * has all for those before it. */
+/* Returns the bucket of a distance = key - query (T5). Small distances have a bucket each; larger ones share
+ * buckets by logarithm, up to k->distance. An encoder has half of the buckets for keys after the query; a
+ * causal stack has all of them for keys before it. */
 static int bucket_of(const StackKind *k, int distance) {
     int n = k->causal ? k->buckets : k->buckets / 2, first = !k->causal && distance > 0 ? n : 0,
         exact = n / 2, large;
@@ -208,7 +208,7 @@ void saved_carve(Saved *s, const StackKind *k, int N, int M, int recompute, Aren
  * What forward and backward share
  * =================================================================================================== */
 
-/* One pass of rows through a stack. */
+/* The arguments of one pass of rows through a stack. */
 typedef struct {
     const Stack *s; const Lora *adapter; const StackRows *rows; Cache *kv; Arena *ws;
     /* 1: computing; 0: only measuring, and operations that take no workspace get 0 rows */
@@ -236,7 +236,7 @@ static void zero(float *x, size_t n) {
     if (n) IN_PARTS((double)n * 4, n, memset(x + from, 0, (to - from) * sizeof *x));
 }
 
-/* y (M,C) = rows row[m] of x (N,C);  dx (N,C): rows row[m] += dy (M,C) */
+/* Copies rows row[m] of x (N,C) to y (M,C); scatter_add adds dy (M,C) to rows row[m] of dx (N,C). */
 static void gather(float *y, const float *x, const int *row, int M, int C) {
     const size_t c = (size_t)C;
     for (int m = 0; m < M; m++) memcpy(y + (size_t)m * c, x + (size_t)row[m] * c, c * sizeof *y);
@@ -249,7 +249,7 @@ static void scatter_add(float *dx, const float *dy, const int *row, int M, int C
     }
 }
 
-/* Is this the layer that has fewer rows to compute than the others? */
+/* Returns 1 if layer l is the last one and computes only the wanted rows. */
 static int selects(const Pass *p, int l) { return p->rows->want && l == p->s->kind.L - 1; }
 static int rows_out(const Pass *p, int l) { return selects(p, l) ? p->rows->M : p->rows->N; }
 
@@ -264,8 +264,8 @@ static void norm_backward(float *dx, const float *dy, const float *x, const Matr
     else layernorm_backward(dx, dy, x, w, b, k->eps, N, k->C);
 }
 
-/* The norm between the stream that enters layer l (L: the end of the stack) and what the layer reads; NULL:
- * there is none. */
+/* Returns the norm between the stream that enters layer l (L: that leaves the stack) and what the layer reads,
+ * and its bias in *b; NULL if there is no norm. */
 static const Matrix *boundary(const Stack *s, int l, const Matrix **b) {
     const int post = s->kind.norm_place == NORM_POST;
     if (post && l > 0) { *b = &s->block[l - 1].norm2_b; return &s->block[l - 1].norm2; }
@@ -273,7 +273,7 @@ static const Matrix *boundary(const Stack *s, int l, const Matrix **b) {
     return !post && l == s->kind.L ? &s->norm : NULL;
 }
 
-/* What layer l reads: the stream, or its norm, computed into `room`. */
+/* Returns what layer l reads: the stream itself, or its norm, which is computed into room (N,C). */
 static const float *input_of(const Pass *p, int l, const float *stream, float *room, int N) {
     const Matrix *b, *w = boundary(p->s, l, &b);
     if (!w) return stream;
@@ -281,7 +281,7 @@ static const float *input_of(const Pass *p, int l, const float *stream, float *r
     return room;
 }
 
-/* y (N,O) = x (N,I) W^T + bias, or += it, with the adapter's part */
+/* y (N,O) = x (N,I) W^T + bias, plus the adapter's part; adapted_add adds both to y. */
 static void adapted(const Pass *p, float *y, const float *x, const Matrix *w, const Matrix *bias, int N) {
     linear_forward(y, x, w, vec(bias), N, p->ws);
     lora_forward(y, x, p->adapter, w, N, p->ws);
@@ -302,13 +302,13 @@ static void adapted_backward(const Pass *p, float *dx, const float *dy, const fl
     lora_backward(dx, dy, x, p->adapter, w, N, p->ws);
 }
 
-/* The first float of layer l in the cache. A cache of one layer serves all of them in turn. */
+/* Returns the index of layer l's first float in the cache. A cache of one layer serves all in turn. */
 static size_t layer_at(const Cache *kv, int l) {
     return (size_t)(l % kv->L) * (size_t)kv->B * (size_t)kv->T * (size_t)kv->width;
 }
 
-/* Queries or keys (N, heads * D) after their projection: each head's norm (Qwen3), then its rotation. in
- * (NULL: none is needed) receives what the norm read. */
+/* Applies each head's norm (Qwen3) and its rotation to queries or keys x (N, heads * D), in place. in (the same
+ * shape; NULL: there is no such norm) receives a copy of what the norm reads. */
 static void norm_and_rotate(const Pass *p, float *x, float *in, const Matrix *norm, const int *position,
                             int N, int heads) {
     const StackKind *k = &p->s->kind;
@@ -320,7 +320,7 @@ static void norm_and_rotate(const Pass *p, float *x, float *in, const Matrix *no
     if (k->rotary) rope_rotate(x, position, p->s->rope_cos, p->s->rope_sin, 0, n, heads, k->D);
 }
 
-/* dx becomes the gradient before the rotation and the norm; room (N, heads * D) is scratch. */
+/* Turns dx, the gradient after rotation and norm, into that before them; room (N, heads * D): scratch. */
 static void norm_and_rotate_backward(const Pass *p, float *dx, const float *in, const Matrix *norm,
                                      const int *position, int N,
                                      int heads, float *room) {
@@ -333,7 +333,7 @@ static void norm_and_rotate_backward(const Pass *p, float *dx, const float *in, 
     rmsnorm_backward(dx, norm->grad, room, in, vec(norm), k->eps, p->active * N * heads, k->D);
 }
 
-/* Positions and keys of the rows that layer l computes queries for. */
+/* keys_of, positions_of: return the keys and positions of the rows for which layer l computes queries. */
 static Keys keys_of(const Pass *p, int l) {
     const Keys some = { p->first, p->count, p->self };
     return selects(p, l) ? some : p->rows->keys;
@@ -395,8 +395,8 @@ static void self_attention(const Pass *p, Layer *b, int l) {
     adapted_add(p, b->mid, b->att, &w->o, &w->o_b, M);
 }
 
-/* The encoder's rows that layer l's rows see. If rows are selected, the lists that self-attention used are
- * filled with them. */
+/* Returns which of the encoder's rows each row of layer l sees. If only the wanted rows are computed, the lists
+ * of self-attention, which has run by then, are filled with the encoder's. */
 static Keys cross_keys(const Pass *p, int l) {
     const Keys *all = &p->rows->encoded->keys;
     if (!selects(p, l)) return *all;
@@ -434,7 +434,8 @@ static void cross_attention(const Pass *p, Layer *b, int l) {
     adapted_add(p, b->cross_mid, b->cross_att, &w->o, &w->o_b, M);
 }
 
-/* The sum that the feed-forward half starts from; then what it reads: norm2 of it, or norm1 with POST. */
+/* middle returns the sum that the feed-forward half starts from; read_middle computes what this half reads of
+ * it: norm2 of the sum, or norm1 with POST. */
 static const float *middle(const Pass *p, const Layer *b) { return p->s->kind.cross ? b->cross_mid : b->mid; }
 static void read_middle(const Pass *p, const Layer *b, int l) {
     const Block *w = &p->s->block[l];
@@ -444,7 +445,7 @@ static void read_middle(const Pass *p, const Layer *b, int l) {
                  p->active * rows_out(p, l));
 }
 
-/* gate and up (M,F) of n; with the sum they are what the backward pass of this half starts from. */
+/* Computes gate and up (M,F). The backward pass of this half starts from them and from the sum. */
 static void gate_and_up(const Pass *p, Layer *b, int l) {
     const Block *w = &p->s->block[l];
     read_middle(p, b, l);
@@ -460,7 +461,7 @@ static void activate(const Pass *p, const Layer *b, int l) {
     else activation_forward(b->act, b->up, k->activation, n);
 }
 
-/* One block: the stream b->x (N,C) in, the stream y (M,C) out; y may be b->x. */
+/* Computes one block: from the stream b->x (N,C) to the stream y (M,C); y may be b->x. */
 static void block_forward(const Pass *p, float *y, Layer *b, int l) {
     const StackKind *k = &p->s->kind;
     const int M = rows_out(p, l);
@@ -472,7 +473,8 @@ static void block_forward(const Pass *p, float *y, Layer *b, int l) {
     adapted_add(p, y, b->act, &p->s->block[l].down, &p->s->block[l].down_b, M);
 }
 
-/* Layer l's slots among the saved activations; with recompute all layers share one but for the stream. */
+/* Returns b with layer l's arrays among the saved activations. With recompute, layers share all arrays but
+ * the stream. */
 static Layer layer_of(const Pass *p, Layer b, const Saved *s, int l) {
     const StackKind *k = &p->s->kind;
     if (!s) return b;
@@ -497,7 +499,7 @@ static Layer layer_of(const Pass *p, Layer b, const Saved *s, int l) {
     return b;
 }
 
-/* Scratch of a layer; kept: the activations that are saved come from elsewhere. */
+/* Takes a layer's scratch from the workspace. kept: the activations are saved, and need no scratch. */
 static Layer layer_take(const Pass *p, int kept) {
     const StackKind *k = &p->s->kind;
     const size_t N = (size_t)p->rows->N;
@@ -529,7 +531,7 @@ static Layer layer_take(const Pass *p, int kept) {
     return b;
 }
 
-/* Makes ready for a pass: heads, and the wanted rows' own keys and positions. */
+/* Fills in a pass: the heads, and room for the keys and positions of the wanted rows. */
 static Pass pass_begin(const Stack *s, const Lora *adapter, const StackRows *rows, Cache *kv, Arena *ws) {
     const StackKind *k = &s->kind;
     Pass p = { s, adapter, rows, kv, ws, 0, { 0, 0, 0, 0, NULL, NULL, NULL, 0 }, NULL, NULL, NULL, NULL };
@@ -553,7 +555,7 @@ static Pass pass_begin(const Stack *s, const Lora *adapter, const StackRows *row
     return p;
 }
 
-/* The wanted rows' own keys and positions. */
+/* Fills p->first, count, self and position with those of the wanted rows. */
 static void select_keys(const Pass *p) {
     const StackRows *r = p->rows;
     for (int m = 0; r->want && m < p->active * r->M; m++) {
@@ -596,8 +598,7 @@ int stack_forward(const Stack *s, const Lora *adapter, const StackRows *rows, Ca
 typedef struct { float *dx, *dnorm, *dq, *dk, *dv, *datt, *dgate, *dup, *dact, *dcache_k, *dcache_v,
                  *dcross_k, *dcross_v, *spare; } Flow;
 
-/* dx becomes the gradient of the stream that entered boundary l, from that of what came out: dx (N,C) both
- * times. */
+/* Turns dx (N,C), the gradient of what layer l reads, into the gradient of the stream that enters it. */
 static void boundary_backward(const Pass *p, Flow *f, const float *stream, int l, int N) {
     const Matrix *b, *w = boundary(p->s, l, &b);
     const size_t n = (size_t)(p->active * N) * (size_t)p->s->kind.C;
@@ -607,7 +608,7 @@ static void boundary_backward(const Pass *p, Flow *f, const float *stream, int l
     norm_backward(f->dx, f->dnorm, stream, w, b, &p->s->kind, p->active * N);
 }
 
-/* y = base + down(act): dx comes as dy and leaves as the gradient of the sum in the middle. */
+/* y = base + down(act): turns dx from the gradient of y into the gradient of the sum in the middle. */
 static void feed_forward_backward(const Pass *p, Flow *f, Layer *b, int l) {
     const StackKind *k = &p->s->kind;
     const Block *w = &p->s->block[l];
@@ -695,8 +696,8 @@ static void scores_backward(const Pass *p, Flow *f, const Layer *b, int l) {
     norm_and_rotate_backward(p, f->dk, b->k_in, &w->k_norm, p->rows->position, p->rows->N, k->K, f->spare);
 }
 
-/* mid = x + o(attention(q(n), k(n), v(n))): dx (M,C) comes as the gradient of mid and leaves (N,C) as that of
- * the layer's input. */
+/* mid = x + o(attention(q(n), k(n), v(n))): turns dx from the gradient of mid (M,C) into the gradient of what
+ * the layer reads (N,C). */
 static void self_attention_backward(const Pass *p, Flow *f, Layer *b, int l) {
     const StackKind *k = &p->s->kind;
     const AttentionWeights *w = &p->s->block[l].self;
@@ -734,7 +735,8 @@ static void self_attention_backward(const Pass *p, Flow *f, Layer *b, int l) {
     if (pre) norm_backward(f->dx, dn, x, &w->norm, &w->norm_b, k, p->active * N);
 }
 
-/* One block: dx (M,C) of the stream that left becomes dx (N,C) of the one that entered. */
+/* Turns dx from the gradient of the stream that leaves block l (M,C) into that of the stream that enters it
+ * (N,C). */
 static void block_backward(const Pass *p, Flow *f, Layer *b, int l) {
     feed_forward_backward(p, f, b, l);
     if (p->s->kind.cross) cross_attention_backward(p, f, b, l);
