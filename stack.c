@@ -56,8 +56,8 @@ static void place_norm(const Place *p, Matrix *w, Matrix *b, int part, const Sta
     if (k->norm == NORM_LAYER) place_vector(p, b, part + NAME_NORM1_B - NAME_NORM1, k->C, TENSOR_BIAS);
 }
 
-/* Places the tensors of one attention. shift: the distance of its names from the self-attention's. The norm is
- * placed first with PRE and last with POST, as in files. */
+/* Places the tensors of one attention. shift: the distance of its names from the self-attention's. The norm
+ * is placed first with PRE and last with POST, as in files. */
 static void place_attention(const Place *p, AttentionWeights *w, const StackKind *k, int shift) {
     const int wide = k->H * k->D, narrow = k->K * k->D;
     if (k->norm_place == NORM_PRE) place_norm(p, &w->norm, &w->norm_b, NAME_NORM1 + shift, k);
@@ -264,8 +264,8 @@ static void norm_backward(float *dx, const float *dy, const float *x, const Matr
     else layernorm_backward(dx, dy, x, w, b, k->eps, N, k->C);
 }
 
-/* Returns the norm between the stream that enters layer l (L: that leaves the stack) and what the layer reads,
- * and its bias in *b; NULL if there is no norm. */
+/* Returns the norm between the stream that enters layer l (L: that leaves the stack) and what the layer
+ * reads, and its bias in *b; NULL if there is no norm. */
 static const Matrix *boundary(const Stack *s, int l, const Matrix **b) {
     const int post = s->kind.norm_place == NORM_POST;
     if (post && l > 0) { *b = &s->block[l - 1].norm2_b; return &s->block[l - 1].norm2; }
@@ -307,8 +307,8 @@ static size_t layer_at(const Cache *kv, int l) {
     return (size_t)(l % kv->L) * (size_t)kv->B * (size_t)kv->T * (size_t)kv->width;
 }
 
-/* Applies each head's norm (Qwen3) and its rotation to queries or keys x (N, heads * D), in place. in (the same
- * shape; NULL: there is no such norm) receives a copy of what the norm reads. */
+/* Applies each head's norm (Qwen3) and its rotation to queries or keys x (N, heads * D), in place. in (the
+ * same shape; NULL: there is no such norm) receives a copy of what the norm reads. */
 static void norm_and_rotate(const Pass *p, float *x, float *in, const Matrix *norm, const int *position,
                             int N, int heads) {
     const StackKind *k = &p->s->kind;
@@ -395,8 +395,8 @@ static void self_attention(const Pass *p, Layer *b, int l) {
     adapted_add(p, b->mid, b->att, &w->o, &w->o_b, M);
 }
 
-/* Returns which of the encoder's rows each row of layer l sees. If only the wanted rows are computed, the lists
- * of self-attention, which has run by then, are filled with the encoder's. */
+/* Returns which of the encoder's rows each row of layer l sees. If only the wanted rows are computed, the
+ * lists of self-attention, which has run by then, are filled with the encoder's. */
 static Keys cross_keys(const Pass *p, int l) {
     const Keys *all = &p->rows->encoded->keys;
     if (!selects(p, l)) return *all;
