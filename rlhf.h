@@ -20,8 +20,7 @@
 #include "base.h"
 
 /* ==== The shapes that everything shares. An x_carve takes numbers from an Arena, which may only
- * measure, and lists (some KB) from a Pool: a model that was only measured is listed already. ====
- * */
+ * measure, and lists (some KB) from a Pool: a model that was only measured is listed too. ==== */
 enum { F32, BF16, F16, NF4 };       /* types of numbers in memory and in files; NF4: 4 bits */
 /* 4-bit weights (Dettmers et al. 2023; bitsandbytes): element i of the flat (row-major) weight is
  * table[nibble i] * absmax[i / block]; the first of a byte's two nibbles is the high one. Doubly
