@@ -121,7 +121,7 @@ static int spell_bytes(Merger *m, const char *s, size_t n) {
         int id = m->t->byte_id[(unsigned char)s[i]];
         Symbol *symbol = &m->symbol[m->symbols];
         if (id < 0) id = b->missing;
-        if (id < 0) { dropped = 1; continue; }          /* neither the byte nor <unk> is in the vocabulary */
+        if (id < 0) { dropped = 1; continue; }          /* the vocabulary has neither the byte nor <unk> */
         if (b->fuse_unk && id == b->missing && m->symbols && symbol[-1].id == id) continue;
         symbol->at = (uint32_t)i;
         symbol->length = 1;
@@ -251,7 +251,7 @@ static int load_merges(Tokenizer *t, const char *s, size_t n, Pool *pool, Error 
 static void find_specials(Tokenizer *t) {
     static const char *const control[] = { "<s>", "<pad>", "</s>", "<mask>" };
     size_t i;
-    t->before = t->after = find_ordinary(t, "<s>") == 0 && find_ordinary(t, "</s>") == 2;    /* RoBERTa's */
+    t->before = t->after = find_ordinary(t, "<s>") == 0 && find_ordinary(t, "</s>") == 2;    /* as in RoBERTa */
     t->special.unk = find_ordinary(t, "<unk>");
     if (t->special.unk >= 0) t->piece[t->special.unk].type = PIECE_UNKNOWN;
     if (t->before) {

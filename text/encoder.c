@@ -88,10 +88,10 @@ static size_t malformed(const char *s, size_t n) {
     if (p[0] >= 0xF0 && p[0] <= 0xF4) wanted = 4;
     for (i = 1; i < wanted && i < n; i++) {
         unsigned low = 0x80, high = 0xBF;
-        if (i == 1 && p[0] == 0xE0) low = 0xA0;         /* overlong */
-        if (i == 1 && p[0] == 0xED) high = 0x9F;        /* surrogates */
-        if (i == 1 && p[0] == 0xF0) low = 0x90;         /* overlong */
-        if (i == 1 && p[0] == 0xF4) high = 0x8F;        /* above U+10FFFF */
+        if (i == 1 && p[0] == 0xE0) low = 0xA0;         /* excludes overlong forms */
+        if (i == 1 && p[0] == 0xED) high = 0x9F;        /* excludes surrogates */
+        if (i == 1 && p[0] == 0xF0) low = 0x90;         /* excludes overlong forms */
+        if (i == 1 && p[0] == 0xF4) high = 0x8F;        /* excludes code points above U+10FFFF */
         if (p[i] < low || p[i] > high) break;
     }
     return i;

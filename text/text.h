@@ -204,7 +204,7 @@ typedef struct { Trie first, rest; int unk, most, keep_spaces; BertRules rules; 
 
 struct Tokenizer {
     const TokenizerKind *kind;
-    int V; Piece *piece;                    /* (V) */
+    int V; Piece *piece;                    /* (V) the vocabulary */
     /* From texts to ids. SentencePiece has two name spaces: `ordinary` has the pieces of the types
      * NORMAL, USER_DEFINED and UNUSED; `reserved` has UNKNOWN, CONTROL and BYTE. extra: added
      * tokens that the vocabulary lacks. */
@@ -212,7 +212,7 @@ struct Tokenizer {
     SpecialIds special;
     /* the template. before 1: bos goes before a text; after 1: eos goes after it */
     int before, after;
-    int byte_id[256];                       /* the piece of each byte, or -1 */
+    int byte_id[256];                       /* the id of the piece of each byte, or -1 */
     /* words: see text/encoder.c; longest: the most bytes of a piece */
     Table words; size_t longest;
     int json;                               /* 1: the tokenizer was read from tokenizer.json */

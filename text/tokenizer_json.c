@@ -502,7 +502,7 @@ static double as_read(double x) {
     uint64_t m = (uint64_t)ldexp(frexp(y, &e), 53), five, low, high, d, rest, half;
     /* whole: the digits before the point. 0 or less: there are -whole zeros after the point. */
     for (power = 1; y >= 10 * power && whole < 16; power *= 10) whole++;
-    for (power = 1; y < power && whole > -9; power /= 10) whole--;          /* 0 and less: zeros after it */
+    for (power = 1; y < power && whole > -9; power /= 10) whole--;
     e -= 53;
     for (n = 15; n <= 17; n++) {
         p = n - whole;
@@ -598,7 +598,7 @@ static int load_unigram(Tokenizer *t, const Json *root, Pool *pool, Error *err) 
 Tokenizer *tokenizer_json(const void *bytes, size_t n, Pool *pool, Error *err) {
     Tokenizer *t = new_tokenizer(&fallback_kind, pool);
     const Json *root, *model;
-    Pool tree;                              /* the parsed file, which is freed at the end */
+    Pool tree;                              /* the parsed file; freed at the end of this function */
     int code = E_FORMAT;
     if (t) t->file[0] = pool_text(pool, bytes, n);
     if (!t || !t->file[0]) { no_memory(err, "tokenizer.json"); return NULL; }

@@ -168,7 +168,7 @@ static Pair *find_pair(Trainer *tr, int left, int right) {
     return &tr->pair[*slot - 1];
 }
 
-/* Notes that a word has the pair. */
+/* Adds a word to the list of the words that have the pair. */
 static void add_place(Trainer *tr, Pair *p, int word) {
     Place *place = tr->free_place;
     if (p->place && p->place->word == word) return;

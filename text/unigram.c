@@ -26,7 +26,7 @@ int unigram_build(Unigram *u, const Piece *piece, int V, int unk, Pool *pool) {
     return trie_build(&u->trie, piece, V, pool);
 }
 
-/* Returns the bytes of the character that begins with c, as SentencePiece counts them. */
+/* Returns the length of the character whose first byte is c, as SentencePiece counts it. */
 static inline size_t char_bytes(unsigned char c) { return c < 0xC0 ? 1 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : 4; }
 
 size_t unigram_character(const char *s, size_t n) {
