@@ -2,23 +2,23 @@
  * well, and a KL penalty keeps it near where it started. ./ppo DATA [--policy DIR] [--reward DIR]
  *
  * Read     ppo_step(): one step of the algorithm on one screen. The functions that it calls follow in the
- *          order of the calls; the arithmetic is in rl.c, the forward in model.c, the result's table in
- *          report.c, the options at the end.
+ *          order of the calls. The arithmetic is in rl.c, the forward in model.c, the table of results in
+ *          report.c; the options are at the end.
  * Source   Ziegler et al. 2019, Schulman et al. 2017; options and statistics have the names of TRL 0.11.4's
  *          PPOTrainer.
- * Needs    a dataset (prep), a policy's folder (sft), a judge's folder (rm) or --reward-text. Memory is
- *          measured first and reserved once.
- * Exact    the old log-probs and values are those that the sampler computed; training computes the same
- *          bits again, so the first ratio of every step is exactly 1. The log has the largest deviation
- *          from 1, which has to be 0.
- * Edges    EOS belongs to the response and ends it. A query is the first tokens of a document (of a prompt,
- *          all its tokens), after <s> if the tokenizer's template has one; documents that are not longer
- *          than the query are skipped. Every random number comes from a stream of (seed, purpose, step,
- *          index), so neither batch sizes nor threads change a sample. */
+ * Needs    a dataset (prep), a policy's folder (sft), a judge's folder (rm) or --reward-text. All memory
+ *          is measured first and reserved once.
+ * Exact    the old log-probs and values are those that the sampler computed. Training computes the same
+ *          bits again, so all ratios are exactly 1 in the first update of a step. The log has the first
+ *          update's largest deviation from 1 (first_ratio_max_deviation), which has to be 0.
+ * Edges    EOS belongs to the response and ends it. A query is the first tokens of a document, or all tokens
+ *          of a prompt, after <s> if the tokenizer's template has one. Documents that are not longer than
+ *          the query are skipped. Every random number comes from a stream of (seed, purpose, step, index),
+ *          so neither batch sizes nor threads change a sample. */
 #include "programs.h"
 #include <stdio.h>
 
-/* ---- settings: what the table of options at the end of this file fills ---- */
+/* ---- settings: the table of options at the end of this file fills them ---- */
 
 enum { SCORE_BOTH, SCORE_RESPONSE };
 enum { VALUE_ZERO, VALUE_PYTORCH };
@@ -41,14 +41,15 @@ static struct {
 /* The documents of one split, in an order that is new in every epoch. */
 typedef struct { int *document, count, next; uint64_t seed, epoch; } Queue;
 
-/* What a resumed run needs besides its options, data and folders. */
+/* What changes from step to step besides the weights (resuming a run will need it; no
+ * program resumes yet). */
 enum { HISTORY = 24 };
 typedef struct {
-    int step;                               /* the step at work, or the last one that is done */
-    Queue queue;                            /* where the training queries go on */
+    int step;                               /* the step in progress, or the last finished one */
+    Queue queue;                            /* the training documents, and the next one to use */
     Optimizer optimizer;
     KlController kl;
-    Moments moments;                        /* of the scores so far */
+    Moments moments;                        /* running mean and variance of the scores */
     double gain, bias;                      /* score = gain * reward + bias */
     double history[HISTORY];                /* mean rewards of the last steps */
 } Progress;
@@ -56,45 +57,47 @@ typedef struct {
 /* The models: what is trained, what stays frozen, and their tokenizers. */
 typedef struct {
     ModelConfig config; Tokenizer *tokenizer;
-    WeightTypes types;                      /* of the policy's weights; F32 if they are trained */
+    WeightTypes types;                      /* number types of the policy's weights; F32 if trained */
     Model policy, frozen;                   /* frozen: the reference when all weights are trained */
     LoraConfig lora_config;
-    Lora lora, start_lora;                  /* start_lora: a frozen copy of --adapter, the reference's */
+    Lora lora, start_lora;                  /* start_lora: a frozen copy of --adapter, for the reference */
     const Lora *adapter;                    /* &lora, or NULL when all weights are trained */
     const Model *reference; const Lora *reference_adapter;
     ValueHead head;
-    Tensor *trained;                        /* what Adam moves: the policy's part, then the value head */
-    int trained_policy, trained_all;
+    Tensor *trained; /* the tensors that Adam changes: the policy's, then the value head's */
+    int trained_policy, trained_all;        /* how many of them are the policy's, and how many there are */
     RewardConfig judge_config; RewardModel judge; WeightTypes judge_types; Tokenizer *judge_tokenizer;
-    int label, before, after;               /* the judge's output; ids of its template around a text */
-    int T, bos;                             /* longest query + response; the id before a query, or -1 */
+    int label;                              /* index of the judge's output that is the reward */
+    int adds_bos, adds_eos;                 /* 1: its template puts bos before (eos after) a text */
+    int T, bos; /* T: most tokens of query and response; bos: the id before a query, or -1 */
 } Models;
 
-/* B responses with everything known about them. Arrays of P hold the response tokens one after another
- * (rl.c's ragged layout). */
+/* B responses with everything known about them. Arrays (P) hold the tokens of all responses, one response
+ * after another (rl.c's ragged layout). */
 typedef struct {
-    int B, P, *start, *order;               /* (B+1); (B) the order of an epoch */
+    int B, P, *start, *order; /* start (B+1); order (B): the responses as an epoch shuffles them */
     Sequence *seq;                          /* (B) query and response */
     int *token;                             /* (B,T) */
-    float *seq_logprob, *seq_value;         /* (B,response_max) as the sampler returns them */
-    float *logprob, *value, *ref_logprob, *full_kl, *kl, *reward, *advantage, *returns, *scratch;   /* (P) */
-    float *raw_score, *score;               /* (B) as the judge gave it; as PPO sees it */
-    const char **text, **response;          /* (B) query and response, response; in the pool for a step */
+    float *seq_logprob, *seq_value;         /* (B,response_max), filled by the sampler */
+    float *logprob, *value, *ref_logprob, *full_kl, *kl, *reward, *advantage, *returns;   /* (P) */
+    float *scratch;                         /* (P+2B) */
+    float *raw_score, *score;               /* (B) from the judge; as PPO uses it */
+    const char **text, **response;          /* (B) text: of query and response; response: of it alone */
     size_t *text_length, *query_length, *response_length;
 } Rollout;
 
-/* The rows of some sequences for one forward, and what a mini-batch needs: N rows, of which W predict
- * response tokens. */
+/* The rows of one forward (N rows, of which W predict response tokens), and the arrays of a mini-batch. */
 typedef struct {
     RowList rows;
     float *hidden, *other_hidden, *dhidden; /* (W,C) */
     float *old_logprob, *advantage, *old_value, *returns, *new_logprob, *entropy, *value, *dvalue;  /* (W) */
 } Batch;
 
-/* The texts of one forward of the judge. */
-typedef struct { float *logits; int *token, *start, tokens, rows; } JudgeBatch;
+/* The texts of one forward of the judge. tokens: how many are in it; room: how many fit. */
+typedef struct { float *logits; int *token, *start, tokens, room; } JudgeBatch;
 
-typedef struct {                            /* held-out queries, scored before [0] and after [1] training */
+/* The held-out queries, with responses and scores before [0] and after [1] training. */
+typedef struct {
     int n, *token, *prompt, *capacity;
     const char **query, **response[2];
     size_t *query_length, *response_length[2];
@@ -103,13 +106,15 @@ typedef struct {                            /* held-out queries, scored before [
 } Evaluation;
 
 enum { GENERATE, SCORE, REFERENCE, ADVANTAGES, OPTIMIZE, LAPS };
-typedef struct {                            /* of the step at work */
+typedef struct {                            /* about the step in progress */
     PpoStats stats;                         /* sums over all updates */
-    double first_ratio, grad_norm, clock, seconds[LAPS];
+    double first_deviation;                 /* the first update's largest |ratio - 1| */
+    double grad_norm;                       /* the sum over all updates */
+    double clock, seconds[LAPS];            /* clock: when the last lap ended */
     int updates, skipped, epochs;
 } Statistics;
 
-/* What a run works in and writes to. */
+/* The rest of a run: memory, dataset, rollout, evaluation, and the folder that is written. */
 typedef struct {
     Pool pool;
     Arena ws;
@@ -124,19 +129,20 @@ typedef struct {
     Statistics now;
     RunFolder out;
     char samples[540];
-} Scratch;
+} Work;
 
-/* All three, for the functions that train.c calls back. */
-typedef struct { Progress progress; Models models; Scratch scratch; } Whole;
+/* Progress, Models and Work, for the functions that train.c calls (carve, workspace). */
+typedef struct { Progress progress; Models models; Work work; } Whole;
 
 static void step_begin(Statistics *now);
 static void lap(Statistics *now, int part);
-static void draw_queries(Progress *p, const Models *m, Scratch *s);
-static void sample_responses(const Progress *p, const Models *m, Scratch *s);
-static void score_responses(const Progress *p, const Models *m, Scratch *s);
-static void reference_logprobs(const Models *m, Scratch *s);
-static void dump_rollout(const Progress *p, Scratch *s);
-static double update(Progress *p, const Models *m, Scratch *s, const int *which, int n);
+static void draw_queries(Progress *p, const Models *m, Work *w);
+static void sample_responses(const Progress *p, const Models *m, Work *w);
+static void score_responses(const Progress *p, const Models *m, Work *w);
+static void reference_logprobs(const Models *m, Work *w);
+static void dump_rollout(const Progress *p, Work *w);
+static double update(Progress *p, const Models *m, Work *w, const int *which, int n);
+static void not_a_number(const Progress *p, const Models *m, Work *w, const char *what, int good);
 
 enum { STREAM_ORDER = 1, STREAM_QUERY, STREAM_SAMPLE, STREAM_EPOCH, STREAM_INIT };
 static Rng stream(uint64_t seed, int purpose, uint64_t step, uint64_t index) {
@@ -144,32 +150,36 @@ static Rng stream(uint64_t seed, int purpose, uint64_t step, uint64_t index) {
 }
 static int larger(int a, int b) { return a > b ? a : b; }
 static int smaller(int a, int b) { return a < b ? a : b; }
+static int is_number(double x) { return x - x == 0; }
 
 /* ---- the algorithm ---- */
 
-/* Makes one step of PPO. Returns the KL to the reference, per response. */
-static double ppo_step(Progress *p, const Models *m, Scratch *s) {
-    const ScoreRule rule = { o.score_scaling, o.score_norm, (float)o.score_clip };
-    Rollout *x = &s->rollout;
-    double policy_kl = 0;
-    step_begin(&s->now);
+enum { KEEP_MEAN, SHIFT_MEAN };             /* the argument shift_mean of whiten */
 
-    draw_queries(p, m, s);                  /* beginnings of training documents */
-    sample_responses(p, m, s);              /* tokens, old log-probs, old values */
-    lap(&s->now, GENERATE);
-    score_responses(p, m, s);               /* one number for each text */
+/* Makes one step of PPO. Returns objective/kl: the chosen penalty (--kl-penalty) without the coefficient,
+ * summed over the tokens of a response, as the mean over all responses. */
+static double ppo_step(Progress *p, const Models *m, Work *w) {
+    const ScoreRule rule = { o.score_scaling, o.score_norm, (float)o.score_clip };
+    Rollout *x = &w->rollout;
+    double policy_kl = 0;                   /* the last update's KL from the policy that sampled */
+    step_begin(&w->now);
+
+    draw_queries(p, m, w);                  /* beginnings of training documents */
+    sample_responses(p, m, w);              /* tokens, old log-probs, old values */
+    lap(&w->now, GENERATE);
+    score_responses(p, m, w);               /* one number for each text */
     process_scores(x->score, x->B, &rule, &p->moments);
-    lap(&s->now, SCORE);
-    reference_logprobs(m, s);               /* of the same tokens, before any training */
-    lap(&s->now, REFERENCE);
+    lap(&w->now, SCORE);
+    reference_logprobs(m, w);               /* log-probs of the same tokens, by the frozen reference */
+    lap(&w->now, REFERENCE);
 
     kl_penalty(x->kl, x->logprob, x->ref_logprob, x->full_kl, o.kl_penalty, x->P);
     token_rewards(x->reward, x->kl, x->score, (float)p->kl.coef, x->start, x->B);
-    if (o.whiten_rewards) whiten(x->reward, x->P, 0, o.biased);
+    if (o.whiten_rewards) whiten(x->reward, x->P, KEEP_MEAN, o.biased);
     gae(x->advantage, x->returns, x->reward, x->value, (float)o.gamma, (float)o.lam, x->start, x->B);
-    whiten(x->advantage, x->P, 1, o.biased);
-    lap(&s->now, ADVANTAGES);
-    if (o.dump) dump_rollout(p, s);
+    whiten(x->advantage, x->P, SHIFT_MEAN, o.biased);
+    lap(&w->now, ADVANTAGES);
+    if (o.dump) dump_rollout(p, w);
 
     for (int epoch = 0; epoch < o.ppo_epochs; epoch++) {
         if (o.early_stopping && kl_early_stop(policy_kl, o.target_kl)) break;
@@ -178,10 +188,11 @@ static double ppo_step(Progress *p, const Models *m, Scratch *s) {
         for (int b = 0; b < x->B; b++) x->order[b] = b;
         rng_shuffle(&rng, x->order, x->B);
         for (int first = 0; first < x->B; first += size)
-            policy_kl = update(p, m, s, x->order + first, smaller(size, x->B - first));
-        s->now.epochs++;
+            policy_kl = update(p, m, w, x->order + first, smaller(size, x->B - first));
+        w->now.epochs++;
     }
-    lap(&s->now, OPTIMIZE);
+    lap(&w->now, OPTIMIZE);
+    /* step_end then adapts p->kl.coef to this */
     return kl_per_sequence(x->kl, x->start, x->B);
 }
 
@@ -190,77 +201,42 @@ static void step_begin(Statistics *now) {
     now->clock = wall_clock();
 }
 
-/* Counts the seconds since the last call for `part`. */
+/* Adds the seconds since the last lap (or step_begin) to those of `part`. */
 static void lap(Statistics *now, int part) {
     const double time = wall_clock();
     now->seconds[part] += time - now->clock;
     now->clock = time;
 }
 
-/* ---- the end of a run whose numbers are none ---- */
-
-static int is_number(double x) { return x - x == 0; }
-
-static int weights_are_numbers(const Models *m) {
-    return tensors_are_numbers(m->trained, m->trained_all, o.dtype);
-}
-
-/* Writes the result into the run folder: a PEFT adapter, or a whole model folder if all weights were
- * trained; and the value head. Each file is written under another name and renamed, so an interruption
- * leaves the last good ones. */
-static void save_result(const Progress *p, const Models *m, Scratch *s) {
-    if (m->adapter) save_adapter(&m->lora, o.policy, s->out.path, o.dtype, &s->pool);
-    else save_policy(&m->policy, m->tokenizer, s->out.path, o.dtype, 0, &s->pool);
-    save_value_head(&m->head, s->out.path, &s->pool);
-    s->out.saved = p->step;
-}
-
-typedef struct { const Progress *p; const Models *m; Scratch *s; } Saving;
-static void save_step(void *run, int step) {
-    const Saving *saving = run;
-    Progress done = *saving->p;
-    done.step = step;
-    save_result(&done, saving->m, saving->s);
-}
-
-/* Ends the run: `what` is no number in this step. good: the weights still are those after the step before;
- * then they are saved, else the last save stays. */
-static void not_a_number(const Progress *p, const Models *m, Scratch *s, const char *what, int good) {
-    Saving saving = { p, m, s };
-    const Saver saver = { &s->out, save_step, &saving };
-    const int moved = p->step > 1 || s->now.updates;
-    stop_not_a_number(what, larger(p->step, 1), good && weights_are_numbers(m), &saver,
-                      moved ? "a smaller --learning-rate, or --max-grad-norm 1"
-                            : "another --policy, or --compute f32: no weight has been trained yet");
-}
-
 /* ---- queries ---- */
 
+/* Shuffles the documents for the epoch q->epoch. */
 static void queue_shuffle(Queue *q) {
     Rng rng = stream(q->seed, STREAM_ORDER, q->epoch, 0);
     rng_shuffle(&rng, q->document, q->count);
     q->next = 0;
 }
 
-static Queue queue_of_split(Scratch *s, int split, uint64_t seed) {
+/* Returns the documents of a split (0: training, 1: held out), shuffled. */
+static Queue queue_of_split(Work *w, int split, uint64_t seed) {
     Queue q = { NULL, 0, 0, seed, 0 };
-    q.document = pool_need(&s->pool, (size_t)s->data.count + 1, sizeof *q.document, "the order of documents");
-    for (uint64_t i = 0; i < s->data.count; i++)
-        if (s->data.document[i].split == split) q.document[q.count++] = (int)i;
+    q.document = pool_need(&w->pool, (size_t)w->data.count + 1, sizeof *q.document, "the order of documents");
+    for (uint64_t i = 0; i < w->data.count; i++)
+        if (w->data.document[i].split == split) q.document[q.count++] = (int)i;
     queue_shuffle(&q);
     return q;
 }
 
-/* Makes a query of a document: its first `length` tokens if it has more; of a prompt the whole, if it has
- * at most --query-max. Writes it to token (room for 1 + query_max; NULL: it is not wanted), after <s> if
- * the template has one. Returns its size, or 0 if the document gives none; *tokens: how many the document
- * has. */
-static int query_of(const Models *m, Scratch *s, const Document *d, int length, int *token, int *tokens) {
-    PoolMark mark = pool_mark(&s->pool);
+/* Writes the query of a document to token (room for 1 + query_max; NULL: writes nothing): <s> if the
+ * template has it, then the first `length` tokens of a text that has more, or a whole prompt of at
+ * most --query-max tokens. Returns the query's size, or 0 if the document gives no query; *tokens:
+ * how many tokens the document has. */
+static int query_of(const Models *m, Work *w, const Document *d, int length, int *token, int *tokens) {
+    PoolMark mark = pool_mark(&w->pool);
     int *ids, n, at = 0, good;
-    must(tokenizer_encode(m->tokenizer, d->text[0], d->length[0], &s->pool, &ids, &n), NULL,
+    must(tokenizer_encode(m->tokenizer, d->text[0], d->length[0], &w->pool, &ids, &n), NULL,
          "a smaller dataset");
-    if (s->data.kind == DATA_PROMPTS) {
+    if (w->data.kind == DATA_PROMPTS) {
         good = n > 0 && n <= o.query_max;
         length = n;
     } else good = n > length;
@@ -268,15 +244,15 @@ static int query_of(const Models *m, Scratch *s, const Document *d, int length, 
         if (m->bos >= 0) token[at++] = m->bos;
         memcpy(token + at, ids, (size_t)length * sizeof *ids);
     }
-    pool_release(&s->pool, mark);
+    pool_release(&w->pool, mark);
     *tokens = n;
     return good ? length + (m->bos >= 0) : 0;
 }
 
-/* Takes the next document that gives a query (see query_of). once: every document at most once, 0 after the
- * last. Otherwise the queue goes on with a new epoch, and the result is 0 only if a whole epoch had no such
- * document. */
-static int next_query(const Models *m, Scratch *s, Queue *q, int length, int once, int *token) {
+/* Writes the query of the next document that gives one to token (see query_of). Returns the query's
+ * size. once 1: returns 0 after the last document. once 0: begins a new epoch there, and returns 0 only
+ * if a whole epoch gave no query. */
+static int next_query(const Models *m, Work *w, Queue *q, int length, int once, int *token) {
     for (int epochs = 0; ; ) {
         if (q->next == q->count) {
             if (once || epochs++) return 0;
@@ -284,7 +260,7 @@ static int next_query(const Models *m, Scratch *s, Queue *q, int length, int onc
             queue_shuffle(q);
             continue;
         }
-        int tokens, n = query_of(m, s, &s->data.document[q->document[q->next++]], length, token, &tokens);
+        int tokens, n = query_of(m, w, &w->data.document[q->document[q->next++]], length, token, &tokens);
         if (n) return n;
     }
 }
@@ -293,34 +269,36 @@ static int draw_between(Rng *rng, int low, int high) {
     return low + (int)rng_below(rng, (uint64_t)(high - low) + 1);
 }
 
-static void no_query(Scratch *s, int shortest) {
-    if (s->data.kind != DATA_PROMPTS || !shortest) {
-        fail(&s->err, E_ARGUMENT, "no document is long enough for a query", "", 0, 0);
-        die(&s->err, "a smaller --query-max, or another dataset");
+/* Ends the program because no document gives a query. shortest: tokens of the
+ * shortest prompt (0: unknown). */
+static void no_query(Work *w, int shortest) {
+    if (w->data.kind != DATA_PROMPTS || !shortest) {
+        fail(&w->err, E_ARGUMENT, "no document is long enough for a query", "", 0, 0);
+        die(&w->err, "a smaller --query-max, or another dataset");
     }
-    fail(&s->err, E_ARGUMENT, "every prompt is longer than --query-max; the shortest", "", shortest,
+    fail(&w->err, E_ARGUMENT, "every prompt is longer than --query-max; the shortest", "", shortest,
          o.query_max);
-    die(&s->err, "a larger --query-max");
+    die(&w->err, "a larger --query-max");
 }
 
-/* Looks for training documents that give a query of the largest size, and stops once a step's worth is
- * found. Says how few there are; dies if there is none, so that no later step can lack one. */
-static void check_queries(const Models *m, Scratch *s, const Queue *q) {
+/* Counts the training documents that give a query of the largest size, but no more than a step needs. Prints
+ * the count if it is less than that; dies if it is 0, so that no later step can lack a query. */
+static void check_queries(const Models *m, Work *w, const Queue *q) {
     int good = 0, shortest = 0;
     for (int i = 0; i < q->count && good < o.batch_size; i++) {
         int tokens;
-        good += query_of(m, s, &s->data.document[q->document[i]], o.query_max, NULL, &tokens) > 0;
+        good += query_of(m, w, &w->data.document[q->document[i]], o.query_max, NULL, &tokens) > 0;
         if (tokens && (!shortest || tokens < shortest)) shortest = tokens;
     }
-    if (!good) no_query(s, shortest);
+    if (!good) no_query(w, shortest);
     if (good < o.batch_size)
         printf("only %d of %d training documents %s\n", good, q->count,
-               s->data.kind == DATA_PROMPTS ? "have prompts of at most --query-max tokens"
+               w->data.kind == DATA_PROMPTS ? "have prompts of at most --query-max tokens"
                                             : "are longer than --query-max tokens");
 }
 
-/* Starts sequence b of x, whose query of `prompt` tokens is in place already, with room for `response` more
- * tokens. */
+/* Prepares sequence b of x for sampling. Its query of `prompt` tokens is already in x->token; up to
+ * `response` tokens may follow. */
 static void sequence_begin(const Models *m, Rollout *x, int b, int prompt, int response, Rng rng) {
     Sequence *seq = &x->seq[b];
     memset(seq, 0, sizeof *seq);
@@ -333,15 +311,16 @@ static void sequence_begin(const Models *m, Rollout *x, int b, int prompt, int r
     seq->rng = rng;
 }
 
-static void draw_queries(Progress *p, const Models *m, Scratch *s) {
-    Rollout *x = &s->rollout;
+/* Prepares a sequence for each response of the step: the next query, with lengths drawn at random. */
+static void draw_queries(Progress *p, const Models *m, Work *w) {
+    Rollout *x = &w->rollout;
     x->B = o.batch_size;
     for (int b = 0; b < x->B; b++) {
         Rng rng = stream(o.seed, STREAM_QUERY, (uint64_t)p->step, (uint64_t)b);
         const int length = draw_between(&rng, o.query_min, o.query_max);
         const int response = draw_between(&rng, o.response_min, o.response_max);
-        const int prompt = next_query(m, s, &p->queue, length, 0, x->token + (size_t)b * (size_t)m->T);
-        if (!prompt) no_query(s, 0);
+        const int prompt = next_query(m, w, &p->queue, length, 0, x->token + (size_t)b * (size_t)m->T);
+        if (!prompt) no_query(w, 0);
         rng = stream(o.seed, STREAM_SAMPLE, (uint64_t)p->step, (uint64_t)b);
         sequence_begin(m, x, b, prompt, response, rng);
     }
@@ -349,20 +328,21 @@ static void draw_queries(Progress *p, const Models *m, Scratch *s) {
 
 /* ---- roll out ---- */
 
-/* Fills all sequences of the rollout, then lays their tokens out one after another. */
-static void sample_responses(const Progress *p, const Models *m, Scratch *s) {
-    const Writing writing = { m->adapter, &m->head, { (float)o.temperature, 0, 1 }, NULL, NULL };
-    Rollout *x = &s->rollout;
+/* Samples all responses, then copies their log-probs and values into the arrays (P). */
+static void sample_responses(const Progress *p, const Models *m, Work *w) {
+    const Writing writing = { .adapter = m->adapter, .head = &m->head,
+                              .sampling = { (float)o.temperature, 0, 1 } };
+    Rollout *x = &w->rollout;
     for (int first = 0; first < x->B; first += o.chunk)
-        must(model_generate(&m->policy, &writing, x->seq + first, smaller(o.chunk, x->B - first), &s->cache,
-                            &s->ws), NULL, "check the weights: the sampler failed");
+        must(model_generate(&m->policy, &writing, x->seq + first, smaller(o.chunk, x->B - first), &w->cache,
+                            &w->ws), NULL, "check the weights: the sampler failed");
     x->P = 0;
     for (int b = 0; b < x->B; b++) {
         const Sequence *seq = &x->seq[b];
         const int n = seq->length - seq->prompt;
         for (int t = 0; t < n; t++)
             if (!is_number(seq->logprob[t]) || !is_number(seq->value[t]))
-                not_a_number(p, m, s, "the policy's log-probs or values are not numbers", 0);
+                not_a_number(p, m, w, "the policy's log-probs or values are not numbers", 0);
         x->start[b] = x->P;
         memcpy(x->logprob + x->P, seq->logprob, (size_t)n * sizeof(float));
         memcpy(x->value + x->P, seq->value, (size_t)n * sizeof(float));
@@ -371,51 +351,18 @@ static void sample_responses(const Progress *p, const Models *m, Scratch *s) {
     x->start[x->B] = x->P;
 }
 
-/* Lays out the rows of n sequences of seq (which[i], or the i-th). A row wants its logits if it predicts a
- * response token. */
-static Rows fill_rows(Batch *k, const Sequence *seq, const int *which, int n) {
-    k->rows.N = k->rows.W = 0;
-    for (int i = 0; i < n; i++) {
-        const Sequence *one = &seq[which ? which[i] : i];
-        rows_add(&k->rows, i, one->token, one->length, one->prompt);
-    }
-    return rows_of(&k->rows);
-}
-
-/* Computes the responses' log-probs under the reference, and for --kl-penalty full the exact KL to it. */
-static void reference_logprobs(const Models *m, Scratch *s) {
-    Batch *k = &s->batch;
-    Rollout *x = &s->rollout;
-    const float temperature = (float)o.temperature;
-    for (int first = 0; first < x->B; first += o.chunk) {
-        const Rows rows = fill_rows(k, x->seq + first, NULL, smaller(o.chunk, x->B - first));
-        const int at = x->start[first];
-        const HeadTask task = { k->rows.target, temperature, x->ref_logprob + at, NULL, NULL, NULL, NULL };
-        int code = model_forward(m->reference, m->reference_adapter, &rows, &s->cache, NULL, k->hidden,
-                                 &s->ws);
-        if (!code) code = model_logprobs(m->reference, k->hidden, rows.W, &task, &s->ws);
-        if (!code && o.kl_penalty == KL_FULL) {
-            code = model_forward(&m->policy, m->adapter, &rows, &s->cache, NULL, k->other_hidden, &s->ws);
-            if (!code)
-                code = model_full_kl(&m->policy, k->other_hidden, m->reference, k->hidden, rows.W,
-                                     temperature, x->full_kl + at, &s->ws);
-        }
-        must(code, NULL, "check the reference's weights");
-    }
-}
-
 /* ---- score ---- */
 
-/* Writes the texts of sequence b without special tokens. The response is what the whole has after the
- * query, so that a word that the query begins counts as one word. If the whole does not begin with the
- * query (a character cut in two), the response is decoded alone. */
-static void decode_sequence(const Models *m, Scratch *s, int b) {
-    Rollout *x = &s->rollout;
+/* Decodes sequence b without special tokens. The response's text is the rest of the whole text after the
+ * query's text, so that a word that the query begins stays one word. If the whole text does not begin with
+ * the query's (the query ends inside a character), decodes the response alone. */
+static void decode_sequence(const Models *m, Work *w, int b) {
+    Rollout *x = &w->rollout;
     const Sequence *seq = &x->seq[b];
     char *whole, *query, *alone;
     size_t n, query_n = 0;
-    int code = tokenizer_decode(m->tokenizer, seq->token, seq->length, &s->pool, &whole, &n);
-    if (!code) code = tokenizer_decode(m->tokenizer, seq->token, seq->prompt, &s->pool, &query, &query_n);
+    int code = tokenizer_decode(m->tokenizer, seq->token, seq->length, &w->pool, &whole, &n);
+    if (!code) code = tokenizer_decode(m->tokenizer, seq->token, seq->prompt, &w->pool, &query, &query_n);
     must(code, NULL, NULL);
     x->text[b] = whole;
     x->text_length[b] = n;
@@ -425,13 +372,13 @@ static void decode_sequence(const Models *m, Scratch *s, int b) {
         x->response_length[b] = n - query_n;
         return;
     }
-    must(tokenizer_decode(m->tokenizer, seq->token + seq->prompt, seq->length - seq->prompt, &s->pool,
+    must(tokenizer_decode(m->tokenizer, seq->token + seq->prompt, seq->length - seq->prompt, &w->pool,
                           &alone, &n), NULL, NULL);
     x->response[b] = alone;
     x->response_length[b] = n;
 }
 
-/* Returns how often a text occurs in another, without overlaps. */
+/* Returns how often `wanted` occurs in a text of n bytes, without overlaps. */
 static float count_text(const char *text, size_t n, const char *wanted) {
     size_t w = strlen(wanted), count = 0;
     for (size_t i = 0; i + w <= n; ) {
@@ -442,52 +389,53 @@ static float count_text(const char *text, size_t n, const char *wanted) {
     return (float)count;
 }
 
-/* Appends n ids to the judge's next forward as its i-th text, inside the template; a text without any id is
- * bos or eos alone. */
+/* Appends n ids to the judge's batch as its i-th text, between the template's bos and eos. A text without any
+ * id becomes empty_text_id (bos or eos) alone. */
 static void judge_add(const Models *m, JudgeBatch *j, int i, const int *ids, int n) {
     const SpecialIds special = tokenizer_specials(m->judge_tokenizer);
     j->start[i] = j->tokens;
-    if (m->before) j->token[j->tokens++] = special.bos;
+    if (m->adds_bos) j->token[j->tokens++] = special.bos;
     for (int k = 0; k < n; k++) j->token[j->tokens++] = ids[k];
-    if (m->after) j->token[j->tokens++] = special.eos;
+    if (m->adds_eos) j->token[j->tokens++] = special.eos;
     if (j->tokens == j->start[i]) j->token[j->tokens++] = empty_text_id(m->judge_tokenizer);
     j->start[i + 1] = j->tokens;
 }
 
-/* Scores the n texts that wait in the judge's batch, and empties it. */
-static void judge_run(const Models *m, Scratch *s, int n, float *score) {
-    JudgeBatch *j = &s->judge;
+/* Writes the scores of the n texts in the judge's batch to score, and empties the batch. */
+static void judge_run(const Models *m, Work *w, int n, float *score) {
+    JudgeBatch *j = &w->judge;
     const Texts texts = { j->tokens, n, j->token, j->start };
     if (!n) return;
-    must(reward_forward(&m->judge, NULL, &texts, NULL, j->logits, &s->ws), NULL,
+    must(reward_forward(&m->judge, NULL, &texts, NULL, j->logits, &w->ws), NULL,
          "check that the tokenizer belongs to the judge");
     for (int i = 0; i < n; i++)
         score[i] = j->logits[(size_t)i * (size_t)m->judge_config.labels + (size_t)m->label];
     j->tokens = 0;
 }
 
-/* Fills raw_score with the judge's logit of each text, with as many texts in a forward as there is room
- * for. A text that is longer than the judge's limit is cut at its end. */
-static void judge_texts(const Models *m, Scratch *s) {
-    Rollout *x = &s->rollout;
-    const int most = reward_max_tokens(&m->judge_config) - m->before - m->after;
+/* Fills raw_score with the judge's logit for each text. A forward takes as many texts as there is room for.
+ * The end of a text that is longer than the judge's limit is cut off. */
+static void judge_texts(const Models *m, Work *w) {
+    Rollout *x = &w->rollout;
+    const int most = reward_max_tokens(&m->judge_config) - m->adds_bos - m->adds_eos;
     int waiting = 0;
-    s->judge.tokens = 0;
+    w->judge.tokens = 0;
     for (int b = 0; b < x->B; b++) {
-        PoolMark mark = pool_mark(&s->pool);
+        PoolMark mark = pool_mark(&w->pool);
         const char *text = o.score == SCORE_BOTH ? x->text[b] : x->response[b];
         const size_t bytes = o.score == SCORE_BOTH ? x->text_length[b] : x->response_length[b];
         int *ids, n;
-        must(tokenizer_encode(m->judge_tokenizer, text, bytes, &s->pool, &ids, &n), NULL, NULL);
+        must(tokenizer_encode(m->judge_tokenizer, text, bytes, &w->pool, &ids, &n), NULL, NULL);
         n = smaller(n, most);
-        if (waiting == o.chunk || s->judge.tokens + larger(n + m->before + m->after, 1) > s->judge.rows) {
-            judge_run(m, s, waiting, x->raw_score + b - waiting);
+        if (waiting == o.chunk ||
+            w->judge.tokens + larger(n + m->adds_bos + m->adds_eos, 1) > w->judge.room) {
+            judge_run(m, w, waiting, x->raw_score + b - waiting);
             waiting = 0;
         }
-        judge_add(m, &s->judge, waiting++, ids, n);
-        pool_release(&s->pool, mark);
+        judge_add(m, &w->judge, waiting++, ids, n);
+        pool_release(&w->pool, mark);
     }
-    judge_run(m, s, waiting, x->raw_score + x->B - waiting);
+    judge_run(m, w, waiting, x->raw_score + x->B - waiting);
 }
 
 static int ends_in_eos(const Models *m, const Sequence *seq) {
@@ -496,26 +444,62 @@ static int ends_in_eos(const Models *m, const Sequence *seq) {
     return 0;
 }
 
-/* Fills raw_score from the judge, and score: with gain and bias, less the penalty for a response without
- * EOS. */
-static void score_responses(const Progress *p, const Models *m, Scratch *s) {
-    Rollout *x = &s->rollout;
-    for (int b = 0; b < x->B; b++) decode_sequence(m, s, b);
-    if (!o.reward_text) judge_texts(m, s);
+/* Fills raw_score from the judge or --reward-text, and score = gain * raw_score + bias, minus the
+ * penalty if the response has no EOS. */
+static void score_responses(const Progress *p, const Models *m, Work *w) {
+    Rollout *x = &w->rollout;
+    for (int b = 0; b < x->B; b++) decode_sequence(m, w, b);
+    if (!o.reward_text) judge_texts(m, w);
     for (int b = 0; b < x->B; b++) {
         if (o.reward_text) x->raw_score[b] = count_text(x->response[b], x->response_length[b], o.reward_text);
         if (!is_number(x->raw_score[b])) {
-            fail(&s->err, E_NUMBER, "the judge's score is not a number", o.reward, 0, 0);
-            die(&s->err, "check the judge's weights with: run score");
+            fail(&w->err, E_NUMBER, "the judge's score is not a number", o.reward, 0, 0);
+            die(&w->err, "check the judge's weights with: run score");
         }
         const double penalty = ends_in_eos(m, &x->seq[b]) ? 0 : o.eos_penalty;
         x->score[b] = (float)(p->gain * x->raw_score[b] + p->bias - penalty);
     }
 }
 
+/* ---- the reference's log-probs ---- */
+
+/* Fills the batch with the rows of n sequences: seq[which[i]], or seq[i] if which is NULL. A row wants its
+ * logits if it predicts a response token (rows_add: train.c). */
+static Rows fill_rows(Batch *k, const Sequence *seq, const int *which, int n) {
+    k->rows.N = k->rows.W = 0;
+    for (int i = 0; i < n; i++) {
+        const Sequence *one = &seq[which ? which[i] : i];
+        rows_add(&k->rows, i, one->token, one->length, one->prompt);
+    }
+    return rows_of(&k->rows);
+}
+
+/* Computes the responses' log-probs under the reference, and for --kl-penalty full the exact KL to it. */
+static void reference_logprobs(const Models *m, Work *w) {
+    Batch *k = &w->batch;
+    Rollout *x = &w->rollout;
+    const float temperature = (float)o.temperature;
+    for (int first = 0; first < x->B; first += o.chunk) {
+        const Rows rows = fill_rows(k, x->seq + first, NULL, smaller(o.chunk, x->B - first));
+        const int at = x->start[first];
+        const HeadTask task = { .target = k->rows.target, .temperature = temperature,
+                                .logprob = x->ref_logprob + at };
+        int code = model_forward(m->reference, m->reference_adapter, &rows, &w->cache, NULL, k->hidden,
+                                 &w->ws);
+        if (!code) code = model_logprobs(m->reference, k->hidden, rows.W, &task, &w->ws);
+        if (!code && o.kl_penalty == KL_FULL) {
+            code = model_forward(&m->policy, m->adapter, &rows, &w->cache, NULL, k->other_hidden, &w->ws);
+            if (!code)
+                code = model_full_kl(&m->policy, k->other_hidden, m->reference, k->hidden, rows.W,
+                                     temperature, x->full_kl + at, &w->ws);
+        }
+        must(code, NULL, "check the reference's weights");
+    }
+}
+
 /* ---- --dump-rollouts ---- */
 
-/* Appends "name": [x[0], x[1] ...] with nine significant digits, which give every float back exactly. */
+/* Appends "name": [x[0], x[1] ...] with nine significant digits, enough to read every float back exactly. */
 static void dump_floats(Buffer *b, const char *name, const float *x, int n) {
     char number[40];
     buffer_text(b, ", \"");
@@ -539,17 +523,17 @@ static void dump_ids(Buffer *b, const char *name, const int *id, int n) {
     buffer_text(b, "]");
 }
 
-/* Appends what this step is made of to --dump-rollouts, one JSON line a response. advantage: as the loss
- * sees it, whitened; before whitening it is return - value. */
-static void dump_rollout(const Progress *p, Scratch *s) {
-    const Rollout *x = &s->rollout;
-    PoolMark mark = pool_mark(&s->pool);
+/* Appends this step's responses to the file of --dump-rollouts, a JSON line for each. advantage is the
+ * whitened one that the loss uses; before whitening it was return - value. */
+static void dump_rollout(const Progress *p, Work *w) {
+    const Rollout *x = &w->rollout;
+    PoolMark mark = pool_mark(&w->pool);
     for (int i = 0; i < x->B; i++) {
         const Sequence *seq = &x->seq[i];
         const int at = x->start[i], n = x->start[i + 1] - at;
         char text[160];
         Buffer b = { 0 };
-        b.pool = &s->pool;
+        b.pool = &w->pool;
         snprintf(text, sizeof text, "{\"step\": %d, \"index\": %d, \"score\": %.9g, \"kl_coef\": %.9g",
                  p->step, i, (double)x->score[i], p->kl.coef);
         buffer_text(&b, text);
@@ -564,8 +548,8 @@ static void dump_rollout(const Progress *p, Scratch *s) {
         dump_floats(&b, "return", x->returns + at, n);
         buffer_text(&b, "}\n");
         must(b.failed ? E_MEMORY : OK, NULL, NULL);
-        must(file_append(o.dump, b.data, b.length, &s->err), &s->err, NULL);
-        pool_release(&s->pool, mark);
+        must(file_append(o.dump, b.data, b.length, &w->err), &w->err, NULL);
+        pool_release(&w->pool, mark);
     }
 }
 
@@ -573,14 +557,16 @@ static void dump_rollout(const Progress *p, Scratch *s) {
 
 typedef struct { const Batch *batch; const PpoLoss *loss; float scale; PpoStats *stats; } LossContext;
 
-/* Sets dloss/dlogprob of tokens first .. first+n-1: the head calls this as soon as it has their log-probs. */
+/* Sets dloss/dlogprob of the n tokens from `first` on. The head calls this for each block of rows as
+ * soon as it has their log-probs. */
 static void token_loss(void *context, int first, int n, const float *logprob, float *dlogprob) {
     const LossContext *c = context;
     policy_loss(dlogprob, logprob, c->batch->old_logprob + first, c->batch->advantage + first, c->loss,
                 c->scale, n, c->stats);
 }
 
-/* Copies what the rollout knows of these responses' tokens, in the order of the batch. */
+/* Copies the old log-probs, advantages, old values and returns of these responses
+ * from the rollout to the batch. */
 static void gather_tokens(Batch *k, const Rollout *x, const int *which, int n) {
     int w = 0;
     for (int i = 0; i < n; i++)
@@ -592,25 +578,27 @@ static void gather_tokens(Batch *k, const Rollout *x, const int *which, int n) {
         }
 }
 
-/* Runs forward, loss and backward of one mini-batch; adds to the gradients and to c->stats. */
-static int train_mini_batch(const Models *m, Scratch *s, const int *which, int n, LossContext *c) {
-    Batch *k = &s->batch;
-    const Rows rows = fill_rows(k, s->rollout.seq, which, n);
+/* Runs forward, loss and backward of one mini-batch; adds to the gradients and to c->stats.
+ * Returns OK or the model's error. */
+static int train_mini_batch(const Models *m, Work *w, const int *which, int n, LossContext *c) {
+    Batch *k = &w->batch;
+    const Rows rows = fill_rows(k, w->rollout.seq, which, n);
     const int W = rows.W;
-    const HeadTask task = { k->rows.target, (float)o.temperature, k->new_logprob, k->entropy, token_loss, c,
-                            k->dhidden };
-    gather_tokens(k, &s->rollout, which, n);
-    int code = model_forward(&m->policy, m->adapter, &rows, &s->cache, &s->saved, k->hidden, &s->ws);
+    const HeadTask task = { .target = k->rows.target, .temperature = (float)o.temperature,
+                            .logprob = k->new_logprob, .entropy = k->entropy, .loss = token_loss,
+                            .context = c, .dhidden = k->dhidden };
+    gather_tokens(k, &w->rollout, which, n);
+    int code = model_forward(&m->policy, m->adapter, &rows, &w->cache, &w->saved, k->hidden, &w->ws);
     if (code) return code;
     memset(k->dhidden, 0, (size_t)W * (size_t)m->config.stack.C * sizeof(float));
-    code = model_logprobs(&m->policy, k->hidden, W, &task, &s->ws);
+    code = model_logprobs(&m->policy, k->hidden, W, &task, &w->ws);
     if (code) return code;
-    model_values(&m->head, k->hidden, k->value, W, &s->ws);
+    model_values(&m->head, k->hidden, k->value, W, &w->ws);
     memset(k->dvalue, 0, (size_t)W * sizeof(float));
     value_loss(k->dvalue, k->value, k->old_value, k->returns, c->loss, c->scale, W, c->stats);
-    model_values_backward(&m->head, k->dvalue, k->hidden, k->dhidden, W, &s->ws);
-    for (int w = 0; w < W; w++) c->stats->entropy += k->entropy[w];
-    return model_backward(&m->policy, m->adapter, &rows, &s->cache, &s->saved, k->dhidden, &s->ws);
+    model_values_backward(&m->head, k->dvalue, k->hidden, k->dhidden, W, &w->ws);
+    for (int i = 0; i < W; i++) c->stats->entropy += k->entropy[i];
+    return model_backward(&m->policy, m->adapter, &rows, &w->cache, &w->saved, k->dhidden, &w->ws);
 }
 
 static void add_stats(PpoStats *to, const PpoStats *s) {
@@ -623,7 +611,8 @@ static void add_stats(PpoStats *to, const PpoStats *s) {
     if (most > to->max_ratio_deviation || most != most) to->max_ratio_deviation = most;
 }
 
-/* Moves the weights by the gradients, whose norm is `norm`: scaled down to max_grad_norm, then Adam. */
+/* Changes the weights by a step of Adam. Gradients whose norm is above --max-grad-norm are first
+ * scaled down to it (0: never). */
 static void move_weights(Progress *p, const Models *m, double norm) {
     const AdamW adam = { (float)learning_rate(o.lr_anneal, o.lr, 0, p->step, o.steps), 0.9f, 0.999f,
                          (float)o.adam_eps, 0, o.adam_tf };
@@ -635,34 +624,69 @@ static void move_weights(Progress *p, const Models *m, double norm) {
                    &head, (float)scale);
 }
 
-/* Makes one optimiser step over n responses: gradients of the mean over all their tokens, then Adam.
- * Returns the mean policy KL. An update whose mean ratio is beyond the guard is left out, also in Adam's
- * moments. */
-static double update(Progress *p, const Models *m, Scratch *s, const int *which, int n) {
+/* Makes one update from n responses: the gradients of the loss (a mean over all their tokens), then Adam.
+ * Returns the mean policy KL of these tokens. If the mean ratio is above --ratio-threshold, the update is
+ * skipped: neither the weights nor Adam's moments change. */
+static double update(Progress *p, const Models *m, Work *w, const int *which, int n) {
     const PpoLoss loss = { (float)o.clip, (float)o.clip_value, (float)o.vf_coef, (float)o.ratio_threshold };
-    const int *start = s->rollout.start, first = !s->now.updates;
+    const int *start = w->rollout.start, first = !w->now.updates;
     PpoStats stats;
     int tokens = 0;
     memset(&stats, 0, sizeof stats);
     for (int i = 0; i < n; i++) tokens += start[which[i] + 1] - start[which[i]];
-    LossContext c = { &s->batch, &loss, 1 / (float)tokens, &stats };
+    LossContext c = { &w->batch, &loss, 1 / (float)tokens, &stats };
     gradient_zero(m->trained, m->trained_all);
     for (int i = 0; i < n; i += o.mini_batch_size)
-        must(train_mini_batch(m, s, which + i, smaller(o.mini_batch_size, n - i), &c), NULL, NULL);
-    if (first) s->now.first_ratio = stats.max_ratio_deviation;
+        must(train_mini_batch(m, w, which + i, smaller(o.mini_batch_size, n - i), &c), NULL, NULL);
+    if (first) w->now.first_deviation = stats.max_ratio_deviation;
     const double norm = gradient_norm(m->trained, m->trained_all);
     if (!is_number(stats.policy_kl) || !is_number(stats.value_loss))
-        not_a_number(p, m, s, "the loss is not a number", first);
-    if (ratio_exceeds(&stats, &loss)) s->now.skipped++;
+        not_a_number(p, m, w, "the loss is not a number", first);
+    if (ratio_exceeds(&stats, &loss)) w->now.skipped++;
     else {
         if (!is_number(stats.policy_loss) || !is_number(norm))
-            not_a_number(p, m, s, "the loss or its gradient is not a number", first);
+            not_a_number(p, m, w, "the loss or its gradient is not a number", first);
         move_weights(p, m, norm);
     }
-    s->now.updates++;
-    s->now.grad_norm += norm;
-    add_stats(&s->now.stats, &stats);
+    w->now.updates++;
+    w->now.grad_norm += norm;
+    add_stats(&w->now.stats, &stats);
     return stats.policy_kl / tokens;
+}
+
+/* ---- saving, and the end of a run that met a NaN or an infinity ---- */
+
+static int weights_are_numbers(const Models *m) {
+    return tensors_are_numbers(m->trained, m->trained_all, o.dtype);
+}
+
+/* Writes the result into the run folder: a PEFT adapter, or a whole model folder if all weights were
+ * trained; and the value head. Each file is written under another name and then renamed, so an
+ * interruption leaves the last good files. */
+static void save_result(const Progress *p, const Models *m, Work *w) {
+    if (m->adapter) save_adapter(&m->lora, o.policy, w->out.path, o.dtype, &w->pool);
+    else save_policy(&m->policy, m->tokenizer, w->out.path, o.dtype, 0, &w->pool);
+    save_value_head(&m->head, w->out.path, &w->pool);
+    w->out.saved = p->step;
+}
+
+typedef struct { const Progress *p; const Models *m; Work *w; } Saving;
+static void save_step(void *run, int step) {
+    const Saving *saving = run;
+    Progress done = *saving->p;
+    done.step = step;
+    save_result(&done, saving->m, saving->w);
+}
+
+/* Ends the run because a NaN or an infinity came up in this step; `what` is the message. good 1: the weights
+ * are still those after the previous step, and they are saved. good 0: the last save stays. */
+static void not_a_number(const Progress *p, const Models *m, Work *w, const char *what, int good) {
+    Saving saving = { p, m, w };
+    const Saver saver = { &w->out, save_step, &saving };
+    const int moved = p->step > 1 || w->now.updates;
+    stop_not_a_number(what, larger(p->step, 1), good && weights_are_numbers(m), &saver,
+                      moved ? "a smaller --learning-rate, or --max-grad-norm 1"
+                            : "another --policy, or --compute f32: no weight has been trained yet");
 }
 
 /* ---- log ---- */
@@ -704,23 +728,23 @@ static void log_objective(const Progress *p, const Models *m, Rollout *x, Log *l
     log_integer(l, "tokens/responses_with_eos", ended);
 }
 
-/* Logs a step under TRL's names (its docs/source/logging.mdx explains them); averages are over all tokens
- * of all updates of the step. */
-static void log_step(const Progress *p, const Models *m, Scratch *scratch, double kl) {
-    Rollout *x = &scratch->rollout;
-    const Statistics *now = &scratch->now;
+/* Logs a step under TRL's names, which its docs/source/logging.mdx explains. Averages are over all
+ * tokens of all updates of the step. */
+static void log_step(const Progress *p, const Models *m, Work *work, double kl) {
+    Rollout *x = &work->rollout;
+    const Statistics *now = &work->now;
     PpoStats s = now->stats;
     Summary returns = summarise(x->returns, x->P, x->scratch), value = summarise(x->value, x->P, x->scratch);
     const double variance = returns.std * returns.std;
     Log l;
     ppo_stats_mean(&s);
-    log_begin(&l, scratch->out.log, &scratch->pool);
+    log_begin(&l, work->out.log, &work->pool);
     log_integer(&l, "step", p->step);
     log_objective(p, m, x, &l, kl);
     log_number(&l, "ppo/loss/policy", s.policy_loss);
     log_number(&l, "ppo/loss/value", s.value_loss);
     log_number(&l, "ppo/loss/total", s.policy_loss + o.vf_coef * s.value_loss);
-    log_number(&l, "ppo/policy/first_ratio_max_deviation", now->first_ratio);
+    log_number(&l, "ppo/policy/first_ratio_max_deviation", now->first_deviation);
     log_number(&l, "ppo/policy/max_ratio_deviation", s.max_ratio_deviation);
     log_number(&l, "ppo/policy/ratio", s.ratio);
     log_number(&l, "ppo/policy/clipfrac", s.clip_fraction);
@@ -740,30 +764,30 @@ static void log_step(const Progress *p, const Models *m, Scratch *scratch, doubl
     log_number(&l, "ppo/learning_rate", learning_rate(o.lr_anneal, o.lr, 0, p->step, o.steps));
     log_integer(&l, "ppo/epochs", now->epochs);
     log_integer(&l, "ppo/updates_skipped", now->skipped);
-    must(log_end(&l, &scratch->err), &scratch->err, NULL);
+    must(log_end(&l, &work->err), &work->err, NULL);
 }
 
-/* Logs the seconds of a step; returns their sum. */
-static double log_time(const Progress *p, Scratch *s) {
+/* Logs the seconds of each part of a step; returns their sum. */
+static double log_time(const Progress *p, Work *w) {
     static const char *const name[LAPS] = {
         "time/ppo/generate", "time/ppo/score", "time/ppo/forward_pass", "time/ppo/compute_advantages",
         "time/ppo/optimize_step" };
     double total = 0;
     Log l;
-    log_begin(&l, s->out.time, &s->pool);
+    log_begin(&l, w->out.time, &w->pool);
     log_integer(&l, "step", p->step);
     for (int i = 0; i < LAPS; i++) {
-        log_number(&l, name[i], s->now.seconds[i]);
-        total += s->now.seconds[i];
+        log_number(&l, name[i], w->now.seconds[i]);
+        total += w->now.seconds[i];
     }
     log_number(&l, "time/ppo/total", total);
-    log_number(&l, "time/tokens_per_second", total > 0 ? s->rollout.P / total : 0);
-    must(log_end(&l, &s->err), &s->err, NULL);
+    log_number(&l, "time/tokens_per_second", total > 0 ? w->rollout.P / total : 0);
+    must(log_end(&l, &w->err), &w->err, NULL);
     return total;
 }
 
-static void show_progress(Progress *p, const Scratch *s, double reward, double kl, double seconds) {
-    const PpoStats *stats = &s->now.stats;
+static void show_progress(Progress *p, const Work *w, double reward, double kl, double seconds) {
+    const PpoStats *stats = &w->now.stats;
     const int shown = smaller(p->step, HISTORY);
     char line[256], bars[128];
     if (p->step > HISTORY) memmove(p->history, p->history + 1, (HISTORY - 1) * sizeof *p->history);
@@ -771,63 +795,64 @@ static void show_progress(Progress *p, const Scratch *s, double reward, double k
     sparkline(bars, sizeof bars, p->history, shown, HISTORY);
     snprintf(line, sizeof line, "reward %+.3f %s  KL %.2f  coef %.4f  clip %.3f  %.0f tokens/s", reward,
              bars, kl, p->kl.coef, stats->tokens > 0 ? stats->clip_fraction / stats->tokens : 0,
-             seconds > 0 ? s->rollout.P / seconds : 0);
+             seconds > 0 ? w->rollout.P / seconds : 0);
     progress(line, p->step, o.steps, p->step == o.steps || cli_stopping());
 }
 
-/* Warns of a first ratio other than 1, and of a KL far below 0. With d = log policy - log reference of a
- * response that the policy sampled, the mean of d is an estimate of the KL, which is never negative; and
- * since exp(-d) has expectation 1, the mean of B of them is below -t with probability exp(-t B) at most.
- * So a negative estimate means few responses. Its variance is about 2 KL / B: it also helps to stay nearer
- * to the reference. Another --kl-penalty would hide the estimate, and restrain the policy less. */
-static void warn(const Progress *p, const Scratch *s, double kl) {
-    if (s->now.first_ratio == 0 && kl >= -1) return;
+/* Warns of a first ratio other than 1, and of a KL far below 0. Let d be log pi - log ref, summed over a
+ * response that the policy sampled. The mean of d over B responses estimates the KL, which is never
+ * negative. Since exp(-d) has expectation 1, Markov's inequality gives: this mean is below -t with a
+ * probability of at most exp(-t B). So a negative estimate means few responses. The estimate's variance is
+ * about 2 KL / B, so it also helps to stay nearer to the reference. Another --kl-penalty would hide the
+ * estimate, and restrain the policy less. */
+static void warn(const Progress *p, const Work *w, double kl) {
+    if (w->now.first_deviation == 0 && kl >= -1) return;
     fprintf(stderr, "\nppo: warning at step %d: ", p->step);
-    if (s->now.first_ratio != 0)
+    if (w->now.first_deviation != 0)
         fprintf(stderr, "the first ratio is not 1 but off by %g: sampler and training disagree\n",
-                s->now.first_ratio);
+                w->now.first_deviation);
     else
         fprintf(stderr, "KL is %.2f, although its expectation is never below 0: too few responses (%d) to "
                 "estimate it\n  try: a larger --batch-size, or a larger --init-kl-coef, which keeps the "
-                "policy where the estimate varies less\n", kl, s->rollout.B);
+                "policy where the estimate varies less\n", kl, w->rollout.B);
 }
 
-/* Ends a step: log, progress, warnings, then the controller's new coefficient. */
-static void step_end(Progress *p, const Models *m, Scratch *s, double kl) {
-    log_step(p, m, s, kl);
-    show_progress(p, s, mean(s->rollout.raw_score, s->rollout.B), kl, log_time(p, s));
-    warn(p, s, kl);
-    kl_controller_update(&p->kl, kl, s->rollout.B);
+/* Ends a step: writes the log, shows the progress, warns, and updates the KL coefficient. */
+static void step_end(Progress *p, const Models *m, Work *w, double kl) {
+    log_step(p, m, w, kl);
+    show_progress(p, w, mean(w->rollout.raw_score, w->rollout.B), kl, log_time(p, w));
+    warn(p, w, kl);
+    kl_controller_update(&p->kl, kl, w->rollout.B);
 }
 
 /* ---- evaluation ---- */
 
-/* Makes the evaluation set, beginnings of held-out documents, each used once. It is the same for every
- * seed; what is sampled after a query depends on the seed and the query only, so before and after differ by
- * the policy alone. */
-static void evaluation_begin(const Models *m, Scratch *s) {
-    Evaluation *e = &s->eval;
-    Queue q = queue_of_split(s, 1, 0);
+/* Makes the evaluation's queries, the beginnings of held-out documents, each used once. They are the same for
+ * every --seed. The random numbers of a response depend only on the seed and the query's index, so that the
+ * responses before and after training differ by the policy alone. */
+static void evaluation_begin(const Models *m, Work *w) {
+    Evaluation *e = &w->eval;
+    Queue q = queue_of_split(w, 1, 0);
     const int wanted = smaller(o.eval_queries, q.count);
     const size_t n = (size_t)wanted + 1;
     const char *what = "evaluation";
-    e->token = pool_need(&s->pool, n * (size_t)m->T, sizeof(int), what);
-    e->prompt = pool_need(&s->pool, n, sizeof(int), what);
-    e->capacity = pool_need(&s->pool, n, sizeof(int), what);
-    e->query = pool_need(&s->pool, n, sizeof *e->query, what);
-    e->query_length = pool_need(&s->pool, n, sizeof(size_t), what);
-    e->scratch = pool_need(&s->pool, n, sizeof(float), what);
+    e->token = pool_need(&w->pool, n * (size_t)m->T, sizeof(int), what);
+    e->prompt = pool_need(&w->pool, n, sizeof(int), what);
+    e->capacity = pool_need(&w->pool, n, sizeof(int), what);
+    e->query = pool_need(&w->pool, n, sizeof *e->query, what);
+    e->query_length = pool_need(&w->pool, n, sizeof(size_t), what);
+    e->scratch = pool_need(&w->pool, n, sizeof(float), what);
     for (int k = 0; k < 2; k++) {
-        e->response[k] = pool_need(&s->pool, n, sizeof *e->response[k], what);
-        e->response_length[k] = pool_need(&s->pool, n, sizeof(size_t), what);
-        e->score[k] = pool_need(&s->pool, n, sizeof(float), what);
-        e->kl[k] = pool_need(&s->pool, n, sizeof(float), what);
+        e->response[k] = pool_need(&w->pool, n, sizeof *e->response[k], what);
+        e->response_length[k] = pool_need(&w->pool, n, sizeof(size_t), what);
+        e->score[k] = pool_need(&w->pool, n, sizeof(float), what);
+        e->kl[k] = pool_need(&w->pool, n, sizeof(float), what);
     }
     for (e->n = 0; e->n < wanted; e->n++) {
         Rng rng = stream(0, STREAM_QUERY, UINT64_MAX, (uint64_t)e->n);
         const int length = draw_between(&rng, o.query_min, o.query_max);
         e->capacity[e->n] = draw_between(&rng, o.response_min, o.response_max);
-        e->prompt[e->n] = next_query(m, s, &q, length, 1, e->token + (size_t)e->n * (size_t)m->T);
+        e->prompt[e->n] = next_query(m, w, &q, length, 1, e->token + (size_t)e->n * (size_t)m->T);
         if (!e->prompt[e->n]) break;
     }
     if (e->n < o.eval_queries)
@@ -870,24 +895,25 @@ static long long distinct_bigrams(Pool *pool, const char *const *text, const siz
     return distinct;
 }
 
-static void log_evaluation(const Progress *p, Scratch *scratch, int k) {
-    const Evaluation *e = &scratch->eval;
+static void log_evaluation(const Progress *p, Work *work, int k) {
+    const Evaluation *e = &work->eval;
     Summary s = summarise(e->score[k], e->n, e->scratch);
     Log l;
-    log_begin(&l, scratch->out.log, &scratch->pool);
+    log_begin(&l, work->out.log, &work->pool);
     log_integer(&l, "step", p->step);
     log_number(&l, "eval/reward_mean", s.mean);
     log_number(&l, "eval/reward_median", s.median);
     log_number(&l, "eval/reward_std", s.std);
     log_number(&l, "eval/kl", mean(e->kl[k], e->n));
     log_integer(&l, "eval/distinct_bigrams", e->bigrams[k]);
-    must(log_end(&l, &scratch->err), &scratch->err, NULL);
+    must(log_end(&l, &work->err), &work->err, NULL);
 }
 
-/* Scores the policy on the evaluation set into slot k. Texts stay in the pool. */
-static void evaluate(const Progress *p, const Models *m, Scratch *s, int k) {
-    Evaluation *e = &s->eval;
-    Rollout *x = &s->rollout;
+/* Fills slot k of the evaluation with the policy's responses, their scores and their KL (KL_K1, whatever
+ * --kl-penalty is). The texts stay in the pool. */
+static void evaluate(const Progress *p, const Models *m, Work *w, int k) {
+    Evaluation *e = &w->eval;
+    Rollout *x = &w->rollout;
     const size_t T = (size_t)m->T;
     for (int first = 0; first < e->n; first += o.batch_size) {
         x->B = smaller(o.batch_size, e->n - first);
@@ -897,9 +923,9 @@ static void evaluate(const Progress *p, const Models *m, Scratch *s, int k) {
             sequence_begin(m, x, b, e->prompt[i], e->capacity[i],
                            stream(o.seed, STREAM_SAMPLE, UINT64_MAX, (uint64_t)i));
         }
-        sample_responses(p, m, s);
-        score_responses(p, m, s);
-        reference_logprobs(m, s);
+        sample_responses(p, m, w);
+        score_responses(p, m, w);
+        reference_logprobs(m, w);
         kl_penalty(x->kl, x->logprob, x->ref_logprob, x->full_kl, KL_K1, x->P);
         for (int b = 0; b < x->B; b++) {
             const int i = first + b;
@@ -911,57 +937,57 @@ static void evaluate(const Progress *p, const Models *m, Scratch *s, int k) {
             e->kl[k][i] = (float)kl_per_sequence(x->kl, x->start + b, 1);
         }
     }
-    e->bigrams[k] = distinct_bigrams(&s->pool, e->response[k], e->response_length[k], e->n);
-    log_evaluation(p, s, k);
+    e->bigrams[k] = distinct_bigrams(&w->pool, e->response[k], e->response_length[k], e->n);
+    log_evaluation(p, w, k);
 }
 
-static void write_samples(Scratch *s) {
-    const Evaluation *e = &s->eval;
+static void write_samples(Work *w) {
+    const Evaluation *e = &w->eval;
     for (int i = 0; i < e->n; i++) {
-        PoolMark mark = pool_mark(&s->pool);
+        PoolMark mark = pool_mark(&w->pool);
         Log l;
-        log_begin(&l, s->samples, &s->pool);
+        log_begin(&l, w->samples, &w->pool);
         log_text(&l, "query", e->query[i], e->query_length[i]);
         log_text(&l, "response_before", e->response[0][i], e->response_length[0][i]);
         log_text(&l, "response_after", e->response[1][i], e->response_length[1][i]);
         log_number(&l, "reward_before", e->score[0][i]);
         log_number(&l, "reward_after", e->score[1][i]);
         log_number(&l, "kl_after", e->kl[1][i]);
-        must(log_end(&l, &s->err), &s->err, NULL);
-        pool_release(&s->pool, mark);
+        must(log_end(&l, &w->err), &w->err, NULL);
+        pool_release(&w->pool, mark);
     }
 }
 
 /* ---- the run ---- */
 
-static void train(Progress *p, const Models *m, Scratch *s) {
+static void train(Progress *p, const Models *m, Work *w) {
     while (p->step < o.steps && !cli_stopping()) {
-        PoolMark mark = pool_mark(&s->pool);
+        PoolMark mark = pool_mark(&w->pool);
         p->step++;
-        step_end(p, m, s, ppo_step(p, m, s));
-        if (!weights_are_numbers(m)) not_a_number(p, m, s, "the weights are no longer numbers", 0);
-        pool_release(&s->pool, mark);
-        if (o.save_every && p->step % o.save_every == 0) save_result(p, m, s);
-        if (o.eval_every && p->step % o.eval_every == 0 && p->step < o.steps && s->eval.n)
-            evaluate(p, m, s, 1);
-        pool_release(&s->pool, mark);
+        step_end(p, m, w, ppo_step(p, m, w));
+        if (!weights_are_numbers(m)) not_a_number(p, m, w, "the weights are no longer numbers", 0);
+        pool_release(&w->pool, mark);
+        if (o.save_every && p->step % o.save_every == 0) save_result(p, m, w);
+        if (o.eval_every && p->step % o.eval_every == 0 && p->step < o.steps && w->eval.n)
+            evaluate(p, m, w, 1);
+        pool_release(&w->pool, mark);
     }
-    if (s->out.saved != p->step || !p->step) save_result(p, m, s);
+    if (w->out.saved != p->step || !p->step) save_result(p, m, w);
 }
 
-/* Sets gain and bias so that the scores before training have mean 0 and deviation 1. */
-static void normalize_scores(Progress *p, Scratch *s, const Summary *before) {
+/* Sets gain and bias so that the scores before training have mean 0 and standard deviation 1. */
+static void normalize_scores(Progress *p, Work *w, const Summary *before) {
     if (!(before->std > 0))
-        must(fail(&s->err, E_NUMBER, "all scores before training are the same: no deviation to normalize",
-                  "", 0, 0), &s->err, "leave --score-normalize out");
+        must(fail(&w->err, E_NUMBER, "all scores before training are the same: no deviation to normalize",
+                  "", 0, 0), &w->err, "leave --score-normalize out");
     p->gain = 1 / before->std;
     p->bias = -before->mean / before->std;
     printf("score = %.6g * reward %+.6g\n", p->gain, p->bias);
 }
 
-/* Evaluates, trains, evaluates, and prints the result. Before and after are the same queries with the same
- * random numbers. */
-static void run_all(Progress *p, const Models *m, Scratch *s) {
+/* Evaluates, trains, evaluates again, and prints the result. Both evaluations use the same queries
+ * and the same random numbers. */
+static void run_all(Progress *p, const Models *m, Work *w) {
     const double begin = wall_clock();
     p->gain = 1;
     p->moments.std = p->moments.var = 1;
@@ -969,27 +995,27 @@ static void run_all(Progress *p, const Models *m, Scratch *s) {
     p->kl.coef = o.kl_coef;
     p->kl.target = o.target;
     p->kl.horizon = o.adaptive ? o.horizon : 0;
-    if (o.eval_queries) evaluation_begin(m, s);
-    if (o.score_normalize && !s->eval.n)
-        must(fail(&s->err, E_MISSING, "no held-out documents: no scores to normalize with", "", 0, 0),
-             &s->err, "leave --score-normalize out");
-    if (s->eval.n) {
-        evaluate(p, m, s, 0);
-        Summary before = summarise(s->eval.score[0], s->eval.n, s->eval.scratch);
-        if (o.score_normalize) normalize_scores(p, s, &before);
+    if (o.eval_queries) evaluation_begin(m, w);
+    if (o.score_normalize && !w->eval.n)
+        must(fail(&w->err, E_MISSING, "no held-out documents: no scores to normalize with", "", 0, 0),
+             &w->err, "leave --score-normalize out");
+    if (w->eval.n) {
+        evaluate(p, m, w, 0);
+        Summary before = summarise(w->eval.score[0], w->eval.n, w->eval.scratch);
+        if (o.score_normalize) normalize_scores(p, w, &before);
         printf("before: mean reward %.4f, median %.4f on %d held-out queries\n", before.mean, before.median,
-               s->eval.n);
+               w->eval.n);
     }
-    train(p, m, s);
-    if (s->eval.n && !cli_stopping()) {
-        evaluate(p, m, s, 1);
-        write_samples(s);
+    train(p, m, w);
+    if (w->eval.n && !cli_stopping()) {
+        evaluate(p, m, w, 1);
+        write_samples(w);
     }
     if (cli_stopping())
         printf("stopped: what is saved is the state after step %d; no evaluation after\n", p->step);
-    report_run(s->out.path, o.show, &s->pool);
+    report_run(w->out.path, o.show, &w->pool);
     printf("  %d steps in %.1f seconds; %s in %s\n", p->step, wall_clock() - begin,
-           m->adapter ? "adapter and value head" : "model, tokenizer and value head", s->out.path);
+           m->adapter ? "adapter and value head" : "model, tokenizer and value head", w->out.path);
 }
 
 /* ---- memory: the same lines measure and lay out ---- */
@@ -1026,7 +1052,7 @@ static void batch_carve(Batch *k, const Models *m, Arena *a) {
     for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++) *tokens[i] = arena_take(a, W, sizeof(float));
 }
 
-/* Makes one list of what is trained, so that one optimizer has its moments. */
+/* Makes one list of all trained tensors, so that one optimizer holds their moments. */
 static void list_trained(Models *m, Pool *pool) {
     const Tensor *list = m->adapter ? m->lora.tensor : m->policy.tensor;
     const size_t head = sizeof m->head.tensor / sizeof *m->head.tensor;
@@ -1037,7 +1063,7 @@ static void list_trained(Models *m, Pool *pool) {
     memcpy(m->trained + m->trained_policy, m->head.tensor, sizeof m->head.tensor);
 }
 
-/* Lays out policy, reference, adapters and value head. */
+/* Lays out the policy, the reference, the adapters, the value head and Adam's moments. */
 static void carve_policy(Models *m, Optimizer *optimizer, Pool *pool, Arena *a, Bill *bill) {
     const int adapts = o.lora.rank > 0 || o.adapter;
     const Tensor *base;
@@ -1071,124 +1097,124 @@ static void carve_policy(Models *m, Optimizer *optimizer, Pool *pool, Arena *a, 
 static void carve(void *run, Arena *a, Bill *bill) {
     Whole *r = run;
     Models *m = &r->models;
-    Scratch *s = &r->scratch;
-    carve_policy(m, &r->progress.optimizer, &s->pool, a, bill);
+    Work *w = &r->work;
+    carve_policy(m, &r->progress.optimizer, &w->pool, a, bill);
     if (!o.reward_text) {
-        must(reward_carve(&m->judge, &m->judge_config, &m->judge_types, TRAIN_NOTHING, &s->pool, a, &s->err),
-             &s->err, NULL);
-        s->judge.logits = arena_take(a, (size_t)o.chunk * (size_t)m->judge_config.labels, sizeof(float));
+        must(reward_carve(&m->judge, &m->judge_config, &m->judge_types, TRAIN_NOTHING, &w->pool, a, &w->err),
+             &w->err, NULL);
+        w->judge.logits = arena_take(a, (size_t)o.chunk * (size_t)m->judge_config.labels, sizeof(float));
         bill_part(bill, "judge (frozen)", a);
     }
-    cache_carve(&s->cache, &m->config.stack, m->config.stack.L, larger(o.chunk, o.mini_batch_size), m->T, a);
+    cache_carve(&w->cache, &m->config.stack, m->config.stack.L, larger(o.chunk, o.mini_batch_size), m->T, a);
     bill_part(bill, "keys and values", a);
-    saved_carve(&s->saved, &m->config.stack, o.mini_batch_size * (m->T - 1),
-                o.mini_batch_size * o.response_max,
-                o.quant.recompute, a);
+    saved_carve(&w->saved, &m->config.stack, o.mini_batch_size * (m->T - 1),
+                o.mini_batch_size * o.response_max, o.quant.recompute, a);
     bill_part(bill, "activations saved for backward", a);
-    batch_carve(&s->batch, m, a);
-    rollout_carve(&s->rollout, m->T, a);
+    batch_carve(&w->batch, m, a);
+    rollout_carve(&w->rollout, m->T, a);
     bill_part(bill, "rollout and mini-batch", a);
 }
 
-/* Measures the judge with one text of the longest kind and short ones. */
-static int measure_judge(const Models *m, Scratch *s, Arena *ws) {
-    JudgeBatch *j = &s->judge;
+/* Measures the judge's forward (ws measures) with one text of the greatest length and many short texts.
+ * Returns OK or the model's error. */
+static int measure_judge(const Models *m, Work *w, Arena *ws) {
+    JudgeBatch *j = &w->judge;
     const int longest = reward_max_tokens(&m->judge_config);
-    for (int i = 0; i <= o.chunk; i++) j->start[i] = i ? smaller(longest + i - 1, j->rows) : 0;
-    j->start[o.chunk] = j->rows;
-    for (int i = 0; i < j->rows; i++) j->token[i] = m->judge_config.bos;
-    const Texts texts = { j->rows, o.chunk, j->token, j->start };
+    for (int i = 0; i <= o.chunk; i++) j->start[i] = i ? smaller(longest + i - 1, j->room) : 0;
+    j->start[o.chunk] = j->room;
+    for (int i = 0; i < j->room; i++) j->token[i] = m->judge_config.bos;
+    const Texts texts = { j->room, o.chunk, j->token, j->start };
     return reward_forward(&m->judge, NULL, &texts, NULL, j->logits, ws);
 }
 
-/* Measures the largest work space that any call of a run needs: the same calls with the longest sequences
- * and texts. */
+/* Returns the bytes of work space that the largest call of a run needs: makes the same calls, measuring, with
+ * the longest sequences and texts. */
 static size_t workspace(void *run) {
     Whole *r = run;
     Models *m = &r->models;
-    Scratch *s = &r->scratch;
-    PoolMark pool = pool_mark(&s->pool);
+    Work *w = &r->work;
+    PoolMark pool = pool_mark(&w->pool);
     const float temperature = (float)o.temperature;
-    const Writing writing = { m->adapter, &m->head, { temperature, 0, 1 }, NULL, NULL };
-    const HeadTask read = { NULL, temperature, NULL, NULL, NULL, NULL, NULL };
-    const HeadTask learn = { NULL, temperature, NULL, NULL, token_loss, NULL, NULL };
+    const Writing writing = { .adapter = m->adapter, .head = &m->head, .sampling = { temperature, 0, 1 } };
+    const HeadTask read = { .temperature = temperature };
+    const HeadTask learn = { .temperature = temperature, .loss = token_loss };
     const int n = larger(o.chunk, o.mini_batch_size);
-    int *token = pool_need(&s->pool, (size_t)m->T, sizeof *token, "measuring"), code;
-    Sequence *seq = pool_need(&s->pool, (size_t)n, sizeof *seq, "measuring");
-    Batch *k = &s->batch;
+    int *token = pool_need(&w->pool, (size_t)m->T, sizeof *token, "measuring"), code;
+    Sequence *seq = pool_need(&w->pool, (size_t)n, sizeof *seq, "measuring");
+    Batch *k = &w->batch;
     Arena ws = { 0 };
     for (int i = 0; i < n; i++) {
         seq[i].token = token;
         seq[i].prompt = seq[i].length = m->T - o.response_max;
         seq[i].capacity = m->T;
     }
-    code = model_generate(&m->policy, &writing, seq, o.chunk, &s->cache, &ws);
+    code = model_generate(&m->policy, &writing, seq, o.chunk, &w->cache, &ws);
     for (int i = 0; i < n; i++) seq[i].length = m->T;
     Rows rows = fill_rows(k, seq, NULL, o.chunk);
-    if (!code) code = model_forward(m->reference, m->reference_adapter, &rows, &s->cache, NULL, k->hidden,
+    if (!code) code = model_forward(m->reference, m->reference_adapter, &rows, &w->cache, NULL, k->hidden,
                                     &ws);
     if (!code) code = model_logprobs(m->reference, k->hidden, rows.W, &read, &ws);
     if (!code && o.kl_penalty == KL_FULL)
-        code = model_forward(&m->policy, m->adapter, &rows, &s->cache, NULL, k->hidden, &ws);
+        code = model_forward(&m->policy, m->adapter, &rows, &w->cache, NULL, k->hidden, &ws);
     if (!code && o.kl_penalty == KL_FULL)
         code = model_full_kl(&m->policy, k->hidden, m->reference, k->hidden, rows.W, temperature, NULL, &ws);
     rows = fill_rows(k, seq, NULL, o.mini_batch_size);
-    if (!code) code = model_forward(&m->policy, m->adapter, &rows, &s->cache, &s->saved, k->hidden, &ws);
+    if (!code) code = model_forward(&m->policy, m->adapter, &rows, &w->cache, &w->saved, k->hidden, &ws);
     if (!code) code = model_logprobs(&m->policy, k->hidden, rows.W, &learn, &ws);
     model_values(&m->head, k->hidden, NULL, rows.W, &ws);
     model_values_backward(&m->head, NULL, k->hidden, NULL, rows.W, &ws);
-    if (!code) code = model_backward(&m->policy, m->adapter, &rows, &s->cache, &s->saved, NULL, &ws);
-    if (!code && !o.reward_text) code = measure_judge(m, s, &ws);
+    if (!code) code = model_backward(&m->policy, m->adapter, &rows, &w->cache, &w->saved, NULL, &ws);
+    if (!code && !o.reward_text) code = measure_judge(m, w, &ws);
     must(code, NULL, "report this as a bug: measuring failed");
-    pool_release(&s->pool, pool);
+    pool_release(&w->pool, pool);
     return ws.peak;
 }
 
 /* ---- opening ---- */
 
-static void prepare_policy(Models *m, Scratch *s, const Program *p) {
+static void prepare_policy(Models *m, Work *w, const Program *p) {
     int before, after;
-    m->tokenizer = open_policy(&m->config, o.policy, o.tokenizer, &s->pool);
-    quant_options_types(&m->types, p, &o.quant, o.policy, !o.lora.rank && !o.adapter, &s->pool);
+    m->tokenizer = open_policy(&m->config, o.policy, o.tokenizer, &w->pool);
+    quant_options_types(&m->types, p, &o.quant, o.policy, !o.lora.rank && !o.adapter, &w->pool);
     tokenizer_template(m->tokenizer, &before, &after);
     m->bos = before ? tokenizer_specials(m->tokenizer).bos : -1;
     m->T = before + o.query_max + o.response_max;
     if (m->T > m->config.positions) {
-        fail(&s->err, E_RANGE, "query and response are longer than the policy's positions", o.policy, m->T,
+        fail(&w->err, E_RANGE, "query and response are longer than the policy's positions", o.policy, m->T,
              m->config.positions);
-        die(&s->err, "a smaller --query-max or --response-max");
+        die(&w->err, "a smaller --query-max or --response-max");
     }
-    m->lora_config = o.adapter ? open_adapter_config(o.adapter, &s->pool) : adapter_options(&o.lora);
-    rows_take(&s->batch.rows, most_rows(m), &s->pool);
+    m->lora_config = o.adapter ? open_adapter_config(o.adapter, &w->pool) : adapter_options(&o.lora);
+    rows_take(&w->batch.rows, most_rows(m), &w->pool);
 }
 
-static void prepare_judge(Models *m, Scratch *s, const Program *p) {
+static void prepare_judge(Models *m, Work *w, const Program *p) {
     const QuantOptions held = { o.reward_nf4, 0, 64, 0, o.quant.compute, 0 };
     if (o.reward_text) return;
-    m->judge_tokenizer = open_judge(&m->judge_config, o.reward, NULL, &s->pool);
-    judge_options_types(&m->judge_types, p, &held, &m->judge_config, o.reward, 0, &s->pool);
+    m->judge_tokenizer = open_judge(&m->judge_config, o.reward, NULL, &w->pool);
+    judge_options_types(&m->judge_types, p, &held, &m->judge_config, o.reward, 0, &w->pool);
     m->label = label_need(&m->judge_config, o.label, "--label");
-    tokenizer_template(m->judge_tokenizer, &m->before, &m->after);
-    if (!m->before && !m->after && empty_text_id(m->judge_tokenizer) < 0) {
-        fail(&s->err, E_MISSING, "an empty text would have no token for the judge: its tokenizer has no "
+    tokenizer_template(m->judge_tokenizer, &m->adds_bos, &m->adds_eos);
+    if (!m->adds_bos && !m->adds_eos && empty_text_id(m->judge_tokenizer) < 0) {
+        fail(&w->err, E_MISSING, "an empty text would have no token for the judge: its tokenizer has no "
              "template, no bos and no eos", o.reward, 0, 0);
-        die(&s->err, "a tokenizer_config.json there that names a bos_token or an eos_token");
+        die(&w->err, "a tokenizer_config.json there that names a bos_token or an eos_token");
     }
-    s->judge.rows = larger(reward_max_tokens(&m->judge_config), 1024 + o.chunk);
-    s->judge.token = pool_need(&s->pool, (size_t)s->judge.rows, sizeof(int), "the judge's texts");
-    s->judge.start = pool_need(&s->pool, (size_t)o.chunk + 1, sizeof(int), "the judge's texts");
+    w->judge.room = larger(reward_max_tokens(&m->judge_config), 1024 + o.chunk);
+    w->judge.token = pool_need(&w->pool, (size_t)w->judge.room, sizeof(int), "the judge's texts");
+    w->judge.start = pool_need(&w->pool, (size_t)o.chunk + 1, sizeof(int), "the judge's texts");
 }
 
-/* Says what is run: preset, models, reward, share of trained parameters. */
-static void say_what(const Models *m, const Scratch *s, const Queue *training, const char *data,
+/* Prints the preset, the models, the reward and the share of trained parameters. */
+static void say_what(const Models *m, const Work *w, const Queue *training, const char *data,
                      const char *preset) {
     const StackKind *c = &m->config.stack, *j = &m->judge_config.stack;
     const size_t trainable = tensor_values(m->trained, m->trained_all, 1);
     const size_t frozen = m->adapter ? tensor_values(m->policy.tensor, m->policy.tensors, 0) : 0;
     char number[2][32];
     printf("preset %s, seed %llu\n", preset, (unsigned long long)o.seed);
-    printf("data %s: %s documents, %s held out\n", data, with_commas(number[0], (size_t)s->data.count),
-           with_commas(number[1], (size_t)s->data.count - (size_t)training->count));
+    printf("data %s: %s documents, %s held out\n", data, with_commas(number[0], (size_t)w->data.count),
+           with_commas(number[1], (size_t)w->data.count - (size_t)training->count));
     printf("policy %s: Llama, C %d, L %d, H %d, K %d, F %d, V %d\n", o.policy, c->C, c->L, c->H, c->K, c->F,
            m->config.V);
     print_types(m->adapter ? "frozen weights" : "weights", &m->types);
@@ -1211,7 +1237,8 @@ static void say_what(const Models *m, const Scratch *s, const Queue *training, c
            m->bos >= 0 ? " after <s>" : "", o.response_min, o.response_max);
 }
 
-/* Loads all weights. keep_head: the value head starts as --value-init says, whatever the folders have. */
+/* Loads all weights. keep_head 1: the value head starts as --value-init says, even if
+ * a folder has a value head. */
 static void load_weights(Models *m, Optimizer *optimizer, Pool *pool, int keep_head) {
     open_weights(m->policy.tensor, m->policy.tensors, o.policy, "--policy", NULL, pool);
     if (!m->adapter) model_copy(&m->frozen, &m->policy);
@@ -1231,15 +1258,15 @@ static void load_weights(Models *m, Optimizer *optimizer, Pool *pool, int keep_h
 }
 
 /* Makes the run folder and begins its log. */
-static void run_begin(Scratch *s, const Program *p, const char *data) {
-    must(run_folder(s->out.path, sizeof s->out.path, o.out, "ppo", &s->err), &s->err, "--out FOLDER");
-    run_logs(&s->out, p, data, &s->pool);
-    snprintf(s->samples, sizeof s->samples, "%s/samples.jsonl", s->out.path);
-    printf("run folder %s\n", s->out.path);
-    if (o.dump) must(file_write_all(o.dump, "", 0, &s->pool, &s->err), &s->err, "--dump-rollouts FILE");
+static void run_begin(Work *w, const Program *p, const char *data) {
+    must(run_folder(w->out.path, sizeof w->out.path, o.out, "ppo", &w->err), &w->err, "--out FOLDER");
+    run_logs(&w->out, p, data, &w->pool);
+    snprintf(w->samples, sizeof w->samples, "%s/samples.jsonl", w->out.path);
+    printf("run folder %s\n", w->out.path);
+    if (o.dump) must(file_write_all(o.dump, "", 0, &w->pool, &w->err), &w->err, "--dump-rollouts FILE");
 }
 
-/* Returns the preset in force, which only the table of options knows. */
+/* Returns the name of the preset in use. Only the table of options knows it: it is read from their JSON. */
 static const char *preset_name(const Program *p, const char *usual, Pool *pool) {
     Buffer b = { 0 };
     b.pool = pool;
@@ -1251,27 +1278,27 @@ static const char *preset_name(const Program *p, const char *usual, Pool *pool) 
 static void run(const Program *p, const char *data, const char *usual) {
     static Whole r;
     Models *m = &r.models;
-    Scratch *s = &r.scratch;
+    Work *w = &r.work;
     RunMemory memory = { &r, carve, workspace, { { NULL }, { 0 }, 0, 0 }, 0, 0 };
-    s->pool = cli_pool();
-    must(dataset_read(&s->data, data, &s->pool, &s->err), &s->err,
+    w->pool = cli_pool();
+    must(dataset_read(&w->data, data, &w->pool, &w->err), &w->err,
          "a dataset made by ./prep, or data/imdb.bin made by make");
-    r.progress.queue = queue_of_split(s, 0, o.seed);
-    prepare_policy(m, s, p);
-    prepare_judge(m, s, p);
-    check_queries(m, s, &r.progress.queue);
-    const char *preset = preset_name(p, usual, &s->pool);
+    r.progress.queue = queue_of_split(w, 0, o.seed);
+    prepare_policy(m, w, p);
+    prepare_judge(m, w, p);
+    check_queries(m, w, &r.progress.queue);
+    const char *preset = preset_name(p, usual, &w->pool);
     memory_measure(&memory);
-    say_what(m, s, &r.progress.queue, data, preset);
-    bill_add(&memory.bill, "data set, tokenizers, lists", s->pool.total);
+    say_what(m, w, &r.progress.queue, data, preset);
+    bill_add(&memory.bill, "data set, tokenizers, lists", w->pool.total);
     bill_add(&memory.bill, "the program itself", (size_t)4 << 20);      /* code, C library, stacks */
     bill_print(&memory.bill);
     if (o.dry_run) return;
-    memory_take(&memory, &s->ws);
-    load_weights(m, &r.progress.optimizer, &s->pool, cli_given(p, "value-init"));
+    memory_take(&memory, &w->ws);
+    load_weights(m, &r.progress.optimizer, &w->pool, cli_given(p, "value-init"));
     cli_interrupts();
-    run_begin(s, p, data);
-    run_all(&r.progress, m, s);
+    run_begin(w, p, data);
+    run_all(&r.progress, m, w);
 }
 
 /* ---- options ---- */
@@ -1303,9 +1330,10 @@ static Option options[] = {
     { "value-learning-rate", OPT_REAL, &o.value_lr, "0", REAL(0), NULL,
       "Adam's learning rate for the value head; 0: as --learning-rate" },
     { "lr-anneal", OPT_CHOICE, &o.lr_anneal, "none", 0, 0, "none|linear",
-      "linear: towards 0 after the last step, whose own rate is the first one's divided by --steps, as "
-      "OpenAI had it" },
-    { "adam-eps", OPT_REAL, &o.adam_eps, "1e-8", REAL(0), NULL, "PyTorch's 1e-8; TensorFlow's 1e-5" },
+      "linear: decreases in every step; in the last one it is --learning-rate divided by --steps, as in "
+      "OpenAI's code" },
+    { "adam-eps", OPT_REAL, &o.adam_eps, "1e-8", REAL(0), NULL,
+      "Adam's epsilon (PyTorch's: 1e-8; OpenAI's code: 1e-5)" },
     { "adam-tf-style", OPT_FLAG, &o.adam_tf, NULL, 0, 0, NULL,
       "add eps before the bias correction, as TensorFlow 1 did" },
     { "max-grad-norm", OPT_REAL, &o.max_grad_norm, "0", REAL(0), NULL,
@@ -1315,26 +1343,29 @@ static Option options[] = {
     { "adap-kl-ctrl", OPT_FLAG, &o.adaptive, "yes", 0, 0, NULL,
       "adapt the coefficient to --target (off: --adap-kl-ctrl=no)" },
     { "target", OPT_REAL, &o.target, "6", REAL(1e-6), NULL,
-      "KL per response to which the controller steers" },
-    { "horizon", OPT_REAL, &o.horizon, "10000", REAL(1), NULL, "responses over which the controller steers" },
+      "KL per response at which the controller aims" },
+    { "horizon", OPT_REAL, &o.horizon, "10000", REAL(1), NULL,
+      "responses over which the controller adapts the coefficient" },
     { "kl-penalty", OPT_CHOICE, &o.kl_penalty, "kl", 0, 0, "kl|abs|mse|full|k3",
-      "what a response token is charged, times the coefficient, by its d = log policy - log reference:\n"
-      "kl: d, the only one that leads to the optimum of reward - coefficient * KL\n"
+      "penalty of a response token, before the coefficient, from its d = log policy - log reference:\n"
+      "kl: d, the only kind that leads to the optimum of reward - coefficient * KL\n"
       "abs: |d|; mse: d^2/2; k3: exp(-d) - 1 + d: never negative; they hold back a token that became "
       "likelier, but push one that became rarer further away\n"
-      "full: the exact KL at the token's place, the same for every token there: it holds back the tokens "
-      "that lead there, but not this one\n" },
+      "full: the exact KL between the two distributions of the token, whichever token was drawn: it holds "
+      "back the tokens that lead there, but not this one\n" },
     { "gamma", OPT_REAL, &o.gamma, "1", 0, 1, NULL, "discount" },
     { "lam", OPT_REAL, &o.lam, "0.95", 0, 1, NULL, "GAE's lambda" },
-    { "cliprange", OPT_REAL, &o.clip, "0.2", REAL(1e-6), NULL, "policy ratio stays within 1 +- this" },
+    { "cliprange", OPT_REAL, &o.clip, "0.2", REAL(1e-6), NULL,
+      "the loss clips the policy ratio to 1 +- this" },
     { "cliprange-value", OPT_REAL, &o.clip_value, "0.2", REAL(0), NULL,
-      "value stays within old +- this; 0: no clipping" },
+      "the loss clips a value to its old value +- this; 0: no clipping" },
     { "vf-coef", OPT_REAL, &o.vf_coef, "0.1", REAL(0), NULL, "weight of the value loss" },
     { "ratio-threshold", OPT_REAL, &o.ratio_threshold, "10", REAL(0), NULL,
       "leave out updates whose mean ratio is above this; 0: none" },
     { "early-stopping", OPT_FLAG, &o.early_stopping, NULL, 0, 0, NULL,
-      "end a step's epochs when the last update's policy KL is above 1.5 target-kl" },
-    { "target-kl", OPT_REAL, &o.target_kl, "1", REAL(1e-9), NULL, "for --early-stopping" },
+      "end a step's epochs when the last update's policy KL is above 1.5 times --target-kl" },
+    { "target-kl", OPT_REAL, &o.target_kl, "1", REAL(1e-9), NULL,
+      "the policy KL that --early-stopping compares with" },
     { "whiten-rewards", OPT_FLAG, &o.whiten_rewards, NULL, 0, 0, NULL,
       "scale token rewards to deviation 1, keeping their mean" },
     { "biased-variance", OPT_FLAG, &o.biased, NULL, 0, 0, NULL,
@@ -1343,11 +1374,12 @@ static Option options[] = {
     { "use-score-scaling", OPT_FLAG, &o.score_scaling, NULL, 0, 0, NULL,
       "divide scores by their running deviation" },
     { "use-score-norm", OPT_FLAG, &o.score_norm, NULL, 0, 0, NULL,
-      "with scaling: subtract their running mean too" },
-    { "score-clip", OPT_REAL, &o.score_clip, "0", REAL(0), NULL, "then clip to +- this; 0: no" },
+      "with --use-score-scaling: subtract the running mean of the scores too" },
+    { "score-clip", OPT_REAL, &o.score_clip, "0", REAL(0), NULL,
+      "then clip scores to +- this; 0: no clipping" },
     { "score-normalize", OPT_FLAG, &o.score_normalize, NULL, 0, 0, NULL,
-      "choose gain and bias so that the untrained policy's scores on the evaluation queries have mean 0, "
-      "deviation 1" },
+      "scale and shift all scores so that those of the untrained policy on the evaluation queries have "
+      "mean 0 and deviation 1" },
     { "missing-eos-penalty", OPT_REAL, &o.eos_penalty, "0", REAL(0), NULL,
       "subtracted from the score of a response without EOS" },
 
@@ -1355,11 +1387,11 @@ static Option options[] = {
     { "query-max", OPT_INT, &o.query_max, "7", COUNT(1), NULL,
       "most tokens of a query (TRL's LengthSampler(2, 8) is --query-min 2 --query-max 7)" },
     { "response-min", OPT_INT, &o.response_min, "4", COUNT(1), NULL,
-      "fewest tokens after which a response is cut" },
+      "a response is cut after a random number of tokens: the smallest such number" },
     { "response-max", OPT_INT, &o.response_max, "15", COUNT(1), NULL,
-      "most tokens after which a response is cut" },
+      "the largest such number" },
     { "temperature", OPT_REAL, &o.temperature, "1", REAL(0.01), NULL,
-      "divides the logits of policy, reference and loss alike" },
+      "divides the logits, in sampling, in the reference and in the loss" },
     { "top-k", OPT_INT, &o.top_k, "0", COUNT(0), NULL, "refused unless 0" },
     { "top-p", OPT_REAL, &o.top_p, "1", 0, 1, NULL, "refused unless 1" },
     { "dropout", OPT_REAL, &o.dropout, "0", 0, 1, NULL, "refused unless 0" },
@@ -1385,12 +1417,12 @@ static Option options[] = {
       "steps between further evaluations on them; 0: none" },
     { "show", OPT_INT, &o.show, "10", COUNT(0), NULL, "rows of the table at the end" },
     { "save-every", OPT_INT, &o.save_every, "20", COUNT(0), NULL,
-      "steps between writes of the result; 0: only at the end" },
+      "steps between saves of the result; 0: saved only at the end" },
     { "chunk", OPT_INT, &o.chunk, "64", COUNT(1), NULL,
-      "texts that are sampled, referenced and scored at a time; changes memory and speed, never results" },
+      "texts that go through a model at a time, outside training; changes memory and speed, never results" },
     { "dump-rollouts", OPT_TEXT, &o.dump, NULL, 0, 0, NULL,
-      "write what every step is made of to this file, a JSON line for each response: ids, and per token "
-      "log-probs, values, KL, rewards, advantages, returns" },
+      "write the responses of every step to this file, a JSON line for each: ids, and for each token "
+      "log-probs, value, KL, reward, advantage, return" },
 };
 
 static const char *const imdb_small[] = {
@@ -1444,7 +1476,7 @@ static void check_options(const Program *p, const char *data) {
         usage_error("too many tokens in a batch; one of these is too large",
                     "--batch-size, --query-max, --response-max");
     if (o.lr <= 0 && o.steps > 0) usage_error("nothing is learned with", "--learning-rate 0");
-    /* the controller moves by up to 0.2 batch / horizon at a time */
+    /* an update of the controller changes the coefficient by up to 0.2 batch / horizon of it */
     if (o.adaptive && o.horizon <= 0.2 * o.batch_size)
         usage_error("one batch would take the KL coefficient to 0 or below it: a fifth of --batch-size "
                     "has to be less than", "--horizon");
