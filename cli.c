@@ -1,16 +1,15 @@
 /* cli.c - the programs' command line: options, messages, memory from malloc, Ctrl-C, progress, logs.
  *
- * What it is   With train.c and report.c one of the three library files that print, exit and have a heap. An
- * option is
- *              one row of a table: the row parses the option, checks it, prints its help and writes it into
- *              the log.
- * Needs        core.c (buffers, pools, errors), io.c (files, folders, the clock); libc; of POSIX isatty,
+ * What it is   One of the three library files that print, exit and use the heap (train.c and report.c are the
+ *              others). Each option is one row of a table; the row says how the option is parsed, checked,
+ *              explained by --help and written into the log.
+ * Needs        core.c (buffers, pools, errors), io.c (files, folders, the clock); libc; from POSIX isatty,
  *              mkdir, stat, sigaction and write, each with a plain C fallback.
  * Never        clamps a value, guesses an option, or continues after wrong usage: it prints a message and
- *              exits 2. After any other failure it prints `program: what happened: to what` and a line `
- *              try: ...`, and exits 1.
+ *              exits 2. After any other failure it prints `program: what happened: to what`, then a second
+ *              line with advice (try: ...), and exits 1.
  * Edges        A value that begins with "--" is written --name=value. --name=no unsets a flag that a preset
- *              has set. "-" is a positional argument (standard input). Everything after "--" is
+ *              has set. "-" is a positional argument (standard input). All arguments after "--" are
  *              positional. */
 #if defined(__unix__) || (defined(__APPLE__) && defined(__MACH__))
 #define CLI_POSIX 1
@@ -31,13 +30,13 @@ enum { OPTIONS_MAX = 256, NAME_MAX_LENGTH = 64, HELP_COLUMN = 30, HELP_WIDTH = 1
 /* The state of the one program that is running. */
 static struct {
     const Program *program;
-    const char *preset;                     /* the preset in force, or NULL */
-    unsigned char given[OPTIONS_MAX];       /* by row of program->option: 1 if the command line had it */
-    void *arenas;                           /* cli_arena's last block, which begins with the one before */
+    const char *preset;                     /* the name of the preset in use, or NULL */
+    unsigned char given[OPTIONS_MAX];       /* for each row of program->option: 1 if it was given */
+    void *arenas;                           /* cli_arena's last block, a linked list of all blocks */
     int line_open;                          /* the terminal's last line is progress without a newline */
     int running;                            /* progress has printed a first line and no last one */
-    double start, shown;                    /* progress: times of the first and the last line */
-    long long first, bucket;                /* progress: `done` in the first line, twentieths in the last */
+    double start, shown;                    /* progress: times of its first and its last line */
+    long long first, bucket;                /* `done` in the first line; twentieths in the last */
 } cli;
 static volatile sig_atomic_t interrupted;
 
@@ -47,14 +46,14 @@ static const char *program_name(void) {
     return cli.program && cli.program->program ? cli.program->program : "rlhf.c";
 }
 
-/* Ends an open progress line and flushes standard output, so that a message gets a line after all earlier
- * output. */
+/* Ends an open progress line and flushes standard output, so that a message begins on a new
+ * line, after all earlier output. */
 static void close_line(void) {
     if (cli.line_open) { fputc('\n', stdout); cli.line_open = 0; }
     fflush(stdout);
 }
 
-/* By error code: the words for an Error without words, and the advice if the program gives none. */
+/* For each error code: the words for an Error without words, and the advice if the program gives none. */
 static const struct { const char *what, *hint; } code_words[] = {
     { "no error", "report this as a bug" },
     { "this makes no sense", "see --help" },
@@ -76,7 +75,7 @@ void die(const Error *err, const char *hint) {
     int code = err && code_known(err->code) ? err->code : OK;
     close_line();
     fprintf(stderr, "%s: ", program_name());
-    /* `what` is then only the name of the feature */
+    /* err->what may be only the name of the feature that is not supported */
     if (code == E_UNSUPPORTED && !strstr(err->what, "support")) fprintf(stderr, "not supported: ");
     fprintf(stderr, "%s", err && err->what[0] ? err->what : code_words[code].what);
     if (err && err->where[0]) fprintf(stderr, ": %s", err->where);
@@ -107,7 +106,7 @@ void usage_error(const char *message, const char *argument) {
 /* ---- the table of options ---- */
 
 /* Returns the Levenshtein distance of a (n letters) and b: the fewest insertions, deletions and
- * replacements. */
+ * replacements that turn a into b. */
 static int edit_distance(const char *a, size_t n, const char *b) {
     int row[NAME_MAX_LENGTH + 1];
     size_t m = strlen(b);
@@ -127,8 +126,8 @@ static int edit_distance(const char *a, size_t n, const char *b) {
     return row[m];
 }
 
-/* Returns the known name nearest to what was typed; the beginning of a name counts as one mistake
- * (--temp). */
+/* Returns the option's name that is most like the typed one. If the typed name is the beginning of an
+ * option's name (--temp), that counts as one mistake. */
 static const char *closest_option(const Program *p, const char *typed, size_t n) {
     const char *best = "help";
     int least = edit_distance(typed, n, best);
@@ -142,16 +141,18 @@ static const char *closest_option(const Program *p, const char *typed, size_t n)
     return best;
 }
 
+/* Returns the row of the option with this name of n letters, or -1. */
 static int find_option(const Program *p, const char *name, size_t n) {
     for (int i = 0; i < p->options; i++)
         if (strlen(p->option[i].name) == n && !strncmp(p->option[i].name, name, n)) return i;
     return -1;
 }
 
-/* Returns "-" for a name of one letter (-n), "--" for the others. */
+/* Returns "-" for a name of one letter (-n), otherwise "--". */
 static const char *dashes(const char *name) { return name[0] && !name[1] ? "-" : "--"; }
 
-/* Finds the k-th of "a|b|c": returns its length and sets *at to its beginning; returns 0 after the last. */
+/* Finds the k-th choice of "a|b|c", from 0 on: returns its length and sets *at to its beginning; returns
+ * 0 if there is no k-th choice. */
 static size_t choice_at(const char *choices, int k, const char **at) {
     for (; k > 0; k--) {
         choices = strchr(choices, '|');
@@ -162,6 +163,7 @@ static size_t choice_at(const char *choices, int k, const char **at) {
     return strcspn(choices, "|");
 }
 
+/* Ends the program with wrong usage: the option `wanted` ("needs a number"), but got text. */
 static void bad_value(const Option *o, const char *wanted, const char *text) {
     char message[320];
     snprintf(message, sizeof message, "%s%s %s", dashes(o->name), o->name, wanted);
@@ -193,8 +195,8 @@ static void set_flag(const Option *o, const char *text) {
     else bad_value(o, "has to be yes or no", text);
 }
 
-/* Parses a number up to its last letter: "3x", "", " 3" and "1e999" are wrong usage, not 3, 0, 3 and
- * infinity. */
+/* Parses text, all of which has to be one number: "3x", "", " 3" and "1e999" are wrong usage. They are not
+ * taken as 3, 0, 3 and infinity. */
 static void set_number(const Option *o, const char *text) {
     char *end = NULL;
     int starts = text[0] == '-' || text[0] == '+' || text[0] == '.' || (text[0] >= '0' && text[0] <= '9');
@@ -225,7 +227,7 @@ static void set_option(const Option *o, const char *text) {
     else set_number(o, text);
 }
 
-/* Sets the option's fallback; without one, NULL, 0, no, or the first choice. */
+/* Sets the option's value to its fallback, or if it has none to NULL, 0, no or the first choice. */
 static void set_fallback(const Option *o) {
     if (o->fallback) set_option(o, o->fallback);
     else if (o->type == OPT_TEXT) *(const char **)o->value = NULL;
@@ -236,8 +238,8 @@ static void set_fallback(const Option *o) {
 
 /* ---- help ---- */
 
-/* Prints the words of text from `column` on and breaks the line before HELP_WIDTH; further lines begin at
- * `indent`. Returns the column after the last word. */
+/* Prints the words of text, the first at `column`, and breaks lines before HELP_WIDTH. The next lines begin
+ * at `indent`. Returns the column after the last word. */
 static int print_wrapped(const char *text, int column, int indent) {
     while (*text) {
         int n = (int)strcspn(text, " \n");
@@ -252,7 +254,8 @@ static int print_wrapped(const char *text, int column, int indent) {
     return column;
 }
 
-/* Prints the end of an option's help, "(1 to 1000; default 60)". Limits of 100,000 and more are left out. */
+/* Prints the end of an option's help, "(1 to 1000; default 60)". A limit of 100,000
+ * or more is not printed. */
 static void help_values(const Option *o, int column) {
     char text[480], limits[80] = "", *d = text;
     const char *values = o->type == OPT_CHOICE ? o->choices : limits;
@@ -329,9 +332,9 @@ static void unknown_option(const Program *p, const char *argument) {
     usage_error(message, argument);
 }
 
-/* Goes over the arguments once. Without `apply` it checks their form and finds --preset and --help; with
- * `apply` it sets values, so that an option wins over a preset that is given after it. Returns the number of
- * positional arguments. */
+/* Reads the arguments once. apply 0: checks their form, and finds --preset and --help. apply 1: sets the
+ * values; since this comes after the preset, an option wins even over a --preset that follows it. Returns the
+ * number of positional arguments. */
 static int walk(const Program *p, int argc, char **argv, int apply, const char *default_preset,
                 const char **positional, int max_positional) {
     int positionals = 0, only_positional = 0;
@@ -346,7 +349,7 @@ static int walk(const Program *p, int argc, char **argv, int apply, const char *
         }
         if (!strcmp(a, "--")) { only_positional = 1; continue; }
         if (!strcmp(a, "--help") || !strcmp(a, "-h")) print_help(p, default_preset);
-        row = a[1] == '-' || n == 1 ? find_option(p, name, n) : -1;     /* one dash is for one letter */
+        row = a[1] == '-' || n == 1 ? find_option(p, name, n) : -1;     /* one dash: one letter */
         preset = p->presets && a[1] == '-' && n == 6 && !strncmp(name, "preset", 6);
         if (row < 0 && !preset) unknown_option(p, a);
         if (name[n] == '=') value = name + n + 1;
@@ -399,7 +402,8 @@ void cli_refuse(const Program *p, const char *options, const char *why) {
     }
 }
 
-/* Appends a number with the fewest digits that read back as the same number. */
+/* Appends a number with the fewest digits from which the same number is read back; a
+ * NaN or an infinity as null. */
 static void json_real(Buffer *b, double value) {
     char text[40];
     for (int digits = 1; digits <= 17; digits++) {
@@ -442,7 +446,7 @@ void cli_options_json(const Program *p, Buffer *b) {
 
 /* ---- memory ---- */
 
-/* Writes a size in powers of 1000: "640 B", "1.5 KB", "23.4 MB". */
+/* Writes a number of bytes in units of powers of 1000: "640 B", "1.5 KB", "23.4 MB". */
 static void readable(char out[32], size_t bytes) {
     static const char *const unit[] = { "B", "KB", "MB", "GB", "TB", "PB", "EB" };
     double v = (double)bytes;
@@ -481,10 +485,10 @@ Arena cli_arena(size_t bytes, const char *what) {
     Arena a;
     unsigned char *block = bytes <= SIZE_MAX - 128 ? calloc(1, bytes + 128) : NULL;
     if (!block) out_of_memory(bytes, what);
-    memcpy(block, &cli.arenas, sizeof cli.arenas);   /* the chain of all blocks, which keeps them reachable */
+    memcpy(block, &cli.arenas, sizeof cli.arenas);  /* links all blocks: leak checkers can reach them */
     cli.arenas = block;
     memset(&a, 0, sizeof a);
-    a.base = block + 128 - (uintptr_t)block % 64;           /* a multiple of 64, after the chain's address */
+    a.base = block + 128 - (uintptr_t)block % 64;           /* a multiple of 64, after the link */
     a.capacity = bytes;
     return a;
 }
@@ -517,7 +521,7 @@ void cli_interrupts(void) {
     struct sigaction s;
     memset(&s, 0, sizeof s);
     s.sa_handler = on_interrupt;
-    s.sa_flags = (int)(SA_RESTART | SA_RESETHAND);              /* the second Ctrl-C has the default action */
+    s.sa_flags = (int)(SA_RESTART | SA_RESETHAND);              /* a second Ctrl-C ends the program */
     sigemptyset(&s.sa_mask);
     sigaction(SIGINT, &s, NULL);
 #else
@@ -545,8 +549,8 @@ static void readable_time(char out[32], double seconds) {
     else snprintf(out, 32, "%ldh%02ldm", s / 3600, s / 60 % 60);
 }
 
-/* A terminal's line is updated at most ten times a second. Other outputs get a line for each further
- * twentieth of the work, and one after half a minute without a line. */
+/* Updates a terminal's line at most ten times a second. Other outputs get a line after each twentieth of the
+ * work, and after half a minute without a line. */
 void progress(const char *text, long long done, long long total, int last) {
     double now = wall_clock(), share = total > 0 ? (double)done / (double)total : 0;
     char left[48] = "", time[32], bar[BAR + 1];
@@ -562,7 +566,7 @@ void progress(const char *text, long long done, long long total, int last) {
         readable_time(time, (now - cli.start) / (double)(done - cli.first) * (double)(total - done));
         snprintf(left, sizeof left, "  %s left", time);
     }
-    if (tty) {    /* ESC[?7l: the terminal cuts a line that is too long and does not wrap it */
+    if (tty) {    /* ESC[?7l makes the terminal cut a line that is too long instead of wrapping it */
         for (int i = 0; i < BAR; i++) bar[i] = i < (int)(share * BAR) ? '#' : '.';
         bar[BAR] = 0;
         printf("\r\033[?7l[%s] %lld/%lld%s  %s\033[K\033[?7h%s", bar, done, total, left, text,
@@ -573,8 +577,8 @@ void progress(const char *text, long long done, long long total, int last) {
     fflush(stdout);
 }
 
-/* The heights are U+2581 (the smallest value shown) to U+2588 (the largest); a NaN or an infinity is a
- * space. */
+/* Uses the characters U+2581 (for the smallest value shown) to U+2588 (for the largest); a NaN or
+ * an infinity becomes a space. */
 void sparkline(char *out, size_t cap, const double *x, int n, int width) {
     double low = HUGE_VAL, high = -HUGE_VAL;
     size_t used = 0;
@@ -596,13 +600,13 @@ void sparkline(char *out, size_t cap, const double *x, int n, int width) {
 /* ---- runs and logs ---- */
 
 /* Makes a folder. Returns 1 if it was made, 0 if it exists already, -1 if it cannot be made. If two programs
- * try at the same time, only one of them gets the 1. */
+ * make it at the same time, only one of them gets 1. */
 static int make_new_folder(const char *path) {
 #ifdef CLI_POSIX
     if (!mkdir(path, 0777)) return 1;
     return errno == EEXIST ? 0 : -1;
 #else
-    /* plain C cannot make a folder: one that was made by hand counts as new until it has a log */
+    /* plain C cannot make a folder: an existing folder counts as new until it has a log */
     char log[1024];
     int n = snprintf(log, sizeof log, "%s/log.jsonl", path);
     if (n < 0 || (size_t)n >= sizeof log) return -1;
@@ -676,6 +680,7 @@ void log_begin(Log *l, const char *path, Pool *pool) {
     buffer_text(&l->line, "{");
 }
 
+/* Appends the separator and the field's name to the line. */
 static void log_name(Log *l, const char *name) {
     if (l->fields++) buffer_text(&l->line, ", ");
     buffer_json_string(&l->line, name, strlen(name));

@@ -41,8 +41,8 @@ static struct {
 /* The documents of one split, in an order that is new in every epoch. */
 typedef struct { int *document, count, next; uint64_t seed, epoch; } Queue;
 
-/* What changes from step to step besides the weights (resuming a run will need it; no
- * program resumes yet). */
+/* What changes from step to step, besides the weights. No program resumes a run yet;
+ * resuming will need it. */
 enum { HISTORY = 24 };
 typedef struct {
     int step;                               /* the step in progress, or the last finished one */
@@ -867,8 +867,8 @@ static int compare_hashes(const void *a, const void *b) {
 
 static int is_space(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
 
-/* Returns how many different pairs of neighbouring words (separated by white space) the n texts have
- * together. */
+/* Returns how many different pairs of neighbouring words the n texts have together. Words
+ * are separated by white space. */
 static long long distinct_bigrams(Pool *pool, const char *const *text, const size_t *length, int n) {
     PoolMark mark = pool_mark(pool);
     size_t bytes = 0, count = 0;

@@ -1,13 +1,12 @@
 /* prep.c - makes datasets from texts, tokenizers from datasets, and Hugging Face folders from llama2.c's
- * checkpoints:
- *          `prep grammar | data | tokenizer | show | llama2c`.
+ * checkpoints: `prep grammar | data | tokenizer | show | llama2c`.
  *
  * What it is   The first program of the pipeline. A dataset holds documents, not tokens, so that policy and
- * judge can use
- *              different tokenizers; 5 % of it, chosen by a hash of the text, is held out.
+ *              judge can use different tokenizers. 5 % of it, chosen by a hash of the text, is held out.
  * Needs        core.c (JSON, UTF-8, random streams), tokenizer.c (training), io.c (files, datasets),
  *              checkpoint.c (llama2c), cli.c.
- * Never        skips a malformed row: it names file, line and field, and stops. Two runs give the same bytes.
+ * Never        skips a malformed row: it names file, line and field, and stops.
+ * Always       writes the same bytes from the same input and options.
  * Grammar      Weighted context-free rules, each with a good and a bad sense; data/grammar.txt explains the
  *              notation at its top. Document i is drawn from the stream (seed, 0, i); a document that is too
  *              short, too long, or equal to an earlier one is drawn again from the same stream.
@@ -17,9 +16,9 @@
 #include "programs.h"
 #include <stdio.h>
 
-static Pool pool;                           /* for all that lives until the program ends */
+static Pool pool;                           /* for memory that is used until the program ends */
 
-/* Prints `what: FILE, line N, field F` (line 0, field NULL: without) and the hint, and exits 1. */
+/* Prints `what: FILE, line N, field F` and the hint, and exits 1. Line 0 and field NULL are not printed. */
 static void stop_at(int code, const char *what, const char *file, long long line, const char *field,
                     const char *hint) {
     Error err = { 0 };
@@ -30,6 +29,7 @@ static void stop_at(int code, const char *what, const char *file, long long line
     fail(&err, code, what, where, 0, 0);
     die(&err, hint);
 }
+/* Returns memory; exits with a message if it is NULL. */
 static void *need(void *memory) {
     Error err = { 0 };
     if (!memory) {
@@ -46,6 +46,7 @@ static char *keep(const char *text, size_t n) { return need(pool_text(&pool, tex
 /* Returns 1 for 5 % of texts, chosen by their hash. */
 static int is_held_out(const char *text, size_t length) { return hash_bytes(text, length, 0) % 20 == 0; }
 
+/* Appends a document to the dataset, which has room for *capacity. */
 static void add_document(Dataset *d, uint64_t *capacity, const Document *doc) {
     if (d->count == *capacity) {
         uint64_t more = *capacity ? *capacity * 2 : 1024;
@@ -57,6 +58,7 @@ static void add_document(Dataset *d, uint64_t *capacity, const Document *doc) {
     d->document[d->count++] = *doc;
 }
 
+/* Returns the number of words, which are separated by spaces or control characters. */
 static uint64_t words_of(const char *s, size_t n) {
     uint64_t words = 0;
     for (size_t i = 0; i < n; i++)
@@ -64,8 +66,8 @@ static uint64_t words_of(const char *s, size_t n) {
     return words;
 }
 
-/* Prints how many documents there are, of which label and split, and their mean length: the last lines of
- * each command. */
+/* Prints how many documents there are, how many are held out, their mean length, and
+ * how many have each label. */
 static void print_statistics(const Dataset *d, const char *path) {
     static const char *const kind[] = { "", "texts", "pairs (chosen, rejected)", "prompts with responses" };
     uint64_t held_out = 0, words = 0, bytes = 0;
@@ -99,44 +101,45 @@ static void write_dataset(Dataset *d, const char *path) {
 /* ================================================================================================
  * prep grammar
  * ================================================================================================ */
-/* A parsed grammar: rules have alternatives, alternatives have items, all in lists. An item is a piece of
- * text or a reference. A group in brackets is a rule without a name. */
+/* A parsed grammar: a rule is a list of alternatives, and an alternative a list of items. An item is a piece
+ * of text or a reference to a rule. A group in brackets is a rule without a name. */
 enum { ITEM_TEXT, ITEM_RULE, ITEM_ARGUMENT };                   /* ITEM_ARGUMENT: {*} */
-enum { SAME, OPPOSITE, COIN };                                  /* {x} {!x} {?x}: the sense that x gets */
+enum { SAME, OPPOSITE, COIN };                                  /* the sense of x in {x}, {!x}, {?x} */
 enum { DEPTH_MAX = 64, MEMORY_MAX = 64, TRIES_MAX = 1000, USED_TRIES = 8, PLAIN_MIN = 8 };
 typedef struct Rule Rule;
 typedef struct Item Item;
 typedef struct Alternative Alternative;
 struct Item {
-    int type, turn;                         /* ITEM_; SAME, OPPOSITE, COIN */
+    int type, turn;                         /* type: ITEM_TEXT ...; turn: SAME, OPPOSITE or COIN */
     const char *text; size_t length;
     Rule *rule, *argument;
     const char *tag;
     Item *next;
 };
-/* sense: 1 good, -1 bad, 0 both. used: number of the last document that used it. */
+/* sense: 1 good, -1 bad, 0 both. used: number of the last document that used this alternative. */
 struct Alternative { int sense; uint64_t weight, used; Item *first; Alternative *next; };
 struct Rule {
     const char *name; size_t length; long long line;            /* line: where the name first occurs */
     Alternative *first; int alternatives;
     int plain, once;                        /* plain: no alternative has a reference; once: `name once:` */
-    uint64_t total[2];                      /* sums of the weights that fit a good and a bad sense */
+    uint64_t total[2];                      /* sum of the weights that fit a good [0] and a bad [1] sense */
     Rule *next;
 };
-/* The text of {x#1}, which is `length` bytes of `kept`. */
+/* The text that was drawn for {x#1}: the `length` bytes of Grammar.kept from `at` on. */
 typedef struct { const Rule *rule; const char *tag; size_t at, length; } Memory;
 typedef struct {
     const char *path;
     Rule *rules, *start;
     long long words_min, words_max;
     double noise;
-    /* the document that is being written; `document` is its number */
+    /* about the document in progress; document: its number */
     Rng rng;
     uint64_t document;
     Memory memory[MEMORY_MAX]; int memories;
     Buffer out, kept;
 } Grammar;
 
+/* Ends the program with a message about a line of the grammar (0: none); name: n bytes that it quotes. */
 static void grammar_stop(const Grammar *g, long long line, const char *what, const char *name, size_t n) {
     char field[64];
     snprintf(field, sizeof field, "%.*s", (int)(n < 60 ? n : 60), name);
@@ -151,7 +154,8 @@ static size_t name_length(const char *s, size_t n) {
     return i;
 }
 
-/* Returns the rule of that name. Makes a new one if there is none: it may be defined further down. */
+/* Returns the rule of that name (n 0: a new rule without a name). If there is none, makes it: it
+ * may be defined further down. */
 static Rule *rule_named(Grammar *g, const char *name, size_t n, long long line) {
     Rule *r;
     for (r = g->rules; r; r = r->next)
@@ -166,8 +170,8 @@ static Rule *rule_named(Grammar *g, const char *name, size_t n, long long line) 
 
 static void parse_choices(Grammar *g, Rule *r, int sense, const char *s, size_t n, long long line);
 
-/* Reads the part after { of {name} {!name} {?name} {name:argument} {name#tag} {*}. Returns how many letters
- * it read, the } included. */
+/* Reads a reference, {name} {!name} {?name} {name:argument} {name#tag} or {*}, from after its { on. Returns
+ * how many bytes it read, the } included. */
 static size_t parse_reference(Grammar *g, Item *item, const char *s, size_t n, long long line) {
     size_t i = 0, k;
     if (i < n && (s[i] == '!' || s[i] == '?')) item->turn = s[i++] == '!' ? OPPOSITE : COIN;
@@ -195,7 +199,7 @@ static size_t parse_reference(Grammar *g, Item *item, const char *s, size_t n, l
     return i + 1;
 }
 
-/* Returns the length of a group, whose opening bracket comes before s, without its closing one. */
+/* Returns the bytes of a group's text: s begins after the opening bracket, the closing one is not counted. */
 static size_t group_length(const Grammar *g, const char *s, size_t n, long long line) {
     int depth = 1;
     for (size_t i = 0; i < n; i++) {
@@ -206,7 +210,7 @@ static size_t group_length(const Grammar *g, const char *s, size_t n, long long 
     return 0;
 }
 
-/* Reads one alternative: [weight*] text, references and groups. */
+/* Reads one alternative, [weight*] text, references and groups, and appends it to the rule. */
 static void parse_alternative(Grammar *g, Rule *r, int sense, const char *s, size_t n, long long line) {
     Alternative *a = take(1, sizeof *a), **end = &r->first;
     Item **link = &a->first;
@@ -252,7 +256,8 @@ static void parse_alternative(Grammar *g, Rule *r, int sense, const char *s, siz
     r->alternatives++;
 }
 
-/* Reads alternatives separated by | (a | inside brackets belongs to an inner group). */
+/* Reads alternatives separated by |, and appends them to the rule. A | inside
+ * brackets belongs to an inner group. */
 static void parse_choices(Grammar *g, Rule *r, int sense, const char *s, size_t n, long long line) {
     size_t from = 0;
     int depth = 0;
@@ -279,9 +284,9 @@ static void parse_directive(Grammar *g, const char *line, long long number) {
                       strlen(line));
 }
 
-/* Reads a grammar. A line that begins with a name is a header (`name:`, `name good:`, `name bad:`, `name
- * once:`), which may be followed by alternatives; a line that begins with a space has more alternatives; a
- * line with # is a comment. */
+/* Reads a grammar. A line that begins with a name is a header (`name:`, `name good:`, `name bad:`,
+ * `name once:`), and may have alternatives after it. A line that begins with a space has more alternatives. A
+ * line that begins with # is a comment. */
 static void parse_grammar(Grammar *g, const char *path) {
     Error err = { 0 };
     Lines *lines = lines_open(path, &pool, &err);
@@ -321,8 +326,9 @@ static void parse_grammar(Grammar *g, const char *path) {
     if (!g->start) stop_at(E_MISSING, "%start is missing", path, 0, NULL, "add a line `%start NAME`");
 }
 
-/* Draws an alternative that fits the sense (+1 or -1), by weight. In `once` rules and in rules of many plain
- * texts it avoids alternatives that the document has used, unless USED_TRIES draws find no other. */
+/* Draws an alternative that fits the sense (+1 or -1), by weight. In `once` rules, and in rules
+ * of many plain texts, it avoids alternatives that this document has already used, unless
+ * USED_TRIES draws find no other. */
 static const Alternative *draw(Grammar *g, const Rule *r, int sense) {
     uint64_t total = r->total[sense < 0];
     Alternative *a = NULL;
@@ -345,7 +351,8 @@ static const Alternative *draw(Grammar *g, const Rule *r, int sense) {
 
 static void expand(Grammar *g, const Rule *r, const Rule *argument, int sense, int depth);
 
-/* Expands {rule#tag}: keeps the text of the first time and repeats it after that. */
+/* Expands {rule#tag}: the first time in a document it draws a text and keeps it;
+ * later it repeats this text. */
 static void expand_kept(Grammar *g, const Item *item, const Rule *argument, int sense, int depth) {
     size_t from = g->out.length;
     Memory *added;
@@ -367,6 +374,8 @@ static void expand_kept(Grammar *g, const Item *item, const Rule *argument, int 
     buffer_bytes(&g->kept, g->out.data + from, g->out.length - from);
 }
 
+/* Appends a random text of rule r in this sense to g->out. argument: the rule that
+ * {*} stands for, or NULL. */
 static void expand(Grammar *g, const Rule *r, const Rule *argument, int sense, int depth) {
     if (depth > DEPTH_MAX)
         grammar_stop(g, r->line, "a rule contains itself without an end", r->name, r->length);
@@ -385,7 +394,8 @@ static void expand(Grammar *g, const Rule *r, const Rule *argument, int sense, i
     }
 }
 
-/* Returns 1 if "an" comes before this word. Goes by its letters, which is enough for data/grammar.txt. */
+/* Returns 1 if "an" comes before this word. Decides by the word's letters, which is
+ * enough for data/grammar.txt. */
 static int sounds_as_vowel(const char *s, size_t n) {
     static const char *const consonant[] = { "uni", "use", "usu", "eu", "one", "once" };
     static const char *const vowel[] = { "hour", "hon", "heir" };
@@ -396,8 +406,8 @@ static int sounds_as_vowel(const char *s, size_t n) {
     return n && strchr("aeiouAEIOU", s[0]) != NULL;
 }
 
-/* Makes spaces single, removes them before punctuation, begins sentences with a capital, and chooses "a" or
- * "an". Returns the number of words. */
+/* Copies a text to out: replaces several spaces by one, removes spaces before punctuation, begins sentences
+ * with a capital letter, and chooses "a" or "an". Returns the number of words. */
 static uint64_t tidy(Buffer *out, const char *s, size_t n) {
     int capital = 1;
     uint64_t words = 0;
@@ -424,7 +434,8 @@ static uint64_t tidy(Buffer *out, const char *s, size_t n) {
     return words;
 }
 
-/* Draws document `index`: first its sense, then a text in that sense, then whether its label is wrong. */
+/* Draws document `index`: first its sense, then whether its label is wrong, then texts in that sense until
+ * one has the wanted length and is new. seen (slots, a power of two): a hash set of the earlier texts. */
 static void draw_document(Grammar *g, uint64_t seed, uint64_t index, Document *doc, Buffer *text,
                           uint64_t *seen, uint64_t slots) {
     int sense;
@@ -498,14 +509,14 @@ static struct {
     const char *out, *text, *label, *prompt, *response, *chosen, *rejected, *labels;
     int format, min_length, max_documents, strip_html, fix_utf8, whole, no_quotes, no_label;
 } given;                                    /* the options of `prep data` */
-/* A value of the label field and the index that it means; --labels names them, or they are found in the
- * data. */
+/* A value of the label field, the name of its label, and the label's index. They come from --labels, or from
+ * the data. */
 typedef struct { const char *value, *name; int label; } LabelValue;
 typedef struct {
     Dataset data;
     uint64_t capacity, empty, too_short;
-    Pool scratch;                           /* for one row; emptied before the next row */
-    const char *field[2], *label;           /* the fields with the texts and the label (NULL: none) */
+    Pool scratch;                           /* memory for one row; emptied before the next row */
+    const char *field[2], *label;           /* names of the fields of the texts and the label (NULL: none) */
     LabelValue value[2 * LABELS_MAX]; int values;
     char *name[LABELS_MAX];
 } Collector;
@@ -516,11 +527,11 @@ static void *scratch(Collector *c, size_t n) { return need(pool_take(&c->scratch
 
 /* ---- text ---- */
 
-/* Returns the text if it is valid UTF-8. Otherwise stops the program, or with --fix-utf8 replaces each bad
- * byte by U+FFFD (in scratch). */
+/* Returns the text if it is valid UTF-8. Otherwise stops the program, or with --fix-utf8 returns a copy (in
+ * scratch) with U+FFFD in place of each bad byte. */
 static Span valid_text(Collector *c, Span p, Place at) {
     Buffer out = { &c->scratch, NULL, 0, 0, 0 };
-    size_t good = 0;                        /* after the first bad byte: all text before `good` is copied */
+    size_t good = 0;                        /* if `out` is not empty: it holds all text before `good` */
     int32_t code;
     for (size_t i = 0; i < p.length; ) {
         int n = utf8_decode(p.text + i, p.length - i, &code);
@@ -548,8 +559,8 @@ static size_t code_points(Span p) {
     return n;
 }
 
-/* Returns the length of the tag at s ("<", a letter or "/", ..., ">"; at most 200 bytes), or 0 if there is
- * none. */
+/* Returns the length of the tag at s ("<", then a letter or "/", then up to ">"; at most 200
+ * bytes), or 0 if there is no tag. */
 static size_t tag_length(const char *s, size_t n) {
     if (n < 3 || s[0] != '<' || !(s[1] == '/' || (s[1] >= 'a' && s[1] <= 'z')
                                   || (s[1] >= 'A' && s[1] <= 'Z'))) return 0;
@@ -558,8 +569,8 @@ static size_t tag_length(const char *s, size_t n) {
     return 0;
 }
 
-/* Returns the length of the character reference at s (&amp; &#39; &#x27; ...) and its code point, or 0 if
- * there is none. */
+/* Returns the length of the character reference at s (&amp; &#39; &#x27; ...), or 0 if there is
+ * none; *code: its code point. */
 static size_t entity_length(const char *s, size_t n, int32_t *code) {
     static const struct { const char *name; int32_t code; } known[] = {
         { "&amp;", '&' }, { "&lt;", '<' }, { "&gt;", '>' }, { "&quot;", '"' }, { "&apos;", '\'' },
@@ -587,8 +598,8 @@ static size_t entity_length(const char *s, size_t n, int32_t *code) {
     return i + 1;
 }
 
-/* Does --strip-html: <br> and <p> become a space, other tags are removed, character references become
- * characters, spaces become single. */
+/* Does what --strip-html asks for: <br> and <p> become a space, other tags are removed, character references
+ * become characters, several spaces become one. */
 static Span without_html(Collector *c, Span p) {
     char *out = scratch(c, p.length + 1);
     size_t n = 0;
@@ -615,9 +626,9 @@ static Span without_html(Collector *c, Span p) {
 
 /* ---- labels ---- */
 
-/* Reads --labels. In "negative,positive" the values 0 and "negative" mean label 0, and so on.
- * "4=positive,0=negative" names these values; labels are numbered in the order in which their names first
- * occur. */
+/* Reads --labels. In "negative,positive" the values 0 and "negative" mean label 0, and so
+ * on. "4=positive,0=negative" gives these values names; labels are numbered in the order in
+ * which their names first occur. */
 static void parse_labels(Collector *c) {
     const char *s = given.labels;
     for (int row = 0; s && *s; row++) {
@@ -646,7 +657,8 @@ static void parse_labels(Collector *c) {
     }
 }
 
-/* Returns the index of a value of the label field. Without --labels, a new value becomes a new name. */
+/* Returns the label's index for a value of the label field. Without --labels, a new
+ * value becomes a new label. */
 static int label_of(Collector *c, Span raw, Place at) {
     static const char other_field[] = "choose another field with --label, or none with --no-label";
     for (int k = 0; k < c->values; k++)
@@ -669,15 +681,15 @@ static int label_of(Collector *c, Span raw, Place at) {
     return c->data.labels++;
 }
 
-/* Returns 1 if a comes before b: numbers by value, then texts by bytes. */
+/* Returns 1 if a comes before b in sorted order: numbers by value, other texts by their bytes. */
 static int before(const char *a, const char *b) {
     size_t n = strlen(a), m = strlen(b);
     int numbers = strspn(a, "0123456789") == n && strspn(b, "0123456789") == m;
     return numbers && n != m ? n < m : strcmp(a, b) < 0;
 }
 
-/* Sorts the names that were found in the data, so that their order does not depend on the order of the
- * rows. */
+/* Sorts the labels that were found in the data, so that their numbers do not depend
+ * on the order of the rows. */
 static void sort_labels(Collector *c) {
     int place[LABELS_MAX], L = c->data.labels;
     char *name[LABELS_MAX];
@@ -694,7 +706,8 @@ static void sort_labels(Collector *c) {
 
 /* ---- rows ---- */
 
-/* Adds one document of a text, or of two if the kind has two, and its label value (text NULL: none). */
+/* Adds a document: of one text, or of two if the kind has two. raw: its label's value (text NULL: no label).
+ * Leaves out empty and too short documents, and counts them. */
 static void add_row(Collector *c, const Span *texts, Span raw, Place at) {
     Document doc;
     size_t points = 0;
@@ -718,7 +731,7 @@ static void add_row(Collector *c, const Span *texts, Span raw, Place at) {
     add_document(&c->data, &c->capacity, &doc);
 }
 
-/* Chooses the fields to read, by the options and by the fields of the first row. */
+/* Chooses the fields to read, by the options and by the fields that the first row has. */
 typedef int (*HasField)(const void *row, const char *name);
 static void choose_fields(Collector *c, HasField has, const void *row, Place at) {
     static const char *const text[] = { "text", "review", "sentence", "tweet", "content", "document" };
@@ -752,8 +765,8 @@ static void choose_fields(Collector *c, HasField has, const void *row, Place at)
 
 /* ---- JSONL ---- */
 
-/* Returns the field of that name. "prompt.text" is the key of that name or, if there is none, the field text
- * of the object prompt. */
+/* Returns the field of that name, or NULL. "prompt.text" is the key of that name or, if there is none, the
+ * field text of the object prompt. */
 static const Json *json_field(const Json *object, const char *name) {
     const Json *found = json_get(object, name);
     const char *dot = strchr(name, '.');
@@ -766,7 +779,7 @@ static const Json *json_field(const Json *object, const char *name) {
 }
 static int json_has(const void *row, const char *name) { return json_field(row, name) != NULL; }
 
-/* Returns a label: a string, a whole number or a truth value; text NULL for null. */
+/* Returns the label's value as text, from a string, a whole number or a truth value; text NULL for null. */
 static Span json_label(Collector *c, const Json *row, Place at) {
     const Json *v = json_field(row, c->label);
     Span raw = { NULL, 0 };
@@ -781,7 +794,7 @@ static Span json_label(Collector *c, const Json *row, Place at) {
         raw.text = digits;
         raw.length = strlen(digits);
     } else if (v->type != JSON_NULL)
-        stop_at(E_FORMAT, "a label that is no string, whole number or truth value", at.file, at.line,
+        stop_at(E_FORMAT, "a label that is not a string, a whole number or a truth value", at.file, at.line,
                 c->label, "choose another field with --label");
     return raw;
 }
@@ -844,7 +857,7 @@ static void read_jsonl(Collector *c, const char *path) {
 typedef struct { const char *at, *end; char separator; Place place; } Table;
 typedef struct { Span *cell; int cells; } Record;
 
-/* Reads a quoted cell, whose first quote is already read. A doubled quote is one quote. */
+/* Reads a quoted cell, from after its first quote on. A doubled quote stands for one quote. */
 static Span quoted_cell(Collector *c, Table *t) {
     Span p;
     const char *s = t->at;
@@ -867,7 +880,7 @@ static Span quoted_cell(Collector *c, Table *t) {
     return p;
 }
 
-/* Reads the next record, whose first line goes to *at; returns 0 at the end. Skips empty lines. */
+/* Reads the next record; *at: the place of its first line. Returns 0 at the end. Skips empty lines. */
 static int next_record(Collector *c, Table *t, Record *r, Place *at) {
     while (t->at < t->end && (*t->at == '\n' || *t->at == '\r')) t->place.line += *t->at++ == '\n';
     if (t->at == t->end) return 0;
@@ -891,6 +904,7 @@ static int next_record(Collector *c, Table *t, Record *r, Place *at) {
     return 1;
 }
 
+/* Returns 1 if the two names are equal, ignoring the case of ASCII letters. */
 static int same_name(Span a, const char *b) {
     size_t i = 0;
     for (; i < a.length && b[i]; i++) {
@@ -907,6 +921,7 @@ static int column_of(const Record *header, const char *name) {
 }
 static int table_has(const void *row, const char *name) { return column_of(row, name) >= 0; }
 
+/* Returns the column of that name; if there is none, exits with a list of the columns. */
 static int need_column(const Record *header, const char *name, Place at) {
     char hint[200] = "the columns are: ";
     int k = column_of(header, name);
@@ -1028,8 +1043,8 @@ static void read_imdb(Collector *c, const char *folder) {
     }
 }
 
-/* Does --max-documents N: keeps document i of M if i N / M passes a whole number there, so that a sorted
- * input keeps all of its labels. */
+/* Does what --max-documents N asks for: keeps N of M documents, evenly spread, so that an input that is
+ * sorted by label keeps all labels. Keeps document i if a whole number is in (i N / M, (i+1) N / M]. */
 static void keep_some(Dataset *d) {
     uint64_t N = (uint64_t)given.max_documents, M = d->count, kept = 0;
     if (!N || N >= M) return;
@@ -1043,7 +1058,8 @@ static int ends_with(const char *s, const char *end) {
     return n >= m && !strcmp(s + n - m, end);
 }
 
-/* Returns the format of --format auto: aclImdb for a folder, and for a file what the end of its name says. */
+/* Returns the format that --format auto means: aclImdb for a folder; for a file, the format
+ * that the end of its name says. */
 static int format_of(const char *path) {
     static const struct { const char *end; int format; } known[] = {
         { ".jsonl", FORMAT_JSONL }, { ".ndjson", FORMAT_JSONL }, { ".csv", FORMAT_CSV },
@@ -1068,13 +1084,13 @@ static void read_input(Collector *c, const char *path) {
 static Option data_option[] = {
     { "out", OPT_TEXT, &given.out, NULL, 0, 0, NULL, "the dataset to write" },
     { "format", OPT_CHOICE, &given.format, "auto", 0, 0, "auto|jsonl|csv|tsv|text|imdb|pairs",
-      "auto: by the end of the name; pairs: JSONL with chosen and rejected" },
+      "auto: chosen by the end of the file's name; pairs: JSONL with chosen and rejected" },
     { "text", OPT_TEXT, &given.text, NULL, 0, 0, NULL,
       "field with the text; a.b is field b of object a (default: text, review, sentence, tweet, content "
       "or document)" },
     { "label", OPT_TEXT, &given.label, NULL, 0, 0, NULL,
-      "field with the label: a string, whole number or truth value (default: label or sentiment, if it "
-      "is there)" },
+      "field with the label: a string, whole number or truth value (default: label or sentiment, if there "
+      "is such a field)" },
     { "no-label", OPT_FLAG, &given.no_label, NULL, 0, 0, NULL, "read no label" },
     { "labels", OPT_TEXT, &given.labels, NULL, 0, 0, NULL,
       "names in the order of their numbers (negative,positive), or values with names "
@@ -1089,15 +1105,15 @@ static Option data_option[] = {
       "leave out documents of fewer characters (code points; those of a pair's texts are added). "
       "TRL's sentiment example: 201" },
     { "max-documents", OPT_INT, &given.max_documents, "0", 0, INT_MAX, NULL,
-      "keep so many documents, evenly spread over the input (0: all)" },
+      "keep this many documents, evenly spread over the input (0: all)" },
     { "strip-html", OPT_FLAG, &given.strip_html, NULL, 0, 0, NULL,
-      "<br /> becomes a space, other tags are removed, &amp; and the like become characters" },
+      "<br /> becomes a space, other tags are removed, &amp; and other references become characters" },
     { "fix-utf8", OPT_FLAG, &given.fix_utf8, NULL, 0, 0, NULL,
       "replace invalid UTF-8 by U+FFFD instead of stopping" },
     { "whole", OPT_FLAG, &given.whole, NULL, 0, 0, NULL,
-      "text: each file is one document, instead of each line" },
+      "with text: each file is one document, instead of each line" },
     { "no-quotes", OPT_FLAG, &given.no_quotes, NULL, 0, 0, NULL,
-      "csv, tsv: quotes have no special meaning" },
+      "with csv, tsv: quotes have no special meaning" },
 };
 
 static int command_data(int argc, char **argv) {
@@ -1138,7 +1154,8 @@ static int command_data(int argc, char **argv) {
  * ================================================================================================ */
 typedef struct { const Dataset *data; uint64_t document; int text; } TrainTexts;
 
-/* Gives the next text of the train split: both texts of each document. */
+/* Sets *text and *length to the next text of the training split (of pairs and prompts, both
+ * texts). Returns 0 after the last. */
 static int next_text(void *context, const char **text, size_t *length) {
     TrainTexts *t = context;
     int texts = t->data->kind == DATA_TEXT ? 1 : 2;
@@ -1165,14 +1182,15 @@ static int command_tokenizer(int argc, char **argv) {
           "sentencepiece: BPE with byte fallback, as Llama's; bytelevel: BPE over bytes, as RoBERTa's; "
           "unigram: SentencePiece's other model" },
         { "vocab", OPT_INT, &vocab, "1024", 1, 1000000, NULL,
-          "number of ids, the special ones and the 256 bytes included" },
+          "number of ids, including special tokens and 256 bytes" },
         { "max-length", OPT_INT, &max_length, "512", 1, 1000000, NULL,
           "model_max_length in tokenizer_config.json" },
         { "out", OPT_TEXT, &out, NULL, 0, 0, NULL, "the folder to write" },
     };
     static const Program program = { "prep tokenizer",
         "DATA.bin --out DIR [--kind sentencepiece|bytelevel|unigram] [--vocab N]",
-        "Trains a tokenizer on a dataset's train split and writes the files that Hugging Face tools read.",
+        "Trains a tokenizer on the training documents of a dataset, and writes the files that Hugging Face "
+        "tools read.",
         option, sizeof option / sizeof *option, NULL, 0 };
     const char *path[1];
     Error err = { 0 };
@@ -1202,7 +1220,7 @@ static int command_show(int argc, char **argv) {
     static Option option[] = {
         { "n", OPT_INT, &count, "5", 0, INT_MAX, NULL, "documents to print" },
         { "held-out", OPT_FLAG, &held_out, NULL, 0, 0, NULL,
-          "print held-out documents instead of those of the train split" },
+          "print held-out documents instead of training documents" },
     };
     static const Program program = { "prep show", "DATA.bin [-n N] [--held-out]",
         "Prints what a dataset holds, and some of its documents.",
@@ -1234,8 +1252,8 @@ static int command_show(int argc, char **argv) {
 /* ================================================================================================
  * prep llama2c
  * ================================================================================================ */
-/* Writes the model's tokenizer, a SentencePiece model as a copy byte by byte, and puts its special ids into
- * the config. */
+/* Writes the model's tokenizer, and puts its special ids into the config. A file of
+ * SentencePiece is also copied as it is. */
 static void llama2c_tokenizer(Llama2c *l, const char *from, const char *out) {
     Error err = { 0 };
     Tokenizer *t = tokenizer_open(from, &pool, &err);

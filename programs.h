@@ -1,4 +1,4 @@
-/* programs.h - what the programs share and the library does not see (cli.c, train.c). */
+/* programs.h - what the programs share and the library does not use: cli.c, train.c, report.c. */
 #ifndef PROGRAMS_H
 #define PROGRAMS_H
 
@@ -10,110 +10,114 @@
 enum { OPT_FLAG, OPT_INT, OPT_SEED, OPT_REAL, OPT_TEXT, OPT_CHOICE };
 typedef struct {
     const char *name;               /* without "--" */
-    int type;                       /* OPT_ */
-    void *value;                    /* int* (CHOICE: index), uint64_t*, double*, const char** */
-    const char *fallback;           /* default, as text; NULL: 0, NULL, no, or the first choice */
-    double min, max;                /* INT, REAL: limits, both included; min == max: none */
+    int type;                       /* OPT_FLAG, OPT_INT ... */
+    void *value;                    /* int* (CHOICE: index), uint64_t*, double* or const char** */
+    const char *fallback;           /* default as text; NULL: 0, NULL, no or the first choice */
+    double min, max;                /* INT, REAL: least and largest value; min == max: no limits */
     const char *choices;            /* CHOICE: "kl|abs|mse" */
     const char *help;
 } Option;
-/* A named set of options: name, value, name, value, ..., NULL. */
+/* A named set of options. set: name, value, name, value, ..., NULL. */
 typedef struct { const char *name, *help; const char *const *set; } Preset;
 typedef struct {
-    const char *program, *usage;    /* usage: what follows the name, "DATA [options]" */
+    const char *program, *usage;    /* usage: the arguments, as "DATA [options]" */
     const char *about;
     Option *option; int options;
     const Preset *preset; int presets;
 } Program;
-/* Fills every option: first its fallback, then the preset's value (--preset NAME, or
- * default_preset, or none if that is NULL), then the command line's. Returns the number of
- * positional arguments, whose pointers go to positional. --help prints and exits 0, wrong usage
- * prints and exits 2. May be called again with another default_preset. */
+/* Fills every option: first with its fallback, then with the preset's value (--preset NAME, or
+ * default_preset; NULL: no preset), then with the command line's. Returns the number of positional
+ * arguments, whose pointers go to positional. --help prints and exits 0, wrong usage prints and
+ * exits 2. May be called again with another default_preset. */
 int cli_parse(const Program *p, const char *default_preset, int argc, char **argv,
               const char **positional, int max_positional);
 /* Returns 1 if the command line had the option. */
 int cli_given(const Program *p, const char *option);
-/* Ends the program with wrong usage, `why: --layers`, if the command line had one of the options
- * ("dim|layers|heads"). */
+/* Ends the program with wrong usage, and the message `why: --layers`, if the command line had one
+ * of the options ("dim|layers|heads"). */
 void cli_refuse(const Program *p, const char *options, const char *why);
 /* Appends {"name":value,...} with the value of every option; OPT_CHOICE as its text. */
 void cli_options_json(const Program *p, Buffer *b);
-/* Returns a Pool over malloc and free, which ends the program if there is no more memory. */
+/* Returns a Pool over malloc and free. If there is no more memory, the pool ends the program. */
 Pool cli_pool(void);
-/* Returns an arena of zeroed bytes that lives as long as the program. Ends the program if there is
- * not enough memory; `what` says for what. */
+/* Returns an arena of zeroed bytes, which stays until the program ends. Ends the program if there
+ * is not enough memory; `what` says for what. */
 Arena cli_arena(size_t bytes, const char *what);
-/* Prints `program: what: where` and the hint (NULL: what the error's code suggests); exits 1. */
+/* Prints `program: what: where` and the hint (NULL: the standard hint for
+ * the error's code), and exits 1. */
 void die(const Error *err, const char *hint);
-void must(int code, const Error *err, const char *hint);        /* dies unless code is OK */
-/* Prints `program: message: argument` (argument NULL: without) and the usage; exits 2. */
+void must(int code, const Error *err, const char *hint);    /* calls die unless code is OK */
+/* Prints `program: message: argument` (argument NULL: only the message) and the usage; exits 2. */
 void usage_error(const char *message, const char *argument);
-/* From now on the first Ctrl-C sets cli_stopping, and the second one ends the program. */
+/* Catches Ctrl-C: the first one makes cli_stopping return 1, and the second
+ * one ends the program. */
 void cli_interrupts(void);
 int cli_stopping(void);         /* returns 1 after the first Ctrl-C */
 void cli_bill(const char *part, size_t bytes);      /* prints one line of a memory bill */
 /* Returns 1 if standard output is a terminal that knows escape sequences. */
 int cli_terminal(void);
-/* Prints text, `done` of `total` and the time left: as one line that is updated in a terminal,
- * otherwise as plain lines. last: the work is done. */
+/* Prints text, `done` of `total` and the time left: in a terminal as one line that is updated,
+ * otherwise as plain lines. last 1: the work is done. */
 void progress(const char *text, long long done, long long total, int last);
-/* Writes the last `width` of n values to out (cap bytes, with a NUL): blocks of eight heights. */
+/* Draws the last `width` of n values in out (cap bytes, with a NUL) as blocks of eight heights. */
 void sparkline(char *out, size_t cap, const double *x, int n, int width);
-/* Makes the folder base/kind-0001, or with the next free number, and writes its name to out.
- * Returns OK, E_RANGE (the name is too long, no number is free) or the error of making it. */
+/* Makes the folder base/kind-0001, or the one with the next free number, and
+ * writes its name to out. Returns OK, E_RANGE (the name is too long, or no number
+ * is free) or the error of making it. */
 int run_folder(char *out, size_t cap, const char *base, const char *kind, Error *err);
-/* Makes the run's folder, `given` or (NULL) runs/kind-0001 or the next free one, or dies. */
+/* Makes the run's folder and writes its name to out: `given`, or if that is NULL, runs/kind-0001 or
+ * the one with the next free number. Dies if that fails. */
 void run_out(char *out, size_t cap, const char *given, const char *kind);
-/* Ends the program with wrong usage if --out (NULL: not given) is empty, a file, or the folder
- * `from` (NULL: none), which `option` ("--policy") names. */
+/* Ends the program with wrong usage if `out`, the value of --out (NULL: not given), is empty, a
+ * file, or the folder `from` (NULL: there is none), which `option` ("--policy") names. */
 void cli_check_out(const char *out, const char *from, const char *option);
-/* Returns 1 if both names are one folder; without POSIX, if they are equal. */
+/* Returns 1 if both names mean the same folder; without POSIX, if the names are equal. */
 int same_folder(const char *a, const char *b);
-/* Starts a new log at path, in place of an old one. Its first line is
+/* Starts a new log at path, and deletes an old one. Its first line is
  * {"program": ..., "data": ..., "options": {...}}. */
 void log_options(const char *path, const Program *p, const char *data, Pool *pool);
-/* A line of a log: log_begin starts it, three functions append to it, log_end writes it. */
+/* A line of a log: log_begin starts it, log_number, log_integer and log_text append
+ * to it, and log_end writes it. */
 typedef struct { const char *path; Buffer line; int fields; } Log;
 void log_begin(Log *l, const char *path, Pool *pool);
-void log_number(Log *l, const char *name, double value);    /* nine digits; NaN: null */
+void log_number(Log *l, const char *name, double value);    /* nine digits; NaN, inf: null */
 void log_integer(Log *l, const char *name, long long value);
 void log_text(Log *l, const char *name, const char *text, size_t length);   /* text NULL: null */
 int log_end(Log *l, Error *err);    /* returns OK, E_MEMORY, or file_append's error */
 
 /* ================================================================================================
- * train.c: what the trainers sft, rm and ppo share. Every function here exits with a message where
- * it cannot go on.
+ * train.c: code that sft, rm and ppo share. A function that fails exits with a message.
  * ============================================================================================ */
-/* pool_take; exits if there is no memory for `what`. */
+/* Calls pool_take; exits if there is no memory for `what`. */
 void *pool_need(Pool *pool, size_t count, size_t size, const char *what);
-/* Says in one line if this build computes with more digits than a float holds (FLT_EVAL_METHOD, as
- * -m32 with the x87 has it): then its last digits are not those of other builds. */
+/* Prints a line if this build computes with more digits than a float holds (FLT_EVAL_METHOD, as
+ * -m32 does with the x87): then its last digits differ from those of other builds. */
 void say_digits(void);
-const char *with_commas(char out[32], size_t n);                /* 1,234,567; returns out */
+const char *with_commas(char out[32], size_t n);    /* writes 1,234,567 to out; returns out */
 
 /* ---- options that several programs have: rows of their tables ---- */
-/* How weights are held and computed with. */
+/* How weights are held in memory, and the number type of computing. */
 typedef struct { int nf4, fp4, block, doubled, compute, recompute; } QuantOptions;
 #define QUANT_OPTIONS(q, nf4_help) \
     { "nf4", OPT_FLAG, &(q).nf4, NULL, 0, 0, NULL, nf4_help }, \
-    { "fp4", OPT_FLAG, &(q).fp4, NULL, 0, 0, NULL, "the same in FP4" }, \
+    { "fp4", OPT_FLAG, &(q).fp4, NULL, 0, 0, NULL, "like --nf4, but in FP4" }, \
     { "quant-block", OPT_INT, &(q).block, "64", 32, 4096, NULL, \
       "weights that share a scale: 32, 64 ... 4096" }, \
     { "double-quant", OPT_FLAG, &(q).doubled, NULL, 0, 0, NULL, \
       "the scales in 8 bits too (bnb_4bit_use_double_quant)" }
 #define COMPUTE_OPTION(q) \
     { "compute", OPT_CHOICE, &(q).compute, "f32", 0, 0, "f32|bf16|f16", \
-      "number type in which linears multiply: the layers' inputs, weights and outputs are " \
-      "rounded to it, as by autocast, and the head's inputs and weights; sums, logits, " \
-      "everything else and what is written stay f32" }
+      "number type in which linears multiply: the inputs, weights and outputs of the layers' " \
+      "linears, and the head's inputs and weights, are rounded to it, as by autocast; sums, " \
+      "logits, all other numbers and the files stay f32" }
 #define RECOMPUTE_OPTION(q) \
     { "recompute", OPT_FLAG, &(q).recompute, NULL, 0, 0, NULL, \
       "keep only each layer's input for the backward pass and compute the rest again: less " \
       "memory, more time, the same numbers" }
 #define QLORA_HELP "QLoRA: the policy's linears are held in 4-bit NF4 and frozen"
-/* The adapter to train. rank 0: none. */
+/* The adapter to train. rank 0: there is none. */
 typedef struct { int rank, rslora; double alpha, dropout; const char *targets; } LoraOptions;
-/* standard: the targets, by their names in the model's family */
+/* standard: the default targets, comma-separated, by their names in the model's family */
 #define LORA_OPTIONS(l, standard) \
     { "lora-r", OPT_INT, &(l).rank, "0", 0, INT_MAX, NULL, \
       "train a LoRA adapter of this rank instead of all weights (0: all weights)" }, \
@@ -123,133 +127,154 @@ typedef struct { int rank, rslora; double alpha, dropout; const char *targets; }
     { "lora-rslora", OPT_FLAG, &(l).rslora, NULL, 0, 0, NULL, "LoRA scale: alpha / sqrt(rank)" }
 #define LORA_DROPOUT_OPTION(l) \
     { "lora-dropout", OPT_REAL, &(l).dropout, "0", 0, 1, NULL, \
-      "share of the adapter's inputs that training leaves out, drawn again in every step" }
+      "share of the adapter's inputs that training sets to 0, drawn again in every step" }
 #define SEED_OPTION(seed, standard, help) { "seed", OPT_SEED, &(seed), standard, 0, 0, NULL, help }
 #define DTYPE_OPTION(dtype) \
     { "dtype", OPT_CHOICE, &(dtype), "f32", 0, 0, "f32|bf16|f16", \
       "number type of the weights that are written; training is in f32" }
 #define DRY_RUN_OPTION(dry_run) \
     { "dry-run", OPT_FLAG, &(dry_run), NULL, 0, 0, NULL, "print the memory bill and stop" }
-/* Refuses options that do not fit together. Training (rank not NULL; adapter 1: it goes on from
- * one): 4 bits without --lora-r mean rank 16 on all linears of the layers. */
+/* Refuses options that do not fit together. In training, rank is not NULL: then 4 bits without
+ * --lora-r set *rank to 16 and *targets to all linears of the layers, unless adapter is 1
+ * (training goes on from an adapter). */
 void quant_options_check(const Program *p, const QuantOptions *q, int *rank, const char **targets,
                          int adapter);
-/* Fills *w with how the weights of a policy's folder are to be held: as the folder has them, or in
- * the 4 bits that are asked for; with `whole` (all weights are trained) in F32, and it refuses
+/* Fills *w with the types in which the weights of a policy's folder are to be held: the folder's
+ * types, or the 4 bits that the options ask for. whole 1 (all weights are trained): F32; refuses
  * weights that are in 4 bits already. */
 void quant_options_types(WeightTypes *w, const Program *p, const QuantOptions *q,
                          const char *folder, int whole, Pool *pool);
-/* The same for a judge, whose configuration is c. */
+/* Does for a judge, whose configuration is c, what quant_options_types does for a policy. The
+ * options alone choose the type of computing. */
 void judge_options_types(WeightTypes *w, const Program *p, const QuantOptions *q,
                          const RewardConfig *c, const char *folder, int whole, Pool *pool);
-/* Refuses what needs an adapter when there is none (adapts 0), and a dropout of 1. */
+/* Refuses the adapter's options if there is no adapter (adapts 0), and a dropout of 1. */
 void lora_options_check(const Program *p, LoraOptions *l, int adapts);
-/* One line: "frozen weights: linears NF4 ..." */
+/* Prints a line like "frozen weights: linears NF4 ...". whose: its first words. */
 void print_types(const char *whose, const WeightTypes *w);
-/* One line as peft's: "trainable params: 1,234 || all params: 12,340 || trainable%: 10.0000" */
+/* Prints a line as peft does:
+ * "trainable params: 1,234 || all params: 12,340 || trainable%: 10.0000". */
 void print_trainable(size_t trained, size_t all);
 
 /* ---- opening folders ---- */
-/* Fills *c from a policy's folder (NULL: from scratch, *c stays) and returns the tokenizer of
- * `tokenizer` (NULL: the folder's), which may not have more ids than the policy; if it has fewer,
- * report_padding says so. open_judge: the same for a judge. */
+/* Fills *c from a policy's folder (NULL: training from scratch, *c stays), and returns
+ * the tokenizer of `tokenizer` (NULL: the folder's). The tokenizer may not have more ids
+ * than the policy; if it has fewer, report_padding says so. open_judge does this for a
+ * judge, without report_padding. */
 Tokenizer *open_policy(ModelConfig *c, const char *folder, const char *tokenizer, Pool *pool);
 Tokenizer *open_judge(RewardConfig *c, const char *folder, const char *tokenizer, Pool *pool);
 /* Loads the folder's weights into list and checks that all are numbers. option: "--policy"; hint:
- * what to try when loading fails (NULL: nothing in particular). */
+ * the advice if loading fails (NULL: die's standard hint). */
 void open_weights(const Tensor *list, int tensors, const char *folder, const char *option,
                   const char *hint, Pool *pool);
-LoraConfig adapter_options(const LoraOptions *o);       /* the adapter that the options ask for */
+/* Returns the configuration that the options ask for, or that an adapter's folder has. */
+LoraConfig adapter_options(const LoraOptions *o);
 LoraConfig open_adapter_config(const char *folder, Pool *pool);
-/* Lays out an adapter for the linears of a model's list, as lora_carve; "all-linear" becomes the
- * names of all linears of the layers. */
+/* Lays out an adapter for the linears of a model's list, as lora_carve does;
+ * the target "all-linear" is replaced by the names of all linears of the
+ * layers. Dies if a target does not exist. */
 void adapter_carve(Lora *l, const LoraConfig *c, const Tensor *base, int tensors, int trainable,
                    Pool *lists, Arena *a);
-void open_adapter(const Lora *l, const char *folder, Pool *pool);       /* loads its weights */
-/* Fills the F32 tensors `to` with those of `from`, of any type, and adds the adapter's products. A
- * measuring ws: only the work space is measured. */
+/* Loads an adapter's weights. */
+void open_adapter(const Lora *l, const char *folder, Pool *pool);
+/* Fills the F32 tensors `to` with the weights of `from`, of any type, plus the adapter's products.
+ * If ws measures, only the work space is measured. */
 void weights_merge(const Tensor *to, const Tensor *from, int tensors, const Lora *adapter,
                    Arena *ws);
-int open_value_head(const ValueHead *h, const char *folder, Pool *pool);    /* 0: there is none */
-/* Returns which of the judge's outputs is called `wanted`, ignoring case. wanted NULL: the only
- * output, or the only one called positive, pos, nothate or non-toxic. -1: none, or several.
- * label_need exits instead of -1 (option: "--label"). label_names writes all names with commas. */
+/* Loads the value head of a folder. Returns 1, or 0 if the folder has no value head. */
+int open_value_head(const ValueHead *h, const char *folder, Pool *pool);
+/* Returns the index of the judge's output that is called `wanted`, ignoring case. wanted NULL: the
+ * only output, or the only one called positive, pos, nothate or non-toxic. Returns -1 if there is
+ * none, or if there are several; label_need then exits, and its message names `option` ("--label").
+ * label_names writes all names with commas. */
 int label_find(const RewardConfig *c, const char *wanted);
 int label_need(const RewardConfig *c, const char *wanted, const char *option);
 void label_names(const RewardConfig *c, char *out, size_t cap);
 /* Returns the id that a judge reads for an empty text if its tokenizer's template adds no token:
- * bos, or eos without a bos, or -1 if the tokenizer has neither. */
+ * bos; without a bos, eos; or -1 if the tokenizer has neither. */
 int empty_text_id(const Tokenizer *t);
-/* Says on stderr if a policy has more ids (V) than its tokenizer (a vocabulary padded to a round
- * number); tokenizer_decode writes such ids as nothing. */
+/* Prints a line to stderr if a policy has more ids (V) than its tokenizer, as with a vocabulary
+ * that was padded to a round number. tokenizer_decode leaves such ids out of the text. */
 void report_padding(int V, const Tokenizer *t);
 
 /* ---- schedules and rows ---- */
 enum { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_TRIANGLE, SCHEDULE_COSINE };
-/* Returns the learning rate of `step`, from 1 to `steps`. LINEAR: from rate in the first step to
- * rate / steps in the last. TRIANGLE: up in the share `warmup` of the steps, then linearly
- * towards 0 after the last. COSINE: up likewise, then half a cosine down to a tenth of rate. */
+/* Returns the learning rate of `step`, from 1 to `steps`. LINEAR: from rate in the first step down
+ * to rate / steps in the last. TRIANGLE: up during the share `warmup` of the steps, then linearly
+ * down towards 0. COSINE: up as in TRIANGLE, then half a cosine down to a tenth of rate. */
 double learning_rate(int schedule, double rate, double warmup, int step, int steps);
-/* The rows of whole sequences for one forward: N rows, of which W want their logits; target (W). */
+/* The rows of whole sequences for one forward: N rows, of which W want their logits. target (W):
+ * the ids that these rows predict. */
 typedef struct { int *token, *sequence, *position, *target, N, W; unsigned char *wants; } RowList;
-void rows_take(RowList *r, int rows, Pool *pool);               /* room for so many */
-/* Appends the rows of a sequence: each token but the last, which predicts nothing. A row wants its
- * logits if the token that it predicts has index `first` or more. */
+void rows_take(RowList *r, int rows, Pool *pool);           /* reserves room for `rows` rows */
+/* Appends the rows of a sequence, one for each token except the last, which predicts nothing. A row
+ * wants its logits if the token that it predicts has the index `first` or a larger one. */
 void rows_add(RowList *r, int sequence, const int *token, int length, int first);
+/* Returns the list as model_forward's Rows, which point into it. */
 Rows rows_of(const RowList *r);
 
-/* ---- memory: the code that carves also measures ---- */
+/* ---- memory: the same code measures and lays out ---- */
 enum { BILL_PARTS = 20 };
 typedef struct { const char *name[BILL_PARTS]; size_t bytes[BILL_PARTS], from; int parts; } Bill;
+/* Adds a part to the bill (ignored if the bill is full). */
 void bill_add(Bill *b, const char *name, size_t bytes);
-/* Adds what the arena took since the last part, if it measures. */
+/* Adds a part: the bytes that the arena has reserved since the last part, if it measures. */
 void bill_part(Bill *b, const char *name, const Arena *a);
-void bill_print(const Bill *b);             /* the parts and their total */
+void bill_print(const Bill *b);             /* prints the parts and their total */
 typedef struct {
-    void *run;                              /* the argument of both functions */
+    void *run;                              /* the first argument of both functions */
     void (*carve)(void *run, Arena *a, Bill *b);    /* called first with a measuring arena */
     size_t (*workspace)(void *run);         /* bytes that the run's largest call needs */
-    Bill bill; size_t bytes, work;          /* what memory_measure fills in */
+    Bill bill; size_t bytes, work;          /* memory_measure fills these */
 } RunMemory;
+/* Measures both amounts of memory: m->bytes by carve, m->work by workspace. */
 void memory_measure(RunMemory *m);
-void memory_take(RunMemory *m, Arena *ws);  /* reserves both, carves; *ws: the work space */
+/* Reserves both amounts of memory, and calls carve for the first. *ws becomes the second, the work
+ * space of all calls. */
+void memory_take(RunMemory *m, Arena *ws);
 
-/* ---- saving: each file is written under another name and renamed, weights last ---- */
-/* Returns 0 if a weight (of floats) is a NaN or an infinity, or if an F32 weight would be when it
- * is written in dtype. To be asked before every save. */
+/* ---- saving: each file is written under another name, then renamed; the weights come last ---- */
+/* Returns 0 if a weight of type F32, BF16 or F16 is a NaN or an infinity, or if an F32 weight would
+ * become one when it is written in dtype. To be called before every save. */
 int tensors_are_numbers(const Tensor *list, int tensors, int dtype);
-/* A whole model folder; shard_bytes 0: the weights are one file. */
+/* Writes a whole model folder; shard_bytes 0: the weights are one file. */
 void save_policy(const Model *m, const Tokenizer *t, const char *folder, int dtype,
                  uint64_t shard_bytes, Pool *pool);
+/* Writes a PEFT adapter. base: the folder of the model that it adapts. */
 void save_adapter(const Lora *l, const char *base, const char *folder, int dtype, Pool *pool);
+/* Writes value_head.safetensors into the folder, in F32. */
 void save_value_head(const ValueHead *h, const char *folder, Pool *pool);
+/* Writes a judge's whole folder: tokenizer, config, weights. */
 void save_judge(const RewardModel *m, const Tokenizer *t, const char *folder, int dtype,
                 Pool *pool);
 
 /* ---- a run: its folder, and its end ---- */
-/* saved: the step whose weights are in the folder; 0: none of this run. */
+/* saved: the step whose weights this run has written to the folder; 0: it has written none. */
 typedef struct { char path[512], log[540], time[540]; int saved; } RunFolder;
-/* Names the logs in f->path, and begins f->log. */
+/* Writes the names of both logs, in f->path, to f->log and f->time, and starts f->log. */
 void run_logs(RunFolder *f, const Program *p, const char *data, Pool *pool);
 /* save writes the weights, which are those after `step`, and sets folder->saved. */
 typedef struct { RunFolder *folder; void (*save)(void *run, int step); void *run; } Saver;
-/* Ends a run whose `what` ("the loss") is no number in `step`. good: the weights still are those
- * after the step before, and of use; they are saved. hint NULL: smaller steps. Exits 1. */
+/* Ends a run because of a NaN or an infinity in `step`; `what` is the message ("the loss is not a
+ * number"). good 1: the weights are still those after the previous step and useful, so they are
+ * saved. hint NULL: SMALLER_STEPS. Exits 1. */
 void stop_not_a_number(const char *what, int step, int good, const Saver *s, const char *hint);
-/* The same without saving; saved: the step whose weights are on disk, 0: none. */
+/* Does what stop_not_a_number does, without saving. saved: the step whose weights
+ * are on disk; 0: there are none. */
 void die_not_a_number(const char *what, int step, int saved, const char *folder, const char *hint);
 #define SMALLER_STEPS "a smaller --lr, a longer --warmup, or --clip 1"
-/* Says what sft or rm has saved after so many steps (seconds < 0: without the time); returns the
- * exit code: 1 without a step. */
+/* Prints how many steps sft or rm has done and where their result is saved (seconds < 0: without
+ * the time). Returns the exit code: 0, or 1 if there was no step. */
 int run_ended(const RunFolder *f, int steps, double seconds);
 
 /* =============================================================================================
- * report.c: a run's files as a table
+ * report.c: prints a run's files as a table
  * ============================================================================================= */
-/* Prints the result of the run of ppo in this folder, from log.jsonl and samples.jsonl alone: `show`
- * rows of queries with both responses (-1: as many as the run was told), means before and after, and
- * the reward at KL 3 and 6. Returns the number of queries, 0 of a run that was stopped. */
+/* Prints the result of ppo's run in this folder, from log.jsonl and samples.jsonl alone:
+ * `show` rows of queries with both responses (-1: the number in the run's own --show), means
+ * before and after, and the reward when the KL first passed 3 and 6. Returns the number of
+ * queries; 0 if the run was stopped. */
 int report_run(const char *folder, int show, Pool *pool);
-int report_command(int argc, char **argv);                      /* `run report DIR` */
+int report_command(int argc, char **argv);              /* the main of `run report DIR` */
 
 #endif

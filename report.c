@@ -1,27 +1,28 @@
-/* report.c - a finished run of ppo as a table (level 7): what the policy wrote before and after, and what
- * it cost.
+/* report.c - prints a finished run of ppo as a table (level 7): responses before and after training, their
+ * rewards, and the KL to the reference.
  *
- * Needs    a run folder's log.jsonl and samples.jsonl, and nothing else: ppo prints its result with this
- *          file, and `run report DIR` prints it again later.
+ * Needs    log.jsonl and samples.jsonl of a run folder, and nothing else. ppo calls this file at its end, and
+ *          `run report DIR` prints the same table later.
  * Edges    a run that was stopped has no samples.jsonl, and so no table. */
 #include "programs.h"
 #include <stdio.h>
 
 static int is_space(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
 
-/* ---- what the log says ---- */
+/* ---- reading the log ---- */
 
-/* one evaluation on the held-out queries */
+/* The numbers of one evaluation on the held-out queries. */
 typedef struct { double mean, median, std, kl, bigrams; } Evaluated;
 enum { MARKS = 2 };
 static const double kl_mark[MARKS] = { 3, 6 };
 typedef struct {
-    int steps, show, evaluations;           /* training steps; rows of the table that the run was asked for */
+    int steps, show, evaluations;           /* show: the run's --show; evaluations: how many were logged */
     Evaluated first, last;
-    int mark_step[MARKS];                   /* the first step whose KL was above kl_mark, 0: none */
+    int mark_step[MARKS];                   /* the first step whose KL was above kl_mark; 0: there is none */
     double mark_reward[MARKS];              /* the mean reward of that step's batch */
 } Summed;
 
+/* Adds one line of the log to *s: an evaluation or a training step. */
 static void read_log_line(Summed *s, const Json *line) {
     if (json_get(line, "eval/reward_mean")) {
         const Evaluated e = { json_number(line, "eval/reward_mean", 0),
@@ -42,7 +43,7 @@ static void read_log_line(Summed *s, const Json *line) {
     }
 }
 
-/* Reads the log of a run of ppo; dies if it is none. */
+/* Reads the log of a run of ppo; dies if it is another program's. */
 static Summed read_log(const char *path, Pool *pool) {
     Error err = { 0 };
     Summed s = { 0 };
@@ -55,7 +56,7 @@ static Summed read_log(const char *path, Pool *pool) {
         const Json *line = json_parse(text, n, pool, &err);
         if (!line) die(&err, "the folder of a run of ppo, whose log.jsonl is damaged");
         if (!number && strcmp(json_text(line, "program", ""), "ppo"))
-            must(fail(&err, E_UNSUPPORTED, "a report of another program's run than ppo's", path, 0, 0), &err,
+            must(fail(&err, E_UNSUPPORTED, "a report of a run of another program than ppo", path, 0, 0), &err,
                  "the folder of a run of ppo, such as runs/ppo-0001");
         if (!number) s.show = (int)json_number(json_get(line, "options"), "show", 10);
         else read_log_line(&s, line);
@@ -90,7 +91,7 @@ static void print_cell(const char **text, size_t *left, int width) {
     *left -= end;
 }
 
-/* Prints one held-out query: what was written before and after, and both rewards. */
+/* Prints one sample: the query, the responses before and after training, and both rewards. */
 static void print_row(const Json *sample) {
     enum { QUERY = 22, RESPONSE = 36 };
     static const char *const name[3] = { "query", "response_before", "response_after" };
@@ -113,7 +114,7 @@ static void print_row(const Json *sample) {
     }
 }
 
-/* Prints the first `show` samples; returns how many there are. */
+/* Prints the first `show` samples; returns how many the file has (0: there is no file). */
 static int print_samples(const char *path, int show, Pool *pool) {
     Error err = { 0 };
     const char *text;
@@ -166,7 +167,7 @@ int report_command(int argc, char **argv) {
     int show;
     Option option[] = {
         { "show", OPT_INT, &show, "-1", -1, INT_MAX, NULL,
-          "rows of the table (-1: as many as the run was told)" },
+          "rows of the table (-1: as many as the run's own --show)" },
     };
     const Program program = { "run report", "DIR [--show N]",
         "Prints the result of a run of ppo again: what the policy of the run folder DIR wrote before and "

@@ -3,18 +3,18 @@
  *
  * Source   Stiennon et al. 2020 and Ouyang et al. 2022, section 3.5 (the pairwise loss); Devlin et al. 2018
  *          (the classifier).
- * Idea     PPO shows the judge openings of 10 to 40 tokens, not whole reviews. So half of the examples are
- *          crops of random length, log-uniform, since 10 and 20 tokens differ as much as 100 and 200. And
- *          PPO looks for texts that no person wrote: a few examples repeat one phrase, and their target
- *          says that they are worth nothing.
+ * Idea     PPO shows the judge beginnings of 10 to 40 tokens, not whole reviews. So half of the examples
+ *          are crops of random length (log-uniform, since 10 and 20 tokens differ as much as 100 and 200).
+ *          PPO also finds texts that no person wrote. So a few examples repeat one phrase: their target is
+ *          the same share for every label, and in a pair they take the place of the rejected text.
  * Loss     labels: cross-entropy with soft targets; the reward is the logit of one label. Pairs: -log
  *          sigmoid(chosen - rejected).
  * Needs    a dataset (prep makes it), and a tokenizer's folder and sizes, or a reward model's folder to
- *          start from: all its weights are trained, or an adapter (LoRA) and the head, next to frozen
- *          weights, which 4 bits may hold. The folder that is written has the adapter's products in its
- *          weights, so that every reader of judges takes it.
- * Never    trains on held-out texts; writes a weight that is not a number: such a loss ends the run, and
- *          the last good step is saved.
+ *          start from. All its weights are trained, or an adapter (LoRA) and the head, next to frozen
+ *          weights, which may be held in 4 bits. The folder that is written has the adapter's products
+ *          added to its weights, so that every program that reads judges can read it.
+ * Never    trains on held-out texts; writes a weight that is not a number: a loss that is not a number
+ *          ends the run, and the weights of the last good step are saved.
  * Edges    order, crops and phrases depend on the seed and the text's number alone, so one seed gives the
  *          same bytes for any number of threads. A text longer than the model's limit is cut at its end.
  *          Ctrl-C saves and stops; before the first step it writes no weights. */
@@ -22,9 +22,9 @@
 #include <stdio.h>
 
 #define PREP "prep makes a dataset of labelled texts or of pairs: ./prep --help"
-enum { SHORTEST = 8,            /* a crop's tokens at least */
+enum { SHORTEST = 8,            /* fewest tokens of a crop */
        PROBE = 32,              /* tokens of a probe: a word or a phrase, repeated */
-       WORDS = 200, PHRASES = 100, TABLE = 1 << 19 };
+       WORDS = 200, PHRASES = 100, TABLE = 1 << 19 };   /* probes of each kind; slots of the hash table */
 
 static struct {
     const char *reward, *tokenizer, *out, *label, *reference;
@@ -37,42 +37,42 @@ static struct {
     uint64_t seed;
 } o;
 
-/* Texts as tokens without specials. Of pairs, text 2i is chosen and 2i + 1 rejected; label[i] belongs to
- * example i. */
+/* Texts as tokens, without special tokens. The texts of pair i are 2i (chosen) and 2i + 1 (rejected).
+ * label[i] belongs to example i. */
 typedef struct { const int *token; int count; } Text;
 typedef struct { Text *text; int *label; int examples; long long tokens; } Set;
 
-/* What goes through the model at once: B texts of N tokens. target (B,labels): the probabilities that it
- * should learn; truth: the text's label, -1 for a repeated phrase. */
+/* One forward's texts: B texts of N tokens in all, and room for `texts` texts of `tokens` tokens. target
+ * (B,labels): the probabilities to learn; truth: the text's label, -1 for a repeated phrase. */
 typedef struct {
     int *token, *start, *truth, *label, N, B, tokens, texts;
     float *target, *logits, *dlogits, *loss, *dloss;
 } Batch;
 
 typedef struct {
-    WeightTypes types;                      /* of the weights; F32 if they are trained */
-    /* with an adapter: room for what is saved, with its products in F32 */
+    WeightTypes types;                      /* number types of the weights; F32 if they are trained */
+    /* with an adapter: the model that is saved, in F32, with the adapter's products added to its weights */
     RewardModel merged;
     Lora lora; const Lora *adapter;         /* adapter: &lora, or NULL when all weights are trained */
-    Tensor *list; int tensors;              /* what is trained: all weights, or the adapter and the head */
+    Tensor *list; int tensors;              /* trained tensors: all weights, or the adapter and the head */
     RewardModel model; RewardConfig config; Tokenizer *tokenizer; SpecialIds special; int mask;
-    unsigned char *starts_word;             /* (V) this token begins with a space */
-    Dataset data; int pairs, per;           /* per: texts of an example, 2 or 1 */
+    unsigned char *starts_word;             /* (V) 1: this token begins with a space */
+    Dataset data; int pairs, per;           /* pairs: 1 if the data are pairs; per: texts of an example */
     Set train, held;
     int reward_label, reference, steps;
-    int limit;                              /* tokens of a text at most, without special ones */
+    int limit;                              /* most tokens of a text, without special tokens */
     RewardSaved saved; Optimizer optimizer; Batch batch; int *example, *order; long long epoch; Arena ws;
-    double loss, right, judged;             /* sums since the last line of the log */
+    double loss, right, judged;             /* since the log's last line: losses, right and all answers */
     RunFolder out;
     Pool keep, scratch;
-    char seen[80];                          /* the last held-out accuracies, for the screen */
+    char seen[80];                          /* text for the screen: the last held-out accuracies */
 } Trainer;
 
 /* ===================================================================================================
  * The model and its labels
  * =================================================================================================== */
 
-/* Names the outputs after the dataset's labels, in its order. */
+/* Names the outputs as the dataset's labels, in the same order; pairs have one output, "reward". */
 static void labels_take(RewardConfig *c, const Dataset *d) {
     Error err = { 0 };
     if (d->kind == DATA_PAIRS) {
@@ -92,8 +92,8 @@ static void labels_take(RewardConfig *c, const Dataset *d) {
     }
 }
 
-/* Renumbers the documents' labels as the checkpoint numbers its outputs, which have to be the same set of
- * labels. */
+/* Changes the documents' labels to the numbers of the checkpoint's outputs. Dies if the two
+ * sets of labels are not equal. */
 static void labels_match(Trainer *t) {
     Error err = { 0 };
     const char *hint = "--new-head starts a new head for these labels";
@@ -112,15 +112,15 @@ static void labels_match(Trainer *t) {
         if (t->data.document[i].label >= 0) t->data.document[i].label = number[t->data.document[i].label];
 }
 
-/* Returns the output that is reported as the reward: --label, or the one whose name says so, or the last
- * one. */
+/* Returns the output that is reported as the reward: that of --label; without it, the only positive one
+ * (label_find), or else the last. */
 static int choose_reward(const Trainer *t) {
     if (o.label) return label_need(&t->config, o.label, "--label");
     const int found = t->pairs ? 0 : label_find(&t->config, NULL);
     return found >= 0 ? found : t->config.labels - 1;
 }
 
-/* Returns the label that --reference names, or -1. */
+/* Returns the index of the label that --reference names, or -1 without --reference. */
 static int choose_reference(const Trainer *t) {
     Error err = { 0 };
     if (!o.reference) return -1;
@@ -186,8 +186,10 @@ static void read_config(Trainer *t, const Program *p) {
  * Documents into tokens
  * =================================================================================================== */
 
+/* Returns 1 if a document can be an example: it is a pair, or it has a label. */
 static int usable(const Trainer *t, const Document *d) { return t->pairs || d->label >= 0; }
 
+/* Returns the ids of a text, cut to t->limit unless --window may read any part of it. */
 static Text tokenise(Trainer *t, const char *text, size_t n) {
     const PoolMark mark = pool_mark(&t->scratch);
     Text out = { NULL, 0 };
@@ -204,7 +206,7 @@ static Text tokenise(Trainer *t, const char *text, size_t n) {
     return out;
 }
 
-/* Makes a set of the documents with these numbers. */
+/* Makes a set of the documents number[0..n-1]. what: the set's name, for the progress line. */
 static Set make_set(Trainer *t, const int *number, int n, const char *what) {
     Set s = { NULL, NULL, 0, 0 };
     char line[64];
@@ -227,15 +229,16 @@ static Set make_set(Trainer *t, const int *number, int n, const char *what) {
     return s;
 }
 
-/* Returns how many tokens at the beginning of two texts are the same: nothing before the first difference
- * tells which text is better. */
+/* Returns how many tokens at the beginning of two texts are equal. Nothing before the first
+ * difference says which text is better. */
 static int common_prefix(const Text *a, const Text *b) {
     int n = 0;
     while (n < a->count && n < b->count && a->token[n] == b->token[n]) n++;
     return n;
 }
 
-/* Says how many pairs differ only after the tokens that the judge reads, as pairs with long prompts may. */
+/* Prints how many pairs differ only after the `limit` tokens that the judge reads. This
+ * may happen if prompts are long. */
 static void count_equal(const Set *s, int limit) {
     int equal = 0;
     for (int i = 0; i < s->examples; i++) {
@@ -270,7 +273,7 @@ static void read_documents(Trainer *t) {
     n = 0;
     for (int i = 0; i < (int)count; i++)
         if (t->data.document[i].split != 0 && usable(t, &t->data.document[i])) number[n++] = i;
-    /* whatever --seed: every run is measured on the same texts */
+    /* the same order for every --seed, so that all runs are measured on the same texts */
     Rng rng = rng_stream(hash_bytes("held", 4, 0), 0, 0);
     rng_shuffle(&rng, number, n);
     if (o.eval_texts && n > o.eval_texts) n = o.eval_texts;
@@ -295,11 +298,11 @@ static void read_data(Trainer *t, const char *path) {
 }
 
 /* ===================================================================================================
- * Examples: whole texts, crops, and phrases over and over
+ * Examples: whole texts, crops, and repeated phrases
  * =================================================================================================== */
 
-/* Draws n from low .. high with probability in proportion to 1/n: uniform on a logarithmic scale, but
- * without a logarithm, whose last bit depends on the C library. */
+/* Returns a random n in low .. high with probability in proportion to 1/n, which is uniform on a logarithmic
+ * scale. Uses no logarithm, since its last bit depends on the C library. */
 static int log_uniform(Rng *rng, int low, int high) {
     double sum = 0, u = rng_unit(rng);
     for (int n = low; n <= high; n++) sum += 1.0 / n;
@@ -310,8 +313,8 @@ static int log_uniform(Rng *rng, int low, int high) {
 }
 
 /* Writes n tokens that repeat one phrase of x: 1 to 4 whole words, most often 1; one time in four, 1 to 4
- * tokens regardless of words. One time in three they follow a real opening of up to n/2 tokens, as a
- * policy's repetitions follow a prompt. */
+ * tokens that need not be whole words. One time in three, up to n/2 tokens from the beginning of x come
+ * first, as a policy's repetitions come after a prompt. */
 static void repeat_phrase(int *out, int n, const Text *x, const unsigned char *starts_word, Rng *rng) {
     const int whole_words = rng_below(rng, 4) > 0, size = 1 + (int)rng_below(rng, 1 + rng_below(rng, 4));
     int at = (int)rng_below(rng, (uint64_t)x->count), end, words = 0;
@@ -326,8 +329,8 @@ static void repeat_phrase(int *out, int n, const Text *x, const unsigned char *s
 
 /* Draws example e of an epoch: writes its texts to out, one after another, each between special tokens;
  * length[k]: their sizes. Returns 1 if it is a repeated phrase. Both texts of a pair are cropped to one
- * length, which reaches past their first difference. If a pair becomes a repeated phrase, the phrase is
- * taken from the chosen text and loses against the rejected text. */
+ * length, which includes their first difference. A repeated phrase in a pair is a phrase of the chosen text,
+ * and takes the place of the rejected text; the rejected text takes that of the chosen one. */
 static int draw_example(Trainer *t, int *out, int length[2], int e, long long epoch) {
     const Text *x = &t->train.text[e * t->per];
     Rng rng = rng_stream(hash_bytes("examples", 8, o.seed), (uint64_t)epoch, (uint64_t)e);
@@ -338,7 +341,7 @@ static int draw_example(Trainer *t, int *out, int length[2], int e, long long ep
     if (shortest < SHORTEST) shortest = SHORTEST;
     const int crop = cropped || spam ? log_uniform(&rng, full < shortest ? full : shortest, full) : full;
     for (int k = 0; k < t->per; k++) {
-        /* spam: rejected, then the chosen one's phrase */
+        /* a repeated phrase in a pair: the rejected text goes first, the phrase of the chosen text second */
         const Text *y = spam && t->pairs ? &x[1 - k] : &x[k];
         int n = y->count < crop ? y->count : crop;
         const int from = o.window && !spam ? (int)rng_below(&rng, (uint64_t)(y->count - n) + 1) : 0;
@@ -354,6 +357,7 @@ static int draw_example(Trainer *t, int *out, int length[2], int e, long long ep
     return spam;
 }
 
+/* Appends a text of n tokens to the batch. */
 static void batch_add(Batch *b, const int *token, int n) {
     memcpy(b->token + b->N, token, (size_t)n * sizeof *token);
     b->start[b->B++] = b->N;
@@ -365,8 +369,8 @@ static void batch_add(Batch *b, const int *token, int n) {
  * Learning
  * =================================================================================================== */
 
-/* Adds to t->loss and dlogits. Loss of text b = sum over labels of target * -log softmax(logits)[label]:
- * one cross-entropy for each label. */
+/* Adds the batch's cross-entropy to t->loss and its gradient times scale to dlogits. Loss of text b = sum
+ * over labels of target * -log softmax(logits)[label], computed as one cross-entropy for each label. */
 static void label_loss(Trainer *t, float scale) {
     Batch *b = &t->batch;
     const int labels = t->config.labels;
@@ -381,6 +385,8 @@ static void label_loss(Trainer *t, float scale) {
         cross_entropy_backward(b->dlogits, b->dloss, b->loss, b->logits, b->label, b->B, labels);
     }
 }
+/* Adds the batch's ranking loss, -log sigmoid(chosen - rejected), to t->loss and its
+ * gradient times scale to dlogits. */
 static void pair_loss(Trainer *t, float scale) {
     Batch *b = &t->batch;
     ranking_forward(b->loss, b->logits, t->config.labels, b->B / 2);
@@ -397,15 +403,15 @@ static int best_label(const float *logits, int labels) {
         if (logits[j] > logits[best]) best = j;
     return best;
 }
-/* Returns 1 if the model judges an example rightly, else 0; 0.5 for a pair of equal texts. logits: of the
- * example's first text. */
+/* Returns 1 if the model judges an example correctly, else 0; 0.5 for a pair with equal scores. logits: those
+ * of the example's first text, followed by those of the second. */
 static double is_right(const Trainer *t, const float *logits, int truth) {
     const float rejected = logits[t->pairs ? t->config.labels : 0];
     if (t->pairs) return logits[0] > rejected ? 1 : logits[0] < rejected ? 0 : 0.5;
     return best_label(logits, t->config.labels) == truth;
 }
 
-/* Runs forward, loss and backward on the texts of the batch, and empties it. */
+/* Runs forward, loss and backward on the texts of the batch, and empties the batch. */
 static void learn(Trainer *t, float scale) {
     Batch *b = &t->batch;
     Error err = { 0 };
@@ -427,7 +433,7 @@ static void learn(Trainer *t, float scale) {
     b->N = b->B = 0;
 }
 
-/* Returns the k-th example of the run; *epoch: the epoch in whose order it is. */
+/* Returns the index of the run's k-th example; *epoch: its epoch. */
 static int example_at(Trainer *t, long long k, long long *epoch) {
     const int n = t->train.examples;
     *epoch = k / n;
@@ -440,8 +446,8 @@ static int example_at(Trainer *t, long long k, long long *epoch) {
     return t->order[k % n];
 }
 
-/* Sets the target of example e: its label, with --label-smoothing a share of every label, and for a
- * repeated phrase equal shares of all. */
+/* Sets the target of example e, the last in the batch: its label; with --label-smoothing, a share of the
+ * target goes to all labels; for a repeated phrase, every label has the same share. */
 static void set_targets(Trainer *t, int e, int spam) {
     Batch *b = &t->batch;
     const int labels = t->config.labels, i = b->B - t->per;
@@ -468,8 +474,9 @@ static void hold_reference(Trainer *t) {
     b[zero] = 0;
 }
 
-/* Makes one optimiser step; the batch passes in portions of at most --micro-tokens, whose gradients add up.
- * Returns the gradient's norm, or NAN if it or the loss is not a number: then nothing has moved. */
+/* Makes one optimiser step. The batch goes through the model in portions of at most --micro-tokens, whose
+ * gradients add up. Returns the gradient's norm. If the loss or the norm is not a number, returns NAN,
+ * and no weight has been changed. */
 static double train_step(Trainer *t, int step, double lr) {
     const AdamW adam = { (float)lr, 0.9f, 0.98f, 1e-8f, (float)o.weight_decay, 0 };
     Batch *b = &t->batch;
@@ -499,6 +506,7 @@ static double train_step(Trainer *t, int step, double lr) {
  * Judging the judge
  * =================================================================================================== */
 
+/* Computes the logits of the batch's texts, without training, and empties the batch. */
 static void score_batch(Trainer *t, float *logits) {
     Batch *b = &t->batch;
     Error err = { 0 };
@@ -508,7 +516,8 @@ static void score_batch(Trainer *t, float *logits) {
     b->N = b->B = 0;
 }
 
-/* Computes logits (n,labels) from the first `most` tokens (0: all that fit) of n texts. */
+/* Computes the logits (n,labels) of n texts from their first `most` tokens (0: as
+ * many as the model takes). */
 static void score_texts(Trainer *t, float *logits, const Text *x, int n, int most) {
     Batch *b = &t->batch;
     int done = 0;
@@ -531,10 +540,10 @@ static int by_value(const void *left, const void *right) {
     const float a = *(const float *)left, b = *(const float *)right;
     return (a > b) - (a < b);
 }
-/* low, high: 5th and 95th percentile of the reward */
+/* low, median, high: the 5th, 50th and 95th percentile of the reward */
 typedef struct { double accuracy, loss, low, median, high; } Quality;
 
-/* Judges the held-out texts by their first `most` tokens (0: in full). */
+/* Evaluates the model on the held-out texts, of which it reads the first `most` tokens (0: all). */
 static Quality evaluate(Trainer *t, int most) {
     const PoolMark mark = pool_mark(&t->scratch);
     const int labels = t->config.labels, n = t->held.examples, texts = n * t->per;
@@ -561,7 +570,7 @@ static Quality evaluate(Trainer *t, int most) {
     return q;
 }
 
-/* ---- what a policy tries first against a judge: the commonest words and two-word phrases, repeated ---- */
+/* ---- probes: common words and two-word phrases, repeated, as a policy tries first to please a judge ---- */
 
 typedef struct { const char *text; int length, count; } Phrase;
 
@@ -570,8 +579,8 @@ static int is_letter(char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '\'' || (c & 0x80);
 }
 
-/* Counts one more of a phrase, ignoring case (open addressing). Once half of the table is full, phrases
- * that it does not have are left out: they are not among the commonest. */
+/* Adds 1 to the count of a phrase, ignoring case, in a hash table (open addressing). Once half of the table
+ * is full, new phrases are ignored: they are not among the commonest. */
 static void count_phrase(Phrase *table, int *used, const char *text, int length) {
     char key[64];
     if (length > (int)sizeof key) return;
@@ -591,9 +600,9 @@ static void count_phrase(Phrase *table, int *used, const char *text, int length)
     }
 }
 
-/* Counts the words of a text, or its pairs of words with one space between. */
+/* Counts the words of a text (words 1), or its pairs of words with one space between them (words 2). */
 static void count_phrases(Phrase *table, int *used, const char *s, int n, int words) {
-    int before = -1;                        /* where the previous word began, if only a space is between */
+    int before = -1;                        /* start of the previous word if one space follows it, else -1 */
     for (int i = 0; i < n;) {
         int begin = i;
         while (i < n && is_letter(s[i])) i++;
@@ -614,7 +623,8 @@ static int by_count(const void *left, const void *right) {
     return 0;
 }
 
-/* Writes the commonest phrases of the training texts to out; returns how many. */
+/* Writes the `most` commonest phrases of the training texts to out (words: 1 or 2 in
+ * each). Returns how many. */
 static int common_phrases(Trainer *t, Phrase *out, int most, int words) {
     const PoolMark mark = pool_mark(&t->scratch);
     Phrase *table = pool_need(&t->scratch, TABLE, sizeof *table, "words");
@@ -634,7 +644,7 @@ static int common_phrases(Trainer *t, Phrase *out, int most, int words) {
     return n;
 }
 
-/* Returns PROBE tokens that repeat the phrase. */
+/* Returns up to PROBE tokens that repeat the phrase. */
 static Text probe(Trainer *t, const Phrase *p) {
     char text[PROBE * 65];
     int n = 0;
@@ -648,8 +658,8 @@ static Text probe(Trainer *t, const Phrase *p) {
     return x;
 }
 
-/* Says and logs how many repeated phrases the judge scores above `high`, the 95th percentile of real texts,
- * and which one scores highest. */
+/* Prints and logs how many repeated phrases the judge scores above `high`, the 95th percentile of real texts,
+ * and which phrase has the highest score. */
 static void probe_phrases(Trainer *t, double high, Log *log) {
     const int labels = t->config.labels;
     Phrase *phrase = pool_need(&t->keep, WORDS + PHRASES, sizeof *phrase, "probes");
@@ -676,6 +686,7 @@ static void probe_phrases(Trainer *t, double high, Log *log) {
     log_text(log, "eval/repetition_max_phrase", phrase[best].text, (size_t)phrase[best].length);
 }
 
+/* Prints and logs the accuracy, loss and rewards on the held-out texts at four lengths, then the probes. */
 static void final_report(Trainer *t, int steps) {
     static const int length[] = { 16, 32, 64, 0 };
     Error err = { 0 };
@@ -715,21 +726,21 @@ static void final_report(Trainer *t, int steps) {
  * The run
  * =================================================================================================== */
 
-/* Saves the weights after `step`, of an adapter its products added to them; dies without writing if one of
- * them is no number. */
+/* Saves the weights after `step`, with the adapter's products added to them if there is one. Dies without
+ * writing if a weight is not a number. */
 static void save(void *run, int step) {
     Trainer *t = run;
     const RewardModel *m = t->adapter ? &t->merged : &t->model;
     if (t->adapter) weights_merge(t->merged.tensor, t->model.tensor, t->model.tensors, t->adapter, &t->ws);
     if (!tensors_are_numbers(m->tensor, m->tensors, o.dtype))
-        die_not_a_number("a weight is no number, or too large for --dtype", step, t->out.saved, t->out.path,
-                         SMALLER_STEPS);
+        die_not_a_number("a weight is not a number, or too large for --dtype", step, t->out.saved,
+                         t->out.path, SMALLER_STEPS);
     save_judge(m, t->tokenizer, t->out.path, o.dtype, &t->keep);
     t->out.saved = step;
 }
 
-/* Stops at a step whose loss, or its gradient, is not a number. The weights still are those after the step
- * before, and of use if this loss or the held-out one is a number. */
+/* Ends the run at a step whose loss or gradient is not a number. The weights are still those after the
+ * previous step. They are saved if they are useful: if this loss or the held-out loss is a number. */
 static void stop_at_nan(Trainer *t, int step) {
     const Saver saver = { &t->out, save, t };
     const int good = tensors_are_numbers(t->list, t->tensors, o.dtype) &&
@@ -737,7 +748,7 @@ static void stop_at_nan(Trainer *t, int step) {
     stop_not_a_number("the loss or its gradient is not a number", step, good, &saver, NULL);
 }
 
-/* Logs the accuracy on the held-out texts in full and at 32 tokens, and writes it to text. */
+/* Logs the held-out accuracy, of whole texts and of their first 32 tokens, and writes both to text. */
 static void glance(Trainer *t, Log *log, char *text, size_t cap) {
     const Quality full = evaluate(t, 0), opening = evaluate(t, 32);
     log_number(log, "eval/accuracy_full", full.accuracy);
@@ -747,7 +758,8 @@ static void glance(Trainer *t, Log *log, char *text, size_t cap) {
              100 * opening.accuracy);
 }
 
-/* Logs and shows the mean loss and accuracy of the last `steps` steps. */
+/* Logs and shows the mean loss and accuracy of the last `steps` steps, and sometimes
+ * the held-out accuracy. */
 static void log_step(Trainer *t, int done, int steps, double lr, double norm, int last) {
     const PoolMark mark = pool_mark(&t->scratch);
     const double since = (double)o.batch * steps, accuracy = t->judged > 0 ? t->right / t->judged : 0;
@@ -773,7 +785,7 @@ static void log_step(Trainer *t, int done, int steps, double lr, double norm, in
 
 /* Trains, and saves the result; returns the number of steps done. */
 static int train(Trainer *t) {
-    const int every = t->steps > 100 ? 10 : 1;          /* steps of a line in the log */
+    const int every = t->steps > 100 ? 10 : 1;          /* how many steps share a line of the log */
     int step = 0, logged = 0, stop = cli_stopping();
     while (step < t->steps && !stop) {
         const double lr = learning_rate(SCHEDULE_TRIANGLE, o.lr, o.warmup, step + 1, t->steps);
@@ -791,7 +803,8 @@ static int train(Trainer *t) {
     return step;
 }
 
-/* Lays out the adapter and the judge that is saved; what is trained becomes the adapter and the head. */
+/* Lays out the adapter and the judge that is saved. The trained tensors become those of
+ * the adapter and of the head. */
 static void carve_adapter(Trainer *t, Arena *a, Bill *bill) {
     const LoraConfig c = adapter_options(&o.lora);
     Error err = { 0 };
@@ -808,7 +821,7 @@ static void carve_adapter(Trainer *t, Arena *a, Bill *bill) {
         if (t->model.tensor[i].flags & TENSOR_TRAINED) t->list[t->tensors++] = t->model.tensor[i];
 }
 
-/* Lays out everything of a fixed size. */
+/* Lays out all arrays of a fixed size: weights, moments, activations, a batch. */
 static void carve(void *run, Arena *a, Bill *bill) {
     Trainer *t = run;
     Error err = { 0 };
@@ -839,7 +852,7 @@ static void carve(void *run, Arena *a, Bill *bill) {
     bill_part(bill, "a batch and the order of texts", a);
 }
 
-/* Measures what the largest portion of a batch needs. */
+/* Returns the bytes of work space that the largest portion of a batch needs. */
 static size_t workspace(void *run) {
     Trainer *t = run;
     Error err = { 0 };
@@ -869,10 +882,10 @@ static void memory(Trainer *t) {
     memory_take(&m, &t->ws);
 }
 
-/* Fills the weights. Of --new-head only the head is new. */
+/* Initialises the weights: from scratch, or from --reward; with --new-head, only the head is new. */
 static void init_weights(Trainer *t) {
-    RewardModel head = t->model;            /* of --new-head, its part of the list */
-    int n = t->model.tensors;               /* of --new-head, the tensors before the head */
+    RewardModel head = t->model;            /* its tensors: with --new-head, those of the head */
+    int n = t->model.tensors;               /* how many are read: with --new-head, those before the head */
     for (int i = 0; o.new_head && i < n; i++)
         if (t->model.tensor[i].flags & TENSOR_HEAD) n = i;
     head.tensor += n;
@@ -907,7 +920,7 @@ static Option options[] = {
     { "tokenizer", OPT_TEXT, &o.tokenizer, NULL, 0, 0, NULL,
       "folder of a byte-level tokenizer (default: --reward's)" },
     { "new-head", OPT_FLAG, &o.new_head, NULL, 0, 0, NULL,
-      "take only the encoder of --reward; a new head for the dataset's labels" },
+      "use only the encoder of --reward, with a new head for the dataset's labels" },
     { "label", OPT_TEXT, &o.label, NULL, 0, 0, NULL,
       "label whose logit is reported as the reward (default: positive, pos, nothate ...)" },
     { "dim", OPT_INT, &o.dim, "128", 2, 1e6, NULL, "from scratch: model width C" },
@@ -921,30 +934,31 @@ static Option options[] = {
     { "window", OPT_FLAG, &o.window, NULL, 0, 0, NULL,
       "crops and long texts begin anywhere, not at the beginning" },
     { "spam", OPT_REAL, &o.spam, "0.05", 0, 1, NULL,
-      "share of examples that repeat one phrase and are worth nothing" },
+      "share of examples that repeat one phrase: their target is neutral; in a pair they are rejected" },
     { "token-dropout", OPT_REAL, &o.dropout, "0", 0, 0.9, NULL,
-      "share of tokens that training sees as <mask>" },
+      "share of tokens that training replaces by <mask>" },
     { "reference", OPT_TEXT, &o.reference, NULL, 0, 0, NULL,
-      "hold this label's logit at 0, so that the others are log-odds against it" },
+      "hold this label's logit at 0, so that the other logits are log-odds against this label" },
     { "label-smoothing", OPT_REAL, &o.smoothing, "0", 0, 0.9, NULL,
       "share of every target that is spread over all labels" },
     { "batch", OPT_INT, &o.batch, "32", 1, 1e6, NULL, "examples of an optimiser step" },
     { "micro-tokens", OPT_INT, &o.micro_tokens, "0", 0, 1e8, NULL,
-      "tokens at a time, which bounds memory (0: 2048 or the longest example)" },
+      "most tokens of a forward pass, which limits memory (0: 2048, or the longest example)" },
     { "epochs", OPT_INT, &o.epochs, "4", 0, 1e6, NULL, "passes through the training texts" },
     { "steps", OPT_INT, &o.steps, "0", 0, 1e9, NULL, "optimiser steps (0: as many as --epochs needs)" },
     { "lr", OPT_REAL, &o.lr, "5e-4", 0, 10, NULL,
-      "learning rate after warm-up; then it falls linearly towards 0" },
+      "learning rate after warm-up; then it decreases linearly towards 0" },
     { "warmup", OPT_REAL, &o.warmup, "0.06", 0, 1, NULL,
-      "share of the steps in which the learning rate rises" },
+      "share of the steps in which the learning rate increases" },
     { "weight-decay", OPT_REAL, &o.weight_decay, "0.01", 0, 10, NULL,
-      "AdamW's weight decay; vectors are not decayed" },
-    { "clip", OPT_REAL, &o.clip, "1", 0, 1e9, NULL, "largest gradient norm (0: none)" },
+      "AdamW's weight decay, of matrices only" },
+    { "clip", OPT_REAL, &o.clip, "1", 0, 1e9, NULL,
+      "larger gradient norms are scaled down to this (0: never)" },
     { "eval-every", OPT_INT, &o.eval_every, "250", 0, 1e9, NULL,
-      "steps between held-out accuracies (0: at the end only)" },
+      "steps between held-out accuracies (0: only at the end)" },
     { "eval-texts", OPT_INT, &o.eval_texts, "1000", 0, 1e9, NULL,
-      "held-out texts or pairs at most (0: all)" },
-    { "save-every", OPT_INT, &o.save_every, "0", 0, 1e9, NULL, "steps between saves (0: at the end)" },
+      "most held-out texts or pairs that are used (0: all)" },
+    { "save-every", OPT_INT, &o.save_every, "0", 0, 1e9, NULL, "steps between saves (0: only at the end)" },
     SEED_OPTION(o.seed, "1", "random seed of the initial weights, the order of texts, crops and phrases"),
     LORA_OPTIONS(o.lora, "query,value"),
     LORA_DROPOUT_OPTION(o.lora),
@@ -970,7 +984,7 @@ static const Program program = {
     "Stage 2: trains a reward model on labelled texts (cross-entropy) or on pairs (Bradley-Terry).",
     options, sizeof options / sizeof *options, preset, sizeof preset / sizeof *preset };
 
-/* Says how the weights are held and how many are trained, if that is not all of them. */
+/* Prints how the frozen weights are held and how many weights are trained, if there is an adapter. */
 static void say_types(const Trainer *t) {
     const size_t trained = tensor_values(t->list, t->tensors, 1);
     if (!t->adapter) return;
@@ -988,7 +1002,7 @@ static void check_options(const Program *p) {
     lora_options_check(p, &o.lora, o.lora.rank > 0);
     if (o.reward)
         cli_refuse(p, "dim|layers|heads|ffn|positions",
-                   "sizes are for training from scratch, --reward has its own: leave out");
+                   "sizes are for training from scratch; --reward has its own sizes: leave out");
     if (!o.reward && !o.tokenizer)
         usage_error("a new model needs --tokenizer (or --reward to start from)", NULL);
     if (!o.reward) cli_refuse(p, "new-head", "a new model has a new head anyway: leave out");
@@ -1018,7 +1032,7 @@ int main(int argc, char **argv) {
            t.train.examples, t.held.examples, t.pairs ? "pairs" : "texts", t.train.tokens,
            (long long)tensor_values(t.list, t.tensors, 1), t.steps, o.batch);
     say_types(&t);
-    cli_interrupts();                       /* until here nothing is lost by stopping at once */
+    cli_interrupts();                       /* before this, Ctrl-C ends the program; nothing is lost */
     run_out(t.out.path, sizeof t.out.path, o.out, "rm");
     run_logs(&t.out, &program, data[0], &t.keep);
     const int done = train(&t), code = run_ended(&t.out, done, -1);

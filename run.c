@@ -1,29 +1,30 @@
 /* run.c - uses what was trained: tokenize, logprobs, score, generate, chat, merge.
  *
- * Needs    every library file. The weights are in one arena that is measured from the config; the adapter,
- *          the cache and the work space are in further ones; a pool of scratch is emptied after every line.
+ * Needs    every library file. The weights are in one arena whose size follows from the config; the adapter,
+ *          the cache and the work space are in other arenas; a pool for scratch memory is emptied after
+ *          every line.
  * Weights  are held as the folder stores them (16 bits, 4 bits), or quantised while they are read (--nf4,
  *          --fp4). merge works on floats.
- * Never    changes a file that it reads, and never trains: sft, rm and ppo do.
- * Edges    Every input line gives exactly one output line, and so does an empty one. Three commands write for
- *          people instead: `generate --prompt`, `chat` and `tokenize --show`; and `tokenize --decode` writes
- *          texts as they are, line breaks included (with --jsonl each stays on one line). A line that cannot
- *          be used is never skipped: it ends the program with the line's number and exit 1. */
+ * Never    changes a file that it reads; never trains (sft, rm and ppo do).
+ * Edges    Every input line, even an empty one, gives exactly one output line. Exceptions: `generate
+ *          --prompt`, `chat` and `tokenize --show` write for people, and `tokenize --decode` writes texts as
+ *          they are, with their line breaks (with --jsonl, each text is on one line). A line that cannot be
+ *          used is never skipped: the program prints its number and exits 1. */
 #include "programs.h"
 #include <signal.h>
 #include <stdio.h>
 
-/* rows of one forward: longer texts go through the cache in blocks, with the same bits */
+/* Most rows of one forward. A longer text is read in blocks, with the cache, and gives the same bits. */
 enum { BLOCK = 256 };
 
-/* Does nothing if code is OK; otherwise prints `run: what: where`, the numbers and the hint, and exits 1. */
+/* Does nothing if code is OK. Otherwise prints `run: what: where`, both numbers and the hint, and exits 1. */
 static void require(int code, const char *what, const char *where, long long got, long long wanted,
                     const char *hint) {
     Error err = { 0 };
     if (code) must(fail(&err, code, what, where, got, wanted), &err, hint);
 }
 
-/* ---- lines in ---- */
+/* ---- input lines ---- */
 
 typedef struct { Lines *lines; const char *path; long long number; } Input;
 
@@ -35,8 +36,8 @@ static Input input_open(const char *path, Pool *pool) {
     return in;
 }
 
-/* Reads the next line; returns 0 at the end. Flushes the answers so far before it waits: the other end of
- * standard input and output may be a program that answers each line with its next one. */
+/* Reads the next line; returns 0 at the end. Flushes all earlier output before it waits for input, since
+ * another program may wait for this output before it writes its next line. */
 static int input_next(Input *in, const char **line, size_t *n) {
     fflush(stdout);
     if (!lines_next(in->lines, line, n)) return 0;
@@ -44,14 +45,14 @@ static int input_next(Input *in, const char **line, size_t *n) {
     return 1;
 }
 
-/* Also checks, as the last function to write, that all output has arrived. */
+/* Closes the input, and checks that all output has been written; so it is called last. */
 static void input_close(Input *in) {
     Error err = { 0 };
     must(lines_close(in->lines, &err), &err, NULL);
     require(fflush(stdout) || ferror(stdout) ? E_WRITE : OK, "cannot write", "standard output", 0, 0, NULL);
 }
 
-/* Ends the program because of the line that was read last. */
+/* Ends the program with a message about the line that was read last. */
 static void bad_line(const Input *in, int code, const char *what, long long got, long long wanted) {
     Error err = { 0 };
     char where[200];
@@ -66,7 +67,8 @@ static void need_buffer(const Buffer *b) {
     require(b->failed ? E_MEMORY : OK, "out of memory", "scratch", 0, 0, NULL);
 }
 
-/* Reads a line of ids separated by spaces or tabs, each in 0 .. V-1. */
+/* Returns the ids of a line: numbers in 0 .. V-1, separated by spaces or tabs.
+ * Anything else ends the program. */
 static int *parse_ids(const Input *in, const char *s, size_t n, int V, Pool *pool, int *count) {
     static const char not_ids[] = "not a list of ids (numbers separated by spaces)";
     int *ids = pool_need(pool, n / 2 + 1, sizeof *ids, "ids");
@@ -87,8 +89,8 @@ static int *parse_ids(const Input *in, const char *s, size_t n, int V, Pool *poo
     }
 }
 
-/* Returns the ids of a text, inside the tokenizer's own template if `special`. limit > 0: the end of the text
- * is cut off so that there are at most `limit` ids, the template's included. */
+/* Returns the ids of a text; special 1: with the tokenizer's template around them. limit > 0: the end of the
+ * text is cut off so that there are at most `limit` ids, including the template's. */
 static int *text_ids(const Tokenizer *t, const char *text, size_t n, int special, int limit, Pool *pool,
                      int *count) {
     SpecialIds s = tokenizer_specials(t);
@@ -104,9 +106,9 @@ static int *text_ids(const Tokenizer *t, const char *text, size_t n, int special
     return ids;
 }
 
-/* ---- JSON out ---- */
+/* ---- JSON output ---- */
 
-/* Prints null for a NaN or an infinity, which JSON does not have. */
+/* Prints a number; a NaN or an infinity, which JSON does not have, as null. */
 static void print_number(double x) {
     if (isfinite(x)) printf("%.9g", x); else printf("null");
 }
@@ -125,6 +127,7 @@ static void print_ids(const int *ids, int n, const char *separator) {
 
 /* ---- tokenize ---- */
 
+/* Prints the text of a line of ids. */
 static void decode_line(const Input *in, const Tokenizer *t, const char *line, size_t n, int jsonl,
                         int special, Pool *scratch) {
     int count, *ids = parse_ids(in, line, n, tokenizer_size(t), scratch, &count);
@@ -137,8 +140,8 @@ static void decode_line(const Input *in, const Tokenizer *t, const char *line, s
     putchar('\n');
 }
 
-/* Prints a text so that no byte of it can command a terminal: malformed bytes, controls (C0, C1), line
- * separators and marks that turn the direction of writing become \xNN. */
+/* Prints a text in a form that cannot control a terminal: malformed bytes, control characters (C0, C1), line
+ * separators and marks that change the direction of writing are printed as \xNN. */
 static void print_visible(const char *s, size_t n) {
     for (size_t i = 0, length; i < n; i += length) {
         int32_t code;
@@ -149,15 +152,15 @@ static void print_visible(const char *s, size_t n) {
     }
 }
 
-/* Prints the text of the i-th token; with color, on a background that its neighbours do not have. */
+/* Prints the text of the i-th token; color 1: on a background that differs from its neighbours'. */
 static void print_token(const char *s, size_t n, int i, int color) {
     if (color) fputs(i % 2 ? "\033[30;43m" : "\033[30;46m", stdout);
     print_visible(s, n);
     if (color) fputs("\033[0m", stdout);
 }
 
-/* Prints the text with each token on its own background. Bytes that belong to two tokens are printed once,
- * bytes that belong to none without a background. */
+/* Prints the text with a background for each token. Bytes that belong to two tokens are printed once; bytes
+ * that belong to no token have no background. */
 static void print_colored(const char *text, size_t n, const TokenSpan *span, int count) {
     size_t at = 0;
     for (int i = 0; i < count; i++) {
@@ -168,7 +171,7 @@ static void print_colored(const char *text, size_t n, const TokenSpan *span, int
     putchar('\n');
 }
 
-/* Prints one line for each token: its id, the bytes from..to of the text that it stands for (with a ~ if they
+/* Prints one line for each token: its id, the bytes from..to of the text that it stands for (~: the bounds
  * are not exact), its piece in the vocabulary, and these bytes. */
 static void show_line(const Input *in, const Tokenizer *t, const char *text, size_t n, int special, int color,
                       Pool *scratch) {
@@ -203,6 +206,7 @@ static void show_line(const Input *in, const Tokenizer *t, const char *text, siz
 
 typedef struct { int jsonl, special, decode, show, color; } TokenizeOptions;
 
+/* Prints the ids of a line, or with --show a line for each token. */
 static void encode_line(const Input *in, const Tokenizer *t, const char *line, size_t n,
                         const TokenizeOptions *o, Pool *scratch) {
     int count, *ids;
@@ -220,8 +224,8 @@ static void encode_line(const Input *in, const Tokenizer *t, const char *line, s
 
 enum { COLOR_AUTO, COLOR_ALWAYS, COLOR_NEVER };
 
-/* Returns 1 if output is to be coloured. A NO_COLOR that is set and not empty (no-color.org) turns auto
- * off. */
+/* Returns 1 if output is to be coloured. Under auto, an environment variable NO_COLOR that is not empty
+ * (no-color.org) turns colours off. */
 static int wants_color(int asked) {
     const char *no = getenv("NO_COLOR");
     return asked == COLOR_ALWAYS || (asked == COLOR_AUTO && cli_terminal() && !(no && *no));
@@ -233,13 +237,13 @@ static int run_tokenize(int argc, char **argv) {
         { "jsonl", OPT_FLAG, &o.jsonl, NULL, 0, 0, NULL,
           "lines are {\"text\": ...}, so that a text may hold line breaks" },
         { "special", OPT_FLAG, &o.special, NULL, 0, 0, NULL,
-          "add the special tokens of the tokenizer's own template; with --decode, write special tokens out" },
+          "add the special tokens of the tokenizer's template; with --decode, print special tokens too" },
         { "decode", OPT_FLAG, &o.decode, NULL, 0, 0, NULL, "turn lines of ids into text" },
         { "show", OPT_FLAG, &o.show, NULL, 0, 0, NULL,
           "for people: print a line for each token, with its id, the bytes from..to "
           "of the text that it stands for (~: not exact), its piece in the vocabulary, and these bytes" },
         { "color", OPT_CHOICE, &o.color, "auto", 0, 0, "auto|always|never",
-          "whether --show uses colours; auto: in a terminal, unless NO_COLOR is set" },
+          "whether --show uses colours; auto: only in a terminal, unless NO_COLOR is set" },
     };
     Program program = { "run tokenize", "TOKENIZER [FILE] [options]",
         "Prints the ids of each line, separated by spaces. "
@@ -268,13 +272,13 @@ static int run_tokenize(int argc, char **argv) {
     return 0;
 }
 
-/* ---- a policy, with the adapter of a run if one is given ---- */
+/* ---- a policy, with the adapter of a run if --adapter is given ---- */
 
 typedef struct {
     ModelConfig config; Model model; Lora lora; const Lora *adapter; Tokenizer *tokenizer;
     Arena weights, adapted, work, ws;
     Cache kv;
-    /* one block of rows */
+    /* the arrays of one block of N rows */
     int N, *token, *sequence, *position, *target; unsigned char *wants; float *hidden, *logprob;
 } Policy;
 
@@ -285,15 +289,16 @@ static int in_folder(const char *folder, const char *name) {
     return n > 0 && (size_t)n < sizeof path && file_exists(path);
 }
 
-/* Opens the tokenizer of the first of two folders that has one. Returns NULL if neither has, or if it cannot
- * be read (*err says why). */
+/* Opens the tokenizer of `folder`, or of `other` if `folder` has none. Returns NULL if neither folder has
+ * one, or if it cannot be read (*err says why). */
 static Tokenizer *find_tokenizer(const char *folder, const char *other, Pool *pool, Error *err) {
     const char *at = tokenizer_exists(folder, pool) ? folder : NULL;
     if (!at && other && tokenizer_exists(other, pool)) at = other;
     return at ? tokenizer_open(at, pool, err) : NULL;
 }
 
-/* Opens a tokenizer that a model of V ids needs, or ends the program. */
+/* Opens the tokenizer of a model of V ids as find_tokenizer does. Ends the program if there is none, or if it
+ * has more ids than the model. */
 static Tokenizer *need_tokenizer(const char *folder, const char *other, int V, Pool *pool) {
     static const char damaged[] = "the tokenizer's files are damaged or of another kind; --ids needs none";
     Error err = { 0 };
@@ -306,18 +311,18 @@ static Tokenizer *need_tokenizer(const char *folder, const char *other, int V, P
     return t;
 }
 
-/* Returns the folder that has the weights: `folder`, or `run` if that is a whole model and no adapter (ppo
- * and sft write a whole model if they train all weights). */
+/* Returns the folder that has the weights: `run` if it is a whole model (ppo and sft write one if they train
+ * all weights), else `folder`. */
 static const char *weights_folder(const char *folder, const char *run) {
     return run && !in_folder(run, "adapter_config.json") ? run : folder;
 }
 
-#define NF4_HELP "hold the linears in 4-bit NF4, as sft --nf4 and ppo --nf4 do while they train an adapter"
+#define NF4_HELP "hold the linears in 4-bit NF4, as sft --nf4 and ppo --nf4 do when they train an adapter"
 #define ADAPTER_HELP "a run folder of ppo or sft, or any PEFT LoRA folder"
 #define CONTEXT_HELP "in tokens (0: the model's positions, at most 2048)"
 static const char model_hint[] = "MODEL is a Hugging Face folder with config.json and model.safetensors";
 
-/* Returns the types that the policy's weights are held in. */
+/* Returns the number types in which the policy's weights are held. */
 static WeightTypes choose_types(const Program *program, const QuantOptions *q, const char *folder,
                                 const char *run, Pool *pool) {
     WeightTypes types;
@@ -325,8 +330,8 @@ static WeightTypes choose_types(const Program *program, const QuantOptions *q, c
     return types;
 }
 
-/* Opens folder's weights and, next to them, run's adapter. positions: how many tokens the longest text will
- * have. */
+/* Loads the weights of `folder`, and the adapter of `run` if it has one. positions:
+ * tokens of the longest text. */
 static void policy_open(Policy *p, const WeightTypes *types, const char *folder, const char *run,
                         int positions, Pool *pool) {
     Error err = { 0 };
@@ -351,8 +356,8 @@ static void policy_open(Policy *p, const WeightTypes *types, const char *folder,
     }
 }
 
-/* Carves the arrays for blocks of N rows and a cache of T positions. ws: bytes of work space, which the
- * caller has measured. */
+/* Lays out the arrays for blocks of N rows and a cache of T positions. ws: bytes of work space,
+ * which the caller has measured. */
 static void work_carve(Policy *p, int N, int T, size_t ws, Arena *a) {
     size_t n = (size_t)N;
     p->N = N;
@@ -366,6 +371,7 @@ static void work_carve(Policy *p, int N, int T, size_t ws, Arena *a) {
     p->ws.capacity = ws;
 }
 
+/* Measures and reserves what work_carve lays out. */
 static void policy_work(Policy *p, int N, int T, size_t ws) {
     Arena measure = { 0 };
     work_carve(p, N, T, ws, &measure);
@@ -375,8 +381,8 @@ static void policy_work(Policy *p, int N, int T, size_t ws) {
 
 /* ---- logprobs ---- */
 
-/* Fills logprob[i] = log p(ids[i+1] | ids[0..i]), i = 0 .. n-2, a block of rows after another; the keys and
- * values of earlier blocks are in the cache. Returns OK or the model's error. */
+/* Fills logprob[i] = log p(ids[i+1] | ids[0..i]), i = 0 .. n-2, in blocks of rows; the keys and values of
+ * earlier blocks are in the cache. Returns OK or the model's error. */
 static int policy_logprobs(Policy *p, const int *ids, int n, float *logprob) {
     for (int at = 0; at < n - 1; at += p->N) {
         /* The last id predicts nothing and needs no row. */
@@ -388,26 +394,27 @@ static int policy_logprobs(Policy *p, const int *ids, int n, float *logprob) {
             p->wants[i] = 1;
         }
         code = model_forward(&p->model, p->adapter, &r, &p->kv, NULL, p->hidden, &p->ws);
-        HeadTask task = { p->target, 1, logprob + at, NULL, NULL, NULL, NULL };
+        const HeadTask task = { .target = p->target, .temperature = 1, .logprob = logprob + at };
         if (!code) code = model_logprobs(&p->model, p->hidden, rows, &task, &p->ws);
         if (code) return code;
     }
     return OK;
 }
 
+/* Returns the bytes of work space that a block of N rows needs with a cache of T positions. */
 static size_t logprobs_bytes(const Policy *p, int N, int T) {
     Arena measure = { 0 };
     Cache kv = { 0 };
     Rows rows = { N, N, NULL, NULL, NULL, NULL };
     kv.L = p->config.stack.L; kv.B = 1; kv.T = T; kv.width = p->config.stack.K * p->config.stack.D;
     model_forward(&p->model, p->adapter, &rows, &kv, NULL, NULL, &measure);
-    HeadTask task = { NULL, 1, NULL, NULL, NULL, NULL, NULL };
+    const HeadTask task = { .temperature = 1 };
     model_logprobs(&p->model, NULL, rows.W, &task, &measure);
     return measure.peak;
 }
 
-/* Returns how many tokens the longest text may have: `asked`, or without it the model's positions, but at
- * most 2048 (the cache grows with them). */
+/* Returns how many tokens the longest text may have: `asked`, or if that is 0, the model's positions but at
+ * most 2048, since the cache grows with them. */
 static int context_length(int asked, const char *folder, Pool *pool) {
     Error err = { 0 };
     ModelConfig c;
@@ -467,7 +474,7 @@ static int run_logprobs(int argc, char **argv) {
 
 typedef struct { RewardConfig config; RewardModel model; Tokenizer *tokenizer; Arena weights, work; } Judge;
 
-/* Opens a reward model; text 1: its tokenizer too. */
+/* Opens a reward model; text 1: also its tokenizer. compute: the number type of computing. */
 static void judge_open(Judge *j, const char *folder, int compute, int text, Pool *pool) {
     Error err = { 0 };
     Arena measure = { 0 }, ws = { 0 };
@@ -487,6 +494,7 @@ static void judge_open(Judge *j, const char *folder, int compute, int text, Pool
     j->tokenizer = need_tokenizer(folder, NULL, j->config.V, pool);
 }
 
+/* Prints the logits of one text and the label of the largest logit. */
 static void score_line(Judge *j, const Input *in, const int *ids, int count, Pool *scratch) {
     float logits[LABELS_MAX];
     int start[2] = { 0, count }, best = 0, labels = count ? j->config.labels : 0;
@@ -543,16 +551,16 @@ static int run_score(int argc, char **argv) {
 
 /* ---- generate ---- */
 
-/* A text that is printed while its ids arrive. Each time all ids are decoded and the new part of the text is
- * printed, because a tokenizer chooses spaces and bytes by a token's neighbours. hidden: an id that ends the
- * text and is not printed; -1: none. */
+/* A text that is printed while its ids arrive. Each time, all ids are decoded and only the new part of the
+ * text is printed, because a token's neighbours may change its spaces and bytes. hidden: an id that ends the
+ * text and is not printed; -1: there is none. */
 typedef struct {
     const Tokenizer *tokenizer; const int *ids; int count;
     size_t printed; Pool *pool; int hidden;
 } Stream;
 
-/* Returns how many bytes of the text no later token can change: it leaves out a character at the end whose
- * other bytes are still to come, and U+FFFD at the end, which may stand for such bytes. */
+/* Returns how many bytes of the text are final. Leaves out an incomplete character at the end, whose other
+ * bytes are still to come, and each U+FFFD at the end, which may stand for such bytes. */
 static size_t settled(const char *text, size_t n) {
     size_t back = 0;
     while (back < 3 && back < n && ((unsigned char)text[n - 1 - back] & 0xC0) == 0x80) back++;
@@ -565,7 +573,7 @@ static size_t settled(const char *text, size_t n) {
     return n;
 }
 
-/* Prints what is new; if `last`, the unsettled end of the text too. */
+/* Prints the new part of the text, up to its last final byte; last 1: to its end. */
 static void stream_print(Stream *s, int last) {
     PoolMark mark = pool_mark(s->pool);
     char *text;
@@ -578,15 +586,15 @@ static void stream_print(Stream *s, int last) {
     pool_release(s->pool, mark);
 }
 
-/* The first Ctrl-C ends the answer that is being written, the second one the program. Outside an answer the
- * first one ends the program. */
+/* During an answer of chat, the first Ctrl-C ends the answer, and the second one the program. Between
+ * answers, the first one ends the program. */
 static volatile sig_atomic_t reply_stopped;
 static void on_interrupt(int number) {
     signal(number, SIG_DFL);
     reply_stopped = 1;
 }
 
-/* Prints the text up to a new token; model_generate calls it. Returns 1 if the text is to end. */
+/* Prints the text up to a new token; model_generate calls this. Returns 1 if the text is to end. */
 static int stream_token(void *context, int sequence, int token) {
     Stream *s = context;
     (void)sequence;
@@ -598,15 +606,17 @@ static int stream_token(void *context, int sequence, int token) {
 
 typedef struct { int *ids; int count; } Prompt;
 
+/* Returns the bytes of work space that model_generate needs for this sequence and cache. */
 static size_t generate_bytes(const Policy *p, Sequence seq, Cache kv) {
     Arena measure = { 0 };
-    const Writing greedy = { p->adapter, NULL, { 0, 0, 1 }, NULL, NULL };
+    const Writing greedy = { .adapter = p->adapter, .sampling = { 0, 0, 1 } };
     kv.k = kv.v = NULL;
     model_generate(&p->model, &greedy, &seq, 1, &kv, &measure);
     return measure.peak;
 }
 
-/* Reserves one sequence of T tokens, whose prompt has at most `longest`. */
+/* Reserves a sequence of T tokens, of which the prompt has at most `longest`, and its
+ * cache and work space. */
 static Sequence sequence_open(Policy *p, int longest, int T, Pool *pool) {
     Sequence s = { 0 };
     Cache kv = { 0 };
@@ -626,13 +636,15 @@ typedef struct {
     QuantOptions quant;
 } Generate;
 
-/* Continues one prompt. The text of --prompt is printed while it is written, any other as a JSON line. */
+/* Continues one prompt. The text of --prompt is printed while it is written. The text of another prompt is
+ * printed at its end, as a JSON line. */
 static void generate_one(Policy *p, const Generate *g, Sequence *s, const Prompt *prompt, int index,
                          Pool *scratch) {
     const Sampling how = { g->greedy ? 0 : (float)g->temperature, g->top_k, (float)g->top_p };
     Stream stream = { p->tokenizer, s->token, prompt->count, 0, scratch, -1 };
     int live = !g->as_ids && g->prompt;
-    const Writing writing = { p->adapter, NULL, how, live ? stream_token : NULL, &stream };
+    const Writing writing = { .adapter = p->adapter, .sampling = how,
+                              .on_token = live ? stream_token : NULL, .context = &stream };
     memcpy(s->token, prompt->ids, (size_t)prompt->count * sizeof(int));
     s->prompt = s->length = prompt->count;
     s->capacity = prompt->count + (prompt->count ? g->n : 0);   /* a prompt without ids cannot be continued */
@@ -658,8 +670,8 @@ static void generate_one(Policy *p, const Generate *g, Sequence *s, const Prompt
     fflush(stdout);
 }
 
-/* Reads all prompts before anything is allocated for them: that of --prompt, or one from each line of the
- * file at path. *longest: the most ids of a prompt. */
+/* Reads all prompts: that of --prompt, or one from each line of the file at path. *count: how many; *longest:
+ * the ids of the longest, which decides how much memory the model needs. */
 static Prompt *read_prompts(const Policy *p, const Generate *g, const char *path, Pool *pool, int *count,
                             int *longest) {
     Prompt *prompt = NULL;
@@ -694,7 +706,7 @@ static int run_generate(int argc, char **argv) {
         { "prompt", OPT_TEXT, &g.prompt, NULL, 0, 0, NULL,
           "the beginning of the text; without it, each line of FILE or standard input is a prompt" },
         { "n", OPT_INT, &g.n, "0", 0, 1e9, NULL,
-          "new tokens at most (0: 256, or as many as the model's positions leave)" },
+          "most new tokens (0: 256, or fewer if the model's positions end before)" },
         { "greedy", OPT_FLAG, &g.greedy, NULL, 0, 0, NULL, "always take the most probable token" },
         { "temperature", OPT_REAL, &g.temperature, "1", 0, 100, NULL, "divides the logits; 0 is --greedy" },
         { "top-k", OPT_INT, &g.top_k, "0", 0, 1e9, NULL, "draw from the K most probable tokens (0: all)" },
@@ -703,7 +715,7 @@ static int run_generate(int argc, char **argv) {
         { "seed", OPT_SEED, &g.seed, "1", 0, 0, NULL, "random seed; the same seed gives the same text" },
         { "adapter", OPT_TEXT, &g.adapter, NULL, 0, 0, NULL, ADAPTER_HELP },
         { "ids", OPT_FLAG, &g.as_ids, NULL, 0, 0, NULL,
-          "read prompts as ids, and write the prompt's and the new ids" },
+          "read prompts as ids, and write the ids of prompt and new text" },
         { "ignore-eos", OPT_FLAG, &g.ignore_eos, NULL, 0, 0, NULL, "do not stop at the end-of-text token" },
         QUANT_OPTIONS(g.quant, NF4_HELP),
         COMPUTE_OPTION(g.quant),
@@ -745,19 +757,20 @@ static int run_generate(int argc, char **argv) {
 
 /* ---- chat ---- */
 
-/* How a message is written: BEGIN before ROLE after CONTENT END line break. BEGIN and END are tokens if the
- * vocabulary has them. */
+/* The form of a message: BEGIN, before, ROLE, after, CONTENT, END, a line break. begin and end are tokens if
+ * the vocabulary has them, else letters. */
 typedef struct { const char *begin, *before, *after, *end; } ChatTemplate;
 enum { CHAT_AUTO, CHAT_NONE, CHAT_ML, CHAT_ZEPHYR };
 static const ChatTemplate chat_template[] = {
     { NULL, NULL, NULL, NULL },
-    { NULL, "", "", NULL },                 /* none: a text after a text */
+    { NULL, "", "", NULL },                 /* none: the texts one after another, without roles or markers */
     { "<|im_start|>", "", "\n", "<|im_end|>" },
     { NULL, "<|", "|>\n", "</s>" },
 };
 
-/* T: room for tokens. full: something did not fit. line_break: one comes before the next message. segment:
- * the text that is not yet encoded; what lies between two marker tokens is encoded as a whole. */
+/* T: how many tokens fit. full: something did not fit. line_break: a line break comes
+ * before the next message. segment: text that is not encoded yet; the text between two
+ * marker tokens is encoded as a whole. */
 typedef struct {
     Policy *p; const ChatTemplate *how; Sequence s;
     int T, bos, full, line_break;
@@ -765,12 +778,14 @@ typedef struct {
     Pool *pool;
 } Chat;
 
+/* Appends ids to the conversation; if they do not fit, sets c->full. */
 static void chat_push(Chat *c, const int *ids, int count) {
     if (count > c->T - c->s.length) c->full = 1;
     for (int i = 0; i < count && !c->full; i++) c->s.token[c->s.length++] = ids[i];
 }
 
-/* Encodes the segment as plain text: whoever types the letters of a special token does not get that token. */
+/* Encodes the segment as plain text, and appends its ids: a special token's letters that were
+ * typed do not become that token. */
 static void chat_flush(Chat *c) {
     int *ids, count, first = c->s.length == (c->bos >= 0);
     need_buffer(&c->segment);
@@ -781,8 +796,8 @@ static void chat_flush(Chat *c) {
     c->segment.length = 0;
 }
 
-/* Appends a marker of the template (NULL: none): its token, or its letters if the vocabulary has no such
- * token. */
+/* Appends a marker of the template (NULL: nothing): its token, or its letters if the
+ * vocabulary has no such token. */
 static void chat_marker(Chat *c, const char *marker) {
     int id = marker ? tokenizer_find(c->p->tokenizer, marker, strlen(marker)) : -1;
     if (!marker) return;
@@ -791,7 +806,7 @@ static void chat_marker(Chat *c, const char *marker) {
     chat_push(c, &id, 1);
 }
 
-/* Appends the line that says who speaks. */
+/* Appends the beginning of a message, up to its content. */
 static void chat_role(Chat *c, const char *role) {
     if (c->line_break) buffer_text(&c->segment, "\n");
     c->line_break = 0;
@@ -801,6 +816,7 @@ static void chat_role(Chat *c, const char *role) {
     buffer_text(&c->segment, c->how->after);
 }
 
+/* Appends a whole message of n bytes. */
 static void chat_message(Chat *c, const char *role, const char *text, size_t n) {
     chat_role(c, role);
     buffer_bytes(&c->segment, text, n);
@@ -808,23 +824,24 @@ static void chat_message(Chat *c, const char *role, const char *text, size_t n) 
     c->line_break = c->how->end != NULL;
 }
 
-/* Empties the conversation and begins a new one: bos if the tokenizer's template has it, and the system's
- * message. */
+/* Empties the conversation and begins a new one, with bos if the tokenizer's template has it, and with the
+ * system's message if there is one. */
 static void chat_begin(Chat *c, const char *system) {
     c->s.length = c->full = c->line_break = 0;
     if (c->bos >= 0) chat_push(c, &c->bos, 1);
     if (system) chat_message(c, "system", system, strlen(system));
 }
 
-/* Writes the model's answer and prints it while it is written. The conversation keeps it without the token
- * that ended it. */
+/* Writes the model's answer, of at most `longest` tokens, and prints it while it is written. The conversation
+ * keeps the answer without the token that ended it. */
 static void chat_answer(Chat *c, int longest, const Sampling *sampling) {
     const ModelConfig *config = &c->p->config;
     int stop = c->how->end ? tokenizer_find(c->p->tokenizer, c->how->end, strlen(c->how->end)) : -1;
-    /* from 0: in plain text a space may begin the answer */
+    /* plain text is decoded from its beginning, since the answer may begin with a space */
     int from = c->how->end ? c->s.length : 0, last, ended = 0;
     Stream stream = { c->p->tokenizer, c->s.token + from, c->s.length - from, 0, c->pool, stop };
-    const Writing writing = { c->p->adapter, NULL, *sampling, stream_token, &stream };
+    const Writing writing = { .adapter = c->p->adapter, .sampling = *sampling, .on_token = stream_token,
+                              .context = &stream };
     char *text;
     if (tokenizer_decode(c->p->tokenizer, stream.ids, stream.count, c->pool, &text, &stream.printed))
         stream.printed = 0;
@@ -847,8 +864,8 @@ static void chat_answer(Chat *c, int longest, const Sampling *sampling) {
     c->line_break = c->how->end != NULL;
 }
 
-/* Appends what the user typed and the model's answer. Returns 0 if the user's text does not fit; then it is
- * left out of the conversation. */
+/* Appends the user's text and the model's answer. If the user's text does not fit, removes it from the
+ * conversation and returns 0; otherwise returns 1. */
 static int chat_turn(Chat *c, const char *line, size_t n, int longest, const Sampling *sampling) {
     int length = c->s.length, line_break = c->line_break;
     PoolMark mark = pool_mark(c->pool);
@@ -869,9 +886,9 @@ static int chat_turn(Chat *c, const char *line, size_t n, int longest, const Sam
     return 1;
 }
 
-/* Returns the kind of template by the markers in chat_template of tokenizer_config.json, or in
- * chat_template.jinja; the template itself is never executed. Without both, the vocabulary's tokens
- * decide. */
+/* Returns the kind of template. The markers in chat_template of tokenizer_config.json, or in
+ * chat_template.jinja, tell it; the template itself is never executed. Without both, the
+ * vocabulary's tokens tell it. */
 static int find_template(const Tokenizer *t, const char *folder, Pool *pool) {
     Error err = { 0 };
     const char *text = tokenizer_chat_template(t);
@@ -889,7 +906,7 @@ static int find_template(const Tokenizer *t, const char *folder, Pool *pool) {
         return CHAT_ZEPHYR;
     require(text ? E_UNSUPPORTED : E_MISSING, text ? "its chat_template is neither chatml nor zephyr"
                                                    : "the folder has no chat template", folder, 0, 0,
-            "--template chatml, --template zephyr, or --template none for plain text after plain text");
+            "--template chatml, --template zephyr, or --template none for plain texts, one after another");
     return CHAT_NONE;
 }
 
@@ -901,7 +918,8 @@ typedef struct {
     QuantOptions quant;
 } ChatOptions;
 
-/* Holds the conversation, line by line. Returns the program's exit code: 1 if something did not fit. */
+/* Reads the user's lines and answers each, until /quit or the end of input. Returns the program's exit code:
+ * 1 if something did not fit, else 0. */
 static int chat_loop(Chat *c, const ChatOptions *o, Pool *keep) {
     Sampling sampling = { (float)o->temperature, o->top_k, (float)o->top_p };
     Input in = input_open(NULL, keep);
@@ -937,9 +955,9 @@ static int run_chat(int argc, char **argv) {
     ChatOptions o;
     Option option[] = {
         { "template", OPT_CHOICE, &o.template, "auto", 0, 0, "auto|none|chatml|zephyr",
-          "how messages are written; auto: as the folder says, none: plain text after plain text" },
+          "form of messages; auto: as the folder says; none: plain texts, one after another" },
         { "system", OPT_TEXT, &o.system, NULL, 0, 0, NULL, "a message to the model before the conversation" },
-        { "n", OPT_INT, &o.n, "256", 1, 1e9, NULL, "tokens of an answer at most" },
+        { "n", OPT_INT, &o.n, "256", 1, 1e9, NULL, "most tokens of an answer" },
         { "context", OPT_INT, &o.context, "0", 0, 1e9, NULL, "longest conversation " CONTEXT_HELP },
         { "temperature", OPT_REAL, &o.temperature, "0.7", 0, 100, NULL,
           "divides the logits; 0: always take the most probable token" },
@@ -981,8 +999,8 @@ static int run_chat(int argc, char **argv) {
 
 /* ---- merge ---- */
 
-/* Replaces the model's 4-bit linears by the floats that its forward pass computes with (at compute type
- * F32). */
+/* Replaces the model's 4-bit linears by floats: those that its forward pass computes
+ * with (at compute type F32). */
 static void dequantise(Policy *p, Pool *pool) {
     Error err = { 0 };
     Arena measure = { 0 };
@@ -1000,7 +1018,7 @@ static void dequantise(Policy *p, Pool *pool) {
     p->model = floats;
 }
 
-/* Adds the adapter: W += scale B A for every linear that it adapts. */
+/* Adds the adapter to every linear that it adapts: W += scale B A. */
 static void merge_adapter(Policy *p) {
     Arena ws = { 0 };
     for (int i = 0; i < p->model.tensors; i++) lora_merge(p->adapter, p->model.tensor[i].matrix, &ws);
@@ -1022,7 +1040,7 @@ static int run_merge(int argc, char **argv) {
         QUANT_OPTIONS(quant, "quantise to NF4 and dequantise before merging: the weights that the adapter "
                              "was trained with"),
         { "shard-mb", OPT_INT, &shard, "0", 0, 1e6, NULL,
-          "split the weights into files of about so many megabytes (0: one file)" },
+          "split the weights into files of about this many megabytes (0: one file)" },
     };
     Program program = { "run merge", "MODEL --adapter RUN --out DIR [options]",
         "Adds the adapter's products to the weights and writes a whole model folder of floats. "
@@ -1044,7 +1062,7 @@ static int run_merge(int argc, char **argv) {
     if (types.layers == NF4) dequantise(&p, &keep);
     if (p.adapter) merge_adapter(&p);
     require(tensors_are_numbers(p.model.tensor, p.model.tensors, type[dtype]) ? OK : E_NUMBER,
-            "a merged weight is no number, or too large for --dtype", out, 0, 0, "--dtype f32 or bf16");
+            "a merged weight is not a number, or too large for --dtype", out, 0, 0, "--dtype f32 or bf16");
     p.tokenizer = find_tokenizer(positional[0], adapter, &keep, &err);
     if (err.code) {
         fprintf(stderr, "run merge: the tokenizer is left out, copy it yourself: %s: %s\n", err.what,

@@ -1,6 +1,6 @@
 /* sft.c - stage 1 of RLHF: next-token training of a policy on the documents of a dataset, from scratch or
- * from a checkpoint: of all weights, or of an adapter (LoRA) next to frozen weights, which 4 bits may hold
- * (QLoRA).
+ * from a checkpoint. It trains all weights, or an adapter (LoRA) next to frozen weights, which may be held
+ * in 4 bits (QLoRA).
  *
  * Source   Ouyang et al. 2022 (InstructGPT), section 3.5: supervised fine-tuning comes before the reward
  *          model and PPO. Hu et al. 2021 (LoRA), Dettmers et al. 2023 (QLoRA).
@@ -8,16 +8,16 @@
  *          tokens, not of texts: whole sequences follow one another without padding, and pass through the
  *          model in micro-batches whose gradients add up.
  * Needs    a dataset (prep makes it), and a policy's folder or a tokenizer and sizes.
- * Never    trains on held-out documents; writes a weight that is not a number: such a loss ends the run,
- *          and the last good step is saved.
+ * Never    trains on held-out documents; writes a weight that is not a number: a loss that is not a number
+ *          ends the run, and the weights of the last good step are saved.
  * Edges    the same --seed gives the same bytes for any number of threads. Ctrl-C saves and stops; before
- *          the first step it writes no weights. A prompt's tokens (kind 3) are read but not learnt; of a
- *          pair (kind 2) the chosen text is learnt. */
+ *          the first step it writes no weights. A prompt's tokens (kind 3) are read but not learnt. A pair's
+ *          (kind 2) chosen text is learnt. */
 #include "programs.h"
 #include <stdio.h>
 
 #define PREP "prep makes a dataset from text, JSONL or CSV: ./prep --help"
-enum { WALK_MAX = 100000000 };              /* sequences that --epochs may come to */
+enum { WALK_MAX = 100000000 };              /* most sequences of all --epochs together */
 
 static struct {
     const char *policy, *tokenizer, *out;
@@ -31,29 +31,30 @@ static struct {
     uint64_t seed;
 } o;
 
-/* A training sequence: tokens 0 .. length-1 at positions 0 .. length-1. Tokens from index `learn` (>= 1) on
- * count in the loss. The last token predicts nothing, so a sequence takes length-1 rows. */
+/* A training sequence of `length` tokens. Those from index `learn` (>= 1) on count in the loss. The last
+ * token predicts nothing, so a sequence takes length-1 rows. */
 typedef struct { const int *token; int length, learn; } Excerpt;
 typedef struct { Excerpt *piece; int count, capacity, longest; long long documents, tokens; } Set;
 
 typedef struct {
     ModelConfig config; Tokenizer *tokenizer;
-    WeightTypes types;                      /* of the weights; F32 if they are trained */
+    WeightTypes types;                      /* number types of the weights; F32 if they are trained */
     Model model; Lora lora; const Lora *adapter;
-    Tensor *list; int tensors;              /* what is trained: the model's tensors or the adapter's */
+    Tensor *list; int tensors;              /* the tensors that are trained: the model's or the adapter's */
     Optimizer optimizer; AdamW adam;
     Set train, held;
-    /* of a micro-batch: rows, sequences, rows of the longest, at most */
-    int N, B, T;
+    int N, B, T;                            /* most rows, sequences, rows of a sequence in a micro-batch */
     Saved saved; Cache kv; Arena ws;
     RowList rows; float *hidden, *dhidden, *logprob;
-    int *order, at, epoch, steps;           /* the walk through the shuffled training set */
+    int *order, at, epoch;                  /* the shuffled training set; the next one; the epoch */
+    int steps;                              /* steps of the whole run */
     RunFolder out;
     Pool keep;
 } Trainer;
 
 /* ---- documents into sequences ---- */
 
+/* Appends a sequence to a set. */
 static void set_add(Set *s, const int *token, int length, int learn, Pool *pool) {
     if (s->count == s->capacity) {
         const int capacity = s->capacity < INT_MAX / 4 ? s->capacity * 2 + 1024 : 0;
@@ -70,9 +71,9 @@ static void set_add(Set *s, const int *token, int length, int learn, Pool *pool)
 }
 
 /* Returns the ids of a document's text (NULL: no memory). *before: 1 if the tokenizer's template puts <s>
- * before them. *learn: the first token that counts in the loss. For a prompt with a response, that is where
- * the ids of both together first differ from those of the prompt alone, since a prompt's last letters and a
- * response's first may be one token. */
+ * before them. *learn: index of the first token that counts in the loss. In a prompt with a response, that
+ * is the first id that differs from those of the prompt alone, since the end of a prompt and the beginning
+ * of a response may be one token. */
 static int *document_ids(const Trainer *t, const Document *d, int kind, Pool *scratch, int *count,
                          int *learn, int *before) {
     int *ids = NULL, *prompt = NULL, prompts = 0, after, code;
@@ -95,9 +96,9 @@ static int *document_ids(const Trainer *t, const Document *d, int kind, Pool *sc
     return ids;
 }
 
-/* Adds a document to a set. A long one becomes several sequences of --context tokens; each begins with the
- * last token of the one before, so that every token but the first of the document is predicted exactly
- * once. */
+/* Adds a document to a set. A long document becomes several sequences of --context tokens. Each
+ * begins with the last token of the sequence before it, so that every token except the document's
+ * first is predicted exactly once. */
 static void add_document(Trainer *t, Set *s, const Document *d, int kind, Pool *scratch) {
     SpecialIds special = tokenizer_specials(t->tokenizer);
     Error err = { 0 };
@@ -117,7 +118,7 @@ static void add_document(Trainer *t, Set *s, const Document *d, int kind, Pool *
     s->documents++;
 }
 
-/* Reads the whole dataset into sequences, and frees its texts: training needs only the ids. */
+/* Turns the whole dataset into sequences, and frees its texts, since training needs only the ids. */
 static void read_documents(Trainer *t, const char *path) {
     Pool texts = cli_pool(), scratch = cli_pool();
     Dataset d;
@@ -141,8 +142,8 @@ static void read_documents(Trainer *t, const char *path) {
 
 static int piece_rows(const Excerpt *p) { return p->length - 1; }
 
-/* Chooses the sequences of the next step: order[*first] .. order[*first + n - 1]. Returns n. An epoch's
- * last step may be small. */
+/* Chooses the sequences of the next step: n of them, from order[*first] on. Returns n. An
+ * epoch's last step may be small. */
 static int next_step(Trainer *t, int *first) {
     int rows = 0, n = 0;
     if (t->at == t->train.count) { t->at = 0; t->epoch++; }
@@ -159,8 +160,8 @@ static int next_step(Trainer *t, int *first) {
     return n;
 }
 
-/* Counts the steps of the run, which the schedule needs: --steps, or else a walk through --epochs without
- * training. WALK_MAX keeps that to a second or two, and the count within an int. */
+/* Counts the steps of the run, which the schedule needs: --steps, or the steps that next_step makes of
+ * --epochs. WALK_MAX keeps this counting to a second or two, and the count within an int. */
 static void count_steps(Trainer *t) {
     int first;
     if (!o.steps && (long long)o.epochs * t->train.count > WALK_MAX)
@@ -175,15 +176,15 @@ static void count_steps(Trainer *t) {
 
 /* ---- one micro-batch ---- */
 
-/* Sets dloss/dlogprob = -1 / (tokens of the step) for every token alike. */
+/* Sets dloss/dlogprob = -1 / (tokens of the step) for each of n tokens. */
 static void token_loss(void *context, int first, int n, const float *logprob, float *dlogprob) {
     const float *scale = context;
     (void)first; (void)logprob;
     for (int i = 0; i < n; i++) dlogprob[i] = -*scale;
 }
 
-/* Lays out the rows of as many sequences as fit into a micro-batch. order NULL: of pieces first, first+1 ...
- * Returns how many. */
+/* Fills t->rows with as many sequences as fit into a micro-batch: order[first], order[first+1] ..., or with
+ * order NULL, first, first+1 ... Returns how many it took, at most `count`. */
 static int fill_rows(Trainer *t, const Set *s, const int *order, int first, int count) {
     int taken = 0;
     t->rows.N = t->rows.W = 0;
@@ -197,9 +198,10 @@ static int fill_rows(Trainer *t, const Set *s, const int *order, int first, int 
 
 enum { STREAM_DROPOUT = 0xd509 };
 
-/* Runs sequences first .. first+count-1 forward, and with scale > 0 (1 / tokens of the step) backward:
- * gradients add up. Dropout is for training only; its masks depend on a row's place in the step, so
- * micro-batches do not change them. Returns the sum of -log p; *tokens: its number of terms. */
+/* Runs `count` sequences, from `first` on, forward, and with scale > 0 (1 / tokens of the step)
+ * backward, which adds to the gradients. Dropout is for training only. Its masks depend on a row's
+ * place in the step, so the size of micro-batches does not change them. Returns the sum of -log p;
+ * *tokens: how many terms it has. */
 static double pass(Trainer *t, const Set *s, const int *order, int first, int count, float scale,
                    long long *tokens) {
     Error err = { 0 };
@@ -211,8 +213,8 @@ static double pass(Trainer *t, const Set *s, const int *order, int first, int co
     while (count > 0) {
         const int taken = fill_rows(t, s, order, first, count);
         const Rows rows = rows_of(&t->rows);
-        const HeadTask task = { t->rows.target, 1, t->logprob, NULL, train ? token_loss : NULL, &scale,
-                                t->dhidden };
+        const HeadTask task = { .target = t->rows.target, .temperature = 1, .logprob = t->logprob,
+                                .loss = train ? token_loss : NULL, .context = &scale, .dhidden = t->dhidden };
         int code = model_forward(&t->model, t->adapter, &rows, &t->kv, train ? &t->saved : NULL, t->hidden,
                                  &t->ws);
         if (train) memset(t->dhidden, 0, (size_t)rows.W * (size_t)t->config.stack.C * sizeof(float));
@@ -238,7 +240,7 @@ static double held_out(Trainer *t) {
 }
 
 /* Makes one optimiser step: the gradient of the mean over all tokens of the step, clipped by its norm, then
- * AdamW. Returns the loss. If it or *norm is not a number, nothing has moved. */
+ * AdamW. Returns the loss. If the loss or *norm is not a number, no weight has been changed. */
 static double sft_step(Trainer *t, int step, long long *tokens, double *norm) {
     int first, n = next_step(t, &first);
     long long targets = 0;
@@ -260,7 +262,7 @@ static double sft_step(Trainer *t, int step, long long *tokens, double *norm) {
 
 /* ---- memory ---- */
 
-/* Lays out everything of a fixed size. */
+/* Lays out all arrays of a fixed size: weights, moments, activations, cache and rows. */
 static void carve(void *run, Arena *a, Bill *bill) {
     Trainer *t = run;
     Error err = { 0 };
@@ -288,11 +290,11 @@ static void carve(void *run, Arena *a, Bill *bill) {
     bill_part(bill, "rows", a);
 }
 
-/* Measures what a micro-batch of the largest size needs. */
+/* Returns the bytes of work space that a micro-batch of the largest size needs. */
 static size_t workspace(void *run) {
     Trainer *t = run;
     Arena ws = { 0 };
-    const HeadTask task = { NULL, 1, NULL, NULL, token_loss, NULL, NULL };
+    const HeadTask task = { .temperature = 1, .loss = token_loss };
     Rows rows = { t->N, t->N, t->rows.token, t->rows.sequence, t->rows.position, t->rows.wants };
     model_forward(&t->model, t->adapter, &rows, &t->kv, &t->saved, NULL, &ws);
     model_logprobs(&t->model, NULL, rows.W, &task, &ws);
@@ -310,7 +312,7 @@ static void memory(Trainer *t) {
         fail(&err, E_ARGUMENT, "--micro-tokens is less than the longest sequence", "", t->N, t->T);
         die(&err, "a larger --micro-tokens, or a smaller --context");
     }
-    /* enough sequences if they are a quarter of the longest one's size */
+    /* enough sequences, if they are on average a quarter of the longest in size */
     t->B = 4 * t->N / t->T + 1;
     rows_take(&t->rows, t->N, &t->keep);
     memory_measure(&m);
@@ -378,12 +380,12 @@ static void init_weights(Trainer *t) {
 
 static uint64_t shard_bytes(void) { return (uint64_t)o.shard_mb * 1000000u; }
 
-/* Saves the weights after `step`; dies without writing if one of them is no number. */
+/* Saves the weights after `step`; dies without writing if one of them is not a number. */
 static void save(void *run, int step) {
     Trainer *t = run;
     if (!tensors_are_numbers(t->list, t->tensors, o.dtype))
-        die_not_a_number("a weight is no number, or too large for --dtype", step, t->out.saved, t->out.path,
-                         SMALLER_STEPS);
+        die_not_a_number("a weight is not a number, or too large for --dtype", step, t->out.saved,
+                         t->out.path, SMALLER_STEPS);
     if (o.lora.rank) save_adapter(&t->lora, o.policy, t->out.path, o.dtype, &t->keep);
     else save_policy(&t->model, t->tokenizer, t->out.path, o.dtype, shard_bytes(), &t->keep);
     t->out.saved = step;
@@ -408,7 +410,7 @@ static void log_step(Trainer *t, int step, double loss, double norm, long long t
     pool_release(&t->keep, mark);
 }
 
-/* Logs the held-out perplexity and returns it; 0 without held-out documents. */
+/* Logs and returns the held-out perplexity; returns 0 if there are no held-out documents. */
 static double evaluate(Trainer *t, int step) {
     PoolMark mark = pool_mark(&t->keep);
     Error err = { 0 };
@@ -423,8 +425,8 @@ static double evaluate(Trainer *t, int step) {
     return exp(loss);
 }
 
-/* Stops at a step whose loss, or its gradient, is not a number. The weights still are those after the step
- * before, and of use if this loss or the held-out one is a number. */
+/* Ends the run at a step whose loss or gradient is not a number. The weights are still those after the
+ * previous step. They are saved if they are useful: if this loss or the held-out loss is a number. */
 static void stop_at_nan(Trainer *t, int step, double loss) {
     const Saver saver = { &t->out, save, t };
     const int good = tensors_are_numbers(t->list, t->tensors, o.dtype) &&
@@ -441,7 +443,7 @@ static void show_step(const Trainer *t, int step, double loss, double held, doub
     progress(text, step, t->steps, last);
 }
 
-/* Trains; returns the exit code. */
+/* Trains, evaluates and saves as the options say. Returns the exit code. */
 static int train(Trainer *t) {
     double held = evaluate(t, 0), first = held, start = wall_clock(), norm, speed = 0, loss = 0;
     int step = 0, evaluated = 0, stop = cli_stopping();
@@ -462,7 +464,7 @@ static int train(Trainer *t) {
         if (o.save_every && step % o.save_every == 0) save(t, step);
         show_step(t, step, loss, held, speed, stop || step == t->steps);
     }
-    if (step && t->out.saved != step) save(t, step);        /* before anything that takes time */
+    if (step && t->out.saved != step) save(t, step);        /* before the evaluation, which takes time */
     if (step && !stop && evaluated != step) held = evaluate(t, step);
     if (step && !stop && t->held.count)
         printf("held-out perplexity: %.3f before, %.3f after %d steps\n", first, held, step);
@@ -497,7 +499,7 @@ static Option options[] = {
       "from scratch: key/value heads K (0: as many as heads)" },
     { "ffn", OPT_INT, &o.ffn, "0", 0, 1e7, NULL,
       "from scratch: feed-forward width F (0: 8/3 of --dim, up to a multiple of 32)" },
-    { "positions", OPT_INT, &o.positions, "512", 2, 1e7, NULL, "from scratch: tokens of the longest text" },
+    { "positions", OPT_INT, &o.positions, "512", 2, 1e7, NULL, "from scratch: most tokens of a text" },
     { "tied", OPT_FLAG, &o.tied, NULL, 0, 0, NULL, "from scratch: the head is the embedding" },
     LORA_OPTIONS(o.lora, "q_proj,v_proj"),
     LORA_DROPOUT_OPTION(o.lora),
@@ -505,32 +507,34 @@ static Option options[] = {
     COMPUTE_OPTION(o.quant),
     RECOMPUTE_OPTION(o.quant),
     { "context", OPT_INT, &o.context, "256", 2, 1e7, NULL,
-      "tokens of a sequence at most; longer documents become several" },
+      "most tokens of a sequence; a longer document becomes several sequences" },
     { "head-only", OPT_FLAG, &o.head_only, NULL, 0, 0, NULL,
       "use only the first --context tokens of a longer document" },
     { "no-eos", OPT_FLAG, &o.no_eos, NULL, 0, 0, NULL, "documents do not end with the end-of-text token" },
     { "learn", OPT_CHOICE, &o.learn, "response", 0, 0, "response|all",
-      "the part of prompt and response that counts in the loss" },
+      "the part that counts in the loss, if documents are prompts with responses" },
     { "tokens", OPT_INT, &o.tokens, "4096", 1, 1e9, NULL, "tokens of an optimiser step" },
     { "micro-tokens", OPT_INT, &o.micro_tokens, "0", 0, 1e8, NULL,
-      "tokens at a time, which bounds memory (0: 1024 or the longest sequence)" },
+      "most tokens of a forward pass, which limits memory (0: 1024, or the longest sequence)" },
     { "epochs", OPT_INT, &o.epochs, "1", 0, 1e6, NULL, "passes through the training documents" },
     { "steps", OPT_INT, &o.steps, "0", 0, 1e9, NULL, "optimiser steps (0: as many as --epochs needs)" },
     { "lr", OPT_REAL, &o.lr, "1e-3", 0, 10, NULL,
-      "learning rate after warm-up; then a cosine takes it to a tenth" },
+      "learning rate after warm-up; then it decreases along a cosine to a tenth" },
     { "warmup", OPT_REAL, &o.warmup, "0.05", 0, 1, NULL,
-      "share of the steps in which the learning rate rises" },
+      "share of the steps in which the learning rate increases" },
     { "weight-decay", OPT_REAL, &o.weight_decay, "0.1", 0, 10, NULL,
-      "AdamW's weight decay; vectors are not decayed" },
-    { "clip", OPT_REAL, &o.clip, "1", 0, 1e9, NULL, "largest gradient norm (0: none)" },
+      "AdamW's weight decay, of matrices only" },
+    { "clip", OPT_REAL, &o.clip, "1", 0, 1e9, NULL,
+      "larger gradient norms are scaled down to this (0: never)" },
     { "eval-every", OPT_INT, &o.eval_every, "100", 0, 1e9, NULL,
-      "steps between held-out perplexities (0: before and after)" },
-    { "eval-documents", OPT_INT, &o.eval_documents, "200", 0, 1e9, NULL, "held-out documents at most" },
-    { "save-every", OPT_INT, &o.save_every, "0", 0, 1e9, NULL, "steps between saves (0: at the end)" },
+      "steps between held-out perplexities (0: only before and after training)" },
+    { "eval-documents", OPT_INT, &o.eval_documents, "200", 0, 1e9, NULL,
+      "most held-out documents that are used" },
+    { "save-every", OPT_INT, &o.save_every, "0", 0, 1e9, NULL, "steps between saves (0: only at the end)" },
     SEED_OPTION(o.seed, "1", "random seed of the initial weights, the order of documents and dropout"),
     DTYPE_OPTION(o.dtype),
     { "shard-mb", OPT_INT, &o.shard_mb, "0", 0, 1e6, NULL,
-      "split the weights into files of about so many megabytes (0: one file)" },
+      "split the weights into files of about this many megabytes (0: one file)" },
     DRY_RUN_OPTION(o.dry_run),
 };
 static const char *const preset_scratch[] = { "lr", "1e-3", "weight-decay", "0.1", NULL };
@@ -554,7 +558,7 @@ static void check_options(const Program *p) {
     quant_options_check(p, &o.quant, &o.lora.rank, &o.lora.targets, 0);
     if (o.policy)
         cli_refuse(p, "dim|layers|heads|kv-heads|ffn|positions|tied",
-                   "sizes are for training from scratch, --policy has its own: leave out");
+                   "sizes are for training from scratch; --policy has its own sizes: leave out");
     if (o.lora.rank) cli_refuse(p, "shard-mb", "an adapter is one file: leave out");
     lora_options_check(p, &o.lora, o.lora.rank > 0);
     if (o.lora.rank && !o.policy)
@@ -580,7 +584,7 @@ int main(int argc, char **argv) {
            t.train.documents, t.train.count, t.train.tokens, t.steps, o.tokens);
     memory(&t);
     init_weights(&t);
-    cli_interrupts();                       /* until here nothing is lost by stopping at once */
+    cli_interrupts();                       /* before this, Ctrl-C ends the program; nothing is lost */
     open_run(&t, &program, data[0]);
     t.adam.beta1 = 0.9f;
     t.adam.beta2 = 0.95f;

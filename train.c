@@ -1,8 +1,9 @@
-/* train.c - what the trainers sft, rm and ppo share (level 7): options, opening a model, schedules, the
- * rows of a forward, the memory bill, saving, and the end of a run.
+/* train.c - code that the trainers sft, rm and ppo share (level 7): options, opening a model, schedules, the
+ * rows of a forward, the memory bill, saving, and the end of a run. The comments of the public functions are
+ * in programs.h.
  *
  * Needs    cli.c for messages and memory; checkpoint.c and files/ for folders.
- * Never    goes on after an error: each is a message and an exit. */
+ * Never    continues after an error: it prints a message and exits. */
 #include "programs.h"
 #include <float.h>
 #include <stdio.h>
@@ -14,7 +15,7 @@ void *pool_need(Pool *pool, size_t count, size_t size, const char *what) {
     return p;
 }
 
-/* Returns C99's FLT_EVAL_METHOD: not 0 if floats are evaluated with more digits than they hold. */
+/* Returns C99's FLT_EVAL_METHOD, which is not 0 if floats are evaluated with more digits than they hold. */
 static int float_method(void) {
 #ifdef FLT_EVAL_METHOD
     return (int)FLT_EVAL_METHOD;
@@ -65,8 +66,8 @@ void quant_options_check(const Program *p, const QuantOptions *q, int *rank, con
     if (!*rank) usage_error("4-bit weights are frozen; what is trained is an adapter", "--lora-r 16");
 }
 
-/* Replaces the types of a folder by the 4 bits that the options ask for, and by F32 if all weights are
- * trained. */
+/* Changes *w, the types that a folder has, to the 4 bits that the options ask for, or to F32 if all weights
+ * are trained. Dies if the weights are in 4 bits already. */
 static void types_wanted(WeightTypes *w, const Program *p, const QuantOptions *q, const char *folder,
                          int whole) {
     const int four = q->nf4 || q->fp4;
@@ -81,7 +82,7 @@ static void types_wanted(WeightTypes *w, const Program *p, const QuantOptions *q
         w->block = q->block;
         w->doubled = q->doubled;
     }
-    /* else the folder's */
+    /* 4-bit weights of a folder keep their own compute type unless --compute is given */
     if (w->layers != NF4 || four || cli_given(p, "compute")) w->compute = q->compute;
     if (w->layers == NF4 && whole) {
         fail(&err, E_ARGUMENT, "the weights are 4-bit, and so cannot be trained themselves", folder, 0, 0);
@@ -91,8 +92,7 @@ static void types_wanted(WeightTypes *w, const Program *p, const QuantOptions *q
 }
 
 void quant_options_types(WeightTypes *w, const Program *p, const QuantOptions *q, const char *folder,
-                         int whole,
-                         Pool *pool) {
+                         int whole, Pool *pool) {
     Error err = { 0 };
     ModelConfig c;
     must(config_load(&c, folder, pool, &err), &err, NULL);
@@ -104,7 +104,7 @@ void judge_options_types(WeightTypes *w, const Program *p, const QuantOptions *q
                          const char *folder, int whole, Pool *pool) {
     Error err = { 0 };
     must(folder_types(w, folder, c->names, pool, &err), &err, NULL);
-    w->compute = F32;                       /* what a judge is computed in is an option alone */
+    w->compute = F32;                       /* only --compute changes a judge's compute type */
     types_wanted(w, p, q, folder, whole);
 }
 
@@ -159,7 +159,8 @@ void weights_merge(const Tensor *to, const Tensor *from, int tensors, const Lora
 
 /* ---- opening a folder ---- */
 
-/* Opens a tokenizer and dies if the model of V ids does not have all of its ids. whose: "policy", "judge". */
+/* Opens a tokenizer; dies if it has more ids than the model (V; 0: there is no model
+ * yet). whose: "policy" or "judge". */
 static Tokenizer *tokenizer_for(const char *path, int V, const char *whose, const char *hint, Pool *pool) {
     Error err = { 0 };
     char what[80], other[80];
@@ -232,7 +233,7 @@ int open_value_head(const ValueHead *h, const char *folder, Pool *pool) {
     return found;
 }
 
-/* Compares two words, ignoring the case of ASCII letters. */
+/* Returns 1 if two words are equal, ignoring the case of ASCII letters. */
 static int same_word(const char *a, const char *b) {
     for (; *a && *b; a++, b++) {
         const int x = *a >= 'A' && *a <= 'Z' ? *a + 32 : *a, y = *b >= 'A' && *b <= 'Z' ? *b + 32 : *b;
@@ -373,7 +374,7 @@ void memory_take(RunMemory *m, Arena *ws) {
         must(fail(&err, E_MEMORY, "more was carved than measured", "", 0, 0), &err, "report this as a bug");
 }
 
-/* ---- saving: config and tokenizer first, weights last, so that a folder with weights is whole ---- */
+/* ---- saving: config and tokenizer first, weights last: a folder that has weights is complete ---- */
 
 void save_policy(const Model *m, const Tokenizer *t, const char *folder, int dtype, uint64_t shard_bytes,
                  Pool *pool) {
@@ -418,7 +419,7 @@ void run_logs(RunFolder *f, const Program *p, const char *data, Pool *pool) {
     log_options(f->log, p, data, pool);
 }
 
-/* Returns 0 if one of n 16-bit floats has all bits of its exponent set: it is a NaN or an infinity. */
+/* Returns 0 if one of n 16-bit floats has all bits of its exponent set, and so is a NaN or an infinity. */
 static int halves_are_numbers(const uint16_t *x, size_t n, unsigned exponent) {
     for (size_t k = 0; k < n; k++)
         if ((x[k] & exponent) == exponent) return 0;
@@ -426,7 +427,7 @@ static int halves_are_numbers(const uint16_t *x, size_t n, unsigned exponent) {
 }
 
 int tensors_are_numbers(const Tensor *list, int tensors, int dtype) {
-    /* rounds to infinity */
+    /* the smallest number that rounds to infinity */
     const float limit = dtype == F16 ? 65520.0f : dtype == BF16 ? 3.3961775e38f : HUGE_VALF;
     for (int i = 0; i < tensors; i++) {
         const Matrix *w = list[i].matrix;
