@@ -1330,7 +1330,7 @@ static Option options[] = {
     { "value-learning-rate", OPT_REAL, &o.value_lr, "0", REAL(0), NULL,
       "Adam's learning rate for the value head; 0: as --learning-rate" },
     { "lr-anneal", OPT_CHOICE, &o.lr_anneal, "none", 0, 0, "none|linear",
-      "linear: decreases in every step; in the last one it is --learning-rate divided by --steps, as in "
+      "linear: decreases to the last step, whose own rate is the first step's divided by --steps, as in "
       "OpenAI's code" },
     { "adam-eps", OPT_REAL, &o.adam_eps, "1e-8", REAL(0), NULL,
       "Adam's epsilon (PyTorch's: 1e-8; OpenAI's code: 1e-5)" },
