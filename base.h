@@ -1,6 +1,6 @@
-/* base.h - the ground under the chapters: errors, memory, bytes, JSON and random streams (core.c),
- * files (io.c), threads (fast/threads.c). rlhf.h includes it. A reader of the chapters needs its
- * first four structs: Error, Arena, Pool, Rng. */
+/* base.h - what all other files use: errors, memory, bytes, JSON and random streams (core.c), files
+ * (io.c), threads (fast/threads.c). rlhf.h includes it. To read the other files, it is enough to
+ * know its first four structs: Error, Arena, Pool, Rng. */
 #ifndef BASE_H
 #define BASE_H
 
@@ -28,38 +28,42 @@ enum { OK = 0,
     E_MEMORY,                       /* an arena, pool or workspace is too small */
     E_NUMBER                        /* a NaN or an infinity */
 };
-/* A record that only programs turn into words (cli.c: die). got == wanted: no numbers to show. */
+/* The record of an error; only programs print it (cli.c: die). got == wanted:
+ * there are no numbers. */
 typedef struct { int code; char what[160], where[256]; long long got, wanted; } Error;
-/* An arena is one fixed block, measured first and then carved; base NULL measures. A workspace (ws)
- * is an arena used as a stack: w = ws->used; take ...; ws->used = w. */
+/* An arena is one block of memory of a fixed size. With base NULL it only measures the size that is
+ * needed. A workspace (ws) is an arena used as a stack: w = ws->used; take ...; ws->used = w. */
 typedef struct { unsigned char *base; size_t used, capacity, peak; int failed; } Arena;
-/* A pool grows, for parsed files. The program gives its blocks: source returns one or NULL, sink
- * takes it back (cli_pool: malloc, free). total: bytes of all blocks. */
+/* A pool is memory that grows, for parsed files. Its blocks are the program's: source returns a new
+ * block or NULL, sink frees a block (cli_pool: malloc, free). total: bytes of all blocks. */
 typedef struct PoolBlock PoolBlock;
 typedef struct { void *(*source)(size_t bytes); void (*sink)(void *block);
                  PoolBlock *first, *current; size_t total; } Pool;
 typedef struct { uint64_t state; } Rng;     /* splitmix64: the same bits on every machine */
 
 /* ==== core.c: errors, memory, bytes, UTF-8, JSON, random streams; without stdio and heap ==== */
-/* Fills *err (or NULL) and returns code. A recorded error stays: it is the cause. */
+/* Fills *err, unless err is NULL, and returns code. If *err holds an error already, that error is
+ * kept, because the first error is the cause. */
 int fail(Error *err, int code, const char *what, const char *where, long long got,
          long long wanted);
 
-/* Returns count * size bytes, not cleared, at a multiple of 64 from base; NULL while measuring, and
- * NULL with a->failed set, for good, if they do not fit. a->peak is the largest `used` so far. */
+/* Returns count * size bytes, not cleared, at a multiple of 64 from base; NULL while
+ * measuring. If they do not fit, returns NULL and sets a->failed, for good. a->peak: the
+ * largest `used` so far. */
 void *arena_take(Arena *a, size_t count, size_t size);
 
-struct PoolBlock { PoolBlock *next; size_t used, capacity; };      /* its bytes follow */
+struct PoolBlock { PoolBlock *next; size_t used, capacity; };      /* the block's bytes follow it */
 typedef struct { PoolBlock *block; size_t used; } PoolMark;
-/* Returns count * size zeroed bytes, 16-byte aligned; NULL without memory or on overflow. */
+/* Returns count * size zeroed bytes, 16-byte aligned; NULL if memory is out or
+ * the size overflows. */
 void *pool_take(Pool *p, size_t count, size_t size);
 char *pool_text(Pool *p, const char *text, size_t length);  /* returns a copy with a NUL, or NULL */
 PoolMark pool_mark(const Pool *p);              /* returns the current end of the pool */
 void pool_release(Pool *p, PoolMark mark);      /* frees what was taken since the mark */
-void pool_free(Pool *p);                        /* gives every block to the sink */
+void pool_free(Pool *p);                        /* frees every block, by sink */
 
-/* A buffer grows on a pool. `failed` is set, for good, if memory is out: check it once, at the end.
- * Integers are little-endian, as a reader's are. */
+/* A buffer is an array of bytes that grows in a pool. If memory is out, `failed` is set for good:
+ * check it once, at the end. Integers are little-endian, in buffers and readers. */
 typedef struct { Pool *pool; unsigned char *data; size_t length, capacity; int failed; } Buffer;
 void buffer_bytes(Buffer *b, const void *bytes, size_t n);      /* appends n bytes */
 void buffer_u8(Buffer *b, unsigned v);                          /* appends the lowest 8 bits */
@@ -71,7 +75,8 @@ void buffer_integer(Buffer *b, long long v);                    /* appends decim
 /* Appends a JSON string with quotes and escapes; invalid UTF-8 becomes U+FFFD. */
 void buffer_json_string(Buffer *b, const char *text, size_t length);
 
-/* A reader takes bytes. A read past `end` sets `bad`; from then on every read returns 0 or NULL. */
+/* A reader reads bytes one after another. A read past `end` sets `bad`; from then on every read
+ * returns 0 or NULL. */
 typedef struct { const unsigned char *at, *end; int bad; } Reader;
 unsigned read_u8(Reader *r);                                    /* each returns the next number */
 unsigned read_u16(Reader *r);
@@ -79,10 +84,10 @@ uint32_t read_u32(Reader *r);
 uint64_t read_u64(Reader *r);
 const unsigned char *read_bytes(Reader *r, uint64_t n);         /* returns the next n bytes */
 
-/* Decodes the character at s (n > 0 bytes left) into *code and returns its length, 1 to 4. If it is
- * malformed (overlong, surrogate, above 10FFFF, truncated): code -1, length 1. */
+/* Decodes the character at s (n > 0 bytes are left) into *code and returns its length, 1 to 4. If
+ * it is malformed (overlong, surrogate, above 10FFFF, truncated), *code is -1 and the length 1. */
 int utf8_decode(const char *s, size_t n, int32_t *code);
-/* Writes a character, U+FFFD if `code` is none; returns its length, 1 to 4 bytes. */
+/* Writes a character to out; U+FFFD if `code` is not a character. Returns its length, 1 to 4. */
 int utf8_encode(char out[4], int32_t code);
 
 enum { JSON_NULL, JSON_FALSE, JSON_TRUE, JSON_NUMBER, JSON_STRING, JSON_ARRAY, JSON_OBJECT };
@@ -95,17 +100,19 @@ struct Json {
     double number;                          /* JSON_NUMBER; integers are exact up to 2^53 */
     const Json *child, *next;               /* first child; next sibling */
 };
-/* Parses a text that is one JSON value (RFC 8259, at most 64 deep; duplicate keys are kept). Its
- * nodes live in pool. Returns NULL and *err on an error (got: its byte). */
+/* Parses a text that is one JSON value (RFC 8259, at most 64 deep; duplicate keys are kept). The
+ * nodes are in pool. Returns NULL on an error, which *err describes (got: the byte where it is). */
 const Json *json_parse(const char *text, size_t length, Pool *pool, Error *err);
-/* Returns a key's value, of duplicates the last one, as serde and Python do; NULL if there is none
- * or `object` is none. The others return fallback if there is no value of their type. */
+/* Returns a key's value, or NULL if there is no such key or `object` is not an object. Of duplicate
+ * keys the last value counts, as in serde and Python. */
 const Json *json_get(const Json *object, const char *key);
+/* The next three return a key's value, or `fallback` if there is no value of their type. */
 double json_number(const Json *object, const char *key, double fallback);
 int json_bool(const Json *object, const char *key, int fallback);
 const char *json_text(const Json *object, const char *key, const char *fallback);
 
-/* Returns the stream hash(seed, step, index): draws depend neither on batching nor on threads. */
+/* Returns the random stream of (seed, step, index); so draws do not depend on
+ * batches or threads. */
 Rng rng_stream(uint64_t seed, uint64_t step, uint64_t index);
 uint64_t rng_next(Rng *r);                  /* returns 64 uniform bits */
 double rng_unit(Rng *r);                    /* returns a uniform number in [0,1), of 53 bits */
@@ -115,35 +122,36 @@ void rng_shuffle(Rng *r, int *a, int n);    /* shuffles a (n) (Fisher-Yates) */
 /* Returns the FNV-1a hash of n bytes, finished by splitmix64. */
 uint64_t hash_bytes(const void *bytes, size_t n, uint64_t seed);
 
-/* Copies pattern to out (cap bytes, with its NUL), "%d" replaced by number. OK, or E_RANGE: cut. */
+/* Copies pattern to out (cap bytes, with the NUL), with number in place of "%d". OK, or E_RANGE if
+ * out is too small: then the text is cut. */
 int name_format(char *out, size_t cap, const char *pattern, int number);
 
 /* ==== io.c: files, folders, lines, datasets, the clock; the only file that touches FILE* ==== */
 typedef struct File File;           /* a file open for reading, of any size */
 /* Opens a file. Returns NULL and *err on failure, and for folders and pipes. */
 File *file_open(const char *path, Pool *pool, Error *err);
-uint64_t file_size(const File *f);  /* returns its bytes */
-/* Reads n bytes at offset; threads may read at once. Returns OK, E_READ or E_TRUNCATED. */
+uint64_t file_size(const File *f);  /* returns its size in bytes */
+/* Reads n bytes at offset; several threads may call it at once. OK, E_READ or E_TRUNCATED. */
 int file_read_at(File *f, uint64_t offset, void *out, size_t n, Error *err);
 void file_close(File *f);           /* does nothing if f is NULL or already closed */
-/* Reads a whole file into pool: *n bytes, and a NUL after them. */
+/* Reads a whole file into pool: *n bytes, and a NUL after them. OK or a code. */
 int file_read_all(const char *path, Pool *pool, char **bytes, size_t *n, Error *err);
-int file_exists(const char *path);  /* returns 1 if it can be opened for reading */
-/* Makes a folder and its parents; OK if it is there already. Plain C cannot: E_UNSUPPORTED. */
+int file_exists(const char *path);  /* returns 1 if the file can be opened for reading */
+/* Makes a folder and its parents; OK also if it is there already. E_UNSUPPORTED in plain C. */
 int folder_make(const char *path, Error *err);
 int folder_exists(const char *path);        /* returns 1 or 0; plain C tries to make a file in it */
-/* Lists a folder's regular files: names in pool, sorted by bytes. Plain C cannot: E_UNSUPPORTED. */
+/* Lists a folder's regular files: names in pool, sorted by bytes. E_UNSUPPORTED in plain C. */
 int folder_list(const char *path, Pool *pool, char ***names, int *count, Error *err);
-/* Writing is atomic: a Writer's bytes go to a file of a temporary name in the same folder. */
+/* Writing is atomic: a Writer writes to a temporary file in the same folder, and renames it. */
 typedef struct Writer Writer;
 /* Opens a file for writing. Returns NULL and *err on failure. */
 Writer *writer_open(const char *path, Pool *pool, Error *err);
-int writer_write(Writer *w, const void *bytes, size_t n);   /* returns OK or E_WRITE, which stays */
-/* Brings the bytes to the disk and gives the file its name. Returns OK, or E_WRITE, also for an
- * earlier failure: then the temporary file is gone, and a file that was at path before is
- * unchanged. */
+/* Writes n bytes. Returns OK or E_WRITE; after an error every later call returns E_WRITE, too. */
+int writer_write(Writer *w, const void *bytes, size_t n);
+/* Flushes the bytes to the disk and gives the file its name. Returns OK, or E_WRITE for this or an
+ * earlier failure: then the temporary file is removed, and an older file at path is unchanged. */
 int writer_close(Writer *w, Error *err);
-/* Writes a whole file with a Writer. */
+/* Writes a whole file, with a Writer. OK or a code. */
 int file_write_all(const char *path, const void *bytes, size_t n, Pool *pool, Error *err);
 /* Appends to a file and flushes it, for logs; not atomic. Returns OK, E_OPEN or E_WRITE. */
 int file_append(const char *path, const void *bytes, size_t n, Error *err);
@@ -153,25 +161,25 @@ Lines *lines_open(const char *path, Pool *pool, Error *err);
 /* Reads the next line, of any length, without \n or \r\n; it lasts until the next call. Returns 0
  * at the end and on an error, which lines_close reports. */
 int lines_next(Lines *l, const char **line, size_t *length);
-int lines_close(Lines *l, Error *err);   /* returns OK, or what ended the lines: E_READ, E_MEMORY */
+int lines_close(Lines *l, Error *err);   /* returns OK, or the error of lines_next */
 double wall_clock(void);            /* returns seconds since some fixed moment */
 
-/* A dataset (*.bin) holds documents, not tokens; io.c describes its bytes. Of DATA_PAIRS the texts
- * are chosen and rejected, of DATA_PROMPTS prompt and response. label -1: none. split: 1 held
- * out, 0 train. */
+/* A dataset (*.bin) holds documents, not tokens; io.c describes its bytes. The two texts of a
+ * document are chosen and rejected (DATA_PAIRS), or prompt and response (DATA_PROMPTS). label -1:
+ * no label. split 1: held out; 0: train. */
 enum { DATA_TEXT = 1, DATA_PAIRS = 2, DATA_PROMPTS = 3 };
 typedef struct { int label, split; const char *text[2]; uint32_t length[2]; } Document;
 typedef struct { int kind, labels; uint64_t count; char **label; Document *document; } Dataset;
-/* Reads a dataset into pool and checks all of it. On an error *d is all zeros. */
+/* Reads a dataset into pool and checks all of it. OK or a code; on an error *d is all zeros. */
 int dataset_read(Dataset *d, const char *path, Pool *pool, Error *err);
-/* Writes a dataset, atomically. Refuses what dataset_read would refuse. */
+/* Writes a dataset, atomically. Refuses a dataset that dataset_read would refuse. OK or a code. */
 int dataset_write(const Dataset *d, const char *path, Pool *pool, Error *err);
 
 /* ==== fast/threads.c: how many threads a loop gets ==== */
 #ifndef PLAIN
-int threads_max(void);          /* returns OpenMP's number of threads, 1 without it */
-/* Returns how many threads the next loop gets: one for little work, inside another such loop, and
- * while other processes keep a processor busy. A unit of work is about 0.1 ns. */
+int threads_max(void);          /* returns OpenMP's number of threads; 1 without OpenMP */
+/* Returns how many threads the next loop gets: one if the work is little, if the loop is inside
+ * another such loop, or while other processes use a processor. A unit of work is about 0.1 ns. */
 int threads_for(double work);
 int thread_index(void);         /* returns 0 .. threads_max()-1 inside a shared loop */
 #else                           /* `make PLAIN=1` builds without fast/ */
@@ -179,9 +187,10 @@ static inline int threads_max(void) { return 1; }
 static inline int threads_for(double work) { (void)work; return 1; }
 static inline int thread_index(void) { return 0; }
 #endif
-/* IN_PARTS(work, n, call) makes `call` for as many parts of n things as threads_for gives threads;
- * it uses the part's `from` and `to` (size_t). PARALLEL_FOR(work) shares the loop that follows.
- * Splits are between outputs, never inside a sum: any number of threads gives the same bits. */
+/* IN_PARTS(work, n, call) splits n things into parts, one for each thread, and makes `call` for
+ * each part, which is the things `from` .. to-1 (size_t). PARALLEL_FOR(work) lets threads share the
+ * loop that follows. Splits are between outputs, never inside a sum: so the bits of the results do
+ * not depend on the number of threads. */
 #define PRAGMA_(x) _Pragma(#x)
 #if defined(_OPENMP) && !defined(PLAIN)
 #define SHARE_LOOP_(n) PRAGMA_(omp parallel for schedule(static) num_threads(n))
@@ -193,7 +202,7 @@ static inline int thread_index(void) { return 0; }
 #define IN_PARTS(work, n, call) do { \
         int parts_ = threads_for((double)(work)); \
         size_t n_ = (size_t)(n), p_ = (size_t)parts_; \
-        if (parts_ < 2) { size_t from = 0, to = n_; call; } /* a team of one costs time */ \
+        if (parts_ < 2) { size_t from = 0, to = n_; call; } /* an OpenMP team of one costs time */ \
         else { \
             SHARE_LOOP_(parts_) \
             for (int part_ = 0; part_ < parts_; part_++) { \
@@ -203,12 +212,12 @@ static inline int thread_index(void) { return 0; }
         } \
     } while (0)
 
-/* Says which of ops.c's twins run (the rest of fast/ is private: fast/fast.h).
- * Chooses "definition" (no twins), "plain" (twins in plain C), "avx2" ..., or "exact", the fastest
- * that has the definition's bits. NULL or "": the fastest. OK, or E_UNSUPPORTED: not here. */
+/* Chooses the functions that run in place of ops.c's, its twins: "definition" (no twins), "plain"
+ * (twins in plain C), "avx2" ..., or "exact": the fastest that give the bits of ops.c. NULL or "":
+ * the fastest. OK, or E_UNSUPPORTED if this machine lacks them. fast/fast.h has the rest. */
 #ifndef PLAIN
 int fast_use(const char *name);
-const char *fast_name(int i);   /* returns the i-th name but "exact"; NULL past the last */
+const char *fast_name(int i);   /* returns the i-th name, except "exact"; NULL past the end */
 #else                           /* `make PLAIN=1` builds without fast/ */
 static inline const char *fast_name(int i) { return i == 0 ? "definition" : NULL; }
 static inline int fast_use(const char *name) {

@@ -1,32 +1,32 @@
-/* checkpoint.c - weights in and out: safetensors, PyTorch's files, bitsandbytes' 4-bit weights, in one file
- * or in shards.
+/* checkpoint.c - loads weights from safetensors and from PyTorch's files, in one file or in shards, also
+ * bitsandbytes' 4-bit weights; saves weights as safetensors.
  * Source   safetensors' README ("Format") and the checks of its tensor.rs; transformers'
  *          convert_llama_weights_to_hf.py (Meta's names and order of rows); bitsandbytes' QuantState.as_dict
  *          (4-bit weights).
  * Needs    core, quant, io, files/fields, files/torch, files/config; a pool for headers, JSON and a tensor's
- *          scales, which gets all of it back. Weights are streamed: one tensor at a time, 4096 weights at a
- *          time in each thread, and quantised as they are read. So loading needs the model's own memory, the
- *          headers, and four bytes for each block of the tensor that is being read (4 MB for a tensor that
- *          PyTorch has stored transposed). <stdio.h> for snprintf only.
+ *          scales, which are freed at the end. One tensor is read at a time, 4096 weights at a time in each
+ *          thread, and quantised while it is read. So loading needs the model's own memory, the headers, and
+ *          four bytes for each block of the tensor that is being read (4 MB for a tensor that PyTorch has
+ *          stored transposed). <stdio.h> for snprintf only.
  * Never    knows a model: it fills and writes the caller's list of tensors, in the types that the list has.
- *          Never guesses: what a folder asks for and this project does not support is refused by name.
- * Edges    every number in a file is hostile: sizes are checked in 64 bits before they are used; names,
+ *          Never guesses: a feature that a folder uses and this project does not support is refused by name.
+ * Edges    any number in a file may be hostile: sizes are checked in 64 bits before they are used; names,
  *          shapes and types of all tensors are checked before the first weight is read. NaN and infinities in
- *          weights are loaded as they are, but cannot be quantised. A tied tensor is neither required nor
- *          written, and a copy of it in the file is ignored; so are other unknown tensors (rotary inv_freq,
- *          position_ids), whatever their type. */
+ *          weights are loaded unchanged, but cannot be quantised. A tied tensor is neither required nor
+ *          written, and a copy of it in the file is ignored. Unknown tensors (rotary inv_freq, position_ids)
+ *          are ignored, too, whatever their type. */
 #include "files/files.h"
 #include <stdio.h>
 
-enum { STATE_MAX = 16384,                       /* bytes of a quant_state */
-       STEP = 4096,    /* weights that one thread reads at a time: whole 4-bit blocks */
-       STEPS = 1024,                            /* such steps between two looks at what failed */
+enum { STATE_MAX = 16384,                       /* the largest quant_state, in bytes */
+       STEP = 4096,                             /* weights a thread reads at a time; whole 4-bit blocks */
+       STEPS = 1024,                            /* steps that threads do before errors are looked for */
        TURNED = 1 << 20 };                      /* weights of a transposed tensor that are read at a time */
-#define HEADER_MAX 100000000u                   /* the reference's limit for a safetensors header, in bytes */
+#define HEADER_MAX 100000000u                   /* tensor.rs's limit for a safetensors header, in bytes */
 
 /* ---- containers: the tensors that one file holds, and where in the file they are ---- */
 
-/* type -1: a known dtype that is never loaded */
+/* The dtypes of safetensors. bits: of one element; type -1: such a tensor is never loaded. */
 static const struct { char name[12]; int bits, type; } dtypes[] = {
     { "F32", 32, F32 }, { "BF16", 16, BF16 }, { "F16", 16, F16 }, { "F64", 64, -1 }, { "C64", 64, -1 },
     { "I64", 64, -1 }, { "U64", 64, -1 }, { "I32", 32, -1 }, { "U32", 32, -1 }, { "I16", 16, -1 },
@@ -38,18 +38,18 @@ enum { DTYPES = sizeof dtypes / sizeof *dtypes };
 
 typedef struct {
     const char *name; size_t length;
-    int type; const char *dtype;            /* F32, BF16, F16 or -1; its name */
-    int rank; uint64_t shape[2];            /* number of dimensions; the sizes of the first two */
+    int type; const char *dtype;            /* F32, BF16, F16 or -1; the dtype's name in the file */
+    int rank; uint64_t shape[2];            /* rank: number of dimensions; shape: the first two sizes */
     uint64_t begin, end;                    /* safetensors: the tensor's bytes, counted from Container.data */
-    const TorchTensor *torch;               /* PyTorch: place and strides in the file; NULL: safetensors */
+    const TorchTensor *torch;               /* PyTorch: the tensor's place and strides; NULL: safetensors */
 } Entry;
 typedef struct {
-    const char *shard, *path;               /* name in the index (NULL: there is none); path once opened */
+    const char *shard, *path;               /* shard: name in the index; path: NULL before the first use */
     uint64_t data;                          /* byte of the file where the tensors begin */
-    Entry *entry; size_t count;             /* sorted by name */
+    Entry *entry; size_t count;             /* the file's tensors, sorted by name */
 } Container;
 
-/* Compares two strings with lengths (names may hold NULs) byte by byte: <0, 0 or >0. */
+/* Compares two strings of given lengths byte by byte, as names may hold NULs. Returns <0, 0 or >0. */
 static int compare_names(const char *a, size_t an, const char *b, size_t bn) {
     int c = memcmp(a, b, an < bn ? an : bn);
     return c ? c : (an > bn) - (an < bn);
@@ -64,8 +64,8 @@ static int by_name(const void *left, const void *right) {
     return compare_names(a->name, a->length, b->name, b->length);
 }
 
-/* Reads one tensor's record of a safetensors header, and checks that its bytes are as many as dtype and shape
- * say. */
+/* Reads the record of one tensor in a safetensors header. Checks that the tensor has as many bytes as its
+ * dtype and shape need. */
 static int entry_parse(Entry *e, const Json *j, const char *path, Error *err) {
     const Json *dtype = json_get(j, "dtype"), *shape = json_get(j, "shape"), *d;
     const Json *offsets = json_get(j, "data_offsets");
@@ -85,7 +85,7 @@ static int entry_parse(Entry *e, const Json *j, const char *path, Error *err) {
     for (d = shape->child, e->rank = 0; d; d = d->next, e->rank++) {
         uint64_t size;
         if (!json_whole(d, &size))
-            return refuse(err, E_FORMAT, path, "tensor %.96s: a size that is no whole number", e->name);
+            return refuse(err, E_FORMAT, path, "tensor %.96s: a size that is not a whole number", e->name);
         if (size && n > UINT64_MAX / 64 / size)
             return refuse(err, E_RANGE, path, "tensor %.96s: its sizes overflow", e->name);
         n *= size;
@@ -97,7 +97,7 @@ static int entry_parse(Entry *e, const Json *j, const char *path, Error *err) {
     return OK;
 }
 
-/* Sorts the tensors by name, and refuses a name that is there twice. */
+/* Sorts the tensors by name. Refuses a name that is there twice. */
 static int check_names(Container *c, Error *err) {
     qsort(c->entry, c->count, sizeof *c->entry, by_name);
     for (size_t i = 1; i < c->count; i++)
@@ -106,8 +106,8 @@ static int check_names(Container *c, Error *err) {
     return OK;
 }
 
-/* Checks, as the reference does, that the tensors follow one another without gap or overlap from the end of
- * the header to the end of the file. */
+/* Checks, as safetensors' tensor.rs does, that the tensors follow one another without gap or overlap from the
+ * end of the header to the end of the file. */
 static int check_offsets(Container *c, uint64_t size, Error *err) {
     uint64_t at = 0, wanted = size - c->data;
     qsort(c->entry, c->count, sizeof *c->entry, by_offset);
@@ -124,8 +124,8 @@ static int check_offsets(Container *c, uint64_t size, Error *err) {
     return OK;
 }
 
-/* Reads the header of a safetensors file: u64 N, N bytes of JSON {name: {dtype, shape, data_offsets}}, the
- * tensors' bytes. */
+/* Reads the header of a safetensors file. The file is u64 N, then N bytes of JSON, {name: {dtype, shape,
+ * data_offsets}, ...}, then the bytes of the tensors. */
 static int safetensors_header(Container *c, File *f, Pool *pool, Error *err) {
     uint64_t size = file_size(f), n;
     unsigned char first[8];
@@ -160,7 +160,8 @@ static int safetensors_header(Container *c, File *f, Pool *pool, Error *err) {
             if (code != OK) return code;
             continue;
         }
-        if (j->type != JSON_OBJECT) return fail(err, E_FORMAT, "__metadata__ is no object", c->path, 0, 0);
+        if (j->type != JSON_OBJECT)
+            return fail(err, E_FORMAT, "__metadata__ is not an object", c->path, 0, 0);
         for (const Json *m = j->child; m; m = m->next)
             if (m->type != JSON_STRING)
                 return fail(err, E_FORMAT, "__metadata__ holds more than strings", c->path, 0, 0);
@@ -171,8 +172,8 @@ static int safetensors_header(Container *c, File *f, Pool *pool, Error *err) {
 static const char *dtype_name(int type) { return type == F32 ? "F32" : type == BF16 ? "BF16" : "F16"; }
 static size_t dtype_bytes(int type) { return type == F32 ? 4 : 2; }
 
-/* Reads the names in a PyTorch file. files/torch.c knows the format, and checks that every tensor lies in the
- * file. */
+/* Lists the tensors of a PyTorch file. files/torch.c, which reads the format, has checked that every tensor
+ * is inside the file. */
 static int torch_header(Container *c, File *f, Pool *pool, Error *err) {
     TorchFile t;
     Error inner;
@@ -206,22 +207,22 @@ static const Entry *container_find(const Container *c, const char *name) {
     return NULL;
 }
 
-/* ---- a checkpoint: one container, or those that an index names; at most one of them is open ---- */
+/* ---- a checkpoint: one file, or the files that an index names; at most one file is open ---- */
 
 typedef struct {
-    const char *folder, *prefix, *path;     /* path: of the only file, or of the index */
+    const char *folder, *prefix, *path;     /* path: the single file's, or the index's */
     int torch;                              /* 1: the containers are PyTorch's */
-    const Json *map;                        /* the index's weight_map, {tensor: shard}; NULL: only one file */
+    const Json *map;                        /* the index's weight_map, {tensor: shard}; NULL: a single file */
     Container *part; size_t parts;
-    File *file; const Container *open;      /* the open file, and the container that it is */
-    int head;                               /* width of an attention head; 0: nobody has asked yet */
+    File *file; const Container *open;      /* the open file, and its container */
+    int head;                               /* width of an attention head; 0: not read yet */
     Pool *pool; Error *err;
 } Source;
 
-/* Opens the file of c as s->file, unless it is open. */
+/* Opens the file of c as s->file, unless it is open already. */
 static int source_file(Source *s, const Container *c) {
     if (s->open == c) return OK;
-    file_close(s->file);                    /* its memory stays in the pool */
+    file_close(s->file);                    /* the File itself stays in the pool */
     s->open = NULL;
     s->file = file_open(c->path, s->pool, s->err);
     if (!s->file) return s->err && s->err->code ? s->err->code : E_OPEN;
@@ -229,7 +230,7 @@ static int source_file(Source *s, const Container *c) {
     return OK;
 }
 
-/* Reads the header of c, unless that has been done. */
+/* Reads the header of c, unless it was read before. */
 static int source_header(Source *s, Container *c) {
     int code;
     if (c->entry) return OK;
@@ -246,7 +247,7 @@ static int by_text(const void *left, const void *right) {
 }
 
 /* Reads the index, {"weight_map": {tensor: shard file}}, and makes one container for each file that it names.
- * A shard is in the index's folder: a name with a folder in it is refused. */
+ * Shards are in the index's folder: a shard's name that has a folder in it is refused. */
 static int source_index(Source *s) {
     const Json *root, *j;
     const char **shard;
@@ -272,12 +273,12 @@ static int source_index(Source *s) {
     return OK;
 }
 
-/* peft puts this before the names of the tensors that an adapter belongs to. */
+/* Returns what peft puts before the names of tensors in an adapter's file; "" for other files. */
 static const char *prefix_of(const char *stem) { return strcmp(stem, "adapter_model") == 0
     ? "base_model.model." : ""; }
 
-/* Opens what the folder has, in Hugging Face's order of preference. The caller closes with source_close, also
- * after an error. */
+/* Opens the first of four files that the folder has, in Hugging Face's order of preference. The caller calls
+ * source_close at the end, also after an error. */
 static int source_open(Source *s, const char *folder, const char *stem, Pool *pool, Error *err) {
     static const char extension[][24] = { ".safetensors", ".safetensors.index.json",
                                           ".bin", ".bin.index.json" };
@@ -305,8 +306,8 @@ static int source_open(Source *s, const char *folder, const char *stem, Pool *po
 }
 static void source_close(Source *s) { file_close(s->file); }
 
-/* Between scratch_begin and scratch_end, memory of the pool is scratch. A file that was opened in between is
- * closed at the end, as its memory goes too. */
+/* scratch_end frees the memory that was taken from the pool since scratch_begin. It closes a file that was
+ * opened in between, because that file's memory is freed, too. */
 typedef struct { PoolMark mark; File *file; } Scratch;
 static Scratch scratch_begin(Source *s) {
     Scratch b;
@@ -323,18 +324,19 @@ static void scratch_end(Source *s, Scratch b) {
     pool_release(s->pool, b.mark);
 }
 
-/* A tensor's place: its container and its entry (NULL: there is no such tensor). head: width of a head whose
- * rows have Meta's order, 0: rows are in order (read_rows). */
+/* The place of a tensor: its container and its entry (NULL: there is no such tensor). head: width of a head
+ * if the rows are in Meta's order (read_rows); 0: they are in Hugging Face's order. */
 typedef struct { Container *in; const Entry *entry; int head; } Place;
 
-/* Finds the tensor of exactly this name. OK also if there is none: then *p has no entry. */
+/* Finds the tensor that has exactly this name. If there is no such tensor, returns OK,
+ * and *p has no entry. */
 static int source_find(Source *s, const char *name, Place *p) {
     const char *shard = s->map ? json_text(s->map, name, NULL) : NULL;
     size_t i = 0;
     int code;
     memset(p, 0, sizeof *p);
     if (s->map && !shard) return OK;
-    while (shard && strcmp(s->part[i].shard, shard) != 0) i++;      /* ends: every shard is a part */
+    while (shard && strcmp(s->part[i].shard, shard) != 0) i++;   /* ends, as every shard has a part */
     code = source_header(s, &s->part[i]);
     if (code != OK) return code;
     p->entry = container_find(&s->part[i], name);
@@ -345,7 +347,8 @@ static int source_find(Source *s, const char *name, Place *p) {
     return OK;
 }
 
-/* Finds a tensor of a list under any of its names (files/config.c), each after the prefix. */
+/* Finds a tensor by its own name or by another name that files use for it (files/config.c), each with the
+ * prefix before it. If there is no such tensor, returns OK, and *p has no entry. */
 static int source_tensor(Source *s, const char *tensor, Place *p) {
     char name[256] = "", *bare = name + strlen(s->prefix);
     size_t cap = sizeof name - strlen(s->prefix);
@@ -370,14 +373,14 @@ static int source_tensor(Source *s, const char *tensor, Place *p) {
 
 /* ---- values: little-endian bytes of a file <-> float32 <-> Matrix data ---- */
 
-/* Stores x (n) as elements at .. at+n-1 of data, which is of type `to`, rounded to it. */
+/* Rounds x (n) to type `to` and stores it in data, of that type, as the n elements from `at` on. */
 static void values_store(void *data, int to, size_t at, const f32 *x, size_t n) {
     if (to != F32) halves_narrow((uint16_t *)data + at, x, to, n);
     else if ((f32 *)data + at != x) memcpy((f32 *)data + at, x, n * sizeof *x);
 }
 
-/* Converts elements at .. at+n-1 of data, of type `from`, to words (n) of type `to` as a file has them; n <=
- * STEP. With the same type the bits stay the same. */
+/* Converts the n elements from `at` on of data, of type `from`, to words (n) of type `to` in a file's byte
+ * order; n <= STEP. If both types are the same, the bits are copied. */
 static void values_out(void *words, int to, const void *data, int from, size_t at, size_t n) {
     f32 x[STEP];
     const f32 *floats = from == F32 ? (const f32 *)data + at : x;
@@ -389,8 +392,8 @@ static void values_out(void *words, int to, const void *data, int from, size_t a
     little_endian(words, dtype_bytes(to), n);
 }
 
-/* Reads elements at .. at+n-1 of a tensor in safetensors into words (n), in the type that they have in the
- * file. */
+/* Reads the n elements from `at` on of a tensor in a safetensors file into words, in the file's type but in
+ * this machine's byte order. */
 static int read_words(const Source *s, const Place *p, uint64_t at, void *words, size_t n) {
     size_t width = dtype_bytes(p->entry->type);
     int code = file_read_at(s->file, p->in->data + p->entry->begin + at * width, words, n * width, s->err);
@@ -398,8 +401,8 @@ static int read_words(const Source *s, const Place *p, uint64_t at, void *words,
     return code;
 }
 
-/* Reads elements at .. at+n-1 of a tensor of a float type into x (n). The caller has checked shape and
- * place. */
+/* Reads the n elements from `at` on of a tensor of a float type into x (n). The caller has checked that the
+ * tensor has these elements. */
 static int read_values(Source *s, const Place *p, uint64_t at, f32 *x, size_t n) {
     uint16_t half[STEP];
     int type = p->entry->type, code = source_file(s, p->in);
@@ -413,9 +416,9 @@ static int read_values(Source *s, const Place *p, uint64_t at, f32 *x, size_t n)
     return code;
 }
 
-/* Does the same for a matrix with I columns, and puts rows in Meta's order into Hugging Face's: in a head of
- * D rows, Hugging Face rotates row j with row j + D/2, Meta row 2j with row 2j + 1. So row half D/2 + j of a
- * head is Meta's row 2j + half. */
+/* Reads elements as read_values does, of a matrix with I columns. Rows in Meta's order (p->head is not 0) are
+ * put into Hugging Face's order: in a head of D rows, Hugging Face rotates row j with row j + D/2, Meta row
+ * 2j with row 2j + 1. So row half * D/2 + j of a head is row 2j + half of Meta's head. */
 static int read_rows(Source *s, const Place *p, uint64_t I, uint64_t at, f32 *x, size_t n) {
     uint64_t D = (uint64_t)p->head;
     if (!D) return read_values(s, p, at, x, n);
@@ -430,29 +433,29 @@ static int read_rows(Source *s, const Place *p, uint64_t I, uint64_t at, f32 *x,
     return OK;
 }
 
-/* Reads bytes at .. at+n-1 of a tensor in safetensors into out (n), as they are. */
+/* Reads the n bytes from `at` on of a tensor in a safetensors file into out (n), unchanged. */
 static int read_raw(Source *s, const Place *p, uint64_t at, void *out, size_t n) {
     int code = source_file(s, p->in);
     return code == OK ? file_read_at(s->file, p->in->data + p->entry->begin + at, out, n, s->err) : code;
 }
 
-/* ---- bitsandbytes' 4-bit weights: tensor NAME holds codes, NAME.absmax and others say what they mean
- * ---- */
+/* ---- bitsandbytes' 4-bit weights: NAME holds the codes, NAME.absmax and others scales and tables ---- */
 
 typedef struct {
-    int kind, block;                        /* QUANT_; weights per absmax */
-    int doubled;                            /* 1: absmax is in 8 bits */
-    int dtype;                              /* F32, BF16, F16: what was quantised and is dequantised to */
-    uint64_t O, I;
-    f32 offset;                             /* added to every absmax, if doubled */
-    uint64_t bytes;                         /* in the file, of the codes, scales and tables together */
+    int kind, block;                        /* QUANT_NF4 or QUANT_FP4; weights that share an absmax */
+    int doubled;                            /* 1: doubly quantised, the absmax values are in 8 bits */
+    int dtype;                              /* F32, BF16, F16: the weights' type before they were quantised */
+    uint64_t O, I;                          /* the weight's shape */
+    f32 offset;                             /* if doubled: added to every absmax */
+    uint64_t bytes;                         /* the size of codes, scales and tables in the file, together */
 } Packed;
 
 static const char state_name[2][40] = { ".quant_state.bitsandbytes__nf4", ".quant_state.bitsandbytes__fp4" };
 
 static int block_known(uint64_t block) { return block >= 32 && block <= STEP && (block & (block - 1)) == 0; }
 
-/* Finds tensor NAME + suffix. If it is not there, *p has no entry, and it is an error if `required`. */
+/* Finds tensor NAME + suffix, where NAME is the weight's name. If there is no such tensor, *p has no entry,
+ * and if it is `required`, E_MISSING is returned. */
 static int companion(Source *s, const Entry *weight, const char *suffix, int required, Place *p) {
     char name[320];
     int code;
@@ -466,8 +469,8 @@ static int companion(Source *s, const Entry *weight, const char *suffix, int req
     return code;
 }
 
-/* Reads the object of a quant_state: {"quant_type", "blocksize", "dtype", "shape"; if doubled also
- * "nested_blocksize", "nested_dtype", "nested_offset"}. */
+/* Reads a quant_state, a JSON object with "quant_type", "blocksize", "dtype" and "shape", and if the weight
+ * is doubly quantised "nested_blocksize", "nested_dtype" and "nested_offset". */
 static int packed_parse(Packed *q, const Json *j, const char *name, const char *path, Error *err) {
     const Json *shape = json_get(j, "shape");
     const char *type = json_text(j, "quant_type", "?"), *dtype = json_text(j, "dtype", "?");
@@ -498,8 +501,8 @@ static int packed_parse(Packed *q, const Json *j, const char *name, const char *
     return OK;
 }
 
-/* Checks that NAME.absmax and the other parts are there, and adds up their bytes. optional 1: a part may be
- * missing. */
+/* Checks that NAME.absmax and the other parts are there (optional 1: they may be missing). Sets q->bytes to
+ * the bytes of the codes and of all parts. */
 static int packed_parts(Source *s, const Entry *weight, int optional, Packed *q) {
     static const char suffix[][20] = { ".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map" };
     int code = OK;
@@ -512,7 +515,7 @@ static int packed_parts(Source *s, const Entry *weight, int optional, Packed *q)
     return code;
 }
 
-/* Reads the tensor that is the text of a quant_state. */
+/* Reads the tensor whose bytes are the text of a quant_state. */
 static int packed_read(Source *s, const Place *state, const char *name, Packed *q) {
     Error inner;
     const Json *j;
@@ -521,7 +524,7 @@ static int packed_read(Source *s, const Place *state, const char *name, Packed *
     int code;
     memset(&inner, 0, sizeof inner);
     if (state->entry->end - state->entry->begin > STATE_MAX || strcmp(state->entry->dtype, "U8") != 0)
-        return refuse(s->err, E_FORMAT, state->in->path, "quant_state of tensor %.80s is no text", name);
+        return refuse(s->err, E_FORMAT, state->in->path, "quant_state of tensor %.80s is not a text", name);
     text = pool_take(s->pool, n + 1, 1);
     if (!text) return fail(s->err, E_MEMORY, "memory for a quant_state", state->in->path, 0, 0);
     code = read_raw(s, state, 0, text, n);
@@ -534,8 +537,8 @@ static int packed_read(Source *s, const Place *state, const char *name, Packed *
     return packed_parse(q, j, name, state->in->path, s->err);
 }
 
-/* Finds out whether the tensor is in 4 bits. If so, *found is 1, *q says in which form, and all of its parts
- * are there with as many codes as its shape has weights. */
+/* Finds out whether the tensor is in 4 bits. If it is, sets *found to 1 and *q to its form, and checks that
+ * all of its parts are there and that it has one code for each weight. */
 static int packed_state(Source *s, const Place *p, Packed *q, int *found) {
     const Entry *e = p->entry;
     Scratch scratch;
@@ -551,7 +554,7 @@ static int packed_state(Source *s, const Place *p, Packed *q, int *found) {
     if (!*found) return code;
     if (s->torch)
         return refuse(s->err, E_UNSUPPORTED, p->in->path, "4-bit tensor %.96s in a PyTorch file", e->name);
-    code = packed_parts(s, e, 1, q);        /* first, since headers of other shards must not become scratch */
+    code = packed_parts(s, e, 1, q);        /* before scratch_begin: headers of other shards have to stay */
     if (code != OK) return code;
     scratch = scratch_begin(s);
     code = packed_read(s, &state, e->name, q);
@@ -562,7 +565,7 @@ static int packed_state(Source *s, const Place *p, Packed *q, int *found) {
     return code == OK ? packed_parts(s, e, 0, q) : code;
 }
 
-/* Reads tensor NAME + suffix: n finite numbers into x; below, n bytes into b. */
+/* Reads tensor NAME + suffix, which has to be n finite numbers of F32, into x (n). */
 static int companion_floats(Source *s, const Entry *weight, const char *suffix, f32 *x, size_t n) {
     Place p;
     int code = companion(s, weight, suffix, 1, &p);
@@ -577,6 +580,8 @@ static int companion_floats(Source *s, const Entry *weight, const char *suffix, 
                           p.entry->name, (unsigned long long)i);
     return code;
 }
+
+/* Reads tensor NAME + suffix, which has to be n bytes, into b (n). */
 static int companion_bytes(Source *s, const Entry *weight, const char *suffix, unsigned char *b, size_t n) {
     Place p;
     int code = companion(s, weight, suffix, 1, &p);
@@ -587,8 +592,8 @@ static int companion_bytes(Source *s, const Entry *weight, const char *suffix, u
     return read_raw(s, &p, 0, b, n);
 }
 
-/* Reads the scales and tables of a 4-bit tensor into q, which has room for them. Table and map are the file's
- * own. */
+/* Reads the scales and tables of a 4-bit tensor into q, which has room for them. q->table and q->map are read
+ * from the file, too, not computed. */
 static int packed_scales(Source *s, const Entry *weight, const Packed *p, Quant *q) {
     size_t blocks = quant_blocks((size_t)(p->O * p->I), p->block);
     int code = companion_floats(s, weight, ".quant_map", q->table, 16);
@@ -603,8 +608,8 @@ static int packed_scales(Source *s, const Entry *weight, const Packed *p, Quant 
     return code;
 }
 
-/* Reads a 4-bit tensor into a matrix of floats: what bitsandbytes' dequantize_4bit gives, rounded to the
- * dtype that was quantised. */
+/* Reads a 4-bit tensor into a matrix of floats. The numbers are those of bitsandbytes' dequantize_4bit,
+ * rounded to the dtype that was quantised. */
 static int read_dequantised(Source *s, const Place *p, const Packed *packed, const Matrix *m) {
     unsigned char nibbles[STEP / 2];
     f32 x[STEP], *absmax;
@@ -637,7 +642,7 @@ static int read_dequantised(Source *s, const Place *p, const Packed *packed, con
 
 /* ---- loading ---- */
 
-/* Compares the shapes of a tensor in the list and in the file. OK or E_SHAPE. */
+/* Checks that a tensor has the same shape in the file as in the list. OK or E_SHAPE. */
 static int check_shape(Source *s, const Place *p, const Packed *packed, const Tensor *t) {
     const Entry *e = p->entry;
     const Matrix *m = t->matrix;
@@ -655,11 +660,13 @@ static int check_shape(Source *s, const Place *p, const Packed *packed, const Te
     return refuse(s->err, E_SHAPE, p->in->path, "tensor %s is %s, wanted %s", t->name, file, list);
 }
 
+/* Writes a 4-bit form in words to out: "nf4 in blocks of 64, doubly quantised". */
 static void describe_4bit(char *out, size_t cap, int kind, int block, int doubled) {
     snprintf(out, cap, "%s in blocks of %d%s", quant_name(kind), block, doubled ? ", doubly quantised" : "");
 }
 
-/* Checks that the tensor in the file can become the one in the list, before any weight is read. */
+/* Checks, before any weight is read, that the tensor in the file can be loaded into the
+ * tensor of the list. */
 static int check_tensor(Source *s, const Place *p, const Tensor *t) {
     const Matrix *m = t->matrix;
     const Quant *q = m->type == NF4 ? m->quant : NULL;
@@ -672,7 +679,7 @@ static int check_tensor(Source *s, const Place *p, const Tensor *t) {
     code = check_shape(s, p, found ? &packed : NULL, t);
     if (code != OK) return code;
     if (p->head && (m->O % p->head || p->head % 2))
-        return refuse(s->err, E_SHAPE, p->in->path, "rows of tensor %s: no multiple of a head's width",
+        return refuse(s->err, E_SHAPE, p->in->path, "rows of tensor %s: not a multiple of a head's width",
                       t->name);
     if (m->type == NF4 ? !q || !block_known((uint64_t)q->block) : m->type != F32 && m->type != BF16
         && m->type != F16)
@@ -686,9 +693,9 @@ static int check_tensor(Source *s, const Place *p, const Tensor *t) {
     return refuse(s->err, E_UNSUPPORTED, p->in->path, "tensor %.50s is %s, wanted %s", t->name, file, list);
 }
 
-/* Stores x (n), elements at .. at+n-1 of the file, in the matrix. Into 4 bits: x is rounded to the matrix's
- * dtype first, as Hugging Face casts before bitsandbytes quantises; `at` is the start of a block, absmax that
- * of the whole tensor. */
+/* Stores x (n), the tensor's n elements from `at` on, in the matrix. For a matrix in 4 bits, x is first
+ * rounded to the matrix's dtype, as Hugging Face casts before bitsandbytes quantises; `at` is the start of a
+ * block, and absmax is the whole tensor's array. */
 static int put_values(const Source *s, const Place *p, const Tensor *t, f32 *absmax, size_t at, f32 *x,
                       size_t n) {
     const Matrix *m = t->matrix;
@@ -707,21 +714,21 @@ static int put_values(const Source *s, const Place *p, const Tensor *t, f32 *abs
                   (unsigned long long)(at + where), torch_dtype(q->dtype));
 }
 
-/* Reads STEP weights from `at` on, or as many as are left. Several threads do this at once: s does not
- * change, as its file is open. */
+/* Reads STEP weights from `at` on, or as many as are left. Several threads may call this at the same time: it
+ * does not change s, because the file is open already. */
 static int read_step(Source *s, const Place *p, const Tensor *t, f32 *absmax, size_t at) {
     const Matrix *m = t->matrix;
     f32 x[STEP], *to = m->type == F32 ? (f32 *)m->data + at : x;
     size_t total = (size_t)m->O * (size_t)m->I, n = total - at < STEP ? total - at : STEP;
     int code;
-    if (m->type == p->entry->type && !p->head && !p->entry->torch)         /* the same bits */
+    if (m->type == p->entry->type && !p->head && !p->entry->torch)         /* the bits are copied */
         return read_words(s, p, at, (unsigned char *)m->data + at * dtype_bytes(m->type), n);
     code = read_rows(s, p, (uint64_t)m->I, at, to, n);
     return code == OK ? put_values(s, p, t, absmax, at, to, n) : code;
 }
 
-/* Reads a tensor in steps that threads share, STEPS at a time, so that the file is read from its front to its
- * end. A step that fails is done again alone, to say why. */
+/* Reads a tensor in steps. Threads share STEPS steps at a time, so that the file is read from its start to
+ * its end. A step that fails is repeated after the others, to record its error. */
 static int read_steps(Source *s, const Place *p, const Tensor *t, f32 *absmax) {
     int steps, failed[STEPS], code = source_file(s, p->in);
     size_t total = (size_t)t->matrix->O * (size_t)t->matrix->I;
@@ -737,9 +744,9 @@ static int read_steps(Source *s, const Place *p, const Tensor *t, f32 *absmax) {
     return code;
 }
 
-/* Reads a matrix that PyTorch has stored transposed, about TURNED weights at a time, as torch_read is fast
- * for many whole rows. Into 4 bits, each part has to begin a block: parts are whole rows only if rows are
- * whole blocks. */
+/* Reads a matrix that PyTorch has stored transposed, about TURNED weights at a time, because torch_read is
+ * fast for many whole rows. For a matrix in 4 bits, each part has to begin with a new block: parts are whole
+ * rows only if a row is a whole number of blocks. */
 static int read_turned(Source *s, const Place *p, const Tensor *t, f32 *absmax) {
     const Matrix *m = t->matrix;
     size_t total = (size_t)m->O * (size_t)m->I, I = (size_t)m->I, step = total < TURNED ? total : TURNED;
@@ -756,7 +763,8 @@ static int read_turned(Source *s, const Place *p, const Tensor *t, f32 *absmax) 
     return code;
 }
 
-/* Reads a tensor of floats into a matrix of any type. If doubly quantised, absmax in floats is scratch. */
+/* Reads a tensor of floats into a matrix of any type. For a doubly quantised matrix, the absmax values are
+ * computed as floats in scratch memory first. */
 static int read_floats(Source *s, const Place *p, const Tensor *t) {
     const TorchTensor *torch = p->entry->torch;
     Quant *q = t->matrix->type == NF4 ? t->matrix->quant : NULL;
@@ -774,7 +782,7 @@ static int read_floats(Source *s, const Place *p, const Tensor *t) {
     return OK;
 }
 
-/* Reads one tensor of any type into a matrix of any type that check_tensor allows. */
+/* Reads one tensor, of floats or in 4 bits, into a matrix of any type that check_tensor allows. */
 static int read_tensor(Source *s, const Place *p, const Tensor *t) {
     const Matrix *m = t->matrix;
     Packed packed;
@@ -787,8 +795,8 @@ static int read_tensor(Source *s, const Place *p, const Tensor *t) {
     return code == OK ? packed_scales(s, p->entry, &packed, m->quant) : code;
 }
 
-/* Refuses a checkpoint without all required tensors: names the first that is missing, and says how many
- * others are. */
+/* Refuses a checkpoint that lacks a required tensor. Names the first missing tensor, and says how
+ * many more are missing. */
 static int check_complete(Source *s, const Tensor *list, int tensors, const Place *place) {
     int first = -1, missing = 0;
     for (int t = 0; t < tensors; t++)
@@ -803,7 +811,7 @@ static int check_complete(Source *s, const Tensor *list, int tensors, const Plac
                   list[first].name, missing - 1);
 }
 
-/* Finds and checks all tensors before the first weight is read, then reads container by container. */
+/* Finds and checks all tensors before the first weight is read, then reads them, file by file. */
 static int load(Source *s, const Tensor *list, int tensors) {
     Place *place = pool_take(s->pool, (size_t)(tensors > 0 ? tensors : 0) + 1, sizeof *place);
     int code = OK;
@@ -836,6 +844,7 @@ int checkpoint_load(const char *folder, const char *stem, const Tensor *list, in
     return code;
 }
 
+/* Sets *out, which is all zeros, to how tensor `name` is stored. */
 static int storage(Storage *out, Source *s, const char *name) {
     const Entry *e;
     Place p;
@@ -904,8 +913,8 @@ int folder_types(WeightTypes *w, const char *folder, const Names *names, Pool *p
 
 /* ---- saving ---- */
 
-/* One tensor of the file to be written: n values of type `from` at data, written as type `to`; U8: bytes as
- * they are. A 4-bit matrix becomes four items, or six if doubly quantised. */
+/* An Item is one tensor of the file to be written: n values of type `from` at data, written as type `to`; U8:
+ * bytes, written unchanged. A 4-bit matrix becomes four items, or six (ITEMS) if it is doubly quantised. */
 enum { U8 = -1, ITEMS = 6 };
 typedef struct {
     const char *name; const void *data; int to, from, rank, shard; uint64_t shape[2]; size_t n;
@@ -914,15 +923,16 @@ typedef struct { const char *folder, *stem, *prefix; int dtype; Pool *pool; Erro
 
 static uint64_t item_bytes(const Item *i) { return (uint64_t)i->n * (i->to == U8 ? 1 : dtype_bytes(i->to)); }
 
-/* Orders items as the reference's writer does: F32, BF16, F16, U8; then by name. */
+/* Compares two items for sorting, in the order of safetensors' own writer: F32, BF16,
+ * F16, U8; then by name. */
 static int by_item(const void *left, const void *right) {
     const Item *a = left, *b = right;
     int x = a->to == U8 ? NF4 : a->to, y = b->to == U8 ? NF4 : b->to;
     return x != y ? x - y : strcmp(a->name, b->name);
 }
 
-/* Appends an item named prefix + name + suffix with n values in one dimension. Without memory its name is
- * NULL. */
+/* Appends an item named prefix + name + suffix with n values in one dimension, and returns it. If there is no
+ * memory, its name is NULL. */
 static Item *put_item(Item *items, int *count, const Saving *s, const char *name, const char *suffix,
                       int type, const void *data, size_t n) {
     Item *i = &items[(*count)++];
@@ -938,7 +948,7 @@ static Item *put_item(Item *items, int *count, const Saving *s, const char *name
     return i;
 }
 
-/* Writes the quant_state of a matrix: the JSON that bitsandbytes puts into a tensor of bytes. */
+/* Writes the quant_state of a matrix to b: the JSON text that bitsandbytes stores as a tensor of bytes. */
 static void put_state(Buffer *b, const Matrix *m) {
     const Quant *q = m->quant;
     buffer_text(b, "{\"quant_type\": \"");
@@ -961,7 +971,7 @@ static void put_state(Buffer *b, const Matrix *m) {
     buffer_text(b, "}");
 }
 
-/* Appends the items of one tensor of the list. */
+/* Appends the items of one tensor of the list. OK or E_MEMORY. */
 static int put_items(Item *items, int *count, const Saving *s, const Tensor *t) {
     const Matrix *m = t->matrix;
     const Quant *q = m->quant;
@@ -978,7 +988,7 @@ static int put_items(Item *items, int *count, const Saving *s, const Tensor *t) 
         return OK;
     }
     i = put_item(items, count, s, t->name, "", U8, m->data, (n + 1) / 2);
-    i->rank = 2;                            /* [bytes,1], as bitsandbytes writes it */
+    i->rank = 2;                            /* bitsandbytes' shape of the codes is [bytes,1] */
     i->shape[1] = 1;
     blocks = quant_blocks(n, q->block);
     if (q->absmax) put_item(items, count, s, t->name, ".absmax", F32, q->absmax, blocks);
@@ -994,7 +1004,7 @@ static int put_items(Item *items, int *count, const Saving *s, const Tensor *t) 
     return state.failed ? E_MEMORY : OK;
 }
 
-/* Writes the start of a safetensors file: u64 length, then the header of that length. */
+/* Writes the start of a safetensors file to `file`: the header's length as u64, then the header. */
 static void put_header(Buffer *file, Buffer *header, const Item *items, int count) {
     uint64_t at = 0;
     buffer_text(header, "{\"__metadata__\":{\"format\":\"pt\"}");
@@ -1014,14 +1024,14 @@ static void put_header(Buffer *file, Buffer *header, const Item *items, int coun
         buffer_text(header, "]}");
     }
     buffer_text(header, "}");
-    /* with spaces, so that the data begin at a multiple of 8 */
+    /* spaces are added, so that the data begin at a multiple of 8 */
     while (header->length % 8 && !header->failed) buffer_text(header, " ");
     buffer_u64(file, header->length);
     if (header->failed) file->failed = 1;
     else buffer_bytes(file, header->data, header->length);
 }
 
-/* Writes one safetensors file with `count` items, which it sorts. */
+/* Sorts `count` items and writes them to one safetensors file. */
 static int save_file(const Saving *s, const char *path, Item *items, int count) {
     f32 chunk[STEP];
     Buffer file = { s->pool, NULL, 0, 0, 0 }, header = { s->pool, NULL, 0, 0, 0 };
@@ -1038,17 +1048,17 @@ static int save_file(const Saving *s, const char *path, Item *items, int count) 
             n = i->n - at < step ? i->n - at : step;
             if (i->to != U8) values_out(chunk, i->to, i->data, i->from, at, n);
             writer_write(w, i->to == U8 ? i->data : chunk, i->to == U8 ? n : n * dtype_bytes(i->to));
-        }                                       /* an error is kept: writer_close returns it */
+        }                                       /* the writer keeps an error for writer_close */
     }
     return writer_close(w, s->err);
 }
 
-/* Writes the name of a shard, "STEM-00001-of-00002.safetensors", with five digits or more. */
+/* Writes the file name of a shard to out: "STEM-00001-of-00002.safetensors", with at least five digits. */
 static void shard_name(char *out, size_t cap, const char *stem, int number, int of) {
     snprintf(out, cap, "%.64s-%05d-of-%05d.safetensors", stem, number, of);
 }
 
-/* Writes all shards, then the index, without which they are no checkpoint. */
+/* Writes all shards, and the index last: without an index, shards are not a checkpoint. */
 static int save_shards(const Saving *s, Item *items, int count, int shards) {
     Buffer index = { s->pool, NULL, 0, 0, 0 };
     const char *path = path_in(s->folder, s->stem, ".safetensors.index.json", s->pool);
@@ -1080,7 +1090,7 @@ static int save_shards(const Saving *s, Item *items, int count, int shards) {
     return file_write_all(path, index.data, index.length, s->pool, s->err);
 }
 
-/* OK, or E_UNSUPPORTED for a matrix of a type that cannot be saved. */
+/* Checks that the tensor's matrix has a type that can be saved. OK or E_UNSUPPORTED. */
 static int check_saved(const Saving *s, const Tensor *t, const char *path) {
     const Matrix *m = t->matrix;
     const Quant *q = m->type == NF4 ? m->quant : NULL;
@@ -1090,8 +1100,8 @@ static int check_saved(const Saving *s, const Tensor *t, const char *path) {
     return refuse(s->err, E_UNSUPPORTED, path, "saving the stored type of tensor %s", t->name);
 }
 
-/* Writes the tensors in the list's order. A shard ends before a tensor that would make it larger than the
- * limit. */
+/* Saves a list of tensors. The list's order decides which shard a tensor is in: a shard ends before the
+ * tensor that would make it larger than `limit` bytes (0: one file). */
 static int save(const Saving *s, const Tensor *list, int tensors, uint64_t limit) {
     Item *items = pool_take(s->pool, ITEMS * (size_t)(tensors > 0 ? tensors : 0) + 1, sizeof *items);
     const char *path = path_in(s->folder, s->stem, ".safetensors", s->pool);

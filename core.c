@@ -6,13 +6,13 @@
  *          byte order.
  * Memory   An Arena is the caller's block; a Pool gets blocks from the caller's source(). Nothing else is
  *          used.
- * Edges    sizes that overflow, lone surrogates, malformed UTF-8, deep nesting, numbers beyond double: see
- *          tests/unit/base.c. */
+ * Edges    sizes that overflow, lone surrogates, malformed UTF-8, deep nesting, numbers too large for a
+ *          double: see tests/unit/base.c. */
 #include "rlhf.h"
 
 /* ---- errors ---- */
 
-/* Copies as much of s as fits, with a final NUL. s may be NULL. */
+/* Copies as much of s as fits to out, with a final NUL. s NULL: copies "". */
 static void copy_cut(char *out, size_t cap, const char *s) {
     size_t n = s ? strlen(s) : 0;
     if (n > cap - 1) n = cap - 1;
@@ -33,7 +33,7 @@ int fail(Error *err, int code, const char *what, const char *where, long long go
 /* ---- arena ---- */
 enum { ARENA_ALIGN = 64 };                              /* a cache line, and the widest vector register */
 
-/* The beginning of each piece is aligned, the end of the last one is not: a block of exactly the measured
+/* Aligns the beginning of each piece, but not the end of the last piece: so a block of exactly the measured
  * size is enough. */
 void *arena_take(Arena *a, size_t count, size_t size) {
     size_t gap = (ARENA_ALIGN - a->used % ARENA_ALIGN) % ARENA_ALIGN, at, bytes;
@@ -50,8 +50,8 @@ void *arena_take(Arena *a, size_t count, size_t size) {
 /* ---- pool: a list of blocks; those after `current` are empty and are used again ---- */
 enum { POOL_ALIGN = 16, POOL_SMALLEST = 64 * 1024, POOL_LARGEST = 1024 * 1024 };
 
-/* Returns the first aligned address after the block's header; the block has POOL_ALIGN spare bytes for
- * that. */
+/* Returns the first aligned address after the block's header; the block has POOL_ALIGN
+ * spare bytes for that. */
 static unsigned char *block_bytes(PoolBlock *b) {
     unsigned char *p = (unsigned char *)(b + 1);
     return p + (POOL_ALIGN - (uintptr_t)p % POOL_ALIGN) % POOL_ALIGN;
@@ -59,9 +59,9 @@ static unsigned char *block_bytes(PoolBlock *b) {
 
 static size_t block_room(const PoolBlock *b) { return b->capacity - b->used; }
 
-/* Makes `current` a block with at least `bytes` of room: an empty one that follows it, or a new one (64 KiB,
- * growing with the pool to 1 MiB; a larger request gets a block of its own size). Returns 0 if there is no
- * more memory. */
+/* Sets `current` to a block with room for `bytes`: an empty block of the pool, or a new block (64
+ * KiB, growing with the pool to 1 MiB; a larger request gets a block of its own size). Returns 0 if
+ * there is no more memory. */
 static int pool_advance(Pool *p, size_t bytes) {
     PoolBlock **link = p->current ? &p->current->next : &p->first, **from = link, *b;
     while (*from && (*from)->capacity < bytes) from = &(*from)->next;
@@ -79,7 +79,7 @@ static int pool_advance(Pool *p, size_t bytes) {
         p->total += capacity + sizeof *b + POOL_ALIGN;
     }
     b->used = 0;
-    b->next = *link;                                    /* a mark still divides old from new */
+    b->next = *link;                                    /* newer blocks stay after a mark's block */
     *link = b;
     p->current = b;
     return 1;
@@ -129,8 +129,8 @@ void pool_free(Pool *p) {
 
 /* ---- buffer ---- */
 
-/* Makes room for n more bytes, or sets failed and returns 0. It doubles the capacity, so that n bytes cost
- * O(n) copies. */
+/* Makes room for n more bytes; sets failed and returns 0 if there is no memory. The capacity is doubled, so
+ * that appending n bytes one by one copies O(n) bytes. */
 static int buffer_reserve(Buffer *b, size_t n) {
     size_t capacity;
     unsigned char *data;
@@ -155,6 +155,7 @@ void buffer_bytes(Buffer *b, const void *bytes, size_t n) {
     b->length += n;
 }
 
+/* Appends the lowest n bytes of v, little-endian. */
 static void buffer_little(Buffer *b, uint64_t v, int n) {
     unsigned char out[8];
     int i;
@@ -284,7 +285,7 @@ static void json_space(JsonText *j) {
     }
 }
 
-/* Reads four hexadecimal digits; returns -1 if they are none. */
+/* Reads four hexadecimal digits. Returns their value, or -1 at another character. */
 static int32_t json_hex4(JsonText *j) {
     int32_t v = 0;
     int i;
@@ -298,9 +299,9 @@ static int32_t json_hex4(JsonText *j) {
     return v;
 }
 
-/* Reads one escape, whose backslash is already read, and writes its character to out. Returns the bytes
- * written, 0 on an error. An escaped high surrogate and an escaped low one make one character; any other
- * surrogate becomes U+FFFD. */
+/* Reads one escape, whose backslash is already read, and writes its character to out. Returns the number of
+ * bytes written, 0 on an error. An escaped high surrogate and the escaped low surrogate after it make one
+ * character; any other surrogate becomes U+FFFD. */
 static int json_escape(JsonText *j, char *out) {
     static const char letter[] = "\"\\/bfnrt", plain[] = "\"\\/\b\f\n\r\t";
     int c = json_peek(j);
@@ -317,13 +318,13 @@ static int json_escape(JsonText *j, char *out) {
         j->at += 2;
         low = json_hex4(j);
         if (low >= 0xDC00 && low < 0xE000) code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
-        else j->at = after;                             /* the second escape is read again, by itself */
+        else j->at = after;                             /* the second escape is read again, alone */
     }
     return utf8_encode(out, code);
 }
 
-/* Reads a string; j->at is at its opening quote. No escape is shorter than its character, so the raw length
- * is enough room. */
+/* Reads a string; j->at is at its opening quote. An escape is at least as long as its character, so the
+ * length with escapes is enough room. */
 static int json_string(JsonText *j, const char **string, size_t *length) {
     size_t start = ++j->at, end = start, n = 0;
     char *out;
@@ -360,9 +361,10 @@ static size_t json_digits(JsonText *j) {
     return j->at - from;
 }
 
-/* Reads a number from start..end, the part without exponent. strtod would expect the locale's decimal point,
- * so it gets a number without one: [-]d.ddd e x becomes [-]dddd e (x - places). Fails with E_RANGE above
- * double's largest value; what is too small becomes 0. */
+/* Converts a number whose bytes start .. end-1 are its part before the exponent. strtod would
+ * expect the locale's decimal point, so the number is passed without a point: [-]d.ddd e x becomes
+ * [-]dddd e (x - places). A number above the largest double fails with E_RANGE; a number too small
+ * for a double becomes 0. */
 static int json_decimal(JsonText *j, size_t start, size_t end, long long places, long long exponent,
                         double *value) {
     PoolMark mark = pool_mark(j->pool);
@@ -453,7 +455,7 @@ static int json_word(JsonText *j, const char *word) {
     return 1;
 }
 
-/* Reads one value into out, after white space. Returns 0 on an error. */
+/* Skips white space and reads one value into out. Returns 0 on an error. */
 static int json_value(JsonText *j, Json *out, int depth) {
     json_space(j);
     switch (json_peek(j)) {
@@ -506,7 +508,8 @@ const char *json_text(const Json *object, const char *key, const char *fallback)
 /* ---- random streams ---- */
 static const uint64_t GOLDEN = 0x9E3779B97F4A7C15u;     /* 2^64 / golden ratio, odd: the step of splitmix64 */
 
-/* Returns the finish of splitmix64: a bijection in which each output bit depends on each input bit. */
+/* Mixes z as the last step of splitmix64 does: a bijection in which each output bit
+ * depends on each input bit. */
 static uint64_t mix(uint64_t z) {
     z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
     z = (z ^ z >> 27) * 0x94D049BB133111EBu;
@@ -523,7 +526,7 @@ uint64_t rng_next(Rng *r) { return mix(r->state += GOLDEN); }
 
 double rng_unit(Rng *r) { return (double)(rng_next(r) >> 11) / 9007199254740992.0; }        /* 2^53 */
 
-/* The twelve uniforms are integers of 49 bits. Their sum has at most 53 bits, so nothing is rounded. */
+/* Adds twelve uniform integers of 49 bits. Their sum has at most 53 bits, so nothing is rounded. */
 double rng_normal(Rng *r) {
     uint64_t sum = 0;
     int i;
@@ -531,7 +534,7 @@ double rng_normal(Rng *r) {
     return (double)sum / 562949953421312.0 - 6.0;       /* 2^49 */
 }
 
-/* Draws below 2^64 mod n are rejected, so that each remainder of the others is equally frequent. */
+/* Rejects draws below 2^64 mod n: in the draws that remain, each remainder is equally frequent. */
 uint64_t rng_below(Rng *r, uint64_t n) {
     uint64_t x, reject;
     if (n < 2) return 0;

@@ -26,14 +26,15 @@
 #define GETC getc
 #endif
 
-/* Fills *err with "WHAT (the system's reason)"; reason 0: without one. Returns code. */
+/* Fills *err with "WHAT (REASON)": the system's text for the errno `reason`. reason 0: fills in "WHAT" alone.
+ * Returns code. */
 static int fail_system(Error *err, int code, const char *what, const char *path, int reason) {
     char message[160];
     snprintf(message, sizeof message, reason ? "%s (%s)" : "%s", what, reason ? strerror(reason) : "");
     return fail(err, code, message, path, 0, 0);
 }
 
-/* Returns a + b + c in pool, or NULL. */
+/* Returns the text a + b + c in pool; NULL if there is no memory. */
 static char *join(Pool *pool, const char *a, const char *b, const char *c) {
     size_t x = strlen(a), y = strlen(b), z = strlen(c);
     char *out = pool_take(pool, x + y + z + 1, 1);
@@ -48,8 +49,8 @@ static char *join(Pool *pool, const char *a, const char *b, const char *c) {
 struct File { FILE *f; uint64_t size; const char *path; };
 
 #ifdef POSIX_SYSTEM
-/* Reads up to n bytes at offset and returns how many; sets *reason to errno if it failed. The stream's own
- * position is not used, so several threads may read at once. */
+/* Reads up to n bytes at offset and returns how many; sets *reason to errno if reading failed. The stream's
+ * own position is not used, so several threads may read at the same time. */
 static size_t read_at(FILE *f, uint64_t offset, void *out, size_t n, int *reason) {
     size_t done = 0;
     for (ssize_t got = 1; done < n && got != 0; ) {
@@ -67,7 +68,8 @@ static int is_folder(FILE *f) {
     return fstat(fileno(f), &s) == 0 && S_ISDIR(s.st_mode);
 }
 #else
-/* Moves the stream to offset in steps, because C99's fseek takes a long, which may be too small. */
+/* Moves the stream to offset in steps, because C99's fseek takes a long, which may be too small. Returns
+ * 1, or 0 on an error. */
 static int seek_to(FILE *f, uint64_t offset) {
     if (fseek(f, 0, SEEK_SET)) return 0;
     while (offset > 0) {
@@ -175,7 +177,7 @@ int folder_exists(const char *path) {
     return stat(path, &s) == 0 && S_ISDIR(s.st_mode);
 }
 
-/* Makes each prefix that ends before a slash, then the whole. */
+/* Makes each parent folder, a part of path that ends before a slash, then path itself. */
 int folder_make(const char *path, Error *err) {
     char part[4096];
     size_t n = strlen(path), i;
@@ -234,7 +236,7 @@ int folder_list(const char *path, Pool *pool, char ***names, int *count, Error *
     return OK;
 }
 #else
-/* Plain C cannot ask whether a folder exists: it does if a file can be made in it. */
+/* Returns 1 if a file can be made in the folder: plain C cannot ask whether a folder exists. */
 int folder_exists(const char *path) {
     char probe[4096];
     size_t n = strlen(path);
@@ -261,12 +263,12 @@ int folder_list(const char *path, Pool *pool, char ***names, int *count, Error *
 #endif
 
 /* ---- atomic writing: a temporary file gets the final name when it is complete ---- */
-/* temporary NULL: path is a device, which is written directly. failed: 1 after an error; reason: its
- * errno. */
+/* temporary NULL: path is a device, which is written directly. failed: 1 after an
+ * error; reason: the errno. */
 struct Writer { FILE *f; const char *path, *temporary; int failed, reason; };
 
 #ifdef POSIX_SYSTEM
-/* Makes a new file PATH.tmp-PID, or PATH.tmp-PID-N if that exists. */
+/* Makes a new file PATH.tmp-PID, or PATH.tmp-PID-N if there is such a file already. */
 static FILE *open_temporary(Writer *w, Pool *pool) {
     char ending[64];
     int number, handle = -1;
@@ -309,7 +311,7 @@ Writer *writer_open(const char *path, Pool *pool, Error *err) {
     return w;
 }
 
-/* Records a failure; the reason of the first one stays. */
+/* Records a failure; the reason of the first failure is kept. Returns E_WRITE. */
 static int writer_fail(Writer *w, int reason) {
     if (!w->failed) w->reason = reason;
     w->failed = 1;
@@ -332,7 +334,7 @@ int writer_close(Writer *w, Error *err) {
 #ifdef POSIX_SYSTEM
         writer_fail(w, errno);
 #else
-        remove(w->path);            /* C99 leaves open whether rename replaces a file */
+        remove(w->path);            /* in C99, rename need not replace a file */
         if (rename(w->temporary, w->path) != 0)     /* the old file may be gone: keep the new one */
             return fail_system(err, E_WRITE, "complete, but cannot get its name", w->temporary, errno);
 #endif
@@ -342,6 +344,7 @@ int writer_close(Writer *w, Error *err) {
     return fail_system(err, E_WRITE, "cannot write", w->path, w->reason);
 }
 
+/* Closes the writer and removes its temporary file. */
 static void writer_abandon(Writer *w) {
     if (!w || !w->f) return;
     fclose(w->f);
@@ -373,7 +376,7 @@ int file_append(const char *path, const void *bytes, size_t n, Error *err) {
     return written ? OK : fail_system(err, E_WRITE, "cannot append", path, reason);
 }
 
-/* ---- lines: read byte by byte, so that a line that is typed at a terminal arrives at once ---- */
+/* ---- lines: read byte by byte, so that a line that is typed at a terminal is returned at once ---- */
 /* failed: an E_ code; reason: errno. */
 struct Lines { FILE *f; const char *path; Pool *pool; char *data; size_t capacity; int failed, reason; };
 
@@ -398,7 +401,7 @@ static int lines_grow(Lines *l) {
     return 1;
 }
 
-/* The line ends with a NUL. */
+/* Reads the next line, and puts a NUL after it. */
 int lines_next(Lines *l, const char **line, size_t *length) {
     size_t n = 0;
     int c = 0;
@@ -436,10 +439,10 @@ double wall_clock(void) {
 }
 
 /* ---- datasets ----
- * Little-endian: "RLHFDATA", u32 version 1, u32 kind, u32 number of label names, u64 number of documents; the
- * label names (u16 length, bytes); then each document: i32 label (-1: none), u8 split (0 train, 1 held out),
- * one text (kind 1) or two (kinds 2 and 3), each u32 length and UTF-8 bytes. Nothing follows the last
- * document. */
+ * A file, little-endian, is: "RLHFDATA", u32 version 1, u32 kind, u32 number of label names, u64 number of
+ * documents; each label name (u16 length, bytes); each document: i32 label (-1: no label), u8 split (0 train,
+ * 1 held out), and one text (kind 1) or two texts (kinds 2 and 3), each a u32 length and UTF-8 bytes. Nothing
+ * follows the last document. */
 enum { DATASET_VERSION = 1 };
 static const char DATASET_MAGIC[] = "RLHFDATA";
 
@@ -456,7 +459,7 @@ static int valid_utf8(const char *s, size_t n) {
     return 1;
 }
 
-/* Fails with an error about document i: its place is "document I of PATH". */
+/* Fills *err with an error of document i, whose place is "document I of PATH". Returns code. */
 static int fail_document(Error *err, int code, const char *what, uint64_t i, const char *path, long long got,
                          long long wanted) {
     char where[256];
@@ -464,7 +467,7 @@ static int fail_document(Error *err, int code, const char *what, uint64_t i, con
     return fail(err, code, what, where, got, wanted);
 }
 
-/* Checks one document, which was read or is to be written. */
+/* Checks one document that was read or will be written. OK or a code. */
 static int check_document(const Document *doc, uint64_t i, int kind, int labels, const char *path,
                           Error *err) {
     int t;
@@ -485,7 +488,7 @@ static int check_label(const char *label, size_t n, int i, const char *path, Err
     return fail(err, E_FORMAT, "label name is not valid (UTF-8 without NUL, below 64 KiB)", path, i, i);
 }
 
-/* Reads the header and the label names. A count is refused if the bytes that are left cannot hold so many. */
+/* Reads the header and the label names. Refuses more label names than the bytes that are left can hold. */
 static int read_header(Dataset *d, Reader *r, const char *path, Pool *pool, Error *err) {
     const unsigned char *magic = read_bytes(r, 8);
     uint32_t version = read_u32(r), kind = read_u32(r), labels = read_u32(r), i;
@@ -519,7 +522,7 @@ static int read_header(Dataset *d, Reader *r, const char *path, Pool *pool, Erro
 
 static int read_documents(Dataset *d, Reader *r, const char *path, Pool *pool, Error *err) {
     const int texts = dataset_texts(d->kind);
-    /* the smallest document: 9 or 13 bytes */
+    /* the smallest document has 9 bytes, or 13 with two texts */
     const uint64_t most = (uint64_t)(r->end - r->at) / (5 + 4 * (unsigned)texts);
     uint64_t i;
     int t, code;
@@ -545,8 +548,8 @@ static int read_documents(Dataset *d, Reader *r, const char *path, Pool *pool, E
     return OK;
 }
 
-/* Texts stay where they were read. A NUL is put after each: it overwrites the first byte after the text,
- * which is already parsed (after the last text it is file_read_all's own NUL). */
+/* The texts stay in the bytes of the file. When all is parsed, a NUL is written after each text: over the
+ * first byte of what follows, or, after the last text, over the NUL of file_read_all. */
 int dataset_read(Dataset *d, const char *path, Pool *pool, Error *err) {
     Reader r;
     char *bytes;
@@ -570,7 +573,7 @@ int dataset_read(Dataset *d, const char *path, Pool *pool, Error *err) {
     return OK;
 }
 
-/* Refuses what dataset_read would refuse. */
+/* Refuses a dataset that dataset_read would refuse. OK or a code. */
 static int check_dataset(const Dataset *d, const char *path, Error *err) {
     uint64_t i;
     int code = OK, k;
@@ -584,7 +587,7 @@ static int check_dataset(const Dataset *d, const char *path, Error *err) {
     return code;
 }
 
-/* Writes the documents through one buffer of about 1 MiB. */
+/* Writes the documents to w, through a buffer of about 1 MiB. */
 static void write_documents(const Dataset *d, Buffer *b, Writer *w) {
     uint64_t i;
     int t;

@@ -2,9 +2,9 @@
  * Source   Schulman et al. 2017 (PPO), eq. 7; Schulman et al. 2015 (GAE), eq. 16; Ziegler et al. 2019
  *          (reward, adaptive KL). The arithmetic is that of TRL 0.11.4's PPOTrainer, without its mistakes.
  * Needs    sqrt and exp, both in double. Sums are in double, in order of the index.
- * Never    pads. The P response tokens of B sequences stand one after another (start has B+1 entries), so
- *          that whitening, GAE and every mean get response tokens alone. TRL whitens padding too, which then
- *          leaks into GAE.
+ * Never    pads. The P response tokens of B sequences follow one another (start has B+1 entries), so that
+ *          whitening, GAE and every mean get response tokens alone. TRL whitens padding, too, and then uses
+ *          it in GAE.
  * Edges    a sequence without tokens, one token in all (no variance), equal scores, a ratio of infinity, KL
  *          below zero. */
 #include "rlhf.h"
@@ -25,7 +25,7 @@ static double variance_of(const float *x, int n, double mean, int biased) {
     return n < 2 ? 0 : sum / (biased ? n : n - 1);
 }
 
-/* With d = log pi(a) - log ref(a), where a is sampled from pi:
+/* Computes one of five penalties, with d = log pi(a) - log ref(a), where a is sampled from pi:
  *   kl    d               unbiased for KL(pi || ref), may be negative
  *   abs   |d|
  *   mse   d^2 / 2         ("k2")
@@ -45,8 +45,8 @@ void kl_penalty(float *kl, const float *logprob, const float *ref_logprob, const
     }
 }
 
-/* (1/B) sum_b sum_t kl. The controller's target is a sum over tokens too: a mean over tokens would push the
- * coefficient to zero. */
+/* Returns (1/B) sum_b sum_t kl. The controller's target is a sum over tokens, too: it would push the
+ * coefficient to zero if it got a mean over tokens. */
 double kl_per_sequence(const float *kl, const int *start, int B) {
     double sum = 0;
     for (int t = start[0]; t < start[B]; t++) sum += kl[t];
@@ -66,8 +66,9 @@ void whiten(float *x, int P, int shift_mean, int biased) {
     for (int t = 0; t < P; t++) x[t] = (float)((x[t] - mean) * scale + (shift_mean ? 0 : mean));
 }
 
-/* delta_t = r_t + gamma V_t+1 - V_t        A_t = delta_t + gamma lambda A_t+1        R_t = A_t + V_t
- * from the last token to the first; after the last one V and A are 0. */
+/* Computes, from the last token to the first,
+ *   delta_t = r_t + gamma V_t+1 - V_t        A_t = delta_t + gamma lambda A_t+1        R_t = A_t + V_t
+ * where V and A are 0 after the last token. */
 void gae(float *advantages, float *returns, const float *rewards, const float *values, float gamma,
          float lambda, const int *start, int B) {
     for (int b = 0; b < B; b++) {
@@ -82,8 +83,8 @@ void gae(float *advantages, float *returns, const float *rewards, const float *v
     }
 }
 
-/* dl/dnew = -A rho where the unclipped term is the larger one, and inside the range, where both are equal.
- * Where the clipped term is larger, l does not depend on new. */
+/* dl/dnew is -A rho if the unclipped term is at least as large as the clipped term (they are equal inside the
+ * range). If the clipped term is larger, l does not depend on new, and dl/dnew is 0. */
 void policy_loss(float *dnew, const float *new_logprob, const float *old_logprob, const float *advantage,
                  const PpoLoss *c, float scale, int n, PpoStats *s) {
     double low = 1 - (double)c->clip_range, high = 1 + (double)c->clip_range;
@@ -92,6 +93,7 @@ void policy_loss(float *dnew, const float *new_logprob, const float *old_logprob
         double ratio = exp(difference), clipped = ratio < low ? low : ratio > high ? high : ratio;
         double plain = -A * ratio, bounded = -A * clipped, deviation = fabs(ratio - 1);
         int clip = bounded > plain;
+        /* plain = -A rho is its own derivative, as d rho / d new = rho */
         if (!clip) dnew[t] += (float)(scale * plain);
         s->tokens += 1;
         s->policy_loss += clip ? bounded : plain;
@@ -99,13 +101,13 @@ void policy_loss(float *dnew, const float *new_logprob, const float *old_logprob
         s->approx_kl += 0.5 * difference * difference;
         s->policy_kl -= difference;
         s->ratio += ratio;
-        /* a NaN enters, and stays: nothing is larger than it */
+        /* a NaN is stored, and stays, as no number is larger than a NaN */
         if (deviation > s->max_ratio_deviation || deviation != deviation) s->max_ratio_deviation = deviation;
     }
 }
 
-/* dl/dv = v - R where the unclipped term is the larger one, or equal to the clipped one; otherwise 0.
- * s->tokens is left to policy_loss, which gets the same tokens. */
+/* dl/dv is v - R if the unclipped term is at least as large as the clipped term, otherwise 0. s->tokens is
+ * counted by policy_loss, which gets the same tokens. */
 void value_loss(float *dvalue, const float *value, const float *old_value, const float *returns,
                 const PpoLoss *c, float scale, int n, PpoStats *s) {
     double range = c->clip_range_value;
@@ -141,8 +143,8 @@ void kl_controller_update(KlController *c, double kl, int n) {
     c->coef *= 1 + error * n / c->horizon;
 }
 
-/* Merges the counts, means and sums of squares of two sets (Chan et al. 1979). var is biased, std unbiased.
- * One value has no spread: std is then left as it was. */
+/* Adds x (n) to the moments: merges the counts, means and sums of squares of two sets (Chan et al. 1979). var
+ * is biased, std unbiased. std is not changed if there is only one value. */
 static void moments_update(Moments *m, const float *x, int n) {
     if (n < 1) return;
     double mean = mean_of(x, n), squares = 0, count = m->count + n, step = mean - m->mean;
@@ -154,8 +156,8 @@ static void moments_update(Moments *m, const float *x, int n) {
     m->count = count;
 }
 
-/* The new scores enter the moments before they are scaled, as in TRL. The 1.19e-7 is float32's epsilon,
- * 2^-23. */
+/* Adds the new scores to the moments before it scales them, as TRL does. 1.19e-7 is
+ * float32's epsilon, 2^-23. */
 void process_scores(float *score, int B, const ScoreRule *rule, Moments *m) {
     if (rule->scaling) {
         moments_update(m, score, B);

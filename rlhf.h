@@ -117,59 +117,59 @@ typedef struct {
 } Saved;
 
 /* ==== rl.c: PPO as pure functions over float arrays (Schulman et al. 2017; TRL 0.11.4)
- * Ragged layout: the P response tokens of B sequences stand one after another, without padding;
+ * Ragged layout: the P response tokens of B sequences follow one another without padding;
  * start (B+1): the tokens of sequence b are start[b] .. start[b+1]-1. ==== */
 enum { KL_K1, KL_ABS, KL_MSE, KL_FULL, KL_K3 };         /* kl, abs, mse (k2), full, k3 */
-/* Fills kl (P), each token's penalty, from its log-probs under policy and reference. KL_FULL copies
- * full (P), the exact KL that the head computed; for other kinds full may be NULL. */
+/* Fills kl (P) with each token's penalty, from the token's log-probs under policy and reference.
+ * KL_FULL copies full (P), the exact KL that the head computed; otherwise full may be NULL. */
 void kl_penalty(float *kl, const float *logprob, const float *ref_logprob, const float *full,
                 int kind, int P);
-/* Returns the mean over sequences of the sum over tokens: objective/kl. */
+/* Returns the mean over sequences of kl's sum over tokens, which TRL logs as objective/kl. */
 double kl_per_sequence(const float *kl, const int *start, int B);
-/* Fills reward (P): -kl_coef * kl, plus score[b] on the last token of b (nowhere if b has none). */
+/* Fills reward (P) with -kl_coef * kl, and adds score[b] to b's last token, if b has tokens. */
 void token_rewards(float *reward, const float *kl, const float *score, float kl_coef,
                    const int *start, int B);
-/* Scales x (P) to (x - mean) / sqrt(var + 1e-8); shift_mean 0 adds the mean again. biased 0 divides
- * the squares by P - 1, 1 by P. P < 2 has no variance: x becomes 0 (shift_mean) or stays. */
+/* Scales x (P) to (x - mean) / sqrt(var + 1e-8); shift_mean 0 then adds the mean again. biased 0
+ * divides the squares by P - 1, 1 by P. P < 2: var is 0, so x becomes 0 (shift_mean) or stays. */
 void whiten(float *x, int P, int shift_mean, int biased);
 /* Computes generalised advantage estimation (Schulman et al. 2015) over each response, whose value
  * after the last token is 0; returns = advantages + values, before any whitening. All (P). */
 void gae(float *advantages, float *returns, const float *rewards, const float *values, float gamma,
          float lambda, const int *start, int B);
-/* What updates report: sums over tokens, so that mini-batches of any size add up. value_error is
- * (v - R)^2 before clipping, max_ratio_deviation the largest |ratio - 1|. */
+/* The statistics of updates: sums over tokens, so that mini-batches of any size add up. value_error
+ * is (v - R)^2 before clipping, max_ratio_deviation the largest |ratio - 1|. */
 typedef struct {
     double tokens, policy_loss, value_loss, clip_fraction, value_clip_fraction, approx_kl;
     double policy_kl, ratio, entropy, value_error, value, max_ratio_deviation;
 } PpoStats;
 /* clip_range_value <= 0: values are not clipped. ratio_threshold <= 0: there is no ratio guard. */
 typedef struct { float clip_range, clip_range_value, vf_coef, ratio_threshold; } PpoLoss;
-/* Adds the clipped policy loss of n tokens to *s (2017, eq. 7): rho = exp(new - old),
+/* Adds the clipped policy loss of n tokens to *s (PPO, eq. 7): rho = exp(new - old),
  * l = max(-A rho, -A clip(rho, 1-e, 1+e)); dnew (n) += scale * dl/dnew. scale: 1 / (tokens of the
  * whole optimiser step). */
 void policy_loss(float *dnew, const float *new_logprob, const float *old_logprob,
                  const float *advantage, const PpoLoss *c, float scale, int n, PpoStats *s);
-/* Adds the clipped value loss to *s: l = 0.5 max((v - R)^2, (clip(v, old-e, old+e) - R)^2);
- * dvalue (n) += scale * vf_coef * dl/dv. */
+/* Adds the clipped value loss of n tokens to *s: dvalue (n) += scale * vf_coef * dl/dv,
+ * l = 0.5 max((v - R)^2, (clip(v, old-e, old+e) - R)^2). */
 void value_loss(float *dvalue, const float *value, const float *old_value, const float *returns,
                 const PpoLoss *c, float scale, int n, PpoStats *s);
 void ppo_stats_mean(PpoStats *s);           /* divides the sums by s->tokens, if there are any */
-/* Returns 1 if the sums' mean ratio is above the threshold, or a NaN. */
+/* Returns 1 if the mean ratio, s->ratio / s->tokens, is above c->ratio_threshold, or is NaN. */
 int ratio_exceeds(const PpoStats *s, const PpoLoss *c);
 /* Returns 1 if policy_kl, the mean of old - new, is above 1.5 target_kl; target_kl <= 0: never. */
 int kl_early_stop(double policy_kl, double target_kl);
 /* Updates the coefficient (Ziegler et al. 2019) after a step of n responses:
- * e = clip(kl/target - 1, -0.2, 0.2), coef *= 1 + e n / horizon. horizon <= 0: coef is fixed. */
+ * e = clip(kl/target - 1, -0.2, 0.2), coef *= 1 + e n / horizon; horizon <= 0: coef is fixed. */
 typedef struct { double coef, target, horizon; } KlController;
-void kl_controller_update(KlController *c, double kl_per_sequence, int n);
+void kl_controller_update(KlController *c, double kl, int n);   /* kl: the mean per sequence */
 /* Running moments of the scores (TRL's RunningMoments): start with {0, 1, 1, 1e-24}. */
 typedef struct { double mean, std, var, count; } Moments;
-typedef struct { int scaling, norm; float clip; } ScoreRule;    /* clip <= 0: off */
-/* With scaling, adds score (B) to *m and divides it by m->std, with norm also after subtracting
- * m->mean (norm alone does nothing, as in TRL); then clips it to +-clip. */
+typedef struct { int scaling, norm; float clip; } ScoreRule;    /* clip <= 0: no clipping */
+/* If rule->scaling, adds score (B) to *m, subtracts m->mean if rule->norm (norm alone does nothing,
+ * as in TRL), and divides score by m->std. Then clips score to +-clip. */
 void process_scores(float *score, int B, const ScoreRule *rule, Moments *m);
 typedef struct { double mean, median, std; } Summary;        /* std is unbiased; 0 for one value */
-Summary summarise(const float *x, int n, float *scratch);   /* of x (n); scratch (n); n 0: zeros */
+Summary summarise(const float *x, int n, float *scratch);   /* x, scratch: (n); n 0: all zeros */
 
 /* ==== model.c: the policy: embeddings, a causal stack, a head; log-probs, values, sampling ==== */
 typedef struct {
@@ -503,46 +503,47 @@ Tokenizer *tokenizer_train_unigram(TextSource source, int V, Pool *pool, Error *
 Tokenizer *tokenizer_train_bytelevel(TextSource source, int V, Pool *pool, Error *err);
 
 /* ==== checkpoint.c and files/: Hugging Face folders in and out ==== */
-/* Loads FOLDER/STEM.safetensors, its shards, or PyTorch's .bin, into a list. STEM: "model",
- * "value_head", "adapter_model" (names after "base_model.model."). Every tensor that is neither
- * OPTIONAL nor TIED has to be there with its shape. It becomes what its matrix is: widened, rounded
- * or quantised as it is read; bitsandbytes' 4 bits stay, bit for bit, or are dequantised. OK or a
- * code; then some weights may have been read. */
+/* Loads a list of tensors from FOLDER/STEM.safetensors, its shards, or PyTorch's .bin. STEM is
+ * "model", "value_head" or "adapter_model" (its names begin with "base_model.model."). Tensors that
+ * are neither OPTIONAL nor TIED have to be there with their shape. Weights are converted to their
+ * matrix's type while they are read; bitsandbytes' 4 bits are kept, bit for bit, or dequantised. OK
+ * or a code; after an error some weights may have been read. */
 int checkpoint_load(const char *folder, const char *stem, const Tensor *list, int tensors,
                     Pool *pool, Error *err);
-/* Writes FOLDER/STEM.safetensors in dtype F32, BF16 or F16; shard_bytes not 0: shards of at most so
- * many bytes, the index last. NF4 matrices are written as bitsandbytes has them. Each file is
- * complete or not there. OK or a code. */
+/* Writes FOLDER/STEM.safetensors in dtype F32, BF16 or F16. If shard_bytes is not 0, writes shards
+ * of at most so many bytes, and the index last. NF4 matrices are written in bitsandbytes' form.
+ * Each file is written completely or not at all. OK or a code. */
 int checkpoint_save(const char *folder, const char *stem, const Tensor *list, int tensors,
                     int dtype, uint64_t shard_bytes, Pool *pool, Error *err);
-/* Sets the stack's kind and names: Llama's; RoBERTa's, whose K and D follow from C and H. */
+/* Set the stack's options and the names to Llama's or RoBERTa's (with K and D from C and H). */
 void config_llama(ModelConfig *c);
 void config_roberta(RewardConfig *c);
-/* config.json and generation_config.json. What a file lacks gets Hugging Face's default; what is
- * not supported is refused by name. types (or NULL) of NF4: with a quantization_config. */
+/* These read and write config.json, for policies also generation_config.json. A missing key gets
+ * Hugging Face's default; a feature that is not supported is refused by name. types (or NULL) with
+ * NF4 layers: quantization_config is written, too. OK or a code. */
 int config_load(ModelConfig *c, const char *folder, Pool *pool, Error *err);
 int config_save(const ModelConfig *c, const WeightTypes *types, const char *folder, int dtype,
                 Pool *pool, Error *err);
 int reward_config_load(RewardConfig *c, const char *folder, Pool *pool, Error *err);
 int reward_config_save(const RewardConfig *c, const char *folder, int dtype, Pool *pool,
                        Error *err);
-/* Finds out from the files' headers how a folder holds its weights, and so how frozen ones are best
- * held. E_UNSUPPORTED: neither F32, F16, BF16 nor 4 bits. */
+/* Sets *w to the types of the weights in a folder's files, the best types for frozen weights. Reads
+ * headers only. OK, E_UNSUPPORTED (neither F32, F16, BF16 nor 4 bits) or another code. */
 int folder_types(WeightTypes *w, const char *folder, const Names *names, Pool *pool, Error *err);
-/* adapter_config.json. Features that are not supported (use_dora, rank_pattern ...) are refused by
- * name. base_model NULL: null. */
+/* These read and write adapter_config.json. Features that are not supported (use_dora, rank_pattern
+ * ...) are refused by name. base_model NULL: null is written. OK or a code. */
 int adapter_config_load(LoraConfig *l, const char *folder, Pool *pool, Error *err);
 int adapter_config_save(const LoraConfig *l, const char *folder, const char *base_model, Pool *pool,
                         Error *err);
-/* Loads llama2.c's checkpoint (legacy: version 0; 1 or 2) as a Llama with F32 tensors in pool. */
+/* Loads a checkpoint of llama2.c (version 0: legacy; 1; 2) as a Llama with F32 tensors in pool. */
 typedef struct { ModelConfig config; Tensor *tensor; int tensors, version; } Llama2c;
 int llama2c_load(Llama2c *l, const char *path, Pool *pool, Error *err);
 /* Opens the tokenizer of a folder (tokenizer.json, tokenizer.model, spiece.model, vocab.json +
- * merges.txt, or vocab.txt, with the files that add to them), or one such file. NULL and *err. */
+ * merges.txt, or vocab.txt, with the files that add tokens) or of one such file. NULL and *err. */
 Tokenizer *tokenizer_open(const char *path, Pool *pool, Error *err);
-int tokenizer_exists(const char *folder, Pool *pool);       /* 1: it has one of these files */
-/* Writes its own files, added_tokens.json, tokenizer_config.json and special_tokens_map.json.
- * max_length: model_max_length, in tokens. */
+int tokenizer_exists(const char *folder, Pool *pool);       /* 1: there is such a file */
+/* Writes a tokenizer's files, added_tokens.json, tokenizer_config.json and special_tokens_map.json.
+ * max_length: model_max_length, in tokens. OK or a code. */
 int tokenizer_save(const Tokenizer *t, const char *folder, int max_length, Pool *pool, Error *err);
 
 #endif

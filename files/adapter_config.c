@@ -1,10 +1,10 @@
-/* files/adapter_config.c - peft's adapter_config.json, in and out.
+/* files/adapter_config.c - reads and writes peft's adapter_config.json.
  * Source   peft's LoraConfig (keys and defaults).
- * Needs    core, io, files/fields; a pool for the parsed file, which gets all of it back.
- * Never    ignores a feature that changes what an adapter computes: it is refused by name. */
+ * Needs    core, io, files/fields; a pool for the parsed file, which is freed at the end.
+ * Never    ignores a feature that changes what an adapter computes: such a feature is refused by name. */
 #include "files.h"
 
-/* Adds a name to the comma-separated list. */
+/* Appends a module's name to the comma-separated list l->targets. */
 static void add_target(Fields *f, LoraConfig *l, const char *name, size_t length) {
     size_t used = strlen(l->targets);
     if (!length || strlen(name) != length || strchr(name, ','))
@@ -15,8 +15,8 @@ static void add_target(Fields *f, LoraConfig *l, const char *name, size_t length
     memcpy(l->targets + used, name, length + 1);
 }
 
-/* Reads target_modules: a list of names, or "all-linear" (every other string is a regular expression to
- * peft); null means peft's default for Llama and its like. */
+/* Reads target_modules: a list of names, or "all-linear". Every other string is a regular expression in
+ * peft, and is refused. null means peft's default for Llama, "q_proj,v_proj". */
 static void read_targets(Fields *f, LoraConfig *l) {
     const Json *j = field(f, "target_modules"), *name;
     if (!j) strcpy(l->targets, "q_proj,v_proj");
@@ -46,7 +46,7 @@ static int load_adapter_config(LoraConfig *l, const char *folder, Pool *pool, Er
     field_must_be(&f, "task_type", "CAUSAL_LM");
     field_must_be(&f, "bias", "none");
     for (size_t i = 0; i < sizeof off / sizeof *off; i++) field_must_be_off(&f, off[i]);
-    init = field(&f, "init_lora_weights"); /* pissa, olora, loftq and corda change the base's weights too */
+    init = field(&f, "init_lora_weights"); /* pissa, olora, loftq, corda change the base model too */
     if (init && init->type == JSON_STRING && strcmp(init->string, "gaussian") != 0
         && strcmp(init->string, "eva") != 0 && strcmp(init->string, "orthogonal") != 0)
         complain(&f, E_UNSUPPORTED, "init_lora_weights", init->string);

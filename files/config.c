@@ -1,60 +1,60 @@
-/* files/config.c - configurations of Hugging Face folders, in and out: config.json, generation_config.json;
- * and
- * the      table of families of models: what their configurations say, and how files name their tensors.
+/* files/config.c - reads and writes config.json and generation_config.json of Hugging Face folders; holds the
+ * table of families of models: the keys of their configurations, and the names of their tensors in files.
  * Source   transformers' configuration_*.py of each family (keys and defaults), quantization_config.py, and
  *          convert_llama_weights_to_hf.py (Meta's names).
- * Needs    core, io, files/fields; a pool for the parsed files, which gets all of it back.
- * Never    guesses: an architecture, a key or a value that the project does not support is refused by name; a
- *          key that is absent has its class's default.
- * Edges    sizes are bounded (2^24; products of two below 2^48), and what has to hold between them is checked
- *          here, so that the models may multiply them. */
+ * Needs    core, io, files/fields; a pool for the parsed files, which are freed at the end.
+ * Never    guesses: an architecture, a key or a value that the project does not support is refused by name. A
+ *          key that is absent has the default of transformers' class.
+ * Edges    sizes are at most 2^24, so the product of two is at most 2^48. Conditions between sizes, such as
+ *          that heads divide the width, are checked here, so that models need not check them. */
 #include "files.h"
 
 /* ---- the table of families ---- */
 
-/* One key of config.json, for reading and for writing. */
+/* The kinds of keys in config.json: how read_key reads a value, and write_key writes it. */
 enum {
-    KEY_CLASS, KEY_TYPE, KEY_DTYPE,         /* written: architectures, model_type, torch_dtype */
-    KEY_FIXED,      /* written: `text`, as it is */
+    KEY_CLASS, KEY_TYPE, KEY_DTYPE,         /* only written: architectures, model_type, torch_dtype */
+    KEY_FIXED,      /* only written: the JSON text `text` */
     KEY_ONLY,       /* a text that has to be `text` */
-    KEY_OFF,        /* a feature that has to be off; written: `text` (NULL: nothing) */
-    KEY_NULL,       /* has to be there, and null */
+    KEY_OFF,        /* a feature that has to be off; written as `text` (NULL: not written) */
+    KEY_NULL,       /* a key that has to be there, with the value null */
     KEY_ONE,        /* a number that has to be 1; not written */
     KEY_SIZE,       /* an int from 1 to `max` */
-    KEY_DERIVED,    /* the same; 0 if it is null: follows from others (check_policy) */
-    KEY_TOKEN,      /* a token id that has to be one */
-    KEY_ID,         /* a token id, or null: -1 */
+    KEY_DERIVED,    /* an int from 1 to `max`; null gives 0, and check_policy computes the value */
+    KEY_TOKEN,      /* a token id; null gives the default */
+    KEY_ID,         /* a token id; null gives -1 */
     KEY_EOS,        /* a token id, a list of ids, or null */
-    KEY_FLAG,       /* true or false: an int */
+    KEY_FLAG,       /* true or false, as an int */
     KEY_EPS,        /* a float; `text` is its default */
     KEY_ROPE,       /* rope_theta with rope_scaling, or rope_parameters */
     KEY_LAYERS,     /* a list with "full_attention" for each layer */
     KEY_BITS,       /* quantization_config */
-    KEY_LABELS, KEY_COUNT, KEY_PROBLEM      /* id2label with label2id; written: num_labels, problem_type */
+    KEY_LABELS,     /* id2label and label2id */
+    KEY_COUNT, KEY_PROBLEM                  /* only written: num_labels, problem_type */
 };
 typedef struct {
     const char *key; int kind;
-    size_t at;                              /* where in the ModelConfig or RewardConfig the value is */
-    int fallback, max;                      /* if the key is absent; the largest value */
+    size_t at;                              /* offset of the value in the ModelConfig or RewardConfig */
+    int fallback, max;                      /* the value if the key is absent; the largest value */
     const char *text;
 } Key;
-enum { KEYS_MAX = 48 };                     /* of a family */
+enum { KEYS_MAX = 48 };                     /* a family has at most so many keys */
 
-/* Another name that files use for a part. PAIRED: the rows of each head are in Meta's order
- * (checkpoint.c). */
+/* Another name that files use for a tensor, whose part is NAME_... PAIRED: in such files the rows of each
+ * head are in Meta's order (checkpoint.c). */
 enum { AS_IS, PAIRED };
 typedef struct { int part; const char *pattern; int how; } Stored;
 
-/* A family: what differs from one to the next is here and nowhere else. A list ends with a pattern or key of
- * NULL. */
+/* A family of models. All differences between families are in this struct. A list ends with a
+ * NULL pattern or key. */
 typedef struct {
     const char *architecture, *type;        /* transformers' class, and its model_type */
-    int judge;                              /* 0: a ModelConfig, 1: a RewardConfig */
-    const Names *names;    /* of several families with the same names, the first is written */
-    const char *stem;                       /* what names begin with, and lack in files of the bare class */
+    int judge;                              /* 0: it has a ModelConfig; 1: a RewardConfig */
+    const Names *names;                     /* families may share names: folders get the first one's class */
+    const char *stem;                       /* start of names, which files of the class without head lack */
     const Stored *stored;                   /* other names that files use; NULL: none */
     const Key *common, *own;                /* own keys replace common keys of that name; common NULL: none */
-    StackKind kind;                         /* of its stack; the numbers are the configuration's */
+    StackKind kind;                         /* the stack's options; sizes, eps and rope are config.json's */
 } Family;
 
 #define P(field) offsetof(ModelConfig, field)
@@ -90,7 +90,7 @@ static const Stored meta_names[] = {
     { NAME_HEAD, "output.weight", AS_IS }, { 0, NULL, 0 },
 };
 
-/* What decoders of Llama's kind have in common; and each class's own keys. */
+/* The keys that all decoders of Llama's kind have. The keys of single classes follow. */
 static const Key decoder_keys[] = {
     { "architectures", KEY_CLASS, 0, 0, 0, NULL },
     { "attention_dropout", KEY_FIXED, 0, 0, 0, "0.0" },
@@ -123,7 +123,7 @@ static const Key llama_keys[] = {
     { "pretraining_tp", KEY_FIXED, 0, 0, 0, "1" },
     { NULL, 0, 0, 0, 0, NULL },
 };
-/* its class attends to a window of 4096 unless the configuration says null */
+/* Mistral's class uses a window of 4096 positions unless sliding_window is null: so null is required. */
 static const Key mistral_keys[] = {
     { "attention_bias", KEY_OFF, 0, 0, 0, NULL },
     { "intermediate_size", KEY_SIZE, P(stack.F), 14336, SIZE_LIMIT, NULL },
@@ -139,7 +139,8 @@ static const Names qwen2_names = { { LLAMA_NAMES,
     [NAME_K_B] = "model.layers.%d.self_attn.k_proj.bias",
     [NAME_V_B] = "model.layers.%d.self_attn.v_proj.bias",
 } };
-static const Key qwen2_keys[] = {    /* its class has a window too, which use_sliding_window switches on */
+/* Qwen2's class uses a window only if use_sliding_window is true: so sliding_window is ignored. */
+static const Key qwen2_keys[] = {
     { "bos_token_id", KEY_ID, P(bos), -1, 0, NULL },
     { "eos_token_id", KEY_EOS, 0, -1, 0, NULL },
     { "intermediate_size", KEY_SIZE, P(stack.F), 22016, SIZE_LIMIT, NULL },
@@ -174,7 +175,7 @@ static const Names roberta_names = { {
     [NAME_DENSE] = "classifier.dense.weight", [NAME_DENSE_B] = "classifier.dense.bias",
     [NAME_HEAD] = "classifier.out_proj.weight", [NAME_HEAD_B] = "classifier.out_proj.bias",
 } };
-static const Stored roberta_stored[] = {    /* in very old files */
+static const Stored roberta_stored[] = {    /* the names in very old files */
     { NAME_EMBEDDING_NORM, "roberta.embeddings.LayerNorm.gamma", AS_IS },
     { NAME_EMBEDDING_NORM_B, "roberta.embeddings.LayerNorm.beta", AS_IS },
     { NAME_NORM1, LAYER "attention.output.LayerNorm.gamma", AS_IS },
@@ -228,14 +229,14 @@ static const Family families[] = {
 };
 enum { FAMILIES = sizeof families / sizeof *families };
 
-/* Returns the family of a model_type that the table has. */
+/* Returns the first family of a model_type, which has to be in the table. */
 static const Family *family_of(const char *type) {
     const Family *y = families;
     while (strcmp(y->type, type) != 0) y++;
     return y;
 }
 
-/* Sets the kind of a stack, and keeps its numbers. */
+/* Sets the options of a stack to those of `kind`; its sizes, eps and rope stay. */
 static void set_kind(StackKind *to, StackKind kind) {
     kind.C = to->C;
     kind.H = to->H;
@@ -262,8 +263,8 @@ void config_roberta(RewardConfig *c) {
     c->stack.D = c->stack.H > 0 ? c->stack.C / c->stack.H : 0;
 }
 
-/* Returns the family of a configuration: the one that "architectures" or "model_type" names; NULL after a
- * complaint. */
+/* Returns the family that "architectures" names, or without architectures "model_type". Complains and returns
+ * NULL if there is no such family. */
 static const Family *family_read(Fields *f, int judge) {
     const Json *list = field(f, "architectures"), *j;
     const char *type = field_text(f, "model_type", NULL);
@@ -284,15 +285,15 @@ static const Family *family_read(Fields *f, int judge) {
     return f->code == OK ? found : NULL;
 }
 
-/* Returns the family whose folders are written for these names; NULL: there is none. */
+/* Returns the first family with these names; folders are written in its form. NULL: there is none. */
 static const Family *family_written(const Names *names, int judge) {
     int i = 0;
     while (i < FAMILIES && (families[i].judge != judge || families[i].names != names)) i++;
     return i < FAMILIES ? &families[i] : NULL;
 }
 
-/* Lists the family's keys in the order of writing: the common ones with its own put in by name. Returns their
- * number. */
+/* Lists the family's keys in the order of writing: its common keys, with its own keys inserted by name.
+ * Returns the number of keys. */
 static int family_keys(const Key *list[KEYS_MAX], const Family *y) {
     int n = 0;
     for (const Key *k = y->common; k && k->key; k++) list[n++] = k;
@@ -309,8 +310,8 @@ static int family_keys(const Key *list[KEYS_MAX], const Family *y) {
     return n;
 }
 
-/* Returns 1 if name is the pattern with a layer's number for "%d", which is then *layer, or the pattern
- * itself. */
+/* Returns 1 if name is the pattern with a layer's number in place of "%d", and sets *layer to that number. A
+ * pattern without "%d" has to be equal to name. */
 static int pattern_match(const char *pattern, const char *name, int *layer) {
     const char *number = strstr(pattern, "%d");
     size_t n = number ? (size_t)(number - pattern) : 0, digits;
@@ -339,8 +340,9 @@ int family_name(char *out, size_t cap, const char *name, int k, int *paired) {
     return 0;
 }
 
-/* ---- reading: parts of more than one key ---- */
+/* ---- reading: keys with lists or objects ---- */
 
+/* Appends an id to c->eos, unless it is there already. Returns 0 if there is no room. */
 static int add_eos(ModelConfig *c, int id) {
     for (int i = 0; i < c->eos_count; i++) if (c->eos[i] == id) return 1;
     if (c->eos_count == (int)(sizeof c->eos / sizeof *c->eos)) return 0;
@@ -348,7 +350,7 @@ static int add_eos(ModelConfig *c, int id) {
     return 1;
 }
 
-/* Reads eos_token_id: an id or a list of ids; `fallback` (-1: none) if it is absent. */
+/* Reads eos_token_id, an id or a list of ids. If it is absent, the id is `fallback` (-1: there is none). */
 static void read_eos(Fields *f, ModelConfig *c, int fallback) {
     const Json *j = json_get(f->object, "eos_token_id"), *id;
     if (!j) { if (fallback >= 0) add_eos(c, fallback); return; }
@@ -358,12 +360,12 @@ static void read_eos(Fields *f, ModelConfig *c, int fallback) {
         uint64_t value;
         if (!json_whole(id, &value) || value >= INT_MAX)
             complain(f, E_FORMAT, "not a token id:", "eos_token_id");
-        else if (!add_eos(c, (int)value)) complain(f, E_RANGE, "more ids than 8:", "eos_token_id");
+        else if (!add_eos(c, (int)value)) complain(f, E_RANGE, "more than 8 ids:", "eos_token_id");
         if (f->code != OK) return;
     }
 }
 
-/* Reads rope_theta and rope_scaling, or rope_parameters, which holds both (transformers 5). */
+/* Reads rope_theta and rope_scaling, or rope_parameters (transformers 5), which has the fields of both. */
 static void read_rope(Fields *f, ModelConfig *c) {
     const Json *scaling = field(f, "rope_parameters");
     Fields s = *f;
@@ -402,8 +404,8 @@ static void read_rope(Fields *f, ModelConfig *c) {
     f->code = s.code;
 }
 
-/* Reads quantization_config, which has to be one of bitsandbytes' 4 bits, with BitsAndBytesConfig's defaults.
- * *w is all zeros if there is none. */
+/* Reads quantization_config into *w, with BitsAndBytesConfig's defaults; complains if it is not of
+ * bitsandbytes in 4 bits. If there is no quantization_config, *w is all zeros. */
 static void read_quantization(Fields *f, WeightTypes *w) {
     const Json *j = field(f, "quantization_config");
     Fields q = *f;
@@ -437,8 +439,8 @@ static void read_layers(Fields *f, const char *key) {
             complain(f, E_UNSUPPORTED, "a layer of layer_types:", j->type == JSON_STRING ? j->string : "?");
 }
 
-/* Reads id2label, {"0": name, ...}, with every id from 0 on once. If it is absent: num_labels (2) labels
- * LABEL_0, LABEL_1 ... */
+/* Reads id2label, {"0": name, ...}, which has to have every id from 0 on, once. If it is absent, there are
+ * num_labels labels (default 2) with the names LABEL_0, LABEL_1 ... */
 static void read_labels(Fields *f, RewardConfig *c) {
     const Json *map = field(f, "id2label"), *j;
     c->labels = field_int(f, "num_labels", 2, 1, LABELS_MAX);
@@ -448,7 +450,7 @@ static void read_labels(Fields *f, RewardConfig *c) {
     }
     if (map->type != JSON_OBJECT || !map->count)
         complain(f, E_FORMAT, "not an object with names:", "id2label");
-    else if (map->count > LABELS_MAX) complain(f, E_RANGE, "more labels than 32:", "id2label");
+    else if (map->count > LABELS_MAX) complain(f, E_RANGE, "more than 32 labels:", "id2label");
     else if (field(f, "num_labels") && (size_t)c->labels != map->count)
         complain(f, E_FORMAT, "does not fit num_labels:", "id2label");
     if (f->code != OK) return;
@@ -465,7 +467,7 @@ static void read_labels(Fields *f, RewardConfig *c) {
 
 /* ---- reading: a configuration, key by key ---- */
 
-/* Reads one key into the ModelConfig or RewardConfig. */
+/* Reads the value of one key into the ModelConfig or RewardConfig. */
 static void read_key(Fields *f, const Key *k, void *config) {
     void *at = (char *)config + k->at;
     int *number = at;
@@ -498,7 +500,8 @@ static void read_key(Fields *f, const Key *k, void *config) {
     }
 }
 
-/* Reads all keys of the family that the file names. Returns that family, or NULL and f->code. */
+/* Reads all keys of the file's family into the ModelConfig or RewardConfig. Returns the family; NULL on an
+ * error, which is in f->code. */
 static const Family *read_keys(Fields *f, void *config, int judge) {
     const Key *list[KEYS_MAX];
     const Family *y = family_read(f, judge);
@@ -507,23 +510,24 @@ static const Family *read_keys(Fields *f, void *config, int judge) {
     return f->code == OK ? y : NULL;
 }
 
-/* Fills the numbers that follow from others, and checks what has to hold between them. */
+/* Sets the sizes that follow from others, and checks that the sizes fit together. */
 static void check_policy(Fields *f, ModelConfig *c) {
     StackKind *s = &c->stack;
     if (!s->K) s->K = s->H;
-    if (!s->D && s->C % s->H) complain(f, E_RANGE, "no multiple of num_attention_heads:", "hidden_size");
+    if (!s->D && s->C % s->H) complain(f, E_RANGE, "not a multiple of num_attention_heads:", "hidden_size");
     if (!s->D) s->D = s->C / s->H;
-    if (s->H % s->K) complain(f, E_RANGE, "no divisor of num_attention_heads:", "num_key_value_heads");
+    if (s->H % s->K) complain(f, E_RANGE, "not a divisor of num_attention_heads:", "num_key_value_heads");
     if (s->D < 1 || s->D % 2) complain(f, E_RANGE, "not even:", "head_dim");
     if ((uint64_t)s->H * (uint64_t)s->D > SIZE_LIMIT)
         complain(f, E_RANGE, "too large with num_attention_heads:", "head_dim");
 }
 
+/* Sets the sizes of a judge that follow from others, and checks that sizes and ids fit together. */
 static void check_judge(Fields *f, RewardConfig *c) {
     StackKind *s = &c->stack;
     s->K = s->H;
     s->D = s->C / s->H;
-    if (s->C % s->H) complain(f, E_RANGE, "no multiple of num_attention_heads:", "hidden_size");
+    if (s->C % s->H) complain(f, E_RANGE, "not a multiple of num_attention_heads:", "hidden_size");
     if (c->bos >= c->V || c->eos >= c->V || c->pad >= c->V)
         complain(f, E_RANGE, "smaller than the ids of special tokens:", "vocab_size");
     if (c->positions < c->pad + 3)          /* the first token has position pad + 1 */
@@ -543,7 +547,7 @@ static int load_config(ModelConfig *c, const char *folder, Pool *pool, Error *er
     set_kind(&c->stack, y->kind);
     check_policy(&f, c);
     if (f.code != OK) return f.code;
-    /* the other file may name more tokens that end a text */
+    /* generation_config.json may name more tokens that end a text */
     generation = path_in(folder, "generation_config.json", "", pool);
     if (!generation) return fail(err, E_MEMORY, "memory for a configuration", folder, 0, 0);
     if (!file_exists(generation)) return OK;
@@ -598,8 +602,8 @@ static void put_eos(Buffer *b, const ModelConfig *c) {
     buffer_text(b, "]");
 }
 
-/* Writes rope_theta and rope_scaling. Old versions of transformers want exactly {type, factor} for linear
- * scaling; llama3's is as new as the key rope_type. */
+/* Writes rope_theta and rope_scaling. Old versions of transformers accept only {type, factor} for linear
+ * scaling. The versions that have llama3 scaling read the key rope_type. */
 static void put_rope(Buffer *b, const ModelConfig *c) {
     put_real(b, "rope_theta", c->stack.rope.theta, 0);
     if (c->stack.rope.type == ROPE_PLAIN) { put_raw(b, "rope_scaling", "null"); return; }
@@ -651,7 +655,7 @@ static void put_labels(Buffer *b, const RewardConfig *c) {
     buffer_text(b, "}");
 }
 
-/* What a configuration is written from. */
+/* The arguments of writing a configuration. types: NULL, or NF4 layers for a quantization_config. */
 typedef struct { const Family *family; const void *config; const WeightTypes *types; int dtype; } Written;
 
 static void put_layers(Buffer *b, const char *key, int layers) {
@@ -660,7 +664,7 @@ static void put_layers(Buffer *b, const char *key, int layers) {
     buffer_text(b, "]");
 }
 
-/* Writes one key. */
+/* Writes one key and its value. */
 static void write_key(Buffer *b, const Key *k, const Written *w) {
     const void *at = (const char *)w->config + k->at;
     const int *number = at;

@@ -1,16 +1,15 @@
-/* files/fields.c - small files of one JSON object (config.json and its like): reading fields with complaints,
- * and writing fields.
+/* files/fields.c - reads and writes the fields of small files that hold one JSON object, such as config.json.
  * Source   RFC 8259; the layout is that of Python's json.dumps(indent=2).
  * Needs    core, io; a pool for paths and parsed text. <stdio.h> for snprintf only.
  * Never    guesses: a field of another type or outside its limits is a complaint that names the file and the
  *          key.
- * Edges    null counts as absent, as Hugging Face's classes take it; a field that is refused returns its
- *          fallback, so that a reader may go on and look at `code` once, at the end. */
+ * Edges    null counts as absent, as in Hugging Face's classes. After a complaint the functions still return
+ *          a value, so that a reader may go on, and look at `code` once, at the end. */
 #include "files.h"
 #include <stdarg.h>
 #include <stdio.h>
 
-#define EXACT_MAX 9007199254740992.0            /* 2^53: JSON integers are exact up to here */
+#define EXACT_MAX 9007199254740992.0            /* 2^53: JSON integers are exact up to this one */
 
 int refuse(Error *err, int code, const char *where, const char *format, ...) {
     char what[160];
@@ -145,7 +144,7 @@ void buffer_real(Buffer *b, double x, int single) {
 }
 
 void put_key(Buffer *b, const char *key) {
-    buffer_text(b, b->length <= 1 ? "\n  " : ",\n  ");          /* after the opening brace: no comma */
+    buffer_text(b, b->length <= 1 ? "\n  " : ",\n  ");          /* no comma after "{" */
     buffer_json_string(b, key, strlen(key));
     buffer_text(b, ": ");
 }

@@ -1,34 +1,37 @@
-/* files/llama2c.c - llama2.c's checkpoints (*.bin), read into a list of tensors with Hugging Face's names and
- * order    of rows.
- * Source   Karpathy 2023: run.c, export.py, runq.c. Little-endian; matrices are (out, in), layer after layer:
- *          legacy 7 int32: dim, hidden, layers, heads, kv heads, vocabulary (negative: the head has its own
- *          tensor), positions; then float32 version 1 "ak42", 1, the same 7, u8 "the head is the embedding",
- *          zeros up to byte 256; float32 version 2 the same with an i32 group size after the u8; norms are
- *          float32, each matrix is n int8 and then n / group float32 scales
+/* files/llama2c.c - reads llama2.c's checkpoints (*.bin) into a list of tensors with Hugging Face's names and
+ * order of rows.
+ * Source   Karpathy 2023: run.c, export.py, runq.c. All is little-endian; matrices are (out, in), layer after
+ *          layer. There are three kinds of files:
+ *          legacy     7 int32: dim, hidden, layers, heads, kv heads, vocabulary (negative: the head has its
+ *                     own tensor), positions; then float32 numbers
+ *          version 1  u32 0x616b3432, int32 1, the 7 int32, u8 (1: the head is the embedding), zeros up to
+ *                     byte 256; then float32 numbers
+ *          version 2  as version 1, with int32 2, and an int32 group size after the u8; norms are float32,
+ *                     each matrix is n int8, then n / group float32 scales
  * Needs    core, quant, io, files/fields, files/config; a pool that keeps the weights.
- * Never    guesses the kind of a file: it has to be exactly as long as its header says.
+ * Never    guesses the kind of a file: the file has to be exactly as long as its header says.
  * Edges    sizes are bounded before they are multiplied. llama2.c rotates the pairs (2j, 2j+1) of a head's
- *          queries and keys, Hugging Face (j, j + D/2): rows of q and k change their places. */
+ *          queries and keys, Hugging Face the pairs (j, j + D/2): so the rows of q and k are reordered. */
 #include "files.h"
 
-/* The kinds of tensors in the order of a legacy file; W_TABLES, RoPE's cosines and sines, are skipped. */
+/* The kinds of tensors, in the order of a legacy file. W_TABLES, RoPE's cosines and sines, are skipped. */
 enum { W_EMBEDDING, W_ATTN_NORM, W_Q, W_K, W_V, W_O, W_MLP_NORM, W_GATE, W_DOWN, W_UP, W_NORM, W_TABLES,
-    W_HEAD,
-       KINDS };
+       W_HEAD, KINDS };
 static const int name[KINDS] = { NAME_WORD, NAME_NORM1, NAME_Q, NAME_K, NAME_V, NAME_O, NAME_NORM2, NAME_GATE,
                                  NAME_DOWN, NAME_UP, NAME_NORM, 0, NAME_HEAD };
-/* The order in a file of version 1 or 2. */
+/* The kinds in the order of a file of version 1 or 2. -1: no kind. */
 static const int later_order[KINDS] = { W_ATTN_NORM, W_MLP_NORM, W_NORM, W_EMBEDDING, W_Q, W_K, W_V, W_O,
-    W_GATE,
-                                        W_DOWN, W_UP, W_HEAD, -1 };
+                                        W_GATE, W_DOWN, W_UP, W_HEAD, -1 };
 
-typedef struct { Llama2c *out; const char *path; File *file; uint64_t at; int group;
-    Pool *pool; Error *err;
-    } Reading;
+/* The state of reading a file. at: the next byte; group: numbers that share a scale (version 2). */
+typedef struct {
+    Llama2c *out; const char *path; File *file; uint64_t at; int group; Pool *pool; Error *err;
+} Reading;
 
 static int is_norm(int kind) { return kind == W_ATTN_NORM || kind == W_MLP_NORM || kind == W_NORM; }
 
-/* Sets the rows and columns of one tensor of this kind, and returns how many such tensors the file has. */
+/* Sets *O and *I to the rows and columns of a tensor of this kind. Returns how many
+ * such tensors there are. */
 static int kind_shape(const ModelConfig *c, int kind, int *O, int *I) {
     *I = kind == W_DOWN ? c->stack.F : kind == W_TABLES ? c->stack.D / 2 : c->stack.C;
     *O = is_norm(kind) ? 1 : kind == W_EMBEDDING || kind == W_HEAD ? c->V : kind == W_K || kind == W_V
@@ -38,7 +41,7 @@ static int kind_shape(const ModelConfig *c, int kind, int *O, int *I) {
     return kind == W_EMBEDDING || kind == W_NORM ? 1 : kind == W_TABLES ? 2 : c->stack.L;
 }
 
-/* Returns the bytes of a tensor with n numbers in the file. */
+/* Returns how many bytes a tensor of n numbers has in the file. */
 static uint64_t kind_bytes(const Reading *r, int kind, uint64_t n) {
     return r->out->version == 2 && !is_norm(kind) ? n + n / (uint64_t)r->group * 4 : n * 4;
 }
@@ -54,14 +57,14 @@ static int check_length(Reading *r) {
         if (l->version == 2 && !is_norm(kind) && (r->group < 1 || n % (uint64_t)r->group))
             return refuse(r->err, E_RANGE, r->path,
                           "a group size that does not divide the matrices: group_size");
-        wanted += (uint64_t)count * kind_bytes(r, kind, n);     /* grows by less than 4096 * 5 * 2^48 */
+        wanted += (uint64_t)count * kind_bytes(r, kind, n);     /* adds less than 4096 * 5 * 2^48 */
     }
     if (wanted == file_size(r->file)) return OK;
     return fail(r->err, E_FORMAT, "not a llama2.c file, or an incomplete one (bytes; wanted: these or more)",
                 r->path, (long long)file_size(r->file), (long long)wanted);
 }
 
-/* Reads the header: sizes within reason, and a file of exactly the length that follows from them. */
+/* Reads the header. Checks its sizes, and that the file has exactly the length that follows from them. */
 static int read_header(Reading *r) {
     static const char *const field[7] = { "dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads",
         "vocab_size", "max_seq_len" };
@@ -95,7 +98,8 @@ static int read_header(Reading *r) {
     return check_length(r);
 }
 
-/* Reads the next tensor of n numbers into out: float32, or int8 times the scale of its group. */
+/* Reads the n numbers of the next tensor into out. A number is a float32, or an int8
+ * times its group's scale. */
 static int read_numbers(Reading *r, int kind, f32 *out, size_t n) {
     PoolMark mark = pool_mark(r->pool);
     size_t size = (size_t)kind_bytes(r, kind, n);
@@ -121,7 +125,7 @@ static int read_numbers(Reading *r, int kind, f32 *out, size_t n) {
     return code;
 }
 
-/* Moves row 2j + half of each head's D rows to row half D/2 + j. */
+/* Reorders the rows of w (O,I): in each head of D rows, row 2j + half becomes row half * D/2 + j. */
 static int permute_heads(Reading *r, f32 *w, int O, int I, int D) {
     PoolMark mark = pool_mark(r->pool);
     size_t row = (size_t)I * sizeof *w;
@@ -137,7 +141,7 @@ static int permute_heads(Reading *r, f32 *w, int O, int I, int D) {
     return OK;
 }
 
-/* Reads the next tensor of the file, number `layer` of its kind (O,I), into the list. */
+/* Reads the next tensor of the file, (O,I), into the list. `layer` counts the tensors of its kind. */
 static int read_tensor(Reading *r, int kind, int layer, int O, int I) {
     Tensor *t = &r->out->tensor[r->out->tensors++];
     size_t n = (size_t)O * (size_t)I;

@@ -1,11 +1,11 @@
-/* files/tokenizer_files.c - a tokenizer from its files and into them, with the files beside it that add
- * tokens and name the special ones.
+/* files/tokenizer_files.c - opens and saves tokenizers, with the files in their folder that add tokens and
+ * name special tokens.
  * Source   transformers' tokenization_utils_base.py (file names; tokenizer_config.json,
  *          special_tokens_map.json, added_tokens.json).
  * Needs    core, io, tokenizer, files/fields; a pool that keeps the tokenizer. <stdio.h> for snprintf only.
  * Never    looks into a vocabulary: tokenizer.c reads and writes the bytes.
- * Edges    a tokenizer.json that asks for something unsupported gives way to an older file beside it, if
- *          there is one. */
+ * Edges    if tokenizer.json needs a feature that is not supported, an older file in the same folder is used
+ *          instead, if there is one. */
 #include "files.h"
 #include "../text/beside.h"
 #include <stdio.h>
@@ -15,7 +15,7 @@ static int ends_with(const char *text, const char *end) {
     return n >= m && strcmp(text + n - m, end) == 0;
 }
 
-/* Passes on an error about bytes, with the file's name before the place in the file. Returns t. */
+/* Records the error of parsing if t is NULL: its place is the file's path and the place in it. Returns t. */
 static Tokenizer *opened(Tokenizer *t, const Error *inner, const char *path, Error *err) {
     char where[sizeof inner->where];
     snprintf(where, sizeof where, inner->where[0] ? "%.150s: %.100s" : "%.150s%s", path, inner->where);
@@ -44,13 +44,13 @@ static Tokenizer *open_bytelevel(const char *vocab, const char *merges, Pool *po
     return opened(tokenizer_bytelevel(v, vn, m, mn, pool, &inner), &inner, vocab, err);
 }
 
-/* Returns the path of a folder's file, in pool, or NULL if it is not there. */
+/* Returns the path of a file in the folder, in pool; NULL if there is no such file. */
 static const char *there(const char *folder, const char *name, Pool *pool) {
     const char *path = path_in(folder, name, "", pool);
     return path && file_exists(path) ? path : NULL;
 }
 
-typedef struct { const char *json, *model, *vocab, *merges, *words; } TokenizerFiles;    /* NULL: not there */
+typedef struct { const char *json, *model, *vocab, *merges, *words; } TokenizerFiles;  /* NULL: no file */
 
 static TokenizerFiles tokenizer_files(const char *folder, Pool *pool) {
     TokenizerFiles f;
@@ -69,7 +69,7 @@ int tokenizer_exists(const char *folder, Pool *pool) {
     return f.json || f.model || f.vocab || f.words;
 }
 
-/* Reads the files beside a tokenizer: they add tokens and name the special ones. */
+/* Reads the other files in a tokenizer's folder, which add tokens and name special tokens. OK or a code. */
 static int open_beside(Tokenizer *t, const char *folder, Pool *pool, Error *err) {
     static const char *const name[] = { "added_tokens.json", "tokenizer_config.json",
         "special_tokens_map.json" };
@@ -110,14 +110,14 @@ Tokenizer *tokenizer_open(const char *path, Pool *pool, Error *err) {
     char *merges;
     if (folder_exists(path)) return open_folder(path, pool, err);
     if (!ends_with(path, "vocab.json")) return open_single(path, pool, err);
-    merges = pool_take(pool, n + 1, 1);     /* merges.txt is as long */
+    merges = pool_take(pool, n + 1, 1);     /* both names are equally long */
     if (!merges) { fail(err, E_MEMORY, "not enough memory", path, 0, 0); return NULL; }
     memcpy(merges, path, n - name);
     memcpy(merges + n - name, "merges.txt", name);
     return open_bytelevel(path, merges, pool, err);
 }
 
-/* Writes "key": the piece of id; nothing if there is no such token. */
+/* Writes a field whose value is the piece of token `id`. Writes nothing if there is no such token. */
 static void put_piece(Buffer *b, const char *key, const Tokenizer *t, int id) {
     size_t n = 0;
     const char *piece = id < 0 ? NULL : tokenizer_piece(t, id, &n);
@@ -126,8 +126,8 @@ static void put_piece(Buffer *b, const char *key, const Tokenizer *t, int id) {
     buffer_json_string(b, piece, n);
 }
 
-/* Writes the special tokens: bos, eos, unk, pad; for BERT cls and sep instead of the first two; for RoBERTa
- * also cls, sep and mask (transformers' class knows that mask takes the space before it). */
+/* Writes the special tokens: bos, eos, pad and unk; for RoBERTa also cls, sep and mask (transformers' class
+ * includes the space before it in mask); for BERT, those of RoBERTa except bos and eos. */
 static void put_specials(Buffer *b, const Tokenizer *t, int roberta) {
     SpecialIds s = tokenizer_specials(t);
     int bert = tokenizer_kind(t) == TOKENIZER_WORDPIECE;
@@ -141,8 +141,8 @@ static void put_specials(Buffer *b, const Tokenizer *t, int roberta) {
     put_piece(b, "unk_token", t, s.unk);
 }
 
-/* Writes "added_tokens_decoder": {"32000": {...}, ...}, if there are any. *beyond: how many of them are not
- * in the vocabulary. */
+/* Writes "added_tokens_decoder": {"32000": {...}, ...}, if there are added tokens. Sets *beyond to how many
+ * added tokens are not in the vocabulary. */
 static void put_added(Buffer *b, const Tokenizer *t, int *beyond) {
     AddedToken a;
     int i;
@@ -164,7 +164,7 @@ static void put_added(Buffer *b, const Tokenizer *t, int *beyond) {
     buffer_text(b, "\n  }");
 }
 
-/* Writes added_tokens.json: {"[PAD]": 32000, ...}. */
+/* Writes added_tokens.json, {"[PAD]": 32000, ...}: the added tokens that are not in the vocabulary. */
 static int save_added(const Tokenizer *t, const char *folder, Pool *pool, Error *err) {
     Buffer b = { pool, NULL, 0, 0, 0 };
     AddedToken a;

@@ -1,28 +1,28 @@
-/* files/torch.c - PyTorch's checkpoint files (torch.save of a state dict): which tensors a file holds, and
- * where their numbers are.
+/* files/torch.c - lists the tensors of PyTorch's checkpoint files (torch.save of a state dict), and reads
+ * their numbers.
  * Source   PKWARE's APPNOTE.TXT (the zip container: stored entries, zip64); torch/serialization.py and
  *          torch/_utils.py (what torch puts into it, and the legacy container before torch 1.6); Python's
  *          pickletools (the pickle opcodes).
  * Needs    core, quant, io, files/fields; a pool for names and places. <stdio.h> for snprintf only.
- * Never    executes anything. A pickle is a program that may call any function of Python. This machine knows
- *          the opcodes and the few functions below, which build a dict of tensors, and refuses every other
+ * Never    executes anything. A pickle is a program that may call any function of Python. The machine below
+ *          has only the opcodes and the few functions that build a dict of tensors, and refuses every other
  *          function by its name.
- * Edges    every number in a file is hostile: depth, memo indices, sizes, strides, offsets, entries that
+ * Edges    any number in a file may be hostile: depth, memo indices, sizes, strides, offsets, entries that
  *          overlap. Whatever sizes a file announces, memory is at most 100 times the pickle (which is at most
  *          16 MB) and a few times a zip's directory; time is linear except for sorting. Views may have any
- *          strides; several tensors may share a storage (tied weights); a storage may have a type that is
- *          not readable here. */
+ *          strides; several tensors may share a storage (tied weights); a storage may have a type that
+ *          torch_read refuses. */
 #include "files.h"
 #include <stdio.h>
 
-enum { WINDOW = 4096,                           /* bytes that are read at a time, of a pickle or a storage */
+enum { WINDOW = 4096,                           /* bytes of a pickle or a storage that are read at a time */
        PICKLE_MAX = 1 << 24, DIRECTORY_MAX = 1 << 26, DIMS_MAX = 64, NAME_LIMIT = 1024 };
 static const char HERE[] = "PyTorch checkpoint";    /* `where` of errors: only the caller knows the path */
 
 /* ---- values of the pickle machine ---- */
 
-/* OTHER: a value of a kind that no tensor needs (a float, a large integer, a device). UNSET: a memo that was
- * not written. */
+/* OTHER: a value of a kind that no tensor needs (a float, a large integer, a device). UNSET: a memo
+ * that was not written. */
 enum { UNSET, MARK, NOTHING, TRUTH, INTEGER, TEXT, OTHER, TUPLE, LIST, DICT, GLOBAL, STORAGE, TENSOR };
 typedef struct Value Value;
 typedef struct Link Link;
@@ -31,7 +31,7 @@ typedef struct View View;
 /* The items of a list or a dict, in order. Several values of the machine may share them. */
 typedef struct { Link *first, *last; } Chain;
 struct Value {
-    int type, count;    /* items of a tuple, bytes of a text, row of a global in its table */
+    int type, count;    /* count: items of a tuple, bytes of a text, or a global's index in `globals` */
     union {
         int64_t integer; const char *text; const Value *item; Chain *chain; TorchStorage *storage; View *view;
     } is;
@@ -39,8 +39,8 @@ struct Value {
 struct Link { Value key, value; Link *next; };  /* a list's links have no key */
 struct TorchStorage {
     const char *key; int dtype, width;          /* width: bytes of an element */
-    uint64_t elements, at;    /* at: the byte in the file where it begins; 0: not known yet */
-    /* in a legacy file a storage may be a window of another one: elements first .. first+span-1 of it */
+    uint64_t elements, at;    /* at: the byte in the file where the storage begins; 0: not known yet */
+    /* In a legacy file a storage may be a window of another storage: its `span` elements from `first` on. */
     uint64_t first, span;
     TorchStorage *next;
 };
@@ -49,7 +49,7 @@ struct View {
 };
 
 enum { ORDERED_DICT, REBUILD_TENSOR, REBUILD_PARAMETER, SIZE, DEVICE, STORAGE_TYPE };
-/* The functions and types of Python that a file may name. dtype -1: a type that is not readable here. */
+/* The functions and types of Python that a file may name. dtype -1: a type that torch_read refuses. */
 static const struct { const char *module, *name; int kind, dtype, width; } globals[] = {
     { "collections", "OrderedDict", ORDERED_DICT, 0, 0 },
     { "torch._utils", "_rebuild_tensor_v2", REBUILD_TENSOR, 0, 0 },
@@ -69,7 +69,7 @@ enum { GLOBALS = sizeof globals / sizeof *globals };
  * every further call does nothing. ---- */
 
 typedef struct {
-    /* at: the byte of the file where the window begins; begin, end: the bytes where the pickle lies */
+    /* at: the byte of the file where the window begins; begin, end: where the pickle begins and ends */
     File *file; uint64_t at, begin, end;
     size_t next, have; unsigned char window[WINDOW];
     Value *stack; size_t depth, stack_room;
@@ -93,7 +93,7 @@ static int no_memory(Machine *m) {
     return 0;
 }
 
-/* Reads the next n bytes of the pickle into out (NULL: skips them). 1, or 0 after an error. */
+/* Reads the next n bytes of the pickle into out (NULL: skips them). Returns 1, or 0 after an error. */
 static int take(Machine *m, void *out, uint64_t n) {
     unsigned char *to = out;
     if (m->code != OK) return 0;
@@ -115,14 +115,14 @@ static int take(Machine *m, void *out, uint64_t n) {
     return 1;
 }
 
-/* Reads a little-endian number of n bytes, n <= 8. */
+/* Reads a little-endian number of n bytes, n <= 8. Returns it, or 0 after an error. */
 static uint64_t number(Machine *m, int n) {
     unsigned char b[8] = { 0 };
     Reader r = { b, b + 8, 0 };
     return take(m, b, (uint64_t)n) ? read_u64(&r) : 0;
 }
 
-/* Makes room for `need` values, by doubling. */
+/* Makes room for `need` values in an array that holds `used`, by doubling. Returns 0 after an error. */
 static int reserve(Machine *m, Value **array, size_t *room, size_t used, size_t need) {
     size_t more = *room ? *room : 64;
     Value *grown;
@@ -150,14 +150,14 @@ static Value value(int type, int64_t integer) {
     return v;
 }
 
-/* Takes the value on top off the stack. A mark there is an error. */
+/* Removes the value on top of the stack and returns it. An empty stack, or a mark on top, is an error. */
 static Value pop(Machine *m) {
     if (m->code == OK && (m->depth == 0 || m->stack[m->depth - 1].type == MARK))
         stop(m, E_FORMAT, "the stack is empty", "");
     return m->code == OK ? m->stack[--m->depth] : value(NOTHING, 0);
 }
 
-/* Takes the values above the last mark, and the mark, off the stack. Returns the first of *count values,
+/* Removes the last mark and the values above it from the stack. Returns the first of these *count values,
  * which stay in memory until the next push. */
 static const Value *pop_mark(Machine *m, int *count) {
     size_t from = m->depth;
@@ -182,7 +182,7 @@ static int push_text(Machine *m, uint64_t n) {
     return take(m, text, n) && push(m, v);
 }
 
-/* Returns a value's text, or NULL if it is no text or holds a NUL. */
+/* Returns a value's text, or NULL if the value is not a text or holds a NUL. */
 static const char *text_of(const Value *v) {
     return v->type == TEXT && strlen(v->is.text) == (size_t)v->count ? v->is.text : NULL;
 }
@@ -198,6 +198,7 @@ static int push_tuple(Machine *m, const Value *from, int count) {
     return push(m, v);
 }
 
+/* Pushes an empty list or dict. */
 static int push_chain(Machine *m, int type) {
     Value v = value(type, 0);
     if (m->code != OK) return 0;
@@ -205,13 +206,13 @@ static int push_chain(Machine *m, int type) {
     return v.is.chain ? push(m, v) : no_memory(m);
 }
 
-/* Adds items to the list (pairs to the dict) on top of the stack. */
+/* Appends `count` values to the list on top of the stack, or, for type DICT, keys and values to the dict. */
 static int extend(Machine *m, int type, const Value *item, int count) {
     int width = type == DICT ? 2 : 1;
     Chain *c;
     if (m->code != OK) return 0;
     if (m->depth == 0 || m->stack[m->depth - 1].type != type || count % width)
-        return stop(m, E_FORMAT, "items for what is no ", type == DICT ? "dict" : "list");
+        return stop(m, E_FORMAT, "items, but there is no ", type == DICT ? "dict" : "list");
     c = m->stack[m->depth - 1].is.chain;
     for (int i = 0; i < count; i += width) {
         Link *l = pool_take(m->pool, 1, sizeof *l);
@@ -224,7 +225,8 @@ static int extend(Machine *m, int type, const Value *item, int count) {
     return 1;
 }
 
-/* Returns the value of a key, or NULL. Of equal keys the last one counts, as in Python. */
+/* Returns the value of a key in a dict, or NULL. If a key is there twice, its last value
+ * counts, as in Python. */
 static const Value *dict_get(const Value *dict, const char *key) {
     const Value *found = NULL;
     const char *name;
@@ -236,19 +238,20 @@ static const Value *dict_get(const Value *dict, const char *key) {
     return found;
 }
 
-/* Writes the value on top of the stack into the memo. Picklers number memos in order, and each takes two
- * bytes of the pickle: an index above the number of bytes read so far is refused. */
+/* Copies the value on top of the stack to memo `index`. Picklers number memos in order, and each memo takes
+ * bytes of the pickle: so an index above the number of bytes read so far is refused. */
 static int memo_put(Machine *m, uint64_t index) {
     if (m->code != OK) return 0;
     if (m->depth == 0 || m->stack[m->depth - 1].type == MARK)
-        return stop(m, E_FORMAT, "nothing to remember", "");
-    if (index > position(m) - m->begin) return stop(m, E_RANGE, "memo index beyond any pickler's", "");
+        return stop(m, E_FORMAT, "no value for a memo", "");
+    if (index > position(m) - m->begin) return stop(m, E_RANGE, "memo index too large", "");
     if (!reserve(m, &m->memo, &m->memo_room, m->memos, (size_t)index + 1)) return 0;
     while (m->memos <= index) m->memo[m->memos++] = value(UNSET, 0);
     m->memo[index] = m->stack[m->depth - 1];
     return 1;
 }
 
+/* Pushes the value of memo `index`. */
 static int memo_get(Machine *m, uint64_t index) {
     if (m->code != OK) return 0;
     if (index >= m->memos || m->memo[index].type == UNSET)
@@ -256,8 +259,9 @@ static int memo_get(Machine *m, uint64_t index) {
     return push(m, m->memo[index]);
 }
 
-/* ---- names of Python that a checkpoint may use ---- */
+/* ---- Python's functions and types that a checkpoint may use ---- */
 
+/* Pushes a function or type of the table `globals`. Refuses others by their name. */
 static int push_global(Machine *m, const char *module, const char *name) {
     char full[192];
     Value v = value(GLOBAL, 0);
@@ -268,7 +272,8 @@ static int push_global(Machine *m, const char *module, const char *name) {
     return stop(m, E_UNSUPPORTED, "not a plain state dict: it names ", full);
 }
 
-/* Reads a line of the opcode GLOBAL, up to its newline. */
+/* Reads one line, an argument of opcode GLOBAL, into out; a NUL replaces its newline.
+ * Returns 0 after an error. */
 static int take_line(Machine *m, char *out, size_t cap) {
     for (size_t n = 0; ; n++) {
         if (n == cap) return stop(m, E_FORMAT, "a name that is too long", "");
@@ -277,15 +282,15 @@ static int take_line(Machine *m, char *out, size_t cap) {
     }
 }
 
-/* Reads a size, stride, offset or number of elements, which has to be an integer of at least 0. */
+/* Sets *out to v, a size, stride, offset or number of elements. Returns 0 if v is not an integer >= 0. */
 static int count_of(const Value *v, uint64_t *out) {
     if (v->type != INTEGER || v->is.integer < 0) return 0;
     *out = (uint64_t)v->is.integer;
     return 1;
 }
 
-/* Turns the tuple on top of the stack, ("storage", type, key, device, elements[, None or (key, first,
- * elements) of a window]), into a storage. */
+/* Replaces the tuple on top of the stack by the storage that it describes. The tuple is ("storage", type,
+ * key, device, elements), and may have a sixth item, None or a window's (key, first, elements). */
 static int persistent(Machine *m) {
     Value id = pop(m), v = value(STORAGE, 0);
     const Value *part = id.is.item;
@@ -294,7 +299,7 @@ static int persistent(Machine *m) {
     if (m->code != OK) return 0;
     kind = id.type == TUPLE && id.count > 0 ? text_of(&part[0]) : NULL;
     if (!kind || strcmp(kind, "storage") != 0)
-        return stop(m, E_UNSUPPORTED, "persistent id ", kind ? kind : "that is no tuple");
+        return stop(m, E_UNSUPPORTED, "persistent id ", kind ? kind : "that is not a tuple");
     key = id.count == 5 || id.count == 6 ? text_of(&part[2]) : NULL;
     if (!key || part[1].type != GLOBAL || globals[part[1].count].kind != STORAGE_TYPE)
         return stop(m, E_FORMAT, "persistent id of a storage without type and key", "");
@@ -318,9 +323,9 @@ static int persistent(Machine *m) {
     return push(m, v);
 }
 
-/* Pushes the tensor that arguments (storage, first element, sizes, strides, ...) describe: its element
- * (i,j,..) is element first + i stride_0 + j stride_1 + .. of the storage. Checks that the last one is within
- * the storage. Dimensions past TORCH_DIMS are checked and not kept. */
+/* Pushes the tensor that the arguments (storage, first, sizes, strides, ...) describe: its element (i,j,..)
+ * is element first + i stride_0 + j stride_1 + .. of the storage. Checks that its last element is inside the
+ * storage. Dimensions past TORCH_DIMS are checked, but not kept. */
 static int rebuild_tensor(Machine *m, const Value *arg, int args) {
     const Value *size = &arg[2], *stride = &arg[3];
     Value v = value(TENSOR, 0);
@@ -336,19 +341,18 @@ static int rebuild_tensor(Machine *m, const Value *arg, int args) {
     view->storage = arg[0].is.storage;
     view->dims = size->count;
     if (!count_of(&arg[1], &view->first))
-        return stop(m, E_RANGE, "where a tensor begins: not a place in storage ", view->storage->key);
+        return stop(m, E_RANGE, "a tensor begins outside of storage ", view->storage->key);
     last = view->first;
     for (int d = 0; d < size->count; d++) {
         if (!count_of(&size->is.item[d], &shape) || !count_of(&stride->is.item[d], &step))
-            return stop(m, E_RANGE, "a size or stride that is no count, of a tensor in storage ",
-                        view->storage->key);
+            return stop(m, E_RANGE, "a size or stride that is no count, in storage ", view->storage->key);
         if (shape && n > (uint64_t)INT64_MAX / shape)
             return stop(m, E_RANGE, "sizes that overflow, of a tensor in storage ", view->storage->key);
         n *= shape;
-        if (shape == 0) { n = 1; empty = 1; }   /* the loop goes on, as other sizes may overflow */
+        if (shape == 0) { n = 1; empty = 1; }   /* the loop goes on: other sizes may overflow */
         if (shape > 1 && step > (view->storage->span - 1) / (shape - 1) && !empty)
             return stop(m, E_RANGE, "a tensor reaches beyond storage ", view->storage->key);
-        last += shape && !empty ? (shape - 1) * step : 0;       /* at most DIMS_MAX + 1 times a file's size */
+        last += shape && !empty ? (shape - 1) * step : 0;       /* <= (DIMS_MAX + 1) times the file's size */
         if (d < TORCH_DIMS) { view->shape[d] = shape; view->stride[d] = step; }
     }
     if (empty ? view->first > view->storage->span : last >= view->storage->span)
@@ -357,12 +361,12 @@ static int rebuild_tensor(Machine *m, const Value *arg, int args) {
     return push(m, v);
 }
 
-/* Calls function(arguments), one of the five that the table has. */
+/* Replaces a function of the table `globals` and its arguments, a tuple, on the stack by the result. */
 static int reduce(Machine *m) {
     Value arg = pop(m), function = pop(m);
     if (m->code != OK) return 0;
     if (function.type != GLOBAL || arg.type != TUPLE)
-        return stop(m, E_FORMAT, "a call of what is no function", "");
+        return stop(m, E_FORMAT, "a call of something that is not a function", "");
     switch (globals[function.count].kind) {
     case ORDERED_DICT:
         if (arg.count) return stop(m, E_UNSUPPORTED, "OrderedDict with arguments", "");
@@ -374,17 +378,17 @@ static int reduce(Machine *m) {
         return push(m, arg.is.item[0]);
     case SIZE:
         if (arg.count != 1 || arg.is.item[0].type != TUPLE)
-            return stop(m, E_FORMAT, "torch.Size of what is no tuple", "");
+            return stop(m, E_FORMAT, "torch.Size of a value that is not a tuple", "");
         return push(m, arg.is.item[0]);
     case DEVICE: return push(m, value(OTHER, 0));
     default: return stop(m, E_UNSUPPORTED, "a call of ", globals[function.count].name);
     }
 }
 
-/* ---- opcodes, in three groups. Each function returns 1 if it knows the opcode (m->code says whether all
- * went well). ---- */
+/* ---- opcodes, in three groups: each function returns 1 if the opcode is in its group; m->code says whether
+ * an error happened ---- */
 
-/* Numbers, texts and other constants. */
+/* Runs an opcode that pushes a number, a text or another constant. */
 static int constant(Machine *m, int op) {
     uint64_t n;
     switch (op) {
@@ -401,7 +405,7 @@ static int constant(Machine *m, int op) {
         if (n < 8) {
             uint64_t bits = number(m, (int)n), half = n ? (uint64_t)1 << (8 * n - 1) : 1;
             push(m, value(INTEGER, (int64_t)bits - (bits >= half && n ? (int64_t)half * 2 : 0)));
-        } else { take(m, NULL, n); push(m, value(OTHER, 0)); }            /* above 2^55: no size or offset */
+        } else { take(m, NULL, n); push(m, value(OTHER, 0)); }            /* too large for a size */
         return 1;
     case 'G': take(m, NULL, 8); push(m, value(OTHER, 0)); return 1;       /* BINFLOAT */
     case 'X': case 'T': push_text(m, number(m, 4)); return 1;             /* BINUNICODE, BINSTRING */
@@ -410,7 +414,7 @@ static int constant(Machine *m, int op) {
     }
 }
 
-/* Tuples, lists, dicts. */
+/* Runs an opcode of tuples, lists and dicts. */
 static int container(Machine *m, int op) {
     const Value *item;
     Value part[3];
@@ -434,7 +438,7 @@ static int container(Machine *m, int op) {
     }
 }
 
-/* Memos, names and calls. */
+/* Runs an opcode of memos, names and calls. */
 static int object(Machine *m, int op) {
     char module[128], name[128];
     Value v, w;
@@ -460,10 +464,10 @@ static int object(Machine *m, int op) {
         return 1;
     case 'Q': persistent(m); return 1;                                    /* BINPERSID */
     case 'R': case 0x81: reduce(m); return 1;                             /* REDUCE, NEWOBJ */
-    case 'b':    /* BUILD: a state dict's _metadata */
+    case 'b':    /* BUILD sets a state dict's _metadata: it is dropped, the dict stays */
         pop(m);
         if (m->code == OK && (m->depth == 0 || m->stack[m->depth - 1].type != DICT))
-            stop(m, E_UNSUPPORTED, "BUILD of what is no dict", "");
+            stop(m, E_UNSUPPORTED, "BUILD of a value that is not a dict", "");
         return 1;
     default: return 0;
     }
@@ -492,8 +496,9 @@ static void machine_init(Machine *m, File *f, Pool *pool, Error *err) {
     m->err = err;
 }
 
-/* Runs the pickle that begins at byte `from` of the file and ends before `end`; *result is what it builds.
- * Adds the storages that it names to the machine's. Afterwards position() is the byte after the pickle. */
+/* Runs the pickle that begins at byte `from` of the file and ends before byte `end`. Sets
+ * *result to the value that it builds, and adds its storages to m->storages. Then position() is
+ * the byte after the pickle. */
 static int run(Machine *m, uint64_t from, uint64_t end, Value *result) {
     int op = 0;
     m->at = m->begin = from;
@@ -510,7 +515,7 @@ static int run(Machine *m, uint64_t from, uint64_t end, Value *result) {
     return m->code;
 }
 
-/* ---- the zip container, by its central directory, since torch writes local headers without sizes ---- */
+/* ---- the zip container: its central directory gives the sizes, which torch's local headers lack ---- */
 
 typedef struct { const char *name; uint64_t header, at, size; } Entry; /* at: where the entry's bytes begin */
 typedef struct { File *file; uint64_t directory, bytes, count; Entry *entry; Pool *pool; Error *err; } Zip;
@@ -526,9 +531,10 @@ static int zip_broken(const Zip *z, const char *what) {
     return refuse(z->err, E_FORMAT, HERE, "zip: %s", what);
 }
 
-/* Reads zip64's end record, if there is one: after the central directory come a record with 64-bit numbers
- * and a locator that says where the record is. A number that fits into the old end record has to be the same
- * there. *end: where the old record begins; afterwards the byte before which the directory has to end. */
+/* Reads zip64's end record, if there is one. It has 64-bit numbers and follows the central directory;
+ * after it comes a locator, which gives its place. A number that fits into the old end record has to
+ * be the same in both. *end is the byte where the old record begins; it becomes the byte where the
+ * zip64 record begins. */
 static int zip64_end(Zip *z, uint64_t *end) {
     unsigned char b[56];
     Reader r = { b, b + 20, 0 };
@@ -562,7 +568,7 @@ static int zip64_end(Zip *z, uint64_t *end) {
     return OK;
 }
 
-/* Reads the end record: the last bytes of the file, except for a comment. */
+/* Reads the end record, after which only a comment may follow. Sets z->directory, bytes and count. */
 static int zip_end(Zip *z) {
     uint64_t size = file_size(z->file), length = size < 22 + 65535 ? size : 22 + 65535, at = 0, end;
     unsigned char *tail = pool_take(z->pool, (size_t)length, 1);
@@ -592,8 +598,8 @@ static int zip_end(Zip *z) {
     return OK;
 }
 
-/* Reads zip64's extra field (id 1), which holds, of size, compressed size and offset, those that are all ones
- * in the old record. *bad: 1 if it is too short. */
+/* Reads zip64's extra field (id 1). It holds only those of size, compressed size and offset that are all ones
+ * in the old record. Sets *bad to 1 if the field is too short. */
 static void zip64_extra(const unsigned char *extra, unsigned length, uint64_t *size, uint64_t *packed,
                         uint64_t *header, int *bad) {
     Reader r = { extra, extra + length, 0 };
@@ -611,7 +617,7 @@ static void zip64_extra(const unsigned char *extra, unsigned length, uint64_t *s
     }
 }
 
-/* Reads one record of the central directory. */
+/* Reads one record of the central directory into e. */
 static int zip_record(Zip *z, Reader *r, Entry *e) {
     unsigned flags, method, name, extra, comment;
     const unsigned char *text, *more;
@@ -647,8 +653,8 @@ static int zip_record(Zip *z, Reader *r, Entry *e) {
     return OK;
 }
 
-/* Reads an entry's local header: 30 bytes, the name once more, extra bytes for alignment, then the entry's
- * bytes. All of it has to lie before `limit`, where the next entry (or the directory) begins. */
+/* Reads an entry's local header: 30 bytes, the name once more, extra bytes for alignment. The entry's bytes
+ * follow, and have to end before byte `limit`, where the next entry (or the directory) begins. */
 static int zip_local(Zip *z, Entry *e, uint64_t limit) {
     unsigned char b[30 + NAME_LIMIT];
     Reader r = { b, b + 30, 0 };
@@ -674,7 +680,7 @@ static int zip_local(Zip *z, Entry *e, uint64_t limit) {
     return OK;
 }
 
-/* Reads all entries, and sorts them by name. */
+/* Reads the places of all entries, and sorts the entries by name. */
 static int zip_open(Zip *z) {
     unsigned char *directory;
     Reader r;
@@ -689,7 +695,7 @@ static int zip_open(Zip *z) {
     r.bad = 0;
     for (uint64_t i = 0; i < z->count && code == OK; i++) code = zip_record(z, &r, &z->entry[i]);
     if (code != OK) return code;
-    if (r.at != r.end) return zip_broken(z, "more in the directory than its records");
+    if (r.at != r.end) return zip_broken(z, "the directory has bytes after its records");
     qsort(z->entry, (size_t)z->count, sizeof *z->entry, zip_order);
     for (uint64_t i = 0; i < z->count && code == OK; i++)
         code = zip_local(z, &z->entry[i], i + 1 < z->count ? z->entry[i + 1].header : z->directory);
@@ -701,7 +707,7 @@ static int zip_open(Zip *z) {
     return OK;
 }
 
-/* Returns entry ROOT/FOLDERNAME, or NULL if it is not there. */
+/* Returns the entry whose name is ROOT/ + folder + name, or NULL if there is none. folder: "" or "data/". */
 static const Entry *zip_find(const Zip *z, const char *root, int root_length, const char *folder,
                              const char *name) {
     char full[NAME_LIMIT + 2];
@@ -711,6 +717,7 @@ static const Entry *zip_find(const Zip *z, const char *root, int root_length, co
     return bsearch(&wanted, z->entry, (size_t)z->count, sizeof *z->entry, zip_name);
 }
 
+/* Runs the pickle of a zip file, data.pkl, and finds the places of its storages. */
 static int zip_index(Machine *m, Value *root) {
     Zip z = { NULL, 0, 0, 0, NULL, NULL, NULL };
     const Entry *pickle = NULL, *order;
@@ -741,7 +748,7 @@ static int zip_index(Machine *m, Value *root) {
             return refuse(z.err, E_UNSUPPORTED, HERE, "zip: its byteorder is not little");
     }
     code = run(m, pickle->at, pickle->at + pickle->size, root);
-    if (code == OK && position(m) != m->end) return zip_broken(&z, "data.pkl goes on after its pickle");
+    if (code == OK && position(m) != m->end) return zip_broken(&z, "data.pkl has bytes after its pickle");
     for (TorchStorage *s = m->storages; s && code == OK; s = s->next) {
         const Entry *e = zip_find(&z, folder, length, "data/", s->key);
         if (!e) return refuse(z.err, E_MISSING, HERE, "zip: entry data/%.80s, a storage, is missing", s->key);
@@ -764,7 +771,7 @@ static int by_key(const void *left, const void *right) {
     return strcmp((*a)->key, (*b)->key);
 }
 
-/* Sorts the storages that the object names by key. Equal keys have to describe the same storage. */
+/* Sorts m->storages by key into an array. Refuses storages that have the same key but differ. */
 static int legacy_sort(Machine *m, TorchStorage ***sorted, size_t *count) {
     TorchStorage *s, **list;
     *count = 0;
@@ -782,8 +789,8 @@ static int legacy_sort(Machine *m, TorchStorage ***sorted, size_t *count) {
     return OK;
 }
 
-/* Finds the storages of `keys`, which lie from byte `at` to the end of the file: u64 number of elements, then
- * the elements. */
+/* Finds the places of the storages of `keys`. They fill the file from byte `at` to its end; each is a u64,
+ * the number of elements, and then the elements. */
 static int legacy_storages(Machine *m, const Value *keys, uint64_t at) {
     uint64_t size = file_size(m->file), bytes;
     unsigned char b[8];
@@ -794,8 +801,8 @@ static int legacy_storages(Machine *m, const Value *keys, uint64_t at) {
         const char *key = text_of(&l->value);
         Reader r = { b, b + 8, 0 };
         size_t low = 0, high = count;
-        if (!key) return refuse(m->err, E_FORMAT, HERE, "a storage's key that is no text");
-        while (low < high) {                    /* the first storage of that key */
+        if (!key) return refuse(m->err, E_FORMAT, HERE, "a storage's key that is not a text");
+        while (low < high) {                    /* search the first storage of that key */
             size_t middle = low + (high - low) / 2;
             if (strcmp(sorted[middle]->key, key) < 0) low = middle + 1; else high = middle;
         }
@@ -822,6 +829,7 @@ static int legacy_storages(Machine *m, const Value *keys, uint64_t at) {
     return code;
 }
 
+/* Runs the five pickles of a legacy file, and finds the places of its storages. */
 static int legacy_index(Machine *m, Value *root) {
     unsigned char b[sizeof LEGACY];
     uint64_t size = file_size(m->file);
@@ -852,8 +860,8 @@ static int by_tensor(const void *left, const void *right) {
     return strcmp(a->name, b->name);
 }
 
-/* Returns the dict of tensors: root, or the dict that it holds under one of three names, at most four deep,
- * as a dict may hold itself. */
+/* Returns the dict of tensors: root, or a dict in it that has one of three keys. The search goes at most four
+ * levels deep, as a dict may hold itself. */
 static Value state_dict(Value root) {
     static const char *const inner[] = { "state_dict", "model", "module" };
     for (int depth = 0; depth < 4; depth++) {
@@ -868,7 +876,7 @@ static Value state_dict(Value root) {
     return root;
 }
 
-/* Lists the dict's tensors, sorted by name. Other values are skipped. */
+/* Lists the dict's tensors in *t, sorted by name. Other values are skipped. */
 static int collect(TorchFile *t, const Value *dict, Pool *pool, Error *err) {
     size_t count = 0;
     if (dict->type != DICT) return fail(err, E_FORMAT, "not a dict of tensors", HERE, 0, 0);
@@ -881,7 +889,7 @@ static int collect(TorchFile *t, const Value *dict, Pool *pool, Error *err) {
         const View *view = l->value.is.view;
         if (l->value.type != TENSOR) continue;
         out->name = text_of(&l->key);
-        if (!out->name) return fail(err, E_FORMAT, "a tensor whose name is no text", HERE, 0, 0);
+        if (!out->name) return fail(err, E_FORMAT, "a tensor whose name is not a text", HERE, 0, 0);
         out->dtype = view->dims > TORCH_DIMS ? -1 : view->storage->dtype;
         out->dims = view->dims;
         memcpy(out->shape, view->shape, sizeof out->shape);
@@ -918,9 +926,9 @@ int torch_index(TorchFile *t, File *f, Pool *pool, Error *err) {
 
 /* ---- numbers ---- */
 
-enum { HALVES = 4096, TALL = 512 };             /* elements that are read at a time; of them in one column */
+enum { HALVES = 4096, TALL = 512 };             /* elements that are read at a time; rows of a tile */
 
-/* Returns the float that an element's bytes are. */
+/* Converts the bytes of an element of type dtype to a float. */
 static f32 widen(const unsigned char *b, int dtype) {
     uint32_t u = (uint32_t)b[0] | (uint32_t)b[1] << 8;
     f32 x;
@@ -931,7 +939,7 @@ static f32 widen(const unsigned char *b, int dtype) {
     return x;
 }
 
-/* Reads n elements that follow one another, from element `first` of the storage on. */
+/* Reads the n elements of the storage from element `first` on into out (n). */
 static int read_run(f32 *out, const TorchTensor *t, File *f, uint64_t first, size_t n, Error *err) {
     uint16_t half[HALVES];
     int code = OK;
@@ -950,7 +958,8 @@ static int read_run(f32 *out, const TorchTensor *t, File *f, uint64_t first, siz
     return code;
 }
 
-/* Reads n elements that are `step` apart, through a window of the file. */
+/* Reads n elements of the storage, `first` and then every step-th element, into out (n). Reads WINDOW bytes
+ * of the file at a time. */
 static int read_steps(f32 *out, const TorchTensor *t, File *f, uint64_t first, uint64_t step, size_t n,
                       Error *err) {
     unsigned char window[WINDOW];
@@ -969,8 +978,9 @@ static int read_steps(f32 *out, const TorchTensor *t, File *f, uint64_t first, u
     return OK;
 }
 
-/* Reads whole rows `row` .. row+rows-1 of a transposed matrix, which the file has column by column. HALVES /
- * TALL columns of TALL rows are read at a time and then turned, so that both sides stay in the cache. */
+/* Reads `rows` whole rows, from row `row` on, of a transposed matrix, which the file has column by
+ * column. Reads tiles of TALL rows and HALVES / TALL columns and transposes each, so that a tile
+ * stays in the cache. */
 static int read_columns(f32 *out, const TorchTensor *t, File *f, uint64_t row, size_t rows, Error *err) {
     f32 tile[HALVES];
     size_t columns = (size_t)t->shape[1];
@@ -990,8 +1000,8 @@ static int read_columns(f32 *out, const TorchTensor *t, File *f, uint64_t row, s
     return OK;
 }
 
-/* Returns 1 if the file has the elements in row-major order: each stride is the product of the sizes after
- * it. */
+/* Returns 1 if the file has the elements in row-major order: each stride is the product of
+ * the sizes after it. */
 static int contiguous(const TorchTensor *t) {
     uint64_t step = 1;
     for (int d = t->dims - 1; d >= 0; d--) {
@@ -1011,7 +1021,7 @@ int torch_read(f32 *out, const TorchTensor *t, File *f, uint64_t from, size_t n,
         return refuse(err, E_RANGE, HERE, "elements beyond tensor %.96s", t->name);
     if (contiguous(t)) return read_run(out, t, f, t->first + from, n, err);
     columns = t->shape[t->dims - 1];
-    while (n > 0) {                             /* the rest of a row, or many whole rows */
+    while (n > 0) {                             /* read the rest of a row, or many whole rows */
         uint64_t place = t->first, column = from % columns;
         size_t part = n < columns - column ? n : (size_t)(columns - column);
         int code;
