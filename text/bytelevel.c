@@ -251,7 +251,7 @@ static int load_merges(Tokenizer *t, const char *s, size_t n, Pool *pool, Error 
 static void find_specials(Tokenizer *t) {
     static const char *const control[] = { "<s>", "<pad>", "</s>", "<mask>" };
     size_t i;
-    t->before = t->after = find_ordinary(t, "<s>") == 0 && find_ordinary(t, "</s>") == 2;    /* as in RoBERTa */
+    t->before = t->after = find_ordinary(t, "<s>") == 0 && find_ordinary(t, "</s>") == 2; /* as in RoBERTa */
     t->special.unk = find_ordinary(t, "<unk>");
     if (t->special.unk >= 0) t->piece[t->special.unk].type = PIECE_UNKNOWN;
     if (t->before) {
