@@ -121,7 +121,7 @@ struct Alternative { int sense; uint64_t weight, used; Item *first; Alternative 
 struct Rule {
     const char *name; size_t length; long long line;            /* line: where the name first occurs */
     Alternative *first; int alternatives;
-    int plain, once;                        /* plain: no alternative has a reference; once: `name once:` */
+    int plain, once;                        /* plain: no alternative has a reference; once: defined by `name once:` */
     uint64_t total[2];                      /* sum of the weights that fit a good [0] and a bad [1] sense */
     Rule *next;
 };
@@ -299,7 +299,7 @@ static void parse_grammar(Grammar *g, const char *path) {
     g->words_min = 1;
     g->words_max = 1000000;
     for (long long number = 1; lines_next(lines, &line, &n); number++) {
-        const char *s = keep(line, n);      /* items point into it */
+        const char *s = keep(line, n);      /* the grammar's items point into this copy */
         if (!n || s[0] == '#' || strspn(s, " ") == n) continue;
         for (size_t i = 0; i < n; i++)
             if ((unsigned char)s[i] < ' ') grammar_stop(g, number, "a control character or tab", "", 0);
@@ -449,7 +449,7 @@ static void draw_document(Grammar *g, uint64_t seed, uint64_t index, Document *d
         g->memories = 0;
         g->document++;
         expand(g, g->start, NULL, sense, 0);
-        buffer_u8(&g->out, 0);              /* tidy uses strspn */
+        buffer_u8(&g->out, 0);              /* a NUL, which strspn in tidy needs */
         if (g->out.failed || g->kept.failed) need(NULL);
         words = tidy(text, (const char *)g->out.data, g->out.length - 1);
         if (text->failed) need(NULL);
@@ -897,7 +897,7 @@ static int next_record(Collector *c, Table *t, Record *r, Place *at) {
             if (p.length && (t->at == t->end || *t->at == '\n') && p.text[p.length - 1] == '\r') p.length--;
         }
         r->cell[r->cells++] = p;
-        if (t->at < t->end && *t->at == '\r') t->at++;          /* after a quoted cell */
+        if (t->at < t->end && *t->at == '\r') t->at++;          /* the \r of \r\n after a quoted cell */
         if (t->at == t->end || *t->at != t->separator) break;
     }
     if (t->at < t->end && *t->at == '\n') { t->at++; t->place.line++; }

@@ -68,7 +68,8 @@ static Summed read_log(const char *path, Pool *pool) {
 
 /* ---- the table ---- */
 
-/* Prints up to `width` characters of *text, broken at a space if there is one, and moves *text past them. */
+/* Prints up to `width` characters of *text, up to a space if there is one, pads them to
+ * `width`, and moves *text after them. */
 static void print_cell(const char **text, size_t *left, int width) {
     size_t at = 0, end = 0;
     int columns = 0;

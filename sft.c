@@ -89,7 +89,7 @@ static int *document_ids(const Trainer *t, const Document *d, int kind, Pool *sc
         if (!code) code = tokenizer_encode(t->tokenizer, d->text[0], d->length[0], scratch, &prompt,
                                            &prompts);
         if (code) return NULL;
-        int same = 0;                       /* ids that both begin with */
+        int same = 0;                       /* how many ids are equal at the beginning of both */
         while (same < prompts && same < *count && prompt[same] == ids[same]) same++;
         if (!o.learn && same + *before > 1) *learn = same + *before;
     } else if (tokenizer_encode(t->tokenizer, d->text[0], d->length[0], scratch, &ids, count)) return NULL;
@@ -474,7 +474,7 @@ static int train(Trainer *t) {
 /* Makes the run's folder and begins its logs. */
 static void open_run(Trainer *t, const Program *program, const char *data) {
     Error err = { 0 };
-    char single[600];                       /* readers would take this file instead of the shards */
+    char single[600];                       /* if it exists, readers take it and ignore the shards */
     run_out(t->out.path, sizeof t->out.path, o.out, "sft");
     snprintf(single, sizeof single, "%s/model.safetensors", t->out.path);
     if (shard_bytes() && tensor_values(t->list, t->tensors, 0) * (o.dtype == F32 ? 4 : 2) > shard_bytes() &&
