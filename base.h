@@ -28,6 +28,9 @@ enum { OK = 0,
     E_MEMORY,                       /* an arena, pool or workspace is too small */
     E_NUMBER                        /* a NaN or an infinity */
 };
+/* A function that returns an int returns OK (0) or an E_ code; one that returns a pointer returns
+ * NULL on failure; an Error *err says why. Functions that have neither can fail only in their arena
+ * or workspace: look at its `failed` afterwards. */
 /* The record of an error; only programs print it (cli.c: die). got == wanted:
  * there are no numbers. */
 typedef struct { int code; char what[160], where[256]; long long got, wanted; } Error;

@@ -4,19 +4,12 @@
  * C model width, H heads, K key/value heads, D head width, F feed-forward width, L layers,
  * V vocabulary, R LoRA rank, I/O in/out features. Arrays are row-major: x (N,C) has element (n,c)
  * at x[n*C + c]. A linear weight is (O,I): y = x W^T.
- *
  * Pairs: x_forward overwrites its outputs, x_backward only ADDS to every d-array. Arguments come in
  * the order outputs, saved values, inputs, weights, scalars, sizes.
- *
- * Errors: a function that returns an int returns OK (0) or an E_ code, one that returns a pointer
- * returns NULL on failure, and an Error *err says why. Functions that have neither can fail only in
- * their arena or workspace: look at its `failed` afterwards.
- *
  * Log-probabilities, KL and entropy are in nats. Each .c file names the papers and formats that it
  * implements. A file calls only files of a lower level (the list in the Makefile; `make check`). */
 #ifndef RLHF_H
 #define RLHF_H
-
 #include "base.h"
 
 /* ==== The shapes that everything shares. An x_carve takes numbers from an Arena, which may only
@@ -29,8 +22,7 @@ enum { QUANT_NF4, QUANT_FP4, QUANT_NESTED = 256 /* absmax values that share one 
 typedef struct {
     int kind, block;                /* QUANT_; weights that share an absmax: 32, 64 ... 4096 */
     f32 *absmax;                    /* (blocks), or NULL: doubly quantised, by the next four */
-    unsigned char *code;            /* (blocks) */
-    f32 *nested, offset, *map;      /* (blocks / 256 rounded up), 1, (256) */
+    unsigned char *code; f32 *nested, offset, *map;     /* (blocks) (blocks/256, up) 1 (256) */
     f32 table[16];
     int dtype;                      /* F32, BF16, F16: weights are rounded to it first */
 } Quant;
@@ -54,12 +46,10 @@ typedef struct { Tensor *tensor; int tensors, trainable; Arena *arena; } TensorL
  * head (not NF4); norms and biases are F32. kind, block, doubled (1: absmax in 8 bits): of NF4.
  * compute: what linears multiply, as by PyTorch's autocast; the head's logits stay F32. */
 typedef struct { int layers, tables, kind, block, doubled, compute; } WeightTypes;
-
 /* The rows of k and v that each query sees: rows first[n] .. first[n]+count[n]-1 (count >= 1).
  * self[n]: the row that is the query's own, for a bias by distance; NULL without one. */
 typedef struct { const int *first, *count, *self; } Keys;
 typedef struct { int L, B, T, width /* K*D */; float *k, *v; } Cache;   /* (L,B,T,width) */
-
 /* LoRA (Hu et al. 2021). targets: comma-separated, in peft's names. */
 typedef struct { int R; float alpha; int rslora; float dropout; char targets[160]; } LoraConfig;
 typedef struct { Matrix A /* (R,I) */, B /* (O,R) */; } LoraPair;      /* A.O == 0: not adapted */
@@ -70,7 +60,6 @@ typedef struct { float p; uint64_t seed, row; float *x, *dx; } LoraDropout;
 typedef struct { LoraConfig config; float scale;
                  LoraPair *pair; int pairs;         /* one per tensor of the base's list, by id */
                  Tensor *tensor; int tensors; LoraDropout dropout; } Lora;
-
 /* A transformer as data (stack.c). norm, norm_place, activation: 0 is the first name of the enum.
  * The other options are off at 0. */
 enum { NORM_RMS, NORM_LAYER };                      /* norm */
@@ -264,8 +253,8 @@ int reward_forward(const RewardModel *m, const Lora *adapter, const Texts *texts
                    RewardSaved *saved, float *logits, Arena *ws);
 int reward_backward(const RewardModel *m, const Lora *adapter, const Texts *texts,
                     RewardSaved *saved, const float *dlogits, Arena *ws);
-/* Bradley-Terry: texts 2i chosen, 2i+1 rejected; loss (pairs) = -log sigmoid(logit 0 chosen -
- * logit 0 rejected); backward adds dloss (pairs) times its slope to dlogits. */
+/* Bradley-Terry: texts 2i chosen, 2i+1 rejected; loss (pairs) = -log sigmoid(logit 0 chosen - logit
+ * 0 rejected); backward adds dloss (pairs) times its slope to dlogits. */
 void ranking_forward(float *loss, const float *logits, int labels, int pairs);
 void ranking_backward(float *dlogits, const float *dloss, const float *logits, int labels,
                       int pairs);
@@ -303,41 +292,34 @@ int stack_encoded(const Stack *s, const Lora *adapter, Encoded *e, Arena *ws);  
 /* ==== ops.c: the layers as forward/backward pairs, each the plain definition; AdamW
  * With ws->base == NULL a function only measures. If ws is too small, ws->failed is set and outputs
  * are not written. Sums have one order, whatever the number of rows or threads (ops.c). ==== */
-/* Lays out w (O,I) and appends it to the list, which must have room; w->id becomes its
- * index. "%d" in name becomes layer. In a trainable list w gets a gradient.
- * list->tensor NULL: does nothing. */
+/* Lays out w (O,I) and appends it to the list, which must have room; w->id becomes its index. "%d"
+ * in name becomes layer. A trainable list gives w a gradient. list->tensor NULL: does nothing. */
 void tensor_carve(TensorList *list, Matrix *w, const char *name, int layer, int type, int O, int I,
                   int flags);
-/* Lays out the scales of an NF4 weight, w->quant. */
-void tensor_carve_quant(Matrix *w, int kind, int block, int doubled, Arena *a);
+void tensor_carve_quant(Matrix *w, int kind, int block, int doubled, Arena *a);  /* NF4 scales */
 size_t tensor_bytes(const Matrix *w);       /* returns the bytes of w->data */
-/* Returns how many values the list has, without TIED tensors; trainable_only: the trained ones. */
-size_t tensor_values(const Tensor *list, int tensors, int trainable_only);
-/* Fill an F32 matrix with random numbers of a normal distribution (mean 0), or with one value. */
-void tensor_normal(const Matrix *w, double deviation, uint64_t seed);
-void tensor_fill(const Matrix *w, float value);
-/* Compute y (N,O) = (linear_add: +=) x (N,I) W^T + bias (O; NULL: there is none). Each output is
- * one sum in order of i, the bias last. If w->output is not F32, the sum is rounded to it, by
- * linear_add before it is added to y. */
+size_t tensor_values(const Tensor *list, int tensors, int trainable_only);  /* counts, not TIED */
+void tensor_normal(const Matrix *w, double deviation, uint64_t seed);       /* F32; mean 0 */
+void tensor_fill(const Matrix *w, float value);                             /* F32 */
+/* y (N,O) = (linear_add: +=) x (N,I) W^T + bias (O; NULL: none). Each output is one sum in order of
+ * i, the bias last. If w->output is not F32, the sum is rounded to it, and then added to y. */
 void linear_forward(float *y, const float *x, const Matrix *w, const float *bias, int N, Arena *ws);
 void linear_add(float *y, const float *x, const Matrix *w, const float *bias, int N, Arena *ws);
-/* Computes dx (N,I) += dy (N,O) W; w->grad (O,I) += dy^T x; dbias (O) += the sum of dy over
- * rows. Each of the three may be NULL. w->grad and dbias are float32 sums. */
+/* Computes dx (N,I) += dy (N,O) W; w->grad (O,I) += dy^T x; dbias (O) += the sum of dy over rows.
+ * Each of the three may be NULL. w->grad and dbias are float32 sums. */
 void linear_backward(float *dx, float *dbias, const float *dy, const float *x, const Matrix *w,
                      int N, Arena *ws);
-/* Measures the scratch of linear_forward, linear_add and linear_backward for up to N rows:
- * reserves it in ws and frees it. */
+/* Measures the scratch of these three for up to N rows: reserves it in ws and frees it. */
 void linear_measure(Arena *ws, int N, int I, int O, int compute);
 /* Copies row token[n] of w to row n of y (N,C). Backward adds dy to these rows of w->grad. */
 void embedding_forward(float *y, const int *token, const Matrix *w, int N);
 void embedding_backward(const float *dy, const int *token, const Matrix *w, int N);
-/* RMSNorm (Zhang & Sennrich 2019): computes y (N,C) =
- * x / sqrt(mean(x^2) + eps) * w (C). dw NULL: w is frozen. */
+/* RMSNorm (Zhang & Sennrich 2019): y (N,C) = x / sqrt(mean(x^2) + eps) * w (C). dw NULL: frozen. */
 void rmsnorm_forward(float *y, const float *x, const float *w, float eps, int N, int C);
 void rmsnorm_backward(float *dx, float *dw, const float *dy, const float *x, const float *w,
                       float eps, int N, int C);
-/* LayerNorm (Ba et al. 2016): computes y (N,C) = (x - mean) / sqrt(var + eps) * w (C) + b (C),
- * with biased variance. Backward adds to w->grad and b->grad too (NULL: w and b are frozen). */
+/* LayerNorm (Ba et al. 2016): y (N,C) = (x - mean) / sqrt(var + eps) * w (C) + b (C), with biased
+ * variance. Backward adds to w->grad and b->grad too (NULL: frozen). */
 void layernorm_forward(float *y, const float *x, const float *w, const float *b, float eps, int N,
                        int C);
 void layernorm_backward(float *dx, const float *dy, const float *x, const Matrix *w,
@@ -346,22 +328,20 @@ void layernorm_backward(float *dx, const float *dy, const float *x, const Matrix
  * (N); cosine and sine (positions, D/2). inverse 1 rotates back, for the backward pass. */
 void rope_rotate(float *x, const int *position, const float *cosine, const float *sine, int inverse,
                  int N, int H, int D);
-/* H query heads, K key heads, D numbers each: head h uses key head h / (H/K). A score is
- * scale * q.k, plus, if bias is not NULL, bias[bucket[reach + distance]][h], where
- * distance = key row - own row is from -reach to reach (Raffel et al. 2020). bias (buckets,H),
- * bucket (2*reach+1); dbias NULL: bias is frozen. */
+/* H query heads, K key heads, D numbers each: head h uses key head h / (H/K). A score is scale *
+ * q.k, plus, if bias is not NULL, bias[bucket[reach + distance]][h], where distance = key row - own
+ * row is from -reach to reach (Raffel et al. 2020). bias (buckets,H), bucket (2*reach+1); dbias
+ * NULL: bias is frozen. */
 typedef struct { int H, K, D; float scale; const float *bias; float *dbias; const int *bucket;
                  int reach; } Heads;
 typedef struct { float *q, *k, *v; } Qkv;   /* q (N,H*D), k and v (rows,K*D) */
-/* Attention (Vaswani et al. 2017; grouped: Ainslie et al. 2023): computes
- * y (N,H*D) = softmax(scores) v. Backward adds to d->q, d->k, d->v and heads->dbias; y
- * is the forward's output. */
+/* Attention (Vaswani et al. 2017; grouped: Ainslie et al. 2023): y (N,H*D) = softmax(scores) v.
+ * Backward adds to d->q, d->k, d->v and heads->dbias; y is the forward's output. */
 void attention_forward(float *y, const Qkv *in, const Keys *keys, int N, const Heads *heads,
                        Arena *ws);
 void attention_backward(const Qkv *d, const float *dy, const float *y, const Qkv *in,
                         const Keys *keys, int N, const Heads *heads, Arena *ws);
-/* Measures the scratch of attention_forward and attention_backward if no query sees
- * more than `keys` rows. */
+/* Measures the scratch of both, if no query sees more than `keys` rows. */
 void attention_measure(Arena *ws, int keys, const Heads *heads);
 /* Compute y (n) = act(x), or act(gate) up (Shazeer 2020). SILU: x sigmoid(x). GELU: x Phi(x),
  * exact. GELU_TANH: GPT-2's gelu_new, x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2. */
@@ -370,11 +350,10 @@ void activation_backward(float *dx, const float *dy, const float *x, int activat
 void gated_forward(float *y, const float *gate, const float *up, int activation, size_t n);
 void gated_backward(float *dgate, float *dup, const float *dy, const float *gate, const float *up,
                     int activation, size_t n);
-/* Computes y (n) = tanh(x). Backward reads the output y, not x. */
-void tanh_forward(float *y, const float *x, size_t n);
+void tanh_forward(float *y, const float *x, size_t n);      /* backward reads the output y */
 void tanh_backward(float *dx, const float *dy, const float *y, size_t n);
-/* Computes logprob (N) of token[n], and entropy (N; NULL: skip), under
- * softmax(logits (N,V) / temperature). Backward reads logprob, the forward's output. */
+/* Computes logprob (N) of token[n], and entropy (N; NULL: skip), under softmax(logits (N,V) /
+ * temperature). Backward reads logprob, the forward's output. */
 void logprob_forward(float *logprob, float *entropy, const float *logits, const int *token,
                      float temperature, int N, int V);
 void logprob_backward(float *dlogits, const float *dlogprob, const float *logprob,
@@ -384,25 +363,21 @@ void softmax_weights(float *w, const float *z, float temperature, int V);
 /* Computes kl (N) = sum over v of p (log p - log q), p and q from logits and ref_logits (N,V). */
 void full_kl_forward(float *kl, const float *logits, const float *ref_logits, float temperature,
                      int N, int V);
-/* Computes loss (N) = -log softmax(logits (N,C))[label[n]] of C classes.
- * Backward reads this loss. */
+/* Computes loss (N) = -log softmax(logits (N,C))[label[n]]. Backward reads this loss. C classes. */
 void cross_entropy_forward(float *loss, const float *logits, const int *label, int N, int C);
 void cross_entropy_backward(float *dlogits, const float *dloss, const float *loss,
                             const float *logits, const int *label, int N, int C);
 float exp_own(float x);         /* returns e^x within 1.5 ulp, the same bits on every machine */
 float log1p_exp(float x);       /* returns log(1 + e^x), without overflow */
-/* AdamW (Kingma & Ba 2015; Loshchilov & Hutter 2019). tf_style 1: eps is added to sqrt(v) before
- * its bias correction, as in TensorFlow 1. */
+/* AdamW (Kingma & Ba 2015; Loshchilov & Hutter 2019). tf_style: eps as in TensorFlow 1 (ops.c). */
 typedef struct { float lr, beta1, beta2, eps, weight_decay; int tf_style; } AdamW;
 typedef struct { float *m, *v; size_t n; long long t; } Optimizer;     /* moments (n); t: steps */
-/* Lays out the moments of all trained tensors, without setting them to 0. */
-void optimizer_carve(Optimizer *o, const Tensor *list, int tensors, Arena *a);
+void optimizer_carve(Optimizer *o, const Tensor *list, int tensors, Arena *a);  /* not cleared */
 void optimizer_reset(Optimizer *o);         /* sets moments and t to 0 */
 double gradient_norm(const Tensor *list, int tensors);          /* returns the L2 norm */
 void gradient_zero(const Tensor *list, int tensors);
-/* Makes one step with gradients times grad_scale; vectors do not decay. Lists can share an
- * optimizer: begin is the index of the list's first moment; returns the index after its last
- * moment. A call with begin 0 begins a new step (t + 1). */
+/* Makes one step with gradients times grad_scale; vectors do not decay. begin: the index of the
+ * list's first moment (0 begins a new step, t + 1); returns the index after its last. */
 size_t optimizer_step(Optimizer *o, size_t begin, const Tensor *list, int tensors, const AdamW *c,
                       float grad_scale);
 
@@ -429,8 +404,7 @@ f32 bf16_to_f32(uint16_t bits);     /* widens exactly */
 uint16_t f32_to_bf16(f32 x);        /* rounds to nearest, ties to even; a NaN becomes quiet */
 f32 f16_to_f32(uint16_t bits);      /* widens exactly, with subnormals, infinities and NaN */
 uint16_t f32_to_f16(f32 x);         /* rounds to nearest, ties to even; overflow becomes infinity */
-/* Widen, narrow or round n numbers of type BF16 or F16, as the four functions above do.
- * halves_round works in place and leaves F32 as it is. */
+/* Do so for n numbers of type BF16 or F16; halves_round works in place (F32: does nothing). */
 void halves_widen(f32 *x, const uint16_t *half, int type, size_t n);
 void halves_narrow(uint16_t *half, const f32 *x, int type, size_t n);
 void halves_round(f32 *x, int type, size_t n);
@@ -440,13 +414,12 @@ size_t quant_blocks(size_t n, int block);       /* returns how many absmax value
 f32 quant_scale(const Quant *q, size_t b);      /* returns the absmax of block b */
 void quant_table(f32 table[16], int kind);      /* fills in the values of the 16 codes */
 void quant_map(f32 map[256]);                   /* fills in the signed dynamic 8-bit map */
-/* Quantises x (n) to packed ((n+1)/2 bytes) and absmax (quant_blocks). Returns OK, E_ARGUMENT
- * (bad block or kind), or E_NUMBER if x has a NaN or an infinity: *where (or NULL) becomes the
- * index of the first one. Its block gets no codes, and an absmax that is not finite. */
+/* Quantises x (n) to packed ((n+1)/2 bytes) and absmax (quant_blocks). Returns OK, E_ARGUMENT (bad
+ * block or kind), or E_NUMBER if x has a NaN or an infinity: *where (or NULL) becomes the index of
+ * the first one. Its block gets no codes, and an absmax that is not finite. */
 int quantize_4bit(unsigned char *packed, f32 *absmax, const f32 *x, size_t n, int block, int kind,
                   size_t *where);
-/* Quantises absmax (blocks, finite) to code (blocks), nested (blocks / 256 rounded up) and
- * *offset (the mean), with the values of map (256). */
+/* Quantises absmax (blocks, finite) to code, nested and *offset (the mean), by map (256). */
 void quantize_absmax(unsigned char *code, f32 *nested, f32 *offset, const f32 *map,
                      const f32 *absmax, size_t blocks);
 /* Sets x (n) to the n elements from `at` on of a 4-bit weight; any range gives the same bits. */
@@ -462,9 +435,8 @@ Tokenizer *tokenizer_bytelevel(const void *vocab, size_t vocab_n, const void *me
                                size_t merges_n, Pool *pool, Error *err);
 Tokenizer *tokenizer_wordpiece(const void *vocab, size_t n, Pool *pool, Error *err);
 Tokenizer *tokenizer_json(const void *bytes, size_t n, Pool *pool, Error *err);
-/* Encodes a text of n bytes (any bytes), without the tokens of the template. *ids: *count
- * ids, in pool. Added tokens are cut out of the text first. Takes at most O(n log n)
- * time. OK or E_MEMORY. */
+/* Encodes a text of n bytes (any bytes), without the tokens of the template. *ids: *count ids, in
+ * pool. Added tokens are cut out of the text first. Time: O(n log n). OK or E_MEMORY. */
 int tokenizer_encode(const Tokenizer *t, const char *text, size_t n, Pool *pool, int **ids,
                      int *count);
 /* The bytes [from, to) of the text that an id stands for; exact 0: a guess. tokenizer_encode_spans
@@ -487,8 +459,7 @@ int tokenizer_size(const Tokenizer *t);     /* returns the number of ids */
 int tokenizer_kind(const Tokenizer *t);     /* returns a TOKENIZER_ constant */
 typedef struct { int bos, eos, unk, pad; } SpecialIds;                  /* -1: it has none */
 SpecialIds tokenizer_specials(const Tokenizer *t);
-/* Sets *before to 1 if the template puts bos before a text, *after to 1 if it puts eos after it;
- * else sets them to 0. */
+/* Sets *before (*after) to 1 if the template puts bos before (eos after) a text, else to 0. */
 void tokenizer_template(const Tokenizer *t, int *before, int *after);
 const char *tokenizer_chat_template(const Tokenizer *t);    /* text or NULL; it is never run */
 const char *tokenizer_piece(const Tokenizer *t, int id, size_t *length);    /* NULL: no such id */
