@@ -33,7 +33,7 @@ static struct {
     const char *preset;                     /* the name of the preset in use, or NULL */
     unsigned char given[OPTIONS_MAX];       /* for each row of program->option: 1 if it was given */
     void *arenas;                           /* cli_arena's last block, a linked list of all blocks */
-    int line_open;                          /* 1: the terminal's last line is a progress line without a newline */
+    int line_open;                          /* 1: the terminal's last line is progress, without a newline */
     int running;                            /* 1 from the first line of progress to its last */
     double start, shown;                    /* progress: times of its first and its last line */
     long long first, bucket;                /* `done` in the first line; twentieths in the last */
