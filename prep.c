@@ -121,7 +121,7 @@ struct Alternative { int sense; uint64_t weight, used; Item *first; Alternative 
 struct Rule {
     const char *name; size_t length; long long line;            /* line: where the name first occurs */
     Alternative *first; int alternatives;
-    int plain, once;                        /* plain: no alternative has a reference; once: it is `name once:` */
+    int plain, once;                        /* plain: no alternative has a reference; once: `name once:` */
     uint64_t total[2];                      /* sum of the weights that fit a good [0] and a bad [1] sense */
     Rule *next;
 };
