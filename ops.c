@@ -278,20 +278,17 @@ void layernorm_backward(float *dx, const float *dy, const float *x, const Matrix
 
 /* ---- Positions and attention ---- */
 
-/* Rotates numbers j and j + D/2 of each head, a and b, by the angle position * inv_freq[j]:
+/* Rotates numbers j and j + D/2 of each head of a row, a and b, by the angle position * inv_freq[j]; c and s
+ * (D/2) are its cosines and sines:
  *     a' = a cos - b sin,  b' = b cos + a sin                                          [Su et al. 2021] */
-static void rope_rows(float *x, const int *position, const float *cosine, const float *sine, int inverse,
-                      int H, int D, size_t from, size_t to) {
+static void rope_row(float *x, const float *c, const float *s, int inverse, int H, int D) {
     int half = D / 2;
-    for (size_t n = from; n < to; n++) {
-        const float *c = cosine + at(position[n], half), *s = sine + at(position[n], half);
-        for (int h = 0; h < H; h++) {
-            float *restrict a = x + (n * (size_t)H + (size_t)h) * (size_t)D, *restrict b = a + half;
-            for (int j = 0; j < half; j++) {
-                float u = a[j], v = b[j], sj = inverse ? -s[j] : s[j];
-                a[j] = u * c[j] - v * sj;
-                b[j] = v * c[j] + u * sj;
-            }
+    for (int h = 0; h < H; h++, x += D) {
+        float *restrict a = x, *restrict b = x + half;
+        for (int j = 0; j < half; j++) {
+            float u = a[j], v = b[j], sj = inverse ? -s[j] : s[j];
+            a[j] = u * c[j] - v * sj;
+            b[j] = v * c[j] + u * sj;
         }
     }
 }
@@ -299,7 +296,11 @@ static void rope_rows(float *x, const int *position, const float *cosine, const 
 void rope_rotate(float *x, const int *position, const float *cosine, const float *sine, int inverse, int N,
                  int H, int D) {
     RETURN_WIDE(rope_rotate, (x, position, cosine, sine, inverse, N, H, D));
-    IN_PARTS((double)N * H * D * 2, N, rope_rows(x, position, cosine, sine, inverse, H, D, from, to));
+    const size_t half = (size_t)(D / 2), row = at(H, D);
+    IN_PARTS((double)N * H * D * 2, N,
+             for (size_t n = from; n < to; n++)
+                 rope_row(x + n * row, cosine + (size_t)position[n] * half, sine + (size_t)position[n] * half,
+                          inverse, H, D));
 }
 
 /* Return where head h of query n begins in q and y (query_at), and where its key head begins in row j of
@@ -495,26 +496,23 @@ void logprob_forward(float *logprob, float *entropy, const float *logits, const 
     IN_PARTS((double)N * V * 16, N, logprob_rows(logprob, entropy, logits, token, temperature, V, from, to));
 }
 
-/* Adds to dlogits, in rows from .. to-1, dlogprob times
+/* Adds to dz (V), for one row z of the logits, dlogprob times
  *     d logprob / d z_v = ([v = token] - p_v) / T,   p_v = e^(z_v / T - lse).
  * lse follows from the forward's output: lse = z_token / T - logprob. */
-static void logprob_backward_rows(float *dlogits, const float *dlogprob, const float *logprob,
-                                  const float *logits,
-                                  const int *token, float temperature, int V, size_t from, size_t to) {
-    for (size_t n = from; n < to; n++) {
-        const float *z = logits + n * (size_t)V;
-        float *dz = dlogits + n * (size_t)V, cold = 1 / temperature;
-        float lse = z[token[n]] * cold - logprob[n], g = dlogprob[n] * cold;
-        for (int v = 0; v < V; v++) dz[v] -= g * exp_inline(z[v] * cold - lse);
-        dz[token[n]] += g;
-    }
+static void logprob_backward_row(float *dz, float dlogprob, float logprob, const float *z, int token,
+                                 float temperature, int V) {
+    float cold = 1 / temperature, lse = z[token] * cold - logprob, g = dlogprob * cold;
+    for (int v = 0; v < V; v++) dz[v] -= g * exp_inline(z[v] * cold - lse);
+    dz[token] += g;
 }
 
 void logprob_backward(float *dlogits, const float *dlogprob, const float *logprob, const float *logits,
                       const int *token, float temperature, int N, int V) {
     RETURN_WIDE(logprob_backward, (dlogits, dlogprob, logprob, logits, token, temperature, N, V));
     IN_PARTS((double)N * V * 16, N,
-             logprob_backward_rows(dlogits, dlogprob, logprob, logits, token, temperature, V, from, to));
+             for (size_t n = from; n < to; n++)
+                 logprob_backward_row(dlogits + n * (size_t)V, dlogprob[n], logprob[n], logits + n * (size_t)V,
+                                      token[n], temperature, V));
 }
 
 static void full_kl_rows(float *kl, const float *logits, const float *ref_logits, float temperature, int V,
@@ -668,13 +666,16 @@ void gradient_zero(const Tensor *list, int tensors) {
  * decay = 1 - lr wd, or 1 for vectors.
  * PyTorch: step = lr / (1-b1^t), root = 1 / sqrt(1-b2^t).
  * TF1:     step = lr sqrt(1-b2^t) / (1-b1^t), root = 1. */
+typedef struct { const AdamW *c; float scale, step, root, decay; } AdamStep;
 static void adamw(float *restrict w, float *restrict m, float *restrict v, const float *restrict g,
-                  const AdamW *c, float scale, float step, float root, float decay, size_t from, size_t to) {
+                  const AdamStep *s, size_t from, size_t to) {
+    const float b1 = s->c->beta1, b2 = s->c->beta2, eps = s->c->eps;
+    const float scale = s->scale, step = s->step, root = s->root, decay = s->decay;
     for (size_t i = from; i < to; i++) {
         float gi = g[i] * scale;
-        m[i] = c->beta1 * m[i] + (1 - c->beta1) * gi;
-        v[i] = c->beta2 * v[i] + (1 - c->beta2) * gi * gi;
-        w[i] = w[i] * decay - step * m[i] / (sqrtf(v[i]) * root + c->eps);
+        m[i] = b1 * m[i] + (1 - b1) * gi;
+        v[i] = b2 * v[i] + (1 - b2) * gi * gi;
+        w[i] = w[i] * decay - step * m[i] / (sqrtf(v[i]) * root + eps);
     }
 }
 
@@ -690,8 +691,8 @@ size_t optimizer_step(Optimizer *o, size_t begin, const Tensor *list, int tensor
         float decay = list[i].flags & TENSOR_VECTOR ? 1 : 1 - c->lr * c->weight_decay;
         size_t n = tensor_size(&list[i]);
         float *w = list[i].matrix->data, *m = o->m + begin, *v = o->v + begin;
-        IN_PARTS((double)n * 24, n, adamw(w, m, v, list[i].matrix->grad, c, grad_scale, step, root, decay,
-                                          from, to));
+        const AdamStep s = { c, grad_scale, step, root, decay };
+        IN_PARTS((double)n * 24, n, adamw(w, m, v, list[i].matrix->grad, &s, from, to));
         begin += n;
     }
     return begin;

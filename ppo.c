@@ -1426,7 +1426,7 @@ static Option options[] = {
 };
 
 static const char *const imdb_small[] = {
-    "steps", "30", "batch-size", "192", "mini-batch-size", "48", "ppo-epochs", "2", "learning-rate", "1.4e-4",
+    "steps", "38", "batch-size", "192", "mini-batch-size", "48", "ppo-epochs", "2", "learning-rate", "1.4e-4",
     "value-learning-rate", "3e-3", "init-kl-coef", "0.2", "target", "6", "horizon", "4000", "lam", "1",
     "cliprange-value", "0", "vf-coef", "0.1", "max-grad-norm", "1", "query-min", "4", "query-max", "8",
     "response-min", "32", "response-max", "32", "value-init", "zero", NULL };
