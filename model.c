@@ -246,8 +246,8 @@ static void sift(int *order, const float *z, int i, int n) {
 }
 
 /* Finds the ids that top-k and top-p leave, the most likely first: p[i] (not normalised) belongs to id
- * order[V-1-i]. Returns how many. As Hugging Face's: top-k keeps ties at its threshold; top-p then keeps the
- * fewest first ids whose sum reaches top_p of the total. */
+ * order[V-1-i]. Returns how many. The rules are Hugging Face's: top-k keeps ties at its threshold; top-p then
+ * keeps the shortest beginning of the list whose sum reaches top_p of the total. */
 static int nucleus(float *p, int *order, const float *z, int V, const Sampling *s) {
     int kept = 0, heap = V;
     float total = 0, sum = 0, max;

@@ -511,8 +511,8 @@ void logprob_backward(float *dlogits, const float *dlogprob, const float *logpro
     RETURN_WIDE(logprob_backward, (dlogits, dlogprob, logprob, logits, token, temperature, N, V));
     IN_PARTS((double)N * V * 16, N,
              for (size_t n = from; n < to; n++)
-                 logprob_backward_row(dlogits + n * (size_t)V, dlogprob[n], logprob[n], logits + n * (size_t)V,
-                                      token[n], temperature, V));
+                 logprob_backward_row(dlogits + n * (size_t)V, dlogprob[n], logprob[n],
+                                      logits + n * (size_t)V, token[n], temperature, V));
 }
 
 static void full_kl_rows(float *kl, const float *logits, const float *ref_logits, float temperature, int V,

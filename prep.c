@@ -154,8 +154,8 @@ static size_t name_length(const char *s, size_t n) {
     return i;
 }
 
-/* Returns the rule of that name (n 0: a new rule without a name). If there is none, makes it: it
- * may be defined further down. */
+/* Returns the rule of that name (n 0: a new rule without a name). If no rule has the name yet, adds an empty
+ * rule: the grammar may define it further down. */
 static Rule *rule_named(Grammar *g, const char *name, size_t n, long long line) {
     Rule *r;
     for (r = g->rules; r; r = r->next)

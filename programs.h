@@ -207,8 +207,8 @@ double learning_rate(int schedule, double rate, double warmup, int step, int ste
  * the ids that these rows predict. */
 typedef struct { int *token, *sequence, *position, *target, N, W; unsigned char *wants; } RowList;
 void rows_take(RowList *r, int rows, Pool *pool);           /* reserves room for `rows` rows */
-/* Appends the rows of a sequence, one for each token except the last, which predicts nothing. A row
- * wants its logits if the token that it predicts has the index `first` or a larger one. */
+/* Appends the rows of a sequence, one for each token except the last, which predicts nothing. The
+ * logits of a row are computed only if the token that it predicts has the index `first` or more. */
 void rows_add(RowList *r, int sequence, const int *token, int length, int first);
 /* Returns the list as model_forward's Rows, which point into it. */
 Rows rows_of(const RowList *r);

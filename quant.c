@@ -111,11 +111,11 @@ void quant_table(f32 table[16], int kind) {
         table[i] = kind == QUANT_NF4 ? nf4[i] : i < 8 ? fp4[i] : 0.0f - fp4[i - 8];  /* code 8 is 0, not -0 */
 }
 
-/* Returns 1/absmax, for absmax at least 1e-38, as bitsandbytes does (in PyTorch): a block of zeros becomes
- * 0 * 1e38, not 0 * infinity, and so gets the codes of 0. */
+/* Returns 1 / max(absmax, 1e-38), as bitsandbytes does in PyTorch: a block of zeros becomes 0 * 1e38, not
+ * 0 * infinity, and so gets the codes of 0. */
 static f32 reciprocal(f32 absmax) { return 1.0f / (absmax > 1e-38f ? absmax : 1e-38f); }
 
-/* Returns the largest |x|. Without signs, floats have the order of their bits; infinity
+/* Returns the largest |x|. With the sign bit cleared, floats sort like their bits read as integers; infinity
  * and then NaN come last. */
 static f32 largest_magnitude(const f32 *x, size_t n) {
     int32_t largest = 0;
@@ -127,8 +127,8 @@ static f32 largest_magnitude(const f32 *x, size_t n) {
 }
 
 /* Finds the codes of v = x * inverse, in -1 .. 1. NF4: the code is the number of thresholds below v;
- * thresholds are the midpoints of the values. FP4: the number of thresholds below |v|, 0 .. 7, means
- * the code 0 1 6 7 4 5 2 3 (the bit of 2 flips the bit of 4), plus 8 if v < 0: a zero gets no sign.
+ * thresholds are the midpoints of the values. FP4: for c thresholds below |v|, the code is {0, 1, 6, 7, 4, 5,
+ * 2, 3}[c] (if bit 1 of c is set, bit 2 is flipped), plus 8 if v < 0: a zero gets no sign.
  * The loops compare and do not branch: half of the branches would be predicted wrongly, and
  * comparisons can be vectorised. */
 static void encode(int32_t *code, const f32 *x, f32 inverse, int kind, const f32 *threshold, size_t n) {

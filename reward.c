@@ -100,7 +100,7 @@ void reward_saved_carve(RewardSaved *s, const RewardConfig *c, int N, int B, int
 
 /* ---- what forward and backward share ---- */
 
-/* The rows of some texts. active 0: the workspace only measures, and the arrays are NULL. */
+/* The rows of one pass over some texts. active 0: the pass only measures, and the arrays are NULL. */
 typedef struct { StackRows rows; int *position /* (N) rows of the position table */; int active; } Pass;
 
 static int texts_check(const RewardConfig *c, const Texts *t, const RewardSaved *s) {

@@ -75,7 +75,7 @@ typedef struct {
     int causal, window;                     /* no later rows are seen; only the last ones, 0: all */
     int cross;                                      /* has cross-attention */
     int rotary, qk_norm;                            /* RoPE; norms of each head's q and k (Qwen3) */
-    int buckets, distance;                          /* T5's bias by distance, up to `distance` */
+    int buckets, distance;                          /* T5's bias: how many; the largest distance */
     float scale, eps;                               /* of the scores, 0: 1/sqrt(D); of the norms */
     Rope rope;
 } StackKind;
@@ -236,7 +236,7 @@ typedef struct { RewardConfig config; Matrix word, position, type, norm, norm_b;
                  Matrix dense, dense_b, out, out_b; Tensor *tensor; int tensors; } RewardModel;
 /* B texts one after another: token (N), start (B+1). The head reads the first token of each. */
 typedef struct { int N, B; const int *token, *start; } Texts;
-/* embed (N,C): the embeddings' sum; pooled (B,C). kv has one layer with recompute, else all. */
+/* embed (N,C): the embeddings' sum; pooled (B,C). kv: all layers, with recompute only one. */
 typedef struct { Saved stack; Cache kv; float *embed, *pooled; } RewardSaved;
 enum { TRAIN_NOTHING, TRAIN_ALL, TRAIN_HEAD /* the classifier: what goes with an adapter */ };
 /* types (NULL: F32): of linears and embeddings; the classifier stays F32. OK, E_UNSUPPORTED
@@ -341,7 +341,7 @@ void attention_forward(float *y, const Qkv *in, const Keys *keys, int N, const H
                        Arena *ws);
 void attention_backward(const Qkv *d, const float *dy, const float *y, const Qkv *in,
                         const Keys *keys, int N, const Heads *heads, Arena *ws);
-/* Measures the scratch of both, if no query sees more than `keys` rows. */
+/* Measures the scratch of forward and backward, if no query sees more than `keys` rows. */
 void attention_measure(Arena *ws, int keys, const Heads *heads);
 /* Compute y (n) = act(x), or act(gate) up (Shazeer 2020). SILU: x sigmoid(x). GELU: x Phi(x),
  * exact. GELU_TANH: GPT-2's gelu_new, x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2. */
@@ -416,7 +416,7 @@ void quant_table(f32 table[16], int kind);      /* fills in the values of the 16
 void quant_map(f32 map[256]);                   /* fills in the signed dynamic 8-bit map */
 /* Quantises x (n) to packed ((n+1)/2 bytes) and absmax (quant_blocks). Returns OK, E_ARGUMENT (bad
  * block or kind), or E_NUMBER if x has a NaN or an infinity: *where (or NULL) becomes the index of
- * the first one. Its block gets no codes, and an absmax that is not finite. */
+ * the first one. The block that has it gets no codes, and an absmax that is not finite. */
 int quantize_4bit(unsigned char *packed, f32 *absmax, const f32 *x, size_t n, int block, int kind,
                   size_t *where);
 /* Quantises absmax (blocks, finite) to code, nested and *offset (the mean), by map (256). */

@@ -89,7 +89,7 @@ static int *document_ids(const Trainer *t, const Document *d, int kind, Pool *sc
         if (!code) code = tokenizer_encode(t->tokenizer, d->text[0], d->length[0], scratch, &prompt,
                                            &prompts);
         if (code) return NULL;
-        int same = 0;                       /* how many ids are equal at the beginning of both */
+        int same = 0;                       /* how many first ids of prompt and ids are equal */
         while (same < prompts && same < *count && prompt[same] == ids[same]) same++;
         if (!o.learn && same + *before > 1) *learn = same + *before;
     } else if (tokenizer_encode(t->tokenizer, d->text[0], d->length[0], scratch, &ids, count)) return NULL;

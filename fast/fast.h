@@ -107,9 +107,9 @@ struct Kernel {
     void (*few)(float *c, size_t stride, const float *x, size_t x_row, const void *w, size_t w_row,
                 int type, int M, int k, int add);
     /* Computes a tile of narrow_rows x narrow_columns as tile_in_place does, always with all
-     * rows, from a[i*row + k] and b[k*narrow_columns + j]. It is for more than FEW_ROWS rows of
-     * x, but at most narrow_columns: they are the columns of the tile. narrow_rows 0: the
-     * kernel has no such function. */
+     * rows, from a[i*row + k] and b[k*narrow_columns + j]. It is used if x has more than
+     * FEW_ROWS and at most narrow_columns rows; the rows of x are the columns of the tile.
+     * narrow_rows 0: the kernel has no such function. */
     int narrow_rows, narrow_columns;
     void (*narrow_in_place)(float *c, size_t stride, const float *a, size_t row, const float *b,
                             int k, int add);

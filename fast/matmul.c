@@ -464,7 +464,7 @@ void fast_product(Product p, Arena *ws) {
     ws->used = mark;
     if (!A || M < 1) return;                                    /* ws only measures or has failed */
     float *B = A + floats_of_a(M, K);
-    int packs = !few || has_columns(p.w, kernel);              /* few rows, but 4-bit weights: packs panels */
+    int packs = !few || has_columns(p.w, kernel);   /* many rows, or 4-bit weights that become columns */
     if (!packs && M <= FEW_ROWS && kernel->few) {
         IN_PARTS((double)J * K * (4 + M / 4), (J + FEW_COLUMNS - 1) / FEW_COLUMNS,
                  few_rows_part(&p, from, to));
@@ -579,6 +579,7 @@ void fast_linear_measure(Arena *ws, int N, int I, int O, int compute) {
         arena_take(ws, (size_t)N * (size_t)O, sizeof(float));
     }
     if (input > most) most = input;
-    arena_take(ws, weight > most ? weight : most, sizeof(float));   /* the largest of the three directions */
+    /* the largest scratch that y, dx or dW needs */
+    arena_take(ws, weight > most ? weight : most, sizeof(float));
     ws->used = mark;
 }

@@ -246,7 +246,7 @@ static inline void unpack_columns(float *p, size_t width, const unsigned char *p
                             _mm256_unpacklo_epi64(hi01, hi23), _mm256_unpackhi_epi64(hi01, hi23) };
         for (int g = 0; g < 4; g++, p += 8 * width) {
             __m256i by_column = _mm256_shuffle_epi8(four[g], turn);
-            for (int odd = 0; odd < 2; odd++) {                 /* codes of even k are in the high halves */
+            for (int odd = 0; odd < 2; odd++) {                 /* even k: high 4 bits */
                 __m256i code = _mm256_and_si256(odd ? by_column : _mm256_srli_epi16(by_column, 4), half);
                 __m256i b0 = _mm256_shuffle_epi8(byte[0], code), b1 = _mm256_shuffle_epi8(byte[1], code);
                 __m256i b2 = _mm256_shuffle_epi8(byte[2], code), b3 = _mm256_shuffle_epi8(byte[3], code);

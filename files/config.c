@@ -14,7 +14,7 @@
 /* The kinds of keys in config.json: how read_key reads a value, and write_key writes it. */
 enum {
     KEY_CLASS, KEY_TYPE, KEY_DTYPE,         /* only written: architectures, model_type, torch_dtype */
-    KEY_FIXED,      /* only written: the JSON text `text` */
+    KEY_FIXED,      /* a key that is written, with the JSON text `text`, and never read */
     KEY_ONLY,       /* a text that has to be `text` */
     KEY_OFF,        /* a feature that has to be off; written as `text` (NULL: not written) */
     KEY_NULL,       /* a key that has to be there, with the value null */

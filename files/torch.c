@@ -28,7 +28,7 @@ typedef struct Value Value;
 typedef struct Link Link;
 typedef struct TorchStorage TorchStorage;
 typedef struct View View;
-/* The items of a list or a dict, in order. Several values of the machine may share them. */
+/* The items of a list or a dict, in order. Several values of the pickle machine may share the same items. */
 typedef struct { Link *first, *last; } Chain;
 struct Value {
     int type, count;    /* count: items of a tuple, bytes of a text, or a global's index in `globals` */

@@ -93,7 +93,7 @@ void bytelevel_ids(Tokenizer *t) {
     }
 }
 
-/* Writes the bytes that a token of vocab.json stands for to out, and returns their number; 0 if a character
+/* Writes to out the bytes that a token of vocab.json stands for, and returns their number; 0 if a character
  * of the token stands for no byte. */
 static size_t token_bytes(const ByteLevel *b, Text token, char *out) {
     size_t i, length, n = 0;

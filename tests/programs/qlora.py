@@ -72,7 +72,8 @@ def double_quantised(absmax):               # absmax as it comes back from 8 bit
     d, out = absmax - offset, []
     for part in d.split(256):
         top = part.abs().max()
-        out.append(table[below(part / top, (table[1:] + table[:-1]) / 2)] * top + offset)
+        x = part * (1 / top.clamp(min=1e-38))   # by the reciprocal, as bitsandbytes: x / top may round to another code
+        out.append(table[below(x, (table[1:] + table[:-1]) / 2)] * top + offset)
     return torch.cat(out)
 
 

@@ -117,8 +117,8 @@ ppo run --adapter "$work/a"
 [ "$(grep -c '"ppo/policy/first_ratio_max_deviation": 0,' "$work/run/log.jsonl")" = 2 ] &&
     ok "the first ratio is exactly 1, both steps" || bad "the first ratio"
 true_ "later it moves away" \
-    "$(grep '"env/reward_mean"' "$work/run/log.jsonl" |
-        sed -n '2s|.*"objective/kl": \([-0-9.e+]*\).*|\1|p')^2 > 1e-6"
+    "($(grep '"env/reward_mean"' "$work/run/log.jsonl" |
+        sed -n '2s|.*"objective/kl": \([-0-9.e+]*\).*|\1|p'))^2 > 1e-6"
 differ "the adapter is trained" "$work/a/adapter_model.safetensors" "$work/run/adapter_model.safetensors"
 has "the log says what the reference is" 'the reference is a frozen copy of the adapter it starts from' \
     "$work/run.out"

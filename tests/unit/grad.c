@@ -6,8 +6,8 @@
  *
  * One row per operation, one leaf per input; whole models too, every tensor by name. The loss is sum(out *
  * weight) with random weights. Gradients start at 1, because a backward pass must ADD. A leaf whose gradient
- * is zero everywhere is a failure, but for the biases of keys without RoPE: such a bias adds the same number to
- * every score of a query, which softmax does not see. */
+ * is zero everywhere is a failure, but for the biases of keys without RoPE: such a bias adds the same number
+ * to every score of a query, which softmax does not see. */
 #include "test.h"
 
 enum { LEAVES = 6, OUT_MAX = 4096 };
@@ -434,7 +434,7 @@ static void judge_b(const float *dy) {
     reward_backward(&judge, adapter, &j_texts, &judge_saved, dz, &ws);
 }
 
-/* ---- an encoder and a decoder (T5): texts of 3 and 2 rows, read by 4 and 3 decoder rows, of which 5 are wanted ---- */
+/* ---- an encoder and a decoder (T5): texts of 3 and 2 rows, read by 4 and 3 rows; 5 are wanted ---- */
 enum { EN = 5, DN = 7, DM = 5, TC = 8 };
 static Stack encoder, decoder;
 static Cache en_cache, de_cache;

@@ -1,22 +1,27 @@
-/* nf4.c - QLoRA against PyTorch (tests/golden/models/nf4-policy, made by tests/programs/qlora.py): a policy held in 4 bits with an adapter next to it,
- * its logits, loss and the adapter's gradients, at compute types F32, BF16 and F16; and what has to be the same bits: an adapter that was
- * saved, weights that were merged, a folder in bitsandbytes' layout, activations that were computed anew, dropout.
+/* tests/unit/nf4.c - QLoRA against PyTorch (tests/golden/models/nf4-policy, made by tests/programs/qlora.py):
+ * a policy held in 4 bits with an adapter, its logits, its loss and the adapter's gradients at compute types
+ * F32, BF16 and F16. Also what has to be the same bits: an adapter that was saved, weights that were merged,
+ * a folder in bitsandbytes' layout, activations that were computed again, dropout.
  *
  *   nf4                                     the test
- *   nf4 quantise MODEL OUT [double]         writes MODEL as bitsandbytes would: NF4 linears in blocks of 64 (for tests/programs/qlora.sh)
+ *   nf4 quantise MODEL OUT [double]         writes MODEL as bitsandbytes would: NF4 linears in blocks of 64
+ *                                           (for tests/programs/qlora.sh)
  *   nf4 merged MODEL ADAPTER FOLDER DTYPE [folder]
- *                                           is FOLDER, bit for bit in DTYPE (f32, bf16, f16), MODEL in NF4 (folder: in what it has),
- *                                           dequantised, with ADAPTER added?
+ *                                           checks that FOLDER, bit for bit in DTYPE (f32, bf16, f16), is
+ *                                           MODEL in NF4 (folder: as its folder holds it), dequantised, with
+ *                                           ADAPTER added
  *
- * Tolerances are relative to the largest number of the golden. At F32 1e-4: only the order of sums differs. At BF16 (8 bits) and F16 (11
- * bits) a linear rounds at the same places: its outputs are PyTorch's, bit for bit, but for a sum that lies so near to a tie that its own
- * order decides, which gives the neighbouring number. In a whole policy what goes into a linear comes from norms and an attention whose last
- * bits differ, so that now and then one input is rounded to the neighbour, and changes everything behind it by about as much as rounding
- * itself does: hence 2^-7 (2^-10) for logits and twice that for gradients, one step and two of the type; and on the average (root of mean
- * square) at most half of what the rounding itself does. */
+ * Tolerances are relative to the largest number of the golden. At F32 1e-4: only the order of sums differs.
+ * At BF16 (8 bits) and F16 (11 bits) a linear rounds at the same places: its outputs are PyTorch's, bit for
+ * bit, but for a sum so near to a tie that its order decides, which gives the neighbouring number. In a whole
+ * policy the inputs of linears come from norms and an attention whose last bits differ. So now and then an
+ * input is rounded to the neighbour, and changes all that follows by about as much as rounding itself does:
+ * hence 2^-7 (2^-10) for logits and twice that for gradients, one step and two of the type; and on average
+ * (root of the mean square) at most half of what the rounding itself does. */
 #include "test.h"
 
-static const char folder[] = "tests/golden/models/nf4-policy", adapter_folder[] = "tests/golden/models/nf4-policy/adapter";
+static const char folder[] = "tests/golden/models/nf4-policy",
+    adapter_folder[] = "tests/golden/models/nf4-policy/adapter";
 static char base[64];
 static Arena memory, ws;
 static Pool pool;
@@ -81,7 +86,8 @@ static double spread(const float *a, const float *b, size_t n) {
 }
 
 /* ---- a policy with its adapter, and the golden's texts as rows ---- */
-typedef struct { Model m; Lora lora; Cache kv; Saved saved; Rows rows; int *target, wanting; float *hidden, *dhidden, *logprob, *logits; size_t values; } Case;
+typedef struct { Model m; Lora lora; Cache kv; Saved saved; Rows rows; int *target, wanting;
+float *hidden, *dhidden, *logprob, *logits; size_t values; } Case;
 
 static void open_rows(Case *c, int recompute) {
     size_t n, B;
@@ -95,7 +101,9 @@ static void open_rows(Case *c, int recompute) {
             sequence[at] = (int)b; position[at] = t; wants[at] = t + 1 < lens[b];
             if (wants[at]) c->target[c->wanting++] = ids[at + 1];
         }
-    c->rows.N = c->rows.W = N; c->rows.token = ids; c->rows.sequence = sequence; c->rows.position = position; c->rows.wants = wants;      /* all rows while W == N */
+    /* all rows while W == N */
+    c->rows.N = c->rows.W = N; c->rows.token = ids; c->rows.sequence = sequence; c->rows.position = position;
+    c->rows.wants = wants;
     cache_carve(&c->kv, &c->m.config.stack, c->m.config.stack.L, (int)B, 32, &memory);
     saved_carve(&c->saved, &c->m.config.stack, N, N, recompute, &memory);
     c->hidden = arena_take(&memory, n * (size_t)c->m.config.stack.C, sizeof(float));
@@ -111,11 +119,14 @@ static int read_adapter(Case *c, const char *from) {
     return checkpoint_load(from, "adapter_model", c->lora.tensor, c->lora.tensors, &pool, &err) == OK;
 }
 
-static void open_case(Case *c, const char *model, const char *adapter, const WeightTypes *types, int recompute) {
+static void open_case(Case *c, const char *model, const char *adapter, const WeightTypes *types,
+                      int recompute) {
     ModelConfig config;
     memset(c, 0, sizeof *c);
-    int bad = config_load(&config, model, &pool, fresh()) || model_carve(&c->m, &config, types, 0, 32, &pool, &memory, &err) ||
-              checkpoint_load(model, "model", c->m.tensor, c->m.tensors, &pool, &err) || !read_adapter(c, adapter);
+    int bad = config_load(&config, model, &pool, fresh()) || model_carve(&c->m, &config, types, 0, 32, &pool,
+                                                            &memory, &err) ||
+              checkpoint_load(model, "model", c->m.tensor, c->m.tensors, &pool, &err) || !read_adapter(c,
+                                                            adapter);
     CHECK(!bad, "%s with %s loads: %s: %s", model, adapter, err.what, err.where);
     if (bad) exit(test_end("nf4"));
     open_rows(c, recompute);
@@ -151,7 +162,8 @@ static double learn(Case *c) {
 }
 
 /* The worst of all the adapter's gradients, by one measure or the other; -1 where one is missing. */
-static double gradients(const Case *c, const char *name, double (*measure)(const float *, const float *, size_t)) {
+static double gradients(const Case *c, const char *name,
+                        double (*measure)(const float *, const float *, size_t)) {
     double worst = 0;
     for (int i = 0; i < c->lora.tensors; i++) {
         char key[160];
@@ -168,8 +180,10 @@ static double gradients(const Case *c, const char *name, double (*measure)(const
 
 /* ---- against PyTorch ---- */
 static const struct { const char *name; WeightTypes types; double logits, grads; } way[] = {
-    { "nf4", { NF4, BF16, QUANT_NF4, 64, 0, F32 }, 1e-4, 1e-4 }, { "doubled", { NF4, F32, QUANT_NF4, 64, 1, F32 }, 1e-4, 1e-4 },
-    { "fp4", { NF4, BF16, QUANT_FP4, 128, 0, F32 }, 1e-4, 1e-4 }, { "bf16", { NF4, BF16, QUANT_NF4, 64, 0, BF16 }, 1.0 / 128, 1.0 / 64 },
+    { "nf4", { NF4, BF16, QUANT_NF4, 64, 0, F32 }, 1e-4, 1e-4 },
+        { "doubled", { NF4, F32, QUANT_NF4, 64, 1, F32 }, 1e-4, 1e-4 },
+    { "fp4", { NF4, BF16, QUANT_FP4, 128, 0, F32 }, 1e-4, 1e-4 },
+        { "bf16", { NF4, BF16, QUANT_NF4, 64, 0, BF16 }, 1.0 / 128, 1.0 / 64 },
     { "f16", { NF4, BF16, QUANT_NF4, 64, 0, F16 }, 1.0 / 1024, 1.0 / 512 },
 };
 enum { WAYS = sizeof way / sizeof *way };
@@ -187,23 +201,32 @@ static void golden_logits(const char *kernel) {
         loss = words(key, &one);
         CHECK(want && exact && loss && n == c.values, "%s: the golden is there", way[k].name);
         if (!want || !exact || !loss || n != c.values) continue;
-        double d = distance(forward(&c, &c.lora), want, n), s = spread(c.logits, want, n), other = spread(c.logits, exact, n);
-        CHECK(d < way[k].logits, "%s, %s: logits differ by %.2g of the largest (%.2g)", way[k].name, kernel, d, way[k].logits);
-        CHECK(s < other / 2, "%s, %s: by %.2g on the average, and by %.2g from those of another way", way[k].name, kernel, s, other);
+        double d = distance(forward(&c, &c.lora), want, n), s = spread(c.logits, want, n),
+            other = spread(c.logits, exact, n);
+        CHECK(d < way[k].logits, "%s, %s: logits differ by %.2g of the largest (%.2g)", way[k].name, kernel,
+              d, way[k].logits);
+        CHECK(s < other / 2, "%s, %s: by %.2g on the average, and by %.2g from those of another way",
+              way[k].name, kernel, s, other);
         d = learn(&c);
-        CHECK(fabs(d - (double)*loss) < way[k].logits * d, "%s, %s: loss %.7f, PyTorch's %.7f", way[k].name, kernel, d, (double)*loss);
+        CHECK(fabs(d - (double)*loss) < way[k].logits * d, "%s, %s: loss %.7f, PyTorch's %.7f", way[k].name,
+              kernel, d, (double)*loss);
         d = gradients(&c, way[k].name, distance);
         s = gradients(&c, way[k].name, spread);
         other = gradients(&c, k ? "nf4" : "fp4", spread);
-        CHECK(d >= 0 && d < way[k].grads, "%s, %s: the adapter's gradients differ by %.2g of the largest (%.2g)", way[k].name, kernel, d, way[k].grads);
-        CHECK(s >= 0 && s < other / 2, "%s, %s: by %.2g on the average, and by %.2g from those of another way", way[k].name, kernel, s, other);
+        CHECK(d >= 0 && d < way[k].grads,
+              "%s, %s: the adapter's gradients differ by %.2g of the largest (%.2g)", way[k].name, kernel, d,
+                  way[k].grads);
+        CHECK(s >= 0 && s < other / 2,
+              "%s, %s: by %.2g on the average, and by %.2g from those of another way", way[k].name, kernel, s,
+                  other);
     }
     CHECK(!ws.failed, "work space");
 }
 
 /* One 4-bit linear, forward and backward: PyTorch's 16-bit numbers, or now and then the one next to it. */
 static int steps_apart(float a, float b, int dtype) {
-    int x = dtype == BF16 ? f32_to_bf16(a) : f32_to_f16(a), y = dtype == BF16 ? f32_to_bf16(b) : f32_to_f16(b);
+    int x = dtype == BF16 ? f32_to_bf16(a) : f32_to_f16(a),
+        y = dtype == BF16 ? f32_to_bf16(b) : f32_to_f16(b);
     float back = dtype == BF16 ? bf16_to_f32((uint16_t)x) : f16_to_f32((uint16_t)x);
     return back != a ? 9999 : x > y ? x - y : y - x;        /* a has to be a 16-bit number */
 }
@@ -222,7 +245,8 @@ static void one_linear(const char *kernel) {
             sprintf(key, "linear.%s.%s", way[k].name, backward ? "dx" : "y");
             want = words(key, &n);
             const size_t rows = inputs / (size_t)(backward ? gate->O : gate->I);
-            CHECK(x && want && n == rows * (size_t)(backward ? gate->I : gate->O), "%s: the golden is there", key);
+            CHECK(x && want && n == rows * (size_t)(backward ? gate->I : gate->O), "%s: the golden is there",
+                  key);
             if (!x || !want) continue;
             float *y = arena_take(&memory, n, sizeof *y);
             memset(y, 0, n * sizeof *y);
@@ -231,15 +255,19 @@ static void one_linear(const char *kernel) {
             for (size_t i = 0; i < n; i++) {
                 const int steps = steps_apart(y[i], want[i], way[k].types.compute);
                 near += steps == 1;
-                far += steps > 1 && fabs((double)want[i]) > 1e-2;       /* next to 0 a sum's error is many steps */
+                /* next to 0 a sum's error is many steps */
+                far += steps > 1 && fabs((double)want[i]) > 1e-2;
             }
-            CHECK(!far && near <= (int)n / 50, "%s, %s: of %d numbers %d are the one next to PyTorch's, %d others", key, kernel, (int)n, near, far);
+            CHECK(!far && near <= (int)n / 50,
+                  "%s, %s: of %d numbers %d are the one next to PyTorch's, %d others", key, kernel, (int)n,
+                      near, far);
         }
 }
 
 /* ---- what has to be the same bits ---- */
 
-/* Activations that are computed anew give the same gradients, at every compute type; and dropout's masks are the same masks. */
+/* Activations that are computed again give the same gradients, at every compute type, and dropout draws the
+ * same masks. */
 static void recomputed(void) {
     for (int k = 0; k < WAYS; k++)
         for (int dropout = 0; dropout < 2; dropout++) {
@@ -257,7 +285,8 @@ static void recomputed(void) {
                 const Matrix *a = c[0].lora.tensor[t].matrix, *b = c[1].lora.tensor[t].matrix;
                 same = same && !memcmp(a->grad, b->grad, (size_t)a->O * (size_t)a->I * sizeof(float));
             }
-            CHECK(same, "%s%s: gradients through recomputed activations have the same bits", way[k].name, dropout ? ", dropout" : "");
+            CHECK(same, "%s%s: gradients through recomputed activations have the same bits", way[k].name,
+                  dropout ? ", dropout" : "");
         }
 }
 
@@ -276,7 +305,8 @@ static void saved_adapter(void) {
         after = learn(&live);
         CHECK(after < before - 0.01, "%s: a step lowers the loss: %.3f, %.3f", way[k].name, before, after);
         CHECK(adapter_config_save(&live.lora.config, in_base("adapter"), NULL, &pool, fresh()) == OK &&
-              checkpoint_save(in_base("adapter"), "adapter_model", live.lora.tensor, live.lora.tensors, F32, 0, &pool, &err) == OK,
+              checkpoint_save(in_base("adapter"), "adapter_model", live.lora.tensor, live.lora.tensors, F32,
+                              0, &pool, &err) == OK,
               "adapter saved: %s", err.what);
         forward(&live, &live.lora);
         open_case(&again, folder, in_base("adapter"), &way[k].types, 0);
@@ -288,12 +318,14 @@ static void saved_adapter(void) {
 /* c's 4-bit linears as floats, with the adapter added: the model that `run merge` writes. */
 static void merge_case(Case *merged, Case *c) {
     *merged = *c;
-    CHECK(model_carve(&merged->m, &c->m.config, NULL, 0, 32, &pool, &memory, fresh()) == OK, "a model of floats");
+    CHECK(model_carve(&merged->m, &c->m.config, NULL, 0, 32, &pool, &memory, fresh()) == OK,
+          "a model of floats");
     for (int i = 0; i < c->m.tensors; i++) {
         const Matrix *from = c->m.tensor[i].matrix, *to = merged->m.tensor[i].matrix;
         for (int o = 0; o < to->O && !(c->m.tensor[i].flags & TENSOR_TIED); o++) {
             float *row = (float *)to->data + (size_t)o * (size_t)to->I;
-            if (from->type == NF4) dequantize_4bit(row, from->data, from->quant, (size_t)o * (size_t)to->I, (size_t)to->I);
+            if (from->type == NF4) dequantize_4bit(row, from->data, from->quant, (size_t)o * (size_t)to->I,
+                                                   (size_t)to->I);
             else embedding_forward(row, &o, from, 1);       /* a row, widened */
         }
         if (!(c->m.tensor[i].flags & TENSOR_TIED)) lora_merge(&c->lora, to, &ws);
@@ -317,10 +349,12 @@ static long long differing(const Model *m, const char *from, int dtype) {
     return wrong;
 }
 
-/* Merged: in F32 the sums are the live ones in another order (1e-4). Written in BF16 or F16, every weight is off by up to 2^-9 or 2^-12 of
- * itself, each at random; a sum over I of them by as much of its own size, and so the logits: 2^-9 and 2^-12, twice that for safety. */
+/* Merged weights: in F32 the sums are those of the live adapter in another order (1e-4). Written in BF16 or
+ * F16, every weight is off by up to 2^-9 or 2^-12 of itself, at random; a sum over I weights by as much of
+ * its own size, and so the logits: 2^-9 and 2^-12, twice that for safety. */
 static void merged_weights(void) {
-    static const struct { const char *name; int dtype; double near; } as[] = { { "f32", F32, 1e-4 }, { "bf16", BF16, 1.0 / 128 }, { "f16", F16, 1.0 / 1024 } };
+    static const struct { const char *name; int dtype; double near;
+    } as[] = { { "f32", F32, 1e-4 }, { "bf16", BF16, 1.0 / 128 }, { "f16", F16, 1.0 / 1024 } };
     for (int k = 0; k < 3; k++) {
         Case live, m, loaded;
         memory.used = 0;
@@ -328,22 +362,29 @@ static void merged_weights(void) {
         forward(&live, &live.lora);
         merge_case(&m, &live);
         CHECK(config_save(&m.m.config, NULL, in_base(as[k].name), as[k].dtype, &pool, fresh()) == OK &&
-              checkpoint_save(in_base(as[k].name), "model", m.m.tensor, m.m.tensors, as[k].dtype, 0, &pool, &err) == OK, "merged, written: %s", err.what);
-        CHECK(differing(&m.m, in_base(as[k].name), as[k].dtype) == 0, "merged, loaded again: the same bits in %s", as[k].name);
+              checkpoint_save(in_base(as[k].name), "model", m.m.tensor, m.m.tensors, as[k].dtype, 0, &pool,
+                              &err) == OK, "merged, written: %s", err.what);
+        CHECK(differing(&m.m, in_base(as[k].name), as[k].dtype) == 0,
+              "merged, loaded again: the same bits in %s", as[k].name);
         const WeightTypes types = { as[k].dtype, as[k].dtype, 0, 0, 0, F32 };
         open_case(&loaded, in_base(as[k].name), adapter_folder, &types, 0);
         double d = distance(forward(&loaded, NULL), live.logits, live.values);
-        CHECK(d < as[k].near && (k == 0 || d > 1e-6), "merged in %s: its logits differ from the live ones by %.2g (%.2g)", as[k].name, d, as[k].near);
-        CHECK(distance(forward(&loaded, &loaded.lora), live.logits, live.values) > 0.02, "with the adapter added twice they do not agree");
+        CHECK(d < as[k].near && (k == 0 || d > 1e-6),
+              "merged in %s: its logits differ from the live ones by %.2g (%.2g)", as[k].name, d, as[k].near);
+        CHECK(distance(forward(&loaded, &loaded.lora), live.logits, live.values) > 0.02,
+              "with the adapter added twice they do not agree");
     }
 }
 
-/* A folder in bitsandbytes' layout: what it says it is, the same bits as quantising the floats, and merged from. */
+/* A folder in bitsandbytes' layout: what it says it is, the same bits as quantising the floats, and the base
+ * of a merge. */
 static int write_quantised(const char *model, const char *out, const WeightTypes *types) {
     ModelConfig config;
     Model m;
-    return config_load(&config, model, &pool, fresh()) || model_carve(&m, &config, types, 0, 32, &pool, &memory, &err) ||
-           checkpoint_load(model, "model", m.tensor, m.tensors, &pool, &err) || config_save(&config, types, out, F32, &pool, &err) ||
+    return config_load(&config, model, &pool, fresh()) || model_carve(&m, &config, types, 0, 32, &pool,
+                                                            &memory, &err) ||
+           checkpoint_load(model, "model", m.tensor, m.tensors, &pool, &err) || config_save(&config, types,
+                                                            out, F32, &pool, &err) ||
            checkpoint_save(out, "model", m.tensor, m.tensors, F32, 0, &pool, &err) ? err.code : OK;
 }
 
@@ -353,10 +394,13 @@ static void prequantised(void) {
         WeightTypes got;
         ModelConfig config;
         memory.used = 0;
-        CHECK(write_quantised(folder, in_base(way[k].name), &way[k].types) == OK, "%s: written: %s %s", way[k].name, err.what, err.where);
+        CHECK(write_quantised(folder, in_base(way[k].name), &way[k].types) == OK, "%s: written: %s %s",
+              way[k].name, err.what, err.where);
         CHECK(config_load(&config, folder, &pool, fresh()) == OK
-              && folder_types(&got, in_base(way[k].name), config.names, &pool, fresh()) == OK && got.layers == NF4 && got.tables == F32 &&
-              got.kind == way[k].types.kind && got.block == way[k].types.block && got.doubled == way[k].types.doubled &&
+              && folder_types(&got, in_base(way[k].name), config.names, &pool, fresh()) == OK &&
+                  got.layers == NF4 && got.tables == F32 &&
+              got.kind == way[k].types.kind && got.block == way[k].types.block &&
+                  got.doubled == way[k].types.doubled &&
               got.compute == way[k].types.compute, "%s: the folder says so", way[k].name);
         open_case(&live, folder, adapter_folder, &way[k].types, 0);
         forward(&live, &live.lora);
@@ -366,7 +410,7 @@ static void prequantised(void) {
     }
 }
 
-/* ---- dropout, by itself: inverted scaling, the share, and masks that hang on seed, matrix and row alone ---- */
+/* ---- dropout alone: inverted scaling, the share, and masks that follow from seed, matrix and row ---- */
 static void dropout(void) {
     enum { N = 40, I = 48 };
     Case c;
@@ -384,8 +428,10 @@ static void dropout(void) {
     memset(whole, 0, sizeof whole);
     lora_forward(whole, x, &c.lora, q, N, &ws);
     int dropped = 0, other = 0, rows_equal = 0;
-    for (int i = 0; i < N * I; i++) { dropped += d->x[i] == 0; other += d->x[i] != 0 && d->x[i] != 1 / (1 - 0.25f); }
-    CHECK(dropped > 0.25 * N * I - 4 * 19 && dropped < 0.25 * N * I + 4 * 19 && !other, "%d of %d inputs are dropped, the others scaled", dropped, N * I);
+    for (int i = 0; i < N * I; i++) { dropped += d->x[i] == 0;
+    other += d->x[i] != 0 && d->x[i] != 1 / (1 - 0.25f); }
+    CHECK(dropped > 0.25 * N * I - 4 * 19 && dropped < 0.25 * N * I + 4 * 19 && !other,
+          "%d of %d inputs are dropped, the others scaled", dropped, N * I);
     for (int n = 1; n < N; n++) rows_equal += !memcmp(d->x, d->x + n * I, I * sizeof(float));
     CHECK(!rows_equal && memcmp(plain, whole, sizeof plain), "every row has a mask of its own");
     memset(half, 0, sizeof half);
@@ -425,8 +471,10 @@ static int command(int argc, char **argv) {
         memset(&c, 0, sizeof c);
         while (dtype < 2 && strcmp(argv[5], name[dtype])) dtype++;
         if (!config_load(&config, argv[2], &pool, fresh()) &&
-            (argc <= 6 || !folder_types(&types, argv[2], config.names, &pool, fresh())) && !model_carve(&c.m, &config, &types, 0, 32, &pool, &memory, &err) &&
-            !checkpoint_load(argv[2], "model", c.m.tensor, c.m.tensors, &pool, &err) && read_adapter(&c, argv[3])) {
+            (argc <= 6 || !folder_types(&types, argv[2], config.names, &pool, fresh())) && !model_carve(&c.m,
+                                                            &config, &types, 0, 32, &pool, &memory, &err) &&
+            !checkpoint_load(argv[2], "model", c.m.tensor, c.m.tensors, &pool, &err) && read_adapter(&c,
+                                                            argv[3])) {
             merge_case(&m, &c);
             long long wrong = differing(&m.m, argv[4], dtype);
             if (wrong) printf("%s: %lld numbers differ\n", argv[4], wrong);
@@ -443,7 +491,8 @@ int main(int argc, char **argv) {
     if (argc > 1) return command(argc, argv);
     memory = test_arena((size_t)16 << 20);
     ws = test_arena((size_t)8 << 20);
-    sprintf(base, "/tmp/rlhf-nf4-%08lx", (unsigned long)((uintptr_t)memory.base ^ (uintptr_t)(wall_clock() * 1e6)) & 0xffffffffu);
+    sprintf(base, "/tmp/rlhf-nf4-%08lx",
+            (unsigned long)((uintptr_t)memory.base ^ (uintptr_t)(wall_clock() * 1e6)) & 0xffffffffu);
     folder_make(base, fresh());
     if (golden_open()) {
         for (int i = 0; fast_name(i); i++) if (fast_use(fast_name(i)) == OK) {
