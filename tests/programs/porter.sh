@@ -115,6 +115,69 @@ kind json json-bytelevel 'ab a b' '3, 5, 4, 2' 'tokenizer_json(model, sizeof mod
     'text/normal text/bpe text/unigram text/bytelevel text/wordpiece text/sentencepiece text/pipeline
      text/tokenizer_json'
 
+# A whole policy on a bare machine: the chapters from core.c to model.c, and one kind of tokenizer. The program
+# writes eight tokens from a static arena, then reads the whole text in one forward: each written token has to
+# be the one with the largest logit there.
+cat > "$work/policy.c" <<'C'
+static union { unsigned char bytes[200000]; double align; } numbers;
+static int largest(const float *z, int n) {
+    int best = 0, i;
+    for (i = 1; i < n; i++) if (z[i] > z[best]) best = i;
+    return best;
+}
+int policy(Tokenizer *t, Pool *pool) {
+    static int token[12], sequence[12], position[12];
+    static float hidden[12 * 16], logits[12 * 64];
+    Arena a = { numbers.bytes, 0, sizeof numbers.bytes, 0, 0 };
+    Writing writing = { NULL, NULL, { 0, 0, 1 }, NULL, NULL };
+    Rows rows = { 11, 11, token, sequence, position, NULL };
+    ModelConfig c;
+    Sequence s;
+    Model m;
+    Cache kv;
+    int *ids, count, i;
+    memset(&c, 0, sizeof c);
+    memset(&s, 0, sizeof s);
+    c.V = tokenizer_size(t) < 64 ? tokenizer_size(t) : 64;
+    c.positions = 12; c.bos = c.pad = -1; c.tied = 1;
+    c.stack.C = 16; c.stack.H = 4; c.stack.K = 2; c.stack.D = 4; c.stack.F = 24; c.stack.L = 2;
+    c.stack.activation = ACT_SILU; c.stack.gated = c.stack.causal = c.stack.rotary = 1;
+    c.stack.eps = 1e-5f; c.stack.rope.theta = 10000;
+    if (model_carve(&m, &c, NULL, 0, 12, pool, &a, NULL) != OK) return 6;
+    model_init(&m, 5);
+    for (i = 0; i < m.tensors; i++)         /* larger weights than a new model's, so that tokens differ */
+        if (m.tensor[i].flags & TENSOR_LINEAR) tensor_normal(m.tensor[i].matrix, 0.4, 6);
+    cache_carve(&kv, &c.stack, 2, 1, 12, &a);
+    if (tokenizer_encode(t, "ab ab", 5, pool, &ids, &count) != OK || count < 1 || count > 4) return 7;
+    for (i = 0; i < count; i++) token[i] = ids[i] % c.V;
+    s.token = token; s.prompt = s.length = count; s.capacity = 12;
+    if (model_generate(&m, &writing, &s, 1, &kv, &a) != OK || s.length != 12) return 8;
+    for (i = 0; i < 12; i++) position[i] = i;
+    if (model_forward(&m, NULL, &rows, &kv, NULL, hidden, &a) != OK) return 9;
+    linear_forward(logits, hidden, &m.head, NULL, 11, &a);
+    for (i = count; i < 12; i++) if (token[i] != largest(logits + (i - 1) * c.V, c.V)) return 10;
+    return a.failed ? 11 : 0;
+}
+C
+chapters=
+for f in core quant ops lora stack model tokenizer text/unicode_tables text/unicode text/pieces text/added \
+    text/encoder text/bpe text/bytelevel; do
+    object "$f" > "$work/said" 2>&1 || bad "policy: $f.c does not compile"
+    chapters="$chapters $o"
+done
+{
+    sed -e 's|#include "rlhf.h"|&\nint policy(Tokenizer *t, Pool *pool);|' \
+        -e 's|(back, text, length) ? 5 : 0;|(back, text, length) ? 5 : policy(t, \&pool);|' "$work/bytelevel.c"
+    cat "$work/policy.c"
+} > "$work/whole.c"
+if $CC $flags -o "$work/whole" "$work/whole.c" $chapters -lm > "$work/said" 2>&1; then ok "a policy links alone"
+else bad "a policy does not link"; fi
+$RUN "$work/whole"
+code=$?
+if [ $code = 0 ]; then ok "a policy writes what it would read"; else bad "a policy: step $code"; fi
+bare "a policy" $chapters
+weigh "a policy with its tokenizer" $chapters
+
 # The check itself: an object that calls malloc and printf is seen.
 cat > "$work/heap.c" <<'C'
 #include <stdio.h>
