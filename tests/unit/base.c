@@ -521,7 +521,8 @@ static void check_rng(void) {
     CHECK(chi < 175, "rng_shuffle: chi square %g with 119 degrees (175: one in two thousand)", chi);
 }
 
-/* Returns the finish of splitmix64, by way of the public function. */
+/* Returns z mixed as splitmix64 mixes its state after the addition. rng_next adds the constant, so the state
+ * starts that much lower. */
 static uint64_t finish(uint64_t z) { Rng r; r.state = z - 0x9E3779B97F4A7C15u; return rng_next(&r); }
 
 static void check_hash(void) {
