@@ -3,7 +3,7 @@
 #   make                the programs ppo, sft, rm, run, prep, and the data of ./ppo data/imdb.bin
 #   make test           every test; the last line counts them
 #   make check          the quick half: gradients in double, and who calls whom
-#   make compilers      every file under gcc, clang, tcc and musl, a warning being an error
+#   make compilers      every file under gcc, clang, tcc, musl and mingw, and for ARM, a warning being an error
 #   make bench          how fast everything is, beside OpenBLAS, PyTorch and sentencepiece where they are installed: some minutes
 #   make task           how hard the shipped task is: what a reader of words without their order gets right
 #   make fuzz           every reader over 10,000 broken files each, under the sanitizers: some minutes
@@ -16,7 +16,9 @@
 #   make PLAIN=1        on ops.c's definitions alone, without fast/: short loops, one thread, slow (RLHF_ISA=definition: one run)
 #   make ARCH=native    for this processor only: the same digits, faster, but the programs may not run on another
 #   make CC=clang       any C99 compiler
-#   make CC="aarch64-linux-gnu-gcc -static" RUN=qemu-aarch64        for another machine, whose programs RUN runs
+#   make CC="aarch64-linux-gnu-gcc -static"           for another machine, the programs alone; with RUN=qemu-aarch64, which runs
+#                       that machine's programs, the data and the tests too
+#   make CC="x86_64-w64-mingw32-gcc -static"          for Windows: ppo.exe and so on; RUN=wine likewise
 #   No make?            cc -O3 -std=c99 -ffp-contract=off -o ppo ppo.c [!prs]*.c re*.c rl.c st*.c fast/*.c text/*.c files/*.c -lm
 #                          (-DFAST if you like) and likewise sft, rm, run, prep: the patterns are the library, which has no other main
 #
@@ -61,10 +63,20 @@ LIBRARY  = $(filter-out | $(if $(ALONE),fast/%),$(subst |, | ,$(LEVELS)))
 PROGRAMS = ppo sft rm run prep
 F64      = ops lora stack model reward rl
 
-# $(call HAVE,FLAG) is FLAG if a program that was compiled with it runs.
-HAVE     = $(shell d=$$(mktemp -d) && echo 'int main(void) { return 0; }' > $$d/t.c && \
-             $(CC) $(1) -o $$d/t $$d/t.c > $$d/said 2>&1 && $(RUN) $$d/t && echo $(1); rm -rf $$d)
-THREADS := $(if $(ALONE)$(filter 0,$(OMP)),,$(call HAVE,-fopenmp))
+# What $(CC) appends to a program's name (.exe for Windows), and the word `here` if its programs run on this machine, by themselves
+# or by RUN. (Probes are made in build/: programs under /tmp may not be allowed to run.)
+NEW      = mkdir -p build && d=$$(mktemp -d build/probe.XXXXXX)
+PROBE   := $(shell $(NEW) && echo 'int main(void) { return 0; }' > $$d/t.c && $(CC) -o $$d/t $$d/t.c > $$d/said 2>&1; \
+             t=$$d/t; test ! -f $$t.exe || { t=$$t.exe; echo .exe; }; $(RUN) $$t > $$d/said 2>&1 && echo here; rm -rf $$d)
+EXE     := $(filter .exe,$(PROBE))
+HERE    := $(filter here,$(PROBE))
+# $(call HAVE,FLAG,HEADER,CODE) is FLAG if a program with it can be compiled and linked and, where $(CC)'s programs run here, runs.
+# The program includes HEADER and consists of CODE; without them it returns 0.
+HAVE     = $(shell $(NEW) && \
+             printf '$(if $(2),\043include <$(2)>\n)int main(void) { $(or $(3),return 0;) }\n' > $$d/t.c && \
+             $(CC) $(1) -o $$d/t.exe $$d/t.c > $$d/said 2>&1 && \
+             { test -z "$(HERE)" || $(RUN) $$d/t.exe > $$d/said 2>&1; } && echo $(1); rm -rf $$d)
+THREADS := $(if $(ALONE)$(filter 0,$(OMP)),,$(call HAVE,-fopenmp,omp.h,return omp_get_max_threads() < 1;))
 STRICT  := -std=c99 -pedantic -Wall -Wextra -Wshadow $(call HAVE,-ffp-contract=off) $(call HAVE,-fno-trapping-math) $(call HAVE,-falign-loops=64) \
            $(if $(THREADS),,$(call HAVE,-Wno-unknown-pragmas)) $(if $(ALONE),-DPLAIN)
 FLAGS    = $(STRICT) $(CFLAGS) $(THREADS) $(if $(ARCH),-march=$(ARCH)) $(if $(ALONE)$(filter 0,$(FAST)),,-DFAST)
@@ -80,7 +92,10 @@ ifeq ($(filter clean,$(MAKECMDGOALS)),)
 MAKEFLAGS += -j$(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 endif
 
-all: $(PROGRAMS) data/imdb.bin
+all: $(PROGRAMS:=$(EXE)) $(if $(HERE),data/imdb.bin,no-data)
+no-data:
+	@echo 'data/imdb.bin is not made: this machine cannot run prep$(EXE). On the machine that can:'
+	@echo '  ./prep $(IMDB_BIN)'
 
 # Every source sees the map; programs, what they share; a room, its own header.
 $(filter text/%.o tokenizer.o,$(LIB)): text/text.h text/beside.h
@@ -89,12 +104,13 @@ $(filter fast/%.o ops.o,$(LIB)): fast/fast.h lanes.h
 fast/wide.o: ops.c
 %.o: %.c rlhf.h base.h programs.h build/flags
 	$(CC) $(FLAGS) -c -o $@ $<
-$(PROGRAMS): %: %.o $(LIB)
+$(PROGRAMS:=$(EXE)): %$(EXE): %.o $(LIB)
 	$(CC) $(FLAGS) -o $@ $^ $(LDLIBS)
 
 # The reviews that `./ppo data/imdb.bin` learns from: 20,000 of them, expanded from a grammar.
-data/imdb.bin: prep data/grammar.txt
-	$(RUN) ./prep grammar data/grammar.txt --out $@ --count 20000 --seed 1
+IMDB_BIN = grammar data/grammar.txt --out data/imdb.bin --count 20000 --seed 1
+data/imdb.bin: prep$(EXE) data/grammar.txt
+	$(RUN) ./prep$(EXE) $(IMDB_BIN)
 
 # ---- tests ----
 
@@ -106,52 +122,52 @@ SEE      = -I. -Itests -Itests/unit -Itests/fuzz
 COMMA    = ,
 SANITIZE = $(call HAVE,-fsanitize=address$(COMMA)undefined -fno-sanitize-recover=all)
 
-test: all $(TESTS:%=build/tests/%)
+test: all $(TESTS:%=build/tests/%$(EXE))
 	CC="$(CC)" RUN="$(RUN)" sh tests/tools/run.sh $(TESTS)
 TEST     = $(CC) $(FLAGS) $(SEE) -o $@ $< $(LIB) $(LDLIBS)
-build/tests/%: tests/unit/%.c tests/test.h $(LIB)
+build/tests/%$(EXE): tests/unit/%.c tests/test.h $(LIB)
 	$(TEST)
-build/tests/%: tests/golden/%.c tests/test.h $(LIB)
+build/tests/%$(EXE): tests/golden/%.c tests/test.h $(LIB)
 	$(TEST)
-build/tests/%: tests/tools/%.c tests/test.h $(LIB)
+build/tests/%$(EXE): tests/tools/%.c tests/test.h $(LIB)
 	$(TEST)
 build/f64/%.o: %.c rlhf.h lanes.h build/flags
 	$(CC) $(FLAGS) -DF64 -c -o $@ $<
 ALONG    = core.o quant.o $(filter fast/threads.o,$(LIB))
-build/tests/grad: tests/unit/grad.c tests/test.h $(ALONG) $(F64:%=build/f64/%.o)
+build/tests/grad$(EXE): tests/unit/grad.c tests/test.h $(ALONG) $(F64:%=build/f64/%.o)
 	$(CC) $(FLAGS) -DF64 $(SEE) -o $@ $< $(ALONG) $(F64:%=build/f64/%.o) $(LDLIBS)
-build/tests/bad: tests/fuzz/bad.c tests/test.h rlhf.h $(LIBRARY:=.c)
+build/tests/bad$(EXE): tests/fuzz/bad.c tests/test.h rlhf.h $(LIBRARY:=.c)
 	$(CC) $(STRICT) -O1 -g $(SANITIZE) $(SEE) -o $@ $< $(LIBRARY:=.c) $(LDLIBS)
-build/tests/fuzz: tests/fuzz/fuzz.c tests/fuzz/bad.c tests/fuzz/torch_files.h tests/test.h rlhf.h $(LIBRARY:=.c)
+build/tests/fuzz$(EXE): tests/fuzz/fuzz.c tests/fuzz/bad.c tests/fuzz/torch_files.h tests/test.h rlhf.h $(LIBRARY:=.c)
 	$(CC) $(STRICT) -O1 -g $(SANITIZE) $(SEE) -o $@ $< $(LIBRARY:=.c) $(LDLIBS)
-checkpoint.o $(patsubst %.c,%.o,$(wildcard files/*.c)) build/tests/torch build/tests/bad build/tests/fuzz: files/files.h
-build/tests/torch build/tests/bad: tests/fuzz/torch_files.h
-build/tests/amx build/tests/props build/tests/memory: tests/unit/amx_model.h fast/amx.c fast/fast.h
+checkpoint.o $(patsubst %.c,%.o,$(wildcard files/*.c)) $(addsuffix $(EXE),build/tests/torch build/tests/bad build/tests/fuzz): files/files.h
+$(addsuffix $(EXE),build/tests/torch build/tests/bad): tests/fuzz/torch_files.h
+$(addsuffix $(EXE),build/tests/amx build/tests/props build/tests/memory): tests/unit/amx_model.h fast/amx.c fast/fast.h
 
 # The quick half of the tests: gradients, and who calls whom.
-check: $(LIB) $(PROGRAMS:=.o) build/tests/grad
-	$(RUN) build/tests/grad
-	$(RUN) build/tests/grad flip
+check: $(LIB) $(PROGRAMS:=.o) build/tests/grad$(EXE)
+	$(RUN) build/tests/grad$(EXE)
+	$(RUN) build/tests/grad$(EXE) flip
 	+sh tests/tools/layers.sh
 # Every file alone under other compilers, a warning being an error.
 compilers:
 	+sh tests/tools/compilers.sh
 # Speed, part by part, beside peers where they are installed; none is needed to build:  make bench BENCH="products --quick"
-build/tests/bench: tests/bench/bench.c tests/bench/bench_blas.c tests/bench/bench_models.c tests/bench/bench.h $(LIB)
+build/tests/bench$(EXE): tests/bench/bench.c tests/bench/bench_blas.c tests/bench/bench_models.c tests/bench/bench.h $(LIB)
 	$(CC) $(FLAGS) $(if $(call HAVE,-ldl),-DDLOPEN) $(SEE) -o $@ $(filter-out %.h,$^) $(LDLIBS) $(call HAVE,-ldl)
-bench: build/tests/bench build/tests/shapes all
+bench: build/tests/bench$(EXE) build/tests/shapes$(EXE) all
 	@if command -v python3 > /dev/null; then BENCH_PREFIX="$${BENCH_PREFIX:-$(RUN)}" python3 tests/bench/bench_peers.py $(BENCH); \
-	 else $(RUN) build/tests/bench $(BENCH); echo "PyTorch, sentencepiece and whole steps: not measured, there is no python3"; fi
+	 else $(RUN) build/tests/bench$(EXE) $(BENCH); echo "PyTorch, sentencepiece and whole steps: not measured, there is no python3"; fi
 # How hard the shipped task is:  make task TASK="--tokens 30"
-task: build/tests/task data/imdb.bin
-	$(RUN) build/tests/task $(TASK)
+task: build/tests/task$(EXE) data/imdb.bin
+	$(RUN) build/tests/task$(EXE) $(TASK)
 # Every reader over broken files, longer than `make test` does:  make fuzz FUZZ=100000
-fuzz: build/tests/fuzz
-	VERBOSE=1 $(RUN) build/tests/fuzz $(FUZZ)
+fuzz: build/tests/fuzz$(EXE)
+	VERBOSE=1 $(RUN) build/tests/fuzz$(EXE) $(FUZZ)
 
 # Checkpoints of TinyLlama's and roberta-base's shape with random weights:  make shapes SHAPES="--policy /tmp/tinyllama"
-shapes: build/tests/shapes
-	$(RUN) build/tests/shapes $(SHAPES)
+shapes: build/tests/shapes$(EXE)
+	$(RUN) build/tests/shapes$(EXE) $(SHAPES)
 
 # ---- models ----
 
@@ -166,11 +182,11 @@ SHA256   = $(shell command -v sha256sum || echo shasum -a 256)
 models: export RLHF_ISA = exact
 models: all
 	rm -rf build/models && mkdir -p build/models
-	$(RUN) ./prep tokenizer data/imdb.bin --kind sentencepiece --vocab 2048 --out build/models/policy-tokenizer
-	$(RUN) ./prep tokenizer data/imdb.bin --kind bytelevel --vocab 2048 --out build/models/reward-tokenizer
-	$(RUN) ./prep grammar data/grammar.txt --out build/models/reviews.bin --count 120000 --seed 2
-	$(RUN) ./rm build/models/reviews.bin --tokenizer build/models/reward-tokenizer $(REWARD) --out build/models/reward
-	$(RUN) ./sft data/imdb.bin --tokenizer build/models/policy-tokenizer $(POLICY) --eval-every 100 --out build/models/policy
+	$(RUN) ./prep$(EXE) tokenizer data/imdb.bin --kind sentencepiece --vocab 2048 --out build/models/policy-tokenizer
+	$(RUN) ./prep$(EXE) tokenizer data/imdb.bin --kind bytelevel --vocab 2048 --out build/models/reward-tokenizer
+	$(RUN) ./prep$(EXE) grammar data/grammar.txt --out build/models/reviews.bin --count 120000 --seed 2
+	$(RUN) ./rm$(EXE) build/models/reviews.bin --tokenizer build/models/reward-tokenizer $(REWARD) --out build/models/reward
+	$(RUN) ./sft$(EXE) data/imdb.bin --tokenizer build/models/policy-tokenizer $(POLICY) --eval-every 100 --out build/models/policy
 	rm -f build/models/*/log.jsonl build/models/*/time.jsonl
 	rm -rf data/policy data/reward && cp -r build/models/policy build/models/reward data
 	cd data && $(SHA256) -c SHA256SUMS
@@ -191,17 +207,17 @@ IMDB_PPO_small = --steps 30
 imdb: all
 	@test -n "$(DATA)" || { echo 'make imdb: which reviews? DATA=FILE, JSONL lines {"text": ..., "label": 0 or 1}'; exit 2; }
 	rm -rf $(IMDB) && mkdir -p $(IMDB)
-	$(RUN) ./prep data $(DATA) --out $(IMDB)/reviews.bin --labels 0=negative,1=positive --strip-html --min-length 201
-	$(RUN) ./prep tokenizer $(IMDB)/reviews.bin --kind sentencepiece --vocab 4096 --out $(IMDB)/policy-tokenizer
-	$(RUN) ./prep tokenizer $(IMDB)/reviews.bin --kind bytelevel --vocab 8192 --out $(IMDB)/reward-tokenizer
-	$(RUN) ./rm $(IMDB)/reviews.bin --tokenizer $(IMDB)/reward-tokenizer $(IMDB_RM) $(IMDB_RM_$(SCALE)) --out $(IMDB)/reward
-	$(RUN) ./sft $(IMDB)/reviews.bin --tokenizer $(IMDB)/policy-tokenizer $(IMDB_SFT) $(IMDB_SFT_$(SCALE)) --out $(IMDB)/policy
-	$(RUN) ./ppo $(IMDB)/reviews.bin --policy $(IMDB)/policy --reward $(IMDB)/reward $(IMDB_PPO) $(IMDB_PPO_$(SCALE)) --out $(IMDB)
+	$(RUN) ./prep$(EXE) data $(DATA) --out $(IMDB)/reviews.bin --labels 0=negative,1=positive --strip-html --min-length 201
+	$(RUN) ./prep$(EXE) tokenizer $(IMDB)/reviews.bin --kind sentencepiece --vocab 4096 --out $(IMDB)/policy-tokenizer
+	$(RUN) ./prep$(EXE) tokenizer $(IMDB)/reviews.bin --kind bytelevel --vocab 8192 --out $(IMDB)/reward-tokenizer
+	$(RUN) ./rm$(EXE) $(IMDB)/reviews.bin --tokenizer $(IMDB)/reward-tokenizer $(IMDB_RM) $(IMDB_RM_$(SCALE)) --out $(IMDB)/reward
+	$(RUN) ./sft$(EXE) $(IMDB)/reviews.bin --tokenizer $(IMDB)/policy-tokenizer $(IMDB_SFT) $(IMDB_SFT_$(SCALE)) --out $(IMDB)/policy
+	$(RUN) ./ppo$(EXE) $(IMDB)/reviews.bin --policy $(IMDB)/policy --reward $(IMDB)/reward $(IMDB_PPO) $(IMDB_PPO_$(SCALE)) --out $(IMDB)
 
 clean:
-	rm -rf $(LIB) $(PROGRAMS:=.o) $(PROGRAMS) data/imdb.bin build
+	rm -rf $(LIB) $(PROGRAMS:=.o) $(PROGRAMS) $(PROGRAMS:=.exe) data/imdb.bin build
 list:
 	@echo '$(LEVELS)'
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-.PHONY: all test check compilers bench task fuzz shapes models imdb clean list help
+.PHONY: all no-data test check compilers bench task fuzz shapes models imdb clean list help

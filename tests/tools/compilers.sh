@@ -16,9 +16,17 @@ strict="-std=c99 -pedantic -Wall -Wextra -Wshadow -Werror"
 ok()  { passed=$((passed + 1)); }
 bad() { failed=$((failed + 1)); echo "  FAIL  $1"; sed -n '1,12p' "$work/said"; }
 
-# build NAME COMPILER FLAGS FILES: builds the objects of the library's FILES and all programs
+# helps PROGRAM: whether the program, started by $run, prints its help; if $run is `none`, whether it exists.
+helps() {
+    [ -f "$1" ] || set -- "$1.exe"
+    if [ "$run" = none ]; then test -s "$1"
+    else $run "$1" --help > "$work/said" 2>&1 && grep -q "^usage: " "$work/said"; fi
+}
+
+# build NAME COMPILER FLAGS FILES [RUN]: builds the objects of the library's FILES and all programs, which have
+# to print their help, started by RUN if one is given. If RUN is not installed, the programs are only built.
 build() {
-    name=$1 cc=$2 flags=$3 files=$4
+    name=$1 cc=$2 flags=$3 files=$4 run=${5:-}
     if ! command -v "${cc%% *}" > /dev/null 2>&1; then
         skipped=$((skipped + 1)); echo "  skip  $name: there is no $cc"; return
     fi
@@ -27,11 +35,14 @@ build() {
         if $cc $strict $flags -c -o "$work/$name/$f.o" "$f.c" > "$work/said" 2>&1; then ok; else bad "$name: $f.c"; fi
         [ -s "$work/said" ] && { echo "  note  $name: $f.c:"; sed -n 1,4p "$work/said"; }
     done
+    if [ -n "$run" ] && ! command -v "$run" > /dev/null 2>&1; then
+        echo "  note  $name: the programs are built and not run: there is no $run"; run=none
+    fi
     objects=
     for f in $files; do objects="$objects $work/$name/$f.o"; done
     for f in $programs; do
         if $cc $flags -o "$work/$name/$f" "$work/$name/$f.o" $objects -lm > "$work/said" 2>&1 &&
-           "$work/$name/$f" --help > "$work/said" 2>&1 && grep -q "^usage: " "$work/said"; then ok; else bad "$name: the program $f"; fi
+           helps "$work/$name/$f"; then ok; else bad "$name: the program $f"; fi
     done
 }
 
@@ -58,6 +69,9 @@ build clang     clang    "-O2 $off -DFAST" "$library"
 build tcc       tcc      "" "$library"
 build tcc-plain tcc      "-DPLAIN" "$plain"
 build musl      musl-gcc "-O1 $off" "$library"
+build arm       "aarch64-linux-gnu-gcc -static"  "-O1 -ffp-contract=off -fopenmp -DFAST" "$library" qemu-aarch64
+WINEDEBUG=-all; export WINEDEBUG
+build windows   "x86_64-w64-mingw32-gcc -static" "-O1 -ffp-contract=off -fopenmp -DFAST" "$library" wine
 for cc in gcc clang; do
     quiet=-Wno-unknown-pragmas
     [ $cc = clang ] && quiet="$quiet -Wno-keyword-macro"
