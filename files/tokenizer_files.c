@@ -4,8 +4,8 @@
  *          special_tokens_map.json, added_tokens.json).
  * Needs    core, io, tokenizer, files/fields; a pool that keeps the tokenizer. <stdio.h> for snprintf only.
  * Never    looks into a vocabulary: tokenizer.c reads and writes the bytes.
- * Edges    if tokenizer.json needs a feature that is not supported, an older file in the same folder is used
- *          instead, if there is one. */
+ * Edges    a folder with several kinds of files: tokenizer.json decides, and if it cannot be used, the folder
+ *          has no tokenizer, because the older files beside it may stand for other rules. */
 #include "files.h"
 #include "../text/beside.h"
 #include <stdio.h>
@@ -88,18 +88,12 @@ static int open_beside(Tokenizer *t, const char *folder, Pool *pool, Error *err)
 
 static Tokenizer *open_folder(const char *folder, Pool *pool, Error *err) {
     TokenizerFiles f = tokenizer_files(folder, pool);
+    const char *single = f.json ? f.json : f.model;
     Tokenizer *t = NULL;
-    Error inner;
-    memset(&inner, 0, sizeof inner);
-    if (f.json) t = open_single(f.json, pool, &inner);
-    if (!t && inner.code && (inner.code != E_UNSUPPORTED || !(f.model || f.vocab || f.words))) {
-        fail(err, inner.code, inner.what, inner.where, inner.got, inner.wanted);
-        return NULL;
-    }
-    if (!t && f.model) t = open_single(f.model, pool, err);
-    else if (!t && f.vocab) t = open_bytelevel(f.vocab, f.merges, pool, err);
-    else if (!t && f.words) t = open_single(f.words, pool, err);
-    else if (!t)
+    if (!single && !f.vocab) single = f.words;
+    if (single) t = open_single(single, pool, err);
+    else if (f.vocab) t = open_bytelevel(f.vocab, f.merges, pool, err);
+    else
         fail(err, E_MISSING, "no tokenizer.json, no tokenizer.model, no vocab.json with merges.txt, and no "
              "vocab.txt", folder, 0, 0);
     return t && open_beside(t, folder, pool, err) == OK ? t : NULL;

@@ -64,6 +64,17 @@ static size_t split_llama3(const char *s, size_t n, int digits) {
     return line ? line : at < n && last ? last : at;
 }
 
+/* Returns the length of the first section of s (n > 0 bytes): a digit or a run of digits (as `apart` says,
+ * DIGITS_), or a text without digits. A digit is a character of \p{N}. */
+static size_t section(const char *s, size_t n, int apart) {
+    size_t at, length;
+    int number = class_at(s, n, &at) == CHAR_NUMBER;
+    if (apart == DIGITS_INSIDE) return n;
+    if (number && apart == DIGITS_SINGLE) return at;
+    for (; at < n && (class_at(s + at, n - at, &length) == CHAR_NUMBER) == number; ) at += length;
+    return at;
+}
+
 size_t bytelevel_word(const char *s, size_t n, int split, int digits) {
     return split == SPLIT_GPT2 ? split_gpt2(s, n) : split == SPLIT_LLAMA3 ? split_llama3(s, n, digits) : n;
 }
@@ -132,7 +143,7 @@ static int spell_bytes(Merger *m, const char *s, size_t n) {
 }
 
 static int measure_bytes(Encoder *e, Text s) {
-    e->bound += s.length + 1;
+    e->bound += 2 * s.length + 1;           /* each section may get a space before it */
     if ((e->t->bytelevel.prefix_space || e->traced) && s.length + 1 > e->widest) e->widest = s.length + 1;
     return OK;
 }
@@ -167,7 +178,8 @@ static int encode_word(Encoder *e, const char *s, size_t at, size_t length) {
     return OK;
 }
 
-static int encode_bytes(Encoder *e, Text s) {
+/* Encodes one section of a text. OK or E_MEMORY. */
+static int encode_section(Encoder *e, Text s) {
     const ByteLevel *b = &e->t->bytelevel;
     int before = b->prefix_space && *s.text != ' ', code = OK;
     size_t at, length;
@@ -180,6 +192,17 @@ static int encode_bytes(Encoder *e, Text s) {
     for (at = 0; at < s.length && !code; at += length) {
         length = bytelevel_word(s.text + at, s.length - at, b->split, b->digits);
         code = encode_word(e, s.text, at, length);
+    }
+    return code;
+}
+
+static int encode_bytes(Encoder *e, Text s) {
+    int code = OK;
+    while (!code && s.length) {
+        Text part = { s.text, section(s.text, s.length, e->t->bytelevel.digits_apart) };
+        code = encode_section(e, part);
+        s.text += part.length;
+        s.length -= part.length;
     }
     return code;
 }

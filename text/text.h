@@ -176,8 +176,11 @@ typedef struct { Merge *merge; size_t slots; int unused; } Bpe;
 
 /* text/bytelevel.c */
 enum { SPLIT_GPT2, SPLIT_LLAMA3, SPLIT_NONE, BYTE_CHARS = 0x144 };
+/* How numbers are cut out before the text is cut into words: not, each run of digits, each digit. */
+enum { DIGITS_INSIDE, DIGITS_RUNS, DIGITS_SINGLE };
 typedef struct {
     int split, digits;                      /* how words are cut (SPLIT_); most digits of a word */
+    int digits_apart;                       /* DIGITS_ */
     /* prefix_space 1: a space is put before a text that does not begin with one. */
     int prefix_space;
     int ignore_merges;                      /* 1: a word that is a piece stays whole */

@@ -27,7 +27,7 @@ static const Json *step(const Json *part, const char *key, size_t i) {
     return j;
 }
 
-/* Returns E_UNSUPPORTED; *err names the type of `part`, and says with `what` which kind of step it is. */
+/* Returns E_UNSUPPORTED; *err names the type of `part`, which `what` says is not supported. */
 static int refuse_step(Error *err, const char *what, const Json *part) {
     return fail(err, E_UNSUPPORTED, what, type_of(part), 0, 0);
 }
@@ -36,6 +36,12 @@ static int refuse_step(Error *err, const char *what, const Json *part) {
 static int refuse_file(Error *err, const char *what) {
     return fail(err, E_UNSUPPORTED, what, "tokenizer.json", 0, 0);
 }
+
+static const char splitters[] = "pretokenizers";       /* the steps of a Sequence of pre_tokenizers */
+static const char no_normalizer[] = "this normalizer is not supported",
+                  no_splitter[] = "this pre_tokenizer is not supported",
+                  no_decoder[] = "this decoder is not supported",
+                  few_steps[] = "a decoder without these steps is not supported";
 
 /* Refuses a model without a type that is known here, and a BPE model with an option that this
  * project lacks. OK or *err. */
@@ -46,10 +52,12 @@ static int check_model(const Json *model, Error *err) {
     if (!model || model->type != JSON_OBJECT) return refuse_file(err, "a tokenizer without a model");
     if (is_type(model, "WordPiece") || is_type(model, "Unigram")) return OK;
     if (type ? !is_type(model, "BPE") : !json_get(model, "merges"))
-        return refuse_step(err, "model type", model);
-    if (json_number(model, "dropout", 0) != 0) return refuse_file(err, "a model with dropout");
+        return refuse_step(err, "this type of model is not supported", model);
+    if (json_number(model, "dropout", 0) != 0)
+        return refuse_file(err, "a model with dropout is not supported");
     for (i = 0; i < 2; i++)
-        if (*json_text(model, affix[i], "")) return fail(err, E_UNSUPPORTED, "a model with", affix[i], 0, 0);
+        if (*json_text(model, affix[i], ""))
+            return fail(err, E_UNSUPPORTED, "a model with this key is not supported", affix[i], 0, 0);
     return OK;
 }
 
@@ -94,7 +102,8 @@ static int load_template(Tokenizer *t, const Json *s, Error *err) {
             return fail(err, E_FORMAT, "TemplateProcessing with a special token without one id",
                         json_text(token, "id", "?"), 0, 0);
         if (texts ? t->after : t->before)
-            return refuse_file(err, "TemplateProcessing with two special tokens side by side");
+            return refuse_file(err, "two special tokens side by side in a TemplateProcessing are not "
+                                    "supported");
         if (texts) { t->after = 1; t->special.eos = id; } else { t->before = 1; t->special.bos = id; }
     }
     if (texts == 1) return OK;
@@ -112,7 +121,8 @@ static int load_processor(Tokenizer *t, const Json *root, Error *err) {
             if (!pair_id(t, json_get(s, "cls"), &t->special.bos) ||
                 !pair_id(t, json_get(s, "sep"), &t->special.eos))
                 code = fail(err, E_FORMAT, "a post_processor without its tokens", type_of(s), 0, 0);
-        } else if (!is_type(s, "ByteLevel")) code = refuse_step(err, "post_processor", s);
+        } else if (!is_type(s, "ByteLevel"))
+            code = refuse_step(err, "this post_processor is not supported", s);
     }
     return code;
 }
@@ -142,8 +152,8 @@ static int load_byte_decoder(const Json *decoder, Error *err) {
     const Json *s;
     size_t i;
     for (i = 0; (s = step(decoder, "decoders", i)) != NULL; i++)
-        if (!is_type(s, "ByteLevel")) return refuse_step(err, "decoder", s);
-    return i ? OK : fail(err, E_UNSUPPORTED, "a decoder without its usual steps", "ByteLevel", 0, 0);
+        if (!is_type(s, "ByteLevel")) return refuse_step(err, no_decoder, s);
+    return i ? OK : fail(err, E_UNSUPPORTED, few_steps, "ByteLevel", 0, 0);
 }
 
 /* Reads a decoder with the steps Replace (U+2581 by a space), ByteFallback, Fuse and perhaps Strip (of one
@@ -168,10 +178,10 @@ static int load_decoder(Tokenizer *t, const Json *decoder, Error *err) {
         else if (is_type(s, "Fuse")) have |= 4;
         else if (have == 7 && is_type(s, "Strip") && is_text(s, "content", " ") &&
                  json_number(s, "stop", 0) == 0 && (start == 0 || start == 1)) p->strip = start == 1;
-        else return refuse_step(err, "decoder", s);
+        else return refuse_step(err, no_decoder, s);
     }
     if (have == 7) return OK;
-    return fail(err, E_UNSUPPORTED, "a decoder without its usual steps", "Replace, ByteFallback, Fuse", 0, 0);
+    return fail(err, E_UNSUPPORTED, few_steps, "Replace, ByteFallback, Fuse", 0, 0);
 }
 
 /* ==============================================================================================
@@ -190,7 +200,7 @@ static int load_normalizer(Tokenizer *t, const Json *normalizer, Error *err) {
         else if (known && is_type(s, "Replace") && is_text(s, "content", BLANK) &&
                  is_text(json_get(s, "pattern"), "String", " "))
             t->normal.escape_whitespaces = t->added_normal = 1;
-        else return refuse_step(err, "normalizer", s);
+        else return refuse_step(err, no_normalizer, s);
     }
     return OK;
 }
@@ -200,23 +210,23 @@ static int load_normalizer(Tokenizer *t, const Json *normalizer, Error *err) {
  * neither a space nor U+2581: always, first (not after an added token), or never. split 1: each U+2581
  * begins a new piece. OK or *err. */
 static int load_metaspace(Tokenizer *t, const Json *pre, Error *err) {
-    static const char key[] = "pretokenizers";
-    const Json *s = step(pre, key, 0);
+    const Json *s = step(pre, splitters, 0);
     Normal *m = &t->normal;
     int *words = &t->pipeline.split_words;
     const char *scheme;
     if (s && t->kind == &pipeline_kind && is_type(s, "WhitespaceSplit")) *words = 1;
-    if (*words) s = step(pre, key, 1);
+    if (*words) s = step(pre, splitters, 1);
     if (!s) return OK;
-    if (!is_type(s, "Metaspace") || step(pre, key, 1 + (size_t)*words) || t->added_normal ||
-        strcmp(json_text(s, "replacement", BLANK), BLANK)) return refuse_step(err, "pre_tokenizer", s);
+    if (!is_type(s, "Metaspace") || step(pre, splitters, 1 + (size_t)*words) || t->added_normal ||
+        strcmp(json_text(s, "replacement", BLANK), BLANK)) return refuse_step(err, no_splitter, s);
     scheme = json_text(s, "prepend_scheme", json_bool(s, "add_prefix_space", 1) ? "always" : "never");
     m->only_first = !strcmp(scheme, "first");
     if (!m->only_first && strcmp(scheme, "always") && strcmp(scheme, "never"))
-        return fail(err, E_UNSUPPORTED, "Metaspace with prepend_scheme", scheme, 0, 0);
-    if (m->only_first && *words)
-        return fail(err, E_UNSUPPORTED, "WhitespaceSplit before a Metaspace with prepend_scheme", scheme, 0,
+        return fail(err, E_UNSUPPORTED, "a Metaspace with this prepend_scheme is not supported", scheme, 0,
                     0);
+    if (m->only_first && *words)
+        return fail(err, E_UNSUPPORTED, "WhitespaceSplit before a Metaspace with this prepend_scheme is not "
+                    "supported", scheme, 0, 0);
     m->add_dummy_prefix = strcmp(scheme, "never") != 0;
     m->escape_whitespaces = m->unless_blank = 1;
     t->sentencepiece.split_blanks = json_bool(s, "split", 1);
@@ -241,31 +251,46 @@ static int load_split(ByteLevel *b, const Json *s, int *split, Error *err) {
         b->digits = known[i].digits;
     }
     if (*split < 0)
-        return fail(err, E_UNSUPPORTED, "pre_tokenizer Split by another pattern",
+        return fail(err, E_UNSUPPORTED, "a pre_tokenizer Split by this pattern is not supported",
                     json_text(pattern, "Regex", "(no Regex)"), 0, 0);
     if (is_text(s, "behavior", "Isolated")) return OK;
     if (is_text(s, "behavior", "Removed") && json_bool(s, "invert", 0)) return OK;
-    return fail(err, E_UNSUPPORTED, "pre_tokenizer Split with behavior",
+    return fail(err, E_UNSUPPORTED, "a pre_tokenizer Split with this behavior is not supported",
                 json_text(s, "behavior", "(none)"), 0, 0);
 }
 
-/* Reads the step ByteLevel, and a Split if one is before it. OK or *err. */
-static int load_bytelevel(ByteLevel *b, const Json *pre, Error *err) {
-    const Json *s = step(pre, "pretokenizers", 0);
-    int split = -1;
-    if (is_type(s, "Split")) {
-        int code = load_split(b, s, &split, err);
-        if (code) return code;
-        s = step(pre, "pretokenizers", 1);
-        if (json_bool(s, "add_prefix_space", 1)) return refuse_file(err, "add_prefix_space after a Split");
+/* Reads the steps before ByteLevel: Digits, then perhaps a Split. *at: becomes the number of the step after
+ * them; *split: the SPLIT_ of the Split, -1 without one. OK or *err. */
+static int load_before_bytes(ByteLevel *b, const Json *pre, size_t *at, int *split, Error *err) {
+    const Json *s = step(pre, splitters, *at = 0);
+    int code;
+    *split = -1;
+    if (is_type(s, "Digits")) {
+        b->digits_apart = json_bool(s, "individual_digits", 0) ? DIGITS_SINGLE : DIGITS_RUNS;
+        s = step(pre, splitters, ++*at);
     }
-    if (!s || !is_type(s, "ByteLevel")) return refuse_step(err, "pre_tokenizer", s);
+    if (!is_type(s, "Split")) return OK;
+    code = load_split(b, s, split, err);
+    if (!code && json_bool(step(pre, splitters, ++*at), "add_prefix_space", 1))
+        code = refuse_file(err, "add_prefix_space after a Split is not supported");
+    return code;
+}
+
+/* Reads the pre_tokenizer of byte-level BPE: Digits and Split, if they are there, then ByteLevel. OK
+ * or *err. */
+static int load_bytelevel(ByteLevel *b, const Json *pre, Error *err) {
+    const Json *s;
+    size_t at;
+    int split, code = load_before_bytes(b, pre, &at, &split, err);
+    if (code) return code;
+    s = step(pre, splitters, at);
+    if (!s || !is_type(s, "ByteLevel")) return refuse_step(err, no_splitter, s);
     if (json_bool(s, "use_regex", 1) && split == SPLIT_LLAMA3)
-        return refuse_file(err, "use_regex after a Split");
+        return refuse_file(err, "use_regex after a Split is not supported");
     b->prefix_space = json_bool(s, "add_prefix_space", 1);
     b->split = split >= 0 ? split : json_bool(s, "use_regex", 1) ? SPLIT_GPT2 : SPLIT_NONE;
-    s = step(pre, "pretokenizers", split >= 0 ? 2 : 1);
-    return s ? refuse_step(err, "pre_tokenizer", s) : OK;
+    s = step(pre, splitters, at + 1);
+    return s ? refuse_step(err, no_splitter, s) : OK;
 }
 
 /* Finds the piece of each byte, and fills t->sentencepiece.touch. OK or *err. */
@@ -310,17 +335,17 @@ static int bpe_kind(Tokenizer *t, const Json *root, Error *err) {
     const Json *model = json_get(root, "model"), *pre = json_get(root, "pre_tokenizer"), *s;
     size_t i;
     t->kind = &fallback_kind;
-    for (i = 0; (s = step(pre, "pretokenizers", i)) != NULL; i++)
+    for (i = 0; (s = step(pre, splitters, i)) != NULL; i++)
         if (is_type(s, "ByteLevel")) t->kind = &bytelevel_kind;
     if (t->kind == &fallback_kind && !json_bool(model, "byte_fallback", 0)) {
-        s = step(pre, "pretokenizers", 0);
-        return s ? refuse_step(err, "pre_tokenizer", s)
-                 : refuse_file(err, "BPE that is neither byte-level nor has byte_fallback");
+        s = step(pre, splitters, 0);
+        return s ? refuse_step(err, no_splitter, s)
+                 : refuse_file(err, "BPE that is neither byte-level nor has byte_fallback is not supported");
     }
     t->bytelevel.ignore_merges = json_bool(model, "ignore_merges", 0);
     t->bytelevel.fuse_unk = json_bool(model, "fuse_unk", 0);
     if (t->kind == &fallback_kind && t->bytelevel.ignore_merges)
-        return refuse_file(err, "ignore_merges with byte_fallback");
+        return refuse_file(err, "ignore_merges with byte_fallback is not supported");
     return OK;
 }
 
@@ -367,13 +392,13 @@ static int load_bert(Tokenizer *t, const Json *root, Pool *pool, Error *err) {
     int code;
     t->kind = &wordpiece_kind;
     if (!normalizer || !is_type(normalizer, "BertNormalizer"))
-        return refuse_step(err, "normalizer of a WordPiece model", normalizer);
+        return refuse_step(err, "a WordPiece model without BertNormalizer is not supported", normalizer);
     if (!pre || !is_type(pre, "BertPreTokenizer"))
-        return refuse_step(err, "pre_tokenizer of a WordPiece model", pre);
+        return refuse_step(err, "a WordPiece model without BertPreTokenizer is not supported", pre);
     if (!decoder || !is_type(decoder, "WordPiece") || !is_text(decoder, "prefix", "##"))
-        return refuse_step(err, "decoder of a WordPiece model", decoder);
+        return refuse_step(err, no_decoder, decoder);
     if (strcmp(json_text(model, "continuing_subword_prefix", "##"), "##"))
-        return refuse_file(err, "a WordPiece model with another prefix than ##");
+        return refuse_file(err, "a WordPiece model with another prefix than ## is not supported");
     if (!(most >= 0 && most <= INT_MAX))
         return fail(err, E_RANGE, "max_input_chars_per_word", "tokenizer.json", 0, 0);
     t->wordpiece.most = (int)most;
@@ -420,7 +445,7 @@ static int copy_text(const Json *j, Text *out, Pool *pool) {
     return 1;
 }
 
-static const char stray[] = "a normalizer without StripAccents after it";
+static const char stray[] = "this normalizer is not supported without StripAccents after it";
 
 /* Reads one normalizer. before: the NFD or NFKD just before it, after which only StripAccents may come; NULL:
  * there is none. OK or *err. */
@@ -442,13 +467,13 @@ static int load_step(Tokenizer *t, const Json *s, NormalStep *p, const Json *bef
         p->kind = is_text(pattern, "Regex", " {2,}") ? STEP_BLANKS : STEP_REPLACE;
         if (p->kind == STEP_REPLACE &&
             (!copy_text(json_get(pattern, "String"), &p->pattern, pool) || !p->pattern.length))
-            return fail(err, E_UNSUPPORTED, "normalizer Replace of another pattern",
+            return fail(err, E_UNSUPPORTED, "a normalizer Replace of this pattern is not supported",
                         json_text(pattern, "Regex", "(no text)"), 0, 0);
     } else if (is_type(s, "Precompiled") && map && map->type == JSON_STRING && !t->normal.trie) {
         int code = read_base64(map->string, map->length, &table, pool, err);
         p->kind = STEP_RULES;
         return code ? code : normal_rules(&t->normal, table, "tokenizer.json", err);
-    } else return refuse_step(err, "normalizer", s);
+    } else return refuse_step(err, no_normalizer, s);
     return OK;
 }
 
@@ -462,7 +487,7 @@ static int load_steps(Tokenizer *t, const Json *normalizer, Pool *pool, Error *e
         int code;
         if (!before && (is_type(s, "NFD") || is_type(s, "NFKD"))) { before = s; continue; }
         if (p->steps == STEPS)
-            return fail(err, E_UNSUPPORTED, "more normalizers than", "normalizer", (long long)i + 1, STEPS);
+            return fail(err, E_UNSUPPORTED, "too many normalizers", "normalizer", (long long)i + 1, STEPS);
         code = load_step(t, s, &p->step[p->steps++], before, pool, err);
         if (code) return code;
         before = NULL;
@@ -576,7 +601,7 @@ static int load_unigram(Tokenizer *t, const Json *root, Pool *pool, Error *err) 
     t->kind = &pipeline_kind;
     t->sentencepiece.byte_fallback = json_bool(model, "byte_fallback", 0);
     if (!json_id(json_get(model, "unk_id"), &t->special.unk))
-        return fail(err, E_UNSUPPORTED, "a Unigram model without", "unk_id", 0, 0);
+        return fail(err, E_UNSUPPORTED, "a Unigram model without this key is not supported", "unk_id", 0, 0);
     code = load_steps(t, json_get(root, "normalizer"), pool, err);
     normal_plain(&t->normal);
     if (!code) code = load_metaspace(t, json_get(root, "pre_tokenizer"), err);

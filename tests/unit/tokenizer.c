@@ -1708,6 +1708,55 @@ static void test_split(void) {
     }
 }
 
+/* Tests Digits before ByteLevel: the ids of single digits and of runs of digits; the words between them are
+ * cut as always. */
+static void test_digits(void) {
+    static const struct { const char *digits, *text, *wanted; } row[] = {
+        { "", "a 12 34b", "a| 12| 34|b" },
+        { ", \"individual_digits\": false", "a 12 34b", "a| |12| |34|b" },
+        { ", \"individual_digits\": true", "in  12 a", "i|n|  |1|2| a" },
+        { ", \"individual_digits\": true", "12", "1|2" },
+        { ", \"individual_digits\": true", "", "" },
+        { ", \"individual_digits\": true", "\xc2\xbd" "1", "\xc2\xbd|1" },
+    };
+    size_t i;
+    for (i = 0; i < sizeof row / sizeof *row; i++) {
+        Pool pool = test_pool();
+        Error err;
+        Buffer b = new_buffer(&pool), got = new_buffer(&pool);
+        Tokenizer *t;
+        int *ids, count = -1, k;
+        memset(&err, 0, sizeof err);
+        buffer_text(&b, "{\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [");
+        if (*row[i].digits) {
+            buffer_text(&b, "{\"type\": \"Digits\"");
+            buffer_text(&b, row[i].digits);
+            buffer_text(&b, "}, ");
+        }
+        buffer_text(&b, "{\"type\": \"ByteLevel\", \"add_prefix_space\": false}]}, \"decoder\": {\"type\": "
+            "\"ByteLevel\"}, \"model\": {\"type\": \"BPE\", \"merges\": [\"1 2\", \"3 4\", "
+            "\"\xc4\xa0 \xc4\xa0\", \"\xc4\xa0 a\", \"\xc4\xa0 12\", \"\xc4\xa0 34\", \"\xc3\x82 \xc2\xbd\"], "
+            "\"vocab\": {\"a\": 0, \"b\": 1, \"i\": 2, \"n\": 3, \"1\": 4, \"2\": 5, \"3\": 6, \"4\": 7, "
+            "\"\xc4\xa0\": 8, \"12\": 9, \"34\": 10, \"\xc4\xa0\xc4\xa0\": 11, \"\xc4\xa0" "a\": 12, "
+            "\"\xc4\xa0" "12\": 13, \"\xc4\xa0" "34\": 14, \"\xc3\x82\": 15, \"\xc2\xbd\": 16, "
+            "\"\xc3\x82\xc2\xbd\": 17}}}");
+        t = tokenizer_json(b.data, b.length, &pool, &err);
+        CHECK(t && !tokenizer_encode(t, row[i].text, strlen(row[i].text), &pool, &ids, &count),
+              "Digits: %s, %s", err.what, err.where);
+        for (k = 0; t && k < count; k++) {
+            char *piece;
+            size_t n;
+            tokenizer_decode(t, ids + k, 1, &pool, &piece, &n);
+            if (k) buffer_text(&got, "|");
+            buffer_bytes(&got, piece, n);
+        }
+        buffer_u8(&got, 0);
+        CHECK(!strcmp((char *)got.data, row[i].wanted), "Digits%s in '%s': '%s', wanted '%s'", row[i].digits,
+              row[i].text, (char *)got.data, row[i].wanted);
+        pool_free(&pool);
+    }
+}
+
 /* One part of a small good tokenizer.json replaced. */
 enum { ADDED, NORMALIZER, PRE, POST, DECODER, MODEL, PARTS };
 static const char *const part_name[PARTS] = { "added_tokens", "normalizer", "pre_tokenizer", "post_processor",
@@ -1775,7 +1824,9 @@ static const struct { int part; const char *text; int code; const char *says; } 
     { PRE, "null", E_UNSUPPORTED, "neither" }, { PRE, "{\"type\": \"Whitespace\"}", E_UNSUPPORTED,
                                                  "Whitespace" },
     { PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Digits\"}, {\"type\": \"ByteLevel\"}]}",
-      E_UNSUPPORTED, "Digits" },
+      OK, "" },
+    { PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Digits\"}, {\"type\": \"Odd\"}, "
+           "{\"type\": \"ByteLevel\"}]}", E_UNSUPPORTED, "Odd" },
     { PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern\": {\"Regex\": "
            "\"x+\"}}, {\"type\": \"ByteLevel\"}]}",
           E_UNSUPPORTED, "x+" },
@@ -2043,11 +2094,48 @@ static void test_folders(void) {
         put_file(folder[0], "tokenizer.json", "{\"model\": {\"type\": \"Unigram\"}}", 30, &pool);
         memset(&err, 0, sizeof err);
         v = tokenizer_open(folder[0], &pool, &err);
-        CHECK(kind < 2 ? v && same_tokenizer(u, v, &pool) : !v &&
-              strstr(err.where, kind == 2 ? "tokenizer.model" : "tokenizer.json") != NULL,
-              "%s: beside an unsupported tokenizer.json: %s, %s", kinds[kind], err.what, err.where);
+        CHECK(!v && err.code == E_UNSUPPORTED && strstr(err.where, "tokenizer.json"),
+              "%s: not used beside an unsupported tokenizer.json: %s, %s", kinds[kind], err.what, err.where);
         remove_files(folder[0]);
         remove_files(folder[1]);
+        pool_free(&pool);
+    }
+}
+
+/* Tests tokenizer.json files against what Hugging Face's libraries gave for them: the ids of each text, those
+ * with the template around them, and the decoded text. */
+static int judge_hf(const Json *row, Pool *pool, void *context) {
+    const Tokenizer *t = context;
+    const Json *text = json_get(row, "text"), *ids = json_get(row, "ids"), *special = json_get(row, "special"),
+               *decoded = json_get(row, "decoded");
+    int *own, count;
+    char *back;
+    size_t n;
+    return same_ids(t, text->string, text->length, ids, 0, pool) &&
+           same_ids(t, text->string, text->length, special, 1, pool) &&
+           !tokenizer_encode(t, text->string, text->length, pool, &own, &count) &&
+           !tokenizer_decode_all(t, own, count, pool, &back, &n) &&
+           n == decoded->length && !memcmp(back, decoded->string, n);
+}
+
+static void test_hf_goldens(void) {
+    static const char *const name[] = { "gpt2", "llama-2", "llama-3", "metaspace-always", "metaspace-never",
+        "metaspace-always-split", "metaspace-first", "prefix-space", "smollm", "unigram-albert" };
+    size_t i;
+    for (i = 0; i < sizeof name / sizeof *name; i++) {
+        Pool pool = test_pool();
+        Error err = { 0 };
+        char folder[200], rows[200];
+        Bytes f;
+        Tokenizer *t;
+        snprintf(folder, sizeof folder, "golden/hf/tokenizers/%s", name[i]);
+        snprintf(rows, sizeof rows, "../hf/tokenizers/%s/ids.jsonl", name[i]);
+        f = read_file(folder, "tokenizer.json");
+        if (!f.data) { SKIP("Hugging Face's ids: no %s", folder); pool_free(&pool); continue; }
+        t = tokenizer_json(f.data, f.n, &pool, &err);
+        CHECK(t != NULL, "%s: %s, %s", name[i], err.what, err.where);
+        if (t) each_row(rows, name[i], judge_hf, t, 271);
+        free(f.data);
         pool_free(&pool);
     }
 }
@@ -2093,6 +2181,7 @@ int main(int argc, char **argv) {
     if (argc > 1) return helper(argc, argv);
     imdb = read_file("data/imdb", "train.jsonl");
     others = test_goldens(&pool);
+    test_hf_goldens();
     test_training();
     test_definition();
     test_unigram();
@@ -2106,6 +2195,7 @@ int main(int argc, char **argv) {
     test_json_memory();
     test_flags();
     test_split();
+    test_digits();
     test_bad_json();
     test_legacy();
     test_bad_beside();
