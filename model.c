@@ -175,6 +175,14 @@ static int head_rows(int V) {
     return rows < 64 ? 64 : rows > HEAD_ROWS ? HEAD_ROWS : rows;
 }
 
+/* Returns 1 if all n logits are numbers. One that is not need not show in the log-prob of a token: beside a
+ * logit of minus infinity, all log-probs but its own are numbers. */
+static int are_numbers(const float *logit, int n) {
+    int bad = 0;
+    for (int v = 0; v < n; v++) bad |= !(logit[v] - logit[v] == 0);
+    return !bad;
+}
+
 int model_logprobs(const Model *m, const float *hidden, int W, const HeadTask *t, Arena *ws) {
     const int V = m->config.V, block = head_rows(V);
     const size_t mark = ws->used, C = (size_t)m->config.stack.C, size = (size_t)block * (size_t)V;
@@ -190,6 +198,8 @@ int model_logprobs(const Model *m, const float *hidden, int W, const HeadTask *t
         float dlogprob[HEAD_ROWS] = {0}, *logprob = t->logprob + at;
         linear_forward(logits, h, &m->head, NULL, n, ws);
         logprob_forward(logprob, t->entropy ? t->entropy + at : NULL, logits, target, t->temperature, n, V);
+        for (int i = 0; i < n; i++)
+            if (!are_numbers(logits + (size_t)i * (size_t)V, V)) logprob[i] = NAN;
         if (!t->loss) continue;
         t->loss(t->context, at, n, logprob, dlogprob);
         memset(dlogits, 0, (size_t)n * (size_t)V * sizeof *dlogits);
@@ -344,14 +354,17 @@ static void append(Sequence *s, int b, int token, float logprob, float value, co
     if (w->on_token && w->on_token(w->context, b, token)) s->done = 1;
 }
 
-/* Draws the next token of sequences live[from] .. live[to-1]; row i of the logits belongs to live[i]. Each
- * thread has its own scratch. */
+/* Draws the next token of sequences live[from] .. live[to-1]; row i of the logits belongs to live[i]. If not
+ * all logits of a row are numbers, its log-prob is a NaN. Each thread has its own scratch. */
 static void sample_rows(const Step *s, const int *live, Sequence *seq, const Sampling *how, int V,
                         size_t from, size_t to) {
     size_t own = (size_t)thread_index() * (size_t)V;
-    for (size_t i = from; i < to; i++)
-        s->next[i] = sample_token(s->logits + i * (size_t)V, V, how, &seq[live[i]].rng, &s->logprob[i],
-                                  s->scratch + own, s->order + own);
+    for (size_t i = from; i < to; i++) {
+        const float *logits = s->logits + i * (size_t)V;
+        s->next[i] = sample_token(logits, V, how, &seq[live[i]].rng, &s->logprob[i], s->scratch + own,
+                                  s->order + own);
+        if (!are_numbers(logits, V)) s->logprob[i] = NAN;
+    }
 }
 
 static Step step_take(int prompts, int B, int block, int V, Arena *ws) {
@@ -409,11 +422,13 @@ int model_generate(const Model *m, const Writing *w, Sequence *seq, int B, Cache
         if (!s.alive) break;
         if ((code = model_forward(m, w->adapter, &s.rows, kv, NULL, hidden, ws)) != OK) break;
         if (w->head) model_values(w->head, hidden, value, s.alive, ws);
-        for (int i0 = 0; i0 < s.alive; i0 += block) {
+        for (int i0 = 0; i0 < s.alive && code == OK; i0 += block) {
             const int n = s.alive - i0 < block ? s.alive - i0 : block, *live = s.live + i0;
             linear_forward(s.logits, hidden + (size_t)i0 * C, &m->head, NULL, n, ws);
             IN_PARTS((double)n * V * 32, n, sample_rows(&s, live, seq, &w->sampling, V, from, to));
             for (int i = 0; i < n; i++)
+                if (s.logprob[i] != s.logprob[i]) code = E_NUMBER;
+            for (int i = 0; i < n && code == OK; i++)
                 append(&seq[live[i]], live[i], s.next[i], s.logprob[i], w->head ? value[i0 + i] : 0, c, w);
         }
     }

@@ -657,7 +657,7 @@ static double update(Progress *p, const Models *m, Work *w, const int *which, in
 /* ---- saving, and the end of a run that met a NaN or an infinity ---- */
 
 static int weights_are_numbers(const Models *m) {
-    return tensors_are_numbers(m->trained, m->trained_all, o.dtype);
+    return !tensor_not_numbers(m->trained, m->trained_all, o.dtype);
 }
 
 /* Writes the result into the run folder: a PEFT adapter, or a whole model folder if all weights were

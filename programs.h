@@ -175,13 +175,13 @@ LoraConfig open_adapter_config(const char *folder, Pool *pool);
  * layers. Dies if a target does not exist. */
 void adapter_carve(Lora *l, const LoraConfig *c, const Tensor *base, int tensors, int trainable,
                    Pool *lists, Arena *a);
-/* Loads an adapter's weights. */
+/* Loads an adapter's weights and checks that all are numbers. */
 void open_adapter(const Lora *l, const char *folder, Pool *pool);
 /* Fills the F32 tensors `to` with the weights of `from`, of any type, plus the adapter's products.
  * If ws measures, only the work space is measured. */
 void weights_merge(const Tensor *to, const Tensor *from, int tensors, const Lora *adapter,
                    Arena *ws);
-/* Loads the value head of a folder. Returns 1, or 0 if the folder has no value head. */
+/* Loads the value head of a folder and checks it. Returns 1, or 0 if the folder has no value head. */
 int open_value_head(const ValueHead *h, const char *folder, Pool *pool);
 /* Returns the index of the judge's output that is called `wanted`, ignoring case. wanted NULL: the
  * only output, or the only one called positive, pos, nothate or non-toxic. Returns -1 if there is
@@ -234,9 +234,10 @@ void memory_measure(RunMemory *m);
 void memory_take(RunMemory *m, Arena *ws);
 
 /* ---- saving: each file is written under another name, then renamed; the weights come last ---- */
-/* Returns 0 if a weight of type F32, BF16 or F16 is a NaN or an infinity, or if an F32 weight would
- * become one when it is written in dtype. To be called before every save. */
-int tensors_are_numbers(const Tensor *list, int tensors, int dtype);
+/* Returns the first tensor with a weight of type F32, BF16 or F16 that is a NaN or an infinity, or
+ * of type F32 that would become one when it is written in dtype. Returns NULL if there is none. To
+ * be called before every save. */
+const Tensor *tensor_not_numbers(const Tensor *list, int tensors, int dtype);
 /* Writes a whole model folder; shard_bytes 0: the weights are one file. */
 void save_policy(const Model *m, const Tokenizer *t, const char *folder, int dtype,
                  uint64_t shard_bytes, Pool *pool);

@@ -195,7 +195,8 @@ int model_backward(const Model *m, const Lora *adapter, const Rows *rows, Cache 
 /* The head reads hidden (W,C) in blocks of rows: logits are never stored whole. It fills logprob
  * (W) of target (W) and entropy (W; NULL: no). loss (NULL: inference) is called for each block to
  * set dlogprob (n; zeroed before) of tokens first .. first+n-1; then dhidden (W,C) and the head's
- * grad are added to. OK, E_RANGE (a target) or E_MEMORY. */
+ * grad are added to. The logprob of a row with a logit that is a NaN or an infinity is a NaN. OK,
+ * E_RANGE (a target) or E_MEMORY. */
 typedef void (*TokenLoss)(void *context, int first, int n, const float *logprob, float *dlogprob);
 typedef struct { const int *target; float temperature, *logprob, *entropy;
                  TokenLoss loss; void *context; float *dhidden; } HeadTask;
@@ -221,7 +222,8 @@ typedef struct { int *token, prompt, length, capacity, stop_at_eos, done; float 
 typedef struct { const Lora *adapter; const ValueHead *head; Sampling sampling;
                  int (*on_token)(void *context, int sequence, int token); void *context; } Writing;
 /* Writes B sequences, in texts 0..B-1 of kv. OK, E_RANGE (an empty prompt, a capacity beyond kv, a
- * token) or E_MEMORY. Measuring: give the longest prompts; neither tokens nor kv are touched. */
+ * token), E_NUMBER (a logit is a NaN or an infinity) or E_MEMORY. Measuring: give the longest
+ * prompts; neither tokens nor kv are touched. */
 int model_generate(const Model *m, const Writing *w, Sequence *seq, int B, Cache *kv, Arena *ws);
 
 /* ==== reward.c: the judge: embeddings, a stack, a classification head; its losses ==== */

@@ -732,7 +732,7 @@ static void save(void *run, int step) {
     Trainer *t = run;
     const RewardModel *m = t->adapter ? &t->merged : &t->model;
     if (t->adapter) weights_merge(t->merged.tensor, t->model.tensor, t->model.tensors, t->adapter, &t->ws);
-    if (!tensors_are_numbers(m->tensor, m->tensors, o.dtype))
+    if (tensor_not_numbers(m->tensor, m->tensors, o.dtype))
         die_not_a_number("a weight is not a number, or too large for --dtype", step, t->out.saved,
                          t->out.path, SMALLER_STEPS);
     save_judge(m, t->tokenizer, t->out.path, o.dtype, &t->keep);
@@ -743,7 +743,7 @@ static void save(void *run, int step) {
  * previous step. They are saved if they are useful: if this loss or the held-out loss is a number. */
 static void stop_at_nan(Trainer *t, int step) {
     const Saver saver = { &t->out, save, t };
-    const int good = tensors_are_numbers(t->list, t->tensors, o.dtype) &&
+    const int good = !tensor_not_numbers(t->list, t->tensors, o.dtype) &&
                      (t->loss < 1e30 || (t->held.examples && isfinite(evaluate(t, 0).loss)));
     stop_not_a_number("the loss or its gradient is not a number", step, good, &saver, NULL);
 }

@@ -24,6 +24,9 @@ static void require(int code, const char *what, const char *where, long long got
     if (code) must(fail(&err, code, what, where, got, wanted), &err, hint);
 }
 
+/* The message if the weights are numbers, but a sum in the forward pass is too large for a float. */
+static const char no_number[] = "a logit is a NaN or an infinity";
+
 /* ---- input lines ---- */
 
 typedef struct { Lines *lines; const char *path; long long number; } Input;
@@ -107,11 +110,6 @@ static int *text_ids(const Tokenizer *t, const char *text, size_t n, int special
 }
 
 /* ---- JSON output ---- */
-
-/* Prints a number; a NaN or an infinity, which JSON does not have, as null. */
-static void print_number(double x) {
-    if (isfinite(x)) printf("%.9g", x); else printf("null");
-}
 
 static void print_string(const char *text, size_t n, Pool *pool) {
     Buffer b = { 0 };
@@ -343,7 +341,7 @@ static void policy_open(Policy *p, const WeightTypes *types, const char *folder,
     must(model_carve(&p->model, &p->config, types, 0, positions, pool, &measure, &err), &err, NULL);
     p->weights = cli_arena(measure.used, "the model's weights");
     must(model_carve(&p->model, &p->config, types, 0, positions, pool, &p->weights, &err), &err, NULL);
-    must(checkpoint_load(weights, "model", p->model.tensor, p->model.tensors, pool, &err), &err, NULL);
+    open_weights(p->model.tensor, p->model.tensors, weights, "MODEL", NULL, pool);
     if (run && weights != run) {
         const LoraConfig c = open_adapter_config(run, pool);
         const Tensor *list = p->model.tensor;
@@ -382,7 +380,7 @@ static void policy_work(Policy *p, int N, int T, size_t ws) {
 /* ---- logprobs ---- */
 
 /* Fills logprob[i] = log p(ids[i+1] | ids[0..i]), i = 0 .. n-2, in blocks of rows; the keys and values of
- * earlier blocks are in the cache. Returns OK or the model's error. */
+ * earlier blocks are in the cache. Returns OK, E_NUMBER or the model's error. */
 static int policy_logprobs(Policy *p, const int *ids, int n, float *logprob) {
     for (int at = 0; at < n - 1; at += p->N) {
         /* The last id predicts nothing and needs no row. */
@@ -397,6 +395,8 @@ static int policy_logprobs(Policy *p, const int *ids, int n, float *logprob) {
         const HeadTask task = { .target = p->target, .temperature = 1, .logprob = logprob + at };
         if (!code) code = model_logprobs(&p->model, p->hidden, rows, &task, &p->ws);
         if (code) return code;
+        for (int i = 0; i < rows; i++)
+            if (!isfinite(logprob[at + i])) return E_NUMBER;
     }
     return OK;
 }
@@ -458,11 +458,11 @@ static int run_logprobs(int argc, char **argv) {
         float *logprob = pool_need(&scratch, (size_t)count + 1, sizeof(float), "log-probabilities");
         if (count > context) bad_line(&in, E_RANGE, "more tokens than --context", count, context);
         int code = policy_logprobs(&p, ids, count, logprob);
-        if (code) bad_line(&in, code, "the model's forward failed", 0, 0);
+        if (code) bad_line(&in, code, code == E_NUMBER ? no_number : "the model's forward failed", 0, 0);
         printf("{\"ids\": [");
         print_ids(ids, count, ", ");
         printf("], \"logprobs\": [");
-        for (int i = 0; i + 1 < count; i++) { if (i) printf(", "); print_number((double)logprob[i]); }
+        for (int i = 0; i + 1 < count; i++) printf("%s%.9g", i ? ", " : "", (double)logprob[i]);
         printf("]}\n");
         pool_release(&scratch, mark);
     }
@@ -485,7 +485,7 @@ static void judge_open(Judge *j, const char *folder, int compute, int text, Pool
     must(reward_carve(&j->model, &j->config, &types, TRAIN_NOTHING, pool, &measure, &err), &err, NULL);
     j->weights = cli_arena(measure.used, "the reward model's weights");
     must(reward_carve(&j->model, &j->config, &types, TRAIN_NOTHING, pool, &j->weights, &err), &err, NULL);
-    must(checkpoint_load(folder, "model", j->model.tensor, j->model.tensors, pool, &err), &err, NULL);
+    open_weights(j->model.tensor, j->model.tensors, folder, "REWARD", NULL, pool);
     int start[2] = { 0, reward_max_tokens(&j->config) };
     Texts longest = { start[1], 1, NULL, start };
     reward_forward(&j->model, NULL, &longest, NULL, NULL, &ws);
@@ -503,11 +503,12 @@ static void score_line(Judge *j, const Input *in, const int *ids, int count, Poo
     if (count > most)
         bad_line(in, E_RANGE, "more tokens than the reward model takes (--ids are never cut)", count, most);
     int code = count ? reward_forward(&j->model, NULL, &text, NULL, logits, &j->work) : OK;
-    if (code) bad_line(in, code, "the reward model's forward failed", 0, 0);
+    for (int i = 0; i < labels && !code; i++)
+        if (!isfinite(logits[i])) code = E_NUMBER;
+    if (code) bad_line(in, code, code == E_NUMBER ? no_number : "the reward model's forward failed", 0, 0);
     printf("{\"logits\": [");
     for (int i = 0; i < labels; i++) {
-        if (i) printf(", ");
-        print_number((double)logits[i]);
+        printf("%s%.9g", i ? ", " : "", (double)logits[i]);
         if (logits[i] > logits[best]) best = i;
     }
     printf("], \"label\": ");
@@ -615,6 +616,13 @@ static size_t generate_bytes(const Policy *p, Sequence seq, Cache kv) {
     return measure.peak;
 }
 
+/* Writes the tokens of one sequence; ends the program if that fails. */
+static void write_tokens(Policy *p, const Writing *w, Sequence *s) {
+    const int code = model_generate(&p->model, w, s, 1, &p->kv, &p->ws);
+    require(code, code == E_NUMBER ? no_number : "the model's forward failed", "", 0, 0,
+            "--compute f32, or another model: this one is damaged");
+}
+
 /* Reserves a sequence of T tokens, of which the prompt has at most `longest`, and its
  * cache and work space. */
 static Sequence sequence_open(Policy *p, int longest, int T, Pool *pool) {
@@ -652,8 +660,7 @@ static void generate_one(Policy *p, const Generate *g, Sequence *s, const Prompt
     s->rng = rng_stream(g->seed, 0, (uint64_t)index);
     if (live) stream_print(&stream, 0);
     if (prompt->count && g->n)
-        require(model_generate(&p->model, &writing, s, 1, &p->kv, &p->ws), "generating failed",
-                "model_generate", 0, 0, NULL);
+        write_tokens(p, &writing, s);
     stream.count = s->length;
     if (live) stream_print(&stream, 1);
     else if (g->as_ids) print_ids(s->token, s->length, " ");
@@ -850,8 +857,7 @@ static void chat_answer(Chat *c, int longest, const Sampling *sampling) {
     c->s.stop_at_eos = 1; c->s.done = 0;
     reply_stopped = 0;
     signal(SIGINT, on_interrupt);
-    require(model_generate(&c->p->model, &writing, &c->s, 1, &c->p->kv, &c->p->ws), "generating failed",
-            "model_generate", 0, 0, NULL);
+    write_tokens(c->p, &writing, &c->s);
     signal(SIGINT, SIG_DFL);
     stream_print(&stream, 1);
     putchar('\n');
@@ -1061,7 +1067,7 @@ static int run_merge(int argc, char **argv) {
     policy_open(&p, &types, positional[0], adapter, 1, &keep);
     if (types.layers == NF4) dequantise(&p, &keep);
     if (p.adapter) merge_adapter(&p);
-    require(tensors_are_numbers(p.model.tensor, p.model.tensors, type[dtype]) ? OK : E_NUMBER,
+    require(tensor_not_numbers(p.model.tensor, p.model.tensors, type[dtype]) ? E_NUMBER : OK,
             "a merged weight is not a number, or too large for --dtype", out, 0, 0, "--dtype f32 or bf16");
     p.tokenizer = find_tokenizer(positional[0], adapter, &keep, &err);
     if (err.code) {

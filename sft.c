@@ -383,7 +383,7 @@ static uint64_t shard_bytes(void) { return (uint64_t)o.shard_mb * 1000000u; }
 /* Saves the weights after `step`; dies without writing if one of them is not a number. */
 static void save(void *run, int step) {
     Trainer *t = run;
-    if (!tensors_are_numbers(t->list, t->tensors, o.dtype))
+    if (tensor_not_numbers(t->list, t->tensors, o.dtype))
         die_not_a_number("a weight is not a number, or too large for --dtype", step, t->out.saved,
                          t->out.path, SMALLER_STEPS);
     if (o.lora.rank) save_adapter(&t->lora, o.policy, t->out.path, o.dtype, &t->keep);
@@ -429,7 +429,7 @@ static double evaluate(Trainer *t, int step) {
  * previous step. They are saved if they are useful: if this loss or the held-out loss is a number. */
 static void stop_at_nan(Trainer *t, int step, double loss) {
     const Saver saver = { &t->out, save, t };
-    const int good = tensors_are_numbers(t->list, t->tensors, o.dtype) &&
+    const int good = !tensor_not_numbers(t->list, t->tensors, o.dtype) &&
                      (isfinite(loss) || (t->held.count && isfinite(held_out(t))));
     stop_not_a_number("the loss or its gradient is not a number", step, good, &saver, NULL);
 }

@@ -193,6 +193,17 @@ Tokenizer *open_judge(RewardConfig *c, const char *folder, const char *tokenizer
                          "--tokenizer FOLDER, as `prep tokenizer` makes one", pool);
 }
 
+/* Dies if a weight that was read from the folder is not a number. */
+static void need_numbers(const Tensor *list, int tensors, const char *folder, const char *hint) {
+    const Tensor *bad = tensor_not_numbers(list, tensors, F32);
+    char what[160];
+    Error err = { 0 };
+    if (!bad) return;
+    snprintf(what, sizeof what, "tensor %s has a NaN or an infinity", bad->name);
+    fail(&err, E_NUMBER, what, folder, 0, 0);
+    die(&err, hint);
+}
+
 void open_weights(const Tensor *list, int tensors, const char *folder, const char *option, const char *hint,
                   Pool *pool) {
     Error err = { 0 };
@@ -201,8 +212,7 @@ void open_weights(const Tensor *list, int tensors, const char *folder, const cha
     must(checkpoint_load(folder, "model", list, tensors, pool, &err), &err, hint);
     pool_release(pool, mark);
     snprintf(other, sizeof other, "another %s: this one is damaged", option);
-    if (!tensors_are_numbers(list, tensors, F32))
-        must(fail(&err, E_NUMBER, "a weight is a NaN or an infinity", folder, 0, 0), &err, other);
+    need_numbers(list, tensors, folder, other);
 }
 
 LoraConfig open_adapter_config(const char *folder, Pool *pool) {
@@ -218,6 +228,7 @@ void open_adapter(const Lora *l, const char *folder, Pool *pool) {
     must(checkpoint_load(folder, "adapter_model", l->tensor, l->tensors, pool, &err), &err,
          "was this adapter trained on another model?");
     pool_release(pool, mark);
+    need_numbers(l->tensor, l->tensors, folder, "another adapter: this one is damaged");
 }
 
 int open_value_head(const ValueHead *h, const char *folder, Pool *pool) {
@@ -227,8 +238,10 @@ int open_value_head(const ValueHead *h, const char *folder, Pool *pool) {
     char *path = pool_need(pool, n, 1, "a path");
     snprintf(path, n, "%s/value_head.safetensors", folder);
     const int found = file_exists(path);
-    if (found)
+    if (found) {
         must(checkpoint_load(folder, "value_head", h->tensor, 2, pool, &err), &err, "--value-init zero");
+        need_numbers(h->tensor, 2, path, "--value-init zero");
+    }
     pool_release(pool, mark);
     return found;
 }
@@ -419,26 +432,31 @@ void run_logs(RunFolder *f, const Program *p, const char *data, Pool *pool) {
     log_options(f->log, p, data, pool);
 }
 
-/* Returns 0 if one of n 16-bit floats has all bits of its exponent set, and so is a NaN or an infinity. */
-static int halves_are_numbers(const uint16_t *x, size_t n, unsigned exponent) {
-    for (size_t k = 0; k < n; k++)
-        if ((x[k] & exponent) == exponent) return 0;
-    return 1;
+/* Returns 1 if one of n 16-bit floats has all bits of its exponent set, and so is a NaN or an infinity. The
+ * loops look at every number and have no branch, so that compilers turn them into vector instructions. */
+static int halves_not_numbers(const uint16_t *x, size_t n, unsigned exponent) {
+    int bad = 0;
+    for (size_t k = 0; k < n; k++) bad |= (x[k] & exponent) == exponent;
+    return bad;
 }
 
-int tensors_are_numbers(const Tensor *list, int tensors, int dtype) {
+static int floats_not_numbers(const float *x, size_t n, float limit) {
+    int bad = 0;
+    for (size_t k = 0; k < n; k++) bad |= !(fabsf(x[k]) < limit);
+    return bad;
+}
+
+const Tensor *tensor_not_numbers(const Tensor *list, int tensors, int dtype) {
     /* the smallest number that rounds to infinity */
     const float limit = dtype == F16 ? 65520.0f : dtype == BF16 ? 3.3961775e38f : HUGE_VALF;
     for (int i = 0; i < tensors; i++) {
         const Matrix *w = list[i].matrix;
-        const float *x = w->data;
         const size_t n = list[i].flags & TENSOR_TIED ? 0 : (size_t)w->O * (size_t)w->I;
-        for (size_t k = 0; w->type == F32 && k < n; k++)
-            if (!(fabsf(x[k]) < limit)) return 0;
-        if (w->type == BF16 && !halves_are_numbers(w->data, n, 0x7F80u)) return 0;
-        if (w->type == F16 && !halves_are_numbers(w->data, n, 0x7C00u)) return 0;
+        if (w->type == F32 && floats_not_numbers(w->data, n, limit)) return &list[i];
+        if (w->type == BF16 && halves_not_numbers(w->data, n, 0x7F80u)) return &list[i];
+        if (w->type == F16 && halves_not_numbers(w->data, n, 0x7C00u)) return &list[i];
     }
-    return 1;
+    return NULL;
 }
 
 void die_not_a_number(const char *what, int step, int saved, const char *folder, const char *hint) {

@@ -347,6 +347,39 @@ done
 awk 'BEGIN { for (i = 0; i < 129; i++) printf "5 "; print "" }' > "$work/line"
 exits "a line longer than the positions" 1 $run logprobs $model "$work/line" --ids
 exits "a text too long for the judge" 1 $run score $golden/roberta "$work/line" --ids
+
+# ---- weights and logits that are not numbers: an error, never an output ----
+# damage FOLDER FILE TENSOR BYTES: copies the folder to $work/damaged, and writes BYTES (as printf has them) over the first
+# bytes of a tensor of its FILE
+damage() {
+    rm -rf "$work/damaged"; cp -r "$1" "$work/damaged"; chmod -R u+w "$work/damaged"
+    tensor "$work/damaged/$2" "$3" f4 > /dev/null
+    printf "$4" | dd of="$work/damaged/$2" bs=1 seek=$((8 + header + from)) conv=notrunc 2> /dev/null
+}
+# names NAME TEXT COMMAND ...: the command exits with 1, without a result, and its message has TEXT
+names() {
+    name=$1 text=$2; shift 2
+    exits "$name" 1 "$@"
+    if grep -q -- "$text" "$work/err"; then ok "$name: says what it is"; else bad "$name: says '$(cat "$work/err")'"; fi
+}
+nan='\377\377\377\377' infinity='\000\000\200\177' huge='\377\377\177\177'
+echo '1 5 9' > "$work/line"
+damage $model model.safetensors model.norm.weight $nan
+names "generate: a NaN" "tensor model.norm.weight has a NaN or an infinity: $work/damaged" $run generate "$work/damaged" "$work/line" --ids
+names "logprobs: a NaN" "tensor model.norm.weight has a NaN" $run logprobs "$work/damaged" "$work/line" --ids
+damage $golden/llama-f16 model.safetensors model.norm.weight '\000\374'
+names "generate: an infinity in f16" "tensor model.norm.weight has a NaN" $run generate "$work/damaged" "$work/line" --ids
+damage $model/adapter adapter_model.safetensors base_model.model.model.layers.1.self_attn.v_proj.lora_A.weight $infinity
+names "generate: an adapter" "tensor .*layers.1.self_attn.v_proj.lora_A.weight has a NaN" $run generate $model "$work/line" --ids \
+    --adapter "$work/damaged"
+damage $model model.safetensors lm_head.weight $huge$huge$huge$huge
+names "generate: a logit" "a logit is a NaN or an infinity" $run generate "$work/damaged" "$work/line" --ids -n 4 --ignore-eos
+names "logprobs: a logit" "a logit is a NaN or an infinity" $run logprobs "$work/damaged" "$work/line" --ids
+damage $golden/roberta model.safetensors classifier.out_proj.bias $nan
+names "score: a NaN" "tensor classifier.out_proj.bias has a NaN" $run score "$work/damaged" "$work/line" --ids
+damage $golden/roberta model.safetensors classifier.out_proj.weight $huge$huge$huge$huge
+names "score: one logit of two" "a logit is a NaN or an infinity" $run score "$work/damaged" "$work/line" --ids
+
 if $run --help > "$work/out" && grep -q merge "$work/out"; then ok "run --help lists its commands"; else bad "run --help lists its commands"; fi
 for command in tokenize logprobs score generate chat merge; do
     if $run $command --help > "$work/out" && grep -q "run $command" "$work/out"; then ok "$command --help"; else bad "$command --help"; fi

@@ -306,7 +306,7 @@ static void test_label_find(void) {
     }
 }
 
-static void test_tensors_are_numbers(void) {
+static void test_tensor_not_numbers(void) {
     const struct { float value; int dtype, good; } row[] = {
         { 1, F32, 1 }, { NAN, F32, 0 }, { HUGE_VALF, F32, 0 }, { -HUGE_VALF, BF16, 0 }, { 3.4e38f, F32, 1 },
         { -3.4e38f, BF16, 0 },
@@ -322,8 +322,9 @@ static void test_tensors_are_numbers(void) {
             list[0].matrix = list[1].matrix = &m;
             list[0].flags = TENSOR_TIED;
             x[at] = row[i].value;
-            CHECK(tensors_are_numbers(list, 2, row[i].dtype) == row[i].good, "row %d, number %d", (int)i, at);
-            CHECK(tensors_are_numbers(list, 1, row[i].dtype), "a tied tensor is looked at once, where it is");
+            CHECK(tensor_not_numbers(list, 2, row[i].dtype) == (row[i].good ? NULL : list + 1), "row %d, number %d",
+                  (int)i, at);
+            CHECK(!tensor_not_numbers(list, 1, row[i].dtype), "a tied tensor is looked at once, where it is");
         }
     CHECK(f16_to_f32(f32_to_f16(65519)) < HUGE_VALF && !(f16_to_f32(f32_to_f16(65520)) < HUGE_VALF),
           "F16's limit is quant.c's");
@@ -368,7 +369,7 @@ int main(int argc, char **argv) {
     test_log();
     test_log_options();
     test_label_find();
-    test_tensors_are_numbers();
+    test_tensor_not_numbers();
     test_cli_arena();
     return test_end("cli");
 }
