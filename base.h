@@ -139,12 +139,34 @@ int file_read_at(File *f, uint64_t offset, void *out, size_t n, Error *err);
 void file_close(File *f);           /* does nothing if f is NULL or already closed */
 /* Reads a whole file into pool: *n bytes, and a NUL after them. OK or a code. */
 int file_read_all(const char *path, Pool *pool, char **bytes, size_t *n, Error *err);
-int file_exists(const char *path);  /* returns 1 if the file can be opened for reading */
+/* Returns 1 if there is a file, even if it cannot be opened: then reading it says why. Plain C: only
+ * if it can be opened. 0 for a folder. */
+int file_exists(const char *path);
+/* Returns 1 if both paths lead to the same file or folder, through links and ".." too; 0 for devices.
+ * Plain C: if the paths are equal, apart from "." and doubled slashes. */
+int file_same(const char *a, const char *b);
 /* Makes a folder and its parents; OK also if it is there already. E_UNSUPPORTED in plain C. */
 int folder_make(const char *path, Error *err);
 int folder_exists(const char *path);        /* returns 1 or 0; plain C tries to make a file in it */
-/* Lists a folder's regular files: names in pool, sorted by bytes. E_UNSUPPORTED in plain C. */
-int folder_list(const char *path, Pool *pool, char ***names, int *count, Error *err);
+/* Lists the names in a folder, sorted by bytes, in pool: its regular files, or with all 1 everything but
+ * "." and "..". E_UNSUPPORTED in plain C. */
+int folder_list(const char *path, int all, Pool *pool, char ***names, int *count, Error *err);
+/* Deletes all files in a folder; E_ARGUMENT, and nothing is deleted, if there is a folder in it. */
+int folder_empty(const char *path, Pool *pool, Error *err);
+int folder_remove(const char *path, Error *err);    /* deletes an empty folder; OK or E_WRITE */
+/* Renames the folder `from` to `to`. A folder that is there already is first renamed to a name beside
+ * it, and then deleted with its files. OK or a code; if only that deleting failed, `to` is complete. */
+int folder_replace(const char *from, const char *to, Pool *pool, Error *err);
+/* Writes the path without links, "." and ".." to out if there is such a folder, and anyway without a
+ * slash at its end. OK, or E_RANGE if out is too small. Plain C: the path as it is. */
+int folder_resolve(char *out, size_t cap, const char *path);
+/* Sets *bytes to the free bytes of the disk that a folder is on. OK, E_OPEN or E_UNSUPPORTED. */
+int folder_room(const char *path, uint64_t *bytes);
+/* Makes a file with the number of this process in it, and locks it: the system ends the lock when the
+ * process ends in any way. Returns OK with *process 0, or the number of an ended process whose file it
+ * was; E_OPEN if another process (*process) has locked it; E_WRITE. Plain C: locks nothing, OK. */
+int lock_take(const char *path, int *handle, long *process, Error *err);
+void lock_release(const char *path, int handle);    /* deletes the file and ends the lock */
 /* Writing is atomic: a Writer writes to a temporary file in the same folder, and renames it. */
 typedef struct Writer Writer;
 /* Opens a file for writing. Returns NULL and *err on failure. */
@@ -156,7 +178,8 @@ int writer_write(Writer *w, const void *bytes, size_t n);
 int writer_close(Writer *w, Error *err);
 /* Writes a whole file, with a Writer. OK or a code. */
 int file_write_all(const char *path, const void *bytes, size_t n, Pool *pool, Error *err);
-/* Appends to a file and flushes it, for logs; not atomic. Returns OK, E_OPEN or E_WRITE. */
+/* Appends to a file and flushes it, for logs. Returns OK, E_OPEN or E_WRITE: then the file is as it
+ * was before (plain C: a part of the bytes may stay). */
 int file_append(const char *path, const void *bytes, size_t n, Error *err);
 typedef struct Lines Lines;         /* a text that is read line by line */
 /* Opens a text; path "-": standard input. Returns NULL and *err on failure. */

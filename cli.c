@@ -1,4 +1,4 @@
-/* cli.c - the programs' command line: options, messages, memory from malloc, Ctrl-C, progress, logs.
+/* cli.c - the programs' command line: options, messages, memory from malloc, signals, progress, logs.
  *
  * What it is   One of the three library files that print, exit and use the heap (train.c and report.c are the
  *              others). Each option is one row of a table; the row says how the option is parsed, checked,
@@ -38,7 +38,7 @@ static struct {
     double start, shown;                    /* progress: times of its first and its last line */
     long long first, bucket;                /* `done` in the first line; twentieths in the last */
 } cli;
-static volatile sig_atomic_t interrupted;
+static volatile sig_atomic_t stopped_by;    /* the signal that asked the program to stop; 0: none */
 
 /* ---- messages ---- */
 
@@ -501,35 +501,44 @@ void cli_bill(const char *part, size_t bytes) {
     fflush(stdout);
 }
 
-/* ---- Ctrl-C ---- */
+/* ---- signals that stop a program ---- */
 
-static void on_interrupt(int number) {
+/* Keeps the first signal's number. A second Ctrl-C ends the program, since a person is waiting. A second
+ * SIGTERM or SIGHUP changes nothing: a closed terminal sends SIGHUP twice, and a batch system that does not
+ * want to wait sends SIGKILL. */
+static void on_signal(int number) {
 #ifdef CLI_POSIX
     static const char text[] = "\nstopping after this step (Ctrl-C again stops at once)\n";
-    /* a signal handler may call write, but not printf */
-    if (write(2, text, sizeof text - 1) < 0) interrupted = 1;
-#endif
-    interrupted = 1;
-    (void)number;
-#ifndef CLI_POSIX
+    ssize_t written = 0;
+    if (!stopped_by) written = write(2, text, sizeof text - 1);     /* printf is not allowed here */
+    (void)written;
+#else
     signal(number, SIG_DFL);
 #endif
+    if (!stopped_by) stopped_by = number;
 }
 
 void cli_interrupts(void) {
 #ifdef CLI_POSIX
-    struct sigaction s;
+    struct sigaction s, old;
     memset(&s, 0, sizeof s);
-    s.sa_handler = on_interrupt;
-    s.sa_flags = (int)(SA_RESTART | SA_RESETHAND);              /* a second Ctrl-C ends the program */
+    s.sa_handler = on_signal;
     sigemptyset(&s.sa_mask);
+    s.sa_flags = SA_RESTART;
+    sigaction(SIGTERM, &s, NULL);
+    if (sigaction(SIGHUP, NULL, &old) == 0 && old.sa_handler != SIG_IGN)        /* nohup ignores it */
+        sigaction(SIGHUP, &s, NULL);
+    s.sa_flags = (int)(SA_RESTART | SA_RESETHAND);              /* a second Ctrl-C ends the program */
     sigaction(SIGINT, &s, NULL);
 #else
-    signal(SIGINT, on_interrupt);
+    signal(SIGINT, on_signal);
+    signal(SIGTERM, on_signal);
 #endif
 }
 
-int cli_stopping(void) { return interrupted != 0; }
+int cli_stopping(void) { return stopped_by != 0; }
+
+int cli_exit_code(int code) { return stopped_by ? 128 + (int)stopped_by : code; }
 
 /* ---- progress ---- */
 
@@ -638,14 +647,6 @@ void run_out(char *out, size_t cap, const char *given, const char *kind) {
     }
 }
 
-int same_folder(const char *a, const char *b) {
-#ifdef CLI_POSIX
-    struct stat x, y;
-    if (!stat(a, &x) && !stat(b, &y)) return x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-#endif
-    return !strcmp(a, b);
-}
-
 void cli_check_out(const char *out, const char *from, const char *option) {
     char message[80];
     if (!out) return;
@@ -653,7 +654,7 @@ void cli_check_out(const char *out, const char *from, const char *option) {
     if (file_exists(out) && !folder_exists(out))
         usage_error("--out is a file, and has to be a folder or nothing yet", out);
     snprintf(message, sizeof message, "--out would overwrite %s", option);
-    if (from && same_folder(from, out)) usage_error(message, out);
+    if (from && file_same(from, out)) usage_error(message, out);
 }
 
 void log_options(const char *path, const Program *p, const char *data, Pool *pool) {

@@ -9,7 +9,7 @@
  *          tests/unit/base.c. */
 #if defined(__unix__) || defined(__unix) || (defined(__APPLE__) && defined(__MACH__))
 #define POSIX_SYSTEM
-#define _POSIX_C_SOURCE 200809L
+#define _XOPEN_SOURCE 700                   /* realpath */
 #define _FILE_OFFSET_BITS 64
 #endif
 #include "rlhf.h"
@@ -20,14 +20,18 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
+#ifndef PATH_MAX
+#define PATH_MAX 4096
+#endif
 #define GETC getc_unlocked
 #else
 #define GETC getc
 #endif
 
 /* Fills *err with "WHAT (REASON)": the system's text for the errno `reason`. reason 0: fills in "WHAT" alone.
- * Returns code. */
+ * Returns code. The caller keeps errno in `reason` at once, because any later call may change errno. */
 static int fail_system(Error *err, int code, const char *what, const char *path, int reason) {
     char message[160];
     snprintf(message, sizeof message, reason ? "%s (%s)" : "%s", what, reason ? strerror(reason) : "");
@@ -165,10 +169,45 @@ int file_read_all(const char *path, Pool *pool, char **bytes, size_t *n, Error *
 }
 
 int file_exists(const char *path) {
-    FILE *f = open_reading(path, NULL);
+    FILE *f;
+    errno = 0;
+    f = fopen(path, "rb");
+#ifdef POSIX_SYSTEM
+    if (!f) return errno != ENOENT && errno != ENOTDIR;     /* it is there, and its reader says why it fails */
+#endif
+    const int file = f && !is_folder(f);
     if (f) fclose(f);
-    return f != NULL;
+    return file;
 }
+
+#ifdef POSIX_SYSTEM
+int file_same(const char *a, const char *b) {
+    struct stat x, y;
+    if (stat(a, &x) || stat(b, &y) || !(S_ISREG(x.st_mode) || S_ISDIR(x.st_mode))) return 0;
+    return x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+#else
+/* Returns the next part of a path, and moves *path behind it. Leaves out empty parts and ".". */
+static size_t next_part(const char **path, const char **part) {
+    size_t n;
+    do {
+        *path += strspn(*path, "/\\");
+        *part = *path;
+        n = strcspn(*path, "/\\");
+        *path += n;
+    } while (n == 1 && (*part)[0] == '.');
+    return n;
+}
+int file_same(const char *a, const char *b) {
+    const char *x, *y;
+    size_t n = 1;
+    while (n > 0) {
+        n = next_part(&a, &x);
+        if (next_part(&b, &y) != n || memcmp(x, y, n)) return 0;
+    }
+    return 1;
+}
+#endif
 
 /* ---- folders ---- */
 #ifdef POSIX_SYSTEM
@@ -187,9 +226,9 @@ int folder_make(const char *path, Error *err) {
         if (i < n && path[i] != '/') continue;
         memcpy(part, path, i);
         part[i] = 0;
-        errno = 0;
-        if (mkdir(part, 0777) != 0 && !folder_exists(part))
-            return fail_system(err, E_WRITE, "cannot make the folder", part, errno);
+        const int reason = mkdir(part, 0777) == 0 ? 0 : errno;
+        if (reason && !folder_exists(part))
+            return fail_system(err, E_WRITE, "cannot make the folder", part, reason);
     }
     return OK;
 }
@@ -212,7 +251,7 @@ static int add_name(char ***names, int *count, int *capacity, const char *name, 
     return (*names)[(*count)++] != NULL;
 }
 
-int folder_list(const char *path, Pool *pool, char ***names, int *count, Error *err) {
+int folder_list(const char *path, int all, Pool *pool, char ***names, int *count, Error *err) {
     DIR *folder;
     struct dirent *entry;
     struct stat s;
@@ -225,15 +264,130 @@ int folder_list(const char *path, Pool *pool, char ***names, int *count, Error *
     while (enough && (entry = readdir(folder)) != NULL) {
         PoolMark mark = pool_mark(pool);
         char *full = join(pool, path, "/", entry->d_name);
-        int regular = full && stat(full, &s) == 0 && S_ISREG(s.st_mode);
+        int dots = !strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..");
+        int wanted = all ? !dots : full && stat(full, &s) == 0 && S_ISREG(s.st_mode);
         enough = full != NULL;
         pool_release(pool, mark);
-        if (regular) enough = add_name(names, count, &capacity, entry->d_name, pool);
+        if (wanted) enough = add_name(names, count, &capacity, entry->d_name, pool);
     }
     closedir(folder);
     if (!enough) return fail(err, E_MEMORY, "not enough memory to list the folder", path, 0, 0);
     if (*count) qsort(*names, (size_t)*count, sizeof **names, compare_names);
     return OK;
+}
+
+/* Looks at every name before it deletes the first one. Links are deleted, never followed. */
+int folder_empty(const char *path, Pool *pool, Error *err) {
+    const PoolMark mark = pool_mark(pool);
+    char **names;
+    int count, code = folder_list(path, 1, pool, &names, &count, err);
+    for (int deletes = 0; deletes < 2 && code == OK; deletes++)
+        for (int i = 0; i < count && code == OK; i++) {
+            struct stat s;
+            const char *full = join(pool, path, "/", names[i]);
+            if (!full) code = fail(err, E_MEMORY, "not enough memory to empty the folder", path, 0, 0);
+            else if (!deletes && lstat(full, &s) == 0 && S_ISDIR(s.st_mode))
+                code = fail(err, E_ARGUMENT, "a folder is in it, and is not deleted", full, 0, 0);
+            else if (deletes && unlink(full) != 0)
+                code = fail_system(err, E_WRITE, "cannot delete", full, errno);
+        }
+    pool_release(pool, mark);
+    return code;
+}
+
+int folder_remove(const char *path, Error *err) {
+    return rmdir(path) == 0 ? OK : fail_system(err, E_WRITE, "cannot delete the folder", path, errno);
+}
+
+int folder_replace(const char *from, const char *to, Pool *pool, Error *err) {
+    char ending[40];
+    const char *old;
+    int reason;
+    if (rename(from, to) == 0) return OK;                   /* `to` was empty or not there */
+    snprintf(ending, sizeof ending, ".old-%ld", (long)getpid());
+    old = join(pool, to, ending, "");
+    if (!old) return fail(err, E_MEMORY, "not enough memory to rename", from, 0, 0);
+    if (rename(to, old) != 0) return fail_system(err, E_WRITE, "cannot be replaced", to, errno);
+    if (rename(from, to) != 0) {
+        reason = errno;
+        if (rename(old, to) != 0) reason = errno;
+        return fail_system(err, E_WRITE, "cannot be replaced", to, reason);
+    }
+    reason = folder_empty(old, pool, err);
+    return reason == OK ? folder_remove(old, err) : reason;
+}
+
+int folder_resolve(char *out, size_t cap, const char *path) {
+    char full[PATH_MAX];
+    size_t n;
+    if (realpath(path, full)) path = full;
+    n = strlen(path);
+    while (n > 1 && path[n - 1] == '/') n--;
+    if (n >= cap) return E_RANGE;
+    memcpy(out, path, n);
+    out[n] = 0;
+    return OK;
+}
+
+int folder_room(const char *path, uint64_t *bytes) {
+    struct statvfs s;
+    if (statvfs(path, &s) != 0) return E_OPEN;
+    *bytes = (uint64_t)s.f_bavail * (uint64_t)(s.f_frsize ? s.f_frsize : s.f_bsize);
+    return OK;
+}
+
+/* Opens the lock's file and locks it. Returns a handle, or -1 with errno. Tries again if its process ended,
+ * and so deleted the file, in between. */
+static int open_locked(const char *path) {
+    for (int tries = 0; tries < 100; tries++) {
+        struct flock whole = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+        struct stat held, named;
+        const int handle = open(path, O_RDWR | O_CREAT, 0666);
+        if (handle < 0) return -1;
+        if (fcntl(handle, F_SETLK, &whole) != 0 && (errno == EACCES || errno == EAGAIN)) {
+            close(handle);
+            errno = EBUSY;
+            return -1;
+        }                       /* a disk that knows no locks: nobody can tell */
+        if (fstat(handle, &held) == 0 && stat(path, &named) == 0 && held.st_ino == named.st_ino)
+            return handle;
+        close(handle);
+    }
+    errno = EBUSY;
+    return -1;
+}
+
+/* Returns the number of a process that the file begins with, or 0. */
+static long read_process(int handle) {
+    char text[24];
+    const ssize_t n = pread(handle, text, sizeof text - 1, 0);
+    text[n > 0 ? n : 0] = 0;
+    return strtol(text, NULL, 10);
+}
+
+int lock_take(const char *path, int *handle, long *process, Error *err) {
+    char text[24];
+    int reason = 0, n;
+    *process = 0;
+    *handle = open_locked(path);
+    if (*handle < 0) {
+        const int busy = errno == EBUSY, other = busy ? open(path, O_RDONLY) : -1;
+        if (!busy) return fail_system(err, E_WRITE, "cannot write", path, errno);
+        if (other >= 0) { *process = read_process(other); close(other); }
+        return fail(err, E_OPEN, "another program is writing to it", path, 0, 0);
+    }
+    *process = read_process(*handle);
+    n = snprintf(text, sizeof text, "%ld\n", (long)getpid());
+    if (ftruncate(*handle, 0) != 0 || pwrite(*handle, text, (size_t)n, 0) != n) reason = errno;
+    if (!reason) return OK;
+    lock_release(path, *handle);
+    return fail_system(err, E_WRITE, "cannot write", path, reason);
+}
+
+void lock_release(const char *path, int handle) {
+    if (handle < 0) return;
+    unlink(path);
+    close(handle);
 }
 #else
 /* Returns 1 if a file can be made in the folder: plain C cannot ask whether a folder exists. */
@@ -254,12 +408,40 @@ int folder_make(const char *path, Error *err) {
     if (folder_exists(path)) return OK;
     return fail(err, E_UNSUPPORTED, "this system cannot make folders from here: make it by hand", path, 0, 0);
 }
-int folder_list(const char *path, Pool *pool, char ***names, int *count, Error *err) {
-    (void)pool;
+int folder_list(const char *path, int all, Pool *pool, char ***names, int *count, Error *err) {
+    (void)all; (void)pool;
     *names = NULL;
     *count = 0;
     return fail(err, E_UNSUPPORTED, "this system cannot list folders from here", path, 0, 0);
 }
+int folder_empty(const char *path, Pool *pool, Error *err) {
+    (void)pool;
+    return fail(err, E_UNSUPPORTED, "this system cannot list folders from here", path, 0, 0);
+}
+int folder_remove(const char *path, Error *err) {
+    return fail(err, E_UNSUPPORTED, "this system cannot delete folders from here", path, 0, 0);
+}
+int folder_replace(const char *from, const char *to, Pool *pool, Error *err) {
+    (void)pool;
+    if (rename(from, to) == 0) return OK;
+    return fail(err, E_UNSUPPORTED, "this system cannot replace a folder from here", to, 0, 0);
+}
+int folder_resolve(char *out, size_t cap, const char *path) {
+    if (strlen(path) >= cap) return E_RANGE;
+    strcpy(out, path);
+    return OK;
+}
+int folder_room(const char *path, uint64_t *bytes) {
+    (void)path; (void)bytes;
+    return E_UNSUPPORTED;
+}
+int lock_take(const char *path, int *handle, long *process, Error *err) {
+    (void)path; (void)err;
+    *handle = -1;
+    *process = 0;
+    return OK;
+}
+void lock_release(const char *path, int handle) { (void)path; (void)handle; }
 #endif
 
 /* ---- atomic writing: a temporary file gets the final name when it is complete ---- */
@@ -364,16 +546,30 @@ int file_write_all(const char *path, const void *bytes, size_t n, Pool *pool, Er
     return code;
 }
 
+#ifdef POSIX_SYSTEM
+/* Cuts a file back to the size that it had before a line was added, of which only a part was written. */
+static void cut_back(const char *path, long long size) {
+    if (size >= 0 && truncate(path, (off_t)size) != 0) return;      /* then the last line stays broken */
+}
+#else
+static void cut_back(const char *path, long long size) { (void)path; (void)size; }
+#endif
+
 int file_append(const char *path, const void *bytes, size_t n, Error *err) {
     FILE *f;
     int written, reason;
+    long long size;
     errno = 0;
     f = fopen(path, "ab");
     if (!f) return fail_system(err, E_OPEN, "cannot append", path, errno);
+    size = is_device(path) ? -1 : seek_size(f);
+    errno = 0;
     written = (n == 0 || fwrite(bytes, 1, n, f) == n) && fflush(f) == 0;
     reason = errno;
     if (fclose(f) != 0 && written) { written = 0; reason = errno; }
-    return written ? OK : fail_system(err, E_WRITE, "cannot append", path, reason);
+    if (written) return OK;
+    cut_back(path, size);
+    return fail_system(err, E_WRITE, "cannot append", path, reason);
 }
 
 /* ---- lines: read byte by byte, so that a line that is typed at a terminal is returned at once ---- */

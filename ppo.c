@@ -1480,7 +1480,7 @@ static void check_options(const Program *p, const char *data) {
     if (o.adaptive && o.horizon <= 0.2 * o.batch_size)
         usage_error("one batch would take the KL coefficient to 0 or below it: a fifth of --batch-size "
                     "has to be less than", "--horizon");
-    if (o.dump && same_folder(o.dump, data)) usage_error("--dump-rollouts would overwrite the dataset", data);
+    if (o.dump && file_same(o.dump, data)) usage_error("--dump-rollouts would overwrite the dataset", data);
     o.chunk = smaller(o.chunk, o.batch_size);
 }
 
@@ -1492,5 +1492,5 @@ int main(int argc, char **argv) {
     check_options(&program, data);
     say_digits();
     run(&program, data, usual);
-    return 0;
+    return cli_exit_code(0);
 }

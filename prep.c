@@ -1024,7 +1024,7 @@ static void read_imdb(Collector *c, const char *folder) {
         if (!folder_exists(from))
             stop_at(E_MISSING, "no folder", from, 0, NULL,
                     "give the aclImdb folder (with train/pos and train/neg), or another --format");
-        must(folder_list(from, &pool, &name, &count, &err), &err, NULL);
+        must(folder_list(from, 0, &pool, &name, &count, &err), &err, NULL);
         for (int i = 0; i < count; i++) {
             PoolMark mark = pool_mark(&c->scratch);
             Place at = { path_of(from, name[i]), 0 };

@@ -49,10 +49,13 @@ void die(const Error *err, const char *hint);
 void must(int code, const Error *err, const char *hint);    /* calls die unless code is OK */
 /* Prints `program: message: argument` (argument NULL: only the message) and the usage; exits 2. */
 void usage_error(const char *message, const char *argument);
-/* Catches Ctrl-C: the first one makes cli_stopping return 1, and the second
- * one ends the program. */
+/* Catches Ctrl-C (SIGINT), SIGTERM and SIGHUP: the first one makes cli_stopping return 1. A second
+ * Ctrl-C ends the program. */
 void cli_interrupts(void);
-int cli_stopping(void);         /* returns 1 after the first Ctrl-C */
+int cli_stopping(void);         /* returns 1 after one of these signals */
+/* Returns the program's exit code: 130, 143 or 129 (128 and the signal's number) if it was asked to
+ * stop, otherwise code. */
+int cli_exit_code(int code);
 void cli_bill(const char *part, size_t bytes);      /* prints one line of a memory bill */
 /* Returns 1 if standard output is a terminal that knows escape sequences. */
 int cli_terminal(void);
@@ -71,8 +74,6 @@ void run_out(char *out, size_t cap, const char *given, const char *kind);
 /* Ends the program with wrong usage if `out`, the value of --out (NULL: not given), is empty, a
  * file, or the folder `from` (NULL: there is none), which `option` ("--policy") names. */
 void cli_check_out(const char *out, const char *from, const char *option);
-/* Returns 1 if both names mean the same folder; without POSIX, if the names are equal. */
-int same_folder(const char *a, const char *b);
 /* Starts a new log at path, and deletes an old one. Its first line is
  * {"program": ..., "data": ..., "options": {...}}. */
 void log_options(const char *path, const Program *p, const char *data, Pool *pool);
@@ -265,7 +266,7 @@ void stop_not_a_number(const char *what, int step, int good, const Saver *s, con
 void die_not_a_number(const char *what, int step, int saved, const char *folder, const char *hint);
 #define SMALLER_STEPS "a smaller --lr, a longer --warmup, or --clip 1"
 /* Prints how many steps sft or rm has done and where their result is saved (seconds < 0: without
- * the time). Returns the exit code: 0, or 1 if there was no step. */
+ * the time). Returns the exit code: cli_exit_code's, or 1 if there was no step. */
 int run_ended(const RunFolder *f, int steps, double seconds);
 
 /* =============================================================================================

@@ -759,7 +759,7 @@ static int run_generate(int argc, char **argv) {
         generate_one(&p, &g, &s, &prompt[i], i, &scratch);
         pool_release(&scratch, mark);
     }
-    return fflush(stdout) || ferror(stdout) ? 1 : 0;
+    return cli_exit_code(fflush(stdout) || ferror(stdout) ? 1 : 0);
 }
 
 /* ---- chat ---- */
@@ -1059,7 +1059,7 @@ static int run_merge(int argc, char **argv) {
     if (given < 1 || !adapter || !out)
         usage_error("model, adapter and output are needed", "run merge MODEL --adapter RUN --out DIR");
     quant_options_check(&program, &quant, NULL, NULL, 0);
-    require(same_folder(out, positional[0]) || same_folder(out, adapter) ? E_ARGUMENT : OK,
+    require(file_same(out, positional[0]) || file_same(out, adapter) ? E_ARGUMENT : OK,
             "merging would overwrite its own input", out, 0, 0, "another folder for --out");
     WeightTypes types = choose_types(&program, &quant, positional[0], adapter, &keep);
     types.tables = F32;

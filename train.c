@@ -478,10 +478,10 @@ void stop_not_a_number(const char *what, int step, int good, const Saver *s, con
 int run_ended(const RunFolder *f, int steps, double seconds) {
     if (!steps) {
         printf("stopped before the first step: no weights were written\n");
-        return 1;
+        return cli_exit_code(1);
     }
     printf("%s after %d steps", cli_stopping() ? "stopped and saved" : "saved", steps);
     if (seconds >= 0) printf(", %.0f seconds", seconds);
     printf(": %s\n", f->path);
-    return 0;
+    return cli_exit_code(0);
 }

@@ -179,8 +179,8 @@ for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
     [ -s "$work/stop/ppo-0001/time.jsonl" ] && break
     sleep 1
 done
-kill -INT $child
-if wait $child && grep -q 'stopped: what is saved' "$work/out" &&
+kill -INT $child; wait $child; code=$?
+if [ $code = 130 ] && grep -q 'stopped: what is saved' "$work/out" &&
     [ -s "$work/stop/ppo-0001/model.safetensors" ]
 then ok "Ctrl-C saves and stops"; else bad "Ctrl-C saves and stops"; kill $child 2> /dev/null; fi
 

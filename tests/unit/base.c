@@ -12,7 +12,9 @@
 #ifdef POSIX_SYSTEM
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/types.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #endif
 
@@ -615,7 +617,7 @@ static int holds(const char *path, const char *text) {
 static int file_count(const char *path) {
     Pool p = test_pool();
     char **names;
-    int count, code = folder_list(path, &p, &names, &count, NULL);
+    int count, code = folder_list(path, 0, &p, &names, &count, NULL);
     pool_free(&p);
     return code == OK ? count : -1;
 }
@@ -670,21 +672,117 @@ static void check_folders(void) {
     put(WORK "/a/b/\xc3\xa9", "", 0);
     put(WORK "/a/b/a.txt", "", 0);
     e = none();
-    CHECK(folder_list(WORK "/a/b", &p, &names, &count, &e) == OK && count == 4 && !strcmp(names[0], "B")
+    CHECK(folder_list(WORK "/a/b", 0, &p, &names, &count, &e) == OK && count == 4 && !strcmp(names[0], "B")
           && !strcmp(names[1], "a.txt")
           && !strcmp(names[2], "zz") && !strcmp(names[3], "\xc3\xa9"),
           "folder_list: files only, in byte order (%d)", count);
-    CHECK(folder_list(WORK "/none", &p, &names, &count, &e) == E_OPEN && count == 0, "no such folder");
+    CHECK(folder_list(WORK "/none", 0, &p, &names, &count, &e) == E_OPEN && count == 0, "no such folder");
     CHECK(folder_make("", NULL) == E_ARGUMENT, "an empty path");
     pool_free(&p);
 }
+
+static void check_same(void) {
+    CHECK(file_same(WORK "/ten", WORK "/./ten") && file_same(WORK "/ten", WORK "//ten")
+          && !file_same(WORK "/ten", WORK "/empty") && file_same(WORK, WORK "/"), "file_same");
+#ifdef POSIX_SYSTEM
+    remove(WORK "/link");
+    if (symlink("ten", WORK "/link") != 0) { SKIP("file_same: no links here"); return; }
+    CHECK(file_same(WORK "/link", WORK "/a/../ten") && !file_same("/dev/null", "/dev/null"),
+          "file_same: through links and .., and not devices");
+    remove(WORK "/link");
+#endif
+}
+
+#ifdef POSIX_SYSTEM
+/* Folders without permission to write, and files without permission to read. Root may do everything, so this
+ * process is another user meanwhile. */
+static void check_permissions(void) {
+    const int root = geteuid() == 0;
+    Pool p = test_pool();
+    Error e = none(), f = none(), g = none();
+    char *bytes;
+    size_t n;
+    folder_make(WORK "/closed", NULL);
+    put(WORK "/closed/secret", "s", 1);
+    chmod(WORK "/closed/secret", 0);
+    chmod(WORK "/closed", 0555);
+    if (root && seteuid(65534) != 0) { SKIP("permissions: cannot be another user"); return; }
+    folder_make(WORK "/closed/new", &e);
+    writer_open(WORK "/closed/new", &p, &f);
+    file_read_all(WORK "/closed/secret", &p, &bytes, &n, &g);
+    const int there = file_exists(WORK "/closed/secret"), none_there = file_exists(WORK "/closed/no");
+    if (root && seteuid(0) != 0) printf("  cannot be root again\n");
+    chmod(WORK "/closed", 0755);
+    remove(WORK "/closed/secret");
+    CHECK(strstr(e.what, "ermission"), "a folder in a folder that cannot be written: %s", e.what);
+    CHECK(strstr(f.what, "ermission"), "a file in it: %s", f.what);
+    CHECK(strstr(g.what, "ermission") && there && !none_there, "a file that cannot be read is there: %s",
+          g.what);
+    pool_free(&p);
+}
+
+static void check_replace(void) {
+    Pool p = test_pool();
+    Error e = none();
+    char full[600];
+    folder_make(WORK "/old/in", NULL);
+    folder_make(WORK "/new", NULL);
+    put(WORK "/old/f", "old", 3);
+    put(WORK "/new/g", "new", 3);
+    CHECK(folder_empty(WORK "/old", &p, &e) == E_ARGUMENT && strstr(e.where, "/old/in")
+          && holds(WORK "/old/f", "old"), "a folder with a folder in it is not emptied: %s", e.what);
+    e = none();
+    CHECK(folder_remove(WORK "/old/in", &e) == OK && folder_remove(WORK "/old", NULL) == E_WRITE,
+          "only an empty folder is removed");
+    CHECK(folder_replace(WORK "/new", WORK "/old", &p, &e) == OK && holds(WORK "/old/g", "new")
+          && file_count(WORK "/old") == 1 && !folder_exists(WORK "/new"), "a folder is replaced as a whole");
+    CHECK(folder_replace(WORK "/none", WORK "/old", &p, &e) != OK && holds(WORK "/old/g", "new"),
+          "and stays if it cannot be: %s", e.what);
+    e = none();
+    CHECK(folder_resolve(full, sizeof full, WORK "/a/.././old//") == OK && full[0] == '/'
+          && strstr(full, WORK "/old") && full[strlen(full) - 1] == 'd'
+          && folder_resolve(full, 5, WORK) == E_RANGE, "folder_resolve: %s", full);
+    CHECK(folder_empty(WORK "/old", &p, &e) == OK && folder_remove(WORK "/old", &e) == OK
+          && !folder_exists(WORK "/old"), "emptied and removed");
+    pool_free(&p);
+}
+
+/* A lock that a child of this process holds, and one of a child that was killed. */
+static void check_lock(void) {
+    Error e = none();
+    int handle, ready[2];
+    long process;
+    char byte;
+    pid_t child;
+    if (pipe(ready) != 0 || (child = fork()) < 0) { SKIP("locks: no second process"); return; }
+    if (child == 0) {
+        const int code = lock_take(WORK "/lock", &handle, &process, NULL);
+        if (write(ready[1], code == OK ? "y" : "n", 1) == 1) pause();
+        _exit(0);
+    }
+    CHECK(read(ready[0], &byte, 1) == 1 && byte == 'y', "a lock is taken");
+    CHECK(lock_take(WORK "/lock", &handle, &process, &e) == E_OPEN && process == (long)child,
+          "and no second time: %s (%ld)", e.what, process);
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    e = none();
+    CHECK(lock_take(WORK "/lock", &handle, &process, &e) == OK && process == (long)child,
+          "the lock of a process that ended is taken over");
+    lock_release(WORK "/lock", handle);
+    CHECK(!file_exists(WORK "/lock") && lock_take(WORK "/lock", &handle, &process, &e) == OK && process == 0,
+          "a lock that was released is gone");
+    lock_release(WORK "/lock", handle);
+    close(ready[0]);
+    close(ready[1]);
+}
+#endif
 
 /* Removes the files of an earlier run, which may have been interrupted. */
 static void empty_folder(const char *path) {
     Pool p = test_pool();
     char **names, full[512];
     int count, i;
-    folder_list(path, &p, &names, &count, NULL);
+    folder_list(path, 0, &p, &names, &count, NULL);
     for (i = 0; i < count; i++) {
         snprintf(full, sizeof full, "%s/%s", path, names[i]);
         remove(full);
@@ -745,8 +843,10 @@ static void check_full_disk(void) {
         file_write_all(WORK "/w/big", "old", 3, &p, &e);
         setrlimit(RLIMIT_FSIZE, &small);
         code = file_write_all(WORK "/w/big", block, sizeof block, &p, &e);
+        file_append(WORK "/w/big2", "line\n", 5, NULL);
         appended = file_append(WORK "/w/big2", block, sizeof block, NULL);
         setrlimit(RLIMIT_FSIZE, &old);
+        CHECK(holds(WORK "/w/big2", "line\n"), "a line that does not fit leaves no part of it");
         remove(WORK "/w/big2");
         CHECK(code == E_WRITE && e.code == E_WRITE && strstr(e.where, "big"), "a full disk is told: %s",
               e.what);
@@ -1075,6 +1175,12 @@ int main(void) {
         empty_folder(WORK "/a/b");
         check_read();
         check_folders();
+        check_same();
+#ifdef POSIX_SYSTEM
+        check_permissions();
+        check_replace();
+        check_lock();
+#endif
         check_write();
         check_full_disk();
         check_large();
