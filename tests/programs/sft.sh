@@ -222,7 +222,7 @@ done
 (trap '' HUP; exec $sft "$work/text.bin" --out "$work/nohup" $sizes --steps 100000 > "$work/out" \
     2>&1) & pid=$!
 waits "$work/nohup/time.jsonl" 2
-kill -HUP $pid; kill -INT $pid; wait $pid; code=$?
+kill -HUP $pid; sleep 0.3; kill -INT $pid 2> /dev/null; wait $pid; code=$?
 if [ $code = 130 ]; then ok "under nohup SIGHUP changes nothing"; else bad "nohup: exit $code"; fi
 $sft "$work/text.bin" --out "$work/early" $sizes --steps 100000 --tokens 100000 > "$work/out" 2>&1 & \
     pid=$!
