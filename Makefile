@@ -58,7 +58,7 @@ LEVELS   = core fast/threads | \
            stack | \
            model reward | \
            cli | \
-           train report
+           train report html
 LIBRARY  = $(filter-out | $(if $(ALONE),fast/%),$(subst |, | ,$(LEVELS)))
 PROGRAMS = ppo sft rm run prep
 F64      = ops lora stack model reward rl

@@ -4,7 +4,7 @@
  * What it is   The first program of the pipeline. A dataset holds documents, not tokens, so that policy and
  *              judge can use different tokenizers. 5 % of it, chosen by a hash of the text, is held out.
  * Needs        core.c (JSON, UTF-8, random streams), tokenizer.c (training), io.c (files, datasets),
- *              checkpoint.c (llama2c), cli.c.
+ *              checkpoint.c (llama2c), html.c, cli.c.
  * Never        skips a malformed row: it names file, line and field, and stops.
  * Always       writes the same bytes from the same input and options.
  * Grammar      Weighted context-free rules, each with a good and a bad sense; data/grammar.txt explains the
@@ -559,71 +559,6 @@ static size_t code_points(Span p) {
     return n;
 }
 
-/* Returns the length of the tag at s ("<", then a letter or "/", then up to ">"; at most 200
- * bytes), or 0 if there is no tag. */
-static size_t tag_length(const char *s, size_t n) {
-    if (n < 3 || s[0] != '<' || !(s[1] == '/' || (s[1] >= 'a' && s[1] <= 'z')
-                                  || (s[1] >= 'A' && s[1] <= 'Z'))) return 0;
-    for (size_t i = 2; i < n && i < 200 && s[i] != '<'; i++)
-        if (s[i] == '>') return i + 1;
-    return 0;
-}
-
-/* Returns the length of the character reference at s (&amp; &#39; &#x27; ...), or 0 if there is
- * none; *code: its code point. */
-static size_t entity_length(const char *s, size_t n, int32_t *code) {
-    static const struct { const char *name; int32_t code; } known[] = {
-        { "&amp;", '&' }, { "&lt;", '<' }, { "&gt;", '>' }, { "&quot;", '"' }, { "&apos;", '\'' },
-        { "&nbsp;", ' ' } };
-    int hex = n > 3 && (s[2] == 'x' || s[2] == 'X');
-    size_t i = hex ? 3 : 2;
-    int32_t v = 0;
-    for (size_t k = 0; k < sizeof known / sizeof *known; k++) {
-        size_t length = strlen(known[k].name);
-        if (n < length || memcmp(s, known[k].name, length)) continue;
-        *code = known[k].code;
-        return length;
-    }
-    if (n < 4 || s[1] != '#') return 0;
-    for (; i < n && s[i] != ';'; i++) {
-        int digit = s[i] >= '0' && s[i] <= '9' ? s[i] - '0'
-                  : hex && s[i] >= 'a' && s[i] <= 'f' ? s[i] - 'a' + 10
-                  : hex && s[i] >= 'A' && s[i] <= 'F' ? s[i] - 'A' + 10 : -1;
-        if (digit < 0) return 0;
-        v = v * (hex ? 16 : 10) + digit;
-        if (v > 0x10FFFF) return 0;
-    }
-    if (i == n || i == (size_t)(hex ? 3 : 2) || v < ' ' || (v >= 0xD800 && v < 0xE000)) return 0;
-    *code = v;
-    return i + 1;
-}
-
-/* Does what --strip-html asks for: <br> and <p> become a space, other tags are removed, character references
- * become characters, several spaces become one. */
-static Span without_html(Collector *c, Span p) {
-    char *out = scratch(c, p.length + 1);
-    size_t n = 0;
-    for (size_t i = 0; i < p.length; ) {
-        const char *s = p.text + i;
-        size_t left = p.length - i, skip = *s == '<' ? tag_length(s, left) : 0;
-        int32_t code;
-        if (skip) {
-            int breaks = s[1] == 'b' || s[1] == 'B' ? (s[2] | 32) == 'r' : (s[1] | 32) == 'p' || s[1] == '/';
-            if (breaks && s[1] != '/' && n && out[n - 1] != ' ') out[n++] = ' ';
-        } else if (*s == '&' && (skip = entity_length(s, left, &code)) > 0) {
-            n += (size_t)utf8_encode(out + n, code);    /* no character is longer than its reference */
-        } else {
-            skip = 1;
-            if (*s != ' ' || (n && out[n - 1] != ' ')) out[n++] = *s;
-        }
-        i += skip;
-    }
-    while (n && out[n - 1] == ' ') n--;
-    p.text = out;
-    p.length = n;
-    return p;
-}
-
 /* ---- labels ---- */
 
 /* Reads --labels. In "negative,positive" the values 0 and "negative" mean label 0, and so
@@ -716,7 +651,7 @@ static void add_row(Collector *c, const Span *texts, Span raw, Place at) {
     doc.label = raw.text && raw.length ? label_of(c, raw, at) : -1;
     for (int k = 0; k < n; k++) {
         Span p = valid_text(c, texts[k], at);
-        if (given.strip_html) p = without_html(c, p);
+        if (given.strip_html && html_text(p.text, p.length, &c->scratch, &p.text, &p.length)) need(NULL);
         if (p.length > 0x7FFFFFFF)
             stop_at(E_RANGE, "a text of over 2 GB", at.file, at.line, c->field[k], "split the text");
         points += code_points(p);
@@ -1107,7 +1042,8 @@ static Option data_option[] = {
     { "max-documents", OPT_INT, &given.max_documents, "0", 0, INT_MAX, NULL,
       "keep this many documents, evenly spread over the input (0: all)" },
     { "strip-html", OPT_FLAG, &given.strip_html, NULL, 0, 0, NULL,
-      "<br /> becomes a space, other tags are removed, &amp; and other references become characters" },
+      "tags and comments are left out (<br /> and the borders of paragraphs become a space), and &amp; "
+      "and other references become characters" },
     { "fix-utf8", OPT_FLAG, &given.fix_utf8, NULL, 0, 0, NULL,
       "replace invalid UTF-8 by U+FFFD instead of stopping" },
     { "whole", OPT_FLAG, &given.whole, NULL, 0, 0, NULL,

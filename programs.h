@@ -1,4 +1,4 @@
-/* programs.h - what the programs share and the library does not use: cli.c, train.c, report.c. */
+/* programs.h - what the programs share and the library does not use: cli.c, train.c, report.c, html.c. */
 #ifndef PROGRAMS_H
 #define PROGRAMS_H
 
@@ -278,5 +278,14 @@ int run_ended(const RunFolder *f, int steps, double seconds);
  * queries; 0 if the run was stopped. */
 int report_run(const char *folder, int show, Pool *pool);
 int report_command(int argc, char **argv);              /* the main of `run report DIR` */
+
+/* =============================================================================================
+ * html.c: the text of a piece of HTML
+ * ============================================================================================= */
+/* Sets *text (in pool, *length bytes, without a NUL) to what a browser shows of n bytes of HTML, as far
+ * as a text without lines can tell it: tags, comments, scripts and styles are left out, references become
+ * characters (&nbsp; a space), <br> and the borders of paragraphs, table cells ... become spaces, and
+ * several spaces become one. A tag or comment without an end is text. OK or E_MEMORY. */
+int html_text(const char *html, size_t n, Pool *pool, const char **text, size_t *length);
 
 #endif

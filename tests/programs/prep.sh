@@ -112,6 +112,20 @@ printf 'first line\n\nsecond <br /><br />line &amp; <i>more</i> 3 < 4\nthird\n' 
 $PREP data "$T/x.txt" --out "$T/x.bin" | head -n 1 | sed 's/.*: \([0-9]* texts\).*/\1/' | same "text: a document a line" "3 texts"
 $PREP data "$T/x.txt" --whole --out "$T/x.bin" | head -n 1 | sed 's/.*: \([0-9]* texts\).*/\1/' | same "text: --whole" "1 texts"
 $PREP data "$T/x.txt" --strip-html --out "$T/x.bin" >/dev/null; texts "$T/x.bin" | grep second | same "--strip-html" "second line & more 3 < 4"
+printf '<a title="x > y">caf&eacute;</a> &mdash; 1990&#150;99<!-- a > b --><p>&hearts;</p>end\n' >"$T/h.txt"
+$PREP data "$T/h.txt" --strip-html --out "$T/x.bin" >/dev/null; texts "$T/x.bin" | same "--strip-html: as a browser shows it" "café — 1990–99 ♥ end"
+if python3 -c 'import html.entities' 2>/dev/null; then      # all names, with and without a semicolon; a no-break space becomes a space
+    python3 - "$T/names.jsonl" "$T/names.want" <<'END'
+import html.entities, json, sys
+with open(sys.argv[1], 'w') as rows, open(sys.argv[2], 'w') as want:
+    for name, text in sorted(html.entities.html5.items()):
+        if text in '\n\t': continue
+        rows.write(json.dumps({'text': name + ' &' + name + '.'}) + '\n')
+        want.write(name + ' ' + text.replace('\xa0', ' ').lstrip(' ') + '.\n')
+END
+    $PREP data "$T/names.jsonl" --strip-html --out "$T/x.bin" >/dev/null; texts "$T/x.bin" | sort >"$T/names"; sort "$T/names.want" >"$T/want"
+    holds "--strip-html: $(wc -l <"$T/want" | tr -d ' ') names of characters" cmp "$T/names" "$T/want"
+else echo 1 >>"$T/skipped"; echo "  skip  --strip-html: all names (no python3)"; fi
 $PREP data "$T/x.txt" --min-length 6 --out "$T/x.bin" | tail -n 1 | same "--min-length" "  left out: 1 shorter than 6 characters"
 printf 'äöüäö\nabcdef\n' >"$T/u.txt"
 $PREP data "$T/u.txt" --min-length 6 --out "$T/x.bin" >/dev/null; texts "$T/x.bin" | same "--min-length counts characters, not bytes" abcdef
