@@ -31,9 +31,10 @@ enum { OK = 0,
 /* A function that returns an int returns OK (0) or an E_ code; one that returns a pointer returns
  * NULL on failure; an Error *err says why. Functions that have neither can fail only in their arena
  * or workspace: look at its `failed` afterwards. */
-/* The record of an error; only programs print it (cli.c: die). got == wanted:
- * there are no numbers. */
-typedef struct { int code; char what[160], where[256]; long long got, wanted; } Error;
+/* The record of an error; only programs print it (cli.c: die). got == wanted: there are no numbers.
+ * advice: what the user can do about it, or NULL: then the program that prints it chooses. */
+typedef struct { int code; char what[160], where[256]; long long got, wanted;
+                 const char *advice; } Error;
 /* An arena is one block of memory of a fixed size. With base NULL it only measures the size that is
  * needed. A workspace (ws) is an arena used as a stack: w = ws->used; take ...; ws->used = w. */
 typedef struct { unsigned char *base; size_t used, capacity, peak; int failed; } Arena;
@@ -49,6 +50,8 @@ typedef struct { uint64_t state; } Rng;     /* splitmix64: the same bits on ever
  * kept, because the first error is the cause. */
 int fail(Error *err, int code, const char *what, const char *where, long long got,
          long long wanted);
+/* Adds advice, a text that stays, to the error that is in *err. Earlier advice is kept. */
+void advise(Error *err, const char *advice);
 
 /* Returns count * size bytes, not cleared, at a multiple of 64 from base; NULL while
  * measuring. If they do not fit, returns NULL and sets a->failed, for good. a->peak: the
@@ -100,11 +103,12 @@ struct Json {
     size_t count;                           /* children of an array or object */
     const char *key; size_t key_length;     /* inside an object; unescaped, NUL-terminated */
     const char *string; size_t length;      /* JSON_STRING: UTF-8, NUL-terminated, may hold NULs */
-    double number;                          /* JSON_NUMBER; integers are exact up to 2^53 */
+    double number;      /* JSON_NUMBER: integers are exact up to 2^53; may be NaN or infinite */
     const Json *child, *next;               /* first child; next sibling */
 };
-/* Parses a text that is one JSON value (RFC 8259, at most 64 deep; duplicate keys are kept). The
- * nodes are in pool. Returns NULL on an error, which *err describes (got: the byte where it is). */
+/* Parses a text that is one JSON value (RFC 8259, at most 64 deep; duplicate keys are kept). As in
+ * Python, NaN, Infinity and -Infinity are numbers, too. The nodes are in pool. Returns NULL on an
+ * error, which *err describes (got: the byte where it is). */
 const Json *json_parse(const char *text, size_t length, Pool *pool, Error *err);
 /* Returns a key's value, or NULL if there is no such key or `object` is not an object. Of duplicate
  * keys the last value counts, as in serde and Python. */

@@ -73,6 +73,7 @@ static int code_known(int code) { return code >= 0 && code < (int)(sizeof code_w
 
 void die(const Error *err, const char *hint) {
     int code = err && code_known(err->code) ? err->code : OK;
+    if (err && err->advice) hint = err->advice;
     close_line();
     fprintf(stderr, "%s: ", program_name());
     /* err->what may be only the name of the feature that is not supported */

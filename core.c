@@ -30,6 +30,10 @@ int fail(Error *err, int code, const char *what, const char *where, long long go
     return code;
 }
 
+void advise(Error *err, const char *advice) {
+    if (err && err->code != OK && !err->advice) err->advice = advice;
+}
+
 /* ---- arena ---- */
 enum { ARENA_ALIGN = 64 };                              /* a cache line, and the widest vector register */
 
@@ -380,11 +384,23 @@ static int json_decimal(JsonText *j, size_t start, size_t end, long long places,
     return 1;
 }
 
+static int json_word(JsonText *j, const char *word) {
+    size_t n = strlen(word);
+    if (j->length - j->at < n || memcmp(j->text + j->at, word, n))
+        return json_fail(j, E_FORMAT, "value expected", j->at);
+    j->at += n;
+    return 1;
+}
+
 static int json_number_value(JsonText *j, double *value) {
     size_t start = j->at, mantissa_end, places = 0, i, digits;
     long long exponent = 0;
     int negative = json_peek(j) == '-', simple = 1, down;
     if (negative) j->at++;
+    if (json_peek(j) == 'I') {                          /* RFC 8259 has no such number, Python's json has */
+        *value = negative ? -HUGE_VAL : HUGE_VAL;
+        return json_word(j, "Infinity");
+    }
     if (json_peek(j) == '0') { j->at++; digits = 1; } else digits = json_digits(j);
     if (!digits) return json_fail(j, E_FORMAT, "value expected", start);
     if (json_peek(j) == '.') {
@@ -447,14 +463,6 @@ static int json_children(JsonText *j, Json *out, int depth) {
     }
 }
 
-static int json_word(JsonText *j, const char *word) {
-    size_t n = strlen(word);
-    if (j->length - j->at < n || memcmp(j->text + j->at, word, n))
-        return json_fail(j, E_FORMAT, "value expected", j->at);
-    j->at += n;
-    return 1;
-}
-
 /* Skips white space and reads one value into out. Returns 0 on an error. */
 static int json_value(JsonText *j, Json *out, int depth) {
     json_space(j);
@@ -465,6 +473,7 @@ static int json_value(JsonText *j, Json *out, int depth) {
     case 't': out->type = JSON_TRUE; return json_word(j, "true");
     case 'f': out->type = JSON_FALSE; return json_word(j, "false");
     case 'n': out->type = JSON_NULL; return json_word(j, "null");
+    case 'N': out->type = JSON_NUMBER; out->number = NAN; return json_word(j, "NaN");
     case -1: return json_fail(j, E_TRUNCATED, "value expected", j->at);
     default: out->type = JSON_NUMBER; return json_number_value(j, &out->number);
     }

@@ -50,16 +50,30 @@ static int adapter_name(char *out, size_t cap, const char *tensor, const char *p
     return OK;
 }
 
-/* Checks that every target matches a linear: a misspelt name would train nothing, and say nothing. */
-static int check_targets(const Tensor *base, int tensors, const char *targets, Error *err) {
-    const char *name;
+/* Checks that every target matches a linear: a misspelt name would train nothing, and say nothing. In peft's
+ * files one match is enough (peft's rule): whoever loads an adapter's weights refuses those without a place.
+ * Checks also that no rank is above its linear's I: a larger rank adds numbers, but no products. */
+static int check_targets(const Tensor *base, int tensors, const LoraConfig *c, const char *targets,
+                         Error *err) {
+    const char *list = targets, *name;
     size_t n;
-    while (next_target(&targets, &name, &n)) {
+    int some = 0;
+    while (next_target(&list, &name, &n)) {
         int found = 0;
         for (int i = 0; i < tensors && !found; i++)
             found = is_layer_linear(&base[i]) && is_target(base[i].name, name, n);
-        if (!found) return fail(err, E_ARGUMENT, "a LoRA target matches no linear of the layers", name, 0, 0);
+        if (!found && !c->peft)
+            return fail(err, E_ARGUMENT, "a LoRA target matches no linear of the layers", name, 0, 0);
+        some |= found;
     }
+    if (!some) return fail(err, E_ARGUMENT, "no LoRA target matches a linear of the layers", targets, 0, 0);
+    for (int i = 0; i < tensors && !c->peft; i++)
+        if (is_adapted(&base[i], targets) && c->R > base[i].matrix->I) {
+            fail(err, E_ARGUMENT, "the LoRA rank is above the width of a linear's input", base[i].name, c->R,
+                 base[i].matrix->I);
+            advise(err, "a smaller --lora-r: at that width an adapter can change everything in the linear");
+            return E_ARGUMENT;
+        }
     return OK;
 }
 
@@ -82,7 +96,7 @@ static int all_linear(char *out, size_t cap, const Tensor *base, int tensors) {
 }
 
 LoraConfig lora_config(int R, float alpha, const char *targets) {
-    LoraConfig c = { R, alpha, 0, 0, "" };
+    LoraConfig c = { R, alpha, 0, 0, "", 0 };
     if (strlen(targets) >= sizeof c.targets) c.R = 0;
     else memcpy(c.targets, targets, strlen(targets) + 1);
     return c;
@@ -97,7 +111,7 @@ int lora_carve(Lora *l, const Tensor *base, int tensors, const LoraConfig *c, in
     if (c != &l->config) l->config = *c;
     if (strcmp(targets, "all-linear") == 0 && all_linear(targets, sizeof l->config.targets, base, tensors))
         return fail(err, E_RANGE, "the names of all linears are too many", "all-linear", 0, 0);
-    int code = check_targets(base, tensors, targets, err);
+    int code = check_targets(base, tensors, c, targets, err);
     if (code) return code;
     for (int i = 0; i < tensors; i++) adapted += is_adapted(&base[i], targets);
     l->scale = c->rslora ? c->alpha / sqrtf((float)R) : c->alpha / (float)R;

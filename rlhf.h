@@ -50,8 +50,10 @@ typedef struct { int layers, tables, kind, block, doubled, compute; } WeightType
  * self[n]: the row that is the query's own, for a bias by distance; NULL without one. */
 typedef struct { const int *first, *count, *self; } Keys;
 typedef struct { int L, B, T, width /* K*D */; float *k, *v; } Cache;   /* (L,B,T,width) */
-/* LoRA (Hu et al. 2021). targets: comma-separated, in peft's names. */
-typedef struct { int R; float alpha; int rslora; float dropout; char targets[160]; } LoraConfig;
+/* LoRA (Hu et al. 2021). targets: comma-separated, in peft's names. peft 1: it is from a
+ * file of peft, and peft's rules hold (lora_carve). */
+typedef struct { int R; float alpha; int rslora; float dropout; char targets[160];
+                 int peft; } LoraConfig;
 typedef struct { Matrix A /* (R,I) */, B /* (O,R) */; } LoraPair;      /* A.O == 0: not adapted */
 /* Dropout of the adapter's input. The mask of row n follows from (seed, matrix, row + n) alone, so
  * forward, backward and recomputing agree, however a step's rows are split (row: how many came
@@ -385,7 +387,8 @@ size_t optimizer_step(Optimizer *o, size_t begin, const Tensor *list, int tensor
 
 /* ==== lora.c: low-rank adapters on any linear of any model, with peft's conventions ==== */
 /* Adapts every LINEAR of base whose name ends in ".TARGET.weight"; target "all-linear": every one,
- * and l->config gets their names. OK, E_ARGUMENT (a rank below 1, a target that matches nothing),
+ * and l->config gets their names. OK, E_ARGUMENT (a rank below 1 or above a linear's I, a target
+ * that matches nothing; c->peft 1: only a rank below 1, and no target that matches anything),
  * E_RANGE (names too long) or E_MEMORY. */
 int lora_carve(Lora *l, const Tensor *base, int tensors, const LoraConfig *c, int trainable,
                Pool *lists, Arena *a, Error *err);

@@ -54,6 +54,7 @@ static int load_adapter_config(LoraConfig *l, const char *folder, Pool *pool, Er
     l->alpha = (float)field_real(&f, "lora_alpha", 8, -1e6, 1e6);
     l->rslora = field_bool(&f, "use_rslora", 0);
     l->targets[0] = 0;
+    l->peft = 1;
     read_targets(&f, l);
     return f.code;
 }

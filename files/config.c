@@ -17,7 +17,7 @@ enum {
     KEY_FIXED,      /* a key that is written, with the JSON text `text`, and never read */
     KEY_ONLY,       /* a text that has to be `text` */
     KEY_OFF,        /* a feature that has to be off; written as `text` (NULL: not written) */
-    KEY_NULL,       /* a key that has to be there, with the value null */
+    KEY_WINDOW,     /* an int from 1 to `max`; null gives 0 */
     KEY_ONE,        /* a number that has to be 1; not written */
     KEY_SIZE,       /* an int from 1 to `max` */
     KEY_DERIVED,    /* an int from 1 to `max`; null gives 0, and check_policy computes the value */
@@ -79,6 +79,7 @@ typedef struct {
     .norm = NORM_RMS, .norm_place = NORM_PRE, .activation = ACT_SILU, .gated = 1, .causal = 1, .rotary = 1
 
 static const Names llama_names = { { LLAMA_NAMES } };
+static const Names mistral_names = { { LLAMA_NAMES } };     /* another object: folders keep their class */
 static const Stored meta_names[] = {
     { NAME_WORD, "tok_embeddings.weight", AS_IS }, { NAME_NORM1, "layers.%d.attention_norm.weight", AS_IS },
     { NAME_Q, "layers.%d.attention.wq.weight", PAIRED }, { NAME_K, "layers.%d.attention.wk.weight", PAIRED },
@@ -123,14 +124,13 @@ static const Key llama_keys[] = {
     { "pretraining_tp", KEY_FIXED, 0, 0, 0, "1" },
     { NULL, 0, 0, 0, 0, NULL },
 };
-/* Mistral's class uses a window of 4096 positions unless sliding_window is null: so null is required. */
 static const Key mistral_keys[] = {
     { "attention_bias", KEY_OFF, 0, 0, 0, NULL },
     { "intermediate_size", KEY_SIZE, P(stack.F), 14336, SIZE_LIMIT, NULL },
     { "max_position_embeddings", KEY_SIZE, P(positions), 131072, SIZE_LIMIT, NULL },
     { "mlp_bias", KEY_OFF, 0, 0, 0, NULL },
     { "num_key_value_heads", KEY_DERIVED, P(stack.K), 8, HEADS_MAX, NULL },
-    { "sliding_window", KEY_NULL, 0, 0, 0, NULL },
+    { "sliding_window", KEY_WINDOW, P(stack.window), 4096, SIZE_LIMIT, NULL },
     { NULL, 0, 0, 0, 0, NULL },
 };
 
@@ -220,12 +220,15 @@ static const Family families[] = {
       { LLAMA_STACK } },
     { "LLaMAForCausalLM", "llama", 0, &llama_names, "model.", meta_names, decoder_keys, llama_keys,
       { LLAMA_STACK } },
-    { "MistralForCausalLM", "mistral", 0, &llama_names, "model.", meta_names, decoder_keys, mistral_keys,
+    { "MistralForCausalLM", "mistral", 0, &mistral_names, "model.", meta_names, decoder_keys, mistral_keys,
       { LLAMA_STACK } },
     { "Qwen2ForCausalLM", "qwen2", 0, &qwen2_names, "model.", NULL, decoder_keys, qwen2_keys,
       { LLAMA_STACK, .biases = BIAS_QKV } },
     { "RobertaForSequenceClassification", "roberta", 1, &roberta_names, "roberta.", roberta_stored, NULL,
       roberta_keys, { BERT_STACK } },
+    /* the published bases, which have no classifier (rm --new-head) */
+    { "RobertaForMaskedLM", "roberta", 1, &roberta_names, "roberta.", roberta_stored, NULL, roberta_keys,
+      { BERT_STACK } },
 };
 enum { FAMILIES = sizeof families / sizeof *families };
 
@@ -236,7 +239,7 @@ static const Family *family_of(const char *type) {
     return y;
 }
 
-/* Sets the options of a stack to those of `kind`; its sizes, eps and rope stay. */
+/* Sets the options of a stack to those of `kind`; its sizes, window, eps and rope stay. */
 static void set_kind(StackKind *to, StackKind kind) {
     kind.C = to->C;
     kind.H = to->H;
@@ -244,6 +247,7 @@ static void set_kind(StackKind *to, StackKind kind) {
     kind.D = to->D;
     kind.F = to->F;
     kind.L = to->L;
+    kind.window = to->window;
     kind.eps = to->eps;
     kind.rope = to->rope;
     *to = kind;
@@ -322,6 +326,26 @@ static int pattern_match(const char *pattern, const char *name, int *layer) {
     if (!digits || digits > 6 || strcmp(name + n + digits, number + 2) != 0) return 0;
     *layer = atoi(name + n);
     return 1;
+}
+
+/* Tensors of files that a model does not need: buffers that it computes itself, and heads of other classes.
+ * In a pattern "*" stands for any text, at one end. stem: of the family that has them; "": all families. */
+static const struct { const char *stem, *pattern; } spare[] = {
+    { "", "*rotary_emb.inv_freq" }, { "", "*rotary_emb.cos_cached" }, { "", "*rotary_emb.sin_cached" },
+    { "", "*rope.freqs" }, { "", "*embeddings.position_ids" }, { "", "*embeddings.token_type_ids" },
+    { "roberta.", "roberta.pooler.*" }, { "roberta.", "pooler.*" }, { "roberta.", "classifier.*" },
+    { "roberta.", "lm_head.*" },
+};
+
+int family_spares(const char *own, const char *name) {
+    size_t n = strlen(name);
+    for (size_t i = 0; i < sizeof spare / sizeof *spare; i++) {
+        const char *pattern = spare[i].pattern;
+        size_t m = strlen(pattern) - 1;
+        if (strncmp(own, spare[i].stem, strlen(spare[i].stem)) != 0 || n < m) continue;
+        if (pattern[0] == '*' ? !strcmp(name + n - m, pattern + 1) : !strncmp(name, pattern, m)) return 1;
+    }
+    return 0;
 }
 
 int family_name(char *out, size_t cap, const char *name, int k, int *paired) {
@@ -476,15 +500,11 @@ static void read_key(Fields *f, const Key *k, void *config) {
     switch (k->kind) {
     case KEY_ONLY: field_must_be(f, k->key, k->text); break;
     case KEY_OFF: field_must_be_off(f, k->key); break;
-    case KEY_NULL:
-        if (!json_get(f->object, k->key) || field(f, k->key))
-            complain(f, E_UNSUPPORTED, "not supported:", k->key);
-        break;
     case KEY_ONE:
         if (field_real(f, k->key, 1, -1e30, 1e30) != 1) complain(f, E_UNSUPPORTED, "not supported:", k->key);
         break;
     case KEY_SIZE: *number = field_int(f, k->key, k->fallback, 1, k->max); break;
-    case KEY_DERIVED:
+    case KEY_DERIVED: case KEY_WINDOW:
         *number = field_int(f, k->key, json_get(f->object, k->key) ? 0 : k->fallback, 1, k->max);
         break;
     case KEY_TOKEN: *number = field_int(f, k->key, k->fallback, 0, SIZE_LIMIT); break;
@@ -547,12 +567,13 @@ static int load_config(ModelConfig *c, const char *folder, Pool *pool, Error *er
     set_kind(&c->stack, y->kind);
     check_policy(&f, c);
     if (f.code != OK) return f.code;
-    /* generation_config.json may name more tokens that end a text */
+    /* if generation_config.json says what ends a text, config.json's ids do not count (transformers) */
     generation = path_in(folder, "generation_config.json", "", pool);
     if (!generation) return fail(err, E_MEMORY, "memory for a configuration", folder, 0, 0);
     if (!file_exists(generation)) return OK;
     code = fields_open(&g, folder, "generation_config.json", pool, err);
     if (code != OK) return code;
+    if (field(&g, "eos_token_id")) c->eos_count = 0;
     read_eos(&g, c, -1);
     return g.code;
 }
@@ -681,7 +702,7 @@ static void write_key(Buffer *b, const Key *k, const Written *w) {
     case KEY_FIXED: put_raw(b, k->key, k->text); break;
     case KEY_ONLY: put_text(b, k->key, k->text); break;
     case KEY_OFF: if (k->text) put_raw(b, k->key, k->text); break;
-    case KEY_NULL: put_raw(b, k->key, "null"); break;
+    case KEY_WINDOW: put_id(b, k->key, *number ? *number : -1); break;
     case KEY_SIZE: case KEY_DERIVED: case KEY_TOKEN: put_int(b, k->key, *number); break;
     case KEY_ID: put_id(b, k->key, *number); break;
     case KEY_EOS: put_eos(b, w->config); break;

@@ -22,7 +22,9 @@ int refuse(Error *err, int code, const char *where, const char *format, ...) {
 }
 
 int fail_in(Error *err, const Error *inner, const char *path) {
-    return fail(err, inner->code, inner->what, path, inner->got, inner->wanted);
+    fail(err, inner->code, inner->what, path, inner->got, inner->wanted);
+    advise(err, inner->advice);
+    return inner->code;
 }
 
 char *path_in(const char *folder, const char *stem, const char *extension, Pool *pool) {

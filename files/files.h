@@ -69,6 +69,9 @@ int put_file(Buffer *b, const char *folder, const char *name, Error *err);
  * *paired to 1 if the rows of each head are in Meta's order in such files. Returns 0 if there is no
  * k-th name, or if it is too long for out. */
 int family_name(char *out, size_t cap, const char *name, int k, int *paired);
+/* Returns 1 if a model, one of whose tensors is called `own`, does not need the tensor `name` of its
+ * files: a buffer that is computed, or the head of another class. */
+int family_spares(const char *own, const char *name);
 
 /* ---- files/torch.c: the tensors of PyTorch's checkpoint files, and their places ---- */
 enum { TORCH_DIMS = 4 };

@@ -14,7 +14,7 @@ static Golden golden_open(const char *path) {
     Golden g = { NULL, NULL };
     char *bytes;
     size_t n;
-    Error err = { 0, "", "", 0, 0 };
+    Error err = { 0 };
     if (file_read_all(path, &pool, &bytes, &n, &err) || n < 8) return g;
     Reader r = { (const unsigned char *)bytes, (const unsigned char *)bytes + n, 0 };
     uint64_t head = read_u64(&r);
@@ -83,7 +83,7 @@ static int carve_rows(Case *c, const int *ids, const int *lens, size_t B) {
 }
 
 static int open_case(Case *c, const char *folder, const Golden *g, int trainable, int lora) {
-    Error err = { 0, "", "", 0, 0 };
+    Error err = { 0 };
     ModelConfig config;
     char adapter[256];
     size_t n, B;
@@ -274,7 +274,7 @@ static int key_differences(const char *folder, const char *out, const char **fir
 static void written_back(const char *folder) {
     char out[64], path[256];
     const char *first = "";
-    Error err = { 0, "", "", 0, 0 };
+    Error err = { 0 };
     ModelConfig config, again;
     Model m;
     Golden g[2];
@@ -394,7 +394,7 @@ static void stories(void) {
     char folder[512], path[512];
     char *bytes;
     size_t n;
-    Error err = { 0, "", "", 0, 0 };
+    Error err = { 0 };
     ModelConfig config;
     Model m;
     Cache kv;
@@ -422,7 +422,7 @@ static void stories(void) {
 }
 
 /* Folders of tests/golden/hf/models, one of each family. */
-static const char *const families[] = { "llama", "qwen2" };
+static const char *const families[] = { "llama", "qwen2", "mistral-window" };
 
 int main(void) {
     memory = test_arena((size_t)64 << 20);

@@ -120,7 +120,7 @@ run fixed --adap-kl-ctrl=no --temperature 0.7 --kl-penalty full --whiten-rewards
 [ "$(field "$work/fixed" ppo/policy/first_ratio_max_deviation 2)" = 0 ] &&
     ok "temperature 0.7: the first ratio is 1 too" || bad "temperature 0.7"
 true_ "the full KL is not negative" "$(field "$work/fixed" objective/kl 2) >= 0"
-run narrow --kl-penalty full --lora-r 256 --lora-targets q_proj,o_proj,up_proj,down_proj --mini-batch-size \
+run narrow --kl-penalty full --lora-r 128 --lora-targets q_proj,o_proj,up_proj,down_proj --mini-batch-size \
     1 --query-min 8 --response-min 12 --steps 1
 [ -s "$work/narrow/steps" ] && ok "memory is enough where referencing needs more of it than training" ||
     bad "memory of a wide adapter with the full KL"
@@ -170,6 +170,7 @@ refuses 2 'leave out: --lora-r' $ppo "$data" $small --adapter "$work/lora" --lor
 refuses 2 'without --lora-r there is no adapter' $ppo "$data" $small --lora-alpha 8
 refuses 1 'matches no linear' $ppo "$data" $small --lora-r 4 --lora-targets q_prj
 refuses 1 'matches no linear' $ppo "$data" $small --lora-r 4 --lora-targets lm_head
+refuses 1 'rank is above the width' $ppo "$data" $small --lora-r 129 --lora-targets q_proj
 refuses 1 "longer than the policy's positions" $ppo "$data" $small --response-max 100000
 refuses 1 'no document is long enough' $ppo "$data" $small --query-min 240 --query-max 240 --response-min \
     2 --response-max 2 --eval-queries 0

@@ -1286,9 +1286,9 @@ static const struct { const char *json; int code; const char *says; } llamas[] =
     { "{" LLAMA ",\"eos_token_id\":[1,2,3,4,5,6,7,8,9]}", E_RANGE, "eos_token_id" },
     { "{" LLAMA ",\"partial_rotary_factor\":0.5}", E_UNSUPPORTED, "partial_rotary_factor" },
     { "{\"architectures\":[\"MistralForCausalLM\"],\"model_type\":\"mistral\",\"sliding_window\":4096}",
-    E_UNSUPPORTED, "sliding_window" },
-    { "{\"architectures\":[\"MistralForCausalLM\"],\"model_type\":\"mistral\"}", E_UNSUPPORTED,
-    "sliding_window" },
+    OK, "" },
+    { "{\"architectures\":[\"MistralForCausalLM\"],\"model_type\":\"mistral\",\"sliding_window\":0}",
+    E_RANGE, "sliding_window" },
     { "{\"architectures\":[\"MistralForCausalLM\"],\"model_type\":\"mistral\",\"sliding_window\":null}",
     OK, "" },
     { "{", -1, "" }, { "[]", E_FORMAT, "object" }, { "", -1, "" },
@@ -1345,10 +1345,17 @@ static void llama_configs(void) {
           "llama3 config saved and loaded: %s", err.what);
     write_config("config/config.json", "{" LLAMA
                  ",\"rope_theta\":123456.789,\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.5}}");
-    write_config("config/generation_config.json", "{\"eos_token_id\":[2,99]}");
+    write_config("config/generation_config.json", "{\"eos_token_id\":[9,99]}");
     CHECK(config_load(&c, in_base("config"), &pool, fresh()) == OK && c.stack.rope.type == ROPE_LINEAR
           && c.stack.rope.factor == 2.5 && c.stack.rope.theta == 123456.789 && c.eos_count == 2
-          && c.eos[0] == 2 && c.eos[1] == 99, "linear scaling; generation_config.json adds an eos");
+          && c.eos[0] == 9 && c.eos[1] == 99, "linear scaling; generation_config.json says what ends a text");
+    write_config("config/generation_config.json", "{\"eos_token_id\":7,\"unasked\":NaN}");
+    CHECK(config_load(&c, in_base("config"), &pool, fresh()) == OK && c.eos_count == 1 && c.eos[0] == 7,
+          "one id, beside a NaN: %s", err.what);
+    write_config("config/generation_config.json", "{\"eos_token_id\":null}");
+    CHECK(config_load(&c, in_base("config"), &pool, fresh()) == OK && c.eos_count == 1 && c.eos[0] == 2,
+          "no id there: config.json's stays");
+    write_config("config/generation_config.json", "{\"eos_token_id\":[9,99]}");
     CHECK(config_save(&c, NULL, in_base("config2"), F32, &pool, fresh()) == OK
           && config_load(&d, in_base("config2"), &pool, fresh()) == OK && same_config(&c, &d),
           "linear config saved and loaded: %s", err.what);
@@ -1356,6 +1363,11 @@ static void llama_configs(void) {
     CHECK(config_load(&c, in_base("config"), &pool, fresh()) != OK
           && strstr(err.where, "generation_config.json"), "a broken generation_config.json is named");
     remove(in_base("config/generation_config.json"));
+    write_config("config/config.json", "{\"model_type\":\"mistral\"}");
+    CHECK(config_load(&c, in_base("config"), &pool, fresh()) == OK && c.stack.window == 4096,
+          "Mistral's window, if the file does not say it: %d", c.stack.window);
+    write_config("config/config.json", "{\"model_type\":\"mistral\",\"sliding_window\":null}");
+    CHECK(config_load(&c, in_base("config"), &pool, fresh()) == OK && c.stack.window == 0, "no window");
     CHECK(config_load(&c, in_base("nowhere"), &pool, fresh()) == E_MISSING
           && strstr(err.where, "config.json"), "no config.json");
 }
@@ -1400,8 +1412,7 @@ static const struct { const char *json; int code; const char *says; } robertas[]
     "position_embedding_type 'relative_key'" },
     { "{\"architectures\":[\"BertForSequenceClassification\"],\"model_type\":\"bert\"}", E_UNSUPPORTED,
     "BertForSequenceClassification" },
-    { "{\"architectures\":[\"RobertaForMaskedLM\"],\"model_type\":\"roberta\"}", E_UNSUPPORTED,
-    "RobertaForMaskedLM" },
+    { "{\"architectures\":[\"RobertaForMaskedLM\"],\"model_type\":\"roberta\"}", OK, "" },
     { "{" ROBERTA ",\"id2label\":{\"0\":\"a\",\"2\":\"b\"}}", E_FORMAT, "id2label" },
     { "{" ROBERTA ",\"id2label\":{\"0\":\"a\",\"0\":\"b\"}}", E_FORMAT, "id2label" },
     { "{" ROBERTA ",\"id2label\":{\"0\":\"a\",\"x\":\"b\"}}", E_FORMAT, "id2label" },

@@ -294,7 +294,7 @@ static void roberta_kind(StackKind *k) {
 
 static void policy_model(int tied, int trainable, int R, void (*change)(ModelConfig *), int recompute) {
     ModelConfig c;
-    Error err = { 0, "", "", 0, 0 };
+    Error err = { 0 };
     memset(&c, 0, sizeof c);
     c.V = 13; c.stack.C = 8; c.stack.L = 2; c.stack.H = 4; c.stack.K = 2; c.stack.D = 4; c.stack.F = 10;
     c.positions = 16; c.tied = tied; c.stack.eps = 1e-5; c.stack.rope.theta = 100; c.bos = c.pad = -1;
@@ -396,7 +396,7 @@ static const int j_token[9] = { 0, 5, 7, 2, 0, 6, 6, 8, 2 }, j_start[3] = { 0, 4
 static const Texts j_texts = { 9, 2, j_token, j_start };
 static void judge_model(int trainable, int R, int recompute) {
     RewardConfig c;
-    Error err = { 0, "", "", 0, 0 };
+    Error err = { 0 };
     memset(&c, 0, sizeof c);
     c.V = 10; c.stack.C = 8; c.stack.L = 2; c.stack.H = 2; c.stack.F = 12; c.positions = 12; c.types = 1;
     c.stack.eps = 1e-5;
@@ -453,7 +453,7 @@ static StackRows de_rows = { DN, DM, de_want, NULL, de_place, { de_first, de_cou
 static void t5_model(int recompute, int R) {
     static const WeightTypes floats = { F32, F32, 0, 0, 0, 0 };
     StackKind k;
-    Error err = { 0, "", "", 0, 0 };
+    Error err = { 0 };
     Tensor *list = pool_take(&pool, 200, sizeof *list);
     TensorList t = { list, 0, !R, &memory };
     memset(&k, 0, sizeof k);

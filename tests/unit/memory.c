@@ -102,7 +102,7 @@ static void carve_judge(Models *x, const Setting *s, Arena *a, Error *err) {
 }
 
 static void carve(Models *x, const Setting *s, Arena *a) {
-    Error err = { 0, "", "", 0, 0 };
+    Error err = { 0 };
     memset(x, 0, sizeof *x);
     x->live = a->base != NULL;
     carve_policy(x, s, a, &err);

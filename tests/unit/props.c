@@ -74,7 +74,7 @@ enum { B = 6, T = 40, C = 36, V = 83 };
 static Model model;
 static Lora lora;
 static const LoraConfig all_linear = { 4, 8, 0, 0,
-                                       "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj" };
+                                       "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj", 0 };
 static ValueHead head;
 static Cache cache;
 static Saved saved, inputs;                     /* everything that backward needs; each layer's input alone */
@@ -84,7 +84,7 @@ static void build(int compute) {
     ModelConfig c;
     WeightTypes types = { F32, F32, 0, 0, 0, F32 };
     types.compute = compute;
-    Error err = { 0, "", "", 0, 0 };
+    Error err = { 0 };
     memset(&c, 0, sizeof c);
     c.V = V; c.stack.C = C; c.stack.L = 3; c.stack.H = 6; c.stack.K = 3; c.stack.D = 6; c.stack.F = 50;
     c.positions = T; c.stack.eps = 1e-5f; c.stack.rope.theta = 10000; c.bos = c.pad = -1;

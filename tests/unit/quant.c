@@ -28,7 +28,7 @@ static void fill_normal(f32 *x, size_t n, uint64_t seed) {
 static const Json *parse(const char *path) {
     char *text;
     size_t n;
-    Error err = { 0, "", "", 0, 0 };
+    Error err = { 0 };
     const Json *j = file_read_all(path, &pool, &text, &n, &err) ? NULL : json_parse(text, n, &pool, &err);
     CHECK(j, "%s: %s", path, err.what);
     return j;
@@ -264,7 +264,7 @@ static void golden_tensors(void) {
     static const size_t size[] = { 96 * 128, 7 * 37, 5, 64 * 64, 128 };
     char *text;
     size_t n, k, m, length;
-    Error err = { 0, "", "", 0, 0 };
+    Error err = { 0 };
     int bad = file_read_all("tests/golden/models/nf4/golden.safetensors", &pool, &text, &n, &err);
     CHECK(!bad && n > 8, "tests/golden/models/nf4: %s", err.what);
     if (bad) return;

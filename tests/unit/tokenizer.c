@@ -146,7 +146,7 @@ static void test_unigram_goldens(void) {
     size_t i;
     for (i = 0; i < sizeof model / sizeof *model; i++) {
         Pool pool = test_pool();
-        Error err = { 0, "", "", 0, 0 };
+        Error err = { 0 };
         Tokenizer *t = open_model(model[i].folder, model[i].file, &pool, &err);
         CHECK(!err.code, "%s: %s, %s", model[i].file, err.what, err.where);
         column(t, "generated_sentencepiece.jsonl", model[i].column, 0, 521);
@@ -1249,7 +1249,7 @@ static const struct { const char *text, *wanted; } bert_row[] = {
 /* Turns a vocab.txt into a tokenizer.json, which has to give the same pieces. */
 static void test_bert_json(const Tokenizer *t, Pool *pool) {
     Buffer b = { pool, NULL, 0, 0, 0 };
-    Error err = { 0, "", "", 0, 0 };
+    Error err = { 0 };
     Tokenizer *json;
     int before, after;
     size_t i, n;
@@ -1293,7 +1293,7 @@ static void test_bert_json(const Tokenizer *t, Pool *pool) {
 
 static void test_wordpiece(void) {
     Pool pool = test_pool();
-    Error err = { 0, "", "", 0, 0 };
+    Error err = { 0 };
     Tokenizer *t = tokenizer_wordpiece(bert_vocab, strlen(bert_vocab), &pool, &err), *cased;
     int before, after, ids[8] = { 2, 9, 6, 7, 25, 12, 18, 3 };
     char *text, many[201];
