@@ -21,11 +21,13 @@
 /* ---- settings: the table of options at the end of this file fills them ---- */
 
 enum { SCORE_BOTH, SCORE_RESPONSE };
+enum { LONG_REFUSE, LONG_CUT };
 enum { VALUE_ZERO, VALUE_PYTORCH };
 
 static struct {
     const char *policy, *reward, *tokenizer, *adapter, *out, *label, *reward_text, *dump;
-    int score, steps, batch_size, mini_batch_size, accumulation, ppo_epochs, lr_anneal, adam_tf, adaptive;
+    int score, long_response, steps, batch_size, mini_batch_size, accumulation, ppo_epochs, lr_anneal;
+    int adam_tf, adaptive;
     int kl_penalty, early_stopping, whiten_rewards, biased, score_scaling, score_norm, score_normalize;
     int query_min, query_max, response_min, response_max, top_k, value_init, dtype, reward_nf4;
     int eval_queries, eval_every, save_every, show, chunk, dry_run;
@@ -69,6 +71,7 @@ typedef struct {
     RewardConfig judge_config; RewardModel judge; WeightTypes judge_types; Tokenizer *judge_tokenizer;
     int label;                              /* index of the judge's output that is the reward */
     int adds_bos, adds_eos;                 /* 1: its template puts bos before (eos after) a text */
+    int judge_most;                         /* most tokens of a text that it reads, without bos and eos */
     int T, bos; /* T: most tokens of query and response; bos: the id before a query, or -1 */
 } Models;
 
@@ -76,6 +79,7 @@ typedef struct {
  * after another (rl.c's ragged layout). */
 typedef struct {
     int B, P, *start, *order; /* start (B+1); order (B): the responses as an epoch shuffles them */
+    int queries_cut, responses_cut;         /* texts that the judge read without their first tokens */
     Sequence *seq;                          /* (B) query and response */
     int *token;                             /* (B,T) */
     float *seq_logprob, *seq_value;         /* (B,response_max), filled by the sampler */
@@ -103,6 +107,7 @@ typedef struct {
     size_t *query_length, *response_length[2];
     float *score[2], *kl[2], *scratch;
     long long bigrams[2];
+    int queries_cut, responses_cut;         /* in the last evaluation */
 } Evaluation;
 
 enum { GENERATE, SCORE, REFERENCE, ADVANTAGES, OPTIMIZE, LAPS };
@@ -129,6 +134,7 @@ typedef struct {
     Statistics now;
     RunFolder out;
     char samples[540];
+    int told_cut;                           /* 1: warn_cut has warned */
 } Work;
 
 /* Progress, Models and Work, for the functions that train.c calls (carve, workspace). */
@@ -413,20 +419,36 @@ static void judge_run(const Models *m, Work *w, int n, float *score) {
     j->tokens = 0;
 }
 
-/* Fills raw_score with the judge's logit for each text. A forward takes as many texts as there is room for.
- * The end of a text that is longer than the judge's limit is cut off. */
+/* Returns the *n ids of text b that the judge is to read. Of a text that is longer than the judge's limit,
+ * these are the last ones: the response decides the score, and so it is the query that loses its beginning.
+ * Counts the text as a cut response if a token of the response is lost too, else as a cut query. */
+static const int *judge_ids(const Models *m, Work *w, int b, int *n) {
+    Rollout *x = &w->rollout;
+    const char *text = o.score == SCORE_BOTH ? x->text[b] : x->response[b];
+    const size_t bytes = o.score == SCORE_BOTH ? x->text_length[b] : x->response_length[b];
+    const size_t query = o.score == SCORE_BOTH ? x->query_length[b] : 0;
+    TokenSpan *span;
+    int *ids;
+    must(tokenizer_encode(m->judge_tokenizer, text, bytes, &w->pool, &ids, n), NULL, NULL);
+    const int cut = *n - m->judge_most;
+    if (cut <= 0) return ids;
+    must(tokenizer_encode_spans(m->judge_tokenizer, text, bytes, &w->pool, &ids, &span, n), NULL, NULL);
+    if (span[cut - 1].to > query) x->responses_cut++;
+    else x->queries_cut++;
+    *n = m->judge_most;
+    return ids + cut;
+}
+
+/* Fills raw_score with the judge's logit for each text. A forward takes as many texts as there is room
+ * for. */
 static void judge_texts(const Models *m, Work *w) {
     Rollout *x = &w->rollout;
-    const int most = reward_max_tokens(&m->judge_config) - m->adds_bos - m->adds_eos;
     int waiting = 0;
     w->judge.tokens = 0;
     for (int b = 0; b < x->B; b++) {
         PoolMark mark = pool_mark(&w->pool);
-        const char *text = o.score == SCORE_BOTH ? x->text[b] : x->response[b];
-        const size_t bytes = o.score == SCORE_BOTH ? x->text_length[b] : x->response_length[b];
-        int *ids, n;
-        must(tokenizer_encode(m->judge_tokenizer, text, bytes, &w->pool, &ids, &n), NULL, NULL);
-        n = smaller(n, most);
+        int n;
+        const int *ids = judge_ids(m, w, b, &n);
         if (waiting == o.chunk ||
             w->judge.tokens + larger(n + m->adds_bos + m->adds_eos, 1) > w->judge.room) {
             judge_run(m, w, waiting, x->raw_score + b - waiting);
@@ -448,6 +470,7 @@ static int ends_in_eos(const Models *m, const Sequence *seq) {
  * penalty if the response has no EOS. */
 static void score_responses(const Progress *p, const Models *m, Work *w) {
     Rollout *x = &w->rollout;
+    x->queries_cut = x->responses_cut = 0;
     for (int b = 0; b < x->B; b++) decode_sequence(m, w, b);
     if (!o.reward_text) judge_texts(m, w);
     for (int b = 0; b < x->B; b++) {
@@ -716,6 +739,8 @@ static void log_objective(const Progress *p, const Models *m, Rollout *x, Log *l
     for (int b = 0; b < x->B; b++) ended += ends_in_eos(m, &x->seq[b]);
     log_number(l, "env/reward_mean", raw.mean);
     log_number(l, "env/reward_std", raw.std);
+    log_integer(l, "env/queries_cut", x->queries_cut);
+    log_integer(l, "env/responses_cut", x->responses_cut);
     log_number(l, "objective/kl", kl);
     log_number(l, "objective/kl_coef", p->kl.coef);
     log_number(l, "objective/entropy", -kl_per_sequence(x->logprob, x->start, x->B));
@@ -817,11 +842,21 @@ static void warn(const Progress *p, const Work *w, double kl) {
                 "policy where the estimate varies less\n", kl, w->rollout.B);
 }
 
+/* Warns once if the judge has not read a whole response, although --long-response is not cut. */
+static void warn_cut(const Progress *p, const Models *m, Work *w) {
+    if (!w->rollout.responses_cut || w->told_cut || o.long_response == LONG_CUT) return;
+    w->told_cut = 1;
+    fprintf(stderr, "\nppo: warning at step %d: of %d responses, %d are longer than the %d tokens that the "
+            "judge reads: it has read their ends\n  try: a smaller --response-max; env/responses_cut in the log "
+            "counts them\n", p->step, w->rollout.B, w->rollout.responses_cut, m->judge_most);
+}
+
 /* Ends a step: writes the log, shows the progress, warns, and updates the KL coefficient. */
 static void step_end(Progress *p, const Models *m, Work *w, double kl) {
     log_step(p, m, w, kl);
     show_progress(p, w, mean(w->rollout.raw_score, w->rollout.B), kl, log_time(p, w));
     warn(p, w, kl);
+    warn_cut(p, m, w);
     kl_controller_update(&p->kl, kl, w->rollout.B);
 }
 
@@ -906,6 +941,8 @@ static void log_evaluation(const Progress *p, Work *work, int k) {
     log_number(&l, "eval/reward_std", s.std);
     log_number(&l, "eval/kl", mean(e->kl[k], e->n));
     log_integer(&l, "eval/distinct_bigrams", e->bigrams[k]);
+    log_integer(&l, "eval/queries_cut", e->queries_cut);
+    log_integer(&l, "eval/responses_cut", e->responses_cut);
     must(log_end(&l, &work->err), &work->err, NULL);
 }
 
@@ -915,6 +952,7 @@ static void evaluate(const Progress *p, const Models *m, Work *w, int k) {
     Evaluation *e = &w->eval;
     Rollout *x = &w->rollout;
     const size_t T = (size_t)m->T;
+    e->queries_cut = e->responses_cut = 0;
     for (int first = 0; first < e->n; first += o.batch_size) {
         x->B = smaller(o.batch_size, e->n - first);
         for (int b = 0; b < x->B; b++) {
@@ -925,6 +963,8 @@ static void evaluate(const Progress *p, const Models *m, Work *w, int k) {
         }
         sample_responses(p, m, w);
         score_responses(p, m, w);
+        e->queries_cut += x->queries_cut;
+        e->responses_cut += x->responses_cut;
         reference_logprobs(m, w);
         kl_penalty(x->kl, x->logprob, x->ref_logprob, x->full_kl, KL_K1, x->P);
         for (int b = 0; b < x->B; b++) {
@@ -1200,9 +1240,53 @@ static void prepare_judge(Models *m, Work *w, const Program *p) {
              "template, no bos and no eos", o.reward, 0, 0);
         die(&w->err, "a tokenizer_config.json there that names a bos_token or an eos_token");
     }
+    m->judge_most = reward_max_tokens(&m->judge_config) - m->adds_bos - m->adds_eos;
     w->judge.room = larger(reward_max_tokens(&m->judge_config), 1024 + o.chunk);
     w->judge.token = pool_need(&w->pool, (size_t)w->judge.room, sizeof(int), "the judge's texts");
     w->judge.start = pool_need(&w->pool, (size_t)o.chunk + 1, sizeof(int), "the judge's texts");
+}
+
+/* Cuts 32 texts of --response-max tokens of the policy from the training documents, which follow one another.
+ * Returns how many of the judge's tokens the longest of these texts has. */
+static int longest_response(const Models *m, Work *w, const Queue *q) {
+    enum { TEXTS = 32 };
+    const PoolMark mark = pool_mark(&w->pool);
+    int *token = pool_need(&w->pool, (size_t)o.response_max, sizeof *token, "a response"), have = 0;
+    int longest = 0, texts = 0;
+    /* few documents are read again and again, until there is a text */
+    for (int i = 0; texts < TEXTS && (i < q->count || !texts); i++) {
+        const Document *d = &w->data.document[q->document[i % q->count]];
+        const PoolMark text_mark = pool_mark(&w->pool);
+        int *ids, *read, n, judged;
+        char *text;
+        size_t bytes;
+        must(tokenizer_encode(m->tokenizer, d->text[0], d->length[0], &w->pool, &ids, &n), NULL, NULL);
+        for (int k = 0; k < n && texts < TEXTS; k++) {
+            token[have++] = ids[k];
+            if (have < o.response_max) continue;
+            have = 0;
+            texts++;
+            must(tokenizer_decode(m->tokenizer, token, o.response_max, &w->pool, &text, &bytes), NULL, NULL);
+            must(tokenizer_encode(m->judge_tokenizer, text, bytes, &w->pool, &read, &judged), NULL, NULL);
+            longest = larger(longest, judged);
+        }
+        pool_release(&w->pool, text_mark);
+    }
+    pool_release(&w->pool, mark);
+    return longest;
+}
+
+/* Dies if the judge cannot read texts that are as long as responses can be, unless --long-response is cut.
+ * Responses of other texts may still be too long: those are cut, and counted in the log. */
+static void check_responses(const Models *m, Work *w, const Queue *q) {
+    const int longest = o.reward_text || o.long_response == LONG_CUT ? 0 : longest_response(m, w, q);
+    char hint[120];
+    if (longest <= m->judge_most) return;
+    snprintf(hint, sizeof hint, "--response-max %d, or --long-response cut: then the judge reads their ends",
+             larger(1, (int)((double)o.response_max * m->judge_most / longest)));
+    fail(&w->err, E_RANGE, "responses of --response-max tokens have more of the judge's tokens than it reads",
+         o.reward, longest, m->judge_most);
+    die(&w->err, hint);
 }
 
 /* Prints the preset, the models, the reward and the share of trained parameters. */
@@ -1287,6 +1371,7 @@ static void run(const Program *p, const char *data, const char *usual) {
     prepare_policy(m, w, p);
     prepare_judge(m, w, p);
     check_queries(m, w, &r.progress.queue);
+    check_responses(m, w, &r.progress.queue);
     const char *preset = preset_name(p, usual, &w->pool);
     memory_measure(&memory);
     say_what(m, w, &r.progress.queue, data, preset);
@@ -1312,7 +1397,10 @@ static Option options[] = {
       "label whose logit is the reward; needed unless the judge has one output, "
       "or exactly one named positive, pos, nothate or non-toxic" },
     { "score", OPT_CHOICE, &o.score, "query+response", 0, 0, "query+response|response",
-      "what the judge reads" },
+      "what the judge reads; of a text that is too long for it, the end, so that the query is cut" },
+    { "long-response", OPT_CHOICE, &o.long_response, "refuse", 0, 0, "refuse|cut",
+      "what to do if the judge cannot read a whole response of --response-max tokens: refuse to start, or "
+      "let it read the end of such responses (env/responses_cut in the log counts them)" },
     { "reward-text", OPT_TEXT, &o.reward_text, NULL, 0, 0, NULL,
       "no judge: the reward is how often this text occurs in the response (to try things)" },
     { "out", OPT_TEXT, &o.out, "runs", 0, 0, NULL, "folder for run folders" },
@@ -1471,7 +1559,8 @@ static void check_options(const Program *p, const char *data) {
     quant_options_check(p, &o.quant, &o.lora.rank, &o.lora.targets, o.adapter != NULL);
     lora_options_check(p, &o.lora, o.lora.rank > 0 || o.adapter);
     if (o.reward_text && !o.reward_text[0]) usage_error("nothing to count", "--reward-text");
-    if (o.reward_text) cli_refuse(p, "reward-nf4", "with --reward-text there is no judge: leave out");
+    if (o.reward_text)
+        cli_refuse(p, "reward-nf4|long-response", "with --reward-text there is no judge: leave out");
     if ((long long)o.batch_size * ((long long)o.query_max + o.response_max + 1) > INT_MAX / 4)
         usage_error("too many tokens in a batch; one of these is too large",
                     "--batch-size, --query-max, --response-max");

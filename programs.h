@@ -182,7 +182,7 @@ void open_adapter(const Lora *l, const char *folder, Pool *pool);
  * If ws measures, only the work space is measured. */
 void weights_merge(const Tensor *to, const Tensor *from, int tensors, const Lora *adapter,
                    Arena *ws);
-/* Loads the value head of a folder and checks it. Returns 1, or 0 if the folder has no value head. */
+/* Loads and checks the value head of a folder. Returns 1, or 0 if the folder has no value head. */
 int open_value_head(const ValueHead *h, const char *folder, Pool *pool);
 /* Returns the index of the judge's output that is called `wanted`, ignoring case. wanted NULL: the
  * only output, or the only one called positive, pos, nothate or non-toxic. Returns -1 if there is

@@ -231,6 +231,54 @@ few --query-max 5
 is "every prompt is too long: a larger --query-max"
 few --query-max "$shortest"; is "which is enough"
 
+# ---- a judge that reads less than query and response: the response is seen whole ----
+rm="${RUN:-} ${BIN:-.}/rm" judge=$work/short-judge tokenizer=data/reward
+if [ -f $tokenizer/vocab.json ]; then
+$prep grammar data/grammar.txt --out "$work/short.bin" --count 300 --seed 5 > "$work/out"
+$rm "$work/short.bin" --tokenizer $tokenizer --positions 24 --dim 16 --layers 1 --heads 2 --steps 1 --out \
+    "$judge" > "$work/out" 2> "$work/err"; is "a judge of 24 positions: 20 tokens, <s> and </s>"
+short="--policy $policy --reward $judge --preset imdb-small --batch-size 16 --mini-batch-size 8 --ppo-epochs 1
+       --eval-queries 6 --show 1 --steps 1 --query-min 6 --query-max 8"
+# judged NAME OPTIONS ...: a run whose scores have to be those of the last 20 tokens of query and response.
+# Sets cut to the texts that have more tokens, queries and responses to the log's counts.
+judged() {
+    name=$1; shift
+    rm -rf "$work/short.runs"
+    $ppo "$work/short.bin" $short --dump-rollouts "$work/short.jsonl" --out "$work/short.runs" "$@" > \
+        "$work/out" 2> "$work/err" || bad "$name: $(head -n 2 "$work/err" | tr '\n' ' ')"
+    mv "$work/short.runs/ppo-0001" "$work/$name"
+    sed 's/.*"query": \[\([^]]*\)\], "response": \[\([^]]*\)\].*/\1, \2/' "$work/short.jsonl" | tr -d , |
+        $run tokenize $policy --decode --jsonl > "$work/texts"
+    $run tokenize $tokenizer "$work/texts" --jsonl |
+        awk '{ s = "0"; for (i = NF > 20 ? NF - 19 : 1; i <= NF; i++) s = s " " $i; print s, 2 }' > \
+            "$work/ids"
+    cut=$($run tokenize $tokenizer "$work/texts" --jsonl | awk 'NF > 20 { n++ } END { print n + 0 }')
+    $run score "$judge" "$work/ids" --ids | sed 's/.*"logits": \[[^,]*, \([-0-9.e]*\)\].*/\1/' > "$work/1"
+    sed 's/.*"score": \([-0-9.e]*\),.*/\1/' "$work/short.jsonl" > "$work/2"
+    same "$name: scores are those of the last tokens" "$work/1" "$work/2"
+    queries=$(field "$work/$name" env/queries_cut 1) responses=$(field "$work/$name" env/responses_cut 1)
+}
+judged fits --response-min 4 --response-max 6
+[ "$cut" = 0 ] && [ "$queries" = 0 ] && [ "$responses" = 0 ]; is "nothing is cut where everything fits"
+judged query --response-min 13 --response-max 13
+grep -q 'warning' "$work/err"; [ $? = 1 ]; is "a cut query is no reason to warn"
+true_ "the query loses its beginning, not the response" "$cut > 0 && $queries == $cut && $responses == 0"
+refuses 1 'more of the judge.s tokens than it reads: '"$judge"'.*20' $ppo "$work/short.bin" $short \
+    --response-max 32 --out "$work/short.refused"
+[ ! -e "$work/short.refused" ] && grep -q 'try: --response-max [12][0-9], or --long-response cut' "$work/err"
+is "a response that does not fit: refused before the run"
+refuses 2 'with --reward-text there is no judge' $ppo "$work/short.bin" $small --long-response cut
+the=$(awk 'BEGIN { for (i = 0; i < 30; i++) printf "the " }')
+printf '0|%s\n0|%s\n0|%s\n' "$the" "$the" "$the" | dataset 1 > "$work/few.bin"
+$ppo "$work/few.bin" $short --response-min 20 --response-max 20 --eval-queries 0 --out "$work/few.runs" > \
+    "$work/out" 2> "$work/err"
+grep -q 'warning at step 1: of 16 responses, [0-9]* are longer than the 20 tokens that the judge' "$work/err"
+is "a response that is longer than the documents let expect: a warning"
+judged response --response-min 24 --response-max 32 --long-response cut
+true_ "or its beginning is cut, and counted" "$responses == 16 && $cut == 16 && $queries == 0"
+grep -q '"eval/responses_cut": 6}' "$work/response/log.jsonl"; is "in evaluations, too"
+fi
+
 # ---- what a run writes about itself ----
 run twice --eval-every 1
 [ "$(grep -c '"eval/reward_mean"' "$work/twice/log.jsonl")" = 3 ]
