@@ -648,15 +648,16 @@ static int check_shape(Source *s, const Place *p, const Packed *packed, const Te
     const Matrix *m = t->matrix;
     char file[48], list[48];
     int vector = (t->flags & TENSOR_VECTOR) != 0, rank = packed ? 2 : e->rank;
+    int turned = (t->flags & TENSOR_TRANSPOSED) && !packed;
     uint64_t rows = packed ? packed->O : e->shape[0], columns = packed ? packed->I : e->shape[1];
-    if (vector ? rank == 1 && rows == (uint64_t)m->I
-               : rank == 2 && rows == (uint64_t)m->O && columns == (uint64_t)m->I) return OK;
+    uint64_t O = (uint64_t)(turned ? m->I : m->O), I = (uint64_t)(turned ? m->O : m->I);
+    if (vector ? rank == 1 && rows == I : rank == 2 && rows == O && columns == I) return OK;
     if (rank == 1) snprintf(file, sizeof file, "[%llu]", (unsigned long long)rows);
     else if (rank == 2)
         snprintf(file, sizeof file, "[%llu,%llu]", (unsigned long long)rows, (unsigned long long)columns);
     else snprintf(file, sizeof file, "of %d dimensions", rank);
     if (vector) snprintf(list, sizeof list, "[%d]", m->I);
-    else snprintf(list, sizeof list, "[%d,%d]", m->O, m->I);
+    else snprintf(list, sizeof list, "[%d,%d]", (int)O, (int)I);
     return refuse(s->err, E_SHAPE, p->in->path, "tensor %s is %s, wanted %s", t->name, file, list);
 }
 
@@ -763,6 +764,27 @@ static int read_turned(Source *s, const Place *p, const Tensor *t, f32 *absmax) 
     return code;
 }
 
+/* Reads a matrix that the file has as (I,O): some rows of the matrix at a time, which are columns of the file.
+ * Rows are read in multiples of a block's size, so that each part begins with a new block. */
+static int read_columns(Source *s, const Place *p, const Tensor *t, f32 *absmax) {
+    const Matrix *m = t->matrix;
+    const size_t O = (size_t)m->O, I = (size_t)m->I, block = m->type == NF4 ? (size_t)m->quant->block : 1;
+    size_t step = TURNED / I / block * block;
+    if (step < block) step = block;
+    if (step > O) step = O;
+    f32 *line = pool_take(s->pool, step, sizeof *line), *x = pool_take(s->pool, step * I, sizeof *x);
+    int code = line && x ? OK : fail(s->err, E_MEMORY, "memory for a transposed tensor", p->in->path, 0, 0);
+    for (size_t o = 0, n; o < O && code == OK; o += n) {
+        n = O - o < step ? O - o : step;
+        for (size_t i = 0; i < I && code == OK; i++) {
+            code = read_values(s, p, i * O + o, line, n);
+            for (size_t k = 0; k < n; k++) x[k * I + i] = line[k];
+        }
+        if (code == OK) code = put_values(s, p, t, absmax, o * I, x, n * I);
+    }
+    return code;
+}
+
 /* Reads a tensor of floats into a matrix of any type. For a doubly quantised matrix, the absmax values are
  * computed as floats in scratch memory first. */
 static int read_floats(Source *s, const Place *p, const Tensor *t) {
@@ -773,7 +795,7 @@ static int read_floats(Source *s, const Place *p, const Tensor *t) {
     int turned, code;
     if (q && !absmax) return fail(s->err, E_MEMORY, "memory for the scales of a tensor", p->in->path, 0, 0);
     turned = torch && torch->dims == 2 && torch->stride[0] < torch->stride[1] && !p->head;
-    code = (turned ? read_turned : read_steps)(s, p, t, absmax);
+    code = (t->flags & TENSOR_TRANSPOSED ? read_columns : turned ? read_turned : read_steps)(s, p, t, absmax);
     if (!q || code != OK) return code;
     quant_table(q->table, q->kind);
     if (q->absmax) return OK;
@@ -895,7 +917,7 @@ int folder_types(WeightTypes *w, const char *folder, const Names *names, Pool *p
     char linear[96];
     int code = config_quantization(w, folder, pool, err);
     if (code != OK) return code;
-    name_format(linear, sizeof linear, names->part[NAME_Q], 0);
+    name_format(linear, sizeof linear, names->part[names->part[NAME_QKV] ? NAME_QKV : NAME_Q], 0);
     code = checkpoint_storage(&layer, folder, "model", linear, pool, err);
     if (code == OK) code = checkpoint_storage(&table, folder, "model", names->part[NAME_WORD], pool, err);
     if (code != OK) return code;
@@ -914,10 +936,11 @@ int folder_types(WeightTypes *w, const char *folder, const Names *names, Pool *p
 /* ---- saving ---- */
 
 /* An Item is one tensor of the file to be written: n values of type `from` at data, written as type `to`; U8:
- * bytes, written unchanged. A 4-bit matrix becomes four items, or six (ITEMS) if it is doubly quantised. */
+ * bytes, written unchanged. A 4-bit matrix becomes four items, or six (ITEMS) if it is doubly quantised.
+ * turned 1: data is the transpose of what is written. */
 enum { U8 = -1, ITEMS = 6 };
 typedef struct {
-    const char *name; const void *data; int to, from, rank, shard; uint64_t shape[2]; size_t n;
+    const char *name; const void *data; int to, from, rank, turned, shard; uint64_t shape[2]; size_t n;
 } Item;
 typedef struct { const char *folder, *stem, *prefix; int dtype; Pool *pool; Error *err; } Saving;
 
@@ -983,8 +1006,9 @@ static int put_items(Item *items, int *count, const Saving *s, const Tensor *t) 
         i->to = s->dtype;
         if (t->flags & TENSOR_VECTOR) return OK;
         i->rank = 2;
-        i->shape[0] = (uint64_t)m->O;
-        i->shape[1] = (uint64_t)m->I;
+        i->turned = (t->flags & TENSOR_TRANSPOSED) != 0;
+        i->shape[0] = (uint64_t)(i->turned ? m->I : m->O);
+        i->shape[1] = (uint64_t)(i->turned ? m->O : m->I);
         return OK;
     }
     i = put_item(items, count, s, t->name, "", U8, m->data, (n + 1) / 2);
@@ -1031,6 +1055,20 @@ static void put_header(Buffer *file, Buffer *header, const Item *items, int coun
     else buffer_bytes(file, header->data, header->length);
 }
 
+/* Converts the n <= STEP values of an item from `at` on to words, as values_out does, also if it is turned. */
+static void item_words(void *words, const Item *i, size_t at, size_t n) {
+    f32 x[STEP];
+    uint16_t *half = (uint16_t *)(void *)x;
+    const size_t rows = (size_t)i->shape[0], columns = (size_t)i->shape[1];
+    if (!i->turned) { values_out(words, i->to, i->data, i->from, at, n); return; }
+    for (size_t k = 0; k < n; k++) {
+        const size_t from = (at + k) % columns * rows + (at + k) / columns;
+        if (i->from == F32) x[k] = ((const f32 *)i->data)[from];
+        else half[k] = ((const uint16_t *)i->data)[from];
+    }
+    values_out(words, i->to, x, i->from, 0, n);
+}
+
 /* Sorts `count` items and writes them to one safetensors file. */
 static int save_file(const Saving *s, const char *path, Item *items, int count) {
     f32 chunk[STEP];
@@ -1046,7 +1084,7 @@ static int save_file(const Saving *s, const char *path, Item *items, int count) 
         size_t step = i->to == U8 ? i->n : STEP;
         for (size_t at = 0, n; at < i->n; at += n) {
             n = i->n - at < step ? i->n - at : step;
-            if (i->to != U8) values_out(chunk, i->to, i->data, i->from, at, n);
+            if (i->to != U8) item_words(chunk, i, at, n);
             writer_write(w, i->to == U8 ? i->data : chunk, i->to == U8 ? n : n * dtype_bytes(i->to));
         }                                       /* the writer keeps an error for writer_close */
     }

@@ -152,8 +152,13 @@ void lora_copy(Lora *to, const Lora *from) {
     }
 }
 
-static const LoraPair *pair_of(const Lora *l, const Matrix *w) {
-    return l && l->pair[w->id].A.O ? &l->pair[w->id] : NULL;
+/* Sets *p to the pair of w. If w is a part of a larger matrix, B is that part of the larger one's. Returns 0
+ * if w is not adapted. */
+static int pair_of(LoraPair *p, const Lora *l, const Matrix *w) {
+    if (!l || !l->pair[w->id].A.O) return 0;
+    *p = l->pair[w->id];
+    if (p->B.O != w->O) p->B = matrix_part(&p->B, w->first, w->O);
+    return 1;
 }
 
 void lora_dropout_carve(Lora *l, int N, Arena *a) {
@@ -183,17 +188,17 @@ static void drop(float *y, const float *x, const LoraDropout *d, const Matrix *w
 
 /* y += (scale drop(x) A^T) B^T */
 void lora_forward(float *y, const float *x, const Lora *l, const Matrix *w, int N, Arena *ws) {
-    const LoraPair *p = pair_of(l, w);
-    if (!p) return;
+    LoraPair p;
+    if (!pair_of(&p, l, w)) return;
     size_t mark = ws->used;
     float *mid = arena_take(ws, (size_t)N * (size_t)l->config.R, sizeof *mid);
     if (mid && l->dropout.p > 0) {
         drop(l->dropout.x, x, &l->dropout, w, 0, N);
         x = l->dropout.x;
     }
-    linear_forward(mid, x, &p->A, NULL, N, ws);
+    linear_forward(mid, x, &p.A, NULL, N, ws);
     if (mid) for (size_t i = 0; i < (size_t)N * (size_t)l->config.R; i++) mid[i] *= l->scale;
-    linear_add(y, mid, &p->B, NULL, N, ws);
+    linear_add(y, mid, &p.B, NULL, N, ws);
     ws->used = mark;
 }
 
@@ -201,8 +206,8 @@ void lora_forward(float *y, const float *x, const Lora *l, const Matrix *w, int 
  *     dB += dy^T mid     dmid = scale dy B     dA += dmid^T drop(x)     dx += drop(dmid A) */
 void lora_backward(float *dx, const float *dy, const float *x, const Lora *l, const Matrix *w, int N,
                    Arena *ws) {
-    const LoraPair *p = pair_of(l, w);
-    if (!p) return;
+    LoraPair p;
+    if (!pair_of(&p, l, w)) return;
     size_t mark = ws->used, n = (size_t)N * (size_t)l->config.R;
     float *mid = arena_take(ws, n, sizeof *mid), *dmid = arena_take(ws, n, sizeof *dmid), *dinput = dx;
     if (dmid && l->dropout.p > 0) {
@@ -211,34 +216,34 @@ void lora_backward(float *dx, const float *dy, const float *x, const Lora *l, co
         dinput = l->dropout.dx;
         memset(dinput, 0, (size_t)N * (size_t)w->I * sizeof *dinput);
     }
-    linear_forward(mid, x, &p->A, NULL, N, ws);
+    linear_forward(mid, x, &p.A, NULL, N, ws);
     if (dmid) for (size_t i = 0; i < n; i++) { mid[i] *= l->scale; dmid[i] = 0; }
-    linear_backward(dmid, NULL, dy, mid, &p->B, N, ws);
+    linear_backward(dmid, NULL, dy, mid, &p.B, N, ws);
     if (dmid) for (size_t i = 0; i < n; i++) dmid[i] *= l->scale;
-    linear_backward(dinput, NULL, dmid, x, &p->A, N, ws);
+    linear_backward(dinput, NULL, dmid, x, &p.A, N, ws);
     if (dmid && l->dropout.p > 0) drop(dx, dinput, &l->dropout, w, 1, N);
     ws->used = mark;
 }
 
 void lora_measure(const Lora *l, const Matrix *w, int N, Arena *ws) {
-    const LoraPair *p = pair_of(l, w);
-    if (!p) return;
+    LoraPair p;
+    if (!pair_of(&p, l, w)) return;
     size_t mark = ws->used;
     arena_take(ws, 2 * (size_t)N * (size_t)l->config.R + 32, sizeof(float));
-    linear_measure(ws, N, w->I, l->config.R, p->A.compute);
-    linear_measure(ws, N, l->config.R, w->O, p->B.compute);
+    linear_measure(ws, N, w->I, l->config.R, p.A.compute);
+    linear_measure(ws, N, l->config.R, w->O, p.B.compute);
     ws->used = mark;
 }
 
 /* W += scale B A. Row o of W gains scale sum_r B[o][r] A[r]: this is the backward product dx += dy W with
  * dy = scale B and W = A. */
 void lora_merge(const Lora *l, const Matrix *w, Arena *ws) {
-    const LoraPair *p = pair_of(l, w);
-    if (!p || w->type != F32) return;
+    LoraPair p;
+    if (!pair_of(&p, l, w) || w->type != F32) return;
     size_t mark = ws->used, n = (size_t)w->O * (size_t)l->config.R;
     float *scaled = arena_take(ws, n, sizeof *scaled);
-    const float *B = p->B.data;
-    Matrix A = p->A;
+    const float *B = p.B.data;
+    Matrix A = p.A;
     A.grad = NULL;
     if (scaled) for (size_t i = 0; i < n; i++) scaled[i] = l->scale * B[i];
     linear_backward(w->data, NULL, scaled, NULL, &A, w->O, ws);

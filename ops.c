@@ -81,7 +81,7 @@ static const float *weight_row(const Matrix *w, int o, float *line) {
     const float *row = (const float *)w->data + first;
     if (w->type == F32 && w->compute == F32) return row;
 #ifndef F64
-    if (w->type == NF4) dequantize_4bit(line, w->data, w->quant, first, I);
+    if (w->type == NF4) dequantize_4bit(line, w->data, w->quant, at(w->first, w->I) + first, I);
     else if (w->type == F32) memcpy(line, row, I * sizeof *line);
     else halves_widen(line, (const uint16_t *)w->data + first, w->type, I);
 #endif
@@ -568,6 +568,7 @@ void tensor_carve(TensorList *list, Matrix *w, const char *name, int layer, int 
     w->I = I;
     w->id = list->tensors;
     w->compute = w->output = F32;
+    w->first = 0;
     w->quant = NULL;
     if (type == NF4) w->data = arena_take(a, (n + 1) / 2, 1);
     else w->data = arena_take(a, n, type == F32 ? sizeof(float) : sizeof(uint16_t));
@@ -575,6 +576,19 @@ void tensor_carve(TensorList *list, Matrix *w, const char *name, int layer, int 
     t->matrix = w;
     t->flags = flags | (list->trainable ? TENSOR_TRAINED : 0);
     list->tensors++;
+}
+
+Matrix matrix_part(const Matrix *w, int first, int n) {
+    const int vector = w->O == 1;
+    const size_t from = vector ? (size_t)first : at(first, w->I);
+    Matrix m = *w;
+    if (vector) m.I = n;
+    else m.O = n;
+    m.first = w->first + first;
+    if (m.grad) m.grad += from;
+    if (m.data && m.type == F32) m.data = (float *)m.data + from;
+    else if (m.data && m.type != NF4) m.data = (uint16_t *)m.data + from;
+    return m;
 }
 
 void tensor_carve_quant(Matrix *w, int kind, int block, int doubled, Arena *a) {

@@ -29,16 +29,18 @@ typedef struct {
 /* A weight (O,I), or with O = 1 a vector. data: float, uint16_t (BF16, F16), or of NF4 (O*I+1)/2
  * bytes, with scales in *quant. grad (O,I): NULL if frozen. id: its index in the model's list. A
  * linear rounds x, W and dy to `compute` before it multiplies, and its y and dx to `output`; sums
- * are float32. */
+ * are float32. A matrix may be the rows from `first` on of a larger one, whose id it has: data and
+ * grad begin there, but for NF4, whose data and quant are the larger one's. */
 typedef struct { int type, O, I, id; void *data; Quant *quant; float *grad;
-                 int compute, output; } Matrix;
+                 int compute, output, first; } Matrix;
 enum { TENSOR_LINEAR = 1,           /* a linear of a layer: what "all-linear" adapts */
        TENSOR_EMBEDDING = 2, TENSOR_HEAD = 4,
        TENSOR_NORM = 8, TENSOR_BIAS = 16, TENSOR_VECTOR = TENSOR_NORM | TENSOR_BIAS,
        TENSOR_RESIDUAL = 32,        /* a linear whose output is added to the residual stream */
        TENSOR_TIED = 64,            /* shares data: not saved, loaded, trained, counted */
        TENSOR_OPTIONAL = 128,       /* a file may lack it: then it keeps its value */
-       TENSOR_TRAINED = 256 };      /* has a gradient, while measuring too */
+       TENSOR_TRAINED = 256,        /* has a gradient, while measuring too */
+       TENSOR_TRANSPOSED = 512 };   /* files have its floats as (I,O); 4 bits they have as (O,I) */
 /* One list per model sizes, loads, saves, prints and names its tensors. A TensorList grows. */
 typedef struct { char name[96]; Matrix *matrix; int flags; } Tensor;
 typedef struct { Tensor *tensor; int tensors, trainable; Arena *arena; } TensorList;
@@ -77,21 +79,23 @@ typedef struct {
     int causal, window;                     /* no later rows are seen; only the last ones, 0: all */
     int cross;                                      /* has cross-attention */
     int rotary, qk_norm;                            /* RoPE; norms of each head's q and k (Qwen3) */
+    int joined;                             /* q, k and v are the rows of one matrix (GPT-2) */
     int buckets, distance;                          /* T5's bias: how many; the largest distance */
     float scale, eps;                               /* of the scores, 0: 1/sqrt(D); of the norms */
     Rope rope;
 } StackKind;
 /* Names of tensors in files, "%d" for the layer; NULL: none. CROSS: from here on cross-attention's,
- * in the order of NORM1 to K_NORM. */
+ * in the order of NORM1 to K_NORM. transposed: files have the linears' floats as (I,O). */
 enum { NAME_WORD, NAME_POSITION, NAME_TYPE, NAME_EMBEDDING_NORM, NAME_EMBEDDING_NORM_B,
        NAME_NORM1, NAME_NORM1_B, NAME_Q, NAME_Q_B, NAME_K, NAME_K_B, NAME_V, NAME_V_B, NAME_O,
        NAME_O_B, NAME_Q_NORM, NAME_K_NORM, NAME_CROSS,
        NAME_NORM2 = NAME_CROSS + NAME_K_NORM - NAME_NORM1 + 1, NAME_NORM2_B, NAME_GATE,
        NAME_GATE_B, NAME_UP, NAME_UP_B, NAME_DOWN, NAME_DOWN_B, NAME_BUCKETS, NAME_NORM,
-       NAME_NORM_B, NAME_HEAD, NAME_HEAD_B, NAME_DENSE, NAME_DENSE_B, NAMES };
-typedef struct { const char *part[NAMES]; } Names;
+       NAME_NORM_B, NAME_HEAD, NAME_HEAD_B, NAME_DENSE, NAME_DENSE_B, NAME_QKV, NAME_QKV_B, NAMES };
+typedef struct { const char *part[NAMES]; int transposed; } Names;
+/* qkv, qkv_b: if joined, what is in the list of tensors; q, k, v and their biases are its rows. */
 typedef struct { Matrix norm, norm_b, q, q_b, k, k_b, v, v_b, o, o_b;
-                 Matrix q_norm, k_norm; } AttentionWeights;
+                 Matrix q_norm, k_norm, qkv, qkv_b; } AttentionWeights;
 typedef struct { AttentionWeights self, cross;      /* O == 0: this model has no such matrix */
                  Matrix norm2, norm2_b, gate, gate_b, up, up_b, down, down_b; } Block;
 typedef struct { StackKind kind; Block *block; Matrix buckets /* (buckets,H) */, norm, norm_b;
@@ -301,6 +305,8 @@ int stack_encoded(const Stack *s, const Lora *adapter, Encoded *e, Arena *ws);  
 void tensor_carve(TensorList *list, Matrix *w, const char *name, int layer, int type, int O, int I,
                   int flags);
 void tensor_carve_quant(Matrix *w, int kind, int block, int doubled, Arena *a);  /* NF4 scales */
+/* Returns the n rows of w from `first` on; if O is 1, the n numbers of the vector. */
+Matrix matrix_part(const Matrix *w, int first, int n);
 size_t tensor_bytes(const Matrix *w);       /* returns the bytes of w->data */
 size_t tensor_values(const Tensor *list, int tensors, int trainable_only);  /* counts, not TIED */
 void tensor_normal(const Matrix *w, double deviation, uint64_t seed);       /* F32; mean 0 */

@@ -42,6 +42,7 @@ const char *stack_name(const Names *names, int part) {
 
 static void place_linear(const Place *p, Matrix *w, int part, int O, int I, int role) {
     const WeightTypes *t = p->types;
+    if (p->names && p->names->transposed) role |= TENSOR_TRANSPOSED;
     tensor_carve(p->list, w, stack_name(p->names, part), p->l, t->layers, O, I, TENSOR_LINEAR | role);
     w->compute = w->output = t->compute;
     if (t->layers == NF4) tensor_carve_quant(w, t->kind, t->block, t->doubled, p->list->arena);
@@ -56,17 +57,34 @@ static void place_norm(const Place *p, Matrix *w, Matrix *b, int part, const Sta
     if (k->norm == NORM_LAYER) place_vector(p, b, part + NAME_NORM1_B - NAME_NORM1, k->C, TENSOR_BIAS);
 }
 
+/* Places one matrix for queries, keys and values, and one vector of their biases; q, k and v are their parts. */
+static void place_joined(const Place *p, AttentionWeights *w, const StackKind *k) {
+    const int wide = k->H * k->D, narrow = k->K * k->D, both = wide + narrow;
+    place_linear(p, &w->qkv, NAME_QKV, both + narrow, k->C, 0);
+    w->q = matrix_part(&w->qkv, 0, wide);
+    w->k = matrix_part(&w->qkv, wide, narrow);
+    w->v = matrix_part(&w->qkv, both, narrow);
+    if (!(k->biases & BIAS_QKV)) return;
+    place_vector(p, &w->qkv_b, NAME_QKV_B, both + narrow, TENSOR_BIAS);
+    w->q_b = matrix_part(&w->qkv_b, 0, wide);
+    w->k_b = matrix_part(&w->qkv_b, wide, narrow);
+    w->v_b = matrix_part(&w->qkv_b, both, narrow);
+}
+
 /* Places the tensors of one attention. shift: the distance of its names from the self-attention's. The norm
  * is placed first with PRE and last with POST, as in files. */
 static void place_attention(const Place *p, AttentionWeights *w, const StackKind *k, int shift) {
     const int wide = k->H * k->D, narrow = k->K * k->D;
     if (k->norm_place == NORM_PRE) place_norm(p, &w->norm, &w->norm_b, NAME_NORM1 + shift, k);
-    place_linear(p, &w->q, NAME_Q + shift, wide, k->C, 0);
-    if (k->biases & BIAS_QKV) place_vector(p, &w->q_b, NAME_Q_B + shift, wide, TENSOR_BIAS);
-    place_linear(p, &w->k, NAME_K + shift, narrow, k->C, 0);
-    if (k->biases & BIAS_QKV) place_vector(p, &w->k_b, NAME_K_B + shift, narrow, TENSOR_BIAS);
-    place_linear(p, &w->v, NAME_V + shift, narrow, k->C, 0);
-    if (k->biases & BIAS_QKV) place_vector(p, &w->v_b, NAME_V_B + shift, narrow, TENSOR_BIAS);
+    if (k->joined) place_joined(p, w, k);
+    else {
+        place_linear(p, &w->q, NAME_Q + shift, wide, k->C, 0);
+        if (k->biases & BIAS_QKV) place_vector(p, &w->q_b, NAME_Q_B + shift, wide, TENSOR_BIAS);
+        place_linear(p, &w->k, NAME_K + shift, narrow, k->C, 0);
+        if (k->biases & BIAS_QKV) place_vector(p, &w->k_b, NAME_K_B + shift, narrow, TENSOR_BIAS);
+        place_linear(p, &w->v, NAME_V + shift, narrow, k->C, 0);
+        if (k->biases & BIAS_QKV) place_vector(p, &w->v_b, NAME_V_B + shift, narrow, TENSOR_BIAS);
+    }
     place_linear(p, &w->o, NAME_O + shift, k->C, wide, TENSOR_RESIDUAL);
     if (k->biases & BIAS_O) place_vector(p, &w->o_b, NAME_O_B + shift, k->C, TENSOR_BIAS);
     if (k->qk_norm) {
@@ -143,6 +161,8 @@ int stack_carve(Stack *s, const StackKind *k, const Names *names, const WeightTy
         return fail(err, E_UNSUPPORTED, "weights that are trained have to be F32", "", 0, 0);
     if (k->cross && k->norm_place == NORM_POST)
         return fail(err, E_UNSUPPORTED, "cross-attention with norms after sums", "", 0, 0);
+    if (k->cross && k->joined)
+        return fail(err, E_UNSUPPORTED, "cross-attention with joined queries and keys", "", 0, 0);
     s->block = pool_take(lists, (size_t)k->L, sizeof *s->block);
     if (!s->block) return fail(err, E_MEMORY, "no memory for the list of layers", "", 0, 0);
     for (place.l = 0; place.l < k->L; place.l++) place_block(&place, &s->block[place.l], k);

@@ -79,6 +79,7 @@ static void narrow(uint16_t *half, size_t next, const float *x, int n, const Hal
 static void weights(uint16_t *half, size_t next, const Matrix *w, size_t at, int n,
                     const HalfKernel *kernel) {
     float x[CHUNK * SIDE];
+    if (w->type == NF4) at += (size_t)w->first * (size_t)w->I;
     if (w->type == F32) { narrow(half, next, (const float *)w->data + at, n, kernel); return; }
     if (w->type == BF16 && n % SIDE == 0) {
         const uint16_t *from = (const uint16_t *)w->data + at;

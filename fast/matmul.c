@@ -178,7 +178,10 @@ static void widen_4bit(float *out, const Matrix *w, size_t first, size_t n, cons
 
 /* Sets out (n) to the weights from element `first` on, as floats, rounded to the compute type. */
 static void widen(float *out, const Matrix *w, size_t first, int n, const Kernel *kernel) {
-    if (w->type == NF4) { widen_4bit(out, w, first, (size_t)n, kernel); return; }
+    if (w->type == NF4) {
+        widen_4bit(out, w, (size_t)w->first * (size_t)w->I + first, (size_t)n, kernel);
+        return;
+    }
     if (w->type == F32) memcpy(out, (const float *)w->data + first, (size_t)n * sizeof *out);
     else halves_widen(out, (const uint16_t *)w->data + first, w->type, (size_t)n);
     if (w->type != w->compute) halves_round(out, w->compute, (size_t)n);
@@ -202,6 +205,7 @@ static void unpack_lines(float *p, const Matrix *w, int k0, int K, int j0, const
     const Quant *q = w->quant;
     f32 scale[BLOCK_K / SMALLEST * LINES];
     int block = smaller(q->block, BLOCK_K);
+    j0 += w->first;
     /* row: blocks of a row of W; first: the block of row j0 and step k0 */
     size_t row = (size_t)(w->I / q->block), first = (size_t)j0 * row + (size_t)(k0 / q->block);
     const unsigned char *packed = (const unsigned char *)w->data +
@@ -482,7 +486,7 @@ void fast_product(Product p, Arena *ws) {
 }
 
 Matrix fast_rows(const float *x, int stride) {
-    Matrix m = { F32, 0, 0, 0, NULL, NULL, NULL, F32, F32 };
+    Matrix m = { F32, 0, 0, 0, NULL, NULL, NULL, F32, F32, 0 };
     m.I = stride;
     m.data = (void *)(uintptr_t)x;
     return m;

@@ -41,6 +41,7 @@
 #define tensor_carve_quant wide_tensor_carve_quant
 #define tensor_normal wide_tensor_normal
 #define tensor_fill wide_tensor_fill
+#define matrix_part wide_matrix_part
 #define tensor_values wide_tensor_values
 #define optimizer_carve wide_optimizer_carve
 #define optimizer_reset wide_optimizer_reset

@@ -17,8 +17,12 @@ enum {
     KEY_FIXED,      /* a key that is written, with the JSON text `text`, and never read */
     KEY_ONLY,       /* a text that has to be `text` */
     KEY_OFF,        /* a feature that has to be off; written as `text` (NULL: not written) */
-    KEY_WINDOW,     /* an int from 1 to `max`; null gives 0 */
+    KEY_ON,         /* a feature that has to be on; written as true */
     KEY_ONE,        /* a number that has to be 1; not written */
+    KEY_ACT,        /* the name of the stack's activation; `text` is its default */
+    KEY_BIAS,       /* true or false: whether the linears that `max` names (BIAS_) have biases */
+    KEY_WINDOW,     /* how many positions a row sees, or null: all */
+    KEY_INNER,      /* the stack's F; null: 4 C */
     KEY_SIZE,       /* an int from 1 to `max` */
     KEY_DERIVED,    /* an int from 1 to `max`; null gives 0, and check_policy computes the value */
     KEY_TOKEN,      /* a token id; null gives the default */
@@ -75,11 +79,18 @@ typedef struct {
     [NAME_DOWN] = "model.layers.%d.mlp.down_proj.weight", \
     [NAME_NORM] = "model.norm.weight", \
     [NAME_HEAD] = "lm_head.weight"
+#define LLAMA_BIASES \
+    [NAME_Q_B] = "model.layers.%d.self_attn.q_proj.bias", \
+    [NAME_K_B] = "model.layers.%d.self_attn.k_proj.bias", \
+    [NAME_V_B] = "model.layers.%d.self_attn.v_proj.bias", \
+    [NAME_O_B] = "model.layers.%d.self_attn.o_proj.bias", \
+    [NAME_GATE_B] = "model.layers.%d.mlp.gate_proj.bias", \
+    [NAME_UP_B] = "model.layers.%d.mlp.up_proj.bias", \
+    [NAME_DOWN_B] = "model.layers.%d.mlp.down_proj.bias"
 #define LLAMA_STACK \
     .norm = NORM_RMS, .norm_place = NORM_PRE, .activation = ACT_SILU, .gated = 1, .causal = 1, .rotary = 1
 
-static const Names llama_names = { { LLAMA_NAMES } };
-static const Names mistral_names = { { LLAMA_NAMES } };     /* another object: folders keep their class */
+static const Names llama_names = { { LLAMA_NAMES, LLAMA_BIASES }, 0 };
 static const Stored meta_names[] = {
     { NAME_WORD, "tok_embeddings.weight", AS_IS }, { NAME_NORM1, "layers.%d.attention_norm.weight", AS_IS },
     { NAME_Q, "layers.%d.attention.wq.weight", PAIRED }, { NAME_K, "layers.%d.attention.wk.weight", PAIRED },
@@ -98,7 +109,7 @@ static const Key decoder_keys[] = {
     { "bos_token_id", KEY_ID, P(bos), 1, 0, NULL },
     { "eos_token_id", KEY_EOS, 0, 2, 0, NULL },
     { "head_dim", KEY_DERIVED, P(stack.D), 0, HEADS_MAX, NULL },
-    { "hidden_act", KEY_ONLY, 0, 0, 0, "silu" },
+    { "hidden_act", KEY_ACT, P(stack), 0, 0, "silu" },
     { "hidden_size", KEY_SIZE, P(stack.C), 4096, SIZE_LIMIT, NULL },
     { "initializer_range", KEY_FIXED, 0, 0, 0, "0.02" },
     { "intermediate_size", KEY_SIZE, P(stack.F), 11008, SIZE_LIMIT, NULL },
@@ -119,11 +130,12 @@ static const Key decoder_keys[] = {
     { NULL, 0, 0, 0, 0, NULL },
 };
 static const Key llama_keys[] = {
-    { "attention_bias", KEY_OFF, 0, 0, 0, "false" },
-    { "mlp_bias", KEY_OFF, 0, 0, 0, "false" },
+    { "attention_bias", KEY_BIAS, P(stack), 0, BIAS_QKV | BIAS_O, NULL },
+    { "mlp_bias", KEY_BIAS, P(stack), 0, BIAS_MLP, NULL },
     { "pretraining_tp", KEY_FIXED, 0, 0, 0, "1" },
     { NULL, 0, 0, 0, 0, NULL },
 };
+static const Names mistral_names = { { LLAMA_NAMES }, 0 };
 static const Key mistral_keys[] = {
     { "attention_bias", KEY_OFF, 0, 0, 0, NULL },
     { "intermediate_size", KEY_SIZE, P(stack.F), 14336, SIZE_LIMIT, NULL },
@@ -134,11 +146,7 @@ static const Key mistral_keys[] = {
     { NULL, 0, 0, 0, 0, NULL },
 };
 
-static const Names qwen2_names = { { LLAMA_NAMES,
-    [NAME_Q_B] = "model.layers.%d.self_attn.q_proj.bias",
-    [NAME_K_B] = "model.layers.%d.self_attn.k_proj.bias",
-    [NAME_V_B] = "model.layers.%d.self_attn.v_proj.bias",
-} };
+static const Names qwen2_names = { { LLAMA_NAMES, LLAMA_BIASES }, 0 };
 /* Qwen2's class uses a window only if use_sliding_window is true: so sliding_window is ignored. */
 static const Key qwen2_keys[] = {
     { "bos_token_id", KEY_ID, P(bos), -1, 0, NULL },
@@ -151,6 +159,53 @@ static const Key qwen2_keys[] = {
     { "sliding_window", KEY_FIXED, 0, 0, 0, "null" },
     { "use_sliding_window", KEY_OFF, 0, 0, 0, "false" },
     { "vocab_size", KEY_SIZE, P(V), 151936, SIZE_LIMIT, NULL },
+    { NULL, 0, 0, 0, 0, NULL },
+};
+
+#define GPT2_LAYER "transformer.h.%d."
+#define GPT2_NAMES \
+    [NAME_WORD] = "transformer.wte.weight", [NAME_POSITION] = "transformer.wpe.weight", \
+    [NAME_NORM1] = GPT2_LAYER "ln_1.weight", [NAME_NORM1_B] = GPT2_LAYER "ln_1.bias", \
+    [NAME_QKV] = GPT2_LAYER "attn.c_attn.weight", [NAME_QKV_B] = GPT2_LAYER "attn.c_attn.bias", \
+    [NAME_O] = GPT2_LAYER "attn.c_proj.weight", [NAME_O_B] = GPT2_LAYER "attn.c_proj.bias", \
+    [NAME_NORM2] = GPT2_LAYER "ln_2.weight", [NAME_NORM2_B] = GPT2_LAYER "ln_2.bias", \
+    [NAME_UP] = GPT2_LAYER "mlp.c_fc.weight", [NAME_UP_B] = GPT2_LAYER "mlp.c_fc.bias", \
+    [NAME_DOWN] = GPT2_LAYER "mlp.c_proj.weight", [NAME_DOWN_B] = GPT2_LAYER "mlp.c_proj.bias", \
+    [NAME_NORM] = "transformer.ln_f.weight", [NAME_NORM_B] = "transformer.ln_f.bias"
+#define GPT2_STACK .norm = NORM_LAYER, .norm_place = NORM_PRE, .activation = ACT_GELU_TANH, .causal = 1, \
+                   .joined = 1, .biases = BIAS_QKV | BIAS_O | BIAS_MLP
+static const Names gpt2_names = { { GPT2_NAMES, [NAME_HEAD] = "lm_head.weight" }, 1 };
+static const Key gpt2_keys[] = {
+    { "activation_function", KEY_ACT, P(stack), 0, 0, "gelu_new" },
+    { "add_cross_attention", KEY_OFF, 0, 0, 0, "false" },
+    { "architectures", KEY_CLASS, 0, 0, 0, NULL },
+    { "attn_pdrop", KEY_FIXED, 0, 0, 0, "0.1" },
+    { "bos_token_id", KEY_ID, P(bos), 50256, 0, NULL },
+    { "embd_pdrop", KEY_FIXED, 0, 0, 0, "0.1" },
+    { "eos_token_id", KEY_EOS, 0, 50256, 0, NULL },
+    { "initializer_range", KEY_FIXED, 0, 0, 0, "0.02" },
+    { "layer_norm_epsilon", KEY_EPS, P(stack.eps), 0, 0, "1e-5" },
+    { "model_type", KEY_TYPE, 0, 0, 0, NULL },
+    { "n_embd", KEY_SIZE, P(stack.C), 768, SIZE_LIMIT, NULL },
+    { "n_head", KEY_SIZE, P(stack.H), 12, HEADS_MAX, NULL },
+    { "n_inner", KEY_INNER, P(stack), 0, SIZE_LIMIT, NULL },
+    { "n_layer", KEY_SIZE, P(stack.L), 12, LAYERS_MAX, NULL },
+    { "n_positions", KEY_SIZE, P(positions), 1024, SIZE_LIMIT, NULL },
+    { "pad_token_id", KEY_ID, P(pad), -1, 0, NULL },
+    { "quantization_config", KEY_BITS, 0, 0, 0, NULL },
+    { "reorder_and_upcast_attn", KEY_OFF, 0, 0, 0, "false" },
+    { "resid_pdrop", KEY_FIXED, 0, 0, 0, "0.1" },
+    { "scale_attn_by_inverse_layer_idx", KEY_OFF, 0, 0, 0, "false" },
+    { "scale_attn_weights", KEY_ON, 0, 0, 0, NULL },
+    { "summary_activation", KEY_FIXED, 0, 0, 0, "null" },
+    { "summary_first_dropout", KEY_FIXED, 0, 0, 0, "0.1" },
+    { "summary_proj_to_labels", KEY_FIXED, 0, 0, 0, "true" },
+    { "summary_type", KEY_FIXED, 0, 0, 0, "\"cls_index\"" },
+    { "summary_use_proj", KEY_FIXED, 0, 0, 0, "true" },
+    { "tie_word_embeddings", KEY_FLAG, P(tied), 1, 0, NULL },
+    { "torch_dtype", KEY_DTYPE, 0, 0, 0, NULL },
+    { "use_cache", KEY_FIXED, 0, 0, 0, "true" },
+    { "vocab_size", KEY_SIZE, P(V), 50257, SIZE_LIMIT, NULL },
     { NULL, 0, 0, 0, 0, NULL },
 };
 
@@ -174,7 +229,7 @@ static const Names roberta_names = { {
     [NAME_NORM2] = LAYER "output.LayerNorm.weight", [NAME_NORM2_B] = LAYER "output.LayerNorm.bias",
     [NAME_DENSE] = "classifier.dense.weight", [NAME_DENSE_B] = "classifier.dense.bias",
     [NAME_HEAD] = "classifier.out_proj.weight", [NAME_HEAD_B] = "classifier.out_proj.bias",
-} };
+}, 0 };
 static const Stored roberta_stored[] = {    /* the names in very old files */
     { NAME_EMBEDDING_NORM, "roberta.embeddings.LayerNorm.gamma", AS_IS },
     { NAME_EMBEDDING_NORM_B, "roberta.embeddings.LayerNorm.beta", AS_IS },
@@ -224,6 +279,7 @@ static const Family families[] = {
       { LLAMA_STACK } },
     { "Qwen2ForCausalLM", "qwen2", 0, &qwen2_names, "model.", NULL, decoder_keys, qwen2_keys,
       { LLAMA_STACK, .biases = BIAS_QKV } },
+    { "GPT2LMHeadModel", "gpt2", 0, &gpt2_names, "transformer.", NULL, NULL, gpt2_keys, { GPT2_STACK } },
     { "RobertaForSequenceClassification", "roberta", 1, &roberta_names, "roberta.", roberta_stored, NULL,
       roberta_keys, { BERT_STACK } },
     /* the published bases, which have no classifier (rm --new-head) */
@@ -491,15 +547,49 @@ static void read_labels(Fields *f, RewardConfig *c) {
 
 /* ---- reading: a configuration, key by key ---- */
 
+/* The names of activations. The first name of each is the one that is written, unless the key's default has
+ * the same meaning. */
+static const struct { const char *name; int activation; } activations[] = {
+    { "silu", ACT_SILU }, { "swish", ACT_SILU }, { "gelu", ACT_GELU }, { "gelu_new", ACT_GELU_TANH },
+    { "gelu_pytorch_tanh", ACT_GELU_TANH }, { "relu", ACT_RELU },
+};
+enum { ACTIVATIONS = sizeof activations / sizeof *activations };
+
+/* Returns the activation of a name, or -1. */
+static int activation_named(const char *name) {
+    for (int i = 0; i < ACTIVATIONS; i++)
+        if (strcmp(name, activations[i].name) == 0) return activations[i].activation;
+    return -1;
+}
+static int read_activation(Fields *f, const Key *k) {
+    const char *name = field_text(f, k->key, k->text);
+    const int activation = activation_named(name);
+    if (activation < 0) complain(f, E_UNSUPPORTED, k->key, name);
+    return activation;
+}
+static const char *activation_name(const Key *k, int activation) {
+    int i = 0;
+    if (activation_named(k->text) == activation) return k->text;
+    while (activations[i].activation != activation) i++;
+    return activations[i].name;
+}
+
 /* Reads the value of one key into the ModelConfig or RewardConfig. */
 static void read_key(Fields *f, const Key *k, void *config) {
     void *at = (char *)config + k->at;
     int *number = at;
     float *real = at;
+    StackKind *stack = at;
     WeightTypes types;
     switch (k->kind) {
     case KEY_ONLY: field_must_be(f, k->key, k->text); break;
     case KEY_OFF: field_must_be_off(f, k->key); break;
+    case KEY_ON:
+        if (!field_bool(f, k->key, 1)) complain(f, E_UNSUPPORTED, "not supported without", k->key);
+        break;
+    case KEY_ACT: stack->activation = read_activation(f, k); break;
+    case KEY_BIAS: if (field_bool(f, k->key, 0)) stack->biases |= k->max; break;
+    case KEY_INNER: stack->F = field_int(f, k->key, 0, 1, k->max); break;
     case KEY_ONE:
         if (field_real(f, k->key, 1, -1e30, 1e30) != 1) complain(f, E_UNSUPPORTED, "not supported:", k->key);
         break;
@@ -520,12 +610,13 @@ static void read_key(Fields *f, const Key *k, void *config) {
     }
 }
 
-/* Reads all keys of the file's family into the ModelConfig or RewardConfig. Returns the family; NULL on an
+/* Reads all keys of the file's family into the ModelConfig or RewardConfig, whose stack it is. Returns the family; NULL on an
  * error, which is in f->code. */
-static const Family *read_keys(Fields *f, void *config, int judge) {
+static const Family *read_keys(Fields *f, void *config, StackKind *stack, int judge) {
     const Key *list[KEYS_MAX];
     const Family *y = family_read(f, judge);
     int n = y ? family_keys(list, y) : 0;
+    if (y) *stack = y->kind;
     for (int i = 0; i < n && f->code == OK; i++) read_key(f, list[i], config);
     return f->code == OK ? y : NULL;
 }
@@ -536,8 +627,9 @@ static void check_policy(Fields *f, ModelConfig *c) {
     if (!s->K) s->K = s->H;
     if (!s->D && s->C % s->H) complain(f, E_RANGE, "not a multiple of num_attention_heads:", "hidden_size");
     if (!s->D) s->D = s->C / s->H;
+    if (!s->F) s->F = 4 * s->C;
     if (s->H % s->K) complain(f, E_RANGE, "not a divisor of num_attention_heads:", "num_key_value_heads");
-    if (s->D < 1 || s->D % 2) complain(f, E_RANGE, "not even:", "head_dim");
+    if (s->D < 1 || (s->rotary && s->D % 2)) complain(f, E_RANGE, "not even:", "head_dim");
     if ((uint64_t)s->H * (uint64_t)s->D > SIZE_LIMIT)
         complain(f, E_RANGE, "too large with num_attention_heads:", "head_dim");
 }
@@ -561,10 +653,10 @@ static int load_config(ModelConfig *c, const char *folder, Pool *pool, Error *er
     char *generation;
     memset(c, 0, sizeof *c);
     if (code != OK) return code;
-    y = read_keys(&f, c, 0);
+    y = read_keys(&f, c, &c->stack, 0);
     if (!y) return f.code;
     c->names = y->names;
-    set_kind(&c->stack, y->kind);
+    c->learned = y->names->part[NAME_POSITION] != NULL;
     check_policy(&f, c);
     if (f.code != OK) return f.code;
     /* if generation_config.json says what ends a text, config.json's ids do not count (transformers) */
@@ -592,10 +684,9 @@ int reward_config_load(RewardConfig *c, const char *folder, Pool *pool, Error *e
     int code = fields_open(&f, folder, "config.json", pool, err);
     memset(c, 0, sizeof *c);
     if (code == OK) {
-        y = read_keys(&f, c, 1);
+        y = read_keys(&f, c, &c->stack, 1);
         if (y) {
             c->names = y->names;
-            set_kind(&c->stack, y->kind);
             check_judge(&f, c);
         }
         code = f.code;
@@ -690,6 +781,7 @@ static void write_key(Buffer *b, const Key *k, const Written *w) {
     const void *at = (const char *)w->config + k->at;
     const int *number = at;
     const float *real = at;
+    const StackKind *stack = at;
     const RewardConfig *judge = w->config;
     switch (k->kind) {
     case KEY_CLASS:
@@ -702,7 +794,14 @@ static void write_key(Buffer *b, const Key *k, const Written *w) {
     case KEY_FIXED: put_raw(b, k->key, k->text); break;
     case KEY_ONLY: put_text(b, k->key, k->text); break;
     case KEY_OFF: if (k->text) put_raw(b, k->key, k->text); break;
+    case KEY_ON: put_bool(b, k->key, 1); break;
+    case KEY_ACT: put_text(b, k->key, activation_name(k, stack->activation)); break;
+    case KEY_BIAS: put_bool(b, k->key, (stack->biases & k->max) == k->max); break;
     case KEY_WINDOW: put_id(b, k->key, *number ? *number : -1); break;
+    case KEY_INNER:
+        if (stack->F == 4 * stack->C) put_raw(b, k->key, "null");
+        else put_int(b, k->key, stack->F);
+        break;
     case KEY_SIZE: case KEY_DERIVED: case KEY_TOKEN: put_int(b, k->key, *number); break;
     case KEY_ID: put_id(b, k->key, *number); break;
     case KEY_EOS: put_eos(b, w->config); break;

@@ -222,7 +222,7 @@ static float *floats(Rng *r, int n) {
 
 /* w (O,I) of this type, with what it stands for, rounded to bf16, in value. */
 static Matrix matrix(Rng *r, int type, int O, int I, float *value) {
-    Matrix m = { F32, O, I, 0, NULL, NULL, NULL, BF16, BF16 };
+    Matrix m = { F32, O, I, 0, NULL, NULL, NULL, BF16, BF16, 0 };
     float *w = floats(r, O * I), *absmax = floats(r, O * I);
     uint16_t *half = arena_take(&memory, (size_t)(O * I), sizeof *half);
     m.type = type;

@@ -34,7 +34,7 @@ static Leaf *add_leaf(const char *name, float *value, float *grad, size_t n) {
 static Leaf *new_leaf(const char *name, size_t n) { float *v = take(n), *g = take(n);
 return add_leaf(name, v, g, n); }
 static Matrix matrix(int l, int O, int I) {
-    Matrix m = { F32, 0, 0, 0, NULL, NULL, NULL, F32, F32 };
+    Matrix m = { F32, 0, 0, 0, NULL, NULL, NULL, F32, F32, 0 };
     m.O = O; m.I = I; m.data = leaf[l].value; m.grad = leaf[l].grad;
     return m;
 }

@@ -263,7 +263,7 @@ static void turned(int O, int I) {
     quantize_4bit(packed, absmax, x, n, 64, QUANT_NF4, &where);
     for (int type = F32; type <= NF4; type++) {
         Quant q;
-        Matrix m = { type, O, I, 0, got, &q, NULL, F32, F32 };
+        Matrix m = { type, O, I, 0, got, &q, NULL, F32, F32, 0 };
         Tensor t = { "w", &m, 0 };
         size_t wrong = 0;
         memset(&q, 0, sizeof q);

@@ -250,15 +250,15 @@ static void T18_tied(void) {
 
 static void T19_backward_adds(void) {
     float w[1] = { 2 }, g[1] = { 1 }, x[1] = { 3 }, dy[1] = { 5 }, dx[1] = { 1 }, db[1] = { 1 };
-    Matrix m = { F32, 1, 1, 0, w, NULL, g, F32, F32 };
+    Matrix m = { F32, 1, 1, 0, w, NULL, g, F32, F32, 0 };
     linear_backward(dx, db, dy, x, &m, 1, &ws);
     CHECK(dx[0] == 11 && g[0] == 16 && db[0] == 6, "T19: a backward pass adds, to whatever is there");
 }
 
 static void T20_adamw(void) {
     float w[2] = { 1, 1 }, g[2] = { 0.5f, 0.5f };
-    Matrix linear = { F32, 1, 1, 0, w, NULL, g, F32, F32 };
-    Matrix norm = { F32, 1, 1, 1, w + 1, NULL, g + 1, F32, F32 };
+    Matrix linear = { F32, 1, 1, 0, w, NULL, g, F32, F32, 0 };
+    Matrix norm = { F32, 1, 1, 1, w + 1, NULL, g + 1, F32, F32, 0 };
     const Tensor list[2] = { { "linear", &linear, TENSOR_LINEAR | TENSOR_TRAINED },
                              { "norm", &norm, TENSOR_NORM | TENSOR_TRAINED } };
     const AdamW c = { 0.1f, 0.9f, 0.999f, 1e-8f, 0.1f, 0 };
@@ -347,7 +347,7 @@ static void T39_json(void) {
 static void T40_contraction(void) {
     const float a = 1 + 0x1p-12f;           /* a^2 = 1 + 2^-11 + 2^-24, as a float 1 + 2^-11 */
     float w[2] = { 1, 0 }, x[2] = { -(1 + 0x1p-11f), 0 }, y = 1;
-    Matrix m = { F32, 1, 2, 0, w, NULL, NULL, F32, F32 };
+    Matrix m = { F32, 1, 2, 0, w, NULL, NULL, F32, F32, 0 };
     x[1] = w[1] = a;
     CHECK(fast_use("exact") == OK, "the definition's bits");
     linear_forward(&y, x, &m, NULL, 1, &ws);
