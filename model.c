@@ -103,24 +103,22 @@ static int check_rows(const Model *m, const Rows *rows, const Cache *kv) {
 }
 
 /* Lays out the rows as a stack takes them. Row n has its key in its sequence's slot for its position, and
- * sees the slots from position 0 (or the last `window` of them) to its own. The arrays come from ws. */
-static StackRows stack_rows(const Model *m, const Rows *rows, const Cache *kv, Arena *ws) {
+ * sees the slots from position 0 to its own. The arrays come from ws. */
+static StackRows stack_rows(const Rows *rows, const Cache *kv, Arena *ws) {
     const size_t N = (size_t)rows->N;
     int *first = arena_take(ws, N, sizeof(int)), *count = arena_take(ws, N, sizeof(int));
     int *slot = arena_take(ws, N, sizeof(int));
     /* while measuring, lists are not NULL, but nobody reads them; a list of wanted rows is always counted */
     static const int unread = 0;
-    const int some = rows->W < rows->N || !ws->base, window = m->config.stack.window;
+    const int some = rows->W < rows->N || !ws->base;
     int *want = some ? arena_take(ws, (size_t)rows->W, sizeof(int)) : NULL;
     StackRows s = { rows->N, rows->W, want, rows->position, slot, { first, count, slot }, kv->T, NULL };
     if (!ws->base) s.want = s.slot = &unread;
     if (!ws->base || ws->failed) return s;
     for (int n = 0, w = 0; n < rows->N; n++) {
-        int position = rows->position[n], skipped = 0;          /* keys before the window */
-        if (window > 0 && position >= window) skipped = position + 1 - window;
-        slot[n] = rows->sequence[n] * kv->T + position;
-        first[n] = rows->sequence[n] * kv->T + skipped;
-        count[n] = position + 1 - skipped;
+        first[n] = rows->sequence[n] * kv->T;
+        count[n] = rows->position[n] + 1;
+        slot[n] = first[n] + rows->position[n];
         if (want && rows->wants[n] && w < rows->W) want[w++] = n;
     }
     return s;
@@ -140,7 +138,7 @@ int model_forward(const Model *m, const Lora *adapter, const Rows *rows, Cache *
     const size_t mark = ws->used, n = (size_t)rows->N * (size_t)m->config.stack.C;
     const int code = ws->base ? saved && saved->N < rows->N ? E_RANGE : check_rows(m, rows, kv) : OK;
     if (code) return code;
-    const StackRows s = stack_rows(m, rows, kv, ws);
+    const StackRows s = stack_rows(rows, kv, ws);
     float *x = saved ? saved->x : arena_take(ws, n, sizeof *x);
     float *room = m->config.learned ? arena_take(ws, n, sizeof *x) : NULL;
     if (ws->base && !ws->failed) embed(x, room, m, rows);
@@ -152,7 +150,7 @@ int model_forward(const Model *m, const Lora *adapter, const Rows *rows, Cache *
 int model_backward(const Model *m, const Lora *adapter, const Rows *rows, Cache *kv, const Saved *saved,
                    const float *dhidden, Arena *ws) {
     const size_t mark = ws->used;
-    const StackRows s = stack_rows(m, rows, kv, ws);
+    const StackRows s = stack_rows(rows, kv, ws);
     float *dx = arena_take(ws, (size_t)rows->N * (size_t)m->config.stack.C, sizeof *dx);
     if (!ws->failed) stack_backward(&m->stack, adapter, &s, kv, saved, dhidden, dx, ws);
     if (ws->base && !ws->failed) {

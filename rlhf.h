@@ -70,13 +70,18 @@ enum { NORM_RMS, NORM_LAYER };                      /* norm */
 enum { NORM_PRE, NORM_POST };                       /* norm_place: before halves, or after sums */
 enum { ACT_SILU, ACT_GELU, ACT_GELU_TANH, ACT_RELU };           /* activation */
 enum { BIAS_QKV = 1, BIAS_O = 2, BIAS_MLP = 4 };    /* biases: which linears have one */
-enum { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3 };
-typedef struct { int type; double theta, factor, low, high; int original; } Rope;
+/* DYNAMIC: plain, as long as no text is longer than the model's positions. YARN: low and high are
+ * beta_slow and beta_fast; cosines and sines are multiplied by `attention`. */
+enum { ROPE_PLAIN, ROPE_LINEAR, ROPE_DYNAMIC, ROPE_LLAMA3, ROPE_YARN };
+typedef struct { int type; double theta, factor, low, high, attention; int original, uncut; } Rope;
 typedef struct {
     int C, H, K, D, F, L;                           /* K key/value heads; D: width of a head */
     int norm, norm_place, activation, biases;
     int gated;                              /* down(act(gate x) * up x), not down(act(up x)) */
     int causal, window;                     /* no later rows are seen; only the last ones, 0: all */
+    /* layers that differ: layer l has bit l % period (<= 32) of windowed, and of unrotated (no RoPE,
+     * SmolLM3); period 0: the window and RoPE are in all */
+    int period; unsigned windowed, unrotated;
     int cross;                                      /* has cross-attention */
     int rotary, qk_norm;                            /* RoPE; norms of each head's q and k (Qwen3) */
     int joined;                             /* q, k and v are the rows of one matrix (GPT-2) */

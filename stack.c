@@ -109,11 +109,33 @@ static void place_block(const Place *p, Block *b, const StackKind *k) {
     if (k->norm_place == NORM_POST) place_norm(p, &b->norm2, &b->norm2_b, NAME_NORM2, k);
 }
 
+/* Returns the number of the frequency that turns `turns` times within the original positions. */
+static double yarn_index(const Rope *r, int D, double turns) {
+    const double pi = 3.14159265358979323846;
+    return D * log(r->original / (turns * 2 * pi)) / (2 * log(r->theta));
+}
+
+/* Returns the part of frequency j that YaRN keeps (Peng et al. 2023, eq. 23): 1 for fast ones, 0 for slow
+ * ones, a straight line between. transformers cuts the ends of the line to whole numbers, unless uncut. */
+static double yarn_part(const Rope *r, int D, int j) {
+    double low = yarn_index(r, D, r->high), high = yarn_index(r, D, r->low), part;
+    if (!r->uncut) { low = floor(low); high = ceil(high); }
+    if (low < 0) low = 0;
+    if (high > D - 1) high = D - 1;
+    if (low == high) high += 0.001;
+    part = (j - low) / (high - low);
+    return 1 - (part < 0 ? 0 : part > 1 ? 1 : part);
+}
+
 /* Returns theta^(-2j/D), scaled as config.json's rope_scaling asks: linear divides all frequencies; llama3
- * divides the slow ones, keeps the fast ones, and blends between the two. */
+ * and yarn divide the slow ones, keep the fast ones, and blend between the two. */
 static double inverse_frequency(const Rope *r, int D, int j) {
     double inv = (double)(f32)pow(r->theta, -2.0 * j / D);
     if (r->type == ROPE_LINEAR) return inv / r->factor;
+    if (r->type == ROPE_YARN) {
+        const double keep = yarn_part(r, D, j);
+        return (1 - keep) * inv / r->factor + keep * inv;
+    }
     if (r->type != ROPE_LLAMA3) return inv;
     double wavelength = 2 * 3.14159265358979323846 / inv, turns = r->original / wavelength;
     if (turns > r->high) return inv;
@@ -124,12 +146,13 @@ static double inverse_frequency(const Rope *r, int D, int j) {
 
 static void rope_tables(Stack *s) {
     size_t half = (size_t)(s->kind.D / 2);
+    const double scale = s->kind.rope.type == ROPE_YARN ? s->kind.rope.attention : 1;
     for (size_t j = 0; j < half; j++) {
         f32 inv = (f32)inverse_frequency(&s->kind.rope, s->kind.D, (int)j);
         for (int p = 0; p < s->positions; p++) {
             f32 angle = (f32)p * inv;                           /* transformers multiplies in float32 */
-            s->rope_cos[(size_t)p * half + j] = (float)cos((double)angle);
-            s->rope_sin[(size_t)p * half + j] = (float)sin((double)angle);
+            s->rope_cos[(size_t)p * half + j] = (float)(cos((double)angle) * scale);
+            s->rope_sin[(size_t)p * half + j] = (float)(sin((double)angle) * scale);
         }
     }
 }
@@ -236,6 +259,7 @@ typedef struct {
     Heads heads;
     /* (M) the wanted rows' own, for the last layer; NULL: all rows are wanted */
     int *first, *count, *self, *position;
+    int *near, *near_count;                 /* (N) what rows see in layers with a window */
 } Pass;
 
 /* The arrays that one layer works on. In training, those that its backward pass needs are part of the saved
@@ -327,39 +351,60 @@ static size_t layer_at(const Cache *kv, int l) {
     return (size_t)(l % kv->L) * (size_t)kv->B * (size_t)kv->T * (size_t)kv->width;
 }
 
-/* Applies each head's norm (Qwen3) and its rotation to queries or keys x (N, heads * D), in place. in (the
- * same shape; NULL: there is no such norm) receives a copy of what the norm reads. */
-static void norm_and_rotate(const Pass *p, float *x, float *in, const Matrix *norm, const int *position,
-                            int N, int heads) {
+/* Return 1 if layer l has the stack's window, and RoPE. */
+static int has_window(const StackKind *k, int l) {
+    return k->window > 0 && (!k->period || (k->windowed >> (l % k->period) & 1));
+}
+static int rotates(const StackKind *k, int l) {
+    return k->rotary && !(k->period && (k->unrotated >> (l % k->period) & 1));
+}
+
+/* The queries (heads H) or keys (K) of layer l: N rows, their positions, the weights of each head's norm. */
+typedef struct { int l, heads, N; const int *position; const Matrix *norm; } HeadRows;
+
+/* Applies each head's norm (Qwen3) and layer l's rotation to queries or keys x (N, heads * D), in place. in
+ * (the same shape; NULL: there is no such norm) receives a copy of what the norm reads. */
+static void norm_and_rotate(const Pass *p, float *x, float *in, const HeadRows *r) {
     const StackKind *k = &p->s->kind;
-    const int n = p->active * N;
+    const int n = p->active * r->N;
     if (k->qk_norm) {
-        copy(in, x, (size_t)n * (size_t)(heads * k->D));
-        rmsnorm_forward(x, in, vec(norm), k->eps, n * heads, k->D);
+        copy(in, x, (size_t)n * (size_t)(r->heads * k->D));
+        rmsnorm_forward(x, in, vec(r->norm), k->eps, n * r->heads, k->D);
     }
-    if (k->rotary) rope_rotate(x, position, p->s->rope_cos, p->s->rope_sin, 0, n, heads, k->D);
+    if (rotates(k, r->l)) rope_rotate(x, r->position, p->s->rope_cos, p->s->rope_sin, 0, n, r->heads, k->D);
 }
 
 /* Turns dx, the gradient after rotation and norm, into that before them; room (N, heads * D): scratch. */
-static void norm_and_rotate_backward(const Pass *p, float *dx, const float *in, const Matrix *norm,
-                                     const int *position, int N,
-                                     int heads, float *room) {
+static void norm_and_rotate_backward(const Pass *p, float *dx, const float *in, const HeadRows *r,
+                                     float *room) {
     const StackKind *k = &p->s->kind;
-    const size_t n = (size_t)(p->active * N) * (size_t)(heads * k->D);
-    if (k->rotary) rope_rotate(dx, position, p->s->rope_cos, p->s->rope_sin, 1, p->active * N, heads, k->D);
+    const int n = p->active * r->N;
+    const size_t all = (size_t)n * (size_t)(r->heads * k->D);
+    if (rotates(k, r->l)) rope_rotate(dx, r->position, p->s->rope_cos, p->s->rope_sin, 1, n, r->heads, k->D);
     if (!k->qk_norm) return;
-    copy(room, dx, n);
-    zero(dx, n);
-    rmsnorm_backward(dx, norm->grad, room, in, vec(norm), k->eps, p->active * N * heads, k->D);
+    copy(room, dx, all);
+    zero(dx, all);
+    rmsnorm_backward(dx, r->norm->grad, room, in, vec(r->norm), k->eps, n * r->heads, k->D);
 }
 
 /* keys_of, positions_of: return the keys and positions of the rows for which layer l computes queries. */
 static Keys keys_of(const Pass *p, int l) {
     const Keys some = { p->first, p->count, p->self };
-    return selects(p, l) ? some : p->rows->keys;
+    Keys all = p->rows->keys;
+    if (selects(p, l)) return some;
+    if (has_window(&p->s->kind, l)) { all.first = p->near; all.count = p->near_count; }
+    return all;
 }
 static const int *positions_of(const Pass *p, int l) {
     return selects(p, l) ? p->position : p->rows->position;
+}
+static HeadRows queries_of(const Pass *p, int l) {
+    const HeadRows r = { l, p->s->kind.H, rows_out(p, l), positions_of(p, l), &p->s->block[l].self.q_norm };
+    return r;
+}
+static HeadRows keys_rows(const Pass *p, int l) {
+    const HeadRows r = { l, p->s->kind.K, p->rows->N, p->rows->position, &p->s->block[l].self.k_norm };
+    return r;
 }
 
 /* ===================================================================================================
@@ -370,12 +415,13 @@ static const int *positions_of(const Pass *p, int l) {
 static void store_keys(const Pass *p, Layer *b, const AttentionWeights *w, const float *n, int l) {
     const StackRows *r = p->rows;
     const size_t layer = layer_at(p->kv, l), width = (size_t)p->kv->width;
+    const HeadRows rows = keys_rows(p, l);
     const int direct = !r->slot;           /* row n is row n of the cache */
     float *k = direct && p->active ? p->kv->k + layer : b->k;
     float *v = direct && p->active ? p->kv->v + layer : b->v;
     adapted(p, k, n, &w->k, &w->k_b, r->N);
     adapted(p, v, n, &w->v, &w->v_b, r->N);
-    norm_and_rotate(p, k, b->k_in, &w->k_norm, r->position, r->N, p->s->kind.K);
+    norm_and_rotate(p, k, b->k_in, &rows);
     for (int i = 0; i < p->active * r->N && !direct; i++) {
         size_t at = layer + (size_t)r->slot[i] * width;
         memcpy(p->kv->k + at, k + (size_t)i * width, width * sizeof *k);
@@ -391,6 +437,7 @@ static void self_attention(const Pass *p, Layer *b, int l) {
     const size_t layer = layer_at(p->kv, l);
     const float *x = input_of(p, l, b->x, b->input, N), *n = x, *query;
     const Keys keys = keys_of(p, l);
+    const HeadRows queries = queries_of(p, l);
     Qkv in;
     if (k->norm_place == NORM_PRE) {
         norm_forward(b->norm, x, &w->norm, &w->norm_b, k, p->active * N);
@@ -403,7 +450,7 @@ static void self_attention(const Pass *p, Layer *b, int l) {
         query = b->some;
     }
     adapted(p, b->q, query, &w->q, &w->q_b, M);
-    norm_and_rotate(p, b->q, b->q_in, &w->q_norm, positions_of(p, l), M, k->H);
+    norm_and_rotate(p, b->q, b->q_in, &queries);
     if (p->active) {
         in.q = b->q;
         in.k = p->kv->k + layer;
@@ -554,7 +601,8 @@ static Layer layer_take(const Pass *p, int kept) {
 /* Fills in a pass: the heads, and room for the keys and positions of the wanted rows. */
 static Pass pass_begin(const Stack *s, const Lora *adapter, const StackRows *rows, Cache *kv, Arena *ws) {
     const StackKind *k = &s->kind;
-    Pass p = { s, adapter, rows, kv, ws, 0, { 0, 0, 0, 0, NULL, NULL, NULL, 0 }, NULL, NULL, NULL, NULL };
+    Pass p = { s, adapter, rows, kv, ws, 0, { 0, 0, 0, 0, NULL, NULL, NULL, 0 }, NULL, NULL, NULL, NULL,
+               NULL, NULL };
     const size_t M = (size_t)rows->M;
     p.active = ws->base != NULL;
     p.heads.H = k->H;
@@ -567,6 +615,15 @@ static Pass pass_begin(const Stack *s, const Lora *adapter, const StackRows *row
         p.heads.bucket = s->bucket;
         p.heads.reach = s->positions;
     }
+    if (k->window) {
+        p.near = arena_take(ws, (size_t)rows->N, sizeof(int));
+        p.near_count = arena_take(ws, (size_t)rows->N, sizeof(int));
+        for (int n = 0; n < p.active * rows->N && !ws->failed; n++) {
+            const int count = rows->keys.count[n], beyond = count > k->window ? count - k->window : 0;
+            p.near[n] = rows->keys.first[n] + beyond;
+            p.near_count[n] = count - beyond;
+        }
+    }
     if (!rows->want) return p;
     p.first = arena_take(ws, M, sizeof(int));
     p.count = arena_take(ws, M, sizeof(int));
@@ -575,12 +632,14 @@ static Pass pass_begin(const Stack *s, const Lora *adapter, const StackRows *row
     return p;
 }
 
-/* Fills p->first, count, self and position with those of the wanted rows. */
+/* Fills p->first, count, self and position with those of the wanted rows in the last layer. */
 static void select_keys(const Pass *p) {
     const StackRows *r = p->rows;
+    const int window = has_window(&p->s->kind, p->s->kind.L - 1);
+    const int *first = window ? p->near : r->keys.first, *count = window ? p->near_count : r->keys.count;
     for (int m = 0; r->want && m < p->active * r->M; m++) {
-        p->first[m] = r->keys.first[r->want[m]];
-        p->count[m] = r->keys.count[r->want[m]];
+        p->first[m] = first[r->want[m]];
+        p->count[m] = count[r->want[m]];
         p->self[m] = r->keys.self ? r->keys.self[r->want[m]] : 0;
         p->position[m] = r->position ? r->position[r->want[m]] : 0;
     }
@@ -699,7 +758,7 @@ static void fetch_keys(const Pass *p, Flow *f) {
 /* From datt: computes dq, dk and dv, the gradients of what the three projections gave. */
 static void scores_backward(const Pass *p, Flow *f, const Layer *b, int l) {
     const StackKind *k = &p->s->kind;
-    const AttentionWeights *w = &p->s->block[l].self;
+    const HeadRows queries = queries_of(p, l), own = keys_rows(p, l);
     const int M = rows_out(p, l);
     const size_t slots = (size_t)p->kv->B * (size_t)p->kv->T * (size_t)p->kv->width;
     const size_t layer = layer_at(p->kv, l);
@@ -712,8 +771,8 @@ static void scores_backward(const Pass *p, Flow *f, const Layer *b, int l) {
         attention_backward(&d, f->datt, b->att, &in, &keys, M, &p->heads, p->ws);
     } else attention_measure(p->ws, p->rows->most, &p->heads);
     fetch_keys(p, f);
-    norm_and_rotate_backward(p, f->dq, b->q_in, &w->q_norm, positions_of(p, l), M, k->H, f->spare);
-    norm_and_rotate_backward(p, f->dk, b->k_in, &w->k_norm, p->rows->position, p->rows->N, k->K, f->spare);
+    norm_and_rotate_backward(p, f->dq, b->q_in, &queries, f->spare);
+    norm_and_rotate_backward(p, f->dk, b->k_in, &own, f->spare);
 }
 
 /* mid = x + o(attention(q(n), k(n), v(n))): turns dx from the gradient of mid (M,C) into the gradient of what

@@ -30,8 +30,12 @@ enum {
     KEY_EOS,        /* a token id, a list of ids, or null */
     KEY_FLAG,       /* true or false, as an int */
     KEY_EPS,        /* a float; `text` is its default */
-    KEY_ROPE,       /* rope_theta with rope_scaling, or rope_parameters */
-    KEY_LAYERS,     /* a list with "full_attention" for each layer */
+    KEY_ROPE,       /* rope_theta (default `text`) with rope_scaling, or rope_parameters */
+    KEY_LAYERS,     /* layer_types; read with use_sliding_window, sliding_window, max_window_layers */
+    KEY_USES_WINDOW, KEY_LAYERS_WINDOW,     /* only written: the first two of these */
+    KEY_NO_ROPE,    /* no_rope_layers: 1 for each layer with RoPE, 0 for others; or no_rope_layer_interval */
+    KEY_KINDS,      /* GPT-Neo's attention_types: [[["global", "local"], how often], ...]; with window_size */
+    KEY_KIND_LIST,  /* only written: attention_layers, the same as one list */
     KEY_BITS,       /* quantization_config */
     KEY_LABELS,     /* id2label and label2id */
     KEY_COUNT, KEY_PROBLEM                  /* only written: num_labels, problem_type */
@@ -122,7 +126,7 @@ static const Key decoder_keys[] = {
     { "partial_rotary_factor", KEY_ONE, 0, 0, 0, NULL },
     { "quantization_config", KEY_BITS, 0, 0, 0, NULL },
     { "rms_norm_eps", KEY_EPS, P(stack.eps), 0, 0, "1e-6" },
-    { "rope_theta", KEY_ROPE, 0, 0, 0, NULL },
+    { "rope_theta", KEY_ROPE, P(stack), 0, 0, "10000" },
     { "tie_word_embeddings", KEY_FLAG, P(tied), 0, 0, NULL },
     { "torch_dtype", KEY_DTYPE, 0, 0, 0, NULL },
     { "use_cache", KEY_FIXED, 0, 0, 0, "true" },
@@ -147,18 +151,60 @@ static const Key mistral_keys[] = {
 };
 
 static const Names qwen2_names = { { LLAMA_NAMES, LLAMA_BIASES }, 0 };
-/* Qwen2's class uses a window only if use_sliding_window is true: so sliding_window is ignored. */
 static const Key qwen2_keys[] = {
     { "bos_token_id", KEY_ID, P(bos), -1, 0, NULL },
     { "eos_token_id", KEY_EOS, 0, -1, 0, NULL },
     { "intermediate_size", KEY_SIZE, P(stack.F), 22016, SIZE_LIMIT, NULL },
-    { "layer_types", KEY_LAYERS, 0, 0, 0, NULL },
+    { "layer_types", KEY_LAYERS, P(stack), 0, 0, NULL },
     { "max_position_embeddings", KEY_SIZE, P(positions), 32768, SIZE_LIMIT, NULL },
     { "max_window_layers", KEY_FIXED, 0, 0, 0, "28" },
     { "num_key_value_heads", KEY_DERIVED, P(stack.K), 32, HEADS_MAX, NULL },
-    { "sliding_window", KEY_FIXED, 0, 0, 0, "null" },
-    { "use_sliding_window", KEY_OFF, 0, 0, 0, "false" },
+    { "sliding_window", KEY_LAYERS_WINDOW, P(stack), 0, 0, NULL },
+    { "use_sliding_window", KEY_USES_WINDOW, P(stack), 0, 0, NULL },
     { "vocab_size", KEY_SIZE, P(V), 151936, SIZE_LIMIT, NULL },
+    { NULL, 0, 0, 0, 0, NULL },
+};
+
+static const Names qwen3_names = { { LLAMA_NAMES, LLAMA_BIASES,
+    [NAME_Q_NORM] = "model.layers.%d.self_attn.q_norm.weight",
+    [NAME_K_NORM] = "model.layers.%d.self_attn.k_norm.weight",
+}, 0 };
+static const Key qwen3_keys[] = {
+    { "attention_bias", KEY_BIAS, P(stack), 0, BIAS_QKV | BIAS_O, NULL },
+    { "bos_token_id", KEY_ID, P(bos), -1, 0, NULL },
+    { "eos_token_id", KEY_EOS, 0, -1, 0, NULL },
+    { "head_dim", KEY_DERIVED, P(stack.D), 128, HEADS_MAX, NULL },
+    { "intermediate_size", KEY_SIZE, P(stack.F), 22016, SIZE_LIMIT, NULL },
+    { "layer_types", KEY_LAYERS, P(stack), 0, 0, NULL },
+    { "max_position_embeddings", KEY_SIZE, P(positions), 32768, SIZE_LIMIT, NULL },
+    { "max_window_layers", KEY_FIXED, 0, 0, 0, "28" },
+    { "num_key_value_heads", KEY_DERIVED, P(stack.K), 32, HEADS_MAX, NULL },
+    { "sliding_window", KEY_LAYERS_WINDOW, P(stack), 0, 0, NULL },
+    { "use_sliding_window", KEY_USES_WINDOW, P(stack), 0, 0, NULL },
+    { "vocab_size", KEY_SIZE, P(V), 151936, SIZE_LIMIT, NULL },
+    { NULL, 0, 0, 0, 0, NULL },
+};
+
+static const Names smollm3_names = { { LLAMA_NAMES, LLAMA_BIASES }, 0 };
+static const Key smollm3_keys[] = {
+    { "attention_bias", KEY_BIAS, P(stack), 0, BIAS_QKV | BIAS_O, NULL },
+    { "bos_token_id", KEY_ID, P(bos), 128000, 0, NULL },
+    { "eos_token_id", KEY_EOS, 0, 128001, 0, NULL },
+    { "hidden_size", KEY_SIZE, P(stack.C), 2048, SIZE_LIMIT, NULL },
+    { "layer_types", KEY_LAYERS, P(stack), 0, 0, NULL },
+    { "max_position_embeddings", KEY_SIZE, P(positions), 32768, SIZE_LIMIT, NULL },
+    { "mlp_bias", KEY_BIAS, P(stack), 0, BIAS_MLP, NULL },
+    { "no_rope_layer_interval", KEY_FIXED, 0, 0, 0, "4" },
+    { "no_rope_layers", KEY_NO_ROPE, P(stack), 0, 0, NULL },
+    { "num_attention_heads", KEY_SIZE, P(stack.H), 16, HEADS_MAX, NULL },
+    { "num_hidden_layers", KEY_SIZE, P(stack.L), 36, LAYERS_MAX, NULL },
+    { "num_key_value_heads", KEY_DERIVED, P(stack.K), 4, HEADS_MAX, NULL },
+    { "pad_token_id", KEY_ID, P(pad), 128004, 0, NULL },
+    { "rope_theta", KEY_ROPE, P(stack), 0, 0, "2000000" },
+    { "sliding_window", KEY_LAYERS_WINDOW, P(stack), 0, 0, NULL },
+    { "tie_word_embeddings", KEY_FLAG, P(tied), 1, 0, NULL },
+    { "use_sliding_window", KEY_USES_WINDOW, P(stack), 0, 0, NULL },
+    { "vocab_size", KEY_SIZE, P(V), 128256, SIZE_LIMIT, NULL },
     { NULL, 0, 0, 0, 0, NULL },
 };
 
@@ -166,15 +212,16 @@ static const Key qwen2_keys[] = {
 #define GPT2_NAMES \
     [NAME_WORD] = "transformer.wte.weight", [NAME_POSITION] = "transformer.wpe.weight", \
     [NAME_NORM1] = GPT2_LAYER "ln_1.weight", [NAME_NORM1_B] = GPT2_LAYER "ln_1.bias", \
-    [NAME_QKV] = GPT2_LAYER "attn.c_attn.weight", [NAME_QKV_B] = GPT2_LAYER "attn.c_attn.bias", \
-    [NAME_O] = GPT2_LAYER "attn.c_proj.weight", [NAME_O_B] = GPT2_LAYER "attn.c_proj.bias", \
     [NAME_NORM2] = GPT2_LAYER "ln_2.weight", [NAME_NORM2_B] = GPT2_LAYER "ln_2.bias", \
     [NAME_UP] = GPT2_LAYER "mlp.c_fc.weight", [NAME_UP_B] = GPT2_LAYER "mlp.c_fc.bias", \
     [NAME_DOWN] = GPT2_LAYER "mlp.c_proj.weight", [NAME_DOWN_B] = GPT2_LAYER "mlp.c_proj.bias", \
     [NAME_NORM] = "transformer.ln_f.weight", [NAME_NORM_B] = "transformer.ln_f.bias"
 #define GPT2_STACK .norm = NORM_LAYER, .norm_place = NORM_PRE, .activation = ACT_GELU_TANH, .causal = 1, \
                    .joined = 1, .biases = BIAS_QKV | BIAS_O | BIAS_MLP
-static const Names gpt2_names = { { GPT2_NAMES, [NAME_HEAD] = "lm_head.weight" }, 1 };
+#define GPT2_ATTENTION \
+    [NAME_QKV] = GPT2_LAYER "attn.c_attn.weight", [NAME_QKV_B] = GPT2_LAYER "attn.c_attn.bias", \
+    [NAME_O] = GPT2_LAYER "attn.c_proj.weight", [NAME_O_B] = GPT2_LAYER "attn.c_proj.bias"
+static const Names gpt2_names = { { GPT2_NAMES, GPT2_ATTENTION, [NAME_HEAD] = "lm_head.weight" }, 1 };
 static const Key gpt2_keys[] = {
     { "activation_function", KEY_ACT, P(stack), 0, 0, "gelu_new" },
     { "add_cross_attention", KEY_OFF, 0, 0, 0, "false" },
@@ -206,6 +253,42 @@ static const Key gpt2_keys[] = {
     { "torch_dtype", KEY_DTYPE, 0, 0, 0, NULL },
     { "use_cache", KEY_FIXED, 0, 0, 0, "true" },
     { "vocab_size", KEY_SIZE, P(V), 50257, SIZE_LIMIT, NULL },
+    { NULL, 0, 0, 0, 0, NULL },
+};
+
+#define NEO_LAYER "transformer.h.%d.attn.attention."
+static const Names neo_names = { { GPT2_NAMES,
+    [NAME_Q] = NEO_LAYER "q_proj.weight", [NAME_K] = NEO_LAYER "k_proj.weight",
+    [NAME_V] = NEO_LAYER "v_proj.weight",
+    [NAME_O] = NEO_LAYER "out_proj.weight", [NAME_O_B] = NEO_LAYER "out_proj.bias",
+    [NAME_HEAD] = "lm_head.weight",
+}, 0 };
+static const Key neo_keys[] = {
+    { "activation_function", KEY_ACT, P(stack), 0, 0, "gelu_new" },
+    { "architectures", KEY_CLASS, 0, 0, 0, NULL },
+    { "attention_dropout", KEY_FIXED, 0, 0, 0, "0.0" },
+    { "attention_layers", KEY_KIND_LIST, P(stack), 0, 0, NULL },
+    { "attention_types", KEY_KINDS, P(stack), 0, 0, NULL },
+    { "bos_token_id", KEY_ID, P(bos), 50256, 0, NULL },
+    { "classifier_dropout", KEY_FIXED, 0, 0, 0, "0.1" },
+    { "embed_dropout", KEY_FIXED, 0, 0, 0, "0.0" },
+    { "eos_token_id", KEY_EOS, 0, 50256, 0, NULL },
+    { "hidden_size", KEY_SIZE, P(stack.C), 2048, SIZE_LIMIT, NULL },
+    { "initializer_range", KEY_FIXED, 0, 0, 0, "0.02" },
+    { "intermediate_size", KEY_INNER, P(stack), 0, SIZE_LIMIT, NULL },
+    { "layer_norm_epsilon", KEY_EPS, P(stack.eps), 0, 0, "1e-5" },
+    { "max_position_embeddings", KEY_SIZE, P(positions), 2048, SIZE_LIMIT, NULL },
+    { "model_type", KEY_TYPE, 0, 0, 0, NULL },
+    { "num_heads", KEY_SIZE, P(stack.H), 16, HEADS_MAX, NULL },
+    { "num_layers", KEY_SIZE, P(stack.L), 24, LAYERS_MAX, NULL },
+    { "pad_token_id", KEY_ID, P(pad), -1, 0, NULL },
+    { "quantization_config", KEY_BITS, 0, 0, 0, NULL },
+    { "resid_dropout", KEY_FIXED, 0, 0, 0, "0.0" },
+    { "tie_word_embeddings", KEY_FLAG, P(tied), 1, 0, NULL },
+    { "torch_dtype", KEY_DTYPE, 0, 0, 0, NULL },
+    { "use_cache", KEY_FIXED, 0, 0, 0, "true" },
+    { "vocab_size", KEY_SIZE, P(V), 50257, SIZE_LIMIT, NULL },
+    { "window_size", KEY_WINDOW, P(stack.window), 256, SIZE_LIMIT, NULL },
     { NULL, 0, 0, 0, 0, NULL },
 };
 
@@ -279,6 +362,13 @@ static const Family families[] = {
       { LLAMA_STACK } },
     { "Qwen2ForCausalLM", "qwen2", 0, &qwen2_names, "model.", NULL, decoder_keys, qwen2_keys,
       { LLAMA_STACK, .biases = BIAS_QKV } },
+    { "Qwen3ForCausalLM", "qwen3", 0, &qwen3_names, "model.", NULL, decoder_keys, qwen3_keys,
+      { LLAMA_STACK, .qk_norm = 1 } },
+    { "SmolLM3ForCausalLM", "smollm3", 0, &smollm3_names, "model.", NULL, decoder_keys, smollm3_keys,
+      { LLAMA_STACK } },
+    { "GPTNeoForCausalLM", "gpt_neo", 0, &neo_names, "transformer.", NULL, NULL, neo_keys,
+      { .norm = NORM_LAYER, .norm_place = NORM_PRE, .activation = ACT_GELU_TANH, .causal = 1, .scale = 1,
+        .biases = BIAS_O | BIAS_MLP } },
     { "GPT2LMHeadModel", "gpt2", 0, &gpt2_names, "transformer.", NULL, NULL, gpt2_keys, { GPT2_STACK } },
     { "RobertaForSequenceClassification", "roberta", 1, &roberta_names, "roberta.", roberta_stored, NULL,
       roberta_keys, { BERT_STACK } },
@@ -445,42 +535,63 @@ static void read_eos(Fields *f, ModelConfig *c, int fallback) {
     }
 }
 
+/* The names of the kinds of RoPE, in the order of ROPE_PLAIN ... */
+static const char *const rope_names[] = { "default", "linear", "dynamic", "llama3", "yarn" };
+
+/* Reads a field of rope_scaling that has to be there. */
+static double rope_need(Fields *s, const char *key, double min, double max) {
+    if (!field(s, key)) complain(s, E_MISSING, "rope_scaling without", key);
+    return field_real(s, key, min, min, max);
+}
+
+/* Reads the fields of YaRN, with transformers' defaults (modeling_rope_utils.py). */
+static void read_yarn(Fields *s, Rope *r) {
+    double m = field_real(s, "mscale", 0, 0, 1e6), all = field_real(s, "mscale_all_dim", 0, 0, 1e6), usual;
+    const double grown = r->factor > 1 ? log(r->factor) / 10 : 0;
+    usual = m && all ? (grown * m + 1) / (grown * all + 1) : grown + 1;
+    r->high = field_real(s, "beta_fast", 32, 1e-6, 1e6);
+    r->low = field_real(s, "beta_slow", 1, 1e-6, 1e6);
+    r->attention = field_real(s, "attention_factor", usual, 1e-6, 1e6);
+    r->uncut = !field_bool(s, "truncate", 1);
+    if (r->high < r->low) complain(s, E_RANGE, "below beta_slow:", "beta_fast");
+}
+
+/* Reads rope_scaling, whose fields s has, into r. Without original_max_position_embeddings, yarn and dynamic
+ * take 0, which check_policy replaces. */
+static void read_scaling(Fields *s, Rope *r) {
+    const char *type = field_text(s, "rope_type", field_text(s, "type", "default"));
+    if (!field(s, "rope_type") && !field(s, "type") && field(s, "factor"))
+        complain(s, E_MISSING, "rope_scaling without", "rope_type");
+    while (r->type <= ROPE_YARN && strcmp(type, rope_names[r->type]) != 0) r->type++;
+    if (r->type > ROPE_YARN) { complain(s, E_UNSUPPORTED, "rope_scaling type", type); r->type = ROPE_PLAIN; }
+    for (const Json *j = s->object->child; j; j = j->next)
+        if (j->type == JSON_OBJECT)
+            complain(s, E_UNSUPPORTED, "rope_parameters for a kind of layer:", j->key);
+    if (r->type == ROPE_PLAIN) return;
+    r->factor = rope_need(s, "factor", 1e-6, 1e6);
+    if (r->type == ROPE_LLAMA3) {
+        r->low = rope_need(s, "low_freq_factor", 1e-6, 1e6);
+        r->high = rope_need(s, "high_freq_factor", 1e-6, 1e6);
+        rope_need(s, "original_max_position_embeddings", 1, SIZE_LIMIT);
+        if (r->high <= r->low) complain(s, E_RANGE, "not above low_freq_factor:", "high_freq_factor");
+    }
+    if (r->type != ROPE_LINEAR)
+        r->original = field_int(s, "original_max_position_embeddings", 0, 1, SIZE_LIMIT);
+    if (r->type == ROPE_YARN) read_yarn(s, r);
+}
+
 /* Reads rope_theta and rope_scaling, or rope_parameters (transformers 5), which has the fields of both. */
-static void read_rope(Fields *f, ModelConfig *c) {
+static void read_rope(Fields *f, StackKind *k, const char *theta) {
     const Json *scaling = field(f, "rope_parameters");
     Fields s = *f;
-    const char *type;
-    c->stack.rope.theta = field_real(f, "rope_theta", 10000.0, 1e-3, 1e30);
+    k->rope.theta = field_real(f, "rope_theta", strtod(theta, NULL), 1e-3, 1e30);
     if (!scaling) scaling = field(f, "rope_scaling");
-    c->stack.rope.type = ROPE_PLAIN;
+    k->rope.type = ROPE_PLAIN;
     if (!scaling) return;
     if (scaling->type != JSON_OBJECT) { complain(f, E_FORMAT, "not an object:", "rope_scaling"); return; }
     s.object = scaling;
-    c->stack.rope.theta = field_real(&s, "rope_theta", c->stack.rope.theta, 1e-3, 1e30);
-    type = field_text(&s, "rope_type", field_text(&s, "type", "default"));
-    if (!field(&s, "rope_type") && !field(&s, "type") && field(&s, "factor"))
-        complain(&s, E_MISSING, "rope_scaling without", "rope_type");
-    if (strcmp(type, "linear") == 0) c->stack.rope.type = ROPE_LINEAR;
-    else if (strcmp(type, "llama3") == 0) c->stack.rope.type = ROPE_LLAMA3;
-    else if (strcmp(type, "default") != 0) complain(&s, E_UNSUPPORTED, "rope_scaling type", type);
-    for (const Json *j = scaling->child; j; j = j->next)
-        if (j->type == JSON_OBJECT)
-            complain(&s, E_UNSUPPORTED, "rope_parameters for a kind of layer:", j->key);
-    if (c->stack.rope.type != ROPE_PLAIN) {
-        c->stack.rope.factor = field_real(&s, "factor", 0, 1e-6, 1e6);
-        if (!field(&s, "factor")) complain(&s, E_MISSING, "rope_scaling without", "factor");
-    }
-    if (c->stack.rope.type == ROPE_LLAMA3) {
-        static const char *const keys[] = { "low_freq_factor", "high_freq_factor",
-                                            "original_max_position_embeddings" };
-        for (int i = 0; i < 3; i++)
-            if (!field(&s, keys[i])) complain(&s, E_MISSING, "rope_scaling without", keys[i]);
-        c->stack.rope.low = field_real(&s, keys[0], 1, 1e-6, 1e6);
-        c->stack.rope.high = field_real(&s, keys[1], 4, 1e-6, 1e6);
-        c->stack.rope.original = field_int(&s, keys[2], 8192, 1, SIZE_LIMIT);
-        if (c->stack.rope.high <= c->stack.rope.low)
-            complain(&s, E_RANGE, "not above low_freq_factor:", keys[1]);
-    }
+    k->rope.theta = field_real(&s, "rope_theta", k->rope.theta, 1e-3, 1e30);
+    read_scaling(&s, &k->rope);
     f->code = s.code;
 }
 
@@ -510,13 +621,102 @@ static void read_quantization(Fields *f, WeightTypes *w) {
     f->code = q.code;
 }
 
-/* Checks layer_types: every layer has to attend to all positions before it. */
-static void read_layers(Fields *f, const char *key) {
-    const Json *list = field(f, key), *j;
-    if (list && list->type != JSON_ARRAY) complain(f, E_FORMAT, "not a list:", key);
-    for (j = list ? list->child : NULL; j; j = j->next)
-        if (j->type != JSON_STRING || strcmp(j->string, "full_attention") != 0)
-            complain(f, E_UNSUPPORTED, "a layer of layer_types:", j->type == JSON_STRING ? j->string : "?");
+/* What differs between the layers: bit 0: has the window; bit 1: has no RoPE. */
+enum { WINDOWED = 1, UNROTATED = 2 };
+typedef struct { unsigned char bits[LAYERS_MAX]; int L; } LayerBits;
+
+/* Finds the smallest period after which the layers repeat, and stores it with their bits. */
+static void set_layers(Fields *f, StackKind *s, const LayerBits *b, const char *key) {
+    int period = 1, all = 0;
+    for (int l = 0; l < b->L; ) {
+        if (b->bits[l] == b->bits[l % period]) l++;
+        else if (++period > 32) { complain(f, E_UNSUPPORTED, "layers that differ without a period:", key); return; }
+        else l = 0;
+    }
+    s->windowed = s->unrotated = 0;
+    for (int l = 0; l < period; l++) {
+        if (b->bits[l] & WINDOWED) s->windowed |= 1u << l;
+        if (b->bits[l] & UNROTATED) s->unrotated |= 1u << l;
+        all |= b->bits[l];
+    }
+    s->period = period == 1 && all != UNROTATED ? 0 : period;
+    if (!(all & WINDOWED)) s->window = 0;
+}
+
+/* Sets b to the bits of the layers as they are. */
+static void get_layers(LayerBits *b, const StackKind *s) {
+    b->L = s->L < LAYERS_MAX ? s->L : LAYERS_MAX;
+    for (int l = 0; l < b->L; l++) {
+        const int bit = s->period ? l % s->period : 0;
+        b->bits[l] = (unsigned char)((s->window && (!s->period || (s->windowed >> bit & 1)) ? WINDOWED : 0)
+                                     | (s->period && (s->unrotated >> bit & 1) ? UNROTATED : 0));
+    }
+}
+
+/* Returns the list of a key, which has one element for each layer; NULL if the key is absent. */
+static const Json *layer_list(Fields *f, const char *key, int layers) {
+    const Json *list = field(f, key);
+    if (list && (list->type != JSON_ARRAY || list->count != (size_t)layers))
+        complain(f, E_FORMAT, "not a list with an element for each layer:", key);
+    return f->code == OK && list ? list->child : NULL;
+}
+
+/* Reads layer_types. Without this list, the layers from max_window_layers on have the window. Only if
+ * use_sliding_window is true there is a window at all. */
+static void read_layers(Fields *f, StackKind *s, const char *key) {
+    const int uses = field_bool(f, "use_sliding_window", 0);
+    const int from = field_int(f, "max_window_layers", 28, 0, SIZE_LIMIT);
+    const Json *j = layer_list(f, key, s->L);
+    LayerBits b;
+    s->window = uses && (!json_get(f->object, "sliding_window") || field(f, "sliding_window"))
+        ? field_int(f, "sliding_window", 4096, 1, SIZE_LIMIT) : 0;
+    get_layers(&b, s);
+    for (int l = 0; l < b.L && f->code == OK; l++, j = j ? j->next : NULL) {
+        const char *type = j && j->type == JSON_STRING ? j->string : "?";
+        const int slides = j ? strcmp(type, "sliding_attention") == 0 : l >= from;
+        if (j && !slides && strcmp(type, "full_attention") != 0)
+            complain(f, E_UNSUPPORTED, "a layer of layer_types:", type);
+        b.bits[l] = (unsigned char)((b.bits[l] & UNROTATED) | (uses && slides ? WINDOWED : 0));
+    }
+    if (f->code == OK) set_layers(f, s, &b, key);
+}
+
+/* Reads no_rope_layers. Without this list, every no_rope_layer_interval-th layer is without RoPE. */
+static void read_no_rope(Fields *f, StackKind *s, const char *key) {
+    const int interval = field_int(f, "no_rope_layer_interval", 4, 1, SIZE_LIMIT);
+    const Json *j = layer_list(f, key, s->L);
+    LayerBits b;
+    get_layers(&b, s);
+    for (int l = 0; l < b.L && f->code == OK; l++, j = j ? j->next : NULL) {
+        if (j && (j->type != JSON_NUMBER || (j->number != 0 && j->number != 1)))
+            complain(f, E_FORMAT, "not a list of 0 and 1:", key);
+        const int without = j ? j->number == 0 : (l + 1) % interval == 0;
+        b.bits[l] = (unsigned char)((b.bits[l] & WINDOWED) | (without ? UNROTATED : 0));
+    }
+    if (f->code == OK) set_layers(f, s, &b, key);
+}
+
+/* Reads attention_types: lists of kinds, and how often each list comes. "local" layers have the window. */
+static void read_kinds(Fields *f, StackKind *s, const char *key) {
+    const Json *list = field(f, key), *pair;
+    LayerBits b;
+    uint64_t times;
+    int wrong = 0;
+    b.L = 0;
+    s->window = field_int(f, "window_size", 256, 1, SIZE_LIMIT);
+    for (pair = list && list->type == JSON_ARRAY ? list->child : NULL; pair && !wrong; pair = pair->next) {
+        const Json *kinds = pair->type == JSON_ARRAY ? pair->child : NULL;
+        wrong = !kinds || kinds->type != JSON_ARRAY || !kinds->child || !json_whole(kinds->next, &times);
+        while (!wrong && times-- > 0)
+            for (const Json *j = kinds->child; j && !wrong; j = j->next) {
+                const int local = j->type == JSON_STRING && strcmp(j->string, "local") == 0;
+                wrong = b.L == s->L || !(local || (j->type == JSON_STRING && !strcmp(j->string, "global")));
+                if (!wrong) b.bits[b.L++] = local ? WINDOWED : 0;
+            }
+    }
+    for (; !list && b.L < s->L; b.L++) b.bits[b.L] = b.L % 2 ? WINDOWED : 0;    /* the class's default */
+    if (wrong || b.L != s->L) complain(f, E_FORMAT, "not global or local for each layer:", key);
+    else set_layers(f, s, &b, key);
 }
 
 /* Reads id2label, {"0": name, ...}, which has to have every id from 0 on, once. If it is absent, there are
@@ -602,8 +802,10 @@ static void read_key(Fields *f, const Key *k, void *config) {
     case KEY_EOS: read_eos(f, config, k->fallback); break;
     case KEY_FLAG: *number = field_bool(f, k->key, k->fallback); break;
     case KEY_EPS: *real = (float)field_real(f, k->key, strtod(k->text, NULL), 1e-30, 1); break;
-    case KEY_ROPE: read_rope(f, config); break;
-    case KEY_LAYERS: read_layers(f, k->key); break;
+    case KEY_ROPE: read_rope(f, stack, k->text); break;
+    case KEY_LAYERS: read_layers(f, stack, k->key); break;
+    case KEY_NO_ROPE: read_no_rope(f, stack, k->key); break;
+    case KEY_KINDS: read_kinds(f, stack, k->key); break;
     case KEY_BITS: read_quantization(f, &types); break;
     case KEY_LABELS: read_labels(f, config); break;
     default: break;
@@ -617,7 +819,9 @@ static const Family *read_keys(Fields *f, void *config, StackKind *stack, int ju
     const Family *y = family_read(f, judge);
     int n = y ? family_keys(list, y) : 0;
     if (y) *stack = y->kind;
-    for (int i = 0; i < n && f->code == OK; i++) read_key(f, list[i], config);
+    for (int late = 0; late <= 1; late++)   /* what is said of each layer needs the number of layers */
+        for (int i = 0; i < n && f->code == OK; i++)
+            if (late == (list[i]->kind >= KEY_LAYERS && list[i]->kind <= KEY_KINDS)) read_key(f, list[i], config);
     return f->code == OK ? y : NULL;
 }
 
@@ -628,6 +832,10 @@ static void check_policy(Fields *f, ModelConfig *c) {
     if (!s->D && s->C % s->H) complain(f, E_RANGE, "not a multiple of num_attention_heads:", "hidden_size");
     if (!s->D) s->D = s->C / s->H;
     if (!s->F) s->F = 4 * s->C;
+    if (s->rope.type != ROPE_PLAIN && s->rope.type != ROPE_LINEAR && !s->rope.original)
+        s->rope.original = c->positions;
+    /* beyond these positions dynamic scaling would turn with the length of the text */
+    if (s->rope.type == ROPE_DYNAMIC && c->positions > s->rope.original) c->positions = s->rope.original;
     if (s->H % s->K) complain(f, E_RANGE, "not a divisor of num_attention_heads:", "num_key_value_heads");
     if (s->D < 1 || (s->rotary && s->D % 2)) complain(f, E_RANGE, "not even:", "head_dim");
     if ((uint64_t)s->H * (uint64_t)s->D > SIZE_LIMIT)
@@ -714,21 +922,36 @@ static void put_eos(Buffer *b, const ModelConfig *c) {
     buffer_text(b, "]");
 }
 
-/* Writes rope_theta and rope_scaling. Old versions of transformers accept only {type, factor} for linear
- * scaling. The versions that have llama3 scaling read the key rope_type. */
-static void put_rope(Buffer *b, const ModelConfig *c) {
-    put_real(b, "rope_theta", c->stack.rope.theta, 0);
-    if (c->stack.rope.type == ROPE_PLAIN) { put_raw(b, "rope_scaling", "null"); return; }
-    put_raw(b, "rope_scaling", c->stack.rope.type == ROPE_LINEAR ? "{\"type\": \"linear\", \"factor\": "
-                                                              : "{\"rope_type\": \"llama3\", \"factor\": ");
-    buffer_real(b, c->stack.rope.factor, 0);
-    if (c->stack.rope.type == ROPE_LLAMA3) {
-        buffer_text(b, ", \"low_freq_factor\": ");
-        buffer_real(b, c->stack.rope.low, 0);
-        buffer_text(b, ", \"high_freq_factor\": ");
-        buffer_real(b, c->stack.rope.high, 0);
+/* Writes one more field of rope_scaling. */
+static void put_rope_field(Buffer *b, const char *key, double x) {
+    buffer_text(b, ", \"");
+    buffer_text(b, key);
+    buffer_text(b, "\": ");
+    buffer_real(b, x, 0);
+}
+
+/* Writes rope_theta and rope_scaling. Old versions of transformers accept only {type, factor} for linear and
+ * dynamic scaling. The versions that have the other kinds read the key rope_type. */
+static void put_rope(Buffer *b, const Rope *r) {
+    put_real(b, "rope_theta", r->theta, 0);
+    if (r->type == ROPE_PLAIN) { put_raw(b, "rope_scaling", "null"); return; }
+    put_raw(b, "rope_scaling", r->type < ROPE_LLAMA3 ? "{\"type\": \"" : "{\"rope_type\": \"");
+    buffer_text(b, rope_names[r->type]);
+    buffer_text(b, "\"");
+    put_rope_field(b, "factor", r->factor);
+    if (r->type == ROPE_LLAMA3) {
+        put_rope_field(b, "low_freq_factor", r->low);
+        put_rope_field(b, "high_freq_factor", r->high);
+    }
+    if (r->type == ROPE_YARN) {
+        put_rope_field(b, "beta_fast", r->high);
+        put_rope_field(b, "beta_slow", r->low);
+        put_rope_field(b, "attention_factor", r->attention);
+        if (r->uncut) buffer_text(b, ", \"truncate\": false");
+    }
+    if (r->type != ROPE_LINEAR) {
         buffer_text(b, ", \"original_max_position_embeddings\": ");
-        buffer_integer(b, c->stack.rope.original);
+        buffer_integer(b, r->original);
     }
     buffer_text(b, "}");
 }
@@ -770,10 +993,44 @@ static void put_labels(Buffer *b, const RewardConfig *c) {
 /* The arguments of writing a configuration. types: NULL, or NF4 layers for a quantization_config. */
 typedef struct { const Family *family; const void *config; const WeightTypes *types; int dtype; } Written;
 
-static void put_layers(Buffer *b, const char *key, int layers) {
-    put_raw(b, key, "[");
-    for (int l = 0; l < layers; l++) buffer_text(b, l ? ", \"full_attention\"" : "\"full_attention\"");
+/* Writes for each layer one of two JSON texts, in brackets: `with` if the layer has the bit. */
+static void put_layers(Buffer *b, const StackKind *s, int bit, const char *with, const char *without) {
+    LayerBits layers;
+    get_layers(&layers, s);
+    buffer_text(b, "[");
+    for (int l = 0; l < layers.L; l++) {
+        if (l) buffer_text(b, ", ");
+        buffer_text(b, layers.bits[l] & bit ? with : without);
+    }
     buffer_text(b, "]");
+}
+
+/* Writes attention_types: the kinds of one period, and how often it comes. */
+static void put_kinds(Buffer *b, StackKind s) {
+    const int times = s.period && s.L % s.period == 0 ? s.L / s.period : 1;
+    if (times > 1) s.L = s.period;
+    buffer_text(b, "[[");
+    put_layers(b, &s, WINDOWED, "\"local\"", "\"global\"");
+    buffer_text(b, ", ");
+    buffer_integer(b, times);
+    buffer_text(b, "]]");
+}
+
+/* Writes a key about layers that differ. */
+static void write_layers(Buffer *b, const Key *k, const StackKind *s) {
+    if (k->kind == KEY_USES_WINDOW) { put_bool(b, k->key, s->window > 0); return; }
+    if (k->kind == KEY_LAYERS_WINDOW) {
+        if (s->window) put_int(b, k->key, s->window);
+        else put_raw(b, k->key, "null");
+        return;
+    }
+    put_key(b, k->key);
+    switch (k->kind) {
+    case KEY_LAYERS: put_layers(b, s, WINDOWED, "\"sliding_attention\"", "\"full_attention\""); break;
+    case KEY_NO_ROPE: put_layers(b, s, UNROTATED, "0", "1"); break;
+    case KEY_KIND_LIST: put_layers(b, s, WINDOWED, "\"local\"", "\"global\""); break;
+    default: put_kinds(b, *s);
+    }
 }
 
 /* Writes one key and its value. */
@@ -807,8 +1064,9 @@ static void write_key(Buffer *b, const Key *k, const Written *w) {
     case KEY_EOS: put_eos(b, w->config); break;
     case KEY_FLAG: put_bool(b, k->key, *number); break;
     case KEY_EPS: put_real(b, k->key, *real, 1); break;
-    case KEY_ROPE: put_rope(b, w->config); break;
-    case KEY_LAYERS: put_layers(b, k->key, ((const ModelConfig *)w->config)->stack.L); break;
+    case KEY_ROPE: put_rope(b, &stack->rope); break;
+    case KEY_LAYERS: case KEY_USES_WINDOW: case KEY_LAYERS_WINDOW: case KEY_NO_ROPE: case KEY_KINDS:
+    case KEY_KIND_LIST: write_layers(b, k, stack); break;
     case KEY_BITS: if (w->types && w->types->layers == NF4) put_quantization(b, w->types); break;
     case KEY_LABELS: put_labels(b, judge); break;
     case KEY_COUNT: put_int(b, k->key, judge->labels); break;

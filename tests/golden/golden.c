@@ -432,7 +432,8 @@ static void stories(void) {
 }
 
 /* Folders of tests/golden/hf/models, one of each family. */
-static const char *const families[] = { "llama", "qwen2", "gpt2", "llama-bias" };
+static const char *const families[] = { "llama", "qwen2", "gpt2", "llama-bias", "llama-yarn", "llama-3.2",
+    "mistral-window", "qwen3", "smollm3", "gpt-neo" };
 
 int main(void) {
     memory = test_arena((size_t)64 << 20);
