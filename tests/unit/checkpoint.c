@@ -1229,6 +1229,9 @@ static void meta_file(void) {
 #define LLAMA \
     "\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"vocab_size\":100," \
     "\"hidden_size\":64,\"num_attention_heads\":4,\"num_hidden_layers\":2,\"intermediate_size\":99"
+#define QWEN2 "\"architectures\":[\"Qwen2ForCausalLM\"],\"model_type\":\"qwen2\""
+#define GPT2 "\"architectures\":[\"GPT2LMHeadModel\"],\"model_type\":\"gpt2\""
+#define NEO "\"architectures\":[\"GPTNeoForCausalLM\"],\"model_type\":\"gpt_neo\""
 static const struct { const char *json; int code; const char *says; } llamas[] = {
     { "{" LLAMA "}", OK, "" },
     { "{\"architectures\":[\"GPT2LMHeadModel\"]}", E_UNSUPPORTED, "architecture 'GPT2LMHeadModel'" },
@@ -1289,6 +1292,17 @@ static const struct { const char *json; int code; const char *says; } llamas[] =
     OK, "" },
     { "{\"architectures\":[\"MistralForCausalLM\"],\"model_type\":\"mistral\",\"sliding_window\":0}",
     E_RANGE, "sliding_window" },
+    { "{" QWEN2 ",\"layer_types\":[\"full_attention\"]}", E_FORMAT, "layer_types" },
+    { "{" QWEN2 ",\"num_hidden_layers\":1,\"layer_types\":[\"full\"]}", E_UNSUPPORTED, "full" },
+    { "{" GPT2 "}", OK, "" },
+    { "{" GPT2 ",\"activation_function\":\"selu\"}", E_UNSUPPORTED, "selu" },
+    { "{" GPT2 ",\"scale_attn_weights\":false}", E_UNSUPPORTED, "scale_attn_weights" },
+    { "{" GPT2 ",\"scale_attn_by_inverse_layer_idx\":true}", E_UNSUPPORTED, "inverse_layer_idx" },
+    { "{" NEO ",\"num_layers\":3}", OK, "" },
+    { "{" NEO ",\"num_layers\":3,\"attention_types\":[[[\"global\"],2]]}", E_FORMAT, "attention_types" },
+    { "{" NEO ",\"num_layers\":3,\"attention_types\":[[[\"global\"],4]]}", E_FORMAT, "attention_types" },
+    { "{" NEO ",\"num_layers\":3,\"attention_types\":[[[],1e15]]}", E_FORMAT, "attention_types" },
+    { "{" NEO ",\"num_layers\":3,\"attention_types\":[[[\"wide\"],3]]}", E_FORMAT, "attention_types" },
     { "{\"architectures\":[\"MistralForCausalLM\"],\"model_type\":\"mistral\",\"sliding_window\":null}",
     OK, "" },
     { "{", -1, "" }, { "[]", E_FORMAT, "object" }, { "", -1, "" },

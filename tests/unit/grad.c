@@ -277,7 +277,7 @@ static const Names names = { {
         [NAME_DOWN_B] = "%d.down.bias",
     [NAME_BUCKETS] = "buckets", [NAME_NORM] = "norm", [NAME_NORM_B] = "norm.bias", [NAME_HEAD] = "head",
         [NAME_HEAD_B] = "head.bias",
-    [NAME_DENSE] = "dense", [NAME_DENSE_B] = "dense.bias" } };
+    [NAME_DENSE] = "dense", [NAME_DENSE_B] = "dense.bias" }, 0 };
 
 static void llama_kind(StackKind *k) {
     k->activation = ACT_SILU;
