@@ -1234,16 +1234,17 @@ static void meta_file(void) {
 #define NEO "\"architectures\":[\"GPTNeoForCausalLM\"],\"model_type\":\"gpt_neo\""
 static const struct { const char *json; int code; const char *says; } llamas[] = {
     { "{" LLAMA "}", OK, "" },
-    { "{\"architectures\":[\"GPT2LMHeadModel\"]}", E_UNSUPPORTED, "architecture 'GPT2LMHeadModel'" },
+    { "{\"architectures\":[\"BloomForCausalLM\"]}", E_UNSUPPORTED, "architecture 'BloomForCausalLM'" },
     { "{\"architectures\":[\"LlamaForSequenceClassification\"],\"model_type\":\"llama\"}", E_UNSUPPORTED,
     "LlamaForSequenceClassification" },
     { "{\"model_type\":\"gptj\"}", E_UNSUPPORTED, "model_type 'gptj'" },
     { "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"phi\"}", E_UNSUPPORTED,
     "model_type 'phi'" },
     { "{\"hidden_size\":64}", E_MISSING, "model_type" },
-    { "{" LLAMA ",\"hidden_act\":\"gelu\"}", E_UNSUPPORTED, "hidden_act 'gelu'" },
-    { "{" LLAMA ",\"attention_bias\":true}", E_UNSUPPORTED, "attention_bias" },
-    { "{" LLAMA ",\"mlp_bias\":true}", E_UNSUPPORTED, "mlp_bias" },
+    { "{" LLAMA ",\"hidden_act\":\"mish\"}", E_UNSUPPORTED, "hidden_act 'mish'" },
+    { "{" LLAMA ",\"hidden_act\":\"gelu\"}", OK, "" },
+    { "{" LLAMA ",\"attention_bias\":true}", OK, "" },
+    { "{" LLAMA ",\"mlp_bias\":1}", E_FORMAT, "mlp_bias" },
     { "{" LLAMA ",\"attention_bias\":false,\"mlp_bias\":false,\"quantization_config\":null}", OK, "" },
     { "{" LLAMA ",\"quantization_config\":{\"load_in_4bit\":true}}", OK, "" },
     { "{" LLAMA ",\"quantization_config\":{\"load_in_8bit\":true}}", E_UNSUPPORTED, "load_in_8bit" },
@@ -1256,10 +1257,12 @@ static const struct { const char *json; int code; const char *says; } llamas[] =
     { "{" LLAMA ",\"quantization_config\":{\"load_in_4bit\":true,\"bnb_4bit_compute_dtype\":\"float64\"}}",
     E_UNSUPPORTED, "bnb_4bit_compute_dtype 'float64'" },
     { "{" LLAMA ",\"quantization_config\":4}", E_FORMAT, "quantization_config" },
-    { "{" LLAMA ",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4.0}}", E_UNSUPPORTED,
-    "rope_scaling type 'yarn'" },
-    { "{" LLAMA ",\"rope_scaling\":{\"rope_type\":\"dynamic\",\"factor\":4.0}}", E_UNSUPPORTED,
-    "rope_scaling type 'dynamic'" },
+    { "{" LLAMA ",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4.0}}", OK, "" },
+    { "{" LLAMA ",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4.0,\"beta_fast\":0.5}}", E_RANGE,
+    "beta_slow" },
+    { "{" LLAMA ",\"rope_scaling\":{\"rope_type\":\"dynamic\"}}", E_MISSING, "factor" },
+    { "{" LLAMA ",\"rope_scaling\":{\"rope_type\":\"longrope\",\"factor\":4.0}}", E_UNSUPPORTED,
+    "rope_scaling type 'longrope'" },
     { "{" LLAMA ",\"rope_scaling\":{\"factor\":4.0}}", E_MISSING, "rope_type" },
     { "{" LLAMA ",\"rope_scaling\":{\"type\":\"linear\"}}", E_MISSING, "factor" },
     { "{" LLAMA ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":0}}", E_RANGE, "factor" },
@@ -1589,8 +1592,9 @@ static void tokenizers(void) {
     spit(in_base("empty/tokenizer.json"), "{}", 2);
     CHECK(!tokenizer_open(in_base("empty"), &pool, fresh()) && err.code == E_UNSUPPORTED,
           "tokenizer.json alone is refused by name");
-    spit(in_base("empty/tokenizer.model"), "rubbish", 7);
-    CHECK(!tokenizer_open(in_base("empty"), &pool, fresh()) && err.code != OK
+    folder_make(in_base("rubbish"), fresh());
+    spit(in_base("rubbish/tokenizer.model"), "rubbish", 7);
+    CHECK(!tokenizer_open(in_base("rubbish"), &pool, fresh()) && err.code != OK
           && strstr(err.where, "tokenizer.model"), "rubbish is named: %s", err.what);
 }
 

@@ -291,7 +291,7 @@ static int runs_linear(const Linear *l, int N, size_t bytes) {
 static void linear_alone(const char *kernel, int team, int I, int O, int type, int compute) {
     static const int rows[] = { ROWS, 48, 33, 19, 8, 1 };
     Arena need = { NULL, 0, 0, 0, 0 };
-    Linear l = { { F32, 0, 0, 0, NULL, NULL, NULL, F32, F32 }, NULL, NULL, NULL };
+    Linear l = { { F32, 0, 0, 0, NULL, NULL, NULL, F32, F32, 0 }, NULL, NULL, NULL };
     const size_t wide = (size_t)(I > O ? I : O) * ROWS, n = (size_t)I * (size_t)O;
     int good = 1;
     threads(team);
