@@ -464,21 +464,25 @@ int tokenizer_encode_spans(const Tokenizer *t, const char *text, size_t n, Pool 
  * their texts are plain text. first 1: the text begins here; 0: it goes on after an added token. */
 int tokenizer_encode_plain(const Tokenizer *t, const char *text, size_t n, int first, Pool *pool,
                            int **ids, int *count);
+/* From now on the texts of special tokens are plain text for t, as with "split_special_tokens" of
+ * Hugging Face's transformers; other added tokens are still cut out. */
+void tokenizer_split_special(Tokenizer *t);
 /* Each of these two functions decodes ids: *text has *length bytes, with a NUL after them, in pool.
  * tokenizer_decode leaves out special tokens, tokenizer_decode_all writes them; both leave out ids
- * that are not below tokenizer_size(). OK, E_RANGE (an id below 0) or E_MEMORY. */
+ * that no token has. OK, E_RANGE (an id below 0) or E_MEMORY. */
 int tokenizer_decode(const Tokenizer *t, const int *ids, int count, Pool *pool, char **text,
                      size_t *length);
 int tokenizer_decode_all(const Tokenizer *t, const int *ids, int count, Pool *pool, char **text,
                          size_t *length);
-int tokenizer_size(const Tokenizer *t);     /* returns the number of ids */
+int tokenizer_size(const Tokenizer *t);     /* returns 1 + the largest id */
 int tokenizer_kind(const Tokenizer *t);     /* returns a TOKENIZER_ constant */
 typedef struct { int bos, eos, unk, pad; } SpecialIds;                  /* -1: it has none */
 SpecialIds tokenizer_specials(const Tokenizer *t);
 /* Sets *before (*after) to 1 if the template puts bos before (eos after) a text, else to 0. */
 void tokenizer_template(const Tokenizer *t, int *before, int *after);
 const char *tokenizer_chat_template(const Tokenizer *t);    /* text or NULL; it is never run */
-const char *tokenizer_piece(const Tokenizer *t, int id, size_t *length);    /* NULL: no such id */
+/* Returns the token with this id, and its *length (NULL: not wanted). NULL: there is none. */
+const char *tokenizer_piece(const Tokenizer *t, int id, size_t *length);
 /* Returns the id of a piece or an added token, or -1. */
 int tokenizer_find(const Tokenizer *t, const char *piece, size_t length);
 /* Each of these three functions trains a tokenizer of V ids: two in Llama's layout (BPE, unigram),

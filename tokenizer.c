@@ -125,6 +125,9 @@ int tokenizer_encode_plain(const Tokenizer *t, const char *text, size_t n, int f
  * Decoding
  * ============================================================================================== */
 
+/* Returns 1 if a piece or an added token has the id (which is not negative). */
+static int has_piece(const Tokenizer *t, int id) { return id < t->V && t->piece[id].text; }
+
 /* Decodes the ids that the tokenizer has. A model may have more ids (a padded vocabulary): they are left out,
  * as in Hugging Face's fast tokenizers. A piece of k bytes becomes at most k + 1 bytes, or three times as
  * many if each byte becomes U+FFFD. OK, E_RANGE (an id below 0) or E_MEMORY. */
@@ -138,8 +141,8 @@ static int decode(const Tokenizer *t, Ids ids, Pool *pool, char **text, size_t *
     for (i = 0; i < ids.count; i++) {
         size_t more = 1;
         if (ids.id[i] < 0) return E_RANGE;
-        if (ids.id[i] >= t->V) continue;
-        more += t->piece[ids.id[i]].length;
+        if (!has_piece(t, ids.id[i])) continue;
+        more += shown_text(t, ids.id[i]).length;
         if (t->piece[ids.id[i]].type == PIECE_UNKNOWN) more += t->sentencepiece.unk_surface.length;
         if (more > (SIZE_MAX / 4 - bound)) return E_MEMORY;
         bound += more;
@@ -149,7 +152,7 @@ static int decode(const Tokenizer *t, Ids ids, Pool *pool, char **text, size_t *
     bytes = pool_take(pool, bound + 1, 1);
     known = pool_take(pool, (size_t)ids.count + 1, sizeof *known);
     if (!*text || !bytes || !known) return E_MEMORY;
-    for (i = 0; i < ids.count; i++) if (ids.id[i] < t->V) known[n++] = ids.id[i];
+    for (i = 0; i < ids.count; i++) if (has_piece(t, ids.id[i])) known[n++] = ids.id[i];
     ids.id = known;
     ids.count = n;
     *length = t->kind->decode(t, &ids, *text, bytes);
@@ -181,6 +184,8 @@ int tokenizer_legacy(const Tokenizer *t) { return t->json || !t->normal.only_fir
 int tokenizer_find(const Tokenizer *t, const char *piece, size_t length) {
     return find_token(t, piece, length);
 }
+
+void tokenizer_split_special(Tokenizer *t) { t->split_special = 1; }
 
 void tokenizer_template(const Tokenizer *t, int *before, int *after) {
     *before = t->before;

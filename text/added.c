@@ -2,8 +2,8 @@
  * Source   Hugging Face's tokenizers (added_vocabulary.rs), quirks included.
  * Needs    core.c, text/unicode.c, text/pieces.c.
  * Edges    tokens that overlap (the one that begins first is taken; if both begin together, the longer one),
- *          white space that a token swallows on both sides. For single_word, a letter, a number or '_' is
- *          part of a word; a mark is not. */
+ *          white space that a token swallows on both sides, a token in the white space that the one before it
+ *          has swallowed (it is found), ids between the added ones that no token has. */
 #include "text.h"
 
 /* ==============================================================================================
@@ -11,60 +11,70 @@
  * ============================================================================================== */
 void begin_parts(Parts *p, const Tokenizer *t, const Cuts *cuts, Text s) {
     p->t = t; p->cuts = cuts && cuts->keys ? cuts : NULL;
-    p->text = s.text; p->n = s.length; p->at = 0;
-    p->found = -1; p->stop = 0;
+    p->text = s.text; p->n = s.length; p->at = p->scan = 0;
+    p->found = -1; p->start = p->stop = 0;
 }
 
 /* Returns 1 if the first character of s (last 1: the last one) is part of a word. n: the bytes of s. */
 static int is_word(const char *s, size_t n, int last) {
-    size_t length, k = n;
-    int class;
+    int32_t code;
+    size_t k = n;
     if (!n) return 0;
     if (last) {
         do k--; while (k && n - k < 4 && ((unsigned char)s[k] & 0xC0) == 0x80);
         s += k; n -= k;
     }
-    class = class_at(s, n, &length);
-    return class == CHAR_LETTER || class == CHAR_NUMBER || *s == '_';
+    utf8_decode(s, n, &code);
+    return unicode_is_word(code);
 }
 
-/* Looks for the next token from p->at on. Returns the index where it begins, or where the white space that
- * it swallows begins. */
-static size_t find_next(Parts *p) {
-    size_t i, length, start = p->at;
+/* Returns 1 if the token that was found at text[at..end) is not cut out there. */
+static int passes_over(const Parts *p, const AddedToken *a, size_t at, size_t end) {
+    if (a->special && p->t->split_special) return 1;
+    return a->single_word && (is_word(p->text, at, 1) || is_word(p->text + end, p->n - end, 0));
+}
+
+/* Looks for the next token from p->scan on. As in the reference, the search goes on just after the token
+ * itself, not after the white space that the token swallows. */
+static void find_next(Parts *p) {
+    size_t i, length;
     int which = 0;
-    for (i = p->at; p->found < 0 && i < p->n; i++) {
+    for (i = p->scan; i < p->n; i++) {
         unsigned char c = (unsigned char)p->text[i];
         const AddedToken *a;
         if (!(p->cuts->first[c / 8] >> c % 8 & 1)) continue;
         length = longest_prefix(p->cuts->key, p->cuts->keys, p->text + i, p->n - i, &which);
         if (!length) continue;
         a = &p->t->added[p->cuts->key[which].type];
-        p->stop = i + length;
-        if (a->single_word && (is_word(p->text, i, 1) || is_word(p->text + p->stop, p->n - p->stop, 0))) {
-            i = p->stop - 1;
+        p->scan = i + length;
+        if (passes_over(p, a, i, p->scan)) {
+            i = p->scan - 1;
             continue;
         }
-        start = a->lstrip ? space_before(p->text, p->at, i) : i;
-        if (a->rstrip) p->stop = space_after(p->text, p->stop, p->n);
+        p->start = a->lstrip && i > p->at ? space_before(p->text, p->at, i) : i;
+        p->stop = a->rstrip ? space_after(p->text, p->scan, p->n) : p->scan;
         p->found = p->cuts->key[which].type;
+        return;
     }
-    return start;
+    p->scan = p->n;
 }
 
 int next_part(Parts *p, Text *part, int *id) {
-    size_t start;
+    size_t end;
     *id = -1;
-    part->text = p->text + (p->n ? p->at : 0);
-    start = p->cuts ? find_next(p) : p->at;
-    if (p->found >= 0 && start == p->at) {
+    if (p->cuts && p->found < 0) find_next(p);
+    if (p->found >= 0 && p->start <= p->at) {
         *id = p->t->added[p->found].id;
+        part->text = p->text + p->start;
+        part->length = p->stop - p->start;
         p->at = p->stop;
         p->found = -1;
         return 1;
     }
-    part->length = (p->found >= 0 ? start : p->n) - p->at;
-    p->at += part->length;
+    end = p->found >= 0 ? p->start : p->n;
+    part->text = p->text + (p->n ? p->at : 0);
+    part->length = end - p->at;
+    p->at = end;
     return part->length > 0;
 }
 
@@ -76,9 +86,20 @@ static int compare_added(const void *a, const void *b) {
     return (p->id > q->id) - (p->id < q->id);
 }
 
+/* Notes that decoding begins with `text` for an added token, if it is another text than the token's. OK or
+ * E_MEMORY. */
+static int show(Tokenizer *t, const AddedToken *a, Text text, Pool *pool) {
+    if (text.length == a->length && !memcmp(text.text, a->text, a->length)) return OK;
+    if (!t->shown) t->shown = pool_take(pool, (size_t)t->V, sizeof *t->shown);
+    if (!t->shown) return E_MEMORY;
+    t->shown[a->id] = text;
+    return OK;
+}
+
 /* Sorts the texts that are looked for. c 0: the texts of tokens without `normalized`, as they are; c 1: the
- * normal forms of tokens with `normalized` (only tokenizer.json has such tokens). */
+ * normal forms of tokens with `normalized` (SentencePiece's own files have no such tokens). */
 static int make_cuts(Tokenizer *t, int c, Pool *pool, Error *err) {
+    int normal = t->json || t->added_normal;    /* 1: the kind looks for tokens in the normal form */
     Cuts *cuts = &t->cut[c];
     int i, n = 0;
     memset(cuts, 0, sizeof *cuts);
@@ -88,8 +109,8 @@ static int make_cuts(Tokenizer *t, int c, Pool *pool, Error *err) {
         const AddedToken *a = &t->added[i];
         Piece *k = &cuts->key[n];
         Text text = { a->text, a->length };
-        if ((a->normalized && t->json) != c) continue;
-        if (c && t->added_normal && t->kind->normal_form(t, &text, pool))
+        if ((a->normalized && normal) != c) continue;
+        if (c && t->added_normal && (t->kind->normal_form(t, &text, pool) || show(t, a, text, pool)))
             return no_memory(err, "added tokens");
         if (!text.length) continue;
         k->text = text.text; k->length = text.length; k->type = i;
@@ -130,9 +151,6 @@ static int merge_added(Growing *g, const AddedToken *a, Pool *pool, Error *err) 
     Text text = { a->text, a->length };
     AddedToken *to;
     if (!a->length) return OK;
-    if (a->id < 0 || (size_t)a->id >= g->room)
-        return fail_piece(err, E_UNSUPPORTED, "a hole between the ids of added tokens", text, a->id,
-                          (long long)g->room - 1);
     if (!g->place[a->id]) g->place[a->id] = ++g->n;
     to = &g->list[g->place[a->id] - 1];
     if (to->length && (to->length != a->length || memcmp(to->text, a->text, a->length)))
@@ -144,13 +162,27 @@ static int merge_added(Growing *g, const AddedToken *a, Pool *pool, Error *err) 
     return OK;
 }
 
-/* Adds the tokens to a copy of the list, then puts each among the pieces. Fails if some
- * id then has no piece. */
+/* Sets *room to 1 + the largest id, of a piece or of one of `count` added tokens. OK or *err. */
+static int room_for(const Tokenizer *t, const AddedToken *token, size_t count, size_t *room, Error *err) {
+    size_t i, most = (size_t)t->V + count + MOST_GAPS;
+    *room = (size_t)t->V;
+    for (i = 0; i < count; i++) {
+        Text text = { token[i].text, token[i].length };
+        if (token[i].length && (size_t)token[i].id >= most)
+            return fail_piece(err, E_RANGE, "the id of an added token is too large", text, token[i].id,
+                              (long long)most - 1);
+        if (token[i].length && (size_t)token[i].id >= *room) *room = (size_t)token[i].id + 1;
+    }
+    return OK;
+}
+
+/* Adds the tokens to a copy of the list, then puts each among the pieces. */
 int add_tokens(Tokenizer *t, const AddedToken *token, size_t count, Pool *pool, Error *err) {
-    Growing g = { NULL, NULL, t->addeds, t->V, (size_t)t->V + count };
+    Growing g = { NULL, NULL, t->addeds, t->V, 0 };
     Piece *piece;
     size_t i;
-    int code = OK, c;
+    int code = room_for(t, token, count, &g.room, err), c;
+    if (code) return code;
     g.place = count < INT_MAX / 8 ? pool_take(pool, g.room, sizeof *g.place) : NULL;
     g.list = g.place ? pool_take(pool, (size_t)t->addeds + count, sizeof *g.list) : NULL;
     piece = g.list ? pool_take(pool, g.room, sizeof *piece) : NULL;
@@ -161,9 +193,8 @@ int add_tokens(Tokenizer *t, const AddedToken *token, size_t count, Pool *pool, 
     if (t->V) memcpy(piece, t->piece, (size_t)t->V * sizeof *piece);
     t->piece = piece; t->V = g.V;
     t->added = g.list; t->addeds = g.n;
+    t->shown = NULL;
     for (c = 0; c < g.n && !code; c++) code = place_added(t, &g.list[c], pool, err);
-    for (c = 0; c < g.V && !code; c++)
-        if (!piece[c].text) code = fail_at(err, E_UNSUPPORTED, "an id without a token", "id %d", c);
     if (g.n) qsort(g.list, (size_t)g.n, sizeof *g.list, compare_added);
     for (c = 0; c < 2 && !code && g.n; c++) code = make_cuts(t, c, pool, err);
     return code;

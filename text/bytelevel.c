@@ -233,12 +233,12 @@ static size_t decode_bytes(const Tokenizer *t, const Ids *ids, char *out, char *
     Text s = { bytes, 0 };
     int i;
     for (i = 0; i < ids->count; i++) {
-        const Piece *p = &t->piece[ids->id[i]];
-        Text token = { p->text, p->length };
+        Text token = shown_text(t, ids->id[i]);
+        int type = t->piece[ids->id[i]].type;
         size_t n;
-        if (!ids->all && (p->type == PIECE_CONTROL || p->type == PIECE_UNKNOWN)) continue;
+        if (!ids->all && (type == PIECE_CONTROL || type == PIECE_UNKNOWN)) continue;
         n = token_bytes(&t->bytelevel, token, bytes + s.length);
-        s.length = n ? s.length + n : append_text(bytes, s.length, p->text, p->length);
+        s.length = n ? s.length + n : append_text(bytes, s.length, token.text, token.length);
     }
     return append_valid(out, 0, s, 0);
 }
@@ -303,7 +303,7 @@ Tokenizer *tokenizer_bytelevel(const void *vocab, size_t vocab_n, const void *me
     t->file_length[1] = merges_n;
     bytelevel_alphabet(&t->bytelevel);
     root = json_parse(t->file[0], vocab_n, pool, err);
-    if (!root || load_vocab(t, root, 0, 0, pool, err)) return NULL;
+    if (!root || load_vocab(t, root, 0, pool, err)) return NULL;
     bytelevel_ids(t);
     if (load_merges(t, t->file[1], merges_n, pool, err) || index_words(t, pool, err)) return NULL;
     find_specials(t);

@@ -285,25 +285,25 @@ int json_id(const Json *j, int *id) {
     return 1;
 }
 
-int load_vocab(Tokenizer *t, const Json *root, size_t more, int copy, Pool *pool, Error *err) {
+int load_vocab(Tokenizer *t, const Json *root, int copy, Pool *pool, Error *err) {
     const Json *j;
-    int i, room;
+    int i, room = 0;
     if (!root || root->type != JSON_OBJECT || !root->count)
         return fail(err, E_FORMAT, "not an object of tokens and ids", "vocabulary", 0, 0);
-    if (root->count > INT_MAX / 8 || more > INT_MAX / 8)
-        return fail(err, E_RANGE, "too many tokens", "vocabulary", 0, 0);
-    room = (int)(root->count + more);
-    t->V = (int)root->count;
+    for (j = root->child; j; j = j->next) {
+        Text key = { j->key, j->key_length };
+        if (!json_id(j, &i)) return fail_piece(err, E_FORMAT, "the id of a token is not a number", key, 0, 0);
+        if ((size_t)i >= root->count + MOST_GAPS)
+            return fail_piece(err, E_RANGE, "the id of a token is too large", key, i,
+                              (long long)(root->count + MOST_GAPS - 1));
+        if (i >= room) room = i + 1;
+    }
+    t->V = room;
     t->piece = pool_take(pool, (size_t)room, sizeof *t->piece);
     if (!t->piece) return no_memory(err, "vocabulary");
     for (j = root->child; j; j = j->next) {
         Text key = { j->key, j->key_length };
-        Piece *p;
-        if (!json_id(j, &i)) return fail_piece(err, E_FORMAT, "the id of a token is not a number", key, 0, 0);
-        if (i >= room)
-            return fail_piece(err, E_UNSUPPORTED, "a vocabulary with holes between its ids", key, i,
-                              room - 1);
-        p = &t->piece[i];
+        Piece *p = &t->piece[i = (int)j->number];
         if (p->type) return fail_piece(err, E_FORMAT, "two tokens have one id", key, 0, 0);
         if (!key.length) return fail_at(err, E_FORMAT, "a token is empty", "vocabulary, id %d", i);
         if (table_find(&t->ordinary, key.text, key.length) >= 0)
@@ -311,7 +311,6 @@ int load_vocab(Tokenizer *t, const Json *root, size_t more, int copy, Pool *pool
         p->text = copy ? pool_text(pool, key.text, key.length) : key.text;
         p->length = key.length;
         p->type = PIECE_NORMAL;
-        if (i >= t->V) t->V = i + 1;
         if (!p->text || table_add(&t->ordinary, pool, p->text, key.length, i))
             return no_memory(err, "vocabulary");
     }

@@ -333,7 +333,7 @@ size_t decode_joined(const Tokenizer *t, const Ids *ids, char *out, char *bytes)
     int i, bare = t->sentencepiece.bare_first;
     for (i = 0; i < ids->count; i++) {
         const Piece *p = &t->piece[ids->id[i]];
-        Text s = { p->text, p->length };
+        Text s = shown_text(t, ids->id[i]);
         if (!ids->all && (p->type == PIECE_CONTROL || p->type == PIECE_UNKNOWN)) continue;
         if (p->type == PIECE_BYTE) { bytes[run.length++] = (char)byte_of_piece(p); continue; }
         at = put_run(out, at, run);

@@ -22,7 +22,7 @@ typedef struct { const UnicodeRun *run; size_t runs; } UnicodeRuns;
 #define UNICODE_HEAD 0x80000000u
 enum { UNICODE_BASE_STRINGS = 43 };
 extern const UnicodeList unicode_letters, unicode_numbers, unicode_controls, unicode_punctuation,
-                         unicode_marks, unicode_spacing_marks, unicode_apart_marks;
+                         unicode_marks, unicode_spacing_marks, unicode_apart_marks, unicode_words;
 extern const UnicodeList unicode_ideographs_f900, unicode_ideographs_2f800;
 extern const UnicodeList unicode_compatible_strings;
 extern const UnicodeRuns unicode_base_runs, unicode_compatible_runs, unicode_lower_runs;
@@ -39,6 +39,7 @@ int unicode_is_control(int32_t code);       /* returns 1 for \p{C}: controls, un
 int unicode_is_punctuation(int32_t code);   /* returns 1 for \p{P} and symbols of ASCII */
 int unicode_is_mark(int32_t code);          /* returns 1 for \p{Mn} */
 int unicode_is_combining(int32_t code);     /* returns 1 for \p{M} */
+int unicode_is_word(int32_t code);          /* returns 1 for \w of regular expressions (UTS 18) */
 int unicode_joins(int32_t code);            /* returns 1 if code extends a cluster (UAX 29) */
 int unicode_is_ideograph(int32_t code);     /* returns 1 if BERT takes code for Chinese */
 /* Each of these three functions writes characters to out and returns their number. */
@@ -176,7 +177,7 @@ typedef struct { Merge *merge; size_t slots; int unused; } Bpe;
 
 /* text/bytelevel.c */
 enum { SPLIT_GPT2, SPLIT_LLAMA3, SPLIT_NONE, BYTE_CHARS = 0x144 };
-/* How numbers are cut out before the text is cut into words: not, each run of digits, each digit. */
+/* What is cut out before the text is cut into words: nothing, each run of digits, each digit. */
 enum { DIGITS_INSIDE, DIGITS_RUNS, DIGITS_SINGLE };
 typedef struct {
     int split, digits;                      /* how words are cut (SPLIT_); most digits of a word */
@@ -224,13 +225,24 @@ struct Tokenizer {
     /* cut[0]: tokens that are looked for in the text; cut[1]: in its normal form. */
     Cuts cut[2];
     int added_normal;                       /* 1: kind->encode itself looks for those of cut[1] */
+    int split_special;                      /* 1: special tokens are not looked for */
+    /* (V) what decoding writes for the tokens that are looked for in the normal form, if it is
+     * another text than the piece; text NULL: the piece. NULL: there are none. */
+    Text *shown;
     const char *chat_template;              /* tokenizer_config.json's; NULL: it has none */
     Normal normal; Pipeline pipeline; SentencePiece sentencepiece;
     Bpe bpe; ByteLevel bytelevel; Unigram unigram; WordPiece wordpiece;
 };
 
-/* Ids to decode, each from 0 to V-1. all 1: special tokens are written too. */
+/* Ids to decode, each that of a piece. all 1: special tokens are written too. */
 typedef struct { const int *id; int count, all; } Ids;
+
+/* Returns the text that decoding begins with for an id: the piece, or the normal form of an
+ * added token. */
+static inline Text shown_text(const Tokenizer *t, int id) {
+    Text piece = { t->piece[id].text, t->piece[id].length };
+    return t->shown && t->shown[id].text ? t->shown[id] : piece;
+}
 
 /* The functions of one kind of tokenizer. measure, encode, encode_normal and normal_form
  * return OK or E_MEMORY. */
@@ -267,20 +279,22 @@ Tokenizer *new_tokenizer(const TokenizerKind *kind, Pool *pool);
 int find_ordinary(const Tokenizer *t, const char *text);
 int find_piece(const Tokenizer *t, const char *text, size_t length);
 int find_token(const Tokenizer *t, const char *text, size_t length);
-/* Loads the vocabulary from a JSON object {"token": id, ...}. The ids have to be 0, 1, 2, ...
- * without holes, except for up to `more` ids that added tokens fill later. copy 1: the texts are
- * copied into pool. OK or *err. */
-int load_vocab(Tokenizer *t, const Json *root, size_t more, int copy, Pool *pool, Error *err);
+/* The most ids without a piece that a vocabulary may have. */
+enum { MOST_GAPS = 1 << 20 };
+/* Loads the vocabulary from a JSON object {"token": id, ...}. An id that no token has becomes a
+ * piece without text. copy 1: the texts are copied into pool. OK or *err. */
+int load_vocab(Tokenizer *t, const Json *root, int copy, Pool *pool, Error *err);
 
 /* ==============================================================================================
  * text/added.c: added tokens, which are cut out of a text before it is encoded
  * ============================================================================================== */
-/* A text that is cut at its added tokens; text[at..n) is left. found: the index in t->added of the
- * next added token, which ends at text[stop]; -1: not looked for yet. */
+/* A text that is cut at its added tokens. text[at..n) is left; text[scan..n) is left for the
+ * search. found: the index in t->added of the next added token, -1: not looked for yet. The token covers
+ * text[start..stop), with the white space that it swallows. */
 typedef struct {
     const Tokenizer *t; const Cuts *cuts;
-    const char *text; size_t n, at;
-    int found; size_t stop;
+    const char *text; size_t n, at, scan;
+    int found; size_t start, stop;
 } Parts;
 /* Begins to cut s into parts. cuts NULL: s is one part. */
 void begin_parts(Parts *p, const Tokenizer *t, const Cuts *cuts, Text s);

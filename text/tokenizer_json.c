@@ -71,11 +71,9 @@ static int load_added(Tokenizer *t, const Json *root, Pool *pool, Error *err) {
     return add_tokens(t, list, count, pool, err);
 }
 
-/* Loads the vocabulary of a BPE or WordPiece model, with room for the ids of added tokens. OK or *err. */
+/* Loads the vocabulary of a BPE or WordPiece model. OK or *err. */
 static int load_tokens(Tokenizer *t, const Json *root, Pool *pool, Error *err) {
-    const Json *added = json_get(root, "added_tokens");
-    size_t more = added && added->type == JSON_ARRAY ? added->count : 0;
-    return load_vocab(t, json_get(json_get(root, "model"), "vocab"), more, 1, pool, err);
+    return load_vocab(t, json_get(json_get(root, "model"), "vocab"), 1, pool, err);
 }
 
 /* ==============================================================================================

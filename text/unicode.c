@@ -46,6 +46,10 @@ int unicode_is_combining(int32_t code) {
     return code >= 0x300 && (inside(&unicode_marks, code) || inside(&unicode_spacing_marks, code));
 }
 
+int unicode_is_word(int32_t code) {
+    return unicode_class(code) == CHAR_LETTER || inside(&unicode_words, code) || unicode_is_combining(code);
+}
+
 /* Returns 1 for marks, joiners, skin colours, tags and half-width voice marks. Returns 0 for prepended signs
  * and for flags, which also make clusters. */
 int unicode_joins(int32_t code) {

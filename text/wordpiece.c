@@ -2,7 +2,7 @@
  *          longest pieces; reads vocab.txt.
  * Source   Devlin et al. 2018 (BERT's basic tokeniser), Wu et al. 2016 (WordPiece); rules and quirks of
  *          Hugging Face's BertNormalizer, BertPreTokenizer and WordPiece.
- * Needs    core.c, text/{unicode,pieces,encoder}.c.
+ * Needs    core.c, text/{unicode,pieces,added,encoder}.c.
  * Edges    malformed UTF-8 (each byte becomes U+FFFD, which cleaning removes), a word with too many
  *          characters or with a part that no piece spells (it becomes one unknown piece), a word of marks
  *          alone (nothing is left of it). */
@@ -173,17 +173,39 @@ static void trace_word(Encoder *e, int first, size_t at, size_t to) {
     }
 }
 
-/* Encodes the words of the normal form of s. */
-static int encode(Encoder *e, Text s) {
-    const WordPiece *w = &e->t->wordpiece;
-    size_t n = bert_normalise(e->scratch, s.text, s.length, &w->rules), at = 0, word, space;
-    if (e->span) word_origins(e, s);
-    for (; (word = next_word(e->scratch + at, n - at, &space)) != 0; at += word) {
+/* Encodes the words of the bytes [at, to) of the normal form. */
+static void encode_words(Encoder *e, size_t at, size_t to) {
+    size_t word, space;
+    for (; (word = next_word(e->scratch + at, to - at, &space)) != 0; at += word) {
         int first = e->count;
         at += space;
-        e->count += word_ids(w, e->scratch + at, word, e->ids + e->count);
+        e->count += word_ids(&e->t->wordpiece, e->scratch + at, word, e->ids + e->count);
         trace_word(e, first, at, at + word);
     }
+}
+
+/* Encodes the normal form of s, and the added tokens that are found in it. */
+static int encode(Encoder *e, Text s) {
+    Text normal = { e->scratch, 0 }, part;
+    Parts parts;
+    int id;
+    normal.length = bert_normalise(e->scratch, s.text, s.length, &e->t->wordpiece.rules);
+    if (e->span) word_origins(e, s);
+    begin_parts(&parts, e->t, e->plain ? NULL : &e->t->cut[1], normal);
+    while (next_part(&parts, &part, &id)) {
+        size_t from = (size_t)(part.text - e->scratch);
+        if (id >= 0) put_one(e, id, from, parts.at);
+        else encode_words(e, from, from + part.length);
+    }
+    return OK;
+}
+
+static int normal_form(const Tokenizer *t, Text *text, Pool *pool) {
+    const BertRules *rules = &t->wordpiece.rules;
+    char *out = pool_take(pool, bert_normalise(NULL, text->text, text->length, rules) + 1, 1);
+    if (!out) return E_MEMORY;
+    text->length = bert_normalise(out, text->text, text->length, rules);
+    text->text = out;
     return OK;
 }
 
@@ -199,14 +221,15 @@ static size_t decode(const Tokenizer *t, const Ids *ids, char *out, char *bytes)
     int i, first = 1;
     (void)bytes;
     for (i = 0; i < ids->count; i++) {
-        const Piece *p = &t->piece[ids->id[i]];
-        int rest = starts_with(p->text, p->length, "##", 2), apart = !first && !rest;
-        if (!ids->all && (p->type == PIECE_CONTROL || p->type == PIECE_UNKNOWN)) continue;
+        Text s = shown_text(t, ids->id[i]);
+        int type = t->piece[ids->id[i]].type;
+        int rest = starts_with(s.text, s.length, "##", 2), apart = !first && !rest;
+        if (!ids->all && (type == PIECE_CONTROL || type == PIECE_UNKNOWN)) continue;
         for (k = 0; k < sizeof glued / sizeof *glued && apart && !t->wordpiece.keep_spaces; k++)
-            if (starts_with(p->text, p->length, glued[k], strlen(glued[k]))) apart = 0;
+            if (starts_with(s.text, s.length, glued[k], strlen(glued[k]))) apart = 0;
         if (apart) at = append_text(out, at, " ", 1);
         rest = rest && !first ? 2 : 0;
-        at = append_text(out, at, p->text + rest, p->length - (size_t)rest);
+        at = append_text(out, at, s.text + rest, s.length - (size_t)rest);
         first = 0;
     }
     return at;
@@ -220,6 +243,7 @@ int finish_wordpiece(Tokenizer *t, int unk, Pool *pool, Error *err) {
     size_t i;
     if (unk < 0) return fail(err, E_MISSING, "there is no unknown piece", "WordPiece vocabulary", 0, 0);
     t->special.unk = t->wordpiece.unk = unk;
+    t->added_normal = 1;
     if (build_tries(&t->wordpiece, t->piece, t->V, pool)) return no_memory(err, "WordPiece vocabulary");
     t->piece[unk].type = PIECE_UNKNOWN;
     for (i = 0; i < sizeof control / sizeof *control; i++)
@@ -291,5 +315,5 @@ static const char *class_name(const Tokenizer *t) {
 }
 
 const TokenizerKind wordpiece_kind = {
-    TOKENIZER_WORDPIECE, measure, encode, NULL, decode, NULL, NULL, class_name, configure
+    TOKENIZER_WORDPIECE, measure, encode, NULL, decode, NULL, normal_form, class_name, configure
 };
