@@ -847,8 +847,8 @@ static void warn_cut(const Progress *p, const Models *m, Work *w) {
     if (!w->rollout.responses_cut || w->told_cut || o.long_response == LONG_CUT) return;
     w->told_cut = 1;
     fprintf(stderr, "\nppo: warning at step %d: of %d responses, %d are longer than the %d tokens that the "
-            "judge reads: it has read their ends\n  try: a smaller --response-max; env/responses_cut in the log "
-            "counts them\n", p->step, w->rollout.B, w->rollout.responses_cut, m->judge_most);
+            "judge reads: it has read their ends\n  try: a smaller --response-max; env/responses_cut in the "
+            "log counts them\n", p->step, w->rollout.B, w->rollout.responses_cut, m->judge_most);
 }
 
 /* Ends a step: writes the log, shows the progress, warns, and updates the KL coefficient. */

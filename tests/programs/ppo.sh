@@ -268,8 +268,8 @@ refuses 1 'more of the judge.s tokens than it reads: '"$judge"'.*20' $ppo "$work
 [ ! -e "$work/short.refused" ] && grep -q 'try: --response-max [12][0-9], or --long-response cut' "$work/err"
 is "a response that does not fit: refused before the run"
 refuses 2 'with --reward-text there is no judge' $ppo "$work/short.bin" $small --long-response cut
-the=$(awk 'BEGIN { for (i = 0; i < 30; i++) printf "the " }')
-printf '0|%s\n0|%s\n0|%s\n' "$the" "$the" "$the" | dataset 1 > "$work/few.bin"
+and=$(awk 'BEGIN { for (i = 0; i < 30; i++) printf "%sand", i ? " " : "" }')     # one token each, for both
+printf '0|%s\n0|%s\n0|%s\n' "$and" "$and" "$and" | dataset 1 > "$work/few.bin"
 $ppo "$work/few.bin" $short --response-min 20 --response-max 20 --eval-queries 0 --out "$work/few.runs" > \
     "$work/out" 2> "$work/err"
 grep -q 'warning at step 1: of 16 responses, [0-9]* are longer than the 20 tokens that the judge' "$work/err"
