@@ -55,12 +55,13 @@ static void input_close(Input *in) {
     require(fflush(stdout) || ferror(stdout) ? E_WRITE : OK, "cannot write", "standard output", 0, 0, NULL);
 }
 
+static const char *input_name(const Input *in) { return strcmp(in->path, "-") ? in->path : "standard input"; }
+
 /* Ends the program with a message about the line that was read last. */
 static void bad_line(const Input *in, int code, const char *what, long long got, long long wanted) {
     Error err = { 0 };
     char where[200];
-    snprintf(where, sizeof where, "%.120s, line %lld", strcmp(in->path, "-") ? in->path : "standard input",
-             in->number);
+    snprintf(where, sizeof where, "%.120s, line %lld", input_name(in), in->number);
     fail(&err, code, what, where, got, wanted);
     die(&err, "everything before this line was answered");
 }
@@ -92,15 +93,12 @@ static int *parse_ids(const Input *in, const char *s, size_t n, int V, Pool *poo
     }
 }
 
-/* Returns the ids of a text; special 1: with the tokenizer's template around them. limit > 0: the end of the
- * text is cut off so that there are at most `limit` ids, including the template's. */
-static int *text_ids(const Tokenizer *t, const char *text, size_t n, int special, int limit, Pool *pool,
-                     int *count) {
+/* Returns the ids of a text; special 1: with the tokenizer's template around them. */
+static int *text_ids(const Tokenizer *t, const char *text, size_t n, int special, Pool *pool, int *count) {
     SpecialIds s = tokenizer_specials(t);
     int before = 0, after = 0, *content, length, *ids;
     require(tokenizer_encode(t, text, n, pool, &content, &length), "out of memory", "tokenizer", 0, 0, NULL);
     if (special) tokenizer_template(t, &before, &after);
-    if (limit > 0 && length > limit - before - after) length = limit - before - after;
     ids = pool_need(pool, (size_t)length + 2, sizeof *ids, "ids");
     *count = 0;
     if (before) ids[(*count)++] = s.bos;
@@ -215,7 +213,7 @@ static void encode_line(const Input *in, const Tokenizer *t, const char *line, s
         else { line = text->string; n = text->length; }
     }
     if (o->show) { show_line(in, t, line, n, o->special, o->color, scratch); return; }
-    ids = text_ids(t, line, n, o->special, 0, scratch, &count);
+    ids = text_ids(t, line, n, o->special, scratch, &count);
     print_ids(ids, count, " ");
     putchar('\n');
 }
@@ -454,7 +452,7 @@ static int run_logprobs(int argc, char **argv) {
     while (input_next(&in, &line, &n)) {
         PoolMark mark = pool_mark(&scratch);
         int *ids = as_ids ? parse_ids(&in, line, n, p.config.V, &scratch, &count)
-                          : text_ids(p.tokenizer, line, n, 1, 0, &scratch, &count);
+                          : text_ids(p.tokenizer, line, n, 1, &scratch, &count);
         float *logprob = pool_need(&scratch, (size_t)count + 1, sizeof(float), "log-probabilities");
         if (count > context) bad_line(&in, E_RANGE, "more tokens than --context", count, context);
         int code = policy_logprobs(&p, ids, count, logprob);
@@ -494,8 +492,26 @@ static void judge_open(Judge *j, const char *folder, int compute, int text, Pool
     j->tokenizer = need_tokenizer(folder, NULL, j->config.V, pool);
 }
 
-/* Prints the logits of one text and the label of the largest logit. */
-static void score_line(Judge *j, const Input *in, const int *ids, int count, Pool *scratch) {
+/* Returns the ids of a line's text; of an empty text, what stands for it. The end of a text that is too long is
+ * cut off before the template's last id, as transformers does it; *cut: how many ids. */
+static int *judge_ids(const Judge *j, const Input *in, const char *line, size_t n, Pool *pool, int *count,
+                      int *cut) {
+    int *ids = text_ids(j->tokenizer, line, n, 1, pool, count), before, after;
+    const int most = reward_max_tokens(&j->config), empty = empty_text_id(j->tokenizer);
+    tokenizer_template(j->tokenizer, &before, &after);
+    if (!*count && empty >= 0) ids[(*count)++] = empty;
+    *cut = *count > most ? *count - most : 0;
+    if (!*cut) return ids;
+    if (after) ids[most - 1] = ids[*count - 1];
+    *count = most;
+    fprintf(stderr, "run score: the last %d tokens of a text were cut off, since the judge reads %d: %.120s, "
+            "line %lld\n", *cut, most - before - after, input_name(in), in->number);
+    return ids;
+}
+
+/* Prints the logits of one text and the label of the largest logit; and if its end was cut off, of how many
+ * tokens. */
+static void score_line(Judge *j, const Input *in, const int *ids, int count, int cut, Pool *scratch) {
     float logits[LABELS_MAX];
     int start[2] = { 0, count }, best = 0, labels = count ? j->config.labels : 0;
     Texts text = { count, 1, ids, start };
@@ -514,6 +530,7 @@ static void score_line(Judge *j, const Input *in, const int *ids, int count, Poo
     printf("], \"label\": ");
     if (labels) print_string(j->config.label[best], strlen(j->config.label[best]), scratch);
     else printf("null");
+    if (cut) printf(", \"tokens_cut\": %d", cut);
     printf("}\n");
 }
 
@@ -528,7 +545,7 @@ static int run_score(int argc, char **argv) {
     };
     Program program = { "run score", "REWARD [FILE] [options]",
         "Prints a JSON line for each line: the reward model's logits, and the label with the largest one. "
-        "The end of a text that is too long is cut off. "
+        "The end of a text that is too long is cut off; a message and \"tokens_cut\" in its line say so. "
         "An empty text is scored as bos or eos alone if the tokenizer's template adds no token.",
         option, sizeof option / sizeof *option, NULL, 0 };
     int given = cli_parse(&program, NULL, argc, argv, positional, 2);
@@ -540,10 +557,10 @@ static int run_score(int argc, char **argv) {
     Input in = input_open(given > 1 ? positional[1] : NULL, &keep);
     while (input_next(&in, &line, &n)) {
         PoolMark mark = pool_mark(&scratch);
+        int cut = 0;
         int *ids = as_ids ? parse_ids(&in, line, n, j.config.V, &scratch, &count)
-                          : text_ids(j.tokenizer, line, n, 1, reward_max_tokens(&j.config), &scratch, &count);
-        if (!as_ids && !count && empty_text_id(j.tokenizer) >= 0) ids[count++] = empty_text_id(j.tokenizer);
-        score_line(&j, &in, ids, count, &scratch);
+                          : judge_ids(&j, &in, line, n, &scratch, &count, &cut);
+        score_line(&j, &in, ids, count, cut, &scratch);
         pool_release(&scratch, mark);
     }
     input_close(&in);
@@ -698,7 +715,7 @@ static Prompt *read_prompts(const Policy *p, const Generate *g, const char *path
         }
         Prompt *at = &prompt[(*count)++];
         at->ids = g->as_ids ? parse_ids(&in, line, n, p->config.V, pool, &at->count)
-                            : text_ids(p->tokenizer, line, n, 1, 0, pool, &at->count);
+                            : text_ids(p->tokenizer, line, n, 1, pool, &at->count);
         if (at->count > *longest) *longest = at->count;
         more = !g->prompt && input_next(&in, &line, &n);
     }

@@ -136,6 +136,16 @@ echo '{"eos_token": "</s>"}' > "$work/bare/tokenizer_config.json"
 printf '\n' | $run score "$work/bare" > "$work/got"; printf '2\n' | $run score "$work/bare" --ids > "$work/want"
 same "score: an empty text without bos is eos alone" "$work/got" "$work/want"
 
+# A text that is too long for the judge: its end is cut off, but not the template's </s>, and both streams say so.
+awk 'BEGIN { for (i = 0; i < 140; i++) printf " and"; print "\n and" }' > "$work/long"
+$run score data/reward "$work/long" > "$work/got" 2> "$work/err"
+awk 'BEGIN { printf "0"; for (i = 0; i < 126; i++) printf " 273"; print " 2" }' | $run score data/reward --ids > "$work/want"
+sed -n '1s/, "tokens_cut": 14}/}/p' "$work/got" > "$work/1"
+same "score: a text that is too long loses its end" "$work/1" "$work/want"
+echo "run score: the last 14 tokens of a text were cut off, since the judge reads 126: $work/long, line 1" > "$work/want"
+same "score: and says so" "$work/err" "$work/want"
+if [ "$(grep -c tokens_cut "$work/got")" = 1 ]; then ok "score: only of that text"; else bad "score: only of that text"; fi
+
 # ---- a policy with more ids than its tokenizer (a padded vocabulary): 2048 ids, of which the tokenizer has 512 ----
 pad=$work/padded bin=${RUN:-}\ ${BIN:-.}
 mkdir -p "$pad" && cp data/policy/config.json data/policy/generation_config.json data/policy/model.safetensors "$pad/"
