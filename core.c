@@ -305,25 +305,24 @@ static int32_t json_hex4(JsonText *j) {
 
 /* Reads one escape, whose backslash is already read, and writes its character to out. Returns the number of
  * bytes written, 0 on an error. An escaped high surrogate and the escaped low surrogate after it make one
- * character; any other surrogate becomes U+FFFD. */
+ * character; any other surrogate is an error, as invalid UTF-8 is. */
 static int json_escape(JsonText *j, char *out) {
     static const char letter[] = "\"\\/bfnrt", plain[] = "\"\\/\b\f\n\r\t";
     int c = json_peek(j);
     const char *found = c > 0 ? strchr(letter, c) : NULL;
-    int32_t code, low;
-    size_t after;
+    int32_t code, low = 0;
     if (found) { j->at++; out[0] = plain[found - letter]; return 1; }
     if (c != 'u') return json_fail(j, E_FORMAT, "unknown escape", j->at);
     j->at++;
     code = json_hex4(j);
     if (code < 0) return json_fail(j, E_FORMAT, "four hexadecimal digits expected", j->at);
-    after = j->at;
     if (code >= 0xD800 && code < 0xDC00 && j->length - j->at >= 6 && !memcmp(j->text + j->at, "\\u", 2)) {
         j->at += 2;
         low = json_hex4(j);
         if (low >= 0xDC00 && low < 0xE000) code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
-        else j->at = after;                             /* the second escape is read again, alone */
     }
+    if (code >= 0xD800 && code < 0xE000)
+        return json_fail(j, E_FORMAT, "lone surrogate, which is half of a character,", j->at);
     return utf8_encode(out, code);
 }
 

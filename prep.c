@@ -507,7 +507,8 @@ enum { FORMAT_AUTO, FORMAT_JSONL, FORMAT_CSV, FORMAT_TSV, FORMAT_TEXT, FORMAT_IM
 enum { INPUTS_MAX = 64, COLUMNS_MAX = 1024 };
 static struct {
     const char *out, *text, *label, *prompt, *response, *chosen, *rejected, *labels;
-    int format, min_length, max_documents, strip_html, fix_utf8, whole, no_quotes, no_label;
+    int format, template, min_length, max_documents;
+    int strip_html, fix_utf8, whole, no_quotes, no_label, no_prompt;
 } given;                                    /* the options of `prep data` */
 /* A value of the label field, the name of its label, and the label's index. They come from --labels, or from
  * the data. */
@@ -515,8 +516,12 @@ typedef struct { const char *value, *name; int label; } LabelValue;
 typedef struct {
     Dataset data;
     uint64_t capacity, empty, too_short;
+    uint64_t doubled;                       /* pairs whose texts both begin with the prompt by themselves */
     Pool scratch;                           /* memory for one row; emptied before the next row */
-    const char *field[2], *label;           /* names of the fields of the texts and the label (NULL: none) */
+    /* names of the fields: two texts, the prompt that comes before both texts of a pair (NULL: none), and the
+     * label (NULL: none); unlabelled: a file has none */
+    const char *field[3], *label;
+    int unlabelled;
     LabelValue value[2 * LABELS_MAX]; int values;
     char *name[LABELS_MAX];
 } Collector;
@@ -551,6 +556,43 @@ static Span valid_text(Collector *c, Span p, Place at) {
     p.text = (const char *)out.data;
     p.length = out.length;
     return p;
+}
+
+/* Returns the code of the escape \\uXXXX at s (n bytes), or -1 if there is none. */
+static int32_t escaped_code(const char *s, size_t n) {
+    int32_t code = 0;
+    if (n < 6 || s[0] != '\\' || s[1] != 'u') return -1;
+    for (int k = 2; k < 6; k++) {
+        const char *digits = "0123456789abcdef0123456789ABCDEF", *found = s[k] ? strchr(digits, s[k]) : NULL;
+        if (!found) return -1;
+        code = code * 16 + (int32_t)((found - digits) % 16);
+    }
+    return code;
+}
+
+/* Does for the escapes of a line of JSON what valid_text does for its bytes: a surrogate alone, which is half
+ * of a character, stops the program, or is replaced by U+FFFD. */
+static Span valid_escapes(Collector *c, Span line, Place at) {
+    char *copy = NULL;
+    for (size_t i = 0, used; i < line.length; i += used) {
+        const char *s = line.text + i;
+        const size_t left = line.length - i;
+        const int32_t code = escaped_code(s, left), low = left > 6 ? escaped_code(s + 6, left - 6) : -1;
+        used = *s == '\\' ? 2 : 1;
+        if (code < 0xD800 || code > 0xDFFF) continue;
+        used = code < 0xDC00 && low >= 0xDC00 && low <= 0xDFFF ? 12 : 6;
+        if (used == 12) continue;
+        if (!given.fix_utf8)
+            stop_at(E_FORMAT, "a lone surrogate (half of a character, as \\ud83d)", at.file, at.line, NULL,
+                    "correct the line, or give --fix-utf8");
+        if (!copy) {
+            copy = scratch(c, line.length);
+            memcpy(copy, line.text, line.length);
+            line.text = copy;
+        }
+        memcpy(copy + i, "\\ufffd", 6);
+    }
+    return line;
 }
 
 static size_t code_points(Span p) {
@@ -641,21 +683,37 @@ static void sort_labels(Collector *c) {
 
 /* ---- rows ---- */
 
-/* Adds a document: of one text, or of two if the kind has two. raw: its label's value (text NULL: no label).
- * Leaves out empty and too short documents, and counts them. */
-static void add_row(Collector *c, const Span *texts, Span raw, Place at) {
+/* Returns a then b, in scratch. */
+static Span joined(Collector *c, Span a, Span b) {
+    char *out = scratch(c, a.length + b.length + 1);
+    if (a.length) memcpy(out, a.text, a.length);
+    if (b.length) memcpy(out + a.length, b.text, b.length);
+    b.text = out;
+    b.length += a.length;
+    return b;
+}
+
+static int begins_with(Span p, Span begin) {
+    return p.length >= begin.length && !memcmp(p.text, begin.text, begin.length);
+}
+
+/* Adds a document: of one text, or of two if the kind has two. texts[2]: the prompt of a pair, which comes
+ * before both texts (text NULL: none). raw: its label's value (text NULL: no label). Leaves out empty and too
+ * short documents, and counts them. */
+static void add_row(Collector *c, const Span texts[3], Span raw, Place at) {
     Document doc;
     size_t points = 0;
     int n = c->data.kind == DATA_TEXT ? 1 : 2, empty = 0;
     memset(&doc, 0, sizeof doc);
     doc.label = raw.text && raw.length ? label_of(c, raw, at) : -1;
+    if (texts[2].length) c->doubled += begins_with(texts[0], texts[2]) && begins_with(texts[1], texts[2]);
     for (int k = 0; k < n; k++) {
-        Span p = valid_text(c, texts[k], at);
+        Span p = valid_text(c, texts[2].length ? joined(c, texts[2], texts[k]) : texts[k], at);
         if (given.strip_html && html_text(p.text, p.length, &c->scratch, &p.text, &p.length)) need(NULL);
         if (p.length > 0x7FFFFFFF)
             stop_at(E_RANGE, "a text of over 2 GB", at.file, at.line, c->field[k], "split the text");
         points += code_points(p);
-        empty |= p.length == 0;
+        empty |= p.length == 0 || texts[k].length == 0;
         doc.text[k] = p.text;
         doc.length[k] = (uint32_t)p.length;
     }
@@ -666,36 +724,70 @@ static void add_row(Collector *c, const Span *texts, Span raw, Place at) {
     add_document(&c->data, &c->capacity, &doc);
 }
 
-/* Chooses the fields to read, by the options and by the fields that the first row has. */
+static const char *const text_fields[] = { "text", "review", "sentence", "tweet", "content", "document",
+                                           "messages", NULL };
+static const char *const label_fields[] = { "label", "sentiment", NULL };
 typedef int (*HasField)(const void *row, const char *name);
+
+/* Returns the first name that the row has, or NULL. */
+static const char *first_field(const char *const *names, HasField has, const void *row) {
+    while (*names && !has(row, *names)) names++;
+    return *names;
+}
+
+/* Returns the kind of dataset that the options, or else the fields of the first row, ask for. */
+static int choose_kind(HasField has, const void *row) {
+    static const char *const answer[] = { "response", "completion", NULL };
+    if (given.chosen || given.rejected || given.format == FORMAT_PAIRS) return DATA_PAIRS;
+    if (given.response) return DATA_PROMPTS;
+    if (given.text) return DATA_TEXT;
+    if (has(row, "chosen") && has(row, "rejected")) return DATA_PAIRS;
+    if (given.prompt) return DATA_PROMPTS;
+    return has(row, "prompt") && first_field(answer, has, row) && !first_field(text_fields, has, row)
+               ? DATA_PROMPTS : DATA_TEXT;
+}
+
+/* Chooses the fields to read, by the options and by the fields that the first row has. */
 static void choose_fields(Collector *c, HasField has, const void *row, Place at) {
-    static const char *const text[] = { "text", "review", "sentence", "tweet", "content", "document" };
-    static const char *const label[] = { "label", "sentiment" };
-    int pairs = given.chosen || given.rejected || given.format == FORMAT_PAIRS
-             || (!given.text && !given.prompt && has(row, "chosen") && has(row, "rejected"));
-    int kind = given.prompt || given.response ? DATA_PROMPTS : pairs ? DATA_PAIRS : DATA_TEXT;
+    const int kind = choose_kind(has, row);
     if (c->data.kind && c->data.kind != kind)
         stop_at(E_FORMAT, "another kind of data than the file before", at.file, 0, NULL,
                 "make one dataset of each");
+    if (given.no_prompt && kind != DATA_PAIRS)
+        stop_at(E_ARGUMENT, "--no-prompt is for pairs, chosen and rejected", at.file, at.line, NULL,
+                "leave out --no-prompt");
     c->data.kind = kind;
+    c->field[2] = NULL;
     if (kind == DATA_PROMPTS) {
         c->field[0] = given.prompt ? given.prompt : "prompt";
-        c->field[1] = given.response ? given.response : "response";
+        c->field[1] = given.response ? given.response : has(row, "response") ? "response" : "completion";
     } else if (kind == DATA_PAIRS) {
         c->field[0] = given.chosen ? given.chosen : "chosen";
         c->field[1] = given.rejected ? given.rejected : "rejected";
+        c->field[2] = given.prompt ? given.prompt : !given.no_prompt && has(row, "prompt") ? "prompt" : NULL;
     } else {
-        c->field[0] = given.text;
-        for (size_t k = 0; !c->field[0] && k < sizeof text / sizeof *text; k++)
-            if (has(row, text[k])) c->field[0] = text[k];
+        c->field[0] = given.text ? given.text : first_field(text_fields, has, row);
         if (!c->field[0])
-            stop_at(E_MISSING, "none of the fields text, review, sentence, tweet, content, document",
+            stop_at(E_MISSING,
+                    "none of the fields text, review, sentence, tweet, content, document, messages",
                     at.file, at.line, NULL, "name the field that holds the text with --text");
     }
     c->label = given.no_label ? NULL : given.label;
-    for (size_t k = 0; !given.no_label && !c->label && kind == DATA_TEXT
-         && k < sizeof label / sizeof *label; k++)
-        if (has(row, label[k])) c->label = label[k];
+    if (!given.no_label && !c->label && kind == DATA_TEXT) c->label = first_field(label_fields, has, row);
+    c->unlabelled |= kind == DATA_TEXT && !c->label && !given.no_label;
+}
+
+/* Stops if the row has a field that the first row lacked, and that would have been read. */
+static void check_late_fields(const Collector *c, HasField has, const void *row, Place at) {
+    const char *late = NULL, *hint = NULL;
+    if (c->data.kind == DATA_TEXT && !c->label && !given.no_label) {
+        late = first_field(label_fields, has, row);
+        hint = "give the field to every row (null: no label), or give --no-label";
+    } else if (c->data.kind == DATA_PAIRS && !c->field[2] && !given.no_prompt && has(row, "prompt")) {
+        late = "prompt";
+        hint = "give the field to every row (\"\": no prompt), or give --no-prompt";
+    }
+    if (late) stop_at(E_FORMAT, "a field that the first row does not have", at.file, at.line, late, hint);
 }
 
 /* ---- JSONL ---- */
@@ -734,54 +826,143 @@ static Span json_label(Collector *c, const Json *row, Place at) {
     return raw;
 }
 
+/* ---- lists of messages, {"role": ..., "content": ...}, as TRL reads them ---- */
+
+/* Returns the string under a message's key; stops if there is none. */
+static const Json *message_part(const Json *message, const char *key, const char *field, Place at) {
+    const Json *v = json_get(message, key);
+    if (!v || v->type != JSON_STRING)
+        stop_at(E_FORMAT, "a message without a string \"role\" and a string \"content\"", at.file, at.line,
+                field, "correct the line; a list holds {\"role\": \"user\", \"content\": \"...\"}");
+    return v;
+}
+
+/* Returns a list of messages as text, in the form of --template. *head: the bytes before the content of the
+ * first one. */
+static Span messages_text(Collector *c, const Json *list, const char *field, Place at, size_t *head) {
+    const ChatTemplate *how = chat_template(given.template);
+    Buffer b = { &c->scratch, NULL, 0, 0, 0 };
+    Span p;
+    if (!how->end)
+        stop_at(E_UNSUPPORTED, "a list of messages", at.file, at.line, field,
+                "--template chatml or --template zephyr: the form in which messages become text");
+    for (const Json *m = list->child; m; m = m->next) {
+        const Json *role = message_part(m, "role", field, at);
+        const Json *content = message_part(m, "content", field, at);
+        buffer_text(&b, how->begin ? how->begin : "");
+        buffer_text(&b, how->before);
+        buffer_bytes(&b, role->string, role->length);
+        buffer_text(&b, how->after);
+        if (m == list->child) *head = b.length;
+        buffer_bytes(&b, content->string, content->length);
+        buffer_text(&b, how->end);
+        buffer_text(&b, "\n");
+    }
+    if (b.failed) need(NULL);
+    p.text = b.length ? (const char *)b.data : "";
+    p.length = b.length;
+    return p;
+}
+
+/* Returns 1 if v is a list of messages, one of which has this content. */
+static int has_message(const Json *v, const Json *content) {
+    for (const Json *m = v->type == JSON_ARRAY ? v->child : NULL; m; m = m->next) {
+        const Json *own = json_get(m, "content");
+        if (own && own->type == JSON_STRING && own->length == content->length
+            && !memcmp(own->string, content->string, own->length)) return 1;
+    }
+    return 0;
+}
+
+/* Reads the fields of a row whose texts are lists of messages. The prompt of a pair may also be a string that
+ * both lists have as a message. The prompt of DATA_PROMPTS ends where the content of the answer begins. */
+static void read_messages(Collector *c, const Json *const v[3], Span text[3], Place at) {
+    size_t head[3] = { 0, 0, 0 };
+    text[2].length = 0;
+    for (int k = 0; k < 3; k++) {
+        if (!v[k]) continue;
+        if (k == 2 && v[2]->type == JSON_STRING && has_message(v[0], v[2]) && has_message(v[1], v[2]))
+            continue;
+        if (v[k]->type != JSON_ARRAY)
+            stop_at(E_FORMAT, "a string in a row whose other texts are lists of messages", at.file, at.line,
+                    c->field[k], c->data.kind == DATA_PAIRS ? "correct the line, or give --no-prompt"
+                                                            : "correct the line");
+        text[k] = messages_text(c, v[k], c->field[k], at, &head[k]);
+    }
+    if (c->data.kind != DATA_PROMPTS) return;
+    const Span begin = { text[1].text, head[1] };
+    text[0] = joined(c, text[0], begin);
+    text[1].text += head[1];
+    text[1].length -= head[1];
+}
+
+/* ---- rows of JSONL ---- */
+
 static int is_blank(Span line) {
     size_t i = 0;
     while (i < line.length && (line.text[i] == ' ' || line.text[i] == '\t' || line.text[i] == '\r')) i++;
     return i == line.length;
 }
 
+/* Returns the object on a line of JSONL, in scratch. */
+static const Json *json_row(Collector *c, Span line, Place at) {
+    Error err = { 0 };
+    const Json *row = json_parse(line.text, line.length, &c->scratch, &err);
+    if (!row) {
+        char what[160] = "no JSON (";
+        memcpy(what + 9, err.what, strlen(err.what) < 140 ? strlen(err.what) : 140);
+        what[strlen(what)] = ')';
+        stop_at(E_FORMAT, what, at.file, at.line, NULL,
+                "correct or remove the line; JSONL has one object on each line");
+    }
+    if (row->type != JSON_OBJECT)
+        stop_at(E_FORMAT, "no JSON object", at.file, at.line, NULL, "JSONL has one object on each line");
+    return row;
+}
+
+/* Adds the document of a row. */
+static void add_json_row(Collector *c, const Json *row, Place at) {
+    const Json *v[3] = { NULL, NULL, NULL };
+    Span text[3] = { { NULL, 0 }, { NULL, 0 }, { NULL, 0 } }, raw = { NULL, 0 };
+    int lists = 0;
+    for (int k = 0; k < 3; k++) {
+        if (k == 2 ? !c->field[2] : k == 1 && c->data.kind == DATA_TEXT) continue;
+        v[k] = json_field(row, c->field[k]);
+        if (!v[k]) stop_at(E_MISSING, "a field is missing", at.file, at.line, c->field[k],
+                           "name the fields with --text, --prompt and --response, or --chosen and "
+                           "--rejected");
+        lists |= v[k]->type == JSON_ARRAY;
+        if (v[k]->type != JSON_STRING && v[k]->type != JSON_ARRAY)
+            stop_at(E_FORMAT, "not a string", at.file, at.line, c->field[k],
+                    "correct the line, or choose another field");
+        text[k].text = v[k]->string;
+        text[k].length = v[k]->length;
+    }
+    if (lists) read_messages(c, v, text, at);
+    if (c->label) raw = json_label(c, row, at);
+    add_row(c, text, raw, at);
+}
+
 static void read_jsonl(Collector *c, const char *path) {
     Error err = { 0 };
     Lines *lines = lines_open(path, &pool, &err);
     Place at = { path, 0 };
-    Span line, text[2];
+    Span line;
     int chosen = 0;
     must(err.code, &err, NULL);
     while (lines_next(lines, &line.text, &line.length)) {
         PoolMark mark = pool_mark(&c->scratch);
-        const Json *row;
-        Span raw = { NULL, 0 };
         if (!at.line++ && line.length >= 3 && !memcmp(line.text, "\xEF\xBB\xBF", 3)) {
             line.text += 3;
             line.length -= 3;
         }
-        line = valid_text(c, line, at);
+        line = valid_escapes(c, valid_text(c, line, at), at);
         if (is_blank(line)) continue;
-        row = json_parse(line.text, line.length, &c->scratch, &err);
-        if (!row) {
-            char what[160] = "no JSON (";
-            memcpy(what + 9, err.what, strlen(err.what) < 140 ? strlen(err.what) : 140);
-            what[strlen(what)] = ')';
-            stop_at(E_FORMAT, what, path, at.line, NULL,
-                    "correct or remove the line; JSONL has one object on each line");
-        }
-        if (row->type != JSON_OBJECT)
-            stop_at(E_FORMAT, "no JSON object", path, at.line, NULL, "JSONL has one object on each line");
+        const Json *row = json_row(c, line, at);
         if (!chosen) choose_fields(c, json_has, row, at);
         chosen = 1;
-        for (int k = 0; k < (c->data.kind == DATA_TEXT ? 1 : 2); k++) {
-            const Json *v = json_field(row, c->field[k]);
-            if (!v) stop_at(E_MISSING, "a field is missing", path, at.line, c->field[k],
-                            "name the fields with --text, --prompt and --response, or --chosen and "
-                            "--rejected");
-            if (v->type != JSON_STRING)
-                stop_at(E_FORMAT, "not a string", path, at.line, c->field[k],
-                        "correct the line, or choose another field");
-            text[k].text = v->string;
-            text[k].length = v->length;
-        }
-        if (c->label) raw = json_label(c, row, at);
-        add_row(c, text, raw, at);
+        check_late_fields(c, json_has, row, at);
+        add_json_row(c, row, at);
         pool_release(&c->scratch, mark);
     }
     must(lines_close(lines, &err), &err, NULL);
@@ -839,6 +1020,13 @@ static int next_record(Collector *c, Table *t, Record *r, Place *at) {
     return 1;
 }
 
+/* Returns the cell without blanks around it. */
+static Span trimmed(Span p) {
+    while (p.length && (p.text[0] == ' ' || p.text[0] == '\t')) { p.text++; p.length--; }
+    while (p.length && (p.text[p.length - 1] == ' ' || p.text[p.length - 1] == '\t')) p.length--;
+    return p;
+}
+
 /* Returns 1 if the two names are equal, ignoring the case of ASCII letters. */
 static int same_name(Span a, const char *b) {
     size_t i = 0;
@@ -878,7 +1066,7 @@ static void read_table(Collector *c, const char *path, char separator) {
     Place at = { path, 1 };
     char *bytes;
     size_t size;
-    int column[2] = { 0, 0 }, label = -1;
+    int column[3] = { -1, -1, -1 }, label = -1;
     must(file_read_all(path, &pool, &bytes, &size, &err), &err, NULL);
     header.cell = take(COLUMNS_MAX, sizeof *header.cell);
     row.cell = take(COLUMNS_MAX, sizeof *row.cell);
@@ -886,13 +1074,15 @@ static void read_table(Collector *c, const char *path, char separator) {
     t.end = bytes + size;
     if (!next_record(c, &t, &header, &at))
         stop_at(E_TRUNCATED, "no header", path, 1, NULL, "the first record has to name the columns");
+    for (int k = 0; k < header.cells; k++) header.cell[k] = trimmed(header.cell[k]);
     choose_fields(c, table_has, &header, at);
-    for (int k = 0; k < (c->data.kind == DATA_TEXT ? 1 : 2); k++)
-        column[k] = need_column(&header, c->field[k], at);
+    for (int k = 0; k < 3; k++)
+        if (k == 2 ? c->field[2] != NULL : k == 0 || c->data.kind != DATA_TEXT)
+            column[k] = need_column(&header, c->field[k], at);
     if (c->label) label = need_column(&header, c->label, at);
     for (;;) {
         PoolMark mark = pool_mark(&c->scratch);
-        Span text[2], raw = { NULL, 0 };
+        Span text[3] = { { NULL, 0 }, { NULL, 0 }, { NULL, 0 } }, raw = { NULL, 0 };
         if (!next_record(c, &t, &row, &at)) break;
         if (row.cells != header.cells) {
             char where[256];
@@ -901,9 +1091,8 @@ static void read_table(Collector *c, const char *path, char separator) {
                  header.cells);
             die(&err, "correct the record; a cell with a separator, quote or line break has to be in quotes");
         }
-        text[0] = row.cell[column[0]];
-        text[1] = row.cell[column[1]];
-        if (label >= 0) raw = row.cell[label];
+        for (int k = 0; k < 3; k++) if (column[k] >= 0) text[k] = row.cell[column[k]];
+        if (label >= 0) raw = trimmed(row.cell[label]);
         add_row(c, text, raw, at);
         pool_release(&c->scratch, mark);
     }
@@ -913,7 +1102,7 @@ static void read_table(Collector *c, const char *path, char separator) {
 
 static void read_lines(Collector *c, const char *path) {
     Error err = { 0 };
-    Span text[2] = { { NULL, 0 }, { NULL, 0 } }, none = { NULL, 0 };
+    Span text[3] = { { NULL, 0 }, { NULL, 0 }, { NULL, 0 } }, none = { NULL, 0 };
     Place at = { path, 0 };
     c->data.kind = DATA_TEXT;
     if (given.whole) {
@@ -963,7 +1152,7 @@ static void read_imdb(Collector *c, const char *folder) {
         for (int i = 0; i < count; i++) {
             PoolMark mark = pool_mark(&c->scratch);
             Place at = { path_of(from, name[i]), 0 };
-            Span text[2] = { { NULL, 0 }, { NULL, 0 } }, label = { raw[k], 8 };
+            Span text[3] = { { NULL, 0 }, { NULL, 0 }, { NULL, 0 } }, label = { raw[k], 8 };
             size_t id = strspn(name[i], "0123456789");
             size_t rating = name[i][id] == '_' ? strspn(name[i] + id + 1, "0123456789") : 0;
             char *bytes;
@@ -1021,8 +1210,8 @@ static Option data_option[] = {
     { "format", OPT_CHOICE, &given.format, "auto", 0, 0, "auto|jsonl|csv|tsv|text|imdb|pairs",
       "auto: chosen by the end of the file's name; pairs: JSONL with chosen and rejected" },
     { "text", OPT_TEXT, &given.text, NULL, 0, 0, NULL,
-      "field with the text; a.b is field b of object a (default: text, review, sentence, tweet, content "
-      "or document)" },
+      "field with the text; a.b is field b of object a (default: text, review, sentence, tweet, content, "
+      "document or messages)" },
     { "label", OPT_TEXT, &given.label, NULL, 0, 0, NULL,
       "field with the label: a string, whole number or truth value (default: label or sentiment, if there "
       "is such a field)" },
@@ -1031,11 +1220,17 @@ static Option data_option[] = {
       "names in the order of their numbers (negative,positive), or values with names "
       "(0=negative,4=positive)" },
     { "prompt", OPT_TEXT, &given.prompt, NULL, 0, 0, NULL,
-      "field with the prompt: makes a dataset of prompts with responses" },
-    { "response", OPT_TEXT, &given.response, NULL, 0, 0, NULL, "field with the response" },
+      "field with the prompt: makes a dataset of prompts with responses; with pairs, comes before both texts "
+      "(default: prompt, if there is such a field)" },
+    { "no-prompt", OPT_FLAG, &given.no_prompt, NULL, 0, 0, NULL,
+      "with pairs: read no prompt, since the texts begin with it already" },
+    { "response", OPT_TEXT, &given.response, NULL, 0, 0, NULL,
+      "field with the response (default: response or completion)" },
     { "chosen", OPT_TEXT, &given.chosen, NULL, 0, 0, NULL,
       "field with the preferred text: makes a dataset of pairs" },
     { "rejected", OPT_TEXT, &given.rejected, NULL, 0, 0, NULL, "field with the other text" },
+    { "template", OPT_CHOICE, &given.template, "none", 0, 0, "none|chatml|zephyr",
+      "form of fields that are lists of messages (role, content) in JSONL; none: such fields are refused" },
     { "min-length", OPT_INT, &given.min_length, "0", 0, INT_MAX, NULL,
       "leave out documents of fewer characters (code points; those of a pair's texts are added). "
       "TRL's sentiment example: 201" },
@@ -1064,10 +1259,12 @@ static int command_data(int argc, char **argv) {
     int paths = cli_parse(&program, NULL, argc, argv, path, INPUTS_MAX);
     if (!paths) usage_error("an input is missing", NULL);
     if (!given.out) usage_error("a file to write is missing: give --out FILE.bin", NULL);
-    if ((given.prompt || given.response) && (given.chosen || given.rejected || given.text))
-        usage_error("--prompt and --response exclude --text, --chosen and --rejected", NULL);
-    if (given.text && (given.chosen || given.rejected))
-        usage_error("--text excludes --chosen and --rejected", NULL);
+    if (given.text && (given.prompt || given.response || given.chosen || given.rejected))
+        usage_error("--text excludes --prompt, --response, --chosen and --rejected", NULL);
+    if (given.response && (given.chosen || given.rejected))
+        usage_error("--response excludes --chosen and --rejected", NULL);
+    if (given.no_prompt && (given.prompt || given.response || given.text))
+        usage_error("--no-prompt excludes --prompt, --response and --text", NULL);
     c.scratch = cli_pool();
     if (given.labels) parse_labels(&c);
     for (int i = 0; i < paths; i++) read_input(&c, path[i]);
@@ -1077,6 +1274,11 @@ static int command_data(int argc, char **argv) {
     keep_some(&c.data);
     c.data.label = c.name;
     write_dataset(&c.data, given.out);
+    if (c.unlabelled) printf("  no label: there is no field label or sentiment (--label names another)\n");
+    if (c.field[2]) printf("  the prompt (field %s) comes before both texts\n", c.field[2]);
+    if (c.doubled)
+        printf("  twice: both texts of %llu pairs began with their prompt (--no-prompt adds none)\n",
+               (unsigned long long)c.doubled);
     if (c.empty) printf("  left out: %llu without text\n", (unsigned long long)c.empty);
     if (c.too_short)
         printf("  left out: %llu shorter than %d characters\n", (unsigned long long)c.too_short,

@@ -198,6 +198,13 @@ int empty_text_id(const Tokenizer *t);
  * that was padded to a round number. tokenizer_decode leaves such ids out of the text. */
 void report_padding(int V, const Tokenizer *t);
 
+/* ---- messages as text ---- */
+/* The form of a message: begin, before, ROLE, after, CONTENT, end, a line break. begin and end are
+ * tokens if the vocabulary has them, else letters. CHAT_NONE: only CONTENT; begin and end are NULL. */
+typedef struct { const char *begin, *before, *after, *end; } ChatTemplate;
+enum { CHAT_NONE, CHAT_ML, CHAT_ZEPHYR };
+const ChatTemplate *chat_template(int kind);
+
 /* ---- schedules and rows ---- */
 enum { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_TRIANGLE, SCHEDULE_COSINE };
 /* Returns the learning rate of `step`, from 1 to `steps`. LINEAR: from rate in the first step down

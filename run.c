@@ -781,17 +781,6 @@ static int run_generate(int argc, char **argv) {
 
 /* ---- chat ---- */
 
-/* The form of a message: BEGIN, before, ROLE, after, CONTENT, END, a line break. begin and end are tokens if
- * the vocabulary has them, else letters. */
-typedef struct { const char *begin, *before, *after, *end; } ChatTemplate;
-enum { CHAT_AUTO, CHAT_NONE, CHAT_ML, CHAT_ZEPHYR };
-static const ChatTemplate chat_template[] = {
-    { NULL, NULL, NULL, NULL },
-    { NULL, "", "", NULL },                 /* none: the texts one after another, without roles or markers */
-    { "<|im_start|>", "", "\n", "<|im_end|>" },
-    { NULL, "<|", "|>\n", "</s>" },
-};
-
 /* T: how many tokens fit. full: something did not fit. line_break: a line break comes
  * before the next message. segment: text that is not encoded yet; the text between two
  * marker tokens is encoded as a whole. */
@@ -1007,7 +996,8 @@ static int run_chat(int argc, char **argv) {
     c.T = context_length(o.context, folder, &keep);
     must(config_load(&p.config, folder, &keep, &err), &err, NULL);
     Tokenizer *t = p.tokenizer = need_tokenizer(positional[0], o.adapter, p.config.V, &keep);
-    c.how = &chat_template[o.template == CHAT_AUTO ? find_template(t, positional[0], &keep) : o.template];
+    /* the option's first choice is auto, the others are the CHAT_ constants */
+    c.how = chat_template(o.template ? o.template - 1 : find_template(t, positional[0], &keep));
     const WeightTypes types = choose_types(&program, &o.quant, positional[0], o.adapter, &keep);
     policy_open(&p, &types, positional[0], o.adapter, c.T, &keep);
     report_padding(p.config.V, t);

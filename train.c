@@ -303,6 +303,15 @@ void report_padding(int V, const Tokenizer *t) {
     fprintf(stderr, "the policy has %d ids, its tokenizer %d: the others are written as nothing\n", V, known);
 }
 
+const ChatTemplate *chat_template(int kind) {
+    static const ChatTemplate known[] = {
+        { NULL, "", "", NULL },
+        { "<|im_start|>", "", "\n", "<|im_end|>" },
+        { NULL, "<|", "|>\n", "</s>" },
+    };
+    return &known[kind];
+}
+
 /* ---- schedules ---- */
 
 double learning_rate(int schedule, double rate, double warmup, int step, int steps) {
