@@ -10,7 +10,7 @@
  * Never    looks for special tokens in text, except for those that a file adds to the vocabulary;
  *          tokenizer_encode_plain looks for none at all.
  * Edges    no text, malformed UTF-8, NULs, one endless word, ids that the tokenizer does not have:
- *          tests/unit/tokenizer.c. Unicode is version 14. */
+ *          tests/unit/tokenizer.c. text/unicode_tables.c says which versions of Unicode are in use. */
 #include "text/text.h"
 
 /* ==============================================================================================

@@ -19,7 +19,8 @@ static size_t cluster(const char *s, size_t n) {
     int32_t code;
     size_t at = (size_t)utf8_decode(s, n, &code), length;
     if (code == '\r') return n > 1 && s[1] == '\n' ? 2 : 1;
-    if (code == 0x2028 || code == 0x2029 || (unicode_is_control(code) && !unicode_joins(code))) return at;
+    if (code == 0x2028 || code == 0x2029 || (unicode_category(code) >= CAT_CC && !unicode_joins(code)))
+        return at;
     for (; at < n; at += length) {
         length = (size_t)utf8_decode(s + at, n - at, &code);
         if (!unicode_joins(code)) break;
@@ -64,11 +65,10 @@ static size_t step_prefix(const Normal *m, const NormalStep *p, const char *s, s
     used = (size_t)utf8_decode(s, n, &code);
     to[0] = code < 0 ? 0xFFFD : code;
     if (p->kind == STEP_LOWER) count = unicode_lower(to[0], to);
-    else if (p->kind == STEP_ACCENTS) count = !unicode_is_combining(to[0]);
-    else if (p->kind == STEP_COMPATIBLE) count = unicode_compatible(to[0], to);
-    else if (p->kind == STEP_BASE) {
-        int bases = unicode_base(to[0], to);
-        for (i = count = 0; i < bases; i++) if (!unicode_is_combining(to[i])) to[count++] = to[i];
+    else if (p->kind == STEP_ACCENTS) count = !unicode_is_accent(to[0]);
+    else if (p->kind == STEP_COMPATIBLE || p->kind == STEP_BASE) {
+        int bases = unicode_decompose(to[0], p->kind == STEP_COMPATIBLE, to);
+        for (i = count = 0; i < bases; i++) if (!unicode_is_accent(to[i])) to[count++] = to[i];
     }
     w->made.text = w->small;
     for (i = 0, w->made.length = 0; i < count; i++)

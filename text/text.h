@@ -17,35 +17,43 @@ typedef struct { const uint32_t *item; size_t items; } UnicodeList;
 /* A run of characters: first, first + stride, ..., last become to, to + delta, ... */
 typedef struct { uint32_t first, last, to; unsigned char stride, delta; } UnicodeRun;
 typedef struct { const UnicodeRun *run; size_t runs; } UnicodeRuns;
-/* This bit marks a character in unicode_compatible_strings. The items from there to the next mark
- * are what the character becomes. */
+/* This bit marks a character in a list of strings. The items from there to the next mark are what
+ * the character becomes. */
 #define UNICODE_HEAD 0x80000000u
-enum { UNICODE_BASE_STRINGS = 43 };
-extern const UnicodeList unicode_letters, unicode_numbers, unicode_controls, unicode_punctuation,
-                         unicode_marks, unicode_spacing_marks, unicode_apart_marks, unicode_words;
-extern const UnicodeList unicode_ideographs_f900, unicode_ideographs_2f800;
-extern const UnicodeList unicode_compatible_strings;
-extern const UnicodeRuns unicode_base_runs, unicode_compatible_runs, unicode_lower_runs;
-extern const uint32_t unicode_base_strings[UNICODE_BASE_STRINGS][4];
+/* General_Category */
+enum { CAT_LU, CAT_LL, CAT_LT, CAT_LM, CAT_LO, CAT_MN, CAT_MC, CAT_ME, CAT_ND, CAT_NL, CAT_NO,
+       CAT_PC, CAT_PD, CAT_PS, CAT_PE, CAT_PI, CAT_PF, CAT_PO, CAT_SM, CAT_SC, CAT_SK, CAT_SO,
+       CAT_ZS, CAT_ZL, CAT_ZP, CAT_CC, CAT_CF, CAT_CS, CAT_CO, CAT_CN };
+typedef struct { const char *name; UnicodeList edges; } UnicodeScript;
+enum { UNICODE_SCRIPTS = 12 };
+extern const UnicodeList unicode_categories, unicode_after_8, unicode_after_9, unicode_apart_marks;
+extern const UnicodeScript unicode_scripts[UNICODE_SCRIPTS];
+extern const UnicodeList unicode_canonical_strings, unicode_compatible_strings;
+extern const UnicodeRuns unicode_canonical_runs, unicode_compatible_runs, unicode_lower_runs;
+extern const UnicodeList unicode_composites, unicode_combining_classes;
 
 /* ==============================================================================================
  * text/unicode.c: properties of characters. code: a code point, or -1: malformed bytes
  * ============================================================================================== */
 enum { CHAR_SPACE, CHAR_LETTER, CHAR_NUMBER, CHAR_OTHER };
+int unicode_category(int32_t code);         /* returns the General_Category, a CAT_ */
 /* Returns CHAR_SPACE (White_Space), CHAR_LETTER (\p{L}), CHAR_NUMBER (\p{N}) or CHAR_OTHER
  * (the rest, and -1). */
 int unicode_class(int32_t code);
-int unicode_is_control(int32_t code);       /* returns 1 for \p{C}: controls, unassigned ... */
-int unicode_is_punctuation(int32_t code);   /* returns 1 for \p{P} and symbols of ASCII */
-int unicode_is_mark(int32_t code);          /* returns 1 for \p{Mn} */
-int unicode_is_combining(int32_t code);     /* returns 1 for \p{M} */
+/* BERT's classes: \p{Cc}, \p{Cf} and \p{Co}; \p{P} and symbols of ASCII; \p{Mn}. */
+int unicode_is_control(int32_t code);
+int unicode_is_punctuation(int32_t code);
+int unicode_is_mark(int32_t code);
+int unicode_is_accent(int32_t code);        /* returns 1 for \p{M} */
 int unicode_is_word(int32_t code);          /* returns 1 for \w of regular expressions (UTS 18) */
 int unicode_joins(int32_t code);            /* returns 1 if code extends a cluster (UAX 29) */
 int unicode_is_ideograph(int32_t code);     /* returns 1 if BERT takes code for Chinese */
-/* Each of these three functions writes characters to out and returns their number. */
-int unicode_lower(int32_t code, int32_t out[2]);        /* writes the lower case */
-int unicode_compatible(int32_t code, int32_t out[18]);  /* writes NFKD without \p{M} */
-int unicode_base(int32_t code, int32_t out[3]);         /* writes NFD without \p{Mn} */
+int unicode_lower(int32_t code, int32_t out[2]);    /* writes the lower case; returns its length */
+/* Writes the decomposition of code (compatible 0: canonical; 1: by compatibility, too) to out, and
+ * returns its length. The marks are not sorted by their combining classes. */
+int unicode_decompose(int32_t code, int compatible, int32_t out[18]);
+int unicode_combining_class(int32_t code);  /* returns 0 for a starter */
+int32_t unicode_compose(int32_t a, int32_t b);      /* returns what a and b become in NFC, or -1 */
 
 /* Returns the CHAR_ class of the first character of s (n > 0 bytes); *length: its bytes. */
 static inline int class_at(const char *s, size_t n, size_t *length) {

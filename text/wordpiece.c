@@ -22,13 +22,14 @@ static void put_code(Written *w, int32_t code) {
 
 /* Writes the normal form of one character, which cleaning has kept. */
 static void put_character(Written *w, int32_t code, const BertRules *rules) {
-    int32_t base[3], small[2];
+    int32_t base[18], small[2];
     int i, k, n = 1, m;
     int apart = rules->ideographs && unicode_is_ideograph(code);
     base[0] = code;
     if (apart) put_code(w, ' ');
-    if (rules->strip) n = unicode_base(code, base);
+    if (rules->strip) n = unicode_decompose(code, 0, base);
     for (i = 0; i < n; i++) {
+        if (rules->strip && unicode_is_mark(base[i])) continue;
         small[0] = base[i];
         m = rules->lower ? unicode_lower(base[i], small) : 1;
         for (k = 0; k < m; k++) put_code(w, small[k]);
