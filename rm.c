@@ -16,7 +16,8 @@
  * Never    trains on held-out texts; writes a weight that is not a number: a loss that is not a number
  *          ends the run, and the weights of the last good step are saved.
  * Edges    order, crops and phrases depend on the seed and the text's number alone, so one seed gives the
- *          same bytes for any number of threads. A text longer than the model's limit is cut at its end.
+ *          same bytes for any number of threads. A text longer than the model's limit is cut at its end;
+ *          how many there are is printed, and is the log's second line.
  *          Ctrl-C saves and stops; before the first step it writes no weights. */
 #include "programs.h"
 #include <stdio.h>
@@ -40,7 +41,8 @@ static struct {
 /* Texts as tokens, without special tokens. The texts of pair i are 2i (chosen) and 2i + 1 (rejected).
  * label[i] belongs to example i. */
 typedef struct { const int *token; int count; } Text;
-typedef struct { Text *text; int *label; int examples; long long tokens; } Set;
+/* longer: texts that have more tokens than the model reads. */
+typedef struct { Text *text; int *label; int examples, longer; long long tokens; } Set;
 
 /* One forward's texts: B texts of N tokens in all, and room for `texts` texts of `tokens` tokens. target
  * (B,labels): the probabilities to learn; truth: the text's label, -1 for a repeated phrase. */
@@ -189,14 +191,16 @@ static void read_config(Trainer *t, const Program *p) {
 /* Returns 1 if a document can be an example: it is a pair, or it has a label. */
 static int usable(const Trainer *t, const Document *d) { return t->pairs || d->label >= 0; }
 
-/* Returns the ids of a text, cut to t->limit unless --window may read any part of it. */
-static Text tokenise(Trainer *t, const char *text, size_t n) {
+/* Returns the ids of a text, cut to t->limit unless --window may read any part of it. Adds 1 to *longer (NULL:
+ * not wanted) if the text has more ids than t->limit. */
+static Text tokenise(Trainer *t, const char *text, size_t n, int *longer) {
     const PoolMark mark = pool_mark(&t->scratch);
     Text out = { NULL, 0 };
     int *ids, *copy, count;
     Error err = { 0 };
     must(fail(&err, tokenizer_encode(t->tokenizer, text, n, &t->scratch, &ids, &count),
               "cannot encode a text", "dataset", 0, 0), &err, NULL);
+    if (longer) *longer += count > t->limit;
     if (count > t->limit && !o.window) count = t->limit;               /* the rest would never be read */
     copy = pool_need(&t->keep, (size_t)count + 1, sizeof *copy, "tokens of the dataset");
     if (count) memcpy(copy, ids, (size_t)count * sizeof *copy);
@@ -208,7 +212,7 @@ static Text tokenise(Trainer *t, const char *text, size_t n) {
 
 /* Makes a set of the documents number[0..n-1]. what: the set's name, for the progress line. */
 static Set make_set(Trainer *t, const int *number, int n, const char *what) {
-    Set s = { NULL, NULL, 0, 0 };
+    Set s = { NULL, NULL, 0, 0, 0 };
     char line[64];
     s.text = pool_need(&t->keep, (size_t)n * (size_t)t->per + 1, sizeof *s.text, "texts");
     s.label = pool_need(&t->keep, (size_t)n + 1, sizeof *s.label, "labels");
@@ -216,7 +220,7 @@ static Set make_set(Trainer *t, const int *number, int n, const char *what) {
         const Document *d = &t->data.document[number[i]];
         for (int k = 0; k < t->per; k++) {
             Text *x = &s.text[i * t->per + k];
-            *x = tokenise(t, d->text[k], d->length[k]);
+            *x = tokenise(t, d->text[k], d->length[k], &s.longer);
             s.tokens += x->count;
         }
         s.label[i] = d->label;
@@ -653,7 +657,7 @@ static Text probe(Trainer *t, const Phrase *p) {
         if (k) text[n++] = ' ';
         for (int i = 0; i < p->length; i++) text[n++] = (char)lower(p->text[i]);
     }
-    x = tokenise(t, text, (size_t)n);
+    x = tokenise(t, text, (size_t)n, NULL);
     if (x.count > PROBE) x.count = PROBE;
     return x;
 }
@@ -780,6 +784,24 @@ static void log_step(Trainer *t, int done, int steps, double lr, double norm, in
              lr, t->seen);
     progress(line, done, t->steps, last);
     t->loss = t->right = t->judged = 0;
+    pool_release(&t->scratch, mark);
+}
+
+/* Prints and logs how many texts are longer than what the judge reads. */
+static void report_longer(Trainer *t) {
+    const PoolMark mark = pool_mark(&t->scratch);
+    Error err = { 0 };
+    Log log;
+    if (t->train.longer + t->held.longer)
+        printf("%d training and %d held-out texts have more than the %d tokens that the judge reads: %s\n",
+               t->train.longer, t->held.longer, t->limit,
+               o.window ? "training reads any part of them, evaluation their beginning"
+                        : "their ends are cut off");
+    log_begin(&log, t->out.log, &t->scratch);
+    log_integer(&log, "step", 0);
+    log_integer(&log, "train/texts_cut", t->train.longer);
+    log_integer(&log, "eval/texts_cut", t->held.longer);
+    must(log_end(&log, &err), &err, NULL);
     pool_release(&t->scratch, mark);
 }
 
@@ -1035,6 +1057,7 @@ int main(int argc, char **argv) {
     cli_interrupts();                       /* before this, Ctrl-C ends the program; nothing is lost */
     run_out(t.out.path, sizeof t.out.path, o.out, "rm");
     run_logs(&t.out, &program, data[0], &t.keep);
+    report_longer(&t);
     const int done = train(&t), code = run_ended(&t.out, done, -1);
     if (!cli_stopping()) final_report(&t, done);
     return code;

@@ -492,8 +492,8 @@ static void judge_open(Judge *j, const char *folder, int compute, int text, Pool
     j->tokenizer = need_tokenizer(folder, NULL, j->config.V, pool);
 }
 
-/* Returns the ids of a line's text; of an empty text, what stands for it. The end of a text that is too long is
- * cut off before the template's last id, as transformers does it; *cut: how many ids. */
+/* Returns the ids of a line's text; of an empty text, what stands for it. The end of a text that is too long
+ * is cut off before the template's last id, as transformers does it; *cut: how many ids. */
 static int *judge_ids(const Judge *j, const Input *in, const char *line, size_t n, Pool *pool, int *count,
                       int *cut) {
     int *ids = text_ids(j->tokenizer, line, n, 1, pool, count), before, after;

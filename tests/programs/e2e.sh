@@ -65,6 +65,13 @@ exits 0 "rm, 20 steps" ./rm reviews.bin --tokenizer judge-tokenizer --dim 32 --l
 exits 0 "rm, computing in bf16" ./rm reviews.bin --tokenizer judge-tokenizer --dim 32 --layers 1 --heads 2 \
     --ffn 64 --steps 20 --compute bf16 --out judge16
 ! cmp -s judge/model.safetensors judge16/model.safetensors; is "it learns another judge"
+! grep -q "tokens that the judge reads" said.txt && [ "$(sed -n 2p judge/log.jsonl)" = \
+    '{"step": 0, "train/texts_cut": 0, "eval/texts_cut": 0}' ]; is "no text is too long for it"
+exits 0 "rm, a judge of 20 tokens" ./rm reviews.bin --tokenizer judge-tokenizer --dim 32 --layers 1 --heads \
+    2 --ffn 64 --positions 24 --steps 1 --out judge20
+grep -q "^2[0-9][0-9] training and [0-9]* held-out texts have more than the 20 tokens .*: their ends are cut" \
+    said.txt && grep -q '^{"step": 0, "train/texts_cut": 2[0-9][0-9], "eval/texts_cut": ' judge20/log.jsonl
+is "rm says how many texts it cuts"
 head -n 1 judge/log.jsonl | grep -q '"program": "rm", "data": "reviews.bin", "options": {'; is \
     "rm's log begins with the options"
 exits 0 "sft, 20 steps" ./sft reviews.bin --tokenizer policy-tokenizer --dim 32 --layers 2 --heads 4 \
@@ -181,7 +188,7 @@ judges wild16; is "the last save stays"
 cp -r judge nan
 printf '\377\377\377\377' | dd of=nan/model.safetensors bs=1 seek=$(($(wc -c < nan/model.safetensors) - \
     8)) conv=notrunc 2> errors.txt
-says 1 "tensor classifier.out_proj.* has a NaN or an infinity: nan" "rm: a judge whose weights are not numbers" ./rm \
+says 1 "tensor [a-z.0-9]* has a NaN or an infinity: nan" "rm: a judge whose weights are not numbers" ./rm \
     reviews.bin --reward nan --steps 2 --out wild
 judges wild; is "nothing is overwritten"
 $RUN ./rm $small_rm --steps 100000 --out stopped > said.txt 2> errors.txt & pid=$!
