@@ -5,6 +5,9 @@
 #include "../rlhf.h"
 #include <stdio.h>
 #include <stdlib.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 
 static int test_passed, test_failed, test_skipped;    /* of this program */
 
@@ -43,6 +46,15 @@ static inline Arena test_arena(size_t bytes) {
     a.capacity = a.base ? bytes : 0;
     return a;
 }
+/* Gives loops n threads. Without OpenMP they have one, whatever n is, so that trying several would test the
+ * same again: tests try 1 to MOST_THREADS. */
+#ifdef _OPENMP
+enum { MOST_THREADS = 2 };
+static inline void threads(int n) { omp_set_num_threads(n); }
+#else
+enum { MOST_THREADS = 1 };
+static inline void threads(int n) { (void)n; }
+#endif
 /* Returns the folder of third-party files: ../shared, or $SHARED. */
 static inline const char *shared(void) {
     const char *s = getenv("SHARED");

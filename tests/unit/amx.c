@@ -11,12 +11,6 @@ int main(void) {
 #else
 #include "../../fast/fast.h"
 #include "amx_model.h"
-#ifdef _OPENMP
-#include <omp.h>
-static void threads(int n) { omp_set_num_threads(n); }
-#else
-static void threads(int n) { (void)n; }
-#endif
 
 /* ---- the tile ---- */
 enum { MOST = 96, MOST_K = 320 };  /* room for three tiles each way and ten blocks of k */

@@ -11,12 +11,6 @@
 #include "../../fast/fast.h"
 #include "amx_model.h"
 #endif
-#ifdef _OPENMP
-#include <omp.h>
-static void threads(int n) { omp_set_num_threads(n); }
-#else
-static void threads(int n) { (void)n; }
-#endif
 
 /* lora: NO_LORA, or which linears have it; wide: the feed-forward is. */
 enum { NO_LORA, EVERYWHERE, FEED_FORWARD };
@@ -366,6 +360,7 @@ static void sweep(const char *kernel, int teams) {
     static const int type[] = { F32, BF16, NF4 };
     Setting s = { 0, 0, 0, 0, 0 };
     alone(kernel, 1);
+    if (MOST_THREADS == 1) teams = 1;
     if (teams > 1) alone(kernel, 2);
     for (int team = 1; team <= teams; team *= 2)
         for (int i = 0; i < 3; i++)

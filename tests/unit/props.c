@@ -6,17 +6,6 @@
 #include "../../fast/fast.h"
 #include "amx_model.h"
 #endif
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
-static void threads(int n) {
-#ifdef _OPENMP
-    omp_set_num_threads(n);
-#else
-    (void)n;
-#endif
-}
 
 static Arena memory, ws;
 static Pool pool;
@@ -148,7 +137,7 @@ static void row_invariance(void) {
     model_forward(&model, &lora, &all, &cache, &saved, hidden, &ws);
     keep(whole, &all, hidden);
     CHECK(memcmp(hidden, plain, sizeof(float) * (size_t)all.N * C), "an adapter with B != 0 is not");
-    for (int th = 1; th <= 2; th++) {
+    for (int th = 1; th <= MOST_THREADS; th++) {
         threads(th);
         for (size_t s = 0; s < sizeof step / sizeof *step; s++) {
             int ok = 1;
@@ -292,7 +281,7 @@ static void measured(int compute) {
 static void whole_model(int compute) {
     build(compute);
     row_invariance();
-    for (int th = 1; th <= 2; th++) { first_ratio(th, 1); first_ratio(th, 0.7f); }
+    for (int th = 1; th <= MOST_THREADS; th++) { first_ratio(th, 1); first_ratio(th, 0.7f); }
     same_gradients();
     measured(compute);
 }

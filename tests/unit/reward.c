@@ -3,12 +3,6 @@
  * long is refused; positions begin after the padding index; activations computed again, an adapter with
  * B = 0, and weights held in 16 or 4 bits change no bit that they should not change. */
 #include "test.h"
-#ifdef _OPENMP
-#include <omp.h>
-static void threads(int n) { omp_set_num_threads(n); }
-#else
-static void threads(int n) { (void)n; }
-#endif
 
 /* ---- goldens, read without checkpoint.c ---- */
 

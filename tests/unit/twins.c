@@ -9,12 +9,6 @@
 #ifndef PLAIN
 #include "../../fast/fast.h"
 #endif
-#ifdef _OPENMP
-#include <omp.h>
-static void threads(int n) { omp_set_num_threads(n); }
-#else
-static void threads(int n) { (void)n; }
-#endif
 
 static Arena memory, ws;
 static int fused;                           /* the kernel's multiply-adds round once */
@@ -181,7 +175,7 @@ static void linears(const char *kernel, int N, int O, int I, const Store *s, uin
             Linear l = make(N, O, I, s, compute, output, seed);
             Results wanted = by_loops(&l);
             size_t mark = memory.used;
-            for (int t = 1; t <= 2; t++, memory.used = mark) {
+            for (int t = 1; t <= MOST_THREADS; t++, memory.used = mark) {
                 threads(t);
                 Results got = by_ops(&l);
                 good &= same(&l, &wanted, &got);
@@ -296,7 +290,7 @@ static void attention(const char *kernel, int sight, int N, int H, int K, int D)
         if (biased) { heads.bias = c.bias; heads.dbias = wanted.dbias; }
         for (int h = 0; h < H; h++) for (int n = 0; n < N; n++) one_query(&c, &heads, &wanted, h, n);
         size_t mark = memory.used;
-        for (int t = 1; t <= 2; t++, memory.used = mark) {
+        for (int t = 1; t <= MOST_THREADS; t++, memory.used = mark) {
             threads(t);
             Passed got = passed(&c);
             Qkv d = { got.dq, got.dk, got.dv };
