@@ -185,11 +185,18 @@ int file_write_all(const char *path, const void *bytes, size_t n, Pool *pool, Er
 /* Appends to a file and flushes it, for logs. Returns OK, E_OPEN or E_WRITE: then the file is as it
  * was before (plain C: a part of the bytes may stay). */
 int file_append(const char *path, const void *bytes, size_t n, Error *err);
+/* Checks the first n bytes of a text. E_FORMAT, with advice, for UTF-16, compressed files, datasets and
+ * all that holds a zero byte; else OK. */
+int text_check(const char *bytes, size_t n, const char *path, Error *err);
+/* Does what file_read_all does, for texts: checks them, leaves out UTF-8's mark at the beginning, and
+ * if there is no \n, replaces each \r by \n. */
+int text_read_all(const char *path, Pool *pool, char **bytes, size_t *n, Error *err);
 typedef struct Lines Lines;         /* a text that is read line by line */
-/* Opens a text; path "-": standard input. Returns NULL and *err on failure. */
+/* Opens a text, and checks it (if it is a pipe, its first line); path "-": standard input. Leaves out
+ * UTF-8's mark at the beginning. Returns NULL and *err on failure. */
 Lines *lines_open(const char *path, Pool *pool, Error *err);
-/* Reads the next line, of any length, without \n or \r\n; it lasts until the next call. Returns 0
- * at the end and on an error, which lines_close reports. */
+/* Reads the next line, of any length, without \n or \r\n (or \r, if the text has no \n); it lasts
+ * until the next call. Returns 0 at the end and on an error, which lines_close reports. */
 int lines_next(Lines *l, const char **line, size_t *length);
 int lines_close(Lines *l, Error *err);   /* returns OK, or the error of lines_next */
 double wall_clock(void);            /* returns seconds since some fixed moment */

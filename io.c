@@ -572,18 +572,97 @@ int file_append(const char *path, const void *bytes, size_t n, Error *err) {
     return fail_system(err, E_WRITE, "cannot append", path, reason);
 }
 
+/* ---- texts ---- */
+enum { TEXT_HEAD = 4096 };          /* bytes of a file that are looked at */
+
+static const char UTF16[] = "the text is UTF-16, not UTF-8";
+
+/* Returns what a text with a zero byte is. UTF-16, if zero bytes are frequent and all at odd or all at even
+ * places, as in English letters. *advice: what to do with it. */
+static const char *with_zeros(const char *bytes, size_t n, const char **advice) {
+    size_t zeros[2] = { 0, 0 };
+    for (size_t i = 0; i < n; i++) zeros[i % 2] += bytes[i] == 0;
+    *advice = zeros[0] ? "iconv -f UTF-16BE -t UTF-8 FILE > NEW, and then NEW"
+                       : "iconv -f UTF-16LE -t UTF-8 FILE > NEW, and then NEW";
+    if ((zeros[0] > n / 4 && !zeros[1]) || (zeros[1] > n / 4 && !zeros[0])) return UTF16;
+    *advice = "give a text; in JSONL, \\u0000 is a zero byte";
+    return "a binary file, not a text";
+}
+
+int text_check(const char *bytes, size_t n, const char *path, Error *err) {
+    static const char convert[] = "iconv -f UTF-16 -t UTF-8 FILE > NEW, and then NEW";
+    static const char unpack[] = "unpack it first, and give the text that was in it";
+    static const struct { const char *begin; size_t n; const char *what, *advice; } known[] = {
+        { "\xFF\xFE", 2, UTF16, convert }, { "\xFE\xFF", 2, UTF16, convert },
+        { "\x1F\x8B", 2, "a file compressed by gzip, not a text", unpack },
+        { "\x28\xB5\x2F\xFD", 4, "a file compressed by zstd, not a text", unpack },
+        { "BZh", 3, "a file compressed by bzip2, not a text", unpack },
+        { "\xFD" "7zXZ", 5, "a file compressed by xz, not a text", unpack },
+        { "PK\3\4", 4, "a zip archive, not a text", unpack },
+        { "PAR1", 4, "a Parquet file, not a text", "write it as JSONL or CSV first" },
+        { "RLHFDATA", 8, "a dataset, not a text", "give a text; prep show prints those of a dataset" },
+    };
+    const char *what = NULL, *advice = NULL;
+    for (size_t k = 0; !what && k < sizeof known / sizeof *known; k++)
+        if (n >= known[k].n && !memcmp(bytes, known[k].begin, known[k].n)) {
+            what = known[k].what;
+            advice = known[k].advice;
+        }
+    if (!what && n && memchr(bytes, 0, n)) what = with_zeros(bytes, n, &advice);
+    if (!what) return OK;
+    fail(err, E_FORMAT, what, path, 0, 0);
+    advise(err, advice);
+    return E_FORMAT;
+}
+
+/* Returns the bytes of the mark that says that a text is UTF-8: 3, or 0 if there is none. */
+static size_t mark_length(const char *bytes, size_t n) {
+    return n >= 3 && !memcmp(bytes, "\xEF\xBB\xBF", 3) ? 3 : 0;
+}
+
+int text_read_all(const char *path, Pool *pool, char **bytes, size_t *n, Error *err) {
+    int code = file_read_all(path, pool, bytes, n, err);
+    if (code == OK) code = text_check(*bytes, *n < TEXT_HEAD ? *n : TEXT_HEAD, path, err);
+    if (code != OK) return code;
+    const size_t mark = mark_length(*bytes, *n);
+    *bytes += mark;
+    *n -= mark;
+    if (*n && !memchr(*bytes, '\n', *n))
+        for (size_t i = 0; i < *n; i++)
+            if ((*bytes)[i] == '\r') (*bytes)[i] = '\n';
+    return OK;
+}
+
 /* ---- lines: read byte by byte, so that a line that is typed at a terminal is returned at once ---- */
-/* failed: an E_ code; reason: errno. */
-struct Lines { FILE *f; const char *path; Pool *pool; char *data; size_t capacity; int failed, reason; };
+/* failed: an E_ code; reason: errno. begun: a line was read. rest, left: what is left of a text whose lines
+ * end with \r alone, which has been read as one line; after a failed check: the first line. */
+struct Lines { FILE *f; const char *path; Pool *pool; char *data; size_t capacity; int failed, reason, begun;
+               char *rest; size_t left; };
+
+#ifdef POSIX_SYSTEM
+/* Checks the first bytes that are still to be read, if f is a file on a disk. The stream does not move. */
+static int check_head(FILE *f, const char *path, Error *err) {
+    char head[TEXT_HEAD];
+    struct stat s;
+    int reason = 0;
+    const long long at = fstat(fileno(f), &s) == 0 && S_ISREG(s.st_mode) ? (long long)ftello(f) : -1;
+    return at < 0 ? OK : text_check(head, read_at(f, (uint64_t)at, head, sizeof head, &reason), path, err);
+}
+#else
+static int check_head(FILE *f, const char *path, Error *err) { (void)f; (void)path; (void)err; return OK; }
+#endif
 
 Lines *lines_open(const char *path, Pool *pool, Error *err) {
+    const int input = !strcmp(path, "-");
     Lines *l = pool_take(pool, 1, sizeof *l);
     char *name = pool_text(pool, path, strlen(path));
     if (!l || !name) { fail(err, E_MEMORY, "not enough memory to read", path, 0, 0); return NULL; }
     l->path = name;
     l->pool = pool;
-    l->f = strcmp(path, "-") ? open_reading(path, err) : stdin;
-    return l->f ? l : NULL;
+    l->f = input ? stdin : open_reading(path, err);
+    if (!l->f || check_head(l->f, input ? "standard input" : path, err) == OK) return l->f ? l : NULL;
+    if (!input) fclose(l->f);
+    return NULL;
 }
 
 /* Makes room for one more byte and a NUL; returns 0 if there is no memory. */
@@ -597,11 +676,38 @@ static int lines_grow(Lines *l) {
     return 1;
 }
 
+/* Returns the next line of l->rest, and puts a NUL after it. */
+static int lines_next_rest(Lines *l, const char **line, size_t *length) {
+    const char *end = memchr(l->rest, '\r', l->left);
+    *length = end ? (size_t)(end - l->rest) : l->left;
+    *line = l->rest;
+    l->rest[*length] = 0;
+    l->left -= *length + (end != NULL);
+    l->rest += *length + (end != NULL);
+    return 1;
+}
+
+/* Returns the first line, which l->data holds: n bytes, at whose end the text ends if `whole` is 1. */
+static int lines_begin(Lines *l, size_t n, int whole, const char **line, size_t *length) {
+    const size_t mark = mark_length(l->data, n);
+    l->begun = 1;
+    l->rest = l->data + mark;
+    l->left = n - mark;
+    l->failed = text_check(l->data, n, l->path, NULL);
+    if (l->failed) { l->rest = l->data; l->left = n; return 0; }
+    if (whole && memchr(l->rest, '\r', l->left)) return lines_next_rest(l, line, length);
+    *line = l->rest;
+    *length = l->left;
+    l->left = 0;
+    return 1;
+}
+
 /* Reads the next line, and puts a NUL after it. */
 int lines_next(Lines *l, const char **line, size_t *length) {
     size_t n = 0;
     int c = 0;
     if (!l->f || l->failed) return 0;
+    if (l->left) return lines_next_rest(l, line, length);
     errno = 0;
     while ((c = GETC(l->f)) != EOF && c != '\n') {
         if (n + 2 > l->capacity && !lines_grow(l)) return 0;
@@ -612,6 +718,7 @@ int lines_next(Lines *l, const char **line, size_t *length) {
     if (!l->capacity && !lines_grow(l)) return 0;
     if (c == '\n' && n && l->data[n - 1] == '\r') n--;
     l->data[n] = 0;
+    if (!l->begun) return lines_begin(l, n, c == EOF, line, length);
     *line = l->data;
     *length = n;
     return 1;
@@ -619,9 +726,11 @@ int lines_next(Lines *l, const char **line, size_t *length) {
 
 int lines_close(Lines *l, Error *err) {
     if (!l || !l->f) return OK;
-    if (l->f != stdin) fclose(l->f);
+    const int input = l->f == stdin;
+    if (!input) fclose(l->f);
     l->f = NULL;
     if (!l->failed) return OK;
+    if (l->failed == E_FORMAT) return text_check(l->rest, l->left, input ? "standard input" : l->path, err);
     return fail_system(err, l->failed, l->failed == E_MEMORY ? "not enough memory for a line" : "cannot read",
                            l->path, l->reason);
 }

@@ -952,10 +952,7 @@ static void read_jsonl(Collector *c, const char *path) {
     must(err.code, &err, NULL);
     while (lines_next(lines, &line.text, &line.length)) {
         PoolMark mark = pool_mark(&c->scratch);
-        if (!at.line++ && line.length >= 3 && !memcmp(line.text, "\xEF\xBB\xBF", 3)) {
-            line.text += 3;
-            line.length -= 3;
-        }
+        at.line++;
         line = valid_escapes(c, valid_text(c, line, at), at);
         if (is_blank(line)) continue;
         const Json *row = json_row(c, line, at);
@@ -1067,10 +1064,10 @@ static void read_table(Collector *c, const char *path, char separator) {
     char *bytes;
     size_t size;
     int column[3] = { -1, -1, -1 }, label = -1;
-    must(file_read_all(path, &pool, &bytes, &size, &err), &err, NULL);
+    must(text_read_all(path, &pool, &bytes, &size, &err), &err, NULL);
     header.cell = take(COLUMNS_MAX, sizeof *header.cell);
     row.cell = take(COLUMNS_MAX, sizeof *row.cell);
-    t.at = bytes + (size >= 3 && !memcmp(bytes, "\xEF\xBB\xBF", 3) ? 3 : 0);
+    t.at = bytes;
     t.end = bytes + size;
     if (!next_record(c, &t, &header, &at))
         stop_at(E_TRUNCATED, "no header", path, 1, NULL, "the first record has to name the columns");
@@ -1107,7 +1104,7 @@ static void read_lines(Collector *c, const char *path) {
     c->data.kind = DATA_TEXT;
     if (given.whole) {
         char *bytes;
-        must(file_read_all(path, &pool, &bytes, &text[0].length, &err), &err, NULL);
+        must(text_read_all(path, &pool, &bytes, &text[0].length, &err), &err, NULL);
         text[0].text = bytes;
         add_row(c, text, none, at);
     } else {
@@ -1159,7 +1156,7 @@ static void read_imdb(Collector *c, const char *folder) {
             if (!id || !rating || strcmp(name[i] + id + 1 + rating, ".txt"))
                 stop_at(E_FORMAT, "a name that is not ID_RATING.txt", at.file, 0, NULL,
                         "remove the file, or use --format text --whole");
-            must(file_read_all(at.file, &c->scratch, &bytes, &text[0].length, &err), &err, NULL);
+            must(text_read_all(at.file, &c->scratch, &bytes, &text[0].length, &err), &err, NULL);
             text[0].text = bytes;
             add_row(c, text, label, at);
             pool_release(&c->scratch, mark);

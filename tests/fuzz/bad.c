@@ -529,7 +529,9 @@ static int read_lines(const Blob *b, Pool *pool) {
     Lines *l;
     const char *line;
     size_t n, sum = 0;
+    char *bytes;
     spit(in_base("lines.txt"), b->bytes, b->n);
+    if (text_read_all(in_base("lines.txt"), pool, &bytes, &n, NULL) == OK && n > b->n) return -1;
     l = lines_open(in_base("lines.txt"), pool, &err);
     if (!l) return err.code;
     while (lines_next(l, &line, &n)) for (size_t i = 0; i < n; i++) sum += (unsigned char)line[i] + 1u;

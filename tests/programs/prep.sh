@@ -148,6 +148,22 @@ refuses "csv: text after a quote" 1 "after a closing quote.*line 2" data "$T/b.c
 printf 'text\n"one\ntwo"\nb\377d\n' >"$T/b.csv"
 refuses "csv: invalid UTF-8" 1 "invalid UTF-8.*line 4" data "$T/b.csv" --out "$T/none.bin"
 
+# ---- texts that are not UTF-8, and lines that end with \r
+printf '\377\376t\0e\0x\0t\0\n\0o\0n\0e\0\n\0' >"$T/u16.csv"
+refuses "csv: UTF-16" 1 "the text is UTF-16.*u16.csv" data "$T/u16.csv" --out "$T/none.bin"
+grep -c "try: iconv -f UTF-16 -t UTF-8" "$T/log" | same "... with advice" 1
+tail -c +3 "$T/u16.csv" >"$T/u16.jsonl"
+refuses "jsonl: UTF-16 without a mark" 1 "the text is UTF-16.*u16.jsonl" data "$T/u16.jsonl" --out "$T/none.bin"
+cat "$T/u16.jsonl" | refuses "a pipe with UTF-16" 1 "the text is UTF-16.*standard input" data - --format jsonl --out "$T/none.bin"
+cat "$T/a.bin" | refuses "a pipe with a dataset" 1 "a dataset, not a text: standard input" data - --format text --out "$T/none.bin"
+refuses "a binary file" 1 "a dataset, not a text" data "$T/a.bin" --format text --out "$T/none.bin"
+printf 'text,label\r"a\rb",yes\rthat,no\r' >"$T/cr.csv"
+$PREP data "$T/cr.csv" --out "$T/x.bin" >/dev/null; labels "$T/x.bin" | same 'csv: lines that end with \r' "yes no "
+printf '{"text":"one"}\r{"text":"two"}' >"$T/cr.jsonl"
+$PREP data "$T/cr.jsonl" --out "$T/x.bin" >/dev/null; texts "$T/x.bin" | sort | tr '\n' ' ' | same 'jsonl: lines that end with \r' "one two "
+printf '\357\273\277one\rtwo\r' >"$T/cr.txt"
+cat "$T/cr.txt" | $PREP data - --format text --out "$T/x.bin" >/dev/null; texts "$T/x.bin" | sort | tr '\n' ' ' | same 'a pipe: the mark of UTF-8, lines that end with \r' "one two "
+
 # ---- text, aclImdb, options
 printf 'first line\n\nsecond <br /><br />line &amp; <i>more</i> 3 < 4\nthird\n' >"$T/x.txt"
 $PREP data "$T/x.txt" --out "$T/x.bin" | head -n 1 | sed 's/.*: \([0-9]* texts\).*/\1/' | same "text: a document a line" "3 texts"

@@ -910,11 +910,46 @@ static void check_large(void) {
 #endif
 }
 
+/* What is no UTF-8 text is named. programs/prep.sh does this with pipes, too. */
+static void check_texts(void) {
+    static const struct { const char *text; size_t n; const char *what, *advice; } t[] = {
+        { TEXT("\xFF\xFE" "a\0\n\0"), "UTF-16", "iconv -f UTF-16 " },
+        { TEXT("\xFE\xFF\0a\0\n"), "UTF-16", "iconv -f UTF-16 " },
+        { TEXT("a\0b\0\n\0"), "UTF-16", "iconv -f UTF-16LE " },
+        { TEXT("\0a\0b\0\n"), "UTF-16", "iconv -f UTF-16BE " },
+        { TEXT("\x1F\x8B\x08\n"), "gzip", "unpack" }, { TEXT("PK\3\4\n"), "zip", "unpack" },
+        { TEXT("PAR1\n"), "Parquet", "JSONL" }, { TEXT("RLHFDATA\1\0\0\0\n"), "dataset", "prep show" },
+        { TEXT("\x89PNG a\0\0\0b\n"), "binary", "give a text" },
+    };
+    Pool p = test_pool();
+    char *bytes;
+    size_t n;
+    for (size_t i = 0; i < COUNT(t); i++) {
+        Error e = none();
+        put(WORK "/text", t[i].text, t[i].n);
+        CHECK(text_read_all(WORK "/text", &p, &bytes, &n, &e) == E_FORMAT && strstr(e.what, t[i].what)
+              && e.advice && strstr(e.advice, t[i].advice), "text %d: %s", (int)i, e.what);
+        e = none();
+#ifdef POSIX_SYSTEM
+        CHECK(!lines_open(WORK "/text", &p, &e) && strstr(e.what, t[i].what), "its lines: %s", e.what);
+#endif
+    }
+    put(WORK "/text", "\xEF\xBB\xBF" "a\rb", 6);
+    CHECK(text_read_all(WORK "/text", &p, &bytes, &n, NULL) == OK && n == 3 && !memcmp(bytes, "a\nb", 4),
+          "\\r alone");
+    put(WORK "/text", "a\rb\n", 4);
+    CHECK(text_read_all(WORK "/text", &p, &bytes, &n, NULL) == OK && n == 4 && !memcmp(bytes, "a\rb\n", 5),
+          "\\r in a line");
+    pool_free(&p);
+}
+
 static void check_lines(void) {
     static const struct { const char *text; size_t n; const char *lines; int count; } t[] = {
         { TEXT(""), "", 0 }, { TEXT("\n"), "|", 1 }, { TEXT("a"), "a|", 1 }, { TEXT("a\n"), "a|", 1 },
         { TEXT("a\r\nb\r\n"), "a|b|", 2 },
         { TEXT("\r\n\n\r\n"), "|||", 3 }, { TEXT("a\rb\n\r"), "a\rb|\r|", 2 }, { TEXT("x\n\ny"), "x||y|", 3 },
+        { TEXT("\xEF\xBB\xBF" "a\nb"), "a|b|", 2 }, { TEXT("\xEF\xBB\xBF" "a\rb"), "a|b|", 2 },
+        { TEXT("a\r\rb\r"), "a||b|", 3 }, { TEXT("\r"), "|", 1 },       /* \r ends lines if there is no \n */
     };
     Pool p = test_pool();
     Error e = none();
@@ -1192,6 +1227,7 @@ int main(void) {
         check_full_disk();
         check_large();
         check_lines();
+    check_texts();
         check_clock();
         check_dataset();
         check_dataset_refused();
