@@ -1,79 +1,110 @@
-/* reward.c - the judge: an encoder with a classification head reads a text and gives one logit per label.
+/* reward.c - the judge: a stack with a classification head reads a text and gives one logit per label.
  *
- * Source   Liu et al. 2019 (RoBERTa) on Devlin et al. 2018 (BERT) and Vaswani et al. 2017; names and details
- *          as Hugging Face's RobertaForSequenceClassification has them. The pairwise loss is Bradley & Terry
- *          1952 as in Ouyang et al. 2022, eq. 1.
+ * Source   Hugging Face's ...ForSequenceClassification: RoBERTa (Liu et al. 2019), BERT (Devlin et al. 2018),
+ *          DistilBERT (Sanh et al. 2019), ELECTRA (Clark et al. 2020), and the causal families. The pairwise
+ *          loss is Bradley & Terry 1952 as in Ouyang et al. 2022, eq. 1.
  * Needs    core.c, ops.c, lora.c, stack.c. Weights and saved activations are in the caller's arena, the rest
  *          in a workspace.
  * Never    pads. Texts of different lengths come one after another, and a row sees the keys of its own text
  *          only. So a text has the same logits, bit for bit, whatever other texts are read with it.
  *
- *     embed  = word[token] + type[0] + position[pad + 1 + index]
- *     logits = out(tanh(dense(the stack's output at the first token)))       of x = LN(embed)
+ *     an encoder:  x = LN(word[token] + position[index] + type[0]), for ELECTRA a linear of this
+ *                  logits = out(act(dense(the stack's output at the first token)))
+ *     causal:      x = word[token] (+ position[index])
+ *                  logits = out(the stack's output at the last token that is not pad)
  *
- * The head reads only the first token of each text, so those are the rows that are wanted of the stack.
+ * The head reads one row of each text, so those are the rows that are wanted of the stack.
  *
  * Traps
- *   Positions start at pad + 1, not at 0: 514 positions serve 512 tokens. A pad token keeps position pad.
- *   GELU is the erf one. The epsilon of the norms is 1e-5 here, 1e-12 in BERT.
+ *   RoBERTa's positions start at pad + 1: 514 positions serve 512 tokens, and a pad token keeps position pad.
+ *   GELU is the erf one. The epsilon of the norms is 1e-5 in RoBERTa's files, 1e-12 in BERT.
  *   The token type is always 0, but its row is added, and learns. */
 #include "rlhf.h"
 
 enum { SIZE_LIMIT = 1 << 24 };              /* the limit of widths, vocabularies, positions */
 
+/* Returns the width of the tables of embeddings. */
+static int embedding_width(const RewardConfig *c) { return c->embedding ? c->embedding : c->stack.C; }
+
 static int config_check(const RewardConfig *c, Error *err) {
-    const struct { const char *name; int value, most; } size[] = {
-        { "vocab_size", c->V, SIZE_LIMIT }, { "hidden_size", c->stack.C, SIZE_LIMIT },
-        { "num_hidden_layers", c->stack.L, 4096 },
-        { "num_attention_heads", c->stack.H, SIZE_LIMIT }, { "intermediate_size", c->stack.F, SIZE_LIMIT },
-        { "max_position_embeddings", c->positions, SIZE_LIMIT }, { "type_vocab_size", c->types, SIZE_LIMIT },
-        { "number of labels", c->labels, LABELS_MAX } };
+    const struct { const char *name; int value, least, most; } size[] = {
+        { "vocab_size", c->V, 1, SIZE_LIMIT }, { "hidden_size", c->stack.C, 1, SIZE_LIMIT },
+        { "embedding_size", embedding_width(c), 1, SIZE_LIMIT },
+        { "num_hidden_layers", c->stack.L, 1, 4096 },
+        { "num_attention_heads", c->stack.H, 1, SIZE_LIMIT },
+        { "intermediate_size", c->stack.F, 1, SIZE_LIMIT },
+        { "max_position_embeddings", c->positions, 1, SIZE_LIMIT },
+        { "type_vocab_size", c->types, 0, SIZE_LIMIT },
+        { "number of labels", c->labels, 1, LABELS_MAX } };
     for (size_t i = 0; i < sizeof size / sizeof *size; i++)
-        if (size[i].value < 1 || size[i].value > size[i].most)
+        if (size[i].value < size[i].least || size[i].value > size[i].most)
             return fail(err, E_RANGE, "reward model: size out of range", size[i].name, size[i].value,
-                        size[i].value < 1 ? 1 : size[i].most);
-    if (c->stack.C % c->stack.H != 0)
+                        size[i].value < size[i].least ? size[i].least : size[i].most);
+    if (c->stack.D * c->stack.H != c->stack.C && !c->stack.causal)
         return fail(err, E_RANGE, "reward model: hidden_size is not a multiple of num_attention_heads",
                     "hidden_size", c->stack.C, c->stack.H);
-    if (c->pad < 0 || c->pad >= c->V)
+    if (c->pad >= c->V || (c->pad < 0 && !c->from_zero))
         return fail(err, E_RANGE, "reward model: pad_token_id is not in the vocabulary", "pad_token_id",
                     c->pad, c->V);
     if (reward_max_tokens(c) < 3)
         return fail(err, E_RANGE, "reward model: too few positions for <s>, a token and </s>",
-                    "max_position_embeddings", c->positions, (long long)c->pad + 4);
+                    "max_position_embeddings", c->positions, (long long)c->positions + 3
+                    - reward_max_tokens(c));
     return OK;
 }
 
-int reward_max_tokens(const RewardConfig *c) { return c->positions - c->pad - 1; }
+int reward_max_tokens(const RewardConfig *c) { return c->from_zero ? c->positions : c->positions - c->pad - 1; }
+
+/* Places the tables of embeddings, and what follows them: a norm, but for causal stacks, and a linear if the
+ * tables are not as wide as the stack. tables: the type of the two large tables. */
+static void place_embeddings(RewardModel *m, TensorList *t, int tables) {
+    const RewardConfig *c = &m->config;
+    const Names *names = c->names;
+    const int E = embedding_width(c);
+    tensor_carve(t, &m->word, stack_name(names, NAME_WORD), 0, tables, c->V, E, TENSOR_EMBEDDING);
+    if (!c->stack.rotary)
+        tensor_carve(t, &m->position, stack_name(names, NAME_POSITION), 0, tables, c->positions, E,
+                     TENSOR_EMBEDDING);
+    if (c->types)
+        tensor_carve(t, &m->type, stack_name(names, NAME_TYPE), 0, F32, c->types, E, TENSOR_EMBEDDING);
+    if (c->stack.causal) return;
+    tensor_carve(t, &m->norm, stack_name(names, NAME_EMBEDDING_NORM), 0, F32, 1, E, TENSOR_NORM);
+    tensor_carve(t, &m->norm_b, stack_name(names, NAME_EMBEDDING_NORM_B), 0, F32, 1, E, TENSOR_BIAS);
+    if (E == c->stack.C) return;
+    tensor_carve(t, &m->project, stack_name(names, NAME_PROJECT), 0, F32, c->stack.C, E, 0);
+    tensor_carve(t, &m->project_b, stack_name(names, NAME_PROJECT_B), 0, F32, 1, c->stack.C, TENSOR_BIAS);
+}
+
+static void place_head(RewardModel *m, TensorList *t) {
+    const Names *names = m->config.names;
+    const int C = m->config.stack.C, labels = m->config.labels;
+    if (!m->config.stack.causal) {
+        tensor_carve(t, &m->dense, stack_name(names, NAME_DENSE), 0, F32, C, C, TENSOR_HEAD);
+        tensor_carve(t, &m->dense_b, stack_name(names, NAME_DENSE_B), 0, F32, 1, C, TENSOR_BIAS | TENSOR_HEAD);
+    }
+    tensor_carve(t, &m->out, stack_name(names, NAME_HEAD), 0, F32, labels, C, TENSOR_HEAD);
+    if (!m->config.stack.causal)
+        tensor_carve(t, &m->out_b, stack_name(names, NAME_HEAD_B), 0, F32, 1, labels,
+                     TENSOR_BIAS | TENSOR_HEAD);
+}
 
 int reward_carve(RewardModel *m, const RewardConfig *c, const WeightTypes *types, int trainable, Pool *lists,
                  Arena *a, Error *err) {
     static const WeightTypes floats = { F32, F32, 0, 0, 0, 0 };
     const WeightTypes *w = types ? types : &floats;
-    const Names *names = c->names;
-    const int C = c->stack.C;
     memset(m, 0, sizeof *m);
     m->config = *c;
     if (config_check(c, err) != OK) return E_RANGE;
     if (trainable == TRAIN_ALL && w->tables != F32)
         return fail(err, E_UNSUPPORTED, "reward model: weights that are trained have to be F32", "", 0, 0);
-    m->tensor = pool_take(lists, 9 + stack_tensors(&c->stack), sizeof *m->tensor);
+    m->tensor = pool_take(lists, 11 + stack_tensors(&c->stack), sizeof *m->tensor);
     if (!m->tensor) return fail(err, E_MEMORY, "reward model: no memory for its lists", "", 0, 0);
     TensorList t = { m->tensor, 0, trainable == TRAIN_ALL, a };
-    tensor_carve(&t, &m->word, stack_name(names, NAME_WORD), 0, w->tables, c->V, C, TENSOR_EMBEDDING);
-    tensor_carve(&t, &m->position, stack_name(names, NAME_POSITION), 0, w->tables, c->positions, C,
-                 TENSOR_EMBEDDING);
-    tensor_carve(&t, &m->type, stack_name(names, NAME_TYPE), 0, F32, c->types, C, TENSOR_EMBEDDING);
-    tensor_carve(&t, &m->norm, stack_name(names, NAME_EMBEDDING_NORM), 0, F32, 1, C, TENSOR_NORM);
-    tensor_carve(&t, &m->norm_b, stack_name(names, NAME_EMBEDDING_NORM_B), 0, F32, 1, C, TENSOR_BIAS);
-    int code = stack_carve(&m->stack, &c->stack, names, w, c->positions, &t, lists, err);
+    place_embeddings(m, &t, w->tables);
+    int code = stack_carve(&m->stack, &c->stack, c->names, w, c->positions, &t, lists, err);
     if (code) return code;
     t.trainable = trainable != TRAIN_NOTHING;
-    tensor_carve(&t, &m->dense, stack_name(names, NAME_DENSE), 0, F32, C, C, TENSOR_HEAD);
-    tensor_carve(&t, &m->dense_b, stack_name(names, NAME_DENSE_B), 0, F32, 1, C, TENSOR_BIAS | TENSOR_HEAD);
-    tensor_carve(&t, &m->out, stack_name(names, NAME_HEAD), 0, F32, c->labels, C, TENSOR_HEAD);
-    tensor_carve(&t, &m->out_b, stack_name(names, NAME_HEAD_B), 0, F32, 1, c->labels,
-                 TENSOR_BIAS | TENSOR_HEAD);
+    place_head(m, &t);
     m->tensors = t.tensors;
     return a->failed ? fail(err, E_MEMORY, "reward model: the weights do not fit", "", 0, 0) : OK;
 }
@@ -92,21 +123,23 @@ void reward_init(RewardModel *m, uint64_t seed) {
 
 void reward_saved_carve(RewardSaved *s, const RewardConfig *c, int N, int B, int recompute, Arena *a) {
     const size_t C = (size_t)c->stack.C * sizeof(float);
-    s->embed = arena_take(a, (size_t)N, C);
+    s->embed = arena_take(a, (size_t)N, (size_t)embedding_width(c) * sizeof(float));
     cache_carve(&s->kv, &c->stack, recompute ? 1 : c->stack.L, 1, N, a);
     saved_carve(&s->stack, &c->stack, N, B, recompute, a);
-    s->pooled = arena_take(a, (size_t)B, C);
+    s->state = arena_take(a, (size_t)B, C);
+    s->dense = arena_take(a, (size_t)B, C);
 }
 
 /* ---- what forward and backward share ---- */
 
-/* The rows of one pass over some texts. active 0: the pass only measures, and the arrays are NULL. */
-typedef struct { StackRows rows; int *position /* (N) rows of the position table */; int active; } Pass;
+/* The rows of one pass over some texts: their positions (N), and the B that the head reads. active 0: the
+ * pass only measures, and the arrays are NULL. */
+typedef struct { StackRows rows; int *position, *read, active; } Pass;
 
 static int texts_check(const RewardConfig *c, const Texts *t, const RewardSaved *s) {
     if (t->N < 0 || t->B < 0 || t->start[0] != 0 || t->start[t->B] != t->N) return E_RANGE;
     for (int b = 0; b < t->B; b++) {
-        /* an empty text has no first token for the head */
+        /* an empty text has no token for the head */
         if (t->start[b] < 0 || t->start[b] >= t->start[b + 1]) return E_RANGE;
         if (t->start[b + 1] - t->start[b] > reward_max_tokens(c)) return E_RANGE;
     }
@@ -115,8 +148,21 @@ static int texts_check(const RewardConfig *c, const Texts *t, const RewardSaved 
     return s && (t->N > s->stack.N || t->B > s->stack.M) ? E_MEMORY : OK;
 }
 
-/* Checks the texts, and sets each row's position and the rows that it sees: all of its text. The first row of
- * each text is wanted. OK or a code. */
+/* Sets the positions of text b's rows, the rows that each of them sees (all of its text, or in a causal stack
+ * those up to itself), and the row that the head reads. */
+static void text_rows(Pass *p, int *first, int *count, const RewardConfig *c, const Texts *t, int b) {
+    const int from = t->start[b], end = t->start[b + 1];
+    int at = c->pad;
+    for (int n = from; n < end; n++) {
+        first[n] = from;
+        count[n] = c->stack.causal ? n + 1 - from : end - from;
+        p->position[n] = c->from_zero ? n - from : t->token[n] == c->pad ? c->pad : ++at;
+    }
+    p->read[b] = from;
+    for (int n = from; n < end && c->stack.causal; n++) if (t->token[n] != c->pad) p->read[b] = n;
+}
+
+/* Checks the texts and lays out their rows. OK or a code. */
 static int pass_begin(Pass *p, const RewardModel *m, const Texts *texts, const RewardSaved *saved,
                       Arena *ws) {
     const RewardConfig *c = &m->config;
@@ -129,19 +175,13 @@ static int pass_begin(Pass *p, const RewardModel *m, const Texts *texts, const R
     }
     int *first = arena_take(ws, (size_t)N, sizeof(int)), *count = arena_take(ws, (size_t)N, sizeof(int));
     p->position = arena_take(ws, (size_t)N, sizeof(int));
+    p->read = arena_take(ws, (size_t)B, sizeof(int));
     if (ws->failed) return E_MEMORY;
-    StackRows rows = { N, B, p->active ? texts->start : &unread, NULL, NULL, { first, count, NULL }, N,
+    StackRows rows = { N, B, p->active ? p->read : &unread, p->position, NULL, { first, count, NULL }, N,
                        NULL };
     if (rows.most > reward_max_tokens(c)) rows.most = reward_max_tokens(c);
     p->rows = rows;
-    for (int b = 0; b < p->active * B; b++) {
-        int at = c->pad;
-        for (int n = texts->start[b]; n < texts->start[b + 1]; n++) {
-            p->position[n] = texts->token[n] == c->pad ? c->pad : ++at;
-            first[n] = texts->start[b];
-            count[n] = texts->start[b + 1] - texts->start[b];
-        }
-    }
+    for (int b = 0; b < p->active * B; b++) text_rows(p, first, count, c, texts, b);
     return OK;
 }
 
@@ -152,90 +192,123 @@ static const float *vec(const Matrix *m) { return m->data; }
 
 /* ---- forward ---- */
 
-/* embed (N,C) = word + type 0 + position;  x (N,C) = LN(embed). x also serves as room for the positions. */
-static void embed_forward(float *x, float *embed, const RewardModel *m, const Texts *texts, const Pass *p) {
-    const int N = p->active * texts->N, C = m->config.stack.C;
-    const float *type = vec(&m->type);
+/* embed (N,E) = word + position + type 0; position and type only if there is such a table. room (N,E): scratch. */
+static void embed_sum(float *embed, float *room, const RewardModel *m, const Texts *texts, const Pass *p) {
+    const int N = p->active * texts->N, E = embedding_width(&m->config);
+    const float *type = m->config.types ? vec(&m->type) : NULL;
     embedding_forward(embed, texts->token, &m->word, N);
-    embedding_forward(x, p->position, &m->position, N);
+    if (m->config.stack.rotary) return;
+    embedding_forward(room, p->position, &m->position, N);
     for (int n = 0; n < N; n++) {
-        float *e = embed + (size_t)n * (size_t)C, *position = x + (size_t)n * (size_t)C;
-        for (int i = 0; i < C; i++) e[i] = e[i] + type[i] + position[i];
+        float *e = embed + (size_t)n * (size_t)E, *position = room + (size_t)n * (size_t)E;
+        for (int i = 0; i < E; i++) e[i] = (type ? e[i] + type[i] : e[i]) + position[i];
     }
-    layernorm_forward(x, embed, vec(&m->norm), vec(&m->norm_b), m->config.stack.eps, N, C);
+}
+
+/* x (N,C) = the embeddings' sum (causal), its norm, or the projection of its norm; room (N,E): scratch. */
+static void embed_forward(float *x, float *embed, float *room, const RewardModel *m, const Texts *texts,
+                          const Pass *p, Arena *ws) {
+    const int N = texts->N, E = embedding_width(&m->config), projects = E != m->config.stack.C;
+    const float eps = m->config.stack.eps;
+    if (m->config.stack.causal) { embed_sum(x, embed, m, texts, p); return; }
+    embed_sum(embed, room, m, texts, p);
+    layernorm_forward(projects ? room : x, embed, vec(&m->norm), vec(&m->norm_b), eps, p->active * N, E);
+    if (projects) linear_forward(x, room, &m->project, vec(&m->project_b), N, ws);
+}
+
+/* y (n) = tanh, ReLU or GELU of x */
+static void head_forward(float *y, const float *x, int head, size_t n) {
+    if (head == HEAD_TANH) tanh_forward(y, x, n);
+    else activation_forward(y, x, head == HEAD_RELU ? ACT_RELU : ACT_GELU, n);
 }
 
 int reward_forward(const RewardModel *m, const Lora *adapter, const Texts *texts, RewardSaved *saved,
                    float *logits, Arena *ws) {
     const size_t mark = ws->used;
-    const int N = texts->N, B = texts->B, C = m->config.stack.C;
+    const int N = texts->N, B = texts->B, C = m->config.stack.C, E = embedding_width(&m->config);
     Pass p;
     Cache one;
     int code = pass_begin(&p, m, texts, saved, ws);
     if (code != OK) { ws->used = mark; return code; }
-    float *x = saved ? saved->stack.x : floats(ws, N, C), *y = floats(ws, B, C);
-    float *embed = saved ? saved->embed : floats(ws, N, C);
-    float *pooled = saved ? saved->pooled : floats(ws, B, C);
+    float *x = saved ? saved->stack.x : floats(ws, N, C), *room = E == C ? x : floats(ws, N, E);
+    float *embed = saved ? saved->embed : floats(ws, N, E), *state = saved ? saved->state : floats(ws, B, C);
+    float *dense = saved ? saved->dense : floats(ws, B, C), *pooled = floats(ws, B, C);
     if (!saved) cache_carve(&one, &m->config.stack, 1, 1, N, ws);
     if (ws->failed) { ws->used = mark; return E_MEMORY; }
-    embed_forward(x, embed, m, texts, &p);
+    embed_forward(x, embed, room, m, texts, &p, ws);
     code = stack_forward(&m->stack, adapter, &p.rows, saved ? &saved->kv : &one, saved ? &saved->stack : NULL,
-                         x, y, ws);
-    linear_forward(pooled, y, &m->dense, vec(&m->dense_b), B, ws);
-    tanh_forward(pooled, pooled, (size_t)(p.active * B) * (size_t)C);
-    linear_forward(logits, pooled, &m->out, vec(&m->out_b), B, ws);
+                         x, state, ws);
+    if (m->config.stack.causal) linear_forward(logits, state, &m->out, NULL, B, ws);
+    else {
+        linear_forward(dense, state, &m->dense, vec(&m->dense_b), B, ws);
+        head_forward(pooled, dense, m->config.head, (size_t)(p.active * B) * (size_t)C);
+        linear_forward(logits, pooled, &m->out, vec(&m->out_b), B, ws);
+    }
     ws->used = mark;
     return ws->failed ? E_MEMORY : code;
 }
 
 /* ---- backward ---- */
 
-/* Computes dy (B,C), the gradient of the stack's output, from dlogits (B,labels); adds to the classifier's
- * gradients. The output y (B,C) is computed again; room (B,C) is scratch. */
-static void head_backward(float *dy, float *y, float *room, const RewardModel *m, const float *dlogits,
-                          const RewardSaved *saved, int B,
-                          Arena *ws) {
-    const Block *last = &m->stack.block[m->config.stack.L - 1];
-    const int C = m->config.stack.C;
-    const size_t n = (size_t)B * (size_t)C * sizeof *dy;
-    memset(dy, 0, n);
-    memset(room, 0, n);
-    linear_backward(dy, m->out_b.grad, dlogits, saved->pooled, &m->out, B, ws);
-    tanh_backward(room, dy, saved->pooled, (size_t)B * (size_t)C);
-    layernorm_forward(y, saved->stack.last, vec(&last->norm2), vec(&last->norm2_b), m->config.stack.eps, B,
-                      C);
-    memset(dy, 0, n);
-    linear_backward(dy, m->dense_b.grad, room, y, &m->dense, B, ws);
+/* Computes dy (B,C), the gradient of what the head reads, from dlogits (B,labels); adds to the classifier's
+ * gradients. pooled and dpooled (B,C): scratch. */
+static void head_backward(float *dy, float *pooled, float *dpooled, const RewardModel *m,
+                          const float *dlogits, const RewardSaved *saved, int B, Arena *ws) {
+    const int head = m->config.head;
+    const size_t n = (size_t)B * (size_t)m->config.stack.C;
+    memset(dy, 0, n * sizeof *dy);
+    if (m->config.stack.causal) { linear_backward(dy, NULL, dlogits, saved->state, &m->out, B, ws); return; }
+    head_forward(pooled, saved->dense, head, n);
+    memset(dpooled, 0, n * sizeof *dpooled);
+    linear_backward(dpooled, m->out_b.grad, dlogits, pooled, &m->out, B, ws);
+    if (head == HEAD_TANH) tanh_backward(dy, dpooled, pooled, n);
+    else activation_backward(dy, dpooled, saved->dense, head == HEAD_RELU ? ACT_RELU : ACT_GELU, n);
+    memcpy(dpooled, dy, n * sizeof *dy);
+    memset(dy, 0, n * sizeof *dy);
+    linear_backward(dy, m->dense_b.grad, dpooled, saved->state, &m->dense, B, ws);
 }
 
-/* Adds dx (N,C), the gradient after the embeddings' norm, to the three tables; room (N,C) is scratch. */
-static void embed_backward(const float *dx, float *room, const RewardModel *m, const Texts *texts,
-                           const RewardSaved *saved, const Pass *p) {
-    const int N = texts->N, C = m->config.stack.C;
-    memset(room, 0, (size_t)N * (size_t)C * sizeof *room);
-    layernorm_backward(room, dx, saved->embed, &m->norm, &m->norm_b, m->config.stack.eps, N, C);
-    embedding_backward(room, texts->token, &m->word, N);
-    embedding_backward(room, p->position, &m->position, N);
-    for (int n = 0; n < N && m->type.grad; n++)
-        for (int i = 0; i < C; i++) m->type.grad[i] += room[(size_t)n * C + i];
+/* Adds dx (N,C), the gradient of what the stack reads, to the tables and to what stands between; room and
+ * dnorm (N,E): scratch, dnorm only if there is a projection. */
+static void embed_backward(const float *dx, float *room, float *dnorm, const RewardModel *m,
+                           const Texts *texts, const RewardSaved *saved, const Pass *p, Arena *ws) {
+    const int N = texts->N, E = embedding_width(&m->config);
+    const size_t size = (size_t)N * (size_t)E * sizeof *room;
+    const float *dsum = m->config.stack.causal ? dx : room;
+    if (dnorm) {
+        memset(dnorm, 0, size);
+        layernorm_forward(room, saved->embed, vec(&m->norm), vec(&m->norm_b), m->config.stack.eps, N, E);
+        linear_backward(dnorm, m->project_b.grad, dx, room, &m->project, N, ws);
+    }
+    if (!m->config.stack.causal) {
+        memset(room, 0, size);
+        layernorm_backward(room, dnorm ? dnorm : dx, saved->embed, &m->norm, &m->norm_b, m->config.stack.eps,
+                           N, E);
+    }
+    embedding_backward(dsum, texts->token, &m->word, N);
+    if (!m->config.stack.rotary) embedding_backward(dsum, p->position, &m->position, N);
+    for (int n = 0; n < N && m->config.types && m->type.grad; n++)
+        for (int i = 0; i < E; i++) m->type.grad[i] += dsum[(size_t)n * E + i];
 }
 
 int reward_backward(const RewardModel *m, const Lora *adapter, const Texts *texts, RewardSaved *saved,
                     const float *dlogits, Arena *ws) {
     const size_t mark = ws->used;
-    const int N = texts->N, B = texts->B, C = m->config.stack.C;
+    const int N = texts->N, B = texts->B, C = m->config.stack.C, E = embedding_width(&m->config);
     Pass p;
     int code = pass_begin(&p, m, texts, saved, ws);
     if (code != OK) { ws->used = mark; return code; }
-    float *dx = floats(ws, N, C), *room = floats(ws, N, C), *dy = floats(ws, B, C);
+    float *dx = floats(ws, N, C), *room = floats(ws, N, E > C ? E : C), *dy = floats(ws, B, C);
+    float *dnorm = E == C ? NULL : floats(ws, N, E);
     if (!p.active) {
         linear_measure(ws, B, C, C, F32);
         linear_measure(ws, B, C, m->config.labels, F32);
+        if (E != C) linear_measure(ws, N, E, C, F32);
     }
     if (ws->failed) { ws->used = mark; return E_MEMORY; }
     if (p.active) head_backward(dy, dx, room, m, dlogits, saved, B, ws);
     code = stack_backward(&m->stack, adapter, &p.rows, &saved->kv, &saved->stack, dy, dx, ws);
-    if (p.active && m->word.grad) embed_backward(dx, room, m, texts, saved, &p);
+    if (p.active && m->word.grad) embed_backward(dx, room, dnorm, m, texts, saved, &p, ws);
     ws->used = mark;
     return ws->failed ? E_MEMORY : code;
 }

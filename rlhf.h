@@ -96,7 +96,8 @@ enum { NAME_WORD, NAME_POSITION, NAME_TYPE, NAME_EMBEDDING_NORM, NAME_EMBEDDING_
        NAME_O_B, NAME_Q_NORM, NAME_K_NORM, NAME_CROSS,
        NAME_NORM2 = NAME_CROSS + NAME_K_NORM - NAME_NORM1 + 1, NAME_NORM2_B, NAME_GATE,
        NAME_GATE_B, NAME_UP, NAME_UP_B, NAME_DOWN, NAME_DOWN_B, NAME_BUCKETS, NAME_NORM,
-       NAME_NORM_B, NAME_HEAD, NAME_HEAD_B, NAME_DENSE, NAME_DENSE_B, NAME_QKV, NAME_QKV_B, NAMES };
+       NAME_NORM_B, NAME_HEAD, NAME_HEAD_B, NAME_DENSE, NAME_DENSE_B, NAME_QKV,
+       NAME_QKV_B, NAME_PROJECT, NAME_PROJECT_B, NAMES };
 typedef struct { const char *part[NAMES]; int transposed; } Names;
 /* qkv, qkv_b: if joined, what is in the list of tensors; q, k, v and their biases are its rows. */
 typedef struct { Matrix norm, norm_b, q, q_b, k, k_b, v, v_b, o, o_b;
@@ -239,18 +240,25 @@ int model_generate(const Model *m, const Writing *w, Sequence *seq, int B, Cache
 
 /* ==== reward.c: the judge: embeddings, a stack, a classification head; its losses ==== */
 enum { LABELS_MAX = 32 };
+enum { HEAD_TANH, HEAD_RELU, HEAD_GELU };       /* what stands between dense and out */
+/* A causal stack's head is out alone, without a bias, and reads the last token of a text that is
+ * not pad. Others have an embeddings' norm, and read the first token by act(dense) and out. */
 typedef struct {
-    int V, positions, types;                /* max_position_embeddings (514: 512 usable) */
+    int V, positions, types;                /* max_position_embeddings; types 0: no table of types */
+    int head, from_zero;        /* HEAD_; the first token's position is 0, not pad + 1 (RoBERTa) */
+    int embedding;              /* 0: C; else the tables' width, and a linear leads to C (ELECTRA) */
     StackKind stack;
     const Names *names;                     /* NULL: tensors have no names */
     int pad, bos, eos, labels; char label[LABELS_MAX][48];      /* id2label */
 } RewardConfig;
-typedef struct { RewardConfig config; Matrix word, position, type, norm, norm_b; Stack stack;
-                 Matrix dense, dense_b, out, out_b; Tensor *tensor; int tensors; } RewardModel;
-/* B texts one after another: token (N), start (B+1). The head reads the first token of each. */
+typedef struct { RewardConfig config; Matrix word, position, type, norm, norm_b, project, project_b;
+                 Stack stack; Matrix dense, dense_b, out, out_b;
+                 Tensor *tensor; int tensors; } RewardModel;
+/* B texts one after another: token (N), start (B+1). */
 typedef struct { int N, B; const int *token, *start; } Texts;
-/* embed (N,C): the embeddings' sum; pooled (B,C). kv: all layers, with recompute only one. */
-typedef struct { Saved stack; Cache kv; float *embed, *pooled; } RewardSaved;
+/* embed (N,embedding): the embeddings' sum; state (B,C): what the head reads; dense (B,C): what
+ * dense gives. kv: all layers, with recompute only one. */
+typedef struct { Saved stack; Cache kv; float *embed, *state, *dense; } RewardSaved;
 enum { TRAIN_NOTHING, TRAIN_ALL, TRAIN_HEAD /* the classifier: what goes with an adapter */ };
 /* types (NULL: F32): of linears and embeddings; the classifier stays F32. OK, E_UNSUPPORTED
  * (trained weights in another type), E_RANGE (the config's sizes) or E_MEMORY. */
