@@ -173,13 +173,14 @@ typedef struct { double mean, median, std; } Summary;        /* std is unbiased;
 Summary summarise(const float *x, int n, float *scratch);   /* x, scratch: (n); n 0: all zeros */
 
 /* ==== model.c: the policy: embeddings, a causal stack, a head; log-probs, values, sampling ==== */
-typedef struct {
-    int V, positions;                       /* positions: max_position_embeddings */
-    int tied, learned;                      /* the head is the embedding; a table of positions */
-    StackKind stack;
-    const Names *names;                     /* NULL: tensors have no names */
-    int bos, pad, eos[8], eos_count;        /* ids; -1: none */
-} ModelConfig;
+/* Both kinds of configurations begin with these fields. */
+#define CONFIG_FIELDS \
+    int V, positions;                       /* positions: max_position_embeddings */ \
+    int tied;                               /* the head is the embedding */ \
+    StackKind stack; \
+    const Names *names;                     /* NULL: tensors have no names */ \
+    int bos, pad, eos[8], eos_count         /* ids; -1: none */
+typedef struct { CONFIG_FIELDS; int learned /* a table of positions */; } ModelConfig;
 typedef struct { ModelConfig config; Matrix embedding, position, head; Stack stack;
                  Tensor *tensor; int tensors; } Model;
 typedef struct { Matrix weight /* (1,C) */, bias /* (1,1) */; Tensor tensor[2]; } ValueHead;
@@ -243,13 +244,13 @@ enum { LABELS_MAX = 32 };
 enum { HEAD_TANH, HEAD_RELU, HEAD_GELU };       /* what stands between dense and out */
 /* A causal stack's head is out alone, without a bias, and reads the last token of a text that is
  * not pad. Others have an embeddings' norm, and read the first token by act(dense) and out. */
+enum { PROBLEM_UNSAID, PROBLEM_REGRESSION, PROBLEM_ONE_LABEL, PROBLEM_LABELS };    /* problem_type */
 typedef struct {
-    int V, positions, types;                /* max_position_embeddings; types 0: no table of types */
+    CONFIG_FIELDS;
     int head, from_zero;        /* HEAD_; the first token's position is 0, not pad + 1 (RoBERTa) */
+    int types;                  /* rows of the table of token types; 0: there is no such table */
     int embedding;              /* 0: C; else the tables' width, and a linear leads to C (ELECTRA) */
-    StackKind stack;
-    const Names *names;                     /* NULL: tensors have no names */
-    int pad, bos, eos, labels; char label[LABELS_MAX][48];      /* id2label */
+    int problem, labels; char label[LABELS_MAX][48];            /* PROBLEM_; id2label */
 } RewardConfig;
 typedef struct { RewardConfig config; Matrix word, position, type, norm, norm_b, project, project_b;
                  Stack stack; Matrix dense, dense_b, out, out_b;
@@ -514,9 +515,10 @@ int checkpoint_load(const char *folder, const char *stem, const Tensor *list, in
  * Each file is written completely or not at all. OK or a code. */
 int checkpoint_save(const char *folder, const char *stem, const Tensor *list, int tensors,
                     int dtype, uint64_t shard_bytes, Pool *pool, Error *err);
-/* Set the stack's options and the names to Llama's or RoBERTa's (with K and D from C and H). */
-void config_llama(ModelConfig *c);
-void config_roberta(RewardConfig *c);
+/* Set the names, and the stack's options but for its sizes, to those of a model_type ("llama",
+ * "roberta" ...); K and D that are 0 become H and C / H. OK or E_UNSUPPORTED (no such family). */
+int config_policy(ModelConfig *c, const char *type);
+int config_judge(RewardConfig *c, const char *type);
 /* These read and write config.json, for policies also generation_config.json. A missing key gets
  * Hugging Face's default; a feature that is not supported is refused by name. types (or NULL) with
  * NF4 layers: quantization_config is written, too. OK or a code. */

@@ -170,11 +170,12 @@ static void read_config(Trainer *t, const Program *p) {
         c->stack.F = o.ffn ? o.ffn : 4 * o.dim;
         c->positions = o.positions;
         c->types = 1;
-        config_roberta(c);
+        config_judge(c, "roberta");
         c->stack.eps = 1e-5f;
         c->pad = t->special.pad;
         c->bos = t->special.bos;
-        c->eos = t->special.eos;
+        c->eos[0] = t->special.eos;
+        c->eos_count = 1;
         labels_take(c, &t->data);
     }
     t->types.compute = o.quant.compute;
@@ -355,7 +356,7 @@ static int draw_example(Trainer *t, int *out, int length[2], int e, long long ep
         for (int i = 0; i < n && o.dropout > 0; i++)
             if (rng_unit(&rng) < o.dropout) out[i] = t->mask;
         out += n;
-        *out++ = t->config.eos;
+        *out++ = t->config.eos[0];
         length[k] = n + 2;
     }
     return spam;
@@ -534,7 +535,7 @@ static void score_texts(Trainer *t, float *logits, const Text *x, int n, int mos
         }
         t->example[0] = t->config.bos;
         if (count) memcpy(t->example + 1, x[i].token, (size_t)count * sizeof *t->example);
-        t->example[count + 1] = t->config.eos;
+        t->example[count + 1] = t->config.eos[0];
         batch_add(b, t->example, count + 2);
     }
     if (b->B) score_batch(t, logits + (size_t)done * (size_t)t->config.labels);

@@ -333,7 +333,7 @@ static void scratch_config(Trainer *t) {
     ModelConfig *c = &t->config;
     SpecialIds special = tokenizer_specials(t->tokenizer);
     memset(c, 0, sizeof *c);
-    config_llama(c);
+    config_policy(c, "llama");
     if (o.dim % o.heads || o.dim / o.heads % 2)
         usage_error("--dim divided by --heads has to be an even whole number", NULL);
     if (!o.kv_heads) o.kv_heads = o.heads;

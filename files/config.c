@@ -38,7 +38,8 @@ enum {
     KEY_KIND_LIST,  /* only written: attention_layers, the same as one list */
     KEY_BITS,       /* quantization_config */
     KEY_LABELS,     /* id2label and label2id */
-    KEY_COUNT, KEY_PROBLEM                  /* only written: num_labels, problem_type */
+    KEY_PROBLEM,    /* problem_type */
+    KEY_COUNT                               /* only written: num_labels */
 };
 typedef struct {
     const char *key; int kind;
@@ -63,14 +64,17 @@ typedef struct {
     const Stored *stored;                   /* other names that files use; NULL: none */
     const Key *common, *own;                /* own keys replace common keys of that name; common NULL: none */
     StackKind kind;                         /* the stack's options; sizes, eps and rope are config.json's */
+    int head, from_zero;                    /* of judges: see RewardConfig */
 } Family;
 
 #define P(field) offsetof(ModelConfig, field)
 #define J(field) offsetof(RewardConfig, field)
+/* Both kinds of configurations begin with the same fields, whose places P gives. */
+typedef char same_places[P(stack) == J(stack) && P(eos_count) == J(eos_count) ? 1 : -1];
 #define HEADS_MAX 65536
 #define LAYERS_MAX 4096
 
-#define LLAMA_NAMES \
+#define LLAMA_BODY \
     [NAME_WORD] = "model.embed_tokens.weight", \
     [NAME_NORM1] = "model.layers.%d.input_layernorm.weight", \
     [NAME_Q] = "model.layers.%d.self_attn.q_proj.weight", \
@@ -81,8 +85,7 @@ typedef struct {
     [NAME_GATE] = "model.layers.%d.mlp.gate_proj.weight", \
     [NAME_UP] = "model.layers.%d.mlp.up_proj.weight", \
     [NAME_DOWN] = "model.layers.%d.mlp.down_proj.weight", \
-    [NAME_NORM] = "model.norm.weight", \
-    [NAME_HEAD] = "lm_head.weight"
+    [NAME_NORM] = "model.norm.weight"
 #define LLAMA_BIASES \
     [NAME_Q_B] = "model.layers.%d.self_attn.q_proj.bias", \
     [NAME_K_B] = "model.layers.%d.self_attn.k_proj.bias", \
@@ -91,10 +94,12 @@ typedef struct {
     [NAME_GATE_B] = "model.layers.%d.mlp.gate_proj.bias", \
     [NAME_UP_B] = "model.layers.%d.mlp.up_proj.bias", \
     [NAME_DOWN_B] = "model.layers.%d.mlp.down_proj.bias"
+#define LLAMA_NAMES LLAMA_BODY, LLAMA_BIASES, [NAME_HEAD] = "lm_head.weight"
+#define LLAMA_JUDGE LLAMA_BODY, LLAMA_BIASES, [NAME_HEAD] = "score.weight"
 #define LLAMA_STACK \
     .norm = NORM_RMS, .norm_place = NORM_PRE, .activation = ACT_SILU, .gated = 1, .causal = 1, .rotary = 1
 
-static const Names llama_names = { { LLAMA_NAMES, LLAMA_BIASES }, 0 };
+static const Names llama_names = { { LLAMA_NAMES }, 0 };
 static const Stored meta_names[] = {
     { NAME_WORD, "tok_embeddings.weight", AS_IS }, { NAME_NORM1, "layers.%d.attention_norm.weight", AS_IS },
     { NAME_Q, "layers.%d.attention.wq.weight", PAIRED }, { NAME_K, "layers.%d.attention.wk.weight", PAIRED },
@@ -111,7 +116,7 @@ static const Key decoder_keys[] = {
     { "architectures", KEY_CLASS, 0, 0, 0, NULL },
     { "attention_dropout", KEY_FIXED, 0, 0, 0, "0.0" },
     { "bos_token_id", KEY_ID, P(bos), 1, 0, NULL },
-    { "eos_token_id", KEY_EOS, 0, 2, 0, NULL },
+    { "eos_token_id", KEY_EOS, P(eos), 2, 0, NULL },
     { "head_dim", KEY_DERIVED, P(stack.D), 0, HEADS_MAX, NULL },
     { "hidden_act", KEY_ACT, P(stack), 0, 0, "silu" },
     { "hidden_size", KEY_SIZE, P(stack.C), 4096, SIZE_LIMIT, NULL },
@@ -150,10 +155,10 @@ static const Key mistral_keys[] = {
     { NULL, 0, 0, 0, 0, NULL },
 };
 
-static const Names qwen2_names = { { LLAMA_NAMES, LLAMA_BIASES }, 0 };
+static const Names qwen2_names = { { LLAMA_NAMES }, 0 };
 static const Key qwen2_keys[] = {
     { "bos_token_id", KEY_ID, P(bos), -1, 0, NULL },
-    { "eos_token_id", KEY_EOS, 0, -1, 0, NULL },
+    { "eos_token_id", KEY_EOS, P(eos), -1, 0, NULL },
     { "intermediate_size", KEY_SIZE, P(stack.F), 22016, SIZE_LIMIT, NULL },
     { "layer_types", KEY_LAYERS, P(stack), 0, 0, NULL },
     { "max_position_embeddings", KEY_SIZE, P(positions), 32768, SIZE_LIMIT, NULL },
@@ -165,14 +170,14 @@ static const Key qwen2_keys[] = {
     { NULL, 0, 0, 0, 0, NULL },
 };
 
-static const Names qwen3_names = { { LLAMA_NAMES, LLAMA_BIASES,
-    [NAME_Q_NORM] = "model.layers.%d.self_attn.q_norm.weight",
-    [NAME_K_NORM] = "model.layers.%d.self_attn.k_norm.weight",
-}, 0 };
+#define QWEN3_NORMS \
+    [NAME_Q_NORM] = "model.layers.%d.self_attn.q_norm.weight", \
+    [NAME_K_NORM] = "model.layers.%d.self_attn.k_norm.weight"
+static const Names qwen3_names = { { LLAMA_NAMES, QWEN3_NORMS }, 0 };
 static const Key qwen3_keys[] = {
     { "attention_bias", KEY_BIAS, P(stack), 0, BIAS_QKV | BIAS_O, NULL },
     { "bos_token_id", KEY_ID, P(bos), -1, 0, NULL },
-    { "eos_token_id", KEY_EOS, 0, -1, 0, NULL },
+    { "eos_token_id", KEY_EOS, P(eos), -1, 0, NULL },
     { "head_dim", KEY_DERIVED, P(stack.D), 128, HEADS_MAX, NULL },
     { "intermediate_size", KEY_SIZE, P(stack.F), 22016, SIZE_LIMIT, NULL },
     { "layer_types", KEY_LAYERS, P(stack), 0, 0, NULL },
@@ -185,11 +190,11 @@ static const Key qwen3_keys[] = {
     { NULL, 0, 0, 0, 0, NULL },
 };
 
-static const Names smollm3_names = { { LLAMA_NAMES, LLAMA_BIASES }, 0 };
+static const Names smollm3_names = { { LLAMA_NAMES }, 0 };
 static const Key smollm3_keys[] = {
     { "attention_bias", KEY_BIAS, P(stack), 0, BIAS_QKV | BIAS_O, NULL },
     { "bos_token_id", KEY_ID, P(bos), 128000, 0, NULL },
-    { "eos_token_id", KEY_EOS, 0, 128001, 0, NULL },
+    { "eos_token_id", KEY_EOS, P(eos), 128001, 0, NULL },
     { "hidden_size", KEY_SIZE, P(stack.C), 2048, SIZE_LIMIT, NULL },
     { "layer_types", KEY_LAYERS, P(stack), 0, 0, NULL },
     { "max_position_embeddings", KEY_SIZE, P(positions), 32768, SIZE_LIMIT, NULL },
@@ -229,7 +234,7 @@ static const Key gpt2_keys[] = {
     { "attn_pdrop", KEY_FIXED, 0, 0, 0, "0.1" },
     { "bos_token_id", KEY_ID, P(bos), 50256, 0, NULL },
     { "embd_pdrop", KEY_FIXED, 0, 0, 0, "0.1" },
-    { "eos_token_id", KEY_EOS, 0, 50256, 0, NULL },
+    { "eos_token_id", KEY_EOS, P(eos), 50256, 0, NULL },
     { "initializer_range", KEY_FIXED, 0, 0, 0, "0.02" },
     { "layer_norm_epsilon", KEY_EPS, P(stack.eps), 0, 0, "1e-5" },
     { "model_type", KEY_TYPE, 0, 0, 0, NULL },
@@ -272,7 +277,7 @@ static const Key neo_keys[] = {
     { "bos_token_id", KEY_ID, P(bos), 50256, 0, NULL },
     { "classifier_dropout", KEY_FIXED, 0, 0, 0, "0.1" },
     { "embed_dropout", KEY_FIXED, 0, 0, 0, "0.0" },
-    { "eos_token_id", KEY_EOS, 0, 50256, 0, NULL },
+    { "eos_token_id", KEY_EOS, P(eos), 50256, 0, NULL },
     { "hidden_size", KEY_SIZE, P(stack.C), 2048, SIZE_LIMIT, NULL },
     { "initializer_range", KEY_FIXED, 0, 0, 0, "0.02" },
     { "intermediate_size", KEY_INNER, P(stack), 0, SIZE_LIMIT, NULL },
@@ -292,97 +297,215 @@ static const Key neo_keys[] = {
     { NULL, 0, 0, 0, 0, NULL },
 };
 
+/* ---- judges ---- */
+
+static const Names llama_judge = { { LLAMA_JUDGE }, 0 }, mistral_judge = { { LLAMA_JUDGE }, 0 },
+    qwen2_judge = { { LLAMA_JUDGE }, 0 }, qwen3_judge = { { LLAMA_JUDGE, QWEN3_NORMS }, 0 },
+    gpt2_judge = { { GPT2_NAMES, GPT2_ATTENTION, [NAME_HEAD] = "score.weight" }, 1 };
+static const Key label_keys[] = {
+    { "id2label", KEY_LABELS, 0, 0, 0, NULL },
+    { "problem_type", KEY_PROBLEM, J(problem), 0, 0, NULL },
+    { NULL, 0, 0, 0, 0, NULL },
+};
+
 #define BERT_STACK .norm = NORM_LAYER, .norm_place = NORM_POST, .activation = ACT_GELU, \
                    .biases = BIAS_QKV | BIAS_O | BIAS_MLP
-#define LAYER "roberta.encoder.layer.%d."
-static const Names roberta_names = { {
-    [NAME_WORD] = "roberta.embeddings.word_embeddings.weight",
-    [NAME_POSITION] = "roberta.embeddings.position_embeddings.weight",
-    [NAME_TYPE] = "roberta.embeddings.token_type_embeddings.weight",
-    [NAME_EMBEDDING_NORM] = "roberta.embeddings.LayerNorm.weight",
-    [NAME_EMBEDDING_NORM_B] = "roberta.embeddings.LayerNorm.bias",
-    [NAME_Q] = LAYER "attention.self.query.weight", [NAME_Q_B] = LAYER "attention.self.query.bias",
-    [NAME_K] = LAYER "attention.self.key.weight", [NAME_K_B] = LAYER "attention.self.key.bias",
-    [NAME_V] = LAYER "attention.self.value.weight", [NAME_V_B] = LAYER "attention.self.value.bias",
-    [NAME_O] = LAYER "attention.output.dense.weight", [NAME_O_B] = LAYER "attention.output.dense.bias",
-    [NAME_NORM1] = LAYER "attention.output.LayerNorm.weight",
-        [NAME_NORM1_B] = LAYER "attention.output.LayerNorm.bias",
-    [NAME_UP] = LAYER "intermediate.dense.weight", [NAME_UP_B] = LAYER "intermediate.dense.bias",
-    [NAME_DOWN] = LAYER "output.dense.weight", [NAME_DOWN_B] = LAYER "output.dense.bias",
-    [NAME_NORM2] = LAYER "output.LayerNorm.weight", [NAME_NORM2_B] = LAYER "output.LayerNorm.bias",
-    [NAME_DENSE] = "classifier.dense.weight", [NAME_DENSE_B] = "classifier.dense.bias",
-    [NAME_HEAD] = "classifier.out_proj.weight", [NAME_HEAD_B] = "classifier.out_proj.bias",
+/* The names of BERT's kind; B: what they begin with. OLD_NORMS: the names of norms in very old files. */
+#define LAYER(B) B "encoder.layer.%d."
+#define BERT_NAMES(B) \
+    [NAME_WORD] = B "embeddings.word_embeddings.weight", \
+    [NAME_POSITION] = B "embeddings.position_embeddings.weight", \
+    [NAME_TYPE] = B "embeddings.token_type_embeddings.weight", \
+    [NAME_EMBEDDING_NORM] = B "embeddings.LayerNorm.weight", \
+    [NAME_EMBEDDING_NORM_B] = B "embeddings.LayerNorm.bias", \
+    [NAME_Q] = LAYER(B) "attention.self.query.weight", [NAME_Q_B] = LAYER(B) "attention.self.query.bias", \
+    [NAME_K] = LAYER(B) "attention.self.key.weight", [NAME_K_B] = LAYER(B) "attention.self.key.bias", \
+    [NAME_V] = LAYER(B) "attention.self.value.weight", [NAME_V_B] = LAYER(B) "attention.self.value.bias", \
+    [NAME_O] = LAYER(B) "attention.output.dense.weight", \
+        [NAME_O_B] = LAYER(B) "attention.output.dense.bias", \
+    [NAME_NORM1] = LAYER(B) "attention.output.LayerNorm.weight", \
+        [NAME_NORM1_B] = LAYER(B) "attention.output.LayerNorm.bias", \
+    [NAME_UP] = LAYER(B) "intermediate.dense.weight", [NAME_UP_B] = LAYER(B) "intermediate.dense.bias", \
+    [NAME_DOWN] = LAYER(B) "output.dense.weight", [NAME_DOWN_B] = LAYER(B) "output.dense.bias", \
+    [NAME_NORM2] = LAYER(B) "output.LayerNorm.weight", [NAME_NORM2_B] = LAYER(B) "output.LayerNorm.bias"
+#define OLD_NORMS(B) \
+    { NAME_EMBEDDING_NORM, B "embeddings.LayerNorm.gamma", AS_IS }, \
+    { NAME_EMBEDDING_NORM_B, B "embeddings.LayerNorm.beta", AS_IS }, \
+    { NAME_NORM1, LAYER(B) "attention.output.LayerNorm.gamma", AS_IS }, \
+    { NAME_NORM1_B, LAYER(B) "attention.output.LayerNorm.beta", AS_IS }, \
+    { NAME_NORM2, LAYER(B) "output.LayerNorm.gamma", AS_IS }, \
+    { NAME_NORM2_B, LAYER(B) "output.LayerNorm.beta", AS_IS }, \
+    { 0, NULL, 0 }
+#define DENSE_OUT \
+    [NAME_DENSE] = "classifier.dense.weight", [NAME_DENSE_B] = "classifier.dense.bias", \
+    [NAME_HEAD] = "classifier.out_proj.weight", [NAME_HEAD_B] = "classifier.out_proj.bias"
+#define CLASSIFIER [NAME_HEAD] = "classifier.weight", [NAME_HEAD_B] = "classifier.bias"
+
+static const Names roberta_names = { { BERT_NAMES("roberta."), DENSE_OUT }, 0 };
+static const Names xlm_roberta_names = { { BERT_NAMES("roberta."), DENSE_OUT }, 0 };
+static const Names bert_names = { { BERT_NAMES("bert."), CLASSIFIER,
+    [NAME_DENSE] = "bert.pooler.dense.weight", [NAME_DENSE_B] = "bert.pooler.dense.bias" }, 0 };
+static const Names electra_names = { { BERT_NAMES("electra."), DENSE_OUT,
+    [NAME_PROJECT] = "electra.embeddings_project.weight",
+    [NAME_PROJECT_B] = "electra.embeddings_project.bias" }, 0 };
+static const Stored roberta_stored[] = { OLD_NORMS("roberta.") }, bert_stored[] = { OLD_NORMS("bert.") };
+#undef LAYER
+#define LAYER "distilbert.transformer.layer.%d."
+static const Names distilbert_names = { {
+    [NAME_WORD] = "distilbert.embeddings.word_embeddings.weight",
+    [NAME_POSITION] = "distilbert.embeddings.position_embeddings.weight",
+    [NAME_EMBEDDING_NORM] = "distilbert.embeddings.LayerNorm.weight",
+    [NAME_EMBEDDING_NORM_B] = "distilbert.embeddings.LayerNorm.bias",
+    [NAME_Q] = LAYER "attention.q_lin.weight", [NAME_Q_B] = LAYER "attention.q_lin.bias",
+    [NAME_K] = LAYER "attention.k_lin.weight", [NAME_K_B] = LAYER "attention.k_lin.bias",
+    [NAME_V] = LAYER "attention.v_lin.weight", [NAME_V_B] = LAYER "attention.v_lin.bias",
+    [NAME_O] = LAYER "attention.out_lin.weight", [NAME_O_B] = LAYER "attention.out_lin.bias",
+    [NAME_NORM1] = LAYER "sa_layer_norm.weight", [NAME_NORM1_B] = LAYER "sa_layer_norm.bias",
+    [NAME_UP] = LAYER "ffn.lin1.weight", [NAME_UP_B] = LAYER "ffn.lin1.bias",
+    [NAME_DOWN] = LAYER "ffn.lin2.weight", [NAME_DOWN_B] = LAYER "ffn.lin2.bias",
+    [NAME_NORM2] = LAYER "output_layer_norm.weight", [NAME_NORM2_B] = LAYER "output_layer_norm.bias",
+    [NAME_DENSE] = "pre_classifier.weight", [NAME_DENSE_B] = "pre_classifier.bias", CLASSIFIER,
 }, 0 };
-static const Stored roberta_stored[] = {    /* the names in very old files */
-    { NAME_EMBEDDING_NORM, "roberta.embeddings.LayerNorm.gamma", AS_IS },
-    { NAME_EMBEDDING_NORM_B, "roberta.embeddings.LayerNorm.beta", AS_IS },
-    { NAME_NORM1, LAYER "attention.output.LayerNorm.gamma", AS_IS },
-    { NAME_NORM1_B, LAYER "attention.output.LayerNorm.beta", AS_IS },
-    { NAME_NORM2, LAYER "output.LayerNorm.gamma", AS_IS },
-    { NAME_NORM2_B, LAYER "output.LayerNorm.beta", AS_IS },
-    { 0, NULL, 0 },
-};
+#undef LAYER
+
 static const Key roberta_keys[] = {
     { "architectures", KEY_CLASS, 0, 0, 0, NULL },
     { "add_cross_attention", KEY_OFF, 0, 0, 0, NULL },
     { "attention_probs_dropout_prob", KEY_FIXED, 0, 0, 0, "0.1" },
-    { "bos_token_id", KEY_TOKEN, J(bos), 0, 0, NULL },
+    { "bos_token_id", KEY_TOKEN, P(bos), 0, 0, NULL },
     { "classifier_dropout", KEY_FIXED, 0, 0, 0, "null" },
-    { "eos_token_id", KEY_TOKEN, J(eos), 2, 0, NULL },
-    { "hidden_act", KEY_ONLY, 0, 0, 0, "gelu" },
+    { "eos_token_id", KEY_EOS, P(eos), 2, 0, NULL },
+    { "hidden_act", KEY_ACT, P(stack), 0, 0, "gelu" },
     { "hidden_dropout_prob", KEY_FIXED, 0, 0, 0, "0.1" },
-    { "hidden_size", KEY_SIZE, J(stack.C), 768, SIZE_LIMIT, NULL },
+    { "hidden_size", KEY_SIZE, P(stack.C), 768, SIZE_LIMIT, NULL },
     { "initializer_range", KEY_FIXED, 0, 0, 0, "0.02" },
-    { "intermediate_size", KEY_SIZE, J(stack.F), 3072, SIZE_LIMIT, NULL },
+    { "intermediate_size", KEY_SIZE, P(stack.F), 3072, SIZE_LIMIT, NULL },
     { "id2label", KEY_LABELS, 0, 0, 0, NULL },
     { "is_decoder", KEY_OFF, 0, 0, 0, NULL },
-    { "layer_norm_eps", KEY_EPS, J(stack.eps), 0, 0, "1e-12" },
-    { "max_position_embeddings", KEY_SIZE, J(positions), 512, SIZE_LIMIT, NULL },
+    { "layer_norm_eps", KEY_EPS, P(stack.eps), 0, 0, "1e-12" },
+    { "max_position_embeddings", KEY_SIZE, P(positions), 512, SIZE_LIMIT, NULL },
     { "model_type", KEY_TYPE, 0, 0, 0, NULL },
-    { "num_attention_heads", KEY_SIZE, J(stack.H), 12, HEADS_MAX, NULL },
-    { "num_hidden_layers", KEY_SIZE, J(stack.L), 12, LAYERS_MAX, NULL },
+    { "num_attention_heads", KEY_SIZE, P(stack.H), 12, HEADS_MAX, NULL },
+    { "num_hidden_layers", KEY_SIZE, P(stack.L), 12, LAYERS_MAX, NULL },
     { "num_labels", KEY_COUNT, 0, 0, 0, NULL },
-    { "pad_token_id", KEY_TOKEN, J(pad), 1, 0, NULL },
+    { "pad_token_id", KEY_TOKEN, P(pad), 1, 0, NULL },
     { "position_embedding_type", KEY_ONLY, 0, 0, 0, "absolute" },
-    { "problem_type", KEY_PROBLEM, 0, 0, 0, NULL },
+    { "problem_type", KEY_PROBLEM, J(problem), 0, 0, NULL },
     { "quantization_config", KEY_OFF, 0, 0, 0, NULL },
     { "torch_dtype", KEY_DTYPE, 0, 0, 0, NULL },
     { "type_vocab_size", KEY_SIZE, J(types), 2, SIZE_LIMIT, NULL },
     { "use_cache", KEY_FIXED, 0, 0, 0, "true" },
-    { "vocab_size", KEY_SIZE, J(V), 50265, SIZE_LIMIT, NULL },
+    { "vocab_size", KEY_SIZE, P(V), 50265, SIZE_LIMIT, NULL },
+    { NULL, 0, 0, 0, 0, NULL },
+};
+
+/* What XLM-R, BERT and ELECTRA write besides RoBERTa's keys, or with another default. */
+static const Key xlm_roberta_keys[] = {
+    { "add_cross_attention", KEY_OFF, 0, 0, 0, "false" },
+    { "is_decoder", KEY_OFF, 0, 0, 0, "false" },
+    { "tie_word_embeddings", KEY_FIXED, 0, 0, 0, "true" },
+    { "vocab_size", KEY_SIZE, P(V), 30522, SIZE_LIMIT, NULL },
+    { NULL, 0, 0, 0, 0, NULL },
+};
+static const Key bert_keys[] = {
+    { "add_cross_attention", KEY_OFF, 0, 0, 0, "false" },
+    { "bos_token_id", KEY_ID, P(bos), -1, 0, NULL },
+    { "eos_token_id", KEY_EOS, P(eos), -1, 0, NULL },
+    { "is_decoder", KEY_OFF, 0, 0, 0, "false" },
+    { "pad_token_id", KEY_TOKEN, P(pad), 0, 0, NULL },
+    { "tie_word_embeddings", KEY_FIXED, 0, 0, 0, "true" },
+    { "vocab_size", KEY_SIZE, P(V), 30522, SIZE_LIMIT, NULL },
+    { NULL, 0, 0, 0, 0, NULL },
+};
+static const Key electra_keys[] = {
+    { "add_cross_attention", KEY_OFF, 0, 0, 0, "false" },
+    { "bos_token_id", KEY_ID, P(bos), -1, 0, NULL },
+    { "embedding_size", KEY_SIZE, J(embedding), 128, SIZE_LIMIT, NULL },
+    { "eos_token_id", KEY_EOS, P(eos), -1, 0, NULL },
+    { "hidden_size", KEY_SIZE, P(stack.C), 256, SIZE_LIMIT, NULL },
+    { "intermediate_size", KEY_SIZE, P(stack.F), 1024, SIZE_LIMIT, NULL },
+    { "is_decoder", KEY_OFF, 0, 0, 0, "false" },
+    { "num_attention_heads", KEY_SIZE, P(stack.H), 4, HEADS_MAX, NULL },
+    { "pad_token_id", KEY_TOKEN, P(pad), 0, 0, NULL },
+    { "summary_activation", KEY_FIXED, 0, 0, 0, "\"gelu\"" },
+    { "summary_last_dropout", KEY_FIXED, 0, 0, 0, "0.1" },
+    { "summary_type", KEY_FIXED, 0, 0, 0, "\"first\"" },
+    { "summary_use_proj", KEY_FIXED, 0, 0, 0, "true" },
+    { "tie_word_embeddings", KEY_FIXED, 0, 0, 0, "true" },
+    { "vocab_size", KEY_SIZE, P(V), 30522, SIZE_LIMIT, NULL },
+    { NULL, 0, 0, 0, 0, NULL },
+};
+static const Key distilbert_keys[] = {
+    { "activation", KEY_ACT, P(stack), 0, 0, "gelu" },
+    { "architectures", KEY_CLASS, 0, 0, 0, NULL },
+    { "attention_dropout", KEY_FIXED, 0, 0, 0, "0.1" },
+    { "bos_token_id", KEY_ID, P(bos), -1, 0, NULL },
+    { "dim", KEY_SIZE, P(stack.C), 768, SIZE_LIMIT, NULL },
+    { "dropout", KEY_FIXED, 0, 0, 0, "0.1" },
+    { "eos_token_id", KEY_EOS, P(eos), -1, 0, NULL },
+    { "hidden_dim", KEY_SIZE, P(stack.F), 3072, SIZE_LIMIT, NULL },
+    { "initializer_range", KEY_FIXED, 0, 0, 0, "0.02" },
+    { "max_position_embeddings", KEY_SIZE, P(positions), 512, SIZE_LIMIT, NULL },
+    { "model_type", KEY_TYPE, 0, 0, 0, NULL },
+    { "n_heads", KEY_SIZE, P(stack.H), 12, HEADS_MAX, NULL },
+    { "n_layers", KEY_SIZE, P(stack.L), 6, LAYERS_MAX, NULL },
+    { "pad_token_id", KEY_TOKEN, P(pad), 0, 0, NULL },
+    { "qa_dropout", KEY_FIXED, 0, 0, 0, "0.1" },
+    { "quantization_config", KEY_OFF, 0, 0, 0, NULL },
+    { "seq_classif_dropout", KEY_FIXED, 0, 0, 0, "0.2" },
+    /* files have the table of positions in either case */
+    { "sinusoidal_pos_embds", KEY_FIXED, 0, 0, 0, "false" },
+    { "tie_word_embeddings", KEY_FIXED, 0, 0, 0, "true" },
+    { "torch_dtype", KEY_DTYPE, 0, 0, 0, NULL },
+    { "vocab_size", KEY_SIZE, P(V), 30522, SIZE_LIMIT, NULL },
     { NULL, 0, 0, 0, 0, NULL },
 };
 
 static const Family families[] = {
     { "LlamaForCausalLM", "llama", 0, &llama_names, "model.", meta_names, decoder_keys, llama_keys,
-      { LLAMA_STACK } },
+      { LLAMA_STACK }, 0, 0 },
     { "LLaMAForCausalLM", "llama", 0, &llama_names, "model.", meta_names, decoder_keys, llama_keys,
-      { LLAMA_STACK } },
+      { LLAMA_STACK }, 0, 0 },
     { "MistralForCausalLM", "mistral", 0, &mistral_names, "model.", meta_names, decoder_keys, mistral_keys,
-      { LLAMA_STACK } },
+      { LLAMA_STACK }, 0, 0 },
     { "Qwen2ForCausalLM", "qwen2", 0, &qwen2_names, "model.", NULL, decoder_keys, qwen2_keys,
-      { LLAMA_STACK, .biases = BIAS_QKV } },
+      { LLAMA_STACK, .biases = BIAS_QKV }, 0, 0 },
     { "Qwen3ForCausalLM", "qwen3", 0, &qwen3_names, "model.", NULL, decoder_keys, qwen3_keys,
-      { LLAMA_STACK, .qk_norm = 1 } },
+      { LLAMA_STACK, .qk_norm = 1 }, 0, 0 },
     { "SmolLM3ForCausalLM", "smollm3", 0, &smollm3_names, "model.", NULL, decoder_keys, smollm3_keys,
-      { LLAMA_STACK } },
+      { LLAMA_STACK }, 0, 0 },
     { "GPTNeoForCausalLM", "gpt_neo", 0, &neo_names, "transformer.", NULL, NULL, neo_keys,
       { .norm = NORM_LAYER, .norm_place = NORM_PRE, .activation = ACT_GELU_TANH, .causal = 1, .scale = 1,
-        .biases = BIAS_O | BIAS_MLP } },
-    { "GPT2LMHeadModel", "gpt2", 0, &gpt2_names, "transformer.", NULL, NULL, gpt2_keys, { GPT2_STACK } },
+        .biases = BIAS_O | BIAS_MLP }, 0, 0 },
+    { "GPT2LMHeadModel", "gpt2", 0, &gpt2_names, "transformer.", NULL, NULL, gpt2_keys, { GPT2_STACK }, 0, 0 },
     { "RobertaForSequenceClassification", "roberta", 1, &roberta_names, "roberta.", roberta_stored, NULL,
-      roberta_keys, { BERT_STACK } },
-    /* the published bases, which have no classifier (rm --new-head) */
-    { "RobertaForMaskedLM", "roberta", 1, &roberta_names, "roberta.", roberta_stored, NULL, roberta_keys,
-      { BERT_STACK } },
+      roberta_keys, { BERT_STACK }, 0, 0 },
+    { "XLMRobertaForSequenceClassification", "xlm-roberta", 1, &xlm_roberta_names, "roberta.", NULL,
+      roberta_keys, xlm_roberta_keys, { BERT_STACK }, 0, 0 },
+    { "BertForSequenceClassification", "bert", 1, &bert_names, "bert.", bert_stored, roberta_keys, bert_keys,
+      { BERT_STACK }, 0, 1 },
+    { "DistilBertForSequenceClassification", "distilbert", 1, &distilbert_names, "distilbert.", NULL,
+      label_keys, distilbert_keys, { BERT_STACK, .eps = 1e-12f }, HEAD_RELU, 1 },
+    { "ElectraForSequenceClassification", "electra", 1, &electra_names, "electra.", NULL, roberta_keys,
+      electra_keys, { BERT_STACK }, HEAD_GELU, 1 },
+    { "LlamaForSequenceClassification", "llama", 1, &llama_judge, "model.", NULL, decoder_keys, llama_keys,
+      { LLAMA_STACK }, 0, 1 },
+    { "MistralForSequenceClassification", "mistral", 1, &mistral_judge, "model.", NULL, decoder_keys,
+      mistral_keys, { LLAMA_STACK }, 0, 1 },
+    { "Qwen2ForSequenceClassification", "qwen2", 1, &qwen2_judge, "model.", NULL, decoder_keys, qwen2_keys,
+      { LLAMA_STACK, .biases = BIAS_QKV }, 0, 1 },
+    { "Qwen3ForSequenceClassification", "qwen3", 1, &qwen3_judge, "model.", NULL, decoder_keys, qwen3_keys,
+      { LLAMA_STACK, .qk_norm = 1 }, 0, 1 },
+    { "GPT2ForSequenceClassification", "gpt2", 1, &gpt2_judge, "transformer.", NULL, label_keys, gpt2_keys,
+      { GPT2_STACK }, 0, 1 },
 };
 enum { FAMILIES = sizeof families / sizeof *families };
 
-/* Returns the first family of a model_type, which has to be in the table. */
-static const Family *family_of(const char *type) {
-    const Family *y = families;
-    while (strcmp(y->type, type) != 0) y++;
-    return y;
+/* Returns the first family of a model_type; NULL: there is none. */
+static const Family *family_of(const char *type, int judge) {
+    int i = 0;
+    while (i < FAMILIES && (families[i].judge != judge || strcmp(families[i].type, type) != 0)) i++;
+    return i < FAMILIES ? &families[i] : NULL;
 }
 
 /* Sets the options of a stack to those of `kind`; its sizes, window, eps and rope stay. */
@@ -397,20 +520,39 @@ static void set_kind(StackKind *to, StackKind kind) {
     kind.eps = to->eps;
     kind.rope = to->rope;
     *to = kind;
+    if (!to->K) to->K = to->H;
+    if (!to->D && to->H > 0) to->D = to->C / to->H;
 }
 
-void config_llama(ModelConfig *c) {
-    const Family *y = family_of("llama");
+int config_policy(ModelConfig *c, const char *type) {
+    const Family *y = family_of(type, 0);
+    if (!y) return E_UNSUPPORTED;
     c->names = y->names;
+    c->learned = y->names->part[NAME_POSITION] != NULL;
     set_kind(&c->stack, y->kind);
+    return OK;
 }
 
-void config_roberta(RewardConfig *c) {
-    const Family *y = family_of("roberta");
+int config_judge(RewardConfig *c, const char *type) {
+    const Family *y = family_of(type, 1);
+    if (!y) return E_UNSUPPORTED;
     c->names = y->names;
+    c->head = y->head;
+    c->from_zero = y->from_zero;
     set_kind(&c->stack, y->kind);
-    c->stack.K = c->stack.H;
-    c->stack.D = c->stack.H > 0 ? c->stack.C / c->stack.H : 0;
+    return OK;
+}
+
+/* Returns 1 if a class holds the body of a model of its model_type, with another head or none: what
+ * `rm --new-head` begins with. */
+static int is_base(const char *class) {
+    static const char *const end[] = { "ForMaskedLM", "ForPreTraining", "ForCausalLM", "LMHeadModel", "Model" };
+    const size_t n = strlen(class);
+    for (size_t i = 0; i < sizeof end / sizeof *end; i++) {
+        const size_t m = strlen(end[i]);
+        if (n > m && strcmp(class + n - m, end[i]) == 0) return 1;
+    }
+    return 0;
 }
 
 /* Returns the family that "architectures" names, or without architectures "model_type". Complains and returns
@@ -425,10 +567,10 @@ static const Family *family_read(Fields *f, int judge) {
         for (int i = 0; i < FAMILIES && !found; i++)
             if (families[i].judge == judge && strcmp(name, families[i].architecture) == 0)
                 found = &families[i];
-        if (!found) complain(f, E_UNSUPPORTED, "architecture", name);
+        if (!found && !(judge && type && is_base(name) && family_of(type, 1)))
+            complain(f, E_UNSUPPORTED, "architecture", name);
     }
-    for (int i = 0; type && i < FAMILIES && !found; i++)
-        if (families[i].judge == judge && strcmp(type, families[i].type) == 0) found = &families[i];
+    if (!found && type) found = family_of(type, judge);
     if (!found && !type) complain(f, E_MISSING, "config.json without", "model_type");
     else if (type && (!found || strcmp(type, found->type) != 0))
         complain(f, E_UNSUPPORTED, "model_type", type);
@@ -442,21 +584,27 @@ static const Family *family_written(const Names *names, int judge) {
     return i < FAMILIES ? &families[i] : NULL;
 }
 
-/* Lists the family's keys in the order of writing: its common keys, with its own keys inserted by name.
- * Returns the number of keys. */
+/* Inserts a key by its name, or replaces the key of that name. Returns the number of keys. */
+static int insert_key(const Key *list[KEYS_MAX], int n, const Key *k) {
+    int i = 0;
+    for (int j = 0; j < n; j++) if (strcmp(list[j]->key, k->key) == 0) { list[j] = k; return n; }
+    while (i < n && strcmp(list[i]->key, k->key) < 0) i++;
+    memmove(list + i + 1, list + i, (size_t)(n - i) * sizeof *list);
+    list[i] = k;
+    return n + 1;
+}
+
+/* Lists the family's keys in the order of writing: its common keys, with its own keys, and for judges those
+ * about labels, inserted by name. Returns the number of keys. */
 static int family_keys(const Key *list[KEYS_MAX], const Family *y) {
     int n = 0;
     for (const Key *k = y->common; k && k->key; k++) list[n++] = k;
-    for (const Key *k = y->own; k->key; k++) {
-        int i = 0;
-        while (i < n && y->common && strcmp(list[i]->key, k->key) < 0) i++;
-        if (!y->common) i = n;
-        if (i == n || strcmp(list[i]->key, k->key) != 0) {
-            memmove(list + i + 1, list + i, (size_t)(n - i) * sizeof *list);
-            n++;
-        }
-        list[i] = k;
+    if (!y->common) {                       /* one list, in its own order */
+        for (const Key *k = y->own; k->key; k++) list[n++] = k;
+        return n;
     }
+    for (const Key *k = y->own; k->key; k++) n = insert_key(list, n, k);
+    for (const Key *k = label_keys; y->judge && k->key; k++) n = insert_key(list, n, k);
     return n;
 }
 
@@ -480,7 +628,11 @@ static const struct { const char *stem, *pattern; } spare[] = {
     { "", "*rotary_emb.inv_freq" }, { "", "*rotary_emb.cos_cached" }, { "", "*rotary_emb.sin_cached" },
     { "", "*rope.freqs" }, { "", "*embeddings.position_ids" }, { "", "*embeddings.token_type_ids" },
     { "roberta.", "roberta.pooler.*" }, { "roberta.", "pooler.*" }, { "roberta.", "classifier.*" },
-    { "roberta.", "lm_head.*" },
+    { "roberta.", "lm_head.*" }, { "bert.", "cls.*" }, { "bert.", "classifier.*" },
+    { "distilbert.", "vocab_*" }, { "distilbert.", "*classifier.*" }, { "electra.", "discriminator_predictions.*" },
+    { "electra.", "generator_*" }, { "electra.", "classifier.*" }, { "transformer.", "*attn.bias" },
+    { "transformer.", "*attn.masked_bias" }, { "transformer.", "*attention.bias" },
+    { "transformer.", "*attention.masked_bias" },
 };
 
 int family_spares(const char *own, const char *name) {
@@ -512,25 +664,27 @@ int family_name(char *out, size_t cap, const char *name, int k, int *paired) {
 
 /* ---- reading: keys with lists or objects ---- */
 
-/* Appends an id to c->eos, unless it is there already. Returns 0 if there is no room. */
-static int add_eos(ModelConfig *c, int id) {
-    for (int i = 0; i < c->eos_count; i++) if (c->eos[i] == id) return 1;
-    if (c->eos_count == (int)(sizeof c->eos / sizeof *c->eos)) return 0;
-    c->eos[c->eos_count++] = id;
+/* Appends an id to a list of *count ids, unless it is there already. Returns 0 if there is no room. */
+static int add_eos(int *eos, int *count, int id) {
+    for (int i = 0; i < *count; i++) if (eos[i] == id) return 1;
+    if (*count == (int)(sizeof ((ModelConfig *)0)->eos / sizeof *eos)) return 0;
+    eos[(*count)++] = id;
     return 1;
 }
 
-/* Reads eos_token_id, an id or a list of ids. If it is absent, the id is `fallback` (-1: there is none). */
-static void read_eos(Fields *f, ModelConfig *c, int fallback) {
+/* Reads eos_token_id, an id or a list of ids, into a ModelConfig or RewardConfig. If it is absent, the id is
+ * `fallback` (-1: there is none). */
+static void read_eos(Fields *f, void *config, int fallback) {
     const Json *j = json_get(f->object, "eos_token_id"), *id;
-    if (!j) { if (fallback >= 0) add_eos(c, fallback); return; }
+    int *eos = (int *)(void *)((char *)config + P(eos)), *count = (int *)(void *)((char *)config + P(eos_count));
+    if (!j) { if (fallback >= 0) add_eos(eos, count, fallback); return; }
     if (j->type == JSON_NULL) return;
     id = j->type == JSON_ARRAY ? j->child : j;
     for (; id; id = j->type == JSON_ARRAY ? id->next : NULL) {
         uint64_t value;
         if (!json_whole(id, &value) || value >= INT_MAX)
             complain(f, E_FORMAT, "not a token id:", "eos_token_id");
-        else if (!add_eos(c, (int)value)) complain(f, E_RANGE, "more than 8 ids:", "eos_token_id");
+        else if (!add_eos(eos, count, (int)value)) complain(f, E_RANGE, "more than 8 ids:", "eos_token_id");
         if (f->code != OK) return;
     }
 }
@@ -745,6 +899,16 @@ static void read_labels(Fields *f, RewardConfig *c) {
     }
 }
 
+/* The texts of problem_type, in the order of PROBLEM_REGRESSION ... */
+static const char *const problems[] = { "regression", "single_label_classification",
+                                        "multi_label_classification" };
+static void read_problem(Fields *f, const char *key, int *problem) {
+    const char *name = field_text(f, key, NULL);
+    *problem = PROBLEM_UNSAID;
+    for (int i = 0; i < 3 && name; i++) if (strcmp(name, problems[i]) == 0) *problem = i + 1;
+    if (name && !*problem) complain(f, E_UNSUPPORTED, key, name);
+}
+
 /* ---- reading: a configuration, key by key ---- */
 
 /* The names of activations. The first name of each is the one that is written, unless the key's default has
@@ -808,6 +972,7 @@ static void read_key(Fields *f, const Key *k, void *config) {
     case KEY_KINDS: read_kinds(f, stack, k->key); break;
     case KEY_BITS: read_quantization(f, &types); break;
     case KEY_LABELS: read_labels(f, config); break;
+    case KEY_PROBLEM: read_problem(f, k->key, number); break;
     default: break;
     }
 }
@@ -826,32 +991,27 @@ static const Family *read_keys(Fields *f, void *config, StackKind *stack, int ju
 }
 
 /* Sets the sizes that follow from others, and checks that the sizes fit together. */
-static void check_policy(Fields *f, ModelConfig *c) {
-    StackKind *s = &c->stack;
+static void check_stack(Fields *f, StackKind *s, int *positions) {
     if (!s->K) s->K = s->H;
     if (!s->D && s->C % s->H) complain(f, E_RANGE, "not a multiple of num_attention_heads:", "hidden_size");
     if (!s->D) s->D = s->C / s->H;
     if (!s->F) s->F = 4 * s->C;
     if (s->rope.type != ROPE_PLAIN && s->rope.type != ROPE_LINEAR && !s->rope.original)
-        s->rope.original = c->positions;
+        s->rope.original = *positions;
     /* beyond these positions dynamic scaling would turn with the length of the text */
-    if (s->rope.type == ROPE_DYNAMIC && c->positions > s->rope.original) c->positions = s->rope.original;
+    if (s->rope.type == ROPE_DYNAMIC && *positions > s->rope.original) *positions = s->rope.original;
     if (s->H % s->K) complain(f, E_RANGE, "not a divisor of num_attention_heads:", "num_key_value_heads");
     if (s->D < 1 || (s->rotary && s->D % 2)) complain(f, E_RANGE, "not even:", "head_dim");
     if ((uint64_t)s->H * (uint64_t)s->D > SIZE_LIMIT)
         complain(f, E_RANGE, "too large with num_attention_heads:", "head_dim");
 }
 
-/* Sets the sizes of a judge that follow from others, and checks that sizes and ids fit together. */
+/* Does the same for a judge, and checks that sizes and ids fit together. */
 static void check_judge(Fields *f, RewardConfig *c) {
-    StackKind *s = &c->stack;
-    s->K = s->H;
-    s->D = s->C / s->H;
-    if (s->C % s->H) complain(f, E_RANGE, "not a multiple of num_attention_heads:", "hidden_size");
-    if (c->bos >= c->V || c->eos >= c->V || c->pad >= c->V)
-        complain(f, E_RANGE, "smaller than the ids of special tokens:", "vocab_size");
-    if (c->positions < c->pad + 3)          /* the first token has position pad + 1 */
-        complain(f, E_RANGE, "no room for a text:", "max_position_embeddings");
+    check_stack(f, &c->stack, &c->positions);
+    if (c->embedding == c->stack.C) c->embedding = 0;
+    if (c->pad >= c->V) complain(f, E_RANGE, "not below vocab_size:", "pad_token_id");
+    if (c->positions < (c->from_zero ? 2 : c->pad + 3)) complain(f, E_RANGE, "no room for a text:", "max_position_embeddings");
 }
 
 static int load_config(ModelConfig *c, const char *folder, Pool *pool, Error *err) {
@@ -865,7 +1025,7 @@ static int load_config(ModelConfig *c, const char *folder, Pool *pool, Error *er
     if (!y) return f.code;
     c->names = y->names;
     c->learned = y->names->part[NAME_POSITION] != NULL;
-    check_policy(&f, c);
+    check_stack(&f, &c->stack, &c->positions);
     if (f.code != OK) return f.code;
     /* if generation_config.json says what ends a text, config.json's ids do not count (transformers) */
     generation = path_in(folder, "generation_config.json", "", pool);
@@ -895,6 +1055,8 @@ int reward_config_load(RewardConfig *c, const char *folder, Pool *pool, Error *e
         y = read_keys(&f, c, &c->stack, 1);
         if (y) {
             c->names = y->names;
+            c->head = y->head;
+            c->from_zero = y->from_zero;
             check_judge(&f, c);
         }
         code = f.code;
@@ -915,10 +1077,13 @@ int config_quantization(WeightTypes *w, const char *folder, Pool *pool, Error *e
 
 /* ---- writing ---- */
 
-static void put_eos(Buffer *b, const ModelConfig *c) {
-    if (c->eos_count <= 1) { put_id(b, "eos_token_id", c->eos_count ? c->eos[0] : -1); return; }
+/* Writes the ids of a ModelConfig or RewardConfig that end a text. */
+static void put_eos(Buffer *b, const void *config) {
+    const int *eos = (const int *)(const void *)((const char *)config + P(eos));
+    const int count = *(const int *)(const void *)((const char *)config + P(eos_count));
+    if (count <= 1) { put_id(b, "eos_token_id", count ? eos[0] : -1); return; }
     put_key(b, "eos_token_id");
-    for (int i = 0; i < c->eos_count; i++) { buffer_text(b, i ? ", " : "["); buffer_integer(b, c->eos[i]); }
+    for (int i = 0; i < count; i++) { buffer_text(b, i ? ", " : "["); buffer_integer(b, eos[i]); }
     buffer_text(b, "]");
 }
 
@@ -1071,7 +1236,7 @@ static void write_key(Buffer *b, const Key *k, const Written *w) {
     case KEY_LABELS: put_labels(b, judge); break;
     case KEY_COUNT: put_int(b, k->key, judge->labels); break;
     case KEY_PROBLEM:
-        put_text(b, k->key, judge->labels == 1 ? "regression" : "single_label_classification");
+        put_text(b, k->key, problems[judge->problem ? judge->problem - 1 : judge->labels > 1]);
         break;
     default: break;
     }

@@ -181,7 +181,7 @@ int llama2c_load(Llama2c *l, const char *path, Pool *pool, Error *err) {
     int code;
     memset(l, 0, sizeof *l);
     memset(&r, 0, sizeof r);
-    config_llama(&l->config);
+    config_policy(&l->config, "llama");
     l->config.stack.eps = 1e-5f;
     l->config.stack.rope.theta = 10000;
     l->config.bos = 1;

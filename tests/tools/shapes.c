@@ -64,7 +64,7 @@ static void write_policy(Pool *pool) {
     c.tied = opt.tied;
     c.stack.eps = 1e-5f; c.stack.rope.theta = 10000;
     c.bos = 1; c.pad = -1; c.eos[0] = 2; c.eos_count = !opt.no_eos;
-    config_llama(&c);
+    config_policy(&c, "llama");
     must(model_carve(&m, &c, NULL, 0, 1, pool, &a, &err), &err, NULL);
     a = cli_arena(a.used, "the policy's weights");
     must(model_carve(&m, &c, NULL, 0, 1, pool, &a, &err), &err, NULL);
@@ -88,10 +88,10 @@ static void write_reward(Pool *pool) {
     c.stack.F = or_else(opt.ffn, 3072); c.positions = or_else(opt.positions, 514);
     c.types = 1; c.stack.eps = 1e-5f;
     if (c.stack.C % c.stack.H) usage_error("--heads has to divide", "--dim");
-    c.pad = 1; c.bos = 0; c.eos = 2; c.labels = 2;
+    c.pad = 1; c.bos = 0; c.eos[0] = 2; c.eos_count = 1; c.labels = 2;
     strcpy(c.label[0], "nothate");
     strcpy(c.label[1], "hate");
-    config_roberta(&c);
+    config_judge(&c, "roberta");
     must(reward_carve(&m, &c, NULL, 0, pool, &a, &err), &err, NULL);
     a = cli_arena(a.used, "the judge's weights");
     must(reward_carve(&m, &c, NULL, 0, pool, &a, &err), &err, NULL);

@@ -329,7 +329,7 @@ static void golden_roberta(void) {
               && strcmp(c.label[c.labels - 1], i ? "pos" : "hate") == 0, "%s: labels", names[i]);
         CHECK(c.V == (i ? 211 : 101) && c.stack.C == (i ? 54 : 48) && c.stack.L == 2 + i
               && c.stack.H == (i ? 6 : 4) && c.stack.F == (i ? 77 : 96) && c.positions == 66 && c.types == 1
-              && c.stack.eps == 1e-5f && c.pad == 1 && c.bos == 0 && c.eos == 2, "%s: sizes", names[i]);
+              && c.stack.eps == 1e-5f && c.pad == 1 && c.bos == 0 && c.eos[0] == 2, "%s: sizes", names[i]);
         l = roberta_list(&c);
         CHECK(checkpoint_load(folder, "model", l.tensor, l.count, &pool, fresh()) == OK,
               "%s: weights: %s", names[i], err.what);
@@ -1424,11 +1424,17 @@ static void quantization_configs(void) {
     L1(t, "5") L1(t, "6") L1(t, "7") L1(t, "8") L1(t, "9")
 static const struct { const char *json; int code; const char *says; } robertas[] = {
     { "{" ROBERTA "}", OK, "" },
-    { "{" ROBERTA ",\"hidden_act\":\"gelu_new\"}", E_UNSUPPORTED, "hidden_act 'gelu_new'" },
+    { "{" ROBERTA ",\"hidden_act\":\"gelu_10\"}", E_UNSUPPORTED, "hidden_act 'gelu_10'" },
+    { "{" ROBERTA ",\"hidden_act\":\"gelu_new\"}", OK, "" },
+    { "{" ROBERTA ",\"problem_type\":\"ranking\"}", E_UNSUPPORTED, "problem_type 'ranking'" },
+    { "{\"architectures\":[\"BertForMaskedLM\"],\"model_type\":\"bert\"}", OK, "" },
+    { "{\"architectures\":[\"BertForTokenClassification\"],\"model_type\":\"bert\"}", E_UNSUPPORTED,
+    "BertForTokenClassification" },
+    { "{\"architectures\":[\"DebertaV2ForSequenceClassification\"],\"model_type\":\"deberta-v2\"}",
+    E_UNSUPPORTED, "DebertaV2ForSequenceClassification" },
     { "{" ROBERTA ",\"position_embedding_type\":\"relative_key\"}", E_UNSUPPORTED,
     "position_embedding_type 'relative_key'" },
-    { "{\"architectures\":[\"BertForSequenceClassification\"],\"model_type\":\"bert\"}", E_UNSUPPORTED,
-    "BertForSequenceClassification" },
+    { "{\"architectures\":[\"BertForSequenceClassification\"],\"model_type\":\"bert\"}", OK, "" },
     { "{\"architectures\":[\"RobertaForMaskedLM\"],\"model_type\":\"roberta\"}", OK, "" },
     { "{" ROBERTA ",\"id2label\":{\"0\":\"a\",\"2\":\"b\"}}", E_FORMAT, "id2label" },
     { "{" ROBERTA ",\"id2label\":{\"0\":\"a\",\"0\":\"b\"}}", E_FORMAT, "id2label" },
@@ -1441,7 +1447,7 @@ static const struct { const char *json; int code; const char *says; } robertas[]
     { "{" ROBERTA ",\"id2label\":{" L10("0") L10("1") L10("2") "\"30\":\"x\",\"31\":\"x\",\"32\":\"x\"}}",
     E_RANGE, "id2label" },
     { "{" ROBERTA ",\"hidden_size\":61}", E_RANGE, "hidden_size" },
-    { "{" ROBERTA ",\"vocab_size\":2}", E_RANGE, "vocab_size" },
+    { "{" ROBERTA ",\"vocab_size\":1}", E_RANGE, "pad_token_id" },
     { "{" ROBERTA ",\"max_position_embeddings\":3}", E_RANGE, "max_position_embeddings" },
     { "{" ROBERTA ",\"is_decoder\":true}", E_UNSUPPORTED, "is_decoder" },
 };
@@ -1470,7 +1476,7 @@ static void roberta_configs(void) {
             && c.V == d.V && c.stack.C == d.stack.C && c.stack.L == d.stack.L && c.stack.H == d.stack.H
             && c.stack.F == d.stack.F && c.labels == d.labels && c.positions == d.positions
             && c.types == d.types && c.stack.eps == d.stack.eps && c.pad == d.pad && c.bos == d.bos
-            && c.eos == d.eos, "RoBERTa's config saved and loaded: %s", err.what);
+            && c.eos[0] == d.eos[0], "RoBERTa's config saved and loaded: %s", err.what);
 }
 
 #define LORA "\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":8"

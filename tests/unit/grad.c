@@ -400,7 +400,7 @@ static void judge_model(int trainable, int R, int recompute) {
     memset(&c, 0, sizeof c);
     c.V = 10; c.stack.C = 8; c.stack.L = 2; c.stack.H = 2; c.stack.F = 12; c.positions = 12; c.types = 1;
     c.stack.eps = 1e-5;
-    c.pad = 1; c.bos = 0; c.eos = 2; c.labels = 2;
+    c.pad = 1; c.bos = 0; c.eos[0] = 2; c.eos_count = 1; c.labels = 2;
     roberta_kind(&c.stack);
     c.names = &names;
     adapter = NULL;

@@ -65,7 +65,7 @@ static void carve_policy(Models *x, const Setting *s, Arena *a, Error *err) {
     c.stack.C = 45; c.stack.L = s->wide ? 1 : 2; c.stack.H = 6; c.stack.K = 3; c.stack.D = 10;
     c.stack.eps = 1e-5f; c.stack.rope.theta = 1e4;
     c.stack.F = s->wide ? 8300 : 77;
-    config_llama(&c);
+    config_policy(&c, "llama");
     model_carve(&x->m, &c, &types, !s->lora && s->type == F32, T, &pool, a, err);
     value_head_carve(&x->head, c.stack.C, 1, a);
     cache_carve(&x->kv, &c.stack, c.stack.L, B, T, a);
@@ -83,10 +83,10 @@ static void carve_judge(Models *x, const Setting *s, Arena *a, Error *err) {
     const int trainable = s->lora ? TRAIN_HEAD : s->type == F32 ? TRAIN_ALL : TRAIN_NOTHING;
     RewardConfig c;
     memset(&c, 0, sizeof c);
-    c.V = V; c.positions = T + 2; c.types = 1; c.pad = 1; c.eos = 2; c.labels = LABELS;
+    c.V = V; c.positions = T + 2; c.types = 1; c.pad = 1; c.eos[0] = 2; c.eos_count = 1; c.labels = LABELS;
     c.stack.C = 44; c.stack.L = 2; c.stack.H = c.stack.K = 4; c.stack.D = 11; c.stack.F = 70;
     c.stack.eps = 1e-5f;
-    config_roberta(&c);
+    config_judge(&c, "roberta");
     reward_carve(&x->judge, &c, &types, trainable, &pool, a, err);
     reward_saved_carve(&x->judge_saved, &c, ROWS, B, s->recompute, a);
     if (s->lora) lora_carve(&x->judge_lora, x->judge.tensor, x->judge.tensors, &lora, 1, &pool, a, err);

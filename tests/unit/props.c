@@ -77,7 +77,7 @@ static void build(int compute) {
     memset(&c, 0, sizeof c);
     c.V = V; c.stack.C = C; c.stack.L = 3; c.stack.H = 6; c.stack.K = 3; c.stack.D = 6; c.stack.F = 50;
     c.positions = T; c.stack.eps = 1e-5f; c.stack.rope.theta = 10000; c.bos = c.pad = -1;
-    config_llama(&c);
+    config_policy(&c, "llama");
     memory.used = 0;
     CHECK(model_carve(&model, &c, &types, 1, T, &pool, &memory, &err) == OK, "carve: %s %s", err.what,
           err.where);

@@ -65,7 +65,7 @@ static RewardConfig golden_config(const char *folder, Pool *pool) {
     c.stack.eps = (float)json_number(j, "layer_norm_eps", 0);
     c.pad = (int)json_number(j, "pad_token_id", 1);
     c.labels = (int)json_get(j, "id2label")->count;
-    config_roberta(&c);
+    config_judge(&c, "roberta");
     return c;
 }
 
@@ -313,8 +313,8 @@ static RewardConfig small_config(void) {
     RewardConfig c;
     memset(&c, 0, sizeof c);
     c.V = 19; c.stack.C = 12; c.stack.L = 2; c.stack.H = 3; c.stack.F = 20; c.stack.eps = 1e-5f;
-    c.positions = 11; c.types = 1; c.pad = 1; c.bos = 0; c.eos = 2; c.labels = 2;
-    config_roberta(&c);
+    c.positions = 11; c.types = 1; c.pad = 1; c.bos = 0; c.eos[0] = 2; c.eos_count = 1; c.labels = 2;
+    config_judge(&c, "roberta");
     return c;
 }
 
@@ -476,7 +476,7 @@ static void store(const Matrix *w, const float *x) {
 static Judge *judge_random(const Kind *kind) {
     RewardConfig c = small_config();
     c.stack.C = 36; c.stack.F = 68; c.stack.L = 3; c.positions = 40;
-    config_roberta(&c);
+    config_judge(&c, "roberta");
     Judge *j = judge_of(&c, kind, 50, 4), *floats = judge_make(&c, TRAIN_NOTHING, 4, 1);
     const int length[4] = { 1, 24, 9, 16 };
     reward_init(&floats->model, 5);

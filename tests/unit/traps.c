@@ -25,7 +25,7 @@ static ModelConfig policy_config(void) {
     c.V = V; c.positions = T; c.bos = 1; c.pad = -1; c.eos[0] = 2; c.eos_count = 1;
     c.stack.C = C; c.stack.H = 4; c.stack.K = 2; c.stack.D = 4; c.stack.F = 24; c.stack.L = 2;
     c.stack.eps = 1e-5f; c.stack.rope.theta = 10000;
-    config_llama(&c);
+    config_policy(&c, "llama");
     return c;
 }
 
@@ -85,8 +85,8 @@ static RewardConfig judge_config(void) {
     RewardConfig c;
     memset(&c, 0, sizeof c);
     c.V = 19; c.stack.C = 12; c.stack.L = 1; c.stack.H = 3; c.stack.F = 20; c.stack.eps = 1e-5f;
-    c.positions = 11; c.types = 1; c.pad = 1; c.eos = 2; c.labels = 1;
-    config_roberta(&c);
+    c.positions = 11; c.types = 1; c.pad = 1; c.eos[0] = 2; c.eos_count = 1; c.labels = 1;
+    config_judge(&c, "roberta");
     return c;
 }
 static void open_small_judge(void) {
