@@ -58,6 +58,7 @@ LEVELS   = core fast/threads | \
            stack | \
            model reward | \
            cli | \
+           folder | \
            train report html
 LIBRARY  = $(filter-out | $(if $(ALONE),fast/%),$(subst |, | ,$(LEVELS)))
 PROGRAMS = ppo sft rm run prep

@@ -151,6 +151,9 @@ int file_exists(const char *path);
 int file_same(const char *a, const char *b);
 /* Makes a folder and its parents; OK also if it is there already. E_UNSUPPORTED in plain C. */
 int folder_make(const char *path, Error *err);
+/* Makes a folder that is not there yet. Returns E_OPEN, without an error in *err, if it is there. Plain C:
+ * a folder that was made by hand is new until it has a log.jsonl. */
+int folder_new(const char *path, Error *err);
 int folder_exists(const char *path);        /* returns 1 or 0; plain C tries to make a file in it */
 /* Lists the names in a folder, sorted by bytes, in pool: its regular files, or with all 1 everything but
  * "." and "..". E_UNSUPPORTED in plain C. */

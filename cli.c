@@ -20,8 +20,6 @@
 #include <signal.h>
 #include <stdio.h>
 #ifdef CLI_POSIX
-#include <sys/stat.h>
-#include <sys/types.h>
 #include <unistd.h>
 #endif
 
@@ -71,7 +69,7 @@ static const struct { const char *what, *hint; } code_words[] = {
 };
 static int code_known(int code) { return code >= 0 && code < (int)(sizeof code_words / sizeof *code_words); }
 
-void die(const Error *err, const char *hint) {
+void cli_warn(const Error *err, const char *hint) {
     int code = err && code_known(err->code) ? err->code : OK;
     if (err && err->advice) hint = err->advice;
     close_line();
@@ -82,6 +80,10 @@ void die(const Error *err, const char *hint) {
     if (err && err->where[0]) fprintf(stderr, ": %s", err->where);
     if (err && err->got != err->wanted) fprintf(stderr, " (got %lld, wanted %lld)", err->got, err->wanted);
     fprintf(stderr, "\n  try: %s\n", hint && hint[0] ? hint : code_words[code].hint);
+}
+
+void die(const Error *err, const char *hint) {
+    cli_warn(err, hint);
     exit(1);
 }
 
@@ -447,8 +449,7 @@ void cli_options_json(const Program *p, Buffer *b) {
 
 /* ---- memory ---- */
 
-/* Writes a number of bytes in units of powers of 1000: "640 B", "1.5 KB", "23.4 MB". */
-static void readable(char out[32], size_t bytes) {
+void cli_bytes(char out[32], size_t bytes) {
     static const char *const unit[] = { "B", "KB", "MB", "GB", "TB", "PB", "EB" };
     double v = (double)bytes;
     int k = 0;
@@ -460,7 +461,7 @@ static void readable(char out[32], size_t bytes) {
 static void out_of_memory(size_t bytes, const char *what) {
     char size[32];
     Error e;
-    readable(size, bytes);
+    cli_bytes(size, bytes);
     memset(&e, 0, sizeof e);
     e.code = E_MEMORY;
     snprintf(e.what, sizeof e.what, "out of memory: %s wanted", size);
@@ -497,7 +498,7 @@ Arena cli_arena(size_t bytes, const char *what) {
 void cli_bill(const char *part, size_t bytes) {
     char size[32];
     close_line();
-    readable(size, bytes);
+    cli_bytes(size, bytes);
     printf("  %-40s %10s\n", part, size);
     fflush(stdout);
 }
@@ -607,56 +608,7 @@ void sparkline(char *out, size_t cap, const double *x, int n, int width) {
     out[used] = 0;
 }
 
-/* ---- runs and logs ---- */
-
-/* Makes a folder. Returns 1 if it was made, 0 if it exists already, -1 if it cannot be made. If two programs
- * make it at the same time, only one of them gets 1. */
-static int make_new_folder(const char *path) {
-#ifdef CLI_POSIX
-    if (!mkdir(path, 0777)) return 1;
-    return errno == EEXIST ? 0 : -1;
-#else
-    /* plain C cannot make a folder: an existing folder counts as new until it has a log */
-    char log[1024];
-    int n = snprintf(log, sizeof log, "%s/log.jsonl", path);
-    if (n < 0 || (size_t)n >= sizeof log) return -1;
-    return file_exists(log) ? 0 : folder_exists(path) ? 1 : -1;
-#endif
-}
-
-int run_folder(char *out, size_t cap, const char *base, const char *kind, Error *err) {
-    int rc = folder_make(base, err);
-    if (rc != OK) return rc;
-    for (int number = 1; number < 1000000; number++) {
-        int n = snprintf(out, cap, "%s/%s-%04d", base, kind, number), made;
-        if (n < 0 || (size_t)n >= cap)
-            return fail(err, E_RANGE, "the name of the run folder is too long", base, n, (long long)cap - 1);
-        made = make_new_folder(out);
-        if (made > 0) return OK;
-        if (made < 0) return fail(err, E_WRITE, "cannot make the run folder", out, 0, 0);
-    }
-    return fail(err, E_RANGE, "no number is free for a run folder", base, 0, 0);
-}
-
-void run_out(char *out, size_t cap, const char *given, const char *kind) {
-    Error err = { 0 };
-    if (!given) must(run_folder(out, cap, "runs", kind, &err), &err, "--out FOLDER");
-    else {
-        if (strlen(given) >= cap) usage_error("--out is too long a name", given);
-        strcpy(out, given);
-        must(folder_make(out, &err), &err, "--out FOLDER, in a place where folders can be made");
-    }
-}
-
-void cli_check_out(const char *out, const char *from, const char *option) {
-    char message[80];
-    if (!out) return;
-    if (!out[0]) usage_error("--out needs the name of a folder", "(nothing)");
-    if (file_exists(out) && !folder_exists(out))
-        usage_error("--out is a file, and has to be a folder or nothing yet", out);
-    snprintf(message, sizeof message, "--out would overwrite %s", option);
-    if (from && file_same(from, out)) usage_error(message, out);
-}
+/* ---- logs ---- */
 
 void log_options(const char *path, const Program *p, const char *data, Pool *pool) {
     Error err = { 0 };

@@ -173,7 +173,7 @@ int file_exists(const char *path) {
     errno = 0;
     f = fopen(path, "rb");
 #ifdef POSIX_SYSTEM
-    if (!f) return errno != ENOENT && errno != ENOTDIR;     /* it is there, and its reader says why it fails */
+    if (!f) return errno != ENOENT && errno != ENOTDIR;     /* it is there; reading it says why it fails */
 #endif
     const int file = f && !is_folder(f);
     if (f) fclose(f);
@@ -231,6 +231,11 @@ int folder_make(const char *path, Error *err) {
             return fail_system(err, E_WRITE, "cannot make the folder", part, reason);
     }
     return OK;
+}
+
+int folder_new(const char *path, Error *err) {
+    if (mkdir(path, 0777) == 0) return OK;
+    return errno == EEXIST ? E_OPEN : fail_system(err, E_WRITE, "cannot make the folder", path, errno);
 }
 
 static int compare_names(const void *a, const void *b) {
@@ -407,6 +412,12 @@ int folder_exists(const char *path) {
 int folder_make(const char *path, Error *err) {
     if (folder_exists(path)) return OK;
     return fail(err, E_UNSUPPORTED, "this system cannot make folders from here: make it by hand", path, 0, 0);
+}
+int folder_new(const char *path, Error *err) {
+    char log[4096];
+    const int n = snprintf(log, sizeof log, "%s/log.jsonl", path);
+    if (n < 0 || (size_t)n >= sizeof log) return fail(err, E_ARGUMENT, "path too long", path, 0, 0);
+    return file_exists(log) ? E_OPEN : folder_make(path, err);
 }
 int folder_list(const char *path, int all, Pool *pool, char ***names, int *count, Error *err) {
     (void)all; (void)pool;

@@ -25,7 +25,7 @@ enum { LONG_REFUSE, LONG_CUT };
 enum { VALUE_ZERO, VALUE_PYTORCH };
 
 static struct {
-    const char *policy, *reward, *tokenizer, *adapter, *out, *label, *reward_text, *dump;
+    const char *policy, *reward, *tokenizer, *adapter, *out, *label, *reward_text, *dump, *fallback;
     int score, long_response, steps, batch_size, mini_batch_size, accumulation, ppo_epochs, lr_anneal;
     int adam_tf, adaptive;
     int kl_penalty, early_stopping, whiten_rewards, biased, score_scaling, score_norm, score_normalize;
@@ -571,7 +571,7 @@ static void dump_rollout(const Progress *p, Work *w) {
         dump_floats(&b, "return", x->returns + at, n);
         buffer_text(&b, "}\n");
         must(b.failed ? E_MEMORY : OK, NULL, NULL);
-        must(file_append(o.dump, b.data, b.length, &w->err), &w->err, NULL);
+        out_append(&w->out, o.dump, b.data, b.length);
         pool_release(&w->pool, mark);
     }
 }
@@ -683,29 +683,29 @@ static int weights_are_numbers(const Models *m) {
     return !tensor_not_numbers(m->trained, m->trained_all, o.dtype);
 }
 
-/* Writes the result into the run folder: a PEFT adapter, or a whole model folder if all weights were
- * trained; and the value head. Each file is written under another name and then renamed, so an
- * interruption leaves the last good files. */
-static void save_result(const Progress *p, const Models *m, Work *w) {
-    if (m->adapter) save_adapter(&m->lora, o.policy, w->out.path, o.dtype, &w->pool);
-    else save_policy(&m->policy, m->tokenizer, w->out.path, o.dtype, 0, &w->pool);
-    save_value_head(&m->head, w->out.path, &w->pool);
-    w->out.saved = p->step;
+typedef struct { const Models *m; Work *w; } Saving;
+/* Writes the result to a folder (see Saver): a PEFT adapter, or a whole model folder if all weights were
+ * trained; and the value head. */
+static int write_result(void *run, const char *folder, Error *err) {
+    const Saving *s = run;
+    const Models *m = s->m;
+    if (!weights_are_numbers(m)) return fail(err, E_NUMBER, NOT_FOR_DTYPE, folder, 0, 0);
+    const int code = m->adapter ? save_adapter(&m->lora, o.policy, folder, o.dtype, err)
+                                : save_policy(&m->policy, m->tokenizer, folder, o.dtype, 0, err);
+    return code == OK ? save_value_head(&m->head, folder, err) : code;
 }
 
-typedef struct { const Progress *p; const Models *m; Work *w; } Saving;
-static void save_step(void *run, int step) {
-    const Saving *saving = run;
-    Progress done = *saving->p;
-    done.step = step;
-    save_result(&done, saving->m, saving->w);
+static void save_result(const Progress *p, const Models *m, Work *w, int last) {
+    Saving saving = { m, w };
+    const Saver saver = { &w->out, write_result, &saving };
+    run_save(&saver, p->step, last);
 }
 
 /* Ends the run because a NaN or an infinity came up in this step; `what` is the message. good 1: the weights
  * are still those after the previous step, and they are saved. good 0: the last save stays. */
 static void not_a_number(const Progress *p, const Models *m, Work *w, const char *what, int good) {
-    Saving saving = { p, m, w };
-    const Saver saver = { &w->out, save_step, &saving };
+    Saving saving = { m, w };
+    const Saver saver = { &w->out, write_result, &saving };
     const int moved = p->step > 1 || w->now.updates;
     stop_not_a_number(what, larger(p->step, 1), good && weights_are_numbers(m), &saver,
                       moved ? "a smaller --learning-rate, or --max-grad-norm 1"
@@ -789,7 +789,7 @@ static void log_step(const Progress *p, const Models *m, Work *work, double kl) 
     log_number(&l, "ppo/learning_rate", learning_rate(o.lr_anneal, o.lr, 0, p->step, o.steps));
     log_integer(&l, "ppo/epochs", now->epochs);
     log_integer(&l, "ppo/updates_skipped", now->skipped);
-    must(log_end(&l, &work->err), &work->err, NULL);
+    out_log(&work->out, &l);
 }
 
 /* Logs the seconds of each part of a step; returns their sum. */
@@ -807,7 +807,7 @@ static double log_time(const Progress *p, Work *w) {
     }
     log_number(&l, "time/ppo/total", total);
     log_number(&l, "time/tokens_per_second", total > 0 ? w->rollout.P / total : 0);
-    must(log_end(&l, &w->err), &w->err, NULL);
+    out_log(&w->out, &l);
     return total;
 }
 
@@ -943,7 +943,7 @@ static void log_evaluation(const Progress *p, Work *work, int k) {
     log_integer(&l, "eval/distinct_bigrams", e->bigrams[k]);
     log_integer(&l, "eval/queries_cut", e->queries_cut);
     log_integer(&l, "eval/responses_cut", e->responses_cut);
-    must(log_end(&l, &work->err), &work->err, NULL);
+    out_log(&work->out, &l);
 }
 
 /* Fills slot k of the evaluation with the policy's responses, their scores and their KL (KL_K1, whatever
@@ -993,7 +993,7 @@ static void write_samples(Work *w) {
         log_number(&l, "reward_before", e->score[0][i]);
         log_number(&l, "reward_after", e->score[1][i]);
         log_number(&l, "kl_after", e->kl[1][i]);
-        must(log_end(&l, &w->err), &w->err, NULL);
+        out_log(&w->out, &l);
         pool_release(&w->pool, mark);
     }
 }
@@ -1005,14 +1005,15 @@ static void train(Progress *p, const Models *m, Work *w) {
         PoolMark mark = pool_mark(&w->pool);
         p->step++;
         step_end(p, m, w, ppo_step(p, m, w));
+        out_begun(&w->out);
         if (!weights_are_numbers(m)) not_a_number(p, m, w, "the weights are no longer numbers", 0);
         pool_release(&w->pool, mark);
-        if (o.save_every && p->step % o.save_every == 0) save_result(p, m, w);
+        if (o.save_every && p->step % o.save_every == 0 && p->step < o.steps) save_result(p, m, w, 0);
         if (o.eval_every && p->step % o.eval_every == 0 && p->step < o.steps && w->eval.n)
             evaluate(p, m, w, 1);
         pool_release(&w->pool, mark);
     }
-    if (w->out.saved != p->step || !p->step) save_result(p, m, w);
+    if (w->out.saved != p->step || !p->step) save_result(p, m, w, 1);
 }
 
 /* Sets gain and bias so that the scores before training have mean 0 and standard deviation 1. */
@@ -1055,7 +1056,7 @@ static void run_all(Progress *p, const Models *m, Work *w) {
         printf("stopped: what is saved is the state after step %d; no evaluation after\n", p->step);
     report_run(w->out.path, o.show, &w->pool);
     printf("  %d steps in %.1f seconds; %s in %s\n", p->step, wall_clock() - begin,
-           m->adapter ? "adapter and value head" : "model, tokenizer and value head", w->out.path);
+           m->adapter ? "adapter and value head" : "model, tokenizer and value head", w->out.where);
 }
 
 /* ---- memory: the same lines measure and lay out ---- */
@@ -1343,8 +1344,9 @@ static void load_weights(Models *m, Optimizer *optimizer, Pool *pool, int keep_h
 
 /* Makes the run folder and begins its log. */
 static void run_begin(Work *w, const Program *p, const char *data) {
-    must(run_folder(w->out.path, sizeof w->out.path, o.out, "ppo", &w->err), &w->err, "--out FOLDER");
-    run_logs(&w->out, p, data, &w->pool);
+    w->out.fallback = o.fallback;
+    out_open(&w->out, NULL, 0, o.out, "ppo");
+    log_options(w->out.log, p, data, &w->pool);
     snprintf(w->samples, sizeof w->samples, "%s/samples.jsonl", w->out.path);
     printf("run folder %s\n", w->out.path);
     if (o.dump) must(file_write_all(o.dump, "", 0, &w->pool, &w->err), &w->err, "--dump-rollouts FILE");
@@ -1359,7 +1361,8 @@ static const char *preset_name(const Program *p, const char *usual, Pool *pool) 
     return json_text(settings, "preset", usual);
 }
 
-static void run(const Program *p, const char *data, const char *usual) {
+/* Returns the exit code. */
+static int run(const Program *p, const char *data, const char *usual) {
     static Whole r;
     Models *m = &r.models;
     Work *w = &r.work;
@@ -1378,12 +1381,16 @@ static void run(const Program *p, const char *data, const char *usual) {
     bill_add(&memory.bill, "data set, tokenizers, lists", w->pool.total);
     bill_add(&memory.bill, "the program itself", (size_t)4 << 20);      /* code, C library, stacks */
     bill_print(&memory.bill);
-    if (o.dry_run) return;
+    run_room(o.out, m->adapter ? m->lora.tensor : m->policy.tensor,
+             m->adapter ? m->lora.tensors : m->policy.tensors, o.dtype,
+             o.save_every, o.steps, o.dry_run);
+    if (o.dry_run) return 0;
     memory_take(&memory, &w->ws);
     load_weights(m, &r.progress.optimizer, &w->pool, cli_given(p, "value-init"));
     cli_interrupts();
     run_begin(w, p, data);
     run_all(&r.progress, m, w);
+    return run_code(&w->out);
 }
 
 /* ---- options ---- */
@@ -1404,6 +1411,7 @@ static Option options[] = {
     { "reward-text", OPT_TEXT, &o.reward_text, NULL, 0, 0, NULL,
       "no judge: the reward is how often this text occurs in the response (to try things)" },
     { "out", OPT_TEXT, &o.out, "runs", 0, 0, NULL, "folder for run folders" },
+    FALLBACK_OPTION(o.fallback),
     { "steps", OPT_INT, &o.steps, "157", COUNT(0), NULL, "PPO steps (batches of responses)" },
     SEED_OPTION(o.seed, "0", "random seed of samples, queries, mini-batches and new weights"),
     DRY_RUN_OPTION(o.dry_run),
@@ -1569,7 +1577,8 @@ static void check_options(const Program *p, const char *data) {
     if (o.adaptive && o.horizon <= 0.2 * o.batch_size)
         usage_error("one batch would take the KL coefficient to 0 or below it: a fifth of --batch-size "
                     "has to be less than", "--horizon");
-    if (o.dump && file_same(o.dump, data)) usage_error("--dump-rollouts would overwrite the dataset", data);
+    const char *const input[] = { data, o.policy, o.reward_text ? NULL : o.reward, o.adapter, o.tokenizer };
+    if (o.dump) out_file_check("--dump-rollouts", o.dump, input, 5);
     o.chunk = smaller(o.chunk, o.batch_size);
 }
 
@@ -1580,6 +1589,5 @@ int main(int argc, char **argv) {
     if (!cli_parse(&program, usual, argc, argv, &data, 1)) usage_error("which dataset?", "data/imdb.bin");
     check_options(&program, data);
     say_digits();
-    run(&program, data, usual);
-    return cli_exit_code(0);
+    return run(&program, data, usual);
 }

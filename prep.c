@@ -489,6 +489,7 @@ static int command_grammar(int argc, char **argv) {
     Buffer text = { &pool, NULL, 0, 0, 0 };
     uint64_t slots = 1024, *seen;
     if (cli_parse(&program, NULL, argc, argv, path, 1) < 1) usage_error("a grammar is missing", NULL);
+    out_file_check("--out", out, path, 1);
     while (slots < 2 * (uint64_t)count) slots *= 2;
     seen = take((size_t)slots, sizeof *seen);
     grammar.out.pool = grammar.kept.pool = &pool;
@@ -1145,6 +1146,7 @@ static void read_imdb(Collector *c, const char *folder) {
         if (!folder_exists(from))
             stop_at(E_MISSING, "no folder", from, 0, NULL,
                     "give the aclImdb folder (with train/pos and train/neg), or another --format");
+        out_file_check("--out", given.out, &from, 1);
         must(folder_list(from, 0, &pool, &name, &count, &err), &err, NULL);
         for (int i = 0; i < count; i++) {
             PoolMark mark = pool_mark(&c->scratch);
@@ -1262,6 +1264,8 @@ static int command_data(int argc, char **argv) {
         usage_error("--response excludes --chosen and --rejected", NULL);
     if (given.no_prompt && (given.prompt || given.response || given.text))
         usage_error("--no-prompt excludes --prompt, --response and --text", NULL);
+    for (int i = 0; i < paths; i++)
+        if (!folder_exists(path[i])) out_file_check("--out", given.out, &path[i], 1);
     c.scratch = cli_pool();
     if (given.labels) parse_labels(&c);
     for (int i = 0; i < paths; i++) read_input(&c, path[i]);
@@ -1310,8 +1314,9 @@ static int command_tokenizer(int argc, char **argv) {
     static Tokenizer *(*const train[])(TextSource, int, Pool *, Error *) =
         { tokenizer_train_sentencepiece, tokenizer_train_bytelevel, tokenizer_train_unigram };
     static const char *const name[] = { "SentencePiece", "byte-level BPE", "SentencePiece unigram" };
-    static int kind, vocab, max_length;
+    static int kind, vocab, max_length, force;
     static const char *out;
+    static RunFolder to;
     static Option option[] = {
         { "kind", OPT_CHOICE, &kind, "sentencepiece", 0, 0, "sentencepiece|bytelevel|unigram",
           "sentencepiece: BPE with byte fallback, as Llama's; bytelevel: BPE over bytes, as RoBERTa's; "
@@ -1321,6 +1326,7 @@ static int command_tokenizer(int argc, char **argv) {
         { "max-length", OPT_INT, &max_length, "512", 1, 1000000, NULL,
           "model_max_length in tokenizer_config.json" },
         { "out", OPT_TEXT, &out, NULL, 0, 0, NULL, "the folder to write" },
+        FORCE_OPTION(force),
     };
     static const Program program = { "prep tokenizer",
         "DATA.bin --out DIR [--kind sentencepiece|bytelevel|unigram] [--vocab N]",
@@ -1335,13 +1341,15 @@ static int command_tokenizer(int argc, char **argv) {
     Tokenizer *t;
     if (cli_parse(&program, NULL, argc, argv, path, 1) < 1) usage_error("a dataset is missing", NULL);
     if (!out) usage_error("a folder to write is missing: give --out DIR", NULL);
+    out_check(out, force, path, 1);
     must(dataset_read(&d, path[0], &pool, &err), &err, "make the dataset with prep grammar or prep data");
     source.next = next_text;
     source.context = &texts;
     t = train[kind](source, vocab, &pool, &err);
     if (!t) die(&err, "use another --vocab, or more text");
-    must(folder_make(out, &err), &err, NULL);
-    must(tokenizer_save(t, out, max_length, &pool, &err), &err, NULL);
+    out_open(&to, out, force, NULL, "tokenizer");
+    must(tokenizer_save(t, to.path, max_length, &pool, &err), &err, NULL);
+    must(out_commit(&to, &err), &err, NULL);
     printf("%s: %s tokenizer of %d ids, trained on %s\n", out,
            name[kind], tokenizer_size(t), path[0]);
     return 0;
@@ -1405,7 +1413,6 @@ static void llama2c_tokenizer(Llama2c *l, const char *from, const char *out) {
     l->config.bos = special.bos;
     l->config.eos[0] = special.eos;
     l->config.eos_count = special.eos >= 0;
-    must(folder_make(out, &err), &err, NULL);
     must(tokenizer_save(t, out, l->config.positions, &pool, &err), &err, NULL);
     if (tokenizer_kind(t) != TOKENIZER_SENTENCEPIECE || folder_exists(from)) return;
     must(file_read_all(from, &pool, &bytes, &n, &err), &err, NULL);
@@ -1414,9 +1421,11 @@ static void llama2c_tokenizer(Llama2c *l, const char *from, const char *out) {
 
 static int command_llama2c(int argc, char **argv) {
     static const char *tokenizer, *out;
-    static int dtype;
+    static int dtype, force;
+    static RunFolder to;
     static Option option[] = {
         { "out", OPT_TEXT, &out, NULL, 0, 0, NULL, "the folder to write" },
+        FORCE_OPTION(force),
         { "tokenizer", OPT_TEXT, &tokenizer, NULL, 0, 0, NULL,
           "the model's tokenizer.model (or a folder with it), which is copied; tokenizer.bin is not needed" },
         { "dtype", OPT_CHOICE, &dtype, "f32", 0, 0, "f32|bf16|f16", "type of the numbers in the file" },
@@ -1431,12 +1440,15 @@ static int command_llama2c(int argc, char **argv) {
     Error err = { 0 };
     if (cli_parse(&program, NULL, argc, argv, &path, 1) < 1) usage_error("a checkpoint is missing", NULL);
     if (!out) usage_error("a folder to write is missing: give --out DIR", NULL);
+    const char *const input[] = { path, tokenizer };
+    out_check(out, force, input, 2);
     must(llama2c_load(&l, path, &pool, &err), &err,
          "give a checkpoint of llama2.c (legacy, version 1 or version 2)");
-    if (tokenizer) llama2c_tokenizer(&l, tokenizer, out);
-    must(folder_make(out, &err), &err, NULL);
-    must(checkpoint_save(out, "model", l.tensor, l.tensors, type[dtype], 0, &pool, &err), &err, NULL);
-    must(config_save(&l.config, NULL, out, type[dtype], &pool, &err), &err, NULL);
+    out_open(&to, out, force, NULL, "llama2c");
+    if (tokenizer) llama2c_tokenizer(&l, tokenizer, to.path);
+    must(checkpoint_save(to.path, "model", l.tensor, l.tensors, type[dtype], 0, &pool, &err), &err, NULL);
+    must(config_save(&l.config, NULL, to.path, type[dtype], &pool, &err), &err, NULL);
+    must(out_commit(&to, &err), &err, NULL);
     printf("%s: %d tensors of a Llama of %d layers, width %d, vocabulary %d, from llama2.c's %s\n", out,
            l.tensors, l.config.stack.L, l.config.stack.C, l.config.V,
            l.version == 2 ? "version 2 (int8)" : l.version ? "version 1" : "legacy file");

@@ -46,6 +46,7 @@ Arena cli_arena(size_t bytes, const char *what);
 /* Prints `program: what: where` and the hint (NULL: the standard hint for
  * the error's code), and exits 1. */
 void die(const Error *err, const char *hint);
+void cli_warn(const Error *err, const char *hint);          /* prints what die prints; does not exit */
 void must(int code, const Error *err, const char *hint);    /* calls die unless code is OK */
 /* Prints `program: message: argument` (argument NULL: only the message) and the usage; exits 2. */
 void usage_error(const char *message, const char *argument);
@@ -56,6 +57,8 @@ int cli_stopping(void);         /* returns 1 after one of these signals */
 /* Returns the program's exit code: 130, 143 or 129 (128 and the signal's number) if it was asked to
  * stop, otherwise code. */
 int cli_exit_code(int code);
+/* Writes a number of bytes in units of powers of 1000: "640 B", "1.5 KB", "23.4 MB". */
+void cli_bytes(char out[32], size_t bytes);
 void cli_bill(const char *part, size_t bytes);      /* prints one line of a memory bill */
 /* Returns 1 if standard output is a terminal that knows escape sequences. */
 int cli_terminal(void);
@@ -64,16 +67,6 @@ int cli_terminal(void);
 void progress(const char *text, long long done, long long total, int last);
 /* Draws the last `width` of n values in out (cap bytes, with a NUL) as blocks of eight heights. */
 void sparkline(char *out, size_t cap, const double *x, int n, int width);
-/* Makes the folder base/kind-0001, or the one with the next free number, and
- * writes its name to out. Returns OK, E_RANGE (the name is too long, or no number
- * is free) or the error of making it. */
-int run_folder(char *out, size_t cap, const char *base, const char *kind, Error *err);
-/* Makes the run's folder and writes its name to out: `given`, or if that is NULL, runs/kind-0001 or
- * the one with the next free number. Dies if that fails. */
-void run_out(char *out, size_t cap, const char *given, const char *kind);
-/* Ends the program with wrong usage if `out`, the value of --out (NULL: not given), is empty, a
- * file, or the folder `from` (NULL: there is none), which `option` ("--policy") names. */
-void cli_check_out(const char *out, const char *from, const char *option);
 /* Starts a new log at path, and deletes an old one. Its first line is
  * {"program": ..., "data": ..., "options": {...}}. */
 void log_options(const char *path, const Program *p, const char *data, Pool *pool);
@@ -85,6 +78,54 @@ void log_number(Log *l, const char *name, double value);    /* nine digits; NaN,
 void log_integer(Log *l, const char *name, long long value);
 void log_text(Log *l, const char *name, const char *text, size_t length);   /* text NULL: null */
 int log_end(Log *l, Error *err);    /* returns OK, E_MEMORY, or file_append's error */
+
+/* ================================================================================================
+ * folder.c: the folders that programs write
+ * ================================================================================================ */
+/* path: the folder that files are written to. given: --out. replaces: the folder that path will replace at
+ * the first save ("": none). where: the folder of the result, after a save. number: the file with the last
+ * number of the numbered folders beside this one ("": not numbered). existed: so many bytes of path were a
+ * folder before. saved: the step whose weights this run has written; 0: none. begun 1: what is in the folder
+ * is kept when the program ends. lost: lines that could not be written to logs. A RunFolder has to exist
+ * until the program ends, since the exit cleans up. */
+typedef struct {
+    char path[512], given[512], replaces[512], where[512], log[540], time[540], lock[540], number[540];
+    const char *kind, *fallback;
+    size_t existed; int lock_handle, saved, begun, lost;
+} RunFolder;
+#define FORCE_OPTION(force) \
+    { "force", OPT_FLAG, &(force), NULL, 0, 0, NULL, \
+      "replace the folder of --out, with everything in it, when the new one is complete" }
+#define FALLBACK_OPTION(fallback) \
+    { "fallback", OPT_TEXT, &(fallback), ".", 0, 0, NULL, \
+      "if the result cannot be written to its folder: the folder in which a new one is made for it" }
+/* Ends the program with wrong usage if the file `out`, the value of an option ("--out"), is one of the
+ * inputs or in a folder that is an input. An input may be NULL. */
+void out_file_check(const char *option, const char *out, const char *const *input, int inputs);
+/* Checks the folder `out`, the value of --out, before anything is read. It may not be a file, nor hold an
+ * input; it has to be empty or new, unless force is 1; and no other program may be writing to it. */
+void out_check(const char *out, int force, const char *const *input, int inputs);
+/* Makes and locks the folder `out`, or if it is NULL the next folder base/kind-0001, and fills *f. If `out`
+ * is not empty (and force is 1), makes a folder beside it instead, which out_commit puts in its place. The
+ * folder is deleted when the program ends, unless out_begun or out_commit was called. */
+void out_open(RunFolder *f, const char *out, int force, const char *base, const char *kind);
+void out_begun(RunFolder *f);       /* to be called after a run's first step: the folder is kept */
+/* To be called after all files were written: the folder is kept, and has its final name. OK or a code. */
+int out_commit(RunFolder *f, Error *err);
+void out_leave(void);               /* the end of the program: deletes and unlocks what it has to */
+/* Append to a log of a run. A failure is no reason to lose the run: it is said once and counted. */
+void out_append(RunFolder *f, const char *path, const void *bytes, size_t n);
+void out_log(RunFolder *f, Log *l);                 /* ends the line and appends it */
+/* Adds the bytes that will be written to the printed bill, and dies (dry_run 1: warns) if the disk of
+ * the folder `out` has less room. */
+void out_room(const char *out, uint64_t bytes, int dry_run);
+/* Writes the name of the next folder to try to `out` if a result cannot be written to f->path, because of
+ * `why`. In a terminal it asks; otherwise it makes a new folder in f->fallback, then in the current folder.
+ * *tries: 0 at first. Returns 0 if there is no other place. */
+int out_elsewhere(const RunFolder *f, char *out, size_t cap, int *tries, const Error *why);
+/* Makes the folder base/kind-0001, or the one after the largest number that there is or was, and writes its
+ * name to out. Returns OK, E_RANGE (the name is too long, or no number is free) or the error of making it. */
+int run_folder(char *out, size_t cap, const char *base, const char *kind, Error *err);
 
 /* ================================================================================================
  * train.c: code that sft, rm and ppo share. A function that fails exits with a message.
@@ -246,24 +287,32 @@ void memory_take(RunMemory *m, Arena *ws);
  * of type F32 that would become one when it is written in dtype. Returns NULL if there is none. To
  * be called before every save. */
 const Tensor *tensor_not_numbers(const Tensor *list, int tensors, int dtype);
-/* Writes a whole model folder; shard_bytes 0: the weights are one file. */
-void save_policy(const Model *m, const Tokenizer *t, const char *folder, int dtype,
-                 uint64_t shard_bytes, Pool *pool);
+/* Writes a whole model folder; shard_bytes 0: the weights are one file. Returns OK or a code, as the
+ * other functions that save. */
+int save_policy(const Model *m, const Tokenizer *t, const char *folder, int dtype,
+                uint64_t shard_bytes, Error *err);
 /* Writes a PEFT adapter. base: the folder of the model that it adapts. */
-void save_adapter(const Lora *l, const char *base, const char *folder, int dtype, Pool *pool);
+int save_adapter(const Lora *l, const char *base, const char *folder, int dtype, Error *err);
 /* Writes value_head.safetensors into the folder, in F32. */
-void save_value_head(const ValueHead *h, const char *folder, Pool *pool);
+int save_value_head(const ValueHead *h, const char *folder, Error *err);
 /* Writes a judge's whole folder: tokenizer, config, weights. */
-void save_judge(const RewardModel *m, const Tokenizer *t, const char *folder, int dtype,
-                Pool *pool);
+int save_judge(const RewardModel *m, const Tokenizer *t, const char *folder, int dtype, Error *err);
 
-/* ---- a run: its folder, and its end ---- */
-/* saved: the step whose weights this run has written to the folder; 0: it has written none. */
-typedef struct { char path[512], log[540], time[540]; int saved; } RunFolder;
-/* Writes the names of both logs, in f->path, to f->log and f->time, and starts f->log. */
-void run_logs(RunFolder *f, const Program *p, const char *data, Pool *pool);
-/* save writes the weights, which are those after `step`, and sets folder->saved. */
-typedef struct { RunFolder *folder; void (*save)(void *run, int step); void *run; } Saver;
+/* ---- a run's saves, and its end ---- */
+/* Calls out_room for a run that writes the weights of the list in dtype, and the lines of `steps` steps.
+ * If it saves several times, there are two copies for a moment: a save is complete before the one before it
+ * is deleted. out NULL: "runs". */
+void run_room(const char *out, const Tensor *list, int tensors, int dtype, int save_every, int steps,
+              int dry_run);
+#define NOT_FOR_DTYPE "a weight is not a number, or too large for --dtype"
+/* write writes the weights to a folder. Returns OK or a code: E_NUMBER, with the message in *err and
+ * without writing anything, if a weight is not a number. */
+typedef struct {
+    RunFolder *folder; int (*write)(void *run, const char *folder, Error *err); void *run;
+} Saver;
+/* Writes the weights after `step`. A failure of the last save is not the end of the result: see
+ * out_elsewhere. After any other failure it prints a warning and returns. Dies if a weight is no number. */
+void run_save(const Saver *s, int step, int last);
 /* Ends a run because of a NaN or an infinity in `step`; `what` is the message ("the loss is not a
  * number"). good 1: the weights are still those after the previous step and useful, so they are
  * saved. hint NULL: SMALLER_STEPS. Exits 1. */
@@ -275,6 +324,9 @@ void die_not_a_number(const char *what, int step, int saved, const char *folder,
 /* Prints how many steps sft or rm has done and where their result is saved (seconds < 0: without
  * the time). Returns the exit code: cli_exit_code's, or 1 if there was no step. */
 int run_ended(const RunFolder *f, int steps, double seconds);
+/* Returns the exit code of a run that has saved its result: cli_exit_code(0), or with a message
+ * cli_exit_code(1) if the result is not in the run's own folder. */
+int run_code(const RunFolder *f);
 
 /* =============================================================================================
  * report.c: prints a run's files as a table

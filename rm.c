@@ -28,9 +28,9 @@ enum { SHORTEST = 8,            /* fewest tokens of a crop */
        WORDS = 200, PHRASES = 100, TABLE = 1 << 19 };   /* probes of each kind; slots of the hash table */
 
 static struct {
-    const char *reward, *tokenizer, *out, *label, *reference;
+    const char *reward, *tokenizer, *out, *fallback, *label, *reference;
     int dim, layers, heads, ffn, positions, new_head, window, epochs, steps, batch, micro_tokens,
-        eval_every, eval_texts, save_every;
+        eval_every, eval_texts, save_every, force;
     int dtype, dry_run;
     double crop, spam, dropout, smoothing, lr, warmup, weight_decay, clip;
     QuantOptions quant;
@@ -694,7 +694,6 @@ static void probe_phrases(Trainer *t, double high, Log *log) {
 /* Prints and logs the accuracy, loss and rewards on the held-out texts at four lengths, then the probes. */
 static void final_report(Trainer *t, int steps) {
     static const int length[] = { 16, 32, 64, 0 };
-    Error err = { 0 };
     Log log;
     Quality q = { 0, 0, 0, 0, 0 };
     if (!t->held.examples) {
@@ -724,30 +723,32 @@ static void final_report(Trainer *t, int steps) {
         log_number(&log, name, q.high);
     }
     probe_phrases(t, q.high, &log);
-    must(log_end(&log, &err), &err, NULL);
+    out_log(&t->out, &log);
 }
 
 /* ===================================================================================================
  * The run
  * =================================================================================================== */
 
-/* Saves the weights after `step`, with the adapter's products added to them if there is one. Dies without
- * writing if a weight is not a number. */
-static void save(void *run, int step) {
+/* Writes the weights to a folder (see Saver), with the adapter's products added if there is one. */
+static int write_weights(void *run, const char *folder, Error *err) {
     Trainer *t = run;
     const RewardModel *m = t->adapter ? &t->merged : &t->model;
     if (t->adapter) weights_merge(t->merged.tensor, t->model.tensor, t->model.tensors, t->adapter, &t->ws);
     if (tensor_not_numbers(m->tensor, m->tensors, o.dtype))
-        die_not_a_number("a weight is not a number, or too large for --dtype", step, t->out.saved,
-                         t->out.path, SMALLER_STEPS);
-    save_judge(m, t->tokenizer, t->out.path, o.dtype, &t->keep);
-    t->out.saved = step;
+        return fail(err, E_NUMBER, NOT_FOR_DTYPE, folder, 0, 0);
+    return save_judge(m, t->tokenizer, folder, o.dtype, err);
+}
+
+static void save(Trainer *t, int step, int last) {
+    const Saver saver = { &t->out, write_weights, t };
+    run_save(&saver, step, last);
 }
 
 /* Ends the run at a step whose loss or gradient is not a number. The weights are still those after the
  * previous step. They are saved if they are useful: if this loss or the held-out loss is a number. */
 static void stop_at_nan(Trainer *t, int step) {
-    const Saver saver = { &t->out, save, t };
+    const Saver saver = { &t->out, write_weights, t };
     const int good = !tensor_not_numbers(t->list, t->tensors, o.dtype) &&
                      (t->loss < 1e30 || (t->held.examples && isfinite(evaluate(t, 0).loss)));
     stop_not_a_number("the loss or its gradient is not a number", step, good, &saver, NULL);
@@ -769,7 +770,6 @@ static void log_step(Trainer *t, int done, int steps, double lr, double norm, in
     const PoolMark mark = pool_mark(&t->scratch);
     const double since = (double)o.batch * steps, accuracy = t->judged > 0 ? t->right / t->judged : 0;
     char line[256];
-    Error err = { 0 };
     Log log;
     log_begin(&log, t->out.log, &t->scratch);
     log_integer(&log, "step", done);
@@ -780,7 +780,7 @@ static void log_step(Trainer *t, int done, int steps, double lr, double norm, in
     log_number(&log, "gradient_norm", norm);
     if (o.eval_every && done / o.eval_every != (done - steps) / o.eval_every && t->held.examples && !last)
         glance(t, &log, t->seen, sizeof t->seen);
-    must(log_end(&log, &err), &err, NULL);
+    out_log(&t->out, &log);
     snprintf(line, sizeof line, "loss %.4f  accuracy %.1f%%  lr %.2e%s", t->loss / since, 100 * accuracy,
              lr, t->seen);
     progress(line, done, t->steps, last);
@@ -791,7 +791,6 @@ static void log_step(Trainer *t, int done, int steps, double lr, double norm, in
 /* Prints and logs how many texts are longer than what the judge reads. */
 static void report_longer(Trainer *t) {
     const PoolMark mark = pool_mark(&t->scratch);
-    Error err = { 0 };
     Log log;
     if (t->train.longer + t->held.longer)
         printf("%d training and %d held-out texts have more than the %d tokens that the judge reads: %s\n",
@@ -802,7 +801,7 @@ static void report_longer(Trainer *t) {
     log_integer(&log, "step", 0);
     log_integer(&log, "train/texts_cut", t->train.longer);
     log_integer(&log, "eval/texts_cut", t->held.longer);
-    must(log_end(&log, &err), &err, NULL);
+    out_log(&t->out, &log);
     pool_release(&t->scratch, mark);
 }
 
@@ -815,14 +814,15 @@ static int train(Trainer *t) {
         const double norm = train_step(t, step, lr);
         step++;
         if (!isfinite(norm)) stop_at_nan(t, step);
+        out_begun(&t->out);
         stop = cli_stopping();
         if (step % every == 0 || step == t->steps || stop) {
             log_step(t, step, step - logged, lr, norm, stop || step == t->steps);
             logged = step;
         }
-        if (o.save_every && step % o.save_every == 0) save(t, step);
+        if (o.save_every && step % o.save_every == 0 && step < t->steps) save(t, step, 0);
     }
-    if (step && t->out.saved != step) save(t, step);
+    if (step && t->out.saved != step) save(t, step, 1);
     return step;
 }
 
@@ -901,6 +901,8 @@ static void memory(Trainer *t) {
     bill_add(&m.bill, "dataset, its tokens, tokenizer", t->keep.total + t->scratch.total);
     memory_measure(&m);
     bill_print(&m.bill);
+    run_room(o.out, t->adapter ? t->merged.tensor : t->model.tensor, t->model.tensors, o.dtype,
+             o.save_every, t->steps, o.dry_run);
     if (o.dry_run) exit(0);
     memory_take(&m, &t->ws);
 }
@@ -938,6 +940,8 @@ static void count_steps(Trainer *t) {
 static Option options[] = {
     { "out", OPT_TEXT, &o.out, NULL, 0, 0, NULL,
       "folder to write (default: runs/rm-0001, the next free number)" },
+    FORCE_OPTION(o.force),
+    FALLBACK_OPTION(o.fallback),
     { "reward", OPT_TEXT, &o.reward, NULL, 0, 0, NULL,
       "start from this Hugging Face folder; without it, from scratch" },
     { "tokenizer", OPT_TEXT, &o.tokenizer, NULL, 0, 0, NULL,
@@ -1017,7 +1021,7 @@ static void say_types(const Trainer *t) {
 }
 
 /* Refuses options that do not fit together. */
-static void check_options(const Program *p) {
+static void check_options(const Program *p, const char *data) {
     if (!o.reward)
         cli_refuse(p, "lora-r|nf4|fp4|quant-block|double-quant",
                    "frozen weights are those of a checkpoint, --reward: leave out");
@@ -1030,7 +1034,9 @@ static void check_options(const Program *p) {
         usage_error("a new model needs --tokenizer (or --reward to start from)", NULL);
     if (!o.reward) cli_refuse(p, "new-head", "a new model has a new head anyway: leave out");
     if (!o.reward && o.dim % o.heads) usage_error("--dim has to be a multiple of --heads", NULL);
-    cli_check_out(o.out, o.reward, "--reward");
+    const char *const input[] = { data, o.reward, o.tokenizer };
+    if (o.out) out_check(o.out, o.force, input, 3);
+    else cli_refuse(p, "force", "without --out the folder is a new one: leave out");
     if (!o.steps && !o.epochs) usage_error("--epochs or --steps has to be more than 0", NULL);
 }
 
@@ -1043,7 +1049,7 @@ int main(int argc, char **argv) {
     const int adapts = o.lora.rank || o.quant.nf4 || o.quant.fp4;
     cli_parse(&program, adapts ? "lora" : o.reward ? "finetune" : "scratch", argc, argv, data, 1);
     if (!data[0]) usage_error("which dataset?", NULL);
-    check_options(&program);
+    check_options(&program, data[0]);
     say_digits();
     read_data(&t, data[0]);
     read_config(&t, &program);
@@ -1056,8 +1062,9 @@ int main(int argc, char **argv) {
            (long long)tensor_values(t.list, t.tensors, 1), t.steps, o.batch);
     say_types(&t);
     cli_interrupts();                       /* before this, Ctrl-C ends the program; nothing is lost */
-    run_out(t.out.path, sizeof t.out.path, o.out, "rm");
-    run_logs(&t.out, &program, data[0], &t.keep);
+    t.out.fallback = o.fallback;
+    out_open(&t.out, o.out, o.force, "runs", "rm");
+    log_options(t.out.log, &program, data[0], &t.keep);
     report_longer(&t);
     const int done = train(&t), code = run_ended(&t.out, done, -1);
     if (!cli_stopping()) final_report(&t, done);

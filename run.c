@@ -1043,12 +1043,14 @@ static void merge_adapter(Policy *p) {
 
 static int run_merge(int argc, char **argv) {
     const char *adapter, *out, *positional[1] = { NULL };
-    int dtype, shard;
+    int dtype, shard, force;
+    static RunFolder to;
     QuantOptions quant = { 0 };
     static const int type[] = { F32, BF16, F16 };
     Option option[] = {
         { "adapter", OPT_TEXT, &adapter, NULL, 0, 0, NULL, ADAPTER_HELP },
         { "out", OPT_TEXT, &out, NULL, 0, 0, NULL, "the folder to write" },
+        FORCE_OPTION(force),
         { "dtype", OPT_CHOICE, &dtype, "f32", 0, 0, "f32|bf16|f16", "type of the numbers in the file" },
         QUANT_OPTIONS(quant, "quantise to NF4 and dequantise before merging: the weights that the adapter "
                              "was trained with"),
@@ -1066,8 +1068,8 @@ static int run_merge(int argc, char **argv) {
     if (given < 1 || !adapter || !out)
         usage_error("model, adapter and output are needed", "run merge MODEL --adapter RUN --out DIR");
     quant_options_check(&program, &quant, NULL, NULL, 0);
-    require(file_same(out, positional[0]) || file_same(out, adapter) ? E_ARGUMENT : OK,
-            "merging would overwrite its own input", out, 0, 0, "another folder for --out");
+    const char *const input[] = { positional[0], adapter };
+    out_check(out, force, input, 2);
     WeightTypes types = choose_types(&program, &quant, positional[0], adapter, &keep);
     types.tables = F32;
     if (types.layers != NF4) types.layers = F32;
@@ -1082,11 +1084,12 @@ static int run_merge(int argc, char **argv) {
                 err.where);
         memset(&err, 0, sizeof err);
     }
-    must(folder_make(out, &err), &err, NULL);
-    if (p.tokenizer) must(tokenizer_save(p.tokenizer, out, p.config.positions, &keep, &err), &err, NULL);
-    must(config_save(&p.config, NULL, out, type[dtype], &keep, &err), &err, NULL);
-    must(checkpoint_save(out, "model", p.model.tensor, p.model.tensors, type[dtype],
+    out_open(&to, out, force, NULL, "merge");
+    if (p.tokenizer) must(tokenizer_save(p.tokenizer, to.path, p.config.positions, &keep, &err), &err, NULL);
+    must(config_save(&p.config, NULL, to.path, type[dtype], &keep, &err), &err, NULL);
+    must(checkpoint_save(to.path, "model", p.model.tensor, p.model.tensors, type[dtype],
                          (uint64_t)shard * 1000000u, &keep, &err), &err, NULL);
+    must(out_commit(&to, &err), &err, NULL);
     printf("%s: %.1f million numbers\n", out,
            (double)tensor_values(p.model.tensor, p.model.tensors, 0) / 1e6);
     if (types.layers == NF4)

@@ -20,10 +20,10 @@
 enum { WALK_MAX = 100000000 };              /* most sequences of all --epochs together */
 
 static struct {
-    const char *policy, *tokenizer, *out;
+    const char *policy, *tokenizer, *out, *fallback;
     int dim, layers, heads, kv_heads, ffn, positions, tied;
     int context, head_only, no_eos, learn, tokens, micro_tokens, epochs, steps, eval_every, eval_documents,
-        save_every;
+        save_every, force;
     int dtype, shard_mb, dry_run;
     double lr, warmup, weight_decay, clip;
     QuantOptions quant;
@@ -317,12 +317,11 @@ static void memory(Trainer *t) {
     rows_take(&t->rows, t->N, &t->keep);
     memory_measure(&m);
     bill_add(&m.bill, "the dataset's tokens", t->keep.total);
-    if (o.dry_run) {
-        bill_print(&m.bill);
-        exit(0);
-    }
-    printf("memory: %.1f MB, and %.1f MB of tokens\n", (double)(m.bytes + m.work) / 1e6,
-           (double)t->keep.total / 1e6);
+    if (o.dry_run) bill_print(&m.bill);
+    else printf("memory: %.1f MB, and %.1f MB of tokens\n", (double)(m.bytes + m.work) / 1e6,
+                (double)t->keep.total / 1e6);
+    run_room(o.out, t->list, t->tensors, o.dtype, o.save_every, t->steps, o.dry_run);
+    if (o.dry_run) exit(0);
     memory_take(&m, &t->ws);
 }
 
@@ -380,47 +379,48 @@ static void init_weights(Trainer *t) {
 
 static uint64_t shard_bytes(void) { return (uint64_t)o.shard_mb * 1000000u; }
 
-/* Saves the weights after `step`; dies without writing if one of them is not a number. */
-static void save(void *run, int step) {
-    Trainer *t = run;
+/* Writes the weights to a folder: see Saver. */
+static int write_weights(void *run, const char *folder, Error *err) {
+    const Trainer *t = run;
     if (tensor_not_numbers(t->list, t->tensors, o.dtype))
-        die_not_a_number("a weight is not a number, or too large for --dtype", step, t->out.saved,
-                         t->out.path, SMALLER_STEPS);
-    if (o.lora.rank) save_adapter(&t->lora, o.policy, t->out.path, o.dtype, &t->keep);
-    else save_policy(&t->model, t->tokenizer, t->out.path, o.dtype, shard_bytes(), &t->keep);
-    t->out.saved = step;
+        return fail(err, E_NUMBER, NOT_FOR_DTYPE, folder, 0, 0);
+    if (o.lora.rank) return save_adapter(&t->lora, o.policy, folder, o.dtype, err);
+    return save_policy(&t->model, t->tokenizer, folder, o.dtype, shard_bytes(), err);
+}
+
+static void save(Trainer *t, int step, int last) {
+    const Saver saver = { &t->out, write_weights, t };
+    run_save(&saver, step, last);
 }
 
 /* ---- the run ---- */
 
 static void log_step(Trainer *t, int step, double loss, double norm, long long tokens, double seconds) {
     PoolMark mark = pool_mark(&t->keep);
-    Error err = { 0 };
     Log log;
     log_begin(&log, t->out.log, &t->keep);
     log_integer(&log, "step", step); log_integer(&log, "epoch", t->epoch);
     log_number(&log, "loss", loss); log_number(&log, "perplexity", exp(loss));
     log_number(&log, "grad_norm", norm); log_number(&log, "lr", (double)t->adam.lr);
     log_integer(&log, "tokens", tokens);
-    must(log_end(&log, &err), &err, NULL);
+    out_log(&t->out, &log);
     log_begin(&log, t->out.time, &t->keep);
     log_integer(&log, "step", step); log_number(&log, "seconds", seconds);
     log_number(&log, "tokens_per_second", (double)tokens / seconds);
-    must(log_end(&log, &err), &err, NULL);
+    out_log(&t->out, &log);
     pool_release(&t->keep, mark);
 }
 
 /* Logs and returns the held-out perplexity; returns 0 if there are no held-out documents. */
 static double evaluate(Trainer *t, int step) {
     PoolMark mark = pool_mark(&t->keep);
-    Error err = { 0 };
     Log log;
     if (!t->held.count) return 0;
     double loss = held_out(t);
     log_begin(&log, t->out.log, &t->keep);
     log_integer(&log, "step", step);
     log_number(&log, "eval_loss", loss); log_number(&log, "eval_perplexity", exp(loss));
-    must(log_end(&log, &err), &err, NULL);
+    out_log(&t->out, &log);
     pool_release(&t->keep, mark);
     return exp(loss);
 }
@@ -428,7 +428,7 @@ static double evaluate(Trainer *t, int step) {
 /* Ends the run at a step whose loss or gradient is not a number. The weights are still those after the
  * previous step. They are saved if they are useful: if this loss or the held-out loss is a number. */
 static void stop_at_nan(Trainer *t, int step, double loss) {
-    const Saver saver = { &t->out, save, t };
+    const Saver saver = { &t->out, write_weights, t };
     const int good = !tensor_not_numbers(t->list, t->tensors, o.dtype) &&
                      (isfinite(loss) || (t->held.count && isfinite(held_out(t))));
     stop_not_a_number("the loss or its gradient is not a number", step, good, &saver, NULL);
@@ -458,13 +458,14 @@ static int train(Trainer *t) {
         seconds = wall_clock() - begin;
         if (seconds <= 0) seconds = 1e-9;
         speed = (speed > 0 ? 0.9 * speed : 0) + (speed > 0 ? 0.1 : 1) * (double)tokens / seconds;
+        out_begun(&t->out);
         log_step(t, step, loss, norm, tokens, seconds);
         stop = cli_stopping();
         if (!stop && o.eval_every && step % o.eval_every == 0) { held = evaluate(t, step); evaluated = step; }
-        if (o.save_every && step % o.save_every == 0) save(t, step);
+        if (o.save_every && step % o.save_every == 0 && step < t->steps) save(t, step, 0);
         show_step(t, step, loss, held, speed, stop || step == t->steps);
     }
-    if (step && t->out.saved != step) save(t, step);        /* before the evaluation, which takes time */
+    if (step && t->out.saved != step) save(t, step, 1);        /* before the evaluation, which takes time */
     if (step && !stop && evaluated != step) held = evaluate(t, step);
     if (step && !stop && t->held.count)
         printf("held-out perplexity: %.3f before, %.3f after %d steps\n", first, held, step);
@@ -474,12 +475,9 @@ static int train(Trainer *t) {
 /* Makes the run's folder and begins its logs. */
 static void open_run(Trainer *t, const Program *program, const char *data) {
     Error err = { 0 };
-    char single[600];                       /* if it exists, readers take it and ignore the shards */
-    run_out(t->out.path, sizeof t->out.path, o.out, "sft");
-    snprintf(single, sizeof single, "%s/model.safetensors", t->out.path);
-    if (shard_bytes() && tensor_values(t->list, t->tensors, 0) * (o.dtype == F32 ? 4 : 2) > shard_bytes() &&
-        file_exists(single)) usage_error("--shard-mb needs a folder without", single);
-    run_logs(&t->out, program, data, &t->keep);
+    t->out.fallback = o.fallback;
+    out_open(&t->out, o.out, o.force, "runs", "sft");
+    log_options(t->out.log, program, data, &t->keep);
     must(file_write_all(t->out.time, "", 0, &t->keep, &err), &err, NULL);
 }
 
@@ -488,6 +486,8 @@ static void open_run(Trainer *t, const Program *program, const char *data) {
 static Option options[] = {
     { "out", OPT_TEXT, &o.out, NULL, 0, 0, NULL,
       "folder to write (default: runs/sft-0001, the next free number)" },
+    FORCE_OPTION(o.force),
+    FALLBACK_OPTION(o.fallback),
     { "policy", OPT_TEXT, &o.policy, NULL, 0, 0, NULL,
       "start from this Hugging Face folder; without it, from scratch" },
     { "tokenizer", OPT_TEXT, &o.tokenizer, NULL, 0, 0, NULL,
@@ -551,7 +551,7 @@ static const Program program = {
     options, sizeof options / sizeof *options, preset, sizeof preset / sizeof *preset };
 
 /* Refuses options that do not fit together. */
-static void check_options(const Program *p) {
+static void check_options(const Program *p, const char *data) {
     if (!o.policy)
         cli_refuse(p, "nf4|fp4|quant-block|double-quant",
                    "frozen weights are those of a checkpoint, --policy: leave out");
@@ -563,7 +563,9 @@ static void check_options(const Program *p) {
     lora_options_check(p, &o.lora, o.lora.rank > 0);
     if (o.lora.rank && !o.policy)
         usage_error("an adapter (--lora-r) needs the checkpoint that it adapts: --policy", NULL);
-    cli_check_out(o.out, o.policy, "--policy");
+    const char *const input[] = { data, o.policy, o.tokenizer };
+    if (o.out) out_check(o.out, o.force, input, 3);
+    else cli_refuse(p, "force", "without --out the folder is a new one: leave out");
     if (!o.steps && !o.epochs) usage_error("--epochs or --steps has to be more than 0", NULL);
 }
 
@@ -575,7 +577,7 @@ int main(int argc, char **argv) {
     const int adapts = o.lora.rank || o.quant.nf4 || o.quant.fp4;
     cli_parse(&program, adapts ? "lora" : o.policy ? "finetune" : "scratch", argc, argv, data, 1);
     if (!data[0]) usage_error("which dataset?", NULL);
-    check_options(&program);
+    check_options(&program, data[0]);
     say_digits();
     read_policy(&t, &program);
     read_documents(&t, data[0]);

@@ -398,48 +398,89 @@ void memory_take(RunMemory *m, Arena *ws) {
 
 /* ---- saving: config and tokenizer first, weights last: a folder that has weights is complete ---- */
 
-void save_policy(const Model *m, const Tokenizer *t, const char *folder, int dtype, uint64_t shard_bytes,
-                 Pool *pool) {
+int save_policy(const Model *m, const Tokenizer *t, const char *folder, int dtype, uint64_t shard_bytes,
+                Error *err) {
+    Pool pool = cli_pool();
+    int code = config_save(&m->config, NULL, folder, dtype, &pool, err);
+    if (code == OK) code = tokenizer_save(t, folder, m->config.positions, &pool, err);
+    if (code == OK)
+        code = checkpoint_save(folder, "model", m->tensor, m->tensors, dtype, shard_bytes, &pool, err);
+    pool_free(&pool);
+    return code;
+}
+
+int save_adapter(const Lora *l, const char *base, const char *folder, int dtype, Error *err) {
+    Pool pool = cli_pool();
+    int code = adapter_config_save(&l->config, folder, base, &pool, err);
+    if (code == OK)
+        code = checkpoint_save(folder, "adapter_model", l->tensor, l->tensors, dtype, 0, &pool, err);
+    pool_free(&pool);
+    return code;
+}
+
+int save_value_head(const ValueHead *h, const char *folder, Error *err) {
+    Pool pool = cli_pool();
+    const int code = checkpoint_save(folder, "value_head", h->tensor, 2, F32, 0, &pool, err);
+    pool_free(&pool);
+    return code;
+}
+
+int save_judge(const RewardModel *m, const Tokenizer *t, const char *folder, int dtype, Error *err) {
+    Pool pool = cli_pool();
+    int code = tokenizer_save(t, folder, reward_max_tokens(&m->config), &pool, err);
+    if (code == OK) code = reward_config_save(&m->config, folder, dtype, &pool, err);
+    if (code == OK) code = checkpoint_save(folder, "model", m->tensor, m->tensors, dtype, 0, &pool, err);
+    pool_free(&pool);
+    return code;
+}
+
+void run_room(const char *out, const Tensor *list, int tensors, int dtype, int save_every,
+              int steps, int dry_run) {
+    enum { TOKENIZER = 1 << 20, STEP = 2048 };      /* about: bytes of a tokenizer, of a step's lines */
+    const uint64_t copies = save_every && save_every < steps ? 2 : 1;
+    const uint64_t weights = (uint64_t)tensor_values(list, tensors, 0) * (dtype == F32 ? 4 : 2);
+    out_room(out ? out : "runs", weights * copies + TOKENIZER + (uint64_t)steps * STEP, dry_run);
+}
+
+/* Writes the result to other places until one of them takes it. err: why its folder does not. */
+static void save_elsewhere(const Saver *s, Error *err) {
+    RunFolder *f = s->folder;
+    Pool pool = cli_pool();
+    int tries = 0, code = err->code;
+    while (code != OK) {
+        if (!out_elsewhere(f, f->where, sizeof f->where, &tries, err)) {
+            memset(err, 0, sizeof *err);
+            fail(err, E_WRITE, "the result cannot be written anywhere, and is lost", f->path, 0, 0);
+            die(err, "make room on the disk, or --fallback FOLDER on another disk");
+        }
+        const int again = !strcmp(f->where, f->path);
+        memset(err, 0, sizeof *err);
+        code = s->write(s->run, f->where, err);
+        if (code == OK && again) {
+            code = out_commit(f, err);
+            strcpy(f->where, f->path);
+        }
+        if (code != OK && !again && folder_empty(f->where, &pool, NULL) == OK) folder_remove(f->where, NULL);
+    }
+    pool_free(&pool);
+}
+
+void run_save(const Saver *s, int step, int last) {
+    RunFolder *f = s->folder;
     Error err = { 0 };
-    PoolMark mark = pool_mark(pool);
-    must(config_save(&m->config, NULL, folder, dtype, pool, &err), &err, NULL);
-    must(tokenizer_save(t, folder, m->config.positions, pool, &err), &err, NULL);
-    must(checkpoint_save(folder, "model", m->tensor, m->tensors, dtype, shard_bytes, pool, &err), &err,
-         NULL);
-    pool_release(pool, mark);
+    int code = s->write(s->run, f->path, &err);
+    if (code == OK) code = out_commit(f, &err);
+    if (code == E_NUMBER) die_not_a_number(err.what, step, f->saved, f->path, SMALLER_STEPS);
+    if (code != OK && !last) {
+        cli_warn(&err, "make room; the run goes on, and the next save writes these files again");
+        return;
+    }
+    strcpy(f->where, f->path);
+    if (code != OK) save_elsewhere(s, &err);
+    f->saved = step;
 }
 
-void save_adapter(const Lora *l, const char *base, const char *folder, int dtype, Pool *pool) {
-    Error err = { 0 };
-    PoolMark mark = pool_mark(pool);
-    must(adapter_config_save(&l->config, folder, base, pool, &err), &err, NULL);
-    must(checkpoint_save(folder, "adapter_model", l->tensor, l->tensors, dtype, 0, pool, &err), &err, NULL);
-    pool_release(pool, mark);
-}
-
-void save_value_head(const ValueHead *h, const char *folder, Pool *pool) {
-    Error err = { 0 };
-    PoolMark mark = pool_mark(pool);
-    must(checkpoint_save(folder, "value_head", h->tensor, 2, F32, 0, pool, &err), &err, NULL);
-    pool_release(pool, mark);
-}
-
-void save_judge(const RewardModel *m, const Tokenizer *t, const char *folder, int dtype, Pool *pool) {
-    Error err = { 0 };
-    PoolMark mark = pool_mark(pool);
-    must(tokenizer_save(t, folder, reward_max_tokens(&m->config), pool, &err), &err, NULL);
-    must(reward_config_save(&m->config, folder, dtype, pool, &err), &err, NULL);
-    must(checkpoint_save(folder, "model", m->tensor, m->tensors, dtype, 0, pool, &err), &err, NULL);
-    pool_release(pool, mark);
-}
-
-/* ---- a run: its folder, and its end ---- */
-
-void run_logs(RunFolder *f, const Program *p, const char *data, Pool *pool) {
-    snprintf(f->log, sizeof f->log, "%s/log.jsonl", f->path);
-    snprintf(f->time, sizeof f->time, "%s/time.jsonl", f->path);
-    log_options(f->log, p, data, pool);
-}
+/* ---- the end of a run ---- */
 
 /* Returns 1 if one of n 16-bit floats has all bits of its exponent set, and so is a NaN or an infinity. The
  * loops look at every number and have no branch, so that compilers turn them into vector instructions. */
@@ -472,16 +513,23 @@ void die_not_a_number(const char *what, int step, int saved, const char *folder,
     Error err = { 0 };
     char text[160];
     if (saved > 0)
-        snprintf(text, sizeof text, "%s in step %d; the weights saved are those after step %d", what, step,
+        snprintf(text, sizeof text, "%.80s in step %d; the weights saved are those after step %d", what, step,
                  saved);
-    else snprintf(text, sizeof text, "%s in step %d; no weights were written", what, step);
+    else snprintf(text, sizeof text, "%.80s in step %d; no weights were written", what, step);
     fail(&err, E_NUMBER, text, folder, 0, 0);
     die(&err, hint);
 }
 
 void stop_not_a_number(const char *what, int step, int good, const Saver *s, const char *hint) {
-    if (good && step > 1 && s->folder->saved != step - 1) s->save(s->run, step - 1);
+    if (good && step > 1 && s->folder->saved != step - 1) run_save(s, step - 1, 1);
     die_not_a_number(what, step, s->folder->saved, s->folder->path, hint ? hint : SMALLER_STEPS);
+}
+
+int run_code(const RunFolder *f) {
+    if (f->lost) printf("%d lines of the log could not be written: %s\n", f->lost, f->path);
+    if (!strcmp(f->where, f->path)) return cli_exit_code(0);
+    printf("this is not --out, where it could not be written: %s\n", f->path);
+    return cli_exit_code(1);
 }
 
 int run_ended(const RunFolder *f, int steps, double seconds) {
@@ -491,6 +539,6 @@ int run_ended(const RunFolder *f, int steps, double seconds) {
     }
     printf("%s after %d steps", cli_stopping() ? "stopped and saved" : "saved", steps);
     if (seconds >= 0) printf(", %.0f seconds", seconds);
-    printf(": %s\n", f->path);
-    return cli_exit_code(0);
+    printf(": %s\n", f->where);
+    return run_code(f);
 }

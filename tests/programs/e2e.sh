@@ -189,7 +189,7 @@ cp -r judge nan
 printf '\377\377\377\377' | dd of=nan/model.safetensors bs=1 seek=$(($(wc -c < nan/model.safetensors) - \
     8)) conv=notrunc 2> errors.txt
 says 1 "tensor [a-z.0-9]* has a NaN or an infinity: nan" "rm: a judge whose weights are not numbers" ./rm \
-    reviews.bin --reward nan --steps 2 --out wild
+    reviews.bin --reward nan --steps 2 --out wild --force
 judges wild; is "nothing is overwritten"
 $RUN ./rm $small_rm --steps 100000 --out stopped > said.txt 2> errors.txt & pid=$!
 for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.5; [ "$(lines stopped/log.jsonl 2>&1)" -lt 2 ] 2> errors.txt ||
@@ -263,7 +263,7 @@ done
 says 2 "did you mean --steps?" "ppo: an option that is almost right" ./ppo reviews.bin --step 3
 says 2 "did you mean --tokenizer?" "sft: an option that is almost right" ./sft reviews.bin --tokeniser x
 says 2 "did you mean --" "rm: an unknown option" ./rm reviews.bin --stepz 3
-says 2 "would overwrite --reward" "rm: --out over --reward" ./rm reviews.bin --reward judge --out \
+says 2 "would overwrite what is read" "rm: --out over --reward" ./rm reviews.bin --reward judge --out \
     policy/../judge/
 says 2 "is a file" "rm: --out is a file" ./rm $small_rm --out texts
 says 2 "multiple of --heads" "rm: heads that do not divide" ./rm $small_rm --heads 3 --out x

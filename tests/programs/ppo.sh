@@ -385,7 +385,7 @@ sed -n '1,8s/.*"logprob": '"$array"', "ref.*/\1/p' "$work/dump.jsonl" | paste "$
 } END { print worst + 0, count + 0 }' > "$work/redone"
 read -r worst checked < "$work/redone"
 true_ "the first step's log-probs are those of run logprobs" "$worst < 1e-4 && $checked > 40"
-refuses 2 'would overwrite the dataset' $ppo "$work/few.bin" $small --dump-rollouts \
+refuses 2 '--dump-rollouts would overwrite what is read' $ppo "$work/few.bin" $small --dump-rollouts \
     "$work/few.runs/../few.bin"
 
 # ---- a policy with more ids than its tokenizer, and the digits of other builds ----
@@ -416,12 +416,12 @@ if [ -f data/reward/config.json ]; then
     [ $? = 0 ] && grep -q "^reward = logit of 'positive'" "$work/out" && ok "the judge's label is found" ||
         bad "the judge's label is found"
     $ppo "$data" --policy $policy --preset imdb-small --batch-size 8 --mini-batch-size 8 --steps 1 \
-        --eval-queries 4 --chunk 1 --out "$work/one.runs" > "$work/out" 2>&1
+        --eval-queries 4 --chunk 1 --out "$work/single.runs" > "$work/out" 2>&1
     $ppo "$data" --policy $policy --preset imdb-small --batch-size 8 --mini-batch-size 8 --steps 0 \
         --eval-queries 4 --compute f16 --out "$work/f16.runs" > "$work/out" 2>&1
     [ $? = 0 ] && ok "--compute f16, judge and all" || bad "--compute f16, judge and all"
     same "texts judged one by one or together" "$work/judge.runs/ppo-0001/samples.jsonl" \
-        "$work/one.runs/ppo-0001/samples.jsonl"
+        "$work/single.runs/ppo-0001/samples.jsonl"
     # An empty response before a judge whose tokenizer has no template: bos alone, eos alone, or refused at
     # the start.
     bare="--policy $policy --tokenizer $work/words --reward $work/bare --preset imdb-small --score response

@@ -74,12 +74,12 @@ for model in llama-gqa llama-mha-tied llama-odd llama-bf16 llama-f16 llama-shard
     tensor "$file" lora.logits f4 | expected "$work/ids" > "$work/want"
     near "$model: logprobs with the adapter" 2e-5 "$work/adapted" "$work/want"
     rm -rf "$work/merged"
-    $run merge $golden/$model --adapter "$adapter" --out "$work/merged" > "$work/out" || bad "$model: merge"
+    $run merge $golden/$model --adapter "$adapter" --out "$work/merged" --force > "$work/out" || bad "$model: merge"
     $run logprobs "$work/merged" "$work/ids" --ids | numbers logprobs > "$work/got"
     near "$model: merged equals adapted" 1e-4 "$work/got" "$work/adapted"
     $run logprobs $golden/$model "$work/ids" --ids --adapter "$work/merged" | numbers logprobs > "$work/want"
     same "$model: a whole model as --adapter is that model" "$work/got" "$work/want"
-    $run merge $golden/$model --adapter "$adapter" --out "$work/half" --dtype bf16 > "$work/out" || bad "$model: merge --dtype bf16"
+    $run merge $golden/$model --adapter "$adapter" --out "$work/half" --force --dtype bf16 > "$work/out" || bad "$model: merge --dtype bf16"
     $run logprobs "$work/half" "$work/ids" --ids | numbers logprobs > "$work/got"
     near "$model: merged as bf16" 0.1 "$work/got" "$work/adapted"
     if [ "$(wc -c < "$work/half/model.safetensors")" -lt "$(wc -c < "$work/merged/model.safetensors")" ]; then ok "bf16 is smaller"; else bad "$model: bf16 is not smaller"; fi
@@ -244,7 +244,7 @@ for how in "nf4 --nf4" "doubled --nf4 --double-quant" "fp4 --fp4 --quant-block 1
     $run logprobs $model "$work/ids" --ids --adapter $model/adapter ${how#* } | numbers logprobs > "$work/got"
     tensor "$file" "${how%% *}.logits" f4 | expected "$work/ids" > "$work/want"
     near "logprobs ${how#* }" 2e-5 "$work/got" "$work/want"
-    if $run merge $model --adapter $model/adapter --out "$work/four" ${how#* } > "$work/out" && grep -q dequantised "$work/out"; then ok "merge ${how#* }"; else bad "merge ${how#* }"; fi
+    if $run merge $model --adapter $model/adapter --out "$work/four" --force ${how#* } > "$work/out" && grep -q dequantised "$work/out"; then ok "merge ${how#* }"; else bad "merge ${how#* }"; fi
     $run logprobs "$work/four" "$work/ids" --ids | numbers logprobs > "$work/got"
     near "merged ${how#* }" 1e-4 "$work/got" "$work/want"
 done
@@ -337,8 +337,8 @@ if [ -d $model/adapter ]; then
     printf '{"model": {"type": "WordPiece"}}\n' > "$work/own/tokenizer.json"
     if $run merge "$work/own" --adapter $model/adapter --out "$work/other" > "$work/out" 2> "$work/err" && grep -q WordPiece "$work/err" && [ -s "$work/other/model.safetensors" ]
     then ok "merge with a tokenizer that is not supported"; else bad "merge with a tokenizer that is not supported"; fi
-    exits "merge into its own model" 1 $run merge "$work/own" --adapter $model/adapter --out "$work/../${work##*/}/own/"
-    exits "merge into its own adapter" 1 $run merge $model --adapter "$work/own/adapter" --out "$work/own/adapter"
+    exits "merge into its own model" 2 $run merge "$work/own" --adapter $model/adapter --out "$work/../${work##*/}/own/"
+    exits "merge into its own adapter" 2 $run merge $model --adapter "$work/own/adapter" --out "$work/own/adapter"
     if cmp -s $model/model.safetensors "$work/own/model.safetensors" && [ ! -e "$work/own/merge.probe" ]; then ok "... which stays as it was"; else bad "merge touched its input"; fi
 fi
 exits "merge without --out" 2 $run merge $model --adapter $model/adapter

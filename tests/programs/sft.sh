@@ -179,8 +179,8 @@ printf '\377\377\377\377' | dd of="$work/nan/model.safetensors" bs=1 seek=$(($(w
     "$work/a/model.safetensors") - 8)) conv=notrunc 2>/dev/null
 mkdir "$work/kept"; echo precious > "$work/kept/model.safetensors"; cp "$work/kept/model.safetensors" \
     "$work/precious"
-exits "a policy whose weights are not numbers" 1 $sft "$work/text.bin" --out "$work/kept" --policy \
-    "$work/nan" --context 64 --steps 2
+exits "a policy whose weights are not numbers" 1 $sft "$work/text.bin" --out "$work/kept" \
+    --force --policy "$work/nan" --context 64 --steps 2
 says "and says so" "tensor [a-z.]*weight has a NaN or an infinity: $work/nan"
 same "and nothing is overwritten" "$work/kept/model.safetensors" "$work/precious"
 
@@ -190,8 +190,8 @@ numbers() { $run logprobs "$1" "$work/some" > "$work/got" && [ "$(grep -c '"logp
     ! grep -q 'nan\|inf\|null' "$work/got"; }
 printf '\377\377\177\177' | dd of="$work/nan/model.safetensors" bs=1 seek=$(($(wc -c < \
     "$work/a/model.safetensors") - 8)) conv=notrunc 2>/dev/null
-exits "a loss that is not a number in the first step" 1 $sft "$work/text.bin" --out "$work/kept" --policy \
-    "$work/nan" --context 64 --steps 2
+exits "a loss that is not a number in the first step" 1 $sft "$work/text.bin" --out "$work/kept" \
+    --force --policy "$work/nan" --context 64 --steps 2
 says "and says so" "not a number in step 1; no weights were written"
 same "and nothing is overwritten" "$work/kept/model.safetensors" "$work/precious"
 wild="--lr 10 --weight-decay 10 --warmup 0 --clip 0 --steps 100"
@@ -247,9 +247,8 @@ exits "dropout of everything" 2 $sft "$work/text.bin" --out "$work/x" --policy "
 exits "heads that do not divide" 2 $sft "$work/text.bin" --out "$work/x" $sizes --heads 3
 exits "--out is a file" 2 $sft "$work/text.bin" --out "$work/lines" $sizes
 exits "--out is empty" 2 $sft "$work/text.bin" --out "" $sizes
-exits "shards next to one file" 2 $sft "$work/text.bin" --out "$work/kept" $sizes --dim 600 --shard-mb 1 \
-    --steps 1
-says "and says so" "needs a folder without: $work/kept/model.safetensors"
+exits "shards next to one file" 1 $sft "$work/text.bin" --out "$work/kept" $sizes --shard-mb 1 --steps 1
+says "and says so" "the folder of --out is not empty: $work/kept"
 exits "shards of an adapter" 2 $sft "$work/text.bin" --out "$work/x" --policy "$work/a" --context 64 \
     --lora-r 4 --shard-mb 1
 exits "--epochs that would never end" 2 $sft "$work/text.bin" --out "$work/x" $sizes --context 3 --epochs \

@@ -35,7 +35,7 @@ static int toy_main(int argc, char **argv) {
     Buffer b;
     int n = cli_parse(&toy_program, "small", argc, argv, positional, 2);
     if (toy.n == 5) cli_refuse(&toy_program, "loud|seed|none", "not with five: leave out");
-    if (toy.n == 4) cli_check_out(toy.out, toy.none, "--none");
+    if (toy.n == 4) out_check(toy.out, 0, &toy.none, 1);
     memset(&b, 0, sizeof b);
     b.pool = &pool;
     cli_options_json(&toy_program, &b);
@@ -123,7 +123,7 @@ static void test_values(void) {
           "-- ends the options; any text is a value: %s", said);
     CHECK(call("toy - --steps 3 --steps 4") == 0 && has("[-]") && has("\"steps\":4"),
           "- is an argument; the last of two wins: %s", said);
-    CHECK(call("toy -n 5 --steps 3") == 0 && call("toy -n 4 --out build --none ./tests") == 0,
+    CHECK(call("toy -n 5 --steps 3") == 0 && call("toy -n 4 --out build/new --none ./tests") == 0,
           "nothing to refuse: %s", said);
     CHECK(call("toy --learning-rate 1e-05") == 0 && has("\"learning-rate\":1e-05,"), "short digits: %s",
           said);
@@ -160,7 +160,7 @@ static void test_refusals(void) {
         { "--none x --loud -n 5", "not with five: leave out: --loud" },
         { "-n 4 --out Makefile", "--out is a file, and has to be a folder or nothing yet: Makefile" },
         { "-n 4 --out ''", "--out needs the name of a folder: (nothing)" },
-        { "-n 4 --out build/../tests/ --none ./tests", "--out would overwrite --none: build/../tests/" },
+        { "-n 4 --out build/../tests/ --none ./tests", "--out would overwrite what is read: build/../tests/" },
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         char line[256];
@@ -245,6 +245,9 @@ static void test_run_folder(void) {
     CHECK(folder_exists(a) && folder_exists(b), "both are made");
     CHECK(run_folder(b, sizeof b, "build/cli-runs/deep", "sft", &e) == OK
           && !strcmp(b, "build/cli-runs/deep/sft-0001"), "another kind: %s", b);
+    CHECK(folder_remove("build/cli-runs/deep/ppo-0001", &e) == OK
+          && run_folder(a, sizeof a, "build/cli-runs/deep", "ppo", &e) == OK
+          && !strcmp(a, "build/cli-runs/deep/ppo-0003"), "a number that was there is not used again: %s", a);
     CHECK(run_folder(tiny, sizeof tiny, "build/cli-runs/deep", "ppo", &e) == E_RANGE, "no room for the name");
     memset(&e, 0, sizeof e);
     CHECK(run_folder(a, sizeof a, "Makefile", "ppo", &e) != OK && e.code != OK, "a file is no folder");
