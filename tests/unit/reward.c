@@ -475,7 +475,7 @@ static void store(const Matrix *w, const float *x) {
  * weights exactly. The adapter, if there is one, has B = 0. */
 static Judge *judge_random(const Kind *kind) {
     RewardConfig c = small_config();
-    c.stack.C = 36; c.stack.F = 68; c.stack.L = 3; c.positions = 40;
+    c.stack.C = 36; c.stack.F = 68; c.stack.L = 3; c.positions = 40; c.stack.D = 0;
     config_judge(&c, "roberta");
     Judge *j = judge_of(&c, kind, 50, 4), *floats = judge_make(&c, TRAIN_NOTHING, 4, 1);
     const int length[4] = { 1, 24, 9, 16 };
