@@ -13,8 +13,9 @@
  * Edges    any number in a file may be hostile: sizes are checked in 64 bits before they are used; names,
  *          shapes and types of all tensors are checked before the first weight is read. NaN and infinities in
  *          weights are loaded unchanged, but cannot be quantised. A tied tensor is neither required nor
- *          written, and a copy of it in the file is ignored. Unknown tensors (rotary inv_freq, position_ids)
- *          are ignored, too, whatever their type. */
+ *          written, and a copy of it in the file has to be equal. Every other tensor of the files is used,
+ *          or is one that a model does not need (family_spares), or is refused by name. What wrappers put
+ *          before the names of tensors (torch.compile, peft ...) is taken off. */
 #include "files/files.h"
 #include <stdio.h>
 
@@ -37,8 +38,10 @@ static const struct { char name[12]; int bits, type; } dtypes[] = {
 enum { DTYPES = sizeof dtypes / sizeof *dtypes };
 
 typedef struct {
-    const char *name; size_t length;
-    int type; const char *dtype;            /* F32, BF16, F16 or -1; the dtype's name in the file */
+    const char *name; size_t length;        /* without wrappers */
+    int used;                               /* 1: it was asked for by its name */
+    int type; const char *dtype;            /* F32, BF16, F16 or -1; the dtype's name in the file (in an
+                                             * index: the shard's name) */
     int rank; uint64_t shape[2];            /* rank: number of dimensions; shape: the first two sizes */
     uint64_t begin, end;                    /* safetensors: the tensor's bytes, counted from Container.data */
     const TorchTensor *torch;               /* PyTorch: the tensor's place and strides; NULL: safetensors */
@@ -97,8 +100,42 @@ static int entry_parse(Entry *e, const Json *j, const char *path, Error *err) {
     return OK;
 }
 
-/* Sorts the tensors by name. Refuses a name that is there twice. */
-static int check_names(Container *c, Error *err) {
+/* Returns the length of what a wrapper of the model has put before a name: DataParallel, torch.compile, TRL's
+ * model with a value head, peft. 0: nothing. */
+static size_t wrapper_length(const Entry *e) {
+    static const char wrapper[][20] = { "module.", "_orig_mod.", "pretrained_model.", "base_model.model." };
+    for (size_t i = 0; i < sizeof wrapper / sizeof *wrapper; i++) {
+        size_t n = strlen(wrapper[i]);
+        if (e->length > n && memcmp(e->name, wrapper[i], n) == 0) return n;
+    }
+    return 0;
+}
+
+/* Takes wrappers off a name, and the name of peft's adapter ("default"), which only names in memory have:
+ * "base_model.model.lm_head.lora_A.default.weight" becomes "lm_head.lora_A.weight". OK or E_MEMORY. */
+static int unwrap(Entry *e, Pool *pool) {
+    /* kept: how many of its bytes stay */
+    static const struct { char text[28]; size_t kept; } inner[] = {
+        { ".lora_A.default.", 8 }, { ".lora_B.default.", 8 }, { ".modules_to_save.default.", 1 } };
+    for (size_t n; (n = wrapper_length(e)) > 0; e->length -= n) e->name += n;
+    for (size_t i = 0; i < sizeof inner / sizeof *inner; i++) {
+        const char *at = strstr(e->name, inner[i].text);
+        size_t before = at ? (size_t)(at - e->name) + inner[i].kept : 0;
+        size_t cut = strlen(inner[i].text) - inner[i].kept;
+        char *copy = at ? pool_text(pool, e->name, e->length) : NULL;
+        if (!at) continue;
+        if (!copy) return E_MEMORY;
+        memmove(copy + before, copy + before + cut, e->length - before - cut + 1);
+        e->name = copy;
+        e->length -= cut;
+    }
+    return OK;
+}
+
+/* Unwraps the names of the tensors and sorts the tensors by name. Refuses a name that is there twice. */
+static int check_names(Container *c, Pool *pool, Error *err) {
+    for (size_t i = 0; i < c->count; i++)
+        if (unwrap(&c->entry[i], pool) != OK) return fail(err, E_MEMORY, "memory for names", c->path, 0, 0);
     qsort(c->entry, c->count, sizeof *c->entry, by_name);
     for (size_t i = 1; i < c->count; i++)
         if (by_name(&c->entry[i - 1], &c->entry[i]) == 0)
@@ -196,7 +233,13 @@ static int torch_header(Container *c, File *f, Pool *pool, Error *err) {
     return OK;
 }
 
-static const Entry *container_find(const Container *c, const char *name) {
+/* Returns how many values a tensor has that has at most two dimensions; 0: it has more, or too many. */
+static uint64_t entry_values(const Entry *e) {
+    uint64_t rows = e->rank > 0 ? e->shape[0] : 1, columns = e->rank > 1 ? e->shape[1] : 1;
+    return e->rank > 2 || (columns && rows > UINT64_MAX / columns) ? 0 : rows * columns;
+}
+
+static Entry *container_find(const Container *c, const char *name) {
     size_t low = 0, high = c->count, n = strlen(name);
     while (low < high) {
         size_t middle = low + (high - low) / 2;
@@ -210,9 +253,10 @@ static const Entry *container_find(const Container *c, const char *name) {
 /* ---- a checkpoint: one file, or the files that an index names; at most one file is open ---- */
 
 typedef struct {
-    const char *folder, *prefix, *path;     /* path: the single file's, or the index's */
+    const char *folder, *path;              /* path: the single file's, or the index's */
     int torch;                              /* 1: the containers are PyTorch's */
-    const Json *map;                        /* the index's weight_map, {tensor: shard}; NULL: a single file */
+    int adapter;                            /* 1: the file is peft's adapter_model */
+    Container map;                          /* the index; map.entry NULL: a single file */
     Container *part; size_t parts;
     File *file; const Container *open;      /* the open file, and its container */
     int head;                               /* width of an attention head; 0: not read yet */
@@ -238,7 +282,7 @@ static int source_header(Source *s, Container *c) {
     if (!c->path) return fail(s->err, E_MEMORY, "memory for a checkpoint", s->path, 0, 0);
     code = source_file(s, c);
     if (code == OK) code = (s->torch ? torch_header : safetensors_header)(c, s->file, s->pool, s->err);
-    return code == OK ? check_names(c, s->err) : code;
+    return code == OK ? check_names(c, s->pool, s->err) : code;
 }
 
 static int by_text(const void *left, const void *right) {
@@ -249,33 +293,37 @@ static int by_text(const void *left, const void *right) {
 /* Reads the index, {"weight_map": {tensor: shard file}}, and makes one container for each file that it names.
  * Shards are in the index's folder: a shard's name that has a folder in it is refused. */
 static int source_index(Source *s) {
-    const Json *root, *j;
+    const Json *root, *map, *j;
     const char **shard;
     size_t n = 0;
     int code = json_file(&root, s->path, s->pool, s->err);
     if (code != OK) return code;
-    s->map = json_get(root, "weight_map");
-    if (!s->map || s->map->type != JSON_OBJECT) return fail(s->err, E_FORMAT, "no weight_map", s->path, 0, 0);
-    shard = pool_take(s->pool, s->map->count + 1, sizeof *shard);
-    s->part = pool_take(s->pool, s->map->count + 1, sizeof *s->part);
-    if (!shard || !s->part) return fail(s->err, E_MEMORY, "memory for the index", s->path, 0, 0);
-    for (j = s->map->child; j; j = j->next) {
+    map = json_get(root, "weight_map");
+    if (!map || map->type != JSON_OBJECT) return fail(s->err, E_FORMAT, "no weight_map", s->path, 0, 0);
+    shard = pool_take(s->pool, map->count + 1, sizeof *shard);
+    s->map.path = s->path;
+    s->map.entry = pool_take(s->pool, map->count + 1, sizeof *s->map.entry);
+    s->part = pool_take(s->pool, map->count + 1, sizeof *s->part);
+    if (!shard || !s->map.entry || !s->part)
+        return fail(s->err, E_MEMORY, "memory for the index", s->path, 0, 0);
+    for (j = map->child; j; j = j->next) {
+        Entry *e = &s->map.entry[s->map.count++];
         if (j->type != JSON_STRING)
             return fail(s->err, E_FORMAT, "weight_map holds more than strings", s->path, 0, 0);
         if (!j->length || j->length > 200 || strlen(j->string) != j->length || strpbrk(j->string, "/\\:")
             || j->string[0] == '.')
             return refuse(s->err, E_FORMAT, s->path, "shard name '%.100s'", j->string);
-        shard[n++] = j->string;
+        e->name = j->key;
+        e->length = j->key_length;
+        e->dtype = shard[n++] = j->string;
     }
     qsort(shard, n, sizeof *shard, by_text);
     for (size_t i = 0; i < n; i++)
         if (!i || strcmp(shard[i], shard[i - 1]) != 0) s->part[s->parts++].shard = shard[i];
-    return OK;
+    return check_names(&s->map, s->pool, s->err);
 }
 
-/* Returns what peft puts before the names of tensors in an adapter's file; "" for other files. */
-static const char *prefix_of(const char *stem) { return strcmp(stem, "adapter_model") == 0
-    ? "base_model.model." : ""; }
+static int is_adapter(const char *stem) { return strcmp(stem, "adapter_model") == 0; }
 
 /* Opens the first of four files that the folder has, in Hugging Face's order of preference. The caller calls
  * source_close at the end, also after an error. */
@@ -285,7 +333,7 @@ static int source_open(Source *s, const char *folder, const char *stem, Pool *po
     const char *first = NULL;
     memset(s, 0, sizeof *s);
     s->folder = folder;
-    s->prefix = prefix_of(stem);
+    s->adapter = is_adapter(stem);
     s->pool = pool;
     s->err = err;
     for (int i = 0; i < 4; i++) {
@@ -326,40 +374,38 @@ static void scratch_end(Source *s, Scratch b) {
 
 /* The place of a tensor: its container and its entry (NULL: there is no such tensor). head: width of a head
  * if the rows are in Meta's order (read_rows); 0: they are in Hugging Face's order. */
-typedef struct { Container *in; const Entry *entry; int head; } Place;
+typedef struct { Container *in; Entry *entry; int head; } Place;
 
 /* Finds the tensor that has exactly this name. If there is no such tensor, returns OK,
  * and *p has no entry. */
 static int source_find(Source *s, const char *name, Place *p) {
-    const char *shard = s->map ? json_text(s->map, name, NULL) : NULL;
+    const Entry *listed = s->map.entry ? container_find(&s->map, name) : NULL;
     size_t i = 0;
     int code;
     memset(p, 0, sizeof *p);
-    if (s->map && !shard) return OK;
-    while (shard && strcmp(s->part[i].shard, shard) != 0) i++;   /* ends, as every shard has a part */
+    if (s->map.entry && !listed) return OK;
+    while (listed && strcmp(s->part[i].shard, listed->dtype) != 0) i++;  /* ends, as every shard has a part */
     code = source_header(s, &s->part[i]);
     if (code != OK) return code;
     p->entry = container_find(&s->part[i], name);
-    if (p->entry) p->in = &s->part[i];
-    else if (shard)
+    if (p->entry) { p->in = &s->part[i]; p->entry->used = 1; }
+    else if (listed)
         return refuse(s->err, E_MISSING, s->part[i].path,
                       "tensor %.96s is not in the shard that the index names", name);
     return OK;
 }
 
-/* Finds a tensor by its own name or by another name that files use for it (files/config.c), each with the
- * prefix before it. If there is no such tensor, returns OK, and *p has no entry. */
+/* Finds a tensor by its own name or by another name that files use for it (files/config.c). If there is no
+ * such tensor, returns OK, and *p has no entry. */
 static int source_tensor(Source *s, const char *tensor, Place *p) {
-    char name[256] = "", *bare = name + strlen(s->prefix);
-    size_t cap = sizeof name - strlen(s->prefix);
+    char name[256];
     int paired = 0, code = OK;
     memset(p, 0, sizeof *p);
-    strcpy(name, s->prefix);
-    if (strlen(tensor) >= cap) return OK;
-    strcpy(bare, tensor);
+    if (strlen(tensor) >= sizeof name) return OK;
+    strcpy(name, tensor);
     for (int k = 0; code == OK; k++) {
         code = source_find(s, name, p);
-        if (code != OK || p->entry || !family_name(bare, cap, tensor, k, &paired)) break;
+        if (code != OK || p->entry || !family_name(name, sizeof name, tensor, k, &paired)) break;
     }
     if (code != OK || !p->entry || !paired) return code;
     if (!s->head) {                             /* rows in Meta's order: how wide is a head? */
@@ -658,7 +704,11 @@ static int check_shape(Source *s, const Place *p, const Packed *packed, const Te
     else snprintf(file, sizeof file, "of %d dimensions", rank);
     if (vector) snprintf(list, sizeof list, "[%d]", m->I);
     else snprintf(list, sizeof list, "[%d,%d]", (int)O, (int)I);
-    return refuse(s->err, E_SHAPE, p->in->path, "tensor %s is %s, wanted %s", t->name, file, list);
+    refuse(s->err, E_SHAPE, p->in->path, "tensor %s is %s, wanted %s", t->name, file, list);
+    if (s->adapter && rank == 2 && rows != O && columns == I && t->flags & (TENSOR_EMBEDDING | TENSOR_HEAD))
+        advise(s->err, "the vocabulary was resized for this adapter: a base model that was resized, too "
+                       "(transformers: resize_token_embeddings, save_pretrained)");
+    return E_SHAPE;
 }
 
 /* Writes a 4-bit form in words to out: "nf4 in blocks of 64, doubly quantised". */
@@ -827,26 +877,101 @@ static int check_complete(Source *s, const Tensor *list, int tensors, const Plac
             missing++;
         }
     if (!missing) return OK;
-    if (missing == 1)
-        return refuse(s->err, E_MISSING, s->path, "tensor %s%s is missing", s->prefix, list[first].name);
-    return refuse(s->err, E_MISSING, s->path, "tensor %s%s is missing, and %d more", s->prefix,
-                  list[first].name, missing - 1);
+    if (missing == 1) refuse(s->err, E_MISSING, s->path, "tensor %s is missing", list[first].name);
+    else refuse(s->err, E_MISSING, s->path, "tensor %s is missing, and %d more", list[first].name,
+                missing - 1);
+    if (list[first].flags & TENSOR_HEAD)
+        advise(s->err, "a folder of the whole model: this one has no head (`rm --reward FOLDER --new-head` "
+                       "trains a judge's)");
+    return E_MISSING;
 }
 
-/* Finds and checks all tensors before the first weight is read, then reads them, file by file. */
-static int load(Source *s, const Tensor *list, int tensors) {
+/* Refuses a checkpoint that has a tensor which nobody asked for: the model would not be the one that was
+ * saved. Names the first one, and says how many more there are. own: see family_spares. */
+static int check_used(Source *s, const char *own) {
+    const Entry *first = NULL;
+    const char *where = s->path;
+    int code = OK, more = 0;
+    for (size_t i = 0; i < s->parts && code == OK; i++) {
+        code = source_header(s, &s->part[i]);
+        for (size_t k = 0; k < s->part[i].count && code == OK; k++) {
+            const Entry *e = &s->part[i].entry[k];
+            if (e->used || family_spares(own, e->name)) continue;
+            if (!s->adapter && strncmp(e->name, "v_head.", 7) == 0) continue;   /* TRL's value head */
+            if (first) more++;
+            else { first = e; where = s->part[i].path; }
+        }
+    }
+    if (code != OK || !first) return code;
+    if (more) refuse(s->err, E_UNSUPPORTED, where, "tensor %.96s has no place in the model, and %d more",
+                     first->name, more);
+    else refuse(s->err, E_UNSUPPORTED, where, "tensor %.96s has no place in the model", first->name);
+    if (s->adapter)
+        advise(s->err, "without it the adapter would be another: merge it into its base "
+                       "(peft: merge_and_unload, save_pretrained) and use the whole model");
+    else if (strstr(first->name, ".lora_"))
+        advise(s->err, "these are a model and an adapter in one file: merge them "
+                       "(peft: merge_and_unload, save_pretrained)");
+    else advise(s->err, "a config.json that fits these weights, or a file without what does not matter");
+    return E_UNSUPPORTED;
+}
+
+/* Sets *same to 1 if two tensors of the files, of n floats each, have the same values. */
+static int compare_values(Source *s, const Place *a, const Place *b, size_t n, int *same) {
+    Scratch scratch = scratch_begin(s);
+    size_t step = n < TURNED ? n : TURNED;
+    f32 *x = pool_take(s->pool, step, sizeof *x), *y = pool_take(s->pool, step, sizeof *y);
+    int code = x && y ? OK : fail(s->err, E_MEMORY, "memory for a comparison", s->path, 0, 0);
+    *same = 1;
+    for (size_t at = 0, part; at < n && *same && code == OK; at += part) {
+        part = n - at < step ? n - at : step;
+        code = read_values(s, a, at, x, part);
+        if (code == OK) code = read_values(s, b, at, y, part);
+        if (code == OK) *same = memcmp(x, y, part * sizeof *x) == 0;
+    }
+    scratch_end(s, scratch);
+    return code;
+}
+
+/* Checks that a tied tensor of the files has the values of the tensor that it is tied to. If that one is
+ * optional (an adapter's file), they have to be there together. */
+static int check_tied(Source *s, const Tensor *list, int tensors, const Place *place, int tied) {
+    const Matrix *m = list[tied].matrix;
+    int u = 0, same = 0, code = OK;
+    while (u < tensors && (list[u].matrix->data != m->data || list[u].flags & TENSOR_TIED)) u++;
+    if (u == tensors) return OK;
+    if (!place[tied].entry && (!place[u].entry || !(list[u].flags & TENSOR_OPTIONAL))) return OK;
+    if (place[tied].entry) code = check_tensor(s, &place[tied], &list[tied]);
+    if (code == OK && place[tied].entry && place[u].entry && place[tied].entry->type >= 0
+        && place[u].entry->type >= 0)
+        code = compare_values(s, &place[tied], &place[u], (size_t)m->O * (size_t)m->I, &same);
+    if (code != OK || same) return code;
+    refuse(s->err, E_UNSUPPORTED, s->path, "tensor %s is not equal to %s, to which the model ties it",
+           list[tied].name, list[u].name);
+    advise(s->err, s->adapter ? "merge the adapter into its base (peft: merge_and_unload, save_pretrained) "
+                                "and use the whole model"
+                              : "\"tie_word_embeddings\": false in config.json keeps both");
+    return E_UNSUPPORTED;
+}
+
+/* Finds and checks all tensors before the first weight is read, then reads them, file by file. part 1: the
+ * list is only a part of the files' tensors. */
+static int load(Source *s, const Tensor *list, int tensors, int part) {
     Place *place = pool_take(s->pool, (size_t)(tensors > 0 ? tensors : 0) + 1, sizeof *place);
     int code = OK;
     if (!place) return fail(s->err, E_MEMORY, "memory for a checkpoint", s->path, 0, 0);
     for (int t = 0; t < tensors && code == OK; t++)
-        if (!(list[t].flags & TENSOR_TIED)) code = source_tensor(s, list[t].name, &place[t]);
+        code = source_tensor(s, list[t].name, &place[t]);
     if (code == OK) code = check_complete(s, list, tensors, place);
     for (int t = 0; t < tensors && code == OK; t++)
-        if (place[t].entry) code = check_tensor(s, &place[t], &list[t]);
+        if (place[t].entry && !(list[t].flags & TENSOR_TIED)) code = check_tensor(s, &place[t], &list[t]);
+    for (int t = 0; t < tensors && code == OK; t++)
+        if (list[t].flags & TENSOR_TIED) code = check_tied(s, list, tensors, place, t);
+    if (code == OK && !part && tensors > 0) code = check_used(s, list[0].name);
     for (size_t i = 0; i < s->parts; i++)
         for (int t = 0; t < tensors && code == OK; t++) {
             Scratch scratch;
-            if (place[t].in != &s->part[i]) continue;
+            if (place[t].in != &s->part[i] || list[t].flags & TENSOR_TIED) continue;
             code = source_file(s, place[t].in);
             scratch = scratch_begin(s);
             if (code == OK) code = read_tensor(s, &place[t], &list[t]);
@@ -855,14 +980,42 @@ static int load(Source *s, const Tensor *list, int tensors) {
     return code;
 }
 
-int checkpoint_load(const char *folder, const char *stem, const Tensor *list, int tensors, Pool *pool,
-                    Error *err) {
+static int load_folder(const char *folder, const char *stem, const Tensor *list, int tensors, int part,
+                       Pool *pool, Error *err) {
     PoolMark mark = pool_mark(pool);
     Source s;
     int code = source_open(&s, folder, stem, pool, err);
-    if (code == OK) code = load(&s, list, tensors);
+    if (code == OK) code = load(&s, list, tensors, part);
     source_close(&s);
     pool_release(pool, mark);
+    return code;
+}
+int checkpoint_load(const char *folder, const char *stem, const Tensor *list, int tensors, Pool *pool,
+                    Error *err) {
+    return load_folder(folder, stem, list, tensors, 0, pool, err);
+}
+int checkpoint_load_part(const char *folder, const char *stem, const Tensor *list, int tensors, Pool *pool,
+                         Error *err) {
+    return load_folder(folder, stem, list, tensors, 1, pool, err);
+}
+
+int checkpoint_untie(ModelConfig *c, int *untied, const char *folder, Pool *pool, Error *err) {
+    PoolMark mark = pool_mark(pool);
+    const size_t n = (size_t)c->V * (size_t)c->stack.C;
+    Source s;
+    Place word, head;
+    int same = 1, code = OK;
+    *untied = 0;
+    if (!c->tied || !c->names) return OK;
+    code = source_open(&s, folder, "model", pool, err);
+    if (code == OK) code = source_tensor(&s, c->names->part[NAME_HEAD], &head);
+    if (code == OK) code = source_tensor(&s, c->names->part[NAME_WORD], &word);
+    if (code == OK && head.entry && word.entry && head.entry->type >= 0 && word.entry->type >= 0
+        && entry_values(head.entry) == n && entry_values(word.entry) == n)
+        code = compare_values(&s, &head, &word, n, &same);
+    source_close(&s);
+    pool_release(pool, mark);
+    if (code == OK && !same) { *untied = 1; c->tied = 0; }
     return code;
 }
 
@@ -873,7 +1026,7 @@ static int storage(Storage *out, Source *s, const char *name) {
     Packed q;
     int found, code = source_tensor(s, name, &p);
     if (code != OK) return code;
-    if (!p.entry) return refuse(s->err, E_MISSING, s->path, "tensor %s%s is missing", s->prefix, name);
+    if (!p.entry) return refuse(s->err, E_MISSING, s->path, "tensor %s is missing", name);
     e = p.entry;
     code = packed_state(s, &p, &q, &found);
     if (code != OK) return code;
@@ -1179,7 +1332,7 @@ int checkpoint_save(const char *folder, const char *stem, const Tensor *list, in
     int code;
     s.folder = folder;
     s.stem = stem;
-    s.prefix = prefix_of(stem);
+    s.prefix = is_adapter(stem) ? "base_model.model." : "";
     s.dtype = dtype;
     s.pool = pool;
     s.err = err;

@@ -504,12 +504,20 @@ Tokenizer *tokenizer_train_bytelevel(TextSource source, int V, Pool *pool, Error
 
 /* ==== checkpoint.c and files/: Hugging Face folders in and out ==== */
 /* Loads a list of tensors from FOLDER/STEM.safetensors, its shards, or PyTorch's .bin. STEM is
- * "model", "value_head" or "adapter_model" (its names begin with "base_model.model."). Tensors that
- * are neither OPTIONAL nor TIED have to be there with their shape. Weights are converted to their
- * matrix's type while they are read; bitsandbytes' 4 bits are kept, bit for bit, or dequantised. OK
- * or a code; after an error some weights may have been read. */
+ * "model", "value_head" or "adapter_model". Tensors that are neither OPTIONAL nor TIED have to be
+ * there with their shape; a TIED one may be there if it is equal to the one it is tied to. A tensor
+ * of the files that is not in the list is refused, but for those that no model needs, and TRL's
+ * v_head in a model's files; checkpoint_load_part allows others, too. Weights are converted to
+ * their matrix's type while they are read; bitsandbytes' 4 bits are kept, bit for bit, or
+ * dequantised. OK or a code; after an error some weights may have been read. */
 int checkpoint_load(const char *folder, const char *stem, const Tensor *list, int tensors,
                     Pool *pool, Error *err);
+int checkpoint_load_part(const char *folder, const char *stem, const Tensor *list, int tensors,
+                         Pool *pool, Error *err);
+/* If config.json ties the head to the embedding, but the folder's files have a head with other
+ * values: sets *untied to 1 and c->tied to 0, so that both are kept (as transformers 5 does, with a
+ * warning). Else sets *untied to 0. Reads both tensors. OK or a code. */
+int checkpoint_untie(ModelConfig *c, int *untied, const char *folder, Pool *pool, Error *err);
 /* Writes FOLDER/STEM.safetensors in dtype F32, BF16 or F16. If shard_bytes is not 0, writes shards
  * of at most so many bytes, and the index last. NF4 matrices are written in bitsandbytes' form.
  * Each file is written completely or not at all. OK or a code. */

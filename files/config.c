@@ -627,6 +627,8 @@ static int pattern_match(const char *pattern, const char *name, int *layer) {
 static const struct { const char *stem, *pattern; } spare[] = {
     { "", "*rotary_emb.inv_freq" }, { "", "*rotary_emb.cos_cached" }, { "", "*rotary_emb.sin_cached" },
     { "", "*rope.freqs" }, { "", "*embeddings.position_ids" }, { "", "*embeddings.token_type_ids" },
+    { "", "*.attn.bias" }, { "", "*.attn.masked_bias" },        /* GPT-2's causal mask, GPT-Neo's */
+    { "", "*.attn.attention.bias" }, { "", "*.attn.attention.masked_bias" },
     { "roberta.", "roberta.pooler.*" }, { "roberta.", "pooler.*" }, { "roberta.", "classifier.*" },
     { "roberta.", "lm_head.*" }, { "bert.", "cls.*" }, { "bert.", "classifier.*" },
     { "distilbert.", "vocab_*" }, { "distilbert.", "*classifier.*" }, { "electra.", "discriminator_predictions.*" },

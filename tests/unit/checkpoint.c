@@ -457,10 +457,23 @@ static void write_safetensors(const char *path, const char *header, size_t data)
     "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" #from "," #to "]}"
 static const struct { const char *name, *header; size_t data; int code; const char *says; } containers[] = {
     { "plain", "{" T("a", "F32", "[2,3]", 0, 24) "," T("n", "F32", "[3]", 24, 36) "}", 36, OK, "" },
-    { "padded, any order, unknown tensors of other types",
-      "{" T("n", "F32", "[3]", 32, 44) "," T("inv_freq", "F64", "[1]", 0, 8) "," T("a", "F32", "[2,3]", 8, 32)
-          "," T("ids", "I64", "[]", 44, 52) ","
-      T("none", "BOOL", "[0,7]", 8, 8) "}   ", 52, OK, "" },
+    { "padded, any order, tensors of other types that no model needs",
+      "{" T("n", "F32", "[3]", 32, 44) "," T("model.rotary_emb.inv_freq", "F64", "[1]", 0, 8) ","
+      T("a", "F32", "[2,3]", 8, 32) "," T("bert.embeddings.position_ids", "I64", "[]", 44, 52) ","
+      T("h.0.rotary_emb.inv_freq", "BOOL", "[0,7]", 8, 8) "}   ", 52, OK, "" },
+    { "a tensor that the model lacks", "{" T("a", "F32", "[2,3]", 0, 24) "," T("n", "F32", "[3]", 24, 36) ","
+      T("a.bias", "F32", "[1]", 36, 40) "}", 40, E_UNSUPPORTED, "tensor a.bias has no place in the model" },
+    { "two of them", "{" T("a", "F32", "[2,3]", 0, 24) "," T("n", "F32", "[3]", 24, 36) ","
+      T("z", "I64", "[]", 36, 44) "," T("b", "I64", "[]", 44, 52) "}", 52, E_UNSUPPORTED,
+      "tensor b has no place in the model, and 1 more" },
+    { "a pooler, but not of RoBERTa", "{" T("a", "F32", "[2,3]", 0, 24) "," T("n", "F32", "[3]", 24, 36) ","
+      T("pooler.bias", "F32", "[1]", 36, 40) "}", 40, E_UNSUPPORTED, "tensor pooler.bias has no place" },
+    { "TRL's value head", "{" T("a", "F32", "[2,3]", 0, 24) "," T("n", "F32", "[3]", 24, 36) ","
+      T("v_head.summary.bias", "F32", "[1]", 36, 40) "}", 40, OK, "" },
+    { "wrapped by several", "{" T("_orig_mod.module.a", "F32", "[2,3]", 0, 24) ","
+      T("pretrained_model.base_model.model.n", "F32", "[3]", 24, 36) "}", 36, OK, "" },
+    { "wrapped and not", "{" T("a", "F32", "[2,3]", 0, 24) "," T("module.a", "F32", "[2,3]", 24, 48) ","
+      T("n", "F32", "[3]", 48, 60) "}", 60, E_FORMAT, "tensor a is there twice" },
     { "unknown keys, metadata", "{\"__metadata__\":{\"x\":\"y\"},\"a\":{\"dtype\":\"F32\",\"q\":1,"
     "\"shape\":[2,3],\"data_offsets\":[0,24]},"
       T("n", "F32", "[3]", 24, 36) "}", 36, OK, "" },
@@ -558,10 +571,6 @@ static void other_names(void) {
     write_safetensors(in_base("names/model.safetensors"), "{" T("a.weight", "F32", "[2,3]", 0, 24) "}", 24);
     CHECK(checkpoint_load(in_base("names"), "model", l.tensor, l.count, &pool, fresh()) == OK,
           "a name without model.: %s", err.what);
-    write_safetensors(in_base("names/model.safetensors"), "{" T("model.a.weight", "F32", "[2,3]", 0, 24) ","
-                      T("lm_head.weight", "F16", "[7]", 24, 38) "}", 38);
-    CHECK(checkpoint_load(in_base("names"), "model", l.tensor, l.count, &pool, fresh()) == OK,
-          "a copy of the tied head is ignored: %s", err.what);
     list_free(&l);
     l = list_new(3);
     add(&l, "roberta.embeddings.LayerNorm.weight", 1, 3, TENSOR_VECTOR);
@@ -577,8 +586,12 @@ static void other_names(void) {
 
 static void index_files(void) {
     static const struct { const char *index; int code; const char *says; } cases[] = {
+        { "{\"weight_map\":{\"a\":\"s1.safetensors\",\"n\":\"s2.safetensors\"}}", OK, "" },
+        { "{\"weight_map\":{\"module.a\":\"s1.safetensors\",\"module.n\":\"s2.safetensors\"}}", OK, "" },
         { "{\"weight_map\":{\"a\":\"s1.safetensors\",\"n\":\"s2.safetensors\",\"other\":\"s3.safetensors\"}}",
-        OK, "" },
+        E_UNSUPPORTED, "tensor other has no place in the model" },
+        { "{\"weight_map\":{\"a\":\"s1.safetensors\",\"a\":\"s2.safetensors\"}}", E_FORMAT,
+        "tensor a is there twice" },
         { "{\"weight_map\":{\"a\":\"../hand/s1.safetensors\",\"n\":\"s2.safetensors\"}}", E_FORMAT,
         "../hand/s1" },
         { "{\"weight_map\":{\"a\":\"/etc/passwd\",\"n\":\"s2.safetensors\"}}", E_FORMAT, "/etc/passwd" },
@@ -603,6 +616,7 @@ static void index_files(void) {
     folder_make(in_base("index"), fresh());
     write_safetensors(in_base("index/s1.safetensors"), "{" T("a", "F32", "[2,3]", 0, 24) "}", 24);
     write_safetensors(in_base("index/s2.safetensors"), "{" T("n", "F32", "[3]", 0, 12) "}", 12);
+    write_safetensors(in_base("index/s3.safetensors"), "{" T("other", "F32", "[3]", 0, 12) "}", 12);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         int code;
         spit(in_base("index/model.safetensors.index.json"), cases[i].index, strlen(cases[i].index));
@@ -613,11 +627,116 @@ static void index_files(void) {
     list_free(&l);
 }
 
+/* ---- tied heads, and adapters: everything in the file is used, or named ---- */
+
+/* Writes FOLDER/model.safetensors with an embedding and a head (5,4); `differ` of their values differ. */
+static void write_tied(const char *folder, int type, int differ) {
+    List l = list_new(2);
+    add(&l, "model.embed_tokens.weight", 5, 4, 0);
+    add(&l, "lm_head.weight", 5, 4, 0);
+    for (int t = 0; t < 2; t++)
+        for (int i = 0; i < 20; i++)
+            ((f32 *)l.tensor[t].matrix->data)[i] = (f32)i - (t && i >= 20 - differ ? 0.5f : 0);
+    CHECK(checkpoint_save(folder, "model", l.tensor, 2, type, 0, &pool, fresh()) == OK, "save: %s", err.what);
+    list_free(&l);
+}
+
+static void tied_heads(void) {
+    static const Names names = { { [NAME_WORD] = "model.embed_tokens.weight",
+                                   [NAME_HEAD] = "lm_head.weight" } };
+    List l = list_new(2);
+    ModelConfig c;
+    int untied;
+    memset(&c, 0, sizeof c);
+    c.V = 5;
+    c.stack.C = 4;
+    c.names = &names;
+    add(&l, "model.embed_tokens.weight", 5, 4, TENSOR_EMBEDDING);
+    add(&l, "lm_head.weight", 5, 4, TENSOR_HEAD | TENSOR_TIED);
+    free(l.tensor[1].matrix->data);
+    l.tensor[1].matrix->data = l.tensor[0].matrix->data;
+    for (int differ = 0; differ < 2; differ++)
+        for (int type = F32; type <= F16; type++) {
+            write_tied(in_base("tied"), type, differ);
+            c.tied = untied = 1;
+            CHECK(checkpoint_untie(&c, &untied, in_base("tied"), &pool, fresh()) == OK && untied == differ
+                  && c.tied == !differ, "a head in the file, %d values differ: untied %d (%s)", differ,
+                  untied, err.what);
+            CHECK(checkpoint_load(in_base("tied"), "model", l.tensor, 2, &pool, fresh())
+                  == (differ ? E_UNSUPPORTED : OK)
+                  && (!differ || strstr(err.what, "lm_head.weight is not equal")),
+                  "loaded as tied, %d values differ: %s", differ, err.what);
+        }
+    c.tied = 1;
+    CHECK(checkpoint_save(in_base("tied"), "model", l.tensor, 2, F32, 0, &pool, fresh()) == OK
+          && checkpoint_untie(&c, &untied, in_base("tied"), &pool, fresh()) == OK && !untied && c.tied,
+          "no head in the file: tied");
+    l.tensor[1].matrix->data = malloc(4);
+    list_free(&l);
+}
+
+static const struct {
+    const char *name, *header; size_t data; int code; const char *says;
+} adapter_files[] = {
+    { "as peft writes it", "{" T("base_model.model.x.lora_A.weight", "F32", "[1,3]", 0, 12) "}", 12, OK, "" },
+    { "as it is in memory", "{" T("base_model.model.x.lora_A.default.weight", "F32", "[1,3]", 0, 12) "}", 12,
+      OK, "" },
+    { "a pair without a place", "{" T("base_model.model.x.lora_A.weight", "F32", "[1,3]", 0, 12) ","
+      T("base_model.model.y.lora_A.weight", "F32", "[1,3]", 12, 24) "}", 24, E_UNSUPPORTED,
+      "tensor y.lora_A.weight has no place in the model" },
+    { "DoRA", "{" T("base_model.model.x.lora_A.weight", "F32", "[1,3]", 0, 12) ","
+      T("base_model.model.x.lora_magnitude_vector.weight", "F32", "[3]", 12, 24) "}", 24, E_UNSUPPORTED,
+      "tensor x.lora_magnitude_vector.weight has no place" },
+    { "an embedding's adapter", "{" T("base_model.model.x.lora_A.weight", "F32", "[1,3]", 0, 12) ","
+      T("base_model.model.embed.lora_embedding_A", "F32", "[3]", 12, 24) "}", 24, E_UNSUPPORTED,
+      "lora_embedding_A has no place" },
+    { "a value head in an adapter", "{" T("base_model.model.x.lora_A.weight", "F32", "[1,3]", 0, 12)
+      "," T("v_head.summary.weight", "F32", "[3]", 12, 24) "}", 24, E_UNSUPPORTED, "v_head.summary.weight" },
+    { "a saved embedding, and its tied head", "{" T("base_model.model.x.lora_A.weight", "F32", "[1,3]", 0, 12)
+      "," T("base_model.model.embed.weight", "F32", "[2,2]", 12, 28) ","
+      T("base_model.model.head.modules_to_save.default.weight", "F32", "[2,2]", 28, 44) "}", 44, OK, "" },
+    { "a saved embedding alone", "{" T("base_model.model.x.lora_A.weight", "F32", "[1,3]", 0, 12) ","
+      T("base_model.model.embed.weight", "F32", "[2,2]", 12, 28) "}", 28, E_UNSUPPORTED,
+      "tensor head.weight is not equal to embed.weight" },
+    { "a saved head alone", "{" T("base_model.model.x.lora_A.weight", "F32", "[1,3]", 0, 12) ","
+      T("base_model.model.head.weight", "F32", "[2,2]", 12, 28) "}", 28, E_UNSUPPORTED,
+      "tensor head.weight is not equal to embed.weight" },
+    { "a resized vocabulary", "{" T("base_model.model.x.lora_A.weight", "F32", "[1,3]", 0, 12) ","
+      T("base_model.model.embed.weight", "F32", "[3,2]", 12, 36) "}", 36, E_SHAPE,
+      "tensor embed.weight is [3,2], wanted [2,2]" },
+};
+
+/* An adapter's list: its own tensor; the base's embedding, which the file may replace; the tied head. */
+static void adapter_tensors(void) {
+    List l = list_new(3);
+    f32 *x;
+    add(&l, "x.lora_A.weight", 1, 3, 0);
+    add(&l, "embed.weight", 2, 2, TENSOR_EMBEDDING | TENSOR_OPTIONAL);
+    add(&l, "head.weight", 2, 2, TENSOR_HEAD | TENSOR_TIED);
+    free(l.tensor[2].matrix->data);
+    x = l.tensor[2].matrix->data = l.tensor[1].matrix->data;
+    folder_make(in_base("adapter"), fresh());
+    for (size_t i = 0; i < sizeof adapter_files / sizeof *adapter_files; i++) {
+        int code;
+        x[0] = 9;
+        write_safetensors(in_base("adapter/adapter_model.safetensors"), adapter_files[i].header,
+                          adapter_files[i].data);
+        code = checkpoint_load(in_base("adapter"), "adapter_model", l.tensor, l.count, &pool, fresh());
+        CHECK(code == adapter_files[i].code && code == err.code && strstr(err.what, adapter_files[i].says)
+              && (code == OK || err.advice), "adapter, %s: code %d, '%s'", adapter_files[i].name, code,
+              err.what);
+        CHECK((x[0] == 9) == !strstr(adapter_files[i].header, "modules_to_save"),
+              "adapter, %s: the base's embedding is replaced only by the file's", adapter_files[i].name);
+    }
+    l.tensor[2].matrix->data = malloc(4);
+    list_free(&l);
+}
+
 /* ---- a tensor of any type becomes a matrix of any type, 4 bits included ---- */
 
 /* Reads the one tensor `name` of a folder as type. */
 static int load_one(const List *l, const char *folder) {
-    return checkpoint_load(folder, "model", l->tensor, l->count, &pool, fresh());
+    return checkpoint_load_part(folder, "model", l->tensor, l->count, &pool, fresh());
 }
 
 /* Fills x with floats of many sizes, without NaN and infinities. */
@@ -932,7 +1051,7 @@ static void round_trip_4bit(void) {
                       "%s, doubled %d, dtype %d comes back: %s", kind ? "fp4" : "nf4", doubled, dtype,
                       err.what);
                 add(&d, "model.w.weight", O, I, 0);
-                CHECK(checkpoint_load(folder, "model", d.tensor, 1, &pool, fresh()) == OK,
+                CHECK(checkpoint_load_part(folder, "model", d.tensor, 1, &pool, fresh()) == OK,
                       "and as floats: %s", err.what);
                 dequantize_4bit(x, b.tensor[0].matrix->data, b.tensor[0].matrix->quant, 0, N);
                 y = d.tensor[0].matrix->data;
@@ -1665,6 +1784,8 @@ int main(void) {
     hand_made();
     other_names();
     index_files();
+    tied_heads();
+    adapter_tensors();
     types();
     quantise_on_load();
     quantise_views();
