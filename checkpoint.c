@@ -907,8 +907,8 @@ static int check_used(Source *s, const char *own) {
                      first->name, more);
     else refuse(s->err, E_UNSUPPORTED, where, "tensor %.96s has no place in the model", first->name);
     if (s->adapter)
-        advise(s->err, "without it the adapter would be another: merge it into its base "
-                       "(peft: merge_and_unload, save_pretrained) and use the whole model");
+        advise(s->err, "merge the adapter into its base (`run merge`, or if that refuses it, too, in peft: "
+                       "merge_and_unload, save_pretrained) and use the whole model");
     else if (strstr(first->name, ".lora_"))
         advise(s->err, "these are a model and an adapter in one file: merge them "
                        "(peft: merge_and_unload, save_pretrained)");
@@ -1063,6 +1063,11 @@ int checkpoint_storage(Storage *out, const char *folder, const char *stem, const
     source_close(&s);
     pool_release(pool, mark);
     return code;
+}
+
+int checkpoint_has(const char *folder, const char *stem, const char *name, Pool *pool) {
+    Storage s;
+    return checkpoint_storage(&s, folder, stem, name, pool, NULL) == OK;
 }
 
 int folder_types(WeightTypes *w, const char *folder, const Names *names, Pool *pool, Error *err) {

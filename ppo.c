@@ -1329,7 +1329,7 @@ static void load_weights(Models *m, Optimizer *optimizer, Pool *pool, int keep_h
     if (!m->adapter) model_copy(&m->frozen, &m->policy);
     else if (!o.adapter) lora_init(&m->lora, stream(o.seed, STREAM_INIT, 0, 0).state);
     else {
-        open_adapter(&m->start_lora, o.adapter, pool);
+        open_adapter(&m->start_lora, NULL, 0, o.adapter, pool);
         lora_copy(&m->lora, &m->start_lora);
     }
     value_head_init(&m->head, stream(o.seed, STREAM_INIT, 0, 1).state, o.value_init == VALUE_ZERO);

@@ -199,6 +199,9 @@ void print_types(const char *whose, const WeightTypes *w);
 void print_trainable(size_t trained, size_t all);
 
 /* ---- opening folders ---- */
+/* Fills *c from a policy's folder. If config.json ties the head to the embedding, but the weights have
+ * another head, c->tied becomes 0, and a line says so. */
+void open_config(ModelConfig *c, const char *folder, const char *hint, Pool *pool);
 /* Fills *c from a policy's folder (NULL: training from scratch, *c stays), and returns
  * the tokenizer of `tokenizer` (NULL: the folder's). The tokenizer may not have more ids
  * than the policy; if it has fewer, report_padding says so. open_judge does this for a
@@ -217,14 +220,18 @@ LoraConfig open_adapter_config(const char *folder, Pool *pool);
  * layers. Dies if a target does not exist. */
 void adapter_carve(Lora *l, const LoraConfig *c, const Tensor *base, int tensors, int trainable,
                    Pool *lists, Arena *a);
-/* Loads an adapter's weights and checks that all are numbers. */
-void open_adapter(const Lora *l, const char *folder, Pool *pool);
+/* Loads an adapter's weights and checks that all are numbers. base: the model's list, whose tensors
+ * the adapter's file may replace (a saved embedding or head); tensors 0: it may not. */
+void open_adapter(const Lora *l, const Tensor *base, int tensors, const char *folder, Pool *pool);
 /* Fills the F32 tensors `to` with the weights of `from`, of any type, plus the adapter's products.
  * If ws measures, only the work space is measured. */
 void weights_merge(const Tensor *to, const Tensor *from, int tensors, const Lora *adapter,
                    Arena *ws);
-/* Loads and checks the value head of a folder. Returns 1, or 0 if the folder has no value head. */
+/* Loads and checks the value head of a folder: value_head.safetensors, or v_head.summary among the
+ * model's weights, where TRL saves it. Returns 1, or 0 if the folder has no value head. say_value_head
+ * prints a line if it is among the weights: for programs that leave it out. */
 int open_value_head(const ValueHead *h, const char *folder, Pool *pool);
+void say_value_head(const char *folder, Pool *pool);
 /* Returns the index of the judge's output that is called `wanted`, ignoring case. wanted NULL: the
  * only output, or the only one called positive, pos, nothate or non-toxic. Returns -1 if there is
  * none, or if there are several; label_need then exits, and its message names `option` ("--label").

@@ -514,6 +514,8 @@ int checkpoint_load(const char *folder, const char *stem, const Tensor *list, in
                     Pool *pool, Error *err);
 int checkpoint_load_part(const char *folder, const char *stem, const Tensor *list, int tensors,
                          Pool *pool, Error *err);
+/* Returns 1 if the files have a tensor of this name; 0 if not, or if they cannot be read. */
+int checkpoint_has(const char *folder, const char *stem, const char *name, Pool *pool);
 /* If config.json ties the head to the embedding, but the folder's files have a head with other
  * values: sets *untied to 1 and c->tied to 0, so that both are kept (as transformers 5 does, with a
  * warning). Else sets *untied to 0. Reads both tensors. OK or a code. */

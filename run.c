@@ -333,13 +333,14 @@ static void policy_open(Policy *p, const WeightTypes *types, const char *folder,
     Error err = { 0 };
     Arena measure = { 0 };
     const char *weights = weights_folder(folder, run);
-    must(config_load(&p->config, weights, pool, &err), &err, model_hint);
+    open_config(&p->config, weights, model_hint, pool);
     require(positions > p->config.positions ? E_RANGE : OK, "longer than the model's positions", weights,
             positions, p->config.positions, "a shorter prompt, a smaller -n or --context");
     must(model_carve(&p->model, &p->config, types, 0, positions, pool, &measure, &err), &err, NULL);
     p->weights = cli_arena(measure.used, "the model's weights");
     must(model_carve(&p->model, &p->config, types, 0, positions, pool, &p->weights, &err), &err, NULL);
     open_weights(p->model.tensor, p->model.tensors, weights, "MODEL", NULL, pool);
+    say_value_head(weights, pool);
     if (run && weights != run) {
         const LoraConfig c = open_adapter_config(run, pool);
         const Tensor *list = p->model.tensor;
@@ -347,7 +348,7 @@ static void policy_open(Policy *p, const WeightTypes *types, const char *folder,
         must(lora_carve(&p->lora, list, p->model.tensors, &c, 0, pool, &measure, &err), &err, NULL);
         p->adapted = cli_arena(measure.used, "the adapter");
         must(lora_carve(&p->lora, list, p->model.tensors, &c, 0, pool, &p->adapted, &err), &err, NULL);
-        open_adapter(&p->lora, run, pool);
+        open_adapter(&p->lora, list, p->model.tensors, run, pool);
         p->adapter = &p->lora;
     }
 }

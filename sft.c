@@ -366,8 +366,10 @@ static void read_policy(Trainer *t, const Program *program) {
 
 static void init_weights(Trainer *t) {
     size_t all, trained;
-    if (o.policy) open_weights(t->model.tensor, t->model.tensors, o.policy, "--policy", NULL, &t->keep);
-    else model_init(&t->model, o.seed);
+    if (o.policy) {
+        open_weights(t->model.tensor, t->model.tensors, o.policy, "--policy", NULL, &t->keep);
+        say_value_head(o.policy, &t->keep);
+    } else model_init(&t->model, o.seed);
     if (o.lora.rank) lora_init(&t->lora, o.seed);
     optimizer_reset(&t->optimizer);
     all = tensor_values(t->model.tensor, t->model.tensors, 0);

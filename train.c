@@ -174,12 +174,21 @@ static Tokenizer *tokenizer_for(const char *path, int V, const char *whose, cons
     return NULL;
 }
 
+void open_config(ModelConfig *c, const char *folder, const char *hint, Pool *pool) {
+    Error err = { 0 };
+    int untied;
+    must(config_load(c, folder, pool, &err), &err, hint);
+    must(checkpoint_untie(c, &untied, folder, pool, &err), &err, NULL);
+    if (!untied) return;
+    fflush(stdout);
+    fprintf(stderr, "%s: config.json ties the head to the embedding, but the weights have a head of other "
+            "values: both are kept (as by transformers 5)\n", folder);
+}
+
 Tokenizer *open_policy(ModelConfig *c, const char *folder, const char *tokenizer, Pool *pool) {
     static const char hint[] =
         "--tokenizer takes a tokenizer.model, or a folder with one or with vocab.json and merges.txt";
-    Error err = { 0 };
-    int code = folder ? config_load(c, folder, pool, &err) : OK;
-    must(code, &err, "--policy FOLDER, a Hugging Face folder of a language model");
+    if (folder) open_config(c, folder, "--policy FOLDER, a Hugging Face folder of a language model", pool);
     Tokenizer *t = tokenizer_for(tokenizer ? tokenizer : folder, folder ? c->V : 0, "policy", hint, pool);
     if (folder) report_padding(c->V, t);
     return t;
@@ -222,13 +231,28 @@ LoraConfig open_adapter_config(const char *folder, Pool *pool) {
     return c;
 }
 
-void open_adapter(const Lora *l, const char *folder, Pool *pool) {
+void open_adapter(const Lora *l, const Tensor *base, int tensors, const char *folder, Pool *pool) {
     Error err = { 0 };
     PoolMark mark = pool_mark(pool);
-    must(checkpoint_load(folder, "adapter_model", l->tensor, l->tensors, pool, &err), &err,
+    Tensor *list = pool_need(pool, (size_t)(l->tensors + tensors), sizeof *list, "a list of tensors");
+    int n = l->tensors;
+    memcpy(list, l->tensor, (size_t)n * sizeof *list);
+    for (int i = 0; i < tensors; i++) {
+        if (base[i].matrix->type == NF4) continue;      /* it would be quantised, and so be another weight */
+        list[n] = base[i];
+        list[n++].flags |= TENSOR_OPTIONAL;
+    }
+    must(checkpoint_load(folder, "adapter_model", list, n, pool, &err), &err,
          "was this adapter trained on another model?");
+    need_numbers(list, n, folder, "another adapter: this one is damaged");
     pool_release(pool, mark);
-    need_numbers(l->tensor, l->tensors, folder, "another adapter: this one is damaged");
+}
+
+void say_value_head(const char *folder, Pool *pool) {
+    if (!checkpoint_has(folder, "model", "v_head.summary.weight", pool)) return;
+    fflush(stdout);
+    fprintf(stderr, "%s: the weights have a value head (v_head.summary), which only ppo uses: left out\n",
+            folder);
 }
 
 int open_value_head(const ValueHead *h, const char *folder, Pool *pool) {
@@ -236,12 +260,13 @@ int open_value_head(const ValueHead *h, const char *folder, Pool *pool) {
     PoolMark mark = pool_mark(pool);
     const size_t n = strlen(folder) + 32;
     char *path = pool_need(pool, n, 1, "a path");
+    static const char hint[] = "--value-init zero starts with a new value head";
     snprintf(path, n, "%s/value_head.safetensors", folder);
-    const int found = file_exists(path);
-    if (found) {
-        must(checkpoint_load(folder, "value_head", h->tensor, 2, pool, &err), &err, "--value-init zero");
-        need_numbers(h->tensor, 2, path, "--value-init zero");
-    }
+    const int own = file_exists(path);
+    const int found = own || checkpoint_has(folder, "model", h->tensor[0].name, pool);
+    if (own) must(checkpoint_load(folder, "value_head", h->tensor, 2, pool, &err), &err, hint);
+    else if (found) must(checkpoint_load_part(folder, "model", h->tensor, 2, pool, &err), &err, hint);
+    if (found) need_numbers(h->tensor, 2, own ? path : folder, hint);
     pool_release(pool, mark);
     return found;
 }

@@ -33,7 +33,7 @@ static void read_targets(Fields *f, LoraConfig *l) {
 
 static int load_adapter_config(LoraConfig *l, const char *folder, Pool *pool, Error *err) {
     static const char off[][24] = {
-        "use_dora", "use_qalora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out",
+        "use_dora", "use_qalora", "rank_pattern", "alpha_pattern", "fan_in_fan_out",
         "lora_bias", "layers_to_transform", "layers_pattern", "layer_replication", "target_parameters",
         "trainable_token_indices", "exclude_modules", "megatron_config", "alora_invocation_tokens",
         "arrow_config" };

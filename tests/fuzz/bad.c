@@ -191,7 +191,7 @@ static int use_tokenizer(const Tokenizer *t, Pool *pool) {
     static const char text[] = "the cats sat; a \xf0\x9f\xa6\x99 dog  on 3 m\xff\xc3ts\n <s> </s> "
         "[PAD]<|im_start|>ab";
     AddedToken added;
-    Error inner = { 0, "", "", 0, 0 };
+    Error inner = { 0 };
     SpecialIds s = tokenizer_specials(t);
     Buffer x = { NULL, NULL, 0, 0, 0 }, y = { NULL, NULL, 0, 0, 0 };
     int size = tokenizer_size(t), *ids, count, id[2], before, after, code;
@@ -398,7 +398,7 @@ static int read_torch(const Blob *b, Pool *pool) {
     list[0].matrix = &a;
     list[1].matrix = &h;
     spit(in_base("pytorch_model.bin"), b->bytes, b->n);
-    return checkpoint_load(base, "model", list, 2, pool, &err);
+    return checkpoint_load_part(base, "model", list, 2, pool, &err);
 }
 /* Reads b as a safetensors header, with its length before it and data after it: only its contents are
  * wrong. */

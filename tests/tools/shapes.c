@@ -41,7 +41,7 @@ static const Program program = { "build/tests/shapes", "--policy DIR | --reward 
 static int or_else(int given, int real) { return given ? given : real; }
 
 static void write_tokenizer(const char *folder, int positions, Pool *pool) {
-    Error err = { 0, "", "", 0, 0 };
+    Error err = { 0 };
     if (!opt.tokenizer) return;
     Tokenizer *t = tokenizer_open(opt.tokenizer, pool, &err);
     if (!t) die(&err, NULL);
@@ -52,7 +52,7 @@ static void write_policy(Pool *pool) {
     ModelConfig c;
     Model m;
     Arena a;
-    Error err = { 0, "", "", 0, 0 };
+    Error err = { 0 };
     memset(&c, 0, sizeof c);
     memset(&a, 0, sizeof a);
     c.V = or_else(opt.vocab, 32003); c.stack.C = or_else(opt.dim, 2048);
@@ -80,7 +80,7 @@ static void write_reward(Pool *pool) {
     RewardConfig c;
     RewardModel m;
     Arena a;
-    Error err = { 0, "", "", 0, 0 };
+    Error err = { 0 };
     memset(&c, 0, sizeof c);
     memset(&a, 0, sizeof a);
     c.V = or_else(opt.vocab, 50265); c.stack.C = or_else(opt.dim, 768);

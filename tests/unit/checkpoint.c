@@ -643,7 +643,7 @@ static void write_tied(const char *folder, int type, int differ) {
 
 static void tied_heads(void) {
     static const Names names = { { [NAME_WORD] = "model.embed_tokens.weight",
-                                   [NAME_HEAD] = "lm_head.weight" } };
+                                   [NAME_HEAD] = "lm_head.weight" }, 0 };
     List l = list_new(2);
     ModelConfig c;
     int untied;
@@ -1619,7 +1619,7 @@ static const struct { const char *json; int code; const char *says; } adapters[]
     { "{" LORA ",\"use_dora\":true}", E_UNSUPPORTED, "use_dora" },
     { "{" LORA ",\"rank_pattern\":{\"q_proj\":2}}", E_UNSUPPORTED, "rank_pattern" },
     { "{" LORA ",\"alpha_pattern\":{\"q_proj\":2}}", E_UNSUPPORTED, "alpha_pattern" },
-    { "{" LORA ",\"modules_to_save\":[\"lm_head\"]}", E_UNSUPPORTED, "modules_to_save" },
+    { "{" LORA ",\"modules_to_save\":[\"lm_head\"]}", OK, "q_proj,v_proj" },
     { "{" LORA ",\"bias\":\"all\"}", E_UNSUPPORTED, "bias 'all'" },
     { "{" LORA ",\"lora_bias\":true}", E_UNSUPPORTED, "lora_bias" },
     { "{" LORA ",\"fan_in_fan_out\":true}", E_UNSUPPORTED, "fan_in_fan_out" },
