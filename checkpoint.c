@@ -165,7 +165,7 @@ static int check_offsets(Container *c, uint64_t size, Error *err) {
  * data_offsets}, ...}, then the bytes of the tensors. */
 static int safetensors_header(Container *c, File *f, Pool *pool, Error *err) {
     uint64_t size = file_size(f), n;
-    unsigned char first[8];
+    unsigned char first[STRANGER_BYTES] = { 0 };
     Reader r = { first, first + 8, 0 };
     Error inner;
     const Json *header, *j;
@@ -173,8 +173,10 @@ static int safetensors_header(Container *c, File *f, Pool *pool, Error *err) {
     int code;
     memset(&inner, 0, sizeof inner);
     if (size < 8) return fail(err, E_TRUNCATED, "too short for safetensors", c->path, (long long)size, 8);
-    code = file_read_at(f, 0, first, 8, err);
+    n = size < sizeof first ? size : sizeof first;
+    code = file_read_at(f, 0, first, (size_t)n, err);
     if (code != OK) return code;
+    if (first[8] != '{' && recognise(err, c->path, first, (size_t)n)) return E_FORMAT;
     n = read_u64(&r);
     if (n > HEADER_MAX)
         return refuse(err, E_RANGE, c->path, "safetensors header of more than 100 MB (not safetensors?)");

@@ -1587,6 +1587,8 @@ int main(int argc, char **argv) {
     cli_parse(&program, "imdb-small", argc, argv, &data, 1);
     usual = cli_given(&program, "policy") ? "trl-classic" : "imdb-small";
     if (!cli_parse(&program, usual, argc, argv, &data, 1)) usage_error("which dataset?", "data/imdb.bin");
+    Pool names = cli_pool();
+    adapter_as_model(&o.policy, &o.adapter, "--policy BASE --adapter ADAPTER", &names);
     check_options(&program, data);
     say_digits();
     return run(&program, data, usual);

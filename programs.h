@@ -220,6 +220,10 @@ LoraConfig open_adapter_config(const char *folder, Pool *pool);
  * layers. Dies if a target does not exist. */
 void adapter_carve(Lora *l, const LoraConfig *c, const Tensor *base, int tensors, int trainable,
                    Pool *lists, Arena *a);
+/* If *model is an adapter's folder, says so, and sets *adapter to it and *model to the folder of its
+ * base model. Dies with the advice if that is not there, if *adapter is given, too, or if adapter is
+ * NULL, as in programs that cannot use one. */
+void adapter_as_model(const char **model, const char **adapter, const char *advice, Pool *pool);
 /* Loads an adapter's weights and checks that all are numbers. base: the model's list, whose tensors
  * the adapter's file may replace (a saved embedding or head); tensors 0: it may not. */
 void open_adapter(const Lora *l, const Tensor *base, int tensors, const char *folder, Pool *pool);

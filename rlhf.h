@@ -546,6 +546,10 @@ int folder_types(WeightTypes *w, const char *folder, const Names *names, Pool *p
 int adapter_config_load(LoraConfig *l, const char *folder, Pool *pool, Error *err);
 int adapter_config_save(const LoraConfig *l, const char *folder, const char *base_model, Pool *pool,
                         Error *err);
+/* If folder is an adapter's (adapter_config.json, no config.json), sets *base to the folder of the
+ * model that it adapts, as base_model_name_or_path names it from here or from folder; else to NULL.
+ * E_MISSING if there is no such folder. OK or a code. */
+int adapter_base(const char **base, const char *folder, Pool *pool, Error *err);
 /* Loads a checkpoint of llama2.c (version 0: legacy; 1; 2) as a Llama with F32 tensors in pool. */
 typedef struct { ModelConfig config; Tensor *tensor; int tensors, version; } Llama2c;
 int llama2c_load(Llama2c *l, const char *path, Pool *pool, Error *err);

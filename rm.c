@@ -1049,6 +1049,8 @@ int main(int argc, char **argv) {
     const int adapts = o.lora.rank || o.quant.nf4 || o.quant.fp4;
     cli_parse(&program, adapts ? "lora" : o.reward ? "finetune" : "scratch", argc, argv, data, 1);
     if (!data[0]) usage_error("which dataset?", NULL);
+    adapter_as_model(&o.reward, NULL, "the judge's whole folder: merge the adapter into it (peft: "
+                     "merge_and_unload, save_pretrained)", &t.keep);
     check_options(&program, data[0]);
     say_digits();
     read_data(&t, data[0]);

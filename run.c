@@ -315,6 +315,7 @@ static const char *weights_folder(const char *folder, const char *run) {
 
 #define NF4_HELP "hold the linears in 4-bit NF4, as sft --nf4 and ppo --nf4 do when they train an adapter"
 #define ADAPTER_HELP "a run folder of ppo or sft, or any PEFT LoRA folder"
+#define ADAPTER_ADVICE "BASE --adapter ADAPTER, where BASE is the folder of the model that it adapts"
 #define CONTEXT_HELP "in tokens (0: the model's positions, at most 2048)"
 static const char model_hint[] = "MODEL is a Hugging Face folder with config.json and model.safetensors";
 
@@ -442,6 +443,7 @@ static int run_logprobs(int argc, char **argv) {
     Policy p = { 0 };
     size_t n;
     if (given < 1) usage_error("which model?", "run logprobs MODEL [FILE]");
+    adapter_as_model(&positional[0], &adapter, ADAPTER_ADVICE, &keep);
     quant_options_check(&program, &quant, NULL, NULL, 0);
     context = context_length(context, positional[0], &keep);
     const WeightTypes types = choose_types(&program, &quant, positional[0], adapter, &keep);
@@ -754,6 +756,7 @@ static int run_generate(int argc, char **argv) {
     Error err = { 0 };
     Policy p = { 0 };
     if (given < 1) usage_error("which model?", "run generate MODEL --prompt TEXT");
+    adapter_as_model(&positional[0], &g.adapter, ADAPTER_ADVICE, &keep);
     quant_options_check(&program, &g.quant, NULL, NULL, 0);
     if (g.prompt && given > 1) usage_error("--prompt or a file of prompts, not both", positional[1]);
     const char *weights = weights_folder(positional[0], g.adapter);
@@ -992,6 +995,7 @@ static int run_chat(int argc, char **argv) {
     Policy p = { 0 };
     Chat c = { 0 };
     if (given < 1) usage_error("which model?", "run chat MODEL");
+    adapter_as_model(&positional[0], &o.adapter, ADAPTER_ADVICE, &keep);
     quant_options_check(&program, &o.quant, NULL, NULL, 0);
     const char *folder = weights_folder(positional[0], o.adapter);
     c.T = context_length(o.context, folder, &keep);
@@ -1066,6 +1070,7 @@ static int run_merge(int argc, char **argv) {
     Pool keep = cli_pool();
     Error err = { 0 };
     Policy p = { 0 };
+    adapter_as_model(&positional[0], &adapter, ADAPTER_ADVICE, &keep);
     if (given < 1 || !adapter || !out)
         usage_error("model, adapter and output are needed", "run merge MODEL --adapter RUN --out DIR");
     quant_options_check(&program, &quant, NULL, NULL, 0);

@@ -579,6 +579,8 @@ int main(int argc, char **argv) {
     const int adapts = o.lora.rank || o.quant.nf4 || o.quant.fp4;
     cli_parse(&program, adapts ? "lora" : o.policy ? "finetune" : "scratch", argc, argv, data, 1);
     if (!data[0]) usage_error("which dataset?", NULL);
+    adapter_as_model(&o.policy, NULL, "./run merge BASE --adapter ADAPTER --out MERGED, then --policy MERGED",
+                     &t.keep);
     check_options(&program, data[0]);
     say_digits();
     read_policy(&t, &program);

@@ -231,6 +231,20 @@ LoraConfig open_adapter_config(const char *folder, Pool *pool) {
     return c;
 }
 
+void adapter_as_model(const char **model, const char **adapter, const char *advice, Pool *pool) {
+    Error err = { 0 };
+    const char *base = NULL;
+    if (!*model) return;
+    must(adapter_base(&base, *model, pool, &err), &err, advice);
+    if (!base) return;
+    if (!adapter || *adapter)
+        must(fail(&err, E_ARGUMENT, "this is an adapter, not a model", *model, 0, 0), &err, advice);
+    fflush(stdout);
+    fprintf(stderr, "%s is an adapter; the model that it adapts: %s\n", *model, base);
+    *adapter = *model;
+    *model = base;
+}
+
 void open_adapter(const Lora *l, const Tensor *base, int tensors, const char *folder, Pool *pool) {
     Error err = { 0 };
     PoolMark mark = pool_mark(pool);

@@ -66,6 +66,27 @@ int adapter_config_load(LoraConfig *l, const char *folder, Pool *pool, Error *er
     return code;
 }
 
+int adapter_base(const char **base, const char *folder, Pool *pool, Error *err) {
+    const char *own = path_in(folder, "config.json", "", pool), *name;
+    char *beside;
+    Fields f;
+    int code;
+    *base = NULL;
+    if (!own) return fail(err, E_MEMORY, "memory for a path", folder, 0, 0);
+    if (file_exists(own)) return OK;
+    code = fields_open(&f, folder, "adapter_config.json", pool, NULL);
+    if (code == E_MISSING) return OK;
+    if (code == OK) code = fields_open(&f, folder, "adapter_config.json", pool, err);
+    if (code != OK) return code;
+    name = field_text(&f, "base_model_name_or_path", "");
+    beside = path_in(folder, name, "", pool);
+    if (f.code != OK) return f.code;
+    if (!beside) return fail(err, E_MEMORY, "memory for a path", folder, 0, 0);
+    *base = !name[0] ? NULL : folder_exists(name) ? name : folder_exists(beside) ? beside : NULL;
+    return *base ? OK : refuse(err, E_MISSING, folder,
+                               "this is an adapter, and the model that it adapts is not here: '%.80s'", name);
+}
+
 int adapter_config_save(const LoraConfig *l, const char *folder, const char *base_model, Pool *pool,
                         Error *err) {
     PoolMark mark = pool_mark(pool);

@@ -27,6 +27,33 @@ int fail_in(Error *err, const Error *inner, const char *path) {
     return inner->code;
 }
 
+#define HTML "a page of HTML, not the file itself", \
+             "download the file: on Hugging Face its address has /resolve/ where the page's has /blob/"
+int recognise(Error *err, const char *path, const void *bytes, size_t n) {
+    static const struct { const char *begin; size_t n; const char *what, *advice; } stranger[] = {
+        { "version https://git-lfs", 23, "a pointer of Git LFS, not the file itself",
+          "`git lfs install`, then `git lfs pull` in that folder" },
+        { "<!doctype html", 14, HTML }, { "<html", 5, HTML },
+        { "\x1f\x8b", 2, "a gzip file", "unpack it first: gunzip FILE, or tar xzf FILE" },
+        { "GGUF", 4, "a GGUF file, llama.cpp's format",
+          "the folder that it was made from, with config.json and model.safetensors" },
+        { "PK\3\4", 4, "a zip file, as torch.save writes it", "call it pytorch_model.bin" },
+        { "\x80\2\x8a\nl\xfc\x9c", 7, "an older file of torch.save", "call it pytorch_model.bin" },
+    };
+    const char *text = bytes;
+    while (n && (*text == '\n' || *text == ' ' || *text == '\r' || *text == '\t')) { text++; n--; }
+    for (size_t i = 0; i < sizeof stranger / sizeof *stranger; i++) {
+        size_t k = 0;
+        while (k < stranger[i].n && k < n && (text[k] == stranger[i].begin[k]
+               || (text[k] >= 'A' && text[k] <= 'Z' && text[k] + 32 == stranger[i].begin[k]))) k++;
+        if (k < stranger[i].n) continue;
+        fail(err, E_FORMAT, stranger[i].what, path, 0, 0);
+        advise(err, stranger[i].advice);
+        return 1;
+    }
+    return 0;
+}
+
 char *path_in(const char *folder, const char *stem, const char *extension, Pool *pool) {
     size_t a = strlen(folder), b = strlen(stem), c = strlen(extension), slash = a && folder[a - 1] != '/';
     char *path = pool_take(pool, a + b + c + 2, 1);
@@ -55,6 +82,7 @@ int json_file(const Json **object, const char *path, Pool *pool, Error *err) {
     memset(&inner, 0, sizeof inner);
     if (code != OK) return code;
     *object = json_parse(text, n, pool, &inner);
+    if (!*object && inner.code != E_MEMORY && recognise(err, path, text, n)) return E_FORMAT;
     if (!*object) return fail_in(err, &inner, path);
     return (*object)->type == JSON_OBJECT ? OK : fail(err, E_FORMAT, "not a JSON object", path, 0, 0);
 }

@@ -14,6 +14,11 @@ int refuse(Error *err, int code, const char *where, const char *format, ...);
 /* Records `inner`, the error of a function that does not know its file, with the file's path.
  * Returns its code. */
 int fail_in(Error *err, const Error *inner, const char *path);
+enum { STRANGER_BYTES = 64 };               /* recognise needs no more bytes */
+/* If the first n bytes of a file show that it is something that users take for another file (a page
+ * of HTML, a pointer of Git LFS, a gzip file ...), records that as an error with advice, and returns
+ * 1. Else returns 0. */
+int recognise(Error *err, const char *path, const void *bytes, size_t n);
 /* Returns the path FOLDER/STEM + EXTENSION, in pool; NULL if there is no memory. */
 char *path_in(const char *folder, const char *stem, const char *extension, Pool *pool);
 /* Reads a file that holds one JSON object into *object. OK, E_FORMAT if it holds something else, or

@@ -29,7 +29,7 @@ static Tokenizer *open_single(const char *path, Pool *pool, Error *err) {
     char *bytes;
     size_t n;
     memset(&inner, 0, sizeof inner);
-    if (file_read_all(path, pool, &bytes, &n, err) != OK) return NULL;
+    if (file_read_all(path, pool, &bytes, &n, err) != OK || recognise(err, path, bytes, n)) return NULL;
     return opened((ends_with(path, ".json") ? tokenizer_json : ends_with(path, ".txt") ? tokenizer_wordpiece
                    : tokenizer_sentencepiece) (bytes, n, pool, &inner), &inner, path, err);
 }
@@ -39,7 +39,8 @@ static Tokenizer *open_bytelevel(const char *vocab, const char *merges, Pool *po
     char *v, *m;
     size_t vn, mn;
     memset(&inner, 0, sizeof inner);
-    if (file_read_all(vocab, pool, &v, &vn, err) != OK || file_read_all(merges, pool, &m, &mn, err) != OK)
+    if (file_read_all(vocab, pool, &v, &vn, err) != OK || file_read_all(merges, pool, &m, &mn, err) != OK
+        || recognise(err, vocab, v, vn) || recognise(err, merges, m, mn))
         return NULL;
     return opened(tokenizer_bytelevel(v, vn, m, mn, pool, &inner), &inner, vocab, err);
 }

@@ -906,17 +906,35 @@ static int collect(TorchFile *t, const Value *dict, Pool *pool, Error *err) {
     return OK;
 }
 
+/* Refuses the older container (of before torch 1.6, or _use_new_zipfile_serialization=False) with a pickle of
+ * another protocol than torch's own, which is 2. Zip files may have any protocol up to 5. */
+static int other_protocol(int protocol, Error *err) {
+    refuse(err, E_UNSUPPORTED, HERE, "torch.save's older format with pickle protocol %d", protocol);
+    advise(err, "save it again in PyTorch: torch.save(torch.load(FILE), FILE)");
+    return E_UNSUPPORTED;
+}
+
+static int safetensors_here(Error *err) {
+    fail(err, E_FORMAT, "a safetensors file", HERE, 0, 0);
+    advise(err, "call it model.safetensors");
+    return E_FORMAT;
+}
+
 int torch_index(TorchFile *t, File *f, Pool *pool, Error *err) {
-    unsigned char first[4];
+    unsigned char first[STRANGER_BYTES] = { 0 };
+    uint64_t size = file_size(f);
     Machine m;
     Value root = value(NOTHING, 0);
     int code;
     memset(t, 0, sizeof *t);
-    code = file_read_at(f, 0, first, 4, err);
+    code = file_read_at(f, 0, first, size < 4 ? 4 : size < sizeof first ? (size_t)size : sizeof first, err);
     if (code != OK) return code;
     machine_init(&m, f, pool, err);
     if (memcmp(first, "PK\3\4", 4) == 0) code = zip_index(&m, &root);
-    else if (first[0] == 0x80) code = legacy_index(&m, &root);
+    else if (first[0] == 0x80 && first[1] == 2) code = legacy_index(&m, &root);
+    else if (first[0] == 0x80) return other_protocol(first[1], err);
+    else if (recognise(err, HERE, first, sizeof first)) return E_FORMAT;
+    else if (first[8] == '{') return safetensors_here(err);
     else return fail(err, E_FORMAT, "neither a zip nor a pickle: not from torch.save", HERE, 0, 0);
     root = state_dict(root);
     if (code == OK) code = collect(t, &root, pool, err);

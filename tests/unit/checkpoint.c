@@ -627,6 +627,67 @@ static void index_files(void) {
     list_free(&l);
 }
 
+/* Loads the tensors of the list alone. */
+static int load_one(const List *l, const char *folder) {
+    return checkpoint_load_part(folder, "model", l->tensor, l->count, &pool, fresh());
+}
+
+/* ---- files that are something else: each is named, with advice, in the place of each file ---- */
+
+#define LFS "version https://git-lfs.github.com/spec/v1\noid sha256:0123456789abcdef\nsize 4400000000\n"
+static const struct { const char *bytes; size_t n; const char *says, *advice; } strangers[] = {
+    { LFS, sizeof LFS - 1, "a pointer of Git LFS", "git lfs pull" },
+    { "\n<!DOCTYPE html><html class=\"\"><head><title>Sign in</title></head></html>", 72, "a page of HTML",
+      "/resolve/" },
+    { "<html>\n<head><title>404 Not Found</title></head>\n<body>not found, sorry</body></html>", 80,
+      "a page of HTML", "/resolve/" },
+    { "\x1f\x8b\x08\x08\0\0\0\0\0\3model.safetensors\0 and much more that is compressed, as it seems", 80,
+      "a gzip file", "gunzip" },
+    { "GGUF\3\0\0\0\x23\1\0\0\0\0\0\0\x17\0\0\0\0\0\0\0\x14\0\0\0\0\0\0\0general.architecture\0...",
+      72, "a GGUF file", "model.safetensors" },
+};
+
+static void files_of_other_kinds(void) {
+    static const char *const place[] = { "model.safetensors", "pytorch_model.bin", "config.json",
+                                         "tokenizer.json", "tokenizer.model", "vocab.txt" };
+    static const unsigned char header_of_gzip[] = "\x1f\x8b\0\0\0\0\0\0{";
+    static const unsigned char protocol_4[16] = { 0x80, 4, 0x95, 11 };
+    List l = list_new(1);
+    ModelConfig c;
+    add(&l, "a", 2, 3, 0);
+    folder_make(in_base("other"), fresh());
+    for (int p = 0; p < 6; p++) {
+        char path[64];
+        sprintf(path, "other/%s", place[p]);
+        for (size_t i = 0; i < sizeof strangers / sizeof *strangers; i++) {
+            int code;
+            spit(in_base(path), strangers[i].bytes, strangers[i].n);
+            if (p < 2) code = load_one(&l, in_base("other"));
+            else if (p == 2) code = config_load(&c, in_base("other"), &pool, fresh());
+            else code = tokenizer_open(in_base("other"), &pool, fresh()) ? OK : err.code;
+            CHECK(code == E_FORMAT && strstr(err.what, strangers[i].says) && strstr(err.where, place[p])
+                  && err.advice && strstr(err.advice, strangers[i].advice), "%s as %s: %d '%s', '%s'",
+                  strangers[i].says, place[p], code, err.what, err.where);
+        }
+        if (p == 1) {
+            spit(in_base(path), protocol_4, sizeof protocol_4);
+            CHECK(load_one(&l, in_base("other")) == E_UNSUPPORTED && strstr(err.what, "pickle protocol 4")
+                  && strstr(err.advice, "torch.save"), "an older file of protocol 4: %s", err.what);
+            spit(in_base(path), "\x10\0\0\0\0\0\0\0{\"a\":{}}", 16);
+            CHECK(load_one(&l, in_base("other")) == E_FORMAT && strstr(err.what, "a safetensors file"),
+                  "a safetensors file as pytorch_model.bin: %s", err.what);
+        }
+        remove(in_base(path));
+    }
+    spit(in_base("other/model.safetensors"), header_of_gzip, 9);
+    CHECK(load_one(&l, in_base("other")) == E_TRUNCATED, "a header of 35,615 bytes is not gzip: %s",
+          err.what);
+    spit(in_base("other/model.safetensors"), "PK\3\4 and whatever torch.save writes into its zip", 48);
+    CHECK(load_one(&l, in_base("other")) == E_FORMAT && strstr(err.advice, "pytorch_model.bin"),
+          "torch.save's zip as model.safetensors: %s", err.what);
+    list_free(&l);
+}
+
 /* ---- tied heads, and adapters: everything in the file is used, or named ---- */
 
 /* Writes FOLDER/model.safetensors with an embedding and a head (5,4); `differ` of their values differ. */
@@ -733,11 +794,6 @@ static void adapter_tensors(void) {
 }
 
 /* ---- a tensor of any type becomes a matrix of any type, 4 bits included ---- */
-
-/* Reads the one tensor `name` of a folder as type. */
-static int load_one(const List *l, const char *folder) {
-    return checkpoint_load_part(folder, "model", l->tensor, l->count, &pool, fresh());
-}
 
 /* Fills x with floats of many sizes, without NaN and infinities. */
 static void fill_finite(f32 *x, size_t n, uint64_t seed) {
@@ -1784,6 +1840,7 @@ int main(void) {
     hand_made();
     other_names();
     index_files();
+    files_of_other_kinds();
     tied_heads();
     adapter_tensors();
     types();
