@@ -65,7 +65,7 @@ static const struct { const char *what, *hint; } code_words[] = {
     { "missing", "check that the folder is complete" },
     { "not supported", "use a file without it" },
     { "out of memory", "use smaller sizes, batches or files" },
-    { "not a finite number", "use a smaller learning rate, or check the weights" },
+    { "not a finite number", "another file: this one is damaged" },
 };
 static int code_known(int code) { return code >= 0 && code < (int)(sizeof code_words / sizeof *code_words); }
 

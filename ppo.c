@@ -135,6 +135,7 @@ typedef struct {
     RunFolder out;
     char samples[540];
     int told_cut;                           /* 1: warn_cut has warned */
+    Health health;
 } Work;
 
 /* Progress, Models and Work, for the functions that train.c calls (carve, workspace). */
@@ -339,16 +340,19 @@ static void sample_responses(const Progress *p, const Models *m, Work *w) {
     const Writing writing = { .adapter = m->adapter, .head = &m->head,
                               .sampling = { (float)o.temperature, 0, 1 } };
     Rollout *x = &w->rollout;
-    for (int first = 0; first < x->B; first += o.chunk)
-        must(model_generate(&m->policy, &writing, x->seq + first, smaller(o.chunk, x->B - first), &w->cache,
-                            &w->ws), NULL, "check the weights: the sampler failed");
+    for (int first = 0; first < x->B; first += o.chunk) {
+        const int n = smaller(o.chunk, x->B - first);
+        const int code = model_generate(&m->policy, &writing, x->seq + first, n, &w->cache, &w->ws);
+        if (code == E_NUMBER) not_a_number(p, m, w, "the policy's logits are not numbers", 0);
+        must(code, NULL, "check the weights: the sampler failed");
+    }
     x->P = 0;
     for (int b = 0; b < x->B; b++) {
         const Sequence *seq = &x->seq[b];
         const int n = seq->length - seq->prompt;
         for (int t = 0; t < n; t++)
-            if (!is_number(seq->logprob[t]) || !is_number(seq->value[t]))
-                not_a_number(p, m, w, "the policy's log-probs or values are not numbers", 0);
+            if (!is_number(seq->value[t]))
+                not_a_number(p, m, w, "the value head's values are not numbers", 0);
         x->start[b] = x->P;
         memcpy(x->logprob + x->P, seq->logprob, (size_t)n * sizeof(float));
         memcpy(x->value + x->P, seq->value, (size_t)n * sizeof(float));
@@ -707,9 +711,9 @@ static void not_a_number(const Progress *p, const Models *m, Work *w, const char
     Saving saving = { m, w };
     const Saver saver = { &w->out, write_result, &saving };
     const int moved = p->step > 1 || w->now.updates;
-    stop_not_a_number(what, larger(p->step, 1), good && weights_are_numbers(m), &saver,
-                      moved ? "a smaller --learning-rate, or --max-grad-norm 1"
-                            : "another --policy, or --compute f32: no weight has been trained yet");
+    good = good && weights_are_numbers(m) && !(w->health.bad && w->out.saved);
+    stop_not_a_number(what, larger(p->step, 1), moved, good, &saver,
+                      "a smaller --learning-rate, or --max-grad-norm 1");
 }
 
 /* ---- log ---- */
@@ -851,12 +855,24 @@ static void warn_cut(const Progress *p, const Models *m, Work *w) {
             "log counts them\n", p->step, w->rollout.B, w->rollout.responses_cut, m->judge_most);
 }
 
+#define SMALLER_MOVES "a smaller --learning-rate, a larger --init-kl-coef, or --max-grad-norm 1"
+
+/* Judges the policy by the responses that it has sampled last. */
+static void check_health(Work *w) {
+    const Rollout *x = &w->rollout;
+    const double kl = kl_per_sequence(x->logprob, x->start, x->B) - kl_per_sequence(x->ref_logprob, x->start,
+                                                                                    x->B);
+    health_of_policy(&w->health, kl, (double)x->P / x->B, -mean(x->logprob, x->P), o.target);
+}
+
 /* Ends a step: writes the log, shows the progress, warns, and updates the KL coefficient. */
 static void step_end(Progress *p, const Models *m, Work *w, double kl) {
     log_step(p, m, w, kl);
     show_progress(p, w, mean(w->rollout.raw_score, w->rollout.B), kl, log_time(p, w));
     warn(p, w, kl);
     warn_cut(p, m, w);
+    check_health(w);
+    health_warn(&w->health, p->step, SMALLER_MOVES);
     kl_controller_update(&p->kl, kl, w->rollout.B);
 }
 
@@ -1008,12 +1024,13 @@ static void train(Progress *p, const Models *m, Work *w) {
         out_begun(&w->out);
         if (!weights_are_numbers(m)) not_a_number(p, m, w, "the weights are no longer numbers", 0);
         pool_release(&w->pool, mark);
-        if (o.save_every && p->step % o.save_every == 0 && p->step < o.steps) save_result(p, m, w, 0);
+        if (o.save_every && p->step % o.save_every == 0 && p->step < o.steps && !w->health.bad)
+            save_result(p, m, w, 0);
         if (o.eval_every && p->step % o.eval_every == 0 && p->step < o.steps && w->eval.n)
             evaluate(p, m, w, 1);
         pool_release(&w->pool, mark);
     }
-    if (w->out.saved != p->step || !p->step) save_result(p, m, w, 1);
+    if (!p->step || (w->out.saved != p->step && !(w->health.bad && w->out.saved))) save_result(p, m, w, 1);
 }
 
 /* Sets gain and bias so that the scores before training have mean 0 and standard deviation 1. */
@@ -1051,12 +1068,14 @@ static void run_all(Progress *p, const Models *m, Work *w) {
     if (w->eval.n && !cli_stopping()) {
         evaluate(p, m, w, 1);
         write_samples(w);
+        if (p->step) check_health(w);
     }
     if (cli_stopping())
         printf("stopped: what is saved is the state after step %d; no evaluation after\n", p->step);
     report_run(w->out.path, o.show, &w->pool);
     printf("  %d steps in %.1f seconds; %s in %s\n", p->step, wall_clock() - begin,
            m->adapter ? "adapter and value head" : "model, tokenizer and value head", w->out.where);
+    if (!cli_stopping()) health_end(&w->health, &w->out, SMALLER_MOVES);
 }
 
 /* ---- memory: the same lines measure and lay out ---- */

@@ -325,13 +325,31 @@ typedef struct {
  * out_elsewhere. After any other failure it prints a warning and returns. Dies if a weight is no number. */
 void run_save(const Saver *s, int step, int last);
 /* Ends a run because of a NaN or an infinity in `step`; `what` is the message ("the loss is not a
- * number"). good 1: the weights are still those after the previous step and useful, so they are
- * saved. hint NULL: SMALLER_STEPS. Exits 1. */
-void stop_not_a_number(const char *what, int step, int good, const Saver *s, const char *hint);
-/* Does what stop_not_a_number does, without saving. saved: the step whose weights
- * are on disk; 0: there are none. */
+ * number"). trained 0: no weight has been changed yet, so that the model is damaged: exits 1.
+ * trained 1: the run has diverged: exits EXIT_DIVERGED. good 1: the weights are still those after
+ * the previous step and useful, so they are saved. */
+void stop_not_a_number(const char *what, int step, int trained, int good, const Saver *s,
+                       const char *hint);
+/* Does for a run that has diverged what stop_not_a_number does, without saving. saved: the step
+ * whose weights are on disk; 0: there are none. */
 void die_not_a_number(const char *what, int step, int saved, const char *folder, const char *hint);
 #define SMALLER_STEPS "a smaller --lr, a longer --warmup, or --clip 1"
+enum { EXIT_DIVERGED = 3 };     /* the exit code of a run that diverged, or whose policy collapsed */
+/* Whether a run whose numbers are all numbers has gone wrong (train.c says when). start: the loss
+ * before training, or of the first step (0: not known yet); blind: the loss of a guess that gives
+ * every token or label the same probability; recent: the mean loss of about the last ten `steps`.
+ * bad 1: the last check failed, and `why` says how; warned 1: why was printed. */
+typedef struct { double start, blind, recent; int steps, bad, warned; char why[160]; } Health;
+/* These set h->bad. health_of_step takes the loss of a step, of which the mean over about the last ten
+ * counts, and the first is h->start unless that is set. kl per response, tokens of a response,
+ * entropy per token; target: the KL that was wanted. */
+void health_of_step(Health *h, double loss);
+void health_of_held_out(Health *h, double loss);
+void health_of_policy(Health *h, double kl, double tokens, double entropy, double target);
+/* Prints why, the first time that h->bad is 1, and that nothing is saved meanwhile. */
+void health_warn(Health *h, int step, const char *hint);
+/* If h->bad is 1, prints why and which weights are in the folder, and exits EXIT_DIVERGED. */
+void health_end(const Health *h, const RunFolder *f, const char *hint);
 /* Prints how many steps sft or rm has done and where their result is saved (seconds < 0: without
  * the time). Returns the exit code: cli_exit_code's, or 1 if there was no step. */
 int run_ended(const RunFolder *f, int steps, double seconds);

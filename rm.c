@@ -66,6 +66,7 @@ typedef struct {
     RewardSaved saved; Optimizer optimizer; Batch batch; int *example, *order; long long epoch; Arena ws;
     double loss, right, judged;             /* since the log's last line: losses, right and all answers */
     RunFolder out;
+    Health health;
     Pool keep, scratch;
     char seen[80];                          /* text for the screen: the last held-out accuracies */
 } Trainer;
@@ -192,8 +193,8 @@ static void read_config(Trainer *t, const Program *p) {
 /* Returns 1 if a document can be an example: it is a pair, or it has a label. */
 static int usable(const Trainer *t, const Document *d) { return t->pairs || d->label >= 0; }
 
-/* Returns the ids of a text, cut to t->limit unless --window may read any part of it. Adds 1 to *longer (NULL:
- * not wanted) if the text has more ids than t->limit. */
+/* Returns the ids of a text, cut to t->limit unless --window may read any part of it. Adds 1 to *longer
+ * (NULL: not wanted) if the text has more ids than t->limit. */
 static Text tokenise(Trainer *t, const char *text, size_t n, int *longer) {
     const PoolMark mark = pool_mark(&t->scratch);
     Text out = { NULL, 0 };
@@ -724,6 +725,7 @@ static void final_report(Trainer *t, int steps) {
     }
     probe_phrases(t, q.high, &log);
     out_log(&t->out, &log);
+    if (steps) health_of_held_out(&t->health, q.loss);
 }
 
 /* ===================================================================================================
@@ -746,12 +748,14 @@ static void save(Trainer *t, int step, int last) {
 }
 
 /* Ends the run at a step whose loss or gradient is not a number. The weights are still those after the
- * previous step. They are saved if they are useful: if this loss or the held-out loss is a number. */
+ * previous step. They are saved if they are useful: if this loss or the held-out loss is a number, and better
+ * weights have not been saved. */
 static void stop_at_nan(Trainer *t, int step) {
     const Saver saver = { &t->out, write_weights, t };
-    const int good = !tensor_not_numbers(t->list, t->tensors, o.dtype) &&
+    const int good = !(t->health.bad && t->out.saved) && !tensor_not_numbers(t->list, t->tensors, o.dtype) &&
                      (t->loss < 1e30 || (t->held.examples && isfinite(evaluate(t, 0).loss)));
-    stop_not_a_number("the loss or its gradient is not a number", step, good, &saver, NULL);
+    stop_not_a_number("the loss or its gradient is not a number", step, step > 1, good, &saver,
+                      SMALLER_STEPS);
 }
 
 /* Logs the held-out accuracy, of whole texts and of their first 32 tokens, and writes both to text. */
@@ -809,20 +813,23 @@ static void report_longer(Trainer *t) {
 static int train(Trainer *t) {
     const int every = t->steps > 100 ? 10 : 1;          /* how many steps share a line of the log */
     int step = 0, logged = 0, stop = cli_stopping();
+    t->health.blind = log(t->pairs ? 2 : t->config.labels);
     while (step < t->steps && !stop) {
         const double lr = learning_rate(SCHEDULE_TRIANGLE, o.lr, o.warmup, step + 1, t->steps);
-        const double norm = train_step(t, step, lr);
+        const double before = t->loss, norm = train_step(t, step, lr);
         step++;
         if (!isfinite(norm)) stop_at_nan(t, step);
         out_begun(&t->out);
+        health_of_step(&t->health, (t->loss - before) / o.batch);
+        health_warn(&t->health, step, SMALLER_STEPS);
         stop = cli_stopping();
         if (step % every == 0 || step == t->steps || stop) {
             log_step(t, step, step - logged, lr, norm, stop || step == t->steps);
             logged = step;
         }
-        if (o.save_every && step % o.save_every == 0 && step < t->steps) save(t, step, 0);
+        if (o.save_every && step % o.save_every == 0 && step < t->steps && !t->health.bad) save(t, step, 0);
     }
-    if (step && t->out.saved != step) save(t, step, 1);
+    if (step && t->out.saved != step && !(t->health.bad && t->out.saved)) save(t, step, 1);
     return step;
 }
 
@@ -1069,6 +1076,9 @@ int main(int argc, char **argv) {
     log_options(t.out.log, &program, data[0], &t.keep);
     report_longer(&t);
     const int done = train(&t), code = run_ended(&t.out, done, -1);
-    if (!cli_stopping()) final_report(&t, done);
+    if (!cli_stopping()) {
+        final_report(&t, done);
+        health_end(&t.health, &t.out, SMALLER_STEPS);
+    }
     return code;
 }

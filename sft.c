@@ -49,6 +49,7 @@ typedef struct {
     int *order, at, epoch;                  /* the shuffled training set; the next one; the epoch */
     int steps;                              /* steps of the whole run */
     RunFolder out;
+    Health health;
     Pool keep;
 } Trainer;
 
@@ -413,7 +414,7 @@ static void log_step(Trainer *t, int step, double loss, double norm, long long t
     pool_release(&t->keep, mark);
 }
 
-/* Logs and returns the held-out perplexity; returns 0 if there are no held-out documents. */
+/* Logs the held-out loss and its perplexity; returns the loss, or 0 if there are no held-out documents. */
 static double evaluate(Trainer *t, int step) {
     PoolMark mark = pool_mark(&t->keep);
     Log log;
@@ -424,22 +425,24 @@ static double evaluate(Trainer *t, int step) {
     log_number(&log, "eval_loss", loss); log_number(&log, "eval_perplexity", exp(loss));
     out_log(&t->out, &log);
     pool_release(&t->keep, mark);
-    return exp(loss);
+    return loss;
 }
 
 /* Ends the run at a step whose loss or gradient is not a number. The weights are still those after the
- * previous step. They are saved if they are useful: if this loss or the held-out loss is a number. */
+ * previous step. They are saved if they are useful: if this loss or the held-out loss is a number, and better
+ * weights have not been saved. */
 static void stop_at_nan(Trainer *t, int step, double loss) {
     const Saver saver = { &t->out, write_weights, t };
-    const int good = !tensor_not_numbers(t->list, t->tensors, o.dtype) &&
+    const int good = !(t->health.bad && t->out.saved) && !tensor_not_numbers(t->list, t->tensors, o.dtype) &&
                      (isfinite(loss) || (t->held.count && isfinite(held_out(t))));
-    stop_not_a_number("the loss or its gradient is not a number", step, good, &saver, NULL);
+    stop_not_a_number("the loss or its gradient is not a number", step, step > 1, good, &saver,
+                      SMALLER_STEPS);
 }
 
-/* Shows a step on the screen. held: the last held-out perplexity. */
+/* Shows a step on the screen. held: the last held-out loss. */
 static void show_step(const Trainer *t, int step, double loss, double held, double speed, int last) {
     char text[240], seen[40] = "";
-    if (t->held.count) snprintf(seen, sizeof seen, "  held-out %.2f", held);
+    if (t->held.count) snprintf(seen, sizeof seen, "  held-out %.2f", exp(held));
     snprintf(text, sizeof text, "loss %.4f  perplexity %.2f%s  lr %.2e  %.0f tokens/s", loss, exp(loss), seen,
              (double)t->adam.lr, speed);
     progress(text, step, t->steps, last);
@@ -450,13 +453,18 @@ static int train(Trainer *t) {
     double held = evaluate(t, 0), first = held, start = wall_clock(), norm, speed = 0, loss = 0;
     int step = 0, evaluated = 0, stop = cli_stopping();
     long long tokens;
+    t->health.blind = log(t->config.V);
+    t->health.start = held;
+    if (!isfinite(held)) stop_at_nan(t, 1, held);
     if (!t->held.count) printf("no held-out documents: no perplexity\n");
-    else printf("held-out perplexity before: %.3f (%lld documents, %lld tokens)\n", held, t->held.documents,
-                t->held.tokens);
+    else printf("held-out perplexity before: %.3f (%lld documents, %lld tokens)\n", exp(held),
+                t->held.documents, t->held.tokens);
     while (step < t->steps && !stop) {
         double begin = wall_clock(), seconds;
         loss = sft_step(t, ++step, &tokens, &norm);
         if (!isfinite(loss) || !isfinite(norm)) stop_at_nan(t, step, loss);
+        health_of_step(&t->health, loss);
+        health_warn(&t->health, step, SMALLER_STEPS);
         seconds = wall_clock() - begin;
         if (seconds <= 0) seconds = 1e-9;
         speed = (speed > 0 ? 0.9 * speed : 0) + (speed > 0 ? 0.1 : 1) * (double)tokens / seconds;
@@ -464,13 +472,17 @@ static int train(Trainer *t) {
         log_step(t, step, loss, norm, tokens, seconds);
         stop = cli_stopping();
         if (!stop && o.eval_every && step % o.eval_every == 0) { held = evaluate(t, step); evaluated = step; }
-        if (o.save_every && step % o.save_every == 0 && step < t->steps) save(t, step, 0);
+        if (o.save_every && step % o.save_every == 0 && step < t->steps && !t->health.bad) save(t, step, 0);
         show_step(t, step, loss, held, speed, stop || step == t->steps);
     }
-    if (step && t->out.saved != step) save(t, step, 1);        /* before the evaluation, which takes time */
+    /* before the evaluation, which takes time; but not over better weights */
+    if (step && t->out.saved != step && !(t->health.bad && t->out.saved)) save(t, step, 1);
     if (step && !stop && evaluated != step) held = evaluate(t, step);
-    if (step && !stop && t->held.count)
-        printf("held-out perplexity: %.3f before, %.3f after %d steps\n", first, held, step);
+    if (step && !stop && t->held.count) {
+        printf("held-out perplexity: %.3f before, %.3f after %d steps\n", exp(first), exp(held), step);
+        health_of_held_out(&t->health, held);
+    }
+    if (!stop) health_end(&t->health, &t->out, SMALLER_STEPS);
     return run_ended(&t->out, step, wall_clock() - start);
 }
 

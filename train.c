@@ -556,12 +556,78 @@ void die_not_a_number(const char *what, int step, int saved, const char *folder,
                  saved);
     else snprintf(text, sizeof text, "%.80s in step %d; no weights were written", what, step);
     fail(&err, E_NUMBER, text, folder, 0, 0);
-    die(&err, hint);
+    cli_warn(&err, hint);
+    exit(EXIT_DIVERGED);
 }
 
-void stop_not_a_number(const char *what, int step, int good, const Saver *s, const char *hint) {
+void stop_not_a_number(const char *what, int step, int trained, int good, const Saver *s, const char *hint) {
+    Error err = { 0 };
+    char text[160];
     if (good && step > 1 && s->folder->saved != step - 1) run_save(s, step - 1, 1);
-    die_not_a_number(what, step, s->folder->saved, s->folder->path, hint ? hint : SMALLER_STEPS);
+    if (trained) die_not_a_number(what, step, s->folder->saved, s->folder->path, hint);
+    snprintf(text, sizeof text, "%s in step %d; no weights were written", what, step);
+    fail(&err, E_NUMBER, text, s->folder->path, 0, 0);
+    die(&err, "another model to start from, or --compute f32, if it is another one: no weight has been "
+              "changed yet");
+}
+
+/* ---- a run that has gone wrong although its numbers are numbers ----
+ * A loss has diverged if it is more than WORSE nats above both the loss at the start and that of a blind
+ * guess: the truth then has less than a seventh of the probability that a blind guess gives it. Ordinary runs
+ * stay below the blind guess, after their first steps.
+ * A policy has collapsed if its KL per response is above FAR times the target, and above 1 nat per token: a
+ * KL that is aimed at is a fraction of a nat per token. Or if it always writes the same (ALWAYS nats of
+ * entropy per token, against 1 to 3 in a language), although its KL is above the target: then the rewards of
+ * the responses to a query no longer differ, and nothing can be learnt from them. */
+static const double WORSE = 2, FAR = 10, ALWAYS = 0.01;
+
+static void health_of_loss(Health *h, const char *name, double loss) {
+    const double worst = h->start > h->blind ? h->start : h->blind;
+    h->bad = !(loss <= worst + WORSE);
+    if (h->bad)
+        snprintf(h->why, sizeof h->why, "the run has diverged: %s is %.4g; at the start %.4g, of a blind "
+                 "guess %.4g", name, loss, h->start, h->blind);
+}
+
+void health_of_step(Health *h, double loss) {
+    if (!h->steps++) {
+        h->recent = loss;
+        if (h->start <= 0) h->start = loss;
+    } else h->recent += 0.1 * (loss - h->recent);
+    health_of_loss(h, "the mean loss of the last ten steps", h->recent);
+}
+
+void health_of_held_out(Health *h, double loss) { health_of_loss(h, "the held-out loss", loss); }
+
+void health_of_policy(Health *h, double kl, double tokens, double entropy, double target) {
+    const int far = !(kl <= FAR * target) && !(kl <= tokens), always = entropy < ALWAYS && kl > target;
+    h->bad = far || always;
+    if (far)
+        snprintf(h->why, sizeof h->why, "the policy has collapsed: KL %.4g per response, more than %g times "
+                 "the target of %g, and more than 1 per token", kl, FAR, target);
+    else if (always)
+        snprintf(h->why, sizeof h->why, "the policy has collapsed: it always writes the same (entropy %.2g "
+                 "per token), at KL %.4g", entropy, kl);
+}
+
+void health_warn(Health *h, int step, const char *hint) {
+    Error err = { 0 };
+    char where[96];
+    if (!h->bad || h->warned) return;
+    h->warned = 1;
+    snprintf(where, sizeof where, "step %d; until this is over, nothing is saved over earlier weights", step);
+    fail(&err, E_NUMBER, h->why, where, 0, 0);
+    cli_warn(&err, hint);
+}
+
+void health_end(const Health *h, const RunFolder *f, const char *hint) {
+    Error err = { 0 };
+    char where[256];
+    if (!h->bad) return;
+    snprintf(where, sizeof where, "%.200s has the weights after step %d", f->where, f->saved);
+    fail(&err, E_NUMBER, h->why, where, 0, 0);
+    cli_warn(&err, hint);
+    exit(EXIT_DIVERGED);
 }
 
 int run_code(const RunFolder *f) {
@@ -576,7 +642,7 @@ int run_ended(const RunFolder *f, int steps, double seconds) {
         printf("stopped before the first step: no weights were written\n");
         return cli_exit_code(1);
     }
-    printf("%s after %d steps", cli_stopping() ? "stopped and saved" : "saved", steps);
+    printf("%s after %d steps", cli_stopping() ? "stopped and saved" : "saved", f->saved);
     if (seconds >= 0) printf(", %.0f seconds", seconds);
     printf(": %s\n", f->where);
     return run_code(f);

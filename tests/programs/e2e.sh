@@ -69,7 +69,7 @@ exits 0 "rm, computing in bf16" ./rm reviews.bin --tokenizer judge-tokenizer --d
     '{"step": 0, "train/texts_cut": 0, "eval/texts_cut": 0}' ]; is "no text is too long for it"
 exits 0 "rm, a judge of 20 tokens" ./rm reviews.bin --tokenizer judge-tokenizer --dim 32 --layers 1 --heads \
     2 --ffn 64 --positions 24 --steps 1 --out judge20
-grep -q "^2[0-9][0-9] training and [0-9]* held-out texts have more than the 20 tokens .*: their ends are cut" \
+grep -q "^2[0-9][0-9] training and [0-9]* held-out texts have more than the 20 tokens .*: their ends are" \
     said.txt && grep -q '^{"step": 0, "train/texts_cut": 2[0-9][0-9], "eval/texts_cut": ' judge20/log.jsonl
 is "rm says how many texts it cuts"
 head -n 1 judge/log.jsonl | grep -q '"program": "rm", "data": "reviews.bin", "options": {'; is \
@@ -178,13 +178,20 @@ wild="--lr 10 --weight-decay 10 --warmup 0 --clip 0 --steps 100"
 # judges FOLDER: its scores are numbers
 judges() { $RUN ./run score "$1" texts > said.txt && [ "$(grep -c '"logits"' said.txt)" = 3 ] &&
     ! grep -q 'nan\|inf\|null' said.txt; }
-says 1 "not a number in step .*; the weights saved are those after step" "rm: a loss that is not a number" \
+says 3 "not a number in step .*; the weights saved are those after step" "rm: a loss that is not a number" \
     ./rm $small_rm $wild --save-every 5 --out wild
 judges wild; is "the last good step is saved"
-says 1 "too large for --dtype in step .*; the weights saved are those after step" \
-    "rm: weights too large for --dtype" \
-     ./rm $small_rm $wild --dtype f16 --save-every 1 --out wild16
-judges wild16; is "the last save stays"
+cp -r judge large                           # with a weight of 65530
+printf '\000\372\177\107' | dd of=large/model.safetensors bs=1 seek=$(($(wc -c < large/model.safetensors) - \
+    8)) conv=notrunc 2> errors.txt
+says 3 "too large for --dtype in step 1; no weights were written" "rm: weights too large for --dtype" \
+     ./rm reviews.bin --reward large --steps 1 --dtype f16 --out wild16
+[ ! -e wild16/model.safetensors ]; is "and writes none"
+says 3 "the held-out loss is .*: astray has the weights after step [12]$" "rm: a run that diverges" \
+    ./rm $small_rm --lr 1 --warmup 0 --clip 0 --steps 12 --save-every 1 --out astray
+grep -q "diverged: the mean loss of the last ten steps is .*: step [23]; until this is over" errors.txt
+is "and says so at once"
+judges astray; is "the good weights that were saved stay"
 cp -r judge nan
 printf '\377\377\377\377' | dd of=nan/model.safetensors bs=1 seek=$(($(wc -c < nan/model.safetensors) - \
     8)) conv=notrunc 2> errors.txt

@@ -148,7 +148,7 @@ grep -q 'value head from' "$work/more.out" && ok "with its value head" || bad "w
 
 # ---- it learns ----
 run learn --steps 6 --batch-size 32 --mini-batch-size 8 --ppo-epochs 4 --response-min 16 --response-max 16 \
-    --eval-queries 24 --init-kl-coef 0.02
+    --eval-queries 24 --init-kl-coef 0.02 --target 20
 before=$(sed -n 's/.*"reward_before": \([-0-9.e+]*\).*/\1/p' "$work/learn/samples.jsonl" |
     awk '{ s += $1 } END { print s / NR }')
 after=$(sed -n 's/.*"reward_after": \([-0-9.e+]*\).*/\1/p' "$work/learn/samples.jsonl" |
@@ -160,7 +160,8 @@ true_ "KL is what it costs" "$(field "$work/learn" objective/kl 6) > 0.1"
 $ppo "$data" $small --dry-run --out "$work/dry" > "$work/out" 2>&1
 grep -q 'memory in total' "$work/out" && [ ! -e "$work/dry" ] && ok "--dry-run: the bill and no run" ||
     bad "--dry-run"
-refuses 1 'not a number' $ppo "$data" $small --learning-rate 1e30 --out "$work/nan"
+refuses 3 'not a number in step' $ppo "$data" $small --learning-rate 1e30 --out "$work/nan"
+grep -q 'try: a smaller --learning-rate' "$work/err"; is "a NaN after an update: smaller steps"
 refuses 2 'top-k is refused' $ppo "$data" $small --top-k 5
 refuses 2 'top-p is refused' $ppo "$data" $small --top-p 0.9
 refuses 2 'dropout is refused' $ppo "$data" $small --dropout 0.1
@@ -184,6 +185,35 @@ kill -INT $child; wait $child; code=$?
 if [ $code = 130 ] && grep -q 'stopped: what is saved' "$work/out" &&
     [ -s "$work/stop/ppo-0001/model.safetensors" ]
 then ok "Ctrl-C saves and stops"; else bad "Ctrl-C saves and stops"; kill $child 2> /dev/null; fi
+
+# ---- a policy that collapses, and one that was damaged before ----
+collapse="--steps 4 --batch-size 16 --mini-batch-size 16 --learning-rate 0.03 --max-grad-norm 0"
+refuses 3 'the policy has collapsed: KL .* per response, more than 10 times the target of 6' $ppo "$data" \
+    $small $collapse --init-kl-coef 0 --save-every 1 --out "$work/collapsed"
+grep -q 'collapsed: .*: step [23]; until this is over, nothing is saved over earlier weights' "$work/err" &&
+    grep -q "collapsed: .*: $work/collapsed/ppo-0001 has the weights after step [12]$" "$work/err" &&
+    grep -q 'try: a smaller --learning-rate, a larger --init-kl-coef' "$work/err"
+is "it says so at once and at the end, and keeps what was saved before"
+if [ $policy = data/policy ]; then
+    # bytes NAME TEXT SIZE: a copy of the policy whose last SIZE bytes (in the last norm, f16) repeat TEXT
+    bytes() {
+        cp -r $policy "$work/$1" && chmod -R u+w "$work/$1"
+        printf "$(awk -v text="$2" -v n=$(($3 / 2)) 'BEGIN { while (n--) printf "%s", text }')" |
+            dd of="$work/$1/model.safetensors" bs=1 seek=$(($(wc -c < $policy/model.safetensors) - $3)) \
+                conv=notrunc 2> "$work/err"
+    }
+    bytes no-number '\\377\\377' 2
+    refuses 1 "tensor model.norm.weight has a NaN or an infinity: $work/no-number" $ppo "$data" $small \
+        --policy "$work/no-number" --out "$work/none"
+    grep -q 'try: another --policy' "$work/err" && ! grep -q 'rate' "$work/err"; is "another policy"
+    bytes too-large '\\377\\173' 256
+    for queries in 0 6; do
+        refuses 1 "the policy's logits are not numbers in step 1; no weights were written" $ppo "$data" \
+            $small --policy "$work/too-large" --compute f16 --eval-queries $queries --out "$work/none"
+        grep -q 'try: another model to start from' "$work/err" && ! grep -q 'rate' "$work/err"
+        is "numbers that are too large: another model, not a smaller step"
+    done
+fi
 
 # ---- queries: prompts, few documents, documents that are too short ----
 byte() { printf "\\$(printf %03o "$1")"; }

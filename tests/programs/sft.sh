@@ -195,13 +195,30 @@ exits "a loss that is not a number in the first step" 1 $sft "$work/text.bin" --
 says "and says so" "not a number in step 1; no weights were written"
 same "and nothing is overwritten" "$work/kept/model.safetensors" "$work/precious"
 wild="--lr 10 --weight-decay 10 --warmup 0 --clip 0 --steps 100"
-exits "a loss that is not a number in a later step" 1 $sft "$work/text.bin" --out "$work/wild" $sizes $wild
+exits "a loss that is not a number in a later step" 3 $sft "$work/text.bin" --out "$work/wild" $sizes $wild
 says "the last good step is saved" "the weights saved are those after step"
 if numbers "$work/wild"; then ok "and can be used"; else bad "and can be used"; fi
-exits "weights too large for --dtype" 1 $sft "$work/text.bin" --out "$work/wild16" $sizes $wild --dtype \
-    f16 --save-every 1
-says "the last save stays" "too large for --dtype in step .*; the weights saved are those after step"
-if numbers "$work/wild16"; then ok "and can be used"; else bad "and can be used"; fi
+exits "and better weights that were saved are not replaced" 3 $sft "$work/text.bin" --out "$work/wild1" \
+    $sizes $wild --save-every 1
+says "the last good save stays" "the weights saved are those after step 1: "
+if numbers "$work/wild1"; then ok "and can be used"; else bad "and can be used"; fi
+cp -r "$work/a" "$work/large"                                 # with a weight of 65530
+printf '\000\372\177\107' | dd of="$work/large/model.safetensors" bs=1 seek=$(($(wc -c < \
+    "$work/a/model.safetensors") - 8)) conv=notrunc 2>/dev/null
+exits "weights too large for --dtype" 3 $sft "$work/text.bin" --out "$work/wild16" --policy "$work/large" \
+    --context 64 --steps 1 --dtype f16
+says "and says so" "too large for --dtype in step 1; no weights were written"
+[ ! -e "$work/wild16/model.safetensors" ] && ok "and writes none" || bad "and writes none"
+
+# ---- numbers, but worse than a blind guess: exit 3, and better weights that were saved stay ----
+astray="--policy $work/a --context 64 --lr 2 --warmup 0 --clip 0 --steps 6"
+exits "a run that diverges" 3 $sft "$work/text.bin" --out "$work/astray" $astray --save-every 1
+says "and says so at once" "diverged: the mean loss of the last ten steps is .*: step [2-4]; until this"
+says "and at the end" "diverged: the held-out loss is .*: $work/astray has the weights after step [1-3]$"
+if numbers "$work/astray"; then ok "and they can be used"; else bad "and they can be used"; fi
+exits "a run that diverges, without saves" 3 $sft "$work/text.bin" --out "$work/astray2" $astray
+says "the last step is saved" "$work/astray2 has the weights after step 6$"
+[ -s "$work/astray2/model.safetensors" ] && ok "which it is" || bad "which it is"
 
 # ---- Ctrl-C, SIGTERM (batch systems, containers, timeout), SIGHUP (a closed terminal) ----
 # waits FILE LINES: until a file has so many lines

@@ -64,6 +64,18 @@ static int act(const char *what) {
         die_not_a_number("the loss", 8, 7, "runs/x", "a smaller --lr");
     } else if (!strcmp(what, "nan-early")) {
         die_not_a_number("the loss", 1, 0, "runs/x", "a smaller --lr");
+    } else if (!strcmp(what, "diverged")) {
+        static RunFolder f;
+        Health h;
+        memset(&h, 0, sizeof h);
+        h.start = 1.5;
+        h.blind = 7.6;
+        f.saved = 3;
+        strcpy(f.where, "runs/x");
+        health_of_held_out(&h, 20);
+        health_warn(&h, 4, "a smaller --lr");
+        health_warn(&h, 5, "a smaller --lr");
+        health_end(&h, &f, "another way");
     } else if (!strcmp(what, "memory")) cli_arena(SIZE_MAX / 2, "weights");
     else if (!strcmp(what, "interrupt")) {
         cli_interrupts();
@@ -194,11 +206,11 @@ static void test_endings(void) {
     CHECK(call("act unsupported") == 1 && has(": not supported: rope_scaling type 'yarn': config.json\n  "
                                               "try: use a file"), "unsupported: %s", said);
     CHECK(call("act must") == 1 && has(": cannot open\n  try: check"), "must without a record: %s", said);
-    CHECK(call("act nan") == 1 && has(": the loss in step 8; the weights saved are those after step 7: "
-                                      "runs/x\n  try: a smaller --lr\n"), "a loss that is no number: %s",
-                                      said);
-    CHECK(call("act nan-early") == 1 && has(": the loss in step 1; no weights were written: runs/x\n"),
-          "in the first step: %s", said);
+    CHECK(call("act nan") == EXIT_DIVERGED &&
+          has(": the loss in step 8; the weights saved are those after step 7: runs/x\n  try: a smaller"),
+          "a loss that is no number: %s", said);
+    CHECK(call("act nan-early") == EXIT_DIVERGED &&
+          has(": the loss in step 1; no weights were written: runs/x\n"), "in the first step: %s", said);
     CHECK(call("act memory") == 1 && has("out of memory: 9.2 EB wanted: weights") && has("try: "),
           "out of memory: %s", said);
     CHECK(call("act bill") == 0 && has("policy ") && has(" 1.2 MB\n") && has("  999 B\n")
@@ -309,6 +321,55 @@ static void test_label_find(void) {
     }
 }
 
+/* Returns h.bad after these losses of steps, which end with a 0. */
+static int steps_bad(double start, double blind, const double *loss) {
+    Health h;
+    memset(&h, 0, sizeof h);
+    h.start = start;
+    h.blind = blind;
+    for (; *loss > 0; loss++) health_of_step(&h, *loss);
+    return h.bad;
+}
+
+static void test_health(void) {
+    const double falls[] = { 7.6, 7, 6, 3, 0 }, high[] = { 12, 13, 12, 11, 0 }, wild[] = { 1.4, 26, 300, 0 };
+    const double spike[] = { 1.4, 1.4, 40, 1.4, 0 };
+    const double over[] = { 2, 30, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0 };
+    const double once[] = { 0.5, 6, 0.5, 5, 0.1, 4, 0.2, 5, 0 };        /* batches of one, a fair judge's */
+    CHECK(!steps_bad(0, 7.6, falls), "a loss that falls");
+    CHECK(!steps_bad(0, 7.6, high), "a loss that was as high at the start");
+    CHECK(steps_bad(0, 7.6, wild) && steps_bad(1.4, 0.69, wild), "a loss far above both");
+    CHECK(!steps_bad(0, 7.6, spike), "one step is not a run");
+    CHECK(!steps_bad(0, 0.69, over), "a rise that is over");
+    CHECK(!steps_bad(0, 0.69, once), "single examples");
+    const struct { double start, blind, loss; int bad; } held[] = {
+        { 1.4, 7.6, 9.5, 0 }, { 1.4, 7.6, 9.7, 1 }, { 0.5, 0.69, 2.6, 0 }, { 0.5, 0.69, 2.8, 1 },
+        { 9, 7.6, 10.9, 0 }, { 1.4, 7.6, HUGE_VAL, 1 }, { 1.4, 7.6, NAN, 1 } };
+    for (size_t i = 0; i < sizeof held / sizeof *held; i++) {
+        Health h;
+        memset(&h, 0, sizeof h);
+        h.start = held[i].start;
+        h.blind = held[i].blind;
+        health_of_held_out(&h, held[i].loss);
+        CHECK(h.bad == held[i].bad, "held-out loss, row %d", (int)i);
+    }
+    const struct { double kl, tokens, entropy, target; int bad; } policy[] = {
+        { 8, 32, 1.6, 6, 0 }, { 226, 32, 1.6, 6, 1 }, { 70, 500, 1.6, 6, 0 }, { 59, 15, 1.6, 6, 0 },
+        { 61, 15, 1.6, 6, 1 }, { 3, 32, 1e-3, 6, 0 }, { 7, 32, 1e-3, 6, 1 }, { 40, 32, 1, 0.1, 1 },
+        { -20, 32, 1, 6, 0 }, { NAN, 32, 1, 6, 1 } };
+    for (size_t i = 0; i < sizeof policy / sizeof *policy; i++) {
+        Health h;
+        memset(&h, 0, sizeof h);
+        health_of_policy(&h, policy[i].kl, policy[i].tokens, policy[i].entropy, policy[i].target);
+        CHECK(h.bad == policy[i].bad, "policy, row %d", (int)i);
+    }
+    CHECK(call("act diverged") == EXIT_DIVERGED &&
+          has(": the run has diverged: the held-out loss is 20; at the start 1.5, of a blind guess 7.6: step "
+              "4; until this is over, nothing is saved over earlier weights\n  try: a smaller --lr\n") &&
+          has(" guess 7.6: runs/x has the weights after step 3\n  try: another way\n") && !has("step 5"),
+          "a run that diverged: %s", said);
+}
+
 static void test_tensor_not_numbers(void) {
     const struct { float value; int dtype, good; } row[] = {
         { 1, F32, 1 }, { NAN, F32, 0 }, { HUGE_VALF, F32, 0 }, { -HUGE_VALF, BF16, 0 }, { 3.4e38f, F32, 1 },
@@ -325,8 +386,8 @@ static void test_tensor_not_numbers(void) {
             list[0].matrix = list[1].matrix = &m;
             list[0].flags = TENSOR_TIED;
             x[at] = row[i].value;
-            CHECK(tensor_not_numbers(list, 2, row[i].dtype) == (row[i].good ? NULL : list + 1), "row %d, number %d",
-                  (int)i, at);
+            CHECK(tensor_not_numbers(list, 2, row[i].dtype) == (row[i].good ? NULL : list + 1),
+                  "row %d, number %d", (int)i, at);
             CHECK(!tensor_not_numbers(list, 1, row[i].dtype), "a tied tensor is looked at once, where it is");
         }
     CHECK(f16_to_f32(f32_to_f16(65519)) < HUGE_VALF && !(f16_to_f32(f32_to_f16(65520)) < HUGE_VALF),
@@ -373,6 +434,7 @@ int main(int argc, char **argv) {
     test_log_options();
     test_label_find();
     test_tensor_not_numbers();
+    test_health();
     test_cli_arena();
     return test_end("cli");
 }
