@@ -485,6 +485,7 @@ int tokenizer_decode_all(const Tokenizer *t, const int *ids, int count, Pool *po
                          size_t *length);
 int tokenizer_size(const Tokenizer *t);     /* returns 1 + the largest id */
 int tokenizer_kind(const Tokenizer *t);     /* returns a TOKENIZER_ constant */
+int tokenizer_max_length(const Tokenizer *t);           /* model_max_length; 0: none is named */
 typedef struct { int bos, eos, unk, pad; } SpecialIds;                  /* -1: it has none */
 SpecialIds tokenizer_specials(const Tokenizer *t);
 /* Sets *before (*after) to 1 if the template puts bos before (eos after) a text, else to 0. */

@@ -7,8 +7,8 @@
  *          kinds whose openers it calls.
  * Memory   A tokenizer is wholly in the caller's pool. Encoding takes scratch from the pool, which keeps its
  *          blocks for later use.
- * Never    looks for special tokens in text, except for those that a file adds to the vocabulary;
- *          tokenizer_encode_plain looks for none at all.
+ * Never    looks for special tokens in a text by itself: text/beside.c makes them added tokens when a folder
+ *          or a file is opened. tokenizer_encode_plain looks for no added token at all.
  * Edges    no text, malformed UTF-8, NULs, one endless word, ids that the tokenizer does not have:
  *          tests/unit/tokenizer.c. text/unicode_tables.c says which versions of Unicode are in use. */
 #include "text/text.h"
@@ -181,6 +181,9 @@ SpecialIds tokenizer_specials(const Tokenizer *t) { return t->special; }
 const char *tokenizer_chat_template(const Tokenizer *t) { return t->chat_template; }
 const char *tokenizer_class(const Tokenizer *t) { return t->kind->class_name(t); }
 int tokenizer_legacy(const Tokenizer *t) { return t->json || !t->normal.only_first; }
+int tokenizer_max_length(const Tokenizer *t) { return t->max_length; }
+int tokenizer_prefix_space(const Tokenizer *t) { return t->asked_prefix; }
+int tokenizer_asked_template(const Tokenizer *t) { return t->asked_template; }
 int tokenizer_find(const Tokenizer *t, const char *piece, size_t length) {
     return find_token(t, piece, length);
 }

@@ -100,16 +100,22 @@ static Tokenizer *open_folder(const char *folder, Pool *pool, Error *err) {
     return t && open_beside(t, folder, pool, err) == OK ? t : NULL;
 }
 
-Tokenizer *tokenizer_open(const char *path, Pool *pool, Error *err) {
+/* Opens the file vocab.json at `path`, with merges.txt beside it. */
+static Tokenizer *open_pair(const char *path, Pool *pool, Error *err) {
     size_t n = strlen(path), name = strlen("vocab.json");
-    char *merges;
-    if (folder_exists(path)) return open_folder(path, pool, err);
-    if (!ends_with(path, "vocab.json")) return open_single(path, pool, err);
-    merges = pool_take(pool, n + 1, 1);     /* both names are equally long */
+    char *merges = pool_take(pool, n + 1, 1);       /* both names are equally long */
     if (!merges) { fail(err, E_MEMORY, "not enough memory", path, 0, 0); return NULL; }
     memcpy(merges, path, n - name);
     memcpy(merges + n - name, "merges.txt", name);
     return open_bytelevel(path, merges, pool, err);
+}
+
+/* A file alone has the special tokens that are usual for its kind. */
+Tokenizer *tokenizer_open(const char *path, Pool *pool, Error *err) {
+    Tokenizer *t;
+    if (folder_exists(path)) return open_folder(path, pool, err);
+    t = ends_with(path, "vocab.json") ? open_pair(path, pool, err) : open_single(path, pool, err);
+    return t && tokenizer_beside(t, NULL, NULL, NULL, pool, err) == OK ? t : NULL;
 }
 
 /* Writes a field whose value is the piece of token `id`. Writes nothing if there is no such token. */
@@ -136,17 +142,17 @@ static void put_specials(Buffer *b, const Tokenizer *t, int roberta) {
     put_piece(b, "unk_token", t, s.unk);
 }
 
-/* Writes "added_tokens_decoder": {"32000": {...}, ...}, if there are added tokens. Sets *beyond to how many
- * added tokens are not in the vocabulary. */
+/* Writes "added_tokens_decoder": {"32000": {...}, ...}, if there are added tokens that a name alone does not
+ * describe. Sets *beyond to how many added tokens are not in the vocabulary. */
 static void put_added(Buffer *b, const Tokenizer *t, int *beyond) {
     AddedToken a;
-    int i;
+    int i, written = 0;
     *beyond = 0;
-    if (!tokenizer_added(t, 0, &a)) return;
-    put_key(b, "added_tokens_decoder");
     for (i = 0; tokenizer_added(t, i, &a); i++) {
+        if (a.implied) continue;
         *beyond += a.beyond;
-        buffer_text(b, i ? ",\n    \"" : "{\n    \"");
+        if (!written++) put_key(b, "added_tokens_decoder");
+        buffer_text(b, written > 1 ? ",\n    \"" : "{\n    \"");
         buffer_integer(b, a.id);
         buffer_text(b, "\": {\"content\": ");
         buffer_json_string(b, a.text, a.length);
@@ -156,7 +162,7 @@ static void put_added(Buffer *b, const Tokenizer *t, int *beyond) {
         buffer_text(b, a.single_word ? ", \"single_word\": true" : ", \"single_word\": false");
         buffer_text(b, a.special ? ", \"special\": true}" : ", \"special\": false}");
     }
-    buffer_text(b, "\n  }");
+    if (written) buffer_text(b, "\n  }");
 }
 
 /* Writes added_tokens.json, {"[PAD]": 32000, ...}: the added tokens that are not in the vocabulary. */
@@ -178,12 +184,27 @@ static int save_added(const Tokenizer *t, const char *folder, Pool *pool, Error 
     return file_write_all(path, b.data, b.length, pool, err);
 }
 
+/* Writes the options of SentencePiece's and of byte-level classes. */
+static void put_class_options(Buffer *b, const Tokenizer *t, const char *class) {
+    int kind = tokenizer_kind(t), prefix = tokenizer_prefix_space(t);
+    if (kind == TOKENIZER_SENTENCEPIECE) {
+        if (prefix >= 0) put_bool(b, "add_prefix_space", prefix);
+        put_bool(b, "legacy", tokenizer_legacy(t));
+        put_raw(b, "sp_model_kwargs", "{}");
+        put_raw(b, "use_default_system_prompt", "false");
+    } else if (kind == TOKENIZER_BYTELEVEL && !ends_with(class, "Fast")) {
+        put_bool(b, "add_prefix_space", prefix > 0);
+        put_text(b, "errors", "replace");
+    }
+}
+
 /* Writes tokenizer_config.json and special_tokens_map.json. */
 static int save_tokenizer_configs(const Tokenizer *t, const char *folder, int max_length, Pool *pool,
                                   Error *err) {
     Buffer b = { pool, NULL, 0, 0, 0 }, map = { pool, NULL, 0, 0, 0 };
     const char *class = tokenizer_class(t), *chat = tokenizer_chat_template(t);
     int before, after, sentencepiece = tokenizer_kind(t) == TOKENIZER_SENTENCEPIECE, roberta, code, beyond;
+    int own = tokenizer_max_length(t);
     tokenizer_template(t, &before, &after);
     roberta = !sentencepiece && before && after;
     buffer_text(&b, "{");
@@ -192,20 +213,15 @@ static int save_tokenizer_configs(const Tokenizer *t, const char *folder, int ma
         put_bool(&b, "do_lower_case", rules->lower);
         put_raw(&b, "strip_accents", rules->strip == rules->lower ? "null" : rules->strip ? "true" : "false");
         put_bool(&b, "tokenize_chinese_chars", rules->ideographs);
-    } else if (sentencepiece) {
+    } else if (sentencepiece || tokenizer_asked_template(t)) {
         put_bool(&b, "add_bos_token", before);
         put_bool(&b, "add_eos_token", after);
-        put_bool(&b, "legacy", tokenizer_legacy(t));
-        put_raw(&b, "sp_model_kwargs", "{}");
-        put_raw(&b, "use_default_system_prompt", "false");
-    } else if (!ends_with(class, "Fast")) {
-        put_raw(&b, "add_prefix_space", "false");
-        put_text(&b, "errors", "replace");
     }
+    put_class_options(&b, t, class);
     put_added(&b, t, &beyond);
     if (chat) put_text(&b, "chat_template", chat);
     put_raw(&b, "clean_up_tokenization_spaces", "false");
-    put_int(&b, "model_max_length", max_length);
+    put_int(&b, "model_max_length", own && own < max_length ? own : max_length);
     put_text(&b, "tokenizer_class", class);
     put_specials(&b, t, roberta);
     code = put_file(&b, folder, "tokenizer_config.json", err);

@@ -13,10 +13,10 @@ int tokenizer_beside(Tokenizer *t, const Json *added, const Json *config, const 
 /* A token that was added to the vocabulary. special: decoding leaves it out. lstrip: it
  * includes the white space before it; rstrip: the white space after it. single_word: it is
  * not found within a word. normalized: it is looked for in the normal form. beyond: the
- * vocabulary itself lacks it. */
+ * vocabulary itself lacks it. implied: no file describes it; it is special because of its name. */
 typedef struct {
     const char *text; size_t length;
-    int id, special, lstrip, rstrip, single_word, normalized, beyond;
+    int id, special, lstrip, rstrip, single_word, normalized, beyond, implied;
 } AddedToken;
 /* The rules of BertNormalizer (1: in use). clean: removes control characters and turns white space
  * into spaces; ideographs: puts a space on both sides of each Chinese character; strip: applies NFD
@@ -32,6 +32,10 @@ int tokenizer_added(const Tokenizer *t, int i, AddedToken *token);
 int tokenizer_legacy(const Tokenizer *t);
 /* Returns the name of the tokenizer's class in Hugging Face's transformers. */
 const char *tokenizer_class(const Tokenizer *t);
+/* Returns add_prefix_space of tokenizer_config.json if it is in use, else -1. */
+int tokenizer_prefix_space(const Tokenizer *t);
+/* Returns 1 if tokenizer_config.json says which tokens the template adds. */
+int tokenizer_asked_template(const Tokenizer *t);
 /* Returns the rules of a WordPiece tokenizer; NULL: t is of another kind. */
 const BertRules *tokenizer_bert(const Tokenizer *t);
 /* Each of these four functions appends the bytes of the files that t was read from. OK, E_ARGUMENT

@@ -269,12 +269,12 @@ static int load_merges(Tokenizer *t, const char *s, size_t n, Pool *pool, Error 
     return code;
 }
 
-/* Finds the special tokens. They are RoBERTa's if the ids of <s> and </s> are 0 and 2, else GPT-2's.
- * Decoding leaves them out. */
+/* Finds the special tokens. They are RoBERTa's if the ids of <s> and </s> are 0 and 2, else GPT-2's. */
 static void find_specials(Tokenizer *t) {
     static const char *const control[] = { "<s>", "<pad>", "</s>", "<mask>" };
     size_t i;
-    t->before = t->after = find_ordinary(t, "<s>") == 0 && find_ordinary(t, "</s>") == 2; /* as in RoBERTa */
+    t->bytelevel.roberta = find_ordinary(t, "<s>") == 0 && find_ordinary(t, "</s>") == 2;
+    t->before = t->after = t->bytelevel.roberta;
     t->special.unk = find_ordinary(t, "<unk>");
     if (t->special.unk >= 0) t->piece[t->special.unk].type = PIECE_UNKNOWN;
     if (t->before) {
@@ -310,12 +310,30 @@ Tokenizer *tokenizer_bytelevel(const void *vocab, size_t vocab_n, const void *me
     return t;
 }
 
+/* Applies tokenizer_config.json. A vocabulary like RoBERTa's may belong to GPT-2's class (OPT has one): then
+ * the template is empty unless the file names it. */
+static int configure(Tokenizer *t, const Json *config, Error *err) {
+    ByteLevel *b = &t->bytelevel;
+    const Json *prefix = json_get(config, "add_prefix_space");
+    int asked = json_bool(config, "add_prefix_space", 0);
+    if (!t->json && b->roberta && class_is(config, "GPT2Tokenizer")) b->roberta = t->before = t->after = 0;
+    if (!json_is_bool(prefix) || !class_counts(t, config)) return OK;
+    if (t->json && asked == b->prefix_space) return OK;
+    if (b->split != SPLIT_GPT2 || b->digits_apart)
+        return fail(err, E_UNSUPPORTED, "\"add_prefix_space\" is not supported with these pre_tokenizers",
+                    "tokenizer_config.json", 0, 0);
+    b->prefix_space = t->asked_prefix = asked;
+    return OK;
+}
+
 static const char *class_name(const Tokenizer *t) {
-    int plain = t->bytelevel.split == SPLIT_GPT2 && !t->bytelevel.prefix_space && t->before == t->after;
-    if (t->json && !plain) return "PreTrainedTokenizerFast";
-    return t->before ? "RobertaTokenizer" : "GPT2Tokenizer";
+    const ByteLevel *b = &t->bytelevel;
+    int plain = b->split == SPLIT_GPT2 && !b->digits_apart && (!b->prefix_space || t->asked_prefix > 0);
+    if (t->json && (!plain || (t->before != t->after && t->asked_prefix < 0)))
+        return "PreTrainedTokenizerFast";
+    return (t->json ? t->before && t->after : b->roberta) ? "RobertaTokenizer" : "GPT2Tokenizer";
 }
 
 const TokenizerKind bytelevel_kind = {
-    TOKENIZER_BYTELEVEL, measure_bytes, encode_bytes, NULL, decode_bytes, is_word, NULL, class_name, NULL
+    TOKENIZER_BYTELEVEL, measure_bytes, encode_bytes, NULL, decode_bytes, is_word, NULL, class_name, configure
 };

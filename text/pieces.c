@@ -249,7 +249,7 @@ Tokenizer *new_tokenizer(const TokenizerKind *kind, Pool *pool) {
     int i;
     if (!t) return NULL;
     t->kind = kind;
-    t->special.bos = t->special.eos = t->special.unk = t->special.pad = -1;
+    t->special.bos = t->special.eos = t->special.unk = t->special.pad = t->asked_prefix = -1;
     for (i = 0; i < 256; i++) t->byte_id[i] = -1;
     return t;
 }
@@ -283,6 +283,18 @@ int json_id(const Json *j, int *id) {
     if (j->number != (double)(long)j->number) return 0;
     *id = (int)j->number;
     return 1;
+}
+
+int json_is_bool(const Json *j) { return j && (j->type == JSON_TRUE || j->type == JSON_FALSE); }
+
+int class_is(const Json *config, const char *class) {
+    const char *name = json_text(config, "tokenizer_class", "");
+    size_t n = strlen(class);
+    return !strncmp(name, class, n) && (!name[n] || !strcmp(name + n, "Fast"));
+}
+
+int class_counts(const Tokenizer *t, const Json *config) {
+    return !t->json || !(class_is(config, "PreTrainedTokenizer") || class_is(config, "TokenizersBackend"));
 }
 
 int load_vocab(Tokenizer *t, const Json *root, int copy, Pool *pool, Error *err) {

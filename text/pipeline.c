@@ -331,13 +331,6 @@ static int encode(Encoder *e, Text s) {
 
 static const char *class_name(const Tokenizer *t) { (void)t; return "PreTrainedTokenizerFast"; }
 
-static int configure(Tokenizer *t, const Json *config, Error *err) {
-    (void)err;
-    t->before = json_bool(config, "add_bos_token", t->before) && t->special.bos >= 0;
-    t->after = json_bool(config, "add_eos_token", t->after) && t->special.eos >= 0;
-    return OK;
-}
-
 const TokenizerKind pipeline_kind = {
-    TOKENIZER_SENTENCEPIECE, measure, encode, NULL, decode_joined, is_word, normal_form, class_name, configure
+    TOKENIZER_SENTENCEPIECE, measure, encode, NULL, decode_joined, is_word, normal_form, class_name, NULL
 };

@@ -3,8 +3,8 @@
  *          model. Does the same for Llama's tokenizer.json, with a list of merges.
  * Source   Kudo & Richardson 2018; the sentencepiece library; Hugging Face's BPE with byte_fallback.
  * Needs    core.c, text/{unicode,pieces,added,normal,bpe,unigram,encoder}.c.
- * Never    looks for special tokens in a text, except for those that a file adds to the vocabulary: without
- *          such a file, "</s>" in a review is four characters, not the end of the sequence.
+ * Never    looks for special tokens in a text, except for those that text/beside.c has added to
+ *          the vocabulary.
  * Edges    unknown characters (they become the pieces of their bytes, or one unknown piece for several in a
  *          row), unused pieces (they are split again), a character that goes on past the end of its part. */
 #include "text.h"
@@ -356,27 +356,16 @@ static const char *unigram_name(const Tokenizer *t) {
     return !t->after ? "LlamaTokenizer" : t->before ? "AlbertTokenizer" : "T5Tokenizer";
 }
 
-static void configure_template(Tokenizer *t, const Json *config) {
-    t->before = json_bool(config, "add_bos_token", t->before) && t->special.bos >= 0;
-    t->after = json_bool(config, "add_eos_token", t->after) && t->special.eos >= 0;
-}
-
+/* Applies "legacy" and "add_prefix_space" to a SentencePiece model. */
 static int configure(Tokenizer *t, const Json *config, Error *err) {
-    configure_template(t, config);
+    const Json *prefix = json_get(config, "add_prefix_space");
+    if (json_is_bool(prefix)) t->asked_prefix = json_bool(config, "add_prefix_space", 1);
+    if (!t->asked_prefix) t->normal.add_dummy_prefix = 0;
     if (json_bool(config, "legacy", 1)) return OK;
     if (t->normal.remove_extra_whitespaces)
         return fail(err, E_UNSUPPORTED, "\"legacy\": false with a model that removes extra white space",
                     "tokenizer_config.json", 0, 0);
-    if (!json_bool(config, "add_prefix_space", 1))
-        return fail(err, E_UNSUPPORTED, "\"legacy\": false with \"add_prefix_space\": false",
-                    "tokenizer_config.json", 0, 0);
     t->normal.only_first = 1;
-    return OK;
-}
-
-static int configure_json(Tokenizer *t, const Json *config, Error *err) {
-    (void)err;
-    configure_template(t, config);
     return OK;
 }
 
@@ -390,5 +379,5 @@ const TokenizerKind sentencepiece_unigram_kind = {
 };
 const TokenizerKind fallback_kind = {
     TOKENIZER_SENTENCEPIECE, measure, encode_text, encode_bpe, decode_joined, is_merged_word, normal_form,
-    llama_name, configure_json
+    llama_name, NULL
 };

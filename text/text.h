@@ -118,6 +118,13 @@ size_t longest_prefix(const Piece *list, int count, const char *s, size_t n, int
 int byte_of_piece(const Piece *p);          /* returns 0x41 for "<0x41>"; -1: no byte piece */
 /* Returns 1 and sets *id if j is a whole number that can be an id, else 0. */
 int json_id(const Json *j, int *id);
+int json_is_bool(const Json *j);            /* returns 1 if j is true or false */
+/* Returns 1 if "tokenizer_class" of tokenizer_config.json is the class, or its twin that ends
+ * in "Fast". */
+int class_is(const Json *config, const char *class);
+/* Returns 1 if the options that tokenizer_config.json has for a class in transformers count: not if
+ * there is a tokenizer.json and a class without options of its own. */
+int class_counts(const Tokenizer *t, const Json *config);
 
 /* Each of these three functions fills *err and returns the error code. fail_piece names a piece (as
  * much of it as fits); fail_at names a place by a pattern, such as "merges.txt, line %d", and its
@@ -193,6 +200,7 @@ typedef struct {
     /* prefix_space 1: a space is put before a text that does not begin with one. */
     int prefix_space;
     int ignore_merges;                      /* 1: a word that is a piece stays whole */
+    int roberta;                            /* 1: vocab.json has RoBERTa's special tokens */
     /* missing: the id for bytes that have no token; -1: such bytes are dropped. fuse_unk 1: a run
      * of such bytes becomes one id. */
     int missing, fuse_unk;
@@ -211,8 +219,10 @@ typedef struct {
 
 /* text/wordpiece.c. first: the pieces that begin a word; rest: those that go on in it, without
  * "##". most: the most characters of a word; longer words are unknown. keep_spaces 1: decoding
- * keeps the space before punctuation. */
-typedef struct { Trie first, rest; int unk, most, keep_spaces; BertRules rules; } WordPiece;
+ * keeps the space before punctuation. configured 1: tokenizer_config.json has changed the rules. */
+typedef struct {
+    Trie first, rest; int unk, most, keep_spaces, configured; BertRules rules;
+} WordPiece;
 
 struct Tokenizer {
     const TokenizerKind *kind;
@@ -224,6 +234,9 @@ struct Tokenizer {
     SpecialIds special;
     /* the template. before 1: bos goes before a text; after 1: eos goes after it */
     int before, after;
+    /* from tokenizer_config.json: asked_template 1: it names the template; asked_prefix: its
+     * add_prefix_space if it is in use, else -1; max_length: model_max_length, 0: it has none */
+    int asked_template, asked_prefix, max_length;
     int byte_id[256];                       /* the id of the piece of each byte, or -1 */
     /* words: see text/encoder.c; longest: the most bytes of a piece */
     Table words; size_t longest;
@@ -297,8 +310,8 @@ int load_vocab(Tokenizer *t, const Json *root, int copy, Pool *pool, Error *err)
  * text/added.c: added tokens, which are cut out of a text before it is encoded
  * ============================================================================================== */
 /* A text that is cut at its added tokens. text[at..n) is left; text[scan..n) is left for the
- * search. found: the index in t->added of the next added token, -1: not looked for yet. The token covers
- * text[start..stop), with the white space that it swallows. */
+ * search. found: the index in t->added of the next added token, -1: not looked for yet. The token
+ * covers text[start..stop), with the white space that it swallows. */
 typedef struct {
     const Tokenizer *t; const Cuts *cuts;
     const char *text; size_t n, at, scan;

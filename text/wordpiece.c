@@ -302,17 +302,19 @@ Tokenizer *tokenizer_wordpiece(const void *vocab, size_t n, Pool *pool, Error *e
 
 /* Reads the rules from tokenizer_config.json. strip_accents null: do_lower_case decides. */
 static int configure(Tokenizer *t, const Json *config, Error *err) {
-    BertRules *rules = &t->wordpiece.rules;
+    BertRules *rules = &t->wordpiece.rules, before = *rules;
     (void)err;
-    if (t->json) return OK;
+    if (!class_counts(t, config)) return OK;
     rules->lower = json_bool(config, "do_lower_case", rules->lower);
-    rules->strip = json_bool(config, "strip_accents", rules->lower);
+    if (rules->lower != before.lower) rules->strip = rules->lower;
+    rules->strip = json_bool(config, "strip_accents", rules->strip);
     rules->ideographs = json_bool(config, "tokenize_chinese_chars", rules->ideographs);
+    t->wordpiece.configured = memcmp(rules, &before, sizeof before) != 0;
     return OK;
 }
 
 static const char *class_name(const Tokenizer *t) {
-    return t->json ? "PreTrainedTokenizerFast" : "BertTokenizer";
+    return t->json && !t->wordpiece.configured ? "PreTrainedTokenizerFast" : "BertTokenizer";
 }
 
 const TokenizerKind wordpiece_kind = {

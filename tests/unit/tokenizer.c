@@ -1623,7 +1623,7 @@ static void test_flags(void) {
         /* tokens in the white space that <r> swallows */
         { "<r> b", "{<r>}{ b}" }, { "<r>   b", "{<r>}{ b}" }, { "<r>\t\t\tx", "{<r>}{\t\t}\xc4\x89x" },
         { "a<x y>b", "a{<x y>}b" }, { "<x  y>", "<x\xc4\xa0\xc4\xa0y>" }, { "</s>", "{</s>}" },
-        { "<s>", "<s>" },
+        { "<s>", "{<s>}" },
     };
     Pool pool = test_pool();
     Error err;
@@ -1643,9 +1643,12 @@ static void test_flags(void) {
     if (!t) return;
     CHECK(!strcmp(decoded(t, "1<a>2<a><b>3", 0, &pool), "1<a>23") &&
           !strcmp(decoded(t, "1<a>2<a><b>3", 1, &pool), "1<a>2<a><b>3"), "special ones are skipped");
-    CHECK(tokenizer_added(t, 0, &a) && a.id == 2 && !a.beyond && tokenizer_added(t, 6, &a) && a.id == 266 &&
-          a.beyond && tokenizer_added(t, 8, &a) && a.id == 270 && !tokenizer_added(t, 9, &a) &&
-          !tokenizer_added(t, -1, &a), "the list of added tokens");
+    for (i = 0; tokenizer_added(t, (int)i, &a) && a.implied; i++) { }
+    CHECK(i == 1 && a.id == 2 && !a.beyond && !tokenizer_added(t, -1, &a), "<s> is special by its name");
+    for (i = 0; tokenizer_added(t, (int)i, &a) && a.id < 261; i++) CHECK(!a.beyond, "%d has a piece", a.id);
+    CHECK(a.id == 261 && tokenizer_added(t, (int)i + 5, &a) && a.id == 266 && a.beyond && !a.implied &&
+          tokenizer_added(t, (int)i + 7, &a) && a.id == 270 && !tokenizer_added(t, (int)i + 8, &a),
+          "the list of added tokens");
     CHECK(tokenizer_specials(t).pad == 261 && tokenizer_specials(t).bos == 0 &&
           !strcmp(tokenizer_chat_template(t), "D"), "names, and the default template");
     CHECK(!tokenizer_encode_plain(t, "<a>", 3, 1, &pool, &ids, &count) && count == 3,
@@ -1952,10 +1955,130 @@ static void test_legacy(void) {
               strstr(err.what, "legacy"),
               "legacy, white space removed: %s", err.what);
         t = tokenizer_sentencepiece(f.data, f.n, &pool, &err);
-        CHECK(t && beside(t, NULL, "{\"legacy\": false, \"add_prefix_space\": false}", NULL, &pool,
-                          &err) == E_UNSUPPORTED, "legacy, no prefix: %s", err.what);
+        for (i = 0; i < 2; i++) {
+            t = tokenizer_sentencepiece(f.data, f.n, &pool, &err);
+            CHECK(t && !beside(t, NULL, i ? "{\"legacy\": false, \"add_prefix_space\": false}"
+                                          : "{\"add_prefix_space\": false}", NULL, &pool, &err) &&
+                  !tokenizer_encode(t, "a", 1, &pool, &ids, &count) && count == 1 && ids[0] == 4,
+                  "add_prefix_space false: %s", err.what);
+        }
     }
     free(f.data); free(rules.data);
+    pool_free(&pool);
+}
+
+/* ---- tokenizer_config.json ---- */
+static const char *scratch_folder(void);
+static void remove_files(const char *folder);
+
+/* Returns the ids of a text, with the template around them, as a string. */
+static const char *all_ids(const Tokenizer *t, const char *text, Pool *pool) {
+    Buffer b = new_buffer(pool);
+    SpecialIds s = tokenizer_specials(t);
+    int *ids, count, i, before, after;
+    if (tokenizer_encode(t, text, strlen(text), pool, &ids, &count)) return "(no memory)";
+    tokenizer_template(t, &before, &after);
+    if (before) { buffer_integer(&b, s.bos); buffer_text(&b, ":"); }
+    for (i = 0; i < count; i++) {
+        if (i) buffer_text(&b, " ");
+        buffer_integer(&b, ids[i]);
+    }
+    if (after) { buffer_text(&b, ":"); buffer_integer(&b, s.eos); }
+    buffer_u8(&b, 0);
+    return (char *)b.data;
+}
+
+#define GPT2_VOCAB "{\"<|endoftext|>\": 0, \"a\": 1, \"b\": 2, " \
+    "\"\xc4\xa0\": 3, \"\xc4\xa0" "a\": 4, \"<\": 5}"
+#define OPT_VOCAB "{\"<s>\": 0, \"<pad>\": 1, \"</s>\": 2, \"a\": 3, \"b\": 4, \"\xc4\xa0\": 5, " \
+    "\"\xc4\xa0" "a\": 6, \"<mask>\": 7, \"s\": 8, \"<\": 9, \">\": 10}"
+#define BYTE_JSON "{\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false}, " \
+    "\"decoder\": {\"type\": \"ByteLevel\"}, \"model\": {\"type\": \"BPE\", " \
+    "\"merges\": [\"\xc4\xa0 a\"], \"vocab\": " OPT_VOCAB "}, " \
+    "\"added_tokens\": [{\"id\": 0, \"content\": \"<s>\", \"special\": true}], \"post_processor\": " \
+    "{\"type\": \"TemplateProcessing\", \"single\": [{\"Sequence\": {}}, {\"SpecialToken\": {\"id\": \"</s>\"}}], " \
+    "\"special_tokens\": {\"</s>\": {\"ids\": [2]}}}}"
+#define BERT_JSON "{\"normalizer\": {\"type\": \"BertNormalizer\", \"lowercase\": true}, " \
+    "\"pre_tokenizer\": {\"type\": \"BertPreTokenizer\"}, " \
+    "\"decoder\": {\"type\": \"WordPiece\", \"prefix\": \"##\"}, \"model\": {\"type\": \"WordPiece\", \"vocab\": {\"[UNK]\": 0, \"a\": 1, \"A\": 2, \"[MASK]\": 3}}}"
+/* file: the start of vocab.json, tokenizer.json or vocab.txt; the ids, and they are the same after the
+ * tokenizer was written and opened again. */
+static const struct { const char *file, *config, *text, *wanted; } config_row[] = {
+    { GPT2_VOCAB, "{}", "a<|endoftext|> a", "1 0 4" },
+    { GPT2_VOCAB, "{}", " a<", "4 5" },
+    { GPT2_VOCAB, "{\"add_prefix_space\": true}", "a<|endoftext|>a b", "4 0 4 3 2" },
+    { GPT2_VOCAB, "{\"add_prefix_space\": false}", "a", "1" },
+    { GPT2_VOCAB, "{\"add_bos_token\": true}", "a", "0:1" },
+    { GPT2_VOCAB, "{\"add_eos_token\": true}", "a", "1:0" },
+    { GPT2_VOCAB, "{\"add_bos_token\": true, \"bos_token\": \"b\"}", "ab", "2:1 2" },
+    { GPT2_VOCAB, "{\"pad_token\": \"[P]\", \"additional_special_tokens\": [\"[X]\", \"[Y]\"]}",
+      "a[P][X]a[Y]", "1 6 7 1 8" },
+    { OPT_VOCAB, "{}", "a <mask><s>", "0:3 7 0:2" },
+    { OPT_VOCAB, "{\"mask_token\": {\"content\": \"<mask>\"}}", "a <mask>", "0:3 5 7:2" },
+    { OPT_VOCAB, "{\"tokenizer_class\": \"GPT2Tokenizer\", \"add_bos_token\": true, \"bos_token\": \"</s>\", "
+                 "\"eos_token\": {\"content\": \"</s>\"}, \"unk_token\": \"</s>\", \"pad_token\": \"<pad>\"}",
+      "a</s><s>", "2:3 2 9 8 10" },
+    { OPT_VOCAB, "{\"tokenizer_class\": \"GPT2TokenizerFast\"}", "a", "3" },
+    { BYTE_JSON, "{}", "a<s>", "3 0:2" },
+    { BYTE_JSON, "{\"add_bos_token\": true, \"bos_token\": \"<s>\"}", "a", "0:3" },
+    { BYTE_JSON, "{\"add_bos_token\": false}", "a", "3" },
+    { BYTE_JSON, "{\"add_prefix_space\": true, \"tokenizer_class\": \"GPT2Tokenizer\"}", "a", "6:2" },
+    { BYTE_JSON, "{\"add_prefix_space\": true, \"tokenizer_class\": \"PreTrainedTokenizerFast\"}", "a",
+      "3:2" },
+    { BYTE_JSON, "{\"mask_token\": \"<mask>\"}", "a<mask>", "3 7:2" },
+    { BERT_JSON, "{}", "A a", "1 1" },
+    { BERT_JSON, "{\"do_lower_case\": false}", "A a", "2 1" },
+    { BERT_JSON, "{\"do_lower_case\": false, \"tokenizer_class\": \"PreTrainedTokenizerFast\"}", "A a",
+      "1 1" },
+    { "[UNK]\na\nA\n[MASK]\n[", "{}", "A [MASK]a[", "1 3 1 4" },
+    { "[UNK]\na\nA\n[MASK]\n[", "{\"do_lower_case\": false}", "A [MASK]a", "2 3 1" },
+};
+
+static Tokenizer *open_start(const char *file, Pool *pool, Error *err) {
+    static const char merges[] = "\xc4\xa0 a\n";
+    if (*file == '[') return tokenizer_wordpiece(file, strlen(file), pool, err);
+    if (!strncmp(file, "{\"<", 3))
+        return tokenizer_bytelevel(file, strlen(file), merges, strlen(merges), pool, err);
+    return tokenizer_json(file, strlen(file), pool, err);
+}
+
+static void test_config(void) {
+    size_t i;
+    char folder[700];
+    snprintf(folder, sizeof folder, "%s-config", scratch_folder());
+    for (i = 0; i < sizeof config_row / sizeof *config_row; i++) {
+        Pool pool = test_pool();
+        Error err = { 0 };
+        const char *config = config_row[i].config, *text = config_row[i].text, *got = "";
+        const char *wanted = config_row[i].wanted;
+        Tokenizer *t = open_start(config_row[i].file, &pool, &err), *u = NULL;
+        if (t && !beside(t, NULL, config, NULL, &pool, &err)) got = all_ids(t, text, &pool);
+        CHECK(t && !strcmp(got, wanted), "%s: '%s' gives '%s', wanted '%s' (%s, %s)", config, text, got, wanted,
+              err.what, err.where);
+        if (t && !tokenizer_save(t, folder, 77, &pool, &err)) u = tokenizer_open(folder, &pool, &err);
+        got = u ? all_ids(u, text, &pool) : "";
+        CHECK(u && !strcmp(got, wanted) && tokenizer_max_length(u) == 77, "%s: saved and opened, '%s' gives "
+              "'%s', wanted '%s' (%s, %s)", config, text, got, wanted, err.what, err.where);
+        remove_files(folder);
+        pool_free(&pool);
+    }
+}
+
+/* Tests the special tokens of a SentencePiece model, and model_max_length. */
+static void test_special_pieces(void) {
+    static const char length[] = "{\"model_max_length\": 12}";
+    Pool pool = test_pool();
+    Error err = { 0 };
+    Tokenizer *t = train(0, 50, 300, &pool, &err);
+    int *ids, count;
+    CHECK(t && !beside(t, NULL, length, NULL, &pool, &err) && tokenizer_max_length(t) == 12,
+          "model_max_length: %d", t ? tokenizer_max_length(t) : 0);
+    CHECK(t && !tokenizer_encode(t, "</s><s>", 7, &pool, &ids, &count) && count == 2 &&
+          ids[0] == 2 && ids[1] == 1, "</s> and <s> in a text are the special tokens");
+    tokenizer_split_special(t);
+    CHECK(!tokenizer_encode(t, "</s>", 4, &pool, &ids, &count) && count > 2, "or plain text");
+    CHECK(!beside(t, NULL, "{\"model_max_length\": 1e30}", NULL, &pool, &err) && !tokenizer_max_length(t),
+          "a model_max_length of 1e30 is none");
     pool_free(&pool);
 }
 
@@ -2035,7 +2158,7 @@ static int put_file(const char *folder, const char *name, const void *bytes, siz
 
 static void remove_files(const char *folder) {
     static const char *const name[] = {
-        "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json",
+        "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt", "added_tokens.json",
         "tokenizer_config.json", "special_tokens_map.json"
     };
     char path[1024];
@@ -2228,6 +2351,8 @@ int main(int argc, char **argv) {
     test_digits();
     test_bad_json();
     test_legacy();
+    test_config();
+    test_special_pieces();
     test_bad_beside();
     test_damaged_json();
     test_folders();
