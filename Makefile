@@ -42,8 +42,8 @@ LEVELS   = core fast/threads | \
            text/unicode_tables | \
            text/unicode | \
            text/pieces | \
-           text/added text/bpe text/unigram text/encoder | \
-           text/normal text/bytelevel text/wordpiece text/beside text/train_unigram | \
+           text/added text/bpe text/unigram text/encoder text/charset | \
+           text/normal text/bytelevel text/wordpiece text/beside text/train_unigram text/regex | \
            text/sentencepiece | \
            text/pipeline text/model_file | \
            text/tokenizer_json text/train | \

@@ -37,6 +37,8 @@ extern const UnicodeList unicode_composites, unicode_combining_classes;
  * ============================================================================================== */
 enum { CHAR_SPACE, CHAR_LETTER, CHAR_NUMBER, CHAR_OTHER };
 int unicode_category(int32_t code);         /* returns the General_Category, a CAT_ */
+/* Returns 1 if code (not -1) is in the class: if the number of the items that are <= code is odd. */
+int unicode_inside(const UnicodeList *class, int32_t code);
 /* Returns CHAR_SPACE (White_Space), CHAR_LETTER (\p{L}), CHAR_NUMBER (\p{N}) or CHAR_OTHER
  * (the rest, and -1). */
 int unicode_class(int32_t code);
@@ -135,6 +137,45 @@ int no_memory(Error *err, const char *where);
 /* Shrinks an allocation from `size` bytes to its first `used` bytes, and frees all later
  * allocations of the pool. after: the mark that was set just after the allocation. */
 void keep_only(Pool *pool, PoolMark after, size_t size, size_t used);
+
+/* ==============================================================================================
+ * text/charset.c, text/regex.c: regular expressions
+ * ============================================================================================== */
+/* A set of characters is a UnicodeList (see unicode_inside), in pool or constant. Each of these
+ * functions sets or changes one; OK or E_MEMORY. */
+enum { SET_OR, SET_AND, SET_XOR };
+int charset_combine(UnicodeList *out, UnicodeList a, UnicodeList b, int how, Pool *pool);
+int charset_not(UnicodeList *set, Pool *pool);
+int charset_range(UnicodeList *out, int32_t first, int32_t last, Pool *pool);
+int charset_fold(UnicodeList *set, Pool *pool);     /* adds the other case of each letter */
+/* letter: that of \s, \d, \w or \h; bare 1: outside of brackets, where \w is larger in Oniguruma */
+int charset_escape(UnicodeList *out, char letter, int bare, Pool *pool);
+/* name: that of \p{name}; E_MISSING: it is not known */
+int charset_named(UnicodeList *out, Text name, Pool *pool);
+
+/* A compiled regular expression: a table of states. The characters are sorted into `symbols`
+ * classes; the last class is the end of the text. ascii: the class of a character below 128; edge
+ * (edges): the characters where another class begins, class_of[i]: the class from edge[i] on.
+ * next: a row of `symbols` items for each state. A state is the index of its row; an item is 2 * the
+ * next state, + 1 if a match ends before the symbol; state 0: there are no more matches. start:
+ * the first state, by what is before the match (BEFORE_). before (symbols): the BEFORE_ that a
+ * symbol is; NULL: it makes no difference. */
+enum { BEFORE_TEXT, BEFORE_LINE, BEFORE_WORD, BEFORE_OTHER, BEFORES };
+typedef struct {
+    unsigned char ascii[128];
+    const uint32_t *edge; const unsigned char *class_of; size_t edges;
+    const uint32_t *next; const unsigned char *before;
+    size_t symbols;
+    uint32_t start[BEFORES];
+} Regex;
+/* Compiles a pattern in Oniguruma's syntax. OK, or *err, which names what is not supported and shows
+ * the pattern from there on. */
+int regex_compile(Regex *r, Text pattern, Pool *pool, Error *err);
+/* Finds the first match in s from the byte `at` on: the bytes [*from, *to). As in Perl, the first
+ * alternative that leads to a match counts. Returns 1, or 0 if there is none. */
+int regex_find(const Regex *r, Text s, size_t at, size_t *from, size_t *to);
+/* Returns 1, and sets *to, if a match begins at the byte `at`; else 0. */
+int regex_match(const Regex *r, Text s, size_t at, size_t *to);
 
 /* ==============================================================================================
  * The parts of a tokenizer

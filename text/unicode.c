@@ -22,7 +22,7 @@ static size_t items_up_to(const UnicodeList *list, uint32_t wanted) {
     return low;
 }
 
-static int inside(const UnicodeList *class, int32_t code) {
+int unicode_inside(const UnicodeList *class, int32_t code) {
     return items_up_to(class, (uint32_t)code) % 2 == 1;
 }
 
@@ -55,7 +55,7 @@ int unicode_class(int32_t code) {
 int unicode_is_control(int32_t code) {
     int category = unicode_category(code);
     if (category != CAT_CC && category != CAT_CF && category != CAT_CO) return 0;
-    return !inside(&unicode_after_8, code);
+    return !unicode_inside(&unicode_after_8, code);
 }
 
 int unicode_is_punctuation(int32_t code) {
@@ -65,13 +65,13 @@ int unicode_is_punctuation(int32_t code) {
                (code > 122 && code < 127);
     if (code == 0x166D || code == 0x111C9) return 1;
     category = unicode_category(code);
-    return category >= CAT_PC && category <= CAT_PO && !inside(&unicode_after_8, code);
+    return category >= CAT_PC && category <= CAT_PO && !unicode_inside(&unicode_after_8, code);
 }
 
 int unicode_is_mark(int32_t code) {
     if (code < 0x300) return 0;
     if (code == 0x1734 || code == 0x1171E) return 1;
-    return unicode_category(code) == CAT_MN && !inside(&unicode_after_8, code);
+    return unicode_category(code) == CAT_MN && !unicode_inside(&unicode_after_8, code);
 }
 
 static int is_combining(int32_t code) {
@@ -82,7 +82,7 @@ static int is_combining(int32_t code) {
 /* Goes by Unicode 9, where U+1CF2 and U+1CF3 were marks. */
 int unicode_is_accent(int32_t code) {
     if (code == 0x1CF2 || code == 0x1CF3) return 1;
-    return is_combining(code) && !inside(&unicode_after_9, code);
+    return is_combining(code) && !unicode_inside(&unicode_after_9, code);
 }
 
 /* Letters, marks, \p{Nd}, \p{Nl}, \p{Pc}, joiners, and letters in circles and squares. */
@@ -100,7 +100,7 @@ int unicode_joins(int32_t code) {
     if (code == 0xE33 || code == 0xEB3 || code == 0x200C || code == 0x200D) return 1;
     if (code == 0xFF9E || code == 0xFF9F) return 1;
     if ((code >= 0x1F3FB && code <= 0x1F3FF) || (code >= 0xE0020 && code <= 0xE007F)) return 1;
-    return is_combining(code) && !inside(&unicode_apart_marks, code);
+    return is_combining(code) && !unicode_inside(&unicode_apart_marks, code);
 }
 
 int unicode_is_ideograph(int32_t code) {

@@ -252,6 +252,19 @@ static int read_tokenizer_json(const Blob *b, Pool *pool) {
     Tokenizer *t = tokenizer_json(b->bytes, b->n, pool, &err);
     return t ? use_tokenizer(t, pool) : err.code;
 }
+/* Compiles a regular expression, and finds its matches in a text. */
+static int read_regex(const Blob *b, Pool *pool) {
+    static const char s[] = "I'm  you've 123 \xc3\xa9t\xc3\xa9!?  \n\n x\xff\xe6\xbc\xa2  ";
+    Text pattern = { (const char *)b->bytes, b->n }, text = { s, sizeof s - 1 };
+    size_t at, from, to, last;
+    Regex r;
+    int code = regex_compile(&r, pattern, pool, &err);
+    for (at = last = 0; code == OK && at < text.length && regex_find(&r, text, at, &from, &to); last = to) {
+        if (from < at || from < last || to < from || to > text.length) code = -1;
+        at = to > from ? to : from + 1;
+    }
+    return code;
+}
 /* Reads one of the three files that may be beside a tokenizer; `other` is the tokenizer's own file (a
  * tokenizer.model or a tokenizer.json). */
 enum { ADDED_TOKENS, TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP };
@@ -884,6 +897,8 @@ int main(int argc, char **argv) {
             "\"rms_norm_eps\":1e-05,\"eos_token_id\":[1,2],\"rope_theta\":500000.0,"
         "\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":1.0,"
             "\"high_freq_factor\":4.0,\"original_max_position_embeddings\":64}}";
+    static const char cl100k[] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?+\\p{L}++|\\p{N}{1,3}"
+        "| ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*+|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+$|\\bx|^(a|\\p{Han}*?)|[a-c&&[^b]]+";
     char command[100];
     if (argc > 1) rounds = atoi(argv[1]);
     sprintf(base, "/tmp/rlhf-bad-%08lx", (unsigned long)(time(NULL) * 7919u + clock()) & 0xffffffffu);
@@ -899,6 +914,7 @@ int main(int argc, char **argv) {
          blob_file("tests/golden/models/roberta-odd/config.json"), 15);
     fuzz("adapter_config.json", read_adapter_config,
          blob_file("tests/golden/models/llama-odd/adapter/adapter_config.json"), 16);
+    fuzz("a regular expression", read_regex, blob(cl100k, sizeof cl100k - 1), 17);
     fuzz_checkpoints();
     fuzz_4bit();
     fuzz_llama2c();
