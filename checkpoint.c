@@ -1072,25 +1072,84 @@ int checkpoint_has(const char *folder, const char *stem, const char *name, Pool 
     return checkpoint_storage(&s, folder, stem, name, pool, NULL) == OK;
 }
 
-int folder_types(WeightTypes *w, const char *folder, const Names *names, Pool *pool, Error *err) {
-    Storage layer, table;
-    char linear[96];
-    int code = config_quantization(w, folder, pool, err);
-    if (code != OK) return code;
-    name_format(linear, sizeof linear, names->part[names->part[NAME_QKV] ? NAME_QKV : NAME_Q], 0);
-    code = checkpoint_storage(&layer, folder, "model", linear, pool, err);
-    if (code == OK) code = checkpoint_storage(&table, folder, "model", names->part[NAME_WORD], pool, err);
-    if (code != OK) return code;
-    if (layer.type < 0 || table.type < 0 || table.type == NF4)
-        return fail(err, E_UNSUPPORTED, "weights that are neither F32, F16, BF16 nor 4-bit linears", folder,
-                    0, 0);
-    if (layer.type != NF4) w->compute = F32;
-    w->layers = layer.type;
-    w->tables = table.type;
-    w->kind = layer.kind;
-    w->block = layer.block;
-    w->doubled = layer.doubled;
+/* Returns the type that holds the floats of two types without loss. */
+static int wider(int a, int b) { return a == b ? a : F32; }
+
+/* Finds the types of the linears of all layers. The first 4-bit linear decides about w->layers and the form
+ * of 4 bits. Stores those that are not in 4 bits in kept (NULL: does not), and their number in *count. */
+static int scan_linears(Source *s, const Names *names, WeightTypes *w, KeptLinear *kept, int *count) {
+    static const int linear[] = { NAME_QKV, NAME_Q, NAME_K, NAME_V, NAME_O, NAME_GATE, NAME_UP, NAME_DOWN };
+    char name[sizeof kept->name];
+    int found = 1;
+    *count = 0;
+    w->layers = -1;
+    for (int l = 0; found; l++) {
+        found = 0;
+        for (size_t i = 0; i < sizeof linear / sizeof *linear; i++) {
+            const char *pattern = names->part[linear[i]];
+            Storage x = { 0 };
+            Place p;
+            int code;
+            if (!pattern || name_format(name, sizeof name, pattern, l) != OK) continue;
+            code = source_tensor(s, name, &p);
+            if (code == OK && (p.entry || (l == 0 && !found))) code = storage(&x, s, name);
+            if (code != OK) return code;
+            if (!p.entry) continue;
+            found = 1;
+            if (x.type < 0)
+                return refuse(s->err, E_UNSUPPORTED, s->path, "dtype %s of tensor %s", p.entry->dtype, name);
+            if (x.type != NF4) {
+                if (kept) { strcpy(kept[*count].name, name); kept[*count].type = x.type; }
+                ++*count;
+                if (w->layers != NF4) w->layers = w->layers < 0 ? x.type : wider(w->layers, x.type);
+            } else if (w->layers != NF4) {
+                w->layers = NF4;
+                w->kind = x.kind;
+                w->block = x.block;
+                w->doubled = x.doubled;
+            }
+        }
+    }
     return OK;
+}
+
+/* Finds the type of the tables, embedding and head. */
+static int scan_tables(Source *s, const Names *names, WeightTypes *w) {
+    static const int table[] = { NAME_WORD, NAME_POSITION, NAME_HEAD };
+    for (int i = 0; i < 3; i++) {
+        const char *name = names->part[table[i]];
+        Storage x = { 0 };
+        Place p;
+        int code = name ? source_tensor(s, name, &p) : OK;
+        if (code == OK && name && (p.entry || i == 0)) code = storage(&x, s, name);
+        if (code != OK) return code;
+        if (!name || !p.entry) continue;
+        if (x.type < 0 || x.type == NF4)
+            return refuse(s->err, E_UNSUPPORTED, s->path, "%s tensor %s", x.type == NF4 ? "the 4-bit"
+                          : p.entry->dtype, name);
+        w->tables = i == 0 ? x.type : wider(w->tables, x.type);
+    }
+    return OK;
+}
+
+int folder_types(WeightTypes *w, const char *folder, const Names *names, Pool *pool, Error *err) {
+    KeptLinear *kept = NULL;
+    int count = 0, code = config_quantization(w, folder, pool, err);
+    for (int pass = 0; pass < 2 && code == OK; pass++) {   /* the second one fills the list */
+        PoolMark mark = pool_mark(pool);
+        Source s;
+        code = source_open(&s, folder, "model", pool, err);
+        if (code == OK) code = scan_linears(&s, names, w, kept, &count);
+        if (code == OK && !pass) code = scan_tables(&s, names, w);
+        source_close(&s);
+        pool_release(pool, mark);
+        if (code != OK || w->layers != NF4 || !count) break;
+        if (!pass) kept = pool_take(pool, (size_t)count + 1, sizeof *kept);
+        if (!kept) return fail(err, E_MEMORY, "memory for the list of linears", folder, 0, 0);
+    }
+    if (w->layers != NF4) w->compute = F32;
+    w->kept = kept;
+    return code;
 }
 
 /* ---- saving ---- */

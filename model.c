@@ -21,7 +21,7 @@
  * =================================================================================================== */
 int model_carve(Model *m, const ModelConfig *c, const WeightTypes *types, int trainable, int positions,
                 Pool *lists, Arena *a, Error *err) {
-    static const WeightTypes floats = { F32, F32, 0, 0, 0, 0 };
+    static const WeightTypes floats = { F32, F32, 0, 0, 0, 0, NULL };
     const WeightTypes *w = types ? types : &floats;
     const Names *names = c->names;
     const int C = c->stack.C;

@@ -90,7 +90,7 @@ static void place_head(RewardModel *m, TensorList *t) {
 
 int reward_carve(RewardModel *m, const RewardConfig *c, const WeightTypes *types, int trainable, Pool *lists,
                  Arena *a, Error *err) {
-    static const WeightTypes floats = { F32, F32, 0, 0, 0, 0 };
+    static const WeightTypes floats = { F32, F32, 0, 0, 0, 0, NULL };
     const WeightTypes *w = types ? types : &floats;
     memset(m, 0, sizeof *m);
     m->config = *c;

@@ -44,10 +44,14 @@ enum { TENSOR_LINEAR = 1,           /* a linear of a layer: what "all-linear" ad
 /* One list per model sizes, loads, saves, prints and names its tensors. A TensorList grows. */
 typedef struct { char name[96]; Matrix *matrix; int flags; } Tensor;
 typedef struct { Tensor *tensor; int tensors, trainable; Arena *arena; } TensorList;
+/* A linear that a partly quantised file has in 16 or 32 bits; "" ends a list of them. */
+typedef struct { char name[96]; int type; } KeptLinear;
 /* How a model's weights are held. layers: its LINEARs (F32, BF16, F16, NF4); tables: embedding and
  * head (not NF4); norms and biases are F32. kind, block, doubled (1: absmax in 8 bits): of NF4.
- * compute: what linears multiply, as by PyTorch's autocast; the head's logits stay F32. */
-typedef struct { int layers, tables, kind, block, doubled, compute; } WeightTypes;
+ * compute: what linears multiply, as by PyTorch's autocast; the head's logits stay F32. kept (or
+ * NULL): of NF4, the linears that are held in other types. */
+typedef struct { int layers, tables, kind, block, doubled, compute;
+                 const KeptLinear *kept; } WeightTypes;
 /* The rows of k and v that each query sees: rows first[n] .. first[n]+count[n]-1 (count >= 1).
  * self[n]: the row that is the query's own, for a bias by distance; NULL without one. */
 typedef struct { const int *first, *count, *self; } Keys;
@@ -539,8 +543,9 @@ int config_save(const ModelConfig *c, const WeightTypes *types, const char *fold
 int reward_config_load(RewardConfig *c, const char *folder, Pool *pool, Error *err);
 int reward_config_save(const RewardConfig *c, const char *folder, int dtype, Pool *pool,
                        Error *err);
-/* Sets *w to the types of the weights in a folder's files, the best types for frozen weights. Reads
- * headers only. OK, E_UNSUPPORTED (neither F32, F16, BF16 nor 4 bits) or another code. */
+/* Sets *w to the types of the weights in a folder's files, the best types for frozen weights (F32 if
+ * floats differ in type); w->kept is in pool. Reads headers only. OK, E_UNSUPPORTED (neither F32,
+ * F16, BF16 nor 4 bits) or another code. */
 int folder_types(WeightTypes *w, const char *folder, const Names *names, Pool *pool, Error *err);
 /* These read and write adapter_config.json. Features that are not supported (use_dora, rank_pattern
  * ...) are refused by name. base_model NULL: null is written. OK or a code. */

@@ -479,7 +479,7 @@ typedef struct { RewardConfig config; RewardModel model; Tokenizer *tokenizer; A
 static void judge_open(Judge *j, const char *folder, int compute, int text, Pool *pool) {
     Error err = { 0 };
     Arena measure = { 0 }, ws = { 0 };
-    const WeightTypes types = { F32, F32, 0, 0, 0, compute };
+    const WeightTypes types = { F32, F32, 0, 0, 0, compute, NULL };
     memset(j, 0, sizeof *j);
     must(reward_config_load(&j->config, folder, pool, &err), &err,
          "REWARD is a folder with config.json and model.safetensors");
@@ -1031,7 +1031,8 @@ static void dequantise(Policy *p, Pool *pool) {
         const size_t n = (size_t)to->O * (size_t)to->I;
         if (floats.tensor[i].flags & TENSOR_TIED) continue;
         if (from->type == NF4) dequantize_4bit(to->data, from->data, from->quant, 0, n);
-        else memcpy(to->data, from->data, n * sizeof(float));
+        else if (from->type == F32) memcpy(to->data, from->data, n * sizeof(float));
+        else halves_widen(to->data, from->data, from->type, n);
     }
     p->model = floats;
 }

@@ -40,12 +40,21 @@ const char *stack_name(const Names *names, int part) {
     return names && names->part[part] ? names->part[part] : "";
 }
 
+/* Returns the type in which a linear of layer l is held. */
+static int linear_type(const WeightTypes *t, const char *pattern, int l) {
+    char name[sizeof t->kept->name];
+    if (t->layers != NF4 || !t->kept || name_format(name, sizeof name, pattern, l) != OK) return t->layers;
+    for (const KeptLinear *k = t->kept; k->name[0]; k++) if (strcmp(k->name, name) == 0) return k->type;
+    return NF4;
+}
+
 static void place_linear(const Place *p, Matrix *w, int part, int O, int I, int role) {
     const WeightTypes *t = p->types;
+    const int type = linear_type(t, stack_name(p->names, part), p->l);
     if (p->names && p->names->transposed) role |= TENSOR_TRANSPOSED;
-    tensor_carve(p->list, w, stack_name(p->names, part), p->l, t->layers, O, I, TENSOR_LINEAR | role);
+    tensor_carve(p->list, w, stack_name(p->names, part), p->l, type, O, I, TENSOR_LINEAR | role);
     w->compute = w->output = t->compute;
-    if (t->layers == NF4) tensor_carve_quant(w, t->kind, t->block, t->doubled, p->list->arena);
+    if (type == NF4) tensor_carve_quant(w, t->kind, t->block, t->doubled, p->list->arena);
 }
 
 static void place_vector(const Place *p, Matrix *w, int part, int n, int role) {

@@ -110,10 +110,13 @@ void judge_options_types(WeightTypes *w, const Program *p, const QuantOptions *q
 
 void print_types(const char *whose, const WeightTypes *w) {
     static const char *const type[] = { "float32", "bfloat16", "float16" };
+    int kept = 0;
     if (w->layers == NF4)
         printf("%s: linears %s, blocks of %d%s", whose, w->kind == QUANT_NF4 ? "NF4" : "FP4", w->block,
                w->doubled ? ", doubly quantised" : "");
     else printf("%s: linears %s", whose, type[w->layers]);
+    for (const KeptLinear *k = w->layers == NF4 ? w->kept : NULL; k && k->name[0]; k++) kept++;
+    if (kept) printf(" (%d as the file has them: %s)", kept, type[w->kept->type]);
     printf(", compute %s; embedding and head %s\n", type[w->compute], type[w->tables]);
 }
 

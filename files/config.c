@@ -1133,7 +1133,17 @@ static void put_quantization(Buffer *b, const WeightTypes *w) {
     buffer_text(b, "\", \"bnb_4bit_use_double_quant\": ");
     buffer_text(b, w->doubled ? "true" : "false");
     buffer_text(b, ", \"llm_int8_enable_fp32_cpu_offload\": false, \"llm_int8_has_fp16_weight\": false, "
-                   "\"llm_int8_skip_modules\": null, \"llm_int8_threshold\": 6.0, \"load_in_4bit\": true, "
+                   "\"llm_int8_skip_modules\": ");
+    if (!w->kept) buffer_text(b, "null");
+    else {                                  /* if it is null, transformers leaves lm_head out by itself */
+        buffer_text(b, "[\"lm_head\"");
+        for (const KeptLinear *k = w->kept; k->name[0]; k++) {
+            buffer_text(b, ", ");
+            buffer_json_string(b, k->name, strlen(k->name) - strlen(".weight"));
+        }
+        buffer_text(b, "]");
+    }
+    buffer_text(b, ", \"llm_int8_threshold\": 6.0, \"load_in_4bit\": true, "
                    "\"load_in_8bit\": false, \"quant_method\": \"bitsandbytes\"}");
 }
 

@@ -152,7 +152,7 @@ void bench_judge(void) {
     Reading r;
     int token[16 * 512], start[TEXTS + 1], T = opt.tokens;
     Rng rng = rng_stream(9, 9, 9);
-    const WeightTypes types = { F32, F32, 0, 0, 0, opt.compute };
+    const WeightTypes types = { F32, F32, 0, 0, 0, opt.compute, NULL };
     if (!opt.reward) usage_error("judge needs", "--reward DIR");
     memset(&r, 0, sizeof r);
     memset(&a, 0, sizeof a);

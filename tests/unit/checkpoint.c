@@ -1806,7 +1806,7 @@ static void python_check(void) {
     for (int kind = QUANT_NF4; kind <= QUANT_FP4; kind++)
         for (int doubled = 0; doubled < 2; doubled++) {
             List q = list_new(l.count);
-            WeightTypes types = { NF4, F32, 0, 64, 0, BF16 };
+            WeightTypes types = { NF4, F32, 0, 64, 0, BF16, NULL };
             types.kind = kind;
             types.doubled = doubled;
             for (int t = 0; t < l.count; t++) {

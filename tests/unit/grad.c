@@ -451,7 +451,7 @@ static StackRows en_rows = { EN, EN, NULL, NULL, NULL, { en_first, en_count, en_
 static StackRows de_rows = { DN, DM, de_want, NULL, de_place, { de_first, de_count, de_place }, 4, &encoded };
 
 static void t5_model(int recompute, int R) {
-    static const WeightTypes floats = { F32, F32, 0, 0, 0, 0 };
+    static const WeightTypes floats = { F32, F32, 0, 0, 0, 0, NULL };
     StackKind k;
     Error err = { 0 };
     Tensor *list = pool_take(&pool, 200, sizeof *list);

@@ -48,7 +48,7 @@ static void fill(const Models *x, const Tensor *t, int n) {
 }
 
 static WeightTypes types_of(const Setting *s) {
-    WeightTypes t = { 0, 0, QUANT_NF4, 32, 0, 0 };
+    WeightTypes t = { 0, 0, QUANT_NF4, 32, 0, 0, NULL };
     t.layers = s->type;
     t.tables = s->type == BF16 ? BF16 : F32;
     t.compute = s->compute;

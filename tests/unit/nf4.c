@@ -180,11 +180,11 @@ static double gradients(const Case *c, const char *name,
 
 /* ---- against PyTorch ---- */
 static const struct { const char *name; WeightTypes types; double logits, grads; } way[] = {
-    { "nf4", { NF4, BF16, QUANT_NF4, 64, 0, F32 }, 1e-4, 1e-4 },
-        { "doubled", { NF4, F32, QUANT_NF4, 64, 1, F32 }, 1e-4, 1e-4 },
-    { "fp4", { NF4, BF16, QUANT_FP4, 128, 0, F32 }, 1e-4, 1e-4 },
-        { "bf16", { NF4, BF16, QUANT_NF4, 64, 0, BF16 }, 1.0 / 128, 1.0 / 64 },
-    { "f16", { NF4, BF16, QUANT_NF4, 64, 0, F16 }, 1.0 / 1024, 1.0 / 512 },
+    { "nf4", { NF4, BF16, QUANT_NF4, 64, 0, F32, NULL }, 1e-4, 1e-4 },
+        { "doubled", { NF4, F32, QUANT_NF4, 64, 1, F32, NULL }, 1e-4, 1e-4 },
+    { "fp4", { NF4, BF16, QUANT_FP4, 128, 0, F32, NULL }, 1e-4, 1e-4 },
+        { "bf16", { NF4, BF16, QUANT_NF4, 64, 0, BF16, NULL }, 1.0 / 128, 1.0 / 64 },
+    { "f16", { NF4, BF16, QUANT_NF4, 64, 0, F16, NULL }, 1.0 / 1024, 1.0 / 512 },
 };
 enum { WAYS = sizeof way / sizeof *way };
 
@@ -366,7 +366,7 @@ static void merged_weights(void) {
                               &err) == OK, "merged, written: %s", err.what);
         CHECK(differing(&m.m, in_base(as[k].name), as[k].dtype) == 0,
               "merged, loaded again: the same bits in %s", as[k].name);
-        const WeightTypes types = { as[k].dtype, as[k].dtype, 0, 0, 0, F32 };
+        const WeightTypes types = { as[k].dtype, as[k].dtype, 0, 0, 0, F32, NULL };
         open_case(&loaded, in_base(as[k].name), adapter_folder, &types, 0);
         double d = distance(forward(&loaded, NULL), live.logits, live.values);
         CHECK(d < as[k].near && (k == 0 || d > 1e-6),
@@ -378,14 +378,14 @@ static void merged_weights(void) {
 
 /* A folder in bitsandbytes' layout: what it says it is, the same bits as quantising the floats, and the base
  * of a merge. */
-static int write_quantised(const char *model, const char *out, const WeightTypes *types) {
+static int write_quantised(const char *model, const char *out, const WeightTypes *types, int dtype) {
     ModelConfig config;
     Model m;
     return config_load(&config, model, &pool, fresh()) || model_carve(&m, &config, types, 0, 32, &pool,
                                                             &memory, &err) ||
            checkpoint_load(model, "model", m.tensor, m.tensors, &pool, &err) || config_save(&config, types,
-                                                            out, F32, &pool, &err) ||
-           checkpoint_save(out, "model", m.tensor, m.tensors, F32, 0, &pool, &err) ? err.code : OK;
+                                                            out, dtype, &pool, &err) ||
+           checkpoint_save(out, "model", m.tensor, m.tensors, dtype, 0, &pool, &err) ? err.code : OK;
 }
 
 static void prequantised(void) {
@@ -394,7 +394,7 @@ static void prequantised(void) {
         WeightTypes got;
         ModelConfig config;
         memory.used = 0;
-        CHECK(write_quantised(folder, in_base(way[k].name), &way[k].types) == OK, "%s: written: %s %s",
+        CHECK(write_quantised(folder, in_base(way[k].name), &way[k].types, F32) == OK, "%s: written: %s %s",
               way[k].name, err.what, err.where);
         CHECK(config_load(&config, folder, &pool, fresh()) == OK
               && folder_types(&got, in_base(way[k].name), config.names, &pool, fresh()) == OK &&
@@ -408,6 +408,40 @@ static void prequantised(void) {
         CHECK(!memcmp(live.logits, forward(&again, &again.lora), live.values * sizeof(float)),
               "%s: quantised before or while loading: the same logits", way[k].name);
     }
+}
+
+/* A folder of which some linears are not in 4 bits (bitsandbytes' llm_int8_skip_modules, unsloth's dynamic 4
+ * bits), the first one among them: they stay as the file has them. */
+static void partly_quantised(void) {
+    static const KeptLinear kept[] = { { "model.layers.0.self_attn.q_proj.weight", BF16 },
+                                       { "model.layers.1.mlp.down_proj.weight", BF16 }, { "", 0 } };
+    const WeightTypes some = { NF4, BF16, QUANT_NF4, 64, 1, F32, kept };
+    const WeightTypes none = { NF4, BF16, QUANT_NF4, 64, 1, F32, NULL };
+    WeightTypes got;
+    ModelConfig config;
+    Case live, again, all;
+    char *text;
+    size_t n;
+    memory.used = 0;
+    CHECK(write_quantised(folder, in_base("some"), &some, BF16) == OK, "partly quantised: %s", err.what);
+    CHECK(!file_read_all(in_base("some/config.json"), &pool, &text, &n, fresh()) && strstr(text,
+          "[\"lm_head\", \"model.layers.0.self_attn.q_proj\", \"model.layers.1.mlp.down_proj\"]"),
+          "its config.json names them");
+    CHECK(config_load(&config, folder, &pool, fresh()) == OK
+          && folder_types(&got, in_base("some"), config.names, &pool, &err) == OK && got.layers == NF4
+          && got.tables == BF16 && got.doubled && got.kept && !memcmp(got.kept, kept, sizeof kept),
+          "partly quantised: which linears are not is read from the file: %s", err.what);
+    if (err.code != OK || !got.kept) return;
+    open_case(&live, folder, adapter_folder, &some, 0);
+    open_case(&again, in_base("some"), adapter_folder, &got, 0);
+    open_case(&all, in_base("some"), adapter_folder, &none, 0);
+    CHECK(again.m.stack.block[0].self.q.type == BF16 && again.m.stack.block[0].self.k.type == NF4
+          && again.m.stack.block[1].down.type == BF16, "their matrices have the file's type");
+    forward(&live, &live.lora);
+    CHECK(!memcmp(live.logits, forward(&again, &again.lora), live.values * sizeof(float)),
+          "partly quantised before or while loading: the same logits");
+    CHECK(distance(forward(&all, &all.lora), live.logits, live.values) > 1e-3,
+          "quantising the others, too, would be another model");
 }
 
 /* ---- dropout alone: inverted scaling, the share, and masks that follow from seed, matrix and row ---- */
@@ -458,13 +492,13 @@ static void dropout(void) {
 /* ---- for tests/programs/qlora.sh ---- */
 static int command(int argc, char **argv) {
     static const char *const name[] = { "f32", "bf16", "f16" };
-    WeightTypes types = { NF4, F32, QUANT_NF4, 64, 0, F32 };
+    WeightTypes types = { NF4, F32, QUANT_NF4, 64, 0, F32, NULL };
     int dtype = 0;
     memory = test_arena((size_t)64 << 20);
     ws = test_arena((size_t)16 << 20);
     if (!strcmp(argv[1], "quantise") && argc >= 4) {
         types.doubled = argc > 4;
-        if (write_quantised(argv[2], argv[3], &types) == OK) return 0;
+        if (write_quantised(argv[2], argv[3], &types, F32) == OK) return 0;
     } else if (!strcmp(argv[1], "merged") && argc >= 6) {
         ModelConfig config;
         Case c, m;
@@ -504,6 +538,7 @@ int main(int argc, char **argv) {
         saved_adapter();
         merged_weights();
         prequantised();
+    partly_quantised();
         dropout();
     } else CHECK(0, "%s/golden.safetensors: %s", folder, err.what);
     sprintf(remove_all, "rm -rf %s", base);

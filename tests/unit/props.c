@@ -71,7 +71,7 @@ static int length[B] = { 17, 3, 40, 9, 1, 22 }, text[B][T];
 
 static void build(int compute) {
     ModelConfig c;
-    WeightTypes types = { F32, F32, 0, 0, 0, F32 };
+    WeightTypes types = { F32, F32, 0, 0, 0, F32, NULL };
     types.compute = compute;
     Error err = { 0 };
     memset(&c, 0, sizeof c);

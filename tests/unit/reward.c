@@ -116,7 +116,7 @@ static Judge *judge_of(const RewardConfig *c, const Kind *kind, int N, int B) {
     return j;
 }
 static Judge *judge_make(const RewardConfig *c, int trainable, int N, int B) {
-    const Kind kind = { { F32, F32, 0, 0, 0, compute }, trainable, 0, 0 };
+    const Kind kind = { { F32, F32, 0, 0, 0, compute, NULL }, trainable, 0, 0 };
     return judge_of(c, &kind, N, B);
 }
 static void judge_free(Judge *j) { pool_free(&j->lists); free(j->arena.base); free(j->ws.base); free(j); }
@@ -379,7 +379,7 @@ static void test_bad_configs(void) {
         CHECK(reward_carve(&m, &c, NULL, TRAIN_ALL, &lists, &measure, &err) == E_RANGE && err.code == E_RANGE,
               "%s: refused", bad[i].what);
     }
-    const WeightTypes bf16 = { BF16, BF16, 0, 0, 0, F32 };
+    const WeightTypes bf16 = { BF16, BF16, 0, 0, 0, F32, NULL };
     RewardConfig c = small_config();
     RewardModel m;
     Arena measure;
@@ -559,15 +559,17 @@ static void compare_judges(const Kind *one, const Kind *other, const char *what,
  * in 16 or 4 bits give the bits of the same numbers in float32. */
 static void test_held(const char *kernel) {
     static const struct { WeightTypes types; int trainable, rank; const char *name; } held[] = {
-        { { F32, F32, 0, 0, 0, F32 }, TRAIN_ALL, 0, "all weights trained" },
-        { { F32, F32, 0, 0, 0, BF16 }, TRAIN_ALL, 0, "all weights trained, compute bf16" },
-        { { F32, F32, 0, 0, 0, F32 }, TRAIN_HEAD, 3, "an adapter" },
-        { { BF16, BF16, 0, 0, 0, F32 }, TRAIN_HEAD, 3, "an adapter, weights in bf16" },
-        { { BF16, BF16, 0, 0, 0, BF16 }, TRAIN_HEAD, 3, "an adapter, weights in bf16, compute bf16" },
-        { { F16, F16, 0, 0, 0, F32 }, TRAIN_HEAD, 3, "an adapter, weights in f16" },
-        { { NF4, F32, QUANT_NF4, 64, 0, F32 }, TRAIN_HEAD, 3, "an adapter, weights in NF4" },
-        { { NF4, BF16, QUANT_NF4, 32, 1, BF16 }, TRAIN_HEAD, 3, "an adapter, NF4 in NF4, compute bf16" },
-        { { NF4, F16, QUANT_FP4, 64, 1, F16 }, TRAIN_HEAD, 3, "an adapter, weights in FP4, compute f16" } };
+        { { F32, F32, 0, 0, 0, F32, NULL }, TRAIN_ALL, 0, "all weights trained" },
+        { { F32, F32, 0, 0, 0, BF16, NULL }, TRAIN_ALL, 0, "all weights trained, compute bf16" },
+        { { F32, F32, 0, 0, 0, F32, NULL }, TRAIN_HEAD, 3, "an adapter" },
+        { { BF16, BF16, 0, 0, 0, F32, NULL }, TRAIN_HEAD, 3, "an adapter, weights in bf16" },
+        { { BF16, BF16, 0, 0, 0, BF16, NULL }, TRAIN_HEAD, 3, "an adapter, weights in bf16, compute bf16" },
+        { { F16, F16, 0, 0, 0, F32, NULL }, TRAIN_HEAD, 3, "an adapter, weights in f16" },
+        { { NF4, F32, QUANT_NF4, 64, 0, F32, NULL }, TRAIN_HEAD, 3, "an adapter, weights in NF4" },
+        { { NF4, BF16, QUANT_NF4, 32, 1, BF16, NULL }, TRAIN_HEAD, 3,
+          "an adapter, NF4 in NF4, compute bf16" },
+        { { NF4, F16, QUANT_FP4, 64, 1, F16, NULL }, TRAIN_HEAD, 3,
+          "an adapter, weights in FP4, compute f16" } };
     for (size_t i = 0; i < sizeof held / sizeof *held; i++) {
         const Kind saved = { held[i].types, held[i].trainable, 0, held[i].rank };
         Kind again = saved, floats = saved;
@@ -583,8 +585,9 @@ static void test_held(const char *kernel) {
 
 /* An adapter with B = 0 gives the base model's logits; one with other numbers does not. */
 static void test_new_adapter(void) {
-    static const WeightTypes types[] = { { F32, F32, 0, 0, 0, F32 }, { BF16, BF16, 0, 0, 0, BF16 },
-                                         { NF4, F32, QUANT_NF4, 64, 1, F32 } };
+    static const WeightTypes types[] = { { F32, F32, 0, 0, 0, F32, NULL },
+                                         { BF16, BF16, 0, 0, 0, BF16, NULL },
+                                         { NF4, F32, QUANT_NF4, 64, 1, F32, NULL } };
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         const Kind kind = { types[i], TRAIN_HEAD, 0, 4 };
         Judge *j = judge_random(&kind);

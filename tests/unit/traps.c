@@ -31,7 +31,7 @@ static ModelConfig policy_config(void) {
 
 /* Opens a policy with random weights, all trained, in place of the one that was open. */
 static void open_small(const ModelConfig *c, int compute) {
-    const WeightTypes types = { F32, F32, 0, 0, 0, compute };
+    const WeightTypes types = { F32, F32, 0, 0, 0, compute, NULL };
     memory.used = 0;
     memset(memory.base, 0, memory.capacity);
     CHECK(model_carve(&policy, c, &types, 1, T, &pool, &memory, NULL) == OK, "a small policy");
