@@ -276,7 +276,8 @@ static const Names names = { {
     [NAME_UP] = "%d.up_proj.weight", [NAME_UP_B] = "%d.up.bias", [NAME_DOWN] = "%d.down_proj.weight",
         [NAME_DOWN_B] = "%d.down.bias",
     [NAME_BUCKETS] = "buckets", [NAME_NORM] = "norm", [NAME_NORM_B] = "norm.bias", [NAME_HEAD] = "head",
-        [NAME_HEAD_B] = "head.bias",
+        [NAME_HEAD_B] = "head.bias", [NAME_QKV] = "%d.qkv_proj.weight", [NAME_QKV_B] = "%d.qkv.bias",
+    [NAME_PROJECT] = "project", [NAME_PROJECT_B] = "project.bias",
     [NAME_DENSE] = "dense", [NAME_DENSE_B] = "dense.bias" }, 0 };
 
 static void llama_kind(StackKind *k) {
@@ -309,6 +310,7 @@ static void policy_model(int tied, int trainable, int R, void (*change)(ModelCon
     values_too = R > 0;
     if (R) {
         LoraConfig c_lora = lora_config(R, 4, "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj");
+        if (c.stack.joined) c_lora = lora_config(R, 4, "qkv_proj,down_proj");
         lora_carve(&lora, model.tensor, model.tensors, &c_lora, 1, &pool, &memory, &err);
         tensor_leaves(lora.tensor, lora.tensors, 0.4);
         value_head_carve(&head, c.stack.C, 1, &memory);
@@ -351,7 +353,23 @@ static void relu(ModelConfig *c) {
     c->stack.distance = 5;
     c->stack.rotary = 0;
 }
+static void joined(ModelConfig *c) {        /* q, k and v in one matrix, with two key heads */
+    gpt2(c);
+    c->stack.joined = 1;
+}
+static void smollm3(ModelConfig *c) {       /* the first layer has RoPE and a window, the second neither */
+    c->stack.window = 2;
+    c->stack.period = 2;
+    c->stack.windowed = 1;
+    c->stack.unrotated = 2;
+    c->stack.rope.type = ROPE_YARN;
+    c->stack.rope.high = 4;
+    c->stack.rope.attention = 1.2;
+}
 static void gpt2_s(void) { policy_model(1, 1, 0, gpt2, 0); }
+static void joined_s(void) { policy_model(1, 1, 0, joined, 0); }
+static void joined_lora_s(void) { policy_model(0, 0, 3, joined, 1); }
+static void smollm3_s(void) { policy_model(0, 1, 2, smollm3, 0); }
 static void qwen_s(void) { policy_model(0, 1, 0, qwen, 0); }
 static void qwen_recompute_s(void) { policy_model(0, 1, 2, qwen, 1); }
 static void biases_s(void) { policy_model(0, 1, 0, biases, 0); }
@@ -394,7 +412,7 @@ static void model_b(const float *dy) {
 
 static const int j_token[9] = { 0, 5, 7, 2, 0, 6, 6, 8, 2 }, j_start[3] = { 0, 4, 9 }, j_label[2] = { 1, 0 };
 static const Texts j_texts = { 9, 2, j_token, j_start };
-static void judge_model(int trainable, int R, int recompute) {
+static void judge_model(int trainable, int R, int recompute, void (*change)(RewardConfig *)) {
     RewardConfig c;
     Error err = { 0 };
     memset(&c, 0, sizeof c);
@@ -403,6 +421,7 @@ static void judge_model(int trainable, int R, int recompute) {
     c.pad = 1; c.bos = 0; c.eos[0] = 2; c.eos_count = 1; c.labels = 2;
     roberta_kind(&c.stack);
     c.names = &names;
+    if (change) change(&c);
     adapter = NULL;
     reward_carve(&judge, &c, NULL, trainable, &pool, &memory, &err);
     reward_saved_carve(&judge_saved, &c, 9, 2, recompute, &memory);
@@ -415,10 +434,31 @@ static void judge_model(int trainable, int R, int recompute) {
     }
     if (err.code || memory.failed) { printf("setup: %s %s\n", err.what, err.where); exit(1); }
 }
-static void judge_s(void) { judge_model(TRAIN_ALL, 0, 0); }
-static void judge_recompute_s(void) { judge_model(TRAIN_ALL, 0, 1); }
-static void judge_lora_s(void) { judge_model(TRAIN_HEAD, 3, 0); }
-static void judge_lora_recompute_s(void) { judge_model(TRAIN_HEAD, 3, 1); }
+static void causal_judge(RewardConfig *c) { /* pad is 2: the head reads the token before it */
+    StackKind k = { .C = 8, .H = 2, .K = 1, .D = 4, .F = 12, .L = 2, .eps = 1e-5, .rope = { .theta = 100 } };
+    llama_kind(&k);
+    c->stack = k;
+    c->types = 0;
+    c->from_zero = 1;
+    c->pad = 2;
+}
+static void distilbert(RewardConfig *c) {
+    c->head = HEAD_RELU;
+    c->types = 0;
+    c->from_zero = 1;
+}
+static void electra(RewardConfig *c) {
+    c->head = HEAD_GELU;
+    c->embedding = 6;
+}
+static void judge_s(void) { judge_model(TRAIN_ALL, 0, 0, NULL); }
+static void judge_recompute_s(void) { judge_model(TRAIN_ALL, 0, 1, NULL); }
+static void judge_lora_s(void) { judge_model(TRAIN_HEAD, 3, 0, NULL); }
+static void judge_lora_recompute_s(void) { judge_model(TRAIN_HEAD, 3, 1, NULL); }
+static void causal_judge_s(void) { judge_model(TRAIN_ALL, 0, 0, causal_judge); }
+static void causal_judge_lora_s(void) { judge_model(TRAIN_HEAD, 3, 1, causal_judge); }
+static void distilbert_s(void) { judge_model(TRAIN_ALL, 0, 0, distilbert); }
+static void electra_s(void) { judge_model(TRAIN_ALL, 0, 1, electra); }
 static void judge_f(float *y) {
     float z[4];
     reward_forward(&judge, adapter, &j_texts, &judge_saved, z, &ws);
@@ -533,6 +573,9 @@ static const Row row[] = {
         { "llama, LoRA with dropout", dropout_s, model_f, model_b, 10 },
     { "llama, computed again, LoRA too", recompute_s, model_f, model_b, 10 },
     { "gpt-2: LayerNorm, biases, learned positions", gpt2_s, model_f, model_b, 10 },
+    { "gpt-2, q, k and v joined", joined_s, model_f, model_b, 10 },
+    { "gpt-2, joined, LoRA, computed again", joined_lora_s, model_f, model_b, 10 },
+    { "layers with and without RoPE and window, YaRN", smollm3_s, model_f, model_b, 10 },
     { "qwen: biases, norms of q and k, a window", qwen_s, model_f, model_b, 10 },
     { "qwen, computed again, LoRA", qwen_recompute_s, model_f, model_b, 10 },
     { "all biases, linear RoPE, a scale", biases_s, model_f, model_b, 10 },
@@ -541,6 +584,10 @@ static const Row row[] = {
         { "roberta, computed again", judge_recompute_s, judge_f, judge_b, 3 },
     { "roberta, LoRA and classifier", judge_lora_s, judge_f, judge_b, 3 },
     { "roberta, LoRA, computed again", judge_lora_recompute_s, judge_f, judge_b, 3 },
+    { "distilbert", distilbert_s, judge_f, judge_b, 3 },
+    { "electra, computed again", electra_s, judge_f, judge_b, 3 },
+    { "a causal judge", causal_judge_s, judge_f, judge_b, 3 },
+    { "a causal judge, LoRA, computed again", causal_judge_lora_s, judge_f, judge_b, 3 },
     { "t5: encoder and decoder", t5_s, t5_f, t5_b, DM * TC },
         { "t5, computed again", t5_recompute_s, t5_f, t5_b, DM * TC },
     { "t5, LoRA", t5_lora_s, t5_f, t5_b, DM * TC },
