@@ -123,7 +123,7 @@ SEE      = -I. -Itests -Itests/unit -Itests/fuzz
 COMMA    = ,
 SANITIZE = $(call HAVE,-fsanitize=address$(COMMA)undefined -fno-sanitize-recover=all)
 
-test: all $(TESTS:%=build/tests/%$(EXE))
+test: all $(TESTS:%=build/tests/%$(EXE)) build/tests/shapes$(EXE)
 	CC="$(CC)" RUN="$(RUN)" sh tests/tools/run.sh $(TESTS)
 TEST     = $(CC) $(FLAGS) $(SEE) -o $@ $< $(LIB) $(LDLIBS)
 build/tests/%$(EXE): tests/unit/%.c tests/test.h $(LIB)

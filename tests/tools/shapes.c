@@ -2,8 +2,10 @@
  * speed are tested; the real weights may not be distributed with this project.
  *     make shapes SHAPES="--policy /tmp/tinyllama --tokenizer FOLDER"
  *
- *     --policy DIR     TinyLlama-1.1B-Chat-v0.3: 1.1 billion weights, 32,003 ids
- *     --reward DIR     roberta-hate-speech-dynabench-r4-target: roberta-base with the labels nothate and hate
+ *     --policy DIR     a policy of the shape of one real model of --family (default llama: TinyLlama-1.1B, 1.1
+ *                      billion weights, 32,003 ids)
+ *     --reward DIR     a judge (default roberta: roberta-base) with the labels nothate and hate
+ *     --family TYPE    a model_type that config.c has; gpt2, qwen2, distilbert ... have shapes of their own here
  *     --dim, --layers, --heads, --kv-heads, --ffn, --vocab, --positions, --tied, --no-eos
  *                      another shape, as tests/bench/bench_peers.py needs; --kv-heads is --heads unless it is
  *                      given
@@ -13,12 +15,13 @@
 #include <stdio.h>
 
 static struct {
-    const char *policy, *reward, *tokenizer;
+    const char *policy, *reward, *tokenizer, *family;
     int dtype, shard, dim, layers, heads, kv_heads, ffn, vocab, positions, tied, no_eos;
 } opt;
 static Option option[] = {
     { "policy", OPT_TEXT, &opt.policy, NULL, 0, 0, NULL, "folder for a policy of TinyLlama's shape" },
     { "reward", OPT_TEXT, &opt.reward, NULL, 0, 0, NULL, "folder for a judge of roberta-base's shape" },
+    { "family", OPT_TEXT, &opt.family, NULL, 0, 0, NULL, "model_type: llama, gpt2, qwen2, roberta, distilbert ..." },
     { "tokenizer", OPT_TEXT, &opt.tokenizer, NULL, 0, 0, NULL, "folder whose tokenizer is copied" },
     { "dtype", OPT_CHOICE, &opt.dtype, "bf16", 0, 0, "f32|bf16|f16", "of the weights that are written" },
     { "shard-mb", OPT_INT, &opt.shard, "0", 0, 100000, NULL, "megabytes of a shard; 0: one file" },
@@ -40,6 +43,34 @@ static const Program program = { "build/tests/shapes", "--policy DIR | --reward 
 
 static int or_else(int given, int real) { return given ? given : real; }
 
+/* The shapes of real models. The first row of each kind serves the families that have no row. */
+typedef struct { const char *family; int V, C, L, H, K, F, positions, tied; } Shape;
+static const Shape policies[] = {
+    { "llama", 32003, 2048, 22, 32, 4, 5632, 2048, 0 },                 /* TinyLlama 1.1B chat v0.3 */
+    { "gpt2", 50257, 768, 12, 12, 12, 3072, 1024, 1 },                  /* GPT-2 small */
+    { "qwen2", 151936, 896, 24, 14, 2, 4864, 32768, 1 },                /* Qwen2.5 0.5B */
+};
+static const Shape judges[] = {
+    { "roberta", 50265, 768, 12, 12, 12, 3072, 514, 0 },                /* roberta-base */
+    { "distilbert", 30522, 768, 6, 12, 12, 3072, 512, 0 },              /* distilbert-base-uncased */
+    { "bert", 30522, 768, 12, 12, 12, 3072, 512, 0 },                   /* bert-base-uncased */
+};
+
+/* Fills the sizes that both kinds of configurations have: those of the real model, or those that are given. */
+static Shape shape_of(const Shape *list, size_t n, StackKind *k) {
+    Shape s = list[0];
+    for (size_t i = 0; opt.family && i < n; i++) if (!strcmp(list[i].family, opt.family)) s = list[i];
+    if (opt.family) s.family = opt.family;
+    k->C = or_else(opt.dim, s.C); k->L = or_else(opt.layers, s.L);
+    k->H = or_else(opt.heads, s.H); k->F = or_else(opt.ffn, s.F);
+    k->K = or_else(opt.kv_heads, opt.heads ? opt.heads : s.K); k->D = k->C / k->H;
+    if (k->C % k->H || k->D % 2 || k->H % k->K)
+        usage_error("heads of an even width have to fill --dim,", "and --kv-heads to divide them");
+    k->eps = 1e-5f; k->rope.theta = 10000;
+    s.V = or_else(opt.vocab, s.V); s.positions = or_else(opt.positions, s.positions);
+    return s;
+}
+
 static void write_tokenizer(const char *folder, int positions, Pool *pool) {
     Error err = { 0 };
     if (!opt.tokenizer) return;
@@ -55,16 +86,10 @@ static void write_policy(Pool *pool) {
     Error err = { 0 };
     memset(&c, 0, sizeof c);
     memset(&a, 0, sizeof a);
-    c.V = or_else(opt.vocab, 32003); c.stack.C = or_else(opt.dim, 2048);
-    c.stack.L = or_else(opt.layers, 22); c.stack.H = or_else(opt.heads, 32);
-    c.stack.K = or_else(opt.kv_heads, opt.heads ? opt.heads : 4); c.stack.D = c.stack.C / c.stack.H;
-    c.stack.F = or_else(opt.ffn, 5632); c.positions = or_else(opt.positions, 2048);
-    if (c.stack.C % c.stack.H || c.stack.D % 2 || c.stack.H % c.stack.K)
-        usage_error("heads of an even width have to fill --dim,", "and --kv-heads to divide them");
-    c.tied = opt.tied;
-    c.stack.eps = 1e-5f; c.stack.rope.theta = 10000;
+    const Shape shape = shape_of(policies, sizeof policies / sizeof *policies, &c.stack);
+    c.V = shape.V; c.positions = shape.positions; c.tied = opt.tied || shape.tied;
     c.bos = 1; c.pad = -1; c.eos[0] = 2; c.eos_count = !opt.no_eos;
-    config_policy(&c, "llama");
+    if (config_policy(&c, shape.family)) usage_error("there are no policies of this --family", shape.family);
     must(model_carve(&m, &c, NULL, 0, 1, pool, &a, &err), &err, NULL);
     a = cli_arena(a.used, "the policy's weights");
     must(model_carve(&m, &c, NULL, 0, 1, pool, &a, &err), &err, NULL);
@@ -83,15 +108,13 @@ static void write_reward(Pool *pool) {
     Error err = { 0 };
     memset(&c, 0, sizeof c);
     memset(&a, 0, sizeof a);
-    c.V = or_else(opt.vocab, 50265); c.stack.C = or_else(opt.dim, 768);
-    c.stack.L = or_else(opt.layers, 12); c.stack.H = or_else(opt.heads, 12);
-    c.stack.F = or_else(opt.ffn, 3072); c.positions = or_else(opt.positions, 514);
-    c.types = 1; c.stack.eps = 1e-5f;
-    if (c.stack.C % c.stack.H) usage_error("--heads has to divide", "--dim");
+    const Shape shape = shape_of(judges, sizeof judges / sizeof *judges, &c.stack);
+    c.V = shape.V; c.positions = shape.positions;
     c.pad = 1; c.bos = 0; c.eos[0] = 2; c.eos_count = 1; c.labels = 2;
     strcpy(c.label[0], "nothate");
     strcpy(c.label[1], "hate");
-    config_judge(&c, "roberta");
+    if (config_judge(&c, shape.family)) usage_error("there are no judges of this --family", shape.family);
+    c.types = c.stack.causal || !strcmp(shape.family, "distilbert") ? 0 : strcmp(shape.family, "roberta") ? 2 : 1;
     must(reward_carve(&m, &c, NULL, 0, pool, &a, &err), &err, NULL);
     a = cli_arena(a.used, "the judge's weights");
     must(reward_carve(&m, &c, NULL, 0, pool, &a, &err), &err, NULL);
@@ -100,7 +123,7 @@ static void write_reward(Pool *pool) {
     must(reward_config_save(&c, opt.reward, opt.dtype, pool, &err), &err, NULL);
     must(checkpoint_save(opt.reward, "model", m.tensor, m.tensors, opt.dtype, (uint64_t)opt.shard * 1000000,
                          pool, &err), &err, NULL);
-    write_tokenizer(opt.reward, c.positions - 2, pool);
+    write_tokenizer(opt.reward, reward_max_tokens(&c), pool);
 }
 
 int main(int argc, char **argv) {

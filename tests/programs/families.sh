@@ -1,0 +1,66 @@
+#!/bin/sh
+# tests/programs/families.sh - every family of policies with every family of judges: `ppo` takes two steps of all weights, its first
+# ratio is exactly 1, and the folder that it writes opens again, in the family's own class; with an adapter, in 4 bits, and with
+# layers computed again too. 1 and 2 threads give the same log. Judges: `run score` gives the same logits for a text alone and among
+# others. The models are small and have random weights (tests/tools/shapes.c). BIN, RUN and the last line as in run.sh.
+cd "$(dirname "$0")/../.." || exit 1
+ppo="${RUN:-} ${BIN:-.}/ppo" run="${RUN:-} ${BIN:-.}/run" shapes="${RUN:-} build/tests/shapes"
+work=$(mktemp -d "${TMPDIR:-/tmp}/families_test.XXXXXX") || exit 1
+trap 'rm -rf "$work"' EXIT
+passed=0 failed=0 skipped=0
+ok() { passed=$((passed + 1)); [ -z "$VERBOSE" ] || echo "  ok    $1"; }
+bad() { failed=$((failed + 1)); echo "  FAIL  $1"; sed 's/^/        /' "$work/err" | head -n 3; }
+is() { if [ $? = 0 ]; then ok "$1"; else bad "$1"; fi; }
+class() { sed -n 's/.*"architectures": \["\([A-Za-z0-9]*\)"\].*/\1/p' "$1/config.json"; }
+
+policies="llama mistral qwen2 qwen3 smollm3 gpt2 gpt_neo"
+judges="roberta xlm-roberta bert distilbert electra llama mistral qwen2 qwen3 gpt2"
+vocab() { sed -n 's/.*"vocab_size": \([0-9]*\).*/\1/p' "$1/config.json"; }
+size="--dtype f32 --dim 32 --layers 2 --heads 4 --ffn 48 --positions 128"
+
+for p in $policies; do
+    $shapes --policy "$work/p-$p" --family $p $size --vocab "$(vocab data/policy)" --tokenizer data/policy > "$work/err" 2>&1
+    is "a policy of the family $p is made"
+done
+for j in $judges; do
+    $shapes --reward "$work/j-$j" --family $j $size --vocab "$(vocab data/reward)" --tokenizer data/reward > "$work/err" 2>&1
+    is "a judge of the family $j is made"
+    printf 'A film.\nIt was bad, and long, and it was loud.\n' > "$work/texts"
+    $run score "$work/j-$j" "$work/texts" > "$work/two" 2> "$work/err" && tail -n 1 "$work/texts" > "$work/text" &&
+        $run score "$work/j-$j" "$work/text" > "$work/one" 2> "$work/err" && tail -n 1 "$work/two" | cmp -s - "$work/one"
+    is "$j: a text has the same logits alone and among others"
+done
+
+# steps WHAT POLICY JUDGE OPTIONS ...: two steps; the run is in $work/run
+steps() {
+    what=$1 p=$2 j=$3; shift 3
+    rm -rf "$work/run" "$work/runs"
+    $ppo data/imdb.bin --policy "$work/p-$p" --reward "$work/j-$j" --label hate --steps 2 --batch-size 8 --mini-batch-size 4 \
+        --eval-queries 2 --learning-rate 1e-3 --out "$work/runs" "$@" > "$work/out" 2> "$work/err" < /dev/null &&
+        mv "$work/runs/ppo-0001" "$work/run" &&
+        [ "$(grep -c '"ppo/policy/first_ratio_max_deviation": 0,' "$work/run/log.jsonl")" = 2 ]
+    is "$p, $j$what: two steps, both first ratios exactly 1"
+}
+
+for p in $policies; do
+    for j in $judges; do steps "" $p $j; done
+    [ "$(class "$work/run")" = "$(class "$work/p-$p")" ]
+    is "$p: the folder that is written has the family's class"
+    $run generate "$work/run" --prompt "The film" -n 4 --greedy > "$work/out" 2> "$work/err"
+    is "$p: the folder that is written opens"
+    OMP_NUM_THREADS=1; export OMP_NUM_THREADS
+    cp "$work/run/log.jsonl" "$work/two.jsonl"
+    steps ", one thread" $p gpt2
+    sed 1d "$work/two.jsonl" > "$work/a" && sed 1d "$work/run/log.jsonl" | cmp -s - "$work/a"
+    is "$p: 1 and 2 threads give the same log"
+    OMP_NUM_THREADS=2
+    steps ", LoRA" $p distilbert --lora-r 4 --lora-targets all-linear
+    $run merge "$work/p-$p" --adapter "$work/run" --out "$work/merged-$p" > "$work/out" 2> "$work/err" &&
+        $run generate "$work/merged-$p" --prompt "The film" -n 8 --greedy > "$work/a" 2> "$work/err" &&
+        $run generate "$work/p-$p" --adapter "$work/run" --prompt "The film" -n 8 --greedy > "$work/b" 2> "$work/err" &&
+        cmp -s "$work/a" "$work/b"
+    is "$p: the merged folder writes what the adapter writes"
+    steps ", NF4, bf16, computed again" $p bert --nf4 --compute bf16 --lora-r 4 --recompute
+done
+echo "families: $passed passed, $failed failed, $skipped skipped"
+[ $failed = 0 ]
