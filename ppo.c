@@ -1244,7 +1244,7 @@ static void prepare_policy(Models *m, Work *w, const Program *p) {
              m->config.positions);
         die(&w->err, "a smaller --query-max or --response-max");
     }
-    m->lora_config = o.adapter ? open_adapter_config(o.adapter, &w->pool) : adapter_options(&o.lora);
+    m->lora_config = o.adapter ? open_adapter_config(o.adapter, &w->pool) : adapter_options(&o.lora, m->config.names);
     rows_take(&w->batch.rows, most_rows(m), &w->pool);
 }
 
@@ -1513,7 +1513,7 @@ static Option options[] = {
 
     { "tokenizer", OPT_TEXT, &o.tokenizer, NULL, 0, 0, NULL,
       "the policy's tokenizer, if its folder has none" },
-    LORA_OPTIONS(o.lora, "q_proj,v_proj"),
+    LORA_OPTIONS(o.lora),
     { "adapter", OPT_TEXT, &o.adapter, NULL, 0, 0, NULL,
       "start from this PEFT adapter; the reference is a frozen copy of it" },
     { "value-init", OPT_CHOICE, &o.value_init, "zero", 0, 0, "zero|pytorch",

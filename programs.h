@@ -160,12 +160,13 @@ typedef struct { int nf4, fp4, block, doubled, compute, recompute; } QuantOption
 /* The adapter to train. rank 0: there is none. */
 typedef struct { int rank, rslora; double alpha, dropout; const char *targets; } LoraOptions;
 /* standard: the default targets, comma-separated, by their names in the model's family */
-#define LORA_OPTIONS(l, standard) \
+#define LORA_OPTIONS(l) \
     { "lora-r", OPT_INT, &(l).rank, "0", 0, INT_MAX, NULL, \
       "train a LoRA adapter of this rank instead of all weights (0: all weights)" }, \
     { "lora-alpha", OPT_REAL, &(l).alpha, "16", 0, HUGE_VAL, NULL, "LoRA scale: alpha / rank" }, \
-    { "lora-targets", OPT_TEXT, &(l).targets, standard, 0, 0, NULL, \
-      "linears to adapt, comma-separated; all-linear: every linear of the layers" }, \
+    { "lora-targets", OPT_TEXT, &(l).targets, NULL, 0, 0, NULL, \
+      "linears to adapt, comma-separated; all-linear: every linear of the layers (default: those " \
+      "of queries and values, as peft has it for each family: q_proj,v_proj of Llama)" }, \
     { "lora-rslora", OPT_FLAG, &(l).rslora, NULL, 0, 0, NULL, "LoRA scale: alpha / sqrt(rank)" }
 #define LORA_DROPOUT_OPTION(l) \
     { "lora-dropout", OPT_REAL, &(l).dropout, "0", 0, 1, NULL, \
@@ -212,8 +213,9 @@ Tokenizer *open_judge(RewardConfig *c, const char *folder, const char *tokenizer
  * the advice if loading fails (NULL: die's standard hint). */
 void open_weights(const Tensor *list, int tensors, const char *folder, const char *option,
                   const char *hint, Pool *pool);
-/* Returns the configuration that the options ask for, or that an adapter's folder has. */
-LoraConfig adapter_options(const LoraOptions *o);
+/* Returns the configuration that the options ask for. The usual targets are queries and values, or
+ * what joins them, by their names in the model's files. */
+LoraConfig adapter_options(const LoraOptions *o, const Names *names);
 LoraConfig open_adapter_config(const char *folder, Pool *pool);
 /* Lays out an adapter for the linears of a model's list, as lora_carve does;
  * the target "all-linear" is replaced by the names of all linears of the

@@ -836,7 +836,7 @@ static int train(Trainer *t) {
 /* Lays out the adapter and the judge that is saved. The trained tensors become those of
  * the adapter and of the head. */
 static void carve_adapter(Trainer *t, Arena *a, Bill *bill) {
-    const LoraConfig c = adapter_options(&o.lora);
+    const LoraConfig c = adapter_options(&o.lora, t->config.names);
     Error err = { 0 };
     adapter_carve(&t->lora, &c, t->model.tensor, t->model.tensors, 1, &t->keep, a);
     if (o.lora.dropout > 0) lora_dropout_carve(&t->lora, t->batch.tokens, a);
@@ -994,7 +994,7 @@ static Option options[] = {
       "most held-out texts or pairs that are used (0: all)" },
     { "save-every", OPT_INT, &o.save_every, "0", 0, 1e9, NULL, "steps between saves (0: only at the end)" },
     SEED_OPTION(o.seed, "1", "random seed of the initial weights, the order of texts, crops and phrases"),
-    LORA_OPTIONS(o.lora, "query,value"),
+    LORA_OPTIONS(o.lora),
     LORA_DROPOUT_OPTION(o.lora),
     QUANT_OPTIONS(o.quant,
                   "QLoRA: the encoder's linears are held in 4-bit NF4 and frozen; without --lora-r, with an "

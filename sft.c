@@ -273,7 +273,7 @@ static void carve(void *run, Arena *a, Bill *bill) {
     bill_part(bill, adapts ? "weights (frozen)" : "weights and gradients", a);
     t->list = t->model.tensor; t->tensors = t->model.tensors; t->adapter = NULL;
     if (adapts) {
-        const LoraConfig c = adapter_options(&o.lora);
+        const LoraConfig c = adapter_options(&o.lora, t->config.names);
         adapter_carve(&t->lora, &c, t->model.tensor, t->model.tensors, 1, &t->keep, a);
         t->list = t->lora.tensor; t->tensors = t->lora.tensors; t->adapter = &t->lora;
         if (o.lora.dropout > 0) lora_dropout_carve(&t->lora, t->N, a);
@@ -515,7 +515,7 @@ static Option options[] = {
       "from scratch: feed-forward width F (0: 8/3 of --dim, up to a multiple of 32)" },
     { "positions", OPT_INT, &o.positions, "512", 2, 1e7, NULL, "from scratch: most tokens of a text" },
     { "tied", OPT_FLAG, &o.tied, NULL, 0, 0, NULL, "from scratch: the head is the embedding" },
-    LORA_OPTIONS(o.lora, "q_proj,v_proj"),
+    LORA_OPTIONS(o.lora),
     LORA_DROPOUT_OPTION(o.lora),
     QUANT_OPTIONS(o.quant, QLORA_HELP "; without --lora-r, with an adapter of rank 16 on all seven linears"),
     COMPUTE_OPTION(o.quant),

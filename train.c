@@ -127,8 +127,22 @@ void lora_options_check(const Program *p, LoraOptions *l, int adapts) {
     if (l->dropout >= 1) usage_error("nothing is left of an input with", "--lora-dropout 1");
 }
 
-LoraConfig adapter_options(const LoraOptions *o) {
-    LoraConfig c = lora_config(o->rank, (float)o->alpha, o->targets);
+/* Appends the module of a tensor's name, "q_proj" of "model.layers.%d.self_attn.q_proj.weight", to a list. */
+static void add_module(char *list, size_t cap, const char *name) {
+    const char *end = strrchr(name, '.'), *from = end;
+    while (from > name && from[-1] != '.') from--;
+    const size_t used = strlen(list);
+    snprintf(list + used, cap - used, "%s%.*s", used ? "," : "", (int)(end - from), from);
+}
+
+LoraConfig adapter_options(const LoraOptions *o, const Names *names) {
+    char usual[96] = "";
+    if (!o->targets && names->part[NAME_QKV]) add_module(usual, sizeof usual, names->part[NAME_QKV]);
+    else if (!o->targets) {
+        add_module(usual, sizeof usual, names->part[NAME_Q]);
+        add_module(usual, sizeof usual, names->part[NAME_V]);
+    }
+    LoraConfig c = lora_config(o->rank, (float)o->alpha, o->targets ? o->targets : usual);
     c.rslora = o->rslora;
     c.dropout = (float)o->dropout;
     return c;

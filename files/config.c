@@ -1011,7 +1011,6 @@ static void check_stack(Fields *f, StackKind *s, int *positions) {
 /* Does the same for a judge, and checks that sizes and ids fit together. */
 static void check_judge(Fields *f, RewardConfig *c) {
     check_stack(f, &c->stack, &c->positions);
-    if (c->embedding == c->stack.C) c->embedding = 0;
     if (c->pad >= c->V) complain(f, E_RANGE, "not below vocab_size:", "pad_token_id");
     if (c->positions < (c->from_zero ? 2 : c->pad + 3)) complain(f, E_RANGE, "no room for a text:", "max_position_embeddings");
 }

@@ -115,6 +115,7 @@ static void write_reward(Pool *pool) {
     strcpy(c.label[1], "hate");
     if (config_judge(&c, shape.family)) usage_error("there are no judges of this --family", shape.family);
     c.types = c.stack.causal || !strcmp(shape.family, "distilbert") ? 0 : strcmp(shape.family, "roberta") ? 2 : 1;
+    c.embedding = strcmp(shape.family, "electra") ? 0 : c.stack.C / 2;
     must(reward_carve(&m, &c, NULL, 0, pool, &a, &err), &err, NULL);
     a = cli_arena(a.used, "the judge's weights");
     must(reward_carve(&m, &c, NULL, 0, pool, &a, &err), &err, NULL);
