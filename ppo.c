@@ -150,6 +150,7 @@ static void reference_logprobs(const Models *m, Work *w);
 static void dump_rollout(const Progress *p, Work *w);
 static double update(Progress *p, const Models *m, Work *w, const int *which, int n);
 static void not_a_number(const Progress *p, const Models *m, Work *w, const char *what, int good);
+static void score_not_a_number(const Progress *p, const Models *m, Work *w);
 
 enum { STREAM_ORDER = 1, STREAM_QUERY, STREAM_SAMPLE, STREAM_EPOCH, STREAM_INIT };
 static Rng stream(uint64_t seed, int purpose, uint64_t step, uint64_t index) {
@@ -479,10 +480,7 @@ static void score_responses(const Progress *p, const Models *m, Work *w) {
     if (!o.reward_text) judge_texts(m, w);
     for (int b = 0; b < x->B; b++) {
         if (o.reward_text) x->raw_score[b] = count_text(x->response[b], x->response_length[b], o.reward_text);
-        if (!is_number(x->raw_score[b])) {
-            fail(&w->err, E_NUMBER, "the judge's score is not a number", o.reward, 0, 0);
-            die(&w->err, "check the judge's weights with: run score");
-        }
+        if (!is_number(x->raw_score[b])) score_not_a_number(p, m, w);
         const double penalty = ends_in_eos(m, &x->seq[b]) ? 0 : o.eos_penalty;
         x->score[b] = (float)(p->gain * x->raw_score[b] + p->bias - penalty);
     }
@@ -699,10 +697,10 @@ static int write_result(void *run, const char *folder, Error *err) {
     return code == OK ? save_value_head(&m->head, folder, err) : code;
 }
 
-static void save_result(const Progress *p, const Models *m, Work *w, int last) {
+static void save_result(int step, const Models *m, Work *w, int last) {
     Saving saving = { m, w };
     const Saver saver = { &w->out, write_result, &saving };
-    run_save(&saver, p->step, last);
+    run_save(&saver, step, last);
 }
 
 /* Ends the run because a NaN or an infinity came up in this step; `what` is the message. good 1: the weights
@@ -714,6 +712,14 @@ static void not_a_number(const Progress *p, const Models *m, Work *w, const char
     good = good && weights_are_numbers(m) && !(w->health.bad && w->out.saved);
     stop_not_a_number(what, larger(p->step, 1), moved, good, &saver,
                       "a smaller --learning-rate, or --max-grad-norm 1");
+}
+
+/* Ends the run because of the judge; the policy's weights are numbers, and are saved. */
+static void score_not_a_number(const Progress *p, const Models *m, Work *w) {
+    const int step = p->step - !w->now.updates;         /* the last step that has changed weights */
+    if (step > 0 && w->out.saved != step) save_result(step, m, w, 1);
+    fail(&w->err, E_NUMBER, "the judge's score of a text is not a number", o.reward, 0, 0);
+    die(&w->err, "another --reward, or --compute f32, if it is another one");
 }
 
 /* ---- log ---- */
@@ -1025,12 +1031,13 @@ static void train(Progress *p, const Models *m, Work *w) {
         if (!weights_are_numbers(m)) not_a_number(p, m, w, "the weights are no longer numbers", 0);
         pool_release(&w->pool, mark);
         if (o.save_every && p->step % o.save_every == 0 && p->step < o.steps && !w->health.bad)
-            save_result(p, m, w, 0);
+            save_result(p->step, m, w, 0);
         if (o.eval_every && p->step % o.eval_every == 0 && p->step < o.steps && w->eval.n)
             evaluate(p, m, w, 1);
         pool_release(&w->pool, mark);
     }
-    if (!p->step || (w->out.saved != p->step && !(w->health.bad && w->out.saved))) save_result(p, m, w, 1);
+    if (!p->step || (w->out.saved != p->step && !(w->health.bad && w->out.saved)))
+        save_result(p->step, m, w, 1);
 }
 
 /* Sets gain and bias so that the scores before training have mean 0 and standard deviation 1. */

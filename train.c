@@ -592,11 +592,11 @@ void stop_not_a_number(const char *what, int step, int trained, int good, const 
  * A loss has diverged if it is more than WORSE nats above both the loss at the start and that of a blind
  * guess: the truth then has less than a seventh of the probability that a blind guess gives it. Ordinary runs
  * stay below the blind guess, after their first steps.
- * A policy has collapsed if its KL per response is above FAR times the target, and above 1 nat per token: a
- * KL that is aimed at is a fraction of a nat per token. Or if it always writes the same (ALWAYS nats of
+ * A policy has collapsed if its KL per response is above TIMES times the target, and above 1 nat per token: a
+ * KL that is aimed at is a fraction of a nat per token. Or if it always writes the same (SAME nats of
  * entropy per token, against 1 to 3 in a language), although its KL is above the target: then the rewards of
  * the responses to a query no longer differ, and nothing can be learnt from them. */
-static const double WORSE = 2, FAR = 10, ALWAYS = 0.01;
+static const double WORSE = 2, TIMES = 10, SAME = 0.01;
 
 static void health_of_loss(Health *h, const char *name, double loss) {
     const double worst = h->start > h->blind ? h->start : h->blind;
@@ -617,11 +617,11 @@ void health_of_step(Health *h, double loss) {
 void health_of_held_out(Health *h, double loss) { health_of_loss(h, "the held-out loss", loss); }
 
 void health_of_policy(Health *h, double kl, double tokens, double entropy, double target) {
-    const int far = !(kl <= FAR * target) && !(kl <= tokens), always = entropy < ALWAYS && kl > target;
+    const int far = !(kl <= TIMES * target) && !(kl <= tokens), always = entropy < SAME && kl > target;
     h->bad = far || always;
     if (far)
         snprintf(h->why, sizeof h->why, "the policy has collapsed: KL %.4g per response, more than %g times "
-                 "the target of %g, and more than 1 per token", kl, FAR, target);
+                 "the target of %g, and more than 1 per token", kl, TIMES, target);
     else if (always)
         snprintf(h->why, sizeof h->why, "the policy has collapsed: it always writes the same (entropy %.2g "
                  "per token), at KL %.4g", entropy, kl);

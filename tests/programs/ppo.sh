@@ -304,6 +304,25 @@ $ppo "$work/few.bin" $short --response-min 20 --response-max 20 --eval-queries 0
     "$work/out" 2> "$work/err"
 grep -q 'warning at step 1: of 16 responses, [0-9]* are longer than the 20 tokens that the judge' "$work/err"
 is "a response that is longer than the documents let expect: a warning"
+# A judge that cannot score a word of step 2's texts which step 1's do not have: the word's row in the
+# embedding is too large.
+judged two --response-min 13 --response-max 13 --steps 2 --eval-queries 0
+$run tokenize $tokenizer "$work/texts" --jsonl | awk 'NR <= 16 { for (i = 1; i <= NF; i++) seen[$i] = 1 }
+    NR > 16 { for (i = NF > 20 ? NF - 19 : 1; i <= NF; i++) if (!($i in seen)) { print $i; exit } }' > \
+    "$work/1"
+cp -r "$judge" "$work/large-judge"
+model=$work/large-judge/model.safetensors
+header=$(od -A n -t u4 -N 4 "$model" | tr -d ' ')
+from=$(dd if="$model" bs=1 skip=8 count="$header" 2> "$work/err" | tr '}' '\n' |
+    sed -n 's/.*embeddings.word_embeddings.*"data_offsets":\[\([0-9]*\),.*/\1/p')
+printf '\377\377\177\177\377\377\177\177' |
+    dd of="$model" bs=1 seek=$((8 + header + from + 64 * $(cat "$work/1"))) conv=notrunc 2> "$work/err"
+refuses 1 "the judge's score of a text is not a number: $work/large-judge" $ppo "$work/short.bin" $short \
+    --reward "$work/large-judge" --response-min 13 --response-max 13 --steps 2 --eval-queries 0 --out \
+    "$work/large.runs"
+[ -s "$work/large.runs/ppo-0001/model.safetensors" ] &&
+    [ "$(wc -l < "$work/large.runs/ppo-0001/log.jsonl")" = 2 ]
+is "in step 2: the weights after step 1 are saved"
 judged response --response-min 24 --response-max 32 --long-response cut
 true_ "or its beginning is cut, and counted" "$responses == 16 && $cut == 16 && $queries == 0"
 grep -q '"eval/responses_cut": 6}' "$work/response/log.jsonl"; is "in evaluations, too"

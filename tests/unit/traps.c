@@ -363,6 +363,28 @@ static void T41_softmax(void) {
     CHECK(near((double)logprob, -1998), "T41: a logit of 1000 does not overflow; temperature divides logits");
 }
 
+static void T53_all_logits(void) {
+    const ModelConfig c = policy_config();
+    const int target[1] = { 1 };
+    float x[C] = { 1e9f }, logprob = 0;
+    const HeadTask task = { .target = target, .temperature = 1, .logprob = &logprob };
+    open_small(&c, F32);
+    float *head = policy.head.data;
+    for (int v = 0; v < V; v++) head[v * C] = 0;
+    CHECK(model_logprobs(&policy, x, 1, &task, &ws) == OK && near((double)logprob, -log(V)), "T53: numbers");
+    head[2 * C] = -3e38f;                   /* the logit of 2 is minus infinity */
+    CHECK(model_logprobs(&policy, x, 1, &task, &ws) == OK && logprob != logprob,
+          "T53: a logit that is not a number shows in the log-prob of another token");
+    Sequence s;
+    int token[T] = { 1, 5, 7 };
+    const Writing w = { .sampling = { 1, 0, 1 } };
+    memset(&s, 0, sizeof s);
+    s.token = token; s.prompt = s.length = PROMPT; s.capacity = T;
+    for (int i = 0; i < C; i++) head[3 * C + i] = i % 2 ? -3e38f : 3e38f;
+    CHECK(model_generate(&policy, &w, &s, 1, &cache, &ws) == E_NUMBER && s.length == PROMPT,
+          "T53: and ends a response");
+}
+
 /* ---- writing ---- */
 
 static const Sampling plainly = { 1, 0, 1 }, warm = { 0.7f, 0, 1 };
@@ -554,7 +576,7 @@ int main(void) {
     T19_backward_adds(); T20_adamw(); T21_kl_counts(); T22_gae(); T23_whitening(); T24_clipping();
     T26_not_a_number(); T28_lora_scale(); T29_lora_targets(); T31_halves(); T33_doubly_quantised();
     T35_and_T36_text(); T37_streams(); T38_sizes(); T39_json(); T40_contraction(); T41_softmax();
-    T50_schedule();
+    T50_schedule(); T53_all_logits();
     CHECK(!memory.failed && !ws.failed, "memory suffices");
     pool_free(&pool);
     return test_end("traps");
