@@ -173,6 +173,8 @@ int folder_room(const char *path, uint64_t *bytes);
  * process ends in any way. Returns OK with *process 0, or the number of an ended process whose file it
  * was; E_OPEN if another process (*process) has locked it; E_WRITE. Plain C: locks nothing, OK. */
 int lock_take(const char *path, int *handle, long *process, Error *err);
+/* Returns 1 if another process has locked the file, and sets *process to its number. */
+int lock_is_held(const char *path, long *process);
 void lock_release(const char *path, int handle);    /* deletes the file and ends the lock */
 /* Writing is atomic: a Writer writes to a temporary file in the same folder, and renames it. */
 typedef struct Writer Writer;

@@ -19,9 +19,9 @@
 #include <unistd.h>
 #endif
 
-/* The folder that this program writes (it writes one), and the lock of an older one with the same name. */
+/* The folder that this program writes (it writes one), and the lock of the folder that it will replace. */
 static RunFolder *open_folder;
-static struct { int held, handle; char path[540]; } older = { 0, -1, "" };
+static struct { int handle; char path[540]; } older = { -1, "" };
 
 /* ---- nothing that is read is overwritten ---- */
 
@@ -61,20 +61,27 @@ static int names_in(const char *path, int *folder) {
     return count;
 }
 
+/* Writes the name of the folder's lock to out, and returns 1 if there is such a file. */
+static int has_lock(char out[540], const char *folder) {
+    snprintf(out, 540, "%s/lock", folder);
+    return file_exists(out);
+}
+
+static void die_of_lock(const char *folder, long process) {
+    Error err = { 0 };
+    char text[80];
+    snprintf(text, sizeof text, "another program (process %ld) is writing to this folder", process);
+    fail(&err, E_OPEN, text, folder, 0, 0);
+    die(&err, "another --out, or wait until it has ended");
+}
+
 /* Takes the lock of a folder: a file with the number of this process. Dies if another process has it. */
 static int take_lock(const char *path, const char *folder) {
-    Error err = { 0 }, busy = { 0 };
-    char text[80], *end = text;
+    Error err = { 0 };
     long process;
     int handle;
     const int code = lock_take(path, &handle, &process, &err);
-    if (code == E_OPEN) {
-        end += snprintf(text, sizeof text, "another program");
-        if (process) end += snprintf(end, 30, " (process %ld)", process);
-        snprintf(end, 30, " is writing to this folder");
-        fail(&busy, E_OPEN, text, folder, 0, 0);
-        die(&busy, "another --out, or wait until it has ended");
-    }
+    if (code == E_OPEN) die_of_lock(folder, process);
     must(code, &err, "--out FOLDER, in a place where files can be written");
     if (process) {
         printf("%s: process %ld ended without deleting its lock, which is taken over\n", folder, process);
@@ -83,28 +90,30 @@ static int take_lock(const char *path, const char *folder) {
     return handle;
 }
 
-/* Takes the lock that an ended process left in a folder, so that no other program takes it. */
-static void take_older_lock(const char *out) {
-    const int n = snprintf(older.path, sizeof older.path, "%s/lock", out);
-    if (older.held || n < 0 || (size_t)n >= sizeof older.path || !file_exists(older.path)) return;
-    older.handle = take_lock(older.path, out);
-    older.held = 1;
-    atexit(out_leave);
+/* Returns 1 if `out` can be opened as a file. */
+static int is_file(const char *out) {
+    Pool pool = cli_pool();
+    File *f = file_open(out, &pool, NULL);
+    file_close(f);
+    pool_free(&pool);
+    return f != NULL;
 }
 
 void out_check(const char *out, int force, const char *const *input, int inputs) {
     Error err = { 0 };
+    char lock[540];
     int folder, names;
+    long process;
     if (!out[0]) usage_error("--out needs the name of a folder", "(nothing)");
     if (strlen(out) >= sizeof open_folder->path - 40) usage_error("--out is too long a name", out);
     if (!folder_exists(out)) {
-        if (file_exists(out)) usage_error("--out is a file, and has to be a folder or nothing yet", out);
+        if (is_file(out)) usage_error("--out is a file, and has to be a folder or nothing yet", out);
         return;
     }
     for (int i = 0; i < inputs; i++)
         if (input[i] && is_in(input[i], out)) usage_error("--out would overwrite what is read", out);
-    take_older_lock(out);
-    names = names_in(out, &folder) - older.held;
+    names = names_in(out, &folder) - has_lock(lock, out);
+    if (lock_is_held(lock, &process)) die_of_lock(out, process);
     if (names > 0 && !force) {
         fail(&err, E_WRITE, "the folder of --out is not empty", out, 0, 0);
         die(&err, "another --out, or --force to replace the folder and everything in it");
@@ -192,8 +201,8 @@ void out_leave(void) {
         }
         lock_release(f->lock, f->lock_handle);
     }
-    if (older.held) lock_release(older.path, older.handle);
-    older.held = 0;
+    lock_release(older.path, older.handle);
+    older.handle = -1;
 }
 
 /* Writes the names of the folder's files to f. */
@@ -228,7 +237,7 @@ void out_open(RunFolder *f, const char *out, int force, const char *base, const 
         snprintf(f->given, sizeof f->given, "%.*s", (int)n, out);
         strcpy(f->path, f->given);
         f->existed = existing_part(f->given);
-        if (names_in(out, &folder) - older.held > 0) open_beside(f, out);
+        if (names_in(out, &folder) - has_lock(older.path, out) > 0) open_beside(f, out);
         else must(folder_make(f->path, &err), &err, hint);
     } else {
         f->existed = existing_part(base);
@@ -236,10 +245,11 @@ void out_open(RunFolder *f, const char *out, int force, const char *base, const 
         snprintf(f->number, sizeof f->number, "%s/.%s-number", base, kind);
     }
     name_files(f);
-    if (!open_folder && !older.held) atexit(out_leave);
     open_folder = f;
-    if (older.held && !f->replaces[0]) { f->lock_handle = older.handle; older.held = 0; }
-    else f->lock_handle = take_lock(f->lock, f->path);
+    atexit(out_leave);
+    f->lock_handle = -1;
+    if (f->replaces[0] && has_lock(older.path, out)) older.handle = take_lock(older.path, out);
+    f->lock_handle = take_lock(f->lock, f->path);
 #ifdef FOLDER_POSIX
     signal(SIGXFSZ, SIG_IGN);       /* a file that grows beyond `ulimit -f` is an error, not the end */
     signal(SIGPIPE, SIG_IGN);       /* nor is the end of a `tee` that shows what the program prints */

@@ -173,7 +173,8 @@ int file_exists(const char *path) {
     errno = 0;
     f = fopen(path, "rb");
 #ifdef POSIX_SYSTEM
-    if (!f) return errno != ENOENT && errno != ENOTDIR;     /* it is there; reading it says why it fails */
+    if (!f)                         /* another reason: the file is there, and reading it says why it fails */
+        return errno != ENOENT && errno != ENOTDIR && errno != ENAMETOOLONG;
 #endif
     const int file = f && !is_folder(f);
     if (f) fclose(f);
@@ -370,15 +371,23 @@ static long read_process(int handle) {
     return strtol(text, NULL, 10);
 }
 
+int lock_is_held(const char *path, long *process) {
+    struct flock whole = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+    const int handle = open(path, O_RDWR);
+    const int held = handle >= 0 && fcntl(handle, F_GETLK, &whole) == 0 && whole.l_type != F_UNLCK;
+    *process = held ? read_process(handle) : 0;
+    if (handle >= 0) close(handle);
+    return held;
+}
+
 int lock_take(const char *path, int *handle, long *process, Error *err) {
     char text[24];
     int reason = 0, n;
     *process = 0;
     *handle = open_locked(path);
     if (*handle < 0) {
-        const int busy = errno == EBUSY, other = busy ? open(path, O_RDONLY) : -1;
-        if (!busy) return fail_system(err, E_WRITE, "cannot write", path, errno);
-        if (other >= 0) { *process = read_process(other); close(other); }
+        if (errno != EBUSY) return fail_system(err, E_WRITE, "cannot write", path, errno);
+        lock_is_held(path, process);
         return fail(err, E_OPEN, "another program is writing to it", path, 0, 0);
     }
     *process = read_process(*handle);
@@ -445,6 +454,11 @@ int folder_resolve(char *out, size_t cap, const char *path) {
 int folder_room(const char *path, uint64_t *bytes) {
     (void)path; (void)bytes;
     return E_UNSUPPORTED;
+}
+int lock_is_held(const char *path, long *process) {
+    (void)path;
+    *process = 0;
+    return 0;
 }
 int lock_take(const char *path, int *handle, long *process, Error *err) {
     (void)path; (void)err;

@@ -1079,7 +1079,7 @@ static void run_all(Progress *p, const Models *m, Work *w) {
     }
     if (cli_stopping())
         printf("stopped: what is saved is the state after step %d; no evaluation after\n", p->step);
-    report_run(w->out.path, o.show, &w->pool);
+    if (!w->out.lost) report_run(w->out.path, o.show, &w->pool);
     printf("  %d steps in %.1f seconds; %s in %s\n", p->step, wall_clock() - begin,
            m->adapter ? "adapter and value head" : "model, tokenizer and value head", w->out.where);
     if (!cli_stopping()) health_end(&w->health, &w->out, SMALLER_MOVES);

@@ -172,7 +172,8 @@ static void test_refusals(void) {
         { "--none x --loud -n 5", "not with five: leave out: --loud" },
         { "-n 4 --out Makefile", "--out is a file, and has to be a folder or nothing yet: Makefile" },
         { "-n 4 --out ''", "--out needs the name of a folder: (nothing)" },
-        { "-n 4 --out build/../tests/ --none ./tests", "--out would overwrite what is read: build/../tests/" },
+        { "-n 4 --out build/../tests/ --none ./tests",
+          "--out would overwrite what is read: build/../tests/" },
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         char line[256];
