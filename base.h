@@ -212,6 +212,7 @@ double wall_clock(void);            /* returns seconds since some fixed moment *
 enum { DATA_TEXT = 1, DATA_PAIRS = 2, DATA_PROMPTS = 3 };
 typedef struct { int label, split; const char *text[2]; uint32_t length[2]; } Document;
 typedef struct { int kind, labels; uint64_t count; char **label; Document *document; } Dataset;
+int dataset_exists(const char *path);   /* returns 1 if the file begins as a dataset does */
 /* Reads a dataset into pool and checks all of it. OK or a code; on an error *d is all zeros. */
 int dataset_read(Dataset *d, const char *path, Pool *pool, Error *err);
 /* Writes a dataset, atomically. Refuses a dataset that dataset_read would refuse. OK or a code. */

@@ -553,6 +553,14 @@ int cli_terminal(void) {
 #endif
 }
 
+int cli_typed(void) {
+#ifdef CLI_POSIX
+    return isatty(0) && isatty(2);
+#else
+    return 0;
+#endif
+}
+
 /* Writes a duration: "0:42", "12:05", "3h07m". */
 static void readable_time(char out[32], double seconds) {
     long s = seconds < 1e8 ? (long)(seconds + 0.5) : 99999999L;

@@ -878,6 +878,14 @@ static int read_documents(Dataset *d, Reader *r, const char *path, Pool *pool, E
     return OK;
 }
 
+int dataset_exists(const char *path) {
+    char magic[8];
+    FILE *f = is_device(path) ? NULL : fopen(path, "rb");       /* a pipe's bytes could not be read again */
+    const int is = f && fread(magic, 1, 8, f) == 8 && !memcmp(magic, DATASET_MAGIC, 8);
+    if (f) fclose(f);
+    return is;
+}
+
 /* The texts stay in the bytes of the file. When all is parsed, a NUL is written after each text: over the
  * first byte of what follows, or, after the last text, over the NUL of file_read_all. */
 int dataset_read(Dataset *d, const char *path, Pool *pool, Error *err) {

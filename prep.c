@@ -1385,7 +1385,7 @@ static int command_show(int argc, char **argv) {
         printf("\n");
         for (int k = 0; k < (d.kind == DATA_TEXT ? 1 : 2); k++) {
             printf("%s", name[d.kind][k]);
-            fwrite(doc->text[k], 1, doc->length[k], stdout);
+            print_visible(doc->text[k], doc->length[k], 1);
             printf("\n");
         }
     }

@@ -62,6 +62,8 @@ void cli_bytes(char out[32], size_t bytes);
 void cli_bill(const char *part, size_t bytes);      /* prints one line of a memory bill */
 /* Returns 1 if standard output is a terminal that knows escape sequences. */
 int cli_terminal(void);
+/* Returns 1 if a user types: standard input and the stream of messages are terminals. */
+int cli_typed(void);
 /* Prints text, `done` of `total` and the time left: in a terminal as one line that is updated,
  * otherwise as plain lines. last 1: the work is done. */
 void progress(const char *text, long long done, long long total, int last);
@@ -252,7 +254,11 @@ int empty_text_id(const Tokenizer *t);
  * that was padded to a round number. tokenizer_decode leaves such ids out of the text. */
 void report_padding(int V, const Tokenizer *t);
 
-/* ---- messages as text ---- */
+/* ---- texts ---- */
+/* Prints a text in a form that cannot control a terminal: malformed bytes, control characters (C0, C1),
+ * line separators and marks that change the direction of writing are printed as \xNN; with breaks 1, line
+ * breaks and tabs stay. */
+void print_visible(const char *s, size_t n, int breaks);
 /* The form of a message: begin, before, ROLE, after, CONTENT, end, a line break. begin and end are
  * tokens if the vocabulary has them, else letters. CHAT_NONE: only CONTENT; begin and end are NULL. */
 typedef struct { const char *begin, *before, *after, *end; } ChatTemplate;

@@ -9,7 +9,8 @@
  * Edges    Every input line, even an empty one, gives exactly one output line. Exceptions: `generate
  *          --prompt`, `chat` and `tokenize --show` write for people, and `tokenize --decode` writes texts as
  *          they are, with their line breaks (with --jsonl, each text is on one line). A line that cannot be
- *          used is never skipped: the program prints its number and exits 1. */
+ *          used gives a message with its number, an output line {"error": ...} (an empty one where lines are
+ *          ids), and in the end exit code 1; the lines after it are answered. */
 #include "programs.h"
 #include <signal.h>
 #include <stdio.h>
@@ -26,44 +27,122 @@ static void require(int code, const char *what, const char *where, long long got
 
 /* The message if the weights are numbers, but a sum in the forward pass is too large for a float. */
 static const char no_number[] = "a logit is a NaN or an infinity";
+static const char damaged_model[] = "--compute f32, or another model: this one is damaged";
 
-/* ---- input lines ---- */
+/* ---- input: lines of text or of ids, JSON lines, or the documents of a dataset ---- */
 
-typedef struct { Lines *lines; const char *path; long long number; } Input;
+/* text, n: what was read last; err: what is wrong with it (code OK: nothing). failed: something was wrong
+ * with one line at least. Memory in scratch lasts until the next input_next. */
+typedef struct {
+    const char *path;
+    Lines *lines;                           /* NULL: the documents of data, or a text from the command line */
+    Dataset data;
+    int jsonl, prompts, failed;             /* prompts 1: texts are to be continued */
+    long long number;                       /* of the line, or of the document */
+    uint64_t texts;                         /* texts of the dataset that were read */
+    const char *text; size_t n;
+    Error err;
+    Pool *scratch; PoolMark begin;
+} Input;
 
-static Input input_open(const char *path, Pool *pool) {
+/* Opens a dataset, a text or, if path is NULL, standard input. ids 1: it is to be lines of ids. */
+static Input input_open(const char *path, int jsonl, int ids, int prompts, Pool *pool, Pool *scratch) {
     Error err = { 0 };
-    Input in = { NULL, path ? path : "-", 0 };
-    in.lines = lines_open(in.path, pool, &err);
-    must(err.code, &err, "give a file, or nothing to read standard input");
+    Input in = { .path = path ? path : "-", .jsonl = jsonl, .prompts = prompts, .scratch = scratch,
+                 .begin = pool_mark(scratch) };
+    if (ids && jsonl) usage_error("--ids or --jsonl, not both", NULL);
+    if (!path || !dataset_exists(path)) {
+        in.lines = lines_open(in.path, pool, &err);
+        must(err.code, &err, "give a file, or nothing to read standard input");
+        return in;
+    }
+    if (ids || jsonl) usage_error(ids ? "a dataset holds texts: leave out --ids"
+                                      : "a dataset is not JSONL: leave out --jsonl", path);
+    must(dataset_read(&in.data, path, pool, &err), &err, NULL);
+    require(prompts && in.data.kind == DATA_PAIRS ? E_ARGUMENT : OK, "a dataset of pairs has no prompts",
+            path, 0, 0, "a dataset of texts or of prompts with responses");
     return in;
-}
-
-/* Reads the next line; returns 0 at the end. Flushes all earlier output before it waits for input, since
- * another program may wait for this output before it writes its next line. */
-static int input_next(Input *in, const char **line, size_t *n) {
-    fflush(stdout);
-    if (!lines_next(in->lines, line, n)) return 0;
-    in->number++;
-    return 1;
-}
-
-/* Closes the input, and checks that all output has been written; so it is called last. */
-static void input_close(Input *in) {
-    Error err = { 0 };
-    must(lines_close(in->lines, &err), &err, NULL);
-    require(fflush(stdout) || ferror(stdout) ? E_WRITE : OK, "cannot write", "standard output", 0, 0, NULL);
 }
 
 static const char *input_name(const Input *in) { return strcmp(in->path, "-") ? in->path : "standard input"; }
 
-/* Ends the program with a message about the line that was read last. */
-static void bad_line(const Input *in, int code, const char *what, long long got, long long wanted) {
-    Error err = { 0 };
+/* Returns what in->number counts. */
+static const char *unit_of(const Input *in) { return in->lines ? "line" : "document"; }
+
+/* Records what is wrong with the line that was read last, and what can be done about it. Returns NULL. */
+static int *line_error(Input *in, int code, const char *what, const char *advice) {
     char where[200];
-    snprintf(where, sizeof where, "%.120s, line %lld", input_name(in), in->number);
-    fail(&err, code, what, where, got, wanted);
-    die(&err, "everything before this line was answered");
+    if (in->number) snprintf(where, sizeof where, "%.120s, %s %lld", input_name(in), unit_of(in), in->number);
+    else snprintf(where, sizeof where, "%.120s", input_name(in));
+    fail(&in->err, code, what, where, 0, 0);
+    advise(&in->err, advice);
+    return NULL;
+}
+
+/* Does so for a number that is too large: the message is `what: got; at most MOST`. */
+static int *line_too_large(Input *in, const char *what, long long got, long long most, const char *advice) {
+    char text[160];
+    snprintf(text, sizeof text, "%.90s: %lld; at most %lld", what, got, most);
+    return line_error(in, E_RANGE, text, advice);
+}
+
+/* Does so for the code of a forward pass. */
+static void forward_error(Input *in, int code) {
+    if (code == E_NUMBER) line_error(in, code, no_number, damaged_model);
+    else line_error(in, code, "the model's forward failed", NULL);
+}
+
+/* Sets in->text to the string under "text" (or "prompt", if prompts are read) of the JSON line. */
+static void take_json(Input *in) {
+    Error err = { 0 };
+    const Json *root = json_parse(in->text, in->n, in->scratch, &err), *text;
+    text = in->prompts ? json_get(root, "prompt") : NULL;
+    if (!text) text = json_get(root, "text");
+    if (text && text->type == JSON_STRING) { in->text = text->string; in->n = text->length; }
+    else line_error(in, E_FORMAT, !root ? err.what : in->prompts
+                        ? "not a JSON object with a string \"prompt\" or \"text\""
+                        : "not a JSON object with a string \"text\"", "correct the line");
+}
+
+/* Reads the next text of the dataset: of a pair, chosen, then rejected; prompt and response as one text, or
+ * the prompt alone if prompts are read. Returns 0 at the end. */
+static int take_document(Input *in) {
+    const uint64_t each = in->data.kind == DATA_PAIRS ? 2 : 1, at = in->texts / each;
+    if (at >= in->data.count) return 0;
+    const Document *d = &in->data.document[at];
+    const int k = (int)(in->texts++ % each);
+    in->number = (long long)at + 1;
+    in->text = d->text[k];
+    in->n = d->length[k];
+    if (in->data.kind != DATA_PROMPTS || in->prompts) return 1;
+    char *both = pool_need(in->scratch, (size_t)d->length[0] + d->length[1] + 1, 1, "a text");
+    memcpy(both, d->text[0], d->length[0]);
+    memcpy(both + d->length[0], d->text[1], d->length[1]);
+    in->text = both;
+    in->n += d->length[1];
+    return 1;
+}
+
+/* Reads the next text; returns 0 at the end. Flushes all earlier output before it waits for input, since
+ * another program may wait for this output before it writes its next line. */
+static int input_next(Input *in) {
+    pool_release(in->scratch, in->begin);
+    memset(&in->err, 0, sizeof in->err);
+    fflush(stdout);
+    if (!in->lines) return take_document(in);
+    if (!lines_next(in->lines, &in->text, &in->n)) return 0;
+    in->number++;
+    if (in->jsonl) take_json(in);
+    return 1;
+}
+
+/* Closes the input, and checks that all output has been written; so it is called last. Returns the program's
+ * exit code: 1 if something was wrong with a line. */
+static int input_close(Input *in) {
+    Error err = { 0 };
+    must(lines_close(in->lines, &err), &err, NULL);
+    require(fflush(stdout) || ferror(stdout) ? E_WRITE : OK, "cannot write", "standard output", 0, 0, NULL);
+    return cli_exit_code(in->failed);
 }
 
 /* Ends the program if a buffer ran out of memory. */
@@ -71,24 +150,46 @@ static void need_buffer(const Buffer *b) {
     require(b->failed ? E_MEMORY : OK, "out of memory", "scratch", 0, 0, NULL);
 }
 
-/* Returns the ids of a line: numbers in 0 .. V-1, separated by spaces or tabs.
- * Anything else ends the program. */
-static int *parse_ids(const Input *in, const char *s, size_t n, int V, Pool *pool, int *count) {
-    static const char not_ids[] = "not a list of ids (numbers separated by spaces)";
-    int *ids = pool_need(pool, n / 2 + 1, sizeof *ids, "ids");
+static void print_string(const char *text, size_t n, Pool *pool) {
+    Buffer b = { 0 };
+    b.pool = pool;
+    buffer_json_string(&b, text, n);
+    need_buffer(&b);
+    fwrite(b.data, 1, b.length, stdout);
+}
+
+/* If something was wrong with the line, prints the message, and the output line (json 0: an empty one), and
+ * returns 1. */
+static int line_failed(Input *in, int json) {
+    if (!in->err.code) return 0;
+    cli_warn(&in->err, NULL);
+    in->failed = 1;
+    if (json) {
+        printf("{\"error\": ");
+        print_string(in->err.what, strlen(in->err.what), in->scratch);
+        printf("}");
+    }
+    putchar('\n');
+    return 1;
+}
+
+/* Returns the ids of the line: numbers in 0 .. V-1, separated by spaces or tabs; NULL if they are not. */
+static int *parse_ids(Input *in, int V, int *count) {
+    static const char not_ids[] = "not a list of ids";
+    static const char advice[] = "numbers below the size of the vocabulary, separated by spaces";
+    const char *s = in->text;
+    int *ids = pool_need(in->scratch, in->n / 2 + 1, sizeof *ids, "ids");
     size_t i = 0;
     *count = 0;
     for (;;) {
         long long v = 0;
-        while (i < n && (s[i] == ' ' || s[i] == '\t')) i++;
-        if (i == n) return ids;
-        if (s[i] < '0' || s[i] > '9') bad_line(in, E_FORMAT, not_ids, 0, 0);
-        while (i < n && s[i] >= '0' && s[i] <= '9') {
-            v = v * 10 + (s[i++] - '0');
-            if (v > INT_MAX) bad_line(in, E_RANGE, "an id is too large", v, INT_MAX);
-        }
-        if (i < n && s[i] != ' ' && s[i] != '\t') bad_line(in, E_FORMAT, not_ids, 0, 0);
-        if (v >= V) bad_line(in, E_RANGE, "an id outside the vocabulary (got it, wanted less than)", v, V);
+        while (i < in->n && (s[i] == ' ' || s[i] == '\t')) i++;
+        if (i == in->n) return ids;
+        if (s[i] < '0' || s[i] > '9') return line_error(in, E_FORMAT, not_ids, advice);
+        for (; i < in->n && s[i] >= '0' && s[i] <= '9'; i++)
+            v = v > INT_MAX ? v : v * 10 + (s[i] - '0');
+        if (i < in->n && s[i] != ' ' && s[i] != '\t') return line_error(in, E_FORMAT, not_ids, advice);
+        if (v >= V) return line_too_large(in, "an id outside the vocabulary", v, V - 1, advice);
         ids[(*count)++] = (int)v;
     }
 }
@@ -107,14 +208,11 @@ static int *text_ids(const Tokenizer *t, const char *text, size_t n, int special
     return ids;
 }
 
-/* ---- JSON output ---- */
-
-static void print_string(const char *text, size_t n, Pool *pool) {
-    Buffer b = { 0 };
-    b.pool = pool;
-    buffer_json_string(&b, text, n);
-    need_buffer(&b);
-    fwrite(b.data, 1, b.length, stdout);
+/* Returns the ids of the line that was read last, with the tokenizer's template around them; t NULL: it is a
+ * line of ids in 0 .. V-1. NULL: something is wrong with the line. */
+static int *line_ids(Input *in, const Tokenizer *t, int V, int *count) {
+    if (in->err.code) return NULL;
+    return t ? text_ids(t, in->text, in->n, 1, in->scratch, count) : parse_ids(in, V, count);
 }
 
 static void print_ids(const int *ids, int n, const char *separator) {
@@ -124,34 +222,22 @@ static void print_ids(const int *ids, int n, const char *separator) {
 /* ---- tokenize ---- */
 
 /* Prints the text of a line of ids. */
-static void decode_line(const Input *in, const Tokenizer *t, const char *line, size_t n, int jsonl,
-                        int special, Pool *scratch) {
-    int count, *ids = parse_ids(in, line, n, tokenizer_size(t), scratch, &count);
+static void decode_line(Input *in, const Tokenizer *t, int jsonl, int special) {
+    int count, *ids = parse_ids(in, tokenizer_size(t), &count);
     char *text;
     size_t length;
-    require((special ? tokenizer_decode_all : tokenizer_decode)(t, ids, count, scratch, &text, &length),
+    if (line_failed(in, jsonl)) return;
+    require((special ? tokenizer_decode_all : tokenizer_decode)(t, ids, count, in->scratch, &text, &length),
             "cannot decode", in->path, 0, 0, NULL);
-    if (jsonl) { printf("{\"text\": "); print_string(text, length, scratch); printf("}"); }
+    if (jsonl) { printf("{\"text\": "); print_string(text, length, in->scratch); printf("}"); }
     else fwrite(text, 1, length, stdout);
     putchar('\n');
-}
-
-/* Prints a text in a form that cannot control a terminal: malformed bytes, control characters (C0, C1), line
- * separators and marks that change the direction of writing are printed as \xNN. */
-static void print_visible(const char *s, size_t n) {
-    for (size_t i = 0, length; i < n; i += length) {
-        int32_t code;
-        length = (size_t)utf8_decode(s + i, n - i, &code);
-        if (code < 32 || (code >= 127 && code < 0xA0) || (code >= 0x2028 && code <= 0x202E))
-            for (size_t k = 0; k < length; k++) printf("\\x%02X", (unsigned)(unsigned char)s[i + k]);
-        else fwrite(s + i, 1, length, stdout);
-    }
 }
 
 /* Prints the text of the i-th token; color 1: on a background that differs from its neighbours'. */
 static void print_token(const char *s, size_t n, int i, int color) {
     if (color) fputs(i % 2 ? "\033[30;43m" : "\033[30;46m", stdout);
-    print_visible(s, n);
+    print_visible(s, n, 0);
     if (color) fputs("\033[0m", stdout);
 }
 
@@ -160,17 +246,19 @@ static void print_token(const char *s, size_t n, int i, int color) {
 static void print_colored(const char *text, size_t n, const TokenSpan *span, int count) {
     size_t at = 0;
     for (int i = 0; i < count; i++) {
-        if (span[i].from > at) { print_visible(text + at, span[i].from - at); at = span[i].from; }
+        if (span[i].from > at) { print_visible(text + at, span[i].from - at, 0); at = span[i].from; }
         if (span[i].to > at) { print_token(text + at, span[i].to - at, i, 1); at = span[i].to; }
     }
-    print_visible(text + at, n - at);
+    print_visible(text + at, n - at, 0);
     putchar('\n');
 }
 
 /* Prints one line for each token: its id, the bytes from..to of the text that it stands for (~: the bounds
  * are not exact), its piece in the vocabulary, and these bytes. */
-static void show_line(const Input *in, const Tokenizer *t, const char *text, size_t n, int special, int color,
-                      Pool *scratch) {
+static void show_line(const Input *in, const Tokenizer *t, int special, int color) {
+    const char *text = in->text;
+    const size_t n = in->n;
+    Pool *scratch = in->scratch;
     SpecialIds s = tokenizer_specials(t);
     TokenSpan *inner, *span;
     int before = 0, after = 0, count, *content, *ids;
@@ -183,7 +271,7 @@ static void show_line(const Input *in, const Tokenizer *t, const char *text, siz
     count += before + after;
     if (before) { ids[0] = s.bos; span[0] = (TokenSpan){ 0, 0, 1 }; }
     if (after) { ids[count - 1] = s.eos; span[count - 1] = (TokenSpan){ n, n, 1 }; }
-    printf("line %lld: %d token%s, %llu byte%s\n", in->number, count, count == 1 ? "" : "s",
+    printf("%s %lld: %d token%s, %llu byte%s\n", unit_of(in), in->number, count, count == 1 ? "" : "s",
            (unsigned long long)n, n == 1 ? "" : "s");
     if (color && n) print_colored(text, n, span, count);
     for (int i = 0; i < count; i++) {
@@ -195,7 +283,7 @@ static void show_line(const Input *in, const Tokenizer *t, const char *text, siz
         printf("%8d  %12s  ", ids[i], place);
         if (piece) print_token(piece, length, i, color);
         fputs("  \"", stdout);
-        print_visible(text + span[i].from, span[i].to - span[i].from);
+        print_visible(text + span[i].from, span[i].to - span[i].from, 0);
         fputs("\"\n", stdout);
     }
 }
@@ -203,17 +291,11 @@ static void show_line(const Input *in, const Tokenizer *t, const char *text, siz
 typedef struct { int jsonl, special, decode, show, color; } TokenizeOptions;
 
 /* Prints the ids of a line, or with --show a line for each token. */
-static void encode_line(const Input *in, const Tokenizer *t, const char *line, size_t n,
-                        const TokenizeOptions *o, Pool *scratch) {
+static void encode_line(Input *in, const Tokenizer *t, const TokenizeOptions *o) {
     int count, *ids;
-    if (o->jsonl) {
-        const Json *root = json_parse(line, n, scratch, NULL), *text = json_get(root, "text");
-        if (!text || text->type != JSON_STRING)
-            bad_line(in, E_FORMAT, "not a JSON object with a string \"text\"", 0, 0);
-        else { line = text->string; n = text->length; }
-    }
-    if (o->show) { show_line(in, t, line, n, o->special, o->color, scratch); return; }
-    ids = text_ids(t, line, n, o->special, scratch, &count);
+    if (line_failed(in, 0)) return;
+    if (o->show) { show_line(in, t, o->special, o->color); return; }
+    ids = text_ids(t, in->text, in->n, o->special, in->scratch, &count);
     print_ids(ids, count, " ");
     putchar('\n');
 }
@@ -245,27 +327,24 @@ static int run_tokenize(int argc, char **argv) {
         "Prints the ids of each line, separated by spaces. "
         "TOKENIZER is a folder with a tokenizer, or a tokenizer.json, tokenizer.model or vocab.json.",
         option, sizeof option / sizeof *option, NULL, 0 };
-    const char *positional[2] = { NULL, NULL }, *line;
+    const char *positional[2] = { NULL, NULL };
     int given = cli_parse(&program, NULL, argc, argv, positional, 2);
     Pool keep = cli_pool(), scratch = cli_pool();
     Error err = { 0 };
-    size_t n;
     if (given < 1) usage_error("which tokenizer?", "run tokenize TOKENIZER [FILE]");
     if (o.show && o.decode) usage_error("--show is for turning text into ids: leave out", "--decode");
     o.color = wants_color(o.color);
     Tokenizer *t = tokenizer_open(positional[0], &keep, &err);
     must(err.code, &err, "TOKENIZER is a tokenizer.json, a tokenizer.model, or a folder with one of them "
                          "or with vocab.json and merges.txt");
-    Input in = input_open(given > 1 ? positional[1] : NULL, &keep);
-    while (input_next(&in, &line, &n)) {
-        PoolMark mark = pool_mark(&scratch);
-        if (o.decode) decode_line(&in, t, line, n, o.jsonl, o.special, &scratch);
-        else encode_line(&in, t, line, n, &o, &scratch);
-        pool_release(&scratch, mark);
+    Input in = input_open(positional[1], o.jsonl && !o.decode, o.decode, 0, &keep, &scratch);
+    while (input_next(&in)) {
+        if (o.decode) decode_line(&in, t, o.jsonl, o.special);
+        else encode_line(&in, t, &o);
     }
-    input_close(&in);
+    const int code = input_close(&in);
     pool_free(&keep); pool_free(&scratch);
-    return 0;
+    return code;
 }
 
 /* ---- a policy, with the adapter of a run if --adapter is given ---- */
@@ -316,6 +395,9 @@ static const char *weights_folder(const char *folder, const char *run) {
 #define NF4_HELP "hold the linears in 4-bit NF4, as sft --nf4 and ppo --nf4 do when they train an adapter"
 #define ADAPTER_HELP "a run folder of ppo or sft, or any PEFT LoRA folder"
 #define ADAPTER_ADVICE "BASE --adapter ADAPTER, where BASE is the folder of the model that it adapts"
+#define JSONL_OPTION(jsonl) \
+    { "jsonl", OPT_FLAG, &(jsonl), NULL, 0, 0, NULL, \
+      "lines are {\"text\": ...}, so that a text may hold line breaks" }
 #define CONTEXT_HELP "in tokens (0: the model's positions, at most 2048)"
 static const char model_hint[] = "MODEL is a Hugging Face folder with config.json and model.safetensors";
 
@@ -422,26 +504,34 @@ static int context_length(int asked, const char *folder, Pool *pool) {
     return asked ? asked : c.positions < 2048 ? c.positions : 2048;
 }
 
+static void print_logprobs(const int *ids, int count, const float *logprob) {
+    printf("{\"ids\": [");
+    print_ids(ids, count, ", ");
+    printf("], \"logprobs\": [");
+    for (int i = 0; i + 1 < count; i++) printf("%s%.9g", i ? ", " : "", (double)logprob[i]);
+    printf("]}\n");
+}
+
 static int run_logprobs(int argc, char **argv) {
-    const char *adapter, *positional[2] = { NULL, NULL }, *line;
-    int as_ids, context;
+    const char *adapter, *positional[2] = { NULL, NULL };
+    int as_ids, jsonl, context;
     QuantOptions quant = { 0 };
     Option option[] = {
         { "adapter", OPT_TEXT, &adapter, NULL, 0, 0, NULL, ADAPTER_HELP },
         { "ids", OPT_FLAG, &as_ids, NULL, 0, 0, NULL,
           "lines are ids separated by spaces; nothing is added to them" },
+        JSONL_OPTION(jsonl),
         { "context", OPT_INT, &context, "0", 0, 1e9, NULL, "longest text " CONTEXT_HELP },
         QUANT_OPTIONS(quant, NF4_HELP),
         COMPUTE_OPTION(quant),
     };
     Program program = { "run logprobs", "MODEL [FILE] [options]",
-        "Prints a JSON line for each line: its ids, and the log-probability of each id after the first, "
-        "given the ids before it.",
+        "Prints a JSON line for each line (or text of a dataset): its ids, and the log-probability of each "
+        "id after the first, given the ids before it. A line that cannot be read gives {\"error\": ...}.",
         option, sizeof option / sizeof *option, NULL, 0 };
     int given = cli_parse(&program, NULL, argc, argv, positional, 2), count;
     Pool keep = cli_pool(), scratch = cli_pool();
     Policy p = { 0 };
-    size_t n;
     if (given < 1) usage_error("which model?", "run logprobs MODEL [FILE]");
     adapter_as_model(&positional[0], &adapter, ADAPTER_ADVICE, &keep);
     quant_options_check(&program, &quant, NULL, NULL, 0);
@@ -451,24 +541,17 @@ static int run_logprobs(int argc, char **argv) {
     if (!as_ids) p.tokenizer = need_tokenizer(positional[0], adapter, p.config.V, &keep);
     int N = context < BLOCK ? context : BLOCK;
     policy_work(&p, N, context, logprobs_bytes(&p, N, context));
-    Input in = input_open(given > 1 ? positional[1] : NULL, &keep);
-    while (input_next(&in, &line, &n)) {
-        PoolMark mark = pool_mark(&scratch);
-        int *ids = as_ids ? parse_ids(&in, line, n, p.config.V, &scratch, &count)
-                          : text_ids(p.tokenizer, line, n, 1, &scratch, &count);
-        float *logprob = pool_need(&scratch, (size_t)count + 1, sizeof(float), "log-probabilities");
-        if (count > context) bad_line(&in, E_RANGE, "more tokens than --context", count, context);
-        int code = policy_logprobs(&p, ids, count, logprob);
-        if (code) bad_line(&in, code, code == E_NUMBER ? no_number : "the model's forward failed", 0, 0);
-        printf("{\"ids\": [");
-        print_ids(ids, count, ", ");
-        printf("], \"logprobs\": [");
-        for (int i = 0; i + 1 < count; i++) printf("%s%.9g", i ? ", " : "", (double)logprob[i]);
-        printf("]}\n");
-        pool_release(&scratch, mark);
+    Input in = input_open(positional[1], jsonl, as_ids, 0, &keep, &scratch);
+    while (input_next(&in)) {
+        int *ids = line_ids(&in, p.tokenizer, p.config.V, &count);
+        if (ids && count > context)
+            ids = line_too_large(&in, "tokens of a text", count, context, "a larger --context");
+        float *logprob = pool_need(&scratch, ids ? (size_t)count + 1 : 1, sizeof(float), "log-probabilities");
+        const int code = ids ? policy_logprobs(&p, ids, count, logprob) : OK;
+        if (code) forward_error(&in, code);
+        if (!line_failed(&in, 1)) print_logprobs(ids, count, logprob);
     }
-    input_close(&in);
-    return 0;
+    return input_close(&in);
 }
 
 /* ---- score ---- */
@@ -497,9 +580,9 @@ static void judge_open(Judge *j, const char *folder, int compute, int text, Pool
 
 /* Returns the ids of a line's text; of an empty text, what stands for it. The end of a text that is too long
  * is cut off before the template's last id, as transformers does it; *cut: how many ids. */
-static int *judge_ids(const Judge *j, const Input *in, const char *line, size_t n, Pool *pool, int *count,
-                      int *cut) {
-    int *ids = text_ids(j->tokenizer, line, n, 1, pool, count), before, after;
+static int *judge_ids(const Judge *j, Input *in, int *count, int *cut) {
+    int *ids = line_ids(in, j->tokenizer, j->config.V, count), before, after;
+    if (!ids) return NULL;
     const int most = reward_max_tokens(&j->config), empty = empty_text_id(j->tokenizer);
     tokenizer_template(j->tokenizer, &before, &after);
     if (!*count && empty >= 0) ids[(*count)++] = empty;
@@ -508,66 +591,80 @@ static int *judge_ids(const Judge *j, const Input *in, const char *line, size_t 
     if (after) ids[most - 1] = ids[*count - 1];
     *count = most;
     fprintf(stderr, "run score: the last %d tokens of a text were cut off, since the judge reads %d: %.120s, "
-            "line %lld\n", *cut, most - before - after, input_name(in), in->number);
+            "%s %lld\n", *cut, most - before - after, input_name(in), unit_of(in), in->number);
     return ids;
 }
 
-/* Prints the logits of one text and the label of the largest logit; and if its end was cut off, of how many
- * tokens. */
-static void score_line(Judge *j, const Input *in, const int *ids, int count, int cut, Pool *scratch) {
+/* Prints "NAME": p, the probability of label k: of the softmax over the logits, or if there is only one, its
+ * sigmoid, as in transformers' pipelines. */
+static void print_probability(const Judge *j, const float *logits, int k, Pool *scratch) {
+    const int labels = j->config.labels;
+    double sum = 0;
+    for (int i = 0; i < labels; i++) sum += exp((double)logits[i] - (double)logits[k]);
+    print_string(j->config.label[k], strlen(j->config.label[k]), scratch);
+    printf(": %.9g", labels > 1 ? 1 / sum : 1 / (1 + exp(-(double)logits[k])));
+}
+
+/* Prints the logits of one text, each label's probability, the label of the largest logit; and if the text's
+ * end was cut off, of how many tokens. ids NULL: something is wrong with the line. */
+static void score_line(Judge *j, Input *in, const int *ids, int count, int cut) {
     float logits[LABELS_MAX];
-    int start[2] = { 0, count }, best = 0, labels = count ? j->config.labels : 0;
+    int start[2] = { 0, count }, best = 0, labels = count ? j->config.labels : 0, code = OK;
     Texts text = { count, 1, ids, start };
     const int most = reward_max_tokens(&j->config);
-    if (count > most)
-        bad_line(in, E_RANGE, "more tokens than the reward model takes (--ids are never cut)", count, most);
-    int code = count ? reward_forward(&j->model, NULL, &text, NULL, logits, &j->work) : OK;
-    for (int i = 0; i < labels && !code; i++)
+    if (ids && count > most)
+        ids = line_too_large(in, "ids for the reward model", count, most, "fewer ids: --ids are never cut");
+    if (ids && count) code = reward_forward(&j->model, NULL, &text, NULL, logits, &j->work);
+    for (int i = 0; ids && i < labels && !code; i++)
         if (!isfinite(logits[i])) code = E_NUMBER;
-    if (code) bad_line(in, code, code == E_NUMBER ? no_number : "the reward model's forward failed", 0, 0);
+    if (code) forward_error(in, code);
+    if (line_failed(in, 1)) return;
     printf("{\"logits\": [");
     for (int i = 0; i < labels; i++) {
         printf("%s%.9g", i ? ", " : "", (double)logits[i]);
         if (logits[i] > logits[best]) best = i;
     }
-    printf("], \"label\": ");
-    if (labels) print_string(j->config.label[best], strlen(j->config.label[best]), scratch);
+    printf("], \"probabilities\": {");
+    for (int i = 0; i < labels; i++) {
+        if (i) printf(", ");
+        print_probability(j, logits, i, in->scratch);
+    }
+    printf("}, \"label\": ");
+    if (labels) print_string(j->config.label[best], strlen(j->config.label[best]), in->scratch);
     else printf("null");
     if (cut) printf(", \"tokens_cut\": %d", cut);
     printf("}\n");
 }
 
 static int run_score(int argc, char **argv) {
-    const char *positional[2] = { NULL, NULL }, *line;
-    int as_ids, count;
+    const char *positional[2] = { NULL, NULL };
+    int as_ids, jsonl, count;
     QuantOptions quant = { 0 };
     Option option[] = {
         { "ids", OPT_FLAG, &as_ids, NULL, 0, 0, NULL,
           "lines are ids separated by spaces; nothing is added to them" },
+        JSONL_OPTION(jsonl),
         COMPUTE_OPTION(quant),
     };
     Program program = { "run score", "REWARD [FILE] [options]",
-        "Prints a JSON line for each line: the reward model's logits, and the label with the largest one. "
+        "Prints a JSON line for each line (or text of a dataset; of a pair, chosen, then rejected; prompt "
+        "and response together): the reward model's logits, each label's probability (of the softmax; if "
+        "there is one label, its sigmoid), and the label with the largest logit. "
         "The end of a text that is too long is cut off; a message and \"tokens_cut\" in its line say so. "
         "An empty text is scored as bos or eos alone if the tokenizer's template adds no token.",
         option, sizeof option / sizeof *option, NULL, 0 };
     int given = cli_parse(&program, NULL, argc, argv, positional, 2);
     Pool keep = cli_pool(), scratch = cli_pool();
     Judge j;
-    size_t n;
     if (given < 1) usage_error("which reward model?", "run score REWARD [FILE]");
     judge_open(&j, positional[0], quant.compute, !as_ids, &keep);
-    Input in = input_open(given > 1 ? positional[1] : NULL, &keep);
-    while (input_next(&in, &line, &n)) {
-        PoolMark mark = pool_mark(&scratch);
+    Input in = input_open(positional[1], jsonl, as_ids, 0, &keep, &scratch);
+    while (input_next(&in)) {
         int cut = 0;
-        int *ids = as_ids ? parse_ids(&in, line, n, j.config.V, &scratch, &count)
-                          : judge_ids(&j, &in, line, n, &scratch, &count, &cut);
-        score_line(&j, &in, ids, count, cut, &scratch);
-        pool_release(&scratch, mark);
+        int *ids = as_ids ? line_ids(&in, NULL, j.config.V, &count) : judge_ids(&j, &in, &count, &cut);
+        score_line(&j, &in, ids, count, cut);
     }
-    input_close(&in);
-    return 0;
+    return input_close(&in);
 }
 
 /* ---- generate ---- */
@@ -625,8 +722,6 @@ static int stream_token(void *context, int sequence, int token) {
     return cli_stopping() || reply_stopped;
 }
 
-typedef struct { int *ids; int count; } Prompt;
-
 /* Returns the bytes of work space that model_generate needs for this sequence and cache. */
 static size_t generate_bytes(const Policy *p, Sequence seq, Cache kv) {
     Arena measure = { 0 };
@@ -640,7 +735,7 @@ static size_t generate_bytes(const Policy *p, Sequence seq, Cache kv) {
 static void write_tokens(Policy *p, const Writing *w, Sequence *s) {
     const int code = model_generate(&p->model, w, s, 1, &p->kv, &p->ws);
     require(code, code == E_NUMBER ? no_number : "the model's forward failed", "", 0, 0,
-            "--compute f32, or another model: this one is damaged");
+            damaged_model);
 }
 
 /* Reserves a sequence of T tokens, of which the prompt has at most `longest`, and its
@@ -658,72 +753,58 @@ static Sequence sequence_open(Policy *p, int longest, int T, Pool *pool) {
 
 typedef struct {
     const char *adapter, *prompt;
-    int as_ids, n, greedy, top_k, ignore_eos;
+    int as_ids, jsonl, n, context, greedy, top_k, ignore_eos;
     double temperature, top_p;
     uint64_t seed;
     QuantOptions quant;
 } Generate;
 
-/* Continues one prompt. The text of --prompt is printed while it is written. The text of another prompt is
- * printed at its end, as a JSON line. */
-static void generate_one(Policy *p, const Generate *g, Sequence *s, const Prompt *prompt, int index,
-                         Pool *scratch) {
+/* Writes up to n tokens after the prompt, `count` ids. The text of --prompt is printed while it is written;
+ * that of another prompt at its end, as a JSON line. */
+static void generate_one(Policy *p, const Generate *g, Sequence *s, const int *ids, int count, int n,
+                         Input *in) {
     const Sampling how = { g->greedy ? 0 : (float)g->temperature, g->top_k, (float)g->top_p };
-    Stream stream = { p->tokenizer, s->token, prompt->count, 0, scratch, -1 };
+    Stream stream = { p->tokenizer, s->token, count, 0, in->scratch, -1 };
     int live = !g->as_ids && g->prompt;
     const Writing writing = { .adapter = p->adapter, .sampling = how,
                               .on_token = live ? stream_token : NULL, .context = &stream };
-    memcpy(s->token, prompt->ids, (size_t)prompt->count * sizeof(int));
-    s->prompt = s->length = prompt->count;
-    s->capacity = prompt->count + (prompt->count ? g->n : 0);   /* a prompt without ids cannot be continued */
+    memcpy(s->token, ids, (size_t)count * sizeof(int));
+    s->prompt = s->length = count;
+    s->capacity = count + n;
     s->stop_at_eos = !g->ignore_eos; s->done = 0;
-    s->rng = rng_stream(g->seed, 0, (uint64_t)index);
     if (live) stream_print(&stream, 0);
-    if (prompt->count && g->n)
-        write_tokens(p, &writing, s);
+    if (n) write_tokens(p, &writing, s);
     stream.count = s->length;
     if (live) stream_print(&stream, 1);
     else if (g->as_ids) print_ids(s->token, s->length, " ");
     else {
         char *text;
-        size_t n;
-        require(tokenizer_decode(p->tokenizer, s->token, s->length, scratch, &text, &n), "cannot decode",
-                "output", 0, 0, NULL);
+        size_t length;
+        require(tokenizer_decode(p->tokenizer, s->token, s->length, in->scratch, &text, &length),
+                "cannot decode", "output", 0, 0, NULL);
         printf("{\"text\": ");
-        print_string(text, n, scratch);
+        print_string(text, length, in->scratch);
         printf("}");
     }
     putchar('\n');
     fflush(stdout);
 }
 
-/* Reads all prompts: that of --prompt, or one from each line of the file at path. *count: how many; *longest:
- * the ids of the longest, which decides how much memory the model needs. */
-static Prompt *read_prompts(const Policy *p, const Generate *g, const char *path, Pool *pool, int *count,
-                            int *longest) {
-    Prompt *prompt = NULL;
-    int capacity = 0, more = 1;
-    const char *line = g->prompt;
-    size_t n = g->prompt ? strlen(g->prompt) : 0;
-    Input in = { NULL, "--prompt", 1 };
-    if (!g->prompt) { in = input_open(path, pool); more = input_next(&in, &line, &n); }
-    *count = *longest = 0;
-    while (more) {
-        if (*count == capacity) {
-            const size_t room = (size_t)capacity * 2 + 16;
-            require(capacity < INT_MAX / 4 ? OK : E_MEMORY, "too many prompts", path ? path : "", 0, 0, NULL);
-            Prompt *wider = pool_need(pool, room, sizeof *wider, "prompts");
-            if (capacity) memcpy(wider, prompt, (size_t)capacity * sizeof *wider);
-            prompt = wider; capacity = capacity * 2 + 16;
-        }
-        Prompt *at = &prompt[(*count)++];
-        at->ids = g->as_ids ? parse_ids(&in, line, n, p->config.V, pool, &at->count)
-                            : text_ids(p->tokenizer, line, n, 1, pool, &at->count);
-        if (at->count > *longest) *longest = at->count;
-        more = !g->prompt && input_next(&in, &line, &n);
-    }
-    if (!g->prompt) input_close(&in);
-    return prompt;
+/* Returns how many new tokens a prompt of `count` ids may get, if T fit in all; 0 for a prompt without ids,
+ * which cannot be continued. Records an error if the prompt is too long. */
+static int new_tokens(const Generate *g, Input *in, int count, int T) {
+    static const char advice[] = "a smaller -n, a shorter prompt, or (in a file) a larger --context";
+    const long long wanted = (long long)count + (g->n ? g->n : 1);
+    if (!count) return 0;
+    if (wanted > T) line_too_large(in, "tokens of the prompt and new ones", wanted, T, advice);
+    return g->n ? g->n : T - count < 256 ? T - count : 256;
+}
+
+/* Returns how many tokens the longest prompt and its new ones may have; count: the ids of --prompt. */
+static int generate_length(const Generate *g, int positions, int count) {
+    const long long T = (g->prompt ? (long long)count : 2048) + (g->n ? g->n : 256);
+    if (g->context) return g->context;
+    return T < positions ? (int)T : positions;
 }
 
 static int run_generate(int argc, char **argv) {
@@ -733,7 +814,9 @@ static int run_generate(int argc, char **argv) {
         { "prompt", OPT_TEXT, &g.prompt, NULL, 0, 0, NULL,
           "the beginning of the text; without it, each line of FILE or standard input is a prompt" },
         { "n", OPT_INT, &g.n, "0", 0, 1e9, NULL,
-          "most new tokens (0: 256, or fewer if the model's positions end before)" },
+          "most new tokens (0: 256, or fewer if no more fit)" },
+        { "context", OPT_INT, &g.context, "0", 0, 1e9, NULL,
+          "tokens of the longest prompt and its new ones (0: the model's positions, at most 2048 + n)" },
         { "greedy", OPT_FLAG, &g.greedy, NULL, 0, 0, NULL, "always take the most probable token" },
         { "temperature", OPT_REAL, &g.temperature, "1", 0, 100, NULL, "divides the logits; 0 is --greedy" },
         { "top-k", OPT_INT, &g.top_k, "0", 0, 1e9, NULL, "draw from the K most probable tokens (0: all)" },
@@ -743,44 +826,46 @@ static int run_generate(int argc, char **argv) {
         { "adapter", OPT_TEXT, &g.adapter, NULL, 0, 0, NULL, ADAPTER_HELP },
         { "ids", OPT_FLAG, &g.as_ids, NULL, 0, 0, NULL,
           "read prompts as ids, and write the ids of prompt and new text" },
+        { "jsonl", OPT_FLAG, &g.jsonl, NULL, 0, 0, NULL,
+          "lines are {\"prompt\": ...} or {\"text\": ...}, so that a prompt may hold line breaks" },
         { "ignore-eos", OPT_FLAG, &g.ignore_eos, NULL, 0, 0, NULL, "do not stop at the end-of-text token" },
         QUANT_OPTIONS(g.quant, NF4_HELP),
         COMPUTE_OPTION(g.quant),
     };
     Program program = { "run generate", "MODEL [FILE] [options]",
-        "Continues a text (--prompt, printed while it is written), or each line of FILE or standard input "
-        "(and prints a JSON line for each; with --ids, a line of ids).",
+        "Continues a text (--prompt, printed while it is written), or each line of FILE or standard input, "
+        "or each text or prompt of a dataset (and prints a JSON line for each; with --ids, a line of ids). "
+        "A line that cannot be continued gives {\"error\": ...}.",
         option, sizeof option / sizeof *option, NULL, 0 };
-    int given = cli_parse(&program, NULL, argc, argv, positional, 2), prompts, longest;
+    int given = cli_parse(&program, NULL, argc, argv, positional, 2), count = 0, *ids = NULL;
     Pool keep = cli_pool(), scratch = cli_pool();
     Error err = { 0 };
     Policy p = { 0 };
     if (given < 1) usage_error("which model?", "run generate MODEL --prompt TEXT");
     adapter_as_model(&positional[0], &g.adapter, ADAPTER_ADVICE, &keep);
     quant_options_check(&program, &g.quant, NULL, NULL, 0);
-    if (g.prompt && given > 1) usage_error("--prompt or a file of prompts, not both", positional[1]);
-    const char *weights = weights_folder(positional[0], g.adapter);
-    must(config_load(&p.config, weights, &keep, &err), &err, model_hint);
+    if (g.prompt && (given > 1 || g.jsonl))
+        usage_error("--prompt or a file of prompts, not both", given > 1 ? positional[1] : "--jsonl");
+    must(config_load(&p.config, weights_folder(positional[0], g.adapter), &keep, &err), &err, model_hint);
     if (!g.as_ids) p.tokenizer = need_tokenizer(positional[0], g.adapter, p.config.V, &keep);
-    Prompt *prompt = read_prompts(&p, &g, positional[1], &keep, &prompts, &longest);
-    if (!prompts) return 0;
-    if (!g.n) g.n = p.config.positions - longest < 256 ? p.config.positions - longest : 256;
-    long long T = (long long)longest + g.n;
-    require(T > p.config.positions || g.n < 0 ? E_RANGE : OK,
-            "prompt and new tokens are more than the model's positions", weights, T < longest ? longest
-                : T, p.config.positions, "a smaller -n or a shorter prompt");
-    if (T < 1) T = 1;
+    Input in = { .path = "--prompt", .text = g.prompt, .scratch = &scratch };
+    if (!g.prompt) in = input_open(positional[1], g.jsonl, g.as_ids, 1, &keep, &scratch);
+    else { in.n = strlen(g.prompt); ids = line_ids(&in, p.tokenizer, p.config.V, &count); }
+    const int T = generate_length(&g, p.config.positions, count);
+    if (ids) new_tokens(&g, &in, count, T);
+    must(in.err.code, &in.err, NULL);
     const WeightTypes types = choose_types(&program, &g.quant, positional[0], g.adapter, &keep);
-    policy_open(&p, &types, positional[0], g.adapter, (int)T, &keep);
+    policy_open(&p, &types, positional[0], g.adapter, T, &keep);
     if (p.tokenizer) report_padding(p.config.V, p.tokenizer);
-    Sequence s = sequence_open(&p, longest, (int)T, &keep);
+    Sequence s = sequence_open(&p, T, T, &keep);
     cli_interrupts();
-    for (int i = 0; i < prompts && !cli_stopping(); i++) {
-        PoolMark mark = pool_mark(&scratch);
-        generate_one(&p, &g, &s, &prompt[i], i, &scratch);
-        pool_release(&scratch, mark);
+    for (uint64_t i = 0; !cli_stopping() && (g.prompt ? i == 0 : input_next(&in)); i++) {
+        if (!g.prompt) ids = line_ids(&in, p.tokenizer, p.config.V, &count);
+        const int more = ids ? new_tokens(&g, &in, count, T) : 0;
+        s.rng = rng_stream(g.seed, 0, i);
+        if (!line_failed(&in, !g.as_ids)) generate_one(&p, &g, &s, ids, count, more, &in);
     }
-    return cli_exit_code(fflush(stdout) || ferror(stdout) ? 1 : 0);
+    return input_close(&in);
 }
 
 /* ---- chat ---- */
@@ -934,36 +1019,44 @@ typedef struct {
     QuantOptions quant;
 } ChatOptions;
 
+static const char CHAT_HELP[] = "/new   a new conversation, which knows nothing of this one\n"
+                                "/quit  the end, as the end of input\n"
+                                "Ctrl-C ends an answer, and between answers the program; all else is said to "
+                                "the model\n";
+
+static int is_command(const Input *in, const char *name) {
+    return in->n == strlen(name) && !memcmp(in->text, name, in->n);
+}
+
 /* Reads the user's lines and answers each, until /quit or the end of input. Returns the program's exit code:
  * 1 if something did not fit, else 0. */
 static int chat_loop(Chat *c, const ChatOptions *o, Pool *keep) {
     Sampling sampling = { (float)o->temperature, o->top_k, (float)o->top_p };
-    Input in = input_open(NULL, keep);
-    const char *line;
-    size_t n;
-    int refused = 0, more = 1;
+    Input in = input_open(NULL, 0, 0, 0, keep, c->pool);
+    const int typed = cli_typed();
+    int refused = 0;
     memset(&c->segment, 0, sizeof c->segment);
     c->segment.pool = keep;
     chat_begin(c, o->system);
     chat_flush(c);
-    while (more && !c->full) {
-        fprintf(stderr, "> ");
-        more = input_next(&in, &line, &n);
-        if (!more || (n == 5 && !memcmp(line, "/quit", 5))) break;
-        if (n == 4 && !memcmp(line, "/new", 4)) {
+    while (!c->full) {
+        if (typed) fprintf(stderr, "> ");
+        if (!input_next(&in) || is_command(&in, "/quit")) break;
+        if (is_command(&in, "/help")) fputs(CHAT_HELP, stderr);
+        else if (is_command(&in, "/new")) {
             c->segment.pool = keep; c->segment.data = NULL; c->segment.length = c->segment.capacity = 0;
             chat_begin(c, o->system);
             chat_flush(c);
-        } else if (!chat_turn(c, line, n, o->n, &sampling)) {
+        } else if (!chat_turn(c, in.text, in.n, o->n, &sampling)) {
             refused = 1;
             fprintf(stderr, "run chat: that does not fit: the conversation fills all %d positions; "
                             "/new starts a new one\n", c->T);
         }
     }
     if (c->full) fprintf(stderr, "run chat: --system alone fills all %d positions\n", c->T);
-    fprintf(stderr, "\n");
-    input_close(&in);
-    return refused || c->full;
+    if (typed) fprintf(stderr, "\n");
+    in.failed = refused || c->full;
+    return input_close(&in);
 }
 
 static int run_chat(int argc, char **argv) {
@@ -987,7 +1080,7 @@ static int run_chat(int argc, char **argv) {
     };
     Program program = { "run chat", "MODEL [options]",
         "Holds a conversation: you type a line, the model answers, until /quit or the end of input. "
-        "/new starts a new conversation. Ctrl-C ends an answer.",
+        "/new starts a new conversation, /help lists what may be typed. Ctrl-C ends an answer.",
         option, sizeof option / sizeof *option, NULL, 0 };
     int given = cli_parse(&program, NULL, argc, argv, positional, 1), before, after;
     Pool keep = cli_pool(), scratch = cli_pool();

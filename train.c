@@ -359,6 +359,17 @@ void report_padding(int V, const Tokenizer *t) {
     fprintf(stderr, "the policy has %d ids, its tokenizer %d: the others are written as nothing\n", V, known);
 }
 
+void print_visible(const char *s, size_t n, int breaks) {
+    for (size_t i = 0, length; i < n; i += length) {
+        int32_t code;
+        length = (size_t)utf8_decode(s + i, n - i, &code);
+        const int control = code < 32 || (code >= 127 && code < 0xA0) || (code >= 0x2028 && code <= 0x202E);
+        if (control && !(breaks && (code == '\n' || code == '\t')))
+            for (size_t k = 0; k < length; k++) printf("\\x%02X", (unsigned)(unsigned char)s[i + k]);
+        else fwrite(s + i, 1, length, stdout);
+    }
+}
+
 const ChatTemplate *chat_template(int kind) {
     static const ChatTemplate known[] = {
         { NULL, "", "", NULL },

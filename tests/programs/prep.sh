@@ -205,6 +205,9 @@ head -c 100 "$T/a.bin" >"$T/cut.bin"
 refuses "show: a truncated dataset" 1 "cut.bin" show "$T/cut.bin"
 for c in grammar data tokenizer show llama2c; do $PREP $c --help | head -n 1 | cut -c1-17 | same "$c --help" "$(printf 'usage: ./prep %s' $c | cut -c1-17)"; done
 
+printf '{"text":"a\\u001b[31mb\\rc\\td\\u202ee"}\n' >"$T/c.jsonl"
+$PREP data "$T/c.jsonl" --out "$T/x.bin" >/dev/null; texts "$T/x.bin" | same "show: control characters are visible" 'a\x1B[31mb\x0Dc	d\xE2\x80\xAEe'
+
 # ---- tokenizers
 for kind in sentencepiece bytelevel; do
     holds "tokenizer: $kind" $PREP tokenizer "$T/a.bin" --kind $kind --vocab 512 --out "$T/tok-$kind"

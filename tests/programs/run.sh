@@ -19,6 +19,14 @@ exits() {
     code=$?
     if [ $code = "$want" ] && [ -s "$work/err" ] && [ ! -s "$work/out" ]; then ok "$name"; else bad "$name: exit $code, wanted $want"; fi
 }
+# one_bad NAME TEXT COMMAND ...: the command exits with 1; its message has TEXT; its only output line is {"error": ...}
+one_bad() {
+    name=$1 text=$2; shift 2
+    "$@" > "$work/out" 2> "$work/err" < /dev/null
+    code=$?
+    if [ $code = 1 ] && grep -q -- "$text" "$work/err" && [ "$(wc -l < "$work/out")" -eq 1 ] && grep -q '^{"error": "[^"]*"}$' "$work/out"
+    then ok "$name"; else bad "$name: exit $code, $(cat "$work/err" "$work/out")"; fi
+}
 # tensor FILE NAME FORMAT: prints a tensor of a safetensors file, a number on each line (FORMAT: od's f4 or d4; the machine has
 # to be little-endian)
 tensor() {
@@ -105,6 +113,39 @@ printf '1 5\n' | $run generate $model --ids --seed 4 -n 20 --ignore-eos --top-k 
 printf '1 5\n' | $run generate $model --ids --greedy -n 20 --ignore-eos > "$work/b"
 same "generate: --top-k 1 is greedy" "$work/a" "$work/b"
 
+# ---- a line that cannot be used: an error in its place, and the lines after it are answered ----
+awk 'BEGIN { print "1 5 9"; for (i = 0; i < 129; i++) printf "5 "; print "\n1 two\n7 8" }' > "$work/mixed"
+printf '1 5 9\n7 8\n' > "$work/good"
+# rest NAME COMMAND ...: lines 2 and 3 of $work/mixed give errors, the others what they give in $work/good; exit code 1
+rest() {
+    name=$1; shift
+    "$@" < "$work/mixed" > "$work/got" 2> "$work/err"
+    code=$?
+    "$@" < "$work/good" > "$work/want" 2> /dev/null
+    sed '2,3d' "$work/got" > "$work/some"
+    same "$name: the other lines" "$work/some" "$work/want"
+    if [ $code = 1 ] && [ "$(wc -l < "$work/got")" -eq 4 ] && [ "$(grep -c 'standard input, line [23]$' "$work/err")" -eq 2 ] &&
+        grep -q ': 1[0-9]*; at most [0-9]*: standard input, line 2' "$work/err" && grep -q 'not a list of ids: standard input, line 3' "$work/err"
+    then ok "$name: messages"; else bad "$name: exit $code, $(cat "$work/err")"; fi
+}
+rest logprobs $run logprobs $model --ids
+if [ "$(sed -n '2,3p' "$work/got" | grep -c '^{"error": "')" -eq 2 ]; then ok "logprobs: {\"error\"}"; else bad "logprobs: $(sed -n '2,3p' "$work/got")"; fi
+rest score $run score $golden/roberta --ids
+rest generate $run generate $model --ids --greedy -n 3
+if [ -z "$(sed -n '2,3p' "$work/got" | tr -d '\n')" ]; then ok "generate --ids: an empty line"; else bad "generate --ids: $(sed -n '2,3p' "$work/got")"; fi
+# generate answers a prompt before it reads the next one
+mkfifo "$work/prompts" "$work/answers" 2> /dev/null && {
+    $run generate $model --ids --greedy -n 3 < "$work/prompts" > "$work/answers" 2> "$work/err" &
+    exec 3> "$work/prompts" 4< "$work/answers"
+    echo "1 5 9" >&3; read -r first <&4; echo "7 8" >&3; exec 3>&-; read -r second <&4; exec 4<&-
+    wait $!
+    printf '%s\n%s\n' "$first" "$second" > "$work/got"
+    $run generate $model --ids --greedy -n 3 < "$work/good" > "$work/want"
+    same "generate: results as they come" "$work/got" "$work/want"
+}
+echo "7 8" | $run generate $model --ids --greedy -n 3 --context 4 > "$work/got" 2> "$work/err"
+if [ $? = 1 ] && grep -q ': 5; at most 4:' "$work/err"; then ok "generate: --context"; else bad "generate: --context: $(cat "$work/err")"; fi
+
 # ---- the judge ----
 for model in roberta roberta-odd; do
     file=$golden/$model/golden.safetensors
@@ -121,8 +162,43 @@ tensor $golden/roberta/golden.safetensors logits f4 | paste - - | awk '{ print (
 sequences $golden/roberta/golden.safetensors | $run score $golden/roberta --ids | sed 's/.*"label": "\(.*\)"}/\1/' > "$work/got"
 same "score: the label is the best one's" "$work/got" "$work/want"
 printf '\n' | $run score $golden/roberta --ids > "$work/got"
-printf '{"logits": [], "label": null}\n' > "$work/want"
+printf '{"logits": [], "probabilities": {}, "label": null}\n' > "$work/want"
 same "score: an empty line" "$work/got" "$work/want"
+# ---- lines of JSON, and datasets ----
+bin=${RUN:-}\ ${BIN:-.}
+printf 'A fine film.\nbad\n' > "$work/texts"
+printf '{"text": "A fine film."}\n{"text": "bad"}\n' > "$work/jsonl"
+printf '{"text": "A fine film."}\n{"txt": "x"}\n{"text": "\\ud83d"}\n{"text": "bad"}\n' > "$work/broken"
+printf '{"chosen": "A fine film.", "rejected": "bad"}\n' > "$work/pairs.jsonl"
+printf '{"prompt": "A fine", "response": " film."}\n{"prompt": "b", "response": "ad"}\n' > "$work/prompts.jsonl"
+cp "$work/texts" "$work/texts.txt"
+for kind in texts.txt pairs.jsonl prompts.jsonl; do $bin/prep data "$work/$kind" --out "$work/${kind%.*}.bin" > "$work/out" 2>&1 || bad "prep data $kind"; done
+for how in "score data/reward" "logprobs data/policy"; do
+    $run $how "$work/texts" > "$work/want"
+    $run $how --jsonl "$work/jsonl" > "$work/got"
+    same "${how% *} --jsonl" "$work/got" "$work/want"
+    for kind in texts pairs prompts; do
+        $run $how "$work/$kind.bin" > "$work/got"
+        same "${how% *}: a dataset of $kind" "$work/got" "$work/want"
+    done
+    $run $how --jsonl "$work/broken" > "$work/got" 2> "$work/err"
+    if [ $? = 1 ] && [ "$(sed '2,3d' "$work/got" | cmp - "$work/want" && sed -n '2,3p' "$work/got" | grep -c '^{"error": "')" = 2 ] &&
+        grep -q 'string "text": .*line 2' "$work/err" && grep -q 'lone surrogate.*line 3' "$work/err"
+    then ok "${how% *} --jsonl: broken lines"; else bad "${how% *} --jsonl: broken lines: $(cat "$work/got" "$work/err")"; fi
+    exits "${how% *}: a binary file" 1 $run $how data/policy/model.safetensors
+    if grep -q 'a binary file, not a text: data/policy/model.safetensors' "$work/err"; then ok "... is named"; else bad "... is named: $(cat "$work/err")"; fi
+    exits "${how% *}: --ids and a dataset" 2 $run $how --ids "$work/texts.bin"
+done
+printf 'A fine\nb\n' | $run generate data/policy --greedy -n 4 > "$work/want"
+$run generate data/policy --greedy -n 4 "$work/prompts.bin" > "$work/got"
+same "generate: a dataset of prompts" "$work/got" "$work/want"
+$run generate data/policy --greedy -n 4 --jsonl "$work/prompts.jsonl" > "$work/got"
+same "generate --jsonl" "$work/got" "$work/want"
+exits "generate: a dataset of pairs" 1 $run generate data/policy "$work/pairs.bin"
+# each label's name and probability: the softmax of the logits; the sigmoid of an only one
+$run score $golden/roberta --ids "$work/good" | sed 's/.*\[\(.*\), \(.*\)\], "probabilities": {"\(.*\)": \(.*\), "\(.*\)": \(.*\)}, "label": "\(.*\)"}$/\1 \2 \3 \4 \5 \6 \7/' |
+    awk '{ p = 1 / (1 + exp($1 - $2)); d = p - $6; e = $4 + $6 - 1; if (d * d > 1e-10 || e * e > 1e-10 || $7 != ($6 > $4 ? $5 : $3) || NF != 7) bad = 1; print }
+        END { exit bad || NR != 2 }' > "$work/out" && ok "score: probabilities" || bad "score: probabilities: $(cat "$work/out")"
 # An empty text before a judge whose tokenizer's template adds no token (GPT-2's kind): bos alone, or eos alone, or null.
 rm -rf "$work/bare" && cp -r data/reward "$work/bare" && chmod -R u+w "$work/bare" && rm "$work/bare/special_tokens_map.json"
 echo '{}' > "$work/bare/tokenizer_config.json"
@@ -130,7 +206,7 @@ sed 's/"<s>": 0/"<|endoftext|>": 0/' data/reward/vocab.json > "$work/bare/vocab.
 printf '\n' | $run score "$work/bare" > "$work/got"; printf '0\n' | $run score "$work/bare" --ids > "$work/want"
 same "score: an empty text is bos alone" "$work/got" "$work/want"
 sed 's/"<s>": 0/"<a>": 0/' data/reward/vocab.json > "$work/bare/vocab.json"
-printf '\n' | $run score "$work/bare" > "$work/got"; printf '{"logits": [], "label": null}\n' > "$work/want"
+printf '\n' | $run score "$work/bare" > "$work/got"; printf '{"logits": [], "probabilities": {}, "label": null}\n' > "$work/want"
 same "score: an empty text without bos and eos is null" "$work/got" "$work/want"
 echo '{"eos_token": "</s>"}' > "$work/bare/tokenizer_config.json"
 printf '\n' | $run score "$work/bare" > "$work/got"; printf '2\n' | $run score "$work/bare" --ids > "$work/want"
@@ -148,8 +224,8 @@ if [ "$(grep -c tokens_cut "$work/got")" = 1 ]; then ok "score: only of that tex
 
 # ---- a policy with more ids than its tokenizer (a padded vocabulary): 2048 ids, of which the tokenizer has 512 ----
 pad=$work/padded bin=${RUN:-}\ ${BIN:-.}
-mkdir -p "$pad" && cp data/policy/config.json data/policy/generation_config.json data/policy/model.safetensors "$pad/"
 if [ -f data/imdb.bin ] && $bin/prep tokenizer data/imdb.bin --vocab 512 --out "$pad" > "$work/out" 2>&1; then
+    cp data/policy/config.json data/policy/generation_config.json data/policy/model.safetensors "$pad/"
     echo "The film" | $run tokenize "$pad" --special > "$work/ids"
     $run generate "$pad" --ids -n 40 --seed 2 "$work/ids" | tr ' ' '\n' > "$work/all"
     if [ "$(awk '$1 >= 512' "$work/all" | wc -l)" -gt 0 ]; then ok "padded: ids that the tokenizer lacks are sampled"; else bad "padded: no such id"; fi
@@ -236,6 +312,11 @@ then
         if grep -q '"<|im_end|>": 302' "$work/model/added_tokens.json"; then ok "sft: added tokens are written again"; else bad "sft: added tokens"; fi
     else bad "sft on a chat: $(tail -n 1 "$work/out")"; fi
 else skip "a chat learnt here"; fi
+
+# ---- chat: no mark before the input of a pipe; /help ----
+printf 'A fine\n/help\n' | $run chat data/policy --template none --temperature 0 -n 4 > "$work/got" 2> "$work/err"
+if [ "$(wc -l < "$work/got")" -ge 1 ] && ! grep -q '^>' "$work/err" && grep -q '^/new ' "$work/err" && grep -q '^/quit ' "$work/err"
+then ok "chat: /help, and no mark in a pipe"; else bad "chat: /help: $(cat "$work/err")"; fi
 
 # ---- 4-bit weights: PyTorch's logits of the quantised policy with its adapter, and merged ----
 model=$golden/nf4-policy file=$golden/nf4-policy/golden.safetensors
@@ -352,11 +433,11 @@ exits "an id outside the vocabulary" 1 $run generate $model --ids --prompt "1 97
 exits "no ids" 1 $run generate $model --ids --prompt "1 two"
 for line in "1 x" "1 97" "-1" "1,2" "99999999999999999999"; do
     echo "$line" > "$work/line"
-    exits "the line '$line'" 1 $run logprobs $model "$work/line" --ids
+    one_bad "the line '$line'" "$work/line, line 1" $run logprobs $model "$work/line" --ids
 done
 awk 'BEGIN { for (i = 0; i < 129; i++) printf "5 "; print "" }' > "$work/line"
-exits "a line longer than the positions" 1 $run logprobs $model "$work/line" --ids
-exits "a text too long for the judge" 1 $run score $golden/roberta "$work/line" --ids
+one_bad "a line longer than the positions" ": 129; at most 128: $work/line, line 1" $run logprobs $model "$work/line" --ids
+one_bad "a text too long for the judge" ": 129; at most [0-9]*: $work/line, line 1" $run score $golden/roberta "$work/line" --ids
 
 # ---- weights and logits that are not numbers: an error, never an output ----
 # damage FOLDER FILE TENSOR BYTES: copies the folder to $work/damaged, and writes BYTES (as printf has them) over the first
@@ -384,11 +465,11 @@ names "generate: an adapter" "tensor .*layers.1.self_attn.v_proj.lora_A.weight h
     --adapter "$work/damaged"
 damage $model model.safetensors lm_head.weight $huge$huge$huge$huge
 names "generate: a logit" "a logit is a NaN or an infinity" $run generate "$work/damaged" "$work/line" --ids -n 4 --ignore-eos
-names "logprobs: a logit" "a logit is a NaN or an infinity" $run logprobs "$work/damaged" "$work/line" --ids
+one_bad "logprobs: a logit" "a logit is a NaN or an infinity" $run logprobs "$work/damaged" "$work/line" --ids
 damage $golden/roberta model.safetensors classifier.out_proj.bias $nan
 names "score: a NaN" "tensor classifier.out_proj.bias has a NaN" $run score "$work/damaged" "$work/line" --ids
 damage $golden/roberta model.safetensors classifier.out_proj.weight $huge$huge$huge$huge
-names "score: one logit of two" "a logit is a NaN or an infinity" $run score "$work/damaged" "$work/line" --ids
+one_bad "score: one logit of two" "a logit is a NaN or an infinity" $run score "$work/damaged" "$work/line" --ids
 
 if $run --help > "$work/out" && grep -q merge "$work/out"; then ok "run --help lists its commands"; else bad "run --help lists its commands"; fi
 for command in tokenize logprobs score generate chat merge; do
