@@ -1001,6 +1001,22 @@ int checkpoint_load_part(const char *folder, const char *stem, const Tensor *lis
     return load_folder(folder, stem, list, tensors, 1, pool, err);
 }
 
+int adapter_load(const Lora *l, const Tensor *base, int tensors, const char *folder, Pool *pool, Error *err) {
+    PoolMark mark = pool_mark(pool);
+    Tensor *list = pool_take(pool, (size_t)(l->tensors + tensors) + 1, sizeof *list);
+    int n = l->tensors, code;
+    if (!list) return fail(err, E_MEMORY, "memory for a list of tensors", folder, 0, 0);
+    memcpy(list, l->tensor, (size_t)n * sizeof *list);
+    for (int i = 0; i < tensors; i++) {
+        if (base[i].matrix->type == NF4) continue;      /* what is read would be quantised, another weight */
+        list[n] = base[i];
+        list[n++].flags |= TENSOR_OPTIONAL;
+    }
+    code = checkpoint_load(folder, "adapter_model", list, n, pool, err);
+    pool_release(pool, mark);
+    return code;
+}
+
 int checkpoint_untie(ModelConfig *c, int *untied, const char *folder, Pool *pool, Error *err) {
     PoolMark mark = pool_mark(pool);
     const size_t n = (size_t)c->V * (size_t)c->stack.C;

@@ -1524,7 +1524,7 @@ static Option options[] = {
     { "adapter", OPT_TEXT, &o.adapter, NULL, 0, 0, NULL,
       "start from this PEFT adapter; the reference is a frozen copy of it" },
     { "value-init", OPT_CHOICE, &o.value_init, "zero", 0, 0, "zero|pytorch",
-      "value head at the start, if the folders have no value_head.safetensors" },
+      "value head at the start, if the folders have none (value_head.safetensors, or TRL's v_head)" },
     QUANT_OPTIONS(o.quant, QLORA_HELP "; without --lora-r or --adapter, with an adapter of rank 16 on all "
                   "seven linears"),
     { "reward-nf4", OPT_FLAG, &o.reward_nf4, NULL, 0, 0, NULL,

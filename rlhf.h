@@ -519,6 +519,10 @@ int checkpoint_load(const char *folder, const char *stem, const Tensor *list, in
                     Pool *pool, Error *err);
 int checkpoint_load_part(const char *folder, const char *stem, const Tensor *list, int tensors,
                          Pool *pool, Error *err);
+/* Loads an adapter's weights. base: the model's list, whose tensors the file may replace (a saved
+ * embedding or head; not in 4 bits); tensors 0: a file that has such a tensor is refused. */
+int adapter_load(const Lora *l, const Tensor *base, int tensors, const char *folder, Pool *pool,
+                 Error *err);
 /* Returns 1 if the files have a tensor of this name; 0 if not, or if they cannot be read. */
 int checkpoint_has(const char *folder, const char *stem, const char *name, Pool *pool);
 /* If config.json ties the head to the embedding, but the folder's files have a head with other

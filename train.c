@@ -265,18 +265,11 @@ void adapter_as_model(const char **model, const char **adapter, const char *advi
 void open_adapter(const Lora *l, const Tensor *base, int tensors, const char *folder, Pool *pool) {
     Error err = { 0 };
     PoolMark mark = pool_mark(pool);
-    Tensor *list = pool_need(pool, (size_t)(l->tensors + tensors), sizeof *list, "a list of tensors");
-    int n = l->tensors;
-    memcpy(list, l->tensor, (size_t)n * sizeof *list);
-    for (int i = 0; i < tensors; i++) {
-        if (base[i].matrix->type == NF4) continue;      /* it would be quantised, and so be another weight */
-        list[n] = base[i];
-        list[n++].flags |= TENSOR_OPTIONAL;
-    }
-    must(checkpoint_load(folder, "adapter_model", list, n, pool, &err), &err,
+    must(adapter_load(l, base, tensors, folder, pool, &err), &err,
          "was this adapter trained on another model?");
-    need_numbers(list, n, folder, "another adapter: this one is damaged");
     pool_release(pool, mark);
+    need_numbers(l->tensor, l->tensors, folder, "another adapter: this one is damaged");
+    need_numbers(base, tensors, folder, "another adapter: this one is damaged");
 }
 
 void say_value_head(const char *folder, Pool *pool) {

@@ -627,14 +627,13 @@ static int pattern_match(const char *pattern, const char *name, int *layer) {
 static const struct { const char *stem, *pattern; } spare[] = {
     { "", "*rotary_emb.inv_freq" }, { "", "*rotary_emb.cos_cached" }, { "", "*rotary_emb.sin_cached" },
     { "", "*rope.freqs" }, { "", "*embeddings.position_ids" }, { "", "*embeddings.token_type_ids" },
-    { "", "*.attn.bias" }, { "", "*.attn.masked_bias" },        /* GPT-2's causal mask, GPT-Neo's */
-    { "", "*.attn.attention.bias" }, { "", "*.attn.attention.masked_bias" },
     { "roberta.", "roberta.pooler.*" }, { "roberta.", "pooler.*" }, { "roberta.", "classifier.*" },
     { "roberta.", "lm_head.*" }, { "bert.", "cls.*" }, { "bert.", "classifier.*" },
-    { "distilbert.", "vocab_*" }, { "distilbert.", "*classifier.*" }, { "electra.", "discriminator_predictions.*" },
-    { "electra.", "generator_*" }, { "electra.", "classifier.*" }, { "transformer.", "*attn.bias" },
-    { "transformer.", "*attn.masked_bias" }, { "transformer.", "*attention.bias" },
-    { "transformer.", "*attention.masked_bias" },
+    { "distilbert.", "vocab_*" }, { "distilbert.", "classifier.*" }, { "distilbert.", "pre_classifier.*" },
+    { "electra.", "discriminator_predictions.*" },
+    { "electra.", "generator_*" }, { "electra.", "classifier.*" },
+    { "transformer.", "*.attn.bias" }, { "transformer.", "*.attn.masked_bias" },    /* GPT-2's causal mask */
+    { "transformer.", "*.attn.attention.bias" }, { "transformer.", "*.attn.attention.masked_bias" },
 };
 
 int family_spares(const char *own, const char *name) {

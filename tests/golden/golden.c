@@ -136,6 +136,27 @@ static void base_case(const char *folder) {
 }
 
 /* Checks a policy with the adapter and the value head of FOLDER/adapter. */
+/* An adapter of tests/golden/hf/adapters on its base, a model of tests/golden/hf/models: the logits. */
+static void peft_case(const char *name, const char *base) {
+    char folder[96], model[96], path[128];
+    Error err = { 0 };
+    Case c;
+    snprintf(folder, sizeof folder, "tests/golden/hf/adapters/%s", name);
+    snprintf(model, sizeof model, "tests/golden/hf/models/%s", base);
+    snprintf(path, sizeof path, "%s/golden.safetensors", folder);
+    Golden g = golden_open(path);
+    if (!open_case(&c, model, &g, 0, 0)) return;
+    int bad = adapter_config_load(&c.lora.config, folder, &pool, &err) ||
+              lora_carve(&c.lora, c.m.tensor, c.m.tensors, &c.lora.config, 0, &pool, &memory, &err);
+    CHECK(bad || adapter_load(&c.lora, NULL, 0, folder, &pool, &err) == E_UNSUPPORTED,
+          "%s: alone, a saved head is refused: %s", name, err.what);
+    memset(&err, 0, sizeof err);
+    bad = bad || adapter_load(&c.lora, c.m.tensor, c.m.tensors, folder, &pool, &err);
+    CHECK(!bad, "%s loads: %s: %s", name, err.what, err.where);
+    if (bad) return;
+    check_logits(&c, &g, "logits", &c.lora, name);
+}
+
 static void adapter_case(const char *folder) {
     char path[256];
     size_t n;
@@ -318,6 +339,7 @@ int main(void) {
         base_case(folder);
         written_back(folder);
     }
+    peft_case("llama-head-saved", "llama");
     container_case("tests/golden/models/llama-bf16", "tests/golden/models/llama-bf16/golden.safetensors");
     container_case("tests/golden/models/llama-f16", "tests/golden/models/llama-f16/golden.safetensors");
     container_case("tests/golden/models/llama-sharded", "tests/golden/models/llama-gqa/golden.safetensors");
