@@ -1066,6 +1066,9 @@ static void check_dataset(void) {
     }
     memset(&d, 0, sizeof d);
     d.kind = DATA_TEXT;
+    put(WORK "/text", "RLHFDAT\n", 8);
+    CHECK(dataset_exists(WORK "/d.bin") && !dataset_exists(WORK "/text") && !dataset_exists(WORK "/none")
+          && !dataset_exists(WORK), "which file is a dataset");
     CHECK(dataset_write(&d, WORK "/d0.bin", &p, &e) == OK && dataset_read(&r, WORK "/d0.bin", &p, &e) == OK &&
           r.count == 0 && r.labels == 0, "nothing in it: %s", e.what);
     d = sample(1, doc, label);
