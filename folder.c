@@ -215,7 +215,7 @@ static void name_files(RunFolder *f) {
 /* Opens a folder that will replace the folder `out`, under the name of the latter with ".new". */
 static void open_beside(RunFolder *f, const char *out) {
     Error err = { 0 };
-    int code = folder_resolve(f->replaces, sizeof f->replaces - 5, out);
+    int code = folder_resolve(f->replaces, sizeof f->replaces, out);
     f->existed = strlen(f->replaces);
     snprintf(f->path, sizeof f->path, "%s.new", f->replaces);
     if (code == OK) code = folder_new(f->path, &err);

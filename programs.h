@@ -91,7 +91,7 @@ int log_end(Log *l, Error *err);    /* returns OK, E_MEMORY, or file_append's er
  * is kept when the program ends. lost: lines that could not be written to logs. A RunFolder has to exist
  * until the program ends, since the exit cleans up. */
 typedef struct {
-    char path[512], given[512], replaces[512], where[512], log[540], time[540], lock[540], number[540];
+    char path[512], given[512], replaces[500], where[512], log[540], time[540], lock[540], number[540];
     const char *kind, *fallback;
     size_t existed; int lock_handle, saved, begun, lost;
 } RunFolder;

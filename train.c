@@ -654,7 +654,7 @@ void health_end(const Health *h, const RunFolder *f, const char *hint) {
 int run_code(const RunFolder *f) {
     if (f->lost) printf("%d lines of the log could not be written: %s\n", f->lost, f->path);
     if (!strcmp(f->where, f->path)) return cli_exit_code(0);
-    printf("this is not --out, where it could not be written: %s\n", f->path);
+    printf("the result is not in the run's own folder, which cannot be written: %s\n", f->path);
     return cli_exit_code(1);
 }
 

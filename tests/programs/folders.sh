@@ -162,7 +162,8 @@ mkdir here
 waits here/gone/log.jsonl 3
 pid=$(cat here/gone/lock)
 mv here/gone away; echo x > here/gone; rm -rf away; kill -TERM $pid; wait
-[ -s here/sft-0001/model.safetensors ] && grep -q 'saved after .*: ./sft-0001' out
+[ -s here/sft-0001/model.safetensors ] && grep -q 'saved after .*: ./sft-0001' out &&
+    grep -q "the result is not in the run's own folder" out
 is "without --fallback it goes to the current folder"
 if script -qec true /dev/null > out 2>&1; then      # a terminal: it asks
     { waits asked/log.jsonl 3; pid=$(cat asked/lock); mv asked away; echo x > asked; kill -INT $pid; sleep 1
