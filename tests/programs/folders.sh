@@ -144,7 +144,7 @@ broken() {
     name=$1 folder=$2; shift 2
     "$@" > out 2> err & pid=$!
     waits $folder/log.jsonl 3
-    mv "$folder" away; echo x > "$folder"; rm -rf away; sleep 0.3
+    kill -STOP $pid; mv "$folder" away; echo x > "$folder"; rm -rf away; kill -CONT $pid; sleep 0.3
     kill -TERM $pid; wait $pid; code=$?
     [ $code = 143 ] && [ -s spare/$name-0001/model.safetensors ] && grep -q "spare/$name-0001" out &&
         grep -q "lines of the log could not be written" out
@@ -157,6 +157,12 @@ broken rm rm.gone $rm_ data.bin --tokenizer "$here/data/reward" --dim 16 --layer
 broken ppo ppo.gone/ppo-0001 $ppo data.bin --policy "$policy" --preset imdb-small --reward-text e \
     --batch-size 4 \
     --mini-batch-size 4 --eval-queries 0 --steps 100000 --save-every 0 --out ppo.gone --fallback spare
+$sft $small --steps 300 --out swapped --fallback spare > out 2> err & pid=$!
+waits swapped/log.jsonl 3
+kill -STOP $pid; mv swapped away; echo x > swapped; rm -rf away; kill -CONT $pid
+wait $pid; code=$?
+[ $code = 1 ] && grep -q 'saved after 300 steps.*: spare/sft-0002' out && [ -s spare/sft-0002/model.safetensors ]
+is "a run that ends by itself does so with 1, since the result is not where --out says ($code)"
 mkdir here
 (cd here && $sft ../data.bin $sizes --steps 100000 --out gone > ../out 2> ../err) &
 waits here/gone/log.jsonl 3
