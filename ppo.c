@@ -27,7 +27,7 @@ enum { VALUE_ZERO, VALUE_PYTORCH };
 static struct {
     const char *policy, *reward, *tokenizer, *adapter, *out, *label, *reward_text, *dump, *fallback;
     int score, long_response, steps, batch_size, mini_batch_size, accumulation, ppo_epochs, lr_anneal;
-    int adam_tf, adaptive;
+    int adam_tf, adaptive, no_special;
     int kl_penalty, early_stopping, whiten_rewards, biased, score_scaling, score_norm, score_normalize;
     int query_min, query_max, response_min, response_max, top_k, value_init, dtype, reward_nf4;
     int eval_queries, eval_every, save_every, show, chunk, dry_run;
@@ -251,6 +251,7 @@ static int query_of(const Models *m, Work *w, const Document *d, int length, int
     if (good && token) {
         if (m->bos >= 0) token[at++] = m->bos;
         memcpy(token + at, ids, (size_t)length * sizeof *ids);
+        need_rows(m->tokenizer, token, at + length, m->config.V, "policy");
     }
     pool_release(&w->pool, mark);
     *tokens = n;
@@ -435,6 +436,7 @@ static const int *judge_ids(const Models *m, Work *w, int b, int *n) {
     TokenSpan *span;
     int *ids;
     must(tokenizer_encode(m->judge_tokenizer, text, bytes, &w->pool, &ids, n), NULL, NULL);
+    need_rows(m->judge_tokenizer, ids, *n, m->judge_config.V, "judge");
     const int cut = *n - m->judge_most;
     if (cut <= 0) return ids;
     must(tokenizer_encode_spans(m->judge_tokenizer, text, bytes, &w->pool, &ids, &span, n), NULL, NULL);
@@ -1242,6 +1244,7 @@ static size_t workspace(void *run) {
 static void prepare_policy(Models *m, Work *w, const Program *p) {
     int before, after;
     m->tokenizer = open_policy(&m->config, o.policy, o.tokenizer, &w->pool);
+    if (o.no_special) tokenizer_split_special(m->tokenizer);
     quant_options_types(&m->types, p, &o.quant, o.policy, !o.lora.rank && !o.adapter, &w->pool);
     tokenizer_template(m->tokenizer, &before, &after);
     m->bos = before ? tokenizer_specials(m->tokenizer).bos : -1;
@@ -1259,15 +1262,17 @@ static void prepare_judge(Models *m, Work *w, const Program *p) {
     const QuantOptions held = { o.reward_nf4, 0, 64, 0, o.quant.compute, 0 };
     if (o.reward_text) return;
     m->judge_tokenizer = open_judge(&m->judge_config, o.reward, NULL, &w->pool);
+    if (o.no_special) tokenizer_split_special(m->judge_tokenizer);
     judge_options_types(&m->judge_types, p, &held, &m->judge_config, o.reward, 0, &w->pool);
     m->label = label_need(&m->judge_config, o.label, "--label");
     tokenizer_template(m->judge_tokenizer, &m->adds_bos, &m->adds_eos);
-    if (!m->adds_bos && !m->adds_eos && empty_text_id(m->judge_tokenizer) < 0) {
+    const int empty = empty_text_id(m->judge_tokenizer);
+    if (!m->adds_bos && !m->adds_eos && (empty < 0 || empty >= m->judge_config.V)) {
         fail(&w->err, E_MISSING, "an empty text would have no token for the judge: its tokenizer has no "
              "template, no bos and no eos", o.reward, 0, 0);
         die(&w->err, "a tokenizer_config.json there that names a bos_token or an eos_token");
     }
-    m->judge_most = reward_max_tokens(&m->judge_config) - m->adds_bos - m->adds_eos;
+    m->judge_most = judge_limit(&m->judge_config, m->judge_tokenizer) - m->adds_bos - m->adds_eos;
     w->judge.room = larger(reward_max_tokens(&m->judge_config), 1024 + o.chunk);
     w->judge.token = pool_need(&w->pool, (size_t)w->judge.room, sizeof(int), "the judge's texts");
     w->judge.start = pool_need(&w->pool, (size_t)o.chunk + 1, sizeof(int), "the judge's texts");
@@ -1520,6 +1525,7 @@ static Option options[] = {
 
     { "tokenizer", OPT_TEXT, &o.tokenizer, NULL, 0, 0, NULL,
       "the policy's tokenizer, if its folder has none" },
+    NO_SPECIAL_OPTION(o.no_special),
     LORA_OPTIONS(o.lora),
     { "adapter", OPT_TEXT, &o.adapter, NULL, 0, 0, NULL,
       "start from this PEFT adapter; the reference is a frozen copy of it" },

@@ -173,6 +173,10 @@ typedef struct { int rank, rslora; double alpha, dropout; const char *targets; }
 #define LORA_DROPOUT_OPTION(l) \
     { "lora-dropout", OPT_REAL, &(l).dropout, "0", 0, 1, NULL, \
       "share of the adapter's inputs that training sets to 0, drawn again in every step" }
+#define NO_SPECIAL_OPTION(plain) \
+    { "no-special", OPT_FLAG, &(plain), NULL, 0, 0, NULL, \
+      "read the names of special tokens (<s>, <|im_end|>, [MASK] ...) as plain text. Without it a name " \
+      "in a text becomes the token, as in Hugging Face's libraries; texts from users may hold such names" }
 #define SEED_OPTION(seed, standard, help) { "seed", OPT_SEED, &(seed), standard, 0, 0, NULL, help }
 #define DTYPE_OPTION(dtype) \
     { "dtype", OPT_CHOICE, &(dtype), "f32", 0, 0, "f32|bf16|f16", \
@@ -206,9 +210,9 @@ void print_trainable(size_t trained, size_t all);
  * another head, c->tied becomes 0, and a line says so. */
 void open_config(ModelConfig *c, const char *folder, const char *hint, Pool *pool);
 /* Fills *c from a policy's folder (NULL: training from scratch, *c stays), and returns
- * the tokenizer of `tokenizer` (NULL: the folder's). The tokenizer may not have more ids
- * than the policy; if it has fewer, report_padding says so. open_judge does this for a
- * judge, without report_padding. */
+ * the tokenizer of `tokenizer` (NULL: the folder's). If it has more ids than the policy, check_rows
+ * says so; if it has fewer, report_padding does. open_judge does this for a judge, without
+ * report_padding. */
 Tokenizer *open_policy(ModelConfig *c, const char *folder, const char *tokenizer, Pool *pool);
 Tokenizer *open_judge(RewardConfig *c, const char *folder, const char *tokenizer, Pool *pool);
 /* Loads the folder's weights into list and checks that all are numbers. option: "--policy"; hint:
@@ -250,6 +254,19 @@ void label_names(const RewardConfig *c, char *out, size_t cap);
 /* Returns the id that a judge reads for an empty text if its tokenizer's template adds no token:
  * bos; without a bos, eos; or -1 if the tokenizer has neither. */
 int empty_text_id(const Tokenizer *t);
+/* Returns the most tokens of a text that a judge is given, the template's included: as many as it reads,
+ * or model_max_length of its tokenizer if that is less (and leaves room for a token). */
+int judge_limit(const RewardConfig *c, const Tokenizer *t);
+/* Returns the index of the first id that is not below V, or -1. resized_model: the advice for a message
+ * about such an id, for which the model has no embedding. */
+extern const char resized_model[];
+int first_beyond(const int *ids, int count, int V);
+/* Ends the program if a model of V ids has no embedding for one of a text's ids; the message names the
+ * token. whose: "policy" or "judge". */
+void need_rows(const Tokenizer *t, const int *ids, int count, int V, const char *whose);
+/* Says so if the tokenizer has more ids than the model: texts without these ids can be used. Ends the
+ * program if every text has one, because the template adds it. */
+void check_rows(const Tokenizer *t, int V, const char *whose);
 /* Prints a line to stderr if a policy has more ids (V) than its tokenizer, as with a vocabulary
  * that was padded to a round number. tokenizer_decode leaves such ids out of the text. */
 void report_padding(int V, const Tokenizer *t);

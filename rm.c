@@ -30,7 +30,7 @@ enum { SHORTEST = 8,            /* fewest tokens of a crop */
 static struct {
     const char *reward, *tokenizer, *out, *fallback, *label, *reference;
     int dim, layers, heads, ffn, positions, new_head, window, epochs, steps, batch, micro_tokens,
-        eval_every, eval_texts, save_every, force;
+        eval_every, eval_texts, save_every, force, no_special;
     int dtype, dry_run;
     double crop, spam, dropout, smoothing, lr, warmup, weight_decay, clip;
     QuantOptions quant;
@@ -139,12 +139,14 @@ static void read_tokenizer(Trainer *t) {
     int before, after;
     const char *path = o.tokenizer ? o.tokenizer : o.reward;
     t->tokenizer = open_judge(&t->config, o.reward, o.tokenizer, &t->keep);
+    if (o.no_special) tokenizer_split_special(t->tokenizer);
     t->special = tokenizer_specials(t->tokenizer);
     tokenizer_template(t->tokenizer, &before, &after);
     if (!before || !after || t->special.pad < 0)
         must(fail(&err, E_UNSUPPORTED, "not RoBERTa's kind of tokenizer (<s> text </s>, with <pad>)", path,
                   0, 0), &err, "train one with `prep tokenizer`, byte-level");
     t->mask = tokenizer_find(t->tokenizer, "<mask>", 6);
+    if (o.reward && t->mask >= t->config.V) t->mask = -1;
     if (t->mask < 0 && o.dropout > 0)
         must(fail(&err, E_MISSING, "--token-dropout needs <mask> in the tokenizer", path, 0, 0), &err, NULL);
     const int V = tokenizer_size(t->tokenizer);
@@ -181,7 +183,7 @@ static void read_config(Trainer *t, const Program *p) {
     }
     t->types.compute = o.quant.compute;
     if (o.reward) judge_options_types(&t->types, p, &o.quant, c, o.reward, !o.lora.rank, &t->keep);
-    t->limit = reward_max_tokens(c) - 2;
+    t->limit = judge_limit(c, t->tokenizer) - 2;
     t->reward_label = choose_reward(t);
     t->reference = choose_reference(t);
 }
@@ -202,6 +204,7 @@ static Text tokenise(Trainer *t, const char *text, size_t n, int *longer) {
     Error err = { 0 };
     must(fail(&err, tokenizer_encode(t->tokenizer, text, n, &t->scratch, &ids, &count),
               "cannot encode a text", "dataset", 0, 0), &err, NULL);
+    need_rows(t->tokenizer, ids, count, t->config.V, "judge");
     if (longer) *longer += count > t->limit;
     if (count > t->limit && !o.window) count = t->limit;               /* the rest would never be read */
     copy = pool_need(&t->keep, (size_t)count + 1, sizeof *copy, "tokens of the dataset");
@@ -953,6 +956,7 @@ static Option options[] = {
       "start from this Hugging Face folder; without it, from scratch" },
     { "tokenizer", OPT_TEXT, &o.tokenizer, NULL, 0, 0, NULL,
       "folder of a byte-level tokenizer (default: --reward's)" },
+    NO_SPECIAL_OPTION(o.no_special),
     { "new-head", OPT_FLAG, &o.new_head, NULL, 0, 0, NULL,
       "use only the encoder of --reward, with a new head for the dataset's labels" },
     { "label", OPT_TEXT, &o.label, NULL, 0, 0, NULL,

@@ -211,8 +211,16 @@ static int *text_ids(const Tokenizer *t, const char *text, size_t n, int special
 /* Returns the ids of the line that was read last, with the tokenizer's template around them; t NULL: it is a
  * line of ids in 0 .. V-1. NULL: something is wrong with the line. */
 static int *line_ids(Input *in, const Tokenizer *t, int V, int *count) {
+    char what[160];
+    int *ids, i;
     if (in->err.code) return NULL;
-    return t ? text_ids(t, in->text, in->n, 1, in->scratch, count) : parse_ids(in, V, count);
+    if (!t) return parse_ids(in, V, count);
+    ids = text_ids(t, in->text, in->n, 1, in->scratch, count);
+    i = first_beyond(ids, *count, V);
+    if (i < 0) return ids;
+    snprintf(what, sizeof what, "the model has no embedding for the token %.60s, id",
+             tokenizer_piece(t, ids[i], NULL));
+    return line_too_large(in, what, ids[i], V - 1, resized_model);
 }
 
 static void print_ids(const int *ids, int n, const char *separator) {
@@ -288,7 +296,7 @@ static void show_line(const Input *in, const Tokenizer *t, int special, int colo
     }
 }
 
-typedef struct { int jsonl, special, decode, show, color; } TokenizeOptions;
+typedef struct { int jsonl, special, no_special, decode, show, color; } TokenizeOptions;
 
 /* Prints the ids of a line, or with --show a line for each token. */
 static void encode_line(Input *in, const Tokenizer *t, const TokenizeOptions *o) {
@@ -316,6 +324,7 @@ static int run_tokenize(int argc, char **argv) {
           "lines are {\"text\": ...}, so that a text may hold line breaks" },
         { "special", OPT_FLAG, &o.special, NULL, 0, 0, NULL,
           "add the special tokens of the tokenizer's template; with --decode, print special tokens too" },
+        NO_SPECIAL_OPTION(o.no_special),
         { "decode", OPT_FLAG, &o.decode, NULL, 0, 0, NULL, "turn lines of ids into text" },
         { "show", OPT_FLAG, &o.show, NULL, 0, 0, NULL,
           "for people: print a line for each token, with its id, the bytes from..to "
@@ -325,7 +334,8 @@ static int run_tokenize(int argc, char **argv) {
     };
     Program program = { "run tokenize", "TOKENIZER [FILE] [options]",
         "Prints the ids of each line, separated by spaces. "
-        "TOKENIZER is a folder with a tokenizer, or a tokenizer.json, tokenizer.model or vocab.json.",
+        "TOKENIZER is a folder with a tokenizer, or a tokenizer.json, tokenizer.model, vocab.json (with "
+        "merges.txt beside it) or vocab.txt.",
         option, sizeof option / sizeof *option, NULL, 0 };
     const char *positional[2] = { NULL, NULL };
     int given = cli_parse(&program, NULL, argc, argv, positional, 2);
@@ -333,10 +343,13 @@ static int run_tokenize(int argc, char **argv) {
     Error err = { 0 };
     if (given < 1) usage_error("which tokenizer?", "run tokenize TOKENIZER [FILE]");
     if (o.show && o.decode) usage_error("--show is for turning text into ids: leave out", "--decode");
+    if (o.no_special && o.decode)
+        usage_error("--no-special is for turning text into ids: leave out", "--decode");
     o.color = wants_color(o.color);
     Tokenizer *t = tokenizer_open(positional[0], &keep, &err);
     must(err.code, &err, "TOKENIZER is a tokenizer.json, a tokenizer.model, or a folder with one of them "
                          "or with vocab.json and merges.txt");
+    if (o.no_special) tokenizer_split_special(t);
     Input in = input_open(positional[1], o.jsonl && !o.decode, o.decode, 0, &keep, &scratch);
     while (input_next(&in)) {
         if (o.decode) decode_line(&in, t, o.jsonl, o.special);
@@ -372,17 +385,22 @@ static Tokenizer *find_tokenizer(const char *folder, const char *other, Pool *po
     return at ? tokenizer_open(at, pool, err) : NULL;
 }
 
-/* Opens the tokenizer of a model of V ids as find_tokenizer does. Ends the program if there is none, or if it
- * has more ids than the model. */
-static Tokenizer *need_tokenizer(const char *folder, const char *other, int V, Pool *pool) {
+/* Ends the program if --no-special (plain 1) cannot act, since texts are given as ids. */
+static void plain_check(int plain, int as_ids) {
+    if (plain && as_ids) usage_error("--ids reads no text, so leave out", "--no-special");
+}
+
+/* Opens the tokenizer of a model of V ids as find_tokenizer does; plain 1: special tokens in texts are plain
+ * text. Ends the program if there is none. */
+static Tokenizer *need_tokenizer(const char *folder, const char *other, int V, int plain, Pool *pool) {
     static const char damaged[] = "the tokenizer's files are damaged or of another kind; --ids needs none";
     Error err = { 0 };
     Tokenizer *t = find_tokenizer(folder, other, pool, &err);
     must(err.code, &err, damaged);
     require(t ? OK : E_MISSING, "no tokenizer.json, no tokenizer.model and no vocab.json", folder, 0, 0,
             "put one there, or use --ids");
-    require(tokenizer_size(t) > V ? E_RANGE : OK, "the tokenizer has more ids than the model", folder,
-            tokenizer_size(t), V, "is this another model's tokenizer?");
+    check_rows(t, V, "model");
+    if (plain) tokenizer_split_special(t);
     return t;
 }
 
@@ -514,13 +532,14 @@ static void print_logprobs(const int *ids, int count, const float *logprob) {
 
 static int run_logprobs(int argc, char **argv) {
     const char *adapter, *positional[2] = { NULL, NULL };
-    int as_ids, jsonl, context;
+    int as_ids, jsonl, plain, context;
     QuantOptions quant = { 0 };
     Option option[] = {
         { "adapter", OPT_TEXT, &adapter, NULL, 0, 0, NULL, ADAPTER_HELP },
         { "ids", OPT_FLAG, &as_ids, NULL, 0, 0, NULL,
           "lines are ids separated by spaces; nothing is added to them" },
         JSONL_OPTION(jsonl),
+        NO_SPECIAL_OPTION(plain),
         { "context", OPT_INT, &context, "0", 0, 1e9, NULL, "longest text " CONTEXT_HELP },
         QUANT_OPTIONS(quant, NF4_HELP),
         COMPUTE_OPTION(quant),
@@ -533,12 +552,13 @@ static int run_logprobs(int argc, char **argv) {
     Pool keep = cli_pool(), scratch = cli_pool();
     Policy p = { 0 };
     if (given < 1) usage_error("which model?", "run logprobs MODEL [FILE]");
+    plain_check(plain, as_ids);
     adapter_as_model(&positional[0], &adapter, ADAPTER_ADVICE, &keep);
     quant_options_check(&program, &quant, NULL, NULL, 0);
     context = context_length(context, positional[0], &keep);
     const WeightTypes types = choose_types(&program, &quant, positional[0], adapter, &keep);
     policy_open(&p, &types, positional[0], adapter, context, &keep);
-    if (!as_ids) p.tokenizer = need_tokenizer(positional[0], adapter, p.config.V, &keep);
+    if (!as_ids) p.tokenizer = need_tokenizer(positional[0], adapter, p.config.V, plain, &keep);
     int N = context < BLOCK ? context : BLOCK;
     policy_work(&p, N, context, logprobs_bytes(&p, N, context));
     Input in = input_open(positional[1], jsonl, as_ids, 0, &keep, &scratch);
@@ -558,8 +578,8 @@ static int run_logprobs(int argc, char **argv) {
 
 typedef struct { RewardConfig config; RewardModel model; Tokenizer *tokenizer; Arena weights, work; } Judge;
 
-/* Opens a reward model; text 1: also its tokenizer. compute: the number type of computing. */
-static void judge_open(Judge *j, const char *folder, int compute, int text, Pool *pool) {
+/* Opens a reward model, without its tokenizer. compute: the number type of computing. */
+static void judge_open(Judge *j, const char *folder, int compute, Pool *pool) {
     Error err = { 0 };
     Arena measure = { 0 }, ws = { 0 };
     const WeightTypes types = { F32, F32, 0, 0, 0, compute, NULL };
@@ -574,8 +594,6 @@ static void judge_open(Judge *j, const char *folder, int compute, int text, Pool
     Texts longest = { start[1], 1, NULL, start };
     reward_forward(&j->model, NULL, &longest, NULL, NULL, &ws);
     j->work = cli_arena(ws.peak, "work space");
-    if (!text) return;
-    j->tokenizer = need_tokenizer(folder, NULL, j->config.V, pool);
 }
 
 /* Returns the ids of a line's text; of an empty text, what stands for it. The end of a text that is too long
@@ -583,7 +601,7 @@ static void judge_open(Judge *j, const char *folder, int compute, int text, Pool
 static int *judge_ids(const Judge *j, Input *in, int *count, int *cut) {
     int *ids = line_ids(in, j->tokenizer, j->config.V, count), before, after;
     if (!ids) return NULL;
-    const int most = reward_max_tokens(&j->config), empty = empty_text_id(j->tokenizer);
+    const int most = judge_limit(&j->config, j->tokenizer), empty = empty_text_id(j->tokenizer);
     tokenizer_template(j->tokenizer, &before, &after);
     if (!*count && empty >= 0) ids[(*count)++] = empty;
     *cut = *count > most ? *count - most : 0;
@@ -638,12 +656,13 @@ static void score_line(Judge *j, Input *in, const int *ids, int count, int cut) 
 
 static int run_score(int argc, char **argv) {
     const char *positional[2] = { NULL, NULL };
-    int as_ids, jsonl, count;
+    int as_ids, jsonl, plain, count;
     QuantOptions quant = { 0 };
     Option option[] = {
         { "ids", OPT_FLAG, &as_ids, NULL, 0, 0, NULL,
           "lines are ids separated by spaces; nothing is added to them" },
         JSONL_OPTION(jsonl),
+        NO_SPECIAL_OPTION(plain),
         COMPUTE_OPTION(quant),
     };
     Program program = { "run score", "REWARD [FILE] [options]",
@@ -657,7 +676,9 @@ static int run_score(int argc, char **argv) {
     Pool keep = cli_pool(), scratch = cli_pool();
     Judge j;
     if (given < 1) usage_error("which reward model?", "run score REWARD [FILE]");
-    judge_open(&j, positional[0], quant.compute, !as_ids, &keep);
+    plain_check(plain, as_ids);
+    judge_open(&j, positional[0], quant.compute, &keep);
+    if (!as_ids) j.tokenizer = need_tokenizer(positional[0], NULL, j.config.V, plain, &keep);
     Input in = input_open(positional[1], jsonl, as_ids, 0, &keep, &scratch);
     while (input_next(&in)) {
         int cut = 0;
@@ -753,7 +774,7 @@ static Sequence sequence_open(Policy *p, int longest, int T, Pool *pool) {
 
 typedef struct {
     const char *adapter, *prompt;
-    int as_ids, jsonl, n, context, greedy, top_k, ignore_eos;
+    int as_ids, jsonl, plain, n, context, greedy, top_k, ignore_eos;
     double temperature, top_p;
     uint64_t seed;
     QuantOptions quant;
@@ -828,6 +849,7 @@ static int run_generate(int argc, char **argv) {
           "read prompts as ids, and write the ids of prompt and new text" },
         { "jsonl", OPT_FLAG, &g.jsonl, NULL, 0, 0, NULL,
           "lines are {\"prompt\": ...} or {\"text\": ...}, so that a prompt may hold line breaks" },
+        NO_SPECIAL_OPTION(g.plain),
         { "ignore-eos", OPT_FLAG, &g.ignore_eos, NULL, 0, 0, NULL, "do not stop at the end-of-text token" },
         QUANT_OPTIONS(g.quant, NF4_HELP),
         COMPUTE_OPTION(g.quant),
@@ -842,12 +864,13 @@ static int run_generate(int argc, char **argv) {
     Error err = { 0 };
     Policy p = { 0 };
     if (given < 1) usage_error("which model?", "run generate MODEL --prompt TEXT");
+    plain_check(g.plain, g.as_ids);
     adapter_as_model(&positional[0], &g.adapter, ADAPTER_ADVICE, &keep);
     quant_options_check(&program, &g.quant, NULL, NULL, 0);
     if (g.prompt && (given > 1 || g.jsonl))
         usage_error("--prompt or a file of prompts, not both", given > 1 ? positional[1] : "--jsonl");
     must(config_load(&p.config, weights_folder(positional[0], g.adapter), &keep, &err), &err, model_hint);
-    if (!g.as_ids) p.tokenizer = need_tokenizer(positional[0], g.adapter, p.config.V, &keep);
+    if (!g.as_ids) p.tokenizer = need_tokenizer(positional[0], g.adapter, p.config.V, g.plain, &keep);
     Input in = { .path = "--prompt", .text = g.prompt, .scratch = &scratch };
     if (!g.prompt) in = input_open(positional[1], g.jsonl, g.as_ids, 1, &keep, &scratch);
     else { in.n = strlen(g.prompt); ids = line_ids(&in, p.tokenizer, p.config.V, &count); }
@@ -894,6 +917,7 @@ static void chat_flush(Chat *c) {
     if (!c->segment.length) return;
     require(tokenizer_encode_plain(c->p->tokenizer, (const char *)c->segment.data, c->segment.length, first,
                                    c->pool, &ids, &count), "out of memory", "tokenizer", 0, 0, NULL);
+    need_rows(c->p->tokenizer, ids, count, c->p->config.V, "model");
     chat_push(c, ids, count);
     c->segment.length = 0;
 }
@@ -903,7 +927,7 @@ static void chat_flush(Chat *c) {
 static void chat_marker(Chat *c, const char *marker) {
     int id = marker ? tokenizer_find(c->p->tokenizer, marker, strlen(marker)) : -1;
     if (!marker) return;
-    if (id < 0) { buffer_text(&c->segment, marker); return; }
+    if (id < 0 || id >= c->p->config.V) { buffer_text(&c->segment, marker); return; }
     chat_flush(c);
     chat_push(c, &id, 1);
 }
@@ -1093,7 +1117,7 @@ static int run_chat(int argc, char **argv) {
     const char *folder = weights_folder(positional[0], o.adapter);
     c.T = context_length(o.context, folder, &keep);
     must(config_load(&p.config, folder, &keep, &err), &err, NULL);
-    Tokenizer *t = p.tokenizer = need_tokenizer(positional[0], o.adapter, p.config.V, &keep);
+    Tokenizer *t = p.tokenizer = need_tokenizer(positional[0], o.adapter, p.config.V, 0, &keep);
     /* the option's first choice is auto, the others are the CHAT_ constants */
     c.how = chat_template(o.template ? o.template - 1 : find_template(t, positional[0], &keep));
     const WeightTypes types = choose_types(&program, &o.quant, positional[0], o.adapter, &keep);

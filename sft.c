@@ -22,6 +22,7 @@ enum { WALK_MAX = 100000000 };              /* most sequences of all --epochs to
 static struct {
     const char *policy, *tokenizer, *out, *fallback;
     int dim, layers, heads, kv_heads, ffn, positions, tied;
+    int no_special;
     int context, head_only, no_eos, learn, tokens, micro_tokens, epochs, steps, eval_every, eval_documents,
         save_every, force;
     int dtype, shard_mb, dry_run;
@@ -111,6 +112,7 @@ static void add_document(Trainer *t, Set *s, const Document *d, int kind, Pool *
     memcpy(kept + n, ids, (size_t)count * sizeof *kept);
     n += count;
     if (!o.no_eos && eos >= 0) kept[n++] = eos;
+    need_rows(t->tokenizer, kept, n, t->config.V, "policy");
     for (int from = 0; from + 1 < n; from += o.context - 1) {
         int length = n - from < o.context ? n - from : o.context, first = learn - from < 1 ? 1 : learn - from;
         if (first < length) set_add(s, kept + from, length, first, &t->keep);
@@ -355,6 +357,7 @@ static void read_policy(Trainer *t, const Program *program) {
         usage_error("training from scratch needs --tokenizer (prep tokenizer makes one), else give --policy",
                     NULL);
     t->tokenizer = open_policy(&t->config, o.policy, o.tokenizer, &t->keep);
+    if (o.no_special) tokenizer_split_special(t->tokenizer);
     t->types.compute = o.quant.compute;
     if (o.policy) quant_options_types(&t->types, program, &o.quant, o.policy, !o.lora.rank, &t->keep);
     else scratch_config(t);
@@ -506,6 +509,7 @@ static Option options[] = {
       "start from this Hugging Face folder; without it, from scratch" },
     { "tokenizer", OPT_TEXT, &o.tokenizer, NULL, 0, 0, NULL,
       "tokenizer.model, or a folder that has a tokenizer (default: --policy's)" },
+    NO_SPECIAL_OPTION(o.no_special),
     { "dim", OPT_INT, &o.dim, "128", 2, 1e6, NULL, "from scratch: model width C" },
     { "layers", OPT_INT, &o.layers, "4", 1, 1000, NULL, "from scratch: layers L" },
     { "heads", OPT_INT, &o.heads, "4", 1, 1000, NULL, "from scratch: attention heads H" },

@@ -176,19 +176,13 @@ void weights_merge(const Tensor *to, const Tensor *from, int tensors, const Lora
 
 /* ---- opening a folder ---- */
 
-/* Opens a tokenizer; dies if it has more ids than the model (V; 0: there is no model
- * yet). whose: "policy" or "judge". */
+/* Opens a tokenizer for a model of V ids (0: there is no model yet). whose: "policy" or "judge". */
 static Tokenizer *tokenizer_for(const char *path, int V, const char *whose, const char *hint, Pool *pool) {
     Error err = { 0 };
-    char what[80], other[80];
     Tokenizer *t = tokenizer_open(path, pool, &err);
     if (!t) die(&err, hint);
-    if (!V || tokenizer_size(t) <= V) return t;
-    snprintf(what, sizeof what, "the tokenizer has more ids than the %s", whose);
-    snprintf(other, sizeof other, "the tokenizer that the %s was trained with", whose);
-    fail(&err, E_SHAPE, what, path, tokenizer_size(t), V);
-    die(&err, other);
-    return NULL;
+    if (V) check_rows(t, V, whose);
+    return t;
 }
 
 void open_config(ModelConfig *c, const char *folder, const char *hint, Pool *pool) {
@@ -338,6 +332,42 @@ int label_need(const RewardConfig *c, const char *wanted, const char *option) {
          wanted ? wanted : names, 0, 0);
     die(&err, hint);
     return -1;
+}
+
+int judge_limit(const RewardConfig *c, const Tokenizer *t) {
+    const int most = reward_max_tokens(c), own = tokenizer_max_length(t);
+    return own > 2 && own < most ? own : most;
+}
+
+const char resized_model[] =
+    "a model whose embedding was resized for this token, or the model's own tokenizer";
+
+int first_beyond(const int *ids, int count, int V) {
+    int i = 0;
+    while (i < count && ids[i] < V) i++;
+    return i < count ? i : -1;
+}
+
+void need_rows(const Tokenizer *t, const int *ids, int count, int V, const char *whose) {
+    const int i = first_beyond(ids, count, V);
+    Error err = { 0 };
+    char what[80];
+    if (i < 0) return;
+    snprintf(what, sizeof what, "the %s has no embedding for a token of a text", whose);
+    fail(&err, E_RANGE, what, tokenizer_piece(t, ids[i], NULL), ids[i], V - 1);
+    die(&err, resized_model);
+}
+
+void check_rows(const Tokenizer *t, int V, const char *whose) {
+    const SpecialIds special = tokenizer_specials(t);
+    int before, after;
+    if (tokenizer_size(t) <= V) return;
+    tokenizer_template(t, &before, &after);
+    need_rows(t, &special.bos, before, V, whose);
+    need_rows(t, &special.eos, after, V, whose);
+    fflush(stdout);
+    fprintf(stderr, "the tokenizer has %d ids, the %s %d: a text that needs one of the others is refused\n",
+            tokenizer_size(t), whose, V);
 }
 
 int empty_text_id(const Tokenizer *t) {

@@ -222,6 +222,50 @@ echo "run score: the last 14 tokens of a text were cut off, since the judge read
 same "score: and says so" "$work/err" "$work/want"
 if [ "$(grep -c tokens_cut "$work/got")" = 1 ]; then ok "score: only of that text"; else bad "score: only of that text"; fi
 
+# ---- a tokenizer with more ids than the model: <new> is added, and the models' embeddings are as they were ----
+bin=${RUN:-}\ ${BIN:-.}
+for kind in policy reward; do
+    cp -r data/$kind "$work/more-$kind" && chmod -R u+w "$work/more-$kind"
+    echo '{"<new>": 2048}' > "$work/more-$kind/added_tokens.json"
+    echo '{"mask_token": "<new>", "model_max_length": 20}' > "$work/more-$kind/special_tokens_map.json"
+done
+printf 'a film\n' > "$work/plain"; printf 'a <new> film\n' > "$work/new"
+$run logprobs data/policy "$work/plain" > "$work/want"; $run logprobs "$work/more-policy" "$work/plain" > "$work/got" 2> "$work/err"
+same "more ids: a text without the new token is read as before" "$work/got" "$work/want"
+if grep -q "2049 ids.*2048" "$work/err"; then ok "more ids: logprobs says so"; else bad "more ids: logprobs: $(cat "$work/err")"; fi
+$run logprobs "$work/more-policy" "$work/new" > "$work/got" 2> "$work/err"
+if [ $? = 1 ] && grep -q "<new>.*2048" "$work/err" && grep -q '"error"' "$work/got"; then ok "more ids: logprobs refuses the new token by name"; else bad "more ids: $(cat "$work/err")"; fi
+exits "more ids: generate refuses it" 1 $run generate "$work/more-policy" --prompt "a <new> film"
+$run score "$work/more-reward" "$work/new" > "$work/got" 2> "$work/err"
+if [ $? = 1 ] && grep -q '"error".*<new>' "$work/got"; then ok "more ids: score refuses it"; else bad "more ids: score refuses it: $(cat "$work/got")"; fi
+$run score data/reward "$work/new" --no-special > "$work/want"; $run score "$work/more-reward" "$work/new" --no-special > "$work/got" 2> "$work/err"
+same "more ids: --no-special reads its letters" "$work/got" "$work/want"
+for i in 1 2 3 4 5 6 7 8 9 10 11 12; do printf '{"text": "a <new> film %s"}\n' $i; done > "$work/new.jsonl"
+if $bin/prep data "$work/new.jsonl" --out "$work/new.bin" > "$work/out" 2>&1; then
+    $bin/sft "$work/new.bin" --policy "$work/more-policy" --steps 1 --out "$work/more-sft" > "$work/out" 2> "$work/err"
+    if [ $? = 1 ] && grep -q "<new>.*2048" "$work/err"; then ok "more ids: sft refuses it"; else bad "more ids: sft: $(tail -n 2 "$work/err")"; fi
+    if $bin/sft "$work/new.bin" --policy "$work/more-policy" --steps 1 --no-special --out "$work/more-sft2" > "$work/out" 2>&1
+    then ok "more ids: sft --no-special"; else bad "more ids: sft --no-special: $(tail -n 2 "$work/out")"; fi
+else bad "more ids: prep data: $(cat "$work/out")"; fi
+
+# ---- special tokens in texts; a tokenizer.json that asks for something unknown ----
+printf 'a</s>\n' > "$work/text"
+for kind in policy reward; do
+    if $run tokenize data/$kind "$work/text" | grep -q ' 2$' && ! $run tokenize data/$kind "$work/text" --no-special | grep -q ' 2$'
+    then ok "tokenize $kind: </s> in a text, and --no-special"; else bad "tokenize $kind: </s> in a text"; fi
+done
+exits "tokenize: --no-special with --decode" 2 $run tokenize data/policy --decode --no-special
+exits "score: --no-special with --ids" 2 $run score data/reward --ids --no-special
+cp -r data/reward "$work/odd" && chmod -R u+w "$work/odd"
+echo '{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}, "pre_tokenizer": {"type": "Odd"}}' > "$work/odd/tokenizer.json"
+exits "tokenize: an unknown tokenizer.json is refused, whatever is beside it" 1 $run tokenize "$work/odd" "$work/text"
+if grep -q "tokenizer.json.*Odd" "$work/err"; then ok "tokenize: and what it asks for is named"; else bad "tokenize: $(cat "$work/err")"; fi
+# model_max_length cuts what a judge reads
+cp -r data/reward "$work/short" && chmod -R u+w "$work/short"
+sed -i 's/"model_max_length": 128/"model_max_length": 20/' "$work/short/tokenizer_config.json" 2> /dev/null
+awk 'BEGIN { for (i = 0; i < 30; i++) printf " and"; print "" }' | $run score "$work/short" > "$work/got" 2> "$work/err"
+if grep -q '"tokens_cut": 12' "$work/got"; then ok "score: model_max_length"; else bad "score: model_max_length: $(cat "$work/got")"; fi
+
 # ---- a policy with more ids than its tokenizer (a padded vocabulary): 2048 ids, of which the tokenizer has 512 ----
 pad=$work/padded bin=${RUN:-}\ ${BIN:-.}
 if [ -f data/imdb.bin ] && $bin/prep tokenizer data/imdb.bin --vocab 512 --out "$pad" > "$work/out" 2>&1; then
