@@ -755,6 +755,7 @@ static size_t generate_bytes(const Policy *p, Sequence seq, Cache kv) {
 /* Writes the tokens of one sequence; ends the program if that fails. */
 static void write_tokens(Policy *p, const Writing *w, Sequence *s) {
     const int code = model_generate(&p->model, w, s, 1, &p->kv, &p->ws);
+    if (code && w->on_token) putchar('\n');         /* the message begins after the text that is printed */
     require(code, code == E_NUMBER ? no_number : "the model's forward failed", "", 0, 0,
             damaged_model);
 }

@@ -510,6 +510,10 @@ names "generate: an adapter" "tensor .*layers.1.self_attn.v_proj.lora_A.weight h
 damage $model model.safetensors lm_head.weight $huge$huge$huge$huge
 names "generate: a logit" "a logit is a NaN or an infinity" $run generate "$work/damaged" "$work/line" --ids -n 4 --ignore-eos
 one_bad "logprobs: a logit" "a logit is a NaN or an infinity" $run logprobs "$work/damaged" "$work/line" --ids
+damage data/policy model.safetensors model.norm.weight "$(awk 'BEGIN { while (i++ < 128) printf "\\377\\173" }')"
+$run generate "$work/damaged" --compute f16 --prompt "The film" > "$work/got" 2> "$work/err"
+if [ $? = 1 ] && [ "$(cat "$work/got")" = "The film" ] && [ "$(wc -l < "$work/got")" = 1 ] && grep -q "try: --compute f32" "$work/err"
+then ok "generate: a text that ends with an error ends its line"; else bad "generate: a text that ends with an error"; fi
 damage $golden/roberta model.safetensors classifier.out_proj.bias $nan
 names "score: a NaN" "tensor classifier.out_proj.bias has a NaN" $run score "$work/damaged" "$work/line" --ids
 damage $golden/roberta model.safetensors classifier.out_proj.weight $huge$huge$huge$huge
