@@ -57,8 +57,9 @@ LEVELS   = core fast/threads | \
            lora checkpoint | \
            stack | \
            model reward | \
+           terminal | \
            cli | \
-           folder | \
+           options folder | \
            train report html
 LIBRARY  = $(filter-out | $(if $(ALONE),fast/%),$(subst |, | ,$(LEVELS)))
 PROGRAMS = ppo sft rm run prep

@@ -225,10 +225,12 @@ int threads_max(void);          /* returns OpenMP's number of threads; 1 without
  * another such loop, or while other processes use a processor. A unit of work is about 0.1 ns. */
 int threads_for(double work);
 int thread_index(void);         /* returns 0 .. threads_max()-1 inside a shared loop */
+void threads_limit(int threads);    /* makes threads_max return this number; only before a loop */
 #else                           /* `make PLAIN=1` builds without fast/ */
 static inline int threads_max(void) { return 1; }
 static inline int threads_for(double work) { (void)work; return 1; }
 static inline int thread_index(void) { return 0; }
+static inline void threads_limit(int threads) { (void)threads; }
 #endif
 /* IN_PARTS(work, n, call) splits n things into parts, one for each thread, and makes `call` for
  * each part, which is the things `from` .. to-1 (size_t). PARALLEL_FOR(work) lets threads share the
@@ -261,8 +263,12 @@ static inline int thread_index(void) { return 0; }
 #ifndef PLAIN
 int fast_use(const char *name);
 const char *fast_name(int i);   /* returns the i-th name, except "exact"; NULL past the end */
+int fast_here(int i);           /* returns 1 if this machine can run the i-th */
+const char *fast_chosen(void);  /* returns the name of the kernel that runs */
 #else                           /* `make PLAIN=1` builds without fast/ */
 static inline const char *fast_name(int i) { return i == 0 ? "definition" : NULL; }
+static inline int fast_here(int i) { return i == 0; }
+static inline const char *fast_chosen(void) { return "definition"; }
 static inline int fast_use(const char *name) {
     int here = !name || !*name || !strcmp(name, "definition") || !strcmp(name, "exact");
     return here ? OK : E_UNSUPPORTED;

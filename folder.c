@@ -309,10 +309,10 @@ void out_room(const char *out, uint64_t bytes, int dry_run) {
     const size_t n = strlen(out) < sizeof folder ? existing_part(out) : 0;
     memcpy(folder, out, n);
     strcpy(folder + n, n ? "" : ".");
-    cli_bill("written to the disk", (size_t)bytes);
+    print_bytes("written to the disk", (size_t)bytes);
     if (folder_room(folder, &room) != OK || room >= bytes) return;
-    cli_bytes(wanted, (size_t)bytes);
-    cli_bytes(free_bytes, (size_t)room);
+    readable_bytes(wanted, (size_t)bytes);
+    readable_bytes(free_bytes, (size_t)room);
     snprintf(text, sizeof text, "too little room on the disk: %s free, %s needed", free_bytes, wanted);
     fail(&err, E_WRITE, text, folder, 0, 0);
     if (dry_run) cli_warn(&err, hint);

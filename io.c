@@ -802,11 +802,11 @@ static int check_document(const Document *doc, uint64_t i, int kind, int labels,
                           Error *err) {
     int t;
     if (doc->label < -1 || doc->label >= labels)
-        return fail_document(err, E_RANGE, "label outside the list of labels (wanted: the last one)", i, path,
-                             doc->label, labels - 1);
+        return fail_document(err, E_RANGE, "label outside the list of labels", i, path, doc->label,
+                             doc->label < -1 ? -1 : labels - 1);
     if (doc->split != 0 && doc->split != 1)
         return fail_document(err, E_RANGE, "split is neither 0 (train) nor 1 (held out)", i, path,
-                             doc->split, 1);
+                             doc->split, doc->split < 0 ? 0 : 1);
     for (t = 0; t < dataset_texts(kind); t++)
         if (doc->length[t] && !valid_utf8(doc->text[t], doc->length[t]))
             return fail_document(err, E_FORMAT, "text is not valid UTF-8", i, path, 0, 0);
@@ -829,8 +829,7 @@ static int read_header(Dataset *d, Reader *r, const char *path, Pool *pool, Erro
     if (version != DATASET_VERSION)
         return fail(err, E_UNSUPPORTED, "dataset of another version", path, version, DATASET_VERSION);
     if (kind < DATA_TEXT || kind > DATA_PROMPTS)
-        return fail(err, E_UNSUPPORTED, "unknown kind of dataset (1 text, 2 pairs, 3 prompts)", path, kind,
-                    DATA_PROMPTS);
+        return fail(err, E_UNSUPPORTED, "unknown kind of dataset (1 text, 2 pairs, 3 prompts)", path, 0, 0);
     if (labels > INT_MAX || labels > (uint64_t)(r->end - r->at) / 2)
         return fail(err, E_TRUNCATED, "more label names announced than the file can hold", path, labels,
                     (r->end - r->at) / 2);
@@ -916,7 +915,8 @@ static int check_dataset(const Dataset *d, const char *path, Error *err) {
     uint64_t i;
     int code = OK, k;
     if (d->kind < DATA_TEXT || d->kind > DATA_PROMPTS)
-        return fail(err, E_ARGUMENT, "unknown kind of dataset", path, d->kind, DATA_PROMPTS);
+        return fail(err, E_ARGUMENT, "unknown kind of dataset", path, d->kind,
+                    d->kind < DATA_TEXT ? DATA_TEXT : DATA_PROMPTS);
     if (d->labels < 0) return fail(err, E_ARGUMENT, "negative number of labels", path, d->labels, 0);
     for (k = 0; k < d->labels && code == OK; k++)
         code = check_label(d->label[k], strlen(d->label[k]), k, path, err);

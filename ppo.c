@@ -294,6 +294,7 @@ static void no_query(Work *w, int shortest) {
  * the count if it is less than that; dies if it is 0, so that no later step can lack a query. */
 static void check_queries(const Models *m, Work *w, const Queue *q) {
     int good = 0, shortest = 0;
+    char number[64];
     for (int i = 0; i < q->count && good < o.batch_size; i++) {
         int tokens;
         good += query_of(m, w, &w->data.document[q->document[i]], o.query_max, NULL, &tokens) > 0;
@@ -301,9 +302,9 @@ static void check_queries(const Models *m, Work *w, const Queue *q) {
     }
     if (!good) no_query(w, shortest);
     if (good < o.batch_size)
-        printf("only %d of %d training documents %s\n", good, q->count,
-               w->data.kind == DATA_PROMPTS ? "have prompts of at most --query-max tokens"
-                                            : "are longer than --query-max tokens");
+        say("only %d of %s %s", good, counted(number, (size_t)q->count, "training document"),
+            w->data.kind == DATA_PROMPTS ? "have prompts of at most --query-max tokens"
+                                         : "are longer than --query-max tokens");
 }
 
 /* Prepares sequence b of x for sampling. Its query of `prompt` tokens is already in x->token; up to
@@ -797,8 +798,8 @@ static void log_step(const Progress *p, const Models *m, Work *work, double kl) 
     log_number(&l, "ppo/val/mean", value.mean);
     log_number(&l, "ppo/val/var", value.std * value.std);
     log_number(&l, "ppo/val/var_explained", variance > 0 ? 1 - s.value_error / variance : 0);
-    log_number(&l, "ppo/grad_norm", now->updates ? now->grad_norm / now->updates : 0);
-    log_number(&l, "ppo/learning_rate", learning_rate(o.lr_anneal, o.lr, 0, p->step, o.steps));
+    log_number(&l, "grad_norm", now->updates ? now->grad_norm / now->updates : 0);
+    log_number(&l, "learning_rate", learning_rate(o.lr_anneal, o.lr, 0, p->step, o.steps));
     log_integer(&l, "ppo/epochs", now->epochs);
     log_integer(&l, "ppo/updates_skipped", now->skipped);
     out_log(&work->out, &l);
@@ -817,8 +818,8 @@ static double log_time(const Progress *p, Work *w) {
         log_number(&l, name[i], w->now.seconds[i]);
         total += w->now.seconds[i];
     }
-    log_number(&l, "time/ppo/total", total);
-    log_number(&l, "time/tokens_per_second", total > 0 ? w->rollout.P / total : 0);
+    log_number(&l, "seconds", total);
+    log_number(&l, "tokens_per_second", total > 0 ? w->rollout.P / total : 0);
     out_log(&w->out, &l);
     return total;
 }
@@ -830,8 +831,8 @@ static void show_progress(Progress *p, const Work *w, double reward, double kl, 
     if (p->step > HISTORY) memmove(p->history, p->history + 1, (HISTORY - 1) * sizeof *p->history);
     p->history[shown - 1] = reward;
     sparkline(bars, sizeof bars, p->history, shown, HISTORY);
-    snprintf(line, sizeof line, "reward %+.3f %s  KL %.2f  coef %.4f  clip %.3f  %.0f tokens/s", reward,
-             bars, kl, p->kl.coef, stats->tokens > 0 ? stats->clip_fraction / stats->tokens : 0,
+    snprintf(line, sizeof line, "reward %+.3f  KL %.2f  %s  coef %.4f  clip %.3f  %.0f tokens/s", reward, kl,
+             bars, p->kl.coef, stats->tokens > 0 ? stats->clip_fraction / stats->tokens : 0,
              seconds > 0 ? w->rollout.P / seconds : 0);
     progress(line, p->step, o.steps, p->step == o.steps || cli_stopping());
 }
@@ -895,6 +896,7 @@ static void evaluation_begin(const Models *m, Work *w) {
     const int wanted = smaller(o.eval_queries, q.count);
     const size_t n = (size_t)wanted + 1;
     const char *what = "evaluation";
+    char number[2][64];
     e->token = pool_need(&w->pool, n * (size_t)m->T, sizeof(int), what);
     e->prompt = pool_need(&w->pool, n, sizeof(int), what);
     e->capacity = pool_need(&w->pool, n, sizeof(int), what);
@@ -915,8 +917,8 @@ static void evaluation_begin(const Models *m, Work *w) {
         if (!e->prompt[e->n]) break;
     }
     if (e->n < o.eval_queries)
-        printf("evaluation on %d queries, each of another document: that many of %d held-out documents "
-               "give one\n", e->n, q.count);
+        say("evaluation on %s: only so many of %s give one", counted(number[0], (size_t)e->n, "query"),
+            counted(number[1], (size_t)q.count, "held-out document"));
 }
 
 static int compare_hashes(const void *a, const void *b) {
@@ -1038,8 +1040,7 @@ static void train(Progress *p, const Models *m, Work *w) {
             evaluate(p, m, w, 1);
         pool_release(&w->pool, mark);
     }
-    if (!p->step || (w->out.saved != p->step && !(w->health.bad && w->out.saved)))
-        save_result(p->step, m, w, 1);
+    if (w->out.saved != p->step && !(w->health.bad && w->out.saved)) save_result(p->step, m, w, 1);
 }
 
 /* Sets gain and bias so that the scores before training have mean 0 and standard deviation 1. */
@@ -1049,13 +1050,14 @@ static void normalize_scores(Progress *p, Work *w, const Summary *before) {
                   "", 0, 0), &w->err, "leave --score-normalize out");
     p->gain = 1 / before->std;
     p->bias = -before->mean / before->std;
-    printf("score = %.6g * reward %+.6g\n", p->gain, p->bias);
+    say("score = %.6g * reward %+.6g", p->gain, p->bias);
 }
 
 /* Evaluates, trains, evaluates again, and prints the result. Both evaluations use the same queries
  * and the same random numbers. */
 static void run_all(Progress *p, const Models *m, Work *w) {
     const double begin = wall_clock();
+    char time[32], count[64];
     p->gain = 1;
     p->moments.std = p->moments.var = 1;
     p->moments.count = 1e-24;
@@ -1070,8 +1072,8 @@ static void run_all(Progress *p, const Models *m, Work *w) {
         evaluate(p, m, w, 0);
         Summary before = summarise(w->eval.score[0], w->eval.n, w->eval.scratch);
         if (o.score_normalize) normalize_scores(p, w, &before);
-        printf("before: mean reward %.4f, median %.4f on %d held-out queries\n", before.mean, before.median,
-               w->eval.n);
+        say("before: mean reward %.4f, median %.4f on %s", before.mean, before.median,
+            counted(count, (size_t)w->eval.n, "held-out query"));
     }
     train(p, m, w);
     if (w->eval.n && !cli_stopping()) {
@@ -1079,11 +1081,13 @@ static void run_all(Progress *p, const Models *m, Work *w) {
         write_samples(w);
         if (p->step) check_health(w);
     }
-    if (cli_stopping())
-        printf("stopped: what is saved is the state after step %d; no evaluation after\n", p->step);
+    if (cli_stopping() && p->step)
+        say("stopped: what is saved is the state after step %d; no evaluation after", p->step);
     if (!w->out.lost) report_run(w->out.path, o.show, &w->pool);
-    printf("  %d steps in %.1f seconds; %s in %s\n", p->step, wall_clock() - begin,
-           m->adapter ? "adapter and value head" : "model, tokenizer and value head", w->out.where);
+    readable_time(time, wall_clock() - begin);
+    if (p->step) say("  %s in %s; %s in %s", counted(count, (size_t)p->step, "step"), time,
+                     m->adapter ? "adapter and value head" : "model, tokenizer and value head", w->out.where);
+    else run_without_steps(&w->out);
     if (!cli_stopping()) health_end(&w->health, &w->out, SMALLER_MOVES);
 }
 
@@ -1178,7 +1182,7 @@ static void carve(void *run, Arena *a, Bill *bill) {
     bill_part(bill, "keys and values", a);
     saved_carve(&w->saved, &m->config.stack, o.mini_batch_size * (m->T - 1),
                 o.mini_batch_size * o.response_max, o.quant.recompute, a);
-    bill_part(bill, "activations saved for backward", a);
+    bill_part(bill, "activations for backward", a);
     batch_carve(&w->batch, m, a);
     rollout_carve(&w->rollout, m->T, a);
     bill_part(bill, "rollout and mini-batch", a);
@@ -1321,36 +1325,35 @@ static void check_responses(const Models *m, Work *w, const Queue *q) {
     die(&w->err, hint);
 }
 
-/* Prints the preset, the models, the reward and the share of trained parameters. */
-static void say_what(const Models *m, const Work *w, const Queue *training, const char *data,
-                     const char *preset) {
+/* Prints the models, the reward and the share of trained parameters. */
+static void say_what(const Models *m, const Work *w, const Queue *training, const char *data) {
     const StackKind *c = &m->config.stack, *j = &m->judge_config.stack;
     const size_t trainable = tensor_values(m->trained, m->trained_all, 1);
     const size_t frozen = m->adapter ? tensor_values(m->policy.tensor, m->policy.tensors, 0) : 0;
-    char number[2][32];
-    printf("preset %s, seed %llu\n", preset, (unsigned long long)o.seed);
-    printf("data %s: %s documents, %s held out\n", data, with_commas(number[0], (size_t)w->data.count),
-           with_commas(number[1], (size_t)w->data.count - (size_t)training->count));
-    printf("policy %s: Llama, C %d, L %d, H %d, K %d, F %d, V %d\n", o.policy, c->C, c->L, c->H, c->K, c->F,
-           m->config.V);
+    const size_t held = (size_t)w->data.count - (size_t)training->count;
+    char number[64], range[2][32];
+    say("data %s: %s, %s held out; seed %llu", data, counted(number, (size_t)w->data.count, "document"),
+        with_commas(range[0], held), (unsigned long long)o.seed);
+    say("policy %s: Llama, C %d, L %d, H %d, K %d, F %d, V %d", o.policy, c->C, c->L, c->H, c->K, c->F,
+        m->config.V);
     print_types(m->adapter ? "frozen weights" : "weights", &m->types);
-    if (o.reward_text) printf("reward = number of '%s' in the response\n", o.reward_text);
+    if (o.reward_text) say("reward = number of '%s' in the response", o.reward_text);
     else {
-        with_commas(number[0], tensor_values(m->judge.tensor, m->judge.tensors, 0));
-        printf("judge %s: RoBERTa, C %d, L %d, H %d, F %d, V %d, %s parameters\n", o.reward, j->C, j->L,
-               j->H, j->F, m->judge_config.V, number[0]);
+        const char *read = o.score == SCORE_BOTH ? "query + response" : "the response alone";
+        with_commas(range[0], tensor_values(m->judge.tensor, m->judge.tensors, 0));
+        say("judge %s: RoBERTa, C %d, L %d, H %d, F %d, V %d, %s parameters", o.reward, j->C, j->L, j->H,
+            j->F, m->judge_config.V, range[0]);
         if (m->judge_types.layers != F32) print_types("judge's weights", &m->judge_types);
-        if (m->judge_config.labels == 1) printf("reward = the judge's logit");
-        else printf("reward = logit of '%s'", m->judge_config.label[m->label]);
-        printf(" for %s\n", o.score == SCORE_BOTH ? "query + response" : "the response alone");
+        if (m->judge_config.labels == 1) say("reward = the judge's logit for %s", read);
+        else say("reward = logit of '%s' for %s", m->judge_config.label[m->label], read);
     }
-    if (!m->adapter) printf("training all weights; the reference is a frozen copy\n");
-    else printf("training a LoRA adapter (r %d, alpha %g, %s); the reference is %s\n", m->lora.config.R,
-                (double)m->lora.config.alpha, m->lora.config.targets,
-                o.adapter ? "a frozen copy of the adapter it starts from" : "the policy without it");
+    if (!m->adapter) say("training all weights; the reference is a frozen copy");
+    else say("training a LoRA adapter (r %d, alpha %g, %s); the reference is %s", m->lora.config.R,
+             (double)m->lora.config.alpha, m->lora.config.targets,
+             o.adapter ? "a frozen copy of the adapter it starts from" : "the policy without it");
     print_trainable(trainable, frozen + tensor_values(m->trained, m->trained_all, 0));
-    printf("queries of %d to %d tokens%s, responses of up to %d to %d\n", o.query_min, o.query_max,
-           m->bos >= 0 ? " after <s>" : "", o.response_min, o.response_max);
+    say("queries of %s tokens%s, responses of up to %s", from_to(range[0], o.query_min, o.query_max),
+        m->bos >= 0 ? " after <s>" : "", from_to(range[1], o.response_min, o.response_max));
 }
 
 /* Loads all weights. keep_head 1: the value head starts as --value-init says, even if
@@ -1367,7 +1370,7 @@ static void load_weights(Models *m, Optimizer *optimizer, Pool *pool, int keep_h
     if (!keep_head) {
         const char *from = o.adapter && open_value_head(&m->head, o.adapter, pool) ? o.adapter
                          : open_value_head(&m->head, o.policy, pool) ? o.policy : NULL;
-        if (from) printf("value head from %s\n", from);
+        if (from) say("value head from %s", from);
     }
     if (!o.reward_text) open_weights(m->judge.tensor, m->judge.tensors, o.reward, "--reward", NULL, pool);
     optimizer_reset(optimizer);
@@ -1379,21 +1382,12 @@ static void run_begin(Work *w, const Program *p, const char *data) {
     out_open(&w->out, NULL, 0, o.out, "ppo");
     log_options(w->out.log, p, data, &w->pool);
     snprintf(w->samples, sizeof w->samples, "%s/samples.jsonl", w->out.path);
-    printf("run folder %s\n", w->out.path);
+    say("run folder %s", w->out.path);
     if (o.dump) must(file_write_all(o.dump, "", 0, &w->pool, &w->err), &w->err, "--dump-rollouts FILE");
 }
 
-/* Returns the name of the preset in use. Only the table of options knows it: it is read from their JSON. */
-static const char *preset_name(const Program *p, const char *usual, Pool *pool) {
-    Buffer b = { 0 };
-    b.pool = pool;
-    cli_options_json(p, &b);
-    const Json *settings = b.failed ? NULL : json_parse((const char *)b.data, b.length, pool, NULL);
-    return json_text(settings, "preset", usual);
-}
-
 /* Returns the exit code. */
-static int run(const Program *p, const char *data, const char *usual) {
+static int run(const Program *p, const char *data) {
     static Whole r;
     Models *m = &r.models;
     Work *w = &r.work;
@@ -1406,9 +1400,8 @@ static int run(const Program *p, const char *data, const char *usual) {
     prepare_judge(m, w, p);
     check_queries(m, w, &r.progress.queue);
     check_responses(m, w, &r.progress.queue);
-    const char *preset = preset_name(p, usual, &w->pool);
     memory_measure(&memory);
-    say_what(m, w, &r.progress.queue, data, preset);
+    say_what(m, w, &r.progress.queue, data);
     bill_add(&memory.bill, "data set, tokenizers, lists", w->pool.total);
     bill_add(&memory.bill, "the program itself", (size_t)4 << 20);      /* code, C library, stacks */
     bill_print(&memory.bill);
@@ -1443,17 +1436,18 @@ static Option options[] = {
       "no judge: the reward is how often this text occurs in the response (to try things)" },
     { "out", OPT_TEXT, &o.out, "runs", 0, 0, NULL, "folder for run folders" },
     FALLBACK_OPTION(o.fallback),
-    { "steps", OPT_INT, &o.steps, "157", COUNT(0), NULL, "PPO steps (batches of responses)" },
+    { "steps", OPT_INT, &o.steps, "157", COUNT(0), NULL,
+      "PPO steps (batches of responses; 0: evaluate, and train nothing)" },
     SEED_OPTION(o.seed, "0", "random seed of samples, queries, mini-batches and new weights"),
     DRY_RUN_OPTION(o.dry_run),
 
-    { "batch-size", OPT_INT, &o.batch_size, "128", COUNT(1), NULL, "responses per step" },
+    { "batch-size|batch", OPT_INT, &o.batch_size, "128", COUNT(1), NULL, "responses per step" },
     { "mini-batch-size", OPT_INT, &o.mini_batch_size, "128", COUNT(1), NULL,
       "responses per forward and backward pass" },
     { "gradient-accumulation-steps", OPT_INT, &o.accumulation, "1", COUNT(1), NULL,
       "mini-batches per update; the loss is the mean over all their tokens" },
     { "ppo-epochs", OPT_INT, &o.ppo_epochs, "4", COUNT(1), NULL, "passes over a step's responses" },
-    { "learning-rate", OPT_REAL, &o.lr, "1.41e-5", REAL(0), NULL, "Adam's learning rate" },
+    { "learning-rate|lr", OPT_REAL, &o.lr, "1.41e-5", REAL(0), NULL, "Adam's learning rate" },
     { "value-learning-rate", OPT_REAL, &o.value_lr, "0", REAL(0), NULL,
       "Adam's learning rate for the value head; 0: as --learning-rate" },
     { "lr-anneal", OPT_CHOICE, &o.lr_anneal, "none", 0, 0, "none|linear",
@@ -1463,10 +1457,11 @@ static Option options[] = {
       "Adam's epsilon (PyTorch's: 1e-8; OpenAI's code: 1e-5)" },
     { "adam-tf-style", OPT_FLAG, &o.adam_tf, NULL, 0, 0, NULL,
       "add eps before the bias correction, as TensorFlow 1 did" },
-    { "max-grad-norm", OPT_REAL, &o.max_grad_norm, "0", REAL(0), NULL,
+    { "max-grad-norm|clip", OPT_REAL, &o.max_grad_norm, "0", REAL(0), NULL,
       "scale gradients down to this norm, in every update; 0: never" },
 
-    { "init-kl-coef", OPT_REAL, &o.kl_coef, "0.2", REAL(0), NULL, "KL coefficient at the start" },
+    { "init-kl-coef|kl-coef|beta", OPT_REAL, &o.kl_coef, "0.2", REAL(0), NULL,
+      "KL coefficient at the start" },
     { "adap-kl-ctrl", OPT_FLAG, &o.adaptive, "yes", 0, 0, NULL,
       "adapt the coefficient to --target (off: --adap-kl-ctrl=no)" },
     { "target", OPT_REAL, &o.target, "6", REAL(1e-6), NULL,
@@ -1565,18 +1560,35 @@ static const char *const trl_classic[] = {
     "ratio-threshold", "10", "query-min", "2", "query-max", "7", "response-min", "4", "response-max", "15",
     "value-init", "pytorch", NULL };
 static const Preset presets[] = {
-    { "imdb-small", "tuned for the models in data/, which learn the task in about a minute", imdb_small },
-    { "trl-classic", "the hyper-parameters of TRL 0.11.4 and its gpt2-sentiment notebook", trl_classic },
+    { "imdb-small", "tuned for the models in data/, which learn the task in about a minute (the default for "
+      "data/policy)", imdb_small },
+    { "trl-classic", "the hyper-parameters of TRL 0.11.4 and its gpt2-sentiment notebook (the default for "
+      "any other --policy)", trl_classic },
 };
-static const Program program = {
-    "ppo", "DATA [--policy DIR] [--reward DIR] [--steps N] ...",
-    "Proximal policy optimisation of a language model against a judge. DATA is a dataset made by prep; "
-    "queries are the first tokens of its documents. The preset is imdb-small without --policy and "
-    "trl-classic with it.",
-    options, sizeof options / sizeof *options, presets, sizeof presets / sizeof *presets };
+static const Need needs[] = {
+    { "reward|label|score|reward-nf4|long-response", "!reward-text", "no judge is asked" },
+    { "target|horizon", "adap-kl-ctrl", "the coefficient stays as it is" },
+    { "target|horizon", "init-kl-coef", "a coefficient of 0 stays 0" },
+    { "target-kl", "early-stopping", NULL },
+    { "use-score-norm", "use-score-scaling", NULL },
+    { "score-normalize", "eval-queries", "the scores before training are those of the evaluation" },
+    { "eval-every|show", "eval-queries", "nothing is evaluated" },
+    { "cliprange-value|value-learning-rate", "vf-coef", "nothing is learned by the value head" },
+    { "lora-r|lora-alpha|lora-targets|lora-rslora", "!adapter", "the adapter's config has them" },
+    QUANT_NEEDS, LORA_NEEDS,
+    { NULL, NULL, NULL } };
 
-/* Refuses options that do not fit together. */
-static void check_options(const Program *p, const char *data) {
+static const char *usual_preset(const char **why) {
+    const int ours = file_same(o.policy, "data/policy");
+    *why = ours ? "for the policy in data/policy" : "for another --policy than data/policy";
+    return ours ? "imdb-small" : "trl-classic";
+}
+
+/* Refuses values that do not fit together. */
+static void check_options(const Program *p) {
+    static Pool names;                      /* keeps the names of an adapter's folders */
+    names = cli_pool();
+    adapter_as_model(&o.policy, &o.adapter, "--policy BASE --adapter ADAPTER", &names);
     static const char cut[] = "is refused: the loss would need log-probs of the cut distribution, and the "
                               "policy could never learn tokens that it may not sample";
     char message[200];
@@ -1589,18 +1601,8 @@ static void check_options(const Program *p, const char *data) {
     if (o.response_min > o.response_max) usage_error("--response-min is larger than", "--response-max");
     if ((long long)o.mini_batch_size * o.accumulation > o.batch_size)
         usage_error("--mini-batch-size times --gradient-accumulation-steps is larger than", "--batch-size");
-    if (o.score_norm && !o.score_scaling)
-        usage_error("--use-score-norm only works with", "--use-score-scaling");
-    if (o.score_normalize && !o.eval_queries)
-        usage_error("--score-normalize needs an evaluation before training:", "--eval-queries");
-    if (o.adapter)
-        cli_refuse(p, "lora-r|lora-alpha|lora-targets|lora-rslora",
-                   "--adapter's own config says its rank, alpha and targets: leave out");
     quant_options_check(p, &o.quant, &o.lora.rank, &o.lora.targets, o.adapter != NULL);
-    lora_options_check(p, &o.lora, o.lora.rank > 0 || o.adapter);
     if (o.reward_text && !o.reward_text[0]) usage_error("nothing to count", "--reward-text");
-    if (o.reward_text)
-        cli_refuse(p, "reward-nf4|long-response", "with --reward-text there is no judge: leave out");
     if ((long long)o.batch_size * ((long long)o.query_max + o.response_max + 1) > INT_MAX / 4)
         usage_error("too many tokens in a batch; one of these is too large",
                     "--batch-size, --query-max, --response-max");
@@ -1609,19 +1611,22 @@ static void check_options(const Program *p, const char *data) {
     if (o.adaptive && o.horizon <= 0.2 * o.batch_size)
         usage_error("one batch would take the KL coefficient to 0 or below it: a fifth of --batch-size "
                     "has to be less than", "--horizon");
-    const char *const input[] = { data, o.policy, o.reward_text ? NULL : o.reward, o.adapter, o.tokenizer };
-    if (o.dump) out_file_check("--dump-rollouts", o.dump, input, 5);
     o.chunk = smaller(o.chunk, o.batch_size);
 }
 
+static const Program program = {
+    .program = "ppo",
+    .usage = "DATA [--policy DIR] [--reward DIR] [--steps N] ...",
+    .about = "Proximal policy optimisation of a language model against a judge. DATA is a dataset made by "
+             "prep; queries are the first tokens of its documents.",
+    OPTIONS(options), PRESETS(presets), .need = needs, .usual = usual_preset, .check = check_options };
+
 int main(int argc, char **argv) {
-    const char *data = NULL, *usual;
-    cli_parse(&program, "imdb-small", argc, argv, &data, 1);
-    usual = cli_given(&program, "policy") ? "trl-classic" : "imdb-small";
-    if (!cli_parse(&program, usual, argc, argv, &data, 1)) usage_error("which dataset?", "data/imdb.bin");
-    Pool names = cli_pool();
-    adapter_as_model(&o.policy, &o.adapter, "--policy BASE --adapter ADAPTER", &names);
-    check_options(&program, data);
+    const char *data = NULL;
+    if (!cli_parse(&program, argc, argv, &data, 1)) usage_error("which dataset?", "data/imdb.bin");
+    const char *const input[] = { data, o.policy, o.reward_text ? NULL : o.reward, o.adapter, o.tokenizer };
+    if (o.dump) out_file_check("--dump-rollouts", o.dump, input, 5);
+    cli_say_preset();
     say_digits();
-    return run(&program, data, usual);
+    return run(&program, data);
 }

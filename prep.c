@@ -477,10 +477,12 @@ static int command_grammar(int argc, char **argv) {
         { "count", OPT_INT, &count, "20000", 1, 50000000, NULL, "number of documents" },
         { "seed", OPT_SEED, &seed, "1", 0, 0, NULL, "random seed" },
     };
-    static const Program program = { "prep grammar", "GRAMMAR.txt [--out FILE.bin] [--count N] [--seed N]",
-        "Expands a grammar into a labelled dataset (negative, positive). "
-        "The notation is explained at the top of data/grammar.txt.",
-        option, sizeof option / sizeof *option, NULL, 0 };
+    static const Program program = {
+        .program = "prep grammar",
+        .usage = "GRAMMAR.txt [--out FILE.bin] [--count N] [--seed N]",
+        .about = "Expands a grammar into a labelled dataset (negative, positive). "
+                 "The notation is explained at the top of data/grammar.txt.",
+        OPTIONS(option) };
     static Grammar grammar;
     static char negative[] = "negative", positive[] = "positive";
     static char *label[] = { negative, positive };
@@ -488,7 +490,7 @@ static int command_grammar(int argc, char **argv) {
     Dataset d = { DATA_TEXT, 2, 0, label, NULL };
     Buffer text = { &pool, NULL, 0, 0, 0 };
     uint64_t slots = 1024, *seen;
-    if (cli_parse(&program, NULL, argc, argv, path, 1) < 1) usage_error("a grammar is missing", NULL);
+    if (cli_parse(&program, argc, argv, path, 1) < 1) usage_error("a grammar is missing", NULL);
     out_file_check("--out", out, path, 1);
     while (slots < 2 * (uint64_t)count) slots *= 2;
     seen = take((size_t)slots, sizeof *seen);
@@ -1247,15 +1249,17 @@ static Option data_option[] = {
 };
 
 static int command_data(int argc, char **argv) {
-    static const Program program = { "prep data",
-        "INPUT ... --out FILE.bin [--format NAME] [--text FIELD] [--label FIELD] ...",
-        "Makes a dataset from JSONL, CSV, TSV, plain text (each line a document), an aclImdb folder, "
-        "preference pairs, or prompts with responses. "
-        "Several inputs become one dataset. 5 % of the texts are held out, by their hash.",
-        data_option, sizeof data_option / sizeof *data_option, NULL, 0 };
+    static const Program program = {
+        .program = "prep data",
+        .usage = "INPUT ... --out FILE.bin [--format NAME] [--text FIELD] [--label FIELD] ...",
+        .about =
+            "Makes a dataset from JSONL, CSV, TSV, plain text (each line a document), an aclImdb folder, "
+            "preference pairs, or prompts with responses. "
+            "Several inputs become one dataset. 5 % of the texts are held out, by their hash.",
+        OPTIONS(data_option) };
     static Collector c;
     const char *path[INPUTS_MAX];
-    int paths = cli_parse(&program, NULL, argc, argv, path, INPUTS_MAX);
+    int paths = cli_parse(&program, argc, argv, path, INPUTS_MAX);
     if (!paths) usage_error("an input is missing", NULL);
     if (!given.out) usage_error("a file to write is missing: give --out FILE.bin", NULL);
     if (given.text && (given.prompt || given.response || given.chosen || given.rejected))
@@ -1328,18 +1332,20 @@ static int command_tokenizer(int argc, char **argv) {
         { "out", OPT_TEXT, &out, NULL, 0, 0, NULL, "the folder to write" },
         FORCE_OPTION(force),
     };
-    static const Program program = { "prep tokenizer",
-        "DATA.bin --out DIR [--kind sentencepiece|bytelevel|unigram] [--vocab N]",
-        "Trains a tokenizer on the training documents of a dataset, and writes the files that Hugging Face "
-        "tools read.",
-        option, sizeof option / sizeof *option, NULL, 0 };
+    static const Program program = {
+        .program = "prep tokenizer",
+        .usage = "DATA.bin --out DIR [--kind sentencepiece|bytelevel|unigram] [--vocab N]",
+        .about =
+            "Trains a tokenizer on the training documents of a dataset, and writes the files that Hugging "
+            "Face tools read.",
+        OPTIONS(option) };
     const char *path[1];
     Error err = { 0 };
     Dataset d;
     TrainTexts texts = { &d, 0, 0 };
     TextSource source;
     Tokenizer *t;
-    if (cli_parse(&program, NULL, argc, argv, path, 1) < 1) usage_error("a dataset is missing", NULL);
+    if (cli_parse(&program, argc, argv, path, 1) < 1) usage_error("a dataset is missing", NULL);
     if (!out) usage_error("a folder to write is missing: give --out DIR", NULL);
     out_check(out, force, path, 1);
     must(dataset_read(&d, path[0], &pool, &err), &err, "make the dataset with prep grammar or prep data");
@@ -1365,15 +1371,17 @@ static int command_show(int argc, char **argv) {
         { "held-out", OPT_FLAG, &held_out, NULL, 0, 0, NULL,
           "print held-out documents instead of training documents" },
     };
-    static const Program program = { "prep show", "DATA.bin [-n N] [--held-out]",
-        "Prints what a dataset holds, and some of its documents.",
-        option, sizeof option / sizeof *option, NULL, 0 };
+    static const Program program = {
+        .program = "prep show",
+        .usage = "DATA.bin [-n N] [--held-out]",
+        .about = "Prints what a dataset holds, and some of its documents.",
+        OPTIONS(option) };
     static const char *const name[][2] = { { "", "" }, { "", "" }, { "chosen: ", "rejected: " },
                                            { "prompt: ", "response: " } };
     const char *path[1];
     Error err = { 0 };
     Dataset d;
-    if (cli_parse(&program, NULL, argc, argv, path, 1) < 1) usage_error("a dataset is missing", NULL);
+    if (cli_parse(&program, argc, argv, path, 1) < 1) usage_error("a dataset is missing", NULL);
     must(dataset_read(&d, path[0], &pool, &err), &err, "make the dataset with prep grammar or prep data");
     print_statistics(&d, path[0]);
     for (uint64_t i = 0; i < d.count && count > 0; i++) {
@@ -1430,15 +1438,18 @@ static int command_llama2c(int argc, char **argv) {
           "the model's tokenizer.model (or a folder with it), which is copied; tokenizer.bin is not needed" },
         { "dtype", OPT_CHOICE, &dtype, "f32", 0, 0, "f32|bf16|f16", "type of the numbers in the file" },
     };
-    static const Program program = { "prep llama2c", "FILE.bin --out DIR [--tokenizer tokenizer.model]",
-        "Makes a Hugging Face folder (config.json, generation_config.json, model.safetensors) from a "
-        "checkpoint of llama2.c: legacy, version 1 (float32) or version 2 (int8).",
-        option, sizeof option / sizeof *option, NULL, 0 };
+    static const Program program = {
+        .program = "prep llama2c",
+        .usage = "FILE.bin --out DIR [--tokenizer tokenizer.model]",
+        .about =
+            "Makes a Hugging Face folder (config.json, generation_config.json, model.safetensors) from a "
+            "checkpoint of llama2.c: legacy, version 1 (float32) or version 2 (int8).",
+        OPTIONS(option) };
     static const int type[] = { F32, BF16, F16 };
     Llama2c l;
     const char *path;
     Error err = { 0 };
-    if (cli_parse(&program, NULL, argc, argv, &path, 1) < 1) usage_error("a checkpoint is missing", NULL);
+    if (cli_parse(&program, argc, argv, &path, 1) < 1) usage_error("a checkpoint is missing", NULL);
     if (!out) usage_error("a folder to write is missing: give --out DIR", NULL);
     const char *const input[] = { path, tokenizer };
     out_check(out, force, input, 2);
@@ -1458,31 +1469,18 @@ static int command_llama2c(int argc, char **argv) {
 /* ================================================================================================ */
 
 int main(int argc, char **argv) {
-    static const struct { const char *name; int (*run)(int, char **); } command[] = {
-        { "grammar", command_grammar }, { "data", command_data }, { "tokenizer", command_tokenizer },
-        { "show", command_show }, { "llama2c", command_llama2c },
+    static const Command command[] = {
+        { "grammar", command_grammar, "expand a grammar into a labelled dataset" },
+        { "data", command_data, "make a dataset from JSONL, CSV, TSV, text, an aclImdb folder or "
+                                "preference pairs" },
+        { "tokenizer", command_tokenizer, "train a tokenizer on a dataset" },
+        { "show", command_show, "print what a dataset holds" },
+        { "llama2c", command_llama2c, "make a Hugging Face folder from a checkpoint of llama2.c" },
     };
-    static const Program program = { "prep", "COMMAND ... (each command has its own --help)",
-        "Makes datasets from texts, tokenizers from datasets, and Hugging Face folders from llama2.c's "
-        "checkpoints. Commands:\n"
-        "  grammar    expand a grammar into a labelled dataset\n"
-        "  data       make a dataset from JSONL, CSV, TSV, text, an aclImdb folder or preference pairs\n"
-        "  tokenizer  train a tokenizer on a dataset\n"
-        "  show       print what a dataset holds\n"
-        "  llama2c    make a Hugging Face folder from a checkpoint of llama2.c", NULL, 0, NULL, 0 };
-    const char *none[1];
-    int code;
     pool = cli_pool();
-    for (size_t k = 0; argc > 1 && k < sizeof command / sizeof *command; k++)
-        if (!strcmp(argv[1], command[k].name)) {
-            code = command[k].run(argc - 1, argv + 1);
-            if (fflush(stdout) || ferror(stdout))
-                stop_at(E_WRITE, "cannot write", "standard output", 0, NULL, NULL);
-            pool_free(&pool);
-            return code;
-        }
-    cli_parse(&program, NULL, argc, argv, none, argc > 1 ? 1 : 0);
-    if (argc > 1) usage_error("no such command (grammar, data, tokenizer, show, llama2c)", argv[1]);
-    usage_error("a command is missing (grammar, data, tokenizer, show, llama2c)", NULL);
-    return 2;
+    const int code = cli_command("prep", "Makes datasets from texts, tokenizers from datasets, and Hugging "
+                                 "Face folders from llama2.c's checkpoints.", command,
+                                 (int)(sizeof command / sizeof *command), argc, argv);
+    pool_free(&pool);
+    return code;
 }

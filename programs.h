@@ -1,15 +1,58 @@
-/* programs.h - what the programs share and the library does not use: cli.c, train.c, report.c, html.c. */
+/* programs.h - what the programs share and the library does not use: terminal.c, cli.c, options.c,
+ * train.c, report.c, html.c. */
 #ifndef PROGRAMS_H
 #define PROGRAMS_H
 
 #include "rlhf.h"
 
 /* ==============================================================================================
- * cli.c: options, help, messages, progress, signals, log lines
+ * terminal.c: lines that fit the terminal
  * ============================================================================================== */
+#ifdef __GNUC__
+#define LIKE_PRINTF __attribute__((format(printf, 1, 2)))
+#else
+#define LIKE_PRINTF
+#endif
+/* Returns 1 if standard output is a terminal that knows escape sequences. */
+int terminal_here(void);
+/* Returns how many columns a line may have: the variable COLUMNS, else those of the terminal that
+ * standard output is, else 80. */
+int terminal_width(void);
+void close_line(void);          /* ends a line of progress that is open; flushes standard output */
+/* Makes the program end with a message and exit code 1 if its output could not be written. */
+void watch_output(const char *program);
+/* Prints a line like printf, with a newline. In a terminal it is broken between words to fit. */
+void say(const char *format, ...) LIKE_PRINTF;
+/* Prints the words of text, the first at `column`, in lines of at most `width` columns; each new
+ * line begins at `indent`. Returns the column after the last word. */
+int print_wrapped(const char *text, int column, int indent, int width);
+int text_columns(const char *text, size_t n);   /* returns how many characters n bytes are */
+const char *with_commas(char out[32], size_t n);    /* writes 1,234,567 to out; returns out */
+/* Writes a number with its noun, "1 text", "1,200 texts", "3 queries"; returns out. */
+const char *counted(char out[64], size_t n, const char *noun);
+/* Writes "4 to 8", or "8" if both are equal; returns out. */
+const char *from_to(char out[32], long long least, long long most);
+void readable_bytes(char out[32], size_t bytes);    /* writes "640 B", "1.5 KB", "23.4 MB" */
+void readable_time(char out[32], double seconds);   /* writes "0.4 s", "0:42", "12:05", "3h07m" */
+void print_bytes(const char *part, size_t bytes);   /* prints one line of a bill */
+/* Prints text, `done` of `total` and the time left: in a terminal as one line that is updated,
+ * otherwise as plain lines. Two spaces separate the text's fields, the most important field first.
+ * last 1: the work is done. */
+void progress(const char *text, long long done, long long total, int last);
+/* Writes a terminal's line of progress to out. If it is wider than `width`, the bar goes first,
+ * then the last fields of the text, then `left` and the count: two fields stay longest. */
+void progress_line(char *out, size_t cap, const char *text, long long done, long long total,
+                   const char *left, int width);
+/* Draws the last `width` of n values in out (cap bytes, with a NUL) as blocks of eight heights. */
+void sparkline(char *out, size_t cap, const double *x, int n, int width);
+
+/* ==============================================================================================
+ * options.c: the command line
+ * ============================================================================================== */
+#define RLHF_VERSION "1.0"
 enum { OPT_FLAG, OPT_INT, OPT_SEED, OPT_REAL, OPT_TEXT, OPT_CHOICE };
 typedef struct {
-    const char *name;               /* without "--" */
+    const char *name;               /* without "--"; "learning-rate|lr": other names follow */
     int type;                       /* OPT_FLAG, OPT_INT ... */
     void *value;                    /* int* (CHOICE: index), uint64_t*, double* or const char** */
     const char *fallback;           /* default as text; NULL: 0, NULL, no or the first choice */
@@ -19,25 +62,49 @@ typedef struct {
 } Option;
 /* A named set of options. set: name, value, name, value, ..., NULL. */
 typedef struct { const char *name, *help; const char *const *set; } Preset;
-typedef struct {
+/* Options ("quant-block|double-quant") that have an effect only if one of the options of `with`
+ * ("nf4|fp4") is on, or if all of them are off ("!reward-text"). why: the reason, or NULL. */
+typedef struct { const char *options, *with, *why; } Need;
+typedef struct { const char *name; int (*run)(int argc, char **argv); const char *help; } Command;
+typedef struct Program Program;
+struct Program {
     const char *program, *usage;    /* usage: the arguments, as "DATA [options]" */
     const char *about;
     Option *option; int options;
     const Preset *preset; int presets;
-} Program;
-/* Fills every option: first with its fallback, then with the preset's value (--preset NAME, or
- * default_preset; NULL: no preset), then with the command line's. Returns the number of positional
- * arguments, whose pointers go to positional. --help prints and exits 0, wrong usage prints and
- * exits 2. May be called again with another default_preset. */
-int cli_parse(const Program *p, const char *default_preset, int argc, char **argv,
-              const char **positional, int max_positional);
+    const Need *need;               /* NULL, or a table that ends with { NULL, NULL, NULL } */
+    /* Returns the preset that the values of the options ask for if there is no --preset; *why gets
+     * the reason. NULL: no preset. */
+    const char *(*usual)(const char **why);
+    void (*check)(const Program *p);    /* refuses values that do not fit together; NULL: none */
+    const Command *command; int commands;   /* only --help prints them */
+};
+#define OPTIONS(table) .option = (table), .options = (int)(sizeof (table) / sizeof *(table))
+#define PRESETS(table) .preset = (table), .presets = (int)(sizeof (table) / sizeof *(table))
+/* Fills every option: with its fallback, the preset's value (--preset NAME, or the usual one) and
+ * the command line's. Then calls p->check, and refuses options that were given and have no effect.
+ * Returns the number of positional arguments, whose pointers go to positional. --help, --version
+ * and --show-options print and exit 0; wrong usage prints and exits 2. */
+int cli_parse(const Program *p, int argc, char **argv, const char **positional,
+              int max_positional);
 /* Returns 1 if the command line had the option. */
 int cli_given(const Program *p, const char *option);
-/* Ends the program with wrong usage, and the message `why: --layers`, if the command line had one
- * of the options ("dim|layers|heads"). */
-void cli_refuse(const Program *p, const char *options, const char *why);
+void cli_say_preset(void);      /* prints the preset in use, and why it is this one */
+/* A program of several commands: runs the one that argv[1] names, and returns its exit code. */
+int cli_command(const char *program, const char *about, const Command *command, int commands,
+                int argc, char **argv);
 /* Appends {"name":value,...} with the value of every option; OPT_CHOICE as its text. */
 void cli_options_json(const Program *p, Buffer *b);
+/* Starts a new log at path, and deletes an old one. Its first line is
+ * {"program": ..., "data": ..., "options": {...}}. */
+void log_options(const char *path, const Program *p, const char *data, Pool *pool);
+
+/* ==============================================================================================
+ * cli.c: messages, memory, signals, run folders, log lines
+ * ============================================================================================== */
+/* Says which program runs: its name begins all messages. cli_parse calls it. */
+void cli_begin(const Program *p);
+const char *program_name(void);
 /* Returns a Pool over malloc and free. If there is no more memory, the pool ends the program. */
 Pool cli_pool(void);
 /* Returns an arena of zeroed bytes, which stays until the program ends. Ends the program if there
@@ -48,7 +115,12 @@ Arena cli_arena(size_t bytes, const char *what);
 void die(const Error *err, const char *hint);
 void cli_warn(const Error *err, const char *hint);          /* prints what die prints; does not exit */
 void must(int code, const Error *err, const char *hint);    /* calls die unless code is OK */
-/* Prints `program: message: argument` (argument NULL: only the message) and the usage; exits 2. */
+/* Writes an error's numbers in words, " (5009; at most 256)" or " (3 instead of 5)", or "" if it
+ * has none; returns out. */
+const char *numbers_of(char out[64], const Error *err);
+/* Prints `program: message: argument` (argument NULL: only the message) and the hint (NULL: the
+ * usage); exits 2. usage_error has no hint. */
+void usage_hint(const char *message, const char *argument, const char *hint);
 void usage_error(const char *message, const char *argument);
 /* Catches Ctrl-C (SIGINT), SIGTERM and SIGHUP: the first one makes cli_stopping return 1. A second
  * Ctrl-C ends the program. */
@@ -57,21 +129,8 @@ int cli_stopping(void);         /* returns 1 after one of these signals */
 /* Returns the program's exit code: 130, 143 or 129 (128 and the signal's number) if it was asked to
  * stop, otherwise code. */
 int cli_exit_code(int code);
-/* Writes a number of bytes in units of powers of 1000: "640 B", "1.5 KB", "23.4 MB". */
-void cli_bytes(char out[32], size_t bytes);
-void cli_bill(const char *part, size_t bytes);      /* prints one line of a memory bill */
-/* Returns 1 if standard output is a terminal that knows escape sequences. */
-int cli_terminal(void);
 /* Returns 1 if a user types: standard input and the stream of messages are terminals. */
 int cli_typed(void);
-/* Prints text, `done` of `total` and the time left: in a terminal as one line that is updated,
- * otherwise as plain lines. last 1: the work is done. */
-void progress(const char *text, long long done, long long total, int last);
-/* Draws the last `width` of n values in out (cap bytes, with a NUL) as blocks of eight heights. */
-void sparkline(char *out, size_t cap, const double *x, int n, int width);
-/* Starts a new log at path, and deletes an old one. Its first line is
- * {"program": ..., "data": ..., "options": {...}}. */
-void log_options(const char *path, const Program *p, const char *data, Pool *pool);
 /* A line of a log: log_begin starts it, log_number, log_integer and log_text append
  * to it, and log_end writes it. */
 typedef struct { const char *path; Buffer line; int fields; } Log;
@@ -137,7 +196,6 @@ void *pool_need(Pool *pool, size_t count, size_t size, const char *what);
 /* Prints a line if this build computes with more digits than a float holds (FLT_EVAL_METHOD, as
  * -m32 does with the x87): then its last digits differ from those of other builds. */
 void say_digits(void);
-const char *with_commas(char out[32], size_t n);    /* writes 1,234,567 to out; returns out */
 
 /* ---- options that several programs have: rows of their tables ---- */
 /* How weights are held in memory, and the number type of computing. */
@@ -171,7 +229,7 @@ typedef struct { int rank, rslora; double alpha, dropout; const char *targets; }
       "of queries and values, as peft has it for each family: q_proj,v_proj of Llama)" }, \
     { "lora-rslora", OPT_FLAG, &(l).rslora, NULL, 0, 0, NULL, "LoRA scale: alpha / sqrt(rank)" }
 #define LORA_DROPOUT_OPTION(l) \
-    { "lora-dropout", OPT_REAL, &(l).dropout, "0", 0, 1, NULL, \
+    { "lora-dropout", OPT_REAL, &(l).dropout, "0", 0, 0.99, NULL, \
       "share of the adapter's inputs that training sets to 0, drawn again in every step" }
 #define NO_SPECIAL_OPTION(plain) \
     { "no-special", OPT_FLAG, &(plain), NULL, 0, 0, NULL, \
@@ -181,8 +239,15 @@ typedef struct { int rank, rslora; double alpha, dropout; const char *targets; }
 #define DTYPE_OPTION(dtype) \
     { "dtype", OPT_CHOICE, &(dtype), "f32", 0, 0, "f32|bf16|f16", \
       "number type of the weights that are written; training is in f32" }
+#define STEPS_OPTION(steps) \
+    { "steps", OPT_INT, &(steps), "-1", -1, 1e9, NULL, \
+      "optimiser steps (-1: as many as --epochs needs; 0: evaluate, and train nothing)" }
 #define DRY_RUN_OPTION(dry_run) \
     { "dry-run", OPT_FLAG, &(dry_run), NULL, 0, 0, NULL, "print the memory bill and stop" }
+/* The rows of a table of needs for these options. */
+#define QUANT_NEEDS { "quant-block|double-quant", "nf4|fp4", "nothing is quantised" }
+#define LORA_NEEDS { "lora-alpha|lora-targets|lora-rslora", "lora-r", "there is no adapter" }
+#define LORA_DROPOUT_NEED { "lora-dropout", "lora-r", "there is no adapter" }
 /* Refuses options that do not fit together. In training, rank is not NULL: then 4 bits without
  * --lora-r set *rank to 16 and *targets to all linears of the layers, unless adapter is 1
  * (training goes on from an adapter). */
@@ -197,8 +262,6 @@ void quant_options_types(WeightTypes *w, const Program *p, const QuantOptions *q
  * options alone choose the type of computing. */
 void judge_options_types(WeightTypes *w, const Program *p, const QuantOptions *q,
                          const RewardConfig *c, const char *folder, int whole, Pool *pool);
-/* Refuses the adapter's options if there is no adapter (adapts 0), and a dropout of 1. */
-void lora_options_check(const Program *p, LoraOptions *l, int adapts);
 /* Prints a line like "frozen weights: linears NF4 ...". whose: its first words. */
 void print_types(const char *whose, const WeightTypes *w);
 /* Prints a line as peft does:
@@ -358,7 +421,7 @@ void stop_not_a_number(const char *what, int step, int trained, int good, const 
 /* Does for a run that has diverged what stop_not_a_number does, without saving. saved: the step
  * whose weights are on disk; 0: there are none. */
 void die_not_a_number(const char *what, int step, int saved, const char *folder, const char *hint);
-#define SMALLER_STEPS "a smaller --lr, a longer --warmup, or --clip 1"
+#define SMALLER_STEPS "a smaller --learning-rate, a longer --warmup, or --max-grad-norm 1"
 enum { EXIT_DIVERGED = 3 };     /* the exit code of a run that diverged, or whose policy collapsed */
 /* Whether a run whose numbers are all numbers has gone wrong (train.c says when). start: the loss
  * before training, or of the first step (0: not known yet); blind: the loss of a guess that gives
@@ -376,8 +439,10 @@ void health_warn(Health *h, int step, const char *hint);
 /* If h->bad is 1, prints why and which weights are in the folder, and exits EXIT_DIVERGED. */
 void health_end(const Health *h, const RunFolder *f, const char *hint);
 /* Prints how many steps sft or rm has done and where their result is saved (seconds < 0: without
- * the time). Returns the exit code: cli_exit_code's, or 1 if there was no step. */
-int run_ended(const RunFolder *f, int steps, double seconds);
+ * the time). Returns the exit code: cli_exit_code's. */
+int run_ended(RunFolder *f, int steps, double seconds);
+/* The end of a run without a step: --steps 0 keeps the log. Returns cli_exit_code's code. */
+int run_without_steps(RunFolder *f);
 /* Returns the exit code of a run that has saved its result: cli_exit_code(0), or with a message
  * cli_exit_code(1) if the result is not in the run's own folder. */
 int run_code(const RunFolder *f);

@@ -68,9 +68,24 @@ static Summed read_log(const char *path, Pool *pool) {
 
 /* ---- the table ---- */
 
-/* Prints up to `width` characters of *text, up to a space if there is one, pads them to
- * `width`, and moves *text after them. */
-static void print_cell(const char **text, size_t *left, int width) {
+/* Widths of the table: of the query, of each response and of each reward. query 0: the terminal is too narrow
+ * for columns, and each sample is printed as lines. */
+typedef struct { int query, response, reward, width; } Columns;
+
+static Columns columns_that_fit(void) {
+    enum { REWARD = 7, GAPS = 10, STACKED = 64, WIDEST_TEXT = 36 };
+    Columns c = { 0, 0, REWARD, terminal_width() };
+    if (c.width < STACKED) return c;
+    c.response = (c.width - GAPS - 2 * REWARD) * 3 / 8;
+    if (c.response > WIDEST_TEXT) c.response = WIDEST_TEXT;
+    c.query = c.width - GAPS - 2 * REWARD - 2 * c.response;
+    if (c.query > 22) c.query = 22;
+    return c;
+}
+
+/* Prints up to `width` characters of *text, up to a space if there is one, and moves *text after them.
+ * Returns how many characters it printed. */
+static int print_part(const char **text, size_t *left, int width) {
     size_t at = 0, end = 0;
     int columns = 0;
     while (*left && is_space(**text)) { ++*text; --*left; }
@@ -81,36 +96,55 @@ static void print_cell(const char **text, size_t *left, int width) {
         columns++;
     }
     if (at >= *left || is_space((*text)[at]) || !end) end = at;
-    columns = 0;
     for (size_t i = 0; i < end; i++) {
         const unsigned char c = (unsigned char)(*text)[i];
         putchar(c < 32 || c == 127 ? ' ' : c);
-        columns += (c & 0xc0) != 0x80;
     }
-    printf("%*s", width - columns > 0 ? width - columns : 0, "");
+    columns = text_columns(*text, end);
     *text += end;
     *left -= end;
+    return columns;
+}
+
+/* Prints a text in as many lines as it needs, which begin at column `indent`. */
+static void print_lines(const char *text, size_t left, int indent, int width) {
+    while (left) {
+        printf("%*s", indent, "");
+        print_part(&text, &left, width - indent);
+        printf("\n");
+    }
 }
 
 /* Prints one sample: the query, the responses before and after training, and both rewards. */
-static void print_row(const Json *sample) {
-    enum { QUERY = 22, RESPONSE = 36 };
+static void print_row(const Json *sample, const Columns *c) {
     static const char *const name[3] = { "query", "response_before", "response_after" };
+    const double reward[2] = { json_number(sample, "reward_before", NAN),
+                               json_number(sample, "reward_after", NAN) };
     const char *text[3] = { "", "", "" };
     size_t left[3] = { 0, 0, 0 };
     for (int k = 0; k < 3; k++) {
         const Json *j = json_get(sample, name[k]);
         if (j && j->type == JSON_STRING) { text[k] = j->string; left[k] = j->length; }
     }
-    for (int line = 0; line == 0 || left[0] + left[1] + left[2] > 0; line++) {
-        printf("  ");
-        for (int k = 0; k < 3; k++) {
-            print_cell(&text[k], &left[k], k ? RESPONSE : QUERY);
-            printf("  ");
+    if (!c->query) {
+        print_lines(text[0], left[0], 2, c->width);
+        for (int k = 0; k < 2; k++) {
+            printf("  %s: %.2f\n", k ? "after" : "before", (double)(float)reward[k]);
+            print_lines(text[k + 1], left[k + 1], 4, c->width);
         }
-        if (!line)
-            printf("%7.2f %7.2f", (double)(float)json_number(sample, "reward_before", NAN),
-                   (double)(float)json_number(sample, "reward_after", NAN));
+        printf("\n");
+        return;
+    }
+    for (int line = 0; line == 0 || left[0] + left[1] + left[2] > 0; line++) {
+        int gap = 2;                        /* spaces before the next cell that is not empty */
+        for (int k = 0; k < 3; k++) {
+            const int width = k ? c->response : c->query;
+            if (left[k]) printf("%*s", gap, "");
+            if (left[k]) gap = 0;
+            gap += width + 2 - print_part(&text[k], &left[k], width);
+        }
+        if (!line) printf("%*s%*.2f %*.2f", gap, "", c->reward, (double)(float)reward[0], c->reward,
+                          (double)(float)reward[1]);
         printf("\n");
     }
 }
@@ -121,31 +155,46 @@ static int print_samples(const char *path, int show, Pool *pool) {
     const char *text;
     size_t n;
     int count = 0;
+    const Columns table = columns_that_fit();
     if (!file_exists(path)) return 0;
     Lines *lines = lines_open(path, pool, &err);
     if (!lines) die(&err, NULL);
     printf("\n");
-    if (show) printf("  %-22s  %-36s  %-36s   before   after\n", "query", "response before",
-                     "response after");
+    if (show && table.query)
+        printf("  %-*s  %-*s  %-*s  %*s %*s\n", table.query, "query", table.response, "response before",
+               table.response, "response after", table.reward, "before", table.reward, "after");
     for (; lines_next(lines, &text, &n); count++) {
         PoolMark mark = pool_mark(pool);
         const Json *sample = json_parse(text, n, pool, &err);
         if (!sample) die(&err, "a run folder whose samples.jsonl is whole");
-        if (count < show) print_row(sample);
+        if (count < show) print_row(sample, &table);
         pool_release(pool, mark);
     }
     must(lines_close(lines, &err), &err, NULL);
     return count;
 }
 
+/* Prints a row of the summary. rise 1: with the difference. */
+static void print_mean(const char *name, double before, double after, int digits, int rise) {
+    const int width = terminal_width() < 60 ? 9 : 10;
+    printf("  %-*s %*.*f %*.*f", width < 10 ? 18 : 21, name, width, digits, before, width, digits, after);
+    if (rise && width < 10)
+        printf("\n  %-18s %*s %+*.*f", "  its rise", width, "", width, digits, after - before);
+    else if (rise) printf("   (%+.*f)", digits, after - before);
+    printf("\n");
+}
+
 static void print_summary(const Summed *s, int queries) {
     const Evaluated *a = &s->first, *b = &s->last;
-    printf("\n  %d held-out queries        before     after\n", queries);
-    printf("  mean reward           %10.4f %10.4f   (%+.4f)\n", a->mean, b->mean, b->mean - a->mean);
-    printf("  median reward         %10.4f %10.4f\n", a->median, b->median);
-    printf("  standard deviation    %10.4f %10.4f\n", a->std, b->std);
-    printf("  KL to the reference   %10.4f %10.4f   (per response)\n", a->kl, b->kl);
-    printf("  distinct bigrams      %10.0f %10.0f\n", a->bigrams, b->bigrams);
+    const int narrow = terminal_width() < 60;
+    char count[64];
+    printf("\n  %-*s %*s %*s\n", narrow ? 18 : 21, counted(count, (size_t)queries, "held-out query"),
+           narrow ? 9 : 10, "before", narrow ? 9 : 10, "after");
+    print_mean("mean reward", a->mean, b->mean, 4, 1);
+    print_mean("median reward", a->median, b->median, 4, 0);
+    print_mean("standard deviation", a->std, b->std, 4, 0);
+    print_mean("KL per response", a->kl, b->kl, 4, 0);
+    print_mean("distinct bigrams", a->bigrams, b->bigrams, 0, 0);
 }
 
 int report_run(const char *folder, int show, Pool *pool) {
@@ -158,9 +207,9 @@ int report_run(const char *folder, int show, Pool *pool) {
     const int queries = print_samples(path, show < 0 ? s.show : show, pool);
     if (queries && s.evaluations) print_summary(&s, queries);
     for (int i = 0; i < MARKS && s.steps; i++)
-        if (!s.mark_step[i]) printf("  KL never passed %g\n", kl_mark[i]);
-        else printf("  reward of the training batch whose KL first passed %g: %.4f (step %d)\n", kl_mark[i],
-                    s.mark_reward[i], s.mark_step[i]);
+        if (!s.mark_step[i]) say("  KL never passed %g", kl_mark[i]);
+        else say("  reward of the training batch whose KL first passed %g: %.4f (step %d)", kl_mark[i],
+                 s.mark_reward[i], s.mark_step[i]);
     return queries;
 }
 
@@ -170,12 +219,15 @@ int report_command(int argc, char **argv) {
         { "show", OPT_INT, &show, "-1", -1, INT_MAX, NULL,
           "rows of the table (-1: as many as the run's own --show)" },
     };
-    const Program program = { "run report", "DIR [--show N]",
-        "Prints the result of a run of ppo again: what the policy of the run folder DIR wrote before and "
-        "after, its rewards and its KL.", option, sizeof option / sizeof *option, NULL, 0 };
+    const Program program = {
+        .program = "run report",
+        .usage = "DIR [--show N]",
+        .about = "Prints the result of a run of ppo again: what the policy of the run folder DIR wrote "
+                 "before and after, its rewards and its KL.",
+        OPTIONS(option) };
     const char *folder = NULL;
     Pool pool = cli_pool();
-    if (!cli_parse(&program, NULL, argc, argv, &folder, 1)) usage_error("which run?", "run report DIR");
+    if (!cli_parse(&program, argc, argv, &folder, 1)) usage_error("which run?", "run report DIR");
     if (!report_run(folder, show, &pool))
         printf("  no samples.jsonl: the run was stopped, or evaluated nothing\n");
     pool_free(&pool);

@@ -42,10 +42,10 @@ static int config_check(const RewardConfig *c, Error *err) {
                         size[i].value < size[i].least ? size[i].least : size[i].most);
     if (c->stack.D * c->stack.H != c->stack.C && !c->stack.causal)
         return fail(err, E_RANGE, "reward model: hidden_size is not a multiple of num_attention_heads",
-                    "hidden_size", c->stack.C, c->stack.H);
+                    "hidden_size", 0, 0);
     if (c->pad >= c->V || (c->pad < 0 && !c->from_zero))
         return fail(err, E_RANGE, "reward model: pad_token_id is not in the vocabulary", "pad_token_id",
-                    c->pad, c->V);
+                    c->pad, c->pad < 0 ? 0 : c->V - 1);
     if (reward_max_tokens(c) < 3)
         return fail(err, E_RANGE, "reward model: too few positions for <s>, a token and </s>",
                     "max_position_embeddings", c->positions, (long long)c->positions + 3

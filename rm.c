@@ -250,14 +250,15 @@ static int common_prefix(const Text *a, const Text *b) {
  * may happen if prompts are long. */
 static void count_equal(const Set *s, int limit) {
     int equal = 0;
+    char number[64];
     for (int i = 0; i < s->examples; i++) {
         const Text *a = &s->text[2 * i], *b = a + 1;
         const int n = common_prefix(a, b);
         equal += n >= limit || (n == a->count && n == b->count);
     }
     if (equal)
-        printf("%d of %d pairs are the same in their first %d tokens: nothing can be learnt from them\n",
-               equal, s->examples, limit);
+        say("%d of %s are the same in their first %d tokens: nothing can be learnt from them", equal,
+            counted(number, (size_t)s->examples, "pair"), limit);
 }
 
 static void read_documents(Trainer *t) {
@@ -685,10 +686,9 @@ static void probe_phrases(Trainer *t, double high, Log *log) {
         above += (double)score > high;
         if (score > logits[best * labels + t->reward_label]) best = i;
     }
-    printf("repetition: %d words and %d phrases, each to %d tokens: %d above the 95th percentile of real "
-           "texts; highest \"%.*s\" at %.2f\n",
-           words, n - words, PROBE, above, phrase[best].length, phrase[best].text,
-           (double)logits[best * labels + t->reward_label]);
+    say("repetition: %d words and %d phrases, each to %d tokens: %d above the 95th percentile of real texts; "
+        "highest \"%.*s\" at %.2f", words, n - words, PROBE, above, phrase[best].length, phrase[best].text,
+        (double)logits[best * labels + t->reward_label]);
     log_integer(log, "eval/repetitions", n);
     log_integer(log, "eval/repetitions_above_p95", above);
     log_number(log, "eval/repetition_max", (double)logits[best * labels + t->reward_label]);
@@ -700,21 +700,26 @@ static void final_report(Trainer *t, int steps) {
     static const int length[] = { 16, 32, 64, 0 };
     Log log;
     Quality q = { 0, 0, 0, 0, 0 };
+    char held[64];
+    const int narrow = terminal_width() < 64, first = narrow ? 6 : 8, column = narrow ? 6 : 10;
+    const int digits = narrow ? 2 : 3;
     if (!t->held.examples) {
-        printf("no held-out %s: nothing to evaluate\n", t->pairs ? "pairs" : "texts");
+        say("no held-out %s: nothing to evaluate", t->pairs ? "pairs" : "texts");
         return;
     }
     log_begin(&log, t->out.log, &t->keep);
     log_integer(&log, "step", steps);
-    printf("%d held-out %s, reward = logit of '%s'\n"
-           "  tokens  accuracy    loss   reward: 5%%     50%%     95%%\n", t->held.examples,
-           t->pairs ? "pairs" : "texts", t->config.label[t->reward_label]);
+    say("%s, reward = logit of '%s'",
+        counted(held, (size_t)t->held.examples, t->pairs ? "held-out pair" : "held-out text"),
+        t->config.label[t->reward_label]);
+    printf("%*s %*s %*s %*s %*s %*s\n", first, "tokens", column + 1, narrow ? "right" : "accuracy", column,
+           "loss", column, narrow ? "5%" : "reward: 5%", column, "50%", column, "95%");
     for (size_t i = 0; i < sizeof length / sizeof *length; i++) {
         char name[40], tokens[16] = "full";
         q = evaluate(t, length[i]);
         if (length[i]) snprintf(tokens, sizeof tokens, "%d", length[i]);
-        printf("  %6s    %6.2f%%  %6.4f  %10.3f %7.3f %7.3f\n", tokens, 100 * q.accuracy, q.loss, q.low,
-               q.median, q.high);
+        printf("%*s %*.2f%% %*.*f %*.*f %*.*f %*.*f\n", first, tokens, column, 100 * q.accuracy, column,
+               digits + 1, q.loss, column, digits, q.low, column, digits, q.median, column, digits, q.high);
         snprintf(name, sizeof name, "eval/accuracy_%s", tokens);
         log_number(&log, name, q.accuracy);
         snprintf(name, sizeof name, "eval/loss_%s", tokens);
@@ -784,7 +789,7 @@ static void log_step(Trainer *t, int done, int steps, double lr, double norm, in
     log_number(&log, "loss", t->loss / since);
     log_number(&log, "accuracy", accuracy);
     log_number(&log, "learning_rate", lr);
-    log_number(&log, "gradient_norm", norm);
+    log_number(&log, "grad_norm", norm);
     if (o.eval_every && done / o.eval_every != (done - steps) / o.eval_every && t->held.examples && !last)
         glance(t, &log, t->seen, sizeof t->seen);
     out_log(&t->out, &log);
@@ -936,9 +941,9 @@ static void init_weights(Trainer *t) {
 
 static void count_steps(Trainer *t) {
     const long long all = (long long)o.epochs * t->train.examples;
-    const long long steps = o.steps ? o.steps : (all + o.batch - 1) / o.batch;
+    const long long steps = o.steps >= 0 ? o.steps : (all + o.batch - 1) / o.batch;
     if (steps > INT_MAX)
-        usage_error("more than two thousand million steps: fewer --epochs, or a larger --batch", NULL);
+        usage_error("more than two thousand million steps: fewer --epochs, or a larger --batch-size", NULL);
     t->steps = (int)steps;
     t->epoch = -1;
 }
@@ -979,18 +984,18 @@ static Option options[] = {
       "hold this label's logit at 0, so that the other logits are log-odds against this label" },
     { "label-smoothing", OPT_REAL, &o.smoothing, "0", 0, 0.9, NULL,
       "share of every target that is spread over all labels" },
-    { "batch", OPT_INT, &o.batch, "32", 1, 1e6, NULL, "examples of an optimiser step" },
+    { "batch-size|batch", OPT_INT, &o.batch, "32", 1, 1e6, NULL, "examples of an optimiser step" },
     { "micro-tokens", OPT_INT, &o.micro_tokens, "0", 0, 1e8, NULL,
       "most tokens of a forward pass, which limits memory (0: 2048, or the longest example)" },
-    { "epochs", OPT_INT, &o.epochs, "4", 0, 1e6, NULL, "passes through the training texts" },
-    { "steps", OPT_INT, &o.steps, "0", 0, 1e9, NULL, "optimiser steps (0: as many as --epochs needs)" },
-    { "lr", OPT_REAL, &o.lr, "5e-4", 0, 10, NULL,
+    { "epochs", OPT_INT, &o.epochs, "4", 1, 1e6, NULL, "passes through the training texts" },
+    STEPS_OPTION(o.steps),
+    { "learning-rate|lr", OPT_REAL, &o.lr, "5e-4", 0, 10, NULL,
       "learning rate after warm-up; then it decreases linearly towards 0" },
     { "warmup", OPT_REAL, &o.warmup, "0.06", 0, 1, NULL,
       "share of the steps in which the learning rate increases" },
     { "weight-decay", OPT_REAL, &o.weight_decay, "0.01", 0, 10, NULL,
       "AdamW's weight decay, of matrices only" },
-    { "clip", OPT_REAL, &o.clip, "1", 0, 1e9, NULL,
+    { "max-grad-norm|clip", OPT_REAL, &o.clip, "1", 0, 1e9, NULL,
       "larger gradient norms are scaled down to this (0: never)" },
     { "eval-every", OPT_INT, &o.eval_every, "250", 0, 1e9, NULL,
       "steps between held-out accuracies (0: only at the end)" },
@@ -1008,47 +1013,64 @@ static Option options[] = {
     DTYPE_OPTION(o.dtype),
     DRY_RUN_OPTION(o.dry_run),
 };
-static const char *const preset_scratch[] = { "lr", "5e-4", "weight-decay", "0.01", "epochs", "4", NULL };
-static const char *const preset_finetune[] = { "lr", "2e-5", "weight-decay", "0.01", "epochs", "2", NULL };
-static const char *const preset_lora[] = { "lr", "5e-4", "weight-decay", "0", "epochs", "2", NULL };
+static const char *const preset_scratch[] = {
+    "learning-rate", "5e-4", "weight-decay", "0.01", "epochs", "4", NULL };
+static const char *const preset_finetune[] = {
+    "learning-rate", "2e-5", "weight-decay", "0.01", "epochs", "2", NULL };
+static const char *const preset_lora[] = {
+    "learning-rate", "5e-4", "weight-decay", "0", "epochs", "2", NULL };
 static const Preset preset[] = {
     { "scratch", "a new model (the default without --reward)", preset_scratch },
     { "finetune", "all weights of a checkpoint (the default with --reward)", preset_finetune },
     { "lora", "an adapter and the head of a checkpoint (the default with --lora-r, --nf4, --fp4)",
       preset_lora },
 };
-static const Program program = {
-    "rm", "DATA --out DIR [--reward DIR | --tokenizer DIR --dim N --layers N ...] [options]",
-    "Stage 2: trains a reward model on labelled texts (cross-entropy) or on pairs (Bradley-Terry).",
-    options, sizeof options / sizeof *options, preset, sizeof preset / sizeof *preset };
+static const Need needs[] = {
+    { "nf4|fp4|lora-r", "reward", "frozen weights are those of a checkpoint" },
+    { "dim|layers|heads|ffn|positions", "!reward", "the checkpoint has its own sizes" },
+    { "new-head", "reward", "a new model has a new head anyway" },
+    QUANT_NEEDS, LORA_NEEDS, LORA_DROPOUT_NEED,
+    { "force", "out", "without --out the folder is a new one" },
+    { "epochs", "!steps", NULL },
+    { NULL, NULL, NULL } };
 
-/* Prints how the frozen weights are held and how many weights are trained, if there is an adapter. */
-static void say_types(const Trainer *t) {
+static const char *usual_preset(const char **why) {
+    const int adapts = o.lora.rank || o.quant.nf4 || o.quant.fp4;
+    *why = adapts ? "an adapter is trained" : o.reward ? "all weights of --reward are trained"
+         : "a new model, since there is no --reward";
+    return adapts ? "lora" : o.reward ? "finetune" : "scratch";
+}
+
+/* Refuses values that do not fit together. */
+static void check_options(const Program *p) {
+    static Pool names;                      /* keeps the names of an adapter's folders */
+    names = cli_pool();
+    adapter_as_model(&o.reward, NULL, "the judge's whole folder: merge the adapter into it (peft: "
+                     "merge_and_unload, save_pretrained)", &names);
+    if (o.reward) quant_options_check(p, &o.quant, &o.lora.rank, &o.lora.targets, 0);
+    if (!o.reward && o.dim % o.heads) usage_error("--dim has to be a multiple of --heads", NULL);
+}
+
+static const Program program = {
+    .program = "rm",
+    .usage = "DATA --out DIR [--reward DIR | --tokenizer DIR --dim N --layers N ...] [options]",
+    .about = "Stage 2: trains a reward model on labelled texts (cross-entropy) or on pairs (Bradley-Terry).",
+    OPTIONS(options), PRESETS(preset), .need = needs, .usual = usual_preset, .check = check_options };
+
+/* Prints what is learned, in how many steps; if there is an adapter, how the frozen weights are held and how
+ * many weights are trained. */
+static void say_what(const Trainer *t, const char *data) {
     const size_t trained = tensor_values(t->list, t->tensors, 1);
+    const char *one = t->pairs ? "pair" : "text";
+    char number[5][64];
+    say("%s: %s for training, %s held out, %s; %s; %s of %d", data,
+        counted(number[0], (size_t)t->train.examples, one), with_commas(number[1], (size_t)t->held.examples),
+        counted(number[2], (size_t)t->train.tokens, "token"), counted(number[3], trained, "weight"),
+        counted(number[4], (size_t)t->steps, "step"), o.batch);
     if (!t->adapter) return;
     print_types("frozen weights", &t->types);
     print_trainable(trained, tensor_values(t->model.tensor, t->model.tensors, 0) +
                              tensor_values(t->lora.tensor, t->lora.tensors, 0));
-}
-
-/* Refuses options that do not fit together. */
-static void check_options(const Program *p, const char *data) {
-    if (!o.reward)
-        cli_refuse(p, "lora-r|nf4|fp4|quant-block|double-quant",
-                   "frozen weights are those of a checkpoint, --reward: leave out");
-    quant_options_check(p, &o.quant, &o.lora.rank, &o.lora.targets, 0);
-    lora_options_check(p, &o.lora, o.lora.rank > 0);
-    if (o.reward)
-        cli_refuse(p, "dim|layers|heads|ffn|positions",
-                   "sizes are for training from scratch; --reward has its own sizes: leave out");
-    if (!o.reward && !o.tokenizer)
-        usage_error("a new model needs --tokenizer (or --reward to start from)", NULL);
-    if (!o.reward) cli_refuse(p, "new-head", "a new model has a new head anyway: leave out");
-    if (!o.reward && o.dim % o.heads) usage_error("--dim has to be a multiple of --heads", NULL);
-    const char *const input[] = { data, o.reward, o.tokenizer };
-    if (o.out) out_check(o.out, o.force, input, 3);
-    else cli_refuse(p, "force", "without --out the folder is a new one: leave out");
-    if (!o.steps && !o.epochs) usage_error("--epochs or --steps has to be more than 0", NULL);
 }
 
 int main(int argc, char **argv) {
@@ -1056,13 +1078,13 @@ int main(int argc, char **argv) {
     const char *data[1] = { NULL };
     t.keep = cli_pool();
     t.scratch = cli_pool();
-    cli_parse(&program, "scratch", argc, argv, data, 1);
-    const int adapts = o.lora.rank || o.quant.nf4 || o.quant.fp4;
-    cli_parse(&program, adapts ? "lora" : o.reward ? "finetune" : "scratch", argc, argv, data, 1);
+    cli_parse(&program, argc, argv, data, 1);
     if (!data[0]) usage_error("which dataset?", NULL);
-    adapter_as_model(&o.reward, NULL, "the judge's whole folder: merge the adapter into it (peft: "
-                     "merge_and_unload, save_pretrained)", &t.keep);
-    check_options(&program, data[0]);
+    if (!o.reward && !o.tokenizer)
+        usage_error("a new model needs --tokenizer (or --reward to start from)", NULL);
+    cli_say_preset();
+    const char *const input[] = { data[0], o.reward, o.tokenizer };
+    if (o.out) out_check(o.out, o.force, input, 3);
     say_digits();
     read_data(&t, data[0]);
     read_config(&t, &program);
@@ -1070,10 +1092,7 @@ int main(int argc, char **argv) {
     count_steps(&t);
     memory(&t);
     init_weights(&t);
-    printf("%s: %d training and %d held-out %s, %lld tokens; %lld weights; %d steps of %d\n", data[0],
-           t.train.examples, t.held.examples, t.pairs ? "pairs" : "texts", t.train.tokens,
-           (long long)tensor_values(t.list, t.tensors, 1), t.steps, o.batch);
-    say_types(&t);
+    say_what(&t, data[0]);
     cli_interrupts();                       /* before this, Ctrl-C ends the program; nothing is lost */
     t.out.fallback = o.fallback;
     out_open(&t.out, o.out, o.force, "runs", "rm");

@@ -314,7 +314,7 @@ enum { COLOR_AUTO, COLOR_ALWAYS, COLOR_NEVER };
  * (no-color.org) turns colours off. */
 static int wants_color(int asked) {
     const char *no = getenv("NO_COLOR");
-    return asked == COLOR_ALWAYS || (asked == COLOR_AUTO && cli_terminal() && !(no && *no));
+    return asked == COLOR_ALWAYS || (asked == COLOR_AUTO && terminal_here() && !(no && *no));
 }
 
 static int run_tokenize(int argc, char **argv) {
@@ -332,19 +332,23 @@ static int run_tokenize(int argc, char **argv) {
         { "color", OPT_CHOICE, &o.color, "auto", 0, 0, "auto|always|never",
           "whether --show uses colours; auto: only in a terminal, unless NO_COLOR is set" },
     };
-    Program program = { "run tokenize", "TOKENIZER [FILE] [options]",
-        "Prints the ids of each line, separated by spaces. "
-        "TOKENIZER is a folder with a tokenizer, or a tokenizer.json, tokenizer.model, vocab.json (with "
-        "merges.txt beside it) or vocab.txt.",
-        option, sizeof option / sizeof *option, NULL, 0 };
+    static const Need need[] = {
+        { "color", "show", NULL }, { "decode", "!show", "--show is for turning text into ids" },
+        { "no-special", "!decode", "it is for turning text into ids" },
+        { NULL, NULL, NULL } };
+    Program program = {
+        .program = "run tokenize",
+        .usage = "TOKENIZER [FILE] [options]",
+        .about =
+            "Prints the ids of each line, separated by spaces. "
+            "TOKENIZER is a folder with a tokenizer, or a tokenizer.json, tokenizer.model, vocab.json (with "
+            "merges.txt beside it) or vocab.txt.",
+        OPTIONS(option), .need = need };
     const char *positional[2] = { NULL, NULL };
-    int given = cli_parse(&program, NULL, argc, argv, positional, 2);
+    int given = cli_parse(&program, argc, argv, positional, 2);
     Pool keep = cli_pool(), scratch = cli_pool();
     Error err = { 0 };
     if (given < 1) usage_error("which tokenizer?", "run tokenize TOKENIZER [FILE]");
-    if (o.show && o.decode) usage_error("--show is for turning text into ids: leave out", "--decode");
-    if (o.no_special && o.decode)
-        usage_error("--no-special is for turning text into ids: leave out", "--decode");
     o.color = wants_color(o.color);
     Tokenizer *t = tokenizer_open(positional[0], &keep, &err);
     must(err.code, &err, "TOKENIZER is a tokenizer.json, a tokenizer.model, or a folder with one of them "
@@ -544,11 +548,17 @@ static int run_logprobs(int argc, char **argv) {
         QUANT_OPTIONS(quant, NF4_HELP),
         COMPUTE_OPTION(quant),
     };
-    Program program = { "run logprobs", "MODEL [FILE] [options]",
-        "Prints a JSON line for each line (or text of a dataset): its ids, and the log-probability of each "
-        "id after the first, given the ids before it. A line that cannot be read gives {\"error\": ...}.",
-        option, sizeof option / sizeof *option, NULL, 0 };
-    int given = cli_parse(&program, NULL, argc, argv, positional, 2), count;
+    static const Need need[] = {
+        QUANT_NEEDS,
+        { NULL, NULL, NULL } };
+    Program program = {
+        .program = "run logprobs",
+        .usage = "MODEL [FILE] [options]",
+        .about =
+            "Prints a JSON line for each line (or text of a dataset): its ids, and the log-probability of each"
+            " id after the first, given the ids before it. A line that cannot be read gives {\"error\": ...}.",
+        OPTIONS(option), .need = need };
+    int given = cli_parse(&program, argc, argv, positional, 2), count;
     Pool keep = cli_pool(), scratch = cli_pool();
     Policy p = { 0 };
     if (given < 1) usage_error("which model?", "run logprobs MODEL [FILE]");
@@ -665,14 +675,17 @@ static int run_score(int argc, char **argv) {
         NO_SPECIAL_OPTION(plain),
         COMPUTE_OPTION(quant),
     };
-    Program program = { "run score", "REWARD [FILE] [options]",
-        "Prints a JSON line for each line (or text of a dataset; of a pair, chosen, then rejected; prompt "
-        "and response together): the reward model's logits, each label's probability (of the softmax; if "
-        "there is one label, its sigmoid), and the label with the largest logit. "
-        "The end of a text that is too long is cut off; a message and \"tokens_cut\" in its line say so. "
-        "An empty text is scored as bos or eos alone if the tokenizer's template adds no token.",
-        option, sizeof option / sizeof *option, NULL, 0 };
-    int given = cli_parse(&program, NULL, argc, argv, positional, 2);
+    Program program = {
+        .program = "run score",
+        .usage = "REWARD [FILE] [options]",
+        .about =
+            "Prints a JSON line for each line (or text of a dataset; of a pair, chosen, then rejected; prompt"
+            " and response together): the reward model's logits, each label's probability (of the softmax; if "
+            "there is one label, its sigmoid), and the label with the largest logit. "
+            "The end of a text that is too long is cut off; a message and \"tokens_cut\" in its line say so. "
+            "An empty text is scored as bos or eos alone if the tokenizer's template adds no token.",
+        OPTIONS(option) };
+    int given = cli_parse(&program, argc, argv, positional, 2);
     Pool keep = cli_pool(), scratch = cli_pool();
     Judge j;
     if (given < 1) usage_error("which reward model?", "run score REWARD [FILE]");
@@ -855,12 +868,19 @@ static int run_generate(int argc, char **argv) {
         QUANT_OPTIONS(g.quant, NF4_HELP),
         COMPUTE_OPTION(g.quant),
     };
-    Program program = { "run generate", "MODEL [FILE] [options]",
-        "Continues a text (--prompt, printed while it is written), or each line of FILE or standard input, "
-        "or each text or prompt of a dataset (and prints a JSON line for each; with --ids, a line of ids). "
-        "A line that cannot be continued gives {\"error\": ...}.",
-        option, sizeof option / sizeof *option, NULL, 0 };
-    int given = cli_parse(&program, NULL, argc, argv, positional, 2), count = 0, *ids = NULL;
+    static const Need need[] = {
+        { "temperature|top-k|top-p|seed", "!greedy", "nothing is drawn" },
+        { "top-k|top-p|seed", "temperature", "nothing is drawn" }, QUANT_NEEDS,
+        { NULL, NULL, NULL } };
+    Program program = {
+        .program = "run generate",
+        .usage = "MODEL [FILE] [options]",
+        .about =
+            "Continues a text (--prompt, printed while it is written), or each line of FILE or standard input,"
+            " or each text or prompt of a dataset (and prints a JSON line for each; with --ids, a line of ids)."
+            " A line that cannot be continued gives {\"error\": ...}.",
+        OPTIONS(option), .need = need };
+    int given = cli_parse(&program, argc, argv, positional, 2), count = 0, *ids = NULL;
     Pool keep = cli_pool(), scratch = cli_pool();
     Error err = { 0 };
     Policy p = { 0 };
@@ -1103,11 +1123,17 @@ static int run_chat(int argc, char **argv) {
         QUANT_OPTIONS(o.quant, NF4_HELP),
         COMPUTE_OPTION(o.quant),
     };
-    Program program = { "run chat", "MODEL [options]",
-        "Holds a conversation: you type a line, the model answers, until /quit or the end of input. "
-        "/new starts a new conversation, /help lists what may be typed. Ctrl-C ends an answer.",
-        option, sizeof option / sizeof *option, NULL, 0 };
-    int given = cli_parse(&program, NULL, argc, argv, positional, 1), before, after;
+    static const Need need[] = {
+        { "top-k|top-p|seed", "temperature", "nothing is drawn" }, QUANT_NEEDS,
+        { NULL, NULL, NULL } };
+    Program program = {
+        .program = "run chat",
+        .usage = "MODEL [options]",
+        .about =
+            "Holds a conversation: you type a line, the model answers, until /quit or the end of input. "
+            "/new starts a new conversation, /help lists what may be typed. Ctrl-C ends an answer.",
+        OPTIONS(option), .need = need };
+    int given = cli_parse(&program, argc, argv, positional, 1), before, after;
     Pool keep = cli_pool(), scratch = cli_pool();
     Error err = { 0 };
     Policy p = { 0 };
@@ -1181,11 +1207,16 @@ static int run_merge(int argc, char **argv) {
         { "shard-mb", OPT_INT, &shard, "0", 0, 1e6, NULL,
           "split the weights into files of about this many megabytes (0: one file)" },
     };
-    Program program = { "run merge", "MODEL --adapter RUN --out DIR [options]",
-        "Adds the adapter's products to the weights and writes a whole model folder of floats. "
-        "4-bit weights are dequantised first.",
-        option, sizeof option / sizeof *option, NULL, 0 };
-    int given = cli_parse(&program, NULL, argc, argv, positional, 1);
+    static const Need need[] = {
+        QUANT_NEEDS,
+        { NULL, NULL, NULL } };
+    Program program = {
+        .program = "run merge",
+        .usage = "MODEL --adapter RUN --out DIR [options]",
+        .about = "Adds the adapter's products to the weights and writes a whole model folder of floats. "
+                 "4-bit weights are dequantised first.",
+        OPTIONS(option), .need = need };
+    int given = cli_parse(&program, argc, argv, positional, 1);
     Pool keep = cli_pool();
     Error err = { 0 };
     Policy p = { 0 };
@@ -1225,28 +1256,17 @@ static int run_merge(int argc, char **argv) {
 
 /* ---- the commands ---- */
 
-static const struct { const char *name; int (*run)(int argc, char **argv); const char *help; } command[] = {
-    { "tokenize", run_tokenize, "turn text into ids and back:  run tokenize TOKENIZER [FILE]" },
-    { "logprobs", run_logprobs, "log-probabilities of texts:  run logprobs MODEL [FILE] [--adapter RUN]" },
-    { "score",    run_score,    "a reward model's logits:  run score REWARD [FILE]" },
-    { "generate", run_generate, "continue a text:  run generate MODEL --prompt TEXT [-n N] [--adapter RUN]" },
-    { "chat",     run_chat,     "talk with a model:  run chat MODEL [--template chatml|zephyr|none]" },
-    { "merge",    run_merge,    "add an adapter to the weights:  run merge MODEL --adapter RUN --out DIR" },
-    { "report",   report_command, "print a run's result again:  run report DIR" },
+static const Command command[] = {
+    { "tokenize", run_tokenize, "turn text into ids and back" },
+    { "logprobs", run_logprobs, "log-probabilities of texts" },
+    { "score",    run_score,    "a reward model's logits" },
+    { "generate", run_generate, "continue a text" },
+    { "chat",     run_chat,     "talk with a model" },
+    { "merge",    run_merge,    "add an adapter to the weights" },
+    { "report",   report_command, "print a run's result again" },
 };
 
-static void print_commands(FILE *to) {
-    fprintf(to, "usage: run COMMAND ...   (run COMMAND --help says more)\n\n");
-    for (size_t i = 0; i < sizeof command / sizeof *command; i++)
-        fprintf(to, "  %-9s %s\n", command[i].name, command[i].help);
-}
-
 int main(int argc, char **argv) {
-    if (argc < 2) { fprintf(stderr, "run: which command?\n\n"); print_commands(stderr); return 2; }
-    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) { print_commands(stdout); return 0; }
-    for (size_t i = 0; i < sizeof command / sizeof *command; i++)
-        if (!strcmp(argv[1], command[i].name)) return command[i].run(argc - 1, argv + 1);
-    fprintf(stderr, "run: unknown command: %s\n\n", argv[1]);
-    print_commands(stderr);
-    return 2;
+    return cli_command("run", "Uses models: policies, judges, tokenizers and runs.", command,
+                       (int)(sizeof command / sizeof *command), argc, argv);
 }

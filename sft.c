@@ -23,8 +23,8 @@ static struct {
     const char *policy, *tokenizer, *out, *fallback;
     int dim, layers, heads, kv_heads, ffn, positions, tied;
     int no_special;
-    int context, head_only, no_eos, learn, tokens, micro_tokens, epochs, steps, eval_every, eval_documents,
-        save_every, force;
+    int context, head_only, no_eos, learn, tokens, batch_size, micro_tokens, epochs, steps;
+    int eval_every, eval_documents, save_every, force;
     int dtype, shard_mb, dry_run;
     double lr, warmup, weight_decay, clip;
     QuantOptions quant;
@@ -157,7 +157,7 @@ static int next_step(Trainer *t, int *first) {
     }
     for (*first = t->at; t->at < t->train.count; t->at++, n++) {
         int more = piece_rows(&t->train.piece[t->order[t->at]]);
-        if (n && rows + more > o.tokens) break;
+        if (n && (o.batch_size ? n == o.batch_size : rows + more > o.tokens)) break;
         rows += more;
     }
     return n;
@@ -167,12 +167,12 @@ static int next_step(Trainer *t, int *first) {
  * --epochs. WALK_MAX keeps this counting to a second or two, and the count within an int. */
 static void count_steps(Trainer *t) {
     int first;
-    if (!o.steps && (long long)o.epochs * t->train.count > WALK_MAX)
+    if (o.steps < 0 && (long long)o.epochs * t->train.count > WALK_MAX)
         usage_error("more than a hundred million sequences in all: fewer --epochs, or --steps, which may be "
                     "as many", NULL);
     t->order = pool_need(&t->keep, (size_t)t->train.count, sizeof *t->order, "the order of sequences");
-    t->steps = o.steps;
-    for (int epoch = 0; !o.steps && epoch < o.epochs; epoch++)
+    t->steps = o.steps < 0 ? 0 : o.steps;
+    for (int epoch = 0; o.steps < 0 && epoch < o.epochs; epoch++)
         for (t->at = 0, t->epoch = epoch; t->at < t->train.count; t->steps++) next_step(t, &first);
     t->at = t->epoch = 0;
 }
@@ -320,9 +320,7 @@ static void memory(Trainer *t) {
     rows_take(&t->rows, t->N, &t->keep);
     memory_measure(&m);
     bill_add(&m.bill, "the dataset's tokens", t->keep.total);
-    if (o.dry_run) bill_print(&m.bill);
-    else printf("memory: %.1f MB, and %.1f MB of tokens\n", (double)(m.bytes + m.work) / 1e6,
-                (double)t->keep.total / 1e6);
+    bill_print(&m.bill);
     run_room(o.out, t->list, t->tensors, o.dtype, o.save_every, t->steps, o.dry_run);
     if (o.dry_run) exit(0);
     memory_take(&m, &t->ws);
@@ -378,7 +376,7 @@ static void init_weights(Trainer *t) {
     optimizer_reset(&t->optimizer);
     all = tensor_values(t->model.tensor, t->model.tensors, 0);
     trained = tensor_values(t->list, t->tensors, 1);
-    printf("policy: %s\n", o.policy ? o.policy : "from scratch");
+    say("policy: %s", o.policy ? o.policy : "from scratch");
     print_types(o.lora.rank ? "frozen weights" : "weights", &t->types);
     print_trainable(trained, o.lora.rank ? all + trained : all);
 }
@@ -407,7 +405,7 @@ static void log_step(Trainer *t, int step, double loss, double norm, long long t
     log_begin(&log, t->out.log, &t->keep);
     log_integer(&log, "step", step); log_integer(&log, "epoch", t->epoch);
     log_number(&log, "loss", loss); log_number(&log, "perplexity", exp(loss));
-    log_number(&log, "grad_norm", norm); log_number(&log, "lr", (double)t->adam.lr);
+    log_number(&log, "grad_norm", norm); log_number(&log, "learning_rate", (double)t->adam.lr);
     log_integer(&log, "tokens", tokens);
     out_log(&t->out, &log);
     log_begin(&log, t->out.time, &t->keep);
@@ -425,7 +423,7 @@ static double evaluate(Trainer *t, int step) {
     double loss = held_out(t);
     log_begin(&log, t->out.log, &t->keep);
     log_integer(&log, "step", step);
-    log_number(&log, "eval_loss", loss); log_number(&log, "eval_perplexity", exp(loss));
+    log_number(&log, "eval/loss", loss); log_number(&log, "eval/perplexity", exp(loss));
     out_log(&t->out, &log);
     pool_release(&t->keep, mark);
     return loss;
@@ -456,12 +454,14 @@ static int train(Trainer *t) {
     double held = evaluate(t, 0), first = held, start = wall_clock(), norm, speed = 0, loss = 0;
     int step = 0, evaluated = 0, stop = cli_stopping();
     long long tokens;
+    char number[2][64];
     t->health.blind = log(t->config.V);
     t->health.start = held;
     if (!isfinite(held)) stop_at_nan(t, 1, held);
-    if (!t->held.count) printf("no held-out documents: no perplexity\n");
-    else printf("held-out perplexity before: %.3f (%lld documents, %lld tokens)\n", exp(held),
-                t->held.documents, t->held.tokens);
+    if (!t->held.count) say("no held-out documents: no perplexity");
+    else say("held-out perplexity before: %.3f (%s, %s)", exp(held),
+             counted(number[0], (size_t)t->held.documents, "document"),
+             counted(number[1], (size_t)t->held.tokens, "token"));
     while (step < t->steps && !stop) {
         double begin = wall_clock(), seconds;
         loss = sft_step(t, ++step, &tokens, &norm);
@@ -482,7 +482,8 @@ static int train(Trainer *t) {
     if (step && t->out.saved != step && !(t->health.bad && t->out.saved)) save(t, step, 1);
     if (step && !stop && evaluated != step) held = evaluate(t, step);
     if (step && !stop && t->held.count) {
-        printf("held-out perplexity: %.3f before, %.3f after %d steps\n", exp(first), exp(held), step);
+        say("held-out perplexity: %.3f before, %.3f after %s", exp(first), exp(held),
+            counted(number[0], (size_t)step, "step"));
         health_of_held_out(&t->health, held);
     }
     if (!stop) health_end(&t->health, &t->out, SMALLER_STEPS);
@@ -532,17 +533,19 @@ static Option options[] = {
     { "learn", OPT_CHOICE, &o.learn, "response", 0, 0, "response|all",
       "the part that counts in the loss, if documents are prompts with responses" },
     { "tokens", OPT_INT, &o.tokens, "4096", 1, 1e9, NULL, "tokens of an optimiser step" },
+    { "batch-size", OPT_INT, &o.batch_size, "0", 0, 1e9, NULL,
+      "sequences of an optimiser step (0: as many as --tokens takes)" },
     { "micro-tokens", OPT_INT, &o.micro_tokens, "0", 0, 1e8, NULL,
       "most tokens of a forward pass, which limits memory (0: 1024, or the longest sequence)" },
-    { "epochs", OPT_INT, &o.epochs, "1", 0, 1e6, NULL, "passes through the training documents" },
-    { "steps", OPT_INT, &o.steps, "0", 0, 1e9, NULL, "optimiser steps (0: as many as --epochs needs)" },
-    { "lr", OPT_REAL, &o.lr, "1e-3", 0, 10, NULL,
+    { "epochs", OPT_INT, &o.epochs, "1", 1, 1e6, NULL, "passes through the training documents" },
+    STEPS_OPTION(o.steps),
+    { "learning-rate|lr", OPT_REAL, &o.lr, "1e-3", 0, 10, NULL,
       "learning rate after warm-up; then it decreases along a cosine to a tenth" },
     { "warmup", OPT_REAL, &o.warmup, "0.05", 0, 1, NULL,
       "share of the steps in which the learning rate increases" },
     { "weight-decay", OPT_REAL, &o.weight_decay, "0.1", 0, 10, NULL,
       "AdamW's weight decay, of matrices only" },
-    { "clip", OPT_REAL, &o.clip, "1", 0, 1e9, NULL,
+    { "max-grad-norm|clip", OPT_REAL, &o.clip, "1", 0, 1e9, NULL,
       "larger gradient norms are scaled down to this (0: never)" },
     { "eval-every", OPT_INT, &o.eval_every, "100", 0, 1e9, NULL,
       "steps between held-out perplexities (0: only before and after training)" },
@@ -555,55 +558,73 @@ static Option options[] = {
       "split the weights into files of about this many megabytes (0: one file)" },
     DRY_RUN_OPTION(o.dry_run),
 };
-static const char *const preset_scratch[] = { "lr", "1e-3", "weight-decay", "0.1", NULL };
-static const char *const preset_finetune[] = { "lr", "2e-5", "weight-decay", "0", NULL };
-static const char *const preset_lora[] = { "lr", "2e-4", "weight-decay", "0", NULL };
+static const char *const preset_scratch[] = { "learning-rate", "1e-3", "weight-decay", "0.1", NULL };
+static const char *const preset_finetune[] = { "learning-rate", "2e-5", "weight-decay", "0", NULL };
+static const char *const preset_lora[] = { "learning-rate", "2e-4", "weight-decay", "0", NULL };
 static const Preset preset[] = {
     { "scratch", "a new policy (the default without --policy)", preset_scratch },
     { "finetune", "all weights of a checkpoint (the default with --policy)", preset_finetune },
     { "lora", "an adapter next to a checkpoint (the default with --lora-r, --nf4, --fp4)", preset_lora },
 };
-static const Program program = {
-    "sft", "DATA --out DIR [--policy DIR | --tokenizer DIR --dim N --layers N ...] [options]",
-    "Stage 1: next-token training of a policy on the documents of a dataset.",
-    options, sizeof options / sizeof *options, preset, sizeof preset / sizeof *preset };
+static const Need needs[] = {
+    { "nf4|fp4|lora-r", "policy", "frozen weights are those of a checkpoint" },
+    { "dim|layers|heads|kv-heads|ffn|positions|tied", "!policy", "the checkpoint has its own sizes" },
+    QUANT_NEEDS, LORA_NEEDS, LORA_DROPOUT_NEED,
+    { "shard-mb", "!lora-r", "an adapter is one file" },
+    { "tokens", "!batch-size", NULL },
+    { "force", "out", "without --out the folder is a new one" },
+    { "epochs", "!steps", NULL },
+    { "eval-every", "eval-documents", NULL },
+    { NULL, NULL, NULL } };
 
-/* Refuses options that do not fit together. */
-static void check_options(const Program *p, const char *data) {
-    if (!o.policy)
-        cli_refuse(p, "nf4|fp4|quant-block|double-quant",
-                   "frozen weights are those of a checkpoint, --policy: leave out");
-    quant_options_check(p, &o.quant, &o.lora.rank, &o.lora.targets, 0);
-    if (o.policy)
-        cli_refuse(p, "dim|layers|heads|kv-heads|ffn|positions|tied",
-                   "sizes are for training from scratch; --policy has its own sizes: leave out");
-    if (o.lora.rank) cli_refuse(p, "shard-mb", "an adapter is one file: leave out");
-    lora_options_check(p, &o.lora, o.lora.rank > 0);
-    if (o.lora.rank && !o.policy)
-        usage_error("an adapter (--lora-r) needs the checkpoint that it adapts: --policy", NULL);
-    const char *const input[] = { data, o.policy, o.tokenizer };
-    if (o.out) out_check(o.out, o.force, input, 3);
-    else cli_refuse(p, "force", "without --out the folder is a new one: leave out");
-    if (!o.steps && !o.epochs) usage_error("--epochs or --steps has to be more than 0", NULL);
+static const char *usual_preset(const char **why) {
+    const int adapts = o.lora.rank || o.quant.nf4 || o.quant.fp4;
+    *why = adapts ? "an adapter is trained" : o.policy ? "all weights of --policy are trained"
+         : "a new policy, since there is no --policy";
+    return adapts ? "lora" : o.policy ? "finetune" : "scratch";
+}
+
+/* Refuses values that do not fit together. */
+static void check_options(const Program *p) {
+    static Pool names;                      /* keeps the names of an adapter's folders */
+    names = cli_pool();
+    adapter_as_model(&o.policy, NULL, "./run merge BASE --adapter ADAPTER --out MERGED, then --policy MERGED",
+                     &names);
+    if (o.policy) quant_options_check(p, &o.quant, &o.lora.rank, &o.lora.targets, 0);
+}
+
+static const Program program = {
+    .program = "sft",
+    .usage = "DATA --out DIR [--policy DIR | --tokenizer DIR --dim N --layers N ...] [options]",
+    .about = "Stage 1: next-token training of a policy on the documents of a dataset.",
+    OPTIONS(options), PRESETS(preset), .need = needs, .usual = usual_preset, .check = check_options };
+
+/* Prints what is learned, in how many steps. */
+static void say_what(const Trainer *t, const char *data) {
+    char number[4][64], size[64];
+    if (o.batch_size) counted(size, (size_t)o.batch_size, "sequence");
+    else snprintf(size, sizeof size, "about %d tokens", o.tokens);
+    say("%s: %s, %s, %s to learn; %s of %s", data,
+        counted(number[0], (size_t)t->train.documents, "document"),
+        counted(number[1], (size_t)t->train.count, "sequence"),
+        counted(number[2], (size_t)t->train.tokens, "token"), counted(number[3], (size_t)t->steps, "step"),
+        size);
 }
 
 int main(int argc, char **argv) {
     static Trainer t;
     const char *data[1] = { NULL };
     t.keep = cli_pool();
-    cli_parse(&program, "scratch", argc, argv, data, 1);
-    const int adapts = o.lora.rank || o.quant.nf4 || o.quant.fp4;
-    cli_parse(&program, adapts ? "lora" : o.policy ? "finetune" : "scratch", argc, argv, data, 1);
+    cli_parse(&program, argc, argv, data, 1);
     if (!data[0]) usage_error("which dataset?", NULL);
-    adapter_as_model(&o.policy, NULL, "./run merge BASE --adapter ADAPTER --out MERGED, then --policy MERGED",
-                     &t.keep);
-    check_options(&program, data[0]);
+    cli_say_preset();
+    const char *const input[] = { data[0], o.policy, o.tokenizer };
+    if (o.out) out_check(o.out, o.force, input, 3);
     say_digits();
     read_policy(&t, &program);
     read_documents(&t, data[0]);
     count_steps(&t);
-    printf("%s: %lld documents, %d sequences, %lld tokens to learn; %d steps of about %d tokens\n", data[0],
-           t.train.documents, t.train.count, t.train.tokens, t.steps, o.tokens);
+    say_what(&t, data[0]);
     memory(&t);
     init_weights(&t);
     cli_interrupts();                       /* before this, Ctrl-C ends the program; nothing is lost */

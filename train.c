@@ -27,26 +27,14 @@ static int float_method(void) {
 
 void say_digits(void) {
     if (float_method() != 0)
-        printf("this build computes with more digits than a float holds (FLT_EVAL_METHOD %d): "
-               "other builds give other last digits\n", float_method());
-}
-
-const char *with_commas(char out[32], size_t n) {
-    char digits[24];
-    const int length = snprintf(digits, sizeof digits, "%llu", (unsigned long long)n);
-    int at = 0;
-    for (int i = 0; i < length; i++) {
-        if (i && (length - i) % 3 == 0) out[at++] = ',';
-        out[at++] = digits[i];
-    }
-    out[at] = 0;
-    return out;
+        say("this build computes with more digits than a float holds (FLT_EVAL_METHOD %d): other builds give "
+            "other last digits", float_method());
 }
 
 void print_trainable(size_t trained, size_t all) {
     char number[2][32];
-    printf("trainable params: %s || all params: %s || trainable%%: %.4f\n", with_commas(number[0], trained),
-           with_commas(number[1], all), all ? 100.0 * (double)trained / (double)all : 0);
+    say("trainable params: %s || all params: %s || trainable%%: %.4f", with_commas(number[0], trained),
+        with_commas(number[1], all), all ? 100.0 * (double)trained / (double)all : 0);
 }
 
 /* ---- how weights are held ---- */
@@ -55,8 +43,6 @@ void quant_options_check(const Program *p, const QuantOptions *q, int *rank, con
                          int adapter) {
     const int four = q->nf4 || q->fp4;
     if (q->nf4 && q->fp4) usage_error("one of the two, not both", "--nf4, --fp4");
-    if (!four)
-        cli_refuse(p, "quant-block|double-quant", "without --nf4 or --fp4 nothing is quantised: leave out");
     if (q->block & (q->block - 1)) usage_error("not a power of two", "--quant-block");
     if (!four || !rank || adapter) return;
     if (!cli_given(p, "lora-r")) {
@@ -110,21 +96,16 @@ void judge_options_types(WeightTypes *w, const Program *p, const QuantOptions *q
 
 void print_types(const char *whose, const WeightTypes *w) {
     static const char *const type[] = { "float32", "bfloat16", "float16" };
+    char linears[80], file[80] = "";
     int kept = 0;
-    if (w->layers == NF4)
-        printf("%s: linears %s, blocks of %d%s", whose, w->kind == QUANT_NF4 ? "NF4" : "FP4", w->block,
-               w->doubled ? ", doubly quantised" : "");
-    else printf("%s: linears %s", whose, type[w->layers]);
     for (const KeptLinear *k = w->layers == NF4 ? w->kept : NULL; k && k->name[0]; k++) kept++;
-    if (kept) printf(" (%d as the file has them: %s)", kept, type[w->kept->type]);
-    printf(", compute %s; embedding and head %s\n", type[w->compute], type[w->tables]);
-}
-
-void lora_options_check(const Program *p, LoraOptions *l, int adapts) {
-    if (!adapts)
-        cli_refuse(p, "lora-alpha|lora-dropout|lora-targets|lora-rslora",
-                   "without --lora-r there is no adapter: leave out");
-    if (l->dropout >= 1) usage_error("nothing is left of an input with", "--lora-dropout 1");
+    if (kept) snprintf(file, sizeof file, " (%d as the file has them: %s)", kept, type[w->kept->type]);
+    if (w->layers == NF4)
+        snprintf(linears, sizeof linears, "%s, blocks of %d%s", w->kind == QUANT_NF4 ? "NF4" : "FP4",
+                 w->block, w->doubled ? ", doubly quantised" : "");
+    else snprintf(linears, sizeof linears, "%s", type[w->layers]);
+    say("%s: linears %s%s, compute %s; embedding and head %s", whose, linears, file, type[w->compute],
+        type[w->tables]);
 }
 
 /* Appends the module of a tensor's name, "q_proj" of "model.layers.%d.self_attn.q_proj.weight", to a list. */
@@ -461,10 +442,10 @@ void bill_part(Bill *b, const char *name, const Arena *a) {
 void bill_print(const Bill *b) {
     size_t total = 0;
     for (int i = 0; i < b->parts; i++) {
-        cli_bill(b->name[i], b->bytes[i]);
+        print_bytes(b->name[i], b->bytes[i]);
         total += b->bytes[i];
     }
-    cli_bill("memory in total", total);
+    print_bytes("memory in total", total);
 }
 
 void memory_measure(RunMemory *m) {
@@ -682,19 +663,27 @@ void health_end(const Health *h, const RunFolder *f, const char *hint) {
 }
 
 int run_code(const RunFolder *f) {
-    if (f->lost) printf("%d lines of the log could not be written: %s\n", f->lost, f->path);
-    if (!strcmp(f->where, f->path)) return cli_exit_code(0);
-    printf("the result is not in the run's own folder, which cannot be written: %s\n", f->path);
+    if (f->lost) say("lines of the log that could not be written: %d: %s", f->lost, f->path);
+    if (!f->saved || !strcmp(f->where, f->path)) return cli_exit_code(0);
+    say("the result is not in the run's own folder, which cannot be written: %s", f->path);
     return cli_exit_code(1);
 }
 
-int run_ended(const RunFolder *f, int steps, double seconds) {
-    if (!steps) {
-        printf("stopped before the first step: no weights were written\n");
-        return cli_exit_code(1);
+int run_without_steps(RunFolder *f) {
+    if (cli_stopping()) say("stopped before the first step: nothing is kept");
+    else {
+        out_begun(f);
+        say("no steps; the log is in %s", f->path);
     }
-    printf("%s after %d steps", cli_stopping() ? "stopped and saved" : "saved", f->saved);
-    if (seconds >= 0) printf(", %.0f seconds", seconds);
-    printf(": %s\n", f->where);
+    return cli_exit_code(0);
+}
+
+int run_ended(RunFolder *f, int steps, double seconds) {
+    char count[64], time[32], after[48] = "";
+    if (!steps) return run_without_steps(f);
+    readable_time(time, seconds);
+    if (seconds >= 0) snprintf(after, sizeof after, ", in %s", time);
+    say("%s after %s%s: %s", cli_stopping() ? "stopped and saved" : "saved",
+        counted(count, (size_t)f->saved, "step"), after, f->where);
     return run_code(f);
 }

@@ -43,6 +43,16 @@ const char *fast_name(int i) {
         : known[i]->name;
 }
 
+int fast_here(int i) {
+    return i == AMX ? kernel_amx.here() : i >= KERNELS ? i < CHOICES : i >= 0 && known[i]->here();
+}
+
+const char *fast_chosen(void) {
+    const Kernel *kernel = fast_kernel();
+    if (fast_half()) return fast_half()->name;
+    return kernel ? kernel->name : fast_twins() ? "plain" : "definition";
+}
+
 int fast_use(const char *name) {
     int found = CHOICES;
     if (!name || !*name) found = BEST;

@@ -68,3 +68,11 @@ int thread_index(void) {
     return 0;
 #endif
 }
+
+void threads_limit(int threads) {
+#ifdef _OPENMP
+    omp_set_num_threads(threads);
+#else
+    (void)threads;
+#endif
+}

@@ -60,8 +60,8 @@ static int check_length(Reading *r) {
         wanted += (uint64_t)count * kind_bytes(r, kind, n);     /* adds less than 4096 * 5 * 2^48 */
     }
     if (wanted == file_size(r->file)) return OK;
-    return fail(r->err, E_FORMAT, "not a llama2.c file, or an incomplete one (bytes; wanted: these or more)",
-                r->path, (long long)file_size(r->file), (long long)wanted);
+    return fail(r->err, E_FORMAT, "not a llama2.c file, or an incomplete one (bytes)", r->path,
+                (long long)file_size(r->file), (long long)wanted);
 }
 
 /* Reads the header. Checks its sizes, and that the file has exactly the length that follows from them. */

@@ -485,7 +485,7 @@ static int load_steps(Tokenizer *t, const Json *normalizer, Pool *pool, Error *e
         int code;
         if (!before && (is_type(s, "NFD") || is_type(s, "NFKD"))) { before = s; continue; }
         if (p->steps == STEPS)
-            return fail(err, E_UNSUPPORTED, "too many normalizers", "normalizer", (long long)i + 1, STEPS);
+            return fail(err, E_RANGE, "too many normalizers", "normalizer", (long long)i + 1, STEPS);
         code = load_step(t, s, &p->step[p->steps++], before, pool, err);
         if (code) return code;
         before = NULL;

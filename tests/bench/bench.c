@@ -52,9 +52,10 @@ static Option option[] = {
     { "tokens", OPT_INT, &opt.tokens, "64", 1, 1 << 16, NULL,
       "generate: tokens of the one sequence; judge: of each text" },
 };
-const Program program = { "build/tests/bench",
-    "[products] [plain] [nf4] [quantise] [exp] [memory] [tokenizer] [generate] [judge] [options]",
-    "Measures the operations that take most of the time.", option, sizeof option / sizeof *option, NULL, 0 };
+const Program program = {
+    .program = "build/tests/bench",
+    .usage = "[products] [plain] [nf4] [quantise] [exp] [memory] [tokenizer] [generate] [judge] [options]",
+    .about = "Measures the operations that take most of the time.", OPTIONS(option) };
 
 /* ---- medians ---- */
 
@@ -677,7 +678,7 @@ enum { SECTIONS = sizeof section / sizeof *section };
 
 int main(int argc, char **argv) {
     const char *name[SECTIONS + 1];
-    int names = cli_parse(&program, NULL, argc, argv, name, SECTIONS), ran = 0;
+    int names = cli_parse(&program, argc, argv, name, SECTIONS), ran = 0;
     if (!opt.in != !opt.out) usage_error("--in and --out belong together", NULL);
     if (opt.quick && !cli_given(&program, "runs")) opt.runs = 5;
     all_threads = threads_max();

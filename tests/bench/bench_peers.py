@@ -162,10 +162,11 @@ def our_step(policy, reward, batch, minibatch, query, response, epochs, threads=
         shutil.rmtree(out, ignore_errors=True)
     if len(took) > 1:
         took = took[1:]
-    tokens = took[0]['time/tokens_per_second'] * took[0]['time/ppo/total']
+    tokens = took[0]['tokens_per_second'] * took[0]['seconds']
     if batch and abs(tokens - batch * response) > 0.5:
         raise RuntimeError('our step sampled %.0f tokens, not %d' % (tokens, batch * response))
-    return {k.split('/')[-1]: median([s[k] for s in took]) for k in took[0] if k.startswith('time/ppo/')}
+    parts = {k.split('/')[-1]: median([s[k] for s in took]) for k in took[0] if k.startswith('time/ppo/')}
+    return dict(parts, total=median([s['seconds'] for s in took]))
 
 
 def their_step(python, kind, threads=THREADS, steps=2, **shape):

@@ -258,7 +258,8 @@ exits 0 "ppo, the same judge in 32 bits" ./ppo reviews.bin $small --steps 1 --re
 cmp -s p16/ppo-0001/samples.jsonl p32f/ppo-0001/samples.jsonl; is "and has the same bits"
 says 2 "those of a checkpoint" "rm: an adapter of nothing" ./rm $small_rm --lora-r 4 --out x
 says 2 "those of a checkpoint" "rm: 4 bits of nothing" ./rm $small_rm --nf4 --out x
-says 2 "there is no judge" "ppo: 4 bits of no judge" ./ppo reviews.bin $small --reward-text e --reward-nf4
+says 2 "no effect with --reward-text (no judge is asked): --reward-nf4" "ppo: 4 bits of no judge" ./ppo reviews.bin \
+    --policy policy --reward-text e --reward-nf4
 says 1 "matches no linear" "rm: a LoRA target that is not there" ./rm $fine --lora-r 4 --lora-targets \
     q_proj --out x
 grep -q "try: --lora-targets query,key,value,dense" errors.txt; is "and those that are"
@@ -274,7 +275,7 @@ says 2 "would overwrite what is read" "rm: --out over --reward" ./rm reviews.bin
     policy/../judge/
 says 2 "is a file" "rm: --out is a file" ./rm $small_rm --out texts
 says 2 "multiple of --heads" "rm: heads that do not divide" ./rm $small_rm --heads 3 --out x
-says 2 "leave out: --ffn" "rm: sizes of a checkpoint" ./rm reviews.bin --reward judge --ffn 3 --out x
+says 2 "no effect with --reward (the checkpoint has its own sizes): --ffn" "rm: sizes of a checkpoint" ./rm reviews.bin --reward judge --ffn 3 --out x
 says 1 "no such label: nice" "rm: a label that is not there" ./rm $small_rm --label nice --out x
 grep -q "negative, positive" errors.txt; is "rm: and the ones that are"
 printf 'RLHFDATA\1\0\0\0\1\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0' > empty.bin

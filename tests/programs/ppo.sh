@@ -98,7 +98,7 @@ same "on the same evaluation queries" "$work/1" "$work/2"
 # ---- the arithmetic of an update ----
 run whole --mini-batch-size 8 --ppo-epochs 1 --steps 1
 run split --mini-batch-size 2 --gradient-accumulation-steps 4 --ppo-epochs 1 --steps 1
-for f in ppo/loss/policy ppo/loss/value ppo/grad_norm; do
+for f in ppo/loss/policy ppo/loss/value grad_norm; do
     true_ "accumulation equals the whole batch: $f" "$(awk -v a="$(field "$work/whole" $f \
         1)" -v b="$(field "$work/split" $f 1)" 'BEGIN { d = a - b; print d * d }') < 1e-9"
 done
@@ -126,9 +126,9 @@ run narrow --kl-penalty full --lora-r 128 --lora-targets q_proj,o_proj,up_proj,d
     bad "memory of a wide adapter with the full KL"
 run scores --use-score-scaling --use-score-norm --score-clip 1 --score-normalize --missing-eos-penalty 2 \
     --kl-penalty k3 --lr-anneal linear \
-    --adam-tf-style --adam-eps 1e-5 --biased-variance --value-init pytorch --score response --eval-queries 24
+    --adam-tf-style --adam-eps 1e-5 --biased-variance --value-init pytorch --eval-queries 24
 true_ "scores are scaled and clipped" "$(field "$work/scores" ppo/mean_scores 1)^2 <= 1"
-true_ "the learning rate is annealed" "$(field "$work/scores" ppo/learning_rate 2) == 0.0005"
+true_ "the learning rate is annealed" "$(field "$work/scores" learning_rate 2) == 0.0005"
 run guard --ratio-threshold 1e-3 --steps 1
 [ "$(field "$work/guard" ppo/updates_skipped 1)" -gt 0 ] && ok "the ratio guard leaves updates out" ||
     bad "the ratio guard"
@@ -162,20 +162,24 @@ grep -q 'memory in total' "$work/out" && [ ! -e "$work/dry" ] && ok "--dry-run: 
     bad "--dry-run"
 refuses 3 'not a number in step' $ppo "$data" $small --learning-rate 1e30 --out "$work/nan"
 grep -q 'try: a smaller --learning-rate' "$work/err"; is "a NaN after an update: smaller steps"
+refuses 2 'no effect with --reward-text (no judge is asked): --reward$' $ppo "$data" $small --reward x
+refuses 2 'no effect without --eval-queries (nothing is evaluated): --show' $ppo "$data" $small --eval-queries 0
+refuses 2 'no effect without --early-stopping: --target-kl' $ppo "$data" $small --target-kl 2
+refuses 2 'no effect without --adap-kl-ctrl (.*): --horizon' $ppo "$data" $small --adap-kl-ctrl=no --horizon 9
 refuses 2 'top-k is refused' $ppo "$data" $small --top-k 5
 refuses 2 'top-p is refused' $ppo "$data" $small --top-p 0.9
 refuses 2 'dropout is refused' $ppo "$data" $small --dropout 0.1
 refuses 2 'batch-size' $ppo "$data" $small --mini-batch-size 9
 refuses 2 'use-score-scaling' $ppo "$data" $small --use-score-norm
-refuses 2 'leave out: --lora-r' $ppo "$data" $small --adapter "$work/lora" --lora-r 8
-refuses 2 'without --lora-r there is no adapter' $ppo "$data" $small --lora-alpha 8
+refuses 2 'no effect with --adapter (.*): --lora-r' $ppo "$data" $small --adapter "$work/lora" --lora-r 8
+refuses 2 'no effect without --lora-r (there is no adapter): --lora-alpha' $ppo "$data" $small --lora-alpha 8
 refuses 1 'matches no linear' $ppo "$data" $small --lora-r 4 --lora-targets q_prj
 refuses 1 'matches no linear' $ppo "$data" $small --lora-r 4 --lora-targets lm_head
 refuses 1 'rank is above the width' $ppo "$data" $small --lora-r 129 --lora-targets q_proj
 refuses 1 "longer than the policy's positions" $ppo "$data" $small --response-max 100000
 refuses 1 'no document is long enough' $ppo "$data" $small --query-min 240 --query-max 240 --response-min \
-    2 --response-max 2 --eval-queries 0
-$ppo "$data" $small --steps 10000 --eval-queries 0 --out "$work/stop" > "$work/out" 2>&1 < /dev/null & \
+    2 --response-max 2 --show 0 --eval-queries 0
+$ppo "$data" $small --steps 10000 --show 0 --eval-queries 0 --out "$work/stop" > "$work/out" 2>&1 < /dev/null & \
     child=$!
 for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
     [ -s "$work/stop/ppo-0001/time.jsonl" ] && break
@@ -209,7 +213,7 @@ if [ $policy = data/policy ]; then
     bytes too-large '\\377\\173' 256
     for queries in 0 6; do
         refuses 1 "the policy's logits are not numbers in step 1; no weights were written" $ppo "$data" \
-            $small --policy "$work/too-large" --compute f16 --eval-queries $queries --out "$work/none"
+            $small --policy "$work/too-large" --compute f16 --show 0 --eval-queries $queries --out "$work/none"
         grep -q 'try: another model to start from' "$work/err" && ! grep -q 'rate' "$work/err"
         is "numbers that are too large: another model, not a smaller step"
     done
@@ -246,7 +250,7 @@ done
 few; is "few held-out documents"
 sed 's/, "response_before.*//' "$work/few.runs/ppo-0007/samples.jsonl" > "$work/1"
 [ "$(wc -l < "$work/1")" -eq 3 ] && [ "$(sort -u "$work/1" | wc -l)" -eq 3 ]; is "each is used once"
-evaluation='evaluation on 3 queries, each of another document: that many of 4 held-out documents give one'
+evaluation='evaluation on 3 queries: only so many of 4 held-out documents give one'
 grep -q "^$evaluation$" "$work/out"; is "and it says how many there are"
 few --query-min 60 --query-max 60
 [ $? = 1 ] && grep -q 'no document is long enough' "$work/err" &&
@@ -256,7 +260,7 @@ question='Where is the small dog of the quiet old man today?'
 printf '0|%s|Good.\n0|%s|There.\n' "$long" "$question" | dataset 3 > "$work/few.bin"
 shortest=$(printf '%s\n' "$question" | $run tokenize $policy | wc -w)
 few --query-max 5
-[ $? = 1 ] && grep -q "longer than --query-max; the shortest (got $shortest, wanted 5)" "$work/err" &&
+[ $? = 1 ] && grep -q "longer than --query-max; the shortest ($shortest; at most 5)" "$work/err" &&
     grep -q 'try: a larger --query-max' "$work/err"
 is "every prompt is too long: a larger --query-max"
 few --query-max "$shortest"; is "which is enough"
@@ -297,16 +301,16 @@ refuses 1 'more of the judge.s tokens than it reads: '"$judge"'.*20' $ppo "$work
     --response-max 32 --out "$work/short.refused"
 [ ! -e "$work/short.refused" ] && grep -q 'try: --response-max [12][0-9], or --long-response cut' "$work/err"
 is "a response that does not fit: refused before the run"
-refuses 2 'with --reward-text there is no judge' $ppo "$work/short.bin" $small --long-response cut
+refuses 2 'no effect with --reward-text (no judge is asked): --long-response' $ppo "$work/short.bin" $small --long-response cut
 and=$(awk 'BEGIN { for (i = 0; i < 30; i++) printf "%sand", i ? " " : "" }')     # one token each, for both
 printf '0|%s\n0|%s\n0|%s\n' "$and" "$and" "$and" | dataset 1 > "$work/few.bin"
-$ppo "$work/few.bin" $short --response-min 20 --response-max 20 --eval-queries 0 --out "$work/few.runs" > \
+$ppo "$work/few.bin" $short --response-min 20 --response-max 20 --show 0 --eval-queries 0 --out "$work/few.runs" > \
     "$work/out" 2> "$work/err"
 grep -q 'warning at step 1: of 16 responses, [0-9]* are longer than the 20 tokens that the judge' "$work/err"
 is "a response that is longer than the documents let expect: a warning"
 # A judge that cannot score a word of step 2's texts which step 1's do not have: the word's row in the
 # embedding is too large.
-judged two --response-min 13 --response-max 13 --steps 2 --eval-queries 0
+judged two --response-min 13 --response-max 13 --steps 2 --show 0 --eval-queries 0
 $run tokenize $tokenizer "$work/texts" --jsonl | awk 'NR <= 16 { for (i = 1; i <= NF; i++) seen[$i] = 1 }
     NR > 16 { for (i = NF > 20 ? NF - 19 : 1; i <= NF; i++) if (!($i in seen)) { print $i; exit } }' > \
     "$work/1"
@@ -318,7 +322,7 @@ from=$(dd if="$model" bs=1 skip=8 count="$header" 2> "$work/err" | tr '}' '\n' |
 printf '\377\377\177\177\377\377\177\177' |
     dd of="$model" bs=1 seek=$((8 + header + from + 64 * $(cat "$work/1"))) conv=notrunc 2> "$work/err"
 refuses 1 "the judge's score of a text is not a number: $work/large-judge" $ppo "$work/short.bin" $short \
-    --reward "$work/large-judge" --response-min 13 --response-max 13 --steps 2 --eval-queries 0 --out \
+    --reward "$work/large-judge" --response-min 13 --response-max 13 --steps 2 --show 0 --eval-queries 0 --out \
     "$work/large.runs"
 [ -s "$work/large.runs/ppo-0001/model.safetensors" ] &&
     [ "$(wc -l < "$work/large.runs/ppo-0001/log.jsonl")" = 2 ]
@@ -333,8 +337,8 @@ run twice --eval-every 1
 [ "$(grep -c '"eval/reward_mean"' "$work/twice/log.jsonl")" = 3 ]
 is "--eval-every that divides --steps: each evaluation is logged once"
 true_ "--lr-anneal linear: the last step has lr / steps" \
-    "$(field "$work/scores" ppo/learning_rate 2) == 1e-3 / 2"
-$ppo --help > "$work/help"
+    "$(field "$work/scores" learning_rate 2) == 1e-3 / 2"
+$ppo --help | tr -s ' \n' ' ' > "$work/help"
 grep -q "whose own rate is the first" "$work/help"; is "and --help says so"
 for penalty in 'kl: d,' 'abs: |d|' 'mse: d^2/2' 'k3: exp(-d) - 1 + d' 'full: the exact KL'; do
     grep -qF -- "$penalty" "$work/help"; is "--help says what $penalty"
@@ -344,14 +348,14 @@ tail -n "$(($(wc -l < "$work/report") + 1))" "$work/learn.out" | sed '$d' > "$wo
 same "run report prints what ppo printed at its end" "$work/report" "$work/printed"
 mkdir "$work/files" && cp "$work/learn/log.jsonl" "$work/learn/samples.jsonl" "$work/files"
 $run report "$work/files" --show 0 > "$work/1"
-grep -q '24 held-out queries' "$work/1" && [ "$(wc -l < "$work/1")" -lt "$(wc -l < "$work/report")" ]
+grep -q '24 held-out queries' "$work/1" && ! grep -q 'response before' "$work/1" && [ "$(wc -l < "$work/1")" -lt "$(wc -l < "$work/report")" ]
 is "from log.jsonl and samples.jsonl alone"
 grep -q 'of the training batch whose KL first passed 3: \|KL never passed 3$' "$work/1"; is \
     "whose reward it is at KL 3"
 refuses 1 'such as runs/ppo-0001' $run report "$work"
 $run report "$work/stop/ppo-0001" > "$work/1" && grep -q 'no samples.jsonl' "$work/1"; is \
     "of a stopped run there is no table"
-run one --batch-size 1 --mini-batch-size 1 --ppo-epochs 1 --steps 20 --eval-queries 0 --learning-rate 1e-4 \
+run one --batch-size 1 --mini-batch-size 1 --ppo-epochs 1 --steps 20 --show 0 --eval-queries 0 --learning-rate 1e-4 \
     --response-min 24 --response-max 24 --seed 1
 grep -q 'KL is -[0-9.]*, although its expectation is never below 0: too few responses (1)' "$work/one.err" &&
     grep -q '^  try: a larger --batch-size, or a larger --init-kl-coef' "$work/one.err" &&

@@ -67,7 +67,7 @@ has "and what is trained, as peft does" \
     '^trainable params: 149,504 || all params: 1,150,080 || trainable%: 12.9994$' "$work/a.out"
 [ ! -e "$work/a/model.safetensors" ] && ok "an adapter and no model" || bad "an adapter and no model"
 true_ "it learns" \
-    "$(sed -n 's/.*"eval_loss": \([0-9.]*\).*/\1/p' "$work/a/log.jsonl" | paste -s -d ' ' - |
+    "$(sed -n 's|.*"eval/loss": \([0-9.]*\).*|\1|p' "$work/a/log.jsonl" | paste -s -d ' ' - |
         awk '{ print $NF " < " $1 }')"
 OMP_NUM_THREADS=2 sft b --nf4 --recompute
 same "two threads, activations computed anew: the same adapter" "$work/a/adapter_model.safetensors" \
@@ -96,8 +96,8 @@ for part in loss grad_norm; do     # --micro-tokens is the last that was given
         grep . > "$work/$run.$part"; done
     near "dropout does not hang on micro-batches: $part" 1e-5 "$work/drop.$part" "$work/drop3.$part"
 done
-sed -n 's/.*"eval_loss": \([0-9.]*\).*/\1/p' "$work/a/log.jsonl" |
-    head -n 1 > "$work/1"; sed -n 's/.*"eval_loss": \([0-9.]*\).*/\1/p' "$work/drop/log.jsonl" |
+sed -n 's|.*"eval/loss": \([0-9.]*\).*|\1|p' "$work/a/log.jsonl" |
+    head -n 1 > "$work/1"; sed -n 's|.*"eval/loss": \([0-9.]*\).*|\1|p' "$work/drop/log.jsonl" |
     head -n 1 > "$work/2"
 same "dropout is for training alone" "$work/1" "$work/2"
 
@@ -230,7 +230,7 @@ refuses 2 'nothing is quantised' $bin/run logprobs $policy --double-quant
 refuses 2 'what is trained is an adapter' $bin/sft $data --policy $policy --nf4 --lora-r 0
 refuses 2 'those of a checkpoint' $bin/sft $data --tokenizer $policy --nf4
 refuses 2 'there is no adapter' $bin/sft $data --policy $policy --lora-dropout 0.1
-refuses 2 'nothing is left' $bin/sft $data --policy $policy --lora-r 2 --lora-dropout 1
+refuses 2 '--lora-dropout has to be from 0 to 0.99: 1' $bin/sft $data --policy $policy --lora-r 2 --lora-dropout 1
 refuses 2 'unknown option' $bin/run merge $policy --adapter "$work/a" --out "$work/x" --compute bf16
 [ ! -e "$work/x" ] && ok "no folder was made for them" || bad "a folder was made for them"
 finish

@@ -25,7 +25,7 @@ says() { if grep -q -- "$2" "$work/err"; then ok "$1"; else bad "$1: no '$2' in:
 # true NAME AWK-EXPRESSION: e.g. true "it learns" "3.5 < 4"
 true_() { if awk "BEGIN { exit !($2) }"; then ok "$1 ($2)"; else bad "$1: $2"; fi; }
 # field FILE NAME: a number of JSON lines, from the last line that has it
-field() { sed -n 's/.*"'"$2"'": \([-0-9.e+]*\).*/\1/p' "$1" | tail -n 1; }
+field() { sed -n 's|.*"'"$2"'": \([-0-9.e+]*\).*|\1|p' "$1" | tail -n 1; }
 
 tokenizer=data/policy
 [ -f data/policy/tokenizer.model ] || tokenizer=$shared/data/stories260K/tokenizer.model
@@ -61,8 +61,8 @@ sizes="--tokenizer $tokenizer --dim 32 --layers 1 --heads 4 --kv-heads 2 --posit
 # ---- it learns, writes a folder that run reads, and its loss is run's ----
 $sft "$work/text.bin" --out "$work/a" $sizes --tokens 256 --steps 60 --lr 1e-2 --no-eos --seed 3 > \
     "$work/out" || bad "sft from scratch"
-first=$(sed -n 's/.*"eval_perplexity": \([0-9.]*\).*/\1/p' "$work/a/log.jsonl" |
-    head -n 1) last=$(field "$work/a/log.jsonl" eval_perplexity)
+first=$(sed -n 's|.*"eval/perplexity": \([0-9.]*\).*|\1|p' "$work/a/log.jsonl" |
+    head -n 1) last=$(field "$work/a/log.jsonl" eval/perplexity)
 true_ "the held-out perplexity falls" "$last < $first / 10"
 sed -n 's/^1|//p' "$work/lines" | $run logprobs "$work/a" | sed 's/.*"logprobs": \[\(.*\)\]}/\1/' |
     tr -d ' ' | tr ',' '\n' > "$work/logprobs"
@@ -101,15 +101,15 @@ train2 text f --seed 1
 same "lr 0 leaves the weights as they are" "$work/a/model.safetensors" "$work/f/model.safetensors"
 train2 pairs g --seed 1
 true_ "of a pair the chosen text is learnt" \
-    "$(field "$work/g/log.jsonl" eval_loss) == $(field "$work/f/log.jsonl" eval_loss)"
+    "$(field "$work/g/log.jsonl" eval/loss) == $(field "$work/f/log.jsonl" eval/loss)"
 train2 prompts h --learn all
 true_ "prompt and response are one text" \
-    "$(field "$work/h/log.jsonl" eval_loss) == $(field "$work/f/log.jsonl" eval_loss)"
+    "$(field "$work/h/log.jsonl" eval/loss) == $(field "$work/f/log.jsonl" eval/loss)"
 train2 prompts i --learn response
 true_ "of prompt and response the response counts" \
     "$(sed -n 's/.*, \([0-9]*\) tokens to learn.*/\1/p' "$work/out") < 0.7 * 730"
 true_ "and the loss is another" \
-    "$(field "$work/i/log.jsonl" eval_loss) != $(field "$work/f/log.jsonl" eval_loss)"
+    "$(field "$work/i/log.jsonl" eval/loss) != $(field "$work/f/log.jsonl" eval/loss)"
 
 # ---- long documents: every token but a document's first is predicted once, whatever the context ----
 count() { $sft "$work/text.bin" $sizes --steps 1 --dry-run "$@" |
@@ -251,7 +251,7 @@ else bad "Ctrl-C in the first step: exit $code"; fi
 # ---- wrong usage, bad input ----
 exits "no dataset" 2 $sft
 exits "no tokenizer" 2 $sft "$work/text.bin" --out "$work/x"
-exits "an unknown option" 2 $sft "$work/text.bin" --out "$work/x" $sizes --learning-rate 1
+exits "an unknown option" 2 $sft "$work/text.bin" --out "$work/x" $sizes --learning-rat 1
 exits "sizes of a checkpoint" 2 $sft "$work/text.bin" --out "$work/x" --policy "$work/a" --dim 64
 exits "an adapter of nothing" 2 $sft "$work/text.bin" --out "$work/x" $sizes --lora-r 4
 exits "4-bit weights from scratch" 2 $sft "$work/text.bin" --out "$work/x" $sizes --nf4

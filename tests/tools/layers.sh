@@ -1,9 +1,9 @@
 #!/bin/sh
 # tests/tools/layers.sh [FOLDER] - holds the object files of FOLDER (.) to the house rules, by their symbols:
 #   1. a file uses functions and data only of files of a lower level (the levels are the Makefile's list: make list)
-#   2. files below cli's level never print, exit or allocate; only io.c uses FILE*
+#   2. files below terminal's level never print, exit or allocate; only io.c uses FILE*
 #   3. core, quant, ops, lora, model, tokenizer, text/* (inference on a bare microcontroller) use neither stdio nor a heap
-#   4. no file has a variable that other files can see; files below cli's level have no variables
+#   4. no file has a variable that other files can see; files below terminal's level have no variables
 # There is one check for each file and rule. The script tests itself first: it has to fail on objects that break each rule.
 # Last line: `layers: N passed, N failed, N skipped`.
 cd "$(dirname "$0")/../.." || exit 1
@@ -61,11 +61,11 @@ check() {           # check FOLDER: prints FAIL lines, then `passed failed`
                     bad = bad " " a[2] " of " owner[a[2]] ".c"
             }
             result(name, "(level " level[name] ") uses a file that is not below it", bad)
-            if (level[name] < level["cli"]) ban(name, print_, "prints, exits or allocates")
-            if (level[name] < level["cli"] && name != "io") ban(name, file_, "touches files")
+            if (level[name] < level["terminal"]) ban(name, print_, "prints, exits or allocates")
+            if (level[name] < level["terminal"] && name != "io") ban(name, file_, "touches files")
             if (name ~ /^(core|quant|ops|text\/.*|tokenizer|lora|model)$/) ban(name, any_, "needs stdio")
             result(name, "has variables that others see", shared[name])
-            if (level[name] < level["cli"] && name != "fast/choose" && name != "fast/threads") result(name, "has variables", variable[name])   # see their banners
+            if (level[name] < level["terminal"] && name != "fast/choose" && name != "fast/threads") result(name, "has variables", variable[name])   # see their banners
         }
         print passed + 0, failed + 0
     }'

@@ -37,9 +37,11 @@ static Option option[] = {
     { "no-eos", OPT_FLAG, &opt.no_eos, NULL, 0, 0, NULL,
       "give the policy no token that ends a text, so that all texts get their full length" },
 };
-static const Program program = { "build/tests/shapes", "--policy DIR | --reward DIR [options]",
-                                 "Writes random checkpoints of real shapes.", option,
-                                 sizeof option / sizeof *option, NULL, 0 };
+static const Program program = {
+    .program = "build/tests/shapes",
+    .usage = "--policy DIR | --reward DIR [options]",
+    .about = "Writes random checkpoints of real shapes.",
+    OPTIONS(option) };
 
 static int or_else(int given, int real) { return given ? given : real; }
 
@@ -129,7 +131,7 @@ static void write_reward(Pool *pool) {
 
 int main(int argc, char **argv) {
     const char *none[1];
-    cli_parse(&program, NULL, argc, argv, none, 0);
+    cli_parse(&program, argc, argv, none, 0);
     if (!opt.policy == !opt.reward) usage_error("one of the two:", "--policy DIR, --reward DIR");
     Pool pool = cli_pool();
     if (opt.policy) write_policy(&pool);

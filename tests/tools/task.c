@@ -21,8 +21,11 @@ static Option option[] = {
     { "epochs", OPT_INT, &opt.epochs, "4", 1, 1000, NULL, "passes over the train split" },
     { "rate", OPT_REAL, &opt.rate, "0.1", 1e-6, 100, NULL, "AdaGrad's learning rate" },
 };
-static const Program program = { "build/tests/task", "[options]", "Measures how hard a set of reviews is.",
-                                 option, sizeof option / sizeof *option, NULL, 0 };
+static const Program program = {
+    .program = "build/tests/task",
+    .usage = "[options]",
+    .about = "Measures how hard a set of reviews is.",
+    OPTIONS(option) };
 static Pool pool, scratch;                  /* scratch: one text's tokens */
 
 /* ---- features ---- */
@@ -226,7 +229,7 @@ int main(int argc, char **argv) {
     Bags bags;
     pool = cli_pool();
     scratch = cli_pool();
-    cli_parse(&program, NULL, argc, argv, none, 0);
+    cli_parse(&program, argc, argv, none, 0);
     must(dataset_read(&d, opt.data, &pool, &err), &err, "make it: make data/imdb.bin");
     if (d.kind != DATA_TEXT || d.labels != 2 || d.count > INT_MAX)
         usage_error("not texts with two labels", opt.data);

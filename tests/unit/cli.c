@@ -1,4 +1,4 @@
-/* tests/unit/cli.c - options, messages, progress, logs. Functions that exit are tested from outside: this
+/* tests/unit/cli.c - options, messages, lines that fit, progress, logs. Functions that exit are tested from outside: this
  * program runs itself as a toy program (`cli toy ...`), and reads its output and its exit code. */
 #include "test.h"
 #include "../programs.h"
@@ -18,7 +18,7 @@ static Option toy_option[] = {
       "which estimate of the divergence is paid for, a help text that is so long "
       "that it has to be broken into two lines at least" },
     { "seed", OPT_SEED, &toy.seed, "1", 0, 0, NULL, "random seed" },
-    { "learning-rate", OPT_REAL, &toy.rate, "1e-3", -1, 1, NULL, "AdamW's" },
+    { "learning-rate|lr", OPT_REAL, &toy.rate, "1e-3", -1, 1, NULL, "AdamW's" },
     { "out", OPT_TEXT, &toy.out, "runs", 0, 0, NULL, "folder" },
     { "none", OPT_TEXT, &toy.none, NULL, 0, 0, NULL, "no fallback" },
 };
@@ -26,15 +26,27 @@ static const char *const small_set[] = { "steps", "7", "loud", "1", NULL };
 static const char *const large_set[] = { "steps", "900", "kl-penalty", "mse", NULL };
 static const Preset toy_preset[] = { { "small", "for a look", small_set },
                                      { "large", "for a night", large_set } };
-static const Program toy_program = { "toy", "DATA [options]", "A toy that tests cli.c.", toy_option, 8,
-                                     toy_preset, 2 };
+static const Need toy_need[] = {
+    { "steps|seed|none", "loud|kl-penalty", NULL }, { "learning-rate", "!kl-penalty|none", "why not" },
+    { NULL, NULL, NULL } };
+static const char *toy_usual(const char **why) {
+    *why = toy.n == 3 ? "n is 3" : "n is not 3";
+    return toy.n == 3 ? "large" : "small";
+}
+static void toy_check(const Program *p) {
+    (void)p;
+    if (toy.n == 2) toy.rate = 0.5;
+    if (toy.n == -4) usage_error("not with -4", "-n");
+}
+static const Program toy_program = {
+    .program = "toy", .usage = "DATA [options]", .about = "A toy that tests cli.c.", OPTIONS(toy_option),
+    PRESETS(toy_preset), .need = toy_need, .usual = toy_usual, .check = toy_check };
 
 static int toy_main(int argc, char **argv) {
     const char *positional[2];
     Pool pool = cli_pool();
     Buffer b;
-    int n = cli_parse(&toy_program, "small", argc, argv, positional, 2);
-    if (toy.n == 5) cli_refuse(&toy_program, "loud|seed|none", "not with five: leave out");
+    int n = cli_parse(&toy_program, argc, argv, positional, 2);
     if (toy.n == 4) out_check(toy.out, 0, &toy.none, 1);
     memset(&b, 0, sizeof b);
     b.pool = &pool;
@@ -77,7 +89,11 @@ static int act(const char *what) {
         health_warn(&h, 5, "a smaller --lr");
         health_end(&h, &f, "another way");
     } else if (!strcmp(what, "memory")) cli_arena(SIZE_MAX / 2, "weights");
-    else if (!strcmp(what, "interrupt")) {
+    else if (!strcmp(what, "full")) {
+        if (!freopen("/dev/full", "w", stdout)) return 0;
+        cli_begin(&toy_program);
+        printf("lost\n");
+    } else if (!strcmp(what, "interrupt")) {
         cli_interrupts();
         printf("before %d\n", cli_stopping());
         fflush(stdout);
@@ -102,13 +118,13 @@ static int act(const char *what) {
 
 /* Runs this program again with a shell's arguments and reads all its output into `said`. Returns its exit
  * code. */
-static int call(const char *arguments) {
+static int call_with(const char *before, const char *arguments) {
     static char command[4096];
     FILE *f;
     size_t n = 0;
     const char *code;
-    snprintf(command, sizeof command, "%s %s > build/cli.out 2>&1; echo exit $? >> build/cli.out", self,
-             arguments);
+    snprintf(command, sizeof command, "%s %s %s > build/cli.out 2>&1; echo exit $? >> build/cli.out", before,
+             self, arguments);
     if (system(command) != 0) { said[0] = 0; return -1; }
     f = fopen("build/cli.out", "rb");
     if (f) { n = fread(said, 1, TEXT_MAX - 1, f); fclose(f); }
@@ -117,6 +133,7 @@ static int call(const char *arguments) {
     for (const char *next = code; next; next = strstr(next + 1, "exit ")) code = next;
     return code ? atoi(code + 5) : -1;
 }
+static int call(const char *arguments) { return call_with("COLUMNS=80", arguments); }
 static int has(const char *text) { return strstr(said, text) != NULL; }
 
 static void test_values(void) {
@@ -127,16 +144,26 @@ static void test_values(void) {
     CHECK(call("toy --steps 8 --preset large a --loud") == 0
           && has("\"preset\":\"large\",\"loud\":true,\"steps\":8,") && has("mse") && has("given=1 [a]"),
           "the command line wins over a preset that comes after it: %s", said);
-    CHECK(call("toy --loud=no --learning-rate=-0.25 --seed=18446744073709551615 -n -3") == 0
-          && has("\"loud\":false") && has("-0.25") && has("18446744073709551615") && has("\"n\":-3")
-          && has("given=2"), "= form, negative values, -n: %s", said);
+    CHECK(call("toy --loud=no --learning-rate=-0.25 -n -3") == 0 && has("\"loud\":false") && has("-0.25")
+          && has("\"n\":-3") && has("given=2"), "= form, negative values, -n: %s", said);
     CHECK(call("toy --out '' --none='a \"b\"' -- --steps -x") == 0 && has("\"out\":\"\"")
           && has("\"none\":\"a \\\"b\\\"\"") && has("[--steps] [-x]"),
           "-- ends the options; any text is a value: %s", said);
     CHECK(call("toy - --steps 3 --steps 4") == 0 && has("[-]") && has("\"steps\":4"),
           "- is an argument; the last of two wins: %s", said);
-    CHECK(call("toy -n 5 --steps 3") == 0 && call("toy -n 4 --out build/new --none ./tests") == 0,
-          "nothing to refuse: %s", said);
+    CHECK(call("toy -n 4 --out build/new --none ./tests") == 0, "nothing to refuse: %s", said);
+    CHECK(call("toy --seed=18446744073709551615") == 0 && has(":18446744073709551615,"), "large: %s",
+          said);
+    CHECK(call("toy --lr 0.5 a") == 0 && has("\"learning-rate\":0.5,") && has("[a]"),
+          "another name of an option, and its own name in the log: %s", said);
+    CHECK(call("toy --learning_rate=0.25") == 0 && has("\"learning-rate\":0.25,"), "_ is read as -: %s", said);
+    CHECK(call("toy -n 3") == 0 && has("\"preset\":\"large\"") && has("\"steps\":900"),
+          "the options choose the preset: %s", said);
+    CHECK(call("toy -n 3 --preset small") == 0 && has("\"preset\":\"small\"") && has("\"steps\":7"),
+          "--preset wins: %s", said);
+    CHECK(call("toy -n 2") == 0 && has("\"learning-rate\":0.5,"), "p->check may change a value: %s", said);
+    CHECK(call("toy --kl-penalty mse --loud=no --steps 3") == 0 && call("toy --loud=no --lr 0") == 0,
+          "options that have an effect: %s", said);
     CHECK(call("toy --learning-rate 1e-05") == 0 && has("\"learning-rate\":1e-05,"), "short digits: %s",
           said);
 }
@@ -168,12 +195,14 @@ static void test_refusals(void) {
         { "--loud=perhaps", "--loud has to be yes or no" },
         { "--preset medium", "--preset has to be one of small, large: medium" },
         { "a b c", "one argument too many: c" },
-        { "-n 5 --steps 3 --seed 3", "not with five: leave out: --seed" },
-        { "--none x --loud -n 5", "not with five: leave out: --loud" },
         { "-n 4 --out Makefile", "--out is a file, and has to be a folder or nothing yet: Makefile" },
         { "-n 4 --out ''", "--out needs the name of a folder: (nothing)" },
         { "-n 4 --out build/../tests/ --none ./tests",
           "--out would overwrite what is read: build/../tests/" },
+        { "--nonsense 3", "toy: unknown option: --nonsense" },
+        { "--zzzzz", "toy: unknown option: --zzzzz" },
+        { "--sted 3", "did you mean --seed?" },
+        { "-n -4", "not with -4: -n" },
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         char line[256];
@@ -185,24 +214,65 @@ static void test_refusals(void) {
     }
 }
 
+/* An option that has no effect beside the others is refused, with advice that works. */
+static void test_needs(void) {
+    static const struct { const char *arguments, *message; } bad[] = {
+        { "--loud=no --steps 3", "toy: no effect without --loud or --kl-penalty: --steps\n  try: leave "
+                                 "--steps out\n" },
+        { "--loud=no --seed 3", "without --loud or --kl-penalty: --seed\n" },
+        { "--none x --lr 0.5", "toy: no effect with --none (why not): --learning-rate\n  try: leave "
+                               "--learning-rate out\n" },
+        { "--kl-penalty abs --lr 1", "toy: no effect with --kl-penalty (why not): --learning-rate\n" } };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        char line[256];
+        snprintf(line, sizeof line, "toy %s", bad[i].arguments);
+        const int code = call(line);
+        CHECK(code == 2 && has(bad[i].message), "%s: exit %d, %s", line, code, said);
+    }
+    CHECK(call("toy --loud=no --preset large") == 0 && call("toy --loud=no --steps=7 --kl-penalty abs") == 0,
+          "a preset's values are not refused: %s", said);
+}
+
+static void test_standard_options(void) {
+    CHECK(call("toy --version --nonsense") == 0 && has("toy of rlhf.c " RLHF_VERSION "\ncompiler: ")
+          && has("\nkernel:   ") && has("\nthreads:  "), "--version: %s", said);
+    CHECK(call("toy --show-options -n 2 --seed 9") == 0 && has("preset small: n is not 3\n")
+          && has("  --loud                          yes                 preset\n")
+          && has("  --seed                          9                   command line\n")
+          && has("  --learning-rate                 0.5                 other options\n")
+          && has("  --out                           runs                default\n")
+          && has("  --none                          (none)              default\n"),
+          "--show-options: each value and from where: %s", said);
+    CHECK(call("toy --show-options --preset large") == 0
+          && has("preset large: asked for by --preset\n") && has(" 900 "), "a preset's values: %s", said);
+}
+
 static void test_help(void) {
     size_t longest = 0, n = 0;
     CHECK(call("toy --help") == 0, "--help ends well");
     CHECK(has("usage: ./toy DATA [options]") && has("A toy that tests cli.c."), "usage and about: %s", said);
-    CHECK(has("  --steps N                   steps of training (1 to 1000; default 60)\n"),
-          "limits and default, aligned: %s", said);
-    CHECK(has("  -n N   ") && has("(kl|abs|mse; default kl)") && has("--preset small  (the default)")
-          && has("steps=900"), "the short option, choices, presets: %s", said);
-    for (const char *s = said; *s; s++) {
-        n = *s == '\n' ? 0 : n + 1;
-        if (n > longest) longest = n;
+    CHECK(has("  --steps N               steps of training (1 to 1000; small 7, large 900)\n"),
+          "limits, the presets' values, aligned: %s", said);
+    CHECK(has("  -n N   ") && has("(kl|abs|mse; default kl, large mse)") && has("\n  --seed N ")
+          && has("random seed (default 1)") && has("\n  small         for a look\n"),
+          "the short option, choices, presets: %s", said);
+    CHECK(has("  --learning-rate, --lr X\n"), "all names of an option: %s", said);
+    for (int k = 0; k < 3; k++) {
+        static const char *const columns[] = { "COLUMNS=80", "COLUMNS=40", "COLUMNS=200" };
+        const int code = call_with(columns[k], "toy --help");
+        longest = n = 0;
+        for (const char *s = said; *s; s++) {
+            n = *s == '\n' ? 0 : n + 1;
+            if (n > longest) longest = n;
+        }
+        CHECK(code == 0 && longest <= (k == 0 ? 80 : k == 1 ? 40 : 100), "%s: the longest line has %d letters",
+              columns[k], (int)longest);
     }
-    CHECK(longest <= 104, "the longest line of the help has %d letters", (int)longest);
     CHECK(call("toy a --steps 4 -h") == 0 && has("usage: "), "-h after other arguments");
 }
 
 static void test_endings(void) {
-    CHECK(call("act die") == 1 && has(": wrong shape: model.norm.weight (got 3, wanted 5)\n  try: another "
+    CHECK(call("act die") == 1 && has(": wrong shape: model.norm.weight (3 instead of 5)\n  try: another "
                                       "file\n"), "die: %s", said);
     CHECK(call("act unsupported") == 1 && has(": not supported: rope_scaling type 'yarn': config.json\n  "
                                               "try: use a file"), "unsupported: %s", said);
@@ -216,12 +286,15 @@ static void test_endings(void) {
           "out of memory: %s", said);
     CHECK(call("act bill") == 0 && has("policy ") && has(" 1.2 MB\n") && has("  999 B\n")
           && has("memory in total ") && has("  2.2 MB\n"), "the bill: %s", said);
+    CHECK(!file_exists("/dev/full") || (call("act full") == 1
+          && has("toy: cannot write: standard output: No space left on device\n  try: ")),
+          "a full disk is noticed at the end: %s", said);
     CHECK(call("act interrupt") > 128 && has("before 0") && has("after 1") && !has("still here"),
           "two interrupts: %s", said);
     {
         int lines = 0;
         CHECK(call("act progress") == 0 && has("0/1000  reward 1.5\n")
-              && has("1000/1000  reward 1.5  in 0:00\n") && !has("\r"), "progress without a terminal: %s",
+              && has("1000/1000  reward 1.5  in 0.1 s\n") && !has("\r"), "progress without a terminal: %s",
               said);
         for (const char *s = said; *s; s++) lines += *s == '\n';
         CHECK(lines >= 20 && lines <= 25, "a sensible number of lines: %d", lines);
@@ -229,6 +302,51 @@ static void test_endings(void) {
 }
 
 /* ---- from inside ---- */
+
+static void test_words(void) {
+    static const struct { size_t n; const char *noun, *text; } row[] = {
+        { 1, "text", "1 text" }, { 0, "text", "0 texts" }, { 1234567, "token", "1,234,567 tokens" },
+        { 1, "query", "1 query" }, { 2, "query", "2 queries" }, { 3, "day", "3 days" } };
+    static const struct { int code; long long got, wanted; const char *text; } number[] = {
+        { E_RANGE, 5009, 256, " (5009; at most 256)" }, { E_RANGE, -1, 0, " (-1; at least 0)" },
+        { E_SHAPE, 3, 5, " (3 instead of 5)" }, { E_TRUNCATED, 7, 8, " (7; at least 8)" },
+        { E_RANGE, 4, 4, "" } };
+    static const struct { double seconds; const char *text; } time[] = {
+        { 0, "0.1 s" }, { 3.21, "3.2 s" }, { 42, "0:42" }, { 725, "12:05" }, { 11220, "3h07m" } };
+    char out[64];
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++)
+        CHECK(!strcmp(counted(out, row[i].n, row[i].noun), row[i].text), "counted: %s", out);
+    for (size_t i = 0; i < sizeof number / sizeof *number; i++) {
+        Error e = { 0 };
+        fail(&e, number[i].code, "what", "where", number[i].got, number[i].wanted);
+        CHECK(!strcmp(numbers_of(out, &e), number[i].text), "an error's numbers: '%s'", out);
+    }
+    for (size_t i = 0; i < sizeof time / sizeof *time; i++) {
+        readable_time(out, time[i].seconds);
+        CHECK(!strcmp(out, time[i].text), "a duration: %s", out);
+    }
+    CHECK(!strcmp(from_to(out, 32, 32), "32") && strcmp(from_to(out, 4, 32), "32"), "no \"32 to 32\"");
+    CHECK(!strcmp(from_to(out, 4, 32), "4 to 32"), "a range: %s", out);
+}
+
+/* A line of progress that is too wide loses its bar first, the first two fields last. */
+static void test_progress_line(void) {
+    static const struct { int width; const char *line; } row[] = {
+        { 90, "[##########..........] 5/10  0:07 left  reward +1.250  KL 2.50  \342\226\201\342\226\210  coef 0.2" },
+        { 70, "[#######.......] 5/10  0:07 left  reward +1.250  KL 2.50  \342\226\201\342\226\210  coef 0.2" },
+        { 60, "5/10  0:07 left  reward +1.250  KL 2.50  \342\226\201\342\226\210  coef 0.2" },
+        { 50, "5/10  0:07 left  reward +1.250  KL 2.50  \342\226\201\342\226\210" },
+        { 39, "5/10  0:07 left  reward +1.250  KL 2.50" },
+        { 38, "5/10  reward +1.250  KL 2.50" }, { 27, "reward +1.250  KL 2.50" },
+        { 9, "reward +1.250  KL 2.50" } };
+    char out[256];
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        progress_line(out, sizeof out, "reward +1.250  KL 2.50  \342\226\201\342\226\210  coef 0.2", 5, 10,
+                      "0:07 left  ", row[i].width);
+        CHECK(!strcmp(out, row[i].line), "%d columns: %s", row[i].width, out);
+        CHECK(i == 7 || text_columns(out, strlen(out)) <= row[i].width, "it fits %d columns", row[i].width);
+    }
+}
 
 static void test_sparkline(void) {
     const double x[] = { 5, 0, 1, 2, 3, 4, 5, 6, 7 }, flat[] = { 2, 2 }, holes[] = { 0, NAN, 1 };
@@ -401,7 +519,11 @@ static void test_tensor_not_numbers(void) {
 static void test_log_options(void) {
     static int steps = 3;
     static Option option[] = { { "steps", OPT_INT, &steps, "3", 0, 0, NULL, "" } };
-    static const Program program = { "toy", "", "", option, 1, NULL, 0 };
+    static const Program program = {
+        .program = "toy",
+        .usage = "",
+        .about = "",
+        OPTIONS(option) };
     Pool pool = cli_pool();
     char *bytes = NULL;
     size_t n;
@@ -428,6 +550,10 @@ int main(int argc, char **argv) {
     test_values();
     test_refusals();
     test_help();
+    test_needs();
+    test_standard_options();
+    test_words();
+    test_progress_line();
     test_endings();
     test_sparkline();
     test_run_folder();
