@@ -149,8 +149,8 @@ far "next to other weights, other numbers" 1e-2 "$work/live" "$work/floats"
 logprobs "$work/bf16" $policy --nf4 --compute bf16 --adapter "$work/run"
 far "--compute bf16: other numbers" 1e-4 "$work/live" "$work/bf16"
 near "--compute bf16: but close ones" 0.1 "$work/live" "$work/bf16"
-merge() { $bin/run merge "$1" --adapter "$work/run" --out "$work/merged.$2" --dtype "$2" $3 > "$work/out" \
-    2> "$work/err" || bad "run merge --dtype $2: $(head -n 1 "$work/err")"; }
+merge() { $bin/run merge "$1" --adapter "$work/run" --force --out "$work/merged.$2" --dtype "$2" $3 \
+    > "$work/out" 2> "$work/err" || bad "run merge --dtype $2: $(head -n 1 "$work/err")"; }
 # in f32 only the order of sums differs; bf16 and f16 move each weight by up to 2^-9 and 2^-12 of itself,
 # and log-probs of up to 15 by some of that
 for as in f32:1e-4 f16:0.02 bf16:0.1; do
