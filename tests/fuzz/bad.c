@@ -10,6 +10,7 @@
 * bad [ROUNDS] mutations for each reader (2000) */
 #include "test.h"
 #include "../../files/files.h"
+#include "../programs.h"
 #include "text/text.h"
 #include "torch_files.h"
 #include <time.h>
@@ -538,6 +539,14 @@ static int read_dataset(const Blob *b, Pool *pool) {
     }
     return sum == 0xffffffffu ? -1 : OK;
 }
+static int read_html(const Blob *b, Pool *pool) {
+    const char *text;
+    size_t n, sum = 0;
+    if (html_text((const char *)b->bytes, b->n, pool, &text, &n) != OK)
+        return fail(&err, E_MEMORY, "no memory for the text", "", 0, 0);
+    for (size_t i = 0; i < n; i++) sum += (unsigned char)text[i];
+    return n > 2 * b->n || sum > n * 255 ? -1 : OK;
+}
 static int read_lines(const Blob *b, Pool *pool) {
     Lines *l;
     const char *line;
@@ -581,7 +590,7 @@ static void fuzz(const char *name, Read read, Blob valid, uint64_t seed) {
     }
     CHECK(wrong == 0, "%s: %d of %d mutations without a sound answer, the first is %d", name, wrong,
           rounds, first);
-    CHECK(refused > 0, "%s: some mutations are refused", name);
+    CHECK((refused > 0) != (read == read_html), "%s: some mutations are refused (any bytes are HTML)", name);
     CHECK(held == 0, "%s: all memory is given back", name);
     /* memory runs out later and later */
     for (blocks = 0, wrong = 0, code = 1; blocks < 65536 && code != OK; blocks += 48) {
@@ -898,11 +907,14 @@ int main(int argc, char **argv) {
             "\"high_freq_factor\":4.0,\"original_max_position_embeddings\":64}}";
     static const char cl100k[] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?+\\p{L}++|\\p{N}{1,3}"
         "| ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*+|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+$|\\bx|^(a|\\p{Han}*?)|[a-c&&[^b]]+";
+    static const char html[] = "<!DOCTYPE html><p class=\"a > b\" id='c'>caf&eacute; &#150; &#x41;&notit;<br/>"
+        "x <3<!-- c --><script>if (a < b)</script><style></style>&nGt;&amp &hearts; end</p>";
     char command[100];
     if (argc > 1) rounds = atoi(argv[1]);
     sprintf(base, "/tmp/rlhf-bad-%08lx", (unsigned long)(time(NULL) * 7919u + clock()) & 0xffffffffu);
     folder_make(base, &err);
     fuzz("JSON", read_json, blob_file("tests/golden/models/roberta-odd/config.json"), 10);
+    fuzz("HTML", read_html, blob(html, sizeof html - 1), 77);
     fuzz("lines", read_lines, blob_file("tests/golden/models/roberta-odd/config.json"), 11);
     fuzz("config.json (Llama)", read_config, blob_file("tests/golden/models/llama-odd/config.json"), 12);
     fuzz("config.json (llama3 scaling)", read_config, blob(llama3, sizeof llama3 - 1), 13);
