@@ -1,8 +1,8 @@
 /* io.c - files of any size, atomic writes, folders, lines, datasets, the clock: the only file that touches
  * FILE*.
  * Source   The dataset format is this project's own; it is described above its functions.
- * Needs    C99's stdio. POSIX, where it exists, adds offsets beyond 4 GB, fsync, folders and a monotonic
- *          clock.
+ * Needs    C99's stdio. POSIX, where it exists, adds offsets beyond 4 GB, fsync, folders, locks and a monotonic
+ *          clock; Windows (mingw) the offsets and the folders.
  * Never    prints, exits, allocates (handles, paths and lines are in the caller's pool), or leaves a
  *          half-written file under its final name: see Writer.
  * Edges    folders opened as files, devices as outputs, lines of any length, hostile datasets: see
@@ -26,8 +26,23 @@
 #define PATH_MAX 4096
 #endif
 #define GETC getc_unlocked
+#define POSIX_FILES
 #else
 #define GETC getc
+#ifdef __MINGW32__              /* Windows has POSIX's calls for folders and for new files */
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#define mkdir(path, mode) mkdir(path)
+#define lstat stat
+#define fseek(f, offset, whence) _fseeki64(f, offset, whence)
+#define ftell _ftelli64
+#define POSIX_FILES
+#endif
+#endif
+#ifndef O_BINARY
+#define O_BINARY 0
 #endif
 
 /* Fills *err with "WHAT (REASON)": the system's text for the errno `reason`. reason 0: fills in "WHAT" alone.
@@ -211,7 +226,7 @@ int file_same(const char *a, const char *b) {
 #endif
 
 /* ---- folders ---- */
-#ifdef POSIX_SYSTEM
+#ifdef POSIX_FILES
 int folder_exists(const char *path) {
     struct stat s;
     return stat(path, &s) == 0 && S_ISDIR(s.st_mode);
@@ -224,7 +239,7 @@ int folder_make(const char *path, Error *err) {
     if (n == 0 || n >= sizeof part)
         return fail(err, E_ARGUMENT, n ? "path too long" : "empty path", path, 0, 0);
     for (i = 1; i <= n; i++) {
-        if (i < n && path[i] != '/') continue;
+        if ((i < n && path[i] != '/') || path[i - 1] == '/') continue;
         memcpy(part, path, i);
         part[i] = 0;
         const int reason = mkdir(part, 0777) == 0 ? 0 : errno;
@@ -322,7 +337,52 @@ int folder_replace(const char *from, const char *to, Pool *pool, Error *err) {
     reason = folder_empty(old, pool, err);
     return reason == OK ? folder_remove(old, err) : reason;
 }
+#else
+/* Returns 1 if a file can be made in the folder: plain C cannot ask whether a folder exists. */
+int folder_exists(const char *path) {
+    char probe[4096];
+    size_t n = strlen(path);
+    FILE *f;
+    if (n + sizeof "/folder.tmp" > sizeof probe) return 0;
+    memcpy(probe, path, n);
+    memcpy(probe + n, "/folder.tmp", sizeof "/folder.tmp");
+    f = fopen(probe, "ab");
+    if (!f) return 0;
+    fclose(f);
+    remove(probe);
+    return 1;
+}
+int folder_make(const char *path, Error *err) {
+    if (folder_exists(path)) return OK;
+    return fail(err, E_UNSUPPORTED, "this system cannot make folders from here: make it by hand", path, 0, 0);
+}
+int folder_new(const char *path, Error *err) {
+    char log[4096];
+    const int n = snprintf(log, sizeof log, "%s/log.jsonl", path);
+    if (n < 0 || (size_t)n >= sizeof log) return fail(err, E_ARGUMENT, "path too long", path, 0, 0);
+    return file_exists(log) ? E_OPEN : folder_make(path, err);
+}
+int folder_list(const char *path, int all, Pool *pool, char ***names, int *count, Error *err) {
+    (void)all; (void)pool;
+    *names = NULL;
+    *count = 0;
+    return fail(err, E_UNSUPPORTED, "this system cannot list folders from here", path, 0, 0);
+}
+int folder_empty(const char *path, Pool *pool, Error *err) {
+    (void)pool;
+    return fail(err, E_UNSUPPORTED, "this system cannot list folders from here", path, 0, 0);
+}
+int folder_remove(const char *path, Error *err) {
+    return fail(err, E_UNSUPPORTED, "this system cannot delete folders from here", path, 0, 0);
+}
+int folder_replace(const char *from, const char *to, Pool *pool, Error *err) {
+    (void)pool;
+    if (rename(from, to) == 0) return OK;
+    return fail(err, E_UNSUPPORTED, "this system cannot replace a folder from here", to, 0, 0);
+}
+#endif
 
+#ifdef POSIX_SYSTEM
 int folder_resolve(char *out, size_t cap, const char *path) {
     char full[PATH_MAX];
     size_t n;
@@ -404,48 +464,6 @@ void lock_release(const char *path, int handle) {
     close(handle);
 }
 #else
-/* Returns 1 if a file can be made in the folder: plain C cannot ask whether a folder exists. */
-int folder_exists(const char *path) {
-    char probe[4096];
-    size_t n = strlen(path);
-    FILE *f;
-    if (n + sizeof "/folder.tmp" > sizeof probe) return 0;
-    memcpy(probe, path, n);
-    memcpy(probe + n, "/folder.tmp", sizeof "/folder.tmp");
-    f = fopen(probe, "ab");
-    if (!f) return 0;
-    fclose(f);
-    remove(probe);
-    return 1;
-}
-int folder_make(const char *path, Error *err) {
-    if (folder_exists(path)) return OK;
-    return fail(err, E_UNSUPPORTED, "this system cannot make folders from here: make it by hand", path, 0, 0);
-}
-int folder_new(const char *path, Error *err) {
-    char log[4096];
-    const int n = snprintf(log, sizeof log, "%s/log.jsonl", path);
-    if (n < 0 || (size_t)n >= sizeof log) return fail(err, E_ARGUMENT, "path too long", path, 0, 0);
-    return file_exists(log) ? E_OPEN : folder_make(path, err);
-}
-int folder_list(const char *path, int all, Pool *pool, char ***names, int *count, Error *err) {
-    (void)all; (void)pool;
-    *names = NULL;
-    *count = 0;
-    return fail(err, E_UNSUPPORTED, "this system cannot list folders from here", path, 0, 0);
-}
-int folder_empty(const char *path, Pool *pool, Error *err) {
-    (void)pool;
-    return fail(err, E_UNSUPPORTED, "this system cannot list folders from here", path, 0, 0);
-}
-int folder_remove(const char *path, Error *err) {
-    return fail(err, E_UNSUPPORTED, "this system cannot delete folders from here", path, 0, 0);
-}
-int folder_replace(const char *from, const char *to, Pool *pool, Error *err) {
-    (void)pool;
-    if (rename(from, to) == 0) return OK;
-    return fail(err, E_UNSUPPORTED, "this system cannot replace a folder from here", to, 0, 0);
-}
 int folder_resolve(char *out, size_t cap, const char *path) {
     if (strlen(path) >= cap) return E_RANGE;
     strcpy(out, path);
@@ -474,7 +492,7 @@ void lock_release(const char *path, int handle) { (void)path; (void)handle; }
  * error; reason: the errno. */
 struct Writer { FILE *f; const char *path, *temporary; int failed, reason; };
 
-#ifdef POSIX_SYSTEM
+#ifdef POSIX_FILES
 /* Makes a new file PATH.tmp-PID, or PATH.tmp-PID-N if there is such a file already. */
 static FILE *open_temporary(Writer *w, Pool *pool) {
     char ending[64];
@@ -483,11 +501,19 @@ static FILE *open_temporary(Writer *w, Pool *pool) {
         snprintf(ending, sizeof ending, number ? ".tmp-%ld-%d" : ".tmp-%ld", (long)getpid(), number);
         w->temporary = join(pool, w->path, ending, "");
         if (!w->temporary) return NULL;
-        handle = open(w->temporary, O_WRONLY | O_CREAT | O_EXCL, 0666);
+        handle = open(w->temporary, O_WRONLY | O_CREAT | O_EXCL | O_BINARY, 0666);
         if (handle < 0 && errno != EEXIST) return NULL;
     }
     return handle < 0 ? NULL : fdopen(handle, "wb");
 }
+#else
+static FILE *open_temporary(Writer *w, Pool *pool) {
+    w->temporary = join(pool, w->path, ".tmp", "");
+    return w->temporary ? fopen(w->temporary, "wb") : NULL;
+}
+#endif
+
+#ifdef POSIX_SYSTEM
 static int on_disk(FILE *f) { return fsync(fileno(f)) == 0; }
 /* Returns 1 for devices and pipes (/dev/null, /dev/stdout), which are written to and never replaced. */
 static int is_device(const char *path) {
@@ -495,10 +521,6 @@ static int is_device(const char *path) {
     return stat(path, &s) == 0 && !S_ISREG(s.st_mode) && !S_ISDIR(s.st_mode);
 }
 #else
-static FILE *open_temporary(Writer *w, Pool *pool) {
-    w->temporary = join(pool, w->path, ".tmp", "");
-    return w->temporary ? fopen(w->temporary, "wb") : NULL;
-}
 static int on_disk(FILE *f) { (void)f; return 1; }
 static int is_device(const char *path) { (void)path; return 0; }
 #endif

@@ -23,8 +23,19 @@ helps() {
     else $run "$1" --help > "$work/said" 2>&1 && grep -q "^usage: " "$work/said"; fi
 }
 
+# writes NAME: whether prep, started by $run, writes a dataset, and a tokenizer into a folder that it has to make.
+writes() {
+    prep=$work/$1/prep new=$work/$1/new/folder
+    [ -f "$prep" ] || prep=$prep.exe
+    [ "$run" = none ] || {
+        $run "$prep" grammar data/grammar.txt --out "$work/$1/texts.bin" --count 50 &&
+        $run "$prep" tokenizer "$work/$1/texts.bin" --vocab 400 --out "$new" && [ -s "$new/tokenizer.model" ]
+    } > "$work/said" 2>&1
+}
+
 # build NAME COMPILER FLAGS FILES [RUN]: builds the objects of the library's FILES and all programs, which have
-# to print their help, started by RUN if one is given. If RUN is not installed, the programs are only built.
+# to print their help, started by RUN if one is given, and prep to write. If RUN is not installed, the programs
+# are only built.
 build() {
     name=$1 cc=$2 flags=$3 files=$4 run=${5:-}
     if ! command -v "${cc%% *}" > /dev/null 2>&1; then
@@ -44,6 +55,7 @@ build() {
         if $cc $flags -o "$work/$name/$f" "$work/$name/$f.o" $objects -lm > "$work/said" 2>&1 &&
            helps "$work/$name/$f"; then ok; else bad "$name: the program $f"; fi
     done
+    if writes "$name"; then ok; else bad "$name: prep writes a folder"; fi
 }
 
 # alone NAME COMPILER FLAGS FILES: builds objects only
