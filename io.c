@@ -136,8 +136,9 @@ File *file_open(const char *path, Pool *pool, Error *err) {
     if (!out->f) return NULL;
     size = seek_size(out->f);
     if (size < 0) {
+        const int reason = errno;
         fclose(out->f);
-        fail(err, E_READ, "cannot tell its size (a pipe?)", path, 0, 0);
+        fail_system(err, E_READ, "cannot tell its size: a pipe?", path, reason);
         return NULL;
     }
     out->size = (uint64_t)size;

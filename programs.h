@@ -398,9 +398,9 @@ int save_value_head(const ValueHead *h, const char *folder, Error *err);
 int save_judge(const RewardModel *m, const Tokenizer *t, const char *folder, int dtype, Error *err);
 
 /* ---- a run's saves, and its end ---- */
-/* Calls out_room for a run that writes the weights of the list in dtype, and the lines of `steps` steps.
- * If it saves several times, there are two copies for a moment: a save is complete before the one before it
- * is deleted. out NULL: "runs". */
+/* Calls out_room for a run that writes the weights of the list in dtype, and the lines of `steps` steps
+ * (10,000 at most). If it saves several times, there are two copies for a moment: a save is complete before
+ * the one before it is deleted. out NULL: "runs". */
 void run_room(const char *out, const Tensor *list, int tensors, int dtype, int save_every, int steps,
               int dry_run);
 #define NOT_FOR_DTYPE "a weight is not a number, or too large for --dtype"

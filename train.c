@@ -507,10 +507,12 @@ int save_judge(const RewardModel *m, const Tokenizer *t, const char *folder, int
 
 void run_room(const char *out, const Tensor *list, int tensors, int dtype, int save_every,
               int steps, int dry_run) {
-    enum { TOKENIZER = 1 << 20, STEP = 2048 };      /* about: bytes of a tokenizer, of a step's lines */
+    enum { TOKENIZER = 1 << 20, STEP = 2048,        /* about: bytes of a tokenizer, of a step's lines */
+           STEPS = 10000 };         /* the lines of later steps are not counted: few runs are that long */
     const uint64_t copies = save_every && save_every < steps ? 2 : 1;
     const uint64_t weights = (uint64_t)tensor_values(list, tensors, 0) * (dtype == F32 ? 4 : 2);
-    out_room(out ? out : "runs", weights * copies + TOKENIZER + (uint64_t)steps * STEP, dry_run);
+    out_room(out ? out : "runs", weights * copies + TOKENIZER +
+             (uint64_t)(steps < STEPS ? steps : STEPS) * STEP, dry_run);
 }
 
 /* Writes the result to other places until one of them takes it. err: why its folder does not. */
