@@ -29,7 +29,7 @@ enum { SHORTEST = 8,            /* fewest tokens of a crop */
 
 static struct {
     const char *reward, *tokenizer, *out, *fallback, *label, *reference;
-    int dim, layers, heads, ffn, positions, new_head, window, epochs, steps, batch, micro_tokens,
+    int family, dim, layers, heads, ffn, positions, new_head, window, epochs, steps, batch, micro_tokens,
         eval_every, eval_texts, save_every, force, no_special;
     int dtype, dry_run;
     double crop, spam, dropout, smoothing, lr, warmup, weight_decay, clip;
@@ -58,6 +58,7 @@ typedef struct {
     Lora lora; const Lora *adapter;         /* adapter: &lora, or NULL when all weights are trained */
     Tensor *list; int tensors;              /* trained tensors: all weights, or the adapter and the head */
     RewardModel model; RewardConfig config; Tokenizer *tokenizer; SpecialIds special; int mask;
+    int before, after;                      /* the ids that the template puts around a text; -1: none */
     unsigned char *starts_word;             /* (V) 1: this token begins with a space */
     Dataset data; int pairs, per;           /* pairs: 1 if the data are pairs; per: texts of an example */
     Set train, held;
@@ -134,6 +135,21 @@ static int choose_reference(const Trainer *t) {
     return found;
 }
 
+/* The families of --family, in the order of its choices. */
+static const char *const scratch_families[] = { "roberta", "xlm-roberta", "bert", "distilbert", "llama",
+                                                "mistral", "qwen2", "qwen3", "gpt2" };
+
+/* Returns 1 if an id begins a word. Byte-level BPE writes the blank before it as U+0120, SentencePiece as
+ * U+2581; WordPiece marks the ids that do not begin a word with ##. */
+static unsigned char starts_word(const Tokenizer *t, int id) {
+    size_t n;
+    const char *piece = tokenizer_piece(t, id, &n);
+    if (!piece) return 0;
+    if (tokenizer_kind(t) == TOKENIZER_WORDPIECE) return n < 2 || memcmp(piece, "##", 2) != 0;
+    if (tokenizer_kind(t) == TOKENIZER_SENTENCEPIECE) return n >= 3 && !memcmp(piece, "\xE2\x96\x81", 3);
+    return n >= 2 && !memcmp(piece, "\xC4\xA0", 2);
+}
+
 static void read_tokenizer(Trainer *t) {
     Error err = { 0 };
     int before, after;
@@ -142,21 +158,44 @@ static void read_tokenizer(Trainer *t) {
     if (o.no_special) tokenizer_split_special(t->tokenizer);
     t->special = tokenizer_specials(t->tokenizer);
     tokenizer_template(t->tokenizer, &before, &after);
-    if (!before || !after || t->special.pad < 0)
-        must(fail(&err, E_UNSUPPORTED, "not RoBERTa's kind of tokenizer (<s> text </s>, with <pad>)", path,
-                  0, 0), &err, "train one with `prep tokenizer`, byte-level");
+    t->before = before ? t->special.bos : -1;
+    t->after = after ? t->special.eos : -1;
     t->mask = tokenizer_find(t->tokenizer, "<mask>", 6);
+    if (t->mask < 0) t->mask = tokenizer_find(t->tokenizer, "[MASK]", 6);
     if (o.reward && t->mask >= t->config.V) t->mask = -1;
     if (t->mask < 0 && o.dropout > 0)
-        must(fail(&err, E_MISSING, "--token-dropout needs <mask> in the tokenizer", path, 0, 0), &err, NULL);
+        must(fail(&err, E_MISSING, "--token-dropout needs <mask> or [MASK] in the tokenizer", path, 0, 0),
+             &err, "leave --token-dropout out");
     const int V = tokenizer_size(t->tokenizer);
     t->starts_word = pool_need(&t->keep, (size_t)V, 1, "vocabulary");
-    for (int i = 0; i < V; i++) {
-        size_t n;
-        const char *piece = tokenizer_piece(t->tokenizer, i, &n);
-        /* byte-level BPE writes a space as U+0120 */
-        t->starts_word[i] = piece && n >= 2 && !memcmp(piece, "\xC4\xA0", 2);
-    }
+    for (int i = 0; i < V; i++) t->starts_word[i] = starts_word(t->tokenizer, i);
+}
+
+/* Fills the configuration of a new judge from the options. */
+static void scratch_config(Trainer *t) {
+    RewardConfig *c = &t->config;
+    Error err = { 0 };
+    c->V = tokenizer_size(t->tokenizer);
+    c->stack.C = o.dim;
+    c->stack.L = o.layers;
+    c->stack.H = o.heads;
+    c->stack.F = o.ffn ? o.ffn : 4 * o.dim;
+    c->positions = o.positions;
+    if (config_judge(c, scratch_families[o.family])) usage_error("no such family", scratch_families[o.family]);
+    if (o.dim % o.heads || (c->stack.rotary && c->stack.D % 2))
+        usage_error(c->stack.rotary ? "--dim divided by --heads has to be an even whole number"
+                                    : "--dim has to be a multiple of --heads", NULL);
+    if (c->names->part[NAME_TYPE]) c->types = c->from_zero ? 2 : 1;
+    c->stack.eps = c->from_zero && !c->stack.causal ? 1e-12f : 1e-5f;
+    c->stack.rope.theta = 10000;
+    c->pad = t->special.pad;
+    c->bos = t->special.bos;
+    c->eos[0] = t->special.eos;
+    c->eos_count = t->special.eos >= 0;
+    if (c->pad < 0 && !c->stack.causal)
+        must(fail(&err, E_UNSUPPORTED, "a tokenizer without a pad token, which this family needs", o.tokenizer, 0,
+                  0), &err, "one of `prep tokenizer --kind bytelevel` or wordpiece");
+    labels_take(c, &t->data);
 }
 
 static void read_config(Trainer *t, const Program *p) {
@@ -166,24 +205,11 @@ static void read_config(Trainer *t, const Program *p) {
         if (o.new_head) labels_take(c, &t->data);
         else labels_match(t);
     } else {
-        c->V = tokenizer_size(t->tokenizer);
-        c->stack.C = o.dim;
-        c->stack.L = o.layers;
-        c->stack.H = o.heads;
-        c->stack.F = o.ffn ? o.ffn : 4 * o.dim;
-        c->positions = o.positions;
-        c->types = 1;
-        config_judge(c, "roberta");
-        c->stack.eps = 1e-5f;
-        c->pad = t->special.pad;
-        c->bos = t->special.bos;
-        c->eos[0] = t->special.eos;
-        c->eos_count = 1;
-        labels_take(c, &t->data);
+        scratch_config(t);
     }
     t->types.compute = o.quant.compute;
     if (o.reward) judge_options_types(&t->types, p, &o.quant, c, o.reward, !o.lora.rank, &t->keep);
-    t->limit = judge_limit(c, t->tokenizer) - 2;
+    t->limit = judge_limit(c, t->tokenizer) - (t->before >= 0) - (t->after >= 0);
     t->reward_label = choose_reward(t);
     t->reference = choose_reference(t);
 }
@@ -355,14 +381,14 @@ static int draw_example(Trainer *t, int *out, int length[2], int e, long long ep
         const Text *y = spam && t->pairs ? &x[1 - k] : &x[k];
         int n = y->count < crop ? y->count : crop;
         const int from = o.window && !spam ? (int)rng_below(&rng, (uint64_t)(y->count - n) + 1) : 0;
-        *out++ = t->config.bos;
+        if (t->before >= 0) *out++ = t->before;
         if (spam && k == t->per - 1) repeat_phrase(out, n = crop, y, t->starts_word, &rng);
         else for (int i = 0; i < n; i++) out[i] = y->token[from + i];
         for (int i = 0; i < n && o.dropout > 0; i++)
             if (rng_unit(&rng) < o.dropout) out[i] = t->mask;
         out += n;
-        *out++ = t->config.eos[0];
-        length[k] = n + 2;
+        if (t->after >= 0) *out++ = t->after;
+        length[k] = n + (t->before >= 0) + (t->after >= 0);
     }
     return spam;
 }
@@ -534,14 +560,16 @@ static void score_texts(Trainer *t, float *logits, const Text *x, int n, int mos
     if (!most || most > t->limit) most = t->limit;
     for (int i = 0; i < n; i++) {
         const int count = x[i].count < most ? x[i].count : most;
-        if (b->N + count + 2 > b->tokens || b->B == b->texts) {
+        const int framed = count + (t->before >= 0) + (t->after >= 0);
+        if (b->N + framed > b->tokens || b->B == b->texts) {
             score_batch(t, logits + (size_t)done * (size_t)t->config.labels);
             done = i;
         }
-        t->example[0] = t->config.bos;
-        if (count) memcpy(t->example + 1, x[i].token, (size_t)count * sizeof *t->example);
-        t->example[count + 1] = t->config.eos[0];
-        batch_add(b, t->example, count + 2);
+        int *out = t->example;
+        if (t->before >= 0) *out++ = t->before;
+        if (count) memcpy(out, x[i].token, (size_t)count * sizeof *out);
+        if (t->after >= 0) out[count] = t->after;
+        batch_add(b, t->example, framed);
     }
     if (b->B) score_batch(t, logits + (size_t)done * (size_t)t->config.labels);
 }
@@ -966,6 +994,9 @@ static Option options[] = {
       "use only the encoder of --reward, with a new head for the dataset's labels" },
     { "label", OPT_TEXT, &o.label, NULL, 0, 0, NULL,
       "label whose logit is reported as the reward (default: positive, pos, nothate ...)" },
+    { "family", OPT_CHOICE, &o.family, "roberta", 0, 0,
+      "roberta|xlm-roberta|bert|distilbert|llama|mistral|qwen2|qwen3|gpt2",
+      "from scratch: the kind of model, as config.json's model_type" },
     { "dim", OPT_INT, &o.dim, "128", 2, 1e6, NULL, "from scratch: model width C" },
     { "layers", OPT_INT, &o.layers, "3", 1, 1000, NULL, "from scratch: layers L" },
     { "heads", OPT_INT, &o.heads, "4", 1, 1000, NULL, "from scratch: attention heads H" },
@@ -1027,7 +1058,7 @@ static const Preset preset[] = {
 };
 static const Need needs[] = {
     { "nf4|fp4|lora-r", "reward", "frozen weights are those of a checkpoint" },
-    { "dim|layers|heads|ffn|positions", "!reward", "the checkpoint has its own sizes" },
+    { "family|dim|layers|heads|ffn|positions", "!reward", "the checkpoint has its own sizes" },
     { "new-head", "reward", "a new model has a new head anyway" },
     QUANT_NEEDS, LORA_NEEDS, LORA_DROPOUT_NEED,
     { "force", "out", "without --out the folder is a new one" },
@@ -1048,7 +1079,6 @@ static void check_options(const Program *p) {
     adapter_as_model(&o.reward, NULL, "the judge's whole folder: merge the adapter into it (peft: "
                      "merge_and_unload, save_pretrained)", &names);
     if (o.reward) quant_options_check(p, &o.quant, &o.lora.rank, &o.lora.targets, 0);
-    if (!o.reward && o.dim % o.heads) usage_error("--dim has to be a multiple of --heads", NULL);
 }
 
 static const Program program = {

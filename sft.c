@@ -21,7 +21,7 @@ enum { WALK_MAX = 100000000 };              /* most sequences of all --epochs to
 
 static struct {
     const char *policy, *tokenizer, *out, *fallback;
-    int dim, layers, heads, kv_heads, ffn, positions, tied;
+    int family, dim, layers, heads, kv_heads, ffn, positions, tied;
     int no_special;
     int context, head_only, no_eos, learn, tokens, batch_size, micro_tokens, epochs, steps;
     int eval_every, eval_documents, save_every, force;
@@ -328,21 +328,26 @@ static void memory(Trainer *t) {
 
 /* ---- the policy ---- */
 
+/* The families of --family, in the order of its choices. */
+static const char *const scratch_families[] = { "llama", "mistral", "qwen2", "qwen3", "gpt2" };
+
 /* Fills the configuration of a new policy from the options. */
 static void scratch_config(Trainer *t) {
     ModelConfig *c = &t->config;
     SpecialIds special = tokenizer_specials(t->tokenizer);
     memset(c, 0, sizeof *c);
-    config_policy(c, "llama");
-    if (o.dim % o.heads || o.dim / o.heads % 2)
-        usage_error("--dim divided by --heads has to be an even whole number", NULL);
+    config_policy(c, scratch_families[o.family]);
+    if (o.dim % o.heads || (c->stack.rotary && o.dim / o.heads % 2))
+        usage_error(c->stack.rotary ? "--dim divided by --heads has to be an even whole number"
+                                    : "--dim has to be a multiple of --heads", NULL);
+    if (!c->stack.rotary && o.kv_heads) usage_error("GPT-2 has as many key heads as heads: leave out", "--kv-heads");
     if (!o.kv_heads) o.kv_heads = o.heads;
     if (o.heads % o.kv_heads) usage_error("--heads has to be a multiple of --kv-heads", NULL);
     c->V = tokenizer_size(t->tokenizer);
     c->stack.C = o.dim; c->stack.L = o.layers;
     c->stack.H = o.heads; c->stack.K = o.kv_heads; c->stack.D = o.dim / o.heads;
-    c->stack.F = o.ffn ? o.ffn : (o.dim * 8 / 3 + 31) / 32 * 32;
-    c->positions = o.positions; c->tied = o.tied;
+    c->stack.F = o.ffn ? o.ffn : c->stack.gated ? (o.dim * 8 / 3 + 31) / 32 * 32 : 4 * o.dim;
+    c->positions = o.positions; c->tied = o.tied || !c->stack.rotary;
     c->stack.eps = 1e-5f;
     c->stack.rope.theta = 10000; c->stack.rope.type = ROPE_PLAIN; c->stack.rope.factor = 1;
     c->bos = special.bos; c->pad = special.pad;
@@ -511,13 +516,15 @@ static Option options[] = {
     { "tokenizer", OPT_TEXT, &o.tokenizer, NULL, 0, 0, NULL,
       "tokenizer.model, or a folder that has a tokenizer (default: --policy's)" },
     NO_SPECIAL_OPTION(o.no_special),
+    { "family", OPT_CHOICE, &o.family, "llama", 0, 0, "llama|mistral|qwen2|qwen3|gpt2",
+      "from scratch: the kind of model, as config.json's model_type" },
     { "dim", OPT_INT, &o.dim, "128", 2, 1e6, NULL, "from scratch: model width C" },
     { "layers", OPT_INT, &o.layers, "4", 1, 1000, NULL, "from scratch: layers L" },
     { "heads", OPT_INT, &o.heads, "4", 1, 1000, NULL, "from scratch: attention heads H" },
     { "kv-heads", OPT_INT, &o.kv_heads, "0", 0, 1000, NULL,
       "from scratch: key/value heads K (0: as many as heads)" },
     { "ffn", OPT_INT, &o.ffn, "0", 0, 1e7, NULL,
-      "from scratch: feed-forward width F (0: 8/3 of --dim, up to a multiple of 32)" },
+      "from scratch: feed-forward width F (0: 8/3 of --dim, up to a multiple of 32; gpt2: 4 times --dim)" },
     { "positions", OPT_INT, &o.positions, "512", 2, 1e7, NULL, "from scratch: most tokens of a text" },
     { "tied", OPT_FLAG, &o.tied, NULL, 0, 0, NULL, "from scratch: the head is the embedding" },
     LORA_OPTIONS(o.lora),
@@ -568,7 +575,7 @@ static const Preset preset[] = {
 };
 static const Need needs[] = {
     { "nf4|fp4|lora-r", "policy", "frozen weights are those of a checkpoint" },
-    { "dim|layers|heads|kv-heads|ffn|positions|tied", "!policy", "the checkpoint has its own sizes" },
+    { "family|dim|layers|heads|kv-heads|ffn|positions|tied", "!policy", "the checkpoint has its own sizes" },
     QUANT_NEEDS, LORA_NEEDS, LORA_DROPOUT_NEED,
     { "shard-mb", "!lora-r", "an adapter is one file" },
     { "tokens", "!batch-size", NULL },

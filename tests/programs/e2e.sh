@@ -303,7 +303,7 @@ says 1 "cut/model.safetensors" "run: a truncated model" ./run logprobs cut texts
 says 1 "cut/model.safetensors" "ppo: a truncated policy" ./ppo reviews.bin $small --policy cut --steps 1
 head -c 700 reviews.bin > short.bin
 says 1 "short.bin" "ppo: a truncated dataset" ./ppo short.bin $small --steps 1
-says 1 "not supported: architecture" "run: a policy is no judge" ./run score policy texts
+says 1 "score.weight is missing" "run: a policy is no judge" ./run score policy texts
 exits 0 "ppo --dry-run" ./ppo reviews.bin $small --dry-run --out dry
 grep -q "memory in total" said.txt && [ ! -e dry/ppo-0001 ]; is "a bill and no run"
 
