@@ -907,8 +907,8 @@ int main(int argc, char **argv) {
             "\"high_freq_factor\":4.0,\"original_max_position_embeddings\":64}}";
     static const char cl100k[] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?+\\p{L}++|\\p{N}{1,3}"
         "| ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*+|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+$|\\bx|^(a|\\p{Han}*?)|[a-c&&[^b]]+";
-    static const char html[] = "<!DOCTYPE html><p class=\"a > b\" id='c'>caf&eacute; &#150; &#x41;&notit;<br/>"
-        "x <3<!-- c --><script>if (a < b)</script><style></style>&nGt;&amp &hearts; end</p>";
+    static const char html[] = "<!DOCTYPE html><p class=\"a > b\" id='c'>caf&eacute; &#150; &#x41;"
+        "&notit;<br/>x <3<!-- c --><script>if (a < b)</script><style></style>&nGt;&amp &hearts; end</p>";
     char command[100];
     if (argc > 1) rounds = atoi(argv[1]);
     sprintf(base, "/tmp/rlhf-bad-%08lx", (unsigned long)(time(NULL) * 7919u + clock()) & 0xffffffffu);
