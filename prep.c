@@ -1197,8 +1197,31 @@ static int format_of(const char *path) {
     return FORMAT_AUTO;
 }
 
+static int input_format(const char *path) {
+    return given.format == FORMAT_AUTO ? format_of(path) : given.format;
+}
+
+/* Refuses options that have no effect on any of the inputs. */
+static void check_formats(const Program *p, const char **path, int paths) {
+    enum { JSON = 1 << FORMAT_JSONL | 1 << FORMAT_PAIRS, TABLE = 1 << FORMAT_CSV | 1 << FORMAT_TSV,
+           TEXT = 1 << FORMAT_TEXT, IMDB = 1 << FORMAT_IMDB };
+    static const struct { const char *option; int formats; } acts[] = {
+        { "template", JSON }, { "no-quotes", TABLE }, { "whole", TEXT }, { "labels", JSON | TABLE | IMDB },
+        { "no-label", JSON | TABLE }, { "no-prompt", JSON | TABLE }, { "text", JSON | TABLE },
+        { "label", JSON | TABLE }, { "prompt", JSON | TABLE }, { "response", JSON | TABLE },
+        { "chosen", JSON | TABLE }, { "rejected", JSON | TABLE } };
+    int formats = 0;
+    for (int i = 0; i < paths; i++) formats |= 1 << input_format(path[i]);
+    for (size_t k = 0; k < sizeof acts / sizeof *acts; k++) {
+        char message[80];
+        if ((formats & acts[k].formats) || !cli_given(p, acts[k].option)) continue;
+        snprintf(message, sizeof message, "--%s has no effect on inputs of this format", acts[k].option);
+        usage_error(message, path[0]);
+    }
+}
+
 static void read_input(Collector *c, const char *path) {
-    int format = given.format == FORMAT_AUTO ? format_of(path) : given.format;
+    const int format = input_format(path);
     if (format == FORMAT_IMDB) read_imdb(c, path);
     else if (format == FORMAT_TEXT) read_lines(c, path);
     else if (format == FORMAT_CSV || format == FORMAT_TSV)
@@ -1268,6 +1291,7 @@ static int command_data(int argc, char **argv) {
         usage_error("--response excludes --chosen and --rejected", NULL);
     if (given.no_prompt && (given.prompt || given.response || given.text))
         usage_error("--no-prompt excludes --prompt, --response and --text", NULL);
+    check_formats(&program, path, paths);
     for (int i = 0; i < paths; i++)
         if (!folder_exists(path[i])) out_file_check("--out", given.out, &path[i], 1);
     c.scratch = cli_pool();

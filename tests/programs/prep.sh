@@ -197,6 +197,10 @@ refuses "aclImdb: a file with another name" 1 "ID_RATING" data "$T/acl" --out "$
 : >"$T/empty.jsonl"
 refuses "an empty file" 1 "no documents" data "$T/empty.jsonl" --out "$T/none.bin"
 refuses "a format that the name does not tell" 1 "format" data "$G.unknown" --out "$T/none.bin"
+for o in "--template chatml" --no-quotes "--text a" "--labels a,b"; do
+    refuses "text: $o has no effect" 2 "${o%% *} has no effect.*x.txt" data "$T/x.txt" $o --out "$T/none.bin"
+done
+refuses "csv: --whole has no effect" 2 "whole has no effect.*x.csv" data "$T/x.csv" --whole --out "$T/none.bin"
 refuses "an unknown option" 2 "did you mean" data "$T/x.txt" --ouut "$T/none.bin"
 refuses "no --out" 2 "out" data "$T/x.txt"
 refuses "no command" 2 "command"
