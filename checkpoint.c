@@ -816,7 +816,7 @@ static int read_turned(Source *s, const Place *p, const Tensor *t, f32 *absmax) 
     return code;
 }
 
-/* Reads a matrix that the file has as (I,O): some rows of the matrix at a time, which are columns of the file.
+/* Reads a matrix that the file has as (I,O): some rows at a time, which are columns of the file.
  * Rows are read in multiples of a block's size, so that each part begins with a new block. */
 static int read_columns(Source *s, const Place *p, const Tensor *t, f32 *absmax) {
     const Matrix *m = t->matrix;
@@ -898,7 +898,8 @@ static int check_used(Source *s, const char *own) {
         code = source_header(s, &s->part[i]);
         for (size_t k = 0; k < s->part[i].count && code == OK; k++) {
             const Entry *e = &s->part[i].entry[k];
-            if (e->used || family_spares(own, e->name)) continue;
+            if (e->used) continue;
+            if (!s->adapter && family_spares(own, e->name)) continue;
             if (!s->adapter && strncmp(e->name, "v_head.", 7) == 0) continue;   /* TRL's value head */
             if (first) more++;
             else { first = e; where = s->part[i].path; }
@@ -1001,6 +1002,28 @@ int checkpoint_load_part(const char *folder, const char *stem, const Tensor *lis
     return load_folder(folder, stem, list, tensors, 1, pool, err);
 }
 
+/* Checks that the adapter's file has every weight of the modules that adapter_config.json says it saves. */
+static int check_saved_modules(const Tensor *base, int tensors, const char *folder, Pool *pool, Error *err) {
+    Fields f;
+    const Json *list, *j;
+    int code = fields_open(&f, folder, "adapter_config.json", pool, err);
+    list = code == OK ? field(&f, "modules_to_save") : NULL;
+    for (j = list && list->type == JSON_ARRAY ? list->child : NULL; j; j = j->next)
+        for (int i = 0; i < tensors; i++) {
+            char name[104], end[104];
+            size_t n, m;
+            snprintf(name, sizeof name, ".%s", base[i].name);
+            snprintf(end, sizeof end, ".%.90s.weight", j->type == JSON_STRING ? j->string : "");
+            n = strlen(name);
+            m = strlen(end);
+            if (n < m || strcmp(name + n - m, end) != 0) continue;
+            if (!checkpoint_has(folder, "adapter_model", base[i].name, pool))
+                return refuse(err, E_MISSING, folder,
+                              "modules_to_save has '%.50s', but the file has no %.60s", j->string, base[i].name);
+        }
+    return code;
+}
+
 int adapter_load(const Lora *l, const Tensor *base, int tensors, const char *folder, Pool *pool, Error *err) {
     PoolMark mark = pool_mark(pool);
     Tensor *list = pool_take(pool, (size_t)(l->tensors + tensors) + 1, sizeof *list);
@@ -1012,7 +1035,8 @@ int adapter_load(const Lora *l, const Tensor *base, int tensors, const char *fol
         list[n] = base[i];
         list[n++].flags |= TENSOR_OPTIONAL;
     }
-    code = checkpoint_load(folder, "adapter_model", list, n, pool, err);
+    code = check_saved_modules(base, tensors, folder, pool, err);
+    if (code == OK) code = checkpoint_load(folder, "adapter_model", list, n, pool, err);
     pool_release(pool, mark);
     return code;
 }
@@ -1290,7 +1314,7 @@ static void put_header(Buffer *file, Buffer *header, const Item *items, int coun
     else buffer_bytes(file, header->data, header->length);
 }
 
-/* Converts the n <= STEP values of an item from `at` on to words, as values_out does, also if it is turned. */
+/* Converts the n <= STEP values of an item from `at` on to words, as values_out does, even if it is turned. */
 static void item_words(void *words, const Item *i, size_t at, size_t n) {
     f32 x[STEP];
     uint16_t *half = (uint16_t *)(void *)x;

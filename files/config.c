@@ -632,6 +632,8 @@ static const struct { const char *stem, *pattern; } spare[] = {
     { "distilbert.", "vocab_*" }, { "distilbert.", "classifier.*" }, { "distilbert.", "pre_classifier.*" },
     { "electra.", "discriminator_predictions.*" },
     { "electra.", "generator_*" }, { "electra.", "classifier.*" },
+    { "model.", "*lm_head.weight" }, { "model.", "score.*" },       /* a judge's base, with either head */
+    { "transformer.", "*lm_head.weight" }, { "transformer.", "score.*" },
     { "transformer.", "*.attn.bias" }, { "transformer.", "*.attn.masked_bias" },    /* GPT-2's causal mask */
     { "transformer.", "*.attn.attention.bias" }, { "transformer.", "*.attn.attention.masked_bias" },
 };

@@ -103,6 +103,8 @@ says errors.txt "tensor classifier.dense.weight is missing, and 3 more"
 says errors.txt "try: .*--new-head"
 exits 0 "but rm makes one" ./rm reviews.bin --reward base --new-head --steps 1 --out judge
 exits 0 "which scores" ./run score judge text
+exits 0 "and one of a policy, whose head is left out" ./rm reviews.bin --reward policy --new-head \
+    --tokenizer data/reward --steps 1 --out judge2
 
 # ---- files that are something else ----
 cp -r policy lfs

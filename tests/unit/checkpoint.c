@@ -702,6 +702,27 @@ static void write_tied(const char *folder, int type, int differ) {
     list_free(&l);
 }
 
+/* What a model's files may have beside its own tensors. */
+static void spare_tensors(void) {
+    static const char *const spare[][2] = {
+        { "model.embed_tokens.weight", "model.layers.0.self_attn.rotary_emb.inv_freq" },
+        { "model.embed_tokens.weight", "lm_head.weight" }, { "model.embed_tokens.weight", "score.weight" },
+        { "transformer.wte.weight", "h.0.attn.bias" },
+        { "transformer.wte.weight", "transformer.h.0.attn.attention.masked_bias" },
+        { "roberta.embeddings.word_embeddings.weight", "roberta.pooler.dense.weight" },
+        { "roberta.embeddings.word_embeddings.weight", "lm_head.dense.bias" },
+        { "bert.embeddings.word_embeddings.weight", "cls.predictions.bias" } };
+    static const char *const needed[][2] = {
+        { "model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.bias" },
+        { "model.embed_tokens.weight", "lm_head.bias" }, { "transformer.wte.weight", "h.0.attn.c_attn.bias" },
+        { "roberta.embeddings.word_embeddings.weight", "cls.predictions.bias" },
+        { "bert.embeddings.word_embeddings.weight", "bert.pooler.dense.weight" } };
+    for (size_t i = 0; i < sizeof spare / sizeof *spare; i++)
+        CHECK(family_spares(spare[i][0], spare[i][1]), "beside %s: %s", spare[i][0], spare[i][1]);
+    for (size_t i = 0; i < sizeof needed / sizeof *needed; i++)
+        CHECK(!family_spares(needed[i][0], needed[i][1]), "not beside %s: %s", needed[i][0], needed[i][1]);
+}
+
 static void tied_heads(void) {
     static const Names names = { { [NAME_WORD] = "model.embed_tokens.weight",
                                    [NAME_HEAD] = "lm_head.weight" }, 0 };
@@ -790,6 +811,31 @@ static void adapter_tensors(void) {
               "adapter, %s: the base's embedding is replaced only by the file's", adapter_files[i].name);
     }
     l.tensor[2].matrix->data = malloc(4);
+    list_free(&l);
+}
+
+/* modules_to_save: what an adapter's configuration says it saves has to be in its file. */
+static void saved_modules(void) {
+    static const struct { const char *config; int code; const char *says; } cases[] = {
+        { "{\"modules_to_save\":[\"embed\"]}", OK, "" }, { "{}", OK, "" },
+        { "{\"modules_to_save\":[\"bed\",\"classifier\"]}", OK, "" },
+        { "{\"modules_to_save\":[\"embed\",\"norm\"]}", E_MISSING, "'norm', but the file has no model.norm" },
+        { "{\"modules_to_save\":[\"model.norm\"]}", E_MISSING, "'model.norm', but" } };
+    List l = list_new(2);
+    Lora none;
+    memset(&none, 0, sizeof none);
+    add(&l, "model.embed.weight", 2, 2, TENSOR_EMBEDDING);
+    add(&l, "model.norm.weight", 1, 3, TENSOR_VECTOR);
+    folder_make(in_base("saved"), fresh());
+    write_safetensors(in_base("saved/adapter_model.safetensors"),
+                      "{" T("base_model.model.model.embed.weight", "F32", "[2,2]", 0, 16) "}", 16);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int code;
+        spit(in_base("saved/adapter_config.json"), cases[i].config, strlen(cases[i].config));
+        code = adapter_load(&none, l.tensor, 2, in_base("saved"), &pool, fresh());
+        CHECK(code == cases[i].code && strstr(err.what, cases[i].says), "%s: %d %s", cases[i].config, code,
+              err.what);
+    }
     list_free(&l);
 }
 
@@ -1841,8 +1887,10 @@ int main(void) {
     other_names();
     index_files();
     files_of_other_kinds();
+    spare_tensors();
     tied_heads();
     adapter_tensors();
+    saved_modules();
     types();
     quantise_on_load();
     quantise_views();
