@@ -533,11 +533,13 @@ static int threads_start(void) {
     return waitpid(child, &status, 0) == child && status == 0;
 }
 
-/* Takes fewer threads if the limits of this process (ulimit -v, ulimit -u, a container's) forbid some. */
+/* Starts all threads now, before large memory is taken that would leave no room for theirs; fewer if the limits
+ * of this process (ulimit -v, ulimit -u, a container's) forbid some. */
 static void check_threads(void) {
     const int all = threads_max();
     int threads = all;
     while (threads > 1 && !threads_start()) threads_limit(threads /= 2);
+    threads_for(1e9);
     if (threads == all) return;
     fprintf(stderr, "%s: only %d of %d threads can be started: slower\n  try: higher limits (ulimit -u, "
             "ulimit -v)\n", program_name(), threads, all);

@@ -665,7 +665,9 @@ void health_end(const Health *h, const RunFolder *f, const char *hint) {
 }
 
 int run_code(const RunFolder *f) {
-    if (f->lost) say("lines of the log that could not be written: %d: %s", f->lost, f->path);
+    char lines[64];
+    if (f->lost)
+        say("%s of the log could not be written: %s", counted(lines, (size_t)f->lost, "line"), f->path);
     if (!f->saved || !strcmp(f->where, f->path)) return cli_exit_code(0);
     say("the result is not in the run's own folder, which cannot be written: %s", f->path);
     return cli_exit_code(1);
