@@ -49,7 +49,7 @@ static const struct { const char *what, *hint; } code_words[] = {
     { "has another shape", "check that the files belong together" },
     { "missing", "check that the folder is complete" },
     { "not supported", "use a file without it" },
-    { "out of memory", "use smaller sizes, batches or files" },
+    { "out of memory", "use smaller sizes, batches or files, or fewer threads (OMP_NUM_THREADS)" },
     { "not a finite number", "another file: this one is damaged" },
 };
 static int code_known(int code) { return code >= 0 && code < (int)(sizeof code_words / sizeof *code_words); }

@@ -533,8 +533,8 @@ static int threads_start(void) {
     return waitpid(child, &status, 0) == child && status == 0;
 }
 
-/* Starts all threads now, before large memory is taken that would leave no room for theirs; fewer if the limits
- * of this process (ulimit -v, ulimit -u, a container's) forbid some. */
+/* Starts all threads now, before large memory is taken that would leave no room for theirs; fewer if the
+ * limits of this process (ulimit -v, ulimit -u, a container's) forbid some. */
 static void check_threads(void) {
     const int all = threads_max();
     int threads = all;

@@ -159,7 +159,7 @@ static int print_samples(const char *path, int show, Pool *pool) {
     if (!file_exists(path)) return 0;
     Lines *lines = lines_open(path, pool, &err);
     if (!lines) die(&err, NULL);
-    printf("\n");
+    if (show) printf("\n");
     if (show && table.query)
         printf("  %-*s  %-*s  %-*s  %*s %*s\n", table.query, "query", table.response, "response before",
                table.response, "response after", table.reward, "before", table.reward, "after");

@@ -915,7 +915,7 @@ static void carve(void *run, Arena *a, Bill *bill) {
     b->dloss = arena_take(a, B, sizeof(float));
     t->example = arena_take(a, 2 * (size_t)reward_max_tokens(&t->config), sizeof(int));
     t->order = arena_take(a, (size_t)t->train.examples, sizeof(int));
-    bill_part(bill, "a batch and the order of texts", a);
+    bill_part(bill, "a batch, the order of texts", a);
 }
 
 /* Returns the bytes of work space that the largest portion of a batch needs. */
@@ -941,7 +941,7 @@ static void memory(Trainer *t) {
     if (t->batch.tokens < longest)
         must(fail(&err, E_RANGE, "--micro-tokens is less than one example can have", "", t->batch.tokens,
                   longest), &err, "a larger --micro-tokens, or fewer --positions");
-    bill_add(&m.bill, "dataset, its tokens, tokenizer", t->keep.total + t->scratch.total);
+    bill_add(&m.bill, "dataset, tokens, tokenizer", t->keep.total + t->scratch.total);
     memory_measure(&m);
     bill_print(&m.bill);
     run_room(o.out, t->adapter ? t->merged.tensor : t->model.tensor, t->model.tensors, o.dtype,

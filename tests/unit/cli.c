@@ -1,5 +1,5 @@
-/* tests/unit/cli.c - options, messages, lines that fit, progress, logs. Functions that exit are tested from outside: this
- * program runs itself as a toy program (`cli toy ...`), and reads its output and its exit code. */
+/* tests/unit/cli.c - options, messages, lines that fit, progress, logs. Functions that exit are tested from
+ * outside: this program runs itself as a toy program (`cli toy ...`), and reads its output and its exit code. */
 #include "test.h"
 #include "../programs.h"
 #include <signal.h>
@@ -156,7 +156,8 @@ static void test_values(void) {
           said);
     CHECK(call("toy --lr 0.5 a") == 0 && has("\"learning-rate\":0.5,") && has("[a]"),
           "another name of an option, and its own name in the log: %s", said);
-    CHECK(call("toy --learning_rate=0.25") == 0 && has("\"learning-rate\":0.25,"), "_ is read as -: %s", said);
+    CHECK(call("toy --learning_rate=0.25") == 0 && has("\"learning-rate\":0.25,"), "_ is read as -: %s",
+          said);
     CHECK(call("toy -n 3") == 0 && has("\"preset\":\"large\"") && has("\"steps\":900"),
           "the options choose the preset: %s", said);
     CHECK(call("toy -n 3 --preset small") == 0 && has("\"preset\":\"small\"") && has("\"steps\":7"),
@@ -265,8 +266,8 @@ static void test_help(void) {
             n = *s == '\n' ? 0 : n + 1;
             if (n > longest) longest = n;
         }
-        CHECK(code == 0 && longest <= (k == 0 ? 80 : k == 1 ? 40 : 100), "%s: the longest line has %d letters",
-              columns[k], (int)longest);
+        CHECK(code == 0 && longest <= (k == 0 ? 80 : k == 1 ? 40 : 100),
+              "%s: the longest line has %d letters", columns[k], (int)longest);
     }
     CHECK(call("toy a --steps 4 -h") == 0 && has("usage: "), "-h after other arguments");
 }
@@ -329,19 +330,20 @@ static void test_words(void) {
     CHECK(!strcmp(from_to(out, 4, 32), "4 to 32"), "a range: %s", out);
 }
 
+#define DRAWN "\342\226\201\342\226\210"
 /* A line of progress that is too wide loses its bar first, the first two fields last. */
 static void test_progress_line(void) {
     static const struct { int width; const char *line; } row[] = {
-        { 90, "[##########..........] 5/10  0:07 left  reward +1.250  KL 2.50  \342\226\201\342\226\210  coef 0.2" },
-        { 70, "[#######.......] 5/10  0:07 left  reward +1.250  KL 2.50  \342\226\201\342\226\210  coef 0.2" },
-        { 60, "5/10  0:07 left  reward +1.250  KL 2.50  \342\226\201\342\226\210  coef 0.2" },
-        { 50, "5/10  0:07 left  reward +1.250  KL 2.50  \342\226\201\342\226\210" },
+        { 90, "[##########..........] 5/10  0:07 left  reward +1.250  KL 2.50  " DRAWN "  coef 0.2" },
+        { 70, "[#######.......] 5/10  0:07 left  reward +1.250  KL 2.50  " DRAWN "  coef 0.2" },
+        { 60, "5/10  0:07 left  reward +1.250  KL 2.50  " DRAWN "  coef 0.2" },
+        { 50, "5/10  0:07 left  reward +1.250  KL 2.50  " DRAWN },
         { 39, "5/10  0:07 left  reward +1.250  KL 2.50" },
         { 38, "5/10  reward +1.250  KL 2.50" }, { 27, "reward +1.250  KL 2.50" },
         { 9, "reward +1.250  KL 2.50" } };
     char out[256];
     for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
-        progress_line(out, sizeof out, "reward +1.250  KL 2.50  \342\226\201\342\226\210  coef 0.2", 5, 10,
+        progress_line(out, sizeof out, "reward +1.250  KL 2.50  " DRAWN "  coef 0.2", 5, 10,
                       "0:07 left  ", row[i].width);
         CHECK(!strcmp(out, row[i].line), "%d columns: %s", row[i].width, out);
         CHECK(i == 7 || text_columns(out, strlen(out)) <= row[i].width, "it fits %d columns", row[i].width);
