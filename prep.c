@@ -69,9 +69,11 @@ static uint64_t words_of(const char *s, size_t n) {
 /* Prints how many documents there are, how many are held out, their mean length, and
  * how many have each label. */
 static void print_statistics(const Dataset *d, const char *path) {
-    static const char *const kind[] = { "", "texts", "pairs (chosen, rejected)", "prompts with responses" };
+    static const char *const kind[][2] = { { "", "" }, { "texts", "text" },
+                                           { "pairs (chosen, rejected)", "pair (chosen, rejected)" },
+                                           { "prompts with responses", "prompt with a response" } };
     uint64_t held_out = 0, words = 0, bytes = 0;
-    printf("%s: %llu %s", path, (unsigned long long)d->count, kind[d->kind]);
+    printf("%s: %llu %s", path, (unsigned long long)d->count, kind[d->kind][d->count == 1]);
     for (uint64_t i = 0; i < d->count; i++) {
         const Document *doc = &d->document[i];
         held_out += doc->split != 0;
@@ -1306,8 +1308,8 @@ static int command_data(int argc, char **argv) {
     if (c.unlabelled) printf("  no label: there is no field label or sentiment (--label names another)\n");
     if (c.field[2]) printf("  the prompt (field %s) comes before both texts\n", c.field[2]);
     if (c.doubled)
-        printf("  twice: both texts of %llu pairs began with their prompt (--no-prompt adds none)\n",
-               (unsigned long long)c.doubled);
+        printf("  twice: both texts of %llu pair%s began with the prompt already (--no-prompt adds none)\n",
+               (unsigned long long)c.doubled, c.doubled == 1 ? "" : "s");
     if (c.empty) printf("  left out: %llu without text\n", (unsigned long long)c.empty);
     if (c.too_short)
         printf("  left out: %llu shorter than %d characters\n", (unsigned long long)c.too_short,
