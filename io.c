@@ -1,8 +1,8 @@
 /* io.c - files of any size, atomic writes, folders, lines, datasets, the clock: the only file that touches
  * FILE*.
  * Source   The dataset format is this project's own; it is described above its functions.
- * Needs    C99's stdio. POSIX, where it exists, adds offsets beyond 4 GB, fsync, folders, locks and a monotonic
- *          clock; Windows (mingw) the offsets and the folders.
+ * Needs    C99's stdio. POSIX, where it exists, adds offsets beyond 4 GB, fsync, folders, locks and a
+ *          monotonic clock; Windows (mingw) adds the offsets and the folders.
  * Never    prints, exits, allocates (handles, paths and lines are in the caller's pool), or leaves a
  *          half-written file under its final name: see Writer.
  * Edges    folders opened as files, devices as outputs, lines of any length, hostile datasets: see

@@ -1,7 +1,7 @@
 #!/bin/sh
 # tests/programs/readme.sh - what README.md says about the programs: the commands of "Your own files" run as
-# they stand there, for one step and on small files that are made here; the tables of the log have the keys that
-# logs have, all of them and no others; every option and every make target that README names exists.
+# they stand there, for one step and on small files that are made here; the tables of the log have the keys
+# that logs have, all of them and no others; every option and every make target that README names exists.
 # RUN: an emulator, if any. Last line: `readme: N passed, N failed, N skipped`.
 cd "$(dirname "$0")/../.." || exit 1
 home=$(pwd) passed=0 failed=0 skipped=0
@@ -24,7 +24,7 @@ ln -s "$home/data" data
 ln -s data/policy TinyLlama-1.1B-Chat-v0.3
 ln -s data/reward roberta-base
 awk 'function pick(n) { x = (x * 1103515245 + 12345) % 2147483648; return int(x / 65536) % n }
-     function word(    i, w) {          # any letters, so that a tokenizer finds as many pieces as it is asked for
+     function word(    i, w) {          # any letters, so that a tokenizer finds as many pieces as it needs
          for (i = pick(6) + 3; i > 0; i--) w = w substr("abcdefghijklmnopqrstuvwxyz", pick(26) + 1, 1)
          return w
      }
@@ -60,7 +60,10 @@ cat my/*/log.jsonl my/*/time.jsonl answers-sft/*.jsonl preferences-judge/*.jsonl
     grep -o '"[a-z_0-9/]*": ' | tr -d '": ' | sed 's/_\(16\|32\|64\|full\)$/_N/' | sort -u > keys
 sed -n '/^### The log/,/^## /p' "$home/README.md" > section
 grep -o '`[a-z_0-9/N]*`' section | tr -d '`' | sort -u > named
-sed -n 's/^| \(`[^|]*\)|.*$/\1/p' section | grep -o '`[a-z_0-9/N]*`' | tr -d '`' | sort -u > tabled
+{
+    sed -n 's/^| \(`[^|]*\)|.*$/\1/p' section | grep -o '`[a-z_0-9/N]*`' | tr -d '`'
+    grep -E '^(env|eval|objective|ppo|time|tokens|train)/.' named
+} | sort -u > tabled
 grep -vxF -f named keys > missing
 nothing missing "keys of the logs that README does not name"
 grep -vxF -f keys tabled > invented
