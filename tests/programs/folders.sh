@@ -147,7 +147,7 @@ broken() {
     kill -STOP $pid; mv "$folder" away; echo x > "$folder"; rm -rf away; kill -CONT $pid; sleep 0.3
     kill -TERM $pid; wait $pid; code=$?
     [ $code = 143 ] && [ -s spare/$name-0001/model.safetensors ] && grep -q "spare/$name-0001" out &&
-        grep -q "lines of the log could not be written" out
+        grep -q "lines of the log that could not be written" out
     is "$name: the result goes to --fallback ($code)"
 }
 broken sft gone $sft $small --steps 100000 --out gone --fallback spare
@@ -188,7 +188,7 @@ done
 sleep 1; rmdir way/model.safetensors
 kill -TERM $pid; wait $pid; code=$?
 [ $code = 143 ] && [ -s way/model.safetensors ] && grep -q "the run goes on, and the next save" err &&
-    [ "$(grep -c 'log lacks this line' err)" = 1 ] && grep -q 'lines of the log could not be written' said
+    [ "$(grep -c 'log lacks this line' err)" = 1 ] && grep -q 'lines of the log that could not be written' said
 is "a save and a log that cannot be written, and the run goes on ($code)"
 $sft $small --steps 40 --out piped 2> err | waits piped/log.jsonl 3
 [ -s piped/model.safetensors ] && [ "$(grep -c '"loss"' piped/log.jsonl)" = 40 ]
