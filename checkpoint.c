@@ -910,8 +910,7 @@ static int check_used(Source *s, const char *own) {
                      first->name, more);
     else refuse(s->err, E_UNSUPPORTED, where, "tensor %.96s has no place in the model", first->name);
     if (s->adapter)
-        advise(s->err, "merge the adapter into its base (`run merge`, or if that refuses it, too, in peft: "
-                       "merge_and_unload, save_pretrained) and use the whole model");
+        advise(s->err, MERGE_ADVICE);
     else if (strstr(first->name, ".lora_"))
         advise(s->err, "these are a model and an adapter in one file: merge them "
                        "(peft: merge_and_unload, save_pretrained)");
@@ -951,8 +950,7 @@ static int check_tied(Source *s, const Tensor *list, int tensors, const Place *p
     if (code != OK || same) return code;
     refuse(s->err, E_UNSUPPORTED, s->path, "tensor %s is not equal to %s, to which the model ties it",
            list[tied].name, list[u].name);
-    advise(s->err, s->adapter ? "merge the adapter into its base (peft: merge_and_unload, save_pretrained) "
-                                "and use the whole model"
+    advise(s->err, s->adapter ? MERGE_ADVICE
                               : "\"tie_word_embeddings\": false in config.json keeps both");
     return E_UNSUPPORTED;
 }
@@ -1019,7 +1017,8 @@ static int check_saved_modules(const Tensor *base, int tensors, const char *fold
             if (n < m || strcmp(name + n - m, end) != 0) continue;
             if (!checkpoint_has(folder, "adapter_model", base[i].name, pool))
                 return refuse(err, E_MISSING, folder,
-                              "modules_to_save has '%.50s', but the file has no %.60s", j->string, base[i].name);
+                              "modules_to_save has '%.50s', but the file has no %.60s",
+                              j->string, base[i].name);
         }
     return code;
 }
@@ -1314,7 +1313,7 @@ static void put_header(Buffer *file, Buffer *header, const Item *items, int coun
     else buffer_bytes(file, header->data, header->length);
 }
 
-/* Converts the n <= STEP values of an item from `at` on to words, as values_out does, even if it is turned. */
+/* Converts the n <= STEP values of an item from `at` on to words, as values_out does; it may be turned. */
 static void item_words(void *words, const Item *i, size_t at, size_t n) {
     f32 x[STEP];
     uint16_t *half = (uint16_t *)(void *)x;

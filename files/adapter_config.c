@@ -56,6 +56,7 @@ static int load_adapter_config(LoraConfig *l, const char *folder, Pool *pool, Er
     l->targets[0] = 0;
     l->peft = 1;
     read_targets(&f, l);
+    if (f.code == E_UNSUPPORTED) advise(err, MERGE_ADVICE);
     return f.code;
 }
 

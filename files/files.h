@@ -19,6 +19,9 @@ enum { STRANGER_BYTES = 64 };               /* recognise needs no more bytes */
  * of HTML, a pointer of Git LFS, a gzip file ...), records that as an error with advice, and returns
  * 1. Else returns 0. */
 int recognise(Error *err, const char *path, const void *bytes, size_t n);
+/* The advice for an adapter that is not supported here. */
+#define MERGE_ADVICE "merge the adapter into its base (`run merge`, or if that refuses it, too, in " \
+                     "peft: merge_and_unload, save_pretrained) and use the whole model"
 /* Returns the path FOLDER/STEM + EXTENSION, in pool; NULL if there is no memory. */
 char *path_in(const char *folder, const char *stem, const char *extension, Pool *pool);
 /* Reads a file that holds one JSON object into *object. OK, E_FORMAT if it holds something else, or

@@ -1741,6 +1741,8 @@ static void adapter_configs(void) {
         memset(&l, 0, sizeof l);
         write_config("config/adapter_config.json", adapters[i].json);
         code = adapter_config_load(&l, in_base("config"), &pool, fresh());
+        CHECK(code != E_UNSUPPORTED || strstr(err.advice, "merge_and_unload"), "adapter %s: advice",
+              adapters[i].json);
         CHECK(code == adapters[i].code && code == err.code && strstr(code == OK ? l.targets : err.what,
                 adapters[i].says), "adapter %s: code %d, '%s', '%s'", adapters[i].json, code, err.what,
                 l.targets);
