@@ -48,7 +48,7 @@ LEVELS   = core fast/threads | \
            text/pipeline text/model_file | \
            text/tokenizer_json text/train | \
            tokenizer | \
-           fast/x86 fast/arm fast/half files/fields | \
+           fast/x86 fast/arm fast/half files/fields files/families | \
            fast/avx512 files/torch files/config files/adapter_config | \
            fast/choose fast/wide files/llama2c files/tokenizer_files | \
            fast/matmul | \
@@ -102,6 +102,7 @@ no-data:
 # Every source sees the map; programs, what they share; a room, its own header.
 $(filter text/%.o tokenizer.o,$(LIB)): text/text.h text/beside.h
 files/tokenizer_files.o: text/beside.h
+files/families.o files/config.o: files/families.h
 $(filter fast/%.o ops.o,$(LIB)): fast/fast.h lanes.h
 fast/wide.o: ops.c
 %.o: %.c rlhf.h base.h programs.h build/flags

@@ -397,7 +397,7 @@ static int source_find(Source *s, const char *name, Place *p) {
     return OK;
 }
 
-/* Finds a tensor by its own name or by another name that files use for it (files/config.c). If there is no
+/* Finds a tensor by its own name or by another name that files use for it (files/families.c). If there is no
  * such tensor, returns OK, and *p has no entry. */
 static int source_tensor(Source *s, const char *tensor, Place *p) {
     char name[256];

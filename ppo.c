@@ -1258,7 +1258,8 @@ static void prepare_policy(Models *m, Work *w, const Program *p) {
              m->config.positions);
         die(&w->err, "a smaller --query-max or --response-max");
     }
-    m->lora_config = o.adapter ? open_adapter_config(o.adapter, &w->pool) : adapter_options(&o.lora, m->config.names);
+    m->lora_config = o.adapter ? open_adapter_config(o.adapter, &w->pool)
+                               : adapter_options(&o.lora, m->config.names);
     rows_take(&w->batch.rows, most_rows(m), &w->pool);
 }
 

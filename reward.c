@@ -53,7 +53,9 @@ static int config_check(const RewardConfig *c, Error *err) {
     return OK;
 }
 
-int reward_max_tokens(const RewardConfig *c) { return c->from_zero ? c->positions : c->positions - c->pad - 1; }
+int reward_max_tokens(const RewardConfig *c) {
+    return c->from_zero ? c->positions : c->positions - c->pad - 1;
+}
 
 /* Places the tables of embeddings, and what follows them: a norm, but for causal stacks, and a linear if the
  * tables are not as wide as the stack. tables: the type of the two large tables. */
@@ -80,7 +82,8 @@ static void place_head(RewardModel *m, TensorList *t) {
     const int C = m->config.stack.C, labels = m->config.labels;
     if (!m->config.stack.causal) {
         tensor_carve(t, &m->dense, stack_name(names, NAME_DENSE), 0, F32, C, C, TENSOR_HEAD);
-        tensor_carve(t, &m->dense_b, stack_name(names, NAME_DENSE_B), 0, F32, 1, C, TENSOR_BIAS | TENSOR_HEAD);
+        tensor_carve(t, &m->dense_b, stack_name(names, NAME_DENSE_B), 0, F32, 1, C,
+                     TENSOR_BIAS | TENSOR_HEAD);
     }
     tensor_carve(t, &m->out, stack_name(names, NAME_HEAD), 0, F32, labels, C, TENSOR_HEAD);
     if (!m->config.stack.causal)
@@ -192,7 +195,8 @@ static const float *vec(const Matrix *m) { return m->data; }
 
 /* ---- forward ---- */
 
-/* embed (N,E) = word + position + type 0; position and type only if there is such a table. room (N,E): scratch. */
+/* embed (N,E) = word + position + type 0; position and type only if there is such a table. room (N,E) is
+ * scratch. */
 static void embed_sum(float *embed, float *room, const RewardModel *m, const Texts *texts, const Pass *p) {
     const int N = p->active * texts->N, E = embedding_width(&m->config);
     const float *type = m->config.types ? vec(&m->type) : NULL;

@@ -181,7 +181,7 @@ static void scratch_config(Trainer *t) {
     c->stack.H = o.heads;
     c->stack.F = o.ffn ? o.ffn : 4 * o.dim;
     c->positions = o.positions;
-    if (config_judge(c, scratch_families[o.family])) usage_error("no such family", scratch_families[o.family]);
+    config_judge(c, scratch_families[o.family]);
     if (o.dim % o.heads || (c->stack.rotary && c->stack.D % 2))
         usage_error(c->stack.rotary ? "--dim divided by --heads has to be an even whole number"
                                     : "--dim has to be a multiple of --heads", NULL);
@@ -193,8 +193,8 @@ static void scratch_config(Trainer *t) {
     c->eos[0] = t->special.eos;
     c->eos_count = t->special.eos >= 0;
     if (c->pad < 0 && !c->stack.causal)
-        must(fail(&err, E_UNSUPPORTED, "a tokenizer without a pad token, which this family needs", o.tokenizer, 0,
-                  0), &err, "one of `prep tokenizer --kind bytelevel` or wordpiece");
+        must(fail(&err, E_UNSUPPORTED, "a tokenizer without a pad token, which this family needs",
+                  o.tokenizer, 0, 0), &err, "one of `prep tokenizer --kind bytelevel` or wordpiece");
     labels_take(c, &t->data);
 }
 

@@ -340,7 +340,8 @@ static void scratch_config(Trainer *t) {
     if (o.dim % o.heads || (c->stack.rotary && o.dim / o.heads % 2))
         usage_error(c->stack.rotary ? "--dim divided by --heads has to be an even whole number"
                                     : "--dim has to be a multiple of --heads", NULL);
-    if (!c->stack.rotary && o.kv_heads) usage_error("GPT-2 has as many key heads as heads: leave out", "--kv-heads");
+    if (!c->stack.rotary && o.kv_heads)
+        usage_error("GPT-2 has as many key heads as heads: leave out", "--kv-heads");
     if (!o.kv_heads) o.kv_heads = o.heads;
     if (o.heads % o.kv_heads) usage_error("--heads has to be a multiple of --kv-heads", NULL);
     c->V = tokenizer_size(t->tokenizer);

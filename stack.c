@@ -66,7 +66,8 @@ static void place_norm(const Place *p, Matrix *w, Matrix *b, int part, const Sta
     if (k->norm == NORM_LAYER) place_vector(p, b, part + NAME_NORM1_B - NAME_NORM1, k->C, TENSOR_BIAS);
 }
 
-/* Places one matrix for queries, keys and values, and one vector of their biases; q, k and v are their parts. */
+/* Places one matrix for queries, keys and values, and one vector of their biases; q, k and v are parts of
+ * them. */
 static void place_joined(const Place *p, AttentionWeights *w, const StackKind *k) {
     const int wide = k->H * k->D, narrow = k->K * k->D, both = wide + narrow;
     place_linear(p, &w->qkv, NAME_QKV, both + narrow, k->C, 0);

@@ -72,7 +72,7 @@ void buffer_real(Buffer *b, double x, int single);
 /* Ends the object and writes it to FOLDER/NAME. OK or a code. */
 int put_file(Buffer *b, const char *folder, const char *name, Error *err);
 
-/* ---- files/config.c: the table of families ---- */
+/* ---- files/families.c: the table of families ---- */
 /* Writes to out (cap bytes) the k-th other name (k >= 0) that files use for the tensor `name`. Sets
  * *paired to 1 if the rows of each head are in Meta's order in such files. Returns 0 if there is no
  * k-th name, or if it is too long for out. */

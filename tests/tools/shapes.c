@@ -2,10 +2,10 @@
  * speed are tested; the real weights may not be distributed with this project.
  *     make shapes SHAPES="--policy /tmp/tinyllama --tokenizer FOLDER"
  *
- *     --policy DIR     a policy of the shape of one real model of --family (default llama: TinyLlama-1.1B, 1.1
- *                      billion weights, 32,003 ids)
+ *     --policy DIR     a policy of the shape of one real model of --family (default llama: TinyLlama-1.1B,
+ *                      1.1 billion weights, 32,003 ids)
  *     --reward DIR     a judge (default roberta: roberta-base) with the labels nothate and hate
- *     --family TYPE    a model_type that config.c has; gpt2, qwen2, distilbert ... have shapes of their own here
+ *     --family TYPE    a model_type of files/families.c; gpt2, qwen2, distilbert and bert have their own shapes
  *     --dim, --layers, --heads, --kv-heads, --ffn, --vocab, --positions, --tied, --no-eos
  *                      another shape, as tests/bench/bench_peers.py needs; --kv-heads is --heads unless it is
  *                      given
@@ -21,7 +21,7 @@ static struct {
 static Option option[] = {
     { "policy", OPT_TEXT, &opt.policy, NULL, 0, 0, NULL, "folder for a policy of TinyLlama's shape" },
     { "reward", OPT_TEXT, &opt.reward, NULL, 0, 0, NULL, "folder for a judge of roberta-base's shape" },
-    { "family", OPT_TEXT, &opt.family, NULL, 0, 0, NULL, "model_type: llama, gpt2, qwen2, roberta, distilbert ..." },
+    { "family", OPT_TEXT, &opt.family, NULL, 0, 0, NULL, "llama, gpt2, qwen2, roberta, distilbert ..." },
     { "tokenizer", OPT_TEXT, &opt.tokenizer, NULL, 0, 0, NULL, "folder whose tokenizer is copied" },
     { "dtype", OPT_CHOICE, &opt.dtype, "bf16", 0, 0, "f32|bf16|f16", "of the weights that are written" },
     { "shard-mb", OPT_INT, &opt.shard, "0", 0, 100000, NULL, "megabytes of a shard; 0: one file" },
@@ -58,7 +58,7 @@ static const Shape judges[] = {
     { "bert", 30522, 768, 12, 12, 12, 3072, 512, 0 },                   /* bert-base-uncased */
 };
 
-/* Fills the sizes that both kinds of configurations have: those of the real model, or those that are given. */
+/* Fills the sizes that both kinds of configurations have: the real model's, or those that are given. */
 static Shape shape_of(const Shape *list, size_t n, StackKind *k) {
     Shape s = list[0];
     for (size_t i = 0; opt.family && i < n; i++) if (!strcmp(list[i].family, opt.family)) s = list[i];
@@ -116,7 +116,7 @@ static void write_reward(Pool *pool) {
     strcpy(c.label[0], "nothate");
     strcpy(c.label[1], "hate");
     if (config_judge(&c, shape.family)) usage_error("there are no judges of this --family", shape.family);
-    c.types = c.stack.causal || !strcmp(shape.family, "distilbert") ? 0 : strcmp(shape.family, "roberta") ? 2 : 1;
+    if (c.names->part[NAME_TYPE]) c.types = c.from_zero ? 2 : 1;
     c.embedding = strcmp(shape.family, "electra") ? 0 : c.stack.C / 2;
     must(reward_carve(&m, &c, NULL, 0, pool, &a, &err), &err, NULL);
     a = cli_arena(a.used, "the judge's weights");
