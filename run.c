@@ -555,8 +555,9 @@ static int run_logprobs(int argc, char **argv) {
         .program = "run logprobs",
         .usage = "MODEL [FILE] [options]",
         .about =
-            "Prints a JSON line for each line (or text of a dataset): its ids, and the log-probability of each"
-            " id after the first, given the ids before it. A line that cannot be read gives {\"error\": ...}.",
+            "Prints a JSON line for each line (or text of a dataset): its ids, and the log-probability of "
+            "each id after the first, given the ids before it. A line that cannot be read gives "
+            "{\"error\": ...}.",
         OPTIONS(option), .need = need };
     int given = cli_parse(&program, argc, argv, positional, 2), count;
     Pool keep = cli_pool(), scratch = cli_pool();
@@ -679,8 +680,8 @@ static int run_score(int argc, char **argv) {
         .program = "run score",
         .usage = "REWARD [FILE] [options]",
         .about =
-            "Prints a JSON line for each line (or text of a dataset; of a pair, chosen, then rejected; prompt"
-            " and response together): the reward model's logits, each label's probability (of the softmax; if "
+            "Prints a JSON line for each line (or text of a dataset; of a pair, chosen, then rejected; "
+            "prompt and response together): the reward model's logits, each label's probability (of the softmax; if "
             "there is one label, its sigmoid), and the label with the largest logit. "
             "The end of a text that is too long is cut off; a message and \"tokens_cut\" in its line say so. "
             "An empty text is scored as bos or eos alone if the tokenizer's template adds no token.",
@@ -842,6 +843,20 @@ static int generate_length(const Generate *g, int positions, int count) {
     return T < positions ? (int)T : positions;
 }
 
+/* Continues the prompt of --prompt, `count` ids, or every text of the input (ids NULL). Without --prompt, a
+ * signal ends the program at once, since the program may be waiting for a line. Returns the exit code. */
+static int generate_all(Policy *p, const Generate *g, Input *in, int *ids, int count, int T, Pool *keep) {
+    Sequence s = sequence_open(p, T, T, keep);
+    if (g->prompt) cli_interrupts();
+    for (uint64_t i = 0; g->prompt ? i == 0 : input_next(in); i++) {
+        if (!g->prompt) ids = line_ids(in, p->tokenizer, p->config.V, &count);
+        const int more = ids ? new_tokens(g, in, count, T) : 0;
+        s.rng = rng_stream(g->seed, 0, i);
+        if (!line_failed(in, !g->as_ids)) generate_one(p, g, &s, ids, count, more, in);
+    }
+    return input_close(in);
+}
+
 static int run_generate(int argc, char **argv) {
     Generate g;
     const char *positional[2] = { NULL, NULL };
@@ -876,9 +891,8 @@ static int run_generate(int argc, char **argv) {
         .program = "run generate",
         .usage = "MODEL [FILE] [options]",
         .about =
-            "Continues a text (--prompt, printed while it is written), or each line of FILE or standard input,"
-            " or each text or prompt of a dataset (and prints a JSON line for each; with --ids, a line of ids)."
-            " A line that cannot be continued gives {\"error\": ...}.",
+            "Continues --prompt, or each line of FILE or standard input, or each text or prompt of a dataset "
+            "(a JSON line for each; with --ids, of ids). A line that cannot be used gives {\"error\": ...}.",
         OPTIONS(option), .need = need };
     int given = cli_parse(&program, argc, argv, positional, 2), count = 0, *ids = NULL;
     Pool keep = cli_pool(), scratch = cli_pool();
@@ -901,15 +915,7 @@ static int run_generate(int argc, char **argv) {
     const WeightTypes types = choose_types(&program, &g.quant, positional[0], g.adapter, &keep);
     policy_open(&p, &types, positional[0], g.adapter, T, &keep);
     if (p.tokenizer) report_padding(p.config.V, p.tokenizer);
-    Sequence s = sequence_open(&p, T, T, &keep);
-    cli_interrupts();
-    for (uint64_t i = 0; !cli_stopping() && (g.prompt ? i == 0 : input_next(&in)); i++) {
-        if (!g.prompt) ids = line_ids(&in, p.tokenizer, p.config.V, &count);
-        const int more = ids ? new_tokens(&g, &in, count, T) : 0;
-        s.rng = rng_stream(g.seed, 0, i);
-        if (!line_failed(&in, !g.as_ids)) generate_one(&p, &g, &s, ids, count, more, &in);
-    }
-    return input_close(&in);
+    return generate_all(&p, &g, &in, ids, count, T, &keep);
 }
 
 /* ---- chat ---- */

@@ -142,6 +142,15 @@ mkfifo "$work/prompts" "$work/answers" 2> /dev/null && {
     printf '%s\n%s\n' "$first" "$second" > "$work/got"
     $run generate $model --ids --greedy -n 3 < "$work/good" > "$work/want"
     same "generate: results as they come" "$work/got" "$work/want"
+    : > "$work/waits"
+    $run generate $model --ids < "$work/prompts" > "$work/waits" 2> "$work/err" &
+    waiting=$!
+    exec 3> "$work/prompts"; echo "1 5 9" >&3
+    tries=0; while [ ! -s "$work/waits" ] && [ $tries -lt 100 ]; do sleep 0.1; tries=$((tries + 1)); done
+    kill -TERM $waiting; (sleep 10; kill -KILL $waiting) 2> /dev/null & guard=$!
+    wait $waiting 2> /dev/null; code=$?
+    kill $guard 2> /dev/null; exec 3>&-
+    if [ $code = 143 ] && [ "$(wc -l < "$work/waits")" -eq 1 ]; then ok "generate: SIGTERM while it waits for a line"; else bad "generate: SIGTERM: exit $code"; fi
 }
 echo "7 8" | $run generate $model --ids --greedy -n 3 --context 4 > "$work/got" 2> "$work/err"
 if [ $? = 1 ] && grep -q ': 5; at most 4:' "$work/err"; then ok "generate: --context"; else bad "generate: --context: $(cat "$work/err")"; fi
