@@ -41,12 +41,12 @@ small="data.bin $sizes"
 
 # ---- no program writes over what it reads ----
 printf '{"text": "one"}\n{"text": "two"}\n' > x.jsonl
-cp x.jsonl kept; mkdir sub; ln -s ../x.jsonl sub/link
+cp x.jsonl kept; mkdir sub; ln -s ../x.jsonl sub/link.jsonl
 over="--out would overwrite what is read"
 ends 2 "$over: x.jsonl" "prep data over its input" $prep data x.jsonl --out x.jsonl
 ends 2 "$over" "... through .." $prep data x.jsonl --out sub/../x.jsonl
-ends 2 "$over" "... through a link" $prep data sub/link --out x.jsonl
-ends 2 "$over" "... through the other end of a link" $prep data x.jsonl --out sub/link
+ends 2 "$over" "... through a link" $prep data sub/link.jsonl --out x.jsonl
+ends 2 "$over" "... through the other end of a link" $prep data x.jsonl --out sub/link.jsonl
 ends 2 "$over" "... the second of two" $prep data "$here/tests/README.md" x.jsonl --format text --out x.jsonl
 ends 2 "$over" "... as standard input" sh -c "$prep data - --format jsonl --out x.jsonl < x.jsonl"
 cmp -s x.jsonl kept; is "and the input stays as it was"
@@ -147,7 +147,7 @@ broken() {
     kill -STOP $pid; mv "$folder" away; echo x > "$folder"; rm -rf away; kill -CONT $pid; sleep 0.3
     kill -TERM $pid; wait $pid; code=$?
     [ $code = 143 ] && [ -s spare/$name-0001/model.safetensors ] && grep -q "spare/$name-0001" out &&
-        grep -q "lines of the log that could not be written" out
+        grep -q "of the log could not be written" out
     is "$name: the result goes to --fallback ($code)"
 }
 broken sft gone $sft $small --steps 100000 --out gone --fallback spare
@@ -188,7 +188,7 @@ done
 sleep 1; rmdir way/model.safetensors
 kill -TERM $pid; wait $pid; code=$?
 [ $code = 143 ] && [ -s way/model.safetensors ] && grep -q "the run goes on, and the next save" err &&
-    [ "$(grep -c 'log lacks this line' err)" = 1 ] && grep -q 'lines of the log that could not be written' said
+    [ "$(grep -c 'log lacks this line' err)" = 1 ] && grep -q 'of the log could not be written' said
 is "a save and a log that cannot be written, and the run goes on ($code)"
 $sft $small --steps 40 --out piped 2> err | waits piped/log.jsonl 3
 [ -s piped/model.safetensors ] && [ "$(grep -c '"loss"' piped/log.jsonl)" = 40 ]
