@@ -25,13 +25,20 @@ static Tokenizer *opened(Tokenizer *t, const Error *inner, const char *path, Err
 
 /* Opens a tokenizer of one file: tokenizer.json, vocab.txt, or a SentencePiece model. */
 static Tokenizer *open_single(const char *path, Pool *pool, Error *err) {
+    static const char advice[] = "a model whose tokenizer.json does without this; older tokenizer files "
+                                 "beside it are not used, since they may give other ids";
     Error inner;
+    Tokenizer *t;
     char *bytes;
     size_t n;
+    int json = ends_with(path, ".json");
     memset(&inner, 0, sizeof inner);
-    if (file_read_all(path, pool, &bytes, &n, err) != OK || recognise(err, path, bytes, n)) return NULL;
-    return opened((ends_with(path, ".json") ? tokenizer_json : ends_with(path, ".txt") ? tokenizer_wordpiece
-                   : tokenizer_sentencepiece) (bytes, n, pool, &inner), &inner, path, err);
+    if (file_read_all(path, pool, &bytes, &n, err) != OK) return NULL;
+    t = (json ? tokenizer_json : ends_with(path, ".txt") ? tokenizer_wordpiece
+                                                         : tokenizer_sentencepiece) (bytes, n, pool, &inner);
+    opened(t, &inner, path, err);
+    if (!t && json && inner.code == E_UNSUPPORTED && err) advise(err, advice);
+    return t;
 }
 
 static Tokenizer *open_bytelevel(const char *vocab, const char *merges, Pool *pool, Error *err) {
@@ -218,6 +225,7 @@ static int save_tokenizer_configs(const Tokenizer *t, const char *folder, int ma
         put_bool(&b, "add_eos_token", after);
     }
     put_class_options(&b, t, class);
+    if (tokenizer_asked_split(t)) put_bool(&b, "split_special_tokens", 1);
     put_added(&b, t, &beyond);
     if (chat) put_text(&b, "chat_template", chat);
     put_raw(&b, "clean_up_tokenization_spaces", "false");

@@ -257,6 +257,7 @@ int tokenizer_beside(Tokenizer *t, const Json *added, const Json *config, const 
     if (!code) code = add_beside(t, added, config, map, pool, err);
     if (code) return code;
     set_template(t, config, map);
+    t->split_special = t->asked_split = json_bool(config, "split_special_tokens", 0);
     t->max_length = most >= 1 && most <= INT_MAX ? (int)most : 0;
     return keep_chat_template(t, config, pool, err);
 }

@@ -34,8 +34,10 @@ int tokenizer_legacy(const Tokenizer *t);
 const char *tokenizer_class(const Tokenizer *t);
 /* Returns add_prefix_space of tokenizer_config.json if it is in use, else -1. */
 int tokenizer_prefix_space(const Tokenizer *t);
-/* Returns 1 if tokenizer_config.json says which tokens the template adds. */
+/* Each of these two functions returns 1 if tokenizer_config.json says so: which tokens the template
+ * adds; that special tokens in texts are plain text (split_special_tokens). */
 int tokenizer_asked_template(const Tokenizer *t);
+int tokenizer_asked_split(const Tokenizer *t);
 /* Returns the rules of a WordPiece tokenizer; NULL: t is of another kind. */
 const BertRules *tokenizer_bert(const Tokenizer *t);
 /* Each of these four functions appends the bytes of the files that t was read from. OK, E_ARGUMENT

@@ -276,8 +276,9 @@ struct Tokenizer {
     /* the template. before 1: bos goes before a text; after 1: eos goes after it */
     int before, after;
     /* from tokenizer_config.json: asked_template 1: it names the template; asked_prefix: its
-     * add_prefix_space if it is in use, else -1; max_length: model_max_length, 0: it has none */
-    int asked_template, asked_prefix, max_length;
+     * add_prefix_space if it is in use, else -1; asked_split: its split_special_tokens; max_length:
+     * model_max_length, 0: it has none */
+    int asked_template, asked_prefix, asked_split, max_length;
     int byte_id[256];                       /* the id of the piece of each byte, or -1 */
     /* words: see text/encoder.c; longest: the most bytes of a piece */
     Table words; size_t longest;

@@ -267,11 +267,12 @@ static int read_regex(const Blob *b, Pool *pool) {
     return code;
 }
 /* Reads one of the three files that may be beside a tokenizer; `other` is the tokenizer's own file (a
- * tokenizer.model or a tokenizer.json). */
+ * tokenizer.model, a tokenizer.json, or a vocab.txt that begins with "["). */
 enum { ADDED_TOKENS, TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP };
 static int read_beside_file(const Blob *b, int which, Pool *pool) {
-    int json = other.n && other.bytes[0] == '{';
-    Tokenizer *t = (json ? tokenizer_json : tokenizer_sentencepiece)(other.bytes, other.n, pool, &err);
+    int first = other.n ? other.bytes[0] : 0;
+    Tokenizer *t = (first == '{' ? tokenizer_json : first == '[' ? tokenizer_wordpiece
+                    : tokenizer_sentencepiece)(other.bytes, other.n, pool, &err);
     const Json *j = t ? json_parse((const char *)b->bytes, b->n, pool, &err) : NULL;
     const Json *file[3] = { NULL, NULL, NULL };
     int code;
@@ -715,7 +716,9 @@ static Buffer json_llama(Pool *pool) {
 static void fuzz_beside(const char *of, int size, uint64_t seed) {
     static const char *const file[] = {
         "{\"[PAD]\": %d, \"<|im_start|>\": %d, \"<|im_end|>\": %d}",
-        "{\"add_bos_token\": true, \"add_eos_token\": false, \"added_tokens_decoder\": {\"%d\": "
+        "{\"add_bos_token\": true, \"add_eos_token\": false, \"add_prefix_space\": true, "
+            "\"do_lower_case\": false, \"extra_special_tokens\": [\"<new>\"], "
+            "\"added_tokens_decoder\": {\"%d\": "
             "{\"content\": \"[PAD]\", \"lstrip\": true, "
         "\"normalized\": false, \"rstrip\": false, \"single_word\": true, \"special\": true}, \"%d\": "
             "{\"content\": \"<|im_start|>\", \"normalized\": true}, "
@@ -754,6 +757,12 @@ static void fuzz_tokenizer_json(void) {
     if (!t) return;
     other = blob(model.data, model.length);
     fuzz_beside("tokenizer.model", 276, 52);
+    free(other.bytes);
+    other = blob(json_gpt2, sizeof json_gpt2 - 1);
+    fuzz_beside("tokenizer.json", 12, 55);
+    free(other.bytes);
+    other = blob("[UNK]\n[MASK]\na\nb\nthe", 21);
+    fuzz_beside("vocab.txt", 5, 58);
     free(other.bytes);
     pool_free(&pool);
 }

@@ -1996,16 +1996,19 @@ static const char *all_ids(const Tokenizer *t, const char *text, Pool *pool) {
     "\"decoder\": {\"type\": \"ByteLevel\"}, \"model\": {\"type\": \"BPE\", " \
     "\"merges\": [\"\xc4\xa0 a\"], \"vocab\": " OPT_VOCAB "}, " \
     "\"added_tokens\": [{\"id\": 0, \"content\": \"<s>\", \"special\": true}], \"post_processor\": " \
-    "{\"type\": \"TemplateProcessing\", \"single\": [{\"Sequence\": {}}, {\"SpecialToken\": {\"id\": \"</s>\"}}], " \
+    "{\"type\": \"TemplateProcessing\", \"single\": [{\"Sequence\": {}}, " \
+    "{\"SpecialToken\": {\"id\": \"</s>\"}}], " \
     "\"special_tokens\": {\"</s>\": {\"ids\": [2]}}}}"
 #define BERT_JSON "{\"normalizer\": {\"type\": \"BertNormalizer\", \"lowercase\": true}, " \
     "\"pre_tokenizer\": {\"type\": \"BertPreTokenizer\"}, " \
-    "\"decoder\": {\"type\": \"WordPiece\", \"prefix\": \"##\"}, \"model\": {\"type\": \"WordPiece\", \"vocab\": {\"[UNK]\": 0, \"a\": 1, \"A\": 2, \"[MASK]\": 3}}}"
+    "\"decoder\": {\"type\": \"WordPiece\", \"prefix\": \"##\"}, \"model\": {\"type\": \"WordPiece\", " \
+    "\"vocab\": {\"[UNK]\": 0, \"a\": 1, \"A\": 2, \"[MASK]\": 3}}}"
 /* file: the start of vocab.json, tokenizer.json or vocab.txt; the ids, and they are the same after the
  * tokenizer was written and opened again. */
 static const struct { const char *file, *config, *text, *wanted; } config_row[] = {
     { GPT2_VOCAB, "{}", "a<|endoftext|> a", "1 0 4" },
     { GPT2_VOCAB, "{}", " a<", "4 5" },
+    { GPT2_VOCAB, "{\"split_special_tokens\": true}", "a<|endoftext|>", "1 5 0 0 0 0 0 0 0 0 0 0 0 0" },
     { GPT2_VOCAB, "{\"add_prefix_space\": true}", "a<|endoftext|>a b", "4 0 4 3 2" },
     { GPT2_VOCAB, "{\"add_prefix_space\": false}", "a", "1" },
     { GPT2_VOCAB, "{\"add_bos_token\": true}", "a", "0:1" },
@@ -2053,8 +2056,8 @@ static void test_config(void) {
         const char *wanted = config_row[i].wanted;
         Tokenizer *t = open_start(config_row[i].file, &pool, &err), *u = NULL;
         if (t && !beside(t, NULL, config, NULL, &pool, &err)) got = all_ids(t, text, &pool);
-        CHECK(t && !strcmp(got, wanted), "%s: '%s' gives '%s', wanted '%s' (%s, %s)", config, text, got, wanted,
-              err.what, err.where);
+        CHECK(t && !strcmp(got, wanted), "%s: '%s' gives '%s', wanted '%s' (%s, %s)", config, text, got,
+              wanted, err.what, err.where);
         if (t && !tokenizer_save(t, folder, 77, &pool, &err)) u = tokenizer_open(folder, &pool, &err);
         got = u ? all_ids(u, text, &pool) : "";
         CHECK(u && !strcmp(got, wanted) && tokenizer_max_length(u) == 77, "%s: saved and opened, '%s' gives "
