@@ -44,9 +44,10 @@ LEVELS   = core fast/threads | \
            text/pieces | \
            text/added text/bpe text/unigram text/encoder text/charset | \
            text/normal text/bytelevel text/wordpiece text/beside text/train_unigram text/regex | \
-           text/sentencepiece | \
+           text/sentencepiece text/steps text/cut | \
            text/pipeline text/model_file | \
-           text/tokenizer_json text/train | \
+           text/pipeline_json text/train | \
+           text/tokenizer_json | \
            tokenizer | \
            fast/x86 fast/arm fast/half files/fields files/families | \
            fast/avx512 files/torch files/config files/adapter_config | \

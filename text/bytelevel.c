@@ -1,7 +1,6 @@
 /* text/bytelevel.c - byte-level BPE (GPT-2, RoBERTa, Llama-3): cuts a text into words, and merges
  *          the bytes of each word.
- * Source   Radford et al. 2019; the files vocab.json and merges.txt of GPT-2; how GPT-2, cl100k
- *          and Qwen2 split a text.
+ * Source   Radford et al. 2019; the files vocab.json and merges.txt of GPT-2; how GPT-2 splits a text.
  * Needs    core.c, text/unicode.c, text/pieces.c, text/encoder.c, text/bpe.c.
  * Edges    bytes without a token (they become <unk>, or are dropped), an empty merges.txt, tokens with
  *          characters that stand for no byte. */
@@ -11,10 +10,9 @@
  * Cutting a text into words
  * ============================================================================================== */
 
-/* Returns the length of the first word of s (n > 0 bytes), as GPT-2 splits a text: the length that the first
- * matching alternative takes (" ?" is an optional space).
+/* Returns the length that the first matching alternative takes (" ?" is an optional space).
  *   's | 't | 're | 've | 'm | 'll | 'd | ?\p{L}+ | ?\p{N}+ | ?[^\s\p{L}\p{N}]+ | \s+(?!\S) | \s+ */
-static size_t split_gpt2(const char *s, size_t n) {
+size_t bytelevel_word(const char *s, size_t n) {
     size_t at = 0, length, last = 0;
     int class;
     if (*s == '\'' && n > 1) {
@@ -27,56 +25,6 @@ static size_t split_gpt2(const char *s, size_t n) {
     for (at += length; at < n && class_at(s + at, n - at, &length) == class; at += length) last = at;
     /* The last character of a run of white space belongs to the word after it. */
     return class == CHAR_SPACE && at < n && last ? last : at;
-}
-
-/* Returns the index where the run of characters of one class that begins at s[at] ends, or ends
- * after `most` characters. */
-static size_t run_of(const char *s, size_t n, size_t at, int class, int most) {
-    size_t length;
-    for (; most-- > 0 && at < n && class_at(s + at, n - at, &length) == class; ) at += length;
-    return at;
-}
-
-/* Returns the length of the first word of s (n > 0 bytes), as Llama-3 and cl100k split a text (and Qwen2,
- * with digits 1): the length that the first matching alternative takes.
- *   (?i:'s|'t|'re|'ve|'m|'ll|'d) | [^\r\n\p{L}\p{N}]?\p{L}+ | \p{N}{1,digits}
- *   | ?[^\s\p{L}\p{N}]+[\r\n]* | \s*[\r\n]+ | \s+(?!\S) | \s+ */
-static size_t split_llama3(const char *s, size_t n, int digits) {
-    size_t at, length, last = 0, line = 0;
-    int class = class_at(s, n, &at), next = at < n ? class_at(s + at, n - at, &length) : CHAR_SPACE;
-    if (*s == '\'' && n > 1) {
-        char a = (char)(s[1] | 32), b = n > 2 ? (char)(s[2] | 32) : 0;
-        if (a == 's' || a == 't' || a == 'm' || a == 'd') return 2;
-        if ((a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l')) return 3;
-    }
-    if (class == CHAR_LETTER || (class != CHAR_NUMBER && *s != '\r' && *s != '\n' && next == CHAR_LETTER))
-        return run_of(s, n, at, CHAR_LETTER, INT_MAX);
-    if (class == CHAR_NUMBER) return run_of(s, n, at, CHAR_NUMBER, digits - 1);
-    if (class == CHAR_OTHER || (*s == ' ' && next == CHAR_OTHER)) {
-        at = run_of(s, n, at, CHAR_OTHER, INT_MAX);
-        while (at < n && (s[at] == '\r' || s[at] == '\n')) at++;
-        return at;
-    }
-    for (at = 0; at < n && class_at(s + at, n - at, &length) == CHAR_SPACE; at += length) {
-        last = at;
-        if (s[at] == '\r' || s[at] == '\n') line = at + 1;
-    }
-    return line ? line : at < n && last ? last : at;
-}
-
-/* Returns the length of the first section of s (n > 0 bytes): a digit or a run of digits (as `apart` says,
- * DIGITS_), or a text without digits. A digit is a character of \p{N}. */
-static size_t section(const char *s, size_t n, int apart) {
-    size_t at, length;
-    int number = class_at(s, n, &at) == CHAR_NUMBER;
-    if (apart == DIGITS_INSIDE) return n;
-    if (number && apart == DIGITS_SINGLE) return at;
-    for (; at < n && (class_at(s + at, n - at, &length) == CHAR_NUMBER) == number; ) at += length;
-    return at;
-}
-
-size_t bytelevel_word(const char *s, size_t n, int split, int digits) {
-    return split == SPLIT_GPT2 ? split_gpt2(s, n) : split == SPLIT_LLAMA3 ? split_llama3(s, n, digits) : n;
 }
 
 /* ==============================================================================================
@@ -143,7 +91,7 @@ static int spell_bytes(Merger *m, const char *s, size_t n) {
 }
 
 static int measure_bytes(Encoder *e, Text s) {
-    e->bound += 2 * s.length + 1;           /* each section may get a space before it */
+    e->bound += s.length + 1;
     if ((e->t->bytelevel.prefix_space || e->traced) && s.length + 1 > e->widest) e->widest = s.length + 1;
     return OK;
 }
@@ -161,8 +109,7 @@ static void byte_origins(Encoder *e, Text s, size_t before) {
     e->origin[e->normal].from = from + s.length;
 }
 
-/* Appends the ids of the word s[at .. at+length). OK or E_MEMORY. */
-static int encode_word(Encoder *e, const char *s, size_t at, size_t length) {
+int bytelevel_encode_word(Encoder *e, const char *s, size_t at, size_t length) {
     Merger *m = &e->merger;
     int i, dropped, id = known_word(e->t, s + at, length);
     if (id >= 0) { put_one(e, id, at, at + length); return OK; }
@@ -178,8 +125,7 @@ static int encode_word(Encoder *e, const char *s, size_t at, size_t length) {
     return OK;
 }
 
-/* Encodes one section of a text. OK or E_MEMORY. */
-static int encode_section(Encoder *e, Text s) {
+static int encode_bytes(Encoder *e, Text s) {
     const ByteLevel *b = &e->t->bytelevel;
     int before = b->prefix_space && *s.text != ' ', code = OK;
     size_t at, length;
@@ -190,24 +136,13 @@ static int encode_section(Encoder *e, Text s) {
         s.text = e->scratch;
     }
     for (at = 0; at < s.length && !code; at += length) {
-        length = bytelevel_word(s.text + at, s.length - at, b->split, b->digits);
-        code = encode_word(e, s.text, at, length);
+        length = bytelevel_word(s.text + at, s.length - at);
+        code = bytelevel_encode_word(e, s.text, at, length);
     }
     return code;
 }
 
-static int encode_bytes(Encoder *e, Text s) {
-    int code = OK;
-    while (!code && s.length) {
-        Text part = { s.text, section(s.text, s.length, e->t->bytelevel.digits_apart) };
-        code = encode_section(e, part);
-        s.text += part.length;
-        s.length -= part.length;
-    }
-    return code;
-}
-
-static int is_word(Encoder *e, int id, Text *text, Pool *pool) {
+int bytelevel_is_word(Encoder *e, int id, Text *text, Pool *pool) {
     const Tokenizer *t = e->t;
     char *raw = pool_take(pool, text->length, 1);
     size_t n = raw ? token_bytes(&t->bytelevel, *text, raw) : 0;
@@ -229,7 +164,7 @@ static int is_word(Encoder *e, int id, Text *text, Pool *pool) {
 
 /* Writes the bytes that each token stands for. Writes a token as it is if one of its characters
  * stands for no byte. */
-static size_t decode_bytes(const Tokenizer *t, const Ids *ids, char *out, char *bytes) {
+size_t decode_bytes(const Tokenizer *t, const Ids *ids, char *out, char *bytes) {
     Text s = { bytes, 0 };
     int i;
     for (i = 0; i < ids->count; i++) {
@@ -316,24 +251,23 @@ static int configure(Tokenizer *t, const Json *config, Error *err) {
     ByteLevel *b = &t->bytelevel;
     const Json *prefix = json_get(config, "add_prefix_space");
     int asked = json_bool(config, "add_prefix_space", 0);
+    (void)err;
     if (!t->json && b->roberta && class_is(config, "GPT2Tokenizer")) b->roberta = t->before = t->after = 0;
     if (!json_is_bool(prefix) || !class_counts(t, config)) return OK;
     if (t->json && asked == b->prefix_space) return OK;
-    if (b->split != SPLIT_GPT2 || b->digits_apart)
-        return fail(err, E_UNSUPPORTED, "\"add_prefix_space\" is not supported with these pre_tokenizers",
-                    "tokenizer_config.json", 0, 0);
     b->prefix_space = t->asked_prefix = asked;
     return OK;
 }
 
 static const char *class_name(const Tokenizer *t) {
     const ByteLevel *b = &t->bytelevel;
-    int plain = b->split == SPLIT_GPT2 && !b->digits_apart && (!b->prefix_space || t->asked_prefix > 0);
+    int plain = !b->prefix_space || t->asked_prefix > 0;
     if (t->json && (!plain || (t->before != t->after && t->asked_prefix < 0)))
         return "PreTrainedTokenizerFast";
     return (t->json ? t->before && t->after : b->roberta) ? "RobertaTokenizer" : "GPT2Tokenizer";
 }
 
 const TokenizerKind bytelevel_kind = {
-    TOKENIZER_BYTELEVEL, measure_bytes, encode_bytes, NULL, decode_bytes, is_word, NULL, class_name, configure
+    TOKENIZER_BYTELEVEL, measure_bytes, encode_bytes, NULL, decode_bytes, bytelevel_is_word, NULL, class_name,
+    configure
 };

@@ -59,11 +59,17 @@ int charset_range(UnicodeList *out, int32_t first, int32_t last, Pool *pool) {
 /* Sets *out to the characters of some categories. mask: bit k is category k. */
 static int of_categories(UnicodeList *out, uint32_t mask, Pool *pool) {
     const UnicodeList *list = &unicode_categories;
-    uint32_t *edge = pool_take(pool, list->items, sizeof *edge);
+    uint32_t *edge = NULL;
     size_t i, n = 0;
-    if (!edge) return E_MEMORY;
-    for (i = 0; i < list->items; i++)
-        if ((mask >> (list->item[i] & 31) & 1) != n % 2) edge[n++] = list->item[i] >> 5;
+    int writes;
+    for (writes = 0; writes < 2; writes++) {            /* first counts, then writes */
+        for (i = n = 0; i < list->items; i++) {
+            if ((mask >> (list->item[i] & 31) & 1) == n % 2) continue;
+            if (writes) edge[n] = list->item[i] >> 5;
+            n++;
+        }
+        if (!writes && !(edge = pool_take(pool, n + 1, sizeof *edge))) return E_MEMORY;
+    }
     out->item = edge;
     out->items = n;
     return OK;
@@ -172,23 +178,36 @@ static int add_extra(Fold *f, Pool *pool) {
     return charset_combine(&f->set, f->set, found, SET_OR, pool);
 }
 
-/* Adds the other case of each letter, again and again: letters that share a lower case follow each other. */
-int charset_fold(UnicodeList *set, Pool *pool) {
+/* Fills f->extra: adds the other case of each letter, again and again, because letters that share a lower case
+ * follow each other. */
+static void find_extra(Fold *f) {
     static const int32_t pair[][2] = { { 's', 0x17F }, { 0x3C3, 0x3C2 }, { 0xB5, 0x3BC } };
-    Fold f = { *set, NULL, 0, 4096 };
     size_t i, before;
-    f.extra = pool_take(pool, f.room, sizeof *f.extra);
-    if (!f.extra) return E_MEMORY;
     do {
-        before = f.n;
+        before = f->n;
         for (i = 0; i < unicode_lower_runs.runs; i++) {
             const UnicodeRun *r = &unicode_lower_runs.run[i];
             uint32_t c;
             for (c = r->first; c <= r->last; c += r->stride)
-                fold_pair(&f, (int32_t)c, (int32_t)(r->to + (c - r->first) / r->stride * r->delta));
+                fold_pair(f, (int32_t)c, (int32_t)(r->to + (c - r->first) / r->stride * r->delta));
         }
-        for (i = 0; i < sizeof pair / sizeof *pair; i++) fold_pair(&f, pair[i][0], pair[i][1]);
-    } while (f.n > before);
+        for (i = 0; i < sizeof pair / sizeof *pair; i++) fold_pair(f, pair[i][0], pair[i][1]);
+    } while (f->n > before);
+}
+
+/* A single letter has few other cases; a large set may have thousands. */
+int charset_fold(UnicodeList *set, Pool *pool) {
+    enum { FEW = 32, MANY = 4096 };
+    uint32_t few[FEW];
+    Fold f = { *set, few, 0, FEW };
+    find_extra(&f);
+    if (f.n == FEW) {
+        f.extra = pool_take(pool, MANY, sizeof *f.extra);
+        if (!f.extra) return E_MEMORY;
+        f.n = 0;
+        f.room = MANY;
+        find_extra(&f);
+    }
     if (f.n && add_extra(&f, pool)) return E_MEMORY;
     *set = f.set;
     return OK;

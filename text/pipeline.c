@@ -1,173 +1,11 @@
-/* text/pipeline.c - the Unigram models of tokenizer.json (T5, ALBERT, XLM-R): normalises a text in steps,
- *          each over the whole text, cuts it into words, and finds the best segmentation of each word.
- * Source   Hugging Face's tokenizers (normalizers, Metaspace, unigram/model.rs), quirks included.
- * Needs    core.c, text/{unicode,pieces,added,normal,unigram,encoder,sentencepiece}.c.
- * Edges    an empty normal form, steps that remove the start of the text, several unknown pieces in a
- *          row (they become one), ties. NFKD and StripAccents of Hugging Face use an older Unicode,
- *          which lacks newer marks. */
+/* text/pipeline.c - the tokenizers of tokenizer.json that no other kind stands for: any normalizers
+ *          (text/steps.c), any pre-tokenizers (text/cut.c), and a model for each word: Unigram, BPE of bytes or
+ *          of characters, WordPiece.
+ * Source   Hugging Face's tokenizers (unigram/model.rs, bpe/model.rs), quirks included.
+ * Needs    core.c, text/{unicode,pieces,added,bpe,normal,unigram,encoder,bytelevel,wordpiece,sentencepiece}.c,
+ *          text/{steps,cut}.c.
+ * Edges    an empty normal form, several unknown pieces in a row, ties, characters without a piece. */
 #include "text.h"
-
-/* ==============================================================================================
- * One step
- * ============================================================================================== */
-enum { STEP_BYTES = 80 };                   /* the most bytes that a step makes of a character */
-
-/* Returns the length of the first cluster of s (n > 0 bytes): a character and the marks after it. Ignores
- * Unicode's rules that only make clusters of six or more bytes (flags, joined pictures, syllables of Hangul),
- * because STEP_RULES takes these character by character. */
-static size_t cluster(const char *s, size_t n) {
-    int32_t code;
-    size_t at = (size_t)utf8_decode(s, n, &code), length;
-    if (code == '\r') return n > 1 && s[1] == '\n' ? 2 : 1;
-    if (code == 0x2028 || code == 0x2029 || (unicode_category(code) >= CAT_CC && !unicode_joins(code)))
-        return at;
-    for (; at < n; at += length) {
-        length = (size_t)utf8_decode(s + at, n - at, &code);
-        if (!unicode_joins(code)) break;
-    }
-    return at;
-}
-
-/* Applies the rules to the start of s (n > 0 bytes) as Hugging Face does. If a cluster has less than six
- * bytes and begins with the text of a rule, the shortest such rule replaces the whole cluster. Else each
- * character of the cluster is replaced by itself; *inside: the bytes of the cluster that are left. Returns
- * the number of bytes used. */
-static size_t apply_rules(const Normal *m, const char *s, size_t n, size_t *inside, Text *out) {
-    size_t used = *inside ? 0 : cluster(s, n);
-    int32_t code;
-    if (used && used < 6 && rule_prefix(m, s, used, 1, out)) return used;
-    if (used) *inside = used;
-    used = (size_t)utf8_decode(s, n, &code);
-    *inside -= used < *inside ? used : *inside;
-    out->text = s;
-    out->length = used;
-    rule_prefix(m, s, used, 1, out);
-    return used;
-}
-
-/* The result of a step at one place of a text. made: the new text, whose bytes may be in `small`;
- * inside: see apply_rules. */
-typedef struct { size_t inside; Text made; char small[STEP_BYTES]; } Making;
-
-/* Sets w->made to what a step makes of the start of s (n > 0 bytes); returns the number of bytes used. */
-static size_t step_prefix(const Normal *m, const NormalStep *p, const char *s, size_t n, Making *w) {
-    int32_t code, to[18];
-    size_t used;
-    int i, count = 1;
-    if (p->kind == STEP_RULES) return apply_rules(m, s, n, &w->inside, &w->made);
-    w->made = p->content;
-    if (p->kind == STEP_REPLACE && starts_with(s, n, p->pattern.text, p->pattern.length))
-        return p->pattern.length;
-    if (p->kind == STEP_BLANKS && starts_with(s, n, "  ", 2)) {
-        for (used = 2; used < n && s[used] == ' '; ) used++;
-        return used;
-    }
-    used = (size_t)utf8_decode(s, n, &code);
-    to[0] = code < 0 ? 0xFFFD : code;
-    if (p->kind == STEP_LOWER) count = unicode_lower(to[0], to);
-    else if (p->kind == STEP_ACCENTS) count = !unicode_is_accent(to[0]);
-    else if (p->kind == STEP_COMPATIBLE || p->kind == STEP_BASE) {
-        int bases = unicode_decompose(to[0], p->kind == STEP_COMPATIBLE, to);
-        for (i = count = 0; i < bases; i++) if (!unicode_is_accent(to[i])) to[count++] = to[i];
-    }
-    w->made.text = w->small;
-    for (i = 0, w->made.length = 0; i < count; i++)
-        w->made.length += (size_t)utf8_encode(w->small + w->made.length, to[i]);
-    return used;
-}
-
-/* Returns 1 if the step surely leaves s[0] (n > 0 bytes) as it is, whatever is before it. This holds
- * for most of a text. */
-static inline int step_keeps(const Normal *m, const NormalStep *p, const char *s, size_t n) {
-    unsigned char c = (unsigned char)*s;
-    if (p->kind == STEP_REPLACE) return *s != *p->pattern.text;
-    if (c >= 128) return 0;
-    if (p->kind == STEP_BLANKS) return c != ' ' || n == 1 || s[1] != ' ';
-    if (p->kind == STEP_LOWER) return c < 'A' || c > 'Z';
-    if (p->kind == STEP_RULES) return m->plain[c] && (n == 1 || (unsigned char)s[1] < 128);
-    return 1;
-}
-
-/* One step over a text. in: the text before the step; from: the origins of its bytes (NULL: not wanted). out:
- * the text after the step (NULL: only its length is wanted); origin: the origins of its bytes. changed:
- * CHANGES if the step changes anything, LOST if Hugging Face then no longer knows where the text starts. */
-enum { CHANGES = 1, LOST = 2 };
-typedef struct { Text in; const Origin *from; char *out; Origin *origin; int changed; } Pass;
-
-/* Writes `made`, which replaces the `used` bytes at in[at], to out[n]; returns its length. */
-static size_t put_step(Pass *w, size_t n, size_t at, size_t used, Text made) {
-    int same = made.length == used && !memcmp(made.text, w->in.text + at, used);
-    size_t i;
-    if (!same) w->changed |= CHANGES;
-    if (w->out && made.length) memcpy(w->out + n, made.text, made.length);
-    if (w->origin && same) memcpy(w->origin + n, w->from + at, used * sizeof *w->origin);
-    else if (w->origin)
-        for (i = 0; i < made.length; i++) {
-            w->origin[n + i].from = w->from[at].from;
-            w->origin[n + i].to = w->from[at + used - 1].to;
-        }
-    return made.length;
-}
-
-/* Runs one step over w->in; returns the length of the result. */
-static size_t run_step(const Normal *m, const NormalStep *p, Pass *w) {
-    const char *s = w->in.text;
-    size_t at = 0, end = w->in.length, n = 0, i, used;
-    Making k;
-    k.inside = 0;
-    w->changed = 0;
-    if (p->kind == STEP_STRIP) {
-        if (p->left) at = space_after(s, 0, end);
-        if (p->right) end = space_before(s, at, end);
-        w->changed = (end - at != w->in.length) | (at ? LOST : 0);
-    }
-    if (p->kind == STEP_PREPEND && end) {
-        if (w->out) memcpy(w->out, p->content.text, p->content.length);
-        n = p->content.length;
-        w->changed = n > 0;
-        for (i = 0; w->origin && i < n; i++) w->origin[i].from = w->origin[i].to = w->from[0].from;
-    }
-    for (; at < end; at += used) {
-        for (used = 0; !k.inside && at + used < end && step_keeps(m, p, s + at + used, end - at - used); )
-            used++;
-        k.made.text = s + at; k.made.length = used;
-        if (!used) {
-            used = step_prefix(m, p, s + at, end - at, &k);
-            i = k.made.length == used && !memcmp(k.made.text, s + at, used);
-            if (!i && !n && p->kind != STEP_RULES &&
-                (!k.made.length || used > unigram_character(s + at, end - at))) w->changed |= LOST;
-        }
-        n += put_step(w, n, at, used, k.made);
-    }
-    if (w->origin) w->origin[n].from = w->origin[n].to = end ? w->from[end - 1].to : w->from[0].from;
-    return n;
-}
-
-/* Runs all steps over *text, which becomes the result, in pool. *origin: the origins of its bytes (NULL: not
- * wanted), which become those of the result. *lost: 1 if a step lost the start of the text. A step that
- * changes nothing copies nothing. OK or E_MEMORY. */
-static int run_steps(const Tokenizer *t, Text *text, Origin **origin, int *lost, Pool *pool) {
-    NormalStep valid;
-    int i;
-    memset(&valid, 0, sizeof valid);
-    *lost = 0;
-    for (i = -1; i < t->pipeline.steps; i++) {
-        const NormalStep *p = i < 0 ? &valid : &t->pipeline.step[i];
-        Pass w = { *text, NULL, NULL, NULL, 0 };
-        size_t n = run_step(&t->normal, p, &w);
-        if (!w.changed) continue;
-        if (w.changed & LOST) *lost = 1;
-        w.from = *origin;
-        w.out = n < INT_MAX / 8 ? pool_take(pool, n + 1, 1) : NULL;
-        if (w.out && *origin) w.origin = pool_take(pool, n + 1, sizeof *w.origin);
-        if (!w.out || (*origin && !w.origin)) return E_MEMORY;
-        run_step(&t->normal, p, &w);
-        text->text = w.out;
-        text->length = n;
-        *origin = w.origin;
-    }
-    return OK;
-}
 
 static int normal_form(const Tokenizer *t, Text *text, Pool *pool) {
     Origin *none = NULL;
@@ -176,15 +14,15 @@ static int normal_form(const Tokenizer *t, Text *text, Pool *pool) {
 }
 
 /* ==============================================================================================
- * Words, and their best segmentation
+ * Unigram: the best segmentation of a word
  * ============================================================================================== */
 
 /* Appends piece id, which covers the bytes [at, at + n) of the normal form. If it is the unknown piece:
  * appends instead the piece that has just this text, if there is one, or else, with byte_fallback, the pieces
  * of the bytes, if each byte has one. */
-static void put_unknown(Encoder *e, int id, size_t at, size_t n) {
+static void put_unknown(Encoder *e, int id, const char *text, size_t at, size_t n) {
     const Tokenizer *t = e->t;
-    const char *s = e->scratch + at;
+    const char *s = text + at;
     int whole = id == t->special.unk ? table_find(&t->ordinary, s, n) : id;
     size_t i = 0;
     if (whole < 0 && t->sentencepiece.byte_fallback)
@@ -194,11 +32,10 @@ static void put_unknown(Encoder *e, int id, size_t at, size_t n) {
     else put_one(e, whole < 0 ? id : whole, at, at + n);
 }
 
-/* Encodes the word e->scratch[at .. at+n): reverses the links of the best path, then follows them. Several
- * unknown pieces in a row become one. OK or E_MEMORY. */
-static int encode_exact(Encoder *e, size_t at, size_t n) {
+/* Reverses the links of the best path, then follows them. Several unknown pieces in a row become one. */
+static int encode_unigram(Encoder *e, const char *text, size_t at, size_t n) {
     const Tokenizer *t = e->t;
-    const char *s = e->scratch + at;
+    const char *s = text + at;
     size_t i, from, next;
     int id = table_find(&t->words, s, n);
     BestExact *best;
@@ -214,7 +51,7 @@ static int encode_exact(Encoder *e, size_t at, size_t n) {
         id = best[from].id;
         next = best[from].from;
         while (id == t->special.unk && next && best[next].id == id) { from = next; next = best[from].from; }
-        put_unknown(e, id, at + i, from - i);
+        put_unknown(e, id, text, at + i, from - i);
         i = from;
         from = next;
     }
@@ -223,7 +60,7 @@ static int encode_exact(Encoder *e, size_t at, size_t n) {
 
 /* Returns 1 if the piece is at least as good as its best segmentation into other pieces: of equal paths the
  * one with the whole piece is taken. */
-static int is_word(Encoder *e, int id, Text *text, Pool *pool) {
+static int is_unigram_word(Encoder *e, int id, Text *text, Pool *pool) {
     const Unigram *u = &e->t->unigram;
     (void)pool;
     if (exact_room(&e->paths, text->length, e->pool)) return 0;
@@ -231,68 +68,103 @@ static int is_word(Encoder *e, int id, Text *text, Pool *pool) {
     return u->exact[id] >= e->paths.exact[text->length].score;
 }
 
-/* Writes a word as Metaspace does: U+2581 for each space, and one before the word if prefix is 1 and the word
- * has none there. Then encodes it; with split_blanks, each part that begins with a U+2581 separately. origin:
- * the origins of the bytes of the word (NULL: not wanted). */
-static int encode_metaspace(Encoder *e, Text word, const Origin *origin, int prefix) {
-    const Tokenizer *t = e->t;
-    size_t n = 0, i, k, end;
-    int code = OK;
-    if (prefix && !starts_with(word.text, word.length, BLANK, BLANK_LENGTH) && *word.text != ' ') {
-        memcpy(e->scratch, BLANK, BLANK_LENGTH);
-        for (; n < BLANK_LENGTH; n++) if (origin) e->origin[n].from = e->origin[n].to = origin[0].from;
+/* ==============================================================================================
+ * BPE of characters
+ * ============================================================================================== */
+
+/* Adds the symbols of one character: its piece, or with byte_fallback the pieces of its bytes, or the unknown
+ * piece (with fuse_unk one for several in a row), or nothing. Returns 1 if it adds nothing. */
+static int spell_character(Merger *m, const char *s, size_t at, size_t length) {
+    const Tokenizer *t = m->t;
+    int id = table_find(&t->ordinary, s + at, length), unknown;
+    size_t i = 0, parts = 1;
+    if (id < 0 && t->sentencepiece.byte_fallback)
+        while (i < length && t->byte_id[(unsigned char)s[at + i]] >= 0) i++;
+    if (i == length) parts = length;
+    unknown = id < 0 && parts == 1 && i < length;
+    if (unknown && t->special.unk < 0) return 1;
+    if (unknown && t->bytelevel.fuse_unk && m->symbols && m->symbol[m->symbols - 1].id == t->special.unk) {
+        m->symbol[m->symbols - 1].length += (uint32_t)length;
+        return 0;
     }
-    for (i = 0; i < word.length; i++) {
-        size_t width = t->normal.escape_whitespaces && word.text[i] == ' ' ? BLANK_LENGTH : 1;
-        if (width > 1) memcpy(e->scratch + n, BLANK, BLANK_LENGTH); else e->scratch[n] = word.text[i];
-        for (k = 0; origin && k < width; k++) e->origin[n + k] = origin[i];
-        n += width;
+    for (i = 0; i < parts; i++) {
+        Symbol *symbol = &m->symbol[m->symbols++];
+        symbol->at = (uint32_t)(at + i);
+        symbol->length = (uint32_t)(id < 0 && !unknown ? 1 : length);
+        symbol->id = unknown ? t->special.unk : id < 0 ? t->byte_id[(unsigned char)s[at + i]] : id;
     }
-    e->normal = n;
-    if (origin) e->origin[n] = origin[word.length];
-    for (i = 0; !code && i < n; i = end) {
-        for (end = i + 1; end < n; end++)
-            if (t->sentencepiece.split_blanks && starts_with(e->scratch + end, n - end, BLANK, BLANK_LENGTH))
-                break;
-        code = encode_exact(e, i, end - i);
-    }
-    return code;
+    return 0;
 }
 
-/* Encodes a part of a normal form, which is between added tokens: word by word, or without split_words all of
- * it at once. first 1: the part is the start of the text. */
-static int encode_part(Encoder *e, Text part, const Origin *origin, int first) {
-    const Tokenizer *t = e->t;
-    size_t at = 0, end, length;
-    int prefix = t->normal.add_dummy_prefix && (first || !t->normal.only_first);
-    int code = OK, words = t->pipeline.split_words;
-    for (; !code && at < part.length; at = end) {
-        Text word;
-        if (words) at = space_after(part.text, at, part.length);
-        end = words ? at : part.length;
-        while (end < part.length && class_at(part.text + end, part.length - end, &length) != CHAR_SPACE)
-            end += length;
-        word.text = part.text + at; word.length = end - at;
-        if (word.length) code = encode_metaspace(e, word, origin ? origin + at : NULL, prefix);
+/* Makes symbols of the characters of s (n bytes), and merges them. Returns 1 if characters are left out. */
+static int merge_characters(Merger *m, const char *s, size_t n) {
+    size_t at, length;
+    int dropped = 0;
+    m->text = s;
+    for (at = 0, m->symbols = 0; at < n; at += length) {
+        int32_t code;
+        length = (size_t)utf8_decode(s + at, n - at, &code);
+        dropped |= spell_character(m, s, at, length);
     }
-    return code;
+    merge_symbols(m);
+    return dropped;
 }
 
-/* Bounds the number of ids by the number of bytes: each word may get a U+2581 before it, and each space
- * becomes a U+2581, which is three bytes. */
+static int encode_characters(Encoder *e, const char *text, size_t at, size_t n) {
+    Merger *m = &e->merger;
+    int i, dropped, id = known_word(e->t, text + at, n);
+    if (id >= 0) { put_one(e, id, at, at + n); return OK; }
+    if (merger_room(m, n, e->pool)) return E_MEMORY;
+    dropped = merge_characters(m, text + at, n);
+    for (i = 0; i >= 0 && i < m->symbols; i = m->symbol[i].next) {
+        const Symbol *p = &m->symbol[i];
+        size_t end = p->next < 0 ? n : m->symbol[p->next].at;
+        if (e->span) set_span(e, e->count, at + p->at, at + end, !dropped);
+        e->ids[e->count++] = p->id;
+    }
+    return OK;
+}
+
+static int is_characters_word(Encoder *e, int id, Text *text, Pool *pool) {
+    (void)pool;
+    if (e->t->bytelevel.ignore_merges) return 1;
+    if (merger_room(&e->merger, text->length, e->pool)) return 0;
+    merge_characters(&e->merger, text->text, text->length);
+    return merged_whole(&e->merger, text->length, id);
+}
+
+static int encode_wordpiece(Encoder *e, const char *text, size_t at, size_t n) {
+    int first = e->count;
+    e->count += word_ids(&e->t->wordpiece, text + at, n, e->ids + first);
+    trace_word(e, first, at, at + n);
+    return OK;
+}
+
+/* ==============================================================================================
+ * A text between added tokens
+ * ============================================================================================== */
+
 static int measure(Encoder *e, Text s) {
     PoolMark mark = pool_mark(e->pool);
     Origin *none = NULL;
-    size_t i, n;
     int lost;
     if (run_steps(e->t, &s, &none, &lost, e->pool)) return E_MEMORY;
-    n = s.length + BLANK_LENGTH;
-    for (i = 0; i < s.length; i++)
-        if ((unsigned char)s.text[i] <= ' ' || (unsigned char)s.text[i] >= 128) n += BLANK_LENGTH;
-    e->bound += n;
-    if (n > e->widest) e->widest = n;
+    e->bound += cut_bound(&e->t->pipeline, s) + 1;
     pool_release(e->pool, mark);
     return OK;
+}
+
+/* Encodes a part of a normal form, which is between added tokens, word by word. first 1: the part is the
+ * start of the text. */
+static int encode_part(Encoder *e, Text part, Origin *origin, int first) {
+    Words w = { part, origin, NULL, 0, first };
+    size_t i;
+    int code = cut_text(&e->t->pipeline, &w, e->pool);
+    e->origin = w.origin;
+    e->normal = w.text.length;
+    for (i = 0; i < w.words && !code; i++)
+        code = e->t->pipeline.encode(e, w.text.text, w.word[i].from, w.word[i].to - w.word[i].from);
+    return code;
 }
 
 /* Encodes the normal form of s, and the added tokens that are found in it. */
@@ -329,8 +201,64 @@ static int encode(Encoder *e, Text s) {
     return code;
 }
 
+/* ==============================================================================================
+ * Decoding, and the kinds
+ * ============================================================================================== */
+
+/* Decodes without a decoder: writes the pieces with a space between two of them. */
+static size_t decode_apart(const Tokenizer *t, const Ids *ids, char *out, char *bytes) {
+    size_t at = 0;
+    int i, some = 0;
+    (void)bytes;
+    for (i = 0; i < ids->count; i++) {
+        Text s = shown_text(t, ids->id[i]);
+        int type = t->piece[ids->id[i]].type;
+        if (!ids->all && (type == PIECE_CONTROL || type == PIECE_UNKNOWN)) continue;
+        if (some) at = append_text(out, at, " ", 1);
+        at = append_text(out, at, s.text, s.length);
+        some = 1;
+    }
+    return at;
+}
+
+static size_t decode(const Tokenizer *t, const Ids *ids, char *out, char *bytes) {
+    switch (t->pipeline.decoder) {
+    case DECODE_BYTES: return decode_bytes(t, ids, out, bytes);
+    case DECODE_JOINED: return decode_joined(t, ids, out, bytes);
+    case DECODE_WORDS: return decode_words(t, ids, out, bytes);
+    default: return decode_apart(t, ids, out, bytes);
+    }
+}
+
 static const char *class_name(const Tokenizer *t) { (void)t; return "PreTrainedTokenizerFast"; }
 
-const TokenizerKind pipeline_kind = {
-    TOKENIZER_SENTENCEPIECE, measure, encode, NULL, decode_joined, is_word, normal_form, class_name, NULL
+/* Refuses an add_prefix_space in tokenizer_config.json that would change the pre-tokenizers. */
+static int configure(Tokenizer *t, const Json *config, Error *err) {
+    const Json *prefix = json_get(config, "add_prefix_space");
+    int has = t->bytelevel.prefix_space;
+    if (t->kind->family != TOKENIZER_BYTELEVEL || !json_is_bool(prefix) || !class_counts(t, config) ||
+        json_bool(config, "add_prefix_space", has) == has) return OK;
+    return fail(err, E_UNSUPPORTED, "\"add_prefix_space\" is not supported with these pre_tokenizers",
+                "tokenizer_config.json", 0, 0);
+}
+
+const TokenizerKind pipeline_unigram_kind = {
+    TOKENIZER_SENTENCEPIECE, measure, encode, NULL, decode, is_unigram_word, normal_form, class_name, NULL
 };
+const TokenizerKind pipeline_bytes_kind = {
+    TOKENIZER_BYTELEVEL, measure, encode, NULL, decode, bytelevel_is_word, normal_form, class_name, configure
+};
+const TokenizerKind pipeline_characters_kind = {
+    TOKENIZER_SENTENCEPIECE, measure, encode, NULL, decode, is_characters_word, normal_form, class_name, NULL
+};
+const TokenizerKind pipeline_wordpiece_kind = {
+    TOKENIZER_WORDPIECE, measure, encode, NULL, decode, NULL, normal_form, class_name, NULL
+};
+
+void pipeline_model(Tokenizer *t, const TokenizerKind *kind) {
+    t->kind = kind;
+    t->added_normal = 1;
+    t->pipeline.encode = kind == &pipeline_unigram_kind ? encode_unigram :
+                         kind == &pipeline_bytes_kind ? bytelevel_encode_word :
+                         kind == &pipeline_characters_kind ? encode_characters : encode_wordpiece;
+}

@@ -150,7 +150,8 @@ static int escape(Compiler *c, UnicodeList *out, int32_t *code, int bare) {
     else if (x < 128 && ((x >= '1' && x <= '9') || (x && strchr("RXKGyYkgcCM", x))))
         refuse(c, E_UNSUPPORTED, x <= '9' ? "a regular expression with a back reference is not supported" :
                "a regular expression with this escape is not supported", from);
-    if (*code >= 0x110000) refuse(c, E_FORMAT, "a regular expression with a number beyond Unicode in it", from);
+    if (*code >= 0x110000)
+        refuse(c, E_FORMAT, "a regular expression with a number beyond Unicode in it", from);
     return 0;
 }
 
@@ -613,6 +614,22 @@ static void follow(Builder *b, List *list, int place, int before, int symbol) {
 
 static void begin_list(Builder *b, List *list) { list->n = 1; list->cut = 0; b->round++; }
 
+/* Makes room for twice as many states. */
+static void more_states(Builder *b) {
+    Pool *pool = b->c->pool;
+    size_t room = b->room ? 2 * b->room : 16, states = (size_t)b->states;
+    int **list = pool_take(pool, room, sizeof *list), *length = pool_take(pool, room, sizeof *length);
+    uint32_t *next = pool_take(pool, room * b->r->symbols, sizeof *next);
+    if (!list || !length || !next) { out_of_memory(b->c); return; }
+    if (b->room) {
+        memcpy(list, b->list, states * sizeof *list);
+        memcpy(length, b->length, states * sizeof *length);
+        memcpy(next, b->next, states * b->r->symbols * sizeof *next);
+    }
+    b->list = list; b->length = length; b->next = next;
+    b->room = room;
+}
+
 /* Returns the number of the state with a list of places, which is a new one if the list is new. An empty
  * list is state 0. */
 static int state_of(Builder *b, List *list, int before) {
@@ -623,10 +640,10 @@ static int state_of(Builder *b, List *list, int before) {
     list->place[0] = c->looks_back ? before : 0;
     known = table_find(&b->known, (const char *)list->place, bytes);
     if (known >= 0) return known;
-    if (((size_t)b->states + 1) * b->r->symbols > ENTRIES || (size_t)b->states == b->room) {
+    if (((size_t)b->states + 1) * b->r->symbols > ENTRIES)
         refuse(c, E_UNSUPPORTED, "a regular expression that needs too many states", 0);
-        return 0;
-    }
+    else if ((size_t)b->states == b->room) more_states(b);
+    if (c->code) return 0;
     copy = pool_take(c->pool, (size_t)list->n, sizeof *copy);
     if (!copy) { out_of_memory(c); return 0; }
     memcpy(copy, list->place, bytes);
@@ -694,19 +711,13 @@ static void build(Compiler *c, Regex *r, int first, const UnicodeList *word) {
     size_t places = (size_t)c->places;
     int state, before;
     memset(&b, 0, sizeof b);
-    b.c = c; b.r = r; b.states = 1; b.round = 0;
-    b.room = ENTRIES / r->symbols < 4096 ? ENTRIES / r->symbols : 4096;
+    b.c = c; b.r = r; b.states = 1;
     b.has = pool_take(c->pool, (size_t)c->sets * r->symbols + 1, 1);
     b.seen = pool_take(c->pool, places, sizeof *b.seen);
     b.now.place = pool_take(c->pool, places + 1, sizeof *b.now.place);
     b.then.place = pool_take(c->pool, places + 1, sizeof *b.then.place);
-    b.list = pool_take(c->pool, b.room, sizeof *b.list);
-    b.length = pool_take(c->pool, b.room, sizeof *b.length);
-    b.next = pool_take(c->pool, b.room * r->symbols, sizeof *b.next);
-    if (!b.has || !b.seen || !b.now.place || !b.then.place || !b.list || !b.length || !b.next) {
-        out_of_memory(c);
-        return;
-    }
+    if (!b.has || !b.seen || !b.now.place || !b.then.place) { out_of_memory(c); return; }
+    more_states(&b);
     fill_classes(&b, word);
     for (before = 0; before < BEFORES && !c->code; before++) {
         begin_list(&b, &b.then);

@@ -199,20 +199,43 @@ typedef struct {
     unsigned char plain[128];               /* 1: no rule changes it if ASCII follows it */
 } Normal;
 
-/* text/pipeline.c: the steps to the normal form that tokenizer.json lists for a Unigram model.
+/* text/steps.c: the steps to the normal form that tokenizer.json lists.
  *   VALID    replaces malformed bytes by U+FFFD; always the first step
- *   REPLACE  replaces each `pattern` by `content`
- *   BLANKS   replaces two or more spaces in a row by `content`
+ *   REPLACE  replaces each match of `regex`, or each `pattern` if regex is NULL, by `content`
  *   STRIP    removes white space at the start (left 1) and at the end (right 1)
  *   LOWER    turns letters into lower case
- *   ACCENTS  removes marks; BASE: removes marks after NFD; COMPATIBLE: after NFKD
- *   RULES    applies the rules of Normal
- *   PREPEND  puts `content` before a text that is not empty
- * split_words 1: the normal form is cut into words at white space. */
-enum { STEP_VALID, STEP_REPLACE, STEP_BLANKS, STEP_STRIP, STEP_LOWER, STEP_ACCENTS, STEP_BASE,
-       STEP_COMPATIBLE, STEP_RULES, STEP_PREPEND, STEPS = 64 };
-typedef struct { int kind, left, right; Text pattern, content; } NormalStep;
-typedef struct { NormalStep *step; int steps, split_words; } Pipeline;
+ *   ACCENTS  removes marks
+ *   NFC ...  UAX 15; NMT: turns some white space into spaces, removes controls
+ *   RULES    applies the rules of Normal; BERT: `rules`
+ *   PREPEND  puts `content` before a text that is not empty */
+enum { STEP_VALID, STEP_REPLACE, STEP_STRIP, STEP_LOWER, STEP_ACCENTS, STEP_NFC, STEP_NFD, STEP_NFKC,
+       STEP_NFKD, STEP_NMT, STEP_RULES, STEP_BERT, STEP_PREPEND, STEPS = 64 };
+typedef struct {
+    int kind, left, right; const Regex *regex; Text pattern, content; BertRules rules;
+} NormalStep;
+
+/* text/cut.c: the steps that cut a normal form into words.
+ *   PATTERN    cuts at the matches of a regular expression (invert 1: at what is between them)
+ *   CLASS      cuts at the characters c with in(c) 1
+ *   GPT2       cuts as GPT-2 does
+ *   PREFIX     puts `text` before a word that does not begin with it
+ *   METASPACE  puts `text` for each space, and before words (scheme)
+ * behavior: what becomes of a match: it is removed, or a word, or joined to a neighbour. */
+enum { CUT_PATTERN, CUT_CLASS, CUT_GPT2, CUT_PREFIX, CUT_METASPACE };
+enum { CUT_ISOLATED, CUT_REMOVED, CUT_CONTIGUOUS, CUT_WITH_PREVIOUS, CUT_WITH_NEXT };
+enum { PREPEND_NEVER, PREPEND_FIRST, PREPEND_ALWAYS };
+typedef struct {
+    int kind, behavior, invert, scheme; Regex regex; int (*in)(int32_t code); Text text;
+} CutStep;
+
+/* text/pipeline.c. encode appends the ids of the word text[at .. at+n); OK or E_MEMORY. */
+enum { DECODE_APART, DECODE_BYTES, DECODE_JOINED, DECODE_WORDS };
+typedef struct {
+    NormalStep *step; int steps;
+    CutStep *cut; int cuts;
+    int (*encode)(struct Encoder *e, const char *text, size_t at, size_t n);
+    int decoder;
+} Pipeline;
 
 /* text/sentencepiece.c */
 typedef struct {
@@ -232,12 +255,8 @@ typedef struct { int left, right, id, rank; } Merge;
 typedef struct { Merge *merge; size_t slots; int unused; } Bpe;
 
 /* text/bytelevel.c */
-enum { SPLIT_GPT2, SPLIT_LLAMA3, SPLIT_NONE, BYTE_CHARS = 0x144 };
-/* What is cut out before the text is cut into words: nothing, each run of digits, each digit. */
-enum { DIGITS_INSIDE, DIGITS_RUNS, DIGITS_SINGLE };
+enum { BYTE_CHARS = 0x144 };
 typedef struct {
-    int split, digits;                      /* how words are cut (SPLIT_); most digits of a word */
-    int digits_apart;                       /* DIGITS_ */
     /* prefix_space 1: a space is put before a text that does not begin with one. */
     int prefix_space;
     int ignore_merges;                      /* 1: a word that is a piece stays whole */
@@ -513,9 +532,13 @@ size_t normal_bound(const Normal *m, Text s);
 extern const TokenizerKind bytelevel_kind;
 void bytelevel_alphabet(ByteLevel *b);      /* fills byte_char and char_byte */
 void bytelevel_ids(Tokenizer *t);           /* fills t->byte_id from the vocabulary */
-/* Returns the length of the first word of s (n > 0 bytes). split: SPLIT_; digits: the most digits
- * of a word (SPLIT_LLAMA3 only). */
-size_t bytelevel_word(const char *s, size_t n, int split, int digits);
+/* Returns the length of the first word of s (n > 0 bytes), as GPT-2 splits a text. */
+size_t bytelevel_word(const char *s, size_t n);
+/* Appends the ids of the word s[at .. at+length). OK or E_MEMORY. */
+int bytelevel_encode_word(Encoder *e, const char *s, size_t at, size_t length);
+/* Arguments: those of TokenizerKind.is_word and .decode. */
+int bytelevel_is_word(Encoder *e, int id, Text *text, Pool *pool);
+size_t decode_bytes(const Tokenizer *t, const Ids *ids, char *out, char *bytes);
 
 /* text/sentencepiece.c. sentencepiece_bpe_kind merges by the pieces' scores;
  * sentencepiece_unigram_kind uses the unigram model; fallback_kind merges by a list, and unknown
@@ -525,14 +548,54 @@ void note_touch(SentencePiece *s, const Piece *p);      /* sets the bits of a pi
 /* Decodes as the usual decoder of tokenizer.json does. Arguments: those of TokenizerKind.decode. */
 size_t decode_joined(const Tokenizer *t, const Ids *ids, char *out, char *bytes);
 
-/* text/pipeline.c */
-extern const TokenizerKind pipeline_kind;
-
 /* text/wordpiece.c */
 extern const TokenizerKind wordpiece_kind;
+/* Writes the normal form of text (n bytes) to out, and returns its length; out NULL: only
+ * returns the length. */
+size_t bert_normalise(char *out, const char *text, size_t n, const BertRules *rules);
+/* Writes the ids of a word (n bytes): takes the longest piece from the left, again and again. If no
+ * piece spells some part, the whole word is one unknown piece. Returns the number of ids, at most n. */
+int word_ids(const WordPiece *w, const char *word, size_t n, int *ids);
+/* Sets the spans of the ids from number `first` on: the pieces of one word, the bytes [at, to) of
+ * the normal form. */
+void trace_word(Encoder *e, int first, size_t at, size_t to);
+/* Arguments: those of TokenizerKind.decode. */
+size_t decode_words(const Tokenizer *t, const Ids *ids, char *out, char *bytes);
 /* Builds the tries of a tokenizer that has its pieces, and finds its special tokens. unk: the id of
  * the unknown piece. OK or *err. */
 int finish_wordpiece(Tokenizer *t, int unk, Pool *pool, Error *err);
+
+/* text/steps.c. Runs all steps of t->pipeline over *text, which becomes the result, in pool. *origin:
+ * the origins of its bytes (NULL: not wanted), which become those of the result. *lost: 1 if a step
+ * lost the start of the text. OK or E_MEMORY. */
+int run_steps(const Tokenizer *t, Text *text, Origin **origin, int *lost, Pool *pool);
+
+/* text/cut.c. The words of a text. origin: those of the bytes of the text (NULL: not wanted). first 1: the
+ * text is the start of a whole text. cut_text does all steps over w->text; the text may become
+ * another one, in pool. OK or E_MEMORY. cut_bound returns the most bytes that the text becomes. */
+typedef struct { size_t from, to; } WordAt;
+typedef struct { Text text; Origin *origin; WordAt *word; size_t words; int first; } Words;
+int cut_text(const Pipeline *p, Words *w, Pool *pool);
+size_t cut_bound(const Pipeline *p, Text s);
+
+/* text/pipeline.c. pipeline_model sets the kind of t, which is one of these. */
+extern const TokenizerKind pipeline_unigram_kind, pipeline_bytes_kind, pipeline_characters_kind,
+                           pipeline_wordpiece_kind;
+void pipeline_model(Tokenizer *t, const TokenizerKind *kind);
+
+/* text/pipeline_json.c. Reads the normalizers and the pre_tokenizers of tokenizer.json into
+ * t->pipeline. OK or *err. */
+int load_steps(Tokenizer *t, const Json *normalizer, Pool *pool, Error *err);
+int load_cuts(Tokenizer *t, const Json *pre_tokenizer, Pool *pool, Error *err);
+/* Returns the type of a part of tokenizer.json; is_type compares it, is_text the string of a key. */
+const char *type_of(const Json *part);
+int is_type(const Json *part, const char *type);
+int is_text(const Json *object, const char *key, const char *text);
+/* Returns step i of a part of the file, which is null, one step, or a Sequence (a list of steps under
+ * `key`). NULL: there is no step i. */
+const Json *json_step(const Json *part, const char *key, size_t i);
+/* Returns E_UNSUPPORTED; *err names the type of `part`, which `what` says is not supported. */
+int refuse_step(Error *err, const char *what, const Json *part);
 
 /* text/model_file.c. Writes a SentencePiece model in Llama's layout: <unk> <s> </s>, 256 pieces for
  * bytes, then `piece`. type: 1 unigram, 2 BPE. Sets b->failed without memory. */

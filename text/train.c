@@ -537,7 +537,7 @@ static int train_bytelevel(Trainer *tr, TextSource source, int V, Buffer *vocab,
     add_bytes(tr, unit);
     while (!tr->failed && source.next(source.context, &text, &n))
         for (at = 0; at < n; at += length) {
-            length = bytelevel_word(text + at, n - at, SPLIT_GPT2, 0);
+            length = bytelevel_word(text + at, n - at);
             for (i = 0; i < length; i += WORD_BYTES)
                 add_word(tr, text + at + i, length - i < WORD_BYTES ? length - i : WORD_BYTES);
         }

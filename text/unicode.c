@@ -176,7 +176,8 @@ int unicode_decompose(int32_t code, int compatible, int32_t out[18]) {
     int32_t step[18];
     int i = 0, n = 1, k, made;
     out[0] = code;
-    while (code >= 0xA0 && i < n) {         /* no character before U+00A0 has a decomposition */
+    if (code < 0xA0 || (code >= 0x3400 && code < 0xA000)) return 1;     /* none of these has one */
+    while (i < n) {
         made = decompose_once(out[i], compatible, step);
         if (made == 1 && step[0] == out[i]) { i++; continue; }
         for (k = n - 1; k > i; k--) out[k + made - 1] = out[k];

@@ -37,9 +37,7 @@ static void put_character(Written *w, int32_t code, const BertRules *rules) {
     if (apart) put_code(w, ' ');
 }
 
-/* Writes the normal form of text (n bytes) to out, and returns its length; out NULL: only
- * returns the length. */
-static size_t bert_normalise(char *out, const char *text, size_t n, const BertRules *rules) {
+size_t bert_normalise(char *out, const char *text, size_t n, const BertRules *rules) {
     Written w = { out, 0 };
     size_t at;
     for (at = 0; at < n; ) {
@@ -107,9 +105,7 @@ static int build_tries(WordPiece *w, const Piece *piece, int V, Pool *pool) {
     return trie_build(&w->rest, rest, V, pool);
 }
 
-/* Writes the ids of a word (n bytes): takes the longest piece from the left, again and again. If no piece
- * spells some part, the whole word is one unknown piece. Returns the number of ids, at most n. */
-static int word_ids(const WordPiece *w, const char *word, size_t n, int *ids) {
+int word_ids(const WordPiece *w, const char *word, size_t n, int *ids) {
     size_t at, characters = 0;
     int count = 0;
     for (at = 0; at < n; at++) characters += ((unsigned char)word[at] & 0xC0) != 0x80;
@@ -159,9 +155,8 @@ static void word_origins(Encoder *e, Text s) {
     e->origin[n].from = from + s.length;
 }
 
-/* Sets the spans of the ids from number `first` on: the pieces of one word, the bytes [at, to) of the normal
- * form. The pieces after the first one begin with "##", which stands for no bytes. */
-static void trace_word(Encoder *e, int first, size_t at, size_t to) {
+/* The pieces after the first one begin with "##", which stands for no bytes. */
+void trace_word(Encoder *e, int first, size_t at, size_t to) {
     const Tokenizer *t = e->t;
     int k, pieces = e->count - first;
     size_t all = 0, prefix, n;
@@ -216,7 +211,7 @@ static int normal_form(const Tokenizer *t, Text *text, Pool *pool) {
 
 /* Writes the pieces with a space before each, except before pieces that begin with "##" (which is left out),
  * and, unless keep_spaces is 1, before punctuation and endings such as "n't". */
-static size_t decode(const Tokenizer *t, const Ids *ids, char *out, char *bytes) {
+size_t decode_words(const Tokenizer *t, const Ids *ids, char *out, char *bytes) {
     static const char *const glued[] = { ".", "?", "!", ",", "n't", "'m", "'s", "'ve", "'re" };
     size_t at = 0, k;
     int i, first = 1;
@@ -318,5 +313,5 @@ static const char *class_name(const Tokenizer *t) {
 }
 
 const TokenizerKind wordpiece_kind = {
-    TOKENIZER_WORDPIECE, measure, encode, NULL, decode, NULL, normal_form, class_name, configure
+    TOKENIZER_WORDPIECE, measure, encode, NULL, decode_words, NULL, normal_form, class_name, configure
 };

@@ -741,6 +741,20 @@ static void fuzz_beside(const char *of, int size, uint64_t seed) {
     }
 }
 
+/* Every normalizer and pre_tokenizer, and BPE of characters. */
+static const char json_pipeline[] =
+    "{\"added_tokens\": [{\"id\": 9, \"content\": \"<x>\"}], \"normalizer\": {\"type\": \"Sequence\", "
+    "\"normalizers\": [{\"type\": \"NFKC\"}, {\"type\": \"Nmt\"}, {\"type\": \"Replace\", \"pattern\": "
+    "{\"Regex\": \" {2,}|[.,](?=\\\\s)\"}, \"content\": \" \"}, {\"type\": \"BertNormalizer\"}, {\"type\": "
+    "\"Strip\"}, {\"type\": \"Prepend\", \"prepend\": \"a\"}, {\"type\": \"NFD\"}, {\"type\": \"StripAccents"
+    "\"}]}, \"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern"
+    "\": {\"Regex\": \"\\\\s?\\\\p{L}+|\\\\s+$\"}, \"behavior\": \"MergedWithNext\", \"invert\": false},"
+    " {\"type\": \"Digits\", \"individual_digits\": true}, {\"type\": \"Metaspace\", \"replacement\": "
+    "\"_\", \"prepend_scheme\": \"first\", \"split\": true}, {\"type\": \"Punctuation\", \"behavior\": "
+    "\"MergedWithPrevious\"}, {\"type\": \"Whitespace\"}]}, \"decoder\": null, \"model\": {\"type\": \"BPE\""
+    ", \"unk_token\": \"?\", \"fuse_unk\": true, \"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2, \"?\": 3, "
+    "\"_\": 4, \"_a\": 5}, \"merges\": [\"a b\", \"_ a\"]}}";
+
 static void fuzz_tokenizer_json(void) {
     Corpus state = { 0 };
     TextSource source = { next_text, NULL };
@@ -751,6 +765,8 @@ static void fuzz_tokenizer_json(void) {
     source.context = &state;
     fuzz("tokenizer.json (byte-level)", read_tokenizer_json, blob(json_gpt2, sizeof json_gpt2 - 1), 50);
     fuzz("tokenizer.json (byte fallback)", read_tokenizer_json, blob(llama.data, llama.length), 51);
+    fuzz("tokenizer.json (a pipeline)", read_tokenizer_json, blob(json_pipeline, sizeof json_pipeline - 1),
+         52);
     t = tokenizer_train_sentencepiece(source, 276, &pool, &err);
     CHECK(t && tokenizer_write_sentencepiece(t, &model) == OK, "a tokenizer.model to lie beside: %s",
           err.what);
