@@ -681,8 +681,8 @@ static int run_score(int argc, char **argv) {
         .usage = "REWARD [FILE] [options]",
         .about =
             "Prints a JSON line for each line (or text of a dataset; of a pair, chosen, then rejected; "
-            "prompt and response together): the reward model's logits, each label's probability (of the softmax; if "
-            "there is one label, its sigmoid), and the label with the largest logit. "
+            "prompt and response together): the reward model's logits, each label's probability (of the "
+            "softmax; if there is one label, its sigmoid), and the label with the largest logit. "
             "The end of a text that is too long is cut off; a message and \"tokens_cut\" in its line say so. "
             "An empty text is scored as bos or eos alone if the tokenizer's template adds no token.",
         OPTIONS(option) };
