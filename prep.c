@@ -1274,6 +1274,8 @@ static Option data_option[] = {
 };
 
 static int command_data(int argc, char **argv) {
+    static const Need need[] = {
+        { "label|labels", "!no-label", "no label is read" }, { NULL, NULL, NULL } };
     static const Program program = {
         .program = "prep data",
         .usage = "INPUT ... --out FILE.bin [--format NAME] [--text FIELD] [--label FIELD] ...",
@@ -1281,8 +1283,9 @@ static int command_data(int argc, char **argv) {
             "Makes a dataset from JSONL, CSV, TSV, plain text (each line a document), an aclImdb folder, "
             "preference pairs, or prompts with responses. "
             "Several inputs become one dataset. 5 % of the texts are held out, by their hash.",
-        OPTIONS(data_option) };
+        OPTIONS(data_option), .need = need };
     static Collector c;
+    char number[64];
     const char *path[INPUTS_MAX];
     int paths = cli_parse(&program, argc, argv, path, INPUTS_MAX);
     if (!paths) usage_error("an input is missing", NULL);
@@ -1305,15 +1308,15 @@ static int command_data(int argc, char **argv) {
     keep_some(&c.data);
     c.data.label = c.name;
     write_dataset(&c.data, given.out);
-    if (c.unlabelled) printf("  no label: there is no field label or sentiment (--label names another)\n");
+    if (c.unlabelled) say("  no label: there is no field label or sentiment (--label names another)");
     if (c.field[2]) printf("  the prompt (field %s) comes before both texts\n", c.field[2]);
     if (c.doubled)
-        printf("  twice: both texts of %llu pair%s began with the prompt already (--no-prompt adds none)\n",
-               (unsigned long long)c.doubled, c.doubled == 1 ? "" : "s");
+        say("  twice: both texts of %s began with the prompt already (--no-prompt adds none)",
+            counted(number, (size_t)c.doubled, "pair"));
     if (c.empty) printf("  left out: %llu without text\n", (unsigned long long)c.empty);
     if (c.too_short)
-        printf("  left out: %llu shorter than %d characters\n", (unsigned long long)c.too_short,
-               given.min_length);
+        say("  left out: %llu shorter than %s", (unsigned long long)c.too_short,
+            counted(number, (size_t)given.min_length, "character"));
     pool_free(&c.scratch);
     return 0;
 }
@@ -1473,6 +1476,7 @@ static int command_llama2c(int argc, char **argv) {
         OPTIONS(option) };
     static const int type[] = { F32, BF16, F16 };
     Llama2c l;
+    char number[2][64];
     const char *path;
     Error err = { 0 };
     if (cli_parse(&program, argc, argv, &path, 1) < 1) usage_error("a checkpoint is missing", NULL);
@@ -1486,9 +1490,9 @@ static int command_llama2c(int argc, char **argv) {
     must(checkpoint_save(to.path, "model", l.tensor, l.tensors, type[dtype], 0, &pool, &err), &err, NULL);
     must(config_save(&l.config, NULL, to.path, type[dtype], &pool, &err), &err, NULL);
     must(out_commit(&to, &err), &err, NULL);
-    printf("%s: %d tensors of a Llama of %d layers, width %d, vocabulary %d, from llama2.c's %s\n", out,
-           l.tensors, l.config.stack.L, l.config.stack.C, l.config.V,
-           l.version == 2 ? "version 2 (int8)" : l.version ? "version 1" : "legacy file");
+    say("%s: %s of a Llama (%s, width %d, vocabulary %d), from llama2.c's %s", out,
+        counted(number[0], (size_t)l.tensors, "tensor"), counted(number[1], (size_t)l.config.stack.L, "layer"),
+        l.config.stack.C, l.config.V, l.version == 2 ? "version 2 (int8)" : l.version ? "version 1" : "legacy file");
     return 0;
 }
 

@@ -729,7 +729,7 @@ static void final_report(Trainer *t, int steps) {
     Log log;
     Quality q = { 0, 0, 0, 0, 0 };
     char held[64];
-    const int narrow = terminal_width() < 64, first = narrow ? 6 : 8, column = narrow ? 6 : 10;
+    const int narrow = terminal_width() < 64, first = narrow ? 6 : 8, column = narrow ? 5 : 10;
     const int digits = narrow ? 2 : 3;
     if (!t->held.examples) {
         say("no held-out %s: nothing to evaluate", t->pairs ? "pairs" : "texts");
@@ -831,12 +831,14 @@ static void log_step(Trainer *t, int done, int steps, double lr, double norm, in
 /* Prints and logs how many texts are longer than what the judge reads. */
 static void report_longer(Trainer *t) {
     const PoolMark mark = pool_mark(&t->scratch);
+    char number[2][64];
     Log log;
     if (t->train.longer + t->held.longer)
-        printf("%d training and %d held-out texts have more than the %d tokens that the judge reads: %s\n",
-               t->train.longer, t->held.longer, t->limit,
-               o.window ? "training reads any part of them, evaluation their beginning"
-                        : "their ends are cut off");
+        say("%s and %s have more than the %d tokens that the judge reads: %s",
+            counted(number[0], (size_t)t->train.longer, "training text"),
+            counted(number[1], (size_t)t->held.longer, "held-out text"), t->limit,
+            o.window ? "training reads any part of them, evaluation their beginning"
+                     : "their ends are cut off");
     log_begin(&log, t->out.log, &t->scratch);
     log_integer(&log, "step", 0);
     log_integer(&log, "train/texts_cut", t->train.longer);

@@ -122,11 +122,13 @@ static void add_document(Trainer *t, Set *s, const Document *d, int kind, Pool *
 }
 
 /* Turns the whole dataset into sequences, and frees its texts, since training needs only the ids. */
-static void read_documents(Trainer *t, const char *path) {
+static void read_documents(Trainer *t, const Program *p, const char *path) {
     Pool texts = cli_pool(), scratch = cli_pool();
     Dataset d;
     Error err = { 0 };
     must(dataset_read(&d, path, &texts, &err), &err, PREP);
+    if (d.kind != DATA_PROMPTS && cli_given(p, "learn"))
+        usage_hint("no effect (the documents are no prompts with responses)", "--learn", "leave --learn out");
     for (uint64_t i = 0; i < d.count; i++) {
         PoolMark mark = pool_mark(&scratch);
         const Document *document = &d.document[i];
@@ -630,7 +632,7 @@ int main(int argc, char **argv) {
     if (o.out) out_check(o.out, o.force, input, 3);
     say_digits();
     read_policy(&t, &program);
-    read_documents(&t, data[0]);
+    read_documents(&t, &program, data[0]);
     count_steps(&t);
     say_what(&t, data[0]);
     memory(&t);

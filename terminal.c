@@ -88,17 +88,20 @@ int text_columns(const char *text, size_t n) {
 }
 
 int print_wrapped(const char *text, int column, int indent, int width) {
+    int fresh = column <= indent;           /* 1: no word is in this line yet */
     while (*text) {
         const size_t n = strcspn(text, " \n");
         const int columns = text_columns(text, n);
-        if (column > indent && column + 1 + columns > width) {
+        if (!fresh && column + 1 + columns > width) {
             printf("\n%*s", indent, "");
             column = indent;
-        } else if (column > indent) { putchar(' '); column++; }
+            fresh = 1;
+        } else if (!fresh) { putchar(' '); column++; }
         printf("%.*s", (int)n, text);
         column += columns;
+        if (n) fresh = 0;
         text += n;
-        if (*text == '\n') { printf("\n%*s", indent, ""); column = indent; }
+        if (*text == '\n') { printf("\n%*s", indent, ""); column = indent; fresh = 1; }
         if (*text) text++;
     }
     return column;

@@ -69,7 +69,7 @@ exits 0 "rm, computing in bf16" ./rm reviews.bin --tokenizer judge-tokenizer --d
     '{"step": 0, "train/texts_cut": 0, "eval/texts_cut": 0}' ]; is "no text is too long for it"
 exits 0 "rm, a judge of 20 tokens" ./rm reviews.bin --tokenizer judge-tokenizer --dim 32 --layers 1 --heads \
     2 --ffn 64 --positions 24 --steps 1 --out judge20
-grep -q "^2[0-9][0-9] training and [0-9]* held-out texts have more than the 20 tokens .*: their ends are" \
+grep -q "^2[0-9][0-9] training texts and [0-9]* held-out texts have more than the 20 tokens .*: their ends are" \
     said.txt && grep -q '^{"step": 0, "train/texts_cut": 2[0-9][0-9], "eval/texts_cut": ' judge20/log.jsonl
 is "rm says how many texts it cuts"
 head -n 1 judge/log.jsonl | grep -q '"program": "rm", "data": "reviews.bin", "options": {'; is \

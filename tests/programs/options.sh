@@ -141,6 +141,7 @@ for program in ppo sft rm; do
         [ $? = 1 ]; is "$program --dry-run: a full disk"
     fi
 done
+idle learn sft "$work/two.bin" --policy data/policy --learn all
 call sft "$work/two.bin" --policy data/policy --batch-size 1 --steps 1 --out "$work/one"
 grep -q '1 step of 1 sequence$' "$work/out" && grep -q '^saved after 1 step, in [0-9.]* s: ' "$work/out"
 is "sft --batch-size 1: a step of one sequence"
