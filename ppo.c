@@ -1554,17 +1554,22 @@ static const char *const imdb_small[] = {
     "value-learning-rate", "3e-3", "init-kl-coef", "0.2", "target", "6", "horizon", "4000", "lam", "1",
     "cliprange-value", "0", "vf-coef", "0.1", "max-grad-norm", "1", "query-min", "4", "query-max", "8",
     "response-min", "32", "response-max", "32", "value-init", "zero", NULL };
-static const char *const trl_classic[] = {
-    "steps", "157", "batch-size", "128", "mini-batch-size", "128", "ppo-epochs", "4",
-    "learning-rate", "1.41e-5", "init-kl-coef", "0.2", "target", "6", "horizon", "10000", "lam", "0.95",
-    "cliprange", "0.2", "cliprange-value", "0.2", "vf-coef", "0.1", "max-grad-norm", "0",
-    "ratio-threshold", "10", "query-min", "2", "query-max", "7", "response-min", "4", "response-max", "15",
-    "value-init", "pytorch", NULL };
+#define TRL_DEFAULTS \
+    "batch-size", "128", "mini-batch-size", "128", "ppo-epochs", "4", \
+    "learning-rate", "1.41e-5", "init-kl-coef", "0.2", "target", "6", "horizon", "10000", "lam", "0.95", \
+    "cliprange", "0.2", "cliprange-value", "0.2", "vf-coef", "0.1", "max-grad-norm", "0", \
+    "ratio-threshold", "10", "query-min", "2", "query-max", "7", "response-min", "4", "response-max", "15", \
+    "value-init", "pytorch"
+static const char *const trl_classic[] = { "steps", "157", TRL_DEFAULTS, NULL };
+/* one pass over IMDB's 24,895 training reviews of more than 200 characters */
+static const char *const sentiment[] = { "steps", "194", "label", "positive", TRL_DEFAULTS, NULL };
 static const Preset presets[] = {
     { "imdb-small", "tuned for the models in data/, which learn the task in about a minute (the default for "
       "data/policy)", imdb_small },
-    { "trl-classic", "the hyper-parameters of TRL 0.11.4 and its gpt2-sentiment notebook (the default for "
-      "any other --policy)", trl_classic },
+    { "trl-classic", "the hyper-parameters of TRL 0.11.4's PPOConfig (the default for any other --policy)",
+      trl_classic },
+    { "sentiment", "TRL's gpt2-sentiment notebook: GPT-2 against DistilBERT's logit of POSITIVE on IMDB "
+      "(prep data --min-length 201), queries of 2 to 7 tokens, responses of 4 to 15", sentiment },
 };
 static const Need needs[] = {
     { "reward|label|score|reward-nf4|long-response", "!reward-text", "no judge is asked" },

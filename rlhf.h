@@ -538,6 +538,8 @@ int checkpoint_save(const char *folder, const char *stem, const Tensor *list, in
  * "roberta" ...); K and D that are 0 become H and C / H. OK or E_UNSUPPORTED (no such family). */
 int config_policy(ModelConfig *c, const char *type);
 int config_judge(RewardConfig *c, const char *type);
+/* Returns the k-th class of transformers that opens, and whether it is a judge's; NULL: no more. */
+const char *config_class(int k, int *judge);
 /* These read and write config.json, for policies also generation_config.json. A missing key gets
  * Hugging Face's default; a feature that is not supported is refused by name. types (or NULL) with
  * NF4 layers: quantization_config is written, too. OK or a code. */

@@ -1262,6 +1262,17 @@ static int run_merge(int argc, char **argv) {
 
 /* ---- the commands ---- */
 
+static int run_models(int argc, char **argv) {
+    Program program = { .program = "run models", .usage = "",
+        .about = "Lists the classes of transformers whose folders open, as policies or as judges." };
+    const char *none[1], *name;
+    int judge;
+    cli_parse(&program, argc, argv, none, 0);
+    for (int k = 0; (name = config_class(k, &judge)) != NULL; k++)
+        printf("%-8s %s\n", judge ? "judge" : "policy", name);
+    return 0;
+}
+
 static const Command command[] = {
     { "tokenize", run_tokenize, "turn text into ids and back" },
     { "logprobs", run_logprobs, "log-probabilities of texts" },
@@ -1270,6 +1281,7 @@ static const Command command[] = {
     { "chat",     run_chat,     "talk with a model" },
     { "merge",    run_merge,    "add an adapter to the weights" },
     { "report",   report_command, "print a run's result again" },
+    { "models",   run_models,   "list the classes of models that open" },
 };
 
 int main(int argc, char **argv) {

@@ -449,6 +449,12 @@ const Family *family_named(const char *class, int judge) {
     return i < FAMILIES ? &families[i] : NULL;
 }
 
+const char *config_class(int k, int *judge) {
+    if (k < 0 || k >= FAMILIES) return NULL;
+    *judge = families[k].judge;
+    return families[k].architecture;
+}
+
 /* Sets the options of a stack to those of `kind`; its sizes, window, eps and rope stay. */
 static void set_kind(StackKind *to, StackKind kind) {
     kind.C = to->C;
