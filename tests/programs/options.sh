@@ -1,7 +1,7 @@
 #!/bin/sh
 # tests/programs/options.sh - what all programs have in common, from outside: --help, --version,
-# --show-options, names of options that are alike in all trainers, the choice of the preset, --steps 0, lines that fit the
-# terminal, a full disk behind standard output, threads that cannot be started. BIN and RUN as in run.sh.
+# --show-options, names of options that are alike in all trainers, the choice of the preset, --steps 0, lines that fit
+# the terminal, a full disk behind standard output, threads that cannot be started. BIN and RUN as in run.sh.
 # Last line: `options: N passed, N failed, N skipped`.
 cd "$(dirname "$0")/../.." || exit 1
 work=$(mktemp -d "${TMPDIR:-/tmp}/options_test.XXXXXX") || exit 1
@@ -142,6 +142,12 @@ for program in ppo sft rm; do
     fi
 done
 idle learn sft "$work/two.bin" --policy data/policy --learn all
+for COLUMNS in 80 40; do
+    call rm data/imdb.bin --reward data/reward --steps 0 --eval-texts 20 --out "$work/table.$COLUMNS"
+    grep '%' "$work/out" > "$work/table"
+    [ "$(wc -l < "$work/table")" -ge 5 ] && fits $COLUMNS "$work/table"; is "rm: a table of $COLUMNS columns"
+done
+COLUMNS=80
 call sft "$work/two.bin" --policy data/policy --batch-size 1 --steps 1 --out "$work/one"
 grep -q '1 step of 1 sequence$' "$work/out" && grep -q '^saved after 1 step, in [0-9.]* s: ' "$work/out"
 is "sft --batch-size 1: a step of one sequence"

@@ -1,5 +1,5 @@
 /* tests/unit/cli.c - options, messages, lines that fit, progress, logs. Functions that exit are tested from
- * outside: this program runs itself as a toy program (`cli toy ...`), and reads its output and its exit code. */
+ * outside: this program runs itself as a toy (`cli toy ...`), and reads its output and its exit code. */
 #include "test.h"
 #include "../programs.h"
 #include <signal.h>
@@ -108,6 +108,9 @@ static int act(const char *what) {
         bill_add(&b, "cache", 999);
         bill_add(&b, "rows", 1000000);
         bill_print(&b);
+    } else if (!strcmp(what, "wrap")) {
+        print_wrapped("1 text and  22 others", 0, 2, 14);
+        printf("\n");
     } else if (!strcmp(what, "progress")) {
         for (int i = 0; i <= 1000; i++) progress("reward 1.5", i, 1000, i == 1000);
     }
@@ -290,6 +293,7 @@ static void test_endings(void) {
     CHECK(!file_exists("/dev/full") || (call("act full") == 1
           && has("toy: cannot write: standard output: No space left on device\n  try: ")),
           "a full disk is noticed at the end: %s", said);
+    CHECK(call("act wrap") == 0 && has("1 text and  22\n  others\n"), "lines of 14 columns: %s", said);
     CHECK(call("act interrupt") > 128 && has("before 0") && has("after 1") && !has("still here"),
           "two interrupts: %s", said);
     {
