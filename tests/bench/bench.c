@@ -1,6 +1,7 @@
 /* tests/bench/bench.c - measures the operations that take most of the time (`make bench`), next to other
  * libraries where they are installed: products in three directions (OpenBLAS), products with 4-bit weights,
- * quantising, the exponential (libm), tokenizers, a policy that writes, a judge that reads.
+ * quantising, the exponential (libm), tokenizers and how they cut texts, a policy that writes, a judge that
+ * reads.
  *
  *     make bench
  *         everything; tests/bench/bench_peers.py adds whole PPO steps
@@ -19,6 +20,7 @@
  * operations: y (N,O) = x (N,I) W^T has 2 N O I. Sizes are known only at run time, as in real use. */
 #include "bench.h"
 #include "../../fast/fast.h"
+#include "../../text/text.h"
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -54,7 +56,8 @@ static Option option[] = {
 };
 const Program program = {
     .program = "build/tests/bench",
-    .usage = "[products] [plain] [nf4] [quantise] [exp] [memory] [tokenizer] [generate] [judge] [options]",
+    .usage = "[products] [plain] [nf4] [quantise] [exp] [memory] [tokenizer] [split] [generate] "
+             "[judge] [options]",
     .about = "Measures the operations that take most of the time.", OPTIONS(option) };
 
 /* ---- medians ---- */
@@ -642,6 +645,48 @@ static void bench_tokenizer(void) {
     pool_free(&kept);
 }
 
+/* ---- cutting texts into words: by a pattern, and GPT-2's by hand ---- */
+typedef struct { const Corpus *corpus; const Regex *regex; size_t words; } Cut;
+static void cut_run(void *context) {
+    Cut *c = context;
+    c->words = 0;
+    for (size_t i = 0; i < c->corpus->documents; i++) {
+        Text s = { c->corpus->document[i].text, c->corpus->document[i].length };
+        size_t at = 0, from, to;
+        if (c->regex)
+            for (; at < s.length && regex_find(c->regex, s, at, &from, &to); at = to) c->words++;
+        else for (; at < s.length; at += bytelevel_word(s.text + at, s.length - at)) c->words++;
+    }
+}
+
+static void bench_split(void) {
+    static const struct { const char *name, *pattern; } row[] = {
+        { "GPT-2, by hand", NULL },
+        { "GPT-2", "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+" },
+        { "Llama 3", "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}"
+                     "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+" } };
+    Pool kept = cli_pool();
+    Corpus w = { 0 };
+    w.kept = &kept;
+    load_text(&w);
+    use_threads(1);
+    printf("\nwords of %lu bytes by regular expressions, 1 thread", (unsigned long)w.bytes);
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        Error err = { 0 };
+        Regex r;
+        Cut c = { &w, row[i].pattern ? &r : NULL, 0 };
+        Text pattern = { row[i].pattern, row[i].pattern ? strlen(row[i].pattern) : 0 };
+        Contest k;
+        if (row[i].pattern) must(regex_compile(&r, pattern, &kept, &err), &err, NULL);
+        k = contest(cut_run, &c, NULL, NULL);
+        printf("\n  %-15s MB/s ", row[i].name);
+        print_rate((double)w.bytes, 1e6, &k.ours);
+        printf(" %lu words", (unsigned long)c.words);
+    }
+    printf("\n");
+    pool_free(&kept);
+}
+
 /* ---- the parts, and the machine ---- */
 
 static void machine(void) {
@@ -672,7 +717,8 @@ static void machine(void) {
 static const struct { const char *name; void (*run)(void); int asked; } section[] = {
     { "products", bench_products, 0 }, { "plain", bench_plain, 0 }, { "nf4", bench_nf4, 0 },
     { "quantise", bench_quantise, 0 }, { "exp", bench_exp, 0 },
-    { "memory", bench_memory, 0 }, { "tokenizer", bench_tokenizer, 0 }, { "generate", bench_generate, 1 },
+    { "memory", bench_memory, 0 }, { "tokenizer", bench_tokenizer, 0 }, { "split", bench_split, 0 },
+    { "generate", bench_generate, 1 },
     { "judge", bench_judge, 1 } };
 enum { SECTIONS = sizeof section / sizeof *section };
 

@@ -25,7 +25,7 @@ SHARED = os.path.join(ROOT, '..', 'shared')
 PEER = os.path.join(SHARED, 'trials', 'peer_ppo.py')
 KEPT = os.environ.get('BENCH_DIR', os.path.join(ROOT, 'build', 'bench'))
 PREFIX = shlex.split(os.environ.get('BENCH_PREFIX', ''))
-C_PARTS = ['products', 'plain', 'nf4', 'quantise', 'exp', 'memory', 'tokenizer', 'generate']
+C_PARTS = ['products', 'plain', 'nf4', 'quantise', 'exp', 'memory', 'tokenizer', 'split', 'generate']
 THREADS = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 
 
