@@ -76,8 +76,8 @@ for p in "prep data" "prep tokenizer" "prep grammar" "prep llama2c" rm sft ppo "
 done > help 2>&1
 grep -o -e '--[a-z][a-z0-9-]*' "$home/README.md" | sort -u > options
 for option in $(cat options); do
-    grep -q -e "^ *\(--[a-z-]*, \)*$option\b" help || grep -qF -e "'$option'" "$home/tests/bench/bench_peers.py" ||
-        echo "$option"
+    grep -q -e "^ *\(--[a-z-]*, \)*$option\b" help ||
+        grep -qF -e "'$option'" "$home/tests/bench/bench_peers.py" || echo "$option"
 done > missing
 nothing missing "options that README names and no program has"
 grep -o '\bmake [a-z]\{1,\}\b' "$home/README.md" | sort -u | while read -r make target; do

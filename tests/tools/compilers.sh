@@ -23,13 +23,16 @@ helps() {
     else $run "$1" --help > "$work/said" 2>&1 && grep -q "^usage: " "$work/said"; fi
 }
 
-# writes NAME: whether prep, started by $run, writes a dataset, and a tokenizer into a folder that it has to make.
+# writes NAME: whether prep, started by $run, writes a dataset, and a tokenizer into a folder that it has to make,
+# both with the bytes that gcc's prep wrote before.
 writes() {
     prep=$work/$1/prep new=$work/$1/new/folder
     [ -f "$prep" ] || prep=$prep.exe
     [ "$run" = none ] || {
         $run "$prep" grammar data/grammar.txt --out "$work/$1/texts.bin" --count 50 &&
-        $run "$prep" tokenizer "$work/$1/texts.bin" --vocab 400 --out "$new" && [ -s "$new/tokenizer.model" ]
+        $run "$prep" tokenizer "$work/$1/texts.bin" --vocab 400 --out "$new" &&
+        { [ ! -d "$work/gcc/new" ] || { cmp "$work/gcc/texts.bin" "$work/$1/texts.bin" &&
+          cmp "$work/gcc/new/folder/tokenizer.model" "$new/tokenizer.model"; } }
     } > "$work/said" 2>&1
 }
 
