@@ -178,8 +178,8 @@ static int add_extra(Fold *f, Pool *pool) {
     return charset_combine(&f->set, f->set, found, SET_OR, pool);
 }
 
-/* Fills f->extra: adds the other case of each letter, again and again, because letters that share a lower case
- * follow each other. */
+/* Fills f->extra: adds the other case of each letter, again and again, because letters that share a lower
+ * case follow each other. */
 static void find_extra(Fold *f) {
     static const int32_t pair[][2] = { { 's', 0x17F }, { 0x3C3, 0x3C2 }, { 0xB5, 0x3BC } };
     size_t i, before;

@@ -1,9 +1,9 @@
 /* text/pipeline.c - the tokenizers of tokenizer.json that no other kind stands for: any normalizers
- *          (text/steps.c), any pre-tokenizers (text/cut.c), and a model for each word: Unigram, BPE of bytes or
- *          of characters, WordPiece.
+ *          (text/steps.c), any pre-tokenizers (text/cut.c), and a model for each word: Unigram, BPE of
+ *          bytes or of characters, WordPiece.
  * Source   Hugging Face's tokenizers (unigram/model.rs, bpe/model.rs), quirks included.
- * Needs    core.c, text/{unicode,pieces,added,bpe,normal,unigram,encoder,bytelevel,wordpiece,sentencepiece}.c,
- *          text/{steps,cut}.c.
+ * Needs    core.c, text/{unicode,pieces,added,bpe,normal,unigram,encoder,bytelevel,wordpiece}.c,
+ *          text/{sentencepiece,steps,cut}.c.
  * Edges    an empty normal form, several unknown pieces in a row, ties, characters without a piece. */
 #include "text.h"
 

@@ -140,18 +140,26 @@ static int load_step(Tokenizer *t, const Json *s, NormalStep *p, Pool *pool, Err
     return refuse_step(err, "this normalizer is not supported", s);
 }
 
-int load_steps(Tokenizer *t, const Json *normalizer, Pool *pool, Error *err) {
+/* Reads the steps of a part, also of a Sequence in a Sequence. */
+static int add_steps(Tokenizer *t, const Json *part, Pool *pool, Error *err) {
     Pipeline *p = &t->pipeline;
     const Json *s;
     size_t i;
     int code = OK;
-    p->step = pool_take(pool, STEPS, sizeof *p->step);
-    if (!p->step) return no_memory(err, "normalizer");
-    for (i = 0; !code && (s = json_step(normalizer, "normalizers", i)) != NULL; i++) {
+    for (i = 0; !code && (s = json_step(part, "normalizers", i)) != NULL; i++) {
         if (p->steps == STEPS)
-            return fail(err, E_RANGE, "too many normalizers", "normalizer", (long long)i + 1, STEPS);
-        code = load_step(t, s, &p->step[p->steps++], pool, err);
+            return fail(err, E_RANGE, "too many normalizers", "normalizer", STEPS + 1, STEPS);
+        code = is_type(s, "Sequence") ? add_steps(t, s, pool, err)
+                                      : load_step(t, s, &p->step[p->steps++], pool, err);
     }
+    return code;
+}
+
+int load_steps(Tokenizer *t, const Json *normalizer, Pool *pool, Error *err) {
+    int code;
+    t->pipeline.step = pool_take(pool, STEPS, sizeof *t->pipeline.step);
+    if (!t->pipeline.step) return no_memory(err, "normalizer");
+    code = add_steps(t, normalizer, pool, err);
     normal_plain(&t->normal);
     return code;
 }
@@ -202,8 +210,8 @@ static int add_pattern(Pipeline *p, const char *pattern, int behavior, int inver
     return regex_compile(&cut->regex, s, pool, err);
 }
 
-/* Reads a Metaspace: it puts `replacement` for spaces and before words; with `split` each replacement begins a
- * new word. OK or *err. */
+/* Reads a Metaspace: it puts `replacement` for spaces and before words; with `split` each replacement
+ * begins a new word. OK or *err. */
 static int load_metaspace(Pipeline *p, const Json *s, Pool *pool, Error *err) {
     const Json *replacement = json_get(s, "replacement");
     const char *scheme = json_text(s, "prepend_scheme", json_bool(s, "add_prefix_space", 1) ? "always"
@@ -245,10 +253,16 @@ static int load_bytes(Tokenizer *t, const Json *s, int last, Error *err) {
 /* Reads one pre_tokenizer, which becomes at most two steps. last 1: none comes after it. */
 static int load_cut(Tokenizer *t, const Json *s, int last, Pool *pool, Error *err) {
     Pipeline *p = &t->pipeline;
+    const Json *delimiter = json_get(s, "delimiter");
     int behavior = CUT_ISOLATED, code = OK;
     if (is_type(s, "Split")) return load_split(p, s, pool, err);
     if (is_type(s, "ByteLevel")) return load_bytes(t, s, last, err);
     if (is_type(s, "Metaspace")) return load_metaspace(p, s, pool, err);
+    if (is_type(s, "CharDelimiterSplit") && delimiter && delimiter->type == JSON_STRING) {
+        Text mark = { delimiter->string, delimiter->length };
+        p->cut[p->cuts].behavior = CUT_REMOVED;
+        return literal_pattern(&p->cut[p->cuts++].regex, mark, pool, err);
+    }
     if (is_type(s, "Whitespace"))
         return add_pattern(p, "[\\w\\x{200c}\\x{200d}]+|[^\\w\\s\\x{200c}\\x{200d}]+", CUT_REMOVED, 1, pool,
                            err);
@@ -265,19 +279,23 @@ static int load_cut(Tokenizer *t, const Json *s, int last, Pool *pool, Error *er
     return code;
 }
 
-int load_cuts(Tokenizer *t, const Json *pre_tokenizer, Pool *pool, Error *err) {
+/* Reads the steps of a part, also of a Sequence in a Sequence. last 1: no step comes after the part. */
+static int add_cuts(Tokenizer *t, const Json *part, int last, Pool *pool, Error *err) {
     static const char steps[] = "pretokenizers";
     Pipeline *p = &t->pipeline;
     const Json *s;
     size_t i;
     int code = OK;
-    p->cut = pool_take(pool, CUTS, sizeof *p->cut);
-    if (!p->cut) return no_memory(err, "pre_tokenizer");
-    for (i = 0; !code && (s = json_step(pre_tokenizer, steps, i)) != NULL; i++) {
+    for (i = 0; !code && (s = json_step(part, steps, i)) != NULL; i++) {
+        int end = last && !json_step(part, steps, i + 1);
         if (p->cuts + 2 > CUTS)
-            return fail(err, E_RANGE, "too many pre_tokenizers", "pre_tokenizer", (long long)i + 1,
-                        CUTS / 2);
-        code = load_cut(t, s, !json_step(pre_tokenizer, steps, i + 1), pool, err);
+            return fail(err, E_RANGE, "too many pre_tokenizers", "pre_tokenizer", CUTS / 2 + 1, CUTS / 2);
+        code = is_type(s, "Sequence") ? add_cuts(t, s, end, pool, err) : load_cut(t, s, end, pool, err);
     }
     return code;
+}
+
+int load_cuts(Tokenizer *t, const Json *pre_tokenizer, Pool *pool, Error *err) {
+    t->pipeline.cut = pool_take(pool, CUTS, sizeof *t->pipeline.cut);
+    return t->pipeline.cut ? add_cuts(t, pre_tokenizer, 1, pool, err) : no_memory(err, "pre_tokenizer");
 }

@@ -1,5 +1,5 @@
-/* text/tokenizer_json.c - opens tokenizer.json: BPE of bytes (GPT-2, Llama-3, Qwen2) or of characters (Llama-2,
- *          with byte_fallback), the Unigram models of T5, ALBERT and XLM-R, BERT's WordPiece.
+/* text/tokenizer_json.c - opens tokenizer.json: BPE of bytes (GPT-2, Llama-3, Qwen2) or of characters
+ *          (Llama-2, with byte_fallback), the Unigram models of T5, ALBERT and XLM-R, BERT's WordPiece.
  * Source   Hugging Face's tokenizers: the parts of its file, their defaults, and how the library
  *          serde reads numbers.
  * Needs    core.c and all of text/ except for training and SentencePiece's file.
@@ -174,6 +174,12 @@ static int is_gpt2(const Json *root) {
            !json_step(json_get(root, "normalizer"), "normalizers", 0);
 }
 
+/* Returns 1 for a Split at spaces, which in Gemma's file has nothing to do: its normalizer replaces them. */
+static int is_spaces(const Json *s) {
+    return is_type(s, "Split") && is_text(json_get(s, "pattern"), "String", " ") &&
+           !json_bool(s, "invert", 0);
+}
+
 /* Reads the normalizer and the pre_tokenizer of Llama-2's kind into t->normal. The normalizer has Prepend
  * (U+2581), so that every text between added tokens gets its own prefix, and Replace (a space by U+2581). Or
  * the pre_tokenizer is a Metaspace, which does both, the former perhaps only at the start (first). Returns 0
@@ -190,7 +196,7 @@ static int is_llama(Tokenizer *t, const Json *root) {
         else return 0;
     t->added_normal = i > 0;
     s = json_step(pre, splitters, 0);
-    if (!s) return 1;
+    if (!s || (m->escape_whitespaces && is_spaces(s) && !json_step(pre, splitters, 1))) return 1;
     scheme = json_text(s, "prepend_scheme", json_bool(s, "add_prefix_space", 1) ? "always" : "never");
     if (i || !is_type(s, "Metaspace") || json_step(pre, splitters, 1) ||
         strcmp(json_text(s, "replacement", BLANK), BLANK)) return 0;

@@ -1,5 +1,5 @@
-/* tests/unit/pipeline.c - the normalizers and pre_tokenizers of tokenizer.json (text/steps.c, text/cut.c): what
- * they make of a text, against the answers of Hugging Face's tokenizers 0.23. */
+/* tests/unit/pipeline.c - the normalizers and pre_tokenizers of tokenizer.json (text/steps.c, text/cut.c):
+ * what they make of a text, against the answers of Hugging Face's tokenizers 0.23. */
 #include "test.h"
 #include "text/text.h"
 
@@ -79,7 +79,11 @@ static void test_steps(void) {
           ":\"Lowercase\"}]}",
           "\xc3\x89T\xc3\x89 \xe1\xba\x9b\xcc\xa3",
           "ete \xc5\xbf" },
-        { "{\"type\":\"Nmt\"}", "a\xe2\x80\x8b" "b\tc\x07" "d\xe2\x96\x81", "a b cd " }
+        { "{\"type\":\"Nmt\"}", "a\xe2\x80\x8b" "b\tc\x07" "d\xe2\x96\x81", "a b cd " },
+        { "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFD"
+          "\"},{\"type\":\"StripAccents\"}]},{\"type\":\"Lowercase\"}]}",
+          "\xc3\x89" "A",
+          "ea" }
     };
     size_t i;
     for (i = 0; i < sizeof row / sizeof *row; i++) {
@@ -100,6 +104,12 @@ static void test_steps(void) {
 static void test_cuts(void) {
     static const char text[] = " Hey  y\xc3\xb6u12, a.b_c!?\n -x-- \xc3\xa9\xd8\x9d";
     static const struct { const char *json, *wanted; } row[] = {
+        { "{\"type\":\"CharDelimiterSplit\",\"delimiter\":\".\"}",
+          " Hey  y\xc3\xb6u12, a|b_c!?\n -x-- \xc3\xa9\xd8\x9d" },
+        { "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\""
+          "WhitespaceSplit\"},{\"type\":\"Digits\",\"individual_digits\":true}]},{\"type\":\"Punctuation\"}"
+          "]}",
+          "Hey|y\xc3\xb6u|1|2|,|a|.|b|_|c|!|?|-|x|-|-|\xc3\xa9\xd8\x9d" },
         { "{\"type\":\"Whitespace\"}", "Hey|y\xc3\xb6u12|,|a|.|b_c|!?|-|x|--|\xc3\xa9|\xd8\x9d" },
         { "{\"type\":\"WhitespaceSplit\"}", "Hey|y\xc3\xb6u12,|a.b_c!?|-x--|\xc3\xa9\xd8\x9d" },
         { "{\"type\":\"BertPreTokenizer\"}", "Hey|y\xc3\xb6u12|,|a|.|b|_|c|!|?|-|x|-|-|\xc3\xa9\xd8\x9d" },

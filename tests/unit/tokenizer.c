@@ -1487,6 +1487,8 @@ static const struct { int part; const char *text; int code; const char *says; } 
     { UNI_PRE, "{\"type\": \"Split\", \"pattern\": {}, \"behavior\": \"Isolated\"}", E_FORMAT, "pattern" },
     { UNI_PRE, "{\"type\": \"ByteLevel\"}", E_UNSUPPORTED, "ByteLevel" },
     { UNI_PRE, "{\"type\": \"UnicodeScripts\"}", E_UNSUPPORTED, "UnicodeScripts" },
+    { UNI_PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": "
+           "\"Digits\"}, {\"type\": \"Odd\"}]}]}", E_UNSUPPORTED, "Odd" },
     { UNI_DECODER, "null", OK, "" }, { UNI_DECODER, "{\"type\": \"CTC\"}", E_UNSUPPORTED, "CTC" },
 };
 #undef UNIGRAM
