@@ -43,7 +43,7 @@ LEVELS   = core fast/threads | \
            text/unicode | \
            text/pieces | \
            text/added text/bpe text/unigram text/encoder text/charset | \
-           text/normal text/bytelevel text/wordpiece text/beside text/train_unigram text/regex | \
+           text/normal text/bytelevel text/wordpiece text/beside text/train_unigram text/train_bpe text/regex | \
            text/sentencepiece text/steps text/cut | \
            text/pipeline text/model_file | \
            text/pipeline_json text/train | \

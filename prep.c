@@ -1343,19 +1343,26 @@ static int next_text(void *context, const char **text, size_t *length) {
     return 1;
 }
 
+/* The kinds in the order of --kind's choices; `train` has those before WORDPIECE. */
+enum { WORDPIECE = 4 };
+static Tokenizer *(*const train[WORDPIECE])(TextSource, int, Pool *, Error *) = {
+    tokenizer_train_sentencepiece, tokenizer_train_bytelevel, tokenizer_train_unigram, tokenizer_train_gpt2
+};
+
 static int command_tokenizer(int argc, char **argv) {
-    static Tokenizer *(*const train[])(TextSource, int, Pool *, Error *) =
-        { tokenizer_train_sentencepiece, tokenizer_train_bytelevel, tokenizer_train_unigram };
-    static const char *const name[] = { "SentencePiece", "byte-level BPE", "SentencePiece unigram" };
-    static int kind, vocab, max_length, force;
+    static const char *const name[] = { "SentencePiece", "byte-level BPE", "SentencePiece unigram", "GPT-2",
+        "WordPiece" };
+    static int kind, vocab, cased, max_length, force;
     static const char *out;
     static RunFolder to;
     static Option option[] = {
-        { "kind", OPT_CHOICE, &kind, "sentencepiece", 0, 0, "sentencepiece|bytelevel|unigram",
+        { "kind", OPT_CHOICE, &kind, "sentencepiece", 0, 0, "sentencepiece|bytelevel|unigram|gpt2|wordpiece",
           "sentencepiece: BPE with byte fallback, as Llama's; bytelevel: BPE over bytes, as RoBERTa's; "
-          "unigram: SentencePiece's other model" },
+          "unigram: SentencePiece's other model; gpt2: BPE over bytes with GPT-2's special token; wordpiece: "
+          "BERT's and DistilBERT's, in lower case and without accents" },
         { "vocab", OPT_INT, &vocab, "1024", 1, 1000000, NULL,
-          "number of ids, including special tokens and 256 bytes" },
+          "number of ids, including special tokens and (but for wordpiece) 256 bytes" },
+        { "cased", OPT_FLAG, &cased, NULL, 0, 0, NULL, "wordpiece: keep capitals and accents" },
         { "max-length", OPT_INT, &max_length, "512", 1, 1000000, NULL,
           "model_max_length in tokenizer_config.json" },
         { "out", OPT_TEXT, &out, NULL, 0, 0, NULL, "the folder to write" },
@@ -1363,7 +1370,7 @@ static int command_tokenizer(int argc, char **argv) {
     };
     static const Program program = {
         .program = "prep tokenizer",
-        .usage = "DATA.bin --out DIR [--kind sentencepiece|bytelevel|unigram] [--vocab N]",
+        .usage = "DATA.bin --out DIR [--kind KIND] [--vocab N]",
         .about =
             "Trains a tokenizer on the training documents of a dataset, and writes the files that Hugging "
             "Face tools read.",
@@ -1376,11 +1383,13 @@ static int command_tokenizer(int argc, char **argv) {
     Tokenizer *t;
     if (cli_parse(&program, argc, argv, path, 1) < 1) usage_error("a dataset is missing", NULL);
     if (!out) usage_error("a folder to write is missing: give --out DIR", NULL);
+    if (cased && kind != WORDPIECE) usage_error("--cased is for --kind wordpiece", NULL);
     out_check(out, force, path, 1);
     must(dataset_read(&d, path[0], &pool, &err), &err, "make the dataset with prep grammar or prep data");
     source.next = next_text;
     source.context = &texts;
-    t = train[kind](source, vocab, &pool, &err);
+    t = kind == WORDPIECE ? tokenizer_train_wordpiece(source, vocab, cased, &pool, &err)
+        : train[kind](source, vocab, &pool, &err);
     if (!t) die(&err, "use another --vocab, or more text");
     out_open(&to, out, force, NULL, "tokenizer");
     must(tokenizer_save(t, to.path, max_length, &pool, &err), &err, NULL);

@@ -561,6 +561,9 @@ int word_ids(const WordPiece *w, const char *word, size_t n, int *ids);
 void trace_word(Encoder *e, int first, size_t at, size_t to);
 /* Arguments: those of TokenizerKind.decode. */
 size_t decode_words(const Tokenizer *t, const Ids *ids, char *out, char *bytes);
+/* Returns the length of the next word of a normal form, which begins at s[*space], after white
+ * space; 0: there is no word. A punctuation mark is a word by itself. */
+size_t bert_word(const char *s, size_t n, size_t *space);
 /* Builds the tries of a tokenizer that has its pieces, and finds its special tokens. unk: the id of
  * the unknown piece. OK or *err. */
 int finish_wordpiece(Tokenizer *t, int unk, Pool *pool, Error *err);
@@ -601,6 +604,43 @@ int refuse_step(Error *err, const char *what, const Json *part);
  * bytes, then `piece`. type: 1 unigram, 2 BPE. Sets b->failed without memory. */
 enum { LLAMA_RESERVED = 3 + 256 };
 void write_model(Buffer *b, const Piece *piece, int pieces, int type);
+
+/* text/train_bpe.c learns byte-pair encoding. A word has a text, a count, and the numbers of the
+ * symbols that spell it (BARRIER: nothing merges with it). A symbol is a character or a byte (chars
+ * 1), or two symbols that were merged. BpeTrainer: by_number 1: of equally frequent pairs the one
+ * with the smaller symbol numbers comes first; prefix: the bytes at the start of a symbol's text
+ * that are left out if it is merged into the symbol before it ("##" of WordPiece); failed 1: memory
+ * is out; learnt: the merges, in their order. The members after these are for train_bpe.c alone. */
+enum { WORD_BYTES = 256, BARRIER = -1 };    /* a word has at most WORD_BYTES bytes */
+typedef struct { const char *text; size_t bytes; int64_t count; int *symbol, symbols; } TrainerWord;
+typedef struct { const char *text; size_t bytes; int chars; } TrainerUnit;
+typedef struct { int left, right, id; } TrainerMerge;
+typedef struct {
+    Pool pool;
+    int by_number, failed;
+    size_t prefix;
+    TrainerWord *word; size_t words, word_room; Table word_table;
+    TrainerUnit *unit; int units, unit_room; Table unit_table;
+    TrainerMerge *learnt; size_t learnts, learnt_room;
+    /* slot: a hash table (open addressing) of indexes of `pair` plus 1; 0: free */
+    struct TrainerPair *pair; size_t pairs, pair_room; int *slot; size_t slots;
+    struct TrainerRank *heap; size_t waiting, heap_room;
+    int *fresh; size_t freshes, fresh_room; /* pairs whose count grew in this merge */
+    struct TrainerPlace *free_place; size_t free_places;
+} BpeTrainer;
+/* Begins a training, whose pool takes its blocks from the source of `like`. */
+void trainer_begin(BpeTrainer *tr, const Pool *like, int by_number, size_t prefix);
+/* Adds 1 to the count of a word of n bytes (0: does nothing). */
+void trainer_word(BpeTrainer *tr, const char *text, size_t n);
+/* Returns the number of the symbol with this text (n bytes); adds the symbol if there is none. -1:
+ * no memory. */
+int trainer_unit(BpeTrainer *tr, const char *text, size_t n, int chars);
+/* Reserves room for the symbols of word i, at most one for each byte, and returns it. NULL: no
+ * memory. */
+int *trainer_symbols(BpeTrainer *tr, size_t i);
+/* Merges the most frequent pair, again and again, until there are `units` symbols or no pair is
+ * left. */
+void trainer_learn(BpeTrainer *tr, int units);
 
 /* text/train_unigram.c. Learns up to V pieces from words and their counts; sorts them, the best
  * first. A word has up to 256 bytes and a NUL after them. Each character in `character` becomes a

@@ -61,9 +61,7 @@ size_t bert_normalise(char *out, const char *text, size_t n, const BertRules *ru
     return w.length;
 }
 
-/* Returns the length of the next word, which begins at s[*space], after white space; 0: there is no word. A
- * punctuation mark is a word by itself. */
-static size_t next_word(const char *s, size_t n, size_t *space) {
+size_t bert_word(const char *s, size_t n, size_t *space) {
     size_t at = 0, from, length;
     int32_t code;
     for (; at < n; at += length) {
@@ -172,7 +170,7 @@ void trace_word(Encoder *e, int first, size_t at, size_t to) {
 /* Encodes the words of the bytes [at, to) of the normal form. */
 static void encode_words(Encoder *e, size_t at, size_t to) {
     size_t word, space;
-    for (; (word = next_word(e->scratch + at, to - at, &space)) != 0; at += word) {
+    for (; (word = bert_word(e->scratch + at, to - at, &space)) != 0; at += word) {
         int first = e->count;
         at += space;
         e->count += word_ids(&e->t->wordpiece, e->scratch + at, word, e->ids + e->count);

@@ -1,5 +1,5 @@
 /* tests/fuzz/tokenizer_fuzz.c - libFuzzer's targets for the tokenizers' openers and encoders, one for each
- * build. No part of `make test`. From the project's root, with TARGET 0 to 6:
+ * build. No part of `make test`. From the project's root, with TARGET 0 to 7:
  *     clang -O1 -g -DTARGET=0 -fsanitize=fuzzer,address,undefined -I. tests/fuzz/tokenizer_fuzz.c core.c \
  *           fast/threads.c text/[a-z]*.c tokenizer.c -lm -o /tmp/fuzz
  *     mkdir /tmp/found
@@ -103,6 +103,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     case 4: if (n) use(tokenizer_train_unigram(source, 262 + (unsigned char)*text, &pool, NULL), text, n,
                        &pool); break;
     case 5: if (n) use(tokenizer_train_sentencepiece(source, 262 + (unsigned char)*text, &pool, NULL), text,
+                       n, &pool); break;
+    case 6: if (n) use(tokenizer_train_wordpiece(source, 6 + (unsigned char)*text, n & 1, &pool, NULL), text,
                        n, &pool); break;
     default: for (i = 0; i < SEEDS; i++) use(seeds()[i], text, n, &pool);
     }

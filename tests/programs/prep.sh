@@ -213,13 +213,17 @@ printf '{"text":"a\\u001b[31mb\\rc\\td\\u202ee"}\n' >"$T/c.jsonl"
 $PREP data "$T/c.jsonl" --out "$T/x.bin" >/dev/null; texts "$T/x.bin" | same "show: control characters are visible" 'a\x1B[31mb\x0Dc	d\xE2\x80\xAEe'
 
 # ---- tokenizers
-for kind in sentencepiece bytelevel; do
+for kind in sentencepiece bytelevel gpt2 wordpiece; do
     holds "tokenizer: $kind" $PREP tokenizer "$T/a.bin" --kind $kind --vocab 512 --out "$T/tok-$kind"
     $PREP tokenizer "$T/a.bin" --kind $kind --vocab 512 --out "$T/tok2-$kind" >/dev/null
     holds "tokenizer: $kind, the same files again" diff -r "$T/tok-$kind" "$T/tok2-$kind"
 done
 holds "tokenizer: tokenizer.model" test -s "$T/tok-sentencepiece/tokenizer.model"
 holds "tokenizer: vocab.json and merges.txt" test -s "$T/tok-bytelevel/vocab.json" -a -s "$T/tok-bytelevel/merges.txt"
+holds "tokenizer: vocab.txt" grep -q '^##' "$T/tok-wordpiece/vocab.txt"
+holds "tokenizer: --cased" $PREP tokenizer "$T/a.bin" --kind wordpiece --cased --vocab 512 --out "$T/tok-cased"
+holds "tokenizer: --cased is written down" grep -q '"do_lower_case": false' "$T/tok-cased/tokenizer_config.json"
+refuses "tokenizer: --cased of another kind" 2 "--cased" tokenizer "$T/a.bin" --cased --out "$T/none"
 refuses "tokenizer: too small a vocabulary" 1 "" tokenizer "$T/a.bin" --vocab 16 --out "$T/none"
 
 # ---- llama2.c
