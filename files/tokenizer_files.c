@@ -33,7 +33,7 @@ static Tokenizer *open_single(const char *path, Pool *pool, Error *err) {
     size_t n;
     int json = ends_with(path, ".json");
     memset(&inner, 0, sizeof inner);
-    if (file_read_all(path, pool, &bytes, &n, err) != OK) return NULL;
+    if (file_read_all(path, pool, &bytes, &n, err) != OK || recognise(err, path, bytes, n)) return NULL;
     t = (json ? tokenizer_json : ends_with(path, ".txt") ? tokenizer_wordpiece
                                                          : tokenizer_sentencepiece) (bytes, n, pool, &inner);
     opened(t, &inner, path, err);

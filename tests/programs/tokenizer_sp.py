@@ -2,8 +2,9 @@
 data.
 
 WordPiece: a vocabulary made here, code points between letters, and strange texts, against BERT's rules
-written down in Python (whose Unicode has to be 14.0.0). Takes every code point if the sentencepiece module
-is there, otherwise those of the first two planes and a sample of the others.
+written down in Python (whose Unicode has to be 14.0.0). Takes code points of which Unicode 3.2 and 14.0 say
+the same: all of them if the sentencepiece module is there, otherwise those of the first two planes and a
+sample of the others.
 
 SentencePiece: HELPER (build/tests/tokenizer) trains a model on 10,000 texts: reviews of ../shared, or
 made-up ones without it. The library has to read it and to give the same ids for each text, and the same
@@ -269,10 +270,16 @@ def white(c):
     return c in "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" or "\u2000" <= c <= "\u200a"
 
 
+def long_known(c):
+    """Returns whether Unicode 3.2 and 14.0 agree on a character: then 8.0, which decides for BERT, is taken
+    to agree, too. U+A7DC is a capital letter since Unicode 16.0. tests/unit/unicode.c has every character."""
+    return unicodedata.category(c) == unicodedata.ucd_3_2_0.category(c) != "Cs" and c != "\ua7dc"
+
+
 def bert_words(text, lower):
     out = ""
     for c in text:
-        if c in "\0\ufffd" or (c not in "\t\n\r" and unicodedata.category(c)[0] == "C"):
+        if c in "\0\ufffd" or (c not in "\t\n\r" and unicodedata.category(c) in ("Cc", "Cf", "Co")):
             continue
         out += " " if white(c) else " %s " % c if ideograph(ord(c)) else c
     if lower:
@@ -331,7 +338,7 @@ def wordpiece(folder, seeds, step):
         f.write("\n".join(vocab) + "\n")
     ids = {v: i for i, v in enumerate(vocab)}
     # Every code point between letters: only NFD sorts combining characters that are next to each other.
-    codes = [c for c in range(1, 0x110000) if (c < 0x20000 or c % step == 0) and not 0xD800 <= c < 0xE000]
+    codes = [c for c in range(1, 0x110000) if (c < 0x20000 or c % step == 0) and long_known(chr(c))]
     texts = ["a%sb%sC" % (chr(c), chr(c)) for c in codes]
     texts += strange(3000, seeds) + seeds[:1000]
     got = stream(path, [t.encode() for t in texts])
