@@ -27,7 +27,7 @@ int model_carve(Model *m, const ModelConfig *c, const WeightTypes *types, int tr
     const int C = c->stack.C;
     memset(m, 0, sizeof *m);
     m->config = *c;
-    m->tensor = pool_take(lists, 3 + stack_tensors(&c->stack), sizeof *m->tensor);
+    m->tensor = pool_take(lists, 3 + stack_tensors(&c->stack) + stack_tensors(&c->encoder), sizeof *m->tensor);
     TensorList t = { m->tensor, 0, trainable, a };
     if (!m->tensor) return fail(err, E_MEMORY, "no memory for the list of tensors", "", 0, 0);
     if (!c->stack.causal) return fail(err, E_ARGUMENT, "a policy's stack has to be causal", "", 0, 0);
@@ -38,6 +38,8 @@ int model_carve(Model *m, const ModelConfig *c, const WeightTypes *types, int tr
         tensor_carve(&t, &m->position, stack_name(names, NAME_POSITION), 0, w->tables, c->positions, C,
                      TENSOR_EMBEDDING);
     int code = stack_carve(&m->stack, &c->stack, names, w, positions, &t, lists, err);
+    if (!code && c->encoder.L)
+        code = stack_carve(&m->encoder, &c->encoder, c->encoder_names, w, positions, &t, lists, err);
     if (code) return code;
     /* the head is the embedding: the gradients of both uses add up in one array */
     if (c->tied) {
@@ -94,6 +96,7 @@ void value_head_init(ValueHead *h, uint64_t seed, int zero) {
 
 static int check_rows(const Model *m, const Rows *rows, const Cache *kv) {
     int positions = m->config.learned ? m->config.positions : m->stack.positions;
+    if (m->stack.kind.cross && (!kv->reading || kv->reading->texts.B < kv->B)) return E_RANGE;
     for (int n = 0; n < rows->N; n++) {
         const int token = rows->token[n], sequence = rows->sequence[n], position = rows->position[n];
         if (token < 0 || token >= m->config.V || sequence < 0 || sequence >= kv->B) return E_RANGE;
@@ -124,6 +127,22 @@ static StackRows stack_rows(const Rows *rows, const Cache *kv, Arena *ws) {
     return s;
 }
 
+/* Returns which rows of the encoder each row of the decoder sees: all of its sequence's text. */
+static Encoded encoded_rows(const Rows *rows, const Reading *reading, Arena *ws) {
+    Encoded e = reading->encoded;
+    int *first = arena_take(ws, (size_t)rows->N, sizeof(int));
+    int *count = arena_take(ws, (size_t)rows->N, sizeof(int));
+    for (int n = 0; ws->base && !ws->failed && n < rows->N; n++) {
+        const int *start = reading->texts.start + rows->sequence[n];
+        first[n] = start[0];
+        count[n] = start[1] - start[0];
+    }
+    e.keys.first = first;
+    e.keys.count = count;
+    e.keys.self = NULL;
+    return e;
+}
+
 /* x (N,C) = the row of each token, plus the row of its position if positions are learned. room (N,C) is
  * scratch. */
 static void embed(float *x, float *room, const Model *m, const Rows *rows) {
@@ -133,12 +152,79 @@ static void embed(float *x, float *room, const Model *m, const Rows *rows) {
     for (size_t i = 0; i < (size_t)rows->N * (size_t)m->config.stack.C; i++) x[i] += room[i];
 }
 
+void reading_carve(Reading *s, const ModelConfig *c, int N, int B, int trained, int recompute, Arena *a) {
+    const size_t n = (size_t)N * (size_t)c->stack.C;
+    memset(s, 0, sizeof *s);
+    s->texts.N = s->encoded.N = N;
+    s->texts.B = B;
+    s->trained = trained;
+    s->encoded.hidden = arena_take(a, n, sizeof(float));
+    cache_carve(&s->encoded.kv, &c->stack, c->stack.L, 1, N, a);
+    cache_carve(&s->kv, &c->encoder, trained && !recompute ? c->encoder.L : 1, 1, N, a);
+    if (!trained) return;
+    s->encoded.dhidden = arena_take(a, n, sizeof(float));
+    saved_carve(&s->saved, &c->encoder, N, N, recompute, a);
+}
+
+/* Lays out the encoder's rows: each sees all of its text. The arrays come from ws. OK or E_RANGE. */
+static int text_rows(StackRows *r, const Model *m, const Texts *t, Arena *ws) {
+    int *first = arena_take(ws, (size_t)t->N, sizeof(int)), *count = arena_take(ws, (size_t)t->N, sizeof(int));
+    int *self = arena_take(ws, (size_t)t->N, sizeof(int));
+    const StackRows rows = { t->N, t->N, NULL, NULL, NULL, { first, count, self }, t->N, NULL };
+    *r = rows;
+    if (!ws->base || ws->failed) return OK;
+    for (int b = 0; b < t->B; b++) {
+        if (t->start[b] < 0 || t->start[b] >= t->start[b + 1] || t->start[b + 1] > t->N) return E_RANGE;
+        if (t->start[b + 1] - t->start[b] > m->encoder.positions) return E_RANGE;
+        for (int n = t->start[b]; n < t->start[b + 1]; n++) {
+            if (t->token[n] < 0 || t->token[n] >= m->config.V) return E_RANGE;
+            first[n] = t->start[b];
+            count[n] = t->start[b + 1] - t->start[b];
+            self[n] = n;
+        }
+    }
+    return OK;
+}
+
+int model_encode(const Model *m, const Lora *adapter, const Texts *texts, Reading *s, Arena *ws) {
+    const size_t mark = ws->used, n = (size_t)texts->N * (size_t)m->config.stack.C;
+    float *x;
+    StackRows rows;
+    int code = ws->base && (texts->N > s->kv.T || (s->trained && texts->N > s->saved.N)) ? E_RANGE : OK;
+    if (code == OK) code = text_rows(&rows, m, texts, ws);
+    if (code != OK) { ws->used = mark; return code; }
+    s->texts = *texts;
+    s->encoded.N = texts->N;
+    x = s->trained ? s->saved.x : arena_take(ws, n, sizeof *x);
+    if (ws->base && !ws->failed) embedding_forward(x, texts->token, &m->embedding, texts->N);
+    if (!ws->failed)
+        code = stack_forward(&m->encoder, adapter, &rows, &s->kv, s->trained ? &s->saved : NULL, x,
+                             s->encoded.hidden, ws);
+    if (code == OK && !ws->failed) code = stack_encoded(&m->stack, adapter, &s->encoded, ws);
+    ws->used = mark;
+    return ws->failed ? E_MEMORY : code;
+}
+
+/* Carries the gradient of the encoder's states on through the encoder to the embedding. */
+static void encoder_backward(const Model *m, const Lora *adapter, Reading *s, Arena *ws) {
+    const size_t mark = ws->used;
+    StackRows rows;
+    text_rows(&rows, m, &s->texts, ws);
+    float *dx = arena_take(ws, (size_t)s->texts.N * (size_t)m->config.stack.C, sizeof *dx);
+    if (!ws->failed)
+        stack_backward(&m->encoder, adapter, &rows, &s->kv, &s->saved, s->encoded.dhidden, dx, ws);
+    if (ws->base && !ws->failed) embedding_backward(dx, s->texts.token, &m->embedding, s->texts.N);
+    ws->used = mark;
+}
+
 int model_forward(const Model *m, const Lora *adapter, const Rows *rows, Cache *kv, Saved *saved,
                   float *hidden, Arena *ws) {
     const size_t mark = ws->used, n = (size_t)rows->N * (size_t)m->config.stack.C;
     const int code = ws->base ? saved && saved->N < rows->N ? E_RANGE : check_rows(m, rows, kv) : OK;
     if (code) return code;
-    const StackRows s = stack_rows(rows, kv, ws);
+    StackRows s = stack_rows(rows, kv, ws);
+    Encoded e;
+    if (m->stack.kind.cross) { e = encoded_rows(rows, kv->reading, ws); s.encoded = &e; }
     float *x = saved ? saved->x : arena_take(ws, n, sizeof *x);
     float *room = m->config.learned ? arena_take(ws, n, sizeof *x) : NULL;
     if (ws->base && !ws->failed) embed(x, room, m, rows);
@@ -150,14 +236,22 @@ int model_forward(const Model *m, const Lora *adapter, const Rows *rows, Cache *
 int model_backward(const Model *m, const Lora *adapter, const Rows *rows, Cache *kv, const Saved *saved,
                    const float *dhidden, Arena *ws) {
     const size_t mark = ws->used;
-    const StackRows s = stack_rows(rows, kv, ws);
+    StackRows s = stack_rows(rows, kv, ws);
+    Encoded e;
     float *dx = arena_take(ws, (size_t)rows->N * (size_t)m->config.stack.C, sizeof *dx);
+    if (m->stack.kind.cross) {
+        const size_t n = (size_t)kv->reading->encoded.N * (size_t)m->config.stack.C;
+        e = encoded_rows(rows, kv->reading, ws);
+        s.encoded = &e;
+        if (ws->base && !ws->failed) memset(e.dhidden, 0, n * sizeof *e.dhidden);
+    }
     if (!ws->failed) stack_backward(&m->stack, adapter, &s, kv, saved, dhidden, dx, ws);
     if (ws->base && !ws->failed) {
         embedding_backward(dx, rows->token, &m->embedding, rows->N);
         if (m->config.learned) embedding_backward(dx, rows->position, &m->position, rows->N);
     }
     ws->used = mark;
+    if (m->stack.kind.cross && !ws->failed) encoder_backward(m, adapter, kv->reading, ws);
     return ws->failed ? E_MEMORY : OK;
 }
 
@@ -181,6 +275,21 @@ static int are_numbers(const float *logit, int n) {
     return !bad;
 }
 
+/* logits (n,V) of hidden states h (n,C) */
+static void head_forward(const Model *m, float *logits, const float *h, int n, Arena *ws) {
+    linear_forward(logits, h, &m->head, NULL, n, ws);
+    if (!m->config.scaled) return;
+    const float scale = 1 / sqrtf((float)m->config.stack.C);
+    for (size_t i = 0; i < (size_t)n * (size_t)m->config.V; i++) logits[i] *= scale;
+}
+
+/* Adds to dh (n,C) and to the head's gradient; dlogits (n,V) are overwritten. */
+static void head_backward(const Model *m, float *dh, float *dlogits, const float *h, int n, Arena *ws) {
+    const float scale = 1 / sqrtf((float)m->config.stack.C);
+    for (size_t i = 0; m->config.scaled && i < (size_t)n * (size_t)m->config.V; i++) dlogits[i] *= scale;
+    linear_backward(dh, NULL, dlogits, h, &m->head, n, ws);
+}
+
 int model_logprobs(const Model *m, const float *hidden, int W, const HeadTask *t, Arena *ws) {
     const int V = m->config.V, block = head_rows(V);
     const size_t mark = ws->used, C = (size_t)m->config.stack.C, size = (size_t)block * (size_t)V;
@@ -194,7 +303,7 @@ int model_logprobs(const Model *m, const float *hidden, int W, const HeadTask *t
         const int n = W - at < block ? W - at : block, *target = t->target + at;
         const float *h = hidden + (size_t)at * C;
         float dlogprob[HEAD_ROWS] = {0}, *logprob = t->logprob + at;
-        linear_forward(logits, h, &m->head, NULL, n, ws);
+        head_forward(m, logits, h, n, ws);
         logprob_forward(logprob, t->entropy ? t->entropy + at : NULL, logits, target, t->temperature, n, V);
         for (int i = 0; i < n; i++)
             if (!are_numbers(logits + (size_t)i * (size_t)V, V)) logprob[i] = NAN;
@@ -202,7 +311,7 @@ int model_logprobs(const Model *m, const float *hidden, int W, const HeadTask *t
         t->loss(t->context, at, n, logprob, dlogprob);
         memset(dlogits, 0, (size_t)n * (size_t)V * sizeof *dlogits);
         logprob_backward(dlogits, dlogprob, logprob, logits, target, t->temperature, n, V);
-        linear_backward(t->dhidden + (size_t)at * C, NULL, dlogits, h, &m->head, n, ws);
+        head_backward(m, t->dhidden + (size_t)at * C, dlogits, h, n, ws);
     }
     ws->used = mark;
     return ws->failed ? E_MEMORY : OK;
@@ -219,8 +328,8 @@ int model_full_kl(const Model *m, const float *hidden, const Model *ref, const f
     if (!ws->base || ws->failed) { ws->used = mark; return ws->failed ? E_MEMORY : OK; }
     for (int at = 0; at < W; at += block) {
         const int n = W - at < block ? W - at : block;
-        linear_forward(logits, hidden + (size_t)at * C, &m->head, NULL, n, ws);
-        linear_forward(ref_logits, ref_hidden + (size_t)at * C, &ref->head, NULL, n, ws);
+        head_forward(m, logits, hidden + (size_t)at * C, n, ws);
+        head_forward(ref, ref_logits, ref_hidden + (size_t)at * C, n, ws);
         full_kl_forward(kl + at, logits, ref_logits, temperature, n, V);
     }
     ws->used = mark;
@@ -422,7 +531,7 @@ int model_generate(const Model *m, const Writing *w, Sequence *seq, int B, Cache
         if (w->head) model_values(w->head, hidden, value, s.alive, ws);
         for (int i0 = 0; i0 < s.alive && code == OK; i0 += block) {
             const int n = s.alive - i0 < block ? s.alive - i0 : block, *live = s.live + i0;
-            linear_forward(s.logits, hidden + (size_t)i0 * C, &m->head, NULL, n, ws);
+            head_forward(m, s.logits, hidden + (size_t)i0 * C, n, ws);
             IN_PARTS((double)n * V * 32, n, sample_rows(&s, live, seq, &w->sampling, V, from, to));
             for (int i = 0; i < n; i++)
                 if (s.logprob[i] != s.logprob[i]) code = E_NUMBER;

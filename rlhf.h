@@ -55,10 +55,12 @@ typedef struct { int layers, tables, kind, block, doubled, compute;
 /* The rows of k and v that each query sees: rows first[n] .. first[n]+count[n]-1 (count >= 1).
  * self[n]: the row that is the query's own, for a bias by distance; NULL without one. */
 typedef struct { const int *first, *count, *self; } Keys;
-typedef struct { int L, B, T, width /* K*D */; float *k, *v; } Cache;   /* (L,B,T,width) */
+typedef struct Reading Reading;       /* the texts that a decoder reads (model.c) */
+typedef struct { int L, B, T, width /* K*D */; float *k, *v;            /* (L,B,T,width) */
+                 Reading *reading /* of its B sequences; NULL: none */; } Cache;
 /* LoRA (Hu et al. 2021). targets: comma-separated, in peft's names. peft 1: it is from a
  * file of peft, and peft's rules hold (lora_carve). */
-typedef struct { int R; float alpha; int rslora; float dropout; char targets[160];
+typedef struct { int R; float alpha; int rslora, seq2seq /* peft's task_type */; float dropout; char targets[160];
                  int peft; } LoraConfig;
 typedef struct { Matrix A /* (R,I) */, B /* (O,R) */; } LoraPair;      /* A.O == 0: not adapted */
 /* Dropout of the adapter's input. The mask of row n follows from (seed, matrix, row + n) alone, so
@@ -120,6 +122,9 @@ typedef struct {
     float *cross_q, *cross_att, *cross_mid;         /* ((L-1)N+M,.) */
     float *last;                                    /* (M,C) the stream that leaves */
 } Saved;
+/* What a decoder sees of an encoder: N states (N,C), their gradient (added to), the keys of each of
+ * the decoder's rows, and the keys and values that stack_encoded computes once. */
+typedef struct { int N; float *hidden, *dhidden; Keys keys; Cache kv; } Encoded;
 
 /* ==== rl.c: PPO as pure functions over float arrays (Schulman et al. 2017; TRL 0.11.4)
  * Ragged layout: the P response tokens of B sequences follow one another without padding;
@@ -184,8 +189,15 @@ Summary summarise(const float *x, int n, float *scratch);   /* x, scratch: (n); 
     StackKind stack; \
     const Names *names;                     /* NULL: tensors have no names */ \
     int bos, pad, eos[8], eos_count         /* ids; -1: none */
-typedef struct { CONFIG_FIELDS; int learned /* a table of positions */; } ModelConfig;
-typedef struct { ModelConfig config; Matrix embedding, position, head; Stack stack;
+typedef struct {
+    CONFIG_FIELDS;
+    int learned;                            /* has a table of positions */
+    /* a seq2seq policy (T5): a stack with cross-attention, and an encoder (L 0: there is none);
+     * `start` is the first token of each sequence */
+    StackKind encoder; const Names *encoder_names; int start;
+    int scaled;                             /* logits are divided by sqrt(C) (T5, tied) */
+} ModelConfig;
+typedef struct { ModelConfig config; Matrix embedding, position, head; Stack stack, encoder;
                  Tensor *tensor; int tensors; } Model;
 typedef struct { Matrix weight /* (1,C) */, bias /* (1,1) */; Tensor tensor[2]; } ValueHead;
 /* A row is one token of one sequence at one position. Sequences come one after another, ragged,
@@ -200,6 +212,17 @@ void model_init(Model *m, uint64_t seed);   /* normal 0.02, RESIDUAL 0.02 / sqrt
 void model_copy(Model *to, const Model *from);      /* copies weights; same config and types */
 void value_head_carve(ValueHead *h, int C, int trainable, Arena *a);
 void value_head_init(ValueHead *h, uint64_t seed, int zero);    /* 0, or uniform +-1/sqrt(C) */
+/* B texts one after another: token (N), start (B+1). */
+typedef struct { int N, B; const int *token, *start; } Texts;
+/* What an encoder made of B texts of N tokens; text b is read by sequence b of a cache. saved: its
+ * activations, if it is trained. reading_carve: recompute as for saved_carve; trained 0: inference. */
+struct Reading { Texts texts; int trained; Encoded encoded; Cache kv; Saved saved; };
+void reading_carve(Reading *s, const ModelConfig *c, int N, int B, int trained, int recompute,
+                  Arena *a);
+/* Reads the texts: computes their states, and the keys and values of the decoder's layers. The
+ * texts' arrays have to stay until the backward pass. Measuring reads N and B only. OK, E_RANGE (a
+ * token, more texts than there is room for) or E_MEMORY. */
+int model_encode(const Model *m, const Lora *adapter, const Texts *texts, Reading *s, Arena *ws);
 /* Computes hidden (W,C), the wanted rows' states after the last norm. Keys and values of all rows
  * enter kv, and attention reads them there. adapter NULL: the base model. saved NULL: inference.
  * OK, E_RANGE (token, sequence or position) or E_MEMORY. */
@@ -259,8 +282,6 @@ typedef struct {
 typedef struct { RewardConfig config; Matrix word, position, type, norm, norm_b, project, project_b;
                  Stack stack; Matrix dense, dense_b, out, out_b;
                  Tensor *tensor; int tensors; } RewardModel;
-/* B texts one after another: token (N), start (B+1). */
-typedef struct { int N, B; const int *token, *start; } Texts;
 /* embed (N,embedding): the embeddings' sum; state (B,C): what the head reads; dense (B,C): what
  * dense gives. kv: all layers, with recompute only one. */
 typedef struct { Saved stack; Cache kv; float *embed, *state, *dense; } RewardSaved;
@@ -286,9 +307,6 @@ void ranking_backward(float *dlogits, const float *dloss, const float *logits, i
                       int pairs);
 
 /* ==== stack.c: the transformer: one block, forward and backward, for every model ==== */
-/* What a decoder sees of an encoder: N states (N,C), their gradient (added to), the keys of each of
- * the decoder's rows, and the keys and values that stack_encoded computes once. */
-typedef struct { int N; const float *hidden; float *dhidden; Keys keys; Cache kv; } Encoded;
 typedef struct {
     int N, M;                               /* rows that enter; rows that are wanted at the end */
     const int *want;                        /* (M) which, ascending; NULL: all (M == N) */

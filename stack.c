@@ -223,6 +223,7 @@ void cache_carve(Cache *c, const StackKind *k, int layers, int B, int T, Arena *
     c->L = layers;
     c->B = B;
     c->T = T;
+    c->reading = NULL;
     c->width = k->K * k->D;
     c->k = arena_take(a, n, width * sizeof *c->k);
     c->v = arena_take(a, n, width * sizeof *c->v);

@@ -43,7 +43,10 @@ static int load_adapter_config(LoraConfig *l, const char *folder, Pool *pool, Er
     if (code != OK) return code;
     if (!field(&f, "peft_type")) complain(&f, E_MISSING, "adapter_config.json without", "peft_type");
     field_must_be(&f, "peft_type", "LORA");
-    field_must_be(&f, "task_type", "CAUSAL_LM");
+    const char *task = field_text(&f, "task_type", "CAUSAL_LM");
+    if (strcmp(task, "CAUSAL_LM") && strcmp(task, "SEQ_2_SEQ_LM"))
+        complain(&f, E_UNSUPPORTED, "task_type", task);
+    l->seq2seq = strcmp(task, "SEQ_2_SEQ_LM") == 0;
     field_must_be(&f, "bias", "none");
     for (size_t i = 0; i < sizeof off / sizeof *off; i++) field_must_be_off(&f, off[i]);
     init = field(&f, "init_lora_weights"); /* pissa, olora, loftq, corda change the base model too */
@@ -125,7 +128,7 @@ int adapter_config_save(const LoraConfig *l, const char *folder, const char *bas
         buffer_json_string(&b, name, (size_t)(end - name));
     }
     buffer_text(&b, "]");
-    put_text(&b, "task_type", "CAUSAL_LM");
+    put_text(&b, "task_type", l->seq2seq ? "SEQ_2_SEQ_LM" : "CAUSAL_LM");
     put_raw(&b, "use_dora", "false");
     put_bool(&b, "use_rslora", l->rslora);
     if (code == OK) code = put_file(&b, folder, "adapter_config.json", err);

@@ -301,9 +301,17 @@ static int read_activation(Fields *f, const Key *k) {
     if (activation < 0) complain(f, E_UNSUPPORTED, k->key, name);
     return activation;
 }
-static const char *activation_name(const Key *k, int activation) {
+
+/* Reads feed_forward_proj, "ACT" or "gated-ACT"; "gated-gelu" means gelu_new (T5Config). */
+static void read_feed(Fields *f, const Key *k, StackKind *s) {
+    const char *name = field_text(f, k->key, k->text);
+    s->gated = strncmp(name, "gated-", 6) == 0;
+    s->activation = strcmp(name, "gated-gelu") ? activation_named(name + 6 * s->gated) : ACT_GELU_TANH;
+    if (s->activation < 0) complain(f, E_UNSUPPORTED, k->key, name);
+}
+static const char *activation_name(const char *usual, int activation) {
     int i = 0;
-    if (activation_named(k->text) == activation) return k->text;
+    if (usual && activation_named(usual) == activation) return usual;
     while (activations[i].activation != activation) i++;
     return activations[i].name;
 }
@@ -322,6 +330,8 @@ static void read_key(Fields *f, const Key *k, void *config) {
         if (!field_bool(f, k->key, 1)) complain(f, E_UNSUPPORTED, "not supported without", k->key);
         break;
     case KEY_ACT: stack->activation = read_activation(f, k); break;
+    case KEY_FEED: read_feed(f, k, stack); break;
+    case KEY_SCALED: *number = field_bool(f, k->key, ((const ModelConfig *)config)->tied); break;
     case KEY_BIAS: if (field_bool(f, k->key, 0)) stack->biases |= k->max; break;
     case KEY_INNER: stack->F = field_int(f, k->key, 0, 1, k->max); break;
     case KEY_ONE:
@@ -396,7 +406,13 @@ static int load_config(ModelConfig *c, const char *folder, Pool *pool, Error *er
     if (!y) return f.code;
     c->names = y->names;
     c->learned = y->names->part[NAME_POSITION] != NULL;
+    if (y->encoder) {
+        if (c->stack.gated && !y->kind.gated) y++;          /* the gated form of the same class */
+        c->names = y->names;
+        if (!c->stack.L) c->stack.L = c->encoder.L;
+    }
     check_stack(&f, &c->stack, &c->positions);
+    config_encoder(c, y);
     if (f.code != OK) return f.code;
     /* if generation_config.json says what ends a text, config.json's ids do not count (transformers) */
     generation = path_in(folder, "generation_config.json", "", pool);
@@ -579,6 +595,14 @@ static void write_layers(Buffer *b, const Key *k, const StackKind *s) {
     }
 }
 
+/* Writes feed_forward_proj. */
+static void write_feed(Buffer *b, const Key *k, const StackKind *s) {
+    const int usual = s->gated && s->activation == ACT_GELU_TANH;
+    put_raw(b, k->key, s->gated ? "\"gated-" : "\"");
+    buffer_text(b, usual ? "gelu" : activation_name(NULL, s->activation));
+    buffer_text(b, "\"");
+}
+
 /* Writes one key and its value. */
 static void write_key(Buffer *b, const Key *k, const Written *w) {
     const void *at = (const char *)w->config + k->at;
@@ -598,7 +622,11 @@ static void write_key(Buffer *b, const Key *k, const Written *w) {
     case KEY_ONLY: put_text(b, k->key, k->text); break;
     case KEY_OFF: if (k->text) put_raw(b, k->key, k->text); break;
     case KEY_ON: put_bool(b, k->key, 1); break;
-    case KEY_ACT: put_text(b, k->key, activation_name(k, stack->activation)); break;
+    case KEY_ACT: put_text(b, k->key, activation_name(k->text, stack->activation)); break;
+    case KEY_FEED: write_feed(b, k, stack); break;
+    case KEY_FEED_ACT: put_text(b, k->key, activation_name(NULL, stack->activation)); break;
+    case KEY_FEED_GATED: put_bool(b, k->key, stack->gated); break;
+    case KEY_SCALED: put_bool(b, k->key, *number); break;
     case KEY_BIAS: put_bool(b, k->key, (stack->biases & k->max) == k->max); break;
     case KEY_WINDOW: put_id(b, k->key, *number ? *number : -1); break;
     case KEY_INNER:

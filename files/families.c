@@ -232,6 +232,69 @@ static const Key neo_keys[] = {
     { NULL, 0, 0, 0, 0, NULL },
 };
 
+#define T5_ATTENTION(S) \
+    [NAME_NORM1] = S "layer.0.layer_norm.weight", \
+    [NAME_Q] = S "layer.0.SelfAttention.q.weight", [NAME_K] = S "layer.0.SelfAttention.k.weight", \
+    [NAME_V] = S "layer.0.SelfAttention.v.weight", [NAME_O] = S "layer.0.SelfAttention.o.weight"
+#define T5_CROSS(part) [NAME_CROSS - NAME_NORM1 + part]
+#define T5_FEED(S, up) [NAME_UP] = S up ".weight", [NAME_DOWN] = S "wo.weight"
+#define T5_DECODER \
+    [NAME_WORD] = "shared.weight", [NAME_HEAD] = "lm_head.weight", \
+    T5_ATTENTION("decoder.block.%d."), \
+    T5_CROSS(NAME_NORM1) = "decoder.block.%d.layer.1.layer_norm.weight", \
+    T5_CROSS(NAME_Q) = "decoder.block.%d.layer.1.EncDecAttention.q.weight", \
+    T5_CROSS(NAME_K) = "decoder.block.%d.layer.1.EncDecAttention.k.weight", \
+    T5_CROSS(NAME_V) = "decoder.block.%d.layer.1.EncDecAttention.v.weight", \
+    T5_CROSS(NAME_O) = "decoder.block.%d.layer.1.EncDecAttention.o.weight", \
+    [NAME_NORM2] = "decoder.block.%d.layer.2.layer_norm.weight", \
+    [NAME_BUCKETS] = "decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", \
+    [NAME_NORM] = "decoder.final_layer_norm.weight"
+#define T5_ENCODER \
+    T5_ATTENTION("encoder.block.%d."), [NAME_NORM2] = "encoder.block.%d.layer.1.layer_norm.weight", \
+    [NAME_BUCKETS] = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", \
+    [NAME_NORM] = "encoder.final_layer_norm.weight"
+#define T5_D "decoder.block.%d.layer.2.DenseReluDense."
+#define T5_E "encoder.block.%d.layer.1.DenseReluDense."
+#define T5_STACK .norm = NORM_RMS, .norm_place = NORM_PRE, .activation = ACT_RELU, .causal = 1, .cross = 1, \
+                 .scale = 1
+static const Names t5_names = { { T5_DECODER, T5_FEED(T5_D, "wi") }, 0 },
+    t5_encoder = { { T5_ENCODER, T5_FEED(T5_E, "wi") }, 0 },
+    t5_gated_names = { { T5_DECODER, T5_FEED(T5_D, "wi_1"), [NAME_GATE] = T5_D "wi_0.weight" }, 0 },
+    t5_gated_encoder = { { T5_ENCODER, T5_FEED(T5_E, "wi_1"), [NAME_GATE] = T5_E "wi_0.weight" }, 0 };
+static const Key t5_keys[] = {
+    { "architectures", KEY_CLASS, 0, 0, 0, NULL },
+    { "bos_token_id", KEY_ID, P(bos), -1, 0, NULL },
+    { "classifier_dropout", KEY_FIXED, 0, 0, 0, "0.0" },
+    { "d_ff", KEY_SIZE, P(stack.F), 2048, SIZE_LIMIT, NULL },
+    { "d_kv", KEY_SIZE, P(stack.D), 64, HEADS_MAX, NULL },
+    { "d_model", KEY_SIZE, P(stack.C), 512, SIZE_LIMIT, NULL },
+    { "decoder_start_token_id", KEY_TOKEN, P(start), 0, 0, NULL },
+    { "dense_act_fn", KEY_FEED_ACT, P(stack), 0, 0, NULL },
+    { "dropout_rate", KEY_FIXED, 0, 0, 0, "0.1" },
+    { "eos_token_id", KEY_EOS, P(eos), 1, 0, NULL },
+    { "feed_forward_proj", KEY_FEED, P(stack), 0, 0, "relu" },
+    { "initializer_factor", KEY_FIXED, 0, 0, 0, "1.0" },
+    { "is_decoder", KEY_OFF, 0, 0, 0, "false" },
+    { "is_encoder_decoder", KEY_ON, 0, 0, 0, NULL },
+    { "is_gated_act", KEY_FEED_GATED, P(stack), 0, 0, NULL },
+    { "layer_norm_epsilon", KEY_EPS, P(stack.eps), 0, 0, "1e-6" },
+    { "model_type", KEY_TYPE, 0, 0, 0, NULL },
+    { "n_positions", KEY_SIZE, P(positions), 512, SIZE_LIMIT, NULL },
+    { "num_decoder_layers", KEY_DERIVED, P(stack.L), 0, LAYERS_MAX, NULL },
+    { "num_heads", KEY_SIZE, P(stack.H), 8, HEADS_MAX, NULL },
+    { "num_layers", KEY_SIZE, P(encoder.L), 6, LAYERS_MAX, NULL },
+    { "pad_token_id", KEY_ID, P(pad), 0, 0, NULL },
+    { "quantization_config", KEY_BITS, 0, 0, 0, NULL },
+    { "relative_attention_max_distance", KEY_SIZE, P(stack.distance), 128, SIZE_LIMIT, NULL },
+    { "relative_attention_num_buckets", KEY_SIZE, P(stack.buckets), 32, SIZE_LIMIT, NULL },
+    { "tie_word_embeddings", KEY_FLAG, P(tied), 1, 0, NULL },
+    { "scale_decoder_outputs", KEY_SCALED, P(scaled), 0, 0, NULL },
+    { "torch_dtype", KEY_DTYPE, 0, 0, 0, NULL },
+    { "use_cache", KEY_FIXED, 0, 0, 0, "true" },
+    { "vocab_size", KEY_SIZE, P(V), 32128, SIZE_LIMIT, NULL },
+    { NULL, 0, 0, 0, 0, NULL },
+};
+
 /* ---- judges ---- */
 
 static const Names llama_judge = { { LLAMA_JUDGE }, 0 }, mistral_judge = { { LLAMA_JUDGE }, 0 },
@@ -398,42 +461,46 @@ static const Key distilbert_keys[] = {
 
 static const Family families[] = {
     { "LlamaForCausalLM", "llama", 0, &llama_names, "model.", meta_names, decoder_keys, llama_keys,
-      { LLAMA_STACK }, 0, 0 },
+      { LLAMA_STACK }, 0, 0, NULL },
     { "LLaMAForCausalLM", "llama", 0, &llama_names, "model.", meta_names, decoder_keys, llama_keys,
-      { LLAMA_STACK }, 0, 0 },
+      { LLAMA_STACK }, 0, 0, NULL },
     { "MistralForCausalLM", "mistral", 0, &mistral_names, "model.", meta_names, decoder_keys, mistral_keys,
-      { LLAMA_STACK }, 0, 0 },
+      { LLAMA_STACK }, 0, 0, NULL },
     { "Qwen2ForCausalLM", "qwen2", 0, &qwen2_names, "model.", NULL, decoder_keys, qwen2_keys,
-      { LLAMA_STACK, .biases = BIAS_QKV }, 0, 0 },
+      { LLAMA_STACK, .biases = BIAS_QKV }, 0, 0, NULL },
     { "Qwen3ForCausalLM", "qwen3", 0, &qwen3_names, "model.", NULL, decoder_keys, qwen3_keys,
-      { LLAMA_STACK, .qk_norm = 1 }, 0, 0 },
+      { LLAMA_STACK, .qk_norm = 1 }, 0, 0, NULL },
     { "SmolLM3ForCausalLM", "smollm3", 0, &smollm3_names, "model.", NULL, decoder_keys, smollm3_keys,
-      { LLAMA_STACK }, 0, 0 },
+      { LLAMA_STACK }, 0, 0, NULL },
     { "GPTNeoForCausalLM", "gpt_neo", 0, &neo_names, "transformer.", NULL, NULL, neo_keys,
       { .norm = NORM_LAYER, .norm_place = NORM_PRE, .activation = ACT_GELU_TANH, .causal = 1, .scale = 1,
-        .biases = BIAS_O | BIAS_MLP }, 0, 0 },
+        .biases = BIAS_O | BIAS_MLP }, 0, 0, NULL },
     { "GPT2LMHeadModel", "gpt2", 0, &gpt2_names, "transformer.", NULL, NULL, gpt2_keys,
-      { GPT2_STACK }, 0, 0 },
+      { GPT2_STACK }, 0, 0, NULL },
+    { "T5ForConditionalGeneration", "t5", 0, &t5_names, "", NULL, NULL, t5_keys, { T5_STACK }, 0, 0,
+      &t5_encoder },
+    { "T5ForConditionalGeneration", "t5", 0, &t5_gated_names, "", NULL, NULL, t5_keys,
+      { T5_STACK, .gated = 1 }, 0, 0, &t5_gated_encoder },
     { "RobertaForSequenceClassification", "roberta", 1, &roberta_names, "roberta.", roberta_stored, NULL,
-      roberta_keys, { BERT_STACK }, 0, 0 },
+      roberta_keys, { BERT_STACK }, 0, 0, NULL },
     { "XLMRobertaForSequenceClassification", "xlm-roberta", 1, &xlm_roberta_names, "roberta.", NULL,
-      roberta_keys, xlm_roberta_keys, { BERT_STACK }, 0, 0 },
+      roberta_keys, xlm_roberta_keys, { BERT_STACK }, 0, 0, NULL },
     { "BertForSequenceClassification", "bert", 1, &bert_names, "bert.", bert_stored, roberta_keys, bert_keys,
-      { BERT_STACK }, 0, 1 },
+      { BERT_STACK }, 0, 1, NULL },
     { "DistilBertForSequenceClassification", "distilbert", 1, &distilbert_names, "distilbert.", NULL,
-      label_keys, distilbert_keys, { BERT_STACK, .eps = 1e-12f }, HEAD_RELU, 1 },
+      label_keys, distilbert_keys, { BERT_STACK, .eps = 1e-12f }, HEAD_RELU, 1, NULL },
     { "ElectraForSequenceClassification", "electra", 1, &electra_names, "electra.", NULL, roberta_keys,
-      electra_keys, { BERT_STACK }, HEAD_GELU, 1 },
+      electra_keys, { BERT_STACK }, HEAD_GELU, 1, NULL },
     { "LlamaForSequenceClassification", "llama", 1, &llama_judge, "model.", NULL, decoder_keys, llama_keys,
-      { LLAMA_STACK }, 0, 1 },
+      { LLAMA_STACK }, 0, 1, NULL },
     { "MistralForSequenceClassification", "mistral", 1, &mistral_judge, "model.", NULL, decoder_keys,
-      mistral_keys, { LLAMA_STACK }, 0, 1 },
+      mistral_keys, { LLAMA_STACK }, 0, 1, NULL },
     { "Qwen2ForSequenceClassification", "qwen2", 1, &qwen2_judge, "model.", NULL, decoder_keys, qwen2_keys,
-      { LLAMA_STACK, .biases = BIAS_QKV }, 0, 1 },
+      { LLAMA_STACK, .biases = BIAS_QKV }, 0, 1, NULL },
     { "Qwen3ForSequenceClassification", "qwen3", 1, &qwen3_judge, "model.", NULL, decoder_keys, qwen3_keys,
-      { LLAMA_STACK, .qk_norm = 1 }, 0, 1 },
+      { LLAMA_STACK, .qk_norm = 1 }, 0, 1, NULL },
     { "GPT2ForSequenceClassification", "gpt2", 1, &gpt2_judge, "transformer.", NULL, label_keys, gpt2_keys,
-      { GPT2_STACK }, 0, 1 },
+      { GPT2_STACK }, 0, 1, NULL },
 };
 enum { FAMILIES = sizeof families / sizeof *families };
 
@@ -471,12 +538,22 @@ static void set_kind(StackKind *to, StackKind kind) {
     if (!to->D && to->H > 0) to->D = to->C / to->H;
 }
 
+void config_encoder(ModelConfig *c, const Family *y) {
+    const int layers = c->encoder.L;
+    if (!y->encoder) return;
+    c->encoder = c->stack;
+    c->encoder.L = layers;
+    c->encoder.causal = c->encoder.cross = 0;
+    c->encoder_names = y->encoder;
+}
+
 int config_policy(ModelConfig *c, const char *type) {
     const Family *y = family_of(type, 0);
     if (!y) return E_UNSUPPORTED;
     c->names = y->names;
     c->learned = y->names->part[NAME_POSITION] != NULL;
     set_kind(&c->stack, y->kind);
+    config_encoder(c, y);
     return OK;
 }
 
@@ -547,7 +624,8 @@ static int pattern_match(const char *pattern, const char *name, int *layer) {
  * In a pattern "*" stands for any text, at one end. stem: of the family that has them; "": all families. */
 static const struct { const char *stem, *pattern; } spare[] = {
     { "", "*rotary_emb.inv_freq" }, { "", "*rotary_emb.cos_cached" }, { "", "*rotary_emb.sin_cached" },
-    { "", "*rope.freqs" }, { "", "*embeddings.position_ids" }, { "", "*embeddings.token_type_ids" },
+    { "", "*rope.freqs" }, { "", "encoder.embed_tokens.*" }, { "", "decoder.embed_tokens.*" },
+    { "", "*EncDecAttention.relative_attention_bias.weight" }, { "", "*embeddings.position_ids" }, { "", "*embeddings.token_type_ids" },
     { "roberta.", "roberta.pooler.*" }, { "roberta.", "pooler.*" }, { "roberta.", "classifier.*" },
     { "roberta.", "lm_head.*" }, { "bert.", "cls.*" }, { "bert.", "classifier.*" },
     { "distilbert.", "vocab_*" }, { "distilbert.", "classifier.*" }, { "distilbert.", "pre_classifier.*" },

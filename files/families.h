@@ -35,6 +35,9 @@ enum {
     KEY_NO_ROPE,    /* no_rope_layers: 1 for each layer with RoPE, 0 for others; or no_rope_layer_interval */
     KEY_KINDS,      /* GPT-Neo's attention_types: [[["global", "local"], how often], ...]; with window_size */
     KEY_KIND_LIST,  /* only written: attention_layers, the same as one list */
+    KEY_FEED,       /* T5's feed_forward_proj: "relu", "gated-gelu" ... */
+    KEY_SCALED,     /* whether logits are scaled; absent: as tie_word_embeddings */
+    KEY_FEED_ACT, KEY_FEED_GATED,           /* only written: dense_act_fn, is_gated_act */
     KEY_BITS,       /* quantization_config */
     KEY_LABELS,     /* id2label and label2id */
     KEY_PROBLEM,    /* problem_type */
@@ -55,6 +58,7 @@ typedef struct { int part; const char *pattern; int how; } Stored;
 
 /* A family of models. All differences between families are in this struct. A list ends with a
  * NULL pattern or key. */
+/* Two entries of one class that follow one another are its plain and its gated form. */
 typedef struct {
     const char *architecture, *type;        /* transformers' class, and its model_type */
     int judge;                              /* 0: it has a ModelConfig; 1: a RewardConfig */
@@ -64,6 +68,7 @@ typedef struct {
     const Key *common, *own;                /* own keys replace common keys of that name; common NULL: none */
     StackKind kind;                         /* the stack's options; sizes, eps and rope are config.json's */
     int head, from_zero;                    /* of judges: see RewardConfig */
+    const Names *encoder;                   /* of seq2seq policies: the names of the encoder's tensors */
 } Family;
 
 /* Returns the first family of a model_type; NULL: there is none. */
@@ -72,6 +77,8 @@ const Family *family_of(const char *type, int judge);
 const Family *family_named(const char *class, int judge);
 /* Returns the first family with these names; folders are written in its form. NULL: there is none. */
 const Family *family_written(const Names *names, int judge);
+/* Sets the encoder of a seq2seq family: the stack's kind with the L that it has, seeing all of a text. */
+void config_encoder(ModelConfig *c, const Family *y);
 /* Lists the family's keys in the order of writing: its common keys, with its own keys, and for judges those
  * about labels, inserted by name. Returns the number of keys. */
 int family_keys(const Key *list[KEYS_MAX], const Family *y);

@@ -26,7 +26,7 @@ static const int later_order[KINDS] = { W_ATTN_NORM, W_MLP_NORM, W_NORM, W_EMBED
 /* The state of reading a file. at: the next byte; group: numbers that share a scale (version 2). */
 typedef struct {
     Llama2c *out; const char *path; File *file; uint64_t at; int group; Pool *pool; Error *err;
-} Reading;
+} Layout;
 
 static int is_norm(int kind) { return kind == W_ATTN_NORM || kind == W_MLP_NORM || kind == W_NORM; }
 
@@ -42,12 +42,12 @@ static int kind_shape(const ModelConfig *c, int kind, int *O, int *I) {
 }
 
 /* Returns how many bytes a tensor of n numbers has in the file. */
-static uint64_t kind_bytes(const Reading *r, int kind, uint64_t n) {
+static uint64_t kind_bytes(const Layout *r, int kind, uint64_t n) {
     return r->out->version == 2 && !is_norm(kind) ? n + n / (uint64_t)r->group * 4 : n * 4;
 }
 
 /* Checks that the file is as long as its sizes say. OK, E_RANGE or E_FORMAT. */
-static int check_length(Reading *r) {
+static int check_length(Layout *r) {
     const Llama2c *l = r->out;
     uint64_t wanted = r->at;
     for (int kind = 0; kind < KINDS && wanted <= file_size(r->file); kind++) {
@@ -65,7 +65,7 @@ static int check_length(Reading *r) {
 }
 
 /* Reads the header. Checks its sizes, and that the file has exactly the length that follows from them. */
-static int read_header(Reading *r) {
+static int read_header(Layout *r) {
     static const char *const field[7] = { "dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads",
         "vocab_size", "max_seq_len" };
     Llama2c *l = r->out;
@@ -100,7 +100,7 @@ static int read_header(Reading *r) {
 
 /* Reads the n numbers of the next tensor into out. A number is a float32, or an int8
  * times its group's scale. */
-static int read_numbers(Reading *r, int kind, f32 *out, size_t n) {
+static int read_numbers(Layout *r, int kind, f32 *out, size_t n) {
     PoolMark mark = pool_mark(r->pool);
     size_t size = (size_t)kind_bytes(r, kind, n);
     unsigned char *b;
@@ -126,7 +126,7 @@ static int read_numbers(Reading *r, int kind, f32 *out, size_t n) {
 }
 
 /* Reorders the rows of w (O,I): in each head of D rows, row 2j + half becomes row half * D/2 + j. */
-static int permute_heads(Reading *r, f32 *w, int O, int I, int D) {
+static int permute_heads(Layout *r, f32 *w, int O, int I, int D) {
     PoolMark mark = pool_mark(r->pool);
     size_t row = (size_t)I * sizeof *w;
     f32 *head = pool_take(r->pool, (size_t)D, row);
@@ -142,7 +142,7 @@ static int permute_heads(Reading *r, f32 *w, int O, int I, int D) {
 }
 
 /* Reads the next tensor of the file, (O,I), into the list. `layer` counts the tensors of its kind. */
-static int read_tensor(Reading *r, int kind, int layer, int O, int I) {
+static int read_tensor(Layout *r, int kind, int layer, int O, int I) {
     Tensor *t = &r->out->tensor[r->out->tensors++];
     size_t n = (size_t)O * (size_t)I;
     int code;
@@ -160,7 +160,7 @@ static int read_tensor(Reading *r, int kind, int layer, int O, int I) {
     return permute_heads(r, t->matrix->data, O, I, r->out->config.stack.D);
 }
 
-static int read_all(Reading *r) {
+static int read_all(Layout *r) {
     Llama2c *l = r->out;
     int code = read_header(r);
     if (code != OK) return code;
@@ -177,7 +177,7 @@ static int read_all(Reading *r) {
 }
 
 int llama2c_load(Llama2c *l, const char *path, Pool *pool, Error *err) {
-    Reading r;
+    Layout r;
     int code;
     memset(l, 0, sizeof *l);
     memset(&r, 0, sizeof r);
