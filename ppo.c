@@ -1335,15 +1335,15 @@ static void say_what(const Models *m, const Work *w, const Queue *training, cons
     char number[64], range[2][32];
     say("data %s: %s, %s held out; seed %llu", data, counted(number, (size_t)w->data.count, "document"),
         with_commas(range[0], held), (unsigned long long)o.seed);
-    say("policy %s: Llama, C %d, L %d, H %d, K %d, F %d, V %d", o.policy, c->C, c->L, c->H, c->K, c->F,
-        m->config.V);
+    say("policy %s: %s, C %d, L %d, H %d, K %d, F %d, V %d", o.policy, config_written(m->config.names, 0),
+        c->C, c->L, c->H, c->K, c->F, m->config.V);
     print_types(m->adapter ? "frozen weights" : "weights", &m->types);
     if (o.reward_text) say("reward = number of '%s' in the response", o.reward_text);
     else {
         const char *read = o.score == SCORE_BOTH ? "query + response" : "the response alone";
         with_commas(range[0], tensor_values(m->judge.tensor, m->judge.tensors, 0));
-        say("judge %s: RoBERTa, C %d, L %d, H %d, F %d, V %d, %s parameters", o.reward, j->C, j->L, j->H,
-            j->F, m->judge_config.V, range[0]);
+        say("judge %s: %s, C %d, L %d, H %d, F %d, V %d, %s parameters", o.reward,
+            config_written(m->judge_config.names, 1), j->C, j->L, j->H, j->F, m->judge_config.V, range[0]);
         if (m->judge_types.layers != F32) print_types("judge's weights", &m->judge_types);
         if (m->judge_config.labels == 1) say("reward = the judge's logit for %s", read);
         else say("reward = logit of '%s' for %s", m->judge_config.label[m->label], read);

@@ -561,6 +561,8 @@ int config_policy(ModelConfig *c, const char *type);
 int config_judge(RewardConfig *c, const char *type);
 /* Returns the k-th class of transformers that opens, and whether it is a judge's; NULL: no more. */
 const char *config_class(int k, int *judge);
+/* Returns the class as which a configuration with these names is written; "": it has no names. */
+const char *config_written(const Names *names, int judge);
 /* These read and write config.json, for policies also generation_config.json. A missing key gets
  * Hugging Face's default; a feature that is not supported is refused by name. types (or NULL) with
  * NF4 layers: quantization_config is written, too. OK or a code. */

@@ -584,6 +584,11 @@ const Family *family_written(const Names *names, int judge) {
     return i < FAMILIES ? &families[i] : NULL;
 }
 
+const char *config_written(const Names *names, int judge) {
+    const Family *y = family_written(names, judge);
+    return y ? y->architecture : "";
+}
+
 /* Inserts a key by its name, or replaces the key of that name. Returns the number of keys. */
 static int insert_key(const Key *list[KEYS_MAX], int n, const Key *k) {
     int i = 0;

@@ -1,8 +1,9 @@
 #!/bin/sh
 # tests/programs/families.sh - every family of policies with every family of judges: `ppo` takes two steps of all weights, its first
-# ratio is exactly 1, and the folder that it writes opens again, in the family's own class; with an adapter, in 4 bits, and with
-# layers computed again too. 1 and 2 threads give the same log. Judges: `run score` gives the same logits for a text alone and among
-# others. The models are small and have random weights (tests/tools/shapes.c). BIN, RUN and the last line as in run.sh.
+# ratio is exactly 1, it prints both models' classes, and the folder that it writes opens again, in the family's own class; with an
+# adapter, in 4 bits, and with layers computed again too. 1 and 2 threads give the same log. Judges: `run score` gives the same
+# logits for a text alone and among others. The models are small and have random weights (tests/tools/shapes.c). BIN, RUN and the
+# last line as in run.sh.
 cd "$(dirname "$0")/../.." || exit 1
 ppo="${RUN:-} ${BIN:-.}/ppo" run="${RUN:-} ${BIN:-.}/run" shapes="${RUN:-} build/tests/shapes"
 work=$(mktemp -d "${TMPDIR:-/tmp}/families_test.XXXXXX") || exit 1
@@ -40,6 +41,8 @@ steps() {
         mv "$work/runs/ppo-0001" "$work/run" &&
         [ "$(grep -c '"ppo/policy/first_ratio_max_deviation": 0,' "$work/run/log.jsonl")" = 2 ]
     is "$p, $j$what: two steps, both first ratios exactly 1"
+    grep -q "^policy .*: $(class "$work/p-$p")," "$work/out" && grep -q "^judge .*: $(class "$work/j-$j")," "$work/out"
+    is "$p, $j$what: ppo names both classes"
 }
 
 for p in $policies; do
