@@ -517,9 +517,12 @@ const Family *family_named(const char *class, int judge) {
 }
 
 const char *config_class(int k, int *judge) {
-    if (k < 0 || k >= FAMILIES) return NULL;
-    *judge = families[k].judge;
-    return families[k].architecture;
+    for (int i = 0; i < FAMILIES; i++) {
+        if (families[i].encoder || k-- > 0) continue;       /* no program takes a policy with an encoder yet */
+        *judge = families[i].judge;
+        return families[i].architecture;
+    }
+    return NULL;
 }
 
 /* Sets the options of a stack to those of `kind`; its sizes, window, eps and rope stay. */

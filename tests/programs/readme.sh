@@ -55,6 +55,13 @@ while read -r command; do
     else bad "$command"; tail -n 3 said | sed 's/^/        /'; fi
 done < commands
 
+# ---- the classes that open ----
+./run models | awk '{ print $2 }' | sort -u > opens
+sed -n '/^## What opens/,/^## /p' "$home/README.md" | grep '^| `' | grep -o '[A-Za-z0-9]*\(For[A-Za-z]*\|LMHeadModel\)' |
+    sort -u > listed
+diff opens listed > differ
+nothing differ "README lists the classes that open, and no others"
+
 # ---- the keys of the logs, and the first column of the tables; _N is _16, _32, _64 or _full ----
 cat my/*/log.jsonl my/*/time.jsonl answers-sft/*.jsonl preferences-judge/*.jsonl | sed '/^{"program"/d' |
     grep -o '"[a-z_0-9/]*": ' | tr -d '": ' | sed 's/_\(16\|32\|64\|full\)$/_N/' | sort -u > keys
