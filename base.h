@@ -190,9 +190,6 @@ int file_write_all(const char *path, const void *bytes, size_t n, Pool *pool, Er
 /* Appends to a file and flushes it, for logs. Returns OK, E_OPEN or E_WRITE: then the file is as it
  * was before (plain C: a part of the bytes may stay). */
 int file_append(const char *path, const void *bytes, size_t n, Error *err);
-/* Checks the first n bytes of a text. E_FORMAT, with advice, for UTF-16, compressed files, datasets and
- * all that holds a zero byte; else OK. */
-int text_check(const char *bytes, size_t n, const char *path, Error *err);
 /* Does what file_read_all does, for texts: checks them, leaves out UTF-8's mark at the beginning, and
  * if there is no \n, replaces each \r by \n. */
 int text_read_all(const char *path, Pool *pool, char **bytes, size_t *n, Error *err);

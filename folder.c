@@ -190,7 +190,8 @@ static void remove_made(const char *path, size_t existed) {
     }
 }
 
-void out_leave(void) {
+/* The end of the program: deletes and unlocks what it has to. */
+static void out_leave(void) {
     RunFolder *f = open_folder;
     open_folder = NULL;
     if (f) {

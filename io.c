@@ -637,7 +637,9 @@ static const char *with_zeros(const char *bytes, size_t n, const char **advice) 
     return "a binary file, not a text";
 }
 
-int text_check(const char *bytes, size_t n, const char *path, Error *err) {
+/* Checks the first n bytes of a text. E_FORMAT, with advice, for UTF-16, compressed files, datasets and all
+ * that holds a zero byte; else OK. */
+static int check_text(const char *bytes, size_t n, const char *path, Error *err) {
     static const char convert[] = "iconv -f UTF-16 -t UTF-8 FILE > NEW, and then NEW";
     static const char unpack[] = "unpack it first, and give the text that was in it";
     static const struct { const char *begin; size_t n; const char *what, *advice; } known[] = {
@@ -670,7 +672,7 @@ static size_t mark_length(const char *bytes, size_t n) {
 
 int text_read_all(const char *path, Pool *pool, char **bytes, size_t *n, Error *err) {
     int code = file_read_all(path, pool, bytes, n, err);
-    if (code == OK) code = text_check(*bytes, *n < TEXT_HEAD ? *n : TEXT_HEAD, path, err);
+    if (code == OK) code = check_text(*bytes, *n < TEXT_HEAD ? *n : TEXT_HEAD, path, err);
     if (code != OK) return code;
     const size_t mark = mark_length(*bytes, *n);
     *bytes += mark;
@@ -694,7 +696,7 @@ static int check_head(FILE *f, const char *path, Error *err) {
     struct stat s;
     int reason = 0;
     const long long at = fstat(fileno(f), &s) == 0 && S_ISREG(s.st_mode) ? (long long)ftello(f) : -1;
-    return at < 0 ? OK : text_check(head, read_at(f, (uint64_t)at, head, sizeof head, &reason), path, err);
+    return at < 0 ? OK : check_text(head, read_at(f, (uint64_t)at, head, sizeof head, &reason), path, err);
 }
 #else
 static int check_head(FILE *f, const char *path, Error *err) { (void)f; (void)path; (void)err; return OK; }
@@ -741,7 +743,7 @@ static int lines_begin(Lines *l, size_t n, int whole, const char **line, size_t 
     l->begun = 1;
     l->rest = l->data + mark;
     l->left = n - mark;
-    l->failed = text_check(l->data, n, l->path, NULL);
+    l->failed = check_text(l->data, n, l->path, NULL);
     if (l->failed) { l->rest = l->data; l->left = n; return 0; }
     if (whole && memchr(l->rest, '\r', l->left)) return lines_next_rest(l, line, length);
     *line = l->rest;
@@ -778,7 +780,7 @@ int lines_close(Lines *l, Error *err) {
     if (!input) fclose(l->f);
     l->f = NULL;
     if (!l->failed) return OK;
-    if (l->failed == E_FORMAT) return text_check(l->rest, l->left, input ? "standard input" : l->path, err);
+    if (l->failed == E_FORMAT) return check_text(l->rest, l->left, input ? "standard input" : l->path, err);
     return fail_system(err, l->failed, l->failed == E_MEMORY ? "not enough memory for a line" : "cannot read",
                            l->path, l->reason);
 }

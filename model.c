@@ -27,7 +27,8 @@ int model_carve(Model *m, const ModelConfig *c, const WeightTypes *types, int tr
     const int C = c->stack.C;
     memset(m, 0, sizeof *m);
     m->config = *c;
-    m->tensor = pool_take(lists, 3 + stack_tensors(&c->stack) + stack_tensors(&c->encoder), sizeof *m->tensor);
+    m->tensor = pool_take(lists, 3 + stack_tensors(&c->stack) + stack_tensors(&c->encoder),
+                          sizeof *m->tensor);
     TensorList t = { m->tensor, 0, trainable, a };
     if (!m->tensor) return fail(err, E_MEMORY, "no memory for the list of tensors", "", 0, 0);
     if (!c->stack.causal) return fail(err, E_ARGUMENT, "a policy's stack has to be causal", "", 0, 0);
@@ -168,7 +169,8 @@ void reading_carve(Reading *s, const ModelConfig *c, int N, int B, int trained, 
 
 /* Lays out the encoder's rows: each sees all of its text. The arrays come from ws. OK or E_RANGE. */
 static int text_rows(StackRows *r, const Model *m, const Texts *t, Arena *ws) {
-    int *first = arena_take(ws, (size_t)t->N, sizeof(int)), *count = arena_take(ws, (size_t)t->N, sizeof(int));
+    int *first = arena_take(ws, (size_t)t->N, sizeof(int));
+    int *count = arena_take(ws, (size_t)t->N, sizeof(int));
     int *self = arena_take(ws, (size_t)t->N, sizeof(int));
     const StackRows rows = { t->N, t->N, NULL, NULL, NULL, { first, count, self }, t->N, NULL };
     *r = rows;

@@ -1500,8 +1500,9 @@ static int command_llama2c(int argc, char **argv) {
     must(config_save(&l.config, NULL, to.path, type[dtype], &pool, &err), &err, NULL);
     must(out_commit(&to, &err), &err, NULL);
     say("%s: %s of a Llama (%s, width %d, vocabulary %d), from llama2.c's %s", out,
-        counted(number[0], (size_t)l.tensors, "tensor"), counted(number[1], (size_t)l.config.stack.L, "layer"),
-        l.config.stack.C, l.config.V, l.version == 2 ? "version 2 (int8)" : l.version ? "version 1" : "legacy file");
+        counted(number[0], (size_t)l.tensors, "tensor"),
+        counted(number[1], (size_t)l.config.stack.L, "layer"), l.config.stack.C, l.config.V,
+        l.version == 2 ? "version 2 (int8)" : l.version ? "version 1" : "legacy file");
     return 0;
 }
 

@@ -173,7 +173,6 @@ void out_open(RunFolder *f, const char *out, int force, const char *base, const 
 void out_begun(RunFolder *f);       /* to be called after a run's first step: the folder is kept */
 /* To be called after all files were written: the folder is kept, and has its final name. OK or a code. */
 int out_commit(RunFolder *f, Error *err);
-void out_leave(void);               /* the end of the program: deletes and unlocks what it has to */
 /* Append to a log of a run. A failure is no reason to lose the run: it is said once and counted. */
 void out_append(RunFolder *f, const char *path, const void *bytes, size_t n);
 void out_log(RunFolder *f, Log *l);                 /* ends the line and appends it */

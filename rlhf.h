@@ -60,8 +60,8 @@ typedef struct { int L, B, T, width /* K*D */; float *k, *v;            /* (L,B,
                  Reading *reading /* of its B sequences; NULL: none */; } Cache;
 /* LoRA (Hu et al. 2021). targets: comma-separated, in peft's names. peft 1: it is from a
  * file of peft, and peft's rules hold (lora_carve). */
-typedef struct { int R; float alpha; int rslora, seq2seq /* peft's task_type */; float dropout; char targets[160];
-                 int peft; } LoraConfig;
+typedef struct { int R; float alpha; int rslora, seq2seq /* peft's task_type */; float dropout;
+                 char targets[160]; int peft; } LoraConfig;
 typedef struct { Matrix A /* (R,I) */, B /* (O,R) */; } LoraPair;      /* A.O == 0: not adapted */
 /* Dropout of the adapter's input. The mask of row n follows from (seed, matrix, row + n) alone, so
  * forward, backward and recomputing agree, however a step's rows are split (row: how many came
@@ -85,8 +85,8 @@ typedef struct {
     int norm, norm_place, activation, biases;
     int gated;                              /* down(act(gate x) * up x), not down(act(up x)) */
     int causal, window;                     /* no later rows are seen; only the last ones, 0: all */
-    /* layers that differ: layer l has bit l % period (<= 32) of windowed, and of unrotated (no RoPE,
-     * SmolLM3); period 0: the window and RoPE are in all */
+    /* layers that differ: layer l has bit l % period (<= 32) of windowed, and of unrotated (no
+     * RoPE, SmolLM3); period 0: the window and RoPE are in all */
     int period; unsigned windowed, unrotated;
     int cross;                                      /* has cross-attention */
     int rotary, qk_norm;                            /* RoPE; norms of each head's q and k (Qwen3) */
@@ -215,7 +215,8 @@ void value_head_init(ValueHead *h, uint64_t seed, int zero);    /* 0, or uniform
 /* B texts one after another: token (N), start (B+1). */
 typedef struct { int N, B; const int *token, *start; } Texts;
 /* What an encoder made of B texts of N tokens; text b is read by sequence b of a cache. saved: its
- * activations, if it is trained. reading_carve: recompute as for saved_carve; trained 0: inference. */
+ * activations, if it is trained. reading_carve: recompute as for saved_carve; trained 0: for
+ * inference. */
 struct Reading { Texts texts; int trained; Encoded encoded; Cache kv; Saved saved; };
 void reading_carve(Reading *s, const ModelConfig *c, int N, int B, int trained, int recompute,
                   Arena *a);
@@ -271,12 +272,12 @@ enum { LABELS_MAX = 32 };
 enum { HEAD_TANH, HEAD_RELU, HEAD_GELU };       /* what stands between dense and out */
 /* A causal stack's head is out alone, without a bias, and reads the last token of a text that is
  * not pad. Others have an embeddings' norm, and read the first token by act(dense) and out. */
-enum { PROBLEM_UNSAID, PROBLEM_REGRESSION, PROBLEM_ONE_LABEL, PROBLEM_LABELS };    /* problem_type */
+enum { PROBLEM_UNSAID, PROBLEM_REGRESSION, PROBLEM_ONE_LABEL, PROBLEM_LABELS };   /* problem_type */
 typedef struct {
     CONFIG_FIELDS;
     int head, from_zero;        /* HEAD_; the first token's position is 0, not pad + 1 (RoBERTa) */
     int types;                  /* rows of the table of token types; 0: there is no such table */
-    int embedding;              /* 0: C; else the tables' width, and a linear leads to C (ELECTRA) */
+    int embedding;              /* 0: C; else the tables' width; a linear leads to C (ELECTRA) */
     int problem, labels; char label[LABELS_MAX][48];            /* PROBLEM_; id2label */
 } RewardConfig;
 typedef struct { RewardConfig config; Matrix word, position, type, norm, norm_b, project, project_b;
@@ -572,8 +573,8 @@ int config_save(const ModelConfig *c, const WeightTypes *types, const char *fold
 int reward_config_load(RewardConfig *c, const char *folder, Pool *pool, Error *err);
 int reward_config_save(const RewardConfig *c, const char *folder, int dtype, Pool *pool,
                        Error *err);
-/* Sets *w to the types of the weights in a folder's files, the best types for frozen weights (F32 if
- * floats differ in type); w->kept is in pool. Reads headers only. OK, E_UNSUPPORTED (neither F32,
+/* Sets *w to the types of the weights in a folder's files, the best types for frozen weights (F32
+ * if floats differ in type); w->kept is in pool. Reads headers only. OK, E_UNSUPPORTED (neither F32,
  * F16, BF16 nor 4 bits) or another code. */
 int folder_types(WeightTypes *w, const char *folder, const Names *names, Pool *pool, Error *err);
 /* These read and write adapter_config.json. Features that are not supported (use_dora, rank_pattern

@@ -397,12 +397,14 @@ static void plain_check(int plain, int as_ids) {
 /* Opens the tokenizer of a model of V ids as find_tokenizer does; plain 1: special tokens in texts are plain
  * text. Ends the program if there is none. */
 static Tokenizer *need_tokenizer(const char *folder, const char *other, int V, int plain, Pool *pool) {
-    static const char damaged[] = "the tokenizer's files are damaged or of another kind; --ids needs none";
+    const char *advice = "the tokenizer's files are damaged or of another kind; --ids needs none";
     Error err = { 0 };
     Tokenizer *t = find_tokenizer(folder, other, pool, &err);
-    must(err.code, &err, damaged);
-    require(t ? OK : E_MISSING, "no tokenizer.json, no tokenizer.model and no vocab.json", folder, 0, 0,
-            "put one there, or use --ids");
+    if (!t && !err.code) {
+        advice = "put one there, or use --ids";
+        tokenizer_open(folder, pool, &err);     /* says which files it looks for */
+    }
+    must(err.code, &err, advice);
     check_rows(t, V, "model");
     if (plain) tokenizer_split_special(t);
     return t;
@@ -1197,6 +1199,15 @@ static void merge_adapter(Policy *p) {
             lora_merge(p->adapter, p->model.tensor[i].matrix, &p->work);
 }
 
+/* Writes the model and its tokenizer, with numbers of type `dtype`, in files of shard_mb megabytes. */
+static void save_merged(const Policy *p, const char *folder, int dtype, int shard_mb, Pool *keep) {
+    Error err = { 0 };
+    if (p->tokenizer) must(tokenizer_save(p->tokenizer, folder, p->config.positions, keep, &err), &err, NULL);
+    must(config_save(&p->config, NULL, folder, dtype, keep, &err), &err, NULL);
+    must(checkpoint_save(folder, "model", p->model.tensor, p->model.tensors, dtype,
+                         (uint64_t)shard_mb * 1000000u, keep, &err), &err, NULL);
+}
+
 static int run_merge(int argc, char **argv) {
     const char *adapter, *out, *positional[1] = { NULL };
     int dtype, shard, force;
@@ -1247,10 +1258,7 @@ static int run_merge(int argc, char **argv) {
         memset(&err, 0, sizeof err);
     }
     out_open(&to, out, force, NULL, "merge");
-    if (p.tokenizer) must(tokenizer_save(p.tokenizer, to.path, p.config.positions, &keep, &err), &err, NULL);
-    must(config_save(&p.config, NULL, to.path, type[dtype], &keep, &err), &err, NULL);
-    must(checkpoint_save(to.path, "model", p.model.tensor, p.model.tensors, type[dtype],
-                         (uint64_t)shard * 1000000u, &keep, &err), &err, NULL);
+    save_merged(&p, to.path, type[dtype], shard, &keep);
     must(out_commit(&to, &err), &err, NULL);
     printf("%s: %.1f million numbers\n", out,
            (double)tensor_values(p.model.tensor, p.model.tensors, 0) / 1e6);

@@ -276,7 +276,8 @@ static const Family *family_read(Fields *f, int judge) {
     else if (type && (!found || strcmp(type, found->type) != 0))
         complain(f, E_UNSUPPORTED, "model_type", type);
     if (f->code == E_UNSUPPORTED)
-        advise(f->err, judge ? "a judge of another class, such as RoBERTa's or Qwen2's: `run models` lists them"
+        advise(f->err, judge ? "a judge of another class, such as RoBERTa's or Qwen2's: "
+                               "`run models` lists them"
                              : "a policy of another class: `run models` lists them");
     return f->code == OK ? found : NULL;
 }

@@ -633,7 +633,8 @@ static int pattern_match(const char *pattern, const char *name, int *layer) {
 static const struct { const char *stem, *pattern; } spare[] = {
     { "", "*rotary_emb.inv_freq" }, { "", "*rotary_emb.cos_cached" }, { "", "*rotary_emb.sin_cached" },
     { "", "*rope.freqs" }, { "", "encoder.embed_tokens.*" }, { "", "decoder.embed_tokens.*" },
-    { "", "*EncDecAttention.relative_attention_bias.weight" }, { "", "*embeddings.position_ids" }, { "", "*embeddings.token_type_ids" },
+    { "", "*EncDecAttention.relative_attention_bias.weight" }, { "", "*embeddings.position_ids" },
+    { "", "*embeddings.token_type_ids" },
     { "roberta.", "roberta.pooler.*" }, { "roberta.", "pooler.*" }, { "roberta.", "classifier.*" },
     { "roberta.", "lm_head.*" }, { "bert.", "cls.*" }, { "bert.", "classifier.*" },
     { "distilbert.", "vocab_*" }, { "distilbert.", "classifier.*" }, { "distilbert.", "pre_classifier.*" },

@@ -789,22 +789,10 @@ static uint32_t first_state(const Regex *r, Text s, size_t at) {
     return r->start[r->before[symbol_at(r, s, k, &length)]];
 }
 
-int regex_match(const Regex *r, Text s, size_t at, size_t *to) {
-    uint32_t state = first_state(r, s, at);
-    int found = 0;
-    while (state) {
-        size_t length;
-        uint32_t next = r->next[state + symbol_at(r, s, at, &length)];
-        if (next & 1) { *to = at; found = 1; }
-        state = next >> 1;
-        at += length;
-    }
-    return found;
-}
-
-/* Does what regex_match does. *trail: a state just before s.text[at] from which no match was found; 0: there
- * is none. As soon as this match is in the same state at the same place, it fails, too. Without that, "\s+$"
- * would read a long run of spaces once for each of them. *trail becomes such a state for the next place. */
+/* Returns 1, and sets *to, if a match begins at s.text[at]; else 0. *trail: a state just before s.text[at]
+ * from which no match was found; 0: there is none. As soon as this match is in the same state at the same
+ * place, it fails, too. Without that, "\s+$" would read a long run of spaces once for each of them. *trail
+ * becomes such a state for the next place. */
 static int match_beside(const Regex *r, Text s, size_t at, size_t *to, uint32_t *trail) {
     uint32_t state = first_state(r, s, at), old = *trail;
     size_t length, symbol = symbol_at(r, s, at, &length);

@@ -174,8 +174,6 @@ int regex_compile(Regex *r, Text pattern, Pool *pool, Error *err);
 /* Finds the first match in s from the byte `at` on: the bytes [*from, *to). As in Perl, the first
  * alternative that leads to a match counts. Returns 1, or 0 if there is none. */
 int regex_find(const Regex *r, Text s, size_t at, size_t *from, size_t *to);
-/* Returns 1, and sets *to, if a match begins at the byte `at`; else 0. */
-int regex_match(const Regex *r, Text s, size_t at, size_t *to);
 
 /* ==============================================================================================
  * The parts of a tokenizer

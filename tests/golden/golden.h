@@ -146,7 +146,8 @@ static void out_folder(char *out, size_t cap) {
     snprintf(out, cap, "/tmp/rlhf-golden-%08lx", (unsigned long)(time(NULL) * 7919u + clock()) & 0xffffffffu);
 }
 
-/* Checks that a folder that was written has the same tensors and keys as the one that was read; removes it. */
+/* Checks that a folder that was written has the same tensors and keys as the one that was read. Removes the
+ * written one. */
 static void compare_folders(const char *folder, const char *out) {
     char path[256];
     const char *first = "";

@@ -1487,8 +1487,8 @@ static const struct { int part; const char *text; int code; const char *says; } 
     { UNI_PRE, "{\"type\": \"Split\", \"pattern\": {}, \"behavior\": \"Isolated\"}", E_FORMAT, "pattern" },
     { UNI_PRE, "{\"type\": \"ByteLevel\"}", E_UNSUPPORTED, "ByteLevel" },
     { UNI_PRE, "{\"type\": \"UnicodeScripts\"}", E_UNSUPPORTED, "UnicodeScripts" },
-    { UNI_PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": "
-           "\"Digits\"}, {\"type\": \"Odd\"}]}]}", E_UNSUPPORTED, "Odd" },
+    { UNI_PRE, "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Sequence\", \"pretokenizers\": ["
+           "{\"type\": \"Digits\"}, {\"type\": \"Odd\"}]}]}", E_UNSUPPORTED, "Odd" },
     { UNI_DECODER, "null", OK, "" }, { UNI_DECODER, "{\"type\": \"CTC\"}", E_UNSUPPORTED, "CTC" },
 };
 #undef UNIGRAM
@@ -1611,26 +1611,27 @@ static Tokenizer *with_flags(Pool *pool) {
     return t;
 }
 
+static const struct { const char *text, *wanted; } flags[] = {
+    { "", "" }, { "<a", "<a" }, { "1<a>2", "1{<a>}2" }, { "<a><b>", "{<a><b>}" },
+    { "<a><a><b><b>", "{<a>}{<a><b>}<b>" },
+    { "1 \t <l> 2", "1{<l>}\xc4\xa0" "2" }, { "1 <r> \n\xc2\xa0" "2", "1\xc4\xa0{<r>}2" },
+    { "<r> <l> <l>", "{<r>}{<l>}{<l>}" }, { " <l>", "{<l>}" },
+    { "word swords word_ (word)", "{word}\xc4\xa0swords\xc4\xa0word_\xc4\xa0({word})" },
+    { "\xc3\xa9word", "\xc3\x83\xc2\xa9word" },
+    /* borders of a single word: U+00B2 is none, a mark, U+200D, U+203F and U+24B6 are part of a word */
+    { "word\xc2\xb2", "{word}\xc3\x82\xc2\xb2" }, { "word\xcc\x81", "word\xc3\x8c\xc4\xa3" },
+    { "word\xe2\x80\x8d", "word\xc3\xa2\xc4\xa2\xc4\xaf" },
+    { "word\xe2\x80\xbf", "word\xc3\xa2\xc4\xa2\xc2\xbf" },
+    { "\xe2\x92\xb6word", "\xc3\xa2\xc4\xb4\xc2\xb6word" },
+    { "word\xe2\x80\x94", "{word}\xc3\xa2\xc4\xa2\xc4\xb6" },
+    { "9word", "9word" }, { "\xd9\xa3word", "\xc3\x99\xc2\xa3word" },
+    /* tokens in the white space that <r> swallows */
+    { "<r> b", "{<r>}{ b}" }, { "<r>   b", "{<r>}{ b}" }, { "<r>\t\t\tx", "{<r>}{\t\t}\xc4\x89x" },
+    { "a<x y>b", "a{<x y>}b" }, { "<x  y>", "<x\xc4\xa0\xc4\xa0y>" }, { "</s>", "{</s>}" },
+    { "<s>", "{<s>}" },
+};
+
 static void test_flags(void) {
-    static const struct { const char *text, *wanted; } row[] = {
-        { "", "" }, { "<a", "<a" }, { "1<a>2", "1{<a>}2" }, { "<a><b>", "{<a><b>}" },
-        { "<a><a><b><b>", "{<a>}{<a><b>}<b>" },
-        { "1 \t <l> 2", "1{<l>}\xc4\xa0" "2" }, { "1 <r> \n\xc2\xa0" "2", "1\xc4\xa0{<r>}2" },
-        { "<r> <l> <l>", "{<r>}{<l>}{<l>}" }, { " <l>", "{<l>}" },
-        { "word swords word_ (word)", "{word}\xc4\xa0swords\xc4\xa0word_\xc4\xa0({word})" },
-        { "\xc3\xa9word", "\xc3\x83\xc2\xa9word" },
-        /* borders of a single word: U+00B2 is none, a mark, U+200D, U+203F and U+24B6 are part of a word */
-        { "word\xc2\xb2", "{word}\xc3\x82\xc2\xb2" }, { "word\xcc\x81", "word\xc3\x8c\xc4\xa3" },
-        { "word\xe2\x80\x8d", "word\xc3\xa2\xc4\xa2\xc4\xaf" },
-        { "word\xe2\x80\xbf", "word\xc3\xa2\xc4\xa2\xc2\xbf" },
-        { "\xe2\x92\xb6word", "\xc3\xa2\xc4\xb4\xc2\xb6word" },
-        { "word\xe2\x80\x94", "{word}\xc3\xa2\xc4\xa2\xc4\xb6" },
-        { "9word", "9word" }, { "\xd9\xa3word", "\xc3\x99\xc2\xa3word" },
-        /* tokens in the white space that <r> swallows */
-        { "<r> b", "{<r>}{ b}" }, { "<r>   b", "{<r>}{ b}" }, { "<r>\t\t\tx", "{<r>}{\t\t}\xc4\x89x" },
-        { "a<x y>b", "a{<x y>}b" }, { "<x  y>", "<x\xc4\xa0\xc4\xa0y>" }, { "</s>", "{</s>}" },
-        { "<s>", "{<s>}" },
-    };
     Pool pool = test_pool();
     Error err;
     Tokenizer *t = with_flags(&pool);
@@ -1641,16 +1642,17 @@ static void test_flags(void) {
     int merges, n = 0, *ids, count;
     char *back;
     size_t length;
-    for (i = 0; t && i < sizeof row / sizeof *row; i++) {
-        const char *got = spelt(t, row[i].text, 261, &pool);
-        CHECK(!strcmp(got, row[i].wanted), "added tokens in '%s': %s, wanted %s", row[i].text, got,
-              row[i].wanted);
+    for (i = 0; t && i < sizeof flags / sizeof *flags; i++) {
+        const char *got = spelt(t, flags[i].text, 261, &pool);
+        CHECK(!strcmp(got, flags[i].wanted), "added tokens in '%s': %s, wanted %s", flags[i].text, got,
+              flags[i].wanted);
     }
     if (!t) return;
     CHECK(!strcmp(decoded(t, "1<a>2<a><b>3", 0, &pool), "1<a>23") &&
           !strcmp(decoded(t, "1<a>2<a><b>3", 1, &pool), "1<a>2<a><b>3"), "special ones are skipped");
     for (i = 0; tokenizer_added(t, (int)i, &a) && a.implied; i++) { }
-    CHECK(i == 2 && a.id == 2 && !a.beyond && !tokenizer_added(t, -1, &a), "<s>, <pad>: special by their names");
+    CHECK(i == 2 && a.id == 2 && !a.beyond && !tokenizer_added(t, -1, &a),
+          "<s>, <pad>: special by their names");
     for (i = 0; tokenizer_added(t, (int)i, &a) && a.id < 261; i++) CHECK(!a.beyond, "%d has a piece", a.id);
     CHECK(a.id == 261 && tokenizer_added(t, (int)i + 5, &a) && a.id == 266 && a.beyond && !a.implied &&
           tokenizer_added(t, (int)i + 7, &a) && a.id == 270 && !tokenizer_added(t, (int)i + 8, &a),
@@ -2263,8 +2265,8 @@ static void test_folders(void) {
 /* Tests tokenizer.json files against what Hugging Face's libraries gave for them: the ids of each text, those
  * with the template around them, and the decoded text. The ids are those of the tokenizers as they were
  * trained. Read from its file, unigram-xlm gives others for 100 times "a", in that library, too: as it reads
- * numbers, the score of "a" is another double, and the last bit decides between segmentations that are equally
- * good. */
+ * numbers, the score of "a" is another double, and the last bit decides between segmentations that are
+ * equally good. */
 typedef struct { const Tokenizer *t; int xlm; } Hf;
 static int judge_hf(const Json *row, Pool *pool, void *context) {
     static const char read_ids[] = "[9,8,8,413,413,413,413,413,413,8]",

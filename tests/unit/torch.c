@@ -313,10 +313,6 @@ static void refused_tensor(const char *name, PickledTensor t, int code, const ch
 }
 
 static void refusals_pickle(void) {
-    static const long long a[] = { 2, 4 }, b[] = { 4, 1 }, c[] = { 5, 1 }, zero[] = { 0, 0 },
-        huge[] = { 1ll << 40, 1ll << 40 }, minus[] = { -2, 4 };
-    long long many[70], ones[70];
-    for (int i = 0; i < 70; i++) many[i] = ones[i] = 1;
     PICKLE("a call of the system", "\x80\2cos\nsystem\nX\7\0\0\0echo hi\x85R.", E_UNSUPPORTED, "os.system");
     PICKLE("eval by STACK_GLOBAL", "\x80\4\x8c\x08" "builtins\x8c\4eval\x93.", E_UNSUPPORTED,
            "builtins.eval");
@@ -346,6 +342,13 @@ static void refusals_pickle(void) {
     PICKLE("a list", "\x80\2].", E_FORMAT, "not a dict");
     PICKLE("an empty dict", "\x80\2}.", E_MISSING, "without tensors");
     PICKLE("a dict in itself", "\x80\2}q\0X\5\0\0\0modelh\0s.", E_MISSING, "without tensors");
+}
+
+static void refusals_tensors(void) {
+    static const long long a[] = { 2, 4 }, b[] = { 4, 1 }, c[] = { 5, 1 }, zero[] = { 0, 0 },
+        huge[] = { 1ll << 40, 1ll << 40 }, minus[] = { -2, 4 };
+    long long many[70], ones[70];
+    for (int i = 0; i < 70; i++) many[i] = ones[i] = 1;
     refused_tensor("a size too many", (PickledTensor){ "FloatStorage", "0", 8, 1, 2, a, b, 0 }, E_RANGE,
                    "beyond storage 0");
     refused_tensor("a stride too long", (PickledTensor){ "FloatStorage", "0", 8, 0, 2, a, c, 0 }, E_RANGE,
@@ -540,6 +543,7 @@ int main(void) {
     turned(1030, 1024);
     turned(1030, 1027);
     refusals_pickle();
+    refusals_tensors();
     refusals_container();
     hunger();
     mutations();
