@@ -96,7 +96,7 @@ static int all_linear(char *out, size_t cap, const Tensor *base, int tensors) {
 }
 
 LoraConfig lora_config(int R, float alpha, const char *targets) {
-    LoraConfig c = { R, alpha, 0, 0, 0, "", 0 };
+    LoraConfig c = { .R = R, .alpha = alpha };
     if (strlen(targets) >= sizeof c.targets) c.R = 0;
     else memcpy(c.targets, targets, strlen(targets) + 1);
     return c;

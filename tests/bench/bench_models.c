@@ -132,9 +132,9 @@ void bench_generate(void) {
 /* ---- a judge that reads ---- */
 
 enum { TEXTS = 16 };
-typedef struct { RewardModel model; Texts texts; float logits[TEXTS * LABELS_MAX]; Arena ws; } Reading;
+typedef struct { RewardModel model; Texts texts; float logits[TEXTS * LABELS_MAX]; Arena ws; } Judging;
 static void judge_run(void *context) {
-    Reading *r = context;
+    Judging *r = context;
     must(reward_forward(&r->model, NULL, &r->texts, NULL, r->logits, &r->ws), NULL, "the judge");
 }
 
@@ -149,7 +149,7 @@ void bench_judge(void) {
     Pool pool = cli_pool();
     Arena a;
     RewardConfig config;
-    Reading r;
+    Judging r;
     int token[16 * 512], start[TEXTS + 1], T = opt.tokens;
     Rng rng = rng_stream(9, 9, 9);
     const WeightTypes types = { F32, F32, 0, 0, 0, opt.compute, NULL };

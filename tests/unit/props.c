@@ -62,8 +62,8 @@ static void elementary(void) {          /* our exp and GELU against libm's */
 enum { B = 6, T = 40, C = 36, V = 83 };
 static Model model;
 static Lora lora;
-static const LoraConfig all_linear = { 4, 8, 0, 0,
-                                       "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj", 0 };
+static const LoraConfig all_linear = { .R = 4, .alpha = 8,
+    .targets = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj" };
 static ValueHead head;
 static Cache cache;
 static Saved saved, inputs;                     /* everything that backward needs; each layer's input alone */
