@@ -40,13 +40,13 @@ RUN      =
 LEVELS   = core fast/threads | \
            quant rl io fast/amx | \
            text/unicode_tables | \
-           text/unicode | \
+           text/unicode text/decimal | \
            text/pieces | \
            text/added text/bpe text/unigram text/encoder text/charset | \
            text/normal text/bytelevel text/wordpiece text/beside text/train_unigram text/train_bpe text/regex | \
            text/sentencepiece text/steps text/cut | \
            text/pipeline text/model_file | \
-           text/pipeline_json text/train | \
+           text/pipeline_json text/train text/write_json | \
            text/tokenizer_json | \
            tokenizer | \
            fast/x86 fast/arm fast/half files/fields files/families | \

@@ -212,27 +212,10 @@ const BertRules *tokenizer_bert(const Tokenizer *t) {
     return t->kind->family == TOKENIZER_WORDPIECE ? &t->wordpiece.rules : NULL;
 }
 
-/* ==============================================================================================
- * Writing: the files' bytes, as they were read
- * ============================================================================================== */
-static int write_file(const Tokenizer *t, int i, Buffer *b) {
-    buffer_bytes(b, t->file[i], t->file_length[i]);
+int tokenizer_file(const Tokenizer *t, const char *name, Buffer *b) {
+    int i;
+    for (i = 0; i < t->files && strcmp(t->file[i].name, name); i++) { }
+    if (i == t->files) return E_MISSING;
+    buffer_bytes(b, t->file[i].bytes, t->file[i].length);
     return b->failed ? E_MEMORY : OK;
-}
-
-int tokenizer_write_sentencepiece(const Tokenizer *t, Buffer *model) {
-    return t->kind->family != TOKENIZER_SENTENCEPIECE || t->json ? E_ARGUMENT : write_file(t, 0, model);
-}
-
-int tokenizer_write_bytelevel(const Tokenizer *t, Buffer *vocab_json, Buffer *merges_txt) {
-    if (t->kind->family != TOKENIZER_BYTELEVEL || t->json) return E_ARGUMENT;
-    return write_file(t, 0, vocab_json) || write_file(t, 1, merges_txt) ? E_MEMORY : OK;
-}
-
-int tokenizer_write_wordpiece(const Tokenizer *t, Buffer *vocab_txt) {
-    return t->kind->family != TOKENIZER_WORDPIECE || t->json ? E_ARGUMENT : write_file(t, 0, vocab_txt);
-}
-
-int tokenizer_write_json(const Tokenizer *t, Buffer *json) {
-    return t->json ? write_file(t, 0, json) : E_ARGUMENT;
 }

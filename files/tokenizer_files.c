@@ -10,6 +10,12 @@
 #include "../text/beside.h"
 #include <stdio.h>
 
+/* The files that a tokenizer can have. */
+enum { JSON_FILE, MODEL_FILE };
+static const char *const tokenizer_file_name[TOKENIZER_FILES] = {
+    "tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "merges.txt", "vocab.txt"
+};
+
 static int ends_with(const char *text, const char *end) {
     size_t n = strlen(text), m = strlen(end);
     return n >= m && strcmp(text + n - m, end) == 0;
@@ -94,6 +100,20 @@ static int open_beside(Tokenizer *t, const char *folder, Pool *pool, Error *err)
     return inner.code;
 }
 
+/* Keeps the older files beside tokenizer.json, so that they are written with it. OK or a code. */
+static int keep_older(Tokenizer *t, const char *folder, Pool *pool, Error *err) {
+    for (int i = 0; i < TOKENIZER_FILES; i++) {
+        const char *path = i == JSON_FILE ? NULL : there(folder, tokenizer_file_name[i], pool);
+        char *bytes;
+        size_t n;
+        if (!path) continue;
+        if (file_read_all(path, pool, &bytes, &n, err) != OK) return E_FORMAT;
+        if (!tokenizer_keep(t, tokenizer_file_name[i], bytes, n, pool))
+            return fail(err, E_MEMORY, "not enough memory", path, 0, 0);
+    }
+    return OK;
+}
+
 static Tokenizer *open_folder(const char *folder, Pool *pool, Error *err) {
     TokenizerFiles f = tokenizer_files(folder, pool);
     const char *single = f.json ? f.json : f.model;
@@ -104,6 +124,7 @@ static Tokenizer *open_folder(const char *folder, Pool *pool, Error *err) {
     else
         fail(err, E_MISSING, "no tokenizer.json, no tokenizer.model, no vocab.json with merges.txt, and no "
              "vocab.txt", folder, 0, 0);
+    if (t && f.json && keep_older(t, folder, pool, err) != OK) return NULL;
     return t && open_beside(t, folder, pool, err) == OK ? t : NULL;
 }
 
@@ -194,22 +215,23 @@ static int save_added(const Tokenizer *t, const char *folder, Pool *pool, Error 
 /* Writes the options of SentencePiece's and of byte-level classes. */
 static void put_class_options(Buffer *b, const Tokenizer *t, const char *class) {
     int kind = tokenizer_kind(t), prefix = tokenizer_prefix_space(t);
+    if (ends_with(class, "Fast")) return;
     if (kind == TOKENIZER_SENTENCEPIECE) {
         if (prefix >= 0) put_bool(b, "add_prefix_space", prefix);
         put_bool(b, "legacy", tokenizer_legacy(t));
         put_raw(b, "sp_model_kwargs", "{}");
         put_raw(b, "use_default_system_prompt", "false");
-    } else if (kind == TOKENIZER_BYTELEVEL && !ends_with(class, "Fast")) {
+    } else if (kind == TOKENIZER_BYTELEVEL) {
         put_bool(b, "add_prefix_space", prefix > 0);
         put_text(b, "errors", "replace");
     }
 }
 
-/* Writes tokenizer_config.json and special_tokens_map.json. */
-static int save_tokenizer_configs(const Tokenizer *t, const char *folder, int max_length, Pool *pool,
-                                  Error *err) {
+/* Writes tokenizer_config.json and special_tokens_map.json. class: the tokenizer's in transformers. */
+static int save_tokenizer_configs(const Tokenizer *t, const char *class, const char *folder, int max_length,
+                                  Pool *pool, Error *err) {
     Buffer b = { pool, NULL, 0, 0, 0 }, map = { pool, NULL, 0, 0, 0 };
-    const char *class = tokenizer_class(t), *chat = tokenizer_chat_template(t);
+    const char *chat = tokenizer_chat_template(t);
     int before, after, sentencepiece = tokenizer_kind(t) == TOKENIZER_SENTENCEPIECE, roberta, code, beyond;
     int own = tokenizer_max_length(t);
     tokenizer_template(t, &before, &after);
@@ -240,27 +262,33 @@ static int save_tokenizer_configs(const Tokenizer *t, const char *folder, int ma
     return put_file(&map, folder, "special_tokens_map.json", err);
 }
 
+/* Writes the bytes of b to a file of the folder. OK or *err. */
+static int save_file(Buffer *b, const char *folder, const char *name, Error *err) {
+    const char *path = path_in(folder, name, "", b->pool);
+    if (b->failed || !path) return fail(err, E_MEMORY, "not enough memory for the tokenizer", folder, 0, 0);
+    return file_write_all(path, b->data, b->length, b->pool, err);
+}
+
+/* Writes the files that the tokenizer came from, and a tokenizer.json if none of them is one and if it can
+ * say what the tokenizer does. */
 static int save_tokenizer(const Tokenizer *t, const char *folder, int max_length, Pool *pool, Error *err) {
-    static const char *const file[] = { "tokenizer.model", "vocab.json", "vocab.txt" };
-    const char *class = tokenizer_class(t), *name = file[tokenizer_kind(t)], *first;
-    const char *second = path_in(folder, "merges.txt", "", pool);
-    int kind = tokenizer_kind(t), code = folder_make(folder, err);
-    Buffer a = { pool, NULL, 0, 0, 0 }, b = { pool, NULL, 0, 0, 0 };
-    int json = tokenizer_write_json(t, &a) != E_ARGUMENT;
-    if (json) name = "tokenizer.json";
-    else if (!strcmp(class, "T5Tokenizer") || !strcmp(class, "AlbertTokenizer")) name = "spiece.model";
-    first = path_in(folder, name, "", pool);
-    if (code != OK) return code;
-    if (json) code = OK;
-    else if (kind == TOKENIZER_SENTENCEPIECE) code = tokenizer_write_sentencepiece(t, &a);
-    else if (kind == TOKENIZER_BYTELEVEL) code = tokenizer_write_bytelevel(t, &a, &b);
-    else code = tokenizer_write_wordpiece(t, &a);
-    if (code != OK || a.failed || b.failed || !first || !second)
-        return fail(err, code != OK ? code : E_MEMORY, "writing the tokenizer", folder, 0, 0);
-    code = file_write_all(first, a.data, a.length, pool, err);
-    if (code == OK && !json && kind == TOKENIZER_BYTELEVEL)
-        code = file_write_all(second, b.data, b.length, pool, err);
-    return code == OK ? save_tokenizer_configs(t, folder, max_length, pool, err) : code;
+    const char *class = tokenizer_class(t);
+    int code = folder_make(folder, err), found, i, json = 0;
+    for (i = 0; i < TOKENIZER_FILES && code == OK; i++) {
+        Buffer b = { pool, NULL, 0, 0, 0 };
+        const char *name = tokenizer_file_name[i];
+        found = tokenizer_file(t, name, &b);
+        if (i == JSON_FILE && found == E_MISSING) found = tokenizer_make_json(t, &b);
+        if (found == E_MISSING || found == E_UNSUPPORTED) continue;
+        if (i == JSON_FILE) json = 1;
+        if (i == MODEL_FILE && (!strcmp(class, "T5Tokenizer") || !strcmp(class, "AlbertTokenizer")))
+            name = "spiece.model";
+        code = save_file(&b, folder, name, err);
+    }
+    /* With the class LlamaTokenizer, transformers 5 takes only pieces and merges from tokenizer.json, and
+     * drops a space at the start of a text. */
+    if (json && tokenizer_kind(t) == TOKENIZER_SENTENCEPIECE) class = "PreTrainedTokenizerFast";
+    return code == OK ? save_tokenizer_configs(t, class, folder, max_length, pool, err) : code;
 }
 
 int tokenizer_save(const Tokenizer *t, const char *folder, int max_length, Pool *pool, Error *err) {

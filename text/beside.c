@@ -233,6 +233,7 @@ static void set_template(Tokenizer *t, const Json *config, const Json *map) {
     }
     if (!t->before || t->asked_template) t->special.bos = name_special(t, 0, config, map, t->special.bos);
     if (!t->after || t->asked_template) t->special.eos = name_special(t, 1, config, map, t->special.eos);
+    if (t->special.unk < 0) t->special.unk = name_special(t, 2, config, map, -1);
     t->special.pad = name_special(t, 3, config, map, t->special.pad);
     t->before = t->before && t->special.bos >= 0;
     t->after = t->after && t->special.eos >= 0;

@@ -18,6 +18,9 @@ typedef struct {
     const char *text; size_t length;
     int id, special, lstrip, rstrip, single_word, normalized, beyond, implied;
 } AddedToken;
+/* A file of a tokenizer: its name, and its bytes with a NUL after them. */
+enum { TOKENIZER_FILES = 6 };               /* the most files of a tokenizer */
+typedef struct { const char *name, *bytes; size_t length; } TokenizerFile;
 /* The rules of BertNormalizer (1: in use). clean: removes control characters and turns white space
  * into spaces; ideographs: puts a space on both sides of each Chinese character; strip: applies NFD
  * and removes marks; lower: turns letters into lower case. */
@@ -40,11 +43,17 @@ int tokenizer_asked_template(const Tokenizer *t);
 int tokenizer_asked_split(const Tokenizer *t);
 /* Returns the rules of a WordPiece tokenizer; NULL: t is of another kind. */
 const BertRules *tokenizer_bert(const Tokenizer *t);
-/* Each of these four functions appends the bytes of the files that t was read from. OK, E_ARGUMENT
- * (t was read from other files) or E_MEMORY. */
-int tokenizer_write_sentencepiece(const Tokenizer *t, Buffer *model);
-int tokenizer_write_bytelevel(const Tokenizer *t, Buffer *vocab_json, Buffer *merges_txt);
-int tokenizer_write_wordpiece(const Tokenizer *t, Buffer *vocab_txt);
-int tokenizer_write_json(const Tokenizer *t, Buffer *json);
+/* Appends the bytes of the file of a tokenizer that has this name: a file that it was read from, or
+ * one that was kept. OK, E_MISSING (there is no such file) or E_MEMORY. */
+int tokenizer_file(const Tokenizer *t, const char *name, Buffer *b);
+
+/* The functions below are in text/pieces.c and text/write_json.c. */
+/* Keeps a copy of a file, in pool, for tokenizer_file. name: a constant. Returns the copy, with a
+ * NUL after it; NULL: no memory. */
+const char *tokenizer_keep(Tokenizer *t, const char *name, const void *bytes, size_t n, Pool *pool);
+/* Appends a tokenizer.json that says what t does; t was read from other files, and has its special
+ * tokens (see tokenizer_beside). OK, E_UNSUPPORTED (tokenizer.json has no words for what t does) or
+ * E_MEMORY. */
+int tokenizer_make_json(const Tokenizer *t, Buffer *json);
 
 #endif

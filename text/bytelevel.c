@@ -231,16 +231,15 @@ static void find_specials(Tokenizer *t) {
 Tokenizer *tokenizer_bytelevel(const void *vocab, size_t vocab_n, const void *merges, size_t merges_n,
                                Pool *pool, Error *err) {
     Tokenizer *t = new_tokenizer(&bytelevel_kind, pool);
+    const char *v = t ? tokenizer_keep(t, "vocab.json", vocab, vocab_n, pool) : NULL;
+    const char *m = v ? tokenizer_keep(t, "merges.txt", merges, merges_n, pool) : NULL;
     const Json *root;
-    if (t) { t->file[0] = pool_text(pool, vocab, vocab_n); t->file[1] = pool_text(pool, merges, merges_n); }
-    if (!t || !t->file[0] || !t->file[1]) { no_memory(err, "vocab.json"); return NULL; }
-    t->file_length[0] = vocab_n;
-    t->file_length[1] = merges_n;
+    if (!m) { no_memory(err, "vocab.json"); return NULL; }
     bytelevel_alphabet(&t->bytelevel);
-    root = json_parse(t->file[0], vocab_n, pool, err);
+    root = json_parse(v, vocab_n, pool, err);
     if (!root || load_vocab(t, root, 0, pool, err)) return NULL;
     bytelevel_ids(t);
-    if (load_merges(t, t->file[1], merges_n, pool, err) || index_words(t, pool, err)) return NULL;
+    if (load_merges(t, m, merges_n, pool, err) || index_words(t, pool, err)) return NULL;
     find_specials(t);
     return t;
 }

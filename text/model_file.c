@@ -185,7 +185,7 @@ static int parse_model(Tokenizer *t, Trainer *trainer, Pool *pool, Error *err) {
     Field f;
     size_t pieces = 0;
     int code;
-    r.at = (const unsigned char *)t->file[0]; r.end = r.at + t->file_length[0]; r.bad = 0;
+    r.at = (const unsigned char *)t->file[0].bytes; r.end = r.at + t->file[0].length; r.bad = 0;
     code = parse_specs(t, trainer, r, &pieces, err);
     if (code) return code;
     t->V = (int)pieces;
@@ -222,9 +222,7 @@ Tokenizer *tokenizer_sentencepiece(const void *bytes, size_t n, Pool *pool, Erro
     Trainer trainer = { 1, { "<s>", 3 }, { "</s>", 4 }, { "<pad>", 5 } };
     static const Text surface = { " \xe2\x81\x87 ", 5 };
     int unigram;
-    if (t) t->file[0] = pool_text(pool, bytes, n);
-    if (!t || !t->file[0]) { no_memory(err, model); return NULL; }
-    t->file_length[0] = n;
+    if (!t || !tokenizer_keep(t, "tokenizer.model", bytes, n, pool)) { no_memory(err, model); return NULL; }
     /* the values of fields that the file lacks */
     t->normal.add_dummy_prefix = t->normal.remove_extra_whitespaces = t->normal.escape_whitespaces = 1;
     t->sentencepiece.unk_surface = surface;

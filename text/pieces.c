@@ -297,6 +297,15 @@ int class_counts(const Tokenizer *t, const Json *config) {
     return !t->json || !(class_is(config, "PreTrainedTokenizer") || class_is(config, "TokenizersBackend"));
 }
 
+const char *tokenizer_keep(Tokenizer *t, const char *name, const void *bytes, size_t n, Pool *pool) {
+    TokenizerFile *f = &t->file[t->files];
+    const char *copy = t->files < TOKENIZER_FILES ? pool_text(pool, bytes, n) : NULL;
+    if (!copy) return NULL;
+    f->name = name; f->bytes = copy; f->length = n;
+    t->files++;
+    return copy;
+}
+
 int load_vocab(Tokenizer *t, const Json *root, int copy, Pool *pool, Error *err) {
     const Json *j;
     int i, room = 0;

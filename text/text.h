@@ -70,6 +70,13 @@ size_t space_before(const char *s, size_t from, size_t at);
 size_t space_after(const char *s, size_t at, size_t n);
 
 /* ==============================================================================================
+ * text/decimal.c
+ * ============================================================================================== */
+/* Finds the fewest decimal digits, at least 15, that tell x from its neighbours: |x| is about *d /
+ * 10^*places. Returns 1, or 0 if x is 0, or too large or too small for this. */
+int shortest_decimal(double x, uint64_t *d, int *places);
+
+/* ==============================================================================================
  * text/pieces.c: the vocabulary, and ways to find its pieces
  * ============================================================================================== */
 typedef struct { const char *text; size_t length; } Text;
@@ -300,7 +307,7 @@ struct Tokenizer {
     /* words: see text/encoder.c; longest: the most bytes of a piece */
     Table words; size_t longest;
     int json;                               /* 1: the tokenizer was read from tokenizer.json */
-    const char *file[2]; size_t file_length[2];     /* their bytes, written as they were read */
+    TokenizerFile file[TOKENIZER_FILES]; int files; /* to be written as they are */
     AddedToken *added; int addeds;          /* sorted by their ids */
     /* cut[0]: tokens that are looked for in the text; cut[1]: in its normal form. */
     Cuts cut[2];

@@ -341,55 +341,18 @@ static int copy_text(const Json *j, Text *out, Pool *pool) {
     return 1;
 }
 
-/* Computes the 128 bits of a * b: *high has the upper 64 bits, *low the lower ones. */
-static void multiply(uint64_t a, uint64_t b, uint64_t *high, uint64_t *low) {
-    uint64_t middle;
-    *low = (a & 0xFFFFFFFFu) * (b & 0xFFFFFFFFu);
-    middle = (a >> 32) * (b & 0xFFFFFFFFu) + (*low >> 32);
-    *high = (a >> 32) * (b >> 32) + (middle >> 32);
-    middle = (middle & 0xFFFFFFFFu) + (a & 0xFFFFFFFFu) * (b >> 32);
-    *high += middle >> 32;
-    *low = (*low & 0xFFFFFFFFu) | middle << 32;
-}
-
-/* Returns d / 10^places as serde computes it: drops the zeros at the end of d, then divides or multiplies
- * once by a power of ten. */
-static double scaled(uint64_t d, int places) {
-    double power = 1;
-    int i;
+/* Returns the score x as serde reads it from the file, which is not always the nearest double: serde divides
+ * all digits, as a whole number, by a power of ten. The last bit decides between segmentations that are
+ * equally good. The file's digits are taken to be the fewest that tell x. */
+static double as_read(double x) {
+    double power = 1, y;
+    uint64_t d;
+    int places, i;
+    if (!shortest_decimal(x, &d, &places)) return x;
     for (; d % 10 == 0; places--) d /= 10;
     for (i = 0; i < abs(places); i++) power *= 10;
-    return places > 0 ? (double)d / power : (double)d * power;
-}
-
-/* Returns the score x as serde reads it from the file, which is not always the nearest double: serde divides
- * all digits, as a whole number d, by a power of ten. The last bit decides between segmentations that are
- * equally good. The file's digits are taken to be the fewest that tell x = m 2^e from its neighbours:
- * d = x 10^p, rounded, in integers (m 5^p has up to 128 bits). d tells x if its rounding error is less than
- * half a unit of m, which is 5^p / 2. */
-static double as_read(double x) {
-    double y = fabs(x), power;
-    int e, n, whole = 1, p, shift, i;
-    uint64_t m = (uint64_t)ldexp(frexp(y, &e), 53), five, low, high, d, rest, half;
-    /* whole: the digits before the point. 0 or less: there are -whole zeros after the point. */
-    for (power = 1; y >= 10 * power && whole < 16; power *= 10) whole++;
-    for (power = 1; y < power && whole > -9; power /= 10) whole--;
-    e -= 53;
-    for (n = 15; n <= 17; n++) {
-        p = n - whole;
-        shift = -(e + p);
-        if (m == 0 || p < 0 || p > 27 || shift < 1 || shift > 63) continue;
-        for (five = 1, i = 0; i < p; i++) five *= 5;
-        multiply(m, five, &high, &low);
-        half = (uint64_t)1 << (shift - 1);
-        d = (high << (64 - shift)) | low >> shift;
-        rest = low & (2 * half - 1);
-        if (rest > half || (rest == half && d % 2)) { d++; rest = 2 * half - rest; }
-        if (n < 17 && rest >= five - five / 2) continue;
-        y = scaled(d, p);
-        return x < 0 ? -y : y;
-    }
-    return x;
+    y = places > 0 ? (double)d / power : (double)d * power;
+    return x < 0 ? -y : y;
 }
 
 /* Reads item i of the vocabulary, [piece, score]; i becomes the id of the piece. Sets exact[i] to the score
@@ -417,7 +380,18 @@ static int load_score(Tokenizer *t, const Json *j, int i, double *exact, Pool *p
     return OK;
 }
 
-static int load_scores(Tokenizer *t, const Json *vocab, Pool *pool, Error *err) {
+/* Marks the pieces that are special tokens, so that the model makes no use of them: the name of one in a text
+ * is an added token, or, if it is to be plain text, not this piece. */
+static void mark_specials(Tokenizer *t, const Json *added) {
+    const Json *j = added && added->type == JSON_ARRAY ? added->child : NULL;
+    for (; j; j = j->next) {
+        int id = json_bool(j, "special", 0) ? find_ordinary(t, json_text(j, "content", "")) : -1;
+        if (id >= 0) t->piece[id].type = PIECE_CONTROL;
+    }
+}
+
+static int load_scores(Tokenizer *t, const Json *root, Pool *pool, Error *err) {
+    const Json *vocab = json_get(json_get(root, "model"), "vocab");
     double *exact, least = 1e300;
     const Json *j;
     int i = 0;
@@ -432,6 +406,7 @@ static int load_scores(Tokenizer *t, const Json *vocab, Pool *pool, Error *err) 
         if (code) return code;
         if (exact[i] < least) least = exact[i];
     }
+    mark_specials(t, json_get(root, "added_tokens"));
     if (unigram_build(&t->unigram, t->piece, t->V, t->special.unk, pool)) return no_memory(err, "vocab");
     t->unigram.exact = exact;
     t->unigram.unk_exact = least - 10;
@@ -448,7 +423,7 @@ static int load_unigram(Tokenizer *t, const Json *root, Pool *pool, Error *err) 
         return fail(err, E_UNSUPPORTED, "a Unigram model without this key is not supported", "unk_id", 0, 0);
     code = load_steps(t, json_get(root, "normalizer"), pool, err);
     if (!code) code = load_cuts(t, json_get(root, "pre_tokenizer"), pool, err);
-    if (!code) code = load_scores(t, json_get(model, "vocab"), pool, err);
+    if (!code) code = load_scores(t, root, pool, err);
     if (!code && t->special.unk >= t->V)
         code = fail(err, E_RANGE, "unk_id is beyond the vocabulary", "Unigram", t->special.unk, t->V - 1);
     if (!code) code = index_words(t, pool, err);
@@ -467,14 +442,13 @@ Tokenizer *tokenizer_json(const void *bytes, size_t n, Pool *pool, Error *err) {
     const Json *root, *model;
     Pool tree;                              /* the parsed file; freed at the end of this function */
     int code = E_FORMAT;
-    if (t) t->file[0] = pool_text(pool, bytes, n);
-    if (!t || !t->file[0]) { no_memory(err, "tokenizer.json"); return NULL; }
-    t->file_length[0] = n;
+    const char *text = t ? tokenizer_keep(t, "tokenizer.json", bytes, n, pool) : NULL;
+    if (!text) { no_memory(err, "tokenizer.json"); return NULL; }
     t->json = 1;
     memset(&tree, 0, sizeof tree);
     tree.source = pool->source;
     tree.sink = pool->sink;
-    root = json_parse(t->file[0], n, &tree, err);
+    root = json_parse(text, n, &tree, err);
     if (root && root->type == JSON_OBJECT) {
         model = json_get(root, "model");
         code = check_model(model, err);

@@ -279,11 +279,10 @@ static int load_lines(Tokenizer *t, const char *s, size_t n, Pool *pool, Error *
 
 Tokenizer *tokenizer_wordpiece(const void *vocab, size_t n, Pool *pool, Error *err) {
     Tokenizer *t = new_tokenizer(&wordpiece_kind, pool);
+    const char *lines = t ? tokenizer_keep(t, "vocab.txt", vocab, n, pool) : NULL;
     BertRules *rules;
-    if (t) t->file[0] = pool_text(pool, vocab, n);
-    if (!t || !t->file[0]) { no_memory(err, "vocab.txt"); return NULL; }
-    t->file_length[0] = n;
-    if (load_lines(t, t->file[0], n, pool, err)) return NULL;
+    if (!lines) { no_memory(err, "vocab.txt"); return NULL; }
+    if (load_lines(t, lines, n, pool, err)) return NULL;
     rules = &t->wordpiece.rules;
     rules->clean = rules->ideographs = rules->strip = rules->lower = 1;
     t->wordpiece.most = 100;
@@ -306,8 +305,11 @@ static int configure(Tokenizer *t, const Json *config, Error *err) {
     return OK;
 }
 
+/* A tokenizer.json that asks for just what transformers' BertTokenizer does has this class. */
 static const char *class_name(const Tokenizer *t) {
-    return t->json && !t->wordpiece.configured ? "PreTrainedTokenizerFast" : "BertTokenizer";
+    const WordPiece *w = &t->wordpiece;
+    int bert = w->rules.clean && !w->keep_spaces && w->most == 100 && t->before && t->after;
+    return t->json && !w->configured && !bert ? "PreTrainedTokenizerFast" : "BertTokenizer";
 }
 
 const TokenizerKind wordpiece_kind = {

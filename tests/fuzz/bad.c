@@ -194,11 +194,10 @@ static int use_tokenizer(const Tokenizer *t, Pool *pool) {
     AddedToken added;
     Error inner = { 0 };
     SpecialIds s = tokenizer_specials(t);
-    Buffer x = { NULL, NULL, 0, 0, 0 }, y = { NULL, NULL, 0, 0, 0 };
+    Buffer x = { pool, NULL, 0, 0, 0 };
     int size = tokenizer_size(t), *ids, count, id[2], before, after, code;
     size_t n, sum = 0;
     char *out;
-    x.pool = y.pool = pool;
     code = tokenizer_encode(t, text, sizeof text - 1, pool, &ids, &count);
     if (code == OK)
         for (int i = 0; i < count; i++) if (!tokenizer_piece(t, ids[i], NULL)) return -1;
@@ -230,10 +229,11 @@ static int use_tokenizer(const Tokenizer *t, Pool *pool) {
     if (tokenizer_decode(t, id + 1, 1, pool, &out, &n) == OK) return -1;
     if (s.bos >= size || s.eos >= size || s.unk >= size || s.pad >= size) return -1;
     tokenizer_template(t, &before, &after);
-    if (tokenizer_write_json(t, &x) == OK && !json_parse((const char *)x.data, x.length, pool, &inner)
-        && inner.code != E_MEMORY) return -1;
-    if (tokenizer_kind(t) == TOKENIZER_SENTENCEPIECE) tokenizer_write_sentencepiece(t, &x);
-    if (tokenizer_kind(t) == TOKENIZER_BYTELEVEL) tokenizer_write_bytelevel(t, &x, &y);
+    if (tokenizer_file(t, "tokenizer.json", &x) != OK) code = tokenizer_make_json(t, &x);
+    if (code == OK && !json_parse((const char *)x.data, x.length, pool, &inner) && inner.code != E_MEMORY)
+        return -1;
+    tokenizer_file(t, "tokenizer.model", &x);
+    tokenizer_file(t, "merges.txt", &x);
     return sum == 0xffffffffu ? -1 : OK;
 }
 
@@ -641,12 +641,13 @@ static void fuzz_tokenizers(void) {
     model.pool = vocab.pool = merges.pool = &pool;
     source.context = &state;
     t = tokenizer_train_sentencepiece(source, 276, &pool, &err);
-    CHECK(t && tokenizer_write_sentencepiece(t, &model) == OK, "a tokenizer.model to start from: %s",
+    CHECK(t && tokenizer_file(t, "tokenizer.model", &model) == OK, "a tokenizer.model to start from: %s",
           err.what);
     if (t) fuzz("tokenizer.model", read_sentencepiece, blob(model.data, model.length), 1);
     state.at = 0;
     t = tokenizer_train_bytelevel(source, 266, &pool, &err);
-    CHECK(t && tokenizer_write_bytelevel(t, &vocab, &merges) == OK,
+    CHECK(t && tokenizer_file(t, "vocab.json", &vocab) == OK &&
+          tokenizer_file(t, "merges.txt", &merges) == OK,
           "vocab.json and merges.txt to start from: %s", err.what);
     if (t) {
         other = blob(merges.data, merges.length);
@@ -768,7 +769,7 @@ static void fuzz_tokenizer_json(void) {
     fuzz("tokenizer.json (a pipeline)", read_tokenizer_json, blob(json_pipeline, sizeof json_pipeline - 1),
          52);
     t = tokenizer_train_sentencepiece(source, 276, &pool, &err);
-    CHECK(t && tokenizer_write_sentencepiece(t, &model) == OK, "a tokenizer.model to lie beside: %s",
+    CHECK(t && tokenizer_file(t, "tokenizer.model", &model) == OK, "a tokenizer.model to lie beside: %s",
           err.what);
     if (!t) return;
     other = blob(model.data, model.length);

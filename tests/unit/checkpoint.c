@@ -1803,7 +1803,7 @@ static void tokenizers(void) {
         config = slurp(in_base(kind ? "bytelevel/tokenizer_config.json" :
                                "sentencepiece/tokenizer_config.json"), &n);
         CHECK(json_parse(config, n, &pool, fresh()) && strstr(config, kind ? "\"RobertaTokenizer\"" :
-                "\"LlamaTokenizer\"") && strstr(config, "\"model_max_length\": 512")
+                "\"PreTrainedTokenizerFast\"") && strstr(config, "\"model_max_length\": 512")
                 && strstr(config, kind ? "\"add_prefix_space\": false" : "\"add_bos_token\": true")
                 && strstr(config, "\"bos_token\": \"<s>\""), "%s: tokenizer_config.json", folders[kind]);
         map = slurp(in_base(kind ? "bytelevel/special_tokens_map.json" :

@@ -303,7 +303,7 @@ static int helper(int argc, char **argv) {
         Tokenizer *(*train)(TextSource, int, Pool *, Error *) = tokenizer_train_sentencepiece;
         if (argv[1][5]) train = tokenizer_train_unigram;
         t = train(s, atoi(argv[3]), &pool, &err);
-        f = t && !tokenizer_write_sentencepiece(t, &out) ? fopen(argv[2], "wb") : NULL;
+        f = t && !tokenizer_file(t, "tokenizer.model", &out) ? fopen(argv[2], "wb") : NULL;
         good = f && fwrite(out.data, 1, out.length, f) == out.length && !fclose(f);
     } else {
         int spans = !strcmp(argv[1], "spans"), encodes = spans || !strcmp(argv[1], "encode");
@@ -358,8 +358,8 @@ static Buffer written(const Tokenizer *t, int part, Pool *pool) {
     memset(&a, 0, sizeof a);
     a.pool = pool;
     b = a;
-    if (tokenizer_kind(t) == TOKENIZER_SENTENCEPIECE) tokenizer_write_sentencepiece(t, &a);
-    else tokenizer_write_bytelevel(t, &a, &b);
+    if (tokenizer_file(t, "tokenizer.model", &a)) tokenizer_file(t, "vocab.json", &a);
+    tokenizer_file(t, "merges.txt", &b);
     return part ? b : a;
 }
 
@@ -1332,7 +1332,7 @@ static void test_wordpiece(void) {
     CHECK(cased && !tokenizer_beside(cased, NULL, config, NULL, &pool, &err) &&
           !strcmp(pieces(cased, "HeLLo h\xc3\xa9llo Hello", 18, &pool),
           "HeLLo h\xc3\xa9llo [UNK]"), "do_lower_case false keeps capitals and accents");
-    CHECK(!tokenizer_write_wordpiece(t, &b) && b.length == strlen(bert_vocab) &&
+    CHECK(!tokenizer_file(t, "vocab.txt", &b) && b.length == strlen(bert_vocab) &&
           !memcmp(b.data, bert_vocab, b.length), "vocab.txt is written as it was read");
     test_bert_json(t, &pool);
     CHECK(!tokenizer_wordpiece("", 0, &pool, &err) && !tokenizer_wordpiece("a\nb\n", 4, &pool, &err) &&

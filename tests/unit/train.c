@@ -1,7 +1,10 @@
 /* tests/unit/train.c - trains WordPiece and GPT-2's byte-level BPE on made-up texts: the vocabulary against
- * one that was worked out by hand, then texts into ids and back. */
+ * one that was worked out by hand, then texts into ids and back. Then, for every kind that can be trained:
+ * the tokenizer.json that is written gives the same ids as the older files beside it, and a folder that is
+ * opened and saved keeps all its files. The shipped tokenizers: the same, for every review. */
 #include "test.h"
 #include "text/text.h"
+#include <time.h>
 
 static Error *fresh(Error *err) { memset(err, 0, sizeof *err); return err; }
 
@@ -73,8 +76,8 @@ static void test_wordpiece(void) {
     t = tokenizer_train_wordpiece(texts(&l, hug, 1), lines, 0, &pool, fresh(&err));
     CHECK(t, "WordPiece is trained: %s, %lld, %lld", err.what, err.got, err.wanted);
     if (!t) { pool_free(&pool); return; }
-    CHECK(t->file_length[0] == strlen(hug_vocab) && !memcmp(t->file[0], hug_vocab, strlen(hug_vocab)),
-          "the vocabulary is the one worked out by hand: %s", t->file[0]);
+    CHECK(t->file[0].length == strlen(hug_vocab) && !memcmp(t->file[0].bytes, hug_vocab, strlen(hug_vocab)),
+          "the vocabulary is the one worked out by hand: %s", t->file[0].bytes);
     s = tokenizer_specials(t);
     tokenizer_template(t, &before, &after);
     CHECK(tokenizer_kind(t) == TOKENIZER_WORDPIECE && tokenizer_size(t) == lines && s.pad == 0 &&
@@ -121,8 +124,234 @@ static void test_gpt2(void) {
     pool_free(&pool);
 }
 
+/* ---- tokenizer.json ---- */
+enum { KINDS = 6 };
+static const char *const kind_name[KINDS] = { "sentencepiece", "unigram", "bytelevel", "gpt2", "wordpiece",
+                                              "wordpiece --cased" };
+/* A text with many words, so that all kinds have enough to learn. */
+static const char *const much[] = {
+    "the quick brown fox jumps over the lazy dog, and the dog sleeps",
+    "how vexingly quick daft zebras jump! the five boxing wizards jump quickly",
+    "sphinx of black quartz, judge my vow; jackdaws love my big sphinx of quartz",
+    "pack my box with five dozen liquor jugs", "Caf\xc3\xa9 na\xc3\xafve \xc3\x89t\xc3\xa9 2001 42", NULL
+};
+
+static Tokenizer *train(int kind, Pool *pool, Error *err) {
+    List l;
+    TextSource s = texts(&l, much, 20);
+    fresh(err);
+    switch (kind) {
+    case 0: return tokenizer_train_sentencepiece(s, 380, pool, err);
+    case 1: return tokenizer_train_unigram(s, 330, pool, err);
+    case 2: return tokenizer_train_bytelevel(s, 320, pool, err);
+    case 3: return tokenizer_train_gpt2(s, 320, pool, err);
+    default: return tokenizer_train_wordpiece(s, 150, kind == 5, pool, err);
+    }
+}
+
+/* Texts that are easy to get wrong. A space or U+2581 at the start of a text has to stay. */
+static const char *const odd[] = {
+    "", " ", "the", " the", "  the  dog ", "\xe2\x96\x81the", "\nthe\tdog\r\n", "the<s>dog</s> the<unk> x",
+    "<|endoftext|>the dog<|endoftext|>", "[CLS]the [MASK] dog[SEP]", " <mask> the", "\xf0\x9f\xa6\x99 the",
+    "the\xff\xc3", "E\xcc\x81t\xc3\xa9 CAF\xc3\x89 2001", "\xe6\xbc\xa2\xe5\xad\x97jump",
+    "quick-quickly!? 'tis", "the \xc2\xa0 dog\xe2\x80\x8d", "zebrasphinxjudgequartzvowboxing"
+};
+enum { ODD = sizeof odd / sizeof *odd };
+
+static int same_ids(const Tokenizer *a, const Tokenizer *b, const char *text, size_t n, Pool *pool) {
+    PoolMark mark = pool_mark(pool);
+    int *p, *q, x, y, same;
+    same = !tokenizer_encode(a, text, n, pool, &p, &x) && !tokenizer_encode(b, text, n, pool, &q, &y) &&
+           x == y && !memcmp(p, q, (size_t)x * sizeof *p);
+    pool_release(pool, mark);
+    return same;
+}
+
+static void compare(const char *name, const Tokenizer *a, const Tokenizer *b, Pool *pool) {
+    SpecialIds p = tokenizer_specials(a), q = tokenizer_specials(b);
+    int w, x, y, z, i;
+    AddedToken c, d;
+    tokenizer_template(a, &w, &x);
+    tokenizer_template(b, &y, &z);
+    CHECK(w == y && x == z && p.bos == q.bos && p.eos == q.eos && p.pad == q.pad && p.unk == q.unk,
+          "%s: the same template and special ids: bos %d %d, eos %d %d, pad %d %d, unk %d %d", name, p.bos,
+          q.bos, p.eos, q.eos, p.pad, q.pad, p.unk, q.unk);
+    CHECK(tokenizer_size(a) == tokenizer_size(b) && tokenizer_kind(a) == tokenizer_kind(b),
+          "%s: the same kind and size", name);
+    for (i = 0; i < ODD; i++) {
+        CHECK(same_ids(a, b, odd[i], strlen(odd[i]), pool), "%s: the ids of '%s': %s, %s", name, odd[i],
+              pieces(a, odd[i], pool), pieces(b, odd[i], pool));
+        CHECK(strchr(odd[i], '\xff') || p.unk == 0 || !strcmp(back(a, odd[i], pool), back(b, odd[i], pool)),
+              "%s: back to text: '%s'", name, odd[i]);
+    }
+    for (i = 0; tokenizer_added(a, i, &c) && tokenizer_added(b, i, &d); i++)
+        CHECK(c.id == d.id && c.special == d.special && c.lstrip == d.lstrip && c.normalized == d.normalized,
+              "%s: %s is the same", name, c.text);
+    CHECK(i && !tokenizer_added(b, i, &d), "%s: as many special tokens: %d", name, i);
+}
+
+static const char *in(const char *folder, const char *name) {
+    static char path[2][700];
+    static int k;
+    k = !k;
+    snprintf(path[k], sizeof path[k], "%.600s/%.60s", folder, name);
+    return path[k];
+}
+
+/* Returns 1 if both folders have the file with the same bytes, or neither has it. *count grows if they do. */
+static int same_file(const char *a, const char *b, const char *name, int *count, Pool *pool) {
+    char *x, *y;
+    size_t n, m;
+    if (!file_exists(in(a, name))) return !file_exists(in(b, name));
+    if (file_read_all(in(a, name), pool, &x, &n, NULL)) return 0;
+    if (file_read_all(in(b, name), pool, &y, &m, NULL)) return 0;
+    ++*count;
+    return n == m && !memcmp(x, y, n);
+}
+
+static const char *const file_name[] = {
+    "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt", "tokenizer_config.json",
+    "special_tokens_map.json", "added_tokens.json"
+};
+enum { FILE_NAMES = sizeof file_name / sizeof *file_name };
+
+/* Tests a tokenizer: saved, opened, saved and opened again. folder: the names of three folders. */
+static void test_folder(const char *name, const Tokenizer *t, char folder[3][600], Pool *pool) {
+    static const char *const older[] = { "tokenizer.model", "vocab.json", "vocab.txt" };
+    Error err;
+    Tokenizer *u, *v;
+    int i, k, files = 0, kind = tokenizer_kind(t);
+    CHECK(!tokenizer_save(t, folder[0], 99, pool, fresh(&err)), "%s: saved: %s, %s", name, err.what,
+          err.where);
+    CHECK(file_exists(in(folder[0], "tokenizer.json")) && file_exists(in(folder[0], older[kind])),
+          "%s: tokenizer.json beside the older file", name);
+    u = tokenizer_open(folder[0], pool, fresh(&err));
+    CHECK(u && u->json, "%s: tokenizer.json decides: %s, %s", name, err.what, err.where);
+    v = tokenizer_open(in(folder[0], older[kind]), pool, fresh(&err));
+    CHECK(v && !v->json && same_ids(t, v, odd[3], 4, pool), "%s: the older file alone: %s", name, err.what);
+    if (!u) return;
+    compare(name, t, u, pool);
+    CHECK(!tokenizer_save(u, folder[1], 99, pool, fresh(&err)), "%s: saved again: %s", name, err.what);
+    v = tokenizer_open(folder[1], pool, fresh(&err));
+    CHECK(v && !tokenizer_save(v, folder[2], 99, pool, fresh(&err)), "%s: saved a third time: %s", name,
+          err.what);
+    for (i = 0; i < 5; i++)
+        CHECK(same_file(folder[0], folder[1], file_name[i], &files, pool), "%s: %s is kept", name,
+              file_name[i]);
+    CHECK(files == (kind == TOKENIZER_BYTELEVEL ? 3 : 2), "%s: %d files are kept", name, files);
+    for (i = 5; i < FILE_NAMES; i++)
+        CHECK(same_file(folder[1], folder[2], file_name[i], &files, pool), "%s: %s stays as it is", name,
+              file_name[i]);
+    if (kind == TOKENIZER_SENTENCEPIECE) {
+        char *config;
+        size_t n;
+        CHECK(!file_read_all(in(folder[0], "tokenizer_config.json"), pool, &config, &n, NULL) &&
+              strstr(config, "\"tokenizer_class\": \"PreTrainedTokenizerFast\""),
+              "%s: the class that leaves tokenizer.json as it is", name);
+    }
+    for (k = 0; k < 3; k++) {
+        for (i = 0; i < FILE_NAMES; i++) remove(in(folder[k], file_name[i]));
+        remove(folder[k]);
+    }
+}
+
+static void test_json(void) {
+    char folder[3][600];
+    const char *tmp = getenv("TMPDIR");
+    int kind, k;
+    for (kind = 0; kind < KINDS; kind++) {
+        Pool pool = test_pool();
+        Error err;
+        Tokenizer *t = train(kind, &pool, &err), *u;
+        Buffer json = { &pool, NULL, 0, 0, 0 };
+        CHECK(t, "%s: trained: %s, %lld of %lld", kind_name[kind], err.what, err.wanted, err.got);
+        for (k = 0; k < 3; k++)
+            snprintf(folder[k], sizeof folder[k], "%.400s/train_test.%lu.%d.%d", tmp ? tmp : "/tmp",
+                     (unsigned long)time(NULL) ^ (unsigned long)clock(), kind, k);
+        if (t && !folder_make(folder[0], &err)) test_folder(kind_name[kind], t, folder, &pool);
+        else SKIP("%s: no folder can be made", kind_name[kind]);
+        CHECK(t && !tokenizer_make_json(t, &json), "%s: a tokenizer.json", kind_name[kind]);
+        u = tokenizer_json(json.data, json.length, &pool, fresh(&err));
+        CHECK(u && tokenizer_make_json(u, &json) == E_UNSUPPORTED, "%s: it is read, and has its own file: %s",
+              kind_name[kind], err.what);
+        if (u) tokenizer_split_special(u);
+        if (u) tokenizer_split_special(t);
+        CHECK(u && same_ids(t, u, odd[7], strlen(odd[7]), &pool),
+              "%s: names of special tokens as plain text: %s", kind_name[kind], pieces(u, odd[7], &pool));
+        pool_free(&pool);
+    }
+}
+
+/* What a tokenizer.json cannot say: then there is none. */
+static void test_refused(void) {
+    Pool pool = test_pool();
+    Error err;
+    Buffer json = { &pool, NULL, 0, 0, 0 };
+    Tokenizer *t = train(0, &pool, &err);
+    CHECK(t && !tokenizer_make_json(t, &json), "a plain model has a tokenizer.json");
+    if (!t) { pool_free(&pool); return; }
+    t->normal.only_first = 1;
+    CHECK(tokenizer_make_json(t, &json) == E_UNSUPPORTED, "\"legacy\": false");
+    t->normal.only_first = 0;
+    t->normal.remove_extra_whitespaces = 1;
+    CHECK(tokenizer_make_json(t, &json) == E_UNSUPPORTED, "a model that removes white space");
+    t->normal.remove_extra_whitespaces = 0;
+    t->piece[300].type = PIECE_UNUSED;
+    CHECK(tokenizer_make_json(t, &json) == E_UNSUPPORTED, "a model with unused pieces");
+    pool_free(&pool);
+}
+
+static void test_decimals(void) {
+    static const struct { double x; const char *wanted; } row[] = {
+        { -3.5, "350000000000000 14" }, { 0.1, "100000000000000 15" }, { 1.0 / 3, "3333333333333333 16" },
+        { (double)-8.1234f, "812339973449707 14" }
+    };
+    char got[60];
+    size_t i;
+    uint64_t d;
+    int places;
+    for (i = 0; i < sizeof row / sizeof *row; i++) {
+        int some = shortest_decimal(row[i].x, &d, &places);
+        snprintf(got, sizeof got, "%llu %d", (unsigned long long)d, places);
+        CHECK(some && !strcmp(got, row[i].wanted), "the fewest digits of %.17g: %s", row[i].x, got);
+    }
+    CHECK(!shortest_decimal(0, &d, &places) && !shortest_decimal(1e300, &d, &places), "numbers without them");
+}
+
+/* ---- the shipped tokenizers, over the shipped reviews ---- */
+static void test_shipped(void) {
+    static const char *const folder[] = { "data/policy", "data/reward" };
+    Pool pool = test_pool();
+    Error err = { 0 };
+    Dataset d;
+    int k;
+    if (!file_exists("data/imdb.bin") || dataset_read(&d, "data/imdb.bin", &pool, &err)) {
+        SKIP("the shipped tokenizers: no data/imdb.bin");
+        pool_free(&pool);
+        return;
+    }
+    for (k = 0; k < 2; k++) {
+        Tokenizer *t = tokenizer_open(folder[k], &pool, fresh(&err)), *u;
+        uint64_t i, same = 0;
+        CHECK(t && t->json, "%s has a tokenizer.json: %s", folder[k], err.what);
+        u = tokenizer_open(in(folder[k], k ? "vocab.json" : "tokenizer.model"), &pool, fresh(&err));
+        CHECK(u && !u->json, "%s has an older file: %s", folder[k], err.what);
+        if (!t || !u) continue;
+        for (i = 0; i < d.count; i++)
+            same += (uint64_t)same_ids(t, u, d.document[i].text[0], d.document[i].length[0], &pool);
+        CHECK(same == d.count, "%s: %llu of %llu reviews have the same ids", folder[k],
+              (unsigned long long)same, (unsigned long long)d.count);
+        compare(folder[k], u, t, &pool);
+    }
+    pool_free(&pool);
+}
+
 int main(void) {
     test_wordpiece();
     test_gpt2();
+    test_decimals();
+    test_json();
+    test_refused();
+    test_shipped();
     return test_end("train");
 }
