@@ -113,7 +113,7 @@ kind sentencepiece sp-bpe 'ab a b' '12, 6, 8' 'tokenizer_sentencepiece(model, si
     'text/normal text/bpe text/unigram text/sentencepiece text/model_file'
 kind json json-bytelevel 'ab a b' '3, 5, 4, 2' 'tokenizer_json(model, sizeof model, &pool, &err)' \
     'text/normal text/bpe text/unigram text/bytelevel text/wordpiece text/sentencepiece text/charset text/regex
-     text/steps text/cut text/pipeline text/pipeline_json text/tokenizer_json'
+     text/decimal text/steps text/cut text/pipeline text/pipeline_json text/tokenizer_json'
 
 # A whole policy on a bare machine: the chapters from core.c to model.c, and one kind of tokenizer. The program
 # writes eight tokens from a static arena, then reads the whole text in one forward: each written token has to

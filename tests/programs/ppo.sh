@@ -479,7 +479,8 @@ if [ -f data/reward/config.json ]; then
     # the start.
     bare="--policy $policy --tokenizer $work/words --reward $work/bare --preset imdb-small --score response
           --steps 1 --batch-size 4 --mini-batch-size 4 --response-min 1 --response-max 1 --eval-queries 24"
-    cp -r data/reward "$work/bare" && chmod -R u+w "$work/bare" && rm "$work/bare/special_tokens_map.json"
+    cp -r data/reward "$work/bare" && chmod -R u+w "$work/bare"
+    rm "$work/bare/special_tokens_map.json" "$work/bare/tokenizer.json"
     for kind in bos eos; do
         name='<|endoftext|>' config='{}'
         [ $kind = bos ] || { name='<a>'; config='{"eos_token": "</s>"}'; }

@@ -209,7 +209,7 @@ $run score $golden/roberta --ids "$work/good" | sed 's/.*\[\(.*\), \(.*\)\], "pr
     awk '{ p = 1 / (1 + exp($1 - $2)); d = p - $6; e = $4 + $6 - 1; if (d * d > 1e-10 || e * e > 1e-10 || $7 != ($6 > $4 ? $5 : $3) || NF != 7) bad = 1; print }
         END { exit bad || NR != 2 }' > "$work/out" && ok "score: probabilities" || bad "score: probabilities: $(cat "$work/out")"
 # An empty text before a judge whose tokenizer's template adds no token (GPT-2's kind): bos alone, or eos alone, or null.
-rm -rf "$work/bare" && cp -r data/reward "$work/bare" && chmod -R u+w "$work/bare" && rm "$work/bare/special_tokens_map.json"
+rm -rf "$work/bare" && cp -r data/reward "$work/bare" && chmod -R u+w "$work/bare" && rm "$work/bare/special_tokens_map.json" "$work/bare/tokenizer.json"
 echo '{}' > "$work/bare/tokenizer_config.json"
 sed 's/"<s>": 0/"<|endoftext|>": 0/' data/reward/vocab.json > "$work/bare/vocab.json"
 printf '\n' | $run score "$work/bare" > "$work/got"; printf '0\n' | $run score "$work/bare" --ids > "$work/want"
@@ -468,8 +468,8 @@ exits "an unknown option" 2 $run generate $model --ids --tempreature 1
 exits "no model" 2 $run logprobs
 if [ -d $model/adapter ]; then
     rm -rf "$work/own" && cp -r $model "$work/own"
-    printf '{"model": {"type": "WordPiece"}}\n' > "$work/own/tokenizer.json"
-    if $run merge "$work/own" --adapter $model/adapter --out "$work/other" > "$work/out" 2> "$work/err" && grep -q WordPiece "$work/err" && [ -s "$work/other/model.safetensors" ]
+    printf '{"model": {"type": "WordLevel"}}\n' > "$work/own/tokenizer.json"
+    if $run merge "$work/own" --adapter $model/adapter --out "$work/other" > "$work/out" 2> "$work/err" && grep -q WordLevel "$work/err" && [ -s "$work/other/model.safetensors" ]
     then ok "merge with a tokenizer that is not supported"; else bad "merge with a tokenizer that is not supported"; fi
     exits "merge into its own model" 2 $run merge "$work/own" --adapter $model/adapter --out "$work/../${work##*/}/own/"
     exits "merge into its own adapter" 2 $run merge $model --adapter "$work/own/adapter" --out "$work/own/adapter"
