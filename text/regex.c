@@ -3,26 +3,30 @@
  * Source   Thompson 1968; the priorities of Perl's alternatives as in Cox's RE2: a state of the table is
  *          a list of places of the program, the most wanted one first. Syntax: Oniguruma's doc/RE.
  * Needs    core.c, text/unicode.c, text/pieces.c, text/charset.c.
- * Never    allocates or changes anything while it matches; takes more than a constant time for a character.
- * Edges    What needs memory of the text is refused: back references, look-behind, look-ahead over more than
- *          one character, possessive groups. So are patterns that need too many states. */
+ * Never    allocates or changes anything while it matches; takes more than a constant time for a character,
+ *          except for look-ahead over more than one character, which is matched at each place.
+ * Edges    What needs memory of the text is refused: back references, look-behind, possessive groups. So are
+ *          patterns that need too many states. A repeat whose inside may match nothing may end after other
+ *          iterations than Oniguruma's. */
 #include "text.h"
 
 /* ==============================================================================================
  * Parsing
  * ============================================================================================== */
-enum { NODE_EMPTY, NODE_CHAR, NODE_LOOK, NODE_BEFORE, NODE_ROW, NODE_EITHER, NODE_REPEAT };
+enum { NODE_EMPTY, NODE_CHAR, NODE_LOOK, NODE_AHEAD, NODE_BEFORE, NODE_ROW, NODE_EITHER, NODE_REPEAT };
 enum { GREEDY, LAZY, POSSESSIVE };
-enum { SETS = 1024, NODES = 4096, PLACES = 2048, DEPTH = 100, ENDLESS = -1, ENTRIES = 1 << 18 };
+enum { SETS = 1024, NODES = 4096, PLACES = 2048, DEPTH = 100, AHEADS = 3, ENDLESS = -1,
+       ENTRIES = 1 << 18 };
 
 /* A part of a pattern. CHAR: one character of a set. LOOK: the next character is in the set, or with end 1
- * there is none. BEFORE: what is before is in `mask` (bit k: BEFORE_ k). ROW: the children, one after the
- * other. EITHER: the first child that leads to a match. REPEAT: the child, `least` to `most` times. */
+ * there is none. AHEAD: look-ahead number `set` matches here, or with end 1 does not. BEFORE: what is before
+ * is in `mask` (bit k: BEFORE_ k). ROW: the children, one after the other. EITHER: the first child that leads
+ * to a match. REPEAT: the child, `least` to `most` times. */
 typedef struct Node Node;
 struct Node { int type, set, end, least, most, how; unsigned mask; Node *child, *next; };
 
 /* A place of the program. SPLIT: goes on at `to`, and if that fails at `other`. */
-enum { PLACE_CHAR, PLACE_LOOK, PLACE_BEFORE, PLACE_SPLIT, PLACE_MATCH };
+enum { PLACE_CHAR, PLACE_LOOK, PLACE_AHEAD, PLACE_BEFORE, PLACE_SPLIT, PLACE_MATCH };
 typedef struct { int op, set, end, to, other; unsigned mask; } Place;
 
 /* pool: for the work, freed at the end. keep: for the result. code: the first error, or OK. fold, dot_all,
@@ -34,9 +38,11 @@ typedef struct {
     Node none;
     UnicodeList *set; int sets;
     Place *place; int places;
+    Regex ahead[AHEADS]; int aheads, inside;            /* inside 1: the pattern is that of a look-ahead */
 } Compiler;
 
 static Node *parse_either(Compiler *c);
+static void compile(Compiler *c, Regex *r);
 static int parse_class(Compiler *c, UnicodeList *out);
 
 /* Notes an error, about the pattern from the byte `from` on, unless there is one. */
@@ -241,13 +247,35 @@ static int one_ahead(Compiler *c, const Node *n, UnicodeList *set, int *end) {
     return 1;
 }
 
+/* Compiles a look-ahead over more than one character, the group from the byte `from` up to c->at, as a
+ * pattern of its own. */
+static Node *long_ahead(Compiler *c, int negated, size_t from) {
+    Node *n = new_node(c, NODE_AHEAD);
+    Compiler inner;
+    if (c->inside)
+        refuse(c, E_UNSUPPORTED, "a regular expression with look-ahead in look-ahead is not supported", from);
+    if (c->aheads == AHEADS)
+        refuse(c, E_UNSUPPORTED, "a regular expression with so many look-aheads is not supported", from);
+    if (c->code) return n;
+    memset(&inner, 0, sizeof inner);
+    inner.pool = c->pool; inner.keep = c->keep; inner.err = c->err;
+    inner.fold = c->fold; inner.dot_all = c->dot_all; inner.spaced = c->spaced;
+    inner.pattern.text = c->pattern.text + from + 3;    /* after "(?=", up to ")" */
+    inner.pattern.length = c->at - from - 4;
+    inner.inside = 1;
+    compile(&inner, &c->ahead[c->aheads]);
+    c->code = inner.code;
+    n->set = c->aheads++;
+    n->end = negated;
+    return n;
+}
+
+/* Returns the node of a look-ahead, which ends before c->at. */
 static Node *look_ahead(Compiler *c, const Node *inside, int negated, size_t from) {
     UnicodeList set = { NULL, 0 };
     int end = 0;
     Node *n;
-    if (!one_ahead(c, inside, &set, &end))
-        refuse(c, E_UNSUPPORTED, "a regular expression with look-ahead over more than one character is not "
-               "supported", from);
+    if (!one_ahead(c, inside, &set, &end)) return long_ahead(c, negated, from);
     if (negated && !c->code) need(c, charset_not(&set, c->pool));
     n = set_node(c, NODE_LOOK, set);
     n->end = end != negated;
@@ -279,7 +307,7 @@ static Node *parse_group(Compiler *c) {
         n = parse_either(c);
     }
     if (!accept(c, ")")) refuse(c, E_FORMAT, "a regular expression with half a group in it", from);
-    if (ahead) n = look_ahead(c, n, negated, from);
+    if (ahead && !c->code) n = look_ahead(c, n, negated, from);
     if (atomic && n->type == NODE_REPEAT && n->child->type == NODE_CHAR && n->how == GREEDY)
         n->how = POSSESSIVE;
     else if (atomic && n->type != NODE_CHAR)
@@ -498,8 +526,8 @@ static int emit(Compiler *c, const Node *n, int next) {
     if (n->type == NODE_ROW) return emit_row(c, n->child, next);
     if (n->type == NODE_EITHER) return emit_either(c, n->child, next);
     if (n->type == NODE_REPEAT) return emit_repeat(c, n, next);
-    place = new_place(c, n->type == NODE_CHAR ? PLACE_CHAR : n->type == NODE_LOOK ? PLACE_LOOK : PLACE_BEFORE,
-                      n->set, next);
+    place = new_place(c, n->type == NODE_CHAR ? PLACE_CHAR : n->type == NODE_LOOK ? PLACE_LOOK :
+                      n->type == NODE_AHEAD ? PLACE_AHEAD : PLACE_BEFORE, n->set, next);
     c->place[place].end = n->end;
     c->place[place].mask = n->mask;
     return place;
@@ -559,6 +587,7 @@ static void classify(Compiler *c, Regex *r) {
     }
     r->edge = edge; r->class_of = class_of; r->edges = all;
     r->symbols = (size_t)classes + 1;
+    r->width = r->symbols << c->aheads;
 }
 
 /* Returns the class of a character beyond ASCII. */
@@ -592,20 +621,23 @@ typedef struct {
 } Builder;
 
 /* Adds the places to which `place` leads without reading a character. before: what is before (BEFORE_).
- * symbol: the class of the next character; -1: not known yet, and each LOOK is added itself. */
-static void follow(Builder *b, List *list, int place, int before, int symbol) {
+ * column: the class of the next character and which look-aheads match; -1: not known yet, and each LOOK and
+ * AHEAD is added itself. */
+static void follow(Builder *b, List *list, int place, int before, int column) {
     const Place *p = &b->c->place[place];
+    int symbols = (int)b->r->symbols;
     if (list->cut || b->seen[place] == b->round) return;
     b->seen[place] = b->round;
     if (p->op == PLACE_SPLIT) {
-        follow(b, list, p->to, before, symbol);
-        follow(b, list, p->other, before, symbol);
+        follow(b, list, p->to, before, column);
+        follow(b, list, p->other, before, column);
     } else if (p->op == PLACE_BEFORE) {
-        if (p->mask >> before & 1) follow(b, list, p->to, before, symbol);
-    } else if (p->op == PLACE_LOOK && symbol >= 0) {
-        int end = (size_t)symbol + 1 == b->r->symbols;
-        if (end ? p->end : b->has[(size_t)p->set * b->r->symbols + (size_t)symbol])
-            follow(b, list, p->to, before, symbol);
+        if (p->mask >> before & 1) follow(b, list, p->to, before, column);
+    } else if (p->op == PLACE_LOOK && column >= 0) {
+        int symbol = column % symbols, end = symbol + 1 == symbols;
+        if (end ? p->end : b->has[p->set * symbols + symbol]) follow(b, list, p->to, before, column);
+    } else if (p->op == PLACE_AHEAD && column >= 0) {
+        if ((column / symbols >> p->set & 1) != p->end) follow(b, list, p->to, before, column);
     } else {
         list->place[list->n++] = place;
         list->cut = p->op == PLACE_MATCH;
@@ -619,12 +651,12 @@ static void more_states(Builder *b) {
     Pool *pool = b->c->pool;
     size_t room = b->room ? 2 * b->room : 16, states = (size_t)b->states;
     int **list = pool_take(pool, room, sizeof *list), *length = pool_take(pool, room, sizeof *length);
-    uint32_t *next = pool_take(pool, room * b->r->symbols, sizeof *next);
+    uint32_t *next = pool_take(pool, room * b->r->width, sizeof *next);
     if (!list || !length || !next) { out_of_memory(b->c); return; }
     if (b->room) {
         memcpy(list, b->list, states * sizeof *list);
         memcpy(length, b->length, states * sizeof *length);
-        memcpy(next, b->next, states * b->r->symbols * sizeof *next);
+        memcpy(next, b->next, states * b->r->width * sizeof *next);
     }
     b->list = list; b->length = length; b->next = next;
     b->room = room;
@@ -640,7 +672,7 @@ static int state_of(Builder *b, List *list, int before) {
     list->place[0] = c->looks_back ? before : 0;
     known = table_find(&b->known, (const char *)list->place, bytes);
     if (known >= 0) return known;
-    if (((size_t)b->states + 1) * b->r->symbols > ENTRIES)
+    if (((size_t)b->states + 1) * b->r->width > ENTRIES)
         refuse(c, E_UNSUPPORTED, "a regular expression that needs too many states", 0);
     else if ((size_t)b->states == b->room) more_states(b);
     if (c->code) return 0;
@@ -653,18 +685,19 @@ static int state_of(Builder *b, List *list, int before) {
     return b->states++;
 }
 
-/* Fills the row of a state: for each class of characters, whether a match ends before it, and the
- * state after it. */
+/* Fills the row of a state: for each class of characters and each set of look-aheads that match, whether a
+ * match ends before the character, and the state after it. */
 static void fill_row(Builder *b, int state) {
     Compiler *c = b->c;
     Regex *r = b->r;
     const int *list = b->list[state];
-    size_t s;
+    size_t column;
     int i, k, to;
-    for (s = 0; s < r->symbols && !c->code; s++) {
+    for (column = 0; column < r->width && !c->code; column++) {
+        size_t s = column % r->symbols;
         int end = s + 1 == r->symbols, before = end || !r->before ? BEFORE_OTHER : r->before[s];
         begin_list(b, &b->now);
-        for (i = 1; i < b->length[state]; i++) follow(b, &b->now, list[i], list[0], (int)s);
+        for (i = 1; i < b->length[state]; i++) follow(b, &b->now, list[i], list[0], (int)column);
         begin_list(b, &b->then);
         for (k = 1; k < b->now.n && !end; k++) {
             const Place *p = &c->place[b->now.place[k]];
@@ -672,8 +705,8 @@ static void fill_row(Builder *b, int state) {
                 follow(b, &b->then, p->to, before, -1);
         }
         to = state_of(b, &b->then, before);
-        b->next[(size_t)state * r->symbols + s] =
-            (uint32_t)(2 * (size_t)to * r->symbols) | (uint32_t)b->now.cut;
+        b->next[(size_t)state * r->width + column] =
+            (uint32_t)(2 * (size_t)to * r->width) | (uint32_t)b->now.cut;
     }
 }
 
@@ -722,10 +755,10 @@ static void build(Compiler *c, Regex *r, int first, const UnicodeList *word) {
     for (before = 0; before < BEFORES && !c->code; before++) {
         begin_list(&b, &b.then);
         follow(&b, &b.then, first, before, -1);
-        r->start[before] = (uint32_t)((size_t)state_of(&b, &b.then, before) * r->symbols);
+        r->start[before] = (uint32_t)((size_t)state_of(&b, &b.then, before) * r->width);
     }
     for (state = 1; state < b.states && !c->code; state++) fill_row(&b, state);
-    r->next = keep(c, b.next, (size_t)b.states * r->symbols * sizeof *b.next);
+    r->next = keep(c, b.next, (size_t)b.states * r->width * sizeof *b.next);
 }
 
 /* Compiles the pattern of c. word: the set of \w, if looks_back is 1. */
@@ -750,6 +783,8 @@ static void compile(Compiler *c, Regex *r) {
     r->edge = keep(c, r->edge, r->edges * sizeof *r->edge);
     r->class_of = keep(c, r->class_of, r->edges);
     if (c->looks_back) r->before = keep(c, r->before, r->symbols);
+    r->aheads = c->aheads;
+    if (c->aheads) r->ahead = keep(c, c->ahead, (size_t)c->aheads * sizeof *c->ahead);
 }
 
 int regex_compile(Regex *r, Text pattern, Pool *pool, Error *err) {
@@ -789,23 +824,42 @@ static uint32_t first_state(const Regex *r, Text s, size_t at) {
     return r->start[r->before[symbol_at(r, s, k, &length)]];
 }
 
+/* Returns 1 if a look-ahead, which has none in it, matches at s.text[at]. */
+static int matches(const Regex *r, Text s, size_t at) {
+    uint32_t state = first_state(r, s, at), next;
+    size_t length;
+    for (; state; state = next >> 1, at += length) {
+        next = r->next[state + symbol_at(r, s, at, &length)];
+        if (next & 1) return 1;
+    }
+    return 0;
+}
+
+/* Returns the column for the next character: its class, and which look-aheads match; and its length. */
+static inline size_t column_at(const Regex *r, Text s, size_t at, size_t *length) {
+    size_t column = symbol_at(r, s, at, length);
+    int k;
+    for (k = 0; k < r->aheads; k++) if (matches(&r->ahead[k], s, at)) column += r->symbols << k;
+    return column;
+}
+
 /* Returns 1, and sets *to, if a match begins at s.text[at]; else 0. *trail: a state just before s.text[at]
  * from which no match was found; 0: there is none. As soon as this match is in the same state at the same
  * place, it fails, too. Without that, "\s+$" would read a long run of spaces once for each of them. *trail
  * becomes such a state for the next place. */
 static int match_beside(const Regex *r, Text s, size_t at, size_t *to, uint32_t *trail) {
     uint32_t state = first_state(r, s, at), old = *trail;
-    size_t length, symbol = symbol_at(r, s, at, &length);
+    size_t length, column = column_at(r, s, at, &length);
     int found = 0;
-    *trail = state ? r->next[state + symbol] >> 1 : 0;
+    *trail = state ? r->next[state + column] >> 1 : 0;
     while (state && state != old) {
-        uint32_t next = r->next[state + symbol];
+        uint32_t next = r->next[state + column];
         if (next & 1) { *to = at; found = 1; }
         state = next >> 1;
-        old = old && !found ? r->next[old + symbol] >> 1 : 0;
+        old = old && !found ? r->next[old + column] >> 1 : 0;
         if (!state) break;
         at += length;
-        symbol = symbol_at(r, s, at, &length);
+        column = column_at(r, s, at, &length);
     }
     return found;
 }

@@ -163,18 +163,22 @@ int charset_named(UnicodeList *out, Text name, Pool *pool);
 /* A compiled regular expression: a table of states. The characters are sorted into `symbols`
  * classes; the last class is the end of the text. ascii: the class of a character below 128; edge
  * (edges): the characters where another class begins, class_of[i]: the class from edge[i] on.
- * next: a row of `symbols` items for each state. A state is the index of its row; an item is 2 * the
- * next state, + 1 if a match ends before the symbol; state 0: there are no more matches. start:
+ * next: a row of `width` items for each state. A state is the index of its row; an item is 2 * the
+ * next state, + 1 if a match ends before the symbol; state 0: there are no more matches. ahead: the
+ * look-aheads over more than one character; a row has `symbols` items for each set of them that
+ * match (item set * symbols + symbol; bit k of the set: ahead[k] matches). start:
  * the first state, by what is before the match (BEFORE_). before (symbols): the BEFORE_ that a
  * symbol is; NULL: it makes no difference. */
 enum { BEFORE_TEXT, BEFORE_LINE, BEFORE_WORD, BEFORE_OTHER, BEFORES };
-typedef struct {
+typedef struct Regex Regex;
+struct Regex {
     unsigned char ascii[128];
     const uint32_t *edge; const unsigned char *class_of; size_t edges;
     const uint32_t *next; const unsigned char *before;
-    size_t symbols;
+    size_t symbols, width;
     uint32_t start[BEFORES];
-} Regex;
+    const Regex *ahead; int aheads;
+};
 /* Compiles a pattern in Oniguruma's syntax. OK, or *err, which names what is not supported and shows
  * the pattern from there on. */
 int regex_compile(Regex *r, Text pattern, Pool *pool, Error *err);

@@ -23,6 +23,9 @@ static int matches(const Regex *r, Text s, const char *wanted) {
 }
 
 static const struct { const char *pattern, *text, *wanted; } found[] = {
+    { "\\p{N}{1,3}(?=(?:\\p{N}{3})*(?:\\P{N}|$))", "1234567 12 x1234", "1|234|567|12|1|234" },
+    { "\\d(?=(?:\\d{3})+(?!\\d))", "1234567 12 x1234", "1|4|1" },
+    { "a(?=bc)|b(?!bc|$)", "abc abd abbc b", "a|b|b|b" }, { "a(?i:(?=b*c)).", "abd aBc abbC", "aB|ab" },
     { "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+(?i:'s|"
       "'t|'re|'ve|'m|'ll|'d)?|[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm"
       "}\\p{Lo}\\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|"
@@ -168,7 +171,8 @@ static void test_refusals(void) {
         { "x(a)\\1", E_UNSUPPORTED, "back reference", "\\1" },
         { "x(?<=a)b", E_UNSUPPORTED, "look-behind", "(?<=a)b" },
         { "(?<!a)b", E_UNSUPPORTED, "look-behind", "(?<!a)b" },
-        { "a(?=bc)", E_UNSUPPORTED, "look-ahead over more than one character", "(?=bc)" },
+        { "a(?=bc(?!de)f)", E_UNSUPPORTED, "look-ahead in look-ahead", "(?!de)f" },
+        { "(?=ab)(?=bc)(?!cd)(?!de)", E_UNSUPPORTED, "so many look-aheads", "(?!de)" },
         { "a(?:ab)++", E_UNSUPPORTED, "possessive group", "++" },
         { "(?>ab|a)c", E_UNSUPPORTED, "atomic group", "(?>ab|a)c" },
         { "a\\X", E_UNSUPPORTED, "this escape", "\\X" },
