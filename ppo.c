@@ -73,6 +73,9 @@ typedef struct {
     int adds_bos, adds_eos;                 /* 1: its template puts bos before (eos after) a text */
     int judge_most;                         /* most tokens of a text that it reads, without bos and eos */
     int T, bos; /* T: most tokens of query and response; bos: the id before a query, or -1 */
+    /* a policy with an encoder reads the query there, and its sequences have `start` and the response.
+     * Q: most tokens of a query (0: no encoder); after: the id after a query, or -1 */
+    int Q, after;
 } Models;
 
 /* B responses with everything known about them. Arrays (P) hold the tokens of all responses, one response
@@ -82,6 +85,7 @@ typedef struct {
     int queries_cut, responses_cut;         /* texts that the judge read without their first tokens */
     Sequence *seq;                          /* (B) query and response */
     int *token;                             /* (B,T) */
+    int *query, *asked;                     /* with an encoder: queries (B,Q), and their lengths (B) */
     float *seq_logprob, *seq_value;         /* (B,response_max), filled by the sampler */
     float *logprob, *value, *ref_logprob, *full_kl, *kl, *reward, *advantage, *returns;   /* (P) */
     float *scratch;                         /* (P+2B) */
@@ -99,6 +103,10 @@ typedef struct {
 
 /* The texts of one forward of the judge. tokens: how many are in it; room: how many fit. */
 typedef struct { float *logits; int *token, *start, tokens, room; } JudgeBatch;
+
+/* The queries that an encoder reads: n of them, one after another, and what it makes of them when sampling
+ * and scoring, and in training. */
+typedef struct { int *token, *start; Reading seen, learned; } Queries;
 
 /* The held-out queries, with responses and scores before [0] and after [1] training. */
 typedef struct {
@@ -129,6 +137,7 @@ typedef struct {
     Saved saved;
     Batch batch;
     JudgeBatch judge;
+    Queries queries;
     Rollout rollout;
     Evaluation eval;
     Statistics now;
@@ -147,7 +156,7 @@ static void draw_queries(Progress *p, const Models *m, Work *w);
 static void sample_responses(const Progress *p, const Models *m, Work *w);
 static void score_responses(const Progress *p, const Models *m, Work *w);
 static void reference_logprobs(const Models *m, Work *w);
-static void dump_rollout(const Progress *p, Work *w);
+static void dump_rollout(const Progress *p, const Models *m, Work *w);
 static double update(Progress *p, const Models *m, Work *w, const int *which, int n);
 static void not_a_number(const Progress *p, const Models *m, Work *w, const char *what, int good);
 static void score_not_a_number(const Progress *p, const Models *m, Work *w);
@@ -187,7 +196,7 @@ static double ppo_step(Progress *p, const Models *m, Work *w) {
     gae(x->advantage, x->returns, x->reward, x->value, (float)o.gamma, (float)o.lam, x->start, x->B);
     whiten(x->advantage, x->P, SHIFT_MEAN, o.biased);
     lap(&w->now, ADVANTAGES);
-    if (o.dump) dump_rollout(p, w);
+    if (o.dump) dump_rollout(p, m, w);
 
     for (int epoch = 0; epoch < o.ppo_epochs; epoch++) {
         if (o.early_stopping && kl_early_stop(policy_kl, o.target_kl)) break;
@@ -251,11 +260,13 @@ static int query_of(const Models *m, Work *w, const Document *d, int length, int
     if (good && token) {
         if (m->bos >= 0) token[at++] = m->bos;
         memcpy(token + at, ids, (size_t)length * sizeof *ids);
-        need_rows(m->tokenizer, token, at + length, m->config.V, "policy");
+        at += length;
+        if (m->after >= 0) token[at++] = m->after;
+        need_rows(m->tokenizer, token, at, m->config.V, "policy");
     }
     pool_release(&w->pool, mark);
     *tokens = n;
-    return good ? length + (m->bos >= 0) : 0;
+    return good ? length + (m->bos >= 0) + (m->after >= 0) : 0;
 }
 
 /* Writes the query of the next document that gives one to token (see query_of). Returns the query's
@@ -307,12 +318,30 @@ static void check_queries(const Models *m, Work *w, const Queue *q) {
                                          : "are longer than --query-max tokens");
 }
 
-/* Prepares sequence b of x for sampling. Its query of `prompt` tokens is already in x->token; up to
+/* Returns how many tokens a query may have, and where that of response b begins: in its sequence, or with an
+ * encoder in an array of its own. */
+static int query_room(const Models *m) { return m->Q ? m->Q : m->T; }
+static int *query_place(const Models *m, const Rollout *x, int b) {
+    return (m->Q ? x->query : x->token) + (size_t)b * (size_t)query_room(m);
+}
+
+/* Returns the *n tokens of the query of response b. */
+static const int *query_tokens(const Models *m, const Rollout *x, int b, int *n) {
+    *n = m->Q ? x->asked[b] : x->seq[b].prompt;
+    return query_place(m, x, b);
+}
+
+/* Prepares sequence b of x for sampling. Its query of `prompt` tokens is already in its place; up to
  * `response` tokens may follow. */
 static void sequence_begin(const Models *m, Rollout *x, int b, int prompt, int response, Rng rng) {
     Sequence *seq = &x->seq[b];
     memset(seq, 0, sizeof *seq);
     seq->token = x->token + (size_t)b * (size_t)m->T;
+    if (m->Q) {
+        x->asked[b] = prompt;
+        seq->token[0] = m->config.start;
+        prompt = 1;
+    }
     seq->prompt = seq->length = prompt;
     seq->capacity = prompt + response;
     seq->stop_at_eos = 1;
@@ -329,7 +358,7 @@ static void draw_queries(Progress *p, const Models *m, Work *w) {
         Rng rng = stream(o.seed, STREAM_QUERY, (uint64_t)p->step, (uint64_t)b);
         const int length = draw_between(&rng, o.query_min, o.query_max);
         const int response = draw_between(&rng, o.response_min, o.response_max);
-        const int prompt = next_query(m, w, &p->queue, length, 0, x->token + (size_t)b * (size_t)m->T);
+        const int prompt = next_query(m, w, &p->queue, length, 0, query_place(m, x, b));
         if (!prompt) no_query(w, 0);
         rng = stream(o.seed, STREAM_SAMPLE, (uint64_t)p->step, (uint64_t)b);
         sequence_begin(m, x, b, prompt, response, rng);
@@ -338,6 +367,26 @@ static void draw_queries(Progress *p, const Models *m, Work *w) {
 
 /* ---- roll out ---- */
 
+/* Lets the policy's encoder, if it has one, read the queries of n responses: which[i], or first + i if which is
+ * NULL. Afterwards the cache's sequence i reads query i. OK or the model's error. */
+static int read_queries(const Models *m, Work *w, const Model *policy, const Lora *adapter, const int *which,
+                        int first, int n) {
+    Queries *q = &w->queries;
+    if (!m->Q) return OK;
+    Reading *r = which ? &q->learned : &q->seen;
+    q->start[0] = 0;
+    for (int i = 0; i < n; i++) {
+        int length;
+        const int *from = query_tokens(m, &w->rollout, which ? which[i] : first + i, &length);
+        memcpy(q->token + q->start[i], from, (size_t)length * sizeof *from);
+        q->start[i + 1] = q->start[i] + length;
+    }
+    const Texts texts = { q->start[n], n, q->token, q->start };
+    w->cache.reading = r;
+    w->cache.B = n;
+    return model_encode(policy, adapter, &texts, r, &w->ws);
+}
+
 /* Samples all responses, then copies their log-probs and values into the arrays (P). */
 static void sample_responses(const Progress *p, const Models *m, Work *w) {
     const Writing writing = { .adapter = m->adapter, .head = &m->head,
@@ -345,7 +394,8 @@ static void sample_responses(const Progress *p, const Models *m, Work *w) {
     Rollout *x = &w->rollout;
     for (int first = 0; first < x->B; first += o.chunk) {
         const int n = smaller(o.chunk, x->B - first);
-        const int code = model_generate(&m->policy, &writing, x->seq + first, n, &w->cache, &w->ws);
+        int code = read_queries(m, w, &m->policy, m->adapter, NULL, first, n);
+        if (!code) code = model_generate(&m->policy, &writing, x->seq + first, n, &w->cache, &w->ws);
         if (code == E_NUMBER) not_a_number(p, m, w, "the policy's logits are not numbers", 0);
         must(code, NULL, "check the weights: the sampler failed");
     }
@@ -365,6 +415,32 @@ static void sample_responses(const Progress *p, const Models *m, Work *w) {
 }
 
 /* ---- score ---- */
+
+/* With an encoder, query and response are texts of their own; x->text has a line break between them. */
+static void decode_apart(const Models *m, Work *w, int b) {
+    Rollout *x = &w->rollout;
+    const Sequence *seq = &x->seq[b];
+    Buffer both = { 0 };
+    char *query, *alone;
+    int asked;
+    size_t n, query_n;
+    const int *ids = query_tokens(m, x, b, &asked);
+    both.pool = &w->pool;
+    int code = tokenizer_decode(m->tokenizer, ids, asked, &w->pool, &query, &query_n);
+    if (!code)
+        code = tokenizer_decode(m->tokenizer, seq->token + seq->prompt, seq->length - seq->prompt, &w->pool,
+                                &alone, &n);
+    must(code, NULL, NULL);
+    buffer_bytes(&both, query, query_n);
+    buffer_text(&both, "\n");
+    buffer_bytes(&both, alone, n);
+    must(both.failed ? E_MEMORY : OK, NULL, NULL);
+    x->text[b] = (const char *)both.data;
+    x->text_length[b] = both.length;
+    x->query_length[b] = query_n;
+    x->response[b] = alone;
+    x->response_length[b] = n;
+}
 
 /* Decodes sequence b without special tokens. The response's text is the rest of the whole text after the
  * query's text, so that a word that the query begins stays one word. If the whole text does not begin with
@@ -479,7 +555,7 @@ static int ends_in_eos(const Models *m, const Sequence *seq) {
 static void score_responses(const Progress *p, const Models *m, Work *w) {
     Rollout *x = &w->rollout;
     x->queries_cut = x->responses_cut = 0;
-    for (int b = 0; b < x->B; b++) decode_sequence(m, w, b);
+    for (int b = 0; b < x->B; b++) (m->Q ? decode_apart : decode_sequence)(m, w, b);
     if (!o.reward_text) judge_texts(m, w);
     for (int b = 0; b < x->B; b++) {
         if (o.reward_text) x->raw_score[b] = count_text(x->response[b], x->response_length[b], o.reward_text);
@@ -508,15 +584,17 @@ static void reference_logprobs(const Models *m, Work *w) {
     Rollout *x = &w->rollout;
     const float temperature = (float)o.temperature;
     for (int first = 0; first < x->B; first += o.chunk) {
-        const Rows rows = fill_rows(k, x->seq + first, NULL, smaller(o.chunk, x->B - first));
-        const int at = x->start[first];
+        const int n = smaller(o.chunk, x->B - first), at = x->start[first];
+        const Rows rows = fill_rows(k, x->seq + first, NULL, n);
         const HeadTask task = { .target = k->rows.target, .temperature = temperature,
                                 .logprob = x->ref_logprob + at };
-        int code = model_forward(m->reference, m->reference_adapter, &rows, &w->cache, NULL, k->hidden,
-                                 &w->ws);
+        int code = read_queries(m, w, m->reference, m->reference_adapter, NULL, first, n);
+        if (!code)
+            code = model_forward(m->reference, m->reference_adapter, &rows, &w->cache, NULL, k->hidden, &w->ws);
         if (!code) code = model_logprobs(m->reference, k->hidden, rows.W, &task, &w->ws);
         if (!code && o.kl_penalty == KL_FULL) {
-            code = model_forward(&m->policy, m->adapter, &rows, &w->cache, NULL, k->other_hidden, &w->ws);
+            code = read_queries(m, w, &m->policy, m->adapter, NULL, first, n);
+            if (!code) code = model_forward(&m->policy, m->adapter, &rows, &w->cache, NULL, k->other_hidden, &w->ws);
             if (!code)
                 code = model_full_kl(&m->policy, k->other_hidden, m->reference, k->hidden, rows.W,
                                      temperature, x->full_kl + at, &w->ws);
@@ -553,7 +631,7 @@ static void dump_ids(Buffer *b, const char *name, const int *id, int n) {
 
 /* Appends this step's responses to the file of --dump-rollouts, a JSON line for each. advantage is the
  * whitened one that the loss uses; before whitening it was return - value. */
-static void dump_rollout(const Progress *p, Work *w) {
+static void dump_rollout(const Progress *p, const Models *m, Work *w) {
     const Rollout *x = &w->rollout;
     PoolMark mark = pool_mark(&w->pool);
     for (int i = 0; i < x->B; i++) {
@@ -565,7 +643,9 @@ static void dump_rollout(const Progress *p, Work *w) {
         snprintf(text, sizeof text, "{\"step\": %d, \"index\": %d, \"score\": %.9g, \"kl_coef\": %.9g",
                  p->step, i, (double)x->score[i], p->kl.coef);
         buffer_text(&b, text);
-        dump_ids(&b, "query", seq->token, seq->prompt);
+        int asked;
+        const int *query = query_tokens(m, x, i, &asked);
+        dump_ids(&b, "query", query, asked);
         dump_ids(&b, "response", seq->token + seq->prompt, n);
         dump_floats(&b, "logprob", x->logprob + at, n);
         dump_floats(&b, "ref_logprob", x->ref_logprob + at, n);
@@ -616,7 +696,8 @@ static int train_mini_batch(const Models *m, Work *w, const int *which, int n, L
                             .logprob = k->new_logprob, .entropy = k->entropy, .loss = token_loss,
                             .context = c, .dhidden = k->dhidden };
     gather_tokens(k, &w->rollout, which, n);
-    int code = model_forward(&m->policy, m->adapter, &rows, &w->cache, &w->saved, k->hidden, &w->ws);
+    int code = read_queries(m, w, &m->policy, m->adapter, which, 0, n);
+    if (!code) code = model_forward(&m->policy, m->adapter, &rows, &w->cache, &w->saved, k->hidden, &w->ws);
     if (code) return code;
     memset(k->dhidden, 0, (size_t)W * (size_t)m->config.stack.C * sizeof(float));
     code = model_logprobs(&m->policy, k->hidden, W, &task, &w->ws);
@@ -897,7 +978,7 @@ static void evaluation_begin(const Models *m, Work *w) {
     const size_t n = (size_t)wanted + 1;
     const char *what = "evaluation";
     char number[2][64];
-    e->token = pool_need(&w->pool, n * (size_t)m->T, sizeof(int), what);
+    e->token = pool_need(&w->pool, n * (size_t)query_room(m), sizeof(int), what);
     e->prompt = pool_need(&w->pool, n, sizeof(int), what);
     e->capacity = pool_need(&w->pool, n, sizeof(int), what);
     e->query = pool_need(&w->pool, n, sizeof *e->query, what);
@@ -913,7 +994,8 @@ static void evaluation_begin(const Models *m, Work *w) {
         Rng rng = stream(0, STREAM_QUERY, UINT64_MAX, (uint64_t)e->n);
         const int length = draw_between(&rng, o.query_min, o.query_max);
         e->capacity[e->n] = draw_between(&rng, o.response_min, o.response_max);
-        e->prompt[e->n] = next_query(m, w, &q, length, 1, e->token + (size_t)e->n * (size_t)m->T);
+        e->prompt[e->n] = next_query(m, w, &q, length, 1,
+                                     e->token + (size_t)e->n * (size_t)query_room(m));
         if (!e->prompt[e->n]) break;
     }
     if (e->n < o.eval_queries)
@@ -977,13 +1059,13 @@ static void log_evaluation(const Progress *p, Work *work, int k) {
 static void evaluate(const Progress *p, const Models *m, Work *w, int k) {
     Evaluation *e = &w->eval;
     Rollout *x = &w->rollout;
-    const size_t T = (size_t)m->T;
+    const size_t room = (size_t)query_room(m);
     e->queries_cut = e->responses_cut = 0;
     for (int first = 0; first < e->n; first += o.batch_size) {
         x->B = smaller(o.batch_size, e->n - first);
         for (int b = 0; b < x->B; b++) {
             const int i = first + b;
-            memcpy(x->token + (size_t)b * T, e->token + (size_t)i * T, (size_t)e->prompt[i] * sizeof(int));
+            memcpy(query_place(m, x, b), e->token + (size_t)i * room, (size_t)e->prompt[i] * sizeof(int));
             sequence_begin(m, x, b, e->prompt[i], e->capacity[i],
                            stream(o.seed, STREAM_SAMPLE, UINT64_MAX, (uint64_t)i));
         }
@@ -1093,12 +1175,14 @@ static void run_all(Progress *p, const Models *m, Work *w) {
 
 /* ---- memory: the same lines measure and lay out ---- */
 
-static void rollout_carve(Rollout *x, int T, Arena *a) {
+static void rollout_carve(Rollout *x, int T, int Q, Arena *a) {
     const size_t B = (size_t)o.batch_size, P = B * (size_t)o.response_max;
     float **const tokens[] = { &x->seq_logprob, &x->seq_value, &x->logprob, &x->value, &x->ref_logprob,
                                &x->full_kl, &x->kl, &x->reward, &x->advantage, &x->returns };
     x->seq = arena_take(a, B, sizeof *x->seq);
     x->token = arena_take(a, B * (size_t)T, sizeof(int));
+    x->query = arena_take(a, B * (size_t)Q, sizeof(int));
+    x->asked = arena_take(a, B, sizeof(int));
     x->start = arena_take(a, B + 1, sizeof(int));
     x->order = arena_take(a, B, sizeof(int));
     for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++) *tokens[i] = arena_take(a, P, sizeof(float));
@@ -1125,6 +1209,14 @@ static void batch_carve(Batch *k, const Models *m, Arena *a) {
     for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++) *tokens[i] = arena_take(a, W, sizeof(float));
 }
 
+static void queries_carve(Queries *q, const Models *m, Arena *a) {
+    const int most = larger(o.chunk, o.mini_batch_size);
+    q->token = arena_take(a, (size_t)most * (size_t)m->Q, sizeof(int));
+    q->start = arena_take(a, (size_t)most + 1, sizeof(int));
+    reading_carve(&q->seen, &m->config, o.chunk * m->Q, o.chunk, 0, 0, a);
+    reading_carve(&q->learned, &m->config, o.mini_batch_size * m->Q, o.mini_batch_size, 1, o.quant.recompute, a);
+}
+
 /* Makes one list of all trained tensors, so that one optimizer holds their moments. */
 static void list_trained(Models *m, Pool *pool) {
     const Tensor *list = m->adapter ? m->lora.tensor : m->policy.tensor;
@@ -1141,7 +1233,8 @@ static void carve_policy(Models *m, Optimizer *optimizer, Pool *pool, Arena *a, 
     const int adapts = o.lora.rank > 0 || o.adapter;
     const Tensor *base;
     Error err = { 0 };
-    must(model_carve(&m->policy, &m->config, &m->types, !adapts, m->T, pool, a, &err), &err, NULL);
+    must(model_carve(&m->policy, &m->config, &m->types, !adapts, larger(m->T, m->Q), pool, a,
+                     &err), &err, NULL);
     base = m->policy.tensor;
     bill_part(bill, adapts ? "policy (frozen; also the reference)" : "policy and gradients", a);
     m->reference = &m->policy;
@@ -1157,7 +1250,7 @@ static void carve_policy(Models *m, Optimizer *optimizer, Pool *pool, Arena *a, 
         bill_part(bill, "reference adapter (frozen)", a);
     }
     if (!adapts) {
-        must(model_carve(&m->frozen, &m->config, &m->types, 0, m->T, pool, a, &err), &err, NULL);
+        must(model_carve(&m->frozen, &m->config, &m->types, 0, larger(m->T, m->Q), pool, a, &err), &err, NULL);
         m->reference = &m->frozen;
         bill_part(bill, "reference (frozen copy)", a);
     }
@@ -1182,9 +1275,10 @@ static void carve(void *run, Arena *a, Bill *bill) {
     bill_part(bill, "keys and values", a);
     saved_carve(&w->saved, &m->config.stack, o.mini_batch_size * (m->T - 1),
                 o.mini_batch_size * o.response_max, o.quant.recompute, a);
+    if (m->Q) queries_carve(&w->queries, m, a);
     bill_part(bill, "activations for backward", a);
     batch_carve(&w->batch, m, a);
-    rollout_carve(&w->rollout, m->T, a);
+    rollout_carve(&w->rollout, m->T, m->Q, a);
     bill_part(bill, "rollout and mini-batch", a);
 }
 
@@ -1198,6 +1292,15 @@ static int measure_judge(const Models *m, Work *w, Arena *ws) {
     for (int i = 0; i < j->room; i++) j->token[i] = m->judge_config.bos;
     const Texts texts = { j->room, o.chunk, j->token, j->start };
     return reward_forward(&m->judge, NULL, &texts, NULL, j->logits, ws);
+}
+
+/* Measures the encoder, if there is one, with queries of the greatest length; learns 1: those of a mini-batch. */
+static int measure_queries(const Models *m, Work *w, int learns, Arena *ws) {
+    const int n = learns ? o.mini_batch_size : o.chunk;
+    const Texts texts = { n * m->Q, n, NULL, NULL };
+    if (!m->Q) return OK;
+    w->cache.reading = learns ? &w->queries.learned : &w->queries.seen;
+    return model_encode(&m->policy, m->adapter, &texts, w->cache.reading, ws);
 }
 
 /* Returns the bytes of work space that the largest call of a run needs: makes the same calls, measuring, with
@@ -1221,7 +1324,8 @@ static size_t workspace(void *run) {
         seq[i].prompt = seq[i].length = m->T - o.response_max;
         seq[i].capacity = m->T;
     }
-    code = model_generate(&m->policy, &writing, seq, o.chunk, &w->cache, &ws);
+    code = measure_queries(m, w, 0, &ws);
+    if (!code) code = model_generate(&m->policy, &writing, seq, o.chunk, &w->cache, &ws);
     for (int i = 0; i < n; i++) seq[i].length = m->T;
     Rows rows = fill_rows(k, seq, NULL, o.chunk);
     if (!code) code = model_forward(m->reference, m->reference_adapter, &rows, &w->cache, NULL, k->hidden,
@@ -1232,6 +1336,7 @@ static size_t workspace(void *run) {
     if (!code && o.kl_penalty == KL_FULL)
         code = model_full_kl(&m->policy, k->hidden, m->reference, k->hidden, rows.W, temperature, NULL, &ws);
     rows = fill_rows(k, seq, NULL, o.mini_batch_size);
+    if (!code) code = measure_queries(m, w, 1, &ws);
     if (!code) code = model_forward(&m->policy, m->adapter, &rows, &w->cache, &w->saved, k->hidden, &ws);
     if (!code) code = model_logprobs(&m->policy, k->hidden, rows.W, &learn, &ws);
     model_values(&m->head, k->hidden, NULL, rows.W, &ws);
@@ -1252,14 +1357,21 @@ static void prepare_policy(Models *m, Work *w, const Program *p) {
     quant_options_types(&m->types, p, &o.quant, o.policy, !o.lora.rank && !o.adapter, &w->pool);
     tokenizer_template(m->tokenizer, &before, &after);
     m->bos = before ? tokenizer_specials(m->tokenizer).bos : -1;
+    m->after = -1;
     m->T = before + o.query_max + o.response_max;
-    if (m->T > m->config.positions) {
+    if (m->config.encoder.L) {
+        m->after = after ? tokenizer_specials(m->tokenizer).eos : -1;
+        m->Q = before + o.query_max + after;
+        m->T = 1 + o.response_max;
+    }
+    if (larger(m->T, m->Q) > m->config.positions) {
         fail(&w->err, E_RANGE, "query and response are longer than the policy's positions", o.policy, m->T,
              m->config.positions);
         die(&w->err, "a smaller --query-max or --response-max");
     }
     m->lora_config = o.adapter ? open_adapter_config(o.adapter, &w->pool)
                                : adapter_options(&o.lora, m->config.names);
+    m->lora_config.seq2seq = m->config.encoder.L > 0;
     rows_take(&w->batch.rows, most_rows(m), &w->pool);
 }
 

@@ -557,7 +557,8 @@ int checkpoint_untie(ModelConfig *c, int *untied, const char *folder, Pool *pool
 int checkpoint_save(const char *folder, const char *stem, const Tensor *list, int tensors,
                     int dtype, uint64_t shard_bytes, Pool *pool, Error *err);
 /* Set the names, and the stack's options but for its sizes, to those of a model_type ("llama",
- * "roberta" ...); K and D that are 0 become H and C / H. OK or E_UNSUPPORTED (no such family). */
+ * "roberta" ...); K and D that are 0 become H and C / H; a T5 whose stack is gated already stays so.
+ * OK or E_UNSUPPORTED (no such family). */
 int config_policy(ModelConfig *c, const char *type);
 int config_judge(RewardConfig *c, const char *type);
 /* Returns the k-th class of transformers that opens, and whether it is a judge's; NULL: no more. */

@@ -170,9 +170,6 @@ void open_config(ModelConfig *c, const char *folder, const char *hint, Pool *poo
     Error err = { 0 };
     int untied;
     must(config_load(c, folder, pool, &err), &err, hint);
-    if (c->encoder.L)
-        must(fail(&err, E_UNSUPPORTED, "a policy with an encoder (T5)", folder, 0, 0), &err,
-             "a policy without an encoder: `run models` lists them");
     must(checkpoint_untie(c, &untied, folder, pool, &err), &err, NULL);
     if (!untied) return;
     fflush(stdout);

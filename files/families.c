@@ -255,8 +255,7 @@ static const Key neo_keys[] = {
     [NAME_NORM] = "encoder.final_layer_norm.weight"
 #define T5_D "decoder.block.%d.layer.2.DenseReluDense."
 #define T5_E "encoder.block.%d.layer.1.DenseReluDense."
-#define T5_STACK .norm = NORM_RMS, .norm_place = NORM_PRE, .activation = ACT_RELU, .causal = 1, .cross = 1, \
-                 .scale = 1
+#define T5_STACK .norm = NORM_RMS, .norm_place = NORM_PRE, .causal = 1, .cross = 1, .scale = 1
 static const Names t5_names = { { T5_DECODER, T5_FEED(T5_D, "wi") }, 0 },
     t5_encoder = { { T5_ENCODER, T5_FEED(T5_E, "wi") }, 0 },
     t5_gated_names = { { T5_DECODER, T5_FEED(T5_D, "wi_1"), [NAME_GATE] = T5_D "wi_0.weight" }, 0 },
@@ -477,10 +476,11 @@ static const Family families[] = {
         .biases = BIAS_O | BIAS_MLP }, 0, 0, NULL },
     { "GPT2LMHeadModel", "gpt2", 0, &gpt2_names, "transformer.", NULL, NULL, gpt2_keys,
       { GPT2_STACK }, 0, 0, NULL },
-    { "T5ForConditionalGeneration", "t5", 0, &t5_names, "", NULL, NULL, t5_keys, { T5_STACK }, 0, 0,
+    { "T5ForConditionalGeneration", "t5", 0, &t5_names, "", NULL, NULL, t5_keys,
+      { T5_STACK, .activation = ACT_RELU }, 0, 0,
       &t5_encoder },
     { "T5ForConditionalGeneration", "t5", 0, &t5_gated_names, "", NULL, NULL, t5_keys,
-      { T5_STACK, .gated = 1 }, 0, 0, &t5_gated_encoder },
+      { T5_STACK, .activation = ACT_GELU_TANH, .gated = 1 }, 0, 0, &t5_gated_encoder },
     { "RobertaForSequenceClassification", "roberta", 1, &roberta_names, "roberta.", roberta_stored, NULL,
       roberta_keys, { BERT_STACK }, 0, 0, NULL },
     { "XLMRobertaForSequenceClassification", "xlm-roberta", 1, &xlm_roberta_names, "roberta.", NULL,
@@ -518,14 +518,15 @@ const Family *family_named(const char *class, int judge) {
 
 const char *config_class(int k, int *judge) {
     for (int i = 0; i < FAMILIES; i++) {
-        if (families[i].encoder || k-- > 0) continue;       /* no program takes a policy with an encoder yet */
+        const int gated = families[i].encoder && families[i].kind.gated;    /* the class's second entry */
+        if (gated || k-- > 0) continue;
         *judge = families[i].judge;
         return families[i].architecture;
     }
     return NULL;
 }
 
-/* Sets the options of a stack to those of `kind`; its sizes, window, eps and rope stay. */
+/* Sets the options of a stack to those of `kind`; its sizes, window, buckets, eps and rope stay. */
 static void set_kind(StackKind *to, StackKind kind) {
     kind.C = to->C;
     kind.H = to->H;
@@ -534,6 +535,8 @@ static void set_kind(StackKind *to, StackKind kind) {
     kind.F = to->F;
     kind.L = to->L;
     kind.window = to->window;
+    kind.buckets = to->buckets;
+    kind.distance = to->distance;
     kind.eps = to->eps;
     kind.rope = to->rope;
     *to = kind;
@@ -553,6 +556,7 @@ void config_encoder(ModelConfig *c, const Family *y) {
 int config_policy(ModelConfig *c, const char *type) {
     const Family *y = family_of(type, 0);
     if (!y) return E_UNSUPPORTED;
+    if (y->encoder && c->stack.gated) y++;
     c->names = y->names;
     c->learned = y->names->part[NAME_POSITION] != NULL;
     set_kind(&c->stack, y->kind);

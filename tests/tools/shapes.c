@@ -52,6 +52,7 @@ static const Shape policies[] = {
     { "llama", 32003, 2048, 22, 32, 4, 5632, 2048, 0 },                 /* TinyLlama 1.1B chat v0.3 */
     { "gpt2", 50257, 768, 12, 12, 12, 3072, 1024, 1 },                  /* GPT-2 small */
     { "qwen2", 151936, 896, 24, 14, 2, 4864, 32768, 1 },                /* Qwen2.5 0.5B */
+    { "t5", 32128, 768, 12, 12, 12, 2048, 512, 0 },                     /* FLAN-T5 base */
 };
 static const Shape judges[] = {
     { "roberta", 50265, 768, 12, 12, 12, 3072, 514, 0 },                /* roberta-base */
@@ -92,6 +93,10 @@ static void write_policy(Pool *pool) {
     const Shape shape = shape_of(policies, sizeof policies / sizeof *policies, &c.stack);
     c.V = shape.V; c.positions = shape.positions; c.tied = opt.tied || shape.tied;
     c.bos = 1; c.pad = -1; c.eos[0] = 2; c.eos_count = !opt.no_eos;
+    c.encoder.L = c.stack.L;                /* T5's, gated as FLAN-T5; other families have no encoder */
+    c.stack.buckets = strcmp(shape.family, "t5") ? 0 : 32;
+    c.stack.distance = c.stack.buckets ? 128 : 0;
+    c.stack.gated = c.stack.buckets > 0;
     if (config_policy(&c, shape.family)) usage_error("there are no policies of this --family", shape.family);
     must(model_carve(&m, &c, NULL, 0, 1, pool, &a, &err), &err, NULL);
     a = cli_arena(a.used, "the policy's weights");
