@@ -41,6 +41,7 @@ typedef struct {
     long long number;                       /* of the line, or of the document */
     uint64_t texts;                         /* texts of the dataset that were read */
     const char *text; size_t n;
+    size_t split;                           /* of a prompt with its response: the bytes of the prompt, else 0 */
     Error err;
     Pool *scratch; PoolMark begin;
 } Input;
@@ -120,6 +121,7 @@ static int take_document(Input *in) {
     memcpy(both + d->length[0], d->text[1], d->length[1]);
     in->text = both;
     in->n += d->length[1];
+    in->split = d->length[0];
     return 1;
 }
 
@@ -128,6 +130,7 @@ static int take_document(Input *in) {
 static int input_next(Input *in) {
     pool_release(in->scratch, in->begin);
     memset(&in->err, 0, sizeof in->err);
+    in->split = 0;
     fflush(stdout);
     if (!in->lines) return take_document(in);
     if (!lines_next(in->lines, &in->text, &in->n)) return 0;
@@ -370,6 +373,7 @@ typedef struct {
     ModelConfig config; Model model; Lora lora; const Lora *adapter; Tokenizer *tokenizer;
     Arena weights, adapted, work, ws;
     Cache kv;
+    Reading reading; int text[2];           /* with an encoder: the text that it reads, and its bounds */
     /* the arrays of one block of N rows */
     int N, *token, *sequence, *position, *target; unsigned char *wants; float *hidden, *logprob;
 } Policy;
@@ -460,12 +464,28 @@ static void policy_open(Policy *p, const WeightTypes *types, const char *folder,
     }
 }
 
+/* Lays out what an encoder, if there is one, makes of a text of T tokens. */
+static void reading_open(Policy *p, Reading *r, Cache *kv, int T, Arena *a) {
+    if (!p->config.encoder.L) return;
+    reading_carve(r, &p->config, T, 1, 0, 0, a);
+    kv->reading = r;
+}
+
+/* Lets the encoder read the n ids of a text, and computes what the decoder reads of it. OK or the model's error. */
+static int policy_read(Policy *p, Reading *r, const int *ids, int n, Arena *ws) {
+    const Texts text = { n, 1, ids, p->text };
+    p->text[0] = 0;
+    p->text[1] = n;
+    return model_encode(&p->model, p->adapter, &text, r, ws);
+}
+
 /* Lays out the arrays for blocks of N rows and a cache of T positions. ws: bytes of work space,
  * which the caller has measured. */
 static void work_carve(Policy *p, int N, int T, size_t ws, Arena *a) {
     size_t n = (size_t)N;
     p->N = N;
     cache_carve(&p->kv, &p->config.stack, p->config.stack.L, 1, T, a);
+    reading_open(p, &p->reading, &p->kv, T, a);
     p->token = arena_take(a, n, sizeof(int)); p->sequence = arena_take(a, n, sizeof(int));
     p->position = arena_take(a, n, sizeof(int)); p->target = arena_take(a, n, sizeof(int));
     p->wants = arena_take(a, n, 1);
@@ -508,11 +528,15 @@ static int policy_logprobs(Policy *p, const int *ids, int n, float *logprob) {
 }
 
 /* Returns the bytes of work space that a block of N rows needs with a cache of T positions. */
-static size_t logprobs_bytes(const Policy *p, int N, int T) {
+static size_t logprobs_bytes(Policy *p, int N, int T) {
     Arena measure = { 0 };
     Cache kv = { 0 };
     Rows rows = { N, N, NULL, NULL, NULL, NULL };
+    Arena nothing = { 0 };
+    Reading reading;
     kv.L = p->config.stack.L; kv.B = 1; kv.T = T; kv.width = p->config.stack.K * p->config.stack.D;
+    reading_open(p, &reading, &kv, T, &nothing);
+    if (kv.reading) policy_read(p, &reading, NULL, T, &measure);
     model_forward(&p->model, p->adapter, &rows, &kv, NULL, NULL, &measure);
     const HeadTask task = { .temperature = 1 };
     model_logprobs(&p->model, NULL, rows.W, &task, &measure);
@@ -534,6 +558,37 @@ static void print_logprobs(const int *ids, int count, const float *logprob) {
     printf("], \"logprobs\": [");
     for (int i = 0; i + 1 < count; i++) printf("%s%.9g", i ? ", " : "", (double)logprob[i]);
     printf("]}\n");
+}
+
+/* Lets the encoder read the prompt of the line, and returns the ids of the response: what follows the line's
+ * first tab, or a dataset's response. With ids the response's first one is given, with texts it is the
+ * model's. NULL: something is wrong with the line. *code: of the encoder. */
+static int *read_pair(Policy *p, Input *in, int context, int *count, int *code) {
+    const char *tab = in->split ? in->text + in->split : memchr(in->text, '\t', in->n);
+    const size_t skip = in->split ? 0 : 1;
+    Input prompt = *in, response = *in;
+    int n, more, *ids, *answer;
+    if (in->err.code) return NULL;
+    if (!tab)
+        return line_error(in, E_FORMAT, "no tab between what the encoder and what the decoder reads",
+                          "PROMPT, a tab, RESPONSE; or a dataset of prompts with responses");
+    prompt.n = (size_t)(tab - in->text);
+    response.text = tab + skip;
+    response.n = in->n - prompt.n - skip;
+    ids = line_ids(&prompt, p->tokenizer, p->config.V, &n);
+    answer = ids ? line_ids(&response, p->tokenizer, p->config.V, &more) : NULL;
+    in->err = prompt.err.code ? prompt.err : response.err;
+    if (!answer) return NULL;
+    if (!n || n > context)
+        return n ? line_too_large(in, "tokens of a prompt", n, context, "a larger --context")
+                 : line_error(in, E_FORMAT, "an empty prompt", "at least one token before the tab");
+    *code = policy_read(p, &p->reading, ids, n, &p->ws);
+    if (!p->tokenizer) { *count = more; return answer; }
+    ids = pool_need(in->scratch, (size_t)more + 1, sizeof *ids, "ids");
+    ids[0] = p->config.start;
+    memcpy(ids + 1, answer, (size_t)more * sizeof *ids);
+    *count = more + 1;
+    return ids;
 }
 
 static int run_logprobs(int argc, char **argv) {
@@ -576,11 +631,13 @@ static int run_logprobs(int argc, char **argv) {
     policy_work(&p, N, context, logprobs_bytes(&p, N, context));
     Input in = input_open(positional[1], jsonl, as_ids, 0, &keep, &scratch);
     while (input_next(&in)) {
-        int *ids = line_ids(&in, p.tokenizer, p.config.V, &count);
+        int code = OK;
+        int *ids = p.config.encoder.L ? read_pair(&p, &in, context, &count, &code)
+                                      : line_ids(&in, p.tokenizer, p.config.V, &count);
         if (ids && count > context)
             ids = line_too_large(&in, "tokens of a text", count, context, "a larger --context");
         float *logprob = pool_need(&scratch, ids ? (size_t)count + 1 : 1, sizeof(float), "log-probabilities");
-        const int code = ids ? policy_logprobs(&p, ids, count, logprob) : OK;
+        if (ids && !code) code = policy_logprobs(&p, ids, count, logprob);
         if (code) forward_error(&in, code);
         if (!line_failed(&in, 1)) print_logprobs(ids, count, logprob);
     }
@@ -760,10 +817,13 @@ static int stream_token(void *context, int sequence, int token) {
 }
 
 /* Returns the bytes of work space that model_generate needs for this sequence and cache. */
-static size_t generate_bytes(const Policy *p, Sequence seq, Cache kv) {
-    Arena measure = { 0 };
+static size_t generate_bytes(Policy *p, Sequence seq, Cache kv) {
+    Arena measure = { 0 }, nothing = { 0 };
+    Reading reading;
     const Writing greedy = { .adapter = p->adapter, .sampling = { 0, 0, 1 } };
     kv.k = kv.v = NULL;
+    reading_open(p, &reading, &kv, kv.T, &nothing);
+    if (kv.reading) policy_read(p, &reading, NULL, kv.T, &measure);
     model_generate(&p->model, &greedy, &seq, 1, &kv, &measure);
     return measure.peak;
 }
@@ -806,19 +866,27 @@ static void generate_one(Policy *p, const Generate *g, Sequence *s, const int *i
     int live = !g->as_ids && g->prompt;
     const Writing writing = { .adapter = p->adapter, .sampling = how,
                               .on_token = live ? stream_token : NULL, .context = &stream };
-    memcpy(s->token, ids, (size_t)count * sizeof(int));
+    if (p->config.encoder.L) {
+        require(policy_read(p, &p->reading, ids, count, &p->ws), "the model's encoder failed", "", 0, 0,
+                damaged_model);
+        if (g->as_ids) { print_ids(ids, count, " "); putchar('\t'); }
+        s->token[0] = p->config.start;
+        count = 1;
+        stream.ids = s->token + 1;          /* the start is no part of the text */
+        stream.count = 0;
+    } else memcpy(s->token, ids, (size_t)count * sizeof(int));
     s->prompt = s->length = count;
     s->capacity = count + n;
     s->stop_at_eos = !g->ignore_eos; s->done = 0;
     if (live) stream_print(&stream, 0);
     if (n) write_tokens(p, &writing, s);
-    stream.count = s->length;
+    stream.count = s->length - (int)(stream.ids - s->token);
     if (live) stream_print(&stream, 1);
     else if (g->as_ids) print_ids(s->token, s->length, " ");
     else {
         char *text;
         size_t length;
-        require(tokenizer_decode(p->tokenizer, s->token, s->length, in->scratch, &text, &length),
+        require(tokenizer_decode(p->tokenizer, stream.ids, stream.count, in->scratch, &text, &length),
                 "cannot decode", "output", 0, 0, NULL);
         printf("{\"text\": ");
         print_string(text, length, in->scratch);
@@ -1152,6 +1220,8 @@ static int run_chat(int argc, char **argv) {
     const char *folder = weights_folder(positional[0], o.adapter);
     c.T = context_length(o.context, folder, &keep);
     must(config_load(&p.config, folder, &keep, &err), &err, NULL);
+    require(p.config.encoder.L ? E_UNSUPPORTED : OK, "chat with a policy that has an encoder", folder, 0, 0,
+            "run generate MODEL --prompt TEXT");
     Tokenizer *t = p.tokenizer = need_tokenizer(positional[0], o.adapter, p.config.V, 0, &keep);
     /* the option's first choice is auto, the others are the CHAT_ constants */
     c.how = chat_template(o.template ? o.template - 1 : find_template(t, positional[0], &keep));
