@@ -27,8 +27,8 @@ int model_carve(Model *m, const ModelConfig *c, const WeightTypes *types, int tr
     const int C = c->stack.C;
     memset(m, 0, sizeof *m);
     m->config = *c;
-    m->tensor = pool_take(lists, 3 + stack_tensors(&c->stack) + stack_tensors(&c->encoder),
-                          sizeof *m->tensor);
+    const size_t most = 3 + stack_tensors(&c->stack) + stack_tensors(&c->encoder);
+    m->tensor = pool_take(lists, most, sizeof *m->tensor);
     TensorList t = { m->tensor, 0, trainable, a };
     if (!m->tensor) return fail(err, E_MEMORY, "no memory for the list of tensors", "", 0, 0);
     if (!c->stack.causal) return fail(err, E_ARGUMENT, "a policy's stack has to be causal", "", 0, 0);
@@ -60,8 +60,27 @@ int model_carve(Model *m, const ModelConfig *c, const WeightTypes *types, int tr
 
 /* Fills the weights with normal numbers of deviation 0.02. Linears that add to the residual stream get
  * 0.02 / sqrt(2L), so that the stream keeps its size over L layers (GPT-2). */
+/* A T5 has no scale of its scores, so that its linears start as the published one's: 1 / sqrt(I), queries
+ * 1 / sqrt(I D), the embedding 1. Its head, if it has one of its own, starts as a linear. */
+static void init_seq2seq(Model *m, uint64_t seed) {
+    const StackKind *k = &m->config.stack;
+    for (int i = 0; i < m->tensors; i++) {
+        const Tensor *t = &m->tensor[i];
+        const Matrix *w = t->matrix;
+        int query = 0;
+        for (int l = 0; l < k->L; l++)
+            query |= w == &m->stack.block[l].self.q || w == &m->stack.block[l].cross.q;
+        for (int l = 0; l < m->config.encoder.L; l++) query |= w == &m->encoder.block[l].self.q;
+        if (t->flags & TENSOR_TIED) continue;
+        if (t->flags & TENSOR_VECTOR) tensor_fill(w, t->flags & TENSOR_NORM ? 1 : 0);
+        else if (w == &m->embedding) tensor_normal(w, 1, seed);
+        else tensor_normal(w, 1 / sqrt((double)w->I * (query ? k->D : 1)), seed);
+    }
+}
+
 void model_init(Model *m, uint64_t seed) {
     double residual = 0.02 / sqrt(2.0 * m->config.stack.L);
+    if (m->config.encoder.L) { init_seq2seq(m, seed); return; }
     for (int i = 0; i < m->tensors; i++) {
         const Tensor *t = &m->tensor[i];
         if (t->flags & TENSOR_TIED) continue;
@@ -169,9 +188,9 @@ void reading_carve(Reading *s, const ModelConfig *c, int N, int B, int trained, 
 
 /* Lays out the encoder's rows: each sees all of its text. The arrays come from ws. OK or E_RANGE. */
 static int text_rows(StackRows *r, const Model *m, const Texts *t, Arena *ws) {
-    int *first = arena_take(ws, (size_t)t->N, sizeof(int));
-    int *count = arena_take(ws, (size_t)t->N, sizeof(int));
-    int *self = arena_take(ws, (size_t)t->N, sizeof(int));
+    const size_t N = (size_t)t->N;
+    int *first = arena_take(ws, N, sizeof(int)), *count = arena_take(ws, N, sizeof(int));
+    int *self = arena_take(ws, N, sizeof(int));
     const StackRows rows = { t->N, t->N, NULL, NULL, NULL, { first, count, self }, t->N, NULL };
     *r = rows;
     if (!ws->base || ws->failed) return OK;

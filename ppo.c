@@ -367,8 +367,8 @@ static void draw_queries(Progress *p, const Models *m, Work *w) {
 
 /* ---- roll out ---- */
 
-/* Lets the policy's encoder, if it has one, read the queries of n responses: which[i], or first + i if which is
- * NULL. Afterwards the cache's sequence i reads query i. OK or the model's error. */
+/* Lets the policy's encoder, if it has one, read the queries of n responses: which[i], or first + i if which
+ * is NULL. Afterwards the cache's sequence i reads query i. OK or the model's error. */
 static int read_queries(const Models *m, Work *w, const Model *policy, const Lora *adapter, const int *which,
                         int first, int n) {
     Queries *q = &w->queries;
@@ -590,11 +590,13 @@ static void reference_logprobs(const Models *m, Work *w) {
                                 .logprob = x->ref_logprob + at };
         int code = read_queries(m, w, m->reference, m->reference_adapter, NULL, first, n);
         if (!code)
-            code = model_forward(m->reference, m->reference_adapter, &rows, &w->cache, NULL, k->hidden, &w->ws);
+            code = model_forward(m->reference, m->reference_adapter, &rows, &w->cache, NULL, k->hidden,
+                                 &w->ws);
         if (!code) code = model_logprobs(m->reference, k->hidden, rows.W, &task, &w->ws);
         if (!code && o.kl_penalty == KL_FULL) {
             code = read_queries(m, w, &m->policy, m->adapter, NULL, first, n);
-            if (!code) code = model_forward(&m->policy, m->adapter, &rows, &w->cache, NULL, k->other_hidden, &w->ws);
+            if (!code)
+                code = model_forward(&m->policy, m->adapter, &rows, &w->cache, NULL, k->other_hidden, &w->ws);
             if (!code)
                 code = model_full_kl(&m->policy, k->other_hidden, m->reference, k->hidden, rows.W,
                                      temperature, x->full_kl + at, &w->ws);
@@ -1214,7 +1216,8 @@ static void queries_carve(Queries *q, const Models *m, Arena *a) {
     q->token = arena_take(a, (size_t)most * (size_t)m->Q, sizeof(int));
     q->start = arena_take(a, (size_t)most + 1, sizeof(int));
     reading_carve(&q->seen, &m->config, o.chunk * m->Q, o.chunk, 0, 0, a);
-    reading_carve(&q->learned, &m->config, o.mini_batch_size * m->Q, o.mini_batch_size, 1, o.quant.recompute, a);
+    reading_carve(&q->learned, &m->config, o.mini_batch_size * m->Q, o.mini_batch_size, 1, o.quant.recompute,
+                  a);
 }
 
 /* Makes one list of all trained tensors, so that one optimizer holds their moments. */
@@ -1250,7 +1253,8 @@ static void carve_policy(Models *m, Optimizer *optimizer, Pool *pool, Arena *a, 
         bill_part(bill, "reference adapter (frozen)", a);
     }
     if (!adapts) {
-        must(model_carve(&m->frozen, &m->config, &m->types, 0, larger(m->T, m->Q), pool, a, &err), &err, NULL);
+        must(model_carve(&m->frozen, &m->config, &m->types, 0, larger(m->T, m->Q), pool, a, &err), &err,
+             NULL);
         m->reference = &m->frozen;
         bill_part(bill, "reference (frozen copy)", a);
     }
@@ -1294,7 +1298,7 @@ static int measure_judge(const Models *m, Work *w, Arena *ws) {
     return reward_forward(&m->judge, NULL, &texts, NULL, j->logits, ws);
 }
 
-/* Measures the encoder, if there is one, with queries of the greatest length; learns 1: those of a mini-batch. */
+/* Measures the encoder, if there is one, with queries of the greatest length; learns 1: of a mini-batch. */
 static int measure_queries(const Models *m, Work *w, int learns, Arena *ws) {
     const int n = learns ? o.mini_batch_size : o.chunk;
     const Texts texts = { n * m->Q, n, NULL, NULL };

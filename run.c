@@ -41,7 +41,7 @@ typedef struct {
     long long number;                       /* of the line, or of the document */
     uint64_t texts;                         /* texts of the dataset that were read */
     const char *text; size_t n;
-    size_t split;                           /* of a prompt with its response: the bytes of the prompt, else 0 */
+    size_t split;                           /* of a prompt with its response: the prompt's bytes, else 0 */
     Error err;
     Pool *scratch; PoolMark begin;
 } Input;
@@ -471,7 +471,8 @@ static void reading_open(Policy *p, Reading *r, Cache *kv, int T, Arena *a) {
     kv->reading = r;
 }
 
-/* Lets the encoder read the n ids of a text, and computes what the decoder reads of it. OK or the model's error. */
+/* Lets the encoder read the n ids of a text, and computes what the decoder reads of it. OK or the model's
+ * error. */
 static int policy_read(Policy *p, Reading *r, const int *ids, int n, Arena *ws) {
     const Texts text = { n, 1, ids, p->text };
     p->text[0] = 0;

@@ -34,8 +34,10 @@ static struct {
 
 /* A training sequence of `length` tokens. Those from index `learn` (>= 1) on count in the loss. The last
  * token predicts nothing, so a sequence takes length-1 rows. */
-typedef struct { const int *token; int length, learn; } Excerpt;
-typedef struct { Excerpt *piece; int count, capacity, longest; long long documents, tokens; } Set;
+typedef struct { const int *token; int length, learn;
+                 const int *text; int text_length /* what an encoder reads; 0 without one */; } Excerpt;
+typedef struct { Excerpt *piece; int count, capacity, longest, longest_text;
+                 long long documents, tokens; } Set;
 
 typedef struct {
     ModelConfig config; Tokenizer *tokenizer;
@@ -45,8 +47,11 @@ typedef struct {
     Optimizer optimizer; AdamW adam;
     Set train, held;
     int N, B, T;                            /* most rows, sequences, rows of a sequence in a micro-batch */
+    int positions;                          /* of the longest sequence or text */
     Saved saved; Cache kv; Arena ws;
     RowList rows; float *hidden, *dhidden, *logprob;
+    /* with an encoder: the texts of a micro-batch, at most E tokens, and what it makes of them */
+    Reading reading; int E, *text, *text_start;
     int *order, at, epoch;                  /* the shuffled training set; the next one; the epoch */
     int steps;                              /* steps of the whole run */
     RunFolder out;
@@ -57,7 +62,7 @@ typedef struct {
 /* ---- documents into sequences ---- */
 
 /* Appends a sequence to a set. */
-static void set_add(Set *s, const int *token, int length, int learn, Pool *pool) {
+static void set_add(Set *s, Excerpt p, Pool *pool) {
     if (s->count == s->capacity) {
         const int capacity = s->capacity < INT_MAX / 4 ? s->capacity * 2 + 1024 : 0;
         Excerpt *wider = pool_need(pool, capacity ? (size_t)capacity : SIZE_MAX, sizeof *wider,
@@ -66,10 +71,10 @@ static void set_add(Set *s, const int *token, int length, int learn, Pool *pool)
         s->piece = wider;
         s->capacity = capacity;
     }
-    Excerpt p = { token, length, learn };
     s->piece[s->count++] = p;
-    if (length > s->longest) s->longest = length;
-    s->tokens += length - learn;
+    if (p.length > s->longest) s->longest = p.length;
+    if (p.text_length > s->longest_text) s->longest_text = p.text_length;
+    s->tokens += p.length - p.learn;
 }
 
 /* Returns the ids of a document's text (NULL: no memory). *before: 1 if the tokenizer's template puts <s>
@@ -115,9 +120,43 @@ static void add_document(Trainer *t, Set *s, const Document *d, int kind, Pool *
     need_rows(t->tokenizer, kept, n, t->config.V, "policy");
     for (int from = 0; from + 1 < n; from += o.context - 1) {
         int length = n - from < o.context ? n - from : o.context, first = learn - from < 1 ? 1 : learn - from;
-        if (first < length) set_add(s, kept + from, length, first, &t->keep);
+        const Excerpt piece = { kept + from, length, first, NULL, 0 };
+        if (first < length) set_add(s, piece, &t->keep);
         if (o.head_only) break;
     }
+    s->documents++;
+}
+
+/* Returns the ids of a text, at most --context, with one more id before and after it (-1: none); kept. */
+static int *kept_ids(Trainer *t, const Document *d, int which, int before, int after, Pool *scratch, int *n) {
+    Error err = { 0 };
+    int *ids, count;
+    if (tokenizer_encode(t->tokenizer, d->text[which], d->length[which], scratch, &ids, &count))
+        must(fail(&err, E_MEMORY, "no memory for a document's tokens", "dataset", 0, 0), &err, NULL);
+    const int room = o.context - (before >= 0) - (after >= 0);
+    if (count > room) count = room;
+    int *kept = pool_need(&t->keep, (size_t)count + 2, sizeof *kept, "a document's tokens");
+    *n = 0;
+    if (before >= 0) kept[(*n)++] = before;
+    memcpy(kept + *n, ids, (size_t)count * sizeof *kept);
+    *n += count;
+    if (after >= 0) kept[(*n)++] = after;
+    need_rows(t->tokenizer, kept, *n, t->config.V, "policy");
+    return kept;
+}
+
+/* Adds a prompt with its response to a set: the encoder reads the prompt, the decoder writes the response. Of
+ * each, the first --context tokens are kept. */
+static void add_pair(Trainer *t, Set *s, const Document *d, Pool *scratch) {
+    SpecialIds special = tokenizer_specials(t->tokenizer);
+    int before, after, length, text_length;
+    tokenizer_template(t->tokenizer, &before, &after);
+    const int eos = special.eos >= 0 ? special.eos : t->config.eos_count ? t->config.eos[0] : -1;
+    const int *text = kept_ids(t, d, 0, before ? special.bos : -1, after ? special.eos : -1, scratch,
+                               &text_length);
+    const int *token = kept_ids(t, d, 1, t->config.start, o.no_eos ? -1 : eos, scratch, &length);
+    const Excerpt piece = { token, length, 1, text, text_length };
+    if (length > 1 && text_length) set_add(s, piece, &t->keep);
     s->documents++;
 }
 
@@ -129,12 +168,15 @@ static void read_documents(Trainer *t, const Program *p, const char *path) {
     must(dataset_read(&d, path, &texts, &err), &err, PREP);
     if (d.kind != DATA_PROMPTS && cli_given(p, "learn"))
         usage_hint("no effect (the documents are no prompts with responses)", "--learn", "leave --learn out");
+    if (t->config.encoder.L && d.kind != DATA_PROMPTS)
+        must(fail(&err, E_ARGUMENT, "a policy with an encoder learns responses to prompts; these are texts",
+                  path, 0, 0), &err, "prep data INPUT --prompt FIELD --response FIELD");
     for (uint64_t i = 0; i < d.count; i++) {
         PoolMark mark = pool_mark(&scratch);
         const Document *document = &d.document[i];
-        if (document->split && t->held.documents < o.eval_documents)
-            add_document(t, &t->held, document, d.kind, &scratch);
-        if (!document->split) add_document(t, &t->train, document, d.kind, &scratch);
+        Set *set = !document->split ? &t->train : t->held.documents < o.eval_documents ? &t->held : NULL;
+        if (set && t->config.encoder.L) add_pair(t, set, document, &scratch);
+        else if (set) add_document(t, set, document, d.kind, &scratch);
         pool_release(&scratch, mark);
     }
     pool_free(&texts);
@@ -191,14 +233,28 @@ static void token_loss(void *context, int first, int n, const float *logprob, fl
 /* Fills t->rows with as many sequences as fit into a micro-batch: order[first], order[first+1] ..., or with
  * order NULL, first, first+1 ... Returns how many it took, at most `count`. */
 static int fill_rows(Trainer *t, const Set *s, const int *order, int first, int count) {
-    int taken = 0;
+    int taken = 0, read = 0;
     t->rows.N = t->rows.W = 0;
     for (; taken < count && taken < t->B; taken++) {
         const Excerpt *p = &s->piece[order ? order[first + taken] : first + taken];
-        if (t->rows.N + piece_rows(p) > t->N) break;
+        if (t->rows.N + piece_rows(p) > t->N || (t->E && read + p->text_length > t->E)) break;
+        if (t->E) {
+            memcpy(t->text + read, p->text, (size_t)p->text_length * sizeof *p->text);
+            t->text_start[taken] = read;
+            t->text_start[taken + 1] = read += p->text_length;
+        }
         rows_add(&t->rows, taken, p->token, p->length, p->learn);
     }
     return taken;
+}
+
+/* Lets the encoder, if there is one, read the texts of the n sequences of a micro-batch. */
+static int read_texts(Trainer *t, int n) {
+    if (!t->E) return OK;
+    const Texts texts = { t->text_start[n], n, t->text, t->text_start };
+    t->kv.reading = &t->reading;
+    t->kv.B = n;
+    return model_encode(&t->model, t->adapter, &texts, &t->reading, &t->ws);
 }
 
 enum { STREAM_DROPOUT = 0xd509 };
@@ -220,7 +276,9 @@ static double pass(Trainer *t, const Set *s, const int *order, int first, int co
         const Rows rows = rows_of(&t->rows);
         const HeadTask task = { .target = t->rows.target, .temperature = 1, .logprob = t->logprob,
                                 .loss = train ? token_loss : NULL, .context = &scale, .dhidden = t->dhidden };
-        int code = model_forward(&t->model, t->adapter, &rows, &t->kv, train ? &t->saved : NULL, t->hidden,
+        int code = read_texts(t, taken);
+        if (!code)
+            code = model_forward(&t->model, t->adapter, &rows, &t->kv, train ? &t->saved : NULL, t->hidden,
                                  &t->ws);
         if (train) memset(t->dhidden, 0, (size_t)rows.W * (size_t)t->config.stack.C * sizeof(float));
         if (!code)
@@ -273,11 +331,12 @@ static void carve(void *run, Arena *a, Bill *bill) {
     Error err = { 0 };
     const size_t n = (size_t)t->N;
     const int adapts = o.lora.rank > 0;
-    must(model_carve(&t->model, &t->config, &t->types, !adapts, t->T, &t->keep, a, &err), &err, NULL);
+    must(model_carve(&t->model, &t->config, &t->types, !adapts, t->positions, &t->keep, a, &err), &err, NULL);
     bill_part(bill, adapts ? "weights (frozen)" : "weights and gradients", a);
     t->list = t->model.tensor; t->tensors = t->model.tensors; t->adapter = NULL;
     if (adapts) {
-        const LoraConfig c = adapter_options(&o.lora, t->config.names);
+        LoraConfig c = adapter_options(&o.lora, t->config.names);
+        c.seq2seq = t->config.encoder.L > 0;
         adapter_carve(&t->lora, &c, t->model.tensor, t->model.tensors, 1, &t->keep, a);
         t->list = t->lora.tensor; t->tensors = t->lora.tensors; t->adapter = &t->lora;
         if (o.lora.dropout > 0) lora_dropout_carve(&t->lora, t->N, a);
@@ -286,6 +345,11 @@ static void carve(void *run, Arena *a, Bill *bill) {
     optimizer_carve(&t->optimizer, t->list, t->tensors, a);
     bill_part(bill, "Adam's moments", a);
     saved_carve(&t->saved, &t->config.stack, t->N, t->N, o.quant.recompute, a);
+    if (t->E) {
+        reading_carve(&t->reading, &t->config, t->E, t->B, 1, o.quant.recompute, a);
+        t->text = arena_take(a, (size_t)t->E, sizeof(int));
+        t->text_start = arena_take(a, (size_t)t->B + 1, sizeof(int));
+    }
     bill_part(bill, "saved activations", a);
     cache_carve(&t->kv, &t->config.stack, t->config.stack.L, t->B, t->T, a);
     bill_part(bill, "keys and values", a);
@@ -300,6 +364,11 @@ static size_t workspace(void *run) {
     Trainer *t = run;
     Arena ws = { 0 };
     const HeadTask task = { .temperature = 1, .loss = token_loss };
+    if (t->E) {
+        const Texts texts = { t->E, t->B, NULL, NULL };
+        t->kv.reading = &t->reading;
+        model_encode(&t->model, t->adapter, &texts, &t->reading, &ws);
+    }
     Rows rows = { t->N, t->N, t->rows.token, t->rows.sequence, t->rows.position, t->rows.wants };
     model_forward(&t->model, t->adapter, &rows, &t->kv, &t->saved, NULL, &ws);
     model_logprobs(&t->model, NULL, rows.W, &task, &ws);
@@ -317,6 +386,10 @@ static void memory(Trainer *t) {
         fail(&err, E_ARGUMENT, "--micro-tokens is less than the longest sequence", "", t->N, t->T);
         die(&err, "a larger --micro-tokens, or a smaller --context");
     }
+    const int most[2] = { t->train.longest_text, t->held.longest_text };
+    const int text = most[0] > most[1] ? most[0] : most[1];
+    t->positions = t->T > text ? t->T : text;
+    if (t->config.encoder.L) t->E = t->N > text ? t->N : text;
     /* enough sequences, if they are on average a quarter of the longest in size */
     t->B = 4 * t->N / t->T + 1;
     rows_take(&t->rows, t->N, &t->keep);
@@ -331,27 +404,33 @@ static void memory(Trainer *t) {
 /* ---- the policy ---- */
 
 /* The families of --family, in the order of its choices. */
-static const char *const scratch_families[] = { "llama", "mistral", "qwen2", "qwen3", "gpt2" };
+static const char *const scratch_families[] = { "llama", "mistral", "qwen2", "qwen3", "gpt2", "t5" };
 
 /* Fills the configuration of a new policy from the options. */
 static void scratch_config(Trainer *t) {
     ModelConfig *c = &t->config;
     SpecialIds special = tokenizer_specials(t->tokenizer);
     memset(c, 0, sizeof *c);
+    c->stack.C = o.dim; c->stack.L = c->encoder.L = o.layers;
+    c->stack.H = o.heads; c->stack.K = o.kv_heads; c->stack.eps = 1e-5f;
+    if (!strcmp(scratch_families[o.family], "t5")) {            /* FLAN-T5's shape */
+        c->stack.gated = 1;
+        c->stack.buckets = 32;
+        c->stack.distance = 128;
+        c->stack.eps = 1e-6f;
+    }
     config_policy(c, scratch_families[o.family]);
     if (o.dim % o.heads || (c->stack.rotary && o.dim / o.heads % 2))
         usage_error(c->stack.rotary ? "--dim divided by --heads has to be an even whole number"
                                     : "--dim has to be a multiple of --heads", NULL);
     if (!c->stack.rotary && o.kv_heads)
-        usage_error("GPT-2 has as many key heads as heads: leave out", "--kv-heads");
-    if (!o.kv_heads) o.kv_heads = o.heads;
-    if (o.heads % o.kv_heads) usage_error("--heads has to be a multiple of --kv-heads", NULL);
+        usage_error("this family has as many key heads as heads: leave out", "--kv-heads");
+    if (o.kv_heads && o.heads % o.kv_heads) usage_error("--heads has to be a multiple of --kv-heads", NULL);
     c->V = tokenizer_size(t->tokenizer);
-    c->stack.C = o.dim; c->stack.L = o.layers;
-    c->stack.H = o.heads; c->stack.K = o.kv_heads; c->stack.D = o.dim / o.heads;
-    c->stack.F = o.ffn ? o.ffn : c->stack.gated ? (o.dim * 8 / 3 + 31) / 32 * 32 : 4 * o.dim;
-    c->positions = o.positions; c->tied = o.tied || !c->stack.rotary;
-    c->stack.eps = 1e-5f;
+    c->stack.F = c->encoder.F = o.ffn ? o.ffn : c->stack.gated ? (o.dim * 8 / 3 + 31) / 32 * 32 : 4 * o.dim;
+    c->positions = o.positions; c->tied = o.tied || c->learned;
+    c->scaled = c->encoder.L && c->tied;
+    c->start = special.pad >= 0 ? special.pad : 0;
     c->stack.rope.theta = 10000; c->stack.rope.type = ROPE_PLAIN; c->stack.rope.factor = 1;
     c->bos = special.bos; c->pad = special.pad;
     if (special.eos >= 0) { c->eos[0] = special.eos; c->eos_count = 1; }
@@ -367,6 +446,11 @@ static void read_policy(Trainer *t, const Program *program) {
     t->types.compute = o.quant.compute;
     if (o.policy) quant_options_types(&t->types, program, &o.quant, o.policy, !o.lora.rank, &t->keep);
     else scratch_config(t);
+    if (t->config.encoder.L && o.lora.dropout > 0)
+        usage_error("--lora-dropout with a policy that has an encoder", NULL);
+    if (t->config.encoder.L && (o.head_only || o.learn))
+        usage_error("a policy with an encoder learns responses, whole: leave out",
+                    o.learn ? "--learn" : "--head-only");
     if (o.context > t->config.positions) {
         fail(&err, E_RANGE, "--context is more than the policy's positions", "", o.context,
              t->config.positions);
@@ -519,7 +603,7 @@ static Option options[] = {
     { "tokenizer", OPT_TEXT, &o.tokenizer, NULL, 0, 0, NULL,
       "tokenizer.model, or a folder that has a tokenizer (default: --policy's)" },
     NO_SPECIAL_OPTION(o.no_special),
-    { "family", OPT_CHOICE, &o.family, "llama", 0, 0, "llama|mistral|qwen2|qwen3|gpt2",
+    { "family", OPT_CHOICE, &o.family, "llama", 0, 0, "llama|mistral|qwen2|qwen3|gpt2|t5",
       "from scratch: the kind of model, as config.json's model_type" },
     { "dim", OPT_INT, &o.dim, "128", 2, 1e6, NULL, "from scratch: model width C" },
     { "layers", OPT_INT, &o.layers, "4", 1, 1000, NULL, "from scratch: layers L" },

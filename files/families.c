@@ -546,11 +546,12 @@ static void set_kind(StackKind *to, StackKind kind) {
 
 void config_encoder(ModelConfig *c, const Family *y) {
     const int layers = c->encoder.L;
+    c->encoder_names = y->encoder;
+    c->encoder.L = 0;
     if (!y->encoder) return;
     c->encoder = c->stack;
     c->encoder.L = layers;
     c->encoder.causal = c->encoder.cross = 0;
-    c->encoder_names = y->encoder;
 }
 
 int config_policy(ModelConfig *c, const char *type) {

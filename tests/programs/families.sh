@@ -14,7 +14,7 @@ bad() { failed=$((failed + 1)); echo "  FAIL  $1"; sed 's/^/        /' "$work/er
 is() { if [ $? = 0 ]; then ok "$1"; else bad "$1"; fi; }
 class() { sed -n 's/.*"architectures": \["\([A-Za-z0-9]*\)"\].*/\1/p' "$1/config.json"; }
 
-policies="llama mistral qwen2 qwen3 smollm3 gpt2 gpt_neo"
+policies="llama mistral qwen2 qwen3 smollm3 gpt2 gpt_neo t5"
 judges="roberta xlm-roberta bert distilbert electra llama mistral qwen2 qwen3 gpt2"
 vocab() { sed -n 's/.*"vocab_size": \([0-9]*\).*/\1/p' "$1/config.json"; }
 size="--dtype f32 --dim 32 --layers 2 --heads 4 --ffn 48 --positions 128"
@@ -65,5 +65,25 @@ for p in $policies; do
     is "$p: the merged folder writes what the adapter writes"
     steps ", NF4, bf16, computed again" $p bert --nf4 --compute bf16 --lora-r 4 --recompute
 done
+
+# A T5 learns from nothing to answer from the prompt: the loss falls by half, the same with activations computed again and with small
+# micro-batches; its log-probs are those that it generates with.
+awk 'BEGIN { x = 3; split("ann bob cat dan eve fay gus hal ivy jon", name, " ")
+    for (i = 0; i < 400; i++) { x = (x * 1103515245 + 12345) % 2147483648; a = name[int(x / 65536) % 10 + 1]
+        x = (x * 1103515245 + 12345) % 2147483648; b = name[int(x / 65536) % 10 + 1]
+        printf "{\"prompt\": \"Whom does %s see? %s sees %s.\", \"response\": \"%s sees %s\"}\n", a, a, b, a, b } }' > "$work/pairs.jsonl"
+prep="${RUN:-} ${BIN:-.}/prep" sft="${RUN:-} ${BIN:-.}/sft"
+$prep data "$work/pairs.jsonl" --out "$work/pairs.bin" > "$work/out" 2> "$work/err"; is "prompts with responses"
+for how in "" --recompute "--micro-tokens 40"; do
+    $sft "$work/pairs.bin" --family t5 --tokenizer data/policy --dim 32 --layers 1 --heads 2 --positions 64 --context 64 --steps 30 \
+        --lr 1e-2 --out "$work/t5" --force $how > "$work/out" 2> "$work/err"; is "t5 from scratch $how"
+    sed 1d "$work/t5/log.jsonl" > "$work/log.$(echo $how | tr -d ' -')"
+done
+cmp -s "$work/log." "$work/log.recompute"; is "t5: activations computed again give the same log"
+awk -F'"loss": ' 'NF > 1 { split($2, a, ","); last = a[1]; if (!first) first = last }
+    END { exit !(last > 0 && last < first / 2) }' "$work/log."; is "t5: the loss falls by half"
+printf 'Whom does ann see?\n' | $run generate "$work/t5" --greedy -n 3 --ids > /dev/null 2>&1; [ $? = 1 ]; is "t5: text is no ids"
+printf '5 6 7\n' | $run generate "$work/t5" --greedy -n 3 --ids > "$work/a" 2> "$work/err" &&
+    $run logprobs "$work/t5" --ids < "$work/a" 2> "$work/err" | grep -q '"logprobs": \[-'; is "t5: log-probs of what it wrote"
 echo "families: $passed passed, $failed failed, $skipped skipped"
 [ $failed = 0 ]
