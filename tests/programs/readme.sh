@@ -57,7 +57,7 @@ done < commands
 
 # ---- the classes that open ----
 ./run models | awk '{ print $2 }' | sort -u > opens
-sed -n '/^## What opens/,/^## /p' "$home/README.md" | grep '^| `' | grep -o '[A-Za-z0-9]*\(For[A-Za-z]*\|LMHeadModel\)' |
+sed -n '/^## What opens/,/^## /p' "$home/README.md" | grep '^| `' | grep -o '[A-Za-z0-9]*\(For[A-Z][A-Za-z]*\|LMHeadModel\)' |
     sort -u > listed
 diff opens listed > differ
 nothing differ "README lists the classes that open, and no others"
