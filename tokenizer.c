@@ -184,6 +184,7 @@ int tokenizer_legacy(const Tokenizer *t) { return t->json || !t->normal.only_fir
 int tokenizer_max_length(const Tokenizer *t) { return t->max_length; }
 int tokenizer_prefix_space(const Tokenizer *t) { return t->asked_prefix; }
 int tokenizer_asked_split(const Tokenizer *t) { return t->asked_split; }
+int tokenizer_types(const Tokenizer *t) { return !t->no_types; }
 int tokenizer_asked_template(const Tokenizer *t) { return t->asked_template; }
 int tokenizer_find(const Tokenizer *t, const char *piece, size_t length) {
     return find_token(t, piece, length);

@@ -251,6 +251,9 @@ static int save_tokenizer_configs(const Tokenizer *t, const char *class, const c
     put_added(&b, t, &beyond);
     if (chat) put_text(&b, "chat_template", chat);
     put_raw(&b, "clean_up_tokenization_spaces", "false");
+    /* These classes give token_type_ids, too, which models without them refuse. */
+    if (!tokenizer_types(t) && (ends_with(class, "Fast") || tokenizer_kind(t) == TOKENIZER_WORDPIECE))
+        put_raw(&b, "model_input_names", "[\"input_ids\", \"attention_mask\"]");
     put_int(&b, "model_max_length", own && own < max_length ? own : max_length);
     put_text(&b, "tokenizer_class", class);
     put_specials(&b, t, roberta);

@@ -250,6 +250,19 @@ static int keep_chat_template(Tokenizer *t, const Json *config, Pool *pool, Erro
     return t->chat_template ? OK : no_memory(err, "chat_template");
 }
 
+/* Notes whether the models take token_type_ids: as model_input_names says; without it BERT's do, DistilBERT's
+ * and those of other kinds do not. */
+static void set_types(Tokenizer *t, const Json *config) {
+    const Json *names = json_get(config, "model_input_names"), *j;
+    if (!names || names->type != JSON_ARRAY) {
+        t->no_types |= t->kind->family != TOKENIZER_WORDPIECE || class_is(config, "DistilBertTokenizer");
+        return;
+    }
+    t->no_types = 1;
+    for (j = names->child; j; j = j->next)
+        if (j->type == JSON_STRING && !strcmp(j->string, "token_type_ids")) t->no_types = 0;
+}
+
 /* Applies the options of the kind first: how texts are normalised decides where tokens are found. */
 int tokenizer_beside(Tokenizer *t, const Json *added, const Json *config, const Json *map, Pool *pool,
                      Error *err) {
@@ -258,6 +271,7 @@ int tokenizer_beside(Tokenizer *t, const Json *added, const Json *config, const 
     if (!code) code = add_beside(t, added, config, map, pool, err);
     if (code) return code;
     set_template(t, config, map);
+    set_types(t, config);
     t->split_special = t->asked_split = json_bool(config, "split_special_tokens", 0);
     t->max_length = most >= 1 && most <= INT_MAX ? (int)most : 0;
     return keep_chat_template(t, config, pool, err);

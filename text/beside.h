@@ -41,6 +41,8 @@ int tokenizer_prefix_space(const Tokenizer *t);
  * adds; that special tokens in texts are plain text (split_special_tokens). */
 int tokenizer_asked_template(const Tokenizer *t);
 int tokenizer_asked_split(const Tokenizer *t);
+/* Returns 1 if the tokenizer's models take token_type_ids. */
+int tokenizer_types(const Tokenizer *t);
 /* Returns the rules of a WordPiece tokenizer; NULL: t is of another kind. */
 const BertRules *tokenizer_bert(const Tokenizer *t);
 /* Appends the bytes of the file of a tokenizer that has this name: a file that it was read from, or

@@ -307,6 +307,7 @@ struct Tokenizer {
      * add_prefix_space if it is in use, else -1; asked_split: its split_special_tokens; max_length:
      * model_max_length, 0: it has none */
     int asked_template, asked_prefix, asked_split, max_length;
+    int no_types;                           /* 1: its models take no token_type_ids */
     int byte_id[256];                       /* the id of the piece of each byte, or -1 */
     /* words: see text/encoder.c; longest: the most bytes of a piece */
     Table words; size_t longest;

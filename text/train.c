@@ -395,5 +395,6 @@ Tokenizer *tokenizer_train_wordpiece(TextSource source, int V, int cased, Pool *
     pool_free(&tr.pool);
     t = code ? NULL : tokenizer_wordpiece(vocab.data, vocab.length, pool, err);
     if (t) t->wordpiece.rules = rules;
+    if (t) t->no_types = 1;                 /* so that it suits DistilBERT, too */
     return with_specials(t, pool, err);
 }

@@ -248,7 +248,10 @@ static void test_folder(const char *name, const Tokenizer *t, char folder[3][600
         CHECK(!file_read_all(in(folder[0], "tokenizer_config.json"), pool, &config, &n, NULL) &&
               strstr(config, "\"tokenizer_class\": \"PreTrainedTokenizerFast\""),
               "%s: the class that leaves tokenizer.json as it is", name);
+        CHECK(config && strstr(config, "\"model_input_names\": [\"input_ids\", \"attention_mask\"]"),
+              "%s: this class is told to give no token_type_ids", name);
     }
+    CHECK(!tokenizer_types(u), "%s: models of this tokenizer take no token_type_ids", name);
     for (k = 0; k < 3; k++) {
         for (i = 0; i < FILE_NAMES; i++) remove(in(folder[k], file_name[i]));
         remove(folder[k]);
@@ -346,12 +349,35 @@ static void test_shipped(void) {
     pool_free(&pool);
 }
 
+/* Whether models take token_type_ids, by the files of a WordPiece tokenizer. */
+static void test_types(void) {
+    static const struct { const char *config; int wanted; } row[] = {
+        { "{}", 1 }, { "{\"tokenizer_class\": \"BertTokenizer\"}", 1 },
+        { "{\"tokenizer_class\": \"DistilBertTokenizer\"}", 0 },
+        { "{\"model_input_names\": [\"input_ids\", \"attention_mask\"]}", 0 },
+        { "{\"tokenizer_class\": \"DistilBertTokenizerFast\", "
+          "\"model_input_names\": [\"input_ids\", \"token_type_ids\"]}", 1 },
+    };
+    static const char vocab[] = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n";
+    Pool pool = test_pool();
+    size_t i;
+    for (i = 0; i < sizeof row / sizeof *row; i++) {
+        Error err;
+        Tokenizer *t = tokenizer_wordpiece(vocab, sizeof vocab - 1, &pool, fresh(&err));
+        const Json *config = json_parse(row[i].config, strlen(row[i].config), &pool, &err);
+        CHECK(t && !tokenizer_beside(t, NULL, config, NULL, &pool, &err) &&
+              tokenizer_types(t) == row[i].wanted, "token_type_ids with %s", row[i].config);
+    }
+    pool_free(&pool);
+}
+
 int main(void) {
     test_wordpiece();
     test_gpt2();
     test_decimals();
     test_json();
     test_refused();
+    test_types();
     test_shipped();
     return test_end("train");
 }
