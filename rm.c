@@ -990,7 +990,7 @@ static Option options[] = {
     { "reward", OPT_TEXT, &o.reward, NULL, 0, 0, NULL,
       "start from this Hugging Face folder; without it, from scratch" },
     { "tokenizer", OPT_TEXT, &o.tokenizer, NULL, 0, 0, NULL,
-      "folder of a byte-level tokenizer (default: --reward's)" },
+      "folder of a tokenizer, as prep tokenizer makes one (default: --reward's)" },
     NO_SPECIAL_OPTION(o.no_special),
     { "new-head", OPT_FLAG, &o.new_head, NULL, 0, 0, NULL,
       "use only the encoder of --reward, with a new head for the dataset's labels" },
