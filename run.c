@@ -1245,19 +1245,20 @@ static int run_chat(int argc, char **argv) {
 static void dequantise(Policy *p, Pool *pool) {
     Error err = { 0 };
     Arena measure = { 0 };
-    Model floats;
-    must(model_carve(&floats, &p->config, NULL, 0, 1, pool, &measure, &err), &err, NULL);
+    /* the list of its tensors points into it, so that it has to stay */
+    Model *floats = pool_need(pool, 1, sizeof *floats, "the dequantised weights");
+    must(model_carve(floats, &p->config, NULL, 0, 1, pool, &measure, &err), &err, NULL);
     measure = cli_arena(measure.used, "the dequantised weights");
-    must(model_carve(&floats, &p->config, NULL, 0, 1, pool, &measure, &err), &err, NULL);
-    for (int i = 0; i < floats.tensors; i++) {
-        const Matrix *from = p->model.tensor[i].matrix, *to = floats.tensor[i].matrix;
+    must(model_carve(floats, &p->config, NULL, 0, 1, pool, &measure, &err), &err, NULL);
+    for (int i = 0; i < floats->tensors; i++) {
+        const Matrix *from = p->model.tensor[i].matrix, *to = floats->tensor[i].matrix;
         const size_t n = (size_t)to->O * (size_t)to->I;
-        if (floats.tensor[i].flags & TENSOR_TIED) continue;
+        if (floats->tensor[i].flags & TENSOR_TIED) continue;
         if (from->type == NF4) dequantize_4bit(to->data, from->data, from->quant, 0, n);
         else if (from->type == F32) memcpy(to->data, from->data, n * sizeof(float));
         else halves_widen(to->data, from->data, from->type, n);
     }
-    p->model = floats;
+    p->model = *floats;
 }
 
 /* Adds the adapter to every linear that it adapts: W += scale B A. */
