@@ -195,13 +195,24 @@ models: all
 	rm -rf data/policy data/reward && cp -r build/models/policy build/models/reward data
 	cd data && $(SHA256) -c SHA256SUMS
 
-# The real thing, all three stages on real reviews.
+# The real thing, all three stages on real reviews. FAMILY=gpt2: TRL's sentiment notebook, a GPT-2 against a DistilBERT.
 DATA     =
 SCALE    = full
+FAMILY   = llama
 IMDB     = runs/imdb
-IMDB_SFT       = --tied --dim 160 --layers 4 --heads 5 --ffn 448 --positions 256 --context 256 --tokens 2048 --lr 2e-3 --eval-every 100
+IMDB_TOKENS_llama = sentencepiece
+IMDB_TOKENS_gpt2  = gpt2
+IMDB_WORDS_llama  = bytelevel
+IMDB_WORDS_gpt2   = wordpiece
+IMDB_SFT       = --tokens 2048 --lr 2e-3 --eval-every 100 --dim 160 --layers 4 --heads 5 --positions 256 --context 256
+IMDB_SFT_llama = --tied --ffn 448
+IMDB_SFT_gpt2  = --family gpt2
 IMDB_RM        = --reference negative --dim 64 --layers 2 --heads 4 --ffn 128 --positions 258 --lr 1e-3 --token-dropout 0.15 --weight-decay 0.1 --batch 32
-IMDB_PPO       = --preset imdb-small --label positive
+IMDB_RM_gpt2   = --family distilbert
+# The notebook's numbers, but for those that have to fit models of two million weights: longer responses and larger steps.
+IMDB_PPO_llama = --preset imdb-small --label positive
+IMDB_PPO_gpt2  = --preset sentiment --learning-rate 1.4e-4 --value-learning-rate 3e-3 --mini-batch-size 32 --ppo-epochs 2 --lam 1 \
+                 --cliprange-value 0 --max-grad-norm 1 --horizon 4000 --value-init zero --response-min 16 --response-max 24
 IMDB_SFT_full  = --steps 1500
 IMDB_RM_full   = --epochs 4
 IMDB_PPO_full  = --steps 40
@@ -210,13 +221,14 @@ IMDB_RM_small  = --epochs 1
 IMDB_PPO_small = --steps 30
 imdb: all
 	@test -n "$(DATA)" || { echo 'make imdb: which reviews? DATA=FILE, JSONL lines {"text": ..., "label": 0 or 1}'; exit 2; }
+	@test -n "$(IMDB_TOKENS_$(FAMILY))" || { echo 'make imdb: FAMILY is llama or gpt2'; exit 2; }
 	rm -rf $(IMDB) && mkdir -p $(IMDB)
 	$(RUN) ./prep$(EXE) data $(DATA) --out $(IMDB)/reviews.bin --labels 0=negative,1=positive --strip-html --min-length 201
-	$(RUN) ./prep$(EXE) tokenizer $(IMDB)/reviews.bin --kind sentencepiece --vocab 4096 --out $(IMDB)/policy-tokenizer
-	$(RUN) ./prep$(EXE) tokenizer $(IMDB)/reviews.bin --kind bytelevel --vocab 8192 --out $(IMDB)/reward-tokenizer
-	$(RUN) ./rm$(EXE) $(IMDB)/reviews.bin --tokenizer $(IMDB)/reward-tokenizer $(IMDB_RM) $(IMDB_RM_$(SCALE)) --out $(IMDB)/reward
-	$(RUN) ./sft$(EXE) $(IMDB)/reviews.bin --tokenizer $(IMDB)/policy-tokenizer $(IMDB_SFT) $(IMDB_SFT_$(SCALE)) --out $(IMDB)/policy
-	$(RUN) ./ppo$(EXE) $(IMDB)/reviews.bin --policy $(IMDB)/policy --reward $(IMDB)/reward $(IMDB_PPO) $(IMDB_PPO_$(SCALE)) --out $(IMDB)
+	$(RUN) ./prep$(EXE) tokenizer $(IMDB)/reviews.bin --kind $(IMDB_TOKENS_$(FAMILY)) --vocab 4096 --out $(IMDB)/policy-tokenizer
+	$(RUN) ./prep$(EXE) tokenizer $(IMDB)/reviews.bin --kind $(IMDB_WORDS_$(FAMILY)) --vocab 8192 --out $(IMDB)/reward-tokenizer
+	$(RUN) ./rm$(EXE) $(IMDB)/reviews.bin --tokenizer $(IMDB)/reward-tokenizer $(IMDB_RM) $(IMDB_RM_$(FAMILY)) $(IMDB_RM_$(SCALE)) --out $(IMDB)/reward
+	$(RUN) ./sft$(EXE) $(IMDB)/reviews.bin --tokenizer $(IMDB)/policy-tokenizer $(IMDB_SFT) $(IMDB_SFT_$(FAMILY)) $(IMDB_SFT_$(SCALE)) --out $(IMDB)/policy
+	$(RUN) ./ppo$(EXE) $(IMDB)/reviews.bin --policy $(IMDB)/policy --reward $(IMDB)/reward $(IMDB_PPO_$(FAMILY)) $(IMDB_PPO_$(SCALE)) --out $(IMDB)
 
 clean:
 	rm -rf $(LIB) $(PROGRAMS:=.o) $(PROGRAMS) $(PROGRAMS:=.exe) data/imdb.bin build

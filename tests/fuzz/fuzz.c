@@ -1,12 +1,9 @@
 /* tests/fuzz/fuzz.c - the long fuzzing (`make fuzz`): every reader of tests/fuzz/bad.c, which has the
- * mutations and
- * says     what a sound answer is; the files beside a tokenizer.json; and the reader of PyTorch's files; each
- *          over 10,000
- * broken   files. A pickle is broken alone, in a container that fits it, and together with its container.
- *          Built with
- * the      address and undefined-behaviour sanitizers; with VERBOSE set it says how many files were read and
- *          refused.
-* fuzz [ROUNDS] mutations for each reader (10000) */
+ * mutations and says what a sound answer is; the files beside a tokenizer.json; and the reader of PyTorch's
+ * files; each over 10,000 broken files. A pickle is broken alone, in a container that fits it, and together
+ * with its container. Built with the address and undefined-behaviour sanitizers; with VERBOSE set it says how
+ * many files were read and refused.
+ *     fuzz [ROUNDS]    mutations for each reader (10000) */
 #define main bad_main                           /* main() below calls it with another number of rounds */
 #include "bad.c"
 #undef main
