@@ -1,13 +1,9 @@
 /* tests/fuzz/bad.c - mutation fuzzing of every reader of bytes. From one valid file of each kind, thousands
- * of
- * broken   ones are made: cut, flipped, spliced, repeated, with huge numbers, with other JSON values, or
- *          random.
- * Each     must be read, or be refused with an error that says something; never a crash, an endless loop or a
- *          flood
- * of       memory. What was read is used, so that a wrong number that was accepted shows. Deterministic. To
- *          be built
- * with     -fsanitize=address,undefined (`make test` does so).
-* bad [ROUNDS] mutations for each reader (2000) */
+ * of broken ones are made: cut, flipped, spliced, repeated, with huge numbers, with other JSON values, or
+ * random. Each must be read, or be refused with an error that says something; never a crash, an endless loop
+ * or a flood of memory. What was read is used, so that a wrong number that was accepted shows. Deterministic.
+ * To be built with -fsanitize=address,undefined (`make test` does so).
+ *     bad [ROUNDS]     mutations for each reader (2000) */
 #include "test.h"
 #include "../../files/files.h"
 #include "../programs.h"
