@@ -171,8 +171,9 @@ static void put_specials(Buffer *b, const Tokenizer *t, int roberta) {
 }
 
 /* Writes "added_tokens_decoder": {"32000": {...}, ...}, if there are added tokens that a name alone does not
- * describe. Sets *beyond to how many added tokens are not in the vocabulary. */
-static void put_added(Buffer *b, const Tokenizer *t, int *beyond) {
+ * describe. plain 1: all are looked for in the text itself, none in its normal form. Sets *beyond to how many
+ * added tokens are not in the vocabulary. */
+static void put_added(Buffer *b, const Tokenizer *t, int plain, int *beyond) {
     AddedToken a;
     int i, written = 0;
     *beyond = 0;
@@ -185,7 +186,7 @@ static void put_added(Buffer *b, const Tokenizer *t, int *beyond) {
         buffer_text(b, "\": {\"content\": ");
         buffer_json_string(b, a.text, a.length);
         buffer_text(b, a.lstrip ? ", \"lstrip\": true" : ", \"lstrip\": false");
-        buffer_text(b, a.normalized ? ", \"normalized\": true" : ", \"normalized\": false");
+        buffer_text(b, a.normalized && !plain ? ", \"normalized\": true" : ", \"normalized\": false");
         buffer_text(b, a.rstrip ? ", \"rstrip\": true" : ", \"rstrip\": false");
         buffer_text(b, a.single_word ? ", \"single_word\": true" : ", \"single_word\": false");
         buffer_text(b, a.special ? ", \"special\": true}" : ", \"special\": false}");
@@ -227,9 +228,10 @@ static void put_class_options(Buffer *b, const Tokenizer *t, const char *class) 
     }
 }
 
-/* Writes tokenizer_config.json and special_tokens_map.json. class: the tokenizer's in transformers. */
-static int save_tokenizer_configs(const Tokenizer *t, const char *class, const char *folder, int max_length,
-                                  Pool *pool, Error *err) {
+/* Writes tokenizer_config.json and special_tokens_map.json. class: the tokenizer's in transformers.
+ * made 1: the folder's tokenizer.json was made from older files. */
+static int save_tokenizer_configs(const Tokenizer *t, const char *class, int made, const char *folder,
+                                  int max_length, Pool *pool, Error *err) {
     Buffer b = { pool, NULL, 0, 0, 0 }, map = { pool, NULL, 0, 0, 0 };
     const char *chat = tokenizer_chat_template(t);
     int before, after, sentencepiece = tokenizer_kind(t) == TOKENIZER_SENTENCEPIECE, roberta, code, beyond;
@@ -248,7 +250,7 @@ static int save_tokenizer_configs(const Tokenizer *t, const char *class, const c
     }
     put_class_options(&b, t, class);
     if (tokenizer_asked_split(t)) put_bool(&b, "split_special_tokens", 1);
-    put_added(&b, t, &beyond);
+    put_added(&b, t, made && tokenizer_kind(t) == TOKENIZER_SENTENCEPIECE, &beyond);
     if (chat) put_text(&b, "chat_template", chat);
     put_raw(&b, "clean_up_tokenization_spaces", "false");
     /* These classes give token_type_ids, too, which models without them refuse. */
@@ -276,12 +278,12 @@ static int save_file(Buffer *b, const char *folder, const char *name, Error *err
  * say what the tokenizer does. */
 static int save_tokenizer(const Tokenizer *t, const char *folder, int max_length, Pool *pool, Error *err) {
     const char *class = tokenizer_class(t);
-    int code = folder_make(folder, err), found, i, json = 0;
+    int code = folder_make(folder, err), found, i, json = 0, made = 0;
     for (i = 0; i < TOKENIZER_FILES && code == OK; i++) {
         Buffer b = { pool, NULL, 0, 0, 0 };
         const char *name = tokenizer_file_name[i];
         found = tokenizer_file(t, name, &b);
-        if (i == JSON_FILE && found == E_MISSING) found = tokenizer_make_json(t, &b);
+        if (i == JSON_FILE && found == E_MISSING) { found = tokenizer_make_json(t, &b); made = found == OK; }
         if (found == E_MISSING || found == E_UNSUPPORTED) continue;
         if (i == JSON_FILE) json = 1;
         if (i == MODEL_FILE && (!strcmp(class, "T5Tokenizer") || !strcmp(class, "AlbertTokenizer")))
@@ -291,7 +293,7 @@ static int save_tokenizer(const Tokenizer *t, const char *folder, int max_length
     /* With the class LlamaTokenizer, transformers 5 takes only pieces and merges from tokenizer.json, and
      * drops a space at the start of a text. */
     if (json && tokenizer_kind(t) == TOKENIZER_SENTENCEPIECE) class = "PreTrainedTokenizerFast";
-    return code == OK ? save_tokenizer_configs(t, class, folder, max_length, pool, err) : code;
+    return code == OK ? save_tokenizer_configs(t, class, made, folder, max_length, pool, err) : code;
 }
 
 int tokenizer_save(const Tokenizer *t, const char *folder, int max_length, Pool *pool, Error *err) {

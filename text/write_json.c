@@ -23,6 +23,7 @@ static void put_flag(Buffer *b, const char *key, int flag) {
     buffer_text(b, flag ? "true" : "false");
 }
 
+/* A SentencePiece model's tokens are looked for in the text itself, whatever their `normalized` is. */
 static void put_added(Buffer *b, const Tokenizer *t) {
     int i;
     buffer_text(b, "{\n\"version\": \"1.0\",\n\"truncation\": null,\n\"padding\": null,\n"
@@ -36,7 +37,7 @@ static void put_added(Buffer *b, const Tokenizer *t) {
         put_flag(b, ", \"single_word\": ", a->single_word);
         put_flag(b, ", \"lstrip\": ", a->lstrip);
         put_flag(b, ", \"rstrip\": ", a->rstrip);
-        put_flag(b, ", \"normalized\": ", a->normalized);
+        put_flag(b, ", \"normalized\": ", a->normalized && t->kind->family != TOKENIZER_SENTENCEPIECE);
         put_flag(b, ", \"special\": ", a->special);
         buffer_text(b, "}");
     }

@@ -152,7 +152,7 @@ static Tokenizer *train(int kind, Pool *pool, Error *err) {
 /* Texts that are easy to get wrong. A space or U+2581 at the start of a text has to stay. */
 static const char *const odd[] = {
     "", " ", "the", " the", "  the  dog ", "\xe2\x96\x81the", "\nthe\tdog\r\n", "the<s>dog</s> the<unk> x",
-    "<|endoftext|>the dog<|endoftext|>", "[CLS]the [MASK] dog[SEP]", " <mask> the", "\xf0\x9f\xa6\x99 the",
+    "<|endoftext|>the dog<|endoftext|>", "[CLS]the [MASK] dog[SEP]", "dog<New>the <new> <y>", " <mask> the", "\xf0\x9f\xa6\x99 the",
     "the\xff\xc3", "E\xcc\x81t\xc3\xa9 CAF\xc3\x89 2001", "\xe6\xbc\xa2\xe5\xad\x97jump",
     "quick-quickly!? 'tis", "the \xc2\xa0 dog\xe2\x80\x8d", "zebrasphinxjudgequartzvowboxing"
 };
@@ -185,7 +185,7 @@ static void compare(const char *name, const Tokenizer *a, const Tokenizer *b, Po
               "%s: back to text: '%s'", name, odd[i]);
     }
     for (i = 0; tokenizer_added(a, i, &c) && tokenizer_added(b, i, &d); i++)
-        CHECK(c.id == d.id && c.special == d.special && c.lstrip == d.lstrip && c.normalized == d.normalized,
+        CHECK(c.id == d.id && c.special == d.special && c.lstrip == d.lstrip && c.beyond == d.beyond,
               "%s: %s is the same", name, c.text);
     CHECK(i && !tokenizer_added(b, i, &d), "%s: as many special tokens: %d", name, i);
 }
@@ -258,6 +258,17 @@ static void test_folder(const char *name, const Tokenizer *t, char folder[3][600
     }
 }
 
+/* Adds tokens that are not special, which by default are looked for in the normal form. */
+static void add_words(Tokenizer *t, Pool *pool) {
+    static const char added[] = "{\"<New>\": %d, \"<y>\": %d}";
+    char text[60];
+    Error err;
+    int V = tokenizer_size(t);
+    snprintf(text, sizeof text, added, V, V + 1);
+    CHECK(!tokenizer_beside(t, json_parse(text, strlen(text), pool, NULL), NULL, NULL, pool, fresh(&err)),
+          "added tokens: %s", err.what);
+}
+
 static void test_json(void) {
     char folder[3][600];
     const char *tmp = getenv("TMPDIR");
@@ -268,6 +279,7 @@ static void test_json(void) {
         Tokenizer *t = train(kind, &pool, &err), *u;
         Buffer json = { &pool, NULL, 0, 0, 0 };
         CHECK(t, "%s: trained: %s, %lld of %lld", kind_name[kind], err.what, err.wanted, err.got);
+        if (t) add_words(t, &pool);
         for (k = 0; k < 3; k++)
             snprintf(folder[k], sizeof folder[k], "%.400s/train_test.%lu.%d.%d", tmp ? tmp : "/tmp",
                      (unsigned long)time(NULL) ^ (unsigned long)clock(), kind, k);
