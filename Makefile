@@ -55,8 +55,8 @@ LEVELS   = core fast/threads | \
            fast/matmul | \
            fast/attention | \
            ops | \
-           lora checkpoint | \
-           stack | \
+           lora peft | \
+           checkpoint stack | \
            model reward | \
            terminal | \
            cli | \
@@ -64,7 +64,7 @@ LEVELS   = core fast/threads | \
            train report html
 LIBRARY  = $(filter-out | $(if $(ALONE),fast/%),$(subst |, | ,$(LEVELS)))
 PROGRAMS = ppo sft rm run prep
-F64      = ops lora stack model reward rl
+F64      = ops lora peft stack model reward rl
 
 # What $(CC) appends to a program's name (.exe for Windows), and the word `here` if its programs run on this machine, by themselves
 # or by RUN. (Probes are made in build/: programs under /tmp may not be allowed to run.)
@@ -137,7 +137,7 @@ build/tests/%$(EXE): tests/tools/%.c tests/test.h $(LIB)
 	$(TEST)
 build/f64/%.o: %.c rlhf.h lanes.h build/flags
 	$(CC) $(FLAGS) -DF64 -c -o $@ $<
-ALONG    = core.o quant.o $(filter fast/threads.o,$(LIB))
+ALONG    = core.o quant.o text/regex.o text/charset.o text/pieces.o text/unicode.o text/unicode_tables.o $(filter fast/threads.o,$(LIB))
 build/tests/grad$(EXE): tests/unit/grad.c tests/test.h $(ALONG) $(F64:%=build/f64/%.o)
 	$(CC) $(FLAGS) -DF64 $(SEE) -o $@ $< $(ALONG) $(F64:%=build/f64/%.o) $(LDLIBS)
 build/tests/bad$(EXE): tests/fuzz/bad.c tests/test.h rlhf.h $(LIBRARY:=.c)

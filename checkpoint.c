@@ -111,12 +111,17 @@ static size_t wrapper_length(const Entry *e) {
     return 0;
 }
 
-/* Takes wrappers off a name, and the name of peft's adapter ("default"), which only names in memory have:
- * "base_model.model.lm_head.lora_A.default.weight" becomes "lm_head.lora_A.weight". OK or E_MEMORY. */
+/* The part that peft adds to the names of an adapted module's own tensors. */
+static const char base_layer[] = ".base_layer.";
+
+/* Takes wrappers off a name, peft's "base_layer", and the name of peft's adapter ("default"), which only
+ * names in memory have: "base_model.model.lm_head.lora_A.default.weight" becomes "lm_head.lora_A.weight". OK
+ * or E_MEMORY. */
 static int unwrap(Entry *e, Pool *pool) {
     /* kept: how many of its bytes stay */
     static const struct { char text[28]; size_t kept; } inner[] = {
-        { ".lora_A.default.", 8 }, { ".lora_B.default.", 8 }, { ".modules_to_save.default.", 1 } };
+        { ".lora_A.default.", 8 }, { ".lora_B.default.", 8 }, { ".modules_to_save.default.", 1 },
+        { ".base_layer.", 1 } };
     for (size_t n; (n = wrapper_length(e)) > 0; e->length -= n) e->name += n;
     for (size_t i = 0; i < sizeof inner / sizeof *inner; i++) {
         const char *at = strstr(e->name, inner[i].text);
@@ -882,7 +887,7 @@ static int check_complete(Source *s, const Tensor *list, int tensors, const Plac
     if (missing == 1) refuse(s->err, E_MISSING, s->path, "tensor %s is missing", list[first].name);
     else refuse(s->err, E_MISSING, s->path, "tensor %s is missing, and %d more", list[first].name,
                 missing - 1);
-    if (list[first].flags & TENSOR_HEAD)
+    if (list[first].flags & TENSOR_HEAD && !s->adapter)
         advise(s->err, "a folder of the whole model: this one has no head (`rm --reward FOLDER --new-head` "
                        "trains a judge's)");
     return E_MISSING;
@@ -918,8 +923,9 @@ static int check_used(Source *s, const char *own) {
     return E_UNSUPPORTED;
 }
 
-/* Sets *same to 1 if two tensors of the files, of n floats each, have the same values. */
-static int compare_values(Source *s, const Place *a, const Place *b, size_t n, int *same) {
+/* Sets *same to 1 if a tensor of the files, of n floats, has the values of another one, or if b has no entry,
+ * of the matrix m, which was loaded before. */
+static int compare_values(Source *s, const Place *a, const Place *b, const Matrix *m, size_t n, int *same) {
     Scratch scratch = scratch_begin(s);
     size_t step = n < TURNED ? n : TURNED;
     f32 *x = pool_take(s->pool, step, sizeof *x), *y = pool_take(s->pool, step, sizeof *y);
@@ -928,25 +934,24 @@ static int compare_values(Source *s, const Place *a, const Place *b, size_t n, i
     for (size_t at = 0, part; at < n && *same && code == OK; at += part) {
         part = n - at < step ? n - at : step;
         code = read_values(s, a, at, x, part);
-        if (code == OK) code = read_values(s, b, at, y, part);
+        if (code == OK && b->entry) code = read_values(s, b, at, y, part);
+        else if (code == OK) tensor_read(y, m, at, part);
         if (code == OK) *same = memcmp(x, y, part * sizeof *x) == 0;
     }
     scratch_end(s, scratch);
     return code;
 }
 
-/* Checks that a tied tensor of the files has the values of the tensor that it is tied to. If that one is
- * optional (an adapter's file), they have to be there together. */
+/* Checks that a tied tensor of the files has the values of the tensor that it is tied to. An adapter's file
+ * may lack that one: then it has its values already. */
 static int check_tied(Source *s, const Tensor *list, int tensors, const Place *place, int tied) {
     const Matrix *m = list[tied].matrix;
-    int u = 0, same = 0, code = OK;
+    int u = 0, same = 1, code = OK;
     while (u < tensors && (list[u].matrix->data != m->data || list[u].flags & TENSOR_TIED)) u++;
-    if (u == tensors) return OK;
-    if (!place[tied].entry && (!place[u].entry || !(list[u].flags & TENSOR_OPTIONAL))) return OK;
-    if (place[tied].entry) code = check_tensor(s, &place[tied], &list[tied]);
-    if (code == OK && place[tied].entry && place[u].entry && place[tied].entry->type >= 0
-        && place[u].entry->type >= 0)
-        code = compare_values(s, &place[tied], &place[u], (size_t)m->O * (size_t)m->I, &same);
+    if (u == tensors || !place[tied].entry) return OK;
+    code = check_tensor(s, &place[tied], &list[tied]);
+    if (code == OK && place[tied].entry->type >= 0 && (!place[u].entry || place[u].entry->type >= 0))
+        code = compare_values(s, &place[tied], &place[u], m, (size_t)m->O * (size_t)m->I, &same);
     if (code != OK || same) return code;
     refuse(s->err, E_UNSUPPORTED, s->path, "tensor %s is not equal to %s, to which the model ties it",
            list[tied].name, list[u].name);
@@ -1000,44 +1005,33 @@ int checkpoint_load_part(const char *folder, const char *stem, const Tensor *lis
     return load_folder(folder, stem, list, tensors, 1, pool, err);
 }
 
-/* Checks that the adapter's file has every weight of the modules that adapter_config.json says it saves. */
-static int check_saved_modules(const Tensor *base, int tensors, const char *folder, Pool *pool, Error *err) {
-    Fields f;
-    const Json *list, *j;
-    int code = fields_open(&f, folder, "adapter_config.json", pool, err);
-    list = code == OK ? field(&f, "modules_to_save") : NULL;
-    for (j = list && list->type == JSON_ARRAY ? list->child : NULL; j; j = j->next)
-        for (int i = 0; i < tensors; i++) {
-            char name[104], end[104];
-            size_t n, m;
-            snprintf(name, sizeof name, ".%s", base[i].name);
-            snprintf(end, sizeof end, ".%.90s.weight", j->type == JSON_STRING ? j->string : "");
-            n = strlen(name);
-            m = strlen(end);
-            if (n < m || strcmp(name + n - m, end) != 0) continue;
-            if (!checkpoint_has(folder, "adapter_model", base[i].name, pool))
-                return refuse(err, E_MISSING, folder,
-                              "modules_to_save has '%.50s', but the file has no %.60s",
-                              j->string, base[i].name);
-        }
-    return code;
+/* Appends a tensor to the list, unless one of the first n has its name. */
+static void add_unless(Tensor *list, int *count, int n, const Tensor *t) {
+    for (int i = 0; i < n; i++) if (strcmp(list[i].name, t->name) == 0) return;
+    list[*count] = *t;
+    list[(*count)++].flags |= TENSOR_OPTIONAL;
 }
 
-int adapter_load(const Lora *l, const Tensor *base, int tensors, const char *folder, Pool *pool, Error *err) {
+int adapter_load(Lora *l, const Tensor *base, int tensors, const char *folder, Pool *pool, Error *err) {
     PoolMark mark = pool_mark(pool);
     Tensor *list = pool_take(pool, (size_t)(l->tensors + tensors) + 1, sizeof *list);
     int n = l->tensors, code;
     if (!list) return fail(err, E_MEMORY, "memory for a list of tensors", folder, 0, 0);
+    lora_start(l, base);
     memcpy(list, l->tensor, (size_t)n * sizeof *list);
-    for (int i = 0; i < tensors; i++) {
-        if (base[i].matrix->type == NF4) continue;      /* what is read would be quantised, another weight */
-        list[n] = base[i];
-        list[n++].flags |= TENSOR_OPTIONAL;
+    for (int i = 0; i < n; i++) {
+        char *at = strstr(list[i].name, base_layer);
+        if (at) memmove(at, at + sizeof base_layer - 2, strlen(at + sizeof base_layer - 2) + 1);
     }
-    code = check_saved_modules(base, tensors, folder, pool, err);
-    if (code == OK) code = checkpoint_load(folder, "adapter_model", list, n, pool, err);
+    for (int i = 0; i < tensors; i++)       /* what is read into 4 bits would be quantised, another weight */
+        if (base[i].matrix->type != NF4) add_unless(list, &n, l->tensors, &base[i]);
+    code = checkpoint_load(folder, "adapter_model", list, n, pool, err);
     pool_release(pool, mark);
     return code;
+}
+
+int adapter_save(const Lora *l, const char *folder, int dtype, Pool *pool, Error *err) {
+    return checkpoint_save(folder, "adapter_model", l->tensor, l->written, dtype, 0, pool, err);
 }
 
 int checkpoint_untie(ModelConfig *c, int *untied, const char *folder, Pool *pool, Error *err) {
@@ -1053,7 +1047,7 @@ int checkpoint_untie(ModelConfig *c, int *untied, const char *folder, Pool *pool
     if (code == OK) code = source_tensor(&s, c->names->part[NAME_WORD], &word);
     if (code == OK && head.entry && word.entry && head.entry->type >= 0 && word.entry->type >= 0
         && entry_values(head.entry) == n && entry_values(word.entry) == n)
-        code = compare_values(&s, &head, &word, n, &same);
+        code = compare_values(&s, &head, &word, NULL, n, &same);
     source_close(&s);
     pool_release(pool, mark);
     if (code == OK && !same) { *untied = 1; c->tied = 0; }

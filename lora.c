@@ -1,8 +1,13 @@
-/* lora.c - low-rank adapters on any linear of any model.
- * Source   Hu et al. 2021 (LoRA), eq. 3; names, scaling and initialisation as Hugging Face peft has them.
+/* lora.c - low-rank adapters on any linear and any embedding of any model; what else an adapter changes.
+ * Source   Hu et al. 2021 (LoRA), eq. 3; Liu et al. 2024 (DoRA), eq. 5; scaling and initialisation as Hugging
+ *          Face peft has them.
  * Needs    core.c, ops.c. No heap, no stdio.
  * Idea     y = x W^T + scale (x A^T) B^T with W (O,I) frozen, A (R,I) and B (O,R) trained: R (O+I) numbers
  *          instead of O I. B starts at 0, so the adapted model starts as the base model, bit for bit.
+ * DoRA     Row o of W + scale B A is scaled to the length magnitude[o], which is trained. Its own length
+ *          (norm) counts as a constant in the backward pass, as in peft.
+ * Saved    A module may be trained whole instead (peft: modules_to_save, bias). The adapter then has a tensor
+ *          of its own that stands in for the base's.
  * Dropout  only in training, and only of the adapter's input; the frozen product sees all of x (peft). x
  *          becomes m x / (1 - p), and m is 0 with probability p (Srivastava et al. 2014, inverted). The
  *          backward pass draws the same mask again; no mask is stored.
@@ -10,162 +15,70 @@
  *          the forward, and the reference policy is the same forward without it. */
 #include "rlhf.h"
 
-/* Returns 1 if a target (name, n bytes: "q_proj") is the last part of a tensor's name, as it is of
- * "model.layers.0.self_attn.q_proj.weight". */
-static int is_target(const char *tensor, const char *name, size_t n) {
-    static const char suffix[] = ".weight";
-    size_t length = strlen(tensor), tail = sizeof suffix - 1;
-    if (length < tail + n || strcmp(tensor + length - tail, suffix) != 0) return 0;
-    const char *at = tensor + length - tail - n;
-    return memcmp(at, name, n) == 0 && (at == tensor || at[-1] == '.');
-}
+static size_t values_of(const Matrix *w) { return (size_t)w->O * (size_t)w->I; }
 
-/* Takes the next name, of *n bytes, from a comma-separated list. Returns 0 if there is none. */
-static int next_target(const char **list, const char **name, size_t *n) {
-    while (**list == ',' || **list == ' ') ++*list;
-    *name = *list;
-    while (**list && **list != ',' && **list != ' ') ++*list;
-    *n = (size_t)(*list - *name);
-    return *n > 0;
-}
-
-/* The forward asks an adapter about the linears of the layers, and about nothing else: an adapter on a norm,
- * an embedding or the head would be trained and written, and would change nothing. */
-static int is_layer_linear(const Tensor *t) { return (t->flags & TENSOR_LINEAR) != 0; }
-
-static int is_adapted(const Tensor *t, const char *targets) {
-    const char *name;
-    size_t n;
-    while (is_layer_linear(t) && next_target(&targets, &name, &n)) if (is_target(t->name, name, n)) return 1;
-    return 0;
-}
-
-/* Turns "...q_proj.weight" into "...q_proj.lora_A.weight", if part is "lora_A". OK, or E_RANGE: too long. */
-static int adapter_name(char *out, size_t cap, const char *tensor, const char *part) {
-    size_t stem = strlen(tensor) - strlen("weight"), n = strlen(part);
-    if (stem + n + sizeof ".weight" > cap) return E_RANGE;
-    memcpy(out, tensor, stem);
-    memcpy(out + stem, part, n);
-    memcpy(out + stem + n, ".weight", sizeof ".weight");
-    return OK;
-}
-
-/* Checks that every target matches a linear: a misspelt name would train nothing, and say nothing. In peft's
- * files one match is enough (peft's rule): whoever loads an adapter's weights refuses those without a place.
- * Checks also that no rank is above its linear's I: a larger rank adds numbers, but no products. */
-static int check_targets(const Tensor *base, int tensors, const LoraConfig *c, const char *targets,
-                         Error *err) {
-    const char *list = targets, *name;
-    size_t n;
-    int some = 0;
-    while (next_target(&list, &name, &n)) {
-        int found = 0;
-        for (int i = 0; i < tensors && !found; i++)
-            found = is_layer_linear(&base[i]) && is_target(base[i].name, name, n);
-        if (!found && !c->peft)
-            return fail(err, E_ARGUMENT, "a LoRA target matches no linear of the layers", name, 0, 0);
-        some |= found;
-    }
-    if (!some) return fail(err, E_ARGUMENT, "no LoRA target matches a linear of the layers", targets, 0, 0);
-    for (int i = 0; i < tensors && !c->peft; i++)
-        if (is_adapted(&base[i], targets) && c->R > base[i].matrix->I) {
-            fail(err, E_ARGUMENT, "the LoRA rank is above the width of a linear's input", base[i].name, c->R,
-                 base[i].matrix->I);
-            advise(err, "a smaller --lora-r: at that width an adapter can change everything in the linear");
-            return E_ARGUMENT;
-        }
-    return OK;
-}
-
-/* Writes the module names of all linears of the layers into out (cap bytes), each once, comma-separated: what
- * peft makes of "all-linear". OK or E_RANGE. */
-static int all_linear(char *out, size_t cap, const Tensor *base, int tensors) {
-    size_t used = 0;
-    out[0] = 0;
-    for (int i = 0; i < tensors; i++) {
-        if (!is_layer_linear(&base[i]) || is_adapted(&base[i], out)) continue;
-        const char *end = strrchr(base[i].name, '.'), *from = end;     /* of ".weight" */
-        while (from > base[i].name && from[-1] != '.') from--;
-        if (used + (size_t)(end - from) + 2 > cap) return E_RANGE;
-        if (used) out[used++] = ',';
-        memcpy(out + used, from, (size_t)(end - from));
-        used += (size_t)(end - from);
-        out[used] = 0;
-    }
-    return OK;
-}
-
-LoraConfig lora_config(int R, float alpha, const char *targets) {
-    LoraConfig c = { .R = R, .alpha = alpha };
-    if (strlen(targets) >= sizeof c.targets) c.R = 0;
-    else memcpy(c.targets, targets, strlen(targets) + 1);
-    return c;
-}
-
-int lora_carve(Lora *l, const Tensor *base, int tensors, const LoraConfig *c, int trainable, Pool *lists,
-               Arena *a, Error *err) {
-    char *targets = l->config.targets, name[96];
-    const int R = c->R;
-    int adapted = 0;
-    if (R < 1) return fail(err, E_ARGUMENT, "LoRA rank or target list out of range", c->targets, R, 1);
-    if (c != &l->config) l->config = *c;
-    if (strcmp(targets, "all-linear") == 0 && all_linear(targets, sizeof l->config.targets, base, tensors))
-        return fail(err, E_RANGE, "the names of all linears are too many", "all-linear", 0, 0);
-    int code = check_targets(base, tensors, c, targets, err);
-    if (code) return code;
-    for (int i = 0; i < tensors; i++) adapted += is_adapted(&base[i], targets);
-    l->scale = c->rslora ? c->alpha / sqrtf((float)R) : c->alpha / (float)R;
-    memset(&l->dropout, 0, sizeof l->dropout);
-    l->pairs = tensors;
-    l->pair = pool_take(lists, (size_t)tensors, sizeof *l->pair);
-    l->tensor = pool_take(lists, (size_t)adapted * 2 + 1, sizeof *l->tensor);
-    TensorList list = { l->tensor, 0, trainable, a };
-    if (!l->pair || !l->tensor) return fail(err, E_MEMORY, "no memory for the adapter's lists", "", 0, 0);
-    for (int i = 0; i < tensors; i++) {
-        if (!is_adapted(&base[i], targets)) continue;
-        const Matrix *w = base[i].matrix;
-        if (adapter_name(name, sizeof name, base[i].name, "lora_A"))
-            return fail(err, E_RANGE, "tensor name too long", base[i].name, 0, 0);
-        tensor_carve(&list, &l->pair[i].A, name, 0, F32, R, w->I, 0);
-        adapter_name(name, sizeof name, base[i].name, "lora_B");
-        tensor_carve(&list, &l->pair[i].B, name, 0, F32, w->O, R, 0);
-    }
-    l->tensors = list.tensors;
-    return a->failed ? fail(err, E_MEMORY, "no memory for the adapter", "", 0, 0) : OK;
-}
+/* ---- the adapter's numbers ---- */
 
 void lora_init(Lora *l, uint64_t seed) {
     for (int i = 0; i < l->pairs; i++) {
-        const Matrix *A = &l->pair[i].A;
+        const LoraPair *p = &l->pair[i];
+        const Matrix *A = &p->A;
         if (!A->O) continue;
         Rng r = rng_stream(seed, (uint64_t)i, 1);
         float *x = A->data, bound = 1 / sqrtf((float)A->I);
-        for (size_t k = 0; k < (size_t)A->O * (size_t)A->I; k++) x[k] = bound * (float)(2 * rng_unit(&r) - 1);
-        tensor_fill(&l->pair[i].B, 0);
+        if (p->embedding) { tensor_fill(A, 0); tensor_normal(&p->B, 1, r.state); continue; }
+        for (size_t k = 0; k < values_of(A); k++) x[k] = bound * (float)(2 * rng_unit(&r) - 1);
+        tensor_fill(&p->B, 0);
+    }
+}
+
+void lora_start(Lora *l, const Tensor *base) {
+    for (int i = 0; i < l->pairs; i++) {
+        const Matrix *own = &l->pair[i].saved;
+        if (own->O) tensor_read(own->data, base[i].matrix, 0, values_of(own));
     }
 }
 
 void lora_copy(Lora *to, const Lora *from) {
     for (int i = 0; i < to->tensors; i++) {
         const Matrix *w = to->tensor[i].matrix;
-        memcpy(w->data, from->tensor[i].matrix->data, (size_t)w->O * (size_t)w->I * sizeof(float));
+        memcpy(w->data, from->tensor[i].matrix->data, values_of(w) * sizeof(float));
+    }
+    for (int i = 0; i < to->pairs; i++) {
+        const Matrix *norm = &to->pair[i].norm;
+        if (norm->I) memcpy(norm->data, from->pair[i].norm.data, values_of(norm) * sizeof(float));
     }
 }
 
-/* Sets *p to the pair of w. If w is a part of a larger matrix, B is that part of the larger one's. Returns 0
- * if w is not adapted. */
+/* Sets *p to the pair of w. If w is a part of a larger matrix, B, magnitude and norm are that part of the
+ * larger one's. Returns 0 if w has no pair. */
 static int pair_of(LoraPair *p, const Lora *l, const Matrix *w) {
     if (!l || !l->pair[w->id].A.O) return 0;
     *p = l->pair[w->id];
-    if (p->B.O != w->O) p->B = matrix_part(&p->B, w->first, w->O);
+    if (p->embedding || p->B.O == w->O) return 1;
+    p->B = matrix_part(&p->B, w->first, w->O);
+    if (!p->magnitude.I) return 1;
+    p->magnitude = matrix_part(&p->magnitude, w->first, w->O);
+    p->norm = matrix_part(&p->norm, w->first, w->O);
     return 1;
 }
+
+Matrix lora_own(const Lora *l, const Matrix *w) {
+    static const Matrix none;
+    if (!w) return none;
+    if (!l || !w->O || !l->pair[w->id].saved.O) return *w;
+    const Matrix *own = &l->pair[w->id].saved;
+    const int vector = own->O == 1, n = vector ? w->I : w->O;
+    return n == (vector ? own->I : own->O) ? *own : matrix_part(own, w->first, n);
+}
+
+/* ---- the pair's own product ---- */
 
 void lora_dropout_carve(Lora *l, int N, Arena *a) {
     size_t widest = 0;
     for (int i = 0; i < l->pairs; i++) {
         const Matrix *A = &l->pair[i].A;
-        if (A->O && (size_t)A->I > widest) widest = (size_t)A->I;
+        if (A->O && !l->pair[i].embedding && (size_t)A->I > widest) widest = (size_t)A->I;
     }
     l->dropout.x = arena_take(a, (size_t)N * widest, sizeof(float));
     l->dropout.dx = arena_take(a, (size_t)N * widest, sizeof(float));
@@ -191,13 +104,13 @@ void lora_forward(float *y, const float *x, const Lora *l, const Matrix *w, int 
     LoraPair p;
     if (!pair_of(&p, l, w)) return;
     size_t mark = ws->used;
-    float *mid = arena_take(ws, (size_t)N * (size_t)l->config.R, sizeof *mid);
+    float *mid = arena_take(ws, (size_t)N * (size_t)p.A.O, sizeof *mid);
     if (mid && l->dropout.p > 0) {
         drop(l->dropout.x, x, &l->dropout, w, 0, N);
         x = l->dropout.x;
     }
     linear_forward(mid, x, &p.A, NULL, N, ws);
-    if (mid) for (size_t i = 0; i < (size_t)N * (size_t)l->config.R; i++) mid[i] *= l->scale;
+    if (mid) for (size_t i = 0; i < (size_t)N * (size_t)p.A.O; i++) mid[i] *= p.scale;
     linear_add(y, mid, &p.B, NULL, N, ws);
     ws->used = mark;
 }
@@ -208,7 +121,7 @@ void lora_backward(float *dx, const float *dy, const float *x, const Lora *l, co
                    Arena *ws) {
     LoraPair p;
     if (!pair_of(&p, l, w)) return;
-    size_t mark = ws->used, n = (size_t)N * (size_t)l->config.R;
+    size_t mark = ws->used, n = (size_t)N * (size_t)p.A.O;
     float *mid = arena_take(ws, n, sizeof *mid), *dmid = arena_take(ws, n, sizeof *dmid), *dinput = dx;
     if (dmid && l->dropout.p > 0) {
         drop(l->dropout.x, x, &l->dropout, w, 0, N);
@@ -217,35 +130,207 @@ void lora_backward(float *dx, const float *dy, const float *x, const Lora *l, co
         memset(dinput, 0, (size_t)N * (size_t)w->I * sizeof *dinput);
     }
     linear_forward(mid, x, &p.A, NULL, N, ws);
-    if (dmid) for (size_t i = 0; i < n; i++) { mid[i] *= l->scale; dmid[i] = 0; }
+    if (dmid) for (size_t i = 0; i < n; i++) { mid[i] *= p.scale; dmid[i] = 0; }
     linear_backward(dmid, NULL, dy, mid, &p.B, N, ws);
-    if (dmid) for (size_t i = 0; i < n; i++) dmid[i] *= l->scale;
+    if (dmid) for (size_t i = 0; i < n; i++) dmid[i] *= p.scale;
     linear_backward(dinput, NULL, dmid, x, &p.A, N, ws);
     if (dmid && l->dropout.p > 0) drop(dx, dinput, &l->dropout, w, 1, N);
     ws->used = mark;
 }
 
+/* ---- linears ---- */
+
+/* Fills row (I) with row o of W + scale B A. */
+static void adapted_row(float *row, const Matrix *w, const LoraPair *p, int o) {
+    const float *A = p->A.data, *B = p->B.data;
+    const size_t I = (size_t)w->I, R = (size_t)p->A.O;
+    tensor_read(row, w, (size_t)o * I, I);
+    for (size_t r = 0; r < R; r++) {
+        const float b = p->scale * B[(size_t)o * R + r];
+        for (size_t i = 0; i < I; i++) row[i] += b * A[r * I + i];
+    }
+}
+
+void lora_norms(const Lora *l, const Tensor *base, Arena *ws) {
+    for (int t = 0; t < l->pairs; t++) {
+        const LoraPair *p = &l->pair[t];
+        const Matrix *w = base[t].matrix;
+        const size_t mark = ws->used;
+        float *row = p->norm.I ? arena_take(ws, (size_t)w->I, sizeof *row) : NULL, *norm = p->norm.data;
+        for (int o = 0; row && o < w->O; o++) {
+            double sum = 0;
+            adapted_row(row, w, p, o);
+            for (int i = 0; i < w->I; i++) sum += (double)row[i] * (double)row[i];
+            norm[o] = (float)sqrt(sum);
+        }
+        ws->used = mark;
+    }
+}
+
+/* Returns what DoRA multiplies column o of the product by. */
+static float gain(const LoraPair *p, int o) {
+    return ((const float *)p->magnitude.data)[o] / ((const float *)p->norm.data)[o];
+}
+
+/* z (N,O) = x W^T + scale (x A^T) B^T */
+static void product(float *z, const float *x, const Lora *l, const Matrix *w, int N, Arena *ws) {
+    linear_forward(z, x, w, NULL, N, ws);
+    lora_forward(z, x, l, w, N, ws);
+}
+
+/* y (add 1: +=) gain z + bias, with z = x W^T + scale (x A^T) B^T */
+static void dora_forward(float *y, const float *x, const Lora *l, const Matrix *w, const float *bias, int add,
+                         int N, Arena *ws) {
+    const size_t mark = ws->used, O = (size_t)w->O;
+    float *z = arena_take(ws, (size_t)N * O, sizeof *z);
+    LoraPair p;
+    pair_of(&p, l, w);
+    product(z, x, l, w, N, ws);
+    for (size_t i = 0; z && i < (size_t)N * O; i++) {
+        const int o = (int)(i % O);
+        y[i] = (add ? y[i] : 0) + gain(&p, o) * z[i] + (bias ? bias[o] : 0);
+    }
+    ws->used = mark;
+}
+
+static int has_dora(const Lora *l, const Matrix *w) { return l && l->pair[w->id].magnitude.I > 0; }
+
+void lora_linear(float *y, const float *x, const Lora *l, const Matrix *w, const Matrix *bias, int N,
+                 Arena *ws) {
+    const Matrix own = lora_own(l, w), b = lora_own(l, bias);
+    if (has_dora(l, w)) { dora_forward(y, x, l, w, b.data, 0, N, ws); return; }
+    linear_forward(y, x, &own, b.data, N, ws);
+    lora_forward(y, x, l, w, N, ws);
+}
+
+void lora_linear_add(float *y, const float *x, const Lora *l, const Matrix *w, const Matrix *bias, int N,
+                     Arena *ws) {
+    const Matrix own = lora_own(l, w), b = lora_own(l, bias);
+    if (has_dora(l, w)) { dora_forward(y, x, l, w, b.data, 1, N, ws); return; }
+    linear_add(y, x, &own, b.data, N, ws);
+    lora_forward(y, x, l, w, N, ws);
+}
+
+/* With g = gain, which depends on magnitude alone, and z as above:
+ *     dmagnitude += sum over rows of dy z / norm     dz = g dy, which goes on to W, A, B and x */
+static void dora_backward(float *dx, const float *dy, const float *x, const Lora *l, const Matrix *w, int N,
+                          Arena *ws) {
+    const size_t mark = ws->used, O = (size_t)w->O, n = (size_t)N * O;
+    float *z = arena_take(ws, n, sizeof *z);
+    LoraPair p;
+    pair_of(&p, l, w);
+    const float *norm = p.norm.data;
+    product(z, x, l, w, N, ws);
+    for (size_t i = 0; z && i < n; i++) {
+        const int o = (int)(i % O);
+        if (p.magnitude.grad) p.magnitude.grad[o] += dy[i] * z[i] / norm[o];
+        z[i] = gain(&p, o) * dy[i];
+    }
+    linear_backward(dx, NULL, z, x, w, N, ws);
+    lora_backward(dx, z, x, l, w, N, ws);
+    ws->used = mark;
+}
+
+void lora_linear_backward(float *dx, const float *dy, const float *x, const Lora *l, const Matrix *w,
+                          const Matrix *bias, int N, Arena *ws) {
+    const Matrix own = lora_own(l, w), b = lora_own(l, bias);
+    const int dora = has_dora(l, w);
+    linear_backward(dora ? NULL : dx, b.grad, dy, x, &own, N, ws);
+    if (dora) dora_backward(dx, dy, x, l, w, N, ws);
+    else lora_backward(dx, dy, x, l, w, N, ws);
+}
+
 void lora_measure(const Lora *l, const Matrix *w, int N, Arena *ws) {
     LoraPair p;
-    if (!pair_of(&p, l, w)) return;
-    size_t mark = ws->used;
-    arena_take(ws, 2 * (size_t)N * (size_t)l->config.R + 32, sizeof(float));
-    linear_measure(ws, N, w->I, l->config.R, p.A.compute);
-    linear_measure(ws, N, l->config.R, w->O, p.B.compute);
+    const size_t mark = ws->used;
+    if (has_dora(l, w)) arena_take(ws, (size_t)N * (size_t)w->O, sizeof(float));
+    linear_measure(ws, N, w->I, w->O, w->compute);
+    if (pair_of(&p, l, w)) {
+        arena_take(ws, 2 * (size_t)N * (size_t)p.A.O + 32, sizeof(float));
+        linear_measure(ws, N, w->I, p.A.O, p.A.compute);
+        linear_measure(ws, N, p.A.O, w->O, p.B.compute);
+    }
     ws->used = mark;
+}
+
+/* ---- embeddings ---- */
+
+/* mid (N,R): row n is scale times column row[n] of A */
+static void columns_of(float *mid, const LoraPair *p, const int *row, int N) {
+    const float *A = p->A.data;
+    const size_t R = (size_t)p->A.O, V = (size_t)p->A.I;
+    for (size_t n = 0; n < (size_t)N; n++)
+        for (size_t r = 0; r < R; r++) mid[n * R + r] = p->scale * A[r * V + (size_t)row[n]];
+}
+
+void lora_embedding(float *y, const int *row, const Lora *l, const Matrix *w, int N, Arena *ws) {
+    const Matrix own = lora_own(l, w);
+    const size_t mark = ws->used;
+    LoraPair p;
+    if (ws->base) embedding_forward(y, row, &own, N);
+    if (!pair_of(&p, l, w)) return;
+    float *mid = arena_take(ws, (size_t)N * (size_t)p.A.O, sizeof *mid);
+    if (mid) columns_of(mid, &p, row, N);
+    linear_add(y, mid, &p.B, NULL, N, ws);
+    ws->used = mark;
+}
+
+/* dB += dy^T mid     dmid = dy B     column row[n] of dA += scale dmid[n] */
+void lora_embedding_backward(const float *dy, const int *row, const Lora *l, const Matrix *w, int N,
+                             Arena *ws) {
+    const Matrix own = lora_own(l, w);
+    const size_t mark = ws->used;
+    LoraPair p;
+    if (ws->base) embedding_backward(dy, row, &own, N);
+    if (!pair_of(&p, l, w)) return;
+    const size_t R = (size_t)p.A.O, V = (size_t)p.A.I, n = (size_t)N * R;
+    float *mid = arena_take(ws, n, sizeof *mid), *dmid = arena_take(ws, n, sizeof *dmid);
+    if (!dmid) linear_measure(ws, N, p.A.O, p.B.O, p.B.compute);
+    else {
+        columns_of(mid, &p, row, N);
+        memset(dmid, 0, n * sizeof *dmid);
+        linear_backward(dmid, NULL, dy, mid, &p.B, N, ws);
+    }
+    for (size_t i = 0; dmid && p.A.grad && i < n; i++)
+        p.A.grad[i % R * V + (size_t)row[i / R]] += p.scale * dmid[i];
+    ws->used = mark;
+}
+
+/* ---- merging ---- */
+
+/* Row v of the table gains scale times the sum over r of A[r][v] B[.][r]. */
+static void merge_embedding(const LoraPair *p, const Matrix *w) {
+    const float *A = p->A.data, *B = p->B.data;
+    const size_t V = (size_t)w->O, C = (size_t)w->I, R = (size_t)p->A.O;
+    float *x = w->data;
+    for (size_t v = 0; v < V; v++)
+        for (size_t c = 0; c < C; c++) {
+            float sum = 0;
+            for (size_t r = 0; r < R; r++) sum += A[r * V + v] * B[c * R + r];
+            x[v * C + c] += p->scale * sum;
+        }
 }
 
 /* W += scale B A. Row o of W gains scale sum_r B[o][r] A[r]: this is the backward product dx += dy W with
  * dy = scale B and W = A. */
-void lora_merge(const Lora *l, const Matrix *w, Arena *ws) {
-    LoraPair p;
-    if (!pair_of(&p, l, w) || w->type != F32) return;
-    size_t mark = ws->used, n = (size_t)w->O * (size_t)l->config.R;
-    float *scaled = arena_take(ws, n, sizeof *scaled);
-    const float *B = p.B.data;
-    Matrix A = p.A;
+static void merge_linear(const LoraPair *p, const Matrix *w, Arena *ws) {
+    const size_t mark = ws->used, n = (size_t)w->O * (size_t)p->A.O;
+    float *scaled = arena_take(ws, n, sizeof *scaled), *x = w->data;
+    const float *B = p->B.data;
+    Matrix A = p->A;
     A.grad = NULL;
-    if (scaled) for (size_t i = 0; i < n; i++) scaled[i] = l->scale * B[i];
-    linear_backward(w->data, NULL, scaled, NULL, &A, w->O, ws);
+    if (scaled) for (size_t i = 0; i < n; i++) scaled[i] = p->scale * B[i];
+    linear_backward(x, NULL, scaled, NULL, &A, w->O, ws);
+    for (size_t i = 0; scaled && p->norm.I && i < values_of(w); i++) x[i] *= gain(p, (int)(i / (size_t)w->I));
     ws->used = mark;
+}
+
+void lora_merge(const Lora *l, const Matrix *w, Arena *ws) {
+    const Matrix own = lora_own(l, w);
+    LoraPair p;
+    if (ws->base && w->type == F32 && own.data != w->data)
+        tensor_read(w->data, &own, 0, values_of(w));
+    if (!pair_of(&p, l, w) || w->type != F32) return;
+    if (!p.embedding) merge_linear(&p, w, ws);
+    else if (ws->base) merge_embedding(&p, w);
 }

@@ -165,10 +165,11 @@ static Encoded encoded_rows(const Rows *rows, const Reading *reading, Arena *ws)
 
 /* x (N,C) = the row of each token, plus the row of its position if positions are learned. room (N,C) is
  * scratch. */
-static void embed(float *x, float *room, const Model *m, const Rows *rows) {
-    embedding_forward(x, rows->token, &m->embedding, rows->N);
+static void embed(float *x, float *room, const Model *m, const Lora *adapter, const Rows *rows, Arena *ws) {
+    lora_embedding(x, rows->token, adapter, &m->embedding, rows->N, ws);
     if (!m->config.learned) return;
-    embedding_forward(room, rows->position, &m->position, rows->N);
+    lora_embedding(room, rows->position, adapter, &m->position, rows->N, ws);
+    if (!ws->base) return;
     for (size_t i = 0; i < (size_t)rows->N * (size_t)m->config.stack.C; i++) x[i] += room[i];
 }
 
@@ -217,7 +218,7 @@ int model_encode(const Model *m, const Lora *adapter, const Texts *texts, Readin
     s->texts = *texts;
     s->encoded.N = texts->N;
     x = s->trained ? s->saved.x : arena_take(ws, n, sizeof *x);
-    if (ws->base && !ws->failed) embedding_forward(x, texts->token, &m->embedding, texts->N);
+    if (!ws->failed) lora_embedding(x, texts->token, adapter, &m->embedding, texts->N, ws);
     if (!ws->failed)
         code = stack_forward(&m->encoder, adapter, &rows, &s->kv, s->trained ? &s->saved : NULL, x,
                              s->encoded.hidden, ws);
@@ -234,7 +235,7 @@ static void encoder_backward(const Model *m, const Lora *adapter, Reading *s, Ar
     float *dx = arena_take(ws, (size_t)s->texts.N * (size_t)m->config.stack.C, sizeof *dx);
     if (!ws->failed)
         stack_backward(&m->encoder, adapter, &rows, &s->kv, &s->saved, s->encoded.dhidden, dx, ws);
-    if (ws->base && !ws->failed) embedding_backward(dx, s->texts.token, &m->embedding, s->texts.N);
+    if (!ws->failed) lora_embedding_backward(dx, s->texts.token, adapter, &m->embedding, s->texts.N, ws);
     ws->used = mark;
 }
 
@@ -248,7 +249,7 @@ int model_forward(const Model *m, const Lora *adapter, const Rows *rows, Cache *
     if (m->stack.kind.cross) { e = encoded_rows(rows, kv->reading, ws); s.encoded = &e; }
     float *x = saved ? saved->x : arena_take(ws, n, sizeof *x);
     float *room = m->config.learned ? arena_take(ws, n, sizeof *x) : NULL;
-    if (ws->base && !ws->failed) embed(x, room, m, rows);
+    if (!ws->failed) embed(x, room, m, adapter, rows, ws);
     if (!ws->failed) stack_forward(&m->stack, adapter, &s, kv, saved, x, hidden, ws);
     ws->used = mark;
     return ws->failed ? E_MEMORY : OK;
@@ -267,9 +268,10 @@ int model_backward(const Model *m, const Lora *adapter, const Rows *rows, Cache 
         if (ws->base && !ws->failed) memset(e.dhidden, 0, n * sizeof *e.dhidden);
     }
     if (!ws->failed) stack_backward(&m->stack, adapter, &s, kv, saved, dhidden, dx, ws);
-    if (ws->base && !ws->failed) {
-        embedding_backward(dx, rows->token, &m->embedding, rows->N);
-        if (m->config.learned) embedding_backward(dx, rows->position, &m->position, rows->N);
+    if (!ws->failed) {
+        lora_embedding_backward(dx, rows->token, adapter, &m->embedding, rows->N, ws);
+        if (m->config.learned)
+            lora_embedding_backward(dx, rows->position, adapter, &m->position, rows->N, ws);
     }
     ws->used = mark;
     if (m->stack.kind.cross && !ws->failed) encoder_backward(m, adapter, kv->reading, ws);
@@ -297,26 +299,29 @@ static int are_numbers(const float *logit, int n) {
 }
 
 /* logits (n,V) of hidden states h (n,C) */
-static void head_forward(const Model *m, float *logits, const float *h, int n, Arena *ws) {
-    linear_forward(logits, h, &m->head, NULL, n, ws);
+static void head_forward(const Model *m, const Lora *adapter, float *logits, const float *h, int n, Arena *ws) {
+    lora_linear(logits, h, adapter, &m->head, NULL, n, ws);
     if (!m->config.scaled) return;
     const float scale = 1 / sqrtf((float)m->config.stack.C);
     for (size_t i = 0; i < (size_t)n * (size_t)m->config.V; i++) logits[i] *= scale;
 }
 
-/* Adds to dh (n,C) and to the head's gradient; dlogits (n,V) are overwritten. */
-static void head_backward(const Model *m, float *dh, float *dlogits, const float *h, int n, Arena *ws) {
+/* Adds to dh (n,C) and to the gradients of the head; dlogits (n,V) are overwritten. */
+static void head_backward(const Model *m, const Lora *adapter, float *dh, float *dlogits, const float *h, int n,
+                          Arena *ws) {
     const float scale = 1 / sqrtf((float)m->config.stack.C);
     for (size_t i = 0; m->config.scaled && i < (size_t)n * (size_t)m->config.V; i++) dlogits[i] *= scale;
-    linear_backward(dh, NULL, dlogits, h, &m->head, n, ws);
+    lora_linear_backward(dh, dlogits, h, adapter, &m->head, NULL, n, ws);
 }
 
-int model_logprobs(const Model *m, const float *hidden, int W, const HeadTask *t, Arena *ws) {
+int model_logprobs(const Model *m, const Lora *adapter, const float *hidden, int W, const HeadTask *t,
+                   Arena *ws) {
     const int V = m->config.V, block = head_rows(V);
     const size_t mark = ws->used, C = (size_t)m->config.stack.C, size = (size_t)block * (size_t)V;
     float *logits = arena_take(ws, size, sizeof *logits);
     float *dlogits = arena_take(ws, t->loss ? size : 0, sizeof *dlogits);
-    linear_measure(ws, block, (int)C, V, m->head.compute);
+    Lora part;                              /* the adapter at the block's first row, for its dropout */
+    lora_measure(adapter, &m->head, block, ws);
     if (!ws->base || ws->failed) { ws->used = mark; return ws->failed ? E_MEMORY : OK; }
     for (int w = 0; w < W; w++)
         if (t->target[w] < 0 || t->target[w] >= V) { ws->used = mark; return E_RANGE; }
@@ -324,7 +329,8 @@ int model_logprobs(const Model *m, const float *hidden, int W, const HeadTask *t
         const int n = W - at < block ? W - at : block, *target = t->target + at;
         const float *h = hidden + (size_t)at * C;
         float dlogprob[HEAD_ROWS] = {0}, *logprob = t->logprob + at;
-        head_forward(m, logits, h, n, ws);
+        if (adapter) { part = *adapter; part.dropout.row += (uint64_t)at; }
+        head_forward(m, adapter ? &part : NULL, logits, h, n, ws);
         logprob_forward(logprob, t->entropy ? t->entropy + at : NULL, logits, target, t->temperature, n, V);
         for (int i = 0; i < n; i++)
             if (!are_numbers(logits + (size_t)i * (size_t)V, V)) logprob[i] = NAN;
@@ -332,26 +338,24 @@ int model_logprobs(const Model *m, const float *hidden, int W, const HeadTask *t
         t->loss(t->context, at, n, logprob, dlogprob);
         memset(dlogits, 0, (size_t)n * (size_t)V * sizeof *dlogits);
         logprob_backward(dlogits, dlogprob, logprob, logits, target, t->temperature, n, V);
-        head_backward(m, t->dhidden + (size_t)at * C, dlogits, h, n, ws);
+        head_backward(m, adapter ? &part : NULL, t->dhidden + (size_t)at * C, dlogits, h, n, ws);
     }
     ws->used = mark;
     return ws->failed ? E_MEMORY : OK;
 }
 
-int model_full_kl(const Model *m, const float *hidden, const Model *ref, const float *ref_hidden, int W,
-                  float temperature, float *kl,
-                  Arena *ws) {
-    const int V = m->config.V, block = head_rows(V);
-    const size_t mark = ws->used, C = (size_t)m->config.stack.C, size = (size_t)block * (size_t)V;
-    float *logits = arena_take(ws, size, sizeof *logits), *ref_logits = arena_take(ws, size, sizeof *logits);
-    linear_measure(ws, block, (int)C, V, m->head.compute);
-    linear_measure(ws, block, (int)C, V, ref->head.compute);
+int model_full_kl(const States *a, const States *b, int W, float temperature, float *kl, Arena *ws) {
+    const int V = a->model->config.V, block = head_rows(V);
+    const size_t mark = ws->used, C = (size_t)a->model->config.stack.C, size = (size_t)block * (size_t)V;
+    float *logits = arena_take(ws, size, sizeof *logits), *other = arena_take(ws, size, sizeof *logits);
+    lora_measure(a->adapter, &a->model->head, block, ws);
+    lora_measure(b->adapter, &b->model->head, block, ws);
     if (!ws->base || ws->failed) { ws->used = mark; return ws->failed ? E_MEMORY : OK; }
     for (int at = 0; at < W; at += block) {
         const int n = W - at < block ? W - at : block;
-        head_forward(m, logits, hidden + (size_t)at * C, n, ws);
-        head_forward(ref, ref_logits, ref_hidden + (size_t)at * C, n, ws);
-        full_kl_forward(kl + at, logits, ref_logits, temperature, n, V);
+        head_forward(a->model, a->adapter, logits, a->hidden + (size_t)at * C, n, ws);
+        head_forward(b->model, b->adapter, other, b->hidden + (size_t)at * C, n, ws);
+        full_kl_forward(kl + at, logits, other, temperature, n, V);
     }
     ws->used = mark;
     return ws->failed ? E_MEMORY : OK;
@@ -541,7 +545,7 @@ int model_generate(const Model *m, const Writing *w, Sequence *seq, int B, Cache
     float *value = arena_take(ws, (size_t)B, sizeof *value);
     if (!ws->base) {
         model_forward(m, w->adapter, &s.rows, kv, NULL, hidden, ws);
-        linear_measure(ws, block, (int)C, V, m->head.compute);
+        lora_measure(w->adapter, &m->head, block, ws);
         linear_measure(ws, B, (int)C, 1, F32);
     }
     if (!ws->base || ws->failed) { ws->used = mark; return ws->failed ? E_MEMORY : OK; }
@@ -552,7 +556,7 @@ int model_generate(const Model *m, const Writing *w, Sequence *seq, int B, Cache
         if (w->head) model_values(w->head, hidden, value, s.alive, ws);
         for (int i0 = 0; i0 < s.alive && code == OK; i0 += block) {
             const int n = s.alive - i0 < block ? s.alive - i0 : block, *live = s.live + i0;
-            head_forward(m, s.logits, hidden + (size_t)i0 * C, n, ws);
+            head_forward(m, w->adapter, s.logits, hidden + (size_t)i0 * C, n, ws);
             IN_PARTS((double)n * V * 32, n, sample_rows(&s, live, seq, &w->sampling, V, from, to));
             for (int i = 0; i < n; i++)
                 if (s.logprob[i] != s.logprob[i]) code = E_NUMBER;

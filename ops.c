@@ -80,11 +80,7 @@ static const float *weight_row(const Matrix *w, int o, float *line) {
     const size_t I = (size_t)w->I, first = at(o, w->I);
     const float *row = (const float *)w->data + first;
     if (w->type == F32 && w->compute == F32) return row;
-#ifndef F64
-    if (w->type == NF4) dequantize_4bit(line, w->data, w->quant, at(w->first, w->I) + first, I);
-    else if (w->type == F32) memcpy(line, row, I * sizeof *line);
-    else halves_widen(line, (const uint16_t *)w->data + first, w->type, I);
-#endif
+    tensor_read(line, w, first, I);
     if (w->type != w->compute) round_to(line, w->compute, I);
     return line;
 }
@@ -265,7 +261,8 @@ static void layernorm_weight(float *dw, float *db, const float *dy, const float 
     for (int n = 0; n < N; n++, x += C, dy += C) {
         float mean, r;
         moments_of_row(&mean, &r, x, eps, C);
-        for (int c = 0; c < C; c++) { dw[c] += dy[c] * (x[c] - mean) * r; db[c] += dy[c]; }
+        for (int c = 0; c < C && dw; c++) dw[c] += dy[c] * (x[c] - mean) * r;
+        for (int c = 0; c < C && db; c++) db[c] += dy[c];
     }
 }
 
@@ -273,7 +270,7 @@ void layernorm_backward(float *dx, const float *dy, const float *x, const Matrix
                         float eps, int N, int C) {
     RETURN_WIDE(layernorm_backward, (dx, dy, x, w, b, eps, N, C));
     IN_PARTS((double)N * C * 10, N, layernorm_backward_rows(dx, dy, x, w->data, eps, C, from, to));
-    if (w->grad) layernorm_weight(w->grad, b->grad, dy, x, eps, N, C);
+    if (w->grad || b->grad) layernorm_weight(w->grad, b->grad, dy, x, eps, N, C);
 }
 
 /* ---- Positions and attention ---- */
@@ -554,6 +551,18 @@ static int is_trained(const Tensor *t) { return (t->flags & TENSOR_TRAINED) && !
 size_t tensor_bytes(const Matrix *w) {
     size_t n = at(w->O, w->I);
     return w->type == NF4 ? (n + 1) / 2 : n * (w->type == F32 ? sizeof(float) : sizeof(uint16_t));
+}
+
+void tensor_read(float *x, const Matrix *w, size_t from, size_t n) {
+    f32 part[256];
+    const size_t step = sizeof part / sizeof *part;
+    if (w->type == F32) { memcpy(x, (const float *)w->data + from, n * sizeof *x); return; }
+    for (size_t i = 0, m; i < n; i += m) {
+        m = n - i < step ? n - i : step;
+        if (w->type == NF4) dequantize_4bit(part, w->data, w->quant, at(w->first, w->I) + from + i, m);
+        else halves_widen(part, (const uint16_t *)w->data + from + i, w->type, m);
+        for (size_t k = 0; k < m; k++) x[i + k] = part[k];
+    }
 }
 
 void tensor_carve(TensorList *list, Matrix *w, const char *name, int layer, int type, int O, int I,

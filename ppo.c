@@ -592,14 +592,16 @@ static void reference_logprobs(const Models *m, Work *w) {
         if (!code)
             code = model_forward(m->reference, m->reference_adapter, &rows, &w->cache, NULL, k->hidden,
                                  &w->ws);
-        if (!code) code = model_logprobs(m->reference, k->hidden, rows.W, &task, &w->ws);
+        if (!code)
+            code = model_logprobs(m->reference, m->reference_adapter, k->hidden, rows.W, &task, &w->ws);
         if (!code && o.kl_penalty == KL_FULL) {
+            const States policy = { &m->policy, m->adapter, k->other_hidden };
+            const States reference = { m->reference, m->reference_adapter, k->hidden };
             code = read_queries(m, w, &m->policy, m->adapter, NULL, first, n);
             if (!code)
                 code = model_forward(&m->policy, m->adapter, &rows, &w->cache, NULL, k->other_hidden, &w->ws);
             if (!code)
-                code = model_full_kl(&m->policy, k->other_hidden, m->reference, k->hidden, rows.W,
-                                     temperature, x->full_kl + at, &w->ws);
+                code = model_full_kl(&policy, &reference, rows.W, temperature, x->full_kl + at, &w->ws);
         }
         must(code, NULL, "check the reference's weights");
     }
@@ -702,7 +704,7 @@ static int train_mini_batch(const Models *m, Work *w, const int *which, int n, L
     if (!code) code = model_forward(&m->policy, m->adapter, &rows, &w->cache, &w->saved, k->hidden, &w->ws);
     if (code) return code;
     memset(k->dhidden, 0, (size_t)W * (size_t)m->config.stack.C * sizeof(float));
-    code = model_logprobs(&m->policy, k->hidden, W, &task, &w->ws);
+    code = model_logprobs(&m->policy, m->adapter, k->hidden, W, &task, &w->ws);
     if (code) return code;
     model_values(&m->head, k->hidden, k->value, W, &w->ws);
     memset(k->dvalue, 0, (size_t)W * sizeof(float));
@@ -724,13 +726,14 @@ static void add_stats(PpoStats *to, const PpoStats *s) {
 
 /* Changes the weights by a step of Adam. Gradients whose norm is above --max-grad-norm are first
  * scaled down to it (0: never). */
-static void move_weights(Progress *p, const Models *m, double norm) {
+static void move_weights(Progress *p, const Models *m, double norm, Arena *ws) {
     const AdamW adam = { (float)learning_rate(o.lr_anneal, o.lr, 0, p->step, o.steps), 0.9f, 0.999f,
                          (float)o.adam_eps, 0, o.adam_tf };
     const double scale = o.max_grad_norm > 0 && norm > o.max_grad_norm ? o.max_grad_norm / (norm + 1e-6) : 1;
     AdamW head = adam;
     if (o.value_lr > 0) head.lr = (float)learning_rate(o.lr_anneal, o.value_lr, 0, p->step, o.steps);
     const size_t done = optimizer_step(&p->optimizer, 0, m->trained, m->trained_policy, &adam, (float)scale);
+    if (m->adapter) lora_norms(&m->lora, m->policy.tensor, ws);
     optimizer_step(&p->optimizer, done, m->trained + m->trained_policy, m->trained_all - m->trained_policy,
                    &head, (float)scale);
 }
@@ -757,7 +760,7 @@ static double update(Progress *p, const Models *m, Work *w, const int *which, in
     else {
         if (!is_number(stats.policy_loss) || !is_number(norm))
             not_a_number(p, m, w, "the loss or its gradient is not a number", first);
-        move_weights(p, m, norm);
+        move_weights(p, m, norm, &w->ws);
     }
     w->now.updates++;
     w->now.grad_norm += norm;
@@ -1334,18 +1337,21 @@ static size_t workspace(void *run) {
     Rows rows = fill_rows(k, seq, NULL, o.chunk);
     if (!code) code = model_forward(m->reference, m->reference_adapter, &rows, &w->cache, NULL, k->hidden,
                                     &ws);
-    if (!code) code = model_logprobs(m->reference, k->hidden, rows.W, &read, &ws);
+    if (!code) code = model_logprobs(m->reference, m->reference_adapter, k->hidden, rows.W, &read, &ws);
     if (!code && o.kl_penalty == KL_FULL)
         code = model_forward(&m->policy, m->adapter, &rows, &w->cache, NULL, k->hidden, &ws);
+    const States policy = { &m->policy, m->adapter, k->hidden };
+    const States reference = { m->reference, m->reference_adapter, k->hidden };
     if (!code && o.kl_penalty == KL_FULL)
-        code = model_full_kl(&m->policy, k->hidden, m->reference, k->hidden, rows.W, temperature, NULL, &ws);
+        code = model_full_kl(&policy, &reference, rows.W, temperature, NULL, &ws);
     rows = fill_rows(k, seq, NULL, o.mini_batch_size);
     if (!code) code = measure_queries(m, w, 1, &ws);
     if (!code) code = model_forward(&m->policy, m->adapter, &rows, &w->cache, &w->saved, k->hidden, &ws);
-    if (!code) code = model_logprobs(&m->policy, k->hidden, rows.W, &learn, &ws);
+    if (!code) code = model_logprobs(&m->policy, m->adapter, k->hidden, rows.W, &learn, &ws);
     model_values(&m->head, k->hidden, NULL, rows.W, &ws);
     model_values_backward(&m->head, NULL, k->hidden, NULL, rows.W, &ws);
     if (!code) code = model_backward(&m->policy, m->adapter, &rows, &w->cache, &w->saved, NULL, &ws);
+    if (m->adapter) lora_norms(&m->lora, m->policy.tensor, &ws);
     if (!code && !o.reward_text) code = measure_judge(m, w, &ws);
     must(code, NULL, "report this as a bug: measuring failed");
     pool_release(&w->pool, pool);
@@ -1374,8 +1380,8 @@ static void prepare_policy(Models *m, Work *w, const Program *p) {
         die(&w->err, "a smaller --query-max or --response-max");
     }
     m->lora_config = o.adapter ? open_adapter_config(o.adapter, &w->pool)
-                               : adapter_options(&o.lora, m->config.names);
-    m->lora_config.seq2seq = m->config.encoder.L > 0;
+                               : adapter_options(&o.lora, m->config.names, &w->pool);
+    if (m->config.encoder.L) m->lora_config.task = "SEQ_2_SEQ_LM";
     rows_take(&w->batch.rows, most_rows(m), &w->pool);
 }
 
@@ -1464,9 +1470,10 @@ static void say_what(const Models *m, const Work *w, const Queue *training, cons
         if (m->judge_config.labels == 1) say("reward = the judge's logit for %s", read);
         else say("reward = logit of '%s' for %s", m->judge_config.label[m->label], read);
     }
+    char targets[60];
     if (!m->adapter) say("training all weights; the reference is a frozen copy");
     else say("training a LoRA adapter (r %d, alpha %g, %s); the reference is %s", m->lora.config.R,
-             (double)m->lora.config.alpha, m->lora.config.targets,
+             (double)m->lora.config.alpha, adapter_targets(targets, sizeof targets, &m->lora.config),
              o.adapter ? "a frozen copy of the adapter it starts from" : "the policy without it");
     print_trainable(trainable, frozen + tensor_values(m->trained, m->trained_all, 0));
     say("queries of %s tokens%s, responses of up to %s", from_to(range[0], o.query_min, o.query_max),
@@ -1480,7 +1487,7 @@ static void load_weights(Models *m, Optimizer *optimizer, Pool *pool, int keep_h
     if (!m->adapter) model_copy(&m->frozen, &m->policy);
     else if (!o.adapter) lora_init(&m->lora, stream(o.seed, STREAM_INIT, 0, 0).state);
     else {
-        open_adapter(&m->start_lora, NULL, 0, o.adapter, pool);
+        open_adapter(&m->start_lora, m->policy.tensor, m->policy.tensors, o.adapter, pool);
         lora_copy(&m->lora, &m->start_lora);
     }
     value_head_init(&m->head, stream(o.seed, STREAM_INIT, 0, 1).state, o.value_init == VALUE_ZERO);

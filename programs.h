@@ -283,20 +283,22 @@ void open_weights(const Tensor *list, int tensors, const char *folder, const cha
                   const char *hint, Pool *pool);
 /* Returns the configuration that the options ask for. The usual targets are queries and values, or
  * what joins them, by their names in the model's files. */
-LoraConfig adapter_options(const LoraOptions *o, const Names *names);
+LoraConfig adapter_options(const LoraOptions *o, const Names *names, Pool *pool);
+/* Reads the configuration of a policy's adapter. Dies if it is a judge's. */
 LoraConfig open_adapter_config(const char *folder, Pool *pool);
-/* Lays out an adapter for the linears of a model's list, as lora_carve does;
- * the target "all-linear" is replaced by the names of all linears of the
- * layers. Dies if a target does not exist. */
+/* Writes the targets in short to out (cap bytes): each module's last part, once; or the regular
+ * expression. Returns out. */
+const char *adapter_targets(char *out, size_t cap, const LoraConfig *c);
+/* Lays out an adapter as lora_carve does. Dies if a target does not exist. */
 void adapter_carve(Lora *l, const LoraConfig *c, const Tensor *base, int tensors, int trainable,
                    Pool *lists, Arena *a);
 /* If *model is an adapter's folder, says so, and sets *adapter to it and *model to the folder of its
  * base model. Dies with the advice if that is not there, if *adapter is given, too, or if adapter is
  * NULL, as in programs that cannot use one. */
 void adapter_as_model(const char **model, const char **adapter, const char *advice, Pool *pool);
-/* Loads an adapter's weights and checks that all are numbers. base: the model's list, whose tensors
- * the adapter's file may replace (a saved embedding or head); tensors 0: it may not. */
-void open_adapter(const Lora *l, const Tensor *base, int tensors, const char *folder, Pool *pool);
+/* Loads an adapter's weights as adapter_load does, and checks that all are numbers. base: the
+ * model's list, with its weights. */
+void open_adapter(Lora *l, const Tensor *base, int tensors, const char *folder, Pool *pool);
 /* Fills the F32 tensors `to` with the weights of `from`, of any type, plus the adapter's products.
  * If ws measures, only the work space is measured. */
 void weights_merge(const Tensor *to, const Tensor *from, int tensors, const Lora *adapter,

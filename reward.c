@@ -135,9 +135,9 @@ void reward_saved_carve(RewardSaved *s, const RewardConfig *c, int N, int B, int
 
 /* ---- what forward and backward share ---- */
 
-/* The rows of one pass over some texts: their positions (N), and the B that the head reads. active 0: the
- * pass only measures, and the arrays are NULL. */
-typedef struct { StackRows rows; int *position, *read, active; } Pass;
+/* The rows of one pass over some texts: their positions (N), their token types (N, all 0), and the B rows
+ * that the head reads. active 0: the pass only measures, and the arrays are NULL. */
+typedef struct { StackRows rows; int *position, *type, *read, active; const Lora *adapter; Arena *ws; } Pass;
 
 static int texts_check(const RewardConfig *c, const Texts *t, const RewardSaved *s) {
     if (t->N < 0 || t->B < 0 || t->start[0] != 0 || t->start[t->B] != t->N) return E_RANGE;
@@ -166,20 +166,24 @@ static void text_rows(Pass *p, int *first, int *count, const RewardConfig *c, co
 }
 
 /* Checks the texts and lays out their rows. OK or a code. */
-static int pass_begin(Pass *p, const RewardModel *m, const Texts *texts, const RewardSaved *saved,
-                      Arena *ws) {
+static int pass_begin(Pass *p, const RewardModel *m, const Lora *adapter, const Texts *texts,
+                      const RewardSaved *saved, Arena *ws) {
     const RewardConfig *c = &m->config;
     const int N = texts->N, B = texts->B;
     static const int unread = 0;
     p->active = ws->base != NULL;
+    p->adapter = adapter;
+    p->ws = ws;
     if (p->active) {
         const int code = texts_check(c, texts, saved);
         if (code != OK) return code;
     }
     int *first = arena_take(ws, (size_t)N, sizeof(int)), *count = arena_take(ws, (size_t)N, sizeof(int));
     p->position = arena_take(ws, (size_t)N, sizeof(int));
+    p->type = arena_take(ws, (size_t)N, sizeof(int));
     p->read = arena_take(ws, (size_t)B, sizeof(int));
     if (ws->failed) return E_MEMORY;
+    if (p->type) memset(p->type, 0, (size_t)N * sizeof *p->type);
     StackRows rows = { N, B, p->active ? p->read : &unread, p->position, NULL, { first, count, NULL }, N,
                        NULL };
     if (rows.most > reward_max_tokens(c)) rows.most = reward_max_tokens(c);
@@ -191,33 +195,40 @@ static int pass_begin(Pass *p, const RewardModel *m, const Texts *texts, const R
 static float *floats(Arena *ws, int rows, int width) {
     return arena_take(ws, (size_t)rows, (size_t)width * sizeof(float));
 }
-static const float *vec(const Matrix *m) { return m->data; }
 
 /* ---- forward ---- */
 
-/* embed (N,E) = word + position + type 0; position and type only if there is such a table. room (N,E) is
+static void add(float *y, const float *x, size_t n) { for (size_t i = 0; i < n; i++) y[i] += x[i]; }
+
+/* embed (N,E) = word + type 0 + position; type and position only if there is such a table. room (N,E) is
  * scratch. */
 static void embed_sum(float *embed, float *room, const RewardModel *m, const Texts *texts, const Pass *p) {
-    const int N = p->active * texts->N, E = embedding_width(&m->config);
-    const float *type = m->config.types ? vec(&m->type) : NULL;
-    embedding_forward(embed, texts->token, &m->word, N);
-    if (m->config.stack.rotary) return;
-    embedding_forward(room, p->position, &m->position, N);
-    for (int n = 0; n < N; n++) {
-        float *e = embed + (size_t)n * (size_t)E, *position = room + (size_t)n * (size_t)E;
-        for (int i = 0; i < E; i++) e[i] = (type ? e[i] + type[i] : e[i]) + position[i];
+    const int N = texts->N;
+    const size_t n = (size_t)(p->active * N) * (size_t)embedding_width(&m->config);
+    lora_embedding(embed, texts->token, p->adapter, &m->word, N, p->ws);
+    if (m->config.types) {
+        lora_embedding(room, p->type, p->adapter, &m->type, N, p->ws);
+        add(embed, room, n);
     }
+    if (m->config.stack.rotary) return;
+    lora_embedding(room, p->position, p->adapter, &m->position, N, p->ws);
+    add(embed, room, n);
+}
+
+/* y (N,E) = the norm of the embeddings' sum */
+static void embed_norm(float *y, const float *embed, const RewardModel *m, const Pass *p, int N) {
+    const Matrix w = lora_own(p->adapter, &m->norm), b = lora_own(p->adapter, &m->norm_b);
+    layernorm_forward(y, embed, w.data, b.data, m->config.stack.eps, N, embedding_width(&m->config));
 }
 
 /* x (N,C) = the embeddings' sum (causal), its norm, or the projection of its norm; room (N,E): scratch. */
 static void embed_forward(float *x, float *embed, float *room, const RewardModel *m, const Texts *texts,
-                          const Pass *p, Arena *ws) {
-    const int N = texts->N, E = embedding_width(&m->config), projects = E != m->config.stack.C;
-    const float eps = m->config.stack.eps;
+                          const Pass *p) {
+    const int N = texts->N, projects = embedding_width(&m->config) != m->config.stack.C;
     if (m->config.stack.causal) { embed_sum(x, embed, m, texts, p); return; }
     embed_sum(embed, room, m, texts, p);
-    layernorm_forward(projects ? room : x, embed, vec(&m->norm), vec(&m->norm_b), eps, p->active * N, E);
-    if (projects) linear_forward(x, room, &m->project, vec(&m->project_b), N, ws);
+    embed_norm(projects ? room : x, embed, m, p, p->active * N);
+    if (projects) lora_linear(x, room, p->adapter, &m->project, &m->project_b, N, p->ws);
 }
 
 /* y (n) = tanh, ReLU or GELU of x */
@@ -232,21 +243,21 @@ int reward_forward(const RewardModel *m, const Lora *adapter, const Texts *texts
     const int N = texts->N, B = texts->B, C = m->config.stack.C, E = embedding_width(&m->config);
     Pass p;
     Cache one;
-    int code = pass_begin(&p, m, texts, saved, ws);
+    int code = pass_begin(&p, m, adapter, texts, saved, ws);
     if (code != OK) { ws->used = mark; return code; }
     float *x = saved ? saved->stack.x : floats(ws, N, C), *room = E == C ? x : floats(ws, N, E);
     float *embed = saved ? saved->embed : floats(ws, N, E), *state = saved ? saved->state : floats(ws, B, C);
     float *dense = saved ? saved->dense : floats(ws, B, C), *pooled = floats(ws, B, C);
     if (!saved) cache_carve(&one, &m->config.stack, 1, 1, N, ws);
     if (ws->failed) { ws->used = mark; return E_MEMORY; }
-    embed_forward(x, embed, room, m, texts, &p, ws);
+    embed_forward(x, embed, room, m, texts, &p);
     code = stack_forward(&m->stack, adapter, &p.rows, saved ? &saved->kv : &one, saved ? &saved->stack : NULL,
                          x, state, ws);
-    if (m->config.stack.causal) linear_forward(logits, state, &m->out, NULL, B, ws);
+    if (m->config.stack.causal) lora_linear(logits, state, adapter, &m->out, NULL, B, ws);
     else {
-        linear_forward(dense, state, &m->dense, vec(&m->dense_b), B, ws);
+        lora_linear(dense, state, adapter, &m->dense, &m->dense_b, B, ws);
         head_forward(pooled, dense, m->config.head, (size_t)(p.active * B) * (size_t)C);
-        linear_forward(logits, pooled, &m->out, vec(&m->out_b), B, ws);
+        lora_linear(logits, pooled, adapter, &m->out, &m->out_b, B, ws);
     }
     ws->used = mark;
     return ws->failed ? E_MEMORY : code;
@@ -257,42 +268,45 @@ int reward_forward(const RewardModel *m, const Lora *adapter, const Texts *texts
 /* Computes dy (B,C), the gradient of what the head reads, from dlogits (B,labels); adds to the classifier's
  * gradients. pooled and dpooled (B,C): scratch. */
 static void head_backward(float *dy, float *pooled, float *dpooled, const RewardModel *m,
-                          const float *dlogits, const RewardSaved *saved, int B, Arena *ws) {
-    const int head = m->config.head;
+                          const float *dlogits, const RewardSaved *saved, const Pass *p) {
+    const int head = m->config.head, B = p->rows.M;
     const size_t n = (size_t)B * (size_t)m->config.stack.C;
     memset(dy, 0, n * sizeof *dy);
-    if (m->config.stack.causal) { linear_backward(dy, NULL, dlogits, saved->state, &m->out, B, ws); return; }
+    if (m->config.stack.causal) {
+        lora_linear_backward(dy, dlogits, saved->state, p->adapter, &m->out, NULL, B, p->ws);
+        return;
+    }
     head_forward(pooled, saved->dense, head, n);
     memset(dpooled, 0, n * sizeof *dpooled);
-    linear_backward(dpooled, m->out_b.grad, dlogits, pooled, &m->out, B, ws);
+    lora_linear_backward(dpooled, dlogits, pooled, p->adapter, &m->out, &m->out_b, B, p->ws);
     if (head == HEAD_TANH) tanh_backward(dy, dpooled, pooled, n);
     else activation_backward(dy, dpooled, saved->dense, head == HEAD_RELU ? ACT_RELU : ACT_GELU, n);
     memcpy(dpooled, dy, n * sizeof *dy);
     memset(dy, 0, n * sizeof *dy);
-    linear_backward(dy, m->dense_b.grad, dpooled, saved->state, &m->dense, B, ws);
+    lora_linear_backward(dy, dpooled, saved->state, p->adapter, &m->dense, &m->dense_b, B, p->ws);
 }
 
 /* Adds dx (N,C), the gradient of what the stack reads, to the tables and to what stands between; room and
  * dnorm (N,E): scratch, dnorm only if there is a projection. */
 static void embed_backward(const float *dx, float *room, float *dnorm, const RewardModel *m,
-                           const Texts *texts, const RewardSaved *saved, const Pass *p, Arena *ws) {
+                           const Texts *texts, const RewardSaved *saved, const Pass *p) {
     const int N = texts->N, E = embedding_width(&m->config);
-    const size_t size = (size_t)N * (size_t)E * sizeof *room;
+    const size_t size = (size_t)(p->active * N) * (size_t)E * sizeof *room;
     const float *dsum = m->config.stack.causal ? dx : room;
     if (dnorm) {
         memset(dnorm, 0, size);
-        layernorm_forward(room, saved->embed, vec(&m->norm), vec(&m->norm_b), m->config.stack.eps, N, E);
-        linear_backward(dnorm, m->project_b.grad, dx, room, &m->project, N, ws);
+        embed_norm(room, saved->embed, m, p, N);
+        lora_linear_backward(dnorm, dx, room, p->adapter, &m->project, &m->project_b, N, p->ws);
     }
-    if (!m->config.stack.causal) {
+    if (!m->config.stack.causal && p->active) {
+        const Matrix w = lora_own(p->adapter, &m->norm), b = lora_own(p->adapter, &m->norm_b);
         memset(room, 0, size);
-        layernorm_backward(room, dnorm ? dnorm : dx, saved->embed, &m->norm, &m->norm_b, m->config.stack.eps,
-                           N, E);
+        layernorm_backward(room, dnorm ? dnorm : dx, saved->embed, &w, &b, m->config.stack.eps, N, E);
     }
-    embedding_backward(dsum, texts->token, &m->word, N);
-    if (!m->config.stack.rotary) embedding_backward(dsum, p->position, &m->position, N);
-    for (int n = 0; n < N && m->config.types && m->type.grad; n++)
-        for (int i = 0; i < E; i++) m->type.grad[i] += dsum[(size_t)n * E + i];
+    lora_embedding_backward(dsum, texts->token, p->adapter, &m->word, N, p->ws);
+    if (!m->config.stack.rotary)
+        lora_embedding_backward(dsum, p->position, p->adapter, &m->position, N, p->ws);
+    if (m->config.types) lora_embedding_backward(dsum, p->type, p->adapter, &m->type, N, p->ws);
 }
 
 int reward_backward(const RewardModel *m, const Lora *adapter, const Texts *texts, RewardSaved *saved,
@@ -300,19 +314,19 @@ int reward_backward(const RewardModel *m, const Lora *adapter, const Texts *text
     const size_t mark = ws->used;
     const int N = texts->N, B = texts->B, C = m->config.stack.C, E = embedding_width(&m->config);
     Pass p;
-    int code = pass_begin(&p, m, texts, saved, ws);
+    int code = pass_begin(&p, m, adapter, texts, saved, ws);
     if (code != OK) { ws->used = mark; return code; }
     float *dx = floats(ws, N, C), *room = floats(ws, N, E > C ? E : C), *dy = floats(ws, B, C);
     float *dnorm = E == C ? NULL : floats(ws, N, E);
     if (!p.active) {
-        linear_measure(ws, B, C, C, F32);
-        linear_measure(ws, B, C, m->config.labels, F32);
-        if (E != C) linear_measure(ws, N, E, C, F32);
+        if (!m->config.stack.causal) lora_measure(adapter, &m->dense, B, ws);
+        lora_measure(adapter, &m->out, B, ws);
+        if (E != C) lora_measure(adapter, &m->project, N, ws);
     }
     if (ws->failed) { ws->used = mark; return E_MEMORY; }
-    if (p.active) head_backward(dy, dx, room, m, dlogits, saved, B, ws);
+    if (p.active) head_backward(dy, dx, room, m, dlogits, saved, &p);
     code = stack_backward(&m->stack, adapter, &p.rows, &saved->kv, &saved->stack, dy, dx, ws);
-    if (p.active && m->word.grad) embed_backward(dx, room, dnorm, m, texts, saved, &p, ws);
+    if (m->word.grad || adapter) embed_backward(dx, room, dnorm, m, texts, saved, &p);
     ws->used = mark;
     return ws->failed ? E_MEMORY : code;
 }

@@ -58,18 +58,38 @@ typedef struct { const int *first, *count, *self; } Keys;
 typedef struct Reading Reading;       /* the texts that a decoder reads (model.c) */
 typedef struct { int L, B, T, width /* K*D */; float *k, *v;            /* (L,B,T,width) */
                  Reading *reading /* of its B sequences; NULL: none */; } Cache;
-/* LoRA (Hu et al. 2021). targets: comma-separated, in peft's names. peft 1: it is from a
- * file of peft, and peft's rules hold (lora_carve). */
-typedef struct { int R; float alpha; int rslora, seq2seq /* peft's task_type */; float dropout;
-                 char targets[160]; int peft; } LoraConfig;
-typedef struct { Matrix A /* (R,I) */, B /* (O,R) */; } LoraPair;      /* A.O == 0: not adapted */
+/* LoRA (Hu et al. 2021), as peft's LoraConfig has it. Lists of modules are comma-separated names:
+ * a name is a module's, or the end of one after a dot. _regex 1: the text is a regular expression
+ * that matches a module's whole name. NULL: none. */
+enum { LORA_BIAS_NONE, LORA_BIAS_ALL, LORA_BIAS_LORA_ONLY };
+typedef struct { const char *pattern; f32 value; } LoraPattern;     /* of rank_ or alpha_pattern */
+typedef struct {
+    int R; f32 alpha; int rslora; f32 dropout;
+    const char *targets;            /* "all-linear": every linear of the layers */
+    int targets_regex;
+    int peft;                       /* 1: from a file of peft, and peft's rules hold (lora_carve) */
+    int dora;                       /* DoRA (Liu et al. 2024) */
+    int bias;                       /* LORA_BIAS_: which biases are trained and saved */
+    const char *exclude; int exclude_regex;     /* what targets do not mean */
+    const char *save;               /* modules_to_save: trained and saved whole */
+    const int *layer; int layers; const char *layers_pattern;   /* layers 0: all */
+    const LoraPattern *rank, *alphas; int rank_count, alphas_count;
+    const char *task;               /* peft's task_type, or NULL */
+    int transposed;                 /* fan_in_fan_out: lora_carve sets it, for GPT-2's Conv1D */
+} LoraConfig;
+/* What an adapter does to one tensor of its base. A linear (O,I): A (R,I), B (O,R). An embedding
+ * (V,C): A (R,V), B (C,R). A.O == 0: no pair. magnitude, norm (1,O): of DoRA; norm is that of each
+ * row of W + scale B A (lora_norms). saved: stands in for the base's tensor; O == 0: no such. */
+typedef struct { Matrix A, B, magnitude, norm, saved; float scale; int embedding; } LoraPair;
 /* Dropout of the adapter's input. The mask of row n follows from (seed, matrix, row + n) alone, so
  * forward, backward and recomputing agree, however a step's rows are split (row: how many came
  * before). p: 0 outside training. x, dx: room for N rows of the widest input. */
 typedef struct { float p; uint64_t seed, row; float *x, *dx; } LoraDropout;
-typedef struct { LoraConfig config; float scale;
+/* tensor: what is trained and saved; after these `tensors`, up to `written`, the base's tables that
+ * peft writes beside their pairs. */
+typedef struct { LoraConfig config;
                  LoraPair *pair; int pairs;         /* one per tensor of the base's list, by id */
-                 Tensor *tensor; int tensors; LoraDropout dropout; } Lora;
+                 Tensor *tensor; int tensors, written; LoraDropout dropout; } Lora;
 /* A transformer as data (stack.c). norm, norm_place, activation: 0 is the first name of the enum.
  * The other options are off at 0. */
 enum { NORM_RMS, NORM_LAYER };                      /* norm */
@@ -241,10 +261,11 @@ int model_backward(const Model *m, const Lora *adapter, const Rows *rows, Cache 
 typedef void (*TokenLoss)(void *context, int first, int n, const float *logprob, float *dlogprob);
 typedef struct { const int *target; float temperature, *logprob, *entropy;
                  TokenLoss loss; void *context; float *dhidden; } HeadTask;
-int model_logprobs(const Model *m, const float *hidden, int W, const HeadTask *task, Arena *ws);
-/* Computes kl (W), the exact KL(m || ref) over the vocabulary, from both's hidden states (W,C). */
-int model_full_kl(const Model *m, const float *hidden, const Model *ref, const float *ref_hidden,
-                  int W, float temperature, float *kl, Arena *ws);
+int model_logprobs(const Model *m, const Lora *adapter, const float *hidden, int W,
+                   const HeadTask *task, Arena *ws);
+/* Computes kl (W), the exact KL(a || b) over the vocabulary, of two policies' hidden states. */
+typedef struct { const Model *model; const Lora *adapter; const float *hidden /* (W,C) */; } States;
+int model_full_kl(const States *a, const States *b, int W, float temperature, float *kl, Arena *ws);
 /* value (W) = hidden (W,C) weight^T + bias; backward adds to dhidden and the head's gradients. */
 void model_values(const ValueHead *h, const float *hidden, float *value, int W, Arena *ws);
 void model_values_backward(const ValueHead *h, const float *dvalue, const float *hidden,
@@ -345,6 +366,8 @@ void tensor_carve_quant(Matrix *w, int kind, int block, int doubled, Arena *a); 
 /* Returns the n rows of w from `first` on; if O is 1, the n numbers of the vector. */
 Matrix matrix_part(const Matrix *w, int first, int n);
 size_t tensor_bytes(const Matrix *w);       /* returns the bytes of w->data */
+/* Sets x (n) to the n values from `at` on of a weight of any type. */
+void tensor_read(float *x, const Matrix *w, size_t at, size_t n);
 size_t tensor_values(const Tensor *list, int tensors, int trainable_only);  /* counts, not TIED */
 void tensor_normal(const Matrix *w, double deviation, uint64_t seed);       /* F32; mean 0 */
 void tensor_fill(const Matrix *w, float value);                             /* F32 */
@@ -428,24 +451,50 @@ void gradient_zero(const Tensor *list, int tensors);
 size_t optimizer_step(Optimizer *o, size_t begin, const Tensor *list, int tensors, const AdamW *c,
                       float grad_scale);
 
-/* ==== lora.c: low-rank adapters on any linear of any model, with peft's conventions ==== */
-/* Adapts every LINEAR of base whose name ends in ".TARGET.weight"; target "all-linear": every one,
- * and l->config gets their names. OK, E_ARGUMENT (a rank below 1 or above a linear's I, a target
- * that matches nothing; c->peft 1: only a rank below 1, and no target that matches anything),
- * E_RANGE (names too long) or E_MEMORY. */
+/* ==== peft.c: which modules an adapter changes, by peft's rules; the adapter's tensors ==== */
+/* Lays out an adapter: pairs for the linears, embeddings and heads of base whose module c->targets
+ * means ("NAME.weight" is the weight of module NAME), copies of saved modules and biases. l->config
+ * becomes *c; its lists stay where they are, and "all-linear" becomes the modules' names, in lists.
+ * OK, E_ARGUMENT (a rank below 1 or above a linear's I, a target that matches nothing; c->peft 1: a
+ * rank below 1, no target that matches anything), E_UNSUPPORTED (a regular expression, DoRA of an
+ * embedding), E_RANGE (a name too long) or E_MEMORY. */
 int lora_carve(Lora *l, const Tensor *base, int tensors, const LoraConfig *c, int trainable,
                Pool *lists, Arena *a, Error *err);
-LoraConfig lora_config(int R, float alpha, const char *targets);    /* too long: R is 0 */
+/* Returns a configuration with these and nothing else; targets has to stay. */
+LoraConfig lora_config(int R, float alpha, const char *targets);
+
+/* ==== lora.c: linears and embeddings with an adapter, forward and backward ==== */
 void lora_dropout_carve(Lora *l, int N, Arena *a);  /* makes room for dropout in up to N rows */
-void lora_init(Lora *l, uint64_t seed);     /* A uniform +-1/sqrt(I) (kaiming, a = sqrt 5), B = 0 */
+/* A uniform +-1/sqrt(I) (kaiming, a = sqrt 5), B = 0; an embedding's A = 0, B normal (peft). */
+void lora_init(Lora *l, uint64_t seed);
+void lora_start(Lora *l, const Tensor *base);       /* saved tensors become copies of the base's */
 void lora_copy(Lora *to, const Lora *from); /* copies values, not gradients; same shapes */
-/* y (N,O) += scale (x A^T) B^T if l adapts w (l NULL: no). Backward adds to dx (N,I) and to the
- * gradients of A and B; lora_measure measures both. */
+/* Computes the norms that DoRA divides by, from the base's weights and the pairs; without DoRA does
+ * nothing. For after loading and after each change of the pairs. */
+void lora_norms(const Lora *l, const Tensor *base, Arena *ws);
+/* Returns what stands in for a tensor of the base, or a part of one: the saved one, or w itself. */
+Matrix lora_own(const Lora *l, const Matrix *w);
+/* y (N,O) = (lora_linear_add: +=) x (N,I) W^T + bias (NULL: none), with all that l (NULL: nothing)
+ * changes in w and bias. Backward adds to dx (N,I; NULL: no) and to all gradients there are. */
+void lora_linear(float *y, const float *x, const Lora *l, const Matrix *w, const Matrix *bias,
+                 int N, Arena *ws);
+void lora_linear_add(float *y, const float *x, const Lora *l, const Matrix *w, const Matrix *bias,
+                     int N, Arena *ws);
+void lora_linear_backward(float *dx, const float *dy, const float *x, const Lora *l,
+                          const Matrix *w, const Matrix *bias, int N, Arena *ws);
+void lora_measure(const Lora *l, const Matrix *w, int N, Arena *ws);    /* measures the three */
+/* y (N,C) = rows row[n] of the table w, with all that l changes; backward: dy (N,C). */
+void lora_embedding(float *y, const int *row, const Lora *l, const Matrix *w, int N, Arena *ws);
+void lora_embedding_backward(const float *dy, const int *row, const Lora *l, const Matrix *w, int N,
+                             Arena *ws);
+/* The pair's own part: y (N,O) += scale (x A^T) B^T if l adapts w (l NULL: no). Backward adds to dx
+ * (N,I) and to the gradients of A and B. */
 void lora_forward(float *y, const float *x, const Lora *l, const Matrix *w, int N, Arena *ws);
 void lora_backward(float *dx, const float *dy, const float *x, const Lora *l, const Matrix *w,
                    int N, Arena *ws);
-void lora_measure(const Lora *l, const Matrix *w, int N, Arena *ws);
-void lora_merge(const Lora *l, const Matrix *w, Arena *ws);     /* W += scale B A; F32 only */
+/* Makes w, an F32 tensor with the base's values, what l makes of it: W + scale B A, for DoRA with
+ * its rows' lengths, or the saved tensor. */
+void lora_merge(const Lora *l, const Matrix *w, Arena *ws);
 
 /* ==== quant.c: bfloat16 (a float's upper half), IEEE binary16, bitsandbytes' 4-bit blocks ==== */
 f32 bf16_to_f32(uint16_t bits);     /* widens exactly */
@@ -541,10 +590,13 @@ int checkpoint_load(const char *folder, const char *stem, const Tensor *list, in
                     Pool *pool, Error *err);
 int checkpoint_load_part(const char *folder, const char *stem, const Tensor *list, int tensors,
                          Pool *pool, Error *err);
-/* Loads an adapter's weights. base: the model's list, whose tensors the file may replace (a saved
- * embedding or head; not in 4 bits); tensors 0: a file that has such a tensor is refused. */
-int adapter_load(const Lora *l, const Tensor *base, int tensors, const char *folder, Pool *pool,
+/* Loads an adapter's weights. base: the list of the model, with its weights. A tensor of the file
+ * that is the base's own (the embedding that peft writes beside its pair) replaces the base's, but
+ * not in 4 bits. Saved biases that the file lacks become the base's. OK or a code. */
+int adapter_load(Lora *l, const Tensor *base, int tensors, const char *folder, Pool *pool,
                  Error *err);
+/* Writes an adapter's weights, as checkpoint_save does. */
+int adapter_save(const Lora *l, const char *folder, int dtype, Pool *pool, Error *err);
 /* Returns 1 if the files have a tensor of this name; 0 if not, or if they cannot be read. */
 int checkpoint_has(const char *folder, const char *stem, const char *name, Pool *pool);
 /* If config.json ties the head to the embedding, but the folder's files have a head with other
@@ -578,8 +630,8 @@ int reward_config_save(const RewardConfig *c, const char *folder, int dtype, Poo
  * if floats differ in type); w->kept is in pool. Reads headers only. OK, E_UNSUPPORTED (neither F32,
  * F16, BF16 nor 4 bits) or another code. */
 int folder_types(WeightTypes *w, const char *folder, const Names *names, Pool *pool, Error *err);
-/* These read and write adapter_config.json. Features that are not supported (use_dora, rank_pattern
- * ...) are refused by name. base_model NULL: null is written. OK or a code. */
+/* These read and write adapter_config.json. Features that are not supported (lora_bias ...) are
+ * refused by name. The lists of *l are in pool. base_model NULL: null is written. OK or a code. */
 int adapter_config_load(LoraConfig *l, const char *folder, Pool *pool, Error *err);
 int adapter_config_save(const LoraConfig *l, const char *folder, const char *base_model, Pool *pool,
                         Error *err);

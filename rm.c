@@ -874,7 +874,8 @@ static int train(Trainer *t) {
 /* Lays out the adapter and the judge that is saved. The trained tensors become those of
  * the adapter and of the head. */
 static void carve_adapter(Trainer *t, Arena *a, Bill *bill) {
-    const LoraConfig c = adapter_options(&o.lora, t->config.names);
+    LoraConfig c = adapter_options(&o.lora, t->config.names, &t->keep);
+    c.task = "SEQ_CLS";
     Error err = { 0 };
     adapter_carve(&t->lora, &c, t->model.tensor, t->model.tensors, 1, &t->keep, a);
     if (o.lora.dropout > 0) lora_dropout_carve(&t->lora, t->batch.tokens, a);

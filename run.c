@@ -520,7 +520,7 @@ static int policy_logprobs(Policy *p, const int *ids, int n, float *logprob) {
         }
         code = model_forward(&p->model, p->adapter, &r, &p->kv, NULL, p->hidden, &p->ws);
         const HeadTask task = { .target = p->target, .temperature = 1, .logprob = logprob + at };
-        if (!code) code = model_logprobs(&p->model, p->hidden, rows, &task, &p->ws);
+        if (!code) code = model_logprobs(&p->model, p->adapter, p->hidden, rows, &task, &p->ws);
         if (code) return code;
         for (int i = 0; i < rows; i++)
             if (!isfinite(logprob[at + i])) return E_NUMBER;
@@ -540,7 +540,7 @@ static size_t logprobs_bytes(Policy *p, int N, int T) {
     if (kv.reading) policy_read(p, &reading, NULL, T, &measure);
     model_forward(&p->model, p->adapter, &rows, &kv, NULL, NULL, &measure);
     const HeadTask task = { .temperature = 1 };
-    model_logprobs(&p->model, NULL, rows.W, &task, &measure);
+    model_logprobs(&p->model, p->adapter, NULL, rows.W, &task, &measure);
     return measure.peak;
 }
 
@@ -1252,23 +1252,51 @@ static void dequantise(Policy *p, Pool *pool) {
     must(model_carve(floats, &p->config, NULL, 0, 1, pool, &measure, &err), &err, NULL);
     for (int i = 0; i < floats->tensors; i++) {
         const Matrix *from = p->model.tensor[i].matrix, *to = floats->tensor[i].matrix;
-        const size_t n = (size_t)to->O * (size_t)to->I;
         if (floats->tensor[i].flags & TENSOR_TIED) continue;
-        if (from->type == NF4) dequantize_4bit(to->data, from->data, from->quant, 0, n);
-        else if (from->type == F32) memcpy(to->data, from->data, n * sizeof(float));
-        else halves_widen(to->data, from->data, from->type, n);
+        tensor_read(to->data, from, 0, (size_t)to->O * (size_t)to->I);
     }
     p->model = *floats;
 }
 
-/* Adds the adapter to every linear that it adapts: W += scale B A. */
+/* Gives the policy a head of its own if the adapter makes a difference between the head and the embedding
+ * that it is tied to. */
+static void untie(Policy *p) {
+    const int id = p->model.head.id;
+    Matrix *head = p->model.tensor[id].matrix;
+    const LoraPair *a = &p->lora.pair[p->model.embedding.id], *b = &p->lora.pair[id];
+    if (!p->config.tied || !(a->A.O || a->saved.O || b->A.O || b->saved.O)) return;
+    const size_t n = (size_t)head->O * (size_t)head->I;
+    Arena own = cli_arena(n * sizeof(float), "the head");
+    float *x = arena_take(&own, n, sizeof *x);
+    tensor_read(x, head, 0, n);
+    head->data = x;
+    p->model.tensor[id].flags &= ~TENSOR_TIED;
+    p->config.tied = p->model.config.tied = 0;
+    fflush(stdout);
+    fprintf(stderr, "run merge: the adapter changes embedding or head, each on its own: they are not tied in "
+            "the merged model\n");
+}
+
+/* T5 divides the logits of a tied head by sqrt(C): a head that is no longer tied does so itself. */
+static void unscale(Policy *p) {
+    const Matrix *head = p->model.tensor[p->model.head.id].matrix;
+    const float scale = 1 / sqrtf((float)head->I);
+    float *x = head->data;
+    if (!p->config.scaled || p->config.tied) return;
+    for (size_t i = 0; i < (size_t)head->O * (size_t)head->I; i++) x[i] *= scale;
+    p->config.scaled = p->model.config.scaled = 0;
+}
+
+/* Makes every tensor what the adapter makes of it: W += scale B A, or a saved module. */
 static void merge_adapter(Policy *p) {
+    untie(p);
     Arena ws = { 0 };
     for (int i = 0; i < p->model.tensors; i++) lora_merge(p->adapter, p->model.tensor[i].matrix, &ws);
     p->work = cli_arena(ws.peak, "work space");
     for (int i = 0; i < p->model.tensors; i++)
         if (!(p->model.tensor[i].flags & TENSOR_TIED))
             lora_merge(p->adapter, p->model.tensor[i].matrix, &p->work);
+    unscale(p);
 }
 
 /* Writes the model and its tokenizer, with numbers of type `dtype`, in files of shard_mb megabytes. */

@@ -282,7 +282,7 @@ static double pass(Trainer *t, const Set *s, const int *order, int first, int co
                                  &t->ws);
         if (train) memset(t->dhidden, 0, (size_t)rows.W * (size_t)t->config.stack.C * sizeof(float));
         if (!code)
-            code = model_logprobs(&t->model, t->hidden, rows.W, &task, &t->ws);
+            code = model_logprobs(&t->model, t->adapter, t->hidden, rows.W, &task, &t->ws);
         if (!code && train) code = model_backward(&t->model, t->adapter, &rows, &t->kv, &t->saved,
                                                   t->dhidden, &t->ws);
         if (code) must(fail(&err, code, "the model's forward or backward failed", "sft", 0, 0), &err, NULL);
@@ -335,8 +335,8 @@ static void carve(void *run, Arena *a, Bill *bill) {
     bill_part(bill, adapts ? "weights (frozen)" : "weights and gradients", a);
     t->list = t->model.tensor; t->tensors = t->model.tensors; t->adapter = NULL;
     if (adapts) {
-        LoraConfig c = adapter_options(&o.lora, t->config.names);
-        c.seq2seq = t->config.encoder.L > 0;
+        LoraConfig c = adapter_options(&o.lora, t->config.names, &t->keep);
+        if (t->config.encoder.L) c.task = "SEQ_2_SEQ_LM";
         adapter_carve(&t->lora, &c, t->model.tensor, t->model.tensors, 1, &t->keep, a);
         t->list = t->lora.tensor; t->tensors = t->lora.tensors; t->adapter = &t->lora;
         if (o.lora.dropout > 0) lora_dropout_carve(&t->lora, t->N, a);
@@ -371,7 +371,7 @@ static size_t workspace(void *run) {
     }
     Rows rows = { t->N, t->N, t->rows.token, t->rows.sequence, t->rows.position, t->rows.wants };
     model_forward(&t->model, t->adapter, &rows, &t->kv, &t->saved, NULL, &ws);
-    model_logprobs(&t->model, NULL, rows.W, &task, &ws);
+    model_logprobs(&t->model, t->adapter, NULL, rows.W, &task, &ws);
     model_backward(&t->model, t->adapter, &rows, &t->kv, &t->saved, NULL, &ws);
     return ws.peak;
 }

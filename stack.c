@@ -200,9 +200,8 @@ int stack_carve(Stack *s, const StackKind *k, const Names *names, const WeightTy
     if (!s->block) return fail(err, E_MEMORY, "no memory for the list of layers", "", 0, 0);
     for (place.l = 0; place.l < k->L; place.l++) place_block(&place, &s->block[place.l], k);
     place.l = 0;
-    if (k->buckets)
-        tensor_carve(list, &s->buckets, stack_name(names, NAME_BUCKETS), 0, F32, k->buckets, k->H,
-                     TENSOR_EMBEDDING);
+    if (k->buckets)                         /* no EMBEDDING, as nothing reads an adapter's pair for it */
+        tensor_carve(list, &s->buckets, stack_name(names, NAME_BUCKETS), 0, F32, k->buckets, k->H, 0);
     if (k->norm_place == NORM_PRE) place_norm(&place, &s->norm, &s->norm_b, NAME_NORM, k);
     if (k->rotary) {
         s->rope_cos = arena_take(a, (size_t)positions * (size_t)(k->D / 2), sizeof *s->rope_cos);
@@ -283,7 +282,6 @@ typedef struct {
     float *input, *norm, *act, *k, *v, *some;   /* scratch: (N,C) (N,C) (N,F) (N,K*D) (N,K*D) (M,C) */
 } Layer;
 
-static const float *vec(const Matrix *m) { return m->data; }
 static void copy(float *y, const float *x, size_t n) {
     if (n && y != x) IN_PARTS((double)n * 4, n, memcpy(y + from, x + from, (to - from) * sizeof *y));
 }
@@ -308,15 +306,18 @@ static void scatter_add(float *dx, const float *dy, const int *row, int M, int C
 static int selects(const Pass *p, int l) { return p->rows->want && l == p->s->kind.L - 1; }
 static int rows_out(const Pass *p, int l) { return selects(p, l) ? p->rows->M : p->rows->N; }
 
-static void norm_forward(float *y, const float *x, const Matrix *w, const Matrix *b, const StackKind *k,
-                         int N) {
-    if (k->norm == NORM_RMS) rmsnorm_forward(y, x, vec(w), k->eps, N, k->C);
-    else layernorm_forward(y, x, vec(w), vec(b), k->eps, N, k->C);
+static void norm_forward(const Pass *p, float *y, const float *x, const Matrix *w, const Matrix *b, int N) {
+    const StackKind *k = &p->s->kind;
+    const Matrix own = lora_own(p->adapter, w), own_b = lora_own(p->adapter, b);
+    if (k->norm == NORM_RMS) rmsnorm_forward(y, x, own.data, k->eps, N, k->C);
+    else layernorm_forward(y, x, own.data, own_b.data, k->eps, N, k->C);
 }
-static void norm_backward(float *dx, const float *dy, const float *x, const Matrix *w, const Matrix *b,
-                          const StackKind *k, int N) {
-    if (k->norm == NORM_RMS) rmsnorm_backward(dx, w->grad, dy, x, vec(w), k->eps, N, k->C);
-    else layernorm_backward(dx, dy, x, w, b, k->eps, N, k->C);
+static void norm_backward(const Pass *p, float *dx, const float *dy, const float *x, const Matrix *w,
+                          const Matrix *b, int N) {
+    const StackKind *k = &p->s->kind;
+    const Matrix own = lora_own(p->adapter, w), own_b = lora_own(p->adapter, b);
+    if (k->norm == NORM_RMS) rmsnorm_backward(dx, own.grad, dy, x, own.data, k->eps, N, k->C);
+    else layernorm_backward(dx, dy, x, &own, &own_b, k->eps, N, k->C);
 }
 
 /* Returns the norm between the stream that enters layer l (L: that leaves the stack) and what the layer
@@ -332,29 +333,22 @@ static const Matrix *boundary(const Stack *s, int l, const Matrix **b) {
 static const float *input_of(const Pass *p, int l, const float *stream, float *room, int N) {
     const Matrix *b, *w = boundary(p->s, l, &b);
     if (!w) return stream;
-    norm_forward(room, stream, w, b, &p->s->kind, p->active * N);
+    norm_forward(p, room, stream, w, b, p->active * N);
     return room;
 }
 
-/* y (N,O) = x (N,I) W^T + bias, plus the adapter's part; adapted_add adds both to y. */
+/* y (N,O) = x (N,I) W^T + bias, with the adapter's part; adapted_add adds both to y. */
 static void adapted(const Pass *p, float *y, const float *x, const Matrix *w, const Matrix *bias, int N) {
-    linear_forward(y, x, w, vec(bias), N, p->ws);
-    lora_forward(y, x, p->adapter, w, N, p->ws);
+    lora_linear(y, x, p->adapter, w, bias, N, p->ws);
 }
 static void adapted_add(const Pass *p, float *y, const float *x, const Matrix *w, const Matrix *bias, int N) {
-    linear_add(y, x, w, vec(bias), N, p->ws);
-    lora_forward(y, x, p->adapter, w, N, p->ws);
+    lora_linear_add(y, x, p->adapter, w, bias, N, p->ws);
 }
 static void adapted_backward(const Pass *p, float *dx, const float *dy, const float *x, const Matrix *w,
                              const Matrix *bias, int N) {
     /* gradients that do not exist yet cannot say what they will need */
-    if (!p->active) {
-        linear_measure(p->ws, N, w->I, w->O, w->compute);
-        lora_measure(p->adapter, w, N, p->ws);
-        return;
-    }
-    linear_backward(dx, bias->grad, dy, x, w, N, p->ws);
-    lora_backward(dx, dy, x, p->adapter, w, N, p->ws);
+    if (!p->active) lora_measure(p->adapter, w, N, p->ws);
+    else lora_linear_backward(dx, dy, x, p->adapter, w, bias, N, p->ws);
 }
 
 /* Returns the index of layer l's first float in the cache. A cache of one layer serves all in turn. */
@@ -379,8 +373,9 @@ static void norm_and_rotate(const Pass *p, float *x, float *in, const HeadRows *
     const StackKind *k = &p->s->kind;
     const int n = p->active * r->N;
     if (k->qk_norm) {
+        const Matrix own = lora_own(p->adapter, r->norm);
         copy(in, x, (size_t)n * (size_t)(r->heads * k->D));
-        rmsnorm_forward(x, in, vec(r->norm), k->eps, n * r->heads, k->D);
+        rmsnorm_forward(x, in, own.data, k->eps, n * r->heads, k->D);
     }
     if (rotates(k, r->l)) rope_rotate(x, r->position, p->s->rope_cos, p->s->rope_sin, 0, n, r->heads, k->D);
 }
@@ -393,9 +388,10 @@ static void norm_and_rotate_backward(const Pass *p, float *dx, const float *in, 
     const size_t all = (size_t)n * (size_t)(r->heads * k->D);
     if (rotates(k, r->l)) rope_rotate(dx, r->position, p->s->rope_cos, p->s->rope_sin, 1, n, r->heads, k->D);
     if (!k->qk_norm) return;
+    const Matrix own = lora_own(p->adapter, r->norm);
     copy(room, dx, all);
     zero(dx, all);
-    rmsnorm_backward(dx, r->norm->grad, room, in, vec(r->norm), k->eps, n * r->heads, k->D);
+    rmsnorm_backward(dx, own.grad, room, in, own.data, k->eps, n * r->heads, k->D);
 }
 
 /* keys_of, positions_of: return the keys and positions of the rows for which layer l computes queries. */
@@ -451,7 +447,7 @@ static void self_attention(const Pass *p, Layer *b, int l) {
     const HeadRows queries = queries_of(p, l);
     Qkv in;
     if (k->norm_place == NORM_PRE) {
-        norm_forward(b->norm, x, &w->norm, &w->norm_b, k, p->active * N);
+        norm_forward(p, b->norm, x, &w->norm, &w->norm_b, p->active * N);
         n = b->norm;
     }
     store_keys(p, b, w, n, l);
@@ -500,7 +496,7 @@ static void cross_attention(const Pass *p, Layer *b, int l) {
     const Heads heads = without_bias(p->heads);
     const Keys keys = cross_keys(p, l);
     Qkv in;
-    norm_forward(b->norm, b->mid, &w->norm, &w->norm_b, k, p->active * M);
+    norm_forward(p, b->norm, b->mid, &w->norm, &w->norm_b, p->active * M);
     adapted(p, b->cross_q, b->norm, &w->q, &w->q_b, M);
     if (p->active) {
         in.q = b->cross_q;
@@ -518,8 +514,8 @@ static const float *middle(const Pass *p, const Layer *b) { return p->s->kind.cr
 static void read_middle(const Pass *p, const Layer *b, int l) {
     const Block *w = &p->s->block[l];
     const int post = p->s->kind.norm_place == NORM_POST;
-    norm_forward(b->norm, middle(p, b), post ? &w->self.norm : &w->norm2,
-                 post ? &w->self.norm_b : &w->norm2_b, &p->s->kind,
+    norm_forward(p, b->norm, middle(p, b), post ? &w->self.norm : &w->norm2,
+                 post ? &w->self.norm_b : &w->norm2_b,
                  p->active * rows_out(p, l));
 }
 
@@ -621,8 +617,9 @@ static Pass pass_begin(const Stack *s, const Lora *adapter, const StackRows *row
     p.heads.D = k->D;
     p.heads.scale = k->scale > 0 ? k->scale : 1 / sqrtf((float)k->D);
     if (k->buckets) {
-        p.heads.bias = vec(&s->buckets);
-        p.heads.dbias = s->buckets.grad;
+        const Matrix buckets = lora_own(adapter, &s->buckets);
+        p.heads.bias = buckets.data;
+        p.heads.dbias = buckets.grad;
         p.heads.bucket = s->bucket;
         p.heads.reach = s->positions;
     }
@@ -695,7 +692,7 @@ static void boundary_backward(const Pass *p, Flow *f, const float *stream, int l
     if (!w) return;
     copy(f->dnorm, f->dx, n);
     zero(f->dx, n);
-    norm_backward(f->dx, f->dnorm, stream, w, b, &p->s->kind, p->active * N);
+    norm_backward(p, f->dx, f->dnorm, stream, w, b, p->active * N);
 }
 
 /* y = base + down(act): turns dx from the gradient of y into the gradient of the sum in the middle. */
@@ -719,11 +716,11 @@ static void feed_forward_backward(const Pass *p, Flow *f, Layer *b, int l) {
     if (k->gated) adapted_backward(p, f->dnorm, f->dgate, b->norm, &w->gate, &w->gate_b, M);
     adapted_backward(p, f->dnorm, f->dup, b->norm, &w->up, &w->up_b, M);
     if (k->norm_place == NORM_PRE) {
-        norm_backward(f->dx, f->dnorm, middle(p, b), &w->norm2, &w->norm2_b, k, p->active * M);
+        norm_backward(p, f->dx, f->dnorm, middle(p, b), &w->norm2, &w->norm2_b, p->active * M);
         return;
     }
     zero(f->dx, MC);
-    norm_backward(f->dx, f->dnorm, middle(p, b), &w->self.norm, &w->self.norm_b, k, p->active * M);
+    norm_backward(p, f->dx, f->dnorm, middle(p, b), &w->self.norm, &w->self.norm_b, p->active * M);
 }
 
 /* Turns dx (M,C) from the gradient of cross_mid into that of mid, and adds the gradient of the encoder's
@@ -748,10 +745,10 @@ static void cross_attention_backward(const Pass *p, Flow *f, Layer *b, int l) {
         const Qkv d = { f->dq, f->dcross_k, f->dcross_v };
         attention_backward(&d, f->datt, b->cross_att, &in, &keys, M, &heads, p->ws);
     } else attention_measure(p->ws, e->N, &heads);
-    norm_forward(b->norm, b->mid, &w->norm, &w->norm_b, k, active);
+    norm_forward(p, b->norm, b->mid, &w->norm, &w->norm_b, active);
     zero(f->dnorm, (size_t)active * (size_t)k->C);
     adapted_backward(p, f->dnorm, f->dq, b->norm, &w->q, &w->q_b, M);
-    norm_backward(f->dx, f->dnorm, b->mid, &w->norm, &w->norm_b, k, active);
+    norm_backward(p, f->dx, f->dnorm, b->mid, &w->norm, &w->norm_b, active);
     adapted_backward(p, e->dhidden, f->dcross_k, e->hidden, &w->k, &w->k_b, e->N);
     adapted_backward(p, e->dhidden, f->dcross_v, e->hidden, &w->v, &w->v_b, e->N);
 }
@@ -801,7 +798,7 @@ static void self_attention_backward(const Pass *p, Flow *f, Layer *b, int l) {
     scores_backward(p, f, b, l);
     n = x = input_of(p, l, b->x, b->input, N);
     if (pre) {
-        norm_forward(b->norm, x, &w->norm, &w->norm_b, k, p->active * N);
+        norm_forward(p, b->norm, x, &w->norm, &w->norm_b, p->active * N);
         n = b->norm;
     }
     query = n;
@@ -822,7 +819,7 @@ static void self_attention_backward(const Pass *p, Flow *f, Layer *b, int l) {
     } else adapted_backward(p, dn, f->dq, query, &w->q, &w->q_b, M);
     adapted_backward(p, dn, f->dk, n, &w->k, &w->k_b, N);
     adapted_backward(p, dn, f->dv, n, &w->v, &w->v_b, N);
-    if (pre) norm_backward(f->dx, dn, x, &w->norm, &w->norm_b, k, p->active * N);
+    if (pre) norm_backward(p, f->dx, dn, x, &w->norm, &w->norm_b, p->active * N);
 }
 
 /* Turns dx from the gradient of the stream that leaves block l (M,C) into that of the stream that enters it

@@ -108,22 +108,44 @@ void print_types(const char *whose, const WeightTypes *w) {
         type[w->tables]);
 }
 
-/* Appends the module of a tensor's name, "q_proj" of "model.layers.%d.self_attn.q_proj.weight", to a list. */
-static void add_module(char *list, size_t cap, const char *name) {
-    const char *end = strrchr(name, '.'), *from = end;
-    while (from > name && from[-1] != '.') from--;
+/* Appends the last part of a module's name (n bytes) to a list of cap bytes, unless it is there already. The
+ * list ends with "..." if there is no room. */
+static void add_module(char *list, size_t cap, const char *name, size_t n) {
     const size_t used = strlen(list);
-    snprintf(list + used, cap - used, "%s%.*s", used ? "," : "", (int)(end - from), from);
+    size_t from = n, m;
+    while (from > 0 && name[from - 1] != '.') from--;
+    name += from;
+    n -= from;
+    for (const char *at = list; *at; at += m + (at[m] != 0)) {
+        m = strcspn(at, ",");
+        if (m == n && memcmp(at, name, n) == 0) return;
+    }
+    if (used + n + 5 < cap) snprintf(list + used, cap - used, "%s%.*s", used ? "," : "", (int)n, name);
+    else if (used + 4 < cap) snprintf(list + used, cap - used, "...");
 }
 
-LoraConfig adapter_options(const LoraOptions *o, const Names *names) {
-    char usual[96] = "";
-    if (!o->targets && names->part[NAME_QKV]) add_module(usual, sizeof usual, names->part[NAME_QKV]);
-    else if (!o->targets) {
-        add_module(usual, sizeof usual, names->part[NAME_Q]);
-        add_module(usual, sizeof usual, names->part[NAME_V]);
+const char *adapter_targets(char *out, size_t cap, const LoraConfig *c) {
+    out[0] = 0;
+    if (c->targets_regex) { snprintf(out, cap, "%s", c->targets); return out; }
+    for (const char *name = c->targets, *end; *name; name = *end ? end + 1 : end) {
+        end = name + strcspn(name, ", ");
+        if (end > name) add_module(out, cap, name, (size_t)(end - name));
     }
-    LoraConfig c = lora_config(o->rank, (float)o->alpha, o->targets ? o->targets : usual);
+    return out;
+}
+
+LoraConfig adapter_options(const LoraOptions *o, const Names *names, Pool *pool) {
+    static const int usual[] = { NAME_QKV, NAME_Q, NAME_V };
+    char list[96] = "";
+    const char *targets = o->targets;
+    for (int i = 0; i < 3 && !targets; i++) {
+        const char *name = names->part[usual[i]];
+        if (name) add_module(list, sizeof list, name, (size_t)(strrchr(name, '.') - name));
+        if (name && i == 0) break;
+    }
+    if (!targets) targets = pool_text(pool, list, strlen(list));
+    must(targets ? OK : E_MEMORY, NULL, NULL);
+    LoraConfig c = lora_config(o->rank, (float)o->alpha, targets);
     c.rslora = o->rslora;
     c.dropout = (float)o->dropout;
     return c;
@@ -134,23 +156,20 @@ void adapter_carve(Lora *l, const LoraConfig *c, const Tensor *base, int tensors
     Error err = { 0 };
     const LoraConfig all = lora_config(1, 1, "all-linear");
     Arena measure = { NULL, 0, 0, 0, 0 };
-    char hint[200];
-    Lora names;
+    char hint[200], names[160];
+    Lora every;
     if (lora_carve(l, base, tensors, c, trainable, lists, a, &err) == OK) return;
-    memset(&names, 0, sizeof names);
-    lora_carve(&names, base, tensors, &all, 0, lists, &measure, NULL);
-    snprintf(hint, sizeof hint, "--lora-targets %s", names.config.targets);
-    die(&err, hint);
+    memset(&every, 0, sizeof every);
+    lora_carve(&every, base, tensors, &all, 0, lists, &measure, NULL);
+    snprintf(hint, sizeof hint, "--lora-targets %s", adapter_targets(names, sizeof names, &every.config));
+    die(&err, c->peft ? "an adapter of this model" : hint);
 }
 
 void weights_merge(const Tensor *to, const Tensor *from, int tensors, const Lora *adapter, Arena *ws) {
     for (int i = 0; i < tensors; i++) {
         const Matrix *w = from[i].matrix, *x = to[i].matrix;
-        const size_t n = (size_t)w->O * (size_t)w->I;
         if (from[i].flags & TENSOR_TIED) continue;
-        if (ws->base && w->type == NF4) dequantize_4bit(x->data, w->data, w->quant, 0, n);
-        else if (ws->base && w->type == F32) memcpy(x->data, w->data, n * sizeof(float));
-        else if (ws->base) halves_widen(x->data, w->data, w->type, n);
+        if (ws->base) tensor_read(x->data, w, 0, (size_t)w->O * (size_t)w->I);
         lora_merge(adapter, x, ws);
     }
 }
@@ -221,6 +240,9 @@ LoraConfig open_adapter_config(const char *folder, Pool *pool) {
     LoraConfig c = { 0 };
     Error err = { 0 };
     must(adapter_config_load(&c, folder, pool, &err), &err, "--adapter RUN, a PEFT adapter's folder");
+    if (c.task && strcmp(c.task, "SEQ_CLS") == 0)
+        must(fail(&err, E_UNSUPPORTED, "not a policy's adapter: task_type", c.task, 0, 0), &err,
+             "a policy's adapter, of task_type CAUSAL_LM or SEQ_2_SEQ_LM");
     return c;
 }
 
@@ -238,14 +260,19 @@ void adapter_as_model(const char **model, const char **adapter, const char *advi
     *model = base;
 }
 
-void open_adapter(const Lora *l, const Tensor *base, int tensors, const char *folder, Pool *pool) {
+void open_adapter(Lora *l, const Tensor *base, int tensors, const char *folder, Pool *pool) {
     Error err = { 0 };
+    Arena ws = { NULL, 0, 0, 0, 0 };
     PoolMark mark = pool_mark(pool);
     must(adapter_load(l, base, tensors, folder, pool, &err), &err,
          "was this adapter trained on another model?");
     pool_release(pool, mark);
     need_numbers(l->tensor, l->tensors, folder, "another adapter: this one is damaged");
     need_numbers(base, tensors, folder, "another adapter: this one is damaged");
+    lora_norms(l, base, &ws);
+    if (!ws.peak) return;
+    ws = cli_arena(ws.peak, "work space");
+    lora_norms(l, base, &ws);
 }
 
 void say_value_head(const char *folder, Pool *pool) {
@@ -485,7 +512,7 @@ int save_adapter(const Lora *l, const char *base, const char *folder, int dtype,
     Pool pool = cli_pool();
     int code = adapter_config_save(&l->config, folder, base, &pool, err);
     if (code == OK)
-        code = checkpoint_save(folder, "adapter_model", l->tensor, l->tensors, dtype, 0, &pool, err);
+        code = adapter_save(l, folder, dtype, &pool, err);
     pool_free(&pool);
     return code;
 }

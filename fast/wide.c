@@ -37,6 +37,7 @@
 #define cross_entropy_forward wide_cross_entropy_forward
 #define cross_entropy_backward wide_cross_entropy_backward
 #define tensor_bytes wide_tensor_bytes
+#define tensor_read wide_tensor_read
 #define tensor_carve wide_tensor_carve
 #define tensor_carve_quant wide_tensor_carve_quant
 #define tensor_normal wide_tensor_normal

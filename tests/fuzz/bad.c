@@ -506,7 +506,7 @@ static int read_adapter_config(const Blob *b, Pool *pool) {
     spit(in_base("adapter_config.json"), b->bytes, b->n);
     code = adapter_config_load(&l, base, pool, &err);
     if (code != OK) return code;
-    if (!memchr(l.targets, 0, sizeof l.targets) || l.R < 1) return -1;
+    if (!l.targets || l.R < 1) return -1;
     memset(&measure, 0, sizeof measure);
     memset(&m, 0, sizeof m);
     memset(&w, 0, sizeof w);

@@ -75,24 +75,24 @@ static void check_logits(Case *c, const Golden *g, const char *name, const Lora 
     float *logits = pool_take(&pool, (size_t)c->rows.N * V, sizeof(float));
     CHECK(model_forward(&c->m, adapter, &c->rows, &c->kv, &c->saved, c->hidden, &ws) == OK, "%s: forward",
           folder);
-    linear_forward(logits, c->hidden, &c->m.head, NULL, c->rows.N, &ws);
+    lora_linear(logits, c->hidden, adapter, &c->m.head, NULL, c->rows.N, &ws);
     double d = want && n == (size_t)c->rows.N * V ? distance(logits, want, n, 0) : 1e9;
     CHECK(d < 2e-5, "%s: %s differ by %.2g (2e-5)", folder, name, d);
 }
 
 /* Computes log-probs of the wanted tokens from their hidden states (W,C), and adds the gradient of -mean. */
-static int learn(Case *c, const float *hidden, float *dhidden) {
+static int learn(Case *c, const Lora *adapter, const float *hidden, float *dhidden) {
     const HeadTask task = { c->target, 1, c->logprob, NULL, minus_mean, &c->wanting, dhidden };
-    return model_logprobs(&c->m, hidden, c->wanting, &task, &ws);
+    return model_logprobs(&c->m, adapter, hidden, c->wanting, &task, &ws);
 }
 
 /* Does the same from the hidden states of all rows, whose values are wanted too. */
-static void learn_all(Case *c) {
+static void learn_all(Case *c, const Lora *adapter) {
     size_t C = (size_t)c->m.config.stack.C, n = (size_t)c->wanting * C;
     float *some = pool_take(&pool, n, sizeof(float)), *dsome = pool_take(&pool, n, sizeof(float));
     for (int i = 0, w = 0; i < c->rows.N; i++)
         if (c->wants[i]) memcpy(some + (size_t)w++ * C, c->hidden + (size_t)i * C, C * sizeof(float));
-    learn(c, some, dsome);
+    learn(c, adapter, some, dsome);
     for (int i = 0, w = 0; i < c->rows.N; i++)
         if (c->wants[i]) memcpy(c->dhidden + (size_t)i * C, dsome + (size_t)w++ * C, C * sizeof(float));
 }
@@ -123,7 +123,7 @@ static void base_case(const char *folder) {
     c.rows.W = c.wanting;               /* the last layer computes the rows that predict a token, no others */
     c.rows.wants = c.wants;
     CHECK(model_forward(&c.m, NULL, &c.rows, &c.kv, &c.saved, c.hidden, &ws) == OK
-          && learn(&c, c.hidden, c.dhidden) == OK, "%s: logprobs", folder);
+          && learn(&c, NULL, c.hidden, c.dhidden) == OK, "%s: logprobs", folder);
     const float *lp = floats(&g, "logprobs", &n), *loss = floats(&g, "loss", &n);
     double sum = 0, d = distance(c.logprob, lp, (size_t)c.wanting, 0);
     for (int i = 0; i < c.wanting; i++) sum -= (double)c.logprob[i];
@@ -135,8 +135,98 @@ static void base_case(const char *folder) {
     check_greedy(&c, &g, folder);
 }
 
-/* Checks a policy with the adapter and the value head of FOLDER/adapter. */
-/* An adapter of tests/golden/hf/adapters on its base, a model of tests/golden/hf/models: the logits. */
+/* ---- adapters that peft wrote ---- */
+
+/* Gives a tensor the name that it has in peft's memory: with the adapter's name, "default". */
+static void name_in_peft(Tensor *t) {
+    const char *pair = strstr(t->name, ".lora_"), *dot = strrchr(t->name, '.');
+    const char *place = strstr(t->name, ".bias") ? "" : pair ? ".default" : ".modules_to_save.default";
+    const int stem = (int)((pair && dot == pair ? t->name + strlen(t->name) : dot) - t->name);
+    const char *end = strstr(t->name, "vector") ? ".weight" : t->name + stem;
+    char name[160];
+    snprintf(name, sizeof name, "%.*s%s%s", stem, t->name, place, end);
+    CHECK(strlen(name) < sizeof t->name, "%s fits", name);
+    memcpy(t->name, name, sizeof t->name - 1);
+}
+
+/* Checks the loss of all tokens, and the gradients of all that the adapter trains. */
+static void peft_gradients(Case *c, const Golden *g, const char *folder) {
+    size_t n;
+    Tensor *list = pool_take(&pool, (size_t)c->lora.tensors, sizeof *list);
+    double sum = 0;
+    const float *lp = floats(g, "logprobs", &n);
+    c->rows.W = c->wanting;
+    c->rows.wants = c->wants;
+    memset(c->dhidden, 0, (size_t)c->rows.N * (size_t)c->m.config.stack.C * sizeof(float));
+    CHECK(model_forward(&c->m, &c->lora, &c->rows, &c->kv, &c->saved, c->hidden, &ws) == OK
+          && learn(c, &c->lora, c->hidden, c->dhidden) == OK
+          && model_backward(&c->m, &c->lora, &c->rows, &c->kv, &c->saved, c->dhidden, &ws) == OK,
+          "%s: forward and backward", folder);
+    double d = lp && n == (size_t)c->wanting ? distance(c->logprob, lp, n, 0) : 1e9;
+    CHECK(d < 2e-5, "%s: logprobs differ by %.2g", folder, d);
+    for (int i = 0; i < c->wanting; i++) sum -= (double)c->logprob[i];
+    CHECK(fabs(sum / c->wanting - (double)floats(g, "loss", &n)[0]) < 1e-5, "%s: loss %.7f", folder,
+          sum / c->wanting);
+    for (int t = 0; t < c->lora.tensors; t++) {
+        list[t] = c->lora.tensor[t];
+        name_in_peft(&list[t]);
+    }
+    int wanted = 0;
+    for (const Json *j = g->header->child; j; j = j->next) wanted += strncmp(j->key, "grad.", 5) == 0;
+    CHECK(wanted == c->lora.tensors, "%s: %d tensors are trained, by peft %d", folder, c->lora.tensors,
+          wanted);
+    check_gradients(list, c->lora.tensors, g, "grad.base_model.model.", folder);
+}
+
+/* Checks that every key of one adapter_config.json that is set is in the other, with the same value. */
+static void compare_configs(const char *folder, const char *out) {
+    char path[128], *bytes;
+    size_t n;
+    const Json *config[2] = { NULL, NULL };
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/adapter_config.json", i ? out : folder);
+        if (file_read_all(path, &pool, &bytes, &n, NULL) == OK) config[i] = json_parse(bytes, n, &pool, NULL);
+        if (!config[i]) { CHECK(0, "%s is read", path); return; }
+    }
+    for (int i = 0; i < 2; i++)
+        for (const Json *j = config[i]->child; j; j = j->next) {
+            const Json *k = json_get(config[1 - i], j->key);
+            const int other = !i && (!strcmp(j->key, "peft_version") || !strcmp(j->key, "qalora_group_size"));
+            const int unset = other || j->type == JSON_NULL || j->type == JSON_FALSE
+                || (j->type >= JSON_ARRAY && !j->count);
+            CHECK((!k && unset) || json_equal(j, k), "%s: the key %s is as before", folder, j->key);
+        }
+}
+
+/* Writes the adapter and compares the folders; adds the adapter to the base's weights: the same logits. */
+static void peft_written(Case *c, const Golden *g, const char *folder, const char *base) {
+    char out[64], path[128];
+    Error err = { 0 };
+    Golden file[2];
+    out_folder(out, sizeof out);
+    snprintf(path, sizeof path, "models/%s", base);
+    int bad = adapter_config_save(&c->lora.config, out, path, &pool, &err)
+        || adapter_save(&c->lora, out, F32, &pool, &err);
+    CHECK(!bad, "%s is written: %s: %s", folder, err.what, err.where);
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/adapter_model.safetensors", i ? out : folder);
+        file[i] = golden_open(path);
+    }
+    const int missing = tensor_differences(&file[0], &file[1]), more = tensor_differences(&file[1], &file[0]);
+    CHECK(missing == 0 && more == 0, "%s: the same tensors written back (%d missing or other, %d more)",
+          folder, missing, more);
+    compare_configs(folder, out);
+    snprintf(path, sizeof path, "rm -rf %s", out);
+    CHECK(system(path) == 0, "%s is removed", out);
+    for (int i = 0; i < c->m.tensors; i++)
+        if (!(c->m.tensor[i].flags & TENSOR_TIED)) lora_merge(&c->lora, c->m.tensor[i].matrix, &ws);
+    c->rows.W = c->rows.N;
+    c->rows.wants = NULL;
+    check_logits(c, g, "logits", NULL, folder);
+}
+
+/* An adapter of tests/golden/hf/adapters on its base, a model of tests/golden/hf/models: logits, gradients,
+ * the folder written back, the merged model. */
 static void peft_case(const char *name, const char *base) {
     char folder[96], model[96], path[128];
     Error err = { 0 };
@@ -147,16 +237,17 @@ static void peft_case(const char *name, const char *base) {
     Golden g = golden_open(path);
     if (!open_case(&c, model, &g, 0, 0)) return;
     int bad = adapter_config_load(&c.lora.config, folder, &pool, &err) ||
-              lora_carve(&c.lora, c.m.tensor, c.m.tensors, &c.lora.config, 0, &pool, &memory, &err);
-    CHECK(bad || adapter_load(&c.lora, NULL, 0, folder, &pool, &err) == E_UNSUPPORTED,
-          "%s: alone, a saved head is refused: %s", name, err.what);
-    memset(&err, 0, sizeof err);
-    bad = bad || adapter_load(&c.lora, c.m.tensor, c.m.tensors, folder, &pool, &err);
+              lora_carve(&c.lora, c.m.tensor, c.m.tensors, &c.lora.config, 1, &pool, &memory, &err) ||
+              adapter_load(&c.lora, c.m.tensor, c.m.tensors, folder, &pool, &err);
     CHECK(!bad, "%s loads: %s: %s", name, err.what, err.where);
     if (bad) return;
+    lora_norms(&c.lora, c.m.tensor, &ws);
     check_logits(&c, &g, "logits", &c.lora, name);
+    peft_gradients(&c, &g, folder);
+    peft_written(&c, &g, folder, base);
 }
 
+/* Checks a policy with the adapter and the value head of FOLDER/adapter. */
 static void adapter_case(const char *folder) {
     char path[256];
     size_t n;
@@ -170,7 +261,7 @@ static void adapter_case(const char *folder) {
     double d = distance(c.value, values, n, 0);
     CHECK(d < 2e-5, "%s: values differ by %.2g", folder, d);
     memset(c.dhidden, 0, (size_t)c.rows.N * (size_t)c.m.config.stack.C * sizeof(float));
-    learn_all(&c);
+    learn_all(&c, &c.lora);
     for (int i = 0; i < c.rows.N; i++) c.value[i] = (c.value[i] - 0.5f) / (float)c.rows.N;
     model_values_backward(&c.head, c.value, c.hidden, c.dhidden, c.rows.N, &ws);
     model_backward(&c.m, &c.lora, &c.rows, &c.kv, &c.saved, c.dhidden, &ws);
@@ -322,6 +413,13 @@ static void stories(void) {
 static const char *const families[] = { "llama", "qwen2", "gpt2", "llama-bias", "llama-yarn", "llama-3.2",
     "mistral-window", "qwen3", "smollm3", "gpt-neo" };
 
+/* Folders of tests/golden/hf/adapters, and their bases. */
+static const char *const adapters[][2] = { { "gpt2-lora", "gpt2" }, { "gpt2-lora-all", "gpt2" },
+    { "llama-bias-all", "llama-bias" }, { "llama-dora", "llama" }, { "llama-embed-lora", "llama" },
+    { "llama-exclude", "llama" }, { "llama-head-lora", "llama" }, { "llama-head-saved", "llama" },
+    { "llama-layers", "llama" }, { "llama-rank-pattern", "llama" }, { "llama-regex", "llama" },
+    { "qwen2-lora", "qwen2" } };
+
 int main(void) {
     memory = test_arena((size_t)64 << 20);
     ws = test_arena((size_t)32 << 20);
@@ -339,7 +437,7 @@ int main(void) {
         base_case(folder);
         written_back(folder);
     }
-    peft_case("llama-head-saved", "llama");
+    for (size_t i = 0; i < sizeof adapters / sizeof *adapters; i++) peft_case(adapters[i][0], adapters[i][1]);
     container_case("tests/golden/models/llama-bf16", "tests/golden/models/llama-bf16/golden.safetensors");
     container_case("tests/golden/models/llama-f16", "tests/golden/models/llama-f16/golden.safetensors");
     container_case("tests/golden/models/llama-sharded", "tests/golden/models/llama-gqa/golden.safetensors");

@@ -96,7 +96,7 @@ static void numbers(Case *c, const Golden *g, const char *prefix, const char *fo
     near(logits, g, prefix, "logits", N * (size_t)c->m.config.V, folder);
     c->rows.W = c->wanting;
     CHECK(model_forward(&c->m, c->adapter, &c->rows, &c->kv, &c->saved, c->hidden, &ws) == OK
-          && model_logprobs(&c->m, c->hidden, c->wanting, &task, &ws) == OK
+          && model_logprobs(&c->m, c->adapter, c->hidden, c->wanting, &task, &ws) == OK
           && model_backward(&c->m, c->adapter, &c->rows, &c->kv, &c->saved, c->dhidden, &ws) == OK,
           "%s: forward and backward", folder);
     near(c->logprob, g, prefix, "logprobs", (size_t)c->wanting, folder);

@@ -154,7 +154,7 @@ static double learn(Case *c) {
     Rows rows = c->rows;
     rows.W = c->wanting;
     int code = model_forward(&c->m, &c->lora, &rows, &c->kv, &c->saved, c->hidden, &ws);
-    if (!code) code = model_logprobs(&c->m, c->hidden, c->wanting, &task, &ws);
+    if (!code) code = model_logprobs(&c->m, &c->lora, c->hidden, c->wanting, &task, &ws);
     if (!code) code = model_backward(&c->m, &c->lora, &rows, &c->kv, &c->saved, c->dhidden, &ws);
     CHECK(code == OK, "forward and backward");
     for (int i = 0; i < c->wanting; i++) loss -= (double)c->logprob[i];

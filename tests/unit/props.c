@@ -190,7 +190,7 @@ static void first_ratio(int th, float temperature) {
     Rows rows = { n, w, token, sequence, position, wants };
     const HeadTask task = { target, temperature, now, NULL, NULL, NULL, NULL };
     model_forward(&model, &lora, &rows, &cache, &saved, hidden, &ws);
-    model_logprobs(&model, hidden, w, &task, &ws);
+    model_logprobs(&model, NULL, hidden, w, &task, &ws);
     model_values(&head, hidden, values, w, &ws);
     w = n = 0;
     for (int b = 0; b < B; b++)
@@ -271,7 +271,7 @@ static void measured(int compute) {
         Arena *a = pass ? &exact : &need;
         if (pass) exact = test_arena(need.peak);
         CHECK(model_forward(&model, &lora, &all, &cache, &saved, hidden, a) == OK &&
-              model_logprobs(&model, hidden, all.W, &task, a) == OK &&
+              model_logprobs(&model, NULL, hidden, all.W, &task, a) == OK &&
               model_backward(&model, &lora, &all, &cache, &saved, dhidden, a) == OK && !a->failed &&
                   a->used == 0, "compute type %d: pass %d in what was measured", compute, pass);
     }
