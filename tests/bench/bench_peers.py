@@ -3,19 +3,20 @@
 tokenizers, next to PyTorch and sentencepiece where they are installed, and the gain of a second thread. It first runs
 build/tests/bench with the arguments that are not its own.
 
-    make bench                                    everything (ten minutes; nothing else should run on the machine)
-    make bench BENCH="ppo --quick"                one part: bf16 ppo default judge writing tokenizers scaling
-    make bench BENCH="qlora writing --long"       TinyLlama's shape in NF4 too: gigabytes on disk, many minutes
+    make bench                                          everything (ten minutes; nothing else should run on the machine)
+    make bench BENCH="ppo --quick"                      one part: bf16 ppo default judge writing tokenizers scaling
+    make bench BENCH="gpt2 qwen qlora writing --long"   real models' shapes too: gigabytes on disk, many minutes
 
     --rounds N      pairs of runs, ours and theirs by turns (3; with --quick 1)
     BENCH_PREFIX    a command before each command that is timed: "taskset -c 0", "numactl -N 0"
     BENCH_DIR       folder for random checkpoints (build/bench)
 
 PyTorch runs peer_ppo.py (../shared/trials): sampling with a cache, a judge, log-probs of policy and reference, clipped
-PPO with AdamW. "tuned" is PyTorch with OpenBLAS's OpenMP build, with AVX-512 kernels if the processor has them, and with
-bound threads; "untouched" is PyTorch as it is installed. bf16 is measured if the processor has instructions for it. A
-library that is missing is "not installed"; no build needs one. This script needs Python's standard library alone; PyTorch
-and sentencepiece run in the Python that has them.
+PPO with AdamW. For GPT-2 and DistilBERT peer_gpt2.py puts these two in place of its models, and compares our first step's
+log-probs, scores and losses with PyTorch's before anything is timed. "tuned" is PyTorch with OpenBLAS's OpenMP build, with
+AVX-512 kernels if the processor has them, and with bound threads; "untouched" is PyTorch as it is installed. bf16 is measured
+if the processor has instructions for it. A library that is missing is "not installed"; no build needs one. This script needs
+Python's standard library alone; PyTorch and sentencepiece run in the Python that has them.
 """
 import glob, json, os, shlex, shutil, subprocess, sys, tempfile
 
@@ -23,6 +24,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 SHARED = os.path.join(ROOT, '..', 'shared')
 PEER = os.path.join(SHARED, 'trials', 'peer_ppo.py')
+PEER_GPT2 = os.path.join(HERE, 'peer_gpt2.py')
+GPT2_TOKENIZER = os.path.join(SHARED, 'data', 'tokenizers', 'gpt2')
 KEPT = os.environ.get('BENCH_DIR', os.path.join(ROOT, 'build', 'bench'))
 PREFIX = shlex.split(os.environ.get('BENCH_PREFIX', ''))
 C_PARTS = ['products', 'plain', 'nf4', 'quantise', 'exp', 'memory', 'tokenizer', 'split', 'generate']
@@ -62,12 +65,20 @@ def environment(kind, threads=None):
     return e
 
 
+def call_measured(command, env=None, timed=True):
+    """Runs a command and returns its output and the most memory that it held, in bytes. If it fails, its output is shown and the
+    part ends."""
+    p = subprocess.Popen((PREFIX if timed else []) + command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    said = p.stdout.read()
+    _, status, used = os.wait4(p.pid, 0)
+    p.returncode = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
+    if p.returncode:
+        raise RuntimeError('%s: exit %d\n%s' % (' '.join(command), p.returncode, said[-1500:]))
+    return said, used.ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
+
+
 def call(command, env=None, timed=True):
-    """Runs a command and returns its output. If it fails, its output is shown and the part ends."""
-    r = subprocess.run((PREFIX if timed else []) + command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if r.returncode:
-        raise RuntimeError('%s: exit %d\n%s' % (' '.join(command), r.returncode, r.stdout[-1500:]))
-    return r.stdout
+    return call_measured(command, env, timed)[0]
 
 
 def python_with(module):
@@ -126,38 +137,44 @@ def shapes(name, *options):
     return folder
 
 
-def tokenizer(vocab):
-    """Returns a byte-level tokenizer of so many ids, for policy and judge; None if the text for it is missing."""
-    folder = os.path.join(KEPT, 'tokenizer-%d' % vocab)
-    if os.path.exists(os.path.join(folder, 'vocab.json')):
+def reviews():
+    """Returns a dataset of reviews; None if they are not here."""
+    source, data = os.path.join(SHARED, 'data', 'imdb', 'train.jsonl'), os.path.join(KEPT, 'reviews.bin')
+    if not os.path.exists(source):
+        return None
+    if not os.path.exists(data):
+        call(['./prep', 'data', source, '--out', data, '--labels', '0=negative,1=positive'], timed=False)
+    return data
+
+
+def tokenizer(vocab, kind='bytelevel'):
+    """Returns a tokenizer of so many ids, for policy and judge; None if the text for it is missing."""
+    folder = os.path.join(KEPT, 'tokenizer-%s%d' % ('' if kind == 'bytelevel' else kind, vocab))
+    if os.path.exists(os.path.join(folder, 'tokenizer_config.json')):
         return folder
     os.makedirs(KEPT, exist_ok=True)
-    text = os.path.join(ROOT, 'data', 'imdb.bin')
-    if vocab > 4096:                                        # the grammar has too few words
-        reviews, text = os.path.join(SHARED, 'data', 'imdb', 'train.jsonl'), os.path.join(KEPT, 'reviews.bin')
-        if not os.path.exists(reviews):
-            return None
-        if not os.path.exists(text):
-            call(['./prep', 'data', reviews, '--out', text, '--labels', '0=negative,1=positive'], timed=False)
-    call(['./prep', 'tokenizer', text, '--kind', 'bytelevel', '--vocab', str(vocab), '--out', folder], timed=False)
+    text = reviews() if vocab > 4096 else os.path.join(ROOT, 'data', 'imdb.bin')        # the grammar has too few words
+    if not text:
+        return None
+    call(['./prep', 'tokenizer', text, '--kind', kind, '--vocab', str(vocab), '--out', folder], timed=False)
     return folder
 
 
 # ---- PPO ----
 
 def our_step(policy, reward, batch, minibatch, query, response, epochs, threads=THREADS, more=(), steps=3):
-    """Returns the medians of a step's parts. The first step is left out, as warming up, unless it is the only one.
-    query: tokens of a query, its <s> included."""
+    """Returns the medians of a step's parts, the memory, and the first step's line of log.jsonl. The first step is left out, as warming up, unless it is the only one.
+    query: tokens of a query and one for <s>, also where the tokenizer has none."""
     out = tempfile.mkdtemp(prefix='bench')
     options = ['--policy', policy, '--reward', reward] if policy else []
     if batch:
         options += ['--batch-size', str(batch), '--mini-batch-size', str(minibatch), '--ppo-epochs', str(epochs), '--query-min', str(query - 1),
                     '--query-max', str(query - 1), '--response-min', str(response), '--response-max', str(response)]
     try:
-        call(['./ppo', 'data/imdb.bin', '--steps', str(steps), '--eval-queries', '0', '--save-every', '0', '--out', out] + options + list(more),
-             environment('ours', threads))
-        with open(glob.glob(out + '/**/time.jsonl', recursive=True)[0]) as f:
-            took = [json.loads(line) for line in f if '"step"' in line]
+        said, peak = call_measured(['./ppo', 'data/imdb.bin', '--steps', str(steps), '--eval-queries', '0', '--save-every', '0', '--out', out] +
+                                   options + list(more), environment('ours', threads))
+        took, log = ([json.loads(line) for line in open(glob.glob(out + '/**/' + name, recursive=True)[0]) if '"step"' in line]
+                     for name in ('time.jsonl', 'log.jsonl'))
     finally:
         shutil.rmtree(out, ignore_errors=True)
     if len(took) > 1:
@@ -166,13 +183,15 @@ def our_step(policy, reward, batch, minibatch, query, response, epochs, threads=
     if batch and abs(tokens - batch * response) > 0.5:
         raise RuntimeError('our step sampled %.0f tokens, not %d' % (tokens, batch * response))
     parts = {k.split('/')[-1]: median([s[k] for s in took]) for k in took[0] if k.startswith('time/ppo/')}
-    return dict(parts, total=median([s['seconds'] for s in took]))
+    bill = ' '.join(next(line for line in said.split('\n') if 'memory in total' in line).split()[3:])
+    return dict(parts, total=median([s['seconds'] for s in took]), bill=bill, peak=peak, first=log[0])
 
 
-def their_step(python, kind, threads=THREADS, steps=2, **shape):
+def their_step(python, kind, threads=THREADS, steps=2, script=PEER, **shape):
     options = [x for k, v in shape.items() for x in (['--' + k.replace('_', '-')] + ([] if v is True else [str(v)]))]
-    said = call([python, PEER, '--threads', str(threads), '--steps', str(steps), '--warmup', '1', '--json'] + options, environment(kind, threads))
-    return json.loads(said[said.index('{'):])
+    said, peak = call_measured([python, script, '--threads', str(threads), '--steps', str(steps), '--warmup', '1', '--json'] + options,
+                               environment(kind, threads))
+    return dict(json.loads(said[said.index('{'):]), peak=peak)
 
 
 def peer_missing(python):
@@ -180,13 +199,14 @@ def peer_missing(python):
 
 
 def print_parts(ours, theirs):
-    """Prints the time of each part of a step."""
+    """Prints the time of each part of a step, and the program's largest memory (ours with what its bill says)."""
     mid = lambda runs, *keys: sum(median([r[k] for r in runs]) for k in keys if k in runs[0])
-    print('      ours:   sample %.2f  judge %.2f  reference %.2f  learn %.2f' % (mid(ours, 'generate'), mid(ours, 'score'), mid(ours, 'forward_pass'),
-                                                                          mid(ours, 'optimize_step')))
+    print('      ours:   sample %.2f  judge %.2f  reference %.2f  learn %.2f  memory %.2f GB (bill %s)' % (
+        mid(ours, 'generate'), mid(ours, 'score'), mid(ours, 'forward_pass'), mid(ours, 'optimize_step'), mid(ours, 'peak') / 1e9, ours[0]['bill']))
     if theirs:
-        print('      theirs: sample %.2f  judge %.2f  log-probs %.2f  learn %.2f' % (
-            mid(theirs, 'generate'), mid(theirs, 'score'), mid(theirs, 'old_logp', 'ref_logp'), mid(theirs, 'train_fwd', 'train_bwd', 'adamw')), flush=True)
+        print('      theirs: sample %.2f  judge %.2f  log-probs %.2f  learn %.2f  memory %.2f GB' % (
+            mid(theirs, 'generate'), mid(theirs, 'score'), mid(theirs, 'old_logp', 'ref_logp'), mid(theirs, 'train_fwd', 'train_bwd', 'adamw'),
+            mid(theirs, 'peak') / 1e9), flush=True)
 
 
 def compare_steps(o, python, title, our, shape):
@@ -233,6 +253,68 @@ def part_default(o):
     compare_steps(o, python, './ppo data/imdb.bin', lambda more: our_step(None, None, 0, 0, 0, 0, 0, more=more),
                   dict(dim=128, layers=4, heads=4, kv_heads=2, hidden=352, vocab=2048, batch=192, minibatch=48, query=7, resp=32, epochs=2,
                        rm_dim=112, rm_layers=2, rm_heads=7, rm_ffn=224, rm_vocab=2048, max_grad=1.0))
+
+
+def write_first_step(policy, reward, rollouts, logged):
+    """Writes what peer_gpt2.py compares: our first step's tokens, log-probs, scores and losses. rollouts: the file of
+    --dump-rollouts; logged: the step's line of log.jsonl."""
+    with open(rollouts) as f:
+        step = [row for row in map(json.loads, f) if row['step'] == 1]
+    ids = [row['query'] + row['response'] for row in step]
+    path = os.path.join(KEPT, 'first-step')
+    with open(path + '.jsonl', 'w') as f:
+        for x in ids:
+            with open(path + '.ids', 'w') as one:
+                one.write(' '.join(map(str, x)) + '\n')
+            f.write(json.dumps(dict(text=call(['./run', 'tokenize', policy, path + '.ids', '--decode'], timed=False)[:-1])) + '\n')
+    read = call(['./run', 'tokenize', reward, path + '.jsonl', '--jsonl', '--special'], timed=False)
+    with open(path + '.json', 'w') as f:
+        json.dump(dict(ids=ids, texts=[list(map(int, line.split())) for line in read.splitlines()], logprobs=[row['logprob'] for row in step],
+                       scores=[row['score'] for row in step], policy_loss=logged['ppo/loss/policy'], value_loss=logged['ppo/loss/value']), f)
+
+
+def distilbert():
+    words = tokenizer(30522, 'wordpiece')
+    if not words:
+        raise RuntimeError('not measured, ../shared/data/imdb is not here')
+    return shapes('distilbert', '--reward', '--family', 'distilbert', '--dtype', 'f32', '--tokenizer', words)
+
+
+def part_gpt2(o):
+    """Trains all weights of GPT-2 small's shape against DistilBERT's."""
+    if not o.long:
+        print('\ngpt2: only with --long (GPT-2 small\'s shape, gigabytes and minutes)')
+        return
+    python, version = python_with('torch')
+    reward, rollouts = distilbert(), os.path.join(KEPT, 'rollouts.jsonl')
+    policy = shapes('gpt2', '--policy', '--family', 'gpt2', '--no-eos', '--dtype', 'f32', '--tokenizer', GPT2_TOKENIZER)
+    options = ['--value-init', 'zero', '--ratio-threshold', '0', '--dump-rollouts', rollouts]
+    # Ours runs first in the first round, so that the file is there before PyTorch reads it.
+    shape = dict(script=PEER_GPT2, policy=policy, judge=reward, rollout=os.path.join(KEPT, 'first-step.json'), steps=1, batch=16, minibatch=16,
+                 query=8, resp=32, epochs=4)
+
+    def ours(more):
+        took = our_step(policy, reward, 16, 16, 9, 32, 4, more=options + more, steps=2)
+        if not more:
+            write_first_step(policy, reward, rollouts, took['first'])
+        return took
+    heading('a step of PPO, all weights, GPT-2 and DistilBERT, %d threads: s' % THREADS, 'ours', 'PyTorch %s' % (version or ''))
+    compare_steps(o, python, '124 million, 16 x (8 + 32)', ours, shape)
+
+
+def part_qwen(o):
+    """Qwen2.5-0.5B's shape. PyTorch holds its weights in floats, without biases, and adapts two linears of a layer instead of seven."""
+    if not o.long:
+        print('\nqwen: only with --long (Qwen2.5-0.5B\'s shape, gigabytes and minutes)')
+        return
+    python, version = python_with('torch')
+    reward = distilbert()
+    policy = shapes('qwen', '--policy', '--family', 'qwen2', '--no-eos', '--tokenizer', GPT2_TOKENIZER)
+    heading('a step of QLoRA, Qwen2.5-0.5B and DistilBERT: s', 'ours', 'PyTorch %s, unquantised' % (version or ''))
+    compare_steps(o, python, 'NF4 + LoRA 16, 16 x (8 + 32)',
+                  lambda more: our_step(policy, reward, 16, 16, 9, 32, 4, more=['--nf4', '--chunk', '16'] + more, steps=1),
+                  dict(dim=896, layers=24, heads=14, kv_heads=2, hidden=4864, vocab=151936, lora=16, batch=16, minibatch=16, query=8, resp=32, epochs=4,
+                       steps=1, rm_dim=768, rm_layers=6, rm_heads=12, rm_ffn=3072, rm_vocab=30522))
 
 
 def part_qlora(o):
@@ -466,7 +548,7 @@ def part_scaling(o):
 
 
 PARTS = { 'bf16': part_bf16, 'ppo': part_ppo, 'default': part_default, 'judge': part_judge, 'writing': part_writing, 'tokenizers': part_tokenizers,
-          'scaling': part_scaling, 'qlora': part_qlora }
+          'scaling': part_scaling, 'gpt2': part_gpt2, 'qwen': part_qwen, 'qlora': part_qlora }
 
 
 class Options:
