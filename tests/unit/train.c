@@ -150,9 +150,11 @@ static Tokenizer *train(int kind, Pool *pool, Error *err) {
 }
 
 /* Texts that are easy to get wrong. A space or U+2581 at the start of a text has to stay. */
+static const char words[] = "dog<New>the <new> <y>";
 static const char *const odd[] = {
-    "", " ", "the", " the", "  the  dog ", "\xe2\x96\x81the", "\nthe\tdog\r\n", "the<s>dog</s> the<unk> x",
-    "<|endoftext|>the dog<|endoftext|>", "[CLS]the [MASK] dog[SEP]", "dog<New>the <new> <y>", " <mask> the", "\xf0\x9f\xa6\x99 the",
+    words, "", " ", "the", " the", "  the  dog ", "\xe2\x96\x81the", "\nthe\tdog\r\n",
+    "the<s>dog</s> the<unk> x",
+    "<|endoftext|>the dog<|endoftext|>", "[CLS]the [MASK] dog[SEP]", " <mask> the", "\xf0\x9f\xa6\x99 the",
     "the\xff\xc3", "E\xcc\x81t\xc3\xa9 CAF\xc3\x89 2001", "\xe6\xbc\xa2\xe5\xad\x97jump",
     "quick-quickly!? 'tis", "the \xc2\xa0 dog\xe2\x80\x8d", "zebrasphinxjudgequartzvowboxing"
 };
@@ -228,7 +230,7 @@ static void test_folder(const char *name, const Tokenizer *t, char folder[3][600
     u = tokenizer_open(folder[0], pool, fresh(&err));
     CHECK(u && u->json, "%s: tokenizer.json decides: %s, %s", name, err.what, err.where);
     v = tokenizer_open(in(folder[0], older[kind]), pool, fresh(&err));
-    CHECK(v && !v->json && same_ids(t, v, odd[3], 4, pool), "%s: the older file alone: %s", name, err.what);
+    CHECK(v && !v->json && same_ids(t, v, odd[4], 4, pool), "%s: the older file alone: %s", name, err.what);
     if (!u) return;
     compare(name, t, u, pool);
     CHECK(!tokenizer_save(u, folder[1], 99, pool, fresh(&err)), "%s: saved again: %s", name, err.what);
@@ -289,10 +291,12 @@ static void test_json(void) {
         u = tokenizer_json(json.data, json.length, &pool, fresh(&err));
         CHECK(u && tokenizer_make_json(u, &json) == E_UNSUPPORTED, "%s: it is read, and has its own file: %s",
               kind_name[kind], err.what);
+        CHECK(u && same_ids(t, u, words, strlen(words), &pool), "%s: alone, it finds added tokens: %s",
+              kind_name[kind], pieces(u, words, &pool));
         if (u) tokenizer_split_special(u);
         if (u) tokenizer_split_special(t);
-        CHECK(u && same_ids(t, u, odd[7], strlen(odd[7]), &pool),
-              "%s: names of special tokens as plain text: %s", kind_name[kind], pieces(u, odd[7], &pool));
+        CHECK(u && same_ids(t, u, odd[8], strlen(odd[8]), &pool),
+              "%s: names of special tokens as plain text: %s", kind_name[kind], pieces(u, odd[8], &pool));
         pool_free(&pool);
     }
 }
