@@ -299,7 +299,8 @@ static int are_numbers(const float *logit, int n) {
 }
 
 /* logits (n,V) of hidden states h (n,C) */
-static void head_forward(const Model *m, const Lora *adapter, float *logits, const float *h, int n, Arena *ws) {
+static void head_forward(const Model *m, const Lora *adapter, float *logits, const float *h, int n,
+                         Arena *ws) {
     lora_linear(logits, h, adapter, &m->head, NULL, n, ws);
     if (!m->config.scaled) return;
     const float scale = 1 / sqrtf((float)m->config.stack.C);
@@ -307,8 +308,8 @@ static void head_forward(const Model *m, const Lora *adapter, float *logits, con
 }
 
 /* Adds to dh (n,C) and to the gradients of the head; dlogits (n,V) are overwritten. */
-static void head_backward(const Model *m, const Lora *adapter, float *dh, float *dlogits, const float *h, int n,
-                          Arena *ws) {
+static void head_backward(const Model *m, const Lora *adapter, float *dh, float *dlogits, const float *h,
+                          int n, Arena *ws) {
     const float scale = 1 / sqrtf((float)m->config.stack.C);
     for (size_t i = 0; m->config.scaled && i < (size_t)n * (size_t)m->config.V; i++) dlogits[i] *= scale;
     lora_linear_backward(dh, dlogits, h, adapter, &m->head, NULL, n, ws);

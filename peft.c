@@ -197,7 +197,11 @@ static int check_targets(const Choosing *k) {
             return fail_piece(k->err, E_ARGUMENT, "a LoRA target matches no module of the model", name, 0, 0);
     }
     if (some) return OK;
-    return fail(k->err, E_ARGUMENT, "no LoRA target matches a module of the model", k->c->targets, 0, 0);
+    fail(k->err, E_ARGUMENT, "no LoRA target matches a module of the model", k->c->targets, 0, 0);
+    if (k->c->peft)
+        advise(k->err, "the model that the adapter was trained on: adapter_config.json has its name as "
+                       "base_model_name_or_path");
+    return E_ARGUMENT;
 }
 
 /* Sets rank and alpha of the pairs by rank_pattern and alpha_pattern. The first pattern that matches the end

@@ -224,8 +224,8 @@ typedef struct { int rank, rslora; double alpha, dropout; const char *targets; }
       "train a LoRA adapter of this rank instead of all weights (0: all weights)" }, \
     { "lora-alpha", OPT_REAL, &(l).alpha, "16", 0, HUGE_VAL, NULL, "LoRA scale: alpha / rank" }, \
     { "lora-targets", OPT_TEXT, &(l).targets, NULL, 0, 0, NULL, \
-      "linears to adapt, comma-separated; all-linear: every linear of the layers (default: those " \
-      "of queries and values, as peft has it for each family: q_proj,v_proj of Llama)" }, \
+      "modules to adapt, comma-separated: linears, embedding, head; all-linear: every linear of the " \
+      "layers (default: queries and values, as peft has it for each family: q_proj,v_proj of Llama)" }, \
     { "lora-rslora", OPT_FLAG, &(l).rslora, NULL, 0, 0, NULL, "LoRA scale: alpha / sqrt(rank)" }
 #define LORA_DROPOUT_OPTION(l) \
     { "lora-dropout", OPT_REAL, &(l).dropout, "0", 0, 0.99, NULL, \

@@ -272,10 +272,12 @@ static const Names names = { {
     [NAME_CROSS + 5] = "%d.cross.key.bias", [NAME_CROSS + 6] = "%d.cross.v",
         [NAME_CROSS + 7] = "%d.cross.value.bias",
     [NAME_CROSS + 8] = "%d.cross.o", [NAME_CROSS + 9] = "%d.cross.o.bias", [NAME_NORM2] = "%d.norm2.weight",
-    [NAME_NORM2_B] = "%d.norm2.bias", [NAME_GATE] = "%d.gate_proj.weight", [NAME_GATE_B] = "%d.gate_proj.bias",
+    [NAME_NORM2_B] = "%d.norm2.bias",
+    [NAME_GATE] = "%d.gate_proj.weight", [NAME_GATE_B] = "%d.gate_proj.bias",
     [NAME_UP] = "%d.up_proj.weight", [NAME_UP_B] = "%d.up_proj.bias", [NAME_DOWN] = "%d.down_proj.weight",
         [NAME_DOWN_B] = "%d.down_proj.bias",
-    [NAME_BUCKETS] = "buckets", [NAME_NORM] = "norm.weight", [NAME_NORM_B] = "norm.bias", [NAME_HEAD] = "head.weight",
+    [NAME_BUCKETS] = "buckets", [NAME_NORM] = "norm.weight", [NAME_NORM_B] = "norm.bias",
+    [NAME_HEAD] = "head.weight",
         [NAME_HEAD_B] = "head.bias", [NAME_QKV] = "%d.qkv_proj.weight", [NAME_QKV_B] = "%d.qkv_proj.bias",
     [NAME_PROJECT] = "project", [NAME_PROJECT_B] = "project.bias",
     [NAME_DENSE] = "dense", [NAME_DENSE_B] = "dense.bias" }, 0 };
@@ -678,7 +680,9 @@ int main(int argc, char **argv) {
         for (int l = 0; l < leaves; l++) {
             double largest, e = leaf_error(r, &leaf[l], weight, flip, &largest);
             if (!(e <= worst)) { worst = e; where = leaf[l].name; }
-            if (largest < least && !strstr(leaf[l].name, "k_proj.bias") && !strstr(leaf[l].name, "cross.key.bias")) least = largest;
+            /* the bias of the keys has no effect on a softmax */
+            if (largest < least && !strstr(leaf[l].name, "k_proj.bias")
+                && !strstr(leaf[l].name, "cross.key.bias")) least = largest;
         }
         int ok = worst < tolerance && least > 1e-4 && leaves > 0 && !ws.failed;
         ok ? good++ : bad++;
