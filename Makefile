@@ -211,7 +211,7 @@ IMDB_RM        = --reference negative --dim 64 --layers 2 --heads 4 --ffn 128 --
 IMDB_RM_gpt2   = --family distilbert
 # The notebook's numbers, but for those that have to fit models of two million weights: longer responses and larger steps.
 IMDB_PPO_llama = --preset imdb-small --label positive
-IMDB_PPO_gpt2  = --preset sentiment --learning-rate 1.4e-4 --value-learning-rate 3e-3 --mini-batch-size 32 --ppo-epochs 2 --lam 1 \
+IMDB_PPO_gpt2  = --preset sentiment --learning-rate 3e-4 --value-learning-rate 3e-3 --mini-batch-size 32 --ppo-epochs 2 --lam 1 \
                  --cliprange-value 0 --max-grad-norm 1 --horizon 4000 --value-init zero --response-min 16 --response-max 24
 IMDB_SFT_full  = --steps 1500
 IMDB_RM_full   = --epochs 4
