@@ -609,8 +609,8 @@ int checkpoint_untie(ModelConfig *c, int *untied, const char *folder, Pool *pool
 int checkpoint_save(const char *folder, const char *stem, const Tensor *list, int tensors,
                     int dtype, uint64_t shard_bytes, Pool *pool, Error *err);
 /* Set the names, and the stack's options but for its sizes, to those of a model_type ("llama",
- * "roberta" ...); K and D that are 0 become H and C / H; a T5 whose stack is gated already stays so.
- * OK or E_UNSUPPORTED (no such family). */
+ * "roberta" ...); K and D that are 0 become H and C / H; a T5 whose stack is gated already stays
+ * so. OK or E_UNSUPPORTED (no such family). */
 int config_policy(ModelConfig *c, const char *type);
 int config_judge(RewardConfig *c, const char *type);
 /* Returns the k-th class of transformers that opens, and whether it is a judge's; NULL: no more. */
@@ -627,8 +627,8 @@ int reward_config_load(RewardConfig *c, const char *folder, Pool *pool, Error *e
 int reward_config_save(const RewardConfig *c, const char *folder, int dtype, Pool *pool,
                        Error *err);
 /* Sets *w to the types of the weights in a folder's files, the best types for frozen weights (F32
- * if floats differ in type); w->kept is in pool. Reads headers only. OK, E_UNSUPPORTED (neither F32,
- * F16, BF16 nor 4 bits) or another code. */
+ * if floats differ in type); w->kept is in pool. Reads headers only. OK, E_UNSUPPORTED (neither
+ * F32, F16, BF16 nor 4 bits) or another code. */
 int folder_types(WeightTypes *w, const char *folder, const Names *names, Pool *pool, Error *err);
 /* These read and write adapter_config.json. Features that are not supported (lora_bias ...) are
  * refused by name. The lists of *l are in pool. base_model NULL: null is written. OK or a code. */

@@ -77,8 +77,8 @@ const Family *family_of(const char *type, int judge);
 const Family *family_named(const char *class, int judge);
 /* Returns the first family with these names; folders are written in its form. NULL: there is none. */
 const Family *family_written(const Names *names, int judge);
-/* Sets the encoder: of a seq2seq family the stack's kind with the L that it has, seeing all of a text; of others
- * L is 0, none. */
+/* Sets the encoder: of a seq2seq family the stack's kind with the L that it has, seeing all of a text; of
+ * others L is 0, none. */
 void config_encoder(ModelConfig *c, const Family *y);
 /* Lists the family's keys in the order of writing: its common keys, with its own keys, and for judges those
  * about labels, inserted by name. Returns the number of keys. */

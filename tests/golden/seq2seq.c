@@ -1,6 +1,6 @@
-/* tests/golden/seq2seq.c - encoder-decoder policies against transformers (tests/golden/hf/models/t5, flan-t5):
- * the encoder's states, logits, log-probs, the gradients of every tensor, also those of a LoRA adapter in
- * both stacks, greedy tokens; the same bits with layers computed again; folders written back. */
+/* tests/golden/seq2seq.c - encoder-decoder policies against transformers (tests/golden/hf/models/t5,
+ * flan-t5): the encoder's states, logits, log-probs, the gradients of every tensor, also those of a LoRA
+ * adapter in both stacks, greedy tokens; the same bits with layers computed again; folders written back. */
 #include "golden.h"
 
 static Arena memory, ws;

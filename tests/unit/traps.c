@@ -373,7 +373,8 @@ static void T53_all_logits(void) {
     open_small(&c, F32);
     float *head = policy.head.data;
     for (int v = 0; v < V; v++) head[v * C] = 0;
-    CHECK(model_logprobs(&policy, NULL, x, 1, &task, &ws) == OK && near((double)logprob, -log(V)), "T53: numbers");
+    CHECK(model_logprobs(&policy, NULL, x, 1, &task, &ws) == OK && near((double)logprob, -log(V)),
+          "T53: numbers");
     head[2 * C] = -3e38f;                   /* the logit of 2 is minus infinity */
     CHECK(model_logprobs(&policy, NULL, x, 1, &task, &ws) == OK && logprob != logprob,
           "T53: a logit that is not a number shows in the log-prob of another token");
