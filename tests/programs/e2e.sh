@@ -260,7 +260,7 @@ says 2 "those of a checkpoint" "rm: an adapter of nothing" ./rm $small_rm --lora
 says 2 "those of a checkpoint" "rm: 4 bits of nothing" ./rm $small_rm --nf4 --out x
 says 2 "no effect with --reward-text (no judge is asked): --reward-nf4" "ppo: 4 bits of no judge" ./ppo reviews.bin \
     --policy policy --reward-text e --reward-nf4
-says 1 "matches no linear" "rm: a LoRA target that is not there" ./rm $fine --lora-r 4 --lora-targets \
+says 1 "matches no module" "rm: a LoRA target that is not there" ./rm $fine --lora-r 4 --lora-targets \
     q_proj --out x
 grep -q "try: --lora-targets query,key,value,dense" errors.txt; is "and those that are"
 

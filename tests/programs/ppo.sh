@@ -173,8 +173,8 @@ refuses 2 'batch-size' $ppo "$data" $small --mini-batch-size 9
 refuses 2 'use-score-scaling' $ppo "$data" $small --use-score-norm
 refuses 2 'no effect with --adapter (.*): --lora-r' $ppo "$data" $small --adapter "$work/lora" --lora-r 8
 refuses 2 'no effect without --lora-r (there is no adapter): --lora-alpha' $ppo "$data" $small --lora-alpha 8
-refuses 1 'matches no linear' $ppo "$data" $small --lora-r 4 --lora-targets q_prj
-refuses 1 'matches no linear' $ppo "$data" $small --lora-r 4 --lora-targets lm_head
+refuses 1 'matches no module' $ppo "$data" $small --lora-r 4 --lora-targets q_prj
+refuses 1 'matches no module' $ppo "$data" $small --lora-r 4 --lora-targets input_layernorm
 refuses 1 'rank is above the width' $ppo "$data" $small --lora-r 129 --lora-targets q_proj
 refuses 1 "longer than the policy's positions" $ppo "$data" $small --response-max 100000
 refuses 1 'no document is long enough' $ppo "$data" $small --query-min 240 --query-max 240 --response-min \

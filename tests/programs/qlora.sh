@@ -59,8 +59,9 @@ sft() { # sft NAME OPTIONS ...
 }
 sft a --nf4
 has "sft --nf4 alone: rank 16" '"r": 16' "$work/a/adapter_config.json"
-has "on all seven linears" '"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"' \
-    "$work/a/adapter_config.json"
+for linear in self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj mlp.gate_proj mlp.up_proj mlp.down_proj; do
+    has "on all seven linears: $linear" "\"model.layers.0.$linear\"" "$work/a/adapter_config.json"
+done
 has "it says how the weights are held" \
     '^frozen weights: linears NF4, blocks of 64, compute float32; embedding and head float16$' "$work/a.out"
 has "and what is trained, as peft does" \
