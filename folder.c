@@ -36,12 +36,13 @@ static int is_in(const char *path, const char *folder) {
 }
 
 void out_file_check(const char *option, const char *out, const char *const *input, int inputs) {
-    char message[96];
+    char message[96], hint[80];
     snprintf(message, sizeof message, "%s would overwrite what is read", option);
+    snprintf(hint, sizeof hint, "another %s", option);
     if (!out[0]) usage_error("a file to write needs a name", option);
     for (int i = 0; i < inputs && file_exists(out); i++) {
         const char *from = input[i] && !strcmp(input[i], "-") ? "/dev/stdin" : input[i];
-        if (from && is_in(out, from)) usage_error(message, out);
+        if (from && is_in(out, from)) usage_hint(message, out, hint);
     }
 }
 
@@ -111,7 +112,8 @@ void out_check(const char *out, int force, const char *const *input, int inputs)
         return;
     }
     for (int i = 0; i < inputs; i++)
-        if (input[i] && is_in(input[i], out)) usage_error("--out would overwrite what is read", out);
+        if (input[i] && is_in(input[i], out))
+            usage_hint("--out would overwrite what is read", out, "another --out");
     names = names_in(out, &folder) - has_lock(lock, out);
     if (lock_is_held(lock, &process)) die_of_lock(out, process);
     if (names > 0 && !force) {

@@ -313,9 +313,9 @@ static void check_queries(const Models *m, Work *w, const Queue *q) {
     }
     if (!good) no_query(w, shortest);
     if (good < o.batch_size)
-        say("only %d of %s %s", good, counted(number, (size_t)q->count, "training document"),
-            w->data.kind == DATA_PROMPTS ? "have prompts of at most --query-max tokens"
-                                         : "are longer than --query-max tokens");
+        say("%s --query-max tokens: only %d of %s",
+            w->data.kind == DATA_PROMPTS ? "with a prompt of at most" : "longer than", good,
+            counted(number, (size_t)q->count, "training document"));
 }
 
 /* Returns how many tokens a query may have, and where that of response b begins: in its sequence, or with an
@@ -1003,7 +1003,8 @@ static void evaluation_begin(const Models *m, Work *w) {
                                      e->token + (size_t)e->n * (size_t)query_room(m));
         if (!e->prompt[e->n]) break;
     }
-    if (e->n < o.eval_queries)
+    if (!q.count && o.eval_queries) say("no evaluation: the dataset has no held-out documents");
+    else if (e->n < o.eval_queries)
         say("evaluation on %s: only so many of %s give one", counted(number[0], (size_t)e->n, "query"),
             counted(number[1], (size_t)q.count, "held-out document"));
 }
@@ -1476,8 +1477,9 @@ static void say_what(const Models *m, const Work *w, const Queue *training, cons
              (double)m->lora.config.alpha, adapter_targets(targets, sizeof targets, &m->lora.config),
              o.adapter ? "a frozen copy of the adapter it starts from" : "the policy without it");
     print_trainable(trainable, frozen + tensor_values(m->trained, m->trained_all, 0));
-    say("queries of %s tokens%s, responses of up to %s", from_to(range[0], o.query_min, o.query_max),
-        m->bos >= 0 ? " after <s>" : "", from_to(range[1], o.response_min, o.response_max));
+    say("queries of %s tokens%s, responses %s %s", from_to(range[0], o.query_min, o.query_max),
+        m->bos >= 0 ? " after <s>" : "", o.response_min == o.response_max ? "of up to" : "cut after",
+        from_to(range[1], o.response_min, o.response_max));
 }
 
 /* Loads all weights. keep_head 1: the value head starts as --value-init says, even if
@@ -1708,9 +1710,19 @@ static const Need needs[] = {
     { NULL, NULL, NULL } };
 
 static const char *usual_preset(const char **why) {
-    const int ours = file_same(o.policy, "data/policy");
+    const int ours = !strcmp(o.policy, "data/policy") || file_same(o.policy, "data/policy");
     *why = ours ? "for the policy in data/policy" : "for another --policy than data/policy";
     return ours ? "imdb-small" : "trl-classic";
+}
+
+/* Refuses a value that is above the value of another option. */
+static void refuse_above(const char *name, long long value, const char *limit, int most) {
+    char message[160], hint[160], number[24];
+    if (value <= most) return;
+    snprintf(message, sizeof message, "%s is %lld, more than %s", name, value, limit);
+    snprintf(hint, sizeof hint, "a smaller %s, or a larger %s", name, limit);
+    snprintf(number, sizeof number, "%d", most);
+    usage_hint(message, number, hint);
 }
 
 /* Refuses values that do not fit together. */
@@ -1726,10 +1738,11 @@ static void check_options(const Program *p) {
     if (o.dropout != 0)
         usage_error("--dropout is refused: the ratio of new to old log-probs would be noise",
                     "dropout is for sft and rm");
-    if (o.query_min > o.query_max) usage_error("--query-min is larger than", "--query-max");
-    if (o.response_min > o.response_max) usage_error("--response-min is larger than", "--response-max");
-    if ((long long)o.mini_batch_size * o.accumulation > o.batch_size)
-        usage_error("--mini-batch-size times --gradient-accumulation-steps is larger than", "--batch-size");
+    refuse_above("--query-min", o.query_min, "--query-max", o.query_max);
+    refuse_above("--response-min", o.response_min, "--response-max", o.response_max);
+    refuse_above(o.accumulation == 1 ? "--mini-batch-size"
+                                     : "--mini-batch-size times --gradient-accumulation-steps",
+                 (long long)o.mini_batch_size * o.accumulation, "--batch-size", o.batch_size);
     quant_options_check(p, &o.quant, &o.lora.rank, &o.lora.targets, o.adapter != NULL);
     if (o.reward_text && !o.reward_text[0]) usage_error("nothing to count", "--reward-text");
     if ((long long)o.batch_size * ((long long)o.query_max + o.response_max + 1) > INT_MAX / 4)
@@ -1752,7 +1765,7 @@ static const Program program = {
 
 int main(int argc, char **argv) {
     const char *data = NULL;
-    if (!cli_parse(&program, argc, argv, &data, 1)) usage_error("which dataset?", "data/imdb.bin");
+    if (!cli_parse(&program, argc, argv, &data, 1)) usage_hint("which dataset?", NULL, "./ppo data/imdb.bin");
     const char *const input[] = { data, o.policy, o.reward_text ? NULL : o.reward, o.adapter, o.tokenizer };
     if (o.dump) out_file_check("--dump-rollouts", o.dump, input, 5);
     cli_say_preset();

@@ -1190,7 +1190,9 @@ static int ends_with(const char *s, const char *end) {
 static int format_of(const char *path) {
     static const struct { const char *end; int format; } known[] = {
         { ".jsonl", FORMAT_JSONL }, { ".ndjson", FORMAT_JSONL }, { ".csv", FORMAT_CSV },
-        { ".tsv", FORMAT_TSV }, { ".txt", FORMAT_TEXT } };
+        { ".tsv", FORMAT_TSV }, { ".txt", FORMAT_TEXT },
+        { ".gz", FORMAT_TEXT }, { ".bz2", FORMAT_TEXT }, { ".xz", FORMAT_TEXT }, { ".zst", FORMAT_TEXT }
+        /* lines_open says of these that they are compressed */ };
     if (folder_exists(path)) return FORMAT_IMDB;
     for (size_t k = 0; k < sizeof known / sizeof *known; k++)
         if (ends_with(path, known[k].end)) return known[k].format;

@@ -296,6 +296,8 @@ void adapter_carve(Lora *l, const LoraConfig *c, const Tensor *base, int tensors
  * base model. Dies with the advice if that is not there, if *adapter is given, too, or if adapter is
  * NULL, as in programs that cannot use one. */
 void adapter_as_model(const char **model, const char **adapter, const char *advice, Pool *pool);
+/* Dies if the folder is an adapter's: no program adds an adapter to a judge. folder: may be NULL. */
+void judge_not_adapter(const char *folder, Pool *pool);
 /* Loads an adapter's weights as adapter_load does, and checks that all are numbers. base: the
  * model's list, with its weights. */
 void open_adapter(Lora *l, const Tensor *base, int tensors, const char *folder, Pool *pool);

@@ -188,7 +188,9 @@ static void print_summary(const Summed *s, int queries) {
     const Evaluated *a = &s->first, *b = &s->last;
     const int narrow = terminal_width() < 60;
     char count[64];
-    printf("\n  %-*s %*s %*s\n", narrow ? 18 : 21, counted(count, (size_t)queries, "held-out query"),
+    counted(count, (size_t)queries, "held-out query");
+    if (narrow) printf("\n  %s", count);
+    printf("\n  %-*s %*s %*s\n", narrow ? 18 : 21, narrow ? "" : count,
            narrow ? 9 : 10, "before", narrow ? 9 : 10, "after");
     print_mean("mean reward", a->mean, b->mean, 4, 1);
     print_mean("median reward", a->median, b->median, 4, 0);

@@ -1077,10 +1077,6 @@ static const char *usual_preset(const char **why) {
 
 /* Refuses values that do not fit together. */
 static void check_options(const Program *p) {
-    static Pool names;                      /* keeps the names of an adapter's folders */
-    names = cli_pool();
-    adapter_as_model(&o.reward, NULL, "the judge's whole folder: merge the adapter into it (peft: "
-                     "merge_and_unload, save_pretrained)", &names);
     if (o.reward) quant_options_check(p, &o.quant, &o.lora.rank, &o.lora.targets, 0);
 }
 

@@ -131,7 +131,7 @@ static int input_next(Input *in) {
     pool_release(in->scratch, in->begin);
     memset(&in->err, 0, sizeof in->err);
     in->split = 0;
-    fflush(stdout);
+    close_line();
     if (!in->lines) return take_document(in);
     if (!lines_next(in->lines, &in->text, &in->n)) return 0;
     in->number++;
@@ -139,12 +139,10 @@ static int input_next(Input *in) {
     return 1;
 }
 
-/* Closes the input, and checks that all output has been written; so it is called last. Returns the program's
- * exit code: 1 if something was wrong with a line. */
+/* Closes the input. Returns the program's exit code: 1 if something was wrong with a line. */
 static int input_close(Input *in) {
     Error err = { 0 };
     must(lines_close(in->lines, &err), &err, NULL);
-    require(fflush(stdout) || ferror(stdout) ? E_WRITE : OK, "cannot write", "standard output", 0, 0, NULL);
     return cli_exit_code(in->failed);
 }
 
@@ -351,7 +349,7 @@ static int run_tokenize(int argc, char **argv) {
     int given = cli_parse(&program, argc, argv, positional, 2);
     Pool keep = cli_pool(), scratch = cli_pool();
     Error err = { 0 };
-    if (given < 1) usage_error("which tokenizer?", "run tokenize TOKENIZER [FILE]");
+    if (given < 1) usage_error("which tokenizer?", NULL);
     o.color = wants_color(o.color);
     Tokenizer *t = tokenizer_open(positional[0], &keep, &err);
     must(err.code, &err, "TOKENIZER is a tokenizer.json, a tokenizer.model, or a folder with one of them "
@@ -444,9 +442,12 @@ static void policy_open(Policy *p, const WeightTypes *types, const char *folder,
     Error err = { 0 };
     Arena measure = { 0 };
     const char *weights = weights_folder(folder, run);
+    if (weights != folder)
+        fprintf(stderr, "%s is a whole model, not an adapter: its weights are used, not those of %s\n", run,
+                folder);
     open_config(&p->config, weights, model_hint, pool);
     require(positions > p->config.positions ? E_RANGE : OK, "longer than the model's positions", weights,
-            positions, p->config.positions, "a shorter prompt, a smaller -n or --context");
+            positions, p->config.positions, "a smaller --context");
     must(model_carve(&p->model, &p->config, types, 0, positions, pool, &measure, &err), &err, NULL);
     p->weights = cli_arena(measure.used, "the model's weights");
     must(model_carve(&p->model, &p->config, types, 0, positions, pool, &p->weights, &err), &err, NULL);
@@ -561,6 +562,11 @@ static void print_logprobs(const int *ids, int count, const float *logprob) {
     printf("]}\n");
 }
 
+/* Returns what to do about a text of n tokens, which are more than --context. */
+static const char *length_advice(const Policy *p, int n) {
+    return n > p->config.positions ? "a shorter text" : "a larger --context";
+}
+
 /* Lets the encoder read the prompt of the line, and returns the ids of the response: what follows the line's
  * first tab, or a dataset's response. With ids the response's first one is given, with texts it is the
  * model's. NULL: something is wrong with the line. *code: of the encoder. */
@@ -581,7 +587,7 @@ static int *read_pair(Policy *p, Input *in, int context, int *count, int *code) 
     in->err = prompt.err.code ? prompt.err : response.err;
     if (!answer) return NULL;
     if (!n || n > context)
-        return n ? line_too_large(in, "tokens of a prompt", n, context, "a larger --context")
+        return n ? line_too_large(in, "tokens of a prompt", n, context, length_advice(p, n))
                  : line_error(in, E_FORMAT, "an empty prompt", "at least one token before the tab");
     *code = policy_read(p, &p->reading, ids, n, &p->ws);
     if (!p->tokenizer) { *count = more; return answer; }
@@ -620,11 +626,11 @@ static int run_logprobs(int argc, char **argv) {
     int given = cli_parse(&program, argc, argv, positional, 2), count;
     Pool keep = cli_pool(), scratch = cli_pool();
     Policy p = { 0 };
-    if (given < 1) usage_error("which model?", "run logprobs MODEL [FILE]");
+    if (given < 1) usage_error("which model?", NULL);
     plain_check(plain, as_ids);
     adapter_as_model(&positional[0], &adapter, ADAPTER_ADVICE, &keep);
     quant_options_check(&program, &quant, NULL, NULL, 0);
-    context = context_length(context, positional[0], &keep);
+    context = context_length(context, weights_folder(positional[0], adapter), &keep);
     const WeightTypes types = choose_types(&program, &quant, positional[0], adapter, &keep);
     policy_open(&p, &types, positional[0], adapter, context, &keep);
     if (!as_ids) p.tokenizer = need_tokenizer(positional[0], adapter, p.config.V, plain, &keep);
@@ -636,7 +642,7 @@ static int run_logprobs(int argc, char **argv) {
         int *ids = p.config.encoder.L ? read_pair(&p, &in, context, &count, &code)
                                       : line_ids(&in, p.tokenizer, p.config.V, &count);
         if (ids && count > context)
-            ids = line_too_large(&in, "tokens of a text", count, context, "a larger --context");
+            ids = line_too_large(&in, "tokens of a text", count, context, length_advice(&p, count));
         float *logprob = pool_need(&scratch, ids ? (size_t)count + 1 : 1, sizeof(float), "log-probabilities");
         if (ids && !code) code = policy_logprobs(&p, ids, count, logprob);
         if (code) forward_error(&in, code);
@@ -655,6 +661,7 @@ static void judge_open(Judge *j, const char *folder, int compute, Pool *pool) {
     Arena measure = { 0 }, ws = { 0 };
     const WeightTypes types = { F32, F32, 0, 0, 0, compute, NULL };
     memset(j, 0, sizeof *j);
+    judge_not_adapter(folder, pool);
     must(reward_config_load(&j->config, folder, pool, &err), &err,
          "REWARD is a folder with config.json and model.safetensors");
     must(reward_carve(&j->model, &j->config, &types, TRAIN_NOTHING, pool, &measure, &err), &err, NULL);
@@ -749,7 +756,7 @@ static int run_score(int argc, char **argv) {
     int given = cli_parse(&program, argc, argv, positional, 2);
     Pool keep = cli_pool(), scratch = cli_pool();
     Judge j;
-    if (given < 1) usage_error("which reward model?", "run score REWARD [FILE]");
+    if (given < 1) usage_error("which reward model?", NULL);
     plain_check(plain, as_ids);
     judge_open(&j, positional[0], quant.compute, &keep);
     if (!as_ids) j.tokenizer = need_tokenizer(positional[0], NULL, j.config.V, plain, &keep);
@@ -794,7 +801,7 @@ static void stream_print(Stream *s, int last) {
     if (tokenizer_decode(s->tokenizer, s->ids, s->count, s->pool, &text, &n) == OK) {
         if (!last) n = settled(text, n);
         if (n > s->printed) { fwrite(text + s->printed, 1, n - s->printed, stdout); s->printed = n; }
-        fflush(stdout);
+        close_line();
     }
     pool_release(s->pool, mark);
 }
@@ -894,14 +901,15 @@ static void generate_one(Policy *p, const Generate *g, Sequence *s, const int *i
         printf("}");
     }
     putchar('\n');
-    fflush(stdout);
+    close_line();
 }
 
 /* Returns how many new tokens a prompt of `count` ids may get, if T fit in all; 0 for a prompt without ids,
- * which cannot be continued. Records an error if the prompt is too long. */
-static int new_tokens(const Generate *g, Input *in, int count, int T) {
-    static const char advice[] = "a smaller -n, a shorter prompt, or (in a file) a larger --context";
+ * which cannot be continued. Records an error if the prompt is too long. positions: the model's. */
+static int new_tokens(const Generate *g, Input *in, int count, int T, int positions) {
     const long long wanted = (long long)count + (g->n ? g->n : 1);
+    const char *advice = wanted > positions ? "a smaller -n or a shorter prompt"
+                                            : "a smaller -n, a shorter prompt, or a larger --context";
     if (!count) return 0;
     if (wanted > T) line_too_large(in, "tokens of the prompt and new ones", wanted, T, advice);
     return g->n ? g->n : T - count < 256 ? T - count : 256;
@@ -921,7 +929,7 @@ static int generate_all(Policy *p, const Generate *g, Input *in, int *ids, int c
     if (g->prompt) cli_interrupts();
     for (uint64_t i = 0; g->prompt ? i == 0 : input_next(in); i++) {
         if (!g->prompt) ids = line_ids(in, p->tokenizer, p->config.V, &count);
-        const int more = ids ? new_tokens(g, in, count, T) : 0;
+        const int more = ids ? new_tokens(g, in, count, T, p->config.positions) : 0;
         s.rng = rng_stream(g->seed, 0, i);
         if (!line_failed(in, !g->as_ids)) generate_one(p, g, &s, ids, count, more, in);
     }
@@ -969,7 +977,7 @@ static int run_generate(int argc, char **argv) {
     Pool keep = cli_pool(), scratch = cli_pool();
     Error err = { 0 };
     Policy p = { 0 };
-    if (given < 1) usage_error("which model?", "run generate MODEL --prompt TEXT");
+    if (given < 1) usage_error("which model?", NULL);
     plain_check(g.plain, g.as_ids);
     adapter_as_model(&positional[0], &g.adapter, ADAPTER_ADVICE, &keep);
     quant_options_check(&program, &g.quant, NULL, NULL, 0);
@@ -981,7 +989,7 @@ static int run_generate(int argc, char **argv) {
     if (!g.prompt) in = input_open(positional[1], g.jsonl, g.as_ids, 1, &keep, &scratch);
     else { in.n = strlen(g.prompt); ids = line_ids(&in, p.tokenizer, p.config.V, &count); }
     const int T = generate_length(&g, p.config.positions, count);
-    if (ids) new_tokens(&g, &in, count, T);
+    if (ids) new_tokens(&g, &in, count, T, p.config.positions);
     must(in.err.code, &in.err, NULL);
     const WeightTypes types = choose_types(&program, &g.quant, positional[0], g.adapter, &keep);
     policy_open(&p, &types, positional[0], g.adapter, T, &keep);
@@ -1143,8 +1151,8 @@ typedef struct {
 
 static const char CHAT_HELP[] = "/new   a new conversation, which knows nothing of this one\n"
                                 "/quit  the end, as the end of input\n"
-                                "Ctrl-C ends an answer, and between answers the program; all else is said to "
-                                "the model\n";
+                                "Ctrl-C ends an answer; between answers it ends the program\n"
+                                "all else is said to the model\n";
 
 static int is_command(const Input *in, const char *name) {
     return in->n == strlen(name) && !memcmp(in->text, name, in->n);
@@ -1215,7 +1223,7 @@ static int run_chat(int argc, char **argv) {
     Error err = { 0 };
     Policy p = { 0 };
     Chat c = { 0 };
-    if (given < 1) usage_error("which model?", "run chat MODEL");
+    if (given < 1) usage_error("which model?", NULL);
     adapter_as_model(&positional[0], &o.adapter, ADAPTER_ADVICE, &keep);
     quant_options_check(&program, &o.quant, NULL, NULL, 0);
     const char *folder = weights_folder(positional[0], o.adapter);

@@ -532,12 +532,19 @@ static void stop_at_nan(Trainer *t, int step, double loss) {
                       SMALLER_STEPS);
 }
 
+/* Writes the perplexity of a loss to out, and returns out: with so many decimals, or, where that would be a
+ * long row of digits, as 1.23e+45. */
+static const char *perplexity(char out[40], double loss, int decimals) {
+    snprintf(out, 40, exp(loss) < 1e6 ? "%.*f" : "%.*e", decimals, exp(loss));
+    return out;
+}
+
 /* Shows a step on the screen. held: the last held-out loss. */
 static void show_step(const Trainer *t, int step, double loss, double held, double speed, int last) {
-    char text[240], seen[40] = "";
-    if (t->held.count) snprintf(seen, sizeof seen, "  held-out %.2f", exp(held));
-    snprintf(text, sizeof text, "loss %.4f  perplexity %.2f%s  lr %.2e  %.0f tokens/s", loss, exp(loss), seen,
-             (double)t->adam.lr, speed);
+    char text[240], seen[60] = "", number[40];
+    if (t->held.count) snprintf(seen, sizeof seen, "  held-out %s", perplexity(number, held, 2));
+    snprintf(text, sizeof text, "loss %.4f  perplexity %s%s  lr %.2e  %.0f tokens/s", loss,
+             perplexity(number, loss, 2), seen, (double)t->adam.lr, speed);
     progress(text, step, t->steps, last);
 }
 
@@ -546,12 +553,12 @@ static int train(Trainer *t) {
     double held = evaluate(t, 0), first = held, start = wall_clock(), norm, speed = 0, loss = 0;
     int step = 0, evaluated = 0, stop = cli_stopping();
     long long tokens;
-    char number[2][64];
+    char number[2][64], value[2][40];
     t->health.blind = log(t->config.V);
     t->health.start = held;
     if (!isfinite(held)) stop_at_nan(t, 1, held);
     if (!t->held.count) say("no held-out documents: no perplexity");
-    else say("held-out perplexity before: %.3f (%s, %s)", exp(held),
+    else say("held-out perplexity before: %s (%s, %s)", perplexity(value[0], held, 3),
              counted(number[0], (size_t)t->held.documents, "document"),
              counted(number[1], (size_t)t->held.tokens, "token"));
     while (step < t->steps && !stop) {
@@ -574,8 +581,8 @@ static int train(Trainer *t) {
     if (step && t->out.saved != step && !(t->health.bad && t->out.saved)) save(t, step, 1);
     if (step && !stop && evaluated != step) held = evaluate(t, step);
     if (step && !stop && t->held.count) {
-        say("held-out perplexity: %.3f before, %.3f after %s", exp(first), exp(held),
-            counted(number[0], (size_t)step, "step"));
+        say("held-out perplexity: %s before, %s after %s", perplexity(value[0], first, 3),
+            perplexity(value[1], held, 3), counted(number[0], (size_t)step, "step"));
         health_of_held_out(&t->health, held);
     }
     if (!stop) health_end(&t->health, &t->out, SMALLER_STEPS);
@@ -627,7 +634,7 @@ static Option options[] = {
     { "learn", OPT_CHOICE, &o.learn, "response", 0, 0, "response|all",
       "the part that counts in the loss, if documents are prompts with responses" },
     { "tokens", OPT_INT, &o.tokens, "4096", 1, 1e9, NULL, "tokens of an optimiser step" },
-    { "batch-size", OPT_INT, &o.batch_size, "0", 0, 1e9, NULL,
+    { "batch-size|batch", OPT_INT, &o.batch_size, "0", 0, 1e9, NULL,
       "sequences of an optimiser step (0: as many as --tokens takes)" },
     { "micro-tokens", OPT_INT, &o.micro_tokens, "0", 0, 1e8, NULL,
       "most tokens of a forward pass, which limits memory (0: 1024, or the longest sequence)" },

@@ -208,6 +208,7 @@ Tokenizer *open_policy(ModelConfig *c, const char *folder, const char *tokenizer
 
 Tokenizer *open_judge(RewardConfig *c, const char *folder, const char *tokenizer, Pool *pool) {
     Error err = { 0 };
+    judge_not_adapter(folder, pool);
     int code = folder ? reward_config_load(c, folder, pool, &err) : OK;
     must(code, &err, "--reward FOLDER, a Hugging Face folder of a classifier of texts");
     return tokenizer_for(tokenizer ? tokenizer : folder, folder ? c->V : 0, "judge",
@@ -258,6 +259,11 @@ void adapter_as_model(const char **model, const char **adapter, const char *advi
     fprintf(stderr, "%s is an adapter; the model that it adapts: %s\n", *model, base);
     *adapter = *model;
     *model = base;
+}
+
+void judge_not_adapter(const char *folder, Pool *pool) {
+    adapter_as_model(&folder, NULL, "the judge's whole folder: merge the adapter into it (peft: "
+                     "merge_and_unload, save_pretrained)", pool);
 }
 
 void open_adapter(Lora *l, const Tensor *base, int tensors, const char *folder, Pool *pool) {

@@ -39,6 +39,10 @@ $prep grammar "$here/data/grammar.txt" --out data.bin --count 300 > out || bad "
 sizes="--tokenizer $policy --dim 32 --layers 1 --heads 2 --context 32 --positions 32 --tokens 64"
 small="data.bin $sizes"
 
+# ---- the default policy, where it is not ----
+ends 1 "preset imdb-small: for the policy in data/policy" "ppo elsewhere: its preset" $ppo data.bin
+ends 1 "no such file: data/policy/config.json" "ppo elsewhere: its policy" $ppo data.bin
+
 # ---- no program writes over what it reads ----
 printf '{"text": "one"}\n{"text": "two"}\n' > x.jsonl
 cp x.jsonl kept; mkdir sub; ln -s ../x.jsonl sub/link.jsonl
@@ -49,6 +53,7 @@ ends 2 "$over" "... through a link" $prep data sub/link.jsonl --out x.jsonl
 ends 2 "$over" "... through the other end of a link" $prep data x.jsonl --out sub/link.jsonl
 ends 2 "$over" "... the second of two" $prep data "$here/tests/README.md" x.jsonl --format text --out x.jsonl
 ends 2 "$over" "... as standard input" sh -c "$prep data - --format jsonl --out x.jsonl < x.jsonl"
+ends 2 "try: another --out" "and the advice" $prep data x.jsonl --out x.jsonl
 cmp -s x.jsonl kept; is "and the input stays as it was"
 cp "$here/data/grammar.txt" g.txt; cp g.txt kept
 ends 2 "$over" "prep grammar over its grammar" $prep grammar g.txt --out g.txt

@@ -66,6 +66,22 @@ same adapted
 exits 1 "sft from an adapter" ./sft reviews.bin --policy adapter --steps 1 --context 64 --out x
 says errors.txt "this is an adapter, not a model"
 says errors.txt "try: ./run merge BASE --adapter ADAPTER"
+exits 1 "a judge's scores from an adapter" ./run score adapter text
+says errors.txt "this is an adapter, not a model"
+says errors.txt "try: the judge's whole folder: merge the adapter into it"
+exits 1 "an adapter as ppo's judge" ./ppo reviews.bin --policy policy --reward adapter --dry-run
+says errors.txt "this is an adapter, not a model"
+exits 1 "an adapter as rm's judge" ./rm reviews.bin --reward adapter --out x
+says errors.txt "this is an adapter, not a model"
+cp -r adapter elsewhere
+sed 's/"q_proj", *"v_proj"/"c_attn"/' adapter/adapter_config.json > elsewhere/adapter_config.json
+exits 1 "an adapter of another model's linears" ./run logprobs policy text --adapter elsewhere
+says errors.txt "no LoRA target matches a module of the model: c_attn"
+says errors.txt "try: the model that the adapter was trained on"
+rm -r elsewhere
+exits 0 "a whole model as --adapter" ./run logprobs data/policy text --adapter policy
+same expected
+says errors.txt "policy is a whole model, not an adapter: its weights are used, not those of data/policy"
 exits 0 "merging one" ./run merge adapter --out merged
 few="--reward-text warm --query-min 2 --query-max 4 --response-min 4 --response-max 4 --batch-size 8 \
     --mini-batch-size 8 --steps 1 --eval-queries 0"

@@ -56,6 +56,8 @@ for program in ppo sft rm; do
         grep -q '^  --batch-size  *200  *command line$' "$work/out" &&
         grep -q '^  --max-grad-norm  *7  *command line$' "$work/out"
     is "$program: --lr, --batch-size, --max-grad-norm"
+    call $program --show-options --batch 200
+    [ $code = 0 ] && grep -q '^  --batch-size  *200 ' "$work/out"; is "$program: --batch"
     call $program --steps=-2; [ $code = 2 ]; is "$program: --steps -2"
 done
 for name in init-kl-coef kl-coef beta; do
@@ -157,6 +159,10 @@ is "an epoch has a step for each"
 call ppo data/imdb.bin --query-min 4 --query-max 4 --response-min 12 --response-max 12 --batch-size 4 \
     --mini-batch-size 4 --steps 1 --eval-queries 4 --show 3 --out "$work/run"
 grep -q '^queries of 4 tokens.*, responses of up to 12$' "$work/out"; is "no \"12 to 12\""
+call sft "$work/two.bin" --policy data/policy --steps 3 --lr 5 --warmup 0 --out "$work/far"
+[ $code = 3 ] && grep -q 'perplexity [0-9.]*e+' "$work/out" && fits 120 "$work/out"; is "a perplexity of 10^200 is short"
+samples=$work/run/ppo-0001/samples.jsonl
+for i in 1 2 3 4 5; do cat "$samples" "$samples" > "$work/more" && mv "$work/more" "$samples"; done
 for COLUMNS in 118 80 66 40 20; do
     call run report "$work/run/ppo-0001"
     [ $code = 0 ] && { [ $COLUMNS = 20 ] || fits $COLUMNS "$work/out"; }; is "run report: $COLUMNS columns"

@@ -239,9 +239,10 @@ printf '0|%s\n0|A dog.\n0|A cat.\n0|A cow.\n' "$long" | dataset 1 > "$work/few.b
 good=0
 for seed in 0 1 2 3 4 5; do
     few --seed $seed || continue
-    grep -q '^only 1 of 4 training documents are longer than --query-max tokens$' "$work/out" &&
+    grep -q '^longer than --query-max tokens: only 1 of 4 training documents$' "$work/out" &&
         good=$((good + 1))
 done
+grep -q '^no evaluation: the dataset has no held-out documents$' "$work/out"; is "no held-out document: it says so"
 [ $good = 6 ]; is "one document of four is long enough: every seed finds it, and says so ($good of 6)"
 {
     printf '0|%s\n' "$long"
@@ -438,6 +439,9 @@ sed -n '1,8s/.*"logprob": '"$array"', "ref.*/\1/p' "$work/dump.jsonl" | paste "$
 } END { print worst + 0, count + 0 }' > "$work/redone"
 read -r worst checked < "$work/redone"
 true_ "the first step's log-probs are those of run logprobs" "$worst < 1e-4 && $checked > 40"
+refuses 2 'is 4, more than --batch-size: 3' $ppo "$data" $small --batch-size 3
+grep -q 'try: a smaller --mini-batch-size, or a larger --batch-size' "$work/err"; is "... with advice"
+refuses 2 'query-min is 5, more than --query-max: 3' $ppo "$data" $small --query-min 5 --query-max 3
 refuses 2 '--dump-rollouts would overwrite what is read' $ppo "$work/few.bin" $small --dump-rollouts \
     "$work/few.runs/../few.bin"
 

@@ -155,6 +155,8 @@ grep -c "try: iconv -f UTF-16 -t UTF-8" "$T/log" | same "... with advice" 1
 tail -c +3 "$T/u16.csv" >"$T/u16.jsonl"
 refuses "jsonl: UTF-16 without a mark" 1 "the text is UTF-16.*u16.jsonl" data "$T/u16.jsonl" --out "$T/none.bin"
 cat "$T/u16.jsonl" | refuses "a pipe with UTF-16" 1 "the text is UTF-16.*standard input" data - --format jsonl --out "$T/none.bin"
+printf '\037\213\010\0\0\0\0\0\0\0' >"$T/x.jsonl.gz"
+refuses "a name that ends in .gz" 1 "a file compressed by gzip, not a text" data "$T/x.jsonl.gz" --out "$T/none.bin"
 cat "$T/a.bin" | refuses "a pipe with a dataset" 1 "a dataset, not a text: standard input" data - --format text --out "$T/none.bin"
 refuses "a binary file" 1 "a dataset, not a text" data "$T/a.bin" --format text --out "$T/none.bin"
 printf 'text,label\r"a\rb",yes\rthat,no\r' >"$T/cr.csv"

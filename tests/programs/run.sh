@@ -85,7 +85,7 @@ for model in llama-gqa llama-mha-tied llama-odd llama-bf16 llama-f16 llama-shard
     $run merge $golden/$model --adapter "$adapter" --out "$work/merged" --force > "$work/out" || bad "$model: merge"
     $run logprobs "$work/merged" "$work/ids" --ids | numbers logprobs > "$work/got"
     near "$model: merged equals adapted" 1e-4 "$work/got" "$work/adapted"
-    $run logprobs $golden/$model "$work/ids" --ids --adapter "$work/merged" | numbers logprobs > "$work/want"
+    $run logprobs $golden/$model "$work/ids" --ids --adapter "$work/merged" 2> "$work/err" | numbers logprobs > "$work/want"
     same "$model: a whole model as --adapter is that model" "$work/got" "$work/want"
     $run merge $golden/$model --adapter "$adapter" --out "$work/half" --force --dtype bf16 > "$work/out" || bad "$model: merge --dtype bf16"
     $run logprobs "$work/half" "$work/ids" --ids | numbers logprobs > "$work/got"
@@ -366,9 +366,27 @@ then
     else bad "sft on a chat: $(tail -n 1 "$work/out")"; fi
 else skip "a chat learnt here"; fi
 
+# ---- advice about lengths; one message for a full disk ----
+long=$(printf 'word %.0s' $(seq 300))
+for command in logprobs "generate -n 4"; do
+    echo "$long" | $run ${command%% *} data/policy - ${command#"${command%% *}"} > "$work/got" 2> "$work/err"
+    if [ $? = 1 ] && grep -q 'at most 256' "$work/err" && ! grep -q 'larger --context' "$work/err"
+    then ok "${command%% *}: a text above the positions has to be shorter"; else bad "$command: $(cat "$work/err")"; fi
+done
+echo "$long" | $run logprobs data/policy --context 9 2>&1 | grep -q 'try: a shorter text$'
+if [ $? = 0 ]; then ok "--context 9: no larger one would do"; else bad "advice for --context 9"; fi
+echo "A good film about a dog" | $run logprobs data/policy --context 3 2>&1 | grep -q 'try: a larger --context$'
+if [ $? = 0 ]; then ok "--context 3: a larger one would do"; else bad "advice for --context 3"; fi
+if [ -e /dev/full ]; then
+    echo "A good" | $run logprobs data/policy > /dev/full 2> "$work/err"
+    if [ $? = 1 ] && [ "$(grep -c 'cannot write' "$work/err")" = 1 ] && grep -q 'No space' "$work/err"
+    then ok "a full disk: one message, with the reason"; else bad "a full disk: $(cat "$work/err")"; fi
+fi
+
 # ---- chat: no mark before the input of a pipe; /help ----
 printf 'A fine\n/help\n' | $run chat data/policy --template none --temperature 0 -n 4 > "$work/got" 2> "$work/err"
-if [ "$(wc -l < "$work/got")" -ge 1 ] && ! grep -q '^>' "$work/err" && grep -q '^/new ' "$work/err" && grep -q '^/quit ' "$work/err"
+if [ "$(wc -l < "$work/got")" -ge 1 ] && ! grep -q '^>' "$work/err" && grep -q '^/new ' "$work/err" && grep -q '^/quit ' "$work/err" &&
+    ! grep -q '.\{81\}' "$work/err"
 then ok "chat: /help, and no mark in a pipe"; else bad "chat: /help: $(cat "$work/err")"; fi
 
 # ---- 4-bit weights: PyTorch's logits of the quantised policy with its adapter, and merged ----
