@@ -58,8 +58,6 @@ int model_carve(Model *m, const ModelConfig *c, const WeightTypes *types, int tr
     return a->failed ? fail(err, E_MEMORY, "no memory for the model", "", 0, 0) : OK;
 }
 
-/* Fills the weights with normal numbers of deviation 0.02. Linears that add to the residual stream get
- * 0.02 / sqrt(2L), so that the stream keeps its size over L layers (GPT-2). */
 /* A T5 has no scale of its scores, so that its linears start as the published one's: 1 / sqrt(I), queries
  * 1 / sqrt(I D), the embedding 1. Its head, if it has one of its own, starts as a linear. */
 static void init_seq2seq(Model *m, uint64_t seed) {
@@ -78,6 +76,8 @@ static void init_seq2seq(Model *m, uint64_t seed) {
     }
 }
 
+/* Fills the weights with normal numbers of deviation 0.02. Linears that add to the residual stream get
+ * 0.02 / sqrt(2L), so that the stream keeps its size over L layers (GPT-2). */
 void model_init(Model *m, uint64_t seed) {
     double residual = 0.02 / sqrt(2.0 * m->config.stack.L);
     if (m->config.encoder.L) { init_seq2seq(m, seed); return; }
@@ -195,6 +195,7 @@ static int text_rows(StackRows *r, const Model *m, const Texts *t, Arena *ws) {
     const StackRows rows = { t->N, t->N, NULL, NULL, NULL, { first, count, self }, t->N, NULL };
     *r = rows;
     if (!ws->base || ws->failed) return OK;
+    if (t->start[0] != 0 || t->start[t->B] != t->N) return E_RANGE;     /* each row belongs to a text */
     for (int b = 0; b < t->B; b++) {
         if (t->start[b] < 0 || t->start[b] >= t->start[b + 1] || t->start[b + 1] > t->N) return E_RANGE;
         if (t->start[b + 1] - t->start[b] > m->encoder.positions) return E_RANGE;

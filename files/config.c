@@ -140,7 +140,7 @@ static void set_layers(Fields *f, StackKind *s, const LayerBits *b, const char *
         if (b->bits[l] & UNROTATED) s->unrotated |= 1u << l;
         all |= b->bits[l];
     }
-    s->period = period == 1 && all != UNROTATED ? 0 : period;
+    s->period = period == 1 && !(all & UNROTATED) ? 0 : period;
     if (!(all & WINDOWED)) s->window = 0;
 }
 
@@ -382,6 +382,11 @@ static void check_stack(Fields *f, StackKind *s, int *positions) {
         s->rope.original = *positions;
     /* beyond these positions dynamic scaling would turn with the length of the text */
     if (s->rope.type == ROPE_DYNAMIC && *positions > s->rope.original) *positions = s->rope.original;
+    if (s->buckets && s->buckets < 4)
+        complain(f, E_RANGE, "fewer than 4:", "relative_attention_num_buckets");
+    if (s->buckets && s->distance <= s->buckets / 2)        /* the distances that have a bucket each */
+        complain(f, E_RANGE, "not above half of relative_attention_num_buckets:",
+                 "relative_attention_max_distance");
     if (s->H % s->K) complain(f, E_RANGE, "not a divisor of num_attention_heads:", "num_key_value_heads");
     if (s->D < 1 || (s->rotary && s->D % 2)) complain(f, E_RANGE, "not even:", "head_dim");
     if ((uint64_t)s->H * (uint64_t)s->D > SIZE_LIMIT)

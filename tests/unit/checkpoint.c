@@ -1465,6 +1465,7 @@ static void meta_file(void) {
     "\"hidden_size\":64,\"num_attention_heads\":4,\"num_hidden_layers\":2,\"intermediate_size\":99"
 #define QWEN2 "\"architectures\":[\"Qwen2ForCausalLM\"],\"model_type\":\"qwen2\""
 #define GPT2 "\"architectures\":[\"GPT2LMHeadModel\"],\"model_type\":\"gpt2\""
+#define T5 "\"architectures\":[\"T5ForConditionalGeneration\"],\"model_type\":\"t5\""
 #define NEO "\"architectures\":[\"GPTNeoForCausalLM\"],\"model_type\":\"gpt_neo\""
 static const struct { const char *json; int code; const char *says; } llamas[] = {
     { "{" LLAMA "}", OK, "" },
@@ -1542,6 +1543,10 @@ static const struct { const char *json; int code; const char *says; } llamas[] =
     { "{" NEO ",\"num_layers\":3,\"attention_types\":[[[\"wide\"],3]]}", E_FORMAT, "attention_types" },
     { "{\"architectures\":[\"MistralForCausalLM\"],\"model_type\":\"mistral\",\"sliding_window\":null}",
     OK, "" },
+    { "{" T5 "}", OK, "" },
+    { "{" T5 ",\"relative_attention_num_buckets\":3}", E_RANGE, "num_buckets" },
+    { "{" T5 ",\"relative_attention_max_distance\":16}", E_RANGE, "max_distance" },
+    { "{" T5 ",\"relative_attention_max_distance\":17}", OK, "" },
     { "{", -1, "" }, { "[]", E_FORMAT, "object" }, { "", -1, "" },
 };
 
@@ -1619,6 +1624,12 @@ static void llama_configs(void) {
           "Mistral's window, if the file does not say it: %d", c.stack.window);
     write_config("config/config.json", "{\"model_type\":\"mistral\",\"sliding_window\":null}");
     CHECK(config_load(&c, in_base("config"), &pool, fresh()) == OK && c.stack.window == 0, "no window");
+    write_config("config/config.json", "{\"model_type\":\"smollm3\",\"num_hidden_layers\":2,"
+                 "\"no_rope_layers\":[0,0],\"use_sliding_window\":true,\"sliding_window\":8,"
+                 "\"layer_types\":[\"sliding_attention\",\"sliding_attention\"]}");
+    CHECK(config_load(&c, in_base("config"), &pool, fresh()) == OK && c.stack.window == 8
+          && c.stack.period == 1 && c.stack.windowed == 1 && c.stack.unrotated == 1,
+          "all layers have the window and none has RoPE: %s, period %d", err.what, c.stack.period);
     CHECK(config_load(&c, in_base("nowhere"), &pool, fresh()) == E_MISSING
           && strstr(err.where, "config.json"), "no config.json");
 }
