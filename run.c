@@ -41,7 +41,7 @@ typedef struct {
     long long number;                       /* of the line, or of the document */
     uint64_t texts;                         /* texts of the dataset that were read */
     const char *text; size_t n;
-    size_t split;                           /* of a prompt with its response: the prompt's bytes, else 0 */
+    int joined; size_t split;               /* 1: prompt and response as one text; the prompt's bytes */
     Error err;
     Pool *scratch; PoolMark begin;
 } Input;
@@ -121,6 +121,7 @@ static int take_document(Input *in) {
     memcpy(both + d->length[0], d->text[1], d->length[1]);
     in->text = both;
     in->n += d->length[1];
+    in->joined = 1;
     in->split = d->length[0];
     return 1;
 }
@@ -130,7 +131,7 @@ static int take_document(Input *in) {
 static int input_next(Input *in) {
     pool_release(in->scratch, in->begin);
     memset(&in->err, 0, sizeof in->err);
-    in->split = 0;
+    in->joined = 0;
     close_line();
     if (!in->lines) return take_document(in);
     if (!lines_next(in->lines, &in->text, &in->n)) return 0;
@@ -571,8 +572,8 @@ static const char *length_advice(const Policy *p, int n) {
  * first tab, or a dataset's response. With ids the response's first one is given, with texts it is the
  * model's. NULL: something is wrong with the line. *code: of the encoder. */
 static int *read_pair(Policy *p, Input *in, int context, int *count, int *code) {
-    const char *tab = in->split ? in->text + in->split : memchr(in->text, '\t', in->n);
-    const size_t skip = in->split ? 0 : 1;
+    const char *tab = in->joined ? in->text + in->split : memchr(in->text, '\t', in->n);
+    const size_t skip = in->joined ? 0 : 1;
     Input prompt = *in, response = *in;
     int n, more, *ids, *answer;
     if (in->err.code) return NULL;

@@ -16,7 +16,8 @@
 enum { NODE_EMPTY, NODE_CHAR, NODE_LOOK, NODE_AHEAD, NODE_BEFORE, NODE_ROW, NODE_EITHER, NODE_REPEAT };
 enum { GREEDY, LAZY, POSSESSIVE };
 enum { SETS = 1024, NODES = 4096, PLACES = 2048, DEPTH = 100, AHEADS = 3, ENDLESS = -1,
-       ENTRIES = 1 << 18 };
+       ENTRIES = 1 << 18,
+       LENGTH = 4096 };                     /* of a pattern, in bytes; published ones have some hundred */
 
 /* A part of a pattern. CHAR: one character of a set. LOOK: the next character is in the set, or with end 1
  * there is none. AHEAD: look-ahead number `set` matches here, or with end 1 does not. BEFORE: what is before
@@ -796,7 +797,9 @@ int regex_compile(Regex *r, Text pattern, Pool *pool, Error *err) {
     scratch.source = pool->source;
     scratch.sink = pool->sink;
     c.pool = &scratch; c.keep = pool; c.err = err; c.pattern = pattern;
-    compile(&c, r);
+    /* a class makes new lists for each of its items, so that a very long one would take gigabytes */
+    if (pattern.length > LENGTH) refuse(&c, E_UNSUPPORTED, "a regular expression that is too long", 0);
+    else compile(&c, r);
     pool_free(&scratch);
     return c.code;
 }

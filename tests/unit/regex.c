@@ -198,6 +198,18 @@ static void test_refusals(void) {
               row[i].pattern, err.what, err.where);
         pool_free(&pool);
     }
+    /* a class of 100,000 items is refused at once, not after gigabytes */
+    Pool pool = test_pool();
+    Error err = { 0 };
+    Regex r;
+    char *much = pool_take(&pool, 200003, 1);
+    memset(much, 'w', 200002);
+    for (i = 1; i < 200001; i += 2) much[i] = '\\';
+    much[0] = '[';
+    much[200001] = ']';
+    CHECK(regex_compile(&r, text_of(much), &pool, &err) == E_UNSUPPORTED && strstr(err.what, "too long"),
+          "a class of 100,000 items is refused: %s", err.what);
+    pool_free(&pool);
 }
 
 /* A pattern that backtracking takes forever for, on 100,000 characters that it does not match. */
