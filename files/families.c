@@ -8,7 +8,6 @@
  *          because of a key is listed and refused (KEY_OFF, KEY_ON, KEY_ONLY, KEY_ONE). */
 #include "families.h"
 
-
 #define LLAMA_BODY \
     [NAME_WORD] = "model.embed_tokens.weight", \
     [NAME_NORM1] = "model.layers.%d.input_layernorm.weight", \
