@@ -12,8 +12,8 @@ build/tests/bench with the arguments that are not its own.
     BENCH_DIR       folder for random checkpoints (build/bench)
 
 PyTorch runs peer_ppo.py (../shared/trials): sampling with a cache, a judge, log-probs of policy and reference, clipped
-PPO with AdamW. For GPT-2 and DistilBERT peer_gpt2.py puts these two in place of its models, and compares our first step's
-log-probs, scores and losses with PyTorch's before anything is timed. "tuned" is PyTorch with OpenBLAS's OpenMP build, with
+PPO with AdamW. For GPT-2 and DistilBERT peer_gpt2.py puts these two in place of its models, and repeats our first step; if its
+log-probs, scores or losses differ from ours, there is an error instead of times. "tuned" is PyTorch with OpenBLAS's OpenMP build, with
 AVX-512 kernels if the processor has them, and with bound threads; "untouched" is PyTorch as it is installed. bf16 is measured
 if the processor has instructions for it. A library that is missing is "not installed"; no build needs one. This script needs
 Python's standard library alone; PyTorch and sentencepiece run in the Python that has them.
