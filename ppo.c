@@ -421,9 +421,9 @@ static void decode_apart(const Models *m, Work *w, int b) {
     Rollout *x = &w->rollout;
     const Sequence *seq = &x->seq[b];
     Buffer both = { 0 };
-    char *query, *alone;
+    char *query, *alone = NULL;
     int asked;
-    size_t n, query_n;
+    size_t n = 0, query_n;
     const int *ids = query_tokens(m, x, b, &asked);
     both.pool = &w->pool;
     int code = tokenizer_decode(m->tokenizer, ids, asked, &w->pool, &query, &query_n);
