@@ -19,7 +19,7 @@
 #   make CC="aarch64-linux-gnu-gcc -static"           for another machine, the programs alone; with RUN=qemu-aarch64, which runs
 #                       that machine's programs, the data and the tests too
 #   make CC="x86_64-w64-mingw32-gcc -static"          for Windows: ppo.exe and so on; RUN=wine likewise
-#   No make?            cc -O3 -std=c99 -ffp-contract=off -o ppo ppo.c [!prs]*.c re*.c rl.c st*.c fast/*.c text/*.c files/*.c -lm
+#   No make?            cc -O3 -std=c99 -ffp-contract=off -o ppo ppo.c [!prs]*.c pe*.c re*.c rl.c st*.c fast/*.c text/*.c files/*.c -lm
 #                          (-DFAST if you like) and likewise sft, rm, run, prep: the patterns are the library, which has no other main
 #
 # Never -ffast-math: it reorders our sums and deletes our NaN checks. -ffp-contract=off keeps x*y + z two roundings, so that
