@@ -1619,6 +1619,11 @@ static void llama_configs(void) {
     CHECK(config_load(&c, in_base("config"), &pool, fresh()) != OK
           && strstr(err.where, "generation_config.json"), "a broken generation_config.json is named");
     remove(in_base("config/generation_config.json"));
+}
+
+/* Windows, and layers that differ. */
+static void window_configs(void) {
+    ModelConfig c;
     write_config("config/config.json", "{\"model_type\":\"mistral\"}");
     CHECK(config_load(&c, in_base("config"), &pool, fresh()) == OK && c.stack.window == 4096,
           "Mistral's window, if the file does not say it: %d", c.stack.window);
@@ -1943,6 +1948,7 @@ int main(void) {
     meta_names();
     meta_file();
     llama_configs();
+    window_configs();
     quantization_configs();
     roberta_configs();
     adapter_configs();
