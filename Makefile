@@ -19,8 +19,9 @@
 #   make CC="aarch64-linux-gnu-gcc -static"           for another machine, the programs alone; with RUN=qemu-aarch64, which runs
 #                       that machine's programs, the data and the tests too
 #   make CC="x86_64-w64-mingw32-gcc -static"          for Windows: ppo.exe and so on; RUN=wine likewise
-#   No make?            cc -O3 -std=c99 -ffp-contract=off -o ppo ppo.c [!prs]*.c pe*.c re*.c rl.c st*.c fast/*.c text/*.c files/*.c -lm
-#                          (-DFAST if you like) and likewise sft, rm, run, prep: the patterns are the library, which has no other main
+#   No make?            cc -O3 -std=c99 -ffp-contract=off -o ppo ppo.c programs/ppo_*.c [!prs]*.c pe*.c re*.c rl.c st*.c fast/*.c text/*.c files/*.c -lm
+#                          (-DFAST if you like) and likewise run, prep with their parts, and sft, rm, which have none: the other patterns
+#                          are the library, which has no other main
 #
 # Never -ffast-math: it reorders our sums and deletes our NaN checks. -ffp-contract=off keeps x*y + z two roundings, so that
 # every compiler gives the same digits. -fno-trapping-math changes none: nobody looks at the exception flags, and so gcc may choose
@@ -62,8 +63,10 @@ LEVELS   = core fast/threads | \
            cli | \
            options folder | \
            train report html
-LIBRARY  = $(filter-out | $(if $(ALONE),fast/%),$(subst |, | ,$(LEVELS)))
+LIBRARY  = $(filter-out | programs/% $(if $(ALONE),fast/%),$(subst |, | ,$(LEVELS)))
 PROGRAMS = ppo sft rm run prep
+# The parts of a program that has more than its own page: programs/NAME_*.
+PARTS    = $(filter programs/%,$(LEVELS))
 F64      = ops lora peft stack model reward rl
 
 # What $(CC) appends to a program's name (.exe for Windows), and the word `here` if its programs run on this machine, by themselves
@@ -108,6 +111,8 @@ $(filter fast/%.o ops.o,$(LIB)): fast/fast.h lanes.h
 fast/wide.o: ops.c
 %.o: %.c rlhf.h base.h programs.h build/flags
 	$(CC) $(FLAGS) -c -o $@ $<
+$(foreach p,$(PROGRAMS),$(eval $(p)$(EXE): $(patsubst %,%.o,$(filter programs/$(p)_%,$(PARTS)))))
+$(foreach p,$(PROGRAMS),$(eval $(p).o $(patsubst %,%.o,$(filter programs/$(p)_%,$(PARTS))): $(wildcard programs/$(p).h)))
 $(PROGRAMS:=$(EXE)): %$(EXE): %.o $(LIB)
 	$(CC) $(FLAGS) -o $@ $^ $(LDLIBS)
 
@@ -149,7 +154,7 @@ $(addsuffix $(EXE),build/tests/torch build/tests/bad): tests/fuzz/torch_files.h
 $(addsuffix $(EXE),build/tests/amx build/tests/props build/tests/memory): tests/unit/amx_model.h fast/amx.c fast/fast.h
 
 # The quick half of the tests: gradients, and who calls whom.
-check: $(LIB) $(PROGRAMS:=.o) build/tests/grad$(EXE)
+check: $(LIB) $(PARTS:=.o) $(PROGRAMS:=.o) build/tests/grad$(EXE)
 	$(RUN) build/tests/grad$(EXE)
 	$(RUN) build/tests/grad$(EXE) flip
 	+sh tests/tools/layers.sh
@@ -231,7 +236,7 @@ imdb: all
 	$(RUN) ./ppo$(EXE) $(IMDB)/reviews.bin --policy $(IMDB)/policy --reward $(IMDB)/reward $(IMDB_PPO_$(FAMILY)) $(IMDB_PPO_$(SCALE)) --out $(IMDB)
 
 clean:
-	rm -rf $(LIB) $(PROGRAMS:=.o) $(PROGRAMS) $(PROGRAMS:=.exe) data/imdb.bin build
+	rm -rf $(LIB) $(PARTS:=.o) $(PROGRAMS:=.o) $(PROGRAMS) $(PROGRAMS:=.exe) data/imdb.bin build
 list:
 	@echo '$(LEVELS)'
 help:

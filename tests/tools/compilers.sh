@@ -52,9 +52,12 @@ build() {
     if [ -n "$run" ] && ! command -v "$run" > /dev/null 2>&1; then
         echo "  note  $name: the programs are built and not run: there is no $run"; run=none
     fi
-    objects=
-    for f in $files; do objects="$objects $work/$name/$f.o"; done
     for f in $programs; do
+        objects=
+        for g in $files; do
+            case $g in programs/"$f"_*) ;; programs/*) continue ;; esac
+            objects="$objects $work/$name/$g.o"
+        done
         if $cc $flags -o "$work/$name/$f" "$work/$name/$f.o" $objects -lm > "$work/said" 2>&1 &&
            helps "$work/$name/$f"; then ok; else bad "$name: the program $f"; fi
     done
@@ -73,7 +76,7 @@ alone() {
 # The command for a machine without make, as the Makefile's first page has it
 without=$(sed -n 's/^#   No make? *//p' Makefile)
 for f in ppo prep; do
-    command=$(echo "$without" | sed "s| -O3 | -O0 |; s| -o ppo ppo.c | -o $work/alone $f.c |")
+    command=$(echo "$without" | sed "s| -O3 | -O0 |; s| -o ppo ppo.c programs/ppo_\*.c | -o $work/alone $f.c programs/${f}_*.c |")
     if eval "$command" > "$work/said" 2>&1 && "$work/alone" --help > "$work/said" 2>&1 && grep -q "^usage: ./$f" "$work/said"
     then ok; else bad "without make: $f"; fi
 done
