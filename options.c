@@ -195,8 +195,10 @@ static void set_number(const Option *o, const char *text) {
 static void set_option(const Option *o, const char *text) {
     if (o->type == OPT_FLAG) set_flag(o, text);
     else if (o->type == OPT_CHOICE) set_choice(o, text);
-    else if (o->type == OPT_TEXT) *(const char **)o->value = text;
-    else set_number(o, text);
+    else if (o->type == OPT_TEXT) {
+        if (!*text && !o->max) bad_value(o, "needs a text that is not empty", text);
+        *(const char **)o->value = text;
+    } else set_number(o, text);
 }
 
 /* Sets the option's value to its fallback, or if it has none to NULL, 0, no or the first choice. */

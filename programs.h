@@ -56,7 +56,8 @@ typedef struct {
     int type;                       /* OPT_FLAG, OPT_INT ... */
     void *value;                    /* int* (CHOICE: index), uint64_t*, double* or const char** */
     const char *fallback;           /* default as text; NULL: 0, NULL, no or the first choice */
-    double min, max;                /* INT, REAL: least and largest value; min == max: no limits */
+    double min, max;                /* INT, REAL: least and largest value; min == max: no limits. TEXT: with
+                                     * max 1 it may be empty */
     const char *choices;            /* CHOICE: "kl|abs|mse" */
     const char *help;
 } Option;

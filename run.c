@@ -941,7 +941,7 @@ static int run_generate(int argc, char **argv) {
     Generate g;
     const char *positional[2] = { NULL, NULL };
     Option option[] = {
-        { "prompt", OPT_TEXT, &g.prompt, NULL, 0, 0, NULL,
+        { "prompt", OPT_TEXT, &g.prompt, NULL, 0, 1, NULL,
           "the beginning of the text; without it, each line of FILE or standard input is a prompt" },
         { "n", OPT_INT, &g.n, "0", 0, 1e9, NULL,
           "most new tokens (0: 256, or fewer if no more fit)" },

@@ -662,7 +662,8 @@ void health_of_step(Health *h, double loss) {
         h->recent = loss;
         if (h->start <= 0) h->start = loss;
     } else h->recent += 0.1 * (loss - h->recent);
-    health_of_loss(h, "the mean loss of the last ten steps", h->recent);
+    health_of_loss(h, h->steps < 10 ? "the mean loss of the first steps"
+                                    : "the mean loss of about the last ten steps", h->recent);
 }
 
 void health_of_held_out(Health *h, double loss) { health_of_loss(h, "the held-out loss", loss); }

@@ -213,7 +213,7 @@ says "and says so" "too large for --dtype in step 1; no weights were written"
 # ---- numbers, but worse than a blind guess: exit 3, and better weights that were saved stay ----
 astray="--policy $work/a --context 64 --lr 2 --warmup 0 --clip 0 --steps 6"
 exits "a run that diverges" 3 $sft "$work/text.bin" --out "$work/astray" $astray --save-every 1
-says "and says so at once" "diverged: the mean loss of the last ten steps is .*: step [2-4]; until this"
+says "and says so at once" "diverged: the mean loss of the first steps is .*: step [2-4]; until this"
 says "and at the end" "diverged: the held-out loss is .*: $work/astray has the weights after step [1-3]$"
 if numbers "$work/astray"; then ok "and they can be used"; else bad "and they can be used"; fi
 exits "a run that diverges, without saves" 3 $sft "$work/text.bin" --out "$work/astray2" $astray

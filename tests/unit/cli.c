@@ -19,7 +19,7 @@ static Option toy_option[] = {
       "that it has to be broken into two lines at least" },
     { "seed", OPT_SEED, &toy.seed, "1", 0, 0, NULL, "random seed" },
     { "learning-rate|lr", OPT_REAL, &toy.rate, "1e-3", -1, 1, NULL, "AdamW's" },
-    { "out", OPT_TEXT, &toy.out, "runs", 0, 0, NULL, "folder" },
+    { "out", OPT_TEXT, &toy.out, "runs", 0, 1, NULL, "folder" },
     { "none", OPT_TEXT, &toy.none, NULL, 0, 0, NULL, "no fallback" },
 };
 static const char *const small_set[] = { "steps", "7", "loud", "1", NULL };
@@ -183,6 +183,7 @@ static void test_refusals(void) {
         { "--steps", "a value is missing after: --steps" },
         { "--steps --loud", "a value is missing after: --steps" },
         { "--steps 3x", "--steps needs a whole number: 3x" },
+        { "--none ''", "--none needs a text that is not empty: (nothing)" },
         { "--steps ''", "--steps needs a whole number: (nothing)" },
         { "--steps ' 3'", "--steps needs a whole number:  3" },
         { "--steps 3.5", "--steps needs a whole number" },
