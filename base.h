@@ -205,8 +205,10 @@ double wall_clock(void);            /* returns seconds since some fixed moment *
 
 /* A dataset (*.bin) holds documents, not tokens; io.c describes its bytes. The two texts of a
  * document are chosen and rejected (DATA_PAIRS), or prompt and response (DATA_PROMPTS). label -1:
- * no label. split 1: held out; 0: train. */
+ * no label. The label of a pair is the probability, in millionths, that its first text is the
+ * better one; -1: it is certain. split 1: held out; 0: train. */
 enum { DATA_TEXT = 1, DATA_PAIRS = 2, DATA_PROMPTS = 3 };
+enum { PAIR_CERTAIN = 1000000 };        /* the label of a pair whose first text is surely better */
 typedef struct { int label, split; const char *text[2]; uint32_t length[2]; } Document;
 typedef struct { int kind, labels; uint64_t count; char **label; Document *document; } Dataset;
 int dataset_exists(const char *path);   /* returns 1 if the file begins as a dataset does */

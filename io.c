@@ -797,7 +797,8 @@ double wall_clock(void) {
  * A file, little-endian, is: "RLHFDATA", u32 version 1, u32 kind, u32 number of label names, u64 number of
  * documents; each label name (u16 length, bytes); each document: i32 label (-1: no label), u8 split (0 train,
  * 1 held out), and one text (kind 1) or two texts (kinds 2 and 3), each a u32 length and UTF-8 bytes. Nothing
- * follows the last document. */
+ * follows the last document. A pair (kind 2) has, as its label, the probability that its first text is the
+ * better one, in millionths: 0 to 1000000; -1 counts as 1000000. */
 enum { DATASET_VERSION = 1 };
 static const char DATASET_MAGIC[] = "RLHFDATA";
 
@@ -825,10 +826,12 @@ static int fail_document(Error *err, int code, const char *what, uint64_t i, con
 /* Checks one document that was read or will be written. OK or a code. */
 static int check_document(const Document *doc, uint64_t i, int kind, int labels, const char *path,
                           Error *err) {
+    const int most = kind == DATA_PAIRS ? PAIR_CERTAIN : labels - 1;
     int t;
-    if (doc->label < -1 || doc->label >= labels)
-        return fail_document(err, E_RANGE, "label outside the list of labels", i, path, doc->label,
-                             doc->label < -1 ? -1 : labels - 1);
+    if (doc->label < -1 || doc->label > most)
+        return fail_document(err, E_RANGE, kind == DATA_PAIRS ? "a pair's probability is out of range"
+                             : "label outside the list of labels", i, path, doc->label,
+                             doc->label < -1 ? -1 : most);
     if (doc->split != 0 && doc->split != 1)
         return fail_document(err, E_RANGE, "split is neither 0 (train) nor 1 (held out)", i, path,
                              doc->split, doc->split < 0 ? 0 : 1);

@@ -333,21 +333,25 @@ int reward_backward(const RewardModel *m, const Lora *adapter, const Texts *text
 
 /* ---- the pairwise loss ---- */
 
-/* Returns the margin of pair i: logit 0 of text 2i (chosen) minus logit 0 of text 2i + 1 (rejected). */
+/* Returns the margin of pair i: logit 0 of text 2i minus logit 0 of text 2i + 1. */
 static float margin(const float *logits, int labels, int i) {
     return logits[(size_t)(2 * i) * labels] - logits[(size_t)(2 * i + 1) * labels];
 }
 
-/* loss = -log sigmoid(margin) = log(1 + e^-margin) */
-void ranking_forward(float *loss, const float *logits, int labels, int pairs) {
-    for (int i = 0; i < pairs; i++) loss[i] = log1p_exp(-margin(logits, labels, i));
+/* -log sigmoid(d) = log(1 + e^-d), and -log sigmoid(-d) is d more. */
+void ranking_forward(float *loss, const float *logits, const float *target, int labels, int pairs) {
+    for (int i = 0; i < pairs; i++) {
+        const float d = margin(logits, labels, i);
+        loss[i] = log1p_exp(-d) + (target ? (1 - target[i]) * d : 0);
+    }
 }
 
-/* d loss / d margin = -sigmoid(-margin). The exponent is never positive, so e^ cannot overflow. */
-void ranking_backward(float *dlogits, const float *dloss, const float *logits, int labels, int pairs) {
+/* d loss / d margin = (1 - p) - sigmoid(-margin). The exponent is never positive, so e^ cannot overflow. */
+void ranking_backward(float *dlogits, const float *dloss, const float *logits, const float *target,
+                      int labels, int pairs) {
     for (int i = 0; i < pairs; i++) {
         const float d = margin(logits, labels, i), e = exp_own(-fabsf(d));
-        const float slope = -(d > 0 ? e : 1.0f) / (1.0f + e);
+        const float slope = (target ? 1 - target[i] : 0) - (d > 0 ? e : 1.0f) / (1.0f + e);
         dlogits[(size_t)(2 * i) * labels] += dloss[i] * slope;
         dlogits[(size_t)(2 * i + 1) * labels] -= dloss[i] * slope;
     }

@@ -322,11 +322,13 @@ int reward_forward(const RewardModel *m, const Lora *adapter, const Texts *texts
                    RewardSaved *saved, float *logits, Arena *ws);
 int reward_backward(const RewardModel *m, const Lora *adapter, const Texts *texts,
                     RewardSaved *saved, const float *dlogits, Arena *ws);
-/* Bradley-Terry: texts 2i chosen, 2i+1 rejected; loss (pairs) = -log sigmoid(logit 0 chosen - logit
- * 0 rejected); backward adds dloss (pairs) times its slope to dlogits. */
-void ranking_forward(float *loss, const float *logits, int labels, int pairs);
-void ranking_backward(float *dlogits, const float *dloss, const float *logits, int labels,
-                      int pairs);
+/* Bradley-Terry, of texts 2i and 2i+1: with d = logit 0 of text 2i minus logit 0 of text 2i+1, and
+ * p = target[i], the probability that text 2i is the better one, loss (pairs) = -p log sigmoid(d)
+ * - (1-p) log sigmoid(-d). target NULL: every p is 1. Backward adds dloss (pairs) times the loss's
+ * slope to dlogits. */
+void ranking_forward(float *loss, const float *logits, const float *target, int labels, int pairs);
+void ranking_backward(float *dlogits, const float *dloss, const float *logits, const float *target,
+                      int labels, int pairs);
 
 /* ==== stack.c: the transformer: one block, forward and backward, for every model ==== */
 typedef struct {

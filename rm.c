@@ -7,8 +7,9 @@
  *          are crops of random length (log-uniform, since 10 and 20 tokens differ as much as 100 and 200).
  *          PPO also finds texts that no person wrote. So a few examples repeat one phrase: their target is
  *          the same share for every label, and in a pair they take the place of the rejected text.
- * Loss     labels: cross-entropy with soft targets; the reward is the logit of one label. Pairs: -log
- *          sigmoid(chosen - rejected).
+ * Loss     labels: cross-entropy with soft targets; the reward is the logit of one label. Pairs: -p log
+ *          sigmoid(d) - (1-p) log sigmoid(-d), where d is the chosen text's score minus the rejected text's, and
+ *          p the probability that the chosen one is better: 1, unless the dataset has another.
  * Needs    a dataset (prep makes it), and a tokenizer's folder and sizes, or a reward model's folder to
  *          start from. All its weights are trained, or an adapter (LoRA) and the head, next to frozen
  *          weights, which may be held in 4 bits. The folder that is written has the adapter's products
@@ -45,7 +46,8 @@ typedef struct { const int *token; int count; } Text;
 typedef struct { Text *text; int *label; int examples, longer; long long tokens; } Set;
 
 /* One forward's texts: B texts of N tokens in all, and room for `texts` texts of `tokens` tokens. target
- * (B,labels): the probabilities to learn; truth: the text's label, -1 for a repeated phrase. */
+ * (B,labels): the probabilities to learn, of pair i only p at target[i]; truth: the text's label (of a pair,
+ * as the dataset has it), -1 for a repeated phrase. */
 typedef struct {
     int *token, *start, *truth, *label, N, B, tokens, texts;
     float *target, *logits, *dlogits, *loss, *dloss;
@@ -254,7 +256,7 @@ static Set make_set(Trainer *t, const int *number, int n, const char *what) {
             *x = tokenise(t, d->text[k], d->length[k], &s.longer);
             s.tokens += x->count;
         }
-        s.label[i] = d->label;
+        s.label[i] = t->pairs && d->label < 0 ? PAIR_CERTAIN : d->label;
         s.examples++;
         if ((i + 1) % 4096 == 0 || i == n - 1) {
             snprintf(line, sizeof line, "%s texts into tokens", what);
@@ -421,17 +423,19 @@ static void label_loss(Trainer *t, float scale) {
         cross_entropy_backward(b->dlogits, b->dloss, b->loss, b->logits, b->label, b->B, labels);
     }
 }
-/* Adds the batch's ranking loss, -log sigmoid(chosen - rejected), to t->loss and its
- * gradient times scale to dlogits. */
+/* Adds the batch's ranking loss to t->loss and its gradient times scale to dlogits. */
 static void pair_loss(Trainer *t, float scale) {
     Batch *b = &t->batch;
-    ranking_forward(b->loss, b->logits, t->config.labels, b->B / 2);
+    ranking_forward(b->loss, b->logits, b->target, t->config.labels, b->B / 2);
     for (int i = 0; i < b->B / 2; i++) {
         t->loss += (double)b->loss[i];
         b->dloss[i] = scale;
     }
-    ranking_backward(b->dlogits, b->dloss, b->logits, t->config.labels, b->B / 2);
+    ranking_backward(b->dlogits, b->dloss, b->logits, b->target, t->config.labels, b->B / 2);
 }
+
+/* Returns the probability that a label of a pair stands for. */
+static float pair_target(int label) { return (float)label / PAIR_CERTAIN; }
 
 static int best_label(const float *logits, int labels) {
     int best = 0;
@@ -439,12 +443,14 @@ static int best_label(const float *logits, int labels) {
         if (logits[j] > logits[best]) best = j;
     return best;
 }
-/* Returns 1 if the model judges an example correctly, else 0; 0.5 for a pair with equal scores. logits: those
- * of the example's first text, followed by those of the second. */
+/* Returns 1 if the model judges an example correctly, else 0. Of a pair, the text that is probably better has
+ * to get the higher score; 0.5 if neither text is better, or if the scores are equal. logits: those of the
+ * example's first text, followed by those of the second. */
 static double is_right(const Trainer *t, const float *logits, int truth) {
-    const float rejected = logits[t->pairs ? t->config.labels : 0];
-    if (t->pairs) return logits[0] > rejected ? 1 : logits[0] < rejected ? 0 : 0.5;
-    return best_label(logits, t->config.labels) == truth;
+    if (!t->pairs) return best_label(logits, t->config.labels) == truth;
+    const float d = logits[0] - logits[t->config.labels];
+    const int better = (truth > PAIR_CERTAIN / 2) - (truth < PAIR_CERTAIN / 2), higher = (d > 0) - (d < 0);
+    return 0.5 * (1 + better * higher);
 }
 
 /* Runs forward, loss and backward on the texts of the batch, and empties the batch. */
@@ -483,12 +489,14 @@ static int example_at(Trainer *t, long long k, long long *epoch) {
 }
 
 /* Sets the target of example e, the last in the batch: its label; with --label-smoothing, a share of the
- * target goes to all labels; for a repeated phrase, every label has the same share. */
+ * target goes to all labels; for a repeated phrase, every label has the same share. The target of a pair is its
+ * probability, and with a repeated phrase 1. */
 static void set_targets(Trainer *t, int e, int spam) {
     Batch *b = &t->batch;
     const int labels = t->config.labels, i = b->B - t->per;
     const float share = (float)((spam ? 1.0 : o.smoothing) / labels);
-    b->truth[i] = spam ? -1 : t->pairs ? 0 : t->train.label[e];
+    b->truth[i] = spam ? -1 : t->train.label[e];
+    if (t->pairs) b->target[i / 2] = spam ? 1 : pair_target(t->train.label[e]);
     for (int j = 0; j < labels && !t->pairs; j++)
         b->target[i * labels + j] = share + (!spam && j == b->truth[i] ? (float)(1 - o.smoothing) : 0);
 }
@@ -593,7 +601,8 @@ static Quality evaluate(Trainer *t, int most) {
     for (int i = 0; i < n; i++) {
         const float *z = logits + (size_t)i * (size_t)(t->per * labels);
         q.accuracy += is_right(t, z, t->held.label[i]);
-        if (t->pairs) ranking_forward(&loss, z, labels, 1);
+        const float p = t->pairs ? pair_target(t->held.label[i]) : 1;
+        if (t->pairs) ranking_forward(&loss, z, &p, labels, 1);
         else cross_entropy_forward(&loss, z, &t->held.label[i], 1, labels);
         q.loss += (double)loss;
     }

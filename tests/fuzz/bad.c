@@ -909,7 +909,8 @@ static void fuzz_dataset(void) {
         d.kind = kind;
         d.labels = kind == DATA_TEXT ? 2 : 0;
         d.label = labels;
-        for (int i = 0; i < 5; i++) if (kind != DATA_TEXT) doc[i].label = -1;
+        for (int i = 0; i < 5; i++)
+            if (kind != DATA_TEXT) doc[i].label = kind == DATA_PAIRS ? i * PAIR_CERTAIN / 4 : -1;
         memset(&err, 0, sizeof err);
         CHECK(dataset_write(&d, in_base("data.bin"), &pool, &err) == OK, "a dataset to start from: %s",
               err.what);

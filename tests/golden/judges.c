@@ -41,8 +41,8 @@ static void check_loss(Case *c, const Golden *g, const char *prefix, const char 
     gradient_zero(c->m.tensor, c->m.tensors);
     CHECK(reward_forward(&c->m, NULL, &c->texts, &c->saved, c->logits, &ws) == OK, "%s: forward", folder);
     if (pairs) {
-        ranking_forward(loss, c->logits, labels, terms);
-        ranking_backward(dlogits, slope, c->logits, labels, terms);
+        ranking_forward(loss, c->logits, NULL, labels, terms);
+        ranking_backward(dlogits, slope, c->logits, NULL, labels, terms);
     } else {
         cross_entropy_forward(loss, c->logits, label, terms, labels);
         cross_entropy_backward(dlogits, slope, loss, c->logits, label, terms, labels);

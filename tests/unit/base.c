@@ -1075,7 +1075,20 @@ static void check_dataset(void) {
     doc[3].label = 2;
     CHECK(dataset_write(&d, WORK "/d.bin", &p, &e) == E_RANGE && strstr(e.where, "document 3 "),
           "a label too large is not written: %s", e.where);
-    doc[3].label = 0;
+    d.kind = DATA_PAIRS;
+    for (int i = 0; i < 5; i++) {
+        static const int millionths[] = { 0, 1, 400000, PAIR_CERTAIN, -1 };
+        doc[i].label = millionths[i];
+        doc[i].text[1] = "";
+    }
+    CHECK(dataset_write(&d, WORK "/pairs.bin", &p, &e) == OK && dataset_read(&r, WORK "/pairs.bin", &p, &e) == OK
+          && same_dataset(&d, &r), "probabilities of pairs, there and back: %s", e.what);
+    doc[3].label = PAIR_CERTAIN + 1;
+    e = none();
+    CHECK(dataset_write(&d, WORK "/pairs.bin", &p, &e) == E_RANGE && strstr(e.what, "probability")
+          && e.wanted == PAIR_CERTAIN, "a probability above 1 is not written: %s", e.what);
+    d.kind = DATA_TEXT;
+    for (int i = 0; i < 5; i++) doc[i].label = 0;
     doc[4].text[0] = "a\xff";
     doc[4].length[0] = 2;
     e = none();

@@ -178,8 +178,11 @@ static void ce_b(const float *dy) {
     cross_entropy_backward(G(0), dy, y, V(0), token, N, O);
 }
 static void rank_s(void) { new_leaf("logits", 6 * T); }
-static void rank_f(float *y) { ranking_forward(y, V(0), T, 3); }
-static void rank_b(const float *dy) { ranking_backward(G(0), dy, V(0), T, 3); }
+static void rank_f(float *y) { ranking_forward(y, V(0), NULL, T, 3); }
+static void rank_b(const float *dy) { ranking_backward(G(0), dy, V(0), NULL, T, 3); }
+static const float better[3] = { 0.7, 0, 0.5 };
+static void rank_soft_f(float *y) { ranking_forward(y, V(0), better, T, 3); }
+static void rank_soft_b(const float *dy) { ranking_backward(G(0), dy, V(0), better, T, 3); }
 
 /* {ratio below, inside, above} x {advantage < 0, > 0} x 2: the kinks have a token on each side */
 enum { P = 12 };
@@ -497,14 +500,14 @@ static void judge_f(float *y) {
     float z[4];
     reward_forward(&judge, adapter, &j_texts, &judge_saved, z, &ws);
     cross_entropy_forward(y, z, j_label, 2, 2);
-    ranking_forward(y + 2, z, 2, 1);
+    ranking_forward(y + 2, z, NULL, 2, 1);
 }
 static void judge_b(const float *dy) {
     float z[4], dz[4] = {0}, loss[2];
     reward_forward(&judge, adapter, &j_texts, &judge_saved, z, &ws);
     cross_entropy_forward(loss, z, j_label, 2, 2);
     cross_entropy_backward(dz, dy, loss, z, j_label, 2, 2);
-    ranking_backward(dz, dy + 2, z, 2, 1);
+    ranking_backward(dz, dy + 2, z, NULL, 2, 1);
     reward_backward(&judge, adapter, &j_texts, &judge_saved, dz, &ws);
 }
 
@@ -600,7 +603,8 @@ static const Row row[] = {
     { "relu, gated", gated_s, relu_gated_f, relu_gated_b, O }, { "tanh", one_s, tanh_f, tanh_b, O },
     { "logprob at temperature 0.7", logits_s, logprob_f, logprob_b, N },
         { "cross entropy", logits_s, ce_f, ce_b, N },
-    { "ranking", rank_s, rank_f, rank_b, 3 }, { "policy loss", policy_s, policy_f, policy_b, P },
+    { "ranking", rank_s, rank_f, rank_b, 3 },
+    { "ranking by probabilities", rank_s, rank_soft_f, rank_soft_b, 3 }, { "policy loss", policy_s, policy_f, policy_b, P },
         { "value loss", value_s, value_f, value_b, P },
     { "llama, all weights", llama_s, model_f, model_b, 10 }, { "llama, tied", tied_s, model_f, model_b, 10 },
     { "llama, LoRA and value head", lora_s, model_f, model_b, 10 },

@@ -200,13 +200,13 @@ static void test_golden(const char *folder) {
 
     gradient_zero(j->model.tensor, j->model.tensors);
     memset(j->dlogits, 0, sizeof j->dlogits);
-    ranking_forward(j->loss, j->logits, labels, pairs);
+    ranking_forward(j->loss, j->logits, NULL, labels, pairs);
     loss = 0;
     for (int i = 0; i < pairs; i++) { loss += j->loss[i] / (float)pairs; j->dloss[i] = 1.0f / (float)pairs; }
     golden_floats(&g, "pair.loss", want, 1);
     CHECK(fabs((double)loss - (double)want[0]) < 1e-5, "%s: pair loss %.7f, PyTorch %.7f", folder,
           (double)loss, (double)want[0]);
-    ranking_backward(j->dlogits, j->dloss, j->logits, labels, pairs);
+    ranking_backward(j->dlogits, j->dloss, j->logits, NULL, labels, pairs);
     CHECK(reward_backward(&j->model, NULL, &j->texts, &j->saved, j->dlogits, &j->ws) == OK,
           "%s: backward of pairs", folder);
     compare_gradients(j, &g, "pair.grad.", folder);
@@ -447,12 +447,32 @@ static void test_frozen(void) {
 static void test_ranking_extremes(void) {
     const float logits[4] = { 200, -200, -200, 200 }, dloss[2] = { 1, 1 };
     float loss[2], d[4] = { 0, 0, 0, 0 };
-    ranking_forward(loss, logits, 1, 2);
-    ranking_backward(d, dloss, logits, 1, 2);
+    ranking_forward(loss, logits, NULL, 1, 2);
+    ranking_backward(d, dloss, logits, NULL, 1, 2);
     CHECK(loss[0] >= 0 && loss[0] < 1e-6f && fabsf(loss[1] - 400) < 1e-3f, "losses %g and %g",
           (double)loss[0], (double)loss[1]);
     CHECK(fabsf(d[0]) < 1e-6f && fabsf(d[1]) < 1e-6f && fabsf(d[2] + 1) < 1e-6f && fabsf(d[3] - 1) < 1e-6f,
           "slopes");
+}
+
+/* A pair's probability: at p = sigmoid(margin) the loss is least, and its slope 0; p = 1 is certainty, bit
+ * for bit; p and the two texts can be exchanged together; far from zero nothing overflows. */
+static void test_ranking_probability(void) {
+    const float logits[6] = { 1.5f, 0.5f, 0.5f, 1.5f, 200, -200 }, one[3] = { 1, 1, 1 }, dloss[3] = { 1, 1, 1 };
+    const float p[3] = { 0.7310586f, 0.2689414f, 0.25f };
+    float loss[3], sure[3], same[3], d[6] = { 0 }, dsure[6] = { 0 }, dsame[6] = { 0 };
+    ranking_forward(loss, logits, p, 1, 3);
+    ranking_backward(d, dloss, logits, p, 1, 3);
+    CHECK(fabsf(d[0]) < 1e-6f && fabsf(d[2]) < 1e-6f && fabsf(loss[0] - 0.5822031f) < 1e-6f
+          && fabsf(loss[0] - loss[1]) < 1e-6f, "at p = sigmoid(1): slopes %g %g, losses %.7f %.7f", (double)d[0],
+          (double)d[2], (double)loss[0], (double)loss[1]);
+    CHECK(fabsf(loss[2] - 300) < 1e-3f && fabsf(d[4] - 0.75f) < 1e-6f && d[5] == -d[4], "far away: %g, %g",
+          (double)loss[2], (double)d[4]);
+    ranking_forward(sure, logits, NULL, 1, 3);
+    ranking_backward(dsure, dloss, logits, NULL, 1, 3);
+    ranking_forward(same, logits, one, 1, 3);
+    ranking_backward(dsame, dloss, logits, one, 1, 3);
+    CHECK(!memcmp(sure, same, sizeof sure) && !memcmp(dsure, dsame, sizeof dsure), "p = 1 is certainty");
 }
 
 /* ---- however a judge is held: the same bits ---- */
@@ -622,6 +642,7 @@ int main(void) {
     test_positions();
     test_frozen();
     test_ranking_extremes();
+    test_ranking_probability();
     test_new_adapter();
     for (int k = 0; fast_name(k); k++) {        /* every kernel of this processor */
         if (fast_use(fast_name(k)) != OK) continue;
