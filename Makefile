@@ -62,7 +62,11 @@ LEVELS   = core fast/threads | \
            terminal | \
            cli | \
            options folder | \
-           train report html
+           train report html | \
+           programs/prep_base | \
+           programs/prep_grammar programs/prep_rows programs/prep_tokenizer programs/prep_show programs/prep_llama2c | \
+           programs/prep_json programs/prep_table | \
+           programs/prep_data
 LIBRARY  = $(filter-out | programs/% $(if $(ALONE),fast/%),$(subst |, | ,$(LEVELS)))
 PROGRAMS = ppo sft rm run prep
 # The parts of a program that has more than its own page: programs/NAME_*.

@@ -1,0 +1,88 @@
+/* prep.h - what the parts of prep share: prep.c and programs/prep_*.c. */
+#ifndef PREP_H
+#define PREP_H
+
+#include "../programs.h"
+
+/* ---- prep_base.c: memory, errors, datasets ---- */
+
+Pool *prep_pool(void);                      /* for memory that is used until the program ends */
+/* Prints `what: FILE, line N, field F` and the hint, and exits 1. Line 0 and field NULL are not printed. */
+void prep_stop(int code, const char *what, const char *file, long long line, const char *field,
+               const char *hint);
+void *prep_need(void *memory);              /* returns memory; exits with a message if it is NULL */
+void *prep_take(size_t count, size_t size); /* returns count zeroed elements of prep_pool's memory */
+char *prep_keep(const char *text, size_t n);    /* returns a copy of n bytes with a NUL, in that memory */
+int is_held_out(const char *text, size_t length);   /* 1 for 5 % of texts, chosen by their hash */
+uint64_t words_of(const char *s, size_t n);   /* words, separated by spaces or control characters */
+/* Appends a document to the dataset, which has room for *capacity. */
+void add_document(Dataset *d, uint64_t *capacity, const Document *doc);
+/* Prints how many documents there are, how many are held out, their mean length, and how many have each
+ * label. */
+void print_statistics(const Dataset *d, const char *path);
+void write_dataset(Dataset *d, const char *path);   /* writes the file and prints its statistics */
+const char *path_of(const char *folder, const char *name);  /* returns FOLDER/NAME, in prep_pool's memory */
+
+/* ---- prep data: its options, and the documents collected so far ---- */
+
+enum { FORMAT_AUTO, FORMAT_JSONL, FORMAT_CSV, FORMAT_TSV, FORMAT_TEXT, FORMAT_IMDB, FORMAT_PAIRS };
+typedef struct {
+    const char *out, *text, *label, *prompt, *response, *chosen, *rejected, *labels;
+    int format, template, min_length, max_documents;
+    int strip_html, fix_utf8, whole, no_quotes, no_label, no_prompt;
+} DataOptions;
+/* A value of the label field, the name of its label, and the label's index. They come from --labels, or from
+ * the data. */
+typedef struct { const char *value, *name; int label; } LabelValue;
+typedef struct {
+    DataOptions *given;
+    Dataset data;
+    uint64_t capacity, empty, too_short;
+    uint64_t doubled;                       /* pairs whose texts both begin with the prompt by themselves */
+    Pool scratch;                           /* memory for one row; emptied before the next row */
+    /* names of the fields: two texts, the prompt that comes before both texts of a pair (NULL: none), and the
+     * label (NULL: none); unlabelled: a file has none */
+    const char *field[3], *label;
+    int unlabelled;
+    LabelValue value[2 * LABELS_MAX]; int values;
+    char *name[LABELS_MAX];
+} Collector;
+typedef struct { const char *file; long long line; } Place;
+typedef struct { const char *text; size_t length; } Span;
+typedef int (*HasField)(const void *row, const char *name);
+
+/* ---- prep_rows.c: a row of any format ---- */
+
+void *scratch(Collector *c, size_t n);      /* returns n bytes of scratch */
+/* Returns the text if it is valid UTF-8. Otherwise stops the program, or with --fix-utf8 returns a copy (in
+ * scratch) with U+FFFD in place of each bad byte. */
+Span valid_text(Collector *c, Span p, Place at);
+/* Does for the escapes of a line of JSON what valid_text does for its bytes. */
+Span valid_escapes(Collector *c, Span line, Place at);
+Span joined(Collector *c, Span a, Span b);  /* returns a then b, in scratch */
+void parse_labels(Collector *c);            /* reads --labels */
+/* Sorts the labels that were found in the data, so that their numbers do not depend on the order of rows. */
+void sort_labels(Collector *c);
+/* Chooses the fields to read, by the options and by the fields that the first row has. */
+void choose_fields(Collector *c, HasField has, const void *row, Place at);
+/* Stops if the row has a field that the first row lacked, and that would have been read. */
+void check_late_fields(const Collector *c, HasField has, const void *row, Place at);
+/* Adds a document: of one text, or of two if the kind has two. texts[2]: the prompt of a pair, which comes
+ * before both texts (text NULL: none). raw: its label's value (text NULL: no label). Leaves out empty and too
+ * short documents, and counts them. */
+void add_row(Collector *c, const Span texts[3], Span raw, Place at);
+
+/* ---- prep_json.c, prep_table.c: adds the documents of a file ---- */
+
+void read_jsonl(Collector *c, const char *path);
+void read_table(Collector *c, const char *path, char separator);
+
+/* ---- the commands ---- */
+
+int command_grammar(int argc, char **argv);
+int command_data(int argc, char **argv);
+int command_tokenizer(int argc, char **argv);
+int command_show(int argc, char **argv);
+int command_llama2c(int argc, char **argv);
+
+#endif
