@@ -66,7 +66,11 @@ LEVELS   = core fast/threads | \
            programs/prep_base | \
            programs/prep_grammar programs/prep_rows programs/prep_tokenizer programs/prep_show programs/prep_llama2c | \
            programs/prep_json programs/prep_table | \
-           programs/prep_data
+           programs/prep_data | \
+           programs/ppo_save programs/ppo_queries | \
+           programs/ppo_rollout programs/ppo_judge | \
+           programs/ppo_update programs/ppo_log | \
+           programs/ppo_evaluate programs/ppo_memory programs/ppo_open
 LIBRARY  = $(filter-out | programs/% $(if $(ALONE),fast/%),$(subst |, | ,$(LEVELS)))
 PROGRAMS = ppo sft rm run prep
 # The parts of a program that has more than its own page: programs/NAME_*.

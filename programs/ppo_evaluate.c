@@ -1,0 +1,143 @@
+/* programs/ppo_evaluate.c - the evaluation: responses to held-out queries, before and after training. */
+#include "ppo.h"
+
+/* Makes the evaluation's queries, the beginnings of held-out documents, each used once. They are the same for
+ * every --seed. The random numbers of a response depend only on the seed and the query's index, so that the
+ * responses before and after training differ by the policy alone. */
+void evaluation_begin(const Models *m, Work *w) {
+    const Settings *o = m->o;
+    Evaluation *e = &w->eval;
+    Queue q = queue_of_split(w, 1, 0);
+    const int wanted = smaller(o->eval_queries, q.count);
+    const size_t n = (size_t)wanted + 1;
+    const char *what = "evaluation";
+    char number[2][64];
+    e->token = pool_need(&w->pool, n * (size_t)query_room(m), sizeof(int), what);
+    e->prompt = pool_need(&w->pool, n, sizeof(int), what);
+    e->capacity = pool_need(&w->pool, n, sizeof(int), what);
+    e->query = pool_need(&w->pool, n, sizeof *e->query, what);
+    e->query_length = pool_need(&w->pool, n, sizeof(size_t), what);
+    e->scratch = pool_need(&w->pool, n, sizeof(float), what);
+    for (int k = 0; k < 2; k++) {
+        e->response[k] = pool_need(&w->pool, n, sizeof *e->response[k], what);
+        e->response_length[k] = pool_need(&w->pool, n, sizeof(size_t), what);
+        e->score[k] = pool_need(&w->pool, n, sizeof(float), what);
+        e->kl[k] = pool_need(&w->pool, n, sizeof(float), what);
+    }
+    for (e->n = 0; e->n < wanted; e->n++) {
+        Rng rng = stream(0, STREAM_QUERY, UINT64_MAX, (uint64_t)e->n);
+        const int length = draw_between(&rng, o->query_min, o->query_max);
+        e->capacity[e->n] = draw_between(&rng, o->response_min, o->response_max);
+        e->prompt[e->n] = next_query(m, w, &q, length, 1,
+                                     e->token + (size_t)e->n * (size_t)query_room(m));
+        if (!e->prompt[e->n]) break;
+    }
+    if (!q.count && o->eval_queries) say("no evaluation: the dataset has no held-out documents");
+    else if (e->n < o->eval_queries)
+        say("evaluation on %s: only so many of %s give one", counted(number[0], (size_t)e->n, "query"),
+            counted(number[1], (size_t)q.count, "held-out document"));
+}
+
+static int compare_hashes(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+static int is_space(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
+
+/* Returns how many different pairs of neighbouring words the n texts have together. Words
+ * are separated by white space. */
+static long long distinct_bigrams(Pool *pool, const char *const *text, const size_t *length, int n) {
+    PoolMark mark = pool_mark(pool);
+    size_t bytes = 0, count = 0;
+    long long distinct = 0;
+    for (int i = 0; i < n; i++) bytes += length[i];
+    uint64_t *hash = pool_need(pool, bytes / 2 + 1, sizeof *hash, "bigrams");
+    for (int i = 0; i < n; i++) {
+        uint64_t last = 0;
+        int words = 0;
+        for (size_t at = 0; at < length[i]; ) {
+            size_t begin = at;
+            while (at < length[i] && !is_space(text[i][at])) at++;
+            if (at > begin) {
+                uint64_t word = hash_bytes(text[i] + begin, at - begin, 1);
+                if (words++) hash[count++] = hash_bytes(&word, sizeof word, last);
+                last = word;
+            }
+            while (at < length[i] && is_space(text[i][at])) at++;
+        }
+    }
+    qsort(hash, count, sizeof *hash, compare_hashes);
+    for (size_t i = 0; i < count; i++) distinct += !i || hash[i] != hash[i - 1];
+    pool_release(pool, mark);
+    return distinct;
+}
+
+static void log_evaluation(const Progress *p, Work *work, int k) {
+    const Evaluation *e = &work->eval;
+    Summary s = summarise(e->score[k], e->n, e->scratch);
+    Log l;
+    log_begin(&l, work->out.log, &work->pool);
+    log_integer(&l, "step", p->step);
+    log_number(&l, "eval/reward_mean", s.mean);
+    log_number(&l, "eval/reward_median", s.median);
+    log_number(&l, "eval/reward_std", s.std);
+    log_number(&l, "eval/kl", mean(e->kl[k], e->n));
+    log_integer(&l, "eval/distinct_bigrams", e->bigrams[k]);
+    log_integer(&l, "eval/queries_cut", e->queries_cut);
+    log_integer(&l, "eval/responses_cut", e->responses_cut);
+    out_log(&work->out, &l);
+}
+
+/* Fills slot k of the evaluation with the policy's responses, their scores and their KL (KL_K1, whatever
+ * --kl-penalty is). The texts stay in the pool. */
+void evaluate(const Progress *p, const Models *m, Work *w, int k) {
+    const Settings *o = m->o;
+    Evaluation *e = &w->eval;
+    Rollout *x = &w->rollout;
+    const size_t room = (size_t)query_room(m);
+    e->queries_cut = e->responses_cut = 0;
+    for (int first = 0; first < e->n; first += o->batch_size) {
+        x->B = smaller(o->batch_size, e->n - first);
+        for (int b = 0; b < x->B; b++) {
+            const int i = first + b;
+            memcpy(query_place(m, x, b), e->token + (size_t)i * room, (size_t)e->prompt[i] * sizeof(int));
+            sequence_begin(m, x, b, e->prompt[i], e->capacity[i],
+                           stream(o->seed, STREAM_SAMPLE, UINT64_MAX, (uint64_t)i));
+        }
+        sample_responses(p, m, w);
+        score_responses(p, m, w);
+        e->queries_cut += x->queries_cut;
+        e->responses_cut += x->responses_cut;
+        reference_logprobs(m, w);
+        kl_penalty(x->kl, x->logprob, x->ref_logprob, x->full_kl, KL_K1, x->P);
+        for (int b = 0; b < x->B; b++) {
+            const int i = first + b;
+            e->query[i] = x->text[b];
+            e->query_length[i] = x->query_length[b];
+            e->response[k][i] = x->response[b];
+            e->response_length[k][i] = x->response_length[b];
+            e->score[k][i] = x->raw_score[b];
+            e->kl[k][i] = (float)kl_per_sequence(x->kl, x->start + b, 1);
+        }
+    }
+    e->bigrams[k] = distinct_bigrams(&w->pool, e->response[k], e->response_length[k], e->n);
+    log_evaluation(p, w, k);
+}
+
+void write_samples(Work *w) {
+    const Evaluation *e = &w->eval;
+    for (int i = 0; i < e->n; i++) {
+        PoolMark mark = pool_mark(&w->pool);
+        Log l;
+        log_begin(&l, w->samples, &w->pool);
+        log_text(&l, "query", e->query[i], e->query_length[i]);
+        log_text(&l, "response_before", e->response[0][i], e->response_length[0][i]);
+        log_text(&l, "response_after", e->response[1][i], e->response_length[1][i]);
+        log_number(&l, "reward_before", e->score[0][i]);
+        log_number(&l, "reward_after", e->score[1][i]);
+        log_number(&l, "kl_after", e->kl[1][i]);
+        out_log(&w->out, &l);
+        pool_release(&w->pool, mark);
+    }
+}

@@ -1,0 +1,156 @@
+/* programs/ppo_judge.c - a number for each response: its text, decoded, goes to the judge, or
+ * to --reward-text. */
+#include "ppo.h"
+
+/* With an encoder, query and response are texts of their own; x->text has a line break between them. */
+static void decode_apart(const Models *m, Work *w, int b) {
+    Rollout *x = &w->rollout;
+    const Sequence *seq = &x->seq[b];
+    Buffer both = { 0 };
+    char *query, *alone = NULL;
+    int asked;
+    size_t n = 0, query_n;
+    const int *ids = query_tokens(m, x, b, &asked);
+    both.pool = &w->pool;
+    int code = tokenizer_decode(m->tokenizer, ids, asked, &w->pool, &query, &query_n);
+    if (!code)
+        code = tokenizer_decode(m->tokenizer, seq->token + seq->prompt, seq->length - seq->prompt, &w->pool,
+                                &alone, &n);
+    must(code, NULL, NULL);
+    buffer_bytes(&both, query, query_n);
+    buffer_text(&both, "\n");
+    buffer_bytes(&both, alone, n);
+    must(both.failed ? E_MEMORY : OK, NULL, NULL);
+    x->text[b] = (const char *)both.data;
+    x->text_length[b] = both.length;
+    x->query_length[b] = query_n;
+    x->response[b] = alone;
+    x->response_length[b] = n;
+}
+
+/* Decodes sequence b without special tokens. The response's text is the rest of the whole text after the
+ * query's text, so that a word that the query begins stays one word. If the whole text does not begin with
+ * the query's (the query ends inside a character), decodes the response alone. */
+static void decode_sequence(const Models *m, Work *w, int b) {
+    Rollout *x = &w->rollout;
+    const Sequence *seq = &x->seq[b];
+    char *whole, *query, *alone;
+    size_t n, query_n = 0;
+    int code = tokenizer_decode(m->tokenizer, seq->token, seq->length, &w->pool, &whole, &n);
+    if (!code) code = tokenizer_decode(m->tokenizer, seq->token, seq->prompt, &w->pool, &query, &query_n);
+    must(code, NULL, NULL);
+    x->text[b] = whole;
+    x->text_length[b] = n;
+    x->query_length[b] = n < query_n ? n : query_n;
+    if (n >= query_n && !memcmp(whole, query, query_n)) {
+        x->response[b] = whole + query_n;
+        x->response_length[b] = n - query_n;
+        return;
+    }
+    must(tokenizer_decode(m->tokenizer, seq->token + seq->prompt, seq->length - seq->prompt, &w->pool,
+                          &alone, &n), NULL, NULL);
+    x->response[b] = alone;
+    x->response_length[b] = n;
+}
+
+/* Returns how often `wanted` occurs in a text of n bytes, without overlaps. */
+static float count_text(const char *text, size_t n, const char *wanted) {
+    size_t w = strlen(wanted), count = 0;
+    for (size_t i = 0; i + w <= n; ) {
+        const int found = !memcmp(text + i, wanted, w);
+        count += (size_t)found;
+        i += found ? w : 1;
+    }
+    return (float)count;
+}
+
+/* Appends n ids to the judge's batch as its i-th text, between the template's bos and eos. A text without any
+ * id becomes empty_text_id (bos or eos) alone. */
+static void judge_add(const Models *m, JudgeBatch *j, int i, const int *ids, int n) {
+    const SpecialIds special = tokenizer_specials(m->judge_tokenizer);
+    j->start[i] = j->tokens;
+    if (m->adds_bos) j->token[j->tokens++] = special.bos;
+    for (int k = 0; k < n; k++) j->token[j->tokens++] = ids[k];
+    if (m->adds_eos) j->token[j->tokens++] = special.eos;
+    if (j->tokens == j->start[i]) j->token[j->tokens++] = empty_text_id(m->judge_tokenizer);
+    j->start[i + 1] = j->tokens;
+}
+
+/* Writes the scores of the n texts in the judge's batch to score, and empties the batch. */
+static void judge_run(const Models *m, Work *w, int n, float *score) {
+    JudgeBatch *j = &w->judge;
+    const Texts texts = { j->tokens, n, j->token, j->start };
+    if (!n) return;
+    must(reward_forward(&m->judge, NULL, &texts, NULL, j->logits, &w->ws), NULL,
+         "check that the tokenizer belongs to the judge");
+    for (int i = 0; i < n; i++)
+        score[i] = j->logits[(size_t)i * (size_t)m->judge_config.labels + (size_t)m->label];
+    j->tokens = 0;
+}
+
+/* Returns the *n ids of text b that the judge is to read. Of a text that is longer than the judge's limit,
+ * these are the last ones: the response decides the score, and so it is the query that loses its beginning.
+ * Counts the text as a cut response if a token of the response is lost too, else as a cut query. */
+static const int *judge_ids(const Models *m, Work *w, int b, int *n) {
+    const Settings *o = m->o;
+    Rollout *x = &w->rollout;
+    const char *text = o->score == SCORE_BOTH ? x->text[b] : x->response[b];
+    const size_t bytes = o->score == SCORE_BOTH ? x->text_length[b] : x->response_length[b];
+    const size_t query = o->score == SCORE_BOTH ? x->query_length[b] : 0;
+    TokenSpan *span;
+    int *ids;
+    must(tokenizer_encode(m->judge_tokenizer, text, bytes, &w->pool, &ids, n), NULL, NULL);
+    need_rows(m->judge_tokenizer, ids, *n, m->judge_config.V, "judge");
+    const int cut = *n - m->judge_most;
+    if (cut <= 0) return ids;
+    must(tokenizer_encode_spans(m->judge_tokenizer, text, bytes, &w->pool, &ids, &span, n), NULL, NULL);
+    if (span[cut - 1].to > query) x->responses_cut++;
+    else x->queries_cut++;
+    *n = m->judge_most;
+    return ids + cut;
+}
+
+/* Fills raw_score with the judge's logit for each text. A forward takes as many texts as there is room
+ * for. */
+static void judge_texts(const Models *m, Work *w) {
+    const Settings *o = m->o;
+    Rollout *x = &w->rollout;
+    int waiting = 0;
+    w->judge.tokens = 0;
+    for (int b = 0; b < x->B; b++) {
+        PoolMark mark = pool_mark(&w->pool);
+        int n;
+        const int *ids = judge_ids(m, w, b, &n);
+        if (waiting == o->chunk ||
+            w->judge.tokens + larger(n + m->adds_bos + m->adds_eos, 1) > w->judge.room) {
+            judge_run(m, w, waiting, x->raw_score + b - waiting);
+            waiting = 0;
+        }
+        judge_add(m, &w->judge, waiting++, ids, n);
+        pool_release(&w->pool, mark);
+    }
+    judge_run(m, w, waiting, x->raw_score + x->B - waiting);
+}
+
+int ends_in_eos(const Models *m, const Sequence *seq) {
+    for (int i = 0; i < m->config.eos_count; i++)
+        if (seq->token[seq->length - 1] == m->config.eos[i]) return 1;
+    return 0;
+}
+
+/* Fills raw_score from the judge or --reward-text, and score = gain * raw_score + bias, minus the
+ * penalty if the response has no EOS. */
+void score_responses(const Progress *p, const Models *m, Work *w) {
+    const Settings *o = m->o;
+    Rollout *x = &w->rollout;
+    x->queries_cut = x->responses_cut = 0;
+    for (int b = 0; b < x->B; b++) (m->Q ? decode_apart : decode_sequence)(m, w, b);
+    if (!o->reward_text) judge_texts(m, w);
+    for (int b = 0; b < x->B; b++) {
+        if (o->reward_text)
+            x->raw_score[b] = count_text(x->response[b], x->response_length[b], o->reward_text);
+        if (!is_number(x->raw_score[b])) score_not_a_number(p, m, w);
+        const double penalty = ends_in_eos(m, &x->seq[b]) ? 0 : o->eos_penalty;
+        x->score[b] = (float)(p->gain * x->raw_score[b] + p->bias - penalty);
+    }
+}

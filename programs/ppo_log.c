@@ -1,0 +1,164 @@
+/* programs/ppo_log.c - the end of a step: its lines in the logs, the line of progress, warnings. */
+#include "ppo.h"
+#include <stdio.h>
+
+double mean(const float *x, int n) {
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += x[i];
+    return n ? sum / n : 0;
+}
+
+static void log_lengths(Log *l, Rollout *x) {
+    char name[48];
+    for (int response = 0; response < 2; response++) {
+        for (int b = 0; b < x->B; b++)
+            x->scratch[b] = (float)(response ? x->seq[b].length - x->seq[b].prompt : x->seq[b].prompt);
+        Summary s = summarise(x->scratch, x->B, x->scratch + x->B);
+        snprintf(name, sizeof name, "tokens/%s_len_mean", response ? "responses" : "queries");
+        log_number(l, name, s.mean);
+        snprintf(name, sizeof name, "tokens/%s_len_std", response ? "responses" : "queries");
+        log_number(l, name, s.std);
+    }
+}
+
+static void log_objective(const Progress *p, const Models *m, Rollout *x, Log *l, double kl) {
+    Summary raw = summarise(x->raw_score, x->B, x->scratch), score = summarise(x->score, x->B, x->scratch);
+    int ended = 0;
+    for (int b = 0; b < x->B; b++) ended += ends_in_eos(m, &x->seq[b]);
+    log_number(l, "env/reward_mean", raw.mean);
+    log_number(l, "env/reward_std", raw.std);
+    log_integer(l, "env/queries_cut", x->queries_cut);
+    log_integer(l, "env/responses_cut", x->responses_cut);
+    log_number(l, "objective/kl", kl);
+    log_number(l, "objective/kl_coef", p->kl.coef);
+    log_number(l, "objective/entropy", -kl_per_sequence(x->logprob, x->start, x->B));
+    log_number(l, "objective/logprobs", mean(x->logprob, x->P));
+    log_number(l, "objective/ref_logprobs", mean(x->ref_logprob, x->P));
+    log_number(l, "ppo/mean_non_score_reward", -p->kl.coef * mean(x->kl, x->P));
+    log_number(l, "ppo/mean_scores", score.mean);
+    log_number(l, "ppo/std_scores", score.std);
+    log_lengths(l, x);
+    log_integer(l, "tokens/responses_with_eos", ended);
+}
+
+/* Logs a step under TRL's names, which its docs/source/logging.mdx explains. Averages are over all
+ * tokens of all updates of the step. */
+static void log_step(const Progress *p, const Models *m, Work *work, double kl) {
+    const Settings *o = m->o;
+    Rollout *x = &work->rollout;
+    const Statistics *now = &work->now;
+    PpoStats s = now->stats;
+    Summary returns = summarise(x->returns, x->P, x->scratch), value = summarise(x->value, x->P, x->scratch);
+    const double variance = returns.std * returns.std;
+    Log l;
+    ppo_stats_mean(&s);
+    log_begin(&l, work->out.log, &work->pool);
+    log_integer(&l, "step", p->step);
+    log_objective(p, m, x, &l, kl);
+    log_number(&l, "ppo/loss/policy", s.policy_loss);
+    log_number(&l, "ppo/loss/value", s.value_loss);
+    log_number(&l, "ppo/loss/total", s.policy_loss + o->vf_coef * s.value_loss);
+    log_number(&l, "ppo/policy/first_ratio_max_deviation", now->first_deviation);
+    log_number(&l, "ppo/policy/max_ratio_deviation", s.max_ratio_deviation);
+    log_number(&l, "ppo/policy/ratio", s.ratio);
+    log_number(&l, "ppo/policy/clipfrac", s.clip_fraction);
+    log_number(&l, "ppo/policy/approxkl", s.approx_kl);
+    log_number(&l, "ppo/policy/policykl", s.policy_kl);
+    log_number(&l, "ppo/policy/entropy", s.entropy);
+    log_number(&l, "ppo/policy/advantages_mean", mean(x->advantage, x->P));
+    log_number(&l, "ppo/returns/mean", returns.mean);
+    log_number(&l, "ppo/returns/var", variance);
+    log_number(&l, "ppo/val/vpred", s.value);
+    log_number(&l, "ppo/val/error", s.value_error);
+    log_number(&l, "ppo/val/clipfrac", s.value_clip_fraction);
+    log_number(&l, "ppo/val/mean", value.mean);
+    log_number(&l, "ppo/val/var", value.std * value.std);
+    log_number(&l, "ppo/val/var_explained", variance > 0 ? 1 - s.value_error / variance : 0);
+    log_number(&l, "grad_norm", now->updates ? now->grad_norm / now->updates : 0);
+    log_number(&l, "learning_rate", learning_rate(o->lr_anneal, o->lr, 0, p->step, o->steps));
+    log_integer(&l, "ppo/epochs", now->epochs);
+    log_integer(&l, "ppo/updates_skipped", now->skipped);
+    out_log(&work->out, &l);
+}
+
+/* Logs the seconds of each part of a step; returns their sum. */
+static double log_time(const Progress *p, Work *w) {
+    static const char *const name[LAPS] = {
+        "time/ppo/generate", "time/ppo/score", "time/ppo/forward_pass", "time/ppo/compute_advantages",
+        "time/ppo/optimize_step" };
+    double total = 0;
+    Log l;
+    log_begin(&l, w->out.time, &w->pool);
+    log_integer(&l, "step", p->step);
+    for (int i = 0; i < LAPS; i++) {
+        log_number(&l, name[i], w->now.seconds[i]);
+        total += w->now.seconds[i];
+    }
+    log_number(&l, "seconds", total);
+    log_number(&l, "tokens_per_second", total > 0 ? w->rollout.P / total : 0);
+    out_log(&w->out, &l);
+    return total;
+}
+
+static void show_progress(Progress *p, const Models *m, const Work *w, double reward, double kl,
+                          double seconds) {
+    const Settings *o = m->o;
+    const PpoStats *stats = &w->now.stats;
+    const int shown = smaller(p->step, HISTORY);
+    char line[256], bars[128];
+    if (p->step > HISTORY) memmove(p->history, p->history + 1, (HISTORY - 1) * sizeof *p->history);
+    p->history[shown - 1] = reward;
+    sparkline(bars, sizeof bars, p->history, shown, HISTORY);
+    snprintf(line, sizeof line, "reward %+.3f  KL %.2f  %s  coef %.4f  clip %.3f  %.0f tokens/s", reward, kl,
+             bars, p->kl.coef, stats->tokens > 0 ? stats->clip_fraction / stats->tokens : 0,
+             seconds > 0 ? w->rollout.P / seconds : 0);
+    progress(line, p->step, o->steps, p->step == o->steps || cli_stopping());
+}
+
+/* Warns of a first ratio other than 1, and of a KL far below 0. Let d be log pi - log ref, summed over a
+ * response that the policy sampled. The mean of d over B responses estimates the KL, which is never
+ * negative. Since exp(-d) has expectation 1, Markov's inequality gives: this mean is below -t with a
+ * probability of at most exp(-t B). So a negative estimate means few responses. The estimate's variance is
+ * about 2 KL / B, so it also helps to stay nearer to the reference. Another --kl-penalty would hide the
+ * estimate, and restrain the policy less. */
+static void warn(const Progress *p, const Work *w, double kl) {
+    if (w->now.first_deviation == 0 && kl >= -1) return;
+    fprintf(stderr, "\nppo: warning at step %d: ", p->step);
+    if (w->now.first_deviation != 0)
+        fprintf(stderr, "the first ratio is not 1 but off by %g: sampler and training disagree\n",
+                w->now.first_deviation);
+    else
+        fprintf(stderr, "KL is %.2f, although its expectation is never below 0: too few responses (%d) to "
+                "estimate it\n  try: a larger --batch-size, or a larger --init-kl-coef, which keeps the "
+                "policy where the estimate varies less\n", kl, w->rollout.B);
+}
+
+/* Warns once if the judge has not read a whole response, although --long-response is not cut. */
+static void warn_cut(const Progress *p, const Models *m, Work *w) {
+    const Settings *o = m->o;
+    if (!w->rollout.responses_cut || w->told_cut || o->long_response == LONG_CUT) return;
+    w->told_cut = 1;
+    fprintf(stderr, "\nppo: warning at step %d: of %d responses, %d are longer than the %d tokens that the "
+            "judge reads: it has read their ends\n  try: a smaller --response-max; env/responses_cut in the "
+            "log counts them\n", p->step, w->rollout.B, w->rollout.responses_cut, m->judge_most);
+}
+
+/* Judges the policy by the responses that it has sampled last. */
+void check_health(const Models *m, Work *w) {
+    const Settings *o = m->o;
+    const Rollout *x = &w->rollout;
+    const double kl = kl_per_sequence(x->logprob, x->start, x->B) - kl_per_sequence(x->ref_logprob, x->start,
+                                                                                    x->B);
+    health_of_policy(&w->health, kl, (double)x->P / x->B, -mean(x->logprob, x->P), o->target);
+}
+
+/* Ends a step: writes the log, shows the progress, warns, and updates the KL coefficient. */
+void step_end(Progress *p, const Models *m, Work *w, double kl) {
+    log_step(p, m, w, kl);
+    show_progress(p, m, w, mean(w->rollout.raw_score, w->rollout.B), kl, log_time(p, w));
+    warn(p, w, kl);
+    warn_cut(p, m, w);
+    check_health(m, w);
+    health_warn(&w->health, p->step, SMALLER_MOVES);
+    kl_controller_update(&p->kl, kl, w->rollout.B);
+}

@@ -1,0 +1,152 @@
+/* programs/ppo_rollout.c - the responses of a step: sampled by the policy, read by the reference, and
+ * written to the file of --dump-rollouts. */
+#include "ppo.h"
+#include <stdio.h>
+
+/* Lets the policy's encoder, if it has one, read the queries of n responses: which[i], or first + i if which
+ * is NULL. Afterwards the cache's sequence i reads query i. OK or the model's error. */
+int read_queries(const Models *m, Work *w, const Model *policy, const Lora *adapter, const int *which,
+                        int first, int n) {
+    Queries *q = &w->queries;
+    if (!m->Q) return OK;
+    Reading *r = which ? &q->learned : &q->seen;
+    q->start[0] = 0;
+    for (int i = 0; i < n; i++) {
+        int length;
+        const int *from = query_tokens(m, &w->rollout, which ? which[i] : first + i, &length);
+        memcpy(q->token + q->start[i], from, (size_t)length * sizeof *from);
+        q->start[i + 1] = q->start[i] + length;
+    }
+    const Texts texts = { q->start[n], n, q->token, q->start };
+    w->cache.reading = r;
+    w->cache.B = n;
+    return model_encode(policy, adapter, &texts, r, &w->ws);
+}
+
+/* Samples all responses, then copies their log-probs and values into the arrays (P). */
+void sample_responses(const Progress *p, const Models *m, Work *w) {
+    const Settings *o = m->o;
+    const Writing writing = { .adapter = m->adapter, .head = &m->head,
+                              .sampling = { (float)o->temperature, 0, 1 } };
+    Rollout *x = &w->rollout;
+    for (int first = 0; first < x->B; first += o->chunk) {
+        const int n = smaller(o->chunk, x->B - first);
+        int code = read_queries(m, w, &m->policy, m->adapter, NULL, first, n);
+        if (!code) code = model_generate(&m->policy, &writing, x->seq + first, n, &w->cache, &w->ws);
+        if (code == E_NUMBER) not_a_number(p, m, w, "the policy's logits are not numbers", 0);
+        must(code, NULL, "check the weights: the sampler failed");
+    }
+    x->P = 0;
+    for (int b = 0; b < x->B; b++) {
+        const Sequence *seq = &x->seq[b];
+        const int n = seq->length - seq->prompt;
+        for (int t = 0; t < n; t++)
+            if (!is_number(seq->value[t]))
+                not_a_number(p, m, w, "the value head's values are not numbers", 0);
+        x->start[b] = x->P;
+        memcpy(x->logprob + x->P, seq->logprob, (size_t)n * sizeof(float));
+        memcpy(x->value + x->P, seq->value, (size_t)n * sizeof(float));
+        x->P += n;
+    }
+    x->start[x->B] = x->P;
+}
+
+/* Fills the batch with the rows of n sequences: seq[which[i]], or seq[i] if which is NULL. A row wants its
+ * logits if it predicts a response token (rows_add: train.c). */
+Rows fill_rows(Batch *k, const Sequence *seq, const int *which, int n) {
+    k->rows.N = k->rows.W = 0;
+    for (int i = 0; i < n; i++) {
+        const Sequence *one = &seq[which ? which[i] : i];
+        rows_add(&k->rows, i, one->token, one->length, one->prompt);
+    }
+    return rows_of(&k->rows);
+}
+
+/* Computes the responses' log-probs under the reference, and for --kl-penalty full the exact KL to it. */
+void reference_logprobs(const Models *m, Work *w) {
+    const Settings *o = m->o;
+    Batch *k = &w->batch;
+    Rollout *x = &w->rollout;
+    const float temperature = (float)o->temperature;
+    for (int first = 0; first < x->B; first += o->chunk) {
+        const int n = smaller(o->chunk, x->B - first), at = x->start[first];
+        const Rows rows = fill_rows(k, x->seq + first, NULL, n);
+        const HeadTask task = { .target = k->rows.target, .temperature = temperature,
+                                .logprob = x->ref_logprob + at };
+        int code = read_queries(m, w, m->reference, m->reference_adapter, NULL, first, n);
+        if (!code)
+            code = model_forward(m->reference, m->reference_adapter, &rows, &w->cache, NULL, k->hidden,
+                                 &w->ws);
+        if (!code)
+            code = model_logprobs(m->reference, m->reference_adapter, k->hidden, rows.W, &task, &w->ws);
+        if (!code && o->kl_penalty == KL_FULL) {
+            const States policy = { &m->policy, m->adapter, k->other_hidden };
+            const States reference = { m->reference, m->reference_adapter, k->hidden };
+            code = read_queries(m, w, &m->policy, m->adapter, NULL, first, n);
+            if (!code)
+                code = model_forward(&m->policy, m->adapter, &rows, &w->cache, NULL, k->other_hidden, &w->ws);
+            if (!code)
+                code = model_full_kl(&policy, &reference, rows.W, temperature, x->full_kl + at, &w->ws);
+        }
+        must(code, NULL, "check the reference's weights");
+    }
+}
+
+/* ---- --dump-rollouts ---- */
+
+/* Appends "name": [x[0], x[1] ...] with nine significant digits, enough to read every float back exactly. */
+static void dump_floats(Buffer *b, const char *name, const float *x, int n) {
+    char number[40];
+    buffer_text(b, ", \"");
+    buffer_text(b, name);
+    buffer_text(b, "\": [");
+    for (int i = 0; i < n; i++) {
+        snprintf(number, sizeof number, "%s%.9g", i ? ", " : "", (double)x[i]);
+        buffer_text(b, is_number(x[i]) ? number : i ? ", null" : "null");
+    }
+    buffer_text(b, "]");
+}
+
+static void dump_ids(Buffer *b, const char *name, const int *id, int n) {
+    buffer_text(b, ", \"");
+    buffer_text(b, name);
+    buffer_text(b, "\": [");
+    for (int i = 0; i < n; i++) {
+        if (i) buffer_text(b, ", ");
+        buffer_integer(b, id[i]);
+    }
+    buffer_text(b, "]");
+}
+
+/* Appends this step's responses to the file of --dump-rollouts, a JSON line for each. advantage is the
+ * whitened one that the loss uses; before whitening it was return - value. */
+void dump_rollout(const Progress *p, const Models *m, Work *w) {
+    const Settings *o = m->o;
+    const Rollout *x = &w->rollout;
+    PoolMark mark = pool_mark(&w->pool);
+    for (int i = 0; i < x->B; i++) {
+        const Sequence *seq = &x->seq[i];
+        const int at = x->start[i], n = x->start[i + 1] - at;
+        char text[160];
+        Buffer b = { 0 };
+        b.pool = &w->pool;
+        snprintf(text, sizeof text, "{\"step\": %d, \"index\": %d, \"score\": %.9g, \"kl_coef\": %.9g",
+                 p->step, i, (double)x->score[i], p->kl.coef);
+        buffer_text(&b, text);
+        int asked;
+        const int *query = query_tokens(m, x, i, &asked);
+        dump_ids(&b, "query", query, asked);
+        dump_ids(&b, "response", seq->token + seq->prompt, n);
+        dump_floats(&b, "logprob", x->logprob + at, n);
+        dump_floats(&b, "ref_logprob", x->ref_logprob + at, n);
+        dump_floats(&b, "value", x->value + at, n);
+        dump_floats(&b, "kl", x->kl + at, n);
+        dump_floats(&b, "reward", x->reward + at, n);
+        dump_floats(&b, "advantage", x->advantage + at, n);
+        dump_floats(&b, "return", x->returns + at, n);
+        buffer_text(&b, "}\n");
+        must(b.failed ? E_MEMORY : OK, NULL, NULL);
+        out_append(&w->out, o->dump, b.data, b.length);
+        pool_release(&w->pool, mark);
+    }
+}

@@ -1,0 +1,108 @@
+/* programs/ppo_update.c - an update: forward, loss and backward of some responses, then a step of Adam. */
+#include "ppo.h"
+
+typedef struct { const Batch *batch; const PpoLoss *loss; float scale; PpoStats *stats; } LossContext;
+
+/* Sets dloss/dlogprob of the n tokens from `first` on. The head calls this for each block of rows as
+ * soon as it has their log-probs. */
+void token_loss(void *context, int first, int n, const float *logprob, float *dlogprob) {
+    const LossContext *c = context;
+    policy_loss(dlogprob, logprob, c->batch->old_logprob + first, c->batch->advantage + first, c->loss,
+                c->scale, n, c->stats);
+}
+
+/* Copies the old log-probs, advantages, old values and returns of these responses
+ * from the rollout to the batch. */
+static void gather_tokens(Batch *k, const Rollout *x, const int *which, int n) {
+    int w = 0;
+    for (int i = 0; i < n; i++)
+        for (int t = x->start[which[i]]; t < x->start[which[i] + 1]; t++, w++) {
+            k->old_logprob[w] = x->logprob[t];
+            k->advantage[w] = x->advantage[t];
+            k->old_value[w] = x->value[t];
+            k->returns[w] = x->returns[t];
+        }
+}
+
+/* Runs forward, loss and backward of one mini-batch; adds to the gradients and to c->stats.
+ * Returns OK or the model's error. */
+static int train_mini_batch(const Models *m, Work *w, const int *which, int n, LossContext *c) {
+    const Settings *o = m->o;
+    Batch *k = &w->batch;
+    const Rows rows = fill_rows(k, w->rollout.seq, which, n);
+    const int W = rows.W;
+    const HeadTask task = { .target = k->rows.target, .temperature = (float)o->temperature,
+                            .logprob = k->new_logprob, .entropy = k->entropy, .loss = token_loss,
+                            .context = c, .dhidden = k->dhidden };
+    gather_tokens(k, &w->rollout, which, n);
+    int code = read_queries(m, w, &m->policy, m->adapter, which, 0, n);
+    if (!code) code = model_forward(&m->policy, m->adapter, &rows, &w->cache, &w->saved, k->hidden, &w->ws);
+    if (code) return code;
+    memset(k->dhidden, 0, (size_t)W * (size_t)m->config.stack.C * sizeof(float));
+    code = model_logprobs(&m->policy, m->adapter, k->hidden, W, &task, &w->ws);
+    if (code) return code;
+    model_values(&m->head, k->hidden, k->value, W, &w->ws);
+    memset(k->dvalue, 0, (size_t)W * sizeof(float));
+    value_loss(k->dvalue, k->value, k->old_value, k->returns, c->loss, c->scale, W, c->stats);
+    model_values_backward(&m->head, k->dvalue, k->hidden, k->dhidden, W, &w->ws);
+    for (int i = 0; i < W; i++) c->stats->entropy += k->entropy[i];
+    return model_backward(&m->policy, m->adapter, &rows, &w->cache, &w->saved, k->dhidden, &w->ws);
+}
+
+static void add_stats(PpoStats *to, const PpoStats *s) {
+    to->tokens += s->tokens; to->policy_loss += s->policy_loss; to->value_loss += s->value_loss;
+    to->entropy += s->entropy;
+    to->clip_fraction += s->clip_fraction; to->value_clip_fraction += s->value_clip_fraction;
+    to->approx_kl += s->approx_kl; to->policy_kl += s->policy_kl; to->ratio += s->ratio;
+    to->value_error += s->value_error; to->value += s->value;
+    const double most = s->max_ratio_deviation;
+    if (most > to->max_ratio_deviation || most != most) to->max_ratio_deviation = most;
+}
+
+/* Changes the weights by a step of Adam. Gradients whose norm is above --max-grad-norm are first
+ * scaled down to it (0: never). */
+static void move_weights(Progress *p, const Models *m, double norm, Arena *ws) {
+    const Settings *o = m->o;
+    const AdamW adam = { (float)learning_rate(o->lr_anneal, o->lr, 0, p->step, o->steps), 0.9f, 0.999f,
+                         (float)o->adam_eps, 0, o->adam_tf };
+    const double scale = o->max_grad_norm > 0 && norm > o->max_grad_norm
+                         ? o->max_grad_norm / (norm + 1e-6) : 1;
+    AdamW head = adam;
+    if (o->value_lr > 0) head.lr = (float)learning_rate(o->lr_anneal, o->value_lr, 0, p->step, o->steps);
+    const size_t done = optimizer_step(&p->optimizer, 0, m->trained, m->trained_policy, &adam, (float)scale);
+    if (m->adapter) lora_norms(&m->lora, m->policy.tensor, ws);
+    optimizer_step(&p->optimizer, done, m->trained + m->trained_policy, m->trained_all - m->trained_policy,
+                   &head, (float)scale);
+}
+
+/* Makes one update from n responses: the gradients of the loss (a mean over all their tokens), then Adam.
+ * Returns the mean policy KL of these tokens. If the mean ratio is above --ratio-threshold, the update is
+ * skipped: neither the weights nor Adam's moments change. */
+double update(Progress *p, const Models *m, Work *w, const int *which, int n) {
+    const Settings *o = m->o;
+    const PpoLoss loss = { (float)o->clip, (float)o->clip_value, (float)o->vf_coef,
+                           (float)o->ratio_threshold };
+    const int *start = w->rollout.start, first = !w->now.updates;
+    PpoStats stats;
+    int tokens = 0;
+    memset(&stats, 0, sizeof stats);
+    for (int i = 0; i < n; i++) tokens += start[which[i] + 1] - start[which[i]];
+    LossContext c = { &w->batch, &loss, 1 / (float)tokens, &stats };
+    gradient_zero(m->trained, m->trained_all);
+    for (int i = 0; i < n; i += o->mini_batch_size)
+        must(train_mini_batch(m, w, which + i, smaller(o->mini_batch_size, n - i), &c), NULL, NULL);
+    if (first) w->now.first_deviation = stats.max_ratio_deviation;
+    const double norm = gradient_norm(m->trained, m->trained_all);
+    if (!is_number(stats.policy_kl) || !is_number(stats.value_loss))
+        not_a_number(p, m, w, "the loss is not a number", first);
+    if (ratio_exceeds(&stats, &loss)) w->now.skipped++;
+    else {
+        if (!is_number(stats.policy_loss) || !is_number(norm))
+            not_a_number(p, m, w, "the loss or its gradient is not a number", first);
+        move_weights(p, m, norm, &w->ws);
+    }
+    w->now.updates++;
+    w->now.grad_norm += norm;
+    add_stats(&w->now.stats, &stats);
+    return stats.policy_kl / tokens;
+}
