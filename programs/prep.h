@@ -27,29 +27,39 @@ const char *path_of(const char *folder, const char *name);  /* returns FOLDER/NA
 
 enum { FORMAT_AUTO, FORMAT_JSONL, FORMAT_CSV, FORMAT_TSV, FORMAT_TEXT, FORMAT_IMDB, FORMAT_PAIRS };
 typedef struct {
-    const char *out, *text, *label, *prompt, *response, *chosen, *rejected, *labels;
-    int format, template, min_length, max_documents;
+    const char *out, *text, *label, *prompt, *response, *chosen, *rejected, *labels, *template;
+    int format, min_length, max_length, max_documents;
     int strip_html, fix_utf8, whole, no_quotes, no_label, no_prompt;
 } DataOptions;
 /* A value of the label field, the name of its label, and the label's index. They come from --labels, or from
  * the data. */
 typedef struct { const char *value, *name; int label; } LabelValue;
+/* A text with places for fields: pieces of text (field 0) and names of fields (field 1). */
+enum { TEMPLATE_PARTS = 64 };
+typedef struct { const char *text; size_t length; int field; } TemplatePart;
+typedef struct { TemplatePart part[TEMPLATE_PARTS]; int parts; } Template;
 typedef struct {
     DataOptions *given;
     Dataset data;
-    uint64_t capacity, empty, too_short;
+    uint64_t capacity, empty, too_short, too_long;
     uint64_t doubled;                       /* pairs whose texts both begin with the prompt by themselves */
     Pool scratch;                           /* memory for one row; emptied before the next row */
     /* names of the fields: two texts, the prompt that comes before both texts of a pair (NULL: none), and the
      * label (NULL: none); unlabelled: a file has none */
     const char *field[3], *label;
     int unlabelled;
+    int chat;                               /* --template: CHAT_NONE, CHAT_ML or CHAT_ZEPHYR */
+    Template template;                      /* parts 0: there is none */
+    int made;                               /* index of the text that the template makes; -1: none */
+    size_t characters;                      /* of the fields in the text that the template made last */
     LabelValue value[2 * LABELS_MAX]; int values;
     char *name[LABELS_MAX];
 } Collector;
 typedef struct { const char *file; long long line; } Place;
 typedef struct { const char *text; size_t length; } Span;
 typedef int (*HasField)(const void *row, const char *name);
+/* Returns a row's field as text; stops if the row has no such field, or if it has no text. */
+typedef Span (*FieldText)(Collector *c, const void *row, const char *name, Place at);
 
 /* ---- prep_rows.c: a row of any format ---- */
 
@@ -59,6 +69,12 @@ void *scratch(Collector *c, size_t n);      /* returns n bytes of scratch */
 Span valid_text(Collector *c, Span p, Place at);
 /* Does for the escapes of a line of JSON what valid_text does for its bytes. */
 Span valid_escapes(Collector *c, Span line, Place at);
+/* Returns valid_text's text, with --strip-html as html_text's. Stops if it is too long for a document. */
+Span clean_text(Collector *c, Span p, Place at);
+size_t code_points(Span p);
+/* Appends a name to a list that begins with a text and a blank: "the columns are: a, b". Leaves it out if
+ * there is no room (cap bytes). */
+void list_name(char *list, size_t cap, Span name);
 Span joined(Collector *c, Span a, Span b);  /* returns a then b, in scratch */
 void parse_labels(Collector *c);            /* reads --labels */
 /* Sorts the labels that were found in the data, so that their numbers do not depend on the order of rows. */
@@ -71,6 +87,12 @@ void check_late_fields(const Collector *c, HasField has, const void *row, Place 
  * before both texts (text NULL: none). raw: its label's value (text NULL: no label). Leaves out empty and too
  * short documents, and counts them. */
 void add_row(Collector *c, const Span texts[3], Span raw, Place at);
+
+/* ---- prep_template.c: --template TEXT ---- */
+
+void template_parse(Template *t, const char *text);    /* wrong usage if the text is no template */
+/* Returns the template's text with the row's fields in their places, and counts their characters. */
+Span template_text(Collector *c, FieldText field, const void *row, Place at);
 
 /* ---- prep_json.c, prep_table.c: adds the documents of a file ---- */
 

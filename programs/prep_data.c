@@ -98,11 +98,12 @@ static int input_format(const char *path) {
 }
 
 /* Refuses options that have no effect on any of the inputs. */
-static void check_formats(const Program *p, const char **path, int paths) {
+static void check_formats(const Program *p, const Collector *c, const char **path, int paths) {
     enum { JSON = 1 << FORMAT_JSONL | 1 << FORMAT_PAIRS, TABLE = 1 << FORMAT_CSV | 1 << FORMAT_TSV,
            TEXT = 1 << FORMAT_TEXT, IMDB = 1 << FORMAT_IMDB };
-    static const struct { const char *option; int formats; } acts[] = {
-        { "template", JSON }, { "no-quotes", TABLE }, { "whole", TEXT }, { "labels", JSON | TABLE | IMDB },
+    const struct { const char *option; int formats; } acts[] = {
+        { "template", c->chat ? JSON : JSON | TABLE }, { "no-quotes", TABLE }, { "whole", TEXT },
+        { "labels", JSON | TABLE | IMDB },
         { "no-label", JSON | TABLE }, { "no-prompt", JSON | TABLE }, { "text", JSON | TABLE },
         { "label", JSON | TABLE }, { "prompt", JSON | TABLE }, { "response", JSON | TABLE },
         { "chosen", JSON | TABLE }, { "rejected", JSON | TABLE } };
@@ -149,11 +150,16 @@ static Option data_option[] = {
     { "chosen", OPT_TEXT, &given.chosen, NULL, 0, 0, NULL,
       "field with the preferred text: makes a dataset of pairs" },
     { "rejected", OPT_TEXT, &given.rejected, NULL, 0, 0, NULL, "field with the other text" },
-    { "template", OPT_CHOICE, &given.template, "none", 0, 0, "none|chatml|zephyr",
-      "form of fields that are lists of messages (role, content) in JSONL; none: such fields are refused" },
+    { "template", OPT_TEXT, &given.template, "none", 0, 0, NULL,
+      "a text with {NAME} places, such as 'Summarize.\\n\\n{dialogue}\\n\\nSummary:\\n': makes the prompt "
+      "from the row's fields; {{ and }} are braces; \\n, \\t, \\\\ a line break, tab, backslash. Or chatml, "
+      "zephyr: the form of fields that are lists of messages (role, content) in JSONL; none: such fields are "
+      "refused" },
     { "min-length", OPT_INT, &given.min_length, "0", 0, INT_MAX, NULL,
-      "leave out documents of fewer characters (code points; those of a pair's texts are added). "
-      "TRL's sentiment example: 201" },
+      "leave out documents of fewer characters (code points; those of a pair's texts are added; of a "
+      "template, those of its fields). TRL's sentiment example: 201" },
+    { "max-length", OPT_INT, &given.max_length, "0", 0, INT_MAX, NULL,
+      "leave out documents of more characters (0: any length)" },
     { "max-documents", OPT_INT, &given.max_documents, "0", 0, INT_MAX, NULL,
       "keep this many documents, evenly spread over the input (0: all)" },
     { "strip-html", OPT_FLAG, &given.strip_html, NULL, 0, 0, NULL,
@@ -167,6 +173,39 @@ static Option data_option[] = {
       "with csv, tsv: quotes have no special meaning" },
 };
 
+/* Reads --template, and refuses options for fields that exclude each other. */
+static void check_fields(Collector *c) {
+    const int pairs = given.chosen || given.rejected;
+    if (!strcmp(given.template, "chatml")) c->chat = CHAT_ML;
+    else if (!strcmp(given.template, "zephyr")) c->chat = CHAT_ZEPHYR;
+    else if (strcmp(given.template, "none")) template_parse(&c->template, given.template);
+    if (given.text && (given.prompt || given.response || pairs))
+        usage_error("--text excludes --prompt, --response, --chosen and --rejected", NULL);
+    if (given.response && pairs) usage_error("--response excludes --chosen and --rejected", NULL);
+    if (given.no_prompt && (given.prompt || given.response || given.text))
+        usage_error("--no-prompt excludes --prompt, --response and --text", NULL);
+    if (c->template.parts && (given.prompt || given.no_prompt || given.text))
+        usage_error("--template with places makes the prompt: it excludes --prompt, --no-prompt and --text",
+                    NULL);
+}
+
+/* Prints what the dataset lacks. */
+static void print_left_out(const Collector *c) {
+    char number[64];
+    if (c->unlabelled) say("  no label: there is no field label or sentiment (--label names another)");
+    if (c->field[2]) printf("  the prompt (field %s) comes before both texts\n", c->field[2]);
+    if (c->doubled)
+        say("  twice: both texts of %s began with the prompt already (--no-prompt adds none)",
+            counted(number, (size_t)c->doubled, "pair"));
+    if (c->empty) printf("  left out: %llu without text\n", (unsigned long long)c->empty);
+    if (c->too_short)
+        say("  left out: %llu shorter than %s", (unsigned long long)c->too_short,
+            counted(number, (size_t)given.min_length, "character"));
+    if (c->too_long)
+        say("  left out: %llu longer than %s", (unsigned long long)c->too_long,
+            counted(number, (size_t)given.max_length, "character"));
+}
+
 int command_data(int argc, char **argv) {
     static const Need need[] = {
         { "label|labels", "!no-label", "no label is read" }, { NULL, NULL, NULL } };
@@ -179,40 +218,27 @@ int command_data(int argc, char **argv) {
             "Several inputs become one dataset. 5 % of the texts are held out, by their hash.",
         OPTIONS(data_option), .need = need };
     static Collector c;
-    char number[64];
     const char *path[INPUTS_MAX];
     int paths = cli_parse(&program, argc, argv, path, INPUTS_MAX);
     if (!paths) usage_error("an input is missing", NULL);
     if (!given.out) usage_error("a file to write is missing: give --out FILE.bin", NULL);
-    if (given.text && (given.prompt || given.response || given.chosen || given.rejected))
-        usage_error("--text excludes --prompt, --response, --chosen and --rejected", NULL);
-    if (given.response && (given.chosen || given.rejected))
-        usage_error("--response excludes --chosen and --rejected", NULL);
-    if (given.no_prompt && (given.prompt || given.response || given.text))
-        usage_error("--no-prompt excludes --prompt, --response and --text", NULL);
-    check_formats(&program, path, paths);
+    c.given = &given;
+    c.made = -1;
+    check_fields(&c);
+    check_formats(&program, &c, path, paths);
     for (int i = 0; i < paths; i++)
         if (!folder_exists(path[i])) out_file_check("--out", given.out, &path[i], 1);
-    c.given = &given;
     c.scratch = cli_pool();
     if (given.labels) parse_labels(&c);
     for (int i = 0; i < paths; i++) read_input(&c, path[i]);
     if (!c.data.count)
         prep_stop(E_MISSING, "no documents", path[0], 0, NULL,
-                  "check the input, --min-length and the fields");
+                  "check the input, --min-length, --max-length and the fields");
     sort_labels(&c);
     keep_some(&c.data);
     c.data.label = c.name;
     write_dataset(&c.data, given.out);
-    if (c.unlabelled) say("  no label: there is no field label or sentiment (--label names another)");
-    if (c.field[2]) printf("  the prompt (field %s) comes before both texts\n", c.field[2]);
-    if (c.doubled)
-        say("  twice: both texts of %s began with the prompt already (--no-prompt adds none)",
-            counted(number, (size_t)c.doubled, "pair"));
-    if (c.empty) printf("  left out: %llu without text\n", (unsigned long long)c.empty);
-    if (c.too_short)
-        say("  left out: %llu shorter than %s", (unsigned long long)c.too_short,
-            counted(number, (size_t)given.min_length, "character"));
+    print_left_out(&c);
     pool_free(&c.scratch);
     return 0;
 }

@@ -15,12 +15,10 @@ static const Json *json_field(const Json *object, const char *name) {
 }
 static int json_has(const void *row, const char *name) { return json_field(row, name) != NULL; }
 
-/* Returns the label's value as text, from a string, a whole number or a truth value; text NULL for null. */
-static Span json_label(Collector *c, const Json *row, Place at) {
-    const Json *v = json_field(row, c->label);
+/* Sets *raw to a value as text, from a string, a whole number or a truth value; text NULL for null. Returns 0
+ * if it is none of these. */
+static int json_value(Collector *c, const Json *v, Span *out) {
     Span raw = { NULL, 0 };
-    if (!v) prep_stop(E_MISSING, "a field is missing", at.file, at.line, c->label,
-                      "name it with --label, or give --no-label");
     if (v->type == JSON_STRING) { raw.text = v->string; raw.length = v->length; }
     else if (v->type == JSON_TRUE) { raw.text = "true"; raw.length = 4; }
     else if (v->type == JSON_FALSE) { raw.text = "false"; raw.length = 5; }
@@ -29,10 +27,38 @@ static Span json_label(Collector *c, const Json *row, Place at) {
         name_format(digits, 24, "%d", (int)v->number);
         raw.text = digits;
         raw.length = strlen(digits);
-    } else if (v->type != JSON_NULL)
+    } else if (v->type != JSON_NULL) return 0;
+    *out = raw;
+    return 1;
+}
+
+static Span json_label(Collector *c, const Json *row, Place at) {
+    const Json *v = json_field(row, c->label);
+    Span raw = { NULL, 0 };
+    if (!v) prep_stop(E_MISSING, "a field is missing", at.file, at.line, c->label,
+                      "name it with --label, or give --no-label");
+    if (!json_value(c, v, &raw))
         prep_stop(E_FORMAT, "a label that is not a string, a whole number or a truth value", at.file, at.line,
                   c->label, "choose another field with --label");
     return raw;
+}
+
+/* Returns a field for a place of the template. */
+static Span json_text_of(Collector *c, const void *row, const char *name, Place at) {
+    const Json *v = json_field(row, name);
+    Span p = { NULL, 0 };
+    if (!v) {
+        char hint[200] = "the fields are: ";
+        for (const Json *f = ((const Json *)row)->child; f; f = f->next) {
+            const Span key = { f->key, f->key_length };
+            list_name(hint, sizeof hint, key);
+        }
+        prep_stop(E_MISSING, "a field of --template is missing", at.file, at.line, name, hint);
+    }
+    if (!json_value(c, v, &p) || !p.text)
+        prep_stop(E_FORMAT, "not a string, a whole number or a truth value", at.file, at.line, name,
+                  "correct the line, or choose another field in --template");
+    return p;
 }
 
 /* ---- lists of messages, {"role": ..., "content": ...}, as TRL reads them ---- */
@@ -49,7 +75,7 @@ static const Json *message_part(const Json *message, const char *key, const char
 /* Returns a list of messages as text, in the form of --template. *head: the bytes before the content of the
  * first one. */
 static Span messages_text(Collector *c, const Json *list, const char *field, Place at, size_t *head) {
-    const ChatTemplate *how = chat_template(c->given->template);
+    const ChatTemplate *how = chat_template(c->chat);
     Buffer b = { &c->scratch, NULL, 0, 0, 0 };
     Span p;
     if (!how->end)
@@ -135,6 +161,7 @@ static void add_json_row(Collector *c, const Json *row, Place at) {
     Span text[3] = { { NULL, 0 }, { NULL, 0 }, { NULL, 0 } }, raw = { NULL, 0 };
     int lists = 0;
     for (int k = 0; k < 3; k++) {
+        if (k == c->made) { text[k] = template_text(c, json_text_of, row, at); continue; }
         if (k == 2 ? !c->field[2] : k == 1 && c->data.kind == DATA_TEXT) continue;
         v[k] = json_field(row, c->field[k]);
         if (!v[k]) prep_stop(E_MISSING, "a field is missing", at.file, at.line, c->field[k],

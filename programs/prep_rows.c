@@ -69,10 +69,18 @@ Span valid_escapes(Collector *c, Span line, Place at) {
     return line;
 }
 
-static size_t code_points(Span p) {
+size_t code_points(Span p) {
     size_t n = 0;
     for (size_t i = 0; i < p.length; i++) n += ((unsigned char)p.text[i] & 0xC0) != 0x80;
     return n;
+}
+
+Span clean_text(Collector *c, Span p, Place at) {
+    p = valid_text(c, p, at);
+    if (c->given->strip_html && html_text(p.text, p.length, &c->scratch, &p.text, &p.length)) prep_need(NULL);
+    if (p.length > 0x7FFFFFFF)
+        prep_stop(E_RANGE, "a text of over 2 GB", at.file, at.line, NULL, "split the text");
+    return p;
 }
 
 /* ---- labels ---- */
@@ -157,6 +165,14 @@ void sort_labels(Collector *c) {
 
 /* ---- rows ---- */
 
+void list_name(char *list, size_t cap, Span name) {
+    const size_t n = strlen(list), comma = n && list[n - 1] == ' ' ? 0 : 2;
+    if (n + comma + name.length + 1 > cap) return;
+    memcpy(list + n, ", ", comma);
+    memcpy(list + n + comma, name.text, name.length);
+    list[n + comma + name.length] = 0;
+}
+
 /* Returns a then b, in scratch. */
 Span joined(Collector *c, Span a, Span b) {
     char *out = scratch(c, a.length + b.length + 1);
@@ -171,29 +187,37 @@ static int begins_with(Span p, Span begin) {
     return p.length >= begin.length && !memcmp(p.text, begin.text, begin.length);
 }
 
+/* Returns text k of a document, after the prompt that comes before both texts of a pair. The template's text
+ * is clean already. */
+static Span document_text(Collector *c, const Span texts[3], int k, Place at) {
+    Span p = texts[k];
+    if (c->made == 2) p = joined(c, texts[2], clean_text(c, p, at));
+    else if (c->made != k) p = clean_text(c, texts[2].length ? joined(c, texts[2], p) : p, at);
+    return p;
+}
+
 /* Adds a document: of one text, or of two if the kind has two. texts[2]: the prompt of a pair, which comes
- * before both texts (text NULL: none). raw: its label's value (text NULL: no label). Leaves out empty and too
- * short documents, and counts them. */
+ * before both texts (text NULL: none). raw: its label's value (text NULL: no label). Leaves out empty, too
+ * short and too long documents, and counts them. */
 void add_row(Collector *c, const Span texts[3], Span raw, Place at) {
+    const DataOptions *given = c->given;
     Document doc;
     size_t points = 0;
-    int n = c->data.kind == DATA_TEXT ? 1 : 2, empty = 0;
+    int n = c->data.kind == DATA_TEXT ? 1 : 2, empty = c->made >= 0 && !c->characters;
     memset(&doc, 0, sizeof doc);
     doc.label = raw.text && raw.length ? label_of(c, raw, at) : -1;
     if (texts[2].length) c->doubled += begins_with(texts[0], texts[2]) && begins_with(texts[1], texts[2]);
     for (int k = 0; k < n; k++) {
-        Span p = valid_text(c, texts[2].length ? joined(c, texts[2], texts[k]) : texts[k], at);
-        if (c->given->strip_html && html_text(p.text, p.length, &c->scratch, &p.text, &p.length))
-            prep_need(NULL);
-        if (p.length > 0x7FFFFFFF)
-            prep_stop(E_RANGE, "a text of over 2 GB", at.file, at.line, c->field[k], "split the text");
+        const Span p = document_text(c, texts, k, at);
         points += code_points(p);
         empty |= p.length == 0 || texts[k].length == 0;
         doc.text[k] = p.text;
         doc.length[k] = (uint32_t)p.length;
     }
+    if (c->made >= 0) points = c->characters;
     if (empty) { c->empty++; return; }
-    if (points < (size_t)c->given->min_length) { c->too_short++; return; }
+    if (points < (size_t)given->min_length) { c->too_short++; return; }
+    if (given->max_length && points > (size_t)given->max_length) { c->too_long++; return; }
     for (int k = 0; k < n; k++) doc.text[k] = prep_keep(doc.text[k], doc.length[k]);
     doc.split = is_held_out(doc.text[0], doc.length[0]);
     add_document(&c->data, &c->capacity, &doc);
@@ -216,7 +240,7 @@ static int choose_kind(const Collector *c, HasField has, const void *row) {
     if (c->given->response) return DATA_PROMPTS;
     if (c->given->text) return DATA_TEXT;
     if (has(row, "chosen") && has(row, "rejected")) return DATA_PAIRS;
-    if (c->given->prompt) return DATA_PROMPTS;
+    if (c->given->prompt || c->template.parts) return DATA_PROMPTS;
     return has(row, "prompt") && first_field(answer, has, row) && !first_field(text_fields, has, row)
                ? DATA_PROMPTS : DATA_TEXT;
 }
@@ -232,14 +256,15 @@ void choose_fields(Collector *c, HasField has, const void *row, Place at) {
         prep_stop(E_ARGUMENT, "--no-prompt is for pairs, chosen and rejected", at.file, at.line, NULL,
                   "leave out --no-prompt");
     c->data.kind = kind;
+    c->made = !c->template.parts ? -1 : kind == DATA_PAIRS ? 2 : 0;
     c->field[2] = NULL;
     if (kind == DATA_PROMPTS) {
-        c->field[0] = given->prompt ? given->prompt : "prompt";
+        c->field[0] = c->template.parts ? NULL : given->prompt ? given->prompt : "prompt";
         c->field[1] = given->response ? given->response : has(row, "response") ? "response" : "completion";
     } else if (kind == DATA_PAIRS) {
         c->field[0] = given->chosen ? given->chosen : "chosen";
         c->field[1] = given->rejected ? given->rejected : "rejected";
-        c->field[2] = given->prompt ? given->prompt
+        c->field[2] = c->template.parts ? NULL : given->prompt ? given->prompt
                       : !given->no_prompt && has(row, "prompt") ? "prompt" : NULL;
     } else {
         c->field[0] = given->text ? given->text : first_field(text_fields, has, row);
@@ -259,7 +284,8 @@ void check_late_fields(const Collector *c, HasField has, const void *row, Place 
     if (c->data.kind == DATA_TEXT && !c->label && !c->given->no_label) {
         late = first_field(label_fields, has, row);
         hint = "give the field to every row (null: no label), or give --no-label";
-    } else if (c->data.kind == DATA_PAIRS && !c->field[2] && !c->given->no_prompt && has(row, "prompt")) {
+    } else if (c->data.kind == DATA_PAIRS && !c->field[2] && c->made < 0 && !c->given->no_prompt
+               && has(row, "prompt")) {
         late = "prompt";
         hint = "give the field to every row (\"\": no prompt), or give --no-prompt";
     }

@@ -85,21 +85,26 @@ static int table_has(const void *row, const char *name) { return column_of(row, 
 static int need_column(const Record *header, const char *name, Place at) {
     char hint[200] = "the columns are: ";
     int k = column_of(header, name);
-    for (int i = 0; k < 0 && i < header->cells; i++) {
-        size_t n = strlen(hint), m = header->cell[i].length;
-        if (n + m + 3 > sizeof hint) break;
-        if (i) { memcpy(hint + n, ", ", 3); n += 2; }
-        memcpy(hint + n, header->cell[i].text, m);
-        hint[n + m] = 0;
-    }
+    for (int i = 0; k < 0 && i < header->cells; i++) list_name(hint, sizeof hint, header->cell[i]);
     if (k < 0) prep_stop(E_MISSING, "no such column", at.file, at.line, name, hint);
     return k;
+}
+
+/* A record with the header that names its cells. */
+typedef struct { const Record *header, *row; } TableRow;
+
+/* Returns a field for a place of the template. */
+static Span table_text_of(Collector *c, const void *row, const char *name, Place at) {
+    const TableRow *t = row;
+    (void)c;
+    return t->row->cell[need_column(t->header, name, at)];
 }
 
 void read_table(Collector *c, const char *path, char separator) {
     Error err = { 0 };
     Table t = { NULL, NULL, separator, { path, 1 } };
     Record header, row;
+    const TableRow named = { &header, &row };
     Place at = { path, 1 };
     char *bytes;
     size_t size;
@@ -114,7 +119,7 @@ void read_table(Collector *c, const char *path, char separator) {
     for (int k = 0; k < header.cells; k++) header.cell[k] = trimmed(header.cell[k]);
     choose_fields(c, table_has, &header, at);
     for (int k = 0; k < 3; k++)
-        if (k == 2 ? c->field[2] != NULL : k == 0 || c->data.kind != DATA_TEXT)
+        if (c->field[k] && (k != 1 || c->data.kind != DATA_TEXT))
             column[k] = need_column(&header, c->field[k], at);
     if (c->label) label = need_column(&header, c->label, at);
     for (;;) {
@@ -129,6 +134,7 @@ void read_table(Collector *c, const char *path, char separator) {
             die(&err, "correct the record; a cell with a separator, quote or line break has to be in quotes");
         }
         for (int k = 0; k < 3; k++) if (column[k] >= 0) text[k] = row.cell[column[k]];
+        if (c->made >= 0) text[c->made] = template_text(c, table_text_of, &named, at);
         if (label >= 0) raw = trimmed(row.cell[label]);
         add_row(c, text, raw, at);
         pool_release(&c->scratch, mark);

@@ -148,6 +148,27 @@ refuses "csv: text after a quote" 1 "after a closing quote.*line 2" data "$T/b.c
 printf 'text\n"one\ntwo"\nb\377d\n' >"$T/b.csv"
 refuses "csv: invalid UTF-8" 1 "invalid UTF-8.*line 4" data "$T/b.csv" --out "$T/none.bin"
 
+# ---- prompts that are made of fields
+printf '{"a":"one","b":{"c":2},"d":true,"sum":"S"}\n{"a":"fünf!","b":{"c":3},"d":false,"sum":"T"}\n' >"$T/t.jsonl"
+$PREP data "$T/t.jsonl" --template 'A {a}:{b.c}\n{d} {{x}}\\' --response sum --out "$T/x.bin" | head -n 1 | sed 's/.*: \(2 .*response\|2 .*responses\),.*/\1/' | same "--template: prompts with responses" "2 prompts with responses"
+texts "$T/x.bin" | sort | tr '\n' '/' | LC_ALL=C same "--template: fields, fields of objects, escapes, braces" 'false {x}\/prompt: A fünf!:3/prompt: A one:2/response: S/response: T/true {x}\/'
+$PREP data "$T/t.jsonl" --template '{a} of the prompt' --response sum --min-length 4 --out "$T/x.bin" | tail -n 1 | same "--template: --min-length counts the fields' characters" "  left out: 1 shorter than 4 characters"
+$PREP data "$T/t.jsonl" --template '{a} of the prompt' --response sum --max-length 4 --out "$T/x.bin" | tail -n 1 | same "--max-length" "  left out: 1 longer than 4 characters"
+printf 'Body,sum\n"a <b>bold</b>\nline",S\n' >"$T/t.csv"
+$PREP data "$T/t.csv" --template 'Read:\n{body}' --response sum --strip-html --out "$T/x.bin" >/dev/null
+texts "$T/x.bin" | tr '\n' '/' | same "--template: a column; --strip-html" "prompt: Read:/a bold/line/response: S/"
+printf '{"q":"Q","prompt":"P","chosen":"good","rejected":"bad"}\n' >"$T/t2.jsonl"
+$PREP data "$T/t2.jsonl" --template '{q}: ' --out "$T/x.bin" >/dev/null; texts "$T/x.bin" | tr '\n' '/' | same "--template: the prompt of a pair" "chosen: Q: good/rejected: Q: bad/"
+refuses "--template: no such field" 1 "is missing.*line 1, field e" data "$T/t.jsonl" --template '{e}' --response sum --out "$T/none.bin"
+grep -c "try: the fields are: a, b, d, sum" "$T/log" | same "... with the names that exist" 1
+refuses "--template: no such column" 1 "no such column.*field x" data "$T/t.csv" --template '{x}' --response sum --out "$T/none.bin"
+grep -c "try: the columns are: Body, sum" "$T/log" | same "... with the names of the columns" 1
+refuses "--template: a place that is not closed" 2 "a { without a }" data "$T/t.jsonl" --template 'x {a' --response sum --out "$T/none.bin"
+refuses "--template: a lone }" 2 "a } without a {" data "$T/t.jsonl" --template 'x} {a}' --response sum --out "$T/none.bin"
+refuses "--template: a text without a place" 2 "a text with {NAME}" data "$T/t.jsonl" --template 'chat' --response sum --out "$T/none.bin"
+refuses "--template: an unknown escape" 2 "no such escape" data "$T/t.jsonl" --template '{a}\q' --response sum --out "$T/none.bin"
+refuses "--template and --prompt" 2 "excludes --prompt" data "$T/t.jsonl" --template '{a}' --prompt a --response sum --out "$T/none.bin"
+
 # ---- texts that are not UTF-8, and lines that end with \r
 printf '\377\376t\0e\0x\0t\0\n\0o\0n\0e\0\n\0' >"$T/u16.csv"
 refuses "csv: UTF-16" 1 "the text is UTF-16.*u16.csv" data "$T/u16.csv" --out "$T/none.bin"
@@ -285,6 +306,7 @@ real "Davidson et al." "24783 texts/ label hate 1430/ label offensive 19190/ lab
 real "RealToxicityPrompts" "5000 prompts with responses/ label false 4951/ label true 49/" hate/realtoxicityprompts_5000.jsonl --prompt prompt.text --response continuation.text --label challenging
 real "hh-rlhf" "1156 pairs (chosen, rejected)/" preferences/hh_harmless_odd.jsonl
 real "DialogSum" "500 prompts with responses/" dialogsum/dialogsum.dev.jsonl --prompt dialogue --response summary
+real "DialogSum, as the lab reads it" "10022 prompts with responses/ left out: 4 shorter than 201 characters/ left out: 2434 longer than 1,000 characters/" dialogsum/dialogsum.train.jsonl --template 'Summarize the following conversation.\n\n{dialogue}\n\nSummary:\n' --response summary --min-length 201 --max-length 1000
 
 lines() { wc -l <"$T/$1" | tr -d ' '; }
 echo "prep: $(lines passed) passed, $(lines failed) failed, $(lines skipped) skipped"

@@ -1,0 +1,73 @@
+/* prep_template.c - prep data: --template TEXT, which makes prompts of a row's fields. */
+#include "prep.h"
+
+/* Ends the program: the template is wrong from s on. */
+static void template_stop(const char *what, const char *s) {
+    usage_hint(what, s,
+               "--template 'Summarize.\\n\\n{dialogue}\\n\\nSummary:\\n': {NAME} is the place of a field; {{ "
+               "and }} are braces; \\n, \\t and \\\\ are a line break, a tab and a backslash");
+}
+
+static TemplatePart *new_part(Template *t) {
+    if (t->parts == TEMPLATE_PARTS)
+        template_stop("--template has more than 64 places and texts between them", NULL);
+    return &t->part[t->parts++];
+}
+
+/* Reads the text up to the next place of a field. Returns where it stopped. */
+static const char *parse_text(Template *t, const char *s) {
+    TemplatePart *part = new_part(t);
+    char *out = prep_take(strlen(s) + 1, 1);
+    part->text = out;
+    for (; *s && (*s != '{' || s[1] == '{'); s++) {
+        if (*s == '}' && s[1] != '}') template_stop("--template: a } without a {", s);
+        if (*s == '{' || *s == '}') s++;
+        else if (*s == '\\') {
+            static const char escape[] = "nt\\", meaning[] = "\n\t\\";
+            const char *found = s[1] ? strchr(escape, s[1]) : NULL;
+            if (!found) template_stop("--template: no such escape", s);
+            out[part->length++] = meaning[found - escape];
+            s++;
+            continue;
+        }
+        out[part->length++] = *s;
+    }
+    return s;
+}
+
+void template_parse(Template *t, const char *s) {
+    int fields = 0;
+    while (*s) {
+        if (*s != '{' || s[1] == '{') { s = parse_text(t, s); continue; }
+        const size_t n = strcspn(s + 1, "{}");
+        TemplatePart *part = new_part(t);
+        if (s[1 + n] != '}') template_stop("--template: a { without a }", s);
+        if (!n) template_stop("--template: a place without the name of a field", s);
+        part->text = prep_keep(s + 1, n);
+        part->length = n;
+        part->field = 1;
+        fields++;
+        s += n + 2;
+    }
+    if (!fields) template_stop("--template is neither none, chatml, zephyr nor a text with {NAME}", NULL);
+}
+
+Span template_text(Collector *c, FieldText field, const void *row, Place at) {
+    Buffer b = { &c->scratch, NULL, 0, 0, 0 };
+    Span p;
+    c->characters = 0;
+    for (int k = 0; k < c->template.parts; k++) {
+        const TemplatePart *part = &c->template.part[k];
+        p.text = part->text;
+        p.length = part->length;
+        if (part->field) {
+            p = clean_text(c, field(c, row, part->text, at), at);
+            c->characters += code_points(p);
+        }
+        buffer_bytes(&b, p.text, p.length);
+    }
+    if (b.failed) prep_need(NULL);
+    p.text = b.length ? (const char *)b.data : "";
+    p.length = b.length;
+    return p;
+}
