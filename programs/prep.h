@@ -45,7 +45,7 @@ typedef struct {
     uint64_t doubled;                       /* pairs whose texts both begin with the prompt by themselves */
     Pool scratch;                           /* memory for one row; emptied before the next row */
     /* names of the fields: two texts, the prompt that comes before both texts of a pair (NULL: none), and the
-     * label (NULL: none); unlabelled: a file has none */
+     * label (NULL: none), which rows of pairs may lack; unlabelled: a file has none */
     const char *field[3], *label;
     int unlabelled;
     int chat;                               /* --template: CHAT_NONE, CHAT_ML or CHAT_ZEPHYR */
@@ -77,6 +77,12 @@ size_t code_points(Span p);
 void list_name(char *list, size_t cap, Span name);
 Span joined(Collector *c, Span a, Span b);  /* returns a then b, in scratch */
 void parse_labels(Collector *c);            /* reads --labels */
+/* Returns the label's index for a value of the label field; -1 for an empty one. Without --labels, a new
+ * value becomes a new label. */
+int label_of(Collector *c, Span raw, Place at);
+/* Returns the label of a pair: the value, a number from 0 to 1, in millionths; -1 if there is none (NULL or
+ * null). Stops at anything else. */
+int probability_of(const Collector *c, const Json *value, Place at);
 /* Sorts the labels that were found in the data, so that their numbers do not depend on the order of rows. */
 void sort_labels(Collector *c);
 /* Chooses the fields to read, by the options and by the fields that the first row has. */
@@ -84,9 +90,9 @@ void choose_fields(Collector *c, HasField has, const void *row, Place at);
 /* Stops if the row has a field that the first row lacked, and that would have been read. */
 void check_late_fields(const Collector *c, HasField has, const void *row, Place at);
 /* Adds a document: of one text, or of two if the kind has two. texts[2]: the prompt of a pair, which comes
- * before both texts (text NULL: none). raw: its label's value (text NULL: no label). Leaves out empty and too
- * short documents, and counts them. */
-void add_row(Collector *c, const Span texts[3], Span raw, Place at);
+ * before both texts (text NULL: none). label: the document's. Leaves out empty, too short and too long
+ * documents, and counts them. */
+void add_row(Collector *c, const Span texts[3], int label, Place at);
 
 /* ---- prep_template.c: --template TEXT ---- */
 

@@ -53,6 +53,20 @@ uint64_t words_of(const char *s, size_t n) {
     return words;
 }
 
+/* Prints how many pairs have a probability, and its mean, if any has. */
+static void print_probabilities(const Dataset *d) {
+    char number[64];
+    size_t n = 0;
+    double sum = 0;
+    for (uint64_t i = 0; i < d->count; i++) {
+        if (d->document[i].label < 0) continue;
+        n++;
+        sum += (double)d->document[i].label / PAIR_CERTAIN;
+    }
+    if (n) say("  %s with a probability that the first text is better, %.3f in the mean",
+               counted(number, n, "pair"), sum / (double)n);
+}
+
 /* Prints how many documents there are, how many are held out, their mean length, and
  * how many have each label. */
 void print_statistics(const Dataset *d, const char *path) {
@@ -72,6 +86,7 @@ void print_statistics(const Dataset *d, const char *path) {
     printf(", %llu held out, %.1f words and %.1f bytes each\n", (unsigned long long)held_out,
            d->count ? (double)words / (double)d->count : 0.0,
            d->count ? (double)bytes / (double)d->count : 0.0);
+    if (d->kind == DATA_PAIRS) print_probabilities(d);
     for (int k = -1; k < d->labels; k++) {
         uint64_t n = 0;
         for (uint64_t i = 0; i < d->count; i++) n += d->document[i].label == k;

@@ -7,21 +7,21 @@ static DataOptions given;
 
 static void read_lines(Collector *c, const char *path) {
     Error err = { 0 };
-    Span text[3] = { { NULL, 0 }, { NULL, 0 }, { NULL, 0 } }, none = { NULL, 0 };
+    Span text[3] = { { NULL, 0 }, { NULL, 0 }, { NULL, 0 } };
     Place at = { path, 0 };
     c->data.kind = DATA_TEXT;
     if (c->given->whole) {
         char *bytes;
         must(text_read_all(path, prep_pool(), &bytes, &text[0].length, &err), &err, NULL);
         text[0].text = bytes;
-        add_row(c, text, none, at);
+        add_row(c, text, -1, at);
     } else {
         Lines *lines = lines_open(path, prep_pool(), &err);
         must(err.code, &err, NULL);
         while (lines_next(lines, &text[0].text, &text[0].length)) {
             PoolMark mark = pool_mark(&c->scratch);
             at.line++;
-            if (text[0].length) add_row(c, text, none, at);
+            if (text[0].length) add_row(c, text, -1, at);
             pool_release(&c->scratch, mark);
         }
         must(lines_close(lines, &err), &err, NULL);
@@ -57,7 +57,7 @@ static void read_imdb(Collector *c, const char *folder) {
                           "remove the file, or use --format text --whole");
             must(text_read_all(at.file, &c->scratch, &bytes, &text[0].length, &err), &err, NULL);
             text[0].text = bytes;
-            add_row(c, text, label, at);
+            add_row(c, text, label_of(c, label, at), at);
             pool_release(&c->scratch, mark);
         }
     }
@@ -135,8 +135,9 @@ static Option data_option[] = {
       "document or messages)" },
     { "label", OPT_TEXT, &given.label, NULL, 0, 0, NULL,
       "field with the label: a string, whole number or truth value (default: label or sentiment, if there "
-      "is such a field)" },
-    { "no-label", OPT_FLAG, &given.no_label, NULL, 0, 0, NULL, "read no label" },
+      "is such a field); of pairs, with the probability that the first text is better, from 0 to 1 (default: "
+      "probability; rows without it: 1)" },
+    { "no-label", OPT_FLAG, &given.no_label, NULL, 0, 0, NULL, "read no label, or of pairs no probability" },
     { "labels", OPT_TEXT, &given.labels, NULL, 0, 0, NULL,
       "names in the order of their numbers (negative,positive), or values with names "
       "(0=negative,4=positive)" },

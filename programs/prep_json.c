@@ -155,10 +155,18 @@ static const Json *json_row(Collector *c, Span line, Place at) {
     return row;
 }
 
+/* Returns the label of a row. A pair needs one only if --label names its field. */
+static int row_label(Collector *c, const Json *row, Place at) {
+    if (!c->label) return -1;
+    if (c->data.kind == DATA_PAIRS && (!c->given->label || json_has(row, c->label)))
+        return probability_of(c, json_field(row, c->label), at);
+    return label_of(c, json_label(c, row, at), at);
+}
+
 /* Adds the document of a row. */
 static void add_json_row(Collector *c, const Json *row, Place at) {
     const Json *v[3] = { NULL, NULL, NULL };
-    Span text[3] = { { NULL, 0 }, { NULL, 0 }, { NULL, 0 } }, raw = { NULL, 0 };
+    Span text[3] = { { NULL, 0 }, { NULL, 0 }, { NULL, 0 } };
     int lists = 0;
     for (int k = 0; k < 3; k++) {
         if (k == c->made) { text[k] = template_text(c, json_text_of, row, at); continue; }
@@ -175,8 +183,7 @@ static void add_json_row(Collector *c, const Json *row, Place at) {
         text[k].length = v[k]->length;
     }
     if (lists) read_messages(c, v, text, at);
-    if (c->label) raw = json_label(c, row, at);
-    add_row(c, text, raw, at);
+    add_row(c, text, row_label(c, row, at), at);
 }
 
 void read_jsonl(Collector *c, const char *path) {

@@ -116,10 +116,10 @@ void parse_labels(Collector *c) {
     }
 }
 
-/* Returns the label's index for a value of the label field. Without --labels, a new
- * value becomes a new label. */
-static int label_of(Collector *c, Span raw, Place at) {
-    static const char other_field[] = "choose another field with --label, or none with --no-label";
+static const char other_field[] = "choose another field with --label, or none with --no-label";
+
+int label_of(Collector *c, Span raw, Place at) {
+    if (!raw.length) return -1;
     for (int k = 0; k < c->values; k++)
         if (strlen(c->value[k].value) == raw.length && !memcmp(c->value[k].value, raw.text, raw.length))
             return c->value[k].label;
@@ -132,12 +132,20 @@ static int label_of(Collector *c, Span raw, Place at) {
     }
     if (c->data.labels == LABELS_MAX)
         prep_stop(E_UNSUPPORTED, "more than 32 different labels", at.file, at.line, c->label, other_field);
-    if (!raw.length || raw.length > 47)
+    if (raw.length > 47)
         prep_stop(E_FORMAT, "a label longer than 47 bytes", at.file, at.line, c->label, other_field);
     c->name[c->data.labels] = prep_keep(raw.text, raw.length);
     c->value[c->values].value = c->value[c->values].name = c->name[c->data.labels];
     c->value[c->values++].label = c->data.labels;
     return c->data.labels++;
+}
+
+int probability_of(const Collector *c, const Json *value, Place at) {
+    if (!value || value->type == JSON_NULL) return -1;
+    if (value->type != JSON_NUMBER || !(value->number >= 0 && value->number <= 1))
+        prep_stop(E_FORMAT, "the probability that the first text is better is not a number from 0 to 1",
+                  at.file, at.line, c->label, other_field);
+    return (int)floor(value->number * PAIR_CERTAIN + 0.5);
 }
 
 /* Returns 1 if a comes before b in sorted order: numbers by value, other texts by their bytes. */
@@ -152,7 +160,7 @@ static int before(const char *a, const char *b) {
 void sort_labels(Collector *c) {
     int place[LABELS_MAX], L = c->data.labels;
     char *name[LABELS_MAX];
-    if (c->given->labels) return;
+    if (c->given->labels || c->data.kind == DATA_PAIRS) return;
     for (int k = 0; k < L; k++) {
         place[k] = 0;
         for (int j = 0; j < L; j++) place[k] += before(c->name[j], c->name[k]);
@@ -197,15 +205,15 @@ static Span document_text(Collector *c, const Span texts[3], int k, Place at) {
 }
 
 /* Adds a document: of one text, or of two if the kind has two. texts[2]: the prompt of a pair, which comes
- * before both texts (text NULL: none). raw: its label's value (text NULL: no label). Leaves out empty, too
- * short and too long documents, and counts them. */
-void add_row(Collector *c, const Span texts[3], Span raw, Place at) {
+ * before both texts (text NULL: none). label: the document's. Leaves out empty, too short and too long
+ * documents, and counts them. */
+void add_row(Collector *c, const Span texts[3], int label, Place at) {
     const DataOptions *given = c->given;
     Document doc;
     size_t points = 0;
     int n = c->data.kind == DATA_TEXT ? 1 : 2, empty = c->made >= 0 && !c->characters;
     memset(&doc, 0, sizeof doc);
-    doc.label = raw.text && raw.length ? label_of(c, raw, at) : -1;
+    doc.label = label;
     if (texts[2].length) c->doubled += begins_with(texts[0], texts[2]) && begins_with(texts[1], texts[2]);
     for (int k = 0; k < n; k++) {
         const Span p = document_text(c, texts, k, at);
@@ -255,6 +263,9 @@ void choose_fields(Collector *c, HasField has, const void *row, Place at) {
     if (given->no_prompt && kind != DATA_PAIRS)
         prep_stop(E_ARGUMENT, "--no-prompt is for pairs, chosen and rejected", at.file, at.line, NULL,
                   "leave out --no-prompt");
+    if (given->labels && kind == DATA_PAIRS)
+        prep_stop(E_ARGUMENT, "--labels is for texts: the label of a pair is a probability", at.file, at.line,
+                  NULL, "leave out --labels");
     c->data.kind = kind;
     c->made = !c->template.parts ? -1 : kind == DATA_PAIRS ? 2 : 0;
     c->field[2] = NULL;
@@ -275,6 +286,7 @@ void choose_fields(Collector *c, HasField has, const void *row, Place at) {
     }
     c->label = given->no_label ? NULL : given->label;
     if (!given->no_label && !c->label && kind == DATA_TEXT) c->label = first_field(label_fields, has, row);
+    if (!given->no_label && !c->label && kind == DATA_PAIRS) c->label = "probability";
     c->unlabelled |= kind == DATA_TEXT && !c->label && !given->no_label;
 }
 

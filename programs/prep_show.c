@@ -28,7 +28,8 @@ int command_show(int argc, char **argv) {
         if (doc->split != held_out) continue;
         count--;
         printf("\n#%llu", (unsigned long long)i);
-        if (doc->label >= 0) printf(" [%s]", d.label[doc->label]);
+        if (doc->label >= 0 && d.kind == DATA_PAIRS) printf(" [%g]", (double)doc->label / PAIR_CERTAIN);
+        else if (doc->label >= 0) printf(" [%s]", d.label[doc->label]);
         printf("\n");
         for (int k = 0; k < (d.kind == DATA_TEXT ? 1 : 2); k++) {
             printf("%s", name[d.kind][k]);

@@ -100,6 +100,14 @@ static Span table_text_of(Collector *c, const void *row, const char *name, Place
     return t->row->cell[need_column(t->header, name, at)];
 }
 
+/* Returns the label of a row, whose cell this is. */
+static int cell_label(Collector *c, Span cell, Place at) {
+    if (c->data.kind != DATA_PAIRS || !cell.length) return label_of(c, cell, at);
+    const Json text = { .type = JSON_STRING };
+    const Json *number = json_parse(cell.text, cell.length, &c->scratch, NULL);
+    return probability_of(c, number ? number : &text, at);
+}
+
 void read_table(Collector *c, const char *path, char separator) {
     Error err = { 0 };
     Table t = { NULL, NULL, separator, { path, 1 } };
@@ -121,10 +129,11 @@ void read_table(Collector *c, const char *path, char separator) {
     for (int k = 0; k < 3; k++)
         if (c->field[k] && (k != 1 || c->data.kind != DATA_TEXT))
             column[k] = need_column(&header, c->field[k], at);
-    if (c->label) label = need_column(&header, c->label, at);
+    if (c->label && (c->given->label || table_has(&header, c->label)))
+        label = need_column(&header, c->label, at);
     for (;;) {
         PoolMark mark = pool_mark(&c->scratch);
-        Span text[3] = { { NULL, 0 }, { NULL, 0 }, { NULL, 0 } }, raw = { NULL, 0 };
+        Span text[3] = { { NULL, 0 }, { NULL, 0 }, { NULL, 0 } };
         if (!next_record(c, &t, &row, &at)) break;
         if (row.cells != header.cells) {
             char where[256];
@@ -135,8 +144,7 @@ void read_table(Collector *c, const char *path, char separator) {
         }
         for (int k = 0; k < 3; k++) if (column[k] >= 0) text[k] = row.cell[column[k]];
         if (c->made >= 0) text[c->made] = template_text(c, table_text_of, &named, at);
-        if (label >= 0) raw = trimmed(row.cell[label]);
-        add_row(c, text, raw, at);
+        add_row(c, text, label >= 0 ? cell_label(c, trimmed(row.cell[label]), at) : -1, at);
         pool_release(&c->scratch, mark);
     }
 }

@@ -82,6 +82,30 @@ grep -c "the prompt (field prompt) comes before both texts" "$T/log" | same "...
 $PREP data "$T/q.jsonl" --no-prompt --out "$T/q.bin" >/dev/null; texts "$T/q.bin" | sort | tr '\n' '/' | same "jsonl: --no-prompt" "chosen: Yes./chosen: a/rejected: No./rejected: b/"
 sed 's/"prompt"/"question"/' "$T/q.jsonl" >"$T/q2.jsonl"
 $PREP data "$T/q2.jsonl" --prompt question --out "$T/q.bin" >/dev/null; texts "$T/q.bin" | head -n 2 | tr '\n' '/' | same "jsonl: pairs with --prompt" "chosen: Is it? Yes./rejected: Is it? No./"
+cat >"$T/p.jsonl" <<'END'
+{"chosen":"a","rejected":"b","probability":0.7}
+{"chosen":"c","rejected":"d"}
+{"chosen":"e","rejected":"f","probability":null}
+{"chosen":"g","rejected":"h","probability":0}
+{"chosen":"i","rejected":"j","probability":1}
+{"chosen":"k","rejected":"l","probability":0.3333333}
+END
+$PREP data "$T/p.jsonl" --out "$T/q.bin" >"$T/log"
+grep -c '^  4 pairs with a probability that the first text is better, 0.508 in the mean$' "$T/log" | same "jsonl: probabilities are counted" 1
+labels "$T/q.bin" | same "jsonl: a pair's probability" "0.7 #1 #2 0 1 0.333333 "
+sed 's/.*"chosen":"\(.\)","rejected":"\(.\)"}*/\1,\2/; s/,"probability"://; s/null//; s/}//' "$T/p.jsonl" | sed 's/^\(.,.\)\([0-9].*\)*$/\1,\2/' | { echo "chosen,rejected,probability"; cat; } >"$T/p.csv"
+$PREP data "$T/p.csv" --out "$T/q2.bin" >/dev/null; cmp "$T/q.bin" "$T/q2.bin"; [ $? = 0 ] && ok "csv: the same probabilities" || bad "csv: the same probabilities"
+$PREP data "$T/p.csv" --no-label --out "$T/q.bin" >"$T/log"; grep -c probability "$T/log" | same "pairs: --no-label reads no probability" 0
+sed 's/probability/p/' "$T/p.jsonl" | sed 2d >"$T/q2.jsonl"
+$PREP data "$T/q2.jsonl" --label p --out "$T/q.bin" >/dev/null; labels "$T/q.bin" | same "pairs: --label names the probability" "0.7 #1 0 1 0.333333 "
+for p in 1.01 -0.1 '"0.5"' true NaN; do
+    echo "{\"chosen\":\"a\",\"rejected\":\"b\",\"probability\":$p}" >"$T/b.jsonl"
+    refuses "pairs: a probability of $p" 1 "not a number from 0 to 1: .*line 1, field probability" data "$T/b.jsonl" --out "$T/none.bin"
+done
+printf 'chosen,rejected,probability\na,b,often\n' >"$T/b.csv"
+refuses "csv: a probability in words" 1 "not a number from 0 to 1: .*line 2, field probability" data "$T/b.csv" --out "$T/none.bin"
+refuses "pairs: --label of no field" 1 "a field is missing: .*field q" data "$T/p.jsonl" --label q --out "$T/none.bin"
+refuses "pairs: --labels" 1 "the label of a pair is a probability" data "$T/p.jsonl" --labels no,yes --out "$T/none.bin"
 printf 'prompt, chosen, rejected\nIs it? ,Yes.,No.\n' >"$T/q.csv"
 $PREP data "$T/q.csv" --out "$T/q.bin" >/dev/null; texts "$T/q.bin" | tr '\n' '/' | same "csv: pairs with a prompt" "chosen: Is it? Yes./rejected: Is it? No./"
 printf '{"prompt":"Is it?","chosen":"Is it? Yes","rejected":"Is it? No"}\n' >"$T/q2.jsonl"
