@@ -8,8 +8,8 @@
  *          PPO also finds texts that no person wrote. So a few examples repeat one phrase: their target is
  *          the same share for every label, and in a pair they take the place of the rejected text.
  * Loss     labels: cross-entropy with soft targets; the reward is the logit of one label. Pairs: -p log
- *          sigmoid(d) - (1-p) log sigmoid(-d), where d is the chosen text's score minus the rejected text's, and
- *          p the probability that the chosen one is better: 1, unless the dataset has another.
+ *          sigmoid(d) - (1-p) log sigmoid(-d), where d is the chosen text's score minus the rejected one's,
+ *          and p the probability that the chosen one is better: 1, unless the dataset has another.
  * Needs    a dataset (prep makes it), and a tokenizer's folder and sizes, or a reward model's folder to
  *          start from. All its weights are trained, or an adapter (LoRA) and the head, next to frozen
  *          weights, which may be held in 4 bits. The folder that is written has the adapter's products
@@ -489,8 +489,8 @@ static int example_at(Trainer *t, long long k, long long *epoch) {
 }
 
 /* Sets the target of example e, the last in the batch: its label; with --label-smoothing, a share of the
- * target goes to all labels; for a repeated phrase, every label has the same share. The target of a pair is its
- * probability, and with a repeated phrase 1. */
+ * target goes to all labels; for a repeated phrase, every label has the same share. The target of a pair is
+ * its probability, and with a repeated phrase 1. */
 static void set_targets(Trainer *t, int e, int spam) {
     Batch *b = &t->batch;
     const int labels = t->config.labels, i = b->B - t->per;
