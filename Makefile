@@ -47,8 +47,9 @@ LEVELS   = core fast/threads | \
            text/normal text/bytelevel text/wordpiece text/beside text/train_unigram text/train_bpe text/regex | \
            text/sentencepiece text/steps text/cut | \
            text/pipeline text/model_file | \
-           text/pipeline_json text/train text/write_json | \
+           text/pipeline_json text/write_json | \
            text/tokenizer_json | \
+           text/train | \
            tokenizer | \
            fast/x86 fast/arm fast/half files/fields files/families | \
            fast/avx512 files/torch files/config files/adapter_config | \

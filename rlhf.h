@@ -570,14 +570,15 @@ const char *tokenizer_piece(const Tokenizer *t, int id, size_t *length);
 /* Returns the id of a piece or an added token, or -1. */
 int tokenizer_find(const Tokenizer *t, const char *piece, size_t length);
 /* Each of these functions trains a tokenizer of V ids: two in Llama's layout (BPE, unigram), two of
- * byte-level BPE (RoBERTa's layout, GPT-2's), and WordPiece in BERT's (cased 0: in lower case and
- * without accents). next() gives one text after another, and returns 0 at the end. NULL and *err if
+ * byte-level BPE (RoBERTa's layout, GPT-2's), a unigram model in T5's, and WordPiece in BERT's (cased
+ * 0: in lower case and without accents). next() gives one text after another, and returns 0 at the end. NULL and *err if
  * the texts cannot fill V ids, V is too small, or memory is out. */
 typedef struct { int (*next)(void *c, const char **text, size_t *n); void *context; } TextSource;
 Tokenizer *tokenizer_train_sentencepiece(TextSource source, int V, Pool *pool, Error *err);
 Tokenizer *tokenizer_train_unigram(TextSource source, int V, Pool *pool, Error *err);
 Tokenizer *tokenizer_train_bytelevel(TextSource source, int V, Pool *pool, Error *err);
 Tokenizer *tokenizer_train_gpt2(TextSource source, int V, Pool *pool, Error *err);
+Tokenizer *tokenizer_train_t5(TextSource source, int V, Pool *pool, Error *err);
 Tokenizer *tokenizer_train_wordpiece(TextSource source, int V, int cased, Pool *pool, Error *err);
 
 /* ==== checkpoint.c and files/: Hugging Face folders in and out ==== */

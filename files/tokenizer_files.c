@@ -213,12 +213,21 @@ static int save_added(const Tokenizer *t, const char *folder, Pool *pool, Error 
     return file_write_all(path, b.data, b.length, pool, err);
 }
 
+/* Returns how many of T5's sentinels, <extra_id_0> ..., the tokenizer has. */
+static int sentinels(const Tokenizer *t) {
+    AddedToken a;
+    int i, n = 0;
+    for (i = 0; tokenizer_added(t, i, &a); i++) n += a.special && !strncmp(a.text, "<extra_id_", 10);
+    return n;
+}
+
 /* Writes the options of SentencePiece's and of byte-level classes. */
 static void put_class_options(Buffer *b, const Tokenizer *t, const char *class) {
     int kind = tokenizer_kind(t), prefix = tokenizer_prefix_space(t);
     if (ends_with(class, "Fast")) return;
     if (kind == TOKENIZER_SENTENCEPIECE) {
         if (prefix >= 0) put_bool(b, "add_prefix_space", prefix);
+        if (!strcmp(class, "T5Tokenizer")) put_int(b, "extra_ids", sentinels(t));
         put_bool(b, "legacy", tokenizer_legacy(t));
         put_raw(b, "sp_model_kwargs", "{}");
         put_raw(b, "use_default_system_prompt", "false");

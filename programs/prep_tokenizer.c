@@ -22,24 +22,27 @@ static int next_text(void *context, const char **text, size_t *length) {
 }
 
 /* The kinds in the order of --kind's choices; `train` has those before WORDPIECE. */
-enum { WORDPIECE = 4 };
+enum { WORDPIECE = 5 };
 static Tokenizer *(*const train[WORDPIECE])(TextSource, int, Pool *, Error *) = {
-    tokenizer_train_sentencepiece, tokenizer_train_bytelevel, tokenizer_train_unigram, tokenizer_train_gpt2
+    tokenizer_train_sentencepiece, tokenizer_train_bytelevel, tokenizer_train_unigram, tokenizer_train_gpt2,
+    tokenizer_train_t5
 };
 
 int command_tokenizer(int argc, char **argv) {
     static const char *const name[] = { "SentencePiece", "byte-level BPE", "SentencePiece unigram", "GPT-2",
-        "WordPiece" };
+        "T5", "WordPiece" };
     static int kind, vocab, cased, max_length, force;
     static const char *out;
     static RunFolder to;
     static Option option[] = {
-        { "kind", OPT_CHOICE, &kind, "sentencepiece", 0, 0, "sentencepiece|bytelevel|unigram|gpt2|wordpiece",
+        { "kind", OPT_CHOICE, &kind, "sentencepiece", 0, 0,
+          "sentencepiece|bytelevel|unigram|gpt2|t5|wordpiece",
           "sentencepiece: BPE with byte fallback, as Llama's; bytelevel: BPE over bytes, as RoBERTa's; "
-          "unigram: SentencePiece's other model; gpt2: BPE over bytes with GPT-2's special token; wordpiece: "
-          "BERT's and DistilBERT's, in lower case and without accents" },
+          "unigram: SentencePiece's other model; gpt2: BPE over bytes with GPT-2's special token; t5: unigram "
+          "in T5's layout, with 100 sentinels; wordpiece: BERT's and DistilBERT's, in lower case and "
+          "without accents" },
         { "vocab", OPT_INT, &vocab, "1024", 1, 1000000, NULL,
-          "number of ids, including special tokens and (but for wordpiece) 256 bytes" },
+          "number of ids, including special tokens and (but for t5, wordpiece) 256 bytes" },
         { "cased", OPT_FLAG, &cased, NULL, 0, 0, NULL, "wordpiece: keep capitals and accents" },
         { "max-length", OPT_INT, &max_length, "512", 1, 1000000, NULL,
           "model_max_length in tokenizer_config.json" },

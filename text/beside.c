@@ -3,7 +3,8 @@
  * Source   transformers 5: tokenization_utils_tokenizers.py, and the classes of GPT-2, RoBERTa, BERT, Llama.
  * Needs    core.c, text/pieces.c, text/added.c.
  * Never    runs a chat template.
- * Edges    a token that several files describe (tokenizer_config.json says most about it, so its tokens are
+ * Edges    T5's sentinels, which its tokenizer.model lacks and its class adds, the last one first;
+ *          a token that several files describe (tokenizer_config.json says most about it, so its tokens are
  *          added last), a named token that the vocabulary lacks (it gets a new id), a folder without these
  *          files (then the special tokens are those that the tokenizer's class has). */
 #include "text.h"
@@ -142,6 +143,34 @@ static void take_special(Adding *g, const Tokenizer *t, Text s, const Json *entr
     take_added(g, &a);
 }
 
+/* Returns how many sentinels a SentencePiece model of T5 gets: "extra_ids", or the 100 of T5's class. 0: the
+ * tokenizer is no such model. */
+static int sentinels(const Tokenizer *t, const Json *config) {
+    const double n = json_number(config, "extra_ids", T5_SENTINELS);
+    const int named = json_text(config, "tokenizer_class", NULL) != NULL;
+    if (t->json || t->kind->family != TOKENIZER_SENTENCEPIECE || strcmp(t->kind->class_name(t), "T5Tokenizer")
+        || (named && !class_is(config, "T5Tokenizer"))) return 0;
+    return n >= 1 && n <= 10000 ? (int)n : 0;
+}
+
+/* Takes the sentinels <extra_id_99> ... <extra_id_0>, in this order, except those that are added already. */
+static void take_sentinels(Adding *g, const Tokenizer *t, int n) {
+    while (n-- > 0) {
+        AddedToken a;
+        char name[24];
+        memset(&a, 0, sizeof a);
+        name_format(name, sizeof name, "<extra_id_%d>", n);
+        a.length = strlen(name);
+        if (table_find(&g->names, name, a.length) >= 0) continue;
+        a.text = pool_text(g->pool, name, a.length);
+        if (!a.text) { g->full = 1; return; }
+        a.id = find_token(t, name, a.length);
+        if (a.id < 0) a.id = g->next;
+        a.special = 1;
+        take_added(g, &a);
+    }
+}
+
 /* Takes the special tokens: those that the files name, the usual ones for roles without a name, and the
  * control pieces of a SentencePiece model. */
 static void take_specials(Adding *g, const Tokenizer *t, const Json *config, const Json *map) {
@@ -200,7 +229,8 @@ static int add_beside(Tokenizer *t, const Json *added, const Json *config, const
     if (decoder && decoder->type != JSON_OBJECT && decoder->type != JSON_NULL)
         return fail(err, E_FORMAT, "not an object of ids and tokens", "added_tokens_decoder", 0, 0);
     if (decoder) room += decoder->count;
-    g.list = pool_take(pool, room + most_specials(t, config, map), sizeof *g.list);
+    room += most_specials(t, config, map) + (size_t)sentinels(t, config);
+    g.list = pool_take(pool, room, sizeof *g.list);
     if (!g.list) return no_memory(err, "added tokens");
     for (i = 0; i < t->addeds; i++) {
         Text s = { t->added[i].text, t->added[i].length };
@@ -208,6 +238,7 @@ static int add_beside(Tokenizer *t, const Json *added, const Json *config, const
     }
     code = read_beside(&g, added, config, map, err);
     if (code) return code;
+    take_sentinels(&g, t, sentinels(t, config));
     take_specials(&g, t, config, map);
     if (g.full) return no_memory(err, "added tokens");
     return add_tokens(t, g.list, g.count, pool, err);

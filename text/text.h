@@ -615,6 +615,12 @@ int refuse_step(Error *err, const char *what, const Json *part);
 enum { LLAMA_RESERVED = 3 + 256 };
 void write_model(Buffer *b, const Piece *piece, int pieces, int type);
 
+/* text/write_json.c. Writes tokenizer.json in T5's layout: <pad> </s> <unk>, `piece`, then the sentinels
+ * <extra_id_99> ... <extra_id_0>; white space cuts a text into words; </s> stands after a text. OK or
+ * E_MEMORY. */
+enum { T5_SENTINELS = 100, T5_RESERVED = 3 + T5_SENTINELS };
+int write_t5_json(Buffer *b, const Piece *piece, int pieces);
+
 /* text/train_bpe.c learns byte-pair encoding. A word has a text, a count, and the numbers of the
  * symbols that spell it (BARRIER: nothing merges with it). A symbol is a character or a byte (chars
  * 1), or two symbols that were merged. BpeTrainer: by_number 1: of equally frequent pairs the one

@@ -2,9 +2,11 @@
  *          merges (text/train_bpe.c) or a unigram model (text/train_unigram.c), writes the bytes of the
  *          tokenizer's files, and opens them.
  * Source   The order of the ids: Llama's is <unk> <s> </s>, bytes, merges, characters; RoBERTa's is <s> <pad>
- *          </s> <unk>, bytes, merges, <mask>; GPT-2's is bytes, merges, <|endoftext|>. WordPiece as Hugging
- *          Face's tokenizers trains it: [PAD] [UNK] [CLS] [SEP] [MASK], characters, "##" with each, merges.
- * Needs    core.c, text/{unicode,pieces,bytelevel,wordpiece,beside,model_file,train_bpe,train_unigram}.c.
+ *          </s> <unk>, bytes, merges, <mask>; GPT-2's is bytes, merges, <|endoftext|>; T5's is <pad> </s>
+ *          <unk>, pieces, <extra_id_99> ... <extra_id_0>. WordPiece as Hugging Face's tokenizers trains it:
+ *          [PAD] [UNK] [CLS] [SEP] [MASK], characters, "##" with each, merges.
+ * Needs    core.c, text/{unicode,pieces,bytelevel,wordpiece,beside,model_file,write_json,tokenizer_json,
+ *          train_bpe,train_unigram}.c.
  * Memory   takes scratch from the pool's source, and frees it before it opens the tokenizer.
  * Edges    words without end, characters that are too rare to get a piece, too little text for the
  *          vocabulary. */
@@ -210,6 +212,62 @@ Tokenizer *tokenizer_train_sentencepiece(TextSource source, int V, Pool *pool, E
 
 Tokenizer *tokenizer_train_unigram(TextSource source, int V, Pool *pool, Error *err) {
     return train_model(source, V, 1, pool, err);
+}
+
+/* ==============================================================================================
+ * Training in T5's layout
+ * ============================================================================================== */
+
+/* Returns the index of the white space after s[at], or n. */
+static size_t word_end(const char *s, size_t at, size_t n) {
+    size_t length;
+    while (at < n && class_at(s + at, n - at, &length) != CHAR_SPACE) at += length;
+    return at;
+}
+
+/* Trains on the texts, which white space cuts into words, and writes the bytes of tokenizer.json. OK or
+ * *err. */
+static int learn_t5(BpeTrainer *tr, TextSource source, int V, Buffer *json, Error *err) {
+    const char *text;
+    size_t n, at, end;
+    int room = V - T5_RESERVED, pieces = 0;
+    Piece *piece = NULL;
+    while (!tr->failed && source.next(source.context, &text, &n))
+        for (at = space_after(text, 0, n); at < n; at = space_after(text, end, n)) {
+            end = word_end(text, at, n);
+            cut_words(tr, text + at, end - at);
+        }
+    if (!tr->failed && !tr->words) return no_text(err);
+    if (!tr->failed) add_characters(tr);
+    if (!tr->failed && room < tr->units)
+        return fail(err, E_RANGE,
+                    "the vocabulary is too small for <pad> </s> <unk>, 100 sentinels and the characters", "",
+                    V, T5_RESERVED + tr->units);
+    if (!tr->failed) learn_unigram(tr, room, &piece, &pieces);
+    if (!tr->failed && pieces < room) return too_little_text(err, V, T5_RESERVED + pieces);
+    if (!tr->failed && write_t5_json(json, piece, pieces)) tr->failed = 1;
+    return tr->failed ? out_of_memory(err) : OK;
+}
+
+/* Opens the tokenizer.json, and names its special tokens. NULL and *err. */
+static Tokenizer *open_t5(const Buffer *json, Pool *pool, Error *err) {
+    static const char names[] =
+        "{\"eos_token\": \"</s>\", \"pad_token\": \"<pad>\", \"unk_token\": \"<unk>\"}";
+    const Json *config = json_parse(names, sizeof names - 1, pool, err);
+    Tokenizer *t = config ? tokenizer_json((const char *)json->data, json->length, pool, err) : NULL;
+    return t && tokenizer_beside(t, NULL, config, NULL, pool, err) == OK ? t : NULL;
+}
+
+Tokenizer *tokenizer_train_t5(TextSource source, int V, Pool *pool, Error *err) {
+    BpeTrainer tr;
+    Buffer json;
+    int code;
+    memset(&json, 0, sizeof json);
+    json.pool = pool;
+    trainer_begin(&tr, pool, 0, 0);
+    code = learn_t5(&tr, source, V, &json, err);
+    pool_free(&tr.pool);
+    return code ? NULL : open_t5(&json, pool, err);
 }
 
 /* ==============================================================================================

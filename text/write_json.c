@@ -304,6 +304,69 @@ static int put_sentencepiece(Buffer *b, const Tokenizer *t) {
     return put_merges(b, t);
 }
 
+/* ==============================================================================================
+ * T5's layout
+ * ============================================================================================== */
+
+/* Returns the text of a special token of T5's layout; NULL: the id is that of a piece. */
+static const char *t5_special(int id, int pieces, char name[24]) {
+    static const char *const first[] = { "<pad>", "</s>", "<unk>" };
+    if (id < 3) return first[id];
+    if (id < 3 + pieces) return NULL;
+    name_format(name, 24, "<extra_id_%d>", pieces + T5_RESERVED - 1 - id);
+    return name;
+}
+
+/* Writes the added tokens, which are all special tokens. */
+static void put_t5_added(Buffer *b, int pieces) {
+    char room[24];
+    int id;
+    buffer_text(b, "\"added_tokens\": [");
+    for (id = 0; id < pieces + T5_RESERVED; id++) {
+        const char *special = t5_special(id, pieces, room);
+        if (!special) continue;
+        buffer_text(b, id ? ",\n  {\"id\": " : "\n  {\"id\": ");
+        buffer_integer(b, id);
+        buffer_text(b, ", \"content\": ");
+        buffer_json_string(b, special, strlen(special));
+        buffer_text(b, ", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, "
+                       "\"normalized\": false, \"special\": true}");
+    }
+    buffer_text(b, "\n],\n");
+}
+
+#define T5_METASPACE "{\"type\": \"Metaspace\", \"replacement\": \"" BLANK "\", " \
+                     "\"prepend_scheme\": \"always\", \"split\": true}"
+#define T5_TEXT(name) "{\"Sequence\": {\"id\": \"" name "\", \"type_id\": 0}}, " \
+                      "{\"SpecialToken\": {\"id\": \"</s>\", \"type_id\": 0}}"
+
+int write_t5_json(Buffer *b, const Piece *piece, int pieces) {
+    char room[24];
+    int id;
+    buffer_text(b, "{\n\"version\": \"1.0\",\n\"truncation\": null,\n\"padding\": null,\n");
+    put_t5_added(b, pieces);
+    buffer_text(b, "\"normalizer\": null,\n\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": ["
+                   "{\"type\": \"WhitespaceSplit\"}, " T5_METASPACE "]},\n"
+                   "\"post_processor\": {\"type\": \"TemplateProcessing\",\n  \"single\": [" T5_TEXT("A")
+                   "],\n  \"pair\": [" T5_TEXT("A") ", " T5_TEXT("B") "],\n  \"special_tokens\": "
+                   "{\"</s>\": {\"id\": \"</s>\", \"ids\": [1], \"tokens\": [\"</s>\"]}}},\n"
+                   "\"decoder\": " T5_METASPACE ",\n"
+                   "\"model\": {\"type\": \"Unigram\", \"unk_id\": 2, \"byte_fallback\": false,\n"
+                   "  \"vocab\": [");
+    for (id = 0; id < pieces + T5_RESERVED; id++) {
+        const char *special = t5_special(id, pieces, room);
+        const Piece *p = special ? NULL : &piece[id - 3];
+        buffer_text(b, id ? ", [" : "[");
+        if (p) buffer_json_string(b, p->text, p->length);
+        else buffer_json_string(b, special, strlen(special));
+        buffer_text(b, ", ");
+        if (!put_score(b, p ? p->score : 0)) b->failed = 1;
+        buffer_text(b, "]");
+    }
+    buffer_text(b, "]\n}\n}\n");
+    return b->failed ? E_MEMORY : OK;
+}
+
 int tokenizer_make_json(const Tokenizer *t, Buffer *json) {
     int sentencepiece = t->kind == &sentencepiece_bpe_kind || t->kind == &sentencepiece_unigram_kind;
     int code, id;

@@ -301,6 +301,136 @@ static void test_json(void) {
     }
 }
 
+/* ---- T5's layout ---- */
+
+/* Returns 1 if the text has the ids of `wanted` (spaces between them). */
+static int ids_are(const Tokenizer *t, const char *text, const char *wanted, Pool *pool) {
+    Buffer b = { pool, NULL, 0, 0, 0 };
+    int *ids, count, i;
+    if (tokenizer_encode(t, text, strlen(text), pool, &ids, &count)) return 0;
+    for (i = 0; i < count; i++) { if (i) buffer_u8(&b, ' '); buffer_integer(&b, ids[i]); }
+    buffer_u8(&b, 0);
+    return !strcmp((const char *)b.data, wanted);
+}
+
+static int token_is(const Tokenizer *t, int id, const char *text) {
+    size_t n;
+    const char *piece = tokenizer_piece(t, id, &n);
+    return piece && n == strlen(text) && !memcmp(piece, text, n);
+}
+
+/* Saves a tokenizer, and compares it with what is read back. has: a file that is there; lacks: one that is
+ * not. */
+static void test_saved(const Tokenizer *t, const char *has, const char *lacks, Pool *pool) {
+    static const char *const file[] = { "tokenizer.json", "spiece.model", "tokenizer_config.json",
+                                        "special_tokens_map.json", "added_tokens.json" };
+    char folder[600];
+    const char *tmp = getenv("TMPDIR");
+    Error err;
+    Tokenizer *u;
+    int i;
+    snprintf(folder, sizeof folder, "%.400s/train_test_t5.%lu", tmp ? tmp : "/tmp",
+             (unsigned long)time(NULL) ^ (unsigned long)clock());
+    CHECK(!tokenizer_save(t, folder, 512, pool, fresh(&err)), "t5: saved: %s", err.what);
+    CHECK(file_exists(in(folder, has)) && !file_exists(in(folder, lacks)), "t5: %s, no %s", has, lacks);
+    u = tokenizer_open(folder, pool, fresh(&err));
+    CHECK(u, "t5: opened: %s, %s", err.what, err.where);
+    if (u) compare("t5", t, u, pool);
+    for (i = 0; i < 5; i++) remove(in(folder, file[i]));
+    remove(folder);
+}
+
+static void test_t5(void) {
+    static const char *const little[] = { "a b", NULL };
+    static const char *const same[][2] = {
+        { " the\tquick\n\nfox \xc2\xa0 ", "the quick fox" },
+        { "the<extra_id_0>dog", "the <extra_id_0> dog" } };
+    Pool pool = test_pool();
+    Error err;
+    List l;
+    Tokenizer *t = tokenizer_train_t5(texts(&l, much, 20), 170, &pool, fresh(&err)), *u;
+    SpecialIds s;
+    int before, after, i;
+    CHECK(t, "t5: trained: %s, %lld of %lld", err.what, err.wanted, err.got);
+    if (!t) return;
+    s = tokenizer_specials(t);
+    tokenizer_template(t, &before, &after);
+    CHECK(tokenizer_size(t) == 170 && s.pad == 0 && s.eos == 1 && s.unk == 2 && s.bos == -1 && !before
+          && after,
+          "t5: <pad> </s> <unk> are 0, 1, 2, and </s> stands after a text");
+    CHECK(token_is(t, 169, "<extra_id_0>") && token_is(t, 70, "<extra_id_99>")
+          && token_is(t, 160, "<extra_id_9>"), "t5: the first sentinel is the last id");
+    for (i = 0; i < 2; i++)
+        CHECK(!strcmp(pieces(t, same[i][0], &pool), pieces(t, same[i][1], &pool)),
+              "t5: words are what white space and sentinels cut: %s", pieces(t, same[i][0], &pool));
+    CHECK(!strcmp(back(t, " the\tquick  fox ", &pool), "the quick fox"), "t5: back to text");
+    CHECK(strstr(pieces(t, "the \xf0\x9f\xa6\x99", &pool), "<unk>"), "t5: an unknown character has no bytes");
+    u = tokenizer_train_t5(texts(&l, much, 20), 170, &pool, &err);
+    CHECK(u && !strcmp(pieces(u, words, &pool), pieces(t, words, &pool)),
+          "t5: the same text gives the same tokenizer");
+    test_saved(t, "tokenizer.json", "added_tokens.json", &pool);
+    CHECK(!tokenizer_train_t5(texts(&l, much, 20), 110, &pool, fresh(&err)) && err.code == E_RANGE
+          && err.wanted > 110, "t5: too small a vocabulary: %s", err.what);
+    CHECK(!tokenizer_train_t5(texts(&l, little, 9), 900, &pool, fresh(&err)) && err.code == E_RANGE
+          && err.wanted < 900, "t5: too little text: %s", err.what);
+    pool_free(&pool);
+}
+
+/* Opens a SentencePiece model of <pad> </s> <unk>, U+2581 and "a", with a tokenizer_config.json. */
+static Tokenizer *t5_model(const char *config, Pool *pool) {
+    static const struct { const char *text; int type; } piece[] = {
+        { "<pad>", PIECE_CONTROL }, { "</s>", PIECE_CONTROL }, { "<unk>", PIECE_UNKNOWN },
+        { BLANK, PIECE_NORMAL }, { "a", PIECE_NORMAL } };
+    Buffer b = { pool, NULL, 0, 0, 0 };
+    Tokenizer *t;
+    size_t i;
+    for (i = 0; i < sizeof piece / sizeof *piece; i++) {
+        const size_t n = strlen(piece[i].text);
+        buffer_u8(&b, 1 << 3 | 2); buffer_u8(&b, (unsigned)n + 4);
+        buffer_u8(&b, 1 << 3 | 2); buffer_u8(&b, (unsigned)n); buffer_bytes(&b, piece[i].text, n);
+        buffer_u8(&b, 3 << 3); buffer_u8(&b, (unsigned)piece[i].type);
+    }
+    t = tokenizer_sentencepiece(b.data, b.length, pool, NULL);
+    if (!t || tokenizer_beside(t, NULL, json_parse(config, strlen(config), pool, NULL), NULL, pool, NULL))
+        return NULL;
+    return t;
+}
+
+/* The sentinels that T5's class adds to a SentencePiece model. */
+static void test_sentinels(void) {
+    static const struct { const char *config; int size, first; } row[] = {
+        { "{}", 105, 104 }, { "{\"tokenizer_class\": \"T5TokenizerFast\"}", 105, 104 },
+        { "{\"extra_ids\": 3, \"additional_special_tokens\": [\"<extra_id_0>\", \"<extra_id_1>\", "
+          "\"<extra_id_2>\"]}", 8, 7 },
+        { "{\"extra_ids\": 0}", 5, -1 }, { "{\"tokenizer_class\": \"LlamaTokenizer\"}", 5, -1 },
+        { "{\"extra_ids\": 1, \"added_tokens_decoder\": {\"9\": {\"content\": \"<extra_id_0>\", "
+          "\"special\": true}}}", 10, 9 },
+    };
+    char file[700];
+    Pool pool = test_pool();
+    Error err;
+    Tokenizer *t;
+    size_t i;
+    for (i = 0; i < sizeof row / sizeof *row; i++) {
+        t = t5_model(row[i].config, &pool);
+        CHECK(t && tokenizer_size(t) == row[i].size && tokenizer_find(t, "<extra_id_0>", 12) == row[i].first,
+              "%s: %d ids, <extra_id_0> is %d", row[i].config, t ? tokenizer_size(t) : -1,
+              t ? tokenizer_find(t, "<extra_id_0>", 12) : -1);
+        if (t) test_saved(t, "spiece.model", "tokenizer.json", &pool);
+    }
+    snprintf(file, sizeof file, "%.600s/data/tokenizers/t5/spiece.model", shared());
+    if (file_exists(file)) {
+        t = tokenizer_open(file, &pool, fresh(&err));
+        CHECK(t && tokenizer_size(t) == 32100 && token_is(t, 32000, "<extra_id_99>"),
+              "T5's model has 32,100 ids");
+        CHECK(t && ids_are(t, "The <extra_id_0> walks in <extra_id_1> park", "37 32099 10681 16 32098 2447",
+                           &pool)
+              && ids_are(t, "<extra_id_0> cute dog <extra_id_1> the <extra_id_2>",
+                         "32099 5295 1782 32098 8 32097", &pool), "the ids in T5's documentation");
+    } else SKIP("T5's model: no %s", file);
+    pool_free(&pool);
+}
+
 /* What a tokenizer.json cannot say: then there is none. */
 static void test_refused(void) {
     Pool pool = test_pool();
@@ -392,6 +522,8 @@ int main(void) {
     test_gpt2();
     test_decimals();
     test_json();
+    test_t5();
+    test_sentinels();
     test_refused();
     test_types();
     test_shipped();
