@@ -1100,9 +1100,10 @@ int checkpoint_storage(Storage *out, const char *folder, const char *stem, const
     return code;
 }
 
-int checkpoint_has(const char *folder, const char *stem, const char *name, Pool *pool) {
+size_t checkpoint_rows(const char *folder, const char *stem, const char *name, Pool *pool) {
     Storage s;
-    return checkpoint_storage(&s, folder, stem, name, pool, NULL) == OK;
+    if (checkpoint_storage(&s, folder, stem, name, pool, NULL) != OK) return 0;
+    return s.rank > 1 ? (size_t)s.shape[0] : 1;
 }
 
 /* Returns the type that holds the floats of two types without loss. */

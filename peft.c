@@ -137,11 +137,9 @@ static int match_modules(unsigned char *hit, const Choosing *k, const char *befo
 
 /* ---- choosing ---- */
 
-/* Pairs are for linears of layers, tables of embeddings and heads. But this project's own adapters of judges
- * leave the head alone: it is trained whole. */
-static int may_adapt(const LoraConfig *c, const Tensor *t) {
-    const int whole = !c->peft && c->task && strcmp(c->task, "SEQ_CLS") == 0;
-    return is_weight(t) && t->flags & (TENSOR_LINEAR | TENSOR_EMBEDDING | (whole ? 0 : TENSOR_HEAD));
+/* Pairs are for linears of layers, tables of embeddings and heads. */
+static int may_adapt(const Tensor *t) {
+    return is_weight(t) && t->flags & (TENSOR_LINEAR | TENSOR_EMBEDDING | TENSOR_HEAD);
 }
 
 /* Writes the names of the modules of all linears of the layers into pool, as peft does for "all-linear".
@@ -168,7 +166,7 @@ static int find_targets(unsigned char *hit, const Choosing *k) {
         const Text module = module_of(&k->base[i]);
         if (!c->targets_regex) hit[i] = (unsigned char)(in_list(c->targets, module) && in_layers(c, module));
         if (!c->exclude_regex) out[i] = (unsigned char)in_list(c->exclude, module);
-        hit[i] = hit[i] && !out[i] && may_adapt(c, &k->base[i]) && !is_saved(c->save, module);
+        hit[i] = hit[i] && !out[i] && may_adapt(&k->base[i]) && !is_saved(c->save, module);
     }
     return code;
 }
@@ -192,7 +190,7 @@ static int check_targets(const Choosing *k) {
     while (!k->c->peft && !k->c->targets_regex && next_name(&list, &name)) {
         int found = 0;
         for (int i = 0; i < k->tensors && !found; i++)
-            found = may_adapt(k->c, &k->base[i]) && is_named(module_of(&k->base[i]), name);
+            found = may_adapt(&k->base[i]) && is_named(module_of(&k->base[i]), name);
         if (!found)
             return fail_piece(k->err, E_ARGUMENT, "a LoRA target matches no module of the model", name, 0, 0);
     }
@@ -334,6 +332,37 @@ static int carve(Lora *l, const Choosing *k, TensorList *list) {
         code = part_name(t->name, sizeof t->name, &k->base[i], ".base_layer.weight", k->err);
     }
     return code;
+}
+
+/* Returns 1 if all tensors inside the module, and some of them, are a head's. */
+static int is_head(const Tensor *base, int tensors, Text module) {
+    int some = 0;
+    for (int i = 0; i < tensors; i++) {
+        const char *name = base[i].name;
+        if (strncmp(name, module.text, module.length) != 0 || name[module.length] != '.') continue;
+        if (!(base[i].flags & TENSOR_HEAD)) return 0;
+        some = 1;
+    }
+    return some;
+}
+
+const char *lora_head(const Tensor *base, int tensors, Pool *pool) {
+    Buffer b = { pool, NULL, 0, 0, 0 };
+    Text last = { "", 0 };
+    for (int i = 0; i < tensors; i++) {
+        Text module = module_of(&base[i]), around = module;
+        if (!is_weight(&base[i]) || !is_head(base, tensors, module)) continue;
+        while (around.length) {             /* the largest module that is a part of the head */
+            if (around.text[around.length] == '.' && is_head(base, tensors, around)) module = around;
+            around.length--;
+        }
+        if (module.length == last.length && memcmp(last.text, module.text, module.length) == 0) continue;
+        if (b.length) buffer_text(&b, ",");
+        buffer_bytes(&b, module.text, module.length);
+        last = module;
+    }
+    buffer_u8(&b, 0);
+    return b.failed ? NULL : (const char *)b.data;
 }
 
 LoraConfig lora_config(int R, float alpha, const char *targets) {

@@ -194,7 +194,10 @@ static int run(const Program *p, const char *data) {
 #define REAL(low) low, HUGE_VAL
 static Option options[] = {
     { "policy", OPT_TEXT, &o.policy, "data/policy", 0, 0, NULL, "model folder of the policy" },
-    { "reward", OPT_TEXT, &o.reward, "data/reward", 0, 0, NULL, "model folder of the judge" },
+    { "reward", OPT_TEXT, &o.reward, "data/reward", 0, 0, NULL,
+      "folder of the judge, or of its adapter (rm --lora-r)" },
+    { "reward-adapter", OPT_TEXT, &o.reward_adapter, NULL, 0, 0, NULL,
+      "adapter of the judge: a run folder of rm, or any PEFT LoRA folder of task_type SEQ_CLS" },
     { "label", OPT_TEXT, &o.label, NULL, 0, 0, NULL,
       "label whose logit is the reward; needed unless the judge has one output, "
       "or exactly one named positive, pos, nothate or non-toxic" },
@@ -342,7 +345,7 @@ static const Preset presets[] = {
       "(prep data --min-length 201), queries of 2 to 7 tokens, responses of 4 to 15", sentiment },
 };
 static const Need needs[] = {
-    { "reward|label|score|reward-nf4|long-response", "!reward-text", "no judge is asked" },
+    { "reward|reward-adapter|label|score|reward-nf4|long-response", "!reward-text", "no judge is asked" },
     { "target|horizon", "adap-kl-ctrl", "the coefficient stays as it is" },
     { "target|horizon", "init-kl-coef", "a coefficient of 0 stays 0" },
     { "target-kl", "early-stopping", NULL },
@@ -411,8 +414,9 @@ static const Program program = {
 int main(int argc, char **argv) {
     const char *data = NULL;
     if (!cli_parse(&program, argc, argv, &data, 1)) usage_hint("which dataset?", NULL, "./ppo data/imdb.bin");
-    const char *const input[] = { data, o.policy, o.reward_text ? NULL : o.reward, o.adapter, o.tokenizer };
-    if (o.dump) out_file_check("--dump-rollouts", o.dump, input, 5);
+    const char *const input[] = { data, o.policy, o.reward_text ? NULL : o.reward, o.reward_adapter,
+                                  o.adapter, o.tokenizer };
+    if (o.dump) out_file_check("--dump-rollouts", o.dump, input, 6);
     cli_say_preset();
     say_digits();
     return run(&program, data);

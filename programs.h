@@ -274,8 +274,8 @@ void print_trainable(size_t trained, size_t all);
 void open_config(ModelConfig *c, const char *folder, const char *hint, Pool *pool);
 /* Fills *c from a policy's folder (NULL: training from scratch, *c stays), and returns
  * the tokenizer of `tokenizer` (NULL: the folder's). If it has more ids than the policy, check_rows
- * says so; if it has fewer, report_padding does. open_judge does this for a judge, without
- * report_padding. */
+ * says so; if it has fewer, report_padding does. open_judge does this for a judge that is to be
+ * trained, without report_padding. Dies if the folder is an adapter's. */
 Tokenizer *open_policy(ModelConfig *c, const char *folder, const char *tokenizer, Pool *pool);
 Tokenizer *open_judge(RewardConfig *c, const char *folder, const char *tokenizer, Pool *pool);
 /* Loads the folder's weights into list and checks that all are numbers. option: "--policy"; hint:
@@ -285,8 +285,9 @@ void open_weights(const Tensor *list, int tensors, const char *folder, const cha
 /* Returns the configuration that the options ask for. The usual targets are queries and values, or
  * what joins them, by their names in the model's files. */
 LoraConfig adapter_options(const LoraOptions *o, const Names *names, Pool *pool);
-/* Reads the configuration of a policy's adapter. Dies if it is a judge's. */
-LoraConfig open_adapter_config(const char *folder, Pool *pool);
+/* Reads the configuration of an adapter of a policy, or with judge 1 of a judge. Dies if it is one
+ * of the other kind. */
+LoraConfig open_adapter_config(const char *folder, int judge, Pool *pool);
 /* Writes the targets in short to out (cap bytes): each module's last part, once; or the regular
  * expression. Returns out. */
 const char *adapter_targets(char *out, size_t cap, const LoraConfig *c);
@@ -297,11 +298,27 @@ void adapter_carve(Lora *l, const LoraConfig *c, const Tensor *base, int tensors
  * base model. Dies with the advice if that is not there, if *adapter is given, too, or if adapter is
  * NULL, as in programs that cannot use one. */
 void adapter_as_model(const char **model, const char **adapter, const char *advice, Pool *pool);
-/* Dies if the folder is an adapter's: no program adds an adapter to a judge. folder: may be NULL. */
-void judge_not_adapter(const char *folder, Pool *pool);
 /* Loads an adapter's weights as adapter_load does, and checks that all are numbers. base: the
  * model's list, with its weights. */
 void open_adapter(Lora *l, const Tensor *base, int tensors, const char *folder, Pool *pool);
+/* A judge that is used, not trained. folder: the model's; adapter_folder: its adapter's, or NULL.
+ * adapter: &lora, or NULL. types: how the weights are held; the caller sets them. */
+typedef struct {
+    const char *folder, *adapter_folder;
+    RewardConfig config; WeightTypes types; RewardModel model;
+    Lora lora; const Lora *adapter;
+    Tokenizer *tokenizer;
+} Judge;
+/* Finds the parts of a judge: folder may be an adapter's, then its base is found; adapter (or NULL) is
+ * an adapter of it. Fills the folders and the configurations: that of the judge is the adapter
+ * folder's own config.json if it has one, as rm writes it, for the names of the labels. */
+void judge_find(Judge *j, const char *folder, const char *adapter, Pool *pool);
+/* Opens the judge's tokenizer: the adapter folder's own, if it has one, else the model folder's. */
+void judge_tokenizer(Judge *j, Pool *pool);
+void judge_carve(Judge *j, Pool *lists, Arena *a);      /* lays out the model and its adapter */
+/* Loads the weights of both. The model's folder may lack a head that the adapter has. option: see
+ * open_weights. */
+void judge_load(Judge *j, const char *option, Pool *pool);
 /* Fills the F32 tensors `to` with the weights of `from`, of any type, plus the adapter's products.
  * If ws measures, only the work space is measured. */
 void weights_merge(const Tensor *to, const Tensor *from, int tensors, const Lora *adapter,
@@ -390,16 +407,21 @@ void memory_take(RunMemory *m, Arena *ws);
  * of type F32 that would become one when it is written in dtype. Returns NULL if there is none. To
  * be called before every save. */
 const Tensor *tensor_not_numbers(const Tensor *list, int tensors, int dtype);
-/* Writes a whole model folder; shard_bytes 0: the weights are one file. Returns OK or a code, as the
- * other functions that save. */
+/* Writes a whole model folder; t NULL: without a tokenizer; shard_bytes 0: the weights are one file.
+ * Returns OK or a code, as the other functions that save. */
 int save_policy(const Model *m, const Tokenizer *t, const char *folder, int dtype,
                 uint64_t shard_bytes, Error *err);
 /* Writes a PEFT adapter. base: the folder of the model that it adapts. */
 int save_adapter(const Lora *l, const char *base, const char *folder, int dtype, Error *err);
 /* Writes value_head.safetensors into the folder, in F32. */
 int save_value_head(const ValueHead *h, const char *folder, Error *err);
+/* Writes a judge's adapter with what makes its folder complete beside the base: config.json, whose
+ * labels peft does not keep, and the tokenizer. */
+int save_judge_adapter(const Lora *l, const RewardConfig *c, const Tokenizer *t, const char *base,
+                       const char *folder, int dtype, Error *err);
 /* Writes a judge's whole folder: tokenizer, config, weights. */
-int save_judge(const RewardModel *m, const Tokenizer *t, const char *folder, int dtype, Error *err);
+int save_judge(const RewardModel *m, const Tokenizer *t, const char *folder, int dtype,
+               uint64_t shard_bytes, Error *err);
 
 /* ---- a run's saves, and its end ---- */
 /* Calls out_room for a run that writes the weights of the list in dtype, and the lines of `steps` steps

@@ -98,15 +98,14 @@ int reward_carve(RewardModel *m, const RewardConfig *c, const WeightTypes *types
     memset(m, 0, sizeof *m);
     m->config = *c;
     if (config_check(c, err) != OK) return E_RANGE;
-    if (trainable == TRAIN_ALL && w->tables != F32)
+    if (trainable && w->tables != F32)
         return fail(err, E_UNSUPPORTED, "reward model: weights that are trained have to be F32", "", 0, 0);
     m->tensor = pool_take(lists, 11 + stack_tensors(&c->stack), sizeof *m->tensor);
     if (!m->tensor) return fail(err, E_MEMORY, "reward model: no memory for its lists", "", 0, 0);
-    TensorList t = { m->tensor, 0, trainable == TRAIN_ALL, a };
+    TensorList t = { m->tensor, 0, trainable, a };
     place_embeddings(m, &t, w->tables);
     int code = stack_carve(&m->stack, &c->stack, c->names, w, c->positions, &t, lists, err);
     if (code) return code;
-    t.trainable = trainable != TRAIN_NOTHING;
     place_head(m, &t);
     m->tensors = t.tensors;
     return a->failed ? fail(err, E_MEMORY, "reward model: the weights do not fit", "", 0, 0) : OK;

@@ -307,7 +307,6 @@ typedef struct { RewardConfig config; Matrix word, position, type, norm, norm_b,
 /* embed (N,embedding): the embeddings' sum; state (B,C): what the head reads; dense (B,C): what
  * dense gives. kv: all layers, with recompute only one. */
 typedef struct { Saved stack; Cache kv; float *embed, *state, *dense; } RewardSaved;
-enum { TRAIN_NOTHING, TRAIN_ALL, TRAIN_HEAD /* the classifier: what goes with an adapter */ };
 /* types (NULL: F32): of linears and embeddings; the classifier stays F32. OK, E_UNSUPPORTED
  * (trained weights in another type), E_RANGE (the config's sizes) or E_MEMORY. */
 int reward_carve(RewardModel *m, const RewardConfig *c, const WeightTypes *types, int trainable,
@@ -462,6 +461,9 @@ size_t optimizer_step(Optimizer *o, size_t begin, const Tensor *list, int tensor
  * embedding), E_RANGE (a name too long) or E_MEMORY. */
 int lora_carve(Lora *l, const Tensor *base, int tensors, const LoraConfig *c, int trainable,
                Pool *lists, Arena *a, Error *err);
+/* Returns the modules that a judge's head consists of, for LoraConfig's save: comma-separated, in
+ * pool; "classifier", or "score". NULL: no memory. */
+const char *lora_head(const Tensor *base, int tensors, Pool *pool);
 /* Returns a configuration with these and nothing else; targets has to stay. */
 LoraConfig lora_config(int R, float alpha, const char *targets);
 
@@ -600,8 +602,9 @@ int adapter_load(Lora *l, const Tensor *base, int tensors, const char *folder, P
                  Error *err);
 /* Writes an adapter's weights, as checkpoint_save does. */
 int adapter_save(const Lora *l, const char *folder, int dtype, Pool *pool, Error *err);
-/* Returns 1 if the files have a tensor of this name; 0 if not, or if they cannot be read. */
-int checkpoint_has(const char *folder, const char *stem, const char *name, Pool *pool);
+/* Returns how many rows the files' tensor of this name has, of a vector 1; 0 if there is no such
+ * tensor, or if they cannot be read. */
+size_t checkpoint_rows(const char *folder, const char *stem, const char *name, Pool *pool);
 /* If config.json ties the head to the embedding, but the folder's files have a head with other
  * values: sets *untied to 1 and c->tied to 0, so that both are kept (as transformers 5 does, with a
  * warning). Else sets *untied to 0. Reads both tensors. OK or a code. */
@@ -638,9 +641,9 @@ int folder_types(WeightTypes *w, const char *folder, const Names *names, Pool *p
 int adapter_config_load(LoraConfig *l, const char *folder, Pool *pool, Error *err);
 int adapter_config_save(const LoraConfig *l, const char *folder, const char *base_model, Pool *pool,
                         Error *err);
-/* If folder is an adapter's (adapter_config.json, no config.json), sets *base to the folder of the
- * model that it adapts, as base_model_name_or_path names it from here or from folder; else to NULL.
- * E_MISSING if there is no such folder. OK or a code. */
+/* If folder is an adapter's (adapter_config.json, and not both config.json and a model's weights),
+ * sets *base to the folder of the model that it adapts, as base_model_name_or_path names it from
+ * here or from folder; else to NULL. E_MISSING if there is no such folder. OK or a code. */
 int adapter_base(const char **base, const char *folder, Pool *pool, Error *err);
 /* Loads a checkpoint of llama2.c (version 0: legacy; 1; 2) as a Llama with F32 tensors in pool. */
 typedef struct { ModelConfig config; Tensor *tensor; int tensors, version; } Llama2c;

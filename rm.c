@@ -11,9 +11,9 @@
  *          sigmoid(d) - (1-p) log sigmoid(-d), where d is the chosen text's score minus the rejected one's,
  *          and p the probability that the chosen one is better: 1, unless the dataset has another.
  * Needs    a dataset (prep makes it), and a tokenizer's folder and sizes, or a reward model's folder to
- *          start from. All its weights are trained, or an adapter (LoRA) and the head, next to frozen
- *          weights, which may be held in 4 bits. The folder that is written has the adapter's products
- *          added to its weights, so that every program that reads judges can read it.
+ *          start from. All its weights are trained, or an adapter (LoRA) with a copy of the head, next to
+ *          frozen weights, which may be held in 4 bits. Then the folder that is written is peft's, with the
+ *          head among modules_to_save.
  * Never    trains on held-out texts; writes a weight that is not a number: a loss that is not a number
  *          ends the run, and the weights of the last good step are saved.
  * Edges    order, crops and phrases depend on the seed and the text's number alone, so one seed gives the
@@ -55,10 +55,8 @@ typedef struct {
 
 typedef struct {
     WeightTypes types;                      /* number types of the weights; F32 if they are trained */
-    /* with an adapter: the model that is saved, in F32, with the adapter's products added to its weights */
-    RewardModel merged;
     Lora lora; const Lora *adapter;         /* adapter: &lora, or NULL when all weights are trained */
-    Tensor *list; int tensors;              /* trained tensors: all weights, or the adapter and the head */
+    Tensor *list; int tensors;              /* trained and saved tensors: all weights, or the adapter's */
     RewardModel model; RewardConfig config; Tokenizer *tokenizer; SpecialIds special; int mask;
     int before, after;                      /* the ids that the template puts around a text; -1: none */
     unsigned char *starts_word;             /* (V) 1: this token begins with a space */
@@ -507,15 +505,15 @@ static void set_targets(Trainer *t, int e, int spam) {
  * the head's random start. */
 static void hold_reference(Trainer *t) {
     const int labels = t->config.labels, C = t->config.stack.C, zero = t->reference;
-    float *w = t->model.out.data, *b = t->model.out_b.data;
+    float *w = lora_own(t->adapter, &t->model.out).data, *b = lora_own(t->adapter, &t->model.out_b).data;
     if (zero < 0) return;
     for (int l = 0; l < labels; l++) {
         if (l == zero) continue;
         for (int c = 0; c < C; c++) w[l * C + c] -= w[zero * C + c];
-        b[l] -= b[zero];
+        if (b) b[l] -= b[zero];
     }
     for (int c = 0; c < C; c++) w[zero * C + c] = 0;
-    b[zero] = 0;
+    if (b) b[zero] = 0;
 }
 
 /* Makes one optimiser step. The batch goes through the model in portions of at most --micro-tokens, whose
@@ -777,14 +775,13 @@ static void final_report(Trainer *t, int steps) {
  * The run
  * =================================================================================================== */
 
-/* Writes the weights to a folder (see Saver), with the adapter's products added if there is one. */
+/* Writes the judge, or its adapter, to a folder (see Saver). */
 static int write_weights(void *run, const char *folder, Error *err) {
     Trainer *t = run;
-    const RewardModel *m = t->adapter ? &t->merged : &t->model;
-    if (t->adapter) weights_merge(t->merged.tensor, t->model.tensor, t->model.tensors, t->adapter, &t->ws);
-    if (tensor_not_numbers(m->tensor, m->tensors, o.dtype))
+    if (tensor_not_numbers(t->list, t->tensors, o.dtype))
         return fail(err, E_NUMBER, NOT_FOR_DTYPE, folder, 0, 0);
-    return save_judge(m, t->tokenizer, folder, o.dtype, err);
+    if (!t->adapter) return save_judge(&t->model, t->tokenizer, folder, o.dtype, 0, err);
+    return save_judge_adapter(&t->lora, &t->config, t->tokenizer, o.reward, folder, o.dtype, err);
 }
 
 static void save(Trainer *t, int step, int last) {
@@ -880,23 +877,18 @@ static int train(Trainer *t) {
     return step;
 }
 
-/* Lays out the adapter and the judge that is saved. The trained tensors become those of
- * the adapter and of the head. */
+/* Lays out the adapter, with a copy of the head. The trained tensors become the adapter's. */
 static void carve_adapter(Trainer *t, Arena *a, Bill *bill) {
     LoraConfig c = adapter_options(&o.lora, t->config.names, &t->keep);
     c.task = "SEQ_CLS";
-    Error err = { 0 };
+    c.save = lora_head(t->model.tensor, t->model.tensors, &t->keep);
+    must(c.save ? OK : E_MEMORY, NULL, NULL);
     adapter_carve(&t->lora, &c, t->model.tensor, t->model.tensors, 1, &t->keep, a);
     if (o.lora.dropout > 0) lora_dropout_carve(&t->lora, t->batch.tokens, a);
     bill_part(bill, o.lora.dropout > 0 ? "adapter, gradients, dropout" : "adapter and gradients", a);
-    must(reward_carve(&t->merged, &t->config, NULL, TRAIN_NOTHING, &t->keep, a, &err), &err, NULL);
-    bill_part(bill, "the judge to be saved", a);
     t->adapter = &t->lora;
-    t->list = pool_need(&t->keep, (size_t)(t->lora.tensors + t->model.tensors), sizeof *t->list, "tensors");
+    t->list = t->lora.tensor;
     t->tensors = t->lora.tensors;
-    memcpy(t->list, t->lora.tensor, (size_t)t->lora.tensors * sizeof *t->list);
-    for (int i = 0; i < t->model.tensors; i++)
-        if (t->model.tensor[i].flags & TENSOR_TRAINED) t->list[t->tensors++] = t->model.tensor[i];
 }
 
 /* Lays out all arrays of a fixed size: weights, moments, activations, a batch. */
@@ -906,9 +898,8 @@ static void carve(void *run, Arena *a, Bill *bill) {
     Batch *b = &t->batch;
     const size_t labels = (size_t)t->config.labels, B = (size_t)b->texts;
     const int adapts = o.lora.rank > 0;
-    must(reward_carve(&t->model, &t->config, &t->types, adapts ? TRAIN_HEAD : TRAIN_ALL, &t->keep, a, &err),
-         &err, NULL);
-    bill_part(bill, adapts ? "weights (frozen), head" : "weights and their gradients", a);
+    must(reward_carve(&t->model, &t->config, &t->types, !adapts, &t->keep, a, &err), &err, NULL);
+    bill_part(bill, adapts ? "weights (frozen)" : "weights and their gradients", a);
     t->list = t->model.tensor;
     t->tensors = t->model.tensors;
     if (adapts) carve_adapter(t, a, bill);
@@ -939,7 +930,6 @@ static size_t workspace(void *run) {
     must(reward_forward(&t->model, t->adapter, &most, &t->saved, NULL, &ws), &err, NULL);
     must(reward_forward(&t->model, t->adapter, &most, NULL, NULL, &ws), &err, NULL);
     must(reward_backward(&t->model, t->adapter, &most, &t->saved, NULL, &ws), &err, NULL);
-    if (t->adapter) weights_merge(t->merged.tensor, t->model.tensor, t->model.tensors, t->adapter, &ws);
     return ws.peak;
 }
 
@@ -956,8 +946,7 @@ static void memory(Trainer *t) {
     bill_add(&m.bill, "dataset, tokens, tokenizer", t->keep.total + t->scratch.total);
     memory_measure(&m);
     bill_print(&m.bill);
-    run_room(o.out, t->adapter ? t->merged.tensor : t->model.tensor, t->model.tensors, o.dtype,
-             o.save_every, t->steps, o.dry_run);
+    run_room(o.out, t->list, t->tensors, o.dtype, o.save_every, t->steps, o.dry_run);
     if (o.dry_run) exit(0);
     memory_take(&m, &t->ws);
 }
@@ -974,7 +963,10 @@ static void init_weights(Trainer *t) {
     if (o.reward)
         open_weights(t->model.tensor, n, o.reward, "--reward",
                      o.new_head ? NULL : "a model without a classifier: --new-head", &t->keep);
-    if (t->adapter) lora_init(&t->lora, o.seed);
+    if (t->adapter) {
+        lora_init(&t->lora, o.seed);
+        lora_start(&t->lora, t->model.tensor);
+    }
     optimizer_reset(&t->optimizer);
     hold_reference(t);
 }

@@ -455,7 +455,7 @@ static void policy_open(Policy *p, const WeightTypes *types, const char *folder,
     open_weights(p->model.tensor, p->model.tensors, weights, "MODEL", NULL, pool);
     say_value_head(weights, pool);
     if (run && weights != run) {
-        const LoraConfig c = open_adapter_config(run, pool);
+        const LoraConfig c = open_adapter_config(run, 0, pool);
         const Tensor *list = p->model.tensor;
         memset(&measure, 0, sizeof measure);
         must(lora_carve(&p->lora, list, p->model.tensors, &c, 0, pool, &measure, &err), &err, NULL);
@@ -654,25 +654,23 @@ static int run_logprobs(int argc, char **argv) {
 
 /* ---- score ---- */
 
-typedef struct { RewardConfig config; RewardModel model; Tokenizer *tokenizer; Arena weights, work; } Judge;
+/* Opens a reward model, and its adapter if it has one; without its tokenizer. */
+static void judge_open(Judge *j, const Program *program, const QuantOptions *q, Pool *pool) {
+    Arena weights = { 0 };
+    judge_options_types(&j->types, program, q, &j->config, j->folder, 0, pool);
+    judge_carve(j, pool, &weights);
+    weights = cli_arena(weights.used, "the reward model's weights");
+    judge_carve(j, pool, &weights);
+    judge_load(j, "REWARD", pool);
+}
 
-/* Opens a reward model, without its tokenizer. compute: the number type of computing. */
-static void judge_open(Judge *j, const char *folder, int compute, Pool *pool) {
-    Error err = { 0 };
-    Arena measure = { 0 }, ws = { 0 };
-    const WeightTypes types = { F32, F32, 0, 0, 0, compute, NULL };
-    memset(j, 0, sizeof *j);
-    judge_not_adapter(folder, pool);
-    must(reward_config_load(&j->config, folder, pool, &err), &err,
-         "REWARD is a folder with config.json and model.safetensors");
-    must(reward_carve(&j->model, &j->config, &types, TRAIN_NOTHING, pool, &measure, &err), &err, NULL);
-    j->weights = cli_arena(measure.used, "the reward model's weights");
-    must(reward_carve(&j->model, &j->config, &types, TRAIN_NOTHING, pool, &j->weights, &err), &err, NULL);
-    open_weights(j->model.tensor, j->model.tensors, folder, "REWARD", NULL, pool);
+/* Returns the work space for texts of the greatest length. */
+static Arena judge_work(const Judge *j) {
     int start[2] = { 0, reward_max_tokens(&j->config) };
-    Texts longest = { start[1], 1, NULL, start };
-    reward_forward(&j->model, NULL, &longest, NULL, NULL, &ws);
-    j->work = cli_arena(ws.peak, "work space");
+    const Texts longest = { start[1], 1, NULL, start };
+    Arena ws = { 0 };
+    reward_forward(&j->model, j->adapter, &longest, NULL, NULL, &ws);
+    return cli_arena(ws.peak, "work space");
 }
 
 /* Returns the ids of a line's text; of an empty text, what stands for it. The end of a text that is too long
@@ -704,14 +702,14 @@ static void print_probability(const Judge *j, const float *logits, int k, Pool *
 
 /* Prints the logits of one text, each label's probability, the label of the largest logit; and if the text's
  * end was cut off, of how many tokens. ids NULL: something is wrong with the line. */
-static void score_line(Judge *j, Input *in, const int *ids, int count, int cut) {
+static void score_line(const Judge *j, Arena *ws, Input *in, const int *ids, int count, int cut) {
     float logits[LABELS_MAX];
     int start[2] = { 0, count }, best = 0, labels = count ? j->config.labels : 0, code = OK;
     Texts text = { count, 1, ids, start };
     const int most = reward_max_tokens(&j->config);
     if (ids && count > most)
         ids = line_too_large(in, "ids for the reward model", count, most, "fewer ids: --ids are never cut");
-    if (ids && count) code = reward_forward(&j->model, NULL, &text, NULL, logits, &j->work);
+    if (ids && count) code = reward_forward(&j->model, j->adapter, &text, NULL, logits, ws);
     for (int i = 0; ids && i < labels && !code; i++)
         if (!isfinite(logits[i])) code = E_NUMBER;
     if (code) forward_error(in, code);
@@ -734,16 +732,22 @@ static void score_line(Judge *j, Input *in, const int *ids, int count, int cut) 
 }
 
 static int run_score(int argc, char **argv) {
-    const char *positional[2] = { NULL, NULL };
+    const char *adapter, *positional[2] = { NULL, NULL };
     int as_ids, jsonl, plain, count;
     QuantOptions quant = { 0 };
     Option option[] = {
+        { "adapter", OPT_TEXT, &adapter, NULL, 0, 0, NULL,
+          "a run folder of rm --lora-r, or any PEFT LoRA folder of a judge" },
         { "ids", OPT_FLAG, &as_ids, NULL, 0, 0, NULL,
           "lines are ids separated by spaces; nothing is added to them" },
         JSONL_OPTION(jsonl),
         NO_SPECIAL_OPTION(plain),
+        QUANT_OPTIONS(quant, "hold the linears in 4-bit NF4, as rm --nf4 and ppo --reward-nf4 do"),
         COMPUTE_OPTION(quant),
     };
+    static const Need need[] = {
+        QUANT_NEEDS,
+        { NULL, NULL, NULL } };
     Program program = {
         .program = "run score",
         .usage = "REWARD [FILE] [options]",
@@ -753,19 +757,24 @@ static int run_score(int argc, char **argv) {
             "softmax; if there is one label, its sigmoid), and the label with the largest logit. "
             "The end of a text that is too long is cut off; a message and \"tokens_cut\" in its line say so. "
             "An empty text is scored as bos or eos alone if the tokenizer's template adds no token.",
-        OPTIONS(option) };
+        OPTIONS(option), .need = need };
     int given = cli_parse(&program, argc, argv, positional, 2);
     Pool keep = cli_pool(), scratch = cli_pool();
     Judge j;
     if (given < 1) usage_error("which reward model?", NULL);
     plain_check(plain, as_ids);
-    judge_open(&j, positional[0], quant.compute, &keep);
-    if (!as_ids) j.tokenizer = need_tokenizer(positional[0], NULL, j.config.V, plain, &keep);
+    quant_options_check(&program, &quant, NULL, NULL, 0);
+    judge_find(&j, positional[0], adapter, &keep);
+    judge_open(&j, &program, &quant, &keep);
+    Arena work = judge_work(&j);
+    if (!as_ids)
+        j.tokenizer = need_tokenizer(j.adapter_folder ? j.adapter_folder : j.folder, j.folder, j.config.V,
+                                     plain, &keep);
     Input in = input_open(positional[1], jsonl, as_ids, 0, &keep, &scratch);
     while (input_next(&in)) {
         int cut = 0;
         int *ids = as_ids ? line_ids(&in, NULL, j.config.V, &count) : judge_ids(&j, &in, &count, &cut);
-        score_line(&j, &in, ids, count, cut);
+        score_line(&j, &work, &in, ids, count, cut);
     }
     return input_close(&in);
 }
@@ -1308,29 +1317,92 @@ static void merge_adapter(Policy *p) {
     unscale(p);
 }
 
-/* Writes the model and its tokenizer, with numbers of type `dtype`, in files of shard_mb megabytes. */
-static void save_merged(const Policy *p, const char *folder, int dtype, int shard_mb, Pool *keep) {
+/* What run merge is asked for. */
+typedef struct {
+    const Program *program; const char *folder, *adapter, *out;
+    int dtype, shard_mb, force; QuantOptions quant;
+} Merge;
+
+/* Opens the tokenizer as find_tokenizer does; a damaged one is left out. */
+static Tokenizer *merge_tokenizer(const char *folder, const char *other, Pool *pool) {
     Error err = { 0 };
-    if (p->tokenizer) must(tokenizer_save(p->tokenizer, folder, p->config.positions, keep, &err), &err, NULL);
-    must(config_save(&p->config, NULL, folder, dtype, keep, &err), &err, NULL);
-    must(checkpoint_save(folder, "model", p->model.tensor, p->model.tensors, dtype,
-                         (uint64_t)shard_mb * 1000000u, keep, &err), &err, NULL);
+    Tokenizer *t = find_tokenizer(folder, other, pool, &err);
+    if (err.code)
+        fprintf(stderr, "run merge: the tokenizer is left out, copy it yourself: %s: %s\n", err.what,
+                err.where);
+    return t;
+}
+
+/* Writes the merged model, a policy or else (NULL) a judge. types: how its weights were held. */
+static void merge_write(const Merge *m, const Model *policy, const RewardModel *judge, const Tokenizer *t,
+                        const WeightTypes *types) {
+    static RunFolder to;
+    Error err = { 0 };
+    const Tensor *list = policy ? policy->tensor : judge->tensor;
+    const int tensors = policy ? policy->tensors : judge->tensors;
+    const uint64_t shard = (uint64_t)m->shard_mb * 1000000u;
+    require(tensor_not_numbers(list, tensors, m->dtype) ? E_NUMBER : OK,
+            "a merged weight is not a number, or too large for --dtype", m->out, 0, 0, "--dtype f32 or bf16");
+    out_open(&to, m->out, m->force, NULL, "merge");
+    must(policy ? save_policy(policy, t, to.path, m->dtype, shard, &err)
+                : save_judge(judge, t, to.path, m->dtype, shard, &err), &err, NULL);
+    must(out_commit(&to, &err), &err, NULL);
+    printf("%s: %.1f million numbers\n", m->out, (double)tensor_values(list, tensors, 0) / 1e6);
+    if (types->layers == NF4)
+        printf("the %s linears were dequantised before the adapter was added, as peft does it; "
+               "they are not quantised again\n", types->kind == QUANT_NF4 ? "NF4" : "FP4");
+}
+
+static void merge_policy(const Merge *m, Pool *keep) {
+    Policy p = { 0 };
+    WeightTypes types = choose_types(m->program, &m->quant, m->folder, m->adapter, keep);
+    types.tables = F32;
+    if (types.layers != NF4) types.layers = F32;
+    policy_open(&p, &types, m->folder, m->adapter, 1, keep);
+    if (types.layers == NF4) dequantise(&p, keep);
+    if (p.adapter) merge_adapter(&p);
+    p.tokenizer = merge_tokenizer(m->folder, m->adapter, keep);
+    merge_write(m, &p.model, NULL, p.tokenizer, &types);
+}
+
+static void merge_judge(const Merge *m, Pool *keep) {
+    Error err = { 0 };
+    Arena floats = { 0 }, ws = { 0 };
+    RewardModel merged;
+    Judge j;
+    judge_find(&j, m->folder, m->adapter, keep);
+    judge_open(&j, m->program, &m->quant, keep);
+    j.tokenizer = merge_tokenizer(m->adapter, m->folder, keep);
+    must(reward_carve(&merged, &j.config, NULL, 0, keep, &floats, &err), &err, NULL);
+    floats = cli_arena(floats.used, "the merged weights");
+    must(reward_carve(&merged, &j.config, NULL, 0, keep, &floats, &err), &err, NULL);
+    weights_merge(merged.tensor, j.model.tensor, merged.tensors, j.adapter, &ws);
+    ws = cli_arena(ws.peak, "work space");
+    weights_merge(merged.tensor, j.model.tensor, merged.tensors, j.adapter, &ws);
+    merge_write(m, NULL, &merged, j.tokenizer, &j.types);
+}
+
+/* Returns 1 if the adapter is a judge's: by its task_type, or without one by the class of the model. */
+static int merges_judge(const Merge *m, Pool *pool) {
+    LoraConfig l;
+    ModelConfig c;
+    if (adapter_config_load(&l, m->adapter, pool, NULL) == OK && l.task) return !strcmp(l.task, "SEQ_CLS");
+    return config_load(&c, m->folder, pool, NULL) == E_UNSUPPORTED;
 }
 
 static int run_merge(int argc, char **argv) {
-    const char *adapter, *out, *positional[1] = { NULL };
-    int dtype, shard, force;
-    static RunFolder to;
-    QuantOptions quant = { 0 };
+    const char *positional[1] = { NULL };
+    Merge m = { 0 };
     static const int type[] = { F32, BF16, F16 };
     Option option[] = {
-        { "adapter", OPT_TEXT, &adapter, NULL, 0, 0, NULL, ADAPTER_HELP },
-        { "out", OPT_TEXT, &out, NULL, 0, 0, NULL, "the folder to write" },
-        FORCE_OPTION(force),
-        { "dtype", OPT_CHOICE, &dtype, "f32", 0, 0, "f32|bf16|f16", "type of the numbers in the file" },
-        QUANT_OPTIONS(quant, "quantise to NF4 and dequantise before merging: the weights that the adapter "
-                             "was trained with"),
-        { "shard-mb", OPT_INT, &shard, "0", 0, 1e6, NULL,
+        { "adapter", OPT_TEXT, &m.adapter, NULL, 0, 0, NULL,
+          "a run folder of ppo, sft or rm, or any PEFT LoRA folder" },
+        { "out", OPT_TEXT, &m.out, NULL, 0, 0, NULL, "the folder to write" },
+        FORCE_OPTION(m.force),
+        { "dtype", OPT_CHOICE, &m.dtype, "f32", 0, 0, "f32|bf16|f16", "type of the numbers in the file" },
+        QUANT_OPTIONS(m.quant, "quantise to NF4 and dequantise before merging: the weights that the adapter "
+                               "was trained with"),
+        { "shard-mb", OPT_INT, &m.shard_mb, "0", 0, 1e6, NULL,
           "split the weights into files of about this many megabytes (0: one file)" },
     };
     static const Need need[] = {
@@ -1339,41 +1411,22 @@ static int run_merge(int argc, char **argv) {
     Program program = {
         .program = "run merge",
         .usage = "MODEL --adapter RUN --out DIR [options]",
-        .about = "Adds the adapter's products to the weights and writes a whole model folder of floats. "
-                 "4-bit weights are dequantised first.",
+        .about = "Adds the products of a policy's or a judge's adapter to the weights and writes a whole "
+                 "model folder of floats. 4-bit weights are dequantised first.",
         OPTIONS(option), .need = need };
-    int given = cli_parse(&program, argc, argv, positional, 1);
+    const int given = cli_parse(&program, argc, argv, positional, 1);
     Pool keep = cli_pool();
-    Error err = { 0 };
-    Policy p = { 0 };
-    adapter_as_model(&positional[0], &adapter, ADAPTER_ADVICE, &keep);
-    if (given < 1 || !adapter || !out)
+    adapter_as_model(&positional[0], &m.adapter, ADAPTER_ADVICE, &keep);
+    if (given < 1 || !m.adapter || !m.out)
         usage_error("model, adapter and output are needed", "run merge MODEL --adapter RUN --out DIR");
-    quant_options_check(&program, &quant, NULL, NULL, 0);
-    const char *const input[] = { positional[0], adapter };
-    out_check(out, force, input, 2);
-    WeightTypes types = choose_types(&program, &quant, positional[0], adapter, &keep);
-    types.tables = F32;
-    if (types.layers != NF4) types.layers = F32;
-    policy_open(&p, &types, positional[0], adapter, 1, &keep);
-    if (types.layers == NF4) dequantise(&p, &keep);
-    if (p.adapter) merge_adapter(&p);
-    require(tensor_not_numbers(p.model.tensor, p.model.tensors, type[dtype]) ? E_NUMBER : OK,
-            "a merged weight is not a number, or too large for --dtype", out, 0, 0, "--dtype f32 or bf16");
-    p.tokenizer = find_tokenizer(positional[0], adapter, &keep, &err);
-    if (err.code) {
-        fprintf(stderr, "run merge: the tokenizer is left out, copy it yourself: %s: %s\n", err.what,
-                err.where);
-        memset(&err, 0, sizeof err);
-    }
-    out_open(&to, out, force, NULL, "merge");
-    save_merged(&p, to.path, type[dtype], shard, &keep);
-    must(out_commit(&to, &err), &err, NULL);
-    printf("%s: %.1f million numbers\n", out,
-           (double)tensor_values(p.model.tensor, p.model.tensors, 0) / 1e6);
-    if (types.layers == NF4)
-        printf("the %s linears were dequantised before the adapter was added, as peft does it; "
-               "they are not quantised again\n", types.kind == QUANT_NF4 ? "NF4" : "FP4");
+    quant_options_check(&program, &m.quant, NULL, NULL, 0);
+    const char *const input[] = { positional[0], m.adapter };
+    out_check(m.out, m.force, input, 2);
+    m.program = &program;
+    m.folder = positional[0];
+    m.dtype = type[m.dtype];
+    if (merges_judge(&m, &keep)) merge_judge(&m, &keep);
+    else merge_policy(&m, &keep);
     return 0;
 }
 

@@ -208,7 +208,8 @@ Tokenizer *open_policy(ModelConfig *c, const char *folder, const char *tokenizer
 
 Tokenizer *open_judge(RewardConfig *c, const char *folder, const char *tokenizer, Pool *pool) {
     Error err = { 0 };
-    judge_not_adapter(folder, pool);
+    adapter_as_model(&folder, NULL,
+                     "./run merge BASE --adapter ADAPTER --out MERGED, then --reward MERGED", pool);
     int code = folder ? reward_config_load(c, folder, pool, &err) : OK;
     must(code, &err, "--reward FOLDER, a Hugging Face folder of a classifier of texts");
     return tokenizer_for(tokenizer ? tokenizer : folder, folder ? c->V : 0, "judge",
@@ -237,13 +238,15 @@ void open_weights(const Tensor *list, int tensors, const char *folder, const cha
     need_numbers(list, tensors, folder, other);
 }
 
-LoraConfig open_adapter_config(const char *folder, Pool *pool) {
+LoraConfig open_adapter_config(const char *folder, int judge, Pool *pool) {
     LoraConfig c = { 0 };
     Error err = { 0 };
     must(adapter_config_load(&c, folder, pool, &err), &err, "--adapter RUN, a PEFT adapter's folder");
-    if (c.task && strcmp(c.task, "SEQ_CLS") == 0)
-        must(fail(&err, E_UNSUPPORTED, "not a policy's adapter: task_type", c.task, 0, 0), &err,
-             "a policy's adapter, of task_type CAUSAL_LM or SEQ_2_SEQ_LM");
+    if (!c.task || (strcmp(c.task, "SEQ_CLS") == 0) == judge) return c;
+    fail(&err, E_UNSUPPORTED, judge ? "not a judge's adapter: task_type"
+                                    : "not a policy's adapter: task_type", c.task, 0, 0);
+    die(&err, judge ? "a judge's adapter, of task_type SEQ_CLS, as rm --lora-r writes it"
+                    : "a policy's adapter, of task_type CAUSAL_LM or SEQ_2_SEQ_LM");
     return c;
 }
 
@@ -261,11 +264,6 @@ void adapter_as_model(const char **model, const char **adapter, const char *advi
     *model = base;
 }
 
-void judge_not_adapter(const char *folder, Pool *pool) {
-    adapter_as_model(&folder, NULL, "the judge's whole folder: merge the adapter into it (peft: "
-                     "merge_and_unload, save_pretrained)", pool);
-}
-
 void open_adapter(Lora *l, const Tensor *base, int tensors, const char *folder, Pool *pool) {
     Error err = { 0 };
     Arena ws = { NULL, 0, 0, 0, 0 };
@@ -281,8 +279,78 @@ void open_adapter(Lora *l, const Tensor *base, int tensors, const char *folder, 
     lora_norms(l, base, &ws);
 }
 
+/* ---- judges ---- */
+
+/* Gives a judge as many labels as its adapter's head has rows. Those of another number than the base's have
+ * the names that transformers gives them. */
+static void adapter_labels(RewardConfig *c, const char *adapter, Pool *pool) {
+    const size_t rows = checkpoint_rows(adapter, "adapter_model", c->names->part[NAME_HEAD], pool);
+    if (!rows || rows == (size_t)c->labels) return;
+    c->labels = rows > LABELS_MAX ? LABELS_MAX + 1 : (int)rows;         /* more are refused later */
+    for (int i = 0; i < c->labels && i < LABELS_MAX; i++)
+        name_format(c->label[i], sizeof c->label[i], "LABEL_%d", i);
+}
+
+/* Changes the configuration of a judge's base to what its adapter makes of it. */
+static void adapter_config(RewardConfig *c, const char *folder, const char *adapter, Pool *pool) {
+    const RewardConfig base = *c;
+    Error err = { 0 };
+    const int code = reward_config_load(c, adapter, pool, &err);
+    if (code == E_MISSING) {
+        *c = base;
+        adapter_labels(c, adapter, pool);
+        return;
+    }
+    must(code, &err, NULL);
+    if (c->names == base.names && c->stack.C == base.stack.C && c->stack.L == base.stack.L) return;
+    memset(&err, 0, sizeof err);
+    fail(&err, E_SHAPE, "the adapter's config.json is that of another model", folder, 0, 0);
+    die(&err, "the model that the adapter was trained on: adapter_config.json has its name as "
+              "base_model_name_or_path");
+}
+
+void judge_find(Judge *j, const char *folder, const char *adapter, Pool *pool) {
+    Error err = { 0 };
+    memset(j, 0, sizeof *j);
+    adapter_as_model(&folder, &adapter, "the folder of the judge that it adapts, and the adapter by its own "
+                     "option", pool);
+    j->folder = folder;
+    j->adapter_folder = adapter;
+    if (adapter) j->lora.config = open_adapter_config(adapter, 1, pool);
+    must(reward_config_load(&j->config, folder, pool, &err), &err,
+         "a Hugging Face folder of a classifier of texts");
+    if (adapter) adapter_config(&j->config, folder, adapter, pool);
+}
+
+void judge_tokenizer(Judge *j, Pool *pool) {
+    const char *folder = j->adapter_folder && tokenizer_exists(j->adapter_folder, pool) ? j->adapter_folder
+                                                                                        : j->folder;
+    j->tokenizer = tokenizer_for(folder, j->config.V, "judge", "a folder with the judge's tokenizer", pool);
+}
+
+void judge_carve(Judge *j, Pool *lists, Arena *a) {
+    Error err = { 0 };
+    must(reward_carve(&j->model, &j->config, &j->types, 0, lists, a, &err), &err, NULL);
+    j->adapter = j->adapter_folder ? &j->lora : NULL;
+    if (j->adapter) adapter_carve(&j->lora, &j->lora.config, j->model.tensor, j->model.tensors, 0, lists, a);
+}
+
+void judge_load(Judge *j, const char *option, Pool *pool) {
+    const Tensor *base = j->model.tensor;
+    const int all = j->model.tensors;
+    Tensor *list = pool_need(pool, (size_t)all, sizeof *list, "tensors");
+    int n = 0;
+    /* a base that is no judge lacks the head, which the adapter has */
+    for (int i = 0; i < all; i++)
+        if (!j->adapter || !(base[i].flags & TENSOR_HEAD) || !j->lora.pair[i].saved.O) list[n++] = base[i];
+    open_weights(list, n, j->folder, option, NULL, pool);
+    if (j->adapter) open_adapter(&j->lora, base, all, j->adapter_folder, pool);
+}
+
+/* ---- value heads ---- */
+
 void say_value_head(const char *folder, Pool *pool) {
-    if (!checkpoint_has(folder, "model", "v_head.summary.weight", pool)) return;
+    if (!checkpoint_rows(folder, "model", "v_head.summary.weight", pool)) return;
     fflush(stdout);
     fprintf(stderr, "%s: the weights have a value head (v_head.summary), which only ppo uses: left out\n",
             folder);
@@ -296,7 +364,7 @@ int open_value_head(const ValueHead *h, const char *folder, Pool *pool) {
     static const char hint[] = "--value-init zero starts with a new value head";
     snprintf(path, n, "%s/value_head.safetensors", folder);
     const int own = file_exists(path);
-    const int found = own || checkpoint_has(folder, "model", h->tensor[0].name, pool);
+    const int found = own || checkpoint_rows(folder, "model", h->tensor[0].name, pool) > 0;
     if (own) must(checkpoint_load(folder, "value_head", h->tensor, 2, pool, &err), &err, hint);
     else if (found) must(checkpoint_load_part(folder, "model", h->tensor, 2, pool, &err), &err, hint);
     if (found) need_numbers(h->tensor, 2, own ? path : folder, hint);
@@ -507,7 +575,7 @@ int save_policy(const Model *m, const Tokenizer *t, const char *folder, int dtyp
                 Error *err) {
     Pool pool = cli_pool();
     int code = config_save(&m->config, NULL, folder, dtype, &pool, err);
-    if (code == OK) code = tokenizer_save(t, folder, m->config.positions, &pool, err);
+    if (code == OK && t) code = tokenizer_save(t, folder, m->config.positions, &pool, err);
     if (code == OK)
         code = checkpoint_save(folder, "model", m->tensor, m->tensors, dtype, shard_bytes, &pool, err);
     pool_free(&pool);
@@ -530,11 +598,23 @@ int save_value_head(const ValueHead *h, const char *folder, Error *err) {
     return code;
 }
 
-int save_judge(const RewardModel *m, const Tokenizer *t, const char *folder, int dtype, Error *err) {
+int save_judge_adapter(const Lora *l, const RewardConfig *c, const Tokenizer *t, const char *base,
+                       const char *folder, int dtype, Error *err) {
     Pool pool = cli_pool();
-    int code = tokenizer_save(t, folder, reward_max_tokens(&m->config), &pool, err);
+    int code = tokenizer_save(t, folder, reward_max_tokens(c), &pool, err);
+    if (code == OK) code = reward_config_save(c, folder, dtype, &pool, err);
+    if (code == OK) code = save_adapter(l, base, folder, dtype, err);
+    pool_free(&pool);
+    return code;
+}
+
+int save_judge(const RewardModel *m, const Tokenizer *t, const char *folder, int dtype, uint64_t shard_bytes,
+               Error *err) {
+    Pool pool = cli_pool();
+    int code = t ? tokenizer_save(t, folder, reward_max_tokens(&m->config), &pool, err) : OK;
     if (code == OK) code = reward_config_save(&m->config, folder, dtype, &pool, err);
-    if (code == OK) code = checkpoint_save(folder, "model", m->tensor, m->tensors, dtype, 0, &pool, err);
+    if (code == OK) code = checkpoint_save(folder, "model", m->tensor, m->tensors, dtype, shard_bytes,
+                                               &pool, err);
     pool_free(&pool);
     return code;
 }

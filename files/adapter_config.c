@@ -43,6 +43,16 @@ static void read_targets(Fields *f, LoraConfig *l, Pool *pool) {
     l->targets = "q_proj,v_proj,c_attn,query,value,q_lin,v_lin,q,v";
 }
 
+/* Returns 1 if a comma-separated list has the name. */
+static int has_name(const char *list, const char *name) {
+    const size_t n = strlen(name);
+    for (size_t m; list && *list; list += m + (list[m] == ',')) {
+        m = strcspn(list, ",");
+        if (m == n && memcmp(list, name, n) == 0) return 1;
+    }
+    return 0;
+}
+
 /* Reads modules_to_save. With SEQ_CLS peft adds the names of classifiers' heads. */
 static void read_saved(Fields *f, LoraConfig *l, Pool *pool) {
     static const char *const heads[] = { "classifier", "score" };
@@ -51,7 +61,7 @@ static void read_saved(Fields *f, LoraConfig *l, Pool *pool) {
     if (!l->task || strcmp(l->task, "SEQ_CLS") != 0 || f->code != OK) return;
     if (l->save) buffer_text(&b, l->save);
     for (int i = 0; i < 2; i++) {
-        if (l->save && strstr(l->save, heads[i])) continue;
+        if (has_name(l->save, heads[i])) continue;
         if (b.length) buffer_text(&b, ",");
         buffer_text(&b, heads[i]);
     }
@@ -153,14 +163,27 @@ int adapter_config_load(LoraConfig *l, const char *folder, Pool *pool, Error *er
     return f.code;
 }
 
+/* Sets *whole to 1 if the folder is a model's: it has config.json and weights. OK or E_MEMORY. */
+static int is_model(int *whole, const char *folder, Pool *pool, Error *err) {
+    static const char *const name[] = { "config.json", "model.safetensors", "model.safetensors.index.json",
+                                        "pytorch_model.bin", "pytorch_model.bin.index.json" };
+    int there[5];
+    for (int i = 0; i < 5; i++) {
+        const char *path = path_in(folder, name[i], "", pool);
+        if (!path) return fail(err, E_MEMORY, "memory for a path", folder, 0, 0);
+        there[i] = file_exists(path);
+    }
+    *whole = there[0] && (there[1] || there[2] || there[3] || there[4]);
+    return OK;
+}
+
 int adapter_base(const char **base, const char *folder, Pool *pool, Error *err) {
-    const char *own = path_in(folder, "config.json", "", pool), *name;
+    const char *name;
     char *beside;
     Fields f;
-    int code;
+    int whole, code = is_model(&whole, folder, pool, err);
     *base = NULL;
-    if (!own) return fail(err, E_MEMORY, "memory for a path", folder, 0, 0);
-    if (file_exists(own)) return OK;
+    if (code != OK || whole) return code;
     code = fields_open(&f, folder, "adapter_config.json", pool, NULL);
     if (code == E_MISSING) return OK;
     if (code == OK) code = fields_open(&f, folder, "adapter_config.json", pool, err);

@@ -641,6 +641,7 @@ static const struct { const char *stem, *pattern; } spare[] = {
     { "", "*embeddings.token_type_ids" },
     { "roberta.", "roberta.pooler.*" }, { "roberta.", "pooler.*" }, { "roberta.", "classifier.*" },
     { "roberta.", "lm_head.*" }, { "bert.", "cls.*" }, { "bert.", "classifier.*" },
+    { "bert.", "bert.pooler.*" }, { "bert.", "pooler.*" },      /* a judge's head may be new */
     { "distilbert.", "vocab_*" }, { "distilbert.", "classifier.*" }, { "distilbert.", "pre_classifier.*" },
     { "electra.", "discriminator_predictions.*" },
     { "electra.", "generator_*" }, { "electra.", "classifier.*" },

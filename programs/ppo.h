@@ -12,7 +12,8 @@ enum { LONG_REFUSE, LONG_CUT };
 enum { VALUE_ZERO, VALUE_PYTORCH };
 
 typedef struct {
-    const char *policy, *reward, *tokenizer, *adapter, *out, *label, *reward_text, *dump, *fallback;
+    const char *policy, *reward, *reward_adapter, *tokenizer, *adapter, *out, *label, *reward_text;
+    const char *dump, *fallback;
     int score, long_response, steps, batch_size, mini_batch_size, accumulation, ppo_epochs, lr_anneal;
     int adam_tf, adaptive, no_special;
     int kl_penalty, early_stopping, whiten_rewards, biased, score_scaling, score_norm, score_normalize;
@@ -56,7 +57,7 @@ typedef struct {
     ValueHead head;
     Tensor *trained; /* the tensors that Adam changes: the policy's, then the value head's */
     int trained_policy, trained_all;        /* how many of them are the policy's, and how many there are */
-    RewardConfig judge_config; RewardModel judge; WeightTypes judge_types; Tokenizer *judge_tokenizer;
+    Judge judge;
     int label;                              /* index of the judge's output that is the reward */
     int adds_bos, adds_eos;                 /* 1: its template puts bos before (eos after) a text */
     int judge_most;                         /* most tokens of a text that it reads, without bos and eos */

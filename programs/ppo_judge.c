@@ -67,12 +67,12 @@ static float count_text(const char *text, size_t n, const char *wanted) {
 /* Appends n ids to the judge's batch as its i-th text, between the template's bos and eos. A text without any
  * id becomes empty_text_id (bos or eos) alone. */
 static void judge_add(const Models *m, JudgeBatch *j, int i, const int *ids, int n) {
-    const SpecialIds special = tokenizer_specials(m->judge_tokenizer);
+    const SpecialIds special = tokenizer_specials(m->judge.tokenizer);
     j->start[i] = j->tokens;
     if (m->adds_bos) j->token[j->tokens++] = special.bos;
     for (int k = 0; k < n; k++) j->token[j->tokens++] = ids[k];
     if (m->adds_eos) j->token[j->tokens++] = special.eos;
-    if (j->tokens == j->start[i]) j->token[j->tokens++] = empty_text_id(m->judge_tokenizer);
+    if (j->tokens == j->start[i]) j->token[j->tokens++] = empty_text_id(m->judge.tokenizer);
     j->start[i + 1] = j->tokens;
 }
 
@@ -81,10 +81,10 @@ static void judge_run(const Models *m, Work *w, int n, float *score) {
     JudgeBatch *j = &w->judge;
     const Texts texts = { j->tokens, n, j->token, j->start };
     if (!n) return;
-    must(reward_forward(&m->judge, NULL, &texts, NULL, j->logits, &w->ws), NULL,
+    must(reward_forward(&m->judge.model, m->judge.adapter, &texts, NULL, j->logits, &w->ws), NULL,
          "check that the tokenizer belongs to the judge");
     for (int i = 0; i < n; i++)
-        score[i] = j->logits[(size_t)i * (size_t)m->judge_config.labels + (size_t)m->label];
+        score[i] = j->logits[(size_t)i * (size_t)m->judge.config.labels + (size_t)m->label];
     j->tokens = 0;
 }
 
@@ -99,11 +99,11 @@ static const int *judge_ids(const Models *m, Work *w, int b, int *n) {
     const size_t query = o->score == SCORE_BOTH ? x->query_length[b] : 0;
     TokenSpan *span;
     int *ids;
-    must(tokenizer_encode(m->judge_tokenizer, text, bytes, &w->pool, &ids, n), NULL, NULL);
-    need_rows(m->judge_tokenizer, ids, *n, m->judge_config.V, "judge");
+    must(tokenizer_encode(m->judge.tokenizer, text, bytes, &w->pool, &ids, n), NULL, NULL);
+    need_rows(m->judge.tokenizer, ids, *n, m->judge.config.V, "judge");
     const int cut = *n - m->judge_most;
     if (cut <= 0) return ids;
-    must(tokenizer_encode_spans(m->judge_tokenizer, text, bytes, &w->pool, &ids, &span, n), NULL, NULL);
+    must(tokenizer_encode_spans(m->judge.tokenizer, text, bytes, &w->pool, &ids, &span, n), NULL, NULL);
     if (span[cut - 1].to > query) x->responses_cut++;
     else x->queries_cut++;
     *n = m->judge_most;

@@ -97,9 +97,8 @@ void carve(void *run, Arena *a, Bill *bill) {
     Work *w = &r->work;
     carve_policy(m, &r->progress.optimizer, &w->pool, a, bill);
     if (!o->reward_text) {
-        must(reward_carve(&m->judge, &m->judge_config, &m->judge_types, TRAIN_NOTHING, &w->pool, a, &w->err),
-             &w->err, NULL);
-        w->judge.logits = arena_take(a, (size_t)o->chunk * (size_t)m->judge_config.labels, sizeof(float));
+        judge_carve(&m->judge, &w->pool, a);
+        w->judge.logits = arena_take(a, (size_t)o->chunk * (size_t)m->judge.config.labels, sizeof(float));
         bill_part(bill, "judge (frozen)", a);
     }
     cache_carve(&w->cache, &m->config.stack, m->config.stack.L, larger(o->chunk, o->mini_batch_size), m->T,
@@ -119,12 +118,12 @@ void carve(void *run, Arena *a, Bill *bill) {
 static int measure_judge(const Models *m, Work *w, Arena *ws) {
     const Settings *o = m->o;
     JudgeBatch *j = &w->judge;
-    const int longest = reward_max_tokens(&m->judge_config);
+    const int longest = reward_max_tokens(&m->judge.config);
     for (int i = 0; i <= o->chunk; i++) j->start[i] = i ? smaller(longest + i - 1, j->room) : 0;
     j->start[o->chunk] = j->room;
-    for (int i = 0; i < j->room; i++) j->token[i] = m->judge_config.bos;
+    for (int i = 0; i < j->room; i++) j->token[i] = m->judge.config.bos;
     const Texts texts = { j->room, o->chunk, j->token, j->start };
-    return reward_forward(&m->judge, NULL, &texts, NULL, j->logits, ws);
+    return reward_forward(&m->judge.model, m->judge.adapter, &texts, NULL, j->logits, ws);
 }
 
 /* Measures the encoder, if there is one, with queries of the greatest length; learns 1: of a mini-batch. */

@@ -22,7 +22,7 @@ void prepare_policy(Models *m, Work *w, const Program *p) {
              m->config.positions);
         die(&w->err, "a smaller --query-max or --response-max");
     }
-    m->lora_config = o->adapter ? open_adapter_config(o->adapter, &w->pool)
+    m->lora_config = o->adapter ? open_adapter_config(o->adapter, 0, &w->pool)
                                : adapter_options(&o->lora, m->config.names, &w->pool);
     if (m->config.encoder.L) m->lora_config.task = "SEQ_2_SEQ_LM";
     rows_take(&w->batch.rows, larger(o->chunk, o->mini_batch_size) * (m->T - 1), &w->pool);
@@ -32,19 +32,20 @@ void prepare_judge(Models *m, Work *w, const Program *p) {
     const Settings *o = m->o;
     const QuantOptions held = { o->reward_nf4, 0, 64, 0, o->quant.compute, 0 };
     if (o->reward_text) return;
-    m->judge_tokenizer = open_judge(&m->judge_config, o->reward, NULL, &w->pool);
-    if (o->no_special) tokenizer_split_special(m->judge_tokenizer);
-    judge_options_types(&m->judge_types, p, &held, &m->judge_config, o->reward, 0, &w->pool);
-    m->label = label_need(&m->judge_config, o->label, "--label");
-    tokenizer_template(m->judge_tokenizer, &m->adds_bos, &m->adds_eos);
-    const int empty = empty_text_id(m->judge_tokenizer);
-    if (!m->adds_bos && !m->adds_eos && (empty < 0 || empty >= m->judge_config.V)) {
+    judge_find(&m->judge, o->reward, o->reward_adapter, &w->pool);
+    judge_tokenizer(&m->judge, &w->pool);
+    if (o->no_special) tokenizer_split_special(m->judge.tokenizer);
+    judge_options_types(&m->judge.types, p, &held, &m->judge.config, m->judge.folder, 0, &w->pool);
+    m->label = label_need(&m->judge.config, o->label, "--label");
+    tokenizer_template(m->judge.tokenizer, &m->adds_bos, &m->adds_eos);
+    const int empty = empty_text_id(m->judge.tokenizer);
+    if (!m->adds_bos && !m->adds_eos && (empty < 0 || empty >= m->judge.config.V)) {
         fail(&w->err, E_MISSING, "an empty text would have no token for the judge: its tokenizer has no "
              "template, no bos and no eos", o->reward, 0, 0);
         die(&w->err, "a tokenizer_config.json there that names a bos_token or an eos_token");
     }
-    m->judge_most = judge_limit(&m->judge_config, m->judge_tokenizer) - m->adds_bos - m->adds_eos;
-    w->judge.room = larger(reward_max_tokens(&m->judge_config), 1024 + o->chunk);
+    m->judge_most = judge_limit(&m->judge.config, m->judge.tokenizer) - m->adds_bos - m->adds_eos;
+    w->judge.room = larger(reward_max_tokens(&m->judge.config), 1024 + o->chunk);
     w->judge.token = pool_need(&w->pool, (size_t)w->judge.room, sizeof(int), "the judge's texts");
     w->judge.start = pool_need(&w->pool, (size_t)o->chunk + 1, sizeof(int), "the judge's texts");
 }
@@ -71,7 +72,7 @@ static int longest_response(const Models *m, Work *w, const Queue *q) {
             have = 0;
             texts++;
             must(tokenizer_decode(m->tokenizer, token, o->response_max, &w->pool, &text, &bytes), NULL, NULL);
-            must(tokenizer_encode(m->judge_tokenizer, text, bytes, &w->pool, &read, &judged), NULL, NULL);
+            must(tokenizer_encode(m->judge.tokenizer, text, bytes, &w->pool, &read, &judged), NULL, NULL);
             longest = larger(longest, judged);
         }
         pool_release(&w->pool, text_mark);
@@ -97,7 +98,7 @@ void check_responses(const Models *m, Work *w, const Queue *q) {
 /* Prints the models, the reward and the share of trained parameters. */
 void say_what(const Models *m, const Work *w, const Queue *training, const char *data) {
     const Settings *o = m->o;
-    const StackKind *c = &m->config.stack, *j = &m->judge_config.stack;
+    const StackKind *c = &m->config.stack, *j = &m->judge.config.stack;
     const size_t trainable = tensor_values(m->trained, m->trained_all, 1);
     const size_t frozen = m->adapter ? tensor_values(m->policy.tensor, m->policy.tensors, 0) : 0;
     const size_t held = (size_t)w->data.count - (size_t)training->count;
@@ -110,12 +111,13 @@ void say_what(const Models *m, const Work *w, const Queue *training, const char 
     if (o->reward_text) say("reward = number of '%s' in the response", o->reward_text);
     else {
         const char *read = o->score == SCORE_BOTH ? "query + response" : "the response alone";
-        with_commas(range[0], tensor_values(m->judge.tensor, m->judge.tensors, 0));
-        say("judge %s: %s, C %d, L %d, H %d, F %d, V %d, %s parameters", o->reward,
-            config_written(m->judge_config.names, 1), j->C, j->L, j->H, j->F, m->judge_config.V, range[0]);
-        if (m->judge_types.layers != F32) print_types("judge's weights", &m->judge_types);
-        if (m->judge_config.labels == 1) say("reward = the judge's logit for %s", read);
-        else say("reward = logit of '%s' for %s", m->judge_config.label[m->label], read);
+        with_commas(range[0], tensor_values(m->judge.model.tensor, m->judge.model.tensors, 0));
+        say("judge %s%s%s: %s, C %d, L %d, H %d, F %d, V %d, %s parameters", m->judge.folder,
+            m->judge.adapter ? " with the adapter " : "", m->judge.adapter ? m->judge.adapter_folder : "",
+            config_written(m->judge.config.names, 1), j->C, j->L, j->H, j->F, m->judge.config.V, range[0]);
+        if (m->judge.types.layers != F32) print_types("judge's weights", &m->judge.types);
+        if (m->judge.config.labels == 1) say("reward = the judge's logit for %s", read);
+        else say("reward = logit of '%s' for %s", m->judge.config.label[m->label], read);
     }
     char targets[60];
     if (!m->adapter) say("training all weights; the reference is a frozen copy");
@@ -145,6 +147,6 @@ void load_weights(Models *m, Optimizer *optimizer, Pool *pool, int keep_head) {
                          : open_value_head(&m->head, o->policy, pool) ? o->policy : NULL;
         if (from) say("value head from %s", from);
     }
-    if (!o->reward_text) open_weights(m->judge.tensor, m->judge.tensors, o->reward, "--reward", NULL, pool);
+    if (!o->reward_text) judge_load(&m->judge, "--reward", pool);
     optimizer_reset(optimizer);
 }

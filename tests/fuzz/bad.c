@@ -473,7 +473,7 @@ static int read_reward_config(const Blob *b, Pool *pool) {
     memset(&measure, 0, sizeof measure);
     memset(&m, 0, sizeof m);
     memset(&inner, 0, sizeof inner);
-    reward_carve(&m, &c, NULL, TRAIN_ALL, pool, &measure, &inner);
+    reward_carve(&m, &c, NULL, 1, pool, &measure, &inner);
     return OK;
 }
 /* Reads a file of llama2.c, which has to give as many tensors as its sizes say, each of them in memory. */

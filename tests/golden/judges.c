@@ -18,7 +18,7 @@ static int open_case(Case *c, const char *folder, const Golden *g) {
     for (size_t b = 0; b < B; b++) start[b + 1] = start[b] + lens[b];
     c->texts = (Texts){ (int)N, (int)B, ids, start };
     int bad = !ids || !lens || reward_config_load(&c->config, folder, &pool, &err)
-        || reward_carve(&c->m, &c->config, NULL, TRAIN_ALL, &pool, &memory, &err)
+        || reward_carve(&c->m, &c->config, NULL, 1, &pool, &memory, &err)
         || checkpoint_load(folder, "model", c->m.tensor, c->m.tensors, &pool, &err);
     CHECK(!bad, "%s loads: %s: %s", folder, err.what, err.where);
     if (bad) return 0;

@@ -215,22 +215,23 @@ exits 0 "rm, an adapter" ./rm $fine --lora-r 4 --lora-targets all-linear --lr 1e
     adapted-judge
 grep -q '^frozen weights: linears float32' said.txt && grep -q '^trainable params: 2,914 || all params: ' \
     said.txt; is "it says what is frozen and what is trained"
-[ ! -e adapted-judge/adapter_config.json ] && [ -s adapted-judge/model.safetensors ]
-    is "a whole judge, the adapter within its weights"
-exits 0 "which is a judge like others" ./rm reviews.bin --reward adapted-judge --lr 0 --steps 1 --out \
-    again-judge
+[ -s adapted-judge/adapter_config.json ] && [ ! -e adapted-judge/model.safetensors ]
+    is "its folder is peft's"
+exits 0 "run merge of it" ./run merge judge --adapter adapted-judge --out merged-judge
+exits 0 "which is a judge like others" ./rm reviews.bin --reward merged-judge --lr 0 --steps 1 --out again-judge
 near "$(loss adapted-judge)" "$(loss again-judge)" 1e-5
     is "with the adapter's loss ($(loss adapted-judge), $(loss again-judge))"
 near "$(loss adapted-judge)" "$(loss judge)" 1e-5; [ $? = 1 ]
     is "which is not that of its start ($(loss judge))"
 exits 0 "rm, an adapter that has not moved" ./rm $fine --lora-r 4 --lr 0 --steps 1 --out still-judge
-cmp -s still-judge/model.safetensors judge/model.safetensors; is "is the judge it started from, bit for bit"
+./run merge still-judge --out still-merged > said.txt 2> errors.txt
+cmp -s still-merged/model.safetensors judge/model.safetensors; is "is the judge it started from, bit for bit"
 exits 0 "rm, an adapter, activations computed again" ./rm $fine --lora-r 4 --lora-targets all-linear --lr \
     1e-2 --steps 8 --recompute --out same-judge
-cmp -s adapted-judge/model.safetensors same-judge/model.safetensors; is "is the same judge"
+cmp -s adapted-judge/adapter_model.safetensors same-judge/adapter_model.safetensors; is "is the same judge"
 exits 0 "rm, an adapter with dropout" ./rm $fine --lora-r 4 --lora-targets all-linear --lr 1e-2 --steps 8 \
     --lora-dropout 0.5 --out dropout-judge
-! cmp -s adapted-judge/model.safetensors dropout-judge/model.safetensors; is "is another one"
+! cmp -s adapted-judge/adapter_model.safetensors dropout-judge/adapter_model.safetensors; is "is another one"
 exits 0 "rm --recompute, all weights" ./rm reviews.bin --reward judge --steps 3 --recompute --out r1 &&
     ./rm reviews.bin --reward judge --steps 3 --out r2 > said.txt
 cmp -s r1/model.safetensors r2/model.safetensors; is "is the same judge"
@@ -238,12 +239,15 @@ exits 0 "rm --nf4" ./rm $fine --nf4 --lr 0 --steps 1 --out judge4
 grep -q '^frozen weights: linears NF4, blocks of 64' said.txt &&
     grep -q '"lora-r":16,"lora-alpha":16,"lora-targets":"all-linear"' judge4/log.jsonl
     is "it is held in 4 bits, with an adapter of rank 16"
-! cmp -s judge4/model.safetensors judge/model.safetensors; is "and written dequantised"
+exits 0 "run merge --nf4" ./run merge judge4 --nf4 --out merged4
+! cmp -s merged4/model.safetensors judge/model.safetensors; is "has the dequantised weights"
+exits 0 "run score of the adapter, --nf4" ./run score judge4 texts --nf4; cp said.txt scores4
+exits 0 "run score of the merged judge" ./run score merged4 texts; cmp -s said.txt scores4; is "gives the same, for B is 0"
 # rewards FOLDER: those of the untrained policy's responses
 rewards() { sed 's/.*"reward_before": \([^,]*\).*/\1/' "$1/ppo-0001/samples.jsonl"; }
 exits 0 "ppo --reward-nf4" ./ppo reviews.bin $small --steps 0 --reward-nf4 --out p4
 grep -q "^judge's weights: linears NF4, blocks of 64, compute float32" said.txt; is "it says so"
-exits 0 "ppo with the judge that was dequantised" ./ppo reviews.bin $small --steps 0 --reward judge4 --out p32
+exits 0 "ppo with the judge that was dequantised" ./ppo reviews.bin $small --steps 0 --reward merged4 --out p32
 rewards p4 > one; rewards p32 > two
 paste one two |
     awk '{ d = $1 - $2; if (d < 0) d = -d; if (d > 1e-5) bad = 1; n++ } END { exit bad || n < 8 }'

@@ -66,13 +66,14 @@ same adapted
 exits 1 "sft from an adapter" ./sft reviews.bin --policy adapter --steps 1 --context 64 --out x
 says errors.txt "this is an adapter, not a model"
 says errors.txt "try: ./run merge BASE --adapter ADAPTER"
-exits 1 "a judge's scores from an adapter" ./run score adapter text
-says errors.txt "this is an adapter, not a model"
-says errors.txt "try: the judge's whole folder: merge the adapter into it"
-exits 1 "an adapter as ppo's judge" ./ppo reviews.bin --policy policy --reward adapter --dry-run
-says errors.txt "this is an adapter, not a model"
+exits 1 "a judge's scores from a policy's adapter" ./run score adapter text
+says errors.txt "not a judge's adapter: task_type: CAUSAL_LM"
+says errors.txt "try: a judge's adapter, of task_type SEQ_CLS"
+exits 1 "a policy's adapter as ppo's judge" ./ppo reviews.bin --policy policy --reward adapter --dry-run
+says errors.txt "not a judge's adapter: task_type: CAUSAL_LM"
 exits 1 "an adapter as rm's judge" ./rm reviews.bin --reward adapter --out x
 says errors.txt "this is an adapter, not a model"
+says errors.txt "try: ./run merge BASE --adapter ADAPTER"
 cp -r adapter elsewhere
 sed 's/"q_proj", *"v_proj"/"c_attn"/' adapter/adapter_config.json > elsewhere/adapter_config.json
 exits 1 "an adapter of another model's linears" ./run logprobs policy text --adapter elsewhere

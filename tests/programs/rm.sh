@@ -1,5 +1,6 @@
 #!/bin/sh
-# tests/programs/rm.sh - reward models from outside: pairs with probabilities. RUN: an emulator, if any.
+# tests/programs/rm.sh - reward models from outside: pairs with probabilities; adapters of judges of each kind of head, as peft has
+# them. RUN: an emulator, if any.
 # Last line: `rm: N passed, N failed, N skipped`.
 cd "$(dirname "$0")/../.." || exit 1
 home=$(pwd)
@@ -67,6 +68,76 @@ within "$(last eval/loss_full soft)" 0.1985 0.02; is "the margins come to the pr
 within "$(last eval/loss_full sure)" 0 0.05; is "without a probability the first text is better: $(last eval/loss_full sure)"
 within "$(last eval/loss_full half)" 0.6931 0.01; is "nothing is learnt where neither text is better: $(last eval/loss_full half)"
 within "$(last eval/accuracy_full half)" 0.5 0; is "and each answer is half right: $(last eval/accuracy_full half)"
+
+# ---- adapters: a folder as peft writes it, alone, beside its base, merged ----
+# scores FILE ARGUMENTS ...: run score's logits, one number a line
+scores() {
+    out=$1; shift
+    $RUN ./run score "$@" > said.txt 2> errors.txt && [ -s said.txt ] &&
+        sed 's/.*"logits": \[\([^]]*\)\].*/\1/' said.txt | tr ',' '\n' > "$out"
+}
+# equal FILE FILE TOLERANCE
+equal() { paste "$1" "$2" | awk -v t="$3" '{ d = $1 - $2; if (d > t || -d > t) bad = 1; n++ } END { exit bad || n < 4 }'; }
+# tensors FILE: the names in a safetensors file's header
+tensors() { head -c 20000 "$1" | tr '{' '\n' | sed -n 's/.*"\(base_model[a-zA-Z_.0-9]*\)":$/\1/p'; }
+sed 's/.*"text": "\([^"]*\)".*/\1/' reviews.jsonl | head -n 6 > texts
+small="--dim 32 --layers 2 --heads 4 --ffn 48 --crop 0 --spam 0 --batch 8"
+fine="--crop 0 --spam 0 --batch 8 --lora-r 4 --lora-targets all-linear --lr 1e-2 --steps 6"
+for family in roberta bert distilbert llama gpt2; do
+    exits 0 "$family: a judge" ./rm reviews.bin --family $family --tokenizer tokenizer $small --steps 3 --out $family
+    exits 0 "$family: an adapter" ./rm reviews.bin --reward $family $fine --out $family-lora
+    case $family in
+        roberta) saved='"classifier"' head="classifier.dense classifier.out_proj" ;;
+        bert) saved='"bert.pooler", "classifier"' head="bert.pooler.dense classifier" ;;
+        distilbert) saved='"pre_classifier", "classifier"' head="pre_classifier classifier" ;;
+        *) saved='"score"' head=score ;;
+    esac
+    grep -q '"task_type": "SEQ_CLS"' $family-lora/adapter_config.json &&
+        grep -q "\"base_model_name_or_path\": \"$family\"" $family-lora/adapter_config.json &&
+        grep -qF "\"modules_to_save\": [$saved]" $family-lora/adapter_config.json
+    is "$family: adapter_config.json is a classifier's, with the head's modules"
+    for module in $head; do echo "base_model.model.$module.weight"; done | sort > wanted
+    tensors $family-lora/adapter_model.safetensors | grep -v 'lora_[AB]\|bias$' | sort | cmp -s - wanted
+    is "$family: and the head's weights have peft's names"
+    scores base $family texts && scores alone $family-lora texts; is "$family: run score of the adapter's folder"
+    scores beside $family texts --adapter $family-lora && cmp -s alone beside; is "$family: the same as --adapter beside its base"
+    equal alone base 1e-3; [ $? = 1 ]; is "$family: it is not the base"
+    exits 0 "$family: run merge" ./run merge $family-lora --out $family-merged
+    scores merged $family-merged texts && equal alone merged 2e-6; is "$family: the merged judge has the adapter's logits"
+    for name in config.json tokenizer.json; do cmp -s $family/$name $family-merged/$name; is "$family: merged $name"; done
+done
+exits 0 "a new head, the pooler's too, on a BERT" ./rm reviews.bin --reward bert --new-head --steps 1 --out new-bert
+says 1 "the adapter's config.json is that of another model: bert" "an adapter of another judge" ./run score bert texts \
+    --adapter distilbert-lora
+mkdir lone && cp distilbert-lora/adapter* lone
+says 1 "no LoRA target matches a module of the model\|has no place" "the same without its config.json" ./run score bert texts \
+    --adapter lone
+exits 0 "a policy" ./sft reviews.bin --tokenizer data/policy --dim 32 --layers 1 --heads 4 --positions 128 --context 64 --steps 2 \
+    --out policy
+for judge in "--reward roberta-lora" "--reward roberta --reward-adapter roberta-lora" "--reward roberta-merged"; do
+    exits 0 "ppo $judge" ./ppo reviews.bin --policy policy $judge --label positive --batch-size 8 --mini-batch-size 8 \
+        --eval-queries 4 --steps 1 --query-max 8 --response-max 8 --out "ppo $judge"
+    sed 's/.*"reward_before": \([^,]*\).*/\1/' "ppo $judge/ppo-0001/samples.jsonl" > "rewards $judge"
+done
+cmp -s "rewards --reward roberta-lora" "rewards --reward roberta --reward-adapter roberta-lora"; is "ppo: both ways, the same rewards"
+equal "rewards --reward roberta-lora" "rewards --reward roberta-merged" 2e-6; is "ppo: those of the merged judge"
+says 2 "no judge is asked" "ppo: --reward-adapter without a judge" ./ppo reviews.bin --policy policy --reward-text e \
+    --reward-adapter roberta-lora
+
+# ---- a base without a head, as reward models of today have it; an adapter's folder without config.json, as peft leaves it ----
+sed 's/"label": 1/"label": 2/' reviews.jsonl > three.jsonl
+exits 0 "prep data, three labels" ./prep data three.jsonl --out three.bin --labels bad,fair,good
+exits 0 "an adapter with a new head on a policy" ./rm three.bin --reward policy --tokenizer data/policy --new-head $fine --out new
+scores three new texts && grep -q '"probabilities": {"bad": [^}]*"fair": [^}]*"good": ' said.txt; is "its labels are the dataset's"
+exits 0 "merged" ./run merge new --out new-merged
+scores merged new-merged texts && equal three merged 2e-6; is "with the same logits"
+rm new/config.json
+scores bare new texts && cmp -s three bare && grep -q '"probabilities": {"LABEL_0": [^}]*"LABEL_2": ' said.txt
+is "without its config.json the labels are counted"
+exits 0 "an adapter of pairs" ./rm sure.bin --reward policy --tokenizer data/policy --new-head $fine --out pairs-lora
+scores one pairs-lora texts && [ "$(wc -l < one | tr -d ' ')" = 6 ]; is "has one number for a text"
+exits 0 "rm --reference of a head without a bias" ./rm reviews.bin --reward llama $fine --reference negative --out reference
+scores zero reference texts && awk 'NR % 2 && $1 != 0 { bad = 1 } END { exit bad }' zero; is "holds the label's logit at 0"
 
 echo "rm: $passed passed, $failed failed, $skipped skipped"
 [ $failed = 0 ]

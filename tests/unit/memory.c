@@ -78,9 +78,9 @@ static void carve_policy(Models *x, const Setting *s, Arena *a, Error *err) {
 }
 
 static void carve_judge(Models *x, const Setting *s, Arena *a, Error *err) {
-    const LoraConfig lora = lora_config(5, 8, "query,key,value,dense");
+    LoraConfig lora = lora_config(5, 8, "query,key,value,dense");
     const WeightTypes types = types_of(s);
-    const int trainable = s->lora ? TRAIN_HEAD : s->type == F32 ? TRAIN_ALL : TRAIN_NOTHING;
+    const int trainable = !s->lora && s->type == F32;
     RewardConfig c;
     memset(&c, 0, sizeof c);
     c.V = V; c.positions = T + 2; c.types = 1; c.pad = 1; c.eos[0] = 2; c.eos_count = 1; c.labels = LABELS;
@@ -89,6 +89,7 @@ static void carve_judge(Models *x, const Setting *s, Arena *a, Error *err) {
     config_judge(&c, "roberta");
     reward_carve(&x->judge, &c, &types, trainable, &pool, a, err);
     reward_saved_carve(&x->judge_saved, &c, ROWS, B, s->recompute, a);
+    if (s->lora) lora.save = lora_head(x->judge.tensor, x->judge.tensors, &pool);
     if (s->lora) lora_carve(&x->judge_lora, x->judge.tensor, x->judge.tensors, &lora, 1, &pool, a, err);
     x->judge_adapter = s->lora ? &x->judge_lora : NULL;
     fill(x, x->judge.tensor, x->judge.tensors);

@@ -86,6 +86,9 @@ static const struct { const char *base, *keys; int pairs, tensors; const char *f
     { "gpt2", ",\"target_modules\":[\"wte\",\"wpe\"]", 2, 4, "transformer.wte.lora_embedding_A" },
     { "llama", ",\"target_modules\":[\"q_proj\"],\"use_dora\":true", 2, 6, "model.layers.0." },
     { "judge", ",\"target_modules\":[\"q_lin\"],\"task_type\":\"SEQ_CLS\"", 2, 8, "distilbert.transformer" },
+    { "judge",
+      ",\"target_modules\":[\"q_lin\"],\"task_type\":\"SEQ_CLS\",\"modules_to_save\":[\"pre_classifier\"]",
+      2, 8, "distilbert.transformer" },
 };
 
 static void choices(void) {
@@ -103,6 +106,23 @@ static void choices(void) {
         CHECK(strncmp(lora.tensor[0].name, cases[i].first, strlen(cases[i].first)) == 0,
               "%s: the first is %s",
               cases[i].keys, lora.tensor[0].name);
+    }
+}
+
+/* The modules of each family's head, which an adapter of a judge has whole. */
+static void heads(void) {
+    static const char *const head[][2] = { { "roberta", "classifier" }, { "xlm-roberta", "classifier" },
+        { "bert", "bert.pooler,classifier" }, { "distilbert", "pre_classifier,classifier" },
+        { "electra", "classifier" }, { "llama", "score" }, { "gpt2", "score" } };
+    for (size_t i = 0; i < sizeof head / sizeof *head; i++) {
+        RewardConfig c = { 0 };
+        RewardModel m;
+        Arena measure = { 0 };
+        c.V = 20; c.positions = 20; c.pad = 1; c.labels = 2;
+        c.stack.C = 8; c.stack.L = 1; c.stack.H = 2; c.stack.F = 16;
+        const int code = config_judge(&c, head[i][0]) || reward_carve(&m, &c, NULL, 0, &pool, &measure, &err);
+        const char *is = code ? "" : lora_head(m.tensor, m.tensors, &pool);
+        CHECK(is && strcmp(is, head[i][1]) == 0, "%s: the head is %s (%s)", head[i][0], is, err.what);
     }
 }
 
@@ -152,6 +172,7 @@ int main(void) {
     CHECK(folder_make(folder, &err) == OK, "%s", folder);
     open_models();
     choices();
+    heads();
     numbers();
     refusals();
     CHECK(folder_empty(folder, &pool, &err) == OK && folder_remove(folder, &err) == OK, "%s is removed",

@@ -85,10 +85,11 @@ typedef struct {
 static int compute = F32;                   /* compute type of the judges that are opened next */
 static void judge_parts(Judge *j, const RewardConfig *c, const Kind *kind, int N, int B) {
     const Texts most = { N, B, NULL, NULL };
-    const LoraConfig all_linear = lora_config(kind->rank, 2 * (float)kind->rank,
+    LoraConfig all_linear = lora_config(kind->rank, 2 * (float)kind->rank,
         "query, key, value, attention.output.dense, intermediate.dense, output.dense");
     reward_carve(&j->model, c, &kind->types, kind->trainable, &j->lists, &j->arena, NULL);
     if (kind->rank) {
+        all_linear.save = lora_head(j->model.tensor, j->model.tensors, &j->lists);
         lora_carve(&j->lora, j->model.tensor, j->model.tensors, &all_linear, 1, &j->lists, &j->arena, NULL);
         j->adapter = &j->lora;
     }
@@ -376,7 +377,7 @@ static void test_bad_configs(void) {
         if (bad[i].change == 4) c.positions = 4;
         if (bad[i].change == 5) c.pad = 19;
         if (bad[i].change == 6) c.V = -5;
-        CHECK(reward_carve(&m, &c, NULL, TRAIN_ALL, &lists, &measure, &err) == E_RANGE && err.code == E_RANGE,
+        CHECK(reward_carve(&m, &c, NULL, 1, &lists, &measure, &err) == E_RANGE && err.code == E_RANGE,
               "%s: refused", bad[i].what);
     }
     const WeightTypes bf16 = { BF16, BF16, 0, 0, 0, F32, NULL };
@@ -384,7 +385,7 @@ static void test_bad_configs(void) {
     RewardModel m;
     Arena measure;
     memset(&measure, 0, sizeof measure);
-    CHECK(reward_carve(&m, &c, &bf16, TRAIN_ALL, &lists, &measure, NULL) == E_UNSUPPORTED,
+    CHECK(reward_carve(&m, &c, &bf16, 1, &lists, &measure, NULL) == E_UNSUPPORTED,
           "weights in another type: refused by name");
     Arena small = test_arena(1000);
     CHECK(reward_carve(&m, &c, NULL, 0, &lists, &small, NULL) == E_MEMORY,
@@ -458,14 +459,15 @@ static void test_ranking_extremes(void) {
 /* A pair's probability: at p = sigmoid(margin) the loss is least, and its slope 0; p = 1 is certainty, bit
  * for bit; p and the two texts can be exchanged together; far from zero nothing overflows. */
 static void test_ranking_probability(void) {
-    const float logits[6] = { 1.5f, 0.5f, 0.5f, 1.5f, 200, -200 }, one[3] = { 1, 1, 1 }, dloss[3] = { 1, 1, 1 };
+    const float logits[6] = { 1.5f, 0.5f, 0.5f, 1.5f, 200, -200 }, one[3] = { 1, 1, 1 };
+    const float dloss[3] = { 1, 1, 1 };
     const float p[3] = { 0.7310586f, 0.2689414f, 0.25f };
     float loss[3], sure[3], same[3], d[6] = { 0 }, dsure[6] = { 0 }, dsame[6] = { 0 };
     ranking_forward(loss, logits, p, 1, 3);
     ranking_backward(d, dloss, logits, p, 1, 3);
     CHECK(fabsf(d[0]) < 1e-6f && fabsf(d[2]) < 1e-6f && fabsf(loss[0] - 0.5822031f) < 1e-6f
-          && fabsf(loss[0] - loss[1]) < 1e-6f, "at p = sigmoid(1): slopes %g %g, losses %.7f %.7f", (double)d[0],
-          (double)d[2], (double)loss[0], (double)loss[1]);
+          && fabsf(loss[0] - loss[1]) < 1e-6f, "at p = sigmoid(1): slopes %g %g, losses %.7f %.7f",
+          (double)d[0], (double)d[2], (double)loss[0], (double)loss[1]);
     CHECK(fabsf(loss[2] - 300) < 1e-3f && fabsf(d[4] - 0.75f) < 1e-6f && d[5] == -d[4], "far away: %g, %g",
           (double)loss[2], (double)d[4]);
     ranking_forward(sure, logits, NULL, 1, 3);
@@ -497,7 +499,7 @@ static Judge *judge_random(const Kind *kind) {
     RewardConfig c = small_config();
     c.stack.C = 36; c.stack.F = 68; c.stack.L = 3; c.positions = 40; c.stack.D = 0;
     config_judge(&c, "roberta");
-    Judge *j = judge_of(&c, kind, 50, 4), *floats = judge_make(&c, TRAIN_NOTHING, 4, 1);
+    Judge *j = judge_of(&c, kind, 50, 4), *floats = judge_make(&c, 0, 4, 1);
     const int length[4] = { 1, 24, 9, 16 };
     reward_init(&floats->model, 5);
     for (int t = 0; t < j->model.tensors; t++) {
@@ -511,7 +513,7 @@ static Judge *judge_random(const Kind *kind) {
         store(j->model.tensor[t].matrix, x);
     }
     judge_free(floats);
-    if (kind->rank) lora_init(&j->lora, 7);
+    if (kind->rank) { lora_init(&j->lora, 7); lora_start(&j->lora, j->model.tensor); }
     for (int b = 0; b < 4; b++) j->start[b + 1] = j->start[b] + length[b];
     for (int n = 0; n < 50; n++) j->token[n] = (n * 7 + 3) % c.V;
     j->texts.N = 50;
@@ -579,16 +581,16 @@ static void compare_judges(const Kind *one, const Kind *other, const char *what,
  * in 16 or 4 bits give the bits of the same numbers in float32. */
 static void test_held(const char *kernel) {
     static const struct { WeightTypes types; int trainable, rank; const char *name; } held[] = {
-        { { F32, F32, 0, 0, 0, F32, NULL }, TRAIN_ALL, 0, "all weights trained" },
-        { { F32, F32, 0, 0, 0, BF16, NULL }, TRAIN_ALL, 0, "all weights trained, compute bf16" },
-        { { F32, F32, 0, 0, 0, F32, NULL }, TRAIN_HEAD, 3, "an adapter" },
-        { { BF16, BF16, 0, 0, 0, F32, NULL }, TRAIN_HEAD, 3, "an adapter, weights in bf16" },
-        { { BF16, BF16, 0, 0, 0, BF16, NULL }, TRAIN_HEAD, 3, "an adapter, weights in bf16, compute bf16" },
-        { { F16, F16, 0, 0, 0, F32, NULL }, TRAIN_HEAD, 3, "an adapter, weights in f16" },
-        { { NF4, F32, QUANT_NF4, 64, 0, F32, NULL }, TRAIN_HEAD, 3, "an adapter, weights in NF4" },
-        { { NF4, BF16, QUANT_NF4, 32, 1, BF16, NULL }, TRAIN_HEAD, 3,
+        { { F32, F32, 0, 0, 0, F32, NULL }, 1, 0, "all weights trained" },
+        { { F32, F32, 0, 0, 0, BF16, NULL }, 1, 0, "all weights trained, compute bf16" },
+        { { F32, F32, 0, 0, 0, F32, NULL }, 0, 3, "an adapter" },
+        { { BF16, BF16, 0, 0, 0, F32, NULL }, 0, 3, "an adapter, weights in bf16" },
+        { { BF16, BF16, 0, 0, 0, BF16, NULL }, 0, 3, "an adapter, weights in bf16, compute bf16" },
+        { { F16, F16, 0, 0, 0, F32, NULL }, 0, 3, "an adapter, weights in f16" },
+        { { NF4, F32, QUANT_NF4, 64, 0, F32, NULL }, 0, 3, "an adapter, weights in NF4" },
+        { { NF4, BF16, QUANT_NF4, 32, 1, BF16, NULL }, 0, 3,
           "an adapter, NF4 in NF4, compute bf16" },
-        { { NF4, F16, QUANT_FP4, 64, 1, F16, NULL }, TRAIN_HEAD, 3,
+        { { NF4, F16, QUANT_FP4, 64, 1, F16, NULL }, 0, 3,
           "an adapter, weights in FP4, compute f16" } };
     for (size_t i = 0; i < sizeof held / sizeof *held; i++) {
         const Kind saved = { held[i].types, held[i].trainable, 0, held[i].rank };
@@ -609,7 +611,7 @@ static void test_new_adapter(void) {
                                          { BF16, BF16, 0, 0, 0, BF16, NULL },
                                          { NF4, F32, QUANT_NF4, 64, 1, F32, NULL } };
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
-        const Kind kind = { types[i], TRAIN_HEAD, 0, 4 };
+        const Kind kind = { types[i], 0, 0, 4 };
         Judge *j = judge_random(&kind);
         float base[8];
         const int type = types[i].layers;
@@ -621,8 +623,9 @@ static void test_new_adapter(void) {
               && memcmp(base, j->logits, sizeof base) != 0, "layers of type %d: another B does", type);
         for (int t = 0; t < j->model.tensors; t++) {
             const Tensor *x = &j->model.tensor[t];
-            CHECK((x->matrix->grad != NULL) == ((x->flags & TENSOR_HEAD) != 0),
-                  "%s: with an adapter only the classifier has gradients", x->name);
+            const Matrix *own = &j->lora.pair[t].saved;
+            CHECK(!x->matrix->grad && (own->grad != NULL) == ((x->flags & TENSOR_HEAD) != 0),
+                  "%s: only the adapter has gradients, and a copy of the classifier", x->name);
         }
         judge_free(j);
     }

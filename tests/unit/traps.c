@@ -92,7 +92,7 @@ static RewardConfig judge_config(void) {
 static void open_small_judge(void) {
     const RewardConfig c = judge_config();
     memory.used = 0;
-    CHECK(reward_carve(&judge, &c, NULL, TRAIN_NOTHING, &pool, &memory, NULL) == OK, "a small judge");
+    CHECK(reward_carve(&judge, &c, NULL, 0, &pool, &memory, NULL) == OK, "a small judge");
     reward_init(&judge, 5);
 }
 
