@@ -72,7 +72,11 @@ LEVELS   = core fast/threads | \
            programs/ppo_save programs/ppo_queries | \
            programs/ppo_rollout programs/ppo_judge | \
            programs/ppo_update programs/ppo_log | \
-           programs/ppo_evaluate programs/ppo_memory programs/ppo_open
+           programs/ppo_evaluate programs/ppo_memory programs/ppo_open | \
+           programs/run_input | \
+           programs/run_open | \
+           programs/run_tokenize programs/run_logprobs programs/run_score programs/run_generate programs/run_merge | \
+           programs/run_chat
 LIBRARY  = $(filter-out | programs/% $(if $(ALONE),fast/%),$(subst |, | ,$(LEVELS)))
 PROGRAMS = ppo sft rm run prep
 # The parts of a program that has more than its own page: programs/NAME_*.

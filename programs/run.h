@@ -1,0 +1,148 @@
+/* run.h - what the parts of run share: run.c and programs/run_*.c. A function that fails ends the program
+ * with a message. */
+#ifndef RUN_H
+#define RUN_H
+
+#include "../programs.h"
+
+/* ---- run_input.c: lines of text or of ids, JSON lines, or the documents of a dataset ---- */
+
+/* text, n: what was read last; err: what is wrong with it (code OK: nothing). failed: something was wrong
+ * with one line at least. Memory in scratch lasts until the next input_next. */
+typedef struct {
+    const char *path;
+    Lines *lines;                           /* NULL: the documents of data, or a text from the command line */
+    Dataset data;
+    int jsonl, prompts, failed;             /* prompts 1: texts are to be continued */
+    long long number;                       /* of the line, or of the document */
+    uint64_t texts;                         /* texts of the dataset that were read */
+    const char *text; size_t n;
+    int joined; size_t split;               /* 1: prompt and response as one text; the prompt's bytes */
+    Error err;
+    Pool *scratch; PoolMark begin;
+} Input;
+
+/* The message if the weights are numbers, but a sum in the forward pass is too large for a float. */
+extern const char no_number[], damaged_model[];
+/* Does nothing if code is OK. Otherwise prints `run: what: where`, both numbers and the hint, and exits 1. */
+void require(int code, const char *what, const char *where, long long got, long long wanted,
+             const char *hint);
+/* Opens a dataset, a text or, if path is NULL, standard input. ids 1: it is to be lines of ids. */
+Input input_open(const char *path, int jsonl, int ids, int prompts, Pool *pool, Pool *scratch);
+const char *input_name(const Input *in);    /* the path, or "standard input" */
+const char *unit_of(const Input *in);       /* returns what in->number counts */
+/* Records what is wrong with the line that was read last, and what can be done about it. Returns NULL. */
+int *line_error(Input *in, int code, const char *what, const char *advice);
+/* Does so for a number that is too large: the message is `what: got; at most MOST`. */
+int *line_too_large(Input *in, const char *what, long long got, long long most, const char *advice);
+/* Does so for the code of a forward pass. */
+void forward_error(Input *in, int code);
+/* Reads the next text; returns 0 at the end. Flushes all earlier output before it waits for input, since
+ * another program may wait for this output before it writes its next line. */
+int input_next(Input *in);
+/* Closes the input. Returns the program's exit code: 1 if something was wrong with a line. */
+int input_close(Input *in);
+/* Ends the program if a buffer ran out of memory. */
+void need_buffer(const Buffer *b);
+void print_string(const char *text, size_t n, Pool *pool);
+/* If something was wrong with the line, prints the message, and the output line (json 0: an empty one), and
+ * returns 1. */
+int line_failed(Input *in, int json);
+/* Returns the ids of the line: numbers in 0 .. V-1, separated by spaces or tabs; NULL if they are not. */
+int *parse_ids(Input *in, int V, int *count);
+/* Returns the ids of a text; special 1: with the tokenizer's template around them. */
+int *text_ids(const Tokenizer *t, const char *text, size_t n, int special, Pool *pool, int *count);
+/* Returns the ids of the line that was read last, with the tokenizer's template around them; t NULL: it is a
+ * line of ids in 0 .. V-1. NULL: something is wrong with the line. */
+int *line_ids(Input *in, const Tokenizer *t, int V, int *count);
+void print_ids(const int *ids, int n, const char *separator);
+
+/* ---- run_open.c: a policy, with the adapter of a run if --adapter is given; a judge ---- */
+
+/* Most rows of one forward. A longer text is read in blocks, with the cache, and gives the same bits. */
+enum { BLOCK = 256 };
+typedef struct {
+    ModelConfig config; Model model; Lora lora; const Lora *adapter; Tokenizer *tokenizer;
+    Arena weights, adapted, work, ws;
+    Cache kv;
+    Reading reading; int text[2];           /* with an encoder: the text that it reads, and its bounds */
+    /* the arrays of one block of N rows */
+    int N, *token, *sequence, *position, *target; unsigned char *wants; float *hidden, *logprob;
+} Policy;
+#define NF4_HELP "hold the linears in 4-bit NF4, as sft --nf4 and ppo --nf4 do when they train an adapter"
+#define ADAPTER_HELP "a run folder of ppo or sft, or any PEFT LoRA folder"
+#define ADAPTER_ADVICE "BASE --adapter ADAPTER, where BASE is the folder of the model that it adapts"
+#define JSONL_OPTION(jsonl) \
+    { "jsonl", OPT_FLAG, &(jsonl), NULL, 0, 0, NULL, \
+      "lines are {\"text\": ...}, so that a text may hold line breaks" }
+#define CONTEXT_HELP "in tokens (0: the model's positions, at most 2048)"
+extern const char model_hint[];
+/* Returns 1 if the folder has a file of this name. */
+int in_folder(const char *folder, const char *name);
+/* Opens the tokenizer of `folder`, or of `other` if `folder` has none. Returns NULL if neither folder has
+ * one, or if it cannot be read (*err says why). */
+Tokenizer *find_tokenizer(const char *folder, const char *other, Pool *pool, Error *err);
+/* Ends the program if --no-special (plain 1) cannot act, since texts are given as ids. */
+void plain_check(int plain, int as_ids);
+/* Opens the tokenizer of a model of V ids as find_tokenizer does; plain 1: special tokens in texts are plain
+ * text. Ends the program if there is none. */
+Tokenizer *need_tokenizer(const char *folder, const char *other, int V, int plain, Pool *pool);
+/* Returns the folder that has the weights: `run` if it is a whole model (ppo and sft write one if they train
+ * all weights), else `folder`. */
+const char *weights_folder(const char *folder, const char *run);
+/* Returns the number types in which the policy's weights are held. */
+WeightTypes choose_types(const Program *program, const QuantOptions *q, const char *folder,
+                         const char *run, Pool *pool);
+/* Loads the weights of `folder`, and the adapter of `run` if it has one. positions: tokens of the longest
+ * text. */
+void policy_open(Policy *p, const WeightTypes *types, const char *folder, const char *run,
+                 int positions, Pool *pool);
+/* Lays out what an encoder, if there is one, makes of a text of T tokens. */
+void reading_open(Policy *p, Reading *r, Cache *kv, int T, Arena *a);
+/* Lets the encoder read the n ids of a text, and computes what the decoder reads of it. OK or the model's
+ * error. */
+int policy_read(Policy *p, Reading *r, const int *ids, int n, Arena *ws);
+/* Measures and reserves the arrays for blocks of N rows and a cache of T positions. ws: bytes of work space,
+ * which the caller has measured. */
+void policy_work(Policy *p, int N, int T, size_t ws);
+/* Fills logprob[i] = log p(ids[i+1] | ids[0..i]), i = 0 .. n-2, in blocks of rows; the keys and values of
+ * earlier blocks are in the cache. Returns OK, E_NUMBER or the model's error. */
+int policy_logprobs(Policy *p, const int *ids, int n, float *logprob);
+/* Returns the bytes of work space that a block of N rows needs with a cache of T positions. */
+size_t logprobs_bytes(Policy *p, int N, int T);
+/* Returns how many tokens the longest text may have: `asked`, or if that is 0, the model's positions but at
+ * most 2048, since the cache grows with them. */
+int context_length(int asked, const char *folder, Pool *pool);
+/* Opens a reward model, and its adapter if it has one; without its tokenizer. */
+void judge_open(Judge *j, const Program *program, const QuantOptions *q, Pool *pool);
+Arena judge_work(const Judge *j);           /* returns the work space for texts of the greatest length */
+
+/* ---- run_generate.c: texts that a policy writes ---- */
+
+/* A text that is printed while its ids arrive. Each time, all ids are decoded and only the new part of the
+ * text is printed, because a token's neighbours may change its spaces and bytes. hidden: an id that ends the
+ * text and is not printed; -1: there is none. stopped: returns 1 if a user has stopped the text; NULL: nobody
+ * can. */
+typedef struct {
+    const Tokenizer *tokenizer; const int *ids; int count;
+    size_t printed; Pool *pool; int hidden; int (*stopped)(void);
+} Stream;
+/* Prints the new part of the text, up to its last final byte; last 1: to its end. */
+void stream_print(Stream *s, int last);
+/* Prints the text up to a new token; model_generate calls this. Returns 1 if the text is to end. */
+int stream_token(void *context, int sequence, int token);
+/* Writes the tokens of one sequence; ends the program if that fails. */
+void write_tokens(Policy *p, const Writing *w, Sequence *s);
+/* Reserves a sequence of T tokens, of which the prompt has at most `longest`, its cache and work space. */
+Sequence sequence_open(Policy *p, int longest, int T, Pool *pool);
+
+/* ---- the commands ---- */
+
+int run_tokenize(int argc, char **argv);
+int run_logprobs(int argc, char **argv);
+int run_score(int argc, char **argv);
+int run_generate(int argc, char **argv);
+int run_chat(int argc, char **argv);
+int run_merge(int argc, char **argv);
+
+#endif
