@@ -59,16 +59,18 @@ LEVELS   = core fast/threads | \
            ops | \
            lora peft | \
            checkpoint stack | \
-           model reward | \
+           model reward state | \
            terminal | \
            cli | \
            options folder | \
            train report html | \
+           resume | \
            programs/prep_base | \
            programs/prep_grammar programs/prep_rows programs/prep_tokenizer programs/prep_show programs/prep_llama2c | \
            programs/prep_template | \
            programs/prep_json programs/prep_table | \
            programs/prep_data | \
+           programs/ppo_state | \
            programs/ppo_save programs/ppo_queries | \
            programs/ppo_rollout programs/ppo_judge | \
            programs/ppo_update programs/ppo_log | \

@@ -185,6 +185,8 @@ int writer_write(Writer *w, const void *bytes, size_t n);
 /* Flushes the bytes to the disk and gives the file its name. Returns OK, or E_WRITE for this or an
  * earlier failure: then the temporary file is removed, and an older file at path is unchanged. */
 int writer_close(Writer *w, Error *err);
+void writer_abandon(Writer *w);     /* instead of writer_close: the file is not written, nor changed */
+int file_remove(const char *path, Error *err);      /* deletes a file; OK or E_WRITE */
 /* Writes a whole file, with a Writer. OK or a code. */
 int file_write_all(const char *path, const void *bytes, size_t n, Pool *pool, Error *err);
 /* Appends to a file and flushes it, for logs. Returns OK, E_OPEN or E_WRITE: then the file is as it

@@ -21,6 +21,7 @@
 /* The state of the one program that is running. */
 static struct {
     const Program *program;
+    double began, limit;                    /* of wall_clock: the beginning; seconds, 0: no limit */
     void *arenas;                           /* cli_arena's last block, a linked list of all blocks */
 } cli;
 static volatile sig_atomic_t stopped_by;    /* the signal that asked the program to stop; 0: none */
@@ -29,6 +30,7 @@ static volatile sig_atomic_t stopped_by;    /* the signal that asked the program
 
 void cli_begin(const Program *p) {
     cli.program = p;
+    cli.began = wall_clock();
     watch_output(p->program);
 }
 
@@ -180,7 +182,11 @@ void cli_interrupts(void) {
 #endif
 }
 
-int cli_stopping(void) { return stopped_by != 0; }
+int cli_stopping(void) {
+    return stopped_by != 0 || (cli.limit > 0 && wall_clock() - cli.began >= cli.limit);
+}
+
+void cli_time_limit(double minutes) { cli.limit = 60 * minutes; }
 
 int cli_exit_code(int code) { return stopped_by ? 128 + (int)stopped_by : code; }
 

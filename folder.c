@@ -228,6 +228,13 @@ static void open_beside(RunFolder *f, const char *out) {
     printf("written to %s first, which then replaces %s\n", f->path, out);
 }
 
+static void quiet_signals(void) {
+#ifdef FOLDER_POSIX
+    signal(SIGXFSZ, SIG_IGN);       /* a file that grows beyond `ulimit -f` is an error, not the end */
+    signal(SIGPIPE, SIG_IGN);       /* nor is the end of a `tee` that shows what the program prints */
+#endif
+}
+
 void out_open(RunFolder *f, const char *out, int force, const char *base, const char *kind) {
     static const char hint[] = "--out FOLDER, in a place where folders can be made";
     Error err = { 0 };
@@ -253,10 +260,62 @@ void out_open(RunFolder *f, const char *out, int force, const char *base, const 
     f->lock_handle = -1;
     if (f->replaces[0] && has_lock(older.path, out)) older.handle = take_lock(older.path, out);
     f->lock_handle = take_lock(f->lock, f->path);
-#ifdef FOLDER_POSIX
-    signal(SIGXFSZ, SIG_IGN);       /* a file that grows beyond `ulimit -f` is an error, not the end */
-    signal(SIGPIPE, SIG_IGN);       /* nor is the end of a `tee` that shows what the program prints */
-#endif
+    quiet_signals();
+}
+
+/* Returns 1 if a name is that of a file that was being written: NAME.tmp-PROCESS. */
+static int is_temporary(const char *name) {
+    const char *at = strstr(name, ".tmp-");
+    return at && at[5] >= '0' && at[5] <= '9';
+}
+
+void out_resume(RunFolder *f, const char *folder, const char *kind) {
+    Pool pool = cli_pool();
+    char **name, path[1200];
+    int count = 0;
+    size_t n = strlen(folder);
+    while (n > 1 && folder[n - 1] == '/') n--;
+    if (n >= sizeof f->path - 40) usage_error("--resume is too long a name", folder);
+    snprintf(f->path, sizeof f->path, "%.*s", (int)n, folder);
+    strcpy(f->given, f->path);
+    f->kind = kind;
+    f->begun = 1;
+    name_files(f);
+    open_folder = f;
+    atexit(out_leave);
+    f->lock_handle = -1;
+    f->lock_handle = take_lock(f->lock, f->path);
+    quiet_signals();
+    if (folder_list(f->path, 0, &pool, &name, &count, NULL) != OK) count = 0;
+    for (int i = 0; i < count; i++) {
+        snprintf(path, sizeof path, "%s/%.600s", f->path, name[i]);
+        if (is_temporary(name[i])) file_remove(path, NULL);
+    }
+    pool_free(&pool);
+}
+
+void out_state(const RunFolder *f, char out[540]) { snprintf(out, 540, "%s/state", f->path); }
+
+long long out_length(const char *path) {
+    Pool pool = cli_pool();
+    File *f = file_open(path, &pool, NULL);
+    const long long n = f ? (long long)file_size(f) : 0;
+    file_close(f);
+    pool_free(&pool);
+    return n;
+}
+
+int out_cut(const char *path, long long length, Error *err) {
+    Pool pool = cli_pool();
+    char *bytes;
+    size_t n;
+    int code = OK;
+    if (out_length(path) > length) {
+        code = file_read_all(path, &pool, &bytes, &n, err);
+        if (code == OK) code = file_write_all(path, bytes, (size_t)length, &pool, err);
+    }
+    pool_free(&pool);
+    return code;
 }
 
 void out_begun(RunFolder *f) {

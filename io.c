@@ -574,8 +574,7 @@ int writer_close(Writer *w, Error *err) {
     return fail_system(err, E_WRITE, "cannot write", w->path, w->reason);
 }
 
-/* Closes the writer and removes its temporary file. */
-static void writer_abandon(Writer *w) {
+void writer_abandon(Writer *w) {
     if (!w || !w->f) return;
     fclose(w->f);
     w->f = NULL;
@@ -592,6 +591,11 @@ int file_write_all(const char *path, const void *bytes, size_t n, Pool *pool, Er
     }
     pool_release(pool, mark);
     return code;
+}
+
+int file_remove(const char *path, Error *err) {
+    errno = 0;
+    return remove(path) == 0 ? OK : fail_system(err, E_WRITE, "cannot delete", path, errno);
 }
 
 #ifdef POSIX_SYSTEM

@@ -32,6 +32,8 @@ static struct {
     const char *preset, *why;               /* the preset in use (NULL: none), and why this one */
     unsigned char from[OPTIONS_MAX];        /* for each row of program->option: who set it last */
     int show;                               /* 1: --show-options was given */
+    int resumes;                            /* 1: the values are those of a stopped run */
+    const char *data;                       /* the first positional argument */
 } cli;
 
 /* ---- names of options ---- */
@@ -390,6 +392,33 @@ static int standard_option(const Program *p, const char *a) {
     return 1;
 }
 
+/* Returns 1 if "a|b|c" has the option's own name. */
+static int in_names(const char *names, const Option *o) {
+    const char *at = NULL;
+    size_t n;
+    for (int k = 0; names && (n = choice_at(names, k, &at)) > 0; k++)
+        if (same_name(at, n, o->name, strcspn(o->name, "|"))) return 1;
+    return 0;
+}
+
+/* Options of one start of a program: they are not in the log, nor in the state. */
+static const char of_this_start[] = "resume|max-minutes|dry-run";
+
+/* Sets an option of a run that goes on. Ends the program if that changes the value and may not. */
+static void set_again(const Program *p, const Option *o, const char *text) {
+    char message[160], hint[200], name[NAME_MAX_LENGTH + 3], number[40], value[100];
+    size_t n;
+    const char *old = value_text(o, number, &n);
+    const uint64_t before = hash_bytes(old ? old : "", n, 0);
+    snprintf(value, sizeof value, "%.*s", old ? (int)(n < 99 ? n : 99) : 6, old ? old : "(none)");
+    set_option(o, text);
+    const char *now = value_text(o, number, &n);
+    if (hash_bytes(now ? now : "", n, 0) == before || in_names(p->may_change, o)) return;
+    snprintf(message, sizeof message, "a run that goes on cannot change %s", own_name(name, o));
+    snprintf(hint, sizeof hint, "leave %s out: the run has %s", name, value);
+    usage_hint(message, text, hint);
+}
+
 /* Reads the arguments once, and sets the values. Returns the number of positional arguments. Called before
  * the preset is known, and again after the preset has set its values: so an option wins even over a --preset
  * that follows it. */
@@ -414,7 +443,11 @@ static int walk(const Program *p, int argc, char **argv, const char **positional
         else if (i + 1 < argc && strncmp(argv[i + 1], "--", 2)) value = argv[++i];
         else usage_error("a value is missing after", a);
         if (preset) { cli.preset = value; cli.why = "asked for by --preset"; }
-        else { set_option(&p->option[row], value); cli.from[row] = FROM_COMMAND_LINE; }
+        else {
+            if (cli.resumes) set_again(p, &p->option[row], value);
+            else set_option(&p->option[row], value);
+            cli.from[row] = FROM_COMMAND_LINE;
+        }
     }
     return positionals;
 }
@@ -426,6 +459,115 @@ static void set_preset(const Program *p, const Preset *s) {
         set_option(&p->option[row], v[1]);
         cli.from[row] = FROM_PRESET;
     }
+}
+
+/* ---- a run that goes on: its options are in its state ---- */
+
+typedef struct { const char *program, *data, *options, *kernel; } Beginning;
+
+/* Appends the preset and each option as NAME=xVALUE and a NUL, x being a digit that says who set it. */
+static void options_text(const Program *p, Buffer *b) {
+    buffer_text(b, "preset=0");
+    buffer_text(b, cli.preset ? cli.preset : "");
+    buffer_u8(b, 0);
+    for (int i = 0; i < p->options; i++) {
+        const Option *o = &p->option[i];
+        char number[40];
+        size_t n;
+        const char *text = value_text(o, number, &n);
+        if (!text || in_names(of_this_start, o)) continue;
+        buffer_bytes(b, o->name, strcspn(o->name, "|"));
+        buffer_u8(b, '=');
+        buffer_u8(b, (unsigned)('0' + cli.from[i]));
+        buffer_bytes(b, text, n);
+        buffer_u8(b, 0);
+    }
+}
+
+/* Visits the fields; a text ends with a NUL that is not part of it. */
+static void visit_beginning(void *run, State *s) {
+    Beginning *b = run;
+    const char **const text[] = { &b->program, &b->data, &b->kernel };
+    static const char *const name[] = { "program", "data", "kernel" };
+    for (int i = 0; i < 3; i++) {
+        size_t n = *text[i] ? strlen(*text[i]) : 0;
+        state_text(s, name[i], text[i], &n);
+    }
+    Buffer options = { 0 };
+    options.pool = s->pool;
+    if (!s->file) options_text(cli.program, &options);
+    b->options = (const char *)options.data;
+    state_text(s, "options", &b->options, &options.length);
+    if (s->code == OK && s->file && (!options.length || b->options[options.length - 1]))
+        s->code = fail(s->err, E_FORMAT, "the state's options have no end", s->path, 0, 0);
+}
+
+void cli_state(State *s) {
+    Beginning b = { cli.program->program, cli.data, NULL, fast_chosen() };
+    const int reads = s->file != NULL;
+    visit_beginning(&b, s);
+    if (reads && s->code == OK && strcmp(b.kernel, fast_chosen()))
+        say("the run began with the kernel %s, and goes on with %s: last digits may differ (RLHF_ISA=%s)",
+            b.kernel, fast_chosen(), b.kernel);
+}
+
+/* Sets the options to the values of a state, each NAME=xVALUE and a NUL. Options that it lacks keep their
+ * fallbacks. */
+static void take_options(const Program *p, const char *at) {
+    Error err = { 0 };
+    memset(cli.from, FROM_DEFAULT, sizeof cli.from);
+    for (int i = 0; i < p->options; i++) set_fallback(&p->option[i]);
+    for (; *at; at += strlen(at) + 1) {
+        const size_t n = strcspn(at, "=");
+        const int row = find_option(p, at, n), preset = n == 6 && !strncmp(at, "preset", n);
+        if (!at[n] || !at[n + 1] || (row < 0 && !preset)) {
+            fail(&err, E_UNSUPPORTED, "the state has an option that this version does not support", at, 0, 0);
+            die(&err, "the version of rlhf.c that began the run");
+        }
+        if (preset) {
+            cli.preset = at[n + 2] ? at + n + 2 : NULL;
+            cli.why = "the preset of the run that goes on";
+            continue;
+        }
+        set_option(&p->option[row], at + n + 2);
+        cli.from[row] = (unsigned char)(at[n + 1] == '2' ? FROM_COMMAND_LINE : at[n + 1] == '1');
+    }
+}
+
+/* Returns the folder of --resume, or NULL. */
+static const char **resumed_folder(const Program *p) {
+    const int row = p->may_change ? find_option(p, "resume", 6) : -1;
+    return row < 0 ? NULL : (const char **)p->option[row].value;
+}
+
+/* Reads the options of the run in the folder of --resume, then the command line again. Returns the number of
+ * positional arguments: 1, the data. */
+static int resume_options(const Program *p, int argc, char **argv, const char **positional,
+                          int max_positional) {
+    static Pool kept;                       /* holds the texts of the options */
+    Beginning b = { NULL, NULL, NULL, NULL };
+    Error err = { 0 };
+    char path[600], hint[700];
+    const char *folder = *resumed_folder(p);
+    kept = cli_pool();
+    snprintf(path, sizeof path, "%.500s/state", folder);
+    if (!file_exists(path)) {
+        fail(&err, E_MISSING, "no run that can go on is in this folder: there is no state", folder, 0, 0);
+        die(&err, "the folder of a run that was stopped and saved; a finished run of sft or rm has no state");
+    }
+    must(state_peek(path, visit_beginning, &b, &kept, &err), &err,
+         "start the run anew: its state is damaged");
+    if (strcmp(b.program, p->program)) {
+        fail(&err, E_ARGUMENT, "this is a run of another program", folder, 0, 0);
+        snprintf(hint, sizeof hint, "./%.20s --resume %s", b.program, folder);
+        die(&err, hint);
+    }
+    take_options(p, b.options);
+    cli.resumes = 1;
+    const int found = walk(p, argc, argv, positional, max_positional);
+    if (!found) positional[0] = b.data;
+    *resumed_folder(p) = folder;
+    return 1;
 }
 
 /* ---- options that need others ---- */
@@ -559,7 +701,7 @@ int cli_parse(const Program *p, int argc, char **argv, const char **positional, 
     cli_begin(p);
     cli.program = p;
     cli.preset = cli.why = NULL;
-    cli.show = 0;
+    cli.show = cli.resumes = 0;
     memset(cli.from, FROM_DEFAULT, sizeof cli.from);
     if (fast_use(kernel) != OK)
         usage_error("RLHF_ISA names a kernel that this processor or this build does not have "
@@ -567,8 +709,10 @@ int cli_parse(const Program *p, int argc, char **argv, const char **positional, 
     if (p->options > OPTIONS_MAX) usage_error("this program has too many options", NULL);
     for (int i = 0; i < p->options; i++) set_fallback(&p->option[i]);
     found = walk(p, argc, argv, positional, max_positional);
-    if (!cli.preset && p->usual) cli.preset = p->usual(&cli.why);
-    if (cli.preset) {
+    if (resumed_folder(p) && *resumed_folder(p))
+        found = resume_options(p, argc, argv, positional, max_positional);
+    else if (!cli.preset && p->usual) cli.preset = p->usual(&cli.why);
+    if (cli.preset && !cli.resumes) {
         set_preset(p, find_preset(p, cli.preset));
         walk(p, argc, argv, positional, max_positional);
     }
@@ -576,6 +720,7 @@ int cli_parse(const Program *p, int argc, char **argv, const char **positional, 
     if (p->check) p->check(p);
     check_needs(p);
     if (cli.show) show_options(p, before);
+    if (found) cli.data = positional[0];
     check_threads();
     return found;
 }
@@ -615,12 +760,13 @@ void cli_options_json(const Program *p, Buffer *b) {
         if (cli.preset) buffer_json_string(b, cli.preset, strlen(cli.preset));
         else buffer_text(b, "null");
     }
-    for (int i = 0; i < p->options; i++) {
+    for (int i = 0, written = p->presets > 0; i < p->options; i++) {
         const Option *o = &p->option[i];
         char number[40];
         size_t n;
         const char *text = value_text(o, number, &n);
-        if (i || p->presets) buffer_text(b, ",");
+        if (in_names(of_this_start, o)) continue;
+        if (written++) buffer_text(b, ",");
         buffer_json_string(b, o->name, strcspn(o->name, "|"));
         buffer_text(b, ":");
         if (!text) buffer_text(b, "null");
@@ -631,9 +777,8 @@ void cli_options_json(const Program *p, Buffer *b) {
     buffer_text(b, "}");
 }
 
-void log_options(const char *path, const Program *p, const char *data, Pool *pool) {
-    Error err = { 0 };
-    PoolMark mark = pool_mark(pool);
+/* Returns the first line of a log. */
+static Buffer first_line(const Program *p, const char *data, Pool *pool) {
     Buffer b = { 0 };
     b.pool = pool;
     buffer_text(&b, "{\"program\": ");
@@ -643,6 +788,33 @@ void log_options(const char *path, const Program *p, const char *data, Pool *poo
     buffer_text(&b, ", \"options\": ");
     cli_options_json(p, &b);
     buffer_text(&b, "}\n");
+    return b;
+}
+
+int log_resume(const char *path, uint64_t length, const Program *p, const char *data, Pool *pool,
+               Error *err) {
+    const PoolMark mark = pool_mark(pool);
+    char *old = NULL;
+    size_t n = 0, from = 0;
+    int code = file_exists(path) ? file_read_all(path, pool, &old, &n, err) : OK;
+    const int shorter = n < length;
+    if (!shorter) n = (size_t)length;
+    while (from < n && old[from] != '\n') from++;
+    if (from < n) from++;
+    Buffer b = first_line(p, data, pool);
+    if (n > from) buffer_bytes(&b, old + from, n - from);
+    if (code == OK && b.failed) code = fail(err, E_MEMORY, "no memory for the log", path, 0, 0);
+    if (code == OK) code = file_write_all(path, b.data, b.length, pool, err);
+    pool_release(pool, mark);
+    if (code == OK && shorter)
+        code = fail(err, E_TRUNCATED, "the log has lost lines since the run was saved", path, 0, 0);
+    return code;
+}
+
+void log_options(const char *path, const Program *p, const char *data, Pool *pool) {
+    Error err = { 0 };
+    PoolMark mark = pool_mark(pool);
+    Buffer b = first_line(p, data, pool);
     if (b.failed) must(fail(&err, E_MEMORY, "no memory for the options", path, 0, 0), &err, NULL);
     must(file_write_all(path, b.data, b.length, pool, &err), &err, NULL);
     pool_release(pool, mark);

@@ -77,22 +77,30 @@ static double ppo_step(Progress *p, const Models *m, Work *w) {
 
 /* ---- the run ---- */
 
+/* Returns 1 after each `every` steps; every 0: never. */
+static int is_due(int every, int step) { return every && step && step % every == 0; }
+
+/* Trains. What is due after a step is done before the next one: so a run that was stopped after a step, and
+ * goes on, does it then. */
 static void train(Progress *p, const Models *m, Work *w) {
     const Settings *o = m->o;
     while (p->step < o->steps && !cli_stopping()) {
         PoolMark mark = pool_mark(&w->pool);
+        if (is_due(o->eval_every, p->step) && p->evaluated != p->step && w->eval.n) {
+            evaluate(p, m, w, 1);
+            p->evaluated = p->step;
+        }
+        if (is_due(o->save_every, p->step) && w->out.saved != p->step && !w->health.bad)
+            save_result(p, w, 0);
+        if (cli_stopping()) break;
         p->step++;
         step_end(p, m, w, ppo_step(p, m, w));
         out_begun(&w->out);
+        cli_time_limit(o->run.minutes);
         if (!weights_are_numbers(m)) not_a_number(p, m, w, "the weights are no longer numbers", 0);
         pool_release(&w->pool, mark);
-        if (o->save_every && p->step % o->save_every == 0 && p->step < o->steps && !w->health.bad)
-            save_result(p->step, m, w, 0);
-        if (o->eval_every && p->step % o->eval_every == 0 && p->step < o->steps && w->eval.n)
-            evaluate(p, m, w, 1);
-        pool_release(&w->pool, mark);
     }
-    if (w->out.saved != p->step && !(w->health.bad && w->out.saved)) save_result(p->step, m, w, 1);
+    if (w->out.saved != p->step && !(w->health.bad && w->out.saved)) save_result(p, w, 1);
 }
 
 /* Sets gain and bias so that the scores before training have mean 0 and standard deviation 1. */
@@ -105,12 +113,9 @@ static void normalize_scores(Progress *p, Work *w, const Summary *before) {
     say("score = %.6g * reward %+.6g", p->gain, p->bias);
 }
 
-/* Evaluates, trains, evaluates again, and prints the result. Both evaluations use the same queries
- * and the same random numbers. */
-static void run_all(Progress *p, const Models *m, Work *w) {
+/* Sets what a state then changes. */
+static void progress_begin(Progress *p, const Models *m, Work *w) {
     const Settings *o = m->o;
-    const double begin = wall_clock();
-    char time[32], count[64];
     p->gain = 1;
     p->moments.std = p->moments.var = 1;
     p->moments.count = 1e-24;
@@ -121,10 +126,18 @@ static void run_all(Progress *p, const Models *m, Work *w) {
     if (o->score_normalize && !w->eval.n)
         must(fail(&w->err, E_MISSING, "no held-out documents: no scores to normalize with", "", 0, 0),
              &w->err, "leave --score-normalize out");
+}
+
+/* Evaluates, unless a state has the results (resumed 1), trains, evaluates again, and prints the result. Both
+ * evaluations use the same queries and the same random numbers. */
+static void run_all(Progress *p, const Models *m, Work *w, int resumed) {
+    const Settings *o = m->o;
+    const double begin = wall_clock();
+    char time[32], count[64];
     if (w->eval.n) {
-        evaluate(p, m, w, 0);
+        if (!resumed) evaluate(p, m, w, 0);
         Summary before = summarise(w->eval.score[0], w->eval.n, w->eval.scratch);
-        if (o->score_normalize) normalize_scores(p, w, &before);
+        if (o->score_normalize && !resumed) normalize_scores(p, w, &before);
         say("before: mean reward %.4f, median %.4f on %s", before.mean, before.median,
             counted(count, (size_t)w->eval.n, "held-out query"));
     }
@@ -141,19 +154,30 @@ static void run_all(Progress *p, const Models *m, Work *w) {
     if (p->step) say("  %s in %s; %s in %s", counted(count, (size_t)p->step, "step"), time,
                      m->adapter ? "adapter and value head" : "model, tokenizer and value head", w->out.where);
     else run_without_steps(&w->out);
-    if (!cli_stopping()) health_end(&w->health, &w->out, SMALLER_MOVES);
+    if (cli_stopping()) run_say_resume(&w->out);
+    else health_end(&w->health, &w->out, SMALLER_MOVES);
 }
 
 static Settings o;                          /* main's; the others reach it through Models */
 
-/* Makes the run folder and begins its log. */
-static void run_begin(Work *w, const Program *p, const char *data) {
+/* Makes the run folder and begins its log, or goes on with a run. Returns 1 if it goes on. */
+static int begin_run(Whole *r, const Program *p, const char *data) {
+    Work *w = &r->work;
+    const RunBegin how = { p, data, o.run.resume, NULL, o.out, "ppo", 0 };
     w->out.fallback = o.fallback;
-    out_open(&w->out, NULL, 0, o.out, "ppo");
-    log_options(w->out.log, p, data, &w->pool);
+    const Saver saver = ppo_saver(w, ppo_state);
+    const int resumed = run_begin(&saver, &how, &w->pool);
     snprintf(w->samples, sizeof w->samples, "%s/samples.jsonl", w->out.path);
-    say("run folder %s", w->out.path);
-    if (o.dump) must(file_write_all(o.dump, "", 0, &w->pool, &w->err), &w->err, "--dump-rollouts FILE");
+    if (r->progress.step > o.steps) {
+        fail(&w->err, E_RANGE, "the run has made more steps than --steps", w->out.path,
+             r->progress.step, o.steps);
+        die(&w->err, "a larger --steps");
+    }
+    if (resumed && file_exists(w->samples)) file_remove(w->samples, NULL);      /* they may be half of it */
+    if (!resumed) say("run folder %s", w->out.path);
+    if (o.dump && !resumed)
+        must(file_write_all(o.dump, "", 0, &w->pool, &w->err), &w->err, "--dump-rollouts FILE");
+    return resumed;
 }
 
 /* Returns the exit code. */
@@ -163,6 +187,7 @@ static int run(const Program *p, const char *data) {
     Work *w = &r.work;
     RunMemory memory = { &r, carve, workspace, { { NULL }, { 0 }, 0, 0 }, 0, 0 };
     m->o = &o;
+    w->run = &r;
     w->pool = cli_pool();
     must(dataset_read(&w->data, data, &w->pool, &w->err), &w->err,
          "a dataset made by ./prep, or data/imdb.bin made by make");
@@ -178,13 +203,13 @@ static int run(const Program *p, const char *data) {
     bill_print(&memory.bill);
     run_room(o.out, m->adapter ? m->lora.tensor : m->policy.tensor,
              m->adapter ? m->lora.tensors : m->policy.tensors, o.dtype,
-             o.save_every, o.steps, o.dry_run);
+             tensor_values(m->trained, m->trained_all, 1), o.save_every, o.steps, o.dry_run);
     if (o.dry_run) return 0;
     memory_take(&memory, &w->ws);
     load_weights(m, &r.progress.optimizer, &w->pool, cli_given(p, "value-init"));
     cli_interrupts();
-    run_begin(w, p, data);
-    run_all(&r.progress, m, w);
+    progress_begin(&r.progress, m, w);
+    run_all(&r.progress, m, w, begin_run(&r, p, data));
     return run_code(&w->out);
 }
 
@@ -210,6 +235,7 @@ static Option options[] = {
       "no judge: the reward is how often this text occurs in the response (to try things)" },
     { "out", OPT_TEXT, &o.out, "runs", 0, 0, NULL, "folder for run folders" },
     FALLBACK_OPTION(o.fallback),
+    RUN_OPTIONS(o.run),
     { "steps", OPT_INT, &o.steps, "157", COUNT(0), NULL,
       "PPO steps (batches of responses; 0: evaluate, and train nothing)" },
     SEED_OPTION(o.seed, "0", "random seed of samples, queries, mini-batches and new weights"),
@@ -409,7 +435,8 @@ static const Program program = {
     .usage = "DATA [--policy DIR] [--reward DIR] [--steps N] ...",
     .about = "Proximal policy optimisation of a language model against a judge. DATA is a dataset made by "
              "prep; queries are the first tokens of its documents.",
-    OPTIONS(options), PRESETS(presets), .need = needs, .usual = usual_preset, .check = check_options };
+    OPTIONS(options), PRESETS(presets), .need = needs, .usual = usual_preset, .check = check_options,
+    .may_change = MAY_CHANGE "|steps|show|chunk" };
 
 int main(int argc, char **argv) {
     const char *data = NULL;

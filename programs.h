@@ -1,9 +1,46 @@
-/* programs.h - what the programs share and the library does not use: terminal.c, cli.c, options.c,
- * train.c, report.c, html.c. */
+/* programs.h - what the programs share and the library does not use: state.c, terminal.c, cli.c,
+ * options.c, folder.c, train.c, resume.c, report.c, html.c. */
 #ifndef PROGRAMS_H
 #define PROGRAMS_H
 
 #include "rlhf.h"
+
+/* ==============================================================================================
+ * state.c: the file from which a stopped run goes on; its format is described there
+ * ============================================================================================== */
+enum { STATE_NAME = 128 };          /* most bytes of a field's name, with a NUL */
+/* A state that is being written or read. code: OK, or the first error: then nothing more is done. */
+typedef struct {
+    int code;
+    Writer *writer; File *file;     /* file NULL: it is written */
+    const char *path; Pool *pool; Error *err;
+    unsigned char *block; size_t used, next;        /* the bytes of a block, and the next one */
+    uint64_t at, size, sum;         /* bytes read; of all fields; the checksum of the blocks before */
+} State;
+/* Writes or reads all fields of a run, one after another, by these functions: when reading, a field of
+ * another name, kind or number of values is an error, and so is a whole number below low or above high. */
+typedef void (*StateVisit)(void *run, State *s);
+void state_integer(State *s, const char *name, long long *x, long long low, long long high);
+void state_int(State *s, const char *name, int *x, int low, int high);
+void state_ints(State *s, const char *name, int *x, size_t n, int low, int high);
+void state_real(State *s, const char *name, double *x);
+void state_reals(State *s, const char *name, double *x, size_t n);
+void state_floats(State *s, const char *name, float *x, size_t n);
+/* A text of *length bytes; when reading, *text becomes a copy in the state's pool, with a NUL. */
+void state_text(State *s, const char *name, const char **text, size_t *length);
+/* A hash of something that must be the same when the run goes on; else `message` and `where` are the error. */
+void state_same(State *s, const char *name, uint64_t hash, const char *message, const char *where);
+/* The trained tensors of a list, and their optimizer. */
+void state_trained(State *s, const Tensor *list, int tensors, Optimizer *o);
+/* Writes the file, atomically. OK or a code. */
+int state_write(const char *path, StateVisit visit, void *run, Pool *pool, Error *err);
+/* Checks the whole file's checksum, then reads it. Texts are in pool. OK or a code; after a wrong checksum
+ * nothing has been changed. state_peek reads only the first fields, and checks no checksum. */
+int state_read(const char *path, StateVisit visit, void *run, Pool *pool, Error *err);
+int state_peek(const char *path, StateVisit visit, void *run, Pool *pool, Error *err);
+/* Sets *hash to a hash of a file's bytes. OK or a code. */
+int file_hash(const char *path, uint64_t *hash, Pool *pool, Error *err);
+uint64_t frozen_hash(const Tensor *list, int tensors);      /* returns a hash of the weights not trained */
 
 /* ==============================================================================================
  * terminal.c: lines that fit the terminal
@@ -78,6 +115,7 @@ struct Program {
      * the reason. NULL: no preset. */
     const char *(*usual)(const char **why);
     void (*check)(const Program *p);    /* refuses values that do not fit together; NULL: none */
+    const char *may_change;         /* trainers: the options that --resume may change ("show|chunk") */
     const Command *command; int commands;   /* only --help prints them */
 };
 #define OPTIONS(table) .option = (table), .options = (int)(sizeof (table) / sizeof *(table))
@@ -97,8 +135,16 @@ int cli_command(const char *program, const char *about, const Command *command, 
 /* Appends {"name":value,...} with the value of every option; OPT_CHOICE as its text. */
 void cli_options_json(const Program *p, Buffer *b);
 /* Starts a new log at path, and deletes an old one. Its first line is
- * {"program": ..., "data": ..., "options": {...}}. */
+ * {"program": ..., "data": ..., "options": {...}}, without those of one start (--resume ...). */
 void log_options(const char *path, const Program *p, const char *data, Pool *pool);
+/* Cuts a log to its first `length` bytes, and writes its first line anew. Returns OK or a code:
+ * E_TRUNCATED if it is shorter; the rest is done then. */
+int log_resume(const char *path, uint64_t length, const Program *p, const char *data, Pool *pool,
+               Error *err);
+/* The first fields of a state: program, data, options and kernel. cli_parse reads them if there is
+ * --resume: then the options are those of the run; one that is given again has to be the same, unless
+ * it may change; and positional[0] is the run's data unless it is given. */
+void cli_state(State *s);
 
 /* ==============================================================================================
  * cli.c: messages, memory, signals, run folders, log lines
@@ -126,7 +172,9 @@ void usage_error(const char *message, const char *argument);
 /* Catches Ctrl-C (SIGINT), SIGTERM and SIGHUP: the first one makes cli_stopping return 1. A second
  * Ctrl-C ends the program. */
 void cli_interrupts(void);
-int cli_stopping(void);         /* returns 1 after one of these signals */
+/* Returns 1 after one of these signals, or after the time limit. */
+int cli_stopping(void);
+void cli_time_limit(double minutes);    /* since the program began; 0: none */
 /* Returns the program's exit code: 130, 143 or 129 (128 and the signal's number) if it was asked to
  * stop, otherwise code. */
 int cli_exit_code(int code);
@@ -148,12 +196,16 @@ int log_end(Log *l, Error *err);    /* returns OK, E_MEMORY, or file_append's er
  * the first save ("": none). where: the folder of the result, after a save. number: the file with the last
  * number of the numbered folders beside this one ("": not numbered). existed: so many bytes of path were a
  * folder before. saved: the step whose weights this run has written; 0: none. begun 1: what is in the folder
- * is kept when the program ends. lost: lines that could not be written to logs. A RunFolder has to exist
- * until the program ends, since the exit cleans up. */
+ * is kept when the program ends. lost: lines that could not be written to logs. data, data_hash: the
+ * dataset's file, and a hash of its bytes. stopped: the step of the state from which the run can go on; 0: there is none. log_length,
+ * time_length: bytes of the logs in that step. A RunFolder has to exist until the program ends, since the
+ * exit cleans up. */
 typedef struct {
     char path[512], given[512], replaces[500], where[512], log[540], time[540], lock[540], number[540];
     const char *kind, *fallback;
     size_t existed; int lock_handle, saved, begun, lost;
+    const char *data; uint64_t data_hash; int stopped;
+    long long log_length, time_length;
 } RunFolder;
 #define FORCE_OPTION(force) \
     { "force", OPT_FLAG, &(force), NULL, 0, 0, NULL, \
@@ -171,6 +223,12 @@ void out_check(const char *out, int force, const char *const *input, int inputs)
  * is not empty (and force is 1), makes a folder beside it instead, which out_commit puts in its place. The
  * folder is deleted when the program ends, unless out_begun or out_commit was called. */
 void out_open(RunFolder *f, const char *out, int force, const char *base, const char *kind);
+/* Locks the folder of a stopped run, to go on with it, and fills *f; deletes files that were not complete
+ * when the run ended. */
+void out_resume(RunFolder *f, const char *folder, const char *kind);
+void out_state(const RunFolder *f, char out[540]);  /* writes the name of the file `state` */
+long long out_length(const char *path);             /* returns a file's bytes; 0 if it is not there */
+int out_cut(const char *path, long long length, Error *err);    /* shortens a file; OK or a code */
 void out_begun(RunFolder *f);       /* to be called after a run's first step: the folder is kept */
 /* To be called after all files were written: the folder is kept, and has its final name. OK or a code. */
 int out_commit(RunFolder *f, Error *err);
@@ -426,16 +484,18 @@ int save_judge(const RewardModel *m, const Tokenizer *t, const char *folder, int
 /* ---- a run's saves, and its end ---- */
 /* Calls out_room for a run that writes the weights of the list in dtype, and the lines of `steps` steps
  * (10,000 at most). If it saves several times, there are two copies for a moment: a save is complete before
- * the one before it is deleted. out NULL: "runs". */
-void run_room(const char *out, const Tensor *list, int tensors, int dtype, int save_every, int steps,
-              int dry_run);
+ * the one before it is deleted; and with each save the state of so many trained weights. out NULL: "runs". */
+void run_room(const char *out, const Tensor *list, int tensors, int dtype, size_t trained,
+              int save_every, int steps, int dry_run);
 #define NOT_FOR_DTYPE "a weight is not a number, or too large for --dtype"
 /* write writes the weights to a folder. Returns OK or a code: E_NUMBER, with the message in *err and
- * without writing anything, if a weight is not a number. */
+ * without writing anything, if a weight is not a number. state: visits the run's state, which is written
+ * before the weights; NULL: it is not written. */
 typedef struct {
     RunFolder *folder; int (*write)(void *run, const char *folder, Error *err); void *run;
+    StateVisit state;
 } Saver;
-/* Writes the weights after `step`. A failure of the last save is not the end of the result: see
+/* Writes the state and the weights after `step`. If the state cannot be written, a warning says so. A failure of the last save is not the end of the result: see
  * out_elsewhere. After any other failure it prints a warning and returns. Dies if a weight is no number. */
 void run_save(const Saver *s, int step, int last);
 /* Ends a run because of a NaN or an infinity in `step`; `what` is the message ("the loss is not a
@@ -464,6 +524,8 @@ void health_of_policy(Health *h, double kl, double tokens, double entropy, doubl
 void health_warn(Health *h, int step, const char *hint);
 /* If h->bad is 1, prints why and which weights are in the folder, and exits EXIT_DIVERGED. */
 void health_end(const Health *h, const RunFolder *f, const char *hint);
+/* Prints the command with which a run that was stopped goes on. */
+void run_say_resume(const RunFolder *f);
 /* Prints how many steps sft or rm has done and where their result is saved (seconds < 0: without
  * the time). Returns the exit code: cli_exit_code's. */
 int run_ended(RunFolder *f, int steps, double seconds);
@@ -472,6 +534,34 @@ int run_without_steps(RunFolder *f);
 /* Returns the exit code of a run that has saved its result: cli_exit_code(0), or with a message
  * cli_exit_code(1) if the result is not in the run's own folder. */
 int run_code(const RunFolder *f);
+
+/* =============================================================================================
+ * resume.c: how a run begins, or goes on
+ * ============================================================================================= */
+typedef struct { const char *resume; double minutes; } RunOptions;
+#define RUN_OPTIONS(r) \
+    { "resume", OPT_TEXT, &(r).resume, NULL, 0, 0, NULL, \
+      "go on with the run in this folder, which was stopped, as if it had not been: with its own data and " \
+      "options" }, \
+    { "max-minutes", OPT_REAL, &(r).minutes, "0", 0, HUGE_VAL, NULL, \
+      "stop and save after the first step that ends later than this, from the start of the program " \
+      "(0: never)" }
+/* The options that --resume may change in every trainer. */
+#define MAY_CHANGE "resume|max-minutes|save-every|fallback|dry-run"
+/* What all trainers have in their states. step: the last finished step. The trained tensors are those of
+ * the list. */
+typedef struct {
+    RunFolder *folder; Health *health; int *step; const Tensor *list; int tensors; Optimizer *optimizer;
+} RunState;
+void run_state(State *s, const RunState *r);
+/* With --resume, locks its folder, reads the state, cuts the logs to what they were then, and writes the
+ * weights of the state. Else makes a folder (out_open has the next four) and its log. Returns 1 or 0. */
+typedef struct {
+    const Program *program; const char *data, *resume, *out, *base, *kind; int force;
+} RunBegin;
+int run_begin(const Saver *s, const RunBegin *b, Pool *pool);
+/* The end of a run that has nothing to go on with: deletes its state. */
+void run_finish(RunFolder *f);
 
 /* =============================================================================================
  * report.c: prints a run's files as a table

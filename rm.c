@@ -785,7 +785,7 @@ static int write_weights(void *run, const char *folder, Error *err) {
 }
 
 static void save(Trainer *t, int step, int last) {
-    const Saver saver = { &t->out, write_weights, t };
+    const Saver saver = { &t->out, write_weights, t, NULL };
     run_save(&saver, step, last);
 }
 
@@ -793,7 +793,7 @@ static void save(Trainer *t, int step, int last) {
  * previous step. They are saved if they are useful: if this loss or the held-out loss is a number, and better
  * weights have not been saved. */
 static void stop_at_nan(Trainer *t, int step) {
-    const Saver saver = { &t->out, write_weights, t };
+    const Saver saver = { &t->out, write_weights, t, NULL };
     const int good = !(t->health.bad && t->out.saved) && !tensor_not_numbers(t->list, t->tensors, o.dtype) &&
                      (t->loss < 1e30 || (t->held.examples && isfinite(evaluate(t, 0).loss)));
     stop_not_a_number("the loss or its gradient is not a number", step, step > 1, good, &saver,
@@ -946,7 +946,7 @@ static void memory(Trainer *t) {
     bill_add(&m.bill, "dataset, tokens, tokenizer", t->keep.total + t->scratch.total);
     memory_measure(&m);
     bill_print(&m.bill);
-    run_room(o.out, t->list, t->tensors, o.dtype, o.save_every, t->steps, o.dry_run);
+    run_room(o.out, t->list, t->tensors, o.dtype, t->optimizer.n, o.save_every, t->steps, o.dry_run);
     if (o.dry_run) exit(0);
     memory_take(&m, &t->ws);
 }

@@ -619,13 +619,15 @@ int save_judge(const RewardModel *m, const Tokenizer *t, const char *folder, int
     return code;
 }
 
-void run_room(const char *out, const Tensor *list, int tensors, int dtype, int save_every,
-              int steps, int dry_run) {
+void run_room(const char *out, const Tensor *list, int tensors, int dtype, size_t trained,
+              int save_every, int steps, int dry_run) {
     enum { TOKENIZER = 1 << 20, STEP = 2048,        /* about: bytes of a tokenizer, of a step's lines */
+           STATE = 12,              /* bytes of a trained weight and its two moments */
            STEPS = 10000 };         /* the lines of later steps are not counted: few runs are that long */
     const uint64_t copies = save_every && save_every < steps ? 2 : 1;
     const uint64_t weights = (uint64_t)tensor_values(list, tensors, 0) * (dtype == F32 ? 4 : 2);
-    out_room(out ? out : "runs", weights * copies + TOKENIZER +
+    const uint64_t state = copies > 1 ? (uint64_t)trained * STATE : 0;
+    out_room(out ? out : "runs", (weights + state) * copies + TOKENIZER +
              (uint64_t)(steps < STEPS ? steps : STEPS) * STEP, dry_run);
 }
 
@@ -652,10 +654,24 @@ static void save_elsewhere(const Saver *s, Error *err) {
     pool_free(&pool);
 }
 
+/* Writes the state of a run; the next steps do not depend on it, and so a failure is only said. */
+static void save_state(const Saver *s, int step) {
+    RunFolder *f = s->folder;
+    Pool pool = cli_pool();
+    Error err = { 0 };
+    char path[540];
+    out_state(f, path);
+    if (state_write(path, s->state, s->run, &pool, &err) == OK) f->stopped = step;
+    else cli_warn(&err, "make room; without this file the run cannot go on from here after a stop");
+    pool_free(&pool);
+}
+
 void run_save(const Saver *s, int step, int last) {
     RunFolder *f = s->folder;
     Error err = { 0 };
-    int code = s->write(s->run, f->path, &err);
+    int code;
+    if (s->state) save_state(s, step);
+    code = s->write(s->run, f->path, &err);
     if (code == OK) code = out_commit(f, &err);
     if (code == E_NUMBER) die_not_a_number(err.what, step, f->saved, f->path, SMALLER_STEPS);
     if (code != OK && !last) {
@@ -797,6 +813,11 @@ int run_without_steps(RunFolder *f) {
     return cli_exit_code(0);
 }
 
+void run_say_resume(const RunFolder *f) {
+    const char *quote = strpbrk(f->path, " \"'$&();<>|*?") ? "'" : "";
+    if (f->stopped) say("go on with: ./%s --resume %s%s%s", program_name(), quote, f->path, quote);
+}
+
 int run_ended(RunFolder *f, int steps, double seconds) {
     char count[64], time[32], after[48] = "";
     if (!steps) return run_without_steps(f);
@@ -804,5 +825,6 @@ int run_ended(RunFolder *f, int steps, double seconds) {
     if (seconds >= 0) snprintf(after, sizeof after, ", in %s", time);
     say("%s after %s%s: %s", cli_stopping() ? "stopped and saved" : "saved",
         counted(count, (size_t)f->saved, "step"), after, f->where);
+    if (cli_stopping()) run_say_resume(f);
     return run_code(f);
 }

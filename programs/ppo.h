@@ -23,6 +23,7 @@ typedef struct {
     double vf_coef, ratio_threshold, target_kl, score_clip, eos_penalty, temperature, top_p, dropout;
     QuantOptions quant;
     LoraOptions lora;
+    RunOptions run;
     uint64_t seed;
 } Settings;
 
@@ -31,8 +32,8 @@ typedef struct {
 /* The documents of one split, in an order that is new in every epoch. */
 typedef struct { int *document, count, next; uint64_t seed, epoch; } Queue;
 
-/* What changes from step to step, besides the weights. No program resumes a run yet;
- * resuming will need it. */
+/* What changes from step to step, besides the weights: ppo_state.c writes it to the file from which a stopped
+ * run goes on. */
 enum { HISTORY = 24 };
 typedef struct {
     int step;                               /* the step in progress, or the last finished one */
@@ -42,6 +43,7 @@ typedef struct {
     Moments moments;                        /* running mean and variance of the scores */
     double gain, bias;                      /* score = gain * reward + bias */
     double history[HISTORY];                /* mean rewards of the last steps */
+    int evaluated;                          /* the step after which --eval-every has evaluated last */
 } Progress;
 
 /* The models: what is trained, what stays frozen, and their tokenizers; and the settings of the run. */
@@ -134,6 +136,8 @@ typedef struct {
     char samples[540];
     int told_cut;                           /* 1: warn_cut has warned */
     Health health;
+    uint64_t frozen[3];                     /* hashes of reference, its adapter, judge; 0: not known yet */
+    void *run;                              /* the Whole that this is a part of */
 } Work;
 
 /* Progress, Models and Work, for the functions that train.c calls (carve, workspace). */
@@ -168,9 +172,14 @@ void sequence_begin(const Models *m, Rollout *x, int b, int prompt, int response
 /* Prepares a sequence for each response of the step: the next query, with lengths drawn at random. */
 void draw_queries(Progress *p, const Models *m, Work *w);
 
+/* ---- ppo_state.c ---- */
+void ppo_state(void *run, State *s);                /* a StateVisit; run: a Whole, after evaluation_begin */
+
 /* ---- ppo_save.c ---- */
 int weights_are_numbers(const Models *m);           /* returns 1 if the result can be written in --dtype */
-void save_result(int step, const Models *m, Work *w, int last);
+/* Returns what saves the result, and with ppo_state the state too; NULL: between two steps there is none. */
+Saver ppo_saver(Work *w, StateVisit state);
+void save_result(const Progress *p, Work *w, int last);     /* saves result and state, after a step */
 /* Ends the run because a NaN or an infinity came up in this step; `what` is the message. good 1: the weights
  * are still those after the previous step, and they are saved. good 0: the last save stays. */
 void not_a_number(const Progress *p, const Models *m, Work *w, const char *what, int good);

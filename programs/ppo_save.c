@@ -6,12 +6,11 @@ int weights_are_numbers(const Models *m) {
     return !tensor_not_numbers(m->trained, m->trained_all, o->dtype);
 }
 
-typedef struct { const Models *m; Work *w; } Saving;
 /* Writes the result to a folder (see Saver): a PEFT adapter, or a whole model folder if all weights were
  * trained; and the value head. */
 static int write_result(void *run, const char *folder, Error *err) {
-    const Saving *s = run;
-    const Models *m = s->m;
+    const Whole *r = run;
+    const Models *m = &r->models;
     const Settings *o = m->o;
     if (!weights_are_numbers(m)) return fail(err, E_NUMBER, NOT_FOR_DTYPE, folder, 0, 0);
     const int code = m->adapter ? save_adapter(&m->lora, o->policy, folder, o->dtype, err)
@@ -19,17 +18,20 @@ static int write_result(void *run, const char *folder, Error *err) {
     return code == OK ? save_value_head(&m->head, folder, err) : code;
 }
 
-void save_result(int step, const Models *m, Work *w, int last) {
-    Saving saving = { m, w };
-    const Saver saver = { &w->out, write_result, &saving };
-    run_save(&saver, step, last);
+Saver ppo_saver(Work *w, StateVisit state) {
+    const Saver saver = { &w->out, write_result, w->run, state };
+    return saver;
+}
+
+void save_result(const Progress *p, Work *w, int last) {
+    const Saver saver = ppo_saver(w, ppo_state);
+    run_save(&saver, p->step, last);
 }
 
 /* Ends the run because a NaN or an infinity came up in this step; `what` is the message. good 1: the weights
  * are still those after the previous step, and they are saved. good 0: the last save stays. */
 void not_a_number(const Progress *p, const Models *m, Work *w, const char *what, int good) {
-    Saving saving = { m, w };
-    const Saver saver = { &w->out, write_result, &saving };
+    const Saver saver = ppo_saver(w, NULL);
     const int moved = p->step > 1 || w->now.updates;
     good = good && weights_are_numbers(m) && !(w->health.bad && w->out.saved);
     stop_not_a_number(what, larger(p->step, 1), moved, good, &saver,
@@ -40,7 +42,8 @@ void not_a_number(const Progress *p, const Models *m, Work *w, const char *what,
 void score_not_a_number(const Progress *p, const Models *m, Work *w) {
     const Settings *o = m->o;
     const int step = p->step - !w->now.updates;         /* the last step that has changed weights */
-    if (step > 0 && w->out.saved != step) save_result(step, m, w, 1);
+    const Saver saver = ppo_saver(w, NULL);
+    if (step > 0 && w->out.saved != step) run_save(&saver, step, 1);
     fail(&w->err, E_NUMBER, "the judge's score of a text is not a number", o->reward, 0, 0);
     die(&w->err, "another --reward, or --compute f32, if it is another one");
 }

@@ -1,0 +1,62 @@
+/* programs/ppo_state.c - what a run of ppo knows between two steps, to write it to a file or to read it. */
+#include "ppo.h"
+
+/* The results of the evaluation before training, which cannot be made again. */
+static void evaluation_state(State *s, Evaluation *e) {
+    for (int i = 0; i < e->n; i++)
+        state_text(s, "response before training", &e->response[0][i], &e->response_length[0][i]);
+    state_floats(s, "scores before training", e->score[0], (size_t)e->n);
+    state_floats(s, "KL before training", e->kl[0], (size_t)e->n);
+    state_integer(s, "different pairs of words before training", &e->bigrams[0], 0, LLONG_MAX);
+}
+
+/* The order of the training documents, and how many of them are used up. */
+static void queue_state(State *s, Queue *q, uint64_t documents) {
+    long long epoch = (long long)q->epoch;
+    state_integer(s, "epoch", &epoch, 0, LLONG_MAX);
+    q->epoch = (uint64_t)epoch;
+    state_int(s, "next document", &q->next, 0, q->count);
+    state_ints(s, "order of documents", q->document, (size_t)q->count, 0, (int)documents - 1);
+}
+
+/* The models that are not trained: they have to be the same when the run goes on. */
+static void frozen_state(State *s, const Models *m, Work *w) {
+    const char *changed = "the weights in this folder are other ones than when the run began";
+    if (!w->frozen[0]) {
+        w->frozen[0] = frozen_hash(m->reference->tensor, m->reference->tensors);
+        if (m->reference_adapter)
+            w->frozen[1] = frozen_hash(m->reference_adapter->tensor, m->reference_adapter->tensors);
+        w->frozen[2] = frozen_hash(m->judge.tensor, m->judge.tensors);
+    }
+    state_same(s, "reference", w->frozen[0], changed, m->o->policy);
+    state_same(s, "reference's adapter", w->frozen[1], changed, m->o->adapter);
+    state_same(s, "judge", w->frozen[2], changed, m->o->reward);
+}
+
+void ppo_state(void *run, State *s) {
+    Whole *r = run;
+    Progress *p = &r->progress;
+    const Models *m = &r->models;
+    Work *w = &r->work;
+    const RunState common = { &w->out, &w->health, &p->step, m->trained, m->trained_all, &p->optimizer };
+    long long dumped = m->o->dump ? out_length(m->o->dump) : 0;
+    run_state(s, &common);
+    state_same(s, "steps of the schedule", (uint64_t)(m->o->lr_anneal ? m->o->steps : 0),
+               "--steps cannot change: the learning rate depends on it (--lr-anneal)", w->out.path);
+    frozen_state(s, m, w);
+    queue_state(s, &p->queue, w->data.count);
+    state_real(s, "KL coefficient", &p->kl.coef);
+    state_real(s, "mean of the scores", &p->moments.mean);
+    state_real(s, "their deviation", &p->moments.std);
+    state_real(s, "their variance", &p->moments.var);
+    state_real(s, "their number", &p->moments.count);
+    state_real(s, "gain", &p->gain);
+    state_real(s, "bias", &p->bias);
+    state_reals(s, "last rewards", p->history, HISTORY);
+    state_int(s, "step of the last evaluation", &p->evaluated, 0, INT_MAX);
+    state_int(s, "warned of cut responses", &w->told_cut, 0, 1);
+    evaluation_state(s, &w->eval);
+    state_integer(s, "length of the dump", &dumped, 0, LLONG_MAX);
+    if (s->code == OK && s->file && m->o->dump) s->code = out_cut(m->o->dump, dumped, s->err);
+    if (s->code == OK && s->file && m->adapter) lora_norms(&m->lora, m->policy.tensor, &w->ws);
+}

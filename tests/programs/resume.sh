@@ -1,0 +1,146 @@
+#!/bin/sh
+# tests/programs/resume.sh - runs that are stopped and go on: after every step, by --max-minutes, SIGTERM and SIGKILL, with
+# another number of threads. Their logs, samples and weights have to be those of a run that was not stopped, byte for
+# byte. What may not change meanwhile is refused, and so are damaged states. BIN, RUN and the last line as in run.sh.
+# KILLS=N: so many random kills (8).
+cd "$(dirname "$0")/../.." || exit 1
+root=$(pwd)
+case "${BIN:-.}" in /*) bin=$BIN ;; *) bin=$root/${BIN:-.} ;; esac
+ppo="${RUN:-} $bin/ppo" sft="${RUN:-} $bin/sft" rm="${RUN:-} $bin/rm" prep="${RUN:-} $bin/prep"
+work=$(mktemp -d "${TMPDIR:-/tmp}/resume_test.XXXXXX") || exit 1
+trap 'rm -rf "$work"' EXIT
+passed=0 failed=0 skipped=0
+ok() { passed=$((passed + 1)); [ -z "$VERBOSE" ] || echo "  ok    $1"; }
+bad() { failed=$((failed + 1)); echo "  FAIL  $1"; }
+finish() { echo "resume: $passed passed, $failed failed, $skipped skipped"; [ $failed = 0 ]; exit; }
+[ -f data/policy/config.json ] && [ -f data/imdb.bin ] || { skipped=1; echo "  skip  no data"; finish; }
+OMP_NUM_THREADS=1
+export OMP_NUM_THREADS
+cd "$work" || exit 1
+ln -s "$root/data" data
+ln -s "$root/data" real
+
+# folder PLACE: the one run folder of a place
+folder() { ls -d "$1"/runs/*-0001; }
+# equal NAME A B: the files of two run folders, but for times and states
+equal() {
+    [ -s "$2/log.jsonl" ] && [ -s "$3/log.jsonl" ] || { bad "$1: no log"; return; }
+    for f in $(ls "$2" "$3" | grep -v -e : -e '^$' -e '^state$' -e '^time.jsonl$' -e '^lock$' | sort -u); do
+        cmp -s "$2/$f" "$3/$f" || { bad "$1: $f differs"; return; }
+    done
+    [ "$(grep -c . "$2/time.jsonl")" = "$(grep -c . "$3/time.jsonl")" ] || { bad "$1: the lines of time.jsonl"; return; }
+    ok "$1"
+}
+# in_place PLACE COMMAND ...: runs a command in the folder $work/PLACE; output in said, messages in err
+in_place() {
+    place=$1; shift
+    mkdir -p "$place"
+    [ -e "$place/data" ] || ln -s "$root/data" "$place/data"
+    (cd "$place" && "$@" > said 2> err < /dev/null)
+}
+# uninterrupted NAME PROGRAM ARGUMENTS ...
+uninterrupted() {
+    name=$1; shift
+    in_place "$name.whole" "$@" || bad "$name: exit $?: $(head -n 2 "$name.whole/err" | tr '\n' ' ')"
+}
+# finishes NAME PROGRAM [OPTIONS ...]: goes on until the run is at its end, with one thread and two in turn
+finishes() {
+    name=$1 program=$2; shift 2
+    for turn in 1 2 1 2 1 2 1 2 1 2 1 2; do
+        OMP_NUM_THREADS=$turn in_place "$name" $program --resume "$(cd "$name" && folder .)" "$@"
+        code=$?
+        [ $code = 0 ] || { bad "$name: going on: exit $code: $(head -n 2 "$name/err" | tr '\n' ' ')"; return 1; }
+        grep -q '^go on with: ' "$name/said" || return 0
+    done
+    bad "$name: does not come to its end"
+}
+# stops NAME PROGRAM ARGUMENTS ...: the same run, stopped after every step
+stops() {
+    name=$1 program=$2; shift 2
+    uninterrupted "$name" $program "$@"
+    in_place "$name" $program "$@" --max-minutes 1e-9
+    code=$?
+    grep -q "^go on with: ./[a-z]* --resume runs/[a-z]*-0001$" "$name/said" && [ $code = 0 ] &&
+        ok "$name: a stopped run says how it goes on" || bad "$name: exit $code, $(tail -n 1 "$name/said")"
+    finishes "$name" "$program" --max-minutes 1e-9 &&
+        equal "$name: stopped after every step, 1 and 2 threads" "$(folder "$name.whole")" "$(folder "$name")"
+}
+# refuses CODE TEXT PLACE COMMAND ...
+refuses() {
+    want=$1 text=$2; shift 2
+    in_place "$@"
+    code=$?
+    if [ $code = "$want" ] && grep -q -- "$text" "$1/err"; then ok "refused: $text"
+    else bad "refused: $text (exit $code, wanted $want: $(head -n 1 "$1/err"))"; fi
+}
+
+small="data/imdb.bin --preset imdb-small --batch-size 8 --mini-batch-size 4 --ppo-epochs 2 --eval-queries 6
+       --show 2 --steps 4 --response-min 6 --response-max 12 --learning-rate 1e-3 --eval-every 2 --save-every 3"
+stops all-weights "$ppo" $small
+stops lora "$ppo" $small --reward-text e --lora-r 4 --score-normalize --dump-rollouts dump.jsonl
+cmp -s lora/dump.jsonl lora.whole/dump.jsonl && ok "the dump of a stopped run" || bad "the dump of a stopped run"
+stops nf4 "$ppo" $small --reward-text e --nf4 --lora-r 4 --use-score-scaling --use-score-norm
+
+# ---- signals ----
+# stopped_by SIGNAL PLACE COMMAND ...: sends it as soon as the log has a step
+stopped_by() {
+    signal=$1 place=$2; shift 2
+    mkdir -p "$place"; ln -s "$root/data" "$place/data"
+    (cd "$place" && exec "$@" > said 2> err < /dev/null) & pid=$!
+    for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30; do
+        grep -q '"step": 1,' "$place"/runs/*/log.jsonl 2> /dev/null && break
+        sleep 0.1
+    done
+    kill -$signal $pid; wait $pid 2> /dev/null; code=$?
+}
+long=$(echo "$small" | sed 's/--steps 4/--steps 12/')
+uninterrupted signals $ppo $long --reward-text e
+stopped_by TERM signals $ppo $long --reward-text e
+[ $code = 143 ] && grep -q '^go on with: ' signals/said && finishes signals "$ppo" &&
+    equal "SIGTERM, then going on" signals.whole/runs/ppo-0001 signals/runs/ppo-0001 || bad "SIGTERM: exit $code"
+
+# ---- more steps than at first ----
+uninterrupted longer $ppo $small --reward-text e
+in_place longer $ppo $(echo "$small" | sed 's/--steps 4/--steps 2/') --reward-text e
+in_place longer $ppo --resume runs/ppo-0001 --steps 4
+equal "a finished run of ppo goes on with more --steps" longer.whole/runs/ppo-0001 longer/runs/ppo-0001
+refuses 1 "more steps than --steps" longer $ppo --resume runs/ppo-0001 --steps 3
+
+# ---- what may not change ----
+refuses 2 "cannot change --batch-size: 4" longer $ppo --resume runs/ppo-0001 --batch-size 4
+refuses 2 "leave --learning-rate out: the run has 0.001" longer $ppo --resume runs/ppo-0001 --lr 1
+in_place longer $ppo --resume runs/ppo-0001 --batch-size 8 --chunk 3 && ok "an option with the same value, and --chunk" ||
+    bad "an option with the same value, and --chunk: $(cat longer/err)"
+cp real/imdb.bin other.bin; printf x >> other.bin; $prep grammar real/grammar.txt --out other.bin --count 20000 --seed 3 > said
+refuses 1 "the dataset is another one" longer $ppo ../other.bin --resume runs/ppo-0001
+refuses 1 "no run that can go on is in this folder" longer $ppo --resume data
+cp -r real/policy policy
+in_place frozen $ppo $small --reward-text e --steps 1 --policy ../policy
+cp real/reward/model.safetensors weights
+(dd if=policy/model.safetensors bs=100000 count=1; tail -c +100001 real/policy/model.safetensors | tr '\001' '\002') > m 2> said
+mv m policy/model.safetensors
+refuses 1 "are other ones than when the run began: ../policy" frozen $ppo --resume runs/ppo-0001
+
+# ---- damaged states ----
+state=longer/runs/ppo-0001/state
+cp $state good
+broken() { refuses 1 "$2" longer $ppo --resume runs/ppo-0001; cp good $state; }
+head -c 100000 good > $state; broken cut "checksum is wrong"
+{ head -c 200000 good; printf xyz; tail -c +200004 good; } > $state; broken flipped "checksum is wrong"
+{ printf RLHF; tail -c +5 good; } > $state; broken letters "not the state of a run"
+{ printf 'rlhfstat\007'; tail -c +10 good; } > $state; broken version "another version"
+: > $state; broken empty "ends too early"
+in_place longer $ppo --resume runs/ppo-0001 && equal "refused states have changed nothing" longer.whole/runs/ppo-0001 longer/runs/ppo-0001
+
+# ---- a folder that cannot be written, a log that is gone ----
+if [ "$(id -u)" != 0 ]; then
+    chmod a-w longer/runs/ppo-0001
+    refuses 1 "cannot" longer $ppo --resume runs/ppo-0001
+    chmod u+w longer/runs/ppo-0001
+else skipped=$((skipped + 1)); fi
+rm longer/runs/ppo-0001/log.jsonl
+in_place longer $ppo --resume runs/ppo-0001
+code=$?
+grep -q "the log has lost lines" longer/err && [ $code = 0 ] && ok "a log that is gone" || bad "a log that is gone: exit $code"
+
+finish
