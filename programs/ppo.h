@@ -136,7 +136,7 @@ typedef struct {
     char samples[540];
     int told_cut;                           /* 1: warn_cut has warned */
     Health health;
-    uint64_t frozen[3];                     /* hashes of reference, its adapter, judge; 0: not known yet */
+    uint64_t frozen[4];         /* hashes of the reference, its adapter, the judge, its adapter; 0: not known */
     void *run;                              /* the Whole that this is a part of */
 } Work;
 

@@ -26,11 +26,13 @@ static void frozen_state(State *s, const Models *m, Work *w) {
         w->frozen[0] = frozen_hash(m->reference->tensor, m->reference->tensors);
         if (m->reference_adapter)
             w->frozen[1] = frozen_hash(m->reference_adapter->tensor, m->reference_adapter->tensors);
-        w->frozen[2] = frozen_hash(m->judge.tensor, m->judge.tensors);
+        w->frozen[2] = frozen_hash(m->judge.model.tensor, m->judge.model.tensors);
+        if (m->judge.adapter) w->frozen[3] = frozen_hash(m->judge.adapter->tensor, m->judge.adapter->tensors);
     }
     state_same(s, "reference", w->frozen[0], changed, m->o->policy);
     state_same(s, "reference's adapter", w->frozen[1], changed, m->o->adapter);
-    state_same(s, "judge", w->frozen[2], changed, m->o->reward);
+    state_same(s, "judge", w->frozen[2], changed, m->judge.folder);
+    state_same(s, "judge's adapter", w->frozen[3], changed, m->judge.adapter_folder);
 }
 
 void ppo_state(void *run, State *s) {
