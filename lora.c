@@ -84,6 +84,13 @@ void lora_dropout_carve(Lora *l, int N, Arena *a) {
     l->dropout.dx = arena_take(a, (size_t)N * widest, sizeof(float));
 }
 
+Lora lora_of_texts(const Lora *l) {
+    static const Lora none;
+    Lora texts = l ? *l : none;
+    texts.dropout.row = texts.dropout.text_row;
+    return texts;
+}
+
 /* y (N,I) = m x / (1 - p), or += it (add). m: the dropout mask, 0 or 1, that belongs to weight w and to rows
  * d->row .. d->row + N-1 of the step. */
 static void drop(float *y, const float *x, const LoraDropout *d, const Matrix *w, int add, int N) {

@@ -211,8 +211,10 @@ static int text_rows(StackRows *r, const Model *m, const Texts *t, Arena *ws) {
 
 int model_encode(const Model *m, const Lora *adapter, const Texts *texts, Reading *s, Arena *ws) {
     const size_t mark = ws->used, n = (size_t)texts->N * (size_t)m->config.stack.C;
+    const Lora reader = lora_of_texts(adapter);
     float *x;
     StackRows rows;
+    if (adapter) adapter = &reader;
     int code = ws->base && (texts->N > s->kv.T || (s->trained && texts->N > s->saved.N)) ? E_RANGE : OK;
     if (code == OK) code = text_rows(&rows, m, texts, ws);
     if (code != OK) { ws->used = mark; return code; }
@@ -231,7 +233,9 @@ int model_encode(const Model *m, const Lora *adapter, const Texts *texts, Readin
 /* Carries the gradient of the encoder's states on through the encoder to the embedding. */
 static void encoder_backward(const Model *m, const Lora *adapter, Reading *s, Arena *ws) {
     const size_t mark = ws->used;
+    const Lora reader = lora_of_texts(adapter);
     StackRows rows;
+    if (adapter) adapter = &reader;
     text_rows(&rows, m, &s->texts, ws);
     float *dx = arena_take(ws, (size_t)s->texts.N * (size_t)m->config.stack.C, sizeof *dx);
     if (!ws->failed)

@@ -83,8 +83,9 @@ typedef struct {
 typedef struct { Matrix A, B, magnitude, norm, saved; float scale; int embedding; } LoraPair;
 /* Dropout of the adapter's input. The mask of row n follows from (seed, matrix, row + n) alone, so
  * forward, backward and recomputing agree, however a step's rows are split (row: how many came
- * before). p: 0 outside training. x, dx: room for N rows of the widest input. */
-typedef struct { float p; uint64_t seed, row; float *x, *dx; } LoraDropout;
+ * before; text_row: of an encoder's rows). p: 0 outside training. x, dx: room for N rows of the
+ * widest input. */
+typedef struct { float p; uint64_t seed, row, text_row; float *x, *dx; } LoraDropout;
 /* tensor: what is trained and saved; after these `tensors`, up to `written`, the base's tables that
  * peft writes beside their pairs. */
 typedef struct { LoraConfig config;
@@ -469,6 +470,8 @@ LoraConfig lora_config(int R, float alpha, const char *targets);
 
 /* ==== lora.c: linears and embeddings with an adapter, forward and backward ==== */
 void lora_dropout_carve(Lora *l, int N, Arena *a);  /* makes room for dropout in up to N rows */
+/* Returns *l (NULL: an adapter of nothing) for an encoder's rows: its dropout begins at text_row. */
+Lora lora_of_texts(const Lora *l);
 /* A uniform +-1/sqrt(I) (kaiming, a = sqrt 5), B = 0; an embedding's A = 0, B normal (peft). */
 void lora_init(Lora *l, uint64_t seed);
 void lora_start(Lora *l, const Tensor *base);       /* saved tensors become copies of the base's */

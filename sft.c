@@ -270,7 +270,7 @@ static double pass(Trainer *t, const Set *s, const int *order, int first, int co
     const int train = scale > 0;
     *tokens = 0;
     t->lora.dropout.p = train ? (float)o.lora.dropout : 0;
-    t->lora.dropout.row = 0;
+    t->lora.dropout.row = t->lora.dropout.text_row = 0;
     while (count > 0) {
         const int taken = fill_rows(t, s, order, first, count);
         const Rows rows = rows_of(&t->rows);
@@ -289,6 +289,7 @@ static double pass(Trainer *t, const Set *s, const int *order, int first, int co
         for (int i = 0; i < t->rows.W; i++) sum -= (double)t->logprob[i];
         *tokens += t->rows.W;
         t->lora.dropout.row += (uint64_t)rows.N;
+        if (t->E) t->lora.dropout.text_row += (uint64_t)t->text_start[taken];
         first += taken;
         count -= taken;
     }
@@ -339,7 +340,7 @@ static void carve(void *run, Arena *a, Bill *bill) {
         if (t->config.encoder.L) c.task = "SEQ_2_SEQ_LM";
         adapter_carve(&t->lora, &c, t->model.tensor, t->model.tensors, 1, &t->keep, a);
         t->list = t->lora.tensor; t->tensors = t->lora.tensors; t->adapter = &t->lora;
-        if (o.lora.dropout > 0) lora_dropout_carve(&t->lora, t->N, a);
+        if (o.lora.dropout > 0) lora_dropout_carve(&t->lora, t->N > t->E ? t->N : t->E, a);
         bill_part(bill, o.lora.dropout > 0 ? "adapter, gradients, dropout" : "adapter and gradients", a);
     }
     optimizer_carve(&t->optimizer, t->list, t->tensors, a);
@@ -446,8 +447,6 @@ static void read_policy(Trainer *t, const Program *program) {
     t->types.compute = o.quant.compute;
     if (o.policy) quant_options_types(&t->types, program, &o.quant, o.policy, !o.lora.rank, &t->keep);
     else scratch_config(t);
-    if (t->config.encoder.L && o.lora.dropout > 0)
-        usage_error("--lora-dropout with a policy that has an encoder", NULL);
     if (t->config.encoder.L && (o.head_only || o.learn))
         usage_error("a policy with an encoder learns responses, whole: leave out",
                     o.learn ? "--learn" : "--head-only");

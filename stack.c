@@ -749,8 +749,11 @@ static void cross_attention_backward(const Pass *p, Flow *f, Layer *b, int l) {
     zero(f->dnorm, (size_t)active * (size_t)k->C);
     adapted_backward(p, f->dnorm, f->dq, b->norm, &w->q, &w->q_b, M);
     norm_backward(p, f->dx, f->dnorm, b->mid, &w->norm, &w->norm_b, active);
-    adapted_backward(p, e->dhidden, f->dcross_k, e->hidden, &w->k, &w->k_b, e->N);
-    adapted_backward(p, e->dhidden, f->dcross_v, e->hidden, &w->v, &w->v_b, e->N);
+    const Lora reader = lora_of_texts(p->adapter);
+    Pass read = *p;
+    if (p->adapter) read.adapter = &reader;
+    adapted_backward(&read, e->dhidden, f->dcross_k, e->hidden, &w->k, &w->k_b, e->N);
+    adapted_backward(&read, e->dhidden, f->dcross_v, e->hidden, &w->v, &w->v_b, e->N);
 }
 
 /* Copies the gradients of keys and values from each row's slot of the cache to f->dk and f->dv. */

@@ -95,6 +95,16 @@ void check_responses(const Models *m, Work *w, const Queue *q) {
     die(&w->err, hint);
 }
 
+/* Prints the share of trained parameters: for a policy with an encoder, as the DialogSum lab prints it. */
+static void say_share(const Models *m, size_t trained, size_t all) {
+    if (!m->config.encoder.L) { print_trainable(trained, all); return; }
+    say("PPO model parameters to be updated (ValueHead + %llu params):",
+        (unsigned long long)tensor_values(m->head.tensor, 2, 0));
+    say("trainable model parameters: %llu", (unsigned long long)trained);
+    say("all model parameters: %llu", (unsigned long long)all);
+    say("percentage of trainable model parameters: %.2f%%", all ? 100.0 * (double)trained / (double)all : 0);
+}
+
 /* Prints the models, the reward and the share of trained parameters. */
 void say_what(const Models *m, const Work *w, const Queue *training, const char *data) {
     const Settings *o = m->o;
@@ -124,7 +134,7 @@ void say_what(const Models *m, const Work *w, const Queue *training, const char 
     else say("training a LoRA adapter (r %d, alpha %g, %s); the reference is %s", m->lora.config.R,
              (double)m->lora.config.alpha, adapter_targets(targets, sizeof targets, &m->lora.config),
              o->adapter ? "a frozen copy of the adapter it starts from" : "the policy without it");
-    print_trainable(trainable, frozen + tensor_values(m->trained, m->trained_all, 0));
+    say_share(m, trainable, frozen + tensor_values(m->trained, m->trained_all, 0));
     say("queries of %s tokens%s, responses %s %s", from_to(range[0], o->query_min, o->query_max),
         m->bos >= 0 ? " after <s>" : "", o->response_min == o->response_max ? "of up to" : "cut after",
         from_to(range[1], o->response_min, o->response_max));

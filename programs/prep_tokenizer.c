@@ -38,8 +38,8 @@ int command_tokenizer(int argc, char **argv) {
         { "kind", OPT_CHOICE, &kind, "sentencepiece", 0, 0,
           "sentencepiece|bytelevel|unigram|gpt2|t5|wordpiece",
           "sentencepiece: BPE with byte fallback, as Llama's; bytelevel: BPE over bytes, as RoBERTa's; "
-          "unigram: SentencePiece's other model; gpt2: BPE over bytes with GPT-2's special token; t5: unigram "
-          "in T5's layout, with 100 sentinels; wordpiece: BERT's and DistilBERT's, in lower case and "
+          "unigram: SentencePiece's other model; gpt2: BPE over bytes with GPT-2's special token; t5: "
+          "unigram in T5's layout, with 100 sentinels; wordpiece: BERT's and DistilBERT's, in lower case and "
           "without accents" },
         { "vocab", OPT_INT, &vocab, "1024", 1, 1000000, NULL,
           "number of ids, including special tokens and (but for t5, wordpiece) 256 bytes" },

@@ -569,9 +569,18 @@ static void t5_model(int recompute, int R) {
 static void t5_s(void) { t5_model(0, 0); }
 static void t5_recompute_s(void) { t5_model(1, 0); }
 static void t5_lora_s(void) { t5_model(0, 2); }
+static void t5_dropout_s(void) {
+    t5_model(0, 2);
+    lora_dropout_carve(&lora, DN, &memory);
+    lora.dropout.p = 0.4;
+    lora.dropout.seed = 5;
+    lora.dropout.row = 3;
+    lora.dropout.text_row = 40;
+}
 static void t5_f(float *y) {
-    stack_forward(&encoder, adapter, &en_rows, &en_cache, &en_saved, V(0), en_states, &ws);
-    stack_encoded(&decoder, adapter, &encoded, &ws);
+    const Lora reader = lora_of_texts(adapter), *reads = adapter ? &reader : NULL;
+    stack_forward(&encoder, reads, &en_rows, &en_cache, &en_saved, V(0), en_states, &ws);
+    stack_encoded(&decoder, reads, &encoded, &ws);
     stack_forward(&decoder, adapter, &de_rows, &de_cache, &de_saved, V(1), y, &ws);
 }
 static void t5_b(const float *dy) {
@@ -580,7 +589,8 @@ static void t5_b(const float *dy) {
     memset(en_dstates, 0, sizeof en_dstates);
     stack_backward(&decoder, adapter, &de_rows, &de_cache, &de_saved, dy, dx, &ws);
     for (int i = 0; i < DN * TC; i++) G(1)[i] += dx[i];
-    stack_backward(&encoder, adapter, &en_rows, &en_cache, &en_saved, en_dstates, dx, &ws);
+    const Lora reader = lora_of_texts(adapter), *reads = adapter ? &reader : NULL;
+    stack_backward(&encoder, reads, &en_rows, &en_cache, &en_saved, en_dstates, dx, &ws);
     for (int i = 0; i < EN * TC; i++) G(0)[i] += dx[i];
 }
 
@@ -635,6 +645,7 @@ static const Row row[] = {
     { "t5: encoder and decoder", t5_s, t5_f, t5_b, DM * TC },
         { "t5, computed again", t5_recompute_s, t5_f, t5_b, DM * TC },
     { "t5, LoRA", t5_lora_s, t5_f, t5_b, DM * TC },
+        { "t5, dropout of LoRA", t5_dropout_s, t5_f, t5_b, DM * TC },
 };
 
 static double loss(const Row *r, const float *weight) {

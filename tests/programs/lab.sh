@@ -1,0 +1,48 @@
+#!/bin/sh
+# tests/programs/lab.sh - the DialogSum lab from outside: FLAN-T5 base's count of parameters, and on a small
+# T5 what `ppo --preset dialogsum` measures before and after. BIN, RUN and the last line as in run.sh.
+cd "$(dirname "$0")/../.." || exit 1
+ppo="${RUN:-} ${BIN:-.}/ppo" prep="${RUN:-} ${BIN:-.}/prep"
+work=$(mktemp -d "${TMPDIR:-/tmp}/lab_test.XXXXXX") || exit 1
+trap 'rm -rf "$work"' EXIT
+passed=0 failed=0 skipped=0
+ok() { passed=$((passed + 1)); [ -z "$VERBOSE" ] || echo "  ok    $1"; }
+bad() { failed=$((failed + 1)); echo "  FAIL  $1"; sed 's/^/        /' "$work/err" | head -n 3; }
+is() { if [ $? = 0 ]; then ok "$1"; else bad "$1"; fi; }
+finish() { echo "lab: $passed passed, $failed failed, $skipped skipped"; [ $failed = 0 ]; exit; }
+[ -f data/policy/config.json ] || { skipped=1; echo "  skip  no data/policy"; finish; }
+
+# ---- FLAN-T5 base: a folder whose file of weights is all zeros, and has no blocks on the disk where it can ----
+mkdir "$work/flan"
+cp data/policy/tokenizer* data/policy/special_tokens_map.json "$work/flan"
+cat > "$work/flan/config.json" <<'END'
+{ "architectures": ["T5ForConditionalGeneration"], "model_type": "t5", "d_model": 768, "d_kv": 64, "d_ff": 2048,
+  "num_layers": 12, "num_decoder_layers": 12, "num_heads": 12, "feed_forward_proj": "gated-gelu", "vocab_size": 32128,
+  "decoder_start_token_id": 0, "eos_token_id": 1, "pad_token_id": 0, "n_positions": 512, "tie_word_embeddings": false }
+END
+awk -v bytes="$work/bytes" 'function tensor(name, shape, n) { text = text (text ? "," : "") "\"" name "\":{\"dtype\":\"BF16\",\"shape\":[" \
+        shape "],\"data_offsets\":[" at "," (at + 2 * n) "]}"; at += 2 * n }
+    function matrix(name, rows, columns) { tensor(name ".weight", rows "," columns, rows * columns) }
+    function norm(name) { tensor(name "layer_norm.weight", 768, 768) }
+    function attention(p) { matrix(p "q", 768, 768); matrix(p "k", 768, 768); matrix(p "v", 768, 768); matrix(p "o", 768, 768) }
+    BEGIN { at = 0; matrix("shared", 32128, 768); matrix("lm_head", 32128, 768)
+        for (s = 0; s < 2; s++) { p = s ? "decoder." : "encoder."
+            for (l = 0; l < 12; l++) { b = p "block." l ".layer."
+                attention(b "0.SelfAttention."); norm(b "0.")
+                if (s) { attention(b "1.EncDecAttention."); norm(b "1.") }
+                b = b (s + 1) "."; f = b "DenseReluDense."; norm(b)
+                matrix(f "wi_0", 2048, 768); matrix(f "wi_1", 2048, 768); matrix(f "wo", 768, 2048) }
+            matrix(p "block.0.layer.0.SelfAttention.relative_attention_bias", 32, 12); norm(p "final_") }
+        printf "{%s}", text; print at > bytes }' > "$work/header"
+n=$(wc -c < "$work/header") bytes=$(cat "$work/bytes")
+{ printf "$(printf '\\%03o\\%03o\\%03o\\0\\0\\0\\0\\0' $((n % 256)) $((n / 256 % 256)) $((n / 65536)))"; cat "$work/header"; } \
+    > "$work/flan/model.safetensors"
+dd if=/dev/null of="$work/flan/model.safetensors" bs=1 seek=$((8 + n + bytes)) count=0 2> "$work/err"
+printf '{"dialogue":"#Person1#: Hi.\\n#Person2#: Hello.","summary":"They greet."}\n' > "$work/d.jsonl"
+$prep data "$work/d.jsonl" --template '{dialogue}\nSummary:' --response summary --out "$work/d.bin" > "$work/out" 2> "$work/err"
+is "a dialogue with its summary"
+$ppo "$work/d.bin" --policy "$work/flan" --reward-text good --lora-r 32 --query-max 60 --dry-run > "$work/out" 2> "$work/err"
+grep -q '^PPO model parameters to be updated (ValueHead + 769 params):$' "$work/out" &&
+    grep -q '^trainable model parameters: 3539713$' "$work/out" && grep -q '^all model parameters: 251117569$' "$work/out" &&
+    grep -q '^percentage of trainable model parameters: 1.41%$' "$work/out"; is "FLAN-T5 base: 3539713 of 251117569 parameters, 1.41 %"
+finish
