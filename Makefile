@@ -20,7 +20,7 @@
 #                       that machine's programs, the data and the tests too
 #   make CC="x86_64-w64-mingw32-gcc -static"          for Windows: ppo.exe and so on; RUN=wine likewise
 #   No make?            cc -O3 -std=c99 -ffp-contract=off -o ppo ppo.c programs/ppo_*.c [!prs]*.c pe*.c re*.c rl.c st*.c fast/*.c text/*.c files/*.c -lm
-#                          (-DFAST if you like) and likewise run, prep with their parts, and sft, rm, which have none: the other patterns
+#                          (-DFAST if you like) and likewise run, prep, rm with their parts, and sft, which has none: the other patterns
 #                          are the library, which has no other main
 #
 # Never -ffast-math: it reorders our sums and deletes our NaN checks. -ffp-contract=off keeps x*y + z two roundings, so that
@@ -71,6 +71,7 @@ LEVELS   = core fast/threads | \
            programs/prep_json programs/prep_table | \
            programs/prep_data | \
            programs/ppo_state | \
+           programs/rm_quality | \
            programs/ppo_save programs/ppo_queries | \
            programs/ppo_rollout programs/ppo_judge | \
            programs/ppo_update programs/ppo_log | \

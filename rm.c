@@ -20,7 +20,7 @@
  *          same bytes for any number of threads. A text longer than the model's limit is cut at its end;
  *          how many there are is printed, and is the log's second line.
  *          Ctrl-C saves and stops; before the first step it writes no weights. */
-#include "programs.h"
+#include "programs/rm.h"
 #include <stdio.h>
 
 #define PREP "prep makes a dataset of labelled texts or of pairs: ./prep --help"
@@ -435,22 +435,6 @@ static void pair_loss(Trainer *t, float scale) {
 /* Returns the probability that a label of a pair stands for. */
 static float pair_target(int label) { return (float)label / PAIR_CERTAIN; }
 
-static int best_label(const float *logits, int labels) {
-    int best = 0;
-    for (int j = 1; j < labels; j++)
-        if (logits[j] > logits[best]) best = j;
-    return best;
-}
-/* Returns 1 if the model judges an example correctly, else 0. Of a pair, the text that is probably better has
- * to get the higher score; 0.5 if neither text is better, or if the scores are equal. logits: those of the
- * example's first text, followed by those of the second. */
-static double is_right(const Trainer *t, const float *logits, int truth) {
-    if (!t->pairs) return best_label(logits, t->config.labels) == truth;
-    const float d = logits[0] - logits[t->config.labels];
-    const int better = (truth > PAIR_CERTAIN / 2) - (truth < PAIR_CERTAIN / 2), higher = (d > 0) - (d < 0);
-    return 0.5 * (1 + better * higher);
-}
-
 /* Runs forward, loss and backward on the texts of the batch, and empties the batch. */
 static void learn(Trainer *t, float scale) {
     Batch *b = &t->batch;
@@ -466,7 +450,8 @@ static void learn(Trainer *t, float scale) {
     for (int i = 0; i < b->B; i += t->per)
         if (b->truth[i] >= 0) {
             t->judged++;
-            t->right += is_right(t, b->logits + i * labels, b->truth[i]);
+            const Answers one = { b->logits + i * labels, &b->truth[i], 1, labels, t->pairs, NULL };
+            t->right += answer_right(&one, 0);
         }
     must(reward_backward(&t->model, t->adapter, &texts, &t->saved, b->dlogits, &t->ws), &err, NULL);
     t->lora.dropout.row += (uint64_t)b->N;
@@ -587,18 +572,19 @@ static int by_value(const void *left, const void *right) {
 /* low, median, high: the 5th, 50th and 95th percentile of the reward */
 typedef struct { double accuracy, loss, low, median, high; } Quality;
 
-/* Evaluates the model on the held-out texts, of which it reads the first `most` tokens (0: all). */
-static Quality evaluate(Trainer *t, int most) {
+/* Evaluates the model on the held-out texts, of which it reads the first `most` tokens (0: all), and fills
+ * logits (texts,labels). */
+static Quality evaluate_texts(Trainer *t, float *logits, int most) {
     const PoolMark mark = pool_mark(&t->scratch);
     const int labels = t->config.labels, n = t->held.examples, texts = n * t->per;
-    float *logits = pool_need(&t->scratch, (size_t)texts * (size_t)labels, sizeof *logits, "evaluation");
+    const Answers answers = { logits, t->held.label, n, labels, t->pairs, NULL };
     float *reward = pool_need(&t->scratch, (size_t)texts, sizeof *reward, "evaluation");
     float loss;
     Quality q = { 0, 0, 0, 0, 0 };
     score_texts(t, logits, t->held.text, texts, most);
     for (int i = 0; i < n; i++) {
         const float *z = logits + (size_t)i * (size_t)(t->per * labels);
-        q.accuracy += is_right(t, z, t->held.label[i]);
+        q.accuracy += answer_right(&answers, i);
         const float p = t->pairs ? pair_target(t->held.label[i]) : 1;
         if (t->pairs) ranking_forward(&loss, z, &p, labels, 1);
         else cross_entropy_forward(&loss, z, &t->held.label[i], 1, labels);
@@ -611,6 +597,19 @@ static Quality evaluate(Trainer *t, int most) {
     q.low = (double)reward[(size_t)(texts - 1) * 5 / 100];
     q.median = (double)reward[(texts - 1) / 2];
     q.high = (double)reward[(size_t)(texts - 1) * 95 / 100];
+    pool_release(&t->scratch, mark);
+    return q;
+}
+
+/* Returns room for the logits of the held-out texts, in t->scratch. */
+static float *held_logits(Trainer *t) {
+    return pool_need(&t->scratch, (size_t)(t->held.examples * t->per) * (size_t)t->config.labels,
+                     sizeof(float), "evaluation");
+}
+
+static Quality evaluate(Trainer *t, int most) {
+    const PoolMark mark = pool_mark(&t->scratch);
+    const Quality q = evaluate_texts(t, held_logits(t), most);
     pool_release(&t->scratch, mark);
     return q;
 }
@@ -730,7 +729,8 @@ static void probe_phrases(Trainer *t, double high, Log *log) {
     log_text(log, "eval/repetition_max_phrase", phrase[best].text, (size_t)phrase[best].length);
 }
 
-/* Prints and logs the accuracy, loss and rewards on the held-out texts at four lengths, then the probes. */
+/* Prints and logs the accuracy, loss and rewards on the held-out texts at four lengths, how good the answers
+ * to the whole texts are, then the probes. */
 static void final_report(Trainer *t, int steps) {
     static const int length[] = { 16, 32, 64, 0 };
     Log log;
@@ -742,6 +742,9 @@ static void final_report(Trainer *t, int steps) {
         say("no held-out %s: nothing to evaluate", t->pairs ? "pairs" : "texts");
         return;
     }
+    float *logits = held_logits(t);         /* at last those of the whole texts */
+    const Answers answers = { logits, t->held.label, t->held.examples, t->config.labels, t->pairs,
+                              (const char (*)[48])t->config.label };
     log_begin(&log, t->out.log, &t->keep);
     log_integer(&log, "step", steps);
     say("%s, reward = logit of '%s'",
@@ -751,7 +754,7 @@ static void final_report(Trainer *t, int steps) {
            "loss", column, narrow ? "5%" : "reward: 5%", column, "50%", column, "95%");
     for (size_t i = 0; i < sizeof length / sizeof *length; i++) {
         char name[40], tokens[16] = "full";
-        q = evaluate(t, length[i]);
+        q = evaluate_texts(t, logits, length[i]);
         if (length[i]) snprintf(tokens, sizeof tokens, "%d", length[i]);
         printf("%*s %*.2f%% %*.*f %*.*f %*.*f %*.*f\n", first, tokens, column, 100 * q.accuracy, column,
                digits + 1, q.loss, column, digits, q.low, column, digits, q.median, column, digits, q.high);
@@ -766,6 +769,7 @@ static void final_report(Trainer *t, int steps) {
         snprintf(name, sizeof name, "eval/reward_p95_%s", tokens);
         log_number(&log, name, q.high);
     }
+    report_quality(&answers, &log);
     probe_phrases(t, q.high, &log);
     out_log(&t->out, &log);
     if (steps) health_of_held_out(&t->health, q.loss);

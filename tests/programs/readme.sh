@@ -62,9 +62,9 @@ sed -n '/^## What opens/,/^## /p' "$home/README.md" | grep '^| `' | grep -o '[A-
 diff opens listed > differ
 nothing differ "README lists the classes that open, and no others"
 
-# ---- the keys of the logs, and the first column of the tables; _N is _16, _32, _64 or _full ----
+# ---- the keys of the logs, and the first column of the tables; _N is _16, _32, _64 or _full, or of calibration _0 to _90 ----
 cat my/*/log.jsonl my/*/time.jsonl answers-sft/*.jsonl preferences-judge/*.jsonl | sed '/^{"program"/d' |
-    grep -o '"[a-z_0-9/]*": ' | tr -d '": ' | sed 's/_\(16\|32\|64\|full\)$/_N/' | sort -u > keys
+    grep -o '"[a-z_0-9/]*": ' | tr -d '": ' | sed -e 's/_\(16\|32\|64\|full\|[1-9]*0\)$/_N/' -e 's|confusion/.*|confusion/truth/answer|' | sort -u > keys
 sed -n '/^### The log/,/^## /p' "$home/README.md" > section
 grep -o '`[a-z_0-9/N]*`' section | tr -d '`' | sort -u > named
 {

@@ -69,6 +69,33 @@ within "$(last eval/loss_full sure)" 0 0.05; is "without a probability the first
 within "$(last eval/loss_full half)" 0.6931 0.01; is "nothing is learnt where neither text is better: $(last eval/loss_full half)"
 within "$(last eval/accuracy_full half)" 0.5 0; is "and each answer is half right: $(last eval/accuracy_full half)"
 
+# ---- the report: calibration, confusion, margins ----
+# held FILE.bin: the held-out texts, one a line
+held() { $RUN ./prep show "$1" -n 1000 --held-out | sed 1d | grep '[a-z]' | grep -v '^#\|^  ' | sed 's/^chosen: //; s/^rejected: //'; }
+exits 0 "rm, labels" ./rm reviews.bin $small --steps 12 --out judge
+grep -q '^whole texts: expected calibration error [0-9.]*%' said.txt && grep -q '^label . answer *negative *positive$' said.txt &&
+    grep -q '^ *negative *[0-9]* *[0-9]*$' said.txt; is "it prints the calibration error and which label got which answer"
+held reviews.bin > texts
+$RUN ./run score judge texts | sed 's/.*"negative": \([^,]*\), "positive": \([^}]*\)}.*/\1 \2/' |
+    awk '{ s += $1 > $2 ? $1 : $2; n++ } END { printf "%d %.6f\n", n, s / n }' > wanted
+# the bins of the log: how many answers, the mean confidence, the accuracy, and the error, computed again
+tail -n 1 judge/log.jsonl | tr ',' '\n' | tr -d '"{} ' | awk -F: '
+    /calibration_count/ { c = $2; n += c }
+    /calibration_confidence/ { p = $2; s += c * p }
+    /calibration_accuracy/ { r += c * $2; e += c * (p > $2 ? p - $2 : $2 - p) }
+    END { printf "%d %.6f\n%.6f %.6f\n", n, s / n, r / n, e / n }' > bins
+head -n 1 bins | cmp -s - wanted; is "the bins have every held-out text, with the judge's own probabilities: $(head -n 1 bins), $(cat wanted)"
+within "$(sed -n '2s/ .*//p' bins)" "$(last eval/accuracy_full judge)" 1e-6; is "and the accuracy"
+within "$(sed -n '2s/.* //p' bins)" "$(last eval/calibration_error judge)" 1e-6; is "the error is the bins' mean distance"
+tail -n 1 judge/log.jsonl | tr ',' '\n' | tr -d '"{} ' | awk -F: '/confusion/ { split($1, k, "/"); n += $2; if (k[3] == k[4]) r += $2 }
+    END { printf "%.6f\n", r / n }' > right
+within "$(cat right)" "$(last eval/accuracy_full judge)" 1e-6; is "the table's diagonal is the accuracy"
+held sure.bin > texts
+$RUN ./run score sure texts | sed 's/.*"logits": \[\([^]]*\)\].*/\1/' |
+    awk 'NR % 2 { a = $1; next } { s += a - $1; n++ } END { printf "%.6f\n", s / n }' > margin
+within "$(cat margin)" "$(last eval/mean_margin sure)" 1e-5; is "pairs: the mean margin is that of run score's logits: $(cat margin)"
+within "$(last eval/mean_margin half)" 0 0; is "pairs of which neither text is better have none"
+
 # ---- adapters: a folder as peft writes it, alone, beside its base, merged ----
 # scores FILE ARGUMENTS ...: run score's logits, one number a line
 scores() {
