@@ -362,6 +362,10 @@ static const char *const imdb_small[] = {
 static const char *const trl_classic[] = { "steps", "157", TRL_DEFAULTS, NULL };
 /* one pass over IMDB's 24,895 training reviews of more than 200 characters */
 static const char *const sentiment[] = { "steps", "194", "label", "positive", TRL_DEFAULTS, NULL };
+/* The lab goes on from an adapter of rank 32 (--adapter); LengthSampler(100, 400) never gives 400. */
+static const char *const dialogsum[] = { "steps", "10", "label", "nothate", TRL_DEFAULTS, "batch-size", "16",
+    "mini-batch-size", "4", "ppo-epochs", "1", "query-min", "1", "query-max", "511", "response-min", "100",
+    "response-max", "399", "lora-r", "32", "lora-alpha", "32", NULL };
 static const Preset presets[] = {
     { "imdb-small", "tuned for the models in data/, which learn the task in about a minute (the default for "
       "data/policy)", imdb_small },
@@ -369,6 +373,8 @@ static const Preset presets[] = {
       trl_classic },
     { "sentiment", "TRL's gpt2-sentiment notebook: GPT-2 against DistilBERT's logit of POSITIVE on IMDB "
       "(prep data --min-length 201), queries of 2 to 7 tokens, responses of 4 to 15", sentiment },
+    { "dialogsum", "the lab on FLAN-T5 and DialogSum: summaries with less hate speech, by a judge's logit of "
+      "nothate; whole dialogues (prep data --template), responses of 100 to 399 tokens", dialogsum },
 };
 static const Need needs[] = {
     { "reward|reward-adapter|label|score|reward-nf4|long-response", "!reward-text", "no judge is asked" },

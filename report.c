@@ -12,7 +12,7 @@ static int is_space(char c) { return c == ' ' || c == '\n' || c == '\t' || c == 
 /* ---- reading the log ---- */
 
 /* The numbers of one evaluation on the held-out queries. */
-typedef struct { double mean, median, std, kl, bigrams; } Evaluated;
+typedef struct { double mean, median, std, kl, bigrams, toxicity, toxicity_std; } Evaluated;
 enum { MARKS = 2 };
 static const double kl_mark[MARKS] = { 3, 6 };
 typedef struct {
@@ -28,7 +28,9 @@ static void read_log_line(Summed *s, const Json *line) {
         const Evaluated e = { json_number(line, "eval/reward_mean", 0),
                               json_number(line, "eval/reward_median", 0),
                               json_number(line, "eval/reward_std", 0), json_number(line, "eval/kl", 0),
-                              json_number(line, "eval/distinct_bigrams", 0) };
+                              json_number(line, "eval/distinct_bigrams", 0),
+                              json_number(line, "eval/toxicity_mean", NAN),
+                              json_number(line, "eval/toxicity_std", NAN) };
         if (!s->evaluations++) s->first = e;
         s->last = e;
     }
@@ -68,17 +70,20 @@ static Summed read_log(const char *path, Pool *pool) {
 
 /* ---- the table ---- */
 
-/* Widths of the table: of the query, of each response and of each reward. query 0: the terminal is too narrow
- * for columns, and each sample is printed as lines. */
-typedef struct { int query, response, reward, width; } Columns;
+/* Widths of the table: of the query, of each response and of each reward. rise 1: there is room for a column
+ * with the difference of the rewards. query 0: the terminal is too narrow for columns, and each sample is
+ * printed as lines. */
+typedef struct { int query, response, reward, width, rise; } Columns;
 
 static Columns columns_that_fit(void) {
-    enum { REWARD = 7, GAPS = 10, STACKED = 64, WIDEST_TEXT = 36 };
-    Columns c = { 0, 0, REWARD, terminal_width() };
+    enum { REWARD = 7, GAPS = 10, STACKED = 64, WIDE = 100, WIDEST_TEXT = 36 };
+    Columns c = { 0, 0, REWARD, terminal_width(), 0 };
     if (c.width < STACKED) return c;
-    c.response = (c.width - GAPS - 2 * REWARD) * 3 / 8;
+    c.rise = c.width >= WIDE;
+    const int numbers = (2 + c.rise) * REWARD + c.rise;
+    c.response = (c.width - GAPS - numbers) * 3 / 8;
     if (c.response > WIDEST_TEXT) c.response = WIDEST_TEXT;
-    c.query = c.width - GAPS - 2 * REWARD - 2 * c.response;
+    c.query = c.width - GAPS - numbers - 2 * c.response;
     if (c.query > 22) c.query = 22;
     return c;
 }
@@ -145,6 +150,7 @@ static void print_row(const Json *sample, const Columns *c) {
         }
         if (!line) printf("%*s%*.2f %*.2f", gap, "", c->reward, (double)(float)reward[0], c->reward,
                           (double)(float)reward[1]);
+        if (!line && c->rise) printf(" %+*.2f", c->reward, (double)(float)(reward[1] - reward[0]));
         printf("\n");
     }
 }
@@ -161,8 +167,9 @@ static int print_samples(const char *path, int show, Pool *pool) {
     if (!lines) die(&err, NULL);
     if (show) printf("\n");
     if (show && table.query)
-        printf("  %-*s  %-*s  %-*s  %*s %*s\n", table.query, "query", table.response, "response before",
-               table.response, "response after", table.reward, "before", table.reward, "after");
+        printf("  %-*s  %-*s  %-*s  %*s %*s%s\n", table.query, "query", table.response, "response before",
+               table.response, "response after", table.reward, "before", table.reward, "after",
+               table.rise ? "  change" : "");
     for (; lines_next(lines, &text, &n); count++) {
         PoolMark mark = pool_mark(pool);
         const Json *sample = json_parse(text, n, pool, &err);
@@ -197,6 +204,13 @@ static void print_summary(const Summed *s, int queries) {
     print_mean("standard deviation", a->std, b->std, 4, 0);
     print_mean("KL per response", a->kl, b->kl, 4, 0);
     print_mean("distinct bigrams", a->bigrams, b->bigrams, 0, 0);
+    if (a->toxicity - a->toxicity == 0) {
+        print_mean("mean toxicity", a->toxicity, b->toxicity, 4, 0);
+        print_mean("its deviation", a->toxicity_std, b->toxicity_std, 4, 0);
+        if (a->toxicity > 0)
+            say("  toxicity (1 - the probability of the rewarded label): an improvement of %.2f %%",
+                100 * (a->toxicity - b->toxicity) / a->toxicity);
+    }
 }
 
 int report_run(const char *folder, int show, Pool *pool) {

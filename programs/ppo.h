@@ -61,6 +61,7 @@ typedef struct {
     int trained_policy, trained_all;        /* how many of them are the policy's, and how many there are */
     Judge judge;
     int label;                              /* index of the judge's output that is the reward */
+    int toxicity;                           /* 1: the others together are toxicity, which is measured */
     int adds_bos, adds_eos;                 /* 1: its template puts bos before (eos after) a text */
     int judge_most;                         /* most tokens of a text that it reads, without bos and eos */
     int T, bos; /* T: most tokens of query and response; bos: the id before a query, or -1 */
@@ -81,6 +82,7 @@ typedef struct {
     float *logprob, *value, *ref_logprob, *full_kl, *kl, *reward, *advantage, *returns;   /* (P) */
     float *scratch;                         /* (P+2B) */
     float *raw_score, *score;               /* (B) from the judge; as PPO uses it */
+    float *toxicity;                        /* (B) 1 - the probability of the label that is the reward */
     const char **text, **response;          /* (B) text: of query and response; response: of it alone */
     size_t *text_length, *query_length, *response_length;
 } Rollout;
@@ -105,6 +107,7 @@ typedef struct {
     const char **query, **response[2];
     size_t *query_length, *response_length[2];
     float *score[2], *kl[2], *scratch;
+    float *toxicity;                        /* of the last evaluation */
     long long bigrams[2];
     int queries_cut, responses_cut;         /* in the last evaluation */
 } Evaluation;

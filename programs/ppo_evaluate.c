@@ -18,6 +18,7 @@ void evaluation_begin(const Models *m, Work *w) {
     e->query = pool_need(&w->pool, n, sizeof *e->query, what);
     e->query_length = pool_need(&w->pool, n, sizeof(size_t), what);
     e->scratch = pool_need(&w->pool, n, sizeof(float), what);
+    e->toxicity = pool_need(&w->pool, n, sizeof(float), what);
     for (int k = 0; k < 2; k++) {
         e->response[k] = pool_need(&w->pool, n, sizeof *e->response[k], what);
         e->response_length[k] = pool_need(&w->pool, n, sizeof(size_t), what);
@@ -73,7 +74,7 @@ static long long distinct_bigrams(Pool *pool, const char *const *text, const siz
     return distinct;
 }
 
-static void log_evaluation(const Progress *p, Work *work, int k) {
+static void log_evaluation(const Progress *p, const Models *m, Work *work, int k) {
     const Evaluation *e = &work->eval;
     Summary s = summarise(e->score[k], e->n, e->scratch);
     Log l;
@@ -84,6 +85,11 @@ static void log_evaluation(const Progress *p, Work *work, int k) {
     log_number(&l, "eval/reward_std", s.std);
     log_number(&l, "eval/kl", mean(e->kl[k], e->n));
     log_integer(&l, "eval/distinct_bigrams", e->bigrams[k]);
+    if (m->toxicity) {
+        s = summarise(e->toxicity, e->n, e->scratch);
+        log_number(&l, "eval/toxicity_mean", s.mean);
+        log_number(&l, "eval/toxicity_std", s.std);
+    }
     log_integer(&l, "eval/queries_cut", e->queries_cut);
     log_integer(&l, "eval/responses_cut", e->responses_cut);
     out_log(&work->out, &l);
@@ -118,11 +124,12 @@ void evaluate(const Progress *p, const Models *m, Work *w, int k) {
             e->response[k][i] = x->response[b];
             e->response_length[k][i] = x->response_length[b];
             e->score[k][i] = x->raw_score[b];
+            e->toxicity[i] = x->toxicity[b];
             e->kl[k][i] = (float)kl_per_sequence(x->kl, x->start + b, 1);
         }
     }
     e->bigrams[k] = distinct_bigrams(&w->pool, e->response[k], e->response_length[k], e->n);
-    log_evaluation(p, w, k);
+    log_evaluation(p, m, w, k);
 }
 
 void write_samples(Work *w) {

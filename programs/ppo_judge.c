@@ -76,15 +76,27 @@ static void judge_add(const Models *m, JudgeBatch *j, int i, const int *ids, int
     j->start[i + 1] = j->tokens;
 }
 
-/* Writes the scores of the n texts in the judge's batch to score, and empties the batch. */
-static void judge_run(const Models *m, Work *w, int n, float *score) {
+/* Returns 1 - the softmax of n logits at `label`. */
+static float probability_of_others(const float *logit, int n, int label) {
+    double sum = 0;
+    for (int i = 0; i < n; i++) if (i != label) sum += exp((double)logit[i] - (double)logit[label]);
+    return (float)(sum < HUGE_VAL ? sum / (1 + sum) : 1);
+}
+
+/* Writes the scores of the n texts in the judge's batch, those of response b and after, and empties it. */
+static void judge_run(const Models *m, Work *w, int b, int n) {
+    Rollout *x = &w->rollout;
     JudgeBatch *j = &w->judge;
+    const int labels = m->judge.config.labels;
     const Texts texts = { j->tokens, n, j->token, j->start };
     if (!n) return;
     must(reward_forward(&m->judge.model, m->judge.adapter, &texts, NULL, j->logits, &w->ws), NULL,
          "check that the tokenizer belongs to the judge");
-    for (int i = 0; i < n; i++)
-        score[i] = j->logits[(size_t)i * (size_t)m->judge.config.labels + (size_t)m->label];
+    for (int i = 0; i < n; i++) {
+        const float *logit = j->logits + (size_t)i * (size_t)labels;
+        x->raw_score[b + i] = logit[m->label];
+        x->toxicity[b + i] = m->toxicity ? probability_of_others(logit, labels, m->label) : 0;
+    }
     j->tokens = 0;
 }
 
@@ -123,13 +135,13 @@ static void judge_texts(const Models *m, Work *w) {
         const int *ids = judge_ids(m, w, b, &n);
         if (waiting == o->chunk ||
             w->judge.tokens + larger(n + m->adds_bos + m->adds_eos, 1) > w->judge.room) {
-            judge_run(m, w, waiting, x->raw_score + b - waiting);
+            judge_run(m, w, b - waiting, waiting);
             waiting = 0;
         }
         judge_add(m, &w->judge, waiting++, ids, n);
         pool_release(&w->pool, mark);
     }
-    judge_run(m, w, waiting, x->raw_score + x->B - waiting);
+    judge_run(m, w, x->B - waiting, waiting);
 }
 
 int ends_in_eos(const Models *m, const Sequence *seq) {

@@ -16,6 +16,7 @@ static void rollout_carve(Rollout *x, const Models *m, Arena *a) {
     x->scratch = arena_take(a, P + 2 * B, sizeof(float));
     x->raw_score = arena_take(a, B, sizeof(float));
     x->score = arena_take(a, B, sizeof(float));
+    x->toxicity = arena_take(a, B, sizeof(float));
     x->text = arena_take(a, B, sizeof *x->text);
     x->response = arena_take(a, B, sizeof *x->response);
     x->text_length = arena_take(a, B, sizeof(size_t));

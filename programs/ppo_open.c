@@ -37,6 +37,8 @@ void prepare_judge(Models *m, Work *w, const Program *p) {
     if (o->no_special) tokenizer_split_special(m->judge.tokenizer);
     judge_options_types(&m->judge.types, p, &held, &m->judge.config, m->judge.folder, 0, &w->pool);
     m->label = label_need(&m->judge.config, o->label, "--label");
+    m->toxicity = m->judge.config.labels > 1 && (m->label == label_find(&m->judge.config, "nothate")
+                                                 || m->label == label_find(&m->judge.config, "non-toxic"));
     tokenizer_template(m->judge.tokenizer, &m->adds_bos, &m->adds_eos);
     const int empty = empty_text_id(m->judge.tokenizer);
     if (!m->adds_bos && !m->adds_eos && (empty < 0 || empty >= m->judge.config.V)) {

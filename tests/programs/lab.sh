@@ -2,7 +2,7 @@
 # tests/programs/lab.sh - the DialogSum lab from outside: FLAN-T5 base's count of parameters, and on a small
 # T5 what `ppo --preset dialogsum` measures before and after. BIN, RUN and the last line as in run.sh.
 cd "$(dirname "$0")/../.." || exit 1
-ppo="${RUN:-} ${BIN:-.}/ppo" prep="${RUN:-} ${BIN:-.}/prep"
+ppo="${RUN:-} ${BIN:-.}/ppo" prep="${RUN:-} ${BIN:-.}/prep" run="${RUN:-} ${BIN:-.}/run" shapes="${RUN:-} build/tests/shapes"
 work=$(mktemp -d "${TMPDIR:-/tmp}/lab_test.XXXXXX") || exit 1
 trap 'rm -rf "$work"' EXIT
 passed=0 failed=0 skipped=0
@@ -45,4 +45,32 @@ $ppo "$work/d.bin" --policy "$work/flan" --reward-text good --lora-r 32 --query-
 grep -q '^PPO model parameters to be updated (ValueHead + 769 params):$' "$work/out" &&
     grep -q '^trainable model parameters: 3539713$' "$work/out" && grep -q '^all model parameters: 251117569$' "$work/out" &&
     grep -q '^percentage of trainable model parameters: 1.41%$' "$work/out"; is "FLAN-T5 base: 3539713 of 251117569 parameters, 1.41 %"
+
+# ---- a small T5 and a judge of nothate and hate: whole prompts, toxicity before and after ----
+vocab() { sed -n 's/.*"vocab_size": \([0-9]*\).*/\1/p' "$1/config.json"; }
+number() { sed -n "s|.*\"$2\": \([-0-9.e+]*\).*|\1|p" "$1"; }
+size="--dtype f32 --dim 32 --layers 1 --heads 4 --ffn 48 --positions 512"
+$shapes --policy "$work/t5" --family t5 $size --vocab "$(vocab data/policy)" --tokenizer data/policy > "$work/err" 2>&1 &&
+    $shapes --reward "$work/judge" --family roberta $size --vocab "$(vocab data/reward)" --tokenizer data/reward > "$work/err" 2>&1
+is "a small T5 and a judge"
+awk 'BEGIN { split("cat dog man girl bird fish", who, " "); for (i = 0; i < 200; i++)
+    printf "{\"dialogue\":\"#Person1#: The %s number %d.\\n#Person2#: Yes, the %s.\",\"summary\":\"They see the %s %d.\"}\n", \
+        who[i % 6 + 1], i, who[i % 5 + 1], who[i % 6 + 1], i }' > "$work/dialogues.jsonl"
+$prep data "$work/dialogues.jsonl" --template 'Summarize.\n\n{dialogue}\n\nSummary:\n' --response summary --out "$work/dialogues.bin" \
+    > "$work/out" 2> "$work/err"; is "dialogues"
+$ppo "$work/dialogues.bin" --policy "$work/t5" --reward "$work/judge" --preset dialogsum --query-max 128 --response-min 4 --response-max 8 \
+    --steps 2 --eval-queries 6 --learning-rate 1e-2 --out "$work/runs" > "$work/out" 2> "$work/err" < /dev/null; is "two steps of the lab"
+log="$work/runs/ppo-0001/log.jsonl" samples="$work/runs/ppo-0001/samples.jsonl"
+[ "$(number "$log" ppo/policy/first_ratio_max_deviation | tr '\n' ' ')" = "0 0 " ]; is "the first ratio is exactly 1"
+grep -q "^reward = logit of 'nothate'" "$work/out" && grep -q '^training a LoRA adapter (r 32, alpha 32' "$work/out"; is "the preset's label and adapter"
+grep -c 'number [0-9]*\..*Summary:' "$samples" | grep -q '^6$'; is "queries are whole prompts"
+sed 's/.*"query": "\(.*\)", "response_before": "\(.*\)", "response_after": "\(.*\)", "reward_before".*/{"text": "\1\\n\3"}/' "$samples" \
+    > "$work/after.jsonl"
+$run score "$work/judge" --jsonl "$work/after.jsonl" 2> "$work/err" | sed -n 's/.*"hate": \([0-9.e-]*\).*/\1/p' > "$work/hate"
+number "$log" eval/toxicity_mean > "$work/means"
+awk -v mean="$(sed -n 2p "$work/means")" '{ sum += $1 } END { d = sum / NR - mean; exit !(NR == 6 && d < 1e-5 && d > -1e-5) }' "$work/hate"
+is "toxicity is the mean probability of hate: $(tr '\n' ' ' < "$work/means")"
+grep -q '^  mean toxicity ' "$work/out" && grep -q 'an improvement of -*[0-9.]* %' "$work/out"; is "it is in the result"
+$ppo "$work/dialogues.bin" --policy "$work/t5" --reward "$work/judge" --preset dialogsum --top-p 0.9 > "$work/out" 2> "$work/err" < /dev/null
+[ $? = 2 ] && grep -q 'top-p is refused' "$work/err"; is "--top-p is refused with the reason"
 finish
