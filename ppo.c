@@ -77,20 +77,17 @@ static double ppo_step(Progress *p, const Models *m, Work *w) {
 
 /* ---- the run ---- */
 
-/* Returns 1 after each `every` steps; every 0: never. */
-static int is_due(int every, int step) { return every && step && step % every == 0; }
-
 /* Trains. What is due after a step is done before the next one: so a run that was stopped after a step, and
  * goes on, does it then. */
 static void train(Progress *p, const Models *m, Work *w) {
     const Settings *o = m->o;
     while (p->step < o->steps && !cli_stopping()) {
         PoolMark mark = pool_mark(&w->pool);
-        if (is_due(o->eval_every, p->step) && p->evaluated != p->step && w->eval.n) {
+        if (run_due(o->eval_every, p->step) && p->evaluated != p->step && w->eval.n) {
             evaluate(p, m, w, 1);
             p->evaluated = p->step;
         }
-        if (is_due(o->save_every, p->step) && w->out.saved != p->step && !w->health.bad)
+        if (run_due(o->save_every, p->step) && w->out.saved != p->step && !w->health.bad)
             save_result(p, w, 0);
         if (cli_stopping()) break;
         p->step++;

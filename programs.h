@@ -28,7 +28,8 @@ void state_reals(State *s, const char *name, double *x, size_t n);
 void state_floats(State *s, const char *name, float *x, size_t n);
 /* A text of *length bytes; when reading, *text becomes a copy in the state's pool, with a NUL. */
 void state_text(State *s, const char *name, const char **text, size_t *length);
-/* A hash of something that must be the same when the run goes on; else `message` and `where` are the error. */
+/* A hash of something that must be the same when the run goes on; else `message` and `where` are the
+ * error. */
 void state_same(State *s, const char *name, uint64_t hash, const char *message, const char *where);
 /* The trained tensors of a list, and their optimizer. */
 void state_trained(State *s, const Tensor *list, int tensors, Optimizer *o);
@@ -197,9 +198,9 @@ int log_end(Log *l, Error *err);    /* returns OK, E_MEMORY, or file_append's er
  * number of the numbered folders beside this one ("": not numbered). existed: so many bytes of path were a
  * folder before. saved: the step whose weights this run has written; 0: none. begun 1: what is in the folder
  * is kept when the program ends. lost: lines that could not be written to logs. data, data_hash: the
- * dataset's file, and a hash of its bytes. stopped: the step of the state from which the run can go on; 0: there is none. log_length,
- * time_length: bytes of the logs in that step. A RunFolder has to exist until the program ends, since the
- * exit cleans up. */
+ * dataset's file, and a hash of its bytes. stopped: the step of the state from which the run can go on; 0:
+ * there is none. log_length, time_length: bytes of the logs in that step. A RunFolder has to exist
+ * until the program ends, since the exit cleans up. */
 typedef struct {
     char path[512], given[512], replaces[500], where[512], log[540], time[540], lock[540], number[540];
     const char *kind, *fallback;
@@ -495,8 +496,9 @@ typedef struct {
     RunFolder *folder; int (*write)(void *run, const char *folder, Error *err); void *run;
     StateVisit state;
 } Saver;
-/* Writes the state and the weights after `step`. If the state cannot be written, a warning says so. A failure of the last save is not the end of the result: see
- * out_elsewhere. After any other failure it prints a warning and returns. Dies if a weight is no number. */
+/* Writes the state and the weights after `step`. If the state cannot be written, a warning says so. A failure
+ * of the last save is not the end of the result: see out_elsewhere. After any other failure it prints a
+ * warning and returns. Dies if a weight is no number. */
 void run_save(const Saver *s, int step, int last);
 /* Ends a run because of a NaN or an infinity in `step`; `what` is the message ("the loss is not a
  * number"). trained 0: no weight has been changed yet, so that the model is damaged: exits 1.
@@ -524,6 +526,7 @@ void health_of_policy(Health *h, double kl, double tokens, double entropy, doubl
 void health_warn(Health *h, int step, const char *hint);
 /* If h->bad is 1, prints why and which weights are in the folder, and exits EXIT_DIVERGED. */
 void health_end(const Health *h, const RunFolder *f, const char *hint);
+int run_due(int every, int step);   /* returns 1 after each `every` steps; every 0: never */
 /* Prints the command with which a run that was stopped goes on. */
 void run_say_resume(const RunFolder *f);
 /* Prints how many steps sft or rm has done and where their result is saved (seconds < 0: without
@@ -548,8 +551,7 @@ typedef struct { const char *resume; double minutes; } RunOptions;
       "(0: never)" }
 /* The options that --resume may change in every trainer. */
 #define MAY_CHANGE "resume|max-minutes|save-every|fallback|dry-run"
-/* What all trainers have in their states. step: the last finished step. The trained tensors are those of
- * the list. */
+/* What all trainers have in their states. list: the trained tensors. step: the last finished step. */
 typedef struct {
     RunFolder *folder; Health *health; int *step; const Tensor *list; int tensors; Optimizer *optimizer;
 } RunState;

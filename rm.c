@@ -36,6 +36,7 @@ static struct {
     double crop, spam, dropout, smoothing, lr, warmup, weight_decay, clip;
     QuantOptions quant;
     LoraOptions lora;
+    RunOptions run;
     uint64_t seed;
 } o;
 
@@ -66,6 +67,9 @@ typedef struct {
     int limit;                              /* most tokens of a text, without special tokens */
     RewardSaved saved; Optimizer optimizer; Batch batch; int *example, *order; long long epoch; Arena ws;
     double loss, right, judged;             /* since the log's last line: losses, right and all answers */
+    int step, logged;                       /* the last finished step, and that of this line */
+    double norm;                            /* of the last step's gradient */
+    uint64_t frozen;                        /* a hash of the weights that are not trained; 0: not known yet */
     RunFolder out;
     Health health;
     Pool keep, scratch;
@@ -788,9 +792,30 @@ static int write_weights(void *run, const char *folder, Error *err) {
     return save_judge_adapter(&t->lora, &t->config, t->tokenizer, o.reward, folder, o.dtype, err);
 }
 
-static void save(Trainer *t, int step, int last) {
-    const Saver saver = { &t->out, write_weights, t, NULL };
-    run_save(&saver, step, last);
+/* What a run knows between two steps: a StateVisit. */
+static void rm_state(void *run, State *s) {
+    Trainer *t = run;
+    const RunState common = { &t->out, &t->health, &t->step, t->list, t->tensors, &t->optimizer };
+    const char *seen = t->seen;
+    size_t n = strlen(t->seen);
+    run_state(s, &common);
+    if (!t->frozen) t->frozen = frozen_hash(t->model.tensor, t->model.tensors);
+    state_same(s, "frozen weights", t->frozen, "these weights are other ones than when the run began",
+               o.reward);
+    state_int(s, "step of the log's last line", &t->logged, 0, t->step);
+    state_real(s, "losses since then", &t->loss);
+    state_real(s, "right answers since then", &t->right);
+    state_real(s, "answers since then", &t->judged);
+    state_real(s, "norm of the gradient", &t->norm);
+    state_text(s, "held-out accuracy", &seen, &n);
+    if (s->code == OK && s->file && n < sizeof t->seen) memcpy(t->seen, seen, n + 1);
+}
+
+/* Saves the weights, and the state if there are more steps to go on with. last 1: no step follows now. */
+static void save(Trainer *t, int last) {
+    const int finished = last && t->step == t->steps && !cli_stopping();
+    const Saver saver = { &t->out, write_weights, t, finished ? NULL : rm_state };
+    run_save(&saver, t->step, last);
 }
 
 /* Ends the run at a step whose loss or gradient is not a number. The weights are still those after the
@@ -814,10 +839,16 @@ static void glance(Trainer *t, Log *log, char *text, size_t cap) {
              100 * opening.accuracy);
 }
 
-/* Logs and shows the mean loss and accuracy of the last `steps` steps, and sometimes
- * the held-out accuracy. */
-static void log_step(Trainer *t, int done, int steps, double lr, double norm, int last) {
+static double rate_of(const Trainer *t, int step) {
+    return learning_rate(SCHEDULE_TRIANGLE, o.lr, o.warmup, step, t->steps);
+}
+
+/* Logs and shows the mean loss and accuracy of the steps since the last line, and sometimes the held-out
+ * accuracy; last 1: no step follows now. */
+static void log_step(Trainer *t, int last) {
     const PoolMark mark = pool_mark(&t->scratch);
+    const int done = t->step, steps = t->step - t->logged;
+    const double lr = rate_of(t, t->step);
     const double since = (double)o.batch * steps, accuracy = t->judged > 0 ? t->right / t->judged : 0;
     char line[256];
     Log log;
@@ -827,7 +858,7 @@ static void log_step(Trainer *t, int done, int steps, double lr, double norm, in
     log_number(&log, "loss", t->loss / since);
     log_number(&log, "accuracy", accuracy);
     log_number(&log, "learning_rate", lr);
-    log_number(&log, "grad_norm", norm);
+    log_number(&log, "grad_norm", t->norm);
     if (o.eval_every && done / o.eval_every != (done - steps) / o.eval_every && t->held.examples && !last)
         glance(t, &log, t->seen, sizeof t->seen);
     out_log(&t->out, &log);
@@ -835,6 +866,7 @@ static void log_step(Trainer *t, int done, int steps, double lr, double norm, in
              lr, t->seen);
     progress(line, done, t->steps, last);
     t->loss = t->right = t->judged = 0;
+    t->logged = t->step;
     pool_release(&t->scratch, mark);
 }
 
@@ -857,28 +889,35 @@ static void report_longer(Trainer *t) {
     pool_release(&t->scratch, mark);
 }
 
-/* Trains, and saves the result; returns the number of steps done. */
-static int train(Trainer *t) {
+/* Makes a step, and judges the run by its loss. */
+static void make_step(Trainer *t) {
+    const double before = t->loss;
+    t->norm = train_step(t, t->step, rate_of(t, t->step + 1));
+    t->step++;
+    if (!isfinite(t->norm)) stop_at_nan(t, t->step);
+    out_begun(&t->out);
+    cli_time_limit(o.run.minutes);
+    health_of_step(&t->health, (t->loss - before) / o.batch);
+    health_warn(&t->health, t->step, SMALLER_STEPS);
+}
+
+/* Trains, and saves the result. What is due after a step is done before the next one: so a run that was
+ * stopped after a step, and goes on, does it then. The line that a stopped run logs at its end is not part of
+ * its state: going on writes it when it is due. */
+static void train(Trainer *t) {
     const int every = t->steps > 100 ? 10 : 1;          /* how many steps share a line of the log */
-    int step = 0, logged = 0, stop = cli_stopping();
-    t->health.blind = log(t->pairs ? 2 : t->config.labels);
-    while (step < t->steps && !stop) {
-        const double lr = learning_rate(SCHEDULE_TRIANGLE, o.lr, o.warmup, step + 1, t->steps);
-        const double before = t->loss, norm = train_step(t, step, lr);
-        step++;
-        if (!isfinite(norm)) stop_at_nan(t, step);
-        out_begun(&t->out);
-        health_of_step(&t->health, (t->loss - before) / o.batch);
-        health_warn(&t->health, step, SMALLER_STEPS);
+    int stop;
+    for (;;) {
         stop = cli_stopping();
-        if (step % every == 0 || step == t->steps || stop) {
-            log_step(t, step, step - logged, lr, norm, stop || step == t->steps);
-            logged = step;
-        }
-        if (o.save_every && step % o.save_every == 0 && step < t->steps && !t->health.bad) save(t, step, 0);
+        if (!stop && t->step > t->logged && (t->step % every == 0 || t->step == t->steps))
+            log_step(t, t->step == t->steps);
+        if (run_due(o.save_every, t->step) && t->step < t->steps && t->out.saved != t->step && !t->health.bad)
+            save(t, 0);
+        if (stop || t->step >= t->steps) break;
+        make_step(t);
     }
-    if (step && t->out.saved != step && !(t->health.bad && t->out.saved)) save(t, step, 1);
-    return step;
+    if (t->step && t->out.saved != t->step && !(t->health.bad && t->out.saved)) save(t, 1);
+    if (t->step > t->logged) log_step(t, 1);
 }
 
 /* Lays out the adapter, with a copy of the head. The trained tensors become the adapter's. */
@@ -993,6 +1032,7 @@ static Option options[] = {
       "folder to write (default: runs/rm-0001, the next free number)" },
     FORCE_OPTION(o.force),
     FALLBACK_OPTION(o.fallback),
+    RUN_OPTIONS(o.run),
     { "reward", OPT_TEXT, &o.reward, NULL, 0, 0, NULL,
       "start from this Hugging Face folder; without it, from scratch" },
     { "tokenizer", OPT_TEXT, &o.tokenizer, NULL, 0, 0, NULL,
@@ -1089,7 +1129,8 @@ static const Program program = {
     .program = "rm",
     .usage = "DATA --out DIR [--reward DIR | --tokenizer DIR --dim N --layers N ...] [options]",
     .about = "Stage 2: trains a reward model on labelled texts (cross-entropy) or on pairs (Bradley-Terry).",
-    OPTIONS(options), PRESETS(preset), .need = needs, .usual = usual_preset, .check = check_options };
+    OPTIONS(options), PRESETS(preset), .need = needs, .usual = usual_preset, .check = check_options,
+    .may_change = MAY_CHANGE };
 
 /* Prints what is learned, in how many steps; if there is an adapter, how the frozen weights are held and how
  * many weights are trained. */
@@ -1118,7 +1159,7 @@ int main(int argc, char **argv) {
         usage_error("a new model needs --tokenizer (or --reward to start from)", NULL);
     cli_say_preset();
     const char *const input[] = { data[0], o.reward, o.tokenizer };
-    if (o.out) out_check(o.out, o.force, input, 3);
+    if (o.out && !o.run.resume) out_check(o.out, o.force, input, 3);
     say_digits();
     read_data(&t, data[0]);
     read_config(&t, &program);
@@ -1129,13 +1170,16 @@ int main(int argc, char **argv) {
     say_what(&t, data[0]);
     cli_interrupts();                       /* before this, Ctrl-C ends the program; nothing is lost */
     t.out.fallback = o.fallback;
-    out_open(&t.out, o.out, o.force, "runs", "rm");
-    log_options(t.out.log, &program, data[0], &t.keep);
-    report_longer(&t);
-    const int done = train(&t), code = run_ended(&t.out, done, -1);
+    t.health.blind = log(t.pairs ? 2 : t.config.labels);
+    const RunBegin how = { &program, data[0], o.run.resume, o.out, "runs", "rm", o.force };
+    const Saver saver = { &t.out, write_weights, &t, rm_state };
+    if (!run_begin(&saver, &how, &t.keep)) report_longer(&t);
+    train(&t);
+    const int code = run_ended(&t.out, t.step, -1);
     if (!cli_stopping()) {
-        final_report(&t, done);
+        final_report(&t, t.step);
         health_end(&t.health, &t.out, SMALLER_STEPS);
+        run_finish(&t.out);
     }
     return code;
 }

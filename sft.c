@@ -29,6 +29,7 @@ static struct {
     double lr, warmup, weight_decay, clip;
     QuantOptions quant;
     LoraOptions lora;
+    RunOptions run;
     uint64_t seed;
 } o;
 
@@ -53,7 +54,10 @@ typedef struct {
     /* with an encoder: the texts of a micro-batch, at most E tokens, and what it makes of them */
     Reading reading; int E, *text, *text_start;
     int *order, at, epoch;                  /* the shuffled training set; the next one; the epoch */
-    int steps;                              /* steps of the whole run */
+    int step, steps;                        /* the last finished step; steps of the whole run */
+    int evaluated;                          /* the step after which --eval-every has evaluated last */
+    double first, last;                     /* held-out losses: before training, and the last one */
+    uint64_t frozen;                        /* a hash of the weights that are not trained; 0: not known yet */
     RunFolder out;
     Health health;
     Pool keep;
@@ -189,16 +193,18 @@ static void read_documents(Trainer *t, const Program *p, const char *path) {
 
 static int piece_rows(const Excerpt *p) { return p->length - 1; }
 
+static void shuffle_epoch(Trainer *t) {
+    Rng r = rng_stream(o.seed, (uint64_t)t->epoch, 0x5f7);
+    for (int i = 0; i < t->train.count; i++) t->order[i] = i;
+    rng_shuffle(&r, t->order, t->train.count);
+}
+
 /* Chooses the sequences of the next step: n of them, from order[*first] on. Returns n. An
  * epoch's last step may be small. */
 static int next_step(Trainer *t, int *first) {
     int rows = 0, n = 0;
     if (t->at == t->train.count) { t->at = 0; t->epoch++; }
-    if (!t->at) {
-        Rng r = rng_stream(o.seed, (uint64_t)t->epoch, 0x5f7);
-        for (int i = 0; i < t->train.count; i++) t->order[i] = i;
-        rng_shuffle(&r, t->order, t->train.count);
-    }
+    if (!t->at) shuffle_epoch(t);
     for (*first = t->at; t->at < t->train.count; t->at++, n++) {
         int more = piece_rows(&t->train.piece[t->order[t->at]]);
         if (n && (o.batch_size ? n == o.batch_size : rows + more > o.tokens)) break;
@@ -483,9 +489,27 @@ static int write_weights(void *run, const char *folder, Error *err) {
     return save_policy(&t->model, t->tokenizer, folder, o.dtype, shard_bytes(), err);
 }
 
-static void save(Trainer *t, int step, int last) {
-    const Saver saver = { &t->out, write_weights, t, NULL };
-    run_save(&saver, step, last);
+/* What a run knows between two steps: a StateVisit. */
+static void sft_state(void *run, State *s) {
+    Trainer *t = run;
+    const RunState common = { &t->out, &t->health, &t->step, t->list, t->tensors, &t->optimizer };
+    run_state(s, &common);
+    if (!t->frozen) t->frozen = frozen_hash(t->model.tensor, t->model.tensors);
+    state_same(s, "frozen weights", t->frozen, "these weights are other ones than when the run began",
+               o.policy);
+    state_int(s, "epoch", &t->epoch, 0, INT_MAX - 1);
+    state_int(s, "next sequence", &t->at, 0, t->train.count);
+    state_int(s, "step of the last evaluation", &t->evaluated, 0, INT_MAX);
+    state_real(s, "first held-out loss", &t->first);
+    state_real(s, "last held-out loss", &t->last);
+    if (s->code == OK && s->file) shuffle_epoch(t);
+}
+
+/* Saves the weights, and the state if there are more steps to go on with. last 1: no step follows now. */
+static void save(Trainer *t, int last) {
+    const int finished = last && t->step == t->steps && !cli_stopping();
+    const Saver saver = { &t->out, write_weights, t, finished ? NULL : sft_state };
+    run_save(&saver, t->step, last);
 }
 
 /* ---- the run ---- */
@@ -547,54 +571,78 @@ static void show_step(const Trainer *t, int step, double loss, double held, doub
     progress(text, step, t->steps, last);
 }
 
-/* Trains, evaluates and saves as the options say. Returns the exit code. */
-static int train(Trainer *t) {
-    double held = evaluate(t, 0), first = held, start = wall_clock(), norm, speed = 0, loss = 0;
-    int step = 0, evaluated = 0, stop = cli_stopping();
+/* Makes a step, logs it, and judges the run by its loss. Returns the loss; *speed: tokens in a second. */
+static double make_step(Trainer *t, double *speed) {
+    const double begin = wall_clock();
     long long tokens;
-    char number[2][64], value[2][40];
-    t->health.blind = log(t->config.V);
-    t->health.start = held;
-    if (!isfinite(held)) stop_at_nan(t, 1, held);
-    if (!t->held.count) say("no held-out documents: no perplexity");
-    else say("held-out perplexity before: %s (%s, %s)", perplexity(value[0], held, 3),
-             counted(number[0], (size_t)t->held.documents, "document"),
-             counted(number[1], (size_t)t->held.tokens, "token"));
-    while (step < t->steps && !stop) {
-        double begin = wall_clock(), seconds;
-        loss = sft_step(t, ++step, &tokens, &norm);
-        if (!isfinite(loss) || !isfinite(norm)) stop_at_nan(t, step, loss);
-        health_of_step(&t->health, loss);
-        health_warn(&t->health, step, SMALLER_STEPS);
-        seconds = wall_clock() - begin;
-        if (seconds <= 0) seconds = 1e-9;
-        speed = (speed > 0 ? 0.9 * speed : 0) + (speed > 0 ? 0.1 : 1) * (double)tokens / seconds;
-        out_begun(&t->out);
-        log_step(t, step, loss, norm, tokens, seconds);
-        stop = cli_stopping();
-        if (!stop && o.eval_every && step % o.eval_every == 0) { held = evaluate(t, step); evaluated = step; }
-        if (o.save_every && step % o.save_every == 0 && step < t->steps && !t->health.bad) save(t, step, 0);
-        show_step(t, step, loss, held, speed, stop || step == t->steps);
-    }
-    /* before the evaluation, which takes time; but not over better weights */
-    if (step && t->out.saved != step && !(t->health.bad && t->out.saved)) save(t, step, 1);
-    if (step && !stop && evaluated != step) held = evaluate(t, step);
-    if (step && !stop && t->held.count) {
-        say("held-out perplexity: %s before, %s after %s", perplexity(value[0], first, 3),
-            perplexity(value[1], held, 3), counted(number[0], (size_t)step, "step"));
-        health_of_held_out(&t->health, held);
-    }
-    if (!stop) health_end(&t->health, &t->out, SMALLER_STEPS);
-    return run_ended(&t->out, step, wall_clock() - start);
+    double norm;
+    const double loss = sft_step(t, ++t->step, &tokens, &norm);
+    if (!isfinite(loss) || !isfinite(norm)) stop_at_nan(t, t->step, loss);
+    health_of_step(&t->health, loss);
+    health_warn(&t->health, t->step, SMALLER_STEPS);
+    double seconds = wall_clock() - begin;
+    if (seconds <= 0) seconds = 1e-9;
+    *speed = (*speed > 0 ? 0.9 * *speed : 0) + (*speed > 0 ? 0.1 : 1) * (double)tokens / seconds;
+    out_begun(&t->out);
+    cli_time_limit(o.run.minutes);
+    log_step(t, t->step, loss, norm, tokens, seconds);
+    return loss;
 }
 
-/* Makes the run's folder and begins its logs. */
-static void open_run(Trainer *t, const Program *program, const char *data) {
+/* Measures the held-out loss before the first step. */
+static void evaluate_before(Trainer *t) {
+    char number[2][64], value[40];
+    t->first = t->last = t->health.start = evaluate(t, 0);
+    if (!isfinite(t->first)) stop_at_nan(t, 1, t->first);
+    if (!t->held.count) say("no held-out documents: no perplexity");
+    else say("held-out perplexity before: %s (%s, %s)", perplexity(value, t->first, 3),
+             counted(number[0], (size_t)t->held.documents, "document"),
+             counted(number[1], (size_t)t->held.tokens, "token"));
+}
+
+/* Trains, evaluates and saves as the options say. What is due after a step is done before the next one: so a
+ * run that was stopped after a step, and goes on, does it then. Returns the exit code. */
+static int train(Trainer *t) {
+    const double start = wall_clock();
+    double speed = 0, loss = 0;
+    int stop;
+    char number[64], value[2][40];
+    for (;;) {
+        stop = cli_stopping();
+        if (!stop && run_due(o.eval_every, t->step) && t->evaluated != t->step) {
+            t->last = evaluate(t, t->step);
+            t->evaluated = t->step;
+        }
+        if (run_due(o.save_every, t->step) && t->step < t->steps && t->out.saved != t->step && !t->health.bad)
+            save(t, 0);
+        if (speed > 0) show_step(t, t->step, loss, t->last, speed, stop || t->step == t->steps);
+        if (stop || t->step >= t->steps) break;
+        loss = make_step(t, &speed);
+    }
+    /* before the evaluation, which takes time; but not over better weights */
+    if (t->step && t->out.saved != t->step && !(t->health.bad && t->out.saved)) save(t, 1);
+    if (t->step && !stop && t->evaluated != t->step) t->last = evaluate(t, t->step);
+    if (t->step && !stop && t->held.count) {
+        say("held-out perplexity: %s before, %s after %s", perplexity(value[0], t->first, 3),
+            perplexity(value[1], t->last, 3), counted(number, (size_t)t->step, "step"));
+        health_of_held_out(&t->health, t->last);
+    }
+    if (!stop) {
+        health_end(&t->health, &t->out, SMALLER_STEPS);
+        run_finish(&t->out);
+    }
+    return run_ended(&t->out, t->step, wall_clock() - start);
+}
+
+/* Makes the run's folder and begins its logs, or goes on with a run. Returns 1 if it goes on. */
+static int open_run(Trainer *t, const Program *p, const char *data) {
+    const RunBegin how = { p, data, o.run.resume, o.out, "runs", "sft", o.force };
+    const Saver saver = { &t->out, write_weights, t, sft_state };
     Error err = { 0 };
     t->out.fallback = o.fallback;
-    out_open(&t->out, o.out, o.force, "runs", "sft");
-    log_options(t->out.log, program, data, &t->keep);
+    if (run_begin(&saver, &how, &t->keep)) return 1;
     must(file_write_all(t->out.time, "", 0, &t->keep, &err), &err, NULL);
+    return 0;
 }
 
 /* ---- options ---- */
@@ -604,6 +652,7 @@ static Option options[] = {
       "folder to write (default: runs/sft-0001, the next free number)" },
     FORCE_OPTION(o.force),
     FALLBACK_OPTION(o.fallback),
+    RUN_OPTIONS(o.run),
     { "policy", OPT_TEXT, &o.policy, NULL, 0, 0, NULL,
       "start from this Hugging Face folder; without it, from scratch" },
     { "tokenizer", OPT_TEXT, &o.tokenizer, NULL, 0, 0, NULL,
@@ -697,7 +746,8 @@ static const Program program = {
     .program = "sft",
     .usage = "DATA --out DIR [--policy DIR | --tokenizer DIR --dim N --layers N ...] [options]",
     .about = "Stage 1: next-token training of a policy on the documents of a dataset.",
-    OPTIONS(options), PRESETS(preset), .need = needs, .usual = usual_preset, .check = check_options };
+    OPTIONS(options), PRESETS(preset), .need = needs, .usual = usual_preset, .check = check_options,
+    .may_change = MAY_CHANGE };
 
 /* Prints what is learned, in how many steps. */
 static void say_what(const Trainer *t, const char *data) {
@@ -719,7 +769,7 @@ int main(int argc, char **argv) {
     if (!data[0]) usage_error("which dataset?", NULL);
     cli_say_preset();
     const char *const input[] = { data[0], o.policy, o.tokenizer };
-    if (o.out) out_check(o.out, o.force, input, 3);
+    if (o.out && !o.run.resume) out_check(o.out, o.force, input, 3);
     say_digits();
     read_policy(&t, &program);
     read_documents(&t, &program, data[0]);
@@ -728,7 +778,8 @@ int main(int argc, char **argv) {
     memory(&t);
     init_weights(&t);
     cli_interrupts();                       /* before this, Ctrl-C ends the program; nothing is lost */
-    open_run(&t, &program, data[0]);
+    t.health.blind = log(t.config.V);
+    if (!open_run(&t, &program, data[0])) evaluate_before(&t);
     t.adam.beta1 = 0.9f;
     t.adam.beta2 = 0.95f;
     t.adam.eps = 1e-8f;

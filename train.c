@@ -813,6 +813,8 @@ int run_without_steps(RunFolder *f) {
     return cli_exit_code(0);
 }
 
+int run_due(int every, int step) { return every && step && step % every == 0; }
+
 void run_say_resume(const RunFolder *f) {
     const char *quote = strpbrk(f->path, " \"'$&();<>|*?") ? "'" : "";
     if (f->stopped) say("go on with: ./%s --resume %s%s%s", program_name(), quote, f->path, quote);

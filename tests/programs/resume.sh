@@ -28,7 +28,7 @@ equal() {
     for f in $(ls "$2" "$3" | grep -v -e : -e '^$' -e '^state$' -e '^time.jsonl$' -e '^lock$' | sort -u); do
         cmp -s "$2/$f" "$3/$f" || { bad "$1: $f differs"; return; }
     done
-    [ "$(grep -c . "$2/time.jsonl")" = "$(grep -c . "$3/time.jsonl")" ] || { bad "$1: the lines of time.jsonl"; return; }
+    [ "$(cat "$2"/[t]ime.jsonl /dev/null 2> /dev/null | grep -c .)" = "$(cat "$3"/[t]ime.jsonl /dev/null 2> /dev/null | grep -c .)" ] || { bad "$1: the lines of time.jsonl"; return; }
     ok "$1"
 }
 # in_place PLACE COMMAND ...: runs a command in the folder $work/PLACE; output in said, messages in err
@@ -46,7 +46,7 @@ uninterrupted() {
 # finishes NAME PROGRAM [OPTIONS ...]: goes on until the run is at its end, with one thread and two in turn
 finishes() {
     name=$1 program=$2; shift 2
-    for turn in 1 2 1 2 1 2 1 2 1 2 1 2; do
+    for turn in 1 2 1 2 1 2 1 2 1 2 1 2 1 2 1 2 1 2 1 2 1 2 1 2 1 2 1 2; do
         OMP_NUM_THREADS=$turn in_place "$name" $program --resume "$(cd "$name" && folder .)" "$@"
         code=$?
         [ $code = 0 ] || { bad "$name: going on: exit $code: $(head -n 2 "$name/err" | tr '\n' ' ')"; return 1; }
@@ -81,6 +81,24 @@ stops lora "$ppo" $small --reward-text e --lora-r 4 --score-normalize --dump-rol
 cmp -s lora/dump.jsonl lora.whole/dump.jsonl && ok "the dump of a stopped run" || bad "the dump of a stopped run"
 stops nf4 "$ppo" $small --reward-text e --nf4 --lora-r 4 --use-score-scaling --use-score-norm
 
+mkdir tokenizers
+$prep tokenizer data/imdb.bin --kind bytelevel --vocab 400 --out tokenizers/a > said
+few="--tokenizer ../tokenizers/a --layers 1 --heads 2 --dim 16 --seed 5"
+head -c 60000 real/grammar.txt > g.txt
+$prep grammar real/grammar.txt --out few.bin --count 60 --seed 2 > said || bad "a small dataset"
+stops sft "$sft" ../few.bin $few --tokens 700 --epochs 2 --eval-every 2 --save-every 3 --context 32
+stops sft-lora "$sft" ../few.bin --policy ../data/policy --lora-r 2 --lora-dropout 0.1 --tokens 900 --steps 4 --eval-every 3
+stops sft-nf4 "$sft" ../few.bin --policy ../data/policy --nf4 --tokens 900 --steps 3
+stops rm "$rm" ../few.bin $few --steps 5 --batch-size 8 --eval-every 2 --save-every 2
+stops rm-lora "$rm" ../few.bin --reward ../data/reward --lora-r 2 --lora-dropout 0.1 --steps 3 --batch-size 8
+
+# of more than 100 steps, ten share a line of the log: a run that stops in between logs a line that is not kept
+rows="../few.bin $few --steps 101 --batch-size 2"
+uninterrupted lines $rm $rows
+in_place lines $rm $rows --max-minutes 1e-9
+[ "$(grep -c '"loss"' lines/runs/rm-0001/log.jsonl)" = 1 ] && finishes lines "$rm" &&
+    equal "rm: stopped within a line of the log" lines.whole/runs/rm-0001 lines/runs/rm-0001 || bad "rm: a line at the stop"
+
 # ---- signals ----
 # stopped_by SIGNAL PLACE COMMAND ...: sends it as soon as the log has a step
 stopped_by() {
@@ -114,6 +132,8 @@ in_place longer $ppo --resume runs/ppo-0001 --batch-size 8 --chunk 3 && ok "an o
 cp real/imdb.bin other.bin; printf x >> other.bin; $prep grammar real/grammar.txt --out other.bin --count 20000 --seed 3 > said
 refuses 1 "the dataset is another one" longer $ppo ../other.bin --resume runs/ppo-0001
 refuses 1 "no run that can go on is in this folder" longer $ppo --resume data
+refuses 1 "this is a run of another program" longer $sft --resume runs/ppo-0001
+grep -q "try: ./ppo --resume runs/ppo-0001" longer/err && ok "the right program is named" || bad "the right program is named"
 cp -r real/policy policy
 in_place frozen $ppo $small --reward-text e --steps 1 --policy ../policy
 cp real/reward/model.safetensors weights
