@@ -148,6 +148,16 @@ for judge in "--reward roberta-lora" "--reward roberta --reward-adapter roberta-
 done
 cmp -s "rewards --reward roberta-lora" "rewards --reward roberta --reward-adapter roberta-lora"; is "ppo: both ways, the same rewards"
 equal "rewards --reward roberta-lora" "rewards --reward roberta-merged" 2e-6; is "ppo: those of the merged judge"
+exits 0 "rm --nf4" ./rm reviews.bin --reward roberta --nf4 --crop 0 --spam 0 --batch 8 --lr 1e-2 --steps 6 --out roberta-nf4
+exits 0 "run merge --nf4" ./run merge roberta-nf4 --nf4 --out merged4
+scores four roberta-nf4 texts --nf4 && scores merged merged4 texts && equal four merged 2e-6; is "score --nf4 gives the merged judge's logits"
+scores plain roberta-nf4 texts && ! equal four plain 1e-4; is "which are not those on float32 weights"
+for judge in "--reward roberta-nf4 --reward-nf4" "--reward merged4"; do
+    exits 0 "ppo $judge" ./ppo reviews.bin --policy policy $judge --label positive --batch-size 8 --mini-batch-size 8 \
+        --eval-queries 4 --steps 1 --query-max 8 --response-max 8 --out "ppo $judge"
+    sed 's/.*"reward_before": \([^,]*\).*/\1/' "ppo $judge/ppo-0001/samples.jsonl" > "rewards $judge"
+done
+equal "rewards --reward roberta-nf4 --reward-nf4" "rewards --reward merged4" 2e-6; is "ppo --reward-nf4: the rewards of the merged judge"
 says 2 "no judge is asked" "ppo: --reward-adapter without a judge" ./ppo reviews.bin --policy policy --reward-text e \
     --reward-adapter roberta-lora
 
