@@ -59,12 +59,13 @@ LEVELS   = core fast/threads | \
            ops | \
            lora peft | \
            checkpoint stack | \
-           model reward state | \
+           model reward state html record | \
+           chart | \
            terminal | \
            cli | \
            options folder | \
-           train report html | \
-           resume | \
+           train report_page | \
+           report resume | \
            programs/prep_base | \
            programs/prep_grammar programs/prep_rows programs/prep_tokenizer programs/prep_show programs/prep_llama2c | \
            programs/prep_template | \
@@ -213,7 +214,7 @@ models: all
 	$(RUN) ./prep$(EXE) grammar data/grammar.txt --out build/models/reviews.bin --count 120000 --seed 2
 	$(RUN) ./rm$(EXE) build/models/reviews.bin --tokenizer build/models/reward-tokenizer $(REWARD) --out build/models/reward
 	$(RUN) ./sft$(EXE) data/imdb.bin --tokenizer build/models/policy-tokenizer $(POLICY) --eval-every 100 --out build/models/policy
-	rm -f build/models/*/log.jsonl build/models/*/time.jsonl
+	rm -f build/models/*/log.jsonl build/models/*/time.jsonl build/models/*/report.html
 	rm -rf data/policy data/reward && cp -r build/models/policy build/models/reward data
 	cd data && $(SHA256) -c SHA256SUMS
 

@@ -1,10 +1,13 @@
-/* html.c - the text of a piece of HTML: without tags and comments, with characters in place of references.
+/* html.c - the text of a piece of HTML: without tags and comments, with characters in place of references;
+ * and a text as HTML.
  * Source   WHATWG HTML, sections 13.2.5 (tags, comments, references) and 13.5 (the names).
  * Needs    core.c (UTF-8, buffers).
  * Never    prints, or guesses: what is not a tag, a comment or a reference stays as it is.
  * Edges    `<3`, `a < b`, a tag or comment without an end, names without a semicolon, numbers that are no
  *          character: see tests/unit/html.c. */
 #include "programs.h"
+#include <stdarg.h>
+#include <stdio.h>
 
 /* The names of characters, as NAME=CODE or NAME=CODE+CODE (hexadecimal), one string for each first letter:
  * A to Z, then a to z. NAME~CODE: the name also counts without a semicolon after it. */
@@ -504,4 +507,42 @@ int html_text(const char *html, size_t n, Pool *pool, const char **text, size_t 
     *text = b.length ? (const char *)b.data : "";
     *length = b.length;
     return b.failed ? E_MEMORY : OK;
+}
+
+/* Returns 1 if a browser would not show the character, or would let it change what is around it: control
+ * characters but for line breaks and tabs, line separators, marks that change the direction of writing,
+ * characters that are none. code -1: a malformed byte. */
+static int is_unseen(int32_t code) {
+    if (code < 32) return code != '\n' && code != '\t';
+    return (code >= 127 && code < 0xA0) || code == 0x61C || code == 0x200E || code == 0x200F ||
+           (code >= 0x2028 && code <= 0x202E) || (code >= 0x2066 && code <= 0x2069) || code == 0xFEFF ||
+           (code >= 0xFDD0 && code <= 0xFDEF) || (code & 0xFFFE) == 0xFFFE;
+}
+
+void html_put(Buffer *b, const char *text, size_t n) {
+    static const char digit[] = "0123456789ABCDEF", special[] = "&<>\"'";
+    static const char *const reference[] = { "&amp;", "&lt;", "&gt;", "&quot;", "&#39;" };
+    for (size_t i = 0, length; i < n; i += length) {
+        int32_t code;
+        length = (size_t)utf8_decode(text + i, n - i, &code);
+        const char *at = code > 0 && code < 127 ? strchr(special, (int)code) : NULL;
+        if (code == '\r' && i + 1 < n && text[i + 1] == '\n') continue;
+        if (at) buffer_text(b, reference[at - special]);
+        else if (!is_unseen(code)) buffer_bytes(b, text + i, length);
+        else for (size_t k = 0; k < length; k++) {
+            const unsigned byte = (unsigned char)text[i + k];
+            buffer_text(b, "\\x");
+            buffer_u8(b, (unsigned char)digit[byte >> 4]);
+            buffer_u8(b, (unsigned char)digit[byte & 15]);
+        }
+    }
+}
+
+void html_print(Buffer *b, const char *format, ...) {
+    char text[512];
+    va_list list;
+    va_start(list, format);
+    vsnprintf(text, sizeof text, format, list);
+    va_end(list);
+    buffer_text(b, text);
 }

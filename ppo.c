@@ -94,6 +94,7 @@ static void train(Progress *p, const Models *m, Work *w) {
         step_end(p, m, w, ppo_step(p, m, w));
         out_begun(&w->out);
         cli_time_limit(o->run.minutes);
+        report_live(&w->out);
         if (!weights_are_numbers(m)) not_a_number(p, m, w, "the weights are no longer numbers", 0);
         pool_release(&w->pool, mark);
     }

@@ -46,11 +46,13 @@ uint64_t frozen_hash(const Tensor *list, int tensors);      /* returns a hash of
 /* ==============================================================================================
  * terminal.c: lines that fit the terminal
  * ============================================================================================== */
+/* A function whose argument number `at` is a format, and whose next ones are its numbers and texts. */
 #ifdef __GNUC__
-#define LIKE_PRINTF __attribute__((format(printf, 1, 2)))
+#define LIKE_PRINTF_AT(at) __attribute__((format(printf, at, at + 1)))
 #else
-#define LIKE_PRINTF
+#define LIKE_PRINTF_AT(at)
 #endif
+#define LIKE_PRINTF LIKE_PRINTF_AT(1)
 /* Returns 1 if standard output is a terminal that knows escape sequences. */
 int terminal_here(void);
 /* Returns how many columns a line may have: the variable COLUMNS, else those of the terminal that
@@ -566,22 +568,92 @@ int run_begin(const Saver *s, const RunBegin *b, Pool *pool);
 void run_finish(RunFolder *f);
 
 /* =============================================================================================
- * report.c: prints a run's files as a table
+ * record.c: what a run has written about itself
  * ============================================================================================= */
-/* Prints the result of ppo's run in this folder, from log.jsonl and samples.jsonl alone:
- * `show` rows of queries with both responses (-1: the number in the run's own --show), means
- * before and after, and the reward when the KL first passed 3 and 6. Returns the number of
- * queries; 0 if the run was stopped. */
-int report_run(const char *folder, int show, Pool *pool);
-int report_command(int argc, char **argv);              /* the main of `run report DIR` */
+enum { RECORD_SERIES = 256 };   /* most numbers of a step that are kept */
+/* A number of the log: value[i] at step[i], whose order is that of the lines and which increases.
+ * null, NaN and numbers beyond 1e100 are NaN. */
+typedef struct { const char *key; int n, room; double *step, *value; } Series;
+/* first: the log's first line, of which program, data and options are parts ("", NULL: not there); machine:
+ * that of time.jsonl, or NULL. damaged: lines in the middle that are no step's, of which first_damaged is the
+ * first (from 1); torn: files whose last line is not whole. All of these lines are left out. */
+typedef struct {
+    const char *folder, *name, *program, *data;     /* name: the folder's last part */
+    const Json *first, *options, *machine;
+    Series *series; int count;
+    double last_step;
+    int damaged, first_damaged, torn;
+} RunRecord;
+/* Reads log.jsonl of a run folder, and time.jsonl if there is one. OK or a code: E_FORMAT if the first line
+ * is not that of a run. The record is in pool. */
+int record_read(RunRecord *r, const char *folder, Pool *pool, Error *err);
+/* Returns the series of a key, as "objective/kl"; NULL if no line has it. */
+const Series *record_series(const RunRecord *r, const char *key);
+typedef struct { const char *text; size_t length; } RunText;
+/* response, reward: before [0] and after [1] training. Rewards and KL: NaN if the line has none. */
+typedef struct { RunText query, response[2]; double reward[2], kl; } RunSample;
+typedef struct { RunSample *sample; int count, room, damaged /* lines that are no samples */; } RunSamples;
+/* Reads samples.jsonl of a run folder; without that file, there are none. OK or a code. */
+int record_samples(RunSamples *s, const char *folder, Pool *pool, Error *err);
 
 /* =============================================================================================
- * html.c: the text of a piece of HTML
+ * chart.c: curves and histograms as SVG
+ * ============================================================================================= */
+enum { CHART_TICKS = 12 };
+/* Fills tick with the multiples of a round step (1, 2 or 5 times a power of ten) in low .. high, at most
+ * `most` (2 to CHART_TICKS) of them. Sets *step; returns how many. low <= high, both below 1e300. */
+int chart_ticks(double *tick, int most, double low, double high, double *step);
+/* Writes a number for an axis whose ticks are `step` apart: with as many decimals as the step needs, or as
+ * 12k, 3M, 1e-05. Returns out. */
+const char *chart_number(char out[32], double value, double step);
+/* n points (x, y), of which those that are not finite are gaps, and around y a band of +- spread (NULL:
+ * none). color: 0 to 7, the class c0 to c7; 8 is c0 again. dashed 1: the second series of the same thing. */
+typedef struct { const char *name; const double *x, *y, *spread; int n, color, dashed; } Curve;
+/* level: a horizontal line with a name (NaN: none). least: values below it are drawn at it (NaN: none). */
+typedef struct {
+    const char *title, *level_name; const Curve *curve; int curves; double level, least;
+} Chart;
+/* Appends an <svg> of the curves. More than a few hundred points are drawn as means of equal numbers of
+ * points, with a band from the least to the largest. Without any point: a sentence in place of the svg. */
+void chart_curves(Buffer *b, const Chart *c);
+/* Appends an <svg> of the distributions of y of several curves: percent of each one's finite values. */
+void chart_histogram(Buffer *b, const char *title, const Curve *set, int sets);
+
+/* =============================================================================================
+ * html.c: the text of a piece of HTML, and a text as HTML
  * ============================================================================================= */
 /* Sets *text (in pool, *length bytes, without a NUL) to what a browser shows of n bytes of HTML, as far
  * as a text without lines can tell it: tags, comments, scripts and styles are left out, references become
  * characters (&nbsp; a space), <br> and the borders of paragraphs, table cells ... become spaces, and
  * several spaces become one. A tag or comment without an end is text. OK or E_MEMORY. */
 int html_text(const char *html, size_t n, Pool *pool, const char **text, size_t *length);
+/* Appends n bytes of text, of any content, as HTML that shows them and does nothing else: & < > " and '
+ * become references; malformed bytes, control characters and marks that change the direction of writing
+ * become \xNN. Line breaks and tabs stay. */
+void html_put(Buffer *b, const char *text, size_t n);
+/* Appends like printf, without changing any character: for markup and numbers, at most 511 bytes of them. */
+void html_print(Buffer *b, const char *format, ...) LIKE_PRINTF_AT(2);
+
+/* =============================================================================================
+ * report_page.c: report.html, the page of one run or of several
+ * ============================================================================================= */
+typedef struct { RunRecord record; RunSamples samples; int running; } ReportedRun;
+#define REPORT_MARK "<!-- written by rlhf.c -->"      /* the page's second line */
+/* Reads a run's folder. running 1: the run goes on, and its page reloads itself. OK or a code. */
+int report_read(ReportedRun *run, const char *folder, int running, Pool *pool, Error *err);
+/* Writes the page of these runs (1 or more), atomically. OK or a code. */
+int report_page(const char *path, const ReportedRun *run, int runs, Pool *pool, Error *err);
+/* To be called when the logs of a run have begun, and after each step's lines: writes report.html into the
+ * folder now and then, and when the program ends. What cannot be written is said once. */
+void report_live(RunFolder *f);
+
+/* =============================================================================================
+ * report.c: prints a run's files as a table
+ * ============================================================================================= */
+/* Prints the result of ppo's run, from log.jsonl and samples.jsonl alone: `show` rows of queries with
+ * both responses (-1: the number in the run's own --show), means before and after, and the reward when
+ * the KL first passed 3 and 6; of other runs the first and last numbers. Then the name of the run's page. */
+void report_run(const char *folder, int show, Pool *pool);
+int report_command(int argc, char **argv);              /* the main of `run report DIR ...` */
 
 #endif

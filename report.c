@@ -1,71 +1,26 @@
-/* report.c - prints a finished run of ppo as a table (level 7): responses before and after training, their
- * rewards, and the KL to the reference.
+/* report.c - prints a run as a table: responses before and after training, their rewards, and the KL to the
+ * reference; of sft and rm the losses. And `run report`, which does so later, and writes the page of one run
+ * or of several.
  *
- * Needs    log.jsonl and samples.jsonl of a run folder, and nothing else. ppo calls this file at its end, and
- *          `run report DIR` prints the same table later.
+ * Needs    the files of a run folder, as record.c reads them, and nothing else. ppo prints its result by it.
  * Edges    a run that was stopped has no samples.jsonl, and so no table. */
 #include "programs.h"
 #include <stdio.h>
 
 static int is_space(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
 
-/* ---- reading the log ---- */
+/* ---- the numbers of the run ---- */
 
-/* The numbers of one evaluation on the held-out queries. */
-typedef struct { double mean, median, std, kl, bigrams, toxicity, toxicity_std; } Evaluated;
 enum { MARKS = 2 };
 static const double kl_mark[MARKS] = { 3, 6 };
-typedef struct {
-    int steps, show, evaluations;           /* show: the run's --show; evaluations: how many were logged */
-    Evaluated first, last;
-    int mark_step[MARKS];                   /* the first step whose KL was above kl_mark; 0: there is none */
-    double mark_reward[MARKS];              /* the mean reward of that step's batch */
-} Summed;
 
-/* Adds one line of the log to *s: an evaluation or a training step. */
-static void read_log_line(Summed *s, const Json *line) {
-    if (json_get(line, "eval/reward_mean")) {
-        const Evaluated e = { json_number(line, "eval/reward_mean", 0),
-                              json_number(line, "eval/reward_median", 0),
-                              json_number(line, "eval/reward_std", 0), json_number(line, "eval/kl", 0),
-                              json_number(line, "eval/distinct_bigrams", 0),
-                              json_number(line, "eval/toxicity_mean", NAN),
-                              json_number(line, "eval/toxicity_std", NAN) };
-        if (!s->evaluations++) s->first = e;
-        s->last = e;
-    }
-    if (json_get(line, "objective/kl")) {
-        const double kl = json_number(line, "objective/kl", 0);
-        s->steps = (int)json_number(line, "step", 0);
-        for (int i = 0; i < MARKS; i++)
-            if (!s->mark_step[i] && kl > kl_mark[i]) {
-                s->mark_step[i] = s->steps;
-                s->mark_reward[i] = json_number(line, "env/reward_mean", 0);
-            }
-    }
-}
+static double first_of(const Series *s) { return s && s->n ? s->value[0] : 0; }
+static double last_of(const Series *s) { return s && s->n ? s->value[s->n - 1] : 0; }
 
-/* Reads the log of a run of ppo; dies if it is another program's. */
-static Summed read_log(const char *path, Pool *pool) {
-    Error err = { 0 };
-    Summed s = { 0 };
-    const char *text;
-    size_t n;
-    Lines *lines = lines_open(path, pool, &err);
-    if (!lines) die(&err, "the folder of a run of ppo, such as runs/ppo-0001");
-    for (int number = 0; lines_next(lines, &text, &n); number++) {
-        PoolMark mark = pool_mark(pool);
-        const Json *line = json_parse(text, n, pool, &err);
-        if (!line) die(&err, "the folder of a run of ppo, whose log.jsonl is damaged");
-        if (!number && strcmp(json_text(line, "program", ""), "ppo"))
-            must(fail(&err, E_UNSUPPORTED, "a report of a run of another program than ppo", path, 0, 0), &err,
-                 "the folder of a run of ppo, such as runs/ppo-0001");
-        if (!number) s.show = (int)json_number(json_get(line, "options"), "show", 10);
-        else read_log_line(&s, line);
-        pool_release(pool, mark);
-    }
-    must(lines_close(lines, &err), &err, NULL);
-    return s;
+/* Returns the number of a series at a step; 0 if it has none there. */
+static double value_at(const Series *s, double step) {
+    for (int i = 0; s && i < s->n; i++) if (s->step[i] == step) return s->value[i];
+    return 0;
 }
 
 /* ---- the table ---- */
@@ -121,16 +76,10 @@ static void print_lines(const char *text, size_t left, int indent, int width) {
 }
 
 /* Prints one sample: the query, the responses before and after training, and both rewards. */
-static void print_row(const Json *sample, const Columns *c) {
-    static const char *const name[3] = { "query", "response_before", "response_after" };
-    const double reward[2] = { json_number(sample, "reward_before", NAN),
-                               json_number(sample, "reward_after", NAN) };
-    const char *text[3] = { "", "", "" };
-    size_t left[3] = { 0, 0, 0 };
-    for (int k = 0; k < 3; k++) {
-        const Json *j = json_get(sample, name[k]);
-        if (j && j->type == JSON_STRING) { text[k] = j->string; left[k] = j->length; }
-    }
+static void print_row(const RunSample *sample, const Columns *c) {
+    const double *reward = sample->reward;
+    const char *text[3] = { sample->query.text, sample->response[0].text, sample->response[1].text };
+    size_t left[3] = { sample->query.length, sample->response[0].length, sample->response[1].length };
     if (!c->query) {
         print_lines(text[0], left[0], 2, c->width);
         for (int k = 0; k < 2; k++) {
@@ -155,30 +104,16 @@ static void print_row(const Json *sample, const Columns *c) {
     }
 }
 
-/* Prints the first `show` samples; returns how many the file has (0: there is no file). */
-static int print_samples(const char *path, int show, Pool *pool) {
-    Error err = { 0 };
-    const char *text;
-    size_t n;
-    int count = 0;
+/* Prints the first `show` samples. */
+static void print_samples(const RunSamples *s, int show) {
     const Columns table = columns_that_fit();
-    if (!file_exists(path)) return 0;
-    Lines *lines = lines_open(path, pool, &err);
-    if (!lines) die(&err, NULL);
-    if (show) printf("\n");
-    if (show && table.query)
+    if (!show || !s->count) return;
+    printf("\n");
+    if (table.query)
         printf("  %-*s  %-*s  %-*s  %*s %*s%s\n", table.query, "query", table.response, "response before",
                table.response, "response after", table.reward, "before", table.reward, "after",
                table.rise ? "  change" : "");
-    for (; lines_next(lines, &text, &n); count++) {
-        PoolMark mark = pool_mark(pool);
-        const Json *sample = json_parse(text, n, pool, &err);
-        if (!sample) die(&err, "a run folder whose samples.jsonl is whole");
-        if (count < show) print_row(sample, &table);
-        pool_release(pool, mark);
-    }
-    must(lines_close(lines, &err), &err, NULL);
-    return count;
+    for (int i = 0; i < s->count && i < show; i++) print_row(&s->sample[i], &table);
 }
 
 /* Prints a row of the summary. rise 1: with the difference. */
@@ -191,61 +126,148 @@ static void print_mean(const char *name, double before, double after, int digits
     printf("\n");
 }
 
-static void print_summary(const Summed *s, int queries) {
-    const Evaluated *a = &s->first, *b = &s->last;
+static void print_summary(const RunRecord *r, int queries) {
+    static const struct { const char *name, *key; int digits, rise; } row[] = {
+        { "mean reward", "eval/reward_mean", 4, 1 }, { "median reward", "eval/reward_median", 4, 0 },
+        { "standard deviation", "eval/reward_std", 4, 0 }, { "KL per response", "eval/kl", 4, 0 },
+        { "distinct bigrams", "eval/distinct_bigrams", 0, 0 }, { "mean toxicity", "eval/toxicity_mean", 4, 0 },
+        { "its deviation", "eval/toxicity_std", 4, 0 } };
+    const Series *toxicity = record_series(r, "eval/toxicity_mean");
     const int narrow = terminal_width() < 60;
     char count[64];
     counted(count, (size_t)queries, "held-out query");
     if (narrow) printf("\n  %s", count);
     printf("\n  %-*s %*s %*s\n", narrow ? 18 : 21, narrow ? "" : count,
            narrow ? 9 : 10, "before", narrow ? 9 : 10, "after");
-    print_mean("mean reward", a->mean, b->mean, 4, 1);
-    print_mean("median reward", a->median, b->median, 4, 0);
-    print_mean("standard deviation", a->std, b->std, 4, 0);
-    print_mean("KL per response", a->kl, b->kl, 4, 0);
-    print_mean("distinct bigrams", a->bigrams, b->bigrams, 0, 0);
-    if (a->toxicity - a->toxicity == 0) {
-        print_mean("mean toxicity", a->toxicity, b->toxicity, 4, 0);
-        print_mean("its deviation", a->toxicity_std, b->toxicity_std, 4, 0);
-        if (a->toxicity > 0)
-            say("  toxicity (1 - the probability of the rewarded label): an improvement of %.2f %%",
-                100 * (a->toxicity - b->toxicity) / a->toxicity);
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        const Series *s = record_series(r, row[i].key);
+        if (s) print_mean(row[i].name, first_of(s), last_of(s), row[i].digits, row[i].rise);
+    }
+    if (first_of(toxicity) > 0)
+        say("  toxicity (1 - the probability of the rewarded label): an improvement of %.2f %%",
+            100 * (first_of(toxicity) - last_of(toxicity)) / first_of(toxicity));
+}
+
+/* Prints the reward when the KL first passed 3 and 6. */
+static void print_marks(const RunRecord *r) {
+    const Series *kl = record_series(r, "objective/kl"), *reward = record_series(r, "env/reward_mean");
+    for (int i = 0; i < MARKS && kl; i++) {
+        int at = 0;
+        while (at < kl->n && !(kl->value[at] > kl_mark[i])) at++;
+        if (at == kl->n) say("  KL never passed %g", kl_mark[i]);
+        else say("  reward of the training batch whose KL first passed %g: %.4f (step %.0f)", kl_mark[i],
+                 value_at(reward, kl->step[at]), kl->step[at]);
     }
 }
 
-int report_run(const char *folder, int show, Pool *pool) {
-    const size_t n = strlen(folder) + 32;
-    char *path = pool_take(pool, n, 1);
-    must(path ? OK : E_MEMORY, NULL, NULL);
-    snprintf(path, n, "%s/log.jsonl", folder);
-    const Summed s = read_log(path, pool);
-    snprintf(path, n, "%s/samples.jsonl", folder);
-    const int queries = print_samples(path, show < 0 ? s.show : show, pool);
-    if (queries && s.evaluations) print_summary(&s, queries);
-    for (int i = 0; i < MARKS && s.steps; i++)
-        if (!s.mark_step[i]) say("  KL never passed %g", kl_mark[i]);
-        else say("  reward of the training batch whose KL first passed %g: %.4f (step %d)", kl_mark[i],
-                 s.mark_reward[i], s.mark_step[i]);
-    return queries;
+/* Prints the first and last numbers of a run of sft or rm. */
+static void print_losses(const RunRecord *r) {
+    static const struct { const char *name, *key; } row[] = {
+        { "loss", "loss" }, { "held-out loss", "eval/loss" }, { "held-out perplexity", "eval/perplexity" },
+        { "accuracy", "accuracy" }, { "held-out loss", "eval/loss_full" },
+        { "held-out accuracy", "eval/accuracy_full" } };
+    const int width = terminal_width() < 60 ? 9 : 10;
+    printf("  %-*s %*s %*s\n", width < 10 ? 18 : 21, "", width, "first", width, "last");
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        const Series *s = record_series(r, row[i].key);
+        if (s) print_mean(row[i].name, first_of(s), last_of(s), 4, 0);
+    }
+}
+
+/* Says which lines of the run's files were left out. */
+static void say_damage(const RunRecord *r, const RunSamples *s) {
+    char lines[64];
+    if (r->damaged) say("  %s of the log left out, as damaged; the first is line %d",
+                        counted(lines, (size_t)r->damaged, "line"), r->first_damaged);
+    if (r->torn) say("  the last line of the log is not whole, and is left out");
+    if (s->damaged) say("  %s of samples.jsonl left out, as damaged",
+                        counted(lines, (size_t)s->damaged, "line"));
+}
+
+/* Prints the result of a run that was read. */
+static void print_run(const ReportedRun *run, int show) {
+    const RunRecord *r = &run->record;
+    const int ppo = !strcmp(r->program, "ppo");
+    say_damage(r, &run->samples);
+    print_samples(&run->samples, show < 0 ? (int)json_number(r->options, "show", 10) : show);
+    if (run->samples.count && record_series(r, "eval/reward_mean")) print_summary(r, run->samples.count);
+    if (ppo) print_marks(r);
+    else print_losses(r);
+}
+
+static const char a_run[] = "the folder of a run of ppo, sft or rm, such as runs/ppo-0001";
+
+void report_run(const char *folder, int show, Pool *pool) {
+    Error err = { 0 };
+    ReportedRun run;
+    must(report_read(&run, folder, 0, pool, &err), &err, a_run);
+    print_run(&run, show);
+    if (run.record.last_step > 0 || run.samples.count) say("  curves and all samples: %s/report.html", folder);
+}
+
+/* ---- run report ---- */
+
+/* Returns where the page goes without --out: into the folder of one run, beside the first of several. Dies if
+ * another program's file is there. */
+static const char *usual_page(const char *const *folder, int runs, Pool *pool) {
+    const size_t n = strlen(folder[0]) + 40;
+    char *path = pool_need(pool, n, 1, "a path"), *bytes;
+    Error err = { 0 };
+    size_t length, at = strlen(folder[0]);
+    while (at > 1 && folder[0][at - 1] == '/') at--;
+    while (runs > 1 && at > 0 && folder[0][at - 1] != '/') at--;
+    snprintf(path, n, "%.*s%sreport.html", (int)at, folder[0], runs > 1 ? "" : "/");
+    if (!file_exists(path)) return path;
+    must(file_read_all(path, pool, &bytes, &length, &err), &err, NULL);
+    if (!strstr(bytes, REPORT_MARK))
+        must(fail(&err, E_WRITE, "a file of another program is in the way", path, 0, 0), &err,
+             "--out FILE.html, or move that file");
+    return path;
+}
+
+/* Returns 1 if a program is writing to the run's folder. */
+static int is_running(const char *folder, Pool *pool) {
+    const size_t n = strlen(folder) + 8;
+    char *path = pool_need(pool, n, 1, "a path");
+    long process;
+    snprintf(path, n, "%s/lock", folder);
+    return lock_is_held(path, &process);
 }
 
 int report_command(int argc, char **argv) {
+    enum { RUNS = 64 };
     int show;
+    const char *out;
     Option option[] = {
         { "show", OPT_INT, &show, "-1", -1, INT_MAX, NULL,
           "rows of the table (-1: as many as the run's own --show)" },
+        { "out", OPT_TEXT, &out, NULL, 0, 0, NULL,
+          "the page (default: report.html, in the folder of one run, or beside the first of several)" },
     };
     const Program program = {
         .program = "run report",
-        .usage = "DIR [--show N]",
-        .about = "Prints the result of a run of ppo again: what the policy of the run folder DIR wrote "
-                 "before and after, its rewards and its KL.",
+        .usage = "DIR [DIR ...] [--out FILE.html] [--show N]",
+        .about = "Prints the result of a run again, and writes a page with its curves and samples: DIR is "
+                 "the run folder. Several runs are drawn on the same axes.",
         OPTIONS(option) };
-    const char *folder = NULL;
+    const char *folder[RUNS];
+    Error err = { 0 };
     Pool pool = cli_pool();
-    if (!cli_parse(&program, argc, argv, &folder, 1)) usage_error("which run?", "run report DIR");
-    if (!report_run(folder, show, &pool))
-        printf("  no samples.jsonl: the run was stopped, or evaluated nothing\n");
+    const int runs = cli_parse(&program, argc, argv, folder, RUNS);
+    if (!runs) usage_error("which run?", "run report DIR");
+    ReportedRun *run = pool_need(&pool, (size_t)runs, sizeof *run, "runs");
+    if (out) out_file_check("--out", out, NULL, 0);
+    for (int k = 0; k < runs; k++) {
+        must(report_read(&run[k], folder[k], is_running(folder[k], &pool), &pool, &err), &err, a_run);
+        if (runs > 1) say("%s%s", k ? "\n" : "", folder[k]);
+        print_run(&run[k], show);
+        if (!run[k].samples.count && !strcmp(run[k].record.program, "ppo"))
+            say("  no samples.jsonl: the run goes on or was stopped, or evaluated nothing");
+    }
+    const char *page = out ? out : usual_page(folder, runs, &pool);
+    must(report_page(page, run, runs, &pool, &err), &err,
+         "--out FILE.html, in a place where files can be written");
+    say("  curves and all samples: %s", page);
     pool_free(&pool);
     return 0;
 }

@@ -69,6 +69,7 @@ int run_begin(const Saver *s, const RunBegin *b, Pool *pool) {
         out_open(f, b->out, b->force, b->base, b->kind);
         log_options(f->log, b->program, b->data, pool);
     }
+    report_live(f);
     return b->resume != NULL;
 }
 

@@ -862,6 +862,7 @@ static void log_step(Trainer *t, int last) {
     if (o.eval_every && done / o.eval_every != (done - steps) / o.eval_every && t->held.examples && !last)
         glance(t, &log, t->seen, sizeof t->seen);
     out_log(&t->out, &log);
+    report_live(&t->out);
     snprintf(line, sizeof line, "loss %.4f  accuracy %.1f%%  lr %.2e%s", t->loss / since, 100 * accuracy,
              lr, t->seen);
     progress(line, done, t->steps, last);

@@ -586,6 +586,7 @@ static double make_step(Trainer *t, double *speed) {
     out_begun(&t->out);
     cli_time_limit(o.run.minutes);
     log_step(t, t->step, loss, norm, tokens, seconds);
+    report_live(&t->out);
     return loss;
 }
 

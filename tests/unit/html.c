@@ -1,5 +1,5 @@
 /* html.c - the text of pieces of HTML: references, tags, comments, and what only looks like them.
- * programs/prep.sh compares all names of characters with Python's. */
+ * And texts as HTML. programs/prep.sh compares all names of characters with Python's. */
 #include "test.h"
 #include "../programs.h"
 
@@ -70,6 +70,28 @@ static void test_long(void) {
     }
 }
 
+/* Checks what a text of n bytes is as HTML. */
+static void html_is(const char *text, size_t n, const char *wanted) {
+    Buffer b = { 0 };
+    b.pool = &pool;
+    html_put(&b, text, n);
+    buffer_u8(&b, 0);
+    CHECK(!b.failed && !strcmp((const char *)b.data, wanted), "as HTML: got '%s', wanted '%s'",
+          (const char *)b.data, wanted);
+}
+
+/* Whatever a text holds, it stays text, and what cannot be seen is shown. */
+static void test_put(void) {
+    html_is("<script>alert(\"1\" & '2')</script>", 33,
+            "&lt;script&gt;alert(&quot;1&quot; &amp; &#39;2&#39;)&lt;/script&gt;");
+    html_is("a\r\nb\tc\rd", 8, "a\nb\tc\\x0Dd");
+    html_is("\0\x1B[31m\x7F", 7, "\\x00\\x1B[31m\\x7F");
+    html_is("\xC2\x85\xE2\x80\xAE\xE2\x81\xA6\xE2\x80\xA8\xD8\x9C\xEF\xBF\xBF", 16,
+            "\\xC2\\x85\\xE2\\x80\\xAE\\xE2\\x81\\xA6\\xE2\\x80\\xA8\\xD8\\x9C\\xEF\\xBF\\xBF");
+    html_is("\xE9t\xC3\xA9 \xE2\x82", 7, "\\xE9t\xC3\xA9 \\xE2\\x82");          /* malformed, and cut off */
+    html_is("\xD7\xA9\xD7\x9C \xF0\x9F\x98\x80", 9, "\xD7\xA9\xD7\x9C \xF0\x9F\x98\x80");
+}
+
 static void test_memory(void) {
     Pool none = { 0 };
     const char *text;
@@ -83,6 +105,7 @@ int main(void) {
     test_markup();
     test_not_markup();
     test_long();
+    test_put();
     test_memory();
     pool_free(&pool);
     return test_end("html");

@@ -1,0 +1,164 @@
+#!/bin/sh
+# tests/programs/report.sh - report.html, the page of a run: what ppo, sft and rm write while they run and at their end, `run report`
+# of one run and of several, texts that try to be markup, files that are torn or another program's. BIN and RUN as in run.sh.
+# The pages are parsed by Python's html.parser, where there is a python3. Last line: `report: N passed, N failed, N skipped`.
+cd "$(dirname "$0")/../.." || exit 1
+work=$(mktemp -d "${TMPDIR:-/tmp}/report_test.XXXXXX") || exit 1
+trap 'rm -rf "$work"' EXIT
+passed=0 failed=0 skipped=0
+ok()  { passed=$((passed + 1)); [ -z "$VERBOSE" ] || echo "  ok    $1"; }
+bad() {
+    failed=$((failed + 1)); echo "  FAIL  $1"
+    head -n 3 "$work/out" "$work/err" 2> /dev/null | sed 's/^/        /'
+}
+skip() { skipped=$((skipped + 1)); echo "  skip  $1"; }
+is()  { if [ $? = 0 ]; then ok "$1"; else bad "$1"; fi; }
+# call PROGRAM ARGUMENT ...: sets code; what it says is in out and err
+call() {
+    program=$1; shift
+    ${RUN:-} "${BIN:-.}/$program" "$@" > "$work/out" 2> "$work/err" < /dev/null
+    code=$?
+}
+# has FILE TEXT ...: the file has all of these
+has() { file=$1; shift; for text; do grep -qF -- "$text" "$file" || { echo "no $text in $file" > "$work/err"; return 1; }; done; }
+if [ ! -e data/imdb.bin ] || [ ! -d data/policy ]; then
+    skip "no data/imdb.bin"; echo "report: $passed passed, $failed failed, $skipped skipped"; exit 0
+fi
+
+# ---- a page is well-formed, complete in itself, and has no script ----
+cat > "$work/page.py" <<'PY'
+import html.parser, sys
+class Page(html.parser.HTMLParser):
+    void = {"meta", "col", "br"}
+    def __init__(self): super().__init__(); self.open = []; self.faults = []
+    def handle_starttag(self, tag, attributes):
+        names = [name for name, value in attributes]
+        if tag in ("script", "img", "link", "iframe", "a", "base", "object", "form"): self.faults.append("<%s>" % tag)
+        if [n for n in names if n.startswith("on") or n in ("src", "href", "style")]: self.faults.append("%s %s" % (tag, names))
+        if len(set(names)) < len(names): self.faults.append("%s twice" % names)
+        if tag not in self.void: self.open.append(tag)
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes); self.open.pop()
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag: self.faults.append("</%s> at %s" % (tag, self.getpos()))
+text = open(sys.argv[1], "rb").read().decode("utf-8")           # valid UTF-8, or an exception
+page = Page(); page.feed(text); page.close()
+bad = [c for c in text if (ord(c) < 32 and c not in "\n\t") or 127 <= ord(c) < 160 or 0x202a <= ord(c) <= 0x202e or 0x2066 <= ord(c) <= 0x2069]
+if page.open: page.faults.append("not closed: %s" % page.open)
+if bad: page.faults.append("characters %r" % bad[:5])
+if "http:" in text.replace("http-equiv", "") or "https:" in text or "url(" in text or "@import" in text: page.faults.append("an address")
+print("; ".join(page.faults)); sys.exit(bool(page.faults))
+PY
+whole() {           # whole FILE: the page is one
+    if command -v python3 > /dev/null; then python3 "$work/page.py" "$1" > "$work/out" 2> "$work/err"
+    else [ "$(head -n 1 "$1")" = '<!DOCTYPE html>' ] && [ "$(tail -n 1 "$1")" = '</main></body></html>' ]; fi
+}
+
+# ---- what ppo writes ----
+small="--query-min 4 --query-max 4 --response-min 8 --response-max 8 --batch-size 4 --mini-batch-size 4 --show 0"
+call ppo data/imdb.bin $small --steps 3 --eval-queries 8 --out "$work/runs"
+run=$work/runs/ppo-0001 page=$work/runs/ppo-0001/report.html
+[ $code = 0 ] && has "$work/out" "curves and all samples: $page"; is "ppo says where the page is"
+whole "$page"; is "the page of ppo is well-formed, without script, without addresses"
+has "$page" '<h3>Reward</h3>' '<h3>KL from the reference' '>target 6</text>' '<h3>KL coefficient' '<h3>Entropy' '<h3>Clip fraction' \
+    '<h3>Value loss' '<h3>Explained variance' '<h3>Response length' '<h3>Tokens per second' '<h3>Rewards of the held-out queries' \
+    'step 3 of 3' 'What gained most' 'All 8,' 'prefers-color-scheme:dark' 'name="viewport"' 'learning-rate</td>'
+is "it has the curves, the histogram, the samples, the options"
+! grep -q 'http-equiv="refresh"' "$page"; is "after the run it does not reload itself"
+[ "$(grep -c '<figure>' "$page")" = "$(grep -c '<figcaption>..*</figcaption>' "$page")" ]; is "a sentence under each curve"
+cp "$page" "$work/first"
+call run report "$run" --show 0
+[ $code = 0 ] && cmp -s "$page" "$work/first"; is "run report writes the same page"
+call ppo data/imdb.bin $small --steps 0 --eval-queries 0 --out "$work/runs"
+[ $code = 0 ] && whole "$work/runs/ppo-0002/report.html"; is "--steps 0: a page without curves"
+call ppo data/imdb.bin $small --steps 2 --eval-queries 0 --seed 7 --out "$work/runs"
+
+# ---- sft and rm ----
+printf '{"text": "%s", "label": %d}\n' 'A fine film, and long.' 1 'A bad film.' 0 'A dull film, a bad one.' 0 'The finest film of all.' 1 > "$work/few"
+for i in 1 2 3 4 5; do cat "$work/few" "$work/few" > "$work/more" && mv "$work/more" "$work/few"; done
+awk '{ sub(/film/, "film number " NR); print }' "$work/few" > "$work/texts.jsonl"
+call prep data "$work/texts.jsonl" --out "$work/texts.bin" --labels negative,positive
+call sft "$work/texts.bin" --policy data/policy --steps 2 --out "$work/sft"
+[ $code = 0 ] && whole "$work/sft/report.html" &&
+    has "$work/sft/report.html" '<h3>Loss</h3>' 'held out</bdi>' '<h3>Held-out perplexity' '<h3>Learning rate' 'Supervised fine-tuning on'
+is "the page of sft"
+call rm "$work/texts.bin" --reward data/reward --steps 2 --batch-size 4 --out "$work/rm"
+[ $code = 0 ] && whole "$work/rm/report.html" && has "$work/rm/report.html" '<h3>Loss</h3>' '<h3>Accuracy' 'Reward model on'
+is "the page of rm"
+for stage in sft rm; do
+    call run report "$work/$stage"
+    [ $code = 0 ] && grep -q '^  loss  *[0-9]' "$work/out" && grep -q '^  held-out loss  *[0-9]' "$work/out"; is "run report of $stage"
+done
+call sft "$work/texts.bin" --policy data/policy --steps 1 --out "$work/sft" --force
+[ $code = 0 ] && has "$work/sft/report.html" 'step 1 of 1'; is "--force: the page is the new run's"
+
+# ---- several runs ----
+call run report "$work/runs/ppo-0001" "$work/runs/ppo-0003/" --show 0
+[ $code = 0 ] && has "$work/out" "curves and all samples: $work/runs/report.html" 'mean reward' && whole "$work/runs/report.html" &&
+    has "$work/runs/report.html" '<h1><bdi>2 runs</bdi></h1>' 'class="l c0"' 'class="l c1"' 'What differs' 'seed</td><td><bdi>0</bdi></td><td><bdi>7<'
+is "two runs on the same axes, beside them, and what differs"
+! grep -q 'batch-size</td>' "$work/runs/report.html"; is "and not what is the same"
+call run report "$run" "$work/sft" "$work/rm" --out "$work/three.html" --show 0
+[ $code = 0 ] && whole "$work/three.html"; is "--out; runs of three programs"
+echo '<html>mine</html>' > "$work/runs/report.html"
+call run report "$run" "$run" --show 0
+[ $code = 1 ] && has "$work/err" "a file of another program is in the way: $work/runs/report.html" 'try: --out FILE.html' &&
+    has "$work/runs/report.html" mine; is "a page of another program is not replaced"
+call run report "$run" --out ''; [ $code = 2 ]; is "--out needs a name"
+call run report; [ $code = 2 ] && has "$work/err" 'which run?'; is "no run: wrong usage"
+call run report "$run" --out "$work/no/such/page.html"; [ $code = 1 ]; is "a page that cannot be written"
+
+# ---- texts that try to be markup ----
+mkdir "$work/<b>&"
+hostile=$work/'<b>&'
+{
+    printf '{"program": "ppo", "data": "<script>alert(0)</script>", "options": {"<i>": "\\"><svg onload=alert(1)>", "steps": 2}}\n'
+    printf '{"step": 1, "env/reward_mean": 1, "</title>": 2}\n{"step": 2, "env/reward_mean": null, "objective/kl": 1e308}\n'
+} > "$hostile/log.jsonl"
+printf '{"query": "<script>alert(2)</script>", "response_before": "\\u001b[31m\\u0000\\u202egnp.exe\\u2066", "response_after": "</bdi></td></table>", "reward_before": 1, "reward_after": -1}\n' > "$hostile/samples.jsonl"
+printf '{"query": "\303\050 \351", "response_after": "<script>"}\n' >> "$hostile/samples.jsonl"
+call run report "$hostile"
+[ $code = 0 ] && whole "$hostile/report.html"; is "hostile texts: still one well-formed page"
+! grep -qi '<script\|<svg onload\|<i>\|</table></bdi>' "$hostile/report.html" && has "$hostile/report.html" '&lt;script&gt;alert(2)&lt;/script&gt;' \
+    '\x1B[31m\x00\xE2\x80\xAEgnp.exe\xE2\x81\xA6' '&lt;/bdi&gt;' '&lt;b&gt;&amp;' '1 damaged line of samples.jsonl'
+is "they are shown, and do nothing"
+
+# ---- torn, damaged and foreign files ----
+mkdir "$work/torn"
+cp "$run/log.jsonl" "$run/samples.jsonl" "$work/torn"
+printf '{"step": 4, "env/rew' >> "$work/torn/log.jsonl"
+call run report "$work/torn" --show 0
+[ $code = 0 ] && has "$work/out" 'the last line of the log is not whole' 'mean reward' && has "$work/torn/report.html" 'ended while it wrote'
+is "a torn last line is left out, and said"
+printf '\nrubbish\n{"step": 5, "env/reward_mean": 1}\n' >> "$work/torn/log.jsonl"
+call run report "$work/torn" --show 0
+[ $code = 0 ] && has "$work/out" '2 lines of the log left out, as damaged; the first is line ' && has "$work/torn/report.html" '2 damaged lines'
+is "damaged lines in the middle, too"
+echo '{"x": 1}' > "$work/torn/log.jsonl"
+call run report "$work/torn"
+[ $code = 1 ] && has "$work/err" 'no log of a run' 'such as runs/ppo-0001'; is "a log of another program is refused"
+call run report "$work"; [ $code = 1 ] && has "$work/err" 'such as runs/ppo-0001'; is "no log"
+
+# ---- a run in progress; a run that was killed ----
+waits() { for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do "$@" && return 0; sleep 0.5; done; return 1; }
+if [ -z "$RUN" ]; then
+    "${BIN:-.}/ppo" data/imdb.bin $small --steps 100000 --eval-queries 0 --save-every 0 --out "$work/live" > "$work/live.out" 2>&1 &
+    process=$!
+    page=$work/live/ppo-0001/report.html
+    waits grep -qs 'step [1-9][0-9]* of 100000.*it is running' "$page" && whole "$page" && grep -q 'http-equiv="refresh"' "$page" &&
+        grep -q '<progress ' "$page"
+    is "while a run goes on, its page shows the steps and reloads itself"
+    call run report "$work/live/ppo-0001"; [ $code = 0 ] && grep -q 'http-equiv="refresh"' "$page"; is "run report of it, too"
+    kill -INT $process; wait $process 2> /dev/null
+    whole "$page" && ! grep -q 'http-equiv="refresh"\|it is running' "$page"; is "after Ctrl-C the page is the last one"
+    "${BIN:-.}/ppo" data/imdb.bin $small --steps 100000 --eval-queries 0 --save-every 0 --out "$work/live" > "$work/live.out" 2>&1 &
+    process=$!
+    page=$work/live/ppo-0002/report.html
+    waits grep -qs '"objective/kl"' "$work/live/ppo-0002/log.jsonl"
+    kill -9 $process; wait $process 2> /dev/null
+    call run report "$work/live/ppo-0002"
+    [ $code = 0 ] && whole "$page" && ! grep -q 'http-equiv="refresh"' "$page"; is "after kill -9, run report writes the last page"
+else skip "a run in progress"; fi
+
+echo "report: $passed passed, $failed failed, $skipped skipped"
+[ "$failed" = 0 ]
