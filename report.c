@@ -195,6 +195,13 @@ static void print_run(const ReportedRun *run, int show) {
     else print_losses(r);
 }
 
+/* Prints where the page is: the folder, then its file, in a line of its own if the terminal is narrow. */
+static void say_page(const char *folder, const char *file) {
+    static const char what[] = "  curves and all samples:";
+    const int fits = sizeof what + strlen(folder) + strlen(file) <= (size_t)terminal_width();
+    printf("%s%s%s%s\n", what, fits ? " " : "\n  ", folder, file);
+}
+
 static const char a_run[] = "the folder of a run of ppo, sft or rm, such as runs/ppo-0001";
 
 void report_run(const char *folder, int show, Pool *pool) {
@@ -202,7 +209,7 @@ void report_run(const char *folder, int show, Pool *pool) {
     ReportedRun run;
     must(report_read(&run, folder, 0, pool, &err), &err, a_run);
     print_run(&run, show);
-    if (run.record.last_step > 0 || run.samples.count) say("  curves and all samples: %s/report.html", folder);
+    if (run.record.last_step > 0 || run.samples.count) say_page(folder, "/report.html");
 }
 
 /* ---- run report ---- */
@@ -267,7 +274,7 @@ int report_command(int argc, char **argv) {
     const char *page = out ? out : usual_page(folder, runs, &pool);
     must(report_page(page, run, runs, &pool, &err), &err,
          "--out FILE.html, in a place where files can be written");
-    say("  curves and all samples: %s", page);
+    say_page(page, "");
     pool_free(&pool);
     return 0;
 }
