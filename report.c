@@ -130,7 +130,8 @@ static void print_summary(const RunRecord *r, int queries) {
     static const struct { const char *name, *key; int digits, rise; } row[] = {
         { "mean reward", "eval/reward_mean", 4, 1 }, { "median reward", "eval/reward_median", 4, 0 },
         { "standard deviation", "eval/reward_std", 4, 0 }, { "KL per response", "eval/kl", 4, 0 },
-        { "distinct bigrams", "eval/distinct_bigrams", 0, 0 }, { "mean toxicity", "eval/toxicity_mean", 4, 0 },
+        { "distinct bigrams", "eval/distinct_bigrams", 0, 0 },
+        { "mean toxicity", "eval/toxicity_mean", 4, 0 },
         { "its deviation", "eval/toxicity_std", 4, 0 } };
     const Series *toxicity = record_series(r, "eval/toxicity_mean");
     const int narrow = terminal_width() < 60;

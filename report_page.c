@@ -57,8 +57,8 @@ static const Shown shown[] = {
 static const struct { const char *name, *key; } result[] = {
     { "mean reward, held out", "eval/reward_mean" }, { "median reward, held out", "eval/reward_median" },
     { "standard deviation of it", "eval/reward_std" }, { "KL per response, held out", "eval/kl" },
-    { "distinct bigrams, held out", "eval/distinct_bigrams" }, { "mean toxicity, held out", "eval/toxicity_mean" },
-    { "mean reward, training", "env/reward_mean" },
+    { "distinct bigrams, held out", "eval/distinct_bigrams" },
+    { "mean toxicity, held out", "eval/toxicity_mean" }, { "mean reward, training", "env/reward_mean" },
     { "loss", "loss" }, { "loss, held out", "eval/loss" }, { "perplexity, held out", "eval/perplexity" },
     { "loss, held out", "eval/loss_full" }, { "accuracy", "accuracy" },
     { "accuracy, held out", "eval/accuracy_full" },
@@ -100,7 +100,8 @@ static const char style[] =
     "progress{width:100%;max-width:480px;height:10px;accent-color:var(--c0)}summary{cursor:pointer;"
     "color:var(--dim)}"
     ".note{border-left:4px solid var(--c1);padding:2px 12px}"
-    "@media(max-width:700px){th,td{padding-right:10px}.samples,.samples tbody,.samples tr,.samples td{display:block;width:auto}"
+    "@media(max-width:700px){th,td{padding-right:10px}"
+    ".samples,.samples tbody,.samples tr,.samples td{display:block;width:auto}"
     ".samples thead,.samples colgroup{display:none}.samples tr{border:1px solid var(--line);"
     "border-radius:8px;"
     "background:var(--card);margin:0 0 12px;padding:8px 12px}.samples td{border:0;padding:3px 0}"
