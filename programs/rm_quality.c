@@ -115,8 +115,7 @@ static double mean_margin(const Answers *a) {
 void report_quality(const Answers *a, Log *log) {
     const double error = calibrate(a, log);
     log_number(log, "eval/calibration_error", error);
-    say("whole texts: expected calibration error %.2f%%, the mean distance of accuracy from confidence",
-        100 * error);
+    say("whole texts: expected calibration error %.4f, the mean distance of accuracy from confidence", error);
     if (!a->pairs) { confusion(a, log); return; }
     log_number(log, "eval/mean_margin", mean_margin(a));
     say("whole texts: mean margin %.3f, the score of the better text minus that of the other one",

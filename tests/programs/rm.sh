@@ -73,7 +73,7 @@ within "$(last eval/accuracy_full half)" 0.5 0; is "and each answer is half righ
 # held FILE.bin: the held-out texts, one a line
 held() { $RUN ./prep show "$1" -n 1000 --held-out | sed 1d | grep '[a-z]' | grep -v '^#\|^  ' | sed 's/^chosen: //; s/^rejected: //'; }
 exits 0 "rm, labels" ./rm reviews.bin $small --steps 12 --out judge
-grep -q '^whole texts: expected calibration error [0-9.]*%' said.txt && grep -q '^label . answer *negative *positive$' said.txt &&
+grep -q '^whole texts: expected calibration error 0[.][0-9]*,' said.txt && grep -q '^label . answer *negative *positive$' said.txt &&
     grep -q '^ *negative *[0-9]* *[0-9]*$' said.txt; is "it prints the calibration error and which label got which answer"
 held reviews.bin > texts
 $RUN ./run score judge texts | sed 's/.*"negative": \([^,]*\), "positive": \([^}]*\)}.*/\1 \2/' |
