@@ -1012,26 +1012,51 @@ static void add_unless(Tensor *list, int *count, int n, const Tensor *t) {
     list[(*count)++].flags |= TENSOR_OPTIONAL;
 }
 
+/* Returns the folder of an adapter's soft prompt: beside pairs it has one of its own, in the adapter's, since
+ * a folder of peft has one adapter. NULL: no memory. */
+static const char *prompt_folder(const Lora *l, const char *folder, Pool *pool) {
+    return l->config.R ? path_in(folder, "prompt", "", pool) : folder;
+}
+
+/* Loads the soft prompt. The file may have more rows, of which the first are used. OK or a code. */
+static int prompt_load(const Lora *l, const char *folder, Pool *pool, Error *err) {
+    const PoolMark mark = pool_mark(pool);
+    const char *own = prompt_folder(l, folder, pool);
+    const PromptConfig *p = &l->config.prompt;
+    Tensor all = l->tensor[0];
+    Matrix rows = l->prompt;
+    int code;
+    all.matrix = &rows;
+    if (p->stored > p->rows) {
+        rows.O = p->stored;
+        rows.data = pool_take(pool, tensor_bytes(&rows), 1);
+    }
+    code = own && rows.data ? checkpoint_load(own, "adapter_model", &all, 1, pool, err)
+                            : fail(err, E_MEMORY, "memory for a soft prompt", folder, 0, 0);
+    if (code == OK && rows.data != l->prompt.data)
+        memcpy(l->prompt.data, rows.data, tensor_bytes(&l->prompt));
+    pool_release(pool, mark);
+    return code;
+}
+
 int adapter_load(Lora *l, const Tensor *base, int tensors, const char *folder, Pool *pool, Error *err) {
+    const int soft = l->prompt.O > 0;
+    int n = l->tensors - soft, code = soft ? prompt_load(l, folder, pool, err) : OK;
+    if (code != OK || !l->config.R) return code;
     PoolMark mark = pool_mark(pool);
-    Tensor *list = pool_take(pool, (size_t)(l->tensors + tensors) + 1, sizeof *list);
-    int n = l->tensors, code;
+    Tensor *list = pool_take(pool, (size_t)(n + tensors) + 1, sizeof *list);
     if (!list) return fail(err, E_MEMORY, "memory for a list of tensors", folder, 0, 0);
     lora_start(l, base);
-    memcpy(list, l->tensor, (size_t)n * sizeof *list);
+    memcpy(list, l->tensor + soft, (size_t)n * sizeof *list);
     for (int i = 0; i < n; i++) {
         char *at = strstr(list[i].name, base_layer);
         if (at) memmove(at, at + sizeof base_layer - 2, strlen(at + sizeof base_layer - 2) + 1);
     }
     for (int i = 0; i < tensors; i++)       /* what is read into 4 bits would be quantised, another weight */
-        if (base[i].matrix->type != NF4) add_unless(list, &n, l->tensors, &base[i]);
+        if (base[i].matrix->type != NF4) add_unless(list, &n, l->tensors - soft, &base[i]);
     code = checkpoint_load(folder, "adapter_model", list, n, pool, err);
     pool_release(pool, mark);
     return code;
-}
-
-int adapter_save(const Lora *l, const char *folder, int dtype, Pool *pool, Error *err) {
-    return checkpoint_save(folder, "adapter_model", l->tensor, l->written, dtype, 0, pool, err);
 }
 
 int checkpoint_untie(ModelConfig *c, int *untied, const char *folder, Pool *pool, Error *err) {
@@ -1437,6 +1462,19 @@ int checkpoint_save(const char *folder, const char *stem, const Tensor *list, in
     s.pool = pool;
     s.err = err;
     code = save(&s, list, tensors, shard_bytes);
+    pool_release(pool, mark);
+    return code;
+}
+
+int adapter_save(const Lora *l, const char *folder, int dtype, Pool *pool, Error *err) {
+    const PoolMark mark = pool_mark(pool);
+    const int soft = l->prompt.O > 0;
+    const Saving s = { prompt_folder(l, folder, pool), "adapter_model", "", dtype, pool, err };
+    int code = s.folder ? OK : fail(err, E_MEMORY, "memory for a soft prompt", folder, 0, 0);
+    if (code == OK && soft) code = save(&s, l->tensor, 1, 0);
+    if (code == OK && l->config.R)
+        code = checkpoint_save(folder, "adapter_model", l->tensor + soft, l->written - soft, dtype, 0, pool,
+                               err);
     pool_release(pool, mark);
     return code;
 }

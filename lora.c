@@ -1,11 +1,14 @@
-/* lora.c - low-rank adapters on any linear and any embedding of any model; what else an adapter changes.
- * Source   Hu et al. 2021 (LoRA), eq. 3; Liu et al. 2024 (DoRA), eq. 5; scaling and initialisation as Hugging
- *          Face peft has them.
+/* lora.c - low-rank adapters on any linear and any embedding of any model; soft prompts; what else an adapter
+ *          changes.
+ * Source   Hu et al. 2021 (LoRA), eq. 3; Liu et al. 2024 (DoRA), eq. 5; Lester et al. 2021 (prompt tuning);
+ *          scaling and initialisation as Hugging Face peft has them.
  * Needs    core.c, ops.c. No heap, no stdio.
  * Idea     y = x W^T + scale (x A^T) B^T with W (O,I) frozen, A (R,I) and B (O,R) trained: R (O+I) numbers
  *          instead of O I. B starts at 0, so the adapted model starts as the base model, bit for bit.
  * DoRA     Row o of W + scale B A is scaled to the length magnitude[o], which is trained. Its own length
  *          (norm) counts as a constant in the backward pass, as in peft.
+ * Prompt   A soft prompt is a table of a few rows. They stand for the embeddings of tokens that come before a
+ *          text, and are trained; nothing else of the model changes.
  * Saved    A module may be trained whole instead (peft: modules_to_save, bias). The adapter then has a tensor
  *          of its own that stands in for the base's.
  * Dropout  only in training, and only of the adapter's input; the frozen product sees all of x (peft). x
@@ -29,6 +32,21 @@ void lora_init(Lora *l, uint64_t seed) {
         if (p->embedding) { tensor_fill(A, 0); tensor_normal(&p->B, 1, r.state); continue; }
         for (size_t k = 0; k < values_of(A); k++) x[k] = bound * (float)(2 * rng_unit(&r) - 1);
         tensor_fill(&p->B, 0);
+    }
+}
+
+int lora_prompt(const Lora *l) { return l ? l->prompt.O : 0; }
+
+void lora_prompt_init(Lora *l, const Matrix *embedding, const int *id, int n, uint64_t seed) {
+    const size_t C = (size_t)l->prompt.I;
+    Rng r = rng_stream(seed, 0, 3);
+    if (l->prompt.O && !n && l->config.prompt.init == PROMPT_NORMAL) {
+        tensor_normal(&l->prompt, 1, r.state);
+        return;
+    }
+    for (int i = 0; i < l->prompt.O; i++) {
+        const size_t row = n ? (size_t)id[i % n] : (size_t)rng_below(&r, (uint64_t)embedding->O);
+        tensor_read((float *)l->prompt.data + (size_t)i * C, embedding, row * C, C);
     }
 }
 
@@ -270,7 +288,8 @@ static void columns_of(float *mid, const LoraPair *p, const int *row, int N) {
         for (size_t r = 0; r < R; r++) mid[n * R + r] = p->scale * A[r * V + (size_t)row[n]];
 }
 
-void lora_embedding(float *y, const int *row, const Lora *l, const Matrix *w, int N, Arena *ws) {
+/* lora_embedding without rows of the prompt */
+static void table_rows(float *y, const int *row, const Lora *l, const Matrix *w, int N, Arena *ws) {
     const Matrix own = lora_own(l, w);
     const size_t mark = ws->used;
     LoraPair p;
@@ -283,8 +302,8 @@ void lora_embedding(float *y, const int *row, const Lora *l, const Matrix *w, in
 }
 
 /* dB += dy^T mid     dmid = dy B     column row[n] of dA += scale dmid[n] */
-void lora_embedding_backward(const float *dy, const int *row, const Lora *l, const Matrix *w, int N,
-                             Arena *ws) {
+static void table_rows_backward(const float *dy, const int *row, const Lora *l, const Matrix *w, int N,
+                                Arena *ws) {
     const Matrix own = lora_own(l, w);
     const size_t mark = ws->used;
     LoraPair p;
@@ -301,6 +320,38 @@ void lora_embedding_backward(const float *dy, const int *row, const Lora *l, con
     for (size_t i = 0; dmid && p.A.grad && i < n; i++)
         p.A.grad[i % R * V + (size_t)row[i / R]] += p.scale * dmid[i];
     ws->used = mark;
+}
+
+/* Returns how many of the N > 0 rows, from the first on, are all tokens, or are all rows of the prompt. */
+static int alike(const int *row, int N) {
+    int n = 1;
+    while (n < N && (row[n] < 0) == (row[0] < 0)) n++;
+    return n;
+}
+
+void lora_embedding(float *y, const int *row, const Lora *l, const Matrix *w, int N, Arena *ws) {
+    const size_t C = (size_t)w->I;
+    if (!ws->base || !lora_prompt(l)) { table_rows(y, row, l, w, N, ws); return; }
+    const float *prompt = l->prompt.data;
+    for (int n = 0, some; n < N; n += some) {
+        some = alike(row + n, N - n);
+        if (row[n] >= 0) table_rows(y + (size_t)n * C, row + n, l, w, some, ws);
+        else for (int i = n; i < n + some; i++)
+            memcpy(y + (size_t)i * C, prompt + (size_t)(-1 - row[i]) * C, C * sizeof *y);
+    }
+}
+
+void lora_embedding_backward(const float *dy, const int *row, const Lora *l, const Matrix *w, int N,
+                             Arena *ws) {
+    const size_t C = (size_t)w->I;
+    if (!ws->base || !lora_prompt(l)) { table_rows_backward(dy, row, l, w, N, ws); return; }
+    for (int n = 0, some; n < N; n += some) {
+        some = alike(row + n, N - n);
+        if (row[n] >= 0) table_rows_backward(dy + (size_t)n * C, row + n, l, w, some, ws);
+        else for (int i = n; i < n + some && l->prompt.grad; i++)
+            for (size_t c = 0; c < C; c++)
+                l->prompt.grad[(size_t)(-1 - row[i]) * C + c] += dy[(size_t)i * C + c];
+    }
 }
 
 /* ---- merging ---- */

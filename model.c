@@ -13,6 +13,7 @@
  * Memory   weights, cache and saved activations from the caller's arena. Scratch from ws, measured by the
  *          same calls with ws->base == NULL: rows->N, rows->W and the cache's shape must be those of the
  *          largest batch, and nothing else is read.
+ * Prompt   the rows of an adapter's soft prompt are rows as all others, with keys and values in the cache.
  * Edges    tokens, sequences and positions out of range are E_RANGE; so is a text longer than the cache. */
 #include "rlhf.h"
 
@@ -114,12 +115,17 @@ void value_head_init(ValueHead *h, uint64_t seed, int zero) {
  * Forward and backward
  * =================================================================================================== */
 
-static int check_rows(const Model *m, const Rows *rows, const Cache *kv) {
+int model_prompt(const Model *m, const Lora *adapter) {
+    return m->config.encoder.L ? 0 : lora_prompt(adapter);
+}
+
+static int check_rows(const Model *m, const Lora *adapter, const Rows *rows, const Cache *kv) {
+    const int prompt = model_prompt(m, adapter);
     int positions = m->config.learned ? m->config.positions : m->stack.positions;
     if (m->stack.kind.cross && (!kv->reading || kv->reading->texts.B < kv->B)) return E_RANGE;
     for (int n = 0; n < rows->N; n++) {
         const int token = rows->token[n], sequence = rows->sequence[n], position = rows->position[n];
-        if (token < 0 || token >= m->config.V || sequence < 0 || sequence >= kv->B) return E_RANGE;
+        if (token < -prompt || token >= m->config.V || sequence < 0 || sequence >= kv->B) return E_RANGE;
         if (position < 0 || position >= kv->T || position >= positions) return E_RANGE;
     }
     return OK;
@@ -187,8 +193,9 @@ void reading_carve(Reading *s, const ModelConfig *c, int N, int B, int trained, 
     saved_carve(&s->saved, &c->encoder, N, N, recompute, a);
 }
 
-/* Lays out the encoder's rows: each sees all of its text. The arrays come from ws. OK or E_RANGE. */
-static int text_rows(StackRows *r, const Model *m, const Texts *t, Arena *ws) {
+/* Lays out the encoder's rows: each sees all of its text. prompt: rows of the adapter's soft prompt. The
+ * arrays come from ws. OK or E_RANGE. */
+static int text_rows(StackRows *r, const Model *m, const Texts *t, int prompt, Arena *ws) {
     const size_t N = (size_t)t->N;
     int *first = arena_take(ws, N, sizeof(int)), *count = arena_take(ws, N, sizeof(int));
     int *self = arena_take(ws, N, sizeof(int));
@@ -200,7 +207,7 @@ static int text_rows(StackRows *r, const Model *m, const Texts *t, Arena *ws) {
         if (t->start[b] < 0 || t->start[b] >= t->start[b + 1] || t->start[b + 1] > t->N) return E_RANGE;
         if (t->start[b + 1] - t->start[b] > m->encoder.positions) return E_RANGE;
         for (int n = t->start[b]; n < t->start[b + 1]; n++) {
-            if (t->token[n] < 0 || t->token[n] >= m->config.V) return E_RANGE;
+            if (t->token[n] < -prompt || t->token[n] >= m->config.V) return E_RANGE;
             first[n] = t->start[b];
             count[n] = t->start[b + 1] - t->start[b];
             self[n] = n;
@@ -216,7 +223,7 @@ int model_encode(const Model *m, const Lora *adapter, const Texts *texts, Readin
     StackRows rows;
     if (adapter) adapter = &reader;
     int code = ws->base && (texts->N > s->kv.T || (s->trained && texts->N > s->saved.N)) ? E_RANGE : OK;
-    if (code == OK) code = text_rows(&rows, m, texts, ws);
+    if (code == OK) code = text_rows(&rows, m, texts, lora_prompt(adapter), ws);
     if (code != OK) { ws->used = mark; return code; }
     s->texts = *texts;
     s->encoded.N = texts->N;
@@ -236,7 +243,7 @@ static void encoder_backward(const Model *m, const Lora *adapter, Reading *s, Ar
     const Lora reader = lora_of_texts(adapter);
     StackRows rows;
     if (adapter) adapter = &reader;
-    text_rows(&rows, m, &s->texts, ws);
+    text_rows(&rows, m, &s->texts, lora_prompt(adapter), ws);
     float *dx = arena_take(ws, (size_t)s->texts.N * (size_t)m->config.stack.C, sizeof *dx);
     if (!ws->failed)
         stack_backward(&m->encoder, adapter, &rows, &s->kv, &s->saved, s->encoded.dhidden, dx, ws);
@@ -247,7 +254,8 @@ static void encoder_backward(const Model *m, const Lora *adapter, Reading *s, Ar
 int model_forward(const Model *m, const Lora *adapter, const Rows *rows, Cache *kv, Saved *saved,
                   float *hidden, Arena *ws) {
     const size_t mark = ws->used, n = (size_t)rows->N * (size_t)m->config.stack.C;
-    const int code = ws->base ? saved && saved->N < rows->N ? E_RANGE : check_rows(m, rows, kv) : OK;
+    const int code = ws->base ? saved && saved->N < rows->N ? E_RANGE : check_rows(m, adapter, rows, kv)
+                               : OK;
     if (code) return code;
     StackRows s = stack_rows(rows, kv, ws);
     Encoded e;
@@ -462,17 +470,17 @@ typedef struct {
     float *scratch; int *order;             /* (threads,V) for sample_token */
 } Step;
 
-/* Lays out the rows of the next forward: whole prompts at the start, then one row for each sequence that
- * is not done. */
-static void next_rows(Step *s, const Sequence *seq, int B, int start) {
+/* Lays out the rows of the next forward: at the start the `soft` rows of the soft prompt and whole prompts,
+ * then one row for each sequence that is not done. */
+static void next_rows(Step *s, const Sequence *seq, int B, int soft, int start) {
     int N = 0;
     s->alive = 0;
     for (int b = 0; b < B; b++) {
         if (seq[b].done) continue;
-        for (int t = start ? 0 : seq[b].length - 1; t < seq[b].length; t++, N++) {
-            s->token[N] = seq[b].token[t];
+        for (int t = start ? -soft : seq[b].length - 1; t < seq[b].length; t++, N++) {
+            s->token[N] = t < 0 ? -1 - (t + soft) : seq[b].token[t];
             s->sequence[N] = b;
-            s->position[N] = t;
+            s->position[N] = t + soft;
             s->wants[N] = t + 1 == seq[b].length;
         }
         s->live[s->alive++] = b;
@@ -528,21 +536,24 @@ static Step step_take(int prompts, int B, int block, int V, Arena *ws) {
     return s;
 }
 
-/* Returns the rows of the first forward, or -1 if a sequence cannot be written. */
-static int begin_sequences(Sequence *seq, int B, const Cache *kv) {
+/* Returns the rows of the first forward, or -1 if a sequence cannot be written. soft: rows of the soft
+ * prompt. */
+static int begin_sequences(Sequence *seq, int B, int soft, const Cache *kv) {
     int prompts = 0;
     if (B > kv->B) return -1;
     for (int b = 0; b < B; b++) {
-        if (seq[b].prompt < 1 || seq[b].length < seq[b].prompt || seq[b].capacity > kv->T) return -1;
+        if (seq[b].prompt < 1 || seq[b].length < seq[b].prompt || seq[b].capacity > kv->T - soft)
+            return -1;
         seq[b].done = seq[b].length >= seq[b].capacity;
-        prompts += seq[b].length;
+        prompts += soft + seq[b].length;
     }
     return prompts;
 }
 
 int model_generate(const Model *m, const Writing *w, Sequence *seq, int B, Cache *kv, Arena *ws) {
     const ModelConfig *c = &m->config;
-    const int prompts = begin_sequences(seq, B, kv), V = c->V, block = head_rows(V) < B ? head_rows(V) : B;
+    const int soft = model_prompt(m, w->adapter), prompts = begin_sequences(seq, B, soft, kv), V = c->V;
+    const int block = head_rows(V) < B ? head_rows(V) : B;
     const size_t mark = ws->used, C = (size_t)c->stack.C;
     int code = OK;
     if (prompts < 0) return E_RANGE;
@@ -556,7 +567,7 @@ int model_generate(const Model *m, const Writing *w, Sequence *seq, int B, Cache
     }
     if (!ws->base || ws->failed) { ws->used = mark; return ws->failed ? E_MEMORY : OK; }
     for (int start = 1; code == OK; start = 0) {
-        next_rows(&s, seq, B, start);
+        next_rows(&s, seq, B, soft, start);
         if (!s.alive) break;
         if ((code = model_forward(m, w->adapter, &s.rows, kv, NULL, hidden, ws)) != OK) break;
         if (w->head) model_values(w->head, hidden, value, s.alive, ws);

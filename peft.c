@@ -313,9 +313,23 @@ static int carve_saved(LoraPair *p, TensorList *list, const Choosing *k, int i) 
     return code;
 }
 
-/* Fills in the adapter's lists. OK or E_RANGE. */
+/* Lays out the soft prompt, if there is one. It has the width of the embedding, the base's first tensor. OK
+ * or E_SHAPE. */
+static int carve_prompt(Lora *l, const Choosing *k, TensorList *list) {
+    PromptConfig *p = &l->config.prompt;
+    const int C = k->base[0].matrix->I;
+    memset(&l->prompt, 0, sizeof l->prompt);
+    if (!p->rows) return OK;
+    if (p->width && p->width != C)
+        return fail(k->err, E_SHAPE, "the soft prompt is for a model of another width", "", p->width, C);
+    p->width = C;
+    tensor_carve(list, &l->prompt, "prompt_embeddings", 0, F32, p->rows, C, 0);
+    return OK;
+}
+
+/* Fills in the adapter's lists. OK, E_SHAPE or E_RANGE. */
 static int carve(Lora *l, const Choosing *k, TensorList *list) {
-    int code = OK;
+    int code = carve_prompt(l, k, list);
     l->config.transposed = 0;
     for (int i = 0; i < k->tensors && code == OK; i++) {
         if (k->choice[i].R) code = carve_pair(&l->pair[i], list, &k->base[i], k->c, &k->choice[i], k->err);
@@ -378,19 +392,19 @@ LoraConfig lora_config(int R, float alpha, const char *targets) {
 int lora_carve(Lora *l, const Tensor *base, int tensors, const LoraConfig *c, int trainable, Pool *lists,
                Arena *a, Error *err) {
     const size_t n = (size_t)tensors;
-    if (c->R < 1) return fail(err, E_ARGUMENT, "LoRA rank out of range", "", c->R, 1);
+    if (c->R < !c->prompt.rows) return fail(err, E_ARGUMENT, "LoRA rank out of range", "", c->R, 1);
     if (c != &l->config) l->config = *c;
-    if (!c->targets_regex && strcmp(c->targets, "all-linear") == 0)
+    if (c->R && !c->targets_regex && strcmp(c->targets, "all-linear") == 0)
         l->config.targets = all_linear(base, tensors, lists);
     memset(&l->dropout, 0, sizeof l->dropout);
     l->pairs = tensors;
     l->pair = pool_take(lists, n, sizeof *l->pair);
-    l->tensor = pool_take(lists, 5 * n + 1, sizeof *l->tensor);
+    l->tensor = pool_take(lists, 5 * n + 2, sizeof *l->tensor);
     Choosing k = { &l->config, base, tensors, pool_take(lists, n + 1, sizeof(Choice)), lists, err };
     TensorList list = { l->tensor, 0, trainable, a };
-    if (!l->config.targets || !l->pair || !l->tensor || !k.choice)
+    if ((c->R && !l->config.targets) || !l->pair || !l->tensor || !k.choice)
         return fail(err, E_MEMORY, "no memory for the adapter's lists", "", 0, 0);
-    int code = choose(&k);
+    int code = c->R ? choose(&k) : OK;
     if (code == OK) code = carve(l, &k, &list);
     if (code == OK && a->failed) code = fail(err, E_MEMORY, "no memory for the adapter", "", 0, 0);
     return code;

@@ -58,12 +58,21 @@ typedef struct { const int *first, *count, *self; } Keys;
 typedef struct Reading Reading;       /* the texts that a decoder reads (model.c) */
 typedef struct { int L, B, T, width /* K*D */; float *k, *v;            /* (L,B,T,width) */
                  Reading *reading /* of its B sequences; NULL: none */; } Cache;
-/* LoRA (Hu et al. 2021), as peft's LoraConfig has it. Lists of modules are comma-separated names:
- * a name is a module's, or the end of one after a dot. _regex 1: the text is a regular expression
- * that matches a module's whole name. NULL: none. */
+/* A soft prompt (Lester et al. 2021), as peft's PromptTuningConfig has it: `rows` rows of numbers (0:
+ * none) come before each sequence, as if they were the embeddings of tokens; with an encoder, before
+ * each text that it reads. The other fields are for adapter_config.json: stored: rows of the file
+ * (peft's files for T5 have twice as many, of which it uses the first half); text, tokenizer: of
+ * PROMPT_TEXT, else NULL. */
+enum { PROMPT_VOCABULARY, PROMPT_NORMAL, PROMPT_TEXT };     /* init: where the rows' numbers are from */
+typedef struct { int rows, stored, width, heads, layers, init;
+                 const char *text, *tokenizer; } PromptConfig;
+/* LoRA (Hu et al. 2021), as peft's LoraConfig has it. R 0: no pairs, only a soft prompt. Lists of
+ * modules are comma-separated names: a name is a module's, or the end of one after a dot. _regex 1:
+ * the text is a regular expression that matches a module's whole name. NULL: none. */
 enum { LORA_BIAS_NONE, LORA_BIAS_ALL, LORA_BIAS_LORA_ONLY };
 typedef struct { const char *pattern; f32 value; } LoraPattern;     /* of rank_ or alpha_pattern */
 typedef struct {
+    PromptConfig prompt;
     int R; f32 alpha; int rslora; f32 dropout;
     const char *targets;            /* "all-linear": every linear of the layers */
     int targets_regex;
@@ -86,9 +95,11 @@ typedef struct { Matrix A, B, magnitude, norm, saved; float scale; int embedding
  * before; text_row: of an encoder's rows). p: 0 outside training. x, dx: room for N rows of the
  * widest input. */
 typedef struct { float p; uint64_t seed, row, text_row; float *x, *dx; } LoraDropout;
-/* tensor: what is trained and saved; after these `tensors`, up to `written`, the base's tables that
- * peft writes beside their pairs. */
+/* An adapter: low-rank pairs, a soft prompt, or both. tensor: what is trained and saved, the prompt
+ * first; after these `tensors`, up to `written`, the base's tables that peft writes beside their
+ * pairs. prompt (rows,C): O == 0: none. */
 typedef struct { LoraConfig config;
+                 Matrix prompt;
                  LoraPair *pair; int pairs;         /* one per tensor of the base's list, by id */
                  Tensor *tensor; int tensors, written; LoraDropout dropout; } Lora;
 /* A transformer as data (stack.c). norm, norm_place, activation: 0 is the first name of the enum.
@@ -222,18 +233,24 @@ typedef struct { ModelConfig config; Matrix embedding, position, head; Stack sta
                  Tensor *tensor; int tensors; } Model;
 typedef struct { Matrix weight /* (1,C) */, bias /* (1,1) */; Tensor tensor[2]; } ValueHead;
 /* A row is one token of one sequence at one position. Sequences come one after another, ragged,
- * positions ascending. wants (N): 1 for the W rows whose hidden state is wanted; W == N: all. */
+ * positions ascending. wants (N): 1 for the W rows whose hidden state is wanted; W == N: all.
+ * Token -1-i is row i of the adapter's soft prompt. These rows come first, at positions 0 ..
+ * model_prompt() - 1, so the positions of a text's tokens are by so many larger. */
 typedef struct { int N, W; const int *token, *sequence, *position;
                  const unsigned char *wants; } Rows;
 /* Lays out weights (types NULL: F32; what is trained has to be F32) and tables for `positions`
  * positions. OK, E_ARGUMENT (not causal), E_UNSUPPORTED or E_MEMORY. */
 int model_carve(Model *m, const ModelConfig *c, const WeightTypes *types, int trainable,
                 int positions, Pool *lists, Arena *a, Error *err);
+/* Returns how many rows of the adapter's soft prompt come before each sequence; 0 without one, for
+ * adapter NULL, and if the model has an encoder, which reads them then (Texts). */
+int model_prompt(const Model *m, const Lora *adapter);
 void model_init(Model *m, uint64_t seed);   /* normal 0.02, RESIDUAL 0.02 / sqrt(2L), norms 1 */
 void model_copy(Model *to, const Model *from);      /* copies weights; same config and types */
 void value_head_carve(ValueHead *h, int C, int trainable, Arena *a);
 void value_head_init(ValueHead *h, uint64_t seed, int zero);    /* 0, or uniform +-1/sqrt(C) */
-/* B texts one after another: token (N), start (B+1). */
+/* B texts one after another: token (N), start (B+1). What an encoder reads begins with the rows of
+ * the adapter's soft prompt, if it has one (tokens -1-i); judges have none. */
 typedef struct { int N, B; const int *token, *start; } Texts;
 /* What an encoder made of B texts of N tokens; text b is read by sequence b of a cache. saved: its
  * activations, if it is trained. reading_carve: recompute as for saved_carve; trained 0: for
@@ -284,7 +301,8 @@ typedef struct { int *token, prompt, length, capacity, stop_at_eos, done; float 
 /* head NULL: no values. on_token (or NULL) hears each token; 1 ends that sequence. */
 typedef struct { const Lora *adapter; const ValueHead *head; Sampling sampling;
                  int (*on_token)(void *context, int sequence, int token); void *context; } Writing;
-/* Writes B sequences, in texts 0..B-1 of kv. OK, E_RANGE (an empty prompt, a capacity beyond kv, a
+/* Writes B sequences, in texts 0..B-1 of kv, each after the rows of the adapter's soft prompt, which
+ * take the cache's first positions. OK, E_RANGE (an empty prompt, a capacity beyond kv, a
  * token), E_NUMBER (a logit is a NaN or an infinity) or E_MEMORY. Measuring: give the longest
  * prompts; neither tokens nor kv are touched. */
 int model_generate(const Model *m, const Writing *w, Sequence *seq, int B, Cache *kv, Arena *ws);
@@ -454,10 +472,10 @@ size_t optimizer_step(Optimizer *o, size_t begin, const Tensor *list, int tensor
                       float grad_scale);
 
 /* ==== peft.c: which modules an adapter changes, by peft's rules; the adapter's tensors ==== */
-/* Lays out an adapter: pairs for the linears, embeddings and heads of base whose module c->targets
+/* Lays out an adapter: the rows of its soft prompt; pairs for the linears, embeddings and heads of base whose module c->targets
  * means ("NAME.weight" is the weight of module NAME), copies of saved modules and biases. l->config
  * becomes *c; its lists stay where they are, and "all-linear" becomes the modules' names, in lists.
- * OK, E_ARGUMENT (a rank below 1 or above a linear's I, a target that matches nothing; c->peft 1: a
+ * OK, E_SHAPE (a soft prompt of another width), E_ARGUMENT (a rank below 1 or above a linear's I, a target that matches nothing; c->peft 1: a
  * rank below 1, no target that matches anything), E_UNSUPPORTED (a regular expression, DoRA of an
  * embedding), E_RANGE (a name too long) or E_MEMORY. */
 int lora_carve(Lora *l, const Tensor *base, int tensors, const LoraConfig *c, int trainable,
@@ -474,6 +492,10 @@ void lora_dropout_carve(Lora *l, int N, Arena *a);  /* makes room for dropout in
 Lora lora_of_texts(const Lora *l);
 /* A uniform +-1/sqrt(I) (kaiming, a = sqrt 5), B = 0; an embedding's A = 0, B normal (peft). */
 void lora_init(Lora *l, uint64_t seed);
+int lora_prompt(const Lora *l);             /* returns the rows of the soft prompt; NULL: 0 */
+/* Fills the soft prompt, if there is one: with the base's embeddings of n ids, cut or repeated (peft);
+ * n 0: with embeddings of ids drawn at random, or, as config.prompt.init says, with normal numbers. */
+void lora_prompt_init(Lora *l, const Matrix *embedding, const int *id, int n, uint64_t seed);
 void lora_start(Lora *l, const Tensor *base);       /* saved tensors become copies of the base's */
 void lora_copy(Lora *to, const Lora *from); /* copies values, not gradients; same shapes */
 /* Computes the norms that DoRA divides by, from the base's weights and the pairs; without DoRA does
@@ -490,7 +512,8 @@ void lora_linear_add(float *y, const float *x, const Lora *l, const Matrix *w, c
 void lora_linear_backward(float *dx, const float *dy, const float *x, const Lora *l,
                           const Matrix *w, const Matrix *bias, int N, Arena *ws);
 void lora_measure(const Lora *l, const Matrix *w, int N, Arena *ws);    /* measures the three */
-/* y (N,C) = rows row[n] of the table w, with all that l changes; backward: dy (N,C). */
+/* y (N,C) = rows row[n] of the table w, with all that l changes; backward: dy (N,C). Row -1-i is row i
+ * of the soft prompt of l. */
 void lora_embedding(float *y, const int *row, const Lora *l, const Matrix *w, int N, Arena *ws);
 void lora_embedding_backward(const float *dy, const int *row, const Lora *l, const Matrix *w, int N,
                              Arena *ws);
@@ -640,7 +663,9 @@ int reward_config_save(const RewardConfig *c, const char *folder, int dtype, Poo
  * F32, F16, BF16 nor 4 bits) or another code. */
 int folder_types(WeightTypes *w, const char *folder, const Names *names, Pool *pool, Error *err);
 /* These read and write adapter_config.json. Features that are not supported (lora_bias ...) are
- * refused by name. The lists of *l are in pool. base_model NULL: null is written. OK or a code. */
+ * refused by name. The lists of *l are in pool. base_model NULL: null is written. Beside low-rank
+ * pairs a soft prompt has a folder of its own, FOLDER/prompt, which adapter_load and adapter_save
+ * use, too: to peft they are two adapters. OK or a code. */
 int adapter_config_load(LoraConfig *l, const char *folder, Pool *pool, Error *err);
 int adapter_config_save(const LoraConfig *l, const char *folder, const char *base_model, Pool *pool,
                         Error *err);

@@ -1,5 +1,5 @@
 /* files/adapter_config.c - reads and writes peft's adapter_config.json.
- * Source   peft's LoraConfig (keys and defaults).
+ * Source   peft's LoraConfig and PromptTuningConfig (keys and defaults).
  * Needs    core, io, files/fields; a pool for the parsed file and the lists of the configuration.
  * Never    ignores a feature that changes what an adapter computes: such a feature is refused by name. */
 #include "files.h"
@@ -131,16 +131,60 @@ static void refuse_features(Fields *f) {
         complain(f, E_UNSUPPORTED, "init_lora_weights", init->string);
 }
 
+/* Reads a soft prompt's configuration. peft's own default of num_transformer_submodules is 2 for a model with
+ * an encoder: the file then has rows for its decoder, too, which peft does not use. */
+static void read_prompt(Fields *f, PromptConfig *p, const char *task) {
+    const int encoder = task && strcmp(task, "SEQ_2_SEQ_LM") == 0;
+    const char *init = field_text(f, "prompt_tuning_init", "RANDOM");
+    if (task && strcmp(task, "SEQ_CLS") == 0)
+        complain(f, E_UNSUPPORTED, "a soft prompt of a judge: task_type", task);
+    field_must_be_off(f, "modules_to_save");
+    if (!field(f, "num_virtual_tokens")) complain(f, E_MISSING, "a soft prompt without", "num_virtual_tokens");
+    p->rows = field_int(f, "num_virtual_tokens", 1, 1, 65536);
+    p->stored = p->rows * field_int(f, "num_transformer_submodules", 1 + encoder, 1, 1 + encoder);
+    p->width = field_int(f, "token_dim", 0, 1, SIZE_LIMIT);
+    p->heads = field_int(f, "num_attention_heads", 0, 1, SIZE_LIMIT);
+    p->layers = field_int(f, "num_layers", 0, 1, SIZE_LIMIT);
+    p->text = field_text(f, "prompt_tuning_init_text", NULL);
+    p->tokenizer = field_text(f, "tokenizer_name_or_path", NULL);
+    p->init = strcmp(init, "TEXT") == 0 ? PROMPT_TEXT : strcmp(init, "RANDOM") == 0 ? PROMPT_NORMAL
+                                                                                    : PROMPT_VOCABULARY;
+}
+
+/* Returns 1 if the configuration is a soft prompt's. */
+static int is_prompt(Fields *f) { return strcmp(field_text(f, "peft_type", ""), "PROMPT_TUNING") == 0; }
+
+/* Reads the soft prompt that is beside low-rank pairs, if there is one: it has the folder FOLDER/prompt. OK
+ * or a code. */
+static int read_prompt_beside(LoraConfig *l, const char *folder, Pool *pool, Error *err) {
+    const char *own = path_in(folder, "prompt", "", pool);
+    Fields f;
+    int code = own ? fields_open(&f, own, "adapter_config.json", pool, NULL) : E_MEMORY;
+    if (code == E_MISSING) return OK;
+    if (!own) return fail(err, code, "memory for a path", folder, 0, 0);
+    code = fields_open(&f, own, "adapter_config.json", pool, err);
+    if (code != OK) return code;
+    field_must_be(&f, "peft_type", "PROMPT_TUNING");
+    read_prompt(&f, &l->prompt, l->task);
+    return f.code;
+}
+
 int adapter_config_load(LoraConfig *l, const char *folder, Pool *pool, Error *err) {
     Fields f;
     int code = fields_open(&f, folder, "adapter_config.json", pool, err);
     if (code != OK) return code;
     memset(l, 0, sizeof *l);
     if (!field(&f, "peft_type")) complain(&f, E_MISSING, "adapter_config.json without", "peft_type");
-    field_must_be(&f, "peft_type", "LORA");
     l->task = field_text(&f, "task_type", NULL);
     if (l->task && strcmp(l->task, "SEQ_CLS") != 0 && strcmp(l->task, "SEQ_2_SEQ_LM") != 0)
         field_must_be(&f, "task_type", "CAUSAL_LM");
+    l->peft = 1;
+    if (is_prompt(&f)) {
+        read_prompt(&f, &l->prompt, l->task);
+        if (f.code == E_UNSUPPORTED) advise(err, "a soft prompt of a policy, of peft_type PROMPT_TUNING");
+        return f.code;
+    }
+    field_must_be(&f, "peft_type", "LORA");
     refuse_features(&f);
     l->bias = read_bias(&f);
     l->R = field_int(&f, "r", 8, 1, 65536);
@@ -149,7 +193,6 @@ int adapter_config_load(LoraConfig *l, const char *folder, Pool *pool, Error *er
     l->rslora = field_bool(&f, "use_rslora", 0);
     l->dora = field_bool(&f, "use_dora", 0);
     field_bool(&f, "fan_in_fan_out", 0);    /* peft sets it by the model, and so does lora_carve */
-    l->peft = 1;
     read_targets(&f, l, pool);
     l->exclude = read_names(&f, "exclude_modules", &l->exclude_regex, pool);
     read_saved(&f, l, pool);
@@ -160,7 +203,7 @@ int adapter_config_load(LoraConfig *l, const char *folder, Pool *pool, Error *er
         if (floor((double)l->rank[i].value) != (double)l->rank[i].value)
             complain(&f, E_FORMAT, "not a whole number:", "rank_pattern");
     if (f.code == E_UNSUPPORTED) advise(err, MERGE_ADVICE);
-    return f.code;
+    return f.code == OK ? read_prompt_beside(l, folder, pool, err) : f.code;
 }
 
 /* Sets *whole to 1 if the folder is a model's: it has config.json and weights. OK or E_MEMORY. */
@@ -238,17 +281,55 @@ static void put_layers(Buffer *b, const LoraConfig *l) {
     if (l->layers) buffer_text(b, "]");
 }
 
-int adapter_config_save(const LoraConfig *l, const char *folder, const char *base_model, Pool *pool,
-                        Error *err) {
+/* Writes a text, or null for NULL. */
+static void put_text_or_null(Buffer *b, const char *key, const char *text) {
+    if (text) put_text(b, key, text);
+    else put_raw(b, key, "null");
+}
+
+/* Writes a number that is known, or null for 0. */
+static void put_known(Buffer *b, const char *key, int n) {
+    if (n) put_int(b, key, n);
+    else put_raw(b, key, "null");
+}
+
+/* Writes the configuration of the soft prompt. Rows for a decoder, which peft does not use, are not kept:
+ * therefore num_transformer_submodules is 1. */
+static int save_prompt(const LoraConfig *l, const char *folder, const char *base_model, Pool *pool,
+                       Error *err) {
+    static const char *const init[] = { "SAMPLE_VOCAB", "RANDOM", "TEXT" };
+    const PromptConfig *p = &l->prompt;
+    Buffer b = { pool, NULL, 0, 0, 0 };
+    int code = folder_make(folder, err);
+    buffer_text(&b, "{");
+    put_raw(&b, "auto_mapping", "null");
+    put_text_or_null(&b, "base_model_name_or_path", base_model);
+    put_raw(&b, "inference_mode", "true");
+    put_raw(&b, "modules_to_save", "null");
+    put_known(&b, "num_attention_heads", p->heads);
+    put_known(&b, "num_layers", p->layers);
+    put_raw(&b, "num_transformer_submodules", "1");
+    put_int(&b, "num_virtual_tokens", p->rows);
+    put_text(&b, "peft_type", "PROMPT_TUNING");
+    put_text(&b, "prompt_tuning_init", init[p->init]);
+    put_text_or_null(&b, "prompt_tuning_init_text", p->text);
+    put_raw(&b, "revision", "null");
+    put_text_or_null(&b, "task_type", l->task);
+    put_known(&b, "token_dim", p->width);
+    put_raw(&b, "tokenizer_kwargs", "null");
+    put_text_or_null(&b, "tokenizer_name_or_path", p->tokenizer);
+    return code == OK ? put_file(&b, folder, "adapter_config.json", err) : code;
+}
+
+static int save_pairs(const LoraConfig *l, const char *folder, const char *base_model, Pool *pool,
+                      Error *err) {
     static const char *const bias[] = { "none", "all", "lora_only" };
-    PoolMark mark = pool_mark(pool);
     Buffer b = { pool, NULL, 0, 0, 0 };
     int code = folder_make(folder, err);
     buffer_text(&b, "{");
     put_patterns(&b, "alpha_pattern", l->alphas, l->alphas_count);
     put_raw(&b, "auto_mapping", "null");
-    if (base_model) put_text(&b, "base_model_name_or_path", base_model);
-    else put_raw(&b, "base_model_name_or_path", "null");
+    put_text_or_null(&b, "base_model_name_or_path", base_model);
     put_text(&b, "bias", bias[l->bias]);
     /* older versions of peft refuse the key */
     if (l->exclude) put_names(&b, "exclude_modules", l->exclude, l->exclude_regex);
@@ -270,11 +351,19 @@ int adapter_config_save(const LoraConfig *l, const char *folder, const char *bas
     put_patterns(&b, "rank_pattern", l->rank, l->rank_count);
     put_raw(&b, "revision", "null");
     put_names(&b, "target_modules", l->targets, l->targets_regex);
-    if (l->task) put_text(&b, "task_type", l->task);
-    else put_raw(&b, "task_type", "null");
+    put_text_or_null(&b, "task_type", l->task);
     put_bool(&b, "use_dora", l->dora);
     put_bool(&b, "use_rslora", l->rslora);
-    if (code == OK) code = put_file(&b, folder, "adapter_config.json", err);
+    return code == OK ? put_file(&b, folder, "adapter_config.json", err) : code;
+}
+
+int adapter_config_save(const LoraConfig *l, const char *folder, const char *base_model, Pool *pool,
+                        Error *err) {
+    const PoolMark mark = pool_mark(pool);
+    const char *own = l->R ? path_in(folder, "prompt", "", pool) : folder;
+    int code = own ? OK : fail(err, E_MEMORY, "memory for a path", folder, 0, 0);
+    if (code == OK && l->R) code = save_pairs(l, folder, base_model, pool, err);
+    if (code == OK && l->prompt.rows) code = save_prompt(l, own, base_model, pool, err);
     pool_release(pool, mark);
     return code;
 }

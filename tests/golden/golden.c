@@ -12,23 +12,26 @@ typedef struct {
     int *target, wanting; float *hidden, *dhidden, *logprob, *value;
 } Case;
 
+/* Lays out the rows of B texts, each after the rows of the adapter's soft prompt, if it has one. */
 static int carve_rows(Case *c, const int *ids, const int *lens, size_t B) {
+    const int soft = model_prompt(&c->m, &c->lora);
     int n = 0, N = 0, longest = 0;
-    for (size_t b = 0; b < B; b++) { N += lens[b]; if (lens[b] > longest) longest = lens[b]; }
-    int *sequence = pool_take(&pool, (size_t)N, sizeof(int)),
+    for (size_t b = 0; b < B; b++) { N += soft + lens[b]; if (lens[b] > longest) longest = lens[b]; }
+    int *sequence = pool_take(&pool, (size_t)N, sizeof(int)), *token = pool_take(&pool, (size_t)N, sizeof(int)),
         *position = pool_take(&pool, (size_t)N, sizeof(int));
     unsigned char *wants = pool_take(&pool, (size_t)N, 1);
     c->target = pool_take(&pool, (size_t)N, sizeof(int));
     c->wanting = 0;
-    for (size_t b = 0; b < B; b++)
-        for (int t = 0; t < lens[b]; t++, n++) {
-            sequence[n] = (int)b; position[n] = t; wants[n] = t + 1 < lens[b];
-            if (wants[n]) c->target[c->wanting++] = ids[n + 1];
+    for (size_t b = 0; b < B; ids += lens[b++])
+        for (int t = -soft; t < lens[b]; t++, n++) {
+            token[n] = t < 0 ? -1 - (t + soft) : ids[t];
+            sequence[n] = (int)b; position[n] = t + soft; wants[n] = t >= 0 && t + 1 < lens[b];
+            if (wants[n]) c->target[c->wanting++] = ids[t + 1];
         }
-    c->rows = (Rows){ N, N, ids, sequence, position, NULL };
+    c->rows = (Rows){ N, N, token, sequence, position, NULL };
     c->wants = wants;
     const StackKind *k = &c->m.config.stack;
-    cache_carve(&c->kv, k, k->L, (int)B, longest > 24 ? longest : 24, &memory);
+    cache_carve(&c->kv, k, k->L, (int)B, soft + (longest > 24 ? longest : 24), &memory);
     saved_carve(&c->saved, k, N, N, 0, &memory);
     c->hidden = arena_take(&memory, (size_t)N * (size_t)k->C, sizeof(float));
     c->dhidden = arena_take(&memory, (size_t)N * (size_t)k->C, sizeof(float));
@@ -67,7 +70,7 @@ static void minus_mean(void *context, int first, int n, const float *logprob, fl
     for (int i = 0; i < n; i++) dlogprob[i] = -1.0f / (float)*(int *)context;
 }
 
-/* Computes the logits of all rows, by a plain product. */
+/* Computes the logits of all rows of texts, by a plain product. */
 static void check_logits(Case *c, const Golden *g, const char *name, const Lora *adapter,
                          const char *folder) {
     size_t n, V = (size_t)c->m.config.V;
@@ -76,7 +79,10 @@ static void check_logits(Case *c, const Golden *g, const char *name, const Lora 
     CHECK(model_forward(&c->m, adapter, &c->rows, &c->kv, &c->saved, c->hidden, &ws) == OK, "%s: forward",
           folder);
     lora_linear(logits, c->hidden, adapter, &c->m.head, NULL, c->rows.N, &ws);
-    double d = want && n == (size_t)c->rows.N * V ? distance(logits, want, n, 0) : 1e9;
+    size_t texts = 0;
+    for (int i = 0; i < c->rows.N; i++)
+        if (c->rows.token[i] >= 0) memmove(logits + texts++ * V, logits + (size_t)i * V, V * sizeof *logits);
+    double d = want && n == texts * V ? distance(logits, want, n, 0) : 1e9;
     CHECK(d < 2e-5, "%s: %s differ by %.2g (2e-5)", folder, name, d);
 }
 
@@ -139,6 +145,10 @@ static void base_case(const char *folder) {
 
 /* Gives a tensor the name that it has in peft's memory: with the adapter's name, "default". */
 static void name_in_peft(Tensor *t) {
+    if (!strcmp(t->name, "prompt_embeddings")) {
+        strcpy(t->name, "prompt_encoder.default.embedding.weight");
+        return;
+    }
     const char *pair = strstr(t->name, ".lora_"), *dot = strrchr(t->name, '.');
     const char *place = strstr(t->name, ".bias") ? "" : pair ? ".default" : ".modules_to_save.default";
     const int stem = (int)((pair && dot == pair ? t->name + strlen(t->name) : dot) - t->name);
@@ -175,7 +185,7 @@ static void peft_gradients(Case *c, const Golden *g, const char *folder) {
     for (const Json *j = g->header->child; j; j = j->next) wanted += strncmp(j->key, "grad.", 5) == 0;
     CHECK(wanted == c->lora.tensors, "%s: %d tensors are trained, by peft %d", folder, c->lora.tensors,
           wanted);
-    check_gradients(list, c->lora.tensors, g, "grad.base_model.model.", folder);
+    check_gradients(list, c->lora.tensors, g, c->lora.prompt.O ? "grad." : "grad.base_model.model.", folder);
 }
 
 /* Checks that every key of one adapter_config.json that is set is in the other, with the same value. */
@@ -218,6 +228,7 @@ static void peft_written(Case *c, const Golden *g, const char *folder, const cha
     compare_configs(folder, out);
     snprintf(path, sizeof path, "rm -rf %s", out);
     CHECK(system(path) == 0, "%s is removed", out);
+    if (c->lora.prompt.O) return;                           /* it changes no weight */
     for (int i = 0; i < c->m.tensors; i++)
         if (!(c->m.tensor[i].flags & TENSOR_TIED)) lora_merge(&c->lora, c->m.tensor[i].matrix, &ws);
     c->rows.W = c->rows.N;
@@ -226,7 +237,7 @@ static void peft_written(Case *c, const Golden *g, const char *folder, const cha
 }
 
 /* An adapter of tests/golden/hf/adapters on its base, a model of tests/golden/hf/models: logits, gradients,
- * the folder written back, the merged model. */
+ * the folder written back, the merged model (of low-rank pairs; a soft prompt cannot be merged). */
 static void peft_case(const char *name, const char *base) {
     char folder[96], model[96], path[128];
     Error err = { 0 };
@@ -239,6 +250,11 @@ static void peft_case(const char *name, const char *base) {
     int bad = adapter_config_load(&c.lora.config, folder, &pool, &err) ||
               lora_carve(&c.lora, c.m.tensor, c.m.tensors, &c.lora.config, 1, &pool, &memory, &err) ||
               adapter_load(&c.lora, c.m.tensor, c.m.tensors, folder, &pool, &err);
+    if (!bad && c.lora.prompt.O) {
+        size_t n, B;
+        const int *ids = ints(&g, "ids", &n), *lens = ints(&g, "seq_lens", &B);
+        bad = carve_rows(&c, ids, lens, B);
+    }
     CHECK(!bad, "%s loads: %s: %s", name, err.what, err.where);
     if (bad) return;
     lora_norms(&c.lora, c.m.tensor, &ws);
@@ -418,7 +434,7 @@ static const char *const adapters[][2] = { { "gpt2-lora", "gpt2" }, { "gpt2-lora
     { "llama-bias-all", "llama-bias" }, { "llama-dora", "llama" }, { "llama-embed-lora", "llama" },
     { "llama-exclude", "llama" }, { "llama-head-lora", "llama" }, { "llama-head-saved", "llama" },
     { "llama-layers", "llama" }, { "llama-rank-pattern", "llama" }, { "llama-regex", "llama" },
-    { "qwen2-lora", "qwen2" } };
+    { "qwen2-lora", "qwen2" }, { "gpt2-prompt", "gpt2" }, { "llama-prompt", "llama" } };
 
 int main(void) {
     memory = test_arena((size_t)64 << 20);

@@ -299,6 +299,18 @@ static void roberta_kind(StackKind *k) {
     k->D = k->C / k->H;
 }
 
+/* The rows of two texts, of 3 and 5 tokens; and the same after the two rows of a soft prompt. */
+static const int m_token[8] = { 1, 5, 7, 2, 5, 3, 12, 0 }, m_sequence[8] = { 0, 0, 0, 1, 1, 1, 1, 1 },
+    m_position[8] = { 0, 1, 2, 0, 1, 2, 3, 4 };
+static const int p_token[12] = { -1, -2, 1, 5, 7, -1, -2, 2, 5, 3, 12, 0 },
+    p_sequence[12] = { 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1 },
+    p_position[12] = { 0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 5, 6 };
+static const unsigned char m_wants[8] = { 1, 1, 0, 0, 1, 1, 1, 0 },
+    p_wants[12] = { 0, 0, 1, 1, 0, 0, 0, 0, 1, 1, 1, 0 };
+static const int m_target[5] = { 5, 7, 3, 12, 0 };
+static const Rows m_texts = { 8, 5, m_token, m_sequence, m_position, m_wants },
+    m_prompted = { 12, 5, p_token, p_sequence, p_position, p_wants }, *m_rows;
+
 static void policy_model(int tied, int trainable, int R, void (*change)(ModelConfig *), int recompute) {
     ModelConfig c;
     Error err = { 0 };
@@ -323,8 +335,9 @@ static void policy_model(int tied, int trainable, int R, void (*change)(ModelCon
         tensor_leaves(head.tensor, 2, 0.4);
         adapter = &lora;
     }
-    cache_carve(&cache, &c.stack, c.stack.L, 2, 6, &memory);
-    saved_carve(&saved, &c.stack, 8, 5, recompute, &memory);
+    cache_carve(&cache, &c.stack, c.stack.L, 2, 8, &memory);
+    saved_carve(&saved, &c.stack, 12, 5, recompute, &memory);
+    m_rows = &m_texts;
     if (err.code || memory.failed) { printf("setup: %s %s\n", err.what, err.where); exit(1); }
 }
 static void llama_s(void) { policy_model(0, 1, 0, NULL, 0); }
@@ -419,11 +432,24 @@ static void dropout_s(void) {
     lora.dropout.row = 3;
 }
 
-static const int m_token[8] = { 1, 5, 7, 2, 5, 3, 12, 0 }, m_sequence[8] = { 0, 0, 0, 1, 1, 1, 1, 1 },
-    m_position[8] = { 0, 1, 2, 0, 1, 2, 3, 4 };
-static const unsigned char m_wants[8] = { 1, 1, 0, 0, 1, 1, 1, 0 };
-static const int m_target[5] = { 5, 7, 3, 12, 0 };
-static const Rows m_rows = { 8, 5, m_token, m_sequence, m_position, m_wants };
+/* Soft prompts of two rows, alone (R 0) or beside pairs, with all weights trained, too. */
+static void prompt_model(int tied, void (*change)(ModelConfig *), int recompute, int R, const char *targets) {
+    LoraConfig c = lora_config(R, 4, targets);
+    Error err = { 0 };
+    policy_model(tied, 1, 0, change, recompute);
+    memset(&lora, 0, sizeof lora);
+    c.prompt.rows = 2;
+    lora_carve(&lora, model.tensor, model.tensors, &c, 1, &pool, &memory, &err);
+    tensor_leaves(lora.tensor, lora.tensors, 0.4);
+    adapter = &lora;
+    m_rows = &m_prompted;
+    if (err.code || memory.failed) { printf("setup: %s %s\n", err.what, err.where); exit(1); }
+}
+static void prompt_s(void) { prompt_model(0, NULL, 0, 0, NULL); }
+static void prompt_lora_s(void) { prompt_model(1, NULL, 1, 3, "q_proj,down_proj,word"); }
+static void prompt_gpt2_s(void) { prompt_model(1, joined, 0, 0, NULL); }
+static void prompt_gpt2_lora_s(void) { prompt_model(1, joined, 1, 2, "position,qkv_proj"); }
+
 static float hidden[5 * 8];
 static const float *loss_weight;
 static void hook(void *context, int start, int n, const float *logprob, float *dlogprob) {
@@ -431,7 +457,7 @@ static void hook(void *context, int start, int n, const float *logprob, float *d
     for (int i = 0; i < n; i++) dlogprob[i] = loss_weight[start + i];
 }
 static void model_f(float *y) {
-    model_forward(&model, adapter, &m_rows, &cache, &saved, hidden, &ws);
+    model_forward(&model, adapter, m_rows, &cache, &saved, hidden, &ws);
     const HeadTask task = { m_target, 0.8, y, NULL, NULL, NULL, NULL };
     model_logprobs(&model, adapter, hidden, 5, &task, &ws);
     for (int i = 0; i < 5; i++) y[5 + i] = 0;
@@ -441,10 +467,46 @@ static void model_b(const float *dy) {
     float lp[5], dhidden[5 * 8] = {0};
     const HeadTask task = { m_target, 0.8, lp, NULL, hook, NULL, dhidden };
     loss_weight = dy;
-    model_forward(&model, adapter, &m_rows, &cache, &saved, hidden, &ws);
+    model_forward(&model, adapter, m_rows, &cache, &saved, hidden, &ws);
     model_logprobs(&model, adapter, hidden, 5, &task, &ws);
     if (values_too) model_values_backward(&head, dy + 5, hidden, dhidden, 5, &ws);
-    model_backward(&model, adapter, &m_rows, &cache, &saved, dhidden, &ws);
+    model_backward(&model, adapter, m_rows, &cache, &saved, dhidden, &ws);
+}
+
+/* A whole policy with an encoder, which reads texts of 3 and 2 tokens, each after a soft prompt. */
+static Reading reading;
+static const int e_token[9] = { -1, -2, 4, 11, 4, -1, -2, 9, 1 }, e_start[3] = { 0, 5, 9 };
+static const Texts e_texts = { 9, 2, e_token, e_start };
+static void seq2seq(ModelConfig *c) {
+    StackKind *k = &c->stack;
+    k->K = k->H;
+    k->D = 3;
+    k->scale = 1;
+    k->buckets = 6;
+    k->distance = 4;
+    k->gated = k->rotary = 0;
+    k->activation = ACT_GELU_TANH;
+    c->encoder = *k;
+    c->encoder.causal = 0;
+    c->encoder_names = c->names;
+    k->cross = 1;
+    c->scaled = 1;
+}
+static void prompt_seq2seq(int recompute, int R) {
+    prompt_model(1, seq2seq, recompute, R, "q_proj");
+    m_rows = &m_texts;
+    reading_carve(&reading, &model.config, 9, 2, 1, recompute, &memory);
+    cache.reading = &reading;
+}
+static void prompt_seq2seq_s(void) { prompt_seq2seq(0, 0); }
+static void prompt_seq2seq_lora_s(void) { prompt_seq2seq(1, 2); }
+static void seq2seq_f(float *y) {
+    model_encode(&model, adapter, &e_texts, &reading, &ws);
+    model_f(y);
+}
+static void seq2seq_b(const float *dy) {
+    model_encode(&model, adapter, &e_texts, &reading, &ws);
+    model_b(dy);
 }
 
 static const int j_token[9] = { 0, 5, 7, 2, 0, 6, 6, 8, 2 }, j_start[3] = { 0, 4, 9 }, j_label[2] = { 1, 0 };
@@ -634,6 +696,12 @@ static const Row row[] = {
     { "qwen, computed again, LoRA", qwen_recompute_s, model_f, model_b, 10 },
     { "all biases, linear RoPE, a scale", biases_s, model_f, model_b, 10 },
     { "ReLU, not gated, buckets", relu_s, model_f, model_b, 10 },
+    { "a soft prompt", prompt_s, model_f, model_b, 10 },
+    { "a soft prompt and LoRA, tied, computed again", prompt_lora_s, model_f, model_b, 10 },
+    { "a soft prompt, gpt-2", prompt_gpt2_s, model_f, model_b, 10 },
+    { "a soft prompt, gpt-2, LoRA, computed again", prompt_gpt2_lora_s, model_f, model_b, 10 },
+    { "t5, a soft prompt", prompt_seq2seq_s, seq2seq_f, seq2seq_b, 10 },
+    { "t5, a soft prompt and LoRA, computed again", prompt_seq2seq_lora_s, seq2seq_f, seq2seq_b, 10 },
     { "roberta, all weights", judge_s, judge_f, judge_b, 3 },
         { "roberta, computed again", judge_recompute_s, judge_f, judge_b, 3 },
     { "roberta, LoRA and classifier", judge_lora_s, judge_f, judge_b, 3 },

@@ -59,9 +59,9 @@ static void elementary(void) {          /* our exp and GELU against libm's */
 }
 
 /* ---- one forward ---- */
-enum { B = 6, T = 40, C = 36, V = 83 };
+enum { B = 6, T = 40, C = 36, V = 83, SOFT = 3 };
 static Model model;
-static Lora lora;
+static Lora lora, prompted;                     /* prompted: with a soft prompt of SOFT rows, too */
 static const LoraConfig all_linear = { .R = 4, .alpha = 8,
     .targets = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj" };
 static ValueHead head;
@@ -83,6 +83,10 @@ static void build(int compute) {
           err.where);
     CHECK(lora_carve(&lora, model.tensor, model.tensors, &all_linear, 1, &pool, &memory, &err) == OK,
           "lora: %s %s", err.what, err.where);
+    LoraConfig soft = all_linear;
+    soft.prompt.rows = SOFT;
+    CHECK(lora_carve(&prompted, model.tensor, model.tensors, &soft, 1, &pool, &memory, &err) == OK,
+          "lora and a soft prompt: %s %s", err.what, err.where);
     model_init(&model, 3);
     for (int i = 0; i < model.tensors; i++)
         if (!(model.tensor[i].flags & TENSOR_VECTOR)) tensor_normal(model.tensor[i].matrix, 0.3, 11);
@@ -163,38 +167,70 @@ static void row_invariance(void) {
     CHECK(!same(&last, hidden), "a corrupted key in the cache changes the bits: the comparison can fail");
 }
 
+/* A soft prompt of the embeddings of two ids is, bit for bit, these two tokens in front of the text. */
+static void prompt_of_tokens(void) {
+    static float hidden[T * C], soft[T * C];
+    static const int id[2] = { 11, 70 };
+    const int n = length[0];
+    Lora alone;
+    LoraConfig c = { .prompt = { .rows = SOFT } };
+    Arena own = test_arena(1 << 16);
+    int position_[T], zero[T] = { 0 }, with[T], softly[T];
+    CHECK(lora_carve(&alone, model.tensor, model.tensors, &c, 0, &pool, &own, NULL) == OK, "a prompt alone");
+    lora_prompt_init(&alone, &model.embedding, id, 2, 1);
+    for (int i = 0; i < SOFT + n; i++) {
+        position_[i] = i;
+        with[i] = i < SOFT ? id[i % 2] : text[0][i - SOFT];     /* repeated: 11, 70, 11 */
+        softly[i] = i < SOFT ? -1 - i : text[0][i - SOFT];
+    }
+    const Rows tokens = { SOFT + n, SOFT + n, with, zero, position_, NULL };
+    Rows rows = tokens;
+    rows.token = softly;
+    CHECK(model_forward(&model, NULL, &tokens, &cache, NULL, hidden, &ws) == OK
+          && model_forward(&model, &alone, &rows, &cache, NULL, soft, &ws) == OK
+          && !memcmp(hidden, soft, sizeof(float) * (size_t)(SOFT + n) * C),
+          "a soft prompt of embeddings is these tokens, bit for bit");
+    CHECK(model_forward(&model, NULL, &rows, &cache, NULL, soft, &ws) == E_RANGE,
+          "without the adapter its rows are refused");
+    softly[0] = -1 - SOFT;
+    CHECK(model_forward(&model, &alone, &rows, &cache, NULL, soft, &ws) == E_RANGE,
+          "a row that the soft prompt has not is refused");
+    free(own.base);
+}
+
 /* The sampler's log-probs and values against the training forward: the first ratio is exactly 1. */
-static void first_ratio(int th, float temperature) {
+static void first_ratio(int th, float temperature, const Lora *adapter) {
     static int out[B][T];
     static float lp[B][T], value[B][T], hidden[B * T * C], now[B * T], values[B * T];
     static unsigned char wants[B * T];
     Sequence seq[B];
-    Writing s = { &lora, &head, { 0, 0, 1 }, NULL, NULL };
+    Writing s = { adapter, &head, { 0, 0, 1 }, NULL, NULL };
     int target[B * T], n = 0, w = 0, equal = 1, sampled = 0;
+    const int soft = model_prompt(&model, adapter);
     s.sampling.temperature = temperature;
     threads(th);
     memset(seq, 0, sizeof seq);
     for (int b = 0; b < B; b++) {
         memcpy(out[b], text[b], sizeof out[b]);
-        seq[b].token = out[b]; seq[b].prompt = seq[b].length = 1 + b; seq[b].capacity = T - 3 * b;
+        seq[b].token = out[b]; seq[b].prompt = seq[b].length = 1 + b; seq[b].capacity = T - 3 * b - soft;
         seq[b].logprob = lp[b]; seq[b].value = value[b];
         seq[b].rng = rng_stream(1, 2, (uint64_t)b);
     }
     CHECK(model_generate(&model, &s, seq, B, &cache, &ws) == OK, "generate");
     for (int b = 0; b < B; b++)
-        for (int t = 0; t < seq[b].length; t++, n++) {
-            token[n] = out[b][t]; sequence[n] = b; position[n] = t;
+        for (int t = -soft; t < seq[b].length; t++, n++) {
+            token[n] = t < 0 ? -1 - (t + soft) : out[b][t]; sequence[n] = b; position[n] = t + soft;
             wants[n] = t >= seq[b].prompt - 1 && t + 1 < seq[b].length;
             if (wants[n]) target[w++] = out[b][t + 1];
         }
     Rows rows = { n, w, token, sequence, position, wants };
     const HeadTask task = { target, temperature, now, NULL, NULL, NULL, NULL };
-    model_forward(&model, &lora, &rows, &cache, &saved, hidden, &ws);
+    model_forward(&model, adapter, &rows, &cache, &saved, hidden, &ws);
     model_logprobs(&model, NULL, hidden, w, &task, &ws);
     model_values(&head, hidden, values, w, &ws);
     w = n = 0;
     for (int b = 0; b < B; b++)
-        for (int t = 0; t < seq[b].length; t++, n++)
+        for (int t = -soft; t < seq[b].length; t++, n++)
             if (wants[n]) {
                 int i = t + 1 - seq[b].prompt;
                 equal &= now[w] == lp[b][i] && exp((double)(now[w] - lp[b][i])) == 1.0 &&
@@ -203,8 +239,8 @@ static void first_ratio(int th, float temperature) {
                 sampled++;
             }
     CHECK(equal && sampled > 100,
-          "old log-prob and value of %d sampled tokens = the training forward's, %d threads, temperature %g",
-          sampled, th, (double)temperature);
+          "old log-prob and value of %d sampled tokens = the training forward's, %d threads, temperature %g, "
+          "%d rows of a soft prompt", sampled, th, (double)temperature, soft);
 }
 
 /* 1 and 2 threads, and activations computed anew, give the same gradients */
@@ -281,7 +317,13 @@ static void measured(int compute) {
 static void whole_model(int compute) {
     build(compute);
     row_invariance();
-    for (int th = 1; th <= MOST_THREADS; th++) { first_ratio(th, 1); first_ratio(th, 0.7f); }
+    for (int i = 0; i < prompted.tensors; i++) tensor_normal(prompted.tensor[i].matrix, 0.2, 78);
+    for (int th = 1; th <= MOST_THREADS; th++) {
+        first_ratio(th, 1, &lora);
+        first_ratio(th, 0.7f, &lora);
+        first_ratio(th, 0.7f, &prompted);
+    }
+    prompt_of_tokens();
     same_gradients();
     measured(compute);
 }
