@@ -25,7 +25,7 @@ folder() { ls -d "$1"/runs/*-0001; }
 # equal NAME A B: the files of two run folders, but for times and states
 equal() {
     [ -s "$2/log.jsonl" ] && [ -s "$3/log.jsonl" ] || { bad "$1: no log"; return; }
-    for f in $(ls "$2" "$3" | grep -v -e : -e '^$' -e '^state$' -e '^time.jsonl$' -e '^lock$' | sort -u); do
+    for f in $(ls "$2" "$3" | grep -v -e : -e '^$' -e '^state$' -e '^time.jsonl$' -e "^lock$" -e "^report.html$" | sort -u); do
         cmp -s "$2/$f" "$3/$f" || { bad "$1: $f differs"; return; }
     done
     [ "$(cat "$2"/[t]ime.jsonl /dev/null 2> /dev/null | grep -c .)" = "$(cat "$3"/[t]ime.jsonl /dev/null 2> /dev/null | grep -c .)" ] || { bad "$1: the lines of time.jsonl"; return; }
