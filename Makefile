@@ -7,6 +7,7 @@
 #   make bench          how fast everything is, beside OpenBLAS, PyTorch and sentencepiece where they are installed: some minutes
 #   make task           how hard the shipped task is: what a reader of words without their order gets right
 #   make fuzz           every reader over 10,000 broken files each, under the sanitizers: some minutes
+#   make kills          runs that are killed at 200 random moments, and whose disk is full at every call that writes: some minutes
 #   make models         data/policy and data/reward anew, from nothing, checked against data/SHA256SUMS
 #   make imdb DATA=train.jsonl          all three stages on real reviews, an hour or so; SCALE=small: a quarter of one
 #   make clean
@@ -192,6 +193,10 @@ task: build/tests/task$(EXE) data/imdb.bin
 fuzz: build/tests/fuzz$(EXE)
 	VERBOSE=1 $(RUN) build/tests/fuzz$(EXE) $(FUZZ)
 
+# Runs of ppo that are killed or cannot write, and go on; a short form is in `make test`.
+kills: all
+	CC="$(CC)" RUN="$(RUN)" KILLS=200 WRITES=1 VERBOSE=1 sh tests/programs/resume.sh
+
 # Checkpoints of TinyLlama's and roberta-base's shape with random weights:  make shapes SHAPES="--policy /tmp/tinyllama"
 shapes: build/tests/shapes$(EXE)
 	$(RUN) build/tests/shapes$(EXE) $(SHAPES)
@@ -259,4 +264,4 @@ list:
 	@echo '$(LEVELS)'
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-.PHONY: all no-data test check compilers bench task fuzz shapes models imdb clean list help
+.PHONY: all no-data test check compilers bench task fuzz kills shapes models imdb clean list help

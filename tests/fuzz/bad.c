@@ -494,6 +494,32 @@ static int read_llama2c(const Blob *b, Pool *pool) {
     }
     return use_config(&l.config, pool) == OK && sum >= 0 ? OK : -1;
 }
+/* Visits a state of every kind of field, without its checksum, which would refuse everything. */
+static void visit_state(void *run, State *s) {
+    static float numbers[20];
+    long long large = 5;
+    double real[2] = { 1, 2 };
+    int n = 3, list[4] = { 1, 2, 3, 4 };
+    const char *text = "some text";
+    size_t length = 9;
+    (void)run;
+    state_int(s, "small", &n, 0, 10);
+    state_integer(s, "large", &large, -9, 9);
+    state_ints(s, "list", list, 4, 0, 9);
+    state_text(s, "text", &text, &length);
+    state_reals(s, "reals", real, 2);
+    state_floats(s, "floats", numbers, 20);
+    state_same(s, "hash", 99, "another hash", NULL);
+    if (s->code == OK && (n < 0 || n > 10 || list[3] > 9 || strlen(text) > length)) s->code = -1;
+}
+static int read_state(const Blob *b, Pool *pool) {
+    int whole;
+    spit(in_base("state"), b->bytes, b->n);
+    whole = state_read(in_base("state"), visit_state, NULL, pool, &err);
+    if (whole != OK) memset(&err, 0, sizeof err);
+    const int code = state_peek(in_base("state"), visit_state, NULL, pool, &err);
+    return whole == OK && code != OK && code != E_MEMORY ? -1 : code;
+}
 static int read_adapter_config(const Blob *b, Pool *pool) {
     Arena measure;
     Matrix w;
@@ -887,6 +913,14 @@ static void fuzz_llama2c(void) {
     pool_free(&pool);
 }
 
+static void fuzz_state(void) {
+    Pool pool = test_pool();
+    CHECK(state_write(in_base("state"), visit_state, NULL, &pool, &err) == OK, "a state to start from: %s",
+          err.what);
+    fuzz("state", read_state, blob_file(in_base("state")), 88);
+    pool_free(&pool);
+}
+
 static void fuzz_dataset(void) {
     static const char *const called[] = { "dataset (texts)", "dataset (pairs)", "dataset (prompts)" };
     static char *labels[] = { "neg", "pos" };
@@ -953,6 +987,7 @@ int main(int argc, char **argv) {
     fuzz_4bit();
     fuzz_llama2c();
     fuzz_dataset();
+    fuzz_state();
     fuzz_tokenizers();
     fuzz_tokenizer_json();
     sprintf(command, "rm -rf %s", base);

@@ -2,7 +2,7 @@
 # tests/programs/resume.sh - runs that are stopped and go on: after every step, by --max-minutes, SIGTERM and SIGKILL, with
 # another number of threads. Their logs, samples and weights have to be those of a run that was not stopped, byte for
 # byte. What may not change meanwhile is refused, and so are damaged states. BIN, RUN and the last line as in run.sh.
-# KILLS=N: so many random kills (8).
+# KILLS=N: so many random kills (8). WRITES=N: of the calls that write, each N-th one fails (40); make kills: 200 and 1.
 cd "$(dirname "$0")/../.." || exit 1
 root=$(pwd)
 case "${BIN:-.}" in /*) bin=$BIN ;; *) bin=$root/${BIN:-.} ;; esac
@@ -162,5 +162,49 @@ rm longer/runs/ppo-0001/log.jsonl
 in_place longer $ppo --resume runs/ppo-0001
 code=$?
 grep -q "the log has lost lines" longer/err && [ $code = 0 ] && ok "a log that is gone" || bad "a log that is gone: exit $code"
+
+# ---- killed at any moment ----
+$sft few.bin $(echo "$few" | sed "s,\.\./,,") --tokens 900 --steps 2 --out tiny > said 2> err || bad "a tiny policy: $(cat err)"
+tiny="../few.bin --policy ../tiny --preset trl-classic --reward-text e --batch-size 4 --mini-batch-size 2 --ppo-epochs 1
+      --eval-queries 2 --eval-every 2 --steps 8 --query-min 2 --query-max 3 --response-min 3 --response-max 5 --save-every 1"
+uninterrupted kills $ppo $tiny
+# begins or goes on: prints the arguments of the next start
+next_start() {
+    if [ -f kills/runs/ppo-0001/state ]; then echo "--resume runs/ppo-0001"
+    else rm -rf kills/runs; echo "$tiny"; fi
+}
+mkdir kills
+kill_at=$(awk -v n="${KILLS:-8}" 'BEGIN { srand(7); for (i = 0; i < n; i++) printf "%.3f ", 0.35 * rand() }')
+runs=0 broken=0
+for delay in $kill_at; do
+    (cd kills && exec $ppo $(cd ..; next_start) > said 2> err < /dev/null) & pid=$!
+    sleep "$delay"
+    kill -KILL $pid 2> /dev/null || runs=$((runs + 1))
+    wait $pid 2> /dev/null
+    [ $? = 1 ] && { broken=$((broken + 1)); head -n 2 kills/err; }
+done
+in_place kills $ppo $(next_start) || broken=$((broken + 1))
+[ $broken = 0 ] && equal "killed ${KILLS:-8} times (and $runs times too late)" kills.whole/runs/ppo-0001 kills/runs/ppo-0001 ||
+    bad "killed: $broken starts failed: $(head -n 2 kills/err)"
+
+# ---- a disk that is full from one call on, or for one call ----
+if [ -z "${RUN:-}" ] && ${CC:-cc} -shared -fPIC -o fullfs.so "$root/tests/tools/fullfs.c" -ldl 2> err &&
+    in_place count env LD_PRELOAD="$work/fullfs.so" FAIL_COUNT="$work/calls" $ppo $tiny && [ -s calls ]; then
+    wrong= went=0
+    for first in $(seq 1 "${WRITES:-40}" "$(cat calls)"); do
+        for last in "$first" 1000000; do
+            rm -rf full
+            in_place full env LD_PRELOAD="$work/fullfs.so" FAIL_FROM="$first" FAIL_TO="$last" $ppo $tiny
+            [ $? -gt 3 ] && wrong="$wrong $first-$last:crash"
+            [ -f full/runs/ppo-0001/state ] || continue
+            went=$((went + 1))
+            in_place full $ppo --resume runs/ppo-0001 || { wrong="$wrong $first-$last:$(head -n 1 full/err)"; continue; }
+            for f in model.safetensors samples.jsonl value_head.safetensors; do
+                cmp -s kills.whole/runs/ppo-0001/$f full/runs/ppo-0001/$f || wrong="$wrong $first-$last:$f"
+            done
+        done
+    done
+    [ -z "$wrong" ] && ok "full disks at $went of $(cat calls) calls that write" || bad "full disks:$wrong"
+else skipped=$((skipped + 1)); echo "  skip  full disks: no LD_PRELOAD"; fi
 
 finish
