@@ -328,6 +328,23 @@ static void head_backward(const Model *m, const Lora *adapter, float *dh, float 
     lora_linear_backward(dh, dlogits, h, adapter, &m->head, NULL, n, ws);
 }
 
+/* The logit of a token that may not be drawn. Its probability becomes exactly 0, and 0 times it is 0. */
+#define CUT_LOGIT ((float)-1e30)
+
+size_t kept_bytes(int V) { return ((size_t)V + 7) / 8; }
+
+/* Cuts the logits (V) of all tokens that are not in the set. One that is not a number stays: it has to be
+ * seen. */
+static void keep_only(float *logits, const unsigned char *kept, int V) {
+    for (int v = 0; v < V; v++)
+        if (!(kept[v / 8] >> (v % 8) & 1) && logits[v] - logits[v] == 0) logits[v] = CUT_LOGIT;
+}
+
+/* Does so for n rows; kept NULL: does nothing. */
+static void keep_rows(float *logits, const unsigned char *const *kept, int n, int V) {
+    for (int i = 0; kept && i < n; i++) keep_only(logits + (size_t)i * (size_t)V, kept[i], V);
+}
+
 int model_logprobs(const Model *m, const Lora *adapter, const float *hidden, int W, const HeadTask *t,
                    Arena *ws) {
     const int V = m->config.V, block = head_rows(V);
@@ -345,6 +362,7 @@ int model_logprobs(const Model *m, const Lora *adapter, const float *hidden, int
         float dlogprob[HEAD_ROWS] = {0}, *logprob = t->logprob + at;
         if (adapter) { part = *adapter; part.dropout.row += (uint64_t)at; }
         head_forward(m, adapter ? &part : NULL, logits, h, n, ws);
+        keep_rows(logits, t->kept ? t->kept + at : NULL, n, V);
         logprob_forward(logprob, t->entropy ? t->entropy + at : NULL, logits, target, t->temperature, n, V);
         for (int i = 0; i < n; i++)
             if (!are_numbers(logits + (size_t)i * (size_t)V, V)) logprob[i] = NAN;
@@ -352,13 +370,15 @@ int model_logprobs(const Model *m, const Lora *adapter, const float *hidden, int
         t->loss(t->context, at, n, logprob, dlogprob);
         memset(dlogits, 0, (size_t)n * (size_t)V * sizeof *dlogits);
         logprob_backward(dlogits, dlogprob, logprob, logits, target, t->temperature, n, V);
+        if (t->dentropy) entropy_backward(dlogits, t->dentropy + at, logits, t->temperature, n, V);
         head_backward(m, adapter ? &part : NULL, t->dhidden + (size_t)at * C, dlogits, h, n, ws);
     }
     ws->used = mark;
     return ws->failed ? E_MEMORY : OK;
 }
 
-int model_full_kl(const States *a, const States *b, int W, float temperature, float *kl, Arena *ws) {
+int model_full_kl(const States *a, const States *b, const unsigned char *const *kept, int W,
+                  float temperature, float *kl, Arena *ws) {
     const int V = a->model->config.V, block = head_rows(V);
     const size_t mark = ws->used, C = (size_t)a->model->config.stack.C, size = (size_t)block * (size_t)V;
     float *logits = arena_take(ws, size, sizeof *logits), *other = arena_take(ws, size, sizeof *logits);
@@ -369,6 +389,7 @@ int model_full_kl(const States *a, const States *b, int W, float temperature, fl
         const int n = W - at < block ? W - at : block;
         head_forward(a->model, a->adapter, logits, a->hidden + (size_t)at * C, n, ws);
         head_forward(b->model, b->adapter, other, b->hidden + (size_t)at * C, n, ws);
+        keep_rows(logits, kept ? kept + at : NULL, n, V);
         full_kl_forward(kl + at, logits, other, temperature, n, V);
     }
     ws->used = mark;
@@ -427,29 +448,39 @@ static int nucleus(float *p, int *order, const float *z, int V, const Sampling *
     return kept;
 }
 
-int sample_token(const float *logits, int V, const Sampling *s, Rng *rng, float *logprob, float *scratch,
-                 int *order) {
-    int token = 0;
+/* Writes the set of tokens that can be drawn: those with p[i] > 0 of the first n of order, from its end on,
+ * or if order is NULL of all. */
+static void write_kept(unsigned char *set, const float *p, const int *order, int n, int V) {
+    memset(set, 0, kept_bytes(V));
+    for (int i = 0; i < n; i++) {
+        const int v = order ? order[V - 1 - i] : i;
+        if (p[i] > 0) set[v / 8] |= (unsigned char)(1u << (v % 8));
+    }
+}
+
+int sample_token(const float *logits, int V, const Sampling *s, Rng *rng, float *logprob,
+                 unsigned char *kept, float *scratch, int *order) {
+    const int cut = s->top_k > 0 || s->top_p < 1;
+    int token = 0, n = V;
     double left = 0;
-    if (s->temperature > 0 && (s->top_k > 0 || s->top_p < 1)) {
-        int kept = nucleus(scratch, order, logits, V, s);
-        for (int i = 0; i < kept; i++) left += (double)scratch[i];
+    if (s->temperature > 0) {               /* the token at a uniform point of the cumulative distribution */
+        if (cut) n = nucleus(scratch, order, logits, V, s);
+        else softmax_weights(scratch, logits, s->temperature, V);
+        for (int i = 0; i < n; i++) left += (double)scratch[i];
         left *= rng_unit(rng);
-        for (int i = 0; i < kept; i++) {
-            token = order[V - 1 - i];
-            if ((left -= (double)scratch[i]) < 0) break;
-        }
-    } else if (s->temperature > 0) {        /* the token at a uniform point of the cumulative distribution */
-        softmax_weights(scratch, logits, s->temperature, V);
-        for (int v = 0; v < V; v++) left += (double)scratch[v];
-        left *= rng_unit(rng);
-        for (int v = 0; v < V; v++)
-            if (scratch[v] > 0) {
-                token = v;
-                if ((left -= (double)scratch[v]) < 0) break;
+        for (int i = 0; i < n; i++)
+            if (scratch[i] > 0) {
+                token = cut ? order[V - 1 - i] : i;
+                if ((left -= (double)scratch[i]) < 0) break;
             }
+        if (kept) write_kept(kept, scratch, cut ? order : NULL, n, V);
     } else
         for (int v = 1; v < V; v++) if (logits[v] > logits[token]) token = v;
+    if (kept) {                             /* training computes the log-prob from the same numbers */
+        memcpy(scratch, logits, (size_t)V * sizeof *scratch);
+        keep_only(scratch, kept, V);
+        logits = scratch;
+    }
     const float temperature = s->temperature > 0 ? s->temperature : 1;
     if (logprob) logprob_forward(logprob, NULL, logits, &token, temperature, 1, V);
     return token;
@@ -502,14 +533,19 @@ static void append(Sequence *s, int b, int token, float logprob, float value, co
 
 /* Draws the next token of sequences live[from] .. live[to-1]; row i of the logits belongs to live[i]. If not
  * all logits of a row are numbers, its log-prob is a NaN. Each thread has its own scratch. */
-static void sample_rows(const Step *s, const int *live, Sequence *seq, const Sampling *how, int V,
-                        size_t from, size_t to) {
-    size_t own = (size_t)thread_index() * (size_t)V;
+static void sample_rows(const Step *s, const int *live, Sequence *seq, const Sampling *how,
+                        const ModelConfig *c, size_t from, size_t to) {
+    const size_t V = (size_t)c->V, own = (size_t)thread_index() * V;
     for (size_t i = from; i < to; i++) {
-        const float *logits = s->logits + i * (size_t)V;
-        s->next[i] = sample_token(logits, V, how, &seq[live[i]].rng, &s->logprob[i], s->scratch + own,
+        float *logits = s->logits + i * V;
+        Sequence *one = &seq[live[i]];
+        const int written = one->length - one->prompt, good = are_numbers(logits, c->V);
+        unsigned char *kept = one->kept ? one->kept + (size_t)written * kept_bytes(c->V) : NULL;
+        for (int k = 0; k < c->eos_count && written < one->least; k++)
+            if (c->eos[k] >= 0 && c->eos[k] < c->V) logits[c->eos[k]] = CUT_LOGIT;
+        s->next[i] = sample_token(logits, c->V, how, &one->rng, &s->logprob[i], kept, s->scratch + own,
                                   s->order + own);
-        if (!are_numbers(logits, V)) s->logprob[i] = NAN;
+        if (!good) s->logprob[i] = NAN;
     }
 }
 
@@ -574,7 +610,7 @@ int model_generate(const Model *m, const Writing *w, Sequence *seq, int B, Cache
         for (int i0 = 0; i0 < s.alive && code == OK; i0 += block) {
             const int n = s.alive - i0 < block ? s.alive - i0 : block, *live = s.live + i0;
             head_forward(m, w->adapter, s.logits, hidden + (size_t)i0 * C, n, ws);
-            IN_PARTS((double)n * V * 32, n, sample_rows(&s, live, seq, &w->sampling, V, from, to));
+            IN_PARTS((double)n * V * 32, n, sample_rows(&s, live, seq, &w->sampling, c, from, to));
             for (int i = 0; i < n; i++)
                 if (s.logprob[i] != s.logprob[i]) code = E_NUMBER;
             for (int i = 0; i < n && code == OK; i++)

@@ -512,6 +512,28 @@ void logprob_backward(float *dlogits, const float *dlogprob, const float *logpro
                                       logits + n * (size_t)V, token[n], temperature, V));
 }
 
+/* Adds to dlogits, for rows from .. to-1, dentropy times   d H / d z_v = -p_v (log p_v + H) / T. */
+static void entropy_backward_rows(float *dlogits, const float *dentropy, const float *logits,
+                                  float temperature, int V, size_t from, size_t to) {
+    const float cold = 1 / temperature;
+    for (size_t n = from; n < to; n++) {
+        const float *z = logits + n * (size_t)V;
+        float *dz = dlogits + n * (size_t)V, mean = 0, lse = log_sum_exp(&mean, z, temperature, V);
+        const float g = dentropy[n] * cold, entropy = lse - mean;
+        for (int v = 0; v < V; v++) {
+            const float logprob = z[v] * cold - lse;
+            dz[v] -= g * exp_inline(logprob) * (logprob + entropy);
+        }
+    }
+}
+
+void entropy_backward(float *dlogits, const float *dentropy, const float *logits, float temperature, int N,
+                      int V) {
+    RETURN_WIDE(entropy_backward, (dlogits, dentropy, logits, temperature, N, V));
+    IN_PARTS((double)N * V * 32, N,
+             entropy_backward_rows(dlogits, dentropy, logits, temperature, V, from, to));
+}
+
 static void full_kl_rows(float *kl, const float *logits, const float *ref_logits, float temperature, int V,
                          size_t from, size_t to) {
     for (size_t n = from; n < to; n++) {

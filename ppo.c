@@ -34,12 +34,18 @@ static void lap(Statistics *now, int part) {
 
 enum { KEEP_MEAN, SHIFT_MEAN };             /* the argument shift_mean of whiten */
 
+/* Returns GROUP_...: how a response is compared with its group. */
+static int baseline(const Settings *o) {
+    return o->algorithm == ALGORITHM_RLOO ? GROUP_OTHERS : o->group_scale ? GROUP_SCALED : GROUP_MEAN;
+}
+
 /* Makes one step of PPO. Returns objective/kl: the chosen penalty (--kl-penalty) without the coefficient,
  * summed over the tokens of a response, as the mean over all responses. */
 static double ppo_step(Progress *p, const Models *m, Work *w) {
     const Settings *o = m->o;
     const ScoreRule rule = { o->score_scaling, o->score_norm, (float)o->score_clip };
     Rollout *x = &w->rollout;
+    const float coef = o->kl_in == KL_IN_REWARD ? (float)p->kl.coef : 0;
     double policy_kl = 0;                   /* the last update's KL from the policy that sampled */
     step_begin(&w->now);
 
@@ -53,10 +59,13 @@ static double ppo_step(Progress *p, const Models *m, Work *w) {
     lap(&w->now, REFERENCE);
 
     kl_penalty(x->kl, x->logprob, x->ref_logprob, x->full_kl, o->kl_penalty, x->P);
-    token_rewards(x->reward, x->kl, x->score, (float)p->kl.coef, x->start, x->B);
+    token_rewards(x->reward, x->kl, x->score, coef, x->start, x->B);
     if (o->whiten_rewards) whiten(x->reward, x->P, KEEP_MEAN, o->biased);
-    gae(x->advantage, x->returns, x->reward, x->value, (float)o->gamma, (float)o->lam, x->start, x->B);
-    whiten(x->advantage, x->P, SHIFT_MEAN, o->biased);
+    if (m->values) {                        /* PPO: what the values did not expect */
+        gae(x->advantage, x->returns, x->reward, x->value, (float)o->gamma, (float)o->lam, x->start, x->B);
+        whiten(x->advantage, x->P, SHIFT_MEAN, o->biased);
+    } else                                  /* GRPO, RLOO: what the group's other responses did not get */
+        group_advantages(x->advantage, x->reward, baseline(o), o->group, x->start, x->B);
     lap(&w->now, ADVANTAGES);
     if (o->dump) dump_rollout(p, m, w);
 
@@ -130,6 +139,8 @@ static void progress_begin(Progress *p, const Models *m, Work *w) {
  * evaluations use the same queries and the same random numbers. */
 static void run_all(Progress *p, const Models *m, Work *w, int resumed) {
     const Settings *o = m->o;
+    static const char *const adapter[2] = { "adapter", "adapter and value head" };
+    static const char *const model[2] = { "model and tokenizer", "model, tokenizer and value head" };
     const double begin = wall_clock();
     char time[32], count[64];
     if (w->eval.n) {
@@ -149,8 +160,9 @@ static void run_all(Progress *p, const Models *m, Work *w, int resumed) {
         say("stopped: what is saved is the state after step %d; no evaluation after", p->step);
     if (!w->out.lost) report_run(w->out.path, o->show, &w->pool);
     readable_time(time, wall_clock() - begin);
+    const char *const *made = m->adapter ? adapter : model;
     if (p->step) say("  %s in %s; %s in %s", counted(count, (size_t)p->step, "step"), time,
-                     m->adapter ? "adapter and value head" : "model, tokenizer and value head", w->out.where);
+                     made[m->values != NULL], w->out.where);
     else run_without_steps(&w->out);
     if (cli_stopping()) run_say_resume(&w->out);
     else health_end(&w->health, &w->out, SMALLER_MOVES);
@@ -239,6 +251,19 @@ static Option options[] = {
     SEED_OPTION(o.seed, "0", "random seed of samples, queries, mini-batches and new weights"),
     DRY_RUN_OPTION(o.dry_run),
 
+    { "algorithm", OPT_CHOICE, &o.algorithm, "ppo", 0, 0, "ppo|grpo|rloo",
+      "what a response is compared with:\n"
+      "ppo: with what the value head expects after each of its tokens (GAE)\n"
+      "grpo: with the mean reward of --group responses to its query, in units of their deviation (Shao et "
+      "al. 2024). Unless they are given: --kl-in loss, --loss-mean sequence, --init-kl-coef 0.04 and "
+      "--adap-kl-ctrl=no\n"
+      "rloo: with the mean reward of the group's other responses (Ahmadian et al. 2024)\n"
+      "grpo and rloo have no value head\n" },
+    { "group", OPT_INT, &o.group, "8", COUNT(2), NULL,
+      "grpo, rloo: responses to each query; a step has --batch-size / --group queries" },
+    { "group-scale", OPT_FLAG, &o.group_scale, "yes", 0, 0, NULL,
+      "grpo: divide by the deviation of the group's rewards; --group-scale=no: Dr. GRPO (Liu et al. 2025), "
+      "which does not weigh queries by how equal their responses are" },
     { "batch-size|batch", OPT_INT, &o.batch_size, "128", COUNT(1), NULL, "responses per step" },
     { "mini-batch-size", OPT_INT, &o.mini_batch_size, "128", COUNT(1), NULL,
       "responses per forward and backward pass" },
@@ -248,9 +273,13 @@ static Option options[] = {
     { "learning-rate|lr", OPT_REAL, &o.lr, "1.41e-5", REAL(0), NULL, "Adam's learning rate" },
     { "value-learning-rate", OPT_REAL, &o.value_lr, "0", REAL(0), NULL,
       "Adam's learning rate for the value head; 0: as --learning-rate" },
-    { "lr-anneal", OPT_CHOICE, &o.lr_anneal, "none", 0, 0, "none|linear",
+    { "lr-anneal", OPT_CHOICE, &o.lr_anneal, "none", 0, 0, "none|linear|cosine",
       "linear: decreases to the last step, whose own rate is the first step's divided by --steps, as in "
-      "OpenAI's code" },
+      "OpenAI's code; cosine: half a cosine down to a tenth" },
+    { "warmup-steps", OPT_INT, &o.warmup_steps, "0", COUNT(0), NULL,
+      "first steps, in which the learning rate rises linearly" },
+    { "weight-decay", OPT_REAL, &o.weight_decay, "0", REAL(0), NULL,
+      "AdamW's: each update shrinks all matrices by this times the learning rate" },
     { "adam-eps", OPT_REAL, &o.adam_eps, "1e-8", REAL(0), NULL,
       "Adam's epsilon (PyTorch's: 1e-8; OpenAI's code: 1e-5)" },
     { "adam-tf-style", OPT_FLAG, &o.adam_tf, NULL, 0, 0, NULL,
@@ -273,13 +302,31 @@ static Option options[] = {
       "likelier, but push one that became rarer further away\n"
       "full: the exact KL between the two distributions of the token, whichever token was drawn: it holds "
       "back the tokens that lead there, but not this one\n" },
+    { "kl-in", OPT_CHOICE, &o.kl_in, "reward", 0, 0, "reward|loss",
+      "reward: the penalty is subtracted from the tokens' rewards, and so from all advantages before them; "
+      "loss: it is added to the loss, where each token's own gradient restrains it (GRPO's way; --kl-penalty "
+      "is then k3, unless given: its gradient is that of KL(reference || policy), mse's that of KL(policy || "
+      "reference))" },
     { "gamma", OPT_REAL, &o.gamma, "1", 0, 1, NULL, "discount" },
     { "lam", OPT_REAL, &o.lam, "0.95", 0, 1, NULL, "GAE's lambda" },
     { "cliprange", OPT_REAL, &o.clip, "0.2", REAL(1e-6), NULL,
       "the loss clips the policy ratio to 1 +- this" },
+    { "cliprange-high", OPT_REAL, &o.clip_high, "0", REAL(0), NULL,
+      "above 1, clip at 1 + this instead (DAPO's clip-higher: rare tokens may rise further); 0: as "
+      "--cliprange" },
+    { "dual-clip", OPT_REAL, &o.dual_clip, "0", REAL(0), NULL,
+      "where the advantage A is negative, the loss is at most this times -A (Ye et al. 2020: 3), so that "
+      "large ratios push no further; 0: none" },
+    { "entropy-coef", OPT_REAL, &o.entropy_coef, "0", REAL(0), NULL,
+      "the loss is lowered by this times the entropy of a token's distribution" },
+    { "loss-mean", OPT_CHOICE, &o.loss_mean, "token", 0, 0, "token|sequence",
+      "mean over all tokens of an update, or over its responses of the mean over a response's tokens; the "
+      "value loss is always a mean over tokens" },
     { "cliprange-value", OPT_REAL, &o.clip_value, "0.2", REAL(0), NULL,
       "the loss clips a value to its old value +- this; 0: no clipping" },
     { "vf-coef", OPT_REAL, &o.vf_coef, "0.1", REAL(0), NULL, "weight of the value loss" },
+    { "value-warmup", OPT_INT, &o.value_warmup, "0", COUNT(0), NULL,
+      "first steps, in which only the value head learns" },
     { "ratio-threshold", OPT_REAL, &o.ratio_threshold, "10", REAL(0), NULL,
       "leave out updates whose mean ratio is above this; 0: none" },
     { "early-stopping", OPT_FLAG, &o.early_stopping, NULL, 0, 0, NULL,
@@ -312,8 +359,14 @@ static Option options[] = {
       "the largest such number" },
     { "temperature", OPT_REAL, &o.temperature, "1", REAL(0.01), NULL,
       "divides the logits, in sampling, in the reference and in the loss" },
-    { "top-k", OPT_INT, &o.top_k, "0", COUNT(0), NULL, "refused unless 0" },
-    { "top-p", OPT_REAL, &o.top_p, "1", 0, 1, NULL, "refused unless 1" },
+    { "top-k", OPT_INT, &o.top_k, "0", COUNT(0), NULL,
+      "sample from this many of the likeliest tokens; 0: from all. The policy is then what samples: its "
+      "log-probs, in the loss too, are those among the tokens that were left, so that the first ratio stays "
+      "1; the reference's are among all, so that KL begins above 0" },
+    { "top-p", OPT_REAL, &o.top_p, "1", 0, 1, NULL,
+      "likewise, from the fewest tokens whose probabilities sum to this" },
+    { "min-new-tokens", OPT_INT, &o.least, "0", COUNT(0), NULL,
+      "likewise, a response's first tokens are no EOS: how many" },
     { "dropout", OPT_REAL, &o.dropout, "0", 0, 1, NULL, "refused unless 0" },
 
     { "tokenizer", OPT_TEXT, &o.tokenizer, NULL, 0, 0, NULL,
@@ -377,12 +430,18 @@ static const Preset presets[] = {
 static const Need needs[] = {
     { "reward|reward-adapter|label|score|reward-nf4|long-response", "!reward-text", "no judge is asked" },
     { "target|horizon", "adap-kl-ctrl", "the coefficient stays as it is" },
+    { "group|group-scale", "algorithm", "only grpo and rloo have groups" },
+    { "value-learning-rate|cliprange-value|vf-coef|value-init|value-warmup", "!algorithm",
+      "it has no value head" },
+    { "gamma|lam|whiten-rewards|biased-variance", "!algorithm",
+      "it sums the rewards of a response, and whitens nothing" },
+    { "kl-in|kl-penalty", "init-kl-coef", "a coefficient of 0 leaves no penalty" },
     { "target|horizon", "init-kl-coef", "a coefficient of 0 stays 0" },
     { "target-kl", "early-stopping", NULL },
     { "use-score-norm", "use-score-scaling", NULL },
     { "score-normalize", "eval-queries", "the scores before training are those of the evaluation" },
     { "eval-every|show", "eval-queries", "nothing is evaluated" },
-    { "cliprange-value|value-learning-rate", "vf-coef", "nothing is learned by the value head" },
+    { "cliprange-value|value-learning-rate|value-warmup", "vf-coef", "nothing is learned by the value head" },
     { "lora-r|lora-alpha|lora-targets|lora-rslora", "!adapter", "the adapter's config has them" },
     QUANT_NEEDS, LORA_NEEDS,
     { NULL, NULL, NULL } };
@@ -403,20 +462,43 @@ static void refuse_above(const char *name, long long value, const char *limit, i
     usage_hint(message, number, hint);
 }
 
+/* Sets what --algorithm grpo and --kl-in loss mean where it is not given. Refuses what they cannot do. */
+static void check_algorithm(const Program *p) {
+    if (o.algorithm == ALGORITHM_GRPO) {
+        if (!cli_given(p, "kl-in")) o.kl_in = KL_IN_LOSS;
+        if (!cli_given(p, "loss-mean")) o.loss_mean = MEAN_SEQUENCE;
+        if (!cli_given(p, "adap-kl-ctrl")) o.adaptive = 0;
+        if (!cli_given(p, "init-kl-coef")) o.kl_coef = 0.04;
+    }
+    if (o.kl_in == KL_IN_LOSS && !cli_given(p, "kl-penalty")) o.kl_penalty = KL_K3;
+    if (o.kl_in == KL_IN_LOSS && o.kl_penalty == KL_K1)
+        usage_hint("--kl-penalty kl restrains nothing as a loss: the expectation of its gradient is 0", NULL,
+                   "--kl-penalty k3 or mse, or --kl-in reward");
+    if (o.kl_in == KL_IN_LOSS && o.kl_penalty == KL_FULL)
+        usage_hint("--kl-penalty full cannot be a loss: an update has the logits of the policy alone", NULL,
+                   "--kl-penalty k3 or mse, or --kl-in reward");
+    if (o.algorithm == ALGORITHM_RLOO && cli_given(p, "group-scale"))
+        usage_hint("no effect with --algorithm rloo", "--group-scale", "leave --group-scale out");
+    if (o.algorithm == ALGORITHM_PPO) o.group = 1;
+    if (o.batch_size % o.group)
+        usage_hint("--batch-size has to be a multiple of --group", NULL, "--batch-size 64 --group 8");
+    if (o.steps > 0 && o.warmup_steps >= o.steps)
+        usage_hint("--warmup-steps has to be less than --steps", NULL, "fewer --warmup-steps");
+    if (o.dual_clip > 0 && o.dual_clip <= 1 + (o.clip_high > 0 ? o.clip_high : o.clip))
+        usage_hint("--dual-clip has to be above 1 + --cliprange (--cliprange-high)", NULL, "--dual-clip 3");
+}
+
 /* Refuses values that do not fit together. */
 static void check_options(const Program *p) {
     static Pool names;                      /* keeps the names of an adapter's folders */
     names = cli_pool();
     adapter_as_model(&o.policy, &o.adapter, "--policy BASE --adapter ADAPTER", &names);
-    static const char cut[] = "is refused: the loss would need log-probs of the cut distribution, and the "
-                              "policy could never learn tokens that it may not sample";
-    char message[200];
-    snprintf(message, sizeof message, "--top-%c %s", o.top_k ? 'k' : 'p', cut);
-    if (o.top_k != 0 || o.top_p != 1) usage_error(message, "sample with --temperature alone");
     if (o.dropout != 0)
         usage_error("--dropout is refused: the ratio of new to old log-probs would be noise",
                     "dropout is for sft and rm");
+    check_algorithm(p);
     refuse_above("--query-min", o.query_min, "--query-max", o.query_max);
+    refuse_above("--min-new-tokens", o.least, "--response-max", o.response_max);
     refuse_above("--response-min", o.response_min, "--response-max", o.response_max);
     refuse_above(o.accumulation == 1 ? "--mini-batch-size"
                                      : "--mini-batch-size times --gradient-accumulation-steps",

@@ -428,7 +428,7 @@ enum { CHAT_NONE, CHAT_ML, CHAT_ZEPHYR };
 const ChatTemplate *chat_template(int kind);
 
 /* ---- schedules and rows ---- */
-enum { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_TRIANGLE, SCHEDULE_COSINE };
+enum { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_TRIANGLE };
 /* Returns the learning rate of `step`, from 1 to `steps`. LINEAR: from rate in the first step down
  * to rate / steps in the last. TRIANGLE: up during the share `warmup` of the steps, then linearly
  * down towards 0. COSINE: up as in TRIANGLE, then half a cosine down to a tenth of rate. */

@@ -1,6 +1,8 @@
-/* rl.c - PPO from rewards to gradients, as pure functions over arrays of floats: no models, tokens or texts.
+/* rl.c - PPO, GRPO and RLOO from rewards to gradients, as pure functions over arrays of floats: no models,
+ * tokens or texts.
  * Source   Schulman et al. 2017 (PPO), eq. 7; Schulman et al. 2015 (GAE), eq. 16; Ziegler et al. 2019
- *          (reward, adaptive KL). The arithmetic is that of TRL 0.11.4's PPOTrainer, without its mistakes.
+ *          (reward, adaptive KL); Shao et al. 2024 (GRPO); Ahmadian et al. 2024 (RLOO). PPO's arithmetic is
+ *          that of TRL 0.11.4's PPOTrainer, without its mistakes.
  * Needs    sqrt and exp, both in double. Sums are in double, in order of the index.
  * Never    pads. The P response tokens of B sequences follow one another (start has B+1 entries), so that
  *          whitening, GAE and every mean get response tokens alone. TRL whitens padding, too, and then uses
@@ -25,24 +27,37 @@ static double variance_of(const float *x, int n, double mean, int biased) {
     return n < 2 ? 0 : sum / (biased ? n : n - 1);
 }
 
-/* Computes one of five penalties, with d = log pi(a) - log ref(a), where a is sampled from pi:
- *   kl    d               unbiased for KL(pi || ref), may be negative
+/* Returns one of four penalties of a token, with d = log pi(a) - log ref(a), where a is sampled from pi:
+ *   kl    d               ("k1") unbiased for KL(pi || ref), may be negative
  *   abs   |d|
  *   mse   d^2 / 2         ("k2")
  *   k3    e^-d - 1 + d    unbiased and never negative (Schulman 2020, "Approximating KL divergence")
- *   full  sum over the vocabulary of pi (log pi - log ref), which only the head can compute */
+ * The fifth, full, is a sum over the vocabulary, pi (log pi - log ref), which only the head can compute. */
+static double penalty(int kind, double d) {
+    switch (kind) {
+    case KL_ABS: return fabs(d);
+    case KL_MSE: return 0.5 * d * d;
+    case KL_K3:  return exp(-d) - 1 + d;
+    default:     return d;
+    }
+}
+
+/* Returns the penalty's derivative with respect to log pi(a). Over samples from pi, that of mse has the
+ * expectation of the gradient of KL(pi || ref), that of k3 has the expectation of the gradient of
+ * KL(ref || pi), and that of kl, which is 1, has the expectation 0. */
+static double penalty_slope(int kind, double d) {
+    switch (kind) {
+    case KL_ABS: return d > 0 ? 1 : d < 0 ? -1 : 0;
+    case KL_MSE: return d;
+    case KL_K3:  return 1 - exp(-d);
+    default:     return 1;
+    }
+}
+
 void kl_penalty(float *kl, const float *logprob, const float *ref_logprob, const float *full, int kind,
                 int P) {
-    for (int t = 0; t < P; t++) {
-        double d = (double)logprob[t] - ref_logprob[t];
-        switch (kind) {
-        case KL_ABS:  kl[t] = (float)fabs(d); break;
-        case KL_MSE:  kl[t] = (float)(0.5 * d * d); break;
-        case KL_K3:   kl[t] = (float)(exp(-d) - 1 + d); break;
-        case KL_FULL: kl[t] = full[t]; break;
-        default:      kl[t] = (float)d;
-        }
-    }
+    for (int t = 0; t < P; t++)
+        kl[t] = kind == KL_FULL ? full[t] : (float)penalty(kind, (double)logprob[t] - ref_logprob[t]);
 }
 
 /* Returns (1/B) sum_b sum_t kl. The controller's target is a sum over tokens, too: it would push the
@@ -51,6 +66,12 @@ double kl_per_sequence(const float *kl, const int *start, int B) {
     double sum = 0;
     for (int t = start[0]; t < start[B]; t++) sum += kl[t];
     return B > 0 ? sum / B : 0;
+}
+
+static double span_sum(const float *x, const int *start, int b) {
+    double sum = 0;
+    for (int t = start[b]; t < start[b + 1]; t++) sum += x[t];
+    return sum;
 }
 
 void token_rewards(float *reward, const float *kl, const float *score, float kl_coef, const int *start,
@@ -83,20 +104,51 @@ void gae(float *advantages, float *returns, const float *rewards, const float *v
     }
 }
 
-/* dl/dnew is -A rho if the unclipped term is at least as large as the clipped term (they are equal inside the
- * range). If the clipped term is larger, l does not depend on new, and dl/dnew is 0. */
-void policy_loss(float *dnew, const float *new_logprob, const float *old_logprob, const float *advantage,
-                 const PpoLoss *c, float scale, int n, PpoStats *s) {
-    double low = 1 - (double)c->clip_range, high = 1 + (double)c->clip_range;
+/* Computes, from R, the sum of the token rewards of a response, its advantage among the K responses to the
+ * same query:
+ *   GROUP_SCALED   (R - mean) / (std + 1e-4), std unbiased   GRPO (Shao et al. 2024, 4.1.2), as TRL has it
+ *   GROUP_MEAN     R - mean                                  Dr. GRPO (Liu et al. 2025)
+ *   GROUP_OTHERS   R - mean of the other K - 1               RLOO (Kool et al. 2019; Ahmadian et al. 2024) */
+void group_advantages(float *advantages, const float *rewards, int kind, int K, const int *start, int B) {
+    for (int first = 0; first + K <= B; first += K) {
+        double mean = 0, squares = 0;
+        for (int b = first; b < first + K; b++) mean += span_sum(rewards, start, b) / K;
+        for (int b = first; b < first + K; b++) squares += square(span_sum(rewards, start, b) - mean);
+        const double scale = kind == GROUP_SCALED ? 1 / (sqrt(squares / (K - 1)) + 1e-4)
+                           : kind == GROUP_OTHERS ? K / (K - 1.0) : 1;
+        for (int b = first; b < first + K; b++) {
+            const float A = (float)((span_sum(rewards, start, b) - mean) * scale);
+            for (int t = start[b]; t < start[b + 1]; t++) advantages[t] = A;
+        }
+    }
+}
+
+float token_weight(int kind, int length, int tokens, int n) {
+    return kind == MEAN_TOKEN ? 1 : (float)((double)tokens / ((double)n * length));
+}
+
+/* Where the clipped term is larger than the unclipped one, or the dual clip holds, the first part of l does
+ * not depend on logprob. Otherwise plain = -A rho is its own derivative, as d rho / d logprob = rho; inside
+ * the range both terms are equal. */
+void policy_loss(float *dlogprob, const PolicyTokens *x, const PpoLoss *c, float scale, int n, PpoStats *s) {
+    const double low = 1 - (double)c->clip_range;
+    const double high = 1 + (double)(c->clip_range_high > 0 ? c->clip_range_high : c->clip_range);
     for (int t = 0; t < n; t++) {
-        double difference = (double)new_logprob[t] - old_logprob[t], A = advantage[t];
+        double difference = (double)x->logprob[t] - x->old_logprob[t], A = x->advantage[t];
+        double weight = x->weight ? x->weight[t] : 1, slope = 0;
         double ratio = exp(difference), clipped = ratio < low ? low : ratio > high ? high : ratio;
         double plain = -A * ratio, bounded = -A * clipped, deviation = fabs(ratio - 1);
-        int clip = bounded > plain;
-        /* plain = -A rho is its own derivative, as d rho / d new = rho */
-        if (!clip) dnew[t] += (float)(scale * plain);
+        double most = c->dual_clip > 0 && A < 0 ? -A * c->dual_clip : HUGE_VAL;
+        int clip = bounded > plain || plain > most;
+        if (!clip) slope = plain;
+        s->policy_loss += weight * (plain > most ? most : clip ? bounded : plain);
+        if (x->ref_logprob) {
+            const double d = (double)x->logprob[t] - x->ref_logprob[t];
+            slope += c->kl_coef * penalty_slope(c->kl_kind, d);
+            s->kl_loss += weight * penalty(c->kl_kind, d);
+        }
+        dlogprob[t] += (float)(scale * weight * slope);
         s->tokens += 1;
-        s->policy_loss += clip ? bounded : plain;
         s->clip_fraction += clip;
         s->approx_kl += 0.5 * difference * difference;
         s->policy_kl -= difference;
@@ -126,8 +178,10 @@ void value_loss(float *dvalue, const float *value, const float *old_value, const
 
 void ppo_stats_mean(PpoStats *s) {
     double n = s->tokens > 0 ? s->tokens : 1;
-    s->policy_loss /= n; s->value_loss /= n; s->clip_fraction /= n; s->value_clip_fraction /= n;
-    s->approx_kl /= n; s->policy_kl /= n; s->ratio /= n; s->entropy /= n; s->value_error /= n; s->value /= n;
+    s->policy_loss /= n; s->kl_loss /= n; s->value_loss /= n;
+    s->clip_fraction /= n; s->value_clip_fraction /= n;
+    s->approx_kl /= n; s->policy_kl /= n; s->ratio /= n; s->entropy /= n; s->weighted_entropy /= n;
+    s->value_error /= n; s->value /= n;
 }
 
 int ratio_exceeds(const PpoStats *s, const PpoLoss *c) {

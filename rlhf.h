@@ -158,7 +158,7 @@ typedef struct {
  * the decoder's rows, and the keys and values that stack_encoded computes once. */
 typedef struct { int N; float *hidden, *dhidden; Keys keys; Cache kv; } Encoded;
 
-/* ==== rl.c: PPO as pure functions over float arrays (Schulman et al. 2017; TRL 0.11.4)
+/* ==== rl.c: PPO, GRPO, RLOO as pure functions over float arrays (Schulman et al. 2017; TRL 0.11.4)
  * Ragged layout: the P response tokens of B sequences follow one another without padding;
  * start (B+1): the tokens of sequence b are start[b] .. start[b+1]-1. ==== */
 enum { KL_K1, KL_ABS, KL_MSE, KL_FULL, KL_K3 };         /* kl, abs, mse (k2), full, k3 */
@@ -178,19 +178,41 @@ void whiten(float *x, int P, int shift_mean, int biased);
  * after the last token is 0; returns = advantages + values, before any whitening. All (P). */
 void gae(float *advantages, float *returns, const float *rewards, const float *values, float gamma,
          float lambda, const int *start, int B);
-/* The statistics of updates: sums over tokens, so that mini-batches of any size add up. value_error
- * is (v - R)^2 before clipping, max_ratio_deviation the largest |ratio - 1|. */
+/* Fills advantages (P) without values: all tokens of a response get the same one, its sum of
+ * rewards compared with those of its group, K > 1 responses to one query that follow one another.
+ * B is a multiple of K. GROUP_SCALED: GRPO; GROUP_MEAN: Dr. GRPO; GROUP_OTHERS: RLOO (rl.c). */
+enum { GROUP_SCALED, GROUP_MEAN, GROUP_OTHERS };
+void group_advantages(float *advantages, const float *rewards, int kind, int K, const int *start,
+                      int B);
+/* Returns the weight of each token of a response of `length` tokens, in the loss of an update that
+ * learns from `tokens` tokens of n responses: 1, or for MEAN_SEQUENCE what makes the mean over all
+ * tokens the mean over responses of the mean over a response's tokens. */
+enum { MEAN_TOKEN, MEAN_SEQUENCE };
+float token_weight(int kind, int length, int tokens, int n);
+/* The statistics of updates: sums over tokens, so that mini-batches of any size add up. Losses and
+ * weighted_entropy are weighted as in the loss. value_error is (v - R)^2 before clipping,
+ * max_ratio_deviation the largest |ratio - 1|. */
 typedef struct {
-    double tokens, policy_loss, value_loss, clip_fraction, value_clip_fraction, approx_kl;
-    double policy_kl, ratio, entropy, value_error, value, max_ratio_deviation;
+    double tokens, policy_loss, kl_loss, value_loss, clip_fraction, value_clip_fraction, approx_kl;
+    double policy_kl, ratio, entropy, weighted_entropy, value_error, value, max_ratio_deviation;
 } PpoStats;
-/* clip_range_value <= 0: values are not clipped. ratio_threshold <= 0: there is no ratio guard. */
-typedef struct { float clip_range, clip_range_value, vf_coef, ratio_threshold; } PpoLoss;
-/* Adds the clipped policy loss of n tokens to *s (PPO, eq. 7): rho = exp(new - old),
- * l = max(-A rho, -A clip(rho, 1-e, 1+e)); dnew (n) += scale * dl/dnew. scale: 1 / (tokens of the
- * whole optimiser step). */
-void policy_loss(float *dnew, const float *new_logprob, const float *old_logprob,
-                 const float *advantage, const PpoLoss *c, float scale, int n, PpoStats *s);
+/* clip_range_value <= 0: values are not clipped. ratio_threshold <= 0: there is no ratio guard.
+ * clip_range_high <= 0: as clip_range. dual_clip <= 0: none. kl_coef, kl_kind: of the KL in the
+ * loss, any kind but KL_FULL. */
+typedef struct {
+    float clip_range, clip_range_value, vf_coef, ratio_threshold, clip_range_high, dual_clip;
+    float kl_coef; int kl_kind;
+} PpoLoss;
+/* What the policy's loss reads of n tokens. ref_logprob NULL: no KL in the loss; weight NULL: 1. */
+typedef struct {
+    const float *logprob, *old_logprob, *advantage, *ref_logprob, *weight;
+} PolicyTokens;
+/* Adds the clipped policy loss of n tokens to *s (PPO, eq. 7): with rho = exp(logprob - old),
+ * l = max(-A rho, -A clip(rho, 1-e, 1+e')), where e' is clip_range_high (Yu et al. 2025, DAPO);
+ * where A < 0, l is at most -A dual_clip (Ye et al. 2020). l += kl_coef * the token's KL penalty.
+ * dlogprob (n) += scale * weight * dl/dlogprob. scale: 1 / (tokens of the whole optimiser step). */
+void policy_loss(float *dlogprob, const PolicyTokens *x, const PpoLoss *c, float scale, int n,
+                 PpoStats *s);
 /* Adds the clipped value loss of n tokens to *s: dvalue (n) += scale * vf_coef * dl/dv,
  * l = 0.5 max((v - R)^2, (clip(v, old-e, old+e) - R)^2). */
 void value_loss(float *dvalue, const float *value, const float *old_value, const float *returns,
@@ -274,30 +296,39 @@ int model_backward(const Model *m, const Lora *adapter, const Rows *rows, Cache 
 /* The head reads hidden (W,C) in blocks of rows: logits are never stored whole. It fills logprob
  * (W) of target (W) and entropy (W; NULL: no). loss (NULL: inference) is called for each block to
  * set dlogprob (n; zeroed before) of tokens first .. first+n-1; then dhidden (W,C) and the head's
- * grad are added to. The logprob of a row with a logit that is a NaN or an infinity is a NaN. OK,
- * E_RANGE (a target) or E_MEMORY. */
+ * grad are added to. dentropy (W; NULL: 0): the loss's derivative by the entropy. kept (W; NULL:
+ * all): for each row, the set of tokens (V bits) over which its softmax goes. The logprob of a row
+ * with a logit that is a NaN or an infinity is a NaN. OK, E_RANGE (a target) or E_MEMORY. */
+size_t kept_bytes(int V);                   /* returns the bytes of a set of tokens */
 typedef void (*TokenLoss)(void *context, int first, int n, const float *logprob, float *dlogprob);
 typedef struct { const int *target; float temperature, *logprob, *entropy;
-                 TokenLoss loss; void *context; float *dhidden; } HeadTask;
+                 TokenLoss loss; void *context; float *dhidden; const float *dentropy;
+                 const unsigned char *const *kept; } HeadTask;
 int model_logprobs(const Model *m, const Lora *adapter, const float *hidden, int W,
                    const HeadTask *task, Arena *ws);
-/* Computes kl (W), the exact KL(a || b) over the vocabulary, of two policies' hidden states. */
+/* Computes kl (W), the exact KL(a || b) over the vocabulary, of two policies' hidden states.
+ * kept: of a's rows, as in HeadTask. */
 typedef struct { const Model *model; const Lora *adapter; const float *hidden /* (W,C) */; } States;
-int model_full_kl(const States *a, const States *b, int W, float temperature, float *kl, Arena *ws);
+int model_full_kl(const States *a, const States *b, const unsigned char *const *kept, int W,
+                  float temperature, float *kl, Arena *ws);
 /* value (W) = hidden (W,C) weight^T + bias; backward adds to dhidden and the head's gradients. */
 void model_values(const ValueHead *h, const float *hidden, float *value, int W, Arena *ws);
 void model_values_backward(const ValueHead *h, const float *dvalue, const float *hidden,
                            float *dhidden, int W, Arena *ws);
 typedef struct { float temperature; int top_k; float top_p; } Sampling;    /* 0: greedy; 0, 1: no */
 /* Returns a token drawn from logits (V), and *logprob (NULL: not wanted) of it at this temperature
- * (greedy: 1) before top-k and top-p. Takes one number of rng, greedy none. scratch, order (V). */
+ * (greedy: 1). kept NULL: logprob is that before top-k and top-p. Else (not greedy) kept (V bits,
+ * bit v % 8 of byte v / 8) gets the set of tokens that could be drawn, and logprob is that among
+ * them. Takes one number of rng, greedy none. scratch, order (V). */
 int sample_token(const float *logits, int V, const Sampling *s, Rng *rng, float *logprob,
-                 float *scratch, int *order);
+                 unsigned char *kept, float *scratch, int *order);
 /* A text that is being written. Of token (capacity) the first `prompt` are given, and `length` are
- * there. It is done after an eos (which is kept; stop_at_eos 0: never) or at capacity. logprob,
- * value (or NULL): of written token i - prompt; value is of the state that it was drawn from. */
+ * there. It is done after an eos (which is kept; stop_at_eos 0: never) or at capacity; the first
+ * `least` tokens that are written are no eos. logprob, value (or NULL): of written token i -
+ * prompt; value is of the state that it was drawn from. kept (capacity - prompt, kept_bytes; or
+ * NULL): the sets of sample_token. */
 typedef struct { int *token, prompt, length, capacity, stop_at_eos, done; float *logprob, *value;
-                 Rng rng; } Sequence;
+                 Rng rng; unsigned char *kept; int least; } Sequence;
 /* head NULL: no values. on_token (or NULL) hears each token; 1 ends that sequence. */
 typedef struct { const Lora *adapter; const ValueHead *head; Sampling sampling;
                  int (*on_token)(void *context, int sequence, int token); void *context; } Writing;
@@ -448,6 +479,9 @@ void logprob_forward(float *logprob, float *entropy, const float *logits, const 
                      float temperature, int N, int V);
 void logprob_backward(float *dlogits, const float *dlogprob, const float *logprob,
                       const float *logits, const int *token, float temperature, int N, int V);
+/* From dentropy (N), the entropy's part of the loss: adds to dlogits (N,V). */
+void entropy_backward(float *dlogits, const float *dentropy, const float *logits, float temperature,
+                      int N, int V);
 /* Computes w (V) = e^((z - max z) / temperature): a softmax before it is divided by its sum. */
 void softmax_weights(float *w, const float *z, float temperature, int V);
 /* Computes kl (N) = sum over v of p (log p - log q), p and q from logits and ref_logits (N,V). */

@@ -33,6 +33,7 @@
 #define softmax_weights wide_softmax_weights
 #define logprob_forward wide_logprob_forward
 #define logprob_backward wide_logprob_backward
+#define entropy_backward wide_entropy_backward
 #define full_kl_forward wide_full_kl_forward
 #define cross_entropy_forward wide_cross_entropy_forward
 #define cross_entropy_backward wide_cross_entropy_backward

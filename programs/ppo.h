@@ -10,6 +10,8 @@
 enum { SCORE_BOTH, SCORE_RESPONSE };
 enum { LONG_REFUSE, LONG_CUT };
 enum { VALUE_ZERO, VALUE_PYTORCH };
+enum { ALGORITHM_PPO, ALGORITHM_GRPO, ALGORITHM_RLOO };     /* only PPO has a value head */
+enum { KL_IN_REWARD, KL_IN_LOSS };
 
 typedef struct {
     const char *policy, *reward, *reward_adapter, *tokenizer, *adapter, *out, *label, *reward_text;
@@ -18,8 +20,10 @@ typedef struct {
     int adam_tf, adaptive, no_special;
     int kl_penalty, early_stopping, whiten_rewards, biased, score_scaling, score_norm, score_normalize;
     int query_min, query_max, response_min, response_max, top_k, value_init, dtype, reward_nf4;
+    int algorithm, group, group_scale, kl_in, loss_mean, least, warmup_steps, value_warmup;
     int eval_queries, eval_every, save_every, show, chunk, dry_run;
     double lr, value_lr, adam_eps, max_grad_norm, kl_coef, target, horizon, gamma, lam, clip, clip_value;
+    double clip_high, dual_clip, entropy_coef, weight_decay;
     double vf_coef, ratio_threshold, target_kl, score_clip, eos_penalty, temperature, top_p, dropout;
     QuantOptions quant;
     LoraOptions lora;
@@ -57,6 +61,7 @@ typedef struct {
     const Lora *adapter;                    /* &lora, or NULL when all weights are trained */
     const Model *reference; const Lora *reference_adapter;
     ValueHead head;
+    const ValueHead *values;                /* &head, or NULL when --algorithm has none */
     Tensor *trained; /* the tensors that Adam changes: the policy's, then the value head's */
     int trained_policy, trained_all;        /* how many of them are the policy's, and how many there are */
     Judge judge;
@@ -80,6 +85,7 @@ typedef struct {
     int *query, *asked;                     /* with an encoder: queries (B,Q), and their lengths (B) */
     float *seq_logprob, *seq_value;         /* (B,response_max), filled by the sampler */
     float *logprob, *value, *ref_logprob, *full_kl, *kl, *reward, *advantage, *returns;   /* (P) */
+    unsigned char *kept;                    /* (B,response_max,kept_bytes): what was drawn from */
     float *scratch;                         /* (P+2B) */
     float *raw_score, *score;               /* (B) from the judge; as PPO uses it */
     float *toxicity;                        /* (B) 1 - the probability of the label that is the reward */
@@ -91,7 +97,9 @@ typedef struct {
 typedef struct {
     RowList rows;
     float *hidden, *other_hidden, *dhidden; /* (W,C) */
-    float *old_logprob, *advantage, *old_value, *returns, *new_logprob, *entropy, *value, *dvalue;  /* (W) */
+    float *old_logprob, *advantage, *ref_logprob, *weight, *dentropy, *new_logprob, *entropy;       /* (W) */
+    float *old_value, *returns, *value, *dvalue;    /* (W) */
+    const unsigned char **kept; size_t set; /* (W) the rollout's sets of tokens, or NULL; bytes of one */
 } Batch;
 
 /* The texts of one forward of the judge. tokens: how many are in it; room: how many fit. */
@@ -149,6 +157,17 @@ typedef struct { Progress progress; Models models; Work work; } Whole;
 static inline int larger(int a, int b) { return a > b ? a : b; }
 static inline int smaller(int a, int b) { return a < b ? a : b; }
 static inline int is_number(double x) { return x - x == 0; }
+/* Returns 1 if the sampler does not draw from the whole vocabulary, and so stores what it draws from. */
+static inline int keeps_sets(const Settings *o) { return o->top_k > 0 || o->top_p < 1 || o->least > 0; }
+static inline Sampling sampling_of(const Settings *o) {
+    const Sampling s = { (float)o->temperature, o->top_k, (float)o->top_p };
+    return s;
+}
+/* Returns the learning rate of a step: rises to `rate` in --warmup-steps, then follows --lr-anneal. */
+static inline double rate_at(const Settings *o, double rate, int step) {
+    const int w = o->warmup_steps;
+    return step <= w ? rate * step / (w + 1) : learning_rate(o->lr_anneal, rate, 0, step - w, o->steps - w);
+}
 
 /* ---- ppo_queries.c ---- */
 enum { STREAM_ORDER = 1, STREAM_QUERY, STREAM_SAMPLE, STREAM_EPOCH, STREAM_INIT };
@@ -196,7 +215,8 @@ int read_queries(const Models *m, Work *w, const Model *policy, const Lora *adap
                  int first, int n);
 /* Samples all responses, then copies their log-probs and values into the arrays (P). */
 void sample_responses(const Progress *p, const Models *m, Work *w);
-/* Fills the batch with the rows of n sequences: seq[which[i]], or seq[i] if which is NULL. */
+/* Fills the batch with the rows of n sequences: seq[which[i]], or seq[i] if which is NULL; and with the
+ * sets of their tokens, if they are stored. */
 Rows fill_rows(Batch *k, const Sequence *seq, const int *which, int n);
 /* Computes the responses' log-probs under the reference, and for --kl-penalty full the exact KL to it. */
 void reference_logprobs(const Models *m, Work *w);
@@ -212,7 +232,7 @@ void score_responses(const Progress *p, const Models *m, Work *w);
 /* ---- ppo_update.c ---- */
 /* Sets dloss/dlogprob of n tokens: HeadTask's loss. */
 void token_loss(void *context, int first, int n, const float *logprob, float *dlogprob);
-/* Makes one update from n responses: the gradients of the loss (a mean over all their tokens), then Adam.
+/* Makes one update from n responses: the gradients of the loss (--loss-mean), then Adam.
  * Returns the mean policy KL of these tokens. */
 double update(Progress *p, const Models *m, Work *w, const int *which, int n);
 

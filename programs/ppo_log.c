@@ -34,30 +34,46 @@ static void log_objective(const Progress *p, const Models *m, Rollout *x, Log *l
     log_number(l, "objective/entropy", -kl_per_sequence(x->logprob, x->start, x->B));
     log_number(l, "objective/logprobs", mean(x->logprob, x->P));
     log_number(l, "objective/ref_logprobs", mean(x->ref_logprob, x->P));
-    log_number(l, "ppo/mean_non_score_reward", -p->kl.coef * mean(x->kl, x->P));
+    log_number(l, "ppo/mean_non_score_reward",
+               m->o->kl_in == KL_IN_LOSS ? 0 : -p->kl.coef * mean(x->kl, x->P));
     log_number(l, "ppo/mean_scores", score.mean);
     log_number(l, "ppo/std_scores", score.std);
     log_lengths(l, x);
     log_integer(l, "tokens/responses_with_eos", ended);
 }
 
+static void log_values(Log *l, Rollout *x, const PpoStats *s) {
+    Summary returns = summarise(x->returns, x->P, x->scratch), value = summarise(x->value, x->P, x->scratch);
+    const double variance = returns.std * returns.std;
+    log_number(l, "ppo/returns/mean", returns.mean);
+    log_number(l, "ppo/returns/var", variance);
+    log_number(l, "ppo/val/vpred", s->value);
+    log_number(l, "ppo/val/error", s->value_error);
+    log_number(l, "ppo/val/clipfrac", s->value_clip_fraction);
+    log_number(l, "ppo/val/mean", value.mean);
+    log_number(l, "ppo/val/var", value.std * value.std);
+    log_number(l, "ppo/val/var_explained", variance > 0 ? 1 - s->value_error / variance : 0);
+}
+
 /* Logs a step under TRL's names, which its docs/source/logging.mdx explains. Averages are over all
  * tokens of all updates of the step. */
 static void log_step(const Progress *p, const Models *m, Work *work, double kl) {
     const Settings *o = m->o;
-    Rollout *x = &work->rollout;
+    const Rollout *x = &work->rollout;
     const Statistics *now = &work->now;
     PpoStats s = now->stats;
-    Summary returns = summarise(x->returns, x->P, x->scratch), value = summarise(x->value, x->P, x->scratch);
-    const double variance = returns.std * returns.std;
     Log l;
     ppo_stats_mean(&s);
     log_begin(&l, work->out.log, &work->pool);
     log_integer(&l, "step", p->step);
-    log_objective(p, m, x, &l, kl);
+    log_objective(p, m, &work->rollout, &l, kl);
     log_number(&l, "ppo/loss/policy", s.policy_loss);
-    log_number(&l, "ppo/loss/value", s.value_loss);
-    log_number(&l, "ppo/loss/total", s.policy_loss + o->vf_coef * s.value_loss);
+    if (m->values) log_number(&l, "ppo/loss/value", s.value_loss);
+    if (o->kl_in == KL_IN_LOSS) log_number(&l, "ppo/loss/kl", s.kl_loss);
+    log_number(&l, "ppo/loss/total",
+               s.policy_loss + (m->values ? o->vf_coef * s.value_loss : 0)
+               + (o->kl_in == KL_IN_LOSS ? p->kl.coef * s.kl_loss : 0)
+               - o->entropy_coef * s.weighted_entropy);
     log_number(&l, "ppo/policy/first_ratio_max_deviation", now->first_deviation);
     log_number(&l, "ppo/policy/max_ratio_deviation", s.max_ratio_deviation);
     log_number(&l, "ppo/policy/ratio", s.ratio);
@@ -66,16 +82,9 @@ static void log_step(const Progress *p, const Models *m, Work *work, double kl) 
     log_number(&l, "ppo/policy/policykl", s.policy_kl);
     log_number(&l, "ppo/policy/entropy", s.entropy);
     log_number(&l, "ppo/policy/advantages_mean", mean(x->advantage, x->P));
-    log_number(&l, "ppo/returns/mean", returns.mean);
-    log_number(&l, "ppo/returns/var", variance);
-    log_number(&l, "ppo/val/vpred", s.value);
-    log_number(&l, "ppo/val/error", s.value_error);
-    log_number(&l, "ppo/val/clipfrac", s.value_clip_fraction);
-    log_number(&l, "ppo/val/mean", value.mean);
-    log_number(&l, "ppo/val/var", value.std * value.std);
-    log_number(&l, "ppo/val/var_explained", variance > 0 ? 1 - s.value_error / variance : 0);
+    if (m->values) log_values(&l, &work->rollout, &s);
     log_number(&l, "grad_norm", now->updates ? now->grad_norm / now->updates : 0);
-    log_number(&l, "learning_rate", learning_rate(o->lr_anneal, o->lr, 0, p->step, o->steps));
+    log_number(&l, "learning_rate", p->step > o->value_warmup ? rate_at(o, o->lr, p->step) : 0);
     log_integer(&l, "ppo/epochs", now->epochs);
     log_integer(&l, "ppo/updates_skipped", now->skipped);
     out_log(&work->out, &l);

@@ -13,6 +13,8 @@ static void rollout_carve(Rollout *x, const Models *m, Arena *a) {
     x->start = arena_take(a, B + 1, sizeof(int));
     x->order = arena_take(a, B, sizeof(int));
     for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++) *tokens[i] = arena_take(a, P, sizeof(float));
+    const size_t sets = keeps_sets(o) ? P * kept_bytes(m->config.V) : 0;
+    x->kept = sets ? arena_take(a, sets, 1) : NULL;
     x->scratch = arena_take(a, P + 2 * B, sizeof(float));
     x->raw_score = arena_take(a, B, sizeof(float));
     x->score = arena_take(a, B, sizeof(float));
@@ -28,8 +30,11 @@ static void batch_carve(Batch *k, const Models *m, Arena *a) {
     const Settings *o = m->o;
     const size_t C = (size_t)m->config.stack.C, W = (size_t)o->mini_batch_size * (size_t)o->response_max;
     const size_t most = (size_t)larger(o->chunk, o->mini_batch_size) * (size_t)o->response_max;
-    float **const tokens[] = { &k->old_logprob, &k->advantage, &k->old_value, &k->returns, &k->new_logprob,
-                               &k->entropy, &k->value, &k->dvalue };
+    float **const tokens[] = { &k->old_logprob, &k->advantage, &k->ref_logprob, &k->weight, &k->dentropy,
+                               &k->new_logprob, &k->entropy, &k->old_value, &k->returns, &k->value,
+                               &k->dvalue };
+    k->kept = keeps_sets(o) ? arena_take(a, most, sizeof *k->kept) : NULL;
+    k->set = kept_bytes(m->config.V);
     k->hidden = arena_take(a, most * C, sizeof(float));
     k->other_hidden = o->kl_penalty == KL_FULL ? arena_take(a, most * C, sizeof(float)) : NULL;
     k->dhidden = arena_take(a, W * C, sizeof(float));
@@ -49,12 +54,12 @@ static void queries_carve(Queries *q, const Models *m, Arena *a) {
 /* Makes one list of all trained tensors, so that one optimizer holds their moments. */
 static void list_trained(Models *m, Pool *pool) {
     const Tensor *list = m->adapter ? m->lora.tensor : m->policy.tensor;
-    const size_t head = sizeof m->head.tensor / sizeof *m->head.tensor;
+    const size_t head = m->values ? sizeof m->head.tensor / sizeof *m->head.tensor : 0;
     m->trained_policy = m->adapter ? m->lora.tensors : m->policy.tensors;
     m->trained_all = m->trained_policy + (int)head;
     m->trained = pool_need(pool, (size_t)m->trained_all, sizeof *m->trained, "the list of tensors");
     memcpy(m->trained, list, (size_t)m->trained_policy * sizeof *list);
-    memcpy(m->trained + m->trained_policy, m->head.tensor, sizeof m->head.tensor);
+    memcpy(m->trained + m->trained_policy, m->head.tensor, head * sizeof *m->head.tensor);
 }
 
 /* Lays out the policy, the reference, the adapters, the value head and Adam's moments. */
@@ -85,10 +90,11 @@ static void carve_policy(Models *m, Optimizer *optimizer, Pool *pool, Arena *a, 
         m->reference = &m->frozen;
         bill_part(bill, "reference (frozen copy)", a);
     }
-    value_head_carve(&m->head, m->config.stack.C, 1, a);
+    m->values = o->algorithm == ALGORITHM_PPO ? &m->head : NULL;
+    if (m->values) value_head_carve(&m->head, m->config.stack.C, 1, a);
     list_trained(m, pool);
     optimizer_carve(optimizer, m->trained, m->trained_all, a);
-    bill_part(bill, "value head, Adam's moments", a);
+    bill_part(bill, m->values ? "value head, Adam's moments" : "Adam's moments", a);
 }
 
 void carve(void *run, Arena *a, Bill *bill) {
@@ -146,7 +152,8 @@ size_t workspace(void *run) {
     Work *w = &r->work;
     PoolMark pool = pool_mark(&w->pool);
     const float temperature = (float)o->temperature;
-    const Writing writing = { .adapter = m->adapter, .head = &m->head, .sampling = { temperature, 0, 1 } };
+    const Writing writing = { .adapter = m->adapter, .head = m->values,
+                              .sampling = sampling_of(o) };
     const HeadTask read = { .temperature = temperature };
     const HeadTask learn = { .temperature = temperature, .loss = token_loss };
     const int n = larger(o->chunk, o->mini_batch_size);
@@ -171,13 +178,15 @@ size_t workspace(void *run) {
     const States policy = { &m->policy, m->adapter, k->hidden };
     const States reference = { m->reference, m->reference_adapter, k->hidden };
     if (!code && o->kl_penalty == KL_FULL)
-        code = model_full_kl(&policy, &reference, rows.W, temperature, NULL, &ws);
+        code = model_full_kl(&policy, &reference, NULL, rows.W, temperature, NULL, &ws);
     rows = fill_rows(k, seq, NULL, o->mini_batch_size);
     if (!code) code = measure_queries(m, w, 1, &ws);
     if (!code) code = model_forward(&m->policy, m->adapter, &rows, &w->cache, &w->saved, k->hidden, &ws);
     if (!code) code = model_logprobs(&m->policy, m->adapter, k->hidden, rows.W, &learn, &ws);
-    model_values(&m->head, k->hidden, NULL, rows.W, &ws);
-    model_values_backward(&m->head, NULL, k->hidden, NULL, rows.W, &ws);
+    if (m->values) {
+        model_values(m->values, k->hidden, NULL, rows.W, &ws);
+        model_values_backward(m->values, NULL, k->hidden, NULL, rows.W, &ws);
+    }
     if (!code) code = model_backward(&m->policy, m->adapter, &rows, &w->cache, &w->saved, NULL, &ws);
     if (m->adapter) lora_norms(&m->lora, m->policy.tensor, &ws);
     if (!code && !o->reward_text) code = measure_judge(m, w, &ws);

@@ -153,8 +153,9 @@ void load_weights(Models *m, Optimizer *optimizer, Pool *pool, int keep_head) {
         open_adapter(&m->start_lora, m->policy.tensor, m->policy.tensors, o->adapter, pool);
         lora_copy(&m->lora, &m->start_lora);
     }
-    value_head_init(&m->head, stream(o->seed, STREAM_INIT, 0, 1).state, o->value_init == VALUE_ZERO);
-    if (!keep_head) {
+    if (m->values)
+        value_head_init(&m->head, stream(o->seed, STREAM_INIT, 0, 1).state, o->value_init == VALUE_ZERO);
+    if (m->values && !keep_head) {
         const char *from = o->adapter && open_value_head(&m->head, o->adapter, pool) ? o->adapter
                          : open_value_head(&m->head, o->policy, pool) ? o->policy : NULL;
         if (from) say("value head from %s", from);

@@ -132,19 +132,28 @@ void sequence_begin(const Models *m, Rollout *x, int b, int prompt, int response
     seq->stop_at_eos = 1;
     seq->logprob = x->seq_logprob + (size_t)b * (size_t)o->response_max;
     seq->value = x->seq_value + (size_t)b * (size_t)o->response_max;
+    if (x->kept) seq->kept = x->kept + (size_t)b * (size_t)o->response_max * kept_bytes(m->config.V);
+    seq->least = o->least;
     seq->rng = rng;
 }
 
-/* Prepares a sequence for each response of the step: the next query, with lengths drawn at random. */
+/* Prepares a sequence for each response of the step: the next query, with lengths drawn at random. The
+ * --group responses of a group have the same query and may have as many tokens; their random numbers
+ * differ. */
 void draw_queries(Progress *p, const Models *m, Work *w) {
     const Settings *o = m->o;
     Rollout *x = &w->rollout;
+    const size_t room = (size_t)query_room(m);
+    int response = 0, prompt = 0;
     x->B = o->batch_size;
     for (int b = 0; b < x->B; b++) {
         Rng rng = stream(o->seed, STREAM_QUERY, (uint64_t)p->step, (uint64_t)b);
-        const int length = draw_between(&rng, o->query_min, o->query_max);
-        const int response = draw_between(&rng, o->response_min, o->response_max);
-        const int prompt = next_query(m, w, &p->queue, length, 0, query_place(m, x, b));
+        if (b % o->group) memcpy(query_place(m, x, b), query_place(m, x, b - 1), room * sizeof(int));
+        else {
+            const int length = draw_between(&rng, o->query_min, o->query_max);
+            response = draw_between(&rng, o->response_min, o->response_max);
+            prompt = next_query(m, w, &p->queue, length, 0, query_place(m, x, b));
+        }
         if (!prompt) no_query(m, w, 0);
         rng = stream(o->seed, STREAM_SAMPLE, (uint64_t)p->step, (uint64_t)b);
         sequence_begin(m, x, b, prompt, response, rng);

@@ -26,8 +26,7 @@ int read_queries(const Models *m, Work *w, const Model *policy, const Lora *adap
 /* Samples all responses, then copies their log-probs and values into the arrays (P). */
 void sample_responses(const Progress *p, const Models *m, Work *w) {
     const Settings *o = m->o;
-    const Writing writing = { .adapter = m->adapter, .head = &m->head,
-                              .sampling = { (float)o->temperature, 0, 1 } };
+    const Writing writing = { .adapter = m->adapter, .head = m->values, .sampling = sampling_of(o) };
     Rollout *x = &w->rollout;
     for (int first = 0; first < x->B; first += o->chunk) {
         const int n = smaller(o->chunk, x->B - first);
@@ -41,23 +40,27 @@ void sample_responses(const Progress *p, const Models *m, Work *w) {
         const Sequence *seq = &x->seq[b];
         const int n = seq->length - seq->prompt;
         for (int t = 0; t < n; t++)
-            if (!is_number(seq->value[t]))
+            if (m->values && !is_number(seq->value[t]))
                 not_a_number(p, m, w, "the value head's values are not numbers", 0);
         x->start[b] = x->P;
         memcpy(x->logprob + x->P, seq->logprob, (size_t)n * sizeof(float));
-        memcpy(x->value + x->P, seq->value, (size_t)n * sizeof(float));
+        if (m->values) memcpy(x->value + x->P, seq->value, (size_t)n * sizeof(float));
         x->P += n;
     }
     x->start[x->B] = x->P;
 }
 
-/* Fills the batch with the rows of n sequences: seq[which[i]], or seq[i] if which is NULL. A row wants its
- * logits if it predicts a response token (rows_add: train.c). */
+/* Fills the batch with the rows of n sequences: seq[which[i]], or seq[i] if which is NULL; and with the sets
+ * of their tokens, if they are stored. A row wants its logits if it predicts a response token (rows_add:
+ * train.c). */
 Rows fill_rows(Batch *k, const Sequence *seq, const int *which, int n) {
+    int W = 0;
     k->rows.N = k->rows.W = 0;
     for (int i = 0; i < n; i++) {
         const Sequence *one = &seq[which ? which[i] : i];
         rows_add(&k->rows, i, one->token, one->length, one->prompt);
+        for (int t = 0; k->kept && one->kept && t < one->length - one->prompt; t++)
+            k->kept[W++] = one->kept + (size_t)t * k->set;
     }
     return rows_of(&k->rows);
 }
@@ -86,7 +89,8 @@ void reference_logprobs(const Models *m, Work *w) {
             if (!code)
                 code = model_forward(&m->policy, m->adapter, &rows, &w->cache, NULL, k->other_hidden, &w->ws);
             if (!code)
-                code = model_full_kl(&policy, &reference, rows.W, temperature, x->full_kl + at, &w->ws);
+                code = model_full_kl(&policy, &reference, k->kept, rows.W, temperature, x->full_kl + at,
+                                     &w->ws);
         }
         must(code, NULL, "check the reference's weights");
     }
@@ -119,7 +123,7 @@ static void dump_ids(Buffer *b, const char *name, const int *id, int n) {
 }
 
 /* Appends this step's responses to the file of --dump-rollouts, a JSON line for each. advantage is the
- * whitened one that the loss uses; before whitening it was return - value. */
+ * one that the loss uses; PPO has whitened it: before that it was return - value. */
 void dump_rollout(const Progress *p, const Models *m, Work *w) {
     const Settings *o = m->o;
     const Rollout *x = &w->rollout;
@@ -139,11 +143,11 @@ void dump_rollout(const Progress *p, const Models *m, Work *w) {
         dump_ids(&b, "response", seq->token + seq->prompt, n);
         dump_floats(&b, "logprob", x->logprob + at, n);
         dump_floats(&b, "ref_logprob", x->ref_logprob + at, n);
-        dump_floats(&b, "value", x->value + at, n);
+        if (m->values) dump_floats(&b, "value", x->value + at, n);
         dump_floats(&b, "kl", x->kl + at, n);
         dump_floats(&b, "reward", x->reward + at, n);
         dump_floats(&b, "advantage", x->advantage + at, n);
-        dump_floats(&b, "return", x->returns + at, n);
+        if (m->values) dump_floats(&b, "return", x->returns + at, n);
         buffer_text(&b, "}\n");
         must(b.failed ? E_MEMORY : OK, NULL, NULL);
         out_append(&w->out, o->dump, b.data, b.length);

@@ -15,7 +15,7 @@ static int write_result(void *run, const char *folder, Error *err) {
     if (!weights_are_numbers(m)) return fail(err, E_NUMBER, NOT_FOR_DTYPE, folder, 0, 0);
     const int code = m->adapter ? save_adapter(&m->lora, o->policy, folder, o->dtype, err)
                                 : save_policy(&m->policy, m->tokenizer, folder, o->dtype, 0, err);
-    return code == OK ? save_value_head(&m->head, folder, err) : code;
+    return code == OK && m->values ? save_value_head(m->values, folder, err) : code;
 }
 
 Saver ppo_saver(Work *w, StateVisit state) {

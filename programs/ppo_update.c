@@ -1,24 +1,32 @@
 /* programs/ppo_update.c - an update: forward, loss and backward of some responses, then a step of Adam. */
 #include "ppo.h"
 
-typedef struct { const Batch *batch; const PpoLoss *loss; float scale; PpoStats *stats; } LossContext;
+/* An update learns from n responses of `tokens` tokens. */
+typedef struct { const Batch *batch; const PpoLoss *loss; float scale; int n, tokens; PpoStats *stats; }
+    LossContext;
 
 /* Sets dloss/dlogprob of the n tokens from `first` on. The head calls this for each block of rows as
  * soon as it has their log-probs. */
 void token_loss(void *context, int first, int n, const float *logprob, float *dlogprob) {
     const LossContext *c = context;
-    policy_loss(dlogprob, logprob, c->batch->old_logprob + first, c->batch->advantage + first, c->loss,
-                c->scale, n, c->stats);
+    const Batch *k = c->batch;
+    const PolicyTokens x = { logprob, k->old_logprob + first, k->advantage + first,
+                             c->loss->kl_coef > 0 ? k->ref_logprob + first : NULL, k->weight + first };
+    policy_loss(dlogprob, &x, c->loss, c->scale, n, c->stats);
 }
 
-/* Copies the old log-probs, advantages, old values and returns of these responses
- * from the rollout to the batch. */
-static void gather_tokens(Batch *k, const Rollout *x, const int *which, int n) {
+/* Copies what the loss reads of these responses' tokens from the rollout to the batch; sets their weights. */
+static void gather_tokens(const Models *m, Batch *k, const Rollout *x, const int *which, int n,
+                          const LossContext *c) {
+    const float entropy_coef = (float)m->o->entropy_coef;
     int w = 0;
     for (int i = 0; i < n; i++)
-        for (int t = x->start[which[i]]; t < x->start[which[i] + 1]; t++, w++) {
+        for (int t = x->start[which[i]], to = x->start[which[i] + 1]; t < to; t++, w++) {
             k->old_logprob[w] = x->logprob[t];
+            k->ref_logprob[w] = x->ref_logprob[t];
             k->advantage[w] = x->advantage[t];
+            k->weight[w] = token_weight(m->o->loss_mean, to - x->start[which[i]], c->tokens, c->n);
+            k->dentropy[w] = -entropy_coef * c->scale * k->weight[w];
             k->old_value[w] = x->value[t];
             k->returns[w] = x->returns[t];
         }
@@ -33,25 +41,31 @@ static int train_mini_batch(const Models *m, Work *w, const int *which, int n, L
     const int W = rows.W;
     const HeadTask task = { .target = k->rows.target, .temperature = (float)o->temperature,
                             .logprob = k->new_logprob, .entropy = k->entropy, .loss = token_loss,
-                            .context = c, .dhidden = k->dhidden };
-    gather_tokens(k, &w->rollout, which, n);
+                            .context = c, .dhidden = k->dhidden,
+                            .dentropy = o->entropy_coef > 0 ? k->dentropy : NULL, .kept = k->kept };
+    gather_tokens(m, k, &w->rollout, which, n, c);
     int code = read_queries(m, w, &m->policy, m->adapter, which, 0, n);
     if (!code) code = model_forward(&m->policy, m->adapter, &rows, &w->cache, &w->saved, k->hidden, &w->ws);
     if (code) return code;
     memset(k->dhidden, 0, (size_t)W * (size_t)m->config.stack.C * sizeof(float));
     code = model_logprobs(&m->policy, m->adapter, k->hidden, W, &task, &w->ws);
     if (code) return code;
-    model_values(&m->head, k->hidden, k->value, W, &w->ws);
-    memset(k->dvalue, 0, (size_t)W * sizeof(float));
-    value_loss(k->dvalue, k->value, k->old_value, k->returns, c->loss, c->scale, W, c->stats);
-    model_values_backward(&m->head, k->dvalue, k->hidden, k->dhidden, W, &w->ws);
-    for (int i = 0; i < W; i++) c->stats->entropy += k->entropy[i];
+    if (m->values) {
+        model_values(m->values, k->hidden, k->value, W, &w->ws);
+        memset(k->dvalue, 0, (size_t)W * sizeof(float));
+        value_loss(k->dvalue, k->value, k->old_value, k->returns, c->loss, c->scale, W, c->stats);
+        model_values_backward(m->values, k->dvalue, k->hidden, k->dhidden, W, &w->ws);
+    }
+    for (int i = 0; i < W; i++) {
+        c->stats->entropy += k->entropy[i];
+        c->stats->weighted_entropy += k->weight[i] * k->entropy[i];
+    }
     return model_backward(&m->policy, m->adapter, &rows, &w->cache, &w->saved, k->dhidden, &w->ws);
 }
 
 static void add_stats(PpoStats *to, const PpoStats *s) {
     to->tokens += s->tokens; to->policy_loss += s->policy_loss; to->value_loss += s->value_loss;
-    to->entropy += s->entropy;
+    to->kl_loss += s->kl_loss; to->entropy += s->entropy; to->weighted_entropy += s->weighted_entropy;
     to->clip_fraction += s->clip_fraction; to->value_clip_fraction += s->value_clip_fraction;
     to->approx_kl += s->approx_kl; to->policy_kl += s->policy_kl; to->ratio += s->ratio;
     to->value_error += s->value_error; to->value += s->value;
@@ -60,34 +74,36 @@ static void add_stats(PpoStats *to, const PpoStats *s) {
 }
 
 /* Changes the weights by a step of Adam. Gradients whose norm is above --max-grad-norm are first
- * scaled down to it (0: never). */
+ * scaled down to it (0: never). In the first --value-warmup steps, the policy's learning rate is 0. */
 static void move_weights(Progress *p, const Models *m, double norm, Arena *ws) {
     const Settings *o = m->o;
-    const AdamW adam = { (float)learning_rate(o->lr_anneal, o->lr, 0, p->step, o->steps), 0.9f, 0.999f,
-                         (float)o->adam_eps, 0, o->adam_tf };
+    const double rate = rate_at(o, o->lr, p->step);
+    const AdamW adam = { p->step > o->value_warmup ? (float)rate : 0, 0.9f, 0.999f, (float)o->adam_eps,
+                         (float)o->weight_decay, o->adam_tf };
     const double scale = o->max_grad_norm > 0 && norm > o->max_grad_norm
                          ? o->max_grad_norm / (norm + 1e-6) : 1;
     AdamW head = adam;
-    if (o->value_lr > 0) head.lr = (float)learning_rate(o->lr_anneal, o->value_lr, 0, p->step, o->steps);
+    head.lr = (float)(o->value_lr > 0 ? rate_at(o, o->value_lr, p->step) : rate);
     const size_t done = optimizer_step(&p->optimizer, 0, m->trained, m->trained_policy, &adam, (float)scale);
     if (m->adapter) lora_norms(&m->lora, m->policy.tensor, ws);
     optimizer_step(&p->optimizer, done, m->trained + m->trained_policy, m->trained_all - m->trained_policy,
                    &head, (float)scale);
 }
 
-/* Makes one update from n responses: the gradients of the loss (a mean over all their tokens), then Adam.
+/* Makes one update from n responses: the gradients of the loss (--loss-mean), then Adam.
  * Returns the mean policy KL of these tokens. If the mean ratio is above --ratio-threshold, the update is
  * skipped: neither the weights nor Adam's moments change. */
 double update(Progress *p, const Models *m, Work *w, const int *which, int n) {
     const Settings *o = m->o;
-    const PpoLoss loss = { (float)o->clip, (float)o->clip_value, (float)o->vf_coef,
-                           (float)o->ratio_threshold };
+    const PpoLoss loss = { (float)o->clip, (float)o->clip_value, (float)o->vf_coef, (float)o->ratio_threshold,
+                           (float)o->clip_high, (float)o->dual_clip,
+                           o->kl_in == KL_IN_LOSS ? (float)p->kl.coef : 0, o->kl_penalty };
     const int *start = w->rollout.start, first = !w->now.updates;
     PpoStats stats;
     int tokens = 0;
     memset(&stats, 0, sizeof stats);
     for (int i = 0; i < n; i++) tokens += start[which[i] + 1] - start[which[i]];
-    LossContext c = { &w->batch, &loss, 1 / (float)tokens, &stats };
+    LossContext c = { &w->batch, &loss, 1 / (float)tokens, n, tokens, &stats };
     gradient_zero(m->trained, m->trained_all);
     for (int i = 0; i < n; i += o->mini_batch_size)
         must(train_mini_batch(m, w, which + i, smaller(o->mini_batch_size, n - i), &c), NULL, NULL);

@@ -24,6 +24,9 @@ static int test_passed, test_failed, test_skipped;    /* of this program */
     fputs(first, stdout); printf(__VA_ARGS__); putchar('\n'); \
 } while (0)
 
+/* The tokens of policy_loss: log-probs now and when they were sampled, and advantages. */
+#define POLICY(now, old, A) (&(const PolicyTokens){ .logprob = now, .old_logprob = old, .advantage = A })
+
 /* Prints the last line; returns main's exit code. */
 static inline int test_end(const char *name) {
     printf("%s: %d passed, %d failed, %d skipped\n", name, test_passed, test_failed, test_skipped);

@@ -88,7 +88,8 @@ static void check_logits(Case *c, const Golden *g, const char *name, const Lora 
 
 /* Computes log-probs of the wanted tokens from their hidden states (W,C), and adds the gradient of -mean. */
 static int learn(Case *c, const Lora *adapter, const float *hidden, float *dhidden) {
-    const HeadTask task = { c->target, 1, c->logprob, NULL, minus_mean, &c->wanting, dhidden };
+    const HeadTask task = { .target = c->target, .temperature = 1, .logprob = c->logprob,
+                            .loss = minus_mean, .context = &c->wanting, .dhidden = dhidden };
     return model_logprobs(&c->m, adapter, hidden, c->wanting, &task, &ws);
 }
 

@@ -82,7 +82,8 @@ static void near(const float *got, const Golden *g, const char *prefix, const ch
 /* Checks states, logits, log-probs, loss and gradients. prefix: "" or "lora." */
 static void numbers(Case *c, const Golden *g, const char *prefix, const char *folder) {
     const size_t C = (size_t)c->m.config.stack.C, N = (size_t)c->rows.N;
-    const HeadTask task = { c->target, 1, c->logprob, NULL, minus_mean, &c->wanting, c->dhidden };
+    const HeadTask task = { .target = c->target, .temperature = 1, .logprob = c->logprob,
+                            .loss = minus_mean, .context = &c->wanting, .dhidden = c->dhidden };
     char name[64];
     size_t n;
     float *logits = pool_take(&pool, N * (size_t)c->m.config.V, sizeof(float));

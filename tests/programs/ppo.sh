@@ -133,6 +133,89 @@ run guard --ratio-threshold 1e-3 --steps 1
 [ "$(field "$work/guard" ppo/updates_skipped 1)" -gt 0 ] && ok "the ratio guard leaves updates out" ||
     bad "the ratio guard"
 
+# ---- sampling from fewer tokens ----
+# still WHAT NAME: in a run that moves nothing, all ratios stay 1: every update reads its own tokens' sets
+still() {
+    first="$(field "$work/$2" ppo/policy/first_ratio_max_deviation 1)"
+    true_ "$1: the first ratio is 1, and all where nothing moves" \
+        "$first == 0 && $(field "$work/$2" ppo/policy/max_ratio_deviation 1) < 1e-4"
+}
+run top_k --top-k 5 --learning-rate 1e-12 --steps 1 --chunk 3
+still "--top-k 5" top_k
+true_ "KL begins above 0: the reference chooses from all tokens" "$(field "$work/top_k" objective/kl 1) > 1"
+run top_p --top-p 0.8 --temperature 1.3 --learning-rate 1e-12 --steps 1 --kl-penalty full
+still "--top-p 0.8 at a temperature of 1.3" top_p
+true_ "the exact KL is that of the cut distribution" "$(field "$work/top_p" objective/kl 1) > 0.1"
+true_ "entropy is that of fewer tokens" "$(field "$work/top_k" ppo/policy/entropy 1) < log(5)"
+run top --top-k 20 --top-p 0.95 --min-new-tokens 6
+differ "and it trains" "$work/a/model.safetensors" "$work/top/model.safetensors"
+refuses 2 'min-new-tokens is 13, more than --response-max' $ppo "$data" $small --min-new-tokens 13
+
+# ---- other algorithms ----
+groups="--batch-size 8 --group 4 --lora-r 4"
+with_values=$small small=${small% --cliprange-value 0.2}
+run grpo --algorithm grpo $groups --dump-rollouts "$work/grpo.jsonl"
+# groups FILE: prints for each response of a dump its query, score, first and last advantage
+groups() { sed -n 's/.*"score": \([-0-9.e+]*\),.*"query": \(\[[^]]*\]\).*"advantage": \[\([-0-9.e+]*\).*[ [] *\([-0-9.e+]*\)\]}$/\2|\1|\3|\4/p' "$1"; }
+groups "$work/grpo.jsonl" > "$work/groups"
+awk -F'|' 'NR % 4 == 1 { n = 0; s = q = 0; query = $1; delete x; delete a }
+    { if ($1 != query || $3 != $4) bad = 1; x[++n] = $2; a[n] = $3; s += $2 }
+    NR % 4 == 0 { for (i = 1; i <= 4; i++) q += (x[i] - s / 4) ^ 2
+        for (i = 1; i <= 4; i++) { d = (x[i] - s / 4) / (sqrt(q / 3) + 1e-4) - a[i]; if (d * d > 1e-9) bad = 1 } }
+    END { exit bad || NR != 16 }' "$work/groups"
+is "GRPO: four responses to a query, each advantage its score in the group's deviations, for every token"
+[ ! -e "$work/grpo/value_head.safetensors" ] && ! grep -q '"ppo/val/\|"ppo/returns' "$work/grpo/log.jsonl"
+is "there is no value head: none saved, none logged"
+true_ "the first ratio is 1, KL is in the loss, the coefficient fixed" \
+    "$(field "$work/grpo" ppo/policy/first_ratio_max_deviation 2) == 0 && $(field "$work/grpo" ppo/loss/kl 2) > 0 &&
+     $(field "$work/grpo" objective/kl_coef 2) == 0.04 && $(field "$work/grpo" ppo/mean_non_score_reward 2) == 0"
+run rloo --algorithm rloo $groups --dump-rollouts "$work/rloo.jsonl" --kl-coef 0
+groups "$work/rloo.jsonl" | awk -F'|' 'NR % 4 == 1 { s = 0 }
+    { x[NR % 4] = $2; a[NR % 4] = $3; s += $2 }
+    NR % 4 == 0 { for (i = 0; i < 4; i++) { d = x[i] - (s - x[i]) / 3 - a[i]; if (d * d > 1e-9) bad = 1 } }
+    END { exit bad || NR != 16 }'
+is "RLOO: the score minus the mean of the other three"
+run drgrpo --algorithm grpo $groups --group-scale=no
+differ "without the group's deviation (Dr. GRPO) another adapter is trained" \
+    "$work/grpo/adapter_model.safetensors" "$work/drgrpo/adapter_model.safetensors"
+refuses 2 'no effect without --algorithm (only grpo and rloo have groups): --group' $ppo "$data" $small --group 4
+refuses 2 'no effect with --algorithm (it has no value head): --vf-coef' $ppo "$data" $small \
+    --algorithm rloo --group 4 --vf-coef 1
+refuses 2 'has to be a multiple of --group' $ppo "$data" $small --algorithm grpo --group 3
+refuses 2 'no effect with --algorithm rloo: --group-scale' $ppo "$data" $small --algorithm rloo --group 4 \
+    --group-scale=no
+small=$with_values
+
+# ---- what is added to PPO's loss ----
+run plain --lora-r 4 --learning-rate 1e-2
+for x in "--cliprange-high 0.5" "--dual-clip 1.21" "--entropy-coef 0.1" "--loss-mean sequence" "--kl-in loss" \
+    "--kl-in loss --kl-penalty mse" "--weight-decay 1" "--warmup-steps 1" "--lr-anneal cosine"; do
+    run added --lora-r 4 --learning-rate 1e-2 $x
+    differ "$x trains another adapter" "$work/plain/adapter_model.safetensors" \
+        "$work/added/adapter_model.safetensors"
+    rm -rf "$work/added" "$work/added.runs"
+done
+run entropy --lora-r 4 --learning-rate 1e-2 --entropy-coef 1 --steps 3 --init-kl-coef 0
+run greedy --lora-r 4 --learning-rate 1e-2 --steps 3 --init-kl-coef 0
+true_ "the entropy bonus raises the entropy" \
+    "$(field "$work/entropy" ppo/policy/entropy 3) > $(field "$work/greedy" ppo/policy/entropy 3) + 0.05"
+run loss --kl-in loss --init-kl-coef 3 --learning-rate 1e-3 --steps 4
+run loose --init-kl-coef 0 --learning-rate 1e-3 --steps 4
+# away NAME: how far a token's log-prob is from the reference's in step 4
+away() { echo "($(field "$work/$1" objective/logprobs 4) - ($(field "$work/$1" objective/ref_logprobs 4)))"; }
+true_ "the KL in the loss holds the policy back" "$(away loss) < $(away loose) / 2"
+run warm --lora-r 4 --learning-rate 1e-2 --value-warmup 1 --steps 2
+true_ "--value-warmup 1: step 2 begins with the first policy" "$(field "$work/warm" objective/kl 2) == 0"
+true_ "but not with the first values" "$(field "$work/warm" ppo/val/mean 2)^2 > 0"
+run rates --lora-r 4 --warmup-steps 2 --lr-anneal linear --steps 4 --learning-rate 6e-3
+true_ "the learning rate rises, then is annealed" "$(field "$work/rates" learning_rate 1) == 0.002 &&
+    $(field "$work/rates" learning_rate 2) == 0.004 && $(field "$work/rates" learning_rate 3) == 0.006 &&
+    $(field "$work/rates" learning_rate 4) == 0.003"
+refuses 2 'restrains nothing as a loss' $ppo "$data" $small --kl-in loss --kl-penalty kl
+refuses 2 'full cannot be a loss' $ppo "$data" $small --kl-in loss --kl-penalty full
+refuses 2 'dual-clip has to be above 1' $ppo "$data" $small --dual-clip 1.1
+refuses 2 'warmup-steps has to be less' $ppo "$data" $small --warmup-steps 2
+
 # ---- LoRA ----
 run lora --lora-r 4 --learning-rate 1e-2
 [ -s "$work/lora/adapter_model.safetensors" ] && [ -s "$work/lora/adapter_config.json" ] &&
@@ -166,8 +249,6 @@ refuses 2 'no effect with --reward-text (no judge is asked): --reward$' $ppo "$d
 refuses 2 'no effect without --eval-queries (nothing is evaluated): --show' $ppo "$data" $small --eval-queries 0
 refuses 2 'no effect without --early-stopping: --target-kl' $ppo "$data" $small --target-kl 2
 refuses 2 'no effect without --adap-kl-ctrl (.*): --horizon' $ppo "$data" $small --adap-kl-ctrl=no --horizon 9
-refuses 2 'top-k is refused' $ppo "$data" $small --top-k 5
-refuses 2 'top-p is refused' $ppo "$data" $small --top-p 0.9
 refuses 2 'dropout is refused' $ppo "$data" $small --dropout 0.1
 refuses 2 'batch-size' $ppo "$data" $small --mini-batch-size 9
 refuses 2 'use-score-scaling' $ppo "$data" $small --use-score-norm

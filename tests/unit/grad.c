@@ -171,6 +171,11 @@ static void logprob_b(const float *dy) {
     logprob_f(y);
     logprob_backward(G(0), dy, y, V(0), token, 0.7, N, O);
 }
+static void entropy_f(float *y) {
+    float logprob[N];
+    logprob_forward(logprob, y, V(0), token, 0.7, N, O);
+}
+static void entropy_b(const float *dy) { entropy_backward(G(0), dy, V(0), 0.7, N, O); }
 static void ce_f(float *y) { cross_entropy_forward(y, V(0), token, N, O); }
 static void ce_b(const float *dy) {
     float y[N];
@@ -186,34 +191,58 @@ static void rank_soft_b(const float *dy) { ranking_backward(G(0), dy, V(0), bett
 
 /* {ratio below, inside, above} x {advantage < 0, > 0} x 2: the kinks have a token on each side */
 enum { P = 12 };
-static const PpoLoss ppo = { 0.2, 0.2, 0.1, 0 };
-static float old[P], advantage[P], returns[P];
+static PpoLoss ppo;
+static float old[P], advantage[P], returns[P], ref[P], share[P];
+static PolicyTokens tokens_at(int i) {
+    const PolicyTokens x = { V(0) + i, old + i, advantage + i, ppo.kl_coef > 0 ? ref + i : NULL, share + i };
+    return x;
+}
 static void policy_s(void) {
     Leaf *l = new_leaf("new_logprob", P);
+    const PpoLoss plain = { .clip_range = 0.2, .clip_range_value = 0.2, .vf_coef = 0.1 };
+    ppo = plain;
     for (int i = 0; i < P; i++) {
         old[i] = -2 - 0.1 * i;
         l->value[i] = old[i] + (i % 3 - 1) * 0.4 + 0.03 * (i / 6);
         advantage[i] = i % 2 ? 1.3 : -0.8;
+        ref[i] = l->value[i] + (i % 5 < 3 ? 0.3 : -0.4) * (1 + 0.1 * i);
+        share[i] = 1;
     }
 }
+/* a ratio of e^0.4 = 1.49 is between the bound of 1.2 and this one, and above that of the dual clip */
+static void higher_s(void) { policy_s(); ppo.clip_range_high = 0.6; }
+static void dual_s(void) { policy_s(); ppo.dual_clip = 1.3; }
+static void weighted_s(void) {
+    policy_s();
+    for (int i = 0; i < P; i++) share[i] = token_weight(MEAN_SEQUENCE, i < 2 ? 2 : i < 9 ? 7 : 3, P, 3);
+}
+static void kl_loss_s(int kind) { policy_s(); ppo.kl_coef = 0.7; ppo.kl_kind = kind; }
+static void kl_s(void) { kl_loss_s(KL_K1); }
+static void abs_s(void) { kl_loss_s(KL_ABS); }
+static void mse_s(void) { kl_loss_s(KL_MSE); }
+static void k3_s(void) { kl_loss_s(KL_K3); }
 static void policy_f(float *y) {
     for (int i = 0; i < P; i++) {
         PpoStats s;
         float d = 0;
         memset(&s, 0, sizeof s);
-        policy_loss(&d, V(0) + i, old + i, advantage + i, &ppo, 1, 1, &s);
-        y[i] = s.policy_loss;
+        const PolicyTokens x = tokens_at(i);
+        policy_loss(&d, &x, &ppo, 1, 1, &s);
+        y[i] = s.policy_loss + ppo.kl_coef * s.kl_loss;
     }
 }
 static void policy_b(const float *dy) {
     for (int i = 0; i < P; i++) {
         PpoStats s;
         memset(&s, 0, sizeof s);
-        policy_loss(G(0) + i, V(0) + i, old + i, advantage + i, &ppo, dy[i], 1, &s);
+        const PolicyTokens x = tokens_at(i);
+        policy_loss(G(0) + i, &x, &ppo, dy[i], 1, &s);
     }
 }
 static void value_s(void) {
     Leaf *l = new_leaf("value", P);
+    const PpoLoss plain = { .clip_range = 0.2, .clip_range_value = 0.2, .vf_coef = 0.1 };
+    ppo = plain;
     for (int i = 0; i < P; i++) {
         old[i] = 0.1 * i;
         l->value[i] = old[i] + (i % 3 - 1) * 0.45;
@@ -246,7 +275,7 @@ static Cache cache;
 static Saved saved;
 static RewardSaved judge_saved;
 static const Lora *adapter;
-static int values_too;
+static int values_too, sets_too;          /* sets_too: see m_kept */
 
 static void tensor_leaves(Tensor *t, int n, double spread) {
     for (int i = 0; i < n; i++) {
@@ -326,6 +355,7 @@ static void policy_model(int tied, int trainable, int R, void (*change)(ModelCon
     tensor_leaves(model.tensor, model.tensors, 0.4);
     adapter = NULL;
     values_too = R > 0;
+    sets_too = 0;
     if (R) {
         LoraConfig c_lora = lora_config(R, 4, "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj");
         if (c.stack.joined) c_lora = lora_config(R, 4, "qkv_proj,down_proj");
@@ -341,6 +371,7 @@ static void policy_model(int tied, int trainable, int R, void (*change)(ModelCon
     if (err.code || memory.failed) { printf("setup: %s %s\n", err.what, err.where); exit(1); }
 }
 static void llama_s(void) { policy_model(0, 1, 0, NULL, 0); }
+static void sets_s(void) { policy_model(0, 1, 0, NULL, 0); sets_too = 1; }
 static void tied_s(void) { policy_model(1, 1, 0, NULL, 0); }
 static void lora_s(void) { policy_model(0, 0, 3, NULL, 0); }
 static void recompute_s(void) { policy_model(0, 1, 3, NULL, 1); }
@@ -452,20 +483,27 @@ static void prompt_gpt2_lora_s(void) { prompt_model(1, joined, 1, 2, "position,q
 
 static float hidden[5 * 8];
 static const float *loss_weight;
+/* the logits of rows are cut to these sets, which have the targets, and entropies enter the loss */
+static const unsigned char m_set[5][2] = { { 0x21, 0x06 }, { 0xff, 0xff }, { 0xaa, 0x01 }, { 0x0f, 0x10 },
+                                           { 0x77, 0x77 } };
+static const unsigned char *const m_kept[5] = { m_set[0], m_set[1], m_set[2], m_set[3], m_set[4] };
 static void hook(void *context, int start, int n, const float *logprob, float *dlogprob) {
     (void)context; (void)logprob;
     for (int i = 0; i < n; i++) dlogprob[i] = loss_weight[start + i];
 }
 static void model_f(float *y) {
     model_forward(&model, adapter, m_rows, &cache, &saved, hidden, &ws);
-    const HeadTask task = { m_target, 0.8, y, NULL, NULL, NULL, NULL };
+    const HeadTask task = { .target = m_target, .temperature = 0.8, .logprob = y,
+                            .entropy = y + 5, .kept = sets_too ? m_kept : NULL };
     model_logprobs(&model, adapter, hidden, 5, &task, &ws);
-    for (int i = 0; i < 5; i++) y[5 + i] = 0;
+    for (int i = 0; !sets_too && i < 5; i++) y[5 + i] = 0;
     if (values_too) model_values(&head, hidden, y + 5, 5, &ws);
 }
 static void model_b(const float *dy) {
     float lp[5], dhidden[5 * 8] = {0};
-    const HeadTask task = { m_target, 0.8, lp, NULL, hook, NULL, dhidden };
+    const HeadTask task = { .target = m_target, .temperature = 0.8, .logprob = lp, .loss = hook,
+                            .dhidden = dhidden, .dentropy = sets_too ? dy + 5 : NULL,
+                            .kept = sets_too ? m_kept : NULL };
     loss_weight = dy;
     model_forward(&model, adapter, m_rows, &cache, &saved, hidden, &ws);
     model_logprobs(&model, adapter, hidden, 5, &task, &ws);
@@ -675,12 +713,21 @@ static const Row row[] = {
         { "gelu_tanh, gated", gated_s, gelu_tanh_gated_f, gelu_tanh_gated_b, O },
     { "relu, gated", gated_s, relu_gated_f, relu_gated_b, O }, { "tanh", one_s, tanh_f, tanh_b, O },
     { "logprob at temperature 0.7", logits_s, logprob_f, logprob_b, N },
+        { "entropy at temperature 0.7", logits_s, entropy_f, entropy_b, N },
         { "cross entropy", logits_s, ce_f, ce_b, N },
     { "ranking", rank_s, rank_f, rank_b, 3 },
     { "ranking by probabilities", rank_s, rank_soft_f, rank_soft_b, 3 },
     { "policy loss", policy_s, policy_f, policy_b, P },
+        { "policy loss, clip-higher", higher_s, policy_f, policy_b, P },
+        { "policy loss, dual clip", dual_s, policy_f, policy_b, P },
+        { "policy loss, a mean over sequences", weighted_s, policy_f, policy_b, P },
+        { "policy loss and kl", kl_s, policy_f, policy_b, P },
+        { "policy loss and abs", abs_s, policy_f, policy_b, P },
+        { "policy loss and mse", mse_s, policy_f, policy_b, P },
+        { "policy loss and k3", k3_s, policy_f, policy_b, P },
         { "value loss", value_s, value_f, value_b, P },
     { "llama, all weights", llama_s, model_f, model_b, 10 }, { "llama, tied", tied_s, model_f, model_b, 10 },
+    { "llama, cut logits, entropies in the loss", sets_s, model_f, model_b, 10 },
     { "llama, LoRA and value head", lora_s, model_f, model_b, 10 },
         { "llama, LoRA with dropout", dropout_s, model_f, model_b, 10 },
     { "LoRA of embeddings and a tied head", embedding_lora_s, model_f, model_b, 10 },

@@ -150,18 +150,20 @@ static int call_backward(Models *x, int N, Arena *ws) {
 }
 static int call_logprobs(Models *x, int N, Arena *ws) {
     Rows r = rows_of_models(x, N);
-    const HeadTask task = { x->target, 1, x->logprob, x->logprob + ROWS, NULL, NULL, NULL };
+    const HeadTask task = { .target = x->target, .temperature = 1, .logprob = x->logprob,
+                            .entropy = x->logprob + ROWS };
     return model_logprobs(&x->m, x->adapter, x->hidden, r.W, &task, ws);
 }
 static int call_learn(Models *x, int N, Arena *ws) {
     Rows r = rows_of_models(x, N);
-    const HeadTask task = { x->target, 1, x->logprob, NULL, learn, NULL, x->dhidden };
+    const HeadTask task = { .target = x->target, .temperature = 1, .logprob = x->logprob, .loss = learn,
+                            .dhidden = x->dhidden };
     return model_logprobs(&x->m, x->adapter, x->hidden, r.W, &task, ws);
 }
 static int call_full_kl(Models *x, int N, Arena *ws) {
     Rows r = rows_of_models(x, N);
     const States s = { &x->m, x->adapter, x->hidden };
-    return model_full_kl(&s, &s, r.W, 1, x->logprob, ws);
+    return model_full_kl(&s, &s, NULL, r.W, 1, x->logprob, ws);
 }
 static int call_values(Models *x, int N, Arena *ws) {
     Rows r = rows_of_models(x, N);

@@ -150,7 +150,8 @@ static double learn(Case *c) {
     double loss = 0;
     gradient_zero(c->lora.tensor, c->lora.tensors);
     memset(c->dhidden, 0, (size_t)c->rows.N * (size_t)c->m.config.stack.C * sizeof(float));
-    const HeadTask task = { c->target, 1, c->logprob, NULL, minus_mean, &c->wanting, c->dhidden };
+    const HeadTask task = { .target = c->target, .temperature = 1, .logprob = c->logprob,
+                            .loss = minus_mean, .context = &c->wanting, .dhidden = c->dhidden };
     Rows rows = c->rows;
     rows.W = c->wanting;
     int code = model_forward(&c->m, &c->lora, &rows, &c->kv, &c->saved, c->hidden, &ws);

@@ -198,16 +198,20 @@ static void prompt_of_tokens(void) {
     free(own.base);
 }
 
-/* The sampler's log-probs and values against the training forward: the first ratio is exactly 1. */
-static void first_ratio(int th, float temperature, const Lora *adapter) {
+/* The sampler's log-probs and values against the training forward: the first ratio is exactly 1. With top-k
+ * or top-p, training cuts its logits to the sampler's sets. */
+static void first_ratio(int th, Sampling how, const Lora *adapter) {
+    enum { SET = (V + 7) / 8 };
+    static unsigned char set[B][T * SET];
+    static const unsigned char *kept[B * T];
     static int out[B][T];
     static float lp[B][T], value[B][T], hidden[B * T * C], now[B * T], values[B * T];
     static unsigned char wants[B * T];
     Sequence seq[B];
-    Writing s = { adapter, &head, { 0, 0, 1 }, NULL, NULL };
-    int target[B * T], n = 0, w = 0, equal = 1, sampled = 0;
+    const Writing s = { adapter, &head, how, NULL, NULL };
+    const int cuts = how.top_k > 0 || how.top_p < 1;
+    int target[B * T], n = 0, w = 0, equal = 1, sampled = 0, left = 0;
     const int soft = model_prompt(&model, adapter);
-    s.sampling.temperature = temperature;
     threads(th);
     memset(seq, 0, sizeof seq);
     for (int b = 0; b < B; b++) {
@@ -215,16 +219,19 @@ static void first_ratio(int th, float temperature, const Lora *adapter) {
         seq[b].token = out[b]; seq[b].prompt = seq[b].length = 1 + b; seq[b].capacity = T - 3 * b - soft;
         seq[b].logprob = lp[b]; seq[b].value = value[b];
         seq[b].rng = rng_stream(1, 2, (uint64_t)b);
+        if (cuts) seq[b].kept = set[b];
     }
     CHECK(model_generate(&model, &s, seq, B, &cache, &ws) == OK, "generate");
     for (int b = 0; b < B; b++)
         for (int t = -soft; t < seq[b].length; t++, n++) {
             token[n] = t < 0 ? -1 - (t + soft) : out[b][t]; sequence[n] = b; position[n] = t + soft;
             wants[n] = t >= seq[b].prompt - 1 && t + 1 < seq[b].length;
+            kept[w] = set[b] + (t + 1 - seq[b].prompt) * SET;
             if (wants[n]) target[w++] = out[b][t + 1];
         }
     Rows rows = { n, w, token, sequence, position, wants };
-    const HeadTask task = { target, temperature, now, NULL, NULL, NULL, NULL };
+    const HeadTask task = { .target = target, .temperature = how.temperature, .logprob = now,
+                            .kept = cuts ? kept : NULL };
     model_forward(&model, adapter, &rows, &cache, &saved, hidden, &ws);
     model_logprobs(&model, NULL, hidden, w, &task, &ws);
     model_values(&head, hidden, values, w, &ws);
@@ -235,12 +242,16 @@ static void first_ratio(int th, float temperature, const Lora *adapter) {
                 int i = t + 1 - seq[b].prompt;
                 equal &= now[w] == lp[b][i] && exp((double)(now[w] - lp[b][i])) == 1.0 &&
                     values[w] == value[b][i];
+                for (int v = 0; cuts && v < V; v++) left += kept[w][v / 8] >> (v % 8) & 1;
                 w++;
                 sampled++;
             }
     CHECK(equal && sampled > 100,
           "old log-prob and value of %d sampled tokens = the training forward's, %d threads, temperature %g, "
-          "%d rows of a soft prompt", sampled, th, (double)temperature, soft);
+          "top-k %d, top-p %g, %d rows of a soft prompt", sampled, th, (double)how.temperature, how.top_k, (double)how.top_p,
+          soft);
+    CHECK(!cuts || (left >= sampled && left < sampled * V / 2), "%d of %d tokens were left", left,
+          sampled * V);
 }
 
 /* 1 and 2 threads, and activations computed anew, give the same gradients */
@@ -272,18 +283,18 @@ static void sampling(void) {
     Sampling greedy = { 0, 0, 1 }, top2 = { 1, 2, 1 }, half = { 1, 0, 0.5f }, all = { 1, 0, 1 };
     Rng r = rng_stream(5, 0, 0);
     float lp;
-    CHECK(sample_token(z, 6, &greedy, &r, &lp, scratch, order) == 4, "greedy takes the largest");
-    for (int i = 0; i < 2000; i++) seen[sample_token(z, 6, &top2, &r, NULL, scratch, order)]++;
+    CHECK(sample_token(z, 6, &greedy, &r, &lp, NULL, scratch, order) == 4, "greedy takes the largest");
+    for (int i = 0; i < 2000; i++) seen[sample_token(z, 6, &top2, &r, NULL, NULL, scratch, order)]++;
     CHECK(seen[4] > 0 && seen[1] > 0 && seen[0] + seen[2] + seen[3] + seen[5] == 0,
           "top-k 2 keeps the two largest");
     memset(seen, 0, sizeof seen);
-    for (int i = 0; i < 2000; i++) seen[sample_token(z, 6, &half, &r, NULL, scratch, order)]++;
+    for (int i = 0; i < 2000; i++) seen[sample_token(z, 6, &half, &r, NULL, NULL, scratch, order)]++;
     CHECK(seen[4] > 0 && seen[1] > 0 && seen[0] + seen[2] + seen[3] + seen[5] == 0,
           "top-p 0.5: the smallest head of the distribution that reaches it");
     memset(seen, 0, sizeof seen);
     double sum = 0, worst = 0;
     for (int v = 0; v < 6; v++) sum += exp((double)z[v]);
-    for (int i = 0; i < 60000; i++) seen[sample_token(z, 6, &all, &r, &lp, scratch, order)]++;
+    for (int i = 0; i < 60000; i++) seen[sample_token(z, 6, &all, &r, &lp, NULL, scratch, order)]++;
     for (int v = 0; v < 6; v++) {
         double d = fabs(seen[v] / 60000.0 - exp((double)z[v]) / sum);
         if (d > worst) worst = d;
@@ -300,7 +311,7 @@ static void measured(int compute) {
     Rows all = rows_between(0, B, 0, T);
     memset(&need, 0, sizeof need);
     memset(wants, 1, sizeof wants);
-    const HeadTask task = { target, 1, now, NULL, NULL, NULL, NULL };
+    const HeadTask task = { .target = target, .temperature = 1, .logprob = now };
     all.wants = wants;
     threads(2);
     for (int pass = 0; pass < 2; pass++) {
@@ -319,9 +330,10 @@ static void whole_model(int compute) {
     row_invariance();
     for (int i = 0; i < prompted.tensors; i++) tensor_normal(prompted.tensor[i].matrix, 0.2, 78);
     for (int th = 1; th <= MOST_THREADS; th++) {
-        first_ratio(th, 1, &lora);
-        first_ratio(th, 0.7f, &lora);
-        first_ratio(th, 0.7f, &prompted);
+        static const Sampling how[4] = { { 1, 0, 1 }, { 0.7f, 0, 1 }, { 1, 7, 1 }, { 0.8f, 40, 0.6f } };
+        for (int i = 0; i < 4; i++) first_ratio(th, how[i], &lora);
+        first_ratio(th, how[1], &prompted);
+        first_ratio(th, how[3], &prompted);
     }
     prompt_of_tokens();
     same_gradients();

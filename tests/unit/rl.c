@@ -81,12 +81,12 @@ static void check_rewards_and_gae(void) {
 /* ---- traps: each is a mistake of a trainer that is in use ---- */
 
 static void check_losses(void) {
-    const PpoLoss c = { .2f, .2f, .1f, 10 };
+    const PpoLoss c = { .clip_range = .2f, .clip_range_value = .2f, .vf_coef = .1f, .ratio_threshold = 10 };
     const float logprob[4] = { -1, -2, -.5f, -3 }, A[4] = { 1, -1, .5f, -2 };
     float d[4] = { 0, 0, 0, 0 }, twice[4] = { 0, 0, 0, 0 };
     PpoStats s, whole, parts;
     memset(&s, 0, sizeof s);
-    policy_loss(d, logprob, logprob, A, &c, .25f, 4, &s);
+    policy_loss(d, POLICY(logprob, logprob, A), &c, .25f, 4, &s);
     CHECK(s.max_ratio_deviation == 0 && s.ratio == 4 && s.clip_fraction == 0,
           "equal log-probs: every ratio is exactly 1");
     CHECK(d[0] == -.25f && d[3] == .5f, "there the gradient is -A scale");
@@ -95,14 +95,14 @@ static void check_losses(void) {
     memset(d, 0, sizeof d);
     memset(&whole, 0, sizeof whole);
     memset(&parts, 0, sizeof parts);
-    policy_loss(d, moved, logprob, A, &c, 1, 4, &whole);
+    policy_loss(d, POLICY(moved, logprob, A), &c, 1, 4, &whole);
     CHECK(d[0] == 0 && d[1] > 0 && d[2] < 0 && d[3] == 0,
           "clipped where the ratio already moved the wanted way, only there");
-    policy_loss(twice, moved, logprob, A, &c, 1, 1, &parts);
-    policy_loss(twice + 1, moved + 1, logprob + 1, A + 1, &c, 1, 3, &parts);
+    policy_loss(twice, POLICY(moved, logprob, A), &c, 1, 1, &parts);
+    policy_loss(twice + 1, POLICY(moved + 1, logprob + 1, A + 1), &c, 1, 3, &parts);
     CHECK(!memcmp(d, twice, sizeof d) && whole.policy_loss == parts.policy_loss && parts.tokens == 4,
           "accumulation with uneven lengths equals the full batch: a global token mean");
-    policy_loss(d, moved, logprob, A, &c, 1, 4, &whole);
+    policy_loss(d, POLICY(moved, logprob, A), &c, 1, 4, &whole);
     CHECK(d[1] == 2 * twice[1], "gradients are added");
 
     const float v[3] = { 1, 2, 0 }, old[3] = { 0, 2, 0 }, R[3] = { 2, 1, 0 };
@@ -120,20 +120,102 @@ static void check_losses(void) {
     CHECK(close_to(d[0], -.1, 1e-6), "without value clip the gradient is vf_coef (v - R)");
 }
 
+/* ---- what other trainers add to PPO's loss ---- */
+
+static void check_clips(void) {
+    const float now[4] = { .3f, .3f, -.3f, 2 }, old[4] = { 0, 0, 0, 0 }, A[4] = { 1, -1, 1, -1 };
+    const PpoLoss plain = { .clip_range = .2f }, higher = { .clip_range = .2f, .clip_range_high = .5f };
+    const PpoLoss dual = { .clip_range = .2f, .dual_clip = 3 };
+    float d[4] = { 0 };
+    PpoStats s;
+    memset(&s, 0, sizeof s);
+    policy_loss(d, POLICY(now, old, A), &plain, 1, 4, &s);
+    CHECK(d[0] == 0 && close_to(d[3], exp(2.0), 1e-6) && s.clip_fraction == 1,
+          "without clip-higher a ratio of 1.35 is clipped; without dual clip one of 7.4 is not, if A < 0");
+    memset(d, 0, sizeof d);
+    policy_loss(d, POLICY(now, old, A), &higher, 1, 4, &s);
+    CHECK(close_to(d[0], -exp((double)now[0]), 1e-6) && close_to(d[2], -exp((double)now[2]), 1e-6),
+          "clip-higher moves the upper bound alone: 1.35 is inside");
+    memset(d, 0, sizeof d);
+    memset(&s, 0, sizeof s);
+    policy_loss(d + 3, POLICY(now + 3, old, A + 3), &dual, 1, 1, &s);
+    CHECK(d[3] == 0 && s.policy_loss == 3 && s.clip_fraction == 1, "dual clip: the loss is at most 3 |A|");
+    memset(&s, 0, sizeof s);
+    policy_loss(d, POLICY(now, old, A), &dual, 1, 3, &s);
+    CHECK(close_to(s.policy_loss, -1.2 + exp((double)now[1]) - exp((double)now[2]), 1e-6),
+          "it changes no token with A > 0, and none with a smaller ratio");
+}
+
+static void check_kl_in_loss(void) {
+    const float now[2] = { -1, -2 }, ref[2] = { -1.5f, -1 }, A[2] = { 0, 0 };
+    static const struct { int kind; double slope[2]; } row[] = {
+        { KL_K1, { 1, 1 } }, { KL_ABS, { 1, -1 } }, { KL_MSE, { .5, -1 } },
+        { KL_K3, { 0.39346934028736658, -1.7182818284590452 } } };      /* 1 - e^-d, d = 0.5 and -1 */
+    for (int i = 0; i < 4; i++) {
+        const PpoLoss c = { .clip_range = .2f, .kl_coef = .5f, .kl_kind = row[i].kind };
+        const PolicyTokens x = { .logprob = now, .old_logprob = now, .advantage = A, .ref_logprob = ref };
+        float d[2] = { 0 }, kl[2];
+        PpoStats s;
+        memset(&s, 0, sizeof s);
+        policy_loss(d, &x, &c, 2, 2, &s);
+        kl_penalty(kl, now, ref, NULL, row[i].kind, 2);
+        CHECK(close_to(d[0], row[i].slope[0], 1e-6) && close_to(d[1], row[i].slope[1], 1e-6),
+              "KL in the loss, kind %d: scale x coefficient x slope: %g, %g", row[i].kind, (double)d[0],
+              (double)d[1]);
+        CHECK(close_to(s.kl_loss, (double)kl[0] + kl[1], 1e-6) && s.policy_loss == 0,
+              "it is counted apart, without its coefficient");
+    }
+}
+
+static void check_groups(void) {
+    const int start[7] = { 0, 1, 3, 4, 5, 6, 8 };
+    const float reward[8] = { 1, 1, 1, 6, 2, 2, 1, 1 };     /* sums 1, 2, 6 and 2, 2, 2 */
+    float A[8];
+    group_advantages(A, reward, GROUP_MEAN, 3, start, 6);
+    CHECK(close_to(A[0], -2, 1e-6) && close_to(A[1], -1, 1e-6) && A[2] == A[1] && close_to(A[3], 3, 1e-6),
+          "Dr. GRPO: the reward minus the group's mean, for every token of a response");
+    CHECK(A[4] == 0 && A[7] == 0, "equal rewards teach nothing");
+    group_advantages(A, reward, GROUP_SCALED, 3, start, 6);
+    CHECK(close_to(A[3], 3 / (sqrt(7.0) + 1e-4), 1e-6) && A[4] == 0,
+          "GRPO: divided by the group's unbiased deviation + 1e-4");
+    group_advantages(A, reward, GROUP_OTHERS, 3, start, 6);
+    CHECK(close_to(A[0], 1 - 4, 1e-6) && close_to(A[1], 2 - 3.5, 1e-6) && close_to(A[3], 6 - 1.5, 1e-6),
+          "RLOO: minus the mean of the other responses");
+}
+
+/* A mean over sequences, from two mini-batches, against its definition. */
+static void check_loss_means(void) {
+    const PpoLoss c = { .clip_range = .2f };
+    const float lp[4] = { 0, 0, 0, 0 }, A[4] = { 1, 2, 3, 7 };
+    float w[4], d[4] = { 0 };
+    PpoStats s;
+    memset(&s, 0, sizeof s);
+    CHECK(token_weight(MEAN_TOKEN, 3, 4, 2) == 1, "a mean over tokens: each counts 1");
+    for (int t = 0; t < 4; t++) w[t] = token_weight(MEAN_SEQUENCE, t ? 3 : 1, 4, 2);
+    for (int first = 0, n = 1; first < 4; first += n, n = 3) {
+        const PolicyTokens x = { .logprob = lp, .old_logprob = lp, .advantage = A + first,
+                                 .weight = w + first };
+        policy_loss(d + first, &x, &c, .25f, n, &s);
+    }
+    ppo_stats_mean(&s);
+    CHECK(close_to(s.policy_loss, -(1 + 12 / 3.) / 2, 1e-6), "the loss is the mean of the means");
+    CHECK(close_to(d[0], -.5, 1e-6) && close_to(d[3], -7 / 6., 1e-6), "and so is its gradient");
+}
+
 static void check_guards(void) {
-    const PpoLoss c = { .2f, .2f, .1f, 10 }, off = { .2f, .2f, .1f, 0 };
+    const PpoLoss c = { .clip_range = .2f, .ratio_threshold = 10 }, off = { .clip_range = .2f };
     const float old[2] = { 0, 0 }, far_away[2] = { 5, 0 }, beyond[2] = { 800, 0 }, A[2] = { -1, -1 };
     float d[2] = { 0, 0 };
     PpoStats s;
     memset(&s, 0, sizeof s);
-    policy_loss(d, old, old, A, &c, 1, 2, &s);
+    policy_loss(d, POLICY(old, old, A), &c, 1, 2, &s);
     CHECK(!ratio_exceeds(&s, &c), "ratio guard: quiet at 1");
     memset(&s, 0, sizeof s);
-    policy_loss(d, far_away, old, A, &c, 1, 2, &s);
+    policy_loss(d, POLICY(far_away, old, A), &c, 1, 2, &s);
     CHECK(ratio_exceeds(&s, &c) && !ratio_exceeds(&s, &off),
           "ratio guard: mean ratio 74 is above 10; threshold 0 is off");
     memset(&s, 0, sizeof s);
-    policy_loss(d, beyond, old, A, &c, 1, 2, &s);
+    policy_loss(d, POLICY(beyond, old, A), &c, 1, 2, &s);
     CHECK(ratio_exceeds(&s, &c), "ratio guard: infinity");
     s.ratio = (double)NAN;
     CHECK(ratio_exceeds(&s, &c), "ratio guard: NaN");
@@ -141,7 +223,7 @@ static void check_guards(void) {
           "early stop above 1.5 target_kl");
     float nan_logprob[1] = { (float)NAN };
     memset(&s, 0, sizeof s);
-    policy_loss(d, nan_logprob, old, A, &c, 1, 1, &s);
+    policy_loss(d, POLICY(nan_logprob, old, A), &c, 1, 1, &s);
     CHECK(!(s.max_ratio_deviation == 0), "a NaN ratio is not mistaken for 1");
 }
 
@@ -189,7 +271,7 @@ static int same(const float *x, const Json *all, const char *name, double tolera
 
 static void check_port_losses(const Json *all, const float *old, const float *value, const float *advantage,
                               const float *returns) {
-    const PpoLoss c = { .2f, .2f, .1f, 10 };
+    const PpoLoss c = { .clip_range = .2f, .clip_range_value = .2f, .vf_coef = .1f, .ratio_threshold = 10 };
     const Json *want = json_get(all, "loss(newlp,vp)");
     float lp[CAP], v[CAP], d[CAP], scratch[CAP];
     PpoStats s;
@@ -197,7 +279,7 @@ static void check_port_losses(const Json *all, const float *old, const float *va
     memset(d, 0, sizeof d);
     ragged(lp, all, "in.new_logprobs", "in.mask");
     ragged(v, all, "in.vpreds", "in.mask");
-    policy_loss(d, lp, old, advantage, &c, .125f, 8, &s);
+    policy_loss(d, POLICY(lp, old, advantage), &c, .125f, 8, &s);
     value_loss(d, v, value, returns, &c, .125f, 8, &s);
     ppo_stats_mean(&s);
     Summary R = summarise(returns, 8, scratch), V = summarise(value, 8, scratch);
@@ -330,7 +412,7 @@ static int tensor(const Golden *g, const char *name, float *out, int *integers) 
 
 static void check_torch_losses(const Golden *g, const char *prefix, const float *A, const float *R,
                                const float *hyper, int P) {
-    const PpoLoss c = { hyper[3], hyper[4], hyper[5], 0 };
+    const PpoLoss c = { .clip_range = hyper[3], .clip_range_value = hyper[4], .vf_coef = hyper[5] };
     float old[CAP], lp[CAP], value[CAP], v[CAP], dlp[CAP], dv[CAP], want[CAP];
     char name[80];
     PpoStats s;
@@ -340,7 +422,7 @@ static void check_torch_losses(const Golden *g, const char *prefix, const float 
     tensor(g, "values", value, NULL);
     tensor(g, "vpreds", v, NULL);
     for (int t = 0; t < P; t++) dlp[t] = dv[t] = 1;         /* backward adds, so start from 1 */
-    policy_loss(dlp, lp, old, A, &c, 1 / (float)P, P, &s);
+    policy_loss(dlp, POLICY(lp, old, A), &c, 1 / (float)P, P, &s);
     value_loss(dv, v, value, R, &c, 1 / (float)P, P, &s);
     for (int t = 0; t < P; t++) { dlp[t] -= 1; dv[t] -= 1; }
     ppo_stats_mean(&s);
@@ -402,6 +484,10 @@ int main(void) {
     check_whitening();
     check_rewards_and_gae();
     check_losses();
+    check_clips();
+    check_kl_in_loss();
+    check_groups();
+    check_loss_means();
     check_guards();
     check_scores();
     CHECK(file_read_all("tests/golden/ppo/ppo_goldens.json", &pool, &bytes, &n, &err) == OK,

@@ -72,7 +72,8 @@ static int train(const int *token, int length, float temperature, float *logprob
     rows_take(&list, T, &pool);
     rows_add(&list, 0, token, length, PROMPT);
     const Rows rows = rows_of(&list);
-    const HeadTask task = { list.target, temperature, logprob, NULL, minus_one, NULL, dhidden };
+    const HeadTask task = { .target = list.target, .temperature = temperature, .logprob = logprob,
+                            .loss = minus_one, .dhidden = dhidden };
     memset(dhidden, 0, sizeof dhidden);
     CHECK(model_forward(&policy, NULL, &rows, &cache, &saved, hidden, &ws) == OK
           && model_logprobs(&policy, NULL, hidden, rows.W, &task, &ws) == OK
@@ -418,10 +419,24 @@ static void T9_eos(void) {
     while (token[end] != policy.config.eos[0]) end++;
     CHECK(s.length == end + 1 && again[end] == policy.config.eos[0] && logprob[end - PROMPT] < 0,
           "T9: EOS is the response's last token, with a log-prob; nothing follows");
+    static unsigned char kept[T][(T + 7) / 8 + 8];
+    Sequence late;
+    const Writing w = { .sampling = plainly };
+    memset(&late, 0, sizeof late);
+    late.token = again;
+    late.prompt = late.length = PROMPT;
+    late.capacity = T;
+    late.stop_at_eos = 1;
+    late.least = end - PROMPT + 1;
+    late.logprob = logprob;
+    late.kept = kept[0];
+    late.rng = rng_stream(1, 2, 3);
+    CHECK(model_generate(&policy, &w, &late, 1, &cache, &ws) == OK && late.length > end + 1
+          && again[end] != policy.config.eos[0], "T9: none of the first `least` tokens is an EOS");
 }
 
 static void T10_first_ratio(void) {
-    const PpoLoss loss = { 0.2f, 0, 0.1f, 0 };
+    const PpoLoss loss = { .clip_range = 0.2f, .vf_coef = 0.1f };
     const ModelConfig c = policy_config();
     float old[T], new[T], A[T], d[T] = { 0 };
     PpoStats stats;
@@ -431,7 +446,7 @@ static void T10_first_ratio(void) {
     const Sequence s = respond(token, old, &plainly, 0);
     const int n = train(token, s.length, 1, new);
     for (int i = 0; i < n; i++) A[i] = 1;
-    policy_loss(d, new, old, A, &loss, 1, n, &stats);
+    policy_loss(d, POLICY(new, old, A), &loss, 1, n, &stats);
     CHECK(n == T - PROMPT && stats.max_ratio_deviation == 0, "T10: the first ratio is exactly 1 (off by %g)",
           stats.max_ratio_deviation);
 }
@@ -442,10 +457,15 @@ static void T11_before_cutting(void) {
     float logprob = 0, scratch[4];
     int order[4];
     Rng r = { 1 };
-    int token = sample_token(logits, 4, &one, &r, &logprob, scratch, order);
+    int token = sample_token(logits, 4, &one, &r, &logprob, NULL, scratch, order);
     CHECK(token == 0 && near((double)logprob, -0.4401897), "T11: the log-prob is that before top-k");
-    token = sample_token(logits, 4, &nucleus, &r, &logprob, scratch, order);
+    token = sample_token(logits, 4, &nucleus, &r, &logprob, NULL, scratch, order);
     CHECK(token == 0 && near((double)logprob, -0.4401897), "T11: and before top-p");
+    unsigned char kept = 0xff;
+    const Sampling two = { 1, 2, 1 };
+    token = sample_token(logits, 4, &two, &r, &logprob, &kept, scratch, order);
+    CHECK(kept == 3 && near((double)logprob, token ? -1.3132617 : -0.3132617),
+          "T11: or if the set is stored, that among its tokens");
 }
 
 static void T12_several_eos(void) {
@@ -518,13 +538,13 @@ static void T23_whitening(void) {
 }
 
 static void T24_clipping(void) {
-    const PpoLoss c = { 0.2f, 0.2f, 1, 0 };
+    const PpoLoss c = { .clip_range = 0.2f, .clip_range_value = 0.2f, .vf_coef = 1 };
     const float old[4] = { 0 }, moved[4] = { 0.5f, 0.5f, -0.5f, -0.5f }, A[4] = { 1, -1, 1, -1 };
     const float value[1] = { 1 }, old_value[1] = { 0 }, returns[1] = { 2 };
     float d[4] = { 0 }, dvalue[1] = { 0 };
     PpoStats s;
     memset(&s, 0, sizeof s);
-    policy_loss(d, moved, old, A, &c, 1, 4, &s);
+    policy_loss(d, POLICY(moved, old, A), &c, 1, 4, &s);
     CHECK(d[0] == 0 && d[1] > 0 && d[2] < 0 && d[3] == 0,
           "T24: the loss is flat only where the ratio moved far in the wanted direction");
     value_loss(dvalue, value, old_value, returns, &c, 1, 1, &s);
@@ -532,12 +552,12 @@ static void T24_clipping(void) {
 }
 
 static void T26_not_a_number(void) {
-    const PpoLoss c = { 0.2f, 0, 1, 10 };
+    const PpoLoss c = { .clip_range = 0.2f, .vf_coef = 1, .ratio_threshold = 10 };
     const float bad[2] = { (float)NAN, 0 }, old[2] = { 0, 0 }, A[2] = { 1, 1 };
     float d[2] = { 0, 0 };
     PpoStats s;
     memset(&s, 0, sizeof s);
-    policy_loss(d, bad, old, A, &c, 1, 2, &s);
+    policy_loss(d, POLICY(bad, old, A), &c, 1, 2, &s);
     CHECK(s.max_ratio_deviation != 0 && ratio_exceeds(&s, &c), "T26: a NaN stays, whatever comes next");
 }
 
