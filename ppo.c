@@ -479,8 +479,7 @@ static void check_algorithm(const Program *p) {
                    "--kl-penalty k3 or mse, or --kl-in reward");
     if (o.algorithm == ALGORITHM_RLOO && cli_given(p, "group-scale"))
         usage_hint("no effect with --algorithm rloo", "--group-scale", "leave --group-scale out");
-    if (o.algorithm == ALGORITHM_PPO) o.group = 1;
-    if (o.batch_size % o.group)
+    if (o.batch_size % group_size(&o))
         usage_hint("--batch-size has to be a multiple of --group", NULL, "--batch-size 64 --group 8");
     if (o.steps > 0 && o.warmup_steps >= o.steps)
         usage_hint("--warmup-steps has to be less than --steps", NULL, "fewer --warmup-steps");

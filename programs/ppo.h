@@ -157,6 +157,8 @@ typedef struct { Progress progress; Models models; Work work; } Whole;
 static inline int larger(int a, int b) { return a > b ? a : b; }
 static inline int smaller(int a, int b) { return a < b ? a : b; }
 static inline int is_number(double x) { return x - x == 0; }
+/* Returns how many responses have the same query. */
+static inline int group_size(const Settings *o) { return o->algorithm == ALGORITHM_PPO ? 1 : o->group; }
 /* Returns 1 if the sampler does not draw from the whole vocabulary, and so stores what it draws from. */
 static inline int keeps_sets(const Settings *o) { return o->top_k > 0 || o->top_p < 1 || o->least > 0; }
 static inline Sampling sampling_of(const Settings *o) {

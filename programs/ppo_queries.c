@@ -148,7 +148,7 @@ void draw_queries(Progress *p, const Models *m, Work *w) {
     x->B = o->batch_size;
     for (int b = 0; b < x->B; b++) {
         Rng rng = stream(o->seed, STREAM_QUERY, (uint64_t)p->step, (uint64_t)b);
-        if (b % o->group) memcpy(query_place(m, x, b), query_place(m, x, b - 1), room * sizeof(int));
+        if (b % group_size(o)) memcpy(query_place(m, x, b), query_place(m, x, b - 1), room * sizeof(int));
         else {
             const int length = draw_between(&rng, o->query_min, o->query_max);
             response = draw_between(&rng, o->response_min, o->response_max);

@@ -169,6 +169,10 @@ is "there is no value head: none saved, none logged"
 true_ "the first ratio is 1, KL is in the loss, the coefficient fixed" \
     "$(field "$work/grpo" ppo/policy/first_ratio_max_deviation 2) == 0 && $(field "$work/grpo" ppo/loss/kl 2) > 0 &&
      $(field "$work/grpo" objective/kl_coef 2) == 0.04 && $(field "$work/grpo" ppo/mean_non_score_reward 2) == 0"
+run grpo4 --algorithm grpo $groups --steps 4 --save-every 1
+run grpo2 --algorithm grpo $groups --steps 2 --save-every 1
+$ppo --resume "$work/grpo2" --steps 4 > "$work/out" 2>&1
+same "a stopped run of GRPO goes on" "$work/grpo4/adapter_model.safetensors" "$work/grpo2/adapter_model.safetensors"
 run rloo --algorithm rloo $groups --dump-rollouts "$work/rloo.jsonl" --kl-coef 0
 groups "$work/rloo.jsonl" | awk -F'|' 'NR % 4 == 1 { s = 0 }
     { x[NR % 4] = $2; a[NR % 4] = $3; s += $2 }

@@ -54,6 +54,8 @@ while read -r command; do
     if sh -c "$command $less" < texts.txt > said 2>&1; then ok "$command"
     else bad "$command"; tail -n 3 said | sed 's/^/        /'; fi
 done < commands
+./ppo my/reviews.bin --policy my/policy --reward my/judge --kl-in loss --steps 1 --batch-size 4 --mini-batch-size 4 \
+    --eval-queries 0 --out my > said 2>&1 && ok "a run with a key that others lack" || bad "ppo --kl-in loss"
 
 # ---- the classes that open ----
 ./run models | awk '{ print $2 }' | sort -u > opens
