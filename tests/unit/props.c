@@ -248,8 +248,8 @@ static void first_ratio(int th, Sampling how, const Lora *adapter) {
             }
     CHECK(equal && sampled > 100,
           "old log-prob and value of %d sampled tokens = the training forward's, %d threads, temperature %g, "
-          "top-k %d, top-p %g, %d rows of a soft prompt", sampled, th, (double)how.temperature, how.top_k, (double)how.top_p,
-          soft);
+          "top-k %d, top-p %g, %d rows of a soft prompt", sampled, th, (double)how.temperature,
+          how.top_k, (double)how.top_p, soft);
     CHECK(!cuts || (left >= sampled && left < sampled * V / 2), "%d of %d tokens were left", left,
           sampled * V);
 }
