@@ -80,6 +80,7 @@ LEVELS   = core fast/threads | \
            programs/ppo_evaluate programs/ppo_memory programs/ppo_open | \
            programs/run_input | \
            programs/run_open | \
+           programs/run_batch | \
            programs/run_tokenize programs/run_logprobs programs/run_score programs/run_generate programs/run_merge | \
            programs/run_chat
 LIBRARY  = $(filter-out | programs/% $(if $(ALONE),fast/%),$(subst |, | ,$(LEVELS)))

@@ -108,11 +108,22 @@ static size_t parse_reference(Grammar *g, Item *item, const char *s, size_t n, l
 static size_t group_length(const Grammar *g, const char *s, size_t n, long long line) {
     int depth = 1;
     for (size_t i = 0; i < n; i++) {
+        if (s[i] == '\\') { i++; continue; }
         depth += (s[i] == '(') - (s[i] == ')');
         if (!depth) return i;
     }
     grammar_stop(g, line, ") is missing", s, n < 20 ? n : 20);
     return 0;
+}
+
+enum { CAPITAL = 1 };       /* the byte that \^ becomes, until tidy reads it */
+/* Makes the item the text that a backslash and s[0] stand for: \n a line break, \^ CAPITAL, else the
+ * character itself. */
+static void parse_escape(const Grammar *g, Item *item, const char *s, size_t n, long long line) {
+    if (!n || !strchr("n^\\(){}|", s[0]))
+        grammar_stop(g, line, "a backslash stands before n or one of ^ \\ ( ) { } |", s, n < 20 ? n : 20);
+    item->text = s[0] == 'n' ? "\n" : s[0] == '^' ? "\1" : s;
+    item->length = 1;
 }
 
 /* Reads one alternative, [weight*] text, references and groups, and appends it to the rule. */
@@ -135,6 +146,7 @@ static void parse_alternative(Grammar *g, Rule *r, int sense, const char *s, siz
     while (i < n) {
         Item *item = prep_take(1, sizeof *item);
         if (s[i] == '{') { i++; i += parse_reference(g, item, s + i, n - i, line); }
+        else if (s[i] == '\\') { parse_escape(g, item, s + i + 1, n - i - 1, line); i += 2; }
         else if (s[i] == '(') {
             size_t inside = group_length(g, s + i + 1, n - i - 1, line);
             item->type = ITEM_RULE;
@@ -143,7 +155,7 @@ static void parse_alternative(Grammar *g, Rule *r, int sense, const char *s, siz
             i += inside + 2;
         } else {
             item->text = s + i;
-            while (i < n && s[i] != '{' && s[i] != '(') {
+            while (i < n && s[i] != '{' && s[i] != '(' && s[i] != '\\') {
                 if (s[i] == '}' || s[i] == ')')
                     grammar_stop(g, line, "a bracket closes that was never opened", s, n < 20 ? n : 20);
                 item->length++;
@@ -168,6 +180,7 @@ static void parse_choices(Grammar *g, Rule *r, int sense, const char *s, size_t 
     int depth = 0;
     if (!r->first) r->plain = 1;
     for (size_t i = 0; i <= n; i++) {
+        if (i + 1 < n && s[i] == '\\') { i++; continue; }
         if (i < n) depth += (s[i] == '(' || s[i] == '{') - (s[i] == ')' || s[i] == '}');
         if (i < n && (s[i] != '|' || depth)) continue;
         parse_alternative(g, r, sense, s + from, i - from, line);
@@ -189,10 +202,10 @@ static void parse_directive(Grammar *g, const char *line, long long number) {
                       strlen(line));
 }
 
-/* Reads a grammar. A line that begins with a name is a header (`name:`, `name good:`, `name bad:`,
- * `name once:`), and may have alternatives after it. A line that begins with a space has more alternatives. A
- * line that begins with # is a comment. */
-static void parse_grammar(Grammar *g, const char *path) {
+/* Reads a grammar. start: the rule to expand, or NULL: that of %start. A line that begins with a name is a
+ * header (`name:`, `name good:`, `name bad:`, `name once:`), and may have alternatives after it. A line that
+ * begins with a space has more alternatives. A line that begins with # is a comment. */
+static void parse_grammar(Grammar *g, const char *path, const char *start) {
     Error err = { 0 };
     Lines *lines = lines_open(path, prep_pool(), &err);
     const char *line;
@@ -226,8 +239,11 @@ static void parse_grammar(Grammar *g, const char *path) {
         parse_choices(g, rule, sense, s, n, number);
     }
     must(lines_close(lines, &err), &err, NULL);
+    if (start) g->start = rule_named(g, start, strlen(start), 0);
     for (Rule *r = g->rules; r; r = r->next)
-        if (!r->first) grammar_stop(g, r->line, "a rule without alternatives", r->name, r->length);
+        if (!r->first)
+            grammar_stop(g, r->line, r->line ? "a rule without alternatives" : "--start: no such rule",
+                         r->name, r->length);
     if (!g->start) prep_stop(E_MISSING, "%start is missing", path, 0, NULL, "add a line `%start NAME`");
 }
 
@@ -311,16 +327,19 @@ static int sounds_as_vowel(const char *s, size_t n) {
     return n && strchr("aeiouAEIOU", s[0]) != NULL;
 }
 
-/* Copies a text to out: replaces several spaces by one, removes spaces before punctuation, begins sentences
- * with a capital letter, and chooses "a" or "an". Returns the number of words. */
+/* Copies a text to out: replaces several spaces by one, removes spaces before punctuation and around line
+ * breaks, begins lines and sentences with a capital letter, and chooses "a" or "an". Returns the number of
+ * words. */
 static uint64_t tidy(Buffer *out, const char *s, size_t n) {
     int capital = 1;
     uint64_t words = 0;
     for (size_t i = 0; i < n; i++) {
-        int first = i == 0 || s[i - 1] == ' ' || s[i - 1] == '"';
+        int first = i == 0 || strchr(" \"\n\1", s[i - 1]);
         char c = s[i];
+        if (c == CAPITAL) { capital = 1; continue; }
         if (c == ' ') {
-            if (out->length && out->data[out->length - 1] != ' ' && i + 1 < n && !strchr(" ,.;:!?", s[i + 1]))
+            if (out->length && !strchr(" \n", out->data[out->length - 1]) && i + 1 < n &&
+                !strchr(" \n,.;:!?", s[i + 1]))
                 buffer_u8(out, ' ');
             continue;
         }
@@ -331,7 +350,8 @@ static uint64_t tidy(Buffer *out, const char *s, size_t n) {
             continue;
         }
         if (capital && c >= 'a' && c <= 'z') c = (char)(c - 'a' + 'A');
-        if (c != '"') capital = (c == '.' || c == '!' || c == '?') && (i + 1 == n || s[i + 1] == ' ');
+        if (c != '"')
+            capital = c == '\n' || ((c == '.' || c == '!' || c == '?') && (i + 1 == n || s[i + 1] == ' '));
         buffer_u8(out, (unsigned char)c);
     }
     while (out->length && out->data[out->length - 1] == ' ') out->length--;
@@ -376,15 +396,16 @@ static void draw_document(Grammar *g, uint64_t seed, uint64_t index, Document *d
 int command_grammar(int argc, char **argv) {
     static int count;
     static uint64_t seed;
-    static const char *out;
+    static const char *out, *start;
     static Option option[] = {
         { "out", OPT_TEXT, &out, "data/imdb.bin", 0, 0, NULL, "the dataset to write" },
+        { "start", OPT_TEXT, &start, NULL, 0, 0, NULL, "the rule to expand (default: that of %start)" },
         { "count", OPT_INT, &count, "20000", 1, 50000000, NULL, "number of documents" },
         { "seed", OPT_SEED, &seed, "1", 0, 0, NULL, "random seed" },
     };
     static const Program program = {
         .program = "prep grammar",
-        .usage = "GRAMMAR.txt [--out FILE.bin] [--count N] [--seed N]",
+        .usage = "GRAMMAR.txt [--out FILE.bin] [--start RULE] [--count N] [--seed N]",
         .about = "Expands a grammar into a labelled dataset (negative, positive). "
                  "The notation is explained at the top of data/grammar.txt.",
         OPTIONS(option) };
@@ -400,7 +421,7 @@ int command_grammar(int argc, char **argv) {
     while (slots < 2 * (uint64_t)count) slots *= 2;
     seen = prep_take((size_t)slots, sizeof *seen);
     grammar.out.pool = grammar.kept.pool = prep_pool();
-    parse_grammar(&grammar, path[0]);
+    parse_grammar(&grammar, path[0], start);
     d.document = prep_take((size_t)count, sizeof *d.document);
     for (; d.count < (uint64_t)count; d.count++)
         draw_document(&grammar, seed, d.count, &d.document[d.count], &text, seen, slots);

@@ -97,14 +97,14 @@ WeightTypes choose_types(const Program *program, const QuantOptions *q, const ch
  * text. */
 void policy_open(Policy *p, const WeightTypes *types, const char *folder, const char *run,
                  int positions, Pool *pool);
-/* Lays out what an encoder, if there is one, makes of a text of T tokens. */
-void reading_open(Policy *p, Reading *r, Cache *kv, int T, Arena *a);
+/* Lays out what an encoder, if there is one, makes of the texts of kv's sequences, N tokens in all. */
+void reading_open(Policy *p, Reading *r, Cache *kv, int N, Arena *a);
 /* Lets the encoder read the n ids of a text, and computes what the decoder reads of it. OK or the model's
  * error. */
 int policy_read(Policy *p, Reading *r, const int *ids, int n, Arena *ws);
-/* Measures and reserves the arrays for blocks of N rows and a cache of T positions. ws: bytes of work space,
- * which the caller has measured. */
-void policy_work(Policy *p, int N, int T, size_t ws);
+/* Measures and reserves the arrays for blocks of N rows and a cache of B texts of T positions. ws: bytes of
+ * work space, which the caller has measured. */
+void policy_work(Policy *p, int B, int N, int T, size_t ws);
 /* Fills logprob[i] = log p(ids[i+1] | ids[0..i]), i = 0 .. n-2, in blocks of rows; the keys and values of
  * earlier blocks are in the cache. Returns OK, E_NUMBER or the model's error. */
 int policy_logprobs(Policy *p, const int *ids, int n, float *logprob);
@@ -117,7 +117,7 @@ int context_length(int asked, const char *folder, Pool *pool);
 void judge_open(Judge *j, const Program *program, const QuantOptions *q, Pool *pool);
 Arena judge_work(const Judge *j);           /* returns the work space for texts of the greatest length */
 
-/* ---- run_generate.c: texts that a policy writes ---- */
+/* ---- run_batch.c: texts that a policy writes ---- */
 
 /* A text that is printed while its ids arrive. Each time, all ids are decoded and only the new part of the
  * text is printed, because a token's neighbours may change its spaces and bytes. hidden: an id that ends the
@@ -131,10 +131,27 @@ typedef struct {
 void stream_print(Stream *s, int last);
 /* Prints the text up to a new token; model_generate calls this. Returns 1 if the text is to end. */
 int stream_token(void *context, int sequence, int token);
-/* Writes the tokens of one sequence; ends the program if that fails. */
-void write_tokens(Policy *p, const Writing *w, Sequence *s);
-/* Reserves a sequence of T tokens, of which the prompt has at most `longest`, its cache and work space. */
-Sequence sequence_open(Policy *p, int longest, int T, Pool *pool);
+/* Writes the tokens of n sequences; ends the program if that fails. */
+void write_tokens(Policy *p, const Writing *w, Sequence *s, int n);
+/* A text to be written: the prompt's ids (count), at most `most` new tokens, the random numbers. batch_write
+ * fills in token (length): the prompt (with an encoder: the decoder's first id) and after `prompt` ids the new
+ * ones. */
+typedef struct {
+    const int *ids; int count, most, ignore_eos; Rng rng;
+    int *token, prompt, length;
+} Job;
+/* B texts of at most T tokens that are written together; rows: most tokens of their prompts, all together.
+ * While batch_write runs, sequence i (of B) is that of job which[i]. prompt, start: what an encoder reads. */
+typedef struct { Policy *policy; int B, T, rows, *which, *prompt, *start; Sequence *seq; } Batch;
+enum { BATCH_TEXTS = 16, BATCH_TOKENS = 8192 };
+/* Returns how many texts of T tokens are written together, if nobody says otherwise: at most BATCH_TEXTS, and
+ * as many as have BATCH_TOKENS tokens in the cache. */
+int batch_size(int T);
+/* Reserves the memory of a batch; afterwards policy_logprobs can be called, too, for texts of up to T tokens. */
+Batch batch_open(Policy *p, int B, int T, Pool *pool);
+/* Writes any number of jobs, in batches. The texts do not depend on the batches. w: adapter, sampling, and who
+ * hears the tokens. The texts are in pool. Ends the program if a forward fails. */
+void batch_write(Batch *b, const Writing *w, Job *job, int jobs, Pool *pool);
 
 /* ---- the commands ---- */
 

@@ -96,7 +96,7 @@ static void chat_answer(Chat *c, int longest, const Sampling *sampling) {
     c->s.stop_at_eos = 1; c->s.done = 0;
     reply_stopped = 0;
     signal(SIGINT, on_interrupt);
-    write_tokens(c->p, &writing, &c->s);
+    write_tokens(c->p, &writing, &c->s, 1);
     signal(SIGINT, SIG_DFL);
     stream_print(&stream, 1);
     putchar('\n');
@@ -253,7 +253,8 @@ int run_chat(int argc, char **argv) {
     report_padding(p.config.V, t);
     c.p = &p;
     c.pool = &scratch;
-    c.s = sequence_open(&p, c.T, c.T, &keep);
+    batch_open(&p, 1, c.T, &keep);
+    c.s.token = pool_need(&keep, (size_t)c.T, sizeof(int), "the conversation");
     c.s.rng = rng_stream(o.seed, 0, 0);
     tokenizer_template(t, &before, &after);
     c.bos = before ? tokenizer_specials(t).bos : -1;

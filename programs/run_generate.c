@@ -2,114 +2,59 @@
 #include "run.h"
 #include <stdio.h>
 
-/* Returns how many bytes of the text are final. Leaves out an incomplete character at the end, whose other
- * bytes are still to come, and each U+FFFD at the end, which may stand for such bytes. */
-static size_t settled(const char *text, size_t n) {
-    size_t back = 0;
-    while (back < 3 && back < n && ((unsigned char)text[n - 1 - back] & 0xC0) == 0x80) back++;
-    if (back < n) {
-        unsigned lead = (unsigned char)text[n - 1 - back];
-        size_t length = lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : lead >= 0xC0 ? 2 : 1;
-        if (length > back + 1) n -= back + 1;
-    }
-    while (n >= 3 && !memcmp(text + n - 3, "\xEF\xBF\xBD", 3)) n -= 3;
-    return n;
-}
-
-void stream_print(Stream *s, int last) {
-    PoolMark mark = pool_mark(s->pool);
-    char *text;
-    size_t n;
-    if (tokenizer_decode(s->tokenizer, s->ids, s->count, s->pool, &text, &n) == OK) {
-        if (!last) n = settled(text, n);
-        if (n > s->printed) { fwrite(text + s->printed, 1, n - s->printed, stdout); s->printed = n; }
-        close_line();
-    }
-    pool_release(s->pool, mark);
-}
-
-int stream_token(void *context, int sequence, int token) {
-    Stream *s = context;
-    (void)sequence;
-    if (token == s->hidden) return 1;
-    s->count++;
-    stream_print(s, 0);
-    return cli_stopping() || (s->stopped && s->stopped());
-}
-
-/* Returns the bytes of work space that model_generate needs for this sequence and cache. */
-static size_t generate_bytes(Policy *p, Sequence seq, Cache kv) {
-    Arena measure = { 0 }, nothing = { 0 };
-    Reading reading;
-    const Writing greedy = { .adapter = p->adapter, .sampling = { 0, 0, 1 } };
-    kv.k = kv.v = NULL;
-    reading_open(p, &reading, &kv, kv.T, &nothing);
-    if (kv.reading) policy_read(p, &reading, NULL, kv.T, &measure);
-    model_generate(&p->model, &greedy, &seq, 1, &kv, &measure);
-    return measure.peak;
-}
-
-void write_tokens(Policy *p, const Writing *w, Sequence *s) {
-    const int code = model_generate(&p->model, w, s, 1, &p->kv, &p->ws);
-    if (code && w->on_token) putchar('\n');         /* the message begins after the text that is printed */
-    require(code, code == E_NUMBER ? no_number : "the model's forward failed", "", 0, 0,
-            damaged_model);
-}
-
-Sequence sequence_open(Policy *p, int longest, int T, Pool *pool) {
-    Sequence s = { 0 };
-    Cache kv = { 0 };
-    kv.L = p->config.stack.L; kv.B = 1; kv.T = T; kv.width = p->config.stack.K * p->config.stack.D;
-    s.token = pool_need(pool, (size_t)T, sizeof(int), "the sequence");
-    s.logprob = pool_need(pool, (size_t)T, sizeof(float), "the sequence");
-    s.prompt = s.length = longest ? longest : 1; s.capacity = T;
-    policy_work(p, 1, T, generate_bytes(p, s, kv));
-    return s;
-}
-
 typedef struct {
     const char *adapter, *prompt;
-    int as_ids, jsonl, plain, n, context, greedy, top_k, ignore_eos;
+    int as_ids, jsonl, plain, n, context, batch, greedy, top_k, ignore_eos;
     double temperature, top_p;
     uint64_t seed;
     QuantOptions quant;
 } Generate;
 
-/* Writes up to n tokens after the prompt, `count` ids. The text of --prompt is printed while it is written;
- * that of another prompt at its end, as a JSON line. */
-static void generate_one(Policy *p, const Generate *g, Sequence *s, const int *ids, int count, int n,
-                         Input *in) {
+static Sampling sampling_of(const Generate *g) {
     const Sampling how = { g->greedy ? 0 : (float)g->temperature, g->top_k, (float)g->top_p };
-    Stream stream = { p->tokenizer, s->token, count, 0, in->scratch, -1, NULL };
-    int live = !g->as_ids && g->prompt;
-    const Writing writing = { .adapter = p->adapter, .sampling = how,
-                              .on_token = live ? stream_token : NULL, .context = &stream };
-    if (p->config.encoder.L) {
-        require(policy_read(p, &p->reading, ids, count, &p->ws), "the model's encoder failed", "", 0, 0,
-                damaged_model);
-        if (g->as_ids) { print_ids(ids, count, " "); putchar('\t'); }
-        s->token[0] = p->config.start;
-        count = 1;
-        stream.ids = s->token + 1;          /* the start is no part of the text */
-        stream.count = 0;
-    } else memcpy(s->token, ids, (size_t)count * sizeof(int));
-    s->prompt = s->length = count;
-    s->capacity = count + n;
-    s->stop_at_eos = !g->ignore_eos; s->done = 0;
-    if (live) stream_print(&stream, 0);
-    if (n) write_tokens(p, &writing, s);
-    stream.count = s->length - (int)(stream.ids - s->token);
-    if (live) stream_print(&stream, 1);
-    else if (g->as_ids) print_ids(s->token, s->length, " ");
-    else {
+    return how;
+}
+
+/* Prints what was written for a line of the input: the ids, or the text as a JSON line. */
+static void print_written(const Generate *g, const Policy *p, const Job *job, Input *in) {
+    const int start = p->config.encoder.L > 0;      /* the decoder's first id is no part of the text */
+    if (g->as_ids) {
+        if (start) { print_ids(job->ids, job->count, " "); putchar('\t'); }
+        print_ids(job->token, job->length, " ");
+    } else {
         char *text;
         size_t length;
-        require(tokenizer_decode(p->tokenizer, stream.ids, stream.count, in->scratch, &text, &length),
-                "cannot decode", "output", 0, 0, NULL);
+        require(tokenizer_decode(p->tokenizer, job->token + start, job->length - start, in->scratch, &text,
+                                 &length), "cannot decode", "output", 0, 0, NULL);
         printf("{\"text\": ");
         print_string(text, length, in->scratch);
         printf("}");
     }
+    putchar('\n');
+    close_line();
+}
+
+/* The text of --prompt, which is printed while it is written. */
+typedef struct { Stream stream; const Batch *batch; int start; } Live;
+static int live_token(void *context, int sequence, int token) {
+    Live *l = context;
+    l->stream.ids = l->batch->seq[sequence].token + l->start;
+    return stream_token(&l->stream, sequence, token);
+}
+
+/* Writes the text of --prompt and prints it. */
+static void generate_prompt(Batch *b, const Generate *g, Job *job, Input *in, Pool *pool) {
+    Policy *p = b->policy;
+    const int start = p->config.encoder.L > 0;      /* the decoder's first id is no part of the text */
+    Live live = { { p->tokenizer, job->ids, start ? 0 : job->count, 0, pool, -1, NULL }, b, start };
+    const Writing writing = { .adapter = p->adapter, .sampling = sampling_of(g),
+                              .on_token = g->as_ids ? NULL : live_token, .context = &live };
+    if (!g->as_ids) stream_print(&live.stream, 0);
+    batch_write(b, &writing, job, 1, pool);
+    if (g->as_ids) { print_written(g, p, job, in); return; }
+    live.stream.ids = job->token + start;
+    live.stream.count = job->length - start;
+    stream_print(&live.stream, 1);
     putchar('\n');
     close_line();
 }
@@ -132,17 +77,62 @@ static int generate_length(const Generate *g, int positions, int count) {
     return T < positions ? (int)T : positions;
 }
 
-/* Continues the prompt of --prompt, `count` ids, or every text of the input (ids NULL). Without --prompt, a
- * signal ends the program at once, since the program may be waiting for a line. Returns the exit code. */
-static int generate_all(Policy *p, const Generate *g, Input *in, int *ids, int count, int T, Pool *keep) {
-    Sequence s = sequence_open(p, T, T, keep);
-    if (g->prompt) cli_interrupts();
-    for (uint64_t i = 0; g->prompt ? i == 0 : input_next(in); i++) {
-        if (!g->prompt) ids = line_ids(in, p->tokenizer, p->config.V, &count);
-        const int more = ids ? new_tokens(g, in, count, T, p->config.positions) : 0;
-        s.rng = rng_stream(g->seed, 0, i);
-        if (!line_failed(in, !g->as_ids)) generate_one(p, g, &s, ids, count, more, in);
+/* A line of the input: what is to be written, or what is wrong with the line. */
+typedef struct { Error err; long long number; } Asked;
+
+/* Reads up to b->B lines. Returns their number; *jobs: those of them that can be continued. */
+static int read_prompts(const Batch *b, const Generate *g, Input *in, Asked *asked, Job *job, int *jobs,
+                        Pool *pool, uint64_t *index) {
+    Policy *p = b->policy;
+    int n = 0;
+    for (*jobs = 0; n < b->B && input_next(in); n++) {
+        int count = 0, *ids = line_ids(in, p->tokenizer, p->config.V, &count);
+        Job j = { .count = count, .ignore_eos = g->ignore_eos, .rng = rng_stream(g->seed, 0, (*index)++) };
+        j.most = ids ? new_tokens(g, in, count, b->T, p->config.positions) : 0;
+        asked[n].err = in->err;
+        asked[n].number = in->number;
+        if (in->err.code) continue;
+        int *copy = pool_need(pool, (size_t)count + 1, sizeof *copy, "prompts");
+        memcpy(copy, ids, (size_t)count * sizeof *copy);
+        j.ids = copy;
+        job[(*jobs)++] = j;
     }
+    return n;
+}
+
+/* Continues every text of the input. A signal ends the program at once, since the program may be waiting for
+ * a line. */
+static void generate_lines(Batch *b, const Generate *g, Input *in, Pool *keep) {
+    const Writing writing = { .adapter = b->policy->adapter, .sampling = sampling_of(g) };
+    Asked *asked = pool_need(keep, (size_t)b->B, sizeof *asked, "lines");
+    Job *job = pool_need(keep, (size_t)b->B, sizeof *job, "lines");
+    Pool texts = cli_pool();
+    const PoolMark mark = pool_mark(&texts);
+    uint64_t index = 0;
+    int n, jobs;
+    do {
+        n = read_prompts(b, g, in, asked, job, &jobs, &texts, &index);
+        batch_write(b, &writing, job, jobs, &texts);
+        for (int i = 0, k = 0; i < n; i++) {
+            in->err = asked[i].err;
+            in->number = asked[i].number;
+            if (!line_failed(in, !g->as_ids)) print_written(g, b->policy, &job[k++], in);
+        }
+        pool_release(&texts, mark);
+    } while (n == b->B);
+}
+
+/* Continues the prompt of --prompt, `count` ids, or every text of the input (ids NULL). Returns the exit
+ * code. */
+static int generate_all(Policy *p, const Generate *g, Input *in, int *ids, int count, int T, Pool *keep) {
+    Job job = { .ids = ids, .count = count, .ignore_eos = g->ignore_eos, .rng = rng_stream(g->seed, 0, 0) };
+    const int alone = g->prompt || (in->lines && !strcmp(in->path, "-"));
+    Batch b = batch_open(p, g->batch ? g->batch : alone ? 1 : batch_size(T), T, keep);
+    if (g->prompt) {
+        cli_interrupts();
+        job.most = new_tokens(g, in, count, T, p->config.positions);
+        generate_prompt(&b, g, &job, in, keep);
+    } else generate_lines(&b, g, in, keep);
     return input_close(in);
 }
 
@@ -156,6 +146,10 @@ int run_generate(int argc, char **argv) {
           "most new tokens (0: 256, or fewer if no more fit)" },
         { "context", OPT_INT, &g.context, "0", 0, 1e9, NULL,
           "tokens of the longest prompt and its new ones (0: the model's positions, at most 2048 + n)" },
+        { "batch", OPT_INT, &g.batch, "0", 0, 4096, NULL,
+          "lines that are read and continued together, which is faster; the texts do not depend on it "
+          "(0: up to 16 of a file or dataset; of standard input 1, since whoever writes the lines may wait "
+          "for answers)" },
         { "greedy", OPT_FLAG, &g.greedy, NULL, 0, 0, NULL, "always take the most probable token" },
         { "temperature", OPT_REAL, &g.temperature, "1", 0, 100, NULL, "divides the logits; 0 is --greedy" },
         { "top-k", OPT_INT, &g.top_k, "0", 0, 1e9, NULL, "draw from the K most probable tokens (0: all)" },
@@ -174,7 +168,8 @@ int run_generate(int argc, char **argv) {
     };
     static const Need need[] = {
         { "temperature|top-k|top-p|seed", "!greedy", "nothing is drawn" },
-        { "top-k|top-p|seed", "temperature", "nothing is drawn" }, QUANT_NEEDS,
+        { "top-k|top-p|seed", "temperature", "nothing is drawn" },
+        { "batch", "!prompt", "there is one text" }, QUANT_NEEDS,
         { NULL, NULL, NULL } };
     Program program = {
         .program = "run generate",

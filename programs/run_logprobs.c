@@ -83,7 +83,7 @@ int run_logprobs(int argc, char **argv) {
     policy_open(&p, &types, positional[0], adapter, context, &keep);
     if (!as_ids) p.tokenizer = need_tokenizer(positional[0], adapter, p.config.V, plain, &keep);
     int N = context < BLOCK ? context : BLOCK;
-    policy_work(&p, N, context, logprobs_bytes(&p, N, context));
+    policy_work(&p, 1, N, context, logprobs_bytes(&p, N, context));
     Input in = input_open(positional[1], jsonl, as_ids, 0, &keep, &scratch);
     while (input_next(&in)) {
         int code = OK;

@@ -73,9 +73,9 @@ void policy_open(Policy *p, const WeightTypes *types, const char *folder, const 
     }
 }
 
-void reading_open(Policy *p, Reading *r, Cache *kv, int T, Arena *a) {
+void reading_open(Policy *p, Reading *r, Cache *kv, int N, Arena *a) {
     if (!p->config.encoder.L) return;
-    reading_carve(r, &p->config, T, 1, 0, 0, a);
+    reading_carve(r, &p->config, N, kv->B, 0, 0, a);
     kv->reading = r;
 }
 
@@ -86,13 +86,13 @@ int policy_read(Policy *p, Reading *r, const int *ids, int n, Arena *ws) {
     return model_encode(&p->model, p->adapter, &text, r, ws);
 }
 
-/* Lays out the arrays for blocks of N rows and a cache of T positions. ws: bytes of work space,
+/* Lays out the arrays for blocks of N rows and a cache of B texts of T positions. ws: bytes of work space,
  * which the caller has measured. */
-static void work_carve(Policy *p, int N, int T, size_t ws, Arena *a) {
+static void work_carve(Policy *p, int B, int N, int T, size_t ws, Arena *a) {
     size_t n = (size_t)N;
     p->N = N;
-    cache_carve(&p->kv, &p->config.stack, p->config.stack.L, 1, T, a);
-    reading_open(p, &p->reading, &p->kv, T, a);
+    cache_carve(&p->kv, &p->config.stack, p->config.stack.L, B, T, a);
+    reading_open(p, &p->reading, &p->kv, T > B ? T : B, a);
     p->token = arena_take(a, n, sizeof(int)); p->sequence = arena_take(a, n, sizeof(int));
     p->position = arena_take(a, n, sizeof(int)); p->target = arena_take(a, n, sizeof(int));
     p->wants = arena_take(a, n, 1);
@@ -102,11 +102,11 @@ static void work_carve(Policy *p, int N, int T, size_t ws, Arena *a) {
     p->ws.capacity = ws;
 }
 
-void policy_work(Policy *p, int N, int T, size_t ws) {
+void policy_work(Policy *p, int B, int N, int T, size_t ws) {
     Arena measure = { 0 };
-    work_carve(p, N, T, ws, &measure);
+    work_carve(p, B, N, T, ws, &measure);
     p->work = cli_arena(measure.used, "the cache and work space");
-    work_carve(p, N, T, ws, &p->work);
+    work_carve(p, B, N, T, ws, &p->work);
 }
 
 /* ---- logprobs ---- */

@@ -61,6 +61,12 @@ printf '%%start s\ns: a {s}\n' >"$T/h.txt"
 refuses "grammar: a rule without an end" 1 "without an end" grammar "$T/h.txt" --out "$T/none.bin"
 printf '%%start s\ns: a (b|c\n' >"$T/h.txt"
 refuses "grammar: a bracket that stays open" 1 "line 2" grammar "$T/h.txt" --out "$T/none.bin"
+printf '%%start s\ns: no\nt: \\^a egg: \\^(x\\)|x\\)) \\n {n} \\{\\|\\\\\nn: a b\n' >"$T/h.txt"
+$PREP grammar "$T/h.txt" --start t --count 1 --out "$T/g.bin" >/dev/null
+texts "$T/g.bin" | tr '\n' '/' | same "grammar: --start, line breaks, capitals, escaped characters" 'An egg: X)/A b {|\/'
+printf '%%start s\ns: a\\b\n' >"$T/h.txt"
+refuses "grammar: a backslash before another letter" 1 "line 2" grammar "$T/h.txt" --out "$T/none.bin"
+refuses "grammar: --start with no such rule" 1 "no such rule" grammar data/grammar.txt --start nobody --out "$T/none.bin"
 refuses "grammar: no such file" 1 "cannot open\|No such" grammar "$T/nothing.txt" --out "$T/none.bin"
 
 # ---- JSONL

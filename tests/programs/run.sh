@@ -133,6 +133,14 @@ if [ "$(sed -n '2,3p' "$work/got" | grep -c '^{"error": "')" -eq 2 ]; then ok "l
 rest score $run score $golden/roberta --ids
 rest generate $run generate $model --ids --greedy -n 3
 if [ -z "$(sed -n '2,3p' "$work/got" | tr -d '\n')" ]; then ok "generate --ids: an empty line"; else bad "generate --ids: $(sed -n '2,3p' "$work/got")"; fi
+# lines in batches: the same texts, and a line that cannot be used stays in its place
+printf '1 5\n\n1 97\n7 8 9\n2\n3 4 5 6 7\n1 5\n' > "$work/mixed"
+for n in 1 3 50; do $run generate $model --ids --seed 3 -n 20 --batch $n "$work/mixed" > "$work/batch-$n" 2> "$work/err"; done
+same "generate: the texts do not depend on --batch" "$work/batch-1" "$work/batch-3"
+same "generate: a batch larger than the file" "$work/batch-1" "$work/batch-50"
+if [ "$(wc -l < "$work/batch-3")" -eq 7 ] && [ -z "$(sed -n '2,3p' "$work/batch-3" | tr -d '\n')" ]
+then ok "generate: lines of a batch stay in order"; else bad "generate: lines of a batch: $(cat "$work/batch-3")"; fi
+exits "generate: --batch with --prompt" 2 $run generate $model --ids --prompt 1 --batch 2
 # generate answers a prompt before it reads the next one
 mkfifo "$work/prompts" "$work/answers" 2> /dev/null && {
     $run generate $model --ids --greedy -n 3 < "$work/prompts" > "$work/answers" 2> "$work/err" &
