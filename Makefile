@@ -44,7 +44,7 @@ LEVELS   = core fast/threads | \
            text/unicode_tables | \
            text/unicode text/decimal | \
            text/pieces | \
-           text/added text/bpe text/unigram text/encoder text/charset | \
+           text/added text/bpe text/unigram text/encoder text/charset text/rouge | \
            text/normal text/bytelevel text/wordpiece text/beside text/train_unigram text/train_bpe text/regex | \
            text/sentencepiece text/steps text/cut | \
            text/pipeline text/model_file | \

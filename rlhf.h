@@ -643,6 +643,15 @@ Tokenizer *tokenizer_train_gpt2(TextSource source, int V, Pool *pool, Error *err
 Tokenizer *tokenizer_train_t5(TextSource source, int V, Pool *pool, Error *err);
 Tokenizer *tokenizer_train_wordpiece(TextSource source, int V, int cased, Pool *pool, Error *err);
 
+/* ==== text/rouge.c: how much of a reference a text has (Lin 2004; as Google's rouge_score, without
+ * its stemmer): words, pairs of words, the longest common subsequence, and that by lines ==== */
+enum { ROUGE_1, ROUGE_2, ROUGE_L, ROUGE_LSUM, ROUGE_KINDS };
+typedef struct { double precision, recall, f; } Rouge;          /* f: their harmonic mean */
+/* Fills out for a text (length bytes) and its reference (reference_length bytes); all 0 if one has
+ * no word. Takes scratch from pool. OK or E_MEMORY. */
+int rouge_score(Rouge out[ROUGE_KINDS], const char *reference, size_t reference_length,
+                const char *text, size_t length, Pool *pool);
+
 /* ==== checkpoint.c and files/: Hugging Face folders in and out ==== */
 /* Loads a list of tensors from FOLDER/STEM.safetensors, its shards, or PyTorch's .bin. STEM is
  * "model", "value_head" or "adapter_model". Tensors that are neither OPTIONAL nor TIED have to be

@@ -112,8 +112,8 @@ typedef struct { int *token, *start; Reading seen, learned; } Queries;
 /* The held-out queries, with responses and scores before [0] and after [1] training. */
 typedef struct {
     int n, *token, *prompt, *capacity;
-    const char **query, **response[2];
-    size_t *query_length, *response_length[2];
+    const char **query, **response[2], **reference;     /* reference: NULL if the dataset has none */
+    size_t *query_length, *response_length[2], *reference_length;
     float *score[2], *kl[2], *scratch;
     float *toxicity;                        /* of the last evaluation */
     long long bigrams[2];

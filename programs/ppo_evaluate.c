@@ -25,6 +25,10 @@ void evaluation_begin(const Models *m, Work *w) {
         e->score[k] = pool_need(&w->pool, n, sizeof(float), what);
         e->kl[k] = pool_need(&w->pool, n, sizeof(float), what);
     }
+    if (w->data.kind == DATA_PROMPTS) {
+        e->reference = pool_need(&w->pool, n, sizeof *e->reference, what);
+        e->reference_length = pool_need(&w->pool, n, sizeof(size_t), what);
+    }
     for (e->n = 0; e->n < wanted; e->n++) {
         Rng rng = stream(0, STREAM_QUERY, UINT64_MAX, (uint64_t)e->n);
         const int length = draw_between(&rng, o->query_min, o->query_max);
@@ -32,6 +36,9 @@ void evaluation_begin(const Models *m, Work *w) {
         e->prompt[e->n] = next_query(m, w, &q, length, 1,
                                      e->token + (size_t)e->n * (size_t)query_room(m));
         if (!e->prompt[e->n]) break;
+        const Document *d = &w->data.document[q.document[q.next - 1]];
+        if (e->reference) e->reference[e->n] = d->text[1];
+        if (e->reference) e->reference_length[e->n] = d->length[1];
     }
     if (!q.count && o->eval_queries) say("no evaluation: the dataset has no held-out documents");
     else if (e->n < o->eval_queries)
@@ -74,6 +81,21 @@ static long long distinct_bigrams(Pool *pool, const char *const *text, const siz
     return distinct;
 }
 
+/* Logs the means of ROUGE (F) of the responses in slot k against the dataset's own responses. */
+static void log_rouge(Log *l, Work *w, int k) {
+    static const char *const name[ROUGE_KINDS] = { "eval/rouge1", "eval/rouge2", "eval/rougeL",
+                                                   "eval/rougeLsum" };
+    const Evaluation *e = &w->eval;
+    double sum[ROUGE_KINDS] = { 0 };
+    for (int i = 0; i < e->n; i++) {
+        Rouge r[ROUGE_KINDS];
+        must(rouge_score(r, e->reference[i], e->reference_length[i], e->response[k][i],
+                         e->response_length[k][i], &w->pool), NULL, NULL);
+        for (int kind = 0; kind < ROUGE_KINDS; kind++) sum[kind] += r[kind].f;
+    }
+    for (int kind = 0; kind < ROUGE_KINDS; kind++) log_number(l, name[kind], sum[kind] / e->n);
+}
+
 static void log_evaluation(const Progress *p, const Models *m, Work *work, int k) {
     const Evaluation *e = &work->eval;
     Summary s = summarise(e->score[k], e->n, e->scratch);
@@ -90,6 +112,7 @@ static void log_evaluation(const Progress *p, const Models *m, Work *work, int k
         log_number(&l, "eval/toxicity_mean", s.mean);
         log_number(&l, "eval/toxicity_std", s.std);
     }
+    if (e->reference) log_rouge(&l, work, k);
     log_integer(&l, "eval/queries_cut", e->queries_cut);
     log_integer(&l, "eval/responses_cut", e->responses_cut);
     out_log(&work->out, &l);
@@ -144,6 +167,7 @@ void write_samples(Work *w) {
         log_number(&l, "reward_before", e->score[0][i]);
         log_number(&l, "reward_after", e->score[1][i]);
         log_number(&l, "kl_after", e->kl[1][i]);
+        if (e->reference) log_text(&l, "reference", e->reference[i], e->reference_length[i]);
         out_log(&w->out, &l);
         pool_release(&w->pool, mark);
     }
