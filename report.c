@@ -132,7 +132,9 @@ static void print_summary(const RunRecord *r, int queries) {
         { "standard deviation", "eval/reward_std", 4, 0 }, { "KL per response", "eval/kl", 4, 0 },
         { "distinct bigrams", "eval/distinct_bigrams", 0, 0 },
         { "mean toxicity", "eval/toxicity_mean", 4, 0 },
-        { "its deviation", "eval/toxicity_std", 4, 0 } };
+        { "its deviation", "eval/toxicity_std", 4, 0 },
+        { "ROUGE-1", "eval/rouge1", 4, 0 }, { "ROUGE-2", "eval/rouge2", 4, 0 },
+        { "ROUGE-L", "eval/rougeL", 4, 0 }, { "ROUGE-Lsum", "eval/rougeLsum", 4, 0 } };
     const Series *toxicity = record_series(r, "eval/toxicity_mean");
     const int narrow = terminal_width() < 60;
     char count[64];

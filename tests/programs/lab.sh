@@ -2,7 +2,8 @@
 # tests/programs/lab.sh - the DialogSum lab from outside: FLAN-T5 base's count of parameters, and on a small
 # T5 what `ppo --preset dialogsum` measures before and after. BIN, RUN and the last line as in run.sh.
 cd "$(dirname "$0")/../.." || exit 1
-ppo="${RUN:-} ${BIN:-.}/ppo" prep="${RUN:-} ${BIN:-.}/prep" run="${RUN:-} ${BIN:-.}/run" shapes="${RUN:-} build/tests/shapes"
+ppo="${RUN:-} ${BIN:-.}/ppo" prep="${RUN:-} ${BIN:-.}/prep" run="${RUN:-} ${BIN:-.}/run" sft="${RUN:-} ${BIN:-.}/sft" \
+    shapes="${RUN:-} build/tests/shapes"
 work=$(mktemp -d "${TMPDIR:-/tmp}/lab_test.XXXXXX") || exit 1
 trap 'rm -rf "$work"' EXIT
 passed=0 failed=0 skipped=0
@@ -71,6 +72,16 @@ number "$log" eval/toxicity_mean > "$work/means"
 awk -v mean="$(sed -n 2p "$work/means")" '{ sum += $1 } END { d = sum / NR - mean; exit !(NR == 6 && d < 1e-5 && d > -1e-5) }' "$work/hate"
 is "toxicity is the mean probability of hate: $(tr '\n' ' ' < "$work/means")"
 grep -q '^  mean toxicity ' "$work/out" && grep -q 'an improvement of -*[0-9.]* %' "$work/out"; is "it is in the result"
+grep -q '^  ROUGE-Lsum ' "$work/out" && [ "$(number "$log" eval/rouge1 | wc -l)" = 2 ]; is "and so is ROUGE"
+sed 's/.*number \([0-9]*\)\..*"reference": "They see the [a-z]* \([0-9]*\)\.".*/\1 \2/' "$samples" |
+    awk '{ good += $1 == $2 && NF == 2 } END { exit !(NR == 6 && good == 6) }'; is "the reference of each sample is its own"
+# A policy that has learnt to write summaries scores high.
+$prep tokenizer "$work/dialogues.bin" --kind t5 --vocab 159 --out "$work/words" > "$work/out" 2> "$work/err"; is "a tokenizer of T5's layout"
+$sft "$work/dialogues.bin" --family t5 --tokenizer "$work/words" --dim 48 --layers 1 --heads 4 --ffn 96 --context 128 --positions 128 \
+    --steps 120 --tokens 512 --lr 1e-2 --eval-every 1000 --out "$work/learnt" > "$work/out" 2> "$work/err"; is "a T5 learns the summaries"
+$ppo "$work/dialogues.bin" --policy "$work/learnt" --reward-text e --preset dialogsum --query-max 80 --response-min 20 --response-max 20 \
+    --steps 0 --eval-queries 6 --out "$work/runs" > "$work/out" 2> "$work/err" < /dev/null
+number "$work/runs/ppo-0002/log.jsonl" eval/rouge2 | awk '{ f = $1 } END { exit !(f > 0.3) }'; is "it has a high ROUGE-2"
 $ppo "$work/dialogues.bin" --policy "$work/t5" --reward "$work/judge" --preset dialogsum --top-p 0.9 > "$work/out" 2> "$work/err" < /dev/null
 [ $? = 2 ] && grep -q 'top-p is refused' "$work/err"; is "--top-p is refused with the reason"
 finish
