@@ -203,7 +203,7 @@ static int run(const Program *p, const char *data) {
          "a dataset made by ./prep, or data/imdb.bin made by make");
     r.progress.queue = queue_of_split(w, 0, o.seed);
     prepare_policy(m, w, p);
-    prepare_judge(m, w, p);
+    prepare_judges(m, w, p);
     check_queries(m, w, &r.progress.queue);
     check_responses(m, w, &r.progress.queue);
     memory_measure(&memory);
@@ -230,11 +230,12 @@ static int run(const Program *p, const char *data) {
 static Option options[] = {
     { "policy", OPT_TEXT, &o.policy, "data/policy", 0, 0, NULL, "model folder of the policy" },
     { "reward", OPT_TEXT, &o.reward, "data/reward", 0, 0, NULL,
-      "folder of the judge, or of its adapter (rm --lora-r)" },
+      "folder of the judge, or of its adapter (rm --lora-r). Several, with weights: A:0.7,B:0.3 (or A,B): the "
+      "reward is the weighted sum of their logits" },
     { "reward-adapter", OPT_TEXT, &o.reward_adapter, NULL, 0, 0, NULL,
       "adapter of the judge: a run folder of rm, or any PEFT LoRA folder of task_type SEQ_CLS" },
     { "label", OPT_TEXT, &o.label, NULL, 0, 0, NULL,
-      "label whose logit is the reward; needed unless the judge has one output, "
+      "label whose logit is the reward (of several judges: for all, or one for each, with commas); needed unless the judge has one output, "
       "or exactly one named positive, pos, nothate or non-toxic" },
     { "score", OPT_CHOICE, &o.score, "query+response", 0, 0, "query+response|response",
       "what the judge reads; of a text that is too long for it, the end, so that the query is cut" },
@@ -347,6 +348,8 @@ static Option options[] = {
     { "score-normalize", OPT_FLAG, &o.score_normalize, NULL, 0, 0, NULL,
       "scale and shift all scores so that those of the untrained policy on the evaluation queries have "
       "mean 0 and deviation 1" },
+    { "length-penalty", OPT_REAL, &o.length_penalty, "0", -1e6, 1e6, NULL,
+      "subtracted from the score for each token of the response; below 0: added" },
     { "missing-eos-penalty", OPT_REAL, &o.eos_penalty, "0", REAL(0), NULL,
       "subtracted from the score of a response without EOS" },
 
@@ -487,11 +490,48 @@ static void check_algorithm(const Program *p) {
         usage_hint("--dual-clip has to be above 1 + --cliprange (--cliprange-high)", NULL, "--dual-clip 3");
 }
 
+/* Reads one judge of --reward, n letters: a folder, and a weight after a colon or none (1). */
+static void read_judge(const char *text, size_t n, Pool *pool) {
+    char *name = pool_need(pool, n + 1, 1, "--reward"), *colon, *end = NULL;
+    if (o.judges == JUDGES) usage_error("too many judges", "--reward");
+    memcpy(name, text, n);
+    name[n] = 0;
+    colon = strrchr(name, ':');
+    double weight = colon && colon[1] ? strtod(colon + 1, &end) : 1;
+    if (!end || *end) weight = 1;
+    else *colon = 0;
+    if (!name[0] || !(fabs(weight) < HUGE_VAL) || weight == 0)
+        usage_hint("--reward needs FOLDER, or FOLDER:WEIGHT,FOLDER:WEIGHT with weights other than 0", text,
+                   "--reward A:0.7,B:0.3");
+    o.judge[o.judges] = name;
+    o.judge_weight[o.judges++] = weight;
+}
+
+/* Reads --reward: one folder, or several judges with commas. What is a folder as it stands is one. */
+static void read_judges(Pool *pool) {
+    const char *at = o.reward;
+    if (folder_exists(at)) {
+        o.judge_weight[o.judges] = 1;
+        o.judge[o.judges++] = at;
+        return;
+    }
+    for (;; at++) {
+        const size_t n = strcspn(at, ",");
+        read_judge(at, n, pool);
+        at += n;
+        if (!*at) break;
+    }
+    if (o.judges > 1 && o.reward_adapter)
+        usage_hint("--reward-adapter is for one judge", NULL, "the adapter's folder in --reward");
+}
+
 /* Refuses values that do not fit together. */
 static void check_options(const Program *p) {
     static Pool names;                      /* keeps the names of an adapter's folders */
     names = cli_pool();
     adapter_as_model(&o.policy, &o.adapter, "--policy BASE --adapter ADAPTER", &names);
+    o.judges = 0;
+    if (!o.reward_text) read_judges(&names);
     if (o.dropout != 0)
         usage_error("--dropout is refused: the ratio of new to old log-probs would be noise",
                     "dropout is for sft and rm");
@@ -526,9 +566,9 @@ static const Program program = {
 int main(int argc, char **argv) {
     const char *data = NULL;
     if (!cli_parse(&program, argc, argv, &data, 1)) usage_hint("which dataset?", NULL, "./ppo data/imdb.bin");
-    const char *const input[] = { data, o.policy, o.reward_text ? NULL : o.reward, o.reward_adapter,
-                                  o.adapter, o.tokenizer };
-    if (o.dump) out_file_check("--dump-rollouts", o.dump, input, 6);
+    const char *input[JUDGES + 5] = { data, o.policy, o.reward_adapter, o.adapter, o.tokenizer };
+    for (int k = 0; k < o.judges; k++) input[5 + k] = o.judge[k];
+    if (o.dump) out_file_check("--dump-rollouts", o.dump, input, 5 + o.judges);
     cli_say_preset();
     say_digits();
     return run(&program, data);

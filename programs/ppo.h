@@ -13,7 +13,9 @@ enum { VALUE_ZERO, VALUE_PYTORCH };
 enum { ALGORITHM_PPO, ALGORITHM_GRPO, ALGORITHM_RLOO };     /* only PPO has a value head */
 enum { KL_IN_REWARD, KL_IN_LOSS };
 
+enum { JUDGES = 8 };                        /* most judges of a run */
 typedef struct {
+    const char *judge[JUDGES]; double judge_weight[JUDGES]; int judges;     /* --reward, read */
     const char *policy, *reward, *reward_adapter, *tokenizer, *adapter, *out, *label, *reward_text;
     const char *dump, *fallback;
     int score, long_response, steps, batch_size, mini_batch_size, accumulation, ppo_epochs, lr_anneal;
@@ -25,6 +27,7 @@ typedef struct {
     double lr, value_lr, adam_eps, max_grad_norm, kl_coef, target, horizon, gamma, lam, clip, clip_value;
     double clip_high, dual_clip, entropy_coef, weight_decay;
     double vf_coef, ratio_threshold, target_kl, score_clip, eos_penalty, temperature, top_p, dropout;
+    double length_penalty;
     QuantOptions quant;
     LoraOptions lora;
     RunOptions run;
@@ -50,6 +53,15 @@ typedef struct {
     int evaluated;                          /* the step after which --eval-every has evaluated last */
 } Progress;
 
+/* A judge of the run. */
+typedef struct {
+    Judge judge;
+    double weight;                          /* of its logit in the reward */
+    int label;                              /* index of the output that counts */
+    int adds_bos, adds_eos;                 /* 1: its template puts bos before (eos after) a text */
+    int most;                               /* most tokens of a text that it reads, without bos and eos */
+} Scorer;
+
 /* The models: what is trained, what stays frozen, and their tokenizers; and the settings of the run. */
 typedef struct {
     const Settings *o;
@@ -64,11 +76,8 @@ typedef struct {
     const ValueHead *values;                /* &head, or NULL when --algorithm has none */
     Tensor *trained; /* the tensors that Adam changes: the policy's, then the value head's */
     int trained_policy, trained_all;        /* how many of them are the policy's, and how many there are */
-    Judge judge;
-    int label;                              /* index of the judge's output that is the reward */
-    int toxicity;                           /* 1: the others together are toxicity, which is measured */
-    int adds_bos, adds_eos;                 /* 1: its template puts bos before (eos after) a text */
-    int judge_most;                         /* most tokens of a text that it reads, without bos and eos */
+    Scorer scorer[JUDGES]; int scorers;
+    const Scorer *toxicity;                 /* whose other outputs together are toxicity; NULL: it is not measured */
     int T, bos; /* T: most tokens of query and response; bos: the id before a query, or -1 */
     /* a policy with an encoder reads the query there, and its sequences have `start` and the response.
      * Q: most tokens of a query (0: no encoder); after: the id after a query, or -1 */
@@ -88,6 +97,7 @@ typedef struct {
     unsigned char *kept;                    /* (B,response_max,kept_bytes): what was drawn from */
     float *scratch;                         /* (P+2B) */
     float *raw_score, *score;               /* (B) from the judge; as PPO uses it */
+    double judge_mean[JUDGES];              /* the mean logit of each judge */
     float *toxicity;                        /* (B) 1 - the probability of the label that is the reward */
     const char **text, **response;          /* (B) text: of query and response; response: of it alone */
     size_t *text_length, *query_length, *response_length;
@@ -258,7 +268,7 @@ size_t workspace(void *run);
 
 /* ---- ppo_open.c ---- */
 void prepare_policy(Models *m, Work *w, const Program *p);
-void prepare_judge(Models *m, Work *w, const Program *p);
+void prepare_judges(Models *m, Work *w, const Program *p);
 /* Dies if the judge cannot read texts that are as long as responses can be, unless --long-response is cut. */
 void check_responses(const Models *m, Work *w, const Queue *q);
 /* Prints the models, the reward and the share of trained parameters. */

@@ -66,13 +66,13 @@ static float count_text(const char *text, size_t n, const char *wanted) {
 
 /* Appends n ids to the judge's batch as its i-th text, between the template's bos and eos. A text without any
  * id becomes empty_text_id (bos or eos) alone. */
-static void judge_add(const Models *m, JudgeBatch *j, int i, const int *ids, int n) {
-    const SpecialIds special = tokenizer_specials(m->judge.tokenizer);
+static void judge_add(const Scorer *s, JudgeBatch *j, int i, const int *ids, int n) {
+    const SpecialIds special = tokenizer_specials(s->judge.tokenizer);
     j->start[i] = j->tokens;
-    if (m->adds_bos) j->token[j->tokens++] = special.bos;
+    if (s->adds_bos) j->token[j->tokens++] = special.bos;
     for (int k = 0; k < n; k++) j->token[j->tokens++] = ids[k];
-    if (m->adds_eos) j->token[j->tokens++] = special.eos;
-    if (j->tokens == j->start[i]) j->token[j->tokens++] = empty_text_id(m->judge.tokenizer);
+    if (s->adds_eos) j->token[j->tokens++] = special.eos;
+    if (j->tokens == j->start[i]) j->token[j->tokens++] = empty_text_id(s->judge.tokenizer);
     j->start[i + 1] = j->tokens;
 }
 
@@ -83,19 +83,21 @@ static float probability_of_others(const float *logit, int n, int label) {
     return (float)(sum < HUGE_VAL ? sum / (1 + sum) : 1);
 }
 
-/* Writes the scores of the n texts in the judge's batch, those of response b and after, and empties it. */
-static void judge_run(const Models *m, Work *w, int b, int n) {
+/* Adds the weighted scores of the n texts in the judge's batch to those of response b and after, and empties
+ * the batch. */
+static void judge_run(const Models *m, const Scorer *s, Work *w, int b, int n) {
     Rollout *x = &w->rollout;
     JudgeBatch *j = &w->judge;
-    const int labels = m->judge.config.labels;
+    const int labels = s->judge.config.labels;
     const Texts texts = { j->tokens, n, j->token, j->start };
     if (!n) return;
-    must(reward_forward(&m->judge.model, m->judge.adapter, &texts, NULL, j->logits, &w->ws), NULL,
+    must(reward_forward(&s->judge.model, s->judge.adapter, &texts, NULL, j->logits, &w->ws), NULL,
          "check that the tokenizer belongs to the judge");
     for (int i = 0; i < n; i++) {
         const float *logit = j->logits + (size_t)i * (size_t)labels;
-        x->raw_score[b + i] = logit[m->label];
-        x->toxicity[b + i] = m->toxicity ? probability_of_others(logit, labels, m->label) : 0;
+        x->raw_score[b + i] += (float)s->weight * logit[s->label];
+        x->judge_mean[s - m->scorer] += (double)logit[s->label] / x->B;
+        if (m->toxicity == s) x->toxicity[b + i] = probability_of_others(logit, labels, s->label);
     }
     j->tokens = 0;
 }
@@ -103,7 +105,7 @@ static void judge_run(const Models *m, Work *w, int b, int n) {
 /* Returns the *n ids of text b that the judge is to read. Of a text that is longer than the judge's limit,
  * these are the last ones: the response decides the score, and so it is the query that loses its beginning.
  * Counts the text as a cut response if a token of the response is lost too, else as a cut query. */
-static const int *judge_ids(const Models *m, Work *w, int b, int *n) {
+static const int *judge_ids(const Models *m, const Scorer *s, Work *w, int b, int *n) {
     const Settings *o = m->o;
     Rollout *x = &w->rollout;
     const char *text = o->score == SCORE_BOTH ? x->text[b] : x->response[b];
@@ -111,20 +113,20 @@ static const int *judge_ids(const Models *m, Work *w, int b, int *n) {
     const size_t query = o->score == SCORE_BOTH ? x->query_length[b] : 0;
     TokenSpan *span;
     int *ids;
-    must(tokenizer_encode(m->judge.tokenizer, text, bytes, &w->pool, &ids, n), NULL, NULL);
-    need_rows(m->judge.tokenizer, ids, *n, m->judge.config.V, "judge");
-    const int cut = *n - m->judge_most;
+    must(tokenizer_encode(s->judge.tokenizer, text, bytes, &w->pool, &ids, n), NULL, NULL);
+    need_rows(s->judge.tokenizer, ids, *n, s->judge.config.V, "judge");
+    const int cut = *n - s->most;
     if (cut <= 0) return ids;
-    must(tokenizer_encode_spans(m->judge.tokenizer, text, bytes, &w->pool, &ids, &span, n), NULL, NULL);
+    must(tokenizer_encode_spans(s->judge.tokenizer, text, bytes, &w->pool, &ids, &span, n), NULL, NULL);
     if (span[cut - 1].to > query) x->responses_cut++;
     else x->queries_cut++;
-    *n = m->judge_most;
+    *n = s->most;
     return ids + cut;
 }
 
-/* Fills raw_score with the judge's logit for each text. A forward takes as many texts as there is room
+/* Adds a judge's weighted logit for each text to raw_score. A forward takes as many texts as there is room
  * for. */
-static void judge_texts(const Models *m, Work *w) {
+static void judge_texts(const Models *m, const Scorer *s, Work *w) {
     const Settings *o = m->o;
     Rollout *x = &w->rollout;
     int waiting = 0;
@@ -132,16 +134,16 @@ static void judge_texts(const Models *m, Work *w) {
     for (int b = 0; b < x->B; b++) {
         PoolMark mark = pool_mark(&w->pool);
         int n;
-        const int *ids = judge_ids(m, w, b, &n);
+        const int *ids = judge_ids(m, s, w, b, &n);
         if (waiting == o->chunk ||
-            w->judge.tokens + larger(n + m->adds_bos + m->adds_eos, 1) > w->judge.room) {
-            judge_run(m, w, b - waiting, waiting);
+            w->judge.tokens + larger(n + s->adds_bos + s->adds_eos, 1) > w->judge.room) {
+            judge_run(m, s, w, b - waiting, waiting);
             waiting = 0;
         }
-        judge_add(m, &w->judge, waiting++, ids, n);
+        judge_add(s, &w->judge, waiting++, ids, n);
         pool_release(&w->pool, mark);
     }
-    judge_run(m, w, x->B - waiting, waiting);
+    judge_run(m, s, w, x->B - waiting, waiting);
 }
 
 int ends_in_eos(const Models *m, const Sequence *seq) {
@@ -150,19 +152,22 @@ int ends_in_eos(const Models *m, const Sequence *seq) {
     return 0;
 }
 
-/* Fills raw_score from the judge or --reward-text, and score = gain * raw_score + bias, minus the
- * penalty if the response has no EOS. */
+/* Fills raw_score from the judges or --reward-text, and score = gain * raw_score + bias, minus the penalties of
+ * its length and of a response without EOS. */
 void score_responses(const Progress *p, const Models *m, Work *w) {
     const Settings *o = m->o;
     Rollout *x = &w->rollout;
     x->queries_cut = x->responses_cut = 0;
-    for (int b = 0; b < x->B; b++) (m->Q ? decode_apart : decode_sequence)(m, w, b);
-    if (!o->reward_text) judge_texts(m, w);
     for (int b = 0; b < x->B; b++) {
-        if (o->reward_text)
-            x->raw_score[b] = count_text(x->response[b], x->response_length[b], o->reward_text);
+        (m->Q ? decode_apart : decode_sequence)(m, w, b);
+        x->raw_score[b] = o->reward_text ? count_text(x->response[b], x->response_length[b], o->reward_text) : 0;
+    }
+    memset(x->judge_mean, 0, sizeof x->judge_mean);
+    for (int k = 0; k < m->scorers; k++) judge_texts(m, &m->scorer[k], w);
+    for (int b = 0; b < x->B; b++) {
         if (!is_number(x->raw_score[b])) score_not_a_number(p, m, w);
-        const double penalty = ends_in_eos(m, &x->seq[b]) ? 0 : o->eos_penalty;
+        const double tokens = x->seq[b].length - x->seq[b].prompt;
+        const double penalty = o->length_penalty * tokens + (ends_in_eos(m, &x->seq[b]) ? 0 : o->eos_penalty);
         x->score[b] = (float)(p->gain * x->raw_score[b] + p->bias - penalty);
     }
 }

@@ -23,10 +23,15 @@ static void log_lengths(Log *l, Rollout *x) {
 
 static void log_objective(const Progress *p, const Models *m, Rollout *x, Log *l, double kl) {
     Summary raw = summarise(x->raw_score, x->B, x->scratch), score = summarise(x->score, x->B, x->scratch);
+    char name[32];
     int ended = 0;
     for (int b = 0; b < x->B; b++) ended += ends_in_eos(m, &x->seq[b]);
     log_number(l, "env/reward_mean", raw.mean);
     log_number(l, "env/reward_std", raw.std);
+    for (int k = 0; k < m->scorers && m->scorers > 1; k++) {
+        snprintf(name, sizeof name, "env/judge_mean_%d", k + 1);
+        log_number(l, name, x->judge_mean[k]);
+    }
     log_integer(l, "env/queries_cut", x->queries_cut);
     log_integer(l, "env/responses_cut", x->responses_cut);
     log_number(l, "objective/kl", kl);
@@ -146,10 +151,12 @@ static void warn(const Progress *p, const Work *w, double kl) {
 static void warn_cut(const Progress *p, const Models *m, Work *w) {
     const Settings *o = m->o;
     if (!w->rollout.responses_cut || w->told_cut || o->long_response == LONG_CUT) return;
+    int shortest = INT_MAX;
+    for (int k = 0; k < m->scorers; k++) shortest = smaller(shortest, m->scorer[k].most);
     w->told_cut = 1;
     fprintf(stderr, "\nppo: warning at step %d: of %d responses, %d are longer than the %d tokens that the "
             "judge reads: it has read their ends\n  try: a smaller --response-max; env/responses_cut in the "
-            "log counts them\n", p->step, w->rollout.B, w->rollout.responses_cut, m->judge_most);
+            "log counts them\n", p->step, w->rollout.B, w->rollout.responses_cut, shortest);
 }
 
 /* Judges the policy by the responses that it has sampled last. */

@@ -103,10 +103,10 @@ void carve(void *run, Arena *a, Bill *bill) {
     const Settings *o = m->o;
     Work *w = &r->work;
     carve_policy(m, &r->progress.optimizer, &w->pool, a, bill);
-    if (!o->reward_text) {
-        judge_carve(&m->judge, &w->pool, a);
-        w->judge.logits = arena_take(a, (size_t)o->chunk * (size_t)m->judge.config.labels, sizeof(float));
-        bill_part(bill, "judge (frozen)", a);
+    if (m->scorers) {
+        for (int k = 0; k < m->scorers; k++) judge_carve(&m->scorer[k].judge, &w->pool, a);
+        w->judge.logits = arena_take(a, (size_t)o->chunk * LABELS_MAX, sizeof(float));
+        bill_part(bill, m->scorers > 1 ? "judges (frozen)" : "judge (frozen)", a);
     }
     cache_carve(&w->cache, &m->config.stack, m->config.stack.L, larger(o->chunk, o->mini_batch_size), m->T,
                 a);
@@ -122,15 +122,14 @@ void carve(void *run, Arena *a, Bill *bill) {
 
 /* Measures the judge's forward (ws measures) with one text of the greatest length and many short texts.
  * Returns OK or the model's error. */
-static int measure_judge(const Models *m, Work *w, Arena *ws) {
-    const Settings *o = m->o;
+static int measure_judge(const Settings *o, const Judge *judge, Work *w, Arena *ws) {
     JudgeBatch *j = &w->judge;
-    const int longest = reward_max_tokens(&m->judge.config);
+    const int longest = reward_max_tokens(&judge->config);
     for (int i = 0; i <= o->chunk; i++) j->start[i] = i ? smaller(longest + i - 1, j->room) : 0;
     j->start[o->chunk] = j->room;
-    for (int i = 0; i < j->room; i++) j->token[i] = m->judge.config.bos;
+    for (int i = 0; i < j->room; i++) j->token[i] = judge->config.bos;
     const Texts texts = { j->room, o->chunk, j->token, j->start };
-    return reward_forward(&m->judge.model, m->judge.adapter, &texts, NULL, j->logits, ws);
+    return reward_forward(&judge->model, judge->adapter, &texts, NULL, j->logits, ws);
 }
 
 /* Measures the encoder, if there is one, with queries of the greatest length; learns 1: of a mini-batch. */
@@ -189,7 +188,7 @@ size_t workspace(void *run) {
     }
     if (!code) code = model_backward(&m->policy, m->adapter, &rows, &w->cache, &w->saved, NULL, &ws);
     if (m->adapter) lora_norms(&m->lora, m->policy.tensor, &ws);
-    if (!code && !o->reward_text) code = measure_judge(m, w, &ws);
+    for (int i = 0; i < m->scorers && !code; i++) code = measure_judge(o, &m->scorer[i].judge, w, &ws);
     must(code, NULL, "report this as a bug: measuring failed");
     pool_release(&w->pool, pool);
     return ws.peak;

@@ -28,33 +28,56 @@ void prepare_policy(Models *m, Work *w, const Program *p) {
     rows_take(&w->batch.rows, larger(o->chunk, o->mini_batch_size) * (m->T - 1), &w->pool);
 }
 
-void prepare_judge(Models *m, Work *w, const Program *p) {
+/* Returns the label that --label gives to judge k: if there are several and it names as many, with commas, the
+ * k-th, else all of it. NULL: none is given. */
+static const char *label_of(const Settings *o, int k, Pool *pool) {
+    int names = 1;
+    const char *at = o->label;
+    for (const char *c = at; c && *c; c++) names += *c == ',';
+    if (!at || o->judges < 2 || names != o->judges) return at;
+    for (; k > 0; k--) at = strchr(at, ',') + 1;
+    const size_t n = strcspn(at, ",");
+    char *name = pool_need(pool, n + 1, 1, "a label");
+    memcpy(name, at, n);
+    name[n] = 0;
+    return name;
+}
+
+static void prepare_judge(Models *m, Scorer *s, int k, Work *w, const Program *p) {
     const Settings *o = m->o;
     const QuantOptions held = { o->reward_nf4, 0, 64, 0, o->quant.compute, 0 };
-    if (o->reward_text) return;
-    judge_find(&m->judge, o->reward, o->reward_adapter, &w->pool);
-    judge_tokenizer(&m->judge, &w->pool);
-    if (o->no_special) tokenizer_split_special(m->judge.tokenizer);
-    judge_options_types(&m->judge.types, p, &held, &m->judge.config, m->judge.folder, 0, &w->pool);
-    m->label = label_need(&m->judge.config, o->label, "--label");
-    m->toxicity = m->judge.config.labels > 1 && (m->label == label_find(&m->judge.config, "nothate")
-                                                 || m->label == label_find(&m->judge.config, "non-toxic"));
-    tokenizer_template(m->judge.tokenizer, &m->adds_bos, &m->adds_eos);
-    const int empty = empty_text_id(m->judge.tokenizer);
-    if (!m->adds_bos && !m->adds_eos && (empty < 0 || empty >= m->judge.config.V)) {
+    Judge *j = &s->judge;
+    s->weight = o->judge_weight[k];
+    judge_find(j, o->judge[k], o->reward_adapter, &w->pool);
+    judge_tokenizer(j, &w->pool);
+    if (o->no_special) tokenizer_split_special(j->tokenizer);
+    judge_options_types(&j->types, p, &held, &j->config, j->folder, 0, &w->pool);
+    s->label = label_need(&j->config, label_of(o, k, &w->pool), "--label");
+    if (!m->toxicity && j->config.labels > 1 && (s->label == label_find(&j->config, "nothate")
+                                                 || s->label == label_find(&j->config, "non-toxic")))
+        m->toxicity = s;
+    tokenizer_template(j->tokenizer, &s->adds_bos, &s->adds_eos);
+    const int empty = empty_text_id(j->tokenizer);
+    if (!s->adds_bos && !s->adds_eos && (empty < 0 || empty >= j->config.V)) {
         fail(&w->err, E_MISSING, "an empty text would have no token for the judge: its tokenizer has no "
-             "template, no bos and no eos", o->reward, 0, 0);
+             "template, no bos and no eos", o->judge[k], 0, 0);
         die(&w->err, "a tokenizer_config.json there that names a bos_token or an eos_token");
     }
-    m->judge_most = judge_limit(&m->judge.config, m->judge.tokenizer) - m->adds_bos - m->adds_eos;
-    w->judge.room = larger(reward_max_tokens(&m->judge.config), 1024 + o->chunk);
+    s->most = judge_limit(&j->config, j->tokenizer) - s->adds_bos - s->adds_eos;
+    w->judge.room = larger(w->judge.room, larger(reward_max_tokens(&j->config), 1024 + o->chunk));
+}
+
+void prepare_judges(Models *m, Work *w, const Program *p) {
+    const Settings *o = m->o;
+    for (m->scorers = 0; m->scorers < o->judges; m->scorers++)
+        prepare_judge(m, &m->scorer[m->scorers], m->scorers, w, p);
     w->judge.token = pool_need(&w->pool, (size_t)w->judge.room, sizeof(int), "the judge's texts");
     w->judge.start = pool_need(&w->pool, (size_t)o->chunk + 1, sizeof(int), "the judge's texts");
 }
 
 /* Cuts 32 texts of --response-max tokens of the policy from the training documents, which follow one another.
  * Returns how many of the judge's tokens the longest of these texts has. */
-static int longest_response(const Models *m, Work *w, const Queue *q) {
+static int longest_response(const Models *m, const Scorer *s, Work *w, const Queue *q) {
     const Settings *o = m->o;
     enum { TEXTS = 32 };
     const PoolMark mark = pool_mark(&w->pool);
@@ -74,7 +97,7 @@ static int longest_response(const Models *m, Work *w, const Queue *q) {
             have = 0;
             texts++;
             must(tokenizer_decode(m->tokenizer, token, o->response_max, &w->pool, &text, &bytes), NULL, NULL);
-            must(tokenizer_encode(m->judge.tokenizer, text, bytes, &w->pool, &read, &judged), NULL, NULL);
+            must(tokenizer_encode(s->judge.tokenizer, text, bytes, &w->pool, &read, &judged), NULL, NULL);
             longest = larger(longest, judged);
         }
         pool_release(&w->pool, text_mark);
@@ -83,18 +106,36 @@ static int longest_response(const Models *m, Work *w, const Queue *q) {
     return longest;
 }
 
-/* Dies if the judge cannot read texts that are as long as responses can be, unless --long-response is cut.
+/* Dies if a judge cannot read texts that are as long as responses can be, unless --long-response is cut.
  * Responses of other texts may still be too long: those are cut, and counted in the log. */
 void check_responses(const Models *m, Work *w, const Queue *q) {
     const Settings *o = m->o;
-    const int longest = o->reward_text || o->long_response == LONG_CUT ? 0 : longest_response(m, w, q);
     char hint[120];
-    if (longest <= m->judge_most) return;
-    snprintf(hint, sizeof hint, "--response-max %d, or --long-response cut: then the judge reads their ends",
-             larger(1, (int)((double)o->response_max * m->judge_most / longest)));
-    fail(&w->err, E_RANGE, "responses of --response-max tokens have more of the judge's tokens than it reads",
-         o->reward, longest, m->judge_most);
-    die(&w->err, hint);
+    for (int k = 0; k < m->scorers && o->long_response != LONG_CUT; k++) {
+        const int longest = longest_response(m, &m->scorer[k], w, q), most = m->scorer[k].most;
+        if (longest <= most) continue;
+        snprintf(hint, sizeof hint, "--response-max %d, or --long-response cut: then the judge reads their ends",
+                 larger(1, (int)((double)o->response_max * most / longest)));
+        fail(&w->err, E_RANGE, "responses of --response-max tokens have more of the judge's tokens than it reads",
+             o->judge[k], longest, most);
+        die(&w->err, hint);
+    }
+}
+
+/* Prints a judge and what its score counts. */
+static void say_judge(const Models *m, const Scorer *s) {
+    const Judge *j = &s->judge;
+    const StackKind *c = &j->config.stack;
+    const char *read = m->o->score == SCORE_BOTH ? "query + response" : "the response alone";
+    char number[32], times[40] = "";
+    with_commas(number, tensor_values(j->model.tensor, j->model.tensors, 0));
+    say("judge %s%s%s: %s, C %d, L %d, H %d, F %d, V %d, %s parameters", j->folder,
+        j->adapter ? " with the adapter " : "", j->adapter ? j->adapter_folder : "",
+        config_written(j->config.names, 1), c->C, c->L, c->H, c->F, j->config.V, number);
+    if (j->types.layers != F32) print_types("judge's weights", &j->types);
+    if (m->scorers > 1) snprintf(times, sizeof times, "%s%g x ", s == m->scorer ? "" : "... + ", s->weight);
+    if (j->config.labels == 1) say("reward = %s%s logit for %s", times, *times ? "this judge's" : "the judge's", read);
+    else say("reward = %slogit of '%s' for %s", times, j->config.label[s->label], read);
 }
 
 /* Prints the share of trained parameters: for a policy with an encoder, as the DialogSum lab prints it. */
@@ -110,7 +151,7 @@ static void say_share(const Models *m, size_t trained, size_t all) {
 /* Prints the models, the reward and the share of trained parameters. */
 void say_what(const Models *m, const Work *w, const Queue *training, const char *data) {
     const Settings *o = m->o;
-    const StackKind *c = &m->config.stack, *j = &m->judge.config.stack;
+    const StackKind *c = &m->config.stack;
     const size_t trainable = tensor_values(m->trained, m->trained_all, 1);
     const size_t frozen = m->adapter ? tensor_values(m->policy.tensor, m->policy.tensors, 0) : 0;
     const size_t held = (size_t)w->data.count - (size_t)training->count;
@@ -121,16 +162,7 @@ void say_what(const Models *m, const Work *w, const Queue *training, const char 
         c->C, c->L, c->H, c->K, c->F, m->config.V);
     print_types(m->adapter ? "frozen weights" : "weights", &m->types);
     if (o->reward_text) say("reward = number of '%s' in the response", o->reward_text);
-    else {
-        const char *read = o->score == SCORE_BOTH ? "query + response" : "the response alone";
-        with_commas(range[0], tensor_values(m->judge.model.tensor, m->judge.model.tensors, 0));
-        say("judge %s%s%s: %s, C %d, L %d, H %d, F %d, V %d, %s parameters", m->judge.folder,
-            m->judge.adapter ? " with the adapter " : "", m->judge.adapter ? m->judge.adapter_folder : "",
-            config_written(m->judge.config.names, 1), j->C, j->L, j->H, j->F, m->judge.config.V, range[0]);
-        if (m->judge.types.layers != F32) print_types("judge's weights", &m->judge.types);
-        if (m->judge.config.labels == 1) say("reward = the judge's logit for %s", read);
-        else say("reward = logit of '%s' for %s", m->judge.config.label[m->label], read);
-    }
+    for (int k = 0; k < m->scorers; k++) say_judge(m, &m->scorer[k]);
     char targets[60];
     if (!m->adapter) say("training all weights; the reference is a frozen copy");
     else say("training a LoRA adapter (r %d, alpha %g, %s); the reference is %s", m->lora.config.R,
@@ -160,6 +192,6 @@ void load_weights(Models *m, Optimizer *optimizer, Pool *pool, int keep_head) {
                          : open_value_head(&m->head, o->policy, pool) ? o->policy : NULL;
         if (from) say("value head from %s", from);
     }
-    if (!o->reward_text) judge_load(&m->judge, "--reward", pool);
+    for (int k = 0; k < m->scorers; k++) judge_load(&m->scorer[k].judge, "--reward", pool);
     optimizer_reset(optimizer);
 }

@@ -26,13 +26,17 @@ static void frozen_state(State *s, const Models *m, Work *w) {
         w->frozen[0] = frozen_hash(m->reference->tensor, m->reference->tensors);
         if (m->reference_adapter)
             w->frozen[1] = frozen_hash(m->reference_adapter->tensor, m->reference_adapter->tensors);
-        w->frozen[2] = frozen_hash(m->judge.model.tensor, m->judge.model.tensors);
-        if (m->judge.adapter) w->frozen[3] = frozen_hash(m->judge.adapter->tensor, m->judge.adapter->tensors);
+        for (int k = 0; k < m->scorers; k++) {
+            const Judge *j = &m->scorer[k].judge;
+            const uint64_t own = frozen_hash(j->model.tensor, j->model.tensors);
+            w->frozen[2] = hash_bytes(&own, sizeof own, w->frozen[2]);
+            if (j->adapter) w->frozen[3] = frozen_hash(j->adapter->tensor, j->adapter->tensors);
+        }
     }
     state_same(s, "reference", w->frozen[0], changed, m->o->policy);
     state_same(s, "reference's adapter", w->frozen[1], changed, m->o->adapter);
-    state_same(s, "judge", w->frozen[2], changed, m->judge.folder);
-    state_same(s, "judge's adapter", w->frozen[3], changed, m->judge.adapter_folder);
+    state_same(s, "judge", w->frozen[2], changed, m->o->reward);
+    state_same(s, "judge's adapter", w->frozen[3], changed, m->scorer[0].judge.adapter_folder);
 }
 
 void ppo_state(void *run, State *s) {

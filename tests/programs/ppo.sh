@@ -565,6 +565,23 @@ if [ -f data/reward/config.json ]; then
     [ $? = 0 ] && ok "--compute f16, judge and all" || bad "--compute f16, judge and all"
     same "texts judged one by one or together" "$work/judge.runs/ppo-0001/samples.jsonl" \
         "$work/single.runs/ppo-0001/samples.jsonl"
+    # ---- several judges ----
+    two="--policy data/policy --preset imdb-small --batch-size 8 --mini-batch-size 8 --steps 1 --eval-queries 4"
+    $ppo "$data" $two --reward data/reward:3,data/reward:-1 --length-penalty 0.5 --lr 1e-12 --out "$work/judge2.runs" \
+        > "$work/out" 2>&1
+    $ppo "$data" $two --lr 1e-12 --out "$work/judge1.runs" > "$work/1" 2>&1
+    grep -q "^reward = 3 x logit of 'positive'" "$work/out" &&
+        grep -q "^reward = \.\.\. + -1 x logit of 'positive'" "$work/out"; is "two judges: it says what they weigh"
+    one=$(field "$work/judge1.runs/ppo-0001" env/reward_mean 1)
+    true_ "the reward is the weighted sum of their logits" \
+        "($(field "$work/judge2.runs/ppo-0001" env/reward_mean 1) - 2 * ($one))^2 < 1e-10 &&
+         ($(field "$work/judge2.runs/ppo-0001" env/judge_mean_2 1) - ($one))^2 < 1e-10"
+    true_ "--length-penalty is subtracted for each token, from the score alone" \
+        "($(field "$work/judge2.runs/ppo-0001" ppo/mean_scores 1) - 2 * ($one) + 0.5 *
+          $(field "$work/judge2.runs/ppo-0001" tokens/responses_len_mean 1))^2 < 1e-8"
+    refuses 2 'with weights other than 0: data/reward:0' $ppo "$data" $two --reward data/reward:0
+    refuses 2 'reward-adapter is for one judge' $ppo "$data" $two --reward data/reward,data/reward \
+        --reward-adapter x
     # An empty response before a judge whose tokenizer has no template: bos alone, eos alone, or refused at
     # the start.
     bare="--policy $policy --tokenizer $work/words --reward $work/bare --preset imdb-small --score response
