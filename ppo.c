@@ -230,13 +230,13 @@ static int run(const Program *p, const char *data) {
 static Option options[] = {
     { "policy", OPT_TEXT, &o.policy, "data/policy", 0, 0, NULL, "model folder of the policy" },
     { "reward", OPT_TEXT, &o.reward, "data/reward", 0, 0, NULL,
-      "folder of the judge, or of its adapter (rm --lora-r). Several, with weights: A:0.7,B:0.3 (or A,B): the "
-      "reward is the weighted sum of their logits" },
+      "folder of the judge, or of its adapter (rm --lora-r). Several, with weights or without: A:0.7,B:0.3: "
+      "the reward is the weighted sum of their logits" },
     { "reward-adapter", OPT_TEXT, &o.reward_adapter, NULL, 0, 0, NULL,
       "adapter of the judge: a run folder of rm, or any PEFT LoRA folder of task_type SEQ_CLS" },
     { "label", OPT_TEXT, &o.label, NULL, 0, 0, NULL,
-      "label whose logit is the reward (of several judges: for all, or one for each, with commas); needed unless the judge has one output, "
-      "or exactly one named positive, pos, nothate or non-toxic" },
+      "label whose logit is the reward (of several judges: for all, or one for each, with commas); needed "
+      "unless the judge has one output, or exactly one named positive, pos, nothate or non-toxic" },
     { "score", OPT_CHOICE, &o.score, "query+response", 0, 0, "query+response|response",
       "what the judge reads; of a text that is too long for it, the end, so that the query is cut" },
     { "long-response", OPT_CHOICE, &o.long_response, "refuse", 0, 0, "refuse|cut",

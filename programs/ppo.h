@@ -77,7 +77,7 @@ typedef struct {
     Tensor *trained; /* the tensors that Adam changes: the policy's, then the value head's */
     int trained_policy, trained_all;        /* how many of them are the policy's, and how many there are */
     Scorer scorer[JUDGES]; int scorers;
-    const Scorer *toxicity;                 /* whose other outputs together are toxicity; NULL: it is not measured */
+    const Scorer *toxicity;                 /* whose other outputs together are toxicity, or NULL */
     int T, bos; /* T: most tokens of query and response; bos: the id before a query, or -1 */
     /* a policy with an encoder reads the query there, and its sequences have `start` and the response.
      * Q: most tokens of a query (0: no encoder); after: the id after a query, or -1 */

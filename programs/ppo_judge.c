@@ -152,15 +152,17 @@ int ends_in_eos(const Models *m, const Sequence *seq) {
     return 0;
 }
 
-/* Fills raw_score from the judges or --reward-text, and score = gain * raw_score + bias, minus the penalties of
- * its length and of a response without EOS. */
+/* Fills raw_score from the judges or --reward-text, and score = gain * raw_score + bias, minus the penalties
+ * of its length and of a response without EOS. */
 void score_responses(const Progress *p, const Models *m, Work *w) {
     const Settings *o = m->o;
     Rollout *x = &w->rollout;
     x->queries_cut = x->responses_cut = 0;
     for (int b = 0; b < x->B; b++) {
         (m->Q ? decode_apart : decode_sequence)(m, w, b);
-        x->raw_score[b] = o->reward_text ? count_text(x->response[b], x->response_length[b], o->reward_text) : 0;
+        x->raw_score[b] = 0;
+        if (o->reward_text)
+            x->raw_score[b] = count_text(x->response[b], x->response_length[b], o->reward_text);
     }
     memset(x->judge_mean, 0, sizeof x->judge_mean);
     for (int k = 0; k < m->scorers; k++) judge_texts(m, &m->scorer[k], w);

@@ -28,8 +28,8 @@ void prepare_policy(Models *m, Work *w, const Program *p) {
     rows_take(&w->batch.rows, larger(o->chunk, o->mini_batch_size) * (m->T - 1), &w->pool);
 }
 
-/* Returns the label that --label gives to judge k: if there are several and it names as many, with commas, the
- * k-th, else all of it. NULL: none is given. */
+/* Returns the label that --label gives to judge k: if there are several and it names as many, with commas,
+ * the k-th, else all of it. NULL: none is given. */
 static const char *label_of(const Settings *o, int k, Pool *pool) {
     int names = 1;
     const char *at = o->label;
@@ -114,10 +114,10 @@ void check_responses(const Models *m, Work *w, const Queue *q) {
     for (int k = 0; k < m->scorers && o->long_response != LONG_CUT; k++) {
         const int longest = longest_response(m, &m->scorer[k], w, q), most = m->scorer[k].most;
         if (longest <= most) continue;
-        snprintf(hint, sizeof hint, "--response-max %d, or --long-response cut: then the judge reads their ends",
-                 larger(1, (int)((double)o->response_max * most / longest)));
-        fail(&w->err, E_RANGE, "responses of --response-max tokens have more of the judge's tokens than it reads",
-             o->judge[k], longest, most);
+        snprintf(hint, sizeof hint, "--response-max %d, or --long-response cut: then the judge reads their "
+                 "ends", larger(1, (int)((double)o->response_max * most / longest)));
+        fail(&w->err, E_RANGE, "responses of --response-max tokens have more of the judge's tokens than it "
+             "reads", o->judge[k], longest, most);
         die(&w->err, hint);
     }
 }
@@ -134,7 +134,8 @@ static void say_judge(const Models *m, const Scorer *s) {
         config_written(j->config.names, 1), c->C, c->L, c->H, c->F, j->config.V, number);
     if (j->types.layers != F32) print_types("judge's weights", &j->types);
     if (m->scorers > 1) snprintf(times, sizeof times, "%s%g x ", s == m->scorer ? "" : "... + ", s->weight);
-    if (j->config.labels == 1) say("reward = %s%s logit for %s", times, *times ? "this judge's" : "the judge's", read);
+    if (j->config.labels == 1)
+        say("reward = %s%s logit for %s", times, *times ? "this judge's" : "the judge's", read);
     else say("reward = %slogit of '%s' for %s", times, j->config.label[s->label], read);
 }
 

@@ -576,9 +576,9 @@ if [ -f data/reward/config.json ]; then
     true_ "the reward is the weighted sum of their logits" \
         "($(field "$work/judge2.runs/ppo-0001" env/reward_mean 1) - 2 * ($one))^2 < 1e-10 &&
          ($(field "$work/judge2.runs/ppo-0001" env/judge_mean_2 1) - ($one))^2 < 1e-10"
+    tokens=$(field "$work/judge2.runs/ppo-0001" tokens/responses_len_mean 1)
     true_ "--length-penalty is subtracted for each token, from the score alone" \
-        "($(field "$work/judge2.runs/ppo-0001" ppo/mean_scores 1) - 2 * ($one) + 0.5 *
-          $(field "$work/judge2.runs/ppo-0001" tokens/responses_len_mean 1))^2 < 1e-8"
+        "($(field "$work/judge2.runs/ppo-0001" ppo/mean_scores 1) - 2 * ($one) + 0.5 * $tokens)^2 < 1e-8"
     refuses 2 'with weights other than 0: data/reward:0' $ppo "$data" $two --reward data/reward:0
     refuses 2 'reward-adapter is for one judge' $ppo "$data" $two --reward data/reward,data/reward \
         --reward-adapter x
