@@ -60,7 +60,7 @@ LEVELS   = core fast/threads | \
            ops | \
            lora peft | \
            checkpoint stack | \
-           model reward state html record | \
+           model reward state html record tensorboard | \
            chart | \
            terminal | \
            cli | \
@@ -129,8 +129,10 @@ files/tokenizer_files.o: text/beside.h
 files/families.o files/config.o: files/families.h
 $(filter fast/%.o ops.o,$(LIB)): fast/fast.h lanes.h
 fast/wide.o: ops.c
+# options.o tells --version and time.jsonl how it was compiled.
+options.o: TOLD = -DBUILD_FLAGS='"$(subst ",,$(subst ',,$(subst \,,$(CC) $(FLAGS))))"'
 %.o: %.c rlhf.h base.h programs.h build/flags
-	$(CC) $(FLAGS) -c -o $@ $<
+	$(CC) $(FLAGS) $(TOLD) -c -o $@ $<
 $(foreach p,$(PROGRAMS),$(eval $(p)$(EXE): $(patsubst %,%.o,$(filter programs/$(p)_%,$(PARTS)))))
 $(foreach p,$(PROGRAMS),$(eval $(p).o $(patsubst %,%.o,$(filter programs/$(p)_%,$(PARTS))): $(wildcard programs/$(p).h)))
 $(PROGRAMS:=$(EXE)): %$(EXE): %.o $(LIB)

@@ -204,6 +204,7 @@ Lines *lines_open(const char *path, Pool *pool, Error *err);
 int lines_next(Lines *l, const char **line, size_t *length);
 int lines_close(Lines *l, Error *err);   /* returns OK, or the error of lines_next */
 double wall_clock(void);            /* returns seconds since some fixed moment */
+double unix_clock(void);            /* returns seconds since 1970, UTC */
 
 /* A dataset (*.bin) holds documents, not tokens; io.c describes its bytes. The two texts of a
  * document are chosen and rejected (DATA_PAIRS), or prompt and response (DATA_PROMPTS). label -1:

@@ -354,11 +354,40 @@ void out_append(RunFolder *f, const char *path, const void *bytes, size_t n) {
     if (file_append(path, bytes, n, &err) != OK) lose_line(f, &err);
 }
 
+/* Appends a line's numbers, or with line NULL the beginning, to TensorBoard's file. */
+static void append_event(RunFolder *f, const char *line, size_t n, double step) {
+    char path[sizeof f->path + sizeof f->events];
+    Pool pool = cli_pool();
+    Buffer b = { 0 };
+    b.pool = &pool;
+    snprintf(path, sizeof path, "%s/%s", f->path, f->events);
+    if (line) tensorboard_line(&b, line, n, unix_clock());
+    else tensorboard_begin(&b, unix_clock(), step);
+    if (b.length) out_append(f, path, b.data, b.length);
+    pool_free(&pool);
+}
+
+void out_tensorboard(RunFolder *f, int resumed) {
+    char host[64] = "localhost";
+    long process = 0;
+#ifdef FOLDER_POSIX
+    if (gethostname(host, sizeof host) != 0) strcpy(host, "localhost");
+    host[sizeof host - 1] = 0;
+    process = (long)getpid();
+#endif
+    for (char *c = host; *c; c++)
+        if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-", *c)) *c = '-';
+    snprintf(f->events, sizeof f->events, "events.out.tfevents.%010.0f.%s.%ld.0", floor(unix_clock()), host,
+             process);
+    append_event(f, NULL, 0, resumed ? (double)resumed + 1 : 0);
+}
+
 void out_log(RunFolder *f, Log *l) {
     Error err = { 0 };
     const int code = log_end(l, &err);
     if (code == E_MEMORY) die(&err, NULL);
     if (code != OK) lose_line(f, &err);
+    if (f->events[0]) append_event(f, (const char *)l->line.data, l->line.length, 0);
 }
 
 /* ---- the room on the disk ---- */

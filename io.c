@@ -797,6 +797,14 @@ double wall_clock(void) {
     return (double)clock() / CLOCKS_PER_SEC;
 }
 
+double unix_clock(void) {
+#ifdef POSIX_SYSTEM
+    struct timespec t;
+    if (clock_gettime(CLOCK_REALTIME, &t) == 0) return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+#endif
+    return (double)time(NULL);
+}
+
 /* ---- datasets ----
  * A file, little-endian, is: "RLHFDATA", u32 version 1, u32 kind, u32 number of label names, u64 number of
  * documents; each label name (u16 length, bytes); each document: i32 label (-1: no label), u8 split (0 train,

@@ -17,6 +17,7 @@
 #include "programs.h"
 #include <errno.h>
 #include <stdio.h>
+#include <time.h>
 #ifdef OPTIONS_POSIX
 #include <sys/types.h>
 #include <sys/wait.h>
@@ -344,9 +345,15 @@ static void print_help(const Program *p) {
 #define COMPILER "an unknown compiler"
 #endif
 
+/* The command that compiled this file; the Makefile gives it. */
+#ifndef BUILD_FLAGS
+#define BUILD_FLAGS "unknown"
+#endif
+
 static void print_version(const Program *p) {
     printf("%s of rlhf.c " RLHF_VERSION "\n", p->program);
     printf("compiler: " COMPILER "\n");
+    printf("flags:    " BUILD_FLAGS "\n");
     printf("kernel:   %s; here are also:", fast_chosen());
     for (int i = 0; fast_name(i); i++)
         if (strcmp(fast_name(i), fast_chosen()) && fast_here(i)) printf(" %s", fast_name(i));
@@ -778,21 +785,26 @@ void cli_options_json(const Program *p, Buffer *b) {
 }
 
 /* Returns the first line of a log. */
-static Buffer first_line(const Program *p, const char *data, Pool *pool) {
+static Buffer first_line(const Program *p, const char *data, uint64_t hash, Pool *pool) {
+    char digits[24];
     Buffer b = { 0 };
     b.pool = pool;
+    snprintf(digits, sizeof digits, "%08lx%08lx", (unsigned long)(hash >> 32),
+             (unsigned long)(hash & 0xFFFFFFFFu));
     buffer_text(&b, "{\"program\": ");
     buffer_json_string(&b, p->program, strlen(p->program));
-    buffer_text(&b, ", \"data\": ");
+    buffer_text(&b, ", \"version\": \"" RLHF_VERSION "\", \"data\": ");
     buffer_json_string(&b, data, strlen(data));
-    buffer_text(&b, ", \"options\": ");
+    buffer_text(&b, ", \"data_hash\": \"");
+    buffer_text(&b, digits);
+    buffer_text(&b, "\", \"options\": ");
     cli_options_json(p, &b);
     buffer_text(&b, "}\n");
     return b;
 }
 
-int log_resume(const char *path, uint64_t length, const Program *p, const char *data, Pool *pool,
-               Error *err) {
+int log_resume(const char *path, uint64_t length, const Program *p, const char *data, uint64_t hash,
+               Pool *pool, Error *err) {
     const PoolMark mark = pool_mark(pool);
     char *old = NULL;
     size_t n = 0, from = 0;
@@ -801,7 +813,7 @@ int log_resume(const char *path, uint64_t length, const Program *p, const char *
     if (!shorter) n = (size_t)length;
     while (from < n && old[from] != '\n') from++;
     if (from < n) from++;
-    Buffer b = first_line(p, data, pool);
+    Buffer b = first_line(p, data, hash, pool);
     if (n > from) buffer_bytes(&b, old + from, n - from);
     if (code == OK && b.failed) code = fail(err, E_MEMORY, "no memory for the log", path, 0, 0);
     if (code == OK) code = file_write_all(path, b.data, b.length, pool, err);
@@ -811,11 +823,32 @@ int log_resume(const char *path, uint64_t length, const Program *p, const char *
     return code;
 }
 
-void log_options(const char *path, const Program *p, const char *data, Pool *pool) {
+void log_options(const char *path, const Program *p, const char *data, uint64_t hash, Pool *pool) {
     Error err = { 0 };
     PoolMark mark = pool_mark(pool);
-    Buffer b = first_line(p, data, pool);
+    Buffer b = first_line(p, data, hash, pool);
     if (b.failed) must(fail(&err, E_MEMORY, "no memory for the options", path, 0, 0), &err, NULL);
     must(file_write_all(path, b.data, b.length, pool, &err), &err, NULL);
+    pool_release(pool, mark);
+}
+
+void log_machine(const char *path, const Program *p, Pool *pool) {
+    static const char flags[] = BUILD_FLAGS;
+    Error err = { 0 };
+    const PoolMark mark = pool_mark(pool);
+    const time_t now = time(NULL);
+    const struct tm *utc = gmtime(&now);
+    char started[32] = "";
+    Log l;
+    if (utc) strftime(started, sizeof started, "%Y-%m-%dT%H:%M:%SZ", utc);
+    must(file_write_all(path, "", 0, pool, &err), &err, NULL);
+    log_begin(&l, path, pool);
+    log_text(&l, "program", p->program, strlen(p->program));
+    log_text(&l, "compiler", COMPILER, strlen(COMPILER));
+    log_text(&l, "flags", flags, sizeof flags - 1);
+    log_text(&l, "kernel", fast_chosen(), strlen(fast_chosen()));
+    log_integer(&l, "threads", threads_max());
+    log_text(&l, "started", started, strlen(started));
+    must(log_end(&l, &err), &err, NULL);
     pool_release(pool, mark);
 }

@@ -173,7 +173,7 @@ static Settings o;                          /* main's; the others reach it throu
 /* Makes the run folder and begins its log, or goes on with a run. Returns 1 if it goes on. */
 static int begin_run(Whole *r, const Program *p, const char *data) {
     Work *w = &r->work;
-    const RunBegin how = { p, data, o.run.resume, NULL, o.out, "ppo", 0 };
+    const RunBegin how = { p, data, &o.run, NULL, o.out, "ppo", 0 };
     w->out.fallback = o.fallback;
     const Saver saver = ppo_saver(w, ppo_state);
     const int resumed = run_begin(&saver, &how, &w->pool);

@@ -138,12 +138,16 @@ int cli_command(const char *program, const char *about, const Command *command, 
 /* Appends {"name":value,...} with the value of every option; OPT_CHOICE as its text. */
 void cli_options_json(const Program *p, Buffer *b);
 /* Starts a new log at path, and deletes an old one. Its first line is
- * {"program": ..., "data": ..., "options": {...}}, without those of one start (--resume ...). */
-void log_options(const char *path, const Program *p, const char *data, Pool *pool);
+ * {"program": ..., "version": ..., "data": ..., "data_hash": ..., "options": {...}}, the
+ * options without those of one start (--resume ...). hash: of the dataset. */
+void log_options(const char *path, const Program *p, const char *data, uint64_t hash, Pool *pool);
+/* Starts the log of times. Its first line has what is not the same in equal runs: compiler, flags, kernel,
+ * threads, and the time when the run began. */
+void log_machine(const char *path, const Program *p, Pool *pool);
 /* Cuts a log to its first `length` bytes, and writes its first line anew. Returns OK or a code:
  * E_TRUNCATED if it is shorter; the rest is done then. */
-int log_resume(const char *path, uint64_t length, const Program *p, const char *data, Pool *pool,
-               Error *err);
+int log_resume(const char *path, uint64_t length, const Program *p, const char *data, uint64_t hash,
+               Pool *pool, Error *err);
 /* The first fields of a state: program, data, options and kernel. cli_parse reads them if there is
  * --resume: then the options are those of the run; one that is given again has to be the same, unless
  * it may change; and positional[0] is the run's data unless it is given. */
@@ -201,10 +205,12 @@ int log_end(Log *l, Error *err);    /* returns OK, E_MEMORY, or file_append's er
  * folder before. saved: the step whose weights this run has written; 0: none. begun 1: what is in the folder
  * is kept when the program ends. lost: lines that could not be written to logs. data, data_hash: the
  * dataset's file, and a hash of its bytes. stopped: the step of the state from which the run can go on; 0:
- * there is none. log_length, time_length: bytes of the logs in that step. A RunFolder has to exist
+ * there is none. log_length, time_length: bytes of the logs in that step. events: the name of TensorBoard's
+ * file in the folder ("": none). A RunFolder has to exist
  * until the program ends, since the exit cleans up. */
 typedef struct {
     char path[512], given[512], replaces[500], where[512], log[540], time[540], lock[540], number[540];
+    char events[160];
     const char *kind, *fallback;
     size_t existed; int lock_handle, saved, begun, lost;
     const char *data; uint64_t data_hash; int stopped;
@@ -237,7 +243,10 @@ void out_begun(RunFolder *f);       /* to be called after a run's first step: th
 int out_commit(RunFolder *f, Error *err);
 /* Append to a log of a run. A failure is no reason to lose the run: it is said once and counted. */
 void out_append(RunFolder *f, const char *path, const void *bytes, size_t n);
-void out_log(RunFolder *f, Log *l);                 /* ends the line and appends it */
+void out_log(RunFolder *f, Log *l);     /* ends the line and appends it, and to TensorBoard's file */
+/* Begins a file of TensorBoard, to which out_log then adds each line's numbers. resumed: the step after which
+ * a run goes on (0: it begins): what an older file of the folder has of later steps no longer counts. */
+void out_tensorboard(RunFolder *f, int resumed);
 /* Adds the bytes that will be written to the printed bill, and dies (dry_run 1: warns) if the disk of
  * the folder `out` has less room. */
 void out_room(const char *out, uint64_t bytes, int dry_run);
@@ -543,16 +552,18 @@ int run_code(const RunFolder *f);
 /* =============================================================================================
  * resume.c: how a run begins, or goes on
  * ============================================================================================= */
-typedef struct { const char *resume; double minutes; } RunOptions;
+typedef struct { const char *resume; double minutes; int tensorboard; } RunOptions;
 #define RUN_OPTIONS(r) \
     { "resume", OPT_TEXT, &(r).resume, NULL, 0, 0, NULL, \
       "go on with the run in this folder, which was stopped, as if it had not been: with its own data and " \
       "options" }, \
     { "max-minutes", OPT_REAL, &(r).minutes, "0", 0, HUGE_VAL, NULL, \
       "stop and save after the first step that ends later than this, from the start of the program " \
-      "(0: never)" }
+      "(0: never)" }, \
+    { "tensorboard", OPT_FLAG, &(r).tensorboard, NULL, 0, 0, NULL, \
+      "write the log's numbers to a file of TensorBoard in the run folder, too" }
 /* The options that --resume may change in every trainer. */
-#define MAY_CHANGE "resume|max-minutes|save-every|fallback|dry-run"
+#define MAY_CHANGE "resume|max-minutes|tensorboard|save-every|fallback|dry-run"
 /* What all trainers have in their states. list: the trained tensors. step: the last finished step. */
 typedef struct {
     RunFolder *folder; Health *health; int *step; const Tensor *list; int tensors; Optimizer *optimizer;
@@ -561,7 +572,8 @@ void run_state(State *s, const RunState *r);
 /* With --resume, locks its folder, reads the state, cuts the logs to what they were then, and writes the
  * weights of the state. Else makes a folder (out_open has the next four) and its log. Returns 1 or 0. */
 typedef struct {
-    const Program *program; const char *data, *resume, *out, *base, *kind; int force;
+    const Program *program; const char *data; const RunOptions *options;
+    const char *out, *base, *kind; int force;
 } RunBegin;
 int run_begin(const Saver *s, const RunBegin *b, Pool *pool);
 /* The end of a run that has nothing to go on with: deletes its state. */
@@ -618,6 +630,17 @@ typedef struct {
 void chart_curves(Buffer *b, const Chart *c);
 /* Appends an <svg> of the distributions of y of several curves: percent of each one's finite values. */
 void chart_histogram(Buffer *b, const char *title, const Curve *set, int sets);
+
+/* =============================================================================================
+ * tensorboard.c: lines of a log as the bytes of TensorBoard's event files
+ * ============================================================================================= */
+uint32_t crc32c(const void *bytes, size_t n);   /* returns the CRC-32C (Castagnoli) of n bytes */
+/* Appends the beginning of a file. time: seconds since 1970. step > 0: what other files of the folder have of
+ * this step and later ones no longer counts (a run goes on from an earlier save). */
+void tensorboard_begin(Buffer *b, double time, double step);
+/* Appends an event with the numbers of a line of the log, each under its key, at the line's step. Returns how
+ * many; 0, and nothing is appended, if the line has no step or no numbers. */
+int tensorboard_line(Buffer *b, const char *line, size_t n, double time);
 
 /* =============================================================================================
  * html.c: the text of a piece of HTML, and a text as HTML

@@ -44,11 +44,11 @@ static void go_on(const Saver *s, const RunBegin *b, Pool *pool) {
     RunFolder *f = s->folder;
     Error err = { 0 };
     char path[540];
-    out_resume(f, b->resume, b->kind);
+    out_resume(f, b->options->resume, b->kind);
     out_state(f, path);
     must(state_read(path, s->state, s->run, pool, &err), &err,
          "the files that the run began with; or start it anew");
-    int code = log_resume(f->log, (uint64_t)f->log_length, b->program, b->data, pool, &err);
+    int code = log_resume(f->log, (uint64_t)f->log_length, b->program, b->data, f->data_hash, pool, &err);
     if (code == E_TRUNCATED) cli_warn(&err, "nothing: the run goes on, and its log lacks these lines");
     else must(code, &err, "a folder whose files can be written");
     must(out_cut(f->time, f->time_length, &err), &err, "a folder whose files can be written");
@@ -64,13 +64,15 @@ int run_begin(const Saver *s, const RunBegin *b, Pool *pool) {
     Error err = { 0 };
     f->data = b->data;
     must(file_hash(f->data, &f->data_hash, pool, &err), &err, NULL);
-    if (b->resume) go_on(s, b, pool);
+    if (b->options->resume) go_on(s, b, pool);
     else {
         out_open(f, b->out, b->force, b->base, b->kind);
-        log_options(f->log, b->program, b->data, pool);
+        log_options(f->log, b->program, b->data, f->data_hash, pool);
+        log_machine(f->time, b->program, pool);
     }
+    if (b->options->tensorboard) out_tensorboard(f, f->stopped);
     report_live(f);
-    return b->resume != NULL;
+    return b->options->resume != NULL;
 }
 
 void run_finish(RunFolder *f) {

@@ -69,6 +69,7 @@ typedef struct {
     double loss, right, judged;             /* since the log's last line: losses, right and all answers */
     int step, logged;                       /* the last finished step, and that of this line */
     double norm;                            /* of the last step's gradient */
+    double seconds, tokens;                 /* of the steps since the log's last line in this program */
     uint64_t frozen;                        /* a hash of the weights that are not trained; 0: not known yet */
     RunFolder out;
     Health health;
@@ -459,6 +460,7 @@ static void learn(Trainer *t, float scale) {
         }
     must(reward_backward(&t->model, t->adapter, &texts, &t->saved, b->dlogits, &t->ws), &err, NULL);
     t->lora.dropout.row += (uint64_t)b->N;
+    t->tokens += b->N;
     b->N = b->B = 0;
 }
 
@@ -862,11 +864,16 @@ static void log_step(Trainer *t, int last) {
     if (o.eval_every && done / o.eval_every != (done - steps) / o.eval_every && t->held.examples && !last)
         glance(t, &log, t->seen, sizeof t->seen);
     out_log(&t->out, &log);
+    log_begin(&log, t->out.time, &t->scratch);
+    log_integer(&log, "step", done);
+    log_number(&log, "seconds", t->seconds);
+    if (t->seconds > 0) log_number(&log, "tokens_per_second", t->tokens / t->seconds);
+    out_log(&t->out, &log);
     report_live(&t->out);
     snprintf(line, sizeof line, "loss %.4f  accuracy %.1f%%  lr %.2e%s", t->loss / since, 100 * accuracy,
              lr, t->seen);
     progress(line, done, t->steps, last);
-    t->loss = t->right = t->judged = 0;
+    t->loss = t->right = t->judged = t->seconds = t->tokens = 0;
     t->logged = t->step;
     pool_release(&t->scratch, mark);
 }
@@ -892,9 +899,10 @@ static void report_longer(Trainer *t) {
 
 /* Makes a step, and judges the run by its loss. */
 static void make_step(Trainer *t) {
-    const double before = t->loss;
+    const double before = t->loss, begin = wall_clock();
     t->norm = train_step(t, t->step, rate_of(t, t->step + 1));
     t->step++;
+    t->seconds += wall_clock() - begin;
     if (!isfinite(t->norm)) stop_at_nan(t, t->step);
     out_begun(&t->out);
     cli_time_limit(o.run.minutes);
@@ -1172,7 +1180,7 @@ int main(int argc, char **argv) {
     cli_interrupts();                       /* before this, Ctrl-C ends the program; nothing is lost */
     t.out.fallback = o.fallback;
     t.health.blind = log(t.pairs ? 2 : t.config.labels);
-    const RunBegin how = { &program, data[0], o.run.resume, o.out, "runs", "rm", o.force };
+    const RunBegin how = { &program, data[0], &o.run, o.out, "runs", "rm", o.force };
     const Saver saver = { &t.out, write_weights, &t, rm_state };
     if (!run_begin(&saver, &how, &t.keep)) report_longer(&t);
     train(&t);

@@ -637,13 +637,10 @@ static int train(Trainer *t) {
 
 /* Makes the run's folder and begins its logs, or goes on with a run. Returns 1 if it goes on. */
 static int open_run(Trainer *t, const Program *p, const char *data) {
-    const RunBegin how = { p, data, o.run.resume, o.out, "runs", "sft", o.force };
+    const RunBegin how = { p, data, &o.run, o.out, "runs", "sft", o.force };
     const Saver saver = { &t->out, write_weights, t, sft_state };
-    Error err = { 0 };
     t->out.fallback = o.fallback;
-    if (run_begin(&saver, &how, &t->keep)) return 1;
-    must(file_write_all(t->out.time, "", 0, &t->keep, &err), &err, NULL);
-    return 0;
+    return run_begin(&saver, &how, &t->keep);
 }
 
 /* ---- options ---- */

@@ -73,6 +73,71 @@ call ppo data/imdb.bin $small --steps 0 --eval-queries 0 --out "$work/runs"
 [ $code = 0 ] && whole "$work/runs/ppo-0002/report.html"; is "--steps 0: a page without curves"
 call ppo data/imdb.bin $small --steps 2 --eval-queries 0 --seed 7 --out "$work/runs"
 
+# ---- --tensorboard ----
+cat > "$work/events.py" <<'PY'
+# Reads a file of TensorBoard, by itself, and compares it with the numbers of the logs: {(step, key): value}.
+import glob, json, math, struct, sys
+def crc32c(data):
+    crc = 0xffffffff
+    for byte in data:
+        crc ^= byte
+        for bit in range(8): crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
+    return crc ^ 0xffffffff
+def masked(data):
+    crc = crc32c(data)
+    return ((crc >> 15 | crc << 17) + 0xa282ead8) & 0xffffffff
+def fields(data):
+    at = 0
+    def varint():
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = data[at]; at += 1
+            value |= (byte & 127) << shift; shift += 7
+            if byte < 128: return value
+    while at < len(data):
+        key = varint()
+        if key & 7 == 0: yield key >> 3, varint()
+        else:
+            size = {1: 8, 2: None, 5: 4}[key & 7]
+            if size is None: size = varint()
+            yield key >> 3, data[at:at + size]; at += size
+seen, starts = {}, []
+for path in sorted(glob.glob(sys.argv[1] + "/events.out.tfevents.*")):
+    data, at = open(path, "rb").read(), 0
+    while at < len(data):
+        length, check = struct.unpack_from("<QI", data, at)
+        event = data[at + 12:at + 12 + length]
+        assert check == masked(data[at:at + 8]) and struct.unpack_from("<I", data, at + 12 + length)[0] == masked(event)
+        first = at == 0
+        at += 16 + length
+        event = dict(fields(event))
+        assert abs(struct.unpack("<d", event[1])[0] - 1.8e9) < 3e8
+        if first: assert event[3] == b"brain.Event:2"
+        if 7 in event:
+            starts.append(event[2]); seen = {k: v for k, v in seen.items() if k[0] < event[2]}
+        for number, value in fields(event.get(5, b"")):
+            value = dict(fields(value))
+            seen[event.get(2, 0), value[1].decode()] = struct.unpack("<f", value[2])[0]
+wanted = {}
+for name in ("log.jsonl", "time.jsonl"):
+    for line in open(sys.argv[1] + "/" + name):
+        line = json.loads(line)
+        for key in line:
+            if "step" in line and key != "step" and isinstance(line[key], (int, float)): wanted[line["step"], key] = line[key]
+assert len(wanted) > 9 and seen.keys() == wanted.keys(), seen.keys() ^ wanted.keys()
+assert all(math.isclose(seen[k], wanted[k], rel_tol=1e-6, abs_tol=1e-30) for k in wanted)
+assert starts == [int(step) for step in sys.argv[2:]], starts
+PY
+call ppo data/imdb.bin $small --steps 2 --eval-queries 4 --out "$work/tb" --tensorboard
+if command -v python3 > /dev/null; then
+    [ $code = 0 ] && python3 "$work/events.py" "$work/tb/ppo-0001" > "$work/out" 2> "$work/err"; is "ppo --tensorboard: the numbers of the logs"
+    call ppo data/imdb.bin $small --steps 3 --eval-queries 4 --out "$work/tb" --tensorboard --max-minutes 1e-9
+    sleep 1; call ppo --resume "$work/tb/ppo-0002"
+    [ $code = 0 ] && python3 "$work/events.py" "$work/tb/ppo-0002" 2 > "$work/out" 2> "$work/err"; is "a run that goes on, too"
+else skip "no python3: files of TensorBoard"; fi
+[ -z "$(ls "$work/runs/ppo-0001" | grep tfevents)" ]; is "no file of TensorBoard without --tensorboard"
+
 # ---- sft and rm ----
 printf '{"text": "%s", "label": %d}\n' 'A fine film, and long.' 1 'A bad film.' 0 'A dull film, a bad one.' 0 'The finest film of all.' 1 > "$work/few"
 for i in 1 2 3 4 5; do cat "$work/few" "$work/few" > "$work/more" && mv "$work/more" "$work/few"; done
@@ -82,15 +147,20 @@ call sft "$work/texts.bin" --policy data/policy --steps 2 --out "$work/sft"
 [ $code = 0 ] && whole "$work/sft/report.html" &&
     has "$work/sft/report.html" '<h3>Loss</h3>' 'held out</bdi>' '<h3>Held-out perplexity' '<h3>Learning rate' 'Supervised fine-tuning on'
 is "the page of sft"
-call rm "$work/texts.bin" --reward data/reward --steps 2 --batch-size 4 --out "$work/rm"
+call rm "$work/texts.bin" --reward data/reward --steps 2 --batch-size 4 --out "$work/rm" --tensorboard
 [ $code = 0 ] && whole "$work/rm/report.html" && has "$work/rm/report.html" '<h3>Loss</h3>' '<h3>Accuracy' 'Reward model on'
 is "the page of rm"
 for stage in sft rm; do
     call run report "$work/$stage"
     [ $code = 0 ] && grep -q '^  loss  *[0-9]' "$work/out" && grep -q '^  held-out loss  *[0-9]' "$work/out"; is "run report of $stage"
 done
-call sft "$work/texts.bin" --policy data/policy --steps 1 --out "$work/sft" --force
+call sft "$work/texts.bin" --policy data/policy --steps 1 --out "$work/sft" --force --tensorboard
 [ $code = 0 ] && has "$work/sft/report.html" 'step 1 of 1'; is "--force: the page is the new run's"
+if command -v python3 > /dev/null; then
+    for stage in sft rm; do
+        python3 "$work/events.py" "$work/$stage" > "$work/out" 2> "$work/err"; is "$stage --tensorboard: the numbers of the logs"
+    done
+fi
 
 # ---- several runs ----
 call run report "$work/runs/ppo-0001" "$work/runs/ppo-0003/" --show 0

@@ -534,11 +534,18 @@ static void test_log_options(void) {
     Pool pool = cli_pool();
     char *bytes = NULL;
     size_t n;
-    for (int i = 0; i < 2; i++) log_options("build/cli-log.jsonl", &program, "a \"b\".bin", &pool);
+    for (int i = 0; i < 2; i++) 
+        log_options("build/cli-log.jsonl", &program, "a \"b\".bin", 0x0123456789abcdefu, &pool);
     CHECK(file_read_all("build/cli-log.jsonl", &pool, &bytes, &n, NULL) == OK &&
-          !strcmp(bytes, "{\"program\": \"toy\", \"data\": \"a \\\"b\\\".bin\", \"options\": "
-                         "{\"steps\":3}}\n"),
+          !strcmp(bytes, "{\"program\": \"toy\", \"version\": \"" RLHF_VERSION "\", "
+                         "\"data\": \"a \\\"b\\\".bin\", \"data_hash\": \"0123456789abcdef\", \"options\": {\"steps\":3}}\n"),
           "one line: %s", bytes ? bytes : "none");
+    log_machine("build/cli-log.jsonl", &program, &pool);
+    CHECK(file_read_all("build/cli-log.jsonl", &pool, &bytes, &n, NULL) == OK, "the log of times");
+    const Json *j = json_parse(bytes, n, &pool, NULL);
+    CHECK(!strcmp(json_text(j, "program", ""), "toy") && json_number(j, "threads", 0) >= 1 &&
+          !strcmp(json_text(j, "kernel", ""), fast_chosen()) && strlen(json_text(j, "started", "")) == 20 &&
+          strstr(json_text(j, "flags", ""), "-std=c99"), "begins with what the run is on: %s", bytes);
     pool_free(&pool);
 }
 
