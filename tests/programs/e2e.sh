@@ -72,7 +72,7 @@ exits 0 "rm, a judge of 20 tokens" ./rm reviews.bin --tokenizer judge-tokenizer 
 grep -q "^2[0-9][0-9] training texts and [0-9]* held-out texts have more than the 20 tokens .*: their ends are" \
     said.txt && grep -q '^{"step": 0, "train/texts_cut": 2[0-9][0-9], "eval/texts_cut": ' judge20/log.jsonl
 is "rm says how many texts it cuts"
-head -n 1 judge/log.jsonl | grep -q '"program": "rm", "data": "reviews.bin", "options": {'; is \
+head -n 1 judge/log.jsonl | grep -q '"program": "rm", "version": "[0-9.]*", "data": "reviews.bin", "data_hash": "[0-9a-f]*", "options": {'; is \
     "rm's log begins with the options"
 exits 0 "sft, 20 steps" ./sft reviews.bin --tokenizer policy-tokenizer --dim 32 --layers 2 --heads 4 \
     --kv-heads 2 --ffn 64 --tied --context 64 \
