@@ -10,7 +10,8 @@
 #   make kills          runs that are killed at 200 random moments, and whose disk is full at every call that writes: some minutes
 #   make models         data/policy and data/reward anew, from nothing, checked against data/SHA256SUMS
 #   make imdb DATA=train.jsonl          all three stages on real reviews, an hour or so; SCALE=small: a quarter of one
-#   make dialogsum DATA=dialogsum.train.jsonl HATE=labeled_data.csv     the lab on FLAN-T5: summaries with less hate speech, half an hour
+#   make dialogsum DATA=dialogsum.train.jsonl HATE=labeled_data.csv     the lab on FLAN-T5, small: summaries with less hate speech,
+#                       half an hour; SCALE=small: a third of one
 #   make clean
 #
 #   make OMP=0          without threads (OpenMP is found by itself)
@@ -266,12 +267,17 @@ imdb: all
 # tweets, and PPO makes the summaries less toxic in the judge's eyes. The judge reads the summaries alone: it has never seen a dialogue.
 HATE     =
 LAB      = runs/dialogsum
-LAB_SFT  = --family t5 --dim 192 --layers 3 --heads 4 --ffn 512 --positions 512 --context 448 --tokens 1024 --lr 2e-3 --eval-every 1000 --epochs 3
+LAB_VOCAB = 4096
+LAB_SFT  = --family t5 --dim 192 --layers 3 --heads 4 --ffn 512 --positions 512 --context 448 --tokens 1024 --lr 2e-3 --eval-every 1000
 LAB_RM   = --family distilbert --reference hate --dim 64 --layers 2 --heads 4 --ffn 128 --positions 258 --lr 1e-3 --token-dropout 0.15 \
            --weight-decay 0.1 --batch 32 --epochs 2
-LAB_PPO  = --preset dialogsum --score response --query-max 446 --response-min 60 --response-max 60 --steps 60 --batch-size 48 --mini-batch-size 12 \
+LAB_PPO  = --preset dialogsum --score response --query-max 446 --response-min 60 --response-max 60 --batch-size 48 --mini-batch-size 12 \
            --ppo-epochs 2 --learning-rate 1e-3 --value-learning-rate 3e-3 --value-init zero --lam 1 --cliprange-value 0 --max-grad-norm 1 \
            --init-kl-coef 0.1 --horizon 400
+LAB_SFT_full  = --epochs 3
+LAB_PPO_full  = --steps 60
+LAB_SFT_small = --epochs 1
+LAB_PPO_small = --steps 40
 dialogsum: all
 	@test -n "$(DATA)" && test -n "$(HATE)" || { echo 'make dialogsum: DATA=FILE, JSONL lines {"dialogue": ..., "summary": ...}, and HATE=FILE,' \
 	    'a CSV with the columns tweet and class (0 hate, 1 offensive, 2 neither)'; exit 2; }
@@ -279,11 +285,11 @@ dialogsum: all
 	$(RUN) ./prep$(EXE) data $(DATA) --out $(LAB)/dialogues.bin --response summary --min-length 201 --max-length 1000 \
 	    --template 'Summarize the following conversation.\n\n{dialogue}\n\nSummary:\n'
 	$(RUN) ./prep$(EXE) data $(HATE) --out $(LAB)/tweets.bin --text tweet --label class --labels 0=hate,1=hate,2=nothate
-	$(RUN) ./prep$(EXE) tokenizer $(LAB)/dialogues.bin --kind t5 --vocab 4096 --out $(LAB)/policy-tokenizer
-	$(RUN) ./prep$(EXE) tokenizer $(LAB)/tweets.bin --kind bytelevel --vocab 4096 --out $(LAB)/judge-tokenizer
+	$(RUN) ./prep$(EXE) tokenizer $(LAB)/dialogues.bin --kind t5 --vocab $(LAB_VOCAB) --out $(LAB)/policy-tokenizer
+	$(RUN) ./prep$(EXE) tokenizer $(LAB)/tweets.bin --kind bytelevel --vocab $(LAB_VOCAB) --out $(LAB)/judge-tokenizer
 	$(RUN) ./rm$(EXE) $(LAB)/tweets.bin --tokenizer $(LAB)/judge-tokenizer $(LAB_RM) --out $(LAB)/judge
-	$(RUN) ./sft$(EXE) $(LAB)/dialogues.bin --tokenizer $(LAB)/policy-tokenizer $(LAB_SFT) --out $(LAB)/policy
-	$(RUN) ./ppo$(EXE) $(LAB)/dialogues.bin --policy $(LAB)/policy --reward $(LAB)/judge $(LAB_PPO) --out $(LAB)
+	$(RUN) ./sft$(EXE) $(LAB)/dialogues.bin --tokenizer $(LAB)/policy-tokenizer $(LAB_SFT) $(LAB_SFT_$(SCALE)) --out $(LAB)/policy
+	$(RUN) ./ppo$(EXE) $(LAB)/dialogues.bin --policy $(LAB)/policy --reward $(LAB)/judge $(LAB_PPO) $(LAB_PPO_$(SCALE)) --out $(LAB)
 
 clean:
 	rm -rf $(LIB) $(PARTS:=.o) $(PROGRAMS:=.o) $(PROGRAMS) $(PROGRAMS:=.exe) data/imdb.bin build

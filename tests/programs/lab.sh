@@ -82,6 +82,19 @@ $sft "$work/dialogues.bin" --family t5 --tokenizer "$work/words" --dim 48 --laye
 $ppo "$work/dialogues.bin" --policy "$work/learnt" --reward-text e --preset dialogsum --query-max 80 --response-min 20 --response-max 20 \
     --steps 0 --eval-queries 6 --out "$work/runs" > "$work/out" 2> "$work/err" < /dev/null
 number "$work/runs/ppo-0002/log.jsonl" eval/rouge2 | awk '{ f = $1 } END { exit !(f > 0.3) }'; is "it has a high ROUGE-2"
-$ppo "$work/dialogues.bin" --policy "$work/t5" --reward "$work/judge" --preset dialogsum --top-p 0.9 > "$work/out" 2> "$work/err" < /dev/null
-[ $? = 2 ] && grep -q 'top-p is refused' "$work/err"; is "--top-p is refused with the reason"
+
+# ---- make dialogsum, on few short texts ----
+if [ -z "$RUN$BIN" ]; then
+    awk -v tweets="$work/tweets.csv" 'function word(   n, w) { w = ""; for (n = 0; n < 3; n++) { x = (x * 1103515245 + 12345) % 2147483648
+            w = w substr("kalitomesunaporegibufeho", int(x / 65536) % 12 * 2 + 1, 2) } return w }
+        BEGIN { x = 7; print ",count,class,tweet" > tweets
+            for (i = 0; i < 80; i++) { d = ""; for (k = 0; k < 50; k++) d = d word() (k % 9 ? " " : "\\n#Person2#: ")
+                printf "{\"dialogue\": \"#Person1#: %s\", \"summary\": \"%s %s %s.\"}\n", d, word(), word(), word()
+                printf "%d,3,%d,\"%s %s, %s\"\n", i, i % 3, word(), word(), word() > tweets } }' > "$work/few.jsonl"
+    tiny="--dim 32 --layers 1 --heads 2 --steps 2"
+    make -s dialogsum DATA="$work/few.jsonl" HATE="$work/tweets.csv" LAB="$work/lab" LAB_VOCAB=300 LAB_SFT="--family t5 --context 400 $tiny" \
+        LAB_RM="--family distilbert --reference hate $tiny --batch 8" LAB_SFT_full= LAB_PPO_full="--steps 1 --batch-size 12 --response-min 6 \
+        --response-max 6 --eval-queries 2" > "$work/out" 2> "$work/err"
+    [ $? = 0 ] && grep -q '^  mean toxicity' "$work/out" && grep -q '^  ROUGE-L ' "$work/out"; is "make dialogsum"
+else skipped=1; echo "  skip  make dialogsum (another machine's programs)"; fi
 finish
