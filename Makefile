@@ -62,7 +62,7 @@ LEVELS   = core fast/threads | \
            ops | \
            lora peft | \
            checkpoint stack | \
-           model reward state html record tensorboard | \
+           model reward state html record tensorboard constitution | \
            chart | \
            terminal | \
            cli | \
@@ -83,6 +83,8 @@ LEVELS   = core fast/threads | \
            programs/run_input | \
            programs/run_open | \
            programs/run_batch | \
+           programs/run_results programs/run_feedback | \
+           programs/run_critique programs/run_prefer \
            programs/run_tokenize programs/run_logprobs programs/run_score programs/run_generate programs/run_merge | \
            programs/run_chat
 LIBRARY  = $(filter-out | programs/% $(if $(ALONE),fast/%),$(subst |, | ,$(LEVELS)))

@@ -1,5 +1,5 @@
 /* programs.h - what the programs share and the library does not use: state.c, terminal.c, cli.c,
- * options.c, folder.c, train.c, resume.c, report.c, html.c. */
+ * options.c, folder.c, train.c, resume.c, report.c, html.c, constitution.c. */
 #ifndef PROGRAMS_H
 #define PROGRAMS_H
 
@@ -678,5 +678,43 @@ void report_live(RunFolder *f);
  * the KL first passed 3 and 6; of other runs the first and last numbers. Then the name of the run's page. */
 void report_run(const char *folder, int show, Pool *pool);
 int report_command(int argc, char **argv);              /* the main of `run report DIR ...` */
+
+/* =============================================================================================
+ * constitution.c: principles, the texts that a policy reads, the preference between two answers
+ * ============================================================================================= */
+enum { PRINCIPLE, EXAMPLE, CHOICE, CONSTITUTION_KINDS };
+enum { PRINCIPLE_CRITIQUE, PRINCIPLE_REVISION, PRINCIPLE_PREFERENCE };
+enum { SHOT_PROMPT, SHOT_RESPONSE, SHOT_CRITIQUE, SHOT_REVISION };
+enum { CHOICE_PROMPT, CHOICE_A, CHOICE_B, CHOICE_ANSWER /* "A" or "B" */ };
+/* An entry of the file: a principle, or a few-shot text with its principle. text: by PRINCIPLE_, SHOT_ or
+ * CHOICE_. line: where it begins. */
+typedef struct Entry Entry;
+struct Entry { const char *name, *text[4]; long long line; const Entry *principle; Entry *next; };
+typedef struct { Entry *entry[CONSTITUTION_KINDS]; int count[CONSTITUTION_KINDS]; } Constitution;
+/* Reads a constitution from n bytes, or from a file, into pool. path: for messages. OK or a code, with the
+ * line in *err. There is at least one principle. */
+int constitution_parse(Constitution *c, const char *text, size_t n, const char *path, Pool *pool,
+                       Error *err);
+int constitution_read(Constitution *c, const char *path, Pool *pool, Error *err);
+/* Returns a principle, drawn for round `round` of prompt `index`. */
+const Entry *constitution_draw(const Constitution *c, uint64_t seed, uint64_t index, uint64_t round);
+/* Appends "Human: PROMPT", an empty line and "Assistant:"; or the prompt alone, if it is a conversation that
+ * ends in "Assistant:" already. White space around the prompt is left out. */
+void constitution_ask(Buffer *b, const char *prompt, size_t n);
+/* Appends `shots` examples, then ask (what constitution_ask has appended), the response and the request for a
+ * critique; with a critique (else NULL), it and the request for a revision. The policy goes on. */
+void constitution_critique(Buffer *b, const Constitution *c, int shots, const char *ask, const char *response,
+                           const Entry *principle, const char *critique);
+/* Appends `shots` choices, then the question which of two answers is better; " (A)" or " (B)" follows. */
+void constitution_choice(Buffer *b, const Constitution *c, int shots, const char *ask, const Entry *principle,
+                         const char *first, const char *second);
+/* Returns 1 if a later line of the text begins with "Human:", "Critique:" ...: the policy has begun another
+ * turn. *length: the bytes before it, without white space at their end. */
+int constitution_next_turn(const char *text, size_t n, size_t *length);
+/* preference_of: returns the probability of an answer, from the log-probs of its letter and of the other
+ * one. preference_mean: over both orders. preference_clamp: at least `least`, at most 1 - least. */
+double preference_of(double own, double other);
+double preference_mean(const double p[2]);
+double preference_clamp(double p, double least);
 
 #endif

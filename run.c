@@ -34,6 +34,8 @@ static const Command command[] = {
     { "score",    run_score,    "a reward model's logits" },
     { "generate", run_generate, "continue a text" },
     { "chat",     run_chat,     "talk with a model" },
+    { "critique", run_critique, "Constitutional AI, phase 1: responses, critiques, revisions" },
+    { "prefer",   run_prefer,   "Constitutional AI, phase 2: pairs with a policy's own preferences" },
     { "merge",    run_merge,    "add an adapter to the weights" },
     { "report",   report_command, "print a run's result again" },
     { "models",   run_models,   "list the classes of models that open" },

@@ -17,6 +17,7 @@ typedef struct {
     long long number;                       /* of the line, or of the document */
     uint64_t texts;                         /* texts of the dataset that were read */
     const char *text; size_t n;
+    const Json *row;                        /* the whole JSON line */
     int joined; size_t split;               /* 1: prompt and response as one text; the prompt's bytes */
     Error err;
     Pool *scratch; PoolMark begin;
@@ -105,9 +106,9 @@ int policy_read(Policy *p, Reading *r, const int *ids, int n, Arena *ws);
 /* Measures and reserves the arrays for blocks of N rows and a cache of B texts of T positions. ws: bytes of
  * work space, which the caller has measured. */
 void policy_work(Policy *p, int B, int N, int T, size_t ws);
-/* Fills logprob[i] = log p(ids[i+1] | ids[0..i]), i = 0 .. n-2, in blocks of rows; the keys and values of
- * earlier blocks are in the cache. Returns OK, E_NUMBER or the model's error. */
-int policy_logprobs(Policy *p, const int *ids, int n, float *logprob);
+/* Fills logprob[i] = log p(ids[i+1] | ids[0..i]), i = from .. n-2, in blocks of rows; the keys and values of
+ * earlier rows are in the cache (from 0: of none, before). Returns OK, E_NUMBER or the model's error. */
+int policy_logprobs(Policy *p, const int *ids, int from, int n, float *logprob);
 /* Returns the bytes of work space that a block of N rows needs with a cache of T positions. */
 size_t logprobs_bytes(Policy *p, int N, int T);
 /* Returns how many tokens the longest text may have: `asked`, or if that is 0, the model's positions but at
@@ -133,9 +134,9 @@ void stream_print(Stream *s, int last);
 int stream_token(void *context, int sequence, int token);
 /* Writes the tokens of n sequences; ends the program if that fails. */
 void write_tokens(Policy *p, const Writing *w, Sequence *s, int n);
-/* A text to be written: the prompt's ids (count), at most `most` new tokens, the random numbers. batch_write
- * fills in token (length): the prompt (with an encoder: the decoder's first id) and after `prompt` ids the new
- * ones. */
+/* A text to be written: the prompt's ids (count), at most `most` new tokens, the random numbers.
+ * batch_write fills in token (length): the prompt (with an encoder: the decoder's first id) and after
+ * `prompt` ids the new ones. */
 typedef struct {
     const int *ids; int count, most, ignore_eos; Rng rng;
     int *token, prompt, length;
@@ -147,11 +148,81 @@ enum { BATCH_TEXTS = 16, BATCH_TOKENS = 8192 };
 /* Returns how many texts of T tokens are written together, if nobody says otherwise: at most BATCH_TEXTS, and
  * as many as have BATCH_TOKENS tokens in the cache. */
 int batch_size(int T);
-/* Reserves the memory of a batch; afterwards policy_logprobs can be called, too, for texts of up to T tokens. */
+/* Reserves the memory of a batch; afterwards policy_logprobs can be called, too, for texts of up to T
+ * tokens. */
 Batch batch_open(Policy *p, int B, int T, Pool *pool);
-/* Writes any number of jobs, in batches. The texts do not depend on the batches. w: adapter, sampling, and who
- * hears the tokens. The texts are in pool. Ends the program if a forward fails. */
+/* Writes any number of jobs, in batches. The texts do not depend on the batches. w: adapter, sampling, and
+ * who hears the tokens. The texts are in pool. Ends the program if a forward fails. */
 void batch_write(Batch *b, const Writing *w, Job *job, int jobs, Pool *pool);
+
+/* ---- run_results.c: a file of JSON lines that a command fills, or goes on to fill ---- */
+
+/* index, sign (count): of the lines that were there; next: the first of them that was not asked for yet. */
+typedef struct {
+    const char *path; long long *index; uint64_t *sign; size_t count, next, added;
+} Results;
+/* Opens --out (NULL: standard output). Cuts off an incomplete last line. Ends the program if another line is
+ * not one of these commands'. */
+Results results_open(const char *path, Pool *pool);
+/* Return what tells lines of one run from those of another: of a prompt, and then of each principle. */
+uint64_t results_sign(const char *prompt, size_t n, Pool *pool);
+uint64_t results_sign_principle(uint64_t sign, const char *principle, Pool *pool);
+/* Returns 1 if the line of input `index` is there. Inputs have to be asked for in order. Ends the program if
+ * the line has another sign. */
+int results_has(Results *r, long long index, uint64_t sign);
+void results_add(Results *r, Buffer *line);         /* writes a line; the newline is added */
+/* Says how many lines were written. Returns the exit code. */
+int results_end(const Results *r, int code);
+
+/* ---- run_feedback.c: what run critique and run prefer share ---- */
+
+typedef struct {
+    const Program *program;
+    const char *constitution, *out, *adapter;
+    int jsonl, plain, n, context, batch, shots;
+    double temperature, top_p;
+    uint64_t seed;
+    QuantOptions quant;
+} Feedback;
+#define FEEDBACK_OPTIONS(f, shots_help) \
+    { "constitution", OPT_TEXT, &(f).constitution, NULL, 0, 0, NULL, \
+      "the file of principles and few-shot texts; data/constitution.txt is one, and explains the form" }, \
+    { "out", OPT_TEXT, &(f).out, NULL, 0, 0, NULL, \
+      "the file of JSON lines to write, or to go on with (default: standard output)" }, \
+    { "shots", OPT_INT, &(f).shots, "-1", -1, 1e6, NULL, shots_help }, \
+    { "n", OPT_INT, &(f).n, "256", 1, 1e6, NULL, "most new tokens of each text" }, \
+    { "context", OPT_INT, &(f).context, "0", 0, 1e9, NULL, \
+      "most tokens that are read and written, together, " CONTEXT_HELP }, \
+    { "batch", OPT_INT, &(f).batch, "0", 0, 4096, NULL, \
+      "prompts that are worked on together; the texts do not depend on it (0: up to 16)" }, \
+    { "temperature", OPT_REAL, &(f).temperature, "1", 0, 100, NULL, \
+      "divides the logits; 0: always the most probable token" }, \
+    { "top-p", OPT_REAL, &(f).top_p, "1", 0, 1, NULL, \
+      "draw from the most probable tokens whose probabilities together reach P" }, \
+    { "seed", OPT_SEED, &(f).seed, "1", 0, 0, NULL, "random seed of the principles and the texts" }, \
+    { "adapter", OPT_TEXT, &(f).adapter, NULL, 0, 0, NULL, ADAPTER_HELP }, \
+    { "jsonl", OPT_FLAG, &(f).jsonl, NULL, 0, 0, NULL, \
+      "lines are {\"prompt\": ...} or {\"text\": ...}, so that a prompt may hold line breaks" }, \
+    NO_SPECIAL_OPTION((f).plain)
+#define FEEDBACK_NEEDS { "top-p", "temperature", "nothing is drawn" }
+/* Reads --constitution, and sets f->shots to a number of its texts of this kind. */
+Constitution feedback_constitution(Feedback *f, int kind, Pool *pool);
+/* Opens a policy with its tokenizer. Returns the most tokens that it is to read and write. */
+int feedback_policy(const Feedback *f, Policy *p, const char *folder, const char *adapter, Pool *pool);
+/* Who writes texts, a batch at a time. */
+typedef struct { Batch batch; Sampling sampling; int n; Pool scratch; } Author;
+Author author_open(Policy *p, const Feedback *f, int T, Pool *keep);
+/* A text to be continued, of input `number`. answer: afterwards the policy's words up to the next turn,
+ * without white space around them; NULL, after a message, if the text is too long. */
+typedef struct { const char *text; long long number; Rng rng; const char *answer; } Turn;
+void author_write(Author *a, Turn *turn, int turns, Input *in, Pool *pool);
+/* Returns the ids of a turn's text, which last until input_next; NULL, after a message, if the model has no
+ * embedding for one, or if not that many and `more` fit. */
+int *turn_ids(const Batch *b, const Turn *turn, int more, Input *in, int *count);
+/* Returns the conversation that waits for the answer to a prompt of n bytes. */
+const char *ask_of(const char *prompt, size_t n, Pool *pool);
+/* Appends name, then space and text as one JSON string. */
+void buffer_field(Buffer *b, const char *name, const char *space, const char *text, Pool *pool);
 
 /* ---- the commands ---- */
 
@@ -160,6 +231,8 @@ int run_logprobs(int argc, char **argv);
 int run_score(int argc, char **argv);
 int run_generate(int argc, char **argv);
 int run_chat(int argc, char **argv);
+int run_critique(int argc, char **argv);
+int run_prefer(int argc, char **argv);
 int run_merge(int argc, char **argv);
 
 #endif

@@ -93,6 +93,7 @@ static void batch_read(Batch *b, const Job *job, int n) {
         b->start[i + 1] = b->start[i] + j->count;
     }
     const Texts texts = { b->start[n], n, b->prompt, b->start };
+    p->kv.B = n;                            /* the cache has as many sequences as there are texts */
     require(model_encode(&p->model, p->adapter, &texts, &p->reading, &p->ws), "the model's encoder failed",
             "", 0, 0, damaged_model);
 }

@@ -59,6 +59,7 @@ void forward_error(Input *in, int code) {
 static void take_json(Input *in) {
     Error err = { 0 };
     const Json *root = json_parse(in->text, in->n, in->scratch, &err), *text;
+    in->row = root;
     text = in->prompts ? json_get(root, "prompt") : NULL;
     if (!text) text = json_get(root, "text");
     if (text && text->type == JSON_STRING) { in->text = text->string; in->n = text->length; }

@@ -92,7 +92,7 @@ int run_logprobs(int argc, char **argv) {
         if (ids && count > context)
             ids = line_too_large(&in, "tokens of a text", count, context, length_advice(&p, count));
         float *logprob = pool_need(&scratch, ids ? (size_t)count + 1 : 1, sizeof(float), "log-probabilities");
-        if (ids && !code) code = policy_logprobs(&p, ids, count, logprob);
+        if (ids && !code) code = policy_logprobs(&p, ids, 0, count, logprob);
         if (code) forward_error(&in, code);
         if (!line_failed(&in, 1)) print_logprobs(ids, count, logprob);
     }

@@ -83,6 +83,7 @@ int policy_read(Policy *p, Reading *r, const int *ids, int n, Arena *ws) {
     const Texts text = { n, 1, ids, p->text };
     p->text[0] = 0;
     p->text[1] = n;
+    p->kv.B = 1;
     return model_encode(&p->model, p->adapter, &text, r, ws);
 }
 
@@ -111,8 +112,8 @@ void policy_work(Policy *p, int B, int N, int T, size_t ws) {
 
 /* ---- logprobs ---- */
 
-int policy_logprobs(Policy *p, const int *ids, int n, float *logprob) {
-    for (int at = 0; at < n - 1; at += p->N) {
+int policy_logprobs(Policy *p, const int *ids, int from, int n, float *logprob) {
+    for (int at = from; at < n - 1; at += p->N) {
         /* The last id predicts nothing and needs no row. */
         int rows = n - 1 - at < p->N ? n - 1 - at : p->N, code;
         Rows r = { rows, rows, p->token, p->sequence, p->position, p->wants };

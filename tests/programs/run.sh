@@ -555,7 +555,7 @@ damage $golden/roberta model.safetensors classifier.out_proj.weight $huge$huge$h
 one_bad "score: one logit of two" "a logit is a NaN or an infinity" $run score "$work/damaged" "$work/line" --ids
 
 if $run --help > "$work/out" && grep -q merge "$work/out"; then ok "run --help lists its commands"; else bad "run --help lists its commands"; fi
-for command in tokenize logprobs score generate chat merge; do
+for command in tokenize logprobs score generate chat critique prefer merge; do
     if $run $command --help > "$work/out" && grep -q "run $command" "$work/out"; then ok "$command --help"; else bad "$command --help"; fi
 done
 

@@ -1,0 +1,153 @@
+#!/bin/sh
+# constitution.sh - tests `run critique` and `run prefer` from outside, on data/policy: what they write, that a stopped run goes on, and that
+# prep, sft and rm can use it. BIN: the folder of the programs (default .); RUN: an emulator. Last line:
+# `constitution: N passed, N failed, N skipped`.
+cd "$(dirname "$0")/../.." || exit 1
+bin="${RUN:-} ${BIN:-.}" run="${RUN:-} ${BIN:-.}/run"
+work=$(mktemp -d "${TMPDIR:-/tmp}/constitution.XXXXXX") || exit 1
+trap 'rm -rf "$work"' EXIT
+passed=0 failed=0
+ok() { passed=$((passed + 1)); [ -z "$VERBOSE" ] || echo "  ok    $1"; }
+bad() { failed=$((failed + 1)); echo "  FAIL  $1"; }
+same() { if [ -s "$2" ] && cmp -s "$2" "$3"; then ok "$1"; else bad "$1"; fi; }
+# is NAME WANTED GOT
+is() { if [ "$2" = "$3" ]; then ok "$1"; else bad "$1: got '$3', wanted '$2'"; fi; }
+# exits NAME CODE TEXT COMMAND ...: the command exits with this code, and its message has the text
+exits() {
+    name=$1 want=$2 text=$3; shift 3
+    "$@" > "$work/out" 2> "$work/err" < /dev/null
+    code=$?
+    if [ $code = "$want" ] && grep -q -e "$text" "$work/err"; then ok "$name"; else bad "$name: exit $code, wanted $want: $(head -n 3 "$work/err")"; fi
+}
+cat > "$work/one.txt" <<'END'
+principle: only
+critique: What is wrong?
+revision: Do better.
+preference: Which film is better?
+example: only
+prompt: Was it good?
+response: No.
+critique: Too short.
+revision: No, it was dull.
+choice: only
+prompt: A film?
+a: This one.
+b: That one.
+answer: A
+END
+for k in 1 2 3 4 5 6 7; do printf '{"prompt": "Tell me about\\nfilm %s.", "a": "It is a fine film.", "b": " A dull %s "}\n' $k $k; done > "$work/ask.jsonl"
+one="--constitution $work/one.txt" all="--constitution data/constitution.txt --shots 0 -n 12"
+critique="$run critique data/policy $work/ask.jsonl --jsonl $all --rounds 2"
+prefer="$run prefer data/policy $work/ask.jsonl --jsonl $all"
+
+# ---- critique ----
+$critique --batch 3 > "$work/c.jsonl"
+is "critique: a line for each prompt" 7 "$(wc -l < "$work/c.jsonl" | tr -d ' ')"
+is "critique: the fields" 7 "$(grep -c '^{"index": [1-7], "prompt": "Human: Tell me about\\nfilm [1-7].\\n\\nAssistant:", "response": " .*", "revision": " .*", "rounds": \[{"principle": "[a-z]*", "critique": " .*", "revision": " .*"}, {"principle": "[a-z]*", "critique": " .*", "revision": " .*"}\]}$' "$work/c.jsonl")"
+if [ "$(sed 's/.*"rounds": \[{"principle": "\([a-z]*\)".*/\1/' "$work/c.jsonl" | sort -u | wc -l)" -gt 2 ]; then ok "critique: several principles"; else bad "critique: several principles"; fi
+for n in 1 50; do
+    $critique --batch $n --out "$work/c$n.jsonl" > "$work/said"
+    same "critique: the same texts in batches of $n" "$work/c.jsonl" "$work/c$n.jsonl"
+done
+$critique --seed 2 > "$work/other"
+if cmp -s "$work/c.jsonl" "$work/other"; then bad "critique: another seed"; else ok "critique: another seed"; fi
+# the response is what `run generate` writes after the same text: greedy, since the random numbers are others
+$critique --temperature 0 > "$work/got"
+sed 's/.*"prompt": \("[^"]*"\), "response.*/{"prompt": \1}/' "$work/c.jsonl" | $run generate data/policy --jsonl --greedy -n 12 | sed 's/.*Assistant:\( [^\\"]*\).*/\1/' > "$work/want"
+sed 's/.*"response": "\( [^\\"]*\).*/\1/' "$work/got" > "$work/responses"
+same "critique: the response is what the policy writes" "$work/responses" "$work/want"
+printf '{"prompt": 1}\n{"prompt": "Human: A film?\\n\\nAssistant:"}\n' > "$work/two.jsonl"
+exits "critique: a line without a prompt" 1 "line 1" $run critique data/policy "$work/two.jsonl" --jsonl $all
+is "critique: a conversation stays as it is, and the other lines go on" '{"index": 2, "prompt": "Human: A film?\n\nAssistant:", "response":' "$(cut -d' ' -f 1-7 "$work/out")"
+echo "A film?" > "$work/line"
+exits "critique: more few-shot texts than fit" 1 "tokens that the policy would read" $run critique data/policy "$work/line" --constitution data/constitution.txt
+is "critique: nothing is written for it" 0 "$(wc -c < "$work/out" | tr -d ' ')"
+$run critique data/policy "$work/line" $one --shots 1 -n 4 > "$work/shots"
+$run critique data/policy "$work/line" $one --shots 0 -n 4 > "$work/none"
+if [ -s "$work/shots" ] && ! cmp -s "$work/shots" "$work/none"; then ok "critique: few-shot texts are read"; else bad "critique: few-shot texts are read"; fi
+
+# ---- a stopped run goes on ----
+head -n 2 "$work/c.jsonl" > "$work/torn.jsonl"; sed -n 3p "$work/c.jsonl" | cut -c1-40 | tr -d '\n' >> "$work/torn.jsonl"
+$critique --out "$work/torn.jsonl" > "$work/said" 2> "$work/err"
+same "resume: after a torn line" "$work/c.jsonl" "$work/torn.jsonl"
+if grep -q "5 lines written, 2 were there" "$work/said" && grep -q "not complete" "$work/err"; then ok "resume: it says so"; else bad "resume: $(cat "$work/said" "$work/err")"; fi
+$critique --out "$work/torn.jsonl" > "$work/said"
+same "resume: a complete file stays" "$work/c.jsonl" "$work/torn.jsonl"
+exits "resume: another seed" 1 "line 1" $critique --seed 2 --out "$work/torn.jsonl"
+head -n 3 "$work/ask.jsonl" > "$work/less.jsonl"
+exits "resume: prompts that are gone" 1 "line 4" $run critique data/policy "$work/less.jsonl" --jsonl $all --rounds 2 --out "$work/torn.jsonl"
+same "resume: a refused file is not changed" "$work/c.jsonl" "$work/torn.jsonl"
+printf 'no json\n' > "$work/strange.jsonl"
+exits "resume: another file" 1 "did not write" $critique --out "$work/strange.jsonl"
+for signal in KILL TERM; do
+    rm -f "$work/k.jsonl"
+    $critique --batch 1 --out "$work/k.jsonl" > "$work/said" 2>&1 & pid=$!
+    while [ ! -s "$work/k.jsonl" ] && kill -0 $pid 2> "$work/err"; do :; done
+    kill -$signal $pid 2> "$work/err"; wait $pid 2> "$work/err"
+    $critique --out "$work/k.jsonl" > "$work/said"
+    same "resume: after SIG$signal" "$work/c.jsonl" "$work/k.jsonl"
+done
+
+# ---- prefer ----
+$prefer > "$work/p.jsonl"
+is "prefer: the fields" 7 "$(grep -c '^{"index": [1-7], "prompt": "Human: .*Assistant:", "chosen": " .*", "rejected": " .*", "probability": [01][.][0-9]*, "orders": \[[01][.][0-9]*, [01][.][0-9]*\], "principle": "[a-z]*"}$' "$work/p.jsonl")"
+$prefer --batch 2 --out "$work/p2.jsonl" > "$work/said"
+same "prefer: the same lines in batches" "$work/p.jsonl" "$work/p2.jsonl"
+head -c 700 "$work/p.jsonl" > "$work/p3.jsonl"; $prefer --out "$work/p3.jsonl" > "$work/said" 2> "$work/err"
+same "prefer: a stopped run goes on" "$work/p.jsonl" "$work/p3.jsonl"
+# both orders: exchanging the answers changes nothing but which order comes first
+given="$run prefer data/policy $work/ask.jsonl $one"
+$given --first a --second b | sed 's/"orders".*//' > "$work/ab"; $given --first b --second a | sed 's/"orders".*//' > "$work/ba"
+same "prefer: the answers' order does not matter" "$work/ab" "$work/ba"
+is "prefer: white space around a given answer goes" 7 "$(grep -c '" A dull [1-7]"' "$work/ab")"
+# the probability from `run logprobs`: the mean of both orders
+head -n 1 "$work/ask.jsonl" > "$work/first.jsonl"
+for order in '(A) It is a fine film.\n(B) A dull 1' '(A) A dull 1\n(B) It is a fine film.'; do
+    for letter in A B; do
+        printf '{"text": "Consider the following conversation between a human and an assistant:\\n\\nHuman: Tell me about\\nfilm 1.\\n\\nAssistant:\\n\\nWhich film is better?\\n\\nOptions:\\n%s\\n\\nThe answer is: (%s)"}\n' "$(printf %s "$order" | sed 's/\\n/\\\\n/g')" $letter
+    done
+done | sed 's/\\\\n/\\n/g' > "$work/asked.jsonl"
+$run logprobs data/policy "$work/asked.jsonl" --jsonl | sed 's/.*"logprobs": \[\(.*\)\]}/\1/' | awk -F', ' '
+    { s = 0; for (i = 1; i <= NF; i++) s += $i; total[NR] = s }
+    END { p = (1 / (1 + exp(total[2] - total[1])) + 1 / (1 + exp(total[3] - total[4]))) / 2; printf "%.4f\n", p < 0.5 ? 1 - p : p }' > "$work/want"
+$run prefer data/policy "$work/first.jsonl" $one --shots 0 --first a --second b | sed 's/.*"probability": \([0-9.]*\).*/\1/' | awk '{ printf "%.4f\n", $1 }' > "$work/got"
+same "prefer: the probability is that of run logprobs" "$work/want" "$work/got"
+$given --first a --second b --clamp 0.49 | sed 's/.*"probability": \([0-9.]*\).*/\1/' > "$work/got"
+is "prefer: --clamp" 0 "$(awk '$1 < 0.5 || $1 > 0.51' "$work/got" | wc -l | tr -d ' ')"
+$run prefer data/policy "$work/ask.jsonl" --jsonl $one -n 4 --writer data/policy > "$work/w1"; $run prefer data/policy "$work/ask.jsonl" --jsonl $one -n 4 > "$work/w2"
+same "prefer: --writer" "$work/w1" "$work/w2"
+exits "prefer: a field that is not there" 1 'no string "c"' $given --first a --second c
+exits "prefer: --first alone" 2 "go together" $given --first a
+exits "prefer: -n without an answer to write" 2 "no answer is written" $given --first a --second b -n 4
+
+# ---- the next programs ----
+if $bin/prep data "$work/c.jsonl" --prompt prompt --response revision --out "$work/c.bin" > "$work/said" 2>&1 &&
+    $bin/sft "$work/c.bin" --policy data/policy --steps 1 --out "$work/sl" > "$work/said" 2>&1
+then ok "critique, prep data, sft"; else bad "critique, prep data, sft: $(tail -n 2 "$work/said")"; fi
+if $bin/prep data "$work/p.jsonl" --out "$work/p.bin" > "$work/said" 2>&1 && grep -q "7 pairs\|7 text" "$work/said" &&
+    $bin/rm "$work/p.bin" --tokenizer data/reward --dim 16 --layers 1 --heads 2 --ffn 16 --steps 1 --out "$work/pm" > "$work/said" 2>&1
+then ok "prefer, prep data, rm"; else bad "prefer, prep data, rm: $(tail -n 2 "$work/said")"; fi
+if $bin/prep tokenizer data/imdb.bin --kind t5 --vocab 300 --out "$work/t5-words" > "$work/said" 2>&1 &&
+    $bin/sft "$work/c.bin" --family t5 --tokenizer "$work/t5-words" --dim 16 --layers 1 --heads 2 --steps 2 --out "$work/t5" > "$work/said" 2>&1
+then
+    for n in 1 3; do
+        $run generate "$work/t5" "$work/ask.jsonl" --jsonl -n 9 --batch $n > "$work/g$n"
+        $run critique "$work/t5" "$work/ask.jsonl" --jsonl $one -n 4 --batch $n > "$work/t$n"
+        $run prefer "$work/t5" "$work/ask.jsonl" --jsonl $one -n 4 --batch $n > "$work/q$n"
+    done
+    same "T5: generate in batches" "$work/g1" "$work/g3"
+    same "T5: critique" "$work/t1" "$work/t3"
+    same "T5: prefer" "$work/q1" "$work/q3"
+    is "T5: all lines" "7 7 7" "$(cat "$work/g1" | wc -l | tr -d ' ') $(grep -c rounds "$work/t1") $(grep -c orders "$work/q1")"
+else bad "T5: $(tail -n 2 "$work/said")"; fi
+
+# ---- wrong usage, and a broken constitution ----
+exits "no --constitution" 2 "constitution" $run critique data/policy "$work/line"
+exits "a constitution that is not there" 1 "none.txt" $run critique data/policy "$work/line" --constitution "$work/none.txt"
+printf 'principle: a\ncritique: b\nrevisoin: c\n' > "$work/wrong.txt"
+exits "a misspelt key" 1 "line 3" $run prefer data/policy "$work/line" --constitution "$work/wrong.txt"
+exits "more --shots than there are" 1 "fewer few-shot texts" $run prefer data/policy "$work/line" $one --shots 2
+exits "--out is the input" 2 "out" $critique --out "$work/ask.jsonl"
+
+echo "constitution: $passed passed, $failed failed, 0 skipped"
+[ $failed -eq 0 ]
