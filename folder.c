@@ -263,10 +263,13 @@ void out_open(RunFolder *f, const char *out, int force, const char *base, const 
     quiet_signals();
 }
 
-/* Returns 1 if a name is that of a file that was being written: NAME.tmp-PROCESS. */
+/* Returns 1 if a name is that of a file that was being written, NAME.tmp-PROCESS, or of a folder that was
+ * being written or replaced, best.new or NAME.old-PROCESS. */
 static int is_temporary(const char *name) {
-    const char *at = strstr(name, ".tmp-");
-    return at && at[5] >= '0' && at[5] <= '9';
+    const char *file = strstr(name, ".tmp-"), *folder = strstr(name, ".old-");
+    const char *at = file ? file : folder;
+    const int copy = !strncmp(name, "step-", 5) || !strncmp(name, "best.", 5);
+    return (at && at[5] >= '0' && at[5] <= '9') || (copy && strstr(name, ".new"));
 }
 
 void out_resume(RunFolder *f, const char *folder, const char *kind) {
@@ -286,10 +289,12 @@ void out_resume(RunFolder *f, const char *folder, const char *kind) {
     f->lock_handle = -1;
     f->lock_handle = take_lock(f->lock, f->path);
     quiet_signals();
-    if (folder_list(f->path, 0, &pool, &name, &count, NULL) != OK) count = 0;
+    if (folder_list(f->path, 1, &pool, &name, &count, NULL) != OK) count = 0;
     for (int i = 0; i < count; i++) {
         snprintf(path, sizeof path, "%s/%.600s", f->path, name[i]);
-        if (is_temporary(name[i])) file_remove(path, NULL);
+        if (!is_temporary(name[i])) continue;
+        if (!folder_exists(path)) file_remove(path, NULL);
+        else if (folder_empty(path, &pool, NULL) == OK) folder_remove(path, NULL);
     }
     pool_free(&pool);
 }

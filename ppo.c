@@ -86,6 +86,13 @@ static double ppo_step(Progress *p, const Models *m, Work *w) {
 
 /* ---- the run ---- */
 
+/* Evaluates after some steps, and keeps the weights if they are the best so far. */
+static void evaluate_after(Progress *p, const Models *m, Work *w) {
+    const Saver saver = ppo_saver(w, NULL);
+    evaluate(p, m, w, 1);
+    run_best(&saver, &p->best, mean(w->eval.score[1], w->eval.n), p->step);
+}
+
 /* Trains. What is due after a step is done before the next one: so a run that was stopped after a step, and
  * goes on, does it then. */
 static void train(Progress *p, const Models *m, Work *w) {
@@ -93,11 +100,11 @@ static void train(Progress *p, const Models *m, Work *w) {
     while (p->step < o->steps && !cli_stopping()) {
         PoolMark mark = pool_mark(&w->pool);
         if (run_due(o->eval_every, p->step) && p->evaluated != p->step && w->eval.n) {
-            evaluate(p, m, w, 1);
+            evaluate_after(p, m, w);
             p->evaluated = p->step;
         }
-        if (run_due(o->save_every, p->step) && w->out.saved != p->step && !w->health.bad)
-            save_result(p, w, 0);
+        /* a run that goes on does it again, since --keep keeps no save of a stop */
+        if (run_due(o->run.save_every, p->step) && !w->health.bad) save_result(p, w, 0);
         if (cli_stopping()) break;
         p->step++;
         step_end(p, m, w, ppo_step(p, m, w));
@@ -152,7 +159,7 @@ static void run_all(Progress *p, const Models *m, Work *w, int resumed) {
     }
     train(p, m, w);
     if (w->eval.n && !cli_stopping()) {
-        evaluate(p, m, w, 1);
+        evaluate_after(p, m, w);
         write_samples(w);
         if (p->step) check_health(m, w);
     }
@@ -213,7 +220,7 @@ static int run(const Program *p, const char *data) {
     bill_print(&memory.bill);
     run_room(o.out, m->adapter ? m->lora.tensor : m->policy.tensor,
              m->adapter ? m->lora.tensors : m->policy.tensors, o.dtype,
-             tensor_values(m->trained, m->trained_all, 1), o.save_every, o.steps, o.dry_run);
+             tensor_values(m->trained, m->trained_all, 1), &o.run, o.steps, o.dry_run);
     if (o.dry_run) return 0;
     memory_take(&memory, &w->ws);
     load_weights(m, &r.progress.optimizer, &w->pool, cli_given(p, "value-init"));
@@ -246,7 +253,6 @@ static Option options[] = {
       "no judge: the reward is how often this text occurs in the response (to try things)" },
     { "out", OPT_TEXT, &o.out, "runs", 0, 0, NULL, "folder for run folders" },
     FALLBACK_OPTION(o.fallback),
-    RUN_OPTIONS(o.run),
     { "steps", OPT_INT, &o.steps, "157", COUNT(0), NULL,
       "PPO steps (batches of responses; 0: evaluate, and train nothing)" },
     SEED_OPTION(o.seed, "0", "random seed of samples, queries, mini-batches and new weights"),
@@ -393,8 +399,7 @@ static Option options[] = {
     { "eval-every", OPT_INT, &o.eval_every, "0", COUNT(0), NULL,
       "steps between further evaluations on them; 0: none" },
     { "show", OPT_INT, &o.show, "10", COUNT(0), NULL, "rows of the table at the end" },
-    { "save-every", OPT_INT, &o.save_every, "20", COUNT(0), NULL,
-      "steps between saves of the result; 0: saved only at the end" },
+    RUN_OPTIONS(o.run, "20", "steps between saves of the result; 0: saved only at the end"),
     { "chunk", OPT_INT, &o.chunk, "64", COUNT(1), NULL,
       "texts that go through a model at a time, outside training; changes memory and speed, never results" },
     { "dump-rollouts", OPT_TEXT, &o.dump, NULL, 0, 0, NULL,
@@ -446,7 +451,7 @@ static const Need needs[] = {
     { "eval-every|show", "eval-queries", "nothing is evaluated" },
     { "cliprange-value|value-learning-rate|value-warmup", "vf-coef", "nothing is learned by the value head" },
     { "lora-r|lora-alpha|lora-targets|lora-rslora", "!adapter", "the adapter's config has them" },
-    QUANT_NEEDS, LORA_NEEDS,
+    QUANT_NEEDS, LORA_NEEDS, RUN_NEEDS,
     { NULL, NULL, NULL } };
 
 static const char *usual_preset(const char **why) {

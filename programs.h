@@ -494,22 +494,51 @@ int save_judge(const RewardModel *m, const Tokenizer *t, const char *folder, int
                uint64_t shard_bytes, Error *err);
 
 /* ---- a run's saves, and its end ---- */
+/* The options of all trainers about stopping and saving. */
+typedef struct {
+    const char *resume; double minutes; int save_every, keep, keep_best, tensorboard;
+} RunOptions;
+#define RUN_OPTIONS(r, save_every_default, save_every_help) \
+    { "save-every", OPT_INT, &(r).save_every, save_every_default, 0, INT_MAX, NULL, save_every_help }, \
+    { "keep", OPT_INT, &(r).keep, "0", 0, INT_MAX, NULL, \
+      "keep the weights of the last so many saves of --save-every, too, in folders step-N in the run's " \
+      "folder" }, \
+    { "keep-best", OPT_FLAG, &(r).keep_best, NULL, 0, 0, NULL, \
+      "keep the weights of the best evaluation, too, in the folder best in the run's folder" }, \
+    { "resume", OPT_TEXT, &(r).resume, NULL, 0, 0, NULL, \
+      "go on with the run in this folder, which was stopped, as if it had not been: with its own data and " \
+      "options" }, \
+    { "max-minutes", OPT_REAL, &(r).minutes, "0", 0, HUGE_VAL, NULL, \
+      "stop and save after the first step that ends later than this, from the start of the program " \
+      "(0: never)" }, \
+    { "tensorboard", OPT_FLAG, &(r).tensorboard, NULL, 0, 0, NULL, \
+      "write the log's numbers to a file of TensorBoard in the run folder, too" }
+#define RUN_NEEDS { "keep", "save-every", "there are no saves but the last" }, \
+    { "keep-best", "eval-every", "nothing is evaluated meanwhile" }
+/* The options that --resume may change in every trainer. */
+#define MAY_CHANGE "resume|max-minutes|tensorboard|save-every|keep|fallback|dry-run"
 /* Calls out_room for a run that writes the weights of the list in dtype, and the lines of `steps` steps
  * (10,000 at most). If it saves several times, there are two copies for a moment: a save is complete before
  * the one before it is deleted; and with each save the state of so many trained weights. out NULL: "runs". */
 void run_room(const char *out, const Tensor *list, int tensors, int dtype, size_t trained,
-              int save_every, int steps, int dry_run);
+              const RunOptions *o, int steps, int dry_run);
 #define NOT_FOR_DTYPE "a weight is not a number, or too large for --dtype"
 /* write writes the weights to a folder. Returns OK or a code: E_NUMBER, with the message in *err and
  * without writing anything, if a weight is not a number. state: visits the run's state, which is written
  * before the weights; NULL: it is not written. */
 typedef struct {
     RunFolder *folder; int (*write)(void *run, const char *folder, Error *err); void *run;
-    StateVisit state;
+    const RunOptions *options; StateVisit state;
 } Saver;
-/* Writes the state and the weights after `step`. If the state cannot be written, a warning says so. A failure
- * of the last save is not the end of the result: see out_elsewhere. After any other failure it prints a
- * warning and returns. Dies if a weight is no number. */
+/* The best evaluation so far; step 0: there is none yet. */
+typedef struct { double value; int step; } Best;
+void run_best_state(State *s, Best *b);
+/* With --keep-best, keeps the weights after `step` in the folder best if its evaluation is the best so far: a
+ * larger value is better. */
+void run_best(const Saver *s, Best *b, double value, int step);
+/* Writes the state and the weights after `step`, and before them those of --keep unless last is 1. If the
+ * state cannot be written, a warning says so. A failure of the last save is not the end of the result: see
+ * out_elsewhere. After any other failure it prints a warning and returns. Dies if a weight is no number. */
 void run_save(const Saver *s, int step, int last);
 /* Ends a run because of a NaN or an infinity in `step`; `what` is the message ("the loss is not a
  * number"). trained 0: no weight has been changed yet, so that the model is damaged: exits 1.
@@ -552,18 +581,6 @@ int run_code(const RunFolder *f);
 /* =============================================================================================
  * resume.c: how a run begins, or goes on
  * ============================================================================================= */
-typedef struct { const char *resume; double minutes; int tensorboard; } RunOptions;
-#define RUN_OPTIONS(r) \
-    { "resume", OPT_TEXT, &(r).resume, NULL, 0, 0, NULL, \
-      "go on with the run in this folder, which was stopped, as if it had not been: with its own data and " \
-      "options" }, \
-    { "max-minutes", OPT_REAL, &(r).minutes, "0", 0, HUGE_VAL, NULL, \
-      "stop and save after the first step that ends later than this, from the start of the program " \
-      "(0: never)" }, \
-    { "tensorboard", OPT_FLAG, &(r).tensorboard, NULL, 0, 0, NULL, \
-      "write the log's numbers to a file of TensorBoard in the run folder, too" }
-/* The options that --resume may change in every trainer. */
-#define MAY_CHANGE "resume|max-minutes|tensorboard|save-every|fallback|dry-run"
 /* What all trainers have in their states. list: the trained tensors. step: the last finished step. */
 typedef struct {
     RunFolder *folder; Health *health; int *step; const Tensor *list; int tensors; Optimizer *optimizer;

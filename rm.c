@@ -31,7 +31,7 @@ enum { SHORTEST = 8,            /* fewest tokens of a crop */
 static struct {
     const char *reward, *tokenizer, *out, *fallback, *label, *reference;
     int family, dim, layers, heads, ffn, positions, new_head, window, epochs, steps, batch, micro_tokens,
-        eval_every, eval_texts, save_every, force, no_special;
+        eval_every, eval_texts, force, no_special;
     int dtype, dry_run;
     double crop, spam, dropout, smoothing, lr, warmup, weight_decay, clip;
     QuantOptions quant;
@@ -70,6 +70,7 @@ typedef struct {
     int step, logged;                       /* the last finished step, and that of this line */
     double norm;                            /* of the last step's gradient */
     double seconds, tokens;                 /* of the steps since the log's last line in this program */
+    Best best;                              /* the least held-out loss, negative */
     uint64_t frozen;                        /* a hash of the weights that are not trained; 0: not known yet */
     RunFolder out;
     Health health;
@@ -736,8 +737,8 @@ static void probe_phrases(Trainer *t, double high, Log *log) {
 }
 
 /* Prints and logs the accuracy, loss and rewards on the held-out texts at four lengths, how good the answers
- * to the whole texts are, then the probes. */
-static void final_report(Trainer *t, int steps) {
+ * to the whole texts are, then the probes. Returns the loss of whole texts; infinity without texts. */
+static double final_report(Trainer *t, int steps) {
     static const int length[] = { 16, 32, 64, 0 };
     Log log;
     Quality q = { 0, 0, 0, 0, 0 };
@@ -746,7 +747,7 @@ static void final_report(Trainer *t, int steps) {
     const int digits = narrow ? 2 : 3;
     if (!t->held.examples) {
         say("no held-out %s: nothing to evaluate", t->pairs ? "pairs" : "texts");
-        return;
+        return HUGE_VAL;
     }
     float *logits = held_logits(t);         /* at last those of the whole texts */
     const Answers answers = { logits, t->held.label, t->held.examples, t->config.labels, t->pairs,
@@ -779,6 +780,7 @@ static void final_report(Trainer *t, int steps) {
     probe_phrases(t, q.high, &log);
     out_log(&t->out, &log);
     if (steps) health_of_held_out(&t->health, q.loss);
+    return q.loss;
 }
 
 /* ===================================================================================================
@@ -804,6 +806,7 @@ static void rm_state(void *run, State *s) {
     if (!t->frozen) t->frozen = frozen_hash(t->model.tensor, t->model.tensors);
     state_same(s, "frozen weights", t->frozen, "these weights are other ones than when the run began",
                o.reward);
+    run_best_state(s, &t->best);
     state_int(s, "step of the log's last line", &t->logged, 0, t->step);
     state_real(s, "losses since then", &t->loss);
     state_real(s, "right answers since then", &t->right);
@@ -816,7 +819,7 @@ static void rm_state(void *run, State *s) {
 /* Saves the weights, and the state if there are more steps to go on with. last 1: no step follows now. */
 static void save(Trainer *t, int last) {
     const int finished = last && t->step == t->steps && !cli_stopping();
-    const Saver saver = { &t->out, write_weights, t, finished ? NULL : rm_state };
+    const Saver saver = { &t->out, write_weights, t, &o.run, finished ? NULL : rm_state };
     run_save(&saver, t->step, last);
 }
 
@@ -824,11 +827,17 @@ static void save(Trainer *t, int last) {
  * previous step. They are saved if they are useful: if this loss or the held-out loss is a number, and better
  * weights have not been saved. */
 static void stop_at_nan(Trainer *t, int step) {
-    const Saver saver = { &t->out, write_weights, t, NULL };
+    const Saver saver = { &t->out, write_weights, t, &o.run, NULL };
     const int good = !(t->health.bad && t->out.saved) && !tensor_not_numbers(t->list, t->tensors, o.dtype) &&
                      (t->loss < 1e30 || (t->held.examples && isfinite(evaluate(t, 0).loss)));
     stop_not_a_number("the loss or its gradient is not a number", step, step > 1, good, &saver,
                       SMALLER_STEPS);
+}
+
+/* Keeps the weights if the held-out loss is the least so far. */
+static void keep_best(Trainer *t, double loss) {
+    const Saver saver = { &t->out, write_weights, t, &o.run, NULL };
+    run_best(&saver, &t->best, -loss, t->step);
 }
 
 /* Logs the held-out accuracy, of whole texts and of their first 32 tokens, and writes both to text. */
@@ -839,6 +848,7 @@ static void glance(Trainer *t, Log *log, char *text, size_t cap) {
     log_number(log, "eval/accuracy_32", opening.accuracy);
     snprintf(text, cap, "  held-out %.1f%%, at 32 tokens %.1f%%", 100 * full.accuracy,
              100 * opening.accuracy);
+    keep_best(t, full.loss);
 }
 
 static double rate_of(const Trainer *t, int step) {
@@ -920,8 +930,8 @@ static void train(Trainer *t) {
         stop = cli_stopping();
         if (!stop && t->step > t->logged && (t->step % every == 0 || t->step == t->steps))
             log_step(t, t->step == t->steps);
-        if (run_due(o.save_every, t->step) && t->step < t->steps && t->out.saved != t->step && !t->health.bad)
-            save(t, 0);
+        if (run_due(o.run.save_every, t->step) && t->step < t->steps && t->out.saved != t->step &&
+            !t->health.bad) save(t, 0);
         if (stop || t->step >= t->steps) break;
         make_step(t);
     }
@@ -998,7 +1008,7 @@ static void memory(Trainer *t) {
     bill_add(&m.bill, "dataset, tokens, tokenizer", t->keep.total + t->scratch.total);
     memory_measure(&m);
     bill_print(&m.bill);
-    run_room(o.out, t->list, t->tensors, o.dtype, t->optimizer.n, o.save_every, t->steps, o.dry_run);
+    run_room(o.out, t->list, t->tensors, o.dtype, t->optimizer.n, &o.run, t->steps, o.dry_run);
     if (o.dry_run) exit(0);
     memory_take(&m, &t->ws);
 }
@@ -1041,7 +1051,6 @@ static Option options[] = {
       "folder to write (default: runs/rm-0001, the next free number)" },
     FORCE_OPTION(o.force),
     FALLBACK_OPTION(o.fallback),
-    RUN_OPTIONS(o.run),
     { "reward", OPT_TEXT, &o.reward, NULL, 0, 0, NULL,
       "start from this Hugging Face folder; without it, from scratch" },
     { "tokenizer", OPT_TEXT, &o.tokenizer, NULL, 0, 0, NULL,
@@ -1089,7 +1098,7 @@ static Option options[] = {
       "steps between held-out accuracies (0: only at the end)" },
     { "eval-texts", OPT_INT, &o.eval_texts, "1000", 0, 1e9, NULL,
       "most held-out texts or pairs that are used (0: all)" },
-    { "save-every", OPT_INT, &o.save_every, "0", 0, 1e9, NULL, "steps between saves (0: only at the end)" },
+    RUN_OPTIONS(o.run, "0", "steps between saves (0: only at the end)"),
     SEED_OPTION(o.seed, "1", "random seed of the initial weights, the order of texts, crops and phrases"),
     LORA_OPTIONS(o.lora),
     LORA_DROPOUT_OPTION(o.lora),
@@ -1117,7 +1126,7 @@ static const Need needs[] = {
     { "nf4|fp4|lora-r", "reward", "frozen weights are those of a checkpoint" },
     { "family|dim|layers|heads|ffn|positions", "!reward", "the checkpoint has its own sizes" },
     { "new-head", "reward", "a new model has a new head anyway" },
-    QUANT_NEEDS, LORA_NEEDS, LORA_DROPOUT_NEED,
+    QUANT_NEEDS, LORA_NEEDS, LORA_DROPOUT_NEED, RUN_NEEDS,
     { "force", "out", "without --out the folder is a new one" },
     { "epochs", "!steps", NULL },
     { NULL, NULL, NULL } };
@@ -1181,12 +1190,12 @@ int main(int argc, char **argv) {
     t.out.fallback = o.fallback;
     t.health.blind = log(t.pairs ? 2 : t.config.labels);
     const RunBegin how = { &program, data[0], &o.run, o.out, "runs", "rm", o.force };
-    const Saver saver = { &t.out, write_weights, &t, rm_state };
+    const Saver saver = { &t.out, write_weights, &t, &o.run, rm_state };
     if (!run_begin(&saver, &how, &t.keep)) report_longer(&t);
     train(&t);
     const int code = run_ended(&t.out, t.step, -1);
     if (!cli_stopping()) {
-        final_report(&t, t.step);
+        keep_best(&t, final_report(&t, t.step));
         health_end(&t.health, &t.out, SMALLER_STEPS);
         run_finish(&t.out);
     }

@@ -24,7 +24,7 @@ static struct {
     int family, dim, layers, heads, kv_heads, ffn, positions, tied;
     int no_special;
     int context, head_only, no_eos, learn, tokens, batch_size, micro_tokens, epochs, steps;
-    int eval_every, eval_documents, save_every, force;
+    int eval_every, eval_documents, force;
     int dtype, shard_mb, dry_run;
     double lr, warmup, weight_decay, clip;
     QuantOptions quant;
@@ -56,6 +56,7 @@ typedef struct {
     int *order, at, epoch;                  /* the shuffled training set; the next one; the epoch */
     int step, steps;                        /* the last finished step; steps of the whole run */
     int evaluated;                          /* the step after which --eval-every has evaluated last */
+    Best best;                              /* the least held-out loss, negative */
     double first, last;                     /* held-out losses: before training, and the last one */
     uint64_t frozen;                        /* a hash of the weights that are not trained; 0: not known yet */
     RunFolder out;
@@ -403,7 +404,7 @@ static void memory(Trainer *t) {
     memory_measure(&m);
     bill_add(&m.bill, "the dataset's tokens", t->keep.total);
     bill_print(&m.bill);
-    run_room(o.out, t->list, t->tensors, o.dtype, t->optimizer.n, o.save_every, t->steps, o.dry_run);
+    run_room(o.out, t->list, t->tensors, o.dtype, t->optimizer.n, &o.run, t->steps, o.dry_run);
     if (o.dry_run) exit(0);
     memory_take(&m, &t->ws);
 }
@@ -500,6 +501,7 @@ static void sft_state(void *run, State *s) {
     state_int(s, "epoch", &t->epoch, 0, INT_MAX - 1);
     state_int(s, "next sequence", &t->at, 0, t->train.count);
     state_int(s, "step of the last evaluation", &t->evaluated, 0, INT_MAX);
+    run_best_state(s, &t->best);
     state_real(s, "first held-out loss", &t->first);
     state_real(s, "last held-out loss", &t->last);
     if (s->code == OK && s->file) shuffle_epoch(t);
@@ -508,7 +510,7 @@ static void sft_state(void *run, State *s) {
 /* Saves the weights, and the state if there are more steps to go on with. last 1: no step follows now. */
 static void save(Trainer *t, int last) {
     const int finished = last && t->step == t->steps && !cli_stopping();
-    const Saver saver = { &t->out, write_weights, t, finished ? NULL : sft_state };
+    const Saver saver = { &t->out, write_weights, t, &o.run, finished ? NULL : sft_state };
     run_save(&saver, t->step, last);
 }
 
@@ -530,7 +532,8 @@ static void log_step(Trainer *t, int step, double loss, double norm, long long t
     pool_release(&t->keep, mark);
 }
 
-/* Logs the held-out loss and its perplexity; returns the loss, or 0 if there are no held-out documents. */
+/* Logs the held-out loss and its perplexity, and keeps the weights if they are the best so far. Returns the
+ * loss, or 0 if there are no held-out documents. */
 static double evaluate(Trainer *t, int step) {
     PoolMark mark = pool_mark(&t->keep);
     Log log;
@@ -541,6 +544,8 @@ static double evaluate(Trainer *t, int step) {
     log_number(&log, "eval/loss", loss); log_number(&log, "eval/perplexity", exp(loss));
     out_log(&t->out, &log);
     pool_release(&t->keep, mark);
+    const Saver saver = { &t->out, write_weights, t, &o.run, NULL };
+    run_best(&saver, &t->best, -loss, step);
     return loss;
 }
 
@@ -548,7 +553,7 @@ static double evaluate(Trainer *t, int step) {
  * previous step. They are saved if they are useful: if this loss or the held-out loss is a number, and better
  * weights have not been saved. */
 static void stop_at_nan(Trainer *t, int step, double loss) {
-    const Saver saver = { &t->out, write_weights, t, NULL };
+    const Saver saver = { &t->out, write_weights, t, &o.run, NULL };
     const int good = !(t->health.bad && t->out.saved) && !tensor_not_numbers(t->list, t->tensors, o.dtype) &&
                      (isfinite(loss) || (t->held.count && isfinite(held_out(t))));
     stop_not_a_number("the loss or its gradient is not a number", step, step > 1, good, &saver,
@@ -614,8 +619,8 @@ static int train(Trainer *t) {
             t->last = evaluate(t, t->step);
             t->evaluated = t->step;
         }
-        if (run_due(o.save_every, t->step) && t->step < t->steps && t->out.saved != t->step && !t->health.bad)
-            save(t, 0);
+        if (run_due(o.run.save_every, t->step) && t->step < t->steps && t->out.saved != t->step &&
+            !t->health.bad) save(t, 0);
         if (speed > 0) show_step(t, t->step, loss, t->last, speed, stop || t->step == t->steps);
         if (stop || t->step >= t->steps) break;
         loss = make_step(t, &speed);
@@ -638,7 +643,7 @@ static int train(Trainer *t) {
 /* Makes the run's folder and begins its logs, or goes on with a run. Returns 1 if it goes on. */
 static int open_run(Trainer *t, const Program *p, const char *data) {
     const RunBegin how = { p, data, &o.run, o.out, "runs", "sft", o.force };
-    const Saver saver = { &t->out, write_weights, t, sft_state };
+    const Saver saver = { &t->out, write_weights, t, &o.run, sft_state };
     t->out.fallback = o.fallback;
     return run_begin(&saver, &how, &t->keep);
 }
@@ -650,7 +655,6 @@ static Option options[] = {
       "folder to write (default: runs/sft-0001, the next free number)" },
     FORCE_OPTION(o.force),
     FALLBACK_OPTION(o.fallback),
-    RUN_OPTIONS(o.run),
     { "policy", OPT_TEXT, &o.policy, NULL, 0, 0, NULL,
       "start from this Hugging Face folder; without it, from scratch" },
     { "tokenizer", OPT_TEXT, &o.tokenizer, NULL, 0, 0, NULL,
@@ -698,7 +702,7 @@ static Option options[] = {
       "steps between held-out perplexities (0: only before and after training)" },
     { "eval-documents", OPT_INT, &o.eval_documents, "200", 0, 1e9, NULL,
       "most held-out documents that are used" },
-    { "save-every", OPT_INT, &o.save_every, "0", 0, 1e9, NULL, "steps between saves (0: only at the end)" },
+    RUN_OPTIONS(o.run, "0", "steps between saves (0: only at the end)"),
     SEED_OPTION(o.seed, "1", "random seed of the initial weights, the order of documents and dropout"),
     DTYPE_OPTION(o.dtype),
     { "shard-mb", OPT_INT, &o.shard_mb, "0", 0, 1e6, NULL,
@@ -716,7 +720,7 @@ static const Preset preset[] = {
 static const Need needs[] = {
     { "nf4|fp4|lora-r", "policy", "frozen weights are those of a checkpoint" },
     { "family|dim|layers|heads|kv-heads|ffn|positions|tied", "!policy", "the checkpoint has its own sizes" },
-    QUANT_NEEDS, LORA_NEEDS, LORA_DROPOUT_NEED,
+    QUANT_NEEDS, LORA_NEEDS, LORA_DROPOUT_NEED, RUN_NEEDS,
     { "shard-mb", "!lora-r", "an adapter is one file" },
     { "tokens", "!batch-size", NULL },
     { "force", "out", "without --out the folder is a new one" },

@@ -620,14 +620,16 @@ int save_judge(const RewardModel *m, const Tokenizer *t, const char *folder, int
 }
 
 void run_room(const char *out, const Tensor *list, int tensors, int dtype, size_t trained,
-              int save_every, int steps, int dry_run) {
+              const RunOptions *o, int steps, int dry_run) {
     enum { TOKENIZER = 1 << 20, STEP = 2048,        /* about: bytes of a tokenizer, of a step's lines */
            STATE = 12,              /* bytes of a trained weight and its two moments */
            STEPS = 10000 };         /* the lines of later steps are not counted: few runs are that long */
-    const uint64_t copies = save_every && save_every < steps ? 2 : 1;
+    const uint64_t copies = o->save_every && o->save_every < steps ? 2 : 1;
+    const uint64_t saves = copies > 1 ? (uint64_t)(steps - 1) / (uint64_t)o->save_every : 0;
+    const uint64_t kept = (saves < (uint64_t)o->keep ? saves : (uint64_t)o->keep) + (o->keep_best ? 2 : 0);
     const uint64_t weights = (uint64_t)tensor_values(list, tensors, 0) * (dtype == F32 ? 4 : 2);
     const uint64_t state = copies > 1 ? (uint64_t)trained * STATE : 0;
-    out_room(out ? out : "runs", (weights + state) * copies + TOKENIZER +
+    out_room(out ? out : "runs", (weights + state) * copies + weights * kept + TOKENIZER +
              (uint64_t)(steps < STEPS ? steps : STEPS) * STEP, dry_run);
 }
 
@@ -666,10 +668,63 @@ static void save_state(const Saver *s, int step) {
     pool_free(&pool);
 }
 
+/* Writes the weights to the folder NAME in the run's folder, in place of an older one when it is complete. */
+static void save_apart(const Saver *s, const char *name) {
+    Pool pool = cli_pool();
+    Error err = { 0 };
+    char path[600], fresh[620];
+    snprintf(path, sizeof path, "%s/%.40s", s->folder->path, name);
+    snprintf(fresh, sizeof fresh, "%s.new", path);
+    int code = folder_make(fresh, &err);
+    if (code == OK) code = folder_empty(fresh, &pool, &err);
+    if (code == OK) code = s->write(s->run, fresh, &err);
+    if (code == OK) code = folder_replace(fresh, path, &pool, &err);
+    if (code != OK) cli_warn(&err, "make room; the run goes on without this copy");
+    pool_free(&pool);
+}
+
+static int is_kept_save(const char *name) {
+    return strlen(name) == 14 && !strncmp(name, "step-", 5) && strspn(name + 5, "0123456789") == 9;
+}
+
+/* Deletes the folders step-N of the oldest saves, until --keep of them are left. */
+static void delete_oldest(const Saver *s) {
+    Pool pool = cli_pool();
+    char **name, path[700];
+    int count = 0, saves = 0;
+    if (folder_list(s->folder->path, 1, &pool, &name, &count, NULL) != OK) count = 0;
+    for (int i = 0; i < count; i++) saves += is_kept_save(name[i]);
+    for (int i = 0; i < count && saves > s->options->keep; i++) {       /* the names are sorted */
+        if (!is_kept_save(name[i])) continue;
+        snprintf(path, sizeof path, "%s/%s", s->folder->path, name[i]);
+        if (folder_empty(path, &pool, NULL) == OK) folder_remove(path, NULL);
+        saves--;
+    }
+    pool_free(&pool);
+}
+
+void run_best_state(State *s, Best *b) {
+    state_real(s, "best evaluation", &b->value);
+    state_int(s, "its step", &b->step, 0, INT_MAX);
+}
+
+void run_best(const Saver *s, Best *b, double value, int step) {
+    if (!s->options->keep_best || !step || !(value > b->value || !b->step)) return;
+    b->value = value;
+    b->step = step;
+    save_apart(s, "best");
+}
+
 void run_save(const Saver *s, int step, int last) {
     RunFolder *f = s->folder;
     Error err = { 0 };
     int code;
+    if (!last && s->options->keep) {
+        char name[40];
+        snprintf(name, sizeof name, "step-%09d", step);         /* in the order of names */
+        save_apart(s, name);
+        delete_oldest(s);
+    }
     if (s->state) save_state(s, step);
     code = s->write(s->run, f->path, &err);
     if (code == OK) code = out_commit(f, &err);

@@ -23,7 +23,7 @@ typedef struct {
     int kl_penalty, early_stopping, whiten_rewards, biased, score_scaling, score_norm, score_normalize;
     int query_min, query_max, response_min, response_max, top_k, value_init, dtype, reward_nf4;
     int algorithm, group, group_scale, kl_in, loss_mean, least, warmup_steps, value_warmup;
-    int eval_queries, eval_every, save_every, show, chunk, dry_run;
+    int eval_queries, eval_every, show, chunk, dry_run;
     double lr, value_lr, adam_eps, max_grad_norm, kl_coef, target, horizon, gamma, lam, clip, clip_value;
     double clip_high, dual_clip, entropy_coef, weight_decay;
     double vf_coef, ratio_threshold, target_kl, score_clip, eos_penalty, temperature, top_p, dropout;
@@ -51,6 +51,7 @@ typedef struct {
     double gain, bias;                      /* score = gain * reward + bias */
     double history[HISTORY];                /* mean rewards of the last steps */
     int evaluated;                          /* the step after which --eval-every has evaluated last */
+    Best best;                              /* the largest mean reward of an evaluation */
 } Progress;
 
 /* A judge of the run. */
@@ -157,7 +158,8 @@ typedef struct {
     char samples[540];
     int told_cut;                           /* 1: warn_cut has warned */
     Health health;
-    uint64_t frozen[4];         /* hashes of the reference, its adapter, the judge, its adapter; 0: not known */
+    /* hashes of the reference, its adapter, the judges, their adapters; 0: not known yet */
+    uint64_t frozen[4];
     void *run;                              /* the Whole that this is a part of */
 } Work;
 

@@ -19,7 +19,7 @@ static int write_result(void *run, const char *folder, Error *err) {
 }
 
 Saver ppo_saver(Work *w, StateVisit state) {
-    const Saver saver = { &w->out, write_result, w->run, state };
+    const Saver saver = { &w->out, write_result, w->run, &((Whole *)w->run)->models.o->run, state };
     return saver;
 }
 

@@ -28,15 +28,16 @@ static void frozen_state(State *s, const Models *m, Work *w) {
             w->frozen[1] = frozen_hash(m->reference_adapter->tensor, m->reference_adapter->tensors);
         for (int k = 0; k < m->scorers; k++) {
             const Judge *j = &m->scorer[k].judge;
-            const uint64_t own = frozen_hash(j->model.tensor, j->model.tensors);
-            w->frozen[2] = hash_bytes(&own, sizeof own, w->frozen[2]);
-            if (j->adapter) w->frozen[3] = frozen_hash(j->adapter->tensor, j->adapter->tensors);
+            uint64_t own = frozen_hash(j->model.tensor, j->model.tensors);
+            w->frozen[2] = rng_stream(w->frozen[2], own, 0).state;
+            own = j->adapter ? frozen_hash(j->adapter->tensor, j->adapter->tensors) : 0;
+            w->frozen[3] = rng_stream(w->frozen[3], own, 0).state;
         }
     }
     state_same(s, "reference", w->frozen[0], changed, m->o->policy);
     state_same(s, "reference's adapter", w->frozen[1], changed, m->o->adapter);
-    state_same(s, "judge", w->frozen[2], changed, m->o->reward);
-    state_same(s, "judge's adapter", w->frozen[3], changed, m->scorer[0].judge.adapter_folder);
+    state_same(s, "judges", w->frozen[2], changed, m->o->reward);
+    state_same(s, "adapters of judges", w->frozen[3], changed, m->o->reward);
 }
 
 void ppo_state(void *run, State *s) {
@@ -60,6 +61,7 @@ void ppo_state(void *run, State *s) {
     state_real(s, "bias", &p->bias);
     state_reals(s, "last rewards", p->history, HISTORY);
     state_int(s, "step of the last evaluation", &p->evaluated, 0, INT_MAX);
+    run_best_state(s, &p->best);
     state_int(s, "warned of cut responses", &w->told_cut, 0, 1);
     evaluation_state(s, &w->eval);
     state_integer(s, "length of the dump", &dumped, 0, LLONG_MAX);

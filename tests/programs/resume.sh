@@ -2,7 +2,7 @@
 # tests/programs/resume.sh - runs that are stopped and go on: after every step, by --max-minutes, SIGTERM and SIGKILL, with
 # another number of threads. Their logs, samples and weights have to be those of a run that was not stopped, byte for
 # byte. What may not change meanwhile is refused, and so are damaged states. BIN, RUN and the last line as in run.sh.
-# KILLS=N: so many random kills (8). WRITES=N: of the calls that write, each N-th one fails (40); make kills: 200 and 1.
+# KILLS=N: so many random kills (8). WRITES=N: of the calls that write, each N-th one fails (90); make kills: 200 and 1.
 cd "$(dirname "$0")/../.." || exit 1
 root=$(pwd)
 case "${BIN:-.}" in /*) bin=$BIN ;; *) bin=$root/${BIN:-.} ;; esac
@@ -17,18 +17,22 @@ finish() { echo "resume: $passed passed, $failed failed, $skipped skipped"; [ $f
 OMP_NUM_THREADS=1
 export OMP_NUM_THREADS
 cd "$work" || exit 1
+here=$work
 ln -s "$root/data" data
 ln -s "$root/data" real
 
 # folder PLACE: the one run folder of a place
 folder() { ls -d "$1"/runs/*-0001; }
+lines_of() { [ ! -f "$1" ] || grep -c . "$1"; }         # rm has no time.jsonl
 # equal NAME A B: the files of two run folders, but for times and states
 equal() {
     [ -s "$2/log.jsonl" ] && [ -s "$3/log.jsonl" ] || { bad "$1: no log"; return; }
-    for f in $(ls "$2" "$3" | grep -v -e : -e '^$' -e '^state$' -e '^time.jsonl$' -e "^lock$" -e "^report.html$" | sort -u); do
+    (cd "$2" && find . -type f; cd "$here" && cd "$3" && find . -type f) > files
+    for f in $(sort -u files); do
+        case "$f" in ./state|./time.jsonl|./report.html) continue ;; esac
         cmp -s "$2/$f" "$3/$f" || { bad "$1: $f differs"; return; }
     done
-    [ "$(cat "$2"/[t]ime.jsonl /dev/null 2> /dev/null | grep -c .)" = "$(cat "$3"/[t]ime.jsonl /dev/null 2> /dev/null | grep -c .)" ] || { bad "$1: the lines of time.jsonl"; return; }
+    [ "$(lines_of "$2/time.jsonl")" = "$(lines_of "$3/time.jsonl")" ] || { bad "$1: the lines of time.jsonl"; return; }
     ok "$1"
 }
 # in_place PLACE COMMAND ...: runs a command in the folder $work/PLACE; output in said, messages in err
@@ -75,9 +79,12 @@ refuses() {
 }
 
 small="data/imdb.bin --preset imdb-small --batch-size 8 --mini-batch-size 4 --ppo-epochs 2 --eval-queries 6
-       --show 2 --steps 4 --response-min 6 --response-max 12 --learning-rate 1e-3 --eval-every 2 --save-every 3"
+       --show 2 --steps 4 --response-min 6 --response-max 12 --learning-rate 1e-3 --eval-every 2 --save-every 1 --keep 2 --keep-best"
 stops all-weights "$ppo" $small
 stops lora "$ppo" $small --reward-text e --lora-r 4 --score-normalize --dump-rollouts dump.jsonl
+[ "$(cd lora/runs/ppo-0001 && echo step-*)" = "step-000000002 step-000000003" ] &&
+    [ -s lora/runs/ppo-0001/best/adapter_model.safetensors ] &&
+    ok "--keep 2 and --keep-best: which folders there are" || bad "--keep: $(ls lora/runs/ppo-0001)"
 cmp -s lora/dump.jsonl lora.whole/dump.jsonl && ok "the dump of a stopped run" || bad "the dump of a stopped run"
 stops nf4 "$ppo" $small --reward-text e --nf4 --lora-r 4 --use-score-scaling --use-score-norm
 
@@ -86,10 +93,10 @@ $prep tokenizer data/imdb.bin --kind bytelevel --vocab 400 --out tokenizers/a > 
 few="--tokenizer ../tokenizers/a --layers 1 --heads 2 --dim 16 --seed 5"
 head -c 60000 real/grammar.txt > g.txt
 $prep grammar real/grammar.txt --out few.bin --count 60 --seed 2 > said || bad "a small dataset"
-stops sft "$sft" ../few.bin $few --tokens 700 --epochs 2 --eval-every 2 --save-every 3 --context 32
+stops sft "$sft" ../few.bin $few --tokens 700 --epochs 2 --eval-every 2 --save-every 2 --keep 1 --keep-best --context 32
 stops sft-lora "$sft" ../few.bin --policy ../data/policy --lora-r 2 --lora-dropout 0.1 --tokens 900 --steps 4 --eval-every 3
 stops sft-nf4 "$sft" ../few.bin --policy ../data/policy --nf4 --tokens 900 --steps 3
-stops rm "$rm" ../few.bin $few --steps 5 --batch-size 8 --eval-every 2 --save-every 2
+stops rm "$rm" ../few.bin $few --steps 5 --batch-size 8 --eval-every 2 --save-every 2 --keep-best
 stops rm-lora "$rm" ../few.bin --reward ../data/reward --lora-r 2 --lora-dropout 0.1 --steps 3 --batch-size 8
 
 # of more than 100 steps, ten share a line of the log: a run that stops in between logs a line that is not kept
@@ -166,7 +173,7 @@ grep -q "the log has lost lines" longer/err && [ $code = 0 ] && ok "a log that i
 # ---- killed at any moment ----
 $sft few.bin $(echo "$few" | sed "s,\.\./,,") --tokens 900 --steps 2 --out tiny > said 2> err || bad "a tiny policy: $(cat err)"
 tiny="../few.bin --policy ../tiny --preset trl-classic --reward-text e --batch-size 4 --mini-batch-size 2 --ppo-epochs 1
-      --eval-queries 2 --eval-every 2 --steps 8 --query-min 2 --query-max 3 --response-min 3 --response-max 5 --save-every 1"
+      --eval-queries 2 --eval-every 2 --steps 8 --query-min 2 --query-max 3 --response-min 3 --response-max 5 --save-every 1 --keep 2 --keep-best"
 uninterrupted kills $ppo $tiny
 # begins or goes on: prints the arguments of the next start
 next_start() {
@@ -175,23 +182,30 @@ next_start() {
 }
 mkdir kills
 kill_at=$(awk -v n="${KILLS:-8}" 'BEGIN { srand(7); for (i = 0; i < n; i++) printf "%.3f ", 0.35 * rand() }')
-runs=0 broken=0
+ends=0 killed=0 wrong=
 for delay in $kill_at; do
-    (cd kills && exec $ppo $(cd ..; next_start) > said 2> err < /dev/null) & pid=$!
+    arguments=$(next_start)
+    (cd kills && exec $ppo $arguments > said 2> err < /dev/null) & pid=$!
     sleep "$delay"
-    kill -KILL $pid 2> /dev/null || runs=$((runs + 1))
+    kill -KILL $pid 2> /dev/null
     wait $pid 2> /dev/null
-    [ $? = 1 ] && { broken=$((broken + 1)); head -n 2 kills/err; }
+    case $? in
+        137) killed=$((killed + 1)) ;;
+        0) ends=$((ends + 1))
+           equal "a run that was killed: $killed kills so far" kills.whole/runs/ppo-0001 kills/runs/ppo-0001
+           rm -rf kills/runs ;;
+        *) wrong=$(head -n 2 kills/err) ;;
+    esac
 done
-in_place kills $ppo $(next_start) || broken=$((broken + 1))
-[ $broken = 0 ] && equal "killed ${KILLS:-8} times (and $runs times too late)" kills.whole/runs/ppo-0001 kills/runs/ppo-0001 ||
-    bad "killed: $broken starts failed: $(head -n 2 kills/err)"
+in_place kills $ppo $(next_start) || wrong=$(head -n 2 kills/err)
+[ -z "$wrong" ] && [ $killed -gt 0 ] && equal "killed $killed times, $((ends + 1)) runs" kills.whole/runs/ppo-0001 kills/runs/ppo-0001 ||
+    bad "killed $killed times: $wrong"
 
 # ---- a disk that is full from one call on, or for one call ----
 if [ -z "${RUN:-}" ] && ${CC:-cc} -shared -fPIC -o fullfs.so "$root/tests/tools/fullfs.c" -ldl 2> err &&
     in_place count env LD_PRELOAD="$work/fullfs.so" FAIL_COUNT="$work/calls" $ppo $tiny && [ -s calls ]; then
     wrong= went=0
-    for first in $(seq 1 "${WRITES:-40}" "$(cat calls)"); do
+    for first in $(seq 1 "${WRITES:-90}" "$(cat calls)"); do
         for last in "$first" 1000000; do
             rm -rf full
             in_place full env LD_PRELOAD="$work/fullfs.so" FAIL_FROM="$first" FAIL_TO="$last" $ppo $tiny
@@ -204,7 +218,7 @@ if [ -z "${RUN:-}" ] && ${CC:-cc} -shared -fPIC -o fullfs.so "$root/tests/tools/
             done
         done
     done
-    [ -z "$wrong" ] && ok "full disks at $went of $(cat calls) calls that write" || bad "full disks:$wrong"
+    [ -z "$wrong" ] && ok "full disks at some of $(cat calls) calls that write; $went runs went on" || bad "full disks:$wrong"
 else skipped=$((skipped + 1)); echo "  skip  full disks: no LD_PRELOAD"; fi
 
 finish

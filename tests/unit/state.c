@@ -81,7 +81,8 @@ static void round_trip(Pool *pool) {
 static void bytes(Pool *pool) {
     static const unsigned char wanted[] = {
         'r', 'l', 'h', 'f', 's', 't', 'a', 't', 1, 0, 0, 0,                 /* the version */
-        2, 0, 0, 0, 'a', 'b', 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0 };
+        2, 0, 0, 0, 'a', 'b', 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0,
+        0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0 };
     char *file, *copy;
     size_t n;
     int x = -2, wrong = 0;
