@@ -275,7 +275,7 @@ LAB_RM   = --family distilbert --reference hate --dim 64 --layers 2 --heads 4 --
            --weight-decay 0.1 --batch 32 --epochs 2
 LAB_PPO  = --preset dialogsum --score response --query-max 446 --response-min 60 --response-max 60 --batch-size 48 --mini-batch-size 12 \
            --ppo-epochs 2 --learning-rate 1e-3 --value-learning-rate 3e-3 --value-init zero --lam 1 --cliprange-value 0 --max-grad-norm 1 \
-           --init-kl-coef 0.1 --horizon 400
+           --init-kl-coef 0.1 --horizon 250
 LAB_SFT_full  = --epochs 3
 LAB_PPO_full  = --steps 60
 LAB_SFT_small = --epochs 1

@@ -54,8 +54,10 @@ while read -r command; do
     if sh -c "$command $less" < texts.txt > said 2>&1; then ok "$command"
     else bad "$command"; tail -n 3 said | sed 's/^/        /'; fi
 done < commands
-./ppo my/reviews.bin --policy my/policy --reward my/judge,my/judge --kl-in loss --steps 1 --batch-size 4 --mini-batch-size 4 \
-    --eval-queries 0 --out my > said 2>&1 && ok "a run with a key that others lack" || bad "ppo --kl-in loss"
+./prep data reviews.jsonl --labels hate,nothate --out hate.bin > said 2>&1 &&
+    ./rm hate.bin --tokenizer my/judge-tokenizer --steps 1 --out hate-judge > said 2>&1 &&
+    ./ppo my/reviews.bin --policy my/policy --reward my/judge,hate-judge --kl-in loss --steps 1 --batch-size 4 --mini-batch-size 4 \
+    --eval-queries 2 --out my > said 2>&1 && ok "a run with keys that others lack" || bad "ppo --kl-in loss"
 
 # ---- the classes that open ----
 ./run models | awk '{ print $2 }' | sort -u > opens
@@ -65,7 +67,7 @@ diff opens listed > differ
 nothing differ "README lists the classes that open, and no others"
 
 # ---- the keys of the logs, and the first column of the tables; _N is a number or _full ----
-cat my/*/log.jsonl my/*/time.jsonl answers-sft/*.jsonl preferences-judge/*.jsonl | sed '/^{"program"/d' |
+cat my/*/log.jsonl my/*/time.jsonl runs/*/log.jsonl answers-sft/*.jsonl preferences-judge/*.jsonl | sed '/^{"program"/d' |
     grep -o '"[a-z_0-9/]*": ' | tr -d '": ' | sed -e 's/_\([0-9]*\|full\)$/_N/' -e 's|confusion/.*|confusion/truth/answer|' | sort -u > keys
 sed -n '/^### The log/,/^## /p' "$home/README.md" > section
 grep -o '`[a-z_0-9/N]*`' section | tr -d '`' | sort -u > named
