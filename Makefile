@@ -76,7 +76,7 @@ LEVELS   = core fast/threads | \
            programs/prep_data | \
            programs/ppo_state | \
            programs/rm_quality | \
-           programs/ppo_save programs/ppo_queries | \
+           programs/ppo_save programs/ppo_queries programs/ppo_command | \
            programs/ppo_rollout programs/ppo_judge | \
            programs/ppo_update programs/ppo_log | \
            programs/ppo_evaluate programs/ppo_memory programs/ppo_open | \

@@ -31,6 +31,7 @@ enum { FROM_DEFAULT, FROM_PRESET, FROM_COMMAND_LINE };
 static struct {
     const Program *program;
     const char *preset, *why;               /* the preset in use (NULL: none), and why this one */
+    unsigned char again[OPTIONS_MAX];       /* 1: this command line has the option, of a run that goes on */
     unsigned char from[OPTIONS_MAX];        /* for each row of program->option: who set it last */
     int show;                               /* 1: --show-options was given */
     int resumes;                            /* 1: the values are those of a stopped run */
@@ -451,7 +452,7 @@ static int walk(const Program *p, int argc, char **argv, const char **positional
         else usage_error("a value is missing after", a);
         if (preset) { cli.preset = value; cli.why = "asked for by --preset"; }
         else {
-            if (cli.resumes) set_again(p, &p->option[row], value);
+            if (cli.resumes) { set_again(p, &p->option[row], value); cli.again[row] = 1; }
             else set_option(&p->option[row], value);
             cli.from[row] = FROM_COMMAND_LINE;
         }
@@ -735,6 +736,11 @@ int cli_parse(const Program *p, int argc, char **argv, const char **positional, 
 int cli_given(const Program *p, const char *option) {
     int row = find_option(p, option, strlen(option));
     return row >= 0 && p == cli.program && cli.from[row] == FROM_COMMAND_LINE;
+}
+
+int cli_given_again(const Program *p, const char *option) {
+    const int row = find_option(p, option, strlen(option));
+    return row >= 0 && p == cli.program && cli.again[row];
 }
 
 void cli_say_preset(void) { say("preset %s: %s", cli.preset, cli.why); }

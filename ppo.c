@@ -209,6 +209,7 @@ static int run(const Program *p, const char *data) {
     must(dataset_read(&w->data, data, &w->pool, &w->err), &w->err,
          "a dataset made by ./prep, or data/imdb.bin made by make");
     r.progress.queue = queue_of_split(w, 0, o.seed);
+    w->before.document = pool_need(&w->pool, (size_t)r.progress.queue.count + 1, sizeof(int), "the order");
     prepare_policy(m, w, p);
     prepare_judges(m, w, p);
     check_queries(m, w, &r.progress.queue);
@@ -225,6 +226,7 @@ static int run(const Program *p, const char *data) {
     memory_take(&memory, &w->ws);
     load_weights(m, &r.progress.optimizer, &w->pool, cli_given(p, "value-init"));
     cli_interrupts();
+    if (o.reward_command) must(command_begin(o.reward_command, &w->err), &w->err, "--reward FOLDER");
     progress_begin(&r.progress, m, w);
     run_all(&r.progress, m, w, begin_run(&r, p, data));
     return run_code(&w->out);
@@ -251,6 +253,12 @@ static Option options[] = {
       "let it read the end of such responses (env/responses_cut in the log counts them)" },
     { "reward-text", OPT_TEXT, &o.reward_text, NULL, 0, 0, NULL,
       "no judge: the reward is how often this text occurs in the response (to try things)" },
+    { "reward-command", OPT_TEXT, &o.reward_command, NULL, 0, 0, NULL,
+      "no judge: this command, a program of your own, gives the rewards. sh starts it once; for each "
+      "response it gets a line {\"query\": ..., \"response\": ...} and writes a line with a number, in the "
+      "same order; it has to flush its output" },
+    { "reward-timeout", OPT_REAL, &o.reward_timeout, "60", 0.1, 1e6, NULL,
+      "seconds without a sign of the command after which the run ends" },
     { "out", OPT_TEXT, &o.out, "runs", 0, 0, NULL, "folder for run folders" },
     FALLBACK_OPTION(o.fallback),
     { "steps", OPT_INT, &o.steps, "157", COUNT(0), NULL,
@@ -436,7 +444,10 @@ static const Preset presets[] = {
       "nothate; whole dialogues (prep data --template), responses of 100 to 399 tokens", dialogsum },
 };
 static const Need needs[] = {
-    { "reward|reward-adapter|label|score|reward-nf4|long-response", "!reward-text", "no judge is asked" },
+    { "reward|reward-adapter|label|score|reward-nf4|long-response", "!reward-text|reward-command",
+      "no judge is asked" },
+    { "reward-text", "!reward-command", "the command gives the rewards" },
+    { "reward-timeout", "reward-command", NULL },
     { "target|horizon", "adap-kl-ctrl", "the coefficient stays as it is" },
     { "group|group-scale", "algorithm", "only grpo and rloo have groups" },
     { "value-learning-rate|cliprange-value|vf-coef|value-init|value-warmup", "!algorithm",
@@ -536,7 +547,7 @@ static void check_options(const Program *p) {
     names = cli_pool();
     adapter_as_model(&o.policy, &o.adapter, "--policy BASE --adapter ADAPTER", &names);
     o.judges = 0;
-    if (!o.reward_text) read_judges(&names);
+    if (!o.reward_text && !o.reward_command) read_judges(&names);
     if (o.dropout != 0)
         usage_error("--dropout is refused: the ratio of new to old log-probs would be noise",
                     "dropout is for sft and rm");
@@ -548,6 +559,9 @@ static void check_options(const Program *p) {
                                      : "--mini-batch-size times --gradient-accumulation-steps",
                  (long long)o.mini_batch_size * o.accumulation, "--batch-size", o.batch_size);
     quant_options_check(p, &o.quant, &o.lora.rank, &o.lora.targets, o.adapter != NULL);
+    if (o.run.resume && o.reward_command && !cli_given_again(p, "reward-command"))
+        usage_hint("this run's rewards come from a command; a folder alone may not start one",
+                   o.reward_command, "the same --reward-command again, if you trust it");
     if (o.reward_text && !o.reward_text[0]) usage_error("nothing to count", "--reward-text");
     if ((long long)o.batch_size * ((long long)o.query_max + o.response_max + 1) > INT_MAX / 4)
         usage_error("too many tokens in a batch; one of these is too large",
@@ -566,7 +580,7 @@ static const Program program = {
     .about = "Proximal policy optimisation of a language model against a judge. DATA is a dataset made by "
              "prep; queries are the first tokens of its documents.",
     OPTIONS(options), PRESETS(presets), .need = needs, .usual = usual_preset, .check = check_options,
-    .may_change = MAY_CHANGE "|steps|show|chunk" };
+    .may_change = MAY_CHANGE "|steps|show|chunk|reward-command|reward-timeout" };
 
 int main(int argc, char **argv) {
     const char *data = NULL;

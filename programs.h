@@ -131,6 +131,8 @@ int cli_parse(const Program *p, int argc, char **argv, const char **positional,
               int max_positional);
 /* Returns 1 if the command line had the option. */
 int cli_given(const Program *p, const char *option);
+/* Returns 1 if a run goes on (--resume), and this command line, too, had the option. */
+int cli_given_again(const Program *p, const char *option);
 void cli_say_preset(void);      /* prints the preset in use, and why it is this one */
 /* A program of several commands: runs the one that argv[1] names, and returns its exit code. */
 int cli_command(const char *program, const char *about, const Command *command, int commands,

@@ -17,7 +17,7 @@ enum { JUDGES = 8 };                        /* most judges of a run */
 typedef struct {
     const char *judge[JUDGES]; double judge_weight[JUDGES]; int judges;     /* --reward, read */
     const char *policy, *reward, *reward_adapter, *tokenizer, *adapter, *out, *label, *reward_text;
-    const char *dump, *fallback;
+    const char *dump, *fallback, *reward_command;
     int score, long_response, steps, batch_size, mini_batch_size, accumulation, ppo_epochs, lr_anneal;
     int adam_tf, adaptive, no_special;
     int kl_penalty, early_stopping, whiten_rewards, biased, score_scaling, score_norm, score_normalize;
@@ -27,7 +27,7 @@ typedef struct {
     double lr, value_lr, adam_eps, max_grad_norm, kl_coef, target, horizon, gamma, lam, clip, clip_value;
     double clip_high, dual_clip, entropy_coef, weight_decay;
     double vf_coef, ratio_threshold, target_kl, score_clip, eos_penalty, temperature, top_p, dropout;
-    double length_penalty;
+    double length_penalty, reward_timeout;
     QuantOptions quant;
     LoraOptions lora;
     RunOptions run;
@@ -161,6 +161,8 @@ typedef struct {
     /* hashes of the reference, its adapter, the judges, their adapters; 0: not known yet */
     uint64_t frozen[4];
     void *run;                              /* the Whole that this is a part of */
+    Queue before;                           /* the queue as it was before the step in progress */
+    int in_step;                            /* 1: a step has drawn its queries and is not finished */
 } Work;
 
 /* Progress, Models and Work, for the functions that train.c calls (carve, workspace). */
@@ -219,8 +221,15 @@ void save_result(const Progress *p, Work *w, int last);     /* saves result and 
 /* Ends the run because a NaN or an infinity came up in this step; `what` is the message. good 1: the weights
  * are still those after the previous step, and they are saved. good 0: the last save stays. */
 void not_a_number(const Progress *p, const Models *m, Work *w, const char *what, int good);
-/* Ends the run because of the judge; the policy's weights are numbers, and are saved. */
-void score_not_a_number(const Progress *p, const Models *m, Work *w);
+/* Ends the run because of w->err, which the judge has caused; hint: the advice. The policy's weights are
+ * numbers. They are saved with the state before the step in progress, so that the run can go on. */
+void judge_failed(Work *w, const char *hint);
+
+/* ---- ppo_command.c ---- */
+/* Starts the command of --reward-command (text), to which command_scores writes the responses of x, and from
+ * which it reads their scores (B). OK, or a code and *err. */
+int command_begin(const char *text, Error *err);
+int command_scores(const Settings *o, const Rollout *x, float *score, Pool *pool, Error *err);
 
 /* ---- ppo_rollout.c ---- */
 /* Lets the policy's encoder, if it has one, read the queries of n responses: which[i], or first + i if which

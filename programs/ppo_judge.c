@@ -1,5 +1,5 @@
 /* programs/ppo_judge.c - a number for each response: its text, decoded, goes to the judge, or
- * to --reward-text. */
+ * to --reward-text or --reward-command. */
 #include "ppo.h"
 
 /* With an encoder, query and response are texts of their own; x->text has a line break between them. */
@@ -152,8 +152,8 @@ int ends_in_eos(const Models *m, const Sequence *seq) {
     return 0;
 }
 
-/* Fills raw_score from the judges or --reward-text, and score = gain * raw_score + bias, minus the penalties
- * of its length and of a response without EOS. */
+/* Fills raw_score from the judges, --reward-text or --reward-command, and score = gain * raw_score + bias,
+ * minus the penalties of its length and of a response without EOS. */
 void score_responses(const Progress *p, const Models *m, Work *w) {
     const Settings *o = m->o;
     Rollout *x = &w->rollout;
@@ -166,8 +166,14 @@ void score_responses(const Progress *p, const Models *m, Work *w) {
     }
     memset(x->judge_mean, 0, sizeof x->judge_mean);
     for (int k = 0; k < m->scorers; k++) judge_texts(m, &m->scorer[k], w);
+    if (o->reward_command && command_scores(o, x, x->raw_score, &w->pool, &w->err))
+        judge_failed(w, "the command by hand: it gets lines {\"query\": \"a\", \"response\": \"b\"}, and has to "
+                     "write a line with a number for each, and to flush its output");
     for (int b = 0; b < x->B; b++) {
-        if (!is_number(x->raw_score[b])) score_not_a_number(p, m, w);
+        if (!is_number(x->raw_score[b])) {
+            fail(&w->err, E_NUMBER, "the judge's score of a text is not a number", o->reward, 0, 0);
+            judge_failed(w, "another --reward, or --compute f32, if it is another one");
+        }
         const double tokens = x->seq[b].length - x->seq[b].prompt;
         const double penalty = o->length_penalty * tokens + (ends_in_eos(m, &x->seq[b]) ? 0 : o->eos_penalty);
         x->score[b] = (float)(p->gain * x->raw_score[b] + p->bias - penalty);

@@ -177,4 +177,5 @@ void step_end(Progress *p, const Models *m, Work *w, double kl) {
     check_health(m, w);
     health_warn(&w->health, p->step, SMALLER_MOVES);
     kl_controller_update(&p->kl, kl, w->rollout.B);
+    w->in_step = 0;
 }

@@ -163,6 +163,7 @@ void say_what(const Models *m, const Work *w, const Queue *training, const char 
         c->C, c->L, c->H, c->K, c->F, m->config.V);
     print_types(m->adapter ? "frozen weights" : "weights", &m->types);
     if (o->reward_text) say("reward = number of '%s' in the response", o->reward_text);
+    if (o->reward_command) say("reward = what this command writes: %s", o->reward_command);
     for (int k = 0; k < m->scorers; k++) say_judge(m, &m->scorer[k]);
     char targets[60];
     if (!m->adapter) say("training all weights; the reference is a frozen copy");

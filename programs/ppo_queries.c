@@ -144,7 +144,11 @@ void draw_queries(Progress *p, const Models *m, Work *w) {
     const Settings *o = m->o;
     Rollout *x = &w->rollout;
     const size_t room = (size_t)query_room(m);
-    int response = 0, prompt = 0;
+    int response = 0, prompt = 0, *order = w->before.document;
+    memcpy(order, p->queue.document, (size_t)p->queue.count * sizeof *order);
+    w->before = p->queue;
+    w->before.document = order;
+    w->in_step = 1;
     x->B = o->batch_size;
     for (int b = 0; b < x->B; b++) {
         Rng rng = stream(o->seed, STREAM_QUERY, (uint64_t)p->step, (uint64_t)b);

@@ -38,12 +38,18 @@ void not_a_number(const Progress *p, const Models *m, Work *w, const char *what,
                       "a smaller --learning-rate, or --max-grad-norm 1");
 }
 
-/* Ends the run because of the judge; the policy's weights are numbers, and are saved. */
-void score_not_a_number(const Progress *p, const Models *m, Work *w) {
-    const Settings *o = m->o;
-    const int step = p->step - !w->now.updates;         /* the last step that has changed weights */
-    const Saver saver = ppo_saver(w, NULL);
-    if (step > 0 && w->out.saved != step) run_save(&saver, step, 1);
-    fail(&w->err, E_NUMBER, "the judge's score of a text is not a number", o->reward, 0, 0);
-    die(&w->err, "another --reward, or --compute f32, if it is another one");
+/* A step that has only drawn its queries and scored has changed nothing but the queue. */
+void judge_failed(Work *w, const char *hint) {
+    Whole *r = w->run;
+    Progress *p = &r->progress;
+    if (w->in_step) {
+        int *order = p->queue.document;
+        memcpy(order, w->before.document, (size_t)p->queue.count * sizeof *order);
+        p->queue = w->before;
+        p->queue.document = order;
+        p->step--;
+    }
+    if (p->step > 0 && w->out.saved != p->step) save_result(p, w, 1);
+    if (p->step > 0) run_say_resume(&w->out);
+    die(&w->err, hint);
 }

@@ -190,6 +190,40 @@ refuses 2 'no effect with --algorithm rloo: --group-scale' $ppo "$data" $small -
     --group-scale=no
 small=$with_values
 
+# ---- rewards from a command ----
+by_command="$small" small="$(echo "$small" | sed 's/--reward-text e//')"
+count="while read -r line; do echo \${#line}; done"
+run command --reward-command "$count" --steps 3 --save-every 1
+true_ "a command's numbers are the rewards" "$(field "$work/command" env/reward_mean 1) > 20"
+grep -q '^reward = what this command writes: while' "$work/command.out"; is "it says so"
+# fails WHAT TEXT COMMAND: the run ends with this message
+fails() { refuses 1 "$2" $ppo "$data" $small --out "$work/fails.runs" --reward-timeout 0.5 --reward-command "$3"; }
+fails ended 'has ended, with exit code 3' 'exit 3'
+fails missing 'has ended, with exit code 127' no-such-program
+fails killed 'was ended by signal 9' 'kill -9 $$'
+fails silent 'silent for 0.5 seconds, with 0 of 6 numbers written: sleep 30' 'sleep 30'
+fails garbage 'a line that is not one number: 7 apples' 'while read -r line; do echo 7 apples; done'
+fails nan 'a line that is not one number: nan' 'while read -r line; do echo nan; done'
+fails more 'more lines than it got' 'while read -r line; do echo 1; echo 2; done'
+fails long 'a line that is not one number: 1111' "while read -r line; do printf '%0200d\\n' 0 | tr 0 1; done"
+[ ! -e "$work/fails.runs/ppo-0001" ]; is "and leaves no folder, as nothing was trained"
+# it fails in step 3 (after 6 responses of the evaluation and 16 of two steps), unless there is a file `good`
+late="n=0; while read -r line; do n=\$((n + 1)); [ \$n != 25 ] || [ -e $work/good ] || exit 4; echo \${#line}; done"
+refuses 1 'has ended, with exit code 4' $ppo "$data" $small --out "$work/late.runs" --steps 3 \
+    --save-every 0 --reward-command "$late"
+[ -s "$work/late.runs/ppo-0001/model.safetensors" ]; is "a command that fails loses nothing: step 2 is saved"
+refuses 2 'a folder alone may not start one' $ppo --resume "$work/late.runs/ppo-0001"
+: > "$work/good"
+$ppo --resume "$work/late.runs/ppo-0001" --reward-command "$late" > "$work/out" 2>&1
+same "and the run goes on as if it had not failed" "$work/late.runs/ppo-0001/model.safetensors" \
+    "$work/command/model.safetensors"
+refuses 2 'no effect with --reward-command (no judge is asked): --reward$' $ppo "$data" $small \
+    --reward-command true --reward x
+refuses 2 'no effect with --reward-command (.*): --reward-text$' $ppo "$data" $small --reward-command true \
+    --reward-text e
+refuses 2 'no effect without --reward-command: --reward-timeout' $ppo "$data" $small --reward-timeout 9
+small="$by_command"
+
 # ---- what is added to PPO's loss ----
 run plain --lora-r 4 --learning-rate 1e-2
 for x in "--cliprange-high 0.5" "--dual-clip 1.21" "--entropy-coef 0.1" "--loss-mean sequence" "--kl-in loss" \
