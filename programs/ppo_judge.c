@@ -167,8 +167,8 @@ void score_responses(const Progress *p, const Models *m, Work *w) {
     memset(x->judge_mean, 0, sizeof x->judge_mean);
     for (int k = 0; k < m->scorers; k++) judge_texts(m, &m->scorer[k], w);
     if (o->reward_command && command_scores(o, x, x->raw_score, &w->pool, &w->err))
-        judge_failed(w, "the command by hand: it gets lines {\"query\": \"a\", \"response\": \"b\"}, and has to "
-                     "write a line with a number for each, and to flush its output");
+        judge_failed(w, "the command by hand: it gets lines {\"query\": \"a\", \"response\": \"b\"}, and has "
+                     "to write a line with a number for each, and to flush its output");
     for (int b = 0; b < x->B; b++) {
         if (!is_number(x->raw_score[b])) {
             fail(&w->err, E_NUMBER, "the judge's score of a text is not a number", o->reward, 0, 0);
