@@ -270,13 +270,13 @@ imdb: all
 HATE     =
 LAB      = runs/dialogsum
 LAB_VOCAB = 4096
-LAB_SFT  = --family t5 --dim 192 --layers 3 --heads 4 --ffn 512 --positions 512 --context 448 --tokens 1024 --lr 2e-3 --eval-every 1000
+LAB_SFT  = --family t5 --dim 192 --layers 3 --heads 4 --ffn 512 --positions 512 --context 448 --tokens 1024 --lr 2e-3 --eval-every 300
 LAB_RM   = --family distilbert --reference hate --dim 64 --layers 2 --heads 4 --ffn 128 --positions 258 --lr 1e-3 --token-dropout 0.15 \
            --weight-decay 0.1 --batch 32 --epochs 2
 LAB_PPO  = --preset dialogsum --score response --query-max 446 --response-min 60 --response-max 60 --batch-size 48 --mini-batch-size 12 \
            --ppo-epochs 2 --learning-rate 1e-3 --value-learning-rate 3e-3 --value-init zero --lam 1 --cliprange-value 0 --max-grad-norm 1 \
            --init-kl-coef 0.1 --horizon 250
-LAB_SFT_full  = --epochs 3
+LAB_SFT_full  = --epochs 5
 LAB_PPO_full  = --steps 60
 LAB_SFT_small = --epochs 1
 LAB_PPO_small = --steps 40

@@ -522,7 +522,7 @@ LoraConfig lora_config(int R, float alpha, const char *targets);
 
 /* ==== lora.c: linears and embeddings with an adapter, forward and backward ==== */
 void lora_dropout_carve(Lora *l, int N, Arena *a);  /* makes room for dropout in up to N rows */
-/* Returns *l (NULL: an adapter of nothing) for an encoder's rows: its dropout begins at text_row. */
+/* Returns *l (NULL: no adapter) for an encoder's rows: its dropout begins at text_row. */
 Lora lora_of_texts(const Lora *l);
 /* A uniform +-1/sqrt(I) (kaiming, a = sqrt 5), B = 0; an embedding's A = 0, B normal (peft). */
 void lora_init(Lora *l, uint64_t seed);
@@ -632,9 +632,9 @@ const char *tokenizer_piece(const Tokenizer *t, int id, size_t *length);
 /* Returns the id of a piece or an added token, or -1. */
 int tokenizer_find(const Tokenizer *t, const char *piece, size_t length);
 /* Each of these functions trains a tokenizer of V ids: two in Llama's layout (BPE, unigram), two of
- * byte-level BPE (RoBERTa's layout, GPT-2's), a unigram model in T5's, and WordPiece in BERT's (cased
- * 0: in lower case and without accents). next() gives one text after another, and returns 0 at the end. NULL and *err if
- * the texts cannot fill V ids, V is too small, or memory is out. */
+ * byte-level BPE (RoBERTa's layout, GPT-2's), a unigram model in T5's, and WordPiece in BERT's
+ * (cased 0: in lower case and without accents). next() gives one text after another, and returns 0
+ * at the end. NULL and *err if the texts cannot fill V ids, V is too small, or memory is out. */
 typedef struct { int (*next)(void *c, const char **text, size_t *n); void *context; } TextSource;
 Tokenizer *tokenizer_train_sentencepiece(TextSource source, int V, Pool *pool, Error *err);
 Tokenizer *tokenizer_train_unigram(TextSource source, int V, Pool *pool, Error *err);
