@@ -42,7 +42,7 @@ RUN      =
 
 # The one list of files. A file calls only files that stand before a bar to its left (make check).
 LEVELS   = core fast/threads | \
-           quant rl io fast/amx | \
+           quant rl agreement io fast/amx | \
            text/unicode_tables | \
            text/unicode text/decimal | \
            text/pieces | \
@@ -70,7 +70,8 @@ LEVELS   = core fast/threads | \
            train report_page | \
            report resume | \
            programs/prep_base | \
-           programs/prep_grammar programs/prep_rows programs/prep_tokenizer programs/prep_show programs/prep_llama2c | \
+           programs/prep_grammar programs/prep_rows programs/prep_tokenizer programs/prep_show programs/prep_llama2c \
+           programs/prep_rankings | \
            programs/prep_template | \
            programs/prep_json programs/prep_table | \
            programs/prep_data | \
@@ -84,7 +85,7 @@ LEVELS   = core fast/threads | \
            programs/run_open | \
            programs/run_batch | \
            programs/run_results programs/run_feedback | \
-           programs/run_critique programs/run_prefer \
+           programs/run_critique programs/run_prefer programs/run_label \
            programs/run_tokenize programs/run_logprobs programs/run_score programs/run_generate programs/run_merge | \
            programs/run_chat
 LIBRARY  = $(filter-out | programs/% $(if $(ALONE),fast/%),$(subst |, | ,$(LEVELS)))

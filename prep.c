@@ -1,5 +1,5 @@
 /* prep.c - makes datasets from texts, tokenizers from datasets, and Hugging Face folders from llama2.c's
- * checkpoints: `prep grammar | data | tokenizer | show | llama2c`.
+ * checkpoints: `prep grammar | data | rankings | tokenizer | show | llama2c`.
  *
  * What it is   The first program of the pipeline. A dataset holds documents, not tokens, so that policy and
  *              judge can use different tokenizers. 5 % of it, chosen by a hash of the text, is held out.
@@ -17,6 +17,7 @@ int main(int argc, char **argv) {
         { "grammar", command_grammar, "expand a grammar into a labelled dataset" },
         { "data", command_data, "make a dataset from JSONL, CSV, TSV, text, an aclImdb folder or "
                                 "preference pairs" },
+        { "rankings", command_rankings, "make pairs of the rankings of run label" },
         { "tokenizer", command_tokenizer, "train a tokenizer on a dataset" },
         { "show", command_show, "print what a dataset holds" },
         { "llama2c", command_llama2c, "make a Hugging Face folder from a checkpoint of llama2.c" },

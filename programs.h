@@ -432,6 +432,7 @@ void report_padding(int V, const Tokenizer *t);
  * line separators and marks that change the direction of writing are printed as \xNN; with breaks 1, line
  * breaks and tabs stay. */
 void print_visible(const char *s, size_t n, int breaks);
+void buffer_visible(Buffer *b, const char *s, size_t n, int breaks);    /* appends the same to b */
 /* The form of a message: begin, before, ROLE, after, CONTENT, end, a line break. begin and end are
  * tokens if the vocabulary has them, else letters. CHAT_NONE: only CONTENT; begin and end are NULL. */
 typedef struct { const char *begin, *before, *after, *end; } ChatTemplate;

@@ -36,6 +36,7 @@ static const Command command[] = {
     { "chat",     run_chat,     "talk with a model" },
     { "critique", run_critique, "Constitutional AI, phase 1: responses, critiques, revisions" },
     { "prefer",   run_prefer,   "Constitutional AI, phase 2: pairs with a policy's own preferences" },
+    { "label",    run_label,    "let a person rank responses" },
     { "merge",    run_merge,    "add an adapter to the weights" },
     { "report",   report_command, "print a run's result again" },
     { "models",   run_models,   "list the classes of models that open" },

@@ -465,15 +465,31 @@ void report_padding(int V, const Tokenizer *t) {
     fprintf(stderr, "the policy has %d ids, its tokenizer %d: the others are written as nothing\n", V, known);
 }
 
-void print_visible(const char *s, size_t n, int breaks) {
+/* Returns 1 if a terminal should not get this code point. */
+static int hidden_code(int32_t code, int breaks) {
+    const int control = code < 32 || (code >= 127 && code < 0xA0) || (code >= 0x2028 && code <= 0x202E);
+    return control && !(breaks && (code == '\n' || code == '\t'));
+}
+
+void buffer_visible(Buffer *b, const char *s, size_t n, int breaks) {
     for (size_t i = 0, length; i < n; i += length) {
         int32_t code;
+        char byte[8];
         length = (size_t)utf8_decode(s + i, n - i, &code);
-        const int control = code < 32 || (code >= 127 && code < 0xA0) || (code >= 0x2028 && code <= 0x202E);
-        if (control && !(breaks && (code == '\n' || code == '\t')))
-            for (size_t k = 0; k < length; k++) printf("\\x%02X", (unsigned)(unsigned char)s[i + k]);
-        else fwrite(s + i, 1, length, stdout);
+        if (!hidden_code(code, breaks)) { buffer_bytes(b, s + i, length); continue; }
+        for (size_t k = 0; k < length; k++) {
+            snprintf(byte, sizeof byte, "\\x%02X", (unsigned)(unsigned char)s[i + k]);
+            buffer_text(b, byte);
+        }
     }
+}
+
+void print_visible(const char *s, size_t n, int breaks) {
+    Pool pool = cli_pool();
+    Buffer b = { .pool = &pool };
+    buffer_visible(&b, s, n, breaks);
+    if (b.length) fwrite(b.data, 1, b.length, stdout);
+    pool_free(&pool);
 }
 
 const ChatTemplate *chat_template(int kind) {

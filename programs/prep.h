@@ -112,5 +112,6 @@ int command_data(int argc, char **argv);
 int command_tokenizer(int argc, char **argv);
 int command_show(int argc, char **argv);
 int command_llama2c(int argc, char **argv);
+int command_rankings(int argc, char **argv);
 
 #endif

@@ -227,7 +227,9 @@ void add_row(Collector *c, const Span texts[3], int label, Place at) {
     if (points < (size_t)given->min_length) { c->too_short++; return; }
     if (given->max_length && points > (size_t)given->max_length) { c->too_long++; return; }
     for (int k = 0; k < n; k++) doc.text[k] = prep_keep(doc.text[k], doc.length[k]);
-    doc.split = is_held_out(doc.text[0], doc.length[0]);
+    /* All pairs of one prompt are in the same part, so that the held-out ones are new to a judge. */
+    const int pair = c->data.kind == DATA_PAIRS && texts[2].length > 0;
+    doc.split = pair ? is_held_out(texts[2].text, texts[2].length) : is_held_out(doc.text[0], doc.length[0]);
     add_document(&c->data, &c->capacity, &doc);
 }
 

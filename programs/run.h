@@ -234,5 +234,6 @@ int run_chat(int argc, char **argv);
 int run_critique(int argc, char **argv);
 int run_prefer(int argc, char **argv);
 int run_merge(int argc, char **argv);
+int run_label(int argc, char **argv);
 
 #endif

@@ -1,0 +1,121 @@
+#!/bin/sh
+# tests/programs/label.sh - tests `run label` and `prep rankings` from outside: rankings from a pipe, going on after an end at
+# any moment, several labellers, pairs with probabilities, and a judge that learns from them. Last line: counts.
+cd "$(dirname "$0")/../.." || exit 1
+run="${RUN:-} ${BIN:-.}/run" prep="${RUN:-} ${BIN:-.}/prep" rm_="${RUN:-} ${BIN:-.}/rm"
+work=$(mktemp -d "${TMPDIR:-/tmp}/label_test.XXXXXX") || exit 1
+trap 'rm -rf "$work"' EXIT
+passed=0 failed=0 skipped=0
+ok() { passed=$((passed + 1)); [ -z "$VERBOSE" ] || echo "  ok    $1"; }
+bad() { failed=$((failed + 1)); echo "  FAIL  $1"; }
+# says NAME TEXT: the last command's output has the text (a regular expression)
+says() { if grep -q -- "$2" "$work/out"; then ok "$1"; else bad "$1: $(tail -n 3 "$work/out")"; fi; }
+# lines NAME FILE N: the file has N lines
+lines() { n=$(wc -l < "$2"); if [ "$n" -eq "$3" ]; then ok "$1"; else bad "$1: $n lines, wanted $3"; fi; }
+label() { keys=$1; shift; printf '%b' "$keys" | $run label "$@" > "$work/out" 2>&1; }
+# refuses NAME CODE TEXT COMMAND ...
+refuses() {
+    name=$1 want=$2 text=$3; shift 3
+    "$@" > "$work/out" 2>&1 < /dev/null; code=$?
+    if [ $code = "$want" ] && grep -q -- "$text" "$work/out"; then ok "$name"; else bad "$name: exit $code, $(cat "$work/out")"; fi
+}
+
+# Responses that are given: every key, mistakes, undo, quitting
+cat > "$work/items.jsonl" << 'JSON'
+{"prompt": "One?", "responses": [" a", " b", " c"]}
+{"prompt": "Two?\n\u001b[2J", "responses": [" d", " e\nmore"]}
+{"prompt": "Three?", "responses": [" f", " g", " h"]}
+JSON
+a=$work/ann.jsonl
+label 'x\n4\n12\n112\n=123\n1=\n3 1=2\ns\nu\n21\nq\n' "$work/items.jsonl" --labeller ann --out "$a"
+says "an unknown key is told" "only the numbers of the responses"
+says "a missing number is told" "each response needs a place"
+says "a number that is there twice is told" "a number is there twice"
+says "a wrong = is told" "has to stand between two numbers"
+says "quitting says how to go on" "^2 of 3 answered: "
+says "control characters cannot reach the terminal" 'Two?'
+if grep -q "$(printf '\033')" "$work/out"; then bad "no escape sequence is printed"; else ok "no escape sequence is printed"; fi
+lines "each answer, skip and undo is a line" "$a" 4
+cp "$a" "$work/before"
+printf '{"labeller": "ann", "pro' >> "$a"
+label '123\n' "$work/items.jsonl" --labeller ann --out "$a"
+says "a last line that was cut off is removed" "cut off, and is removed"
+says "and the labeller goes on at the third prompt" "3 of 3"
+lines "five lines" "$a" 5
+head -n 4 "$a" > "$work/head"
+if cmp -s "$work/head" "$work/before"; then ok "earlier answers stay"; else bad "earlier answers stay"; fi
+label '' "$work/items.jsonl" --labeller ann --out "$a"
+says "nothing is left to do" "all 3 prompts are answered"
+# An end after each line of the file: the next call goes on there
+for n in 0 1 2 3 4; do
+    head -n $n "$a" > "$work/cut.jsonl"
+    label '' "$work/items.jsonl" --labeller ann --out "$work/cut.jsonl"
+    case $n in 0) at=1 ;; 1) at=2 ;; 2) at=3 ;; 3) at=2 ;; 4) at=3 ;; esac
+    says "an end after line $n: goes on at $at" "^---- $at of 3"
+done
+refuses "another labeller's file" 1 "answers of another labeller" $run label "$work/items.jsonl" --labeller bob --out "$a"
+sed 1d "$work/items.jsonl" > "$work/other.jsonl"
+refuses "another file of prompts" 1 "an answer to another prompt" $run label "$work/other.jsonl" --labeller ann --out "$a"
+refuses "responses in the file and a policy" 2 "leave out --policy" $run label "$work/items.jsonl" --policy data/policy
+refuses "an option that cannot act" 2 "the responses are in the file" $run label "$work/items.jsonl" --n 5
+refuses "a dataset without a policy" 2 "which policy" $run label data/imdb.bin
+refuses "--out is an input" 2 "would overwrite" $run label "$work/items.jsonl" --out "$work/items.jsonl"
+echo '{"prompt": "x", "responses": ["one"]}' > "$work/one.jsonl"
+refuses "one response" 1 "not 2 to 9 responses" $run label "$work/one.jsonl"
+
+# The order on the screen depends on the labeller, what is written does not
+grep -v undo "$a" | sed -n '$p' > "$work/third"
+if grep -q '"ranking": \[\[[0-2]\], \[[0-2]\], \[[0-2]\]\]' "$work/third"; then ok "a ranking of three"; else bad "a ranking of three"; fi
+if grep -q '"ranking": \[\[[0-2]\], \[[0-2], [0-2]\]\]' "$a"; then ok "a tie"; else bad "a tie: $(head -n 1 "$a")"; fi
+
+# A policy writes the responses: the same again, at any place where one goes on
+label '21\n12\n' data/imdb.bin --policy data/policy --responses 2 --n 6 --items 2 --out "$work/p.jsonl"
+label '21\nq\n' data/imdb.bin --policy data/policy --responses 2 --n 6 --items 2 --out "$work/q.jsonl"
+label '12\n' data/imdb.bin --policy data/policy --responses 2 --n 6 --items 2 --out "$work/q.jsonl"
+sed 's/, "seconds.*//' "$work/p.jsonl" > "$work/p"; sed 's/, "seconds.*//' "$work/q.jsonl" > "$work/q"
+lines "two answers" "$work/p.jsonl" 2
+if [ -s "$work/p" ] && cmp -s "$work/p" "$work/q"; then ok "the same responses in two sessions"; else bad "the same responses in two sessions"; fi
+
+# prep rankings: three labellers, known probabilities and agreement. Response 0 is good for all; of 1 and 2, one prefers 2.
+for who in a b c; do
+    second='[1], [2]'; [ $who = c ] && second='[2], [1]'
+    [ $who = b ] && second='[1, 2]'
+    echo "{\"labeller\": \"$who\", \"prompt\": \"P\", \"responses\": [\" x\", \" y\", \" z\"], \"ranking\": [[0], $second]}"
+done > "$work/three.jsonl"
+$prep rankings "$work/three.jsonl" --out "$work/pairs.jsonl" > "$work/out" 2>&1
+says "rankings are counted" "^3 rankings of 1 prompt by 3 labellers; 0 skipped, 0 undone"
+# Pairs (0,1) and (0,2): all three agree. (1,2): better, equal, worse. So 6 of 9 comparisons are the same. Nominal alpha, with
+# 7 firsts, 1 equal and 1 second among 9 values: 1 - (9 - 1) * 3 / (81 - 49 - 1 - 1) = 0.2
+says "two labellers agree in 6 of 9 cases" "in 66.7 % of cases"
+says "Krippendorff's alpha" "pairs: 0.200 (nominal)"
+lines "three pairs" "$work/pairs.jsonl" 3
+if grep -q '"chosen": " x", "rejected": " z", "probability": 1,' "$work/pairs.jsonl" &&
+   grep -q '"chosen": " y", "rejected": " z", "probability": 0.5,' "$work/pairs.jsonl"; then ok "probabilities"; else bad "probabilities"; fi
+$prep rankings "$work/three.jsonl" --disagreement drop --out "$work/drop.jsonl" > "$work/out" 2>&1
+lines "drop: two pairs" "$work/drop.jsonl" 2
+says "and says so" "^1 pair left out: labellers disagree"
+$prep rankings "$a" "$work/three.jsonl" --min-labellers 2 --out "$work/min.jsonl" > "$work/out" 2>&1
+lines "--min-labellers" "$work/min.jsonl" 3
+says "skipped and undone" "; 0 skipped, 1 undone"
+sed 's/"undo": true/"undo": false/' "$a" > "$work/bad.jsonl"
+refuses "a line without an answer" 1 "not a prompt with 2 to 9 responses: .*line 3" $prep rankings "$work/bad.jsonl" --out "$work/x"
+sed 's/\[\[0\]/[[0], [0]/' "$work/three.jsonl" > "$work/bad.jsonl"
+refuses "a response twice in a ranking" 1 "not a ranking of all responses" $prep rankings "$work/bad.jsonl" --out "$work/x"
+refuses "no answers at all" 1 "no ranking" $prep rankings /dev/null --out "$work/x"
+
+# A judge learns from them. All pairs of one prompt are in the same part.
+i=0
+while [ $i -lt 60 ]; do
+    echo "{\"labeller\": \"a\", \"prompt\": \"Number $i is\", \"responses\": [\" fine and good\", \" bad\", \" so so\"], \"ranking\": [[0], [2], [1]]}"
+    i=$((i + 1))
+done > "$work/many.jsonl"
+$prep rankings "$work/many.jsonl" --out "$work/many-pairs.jsonl" > "$work/out" 2>&1
+$prep data "$work/many-pairs.jsonl" --out "$work/many.bin" > "$work/out" 2>&1
+says "prep data reads the pairs" "180 pairs (chosen, rejected), [0-9]* held out"
+held=$(sed -n 's/.*rejected), \([0-9]*\) held out.*/\1/p' "$work/out")
+if [ -n "$held" ] && [ "$held" -gt 0 ] && [ $((held % 3)) = 0 ]; then ok "prompts are held out whole: $held pairs"; else bad "prompts are held out whole: $held pairs"; fi
+$rm_ "$work/many.bin" --tokenizer data/reward --dim 16 --layers 1 --heads 2 --ffn 32 --steps 40 --batch 8 --lr 5e-3 --spam 0 --out "$work/judge" > "$work/out" 2>&1
+if [ -f "$work/judge/model.safetensors" ]; then ok "a judge is trained on them"; else bad "a judge is trained on them: $(tail -n 3 "$work/out")"; fi
+
+echo "label: $passed passed, $failed failed, $skipped skipped"
+[ "$failed" = 0 ]
