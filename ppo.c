@@ -390,6 +390,7 @@ static Option options[] = {
       "the policy's tokenizer, if its folder has none" },
     NO_SPECIAL_OPTION(o.no_special),
     LORA_OPTIONS(o.lora),
+    PROMPT_OPTIONS(o.lora),
     { "adapter", OPT_TEXT, &o.adapter, NULL, 0, 0, NULL,
       "start from this PEFT adapter; the reference is a frozen copy of it" },
     { "value-init", OPT_CHOICE, &o.value_init, "zero", 0, 0, "zero|pytorch",
@@ -461,8 +462,9 @@ static const Need needs[] = {
     { "score-normalize", "eval-queries", "the scores before training are those of the evaluation" },
     { "eval-every|show", "eval-queries", "nothing is evaluated" },
     { "cliprange-value|value-learning-rate|value-warmup", "vf-coef", "nothing is learned by the value head" },
-    { "lora-r|lora-alpha|lora-targets|lora-rslora", "!adapter", "the adapter's config has them" },
-    QUANT_NEEDS, LORA_NEEDS, RUN_NEEDS,
+    { "lora-r|lora-alpha|lora-targets|lora-rslora|prompt-tokens", "!adapter",
+      "the adapter's config has them" },
+    QUANT_NEEDS, LORA_NEEDS, PROMPT_NEEDS, RUN_NEEDS,
     { NULL, NULL, NULL } };
 
 static const char *usual_preset(const char **why) {
@@ -558,7 +560,7 @@ static void check_options(const Program *p) {
     refuse_above(o.accumulation == 1 ? "--mini-batch-size"
                                      : "--mini-batch-size times --gradient-accumulation-steps",
                  (long long)o.mini_batch_size * o.accumulation, "--batch-size", o.batch_size);
-    quant_options_check(p, &o.quant, &o.lora.rank, &o.lora.targets, o.adapter != NULL);
+    quant_options_check(p, &o.quant, &o.lora.rank, &o.lora.targets, o.adapter || o.lora.soft);
     if (o.run.resume && o.reward_command && !cli_given_again(p, "reward-command"))
         usage_hint("this run's rewards come from a command; a folder alone may not start one",
                    o.reward_command, "the same --reward-command again, if you trust it");

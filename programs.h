@@ -289,8 +289,9 @@ typedef struct { int nf4, fp4, block, doubled, compute, recompute; } QuantOption
       "keep only each layer's input for the backward pass and compute the rest again: less " \
       "memory, more time, the same numbers" }
 #define QLORA_HELP "QLoRA: the policy's linears are held in 4-bit NF4 and frozen"
-/* The adapter to train. rank 0: there is none. */
-typedef struct { int rank, rslora; double alpha, dropout; const char *targets; } LoraOptions;
+/* The adapter to train. rank 0: no low-rank pairs; soft: the rows of a soft prompt, 0: there is none. */
+typedef struct { int rank, rslora; double alpha, dropout; const char *targets;
+                 int soft, soft_init; const char *soft_text; } LoraOptions;
 /* standard: the default targets, comma-separated, by their names in the model's family */
 #define LORA_OPTIONS(l) \
     { "lora-r", OPT_INT, &(l).rank, "0", 0, INT_MAX, NULL, \
@@ -300,6 +301,16 @@ typedef struct { int rank, rslora; double alpha, dropout; const char *targets; }
       "modules to adapt, comma-separated: linears, embedding, head; all-linear: every linear of the " \
       "layers (default: queries and values, as peft has it for each family: q_proj,v_proj of Llama)" }, \
     { "lora-rslora", OPT_FLAG, &(l).rslora, NULL, 0, 0, NULL, "LoRA scale: alpha / sqrt(rank)" }
+#define PROMPT_OPTIONS(l) \
+    { "prompt-tokens", OPT_INT, &(l).soft, "0", 0, 65536, NULL, \
+      "train a soft prompt: so many rows of numbers, which come before each text as if they were the " \
+      "embeddings of tokens; alone, or with --lora-r beside an adapter (0: none)" }, \
+    { "prompt-init", OPT_CHOICE, &(l).soft_init, "vocabulary", 0, 0, "vocabulary|normal", \
+      "where the soft prompt begins: at the embeddings of tokens drawn at random, or at normal numbers " \
+      "of deviation 1 (peft's RANDOM)" }, \
+    { "prompt-init-text", OPT_TEXT, &(l).soft_text, NULL, 0, 0, NULL, \
+      "the soft prompt begins at the embeddings of this text's tokens, cut or repeated to " \
+      "--prompt-tokens" }
 #define LORA_DROPOUT_OPTION(l) \
     { "lora-dropout", OPT_REAL, &(l).dropout, "0", 0, 0.99, NULL, \
       "share of the adapter's inputs that training sets to 0, drawn again in every step" }
@@ -319,10 +330,12 @@ typedef struct { int rank, rslora; double alpha, dropout; const char *targets; }
 /* The rows of a table of needs for these options. */
 #define QUANT_NEEDS { "quant-block|double-quant", "nf4|fp4", "nothing is quantised" }
 #define LORA_NEEDS { "lora-alpha|lora-targets|lora-rslora", "lora-r", "there is no adapter" }
+#define PROMPT_NEEDS { "prompt-init|prompt-init-text", "prompt-tokens", "there is no soft prompt" }, \
+    { "prompt-init", "!prompt-init-text", "the text says where the soft prompt begins" }
 #define LORA_DROPOUT_NEED { "lora-dropout", "lora-r", "there is no adapter" }
 /* Refuses options that do not fit together. In training, rank is not NULL: then 4 bits without
  * --lora-r set *rank to 16 and *targets to all linears of the layers, unless adapter is 1
- * (training goes on from an adapter). */
+ * (training goes on from an adapter, or trains a soft prompt). */
 void quant_options_check(const Program *p, const QuantOptions *q, int *rank, const char **targets,
                          int adapter);
 /* Fills *w with the types in which the weights of a policy's folder are to be held: the folder's
@@ -357,12 +370,23 @@ void open_weights(const Tensor *list, int tensors, const char *folder, const cha
 /* Returns the configuration that the options ask for. The usual targets are queries and values, or
  * what joins them, by their names in the model's files. */
 LoraConfig adapter_options(const LoraOptions *o, const Names *names, Pool *pool);
+/* Does so for an adapter of a policy, which may have a soft prompt. tokenizer: the folder of the one that
+ * cuts the soft prompt's text. */
+LoraConfig policy_adapter_options(const LoraOptions *o, const ModelConfig *m, const char *tokenizer,
+                                  Pool *pool);
+int trains_adapter(const LoraOptions *o);   /* returns 1 if not all weights are to be trained */
+/* Gives a new adapter of a policy, whose weights are loaded, the numbers that it starts with. */
+void adapter_start(Lora *l, const LoraOptions *o, const Model *m, const Tokenizer *t, uint64_t seed,
+                   Pool *pool);
 /* Reads the configuration of an adapter of a policy, or with judge 1 of a judge. Dies if it is one
  * of the other kind. */
 LoraConfig open_adapter_config(const char *folder, int judge, Pool *pool);
 /* Writes the targets in short to out (cap bytes): each module's last part, once; or the regular
  * expression. Returns out. */
 const char *adapter_targets(char *out, size_t cap, const LoraConfig *c);
+/* Writes what the adapter consists of to out: "a LoRA adapter (r 8, ...) and a soft prompt of 20 rows".
+ * Returns out. */
+const char *adapter_words(char out[200], const LoraConfig *c);
 /* Lays out an adapter as lora_carve does. Dies if a target does not exist. */
 void adapter_carve(Lora *l, const LoraConfig *c, const Tensor *base, int tensors, int trainable,
                    Pool *lists, Arena *a);
@@ -449,9 +473,12 @@ double learning_rate(int schedule, double rate, double warmup, int step, int ste
  * the ids that these rows predict. */
 typedef struct { int *token, *sequence, *position, *target, N, W; unsigned char *wants; } RowList;
 void rows_take(RowList *r, int rows, Pool *pool);           /* reserves room for `rows` rows */
-/* Appends the rows of a sequence, one for each token except the last, which predicts nothing. The
- * logits of a row are computed only if the token that it predicts has the index `first` or more. */
-void rows_add(RowList *r, int sequence, const int *token, int length, int first);
+/* Appends the rows of a sequence: those of the soft prompt (soft: how many), then one for each token
+ * except the last, which predicts nothing. The logits of a row are computed only if the token that it
+ * predicts has the index `first` or more; those of the soft prompt's rows never. */
+void rows_add(RowList *r, int sequence, int soft, const int *token, int length, int first);
+/* Writes the `soft` rows of a soft prompt to token, for an encoder (Texts). Returns soft. */
+int prompt_rows(int *token, int soft);
 /* Returns the list as model_forward's Rows, which point into it. */
 Rows rows_of(const RowList *r);
 

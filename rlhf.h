@@ -58,12 +58,12 @@ typedef struct { const int *first, *count, *self; } Keys;
 typedef struct Reading Reading;       /* the texts that a decoder reads (model.c) */
 typedef struct { int L, B, T, width /* K*D */; float *k, *v;            /* (L,B,T,width) */
                  Reading *reading /* of its B sequences; NULL: none */; } Cache;
-/* A soft prompt (Lester et al. 2021), as peft's PromptTuningConfig has it: `rows` rows of numbers (0:
- * none) come before each sequence, as if they were the embeddings of tokens; with an encoder, before
- * each text that it reads. The other fields are for adapter_config.json: stored: rows of the file
- * (peft's files for T5 have twice as many, of which it uses the first half); text, tokenizer: of
- * PROMPT_TEXT, else NULL. */
-enum { PROMPT_VOCABULARY, PROMPT_NORMAL, PROMPT_TEXT };     /* init: where the rows' numbers are from */
+/* A soft prompt (Lester et al. 2021), as peft's PromptTuningConfig has it: `rows` rows of numbers
+ * (0: none) come before each sequence, as if they were the embeddings of tokens; with an encoder,
+ * before each text that it reads. The other fields are for adapter_config.json: stored: rows of the
+ * file (peft's files for T5 have twice as many, of which it uses the first half); text, tokenizer:
+ * of PROMPT_TEXT, else NULL. init: where the numbers come from. */
+enum { PROMPT_VOCABULARY, PROMPT_NORMAL, PROMPT_TEXT };
 typedef struct { int rows, stored, width, heads, layers, init;
                  const char *text, *tokenizer; } PromptConfig;
 /* LoRA (Hu et al. 2021), as peft's LoraConfig has it. R 0: no pairs, only a soft prompt. Lists of
@@ -339,8 +339,8 @@ typedef struct { int *token, prompt, length, capacity, stop_at_eos, done; float 
 /* head NULL: no values. on_token (or NULL) hears each token; 1 ends that sequence. */
 typedef struct { const Lora *adapter; const ValueHead *head; Sampling sampling;
                  int (*on_token)(void *context, int sequence, int token); void *context; } Writing;
-/* Writes B sequences, in texts 0..B-1 of kv, each after the rows of the adapter's soft prompt, which
- * take the cache's first positions. OK, E_RANGE (an empty prompt, a capacity beyond kv, a
+/* Writes B sequences, in texts 0..B-1 of kv, each after the rows of the adapter's soft prompt
+ * (at the cache's first positions). OK, E_RANGE (an empty prompt, a capacity beyond kv, a
  * token), E_NUMBER (a logit is a NaN or an infinity) or E_MEMORY. Measuring: give the longest
  * prompts; neither tokens nor kv are touched. */
 int model_generate(const Model *m, const Writing *w, Sequence *seq, int B, Cache *kv, Arena *ws);
@@ -513,12 +513,13 @@ size_t optimizer_step(Optimizer *o, size_t begin, const Tensor *list, int tensor
                       float grad_scale);
 
 /* ==== peft.c: which modules an adapter changes, by peft's rules; the adapter's tensors ==== */
-/* Lays out an adapter: the rows of its soft prompt; pairs for the linears, embeddings and heads of base whose module c->targets
- * means ("NAME.weight" is the weight of module NAME), copies of saved modules and biases. l->config
- * becomes *c; its lists stay where they are, and "all-linear" becomes the modules' names, in lists.
- * OK, E_SHAPE (a soft prompt of another width), E_ARGUMENT (a rank below 1 or above a linear's I, a target that matches nothing; c->peft 1: a
- * rank below 1, no target that matches anything), E_UNSUPPORTED (a regular expression, DoRA of an
- * embedding), E_RANGE (a name too long) or E_MEMORY. */
+/* Lays out an adapter: the rows of its soft prompt; pairs for the linears, embeddings and heads of
+ * base whose module c->targets means ("NAME.weight" is the weight of module NAME); copies of saved
+ * modules and biases. l->config becomes *c; its lists stay where they are, and "all-linear" becomes
+ * the modules' names, in lists. OK, E_SHAPE (a soft prompt of another width), E_ARGUMENT (neither a
+ * rank nor a soft prompt, a rank above a linear's I, a target that matches nothing; c->peft 1: no
+ * target that matches anything), E_UNSUPPORTED (a regular expression, DoRA of an embedding), E_RANGE
+ * (a name too long) or E_MEMORY. */
 int lora_carve(Lora *l, const Tensor *base, int tensors, const LoraConfig *c, int trainable,
                Pool *lists, Arena *a, Error *err);
 /* Returns the modules that a judge's head consists of, for LoraConfig's save: comma-separated, in
@@ -534,8 +535,9 @@ Lora lora_of_texts(const Lora *l);
 /* A uniform +-1/sqrt(I) (kaiming, a = sqrt 5), B = 0; an embedding's A = 0, B normal (peft). */
 void lora_init(Lora *l, uint64_t seed);
 int lora_prompt(const Lora *l);             /* returns the rows of the soft prompt; NULL: 0 */
-/* Fills the soft prompt, if there is one: with the base's embeddings of n ids, cut or repeated (peft);
- * n 0: with embeddings of ids drawn at random, or, as config.prompt.init says, with normal numbers. */
+/* Fills the soft prompt, if there is one: with the base's embeddings of n ids, cut or repeated
+ * (peft); n 0: with embeddings of ids drawn at random, or, as config.prompt.init says, with normal
+ * numbers. */
 void lora_prompt_init(Lora *l, const Matrix *embedding, const int *id, int n, uint64_t seed);
 void lora_start(Lora *l, const Tensor *base);       /* saved tensors become copies of the base's */
 void lora_copy(Lora *to, const Lora *from); /* copies values, not gradients; same shapes */
@@ -553,8 +555,8 @@ void lora_linear_add(float *y, const float *x, const Lora *l, const Matrix *w, c
 void lora_linear_backward(float *dx, const float *dy, const float *x, const Lora *l,
                           const Matrix *w, const Matrix *bias, int N, Arena *ws);
 void lora_measure(const Lora *l, const Matrix *w, int N, Arena *ws);    /* measures the three */
-/* y (N,C) = rows row[n] of the table w, with all that l changes; backward: dy (N,C). Row -1-i is row i
- * of the soft prompt of l. */
+/* y (N,C) = rows row[n] of the table w, with all that l changes; backward: dy (N,C). Row -1-i is
+ * row i of the soft prompt of l. */
 void lora_embedding(float *y, const int *row, const Lora *l, const Matrix *w, int N, Arena *ws);
 void lora_embedding_backward(const float *dy, const int *row, const Lora *l, const Matrix *w, int N,
                              Arena *ws);

@@ -48,7 +48,8 @@ typedef struct {
     Optimizer optimizer; AdamW adam;
     Set train, held;
     int N, B, T;                            /* most rows, sequences, rows of a sequence in a micro-batch */
-    int positions;                          /* of the longest sequence or text */
+    int soft, text_soft;                    /* rows of the soft prompt before a sequence, before a text */
+    int positions;                          /* of the longest sequence or text, with these rows */
     Saved saved; Cache kv; Arena ws;
     RowList rows; float *hidden, *dhidden, *logprob;
     /* with an encoder: the texts of a micro-batch, at most E tokens, and what it makes of them */
@@ -244,13 +245,15 @@ static int fill_rows(Trainer *t, const Set *s, const int *order, int first, int 
     t->rows.N = t->rows.W = 0;
     for (; taken < count && taken < t->B; taken++) {
         const Excerpt *p = &s->piece[order ? order[first + taken] : first + taken];
-        if (t->rows.N + piece_rows(p) > t->N || (t->E && read + p->text_length > t->E)) break;
+        if (t->rows.N + t->soft + piece_rows(p) > t->N) break;
+        if (t->E && read + t->text_soft + p->text_length > t->E) break;
         if (t->E) {
-            memcpy(t->text + read, p->text, (size_t)p->text_length * sizeof *p->text);
             t->text_start[taken] = read;
+            read += prompt_rows(t->text + read, t->text_soft);
+            memcpy(t->text + read, p->text, (size_t)p->text_length * sizeof *p->text);
             t->text_start[taken + 1] = read += p->text_length;
         }
-        rows_add(&t->rows, taken, p->token, p->length, p->learn);
+        rows_add(&t->rows, taken, t->soft, p->token, p->length, p->learn);
     }
     return taken;
 }
@@ -338,13 +341,13 @@ static void carve(void *run, Arena *a, Bill *bill) {
     Trainer *t = run;
     Error err = { 0 };
     const size_t n = (size_t)t->N;
-    const int adapts = o.lora.rank > 0;
+    const int adapts = trains_adapter(&o.lora);
     must(model_carve(&t->model, &t->config, &t->types, !adapts, t->positions, &t->keep, a, &err), &err, NULL);
     bill_part(bill, adapts ? "weights (frozen)" : "weights and gradients", a);
     t->list = t->model.tensor; t->tensors = t->model.tensors; t->adapter = NULL;
     if (adapts) {
-        LoraConfig c = adapter_options(&o.lora, t->config.names, &t->keep);
-        if (t->config.encoder.L) c.task = "SEQ_2_SEQ_LM";
+        const LoraConfig c = policy_adapter_options(&o.lora, &t->config, o.tokenizer ? o.tokenizer : o.policy,
+                                                    &t->keep);
         adapter_carve(&t->lora, &c, t->model.tensor, t->model.tensors, 1, &t->keep, a);
         t->list = t->lora.tensor; t->tensors = t->lora.tensors; t->adapter = &t->lora;
         if (o.lora.dropout > 0) lora_dropout_carve(&t->lora, t->N > t->E ? t->N : t->E, a);
@@ -388,14 +391,17 @@ static void memory(Trainer *t) {
     Error err = { 0 };
     RunMemory m = { 0 };
     m.run = t; m.carve = carve; m.workspace = workspace;
-    t->T = (t->train.longest > t->held.longest ? t->train.longest : t->held.longest) - 1;
+    t->soft = t->config.encoder.L ? 0 : o.lora.soft;
+    t->text_soft = t->config.encoder.L ? o.lora.soft : 0;
+    t->T = t->soft + (t->train.longest > t->held.longest ? t->train.longest : t->held.longest) - 1;
     t->N = o.micro_tokens ? o.micro_tokens : t->T > 1024 ? t->T : 1024;
     if (t->N < t->T) {
-        fail(&err, E_ARGUMENT, "--micro-tokens is less than the longest sequence", "", t->N, t->T);
+        fail(&err, E_ARGUMENT, t->soft ? "--micro-tokens is less than soft prompt and longest sequence"
+                                       : "--micro-tokens is less than the longest sequence", "", t->N, t->T);
         die(&err, "a larger --micro-tokens, or a smaller --context");
     }
     const int most[2] = { t->train.longest_text, t->held.longest_text };
-    const int text = most[0] > most[1] ? most[0] : most[1];
+    const int text = t->text_soft + (most[0] > most[1] ? most[0] : most[1]);
     t->positions = t->T > text ? t->T : text;
     if (t->config.encoder.L) t->E = t->N > text ? t->N : text;
     /* enough sequences, if they are on average a quarter of the longest in size */
@@ -452,31 +458,35 @@ static void read_policy(Trainer *t, const Program *program) {
     t->tokenizer = open_policy(&t->config, o.policy, o.tokenizer, &t->keep);
     if (o.no_special) tokenizer_split_special(t->tokenizer);
     t->types.compute = o.quant.compute;
-    if (o.policy) quant_options_types(&t->types, program, &o.quant, o.policy, !o.lora.rank, &t->keep);
+    if (o.policy) quant_options_types(&t->types, program, &o.quant, o.policy, !trains_adapter(&o.lora),
+                                      &t->keep);
     else scratch_config(t);
     if (t->config.encoder.L && (o.head_only || o.learn))
         usage_error("a policy with an encoder learns responses, whole: leave out",
                     o.learn ? "--learn" : "--head-only");
-    if (o.context > t->config.positions) {
-        fail(&err, E_RANGE, "--context is more than the policy's positions", "", o.context,
-             t->config.positions);
+    if (o.context + o.lora.soft > t->config.positions) {
+        fail(&err, E_RANGE, o.lora.soft ? "--context and --prompt-tokens are more than the policy's positions"
+                                        : "--context is more than the policy's positions", "",
+             o.context + o.lora.soft, t->config.positions);
         die(&err, o.policy ? "a smaller --context" : "a larger --positions, or a smaller --context");
     }
 }
 
 static void init_weights(Trainer *t) {
     size_t all, trained;
+    char words[200];
     if (o.policy) {
         open_weights(t->model.tensor, t->model.tensors, o.policy, "--policy", NULL, &t->keep);
         say_value_head(o.policy, &t->keep);
     } else model_init(&t->model, o.seed);
-    if (o.lora.rank) lora_init(&t->lora, o.seed);
+    if (t->adapter) adapter_start(&t->lora, &o.lora, &t->model, t->tokenizer, o.seed, &t->keep);
     optimizer_reset(&t->optimizer);
     all = tensor_values(t->model.tensor, t->model.tensors, 0);
     trained = tensor_values(t->list, t->tensors, 1);
     say("policy: %s", o.policy ? o.policy : "from scratch");
-    print_types(o.lora.rank ? "frozen weights" : "weights", &t->types);
-    print_trainable(trained, o.lora.rank ? all + trained : all);
+    print_types(t->adapter ? "frozen weights" : "weights", &t->types);
+    if (t->adapter) say("training %s", adapter_words(words, &t->lora.config));
+    print_trainable(trained, t->adapter ? all + trained : all);
 }
 
 static uint64_t shard_bytes(void) { return (uint64_t)o.shard_mb * 1000000u; }
@@ -486,7 +496,7 @@ static int write_weights(void *run, const char *folder, Error *err) {
     const Trainer *t = run;
     if (tensor_not_numbers(t->list, t->tensors, o.dtype))
         return fail(err, E_NUMBER, NOT_FOR_DTYPE, folder, 0, 0);
-    if (o.lora.rank) return save_adapter(&t->lora, o.policy, folder, o.dtype, err);
+    if (t->adapter) return save_adapter(&t->lora, o.policy, folder, o.dtype, err);
     return save_policy(&t->model, t->tokenizer, folder, o.dtype, shard_bytes(), err);
 }
 
@@ -673,6 +683,7 @@ static Option options[] = {
     { "tied", OPT_FLAG, &o.tied, NULL, 0, 0, NULL, "from scratch: the head is the embedding" },
     LORA_OPTIONS(o.lora),
     LORA_DROPOUT_OPTION(o.lora),
+    PROMPT_OPTIONS(o.lora),
     QUANT_OPTIONS(o.quant, QLORA_HELP "; without --lora-r, with an adapter of rank 16 on all seven linears"),
     COMPUTE_OPTION(o.quant),
     RECOMPUTE_OPTION(o.quant),
@@ -711,17 +722,20 @@ static Option options[] = {
 };
 static const char *const preset_scratch[] = { "learning-rate", "1e-3", "weight-decay", "0.1", NULL };
 static const char *const preset_finetune[] = { "learning-rate", "2e-5", "weight-decay", "0", NULL };
+static const char *const preset_prompt[] = { "learning-rate", "2e-2", "weight-decay", "0", NULL };
 static const char *const preset_lora[] = { "learning-rate", "2e-4", "weight-decay", "0", NULL };
 static const Preset preset[] = {
     { "scratch", "a new policy (the default without --policy)", preset_scratch },
     { "finetune", "all weights of a checkpoint (the default with --policy)", preset_finetune },
     { "lora", "an adapter next to a checkpoint (the default with --lora-r, --nf4, --fp4)", preset_lora },
+    { "prompt", "a soft prompt alone (the default with --prompt-tokens)", preset_prompt },
 };
 static const Need needs[] = {
-    { "nf4|fp4|lora-r", "policy", "frozen weights are those of a checkpoint" },
+    { "nf4|fp4|lora-r|prompt-tokens", "policy", "frozen weights are those of a checkpoint" },
     { "family|dim|layers|heads|kv-heads|ffn|positions|tied", "!policy", "the checkpoint has its own sizes" },
-    QUANT_NEEDS, LORA_NEEDS, LORA_DROPOUT_NEED, RUN_NEEDS,
+    QUANT_NEEDS, LORA_NEEDS, LORA_DROPOUT_NEED, PROMPT_NEEDS, RUN_NEEDS,
     { "shard-mb", "!lora-r", "an adapter is one file" },
+    { "shard-mb", "!prompt-tokens", "a soft prompt is one file" },
     { "tokens", "!batch-size", NULL },
     { "force", "out", "without --out the folder is a new one" },
     { "epochs", "!steps", NULL },
@@ -729,10 +743,11 @@ static const Need needs[] = {
     { NULL, NULL, NULL } };
 
 static const char *usual_preset(const char **why) {
-    const int adapts = o.lora.rank || o.quant.nf4 || o.quant.fp4;
-    *why = adapts ? "an adapter is trained" : o.policy ? "all weights of --policy are trained"
+    const int soft = o.lora.soft && !o.lora.rank, adapts = o.lora.rank || o.quant.nf4 || o.quant.fp4;
+    *why = soft ? "a soft prompt is trained" : adapts ? "an adapter is trained"
+         : o.policy ? "all weights of --policy are trained"
          : "a new policy, since there is no --policy";
-    return adapts ? "lora" : o.policy ? "finetune" : "scratch";
+    return soft ? "prompt" : adapts ? "lora" : o.policy ? "finetune" : "scratch";
 }
 
 /* Refuses values that do not fit together. */
@@ -741,7 +756,7 @@ static void check_options(const Program *p) {
     names = cli_pool();
     adapter_as_model(&o.policy, NULL, "./run merge BASE --adapter ADAPTER --out MERGED, then --policy MERGED",
                      &names);
-    if (o.policy) quant_options_check(p, &o.quant, &o.lora.rank, &o.lora.targets, 0);
+    if (o.policy) quant_options_check(p, &o.quant, &o.lora.rank, &o.lora.targets, o.lora.soft > 0);
 }
 
 static const Program program = {

@@ -151,6 +151,60 @@ LoraConfig adapter_options(const LoraOptions *o, const Names *names, Pool *pool)
     return c;
 }
 
+int trains_adapter(const LoraOptions *o) { return o->rank > 0 || o->soft > 0; }
+
+LoraConfig policy_adapter_options(const LoraOptions *o, const ModelConfig *m, const char *tokenizer,
+                                  Pool *pool) {
+    LoraConfig c = adapter_options(o, m->names, pool);
+    const PromptConfig soft = { o->soft, o->soft, m->stack.C, m->stack.H,
+                                m->encoder.L ? m->encoder.L : m->stack.L,
+                                o->soft_text ? PROMPT_TEXT : o->soft_init, o->soft_text,
+                                o->soft_text ? tokenizer : NULL };
+    if (m->encoder.L) c.task = "SEQ_2_SEQ_LM";
+    if (o->soft) c.prompt = soft;
+    return c;
+}
+
+/* Returns the ids of a text, with those that the tokenizer's template puts around it: peft, too, cuts the
+ * text of a soft prompt so. */
+static int *prompt_ids(const Tokenizer *t, const char *text, int V, int *count, Pool *pool) {
+    const SpecialIds special = tokenizer_specials(t);
+    int before, after, *ids, n;
+    must(tokenizer_encode(t, text, strlen(text), pool, &ids, &n), NULL, NULL);
+    tokenizer_template(t, &before, &after);
+    int *all = pool_need(pool, (size_t)n + 2, sizeof *all, "the soft prompt's text");
+    *count = 0;
+    if (before) all[(*count)++] = special.bos;
+    memcpy(all + *count, ids, (size_t)n * sizeof *ids);
+    *count += n;
+    if (after) all[(*count)++] = special.eos;
+    need_rows(t, all, *count, V, "policy");
+    if (!*count) usage_error("a text without a token", "--prompt-init-text");
+    return all;
+}
+
+void adapter_start(Lora *l, const LoraOptions *o, const Model *m, const Tokenizer *t, uint64_t seed,
+                   Pool *pool) {
+    const PoolMark mark = pool_mark(pool);
+    int n = 0, *ids = NULL;
+    if (o->soft && o->soft_text) ids = prompt_ids(t, o->soft_text, m->config.V, &n, pool);
+    lora_init(l, seed);
+    lora_prompt_init(l, &m->embedding, ids, n, seed);
+    pool_release(pool, mark);
+}
+
+const char *adapter_words(char out[200], const LoraConfig *c) {
+    char targets[60];
+    size_t used;
+    out[0] = 0;
+    if (c->R) snprintf(out, 200, "a LoRA adapter (r %d, alpha %g, %s)", c->R, (double)c->alpha,
+                       adapter_targets(targets, sizeof targets, c));
+    used = strlen(out);
+    if (c->prompt.rows) snprintf(out + used, 200 - used, "%sa soft prompt of %d rows", c->R ? " and " : "",
+                                 c->prompt.rows);
+    return out;
+}
+
 void adapter_carve(Lora *l, const LoraConfig *c, const Tensor *base, int tensors, int trainable, Pool *lists,
                    Arena *a) {
     Error err = { 0 };
@@ -162,7 +216,7 @@ void adapter_carve(Lora *l, const LoraConfig *c, const Tensor *base, int tensors
     memset(&every, 0, sizeof every);
     lora_carve(&every, base, tensors, &all, 0, lists, &measure, NULL);
     snprintf(hint, sizeof hint, "--lora-targets %s", adapter_targets(names, sizeof names, &every.config));
-    die(&err, c->peft ? "an adapter of this model" : hint);
+    die(&err, c->peft || !c->R ? "an adapter of this model" : hint);
 }
 
 void weights_merge(const Tensor *to, const Tensor *from, int tensors, const Lora *adapter, Arena *ws) {
@@ -242,6 +296,10 @@ LoraConfig open_adapter_config(const char *folder, int judge, Pool *pool) {
     LoraConfig c = { 0 };
     Error err = { 0 };
     must(adapter_config_load(&c, folder, pool, &err), &err, "--adapter RUN, a PEFT adapter's folder");
+    if (judge && c.prompt.rows) {
+        fail(&err, E_UNSUPPORTED, "a soft prompt of a judge", folder, 0, 0);
+        die(&err, "a judge's LoRA adapter, of task_type SEQ_CLS, as rm --lora-r writes it");
+    }
     if (!c.task || (strcmp(c.task, "SEQ_CLS") == 0) == judge) return c;
     fail(&err, E_UNSUPPORTED, judge ? "not a judge's adapter: task_type"
                                     : "not a policy's adapter: task_type", c.task, 0, 0);
@@ -529,12 +587,18 @@ void rows_take(RowList *r, int rows, Pool *pool) {
     r->N = r->W = 0;
 }
 
-void rows_add(RowList *r, int sequence, const int *token, int length, int first) {
-    for (int t = 0; t + 1 < length; t++, r->N++) {
-        r->token[r->N] = token[t];
+int prompt_rows(int *token, int soft) {
+    for (int i = 0; i < soft; i++) token[i] = -1 - i;
+    return soft;
+}
+
+void rows_add(RowList *r, int sequence, int soft, const int *token, int length, int first) {
+    prompt_rows(r->token + r->N, soft);
+    for (int t = -soft; t + 1 < length; t++, r->N++) {
+        if (t >= 0) r->token[r->N] = token[t];
         r->sequence[r->N] = sequence;
-        r->position[r->N] = t;
-        r->wants[r->N] = t + 1 >= first;
+        r->position[r->N] = t + soft;
+        r->wants[r->N] = t >= 0 && t + 1 >= first;
         if (r->wants[r->N]) r->target[r->W++] = token[t + 1];
     }
 }

@@ -139,7 +139,8 @@ static void read_prompt(Fields *f, PromptConfig *p, const char *task) {
     if (task && strcmp(task, "SEQ_CLS") == 0)
         complain(f, E_UNSUPPORTED, "a soft prompt of a judge: task_type", task);
     field_must_be_off(f, "modules_to_save");
-    if (!field(f, "num_virtual_tokens")) complain(f, E_MISSING, "a soft prompt without", "num_virtual_tokens");
+    if (!field(f, "num_virtual_tokens"))
+        complain(f, E_MISSING, "a soft prompt without", "num_virtual_tokens");
     p->rows = field_int(f, "num_virtual_tokens", 1, 1, 65536);
     p->stored = p->rows * field_int(f, "num_transformer_submodules", 1 + encoder, 1, 1 + encoder);
     p->width = field_int(f, "token_dim", 0, 1, SIZE_LIMIT);
@@ -181,10 +182,17 @@ int adapter_config_load(LoraConfig *l, const char *folder, Pool *pool, Error *er
     l->peft = 1;
     if (is_prompt(&f)) {
         read_prompt(&f, &l->prompt, l->task);
-        if (f.code == E_UNSUPPORTED) advise(err, "a soft prompt of a policy, of peft_type PROMPT_TUNING");
+        if (f.code == E_UNSUPPORTED)
+            advise(err, l->task && strcmp(l->task, "SEQ_CLS") == 0 ? "a judge's adapter of peft_type LORA"
+                        : "a soft prompt that was trained alone, without modules_to_save");
         return f.code;
     }
     field_must_be(&f, "peft_type", "LORA");
+    if (f.code == E_UNSUPPORTED) {
+        advise(err, "an adapter of peft_type LORA or PROMPT_TUNING; those of other types that change weights "
+                    "can be merged in peft (merge_and_unload, save_pretrained)");
+        return f.code;
+    }
     refuse_features(&f);
     l->bias = read_bias(&f);
     l->R = field_int(&f, "r", 8, 1, 65536);

@@ -83,6 +83,8 @@ typedef struct {
     /* a policy with an encoder reads the query there, and its sequences have `start` and the response.
      * Q: most tokens of a query (0: no encoder); after: the id after a query, or -1 */
     int Q, after;
+    /* rows of the soft prompt before each sequence; before each query that an encoder reads */
+    int soft, text_soft;
 } Models;
 
 /* B responses with everything known about them. Arrays (P) hold the tokens of all responses, one response
@@ -238,9 +240,9 @@ int read_queries(const Models *m, Work *w, const Model *policy, const Lora *adap
                  int first, int n);
 /* Samples all responses, then copies their log-probs and values into the arrays (P). */
 void sample_responses(const Progress *p, const Models *m, Work *w);
-/* Fills the batch with the rows of n sequences: seq[which[i]], or seq[i] if which is NULL; and with the
- * sets of their tokens, if they are stored. */
-Rows fill_rows(Batch *k, const Sequence *seq, const int *which, int n);
+/* Fills the batch with the rows of n sequences: seq[which[i]], or seq[i] if which is NULL, each after `soft`
+ * rows of a soft prompt; and with the sets of their tokens, if they are stored. */
+Rows fill_rows(Batch *k, const Sequence *seq, const int *which, int n, int soft);
 /* Computes the responses' log-probs under the reference, and for --kl-penalty full the exact KL to it. */
 void reference_logprobs(const Models *m, Work *w);
 /* Appends this step's responses to the file of --dump-rollouts, a JSON line for each. */

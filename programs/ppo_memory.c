@@ -43,11 +43,11 @@ static void batch_carve(Batch *k, const Models *m, Arena *a) {
 
 static void queries_carve(Queries *q, const Models *m, Arena *a) {
     const Settings *o = m->o;
-    const int most = larger(o->chunk, o->mini_batch_size);
-    q->token = arena_take(a, (size_t)most * (size_t)m->Q, sizeof(int));
+    const int most = larger(o->chunk, o->mini_batch_size), Q = m->text_soft + m->Q;
+    q->token = arena_take(a, (size_t)most * (size_t)Q, sizeof(int));
     q->start = arena_take(a, (size_t)most + 1, sizeof(int));
-    reading_carve(&q->seen, &m->config, o->chunk * m->Q, o->chunk, 0, 0, a);
-    reading_carve(&q->learned, &m->config, o->mini_batch_size * m->Q, o->mini_batch_size, 1,
+    reading_carve(&q->seen, &m->config, o->chunk * Q, o->chunk, 0, 0, a);
+    reading_carve(&q->learned, &m->config, o->mini_batch_size * Q, o->mini_batch_size, 1,
                   o->quant.recompute, a);
 }
 
@@ -62,14 +62,16 @@ static void list_trained(Models *m, Pool *pool) {
     memcpy(m->trained + m->trained_policy, m->head.tensor, head * sizeof *m->head.tensor);
 }
 
+/* Returns the rows of the longest sequence, or query of an encoder, with those of a soft prompt. */
+static int longest_text(const Models *m) { return larger(m->soft + m->T, m->text_soft + m->Q); }
+
 /* Lays out the policy, the reference, the adapters, the value head and Adam's moments. */
 static void carve_policy(Models *m, Optimizer *optimizer, Pool *pool, Arena *a, Bill *bill) {
     const Settings *o = m->o;
-    const int adapts = o->lora.rank > 0 || o->adapter;
+    const int adapts = trains_adapter(&o->lora) || o->adapter, positions = longest_text(m);
     const Tensor *base;
     Error err = { 0 };
-    must(model_carve(&m->policy, &m->config, &m->types, !adapts, larger(m->T, m->Q), pool, a,
-                     &err), &err, NULL);
+    must(model_carve(&m->policy, &m->config, &m->types, !adapts, positions, pool, a, &err), &err, NULL);
     base = m->policy.tensor;
     bill_part(bill, adapts ? "policy (frozen; also the reference)" : "policy and gradients", a);
     m->reference = &m->policy;
@@ -77,7 +79,8 @@ static void carve_policy(Models *m, Optimizer *optimizer, Pool *pool, Arena *a, 
     m->adapter = adapts ? &m->lora : NULL;
     if (adapts) {
         adapter_carve(&m->lora, &m->lora_config, base, m->policy.tensors, 1, pool, a);
-        bill_part(bill, "LoRA adapter and gradients", a);
+        bill_part(bill, !m->lora.config.R ? "soft prompt and gradients" : !m->lora.prompt.O
+                        ? "LoRA adapter and gradients" : "LoRA adapter, soft prompt and gradients", a);
     }
     if (o->adapter) {
         adapter_carve(&m->start_lora, &m->lora_config, base, m->policy.tensors, 0, pool, a);
@@ -85,8 +88,7 @@ static void carve_policy(Models *m, Optimizer *optimizer, Pool *pool, Arena *a, 
         bill_part(bill, "reference adapter (frozen)", a);
     }
     if (!adapts) {
-        must(model_carve(&m->frozen, &m->config, &m->types, 0, larger(m->T, m->Q), pool, a, &err), &err,
-             NULL);
+        must(model_carve(&m->frozen, &m->config, &m->types, 0, positions, pool, a, &err), &err, NULL);
         m->reference = &m->frozen;
         bill_part(bill, "reference (frozen copy)", a);
     }
@@ -108,10 +110,10 @@ void carve(void *run, Arena *a, Bill *bill) {
         w->judge.logits = arena_take(a, (size_t)o->chunk * LABELS_MAX, sizeof(float));
         bill_part(bill, m->scorers > 1 ? "judges (frozen)" : "judge (frozen)", a);
     }
-    cache_carve(&w->cache, &m->config.stack, m->config.stack.L, larger(o->chunk, o->mini_batch_size), m->T,
-                a);
+    cache_carve(&w->cache, &m->config.stack, m->config.stack.L, larger(o->chunk, o->mini_batch_size),
+                m->soft + m->T, a);
     bill_part(bill, "keys and values", a);
-    saved_carve(&w->saved, &m->config.stack, o->mini_batch_size * (m->T - 1),
+    saved_carve(&w->saved, &m->config.stack, o->mini_batch_size * (m->soft + m->T - 1),
                 o->mini_batch_size * o->response_max, o->quant.recompute, a);
     if (m->Q) queries_carve(&w->queries, m, a);
     bill_part(bill, "activations for backward", a);
@@ -136,7 +138,7 @@ static int measure_judge(const Settings *o, const Judge *judge, Work *w, Arena *
 static int measure_queries(const Models *m, Work *w, int learns, Arena *ws) {
     const Settings *o = m->o;
     const int n = learns ? o->mini_batch_size : o->chunk;
-    const Texts texts = { n * m->Q, n, NULL, NULL };
+    const Texts texts = { n * (m->text_soft + m->Q), n, NULL, NULL };
     if (!m->Q) return OK;
     w->cache.reading = learns ? &w->queries.learned : &w->queries.seen;
     return model_encode(&m->policy, m->adapter, &texts, w->cache.reading, ws);
@@ -168,7 +170,7 @@ size_t workspace(void *run) {
     code = measure_queries(m, w, 0, &ws);
     if (!code) code = model_generate(&m->policy, &writing, seq, o->chunk, &w->cache, &ws);
     for (int i = 0; i < n; i++) seq[i].length = m->T;
-    Rows rows = fill_rows(k, seq, NULL, o->chunk);
+    Rows rows = fill_rows(k, seq, NULL, o->chunk, m->soft);
     if (!code) code = model_forward(m->reference, m->reference_adapter, &rows, &w->cache, NULL, k->hidden,
                                     &ws);
     if (!code) code = model_logprobs(m->reference, m->reference_adapter, k->hidden, rows.W, &read, &ws);
@@ -178,7 +180,7 @@ size_t workspace(void *run) {
     const States reference = { m->reference, m->reference_adapter, k->hidden };
     if (!code && o->kl_penalty == KL_FULL)
         code = model_full_kl(&policy, &reference, NULL, rows.W, temperature, NULL, &ws);
-    rows = fill_rows(k, seq, NULL, o->mini_batch_size);
+    rows = fill_rows(k, seq, NULL, o->mini_batch_size, m->soft);
     if (!code) code = measure_queries(m, w, 1, &ws);
     if (!code) code = model_forward(&m->policy, m->adapter, &rows, &w->cache, &w->saved, k->hidden, &ws);
     if (!code) code = model_logprobs(&m->policy, m->adapter, k->hidden, rows.W, &learn, &ws);

@@ -2,12 +2,26 @@
 #include "ppo.h"
 #include <stdio.h>
 
+/* Dies if query and response, with the soft prompt before them, are too long for the policy. */
+static void check_positions(const Models *m, Work *w) {
+    const int longest = larger(m->soft + m->T, m->text_soft + m->Q);
+    if (longest <= m->config.positions) return;
+    fail(&w->err, E_RANGE, m->lora_config.prompt.rows
+         ? "soft prompt, query and response are longer than the policy's positions"
+         : "query and response are longer than the policy's positions", m->o->policy, longest,
+         m->config.positions);
+    die(&w->err, m->o->lora.soft ? "a smaller --query-max, --response-max or --prompt-tokens"
+                                 : "a smaller --query-max or --response-max");
+}
+
 void prepare_policy(Models *m, Work *w, const Program *p) {
     const Settings *o = m->o;
+    const char *tokenizer = o->tokenizer ? o->tokenizer : o->policy;
     int before, after;
     m->tokenizer = open_policy(&m->config, o->policy, o->tokenizer, &w->pool);
     if (o->no_special) tokenizer_split_special(m->tokenizer);
-    quant_options_types(&m->types, p, &o->quant, o->policy, !o->lora.rank && !o->adapter, &w->pool);
+    const int whole = !trains_adapter(&o->lora) && !o->adapter;
+    quant_options_types(&m->types, p, &o->quant, o->policy, whole, &w->pool);
     tokenizer_template(m->tokenizer, &before, &after);
     m->bos = before ? tokenizer_specials(m->tokenizer).bos : -1;
     m->after = -1;
@@ -17,15 +31,11 @@ void prepare_policy(Models *m, Work *w, const Program *p) {
         m->Q = before + o->query_max + after;
         m->T = 1 + o->response_max;
     }
-    if (larger(m->T, m->Q) > m->config.positions) {
-        fail(&w->err, E_RANGE, "query and response are longer than the policy's positions", o->policy, m->T,
-             m->config.positions);
-        die(&w->err, "a smaller --query-max or --response-max");
-    }
     m->lora_config = o->adapter ? open_adapter_config(o->adapter, 0, &w->pool)
-                               : adapter_options(&o->lora, m->config.names, &w->pool);
-    if (m->config.encoder.L) m->lora_config.task = "SEQ_2_SEQ_LM";
-    rows_take(&w->batch.rows, larger(o->chunk, o->mini_batch_size) * (m->T - 1), &w->pool);
+                                : policy_adapter_options(&o->lora, &m->config, tokenizer, &w->pool);
+    *(m->Q ? &m->text_soft : &m->soft) = m->lora_config.prompt.rows;
+    check_positions(m, w);
+    rows_take(&w->batch.rows, larger(o->chunk, o->mini_batch_size) * (m->soft + m->T - 1), &w->pool);
 }
 
 /* Returns the label that --label gives to judge k: if there are several and it names as many, with commas,
@@ -165,10 +175,9 @@ void say_what(const Models *m, const Work *w, const Queue *training, const char 
     if (o->reward_text) say("reward = number of '%s' in the response", o->reward_text);
     if (o->reward_command) say("reward = what this command writes: %s", o->reward_command);
     for (int k = 0; k < m->scorers; k++) say_judge(m, &m->scorer[k]);
-    char targets[60];
+    char words[200];
     if (!m->adapter) say("training all weights; the reference is a frozen copy");
-    else say("training a LoRA adapter (r %d, alpha %g, %s); the reference is %s", m->lora.config.R,
-             (double)m->lora.config.alpha, adapter_targets(targets, sizeof targets, &m->lora.config),
+    else say("training %s; the reference is %s", adapter_words(words, &m->lora.config),
              o->adapter ? "a frozen copy of the adapter it starts from" : "the policy without it");
     say_share(m, trainable, frozen + tensor_values(m->trained, m->trained_all, 0));
     say("queries of %s tokens%s, responses %s %s", from_to(range[0], o->query_min, o->query_max),
@@ -182,7 +191,9 @@ void load_weights(Models *m, Optimizer *optimizer, Pool *pool, int keep_head) {
     const Settings *o = m->o;
     open_weights(m->policy.tensor, m->policy.tensors, o->policy, "--policy", NULL, pool);
     if (!m->adapter) model_copy(&m->frozen, &m->policy);
-    else if (!o->adapter) lora_init(&m->lora, stream(o->seed, STREAM_INIT, 0, 0).state);
+    else if (!o->adapter)
+        adapter_start(&m->lora, &o->lora, &m->policy, m->tokenizer, stream(o->seed, STREAM_INIT, 0, 0).state,
+                      pool);
     else {
         open_adapter(&m->start_lora, m->policy.tensor, m->policy.tensors, o->adapter, pool);
         lora_copy(&m->lora, &m->start_lora);

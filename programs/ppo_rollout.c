@@ -12,10 +12,11 @@ int read_queries(const Models *m, Work *w, const Model *policy, const Lora *adap
     Reading *r = which ? &q->learned : &q->seen;
     q->start[0] = 0;
     for (int i = 0; i < n; i++) {
-        int length;
+        int length, *token = q->token + q->start[i];
         const int *from = query_tokens(m, &w->rollout, which ? which[i] : first + i, &length);
-        memcpy(q->token + q->start[i], from, (size_t)length * sizeof *from);
-        q->start[i + 1] = q->start[i] + length;
+        token += prompt_rows(token, lora_prompt(adapter));
+        memcpy(token, from, (size_t)length * sizeof *from);
+        q->start[i + 1] = (int)(token - q->token) + length;
     }
     const Texts texts = { q->start[n], n, q->token, q->start };
     w->cache.reading = r;
@@ -50,15 +51,15 @@ void sample_responses(const Progress *p, const Models *m, Work *w) {
     x->start[x->B] = x->P;
 }
 
-/* Fills the batch with the rows of n sequences: seq[which[i]], or seq[i] if which is NULL; and with the sets
- * of their tokens, if they are stored. A row wants its logits if it predicts a response token (rows_add:
- * train.c). */
-Rows fill_rows(Batch *k, const Sequence *seq, const int *which, int n) {
+/* Fills the batch with the rows of n sequences: seq[which[i]], or seq[i] if which is NULL, each after `soft`
+ * rows of a soft prompt; and with the sets of their tokens, if they are stored. A row wants its logits if it
+ * predicts a response token (rows_add: train.c). */
+Rows fill_rows(Batch *k, const Sequence *seq, const int *which, int n, int soft) {
     int W = 0;
     k->rows.N = k->rows.W = 0;
     for (int i = 0; i < n; i++) {
         const Sequence *one = &seq[which ? which[i] : i];
-        rows_add(&k->rows, i, one->token, one->length, one->prompt);
+        rows_add(&k->rows, i, soft, one->token, one->length, one->prompt);
         for (int t = 0; k->kept && one->kept && t < one->length - one->prompt; t++)
             k->kept[W++] = one->kept + (size_t)t * k->set;
     }
@@ -73,7 +74,7 @@ void reference_logprobs(const Models *m, Work *w) {
     const float temperature = (float)o->temperature;
     for (int first = 0; first < x->B; first += o->chunk) {
         const int n = smaller(o->chunk, x->B - first), at = x->start[first];
-        const Rows rows = fill_rows(k, x->seq + first, NULL, n);
+        Rows rows = fill_rows(k, x->seq + first, NULL, n, model_prompt(m->reference, m->reference_adapter));
         const HeadTask task = { .target = k->rows.target, .temperature = temperature,
                                 .logprob = x->ref_logprob + at };
         int code = read_queries(m, w, m->reference, m->reference_adapter, NULL, first, n);
@@ -86,6 +87,7 @@ void reference_logprobs(const Models *m, Work *w) {
             const States policy = { &m->policy, m->adapter, k->other_hidden };
             const States reference = { m->reference, m->reference_adapter, k->hidden };
             code = read_queries(m, w, &m->policy, m->adapter, NULL, first, n);
+            rows = fill_rows(k, x->seq + first, NULL, n, model_prompt(&m->policy, m->adapter));
             if (!code)
                 code = model_forward(&m->policy, m->adapter, &rows, &w->cache, NULL, k->other_hidden, &w->ws);
             if (!code)

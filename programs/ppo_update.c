@@ -37,7 +37,7 @@ static void gather_tokens(const Models *m, Batch *k, const Rollout *x, const int
 static int train_mini_batch(const Models *m, Work *w, const int *which, int n, LossContext *c) {
     const Settings *o = m->o;
     Batch *k = &w->batch;
-    const Rows rows = fill_rows(k, w->rollout.seq, which, n);
+    const Rows rows = fill_rows(k, w->rollout.seq, which, n, model_prompt(&m->policy, m->adapter));
     const int W = rows.W;
     const HeadTask task = { .target = k->rows.target, .temperature = (float)o->temperature,
                             .logprob = k->new_logprob, .entropy = k->entropy, .loss = token_loss,

@@ -66,17 +66,19 @@ typedef struct {
     ModelConfig config; Model model; Lora lora; const Lora *adapter; Tokenizer *tokenizer;
     Arena weights, adapted, work, ws;
     Cache kv;
-    Reading reading; int text[2];           /* with an encoder: the text that it reads, and its bounds */
-    /* the arrays of one block of N rows */
+    int positions;                          /* most tokens of a text (text_positions) */
+    /* with an encoder: what it makes of a text, the ids that it reads, and their bounds */
+    Reading reading; int *read, text[2];
+    /* the arrays of one block of N rows, and of the rows of a soft prompt */
     int N, *token, *sequence, *position, *target; unsigned char *wants; float *hidden, *logprob;
 } Policy;
 #define NF4_HELP "hold the linears in 4-bit NF4, as sft --nf4 and ppo --nf4 do when they train an adapter"
-#define ADAPTER_HELP "a run folder of ppo or sft, or any PEFT LoRA folder"
+#define ADAPTER_HELP "a run folder of ppo or sft, or any PEFT folder of LoRA or of a soft prompt"
 #define ADAPTER_ADVICE "BASE --adapter ADAPTER, where BASE is the folder of the model that it adapts"
 #define JSONL_OPTION(jsonl) \
     { "jsonl", OPT_FLAG, &(jsonl), NULL, 0, 0, NULL, \
       "lines are {\"text\": ...}, so that a text may hold line breaks" }
-#define CONTEXT_HELP "in tokens (0: the model's positions, at most 2048)"
+#define CONTEXT_HELP "in tokens (0: the model's positions, less the rows of a soft prompt, at most 2048)"
 extern const char model_hint[];
 /* Returns 1 if the folder has a file of this name. */
 int in_folder(const char *folder, const char *name);
@@ -94,26 +96,31 @@ const char *weights_folder(const char *folder, const char *run);
 /* Returns the number types in which the policy's weights are held. */
 WeightTypes choose_types(const Program *program, const QuantOptions *q, const char *folder,
                          const char *run, Pool *pool);
+/* Returns how many of the model's positions a text may have: those that the soft prompt of `run` (NULL: there
+ * is no adapter) leaves, if it has one. */
+int text_positions(const ModelConfig *c, const char *run, Pool *pool);
 /* Loads the weights of `folder`, and the adapter of `run` if it has one. positions: tokens of the longest
- * text. */
+ * text; the rows of a soft prompt come on top. */
 void policy_open(Policy *p, const WeightTypes *types, const char *folder, const char *run,
                  int positions, Pool *pool);
-/* Lays out what an encoder, if there is one, makes of the texts of kv's sequences, N tokens in all. */
+/* Returns the rows of B short prompts, or of one of T tokens if that is more, with those of a soft prompt. */
+int prompts_rows(const Policy *p, int B, int T);
+/* Lays out what an encoder, if there is one, makes of the texts of kv's sequences, N rows in all. */
 void reading_open(Policy *p, Reading *r, Cache *kv, int N, Arena *a);
 /* Lets the encoder read the n ids of a text, and computes what the decoder reads of it. OK or the model's
  * error. */
 int policy_read(Policy *p, Reading *r, const int *ids, int n, Arena *ws);
-/* Measures and reserves the arrays for blocks of N rows and a cache of B texts of T positions. ws: bytes of
- * work space, which the caller has measured. */
+/* Measures and reserves the arrays for blocks of N rows and a cache of B texts of T positions, both beside the
+ * rows of a soft prompt. ws: bytes of work space, which the caller has measured. */
 void policy_work(Policy *p, int B, int N, int T, size_t ws);
 /* Fills logprob[i] = log p(ids[i+1] | ids[0..i]), i = from .. n-2, in blocks of rows; the keys and values of
  * earlier rows are in the cache (from 0: of none, before). Returns OK, E_NUMBER or the model's error. */
 int policy_logprobs(Policy *p, const int *ids, int from, int n, float *logprob);
 /* Returns the bytes of work space that a block of N rows needs with a cache of T positions. */
 size_t logprobs_bytes(Policy *p, int N, int T);
-/* Returns how many tokens the longest text may have: `asked`, or if that is 0, the model's positions but at
- * most 2048, since the cache grows with them. */
-int context_length(int asked, const char *folder, Pool *pool);
+/* Returns how many tokens the longest text may have: `asked`, or if that is 0, the model's positions that the
+ * soft prompt of `run` leaves, but at most 2048, since the cache grows with them. */
+int context_length(int asked, const char *folder, const char *run, Pool *pool);
 /* Opens a reward model, and its adapter if it has one; without its tokenizer. */
 void judge_open(Judge *j, const Program *program, const QuantOptions *q, Pool *pool);
 Arena judge_work(const Judge *j);           /* returns the work space for texts of the greatest length */

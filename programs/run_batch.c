@@ -49,12 +49,13 @@ void write_tokens(Policy *p, const Writing *w, Sequence *s, int n) {
 static size_t batch_bytes(const Batch *b) {
     Policy *p = b->policy;
     const StackKind *k = &p->config.stack;
+    const int soft = model_prompt(&p->model, p->adapter);
     const Writing greedy = { .adapter = p->adapter, .sampling = { 0, 0, 1 } };
     Arena measure = { 0 }, nothing = { 0 };
     Reading reading;
-    Cache kv = { .L = k->L, .B = b->B, .T = b->T, .width = k->K * k->D };
+    Cache kv = { .L = k->L, .B = b->B, .T = soft + b->T, .width = k->K * k->D };
     for (int i = 0; i < b->B; i++) {
-        b->seq[i].prompt = b->seq[i].length = i ? 1 : b->rows - b->B + 1;
+        b->seq[i].prompt = b->seq[i].length = i ? 1 : b->rows - b->B * (soft + 1) + 1;
         b->seq[i].capacity = b->T;
     }
     reading_open(p, &reading, &kv, b->rows, &nothing);
@@ -72,7 +73,7 @@ int batch_size(int T) {
 }
 
 Batch batch_open(Policy *p, int B, int T, Pool *pool) {
-    Batch b = { .policy = p, .B = B, .T = T, .rows = T > B ? T : B };
+    Batch b = { .policy = p, .B = B, .T = T, .rows = prompts_rows(p, B, T) };
     b.seq = pool_need(pool, (size_t)B, sizeof *b.seq, "the texts of a batch");
     b.prompt = pool_need(pool, (size_t)b.rows, sizeof *b.prompt, "the prompts of a batch");
     b.start = pool_need(pool, (size_t)B + 1, sizeof *b.start, "the prompts of a batch");
@@ -86,11 +87,13 @@ Batch batch_open(Policy *p, int B, int T, Pool *pool) {
 /* Lets the encoder read the prompts of the n jobs b->which. */
 static void batch_read(Batch *b, const Job *job, int n) {
     Policy *p = b->policy;
+    const int soft = lora_prompt(p->adapter);
     b->start[0] = 0;
     for (int i = 0; i < n; i++) {
         const Job *j = &job[b->which[i]];
-        memcpy(b->prompt + b->start[i], j->ids, (size_t)j->count * sizeof(int));
-        b->start[i + 1] = b->start[i] + j->count;
+        int *at = b->prompt + b->start[i];
+        memcpy(at + prompt_rows(at, soft), j->ids, (size_t)j->count * sizeof(int));
+        b->start[i + 1] = b->start[i] + soft + j->count;
     }
     const Texts texts = { b->start[n], n, b->prompt, b->start };
     p->kv.B = n;                            /* the cache has as many sequences as there are texts */
@@ -110,10 +113,11 @@ static void job_begin(const Policy *p, Job *j, Pool *pool) {
 /* Prepares the next batch: the jobs from *at on that want new tokens, as many as there is room for. Returns
  * their number. */
 static int batch_fill(Batch *b, Job *job, int jobs, int *at, Pool *pool) {
+    const int soft = lora_prompt(b->policy->adapter);
     int n = 0;
     for (int rows = 0; n < b->B && *at < jobs; ++*at) {
         Job *j = &job[*at];
-        if (rows + j->count > b->rows) break;
+        if (rows + soft + j->count > b->rows) break;
         job_begin(b->policy, j, pool);
         if (!j->count || !j->most) continue;
         Sequence *s = &b->seq[n];
@@ -124,7 +128,7 @@ static int batch_fill(Batch *b, Job *job, int jobs, int *at, Pool *pool) {
         s->stop_at_eos = !j->ignore_eos;
         s->rng = j->rng;
         b->which[n++] = *at;
-        rows += j->count;
+        rows += soft + j->count;
     }
     return n;
 }

@@ -241,7 +241,7 @@ int run_chat(int argc, char **argv) {
     adapter_as_model(&positional[0], &o.adapter, ADAPTER_ADVICE, &keep);
     quant_options_check(&program, &o.quant, NULL, NULL, 0);
     const char *folder = weights_folder(positional[0], o.adapter);
-    c.T = context_length(o.context, folder, &keep);
+    c.T = context_length(o.context, folder, o.adapter, &keep);
     must(config_load(&p.config, folder, &keep, &err), &err, NULL);
     require(p.config.encoder.L ? E_UNSUPPORTED : OK, "chat with a policy that has an encoder", folder, 0, 0,
             "run generate MODEL --prompt TEXT");

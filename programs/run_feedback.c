@@ -87,7 +87,7 @@ void buffer_field(Buffer *b, const char *name, const char *space, const char *te
 
 int feedback_policy(const Feedback *f, Policy *p, const char *folder, const char *adapter, Pool *pool) {
     adapter_as_model(&folder, &adapter, ADAPTER_ADVICE, pool);
-    const int T = context_length(f->context, weights_folder(folder, adapter), pool);
+    const int T = context_length(f->context, weights_folder(folder, adapter), adapter, pool);
     const WeightTypes types = choose_types(f->program, &f->quant, folder, adapter, pool);
     policy_open(p, &types, folder, adapter, T, pool);
     p->tokenizer = need_tokenizer(folder, adapter, p->config.V, f->plain, pool);

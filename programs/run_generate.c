@@ -60,7 +60,7 @@ static void generate_prompt(Batch *b, const Generate *g, Job *job, Input *in, Po
 }
 
 /* Returns how many new tokens a prompt of `count` ids may get, if T fit in all; 0 for a prompt without ids,
- * which cannot be continued. Records an error if the prompt is too long. positions: the model's. */
+ * which cannot be continued. Records an error if the prompt is too long. positions: see text_positions. */
 static int new_tokens(const Generate *g, Input *in, int count, int T, int positions) {
     const long long wanted = (long long)count + (g->n ? g->n : 1);
     const char *advice = wanted > positions ? "a smaller -n or a shorter prompt"
@@ -88,7 +88,7 @@ static int read_prompts(const Batch *b, const Generate *g, Input *in, Asked *ask
     for (*jobs = 0; n < b->B && input_next(in); n++) {
         int count = 0, *ids = line_ids(in, p->tokenizer, p->config.V, &count);
         Job j = { .count = count, .ignore_eos = g->ignore_eos, .rng = rng_stream(g->seed, 0, (*index)++) };
-        j.most = ids ? new_tokens(g, in, count, b->T, p->config.positions) : 0;
+        j.most = ids ? new_tokens(g, in, count, b->T, p->positions) : 0;
         asked[n].err = in->err;
         asked[n].number = in->number;
         if (in->err.code) continue;
@@ -130,7 +130,7 @@ static int generate_all(Policy *p, const Generate *g, Input *in, int *ids, int c
     Batch b = batch_open(p, g->batch ? g->batch : alone ? 1 : batch_size(T), T, keep);
     if (g->prompt) {
         cli_interrupts();
-        job.most = new_tokens(g, in, count, T, p->config.positions);
+        job.most = new_tokens(g, in, count, T, p->positions);
         generate_prompt(&b, g, &job, in, keep);
     } else generate_lines(&b, g, in, keep);
     return input_close(in);
@@ -145,7 +145,8 @@ int run_generate(int argc, char **argv) {
         { "n", OPT_INT, &g.n, "0", 0, 1e9, NULL,
           "most new tokens (0: 256, or fewer if no more fit)" },
         { "context", OPT_INT, &g.context, "0", 0, 1e9, NULL,
-          "tokens of the longest prompt and its new ones (0: the model's positions, at most 2048 + n)" },
+          "tokens of the longest prompt and its new ones (0: the model's positions, less the rows of a soft "
+          "prompt, at most 2048 + n)" },
         { "batch", OPT_INT, &g.batch, "0", 0, 4096, NULL,
           "lines that are read and continued together, which is faster; the texts do not depend on it "
           "(0: up to 16 of a file or dataset; of standard input 1, since whoever writes the lines may wait "
@@ -193,8 +194,9 @@ int run_generate(int argc, char **argv) {
     Input in = { .path = "--prompt", .text = g.prompt, .scratch = &scratch };
     if (!g.prompt) in = input_open(positional[1], g.jsonl, g.as_ids, 1, &keep, &scratch);
     else { in.n = strlen(g.prompt); ids = line_ids(&in, p.tokenizer, p.config.V, &count); }
-    const int T = generate_length(&g, p.config.positions, count);
-    if (ids) new_tokens(&g, &in, count, T, p.config.positions);
+    const int positions = text_positions(&p.config, g.adapter, &keep);
+    const int T = generate_length(&g, positions, count);
+    if (ids) new_tokens(&g, &in, count, T, positions);
     must(in.err.code, &in.err, NULL);
     const WeightTypes types = choose_types(&program, &g.quant, positional[0], g.adapter, &keep);
     policy_open(&p, &types, positional[0], g.adapter, T, &keep);

@@ -12,7 +12,7 @@ static void print_logprobs(const int *ids, int count, const float *logprob) {
 
 /* Returns what to do about a text of n tokens, which are more than --context. */
 static const char *length_advice(const Policy *p, int n) {
-    return n > p->config.positions ? "a shorter text" : "a larger --context";
+    return n > p->positions ? "a shorter text" : "a larger --context";
 }
 
 /* Lets the encoder read the prompt of the line, and returns the ids of the response: what follows the line's
@@ -78,7 +78,7 @@ int run_logprobs(int argc, char **argv) {
     plain_check(plain, as_ids);
     adapter_as_model(&positional[0], &adapter, ADAPTER_ADVICE, &keep);
     quant_options_check(&program, &quant, NULL, NULL, 0);
-    context = context_length(context, weights_folder(positional[0], adapter), &keep);
+    context = context_length(context, weights_folder(positional[0], adapter), adapter, &keep);
     const WeightTypes types = choose_types(&program, &quant, positional[0], adapter, &keep);
     policy_open(&p, &types, positional[0], adapter, context, &keep);
     if (!as_ids) p.tokenizer = need_tokenizer(positional[0], adapter, p.config.V, plain, &keep);

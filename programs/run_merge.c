@@ -97,12 +97,22 @@ static void merge_write(const Merge *m, const Model *policy, const RewardModel *
                "they are not quantised again\n", types->kind == QUANT_NF4 ? "NF4" : "FP4");
 }
 
+/* Dies if the adapter has a soft prompt. */
+static void refuse_prompt(const Merge *m, const Lora *l) {
+    require(l->prompt.O ? E_UNSUPPORTED : OK, "a soft prompt cannot be merged: it is rows before each text, "
+            "and changes no weight", m->adapter, 0, 0, l->config.R
+            ? "move its folder `prompt` to another place, merge the rest, and give the soft prompt to the "
+              "merged model by --adapter"
+            : "MODEL --adapter ADAPTER, wherever the model is used");
+}
+
 static void merge_policy(const Merge *m, Pool *keep) {
     Policy p = { 0 };
     WeightTypes types = choose_types(m->program, &m->quant, m->folder, m->adapter, keep);
     types.tables = F32;
     if (types.layers != NF4) types.layers = F32;
     policy_open(&p, &types, m->folder, m->adapter, 1, keep);
+    refuse_prompt(m, &p.lora);
     if (types.layers == NF4) dequantise(&p, keep);
     if (p.adapter) merge_adapter(&p);
     p.tokenizer = merge_tokenizer(m->folder, m->adapter, keep);

@@ -45,6 +45,27 @@ WeightTypes choose_types(const Program *program, const QuantOptions *q, const ch
     return types;
 }
 
+int text_positions(const ModelConfig *c, const char *run, Pool *pool) {
+    const int adapted = run && in_folder(run, "adapter_config.json");
+    const int soft = adapted ? open_adapter_config(run, 0, pool).prompt.rows : 0;
+    require(soft < c->positions ? OK : E_RANGE, "the soft prompt leaves no positions for a text", run, soft,
+            c->positions - 1, "an adapter of this model");
+    return c->positions - soft;
+}
+
+/* Loads the adapter of `run`. */
+static void adapter_open(Policy *p, const char *run, Pool *pool) {
+    const LoraConfig c = open_adapter_config(run, 0, pool);
+    const Tensor *list = p->model.tensor;
+    Arena measure = { 0 };
+    Error err = { 0 };
+    must(lora_carve(&p->lora, list, p->model.tensors, &c, 0, pool, &measure, &err), &err, NULL);
+    p->adapted = cli_arena(measure.used, "the adapter");
+    must(lora_carve(&p->lora, list, p->model.tensors, &c, 0, pool, &p->adapted, &err), &err, NULL);
+    open_adapter(&p->lora, list, p->model.tensors, run, pool);
+    p->adapter = &p->lora;
+}
+
 void policy_open(Policy *p, const WeightTypes *types, const char *folder, const char *run,
                  int positions, Pool *pool) {
     Error err = { 0 };
@@ -54,35 +75,38 @@ void policy_open(Policy *p, const WeightTypes *types, const char *folder, const 
         fprintf(stderr, "%s is a whole model, not an adapter: its weights are used, not those of %s\n", run,
                 folder);
     open_config(&p->config, weights, model_hint, pool);
-    require(positions > p->config.positions ? E_RANGE : OK, "longer than the model's positions", weights,
-            positions, p->config.positions, "a smaller --context");
-    must(model_carve(&p->model, &p->config, types, 0, positions, pool, &measure, &err), &err, NULL);
+    p->positions = text_positions(&p->config, run, pool);
+    const int soft = p->config.positions - p->positions;
+    require(positions > p->positions ? E_RANGE : OK,
+            soft ? "longer than the positions that the soft prompt leaves"
+                 : "longer than the model's positions", weights, positions, p->positions, "a smaller --context");
+    must(model_carve(&p->model, &p->config, types, 0, soft + positions, pool, &measure, &err), &err, NULL);
     p->weights = cli_arena(measure.used, "the model's weights");
-    must(model_carve(&p->model, &p->config, types, 0, positions, pool, &p->weights, &err), &err, NULL);
+    must(model_carve(&p->model, &p->config, types, 0, soft + positions, pool, &p->weights, &err), &err, NULL);
     open_weights(p->model.tensor, p->model.tensors, weights, "MODEL", NULL, pool);
     say_value_head(weights, pool);
-    if (run && weights != run) {
-        const LoraConfig c = open_adapter_config(run, 0, pool);
-        const Tensor *list = p->model.tensor;
-        memset(&measure, 0, sizeof measure);
-        must(lora_carve(&p->lora, list, p->model.tensors, &c, 0, pool, &measure, &err), &err, NULL);
-        p->adapted = cli_arena(measure.used, "the adapter");
-        must(lora_carve(&p->lora, list, p->model.tensors, &c, 0, pool, &p->adapted, &err), &err, NULL);
-        open_adapter(&p->lora, list, p->model.tensors, run, pool);
-        p->adapter = &p->lora;
-    }
+    if (run && weights != run) adapter_open(p, run, pool);
+}
+
+int prompts_rows(const Policy *p, int B, int T) {
+    const int soft = lora_prompt(p->adapter), longest = soft + T, several = B * (soft + 1);
+    return longest > several ? longest : several;
 }
 
 void reading_open(Policy *p, Reading *r, Cache *kv, int N, Arena *a) {
     if (!p->config.encoder.L) return;
     reading_carve(r, &p->config, N, kv->B, 0, 0, a);
+    p->read = arena_take(a, (size_t)N, sizeof *p->read);
     kv->reading = r;
 }
 
 int policy_read(Policy *p, Reading *r, const int *ids, int n, Arena *ws) {
-    const Texts text = { n, 1, ids, p->text };
+    const int soft = lora_prompt(p->adapter);
+    const Texts text = { soft + n, 1, p->read, p->text };
+    if (ws->base && n > r->kv.T - soft) return E_RANGE;
+    if (ws->base) memcpy(p->read + prompt_rows(p->read, soft), ids, (size_t)n * sizeof *ids);
     p->text[0] = 0;
-    p->text[1] = n;
+    p->text[1] = soft + n;
     p->kv.B = 1;
     return model_encode(&p->model, p->adapter, &text, r, ws);
 }
@@ -90,10 +114,11 @@ int policy_read(Policy *p, Reading *r, const int *ids, int n, Arena *ws) {
 /* Lays out the arrays for blocks of N rows and a cache of B texts of T positions. ws: bytes of work space,
  * which the caller has measured. */
 static void work_carve(Policy *p, int B, int N, int T, size_t ws, Arena *a) {
-    size_t n = (size_t)N;
+    const int soft = model_prompt(&p->model, p->adapter);
+    const size_t n = (size_t)(soft + N);
     p->N = N;
-    cache_carve(&p->kv, &p->config.stack, p->config.stack.L, B, T, a);
-    reading_open(p, &p->reading, &p->kv, T > B ? T : B, a);
+    cache_carve(&p->kv, &p->config.stack, p->config.stack.L, B, soft + T, a);
+    reading_open(p, &p->reading, &p->kv, prompts_rows(p, B, T), a);
     p->token = arena_take(a, n, sizeof(int)); p->sequence = arena_take(a, n, sizeof(int));
     p->position = arena_take(a, n, sizeof(int)); p->target = arena_take(a, n, sizeof(int));
     p->wants = arena_take(a, n, 1);
@@ -113,15 +138,19 @@ void policy_work(Policy *p, int B, int N, int T, size_t ws) {
 /* ---- logprobs ---- */
 
 int policy_logprobs(Policy *p, const int *ids, int from, int n, float *logprob) {
+    const int soft = model_prompt(&p->model, p->adapter);
     for (int at = from; at < n - 1; at += p->N) {
-        /* The last id predicts nothing and needs no row. */
+        /* The last id predicts nothing and needs no row. The first block begins with the soft prompt. */
         int rows = n - 1 - at < p->N ? n - 1 - at : p->N, code;
-        Rows r = { rows, rows, p->token, p->sequence, p->position, p->wants };
-        for (int i = 0; i < rows; i++) {
-            p->token[i] = ids[at + i]; p->target[i] = ids[at + i + 1];
-            p->sequence[i] = 0; p->position[i] = at + i;
-            p->wants[i] = 1;
+        const int before = at ? 0 : prompt_rows(p->token, soft);
+        const Rows r = { before + rows, rows, p->token, p->sequence, p->position, p->wants };
+        for (int i = 0; i < r.N; i++) {
+            p->sequence[i] = 0;
+            p->position[i] = soft + at + i - before;
+            p->wants[i] = i >= before;
         }
+        memcpy(p->token + before, ids + at, (size_t)rows * sizeof *ids);
+        memcpy(p->target, ids + at + 1, (size_t)rows * sizeof *ids);
         code = model_forward(&p->model, p->adapter, &r, &p->kv, NULL, p->hidden, &p->ws);
         const HeadTask task = { .target = p->target, .temperature = 1, .logprob = logprob + at };
         if (!code) code = model_logprobs(&p->model, p->adapter, p->hidden, rows, &task, &p->ws);
@@ -135,11 +164,12 @@ int policy_logprobs(Policy *p, const int *ids, int from, int n, float *logprob) 
 size_t logprobs_bytes(Policy *p, int N, int T) {
     Arena measure = { 0 };
     Cache kv = { 0 };
-    Rows rows = { N, N, NULL, NULL, NULL, NULL };
+    const int soft = model_prompt(&p->model, p->adapter);
+    const Rows rows = { soft + N, N, NULL, NULL, NULL, NULL };
     Arena nothing = { 0 };
     Reading reading;
-    kv.L = p->config.stack.L; kv.B = 1; kv.T = T; kv.width = p->config.stack.K * p->config.stack.D;
-    reading_open(p, &reading, &kv, T, &nothing);
+    kv.L = p->config.stack.L; kv.B = 1; kv.T = soft + T; kv.width = p->config.stack.K * p->config.stack.D;
+    reading_open(p, &reading, &kv, prompts_rows(p, 1, T), &nothing);
     if (kv.reading) policy_read(p, &reading, NULL, T, &measure);
     model_forward(&p->model, p->adapter, &rows, &kv, NULL, NULL, &measure);
     const HeadTask task = { .temperature = 1 };
@@ -147,11 +177,12 @@ size_t logprobs_bytes(Policy *p, int N, int T) {
     return measure.peak;
 }
 
-int context_length(int asked, const char *folder, Pool *pool) {
+int context_length(int asked, const char *folder, const char *run, Pool *pool) {
     Error err = { 0 };
     ModelConfig c;
     must(config_load(&c, folder, pool, &err), &err, model_hint);
-    return asked ? asked : c.positions < 2048 ? c.positions : 2048;
+    const int most = text_positions(&c, run, pool);
+    return asked ? asked : most < 2048 ? most : 2048;
 }
 
 /* ---- a judge ---- */

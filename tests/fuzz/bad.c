@@ -532,7 +532,8 @@ static int read_adapter_config(const Blob *b, Pool *pool) {
     spit(in_base("adapter_config.json"), b->bytes, b->n);
     code = adapter_config_load(&l, base, pool, &err);
     if (code != OK) return code;
-    if (!l.targets || l.R < 1) return -1;
+    if (l.prompt.rows < 0 || l.prompt.stored < l.prompt.rows) return -1;
+    if (!l.prompt.rows && (!l.targets || l.R < 1)) return -1;
     memset(&measure, 0, sizeof measure);
     memset(&m, 0, sizeof m);
     memset(&w, 0, sizeof w);
@@ -982,6 +983,8 @@ int main(int argc, char **argv) {
          blob_file("tests/golden/models/roberta-odd/config.json"), 15);
     fuzz("adapter_config.json", read_adapter_config,
          blob_file("tests/golden/models/llama-odd/adapter/adapter_config.json"), 16);
+    fuzz("a soft prompt's adapter_config.json", read_adapter_config,
+         blob_file("tests/golden/hf/adapters/llama-prompt/adapter_config.json"), 16);
     fuzz("a regular expression", read_regex, blob(cl100k, sizeof cl100k - 1), 17);
     fuzz_checkpoints();
     fuzz_4bit();

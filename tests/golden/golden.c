@@ -17,7 +17,8 @@ static int carve_rows(Case *c, const int *ids, const int *lens, size_t B) {
     const int soft = model_prompt(&c->m, &c->lora);
     int n = 0, N = 0, longest = 0;
     for (size_t b = 0; b < B; b++) { N += soft + lens[b]; if (lens[b] > longest) longest = lens[b]; }
-    int *sequence = pool_take(&pool, (size_t)N, sizeof(int)), *token = pool_take(&pool, (size_t)N, sizeof(int)),
+    int *token = pool_take(&pool, (size_t)N, sizeof(int)),
+        *sequence = pool_take(&pool, (size_t)N, sizeof(int)),
         *position = pool_take(&pool, (size_t)N, sizeof(int));
     unsigned char *wants = pool_take(&pool, (size_t)N, 1);
     c->target = pool_take(&pool, (size_t)N, sizeof(int));

@@ -70,7 +70,7 @@ static void minus_one(void *context, int first, int n, const float *logprob, flo
 static int train(const int *token, int length, float temperature, float *logprob) {
     RowList list;
     rows_take(&list, T, &pool);
-    rows_add(&list, 0, token, length, PROMPT);
+    rows_add(&list, 0, 0, token, length, PROMPT);
     const Rows rows = rows_of(&list);
     const HeadTask task = { .target = list.target, .temperature = temperature, .logprob = logprob,
                             .loss = minus_one, .dhidden = dhidden };
@@ -143,7 +143,7 @@ static void T4_shifted(void) {
     static const int token[5] = { 10, 11, 12, 13, 14 };
     RowList r;
     rows_take(&r, T, &pool);
-    rows_add(&r, 0, token, 5, 3);                                   /* the response: 13 and 14 */
+    rows_add(&r, 0, 0, token, 5, 3);                                  /* the response: 13 and 14 */
     CHECK(r.N == 4 && r.W == 2 && !r.wants[1] && r.wants[2] && r.wants[3], "T4: rows 2 and 3 predict them");
     CHECK(r.target[0] == 13 && r.target[1] == 14, "T4: the log-prob of token t is read at row t - 1");
 }
