@@ -5,7 +5,7 @@
  *     --policy DIR     a policy of the shape of one real model of --family (default llama: TinyLlama-1.1B,
  *                      1.1 billion weights, 32,003 ids)
  *     --reward DIR     a judge (default roberta: roberta-base) with the labels nothate and hate
- *     --family TYPE    a model_type of files/families.c; gpt2, qwen2, distilbert and bert have their own
+ *     --family TYPE    a model_type of files/families.c; gpt2, qwen2, t5, distilbert and bert have their own
  *                      shapes
  *     --dim, --layers, --heads, --kv-heads, --ffn, --vocab, --positions, --tied, --no-eos
  *                      another shape, as tests/bench/bench_peers.py needs; --kv-heads is --heads unless it is
