@@ -43,15 +43,17 @@ printf 'The film\nThe music\n' > prompts.txt
 cp prompts.txt texts.txt
 
 # ---- the commands ----
+i=0; while [ $i -lt 40 ]; do echo "2 1=3 4"; i=$((i + 1)); done > rankings.txt
 sed -n '/^## Your own files/,/^## What a run/s/^    //p' "$home/README.md" > commands
 if [ "$(grep -c '^\./' commands)" -ge 15 ]; then ok "there are commands"; else bad "no commands in README"; fi
 while read -r command; do
-    less=
+    less= keys=texts.txt
     case "$command" in
+        ./run\ label*) keys=rankings.txt ;;
         ./ppo*) less="--steps 1 --batch-size 4 --mini-batch-size 4 --eval-queries 4" ;;
         ./sft* | ./rm*) less="--steps 1" ;;
     esac
-    if sh -c "$command $less" < texts.txt > said 2>&1; then ok "$command"
+    if sh -c "$command $less" < $keys > said 2>&1; then ok "$command"
     else bad "$command"; tail -n 3 said | sed 's/^/        /'; fi
 done < commands
 ./prep data reviews.jsonl --labels hate,nothate --out hate.bin > said 2>&1 &&
@@ -81,10 +83,11 @@ grep -vxF -f keys tabled > invented
 nothing invented "keys that README names and no log has"
 
 # ---- options and targets ----
-for p in "prep data" "prep tokenizer" "prep grammar" "prep llama2c" rm sft ppo "run generate" "run chat" \
-    "run score" "run tokenize" "run merge" "run report" "run logprobs"; do
-    ./$p --help
+# Commands of prep and run are the first words of the lines of their --help that begin with two blanks.
+for p in rm sft ppo $(for q in prep run; do ./$q --help | sed -n "s/^  \([a-z0-9]*\)  *.*/$q,\1/p"; done); do
+    ./$(echo "$p" | tr ',' ' ') --help
 done > help 2>&1
+echo "  --logdir (tensorboard's own option)" >> help
 grep -o -e '--[a-z][a-z0-9-]*' "$home/README.md" | sort -u > options
 for option in $(cat options); do
     grep -q -e "^ *\(--[a-z-]*, \)*$option\b" help ||
