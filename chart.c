@@ -69,8 +69,8 @@ static void span_round(Span *s) {
     s->high += room;
 }
 
-/* A plot: what a drawing's corners are. */
-typedef struct { Buffer *b; Span x, y; } Plot;
+/* A plot: what its corners are. whole 1: x are whole numbers, and so are its ticks. */
+typedef struct { Buffer *b; Span x, y; int whole; } Plot;
 static double place_x(const Plot *p, double x) {
     return LEFT + (RIGHT - LEFT) * (p->x.high > p->x.low ? (x - p->x.low) / (p->x.high - p->x.low) : 0.5);
 }
@@ -94,9 +94,11 @@ static void plot_begin(const Plot *p, const char *title, const char *unit) {
                    chart_number(number, tick[i], step), unit);
     }
     n = chart_ticks(tick, 7, p->x.low, p->x.high, &step);
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) {
+        if (p->whole && step < 1 && fabs(tick[i] - floor(tick[i] + 0.5)) > 1e-6) continue;
         html_print(p->b, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%s</text>", place_x(p, tick[i]),
-                   BOTTOM + 17, chart_number(number, tick[i], step));
+                   BOTTOM + 17, chart_number(number, tick[i], p->whole && step < 1 ? 1 : step));
+    }
 }
 
 /* ---- curves ---- */
@@ -189,7 +191,7 @@ static void draw_level(const Plot *p, const Chart *c) {
 }
 
 void chart_curves(Buffer *b, const Chart *c) {
-    Plot p = { b, { HUGE_VAL, -HUGE_VAL }, { HUGE_VAL, -HUGE_VAL } };
+    Plot p = { b, { HUGE_VAL, -HUGE_VAL }, { HUGE_VAL, -HUGE_VAL }, 1 };
     Drawn d;
     int points = 0;
     for (int k = 0; k < c->curves; k++) {
@@ -249,7 +251,7 @@ static void draw_bins(const Plot *p, const double *share, int n, int color) {
 }
 
 void chart_histogram(Buffer *b, const char *title, const Curve *set, int sets) {
-    Plot p = { b, { HUGE_VAL, -HUGE_VAL }, { 0, 0 } };
+    Plot p = { b, { HUGE_VAL, -HUGE_VAL }, { 0, 0 }, 0 };
     double tick[CHART_TICKS], share[BINS], width;
     for (int k = 0; k < sets; k++)
         for (int i = 0; i < set[k].n; i++) span_add(&p.x, set[k].y[i]);

@@ -71,9 +71,11 @@ static int read_steps(RunRecord *r, const char *path, const Json **first, Pool *
     if (!lines) return err->code;
     for (int number = 1; code == OK && lines_next(lines, &text, &n); number++) {
         const PoolMark mark = pool_mark(&scratch);
-        const Json *line = json_parse(text, n, number == 1 ? pool : &scratch, NULL);
+        Error why = { 0 };
+        const Json *line = json_parse(text, n, number == 1 ? pool : &scratch, &why);
         const int wrong = !line || line->type != JSON_OBJECT;
-        if (number == 1 && !wrong && !json_get(line, "step")) *first = line;
+        if (why.code == E_MEMORY) code = E_MEMORY;
+        else if (number == 1 && !wrong && !json_get(line, "step")) *first = line;
         else if (!wrong) code = add_line(r, line, pool);
         r->damaged += torn;                 /* the line before this one was no last line */
         if (torn && !r->first_damaged) r->first_damaged = number - 1;
@@ -145,10 +147,12 @@ int record_samples(RunSamples *s, const char *folder, Pool *pool, Error *err) {
     Lines *lines = lines_open(path, pool, err);
     if (!lines) return err->code;
     while (code == OK && lines_next(lines, &text, &n)) {
-        const Json *line = json_parse(text, n, pool, NULL);
+        Error why = { 0 };
+        const Json *line = json_parse(text, n, pool, &why);
         const int good = line && line->type == JSON_OBJECT && json_get(line, "query");
         RunSample *x = good ? new_sample(s, pool) : NULL;
-        if (good && !x) code = fail(err, E_MEMORY, "no memory for the samples", path, 0, 0);
+        if (why.code == E_MEMORY || (good && !x))
+            code = fail(err, E_MEMORY, "no memory for the samples", path, 0, 0);
         if (!good) s->damaged++;
         if (!x) continue;
         take_text(&x->query, line, "query");

@@ -31,24 +31,28 @@ static const Shown shown[] = {
     { "Entropy of a token, nats", "ppo/policy/entropy", NULL, NULL, NULL, NAN, "", NAN,
       "Falls slowly. Near 0 the policy always writes the same." },
     { "Clip fraction", "ppo/policy/clipfrac", NULL, NULL, NULL, 0.2, "0.2", NAN,
-      "Stays below 0.2. Above it, each step moves the policy too far: a smaller --learning-rate." },
+      "Stays below 0.2. Above it, each step moves the policy too far: a smaller "
+      "<code>--learning-rate</code>." },
     { "Value loss", "ppo/loss/value", NULL, NULL, NULL, NAN, "", NAN,
       "Falls, and rises again with the spread of the rewards." },
     { "Explained variance of the returns", "ppo/val/var_explained", NULL, NULL, NULL, 1, "perfect", -1,
-      "Rises from 0 or below. Well below 0 for long: a larger --value-learning-rate. (Drawn from -1 on.)" },
+      "Rises from 0 or below. Well below 0 for long: a larger "
+      "<code>--value-learning-rate</code>. (Drawn from -1 on.)" },
     { "Response length, tokens", "tokens/responses_len_mean", "tokens/responses_len_std", NULL, NULL, NAN, "",
       NAN,
       "Stays. If it steadily grows or shrinks, the judge rewards length." },
     { "Distinct bigrams, held out", "eval/distinct_bigrams", NULL, NULL, NULL, NAN, "", NAN,
       "Falls somewhat. By half or more: the same phrases are everywhere." },
     { "Loss", "loss", NULL, "eval/loss|eval/loss_full", NULL, NAN, "", NAN,
-      "Falls, fast and then slowly. If the held-out loss rises while the loss falls: fewer --epochs." },
+      "Falls, fast and then slowly. If the held-out loss rises while the loss falls: "
+      "fewer <code>--epochs</code>." },
     { "Held-out perplexity", "eval/perplexity", NULL, NULL, NULL, NAN, "", NAN,
-      "Falls, and then flattens. If it rises again: fewer --epochs." },
+      "Falls, and then flattens. If it rises again: fewer <code>--epochs</code>." },
     { "Accuracy", "accuracy", NULL, "eval/accuracy_full", NULL, 1, "all right", NAN,
       "Rises from 1 / number of labels (pairs: from 0.5). Held-out accuracy that stays behind: more texts." },
     { "Gradient norm", "grad_norm", NULL, NULL, NULL, NAN, "", NAN,
-      "Steady. A jump that stays: a smaller --learning-rate, or --max-grad-norm 1." },
+      "Steady. A jump that stays: a smaller <code>--learning-rate</code>, or "
+      "<code>--max-grad-norm 1</code>." },
     { "Learning rate", "learning_rate", NULL, NULL, NULL, NAN, "", NAN, "What the options ask for." },
     { "Tokens per second", "tokens_per_second", NULL, NULL, NULL, NAN, "", NAN,
       "Steady. If it falls: another program uses the processor, or the texts grow." },
@@ -58,7 +62,9 @@ static const struct { const char *name, *key; } result[] = {
     { "mean reward, held out", "eval/reward_mean" }, { "median reward, held out", "eval/reward_median" },
     { "standard deviation of it", "eval/reward_std" }, { "KL per response, held out", "eval/kl" },
     { "distinct bigrams, held out", "eval/distinct_bigrams" },
-    { "mean toxicity, held out", "eval/toxicity_mean" }, { "mean reward, training", "env/reward_mean" },
+    { "mean toxicity, held out", "eval/toxicity_mean" }, { "ROUGE-1, held out", "eval/rouge1" },
+    { "ROUGE-2, held out", "eval/rouge2" }, { "ROUGE-L, held out", "eval/rougeL" },
+    { "mean reward, training", "env/reward_mean" },
     { "loss", "loss" }, { "loss, held out", "eval/loss" }, { "perplexity, held out", "eval/perplexity" },
     { "loss, held out", "eval/loss_full" }, { "accuracy", "accuracy" },
     { "accuracy, held out", "eval/accuracy_full" },
@@ -97,6 +103,7 @@ static const char style[] =
     ".text{white-space:pre-wrap;overflow-wrap:anywhere;max-height:14em;overflow-y:auto}"
     ".samples{table-layout:fixed;width:100%}.samples col.q{width:20%}.samples col.r{width:88px}"
     ".options td{overflow-wrap:anywhere}.up{color:var(--c2)}.down{color:var(--c7)}"
+    "code{white-space:nowrap;font:.95em ui-monospace,Consolas,monospace}"
     "progress{width:100%;max-width:480px;height:10px;accent-color:var(--c0)}summary{cursor:pointer;"
     "color:var(--dim)}"
     ".note{border-left:4px solid var(--c1);padding:2px 12px}"
@@ -220,7 +227,8 @@ static void put_results(Buffer *b, const ReportedRun *run, int runs) {
         html_print(b, "<tr><td>%s</td>", result[i].name);
         for (int k = 0; k < runs; k++) {
             const Series *s = record_series(&run[k].record, result[i].key);
-            const double first = s && s->n ? s->value[0] : NAN, last = s && s->n ? s->value[s->n - 1] : NAN;
+            const double first = s && s->n ? s->value[0] : NAN;
+            const double last = s && s->n > (runs == 1) ? s->value[s->n - 1] : NAN;
             if (runs == 1) put_cell(b, first);
             put_cell(b, last);
             if (runs == 1) put_cell(b, last - first);
@@ -294,7 +302,7 @@ static void put_rewards(Buffer *b, const ReportedRun *run, int runs, Curve *curv
         for (int after = runs > 1; after < 2 && run[k].samples.count; after++) {
             const RunSamples *s = &run[k].samples;
             double *value = pool_take(pool, (size_t)s->count, sizeof *value);
-            if (!value) return;
+            if (!value) { b->failed = 1; return; }
             for (int i = 0; i < s->count; i++) value[i] = s->sample[i].reward[after];
             const Curve c = { runs > 1 ? run[k].record.name : after ? "after" : "before", NULL, value, NULL,
                               s->count, runs > 1 ? k : !after, 0 };

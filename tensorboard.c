@@ -68,10 +68,12 @@ void tensorboard_begin(Buffer *b, double time, double step) {
 int tensorboard_line(Buffer *b, const char *line, size_t n, double time) {
     enum { TAG = 1, SIMPLE_VALUE = 2, VALUE = 1, SUMMARY = 5 };
     const PoolMark mark = pool_mark(b->pool);
-    const Json *fields = json_parse(line, n, b->pool, NULL);
+    Error why = { 0 };
+    const Json *fields = json_parse(line, n, b->pool, &why);
     const double step = json_number(fields, "step", -1);
     Buffer summary = { 0 };
     summary.pool = b->pool;
+    if (why.code == E_MEMORY) b->failed = 1;
     if (!(step >= 0 && step < 1e15)) {
         pool_release(b->pool, mark);
         return 0;

@@ -571,6 +571,25 @@ static int read_html(const Blob *b, Pool *pool) {
     for (size_t i = 0; i < n; i++) sum += (unsigned char)text[i];
     return n > 2 * b->n || sum > n * 255 ? -1 : OK;
 }
+/* Reads the bytes as the log and as the samples of a run, and writes the page: no byte of the data may become
+ * markup or a control character. */
+static int read_run(const Blob *b, Pool *pool) {
+    ReportedRun run;
+    char *page;
+    size_t n;
+    Buffer events = { 0 };
+    events.pool = pool;
+    tensorboard_line(&events, (const char *)b->bytes, b->n, 0);
+    spit(in_base("log.jsonl"), b->bytes, b->n);
+    spit(in_base("samples.jsonl"), b->bytes, b->n);
+    int code = report_read(&run, base, 0, pool, &err);
+    if (code == OK) code = report_page(in_base("report.html"), &run, 1, pool, &err);
+    if (code == OK) code = file_read_all(in_base("report.html"), pool, &page, &n, &err);
+    if (code != OK) return code;
+    for (size_t i = 0; i < n; i++)
+        if (((unsigned char)page[i] < 32 && page[i] != '\n' && page[i] != '\t') || page[i] == 127) return -1;
+    return strstr(page, "<script") || strstr(page, "nan") || !strstr(page, "</html>") ? -1 : OK;
+}
 static int read_lines(const Blob *b, Pool *pool) {
     Lines *l;
     const char *line;
@@ -965,6 +984,14 @@ int main(int argc, char **argv) {
             "\"high_freq_factor\":4.0,\"original_max_position_embeddings\":64}}";
     static const char cl100k[] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?+\\p{L}++|\\p{N}{1,3}"
         "| ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*+|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+$|\\bx|^(a|\\p{Han}*?)|[a-c&&[^b]]+";
+    static const char run[] = "{\"program\": \"ppo\", \"data\": \"d<script>\", \"options\": {\"steps\": 3,"
+        " \"show\": true, \"target\": 6, \"adap-kl-ctrl\": true}}\n"
+        "{\"step\": 1, \"env/reward_mean\": 1.5, \"env/reward_std\": 1}\n"
+        "{\"step\": 2, \"env/reward_mean\": null, \"objective/kl\": -3e5, \"loss\": 1, \"eval/loss\": 0.1}\n"
+        "{\"step\": 3, \"env/reward_mean\": 1, \"seconds\": 2, \"tokens_per_second\": 1e4}\n"
+        "{\"query\": \"<script>\", \"response_before\": \"b\\u0001\", \"response_after\": \"a\","
+        " \"reward_before\": 1, \"reward_after\": 2, \"kl_after\": 3}\n"
+        "{\"query\": \"q\", \"reward_before\": 3, \"reward_after\": -1}\n";
     static const char html[] = "<!DOCTYPE html><p class=\"a > b\" id='c'>caf&eacute; &#150; &#x41;"
         "&notit;<br/>x <3<!-- c --><script>if (a < b)</script><style></style>&nGt;&amp &hearts; end</p>";
     char command[100];
@@ -973,6 +1000,7 @@ int main(int argc, char **argv) {
     folder_make(base, &err);
     fuzz("JSON", read_json, blob_file("tests/golden/models/roberta-odd/config.json"), 10);
     fuzz("HTML", read_html, blob(html, sizeof html - 1), 77);
+    fuzz("a run's files", read_run, blob(run, sizeof run - 1), 78);
     fuzz("lines", read_lines, blob_file("tests/golden/models/roberta-odd/config.json"), 11);
     fuzz("config.json (Llama)", read_config, blob_file("tests/golden/models/llama-odd/config.json"), 12);
     fuzz("config.json (llama3 scaling)", read_config, blob(llama3, sizeof llama3 - 1), 13);
