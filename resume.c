@@ -39,6 +39,8 @@ void run_state(State *s, const RunState *r) {
     if (s->code == OK && s->file) f->stopped = *r->step;
 }
 
+#define NOTHING_LOST "make room on the disk, or make the folder writable: the state is as it was"
+
 /* Goes on with a run. */
 static void go_on(const Saver *s, const RunBegin *b, Pool *pool) {
     RunFolder *f = s->folder;
@@ -50,10 +52,10 @@ static void go_on(const Saver *s, const RunBegin *b, Pool *pool) {
          "the files that the run began with; or start it anew");
     int code = log_resume(f->log, (uint64_t)f->log_length, b->program, b->data, f->data_hash, pool, &err);
     if (code == E_TRUNCATED) cli_warn(&err, "nothing: the run goes on, and its log lacks these lines");
-    else must(code, &err, "a folder whose files can be written");
-    must(out_cut(f->time, f->time_length, &err), &err, "a folder whose files can be written");
+    else must(code, &err, NOTHING_LOST);
+    must(out_cut(f->time, f->time_length, &err), &err, NOTHING_LOST);
     memset(&err, 0, sizeof err);
-    must(s->write(s->run, f->path, &err), &err, "a folder whose files can be written");
+    must(s->write(s->run, f->path, &err), &err, NOTHING_LOST);
     strcpy(f->where, f->path);
     f->saved = f->stopped;
     say("going on after step %d: %s", f->stopped, f->path);

@@ -99,6 +99,17 @@ stops sft-nf4 "$sft" ../few.bin --policy ../data/policy --nf4 --tokens 900 --ste
 stops rm "$rm" ../few.bin $few --steps 5 --batch-size 8 --eval-every 2 --save-every 2 --keep-best
 stops rm-lora "$rm" ../few.bin --reward ../data/reward --lora-r 2 --lora-dropout 0.1 --steps 3 --batch-size 8
 
+# an adapter to start from, whose copy is the reference; GRPO; a policy with an encoder
+in_place start $ppo $small --reward-text e --lora-r 2 --steps 1
+stops adapter "$ppo" $small --reward-text e --adapter ../start/runs/ppo-0001
+stops grpo "$ppo" $small --reward-text e --lora-r 2 --algorithm grpo --group 4
+awk 'BEGIN { for (i = 0; i < 80; i++) printf "{\"prompt\": \"say %d\", \"answer\": \"%d it is\"}\n", i, i }' > pairs.jsonl
+$prep data pairs.jsonl --prompt prompt --response answer --out pairs.bin > said 2> err || bad "pairs: $(cat err)"
+stops t5-sft "$sft" ../pairs.bin --family t5 --tokenizer ../tokenizers/a --layers 1 --heads 2 --dim 16 --positions 64 --context 64 \
+    --steps 3 --save-every 2
+stops t5 "$ppo" ../pairs.bin --policy ../t5-sft.whole/runs/sft-0001 --preset trl-classic --reward-text e --batch-size 4 \
+    --mini-batch-size 2 --eval-queries 4 --steps 3 --query-max 30
+
 # of more than 100 steps, ten share a line of the log: a run that stops in between logs a line that is not kept
 rows="../few.bin $few --steps 101 --batch-size 2"
 uninterrupted lines $rm $rows
@@ -219,6 +230,9 @@ if [ -z "${RUN:-}" ] && ${CC:-cc} -shared -fPIC -o fullfs.so "$root/tests/tools/
         done
     done
     [ -z "$wrong" ] && ok "full disks at some of $(cat calls) calls that write; $went runs went on" || bad "full disks:$wrong"
+    cp longer/runs/ppo-0001/state good
+    refuses 1 "make room on the disk" longer env LD_PRELOAD="$work/fullfs.so" FAIL_FROM=1 $ppo --resume runs/ppo-0001
+    cmp -s good longer/runs/ppo-0001/state && ok "going on with a full disk leaves the state as it was" || bad "the state on a full disk"
 else skipped=$((skipped + 1)); echo "  skip  full disks: no LD_PRELOAD"; fi
 
 finish
