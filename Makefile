@@ -42,7 +42,7 @@ RUN      =
 
 # The one list of files. A file calls only files that stand before a bar to its left (make check).
 LEVELS   = core fast/threads | \
-           quant rl agreement io fast/amx | \
+           quant rl agreement statistics io fast/amx | \
            text/unicode_tables | \
            text/unicode text/decimal | \
            text/pieces | \
@@ -81,12 +81,13 @@ LEVELS   = core fast/threads | \
            programs/ppo_rollout programs/ppo_judge | \
            programs/ppo_update programs/ppo_log | \
            programs/ppo_evaluate programs/ppo_memory programs/ppo_open | \
-           programs/run_input | \
+           programs/run_input programs/run_table | \
            programs/run_open | \
-           programs/run_batch | \
+           programs/run_batch programs/run_judge | \
            programs/run_results programs/run_feedback | \
-           programs/run_critique programs/run_prefer programs/run_label \
+           programs/run_critique programs/run_prefer programs/run_label programs/run_eval_samples \
            programs/run_tokenize programs/run_logprobs programs/run_score programs/run_generate programs/run_merge | \
+           programs/run_eval | \
            programs/run_chat
 LIBRARY  = $(filter-out | programs/% $(if $(ALONE),fast/%),$(subst |, | ,$(LEVELS)))
 PROGRAMS = ppo sft rm run prep
@@ -140,6 +141,7 @@ options.o: TOLD = -DBUILD_FLAGS='"$(subst ",,$(subst ',,$(subst \,,$(CC) $(FLAGS
 	$(CC) $(FLAGS) $(TOLD) -c -o $@ $<
 $(foreach p,$(PROGRAMS),$(eval $(p)$(EXE): $(patsubst %,%.o,$(filter programs/$(p)_%,$(PARTS)))))
 $(foreach p,$(PROGRAMS),$(eval $(p).o $(patsubst %,%.o,$(filter programs/$(p)_%,$(PARTS))): $(wildcard programs/$(p).h)))
+$(patsubst %,%.o,$(filter programs/run_eval%,$(PARTS))): programs/run_eval.h
 $(PROGRAMS:=$(EXE)): %$(EXE): %.o $(LIB)
 	$(CC) $(FLAGS) -o $@ $^ $(LDLIBS)
 

@@ -242,6 +242,21 @@ void process_scores(float *score, int B, const ScoreRule *rule, Moments *m);
 typedef struct { double mean, median, std; } Summary;        /* std is unbiased; 0 for one value */
 Summary summarise(const float *x, int n, float *scratch);   /* x, scratch: (n); n 0: all zeros */
 
+/* ==== statistics.c: what a comparison reports: intervals, the best of n, distinct n-grams ==== */
+typedef struct { double mean, low, high; } Interval;
+/* Returns the mean of x (n) and its 95 % percentile bootstrap interval: the quantiles 0.025 and
+ * 0.975 of the means of so many resamples of n, whose random numbers follow from the seed. scratch
+ * (resamples). All zeros without numbers. */
+Interval bootstrap_mean(const double *x, int n, int resamples, uint64_t seed, double *scratch);
+/* Returns the mean, over all sets of n of the K numbers, of the set's largest; 1 <= n <= K. Sorts
+ * x (K). n = K: the largest of all. */
+double best_of(double *x, int K, int n);
+typedef struct { long long distinct, all; } Ngrams;
+/* Counts the n-grams of `order` words in n texts together, and how many of them differ. Words are
+ * separated by white space; n-grams are compared by 64-bit hashes. OK, E_ARGUMENT or E_MEMORY. */
+int distinct_ngrams(Ngrams *g, const char *const *text, const size_t *length, int n, int order,
+                    Pool *pool);
+
 /* ==== model.c: the policy: embeddings, a causal stack, a head; log-probs, values, sampling ==== */
 /* Both kinds of configurations begin with these fields. */
 #define CONFIG_FIELDS \

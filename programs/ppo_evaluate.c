@@ -46,41 +46,6 @@ void evaluation_begin(const Models *m, Work *w) {
             counted(number[1], (size_t)q.count, "held-out document"));
 }
 
-static int compare_hashes(const void *a, const void *b) {
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
-}
-
-static int is_space(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
-
-/* Returns how many different pairs of neighbouring words the n texts have together. Words
- * are separated by white space. */
-static long long distinct_bigrams(Pool *pool, const char *const *text, const size_t *length, int n) {
-    PoolMark mark = pool_mark(pool);
-    size_t bytes = 0, count = 0;
-    long long distinct = 0;
-    for (int i = 0; i < n; i++) bytes += length[i];
-    uint64_t *hash = pool_need(pool, bytes / 2 + 1, sizeof *hash, "bigrams");
-    for (int i = 0; i < n; i++) {
-        uint64_t last = 0;
-        int words = 0;
-        for (size_t at = 0; at < length[i]; ) {
-            size_t begin = at;
-            while (at < length[i] && !is_space(text[i][at])) at++;
-            if (at > begin) {
-                uint64_t word = hash_bytes(text[i] + begin, at - begin, 1);
-                if (words++) hash[count++] = hash_bytes(&word, sizeof word, last);
-                last = word;
-            }
-            while (at < length[i] && is_space(text[i][at])) at++;
-        }
-    }
-    qsort(hash, count, sizeof *hash, compare_hashes);
-    for (size_t i = 0; i < count; i++) distinct += !i || hash[i] != hash[i - 1];
-    pool_release(pool, mark);
-    return distinct;
-}
-
 /* Logs the means of ROUGE (F) of the responses in slot k against the dataset's own responses. */
 static void log_rouge(Log *l, Work *w, int k) {
     static const char *const name[ROUGE_KINDS] = { "eval/rouge1", "eval/rouge2", "eval/rougeL",
@@ -151,7 +116,9 @@ void evaluate(const Progress *p, const Models *m, Work *w, int k) {
             e->kl[k][i] = (float)kl_per_sequence(x->kl, x->start + b, 1);
         }
     }
-    e->bigrams[k] = distinct_bigrams(&w->pool, e->response[k], e->response_length[k], e->n);
+    Ngrams bigrams;
+    must(distinct_ngrams(&bigrams, e->response[k], e->response_length[k], e->n, 2, &w->pool), NULL, NULL);
+    e->bigrams[k] = bigrams.distinct;
     log_evaluation(p, m, w, k);
 }
 

@@ -231,12 +231,44 @@ const char *ask_of(const char *prompt, size_t n, Pool *pool);
 /* Appends name, then space and text as one JSON string. */
 void buffer_field(Buffer *b, const char *name, const char *space, const char *text, Pool *pool);
 
+/* ---- run_judge.c: a judge's logits of many texts, several in each forward ---- */
+
+/* Texts that wait for the judge: token (room), start (SCORE_TEXTS+1). before, after: what the template adds;
+ * most: ids of a text without these. */
+enum { SCORE_TEXTS = 32, SCORE_TOKENS = 2048 };
+typedef struct {
+    const Judge *judge; int before, after, most, room, tokens, waiting, *token, *start; Arena ws;
+} ScoreBatch;
+/* Reserves the memory. The judge has its weights and its tokenizer. */
+ScoreBatch score_open(const Judge *j, Pool *pool);
+/* Fills logits (n,labels) of n texts. A text that is too long for the judge loses its beginning; returns how
+ * many did. The logits of a text do not depend on the other texts. */
+int score_texts(ScoreBatch *s, const char *const *text, const size_t *length, int n, float *logits,
+                Pool *scratch);
+/* Returns the probability of label k: of the softmax over the logits; if there is one label, or if several
+ * may be true (problem_type multi_label_classification), its sigmoid: as in transformers' pipelines. */
+double judge_probability(const RewardConfig *c, const float *logits, int k);
+/* Returns the label whose name says that a text is toxic (toxic, toxicity, hate, hateful ...), or -1. */
+int toxic_label(const RewardConfig *c);
+
+/* ---- run_table.c ---- */
+
+/* names: the title of the names (rows); title (columns); cell (rows,columns): short texts. */
+enum { CELL = 32 };
+typedef struct {
+    const char *names, *const *name, *const *title; char (*cell)[CELL]; int rows, columns;
+} Table;
+/* Prints the table in lines that fit the terminal: columns that do not fit beside the others come in a table
+ * of their own below. */
+void table_print(const Table *t);
+
 /* ---- the commands ---- */
 
 int run_tokenize(int argc, char **argv);
 int run_logprobs(int argc, char **argv);
 int run_score(int argc, char **argv);
 int run_generate(int argc, char **argv);
+int run_eval(int argc, char **argv);
 int run_chat(int argc, char **argv);
 int run_critique(int argc, char **argv);
 int run_prefer(int argc, char **argv);

@@ -19,16 +19,6 @@ static int *judge_ids(const Judge *j, Input *in, int *count, int *cut) {
     return ids;
 }
 
-/* Prints "NAME": p, the probability of label k: of the softmax over the logits, or if there is only one, its
- * sigmoid, as in transformers' pipelines. */
-static void print_probability(const Judge *j, const float *logits, int k, Pool *scratch) {
-    const int labels = j->config.labels;
-    double sum = 0;
-    for (int i = 0; i < labels; i++) sum += exp((double)logits[i] - (double)logits[k]);
-    print_string(j->config.label[k], strlen(j->config.label[k]), scratch);
-    printf(": %.9g", labels > 1 ? 1 / sum : 1 / (1 + exp(-(double)logits[k])));
-}
-
 /* Prints the logits of one text, each label's probability, the label of the largest logit; and if the text's
  * end was cut off, of how many tokens. ids NULL: something is wrong with the line. */
 static void score_line(const Judge *j, Arena *ws, Input *in, const int *ids, int count, int cut) {
@@ -51,7 +41,8 @@ static void score_line(const Judge *j, Arena *ws, Input *in, const int *ids, int
     printf("], \"probabilities\": {");
     for (int i = 0; i < labels; i++) {
         if (i) printf(", ");
-        print_probability(j, logits, i, in->scratch);
+        print_string(j->config.label[i], strlen(j->config.label[i]), in->scratch);
+        printf(": %.9g", judge_probability(&j->config, logits, i));
     }
     printf("}, \"label\": ");
     if (labels) print_string(j->config.label[best], strlen(j->config.label[best]), in->scratch);
@@ -83,7 +74,8 @@ int run_score(int argc, char **argv) {
         .about =
             "Prints a JSON line for each line (or text of a dataset; of a pair, chosen, then rejected; "
             "prompt and response together): the reward model's logits, each label's probability (of the "
-            "softmax; if there is one label, its sigmoid), and the label with the largest logit. "
+            "softmax; if there is one label, or if several may be true, its sigmoid), and the label with the "
+            "largest logit. "
             "The end of a text that is too long is cut off; a message and \"tokens_cut\" in its line say so. "
             "An empty text is scored as bos or eos alone if the tokenizer's template adds no token.",
         OPTIONS(option), .need = need };
