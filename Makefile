@@ -12,6 +12,7 @@
 #   make imdb DATA=train.jsonl          all three stages on real reviews, an hour or so; SCALE=small: a quarter of one
 #   make dialogsum DATA=dialogsum.train.jsonl HATE=labeled_data.csv     the lab on FLAN-T5, small: summaries with less hate speech,
 #                       half an hour; SCALE=small: a third of one
+#   make constitutional                 Constitutional AI in small, from nothing: critiques, revisions, a policy's own preferences, PPO
 #   make clean
 #
 #   make OMP=0          without threads (OpenMP is found by itself)
@@ -296,10 +297,46 @@ dialogsum: all
 	$(RUN) ./sft$(EXE) $(LAB)/dialogues.bin --tokenizer $(LAB)/policy-tokenizer $(LAB_SFT) $(LAB_SFT_$(SCALE)) --out $(LAB)/policy
 	$(RUN) ./ppo$(EXE) $(LAB)/dialogues.bin --policy $(LAB)/policy --reward $(LAB)/judge $(LAB_PPO) $(LAB_PPO_$(SCALE)) --out $(LAB)
 
+# Constitutional AI in a small world, both phases (Bai et al. 2022). data/harmless.txt is the world: the policy learns from it to answer
+# (mostly harmfully), to criticise, to revise, and to choose between two answers, which a large model learns from its many texts. From then on
+# only the policy itself and data/constitution.txt say what is harmless. The judge that measures has read other texts, with labels; neither phase sees it.
+CAI        = runs/constitutional
+CAI_RULES  = --constitution data/constitution.txt --shots 0 -n 64
+CAI_WORDS  = --tokenizer $(CAI)/words --dim 64 --layers 2 --heads 4 --ffn 128 --positions 162 --lr 1e-3 --batch 32
+CAI_POLICY = --tied --dim 96 --layers 4 --heads 4 --ffn 256 --positions 512 --context 256 --tokens 2048 --lr 3e-3 --epochs 1 --eval-every 200
+CAI_PPO    = --steps 20 --batch-size 64 --mini-batch-size 32 --ppo-epochs 2 --learning-rate 2e-4 --value-learning-rate 3e-3 --value-init zero \
+               --init-kl-coef 0.1 --target 6 --horizon 4000 --lam 1 --cliprange-value 0 --max-grad-norm 1 --eval-queries 64 \
+               --query-max 64 --response-min 48 --response-max 48
+constitutional: all
+	rm -rf $(CAI) && mkdir -p $(CAI)
+	for t in lessons:40000:1 judged:6000:2 asked:1000:3 asked:1500:4 asked:512:5; do n=$${t#*:}; \
+	   $(RUN) ./prep$(EXE) grammar data/harmless.txt --start $${t%%:*} --count $${n%:*} --seed $${n#*:} --out $(CAI)/$${t%%:*}-$${n#*:}.bin || exit; done
+	$(RUN) ./prep$(EXE) tokenizer $(CAI)/lessons-1.bin --kind sentencepiece --vocab 1024 --out $(CAI)/pieces
+	$(RUN) ./prep$(EXE) tokenizer $(CAI)/lessons-1.bin --kind bytelevel --vocab 1024 --out $(CAI)/words
+	$(RUN) ./sft$(EXE) $(CAI)/lessons-1.bin --tokenizer $(CAI)/pieces $(CAI_POLICY) --out $(CAI)/policy
+	$(RUN) ./rm$(EXE) $(CAI)/judged-2.bin $(CAI_WORDS) --epochs 1 --out $(CAI)/judge
+	@echo 'phase 1: the policy revises its own answers, and learns the revisions'
+	$(RUN) ./run$(EXE) critique $(CAI)/policy $(CAI)/asked-3.bin $(CAI_RULES) --out $(CAI)/revisions.jsonl
+	$(RUN) ./prep$(EXE) data $(CAI)/revisions.jsonl --prompt prompt --response revision --out $(CAI)/revisions.bin
+	$(RUN) ./sft$(EXE) $(CAI)/revisions.bin --policy $(CAI)/policy --epochs 2 --lr 5e-4 --tokens 1024 --out $(CAI)/revised
+	@echo 'phase 2: the first policy chooses between answers of the revised one; a preference model learns this; PPO'
+	$(RUN) ./run$(EXE) prefer $(CAI)/policy $(CAI)/asked-4.bin $(CAI_RULES) --writer $(CAI)/revised --out $(CAI)/preferences.jsonl
+	$(RUN) ./prep$(EXE) data $(CAI)/preferences.jsonl --out $(CAI)/preferences.bin
+	$(RUN) ./prep$(EXE) data $(CAI)/preferences.jsonl --prompt prompt --response chosen --out $(CAI)/prompts.bin
+	$(RUN) ./rm$(EXE) $(CAI)/preferences.bin $(CAI_WORDS) --epochs 6 --out $(CAI)/preference-model
+	$(RUN) ./ppo$(EXE) $(CAI)/prompts.bin --policy $(CAI)/revised --reward $(CAI)/preference-model $(CAI_PPO) --out $(CAI)
+	@echo 'what the judge says of the answers to other requests'
+	@for m in policy revised ppo-0001; do \
+	   $(RUN) ./run$(EXE) generate $(CAI)/$$m $(CAI)/asked-5.bin -n 64 > $(CAI)/whole-$$m.jsonl && \
+	   sed 's/\\n\\nCritiqueRequest.*/"}/' $(CAI)/whole-$$m.jsonl > $(CAI)/answers-$$m.jsonl && \
+	   $(RUN) ./run$(EXE) score $(CAI)/judge $(CAI)/answers-$$m.jsonl --jsonl > $(CAI)/scores-$$m.jsonl || exit; \
+	   echo "$$m: $$(grep -c '"label": "positive"' $(CAI)/scores-$$m.jsonl) of $$(grep -c . $(CAI)/scores-$$m.jsonl) answers are harmless;" \
+	     "$$(sed 's/.*Assistant://' $(CAI)/answers-$$m.jsonl | sort -u | grep -c .) different ones"; done
+
 clean:
 	rm -rf $(LIB) $(PARTS:=.o) $(PROGRAMS:=.o) $(PROGRAMS) $(PROGRAMS:=.exe) data/imdb.bin build
 list:
 	@echo '$(LEVELS)'
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-.PHONY: all no-data test check compilers bench task fuzz kills shapes models imdb dialogsum clean list help
+.PHONY: all no-data constitutional test check compilers bench task fuzz kills shapes models imdb dialogsum clean list help
