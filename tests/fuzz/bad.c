@@ -590,6 +590,17 @@ static int read_run(const Blob *b, Pool *pool) {
         if (((unsigned char)page[i] < 32 && page[i] != '\n' && page[i] != '\t') || page[i] == 127) return -1;
     return strstr(page, "<script") || strstr(page, "nan") || !strstr(page, "</html>") ? -1 : OK;
 }
+static int read_constitution(const Blob *b, Pool *pool) {
+    Constitution c;
+    size_t sum = 0;
+    const int code = constitution_parse(&c, (const char *)b->bytes, b->n, "file", pool, &err);
+    if (code != OK) return code;
+    for (int kind = 0; kind < CONSTITUTION_KINDS; kind++)
+        for (int i = 0; i < c.count[kind]; i++)
+            for (int k = 0; k < (kind == PRINCIPLE ? 3 : 4); k++)
+                sum += strlen(c.entry[kind][i].text[k]) + strlen(c.entry[kind][i].principle->name);
+    return sum && c.count[PRINCIPLE] > 0 ? OK : -1;
+}
 static int read_lines(const Blob *b, Pool *pool) {
     Lines *l;
     const char *line;
@@ -994,6 +1005,9 @@ int main(int argc, char **argv) {
         "{\"query\": \"q\", \"reward_before\": 3, \"reward_after\": -1}\n";
     static const char html[] = "<!DOCTYPE html><p class=\"a > b\" id='c'>caf&eacute; &#150; &#x41;"
         "&notit;<br/>x <3<!-- c --><script>if (a < b)</script><style></style>&nGt;&amp &hearts; end</p>";
+    static const char constitution[] = "# text\nprinciple: one\ncritique: C\r\nrevision: R\n and R\n"
+        "preference: P\n\nexample: one\nprompt: p\nresponse: r\ncritique: c\nrevision: r\n"
+        "choice: one\nprompt: caf\303\251\na: x\nb: y\nanswer: B\n";
     char command[100];
     if (argc > 1) rounds = atoi(argv[1]);
     sprintf(base, "/tmp/rlhf-bad-%08lx", (unsigned long)(time(NULL) * 7919u + clock()) & 0xffffffffu);
@@ -1001,6 +1015,7 @@ int main(int argc, char **argv) {
     fuzz("JSON", read_json, blob_file("tests/golden/models/roberta-odd/config.json"), 10);
     fuzz("HTML", read_html, blob(html, sizeof html - 1), 77);
     fuzz("a run's files", read_run, blob(run, sizeof run - 1), 78);
+    fuzz("a constitution", read_constitution, blob(constitution, sizeof constitution - 1), 79);
     fuzz("lines", read_lines, blob_file("tests/golden/models/roberta-odd/config.json"), 11);
     fuzz("config.json (Llama)", read_config, blob_file("tests/golden/models/llama-odd/config.json"), 12);
     fuzz("config.json (llama3 scaling)", read_config, blob(llama3, sizeof llama3 - 1), 13);
