@@ -561,11 +561,11 @@ typedef struct {
     const RunOptions *options; StateVisit state;
 } Saver;
 /* The best evaluation so far; step 0: there is none yet. */
-typedef struct { double value; int step; } Best;
-void run_best_state(State *s, Best *b);
+typedef struct { double value; int step; } BestSave;
+void run_best_state(State *s, BestSave *b);
 /* With --keep-best, keeps the weights after `step` in the folder best if its evaluation is the best so far: a
  * larger value is better. */
-void run_best(const Saver *s, Best *b, double value, int step);
+void run_best(const Saver *s, BestSave *b, double value, int step);
 /* Writes the state and the weights after `step`, and before them those of --keep unless last is 1. If the
  * state cannot be written, a warning says so. A failure of the last save is not the end of the result: see
  * out_elsewhere. After any other failure it prints a warning and returns. Dies if a weight is no number. */

@@ -70,7 +70,7 @@ typedef struct {
     int step, logged;                       /* the last finished step, and that of this line */
     double norm;                            /* of the last step's gradient */
     double seconds, tokens;                 /* of the steps since the log's last line in this program */
-    Best best;                              /* the least held-out loss, negative */
+    BestSave best;                              /* the least held-out loss, negative */
     uint64_t frozen;                        /* a hash of the weights that are not trained; 0: not known yet */
     RunFolder out;
     Health health;

@@ -57,7 +57,7 @@ typedef struct {
     int *order, at, epoch;                  /* the shuffled training set; the next one; the epoch */
     int step, steps;                        /* the last finished step; steps of the whole run */
     int evaluated;                          /* the step after which --eval-every has evaluated last */
-    Best best;                              /* the least held-out loss, negative */
+    BestSave best;                              /* the least held-out loss, negative */
     double first, last;                     /* held-out losses: before training, and the last one */
     uint64_t frozen;                        /* a hash of the weights that are not trained; 0: not known yet */
     RunFolder out;

@@ -783,12 +783,12 @@ static void delete_oldest(const Saver *s) {
     pool_free(&pool);
 }
 
-void run_best_state(State *s, Best *b) {
+void run_best_state(State *s, BestSave *b) {
     state_real(s, "best evaluation", &b->value);
     state_int(s, "its step", &b->step, 0, INT_MAX);
 }
 
-void run_best(const Saver *s, Best *b, double value, int step) {
+void run_best(const Saver *s, BestSave *b, double value, int step) {
     if (!s->options->keep_best || !step || !(value > b->value || !b->step)) return;
     b->value = value;
     b->step = step;

@@ -51,7 +51,7 @@ typedef struct {
     double gain, bias;                      /* score = gain * reward + bias */
     double history[HISTORY];                /* mean rewards of the last steps */
     int evaluated;                          /* the step after which --eval-every has evaluated last */
-    Best best;                              /* the largest mean reward of an evaluation */
+    BestSave best;                              /* the largest mean reward of an evaluation */
 } Progress;
 
 /* A judge of the run. */
