@@ -8,7 +8,7 @@
 #include "programs.h"
 #include <stdio.h>
 
-enum { WIDTH = 400, HEIGHT = 210, LEFT = 48, RIGHT = 390, TOP = 12, BOTTOM = 186,
+enum { WIDTH = 400, HEIGHT = 210, LEFT = 54, RIGHT = 390, TOP = 12, BOTTOM = 186,
        POINTS = 240,                        /* more are drawn as means */
        NAMED = 120,                         /* up to so many points show their numbers under the pointer */
        DOTTED = 20,                         /* up to so many points are dots, too */

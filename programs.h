@@ -709,10 +709,11 @@ void html_print(Buffer *b, const char *format, ...) LIKE_PRINTF_AT(2);
  * ============================================================================================= */
 typedef struct { RunRecord record; RunSamples samples; int running; } ReportedRun;
 #define REPORT_MARK "<!-- written by rlhf.c -->"      /* the page's second line */
-/* Reads a run's folder. running 1: the run goes on, and its page reloads itself. OK or a code. */
+/* Reads a run's folder. running 1: the run goes on. OK or a code. */
 int report_read(ReportedRun *run, const char *folder, int running, Pool *pool, Error *err);
-/* Writes the page of these runs (1 or more), atomically. OK or a code. */
-int report_page(const char *path, const ReportedRun *run, int runs, Pool *pool, Error *err);
+/* Writes the page of these runs (1 or more), atomically. reloads 1: it reloads itself, because a run writes
+ * it again. OK or a code. */
+int report_page(const char *path, const ReportedRun *run, int runs, int reloads, Pool *pool, Error *err);
 /* To be called when the logs of a run have begun, and after each step's lines: writes report.html into the
  * folder now and then, and when the program ends. What cannot be written is said once. */
 void report_live(RunFolder *f);

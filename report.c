@@ -275,7 +275,8 @@ int report_command(int argc, char **argv) {
             say("  no samples.jsonl: the run goes on or was stopped, or evaluated nothing");
     }
     const char *page = out ? out : usual_page(folder, runs, &pool);
-    must(report_page(page, run, runs, &pool, &err), &err,
+    const int reloads = runs == 1 && !out && run[0].running;        /* the run writes this page again */
+    must(report_page(page, run, runs, reloads, &pool, &err), &err,
          "--out FILE.html, in a place where files can be written");
     say_page(page, "");
     pool_free(&pool);

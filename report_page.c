@@ -22,7 +22,7 @@ typedef struct {
 } Shown;
 static const Shown shown[] = {
     { "Reward", "env/reward_mean", "env/reward_std", "eval/reward_mean", NULL, NAN, "", NAN,
-      "Rises, unevenly, and then flattens. The band is one standard deviation of the responses' rewards." },
+      "Rises, unevenly, and then flattens." },
     { "KL from the reference, per response", "objective/kl", NULL, "eval/kl", "target", NAN, "target", NAN,
       "Exactly 0 at first, then rises towards the target and somewhat beyond; far beyond it the texts get "
       "worse." },
@@ -92,7 +92,8 @@ static const char style[] =
     ".s{stroke-dasharray:5 4}"
     ".a{opacity:.16;stroke:none}.h{fill:transparent}.t{stroke:var(--line);fill:none}"
     "path.v{stroke:var(--dim);stroke-dasharray:3 4;fill:none}"
-    ".key{display:flex;flex-wrap:wrap;gap:2px 14px;font-size:.86em;color:var(--dim)}"
+    "p.key{display:flex;flex-wrap:wrap;gap:2px 14px;font-size:.86em;color:var(--dim)}"
+    ".options th{text-align:left}.options td:first-child{white-space:nowrap}"
     ".key i{display:inline-block;width:18px;height:0;border-top:3px solid;vertical-align:middle;"
     "margin-right:5px}"
     ".key i.s{border-top-style:dotted}"
@@ -173,7 +174,7 @@ static const char *stage_of(const char *program) {
 }
 
 /* Appends the line about a run: its stage, data, steps and time. */
-static void put_status(Buffer *b, const ReportedRun *run, int many, int color) {
+static void put_status(Buffer *b, const ReportedRun *run, int many, int color, int reloads) {
     const RunRecord *r = &run->record;
     const Series *seconds = record_series(r, "seconds");
     const double steps = json_number(r->options, "steps", -1);
@@ -192,7 +193,8 @@ static void put_status(Buffer *b, const ReportedRun *run, int many, int color) {
     if (steps > 0 && steps < 1e15) html_print(b, " of %.0f", steps);
     readable_time(time, total < 1e9 ? total : 1e9);
     if (total > 0) html_print(b, ", %s of training", time);
-    html_print(b, "%s</span></p>", run->running ? "; it is running, and this page reloads itself" : "");
+    html_print(b, "%s%s</span></p>", run->running ? "; it is running" : "",
+               run->running && reloads ? ", and this page reloads itself" : "");
     if (run->running && steps > 0 && steps < 1e15)
         html_print(b, "<progress value=\"%.0f\" max=\"%.0f\"></progress>", r->last_step, steps);
     if (r->damaged)
@@ -208,17 +210,20 @@ static void put_status(Buffer *b, const ReportedRun *run, int many, int color) {
 
 /* ---- results ---- */
 
+/* Appends the cell that names a run, with its colour. */
+static void put_name(Buffer *b, const ReportedRun *run, int color) {
+    html_print(b, "<th class=\"key n\"><i class=\"c%d%s\"></i><bdi>", color % 8, color >= 8 ? " s" : "");
+    put_text(b, run->record.name);
+    buffer_text(b, "</bdi></th>");
+}
+
 /* Appends a table of the numbers that tell what changed: of one run their first and last value, of several
  * runs the last value of each. */
 static void put_results(Buffer *b, const ReportedRun *run, int runs) {
     buffer_text(b, "<h2>Results</h2><div class=\"wide\"><table><tr><th></th>");
     if (runs == 1)
         buffer_text(b, "<th class=\"n\">first</th><th class=\"n\">last</th><th class=\"n\">change</th>");
-    for (int k = 0; k < runs && runs > 1; k++) {
-        buffer_text(b, "<th class=\"n\"><bdi>");
-        put_text(b, run[k].record.name);
-        buffer_text(b, "</bdi></th>");
-    }
+    for (int k = 0; k < runs && runs > 1; k++) put_name(b, &run[k], k);
     buffer_text(b, "</tr>");
     for (int i = 0; i < COUNT_OF(result); i++) {
         int found = 0;
@@ -291,8 +296,9 @@ static void put_chart(Buffer *b, const Shown *s, const ReportedRun *run, int run
     html_print(b, "<figure><h3>%s</h3>", s->title);
     if (runs == 1 && c.curves > 1) put_key(b, curve, c.curves);
     chart_curves(b, &c);
-    html_print(b, "<figcaption>%s%s</figcaption></figure>\n", s->say,
-               runs > 1 && s->other ? " Dotted: held out." : "");
+    html_print(b, "<figcaption>%s%s%s</figcaption></figure>\n", s->say,
+               runs > 1 && s->other ? " Dashed: held out." : "",
+               curve[0].spread ? " The band is one standard deviation to both sides." : "");
 }
 
 /* Appends the histogram of the samples' rewards: before and after of one run, after of several. */
@@ -418,7 +424,7 @@ static void put_fields(Buffer *b, const Json *const *object, int runs) {
     for (const Json *j = object[0] ? object[0]->child : NULL; j; j = j->next) {
         int differ = runs == 1;
         for (int k = 1; k < runs; k++) differ |= !same_value(j, json_get(object[k], j->key));
-        if (!differ || j->type == JSON_OBJECT) continue;
+        if (!differ || j->type == JSON_OBJECT || !strcmp(j->key, "program")) continue;      /* said above */
         buffer_text(b, "<tr><td>");
         html_put(b, j->key, j->key_length);
         buffer_text(b, "</td>");
@@ -439,11 +445,7 @@ static void put_options(Buffer *b, const ReportedRun *run, int runs, Pool *pool)
                runs > 1 ? "What differs" : "Options",
                runs > 1 ? "" : "<details><summary>All options of the run, and what it ran on</summary>");
     if (runs > 1) buffer_text(b, "<tr><th></th>");
-    for (int k = 0; k < runs && runs > 1; k++) {
-        buffer_text(b, "<th><bdi>");
-        put_text(b, run[k].record.name);
-        buffer_text(b, "</bdi></th>");
-    }
+    for (int k = 0; k < runs && runs > 1; k++) put_name(b, &run[k], k);
     if (runs > 1) buffer_text(b, "</tr>");
     for (int part = 0; part < 3; part++) put_fields(b, object + part * runs, runs);
     html_print(b, "</table></div>%s", runs > 1 ? "" : "</details>");
@@ -451,13 +453,11 @@ static void put_options(Buffer *b, const ReportedRun *run, int runs, Pool *pool)
 
 /* ---- the page ---- */
 
-static void put_page(Buffer *b, const ReportedRun *run, int runs, Pool *pool) {
+static void put_page(Buffer *b, const ReportedRun *run, int runs, int reloads, Pool *pool) {
     char number[64];
-    int running = 0;
-    for (int k = 0; k < runs; k++) running |= run[k].running;
     buffer_text(b, "<!DOCTYPE html>\n" REPORT_MARK "\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
                    "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">");
-    if (running) buffer_text(b, "<meta http-equiv=\"refresh\" content=\"5\">");
+    if (reloads) buffer_text(b, "<meta http-equiv=\"refresh\" content=\"5\">");
     buffer_text(b, "<title>");
     if (runs == 1) put_text(b, run[0].record.name);
     else buffer_text(b, counted(number, (size_t)runs, "run"));
@@ -470,7 +470,7 @@ static void put_page(Buffer *b, const ReportedRun *run, int runs, Pool *pool) {
     if (runs == 1) put_text(b, run[0].record.folder);
     else buffer_text(b, counted(number, (size_t)runs, "run"));
     buffer_text(b, "</bdi></h1>\n");
-    for (int k = 0; k < runs; k++) put_status(b, &run[k], runs > 1, k);
+    for (int k = 0; k < runs; k++) put_status(b, &run[k], runs > 1, k, reloads);
     put_results(b, run, runs);
     put_charts(b, run, runs, pool);
     if (runs == 1 && run[0].samples.count) put_samples(b, &run[0].samples, pool);
@@ -484,10 +484,10 @@ int report_read(ReportedRun *run, const char *folder, int running, Pool *pool, E
     return code == OK ? record_samples(&run->samples, folder, pool, err) : code;
 }
 
-int report_page(const char *path, const ReportedRun *run, int runs, Pool *pool, Error *err) {
+int report_page(const char *path, const ReportedRun *run, int runs, int reloads, Pool *pool, Error *err) {
     Buffer b = { 0 };
     b.pool = pool;
-    put_page(&b, run, runs, pool);
+    put_page(&b, run, runs, reloads, pool);
     if (b.failed) return fail(err, E_MEMORY, "no memory for the page", path, 0, 0);
     return file_write_all(path, b.data, b.length, pool, err);
 }
@@ -508,7 +508,7 @@ static void write_live(int running) {
     pool.sink = free;
     snprintf(path, sizeof path, "%s/report.html", live.folder->path);
     if ((report_read(&run, live.folder->path, running, &pool, &err) != OK ||
-         report_page(path, &run, 1, &pool, &err) != OK) && !live.warned) {
+         report_page(path, &run, 1, running, &pool, &err) != OK) && !live.warned) {
         live.warned = 1;
         cli_warn(&err, "make room; the run goes on, and `run report` writes its page later");
     }

@@ -583,7 +583,7 @@ static int read_run(const Blob *b, Pool *pool) {
     spit(in_base("log.jsonl"), b->bytes, b->n);
     spit(in_base("samples.jsonl"), b->bytes, b->n);
     int code = report_read(&run, base, 0, pool, &err);
-    if (code == OK) code = report_page(in_base("report.html"), &run, 1, pool, &err);
+    if (code == OK) code = report_page(in_base("report.html"), &run, 1, 0, pool, &err);
     if (code == OK) code = file_read_all(in_base("report.html"), pool, &page, &n, &err);
     if (code != OK) return code;
     for (size_t i = 0; i < n; i++)

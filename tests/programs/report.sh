@@ -219,6 +219,9 @@ if [ -z "$RUN" ]; then
         grep -q '<progress ' "$page"
     is "while a run goes on, its page shows the steps and reloads itself"
     call run report "$work/live/ppo-0001"; [ $code = 0 ] && grep -q 'http-equiv="refresh"' "$page"; is "run report of it, too"
+    call run report "$work/live/ppo-0001" "$run" --out "$work/two.html" --show 0
+    [ $code = 0 ] && whole "$work/two.html" && grep -q 'it is running<' "$work/two.html" && ! grep -q 'http-equiv="refresh"' "$work/two.html"
+    is "a page that nobody writes again does not reload itself"
     kill -INT $process; wait $process 2> /dev/null
     whole "$page" && ! grep -q 'http-equiv="refresh"\|it is running' "$page"; is "after Ctrl-C the page is the last one"
     "${BIN:-.}/ppo" data/imdb.bin $small --steps 100000 --eval-queries 0 --save-every 0 --out "$work/live" > "$work/live.out" 2>&1 &

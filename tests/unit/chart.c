@@ -102,7 +102,7 @@ static void test_curves(void) {
     draw(y, NULL, 4800, NAN);
     CHECK(count("class=\"a") == 1 && drawn.length < 20000 && !count("class=\"h\""),
           "4800 points: their means and a band, %lu bytes", (unsigned long)drawn.length);
-    CHECK(count("M48.0 73.0L") == 1, "each point is a mean of 20: 2 on an axis from 0 to 3.08");
+    CHECK(count("M54.0 73.0L") == 1, "each point is a mean of 20: 2 on an axis from 0 to 3.08");
 }
 
 static void test_histogram(void) {
