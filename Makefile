@@ -83,7 +83,7 @@ LEVELS   = core fast/threads | \
            programs/ppo_update programs/ppo_log | \
            programs/ppo_evaluate programs/ppo_memory programs/ppo_open | \
            programs/run_input programs/run_table | \
-           programs/run_open | \
+           programs/run_open programs/run_columns | \
            programs/run_batch programs/run_judge | \
            programs/run_results programs/run_feedback | \
            programs/run_critique programs/run_prefer programs/run_label programs/run_eval_samples \

@@ -66,7 +66,7 @@ void say(const char *format, ...) LIKE_PRINTF;
 /* Prints the words of text, the first at `column`, in lines of at most `width` columns; each new
  * line begins at `indent`. Returns the column after the last word. */
 int print_wrapped(const char *text, int column, int indent, int width);
-int text_columns(const char *text, size_t n);   /* returns how many characters n bytes are */
+int text_columns(const char *text, size_t n);   /* returns how many columns of a terminal n bytes take */
 const char *with_commas(char out[32], size_t n);    /* writes 1,234,567 to out; returns out */
 /* Writes a number with its noun, "1 text", "1,200 texts", "3 queries"; returns out. */
 const char *counted(char out[64], size_t n, const char *noun);

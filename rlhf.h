@@ -667,6 +667,11 @@ Tokenizer *tokenizer_train_gpt2(TextSource source, int V, Pool *pool, Error *err
 Tokenizer *tokenizer_train_t5(TextSource source, int V, Pool *pool, Error *err);
 Tokenizer *tokenizer_train_wordpiece(TextSource source, int V, int cased, Pool *pool, Error *err);
 
+/* ==== text/unicode.c: properties of characters (text/text.h has the others) ==== */
+/* Returns how many columns of a terminal a code point takes, or -1, which is shown as U+FFFD: 0 for
+ * marks and invisible characters, 2 for Chinese, Korean, Japanese and emoji, else 1. */
+int unicode_columns(int32_t code);
+
 /* ==== text/rouge.c: how much of a reference a text has (Lin 2004; as Google's rouge_score, without
  * its stemmer): words, pairs of words, the longest common subsequence, and that by lines ==== */
 enum { ROUGE_1, ROUGE_2, ROUGE_L, ROUGE_LSUM, ROUGE_KINDS };

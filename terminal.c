@@ -83,7 +83,11 @@ void watch_output(const char *program) {
 
 int text_columns(const char *text, size_t n) {
     int columns = 0;
-    for (size_t i = 0; i < n; i++) columns += ((unsigned char)text[i] & 0xc0) != 0x80;
+    for (size_t i = 0; i < n; ) {
+        int32_t code;
+        i += (size_t)utf8_decode(text + i, n - i, &code);
+        columns += unicode_columns(code);
+    }
     return columns;
 }
 

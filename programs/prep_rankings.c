@@ -131,8 +131,11 @@ static void read_file(Rankings *r, const char *path, char *bytes, size_t n) {
         const char *stop = memchr(bytes + from, '\n', n - from);
         const PoolMark mark = pool_mark(&r->lines);
         at.line++;
-        if (!stop) { say("%s: the last line was cut off, and is left out", path); break; }
-        end = (size_t)(stop - bytes);
+        end = stop ? (size_t)(stop - bytes) : n;
+        if (!stop && !json_parse(bytes + from, n - from, &r->lines, NULL)) {
+            say("%s: the last line was cut off, and is left out", path);
+            break;
+        }
         read_answer(r, bytes + from, end - from, first, at);
         pool_release(&r->lines, mark);
     }
@@ -142,10 +145,11 @@ static void read_file(Rankings *r, const char *path, char *bytes, size_t n) {
 static void read_files(Rankings *r, const char *const *path, int files) {
     Error err = { 0 };
     char *bytes[64];
-    size_t n[64], lines = 1;
+    size_t n[64], lines = 0;
     for (int i = 0; i < files; i++) {
         must(file_read_all(path[i], prep_pool(), &bytes[i], &n[i], &err), &err,
              "a file that run label has written");
+        lines++;                            /* the last line may have no line break */
         for (size_t k = 0; k < n[i]; k++) lines += bytes[i][k] == '\n';
     }
     if (lines > INT_MAX / 4) prep_stop(E_RANGE, "too many answers", path[0], 0, NULL, "fewer files");

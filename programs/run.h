@@ -58,6 +58,18 @@ int *text_ids(const Tokenizer *t, const char *text, size_t n, int special, Pool 
 int *line_ids(Input *in, const Tokenizer *t, int V, int *count);
 void print_ids(const int *ids, int n, const char *separator);
 
+/* ---- run_columns.c: texts in lines that fit a terminal, and several beside one another ---- */
+enum { COLUMN_GAP = 3, COLUMNS_MAX = 9 };
+typedef struct { const char *text; size_t n; } Span;
+/* Returns the text without white space around it, in pool; a terminal may get it: a tab is a space, other
+ * control characters are \xNN. */
+Span visible_text(Span x, Pool *pool);
+/* Prints a text in lines of at most `width` columns (2 or more), broken at spaces where that is possible. */
+void print_lines(Span text, int width);
+/* Prints texts from .. to-1, at most COLUMNS_MAX, beside one another, each in `width` columns (2 or more)
+ * below its number, which counts from 1. */
+void print_columns(const Span *text, int from, int to, int width);
+
 /* ---- run_open.c: a policy, with the adapter of a run if --adapter is given; a judge ---- */
 
 /* Most rows of one forward. A longer text is read in blocks, with the cache, and gives the same bits. */

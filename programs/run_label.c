@@ -5,12 +5,13 @@
  *          prompt, so that a habit of choosing the first does not favour one response.
  * Saved    Each answer is one JSON line, appended and flushed before the next prompt is shown. "undo" appends
  *          a line, too: nothing that was written is changed, so an end at any moment loses no answer. A last
- *          line that was cut off (by a power failure, say) is removed when the labeller goes on.
+ *          line that was cut off (by a power failure, say) is removed when the labeller goes on; if only its
+ *          line break is missing, this is added.
  * Never    needs colours, a terminal or single keys: a line of input is an answer. */
 #include "run.h"
 #include <stdio.h>
 
-enum { RESPONSES_MAX = 9, COLUMN_MIN = 30, GAP = 3 };
+enum { RESPONSES_MAX = 9, COLUMN_MIN = 30 };
 
 typedef struct {
     const char *policy, *adapter, *out, *labeller, *instructions;
@@ -19,8 +20,6 @@ typedef struct {
     uint64_t seed;
     QuantOptions quant;
 } Labels;
-
-typedef struct { const char *text; size_t n; } Span;
 
 /* A prompt with K responses. shown[i]: the response that has number i + 1 on the screen. */
 typedef struct { Span prompt, response[RESPONSES_MAX]; int K, shown[RESPONSES_MAX]; } Item;
@@ -68,11 +67,25 @@ static void take_answer(Session *s, const char *text, size_t n, int number) {
     s->skip[s->done++] = (unsigned char)json_bool(line, "skipped", 0);
 }
 
-/* Reads the answers of earlier sessions. Removes a last line that was cut off. */
+/* Repairs a last line (n bytes) without a line break: a whole answer gets one, another line is removed.
+ * whole: the bytes before it. */
+static void mend_last_line(Session *s, const char *bytes, size_t whole, size_t n, int number) {
+    Error err = { 0 };
+    const int answer = json_parse(bytes + whole, n, &s->scratch, NULL) != NULL;
+    if (answer) {
+        take_answer(s, bytes + whole, n, number);
+        must(file_append(s->path, "\n", 1, &err), &err, "another --out");
+        return;
+    }
+    say("%s: the last line was cut off, and is removed", s->path);
+    must(file_write_all(s->path, bytes, whole, &s->keep, &err), &err, "another --out");
+}
+
+/* Reads the answers of earlier sessions. */
 static void read_answers(Session *s) {
     Error err = { 0 };
     char *bytes;
-    size_t n, at = 0, whole = 0;
+    size_t n, at = 0;
     int number = 0;
     if (!file_exists(s->path)) return;
     must(file_read_all(s->path, &s->keep, &bytes, &n, &err), &err, "another --out");
@@ -81,11 +94,25 @@ static void read_answers(Session *s) {
         if (bytes[i] != '\n') continue;
         take_answer(s, bytes + at, i - at, ++number);
         pool_release(&s->scratch, mark);
-        at = whole = i + 1;
+        at = i + 1;
     }
-    if (whole == n) return;
-    say("%s: the last line was cut off, and is removed", s->path);
-    must(file_write_all(s->path, bytes, whole, &s->keep, &err), &err, "another --out");
+    if (at < n) mend_last_line(s, bytes, at, n - at, number + 1);
+}
+
+static struct { char path[520]; int handle; } answers_lock;
+static void unlock_answers(void) { lock_release(answers_lock.path, answers_lock.handle); }
+
+/* Sees to it that one process alone writes the file, until it ends. */
+static void lock_answers(const Session *s) {
+    Error err = { 0 };
+    char what[80];
+    long process;
+    snprintf(answers_lock.path, sizeof answers_lock.path, "%s.lock", s->path);
+    const int code = lock_take(answers_lock.path, &answers_lock.handle, &process, &err);
+    snprintf(what, sizeof what, "another program (process %ld) is writing this file", process);
+    require(code == E_OPEN ? code : OK, what, s->path, 0, 0, "that program, or another --out");
+    must(code, &err, "--out FILE, in a place where files can be written");
+    atexit(unlock_answers);
 }
 
 /* Begins a line of the file. */
@@ -231,77 +258,36 @@ static void make_item(Session *s, Item *x, int i) {
 
 /* ---- the screen ---- */
 
-/* Returns how many bytes of text, of at most `width` columns, make the next line; *next: where the one after
- * it begins. Breaks at a space, or at the width if a word is longer. */
-static size_t next_line(const char *text, size_t n, int width, size_t *next) {
-    size_t at = 0, space = 0;
-    for (int column = 0; at < n && text[at] != '\n'; column++) {
-        if (column == width) {
-            if (!space) { *next = at; return at; }
-            *next = space + 1;
-            return space;
-        }
-        if (text[at] == ' ') space = at;
-        for (at++; at < n && ((unsigned char)text[at] & 0xC0) == 0x80; ) at++;
-    }
-    *next = at < n ? at + 1 : at;
-    return at;
-}
-
-/* Prints the numbered texts from..to-1 beside one another, in columns of `width`. */
-static void print_columns(const Span *text, int from, int to, int width) {
-    size_t at[RESPONSES_MAX] = { 0 };
-    for (int k = from; k < to; k++) printf("[%d]%*s", k + 1, k + 1 < to ? width + GAP - 3 : 0, "");
-    for (int more = 1; more; ) {
-        more = 0;
-        putchar('\n');
-        for (int k = from; k < to; k++) {
-            size_t next = 0;
-            const char *line = text[k].text + at[k];
-            const size_t n = next_line(line, text[k].n - at[k], width, &next);
-            at[k] += next;
-            more |= at[k] < text[k].n;
-            printf("%.*s", (int)n, line);
-            if (k + 1 < to) printf("%*s", width + GAP - text_columns(line, n), "");
-        }
-    }
-    putchar('\n');
-}
-
-static Span visible(Session *s, Span x) {
-    Buffer b = { .pool = &s->scratch };
-    while (x.n && (x.text[0] == ' ' || x.text[0] == '\n')) { x.text++; x.n--; }
-    buffer_visible(&b, x.text, x.n, 1);
-    need_buffer(&b);
-    for (size_t i = 0; i < b.length; i++) if (b.data[i] == '\t') b.data[i] = ' ';
-    return (Span){ b.length ? (const char *)b.data : "", b.length };
-}
-
 /* Shows the item: side by side if each column has room for COLUMN_MIN letters, else one under another. */
 static void show_item(Session *s, const Item *x) {
-    const int width = terminal_width(), each = (width + GAP) / x->K - GAP;
-    Span text[RESPONSES_MAX], prompt = visible(s, x->prompt);
-    for (int k = 0; k < x->K; k++) text[k] = visible(s, x->response[x->shown[k]]);
+    const int width = terminal_width(), each = (width + COLUMN_GAP) / x->K - COLUMN_GAP;
+    Span text[RESPONSES_MAX], prompt = visible_text(x->prompt, &s->scratch);
+    for (int k = 0; k < x->K; k++) {
+        text[k] = visible_text(x->response[x->shown[k]], &s->scratch);
+        if (!text[k].n) text[k] = (Span){ "(empty)", 7 };
+    }
     int skipped = 0;
     for (int i = 0; i < s->done; i++) skipped += s->skip[i];
     printf("\n---- %d of %d", s->done + 1, s->items);
     if (skipped) printf(", %d skipped", skipped);
     printf(" ----\n");
-    for (size_t at = 0, next = 0; at < prompt.n; at += next) {
-        const size_t n = next_line(prompt.text + at, prompt.n - at, width, &next);
-        printf("%.*s\n", (int)n, prompt.text + at);
-    }
+    print_lines(prompt, width);
     putchar('\n');
     if (each >= COLUMN_MIN) print_columns(text, 0, x->K, each);
-    else for (int k = 0; k < x->K; k++) print_columns(text, k, k + 1, width);
+    for (int k = 0; each < COLUMN_MIN && k < x->K; k++) {
+        if (k) putchar('\n');
+        print_columns(text, k, k + 1, width);
+    }
     putchar('\n');
 }
 
 static void show_instructions(Session *s) {
-    if (s->instructions) print_visible(s->instructions, s->instructions_length, 1);
-    else printf("Which response is best? Read the prompt, then all responses.");
-    printf("\nRank by their numbers, the best first: 2 1 3. Equally good: 2 1=3.\n"
-           "s: skip, u: undo the last answer, i: these lines again, q: quit; the next call goes on.\n");
+    static const char without[] = "Which response is best? Read the prompt, then all responses.";
+    static const char keys[] = "Rank by their numbers, the best first: 2 1 3. Equally good: 2 1=3.\n"
+        "s: skip, u: undo the last answer, i: these lines again, q: quit; the next call goes on.";
+    const Span own = { s->instructions, s->instructions_length }, other = { without, sizeof without - 1 };
+    print_lines(s->instructions ? visible_text(own, &s->scratch) : other, terminal_width());
+    print_lines((Span){ keys, sizeof keys - 1 }, terminal_width());
 }
 
 /* ---- answers ---- */
@@ -497,6 +483,7 @@ int run_label(int argc, char **argv) {
     const char *const input[] = { positional[0], o.policy, o.instructions };
     out_file_check("--out", s.path, input, 3);
     open_data(&s, positional[0], &program);
+    lock_answers(&s);
     read_answers(&s);
     if (s.done == s.items) { say("all %d prompts are answered: %s", s.items, s.path); return 0; }
     s.keys = lines_open("-", &s.keep, &err);

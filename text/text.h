@@ -26,7 +26,8 @@ enum { CAT_LU, CAT_LL, CAT_LT, CAT_LM, CAT_LO, CAT_MN, CAT_MC, CAT_ME, CAT_ND, C
        CAT_ZS, CAT_ZL, CAT_ZP, CAT_CC, CAT_CF, CAT_CS, CAT_CO, CAT_CN };
 typedef struct { const char *name; UnicodeList edges; } UnicodeScript;
 enum { UNICODE_SCRIPTS = 12 };
-extern const UnicodeList unicode_categories, unicode_after_8, unicode_after_9, unicode_apart_marks;
+extern const UnicodeList unicode_categories, unicode_after_8, unicode_after_9, unicode_apart_marks,
+                         unicode_wide;
 extern const UnicodeScript unicode_scripts[UNICODE_SCRIPTS];
 extern const UnicodeList unicode_canonical_strings, unicode_compatible_strings;
 extern const UnicodeRuns unicode_canonical_runs, unicode_compatible_runs, unicode_lower_runs;

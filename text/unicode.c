@@ -103,6 +103,14 @@ int unicode_joins(int32_t code) {
     return is_combining(code) && !unicode_inside(&unicode_apart_marks, code);
 }
 
+int unicode_columns(int32_t code) {
+    if (code < 0x300) return 1;
+    const int category = unicode_category(code);
+    if (is_combining(code) ? category != CAT_MC : category == CAT_CF) return 0;
+    if (code >= 0x1160 && code <= 0x11FF) return 0;         /* vowels and endings of a Hangul syllable */
+    return 1 + unicode_inside(&unicode_wide, code);
+}
+
 int unicode_is_ideograph(int32_t code) {
     return (code >= 0x4E00 && code <= 0x9FFF) || (code >= 0x3400 && code <= 0x4DBF) ||
            (code >= 0x20000 && code <= 0x2A6DF) || (code >= 0x2A700 && code <= 0x2B73F) ||

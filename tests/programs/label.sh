@@ -53,6 +53,59 @@ for n in 0 1 2 3 4; do
     case $n in 0) at=1 ;; 1) at=2 ;; 2) at=3 ;; 3) at=2 ;; 4) at=3 ;; esac
     says "an end after line $n: goes on at $at" "^---- $at of 3"
 done
+# A whole answer whose line break alone is missing stays, in both programs
+head -n 2 "$a" > "$work/cut.jsonl"; sed -n 3p "$a" | tr -d '\n' >> "$work/cut.jsonl"
+$prep rankings "$work/cut.jsonl" --out "$work/x" > "$work/out" 2>&1
+says "prep rankings reads a last line without a line break" "; 0 skipped, 1 undone"
+label '' "$work/items.jsonl" --labeller ann --out "$work/cut.jsonl"
+says "a whole answer without a line break is kept" "^---- 2 of 3"
+lines "and gets its line break" "$work/cut.jsonl" 3
+
+# until_ COUNT TEXT FILE: waits until COUNT lines of the file match the text, at most 20 seconds
+until_() {
+    t=0
+    while [ ! -f "$3" ] || [ "$(grep -c -- "$2" "$3")" -lt "$1" ]; do
+        t=$((t + 1)); [ $t -lt 400 ] || return
+        sleep 0.05
+    done
+}
+# kill -9 while the program waits for an answer: what was answered stays. Meanwhile no other program writes the file.
+if [ -z "$RUN" ] && mkfifo "$work/keys" 2> "$work/out"; then
+    k=$work/killed.jsonl
+    for n in 1 2 3; do
+        $run label "$work/items.jsonl" --labeller ann --out "$k" < "$work/keys" > "$work/screen" 2>&1 & pid=$!
+        exec 3> "$work/keys"
+        until_ 1 "^---- $n of 3" "$work/screen"
+        [ $n != 2 ] || refuses "two programs, one file" 1 "process $pid) is writing this file" \
+            $run label "$work/items.jsonl" --labeller ann --out "$k"
+        keys=123; [ $n != 2 ] || keys=12
+        printf '%s\n' $keys >&3
+        [ $n != 2 ] || printf 'u\n12\n' >&3
+        case $n in 1) until_ 1 labeller "$k" ;; 2) until_ 4 labeller "$k" ;; 3) until_ 5 labeller "$k" ;; esac
+        [ $n = 3 ] || printf 12 >&3         # half an answer
+        kill -9 $pid 2> "$work/killed"; wait $pid 2> "$work/killed"
+        exec 3>&-
+    done
+    lines "three answers and an undo outlive three kills" "$k" 5
+    label '' "$work/items.jsonl" --labeller ann --out "$k"
+    says "nothing is left to do after them" "all 3 prompts are answered"
+    if [ -e "$k.lock" ]; then bad "the lock of a program that was killed is deleted"; else ok "the lock of a program that was killed is deleted"; fi
+else skipped=$((skipped + 5)); fi
+
+# The screen: columns where the terminal is wide enough; wide characters count twice; nothing is wider than the terminal
+three=あいう; three=$three$three$three$three$three$three
+printf '{"prompt": "日本", "responses": ["%s%s", " %s%s"]}\n{"prompt": "x", "responses": ["", "y"]}\n' \
+    $three あい $three あい > "$work/wide.jsonl"
+COLUMNS=80 label '12\n' "$work/wide.jsonl" --out "$work/w.jsonl"
+says "two columns of 19 wide characters each" "^${three}あ   ${three}あ$"
+says "a response without letters" "(empty)"
+echo "Prefer the response that a reader would find helpful, and not the one that is merely longer than the others." > "$work/told"
+sed 1d "$work/items.jsonl" > "$work/narrow.jsonl"
+COLUMNS=40 label '' "$work/narrow.jsonl" --instructions "$work/told" --out "$work/n.jsonl"
+long=$(grep -v "$work" "$work/out" | awk 'length > 40' | grep -c .)
+if [ "$long" = 0 ]; then ok "40 columns: no line is longer"; else bad "40 columns: $long lines are longer"; fi
+says "words are whole" "^find helpful, and not the one that is$"
+
 refuses "another labeller's file" 1 "answers of another labeller" $run label "$work/items.jsonl" --labeller bob --out "$a"
 sed 1d "$work/items.jsonl" > "$work/other.jsonl"
 refuses "another file of prompts" 1 "an answer to another prompt" $run label "$work/other.jsonl" --labeller ann --out "$a"

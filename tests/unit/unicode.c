@@ -84,8 +84,22 @@ static void test_composition(void) {
     CHECK(unicode_compose(0x915, 0x93C) < 0 && unicode_compose(0x11935, 0x11930) < 0, "what is excluded");
 }
 
+/* Columns of a terminal: East_Asian_Width W and F are wide; what has no ink of its own takes none. */
+static void test_columns(void) {
+    static const struct { int32_t code; int columns; } row[] = {
+        { 'a', 1 }, { 0xE9, 1 }, { 0x301, 0 }, { 0x200B, 0 }, { 0xFE0F, 0 }, { 0x20DD, 0 }, { 0x903, 1 },
+        { 0x10FF, 1 }, { 0x1100, 2 }, { 0x115F, 2 }, { 0x1160, 0 }, { 0x3042, 2 }, { 0x303F, 1 },
+        { 0x4E2D, 2 }, { 0xAC00, 2 }, { 0xFF21, 2 }, { 0xFF71, 1 }, { 0x2581, 1 }, { 0x2588, 1 },
+        { 0x2614, 2 }, { 0x2616, 1 }, { 0x1F600, 2 }, { 0x1F321, 1 }, { 0x20000, 2 }, { 0x3FFFD, 2 },
+        { 0x10FFFF, 1 }, { -1, 1 } };
+    for (size_t k = 0; k < sizeof row / sizeof *row; k++)
+        CHECK(unicode_columns(row[k].code) == row[k].columns, "U+%04X: %d columns", (unsigned)row[k].code,
+              unicode_columns(row[k].code));
+}
+
 int main(void) {
     test_tables();
+    test_columns();
     test_composition();
     return test_end("unicode");
 }
