@@ -191,76 +191,110 @@ const Entry *constitution_draw(const Constitution *c, uint64_t seed, uint64_t in
 
 /* ---- the texts that a policy reads ---- */
 
+static const char white[] = " \t\r\n";
 static const char *const speaker[] = { "Human:", "Assistant:", "CritiqueRequest:", "Critique:",
                                        "RevisionRequest:", "Revision:" };
 
-void constitution_ask(Buffer *b, const char *prompt, size_t n) {
-    static const char turn[] = "Assistant:";
-    while (n && strchr(" \t\r\n", prompt[n - 1])) n--;
-    while (n && strchr(" \t\r\n", *prompt)) { prompt++; n--; }
-    const size_t t = sizeof turn - 1;
-    const int whole = n >= t && !memcmp(prompt + n - t, turn, t);
-    if (!whole) buffer_text(b, "Human: ");
-    buffer_bytes(b, prompt, n);
-    if (!whole) buffer_text(b, "\n\nAssistant:");
+/* Appends the beginning of a message, up to its text. by_policy 1: the policy is to write the text. label:
+ * its name where there is no template. */
+static void open_turn(Buffer *b, const ChatTemplate *how, int by_policy, const char *label) {
+    if (how->begin) buffer_text(b, how->begin);
+    buffer_text(b, how->before);
+    buffer_text(b, how->end ? by_policy ? "assistant" : "user" : label);
+    buffer_text(b, how->end ? how->after : ":");
+}
+
+void constitution_answer(Buffer *b, const ChatTemplate *how, const char *text, size_t n) {
+    if (!how->end) buffer_text(b, " ");
+    buffer_bytes(b, text, n);
+    if (!how->end) return;
+    buffer_text(b, how->end);
+    buffer_text(b, "\n");
+}
+
+/* Appends a message. */
+static void add_turn(Buffer *b, const ChatTemplate *how, int by_policy, const char *label, const char *text,
+                     size_t n) {
+    open_turn(b, how, by_policy, label);
+    constitution_answer(b, how, text, n);
+    if (!how->end) buffer_text(b, "\n\n");
+}
+
+/* Appends the rest of a message that open_turn began, and a blank line where there is no template. */
+static void end_turn(Buffer *b, const ChatTemplate *how, const char *text) {
+    constitution_answer(b, how, text, strlen(text));
+    if (!how->end) buffer_text(b, "\n\n");
+}
+
+void constitution_ask(Buffer *b, const ChatTemplate *how, const char *prompt, size_t n) {
+    Buffer turn = { b->pool, NULL, 0, 0, 0 };
+    open_turn(&turn, how, 1, "Assistant");
+    size_t t = turn.length;
+    if (turn.failed) { b->failed = 1; return; }
+    while (n && strchr(white, prompt[n - 1])) n--;
+    while (n && strchr(white, *prompt)) { prompt++; n--; }
+    while (strchr(white, turn.data[t - 1])) t--;
+    if (n >= t && !memcmp(prompt + n - t, turn.data, t)) buffer_bytes(b, prompt, n - t);
+    else add_turn(b, how, 0, "Human", prompt, n);
+    buffer_bytes(b, turn.data, turn.length);
 }
 
 /* Appends a critique in progress: up to the place of the critique, or if that is there, of the revision. */
-static void add_steps(Buffer *b, const char *response, const Entry *principle, const char *critique) {
-    buffer_text(b, " ");
-    buffer_text(b, response);
-    buffer_text(b, "\n\nCritiqueRequest: ");
-    buffer_text(b, principle->text[PRINCIPLE_CRITIQUE]);
-    buffer_text(b, "\n\nCritique:");
+static void add_steps(Buffer *b, const ChatTemplate *how, const char *response, const Entry *principle,
+                      const char *critique) {
+    const char *asks = principle->text[PRINCIPLE_CRITIQUE], *wants = principle->text[PRINCIPLE_REVISION];
+    end_turn(b, how, response);
+    add_turn(b, how, 0, "CritiqueRequest", asks, strlen(asks));
+    open_turn(b, how, 1, "Critique");
     if (!critique) return;
-    buffer_text(b, " ");
-    buffer_text(b, critique);
-    buffer_text(b, "\n\nRevisionRequest: ");
-    buffer_text(b, principle->text[PRINCIPLE_REVISION]);
-    buffer_text(b, "\n\nRevision:");
+    end_turn(b, how, critique);
+    add_turn(b, how, 0, "RevisionRequest", wants, strlen(wants));
+    open_turn(b, how, 1, "Revision");
 }
 
 void constitution_critique(Buffer *b, const Constitution *c, int shots, const char *ask, const char *response,
                            const Entry *principle, const char *critique) {
     for (int i = 0; i < shots && i < c->count[EXAMPLE]; i++) {
         const Entry *e = &c->entry[EXAMPLE][i];
-        constitution_ask(b, e->text[SHOT_PROMPT], strlen(e->text[SHOT_PROMPT]));
-        add_steps(b, e->text[SHOT_RESPONSE], e->principle, e->text[SHOT_CRITIQUE]);
-        buffer_text(b, " ");
-        buffer_text(b, e->text[SHOT_REVISION]);
-        buffer_text(b, "\n\n");
+        constitution_ask(b, c->how, e->text[SHOT_PROMPT], strlen(e->text[SHOT_PROMPT]));
+        add_steps(b, c->how, e->text[SHOT_RESPONSE], e->principle, e->text[SHOT_CRITIQUE]);
+        end_turn(b, c->how, e->text[SHOT_REVISION]);
     }
     buffer_text(b, ask);
-    add_steps(b, response, principle, critique);
+    add_steps(b, c->how, response, principle, critique);
 }
 
 /* Appends a question up to the place of its answer. */
-static void add_choice(Buffer *b, const char *question, const char *first, const char *second) {
-    buffer_text(b, "\n\n");
-    buffer_text(b, question);
-    buffer_text(b, "\n\nOptions:\n(A) ");
-    buffer_text(b, first);
-    buffer_text(b, "\n(B) ");
-    buffer_text(b, second);
-    buffer_text(b, "\n\nThe answer is:");
+static void add_choice(Buffer *b, const Constitution *c, const char *prompt, const Entry *principle,
+                       const char *first, const char *second) {
+    static const ChatTemplate plain = { NULL, "", "", NULL };
+    Buffer q = { b->pool, NULL, 0, 0, 0 };
+    buffer_text(&q, "Consider the following conversation between a human and an assistant:\n\n");
+    constitution_ask(&q, &plain, prompt, strlen(prompt));
+    buffer_text(&q, "\n\n");
+    buffer_text(&q, principle->text[PRINCIPLE_PREFERENCE]);
+    buffer_text(&q, "\n\nOptions:\n(A) ");
+    buffer_text(&q, first);
+    buffer_text(&q, "\n(B) ");
+    buffer_text(&q, second);
+    buffer_text(&q, "\n\nThe answer is:");
+    if (q.failed) b->failed = 1;
+    else if (!c->how->end) buffer_bytes(b, q.data, q.length);
+    else {
+        add_turn(b, c->how, 0, "", (const char *)q.data, q.length);
+        open_turn(b, c->how, 1, "");
+    }
 }
 
-void constitution_choice(Buffer *b, const Constitution *c, int shots, const char *ask, const Entry *principle,
-                         const char *first, const char *second) {
-    static const char consider[] =
-        "Consider the following conversation between a human and an assistant:\n\n";
+void constitution_choice(Buffer *b, const Constitution *c, int shots, const char *prompt,
+                         const Entry *principle, const char *first, const char *second) {
     for (int i = 0; i < shots && i < c->count[CHOICE]; i++) {
         const Entry *e = &c->entry[CHOICE][i];
-        buffer_text(b, consider);
-        constitution_ask(b, e->text[CHOICE_PROMPT], strlen(e->text[CHOICE_PROMPT]));
-        add_choice(b, e->principle->text[PRINCIPLE_PREFERENCE], e->text[CHOICE_A], e->text[CHOICE_B]);
-        buffer_text(b, " (");
-        buffer_text(b, e->text[CHOICE_ANSWER]);
-        buffer_text(b, ")\n\n");
+        const char letter[] = { '(', *e->text[CHOICE_ANSWER], ')', 0 };
+        add_choice(b, c, e->text[CHOICE_PROMPT], e->principle, e->text[CHOICE_A], e->text[CHOICE_B]);
+        end_turn(b, c->how, letter);
     }
-    buffer_text(b, consider);
-    buffer_text(b, ask);
-    add_choice(b, principle->text[PRINCIPLE_PREFERENCE], first, second);
+    add_choice(b, c, prompt, principle, first, second);
 }
 
 int constitution_next_turn(const char *text, size_t n, size_t *length) {
@@ -276,7 +310,7 @@ int constitution_next_turn(const char *text, size_t n, size_t *length) {
             break;
         }
     }
-    while (*length && strchr(" \t\r\n", text[*length - 1])) --*length;
+    while (*length && strchr(white, text[*length - 1])) --*length;
     return found;
 }
 

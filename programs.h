@@ -738,7 +738,12 @@ enum { CHOICE_PROMPT, CHOICE_A, CHOICE_B, CHOICE_ANSWER /* "A" or "B" */ };
  * CHOICE_. line: where it begins. */
 typedef struct Entry Entry;
 struct Entry { const char *name, *text[4]; long long line; const Entry *principle; Entry *next; };
-typedef struct { Entry *entry[CONSTITUTION_KINDS]; int count[CONSTITUTION_KINDS]; } Constitution;
+/* how: the form of the messages that the policy reads, which the caller sets; CHAT_NONE's: "Human: ...", an
+ * empty line, "Assistant: ...", as in the paper. */
+typedef struct {
+    Entry *entry[CONSTITUTION_KINDS]; int count[CONSTITUTION_KINDS];
+    const ChatTemplate *how;
+} Constitution;
 /* Reads a constitution from n bytes, or from a file, into pool. path: for messages. OK or a code, with the
  * line in *err. There is at least one principle. */
 int constitution_parse(Constitution *c, const char *text, size_t n, const char *path, Pool *pool,
@@ -746,16 +751,19 @@ int constitution_parse(Constitution *c, const char *text, size_t n, const char *
 int constitution_read(Constitution *c, const char *path, Pool *pool, Error *err);
 /* Returns a principle, drawn for round `round` of prompt `index`. */
 const Entry *constitution_draw(const Constitution *c, uint64_t seed, uint64_t index, uint64_t round);
-/* Appends "Human: PROMPT", an empty line and "Assistant:"; or the prompt alone, if it is a conversation that
- * ends in "Assistant:" already. White space around the prompt is left out. */
-void constitution_ask(Buffer *b, const char *prompt, size_t n);
+/* Appends the prompt as a message, and the beginning of the answer; or the prompt alone, if it ends with such
+ * a beginning already. White space around the prompt is left out. */
+void constitution_ask(Buffer *b, const ChatTemplate *how, const char *prompt, size_t n);
+/* Appends an answer as it follows what constitution_ask appends. */
+void constitution_answer(Buffer *b, const ChatTemplate *how, const char *text, size_t n);
 /* Appends `shots` examples, then ask (what constitution_ask has appended), the response and the request for a
  * critique; with a critique (else NULL), it and the request for a revision. The policy goes on. */
 void constitution_critique(Buffer *b, const Constitution *c, int shots, const char *ask, const char *response,
                            const Entry *principle, const char *critique);
-/* Appends `shots` choices, then the question which of two answers is better; " (A)" or " (B)" follows. */
-void constitution_choice(Buffer *b, const Constitution *c, int shots, const char *ask, const Entry *principle,
-                         const char *first, const char *second);
+/* Appends `shots` choices, then the question which of two answers to a prompt is better; the answer "(A)" or
+ * "(B)" follows, without a template after a space. */
+void constitution_choice(Buffer *b, const Constitution *c, int shots, const char *prompt,
+                         const Entry *principle, const char *first, const char *second);
 /* Returns 1 if a later line of the text begins with "Human:", "Critique:" ...: the policy has begun another
  * turn. *length: the bytes before it, without white space at their end. */
 int constitution_next_turn(const char *text, size_t n, size_t *length);

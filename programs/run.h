@@ -198,10 +198,11 @@ int results_end(const Results *r, int code);
 typedef struct {
     const Program *program;
     const char *constitution, *out, *adapter;
-    int jsonl, plain, n, context, batch, shots;
+    int jsonl, plain, n, context, batch, shots, template;
     double temperature, top_p;
     uint64_t seed;
     QuantOptions quant;
+    long long total;                        /* inputs; 0: not known */
 } Feedback;
 #define FEEDBACK_OPTIONS(f, shots_help) \
     { "constitution", OPT_TEXT, &(f).constitution, NULL, 0, 0, NULL, \
@@ -209,6 +210,8 @@ typedef struct {
     { "out", OPT_TEXT, &(f).out, NULL, 0, 0, NULL, \
       "the file of JSON lines to write, or to go on with (default: standard output)" }, \
     { "shots", OPT_INT, &(f).shots, "-1", -1, 1e6, NULL, shots_help }, \
+    { "template", OPT_CHOICE, &(f).template, "none", 0, 0, "none|chatml|zephyr", \
+      "form of the messages; none: Human:, Assistant:, CritiqueRequest: ..., as in the paper" }, \
     { "n", OPT_INT, &(f).n, "256", 1, 1e6, NULL, "most new tokens of each text" }, \
     { "context", OPT_INT, &(f).context, "0", 0, 1e9, NULL, \
       "most tokens that are read and written, together, " CONTEXT_HELP }, \
@@ -223,13 +226,17 @@ typedef struct {
     { "jsonl", OPT_FLAG, &(f).jsonl, NULL, 0, 0, NULL, \
       "lines are {\"prompt\": ...} or {\"text\": ...}, so that a prompt may hold line breaks" }, \
     NO_SPECIAL_OPTION((f).plain)
-#define FEEDBACK_NEEDS { "top-p", "temperature", "nothing is drawn" }
+#define FEEDBACK_NEEDS { "top-p", "temperature", "nothing is drawn" }, \
+    { "no-special", "!template", "the marks of a template are special tokens" }
 /* Reads --constitution, and sets f->shots to a number of its texts of this kind. */
 Constitution feedback_constitution(Feedback *f, int kind, Pool *pool);
 /* Opens a policy with its tokenizer. Returns the most tokens that it is to read and write. */
 int feedback_policy(const Feedback *f, Policy *p, const char *folder, const char *adapter, Pool *pool);
 /* Who writes texts, a batch at a time. */
-typedef struct { Batch batch; Sampling sampling; int n; Pool scratch; } Author;
+typedef struct {
+    Batch batch; Sampling sampling; int n, stop;        /* stop: the token that ends a message, or -1 */
+    const ChatTemplate *how; Pool scratch;
+} Author;
 Author author_open(Policy *p, const Feedback *f, int T, Pool *keep);
 /* A text to be continued, of input `number`. answer: afterwards the policy's words up to the next turn,
  * without white space around them; NULL, after a message, if the text is too long. */
@@ -238,10 +245,17 @@ void author_write(Author *a, Turn *turn, int turns, Input *in, Pool *pool);
 /* Returns the ids of a turn's text, which last until input_next; NULL, after a message, if the model has no
  * embedding for one, or if not that many and `more` fit. */
 int *turn_ids(const Batch *b, const Turn *turn, int more, Input *in, int *count);
+/* Returns 1, after a message, if something is wrong with the input that was read last, or if it has a NUL. */
+int input_refused(Input *in);
 /* Returns the conversation that waits for the answer to a prompt of n bytes. */
-const char *ask_of(const char *prompt, size_t n, Pool *pool);
-/* Appends name, then space and text as one JSON string. */
-void buffer_field(Buffer *b, const char *name, const char *space, const char *text, Pool *pool);
+const char *ask_of(const Feedback *f, const char *prompt, size_t n, Pool *pool);
+/* Appends name, then the text as a JSON string. buffer_answer: as it follows the prompt. */
+void buffer_field(Buffer *b, const char *name, const char *text);
+void buffer_answer(Buffer *b, const char *name, const Feedback *f, const char *text);
+/* Returns how many inputs there are; 0: nobody knows. */
+long long feedback_total(const Input *in, const char *path);
+/* Shows how many of them are done, unless the lines go to standard output. */
+void feedback_progress(const Feedback *f, const Results *r, int last);
 
 /* ---- run_judge.c: a judge's logits of many texts, several in each forward ---- */
 

@@ -37,8 +37,8 @@ static int is_done(Critique *c, Item *item) {
 static int read_items(Critique *c) {
     for (c->items = 0; c->items < c->author.batch.B; ) {
         if (cli_stopping() || !input_next(&c->in)) return 0;
-        if (c->in.err.code) { cli_warn(&c->in.err, NULL); c->in.failed = 1; continue; }
-        Item item = { .number = c->in.number, .ask = ask_of(c->in.text, c->in.n, &c->texts) };
+        if (input_refused(&c->in)) continue;
+        Item item = { .number = c->in.number, .ask = ask_of(&c->f, c->in.text, c->in.n, &c->texts) };
         if (!is_done(c, &item)) c->item[c->items++] = item;
     }
     return 1;
@@ -86,15 +86,15 @@ static void write_item(Critique *c, const Item *item) {
     Buffer b = { &c->texts, NULL, 0, 0, 0 };
     buffer_text(&b, "{\"index\": ");
     buffer_integer(&b, item->number);
-    buffer_field(&b, ", \"prompt\": ", "", item->ask, &c->texts);
-    buffer_field(&b, ", \"response\": ", " ", item->response, &c->texts);
-    buffer_field(&b, ", \"revision\": ", " ", item->revision[c->rounds - 1], &c->texts);
+    buffer_field(&b, ", \"prompt\": ", item->ask);
+    buffer_answer(&b, ", \"response\": ", &c->f, item->response);
+    buffer_answer(&b, ", \"revision\": ", &c->f, item->revision[c->rounds - 1]);
     buffer_text(&b, ", \"rounds\": [");
     for (int r = 0; r < c->rounds; r++) {
         buffer_text(&b, r ? ", {" : "{");
-        buffer_field(&b, "\"principle\": ", "", item->principle[r]->name, &c->texts);
-        buffer_field(&b, ", \"critique\": ", " ", item->critique[r], &c->texts);
-        buffer_field(&b, ", \"revision\": ", " ", item->revision[r], &c->texts);
+        buffer_field(&b, "\"principle\": ", item->principle[r]->name);
+        buffer_field(&b, ", \"critique\": ", item->critique[r]);
+        buffer_field(&b, ", \"revision\": ", item->revision[r]);
         buffer_text(&b, "}");
     }
     buffer_text(&b, "]}");
@@ -111,6 +111,7 @@ static void criticise(Critique *c) {
         for (int i = 0; i < c->items && !cli_stopping(); i++)
             if (!c->item[i].failed) write_item(c, &c->item[i]);
         pool_release(&c->texts, mark);
+        feedback_progress(&c->f, &c->results, !more || cli_stopping());
     } while (more && !cli_stopping());
 }
 
@@ -145,6 +146,7 @@ int run_critique(int argc, char **argv) {
     c.constitution = feedback_constitution(&c.f, EXAMPLE, &c.keep);
     c.results = results_open(c.f.out, &c.keep);
     c.in = input_open(positional[1], c.f.jsonl, 0, 1, &c.keep, &c.scratch);
+    c.f.total = feedback_total(&c.in, positional[1]);
     const int T = feedback_policy(&c.f, &p, positional[0], c.f.adapter, &c.keep);
     c.author = author_open(&p, &c.f, T, &c.keep);
     c.item = pool_need(&c.keep, (size_t)c.author.batch.B, sizeof *c.item, "prompts");

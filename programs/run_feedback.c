@@ -3,6 +3,15 @@
 #include "run.h"
 #include <stdio.h>
 
+/* Returns 1 if the text goes on after the answer's end. *length: the answer's bytes. */
+static int end_of_answer(const Author *a, const char *text, size_t n, size_t *length) {
+    const char *end = a->how->end ? strstr(text, a->how->end) : NULL;
+    if (!a->how->end) return constitution_next_turn(text, n, length);
+    *length = end ? (size_t)(end - text) : n;
+    while (*length && strchr(" \t\r\n", text[*length - 1])) --*length;
+    return end != NULL;
+}
+
 /* Ends a text at the next turn, or if a user has stopped the program. */
 static int turn_token(void *context, int sequence, int token) {
     Author *a = context;
@@ -10,27 +19,30 @@ static int turn_token(void *context, int sequence, int token) {
     const PoolMark mark = pool_mark(&a->scratch);
     char *text;
     size_t n;
-    (void)token;
     const int code = tokenizer_decode(a->batch.policy->tokenizer, s->token + s->prompt,
                                       s->length - s->prompt, &a->scratch, &text, &n);
-    const int ended = !code && constitution_next_turn(text, n, &n);
+    const int ended = token == a->stop || (!code && end_of_answer(a, text, n, &n));
     pool_release(&a->scratch, mark);
     return ended || cli_stopping();
 }
 
 /* Returns the text of a job's new tokens, without white space around it and without another turn. */
 static const char *answer_of(const Author *a, const Job *j, Pool *pool) {
+    const int count = j->length - j->prompt, last = count ? j->token[j->length - 1] : -1;
     char *text;
     size_t n;
-    require(tokenizer_decode(a->batch.policy->tokenizer, j->token + j->prompt, j->length - j->prompt, pool,
-                             &text, &n), "cannot decode", "output", 0, 0, NULL);
-    constitution_next_turn(text, n, &n);
+    require(tokenizer_decode(a->batch.policy->tokenizer, j->token + j->prompt,
+                             count - (count && last == a->stop), pool, &text, &n),
+            "cannot decode", "output", 0, 0, NULL);
+    end_of_answer(a, text, n, &n);
     text[n] = 0;
     return text + strspn(text, " \t\r\n");
 }
 
 Author author_open(Policy *p, const Feedback *f, int T, Pool *keep) {
-    Author a = { .sampling = { (float)f->temperature, 0, (float)f->top_p }, .n = f->n };
+    const ChatTemplate *how = chat_template(f->template);
+    Author a = { .sampling = { (float)f->temperature, 0, (float)f->top_p }, .n = f->n, .how = how };
+    a.stop = how->end ? tokenizer_find(p->tokenizer, how->end, strlen(how->end)) : -1;
     a.scratch = cli_pool();
     a.batch = batch_open(p, f->batch ? f->batch : batch_size(T), T, keep);
     return a;
@@ -63,26 +75,56 @@ int *turn_ids(const Batch *b, const Turn *turn, int more, Input *in, int *count)
     if (ids && *count + more > b->T)
         ids = line_too_large(in, "tokens that the policy would read and write", (long long)*count + more,
                              b->T, "fewer --shots, a shorter prompt or answer, or a larger --context");
-    if (!ids) cli_warn(&in->err, NULL);
-    in->failed |= !ids;
-    return ids;
+    return input_refused(in) ? NULL : ids;
 }
 
-const char *ask_of(const char *prompt, size_t n, Pool *pool) {
+int input_refused(Input *in) {
+    if (!in->err.code && memchr(in->text, 0, in->n))
+        line_error(in, E_FORMAT, "a NUL character in the text", "remove it");
+    if (!in->err.code) return 0;
+    cli_warn(&in->err, NULL);
+    in->failed = 1;
+    return 1;
+}
+
+const char *ask_of(const Feedback *f, const char *prompt, size_t n, Pool *pool) {
     Buffer b = { pool, NULL, 0, 0, 0 };
-    constitution_ask(&b, prompt, n);
+    constitution_ask(&b, chat_template(f->template), prompt, n);
     buffer_u8(&b, 0);
     need_buffer(&b);
     return (const char *)b.data;
 }
 
-void buffer_field(Buffer *b, const char *name, const char *space, const char *text, Pool *pool) {
-    Buffer whole = { pool, NULL, 0, 0, 0 };
-    buffer_text(&whole, space);
-    buffer_text(&whole, text);
-    need_buffer(&whole);
+void buffer_field(Buffer *b, const char *name, const char *text) {
     buffer_text(b, name);
-    buffer_json_string(b, (const char *)whole.data, whole.length);
+    buffer_json_string(b, text, strlen(text));
+}
+
+void buffer_answer(Buffer *b, const char *name, const Feedback *f, const char *text) {
+    Buffer whole = { b->pool, NULL, 0, 0, 0 };
+    constitution_answer(&whole, chat_template(f->template), text, strlen(text));
+    buffer_u8(&whole, 0);
+    need_buffer(&whole);
+    buffer_field(b, name, (const char *)whole.data);
+}
+
+void feedback_progress(const Feedback *f, const Results *r, int last) {
+    if (f->out && f->total) progress("prompts", (long long)(r->next + r->added), f->total, last);
+}
+
+long long feedback_total(const Input *in, const char *path) {
+    long long lines = 0;
+    Error err = { 0 };
+    const char *line;
+    size_t n;
+    if (!in->lines) return (long long)in->data.count;
+    if (!path || !strcmp(path, "-")) return 0;
+    Pool pool = cli_pool();
+    Lines *l = lines_open(path, &pool, &err);
+    while (l && lines_next(l, &line, &n)) lines++;
+    if (l) lines_close(l, NULL);
+    pool_free(&pool);
+    return lines;
 }
 
 int feedback_policy(const Feedback *f, Policy *p, const char *folder, const char *adapter, Pool *pool) {
@@ -104,5 +146,6 @@ Constitution feedback_constitution(Feedback *f, int kind, Pool *pool) {
         require(E_RANGE, "the file has fewer few-shot texts than --shots", f->constitution, f->shots,
                 c.count[kind], "fewer --shots");
     if (f->shots < 0) f->shots = c.count[kind];
+    c.how = chat_template(f->template);
     return c;
 }

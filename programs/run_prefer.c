@@ -8,7 +8,7 @@
  * when it is (B) [1]. failed 1: something does not fit. */
 typedef struct {
     long long number;
-    const char *ask, *answer[2];
+    const char *prompt, *ask, *answer[2];   /* ask: what the writer reads */
     const Entry *principle;
     double p[2];
     int failed;
@@ -53,8 +53,10 @@ static int read_pairs(Prefer *c) {
         Pair pair = { .number = c->in.number };
         for (int k = 0; k < 2 && c->field[0] && !c->in.err.code; k++)
             pair.answer[k] = field_of(c, c->field[k]);
-        if (c->in.err.code) { cli_warn(&c->in.err, NULL); c->in.failed = 1; continue; }
-        pair.ask = ask_of(c->in.text, c->in.n, &c->texts);
+        if (input_refused(&c->in)) continue;
+        pair.ask = ask_of(&c->f, c->in.text, c->in.n, &c->texts);
+        pair.prompt = pool_text(&c->texts, c->in.text, c->in.n);
+        require(pair.prompt ? OK : E_MEMORY, "out of memory", "prompts", 0, 0, NULL);
         pair.principle = constitution_draw(&c->constitution, c->f.seed, (uint64_t)pair.number, 0);
         const uint64_t sign = results_sign(pair.ask, strlen(pair.ask), &c->texts);
         if (results_has(&c->results, pair.number,
@@ -96,11 +98,12 @@ static int *letter_ids(Prefer *c, const char *question, const char *letter, cons
  * is too long. */
 static int letter_logprobs(Prefer *c, const char *question, const Pair *pair, double letter[2]) {
     static const char *const name[] = { " (A)", " (B)" };
+    const int space = c->constitution.how->end == NULL;     /* a message has no space before it */
     Policy *p = &c->judge;
     const int encoder = p->config.encoder.L > 0;
     int *ids[2], n[2], same = 0, code = OK, count;
     for (int k = 0; k < 2; k++) {
-        ids[k] = letter_ids(c, encoder ? "" : question, name[k], pair, &n[k]);
+        ids[k] = letter_ids(c, encoder ? "" : question, name[k] + !space, pair, &n[k]);
         if (!ids[k]) return 0;
     }
     while (same < n[0] && same < n[1] && ids[0][same] == ids[1][same]) same++;
@@ -132,8 +135,8 @@ static void judge_pair(Prefer *c, Pair *pair) {
     for (int order = 0; order < 2; order++) {
         Buffer b = { &c->texts, NULL, 0, 0, 0 };
         double letter[2];
-        constitution_choice(&b, &c->constitution, c->f.shots, pair->ask, pair->principle, pair->answer[order],
-                            pair->answer[1 - order]);
+        constitution_choice(&b, &c->constitution, c->f.shots, pair->prompt, pair->principle,
+                            pair->answer[order], pair->answer[1 - order]);
         buffer_u8(&b, 0);
         need_buffer(&b);
         if (!letter_logprobs(c, (const char *)b.data, pair, letter)) { pair->failed = 1; return; }
@@ -150,13 +153,13 @@ static void write_pair(Prefer *c, const Pair *pair) {
     char number[160];
     buffer_text(&b, "{\"index\": ");
     buffer_integer(&b, pair->number);
-    buffer_field(&b, ", \"prompt\": ", "", pair->ask, &c->texts);
-    buffer_field(&b, ", \"chosen\": ", " ", pair->answer[better], &c->texts);
-    buffer_field(&b, ", \"rejected\": ", " ", pair->answer[1 - better], &c->texts);
+    buffer_field(&b, ", \"prompt\": ", pair->ask);
+    buffer_answer(&b, ", \"chosen\": ", &c->f, pair->answer[better]);
+    buffer_answer(&b, ", \"rejected\": ", &c->f, pair->answer[1 - better]);
     snprintf(number, sizeof number, ", \"probability\": %.6f, \"orders\": [%.6f, %.6f]", own,
              better ? 1 - pair->p[1] : pair->p[0], better ? 1 - pair->p[0] : pair->p[1]);
     buffer_text(&b, number);
-    buffer_field(&b, ", \"principle\": ", "", pair->principle->name, &c->texts);
+    buffer_field(&b, ", \"principle\": ", pair->principle->name);
     buffer_text(&b, "}");
     results_add(&c->results, &b);
 }
@@ -174,6 +177,7 @@ static void prefer(Prefer *c) {
             if (!pair->failed) write_pair(c, pair);
         }
         pool_release(&c->texts, mark);
+        feedback_progress(&c->f, &c->results, !more || cli_stopping());
     } while (more && !cli_stopping());
 }
 
@@ -232,6 +236,7 @@ int run_prefer(int argc, char **argv) {
     c.constitution = feedback_constitution(&c.f, CHOICE, &c.keep);
     c.results = results_open(c.f.out, &c.keep);
     c.in = input_open(positional[1], c.f.jsonl, 0, 1, &c.keep, &c.scratch);
+    c.f.total = feedback_total(&c.in, positional[1]);
     open_policies(&c, positional[0]);
     cli_interrupts();
     prefer(&c);

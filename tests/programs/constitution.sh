@@ -43,7 +43,7 @@ prefer="$run prefer data/policy $work/ask.jsonl --jsonl $all"
 # ---- critique ----
 $critique --batch 3 > "$work/c.jsonl"
 is "critique: a line for each prompt" 7 "$(wc -l < "$work/c.jsonl" | tr -d ' ')"
-is "critique: the fields" 7 "$(grep -c '^{"index": [1-7], "prompt": "Human: Tell me about\\nfilm [1-7].\\n\\nAssistant:", "response": " .*", "revision": " .*", "rounds": \[{"principle": "[a-z]*", "critique": " .*", "revision": " .*"}, {"principle": "[a-z]*", "critique": " .*", "revision": " .*"}\]}$' "$work/c.jsonl")"
+is "critique: the fields" 7 "$(grep -c '^{"index": [1-7], "prompt": "Human: Tell me about\\nfilm [1-7].\\n\\nAssistant:", "response": " .*", "revision": " .*", "rounds": \[{"principle": "[a-z]*", "critique": "[^ ].*", "revision": "[^ ].*"}, {"principle": "[a-z]*", "critique": "[^ ].*", "revision": "[^ ].*"}\]}$' "$work/c.jsonl")"
 if [ "$(sed 's/.*"rounds": \[{"principle": "\([a-z]*\)".*/\1/' "$work/c.jsonl" | sort -u | wc -l)" -gt 2 ]; then ok "critique: several principles"; else bad "critique: several principles"; fi
 for n in 1 50; do
     $critique --batch $n --out "$work/c$n.jsonl" > "$work/said"
@@ -66,11 +66,16 @@ $run critique data/policy "$work/line" $one --shots 1 -n 4 > "$work/shots"
 $run critique data/policy "$work/line" $one --shots 0 -n 4 > "$work/none"
 if [ -s "$work/shots" ] && ! cmp -s "$work/shots" "$work/none"; then ok "critique: few-shot texts are read"; else bad "critique: few-shot texts are read"; fi
 
+$run critique data/policy "$work/line" $one --shots 0 --template chatml -n 4 > "$work/got"
+is "critique: a template" 1 "$(grep -c '"prompt": "<|im_start|>user\\nA film?<|im_end|>\\n<|im_start|>assistant\\n", "response": "[^ ].*<|im_end|>\\n", "revision": "[^ ].*<|im_end|>\\n"' "$work/got")"
+printf '{"prompt": "a\\u0000b"}\n' > "$work/nul.jsonl"
+exits "critique: a NUL in a prompt" 1 "a NUL character" $run critique data/policy "$work/nul.jsonl" --jsonl $one
+
 # ---- a stopped run goes on ----
 head -n 2 "$work/c.jsonl" > "$work/torn.jsonl"; sed -n 3p "$work/c.jsonl" | cut -c1-40 | tr -d '\n' >> "$work/torn.jsonl"
 $critique --out "$work/torn.jsonl" > "$work/said" 2> "$work/err"
 same "resume: after a torn line" "$work/c.jsonl" "$work/torn.jsonl"
-if grep -q "5 lines written, 2 were there" "$work/said" && grep -q "not complete" "$work/err"; then ok "resume: it says so"; else bad "resume: $(cat "$work/said" "$work/err")"; fi
+if grep -q "5 lines written, 2 were there" "$work/said" && grep -q "^7/7 " "$work/said" && grep -q "not complete" "$work/err"; then ok "resume: it says so"; else bad "resume: $(cat "$work/said" "$work/err")"; fi
 $critique --out "$work/torn.jsonl" > "$work/said"
 same "resume: a complete file stays" "$work/c.jsonl" "$work/torn.jsonl"
 exits "resume: another seed" 1 "line 1" $critique --seed 2 --out "$work/torn.jsonl"
@@ -117,6 +122,9 @@ is "prefer: --clamp" 0 "$(awk '$1 < 0.5 || $1 > 0.51' "$work/got" | wc -l | tr -
 $run prefer data/policy "$work/ask.jsonl" --jsonl $one -n 4 --writer data/policy > "$work/w1"; $run prefer data/policy "$work/ask.jsonl" --jsonl $one -n 4 > "$work/w2"
 same "prefer: --writer" "$work/w1" "$work/w2"
 exits "prefer: a field that is not there" 1 'no string "c"' $given --first a --second c
+exits "prefer: --no-special with a template" 2 "special tokens" $given --first a --second b --template zephyr --no-special
+$given --first a --second b --template zephyr > "$work/zephyr"
+is "prefer: a template" 7 "$(grep -c '"chosen": "[^ ].*</s>\\n", "rejected": "[^ ].*</s>\\n"' "$work/zephyr")"
 exits "prefer: --first alone" 2 "go together" $given --first a
 exits "prefer: -n without an answer to write" 2 "no answer is written" $given --first a --second b -n 4
 

@@ -81,9 +81,10 @@ static void test_texts(void) {
     Error err = { 0 };
     Buffer b = { &pool, NULL, 0, 0, 0 };
     constitution_parse(&c, small + 3, sizeof small - 4, "file", &pool, &err);
-    constitution_ask(&b, " \n q? \n", 7);
+    c.how = chat_template(CHAT_NONE);
+    constitution_ask(&b, c.how, " \n q? \n", 7);
     is(&b, "Human: q?\n\nAssistant:");
-    constitution_ask(&b, "\n\nHuman: q?\n\nAssistant: ", 24);
+    constitution_ask(&b, c.how, "\n\nHuman: q?\n\nAssistant: ", 24);
     is(&b, "Human: q?\n\nAssistant:");
     constitution_critique(&b, &c, 0, "Human: q?\n\nAssistant:", "r", c.entry[PRINCIPLE], NULL);
     is(&b, "Human: q?\n\nAssistant: r\n\nCritiqueRequest: C1\n\nCritique:");
@@ -91,11 +92,38 @@ static void test_texts(void) {
     is(&b, "Human: ask\n\nAssistant: bad\n\nCritiqueRequest: C1\n\nCritique: it is bad\n\n"
            "RevisionRequest: R1\n\nRevision: good\n\nHuman: q?\n\nAssistant: r\n\nCritiqueRequest: C1\n\n"
            "Critique: c\n\nRevisionRequest: R1\n\nRevision:");
-    constitution_choice(&b, &c, 1, "Human: z\n\nAssistant:", c.entry[PRINCIPLE], "one", "two");
+    constitution_choice(&b, &c, 1, "z", c.entry[PRINCIPLE], "one", "two");
     is(&b, "Consider the following conversation between a human and an assistant:\n\nHuman: Human: q\n\n"
            "Assistant:\n\nP1\n\nOptions:\n(A) x\n(B) y\n\nThe answer is: (B)\n\n"
            "Consider the following conversation between a human and an assistant:\n\nHuman: z\n\n"
            "Assistant:\n\nP1\n\nOptions:\n(A) one\n(B) two\n\nThe answer is:");
+}
+
+#define USER "<|im_start|>user\n"
+#define ANSWER "<|im_start|>assistant\n"
+#define END "<|im_end|>\n"
+static void test_template(void) {
+    Constitution c;
+    Error err = { 0 };
+    Buffer b = { &pool, NULL, 0, 0, 0 };
+    static const char ask[] = USER "q?" END ANSWER;
+    constitution_parse(&c, small + 3, sizeof small - 4, "file", &pool, &err);
+    c.how = chat_template(CHAT_ML);
+    constitution_ask(&b, c.how, "q?", 2);
+    is(&b, ask);
+    constitution_ask(&b, c.how, ask, sizeof ask - 2);       /* without the last line break */
+    is(&b, ask);
+    constitution_answer(&b, c.how, "a", 1);
+    is(&b, "a" END);
+    constitution_critique(&b, &c, 1, ask, "r", c.entry[PRINCIPLE], "c");
+    is(&b, USER "ask" END ANSWER "bad" END USER "C1" END ANSWER "it is bad" END USER "R1" END
+           ANSWER "good" END USER "q?" END ANSWER "r" END USER "C1" END ANSWER "c" END USER "R1" END ANSWER);
+    constitution_choice(&b, &c, 0, "z", c.entry[PRINCIPLE], "one", "two");
+    is(&b, USER "Consider the following conversation between a human and an assistant:\n\nHuman: z\n\n"
+           "Assistant:\n\nP1\n\nOptions:\n(A) one\n(B) two\n\nThe answer is:" END ANSWER);
+    c.how = chat_template(CHAT_ZEPHYR);
+    constitution_ask(&b, c.how, "q?", 2);
+    is(&b, "<|user|>\nq?</s>\n<|assistant|>\n");
 }
 
 static void test_next_turn(void) {
@@ -135,6 +163,7 @@ int main(void) {
     test_refused();
     test_shipped();
     test_texts();
+    test_template();
     test_next_turn();
     test_preference();
     pool_free(&pool);
