@@ -99,9 +99,10 @@ stops sft-nf4 "$sft" ../few.bin --policy ../data/policy --nf4 --tokens 900 --ste
 stops rm "$rm" ../few.bin $few --steps 5 --batch-size 8 --eval-every 2 --save-every 2 --keep-best
 stops rm-lora "$rm" ../few.bin --reward ../data/reward --lora-r 2 --lora-dropout 0.1 --steps 3 --batch-size 8
 
-# an adapter to start from, whose copy is the reference; GRPO; a policy with an encoder
+# an adapter to start from, whose copy is the reference; a soft prompt; GRPO; a policy with an encoder
 in_place start $ppo $small --reward-text e --lora-r 2 --steps 1
 stops adapter "$ppo" $small --reward-text e --adapter ../start/runs/ppo-0001
+stops soft "$ppo" $small --reward-text e --prompt-tokens 3
 stops grpo "$ppo" $small --reward-text e --lora-r 2 --algorithm grpo --group 4
 awk 'BEGIN { for (i = 0; i < 80; i++) printf "{\"prompt\": \"say %d\", \"answer\": \"%d it is\"}\n", i, i }' > pairs.jsonl
 $prep data pairs.jsonl --prompt prompt --response answer --out pairs.bin > said 2> err || bad "pairs: $(cat err)"
