@@ -65,7 +65,7 @@ LEVELS   = core fast/threads | \
            checkpoint stack | \
            model reward state html record tensorboard constitution | \
            chart | \
-           terminal | \
+           terminal config_file | \
            cli | \
            options folder | \
            train report_page | \

@@ -25,15 +25,16 @@
 #endif
 
 enum { OPTIONS_MAX = 256, NAME_MAX_LENGTH = 64, HELP_COLUMN = 26, HELP_WIDTH = 100, HELP_NARROW = 60 };
-enum { FROM_DEFAULT, FROM_PRESET, FROM_COMMAND_LINE };
+enum { FROM_DEFAULT, FROM_PRESET, FROM_COMMAND_LINE, FROM_FILE };
 
 /* The command line of the one program that is running. */
 static struct {
     const Program *program;
     const char *preset, *why;               /* the preset in use (NULL: none), and why this one */
-    unsigned char again[OPTIONS_MAX];       /* 1: this command line has the option, of a run that goes on */
+    unsigned char typed[OPTIONS_MAX];       /* 1: the command line has the option */
     unsigned char from[OPTIONS_MAX];        /* for each row of program->option: who set it last */
     int show;                               /* 1: --show-options was given */
+    const char *config, *config_data;       /* --config FILE, and the data that it names; or NULL */
     int resumes;                            /* 1: the values are those of a stopped run */
     const char *data;                       /* the first positional argument */
 } cli;
@@ -130,7 +131,8 @@ static void unknown_option(const Program *p, const char *argument) {
     int least = INT_MAX;
     for (int i = 0; i < p->options; i++)
         if ((length = closest(p->option[i].name, typed, n, &least, &best)) > 0) m = length;
-    length = closest(p->presets ? "help|version|show-options|preset" : "help|version|show-options", typed, n,
+    static const char standard[] = "help|version|show-options|config|preset";
+    length = closest(p->presets ? standard : "help|version|show-options|config", typed, n,
                      &least, &best);
     if (length) m = length;
     if (m) snprintf(message, sizeof message, "unknown option (did you mean %s?)", dashed(name, best, m));
@@ -323,6 +325,9 @@ static void print_help(const Program *p) {
         help_row("--preset NAME", "named values of options, see below; options that are given win",
                  help_column());
     if (p->options)
+        help_row("--config FILE", "options from a file, lines 'name: value' (data: the dataset; # begins a "
+                 "comment), or those of a run, from its log.jsonl; options that are given win", help_column());
+    if (p->options)
         help_row("--show-options", "print the value that each option has here, and from where, and stop",
                  help_column());
     help_row("--version", "print the version, the compiler and the kernel, and stop", help_column());
@@ -445,19 +450,62 @@ static int walk(const Program *p, int argc, char **argv, const char **positional
         if (standard_option(p, a)) continue;
         row = a[1] == '-' || n == 1 ? find_option(p, name, n) : -1;     /* one dash: one letter */
         preset = p->presets && a[1] == '-' && n == 6 && !strncmp(name, "preset", 6);
-        if (row < 0 && !preset) unknown_option(p, a);
+        const int config = row < 0 && a[1] == '-' && n == 6 && !strncmp(name, "config", 6);
+        if (row < 0 && !preset && !config) unknown_option(p, a);
         if (name[n] == '=') value = name + n + 1;
-        else if (!preset && p->option[row].type == OPT_FLAG) value = "1";
+        else if (!preset && !config && p->option[row].type == OPT_FLAG) value = "1";
         else if (i + 1 < argc && strncmp(argv[i + 1], "--", 2)) value = argv[++i];
         else usage_error("a value is missing after", a);
         if (preset) { cli.preset = value; cli.why = "asked for by --preset"; }
+        else if (config) cli.config = value;
         else {
-            if (cli.resumes) { set_again(p, &p->option[row], value); cli.again[row] = 1; }
+            if (cli.resumes) set_again(p, &p->option[row], value);
             else set_option(&p->option[row], value);
             cli.from[row] = FROM_COMMAND_LINE;
+            cli.typed[row] = 1;
         }
     }
     return positionals;
+}
+
+/* Ends the program with wrong usage because of a line of the file of --config. */
+static void bad_config(const ConfigLine *line, const char *what) {
+    char message[300];
+    if (line->line) snprintf(message, sizeof message, "line %d of %.200s: %s", line->line, cli.config, what);
+    else snprintf(message, sizeof message, "%.200s: %s", cli.config, what);
+    usage_error(message, line->name);
+}
+
+/* Sets what the file of --config says. A preset is only remembered, unless the command line has named one. */
+static void set_from_file(const Program *p) {
+    static Pool kept;                       /* holds the texts of the options */
+    ConfigFile file;
+    Error err = { 0 };
+    kept = cli_pool();
+    must(config_file_read(&file, cli.config, &kept, &err), &err,
+         "lines 'name: value' with the names that --help has, or a run's log.jsonl");
+    if (file.program && strcmp(file.program, p->program)) {
+        fail(&err, E_ARGUMENT, "this is the log of another program", cli.config, 0, 0);
+        die(&err, "a log of this program");
+    }
+    for (int i = 0; i < file.count; i++) {
+        const ConfigLine *line = &file.list[i];
+        const int row = find_option(p, line->name, strlen(line->name));
+        if (row >= 0) {
+            set_option(&p->option[row], line->value);
+            cli.from[row] = FROM_FILE;
+        } else if (p->presets && !strcmp(line->name, "preset")) {
+            if (!cli.preset) { cli.preset = line->value; cli.why = "asked for by --config"; }
+        } else if (!strcmp(line->name, "data")) cli.config_data = line->value;
+        else bad_config(line, "unknown option");
+    }
+}
+
+/* Sets all options: first those of the file, then those of the command line, which win. Returns the number of
+ * positional arguments. */
+static int set_given(const Program *p, int argc, char **argv, const char **positional, int max_positional) {
+    if (cli.config) set_from_file(p);
+    return walk(p, argc, argv, positional, max_positional);
 }
 
 static void set_preset(const Program *p, const Preset *s) {
@@ -538,7 +586,7 @@ static void take_options(const Program *p, const char *at) {
             continue;
         }
         set_option(&p->option[row], at + n + 2);
-        cli.from[row] = (unsigned char)(at[n + 1] == '2' ? FROM_COMMAND_LINE : at[n + 1] == '1');
+        cli.from[row] = (unsigned char)(at[n + 1] >= '0' && at[n + 1] <= '3' ? at[n + 1] - '0' : 0);
     }
 }
 
@@ -632,7 +680,7 @@ static void check_needs(const Program *p) {
             const int row = needed_row(p, at, n);
             const Option *o = &p->option[row];
             const int off = (o->type == OPT_FLAG || o->type == OPT_INT || o->type == OPT_REAL) && !is_on(o);
-            if (cli.from[row] == FROM_COMMAND_LINE && !off && !is_met(p, need->with)) no_effect(p, o, need);
+            if (cli.from[row] >= FROM_COMMAND_LINE && !off && !is_met(p, need->with)) no_effect(p, o, need);
         }
 }
 
@@ -641,7 +689,7 @@ static void check_needs(const Program *p) {
 /* Prints each option with its value and from where it is, and ends the program. before: hashes of the values
  * before p->check saw them. */
 static void show_options(const Program *p, const uint64_t *before) {
-    static const char *const from[] = { "default", "preset", "command line" };
+    static const char *const from[] = { "default", "preset", "command line", "--config" };
     char name[NAME_MAX_LENGTH + 3], number[40];
     const int width = help_width(), narrow = width < HELP_NARROW, room = narrow ? width - 16 : 52;
     if (p->presets) cli_say_preset();
@@ -708,22 +756,27 @@ int cli_parse(const Program *p, int argc, char **argv, const char **positional, 
     int found;
     cli_begin(p);
     cli.program = p;
-    cli.preset = cli.why = NULL;
+    cli.preset = cli.why = cli.config = cli.config_data = NULL;
     cli.show = cli.resumes = 0;
     memset(cli.from, FROM_DEFAULT, sizeof cli.from);
+    memset(cli.typed, 0, sizeof cli.typed);
     if (fast_use(kernel) != OK)
         usage_error("RLHF_ISA names a kernel that this processor or this build does not have "
                     "(plain is always there)", kernel);
     if (p->options > OPTIONS_MAX) usage_error("this program has too many options", NULL);
     for (int i = 0; i < p->options; i++) set_fallback(&p->option[i]);
     found = walk(p, argc, argv, positional, max_positional);
+    if (cli.config) found = set_given(p, argc, argv, positional, max_positional);
+    if (resumed_folder(p) && *resumed_folder(p) && cli.config)
+        usage_hint("a run that goes on has its options already", "--config", "leave --config out");
     if (resumed_folder(p) && *resumed_folder(p))
         found = resume_options(p, argc, argv, positional, max_positional);
     else if (!cli.preset && p->usual) cli.preset = p->usual(&cli.why);
     if (cli.preset && !cli.resumes) {
         set_preset(p, find_preset(p, cli.preset));
-        walk(p, argc, argv, positional, max_positional);
+        set_given(p, argc, argv, positional, max_positional);
     }
+    if (!found && cli.config_data && max_positional) { positional[0] = cli.config_data; found = 1; }
     hash_values(p, before);
     if (p->check) p->check(p);
     check_needs(p);
@@ -735,12 +788,12 @@ int cli_parse(const Program *p, int argc, char **argv, const char **positional, 
 
 int cli_given(const Program *p, const char *option) {
     int row = find_option(p, option, strlen(option));
-    return row >= 0 && p == cli.program && cli.from[row] == FROM_COMMAND_LINE;
+    return row >= 0 && p == cli.program && cli.from[row] >= FROM_COMMAND_LINE;
 }
 
-int cli_given_again(const Program *p, const char *option) {
+int cli_typed_option(const Program *p, const char *option) {
     const int row = find_option(p, option, strlen(option));
-    return row >= 0 && p == cli.program && cli.again[row];
+    return row >= 0 && p == cli.program && cli.typed[row];
 }
 
 void cli_say_preset(void) { say("preset %s: %s", cli.preset, cli.why); }
@@ -791,6 +844,25 @@ void cli_options_json(const Program *p, Buffer *b) {
 }
 
 /* Returns the first line of a log. */
+/* Appends {"name": "value", ...}: the preset, and the options that were given, from which --config makes the
+ * same run again. */
+static void given_json(const Program *p, Buffer *b) {
+    int fields = 0;
+    buffer_text(b, "{");
+    for (int i = p->presets && cli.preset ? -1 : 0; i < p->options; i++) {
+        const Option *o = i < 0 ? NULL : &p->option[i];
+        char number[40];
+        size_t n = o ? 0 : strlen(cli.preset);
+        const char *text = o ? value_text(o, number, &n) : cli.preset;
+        if (o && (cli.from[i] < FROM_COMMAND_LINE || in_names(of_this_start, o) || !text)) continue;
+        buffer_text(b, fields++ ? ", " : "");
+        buffer_json_string(b, o ? o->name : "preset", o ? strcspn(o->name, "|") : 6);
+        buffer_text(b, ": ");
+        buffer_json_string(b, text, n);
+    }
+    buffer_text(b, "}");
+}
+
 static Buffer first_line(const Program *p, const char *data, uint64_t hash, Pool *pool) {
     char digits[24];
     Buffer b = { 0 };
@@ -805,6 +877,8 @@ static Buffer first_line(const Program *p, const char *data, uint64_t hash, Pool
     buffer_text(&b, digits);
     buffer_text(&b, "\", \"options\": ");
     cli_options_json(p, &b);
+    buffer_text(&b, ", \"given\": ");
+    given_json(p, &b);
     buffer_text(&b, "}\n");
     return b;
 }

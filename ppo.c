@@ -561,9 +561,9 @@ static void check_options(const Program *p) {
                                      : "--mini-batch-size times --gradient-accumulation-steps",
                  (long long)o.mini_batch_size * o.accumulation, "--batch-size", o.batch_size);
     quant_options_check(p, &o.quant, &o.lora.rank, &o.lora.targets, o.adapter || o.lora.soft);
-    if (o.run.resume && o.reward_command && !cli_given_again(p, "reward-command"))
-        usage_hint("this run's rewards come from a command; a folder alone may not start one",
-                   o.reward_command, "the same --reward-command again, if you trust it");
+    if (o.reward_command && !cli_typed_option(p, "reward-command"))
+        usage_hint("no file can start a command: it has to be on the command line",
+                   o.reward_command, "--reward-command with it, if you trust it");
     if (o.reward_text && !o.reward_text[0]) usage_error("nothing to count", "--reward-text");
     if ((long long)o.batch_size * ((long long)o.query_max + o.response_max + 1) > INT_MAX / 4)
         usage_error("too many tokens in a batch; one of these is too large",

@@ -87,6 +87,14 @@ void progress_line(char *out, size_t cap, const char *text, long long done, long
 void sparkline(char *out, size_t cap, const double *x, int n, int width);
 
 /* ==============================================================================================
+ * config_file.c: options from a file
+ * ============================================================================================== */
+typedef struct { const char *name, *value; int line; } ConfigLine;     /* line 0: of a log */
+typedef struct { ConfigLine *list; int count; const char *program; } ConfigFile;  /* of a log; else NULL */
+/* Reads options from lines "name: value", or from a run's log. All texts are in pool. OK or a code. */
+int config_file_read(ConfigFile *c, const char *path, Pool *pool, Error *err);
+
+/* ==============================================================================================
  * options.c: the command line
  * ============================================================================================== */
 #define RLHF_VERSION "1.0"
@@ -129,10 +137,10 @@ struct Program {
  * and --show-options print and exit 0; wrong usage prints and exits 2. */
 int cli_parse(const Program *p, int argc, char **argv, const char **positional,
               int max_positional);
-/* Returns 1 if the command line had the option. */
+/* Returns 1 if the option was given: by the command line, by --config, or to a run that goes on when it
+ * began. cli_typed_option: if this command line has it. */
 int cli_given(const Program *p, const char *option);
-/* Returns 1 if a run goes on (--resume), and this command line, too, had the option. */
-int cli_given_again(const Program *p, const char *option);
+int cli_typed_option(const Program *p, const char *option);
 void cli_say_preset(void);      /* prints the preset in use, and why it is this one */
 /* A program of several commands: runs the one that argv[1] names, and returns its exit code. */
 int cli_command(const char *program, const char *about, const Command *command, int commands,

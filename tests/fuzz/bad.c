@@ -520,6 +520,15 @@ static int read_state(const Blob *b, Pool *pool) {
     const int code = state_peek(in_base("state"), visit_state, NULL, pool, &err);
     return whole == OK && code != OK && code != E_MEMORY ? -1 : code;
 }
+static int read_options(const Blob *b, Pool *pool) {
+    ConfigFile c;
+    size_t sum = 0;
+    spit(in_base("options"), b->bytes, b->n);
+    const int code = config_file_read(&c, in_base("options"), pool, &err);
+    for (int i = 0; code == OK && i < c.count; i++)
+        sum += (strlen(c.list[i].name) > 0) + strlen(c.list[i].value);
+    return code != OK || sum >= (size_t)c.count || c.program ? code : -1;
+}
 static int read_adapter_config(const Blob *b, Pool *pool) {
     Arena measure;
     Matrix w;
@@ -1003,6 +1012,10 @@ int main(int argc, char **argv) {
         "{\"query\": \"<script>\", \"response_before\": \"b\\u0001\", \"response_after\": \"a\","
         " \"reward_before\": 1, \"reward_after\": 2, \"kl_after\": 3}\n"
         "{\"query\": \"q\", \"reward_before\": 3, \"reward_after\": -1}\n";
+    static const char lines[] = "# options\ndata: data/imdb.bin\n\nsteps: 20   # few\nout: 'my # runs'\r\n"
+        "reward-text: \"a b\"\n";
+    static const char first_line[] = "{\"program\": \"ppo\", \"data\": \"d.bin\", \"options\": {}, \"given\": "
+        "{\"preset\": \"imdb-small\", \"steps\": \"2\", \"out\": \"a\\\"b\"}}\n{\"step\": 1}\n";
     static const char html[] = "<!DOCTYPE html><p class=\"a > b\" id='c'>caf&eacute; &#150; &#x41;"
         "&notit;<br/>x <3<!-- c --><script>if (a < b)</script><style></style>&nGt;&amp &hearts; end</p>";
     static const char constitution[] = "# text\nprinciple: one\ncritique: C\r\nrevision: R\n and R\n"
@@ -1028,6 +1041,8 @@ int main(int argc, char **argv) {
          blob_file("tests/golden/models/llama-odd/adapter/adapter_config.json"), 16);
     fuzz("a soft prompt's adapter_config.json", read_adapter_config,
          blob_file("tests/golden/hf/adapters/llama-prompt/adapter_config.json"), 16);
+    fuzz("options, as lines", read_options, blob(lines, sizeof lines - 1), 18);
+    fuzz("options, from a log", read_options, blob(first_line, sizeof first_line - 1), 19);
     fuzz("a regular expression", read_regex, blob(cl100k, sizeof cl100k - 1), 17);
     fuzz_checkpoints();
     fuzz_4bit();

@@ -1,6 +1,6 @@
 #!/bin/sh
 # tests/programs/options.sh - what all programs have in common, from outside: --help, --version,
-# --show-options, names of options that are alike in all trainers, the choice of the preset, --steps 0, lines that fit
+# --show-options, --config, names of options that are alike in all trainers, the choice of the preset, --steps 0, lines that fit
 # the terminal, a full disk behind standard output, threads that cannot be started. BIN and RUN as in run.sh.
 # Last line: `options: N passed, N failed, N skipped`.
 cd "$(dirname "$0")/../.." || exit 1
@@ -171,6 +171,40 @@ done
 COLUMNS=80
 call run report "$work/run/ppo-0001" --show 0; [ $code = 0 ] && ! grep -q 'response before' "$work/out" &&
     grep -q 'held-out queries' "$work/out"; is "--show 0: no table, and no header"
+fi
+
+# ---- options from a file ----
+for program in ppo sft rm; do
+    printf '# a file\n---\nlearning_rate: 0.25   # high\n\nout: "a # b"\r\nseed: 18446744073709551615\n' \
+        > "$work/options"
+    call $program --config "$work/options" --show-options --seed 3
+    [ $code = 0 ] && grep -q '^  --learning-rate  *0.25  *--config$' "$work/out" &&
+        grep -q '^  --out  *a # b  *--config$' "$work/out" && grep -q '^  --seed  *3  *command line$' "$work/out"
+    is "$program --config: lines, comments, quotes; the command line wins"
+done
+# wrong TEXT LINE: what is wrong with a file of this second line
+wrong() {
+    printf 'steps: 3\n%s\n' "$2" > "$work/options"
+    call ppo --config "$work/options"
+    [ $code != 0 ] && grep -q -- "$1" "$work/err"; is "--config: $2"
+}
+wrong 'line 2 of .*options: unknown option: stepz' 'stepz: 3'
+wrong "not a line 'name: value': line 2 of" 'steps 4'
+wrong "not a line 'name: value': line 2 of" '  steps: 4'
+wrong "not a line 'name: value': line 2 of" 'out: "a'
+wrong "not a line 'name: value': line 2 of" 'out:'
+wrong "steps needs a whole number: many" 'steps: many'
+wrong 'preset has to be one of' 'preset: none'
+wrong 'no effect without --early-stopping: --target-kl' 'target-kl: 2'
+call ppo --config "$work/missing"; [ $code = 1 ] && grep -q 'No such file.*missing' "$work/err"; is "no such file"
+log=$work/run/ppo-0001/log.jsonl
+if [ -f "$log" ]; then
+    call ppo --config "$log" --out "$work/again"
+    [ $code = 0 ] && cmp -s "$work/run/ppo-0001/model.safetensors" "$work/again/ppo-0001/model.safetensors" &&
+        [ "$(tail -n 1 "$log")" = "$(tail -n 1 "$work/again/ppo-0001/log.jsonl")" ]
+    is "--config with a run's log makes the same run again, data and preset too"
+    call ppo --config "$log" --resume "$work/run/ppo-0001"; [ $code = 2 ]; is "not beside --resume"
+    call sft --config "$log"; [ $code = 1 ] && grep -q 'log of another program' "$work/err"; is "another program's log"
 fi
 
 # ---- threads that cannot be started: fewer, and a message ----

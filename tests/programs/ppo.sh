@@ -212,7 +212,8 @@ late="n=0; while read -r line; do n=\$((n + 1)); [ \$n != 25 ] || [ -e $work/goo
 refuses 1 'has ended, with exit code 4' $ppo "$data" $small --out "$work/late.runs" --steps 3 \
     --save-every 0 --reward-command "$late"
 [ -s "$work/late.runs/ppo-0001/model.safetensors" ]; is "a command that fails loses nothing: step 2 is saved"
-refuses 2 'a folder alone may not start one' $ppo --resume "$work/late.runs/ppo-0001"
+refuses 2 'no file can start a command' $ppo --resume "$work/late.runs/ppo-0001"
+refuses 2 'no file can start a command' $ppo --config "$work/command/log.jsonl"
 : > "$work/good"
 $ppo --resume "$work/late.runs/ppo-0001" --reward-command "$late" > "$work/out" 2>&1
 same "and the run goes on as if it had not failed" "$work/late.runs/ppo-0001/model.safetensors" \

@@ -538,7 +538,8 @@ static void test_log_options(void) {
         log_options("build/cli-log.jsonl", &program, "a \"b\".bin", 0x0123456789abcdefu, &pool);
     CHECK(file_read_all("build/cli-log.jsonl", &pool, &bytes, &n, NULL) == OK &&
           !strcmp(bytes, "{\"program\": \"toy\", \"version\": \"" RLHF_VERSION "\", "
-                         "\"data\": \"a \\\"b\\\".bin\", \"data_hash\": \"0123456789abcdef\", \"options\": {\"steps\":3}}\n"),
+                         "\"data\": \"a \\\"b\\\".bin\", \"data_hash\": \"0123456789abcdef\", \"options\": {\"steps\":3}, "
+                         "\"given\": {}}\n"),
           "one line: %s", bytes ? bytes : "none");
     log_machine("build/cli-log.jsonl", &program, &pool);
     CHECK(file_read_all("build/cli-log.jsonl", &pool, &bytes, &n, NULL) == OK, "the log of times");
