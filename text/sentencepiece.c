@@ -160,7 +160,7 @@ static int encode_bpe(Encoder *e, size_t at, size_t to) {
  * them. OK or E_MEMORY. */
 static int encode_path(Encoder *e, size_t at, size_t end) {
     size_t n = end - at, i, from, next;
-    Best *best;
+    BestPiece *best;
     if (best_room(&e->paths, n, e->pool)) return E_MEMORY;
     best = e->paths.best;
     best[0].score = e->paths.total;
@@ -258,7 +258,7 @@ static int is_merged_word(Encoder *e, int id, Text *text, Pool *pool) {
 static int is_best_word(Encoder *e, int id, Text *text, Pool *pool) {
     const Unigram *u = &e->t->unigram;
     const Piece *p = &e->t->piece[id];
-    Best *best;
+    BestPiece *best;
     (void)pool;
     if (best_room(&e->paths, text->length, e->pool) || p->type != PIECE_NORMAL) return 0;
     best = e->paths.best;

@@ -456,8 +456,8 @@ static inline double unigram_score(const Unigram *u, int id, size_t length) {
  * the last piece of the best path to s[j]: piece `id`, which begins at s[from]; id -1: no piece
  * ends there. The pieces of s, the last one first, are best[n], best[best[n].from], and so on.
  * without: the id of a piece that is not used (-1: all are used). */
-typedef struct { f32 score; int id; uint32_t from; } Best;
-void unigram_best(const Unigram *u, const char *s, size_t n, Best *best, int without);
+typedef struct { f32 score; int id; uint32_t from; } BestPiece;
+void unigram_best(const Unigram *u, const char *s, size_t n, BestPiece *best, int without);
 /* Does what unigram_best does, in double, with the scores u->exact; sets
  * best[0].score to 0 itself. */
 typedef struct { double score; int id; uint32_t from; } BestExact;
@@ -465,7 +465,7 @@ void unigram_best_exact(const Unigram *u, const char *s, size_t n, BestExact *be
 /* The arrays of unigram_best and of unigram_best_exact. total: the score of all parts
  * before this one. best_room makes room in `best`, exact_room in `exact`, for a part of n
  * bytes. OK or E_MEMORY. */
-typedef struct { Best *best; BestExact *exact; size_t best_room, exact_room; f32 total; } Paths;
+typedef struct { BestPiece *best; BestExact *exact; size_t best_room, exact_room; f32 total; } Paths;
 int best_room(Paths *p, size_t n, Pool *pool);
 int exact_room(Paths *p, size_t n, Pool *pool);
 /* Returns 1 if the text of piece `id` (n bytes), is surely encoded as this piece if it stands

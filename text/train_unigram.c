@@ -93,7 +93,7 @@ typedef struct {
      * of the unknown piece */
     double *p, *expected;
     /* for one word; alpha, beta, best: (longest+1); link: all edges */
-    double *alpha, *beta; Best *best; Link *link;
+    double *alpha, *beta; BestPiece *best; Link *link;
     int failed;
 } Em;
 

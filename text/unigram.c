@@ -37,7 +37,7 @@ size_t unigram_character(const char *s, size_t n) {
 /* Computes, by Viterbi, best[j] = max over pieces s[i..j) of best[i] + score(s[i..j)), in the order of i,
  * then of j; of equal paths the first one stays. A character that is not a piece is the unknown piece, whose
  * score is 10 below the least score. */
-void unigram_best(const Unigram *u, const char *s, size_t n, Best *best, int without) {
+void unigram_best(const Unigram *u, const char *s, size_t n, BestPiece *best, int without) {
     size_t i, j, step;
     for (i = 1; i <= n; i++) best[i].id = -1;
     for (i = 0; i < n; i += step) {
