@@ -120,16 +120,17 @@ static const char style[] =
 
 static void put_text(Buffer *b, const char *text) { html_put(b, text, strlen(text)); }
 
-/* Appends a text of the data, which may be long, or written from right to left. */
-static void put_data(Buffer *b, const RunText *t) {
+/* Appends the cell of a text of the data, which may be long, or written from right to left. */
+static void put_data(Buffer *b, const char *what, const RunText *t) {
     size_t n = t->length;
     if (n > TEXT_MOST)      /* not in the middle of a character */
         for (n = TEXT_MOST; n > 0 && ((unsigned char)t->text[n] & 0xC0) == 0x80; ) n--;
-    buffer_text(b, "<bdi>");
+    html_print(b, "<td data-is=\"%s\"><div class=\"text\"><bdi>", what);
     html_put(b, t->text, n);
     buffer_text(b, "</bdi>");
     if (n < t->length) html_print(b, " <span class=\"dim\">... (%lu more bytes)</span>",
                                   (unsigned long)(t->length - n));
+    buffer_text(b, "</div></td>");
 }
 
 /* Writes a number to out with four digits; "-" if it is none. */
@@ -347,13 +348,11 @@ static int by_change(const void *a, const void *b) {
 static void put_sample(Buffer *b, const RunSample *s) {
     char number[32];
     const double change = change_of(s);
-    buffer_text(b, "<tr><td class=\"text\" data-is=\"query\">");
-    put_data(b, &s->query);
-    for (int k = 0; k < 2; k++) {
-        html_print(b, "</td><td class=\"text\" data-is=\"response %s\">", k ? "after" : "before");
-        put_data(b, &s->response[k]);
-    }
-    html_print(b, "</td><td class=\"n\" data-is=\"before\">%s</td>", hundredths(number, s->reward[0]));
+    buffer_text(b, "<tr>");
+    put_data(b, "query", &s->query);
+    put_data(b, "response before", &s->response[0]);
+    put_data(b, "response after", &s->response[1]);
+    html_print(b, "<td class=\"n\" data-is=\"before\">%s</td>", hundredths(number, s->reward[0]));
     html_print(b, "<td class=\"n\" data-is=\"after\">%s</td>", hundredths(number, s->reward[1]));
     html_print(b, "<td class=\"n %s\" data-is=\"change\">%s%s</td>", change < 0 ? "down" : "up",
                change > 0 ? "+" : "", hundredths(number, change));
@@ -510,7 +509,7 @@ static void write_live(int running) {
     if ((report_read(&run, live.folder->path, running, &pool, &err) != OK ||
          report_page(path, &run, 1, running, &pool, &err) != OK) && !live.warned) {
         live.warned = 1;
-        cli_warn(&err, "make room; the run goes on, and `run report` writes its page later");
+        cli_warn(&err, "make room; `run report` writes the page later, and the run does not need it");
     }
     pool_free(&pool);
     live.written = wall_clock();

@@ -212,7 +212,7 @@ call run report "$work"; [ $code = 1 ] && has "$work/err" 'such as runs/ppo-0001
 # ---- a run in progress; a run that was killed ----
 waits() { for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do "$@" && return 0; sleep 0.5; done; return 1; }
 if [ -z "$RUN" ]; then
-    "${BIN:-.}/ppo" data/imdb.bin $small --steps 100000 --eval-queries 0 --save-every 0 --out "$work/live" > "$work/live.out" 2>&1 &
+    "${BIN:-.}/ppo" data/imdb.bin $small --steps 100000 --eval-queries 0 --save-every 0 --out "$work/live" > "$work/live.out" 2> "$work/live.err" &
     process=$!
     page=$work/live/ppo-0001/report.html
     waits grep -qs 'step [1-9][0-9]* of 100000.*it is running' "$page" && whole "$page" && grep -q 'http-equiv="refresh"' "$page" &&
@@ -222,8 +222,13 @@ if [ -z "$RUN" ]; then
     call run report "$work/live/ppo-0001" "$run" --out "$work/two.html" --show 0
     [ $code = 0 ] && whole "$work/two.html" && grep -q 'it is running<' "$work/two.html" && ! grep -q 'http-equiv="refresh"' "$work/two.html"
     is "a page that nobody writes again does not reload itself"
+    rm -f "$page"; mkdir "$page"
+    waits grep -qs 'report.html' "$work/live.err"
+    [ "$(grep -c 'try: make room; `run report` writes the page later' "$work/live.err")" = 1 ] && kill -0 $process
+    is "a page that cannot be written: said once, and the run goes on"
+    rmdir "$page"
     kill -INT $process; wait $process 2> /dev/null
-    whole "$page" && ! grep -q 'http-equiv="refresh"\|it is running' "$page"; is "after Ctrl-C the page is the last one"
+    [ -s "$work/live/ppo-0001/model.safetensors" ] && whole "$page" && ! grep -q 'http-equiv="refresh"\|it is running' "$page"; is "after Ctrl-C the page is the last one"
     "${BIN:-.}/ppo" data/imdb.bin $small --steps 100000 --eval-queries 0 --save-every 0 --out "$work/live" > "$work/live.out" 2>&1 &
     process=$!
     page=$work/live/ppo-0002/report.html
