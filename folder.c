@@ -68,21 +68,23 @@ static int has_lock(char out[540], const char *folder) {
     return file_exists(out);
 }
 
-static void die_of_lock(const char *folder, long process) {
+#define OTHER_OUT "another --out, or wait until it has ended"
+
+static void die_of_lock(const char *folder, long process, const char *hint) {
     Error err = { 0 };
     char text[80];
     snprintf(text, sizeof text, "another program (process %ld) is writing to this folder", process);
     fail(&err, E_OPEN, text, folder, 0, 0);
-    die(&err, "another --out, or wait until it has ended");
+    die(&err, hint);
 }
 
 /* Takes the lock of a folder: a file with the number of this process. Dies if another process has it. */
-static int take_lock(const char *path, const char *folder) {
+static int take_lock(const char *path, const char *folder, const char *hint) {
     Error err = { 0 };
     long process;
     int handle;
     const int code = lock_take(path, &handle, &process, &err);
-    if (code == E_OPEN) die_of_lock(folder, process);
+    if (code == E_OPEN) die_of_lock(folder, process, hint);
     must(code, &err, "--out FOLDER, in a place where files can be written");
     if (process) {
         printf("%s: process %ld ended without deleting its lock, which is taken over\n", folder, process);
@@ -115,7 +117,7 @@ void out_check(const char *out, int force, const char *const *input, int inputs)
         if (input[i] && is_in(input[i], out))
             usage_hint("--out would overwrite what is read", out, "another --out");
     names = names_in(out, &folder) - has_lock(lock, out);
-    if (lock_is_held(lock, &process)) die_of_lock(out, process);
+    if (lock_is_held(lock, &process)) die_of_lock(out, process, OTHER_OUT);
     if (names > 0 && !force) {
         fail(&err, E_WRITE, "the folder of --out is not empty", out, 0, 0);
         die(&err, "another --out, or --force to replace the folder and everything in it");
@@ -258,8 +260,8 @@ void out_open(RunFolder *f, const char *out, int force, const char *base, const 
     open_folder = f;
     atexit(out_leave);
     f->lock_handle = -1;
-    if (f->replaces[0] && has_lock(older.path, out)) older.handle = take_lock(older.path, out);
-    f->lock_handle = take_lock(f->lock, f->path);
+    if (f->replaces[0] && has_lock(older.path, out)) older.handle = take_lock(older.path, out, OTHER_OUT);
+    f->lock_handle = take_lock(f->lock, f->path, OTHER_OUT);
     quiet_signals();
 }
 
@@ -287,7 +289,7 @@ void out_resume(RunFolder *f, const char *folder, const char *kind) {
     open_folder = f;
     atexit(out_leave);
     f->lock_handle = -1;
-    f->lock_handle = take_lock(f->lock, f->path);
+    f->lock_handle = take_lock(f->lock, f->path, "wait until it has ended");
     quiet_signals();
     if (folder_list(f->path, 1, &pool, &name, &count, NULL) != OK) count = 0;
     for (int i = 0; i < count; i++) {

@@ -102,13 +102,18 @@ static uint64_t pass_head(State *s, const char *name, int kind, uint64_t count) 
     return s->code == OK ? values : 0;
 }
 
-void state_integer(State *s, const char *name, long long *x, long long low, long long high) {
-    pass_head(s, name, INTEGERS, 1);
-    const uint64_t bits = pass_number(s, (uint64_t)*x, 8);
+/* Writes a whole number, or reads one within its limits. Returns it; x if there is an error. */
+static long long pass_integer(State *s, const char *name, long long x, long long low, long long high) {
+    const uint64_t bits = pass_number(s, (uint64_t)x, 8);
     const long long value = bits <= LLONG_MAX ? (long long)bits : -1 - (long long)~bits;
     if (s->code == OK && s->file && (value < low || value > high))
         state_fail(s, E_RANGE, "the state has a number outside its limits", name);
-    if (s->code == OK && s->file) *x = value;
+    return s->code == OK ? value : x;
+}
+
+void state_integer(State *s, const char *name, long long *x, long long low, long long high) {
+    pass_head(s, name, INTEGERS, 1);
+    *x = pass_integer(s, name, *x, low, high);
 }
 
 void state_int(State *s, const char *name, int *x, int low, int high) {
@@ -119,13 +124,7 @@ void state_int(State *s, const char *name, int *x, int low, int high) {
 
 void state_ints(State *s, const char *name, int *x, size_t n, int low, int high) {
     pass_head(s, name, INTEGERS, n);
-    for (size_t i = 0; i < n && s->code == OK; i++) {
-        const uint64_t bits = pass_number(s, (uint64_t)x[i], 8);
-        const long long value = bits <= LLONG_MAX ? (long long)bits : -1 - (long long)~bits;
-        if (s->file && (value < low || value > high))
-            state_fail(s, E_RANGE, "the state has a number outside its limits", name);
-        else x[i] = (int)value;
-    }
+    for (size_t i = 0; i < n && s->code == OK; i++) x[i] = (int)pass_integer(s, name, x[i], low, high);
 }
 
 void state_reals(State *s, const char *name, double *x, size_t n) {

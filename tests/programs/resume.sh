@@ -136,6 +136,18 @@ stopped_by TERM signals $ppo $long --reward-text e
 [ $code = 143 ] && grep -q '^go on with: ' signals/said && finishes signals "$ppo" &&
     equal "SIGTERM, then going on" signals.whole/runs/ppo-0001 signals/runs/ppo-0001 || bad "SIGTERM: exit $code"
 
+# ---- a run that still runs ----
+mkdir -p busy; ln -s "$root/data" busy/data
+(cd busy && exec $ppo $(echo "$small" | sed 's/--steps 4/--steps 100000/') --reward-text e > said 2> err < /dev/null) & pid=$!
+for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30; do
+    [ -f busy/runs/ppo-0001/state ] && break
+    sleep 0.2
+done
+refuses 1 "is writing to this folder" busy $ppo --resume runs/ppo-0001
+grep -q "try: wait until it has ended" busy/err && ok "the advice is to wait" || bad "the advice: $(cat busy/err)"
+kill -KILL $pid; wait $pid 2> /dev/null
+rm -rf busy
+
 # ---- more steps than at first ----
 uninterrupted longer $ppo $small --reward-text e
 in_place longer $ppo $(echo "$small" | sed 's/--steps 4/--steps 2/') --reward-text e
