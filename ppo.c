@@ -164,7 +164,7 @@ static void run_all(Progress *p, const Models *m, Work *w, int resumed) {
         if (p->step) check_health(m, w);
     }
     if (cli_stopping() && p->step)
-        say("stopped: what is saved is the state after step %d; no evaluation after", p->step);
+        say("stopped: what is saved is the state after step %d; no evaluation after", w->out.saved);
     if (!w->out.lost) report_run(w->out.path, o->show, &w->pool);
     readable_time(time, wall_clock() - begin);
     const char *const *made = m->adapter ? adapter : model;

@@ -318,6 +318,15 @@ grep -q 'collapsed: .*: step [23]; until this is over, nothing is saved over ear
     grep -q "collapsed: .*: $work/collapsed/ppo-0001 has the weights after step [12]$" "$work/err" &&
     grep -q 'try: a smaller --learning-rate, a larger --init-kl-coef' "$work/err"
 is "it says so at once and at the end, and keeps what was saved before"
+$ppo "$data" $small $collapse --steps 10000 --init-kl-coef 0 --save-every 1 --show 0 --out "$work/caught" \
+    > "$work/out" 2>&1 < /dev/null & child=$!
+for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    grep -q '"step": 4,' "$work/caught/ppo-0001/time.jsonl" 2> "$work/err" && break
+    sleep 1
+done
+kill -INT $child; wait $child
+grep -q 'stopped: what is saved is the state after step [12];' "$work/out"
+is "stopped after it has collapsed, it names the step whose weights are saved"
 if [ $policy = data/policy ]; then
     # bytes NAME TEXT SIZE: a copy of the policy whose last SIZE bytes (in the last norm, f16) repeat TEXT
     bytes() {
