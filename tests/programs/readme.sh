@@ -1,5 +1,5 @@
 #!/bin/sh
-# tests/programs/readme.sh - what README.md says about the programs: the commands of "Your own files" run as
+# tests/programs/readme.sh - what README.md and docs/ say about the programs: the commands of "Your own files" run as
 # they stand there, for one step and on small files that are made here; the tables of the log have the keys
 # that logs have, all of them and no others; every option and every make target that README names exists.
 # RUN: an emulator, if any. Last line: `readme: N passed, N failed, N skipped`.
@@ -45,6 +45,7 @@ cp prompts.txt texts.txt
 # ---- the commands ----
 i=0; while [ $i -lt 40 ]; do echo "2 1=3 4"; i=$((i + 1)); done > rankings.txt
 sed -n '/^## Your own files/,/^## What a run/s/^    //p' "$home/README.md" > commands
+sed -n 's/^    \(\.\/\)/\1/p' "$home"/docs/*.md >> commands
 if [ "$(grep -c '^\./' commands)" -ge 15 ]; then ok "there are commands"; else bad "no commands in README"; fi
 while read -r command; do
     less= keys=texts.txt
@@ -88,12 +89,12 @@ for p in rm sft ppo $(for q in prep run; do ./$q --help | sed -n "s/^  \([a-z0-9
     ./$(echo "$p" | tr ',' ' ') --help
 done > help 2>&1
 echo "  --logdir (tensorboard's own option)" >> help
-grep -o -e '--[a-z][a-z0-9-]*' "$home/README.md" | sort -u > options
+cat "$home/README.md" "$home"/docs/*.md | grep -o -e '--[a-z][a-z0-9-]*' | sort -u > options
 for option in $(cat options); do
     grep -q -e "^ *\(--[a-z-]*, \)*$option\b" help ||
         grep -qF -e "'$option'" "$home/tests/bench/bench_peers.py" || echo "$option"
 done > missing
-nothing missing "options that README names and no program has"
+nothing missing "options that README or docs/ names and no program has"
 grep -o '\bmake [a-z]\{1,\}\b' "$home/README.md" | sort -u | while read -r make target; do
     grep -q "^$target:" "$home/Makefile" || echo "make $target"
 done > missing
