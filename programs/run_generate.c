@@ -136,6 +136,29 @@ static int generate_all(Policy *p, const Generate *g, Input *in, int *ids, int c
     return input_close(in);
 }
 
+/* Opens what the command line names, and writes the texts. Returns the exit code. */
+static int generate(const Program *program, Generate *g, const char *model, const char *path) {
+    int count = 0, *ids = NULL;
+    Pool keep = cli_pool(), scratch = cli_pool();
+    Error err = { 0 };
+    Policy p = { 0 };
+    adapter_as_model(&model, &g->adapter, ADAPTER_ADVICE, &keep);
+    quant_options_check(program, &g->quant, NULL, NULL, 0);
+    must(config_load(&p.config, weights_folder(model, g->adapter), &keep, &err), &err, model_hint);
+    if (!g->as_ids) p.tokenizer = need_tokenizer(model, g->adapter, p.config.V, g->plain, &keep);
+    Input in = { .path = "--prompt", .text = g->prompt, .scratch = &scratch };
+    if (!g->prompt) in = input_open(path, g->jsonl, g->as_ids, 1, &keep, &scratch);
+    else { in.n = strlen(g->prompt); ids = line_ids(&in, p.tokenizer, p.config.V, &count); }
+    const int positions = text_positions(&p.config, g->adapter, &keep);
+    const int T = generate_length(g, positions, count);
+    if (ids) new_tokens(g, &in, count, T, positions);
+    must(in.err.code, &in.err, NULL);
+    const WeightTypes types = choose_types(program, &g->quant, model, g->adapter, &keep);
+    policy_open(&p, &types, model, g->adapter, T, &keep);
+    if (p.tokenizer) report_padding(p.config.V, p.tokenizer);
+    return generate_all(&p, g, &in, ids, count, T, &keep);
+}
+
 int run_generate(int argc, char **argv) {
     Generate g;
     const char *positional[2] = { NULL, NULL };
@@ -179,27 +202,10 @@ int run_generate(int argc, char **argv) {
             "Continues --prompt, or each line of FILE or standard input, or each text or prompt of a dataset "
             "(a JSON line for each; with --ids, of ids). A line that cannot be used gives {\"error\": ...}.",
         OPTIONS(option), .need = need };
-    int given = cli_parse(&program, argc, argv, positional, 2), count = 0, *ids = NULL;
-    Pool keep = cli_pool(), scratch = cli_pool();
-    Error err = { 0 };
-    Policy p = { 0 };
+    const int given = cli_parse(&program, argc, argv, positional, 2);
     if (given < 1) usage_error("which model?", NULL);
     plain_check(g.plain, g.as_ids);
-    adapter_as_model(&positional[0], &g.adapter, ADAPTER_ADVICE, &keep);
-    quant_options_check(&program, &g.quant, NULL, NULL, 0);
     if (g.prompt && (given > 1 || g.jsonl))
         usage_error("--prompt or a file of prompts, not both", given > 1 ? positional[1] : "--jsonl");
-    must(config_load(&p.config, weights_folder(positional[0], g.adapter), &keep, &err), &err, model_hint);
-    if (!g.as_ids) p.tokenizer = need_tokenizer(positional[0], g.adapter, p.config.V, g.plain, &keep);
-    Input in = { .path = "--prompt", .text = g.prompt, .scratch = &scratch };
-    if (!g.prompt) in = input_open(positional[1], g.jsonl, g.as_ids, 1, &keep, &scratch);
-    else { in.n = strlen(g.prompt); ids = line_ids(&in, p.tokenizer, p.config.V, &count); }
-    const int positions = text_positions(&p.config, g.adapter, &keep);
-    const int T = generate_length(&g, positions, count);
-    if (ids) new_tokens(&g, &in, count, T, positions);
-    must(in.err.code, &in.err, NULL);
-    const WeightTypes types = choose_types(&program, &g.quant, positional[0], g.adapter, &keep);
-    policy_open(&p, &types, positional[0], g.adapter, T, &keep);
-    if (p.tokenizer) report_padding(p.config.V, p.tokenizer);
-    return generate_all(&p, &g, &in, ids, count, T, &keep);
+    return generate(&program, &g, positional[0], positional[1]);
 }
