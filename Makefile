@@ -301,29 +301,33 @@ dialogsum: all
 # (mostly harmfully), to criticise, to revise, and to choose between two answers, which a large model learns from its many texts. From then on
 # only the policy itself and data/constitution.txt say what is harmless. The judge that measures has read other texts, with labels; neither phase sees it.
 CAI        = runs/constitutional
+CAI_TEXTS  = lessons:40000:1 judged:6000:2 asked:1000:3 asked:1500:4 asked:512:5
 CAI_RULES  = --constitution data/constitution.txt --shots 0 -n 64
 CAI_WORDS  = --tokenizer $(CAI)/words --dim 64 --layers 2 --heads 4 --ffn 128 --positions 162 --lr 1e-3 --batch 32
 CAI_POLICY = --tied --dim 96 --layers 4 --heads 4 --ffn 256 --positions 512 --context 256 --tokens 2048 --lr 3e-3 --epochs 1 --eval-every 200
+CAI_JUDGE  = --epochs 1
+CAI_SFT    = --epochs 2 --lr 5e-4 --tokens 1024
+CAI_RM     = --epochs 6
 CAI_PPO    = --steps 20 --batch-size 64 --mini-batch-size 32 --ppo-epochs 2 --learning-rate 2e-4 --value-learning-rate 3e-3 --value-init zero \
                --init-kl-coef 0.1 --target 6 --horizon 4000 --lam 1 --cliprange-value 0 --max-grad-norm 1 --eval-queries 64 \
                --query-max 64 --response-min 48 --response-max 48
 constitutional: all
 	rm -rf $(CAI) && mkdir -p $(CAI)
-	for t in lessons:40000:1 judged:6000:2 asked:1000:3 asked:1500:4 asked:512:5; do n=$${t#*:}; \
+	for t in $(CAI_TEXTS); do n=$${t#*:}; \
 	   $(RUN) ./prep$(EXE) grammar data/harmless.txt --start $${t%%:*} --count $${n%:*} --seed $${n#*:} --out $(CAI)/$${t%%:*}-$${n#*:}.bin || exit; done
 	$(RUN) ./prep$(EXE) tokenizer $(CAI)/lessons-1.bin --kind sentencepiece --vocab 1024 --out $(CAI)/pieces
 	$(RUN) ./prep$(EXE) tokenizer $(CAI)/lessons-1.bin --kind bytelevel --vocab 1024 --out $(CAI)/words
 	$(RUN) ./sft$(EXE) $(CAI)/lessons-1.bin --tokenizer $(CAI)/pieces $(CAI_POLICY) --out $(CAI)/policy
-	$(RUN) ./rm$(EXE) $(CAI)/judged-2.bin $(CAI_WORDS) --epochs 1 --out $(CAI)/judge
+	$(RUN) ./rm$(EXE) $(CAI)/judged-2.bin $(CAI_WORDS) $(CAI_JUDGE) --out $(CAI)/judge
 	@echo 'phase 1: the policy revises its own answers, and learns the revisions'
 	$(RUN) ./run$(EXE) critique $(CAI)/policy $(CAI)/asked-3.bin $(CAI_RULES) --out $(CAI)/revisions.jsonl
 	$(RUN) ./prep$(EXE) data $(CAI)/revisions.jsonl --prompt prompt --response revision --out $(CAI)/revisions.bin
-	$(RUN) ./sft$(EXE) $(CAI)/revisions.bin --policy $(CAI)/policy --epochs 2 --lr 5e-4 --tokens 1024 --out $(CAI)/revised
+	$(RUN) ./sft$(EXE) $(CAI)/revisions.bin --policy $(CAI)/policy $(CAI_SFT) --out $(CAI)/revised
 	@echo 'phase 2: the first policy chooses between answers of the revised one; a preference model learns this; PPO'
 	$(RUN) ./run$(EXE) prefer $(CAI)/policy $(CAI)/asked-4.bin $(CAI_RULES) --writer $(CAI)/revised --out $(CAI)/preferences.jsonl
 	$(RUN) ./prep$(EXE) data $(CAI)/preferences.jsonl --out $(CAI)/preferences.bin
 	$(RUN) ./prep$(EXE) data $(CAI)/preferences.jsonl --prompt prompt --response chosen --out $(CAI)/prompts.bin
-	$(RUN) ./rm$(EXE) $(CAI)/preferences.bin $(CAI_WORDS) --epochs 6 --out $(CAI)/preference-model
+	$(RUN) ./rm$(EXE) $(CAI)/preferences.bin $(CAI_WORDS) $(CAI_RM) --out $(CAI)/preference-model
 	$(RUN) ./ppo$(EXE) $(CAI)/prompts.bin --policy $(CAI)/revised --reward $(CAI)/preference-model $(CAI_PPO) --out $(CAI)
 	@echo 'what the judge says of the answers to other requests'
 	@for m in policy revised ppo-0001; do \

@@ -149,6 +149,14 @@ then
     is "T5: all lines" "7 7 7" "$(cat "$work/g1" | wc -l | tr -d ' ') $(grep -c rounds "$work/t1") $(grep -c orders "$work/q1")"
 else bad "T5: $(tail -n 2 "$work/said")"; fi
 
+# ---- make constitutional, with few texts and one step of everything; its commands are run as make prints them ----
+if make -n -o all constitutional RUN="$RUN" CAI="$work/cai" CAI_TEXTS="lessons:400:1 judged:100:2 asked:6:3 asked:40:4 asked:3:5" \
+    CAI_RULES="--constitution data/constitution.txt --shots 0 -n 8" CAI_WORDS="--tokenizer $work/cai/words --dim 16 --layers 1 --heads 2 --ffn 16" \
+    CAI_POLICY="--dim 16 --layers 1 --heads 2 --positions 512 --steps 1" CAI_JUDGE="--steps 1" CAI_SFT="--steps 1" CAI_RM="--steps 1" \
+    CAI_PPO="--steps 1 --batch-size 2 --mini-batch-size 2 --query-max 90 --response-max 8 --response-min 8 --eval-queries 2" > "$work/recipe" 2> "$work/err" &&
+    sh -e "$work/recipe" > "$work/said" 2>&1 && [ "$(grep -c '^[a-z0-9-]*: [0-3] of 3 answers are harmless' "$work/said")" -eq 3 ]
+then ok "make constitutional, all its commands"; else bad "make constitutional: $(cat "$work/err"; tail -n 3 "$work/said")"; fi
+
 # ---- wrong usage, and a broken constitution ----
 exits "no --constitution" 2 "constitution" $run critique data/policy "$work/line"
 exits "a constitution that is not there" 1 "none.txt" $run critique data/policy "$work/line" --constitution "$work/none.txt"
