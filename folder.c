@@ -303,6 +303,23 @@ void out_resume(RunFolder *f, const char *folder, const char *kind) {
 
 void out_state(const RunFolder *f, char out[540]) { snprintf(out, 540, "%s/state", f->path); }
 
+long long out_first_line(const char *path) {
+    Pool pool = cli_pool();
+    char bytes[1024];
+    File *f = file_open(path, &pool, NULL);
+    const uint64_t n = f ? file_size(f) : 0;
+    uint64_t at = 0;
+    for (size_t part; at < n; at += part) {
+        part = n - at < sizeof bytes ? (size_t)(n - at) : sizeof bytes;
+        if (file_read_at(f, at, bytes, part, NULL) != OK) break;
+        const char *end = memchr(bytes, '\n', part);
+        if (end) { at += (uint64_t)(end - bytes) + 1; break; }
+    }
+    file_close(f);
+    pool_free(&pool);
+    return (long long)at;
+}
+
 long long out_length(const char *path) {
     Pool pool = cli_pool();
     File *f = file_open(path, &pool, NULL);

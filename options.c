@@ -326,7 +326,8 @@ static void print_help(const Program *p) {
                  help_column());
     if (p->options)
         help_row("--config FILE", "options from a file, lines 'name: value' (data: the dataset; # begins a "
-                 "comment), or those of a run, from its log.jsonl; options that are given win", help_column());
+                 "comment), or those of a run, from its log.jsonl; options that are given win",
+                 help_column());
     if (p->options)
         help_row("--show-options", "print the value that each option has here, and from where, and stop",
                  help_column());
@@ -417,8 +418,9 @@ static int in_names(const char *names, const Option *o) {
 /* Options of one start of a program: they are not in the log, nor in the state. */
 static const char of_this_start[] = "resume|max-minutes|dry-run";
 
-/* Sets an option of a run that goes on. Ends the program if that changes the value and may not. */
-static void set_again(const Program *p, const Option *o, const char *text) {
+/* Sets an option of a run that goes on. Returns 1 if that changes the value; ends the program if it may
+ * not. */
+static int set_again(const Program *p, const Option *o, const char *text) {
     char message[160], hint[200], name[NAME_MAX_LENGTH + 3], number[40], value[100];
     size_t n;
     const char *old = value_text(o, number, &n);
@@ -426,10 +428,12 @@ static void set_again(const Program *p, const Option *o, const char *text) {
     snprintf(value, sizeof value, "%.*s", old ? (int)(n < 99 ? n : 99) : 6, old ? old : "(none)");
     set_option(o, text);
     const char *now = value_text(o, number, &n);
-    if (hash_bytes(now ? now : "", n, 0) == before || in_names(p->may_change, o)) return;
+    if (hash_bytes(now ? now : "", n, 0) == before) return 0;
+    if (in_names(p->may_change, o)) return 1;
     snprintf(message, sizeof message, "a run that goes on cannot change %s", own_name(name, o));
     snprintf(hint, sizeof hint, "leave %s out: the run has %s", name, value);
     usage_hint(message, text, hint);
+    return 1;
 }
 
 /* Reads the arguments once, and sets the values. Returns the number of positional arguments. Called before
@@ -459,9 +463,8 @@ static int walk(const Program *p, int argc, char **argv, const char **positional
         if (preset) { cli.preset = value; cli.why = "asked for by --preset"; }
         else if (config) cli.config = value;
         else {
-            if (cli.resumes) set_again(p, &p->option[row], value);
-            else set_option(&p->option[row], value);
-            cli.from[row] = FROM_COMMAND_LINE;
+            if (!cli.resumes) set_option(&p->option[row], value);
+            if (!cli.resumes || set_again(p, &p->option[row], value)) cli.from[row] = FROM_COMMAND_LINE;
             cli.typed[row] = 1;
         }
     }
@@ -889,10 +892,10 @@ int log_resume(const char *path, uint64_t length, const Program *p, const char *
     char *old = NULL;
     size_t n = 0, from = 0;
     int code = file_exists(path) ? file_read_all(path, pool, &old, &n, err) : OK;
-    const int shorter = n < length;
-    if (!shorter) n = (size_t)length;
     while (from < n && old[from] != '\n') from++;
     if (from < n) from++;
+    const int shorter = n - from < length;
+    if (!shorter) n = from + (size_t)length;
     Buffer b = first_line(p, data, hash, pool);
     if (n > from) buffer_bytes(&b, old + from, n - from);
     if (code == OK && b.failed) code = fail(err, E_MEMORY, "no memory for the log", path, 0, 0);

@@ -154,7 +154,7 @@ void log_options(const char *path, const Program *p, const char *data, uint64_t 
 /* Starts the log of times. Its first line has what is not the same in equal runs: compiler, flags, kernel,
  * threads, and the time when the run began. */
 void log_machine(const char *path, const Program *p, Pool *pool);
-/* Cuts a log to its first `length` bytes, and writes its first line anew. Returns OK or a code:
+/* Cuts a log to `length` bytes after its first line, and writes that line anew. Returns OK or a code:
  * E_TRUNCATED if it is shorter; the rest is done then. */
 int log_resume(const char *path, uint64_t length, const Program *p, const char *data, uint64_t hash,
                Pool *pool, Error *err);
@@ -215,7 +215,8 @@ int log_end(Log *l, Error *err);    /* returns OK, E_MEMORY, or file_append's er
  * folder before. saved: the step whose weights this run has written; 0: none. begun 1: what is in the folder
  * is kept when the program ends. lost: lines that could not be written to logs. data, data_hash: the
  * dataset's file, and a hash of its bytes. stopped: the step of the state from which the run can go on; 0:
- * there is none. log_length, time_length: bytes of the logs in that step. events: the name of TensorBoard's
+ * there is none. log_length, time_length: bytes of the logs in that step (of the first: after its
+ * first line). events: the name of TensorBoard's
  * file in the folder ("": none). A RunFolder has to exist
  * until the program ends, since the exit cleans up. */
 typedef struct {
@@ -247,6 +248,7 @@ void out_open(RunFolder *f, const char *out, int force, const char *base, const 
 void out_resume(RunFolder *f, const char *folder, const char *kind);
 void out_state(const RunFolder *f, char out[540]);  /* writes the name of the file `state` */
 long long out_length(const char *path);             /* returns a file's bytes; 0 if it is not there */
+long long out_first_line(const char *path);         /* returns the bytes of its first line */
 int out_cut(const char *path, long long length, Error *err);    /* shortens a file; OK or a code */
 void out_begun(RunFolder *f);       /* to be called after a run's first step: the folder is kept */
 /* To be called after all files were written: the folder is kept, and has its final name. OK or a code. */

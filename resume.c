@@ -26,7 +26,7 @@ static void health_state(State *s, Health *h) {
 void run_state(State *s, const RunState *r) {
     RunFolder *f = r->folder;
     if (!s->file) {
-        f->log_length = out_length(f->log);
+        f->log_length = out_length(f->log) - out_first_line(f->log);
         f->time_length = out_length(f->time);
     }
     cli_state(s);
