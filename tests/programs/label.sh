@@ -116,7 +116,17 @@ refuses "--out is an input" 2 "would overwrite" $run label "$work/items.jsonl" -
 echo '{"prompt": "x", "responses": ["one"]}' > "$work/one.jsonl"
 refuses "one response" 1 "not 2 to 9 responses" $run label "$work/one.jsonl"
 
-# The order on the screen depends on the labeller, what is written does not
+# The order on the screen depends on the labeller; what is written are the places in "responses"
+echo '{"prompt": "P", "responses": ["r0", "r1", "r2"]}' > "$work/order.jsonl"
+for who in 1 2 3 4 5 6; do
+    COLUMNS=40 label '3 1=2\n' "$work/order.jsonl" --labeller $who --out "$work/order-$who.jsonl"
+    place() { sed -n "/^\[$1\]/{n;s/^r//p;}" "$work/out"; }
+    a1=$(place 1) a2=$(place 2) a3=$(place 3); [ "$a1" -lt "$a2" ] || { t=$a1; a1=$a2; a2=$t; }
+    grep -q "\"ranking\": \[\[$a3\], \[$a1, $a2\]\]" "$work/order-$who.jsonl" || echo "labeller $who: third $a3"
+    echo "$a3" >> "$work/thirds"
+done > "$work/wrong"
+if [ -s "$work/wrong" ]; then bad "rankings name responses: $(cat "$work/wrong")"; else ok "rankings name responses"; fi
+if [ "$(sort -u "$work/thirds" | wc -l)" -gt 1 ]; then ok "orders differ among labellers"; else bad "orders differ among labellers"; fi
 grep -v undo "$a" | sed -n '$p' > "$work/third"
 if grep -q '"ranking": \[\[[0-2]\], \[[0-2]\], \[[0-2]\]\]' "$work/third"; then ok "a ranking of three"; else bad "a ranking of three"; fi
 if grep -q '"ranking": \[\[[0-2]\], \[[0-2], [0-2]\]\]' "$a"; then ok "a tie"; else bad "a tie: $(head -n 1 "$a")"; fi
