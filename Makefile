@@ -43,7 +43,7 @@ RUN      =
 
 # The one list of files. A file calls only files that stand before a bar to its left (make check).
 LEVELS   = core fast/threads | \
-           quant rl agreement statistics io fast/amx | \
+           quant rl agreement statistics csv io fast/amx | \
            text/unicode_tables | \
            text/unicode text/decimal | \
            text/pieces | \
@@ -86,7 +86,7 @@ LEVELS   = core fast/threads | \
            programs/run_open programs/run_columns | \
            programs/run_batch programs/run_judge | \
            programs/run_results programs/run_feedback | \
-           programs/run_critique programs/run_prefer programs/run_label programs/run_eval_samples \
+           programs/run_critique programs/run_prefer programs/run_label programs/run_eval_samples programs/run_hatecheck \
            programs/run_tokenize programs/run_logprobs programs/run_score programs/run_generate programs/run_merge | \
            programs/run_eval | \
            programs/run_chat

@@ -242,6 +242,20 @@ void process_scores(float *score, int B, const ScoreRule *rule, Moments *m);
 typedef struct { double mean, median, std; } Summary;        /* std is unbiased; 0 for one value */
 Summary summarise(const float *x, int n, float *scratch);   /* x, scratch: (n); n 0: all zeros */
 
+/* ==== csv.c: records of CSV (RFC 4180) and TSV ==== */
+typedef struct { const char *text; size_t length; } CsvCell;
+/* A text that is read record by record. path: its name, for messages; quotes 0: they mean nothing;
+ * line: of the next byte, 1 at first; begun: that of the first byte of the last record. */
+typedef struct { const char *path, *at, *end; char separator; int quotes;
+                 long long line, begun; } Csv;
+enum { CSV_COLUMNS = 1024 };
+/* Reads the next record that is not an empty line: *cells cells (0: there is none) into cell
+ * (CSV_COLUMNS). Quoted ones are in pool. OK or a code. */
+int csv_next(Csv *c, CsvCell *cell, int *cells, Pool *pool, Error *err);
+CsvCell csv_trimmed(CsvCell x);             /* returns the cell without blanks around it */
+/* Returns the index of the cell that is this name, ignoring case and blanks around it; or -1. */
+int csv_column(const CsvCell *header, int cells, const char *name);
+
 /* ==== statistics.c: what a comparison reports: intervals, the best of n, distinct n-grams ==== */
 typedef struct { double mean, low, high; } Interval;
 /* Returns the mean of x (n) and its 95 % percentile bootstrap interval: the quantiles 0.025 and

@@ -34,6 +34,7 @@ static const Command command[] = {
     { "score",    run_score,    "a reward model's logits" },
     { "generate", run_generate, "continue a text" },
     { "eval",     run_eval,     "compare policies by a judge" },
+    { "hatecheck", run_hatecheck, "a judge's accuracy by kind of text" },
     { "chat",     run_chat,     "talk with a model" },
     { "critique", run_critique, "Constitutional AI, phase 1: responses, critiques, revisions" },
     { "prefer",   run_prefer,   "Constitutional AI, phase 2: pairs with a policy's own preferences" },

@@ -56,7 +56,7 @@ typedef struct {
     char *name[LABELS_MAX];
 } Collector;
 typedef struct { const char *file; long long line; } Place;
-typedef struct { const char *text; size_t length; } Span;
+typedef CsvCell Span;
 typedef int (*HasField)(const void *row, const char *name);
 /* Returns a row's field as text; stops if the row has no such field, or if it has no text. */
 typedef Span (*FieldText)(Collector *c, const void *row, const char *name, Place at);

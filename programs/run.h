@@ -295,6 +295,7 @@ int run_logprobs(int argc, char **argv);
 int run_score(int argc, char **argv);
 int run_generate(int argc, char **argv);
 int run_eval(int argc, char **argv);
+int run_hatecheck(int argc, char **argv);
 int run_chat(int argc, char **argv);
 int run_critique(int argc, char **argv);
 int run_prefer(int argc, char **argv);

@@ -623,6 +623,23 @@ static int read_lines(const Blob *b, Pool *pool) {
     return sum > b->n * 256 ? -1 : lines_close(l, &err);
 }
 
+/* The cells of a record are bytes of the file, or shorter copies of them; the lines are counted. */
+static int read_csv(const Blob *b, Pool *pool) {
+    Csv c = { .path = "table.csv", .at = (const char *)b->bytes, .separator = ',', .quotes = 1, .line = 1 };
+    CsvCell *cell = pool_take(pool, CSV_COLUMNS, sizeof *cell);
+    size_t sum = 0, bytes = 0;
+    int cells, code = E_MEMORY;
+    c.end = c.at + b->n;
+    while (cell && (code = csv_next(&c, cell, &cells, pool, &err)) == OK && cells) {
+        for (int k = 0; k < cells; k++, bytes += cell[k].length)
+            for (size_t i = 0; i < cell[k].length; i++) sum += (unsigned char)cell[k].text[i];
+        csv_column(cell, cells, "label");
+        if (c.begun < 1 || c.line < c.begun || c.line > (long long)b->n + 1) return -1;
+    }
+    if (!cell) return fail(&err, E_MEMORY, "out of memory", "", 0, 0);
+    return bytes > b->n || sum > b->n * 255 ? -1 : code;
+}
+
 /* ---- the rounds ---- */
 
 /* Returns 1 if the code and the error record agree, and the record has a text. */
@@ -1016,6 +1033,8 @@ int main(int argc, char **argv) {
         "reward-text: \"a b\"\n";
     static const char first_line[] = "{\"program\": \"ppo\", \"data\": \"d.bin\", \"options\": {}, \"given\": "
         "{\"preset\": \"imdb-small\", \"steps\": \"2\", \"out\": \"a\\\"b\"}}\n{\"step\": 1}\n";
+    static const char csv[] =
+        "id,Label ,text\r\n1,0,\"a, \"\"b\"\"\nc\"\r\n\n2,1,plain\n3,\"1\",\"\"\n4,0,end";
     static const char html[] = "<!DOCTYPE html><p class=\"a > b\" id='c'>caf&eacute; &#150; &#x41;"
         "&notit;<br/>x <3<!-- c --><script>if (a < b)</script><style></style>&nGt;&amp &hearts; end</p>";
     static const char constitution[] = "# text\nprinciple: one\ncritique: C\r\nrevision: R\n and R\n"
@@ -1030,6 +1049,7 @@ int main(int argc, char **argv) {
     fuzz("a run's files", read_run, blob(run, sizeof run - 1), 78);
     fuzz("a constitution", read_constitution, blob(constitution, sizeof constitution - 1), 79);
     fuzz("lines", read_lines, blob_file("tests/golden/models/roberta-odd/config.json"), 11);
+    fuzz("CSV", read_csv, blob(csv, sizeof csv - 1), 79);
     fuzz("config.json (Llama)", read_config, blob_file("tests/golden/models/llama-odd/config.json"), 12);
     fuzz("config.json (llama3 scaling)", read_config, blob(llama3, sizeof llama3 - 1), 13);
     other = blob(llama3, sizeof llama3 - 1);

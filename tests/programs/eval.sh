@@ -122,6 +122,37 @@ sed 's/.*"logits": \[\([^],]*\), \([^]]*\)\].*/\1 \2/' "$work/got" | awk '{ prin
 sed 's/.*"nothate": \([^,]*\), "hate": \([^}]*\)}.*/\1 \2/' "$work/got" | awk '{ printf "%.5f %.5f\n", $1, $2 }' > "$work/got2"
 same "labels of which several may be true: each one's sigmoid" "$work/want" "$work/got2"
 
+# ---- run hatecheck ----
+{
+    echo ',functionality,case_id,test_case,label_gold,target_ident'
+    echo '0,derog_neg_emote_h,1,"You are ""so"" dreadful, and'
+    echo 'always were.",hateful,women'
+    echo '1,derog_neg_emote_h,2,It is a dreadful day.,hateful,trans people'
+    echo '2,ident_neutral_nh,3,You are still here.,non-hateful,women'
+} > "$work/hatecheck.csv"
+printf '{"text": "You are \\"so\\" dreadful, and\\nalways were."}\n{"text": "It is a dreadful day."}\n{"text": "You are still here."}\n' |
+    $run score "$work/judge" --jsonl 2> "$work/err" | sed 's/.*"hate": \([^}]*\)}.*/\1/' > "$work/hate"
+for threshold in 0 0.5 1; do
+    awk -v t=$threshold 'function says(right, of, name, gold) { printf "{\"functionality\": \"%s\", \"label_gold\": \"%s\", \"texts\": %d, \"right\": %d, \"accuracy\": %g}\n", name, gold, of, right, right / of }
+        { h[NR] = $1 >= t } END { says(h[1] + h[2], 2, "derog_neg_emote_h", "hateful"); says(1 - h[3], 1, "ident_neutral_nh", "non-hateful") }' \
+        "$work/hate" > "$work/want"
+    $run hatecheck "$work/judge" "$work/hatecheck.csv" --threshold $threshold --json > "$work/got" 2> "$work/err"
+    same "hatecheck, threshold $threshold: the answers of run score" "$work/want" "$work/got"
+done
+$run hatecheck "$work/judge" "$work/hatecheck.csv" --threshold 1 > "$work/out" 2> "$work/err"
+[ "$(awk '{ print $1, $NF == "%" ? $(NF - 1) : "" }' "$work/out" | sed -n '2,4p' | tr '\n' ';')" = "derog_neg_emote_h 0.0;ident_neutral_nh 100.0;all 0.0;" ] &&
+    grep -q '^all  .* 3  *1  *33.3 %' "$work/out" && ok "hatecheck: the table" || bad "hatecheck: $(cat "$work/out")"
+$run hatecheck "$work/judge" "$work/hatecheck.csv" --by target_ident --json 2> "$work/err" | sed 's/, "right.*//' > "$work/got"
+printf '{"target_ident": "%s", "label_gold": "%s", "texts": 1\n' women hateful "trans people" hateful women non-hateful > "$work/want"
+same "hatecheck --by target_ident" "$work/want" "$work/got"
+sed 's/non-hateful/neither/' "$work/hatecheck.csv" > "$work/wrong.csv"
+says "hatecheck: another gold label" 1 "line 5" $run hatecheck "$work/judge" "$work/wrong.csv"
+sed 's/test_case/text/' "$work/hatecheck.csv" > "$work/wrong.csv"
+says "hatecheck: a missing column" 1 "no column test_case" $run hatecheck "$work/judge" "$work/wrong.csv"
+sed 's/always were."/always were./' "$work/hatecheck.csv" > "$work/wrong.csv"
+says "hatecheck: an open quote" 1 "line 2" $run hatecheck "$work/judge" "$work/wrong.csv"
+says "hatecheck: a judge without such a label" 1 "no such label" $run hatecheck data/reward "$work/hatecheck.csv"
+
 # ---- the table fits; what is refused ----
 for columns in 80 50; do
     COLUMNS=$columns $run eval data/imdb.bin data/policy "$work/adapter" --reward "$work/judge" --queries 2 -n 3 --best-of 2 > "$work/out" 2> "$work/err"
