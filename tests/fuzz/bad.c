@@ -631,8 +631,10 @@ static int read_csv(const Blob *b, Pool *pool) {
     int cells, code = E_MEMORY;
     c.end = c.at + b->n;
     while (cell && (code = csv_next(&c, cell, &cells, pool, &err)) == OK && cells) {
-        for (int k = 0; k < cells; k++, bytes += cell[k].length)
+        for (int k = 0; k < cells; k++) {
+            bytes += cell[k].length;
             for (size_t i = 0; i < cell[k].length; i++) sum += (unsigned char)cell[k].text[i];
+        }
         csv_column(cell, cells, "label");
         if (c.begun < 1 || c.line < c.begun || c.line > (long long)b->n + 1) return -1;
     }
