@@ -1,7 +1,7 @@
-/* run_hatecheck.c - run hatecheck: functional tests of a judge of hate speech: how often it is right, for each
- * kind of text.
- * Source   Röttger et al. 2021, "HateCheck: Functional Tests for Hate Speech Detection Models", whose CSV file
- *          has the columns functionality, test_case and label_gold (hateful or non-hateful). */
+/* run_hatecheck.c - run hatecheck: functional tests of a judge of hate speech: how often it is right, for
+ * each kind of text.
+ * Source   Röttger et al. 2021, "HateCheck: Functional Tests for Hate Speech Detection Models", whose CSV
+ *          file has the columns functionality, test_case and label_gold (hateful or non-hateful). */
 #include "run.h"
 #include <stdio.h>
 
@@ -92,8 +92,8 @@ static void check_file(Check *c, const char *path) {
         if (!cells) break;
         char where[256];
         snprintf(where, sizeof where, "%.200s, line %lld", path, csv.begun);
-        require(cells != header ? E_FORMAT : OK, "a record with another number of cells than the header", where,
-                cells, header, "correct the record");
+        require(cells != header ? E_FORMAT : OK, "a record with another number of cells than the header",
+                where, cells, header, "correct the record");
         const CsvCell text = cell[column[0]];
         c->of[c->waiting] = group_of(c, cell[column[2]], gold_label(&csv, csv_trimmed(cell[column[1]])));
         c->text[c->waiting] = text.text;
@@ -143,7 +143,10 @@ static void print_groups(Check *c) {
         if (g->texts) snprintf(to[3], CELL, "%.1f %%", 100.0 * (double)g->right / (double)g->texts);
         else snprintf(to[3], CELL, "-");
         for (int k = 0; k < 3 && i < c->groups; k++)
-            if (k == 2 || sum[k].hateful == g->hateful) { sum[k].texts += g->texts; sum[k].right += g->right; }
+            if (k == 2 || sum[k].hateful == g->hateful) {
+                sum[k].texts += g->texts;
+                sum[k].right += g->right;
+            }
     }
     table_print(&t);
     say("hateful: the probability of '%s' is at least %g", c->scores.judge->config.label[c->label],
@@ -160,8 +163,8 @@ static int hatecheck(const Program *program, const HateCheck *o, const char *fol
     c.label = o->label ? -1 : toxic_label(&j.config);
     if (c.label < 0) c.label = label_need(&j.config, o->label ? o->label : "hate", "--label");
     judge_open(&j, program, &o->quant, &c.keep);
-    j.tokenizer = need_tokenizer(j.adapter_folder ? j.adapter_folder : j.folder, j.folder, j.config.V, o->plain,
-                                 &c.keep);
+    j.tokenizer = need_tokenizer(j.adapter_folder ? j.adapter_folder : j.folder, j.folder, j.config.V,
+                                 o->plain, &c.keep);
     c.scores = score_open(&j, &c.keep);
     c.group = pool_need(&c.keep, GROUPS_MAX, sizeof *c.group, "kinds of texts");
     c.logits = pool_need(&c.keep, SCORE_TEXTS * (size_t)j.config.labels, sizeof *c.logits, "logits");
@@ -184,7 +187,8 @@ int run_hatecheck(int argc, char **argv) {
           "least probability of that label for a text that is called hateful" },
         { "by", OPT_TEXT, &o.by, "functionality", 0, 0, NULL,
           "the column that says of which kind a text is, such as target_ident" },
-        { "json", OPT_FLAG, &o.json, NULL, 0, 0, NULL, "print a JSON line for each kind instead of the table" },
+        { "json", OPT_FLAG, &o.json, NULL, 0, 0, NULL,
+          "print a JSON line for each kind instead of the table" },
         { "adapter", OPT_TEXT, &o.adapter, NULL, 0, 0, NULL,
           "a run folder of rm --lora-r, or any PEFT LoRA folder of a judge" },
         NO_SPECIAL_OPTION(o.plain),
@@ -196,8 +200,8 @@ int run_hatecheck(int argc, char **argv) {
         .program = "run hatecheck",
         .usage = "JUDGE FILE.csv [options]",
         .about =
-            "Functional tests of a judge of hate speech: of each kind of text in HateCheck's CSV file (columns "
-            "functionality, test_case, label_gold), how often the judge is right.",
+            "Functional tests of a judge of hate speech: how often it is right about each kind of text in "
+            "HateCheck's CSV file (columns functionality, test_case, label_gold).",
         OPTIONS(option), .need = need };
     const int given = cli_parse(&program, argc, argv, positional, 2);
     if (given < 2) usage_error(given ? "which CSV file?" : "which judge?", NULL);
