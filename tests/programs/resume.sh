@@ -23,7 +23,7 @@ ln -s "$root/data" real
 
 # folder PLACE: the one run folder of a place
 folder() { ls -d "$1"/runs/*-0001; }
-lines_of() { [ ! -f "$1" ] || grep -c . "$1"; }         # rm has no time.jsonl
+lines_of() { grep -c . "$1"; }
 # equal NAME A B: the files of two run folders, but for times and states
 equal() {
     [ -s "$2/log.jsonl" ] && [ -s "$3/log.jsonl" ] || { bad "$1: no log"; return; }
