@@ -287,6 +287,7 @@ static void show_instructions(Session *s) {
         "s: skip, u: undo the last answer, i: these lines again, q: quit; the next call goes on.";
     const Span own = { s->instructions, s->instructions_length }, other = { without, sizeof without - 1 };
     print_lines(s->instructions ? visible_text(own, &s->scratch) : other, terminal_width());
+    putchar('\n');
     print_lines((Span){ keys, sizeof keys - 1 }, terminal_width());
 }
 
