@@ -364,6 +364,9 @@ static Option options[] = {
       "mean 0 and deviation 1" },
     { "length-penalty", OPT_REAL, &o.length_penalty, "0", -1e6, 1e6, NULL,
       "subtracted from the score for each token of the response; below 0: added" },
+    { "missing-stop-score", OPT_TEXT, &o.missing_stop, NULL, 0, 0, NULL,
+      "with --stop: a response without it gets this number as its score, whatever the judge says (OpenAI's "
+      "code: -1); not given: the judge's" },
     { "missing-eos-penalty", OPT_REAL, &o.eos_penalty, "0", REAL(0), NULL,
       "subtracted from the score of a response without EOS" },
 
@@ -374,6 +377,9 @@ static Option options[] = {
       "a response is cut after a random number of tokens: the smallest such number" },
     { "response-max", OPT_INT, &o.response_max, "15", COUNT(1), NULL,
       "the largest such number" },
+    { "stop", OPT_TEXT, &o.stop, NULL, 0, 0, NULL,
+      "a response ends with the token that completes this text" },
+    { "stop-after", OPT_INT, &o.stop_after, "0", COUNT(0), NULL, "but not in its first tokens: how many" },
     { "temperature", OPT_REAL, &o.temperature, "1", REAL(0.01), NULL,
       "divides the logits, in sampling, in the reference and in the loss" },
     { "top-k", OPT_INT, &o.top_k, "0", COUNT(0), NULL,
@@ -434,6 +440,23 @@ static const char *const sentiment[] = { "steps", "194", "label", "positive", TR
 static const char *const dialogsum[] = { "steps", "10", "label", "nothate", TRL_DEFAULTS, "batch-size", "16",
     "mini-batch-size", "4", "ppo-epochs", "1", "query-min", "1", "query-max", "511", "response-min", "100",
     "response-max", "399", "lora-r", "32", "lora-alpha", "32", NULL };
+/* lm-human-preferences, sentiment: launch.py, and lm_tasks.py for truncation */
+static const char *const openai[] = {
+    "steps", "1954", "batch-size", "512", "mini-batch-size", "64", "gradient-accumulation-steps", "8",
+    "ppo-epochs", "4", "learning-rate", "1e-5", "lr-anneal", "linear", "adam-eps", "1e-5",
+    "adam-tf-style", "yes", "init-kl-coef", "0.15", "target", "6", "horizon", "10000", "gamma", "1",
+    "lam", "0.95", "cliprange", "0.2", "cliprange-value", "0.2", "vf-coef", "0.1", "ratio-threshold", "0",
+    "whiten-rewards", "yes", "biased-variance", "yes", "score-normalize", "yes", "temperature", "0.7",
+    "query-min", "64", "query-max", "64", "response-min", "24", "response-max", "24", "stop", ".",
+    "stop-after", "16", "missing-stop-score", "-1",
+    "value-init", "zero", NULL };
+/* gpt-j-6b-toxicity.py */
+static const char *const detox[] = {
+    "label", "nothate", "score", "response", "batch-size", "16", "mini-batch-size", "4", "ppo-epochs", "100",
+    "learning-rate", "2.94e-5", "init-kl-coef", "0.2", "target", "6", "horizon", "10000", "lam", "0.95",
+    "cliprange", "0.2", "cliprange-value", "0.2", "vf-coef", "0.1", "max-grad-norm", "0",
+    "ratio-threshold", "10", "query-min", "30", "query-max", "39", "response-min", "20",
+    "response-max", "29", "value-init", "pytorch", NULL };
 static const Preset presets[] = {
     { "imdb-small", "tuned for the models in data/, which learn the task in about a minute (the default for "
       "data/policy)", imdb_small },
@@ -441,6 +464,10 @@ static const Preset presets[] = {
       trl_classic },
     { "sentiment", "TRL's gpt2-sentiment notebook: GPT-2 against DistilBERT's logit of POSITIVE on IMDB "
       "(prep data --min-length 201), queries of 2 to 7 tokens, responses of 4 to 15", sentiment },
+    { "openai", "OpenAI's lm-human-preferences, sentiment: queries of 64 tokens, responses of 24 that end "
+      "with the first full stop after the sixteenth token; without one the score is -1", openai },
+    { "detox", "TRL's gpt-j-6b-toxicity.py: the logit of nothate for the response alone, responses of 20 to "
+      "29 tokens", detox },
     { "dialogsum", "the lab on FLAN-T5 and DialogSum: summaries with less hate speech, by a judge's logit of "
       "nothate; whole dialogues (prep data --template), responses of 100 to 399 tokens", dialogsum },
 };
@@ -449,6 +476,7 @@ static const Need needs[] = {
       "no judge is asked" },
     { "reward-text", "!reward-command", "the command gives the rewards" },
     { "reward-timeout", "reward-command", NULL },
+    { "stop-after|missing-stop-score", "stop", NULL },
     { "target|horizon", "adap-kl-ctrl", "the coefficient stays as it is" },
     { "group|group-scale", "algorithm", "only grpo and rloo have groups" },
     { "value-learning-rate|cliprange-value|vf-coef|value-init|value-warmup", "!algorithm",
@@ -543,6 +571,15 @@ static void read_judges(Pool *pool) {
         usage_hint("--reward-adapter is for one judge", NULL, "the adapter's folder in --reward");
 }
 
+static void check_stop(void) {
+    char *end = NULL;
+    if (o.missing_stop) o.missing_stop_score = strtod(o.missing_stop, &end);
+    if (o.missing_stop && (end == o.missing_stop || *end || !is_number(o.missing_stop_score)))
+        usage_error("--missing-stop-score needs a number", o.missing_stop);
+    if (o.stop && strlen(o.stop) > 32) usage_error("--stop is longer than 32 bytes", o.stop);
+    refuse_above("--stop-after", o.stop ? o.stop_after + 1 : 0, "--response-max", o.response_max);
+}
+
 /* Refuses values that do not fit together. */
 static void check_options(const Program *p) {
     static Pool names;                      /* keeps the names of an adapter's folders */
@@ -555,6 +592,7 @@ static void check_options(const Program *p) {
                     "dropout is for sft and rm");
     check_algorithm(p);
     refuse_above("--query-min", o.query_min, "--query-max", o.query_max);
+    check_stop();
     refuse_above("--min-new-tokens", o.least, "--response-max", o.response_max);
     refuse_above("--response-min", o.response_min, "--response-max", o.response_max);
     refuse_above(o.accumulation == 1 ? "--mini-batch-size"

@@ -17,7 +17,7 @@ enum { JUDGES = 8 };                        /* most judges of a run */
 typedef struct {
     const char *judge[JUDGES]; double judge_weight[JUDGES]; int judges;     /* --reward, read */
     const char *policy, *reward, *reward_adapter, *tokenizer, *adapter, *out, *label, *reward_text;
-    const char *dump, *fallback, *reward_command;
+    const char *dump, *fallback, *reward_command, *stop, *missing_stop;
     int score, long_response, steps, batch_size, mini_batch_size, accumulation, ppo_epochs, lr_anneal;
     int adam_tf, adaptive, no_special;
     int kl_penalty, early_stopping, whiten_rewards, biased, score_scaling, score_norm, score_normalize;
@@ -28,6 +28,7 @@ typedef struct {
     double clip_high, dual_clip, entropy_coef, weight_decay;
     double vf_coef, ratio_threshold, target_kl, score_clip, eos_penalty, temperature, top_p, dropout;
     double length_penalty, reward_timeout;
+    int stop_after; double missing_stop_score;  /* the score: --missing-stop-score, read */
     QuantOptions quant;
     LoraOptions lora;
     RunOptions run;
@@ -94,6 +95,7 @@ typedef struct {
     int queries_cut, responses_cut;         /* texts that the judge read without their first tokens */
     Sequence *seq;                          /* (B) query and response */
     int *token;                             /* (B,T) */
+    unsigned char *stopped;                 /* (B) 1: the response ends with --stop */
     int *query, *asked;                     /* with an encoder: queries (B,Q), and their lengths (B) */
     float *seq_logprob, *seq_value;         /* (B,response_max), filled by the sampler */
     float *logprob, *value, *ref_logprob, *full_kl, *kl, *reward, *advantage, *returns;   /* (P) */

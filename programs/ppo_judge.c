@@ -177,5 +177,6 @@ void score_responses(const Progress *p, const Models *m, Work *w) {
         const double tokens = x->seq[b].length - x->seq[b].prompt;
         const double penalty = o->length_penalty * tokens + (ends_in_eos(m, &x->seq[b]) ? 0 : o->eos_penalty);
         x->score[b] = (float)(p->gain * x->raw_score[b] + p->bias - penalty);
+        if (o->missing_stop && !x->stopped[b]) x->score[b] = (float)o->missing_stop_score;
     }
 }

@@ -24,7 +24,7 @@ static void log_lengths(Log *l, Rollout *x) {
 static void log_objective(const Progress *p, const Models *m, Rollout *x, Log *l, double kl) {
     Summary raw = summarise(x->raw_score, x->B, x->scratch), score = summarise(x->score, x->B, x->scratch);
     char name[32];
-    int ended = 0;
+    int ended = 0, stopped = 0;
     for (int b = 0; b < x->B; b++) ended += ends_in_eos(m, &x->seq[b]);
     log_number(l, "env/reward_mean", raw.mean);
     log_number(l, "env/reward_std", raw.std);
@@ -45,6 +45,8 @@ static void log_objective(const Progress *p, const Models *m, Rollout *x, Log *l
     log_number(l, "ppo/std_scores", score.std);
     log_lengths(l, x);
     log_integer(l, "tokens/responses_with_eos", ended);
+    for (int b = 0; b < x->B; b++) stopped += x->stopped[b];
+    if (m->o->stop) log_integer(l, "tokens/responses_with_stop", stopped);
 }
 
 static void log_values(Log *l, Rollout *x, const PpoStats *s) {

@@ -10,6 +10,7 @@ static void rollout_carve(Rollout *x, const Models *m, Arena *a) {
     x->token = arena_take(a, B * (size_t)m->T, sizeof(int));
     x->query = arena_take(a, B * (size_t)m->Q, sizeof(int));
     x->asked = arena_take(a, B, sizeof(int));
+    x->stopped = arena_take(a, B, 1);
     x->start = arena_take(a, B + 1, sizeof(int));
     x->order = arena_take(a, B, sizeof(int));
     for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++) *tokens[i] = arena_take(a, P, sizeof(float));

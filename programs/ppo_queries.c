@@ -134,6 +134,7 @@ void sequence_begin(const Models *m, Rollout *x, int b, int prompt, int response
     seq->value = x->seq_value + (size_t)b * (size_t)o->response_max;
     if (x->kept) seq->kept = x->kept + (size_t)b * (size_t)o->response_max * kept_bytes(m->config.V);
     seq->least = o->least;
+    x->stopped[b] = 0;
     seq->rng = rng;
 }
 

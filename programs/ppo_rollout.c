@@ -24,13 +24,49 @@ int read_queries(const Models *m, Work *w, const Model *policy, const Lora *adap
     return model_encode(policy, adapter, &texts, r, &w->ws);
 }
 
+/* ---- --stop ---- */
+
+/* The responses from `first` on are being written. */
+typedef struct { const Models *m; Work *w; int first; } Stopping;
+
+/* Returns 1 if the text of n tokens has `stop` in it. */
+static int has_stop(const Models *m, const int *token, int n, const char *stop, Pool *pool) {
+    char *text;
+    size_t length;
+    must(tokenizer_decode(m->tokenizer, token, n, pool, &text, &length), NULL, NULL);
+    for (size_t i = 0, k = strlen(stop); i + k <= length; i++) if (!memcmp(text + i, stop, k)) return 1;
+    return 0;
+}
+
+/* Writing's on_token. Returns 1 if --stop is in the text of the last tokens, but not without the last one:
+ * then this token has completed it. In the first --stop-after tokens it does not count. */
+static int ends_with_stop(void *context, int sequence, int token) {
+    enum { LAST = 32 };                     /* a text of --stop has fewer tokens */
+    const Stopping *s = context;
+    const Settings *o = s->m->o;
+    const int b = s->first + sequence;
+    const Sequence *seq = &s->w->rollout.seq[b];
+    const int written = seq->length - seq->prompt, n = smaller(written, LAST);
+    const int *from = seq->token + seq->length - n;
+    const PoolMark mark = pool_mark(&s->w->pool);
+    (void)token;
+    const int ends = written > o->stop_after && has_stop(s->m, from, n, o->stop, &s->w->pool) &&
+                     !has_stop(s->m, from, n - 1, o->stop, &s->w->pool);
+    pool_release(&s->w->pool, mark);
+    s->w->rollout.stopped[b] = (unsigned char)ends;
+    return ends;
+}
+
 /* Samples all responses, then copies their log-probs and values into the arrays (P). */
 void sample_responses(const Progress *p, const Models *m, Work *w) {
     const Settings *o = m->o;
-    const Writing writing = { .adapter = m->adapter, .head = m->values, .sampling = sampling_of(o) };
+    Stopping stop = { m, w, 0 };
+    const Writing writing = { .adapter = m->adapter, .head = m->values, .sampling = sampling_of(o),
+                              .on_token = o->stop ? ends_with_stop : NULL, .context = &stop };
     Rollout *x = &w->rollout;
     for (int first = 0; first < x->B; first += o->chunk) {
         const int n = smaller(o->chunk, x->B - first);
+        stop.first = first;
         int code = read_queries(m, w, &m->policy, m->adapter, NULL, first, n);
         if (!code) code = model_generate(&m->policy, &writing, x->seq + first, n, &w->cache, &w->ws);
         if (code == E_NUMBER) not_a_number(p, m, w, "the policy's logits are not numbers", 0);

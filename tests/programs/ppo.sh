@@ -190,6 +190,32 @@ refuses 2 'no effect with --algorithm rloo: --group-scale' $ppo "$data" $small -
     --group-scale=no
 small=$with_values
 
+# ---- texts that end a response ----
+run stop --stop e --missing-stop-score -7 --steps 1 --response-min 12 --dump-rollouts "$work/stop.jsonl" \
+    --eval-queries 24
+stops=$(field "$work/stop" tokens/responses_with_stop 1)
+true_ "--stop ends responses (it is reached)" "$stops > 0"
+sed -n 's/.*"response_before": "\(.*\)", "response_after.*/\1/p' "$work/stop/samples.jsonl" |
+    awk '{ if (index($0, "e") && $0 !~ /e[^e]*$/) bad = 1; n = gsub(/e/, "e") > 1 ? n + 1 : n }
+        END { exit bad || n > NR / 3 }'
+is "a response ends with the token that has it"
+[ "$(grep -c '"score": -7,' "$work/stop.jsonl")" = $((8 - stops)) ]
+is "the other ones have the score of a missing stop, and no other has it"
+run later --stop e --stop-after 5 --steps 1 --response-min 12 --dump-rollouts "$work/later.jsonl"
+sed 's/.*"response": \[\([^]]*\)\].*/\1/' "$work/later.jsonl" | awk -F, 'NF < 6 { exit bad = 1 } END { exit bad }'
+is "--stop-after 5: not in the first five tokens"
+refuses 2 'missing-stop-score needs a number: many' $ppo "$data" $small --stop e --missing-stop-score many
+refuses 2 'no effect without --stop: --stop-after' $ppo "$data" $small --stop-after 3
+refuses 2 'stop-after is 13, more than --response-max' $ppo "$data" $small --stop e --stop-after 12
+
+# ---- presets ----
+for x in openai detox; do
+    run $x --preset $x --steps 1 --batch-size 8 --mini-batch-size 4 --gradient-accumulation-steps 1 --ppo-epochs 1 \
+        --query-min 8 --query-max 8 --response-min 6 --response-max 24 --eval-queries 24
+    [ "$(field "$work/$x" ppo/policy/first_ratio_max_deviation 1)" = 0 ]; is "--preset $x runs"
+done
+grep -q '"responses_with_stop\|tokens/responses_with_stop' "$work/openai/log.jsonl"; is "and openai's ends at full stops"
+
 # ---- rewards from a command ----
 by_command="$small" small="$(echo "$small" | sed 's/--reward-text e//')"
 count="while read -r line; do echo \${#line}; done"
