@@ -153,6 +153,16 @@ sed 's/always were."/always were./' "$work/hatecheck.csv" > "$work/wrong.csv"
 says "hatecheck: an open quote" 1 "line 2" $run hatecheck "$work/judge" "$work/wrong.csv"
 says "hatecheck: a judge without such a label" 1 "no such label" $run hatecheck data/reward "$work/hatecheck.csv"
 
+# ---- policies with an encoder ----
+{
+    ${RUN:-} "$bin"/prep tokenizer data/imdb.bin --kind t5 --vocab 600 --out "$work/t5-tokens" &&
+    ${RUN:-} "$bin"/sft "$work/prompts.bin" --family t5 --tokenizer "$work/t5-tokens" --dim 16 --layers 1 --heads 2 --ffn 16 --steps 2 --out "$work/t5" &&
+    ${RUN:-} "$bin"/sft "$work/prompts.bin" --policy "$work/t5" --steps 3 --learning-rate 1e-2 --out "$work/t5-trained" &&
+    $run eval "$work/prompts.bin" "$work/t5" "$work/t5" "$work/t5-trained" data/policy --reward data/reward --all --queries 5 -n 6 --json > "$work/json"
+} > "$work/made" 2>&1 || bad "T5: $(tail -n 3 "$work/made")"
+[ "$(field 2 difference) $(field 2 kl)" = "0 0" ] && [ "$(field 3 kl)" != 0 ] && [ "$(field 4 kl)" = null ] && [ "$(field 4 perplexity)" != null ] &&
+    ok "policies with an encoder" || bad "policies with an encoder: $(cat "$work/json")"
+
 # ---- the table fits; what is refused ----
 for columns in 80 50; do
     COLUMNS=$columns $run eval data/imdb.bin data/policy "$work/adapter" --reward "$work/judge" --queries 2 -n 3 --best-of 2 > "$work/out" 2> "$work/err"
