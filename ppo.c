@@ -156,6 +156,7 @@ static void run_all(Progress *p, const Models *m, Work *w, int resumed) {
         if (o->score_normalize && !resumed) normalize_scores(p, w, &before);
         say("before: mean reward %.4f, median %.4f on %s", before.mean, before.median,
             counted(count, (size_t)w->eval.n, "held-out query"));
+        if (o->best_of > 1 && !resumed) evaluate_best(p, m, w);
     }
     train(p, m, w);
     if (w->eval.n && !cli_stopping()) {
@@ -411,6 +412,9 @@ static Option options[] = {
 
     { "eval-queries", OPT_INT, &o.eval_queries, "256", COUNT(0), NULL,
       "held-out queries scored before and after; the same for every seed" },
+    { "best-of", OPT_INT, &o.best_of, "1", COUNT(1), NULL,
+      "before training, also score the best of so many responses to each of them: what is reached without "
+      "training" },
     { "eval-every", OPT_INT, &o.eval_every, "0", COUNT(0), NULL,
       "steps between further evaluations on them; 0: none" },
     { "show", OPT_INT, &o.show, "10", COUNT(0), NULL, "rows of the table at the end" },
@@ -488,7 +492,7 @@ static const Need needs[] = {
     { "target-kl", "early-stopping", NULL },
     { "use-score-norm", "use-score-scaling", NULL },
     { "score-normalize", "eval-queries", "the scores before training are those of the evaluation" },
-    { "eval-every|show", "eval-queries", "nothing is evaluated" },
+    { "best-of|eval-every|show", "eval-queries", "nothing is evaluated" },
     { "cliprange-value|value-learning-rate|value-warmup", "vf-coef", "nothing is learned by the value head" },
     { "lora-r|lora-alpha|lora-targets|lora-rslora|prompt-tokens", "!adapter",
       "the adapter's config has them" },

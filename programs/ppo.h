@@ -28,7 +28,7 @@ typedef struct {
     double clip_high, dual_clip, entropy_coef, weight_decay;
     double vf_coef, ratio_threshold, target_kl, score_clip, eos_penalty, temperature, top_p, dropout;
     double length_penalty, reward_timeout;
-    int stop_after; double missing_stop_score;  /* the score: --missing-stop-score, read */
+    int stop_after, best_of; double missing_stop_score;  /* the score: --missing-stop-score, read */
     QuantOptions quant;
     LoraOptions lora;
     RunOptions run;
@@ -275,6 +275,8 @@ void evaluation_begin(const Models *m, Work *w);    /* makes the evaluation's qu
 /* Fills slot k of the evaluation with the policy's responses, their scores and their KL. The texts stay in
  * the pool. */
 void evaluate(const Progress *p, const Models *m, Work *w, int k);
+/* Scores the best of --best-of responses to each query, that of slot 0 included. */
+void evaluate_best(const Progress *p, const Models *m, Work *w);
 void write_samples(Work *w);                        /* writes both slots to samples.jsonl */
 
 /* ---- ppo_memory.c ---- */

@@ -83,24 +83,33 @@ static void log_evaluation(const Progress *p, const Models *m, Work *work, int k
     out_log(&work->out, &l);
 }
 
+/* Lets the policy respond to a batch of the evaluation's queries, those from `first` on, and scores the
+ * responses. Each draw (0, 1 ...) has random numbers of its own. */
+static void respond(const Progress *p, const Models *m, Work *w, int first, int draw) {
+    const Settings *o = m->o;
+    const Evaluation *e = &w->eval;
+    Rollout *x = &w->rollout;
+    const size_t room = (size_t)query_room(m);
+    x->B = smaller(o->batch_size, e->n - first);
+    for (int b = 0; b < x->B; b++) {
+        const int i = first + b;
+        memcpy(query_place(m, x, b), e->token + (size_t)i * room, (size_t)e->prompt[i] * sizeof(int));
+        sequence_begin(m, x, b, e->prompt[i], e->capacity[i],
+                       stream(o->seed, STREAM_SAMPLE, UINT64_MAX - (uint64_t)draw, (uint64_t)i));
+    }
+    sample_responses(p, m, w);
+    score_responses(p, m, w);
+}
+
 /* Fills slot k of the evaluation with the policy's responses, their scores and their KL (KL_K1, whatever
  * --kl-penalty is). The texts stay in the pool. */
 void evaluate(const Progress *p, const Models *m, Work *w, int k) {
     const Settings *o = m->o;
     Evaluation *e = &w->eval;
     Rollout *x = &w->rollout;
-    const size_t room = (size_t)query_room(m);
     e->queries_cut = e->responses_cut = 0;
     for (int first = 0; first < e->n; first += o->batch_size) {
-        x->B = smaller(o->batch_size, e->n - first);
-        for (int b = 0; b < x->B; b++) {
-            const int i = first + b;
-            memcpy(query_place(m, x, b), e->token + (size_t)i * room, (size_t)e->prompt[i] * sizeof(int));
-            sequence_begin(m, x, b, e->prompt[i], e->capacity[i],
-                           stream(o->seed, STREAM_SAMPLE, UINT64_MAX, (uint64_t)i));
-        }
-        sample_responses(p, m, w);
-        score_responses(p, m, w);
+        respond(p, m, w, first, 0);
         e->queries_cut += x->queries_cut;
         e->responses_cut += x->responses_cut;
         reference_logprobs(m, w);
@@ -120,6 +129,33 @@ void evaluate(const Progress *p, const Models *m, Work *w, int k) {
     must(distinct_ngrams(&bigrams, e->response[k], e->response_length[k], e->n, 2, &w->pool), NULL, NULL);
     e->bigrams[k] = bigrams.distinct;
     log_evaluation(p, m, w, k);
+}
+
+/* The policy that always writes the best of N has a KL of at most log N - (N - 1) / N (Beirami et al. 2024). */
+void evaluate_best(const Progress *p, const Models *m, Work *w) {
+    const int N = m->o->best_of;
+    const Evaluation *e = &w->eval;
+    const PoolMark mark = pool_mark(&w->pool);
+    float *best = pool_need(&w->pool, (size_t)e->n, sizeof *best, "the best scores");
+    Log l;
+    memcpy(best, e->score[0], (size_t)e->n * sizeof *best);
+    for (int draw = 1; draw < N; draw++)
+        for (int first = 0; first < e->n; first += m->o->batch_size) {
+            const PoolMark texts = pool_mark(&w->pool);
+            respond(p, m, w, first, draw);
+            for (int b = 0; b < w->rollout.B; b++)
+                if (w->rollout.raw_score[b] > best[first + b]) best[first + b] = w->rollout.raw_score[b];
+            pool_release(&w->pool, texts);
+        }
+    const Summary s = summarise(best, e->n, e->scratch);
+    say("best of %d before training: mean reward %.4f, median %.4f, at a KL of at most %.2f", N, s.mean,
+        s.median, log(N) - (N - 1.0) / N);
+    log_begin(&l, w->out.log, &w->pool);
+    log_integer(&l, "step", p->step);
+    log_number(&l, "eval/best_of_mean", s.mean);
+    log_number(&l, "eval/best_of_median", s.median);
+    out_log(&w->out, &l);
+    pool_release(&w->pool, mark);
 }
 
 void write_samples(Work *w) {

@@ -208,6 +208,16 @@ refuses 2 'missing-stop-score needs a number: many' $ppo "$data" $small --stop e
 refuses 2 'no effect without --stop: --stop-after' $ppo "$data" $small --stop-after 3
 refuses 2 'stop-after is 13, more than --response-max' $ppo "$data" $small --stop e --stop-after 12
 
+# ---- best of n ----
+run best --best-of 4 --steps 1 --response-min 12 --eval-queries 24
+run single --steps 1 --response-min 12 --eval-queries 24
+best=$(sed -n 's/.*"eval\/best_of_mean": \([-0-9.e+]*\),.*/\1/p' "$work/best/log.jsonl")
+true_ "the best of four responses is better than one" \
+    "$best > $(sed -n '/"step": 0/s/.*"eval\/reward_mean": \([-0-9.e+]*\),.*/\1/p' "$work/best/log.jsonl") + 0.5"
+grep -q '^best of 4 before training: mean reward .*, at a KL of at most 0.64$' "$work/best.out"; is "it says at what KL"
+same "and it changes nothing else" "$work/best/model.safetensors" "$work/single/model.safetensors"
+refuses 2 'no effect without --eval-queries (.*): --best-of' $ppo "$data" $small --eval-queries 0 --best-of 4
+
 # ---- presets ----
 for x in openai detox; do
     run $x --preset $x --steps 1 --batch-size 8 --mini-batch-size 4 --gradient-accumulation-steps 1 --ppo-epochs 1 \
