@@ -210,12 +210,12 @@ refuses 2 'stop-after is 13, more than --response-max' $ppo "$data" $small --sto
 
 # ---- best of n ----
 run best --best-of 4 --steps 1 --response-min 12 --eval-queries 24
-run single --steps 1 --response-min 12 --eval-queries 24
+run unchosen --steps 1 --response-min 12 --eval-queries 24
 best=$(sed -n 's/.*"eval\/best_of_mean": \([-0-9.e+]*\),.*/\1/p' "$work/best/log.jsonl")
 true_ "the best of four responses is better than one" \
     "$best > $(sed -n '/"step": 0/s/.*"eval\/reward_mean": \([-0-9.e+]*\),.*/\1/p' "$work/best/log.jsonl") + 0.5"
 grep -q '^best of 4 before training: mean reward .*, at a KL of at most 0.64$' "$work/best.out"; is "it says at what KL"
-same "and it changes nothing else" "$work/best/model.safetensors" "$work/single/model.safetensors"
+same "and it changes nothing else" "$work/best/model.safetensors" "$work/unchosen/model.safetensors"
 refuses 2 'no effect without --eval-queries (.*): --best-of' $ppo "$data" $small --eval-queries 0 --best-of 4
 
 # ---- presets ----
