@@ -36,6 +36,7 @@ static void open_compared(Eval *e, Compared *p) {
     else adapter_as_model(&p->folder, &p->adapter, "--base FOLDER, the model that it adapts", &e->keep);
     const char *weights = weights_folder(p->folder, p->adapter);
     must(config_load(&p->policy.config, weights, &e->keep, &err), &err, model_hint);
+    p->policy.positions = text_positions(&p->policy.config, p->adapter, &e->keep);
     p->policy.tokenizer = need_tokenizer(p->folder, p->adapter, p->policy.config.V, e->set.plain, &e->keep);
 }
 
@@ -57,8 +58,8 @@ static void load_compared(Eval *e, Compared *p) {
         if (q->count > longest) longest = q->count;
     }
     const int T = longest + o->n;
-    require(T > p->policy.config.positions ? E_RANGE : OK, "tokens of query and response do not fit", p->name,
-            T, p->policy.config.positions, "a smaller --query or -n");
+    require(T > p->policy.positions ? E_RANGE : OK, "tokens of query and response do not fit", p->name, T,
+            p->policy.positions, "a smaller --query or -n");
     policy_open(&p->policy, &types, p->folder, p->adapter, T, &e->keep);
     p->batch = batch_open(&p->policy, o->batch ? o->batch : batch_size(T), T, &e->keep);
     p->response = pool_need(&e->keep, n, sizeof *p->response, "responses");

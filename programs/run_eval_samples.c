@@ -40,7 +40,7 @@ void make_queries(Eval *e) {
     Rng rng = rng_stream(0, 0, 0);
     rng_shuffle(&rng, order, count);
     const int most = o->queries && o->queries < count ? o->queries : count;
-    const int room = first->policy.config.positions - o->n, prompts = data.kind == DATA_PROMPTS;
+    const int room = first->policy.positions - o->n, prompts = data.kind == DATA_PROMPTS;
     e->text = pool_need(&e->keep, (size_t)most, sizeof *e->text, "queries");
     first->query = pool_need(&e->keep, (size_t)most, sizeof(Query), "queries");
     for (int i = 0; i < count && e->queries < most; i++) {

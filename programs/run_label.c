@@ -373,7 +373,7 @@ static void open_writer(Session *s, const Program *program) {
     adapter_as_model(&folder, &adapter, "--policy BASE --adapter ADAPTER", &s->keep);
     must(config_load(&p->config, weights_folder(folder, adapter), &s->keep, &err), &err, model_hint);
     p->tokenizer = need_tokenizer(folder, adapter, p->config.V, 0, &s->keep);
-    const int T = p->config.positions < 2048 ? p->config.positions : 2048;
+    const int T = context_length(0, weights_folder(folder, adapter), adapter, &s->keep);
     const WeightTypes types = choose_types(program, &o->quant, folder, adapter, &s->keep);
     policy_open(p, &types, folder, adapter, T, &s->keep);
     s->batch = batch_open(p, o->responses, T, &s->keep);

@@ -199,6 +199,10 @@ refused "run counts the rows among the positions" 1 'that the soft prompt leaves
 refused "no rows for an adapter that has its own" 2 '--prompt-tokens' $ppo data/imdb.bin --adapter "$work/one" --prompt-tokens 4
 refused "no text without rows" 2 '--prompt-init-text' $ppo data/imdb.bin --prompt-init-text good
 refused "no soft prompt from scratch" 2 '--prompt-tokens' $sft data/imdb.bin --tokenizer data/policy --prompt-tokens 4 --out "$work/none"
+$run eval data/imdb.bin "$work/llama" "$work/one" --reward data/reward --label positive --queries 3 -n 4 > "$work/out" 2> "$work/err"
+is "run eval compares a policy with one that has a soft prompt"
+printf 'q\n' | $run label data/imdb.bin --policy "$work/llama" --adapter "$work/one" --out "$work/labels.jsonl" > "$work/out" 2> "$work/err"
+is "run label has room for the rows"
 tiny="--policy $work/llama --reward-text good --steps 3 --batch-size 8 --mini-batch-size 4 --eval-queries 4 --prompt-tokens 4 --learning-rate 1e-2"
 $ppo data/imdb.bin $tiny --out "$work/whole" > "$work/out" 2> "$work/err" &&
     $ppo data/imdb.bin $tiny --out "$work/parts" --max-minutes 1e-9 > "$work/out" 2> "$work/err" &&
