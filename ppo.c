@@ -4,10 +4,10 @@
  * Read     ppo_step(): one step of the algorithm on one screen. The functions that it calls are in the
  *          parts, programs/ppo_*.c, and programs/ppo.h says what is where. The arithmetic is in rl.c, the
  *          forward in model.c, the table of results in report.c; the options are at the end.
- * Source   Ziegler et al. 2019, Schulman et al. 2017; options and statistics have the names of TRL 0.11.4's
- *          PPOTrainer.
- * Needs    a dataset (prep), a policy's folder (sft), a judge's folder (rm) or --reward-text. All memory
- *          is measured first and reserved once.
+ * Source   Ziegler et al. 2019, Schulman et al. 2017; for --algorithm grpo and rloo Shao et al. 2024 and
+ *          Ahmadian et al. 2024; options and statistics have the names of TRL 0.11.4's PPOTrainer.
+ * Needs    a dataset (prep), a policy's folder (sft), a judge's folder (rm), --reward-text or
+ *          --reward-command. All memory is measured first and reserved once.
  * Exact    the old log-probs and values are those that the sampler computed. Training computes the same
  *          bits again, so all ratios are exactly 1 in the first update of a step. The log has the first
  *          update's largest deviation from 1 (first_ratio_max_deviation), which has to be 0.
