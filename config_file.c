@@ -3,8 +3,8 @@
  * What it is   Either lines "name: value" with the options' own names, or the log of a run (log.jsonl): from
  *              its first line the options that were given are taken.
  * Edges        "#" begins a comment at the beginning of a line or after a space. A value in '...' or "..."
- *              may hold "#" and spaces at its ends; there are no escapes. Lines may end in \r\n. A YAML reader
- *              reads such lines in the same way; lists and nested lines, which YAML has too, are refused. */
+ *              may hold "#" and spaces at its ends; there are no escapes. Lines may end in \r\n. A YAML
+ *              reader reads such lines in the same way; lists and nested lines, which YAML has too, are refused. */
 #include "programs.h"
 #include <stdio.h>
 

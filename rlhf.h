@@ -160,9 +160,9 @@ typedef struct { int N; float *hidden, *dhidden; Keys keys; Cache kv; } Encoded;
 
 /* ==== agreement.c: how far labellers agree (Krippendorff 2011) ==== */
 enum { AGREEMENT_VALUES = 32 };
-/* Returns alpha: 1 if all agree, 0 as by chance, below 0 if they disagree more than that; NaN if all
- * values that count are the same. count (units,values): how often each value was given to each unit,
- * at most AGREEMENT_VALUES values. ordinal 1: the values have an order, and the distance counts. */
+/* Returns alpha: 1 if all agree, 0 as by chance, below 0 if they disagree more than that; NaN if
+ * all values that count are the same. count (units,values): how often each value was given to each
+ * unit, at most AGREEMENT_VALUES values. ordinal 1: the values have an order, and the distance counts. */
 double krippendorff_alpha(const int *count, int units, int values, int ordinal);
 
 /* ==== rl.c: PPO, GRPO, RLOO as pure functions over float arrays (Schulman et al. 2017; TRL 0.11.4)

@@ -34,6 +34,11 @@ static void put_varint(Buffer *b, uint64_t v) {
 static uint64_t bits_of(double x) { uint64_t u; memcpy(&u, &x, sizeof u); return u; }
 static uint32_t bits_of_float(f32 x) { uint32_t u; memcpy(&u, &x, sizeof u); return u; }
 
+/* Returns the number as a float; one that is too large for a float becomes an infinity of its sign. */
+static f32 float_of(double x) {
+    return fabs(x) < 3.4e38 ? (f32)x : x < 0 ? -HUGE_VALF : HUGE_VALF;
+}
+
 static void put_field(Buffer *b, int number, int type) { buffer_u8(b, (unsigned)(number << 3 | type)); }
 static void put_bytes(Buffer *b, int number, const void *bytes, size_t n) {
     put_field(b, number, BYTES);
@@ -85,7 +90,7 @@ int tensorboard_line(Buffer *b, const char *line, size_t n, double time) {
         if (j->type != JSON_NUMBER || !strcmp(j->key, "step")) continue;
         put_bytes(&value, TAG, j->key, j->key_length);
         put_field(&value, SIMPLE_VALUE, NARROW);
-        buffer_u32(&value, bits_of_float(fabs(j->number) < 3.4e38 ? (f32)j->number : HUGE_VALF));
+        buffer_u32(&value, bits_of_float(float_of(j->number)));
         if (value.failed) summary.failed = 1;
         else put_bytes(&summary, VALUE, value.data, value.length);
         count++;

@@ -131,7 +131,8 @@ void evaluate(const Progress *p, const Models *m, Work *w, int k) {
     log_evaluation(p, m, w, k);
 }
 
-/* The policy that always writes the best of N has a KL of at most log N - (N - 1) / N (Beirami et al. 2024). */
+/* The policy that always writes the best of N has a KL of at most log N - (N - 1) / N
+ * (Beirami et al. 2024). */
 void evaluate_best(const Progress *p, const Models *m, Work *w) {
     const int N = m->o->best_of;
     const Evaluation *e = &w->eval;

@@ -25,6 +25,7 @@ typedef struct {
     Group *group; int groups, *slot, slots; /* slot: a hash table of indices + 1 of groups */
     Answer *answer; int answers;
     char *labeller[LABELLERS_MAX]; int labellers;
+    int prompts;                            /* groups with an answer: one that was undone leaves none */
     int undone, skipped, twice;
     Pool lines;
 } Rankings;
@@ -172,6 +173,7 @@ static void link_answers(Rankings *r) {
         a->before = g->last;
         g->last = i;
     }
+    for (int q = 0; q < r->groups; q++) r->prompts += r->group[q].last >= 0;
 }
 
 /* ---- pairs ---- */
@@ -245,7 +247,7 @@ static void print_counts(const Rankings *r, const Counts *n, int least, const ch
     char a[64], b[64], c[64];
     const int rankings = r->answers - r->skipped - r->twice;
     say("%s of %s by %s; %d skipped, %d undone", counted(a, (size_t)rankings, "ranking"),
-        counted(b, (size_t)r->groups, "prompt"), counted(c, (size_t)r->labellers, "labeller"), r->skipped,
+        counted(b, (size_t)r->prompts, "prompt"), counted(c, (size_t)r->labellers, "labeller"), r->skipped,
         r->undone);
     if (r->twice)
         say("%s of a labeller to a prompt that came twice: the last one counts",
@@ -289,7 +291,7 @@ int command_rankings(int argc, char **argv) {
     link_answers(&r);
     size_t pairs = 0;
     for (int q = 0; q < r.groups; q++) pairs += (size_t)(r.group[q].K * (r.group[q].K - 1) / 2);
-    if (!r.groups) prep_stop(E_FORMAT, "no ranking", path[0], 0, NULL, "files of run label with answers");
+    if (!r.prompts) prep_stop(E_FORMAT, "no ranking", path[0], 0, NULL, "files of run label with answers");
     int *votes = prep_take(pairs * VALUES, sizeof *votes);
     Buffer b = { .pool = prep_pool() };
     const int made = make_pairs(&r, how, least, &b, votes, &n);

@@ -8,7 +8,12 @@
 
 /* Answers of a judge. logits (n, labels), and of pairs (2 n, labels); name (labels). truth (n): the label, or
  * of a pair the probability that its first text is the better one, in millionths. */
-typedef struct { const float *logits; const int *truth; int n, labels, pairs; const char (*name)[48]; } Answers;
+typedef struct {
+    const float *logits;
+    const int *truth;
+    int n, labels, pairs;
+    const char (*name)[48];
+} Answers;
 /* Returns 1 if answer i is right, else 0. Of a pair, the text that is probably better has to get the higher
  * score; 0.5 if neither text is better, or if the scores are equal. */
 double answer_right(const Answers *a, int i);

@@ -40,8 +40,8 @@ static double confidence(const Answers *a, int i) {
     return 1 / sum;
 }
 
-/* Logs the bins that are not empty, as eval/calibration_count_90 and so on, and returns the error: the mean distance
- * of a bin's accuracy from its confidence, each bin counting as often as it has answers. */
+/* Logs the bins that are not empty, as eval/calibration_count_90 and so on, and returns the error: the mean
+ * distance of a bin's accuracy from its confidence, each bin counting as often as it has answers. */
 static double calibrate(const Answers *a, Log *log) {
     Bin bin[BINS] = { { 0, 0, 0 } };
     double error = 0;

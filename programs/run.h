@@ -122,8 +122,8 @@ void reading_open(Policy *p, Reading *r, Cache *kv, int N, Arena *a);
 /* Lets the encoder read the n ids of a text, and computes what the decoder reads of it. OK or the model's
  * error. */
 int policy_read(Policy *p, Reading *r, const int *ids, int n, Arena *ws);
-/* Measures and reserves the arrays for blocks of N rows and a cache of B texts of T positions, both beside the
- * rows of a soft prompt. ws: bytes of work space, which the caller has measured. */
+/* Measures and reserves the arrays for blocks of N rows and a cache of B texts of T positions, both beside
+ * the rows of a soft prompt. ws: bytes of work space, which the caller has measured. */
 void policy_work(Policy *p, int B, int N, int T, size_t ws);
 /* Fills logprob[i] = log p(ids[i+1] | ids[0..i]), i = from .. n-2, in blocks of rows; the keys and values of
  * earlier rows are in the cache (from 0: of none, before). Returns OK, E_NUMBER or the model's error. */

@@ -319,8 +319,8 @@ int run_eval(int argc, char **argv) {
         .usage = "DATA POLICY [POLICY ...] --reward JUDGE [options]",
         .about =
             "Compares policies by what they write after the same held-out queries, with the same random "
-            "numbers: a judge's scores, the KL to the first policy, perplexity, variety. A POLICY is the folder "
-            "of a model, of a run or of an adapter.",
+            "numbers: a judge's scores, the KL to the first policy, perplexity, variety. A POLICY is the "
+            "folder of a model, of a run or of an adapter.",
         OPTIONS(option), .need = need };
     const int given = cli_parse(&program, argc, argv, positional, POLICIES_MAX + 1);
     e.program = &program;

@@ -79,7 +79,8 @@ void policy_open(Policy *p, const WeightTypes *types, const char *folder, const 
     const int soft = p->config.positions - p->positions;
     require(positions > p->positions ? E_RANGE : OK,
             soft ? "longer than the positions that the soft prompt leaves"
-                 : "longer than the model's positions", weights, positions, p->positions, "a smaller --context");
+                 : "longer than the model's positions",
+            weights, positions, p->positions, "a smaller --context");
     must(model_carve(&p->model, &p->config, types, 0, soft + positions, pool, &measure, &err), &err, NULL);
     p->weights = cli_arena(measure.used, "the model's weights");
     must(model_carve(&p->model, &p->config, types, 0, soft + positions, pool, &p->weights, &err), &err, NULL);

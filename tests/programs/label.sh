@@ -165,6 +165,11 @@ refuses "a line without an answer" 1 "not a prompt with 2 to 9 responses: .*line
 sed 's/\[\[0\]/[[0], [0]/' "$work/three.jsonl" > "$work/bad.jsonl"
 refuses "a response twice in a ranking" 1 "not a ranking of all responses" $prep rankings "$work/bad.jsonl" --out "$work/x"
 refuses "no answers at all" 1 "no ranking" $prep rankings /dev/null --out "$work/x"
+head -n 1 "$work/three.jsonl" | sed 's/"P"/"Q"/' > "$work/undone.jsonl"
+echo '{"labeller": "a", "prompt": "Q", "undo": true}' >> "$work/undone.jsonl"
+refuses "an answer that was undone" 1 "no ranking" $prep rankings "$work/undone.jsonl" --out "$work/x"
+$prep rankings "$work/three.jsonl" "$work/undone.jsonl" --out "$work/x.jsonl" > "$work/out" 2>&1
+says "its prompt does not count" "^3 rankings of 1 prompt by 3 labellers; 0 skipped, 1 undone"
 
 # A judge learns from them. All pairs of one prompt are in the same part.
 i=0

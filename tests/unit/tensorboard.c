@@ -65,7 +65,10 @@ static void test_line(void) {
     line_of("rubbish", 0);
     const Buffer large = line_of("{\"step\": 300, \"a\": 1e300}", 1);
     CHECK(!memcmp(large.data + 12 + 9, "\x10\xAC\x02", 3) &&
-          !memcmp(large.data + large.length - 8, "\0\0\x80\x7F", 4), "a number that no float holds is an infinity");
+          !memcmp(large.data + large.length - 8, "\0\0\x80\x7F", 4),
+          "a number that no float holds is an infinity");
+    const Buffer low = line_of("{\"step\": 300, \"a\": -1e300}", 1);
+    CHECK(!memcmp(low.data + low.length - 8, "\0\0\x80\xFF", 4), "with the number's sign");
 }
 
 int main(void) {
