@@ -116,12 +116,15 @@ static int take(const char *bytes, size_t n, float *score, int *got, int wanted,
     for (size_t i = 0; i < n; i++) {
         if (bytes[i] != '\n' && command.used + 1 < sizeof command.line) {
             command.line[command.used++] = bytes[i];
-            if (command.used + 1 < sizeof command.line) continue;
-        } else if (bytes[i] != '\n') continue;
+            continue;
+        }
         command.line[command.used] = 0;
         if (*got == wanted) return fail(err, E_FORMAT, more_lines, command.line, 0, 0);
         const int code = number_of(score + *got, command.line, err);
         if (code) return code;
+        if (bytes[i] != '\n')           /* the rest would be taken for the next number */
+            return fail(err, E_FORMAT, "the reward command has written a line that is too long",
+                        command.line, 0, 0);
         ++*got;
         command.used = 0;
     }

@@ -242,6 +242,7 @@ fails garbage 'a line that is not one number: 7 apples' 'while read -r line; do 
 fails nan 'a line that is not one number: nan' 'while read -r line; do echo nan; done'
 fails more 'more lines than it got' 'while read -r line; do echo 1; echo 2; done'
 fails long 'a line that is not one number: 1111' "while read -r line; do printf '%0200d\\n' 0 | tr 0 1; done"
+fails zeros 'a line that is too long: 0000' "while read -r line; do printf '%0200d\\n' 0; done"
 [ ! -e "$work/fails.runs/ppo-0001" ]; is "and leaves no folder, as nothing was trained"
 # it fails in step 3 (after 6 responses of the evaluation and 16 of two steps), unless there is a file `good`
 late="n=0; while read -r line; do n=\$((n + 1)); [ \$n != 25 ] || [ -e $work/good ] || exit 4; echo \${#line}; done"
