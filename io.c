@@ -298,7 +298,8 @@ int folder_list(const char *path, int all, Pool *pool, char ***names, int *count
     return OK;
 }
 
-/* Looks at every name before it deletes the first one. Links are deleted, never followed. */
+/* Looks at every name before it deletes the first one. Links are deleted, never followed. The folder `prompt`
+ * is a part of an adapter with a soft prompt, and is emptied and deleted, too. */
 int folder_empty(const char *path, Pool *pool, Error *err) {
     const PoolMark mark = pool_mark(pool);
     char **names;
@@ -307,10 +308,14 @@ int folder_empty(const char *path, Pool *pool, Error *err) {
         for (int i = 0; i < count && code == OK; i++) {
             struct stat s;
             const char *full = join(pool, path, "/", names[i]);
+            const int folder = full && lstat(full, &s) == 0 && S_ISDIR(s.st_mode);
             if (!full) code = fail(err, E_MEMORY, "not enough memory to empty the folder", path, 0, 0);
-            else if (!deletes && lstat(full, &s) == 0 && S_ISDIR(s.st_mode))
+            else if (folder && strcmp(names[i], "prompt") != 0)
                 code = fail(err, E_ARGUMENT, "a folder is in it, and is not deleted", full, 0, 0);
-            else if (deletes && unlink(full) != 0)
+            else if (folder && deletes) {
+                code = folder_empty(full, pool, err);
+                if (code == OK) code = folder_remove(full, err);
+            } else if (deletes && unlink(full) != 0)
                 code = fail_system(err, E_WRITE, "cannot delete", full, errno);
         }
     pool_release(pool, mark);

@@ -749,8 +749,10 @@ static void check_replace(void) {
     CHECK(folder_resolve(full, sizeof full, WORK "/a/.././old//") == OK && full[0] == '/'
           && strstr(full, WORK "/old") && full[strlen(full) - 1] == 'd'
           && folder_resolve(full, 5, WORK) == E_RANGE, "folder_resolve: %s", full);
+    folder_make(WORK "/old/prompt", NULL);
+    put(WORK "/old/prompt/f", "soft", 4);
     CHECK(folder_empty(WORK "/old", &p, &e) == OK && folder_remove(WORK "/old", &e) == OK
-          && !folder_exists(WORK "/old"), "emptied and removed");
+          && !folder_exists(WORK "/old"), "emptied and removed, with a soft prompt in it: %s", e.what);
     pool_free(&p);
 }
 
