@@ -89,6 +89,8 @@ grep -q '^  --lora-r  *16  *other options$' "$work/out"; is "--nf4 sets the rank
 chooses finetune rm --reward data/reward
 call ppo --help; tr -s ' \n' ' ' < "$work/out" | grep -q -e '--steps N .*imdb-small 38, trl-classic 157'
 is "ppo --help: each preset's values"
+tr -s ' \n' ' ' < "$work/out" | grep -q -e '--batch-size, --batch N .*detox 16, dialogsum 16)'
+is "ppo --help: of two values in a preset the last one, which holds"
 
 # ---- options without effect ----
 # idle OPTION PROGRAM ARGUMENT ...: this option is refused
