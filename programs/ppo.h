@@ -40,6 +40,10 @@ typedef struct {
 /* The documents of one split, in an order that is new in every epoch. */
 typedef struct { int *document, count, next; uint64_t seed, epoch; } Queue;
 
+/* What is watched in each step (ppo_log.c): there is a warning if it goes wrong for several steps. */
+enum { WATCH_REPEATS, WATCH_ENDS, WATCH_SPREAD, WATCH_LENGTH, WATCH_VALUES, WATCH_SKIPPED, WATCH_ENTROPY,
+       WATCHES };
+
 /* What changes from step to step, besides the weights: ppo_state.c writes it to the file from which a stopped
  * run goes on. */
 enum { HISTORY = 24 };
@@ -51,6 +55,7 @@ typedef struct {
     Moments moments;                        /* running mean and variance of the scores */
     double gain, bias;                      /* score = gain * reward + bias */
     double history[HISTORY];                /* mean rewards of the last steps */
+    int watched[WATCHES];                   /* how many steps in a row each has gone wrong */
     int evaluated;                          /* the step after which --eval-every has evaluated last */
     BestSave best;                              /* the largest mean reward of an evaluation */
 } Progress;

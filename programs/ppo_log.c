@@ -21,6 +21,33 @@ static void log_lengths(Log *l, Rollout *x) {
     }
 }
 
+/* Returns the share of the responses that have the same tokens as one before them in the batch. */
+static double repeated_share(const Rollout *x) {
+    int repeated = 0;
+    for (int b = 1; b < x->B; b++)
+        for (int a = 0; a < b; a++) {
+            const Sequence *s = &x->seq[b], *t = &x->seq[a];
+            const int n = s->length - s->prompt;
+            if (t->length - t->prompt != n ||
+                memcmp(s->token + s->prompt, t->token + t->prompt, (size_t)n * sizeof *s->token)) continue;
+            repeated++;
+            break;
+        }
+    return (double)repeated / x->B;
+}
+
+/* Returns Pearson's correlation of the judge's scores with the responses' lengths in tokens; 0 if either is
+ * the same for all responses. */
+static double length_correlation(const Rollout *x) {
+    const double length = (double)x->P / x->B, score = mean(x->raw_score, x->B);
+    double both = 0, lengths = 0, scores = 0;
+    for (int b = 0; b < x->B; b++) {
+        const double n = x->seq[b].length - x->seq[b].prompt - length, s = x->raw_score[b] - score;
+        both += n * s; lengths += n * n; scores += s * s;
+    }
+    return lengths > 0 && scores > 0 ? both / sqrt(lengths * scores) : 0;
+}
+
 static void log_objective(const Progress *p, const Models *m, Rollout *x, Log *l, double kl) {
     Summary raw = summarise(x->raw_score, x->B, x->scratch), score = summarise(x->score, x->B, x->scratch);
     char name[32];
@@ -28,6 +55,7 @@ static void log_objective(const Progress *p, const Models *m, Rollout *x, Log *l
     for (int b = 0; b < x->B; b++) ended += ends_in_eos(m, &x->seq[b]);
     log_number(l, "env/reward_mean", raw.mean);
     log_number(l, "env/reward_std", raw.std);
+    log_number(l, "env/reward_length_correlation", length_correlation(x));
     for (int k = 0; k < m->scorers && m->scorers > 1; k++) {
         snprintf(name, sizeof name, "env/judge_mean_%d", k + 1);
         log_number(l, name, x->judge_mean[k]);
@@ -44,9 +72,17 @@ static void log_objective(const Progress *p, const Models *m, Rollout *x, Log *l
     log_number(l, "ppo/mean_scores", score.mean);
     log_number(l, "ppo/std_scores", score.std);
     log_lengths(l, x);
+    log_number(l, "tokens/responses_repeated", repeated_share(x));
     log_integer(l, "tokens/responses_with_eos", ended);
     for (int b = 0; b < x->B; b++) stopped += x->stopped[b];
     if (m->o->stop) log_integer(l, "tokens/responses_with_stop", stopped);
+}
+
+/* Returns the share of the returns' variance that values with this mean squared error explain; 0 if there is
+ * no variance. */
+static double variance_explained(Rollout *x, double error) {
+    const double std = summarise(x->returns, x->P, x->scratch).std;
+    return std > 0 ? 1 - error / (std * std) : 0;
 }
 
 static void log_values(Log *l, Rollout *x, const PpoStats *s) {
@@ -59,7 +95,7 @@ static void log_values(Log *l, Rollout *x, const PpoStats *s) {
     log_number(l, "ppo/val/clipfrac", s->value_clip_fraction);
     log_number(l, "ppo/val/mean", value.mean);
     log_number(l, "ppo/val/var", value.std * value.std);
-    log_number(l, "ppo/val/var_explained", variance > 0 ? 1 - s->value_error / variance : 0);
+    log_number(l, "ppo/val/var_explained", variance_explained(x, s->value_error));
 }
 
 /* Logs a step under TRL's names, which its docs/source/logging.mdx explains. Averages are over all
@@ -161,6 +197,75 @@ static void warn_cut(const Progress *p, const Models *m, Work *w) {
             "log counts them\n", p->step, w->rollout.B, w->rollout.responses_cut, shortest);
 }
 
+/* ---- what goes wrong although all numbers are numbers ----
+ * A warning, once in a run, if a number is on the wrong side of its limit in so many steps in a row. The
+ * numbers of steps are larger where an ordinary run passes the limit for some steps. The limits:
+ * repeats   sampled responses of several tokens seldom repeat one another; of copies there is little to learn
+ * ends      counts only if --stop or --missing-eos-penalty asks for responses that end
+ * spread    relative to the largest score, so that the scale does not matter; a judge's rounding is smaller
+ * length    a correlation of 0.7 means that length explains half of the scores' variance
+ * values    explained variance: a constant, if it is the mean of the returns, reaches 0. It is often below 0
+ *           until the value head has learnt that mean, which takes 30 steps in some runs
+ * skipped   the step then learns from less than half of its updates
+ * entropy   1 to 3 nats per token in a language; a policy that has collapsed (train.c) is below 0.01 */
+typedef struct { int sign; double limit; int steps; const char *what, *advice; } Watch;
+static const Watch watches[WATCHES] = {
+    { 1, 0.5, 5, "the share of the responses that repeat another one",
+      "a larger --temperature, a smaller --learning-rate, or --entropy-coef 0.01" },
+    { -1, 0.5, 5, "the number of responses that end before the length limit",
+      "a larger --response-max, or a policy that was trained (sft) on texts that end" },
+    { -1, 1e-3, 5, "the standard deviation of the scores, as a share of the largest score,",
+      "another --reward, --label or --reward-text: nothing can be learnt from scores that are all alike" },
+    { 1, 0.7, 10, "the correlation of the score with the response's length, without its sign,",
+      "--length-penalty, or a judge that was not trained on longer texts as the better ones; "
+      "env/reward_length_correlation in the log has the sign" },
+    { -1, 0, 50, "the explained variance of the value head",
+      "a larger --value-learning-rate, or --value-warmup 20" },
+    { 1, 0.5, 3, "the share of the updates that --ratio-threshold has skipped",
+      "a smaller --learning-rate, fewer --ppo-epochs, or a larger --ratio-threshold" },
+    { -1, 0.1, 5, "the entropy per token",
+      "a larger --temperature, a smaller --learning-rate, or --entropy-coef 0.01" } };
+
+/* Returns what is watched as `kind`; its limit, which is not wrong, where it means nothing in this run. */
+static double watched_number(const Models *m, Work *w, int kind) {
+    const Settings *o = m->o;
+    Rollout *x = &w->rollout;
+    const PpoStats *s = &w->now.stats;
+    const double none = watches[kind].limit;
+    double most = 0, ended = 0;
+    for (int b = 0; b < x->B; b++) {
+        most = fmax(most, fabs(x->raw_score[b]));
+        ended += x->stopped[b] || ends_in_eos(m, &x->seq[b]);
+    }
+    switch (kind) {
+    case WATCH_REPEATS: return repeated_share(x);
+    case WATCH_ENDS: return o->stop || o->eos_penalty > 0 ? ended : none;
+    case WATCH_SPREAD:
+        return x->B < 2 ? none : most > 0 ? summarise(x->raw_score, x->B, x->scratch).std / most : 0;
+    case WATCH_LENGTH: return fabs(length_correlation(x));
+    case WATCH_VALUES:
+        if (!m->values || !(o->vf_coef > 0) || s->tokens <= 0) return none;
+        return variance_explained(x, s->value_error / s->tokens);
+    case WATCH_SKIPPED: return w->now.updates ? (double)w->now.skipped / w->now.updates : none;
+    default: return -mean(x->logprob, x->P);
+    }
+}
+
+/* Counts the steps in a row in which each watched number is wrong, and warns when they are enough. After its
+ * warning, a count stays, and so there is no second one. */
+static void watch(Progress *p, const Models *m, Work *w) {
+    for (int k = 0; k < WATCHES; k++) {
+        const Watch *t = &watches[k];
+        const double now = watched_number(m, w, k);
+        if (p->watched[k] >= t->steps) continue;
+        p->watched[k] = t->sign * (now - t->limit) > 0 ? p->watched[k] + 1 : 0;
+        if (p->watched[k] < t->steps) continue;
+        fprintf(stderr, "\nppo: warning at step %d: %s is %.3g; it was %s %g in %d steps in a row\n"
+                "  try: %s\n", p->step, t->what, now, t->sign > 0 ? "above" : "below", t->limit, t->steps,
+                t->advice);
+    }
+}
+
 /* Judges the policy by the responses that it has sampled last. */
 void check_health(const Models *m, Work *w) {
     const Settings *o = m->o;
@@ -176,6 +281,7 @@ void step_end(Progress *p, const Models *m, Work *w, double kl) {
     show_progress(p, m, w, mean(w->rollout.raw_score, w->rollout.B), kl, log_time(p, w));
     warn(p, w, kl);
     warn_cut(p, m, w);
+    watch(p, m, w);
     check_health(m, w);
     health_warn(&w->health, p->step, SMALLER_MOVES);
     kl_controller_update(&p->kl, kl, w->rollout.B);

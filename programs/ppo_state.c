@@ -60,6 +60,7 @@ void ppo_state(void *run, State *s) {
     state_real(s, "gain", &p->gain);
     state_real(s, "bias", &p->bias);
     state_reals(s, "last rewards", p->history, HISTORY);
+    state_ints(s, "steps that went wrong", p->watched, WATCHES, 0, INT_MAX);
     state_int(s, "step of the last evaluation", &p->evaluated, 0, INT_MAX);
     run_best_state(s, &p->best);
     state_int(s, "warned of cut responses", &w->told_cut, 0, 1);
