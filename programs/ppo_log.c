@@ -167,22 +167,11 @@ static void show_progress(Progress *p, const Models *m, const Work *w, double re
     progress(line, p->step, o->steps, p->step == o->steps || cli_stopping());
 }
 
-/* Warns of a first ratio other than 1, and of a KL far below 0. Let d be log pi - log ref, summed over a
- * response that the policy sampled. The mean of d over B responses estimates the KL, which is never
- * negative. Since exp(-d) has expectation 1, Markov's inequality gives: this mean is below -t with a
- * probability of at most exp(-t B). So a negative estimate means few responses. The estimate's variance is
- * about 2 KL / B, so it also helps to stay nearer to the reference. Another --kl-penalty would hide the
- * estimate, and restrain the policy less. */
-static void warn(const Progress *p, const Work *w, double kl) {
-    if (w->now.first_deviation == 0 && kl >= -1) return;
-    fprintf(stderr, "\nppo: warning at step %d: ", p->step);
-    if (w->now.first_deviation != 0)
-        fprintf(stderr, "the first ratio is not 1 but off by %g: sampler and training disagree\n",
-                w->now.first_deviation);
-    else
-        fprintf(stderr, "KL is %.2f, although its expectation is never below 0: too few responses (%d) to "
-                "estimate it\n  try: a larger --batch-size, or a larger --init-kl-coef, which keeps the "
-                "policy where the estimate varies less\n", kl, w->rollout.B);
+/* Warns of a first ratio other than 1. */
+static void warn_ratio(const Progress *p, const Work *w) {
+    if (w->now.first_deviation == 0) return;
+    fprintf(stderr, "\nppo: warning at step %d: the first ratio is not 1 but off by %g: sampler and training "
+            "disagree\n", p->step, w->now.first_deviation);
 }
 
 /* Warns once if the judge has not read a whole response, although --long-response is not cut. */
@@ -207,7 +196,12 @@ static void warn_cut(const Progress *p, const Models *m, Work *w) {
  * values    explained variance: a constant, if it is the mean of the returns, reaches 0. It is often below 0
  *           until the value head has learnt that mean, which takes 30 steps in some runs
  * skipped   the step then learns from less than half of its updates
- * entropy   1 to 3 nats per token in a language; a policy that has collapsed (train.c) is below 0.01 */
+ * entropy   1 to 3 nats per token in a language; a policy that has collapsed (train.c) is below 0.01
+ * KL        let d be log pi - log ref, summed over a response that the policy sampled. The mean of d over B
+ *           responses estimates the KL, which is never negative. exp(-d) has expectation 1, so by Markov's
+ *           inequality this mean is below -t with a probability of at most exp(-t B): a negative estimate
+ *           means few responses. Its variance is about 2 KL / B, so it also helps to stay nearer to the
+ *           reference. Another --kl-penalty would hide the estimate, and restrain the policy less */
 typedef struct { int sign; double limit; int steps; const char *what, *advice; } Watch;
 static const Watch watches[WATCHES] = {
     { 1, 0.5, 5, "the share of the responses that repeat another one",
@@ -224,7 +218,10 @@ static const Watch watches[WATCHES] = {
     { 1, 0.5, 3, "the share of the updates that --ratio-threshold has skipped",
       "a smaller --learning-rate, fewer --ppo-epochs, or a larger --ratio-threshold" },
     { -1, 0.1, 5, "the entropy per token",
-      "a larger --temperature, a smaller --learning-rate, or --entropy-coef 0.01" } };
+      "a larger --temperature, a smaller --learning-rate, or --entropy-coef 0.01" },
+    { -1, -1, 1, "the KL, whose expectation is never below 0,",
+      "a larger --batch-size, since few responses estimate it badly, or a larger --init-kl-coef, which keeps "
+      "the policy where the estimate varies less" } };
 
 /* Returns what is watched as `kind`; its limit, which is not wrong, where it means nothing in this run. */
 static double watched_number(const Models *m, Work *w, int kind) {
@@ -253,16 +250,18 @@ static double watched_number(const Models *m, Work *w, int kind) {
 
 /* Counts the steps in a row in which each watched number is wrong, and warns when they are enough. After its
  * warning, a count stays, and so there is no second one. */
-static void watch(Progress *p, const Models *m, Work *w) {
+static void watch(Progress *p, const Models *m, Work *w, double kl) {
+    char row[40];
     for (int k = 0; k < WATCHES; k++) {
         const Watch *t = &watches[k];
-        const double now = watched_number(m, w, k);
+        const double now = k == WATCH_KL ? kl : watched_number(m, w, k);
         if (p->watched[k] >= t->steps) continue;
         p->watched[k] = t->sign * (now - t->limit) > 0 ? p->watched[k] + 1 : 0;
         if (p->watched[k] < t->steps) continue;
-        fprintf(stderr, "\nppo: warning at step %d: %s is %.3g; it was %s %g in %d steps in a row\n"
-                "  try: %s\n", p->step, t->what, now, t->sign > 0 ? "above" : "below", t->limit, t->steps,
-                t->advice);
+        snprintf(row, sizeof row, "%d steps in a row", t->steps);
+        fprintf(stderr, "\nppo: warning at step %d: %s is %.3g; it was %s %g in %s\n  try: %s\n", p->step,
+                t->what, now, t->sign > 0 ? "above" : "below", t->limit,
+                t->steps > 1 ? row : "this step", t->advice);
     }
 }
 
@@ -279,9 +278,9 @@ void check_health(const Models *m, Work *w) {
 void step_end(Progress *p, const Models *m, Work *w, double kl) {
     log_step(p, m, w, kl);
     show_progress(p, m, w, mean(w->rollout.raw_score, w->rollout.B), kl, log_time(p, w));
-    warn(p, w, kl);
+    warn_ratio(p, w);
     warn_cut(p, m, w);
-    watch(p, m, w);
+    watch(p, m, w, kl);
     check_health(m, w);
     health_warn(&w->health, p->step, SMALLER_MOVES);
     kl_controller_update(&p->kl, kl, w->rollout.B);
