@@ -46,7 +46,8 @@ void out_file_check(const char *option, const char *out, const char *const *inpu
     }
 }
 
-/* Returns the number of names in a folder; 0 if it cannot be listed. *folder: 1 if one is a folder. */
+/* Returns the number of names in a folder; 0 if it cannot be listed. *folder: 1 if one is a folder that is no
+ * part of a run. */
 static int names_in(const char *path, int *folder) {
     Pool pool = cli_pool();
     char **name;
@@ -56,6 +57,7 @@ static int names_in(const char *path, int *folder) {
     for (int i = 0; i < count; i++) {
         char full[4096];
         const int n = snprintf(full, sizeof full, "%s/%s", path, name[i]);
+        if (folder_is_part(name[i])) continue;
         if (n > 0 && (size_t)n < sizeof full && folder_exists(full)) *folder = 1;
     }
     pool_free(&pool);

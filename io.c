@@ -184,6 +184,14 @@ int file_read_all(const char *path, Pool *pool, char **bytes, size_t *n, Error *
     return OK;
 }
 
+int folder_is_part(const char *name) {
+    const char *digit = name + 5;
+    if (!strcmp(name, "prompt") || !strcmp(name, "best")) return 1;
+    if (strncmp(name, "step-", 5) || !*digit) return 0;
+    while (*digit >= '0' && *digit <= '9') digit++;
+    return !*digit;
+}
+
 int file_exists(const char *path) {
     FILE *f;
     errno = 0;
@@ -298,8 +306,7 @@ int folder_list(const char *path, int all, Pool *pool, char ***names, int *count
     return OK;
 }
 
-/* Looks at every name before it deletes the first one. Links are deleted, never followed. The folder `prompt`
- * is a part of an adapter with a soft prompt, and is emptied and deleted, too. */
+/* Looks at every name before it deletes the first one. Links are deleted, never followed. */
 int folder_empty(const char *path, Pool *pool, Error *err) {
     const PoolMark mark = pool_mark(pool);
     char **names;
@@ -310,7 +317,7 @@ int folder_empty(const char *path, Pool *pool, Error *err) {
             const char *full = join(pool, path, "/", names[i]);
             const int folder = full && lstat(full, &s) == 0 && S_ISDIR(s.st_mode);
             if (!full) code = fail(err, E_MEMORY, "not enough memory to empty the folder", path, 0, 0);
-            else if (folder && strcmp(names[i], "prompt") != 0)
+            else if (folder && !folder_is_part(names[i]))
                 code = fail(err, E_ARGUMENT, "a folder is in it, and is not deleted", full, 0, 0);
             else if (folder && deletes) {
                 code = folder_empty(full, pool, err);

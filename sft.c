@@ -464,7 +464,9 @@ static void read_policy(Trainer *t, const Program *program) {
     if (t->config.encoder.L && (o.head_only || o.learn))
         usage_error("a policy with an encoder learns responses, whole: leave out",
                     o.learn ? "--learn" : "--head-only");
-    if (o.context + o.lora.soft > t->config.positions) {
+    if (o.lora.soft && !cli_given(program, "context") && o.context > t->config.positions - o.lora.soft)
+        o.context = t->config.positions - o.lora.soft;
+    if (o.context < 2 || o.context + o.lora.soft > t->config.positions) {
         fail(&err, E_RANGE, o.lora.soft ? "--context and --prompt-tokens are more than the policy's positions"
                                         : "--context is more than the policy's positions", "",
              o.context + o.lora.soft, t->config.positions);

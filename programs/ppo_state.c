@@ -66,6 +66,12 @@ void ppo_state(void *run, State *s) {
     state_int(s, "warned of cut responses", &w->told_cut, 0, 1);
     evaluation_state(s, &w->eval);
     state_integer(s, "length of the dump", &dumped, 0, LLONG_MAX);
-    if (s->code == OK && s->file && m->o->dump) s->code = out_cut(m->o->dump, dumped, s->err);
+    if (s->code == OK && s->file && m->o->dump) {
+        Error err = { 0 };
+        if (out_length(m->o->dump) < dumped) {
+            fail(&err, E_TRUNCATED, "rollouts are missing in the file of --dump-rollouts", m->o->dump, 0, 0);
+            cli_warn(&err, "nothing: the run goes on, and the file lacks these lines");
+        } else s->code = out_cut(m->o->dump, dumped, s->err);
+    }
     if (s->code == OK && s->file && m->adapter) lora_norms(&m->lora, m->policy.tensor, &w->ws);
 }

@@ -124,11 +124,16 @@ static const char *const key[NUMBERS] = {
     "perplexity", "distinct_1", "distinct_2", "tokens", "best_of_n", "toxicity_mean", "toxicity_std",
     "expected_maximum_toxicity", "toxicity_probability" };
 
+/* Returns 1 if the responses are drawn from the policies as they are: only then their log-probs give a KL. */
+static int draws_plainly(const Eval *e) {
+    return e->set.temperature == 1 && !e->set.top_k && e->set.top_p == 1;
+}
+
 static void numbers_of_compared(const Eval *e, const Compared *p, double x[NUMBERS]) {
     const double n = (double)e->queries * e->set.samples, toxic = e->toxic >= 0 ? 0 : NAN;
     x[REWARD] = p->rewards.mean; x[MEDIAN] = p->rewards.median; x[STD] = p->rewards.std;
     x[DIFFERENCE] = p->difference.mean; x[LOW] = p->difference.low; x[HIGH] = p->difference.high;
-    x[KL] = p->same ? p->kl / n : NAN;
+    x[KL] = p->same && draws_plainly(e) ? p->kl / n : NAN;
     x[PERPLEXITY] = p->first_tokens ? exp(-p->first_logprob / (double)p->first_tokens) : NAN;
     for (int k = 0; k < 2; k++)
         x[DISTINCT_1 + k] = p->ngrams[k].all ? (double)p->ngrams[k].distinct / (double)p->ngrams[k].all : NAN;
@@ -169,6 +174,9 @@ static void print_notes(const Eval *e) {
         "responses, by it.", e->judge.config.label[e->label], o->reward,
         o->score == SCORE_BOTH ? "query and response" : "the response", e->entry[0].name,
         counted(number, (size_t)e->queries, "query"), RESAMPLES, e->entry[0].name);
+    if (!draws_plainly(e))
+        say("There is no KL: --temperature, --top-k or --top-p draw from another distribution than the "
+            "policy's.");
     if (o->best_of)
         say("best of %d: the mean of the largest reward of %d samples; who always takes that sample is at "
             "most %.2f nats of KL from the policy itself.", o->best_of, o->best_of,
@@ -297,7 +305,7 @@ int run_eval(int argc, char **argv) {
         { "best-of", OPT_INT, &o->best_of, "0", 0, 1e6, NULL,
           "also the mean of the largest reward of so many responses to a query (0: no)" },
         { "temperature", OPT_REAL, &o->temperature, "1", 0, 100, NULL,
-          "divides the logits of the sampler, not those of the KL; 0: the most probable token" },
+          "divides the logits of the sampler; other than 1, there is no KL; 0: the most probable token" },
         { "top-k", OPT_INT, &o->top_k, "0", 0, 1e9, NULL, "draw from the K most probable tokens (0: all)" },
         { "top-p", OPT_REAL, &o->top_p, "1", 0, 1, NULL,
           "draw from the most probable tokens whose probabilities together reach P" },
