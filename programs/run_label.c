@@ -30,7 +30,7 @@ typedef struct {
     const Labels *o;
     Policy policy; Batch batch;             /* batch.B 0: the responses are in the data */
     Dataset data; int *document, documents; /* the training documents of a dataset */
-    const Json **line;                      /* or the lines of a JSONL file */
+    const Json **line; const char *source;  /* or the lines of a JSONL file, and its name */
     char *instructions; size_t instructions_length;
     int items, done; unsigned char *skip;
     char path[512];
@@ -206,11 +206,11 @@ static void write_responses(Session *s, Item *x, const int *ids, int count, int 
     }
 }
 
-/* Takes prompt and responses from a line {"prompt": ..., "responses": [...]}; number: the line's. */
-static void take_line(Item *x, const Json *line, int number) {
-    const Json *prompt = json_get(line, "prompt"), *list = json_get(line, "responses");
-    char where[40];
-    snprintf(where, sizeof where, "line %d", number);
+/* Takes prompt and responses from line i, counted from 0: {"prompt": ..., "responses": [...]}. */
+static void take_line(const Session *s, Item *x, int i) {
+    const Json *prompt = json_get(s->line[i], "prompt"), *list = json_get(s->line[i], "responses");
+    char where[600];
+    snprintf(where, sizeof where, "%s, line %d", s->source, i + 1);
     int good = prompt && prompt->type == JSON_STRING && list && list->type == JSON_ARRAY;
     require(good ? OK : E_FORMAT, "not {\"prompt\": ..., \"responses\": [...]}", where, 0, 0,
             "correct the line");
@@ -236,7 +236,7 @@ static int *prompt_ids(Session *s, int i, int *count) {
 
 static Span item_prompt(Session *s, int i) {
     Item x;
-    if (s->line) { take_line(&x, s->line[i], i + 1); return x.prompt; }
+    if (s->line) { take_line(s, &x, i); return x.prompt; }
     const Document *d = &s->data.document[s->document[i]];
     int count, *ids = prompt_ids(s, i, &count);
     return s->data.kind == DATA_TEXT ? decoded(s, ids, count) : (Span){ d->text[0], d->length[0] };
@@ -245,7 +245,7 @@ static Span item_prompt(Session *s, int i) {
 /* Fills in prompt, responses and their order on the screen of item i. */
 static void make_item(Session *s, Item *x, int i) {
     memset(x, 0, sizeof *x);
-    if (s->line) take_line(x, s->line[i], i + 1);
+    if (s->line) take_line(s, x, i);
     else {
         int count, *ids = prompt_ids(s, i, &count);
         x->prompt = item_prompt(s, i);
@@ -392,11 +392,12 @@ static void open_data(Session *s, const char *path, const Program *program) {
             if (!s->data.document[i].split) s->document[s->items++] = (int)i;
         open_writer(s, program);
     } else {
-        char *bytes;
+        char *bytes, where[600];
         size_t n;
         int number = 0;
-        if (s->o->policy) usage_error("the responses are in the file: leave out --policy", path);
         must(text_read_all(path, &s->keep, &bytes, &n, &err), &err, "a dataset made by prep, or JSON lines");
+        if (s->o->policy) usage_error("the responses are in the file: leave out --policy", path);
+        s->source = path;
         for (size_t i = 0; i < n; i++) number += bytes[i] == '\n';
         s->line = pool_need(&s->keep, (size_t)number + 1, sizeof *s->line, "the prompts");
         for (size_t at = 0, end; at < n; at = end + 1) {
@@ -404,8 +405,9 @@ static void open_data(Session *s, const char *path, const Program *program) {
             Item x;
             end = stop ? (size_t)(stop - bytes) : n;
             s->line[s->items] = json_parse(bytes + at, end - at, &s->keep, &err);
-            must(err.code, &err, "JSON lines {\"prompt\": ..., \"responses\": [...]}");
-            take_line(&x, s->line[s->items], s->items + 1);
+            snprintf(where, sizeof where, "%s, line %d", path, s->items + 1);
+            require(err.code, err.what, where, 0, 0, "JSON lines {\"prompt\": ..., \"responses\": [...]}");
+            take_line(s, &x, s->items);
             s->items++;
         }
     }

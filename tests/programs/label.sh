@@ -114,7 +114,10 @@ refuses "an option that cannot act" 2 "the responses are in the file" $run label
 refuses "a dataset without a policy" 2 "which policy" $run label data/imdb.bin
 refuses "--out is an input" 2 "would overwrite" $run label "$work/items.jsonl" --out "$work/items.jsonl"
 echo '{"prompt": "x", "responses": ["one"]}' > "$work/one.jsonl"
-refuses "one response" 1 "not 2 to 9 responses" $run label "$work/one.jsonl"
+refuses "one response" 1 "not 2 to 9 responses: .*one.jsonl, line 1" $run label "$work/one.jsonl"
+echo broken | cat "$work/items.jsonl" - > "$work/broken.jsonl"
+refuses "no JSON" 1 "JSON: .*broken.jsonl, line [1-9]" $run label "$work/broken.jsonl"
+refuses "a missing dataset" 1 "cannot open .*nofile" $run label "$work/nofile" --policy data/policy
 
 # The order on the screen depends on the labeller; what is written are the places in "responses"
 echo '{"prompt": "P", "responses": ["r0", "r1", "r2"]}' > "$work/order.jsonl"
