@@ -150,7 +150,7 @@ then
 else bad "T5: $(tail -n 2 "$work/said")"; fi
 
 # ---- make constitutional, with few texts and one step of everything; its commands are run as make prints them ----
-if make -n -o all constitutional RUN="$RUN" CAI="$work/cai" CAI_TEXTS="lessons:400:1 judged:100:2 asked:6:3 asked:40:4 asked:3:5" \
+if env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL make -n -o all constitutional RUN="$RUN" CAI="$work/cai" CAI_TEXTS="lessons:400:1 judged:100:2 asked:6:3 asked:40:4 asked:3:5" \
     CAI_RULES="--constitution data/constitution.txt --shots 0 -n 8" CAI_WORDS="--tokenizer $work/cai/words --dim 16 --layers 1 --heads 2 --ffn 16" \
     CAI_POLICY="--dim 16 --layers 1 --heads 2 --positions 512 --steps 1" CAI_JUDGE="--steps 1" CAI_SFT="--steps 1" CAI_RM="--steps 1" \
     CAI_PPO="--steps 1 --batch-size 2 --mini-batch-size 2 --query-max 90 --response-max 8 --response-min 8 --eval-queries 2" > "$work/recipe" 2> "$work/err" &&

@@ -297,7 +297,6 @@ exits 2 "run: no such command" ./run nonsense
 grep -q nonsense errors.txt; is "run: no such command: the message"
 says 2 "which dataset" "ppo: no dataset" ./ppo
 says 2 "whole number" "ppo: letters in a number" ./ppo reviews.bin --steps 3x
-says 2 "top-k" "ppo: top-k is refused with the reason" ./ppo reviews.bin $small --top-k 5
 says 1 "nothing.bin" "ppo: a missing file" ./ppo nothing.bin $small --steps 1
 says 1 "nowhere" "ppo: a missing policy" ./ppo reviews.bin $small --policy nowhere --steps 1
 says 1 "reviews.jsonl" "ppo: the reviews are no dataset" ./ppo reviews.jsonl $small --steps 1

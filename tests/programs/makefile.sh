@@ -9,7 +9,7 @@ passed=0 failed=0 skipped=0
 work=$(mktemp -d "${TMPDIR:-/tmp}/makefile.XXXXXX") || exit 1
 trap 'rm -rf "$work"' EXIT
 unset MAKEFLAGS MAKELEVEL MFLAGS RUN CC CFLAGS
-mkdir "$work/tree" "$work/tree/data" && cp -R Makefile ./*.c ./*.h fast text files "$work/tree" &&
+mkdir "$work/tree" "$work/tree/data" && cp -R Makefile ./*.c ./*.h programs fast text files "$work/tree" &&
     cp data/grammar.txt "$work/tree/data" && find "$work/tree" -name '*.o' -exec rm -f {} + || exit 1
 
 check() {           # check NAME COMMAND ...: one that passes if the command does
