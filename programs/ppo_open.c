@@ -149,9 +149,10 @@ static void say_judge(const Models *m, const Scorer *s) {
     else say("reward = %slogit of '%s' for %s", times, j->config.label[s->label], read);
 }
 
-/* Prints the share of trained parameters: for a policy with an encoder, as the DialogSum lab prints it. */
+/* Prints the share of trained parameters: for a policy with an encoder and a value head, as the DialogSum lab
+ * prints it. */
 static void say_share(const Models *m, size_t trained, size_t all) {
-    if (!m->config.encoder.L) { print_trainable(trained, all); return; }
+    if (!m->config.encoder.L || !m->values) { print_trainable(trained, all); return; }
     say("PPO model parameters to be updated (ValueHead + %llu params):",
         (unsigned long long)tensor_values(m->head.tensor, 2, 0));
     say("trainable model parameters: %llu", (unsigned long long)trained);
