@@ -35,7 +35,8 @@ const char *chart_number(char out[32], double value, double step) {
     if (!(size < 1e9) || step < 1e-3) {
         const int power = (int)floor(log10(size) + 1e-9);
         const int digits = step > 0 ? power - (int)floor(log10(step) + 1e-9) + 1 : 3;
-        snprintf(out, 32, "%.*ge%d", digits < 3 ? 3 : digits > 12 ? 12 : digits, value / pow(10, power), power);
+        snprintf(out, 32, "%.*ge%d", digits < 3 ? 3 : digits > 12 ? 12 : digits, value / pow(10, power),
+                 power);
     }
     else if (size >= 1e6 && step >= 1e4) snprintf(out, 32, "%.6gM", value / 1e6);
     else if (size >= 1e4 && step >= 10) snprintf(out, 32, "%.6gk", value / 1e3);

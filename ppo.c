@@ -172,7 +172,7 @@ static void run_all(Progress *p, const Models *m, Work *w, int resumed) {
     if (p->step) say("  %s in %s; %s in %s", counted(count, (size_t)p->step, "step"), time,
                      made[m->values != NULL], w->out.where);
     else run_without_steps(&w->out);
-    if (cli_stopping()) run_say_resume(&w->out);
+    if (cli_stopping()) run_say_resume(&w->out, repeated_options(o));
     else health_end(&w->health, &w->out, SMALLER_MOVES);
 }
 

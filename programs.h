@@ -607,8 +607,8 @@ void health_warn(Health *h, int step, const char *hint);
 /* If h->bad is 1, prints why and which weights are in the folder, and exits EXIT_DIVERGED. */
 void health_end(const Health *h, const RunFolder *f, const char *hint);
 int run_due(int every, int step);   /* returns 1 after each `every` steps; every 0: never */
-/* Prints the command with which a run that was stopped goes on. */
-void run_say_resume(const RunFolder *f);
+/* Prints the command with which a run that was stopped goes on, with the options that it has to repeat. */
+void run_say_resume(const RunFolder *f, const char *options);
 /* Prints how many steps sft or rm has done and where their result is saved (seconds < 0: without
  * the time). Returns the exit code: cli_exit_code's. */
 int run_ended(RunFolder *f, int steps, double seconds);

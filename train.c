@@ -950,9 +950,9 @@ int run_without_steps(RunFolder *f) {
 
 int run_due(int every, int step) { return every && step && step % every == 0; }
 
-void run_say_resume(const RunFolder *f) {
+void run_say_resume(const RunFolder *f, const char *options) {
     const char *quote = strpbrk(f->path, " \"'$&();<>|*?") ? "'" : "";
-    if (f->stopped) say("go on with: ./%s --resume %s%s%s", program_name(), quote, f->path, quote);
+    if (f->stopped) say("go on with: ./%s --resume %s%s%s%s", program_name(), quote, f->path, quote, options);
 }
 
 int run_ended(RunFolder *f, int steps, double seconds) {
@@ -962,6 +962,6 @@ int run_ended(RunFolder *f, int steps, double seconds) {
     if (seconds >= 0) snprintf(after, sizeof after, ", in %s", time);
     say("%s after %s%s: %s", cli_stopping() ? "stopped and saved" : "saved",
         counted(count, (size_t)f->saved, "step"), after, f->where);
-    if (cli_stopping()) run_say_resume(f);
+    if (cli_stopping()) run_say_resume(f, "");
     return run_code(f);
 }

@@ -180,6 +180,10 @@ typedef struct { Progress progress; Models models; Work work; } Whole;
 static inline int larger(int a, int b) { return a > b ? a : b; }
 static inline int smaller(int a, int b) { return a < b ? a : b; }
 static inline int is_number(double x) { return x - x == 0; }
+/* Returns the options that --resume does not take from the run: no file can start a command. */
+static inline const char *repeated_options(const Settings *o) {
+    return o->reward_command ? " --reward-command COMMAND" : "";
+}
 /* Returns how many responses have the same query. */
 static inline int group_size(const Settings *o) { return o->algorithm == ALGORITHM_PPO ? 1 : o->group; }
 /* Returns 1 if the sampler does not draw from the whole vocabulary, and so stores what it draws from. */

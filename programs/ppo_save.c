@@ -50,6 +50,6 @@ void judge_failed(Work *w, const char *hint) {
         p->step--;
     }
     if (p->step > 0 && w->out.saved != p->step) save_result(p, w, 1);
-    if (p->step > 0) run_say_resume(&w->out);
+    if (p->step > 0) run_say_resume(&w->out, repeated_options(r->models.o));
     die(&w->err, hint);
 }

@@ -249,6 +249,7 @@ late="n=0; while read -r line; do n=\$((n + 1)); [ \$n != 25 ] || [ -e $work/goo
 refuses 1 'has ended, with exit code 4' $ppo "$data" $small --out "$work/late.runs" --steps 3 \
     --save-every 0 --reward-command "$late"
 [ -s "$work/late.runs/ppo-0001/model.safetensors" ]; is "a command that fails loses nothing: step 2 is saved"
+grep -q '^go on with: .*/ppo-0001 --reward-command COMMAND$' "$work/out"; is "the way to go on names the command"
 refuses 2 'no file can start a command' $ppo --resume "$work/late.runs/ppo-0001"
 refuses 2 'no file can start a command' $ppo --config "$work/command/log.jsonl"
 : > "$work/good"
