@@ -32,7 +32,7 @@ const char *chart_number(char out[32], double value, double step) {
     const double size = fabs(value);
     int decimals = 0;
     if (value == 0) return strcpy(out, "0");
-    if (!(size < 1e9) || step < 1e-3) {
+    if (!(size < 1e9) || step < 1e-6 || (step < 1e-3 && size < 1e-3)) {
         const int power = (int)floor(log10(size) + 1e-9);
         const int digits = step > 0 ? power - (int)floor(log10(step) + 1e-9) + 1 : 3;
         snprintf(out, 32, "%.*ge%d", digits < 3 ? 3 : digits > 12 ? 12 : digits, value / pow(10, power),
@@ -41,7 +41,7 @@ const char *chart_number(char out[32], double value, double step) {
     else if (size >= 1e6 && step >= 1e4) snprintf(out, 32, "%.6gM", value / 1e6);
     else if (size >= 1e4 && step >= 10) snprintf(out, 32, "%.6gk", value / 1e3);
     else {
-        while (decimals < 4 && fabs(step * pow(10, decimals) - floor(step * pow(10, decimals) + 0.5)) > 1e-6)
+        while (decimals < 7 && fabs(step * pow(10, decimals) - floor(step * pow(10, decimals) + 0.5)) > 1e-6)
             decimals++;
         snprintf(out, 32, "%.*f", decimals, value);
     }

@@ -232,7 +232,7 @@ int adapter_base(const char **base, const char *folder, Pool *pool, Error *err) 
     const char *name;
     char *beside;
     Fields f;
-    int whole, code = is_model(&whole, folder, pool, err);
+    int whole = 0, code = is_model(&whole, folder, pool, err);
     *base = NULL;
     if (code != OK || whole) return code;
     code = fields_open(&f, folder, "adapter_config.json", pool, NULL);

@@ -558,15 +558,15 @@ static void bench_memory(void) {
 
 /* ---- a tokenizer ---- */
 
-typedef struct { const char *text; size_t length; int *ids, count; } Entry;
+typedef struct { const char *text; size_t length; int *ids, count; } Sample;
 typedef struct {
     const Tokenizer *tokenizer; Pool *pool, *kept;
-    Entry *document; size_t documents, bytes, tokens;
+    Sample *document; size_t documents, bytes, tokens;
 } Corpus;
 static void encode_run(void *context) {
     Corpus *w = context;
     for (size_t i = 0; i < w->documents; i++) {
-        Entry *d = &w->document[i];
+        Sample *d = &w->document[i];
         PoolMark mark = pool_mark(w->pool);
         must(tokenizer_encode(w->tokenizer, d->text, d->length, w->pool, &d->ids, &d->count), NULL,
              "a shorter text");
@@ -588,7 +588,7 @@ static void decode_run(void *context) {
 /* Reads at most 4 MB of documents: a dataset's, or the lines of any file. */
 enum { TEXT_BYTES = 4000000 };
 static void add_document(Corpus *w, const char *text, size_t length) {
-    Entry *d = &w->document[w->documents++];
+    Sample *d = &w->document[w->documents++];
     d->text = text;
     d->length = length;
     w->bytes += length + 1;
@@ -632,7 +632,7 @@ static void bench_tokenizer(void) {
     printf("\ntokenizer %s, %lu bytes, 1 thread\n  encode MB/s ", opt.tokenizer, (unsigned long)w.bytes);
     print_rate((double)w.bytes, 1e6, &c.ours);
     for (size_t i = 0; i < w.documents; i++) {
-        Entry *d = &w.document[i];
+        Sample *d = &w.document[i];
         must(tokenizer_encode(w.tokenizer, d->text, d->length, &kept, &d->ids, &d->count), NULL,
              "a shorter text");
         w.tokens += (size_t)d->count;
