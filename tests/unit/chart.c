@@ -45,7 +45,7 @@ static void test_numbers(void) {
     number_is(38, 1, "38");
     number_is(0.1995, 5e-4, "0.1995");   /* beside 0.2 and 0.199: neighbours have labels of their own */
     number_is(0.2, 0.0005, "0.2000");
-    number_is(1.4e-4, 5e-6, "1.40e-4");
+    number_is(1.4e-4, 5e-6, "1.4e-4");
     number_is(3e6, 1e6, "3M");
     number_is(0.00014, 0.00001, "1.4e-4");
     number_is(2e30, 1e30, "2e30");
