@@ -625,6 +625,10 @@ static int resume_options(const Program *p, int argc, char **argv, const char **
     take_options(p, b.options);
     cli.resumes = 1;
     const int found = walk(p, argc, argv, positional, max_positional);
+    if (!found && !file_exists(b.data)) {
+        fail(&err, E_MISSING, "the dataset of the run is not to be found from here", b.data, 0, 0);
+        die(&err, "start it in the folder where the run began: its paths count from there");
+    }
     if (!found) positional[0] = b.data;
     *resumed_folder(p) = folder;
     return 1;

@@ -533,7 +533,7 @@ static void check_algorithm(const Program *p) {
     if (o.algorithm == ALGORITHM_RLOO && cli_given(p, "group-scale"))
         usage_hint("no effect with --algorithm rloo", "--group-scale", "leave --group-scale out");
     if (o.batch_size % group_size(&o))
-        usage_hint("--batch-size has to be a multiple of --group", NULL, "--batch-size 64 --group 8");
+        usage_hint("--batch-size has to be a multiple of --group", NULL, "such as --batch-size 64 --group 8");
     if (o.steps > 0 && o.warmup_steps >= o.steps)
         usage_hint("--warmup-steps has to be less than --steps", NULL, "fewer --warmup-steps");
     if (o.dual_clip > 0 && o.dual_clip <= 1 + (o.clip_high > 0 ? o.clip_high : o.clip))

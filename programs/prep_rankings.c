@@ -178,6 +178,10 @@ static void link_answers(Rankings *r) {
 
 /* ---- pairs ---- */
 
+static int same_text(const Group *g, int i, int j) {
+    return g->length[i] == g->length[j] && !memcmp(g->response[i], g->response[j], g->length[i]);
+}
+
 /* Adds to count (VALUES) how often responses i and j of the group were called better, equal and worse. */
 static int count_votes(const Rankings *r, const Group *g, int i, int j, int *count) {
     int labellers = 0;
@@ -203,7 +207,8 @@ static void write_pair(Buffer *b, const Group *g, int i, int j, double p, int la
     buffer_text(b, number);
 }
 
-typedef struct { int written, equal, dropped, few; } Counts;
+/* same: pairs of two responses with the same text, which teach nothing. */
+typedef struct { int written, equal, dropped, few, same; } Counts;
 
 /* Writes all pairs to b, and the votes about them to votes (pairs,VALUES). Returns the number of pairs. */
 static int make_pairs(const Rankings *r, int how, int least, Buffer *b, int *votes, Counts *n) {
@@ -213,6 +218,7 @@ static int make_pairs(const Rankings *r, int how, int least, Buffer *b, int *vot
         for (int i = 0; i < g->K; i++)
             for (int j = i + 1; j < g->K && g->last >= 0; j++) {
                 int *count = votes + VALUES * pairs;
+                if (same_text(g, i, j)) { n->same++; continue; }
                 const int labellers = count_votes(r, g, i, j, count);
                 pairs++;
                 if (labellers < least) { n->few++; continue; }
@@ -253,6 +259,7 @@ static void print_counts(const Rankings *r, const Counts *n, int least, const ch
         say("%s of a labeller to a prompt that came twice: the last one counts",
             counted(a, (size_t)r->twice, "answer"));
     if (n->equal) say("%s that all call equal", counted(a, (size_t)n->equal, "pair"));
+    if (n->same) say("%s left out: both responses are the same text", counted(a, (size_t)n->same, "pair"));
     if (n->few) say("%s left out: fewer than %d labellers", counted(a, (size_t)n->few, "pair"), least);
     if (n->dropped)
         say("%s left out: labellers disagree, or all call them equal",

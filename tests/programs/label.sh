@@ -163,6 +163,10 @@ says "and says so" "^1 pair left out: labellers disagree"
 $prep rankings "$a" "$work/three.jsonl" --min-labellers 2 --out "$work/min.jsonl" > "$work/out" 2>&1
 lines "--min-labellers" "$work/min.jsonl" 3
 says "skipped and undone" "; 0 skipped, 1 undone"
+echo '{"labeller": "a", "prompt": "P", "responses": [" x", " x", " z"], "ranking": [[0], [2], [1]]}' > "$work/same.jsonl"
+$prep rankings "$work/same.jsonl" --out "$work/same-pairs.jsonl" > "$work/out" 2>&1
+says "two responses with the same text make no pair" "^1 pair left out: both responses are the same text"
+lines "the other two pairs are there" "$work/same-pairs.jsonl" 2
 sed 's/"undo": true/"undo": false/' "$a" > "$work/bad.jsonl"
 refuses "a line without an answer" 1 "not a prompt with 2 to 9 responses: .*line 3" $prep rankings "$work/bad.jsonl" --out "$work/x"
 sed 's/\[\[0\]/[[0], [0]/' "$work/three.jsonl" > "$work/bad.jsonl"

@@ -163,6 +163,10 @@ in_place longer $ppo --resume runs/ppo-0001 --batch-size 8 --chunk 3 && ok "an o
 cp real/imdb.bin other.bin; printf x >> other.bin; $prep grammar real/grammar.txt --out other.bin --count 20000 --seed 3 > said
 refuses 1 "the dataset is another one" longer $ppo ../other.bin --resume runs/ppo-0001
 refuses 1 "no run that can go on is in this folder" longer $ppo --resume data
+mkdir elsewhere
+(cd elsewhere && $ppo --resume ../longer/runs/ppo-0001) > said 2> err < /dev/null
+[ $? = 1 ] && grep -q "the dataset of the run is not to be found from here: data/imdb.bin" err && ok "from another folder" ||
+    bad "from another folder: $(cat err)"
 refuses 1 "this is a run of another program" longer $sft --resume runs/ppo-0001
 grep -q "try: ./ppo --resume runs/ppo-0001" longer/err && ok "the right program is named" || bad "the right program is named"
 cp -r real/policy policy
