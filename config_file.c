@@ -4,7 +4,7 @@
  *              its first line the options that were given are taken.
  * Edges        "#" begins a comment at the beginning of a line or after a space. A value in '...' or "..."
  *              may hold "#" and spaces at its ends; there are no escapes. Lines may end in \r\n. A YAML
- *              reader reads such lines in the same way; lists and nested lines, which YAML has too, are refused. */
+ *              reader reads such lines in the same way; YAML's lists and nested lines are refused. */
 #include "programs.h"
 #include <stdio.h>
 

@@ -242,7 +242,7 @@ static const char *value_text(const Option *o, char number[40], size_t *n) {
 static int help_width(void) { return terminal_width() < HELP_WIDTH ? terminal_width() : HELP_WIDTH; }
 static int help_column(void) { return help_width() < HELP_NARROW ? 6 : HELP_COLUMN; }
 
-/* Returns the value that a preset gives to the option, or NULL. If a preset sets it twice, the last one holds. */
+/* Returns the value that a preset gives to the option, or NULL. If it sets it twice, the last value holds. */
 static const char *preset_value(const Program *p, const Preset *s, const Option *o) {
     const char *value = NULL;
     for (const char *const *v = s->set; v && v[0] && v[1]; v += 2)

@@ -57,7 +57,7 @@ typedef struct {
     double history[HISTORY];                /* mean rewards of the last steps */
     int watched[WATCHES];                   /* how many steps in a row each has gone wrong */
     int evaluated;                          /* the step after which --eval-every has evaluated last */
-    BestSave best;                              /* the largest mean reward of an evaluation */
+    BestSave best;                          /* the largest mean reward of an evaluation */
 } Progress;
 
 /* A judge of the run. */

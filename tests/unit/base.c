@@ -1043,6 +1043,30 @@ static int same_dataset(const Dataset *a, const Dataset *b) {
     return ok;
 }
 
+/* The label of a pair is a probability in millionths. */
+static void check_pair_labels(void) {
+    Pool p = test_pool();
+    Error e = none();
+    Dataset d, r;
+    Document doc[5];
+    char *label[2];
+    d = sample(1, doc, label);
+    d.kind = DATA_PAIRS;
+    for (int i = 0; i < 5; i++) {
+        static const int millionths[] = { 0, 1, 400000, PAIR_CERTAIN, -1 };
+        doc[i].label = millionths[i];
+        doc[i].text[1] = "";
+    }
+    CHECK(dataset_write(&d, WORK "/pairs.bin", &p, &e) == OK
+          && dataset_read(&r, WORK "/pairs.bin", &p, &e) == OK && same_dataset(&d, &r),
+          "probabilities of pairs, there and back: %s", e.what);
+    doc[3].label = PAIR_CERTAIN + 1;
+    e = none();
+    CHECK(dataset_write(&d, WORK "/pairs.bin", &p, &e) == E_RANGE && strstr(e.what, "probability")
+          && e.wanted == PAIR_CERTAIN, "a probability above 1 is not written: %s", e.what);
+    pool_free(&p);
+}
+
 static void check_dataset(void) {
     static const unsigned char first[] = { 'R', 'L', 'H', 'F', 'D', 'A', 'T', 'A', 1, 0, 0, 0, 1, 0, 0, 0, 2,
                                            0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0,
@@ -1077,21 +1101,7 @@ static void check_dataset(void) {
     doc[3].label = 2;
     CHECK(dataset_write(&d, WORK "/d.bin", &p, &e) == E_RANGE && strstr(e.where, "document 3 "),
           "a label too large is not written: %s", e.where);
-    d.kind = DATA_PAIRS;
-    for (int i = 0; i < 5; i++) {
-        static const int millionths[] = { 0, 1, 400000, PAIR_CERTAIN, -1 };
-        doc[i].label = millionths[i];
-        doc[i].text[1] = "";
-    }
-    CHECK(dataset_write(&d, WORK "/pairs.bin", &p, &e) == OK
-          && dataset_read(&r, WORK "/pairs.bin", &p, &e) == OK && same_dataset(&d, &r),
-          "probabilities of pairs, there and back: %s", e.what);
-    doc[3].label = PAIR_CERTAIN + 1;
-    e = none();
-    CHECK(dataset_write(&d, WORK "/pairs.bin", &p, &e) == E_RANGE && strstr(e.what, "probability")
-          && e.wanted == PAIR_CERTAIN, "a probability above 1 is not written: %s", e.what);
-    d.kind = DATA_TEXT;
-    for (int i = 0; i < 5; i++) doc[i].label = 0;
+    d = sample(1, doc, label);
     doc[4].text[0] = "a\xff";
     doc[4].length[0] = 2;
     e = none();
@@ -1249,6 +1259,7 @@ int main(void) {
     check_texts();
         check_clock();
         check_dataset();
+        check_pair_labels();
         check_dataset_refused();
         check_dataset_damaged();
     }
