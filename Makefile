@@ -73,7 +73,7 @@ LEVELS   = core fast/threads | \
            programs/prep_base | \
            programs/prep_grammar programs/prep_rows programs/prep_tokenizer programs/prep_show programs/prep_llama2c \
            programs/prep_rankings | \
-           programs/prep_template | \
+           programs/prep_template programs/prep_where | \
            programs/prep_json programs/prep_table | \
            programs/prep_data | \
            programs/ppo_state | \

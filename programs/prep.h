@@ -27,7 +27,7 @@ const char *path_of(const char *folder, const char *name);  /* returns FOLDER/NA
 
 enum { FORMAT_AUTO, FORMAT_JSONL, FORMAT_CSV, FORMAT_TSV, FORMAT_TEXT, FORMAT_IMDB, FORMAT_PAIRS };
 typedef struct {
-    const char *out, *text, *label, *prompt, *response, *chosen, *rejected, *labels, *template;
+    const char *out, *text, *label, *prompt, *response, *chosen, *rejected, *labels, *template, *where;
     int format, min_length, max_length, max_documents;
     int strip_html, fix_utf8, whole, no_quotes, no_label, no_prompt;
 } DataOptions;
@@ -38,10 +38,12 @@ typedef struct { const char *value, *name; int label; } LabelValue;
 enum { TEMPLATE_PARTS = 64 };
 typedef struct { const char *text; size_t length; int field; } TemplatePart;
 typedef struct { TemplatePart part[TEMPLATE_PARTS]; int parts; } Template;
+/* A condition on a field: the results of a comparison with `value` for which it holds (0: no condition). */
+typedef struct { const char *field, *value; int holds, numeric; double number; } Where;
 typedef struct {
     DataOptions *given;
     Dataset data;
-    uint64_t capacity, empty, too_short, too_long;
+    uint64_t capacity, empty, too_short, too_long, not_where;
     uint64_t doubled;                       /* pairs whose texts both begin with the prompt by themselves */
     Pool scratch;                           /* memory for one row; emptied before the next row */
     /* names of the fields: two texts, the prompt that comes before both texts of a pair (NULL: none), and the
@@ -50,6 +52,7 @@ typedef struct {
     int unlabelled;
     int chat;                               /* --template: CHAT_NONE, CHAT_ML or CHAT_ZEPHYR */
     Template template;                      /* parts 0: there is none */
+    Where where;
     int made;                               /* index of the text that the template makes; -1: none */
     size_t characters;                      /* of the fields in the text that the template made last */
     LabelValue value[2 * LABELS_MAX]; int values;
@@ -99,6 +102,13 @@ void add_row(Collector *c, const Span texts[3], int label, Place at);
 void template_parse(Template *t, const char *text);    /* wrong usage if the text is no template */
 /* Returns the template's text with the row's fields in their places, and counts their characters. */
 Span template_text(Collector *c, FieldText field, const void *row, Place at);
+
+/* ---- prep_where.c: --where TEXT ---- */
+
+void where_parse(Where *w, const char *text);          /* wrong usage if the text is no condition */
+/* Returns 1 if the condition holds for a row whose field is v. The value null, an empty cell and NaN differ
+ * from every value, and are neither less nor greater. Stops if a text is compared with a number by < or >. */
+int where_holds(Collector *c, const Json *v, Place at);
 
 /* ---- prep_json.c, prep_table.c: adds the documents of a file ---- */
 

@@ -103,7 +103,7 @@ static void check_formats(const Program *p, const Collector *c, const char **pat
            TEXT = 1 << FORMAT_TEXT, IMDB = 1 << FORMAT_IMDB };
     const struct { const char *option; int formats; } acts[] = {
         { "template", c->chat ? JSON : JSON | TABLE }, { "no-quotes", TABLE }, { "whole", TEXT },
-        { "labels", JSON | TABLE | IMDB },
+        { "labels", JSON | TABLE | IMDB }, { "where", JSON | TABLE },
         { "no-label", JSON | TABLE }, { "no-prompt", JSON | TABLE }, { "text", JSON | TABLE },
         { "label", JSON | TABLE }, { "prompt", JSON | TABLE }, { "response", JSON | TABLE },
         { "chosen", JSON | TABLE }, { "rejected", JSON | TABLE } };
@@ -156,6 +156,10 @@ static Option data_option[] = {
       "from the row's fields; {{ and }} are braces; \\n, \\t, \\\\ a line break, tab, backslash. Or chatml, "
       "zephyr: the form of fields that are lists of messages (role, content) in JSONL; none: such fields are "
       "refused" },
+    { "where", OPT_TEXT, &given.where, NULL, 0, 0, NULL,
+      "leave out rows for which this does not hold: FIELD > VALUE, or with >=, <, <=, = or != between them; "
+      "with the first four a field without a number (null, an empty cell) is left out. TRL's detoxifying "
+      "example: 'prompt.toxicity > 0.3'" },
     { "min-length", OPT_INT, &given.min_length, "0", 0, INT_MAX, NULL,
       "leave out documents of fewer characters (code points; those of a pair's texts are added; of a "
       "template, those of its fields). TRL's sentiment example: 201" },
@@ -198,6 +202,8 @@ static void print_left_out(const Collector *c) {
     if (c->doubled)
         say("  twice: both texts of %s began with the prompt already (--no-prompt adds none)",
             counted(number, (size_t)c->doubled, "pair"));
+    if (c->not_where)
+        printf("  left out: %llu, --where '%s'\n", (unsigned long long)c->not_where, given.where);
     if (c->empty) printf("  left out: %llu without text\n", (unsigned long long)c->empty);
     if (c->too_short)
         say("  left out: %llu shorter than %s", (unsigned long long)c->too_short,
@@ -230,11 +236,12 @@ int command_data(int argc, char **argv) {
     for (int i = 0; i < paths; i++)
         if (!folder_exists(path[i])) out_file_check("--out", given.out, &path[i], 1);
     c.scratch = cli_pool();
+    if (given.where) where_parse(&c.where, given.where);
     if (given.labels) parse_labels(&c);
     for (int i = 0; i < paths; i++) read_input(&c, path[i]);
     if (!c.data.count)
         prep_stop(E_MISSING, "no documents", path[0], 0, NULL,
-                  "check the input, --min-length, --max-length and the fields");
+                  "check the input, --where, --min-length, --max-length and the fields");
     sort_labels(&c);
     keep_some(&c.data);
     c.data.label = c.name;

@@ -163,6 +163,15 @@ static int row_label(Collector *c, const Json *row, Place at) {
     return label_of(c, json_label(c, row, at), at);
 }
 
+/* Returns 1 if the condition of --where holds for the row, or if there is none. */
+static int is_wanted(Collector *c, const Json *row, Place at) {
+    if (!c->where.holds) return 1;
+    const Json *v = json_field(row, c->where.field);
+    if (!v) prep_stop(E_MISSING, "the field of --where is missing", at.file, at.line, c->where.field,
+                      "name a field that every row has (null: no value)");
+    return where_holds(c, v, at);
+}
+
 /* Adds the document of a row. */
 static void add_json_row(Collector *c, const Json *row, Place at) {
     const Json *v[3] = { NULL, NULL, NULL };
@@ -202,7 +211,8 @@ void read_jsonl(Collector *c, const char *path) {
         if (!chosen) choose_fields(c, json_has, row, at);
         chosen = 1;
         check_late_fields(c, json_has, row, at);
-        add_json_row(c, row, at);
+        if (is_wanted(c, row, at)) add_json_row(c, row, at);
+        else c->not_where++;
         pool_release(&c->scratch, mark);
     }
     must(lines_close(lines, &err), &err, NULL);

@@ -28,6 +28,16 @@ static int need_column(const Record *header, const char *name, Place at) {
     return k;
 }
 
+/* Stops if the record has another number of cells than the header. */
+static void check_cells(const Record *r, const Record *header, Place at) {
+    Error err = { 0 };
+    char where[256];
+    if (r->cells == header->cells) return;
+    snprintf(where, sizeof where, "%.200s, line %lld", at.file, at.line);
+    fail(&err, E_FORMAT, "a record with another number of cells than the header", where, r->cells, header->cells);
+    die(&err, "correct the record; a cell with a separator, quote or line break has to be in quotes");
+}
+
 /* A record with the header that names its cells. */
 typedef struct { const Record *header, *row; } TableRow;
 
@@ -46,6 +56,12 @@ static int cell_label(Collector *c, Span cell, Place at) {
     return probability_of(c, number ? number : &text, at);
 }
 
+/* Returns 1 if the condition of --where holds for a row, whose cell this is. */
+static int is_wanted(Collector *c, Span cell, Place at) {
+    const Json text = { .type = JSON_STRING, .string = cell.text, .length = cell.length };
+    return where_holds(c, &text, at);
+}
+
 void read_table(Collector *c, const char *path, char separator) {
     Error err = { 0 };
     Csv t = { .path = path, .separator = separator, .quotes = !c->given->no_quotes, .line = 1 };
@@ -54,7 +70,7 @@ void read_table(Collector *c, const char *path, char separator) {
     Place at = { path, 1 };
     char *bytes;
     size_t size;
-    int column[3] = { -1, -1, -1 }, label = -1;
+    int column[3] = { -1, -1, -1 }, label = -1, where = -1;
     must(text_read_all(path, prep_pool(), &bytes, &size, &err), &err, NULL);
     header.cell = prep_take(CSV_COLUMNS, sizeof *header.cell);
     row.cell = prep_take(CSV_COLUMNS, sizeof *row.cell);
@@ -69,20 +85,17 @@ void read_table(Collector *c, const char *path, char separator) {
             column[k] = need_column(&header, c->field[k], at);
     if (c->label && (c->given->label || table_has(&header, c->label)))
         label = need_column(&header, c->label, at);
+    if (c->where.holds) where = need_column(&header, c->where.field, at);
     for (;;) {
         PoolMark mark = pool_mark(&c->scratch);
         Span text[3] = { { NULL, 0 }, { NULL, 0 }, { NULL, 0 } };
         if (!next_record(c, &t, &row, &at)) break;
-        if (row.cells != header.cells) {
-            char where[256];
-            snprintf(where, sizeof where, "%.200s, line %lld", path, at.line);
-            fail(&err, E_FORMAT, "a record with another number of cells than the header", where, row.cells,
-                 header.cells);
-            die(&err, "correct the record; a cell with a separator, quote or line break has to be in quotes");
-        }
-        for (int k = 0; k < 3; k++) if (column[k] >= 0) text[k] = row.cell[column[k]];
-        if (c->made >= 0) text[c->made] = template_text(c, table_text_of, &named, at);
-        add_row(c, text, label >= 0 ? cell_label(c, csv_trimmed(row.cell[label]), at) : -1, at);
+        check_cells(&row, &header, at);
+        if (where < 0 || is_wanted(c, csv_trimmed(row.cell[where]), at)) {
+            for (int k = 0; k < 3; k++) if (column[k] >= 0) text[k] = row.cell[column[k]];
+            if (c->made >= 0) text[c->made] = template_text(c, table_text_of, &named, at);
+            add_row(c, text, label >= 0 ? cell_label(c, csv_trimmed(row.cell[label]), at) : -1, at);
+        } else c->not_where++;
         pool_release(&c->scratch, mark);
     }
 }

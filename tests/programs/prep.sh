@@ -239,6 +239,30 @@ else echo 1 >>"$T/skipped"; echo "  skip  --strip-html: all names (no python3)";
 $PREP data "$T/x.txt" --min-length 6 --out "$T/x.bin" | tail -n 1 | same "--min-length" "  left out: 1 shorter than 6 characters"
 printf 'äöüäö\nabcdef\n' >"$T/u.txt"
 $PREP data "$T/u.txt" --min-length 6 --out "$T/x.bin" >/dev/null; texts "$T/x.bin" | same "--min-length counts characters, not bytes" abcdef
+# --where
+printf '%s\n' '{"text": "low", "a": {"b": 0.25}, "c": "x"}' '{"text": "none", "a": {"b": null}, "c": null}' '{"text": "half", "a": {"b": 0.5}, "c": "y"}' \
+    '{"text": "high", "a": {"b": 1e1}, "c": "x"}' '{"text": "text", "a": {"b": "0.75"}, "c": true}' >"$T/w.jsonl"
+where() { $PREP data "$T/w.$1" --where "$2" --out "$T/x.bin" >"$T/log" 2>&1; texts "$T/x.bin" | sort | tr '\n' ' ' | same "--where $2 ($1)" "$3"; }
+where jsonl 'a.b > 0.3' "half high text "
+where jsonl 'a.b>=0.5' "half high text "
+where jsonl 'a.b < 0.5' "low "
+where jsonl 'a.b <= 5e-1' "half low "
+where jsonl 'a.b = 10' "high "
+where jsonl 'a.b != 0.5' "high low none text "
+where jsonl 'c = x' "high low "
+where jsonl 'c != x' "half none text "
+where jsonl 'c = true' "text "
+printf 'text,n,c\nlow,1,x\nnone,,y\nhigh, 20 ,x\n' >"$T/w.csv"
+where csv 'n > 9' "high "
+where csv 'c = x' "high low "
+$PREP data "$T/w.csv" --where 'n > 9' --out "$T/x.bin" | tail -n 1 | same "--where: how many are left out" "  left out: 2, --where 'n > 9'"
+refuses "--where: no comparison" 2 "--where is FIELD" data "$T/w.csv" --where n --out "$T/none.bin"
+refuses "--where: less than a text" 2 "a number only" data "$T/w.csv" --where 'n < x' --out "$T/none.bin"
+refuses "--where: no such column" 1 "the columns are: text, n, c" data "$T/w.csv" --where 'd > 1' --out "$T/none.bin"
+refuses "--where: no such field" 1 "the field of --where is missing: .*line 1, field a.x" data "$T/w.jsonl" --where 'a.x > 1' --out "$T/none.bin"
+refuses "--where: an object" 1 "a list or an object" data "$T/w.jsonl" --where 'a = 1' --out "$T/none.bin"
+refuses "--where: a text, compared with a number" 1 "line 2, field text" data "$T/w.csv" --where 'text > 1' --out "$T/none.bin"
+refuses "--where: plain text has no fields" 2 "no effect" data "$T/x.txt" --where 'a > 1' --out "$T/none.bin"
 seq 1 100 >"$T/n.txt"
 $PREP data "$T/n.txt" --max-documents 4 --out "$T/x.bin" >/dev/null; texts "$T/x.bin" | sort -n | tr '\n' ' ' | same "--max-documents is spread evenly" "25 50 75 100 "
 mkdir -p "$T/acl/train/pos" "$T/acl/train/neg"
@@ -336,6 +360,7 @@ real "Davidson et al." "24783 texts/ label hate 1430/ label offensive 19190/ lab
 real "RealToxicityPrompts" "5000 prompts with responses/ label false 4951/ label true 49/" hate/realtoxicityprompts_5000.jsonl --prompt prompt.text --response continuation.text --label challenging
 real "hh-rlhf" "1156 pairs (chosen, rejected)/" preferences/hh_harmless_odd.jsonl
 real "DialogSum" "500 prompts with responses/" dialogsum/dialogsum.dev.jsonl --prompt dialogue --response summary
+real "RealToxicityPrompts, as TRL's detoxifying example" "1912 prompts with responses/ left out: 3088, --where 'prompt.toxicity > 0.3'/" hate/realtoxicityprompts_5000.jsonl --prompt prompt.text --response continuation.text --where 'prompt.toxicity > 0.3'
 real "DialogSum, as the lab reads it" "10022 prompts with responses/ left out: 4 shorter than 201 characters/ left out: 2434 longer than 1,000 characters/" dialogsum/dialogsum.train.jsonl --template 'Summarize the following conversation.\n\n{dialogue}\n\nSummary:\n' --response summary --min-length 201 --max-length 1000
 
 lines() { wc -l <"$T/$1" | tr -d ' '; }
