@@ -97,9 +97,10 @@ void check_late_fields(const Collector *c, HasField has, const void *row, Place 
  * documents, and counts them. */
 void add_row(Collector *c, const Span texts[3], int label, Place at);
 
-/* ---- prep_template.c: --template TEXT ---- */
+/* ---- prep_template.c: --template TEXT, --text TEXT ---- */
 
-void template_parse(Template *t, const char *text);    /* wrong usage if the text is no template */
+/* Reads a template that was given as `option`: wrong usage if the text is none. */
+void template_parse(Template *t, const char *option, const char *text);
 /* Returns the template's text with the row's fields in their places, and counts their characters. */
 Span template_text(Collector *c, FieldText field, const void *row, Place at);
 

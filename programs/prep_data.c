@@ -131,8 +131,9 @@ static Option data_option[] = {
     { "format", OPT_CHOICE, &given.format, "auto", 0, 0, "auto|jsonl|csv|tsv|text|imdb|pairs",
       "auto: chosen by the end of the file's name; pairs: JSONL with chosen and rejected" },
     { "text", OPT_TEXT, &given.text, NULL, 0, 0, NULL,
-      "field with the text; a.b is field b of object a (default: text, review, sentence, tweet, content, "
-      "document or messages)" },
+      "field with the text; a.b is field b of object a; or a text with {NAME} places, as in --template: "
+      "'{prompt.text}{continuation.text}' (default: text, review, sentence, tweet, content, document or "
+      "messages)" },
     { "label", OPT_TEXT, &given.label, NULL, 0, 0, NULL,
       "field with the label: a string, whole number or truth value (default: label or sentiment, if there "
       "is such a field); of pairs, with the probability that the first text is better, from 0 to 1 (default: "
@@ -183,7 +184,7 @@ static void check_fields(Collector *c) {
     const int pairs = given.chosen || given.rejected;
     if (!strcmp(given.template, "chatml")) c->chat = CHAT_ML;
     else if (!strcmp(given.template, "zephyr")) c->chat = CHAT_ZEPHYR;
-    else if (strcmp(given.template, "none")) template_parse(&c->template, given.template);
+    else if (strcmp(given.template, "none")) template_parse(&c->template, "--template", given.template);
     if (given.text && (given.prompt || given.response || pairs))
         usage_error("--text excludes --prompt, --response, --chosen and --rejected", NULL);
     if (given.response && pairs) usage_error("--response excludes --chosen and --rejected", NULL);
@@ -192,6 +193,9 @@ static void check_fields(Collector *c) {
     if (c->template.parts && (given.prompt || given.no_prompt || given.text))
         usage_error("--template with places makes the prompt: it excludes --prompt, --no-prompt and --text",
                     NULL);
+    if (!given.text || !strchr(given.text, '{')) return;
+    if (c->chat) usage_error("--text with places makes the text: it excludes --template", NULL);
+    template_parse(&c->template, "--text", given.text);
 }
 
 /* Prints what the dataset lacks. */

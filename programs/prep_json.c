@@ -53,11 +53,11 @@ static Span json_text_of(Collector *c, const void *row, const char *name, Place 
             const Span key = { f->key, f->key_length };
             list_name(hint, sizeof hint, key);
         }
-        prep_stop(E_MISSING, "a field of --template is missing", at.file, at.line, name, hint);
+        prep_stop(E_MISSING, "a field is missing that the template names", at.file, at.line, name, hint);
     }
     if (!json_value(c, v, &p) || !p.text)
         prep_stop(E_FORMAT, "not a string, a whole number or a truth value", at.file, at.line, name,
-                  "correct the line, or choose another field in --template");
+                  "correct the line, or choose another field in the template");
     return p;
 }
 

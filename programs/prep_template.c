@@ -1,31 +1,34 @@
-/* prep_template.c - prep data: --template TEXT, which makes prompts of a row's fields. */
+/* prep_template.c - prep data: --template TEXT and --text TEXT, which make prompts or texts of a row's fields. */
 #include "prep.h"
+#include <stdio.h>
 
-/* Ends the program: the template is wrong from s on. */
-static void template_stop(const char *what, const char *s) {
-    usage_hint(what, s,
+/* Ends the program: the template of this option is wrong from s on. */
+static void template_stop(const char *option, const char *what, const char *s) {
+    char message[96];
+    snprintf(message, sizeof message, "%s %s", option, what);
+    usage_hint(message, s,
                "--template 'Summarize.\\n\\n{dialogue}\\n\\nSummary:\\n': {NAME} is the place of a field; {{ "
                "and }} are braces; \\n, \\t and \\\\ are a line break, a tab and a backslash");
 }
 
-static TemplatePart *new_part(Template *t) {
+static TemplatePart *new_part(Template *t, const char *option) {
     if (t->parts == TEMPLATE_PARTS)
-        template_stop("--template has more than 64 places and texts between them", NULL);
+        template_stop(option, "has more than 64 places and texts between them", NULL);
     return &t->part[t->parts++];
 }
 
 /* Reads the text up to the next place of a field. Returns where it stopped. */
-static const char *parse_text(Template *t, const char *s) {
-    TemplatePart *part = new_part(t);
+static const char *parse_text(Template *t, const char *option, const char *s) {
+    TemplatePart *part = new_part(t, option);
     char *out = prep_take(strlen(s) + 1, 1);
     part->text = out;
     for (; *s && (*s != '{' || s[1] == '{'); s++) {
-        if (*s == '}' && s[1] != '}') template_stop("--template: a } without a {", s);
+        if (*s == '}' && s[1] != '}') template_stop(option, "has a } without a {", s);
         if (*s == '{' || *s == '}') s++;
         else if (*s == '\\') {
             static const char escape[] = "nt\\", meaning[] = "\n\t\\";
             const char *found = s[1] ? strchr(escape, s[1]) : NULL;
-            if (!found) template_stop("--template: no such escape", s);
+            if (!found) template_stop(option, "has an unknown escape", s);
             out[part->length++] = meaning[found - escape];
             s++;
             continue;
@@ -35,21 +38,21 @@ static const char *parse_text(Template *t, const char *s) {
     return s;
 }
 
-void template_parse(Template *t, const char *s) {
+void template_parse(Template *t, const char *option, const char *s) {
     int fields = 0;
     while (*s) {
-        if (*s != '{' || s[1] == '{') { s = parse_text(t, s); continue; }
+        if (*s != '{' || s[1] == '{') { s = parse_text(t, option, s); continue; }
         const size_t n = strcspn(s + 1, "{}");
-        TemplatePart *part = new_part(t);
-        if (s[1 + n] != '}') template_stop("--template: a { without a }", s);
-        if (!n) template_stop("--template: a place without the name of a field", s);
+        TemplatePart *part = new_part(t, option);
+        if (s[1 + n] != '}') template_stop(option, "has a { without a }", s);
+        if (!n) template_stop(option, "has a place without the name of a field", s);
         part->text = prep_keep(s + 1, n);
         part->length = n;
         part->field = 1;
         fields++;
         s += n + 2;
     }
-    if (!fields) template_stop("--template is neither none, chatml, zephyr nor a text with {NAME}", NULL);
+    if (!fields) template_stop(option, "is neither none, chatml, zephyr nor a text with {NAME}", NULL);
 }
 
 Span template_text(Collector *c, FieldText field, const void *row, Place at) {

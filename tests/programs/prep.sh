@@ -196,7 +196,7 @@ grep -c "try: the columns are: Body, sum" "$T/log" | same "... with the names of
 refuses "--template: a place that is not closed" 2 "a { without a }" data "$T/t.jsonl" --template 'x {a' --response sum --out "$T/none.bin"
 refuses "--template: a lone }" 2 "a } without a {" data "$T/t.jsonl" --template 'x} {a}' --response sum --out "$T/none.bin"
 refuses "--template: a text without a place" 2 "a text with {NAME}" data "$T/t.jsonl" --template 'chat' --response sum --out "$T/none.bin"
-refuses "--template: an unknown escape" 2 "no such escape" data "$T/t.jsonl" --template '{a}\q' --response sum --out "$T/none.bin"
+refuses "--template: an unknown escape" 2 "an unknown escape" data "$T/t.jsonl" --template '{a}\q' --response sum --out "$T/none.bin"
 refuses "--template and --prompt" 2 "excludes --prompt" data "$T/t.jsonl" --template '{a}' --prompt a --response sum --out "$T/none.bin"
 
 # ---- texts that are not UTF-8, and lines that end with \r
@@ -239,6 +239,12 @@ else echo 1 >>"$T/skipped"; echo "  skip  --strip-html: all names (no python3)";
 $PREP data "$T/x.txt" --min-length 6 --out "$T/x.bin" | tail -n 1 | same "--min-length" "  left out: 1 shorter than 6 characters"
 printf 'äöüäö\nabcdef\n' >"$T/u.txt"
 $PREP data "$T/u.txt" --min-length 6 --out "$T/x.bin" >/dev/null; texts "$T/x.bin" | same "--min-length counts characters, not bytes" abcdef
+# --text with places
+printf '%s\n' '{"a": {"b": "One"}, "c": " two"}' '{"a": {"b": "Three"}, "c": ""}' >"$T/p.jsonl"
+$PREP data "$T/p.jsonl" --text '{a.b}{c}.' --out "$T/x.bin" >/dev/null; texts "$T/x.bin" | sort | tr '\n' ' ' | same "--text: a text of fields" "One two. Three. "
+refuses "--text: a lone }" 2 "--text has a } without a {" data "$T/p.jsonl" --text '{a.b}}' --out "$T/none.bin"
+refuses "--text: no such field" 1 "template names: .*line 1, field a.x" data "$T/p.jsonl" --text '{a.x}' --out "$T/none.bin"
+refuses "--text with places beside a template" 2 "excludes --template" data "$T/p.jsonl" --text '{c}' --template chatml --out "$T/none.bin"
 # --where
 printf '%s\n' '{"text": "low", "a": {"b": 0.25}, "c": "x"}' '{"text": "none", "a": {"b": null}, "c": null}' '{"text": "half", "a": {"b": 0.5}, "c": "y"}' \
     '{"text": "high", "a": {"b": 1e1}, "c": "x"}' '{"text": "text", "a": {"b": "0.75"}, "c": true}' >"$T/w.jsonl"
@@ -360,7 +366,7 @@ real "Davidson et al." "24783 texts/ label hate 1430/ label offensive 19190/ lab
 real "RealToxicityPrompts" "5000 prompts with responses/ label false 4951/ label true 49/" hate/realtoxicityprompts_5000.jsonl --prompt prompt.text --response continuation.text --label challenging
 real "hh-rlhf" "1156 pairs (chosen, rejected)/" preferences/hh_harmless_odd.jsonl
 real "DialogSum" "500 prompts with responses/" dialogsum/dialogsum.dev.jsonl --prompt dialogue --response summary
-real "RealToxicityPrompts, as TRL's detoxifying example" "1912 prompts with responses/ left out: 3088, --where 'prompt.toxicity > 0.3'/" hate/realtoxicityprompts_5000.jsonl --prompt prompt.text --response continuation.text --where 'prompt.toxicity > 0.3'
+real "RealToxicityPrompts, as TRL's detoxifying example" "1912 texts/ left out: 3088, --where 'prompt.toxicity > 0.3'/" hate/realtoxicityprompts_5000.jsonl --no-label --text '{prompt.text}{continuation.text}' --where 'prompt.toxicity > 0.3'
 real "DialogSum, as the lab reads it" "10022 prompts with responses/ left out: 4 shorter than 201 characters/ left out: 2434 longer than 1,000 characters/" dialogsum/dialogsum.train.jsonl --template 'Summarize the following conversation.\n\n{dialogue}\n\nSummary:\n' --response summary --min-length 201 --max-length 1000
 
 lines() { wc -l <"$T/$1" | tr -d ' '; }
