@@ -65,7 +65,7 @@ LEVELS   = core fast/threads | \
            checkpoint stack | \
            model reward state html record tensorboard constitution | \
            chart | \
-           terminal config_file | \
+           terminal config_file report_curves | \
            cli | \
            options folder | \
            train report_page | \

@@ -715,9 +715,16 @@ void html_put(Buffer *b, const char *text, size_t n);
 void html_print(Buffer *b, const char *format, ...) LIKE_PRINTF_AT(2);
 
 /* =============================================================================================
- * report_page.c: report.html, the page of one run or of several
+ * report_curves.c: the curves of report.html
  * ============================================================================================= */
 typedef struct { RunRecord record; RunSamples samples; int running; } ReportedRun;
+/* Appends the curves of these runs as HTML: a drawing for each number that a run has logged, and one of the
+ * held-out rewards. Without memory, b->failed becomes 1. */
+void report_curves(Buffer *b, const ReportedRun *run, int runs, Pool *pool);
+
+/* =============================================================================================
+ * report_page.c: report.html, the page of one run or of several
+ * ============================================================================================= */
 #define REPORT_MARK "<!-- written by rlhf.c -->"      /* the page's second line */
 /* Reads a run's folder. running 1: the run goes on. OK or a code. */
 int report_read(ReportedRun *run, const char *folder, int running, Pool *pool, Error *err);

@@ -1,7 +1,7 @@
 /* report_page.c - report.html: the curves of runs, their rewards before and after, and their samples, as one
  * page for people.
  *
- * Needs    record.c (what a run has written), chart.c (curves), html.c (texts), cli.c (warnings).
+ * Needs    record.c (what a run has written), report_curves.c (curves), html.c (texts), cli.c (warnings).
  * Never    asks for another file or the network; runs a script; lets a text of the data be markup: every text
  *          goes through html_put. Never ends a run because the page cannot be written.
  * Edges    a run in progress: the page reloads itself. Several runs: one curve for each on the same axes. */
@@ -11,52 +11,8 @@
 enum { ROWS_SHOWN = 8, ROWS_MOST = 500,     /* samples that are seen first, and in all */
        TEXT_MOST = 2000 };                  /* bytes of a text */
 
-/* ---- what is drawn ---- */
+/* ---- tables and style ---- */
 
-/* A chart: the series that it shows, its band, and a second series of the same thing ("a|b": the first one
- * that there is). A chart without numbers is left out. option: its value is the level, named by level_name;
- * without an option, `level` is. least: see Chart. say: what the curve should look like. */
-typedef struct {
-    const char *title, *key, *spread, *other, *option; double level; const char *level_name; double least;
-    const char *say;
-} Shown;
-static const Shown shown[] = {
-    { "Reward", "env/reward_mean", "env/reward_std", "eval/reward_mean", NULL, NAN, "", NAN,
-      "Rises, unevenly, and then flattens." },
-    { "KL from the reference, per response", "objective/kl", NULL, "eval/kl", "target", NAN, "target", NAN,
-      "Exactly 0 at first, then rises towards the target and somewhat beyond; far beyond it the texts get "
-      "worse." },
-    { "KL coefficient", "objective/kl_coef", NULL, NULL, NULL, NAN, "", NAN,
-      "Falls while the KL is below the target, and rises while it is above." },
-    { "Entropy of a token, nats", "ppo/policy/entropy", NULL, NULL, NULL, NAN, "", NAN,
-      "Falls slowly. Near 0 the policy always writes the same." },
-    { "Clip fraction", "ppo/policy/clipfrac", NULL, NULL, NULL, 0.2, "0.2", NAN,
-      "Stays below 0.2. Above it, each step moves the policy too far: a smaller "
-      "<code>--learning-rate</code>." },
-    { "Value loss", "ppo/loss/value", NULL, NULL, NULL, NAN, "", NAN,
-      "Falls, and rises again with the spread of the rewards." },
-    { "Explained variance of the returns", "ppo/val/var_explained", NULL, NULL, NULL, 1, "perfect", -1,
-      "Rises from 0 or below. Well below 0 for long: a larger "
-      "<code>--value-learning-rate</code>. (Drawn from -1 on.)" },
-    { "Response length, tokens", "tokens/responses_len_mean", "tokens/responses_len_std", NULL, NULL, NAN, "",
-      NAN,
-      "Stays. If it steadily grows or shrinks, the judge rewards length." },
-    { "Distinct bigrams, held out", "eval/distinct_bigrams", NULL, NULL, NULL, NAN, "", NAN,
-      "Falls somewhat. By half or more: the same phrases are everywhere." },
-    { "Loss", "loss", NULL, "eval/loss|eval/loss_full", NULL, NAN, "", NAN,
-      "Falls, fast and then slowly. If the held-out loss rises while the loss falls: "
-      "fewer <code>--epochs</code>." },
-    { "Held-out perplexity", "eval/perplexity", NULL, NULL, NULL, NAN, "", NAN,
-      "Falls, and then flattens. If it rises again: fewer <code>--epochs</code>." },
-    { "Accuracy", "accuracy", NULL, "eval/accuracy_full", NULL, 1, "all right", NAN,
-      "Rises from 1 / number of labels (pairs: from 0.5). Held-out accuracy that stays behind: more texts." },
-    { "Gradient norm", "grad_norm", NULL, NULL, NULL, NAN, "", NAN,
-      "Steady. A jump that stays: a smaller <code>--learning-rate</code>, or "
-      "<code>--max-grad-norm 1</code>." },
-    { "Learning rate", "learning_rate", NULL, NULL, NULL, NAN, "", NAN, "What the options ask for." },
-    { "Tokens per second", "tokens_per_second", NULL, NULL, NULL, NAN, "", NAN,
-      "Steady. If it falls: another program uses the processor, or the texts grow." },
-};
 /* The numbers whose first and last value tell what a run has changed. */
 static const struct { const char *name, *key; } result[] = {
     { "mean reward, held out", "eval/reward_mean" }, { "median reward, held out", "eval/reward_median" },
@@ -87,7 +43,7 @@ static const char style[] =
     "figure{margin:0;padding:12px 12px 10px;background:var(--card);border:1px solid var(--line);"
     "border-radius:8px}"
     "figure h3{font-size:1em;margin:0 0 4px}figcaption{font-size:.86em;line-height:1.4}"
-    "svg{display:block;width:100%;height:auto}svg text{font-size:12px;fill:var(--dim)}"
+    "svg{display:block;width:100%;height:auto;margin-bottom:4px}svg text{font-size:12px;fill:var(--dim)}"
     ".l{fill:none;stroke-width:2;stroke-linejoin:round;vector-effect:non-scaling-stroke}"
     ".s{stroke-dasharray:5 4}"
     ".a{opacity:.16;stroke:none}.h{fill:transparent}.t{stroke:var(--line);fill:none}"
@@ -147,24 +103,6 @@ static const char *hundredths(char out[32], double x) {
     return out;
 }
 
-static void put_cell(Buffer *b, double x) {
-    char number[32];
-    html_print(b, "<td class=\"n\">%s</td>", number_text(number, x));
-}
-
-/* Returns the series of the first of the keys "a|b" that the run has; NULL if it has none of them. */
-static const Series *first_series(const RunRecord *r, const char *keys) {
-    char key[96];
-    while (keys && *keys) {
-        const size_t n = strcspn(keys, "|");
-        snprintf(key, sizeof key, "%.*s", (int)n, keys);
-        const Series *s = record_series(r, key);
-        if (s) return s;
-        keys += n + (keys[n] == '|');
-    }
-    return NULL;
-}
-
 /* ---- the beginning: which runs, and how far they are ---- */
 
 static const char *stage_of(const char *program) {
@@ -218,121 +156,55 @@ static void put_name(Buffer *b, const ReportedRun *run, int color) {
     buffer_text(b, "</bdi></th>");
 }
 
-/* Appends a table of the numbers that tell what changed: of one run their first and last value, of several
- * runs the last value of each. */
+/* The decimals of a row whose largest number has this size, so that the row's numbers have the same; -1: four
+ * digits for each. */
+static int decimals_of(double largest) {
+    if (!(largest < 1e9) || (largest > 0 && largest < 0.01)) return -1;
+    return largest < 10 ? 4 : largest < 1000 ? 2 : 0;
+}
+
+/* Appends a number with so many decimals; sign 1: with its sign. */
+static void put_cell(Buffer *b, double x, int decimals, int sign) {
+    char number[32];
+    if (decimals < 0 || !(fabs(x) < 1e9)) number_text(number, x);
+    else snprintf(number, sizeof number, sign && x != 0 ? "%+.*f" : "%.*f", decimals, x);
+    html_print(b, "<td class=\"n\">%s</td>", number);
+}
+
+/* Appends a row of the results: the first and last value of one run, the last values of several. */
+static void put_result(Buffer *b, const char *name, const char *key, const ReportedRun *run, int runs) {
+    double largest = 0;
+    int found = 0, whole = 1;
+    for (int k = 0; k < runs; k++) {
+        const Series *s = record_series(&run[k].record, key);
+        found |= s != NULL;
+        for (int i = 0; s && i < s->n; i += s->n > 1 ? s->n - 1 : 1) {
+            largest = fmax(largest, fabs(s->value[i]));
+            whole &= s->value[i] == floor(s->value[i]);
+        }
+    }
+    if (!found) return;
+    const int decimals = whole ? 0 : decimals_of(largest);
+    html_print(b, "<tr><td>%s</td>", name);
+    for (int k = 0; k < runs; k++) {
+        const Series *s = record_series(&run[k].record, key);
+        const double first = s && s->n ? s->value[0] : NAN;
+        const double last = s && s->n > (runs == 1) ? s->value[s->n - 1] : NAN;
+        if (runs == 1) put_cell(b, first, decimals, 0);
+        put_cell(b, last, decimals, 0);
+        if (runs == 1) put_cell(b, last - first, decimals, 1);
+    }
+    buffer_text(b, "</tr>");
+}
+
 static void put_results(Buffer *b, const ReportedRun *run, int runs) {
     buffer_text(b, "<h2>Results</h2><div class=\"wide\"><table><tr><th></th>");
     if (runs == 1)
         buffer_text(b, "<th class=\"n\">first</th><th class=\"n\">last</th><th class=\"n\">change</th>");
     for (int k = 0; k < runs && runs > 1; k++) put_name(b, &run[k], k);
     buffer_text(b, "</tr>");
-    for (int i = 0; i < COUNT_OF(result); i++) {
-        int found = 0;
-        for (int k = 0; k < runs; k++) found |= record_series(&run[k].record, result[i].key) != NULL;
-        if (!found) continue;
-        html_print(b, "<tr><td>%s</td>", result[i].name);
-        for (int k = 0; k < runs; k++) {
-            const Series *s = record_series(&run[k].record, result[i].key);
-            const double first = s && s->n ? s->value[0] : NAN;
-            const double last = s && s->n > (runs == 1) ? s->value[s->n - 1] : NAN;
-            if (runs == 1) put_cell(b, first);
-            put_cell(b, last);
-            if (runs == 1) put_cell(b, last - first);
-        }
-        buffer_text(b, "</tr>");
-    }
+    for (int i = 0; i < COUNT_OF(result); i++) put_result(b, result[i].name, result[i].key, run, runs);
     buffer_text(b, "</table></div>");
-}
-
-/* ---- curves ---- */
-
-/* Appends what the curves of a chart are: their colours and names. */
-static void put_key(Buffer *b, const Curve *curve, int curves) {
-    buffer_text(b, "<p class=\"key\">");
-    for (int k = 0; k < curves; k++) {
-        html_print(b, "<span><i class=\"c%d%s\"></i><bdi>", curve[k].color % 8,
-                   curve[k].dashed || curve[k].color >= 8 ? " s" : "");
-        put_text(b, curve[k].name);
-        buffer_text(b, "</bdi></span>");
-    }
-    buffer_text(b, "</p>");
-}
-
-/* Sets the level of a chart from an option of the runs, if it is the same in all of them. */
-static void set_level(Chart *c, char name[64], const Shown *s, const ReportedRun *run, int runs) {
-    char number[32];
-    c->level = s->level;
-    c->level_name = s->level_name;
-    for (int k = 0; k < runs && s->option; k++) {
-        const Json *options = run[k].record.options;
-        const int used = json_bool(options, "adap-kl-ctrl", 0);
-        const double value = used ? json_number(options, s->option, NAN) : NAN;
-        c->level = !k || c->level == value ? value : NAN;
-    }
-    if (!s->option || !(fabs(c->level) < HUGE_VAL)) return;
-    snprintf(name, 64, "%s %s", s->level_name, number_text(number, c->level));
-    c->level_name = name;
-}
-
-static Curve curve_of(const char *name, const Series *s, const Series *spread, int color, int dashed) {
-    const int same = spread && spread->n == s->n;
-    const Curve c = { name, s->step, s->value, same ? spread->value : NULL, s->n, color, dashed };
-    return c;
-}
-
-/* Appends a chart, unless no run has its numbers. curve: room for two curves a run. */
-static void put_chart(Buffer *b, const Shown *s, const ReportedRun *run, int runs, Curve *curve) {
-    Chart c = { s->title, "", curve, 0, NAN, s->least };
-    char level[64];
-    for (int k = 0; k < runs; k++) {
-        const RunRecord *r = &run[k].record;
-        const Series *main = record_series(r, s->key), *other = first_series(r, s->other);
-        const Series *spread = s->spread && runs == 1 ? record_series(r, s->spread) : NULL;
-        if (main) curve[c.curves++] = curve_of(runs > 1 ? r->name : "training", main, spread, k, 0);
-        if (other && runs > 1) curve[c.curves++] = curve_of(r->name, other, NULL, k, 1);
-        else if (other) curve[c.curves++] = curve_of("held out", other, NULL, 1, 0);
-    }
-    if (!c.curves) return;
-    set_level(&c, level, s, run, runs);
-    html_print(b, "<figure><h3>%s</h3>", s->title);
-    if (runs == 1 && c.curves > 1) put_key(b, curve, c.curves);
-    chart_curves(b, &c);
-    html_print(b, "<figcaption>%s%s%s</figcaption></figure>\n", s->say,
-               runs > 1 && s->other ? " Dashed: held out." : "",
-               curve[0].spread ? " The band is one standard deviation to both sides." : "");
-}
-
-/* Appends the histogram of the samples' rewards: before and after of one run, after of several. */
-static void put_rewards(Buffer *b, const ReportedRun *run, int runs, Curve *curve, Pool *pool) {
-    int sets = 0;
-    for (int k = 0; k < runs; k++)
-        for (int after = runs > 1; after < 2 && run[k].samples.count; after++) {
-            const RunSamples *s = &run[k].samples;
-            double *value = pool_take(pool, (size_t)s->count, sizeof *value);
-            if (!value) { b->failed = 1; return; }
-            for (int i = 0; i < s->count; i++) value[i] = s->sample[i].reward[after];
-            const Curve c = { runs > 1 ? run[k].record.name : after ? "after" : "before", NULL, value, NULL,
-                              s->count, runs > 1 ? k : !after, 0 };
-            curve[sets++] = c;
-        }
-    if (!sets) return;
-    buffer_text(b, "<figure><h3>Rewards of the held-out queries</h3>");
-    if (runs == 1) put_key(b, curve, sets);
-    chart_histogram(b, "rewards of the held-out queries", curve, sets);
-    html_print(b, "<figcaption>%s. Share of the queries with each reward. The whole hill moves to the right; "
-               "one narrow peak at the end: all responses are alike.</figcaption></figure>\n",
-               runs > 1 ? "After training" : "Before and after training");
-}
-
-static void put_charts(Buffer *b, const ReportedRun *run, int runs, Pool *pool) {
-    Curve *curve = pool_take(pool, 2 * (size_t)runs, sizeof *curve);
-    if (!curve) { b->failed = 1; return; }
-    buffer_text(b, "<h2>Curves</h2><p class=\"dim\">Over the steps of training. The sentence under a curve "
-                   "says what it should look like.</p>");
-    buffer_text(b, "<div class=\"charts\">\n");
-    for (int i = 0; i < COUNT_OF(shown); i++) put_chart(b, &shown[i], run, runs, curve);
-    put_rewards(b, run, runs, curve, pool);
-    buffer_text(b, "</div>");
 }
 
 /* ---- samples ---- */
@@ -471,7 +343,7 @@ static void put_page(Buffer *b, const ReportedRun *run, int runs, int reloads, P
     buffer_text(b, "</bdi></h1>\n");
     for (int k = 0; k < runs; k++) put_status(b, &run[k], runs > 1, k, reloads);
     put_results(b, run, runs);
-    put_charts(b, run, runs, pool);
+    report_curves(b, run, runs, pool);
     if (runs == 1 && run[0].samples.count) put_samples(b, &run[0].samples, pool);
     put_options(b, run, runs, pool);
     buffer_text(b, "\n</main></body></html>\n");

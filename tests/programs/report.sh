@@ -178,6 +178,31 @@ call run report "$run" --out ''; [ $code = 2 ]; is "--out needs a name"
 call run report; [ $code = 2 ] && has "$work/err" 'which run?'; is "no run: wrong usage"
 call run report "$run" --out "$work/no/such/page.html"; [ $code = 1 ]; is "a page that cannot be written"
 
+# ---- numbers that only some runs have ----
+# logs FOLDER OPTIONS NUMBERS: a run of two steps whose numbers are NUMBERS
+logs() {
+    mkdir -p "$1"
+    numbers=$(echo $3)          # in one line
+    printf '{"program": "ppo", "data": "d", "options": {%s}}\n{"step": 1, %s}\n{"step": 2, %s}\n' "$2" "$numbers" "$numbers" > "$1/log.jsonl"
+}
+logs "$work/rare" '"reward": "good/judge:0.7,other:-0.2", "batch-size": 64' '"env/judge_mean_1": 1, "env/judge_mean_2": -2,
+    "tokens/responses_repeated": 0.3, "env/reward_length_correlation": -0.6, "tokens/responses_with_stop": 0, "tokens/responses_with_eos": 9,
+    "ppo/loss/kl": 0.1'
+call run report "$work/rare"
+[ $code = 0 ] && whole "$work/rare/report.html" && has "$work/rare/report.html" '<h3>Mean logit of each judge</h3>' '<bdi>good/judge:0.7</bdi>' \
+    '<bdi>other:-0.2</bdi>' '<h3>Share of responses that repeat' '<h3>Correlation of reward and length' '<h3>Responses that end with --stop' \
+    '<h3>Responses that the policy ends itself' '>all 64</text>' '<h3>KL in the loss'
+is "curves of single judges, repeated responses, length, --stop, ends, the loss's KL"
+[ "$(grep -c '<h3>Mean logit' "$work/rare/report.html")" = 1 ] && grep '<h3>Mean logit' "$work/rare/report.html" | grep -q 'class="l c0.*class="l c1'
+is "all judges of a run are in one drawing"
+logs "$work/plain" '"batch-size": 64' '"env/reward_mean": 1, "tokens/responses_repeated": 0, "env/reward_length_correlation": 0.01, "tokens/responses_with_eos": 1'
+call run report "$work/plain"
+[ $code = 0 ] && ! grep -q '<h3>Mean logit\|<h3>Share of\|<h3>Correlation\|<h3>Responses that\|<h3>KL in' "$work/plain/report.html"
+is "no curve where there is nothing to see"
+call run report "$work/rare" "$work/plain" --out "$work/two.html"
+[ $code = 0 ] && whole "$work/two.html" && has "$work/two.html" '<h3>Mean logit of judge 1</h3>' '<h3>Mean logit of judge 2</h3>'
+is "several runs: a drawing for each judge"
+
 # ---- texts that try to be markup ----
 mkdir "$work/<b>&"
 hostile=$work/'<b>&'
@@ -210,7 +235,7 @@ call run report "$work/torn"
 call run report "$work"; [ $code = 1 ] && has "$work/err" 'such as runs/ppo-0001'; is "no log"
 
 # ---- a run in progress; a run that was killed ----
-waits() { for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do "$@" && return 0; sleep 0.5; done; return 1; }
+waits() { for i in $(seq 60); do "$@" && return 0; sleep 0.5; done; return 1; }
 if [ -z "$RUN" ]; then
     "${BIN:-.}/ppo" data/imdb.bin $small --steps 100000 --eval-queries 0 --save-every 0 --out "$work/live" > "$work/live.out" 2> "$work/live.err" &
     process=$!
