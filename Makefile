@@ -7,7 +7,7 @@
 #   make bench          how fast everything is, beside OpenBLAS, PyTorch and sentencepiece where they are installed: some minutes
 #   make task           how hard the shipped task is: what a reader of words without their order gets right
 #   make fuzz           every reader over 10,000 broken files each, under the sanitizers: some minutes
-#   make kills          runs that are killed at 200 random moments, and whose disk is full at every call that writes: some minutes
+#   make kills          runs that are killed at 200 random moments and in every call that writes, and whose disk is full there: some minutes
 #   make models         data/policy and data/reward anew, from nothing, checked against data/SHA256SUMS
 #   make imdb DATA=train.jsonl          all three stages on real reviews, an hour or so; SCALE=small: a quarter of one
 #   make dialogsum DATA=dialogsum.train.jsonl HATE=labeled_data.csv     the lab on FLAN-T5, small: summaries with less hate speech,
@@ -204,7 +204,7 @@ task: build/tests/task$(EXE) data/imdb.bin
 fuzz: build/tests/fuzz$(EXE)
 	VERBOSE=1 $(RUN) build/tests/fuzz$(EXE) $(FUZZ)
 
-# Runs of ppo that are killed or cannot write, and go on; a short form is in `make test`.
+# Runs of ppo that are killed or cannot write, and go on; a short form is in `make test`. TMPDIR=/dev/shm makes it faster.
 kills: all
 	CC="$(CC)" RUN="$(RUN)" KILLS=200 WRITES=1 VERBOSE=1 sh tests/programs/resume.sh
 

@@ -71,6 +71,7 @@ static int has_lock(char out[540], const char *folder) {
 }
 
 #define OTHER_OUT "another --out, or wait until it has ended"
+#define WRITABLE_OUT "--out FOLDER, in a place where files can be written"
 
 static void die_of_lock(const char *folder, long process, const char *hint) {
     Error err = { 0 };
@@ -80,14 +81,15 @@ static void die_of_lock(const char *folder, long process, const char *hint) {
     die(&err, hint);
 }
 
-/* Takes the lock of a folder: a file with the number of this process. Dies if another process has it. */
-static int take_lock(const char *path, const char *folder, const char *hint) {
+/* Takes the lock of a folder: a file with the number of this process. Dies if another process has it (busy:
+ * the advice), or if it cannot be written. */
+static int take_lock(const char *path, const char *folder, const char *busy, const char *unwritable) {
     Error err = { 0 };
     long process;
     int handle;
     const int code = lock_take(path, &handle, &process, &err);
-    if (code == E_OPEN) die_of_lock(folder, process, hint);
-    must(code, &err, "--out FOLDER, in a place where files can be written");
+    if (code == E_OPEN) die_of_lock(folder, process, busy);
+    must(code, &err, unwritable);
     if (process) {
         printf("%s: process %ld ended without deleting its lock, which is taken over\n", folder, process);
         fflush(stdout);
@@ -262,8 +264,9 @@ void out_open(RunFolder *f, const char *out, int force, const char *base, const 
     open_folder = f;
     atexit(out_leave);
     f->lock_handle = -1;
-    if (f->replaces[0] && has_lock(older.path, out)) older.handle = take_lock(older.path, out, OTHER_OUT);
-    f->lock_handle = take_lock(f->lock, f->path, OTHER_OUT);
+    if (f->replaces[0] && has_lock(older.path, out))
+        older.handle = take_lock(older.path, out, OTHER_OUT, WRITABLE_OUT);
+    f->lock_handle = take_lock(f->lock, f->path, OTHER_OUT, WRITABLE_OUT);
     quiet_signals();
 }
 
@@ -291,7 +294,7 @@ void out_resume(RunFolder *f, const char *folder, const char *kind) {
     open_folder = f;
     atexit(out_leave);
     f->lock_handle = -1;
-    f->lock_handle = take_lock(f->lock, f->path, "wait until it has ended");
+    f->lock_handle = take_lock(f->lock, f->path, "wait until it has ended", NOTHING_LOST);
     quiet_signals();
     if (folder_list(f->path, 1, &pool, &name, &count, NULL) != OK) count = 0;
     for (int i = 0; i < count; i++) {

@@ -246,6 +246,7 @@ void out_open(RunFolder *f, const char *out, int force, const char *base, const 
 /* Locks the folder of a stopped run, to go on with it, and fills *f; deletes files that were not complete
  * when the run ended. */
 void out_resume(RunFolder *f, const char *folder, const char *kind);
+#define NOTHING_LOST "make room on the disk, or make the folder writable: the state is as it was"
 void out_state(const RunFolder *f, char out[540]);  /* writes the name of the file `state` */
 long long out_length(const char *path);             /* returns a file's bytes; 0 if it is not there */
 long long out_first_line(const char *path);         /* returns the bytes of its first line */

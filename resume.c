@@ -39,8 +39,6 @@ void run_state(State *s, const RunState *r) {
     if (s->code == OK && s->file) f->stopped = *r->step;
 }
 
-#define NOTHING_LOST "make room on the disk, or make the folder writable: the state is as it was"
-
 /* Goes on with a run. */
 static void go_on(const Saver *s, const RunBegin *b, Pool *pool) {
     RunFolder *f = s->folder;

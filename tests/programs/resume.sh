@@ -2,7 +2,8 @@
 # tests/programs/resume.sh - runs that are stopped and go on: after every step, by --max-minutes, SIGTERM and SIGKILL, with
 # another number of threads. Their logs, samples and weights have to be those of a run that was not stopped, byte for
 # byte. What may not change meanwhile is refused, and so are damaged states. BIN, RUN and the last line as in run.sh.
-# KILLS=N: so many random kills (8). WRITES=N: of the calls that write, each N-th one fails (90); make kills: 200 and 1.
+# KILLS=N: so many kills at random moments (8). WRITES=N: at each N-th call that changes what is on the disk, a run is
+# killed, and another one finds the disk full (90). make kills: 200 and 1; TMPDIR=/dev/shm makes it faster.
 cd "$(dirname "$0")/../.." || exit 1
 root=$(pwd)
 case "${BIN:-.}" in /*) bin=$BIN ;; *) bin=$root/${BIN:-.} ;; esac
@@ -24,16 +25,19 @@ ln -s "$root/data" real
 # folder PLACE: the one run folder of a place
 folder() { ls -d "$1"/runs/*-0001; }
 lines_of() { grep -c . "$1"; }
-# equal NAME A B: the files of two run folders, but for times and states
-equal() {
-    [ -s "$2/log.jsonl" ] && [ -s "$3/log.jsonl" ] || { bad "$1: no log"; return; }
-    (cd "$2" && find . -type f; cd "$here" && cd "$3" && find . -type f) > files
-    for f in $(sort -u files); do
+# difference A B: prints what differs between the files of two run folders, but for times and states
+difference() {
+    [ -s "$1/log.jsonl" ] && [ -s "$2/log.jsonl" ] || { echo "no log"; return; }
+    for f in $( (cd "$1" && find . -type f; cd "$here" && cd "$2" && find . -type f) | sort -u); do
         case "$f" in ./state|./time.jsonl|./report.html) continue ;; esac
-        cmp -s "$2/$f" "$3/$f" || { bad "$1: $f differs"; return; }
+        cmp -s "$1/$f" "$2/$f" || { echo "$f differs"; return; }
     done
-    [ "$(lines_of "$2/time.jsonl")" = "$(lines_of "$3/time.jsonl")" ] || { bad "$1: the lines of time.jsonl"; return; }
-    ok "$1"
+    [ "$(lines_of "$1/time.jsonl")" = "$(lines_of "$2/time.jsonl")" ] || echo "the lines of time.jsonl"
+}
+# equal NAME A B
+equal() {
+    differs=$(difference "$2" "$3")
+    [ -z "$differs" ] && ok "$1" || bad "$1: $differs"
 }
 # in_place PLACE COMMAND ...: runs a command in the folder $work/PLACE; output in said, messages in err
 in_place() {
@@ -47,13 +51,14 @@ uninterrupted() {
     name=$1; shift
     in_place "$name.whole" "$@" || bad "$name: exit $?: $(head -n 2 "$name.whole/err" | tr '\n' ' ')"
 }
-# finishes NAME PROGRAM [OPTIONS ...]: goes on until the run is at its end, with one thread and two in turn
+# finishes NAME PROGRAM [OPTIONS ...]: goes on until the run is at its end, with one thread and two in turn. afters: after which steps
 finishes() {
-    name=$1 program=$2; shift 2
+    name=$1 program=$2 afters=; shift 2
     for turn in 1 2 1 2 1 2 1 2 1 2 1 2 1 2 1 2 1 2 1 2 1 2 1 2 1 2 1 2; do
         OMP_NUM_THREADS=$turn in_place "$name" $program --resume "$(cd "$name" && folder .)" "$@"
         code=$?
         [ $code = 0 ] || { bad "$name: going on: exit $code: $(head -n 2 "$name/err" | tr '\n' ' ')"; return 1; }
+        afters="$afters $(sed -n 's/^going on after step \([0-9]*\):.*/\1/p' "$name/said")"
         grep -q '^go on with: ' "$name/said" || return 0
     done
     bad "$name: does not come to its end"
@@ -68,6 +73,9 @@ stops() {
         ok "$name: a stopped run says how it goes on" || bad "$name: exit $code, $(tail -n 1 "$name/said")"
     finishes "$name" "$program" --max-minutes 1e-9 &&
         equal "$name: stopped after every step, 1 and 2 threads" "$(folder "$name.whole")" "$(folder "$name")"
+    last=$(sed -n 's/^{"step": \([0-9]*\),.*/\1/p' "$(folder "$name.whole")"/log.jsonl | sort -n | tail -n 1)
+    want=$(echo $(seq 1 "$((last - 1))"))
+    case "$(echo $afters)" in "$want"|"$want $last") ;; *) bad "$name: stopped after the steps $afters of $last" ;; esac
 }
 # refuses CODE TEXT PLACE COMMAND ...
 refuses() {
@@ -98,6 +106,7 @@ stops sft-lora "$sft" ../few.bin --policy ../data/policy --lora-r 2 --lora-dropo
 stops sft-nf4 "$sft" ../few.bin --policy ../data/policy --nf4 --tokens 900 --steps 3
 stops rm "$rm" ../few.bin $few --steps 5 --batch-size 8 --eval-every 2 --save-every 2 --keep-best
 stops rm-lora "$rm" ../few.bin --reward ../data/reward --lora-r 2 --lora-dropout 0.1 --steps 3 --batch-size 8
+stops rm-nf4 "$rm" ../few.bin --reward ../data/reward --nf4 --steps 3 --batch-size 8 --eval-every 2
 
 # an adapter to start from, whose copy is the reference; a soft prompt; GRPO; a policy with an encoder
 in_place start $ppo $small --reward-text e --lora-r 2 --steps 1
@@ -110,6 +119,8 @@ stops t5-sft "$sft" ../pairs.bin --family t5 --tokenizer ../tokenizers/a --layer
     --steps 3 --save-every 2
 stops t5 "$ppo" ../pairs.bin --policy ../t5-sft.whole/runs/sft-0001 --preset trl-classic --reward-text e --batch-size 4 \
     --mini-batch-size 2 --eval-queries 4 --steps 3 --query-max 30
+stops t5-soft "$ppo" ../pairs.bin --policy ../t5-sft.whole/runs/sft-0001 --preset trl-classic --reward-text e --batch-size 4 \
+    --mini-batch-size 2 --eval-queries 4 --steps 3 --query-max 30 --prompt-tokens 2
 
 # of more than 100 steps, ten share a line of the log: a run that stops in between logs a line that is not kept
 rows="../few.bin $few --steps 101 --batch-size 2"
@@ -119,30 +130,29 @@ in_place lines $rm $rows --max-minutes 1e-9
     equal "rm: stopped within a line of the log" lines.whole/runs/rm-0001 lines/runs/rm-0001 || bad "rm: a line at the stop"
 
 # ---- signals ----
-# stopped_by SIGNAL PLACE COMMAND ...: sends it as soon as the log has a step
-stopped_by() {
-    signal=$1 place=$2; shift 2
-    mkdir -p "$place"; ln -s "$root/data" "$place/data"
-    (cd "$place" && exec "$@" > said 2> err < /dev/null) & pid=$!
-    for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30; do
-        grep -q '"step": 1,' "$place"/runs/*/log.jsonl 2> /dev/null && break
-        sleep 0.1
-    done
-    kill -$signal $pid; wait $pid 2> /dev/null; code=$?
+# signal NAME CODE PROGRAM ARGUMENTS ...: sends it as soon as the log has the first step; the run then goes on
+signal() {
+    signal=$1 want=$2 by=$3 at=signal-$1-$(basename "$3"); shift 3
+    uninterrupted "$at" $by "$@"
+    mkdir -p "$at"; ln -s "$root/data" "$at/data"
+    (cd "$at" && exec $by "$@" > said 2> err < /dev/null) & pid=$!
+    until grep -q '"step": 1,' "$at"/runs/*/log.jsonl 2> /dev/null; do kill -0 $pid 2> /dev/null || break; sleep 0.05; done
+    kill -"$signal" $pid; wait $pid 2> /dev/null; code=$?
+    [ $code = "$want" ] && grep -q '^stopped' "$at/said" && grep -q '^go on with: ' "$at/said" && finishes "$at" "$by" &&
+        equal "SIG$signal, then going on: $at" "$(folder "$at.whole")" "$(folder "$at")" ||
+        bad "$at: exit $code, wanted $want: $(tail -n 1 "$at/said")"
 }
 long=$(echo "$small" | sed 's/--steps 4/--steps 12/')
-uninterrupted signals $ppo $long --reward-text e
-stopped_by TERM signals $ppo $long --reward-text e
-[ $code = 143 ] && grep -q '^go on with: ' signals/said && finishes signals "$ppo" &&
-    equal "SIGTERM, then going on" signals.whole/runs/ppo-0001 signals/runs/ppo-0001 || bad "SIGTERM: exit $code"
+signal TERM 143 "$ppo" $long --reward-text e
+signal INT 130 "$ppo" $long --reward-text e --lora-r 4
+signal HUP 129 "$ppo" $long --reward-text e --prompt-tokens 3
+signal INT 130 "$sft" ../few.bin $few --tokens 700 --steps 100 --context 32
+signal HUP 129 "$rm" ../few.bin $few --steps 100 --batch-size 8
 
 # ---- a run that still runs ----
 mkdir -p busy; ln -s "$root/data" busy/data
 (cd busy && exec $ppo $(echo "$small" | sed 's/--steps 4/--steps 100000/') --reward-text e > said 2> err < /dev/null) & pid=$!
-for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30; do
-    [ -f busy/runs/ppo-0001/state ] && break
-    sleep 0.2
-done
+until [ -f busy/runs/ppo-0001/state ]; do kill -0 $pid 2> /dev/null || break; sleep 0.1; done
 refuses 1 "is writing to this folder" busy $ppo --resume runs/ppo-0001
 grep -q "try: wait until it has ended" busy/err && ok "the advice is to wait" || bad "the advice: $(cat busy/err)"
 kill -KILL $pid; wait $pid 2> /dev/null
@@ -199,56 +209,83 @@ code=$?
 grep -q "the log has lost lines" longer/err && [ $code = 0 ] && ok "a log that is gone" || bad "a log that is gone: exit $code"
 
 # ---- killed at any moment ----
+# a run that saves after every step, deletes an old save and replaces its best one
 $sft few.bin $(echo "$few" | sed "s,\.\./,,") --tokens 900 --steps 2 --out tiny > said 2> err || bad "a tiny policy: $(cat err)"
-tiny="../few.bin --policy ../tiny --preset trl-classic --reward-text e --batch-size 4 --mini-batch-size 2 --ppo-epochs 1
-      --eval-queries 2 --eval-every 2 --steps 8 --query-min 2 --query-max 3 --response-min 3 --response-max 5 --save-every 1 --keep 2 --keep-best"
+tiny="../few.bin --policy ../tiny --preset trl-classic --reward-text o --batch-size 4 --mini-batch-size 2 --ppo-epochs 1
+      --learning-rate 3e-3 --eval-queries 4 --eval-every 2 --steps 4 --query-min 2 --query-max 3 --response-min 3 --response-max 5
+      --save-every 1 --keep 2 --keep-best"
 uninterrupted kills $ppo $tiny
-# begins or goes on: prints the arguments of the next start
-next_start() {
-    if [ -f kills/runs/ppo-0001/state ]; then echo "--resume runs/ppo-0001"
-    else rm -rf kills/runs; echo "$tiny"; fi
+cmp -s kills.whole/runs/ppo-0001/best/model.safetensors kills.whole/runs/ppo-0001/model.safetensors &&
+    [ "$(cd kills.whole/runs/ppo-0001 && echo step-*)" = "step-000000002 step-000000003" ] &&
+    ok "the last evaluation is the best, and a save was deleted" || bad "which saves there are: $(ls kills.whole/runs/ppo-0001)"
+# loss PLACE: after a killed run of this place goes on, prints what was lost: more than the step in progress
+loss() {
+    on=$(sed -n 's/^going on after step \([0-9]*\):.*/\1/p' "$1/said")
+    [ "${on:-0}" -ge "$(($2 - 1))" ] || echo "$2 steps in the log, going on after step ${on:-0}"
 }
+steps_in_log() { grep -c '"ppo/loss/total"' "$1/runs/ppo-0001/log.jsonl" 2> /dev/null; }
 mkdir kills
-kill_at=$(awk -v n="${KILLS:-8}" 'BEGIN { srand(7); for (i = 0; i < n; i++) printf "%.3f ", 0.35 * rand() }')
-ends=0 killed=0 wrong=
-for delay in $kill_at; do
-    arguments=$(next_start)
+killed=0 ends=0 span=0.35 wrong=
+for part in $(awk -v n="${KILLS:-8}" 'BEGIN { srand(7); for (i = 0; i < 5 * n; i++) printf "%.4f ", rand() }'); do
+    [ $killed -lt "${KILLS:-8}" ] && [ -z "$wrong" ] || break
+    arguments=$tiny steps=
+    if [ -f kills/runs/ppo-0001/state ]; then arguments="--resume runs/ppo-0001" steps=$(steps_in_log kills)
+    else rm -rf kills/runs; fi
     (cd kills && exec $ppo $arguments > said 2> err < /dev/null) & pid=$!
-    sleep "$delay"
+    sleep "$(awk -v a="$part" -v b="$span" 'BEGIN { printf "%.3f", a * b }')"
     kill -KILL $pid 2> /dev/null
     wait $pid 2> /dev/null
-    case $? in
+    code=$? factor=1.07
+    case $code in
         137) killed=$((killed + 1)) ;;
-        0) ends=$((ends + 1))
-           equal "a run that was killed: $killed kills so far" kills.whole/runs/ppo-0001 kills/runs/ppo-0001
-           rm -rf kills/runs ;;
-        *) wrong=$(head -n 2 kills/err) ;;
+        0) ends=$((ends + 1)) factor=0.7 wrong=$(difference kills.whole/runs/ppo-0001 kills/runs/ppo-0001) ;;
+        *) wrong="exit $code: $(head -n 2 kills/err)" ;;
     esac
+    [ -z "$steps" ] || [ -f kills/runs/ppo-0001/state ] || wrong="the state is lost"
+    [ -z "$wrong" ] && [ -n "$steps" ] && grep -q '^going on' kills/said && wrong=$(loss kills "$steps")
+    [ $code != 0 ] || rm -rf kills/runs
+    span=$(awk -v a="$span" -v b="$factor" 'BEGIN { print a * b }')      # about one of five is to come to its end
 done
-in_place kills $ppo $(next_start) || wrong=$(head -n 2 kills/err)
-[ -z "$wrong" ] && [ $killed -gt 0 ] && equal "killed $killed times, $((ends + 1)) runs" kills.whole/runs/ppo-0001 kills/runs/ppo-0001 ||
-    bad "killed $killed times: $wrong"
+[ -z "$wrong" ] && [ $killed -ge "${KILLS:-8}" ] && ok "killed $killed times at random; $ends runs came to their end" ||
+    bad "killed $killed times at random: $wrong"
 
-# ---- a disk that is full from one call on, or for one call ----
-if [ -z "${RUN:-}" ] && ${CC:-cc} -shared -fPIC -o fullfs.so "$root/tests/tools/fullfs.c" -ldl 2> err &&
-    in_place count env LD_PRELOAD="$work/fullfs.so" FAIL_COUNT="$work/calls" $ppo $tiny && [ -s calls ]; then
-    wrong= went=0
-    for first in $(seq 1 "${WRITES:-90}" "$(cat calls)"); do
-        for last in "$first" 1000000; do
-            rm -rf full
-            in_place full env LD_PRELOAD="$work/fullfs.so" FAIL_FROM="$first" FAIL_TO="$last" $ppo $tiny
-            [ $? -gt 3 ] && wrong="$wrong $first-$last:crash"
-            [ -f full/runs/ppo-0001/state ] || continue
-            went=$((went + 1))
-            in_place full $ppo --resume runs/ppo-0001 || { wrong="$wrong $first-$last:$(head -n 1 full/err)"; continue; }
-            for f in model.safetensors samples.jsonl value_head.safetensors; do
-                cmp -s kills.whole/runs/ppo-0001/$f full/runs/ppo-0001/$f || wrong="$wrong $first-$last:$f"
-            done
+# ---- killed in each call that changes the disk; a disk that is full for that call, or from there on ----
+# tries kill|once|full FIRST: each WRITES-th call, from FIRST on
+tries() {
+    wrong= went=0 had=
+    for n in $(seq "$2" "${WRITES:-90}" "$(cat calls)"); do
+        rm -rf "$1"
+        case $1 in kill) at="KILL_AT=$n" ;; once) at="FAIL_FROM=$n FAIL_TO=$n" ;; full) at="FAIL_FROM=$n" ;; esac
+        in_place "$1" env LD_PRELOAD="$work/fullfs.so" $at $ppo $tiny
+        code=$?
+        case $1,$code in kill,137|once,[0-3]|full,[0-3]) ;; *) wrong="$wrong $n:exit-$code" ;; esac
+        [ -f "$1/runs/ppo-0001/state" ] || { [ -z "$had" ] || wrong="$wrong $n:no-state"; continue; }
+        had=1 went=$((went + 1)) steps=$(steps_in_log "$1")
+        in_place "$1" env LD_PRELOAD="$work/fullfs.so" $ppo --resume runs/ppo-0001 || { wrong="$wrong $n:$(head -n 1 "$1/err")"; continue; }
+        if [ $1 = kill ]; then
+            differs=$(loss kill "$steps"; difference kills.whole/runs/ppo-0001 kill/runs/ppo-0001)
+            [ -z "$differs" ] || wrong="$wrong $n:$differs"
+            continue
+        fi
+        for f in model.safetensors samples.jsonl value_head.safetensors; do
+            cmp -s kills.whole/runs/ppo-0001/$f "$1/runs/ppo-0001/$f" || wrong="$wrong $n:$f"
         done
     done
-    [ -z "$wrong" ] && ok "full disks at some of $(cat calls) calls that write; $went runs went on" || bad "full disks:$wrong"
+    echo "$wrong" > "$1.wrong"
+    echo "$went" > "$1.went"
+}
+if [ -z "${RUN:-}" ] && ${CC:-cc} -shared -fPIC -o fullfs.so "$root/tests/tools/fullfs.c" -ldl 2> err &&
+    in_place count env LD_PRELOAD="$work/fullfs.so" FAIL_COUNT="$work/calls" $ppo $tiny && [ -s calls ]; then
+    for kind in kill once full; do tries $kind 1 2> $kind.err & done
+    wait
+    for kind in kill once full; do
+        wrong=$(cat $kind.wrong)
+        [ -z "$wrong" ] && ok "$kind, at each of $(cat calls) calls or some: $(cat $kind.went) runs went on" || bad "$kind:$wrong"
+    done
     cp longer/runs/ppo-0001/state good
-    refuses 1 "make room on the disk" longer env LD_PRELOAD="$work/fullfs.so" FAIL_FROM=1 $ppo --resume runs/ppo-0001
+    for n in 1 2 3 4 5; do
+        refuses 1 "make room on the disk" longer env LD_PRELOAD="$work/fullfs.so" FAIL_FROM=$n $ppo --resume runs/ppo-0001
+    done
     cmp -s good longer/runs/ppo-0001/state && ok "going on with a full disk leaves the state as it was" || bad "the state on a full disk"
 else skipped=$((skipped + 1)); echo "  skip  full disks: no LD_PRELOAD"; fi
 
