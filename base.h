@@ -194,6 +194,9 @@ int file_write_all(const char *path, const void *bytes, size_t n, Pool *pool, Er
 /* Appends to a file and flushes it, for logs. Returns OK, E_OPEN or E_WRITE: then the file is as it
  * was before (plain C: a part of the bytes may stay). */
 int file_append(const char *path, const void *bytes, size_t n, Error *err);
+/* How a pointer of Git LFS begins, of how many bytes; what it is; advice. */
+#define GIT_LFS "version https://git-lfs", 23, "a pointer of Git LFS, not the file itself", \
+                "`git lfs install`, then `git lfs pull` in that folder"
 /* Does what file_read_all does, for texts: checks them, leaves out UTF-8's mark at the beginning, and
  * if there is no \n, replaces each \r by \n. */
 int text_read_all(const char *path, Pool *pool, char **bytes, size_t *n, Error *err);

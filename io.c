@@ -641,20 +641,50 @@ enum { TEXT_HEAD = 4096 };          /* bytes of a file that are looked at */
 
 static const char UTF16[] = "the text is UTF-16, not UTF-8";
 
-/* Returns what a text with a zero byte is. UTF-16, if zero bytes are frequent and all at odd or all at even
- * places, as in English letters. *advice: what to do with it. */
-static const char *with_zeros(const char *bytes, size_t n, const char **advice) {
-    size_t zeros[2] = { 0, 0 };
-    for (size_t i = 0; i < n; i++) zeros[i % 2] += bytes[i] == 0;
-    *advice = zeros[0] ? "iconv -f UTF-16BE -t UTF-8 FILE > NEW, and then NEW"
-                       : "iconv -f UTF-16LE -t UTF-8 FILE > NEW, and then NEW";
-    if ((zeros[0] > n / 4 && !zeros[1]) || (zeros[1] > n / 4 && !zeros[0])) return UTF16;
-    *advice = "give a text; in JSONL, \\u0000 is a zero byte";
-    return "a binary file, not a text";
+/* Returns 1 if there are bytes before the first zero byte, and if they are UTF-8 without control characters,
+ * as in a text into which a zero byte has come. Binary files begin with other bytes. */
+static int begins_as_text(const char *bytes, size_t n) {
+    size_t i = 0;
+    int32_t code;
+    while (i < n && bytes[i]) {
+        i += (size_t)utf8_decode(bytes + i, n - i, &code);
+        if (code < 0 || (code < ' ' && !strchr("\t\n\r\f", code))) return 0;
+    }
+    return i > 0;
 }
 
-/* Checks the first n bytes of a text. E_FORMAT, with advice, for UTF-16, compressed files, datasets and all
- * that holds a zero byte; else OK. */
+/* Refuses a text with a zero byte: one in UTF-16, a text with stray zero bytes, or a binary file. In UTF-16,
+ * letters of English have zero bytes in all odd or in all even places; one letter alone is no sign. */
+static int refuse_zeros(const char *bytes, size_t n, const char *path, Error *err) {
+    size_t zeros[2] = { 0, 0 };
+    char what[80] = "a binary file, not a text";
+    for (size_t i = 0; i < n; i++) zeros[i % 2] += bytes[i] == 0;
+    const size_t all = zeros[0] + zeros[1];
+    if (all > 1 && all > n / 4 && (!zeros[0] || !zeros[1])) {
+        fail(err, E_FORMAT, UTF16, path, 0, 0);
+        advise(err, zeros[0] ? "iconv -f UTF-16BE -t UTF-8 FILE > NEW, and then NEW"
+                             : "iconv -f UTF-16LE -t UTF-8 FILE > NEW, and then NEW");
+        return E_FORMAT;
+    }
+    const int text = begins_as_text(bytes, n);
+    int line = 1;
+    for (size_t i = 0; bytes[i]; i++) line += bytes[i] == '\n';
+    if (text) name_format(what, sizeof what, "a zero byte in line %d, which no text has", line);
+    fail(err, E_FORMAT, what, path, 0, 0);
+    advise(err, text ? "tr -d '\\000' < FILE > NEW, and then NEW; in JSONL, \\u0000 is a zero byte"
+                     : "give a text");
+    return E_FORMAT;
+}
+
+/* Returns 1 if a file of bzip2 begins here: "BZh", the size of its blocks, and the sign of the first block
+ * or, if there is none, of the end. */
+static int is_bzip2(const char *bytes, size_t n) {
+    return n >= 10 && !memcmp(bytes, "BZh", 3) && bytes[3] >= '1' && bytes[3] <= '9'
+        && (!memcmp(bytes + 4, "1AY&SY", 6) || !memcmp(bytes + 4, "\x17rE8P\x90", 6));
+}
+
+/* Checks the first n bytes of a text. E_FORMAT, with advice, for UTF-16, compressed files, datasets, pointers
+ * of Git LFS and all that holds a zero byte; else OK. */
 static int check_text(const char *bytes, size_t n, const char *path, Error *err) {
     static const char convert[] = "iconv -f UTF-16 -t UTF-8 FILE > NEW, and then NEW";
     static const char unpack[] = "unpack it first, and give the text that was in it";
@@ -662,10 +692,10 @@ static int check_text(const char *bytes, size_t n, const char *path, Error *err)
         { "\xFF\xFE", 2, UTF16, convert }, { "\xFE\xFF", 2, UTF16, convert },
         { "\x1F\x8B", 2, "a file compressed by gzip, not a text", unpack },
         { "\x28\xB5\x2F\xFD", 4, "a file compressed by zstd, not a text", unpack },
-        { "BZh", 3, "a file compressed by bzip2, not a text", unpack },
         { "\xFD" "7zXZ", 5, "a file compressed by xz, not a text", unpack },
         { "PK\3\4", 4, "a zip archive, not a text", unpack },
-        { "PAR1", 4, "a Parquet file, not a text", "write it as JSONL or CSV first" },
+        { "PAR1\x15", 5, "a Parquet file, not a text", "write it as JSONL or CSV first" },
+        { GIT_LFS },
         { "RLHFDATA", 8, "a dataset, not a text", "give a text; prep show prints those of a dataset" },
     };
     const char *what = NULL, *advice = NULL;
@@ -674,7 +704,8 @@ static int check_text(const char *bytes, size_t n, const char *path, Error *err)
             what = known[k].what;
             advice = known[k].advice;
         }
-    if (!what && n && memchr(bytes, 0, n)) what = with_zeros(bytes, n, &advice);
+    if (is_bzip2(bytes, n)) { what = "a file compressed by bzip2, not a text"; advice = unpack; }
+    if (!what && n && memchr(bytes, 0, n)) return refuse_zeros(bytes, n, path, err);
     if (!what) return OK;
     fail(err, E_FORMAT, what, path, 0, 0);
     advise(err, advice);

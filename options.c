@@ -480,9 +480,20 @@ static void bad_config(const ConfigLine *line, const char *what) {
     usage_error(message, line->name);
 }
 
+/* Ends the program if an earlier line of the file has the same option, by any of its names. row: that of the
+ * option; after the last rows come preset and data. line: for each row 0, the line that has it, or -1: a
+ * log has it. */
+static void check_twice(const ConfigLine *one, int row, int *line) {
+    char what[80];
+    if (!line[row]) { line[row] = one->line ? one->line : -1; return; }
+    if (line[row] > 0) snprintf(what, sizeof what, "line %d has this option already", line[row]);
+    bad_config(one, line[row] > 0 ? what : "this option is there twice");
+}
+
 /* Sets what the file of --config says. A preset is only remembered, unless the command line has named one. */
 static void set_from_file(const Program *p) {
     static Pool kept;                       /* holds the texts of the options */
+    int seen[OPTIONS_MAX + 2] = { 0 };
     ConfigFile file;
     Error err = { 0 };
     kept = cli_pool();
@@ -495,13 +506,15 @@ static void set_from_file(const Program *p) {
     for (int i = 0; i < file.count; i++) {
         const ConfigLine *line = &file.list[i];
         const int row = find_option(p, line->name, strlen(line->name));
+        const int preset = row < 0 && p->presets && !strcmp(line->name, "preset");
+        const int data = row < 0 && !strcmp(line->name, "data");
+        if (row < 0 && !preset && !data) bad_config(line, "unknown option");
+        check_twice(line, row >= 0 ? row : p->options + data, seen);
         if (row >= 0) {
             set_option(&p->option[row], line->value);
             cli.from[row] = FROM_FILE;
-        } else if (p->presets && !strcmp(line->name, "preset")) {
-            if (!cli.preset) { cli.preset = line->value; cli.why = "asked for by --config"; }
-        } else if (!strcmp(line->name, "data")) cli.config_data = line->value;
-        else bad_config(line, "unknown option");
+        } else if (data) cli.config_data = line->value;
+        else if (!cli.preset) { cli.preset = line->value; cli.why = "asked for by --config"; }
     }
 }
 

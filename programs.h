@@ -584,9 +584,12 @@ void run_save(const Saver *s, int step, int last);
 /* Ends a run because of a NaN or an infinity in `step`; `what` is the message ("the loss is not a
  * number"). trained 0: no weight has been changed yet, so that the model is damaged: exits 1.
  * trained 1: the run has diverged: exits EXIT_DIVERGED. good 1: the weights are still those after
- * the previous step and useful, so they are saved. */
-void stop_not_a_number(const char *what, int step, int trained, int good, const Saver *s,
+ * the previous step and useful, so they are saved. compute: the number type in which the model computes
+ * (WeightTypes); hint: advice for a run that has diverged. */
+void stop_not_a_number(const char *what, int step, int trained, int good, const Saver *s, int compute,
                        const char *hint);
+/* Returns the advice for a forward pass that gives a NaN or an infinity. compute: as above. */
+const char *damaged_hint(int compute);
 /* Does for a run that has diverged what stop_not_a_number does, without saving. saved: the step
  * whose weights are on disk; 0: there are none. */
 void die_not_a_number(const char *what, int step, int saved, const char *folder, const char *hint);

@@ -831,7 +831,7 @@ static void stop_at_nan(Trainer *t, int step) {
     const int good = !(t->health.bad && t->out.saved) && !tensor_not_numbers(t->list, t->tensors, o.dtype) &&
                      (t->loss < 1e30 || (t->held.examples && isfinite(evaluate(t, 0).loss)));
     stop_not_a_number("the loss or its gradient is not a number", step, step > 1, good, &saver,
-                      SMALLER_STEPS);
+                      t->types.compute, SMALLER_STEPS);
 }
 
 /* Keeps the weights if the held-out loss is the least so far. */

@@ -569,7 +569,7 @@ static void stop_at_nan(Trainer *t, int step, double loss) {
     const int good = !(t->health.bad && t->out.saved) && !tensor_not_numbers(t->list, t->tensors, o.dtype) &&
                      (isfinite(loss) || (t->held.count && isfinite(held_out(t))));
     stop_not_a_number("the loss or its gradient is not a number", step, step > 1, good, &saver,
-                      SMALLER_STEPS);
+                      t->types.compute, SMALLER_STEPS);
 }
 
 /* Writes the perplexity of a loss to out, and returns out: with so many decimals, or, where that would be a

@@ -847,6 +847,11 @@ const Tensor *tensor_not_numbers(const Tensor *list, int tensors, int dtype) {
     return NULL;
 }
 
+const char *damaged_hint(int compute) {
+    return compute == F32 ? "another model: this one is damaged"
+                          : "--compute f32, or another model: this one may be damaged";
+}
+
 void die_not_a_number(const char *what, int step, int saved, const char *folder, const char *hint) {
     Error err = { 0 };
     char text[160];
@@ -859,15 +864,16 @@ void die_not_a_number(const char *what, int step, int saved, const char *folder,
     exit(EXIT_DIVERGED);
 }
 
-void stop_not_a_number(const char *what, int step, int trained, int good, const Saver *s, const char *hint) {
+void stop_not_a_number(const char *what, int step, int trained, int good, const Saver *s, int compute,
+                       const char *hint) {
     Error err = { 0 };
     char text[160];
     if (good && step > 1 && s->folder->saved != step - 1) run_save(s, step - 1, 1);
     if (trained) die_not_a_number(what, step, s->folder->saved, s->folder->path, hint);
     snprintf(text, sizeof text, "%s in step %d; no weights were written", what, step);
     fail(&err, E_NUMBER, text, s->folder->path, 0, 0);
-    die(&err, "another model to start from, or --compute f32, if it is another one: no weight has been "
-              "changed yet");
+    die(&err, compute == F32 ? "another model to start from: no weight has been changed yet"
+              : "--compute f32, or another model to start from: no weight has been changed yet");
 }
 
 /* ---- a run that has gone wrong although its numbers are numbers ----

@@ -31,8 +31,7 @@ int fail_in(Error *err, const Error *inner, const char *path) {
              "download the file: on Hugging Face its address has /resolve/ where the page's has /blob/"
 int recognise(Error *err, const char *path, const void *bytes, size_t n) {
     static const struct { const char *begin; size_t n; const char *what, *advice; } stranger[] = {
-        { "version https://git-lfs", 23, "a pointer of Git LFS, not the file itself",
-          "`git lfs install`, then `git lfs pull` in that folder" },
+        { GIT_LFS },
         { "<!doctype html", 14, HTML }, { "<html", 5, HTML },
         { "\x1f\x8b", 2, "a gzip file", "unpack it first: gunzip FILE, or tar xzf FILE" },
         { "GGUF", 4, "a GGUF file, llama.cpp's format",

@@ -172,7 +172,8 @@ void score_responses(const Progress *p, const Models *m, Work *w) {
     for (int b = 0; b < x->B; b++) {
         if (!is_number(x->raw_score[b])) {
             fail(&w->err, E_NUMBER, "the judge's score of a text is not a number", o->reward, 0, 0);
-            judge_failed(w, "another --reward, or --compute f32, if it is another one");
+            judge_failed(w, o->quant.compute == F32 ? "another --reward"
+                                                    : "--compute f32, or another --reward");
         }
         const double tokens = x->seq[b].length - x->seq[b].prompt;
         const double penalty = o->length_penalty * tokens + (ends_in_eos(m, &x->seq[b]) ? 0 : o->eos_penalty);

@@ -34,7 +34,7 @@ void not_a_number(const Progress *p, const Models *m, Work *w, const char *what,
     const Saver saver = ppo_saver(w, NULL);
     const int moved = p->step > 1 || w->now.updates;
     good = good && weights_are_numbers(m) && !(w->health.bad && w->out.saved);
-    stop_not_a_number(what, larger(p->step, 1), moved, good, &saver,
+    stop_not_a_number(what, larger(p->step, 1), moved, good, &saver, m->types.compute,
                       "a smaller --learning-rate, or --max-grad-norm 1");
 }
 

@@ -24,7 +24,7 @@ typedef struct {
 } Input;
 
 /* The message if the weights are numbers, but a sum in the forward pass is too large for a float. */
-extern const char no_number[], damaged_model[];
+extern const char no_number[];
 /* Does nothing if code is OK. Otherwise prints `run: what: where`, both numbers and the hint, and exits 1. */
 void require(int code, const char *what, const char *where, long long got, long long wanted,
              const char *hint);
@@ -36,8 +36,8 @@ const char *unit_of(const Input *in);       /* returns what in->number counts */
 int *line_error(Input *in, int code, const char *what, const char *advice);
 /* Does so for a number that is too large: the message is `what: got; at most MOST`. */
 int *line_too_large(Input *in, const char *what, long long got, long long most, const char *advice);
-/* Does so for the code of a forward pass. */
-void forward_error(Input *in, int code);
+/* Does so for the code of a forward pass in the number type `compute`. */
+void forward_error(Input *in, int code, int compute);
 /* Reads the next text; returns 0 at the end. Flushes all earlier output before it waits for input, since
  * another program may wait for this output before it writes its next line. */
 int input_next(Input *in);
@@ -78,7 +78,7 @@ typedef struct {
     ModelConfig config; Model model; Lora lora; const Lora *adapter; Tokenizer *tokenizer;
     Arena weights, adapted, work, ws;
     Cache kv;
-    int positions;                          /* most tokens of a text (text_positions) */
+    int positions, compute;                 /* most tokens of a text (text_positions); type of computing */
     /* with an encoder: what it makes of a text, the ids that it reads, and their bounds */
     Reading reading; int *read, text[2];
     /* the arrays of one block of N rows, and of the rows of a soft prompt */

@@ -42,7 +42,7 @@ void write_tokens(Policy *p, const Writing *w, Sequence *s, int n) {
     const int code = model_generate(&p->model, w, s, n, &p->kv, &p->ws);
     if (code && w->on_token) putchar('\n');         /* the message begins after the text that is printed */
     require(code, code == E_NUMBER ? no_number : "the model's forward failed", "", 0, 0,
-            damaged_model);
+            damaged_hint(p->compute));
 }
 
 /* Returns the bytes of work space of a forward of b->rows rows of prompts, or of a step of b->B texts. */
@@ -98,7 +98,7 @@ static void batch_read(Batch *b, const Job *job, int n) {
     const Texts texts = { b->start[n], n, b->prompt, b->start };
     p->kv.B = n;                            /* the cache has as many sequences as there are texts */
     require(model_encode(&p->model, p->adapter, &texts, &p->reading, &p->ws), "the model's encoder failed",
-            "", 0, 0, damaged_model);
+            "", 0, 0, damaged_hint(p->compute));
 }
 
 /* Makes j->token what is there before anything is written: the prompt, or with an encoder the decoder's first

@@ -103,9 +103,10 @@ static double log_probability(Policy *p, const Query *prompt, const int *token, 
     double sum = 0;
     if (encoder(p))
         require(policy_read(p, &p->reading, prompt->ids, prompt->count, &p->ws),
-                "the model's encoder failed", "", 0, 0, damaged_model);
+                "the model's encoder failed", "", 0, 0, damaged_hint(p->compute));
     const int code = policy_logprobs(p, token, 0, length, logprob);
-    require(code, code == E_NUMBER ? no_number : "the model's forward failed", "", 0, 0, damaged_model);
+    require(code, code == E_NUMBER ? no_number : "the model's forward failed", "", 0, 0,
+            damaged_hint(p->compute));
     for (int i = from > 0 ? from : 1; i < length; i++) sum += logprob[i - 1];
     return sum;
 }

@@ -9,7 +9,6 @@ void require(int code, const char *what, const char *where, long long got, long 
 }
 
 const char no_number[] = "a logit is a NaN or an infinity";
-const char damaged_model[] = "--compute f32, or another model: this one is damaged";
 
 /* ---- input: lines of text or of ids, JSON lines, or the documents of a dataset ---- */
 
@@ -50,8 +49,8 @@ int *line_too_large(Input *in, const char *what, long long got, long long most, 
     return line_error(in, E_RANGE, text, advice);
 }
 
-void forward_error(Input *in, int code) {
-    if (code == E_NUMBER) line_error(in, code, no_number, damaged_model);
+void forward_error(Input *in, int code, int compute) {
+    if (code == E_NUMBER) line_error(in, code, no_number, damaged_hint(compute));
     else line_error(in, code, "the model's forward failed", NULL);
 }
 

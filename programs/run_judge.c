@@ -40,7 +40,8 @@ static void score_run(ScoreBatch *s, float *logits) {
     require(reward_forward(&s->judge->model, s->judge->adapter, &texts, NULL, logits, &s->ws),
             "the judge's forward failed", s->judge->folder, 0, 0, "the tokenizer that belongs to the judge");
     for (int i = 0; i < s->waiting * s->judge->config.labels; i++)
-        require(isfinite(logits[i]) ? OK : E_NUMBER, no_number, s->judge->folder, 0, 0, damaged_model);
+        require(isfinite(logits[i]) ? OK : E_NUMBER, no_number, s->judge->folder, 0, 0,
+                damaged_hint(s->judge->types.compute));
     s->tokens = s->waiting = 0;
 }
 

@@ -93,7 +93,7 @@ int run_logprobs(int argc, char **argv) {
             ids = line_too_large(&in, "tokens of a text", count, context, length_advice(&p, count));
         float *logprob = pool_need(&scratch, ids ? (size_t)count + 1 : 1, sizeof(float), "log-probabilities");
         if (ids && !code) code = policy_logprobs(&p, ids, 0, count, logprob);
-        if (code) forward_error(&in, code);
+        if (code) forward_error(&in, code, p.compute);
         if (!line_failed(&in, 1)) print_logprobs(ids, count, logprob);
     }
     return input_close(&in);

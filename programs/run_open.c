@@ -71,6 +71,7 @@ void policy_open(Policy *p, const WeightTypes *types, const char *folder, const 
     Error err = { 0 };
     Arena measure = { 0 };
     const char *weights = weights_folder(folder, run);
+    p->compute = types->compute;
     if (weights != folder)
         fprintf(stderr, "%s is a whole model, not an adapter: its weights are used, not those of %s\n", run,
                 folder);

@@ -126,7 +126,8 @@ static int letter_logprobs(Prefer *c, const char *question, const Pair *pair, do
         letter[k] = 0;
         for (int i = from; i + 1 < n[k]; i++) letter[k] += (double)c->logprob[i];
     }
-    require(code, code == E_NUMBER ? no_number : "the model's forward failed", "", 0, 0, damaged_model);
+    require(code, code == E_NUMBER ? no_number : "the model's forward failed", "", 0, 0,
+            damaged_hint(p->compute));
     return 1;
 }
 

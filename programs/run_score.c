@@ -31,7 +31,7 @@ static void score_line(const Judge *j, Arena *ws, Input *in, const int *ids, int
     if (ids && count) code = reward_forward(&j->model, j->adapter, &text, NULL, logits, ws);
     for (int i = 0; ids && i < labels && !code; i++)
         if (!isfinite(logits[i])) code = E_NUMBER;
-    if (code) forward_error(in, code);
+    if (code) forward_error(in, code, j->types.compute);
     if (line_failed(in, 1)) return;
     printf("{\"logits\": [");
     for (int i = 0; i < labels; i++) {

@@ -195,9 +195,23 @@ wrong "not a line 'name: value': line 2 of" 'steps 4'
 wrong "not a line 'name: value': line 2 of" '  steps: 4'
 wrong "not a line 'name: value': line 2 of" 'out: "a'
 wrong "not a line 'name: value': line 2 of" 'out:'
-wrong "steps needs a whole number: many" 'steps: many'
+wrong "batch-size needs a whole number: many" 'batch-size: many'
+wrong 'line 2 of .*options: line 1 has this option already: steps' 'steps: 4'
 wrong 'preset has to be one of' 'preset: none'
 wrong 'no effect without --early-stopping: --target-kl' 'target-kl: 2'
+# twice NAME LINES: a file has the option NAME in its lines 1 and 3
+twice() {
+    printf "$2" > "$work/options"
+    call ppo --config "$work/options"
+    [ $code = 2 ] && grep -q "line 3 of .*options: line 1 has this option already: $1\$" "$work/err"
+    is "--config: the option $1 twice"
+}
+twice lr 'learning_rate: 1e-5\n# a comment\nlr: 1e-5\n'
+twice data 'data: a.bin\nsteps: 3\ndata: b.bin\n'
+twice preset 'preset: detox\nsteps: 3\npreset: openai\n'
+printf '{"program": "ppo", "given": {"steps": "3", "seed": "1", "steps": "4"}}\n' > "$work/options"
+call ppo --config "$work/options"; [ $code = 2 ] && grep -q 'options: this option is there twice: steps$' "$work/err"
+is "--config: twice in a log"
 call ppo --config "$work/missing"; [ $code = 1 ] && grep -q 'No such file.*missing' "$work/err"; is "no such file"
 log=$work/run/ppo-0001/log.jsonl
 if [ -f "$log" ]; then

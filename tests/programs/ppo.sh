@@ -381,7 +381,7 @@ if [ $policy = data/policy ]; then
     for queries in 0 6; do
         refuses 1 "the policy's logits are not numbers in step 1; no weights were written" $ppo "$data" \
             $small --policy "$work/too-large" --compute f16 --show 0 --eval-queries $queries --out "$work/none"
-        grep -q 'try: another model to start from' "$work/err" && ! grep -q 'rate' "$work/err"
+        grep -q 'try: --compute f32, or another model to start from' "$work/err" && ! grep -q 'rate' "$work/err"
         is "numbers that are too large: another model, not a smaller step"
     done
 fi

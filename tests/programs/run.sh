@@ -545,6 +545,10 @@ names "generate: an adapter" "tensor .*layers.1.self_attn.v_proj.lora_A.weight h
 damage $model model.safetensors lm_head.weight $huge$huge$huge$huge
 names "generate: a logit" "a logit is a NaN or an infinity" $run generate "$work/damaged" "$work/line" --ids -n 4 --ignore-eos
 one_bad "logprobs: a logit" "a logit is a NaN or an infinity" $run logprobs "$work/damaged" "$work/line" --ids
+if grep -q 'try: another model: this one is damaged$' "$work/err"; then ok "... no advice to compute in f32"
+else bad "... no advice to compute in f32: $(cat "$work/err")"; fi
+one_bad "logprobs: a logit in bf16" "try: --compute f32, or another model" \
+    $run logprobs "$work/damaged" "$work/line" --ids --compute bf16
 damage data/policy model.safetensors model.norm.weight "$(awk 'BEGIN { while (i++ < 128) printf "\\377\\173" }')"
 $run generate "$work/damaged" --compute f16 --prompt "The film" > "$work/got" 2> "$work/err"
 if [ $? = 1 ] && [ "$(cat "$work/got")" = "The film" ] && [ "$(wc -l < "$work/got")" = 1 ] && grep -q "try: --compute f32" "$work/err"

@@ -920,8 +920,13 @@ static void check_texts(void) {
         { TEXT("a\0b\0\n\0"), "UTF-16", "iconv -f UTF-16LE " },
         { TEXT("\0a\0b\0\n"), "UTF-16", "iconv -f UTF-16BE " },
         { TEXT("\x1F\x8B\x08\n"), "gzip", "unpack" }, { TEXT("PK\3\4\n"), "zip", "unpack" },
-        { TEXT("PAR1\n"), "Parquet", "JSONL" }, { TEXT("RLHFDATA\1\0\0\0\n"), "dataset", "prep show" },
-        { TEXT("\x89PNG a\0\0\0b\n"), "binary", "give a text" },
+        { TEXT("PAR1\x15\4\x15\n"), "Parquet", "JSONL" }, { TEXT("BZh91AY&SY\x8e\n"), "bzip2", "unpack" },
+        { TEXT("BZh1\x17rE8P\x90\0\0\0\0"), "bzip2", "unpack" },
+        { TEXT("version https://git-lfs.github.com/spec/v1\noid sha256:01\n"), "Git LFS", "git lfs pull" },
+        { TEXT("a\0"), "a zero byte in line 1", "tr -d" }, { TEXT("a\0b\n"), "a zero byte in line 1", "tr -d" },
+        { TEXT("\xC3\xA4\tb\nc\0\n"), "a zero byte in line 2", "tr -d" },
+        { TEXT("RLHFDATA\1\0\0\0\n"), "dataset", "prep show" },
+        { TEXT("\x89PNG a\0\0\0b\n"), "binary", "give a text" }, { TEXT("\0\1\0\0ab\n"), "binary", "a text" },
     };
     Pool p = test_pool();
     char *bytes;
@@ -935,6 +940,14 @@ static void check_texts(void) {
 #ifdef POSIX_SYSTEM
         CHECK(!lines_open(WORK "/text", &p, &e) && strstr(e.what, t[i].what), "its lines: %s", e.what);
 #endif
+    }
+    static const char *const fine[] = { "BZh is a name\n", "BZh9, and more\n", "PAR1\n", "PAR1 and PAR2\n",
+                                        "version https://git\n" };
+    for (size_t i = 0; i < COUNT(fine); i++) {
+        Error e = none();
+        put(WORK "/text", fine[i], strlen(fine[i]));
+        CHECK(text_read_all(WORK "/text", &p, &bytes, &n, &e) == OK && n == strlen(fine[i]),
+              "a text that begins as another file does: %s", e.what);
     }
     put(WORK "/text", "\xEF\xBB\xBF" "a\rb", 6);
     CHECK(text_read_all(WORK "/text", &p, &bytes, &n, NULL) == OK && n == 3 && !memcmp(bytes, "a\nb", 4),
