@@ -321,7 +321,8 @@ static int carve_prompt(Lora *l, const Choosing *k, TensorList *list) {
     memset(&l->prompt, 0, sizeof l->prompt);
     if (!p->rows) return OK;
     if (p->width && p->width != C)
-        return fail(k->err, E_SHAPE, "the soft prompt is for a model of another width", "", p->width, C);
+        return fail(k->err, E_SHAPE, "the soft prompt is for a model of another width",
+                    l->config.peft ? l->config.peft : "", p->width, C);
     p->width = C;
     tensor_carve(list, &l->prompt, "prompt_embeddings", 0, F32, p->rows, C, 0);
     return OK;

@@ -193,6 +193,7 @@ static int begin_run(Whole *r, const Program *p, const char *data) {
     }
     if (resumed && file_exists(w->samples)) file_remove(w->samples, NULL);      /* they may be half of it */
     if (!resumed) say("run folder %s", w->out.path);
+    if (o.dump && resumed) dump_resume(&r->models, w);
     if (o.dump && !resumed)
         must(file_write_all(o.dump, "", 0, &w->pool, &w->err), &w->err, "--dump-rollouts FILE");
     return resumed;

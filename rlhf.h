@@ -76,7 +76,7 @@ typedef struct {
     int R; f32 alpha; int rslora; f32 dropout;
     const char *targets;            /* "all-linear": every linear of the layers */
     int targets_regex;
-    int peft;                       /* 1: from a file of peft, and peft's rules hold (lora_carve) */
+    const char *peft;               /* the folder, if peft's rules hold (lora_carve); else NULL */
     int dora;                       /* DoRA (Liu et al. 2024) */
     int bias;                       /* LORA_BIAS_: which biases are trained and saved */
     const char *exclude; int exclude_regex;     /* what targets do not mean */

@@ -308,10 +308,19 @@ LoraConfig open_adapter_config(const char *folder, int judge, Pool *pool) {
     return c;
 }
 
+/* Returns 1 if the folder is a soft prompt of peft's. */
+static int is_soft_prompt(const char *folder, Pool *pool) {
+    LoraConfig c = { 0 };
+    return adapter_config_load(&c, folder, pool, NULL) == OK && c.prompt.rows;
+}
+
 void adapter_as_model(const char **model, const char **adapter, const char *advice, Pool *pool) {
     Error err = { 0 };
     const char *base = NULL;
     if (!*model) return;
+    if (!adapter && is_soft_prompt(*model, pool))
+        advice = "the model that it was made for: a soft prompt cannot be merged, and is trained on by ppo "
+                 "--adapter alone";
     must(adapter_base(&base, *model, pool, &err), &err, advice);
     if (!base) return;
     if (!adapter || *adapter)

@@ -179,7 +179,7 @@ int adapter_config_load(LoraConfig *l, const char *folder, Pool *pool, Error *er
     l->task = field_text(&f, "task_type", NULL);
     if (l->task && strcmp(l->task, "SEQ_CLS") != 0 && strcmp(l->task, "SEQ_2_SEQ_LM") != 0)
         field_must_be(&f, "task_type", "CAUSAL_LM");
-    l->peft = 1;
+    l->peft = folder;
     if (is_prompt(&f)) {
         read_prompt(&f, &l->prompt, l->task);
         if (f.code == E_UNSUPPORTED)

@@ -165,6 +165,7 @@ typedef struct {
     Statistics now;
     RunFolder out;
     char samples[540];
+    long long dumped;                       /* bytes of the file of --dump-rollouts at the last save */
     int told_cut;                           /* 1: warn_cut has warned */
     Health health;
     /* hashes of the reference, its adapter, the judges, their adapters; 0: not known yet */
@@ -258,6 +259,8 @@ Rows fill_rows(Batch *k, const Sequence *seq, const int *which, int n, int soft)
 void reference_logprobs(const Models *m, Work *w);
 /* Appends this step's responses to the file of --dump-rollouts, a JSON line for each. */
 void dump_rollout(const Progress *p, const Models *m, Work *w);
+/* Makes that file as long as it was when the run that goes on was saved. */
+void dump_resume(const Models *m, Work *w);
 
 /* ---- ppo_judge.c ---- */
 int ends_in_eos(const Models *m, const Sequence *seq);      /* returns 1 or 0 */

@@ -2,16 +2,28 @@
 #include "ppo.h"
 #include <stdio.h>
 
-/* Dies if query and response, with the soft prompt before them, are too long for the policy. */
+/* Dies if query and response, with the soft prompt before them, are too long for the policy. An encoder reads
+ * soft prompt and query, and the decoder writes the response, each from its first position on. */
 static void check_positions(const Models *m, Work *w) {
-    const int longest = larger(m->soft + m->T, m->text_soft + m->Q);
-    if (longest <= m->config.positions) return;
-    fail(&w->err, E_RANGE, m->lora_config.prompt.rows
-         ? "soft prompt, query and response are longer than the policy's positions"
-         : "query and response are longer than the policy's positions", m->o->policy, longest,
-         m->config.positions);
-    die(&w->err, m->o->lora.soft ? "a smaller --query-max, --response-max or --prompt-tokens"
-                                 : "a smaller --query-max or --response-max");
+    const int read = m->text_soft + m->Q, written = m->soft + m->T, most = m->config.positions;
+    const int soft = m->lora_config.prompt.rows > 0, shorter = m->o->lora.soft > 0;
+    const char *what, *hint;
+    if (larger(read, written) <= most) return;
+    if (!m->Q) {
+        what = soft ? "soft prompt, query and response are longer than the policy's positions"
+                    : "query and response are longer than the policy's positions";
+        hint = shorter ? "a smaller --query-max, --response-max or --prompt-tokens"
+                       : "a smaller --query-max or --response-max";
+    } else if (read > most) {
+        what = soft ? "soft prompt and query are longer than the policy's positions"
+                    : "the query is longer than the policy's positions";
+        hint = shorter ? "a smaller --query-max or --prompt-tokens" : "a smaller --query-max";
+    } else {
+        what = "the response is longer than the policy's positions";
+        hint = "a smaller --response-max";
+    }
+    fail(&w->err, E_RANGE, what, m->o->policy, read > most ? read : written, most);
+    die(&w->err, hint);
 }
 
 void prepare_policy(Models *m, Work *w, const Program *p) {

@@ -192,3 +192,12 @@ void dump_rollout(const Progress *p, const Models *m, Work *w) {
         pool_release(&w->pool, mark);
     }
 }
+
+void dump_resume(const Models *m, Work *w) {
+    const char *path = m->o->dump;
+    if (out_length(path) < w->dumped) {
+        fail(&w->err, E_TRUNCATED, "rollouts are missing in the file of --dump-rollouts", path, 0, 0);
+        cli_warn(&w->err, "nothing: the run goes on, and the file lacks these lines");
+        memset(&w->err, 0, sizeof w->err);
+    } else must(out_cut(path, w->dumped, &w->err), &w->err, "a place where --dump-rollouts can be written");
+}

@@ -46,7 +46,7 @@ void ppo_state(void *run, State *s) {
     const Models *m = &r->models;
     Work *w = &r->work;
     const RunState common = { &w->out, &w->health, &p->step, m->trained, m->trained_all, &p->optimizer };
-    long long dumped = m->o->dump ? out_length(m->o->dump) : 0;
+    if (!s->file) w->dumped = m->o->dump ? out_length(m->o->dump) : 0;
     run_state(s, &common);
     state_same(s, "steps of the schedule", (uint64_t)(m->o->lr_anneal ? m->o->steps : 0),
                "--steps cannot change: the learning rate depends on it (--lr-anneal)", w->out.path);
@@ -65,13 +65,6 @@ void ppo_state(void *run, State *s) {
     run_best_state(s, &p->best);
     state_int(s, "warned of cut responses", &w->told_cut, 0, 1);
     evaluation_state(s, &w->eval);
-    state_integer(s, "length of the dump", &dumped, 0, LLONG_MAX);
-    if (s->code == OK && s->file && m->o->dump) {
-        Error err = { 0 };
-        if (out_length(m->o->dump) < dumped) {
-            fail(&err, E_TRUNCATED, "rollouts are missing in the file of --dump-rollouts", m->o->dump, 0, 0);
-            cli_warn(&err, "nothing: the run goes on, and the file lacks these lines");
-        } else s->code = out_cut(m->o->dump, dumped, s->err);
-    }
+    state_integer(s, "length of the dump", &w->dumped, 0, LLONG_MAX);
     if (s->code == OK && s->file && m->adapter) lora_norms(&m->lora, m->policy.tensor, &w->ws);
 }

@@ -73,17 +73,14 @@ static int need_column(const Csv *csv, const CsvCell *header, int cells, const c
     return k;
 }
 
-/* Reads the file, and judges its texts. */
-static void check_file(Check *c, const char *path) {
+/* Judges the texts of the file, which holds `size` bytes. */
+static void check_file(Check *c, const char *path, char *bytes, size_t size) {
     Error err = { 0 };
     static const char quotes[] = "quotes inside a quoted cell have to be doubled";
-    char *bytes;
-    size_t size;
     int header, cells;
     const char *const name[3] = { "test_case", "label_gold", c->o->by };
     int column[3];
     CsvCell *cell = pool_need(&c->keep, CSV_COLUMNS, sizeof *cell, "a record");
-    must(text_read_all(path, &c->keep, &bytes, &size, &err), &err, NULL);
     Csv csv = { .path = path, .at = bytes, .end = bytes + size, .separator = ',', .quotes = 1, .line = 1 };
     must(csv_next(&csv, cell, &header, &c->keep, &err), &err, quotes);
     for (int k = 0; k < 3; k++) column[k] = need_column(&csv, cell, header, name[k]);
@@ -156,9 +153,12 @@ static void print_groups(Check *c) {
 static int hatecheck(const Program *program, const HateCheck *o, const char *folder, const char *path) {
     Check c = { .o = o };
     Judge j;
-    char number[64];
+    Error err = { 0 };
+    char number[64], *bytes;
+    size_t size;
     c.keep = cli_pool();
     c.scratch = cli_pool();
+    must(text_read_all(path, &c.keep, &bytes, &size, &err), &err, "HateCheck's CSV file");
     judge_find(&j, folder, o->adapter, &c.keep);
     c.label = o->label ? -1 : toxic_label(&j.config);
     if (c.label < 0) c.label = label_need(&j.config, o->label ? o->label : "hate", "--label");
@@ -168,7 +168,7 @@ static int hatecheck(const Program *program, const HateCheck *o, const char *fol
     c.scores = score_open(&j, &c.keep);
     c.group = pool_need(&c.keep, GROUPS_MAX, sizeof *c.group, "kinds of texts");
     c.logits = pool_need(&c.keep, SCORE_TEXTS * (size_t)j.config.labels, sizeof *c.logits, "logits");
-    check_file(&c, path);
+    check_file(&c, path, bytes, size);
     if (o->json) print_json(&c);
     else print_groups(&c);
     if (c.cut)

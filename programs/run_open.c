@@ -58,10 +58,9 @@ static void adapter_open(Policy *p, const char *run, Pool *pool) {
     const LoraConfig c = open_adapter_config(run, 0, pool);
     const Tensor *list = p->model.tensor;
     Arena measure = { 0 };
-    Error err = { 0 };
-    must(lora_carve(&p->lora, list, p->model.tensors, &c, 0, pool, &measure, &err), &err, NULL);
+    adapter_carve(&p->lora, &c, list, p->model.tensors, 0, pool, &measure);
     p->adapted = cli_arena(measure.used, "the adapter");
-    must(lora_carve(&p->lora, list, p->model.tensors, &c, 0, pool, &p->adapted, &err), &err, NULL);
+    adapter_carve(&p->lora, &c, list, p->model.tensors, 0, pool, &p->adapted);
     open_adapter(&p->lora, list, p->model.tensors, run, pool);
     p->adapter = &p->lora;
 }

@@ -146,6 +146,8 @@ $run hatecheck "$work/judge" "$work/hatecheck.csv" --by target_ident --json 2> "
 printf '{"target_ident": "%s", "label_gold": "%s", "texts": 1\n' women hateful "trans people" hateful women non-hateful > "$work/want"
 same "hatecheck --by target_ident" "$work/want" "$work/got"
 sed 's/non-hateful/neither/' "$work/hatecheck.csv" > "$work/wrong.csv"
+says "hatecheck: a missing file, before the judge's labels" 1 "none.csv" \
+    $run hatecheck "$work/judge" "$work/none.csv" --label nothing
 says "hatecheck: another gold label" 1 "line 5" $run hatecheck "$work/judge" "$work/wrong.csv"
 sed 's/test_case/text/' "$work/hatecheck.csv" > "$work/wrong.csv"
 says "hatecheck: a missing column" 1 "no column test_case" $run hatecheck "$work/judge" "$work/wrong.csv"

@@ -94,6 +94,12 @@ stops lora "$ppo" $small --reward-text e --lora-r 4 --score-normalize --dump-rol
     [ -s lora/runs/ppo-0001/best/adapter_model.safetensors ] &&
     ok "--keep 2 and --keep-best: which folders there are" || bad "--keep: $(ls lora/runs/ppo-0001)"
 cmp -s lora/dump.jsonl lora.whole/dump.jsonl && ok "the dump of a stopped run" || bad "the dump of a stopped run"
+echo a line of a later step >> lora/dump.jsonl
+cp lora/dump.jsonl dump.kept
+refuses 1 "more steps than --steps" lora $ppo --resume runs/ppo-0001 --steps 1
+cmp -s dump.kept lora/dump.jsonl && ok "a refused run leaves the dump as it is" || bad "a refused run shortens the dump"
+in_place lora $ppo --resume runs/ppo-0001 && cmp -s lora/dump.jsonl lora.whole/dump.jsonl &&
+    ok "a run that goes on shortens the dump" || bad "a run that goes on shortens the dump"
 stops nf4 "$ppo" $small --reward-text e --nf4 --lora-r 4 --use-score-scaling --use-score-norm
 
 mkdir tokenizers

@@ -69,7 +69,16 @@ refused "run merge names a soft prompt" 1 'a soft prompt cannot be merged' $run 
     --adapter $golden/adapters/llama-prompt --out "$work/merged"
 [ ! -e "$work/merged" ]
 is "and writes nothing"
-refused "a soft prompt of another width" 1 'the soft prompt is for a model of another width' \
+cp -r $golden/adapters/llama-prompt "$work/own" && chmod -R u+w "$work/own"
+sed 's/"base_model_name_or_path": [^,]*/"base_model_name_or_path": "llama"/' $golden/adapters/llama-prompt/adapter_config.json \
+    > "$work/own/adapter_config.json" && cp -r $golden/models/llama "$work/own/llama"
+for base in "$work/own" $golden/adapters/llama-prompt; do
+    refused "a soft prompt as the model that sft trains" 1 'this is an adapter' $sft data/imdb.bin --policy $base --out "$work/no"
+    grep -q 'try: the model that it was made for: a soft prompt cannot be merged' "$work/err" && ! grep -q 'run merge' "$work/err"
+    is "... is not to be merged"
+done
+refused "a soft prompt of another width" 1 \
+    'the soft prompt is for a model of another width: .*adapters/llama-prompt (24 instead of 64)' \
     $run logprobs tests/golden/models/llama-gqa --ids --adapter $golden/adapters/llama-prompt
 mkdir "$work/prefix"
 sed 's/PROMPT_TUNING/PREFIX_TUNING/' $golden/adapters/llama-prompt/adapter_config.json > "$work/prefix/adapter_config.json"
@@ -192,6 +201,15 @@ $ppo data/imdb.bin --prompt-tokens 80 --dry-run > "$work/out" 2> "$work/err"; b=
 [ -n "$a" ] && [ -n "$b" ] && awk -v a="$a" -v b="$b" 'BEGIN { exit !(b / a > 2.5 && b / a < 3.5) }'
 is "keys and values have room for 80 rows more ($a, $b)"
 refused "ppo counts the rows among the positions" 1 'soft prompt, query and response are longer' $ppo data/imdb.bin --prompt-tokens 250
+# advice TEXT ARGUMENTS ...: ppo with a policy that has an encoder says exactly what helps
+advice() {
+    helps=$1; shift
+    refused "an encoder's positions: $1 $2" 1 "are\{0,1\} longer than the policy's positions" \
+        $ppo "$work/pairs.bin" --policy "$work/t5" --reward-text e --prompt-tokens 5 "$@"
+    grep -q "^  try: a smaller $helps\$" "$work/err"; is "... $helps"
+}
+advice "--query-max or --prompt-tokens" --query-max 126 --response-max 9
+advice "--response-max" --response-max 600 --query-max 9
 refused "sft counts the rows among the positions" 1 'and --prompt-tokens are more than the' $sft data/imdb.bin --policy data/policy \
     --context 200 --prompt-tokens 100 --out "$work/none"
 refused "run counts the rows among the positions" 1 'that the soft prompt leaves' $run logprobs "$work/llama" "$work/text" \

@@ -296,7 +296,7 @@ static void T29_lora_targets(void) {
     LoraConfig peft = lora_config(4, 8, "q_proj,c_attn"), wide = lora_config(65, 8, "o_proj");
     CHECK(adapt(&a, &peft) == E_ARGUMENT && adapt(&a, &wide) == E_ARGUMENT,
           "T29: a target that is not there, a rank of 65 at a width below: refused");
-    peft.peft = wide.peft = 1;
+    peft.peft = wide.peft = "a folder";
     CHECK(adapt(&a, &peft) == OK && adapt(&a, &wide) == OK, "T29: but peft's files may have both");
     peft.targets = "c_attn";
     CHECK(adapt(&a, &peft) == E_ARGUMENT, "T29: if one target is there");
