@@ -244,6 +244,37 @@ static int is_running(const char *folder, Pool *pool) {
     return lock_is_held(path, &process);
 }
 
+/* Returns a path's bytes without slashes at its end. */
+static size_t path_length(const char *path) {
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/') n--;
+    return n;
+}
+
+/* Returns 1 if a path is the n bytes at `end`, or ends with them as whole names. */
+static int path_ends(const char *path, const char *end, size_t n) {
+    const size_t all = path_length(path);
+    return all >= n && !memcmp(path + all - n, end, n) && (all == n || path[all - n - 1] == '/');
+}
+
+/* Names each run by the shortest end of its path that no other run's path has: a/ppo-0001 and b/ppo-0001. */
+static void name_runs(ReportedRun *run, const char *const *folder, int runs, Pool *pool) {
+    for (int k = 0; k < runs; k++) {
+        const size_t n = path_length(folder[k]);
+        size_t begin = n;
+        for (int alike = 1; alike && begin > 0; ) {
+            if (begin < n) begin--;                         /* the slash before the name */
+            while (begin > 0 && folder[k][begin - 1] != '/') begin--;
+            alike = 0;
+            for (int j = 0; j < runs; j++)
+                alike |= j != k && path_ends(folder[j], folder[k] + begin, n - begin);
+        }
+        char *name = pool_need(pool, n - begin + 1, 1, "names");
+        snprintf(name, n - begin + 1, "%s", folder[k] + begin);
+        run[k].record.name = name;
+    }
+}
+
 int report_command(int argc, char **argv) {
     enum { RUNS = 64 };
     int show;
@@ -274,6 +305,7 @@ int report_command(int argc, char **argv) {
         if (!run[k].samples.count && !strcmp(run[k].record.program, "ppo"))
             say("  no samples.jsonl: the run goes on or was stopped, or evaluated nothing");
     }
+    name_runs(run, folder, runs, &pool);
     const char *page = out ? out : usual_page(folder, runs, &pool);
     const int reloads = runs == 1 && !out && run[0].running;        /* the run writes this page again */
     must(report_page(page, run, runs, reloads, &pool, &err), &err,

@@ -168,6 +168,12 @@ call run report "$work/runs/ppo-0001" "$work/runs/ppo-0003/" --show 0
     has "$work/runs/report.html" '<h1><bdi>2 runs</bdi></h1>' 'class="l c0"' 'class="l c1"' 'What differs' 'seed</td><td><bdi>0</bdi></td><td><bdi>7<'
 is "two runs on the same axes, beside them, and what differs"
 ! grep -q 'batch-size</td>' "$work/runs/report.html"; is "and not what is the same"
+for folder in a/same b/same b/other; do mkdir -p "$work/names/$folder" && cp "$run/log.jsonl" "$work/names/$folder"; done
+call run report "$work/names/a/same/" "$work/names/b/same" "$work/names/b/other" --out "$work/names.html"
+[ $code = 0 ] && has "$work/names.html" '<bdi>a/same</bdi></th>' '<bdi>b/same</bdi></th>' '<bdi>other</bdi></th>'
+is "runs whose folders have the same name are named by the ends of their paths that differ"
+call run report "$run" "$run" --out "$work/names.html" --show 0
+[ $code = 0 ] && [ "$(grep -o "<bdi>$run</bdi></th>" "$work/names.html" | wc -l)" -ge 2 ]; is "the same run twice has its whole path"
 call run report "$run" "$work/sft" "$work/rm" --out "$work/three.html" --show 0
 [ $code = 0 ] && whole "$work/three.html"; is "--out; runs of three programs"
 echo '<html>mine</html>' > "$work/runs/report.html"
