@@ -98,17 +98,31 @@ void model_copy(Model *to, const Model *from) {
     }
 }
 
-void value_head_carve(ValueHead *h, int C, int trainable, Arena *a) {
+void value_head_carve(ValueHead *h, int C, int layers, int trainable, Arena *a) {
+    const int two = layers == 2, M = two ? 2 * C : C;
     TensorList list = { h->tensor, 0, trainable, a };
-    tensor_carve(&list, &h->weight, "v_head.summary.weight", 0, F32, 1, C, TENSOR_HEAD);
-    tensor_carve(&list, &h->bias, "v_head.summary.bias", 0, F32, 1, 1, TENSOR_BIAS);
+    memset(h, 0, sizeof *h);
+    if (two) {
+        tensor_carve(&list, &h->up, "v_head.0.weight", 0, F32, M, C, TENSOR_HEAD);
+        tensor_carve(&list, &h->up_b, "v_head.0.bias", 0, F32, 1, M, TENSOR_BIAS);
+    }
+    tensor_carve(&list, &h->weight, two ? "v_head.2.weight" : "v_head.summary.weight", 0, F32, 1, M,
+                 TENSOR_HEAD);
+    tensor_carve(&list, &h->bias, two ? "v_head.2.bias" : "v_head.summary.bias", 0, F32, 1, 1, TENSOR_BIAS);
+    h->tensors = list.tensors;
+}
+
+/* Fills a weight and its bias with uniform numbers +-bound. */
+static void uniform_layer(const Matrix *w, const Matrix *bias, float bound, Rng *r) {
+    float *x = w->data, *b = bias->data;
+    for (size_t i = 0; i < (size_t)w->O * (size_t)w->I; i++) x[i] = bound * (float)(2 * rng_unit(r) - 1);
+    for (int i = 0; i < bias->I; i++) b[i] = bound * (float)(2 * rng_unit(r) - 1);
 }
 
 void value_head_init(ValueHead *h, uint64_t seed, int zero) {
     Rng r = rng_stream(seed, 0, 2);
-    float *w = h->weight.data, *b = h->bias.data, bound = zero ? 0 : 1 / sqrtf((float)h->weight.I);
-    for (int c = 0; c < h->weight.I; c++) w[c] = bound * (float)(2 * rng_unit(&r) - 1);
-    b[0] = bound * (float)(2 * rng_unit(&r) - 1);
+    if (h->up.O) uniform_layer(&h->up, &h->up_b, 1 / sqrtf((float)h->up.I), &r);
+    uniform_layer(&h->weight, &h->bias, zero ? 0 : 1 / sqrtf((float)h->weight.I), &r);
 }
 
 /* ===================================================================================================
@@ -396,15 +410,43 @@ int model_full_kl(const States *a, const States *b, const unsigned char *const *
     return ws->failed ? E_MEMORY : OK;
 }
 
+/* Returns what the last layer of a value head reads: hidden (W,C), or of two layers ReLU(up hidden) (W,2C),
+ * which is in ws. */
+static const float *value_inputs(const ValueHead *h, const float *hidden, int W, Arena *ws) {
+    const size_t n = (size_t)W * (size_t)h->up.O;
+    if (!h->up.O) return hidden;
+    float *mid = arena_take(ws, n, sizeof *mid);
+    if (ws->failed) return NULL;
+    linear_forward(mid, hidden, &h->up, h->up_b.data, W, ws);
+    if (ws->base) activation_forward(mid, mid, ACT_RELU, n);
+    return mid;
+}
+
 void model_values(const ValueHead *h, const float *hidden, float *value, int W, Arena *ws) {
-    linear_forward(value, hidden, &h->weight, h->bias.data, W, ws);
+    const size_t mark = ws->used;
+    const float *x = value_inputs(h, hidden, W, ws);
+    if (!ws->failed) linear_forward(value, x, &h->weight, h->bias.data, W, ws);
+    ws->used = mark;
 }
 
 void model_values_backward(const ValueHead *h, const float *dvalue, const float *hidden, float *dhidden,
                            int W, Arena *ws) {
+    const size_t mark = ws->used, n = (size_t)W * (size_t)h->up.O;
+    const float *x = value_inputs(h, hidden, W, ws);
+    float *dmid = arena_take(ws, n, sizeof *dmid), *dup = arena_take(ws, n, sizeof *dup);
     /* while measuring there is no dvalue, and linear_backward would measure nothing */
-    if (!ws->base) linear_measure(ws, W, h->weight.I, 1, F32);
-    else linear_backward(dhidden, h->bias.grad, dvalue, hidden, &h->weight, W, ws);
+    if (!ws->base) {
+        linear_measure(ws, W, h->weight.I, 1, F32);
+        if (n) linear_measure(ws, W, h->up.I, h->up.O, F32);
+    } else if (!ws->failed && !n) linear_backward(dhidden, h->bias.grad, dvalue, x, &h->weight, W, ws);
+    else if (!ws->failed) {
+        memset(dmid, 0, n * sizeof *dmid);
+        memset(dup, 0, n * sizeof *dup);
+        linear_backward(dmid, h->bias.grad, dvalue, x, &h->weight, W, ws);
+        activation_backward(dup, dmid, x, ACT_RELU, n);     /* ReLU(x) has the slope of x */
+        linear_backward(dhidden, h->up_b.grad, dup, hidden, &h->up, W, ws);
+    }
+    ws->used = mark;
 }
 
 /* ===================================================================================================
@@ -599,7 +641,7 @@ int model_generate(const Model *m, const Writing *w, Sequence *seq, int B, Cache
     if (!ws->base) {
         model_forward(m, w->adapter, &s.rows, kv, NULL, hidden, ws);
         lora_measure(w->adapter, &m->head, block, ws);
-        linear_measure(ws, B, (int)C, 1, F32);
+        if (w->head) model_values(w->head, hidden, value, B, ws);
     }
     if (!ws->base || ws->failed) { ws->used = mark; return ws->failed ? E_MEMORY : OK; }
     for (int start = 1; code == OK; start = 0) {

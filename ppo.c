@@ -226,7 +226,7 @@ static int run(const Program *p, const char *data) {
              tensor_values(m->trained, m->trained_all, 1), &o.run, o.steps, o.dry_run);
     if (o.dry_run) return 0;
     memory_take(&memory, &w->ws);
-    load_weights(m, &r.progress.optimizer, &w->pool, cli_given(p, "value-init"));
+    load_weights(m, &r.progress.optimizer, &w->pool);
     cli_interrupts();
     if (o.reward_command) must(command_begin(o.reward_command, &w->err), &w->err, "--reward FOLDER");
     progress_begin(&r.progress, m, w);
@@ -402,7 +402,11 @@ static Option options[] = {
     { "adapter", OPT_TEXT, &o.adapter, NULL, 0, 0, NULL,
       "start from this PEFT adapter; the reference is a frozen copy of it" },
     { "value-init", OPT_CHOICE, &o.value_init, "zero", 0, 0, "zero|pytorch",
-      "value head at the start, if the folders have none (value_head.safetensors, or TRL's v_head)" },
+      "value head at the start, if the folders have none (value_head.safetensors, or v_head of TRL and "
+      "trlx); if given, it is a new one in any case. zero: its last layer is 0, and so are the first values" },
+    { "value-head", OPT_CHOICE, &o.value_head, "linear", 0, 0, "linear|mlp",
+      "a new value head's layers: linear: one, as TRL has it; mlp: a linear to twice the policy's width, "
+      "ReLU, and a linear, as trlx has it. A head from a folder keeps its own" },
     QUANT_OPTIONS(o.quant, QLORA_HELP "; without --lora-r or --adapter, with an adapter of rank 16 on all "
                   "seven linears"),
     { "reward-nf4", OPT_FLAG, &o.reward_nf4, NULL, 0, 0, NULL,
@@ -484,7 +488,7 @@ static const Need needs[] = {
     { "stop-after|missing-stop-score", "stop", NULL },
     { "target|horizon", "adap-kl-ctrl", "the coefficient stays as it is" },
     { "group|group-scale", "algorithm", "only grpo and rloo have groups" },
-    { "value-learning-rate|cliprange-value|vf-coef|value-init|value-warmup", "!algorithm",
+    { "value-learning-rate|cliprange-value|vf-coef|value-init|value-head|value-warmup", "!algorithm",
       "it has no value head" },
     { "gamma|lam|whiten-rewards|biased-variance", "!algorithm",
       "it sums the rewards of a response, and whitens nothing" },

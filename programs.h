@@ -430,10 +430,12 @@ void judge_load(Judge *j, const char *option, Pool *pool);
  * If ws measures, only the work space is measured. */
 void weights_merge(const Tensor *to, const Tensor *from, int tensors, const Lora *adapter,
                    Arena *ws);
-/* Loads and checks the value head of a folder: value_head.safetensors, or v_head.summary among the
- * model's weights, where TRL saves it. Returns 1, or 0 if the folder has no value head. say_value_head
- * prints a line if it is among the weights: for programs that leave it out. */
-int open_value_head(const ValueHead *h, const char *folder, Pool *pool);
+/* Returns how many layers the value head of a folder has: that of value_head.safetensors, or else
+ * v_head among the model's weights, where TRL (one layer) and trlx (two) save it; 0: there is none. */
+int value_head_layers(const char *folder, Pool *pool);
+/* Loads and checks that value head, which has as many layers. say_value_head prints a line if it is
+ * among the weights: for programs that leave it out. */
+void open_value_head(const ValueHead *h, const char *folder, Pool *pool);
 void say_value_head(const char *folder, Pool *pool);
 /* Returns the index of the judge's output that is called `wanted`, ignoring case. wanted NULL: the
  * only output, or the only one called positive, pos, nothate or non-toxic. Returns -1 if there is

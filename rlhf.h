@@ -289,7 +289,10 @@ typedef struct {
 } ModelConfig;
 typedef struct { ModelConfig config; Matrix embedding, position, head; Stack stack, encoder;
                  Tensor *tensor; int tensors; } Model;
-typedef struct { Matrix weight /* (1,C) */, bias /* (1,1) */; Tensor tensor[2]; } ValueHead;
+/* What predicts values from a hidden state: Linear(C,1), or of two layers: Linear(C,2C), ReLU,
+ * Linear(2C,1), where M, the inputs of the last layer, is C or 2C. up.O == 0: one layer. */
+typedef struct { Matrix up /* (2C,C) */, up_b /* (1,2C) */, weight /* (1,M) */, bias /* (1,1) */;
+                 Tensor tensor[4]; int tensors; } ValueHead;
 /* A row is one token of one sequence at one position. Sequences come one after another, ragged,
  * positions ascending. wants (N): 1 for the W rows whose hidden state is wanted; W == N: all.
  * Token -1-i is row i of the adapter's soft prompt. These rows come first, at positions 0 ..
@@ -305,8 +308,10 @@ int model_carve(Model *m, const ModelConfig *c, const WeightTypes *types, int tr
 int model_prompt(const Model *m, const Lora *adapter);
 void model_init(Model *m, uint64_t seed);   /* normal 0.02, RESIDUAL 0.02 / sqrt(2L), norms 1 */
 void model_copy(Model *to, const Model *from);      /* copies weights; same config and types */
-void value_head_carve(ValueHead *h, int C, int trainable, Arena *a);
-void value_head_init(ValueHead *h, uint64_t seed, int zero);    /* 0, or uniform +-1/sqrt(C) */
+/* layers: 1, with the tensors' names of TRL; 2, with those of trlx. */
+void value_head_carve(ValueHead *h, int C, int layers, int trainable, Arena *a);
+/* Fills each layer with uniform numbers +-1/sqrt(its inputs); zero 1: the last one with 0. */
+void value_head_init(ValueHead *h, uint64_t seed, int zero);
 /* B texts one after another: token (N), start (B+1). What an encoder reads begins with the rows of
  * the adapter's soft prompt, if it has one (tokens -1-i); judges have none. */
 typedef struct { int N, B; const int *token, *start; } Texts;
@@ -347,7 +352,8 @@ int model_logprobs(const Model *m, const Lora *adapter, const float *hidden, int
 typedef struct { const Model *model; const Lora *adapter; const float *hidden /* (W,C) */; } States;
 int model_full_kl(const States *a, const States *b, const unsigned char *const *kept, int W,
                   float temperature, float *kl, Arena *ws);
-/* value (W) = hidden (W,C) weight^T + bias; backward adds to dhidden and the head's gradients. */
+/* value (W) = what the head makes of hidden (W,C). Backward adds to dhidden and to the head's
+ * gradients; it computes the first of two layers again. If ws is too small, ws->failed is set. */
 void model_values(const ValueHead *h, const float *hidden, float *value, int W, Arena *ws);
 void model_values_backward(const ValueHead *h, const float *dvalue, const float *hidden,
                            float *dhidden, int W, Arena *ws);

@@ -416,27 +416,47 @@ void judge_load(Judge *j, const char *option, Pool *pool) {
 
 /* ---- value heads ---- */
 
-void say_value_head(const char *folder, Pool *pool) {
-    if (!checkpoint_rows(folder, "model", "v_head.summary.weight", pool)) return;
-    fflush(stdout);
-    fprintf(stderr, "%s: the weights have a value head (v_head.summary), which only ppo uses: left out\n",
-            folder);
-}
-
-int open_value_head(const ValueHead *h, const char *folder, Pool *pool) {
-    Error err = { 0 };
-    PoolMark mark = pool_mark(pool);
+/* Returns 1 if the folder has a file for the value head alone. */
+static int has_value_file(const char *folder, Pool *pool) {
     const size_t n = strlen(folder) + 32;
+    const PoolMark mark = pool_mark(pool);
     char *path = pool_need(pool, n, 1, "a path");
-    static const char hint[] = "--value-init zero starts with a new value head";
     snprintf(path, n, "%s/value_head.safetensors", folder);
-    const int own = file_exists(path);
-    const int found = own || checkpoint_rows(folder, "model", h->tensor[0].name, pool) > 0;
-    if (own) must(checkpoint_load(folder, "value_head", h->tensor, 2, pool, &err), &err, hint);
-    else if (found) must(checkpoint_load_part(folder, "model", h->tensor, 2, pool, &err), &err, hint);
-    if (found) need_numbers(h->tensor, 2, own ? path : folder, hint);
+    const int found = file_exists(path);
     pool_release(pool, mark);
     return found;
+}
+
+/* Returns how many layers the value head in the folder's files STEM has; 0: there is none. */
+static int layers_in(const char *folder, const char *stem, Pool *pool) {
+    const PoolMark mark = pool_mark(pool);
+    const int two = checkpoint_rows(folder, stem, "v_head.0.weight", pool) > 0;
+    const int one = !two && checkpoint_rows(folder, stem, "v_head.summary.weight", pool) > 0;
+    pool_release(pool, mark);
+    return two ? 2 : one;
+}
+
+int value_head_layers(const char *folder, Pool *pool) {
+    if (!has_value_file(folder, pool)) return layers_in(folder, "model", pool);
+    return layers_in(folder, "value_head", pool) == 2 ? 2 : 1;          /* loading says what is wrong */
+}
+
+void say_value_head(const char *folder, Pool *pool) {
+    if (!layers_in(folder, "model", pool)) return;
+    fflush(stdout);
+    fprintf(stderr, "%s: the weights have a value head (v_head), which only ppo uses: left out\n", folder);
+}
+
+void open_value_head(const ValueHead *h, const char *folder, Pool *pool) {
+    Error err = { 0 };
+    const PoolMark mark = pool_mark(pool);
+    static const char hint[] = "--value-init zero starts with a new value head";
+    const int code = has_value_file(folder, pool)
+                     ? checkpoint_load(folder, "value_head", h->tensor, h->tensors, pool, &err)
+                     : checkpoint_load_part(folder, "model", h->tensor, h->tensors, pool, &err);
+    must(code, &err, hint);
+    need_numbers(h->tensor, h->tensors, folder, hint);
+    pool_release(pool, mark);
 }
 
 /* Returns 1 if two words are equal, ignoring the case of ASCII letters. */
@@ -682,7 +702,7 @@ int save_adapter(const Lora *l, const char *base, const char *folder, int dtype,
 
 int save_value_head(const ValueHead *h, const char *folder, Error *err) {
     Pool pool = cli_pool();
-    const int code = checkpoint_save(folder, "value_head", h->tensor, 2, F32, 0, &pool, err);
+    const int code = checkpoint_save(folder, "value_head", h->tensor, h->tensors, F32, 0, &pool, err);
     pool_free(&pool);
     return code;
 }

@@ -10,6 +10,7 @@
 enum { SCORE_BOTH, SCORE_RESPONSE };
 enum { LONG_REFUSE, LONG_CUT };
 enum { VALUE_ZERO, VALUE_PYTORCH };
+enum { VALUE_LINEAR, VALUE_MLP };
 enum { ALGORITHM_PPO, ALGORITHM_GRPO, ALGORITHM_RLOO };     /* only PPO has a value head */
 enum { KL_IN_REWARD, KL_IN_LOSS };
 
@@ -22,6 +23,7 @@ typedef struct {
     int adam_tf, adaptive, no_special;
     int kl_penalty, early_stopping, whiten_rewards, biased, score_scaling, score_norm, score_normalize;
     int query_min, query_max, response_min, response_max, top_k, value_init, dtype, reward_nf4;
+    int value_head;
     int algorithm, group, group_scale, kl_in, loss_mean, least, warmup_steps, value_warmup;
     int eval_queries, eval_every, show, chunk, dry_run;
     double lr, value_lr, adam_eps, max_grad_norm, kl_coef, target, horizon, gamma, lam, clip, clip_value;
@@ -79,7 +81,8 @@ typedef struct {
     Lora lora, start_lora;                  /* start_lora: a frozen copy of --adapter, for the reference */
     const Lora *adapter;                    /* &lora, or NULL when all weights are trained */
     const Model *reference; const Lora *reference_adapter;
-    ValueHead head;
+    ValueHead head; int head_layers;
+    const char *head_from;                  /* the folder whose value head is the start; NULL: a new head */
     const ValueHead *values;                /* &head, or NULL when --algorithm has none */
     Tensor *trained; /* the tensors that Adam changes: the policy's, then the value head's */
     int trained_policy, trained_all;        /* how many of them are the policy's, and how many there are */
@@ -302,8 +305,6 @@ void prepare_judges(Models *m, Work *w, const Program *p);
 void check_responses(const Models *m, Work *w, const Queue *q);
 /* Prints the models, the reward and the share of trained parameters. */
 void say_what(const Models *m, const Work *w, const Queue *training, const char *data);
-/* Loads all weights. keep_head 1: the value head starts as --value-init says, even if
- * a folder has a value head. */
-void load_weights(Models *m, Optimizer *optimizer, Pool *pool, int keep_head);
+void load_weights(Models *m, Optimizer *optimizer, Pool *pool);    /* all of them, and new ones */
 
 #endif

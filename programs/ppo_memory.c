@@ -55,12 +55,12 @@ static void queries_carve(Queries *q, const Models *m, Arena *a) {
 /* Makes one list of all trained tensors, so that one optimizer holds their moments. */
 static void list_trained(Models *m, Pool *pool) {
     const Tensor *list = m->adapter ? m->lora.tensor : m->policy.tensor;
-    const size_t head = m->values ? sizeof m->head.tensor / sizeof *m->head.tensor : 0;
+    const int head = m->values ? m->head.tensors : 0;
     m->trained_policy = m->adapter ? m->lora.tensors : m->policy.tensors;
-    m->trained_all = m->trained_policy + (int)head;
+    m->trained_all = m->trained_policy + head;
     m->trained = pool_need(pool, (size_t)m->trained_all, sizeof *m->trained, "the list of tensors");
     memcpy(m->trained, list, (size_t)m->trained_policy * sizeof *list);
-    memcpy(m->trained + m->trained_policy, m->head.tensor, head * sizeof *m->head.tensor);
+    memcpy(m->trained + m->trained_policy, m->head.tensor, (size_t)head * sizeof *m->head.tensor);
 }
 
 /* Returns the rows of the longest sequence, or query of an encoder, with those of a soft prompt. */
@@ -94,7 +94,7 @@ static void carve_policy(Models *m, Optimizer *optimizer, Pool *pool, Arena *a, 
         bill_part(bill, "reference (frozen copy)", a);
     }
     m->values = o->algorithm == ALGORITHM_PPO ? &m->head : NULL;
-    if (m->values) value_head_carve(&m->head, m->config.stack.C, 1, a);
+    if (m->values) value_head_carve(&m->head, m->config.stack.C, m->head_layers, 1, a);
     list_trained(m, pool);
     optimizer_carve(optimizer, m->trained, m->trained_all, a);
     bill_part(bill, m->values ? "value head, Adam's moments" : "Adam's moments", a);

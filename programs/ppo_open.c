@@ -26,6 +26,24 @@ static void check_positions(const Models *m, Work *w) {
     die(&w->err, hint);
 }
 
+/* Finds the value head to start from: the adapter's or the policy's, unless --value-init is given. Its folder
+ * decides how many layers it has, a new one's --value-head. */
+static void find_value_head(Models *m, Work *w, const Program *p) {
+    const char *const folder[2] = { m->o->adapter, m->o->policy };
+    const int asked = m->o->value_head == VALUE_MLP ? 2 : 1;
+    m->head_layers = asked;
+    for (int i = 0; i < 2 && !m->head_from && !cli_given(p, "value-init"); i++) {
+        const int layers = folder[i] ? value_head_layers(folder[i], &w->pool) : 0;
+        if (!layers) continue;
+        m->head_from = folder[i];
+        m->head_layers = layers;
+    }
+    if (m->head_layers == asked || !cli_given(p, "value-head")) return;
+    fail(&w->err, E_ARGUMENT, asked == 2 ? "the value head there has one layer, and --value-head mlp has two"
+         : "the value head there has two layers, and --value-head linear has one", m->head_from, 0, 0);
+    die(&w->err, "leave --value-head out, or --value-init zero (or pytorch) for a new value head");
+}
+
 void prepare_policy(Models *m, Work *w, const Program *p) {
     const Settings *o = m->o;
     const char *tokenizer = o->tokenizer ? o->tokenizer : o->policy;
@@ -47,6 +65,7 @@ void prepare_policy(Models *m, Work *w, const Program *p) {
                                 : policy_adapter_options(&o->lora, &m->config, tokenizer, &w->pool);
     *(m->Q ? &m->text_soft : &m->soft) = m->lora_config.prompt.rows;
     check_positions(m, w);
+    if (o->algorithm == ALGORITHM_PPO) find_value_head(m, w, p);
     rows_take(&w->batch.rows, larger(o->chunk, o->mini_batch_size) * (m->soft + m->T - 1), &w->pool);
 }
 
@@ -166,7 +185,7 @@ static void say_judge(const Models *m, const Scorer *s) {
 static void say_share(const Models *m, size_t trained, size_t all) {
     if (!m->config.encoder.L || !m->values) { print_trainable(trained, all); return; }
     say("PPO model parameters to be updated (ValueHead + %llu params):",
-        (unsigned long long)tensor_values(m->head.tensor, 2, 0));
+        (unsigned long long)tensor_values(m->head.tensor, m->head.tensors, 0));
     say("trainable model parameters: %llu", (unsigned long long)trained);
     say("all model parameters: %llu", (unsigned long long)all);
     say("percentage of trainable model parameters: %.2f%%", all ? 100.0 * (double)trained / (double)all : 0);
@@ -192,15 +211,14 @@ void say_what(const Models *m, const Work *w, const Queue *training, const char 
     if (!m->adapter) say("training all weights; the reference is a frozen copy");
     else say("training %s; the reference is %s", adapter_words(words, &m->lora.config),
              o->adapter ? "a frozen copy of the adapter it starts from" : "the policy without it");
+    if (m->values && m->head_layers == 2) say("value head of two layers, %d numbers between them", 2 * c->C);
     say_share(m, trainable, frozen + tensor_values(m->trained, m->trained_all, 0));
     say("queries of %s tokens%s, responses %s %s", from_to(range[0], o->query_min, o->query_max),
         m->bos >= 0 ? " after <s>" : "", o->response_min == o->response_max ? "of up to" : "cut after",
         from_to(range[1], o->response_min, o->response_max));
 }
 
-/* Loads all weights. keep_head 1: the value head starts as --value-init says, even if
- * a folder has a value head. */
-void load_weights(Models *m, Optimizer *optimizer, Pool *pool, int keep_head) {
+void load_weights(Models *m, Optimizer *optimizer, Pool *pool) {
     const Settings *o = m->o;
     open_weights(m->policy.tensor, m->policy.tensors, o->policy, "--policy", NULL, pool);
     if (!m->adapter) model_copy(&m->frozen, &m->policy);
@@ -213,10 +231,9 @@ void load_weights(Models *m, Optimizer *optimizer, Pool *pool, int keep_head) {
     }
     if (m->values)
         value_head_init(&m->head, stream(o->seed, STREAM_INIT, 0, 1).state, o->value_init == VALUE_ZERO);
-    if (m->values && !keep_head) {
-        const char *from = o->adapter && open_value_head(&m->head, o->adapter, pool) ? o->adapter
-                         : open_value_head(&m->head, o->policy, pool) ? o->policy : NULL;
-        if (from) say("value head from %s", from);
+    if (m->values && m->head_from) {
+        open_value_head(&m->head, m->head_from, pool);
+        say("value head from %s", m->head_from);
     }
     for (int k = 0; k < m->scorers; k++) judge_load(&m->scorer[k].judge, "--reward", pool);
     optimizer_reset(optimizer);

@@ -54,11 +54,11 @@ static int open_case(Case *c, const char *folder, const Golden *g, int trainable
         || checkpoint_load(folder, "model", c->m.tensor, c->m.tensors, &pool, &err);
     snprintf(adapter, sizeof adapter, "%s/adapter", folder);
     if (!bad && lora) {
-        value_head_carve(&c->head, config.stack.C, 1, &memory);
+        value_head_carve(&c->head, config.stack.C, 1, 1, &memory);
         bad = adapter_config_load(&c->lora.config, adapter, &pool, &err) ||
               lora_carve(&c->lora, c->m.tensor, c->m.tensors, &c->lora.config, 1, &pool, &memory, &err) ||
               checkpoint_load(adapter, "adapter_model", c->lora.tensor, c->lora.tensors, &pool, &err) ||
-              checkpoint_load(adapter, "value_head", c->head.tensor, 2, &pool, &err);
+              checkpoint_load(adapter, "value_head", c->head.tensor, c->head.tensors, &pool, &err);
     }
     CHECK(!bad, "%s%s loads: %s: %s", folder, lora ? " with adapter" : "", err.what, err.where);
     if (bad) return 0;
@@ -284,7 +284,7 @@ static void adapter_case(const char *folder) {
     model_values_backward(&c.head, c.value, c.hidden, c.dhidden, c.rows.N, &ws);
     model_backward(&c.m, &c.lora, &c.rows, &c.kv, &c.saved, c.dhidden, &ws);
     check_gradients(c.lora.tensor, c.lora.tensors, &g, "lora.grad.", folder);
-    check_gradients(c.head.tensor, 2, &g, "lora.grad.", folder);
+    check_gradients(c.head.tensor, c.head.tensors, &g, "lora.grad.", folder);
 }
 
 /* ---- folders written back ---- */

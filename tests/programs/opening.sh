@@ -104,7 +104,7 @@ cp runs/ppo-0001/value_head.safetensors trl/part-2.safetensors
 } > trl/model.safetensors.index.json
 exits 0 "a policy with a value head" ./run logprobs trl text
 same expected
-says errors.txt "the weights have a value head (v_head.summary), which only ppo uses"
+says errors.txt "the weights have a value head (v_head), which only ppo uses"
 exits 0 "ppo with it" ./ppo reviews.bin --policy trl $few --out runs2
 says said.txt "value head from trl"
 

@@ -133,6 +133,30 @@ run guard --ratio-threshold 1e-3 --steps 1
 [ "$(field "$work/guard" ppo/updates_skipped 1)" -gt 0 ] && ok "the ratio guard leaves updates out" ||
     bad "the ratio guard"
 
+# ---- a value head of two layers ----
+run mlp --value-head mlp
+run unlearnt --value-head mlp --value-learning-rate 1e-12
+true_ "two layers: the first ratio is 1, and the value loss falls during a step" \
+    "$(field "$work/mlp" ppo/policy/first_ratio_max_deviation 1) == 0 &&
+     $(field "$work/mlp" ppo/policy/first_ratio_max_deviation 2) == 0 &&
+     $(field "$work/mlp" ppo/loss/value 1) < 0.95 * $(field "$work/unlearnt" ppo/loss/value 1)"
+true_ "the last layer begins with zeros" \
+    "$(field "$work/mlp" ppo/val/mean 1) == 0 && $(field "$work/mlp" ppo/val/var 1) == 0"
+grep -q '^value head of two layers, 256 numbers between them$' "$work/mlp.out"; is "it says so"
+head -c 400 "$work/mlp/value_head.safetensors" | grep -q \
+    'v_head.0.bias".*\[256\].*v_head.0.weight".*\[256,128\].*v_head.2.bias".*\[1\].*v_head.2.weight".*\[1,256\]'
+is "its file has trlx's names"
+run go_on --policy "$work/mlp" --steps 1
+grep -q '^value head of two layers' "$work/go_on.out" && grep -q "^value head from $work/mlp$" "$work/go_on.out"
+is "a run from there has the file's layers"
+refuses 1 'has two layers, and --value-head linear has one' $ppo "$data" $small --policy "$work/mlp" \
+    --value-head linear --dry-run
+refuses 1 'has one layer, and --value-head mlp has two' $ppo "$data" $small --policy "$work/a" \
+    --value-head mlp --dry-run
+grep -q 'leave --value-head out, or --value-init zero' "$work/err"; is "with advice"
+run anew --policy "$work/mlp" --value-head linear --value-init zero --steps 1
+! grep -q '^value head' "$work/anew.out" && [ "$(field "$work/anew" ppo/val/mean 1)" = 0 ]; is "which is right"
+
 # ---- sampling from fewer tokens ----
 # still WHAT NAME: in a run that moves nothing, all ratios stay 1: every update reads its own tokens' sets
 still() {
@@ -185,6 +209,8 @@ differ "without the group's deviation (Dr. GRPO) another adapter is trained" \
 refuses 2 'no effect without --algorithm (only grpo and rloo have groups): --group' $ppo "$data" $small --group 4
 refuses 2 'no effect with --algorithm (it has no value head): --vf-coef' $ppo "$data" $small \
     --algorithm rloo --group 4 --vf-coef 1
+refuses 2 'no effect with --algorithm (it has no value head): --value-head' $ppo "$data" $small \
+    --algorithm grpo --group 4 --value-head mlp
 refuses 2 'has to be a multiple of --group' $ppo "$data" $small --algorithm grpo --group 3
 refuses 2 'no effect with --algorithm rloo: --group-scale' $ppo "$data" $small --algorithm rloo --group 4 \
     --group-scale=no

@@ -340,6 +340,7 @@ static const int m_target[5] = { 5, 7, 3, 12, 0 };
 static const Rows m_texts = { 8, 5, m_token, m_sequence, m_position, m_wants },
     m_prompted = { 12, 5, p_token, p_sequence, p_position, p_wants }, *m_rows;
 
+static int head_layers = 1;                 /* of the value head */
 static void policy_model(int tied, int trainable, int R, void (*change)(ModelConfig *), int recompute) {
     ModelConfig c;
     Error err = { 0 };
@@ -361,8 +362,8 @@ static void policy_model(int tied, int trainable, int R, void (*change)(ModelCon
         if (c.stack.joined) c_lora = lora_config(R, 4, "qkv_proj,down_proj");
         lora_carve(&lora, model.tensor, model.tensors, &c_lora, 1, &pool, &memory, &err);
         tensor_leaves(lora.tensor, lora.tensors, 0.4);
-        value_head_carve(&head, c.stack.C, 1, &memory);
-        tensor_leaves(head.tensor, 2, 0.4);
+        value_head_carve(&head, c.stack.C, head_layers, 1, &memory);
+        tensor_leaves(head.tensor, head.tensors, 0.4);
         adapter = &lora;
     }
     cache_carve(&cache, &c.stack, c.stack.L, 2, 8, &memory);
@@ -374,6 +375,11 @@ static void llama_s(void) { policy_model(0, 1, 0, NULL, 0); }
 static void sets_s(void) { policy_model(0, 1, 0, NULL, 0); sets_too = 1; }
 static void tied_s(void) { policy_model(1, 1, 0, NULL, 0); }
 static void lora_s(void) { policy_model(0, 0, 3, NULL, 0); }
+static void two_layers_s(void) {
+    head_layers = 2;
+    policy_model(0, 0, 3, NULL, 0);
+    head_layers = 1;
+}
 static void recompute_s(void) { policy_model(0, 1, 3, NULL, 1); }
 
 /* What other families ask of the engine. */
@@ -729,6 +735,7 @@ static const Row row[] = {
     { "llama, all weights", llama_s, model_f, model_b, 10 }, { "llama, tied", tied_s, model_f, model_b, 10 },
     { "llama, cut logits, entropies in the loss", sets_s, model_f, model_b, 10 },
     { "llama, LoRA and value head", lora_s, model_f, model_b, 10 },
+        { "llama, LoRA and a value head of two layers", two_layers_s, model_f, model_b, 10 },
         { "llama, LoRA with dropout", dropout_s, model_f, model_b, 10 },
     { "LoRA of embeddings and a tied head", embedding_lora_s, model_f, model_b, 10 },
     { "LoRA, norms, a linear and a head saved, all biases", saved_s, model_f, model_b, 10 },

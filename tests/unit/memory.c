@@ -67,13 +67,13 @@ static void carve_policy(Models *x, const Setting *s, Arena *a, Error *err) {
     c.stack.F = s->wide ? 8300 : 77;
     config_policy(&c, "llama");
     model_carve(&x->m, &c, &types, !s->lora && s->type == F32, T, &pool, a, err);
-    value_head_carve(&x->head, c.stack.C, 1, a);
+    value_head_carve(&x->head, c.stack.C, s->wide ? 1 : 2, 1, a);
     cache_carve(&x->kv, &c.stack, c.stack.L, B, T, a);
     saved_carve(&x->saved, &c.stack, ROWS, ROWS, s->recompute, a);
     if (s->lora) lora_carve(&x->lora, x->m.tensor, x->m.tensors, &lora, 1, &pool, a, err);
     x->adapter = s->lora ? &x->lora : NULL;
     fill(x, x->m.tensor, x->m.tensors);
-    fill(x, x->head.tensor, 2);
+    fill(x, x->head.tensor, x->head.tensors);
     if (s->lora) fill(x, x->lora.tensor, x->lora.tensors);
 }
 

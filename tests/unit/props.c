@@ -91,7 +91,7 @@ static void build(int compute) {
     for (int i = 0; i < model.tensors; i++)
         if (!(model.tensor[i].flags & TENSOR_VECTOR)) tensor_normal(model.tensor[i].matrix, 0.3, 11);
     lora_init(&lora, 4);
-    value_head_carve(&head, C, 1, &memory);
+    value_head_carve(&head, C, 2, 1, &memory);
     value_head_init(&head, 5, 0);
     cache_carve(&cache, &c.stack, c.stack.L, B, T, &memory);
     saved_carve(&saved, &c.stack, B * T, B * T, 0, &memory);
@@ -254,6 +254,28 @@ static void first_ratio(int th, Sampling how, const Lora *adapter) {
           sampled * V);
 }
 
+/* A value head of two layers is Linear, ReLU, Linear. */
+static void two_layers(void) {
+    static float hidden[B * T * C], values[B * T];
+    const float *u = head.up.data, *ub = head.up_b.data, *w = head.weight.data, *b = head.bias.data;
+    const int rows = 20;
+    int cut = 0;
+    double worst = 0;
+    for (int i = 0; i < rows * C; i++) hidden[i] = (float)((i * 37) % 101) / 50 - 1;
+    model_values(&head, hidden, values, rows, &ws);
+    for (int n = 0; n < rows; n++) {
+        double y = b[0];
+        for (int o = 0; o < 2 * C; o++) {
+            double mid = ub[o];
+            for (int c = 0; c < C; c++) mid += (double)u[o * C + c] * hidden[n * C + c];
+            cut += mid < 0;
+            y += mid > 0 ? w[o] * mid : 0;
+        }
+        if (!(fabs(values[n] - y) <= worst)) worst = fabs(values[n] - y);
+    }
+    CHECK(head.tensors == 4 && cut > 100 && worst < 1e-5, "two layers of a value head: values off by %.2g", worst);
+}
+
 /* 1 and 2 threads, and activations computed anew, give the same gradients */
 static size_t elements(const Tensor *t) { return (size_t)t->matrix->O * (size_t)t->matrix->I; }
 
@@ -336,6 +358,7 @@ static void whole_model(int compute) {
         first_ratio(th, how[3], &prompted);
     }
     prompt_of_tokens();
+    two_layers();
     same_gradients();
     measured(compute);
 }
