@@ -12,6 +12,7 @@
 #   make imdb DATA=train.jsonl          all three stages on real reviews, an hour or so; SCALE=small: a quarter of one
 #   make dialogsum DATA=dialogsum.train.jsonl HATE=labeled_data.csv     the lab on FLAN-T5, small: summaries with less hate speech,
 #                       half an hour; SCALE=small: a third of one
+#   make detox DATA=realtoxicityprompts.jsonl HATE=labeled_data.csv     toxicity before and after, on RealToxicityPrompts, twenty minutes
 #   make constitutional                 Constitutional AI in small, from nothing: critiques, revisions, a policy's own preferences, PPO
 #   make clean
 #
@@ -297,6 +298,26 @@ dialogsum: all
 	$(RUN) ./sft$(EXE) $(LAB)/dialogues.bin --tokenizer $(LAB)/policy-tokenizer $(LAB_SFT) $(LAB_SFT_$(SCALE)) --out $(LAB)/policy
 	$(RUN) ./ppo$(EXE) $(LAB)/dialogues.bin --policy $(LAB)/policy --reward $(LAB)/judge $(LAB_PPO) $(LAB_PPO_$(SCALE)) --out $(LAB)
 
+# Detoxifying, small and from nothing (TRL's gpt-j-6b-toxicity.py): a policy that has read tweets and the texts of RealToxicityPrompts goes on
+# with such texts, whose beginnings are toxic; the judge, which has learnt hate speech from the tweets, reads what the policy writes alone.
+DETOX       = runs/detox
+DETOX_SFT   = --tied --dim 160 --layers 4 --heads 5 --ffn 448 --positions 256 --context 128 --tokens 2048 --eval-every 100
+DETOX_PPO   = --preset detox --batch-size 256 --mini-batch-size 64 --ppo-epochs 4 --learning-rate 1e-4 --value-learning-rate 3e-3 --horizon 2000 --steps 40
+detox: all
+	@test -n "$(DATA)" && test -n "$(HATE)" || { echo 'make detox: DATA=FILE, the JSONL of RealToxicityPrompts, and HATE=FILE,' \
+	    'a CSV with the columns tweet and class (0 hate, 1 offensive, 2 neither)'; exit 2; }
+	rm -rf $(DETOX) && mkdir -p $(DETOX)
+	$(RUN) ./prep$(EXE) data $(HATE) --out $(DETOX)/tweets.bin --text tweet --label class --labels 0=hate,1=hate,2=nothate
+	$(RUN) ./prep$(EXE) data $(DATA) --out $(DETOX)/texts.bin --text '{prompt.text}{continuation.text}'
+	$(RUN) ./prep$(EXE) data $(DATA) --out $(DETOX)/toxic.bin --text '{prompt.text}{continuation.text}' --where 'prompt.toxicity > 0.3'
+	$(RUN) ./prep$(EXE) tokenizer $(DETOX)/tweets.bin --kind bytelevel --vocab 4096 --out $(DETOX)/judge-tokenizer
+	$(RUN) ./prep$(EXE) tokenizer $(DETOX)/tweets.bin --kind sentencepiece --vocab 4096 --out $(DETOX)/policy-tokenizer
+	$(RUN) ./rm$(EXE) $(DETOX)/tweets.bin --tokenizer $(DETOX)/judge-tokenizer $(LAB_RM) --out $(DETOX)/judge
+	$(RUN) ./sft$(EXE) $(DETOX)/tweets.bin --tokenizer $(DETOX)/policy-tokenizer $(DETOX_SFT) --lr 2e-3 --epochs 4 --out $(DETOX)/tweeter
+	$(RUN) ./sft$(EXE) $(DETOX)/texts.bin --policy $(DETOX)/tweeter --context 128 --tokens 2048 --lr 1e-3 --eval-every 50 --epochs 3 --out $(DETOX)/policy
+	$(RUN) ./ppo$(EXE) $(DETOX)/toxic.bin --policy $(DETOX)/policy --reward $(DETOX)/judge $(DETOX_PPO) --out $(DETOX)
+	$(RUN) ./run$(EXE) eval $(DETOX)/toxic.bin $(DETOX)/policy $(DETOX)/ppo-0001 --reward $(DETOX)/judge --score response --toxicity hate --query 35 -n 25
+
 # Constitutional AI in a small world, both phases (Bai et al. 2022). data/harmless.txt is the world: the policy learns from it to answer
 # (mostly harmfully), to criticise, to revise, and to choose between two answers, which a large model learns from its many texts. From then on
 # only the policy itself and data/constitution.txt say what is harmless. The judge that measures has read other texts, with labels; neither phase sees it.
@@ -343,4 +364,4 @@ list:
 	@echo '$(LEVELS)'
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
-.PHONY: all no-data constitutional test check compilers bench task fuzz kills shapes models imdb dialogsum clean list help
+.PHONY: all no-data constitutional detox test check compilers bench task fuzz kills shapes models imdb dialogsum clean list help
