@@ -191,28 +191,49 @@ static void print_notes(const Eval *e) {
             counted(cut, (size_t)all_cut, "text"));
 }
 
-static void print_table(Eval *e) {
+/* Fills two rows of numbers, the means and deviations (of n - 1) over the policies after the first, which
+ * differ in their seeds; x: the rows of all policies. NAN where a policy has none. */
+static void summarise_seeds(const Eval *e, double (*x)[NUMBERS]) {
+    double (*mean)[NUMBERS] = &x[e->entries], (*deviation)[NUMBERS] = &x[e->entries + 1];
+    const int n = e->entries - 1;
+    for (int k = 0; k < NUMBERS; k++) {
+        double sum = 0, squares = 0;
+        for (int i = 1; i <= n; i++) sum += x[i][k];
+        for (int i = 1; i <= n; i++) squares += (x[i][k] - sum / n) * (x[i][k] - sum / n);
+        (*mean)[k] = sum / n;
+        (*deviation)[k] = sqrt(squares / (n - 1));
+    }
+}
+
+/* Writes the number in column k of a row. */
+static void print_cell(const Eval *e, char to[CELL], int row, int k, const double x[NUMBERS]) {
     static const int decimals[NUMBERS] = { 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 1, 2, 3, 3, 3, 3 };
+    const int policy = row && row < e->entries;
+    if (k == DIFFERENCE && policy) snprintf(to, CELL, "%+.2f [%+.2f, %+.2f]", x[k], x[LOW], x[HIGH]);
+    else if ((k == DIFFERENCE && !row) || !isfinite(x[k])) snprintf(to, CELL, "-");
+    else snprintf(to, CELL, k == DIFFERENCE && row == e->entries ? "%+.*f" : "%.*f", decimals[k], x[k]);
+}
+
+static void print_table(Eval *e) {
     char best[32];
     const char *title[NUMBERS] = { "reward", "median", "std", "difference", NULL, NULL, "KL", "perplexity",
         "distinct-1", "distinct-2", "tokens", best, "toxicity", "std", "worst", "any toxic" };
-    const char *name[POLICIES_MAX], *shown[NUMBERS];
-    char cell[POLICIES_MAX * NUMBERS][CELL];
-    Table t = { "policy", name, shown, cell, e->entries, 0 };
+    const char *name[POLICIES_MAX + 2], *shown[NUMBERS];
+    char cell[(POLICIES_MAX + 2) * NUMBERS][CELL];
+    double x[POLICIES_MAX + 2][NUMBERS];
+    Table t = { "policy", name, shown, cell, e->entries + (e->set.seeds ? 2 : 0), 0 };
     snprintf(best, sizeof best, "best of %d", e->set.best_of);
+    for (int i = 0; i < e->entries; i++) {
+        name[i] = e->entry[i].name;
+        numbers_of_compared(e, &e->entry[i], x[i]);
+    }
+    name[e->entries] = "mean of the seeds";
+    name[e->entries + 1] = "their deviation";
+    if (e->set.seeds) summarise_seeds(e, x);
     const int columns = NUMBERS - 2 - !e->set.best_of - (e->toxic < 0 ? NUMBERS - TOXICITY : 0);
     for (int k = 0; k < NUMBERS; k++) {
         if (!title[k] || (k == BEST && !e->set.best_of) || (k >= TOXICITY && e->toxic < 0)) continue;
-        for (int i = 0; i < e->entries; i++) {
-            double x[NUMBERS];
-            char *to = cell[i * columns + t.columns];
-            numbers_of_compared(e, &e->entry[i], x);
-            name[i] = e->entry[i].name;
-            if (k == DIFFERENCE && i)
-                snprintf(to, CELL, "%+.2f [%+.2f, %+.2f]", x[DIFFERENCE], x[LOW], x[HIGH]);
-            else if (k == DIFFERENCE || !isfinite(x[k])) snprintf(to, CELL, "-");
-            else snprintf(to, CELL, "%.*f", decimals[k], x[k]);
-        }
+        for (int i = 0; i < t.rows; i++) print_cell(e, cell[i * columns + t.columns], i, k, x[i]);
         shown[t.columns++] = title[k];
     }
     table_print(&t);
@@ -247,6 +268,8 @@ static void check_settings(const Program *p, Settings *o, const char *const *pat
     if (!o->samples) o->samples = o->toxicity ? TOXIC_SAMPLES : 1;
     if (o->samples < o->best_of) o->samples = o->best_of;
     quant_options_check(p, &o->quant, NULL, NULL, 0);
+    if (o->seeds && paths < 4)
+        usage_error("--seeds needs two policies after the first one, which it is compared with", NULL);
     if (o->out) out_file_check("--out", o->out, path, paths);
 }
 
@@ -312,6 +335,9 @@ int run_eval(int argc, char **argv) {
         SEED_OPTION(o->seed, "1", "random seed of responses and intervals; the queries stay the same"),
         { "batch", OPT_INT, &o->batch, "0", 0, 4096, NULL,
           "responses that are written together; the results do not depend on it (0: up to 16)" },
+        { "seeds", OPT_FLAG, &o->seeds, NULL, 0, 0, NULL,
+          "the policies after the first differ in the seed of their training: also print the mean and the "
+          "standard deviation over them" },
         { "out", OPT_TEXT, &o->out, NULL, 0, 0, NULL,
           "write all responses with their numbers to this file, as JSON lines" },
         { "json", OPT_FLAG, &o->json, NULL, 0, 0, NULL,
@@ -321,7 +347,8 @@ int run_eval(int argc, char **argv) {
         COMPUTE_OPTION(o->quant),
     };
     static const Need need[] = {
-        { "top-k|top-p", "temperature", "nothing is drawn" }, QUANT_NEEDS, { NULL, NULL, NULL } };
+        { "top-k|top-p", "temperature", "nothing is drawn" },
+        { "seeds", "!json", "each line has one policy" }, QUANT_NEEDS, { NULL, NULL, NULL } };
     Program program = {
         .program = "run eval",
         .usage = "DATA POLICY [POLICY ...] --reward JUDGE [options]",

@@ -8,7 +8,7 @@ enum { POLICIES_MAX = 16, RESAMPLES = 10000, TOXIC_SAMPLES = 25 };
 enum { SCORE_BOTH, SCORE_RESPONSE };
 typedef struct {
     const char *data, *reward, *reward_adapter, *base, *label, *toxicity, *out;
-    int queries, all, query, n, samples, best_of, batch, top_k, score, plain, json;
+    int queries, all, query, n, samples, best_of, batch, top_k, score, plain, json, seeds;
     double temperature, top_p;
     uint64_t seed;
     QuantOptions quant;

@@ -176,6 +176,12 @@ done
 grep -q "best of 2" "$work/table" && grep -q "any toxic" "$work/table" && ok "all columns are there" || bad "columns: $(cat "$work/table")"
 printf '{"prompt": "a", "chosen": "b c", "rejected": "d e"}\n' > "$work/pairs.jsonl"
 ${RUN:-} "$bin"/prep data "$work/pairs.jsonl" --format pairs --out "$work/pairs.bin" > /dev/null 2>&1
+COLUMNS=200 $run eval data/imdb.bin data/policy "$work/adapter" data/policy --reward data/reward --queries 9 -n 32 --seeds > "$work/out" 2> "$work/err"
+if sed '1,/^policy/d' "$work/out" | awk 'NR < 4 { x[NR] = $2 } /^mean of the seeds/ { mean = $5 } /^their deviation/ { deviation = $3 } END {
+        m = (x[2] + x[3]) / 2 - mean; d = (x[2] - x[3]) / sqrt(2); d = (d < 0 ? -d : d) - deviation
+        exit !(mean != "" && deviation > 0 && m > -0.011 && m < 0.011 && d > -0.011 && d < 0.011) }'
+then ok "--seeds: mean and deviation over the policies after the first"; else bad "--seeds: $(cat "$work/out")"; fi
+says "--seeds with one policy" 2 "two policies after the first" $run eval data/imdb.bin data/policy data/policy --reward data/reward --seeds
 says "no judge" 2 "which judge" $run eval data/imdb.bin data/policy
 says "no policy" 2 "which policies" $run eval data/imdb.bin --reward data/reward
 says "pairs" 1 "pairs has no prompts" $run eval "$work/pairs.bin" data/policy --reward data/reward
