@@ -208,6 +208,8 @@ Lines *lines_open(const char *path, Pool *pool, Error *err);
  * until the next call. Returns 0 at the end and on an error, which lines_close reports. */
 int lines_next(Lines *l, const char **line, size_t *length);
 int lines_close(Lines *l, Error *err);   /* returns OK, or the error of lines_next */
+/* Returns 1 if a line has nothing but spaces, tabs and \r: readers of JSON lines leave such a line out. */
+int blank_line(const char *line, size_t n);
 double wall_clock(void);            /* returns seconds since some fixed moment */
 double unix_clock(void);            /* returns seconds since 1970, UTC */
 

@@ -832,6 +832,12 @@ int lines_close(Lines *l, Error *err) {
                            l->path, l->reason);
 }
 
+int blank_line(const char *line, size_t n) {
+    size_t i = 0;
+    while (i < n && (line[i] == ' ' || line[i] == '\t' || line[i] == '\r')) i++;
+    return i == n;
+}
+
 double wall_clock(void) {
 #ifdef POSIX_SYSTEM
     struct timespec t;

@@ -133,12 +133,6 @@ static void read_messages(Collector *c, const Json *const v[3], Span text[3], Pl
 
 /* ---- rows of JSONL ---- */
 
-static int is_blank(Span line) {
-    size_t i = 0;
-    while (i < line.length && (line.text[i] == ' ' || line.text[i] == '\t' || line.text[i] == '\r')) i++;
-    return i == line.length;
-}
-
 /* Returns the object on a line of JSONL, in scratch. */
 static const Json *json_row(Collector *c, Span line, Place at) {
     Error err = { 0 };
@@ -206,7 +200,7 @@ void read_jsonl(Collector *c, const char *path) {
         PoolMark mark = pool_mark(&c->scratch);
         at.line++;
         line = valid_escapes(c, valid_text(c, line, at), at);
-        if (is_blank(line)) continue;
+        if (blank_line(line.text, line.length)) continue;
         const Json *row = json_row(c, line, at);
         if (!chosen) choose_fields(c, json_has, row, at);
         chosen = 1;

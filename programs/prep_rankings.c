@@ -40,25 +40,39 @@ static int labeller_of(Rankings *r, const char *name, Place at) {
     return r->labellers++;
 }
 
-static int same_group(const Group *a, const Group *b) {
-    int same = a->K == b->K && a->length[a->K] == b->length[b->K] &&
-               !memcmp(a->prompt, b->prompt, a->length[a->K]);
-    for (int k = 0; same && k < a->K; k++)
-        same = a->length[k] == b->length[k] && !memcmp(a->response[k], b->response[k], a->length[k]);
-    return same;
+/* Returns 1 if a group has the prompt and the responses of g, in any order. place[k]: the number there of g's
+ * response k. */
+static int same_group(const Group *own, const Group *g, int place[RESPONSES_MAX]) {
+    int taken[RESPONSES_MAX] = { 0 };
+    if (own->K != g->K || own->length[own->K] != g->length[g->K]
+        || memcmp(own->prompt, g->prompt, g->length[g->K])) return 0;
+    for (int k = 0; k < g->K; k++) {
+        int j = 0;
+        while (j < g->K && (taken[j] || own->length[j] != g->length[k]
+                            || memcmp(own->response[j], g->response[k], g->length[k]))) j++;
+        if (j == g->K) return 0;
+        taken[j] = 1;
+        place[k] = j;
+    }
+    return 1;
 }
 
-/* Returns the index of the group of this prompt and these responses, which is new or there already. */
-static int group_of(Rankings *r, const Group *g) {
-    uint64_t hash = hash_bytes(g->prompt, g->length[g->K], 1);
-    for (int k = 0; k < g->K; k++) hash = hash_bytes(g->response[k], g->length[k], hash);
+/* Returns the index of the group of this prompt and these responses, which is new or there already. place: as
+ * same_group has it. Files of other programs may have the responses in another order for each labeller. */
+static int group_of(Rankings *r, const Group *g, int place[RESPONSES_MAX]) {
+    const uint64_t prompt = hash_bytes(g->prompt, g->length[g->K], 1);
+    uint64_t hash = prompt;
+    for (int k = 0; k < g->K; k++) hash += hash_bytes(g->response[k], g->length[k], prompt);
     size_t at = (size_t)(hash % (uint64_t)r->slots);
     for (; r->slot[at]; at = (at + 1) % (size_t)r->slots)
-        if (same_group(&r->group[r->slot[at] - 1], g)) return r->slot[at] - 1;
+        if (same_group(&r->group[r->slot[at] - 1], g, place)) return r->slot[at] - 1;
     Group *own = &r->group[r->groups];
     *own = *g;
     own->prompt = prep_keep(g->prompt, g->length[g->K]);
-    for (int k = 0; k < g->K; k++) own->response[k] = prep_keep(g->response[k], g->length[k]);
+    for (int k = 0; k < g->K; k++) {
+        own->response[k] = prep_keep(g->response[k], g->length[k]);
+        place[k] = k;
+    }
     own->last = -1;
     r->slot[at] = ++r->groups;
     return r->groups - 1;
@@ -103,6 +117,8 @@ static void read_answer(Rankings *r, const char *text, size_t n, int first, Plac
     static const char made_by[] = "a file that run label has written";
     Error err = { 0 };
     Group g = { 0 };
+    Answer own;
+    int place[RESPONSES_MAX];
     const Json *line = json_parse(text, n, &r->lines, &err);
     const char *who = json_text(line, "labeller", NULL);
     if (!line) prep_stop(E_FORMAT, err.what, at.file, at.line, NULL, made_by);
@@ -120,9 +136,10 @@ static void read_answer(Rankings *r, const char *text, size_t n, int first, Plac
     if (json_bool(line, "skipped", 0)) return;
     if (!read_group(&g, line))
         prep_stop(E_FORMAT, "not a prompt with 2 to 9 responses", at.file, at.line, NULL, made_by);
-    if (!read_ranking(a, line, g.K))
+    if (!read_ranking(&own, line, g.K))
         prep_stop(E_FORMAT, "not a ranking of all responses", at.file, at.line, "ranking", made_by);
-    a->group = group_of(r, &g);
+    a->group = group_of(r, &g, place);
+    for (int k = 0; k < g.K; k++) a->rank[place[k]] = own.rank[k];
 }
 
 static void read_file(Rankings *r, const char *path, char *bytes, size_t n) {
@@ -133,6 +150,7 @@ static void read_file(Rankings *r, const char *path, char *bytes, size_t n) {
         const PoolMark mark = pool_mark(&r->lines);
         at.line++;
         end = stop ? (size_t)(stop - bytes) : n;
+        if (blank_line(bytes + from, end - from)) continue;
         if (!stop && !json_parse(bytes + from, n - from, &r->lines, NULL)) {
             say("%s: the last line was cut off, and is left out", path);
             break;

@@ -38,7 +38,7 @@ int *line_error(Input *in, int code, const char *what, const char *advice);
 int *line_too_large(Input *in, const char *what, long long got, long long most, const char *advice);
 /* Does so for the code of a forward pass in the number type `compute`. */
 void forward_error(Input *in, int code, int compute);
-/* Reads the next text; returns 0 at the end. Flushes all earlier output before it waits for input, since
+/* Reads the next text; returns 0 at the end. Blank lines of JSONL are no texts, but count as lines. Flushes all earlier output before it waits for input, since
  * another program may wait for this output before it writes its next line. */
 int input_next(Input *in);
 /* Closes the input. Returns the program's exit code: 1 if something was wrong with a line. */

@@ -121,7 +121,7 @@ long long feedback_total(const Input *in, const char *path) {
     if (!path || !strcmp(path, "-")) return 0;
     Pool pool = cli_pool();
     Lines *l = lines_open(path, &pool, &err);
-    while (l && lines_next(l, &line, &n)) lines++;
+    while (l && lines_next(l, &line, &n)) lines += !in->jsonl || !blank_line(line, n);
     if (l) lines_close(l, NULL);
     pool_free(&pool);
     return lines;

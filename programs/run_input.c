@@ -94,8 +94,10 @@ int input_next(Input *in) {
     in->joined = 0;
     close_line();
     if (!in->lines) return take_document(in);
-    if (!lines_next(in->lines, &in->text, &in->n)) return 0;
-    in->number++;
+    do {
+        if (!lines_next(in->lines, &in->text, &in->n)) return 0;
+        in->number++;
+    } while (in->jsonl && blank_line(in->text, in->n));
     if (in->jsonl) take_json(in);
     return 1;
 }

@@ -30,7 +30,8 @@ typedef struct {
     const Labels *o;
     Policy policy; Batch batch;             /* batch.B 0: the responses are in the data */
     Dataset data; int *document, documents; /* the training documents of a dataset */
-    const Json **line; const char *source;  /* or the lines of a JSONL file, and its name */
+    const Json **line; int *number;         /* or the lines of a JSONL file, their numbers */
+    const char *source;                     /* and its name */
     char *instructions; size_t instructions_length;
     int items, done; unsigned char *skip;
     char path[512];
@@ -92,7 +93,8 @@ static void read_answers(Session *s) {
     for (size_t i = 0; i < n; i++) {
         PoolMark mark = pool_mark(&s->scratch);
         if (bytes[i] != '\n') continue;
-        take_answer(s, bytes + at, i - at, ++number);
+        number++;
+        if (!blank_line(bytes + at, i - at)) take_answer(s, bytes + at, i - at, number);
         pool_release(&s->scratch, mark);
         at = i + 1;
     }
@@ -210,7 +212,7 @@ static void write_responses(Session *s, Item *x, const int *ids, int count, int 
 static void take_line(const Session *s, Item *x, int i) {
     const Json *prompt = json_get(s->line[i], "prompt"), *list = json_get(s->line[i], "responses");
     char where[600];
-    snprintf(where, sizeof where, "%s, line %d", s->source, i + 1);
+    snprintf(where, sizeof where, "%s, line %d", s->source, s->number[i]);
     int good = prompt && prompt->type == JSON_STRING && list && list->type == JSON_ARRAY;
     require(good ? OK : E_FORMAT, "not {\"prompt\": ..., \"responses\": [...]}", where, 0, 0,
             "correct the line");
@@ -379,10 +381,37 @@ static void open_writer(Session *s, const Program *program) {
     s->batch = batch_open(p, o->responses, T, &s->keep);
 }
 
+/* Reads the lines of a JSONL file. */
+static void open_lines(Session *s, const char *path) {
+    Error err = { 0 };
+    char *bytes, where[600];
+    size_t n;
+    int lines = 1, number = 1;
+    must(text_read_all(path, &s->keep, &bytes, &n, &err), &err, "a dataset made by prep, or JSON lines");
+    if (s->o->policy) usage_error("the responses are in the file: leave out --policy", path);
+    s->source = path;
+    for (size_t i = 0; i < n; i++) lines += bytes[i] == '\n';
+    s->line = pool_need(&s->keep, (size_t)lines, sizeof *s->line, "the prompts");
+    s->number = pool_need(&s->keep, (size_t)lines, sizeof *s->number, "the prompts");
+    for (size_t at = 0, end; at < n; at = end + 1, number++) {
+        const char *stop = memchr(bytes + at, '\n', n - at);
+        Item x;
+        end = stop ? (size_t)(stop - bytes) : n;
+        if (blank_line(bytes + at, end - at)) continue;
+        s->line[s->items] = json_parse(bytes + at, end - at, &s->keep, &err);
+        s->number[s->items] = number;
+        snprintf(where, sizeof where, "%s, line %d", path, number);
+        require(err.code, err.what, where, 0, 0, "JSON lines {\"prompt\": ..., \"responses\": [...]}");
+        take_line(s, &x, s->items);
+        s->items++;
+    }
+}
+
 /* Reads the prompts: the training documents of a dataset, or the lines of a JSONL file. */
 static void open_data(Session *s, const char *path, const Program *program) {
     Error err = { 0 };
-    if (dataset_exists(path)) {
+    if (!dataset_exists(path)) open_lines(s, path);
+    else {
         if (!s->o->policy) usage_error("which policy writes the responses? --policy DIR", NULL);
         must(dataset_read(&s->data, path, &s->keep, &err), &err, NULL);
         require(s->data.kind == DATA_PAIRS ? E_ARGUMENT : OK, "a dataset of pairs has no prompts", path, 0, 0,
@@ -391,25 +420,6 @@ static void open_data(Session *s, const char *path, const Program *program) {
         for (uint64_t i = 0; i < s->data.count && i < INT_MAX; i++)
             if (!s->data.document[i].split) s->document[s->items++] = (int)i;
         open_writer(s, program);
-    } else {
-        char *bytes, where[600];
-        size_t n;
-        int number = 0;
-        must(text_read_all(path, &s->keep, &bytes, &n, &err), &err, "a dataset made by prep, or JSON lines");
-        if (s->o->policy) usage_error("the responses are in the file: leave out --policy", path);
-        s->source = path;
-        for (size_t i = 0; i < n; i++) number += bytes[i] == '\n';
-        s->line = pool_need(&s->keep, (size_t)number + 1, sizeof *s->line, "the prompts");
-        for (size_t at = 0, end; at < n; at = end + 1) {
-            const char *stop = memchr(bytes + at, '\n', n - at);
-            Item x;
-            end = stop ? (size_t)(stop - bytes) : n;
-            s->line[s->items] = json_parse(bytes + at, end - at, &s->keep, &err);
-            snprintf(where, sizeof where, "%s, line %d", path, s->items + 1);
-            require(err.code, err.what, where, 0, 0, "JSON lines {\"prompt\": ..., \"responses\": [...]}");
-            take_line(s, &x, s->items);
-            s->items++;
-        }
     }
     if (s->o->items && s->items > s->o->items) s->items = s->o->items;
     require(s->items ? OK : E_ARGUMENT, "no prompt", path, 0, 0, "another file");

@@ -44,7 +44,7 @@ Results results_open(const char *path, Pool *pool) {
     Results r = { .path = path };
     Error err = { 0 };
     char *text;
-    size_t n, at = 0, lines = 0;
+    size_t n, at = 0, lines = 0, line = 0;
     if (!path || !file_exists(path)) return r;
     Pool scratch = cli_pool();
     must(file_read_all(path, &scratch, &text, &n, &err), &err, NULL);
@@ -55,9 +55,11 @@ Results results_open(const char *path, Pool *pool) {
         const char *end = memchr(text + at, '\n', n - at);
         const PoolMark mark = pool_mark(&scratch);
         if (!end) break;
-        const size_t length = (size_t)(end - text) - at, k = r.count++;
-        if (!read_line(text + at, length, &r.index[k], &r.sign[k], &scratch))
-            line_stop(path, k + 1, "a line that this command did not write", "another --out");
+        const size_t length = (size_t)(end - text) - at, k = r.count;
+        line++;
+        r.count += !blank_line(text + at, length);
+        if (r.count > k && !read_line(text + at, length, &r.index[k], &r.sign[k], &scratch))
+            line_stop(path, line, "a line that this command did not write", "another --out");
         at = (size_t)(end - text) + 1;
         pool_release(&scratch, mark);
     }

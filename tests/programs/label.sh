@@ -61,6 +61,32 @@ label '' "$work/items.jsonl" --labeller ann --out "$work/cut.jsonl"
 says "a whole answer without a line break is kept" "^---- 2 of 3"
 lines "and gets its line break" "$work/cut.jsonl" 3
 
+# Blank lines are left out, in the prompts, the answers and by prep rankings; messages count them
+{ echo; sed 'a\
+ \t' "$work/items.jsonl"; } > "$work/blank.jsonl"
+{ printf '\r\n'; sed 'a\\' "$a"; } > "$work/blank.answers"
+label '' "$work/blank.jsonl" --labeller ann --out "$work/blank.answers"
+says "blank lines among prompts and answers" "all 3 prompts are answered"
+$prep rankings "$a" --out "$work/x" > "$work/out" 2>&1
+$prep rankings "$work/blank.answers" --out "$work/y" > "$work/out" 2>&1
+if [ -s "$work/x" ] && cmp -s "$work/x" "$work/y"; then ok "and in prep rankings"; else bad "and in prep rankings: $(cat "$work/out")"; fi
+echo '{"prompt": "x", "responses": ["one"]}' >> "$work/blank.jsonl"
+refuses "a line after blank ones has its number" 1 "blank.jsonl, line 8" $run label "$work/blank.jsonl"
+
+# The same responses in another order are the same prompt: ann and bob agree about the best, and differ about the rest
+cat > "$work/orders.jsonl" << 'JSON'
+{"labeller": "ann", "prompt": "P", "responses": ["a", "b", "c"], "ranking": [[2], [0, 1]]}
+{"labeller": "bob", "prompt": "P", "responses": ["c", "a", "b"], "ranking": [[0], [2], [1]]}
+JSON
+$prep rankings "$work/orders.jsonl" --out "$work/x" > "$work/out" 2>&1
+says "responses in another order are one prompt" "2 rankings of 1 prompt by 2 labellers"
+cat > "$work/want" << 'JSON'
+{"prompt": "P", "chosen": "b", "rejected": "a", "probability": 0.75, "labellers": 2}
+{"prompt": "P", "chosen": "c", "rejected": "a", "probability": 1, "labellers": 2}
+{"prompt": "P", "chosen": "c", "rejected": "b", "probability": 1, "labellers": 2}
+JSON
+if cmp -s "$work/x" "$work/want"; then ok "and the ranks are those of the texts"; else bad "and the ranks are those of the texts: $(cat "$work/x")"; fi
+
 # until_ COUNT TEXT FILE: waits until COUNT lines of the file match the text, at most 20 seconds
 until_() {
     t=0

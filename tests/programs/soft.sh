@@ -204,7 +204,7 @@ refused "ppo counts the rows among the positions" 1 'soft prompt, query and resp
 # advice TEXT ARGUMENTS ...: ppo with a policy that has an encoder says exactly what helps
 advice() {
     helps=$1; shift
-    refused "an encoder's positions: $1 $2" 1 "are\{0,1\} longer than the policy's positions" \
+    refused "an encoder's positions: $1 $2" 1 "longer than the policy's positions" \
         $ppo "$work/pairs.bin" --policy "$work/t5" --reward-text e --prompt-tokens 5 "$@"
     grep -q "^  try: a smaller $helps\$" "$work/err"; is "... $helps"
 }
