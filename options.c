@@ -864,7 +864,28 @@ void cli_options_json(const Program *p, Buffer *b) {
     buffer_text(b, "}");
 }
 
-/* Returns the first line of a log. */
+/* Appends "name": "value" to a JSON object that has so many fields. */
+static void put_value(Buffer *b, int *fields, const char *name, size_t length, const char *text, size_t n) {
+    buffer_text(b, (*fields)++ ? ", " : "");
+    buffer_json_string(b, name, length);
+    buffer_text(b, ": ");
+    buffer_json_string(b, text, n);
+}
+
+void cli_values(const Program *p, const char *without, Buffer *b) {
+    int fields = 0;
+    buffer_text(b, "{");
+    for (int i = 0; i < p->options; i++) {
+        char number[40], name[NAME_MAX_LENGTH + 3];
+        size_t n;
+        const char *text = value_text(&p->option[i], number, &n);
+        if (!text || in_names(without, &p->option[i])) continue;
+        own_name(name, &p->option[i]);
+        put_value(b, &fields, name, strlen(name), text, n);
+    }
+    buffer_text(b, "}");
+}
+
 /* Appends {"name": "value", ...}: the preset, and the options that were given, from which --config makes the
  * same run again. */
 static void given_json(const Program *p, Buffer *b) {
@@ -876,14 +897,12 @@ static void given_json(const Program *p, Buffer *b) {
         size_t n = o ? 0 : strlen(cli.preset);
         const char *text = o ? value_text(o, number, &n) : cli.preset;
         if (o && (cli.from[i] < FROM_COMMAND_LINE || in_names(of_this_start, o) || !text)) continue;
-        buffer_text(b, fields++ ? ", " : "");
-        buffer_json_string(b, o ? o->name : "preset", o ? strcspn(o->name, "|") : 6);
-        buffer_text(b, ": ");
-        buffer_json_string(b, text, n);
+        put_value(b, &fields, o ? o->name : "preset", o ? strcspn(o->name, "|") : 6, text, n);
     }
     buffer_text(b, "}");
 }
 
+/* Returns the first line of a log. */
 static Buffer first_line(const Program *p, const char *data, uint64_t hash, Pool *pool) {
     char digits[24];
     Buffer b = { 0 };

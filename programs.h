@@ -147,6 +147,8 @@ int cli_command(const char *program, const char *about, const Command *command, 
                 int argc, char **argv);
 /* Appends {"name":value,...} with the value of every option; OPT_CHOICE as its text. */
 void cli_options_json(const Program *p, Buffer *b);
+/* Appends {"--name": "value", ...}: every option that has a value, but those of `without` ("out|batch"). */
+void cli_values(const Program *p, const char *without, Buffer *b);
 /* Starts a new log at path, and deletes an old one. Its first line is
  * {"program": ..., "version": ..., "data": ..., "data_hash": ..., "options": {...}}, the
  * options without those of one start (--resume ...). hash: of the dataset. */

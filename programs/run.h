@@ -38,8 +38,9 @@ int *line_error(Input *in, int code, const char *what, const char *advice);
 int *line_too_large(Input *in, const char *what, long long got, long long most, const char *advice);
 /* Does so for the code of a forward pass in the number type `compute`. */
 void forward_error(Input *in, int code, int compute);
-/* Reads the next text; returns 0 at the end. Blank lines of JSONL are no texts, but count as lines. Flushes all earlier output before it waits for input, since
- * another program may wait for this output before it writes its next line. */
+/* Reads the next text; returns 0 at the end. Blank lines of JSONL are left out, but counted. Flushes all
+ * earlier output before it waits for input, since another program may wait for this output before it writes
+ * its next line. */
 int input_next(Input *in);
 /* Closes the input. Returns the program's exit code: 1 if something was wrong with a line. */
 int input_close(Input *in);
@@ -176,13 +177,20 @@ void batch_write(Batch *b, const Writing *w, Job *job, int jobs, Pool *pool);
 
 /* ---- run_results.c: a file of JSON lines that a command fills, or goes on to fill ---- */
 
-/* index, sign (count): of the lines that were there; next: the first of them that was not asked for yet. */
+/* index, sign, line (count): of the lines that were there, and their numbers in the file; next: the first of
+ * them that was not asked for yet. made: what made them (see results_made), NULL if nobody knows. */
 typedef struct {
-    const char *path; long long *index; uint64_t *sign; size_t count, next, added;
+    const char *path; long long *index; uint64_t *sign; size_t *line, count, next, added; const Json *made;
 } Results;
 /* Opens --out (NULL: standard output). Cuts off an incomplete last line. Ends the program if another line is
- * not one of these commands'. */
-Results results_open(const char *path, Pool *pool);
+ * not one of these commands', or if the lines were made with other options. */
+Results results_open(const char *path, const Program *program, Pool *pool);
+/* A file or folder from which lines are made: the option that names it, or "MODEL"; path NULL: it is not
+ * given. hash: of what is in it. */
+typedef struct { const char *option, *path; uint64_t hash; } Source;
+/* Ends the program if the lines that were there were made from others. If there are none, writes the options
+ * and the sources to a file beside --out, whose name ends in .options. */
+void results_made(const Results *r, const Program *program, const Source *source, int sources, Pool *pool);
 /* Return what tells lines of one run from those of another: of a prompt, and then of each principle. */
 uint64_t results_sign(const char *prompt, size_t n, Pool *pool);
 uint64_t results_sign_principle(uint64_t sign, const char *principle, Pool *pool);
@@ -230,11 +238,16 @@ typedef struct {
     { "no-special", "!template", "the marks of a template are special tokens" }
 /* Reads --constitution, and sets f->shots to a number of its texts of this kind. */
 Constitution feedback_constitution(Feedback *f, int kind, Pool *pool);
+/* Fills in from which files and folders the lines are made: p is the policy of the folder `model`, and other
+ * that of `writer` (NULL: there is none). */
+enum { SOURCES = 4 };
+void feedback_sources(Source source[SOURCES], const Feedback *f, const char *model, const Policy *p,
+                      const char *writer, const Policy *other, Pool *pool);
 /* Opens a policy with its tokenizer. Returns the most tokens that it is to read and write. */
 int feedback_policy(const Feedback *f, Policy *p, const char *folder, const char *adapter, Pool *pool);
 /* Who writes texts, a batch at a time. */
 typedef struct {
-    Batch batch; Sampling sampling; int n, stop;        /* stop: the token that ends a message, or -1 */
+    Batch batch; const Feedback *f; int stop;           /* stop: the token that ends a message, or -1 */
     const ChatTemplate *how; Pool scratch;
 } Author;
 Author author_open(Policy *p, const Feedback *f, int T, Pool *keep);
@@ -244,7 +257,7 @@ typedef struct { const char *text; long long number; Rng rng; const char *answer
 void author_write(Author *a, Turn *turn, int turns, Input *in, Pool *pool);
 /* Returns the ids of a turn's text, which last until input_next; NULL, after a message, if the model has no
  * embedding for one, or if not that many and `more` fit. */
-int *turn_ids(const Batch *b, const Turn *turn, int more, Input *in, int *count);
+int *turn_ids(const Batch *b, const Feedback *f, const Turn *turn, int more, Input *in, int *count);
 /* Returns 1, after a message, if something is wrong with the input that was read last, or if it has a NUL. */
 int input_refused(Input *in);
 /* Returns the conversation that waits for the answer to a prompt of n bytes. */

@@ -134,7 +134,8 @@ int run_critique(int argc, char **argv) {
             "responds, criticises its response by a principle of the file, and revises it. Writes a JSON "
             "line for each prompt: prompt, response, revision, and the rounds with principle, critique and "
             "revision. prep data --prompt prompt --response revision makes a dataset for sft of it. A prompt "
-            "that does not fit gives a message and no line. If --out is there, its lines are not made again.",
+            "that does not fit gives a message and no line. If --out is there, its lines are not made again; "
+            "the options, which are kept in a file beside --out (.options), have to be the same.",
         OPTIONS(option), .need = need };
     const int given = cli_parse(&program, argc, argv, positional, 2);
     Policy p = { 0 };
@@ -144,10 +145,15 @@ int run_critique(int argc, char **argv) {
     quant_options_check(&program, &c.f.quant, NULL, NULL, 0);
     if (c.f.out) out_file_check("--out", c.f.out, &positional[1], 1);
     c.constitution = feedback_constitution(&c.f, EXAMPLE, &c.keep);
-    c.results = results_open(c.f.out, &c.keep);
+    c.results = results_open(c.f.out, &program, &c.keep);
     c.in = input_open(positional[1], c.f.jsonl, 0, 1, &c.keep, &c.scratch);
     c.f.total = feedback_total(&c.in, positional[1]);
     const int T = feedback_policy(&c.f, &p, positional[0], c.f.adapter, &c.keep);
+    if (c.f.out) {
+        Source source[SOURCES];
+        feedback_sources(source, &c.f, positional[0], &p, NULL, NULL, &c.keep);
+        results_made(&c.results, &program, source, SOURCES, &c.keep);
+    }
     c.author = author_open(&p, &c.f, T, &c.keep);
     c.item = pool_need(&c.keep, (size_t)c.author.batch.B, sizeof *c.item, "prompts");
     cli_interrupts();

@@ -41,7 +41,7 @@ static const char *answer_of(const Author *a, const Job *j, Pool *pool) {
 
 Author author_open(Policy *p, const Feedback *f, int T, Pool *keep) {
     const ChatTemplate *how = chat_template(f->template);
-    Author a = { .sampling = { (float)f->temperature, 0, (float)f->top_p }, .n = f->n, .how = how };
+    Author a = { .f = f, .how = how };
     a.stop = how->end ? tokenizer_find(p->tokenizer, how->end, strlen(how->end)) : -1;
     a.scratch = cli_pool();
     a.batch = batch_open(p, f->batch ? f->batch : batch_size(T), T, keep);
@@ -49,14 +49,15 @@ Author author_open(Policy *p, const Feedback *f, int T, Pool *keep) {
 }
 
 void author_write(Author *a, Turn *turn, int turns, Input *in, Pool *pool) {
-    const Writing writing = { .adapter = a->batch.policy->adapter, .sampling = a->sampling,
+    const Writing writing = { .adapter = a->batch.policy->adapter,
+                              .sampling = { (float)a->f->temperature, 0, (float)a->f->top_p },
                               .on_token = turn_token, .context = a };
     Job *job = pool_need(pool, (size_t)turns + 1, sizeof *job, "texts");
     int *which = pool_need(pool, (size_t)turns + 1, sizeof *which, "texts"), jobs = 0;
     for (int i = 0; i < turns; i++) {
-        Job j = { .most = a->n, .rng = turn[i].rng };
+        Job j = { .most = a->f->n, .rng = turn[i].rng };
         turn[i].answer = NULL;
-        j.ids = turn_ids(&a->batch, &turn[i], a->n, in, &j.count);
+        j.ids = turn_ids(&a->batch, a->f, &turn[i], a->f->n, in, &j.count);
         if (!j.ids) continue;
         which[jobs] = i;
         job[jobs++] = j;
@@ -65,7 +66,17 @@ void author_write(Author *a, Turn *turn, int turns, Input *in, Pool *pool) {
     for (int k = 0; k < jobs; k++) turn[which[k]].answer = answer_of(a, &job[k], pool);
 }
 
-int *turn_ids(const Batch *b, const Turn *turn, int more, Input *in, int *count) {
+/* Returns what helps if a text with `more` new tokens does not fit, in the input's memory. */
+static const char *length_advice(const Batch *b, const Feedback *f, int more, Input *in) {
+    char hint[120];
+    snprintf(hint, sizeof hint, "%s%sa shorter prompt or answer%s", f->shots ? "fewer --shots, " : "",
+             more ? "a smaller -n, " : "", b->T < b->policy->positions ? ", or a larger --context" : "");
+    char *copy = pool_text(in->scratch, hint, strlen(hint));
+    require(copy ? OK : E_MEMORY, "out of memory", "advice", 0, 0, NULL);
+    return copy;
+}
+
+int *turn_ids(const Batch *b, const Feedback *f, const Turn *turn, int more, Input *in, int *count) {
     Policy *p = b->policy;
     memset(&in->err, 0, sizeof in->err);
     in->text = turn->text;
@@ -74,7 +85,7 @@ int *turn_ids(const Batch *b, const Turn *turn, int more, Input *in, int *count)
     int *ids = line_ids(in, p->tokenizer, p->config.V, count);
     if (ids && *count + more > b->T)
         ids = line_too_large(in, "tokens that the policy would read and write", (long long)*count + more,
-                             b->T, "fewer --shots, a shorter prompt or answer, or a larger --context");
+                             b->T, length_advice(b, f, more, in));
     return input_refused(in) ? NULL : ids;
 }
 
@@ -134,6 +145,25 @@ int feedback_policy(const Feedback *f, Policy *p, const char *folder, const char
     policy_open(p, &types, folder, adapter, T, pool);
     p->tokenizer = need_tokenizer(folder, adapter, p->config.V, f->plain, pool);
     return T;
+}
+
+void feedback_sources(Source source[SOURCES], const Feedback *f, const char *model, const Policy *p,
+                      const char *writer, const Policy *other, Pool *pool) {
+    Error err = { 0 };
+    memset(source, 0, SOURCES * sizeof *source);
+    source[0] = (Source){ "MODEL", model, frozen_hash(p->model.tensor, p->model.tensors) };
+    source[1].option = "--adapter";
+    if (p->adapter) {                       /* model may be the adapter's folder */
+        source[1].path = f->adapter ? f->adapter : model;
+        source[1].hash = frozen_hash(p->lora.tensor, p->lora.tensors);
+    }
+    source[2] = (Source){ "--writer", writer, 0 };
+    if (writer) {
+        const uint64_t own = other->adapter ? frozen_hash(other->lora.tensor, other->lora.tensors) : 0;
+        source[2].hash = rng_stream(frozen_hash(other->model.tensor, other->model.tensors), own, 0).state;
+    }
+    source[3] = (Source){ "--constitution", f->constitution, 0 };
+    must(file_hash(f->constitution, &source[3].hash, pool, &err), &err, NULL);
 }
 
 Constitution feedback_constitution(Feedback *f, int kind, Pool *pool) {

@@ -90,7 +90,7 @@ static int *letter_ids(Prefer *c, const char *question, const char *letter, cons
     buffer_u8(&b, 0);
     need_buffer(&b);
     turn.text = (const char *)b.data;
-    return turn_ids(&c->batch, &turn, 0, &c->in, count);
+    return turn_ids(&c->batch, &c->f, &turn, 0, &c->in, count);
 }
 
 /* Sets letter[k] to the log-prob of the k-th letter after the question. A policy with an encoder reads the
@@ -224,7 +224,8 @@ int run_prefer(int argc, char **argv) {
             "both orders. Writes a JSON line for each prompt: prompt, chosen, rejected, the probability that "
             "chosen is better, both orders' probabilities, and the principle. prep data makes pairs of it, "
             "for rm. A prompt that does not fit gives a message and no line. If --out is there, its lines "
-            "are not made again.",
+            "are not made again; the options, which are kept in a file beside --out (.options), have to be "
+            "the same.",
         OPTIONS(option), .need = need };
     const int given = cli_parse(&program, argc, argv, positional, 2);
     if (given < 1) usage_error("which model?", NULL);
@@ -235,10 +236,15 @@ int run_prefer(int argc, char **argv) {
     quant_options_check(&program, &c.f.quant, NULL, NULL, 0);
     if (c.f.out) out_file_check("--out", c.f.out, &positional[1], 1);
     c.constitution = feedback_constitution(&c.f, CHOICE, &c.keep);
-    c.results = results_open(c.f.out, &c.keep);
+    c.results = results_open(c.f.out, &program, &c.keep);
     c.in = input_open(positional[1], c.f.jsonl, 0, 1, &c.keep, &c.scratch);
     c.f.total = feedback_total(&c.in, positional[1]);
     open_policies(&c, positional[0]);
+    if (c.f.out) {
+        Source source[SOURCES];
+        feedback_sources(source, &c.f, positional[0], &c.judge, c.writer, &c.other, &c.keep);
+        results_made(&c.results, &program, source, SOURCES, &c.keep);
+    }
     cli_interrupts();
     prefer(&c);
     return results_end(&c.results, input_close(&c.in));

@@ -61,6 +61,10 @@ exits "critique: a line without a prompt" 1 "line 1" $run critique data/policy "
 is "critique: a conversation stays as it is, and the other lines go on" '{"index": 2, "prompt": "Human: A film?\n\nAssistant:", "response":' "$(cut -d' ' -f 1-7 "$work/out")"
 echo "A film?" > "$work/line"
 exits "critique: more few-shot texts than fit" 1 "tokens that the policy would read" $run critique data/policy "$work/line" --constitution data/constitution.txt
+grep -q '^  try: fewer --shots, a smaller -n, a shorter prompt or answer$' "$work/err" && ok "... no larger --context than there is" ||
+    bad "... $(cat "$work/err")"
+exits "critique: a context that can be larger" 1 "try: a smaller -n, a shorter prompt or answer, or a larger --context" \
+    $run critique data/policy "$work/line" $all --context 20
 is "critique: nothing is written for it" 0 "$(wc -c < "$work/out" | tr -d ' ')"
 $run critique data/policy "$work/line" $one --shots 1 -n 4 > "$work/shots"
 $run critique data/policy "$work/line" $one --shots 0 -n 4 > "$work/none"
@@ -78,7 +82,29 @@ same "resume: after a torn line" "$work/c.jsonl" "$work/torn.jsonl"
 if grep -q "5 lines written, 2 were there" "$work/said" && grep -q "^7/7 " "$work/said" && grep -q "not complete" "$work/err"; then ok "resume: it says so"; else bad "resume: $(cat "$work/said" "$work/err")"; fi
 $critique --out "$work/torn.jsonl" > "$work/said"
 same "resume: a complete file stays" "$work/c.jsonl" "$work/torn.jsonl"
-exits "resume: another seed" 1 "line 1" $critique --seed 2 --out "$work/torn.jsonl"
+# A file beside --out has the options: each that differs is named, and a changed model or constitution too
+for other in --seed=2 -n=13 --shots=1 --rounds=3 --temperature=0.5 --top-p=0.9 --context=99 --template=chatml --compute=bf16 --nf4; do
+    exits "resume: another $other" 2 "made with another ${other%%=*}: " $critique $other --out "$work/torn.jsonl"
+done
+grep -q '^  try: --nf4=no as before, or another --out$' "$work/err" && ok "... and what it was" || bad "... $(cat "$work/err")"
+cp "$work/c.jsonl" "$work/old.jsonl"; $critique --out "$work/old.jsonl" > "$work/said" 2> "$work/err"
+grep -q 'nobody knows with which options' "$work/err" && ok "resume: without the options it says so" || bad "resume: without the options"
+cp -r data/policy "$work/copy"; cp data/constitution.txt "$work/rules.txt"
+again="$run critique $work/copy $work/ask.jsonl --jsonl --constitution $work/rules.txt --shots 0 -n 12 --rounds 2"
+$again --out "$work/a.jsonl" > "$work/said"
+$again --batch 2 --out "$work/a.jsonl" > "$work/said" && grep -q "0 lines written, 7 were there" "$work/said" &&
+    ok "resume: the same options" || bad "resume: the same options: $(cat "$work/said")"
+$critique --out "$work/a.jsonl" > "$work/said" && ok "resume: the same model in another place" || bad "resume: the model's place"
+$bin/sft data/imdb.bin --policy data/policy --lora-r 1 --steps 1 --eval-every 0 --out "$work/adapter" > "$work/said" 2> "$work/err"
+exits "resume: an adapter" 2 "another --adapter" $again --adapter "$work/adapter" --out "$work/a.jsonl"
+echo "# more" >> "$work/rules.txt"
+exits "resume: a constitution that has changed" 2 "constitution has changed" $again --out "$work/a.jsonl"
+cp data/constitution.txt "$work/rules.txt"; chmod u+w "$work/copy/model.safetensors"
+printf '\000\074' | dd of="$work/copy/model.safetensors" bs=1 seek=$(($(wc -c < data/policy/model.safetensors) - 2)) \
+    conv=notrunc 2> "$work/err"
+exits "resume: a model that has changed" 2 "MODEL has changed" $again --out "$work/a.jsonl"
+exits "resume: another model" 2 "another MODEL: .*torn.jsonl" $run critique "$work/copy" "$work/ask.jsonl" --jsonl $all --rounds 2 --out "$work/torn.jsonl"
+exits "resume: another command" 2 "made by run critique" $prefer --out "$work/a.jsonl"
 head -n 3 "$work/ask.jsonl" > "$work/less.jsonl"
 exits "resume: prompts that are gone" 1 "line 4" $run critique data/policy "$work/less.jsonl" --jsonl $all --rounds 2 --out "$work/torn.jsonl"
 same "resume: a refused file is not changed" "$work/c.jsonl" "$work/torn.jsonl"
@@ -100,6 +126,8 @@ $prefer --batch 2 --out "$work/p2.jsonl" > "$work/said"
 same "prefer: the same lines in batches" "$work/p.jsonl" "$work/p2.jsonl"
 head -c 700 "$work/p.jsonl" > "$work/p3.jsonl"; $prefer --out "$work/p3.jsonl" > "$work/said" 2> "$work/err"
 same "prefer: a stopped run goes on" "$work/p.jsonl" "$work/p3.jsonl"
+exits "prefer: another --clamp" 2 "another --clamp" $prefer --clamp 0.4 --out "$work/p2.jsonl"
+exits "prefer: a writer" 2 "another --writer" $prefer --writer data/policy --out "$work/p2.jsonl"
 # both orders: exchanging the answers changes nothing but which order comes first
 given="$run prefer data/policy $work/ask.jsonl $one"
 $given --first a --second b | sed 's/"orders".*//' > "$work/ab"; $given --first b --second a | sed 's/"orders".*//' > "$work/ba"
@@ -117,6 +145,9 @@ $run logprobs data/policy "$work/asked.jsonl" --jsonl | sed 's/.*"logprobs": \[\
     END { p = (1 / (1 + exp(total[2] - total[1])) + 1 / (1 + exp(total[3] - total[4]))) / 2; printf "%.4f\n", p < 0.5 ? 1 - p : p }' > "$work/want"
 $run prefer data/policy "$work/first.jsonl" $one --shots 0 --first a --second b | sed 's/.*"probability": \([0-9.]*\).*/\1/' | awk '{ printf "%.4f\n", $1 }' > "$work/got"
 same "prefer: the probability is that of run logprobs" "$work/want" "$work/got"
+$given --first a --second b --out "$work/given" > "$work/said"
+exits "prefer: answers that were there" 2 "another --first" $given --jsonl --out "$work/given"
+grep -q '^  try: --first=a as before' "$work/err" && ok "... and where" || bad "... $(cat "$work/err")"
 $given --first a --second b --clamp 0.49 | sed 's/.*"probability": \([0-9.]*\).*/\1/' > "$work/got"
 is "prefer: --clamp" 0 "$(awk '$1 < 0.5 || $1 > 0.51' "$work/got" | wc -l | tr -d ' ')"
 $run prefer data/policy "$work/ask.jsonl" --jsonl $one -n 4 --writer data/policy > "$work/w1"; $run prefer data/policy "$work/ask.jsonl" --jsonl $one -n 4 > "$work/w2"
