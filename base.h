@@ -158,7 +158,8 @@ int folder_exists(const char *path);        /* returns 1 or 0; plain C tries to 
 /* Lists the names in a folder, sorted by bytes, in pool: its regular files, or with all 1 everything but
  * "." and "..". E_UNSUPPORTED in plain C. */
 int folder_list(const char *path, int all, Pool *pool, char ***names, int *count, Error *err);
-/* Returns 1 if a folder of this name is a part of a run: `prompt`, `best` or step-NUMBER. */
+/* Returns 1 if a folder of this name is a part of a run: `prompt`, `best`, `value_model` or
+ * step-NUMBER. */
 int folder_is_part(const char *name);
 /* Deletes a folder's files and those parts; E_ARGUMENT, and no file is deleted, if it has another folder. */
 int folder_empty(const char *path, Pool *pool, Error *err);

@@ -186,7 +186,7 @@ int file_read_all(const char *path, Pool *pool, char **bytes, size_t *n, Error *
 
 int folder_is_part(const char *name) {
     const char *digit = name + 5;
-    if (!strcmp(name, "prompt") || !strcmp(name, "best")) return 1;
+    if (!strcmp(name, "prompt") || !strcmp(name, "best") || !strcmp(name, "value_model")) return 1;
     if (strncmp(name, "step-", 5) || !*digit) return 0;
     while (*digit >= '0' && *digit <= '9') digit++;
     return !*digit;

@@ -112,17 +112,12 @@ void value_head_carve(ValueHead *h, int C, int layers, int trainable, Arena *a) 
     h->tensors = list.tensors;
 }
 
-/* Fills a weight and its bias with uniform numbers +-bound. */
-static void uniform_layer(const Matrix *w, const Matrix *bias, float bound, Rng *r) {
-    float *x = w->data, *b = bias->data;
-    for (size_t i = 0; i < (size_t)w->O * (size_t)w->I; i++) x[i] = bound * (float)(2 * rng_unit(r) - 1);
-    for (int i = 0; i < bias->I; i++) b[i] = bound * (float)(2 * rng_unit(r) - 1);
-}
-
 void value_head_init(ValueHead *h, uint64_t seed, int zero) {
     Rng r = rng_stream(seed, 0, 2);
-    if (h->up.O) uniform_layer(&h->up, &h->up_b, 1 / sqrtf((float)h->up.I), &r);
-    uniform_layer(&h->weight, &h->bias, zero ? 0 : 1 / sqrtf((float)h->weight.I), &r);
+    const float first = h->up.O ? 1 / sqrtf((float)h->up.I) : 0;
+    const float last = zero ? 0 : 1 / sqrtf((float)h->weight.I);
+    for (int i = 0; i < h->tensors; i++)
+        tensor_uniform(h->tensor[i].matrix, i < h->tensors - 2 ? first : last, &r);
 }
 
 /* ===================================================================================================

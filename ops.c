@@ -646,6 +646,11 @@ void tensor_normal(const Matrix *w, double deviation, uint64_t seed) {
     for (size_t i = 0; i < at(w->O, w->I); i++) x[i] = (float)(deviation * rng_normal(&r));
 }
 
+void tensor_uniform(const Matrix *w, float bound, Rng *r) {
+    float *x = w->data;
+    for (size_t i = 0; i < (size_t)w->O * (size_t)w->I; i++) x[i] = bound * (float)(2 * rng_unit(r) - 1);
+}
+
 void tensor_fill(const Matrix *w, float value) {
     float *x = w->data;
     for (size_t i = 0; i < at(w->O, w->I); i++) x[i] = value;

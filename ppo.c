@@ -50,7 +50,8 @@ static double ppo_step(Progress *p, const Models *m, Work *w) {
     step_begin(&w->now);
 
     draw_queries(p, m, w);                  /* beginnings of training documents */
-    sample_responses(p, m, w);              /* tokens, old log-probs, old values */
+    sample_responses(p, m, w);              /* tokens, old log-probs, old values by a value head */
+    if (o->value_model) value_responses(p, m, w);           /* old values by a model of their own */
     lap(&w->now, GENERATE);
     score_responses(p, m, w);               /* one number for each text */
     process_scores(x->score, x->B, &rule, &p->moments);
@@ -61,7 +62,7 @@ static double ppo_step(Progress *p, const Models *m, Work *w) {
     kl_penalty(x->kl, x->logprob, x->ref_logprob, x->full_kl, o->kl_penalty, x->P);
     token_rewards(x->reward, x->kl, x->score, coef, x->start, x->B);
     if (o->whiten_rewards) whiten(x->reward, x->P, KEEP_MEAN, o->biased);
-    if (m->values) {                        /* PPO: what the values did not expect */
+    if (has_values(o)) {                    /* PPO: what the values did not expect */
         gae(x->advantage, x->returns, x->reward, x->value, (float)o->gamma, (float)o->lam, x->start, x->B);
         whiten(x->advantage, x->P, SHIFT_MEAN, o->biased);
     } else                                  /* GRPO, RLOO: what the group's other responses did not get */
@@ -146,8 +147,9 @@ static void progress_begin(Progress *p, const Models *m, Work *w) {
  * evaluations use the same queries and the same random numbers. */
 static void run_all(Progress *p, const Models *m, Work *w, int resumed) {
     const Settings *o = m->o;
-    static const char *const adapter[2] = { "adapter", "adapter and value head" };
-    static const char *const model[2] = { "model and tokenizer", "model, tokenizer and value head" };
+    static const char *const adapter[3] = { "adapter", "adapter and value head", "adapter and value model" };
+    static const char *const model[3] = { "model and tokenizer", "model, tokenizer and value head",
+                                          "model, tokenizer and value model" };
     const double begin = wall_clock();
     char time[32], count[64];
     if (w->eval.n) {
@@ -170,7 +172,7 @@ static void run_all(Progress *p, const Models *m, Work *w, int resumed) {
     readable_time(time, wall_clock() - begin);
     const char *const *made = m->adapter ? adapter : model;
     if (p->step) say("  %s in %s; %s in %s", counted(count, (size_t)p->step, "step"), time,
-                     made[m->values != NULL], w->out.where);
+                     made[o->value_model ? 2 : has_values(o)], w->out.where);
     else run_without_steps(&w->out);
     if (cli_stopping()) run_say_resume(&w->out, repeated_options(o));
     else health_end(&w->health, &w->out, SMALLER_MOVES);
@@ -213,6 +215,7 @@ static int run(const Program *p, const char *data) {
     r.progress.queue = queue_of_split(w, 0, o.seed);
     w->before.document = pool_need(&w->pool, (size_t)r.progress.queue.count + 1, sizeof(int), "the order");
     prepare_policy(m, w, p);
+    prepare_value_model(m, w, p);
     prepare_judges(m, w, p);
     check_queries(m, w, &r.progress.queue);
     check_responses(m, w, &r.progress.queue);
@@ -221,8 +224,7 @@ static int run(const Program *p, const char *data) {
     bill_add(&memory.bill, "data set, tokenizers, lists", w->pool.total);
     bill_add(&memory.bill, "the program itself", (size_t)4 << 20);      /* code, C library, stacks */
     bill_print(&memory.bill);
-    run_room(o.out, m->adapter ? m->lora.tensor : m->policy.tensor,
-             m->adapter ? m->lora.tensors : m->policy.tensors, o.dtype,
+    run_room(o.out, m->trained, m->trained_all, o.dtype,
              tensor_values(m->trained, m->trained_all, 1), &o.run, o.steps, o.dry_run);
     if (o.dry_run) return 0;
     memory_take(&memory, &w->ws);
@@ -289,7 +291,8 @@ static Option options[] = {
     { "ppo-epochs", OPT_INT, &o.ppo_epochs, "4", COUNT(1), NULL, "passes over a step's responses" },
     { "learning-rate|lr", OPT_REAL, &o.lr, "1.41e-5", REAL(0), NULL, "Adam's learning rate" },
     { "value-learning-rate", OPT_REAL, &o.value_lr, "0", REAL(0), NULL,
-      "Adam's learning rate for the value head; 0: as --learning-rate" },
+      "Adam's learning rate for the value head, or for all weights of --value-model; 0, and with "
+      "--value-model unless it is given: as --learning-rate" },
     { "lr-anneal", OPT_CHOICE, &o.lr_anneal, "none", 0, 0, "none|linear|cosine",
       "linear: decreases to the last step, whose own rate is the first step's divided by --steps, as in "
       "OpenAI's code; cosine: half a cosine down to a tenth" },
@@ -343,7 +346,7 @@ static Option options[] = {
       "the loss clips a value to its old value +- this; 0: no clipping" },
     { "vf-coef", OPT_REAL, &o.vf_coef, "0.1", REAL(0), NULL, "weight of the value loss" },
     { "value-warmup", OPT_INT, &o.value_warmup, "0", COUNT(0), NULL,
-      "first steps, in which only the value head learns" },
+      "first steps, in which only the value head or the value model learns" },
     { "ratio-threshold", OPT_REAL, &o.ratio_threshold, "10", REAL(0), NULL,
       "leave out updates whose mean ratio is above this; 0: none" },
     { "early-stopping", OPT_FLAG, &o.early_stopping, NULL, 0, 0, NULL,
@@ -403,10 +406,15 @@ static Option options[] = {
       "start from this PEFT adapter; the reference is a frozen copy of it" },
     { "value-init", OPT_CHOICE, &o.value_init, "zero", 0, 0, "zero|pytorch",
       "value head at the start, if the folders have none (value_head.safetensors, or v_head of TRL and "
-      "trlx); if given, it is a new one in any case. zero: its last layer is 0, and so are the first values" },
+      "trlx); if given, it is a new one in any case. zero: its last layer is 0, so that the first values "
+      "are 0" },
     { "value-head", OPT_CHOICE, &o.value_head, "linear", 0, 0, "linear|mlp",
       "a new value head's layers: linear: one, as TRL has it; mlp: a linear to twice the policy's width, "
       "ReLU, and a linear, as trlx has it. A head from a folder keeps its own" },
+    { "value-model", OPT_TEXT, &o.value_model, NULL, 0, 0, NULL,
+      "values by a model of its own instead of a value head: a folder of a causal policy or judge with the "
+      "policy's token ids. All its weights learn; its head is a judge's own, if that has one output and "
+      "--value-init is not given, else a new one. It is saved as value_model/ in the run's folder" },
     QUANT_OPTIONS(o.quant, QLORA_HELP "; without --lora-r or --adapter, with an adapter of rank 16 on all "
                   "seven linears"),
     { "reward-nf4", OPT_FLAG, &o.reward_nf4, NULL, 0, 0, NULL,
@@ -488,8 +496,10 @@ static const Need needs[] = {
     { "stop-after|missing-stop-score", "stop", NULL },
     { "target|horizon", "adap-kl-ctrl", "the coefficient stays as it is" },
     { "group|group-scale", "algorithm", "only grpo and rloo have groups" },
-    { "value-learning-rate|cliprange-value|vf-coef|value-init|value-head|value-warmup", "!algorithm",
+    { "value-learning-rate|cliprange-value|vf-coef|value-init|value-head|value-model|value-warmup",
+      "!algorithm",
       "it has no value head" },
+    { "value-head", "!value-model", "a value model has a head of one layer" },
     { "gamma|lam|whiten-rewards|biased-variance", "!algorithm",
       "it sums the rewards of a response, and whitens nothing" },
     { "kl-in|kl-penalty", "init-kl-coef", "a coefficient of 0 leaves no penalty" },
@@ -498,7 +508,7 @@ static const Need needs[] = {
     { "use-score-norm", "use-score-scaling", NULL },
     { "score-normalize", "eval-queries", "the scores before training are those of the evaluation" },
     { "best-of|eval-every|show", "eval-queries", "nothing is evaluated" },
-    { "cliprange-value|value-learning-rate|value-warmup", "vf-coef", "nothing is learned by the value head" },
+    { "cliprange-value|value-learning-rate|value-warmup|value-model", "vf-coef", "no values are learned" },
     { "lora-r|lora-alpha|lora-targets|lora-rslora|prompt-tokens", "!adapter",
       "the adapter's config has them" },
     QUANT_NEEDS, LORA_NEEDS, PROMPT_NEEDS, RUN_NEEDS,
@@ -607,6 +617,8 @@ static void check_options(const Program *p) {
     refuse_above(o.accumulation == 1 ? "--mini-batch-size"
                                      : "--mini-batch-size times --gradient-accumulation-steps",
                  (long long)o.mini_batch_size * o.accumulation, "--batch-size", o.batch_size);
+    /* presets have a rate for a new value head */
+    if (o.value_model && !cli_given(p, "value-learning-rate")) o.value_lr = 0;
     quant_options_check(p, &o.quant, &o.lora.rank, &o.lora.targets, o.adapter || o.lora.soft);
     if (o.reward_command && !cli_typed_option(p, "reward-command"))
         usage_hint("no file can start a command: it has to be on the command line",
@@ -634,9 +646,10 @@ static const Program program = {
 int main(int argc, char **argv) {
     const char *data = NULL;
     if (!cli_parse(&program, argc, argv, &data, 1)) usage_hint("which dataset?", NULL, "./ppo data/imdb.bin");
-    const char *input[JUDGES + 5] = { data, o.policy, o.reward_adapter, o.adapter, o.tokenizer };
-    for (int k = 0; k < o.judges; k++) input[5 + k] = o.judge[k];
-    if (o.dump) out_file_check("--dump-rollouts", o.dump, input, 5 + o.judges);
+    const char *input[JUDGES + 6] = { data, o.policy, o.reward_adapter, o.adapter, o.tokenizer,
+                                      o.value_model };
+    for (int k = 0; k < o.judges; k++) input[6 + k] = o.judge[k];
+    if (o.dump) out_file_check("--dump-rollouts", o.dump, input, 6 + o.judges);
     cli_say_preset();
     say_digits();
     return run(&program, data);

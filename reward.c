@@ -138,7 +138,8 @@ void reward_saved_carve(RewardSaved *s, const RewardConfig *c, int N, int B, int
  * that the head reads. active 0: the pass only measures, and the arrays are NULL. */
 typedef struct { StackRows rows; int *position, *type, *read, active; const Lora *adapter; Arena *ws; } Pass;
 
-static int texts_check(const RewardConfig *c, const Texts *t, const RewardSaved *s) {
+static int texts_check(const RewardConfig *c, const Texts *t, const Wanted *want, const RewardSaved *s) {
+    const int M = want ? want->W : t->B;
     if (t->N < 0 || t->B < 0 || t->start[0] != 0 || t->start[t->B] != t->N) return E_RANGE;
     for (int b = 0; b < t->B; b++) {
         /* an empty text has no token for the head */
@@ -147,7 +148,10 @@ static int texts_check(const RewardConfig *c, const Texts *t, const RewardSaved 
     }
     for (int n = 0; n < t->N; n++)
         if (t->token[n] < 0 || t->token[n] >= c->V) return E_RANGE;
-    return s && (t->N > s->stack.N || t->B > s->stack.M) ? E_MEMORY : OK;
+    if (want && (!c->stack.causal || c->labels != 1 || want->W < 1)) return E_RANGE;
+    for (int i = 0; want && i < want->W; i++)
+        if (want->row[i] < (i ? want->row[i - 1] + 1 : 0) || want->row[i] >= t->N) return E_RANGE;
+    return s && (t->N > s->stack.N || M > s->stack.M) ? E_MEMORY : OK;
 }
 
 /* Sets the positions of text b's rows, the rows that each of them sees (all of its text, or in a causal stack
@@ -164,17 +168,18 @@ static void text_rows(Pass *p, int *first, int *count, const RewardConfig *c, co
     for (int n = from; n < end && c->stack.causal; n++) if (t->token[n] != c->pad) p->read[b] = n;
 }
 
-/* Checks the texts and lays out their rows. OK or a code. */
+/* Checks the texts and lays out their rows. want: the rows that the head reads; NULL: one of each text. OK or
+ * a code. */
 static int pass_begin(Pass *p, const RewardModel *m, const Lora *adapter, const Texts *texts,
-                      const RewardSaved *saved, Arena *ws) {
+                      const Wanted *want, const RewardSaved *saved, Arena *ws) {
     const RewardConfig *c = &m->config;
-    const int N = texts->N, B = texts->B;
+    const int N = texts->N, B = texts->B, M = want ? want->W : B;
     static const int unread = 0;
     p->active = ws->base != NULL;
     p->adapter = adapter;
     p->ws = ws;
     if (p->active) {
-        const int code = texts_check(c, texts, saved);
+        const int code = texts_check(c, texts, want, saved);
         if (code != OK) return code;
     }
     int *first = arena_take(ws, (size_t)N, sizeof(int)), *count = arena_take(ws, (size_t)N, sizeof(int));
@@ -183,8 +188,8 @@ static int pass_begin(Pass *p, const RewardModel *m, const Lora *adapter, const 
     p->read = arena_take(ws, (size_t)B, sizeof(int));
     if (ws->failed) return E_MEMORY;
     if (p->type) memset(p->type, 0, (size_t)N * sizeof *p->type);
-    StackRows rows = { N, B, p->active ? p->read : &unread, p->position, NULL, { first, count, NULL }, N,
-                       NULL };
+    StackRows rows = { N, M, !p->active ? &unread : want ? want->row : p->read, p->position, NULL,
+                       { first, count, NULL }, N, NULL };
     if (rows.most > reward_max_tokens(c)) rows.most = reward_max_tokens(c);
     p->rows = rows;
     for (int b = 0; b < p->active * B; b++) text_rows(p, first, count, c, texts, b);
@@ -236,14 +241,15 @@ static void head_forward(float *y, const float *x, int head, size_t n) {
     else activation_forward(y, x, head == HEAD_RELU ? ACT_RELU : ACT_GELU, n);
 }
 
-int reward_forward(const RewardModel *m, const Lora *adapter, const Texts *texts, RewardSaved *saved,
-                   float *logits, Arena *ws) {
+static int forward(const RewardModel *m, const Lora *adapter, const Texts *texts, const Wanted *want,
+                   RewardSaved *saved, float *logits, Arena *ws) {
     const size_t mark = ws->used;
-    const int N = texts->N, B = texts->B, C = m->config.stack.C, E = embedding_width(&m->config);
+    const int N = texts->N, C = m->config.stack.C, E = embedding_width(&m->config);
     Pass p;
     Cache one;
-    int code = pass_begin(&p, m, adapter, texts, saved, ws);
+    int code = pass_begin(&p, m, adapter, texts, want, saved, ws);
     if (code != OK) { ws->used = mark; return code; }
+    const int B = p.rows.M;                 /* rows that the head reads */
     float *x = saved ? saved->stack.x : floats(ws, N, C), *room = E == C ? x : floats(ws, N, E);
     float *embed = saved ? saved->embed : floats(ws, N, E), *state = saved ? saved->state : floats(ws, B, C);
     float *dense = saved ? saved->dense : floats(ws, B, C), *pooled = floats(ws, B, C);
@@ -260,6 +266,16 @@ int reward_forward(const RewardModel *m, const Lora *adapter, const Texts *texts
     }
     ws->used = mark;
     return ws->failed ? E_MEMORY : code;
+}
+
+int reward_forward(const RewardModel *m, const Lora *adapter, const Texts *texts, RewardSaved *saved,
+                   float *logits, Arena *ws) {
+    return forward(m, adapter, texts, NULL, saved, logits, ws);
+}
+
+int reward_values(const RewardModel *m, const Texts *texts, const Wanted *want, RewardSaved *saved,
+                  float *value, Arena *ws) {
+    return forward(m, NULL, texts, want, saved, value, ws);
 }
 
 /* ---- backward ---- */
@@ -308,13 +324,14 @@ static void embed_backward(const float *dx, float *room, float *dnorm, const Rew
     if (m->config.types) lora_embedding_backward(dsum, p->type, p->adapter, &m->type, N, p->ws);
 }
 
-int reward_backward(const RewardModel *m, const Lora *adapter, const Texts *texts, RewardSaved *saved,
-                    const float *dlogits, Arena *ws) {
+static int backward(const RewardModel *m, const Lora *adapter, const Texts *texts, const Wanted *want,
+                    RewardSaved *saved, const float *dlogits, Arena *ws) {
     const size_t mark = ws->used;
-    const int N = texts->N, B = texts->B, C = m->config.stack.C, E = embedding_width(&m->config);
+    const int N = texts->N, C = m->config.stack.C, E = embedding_width(&m->config);
     Pass p;
-    int code = pass_begin(&p, m, adapter, texts, saved, ws);
+    int code = pass_begin(&p, m, adapter, texts, want, saved, ws);
     if (code != OK) { ws->used = mark; return code; }
+    const int B = p.rows.M;
     float *dx = floats(ws, N, C), *room = floats(ws, N, E > C ? E : C), *dy = floats(ws, B, C);
     float *dnorm = E == C ? NULL : floats(ws, N, E);
     if (!p.active) {
@@ -328,6 +345,16 @@ int reward_backward(const RewardModel *m, const Lora *adapter, const Texts *text
     if (m->word.grad || adapter) embed_backward(dx, room, dnorm, m, texts, saved, &p);
     ws->used = mark;
     return ws->failed ? E_MEMORY : code;
+}
+
+int reward_backward(const RewardModel *m, const Lora *adapter, const Texts *texts, RewardSaved *saved,
+                    const float *dlogits, Arena *ws) {
+    return backward(m, adapter, texts, NULL, saved, dlogits, ws);
+}
+
+int reward_values_backward(const RewardModel *m, const Texts *texts, const Wanted *want, RewardSaved *saved,
+                           const float *dvalue, Arena *ws) {
+    return backward(m, NULL, texts, want, saved, dvalue, ws);
 }
 
 /* ---- the pairwise loss ---- */

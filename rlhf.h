@@ -413,6 +413,14 @@ int reward_forward(const RewardModel *m, const Lora *adapter, const Texts *texts
                    RewardSaved *saved, float *logits, Arena *ws);
 int reward_backward(const RewardModel *m, const Lora *adapter, const Texts *texts,
                     RewardSaved *saved, const float *dlogits, Arena *ws);
+/* A value function: a causal judge of one output, whose head reads W rows of the texts, ascending,
+ * instead of one of each text: value, dvalue (W). saved is carved for W rows in place of B. They
+ * measure by N, B and W. OK or a code, as above; E_RANGE also for rows that the texts do not have. */
+typedef struct { int W; const int *row; } Wanted;
+int reward_values(const RewardModel *m, const Texts *texts, const Wanted *want, RewardSaved *saved,
+                  float *value, Arena *ws);
+int reward_values_backward(const RewardModel *m, const Texts *texts, const Wanted *want,
+                           RewardSaved *saved, const float *dvalue, Arena *ws);
 /* Bradley-Terry, of texts 2i and 2i+1: with d = logit 0 of text 2i minus logit 0 of text 2i+1, and
  * p = target[i], the probability that text 2i is the better one, loss (pairs) = -p log sigmoid(d)
  * - (1-p) log sigmoid(-d). target NULL: every p is 1. Backward adds dloss (pairs) times the loss's
@@ -463,6 +471,7 @@ size_t tensor_bytes(const Matrix *w);       /* returns the bytes of w->data */
 void tensor_read(float *x, const Matrix *w, size_t at, size_t n);
 size_t tensor_values(const Tensor *list, int tensors, int trainable_only);  /* counts, not TIED */
 void tensor_normal(const Matrix *w, double deviation, uint64_t seed);       /* F32; mean 0 */
+void tensor_uniform(const Matrix *w, float bound, Rng *r);  /* F32; from -bound to bound */
 void tensor_fill(const Matrix *w, float value);                             /* F32 */
 /* y (N,O) = (linear_add: +=) x (N,I) W^T + bias (O; NULL: none). Each output is one sum in order of
  * i, the bias last. If w->output is not F32, the sum is rounded to it, and then added to y. */

@@ -42,6 +42,7 @@
 #define tensor_carve wide_tensor_carve
 #define tensor_carve_quant wide_tensor_carve_quant
 #define tensor_normal wide_tensor_normal
+#define tensor_uniform wide_tensor_uniform
 #define tensor_fill wide_tensor_fill
 #define matrix_part wide_matrix_part
 #define tensor_values wide_tensor_values

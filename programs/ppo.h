@@ -18,7 +18,7 @@ enum { JUDGES = 8 };                        /* most judges of a run */
 typedef struct {
     const char *judge[JUDGES]; double judge_weight[JUDGES]; int judges;     /* --reward, read */
     const char *policy, *reward, *reward_adapter, *tokenizer, *adapter, *out, *label, *reward_text;
-    const char *dump, *fallback, *reward_command, *stop, *missing_stop;
+    const char *dump, *fallback, *reward_command, *stop, *missing_stop, *value_model;
     int score, long_response, steps, batch_size, mini_batch_size, accumulation, ppo_epochs, lr_anneal;
     int adam_tf, adaptive, no_special;
     int kl_penalty, early_stopping, whiten_rewards, biased, score_scaling, score_norm, score_normalize;
@@ -71,6 +71,12 @@ typedef struct {
     int most;                               /* most tokens of a text that it reads, without bos and eos */
 } Scorer;
 
+/* The model of --value-model, all of whose weights learn: a causal judge of one output. */
+typedef struct {
+    RewardConfig config; RewardModel model;
+    int new_head;                           /* 1: the folder has no head of one output, or none is wanted */
+} ValueModel;
+
 /* The models: what is trained, what stays frozen, and their tokenizers; and the settings of the run. */
 typedef struct {
     const Settings *o;
@@ -83,8 +89,9 @@ typedef struct {
     const Model *reference; const Lora *reference_adapter;
     ValueHead head; int head_layers;
     const char *head_from;                  /* the folder whose value head is the start; NULL: a new head */
-    const ValueHead *values;                /* &head, or NULL when --algorithm has none */
-    Tensor *trained; /* the tensors that Adam changes: the policy's, then the value head's */
+    const ValueHead *values;                /* &head; NULL with a value model, or if there are no values */
+    ValueModel value_model;                 /* with --value-model */
+    Tensor *trained; /* the tensors that Adam changes: the policy's, then the value head's or model's */
     int trained_policy, trained_all;        /* how many of them are the policy's, and how many there are */
     Scorer scorer[JUDGES]; int scorers;
     const Scorer *toxicity;                 /* whose other outputs together are toxicity, or NULL */
@@ -122,6 +129,7 @@ typedef struct {
     float *hidden, *other_hidden, *dhidden; /* (W,C) */
     float *old_logprob, *advantage, *ref_logprob, *weight, *dentropy, *new_logprob, *entropy;       /* (W) */
     float *old_value, *returns, *value, *dvalue;    /* (W) */
+    int *start, *want;                      /* (n+1) (W) of the texts that a value model reads */
     const unsigned char **kept; size_t set; /* (W) the rollout's sets of tokens, or NULL; bytes of one */
 } Batch;
 
@@ -147,7 +155,7 @@ enum { GENERATE, SCORE, REFERENCE, ADVANTAGES, OPTIMIZE, LAPS };
 typedef struct {                            /* about the step in progress */
     PpoStats stats;                         /* sums over all updates */
     double first_deviation;                 /* the first update's largest |ratio - 1| */
-    double grad_norm;                       /* the sum over all updates */
+    double grad_norm, value_norm;           /* sums over all updates; value_norm: of a value model */
     double clock, seconds[LAPS];            /* clock: when the last lap ended */
     int updates, skipped, epochs;
 } Statistics;
@@ -160,6 +168,7 @@ typedef struct {
     Dataset data;
     Cache cache;
     Saved saved;
+    RewardSaved value_saved;                /* of a value model */
     Batch batch;
     JudgeBatch judge;
     Queries queries;
@@ -188,6 +197,8 @@ static inline int is_number(double x) { return x - x == 0; }
 static inline const char *repeated_options(const Settings *o) {
     return o->reward_command ? " --reward-command COMMAND" : "";
 }
+/* Returns 1 if there are values: of a value head, or of a value model. */
+static inline int has_values(const Settings *o) { return o->algorithm == ALGORITHM_PPO; }
 /* Returns how many responses have the same query. */
 static inline int group_size(const Settings *o) { return o->algorithm == ALGORITHM_PPO ? 1 : o->group; }
 /* Returns 1 if the sampler does not draw from the whole vocabulary, and so stores what it draws from. */
@@ -258,6 +269,10 @@ void sample_responses(const Progress *p, const Models *m, Work *w);
 /* Fills the batch with the rows of n sequences: seq[which[i]], or seq[i] if which is NULL, each after `soft`
  * rows of a soft prompt; and with the sets of their tokens, if they are stored. */
 Rows fill_rows(Batch *k, const Sequence *seq, const int *which, int n, int soft);
+/* Lays out what a value model reads of n sequences (as for fill_rows): query and response, without a soft
+ * prompt. *want: the rows that predict a response token. Uses the rows of k. */
+Texts value_texts(Batch *k, Wanted *want, const Sequence *seq, const int *which, int n);
+void value_responses(const Progress *p, const Models *m, Work *w);      /* the value model's values */
 /* Computes the responses' log-probs under the reference, and for --kl-penalty full the exact KL to it. */
 void reference_logprobs(const Models *m, Work *w);
 /* Appends this step's responses to the file of --dump-rollouts, a JSON line for each. */
@@ -300,6 +315,7 @@ size_t workspace(void *run);
 
 /* ---- ppo_open.c ---- */
 void prepare_policy(Models *m, Work *w, const Program *p);
+void prepare_value_model(Models *m, Work *w, const Program *p);     /* if there is one */
 void prepare_judges(Models *m, Work *w, const Program *p);
 /* Dies if the judge cannot read texts that are as long as responses can be, unless --long-response is cut. */
 void check_responses(const Models *m, Work *w, const Queue *q);

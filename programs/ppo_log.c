@@ -111,10 +111,10 @@ static void log_step(const Progress *p, const Models *m, Work *work, double kl) 
     log_integer(&l, "step", p->step);
     log_objective(p, m, &work->rollout, &l, kl);
     log_number(&l, "ppo/loss/policy", s.policy_loss);
-    if (m->values) log_number(&l, "ppo/loss/value", s.value_loss);
+    if (has_values(o)) log_number(&l, "ppo/loss/value", s.value_loss);
     if (o->kl_in == KL_IN_LOSS) log_number(&l, "ppo/loss/kl", s.kl_loss);
     log_number(&l, "ppo/loss/total",
-               s.policy_loss + (m->values ? o->vf_coef * s.value_loss : 0)
+               s.policy_loss + (has_values(o) ? o->vf_coef * s.value_loss : 0)
                + (o->kl_in == KL_IN_LOSS ? p->kl.coef * s.kl_loss : 0)
                - o->entropy_coef * s.weighted_entropy);
     log_number(&l, "ppo/policy/first_ratio_max_deviation", now->first_deviation);
@@ -125,8 +125,10 @@ static void log_step(const Progress *p, const Models *m, Work *work, double kl) 
     log_number(&l, "ppo/policy/policykl", s.policy_kl);
     log_number(&l, "ppo/policy/entropy", s.entropy);
     log_number(&l, "ppo/policy/advantages_mean", mean(x->advantage, x->P));
-    if (m->values) log_values(&l, &work->rollout, &s);
+    if (has_values(o)) log_values(&l, &work->rollout, &s);
     log_number(&l, "grad_norm", now->updates ? now->grad_norm / now->updates : 0);
+    if (o->value_model)
+        log_number(&l, "ppo/val/grad_norm", now->updates ? now->value_norm / now->updates : 0);
     log_number(&l, "learning_rate", p->step > o->value_warmup ? rate_at(o, o->lr, p->step) : 0);
     log_integer(&l, "ppo/epochs", now->epochs);
     log_integer(&l, "ppo/updates_skipped", now->skipped);
@@ -213,7 +215,7 @@ static const Watch watches[WATCHES] = {
     { 1, 0.7, 10, "the correlation of the score with the response's length, without its sign,",
       "--length-penalty, or a judge that was not trained on longer texts as the better ones; "
       "env/reward_length_correlation in the log has the sign" },
-    { -1, 0, 50, "the explained variance of the value head",
+    { -1, 0, 50, "the explained variance of the values",
       "a larger --value-learning-rate, or --value-warmup 20" },
     { 1, 0.5, 3, "the share of the updates that --ratio-threshold has skipped",
       "a smaller --learning-rate, fewer --ppo-epochs, or a larger --ratio-threshold" },
@@ -241,7 +243,7 @@ static double watched_number(const Models *m, Work *w, int kind) {
         return x->B < 2 ? none : most > 0 ? summarise(x->raw_score, x->B, x->scratch).std / most : 0;
     case WATCH_LENGTH: return fabs(length_correlation(x));
     case WATCH_VALUES:
-        if (!m->values || !(o->vf_coef > 0) || s->tokens <= 0) return none;
+        if (!has_values(o) || !(o->vf_coef > 0) || s->tokens <= 0) return none;
         return variance_explained(x, s->value_error / s->tokens);
     case WATCH_SKIPPED: return w->now.updates ? (double)w->now.skipped / w->now.updates : none;
     default: return -mean(x->logprob, x->P);

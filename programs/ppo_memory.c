@@ -55,12 +55,13 @@ static void queries_carve(Queries *q, const Models *m, Arena *a) {
 /* Makes one list of all trained tensors, so that one optimizer holds their moments. */
 static void list_trained(Models *m, Pool *pool) {
     const Tensor *list = m->adapter ? m->lora.tensor : m->policy.tensor;
-    const int head = m->values ? m->head.tensors : 0;
+    const Tensor *values = m->values ? m->head.tensor : m->value_model.model.tensor;
+    const int head = m->values ? m->head.tensors : m->o->value_model ? m->value_model.model.tensors : 0;
     m->trained_policy = m->adapter ? m->lora.tensors : m->policy.tensors;
     m->trained_all = m->trained_policy + head;
     m->trained = pool_need(pool, (size_t)m->trained_all, sizeof *m->trained, "the list of tensors");
     memcpy(m->trained, list, (size_t)m->trained_policy * sizeof *list);
-    memcpy(m->trained + m->trained_policy, m->head.tensor, (size_t)head * sizeof *m->head.tensor);
+    if (head) memcpy(m->trained + m->trained_policy, values, (size_t)head * sizeof *values);
 }
 
 /* Returns the rows of the longest sequence, or query of an encoder, with those of a soft prompt. */
@@ -93,11 +94,33 @@ static void carve_policy(Models *m, Optimizer *optimizer, Pool *pool, Arena *a, 
         m->reference = &m->frozen;
         bill_part(bill, "reference (frozen copy)", a);
     }
-    m->values = o->algorithm == ALGORITHM_PPO ? &m->head : NULL;
+    if (o->value_model) {
+        const WeightTypes types = { F32, F32, 0, 0, 0, o->quant.compute, NULL };
+        ValueModel *v = &m->value_model;
+        must(reward_carve(&v->model, &v->config, &types, 1, pool, a, &err), &err, NULL);
+        bill_part(bill, "value model and gradients", a);
+    }
+    m->values = has_values(o) && !o->value_model ? &m->head : NULL;
     if (m->values) value_head_carve(&m->head, m->config.stack.C, m->head_layers, 1, a);
     list_trained(m, pool);
     optimizer_carve(optimizer, m->trained, m->trained_all, a);
     bill_part(bill, m->values ? "value head, Adam's moments" : "Adam's moments", a);
+}
+
+/* Lays out what a mini-batch keeps for backward. Policy and value model use the same memory in turn. */
+static void activations_carve(Work *w, const Models *m, Arena *a) {
+    const Settings *o = m->o;
+    const size_t from = a->used;
+    const int W = o->mini_batch_size * o->response_max;
+    saved_carve(&w->saved, &m->config.stack, o->mini_batch_size * (m->soft + m->T - 1), W, o->quant.recompute,
+                a);
+    if (m->Q) queries_carve(&w->queries, m, a);
+    if (!o->value_model) return;
+    const size_t policy = a->used;
+    a->used = from;
+    reward_saved_carve(&w->value_saved, &m->value_model.config, o->mini_batch_size * (m->T - 1), W,
+                       o->quant.recompute, a);
+    if (a->used < policy) a->used = policy;
 }
 
 void carve(void *run, Arena *a, Bill *bill) {
@@ -114,9 +137,7 @@ void carve(void *run, Arena *a, Bill *bill) {
     cache_carve(&w->cache, &m->config.stack, m->config.stack.L, larger(o->chunk, o->mini_batch_size),
                 m->soft + m->T, a);
     bill_part(bill, "keys and values", a);
-    saved_carve(&w->saved, &m->config.stack, o->mini_batch_size * (m->soft + m->T - 1),
-                o->mini_batch_size * o->response_max, o->quant.recompute, a);
-    if (m->Q) queries_carve(&w->queries, m, a);
+    activations_carve(w, m, a);
     bill_part(bill, "activations for backward", a);
     batch_carve(&w->batch, m, a);
     rollout_carve(&w->rollout, m, a);
@@ -143,6 +164,17 @@ static int measure_queries(const Models *m, Work *w, int learns, Arena *ws) {
     if (!m->Q) return OK;
     w->cache.reading = learns ? &w->queries.learned : &w->queries.seen;
     return model_encode(&m->policy, m->adapter, &texts, w->cache.reading, ws);
+}
+
+/* Measures the value model, if there is one, with n sequences of the greatest length; learns 1: backward,
+ * too. */
+static int measure_values(const Models *m, Work *w, const Sequence *seq, int n, int learns, Arena *ws) {
+    const RewardModel *model = &m->value_model.model;
+    Wanted want;
+    if (!m->o->value_model) return OK;
+    const Texts texts = value_texts(&w->batch, &want, seq, NULL, n);
+    const int code = reward_values(model, &texts, &want, learns ? &w->value_saved : NULL, NULL, ws);
+    return code || !learns ? code : reward_values_backward(model, &texts, &want, &w->value_saved, NULL, ws);
 }
 
 /* Returns the bytes of work space that the largest call of a run needs: makes the same calls, measuring, with
@@ -191,6 +223,8 @@ size_t workspace(void *run) {
     }
     if (!code) code = model_backward(&m->policy, m->adapter, &rows, &w->cache, &w->saved, NULL, &ws);
     if (m->adapter) lora_norms(&m->lora, m->policy.tensor, &ws);
+    if (!code) code = measure_values(m, w, seq, o->chunk, 0, &ws);
+    if (!code) code = measure_values(m, w, seq, o->mini_batch_size, 1, &ws);
     for (int i = 0; i < m->scorers && !code; i++) code = measure_judge(o, &m->scorer[i].judge, w, &ws);
     must(code, NULL, "report this as a bug: measuring failed");
     pool_release(&w->pool, pool);

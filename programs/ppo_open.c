@@ -65,8 +65,73 @@ void prepare_policy(Models *m, Work *w, const Program *p) {
                                 : policy_adapter_options(&o->lora, &m->config, tokenizer, &w->pool);
     *(m->Q ? &m->text_soft : &m->soft) = m->lora_config.prompt.rows;
     check_positions(m, w);
-    if (o->algorithm == ALGORITHM_PPO) find_value_head(m, w, p);
+    if (has_values(o) && !o->value_model) find_value_head(m, w, p);
     rows_take(&w->batch.rows, larger(o->chunk, o->mini_batch_size) * (m->soft + m->T - 1), &w->pool);
+}
+
+/* Returns the first id below V that two tokenizers have for different tokens, or -1. */
+static int first_difference(const Tokenizer *a, const Tokenizer *b, int V) {
+    for (int id = 0; id < V; id++) {
+        size_t n = 0, other = 0;
+        const char *x = tokenizer_piece(a, id, &n), *y = tokenizer_piece(b, id, &other);
+        if (!x != !y || n != other || (x && memcmp(x, y, n))) return id;
+    }
+    return -1;
+}
+
+/* Dies if the folder of the value model has a tokenizer with other ids than the policy's. */
+static void check_value_ids(const Models *m, Work *w, const char *folder) {
+    static const char advice[] = "a value model that was trained with the policy's tokenizer";
+    const PoolMark mark = pool_mark(&w->pool);
+    if (m->value_model.config.V != m->config.V) {
+        fail(&w->err, E_SHAPE, "the value model has another number of token ids than the policy", folder,
+             m->value_model.config.V, m->config.V);
+        die(&w->err, advice);
+    }
+    if (!tokenizer_exists(folder, &w->pool)) return;
+    const Tokenizer *own = tokenizer_open(folder, &w->pool, &w->err);
+    if (!own) die(&w->err, advice);
+    const int id = first_difference(own, m->tokenizer, m->config.V);
+    if (id >= 0) {
+        fail(&w->err, E_ARGUMENT, "the value model's tokenizer has another token for an id than the policy's",
+             folder, id, m->config.V - 1);
+        die(&w->err, advice);
+    }
+    pool_release(&w->pool, mark);
+}
+
+void prepare_value_model(Models *m, Work *w, const Program *p) {
+    const char *folder = m->o->value_model;
+    ValueModel *v = &m->value_model;
+    RewardConfig *c = &v->config;
+    if (!folder) return;
+    if (m->config.encoder.L)
+        must(fail(&w->err, E_UNSUPPORTED, "a value model reads query and response as one text, and this "
+                  "policy's encoder reads the query alone", m->o->policy, 0, 0), &w->err,
+             "leave --value-model out");
+    adapter_as_model(&folder, NULL,
+                     "./run merge BASE --adapter ADAPTER --out MERGED, then --value-model MERGED", &w->pool);
+    const int code = reward_config_load(c, folder, &w->pool, &w->err);
+    w->err.advice = NULL;                   /* it is about judges */
+    must(code, &w->err, "a policy's or judge's folder of a causal family that has judges: Llama, Mistral, "
+         "Qwen2, Qwen3, GPT-2");
+    if (!c->stack.causal)
+        must(fail(&w->err, E_UNSUPPORTED, "a value model has to be causal: each token of this one sees the "
+                  "later ones", folder, 0, 0), &w->err,
+             "a causal judge with the policy's tokenizer, or the policy's own folder");
+    check_value_ids(m, w, folder);
+    if (m->T - 1 > reward_max_tokens(c))
+        must(fail(&w->err, E_RANGE, "query and response are longer than the value model's positions", folder,
+                  m->T - 1, reward_max_tokens(c)), &w->err, "a smaller --query-max or --response-max");
+    const size_t texts = (size_t)larger(m->o->chunk, m->o->mini_batch_size);
+    w->batch.start = pool_need(&w->pool, texts + 1, sizeof(int), "the value model's texts");
+    w->batch.want = pool_need(&w->pool, texts * (size_t)m->o->response_max, sizeof(int), "their rows");
+    v->new_head = c->labels != 1 || cli_given(p, "value-init") ||
+                  !checkpoint_rows(folder, "model", c->names->part[NAME_HEAD], &w->pool);
+    if (!v->new_head) return;
+    c->labels = 1;
+    c->problem = PROBLEM_UNSAID;
+    strcpy(c->label[0], "value");
 }
 
 /* Returns the label that --label gives to judge k: if there are several and it names as many, with commas,
@@ -180,6 +245,16 @@ static void say_judge(const Models *m, const Scorer *s) {
     else say("reward = %slogit of '%s' for %s", times, j->config.label[s->label], read);
 }
 
+static void say_value_model(const Models *m) {
+    const ValueModel *v = &m->value_model;
+    const StackKind *c = &v->config.stack;
+    char number[32];
+    say("value model %s: %s, C %d, L %d, H %d, F %d, V %d, %s parameters; %s", m->o->value_model,
+        config_written(v->config.names, 1), c->C, c->L, c->H, c->F, v->config.V,
+        with_commas(number, tensor_values(v->model.tensor, v->model.tensors, 0)),
+        v->new_head ? "a new head" : "its own head");
+}
+
 /* Prints the share of trained parameters: for a policy with an encoder and a value head, as the DialogSum lab
  * prints it. */
 static void say_share(const Models *m, size_t trained, size_t all) {
@@ -211,11 +286,23 @@ void say_what(const Models *m, const Work *w, const Queue *training, const char 
     if (!m->adapter) say("training all weights; the reference is a frozen copy");
     else say("training %s; the reference is %s", adapter_words(words, &m->lora.config),
              o->adapter ? "a frozen copy of the adapter it starts from" : "the policy without it");
+    if (o->value_model) say_value_model(m);
     if (m->values && m->head_layers == 2) say("value head of two layers, %d numbers between them", 2 * c->C);
     say_share(m, trainable, frozen + tensor_values(m->trained, m->trained_all, 0));
     say("queries of %s tokens%s, responses %s %s", from_to(range[0], o->query_min, o->query_max),
         m->bos >= 0 ? " after <s>" : "", o->response_min == o->response_max ? "of up to" : "cut after",
         from_to(range[1], o->response_min, o->response_max));
+}
+
+/* Loads the value model; a new head starts as --value-init says. */
+static void load_value_model(ValueModel *v, const Settings *o, Pool *pool) {
+    const Tensor *list = v->model.tensor;
+    const Matrix *head = &v->model.out;
+    Rng r = stream(o->seed, STREAM_INIT, 0, 1);
+    int n = v->model.tensors;
+    for (int i = 0; v->new_head && i < n; i++) if (list[i].flags & TENSOR_HEAD) n = i;
+    if (v->new_head) tensor_uniform(head, o->value_init == VALUE_ZERO ? 0 : 1 / sqrtf((float)head->I), &r);
+    open_weights(list, n, o->value_model, "--value-model", NULL, pool);
 }
 
 void load_weights(Models *m, Optimizer *optimizer, Pool *pool) {
@@ -235,6 +322,7 @@ void load_weights(Models *m, Optimizer *optimizer, Pool *pool) {
         open_value_head(&m->head, m->head_from, pool);
         say("value head from %s", m->head_from);
     }
+    if (o->value_model) load_value_model(&m->value_model, o, pool);
     for (int k = 0; k < m->scorers; k++) judge_load(&m->scorer[k].judge, "--reward", pool);
     optimizer_reset(optimizer);
 }

@@ -102,6 +102,32 @@ Rows fill_rows(Batch *k, const Sequence *seq, const int *which, int n, int soft)
     return rows_of(&k->rows);
 }
 
+Texts value_texts(Batch *k, Wanted *want, const Sequence *seq, const int *which, int n) {
+    const Rows rows = fill_rows(k, seq, which, n, 0);
+    const Texts texts = { rows.N, n, rows.token, k->start };
+    want->W = 0;
+    want->row = k->want;
+    for (int i = 0; i < rows.N; i++) {
+        if (rows.position[i] == 0) k->start[rows.sequence[i]] = i;
+        if (rows.wants[i]) k->want[want->W++] = i;
+    }
+    k->start[n] = rows.N;
+    return texts;
+}
+
+void value_responses(const Progress *p, const Models *m, Work *w) {
+    const int chunk = m->o->chunk;
+    Rollout *x = &w->rollout;
+    for (int first = 0; first < x->B; first += chunk) {
+        Wanted want;
+        const Texts texts = value_texts(&w->batch, &want, x->seq + first, NULL, smaller(chunk, x->B - first));
+        must(reward_values(&m->value_model.model, &texts, &want, NULL, x->value + x->start[first], &w->ws),
+             NULL, "check the value model's weights");
+    }
+    for (int t = 0; t < x->P; t++)
+        if (!is_number(x->value[t])) not_a_number(p, m, w, "the value model's values are not numbers", 0);
+}
+
 /* Computes the responses' log-probs under the reference, and for --kl-penalty full the exact KL to it. */
 void reference_logprobs(const Models *m, Work *w) {
     const Settings *o = m->o;
@@ -181,11 +207,11 @@ void dump_rollout(const Progress *p, const Models *m, Work *w) {
         dump_ids(&b, "response", seq->token + seq->prompt, n);
         dump_floats(&b, "logprob", x->logprob + at, n);
         dump_floats(&b, "ref_logprob", x->ref_logprob + at, n);
-        if (m->values) dump_floats(&b, "value", x->value + at, n);
+        if (has_values(o)) dump_floats(&b, "value", x->value + at, n);
         dump_floats(&b, "kl", x->kl + at, n);
         dump_floats(&b, "reward", x->reward + at, n);
         dump_floats(&b, "advantage", x->advantage + at, n);
-        if (m->values) dump_floats(&b, "return", x->returns + at, n);
+        if (has_values(o)) dump_floats(&b, "return", x->returns + at, n);
         buffer_text(&b, "}\n");
         must(b.failed ? E_MEMORY : OK, NULL, NULL);
         out_append(&w->out, o->dump, b.data, b.length);

@@ -1,13 +1,22 @@
 /* programs/ppo_save.c - writing the result, and the end of a run that met a NaN or an infinity. */
 #include "ppo.h"
+#include <stdio.h>
 
 int weights_are_numbers(const Models *m) {
     const Settings *o = m->o;
     return !tensor_not_numbers(m->trained, m->trained_all, o->dtype);
 }
 
+/* Writes a value model to its own folder in the given one. */
+static int write_value_model(const Models *m, const char *folder, Error *err) {
+    char path[640];
+    if (snprintf(path, sizeof path, "%s/value_model", folder) >= (int)sizeof path)
+        return fail(err, E_RANGE, "too long a path for the value model", folder, 0, 0);
+    return save_judge(&m->value_model.model, m->tokenizer, path, m->o->dtype, 0, err);
+}
+
 /* Writes the result to a folder (see Saver): a PEFT adapter, or a whole model folder if all weights were
- * trained; and the value head. */
+ * trained; and the value head or the value model. */
 static int write_result(void *run, const char *folder, Error *err) {
     const Whole *r = run;
     const Models *m = &r->models;
@@ -15,6 +24,7 @@ static int write_result(void *run, const char *folder, Error *err) {
     if (!weights_are_numbers(m)) return fail(err, E_NUMBER, NOT_FOR_DTYPE, folder, 0, 0);
     const int code = m->adapter ? save_adapter(&m->lora, o->policy, folder, o->dtype, err)
                                 : save_policy(&m->policy, m->tokenizer, folder, o->dtype, 0, err);
+    if (code == OK && o->value_model) return write_value_model(m, folder, err);
     return code == OK && m->values ? save_value_head(m->values, folder, err) : code;
 }
 

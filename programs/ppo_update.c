@@ -63,6 +63,19 @@ static int train_mini_batch(const Models *m, Work *w, const int *which, int n, L
     return model_backward(&m->policy, m->adapter, &rows, &w->cache, &w->saved, k->dhidden, &w->ws);
 }
 
+/* Does so for the value model and the value loss: a forward and a backward of its own. */
+static int train_value_model(const Models *m, Work *w, const int *which, int n, LossContext *c) {
+    const RewardModel *model = &m->value_model.model;
+    Batch *k = &w->batch;
+    Wanted want;
+    const Texts texts = value_texts(k, &want, w->rollout.seq, which, n);
+    const int code = reward_values(model, &texts, &want, &w->value_saved, k->value, &w->ws);
+    if (code) return code;
+    memset(k->dvalue, 0, (size_t)want.W * sizeof(float));
+    value_loss(k->dvalue, k->value, k->old_value, k->returns, c->loss, c->scale, want.W, c->stats);
+    return reward_values_backward(model, &texts, &want, &w->value_saved, k->dvalue, &w->ws);
+}
+
 static void add_stats(PpoStats *to, const PpoStats *s) {
     to->tokens += s->tokens; to->policy_loss += s->policy_loss; to->value_loss += s->value_loss;
     to->kl_loss += s->kl_loss; to->entropy += s->entropy; to->weighted_entropy += s->weighted_entropy;
@@ -73,21 +86,25 @@ static void add_stats(PpoStats *to, const PpoStats *s) {
     if (most > to->max_ratio_deviation || most != most) to->max_ratio_deviation = most;
 }
 
-/* Changes the weights by a step of Adam. Gradients whose norm is above --max-grad-norm are first
- * scaled down to it (0: never). In the first --value-warmup steps, the policy's learning rate is 0. */
-static void move_weights(Progress *p, const Models *m, double norm, Arena *ws) {
+/* Returns the factor that scales gradients of this norm down to --max-grad-norm (0: never). */
+static float clip_scale(const Settings *o, double norm) {
+    return (float)(o->max_grad_norm > 0 && norm > o->max_grad_norm ? o->max_grad_norm / (norm + 1e-6) : 1);
+}
+
+/* Changes the weights by a step of Adam. norm, value_norm: of the gradients of the policy and of what gives
+ * the values. In the first --value-warmup steps, the policy's learning rate is 0. */
+static void move_weights(Progress *p, const Models *m, double norm, double value_norm, Arena *ws) {
     const Settings *o = m->o;
     const double rate = rate_at(o, o->lr, p->step);
     const AdamW adam = { p->step > o->value_warmup ? (float)rate : 0, 0.9f, 0.999f, (float)o->adam_eps,
                          (float)o->weight_decay, o->adam_tf };
-    const double scale = o->max_grad_norm > 0 && norm > o->max_grad_norm
-                         ? o->max_grad_norm / (norm + 1e-6) : 1;
     AdamW head = adam;
     head.lr = (float)(o->value_lr > 0 ? rate_at(o, o->value_lr, p->step) : rate);
-    const size_t done = optimizer_step(&p->optimizer, 0, m->trained, m->trained_policy, &adam, (float)scale);
+    const size_t done = optimizer_step(&p->optimizer, 0, m->trained, m->trained_policy, &adam,
+                                       clip_scale(o, norm));
     if (m->adapter) lora_norms(&m->lora, m->policy.tensor, ws);
     optimizer_step(&p->optimizer, done, m->trained + m->trained_policy, m->trained_all - m->trained_policy,
-                   &head, (float)scale);
+                   &head, clip_scale(o, value_norm));
 }
 
 /* Makes one update from n responses: the gradients of the loss (--loss-mean), then Adam.
@@ -105,20 +122,28 @@ double update(Progress *p, const Models *m, Work *w, const int *which, int n) {
     for (int i = 0; i < n; i++) tokens += start[which[i] + 1] - start[which[i]];
     LossContext c = { &w->batch, &loss, 1 / (float)tokens, n, tokens, &stats };
     gradient_zero(m->trained, m->trained_all);
-    for (int i = 0; i < n; i += o->mini_batch_size)
-        must(train_mini_batch(m, w, which + i, smaller(o->mini_batch_size, n - i), &c), NULL, NULL);
+    for (int i = 0; i < n; i += o->mini_batch_size) {
+        const int size = smaller(o->mini_batch_size, n - i);
+        must(train_mini_batch(m, w, which + i, size, &c), NULL, NULL);
+        if (o->value_model) must(train_value_model(m, w, which + i, size, &c), NULL, NULL);
+    }
     if (first) w->now.first_deviation = stats.max_ratio_deviation;
-    const double norm = gradient_norm(m->trained, m->trained_all);
+    /* a value head's gradient is a part of the policy's; a value model has a norm of its own */
+    const int policy = o->value_model ? m->trained_policy : m->trained_all;
+    const double norm = gradient_norm(m->trained, policy);
+    const double value_norm = o->value_model ? gradient_norm(m->trained + policy, m->trained_all - policy)
+                                             : norm;
     if (!is_number(stats.policy_kl) || !is_number(stats.value_loss))
         not_a_number(p, m, w, "the loss is not a number", first);
     if (ratio_exceeds(&stats, &loss)) w->now.skipped++;
     else {
-        if (!is_number(stats.policy_loss) || !is_number(norm))
+        if (!is_number(stats.policy_loss) || !is_number(norm) || !is_number(value_norm))
             not_a_number(p, m, w, "the loss or its gradient is not a number", first);
-        move_weights(p, m, norm, &w->ws);
+        move_weights(p, m, norm, value_norm, &w->ws);
     }
     w->now.updates++;
     w->now.grad_norm += norm;
+    w->now.value_norm += value_norm;
     add_stats(&w->now.stats, &stats);
     return stats.policy_kl / tokens;
 }

@@ -66,6 +66,17 @@ for p in $policies; do
             cmp -s "$work/a" "$work/b"
         is "$p, $targets: the merged folder writes what the adapter writes"
     done
+    rm -rf "$work/valued"
+    case $p in
+        smollm3|gpt_neo|t5)
+            ! $ppo data/imdb.bin --policy "$work/p-$p" --reward-text e --value-model "$work/p-$p" --dry-run > "$work/out" 2> "$work/err" &&
+                grep -q "GPTNeoForCausalLM\|SmolLM3ForCausalLM\|encoder reads the query alone" "$work/err"
+            is "$p: no value model" ;;
+        *)  mv "$work/run" "$work/valued"
+            steps ", a value model" $p bert --value-model "$work/p-$p" --value-init pytorch
+            $run score "$work/run/value_model" "$work/text" > "$work/out" 2> "$work/err"; is "$p: the value model opens as a judge"
+            rm -rf "$work/run"; mv "$work/valued" "$work/run" ;;
+    esac
     mv "$work/run" "$work/first"
     steps ", on from an adapter" $p distilbert --adapter "$work/first"
     rm -rf "$work/first"

@@ -5,7 +5,7 @@
 # where it is there, else words are counted.
 cd "$(dirname "$0")/../.." || exit 1
 ppo="${RUN:-} ${BIN:-.}/ppo" run="${RUN:-} ${BIN:-.}/run" prep="${RUN:-} ${BIN:-.}/prep" \
-    shared=${SHARED:-../shared}
+    sft="${RUN:-} ${BIN:-.}/sft" shared=${SHARED:-../shared}
 work=$(mktemp -d "${TMPDIR:-/tmp}/ppo_test.XXXXXX") || exit 1
 trap 'rm -rf "$work"' EXIT
 passed=0 failed=0 skipped=0
@@ -157,6 +157,53 @@ grep -q 'leave --value-head out, or --value-init zero' "$work/err"; is "with adv
 run anew --policy "$work/mlp" --value-head linear --value-init zero --steps 1
 ! grep -q '^value head' "$work/anew.out" && [ "$(field "$work/anew" ppo/val/mean 1)" = 0 ]; is "which is right"
 
+# ---- a value model ----
+run critic --value-model $policy --value-learning-rate 1e-3
+run still --value-model $policy --value-learning-rate 1e-12
+true_ "a value model: the first ratio is 1, the first values 0, and the value loss falls during a step" \
+    "$(field "$work/critic" ppo/policy/first_ratio_max_deviation 1) == 0 &&
+     $(field "$work/critic" ppo/policy/first_ratio_max_deviation 2) == 0 &&
+     $(field "$work/critic" ppo/val/mean 1) == 0 &&
+     $(field "$work/critic" ppo/loss/value 1) < 0.97 * $(field "$work/still" ppo/loss/value 1)"
+true_ "its gradient has a norm of its own" "$(field "$work/critic" ppo/val/grad_norm 1) > 0"
+[ -s "$work/critic/value_model/model.safetensors" ] && [ ! -e "$work/critic/value_head.safetensors" ] &&
+    grep -q '"LlamaForSequenceClassification"' "$work/critic/value_model/config.json" &&
+    cmp -s "$work/critic/value_model/tokenizer.json" "$work/critic/tokenizer.json"
+is "the run's folder has a value model, and no value head"
+echo "The film was" > "$work/text"
+$run score "$work/critic/value_model" "$work/text" > "$work/out" 2> "$work/err"; is "which opens as a judge"
+OMP_NUM_THREADS=2
+run critic2 --value-model $policy --value-learning-rate 1e-3 --chunk 3 --recompute
+OMP_NUM_THREADS=1
+same "threads, chunks and --recompute change nothing: the value model" \
+    "$work/critic/value_model/model.safetensors" "$work/critic2/value_model/model.safetensors"
+run warm --value-model $policy --value-learning-rate 1e-3 --value-warmup 2 --value-init pytorch
+true_ "--value-warmup: the value model learns, and the policy stays" "$(field "$work/warm" objective/kl 2) == 0 &&
+    $(field "$work/critic" objective/kl 2) != 0 && $(field "$work/warm" ppo/val/mean 1) != $(field "$work/warm" ppo/val/vpred 1)"
+run cut --value-model $policy --max-grad-norm 1e-12 --value-learning-rate 1e-3 --steps 1
+true_ "its gradients are clipped by their own norm" "$(field "$work/cut" ppo/loss/value 1) > 1.01 * \
+    $(field "$work/critic" ppo/loss/value 1)"
+run later --value-model "$work/critic/value_model" --steps 1
+grep -q 'parameters; its own head$' "$work/later.out" && grep -q 'parameters; a new head$' "$work/critic.out"
+is "a later run goes on from it, head and all"
+true_ "with its values" "$(field "$work/later" ppo/val/mean 1)^2 > 0"
+refuses 2 'no effect with --value-model (a value model has a head of one layer): --value-head' $ppo "$data" \
+    $small --value-model $policy --value-head mlp
+[ ! -f data/reward/config.json ] || refuses 1 'a value model has to be causal' $ppo "$data" $small \
+    --value-model data/reward --dry-run
+$prep tokenizer "$data" --kind sentencepiece --vocab 400 --out "$work/few" > "$work/out" 2> "$work/err"
+$sft "$data" --tokenizer "$work/few" --layers 1 --heads 2 --dim 16 --tokens 700 --steps 1 --out "$work/other" \
+    > "$work/out" 2> "$work/err"; is "a small policy with other ids"
+cp -r $policy "$work/names" && chmod -R u+w "$work/names" && rm -f "$work/names/tokenizer.model" &&
+    sed 's/"▁splendid": 967/"▁splendid": 968/; s/"oore": 968/"oore": 967/' $policy/tokenizer.json > "$work/names/tokenizer.json"
+[ $policy != data/policy ] ||
+    refuses 1 'has another token for an id' $ppo "$data" $small --value-model "$work/names" --dry-run
+run unmoved --value-model $policy --value-learning-rate 1e-12 --value-init pytorch --prompt-tokens 3 --top-k 20 --steps 1
+true_ "values of the first update are the old ones; a soft prompt is the policy's alone" \
+    "($(field "$work/unmoved" ppo/val/vpred 1) - $(field "$work/unmoved" ppo/val/mean 1))^2 < 1e-14 &&
+     $(field "$work/unmoved" ppo/val/mean 1) != 0 && $(field "$work/unmoved" ppo/policy/first_ratio_max_deviation 1) == 0"
+refuses 1 'another number of token ids than the policy: .*400' $ppo "$data" $small --value-model "$work/other" --dry-run
+
 # ---- sampling from fewer tokens ----
 # still WHAT NAME: in a run that moves nothing, all ratios stay 1: every update reads its own tokens' sets
 still() {
@@ -211,6 +258,8 @@ refuses 2 'no effect with --algorithm (it has no value head): --vf-coef' $ppo "$
     --algorithm rloo --group 4 --vf-coef 1
 refuses 2 'no effect with --algorithm (it has no value head): --value-head' $ppo "$data" $small \
     --algorithm grpo --group 4 --value-head mlp
+refuses 2 'no effect with --algorithm (it has no value head): --value-model' $ppo "$data" $small \
+    --algorithm grpo --group 4 --value-model $policy
 refuses 2 'has to be a multiple of --group' $ppo "$data" $small --algorithm grpo --group 3
 refuses 2 'no effect with --algorithm rloo: --group-scale' $ppo "$data" $small --algorithm rloo --group 4 \
     --group-scale=no

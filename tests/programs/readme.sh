@@ -59,7 +59,7 @@ while read -r command; do
 done < commands
 ./prep data reviews.jsonl --labels hate,nothate --out hate.bin > said 2>&1 &&
     ./rm hate.bin --tokenizer my/judge-tokenizer --steps 1 --out hate-judge > said 2>&1 &&
-    ./ppo my/reviews.bin --policy my/policy --reward my/judge,hate-judge --kl-in loss --stop a --steps 1 --batch-size 4 --mini-batch-size 4 \
+    ./ppo my/reviews.bin --policy my/policy --reward my/judge,hate-judge --kl-in loss --stop a --value-model my/policy --steps 1 --batch-size 4 --mini-batch-size 4 \
     --best-of 2 --eval-queries 2 --out my > said 2>&1 && ok "a run with keys that others lack" || bad "ppo --kl-in loss"
 
 # ---- the classes that open ----

@@ -101,6 +101,7 @@ cmp -s dump.kept lora/dump.jsonl && ok "a refused run leaves the dump as it is" 
 in_place lora $ppo --resume runs/ppo-0001 && cmp -s lora/dump.jsonl lora.whole/dump.jsonl &&
     ok "a run that goes on shortens the dump" || bad "a run that goes on shortens the dump"
 stops mlp "$ppo" $small --reward-text e --lora-r 2 --value-head mlp --value-init pytorch
+stops value-model "$ppo" $small --reward-text e --lora-r 2 --value-model data/policy --value-init pytorch
 stops nf4 "$ppo" $small --reward-text e --nf4 --lora-r 4 --use-score-scaling --use-score-norm
 
 mkdir tokenizers

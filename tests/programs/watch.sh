@@ -56,7 +56,7 @@ warns long 10 "the correlation of the score with the response's length, .* is 0\
 grep -q '"env/reward_length_correlation": 0\.[789]' "$work"/long/ppo-0001/log.jsonl; is "long: in the log"
 
 run values --reward-text e --learning-rate 1e-12 --value-learning-rate 1e-12 --steps 51
-warns values 50 'the explained variance of the value head is -' 'a larger --value-learning-rate'
+warns values 50 'the explained variance of the values is -' 'a larger --value-learning-rate'
 
 run skips --reward-text e --ratio-threshold 0.5 --steps 4
 warns skips 3 'the share of the updates that --ratio-threshold has skipped is 1;' 'a larger --ratio-threshold'

@@ -555,6 +555,7 @@ static void seq2seq_b(const float *dy) {
 
 static const int j_token[9] = { 0, 5, 7, 2, 0, 6, 6, 8, 2 }, j_start[3] = { 0, 4, 9 }, j_label[2] = { 1, 0 };
 static const Texts j_texts = { 9, 2, j_token, j_start };
+static int judge_rows = 2;                  /* that the head reads */
 static void judge_model(int trainable, int R, int recompute, void (*change)(RewardConfig *)) {
     RewardConfig c;
     Error err = { 0 };
@@ -567,7 +568,7 @@ static void judge_model(int trainable, int R, int recompute, void (*change)(Rewa
     if (change) change(&c);
     adapter = NULL;
     reward_carve(&judge, &c, NULL, trainable, &pool, &memory, &err);
-    reward_saved_carve(&judge_saved, &c, 9, 2, recompute, &memory);
+    reward_saved_carve(&judge_saved, &c, 9, judge_rows, recompute, &memory);
     tensor_leaves(judge.tensor, judge.tensors, 0.4);
     if (R) {
         LoraConfig l = lora_config(R, 4, "q_proj,k_proj,v_proj,o_proj,up_proj,down_proj");
@@ -603,6 +604,29 @@ static void causal_judge_s(void) { judge_model(1, 0, 0, causal_judge); }
 static void causal_judge_lora_s(void) { judge_model(0, 3, 1, causal_judge); }
 static void distilbert_s(void) { judge_model(1, 0, 0, distilbert); }
 static void electra_s(void) { judge_model(1, 0, 1, electra); }
+/* A value model: its head reads 5 rows of the two texts. */
+static const int v_rows[5] = { 0, 2, 3, 6, 7 };
+static const Wanted v_want = { 5, v_rows };
+static void value_model(RewardConfig *c) {
+    causal_judge(c);
+    c->labels = 1;
+}
+static void value_model_s(void) {
+    judge_rows = 5;
+    judge_model(1, 0, 0, value_model);
+    judge_rows = 2;
+}
+static void value_model_recompute_s(void) {
+    judge_rows = 5;
+    judge_model(1, 0, 1, value_model);
+    judge_rows = 2;
+}
+static void value_model_f(float *y) { reward_values(&judge, &j_texts, &v_want, &judge_saved, y, &ws); }
+static void value_model_b(const float *dy) {
+    float y[5];
+    value_model_f(y);
+    reward_values_backward(&judge, &j_texts, &v_want, &judge_saved, dy, &ws);
+}
 static void judge_f(float *y) {
     float z[4];
     reward_forward(&judge, adapter, &j_texts, &judge_saved, z, &ws);
@@ -764,6 +788,8 @@ static const Row row[] = {
     { "electra, computed again", electra_s, judge_f, judge_b, 3 },
     { "a causal judge", causal_judge_s, judge_f, judge_b, 3 },
     { "a causal judge, LoRA, computed again", causal_judge_lora_s, judge_f, judge_b, 3 },
+    { "a value model", value_model_s, value_model_f, value_model_b, 5 },
+        { "a value model, computed again", value_model_recompute_s, value_model_f, value_model_b, 5 },
     { "t5: encoder and decoder", t5_s, t5_f, t5_b, DM * TC },
         { "t5, computed again", t5_recompute_s, t5_f, t5_b, DM * TC },
     { "t5, LoRA", t5_lora_s, t5_f, t5_b, DM * TC },
