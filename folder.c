@@ -383,16 +383,19 @@ void out_append(RunFolder *f, const char *path, const void *bytes, size_t n) {
     if (file_append(path, bytes, n, &err) != OK) lose_line(f, &err);
 }
 
-/* Appends a line's numbers, or with line NULL the beginning, to TensorBoard's file. */
-static void append_event(RunFolder *f, const char *line, size_t n, double step) {
+/* Appends a line's numbers to TensorBoard's file, after its beginning if they are the first: a run that ends
+ * before its first numbers leaves no file. */
+static void append_event(RunFolder *f, const char *line, size_t n) {
     char path[sizeof f->path + sizeof f->events];
     Pool pool = cli_pool();
     Buffer b = { 0 };
     b.pool = &pool;
     snprintf(path, sizeof path, "%s/%s", f->path, f->events);
-    if (line) tensorboard_line(&b, line, n, unix_clock());
-    else tensorboard_begin(&b, unix_clock(), step);
-    if (b.length) out_append(f, path, b.data, b.length);
+    if (!f->events_begun) tensorboard_begin(&b, unix_clock(), f->events_from);
+    if (tensorboard_line(&b, line, n, unix_clock())) {
+        out_append(f, path, b.data, b.length);
+        f->events_begun = 1;
+    }
     pool_free(&pool);
 }
 
@@ -408,7 +411,7 @@ void out_tensorboard(RunFolder *f, int resumed) {
         if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-", *c)) *c = '-';
     snprintf(f->events, sizeof f->events, "events.out.tfevents.%010.0f.%s.%ld.0", floor(unix_clock()), host,
              process);
-    append_event(f, NULL, 0, resumed ? (double)resumed + 1 : 0);
+    f->events_from = resumed ? resumed + 1.0 : 0;
 }
 
 void out_log(RunFolder *f, Log *l) {
@@ -416,7 +419,7 @@ void out_log(RunFolder *f, Log *l) {
     const int code = log_end(l, &err);
     if (code == E_MEMORY) die(&err, NULL);
     if (code != OK) lose_line(f, &err);
-    if (f->events[0]) append_event(f, (const char *)l->line.data, l->line.length, 0);
+    if (f->events[0]) append_event(f, (const char *)l->line.data, l->line.length);
 }
 
 /* ---- the room on the disk ---- */

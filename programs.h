@@ -218,12 +218,12 @@ int log_end(Log *l, Error *err);    /* returns OK, E_MEMORY, or file_append's er
  * is kept when the program ends. lost: lines that could not be written to logs. data, data_hash: the
  * dataset's file, and a hash of its bytes. stopped: the step of the state from which the run can go on; 0:
  * there is none. log_length, time_length: bytes of the logs in that step (of the first: after its
- * first line). events: the name of TensorBoard's
- * file in the folder ("": none). A RunFolder has to exist
- * until the program ends, since the exit cleans up. */
+ * first line). events: the name of TensorBoard's file in the folder ("": none); events_from: the first step
+ * of a run that goes on (0: it begins); events_begun 1: the file is there. A RunFolder has to exist until the
+ * program ends, since the exit cleans up. */
 typedef struct {
     char path[512], given[512], replaces[500], where[512], log[540], time[540], lock[540], number[540];
-    char events[160];
+    char events[160]; double events_from; int events_begun;
     const char *kind, *fallback;
     size_t existed; int lock_handle, saved, begun, lost;
     const char *data; uint64_t data_hash; int stopped;
@@ -259,8 +259,9 @@ int out_commit(RunFolder *f, Error *err);
 /* Append to a log of a run. A failure is no reason to lose the run: it is said once and counted. */
 void out_append(RunFolder *f, const char *path, const void *bytes, size_t n);
 void out_log(RunFolder *f, Log *l);     /* ends the line and appends it, and to TensorBoard's file */
-/* Begins a file of TensorBoard, to which out_log then adds each line's numbers. resumed: the step after which
- * a run goes on (0: it begins): what an older file of the folder has of later steps no longer counts. */
+/* From now on out_log writes each line's numbers to a file of TensorBoard, too, which begins with the first of
+ * them. resumed: the step after which a run goes on (0: it begins): what an older file of the folder has of
+ * later steps no longer counts. */
 void out_tensorboard(RunFolder *f, int resumed);
 /* Adds the bytes that will be written to the printed bill, and dies (dry_run 1: warns) if the disk of
  * the folder `out` has less room. */

@@ -136,6 +136,11 @@ if command -v python3 > /dev/null; then
     sleep 1; call ppo --resume "$work/tb/ppo-0002"
     [ $code = 0 ] && python3 "$work/events.py" "$work/tb/ppo-0002" 2 > "$work/out" 2> "$work/err"; is "a run that goes on, too"
 else skip "no python3: files of TensorBoard"; fi
+files() { ls "$1" | grep -c tfevents; }
+before=$(files "$work/tb/ppo-0001")
+call ppo --resume "$work/tb/ppo-0001" --tensorboard --steps 1
+[ $code = 1 ] && has "$work/err" 'more steps than --steps' && [ "$(files "$work/tb/ppo-0001")" = "$before" ]
+is "a run that is refused leaves no file of TensorBoard"
 [ -z "$(ls "$work/runs/ppo-0001" | grep tfevents)" ]; is "no file of TensorBoard without --tensorboard"
 
 # ---- sft and rm ----
