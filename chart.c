@@ -8,7 +8,7 @@
 #include "programs.h"
 #include <stdio.h>
 
-enum { WIDTH = 400, HEIGHT = 210, LEFT = 54, RIGHT = 390, TOP = 12, BOTTOM = 186,
+enum { WIDTH = 400, HEIGHT = 210, LEFT = 54, RIGHT = 390, TOP = 18, BOTTOM = 186,
        POINTS = 240,                        /* more are drawn as means */
        NAMED = 120,                         /* up to so many points show their numbers under the pointer */
        DOTTED = 20,                         /* up to so many points are dots, too */
@@ -181,13 +181,15 @@ static void draw_names(const Plot *p, const Drawn *d, const Curve *c) {
     }
 }
 
-/* Draws the line of the level, with its name on the side of it that has more room. */
-static void draw_level(const Plot *p, const Chart *c) {
+/* Draws the line of the level, or above it its name. */
+static void draw_level(const Plot *p, const Chart *c, int name) {
     const double y = place_y(p, c->level);
     if (!(fabs(c->level) < 1e100)) return;
-    html_print(p->b, "<path class=\"v\" d=\"M%d %.1fH%d\"/>", LEFT, y, RIGHT);
-    html_print(p->b, "<text class=\"v\" x=\"%d\" y=\"%.1f\" text-anchor=\"end\">", RIGHT - 2,
-               y < TOP + 16 ? y + 14 : y - 5);
+    if (!name) {
+        html_print(p->b, "<path class=\"v\" d=\"M%d %.1fH%d\"/>", LEFT, y, RIGHT);
+        return;
+    }
+    html_print(p->b, "<text class=\"v\" x=\"%d\" y=\"%.1f\" text-anchor=\"end\">", RIGHT - 2, y - 5);
     html_put(p->b, c->level_name, strlen(c->level_name));
     buffer_text(p->b, "</text>");
 }
@@ -212,17 +214,19 @@ void chart_curves(Buffer *b, const Chart *c) {
         return;
     }
     span_add(&p.y, c->level);
+    if (c->from_zero) span_add(&p.y, 0);
     if (p.y.low < c->least) p.y.low = c->least;
     if (p.y.high < p.y.low) p.y.high = p.y.low;
     span_round(&p.y);
     if (p.x.high <= p.x.low) { p.x.low -= 1; p.x.high += 1; }
     plot_begin(&p, c->title, "");
-    draw_level(&p, c);
+    draw_level(&p, c, 0);
     for (int k = 0; k < c->curves; k++) {
         draw_points(&d, &c->curve[k]);
         draw_curve(&p, &d, &c->curve[k]);
         if (points <= NAMED) draw_names(&p, &d, &c->curve[k]);
     }
+    draw_level(&p, c, 1);                   /* over the curves */
     buffer_text(b, "</svg>");
 }
 

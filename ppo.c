@@ -188,11 +188,6 @@ static int begin_run(Whole *r, const Program *p, const char *data) {
     const Saver saver = ppo_saver(w, ppo_state);
     const int resumed = run_begin(&saver, &how, &w->pool);
     snprintf(w->samples, sizeof w->samples, "%s/samples.jsonl", w->out.path);
-    if (r->progress.step > o.steps) {
-        fail(&w->err, E_RANGE, "the run has made more steps than --steps", w->out.path,
-             r->progress.step, o.steps);
-        die(&w->err, "a larger --steps");
-    }
     if (resumed && file_exists(w->samples)) file_remove(w->samples, NULL);      /* they may be half of it */
     if (!resumed) say("run folder %s", w->out.path);
     if (o.dump && resumed) dump_resume(&r->models, w);

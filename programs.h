@@ -687,9 +687,10 @@ const char *chart_number(char out[32], double value, double step);
 /* n points (x, y), of which those that are not finite are gaps, and around y a band of +- spread (NULL:
  * none). color: 0 to 7, the class c0 to c7; 8 is c0 again. dashed 1: the second series of the same thing. */
 typedef struct { const char *name; const double *x, *y, *spread; int n, color, dashed; } Curve;
-/* level: a horizontal line with a name (NaN: none). least: values below it are drawn at it (NaN: none). */
+/* level: a horizontal line with a name (NaN: none). least: values below it are drawn at it (NaN: none).
+ * from_zero 1: the upright axis has 0, whatever the values are. */
 typedef struct {
-    const char *title, *level_name; const Curve *curve; int curves; double level, least;
+    const char *title, *level_name; const Curve *curve; int curves; double level, least; int from_zero;
 } Chart;
 /* Appends an <svg> of the curves. More than a few hundred points are drawn as means of equal numbers of
  * points, with a band from the least to the largest. Without any point: a sentence in place of the svg. */

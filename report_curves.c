@@ -15,11 +15,12 @@ enum { JUDGES = 8 };                        /* single judges that are drawn */
  * first one that there is). A chart without numbers is left out. level_name: there is a level. It is the
  * number of an option of the runs, where their option `if_set` is on (NULL: always); without an option, it is
  * `level`. worth: the chart is left out, too, if no number of it has this size, as a share of the level if it
- * has one (0: it is drawn always). least: values below it are drawn at it (0: none is). say: what the curve
- * should look like. */
+ * has one (0: it is drawn always). least: values below it are drawn at it (0: none is). from_zero: see Chart.
+ * say: what the curve should look like. */
 typedef struct {
     const char *title, *key, *spread, *other, *level_name, *option, *if_set;
     double level, least, worth;
+    int from_zero;
     const char *say;
 } Shown;
 static const Shown shown[] = {
@@ -32,36 +33,38 @@ static const Shown shown[] = {
     { .title = "KL coefficient", .key = "objective/kl_coef",
       .say = "With <code>--adap-kl-ctrl</code> it falls while the KL is below the target, and rises while it "
              "is above; else it stays." },
-    { .title = "KL in the loss, without its coefficient", .key = "ppo/loss/kl",
+    { .title = "KL in the loss, without its coefficient", .key = "ppo/loss/kl", .from_zero = 1,
       .say = "Rises slowly, as the KL does." },
-    { .title = "Entropy of a token, nats", .key = "ppo/policy/entropy",
+    { .title = "Entropy of a token, nats", .key = "ppo/policy/entropy", .from_zero = 1,
       .say = "Falls slowly. Near 0 the policy always writes the same." },
-    { .title = "Clip fraction", .key = "ppo/policy/clipfrac", .level_name = "0.2", .level = 0.2,
+    { .title = "Clip fraction", .key = "ppo/policy/clipfrac", .from_zero = 1,
+      .level_name = "0.2", .level = 0.2,
       .say = "Stays below 0.2. Above it, each step moves the policy too far: a smaller "
              "<code>--learning-rate</code>." },
-    { .title = "Value loss", .key = "ppo/loss/value",
+    { .title = "Value loss", .key = "ppo/loss/value", .from_zero = 1,
       .say = "Falls, and rises again with the spread of the rewards." },
     { .title = "Explained variance of the returns", .key = "ppo/val/var_explained", .level_name = "perfect",
       .level = 1, .least = -1,
       .say = "Rises from 0 or below. Well below 0 for long: a larger "
              "<code>--value-learning-rate</code>. (Drawn from -1 on.)" },
     { .title = "Response length, tokens", .key = "tokens/responses_len_mean",
-      .spread = "tokens/responses_len_std",
+      .spread = "tokens/responses_len_std", .from_zero = 1,
       .say = "Stays. If it steadily grows or shrinks, the judge rewards length." },
     { .title = "Correlation of reward and length", .key = "env/reward_length_correlation", .worth = 0.1,
       .say = "Near 0. Far above it the judge rewards long responses, far below it short ones: "
              "<code>--length-penalty</code>, or another judge." },
-    { .title = "Share of responses that repeat another", .key = "tokens/responses_repeated", .worth = 0.02,
+    { .title = "Share of responses that repeat another", .key = "tokens/responses_repeated",
+      .worth = 0.02, .from_zero = 1,
       .say = "Near 0. Near 1 the policy always writes the same: a larger <code>--temperature</code>, or a "
              "smaller <code>--learning-rate</code>." },
-    { .title = "Responses that end with --stop", .key = "tokens/responses_with_stop",
+    { .title = "Responses that end with --stop", .key = "tokens/responses_with_stop", .from_zero = 1,
       .level_name = "all", .option = "batch-size",
       .say = "Rises, if <code>--missing-stop-score</code> is low." },
     { .title = "Responses that the policy ends itself", .key = "tokens/responses_with_eos", .worth = 0.02,
-      .level_name = "all", .option = "batch-size",
+      .from_zero = 1, .level_name = "all", .option = "batch-size",
       .say = "Rises with <code>--missing-eos-penalty</code>. Responses without an end are cut at "
              "<code>--response-max</code>." },
-    { .title = "Distinct bigrams, held out", .key = "eval/distinct_bigrams",
+    { .title = "Distinct bigrams, held out", .key = "eval/distinct_bigrams", .from_zero = 1,
       .say = "Falls somewhat. By half or more: the same phrases are everywhere." },
     { .title = "Loss", .key = "loss", .other = "eval/loss|eval/loss_full",
       .say = "Falls, fast and then slowly. If the held-out loss rises while the loss falls: "
@@ -72,11 +75,11 @@ static const Shown shown[] = {
       .level = 1,
       .say = "Rises from 1 / number of labels (pairs: from 0.5). Held-out accuracy that stays behind: more "
              "texts." },
-    { .title = "Gradient norm", .key = "grad_norm",
+    { .title = "Gradient norm", .key = "grad_norm", .from_zero = 1,
       .say = "Steady. A jump that stays: a smaller <code>--learning-rate</code>, or "
              "<code>--max-grad-norm 1</code>." },
-    { .title = "Learning rate", .key = "learning_rate", .say = "What the options ask for." },
-    { .title = "Tokens per second", .key = "tokens_per_second",
+    { .title = "Learning rate", .key = "learning_rate", .from_zero = 1, .say = "What the options ask for." },
+    { .title = "Tokens per second", .key = "tokens_per_second", .from_zero = 1,
       .say = "Steady. If it falls: another program uses the processor, or the texts grow." },
 };
 /* Returns the series of the first of the keys "a|b" that the run has; NULL if it has none of them. */
@@ -102,6 +105,17 @@ static void put_key(Buffer *b, const Curve *curve, int curves) {
         buffer_text(b, "</bdi></span>");
     }
     buffer_text(b, "</p>");
+}
+
+/* Appends the names and colours of several runs, which stay in sight while the curves are. */
+static void put_names(Buffer *b, const ReportedRun *run, int runs) {
+    buffer_text(b, "<div class=\"stays\"><p class=\"key\">");
+    for (int k = 0; k < runs; k++) {
+        html_print(b, "<span><i class=\"c%d%s\"></i><bdi>", k % 8, k >= 8 ? " s" : "");
+        html_put(b, run[k].record.name, strlen(run[k].record.name));
+        buffer_text(b, "</bdi></span>");
+    }
+    buffer_text(b, "</p></div>");
 }
 
 /* Sets the level of a chart, if it has one and it is the same in all runs. */
@@ -145,7 +159,7 @@ static void put_figure(Buffer *b, const Chart *c, int named, const char *say, co
 
 /* Appends a chart, unless no run has its numbers. curve: room for two curves a run. */
 static void put_chart(Buffer *b, const Shown *s, const ReportedRun *run, int runs, Curve *curve) {
-    Chart c = { s->title, "", curve, 0, NAN, s->least != 0 ? s->least : NAN };
+    Chart c = { s->title, "", curve, 0, NAN, s->least != 0 ? s->least : NAN, s->from_zero };
     char level[64];
     for (int k = 0; k < runs; k++) {
         const RunRecord *r = &run[k].record;
@@ -176,7 +190,7 @@ static void put_judges(Buffer *b, const ReportedRun *run, int runs, Curve *curve
     static const char say[] = "All rise together. A judge that falls while another one rises pays for it: "
                               "another weight in <code>--reward</code>.";
     char name[JUDGES][128], key[32], title[64] = "Mean logit of each judge";
-    Chart c = { title, "", curve, 0, NAN, NAN };
+    Chart c = { title, "", curve, 0, NAN, NAN, 0 };
     for (int judge = 0; judge < JUDGES; judge++) {
         snprintf(key, sizeof key, "env/judge_mean_%d", judge + 1);
         for (int k = 0; k < runs; k++) {
@@ -220,6 +234,7 @@ void report_curves(Buffer *b, const ReportedRun *run, int runs, Pool *pool) {
     if (!curve) { b->failed = 1; return; }
     buffer_text(b, "<h2>Curves</h2><p class=\"dim\">Over the steps of training. The sentence under a curve "
                    "says what it should look like.</p>");
+    if (runs > 1) put_names(b, run, runs);
     buffer_text(b, "<div class=\"charts\">\n");
     for (int i = 0; i < (int)(sizeof shown / sizeof *shown); i++) {
         put_chart(b, &shown[i], run, runs, curve);

@@ -63,8 +63,13 @@ static const char style[] =
     "code{white-space:nowrap;font:.95em ui-monospace,Consolas,monospace}"
     "progress{width:100%;max-width:480px;height:10px;accent-color:var(--c0)}summary{cursor:pointer;"
     "color:var(--dim)}"
+    "svg text.v{paint-order:stroke;stroke:var(--card);stroke-width:4px}"
+    ".stays{position:sticky;top:0;z-index:1;max-height:25vh;overflow-y:auto;background:var(--bg);"
+    "padding:2px 0 6px}"
     ".note{border-left:4px solid var(--c1);padding:2px 12px}"
-    "@media(max-width:700px){th,td{padding-right:10px}"
+    "@media print{figure,tr{break-inside:avoid}h2,h3{break-after:avoid}.stays{position:static}"
+    ".text{max-height:none;overflow:visible}main{padding:0}}"
+    "@media(max-width:700px){th,td{padding-right:10px}td{font-size:.94em}"
     ".samples,.samples tbody,.samples tr,.samples td{display:block;width:auto}"
     ".samples thead,.samples colgroup{display:none}.samples tr{border:1px solid var(--line);"
     "border-radius:8px;"
@@ -99,7 +104,7 @@ static const char *number_text(char out[32], double x) {
 /* Writes a number to out with two decimals; "-" if it is none. */
 static const char *hundredths(char out[32], double x) {
     if (!(fabs(x) < 1e9)) return number_text(out, x);
-    snprintf(out, 32, "%.2f", x);
+    snprintf(out, 32, "%.2f", fabs(x) < 0.005 ? 0 : x);      /* not -0.00 */
     return out;
 }
 
@@ -166,6 +171,7 @@ static int decimals_of(double largest) {
 /* Appends a number with so many decimals; sign 1: with its sign. */
 static void put_cell(Buffer *b, double x, int decimals, int sign) {
     char number[32];
+    if (decimals >= 0 && fabs(x) < 0.5 * pow(10, -decimals)) x = 0;         /* not -0.0000 */
     if (decimals < 0 || !(fabs(x) < 1e9)) number_text(number, x);
     else snprintf(number, sizeof number, sign && x != 0 ? "%+.*f" : "%.*f", decimals, x);
     html_print(b, "<td class=\"n\">%s</td>", number);
@@ -188,8 +194,9 @@ static void put_result(Buffer *b, const char *name, const char *key, const Repor
     html_print(b, "<tr><td>%s</td>", name);
     for (int k = 0; k < runs; k++) {
         const Series *s = record_series(&run[k].record, key);
-        const double first = s && s->n ? s->value[0] : NAN;
-        const double last = s && s->n > (runs == 1) ? s->value[s->n - 1] : NAN;
+        const int n = s ? s->n : 0, alone = n == 1 && s->step[0] > 1;       /* a number of the end alone */
+        const double first = n && !alone ? s->value[0] : NAN;
+        const double last = n > (runs == 1) || alone ? s->value[n - 1] : NAN;
         if (runs == 1) put_cell(b, first, decimals, 0);
         put_cell(b, last, decimals, 0);
         if (runs == 1) put_cell(b, last - first, decimals, 1);
@@ -226,8 +233,9 @@ static void put_sample(Buffer *b, const RunSample *s) {
     put_data(b, "response after", &s->response[1]);
     html_print(b, "<td class=\"n\" data-is=\"before\">%s</td>", hundredths(number, s->reward[0]));
     html_print(b, "<td class=\"n\" data-is=\"after\">%s</td>", hundredths(number, s->reward[1]));
-    html_print(b, "<td class=\"n %s\" data-is=\"change\">%s%s</td>", change < 0 ? "down" : "up",
-               change > 0 ? "+" : "", hundredths(number, change));
+    html_print(b, "<td class=\"n%s\" data-is=\"change\">%s%s</td>",
+               change <= -0.005 ? " down" : change >= 0.005 ? " up" : "", change >= 0.005 ? "+" : "",
+               hundredths(number, change));
     html_print(b, "<td class=\"n\" data-is=\"KL\">%s</td></tr>\n", hundredths(number, s->kl));
 }
 

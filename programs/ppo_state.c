@@ -48,6 +48,11 @@ void ppo_state(void *run, State *s) {
     const RunState common = { &w->out, &w->health, &p->step, m->trained, m->trained_all, &p->optimizer };
     if (!s->file) w->dumped = m->o->dump ? out_length(m->o->dump) : 0;
     run_state(s, &common);
+    if (s->code == OK && s->file && p->step > m->o->steps) {        /* before a file of the run is changed */
+        s->code = fail(s->err, E_RANGE, "the run has made more steps than --steps", w->out.path, p->step,
+                       m->o->steps);
+        advise(s->err, "a larger --steps");
+    }
     state_same(s, "steps of the schedule", (uint64_t)(m->o->lr_anneal ? m->o->steps : 0),
                "--steps cannot change: the learning rate depends on it (--lr-anneal)", w->out.path);
     frozen_state(s, m, w);

@@ -138,9 +138,11 @@ if command -v python3 > /dev/null; then
 else skip "no python3: files of TensorBoard"; fi
 files() { ls "$1" | grep -c tfevents; }
 before=$(files "$work/tb/ppo-0001")
+cp "$work/tb/ppo-0001/log.jsonl" "$work/log"
 call ppo --resume "$work/tb/ppo-0001" --tensorboard --steps 1
-[ $code = 1 ] && has "$work/err" 'more steps than --steps' && [ "$(files "$work/tb/ppo-0001")" = "$before" ]
+[ $code = 1 ] && has "$work/err" 'more steps than --steps' 'try: a larger --steps' && [ "$(files "$work/tb/ppo-0001")" = "$before" ]
 is "a run that is refused leaves no file of TensorBoard"
+cmp -s "$work/tb/ppo-0001/log.jsonl" "$work/log"; is "nor does it change the log"
 [ -z "$(ls "$work/runs/ppo-0001" | grep tfevents)" ]; is "no file of TensorBoard without --tensorboard"
 
 # ---- sft and rm ----
@@ -175,7 +177,7 @@ is "two runs on the same axes, beside them, and what differs"
 ! grep -q 'batch-size</td>' "$work/runs/report.html"; is "and not what is the same"
 for folder in a/same b/same b/other; do mkdir -p "$work/names/$folder" && cp "$run/log.jsonl" "$work/names/$folder"; done
 call run report "$work/names/a/same/" "$work/names/b/same" "$work/names/b/other" --out "$work/names.html"
-[ $code = 0 ] && has "$work/names.html" '<bdi>a/same</bdi></th>' '<bdi>b/same</bdi></th>' '<bdi>other</bdi></th>'
+[ $code = 0 ] && has "$work/names.html" '<bdi>a/same</bdi></th>' '<bdi>b/same</bdi></th>' '<bdi>other</bdi></th>' '<div class="stays"><p class="key">'
 is "runs whose folders have the same name are named by the ends of their paths that differ"
 call run report "$run" "$run" --out "$work/names.html" --show 0
 [ $code = 0 ] && [ "$(grep -o "<bdi>$run</bdi></th>" "$work/names.html" | wc -l)" -ge 2 ]; is "the same run twice has its whole path"
@@ -210,6 +212,13 @@ logs "$work/plain" '"batch-size": 64' '"env/reward_mean": 1, "tokens/responses_r
 call run report "$work/plain"
 [ $code = 0 ] && ! grep -q '<h3>Mean logit\|<h3>Share of\|<h3>Correlation\|<h3>Responses that\|<h3>KL in' "$work/plain/report.html"
 is "no curve where there is nothing to see"
+logs "$work/end" '"steps": 2' '"env/reward_mean": 1, "objective/kl": 0'
+printf '{"step": 2, "eval/kl": -0.000001, "eval/reward_mean": 3.5}\n' >> "$work/end/log.jsonl"
+printf '{"query": "q", "response_before": "b", "response_after": "a", "reward_before": 1, "reward_after": 0.999}\n' > "$work/end/samples.jsonl"
+call run report "$work/end"
+[ $code = 0 ] && tr -d '\n' < "$work/end/report.html" | grep -q 'held out</td><td class="n">-</td><td class="n">3.5000</td><td class="n">-</td>' &&
+    has "$work/end/report.html" 'data-is="change">0.00</td>' && ! grep -q -e '-0\.00*<' "$work/end/report.html"
+is "a number of the end alone is the last one; no number is -0.00"
 call run report "$work/rare" "$work/plain" --out "$work/two.html"
 [ $code = 0 ] && whole "$work/two.html" && has "$work/two.html" '<h3>Mean logit of judge 1</h3>' '<h3>Mean logit of judge 2</h3>'
 is "several runs: a drawing for each judge"

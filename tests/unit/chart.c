@@ -63,10 +63,11 @@ static int count(const char *text) {
 }
 
 /* Draws one curve of n points, with steps 1, 2 ... */
+static int from_zero;
 static void draw(const double *y, const double *spread, int n, double level) {
     static double x[5000];
     const Curve curve = { "a<b", x, y, spread, n, 9, 0 };
-    const Chart chart = { "t\"<t", "<level>", &curve, 1, level, NAN };
+    const Chart chart = { "t\"<t", "<level>", &curve, 1, level, NAN, from_zero };
     for (int i = 0; i < n; i++) x[i] = i + 1;
     memset(&drawn, 0, sizeof drawn);
     drawn.pool = &pool;
@@ -95,6 +96,15 @@ static void test_curves(void) {
     draw(constant, NULL, 3, 6);
     CHECK(count("class=\"v\"") == 2 && count("&lt;level&gt;") == 1 && count(">4</text>") == 1,
           "a level is drawn, and belongs to the axis");
+    CHECK(strstr((char *)drawn.data, "<text class=\"v\"") > strstr((char *)drawn.data, "class=\"l c1"),
+          "its name is over the curve");
+    static const double near[3] = { 454, 455, 455 };
+    draw(near, NULL, 3, NAN);
+    CHECK(!count(">0</text>") && count(">454.4</text>") == 1, "an axis of neighbours has no 0");
+    from_zero = 1;
+    draw(near, NULL, 3, NAN);
+    CHECK(count(">0</text>") == 1 && !count(">454.4</text>"), "unless it begins at 0");
+    from_zero = 0;
     draw(none, NULL, 2, NAN);
     CHECK(count("No number yet") == 1 && !count("<svg"), "no numbers: a sentence");
     draw(none, NULL, 0, 3);
@@ -105,7 +115,7 @@ static void test_curves(void) {
     draw(y, NULL, 4800, NAN);
     CHECK(count("class=\"a") == 1 && drawn.length < 20000 && !count("class=\"h\""),
           "4800 points: their means and a band, %lu bytes", (unsigned long)drawn.length);
-    CHECK(count("M54.0 73.0L") == 1, "each point is a mean of 20: 2 on an axis from 0 to 3.08");
+    CHECK(count("M54.0 76.9L") == 1, "each point is a mean of 20: 2 on an axis from 0 to 3.08");
 }
 
 static void test_histogram(void) {
