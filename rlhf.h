@@ -415,7 +415,7 @@ int reward_backward(const RewardModel *m, const Lora *adapter, const Texts *text
                     RewardSaved *saved, const float *dlogits, Arena *ws);
 /* A value function: a causal judge of one output, whose head reads W rows of the texts, ascending,
  * instead of one of each text: value, dvalue (W). saved is carved for W rows in place of B. They
- * measure by N, B and W. OK or a code, as above; E_RANGE also for rows that the texts do not have. */
+ * measure by N, B and W. OK or a code, as above; E_RANGE also for rows that no text has. */
 typedef struct { int W; const int *row; } Wanted;
 int reward_values(const RewardModel *m, const Texts *texts, const Wanted *want, RewardSaved *saved,
                   float *value, Arena *ws);

@@ -183,6 +183,11 @@ true_ "--value-warmup: the value model learns, and the policy stays" "$(field "$
 run cut --value-model $policy --max-grad-norm 1e-12 --value-learning-rate 1e-3 --steps 1
 true_ "its gradients are clipped by their own norm" "$(field "$work/cut" ppo/loss/value 1) > 1.01 * \
     $(field "$work/critic" ppo/loss/value 1)"
+run light --value-model $policy --value-learning-rate 1e-3 --steps 1
+run heavy --value-model $policy --value-learning-rate 1e-3 --steps 1 --vf-coef 5
+same "the value loss moves no weight of the policy, nor its clipping" "$work/light/model.safetensors" \
+    "$work/heavy/model.safetensors"
+differ "but the value model's" "$work/light/value_model/model.safetensors" "$work/heavy/value_model/model.safetensors"
 run later --value-model "$work/critic/value_model" --steps 1
 grep -q 'parameters; its own head$' "$work/later.out" && grep -q 'parameters; a new head$' "$work/critic.out"
 is "a later run goes on from it, head and all"
