@@ -641,14 +641,16 @@ enum { TEXT_HEAD = 4096 };          /* bytes of a file that are looked at */
 
 static const char UTF16[] = "the text is UTF-16, not UTF-8";
 
-/* Returns 1 if there are bytes before the first zero byte, and if they are UTF-8 without control characters,
- * as in a text into which a zero byte has come. Binary files begin with other bytes. */
-static int begins_as_text(const char *bytes, size_t n) {
+/* Returns 1 if the bytes are a text into which zero bytes have come: there are bytes before the first of them,
+ * which are UTF-8, and no byte is another control character. Binary files have such characters. */
+static int is_text_with_zeros(const char *bytes, size_t n) {
     size_t i = 0;
     int32_t code;
+    for (size_t k = 0; k < n; k++)
+        if (bytes[k] && (unsigned char)bytes[k] < ' ' && !strchr("\t\n\r\f", bytes[k])) return 0;
     while (i < n && bytes[i]) {
         i += (size_t)utf8_decode(bytes + i, n - i, &code);
-        if (code < 0 || (code < ' ' && !strchr("\t\n\r\f", code))) return 0;
+        if (code < 0) return 0;
     }
     return i > 0;
 }
@@ -666,7 +668,7 @@ static int refuse_zeros(const char *bytes, size_t n, const char *path, Error *er
                              : "iconv -f UTF-16LE -t UTF-8 FILE > NEW, and then NEW");
         return E_FORMAT;
     }
-    const int text = begins_as_text(bytes, n);
+    const int text = is_text_with_zeros(bytes, n);
     int line = 1;
     for (size_t i = 0; bytes[i]; i++) line += bytes[i] == '\n';
     if (text) name_format(what, sizeof what, "a zero byte in line %d, which no text has", line);
@@ -683,8 +685,14 @@ static int is_bzip2(const char *bytes, size_t n) {
         && (!memcmp(bytes + 4, "1AY&SY", 6) || !memcmp(bytes + 4, "\x17rE8P\x90", 6));
 }
 
-/* Checks the first n bytes of a text. E_FORMAT, with advice, for UTF-16, compressed files, datasets, pointers
- * of Git LFS and all that holds a zero byte; else OK. */
+/* Returns 1 if a safetensors file begins here: the length of its header in eight bytes, most of them 0, and
+ * the header, which is a JSON object. */
+static int is_safetensors(const char *bytes, size_t n) {
+    return n >= 9 && !memcmp(bytes + 4, "\0\0\0\0{", 5);
+}
+
+/* Checks the first n bytes of a text. E_FORMAT, with advice, for UTF-16, compressed files, weights, datasets,
+ * pointers of Git LFS and all that holds a zero byte; else OK. */
 static int check_text(const char *bytes, size_t n, const char *path, Error *err) {
     static const char convert[] = "iconv -f UTF-16 -t UTF-8 FILE > NEW, and then NEW";
     static const char unpack[] = "unpack it first, and give the text that was in it";
@@ -705,6 +713,7 @@ static int check_text(const char *bytes, size_t n, const char *path, Error *err)
             advice = known[k].advice;
         }
     if (is_bzip2(bytes, n)) { what = "a file compressed by bzip2, not a text"; advice = unpack; }
+    if (is_safetensors(bytes, n)) { what = "a safetensors file, not a text"; advice = "give a text"; }
     if (!what && n && memchr(bytes, 0, n)) return refuse_zeros(bytes, n, path, err);
     if (!what) return OK;
     fail(err, E_FORMAT, what, path, 0, 0);

@@ -319,8 +319,8 @@ void adapter_as_model(const char **model, const char **adapter, const char *advi
     const char *base = NULL;
     if (!*model) return;
     if (!adapter && is_soft_prompt(*model, pool))
-        advice = "the model that it was made for: a soft prompt cannot be merged, and is trained on by ppo "
-                 "--adapter alone";
+        advice = "the model that it was made for: a soft prompt cannot be merged, and only ppo --adapter "
+                 "trains it further";
     must(adapter_base(&base, *model, pool, &err), &err, advice);
     if (!base) return;
     if (!adapter || *adapter)

@@ -108,7 +108,8 @@ Span template_text(Collector *c, FieldText field, const void *row, Place at);
 
 void where_parse(Where *w, const char *text);          /* wrong usage if the text is no condition */
 /* Returns 1 if the condition holds for a row whose field is v. The value null, an empty cell and NaN differ
- * from every value, and are neither less nor greater. Stops if a text is compared with a number by < or >. */
+ * from every value, and are neither less nor greater; but null and an empty cell are equal to an empty VALUE.
+ * Stops if a text is compared with a number by < or >. */
 int where_holds(Collector *c, const Json *v, Place at);
 
 /* ---- prep_json.c, prep_table.c: adds the documents of a file ---- */

@@ -159,8 +159,8 @@ static Option data_option[] = {
       "refused" },
     { "where", OPT_TEXT, &given.where, NULL, 0, 0, NULL,
       "leave out rows for which this does not hold: FIELD > VALUE, or with >=, <, <=, = or != between them; "
-      "with the first four a field without a number (null, an empty cell) is left out. TRL's detoxifying "
-      "example: 'prompt.toxicity > 0.3'" },
+      "with the first four a field without a number (null, an empty cell) is left out; 'FIELD !=' leaves out "
+      "null and empty texts. TRL's detoxifying example: 'prompt.toxicity > 0.3'" },
     { "min-length", OPT_INT, &given.min_length, "0", 0, INT_MAX, NULL,
       "leave out documents of fewer characters (code points; those of a pair's texts are added; of a "
       "template, those of its fields). TRL's sentiment example: 201" },

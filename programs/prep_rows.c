@@ -280,7 +280,8 @@ void choose_fields(Collector *c, HasField has, const void *row, Place at) {
         c->field[2] = c->template.parts ? NULL : given->prompt ? given->prompt
                       : !given->no_prompt && has(row, "prompt") ? "prompt" : NULL;
     } else {
-        c->field[0] = c->template.parts ? NULL : given->text ? given->text : first_field(text_fields, has, row);
+        c->field[0] = c->template.parts ? NULL
+                      : given->text ? given->text : first_field(text_fields, has, row);
         if (!c->field[0] && !c->template.parts)
             prep_stop(E_MISSING,
                       "none of the fields text, review, sentence, tweet, content, document, messages",

@@ -34,7 +34,8 @@ static void check_cells(const Record *r, const Record *header, Place at) {
     char where[256];
     if (r->cells == header->cells) return;
     snprintf(where, sizeof where, "%.200s, line %lld", at.file, at.line);
-    fail(&err, E_FORMAT, "a record with another number of cells than the header", where, r->cells, header->cells);
+    fail(&err, E_FORMAT, "a record with another number of cells than the header", where, r->cells,
+         header->cells);
     die(&err, "correct the record; a cell with a separator, quote or line break has to be in quotes");
 }
 

@@ -1,14 +1,17 @@
-/* prep_template.c - prep data: --template TEXT and --text TEXT, which make prompts or texts of a row's fields. */
+/* prep_template.c - prep data: --template TEXT and --text TEXT, which make prompts or texts of a row's
+ * fields. */
 #include "prep.h"
 #include <stdio.h>
 
 /* Ends the program: the template of this option is wrong from s on. */
 static void template_stop(const char *option, const char *what, const char *s) {
-    char message[96];
+    char message[96], hint[240];
+    const int text = !strcmp(option, "--text");
     snprintf(message, sizeof message, "%s %s", option, what);
-    usage_hint(message, s,
-               "--template 'Summarize.\\n\\n{dialogue}\\n\\nSummary:\\n': {NAME} is the place of a field; {{ "
-               "and }} are braces; \\n, \\t and \\\\ are a line break, a tab and a backslash");
+    snprintf(hint, sizeof hint, "%s '%s': {NAME} is the place of a field; {{ and }} are braces; \\n, \\t and "
+             "\\\\ are a line break, a tab and a backslash", option,
+             text ? "{title}\\n\\n{body}" : "Summarize.\\n\\n{dialogue}\\n\\nSummary:\\n");
+    usage_hint(message, s, hint);
 }
 
 static TemplatePart *new_part(Template *t, const char *option) {
@@ -52,7 +55,8 @@ void template_parse(Template *t, const char *option, const char *s) {
         fields++;
         s += n + 2;
     }
-    if (!fields) template_stop(option, "is neither none, chatml, zephyr nor a text with {NAME}", NULL);
+    if (!fields) template_stop(option, !strcmp(option, "--text") ? "has braces, but no {NAME}"
+                               : "is neither none, chatml, zephyr nor a text with {NAME}", NULL);
 }
 
 Span template_text(Collector *c, FieldText field, const void *row, Place at) {

@@ -22,6 +22,7 @@ void where_parse(Where *w, const char *text) {
         const size_t n = strlen(known[k].sign);
         if (strncmp(text + at, known[k].sign, n)) continue;
         const Span value = trimmed(text + at + n, strlen(text + at + n));
+        if (text[at + n] && strchr("<>=!", text[at + n])) break;     /* == or =>, say */
         w->holds = known[k].holds;
         w->value = prep_keep(value.text, value.length);
     }
@@ -60,6 +61,7 @@ int where_holds(Collector *c, const Json *v, Place at) {
     if (w->numeric)
         order = !is_number ? UNORDERED : number < w->number ? LESS : number > w->number ? GREATER
                 : number == w->number ? EQUAL : UNORDERED;
-    else order = text.length == strlen(w->value) && !memcmp(text.text, w->value, text.length) ? EQUAL : UNORDERED;
+    else order = !is_number && text.length == strlen(w->value) && !memcmp(text.text, w->value, text.length)
+                 ? EQUAL : UNORDERED;
     return (order & w->holds) != 0;
 }

@@ -134,7 +134,7 @@ void results_made(const Results *r, const Program *program, const Source *source
     }
     buffer_text(&b, "}\n");
     need_buffer(&b);
-    if (!r->made) must(file_write_all(options_path(r->path, pool), b.data, b.length, pool, &err), &err, NULL);
+    if (!r->count) must(file_write_all(options_path(r->path, pool), b.data, b.length, pool, &err), &err, NULL);
 }
 
 /* ---- the lines ---- */

@@ -76,6 +76,7 @@ printf '{"prompt": "a\\u0000b"}\n' > "$work/nul.jsonl"
 exits "critique: a NUL in a prompt" 1 "a NUL character" $run critique data/policy "$work/nul.jsonl" --jsonl $one
 
 # ---- a stopped run goes on ----
+$critique --out "$work/torn.jsonl" > "$work/said"
 head -n 2 "$work/c.jsonl" > "$work/torn.jsonl"; sed -n 3p "$work/c.jsonl" | cut -c1-40 | tr -d '\n' >> "$work/torn.jsonl"
 $critique --out "$work/torn.jsonl" > "$work/said" 2> "$work/err"
 same "resume: after a torn line" "$work/c.jsonl" "$work/torn.jsonl"
@@ -88,7 +89,8 @@ for other in --seed=2 -n=13 --shots=1 --rounds=3 --temperature=0.5 --top-p=0.9 -
 done
 grep -q '^  try: --nf4=no as before, or another --out$' "$work/err" && ok "... and what it was" || bad "... $(cat "$work/err")"
 cp "$work/c.jsonl" "$work/old.jsonl"; $critique --out "$work/old.jsonl" > "$work/said" 2> "$work/err"
-grep -q 'nobody knows with which options' "$work/err" && ok "resume: without the options it says so" || bad "resume: without the options"
+grep -q 'nobody knows with which options' "$work/err" && [ ! -e "$work/old.jsonl.options" ] &&
+    ok "resume: without the options it says so, and writes none" || bad "resume: without the options"
 cp -r data/policy "$work/copy"; cp data/constitution.txt "$work/rules.txt"
 again="$run critique $work/copy $work/ask.jsonl --jsonl --constitution $work/rules.txt --shots 0 -n 12 --rounds 2"
 $again --out "$work/a.jsonl" > "$work/said"

@@ -243,6 +243,8 @@ $PREP data "$T/u.txt" --min-length 6 --out "$T/x.bin" >/dev/null; texts "$T/x.bi
 printf '%s\n' '{"a": {"b": "One"}, "c": " two"}' '{"a": {"b": "Three"}, "c": ""}' >"$T/p.jsonl"
 $PREP data "$T/p.jsonl" --text '{a.b}{c}.' --out "$T/x.bin" >/dev/null; texts "$T/x.bin" | sort | tr '\n' ' ' | same "--text: a text of fields" "One two. Three. "
 refuses "--text: a lone }" 2 "--text has a } without a {" data "$T/p.jsonl" --text '{a.b}}' --out "$T/none.bin"
+grep -q "try: --text '{title}" "$T/log"; echo $? | same "... with an example for --text" 0
+refuses "--text: braces alone" 2 "--text has braces, but no {NAME}" data "$T/p.jsonl" --text '{{a}}' --out "$T/none.bin"
 refuses "--text: no such field" 1 "template names: .*line 1, field a.x" data "$T/p.jsonl" --text '{a.x}' --out "$T/none.bin"
 refuses "--text with places beside a template" 2 "excludes --template" data "$T/p.jsonl" --text '{c}' --template chatml --out "$T/none.bin"
 # --where
@@ -258,11 +260,17 @@ where jsonl 'a.b != 0.5' "high low none text "
 where jsonl 'c = x' "high low "
 where jsonl 'c != x' "half none text "
 where jsonl 'c = true' "text "
+where jsonl 'c =' "none "
+where jsonl 'a.b !=' "half high low text "
+where jsonl 'a.b =' "none "
 printf 'text,n,c\nlow,1,x\nnone,,y\nhigh, 20 ,x\n' >"$T/w.csv"
 where csv 'n > 9' "high "
 where csv 'c = x' "high low "
 $PREP data "$T/w.csv" --where 'n > 9' --out "$T/x.bin" | tail -n 1 | same "--where: how many are left out" "  left out: 2, --where 'n > 9'"
 refuses "--where: no comparison" 2 "--where is FIELD" data "$T/w.csv" --where n --out "$T/none.bin"
+for sign in '==' '=>' '!==' '<>'; do
+    refuses "--where: n $sign 1" 2 "--where is FIELD" data "$T/w.csv" --where "n $sign 1" --out "$T/none.bin"
+done
 refuses "--where: less than a text" 2 "a number only" data "$T/w.csv" --where 'n < x' --out "$T/none.bin"
 refuses "--where: no such column" 1 "the columns are: text, n, c" data "$T/w.csv" --where 'd > 1' --out "$T/none.bin"
 refuses "--where: no such field" 1 "the field of --where is missing: .*line 1, field a.x" data "$T/w.jsonl" --where 'a.x > 1' --out "$T/none.bin"

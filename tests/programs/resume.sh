@@ -288,7 +288,7 @@ if [ -z "${RUN:-}" ] && ${CC:-cc} -shared -fPIC -o fullfs.so "$root/tests/tools/
     wait
     for kind in kill once full; do
         wrong=$(cat $kind.wrong)
-        [ -z "$wrong" ] && ok "$kind, at each of $(cat calls) calls or some: $(cat $kind.went) runs went on" || bad "$kind:$wrong"
+        [ -z "$wrong" ] && [ "$(cat $kind.went)" -gt 0 ] && ok "$kind, at each of $(cat calls) calls or some: $(cat $kind.went) runs went on" || bad "$kind:$wrong"
     done
     cp longer/runs/ppo-0001/state good
     for n in 1 2 3 4 5; do

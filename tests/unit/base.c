@@ -923,10 +923,13 @@ static void check_texts(void) {
         { TEXT("PAR1\x15\4\x15\n"), "Parquet", "JSONL" }, { TEXT("BZh91AY&SY\x8e\n"), "bzip2", "unpack" },
         { TEXT("BZh1\x17rE8P\x90\0\0\0\0"), "bzip2", "unpack" },
         { TEXT("version https://git-lfs.github.com/spec/v1\noid sha256:01\n"), "Git LFS", "git lfs pull" },
-        { TEXT("a\0"), "a zero byte in line 1", "tr -d" }, { TEXT("a\0b\n"), "a zero byte in line 1", "tr -d" },
+        { TEXT("a\0"), "a zero byte in line 1", "tr -d" },
+        { TEXT("a\0b\n"), "a zero byte in line 1", "tr -d" },
         { TEXT("\xC3\xA4\tb\nc\0\n"), "a zero byte in line 2", "tr -d" },
         { TEXT("RLHFDATA\1\0\0\0\n"), "dataset", "prep show" },
         { TEXT("\x89PNG a\0\0\0b\n"), "binary", "give a text" }, { TEXT("\0\1\0\0ab\n"), "binary", "a text" },
+        { TEXT("SQLite format 3\0\x10\0\1\1\n"), "binary", "give a text" },
+        { TEXT("` \0\0\0\0\0\0{\"a\": {}}\n"), "safetensors", "give a text" },
     };
     Pool p = test_pool();
     char *bytes;

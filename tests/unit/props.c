@@ -273,7 +273,8 @@ static void two_layers(void) {
         }
         if (!(fabs(values[n] - y) <= worst)) worst = fabs(values[n] - y);
     }
-    CHECK(head.tensors == 4 && cut > 100 && worst < 1e-5, "two layers of a value head: values off by %.2g", worst);
+    CHECK(head.tensors == 4 && cut > 100 && worst < 1e-5, "two layers of a value head: values off by %.2g",
+          worst);
 }
 
 /* 1 and 2 threads, and activations computed anew, give the same gradients */
