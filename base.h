@@ -33,7 +33,7 @@ enum { OK = 0,
  * or workspace: look at its `failed` afterwards. */
 /* The record of an error; only programs print it (cli.c: die). got == wanted: there are no numbers.
  * advice: what the user can do about it, or NULL: then the program that prints it chooses. */
-typedef struct { int code; char what[160], where[256]; long long got, wanted;
+typedef struct { int code; char what[200], where[256]; long long got, wanted;
                  const char *advice; } Error;
 /* An arena is one block of memory of a fixed size. With base NULL it only measures the size that is
  * needed. A workspace (ws) is an arena used as a stack: w = ws->used; take ...; ws->used = w. */

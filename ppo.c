@@ -54,9 +54,10 @@ static double ppo_step(Progress *p, const Models *m, Work *w) {
     if (o->value_model) value_responses(p, m, w);           /* old values by a model of their own */
     lap(&w->now, GENERATE);
     score_responses(p, m, w);               /* one number for each text */
+    check_scores(m, w);
     process_scores(x->score, x->B, &rule, &p->moments);
     lap(&w->now, SCORE);
-    reference_logprobs(m, w);               /* log-probs of the same tokens, by the frozen reference */
+    reference_logprobs(p, m, w);              /* log-probs of the same tokens, by the frozen reference */
     lap(&w->now, REFERENCE);
 
     kl_penalty(x->kl, x->logprob, x->ref_logprob, x->full_kl, o->kl_penalty, x->P);
@@ -67,6 +68,7 @@ static double ppo_step(Progress *p, const Models *m, Work *w) {
         whiten(x->advantage, x->P, SHIFT_MEAN, o->biased);
     } else                                  /* GRPO, RLOO: what the group's other responses did not get */
         group_advantages(x->advantage, x->reward, baseline(o), o->group, x->start, x->B);
+    check_tokens(p, m, w);
     lap(&w->now, ADVANTAGES);
     if (o->dump) dump_rollout(p, m, w);
 
@@ -98,6 +100,7 @@ static void evaluate_after(Progress *p, const Models *m, Work *w) {
  * goes on, does it then. */
 static void train(Progress *p, const Models *m, Work *w) {
     const Settings *o = m->o;
+    char why[160];
     while (p->step < o->steps && !cli_stopping()) {
         PoolMark mark = pool_mark(&w->pool);
         if (run_due(o->eval_every, p->step) && p->evaluated != p->step && w->eval.n) {
@@ -112,7 +115,8 @@ static void train(Progress *p, const Models *m, Work *w) {
         out_begun(&w->out);
         cli_time_limit(o->run.minutes);
         report_live(&w->out);
-        if (!weights_are_numbers(m)) not_a_number(p, m, w, "the weights are no longer numbers", 0);
+        const char *fault = weights_fault(why, m->trained, m->trained_all, o->dtype);
+        if (fault) not_a_number(p, m, w, fault, 0, SMALLER_WEIGHTS);
         pool_release(&w->pool, mark);
     }
     if (w->out.saved != p->step && !(w->health.bad && w->out.saved)) save_result(p, w, 1);

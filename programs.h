@@ -520,9 +520,14 @@ void memory_take(RunMemory *m, Arena *ws);
 
 /* ---- saving: each file is written under another name, then renamed; the weights come last ---- */
 /* Returns the first tensor with a weight of type F32, BF16 or F16 that is a NaN or an infinity, or
- * of type F32 that would become one when it is written in dtype. Returns NULL if there is none. To
- * be called before every save. */
+ * of type F32 that would become one when it is written in dtype. Returns NULL if there is none. */
 const Tensor *tensor_not_numbers(const Tensor *list, int tensors, int dtype);
+/* These write to out, and return, what is wrong after an update, or before it; NULL: nothing is.
+ * weights_fault: names a tensor that cannot be written in dtype; to be called after every step, so that no
+ * save has a NaN or an infinity. step_fault: the loss or a tensor's gradient is not a number, or the
+ * gradient's norm, scaled down to clip (0: never), is so large that Adam's moments would be infinite. */
+const char *weights_fault(char out[160], const Tensor *list, int tensors, int dtype);
+const char *step_fault(char out[160], double loss, double norm, double clip, const Tensor *list, int tensors);
 /* Writes a whole model folder; t NULL: without a tokenizer; shard_bytes 0: the weights are one file.
  * Returns OK or a code, as the other functions that save. */
 int save_policy(const Model *m, const Tokenizer *t, const char *folder, int dtype,
@@ -568,10 +573,8 @@ typedef struct {
  * the one before it is deleted; and with each save the state of so many trained weights. out NULL: "runs". */
 void run_room(const char *out, const Tensor *list, int tensors, int dtype, size_t trained,
               const RunOptions *o, int steps, int dry_run);
-#define NOT_FOR_DTYPE "a weight is not a number, or too large for --dtype"
-/* write writes the weights to a folder. Returns OK or a code: E_NUMBER, with the message in *err and
- * without writing anything, if a weight is not a number. state: visits the run's state, which is written
- * before the weights; NULL: it is not written. */
+/* write writes the weights to a folder; returns OK or a code. state: visits the run's state, which is
+ * written before the weights; NULL: it is not written. */
 typedef struct {
     RunFolder *folder; int (*write)(void *run, const char *folder, Error *err); void *run;
     const RunOptions *options; StateVisit state;
@@ -584,21 +587,23 @@ void run_best_state(State *s, BestSave *b);
 void run_best(const Saver *s, BestSave *b, double value, int step);
 /* Writes the state and the weights after `step`, and before them those of --keep unless last is 1. If the
  * state cannot be written, a warning says so. A failure of the last save is not the end of the result: see
- * out_elsewhere. After any other failure it prints a warning and returns. Dies if a weight is no number. */
+ * out_elsewhere. After any other failure it prints a warning and returns. */
 void run_save(const Saver *s, int step, int last);
 /* Ends a run because of a NaN or an infinity in `step`; `what` is the message ("the loss is not a
  * number"). trained 0: no weight has been changed yet, so that the model is damaged: exits 1.
  * trained 1: the run has diverged: exits EXIT_DIVERGED. good 1: the weights are still those after
- * the previous step and useful, so they are saved. compute: the number type in which the model computes
- * (WeightTypes); hint: advice for a run that has diverged. */
-void stop_not_a_number(const char *what, int step, int trained, int good, const Saver *s, int compute,
-                       const char *hint);
-/* Returns the advice for a forward pass that gives a NaN or an infinity. compute: as above. */
+ * the previous step and useful, so they are saved. untrained, hint: the advice of the two cases. */
+void stop_not_a_number(const char *what, int step, int trained, int good, const Saver *s,
+                       const char *untrained, const char *hint);
+/* These return the advice for a run that fails before its first update, and for a forward pass that gives a
+ * NaN or an infinity. compute: the number type in which the model computes (WeightTypes). */
+const char *start_hint(int compute);
 const char *damaged_hint(int compute);
 /* Does for a run that has diverged what stop_not_a_number does, without saving. saved: the step
  * whose weights are on disk; 0: there are none. */
 void die_not_a_number(const char *what, int step, int saved, const char *folder, const char *hint);
 #define SMALLER_STEPS "a smaller --learning-rate, a longer --warmup, or --max-grad-norm 1"
+#define SMALLER_WEIGHTS "a smaller --learning-rate, or --dtype f32 if it is another one"
 enum { EXIT_DIVERGED = 3 };     /* the exit code of a run that diverged, or whose policy collapsed */
 /* Whether a run whose numbers are all numbers has gone wrong (train.c says when). start: the loss
  * before training, or of the first step (0: not known yet); blind: the loss of a guess that gives

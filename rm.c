@@ -509,9 +509,9 @@ static void hold_reference(Trainer *t) {
 }
 
 /* Makes one optimiser step. The batch goes through the model in portions of at most --micro-tokens, whose
- * gradients add up. Returns the gradient's norm. If the loss or the norm is not a number, returns NAN,
- * and no weight has been changed. */
-static double train_step(Trainer *t, int step, double lr) {
+ * gradients add up. Returns the gradient's norm. Before AdamW, *fault becomes what is wrong (why, or NULL);
+ * then no weight has been changed. */
+static double train_step(Trainer *t, int step, double lr, const char **fault, char why[160]) {
     const AdamW adam = { (float)lr, 0.9f, 0.98f, 1e-8f, (float)o.weight_decay, 0 };
     Batch *b = &t->batch;
     gradient_zero(t->list, t->tensors);
@@ -529,7 +529,8 @@ static double train_step(Trainer *t, int step, double lr) {
     }
     learn(t, 1.0f / (float)o.batch);
     const double norm = gradient_norm(t->list, t->tensors);
-    if (!(norm < 1e30) || !(t->loss < 1e30)) return NAN;
+    *fault = step_fault(why, t->loss, norm, o.clip, t->list, t->tensors);
+    if (*fault) return norm;
     const float scale = o.clip > 0 && norm > o.clip ? (float)(o.clip / norm) : 1.0f;
     optimizer_step(&t->optimizer, 0, t->list, t->tensors, &adam, scale);
     hold_reference(t);
@@ -790,8 +791,6 @@ static double final_report(Trainer *t, int steps) {
 /* Writes the judge, or its adapter, to a folder (see Saver). */
 static int write_weights(void *run, const char *folder, Error *err) {
     Trainer *t = run;
-    if (tensor_not_numbers(t->list, t->tensors, o.dtype))
-        return fail(err, E_NUMBER, NOT_FOR_DTYPE, folder, 0, 0);
     if (!t->adapter) return save_judge(&t->model, t->tokenizer, folder, o.dtype, 0, err);
     return save_judge_adapter(&t->lora, &t->config, t->tokenizer, o.reward, folder, o.dtype, err);
 }
@@ -826,12 +825,11 @@ static void save(Trainer *t, int last) {
 /* Ends the run at a step whose loss or gradient is not a number. The weights are still those after the
  * previous step. They are saved if they are useful: if this loss or the held-out loss is a number, and better
  * weights have not been saved. */
-static void stop_at_nan(Trainer *t, int step) {
+static void stop_at_nan(Trainer *t, const char *fault, int step) {
     const Saver saver = { &t->out, write_weights, t, &o.run, NULL };
-    const int good = !(t->health.bad && t->out.saved) && !tensor_not_numbers(t->list, t->tensors, o.dtype) &&
-                     (t->loss < 1e30 || (t->held.examples && isfinite(evaluate(t, 0).loss)));
-    stop_not_a_number("the loss or its gradient is not a number", step, step > 1, good, &saver,
-                      t->types.compute, SMALLER_STEPS);
+    const int good = !(t->health.bad && t->out.saved) &&
+                     (isfinite(t->loss) || (t->held.examples && isfinite(evaluate(t, 0).loss)));
+    stop_not_a_number(fault, step, step > 1, good, &saver, start_hint(t->types.compute), SMALLER_STEPS);
 }
 
 /* Keeps the weights if the held-out loss is the least so far. */
@@ -910,10 +908,14 @@ static void report_longer(Trainer *t) {
 /* Makes a step, and judges the run by its loss. */
 static void make_step(Trainer *t) {
     const double before = t->loss, begin = wall_clock();
-    t->norm = train_step(t, t->step, rate_of(t, t->step + 1));
+    char why[160];
+    const char *fault;
+    t->norm = train_step(t, t->step, rate_of(t, t->step + 1), &fault, why);
     t->step++;
     t->seconds += wall_clock() - begin;
-    if (!isfinite(t->norm)) stop_at_nan(t, t->step);
+    if (fault) stop_at_nan(t, fault, t->step);
+    fault = weights_fault(why, t->list, t->tensors, o.dtype);
+    if (fault) die_not_a_number(fault, t->step, t->out.saved, t->out.path, SMALLER_WEIGHTS);
     out_begun(&t->out);
     cli_time_limit(o.run.minutes);
     health_of_step(&t->health, (t->loss - before) / o.batch);

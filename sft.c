@@ -314,8 +314,10 @@ static double held_out(Trainer *t) {
 }
 
 /* Makes one optimiser step: the gradient of the mean over all tokens of the step, clipped by its norm, then
- * AdamW. Returns the loss. If the loss or *norm is not a number, no weight has been changed. */
-static double sft_step(Trainer *t, int step, long long *tokens, double *norm) {
+ * AdamW. Returns the loss. Before AdamW, *fault becomes what is wrong (why, or NULL); then no weight has been
+ * changed. */
+static double sft_step(Trainer *t, int step, long long *tokens, double *norm, const char **fault,
+                       char why[160]) {
     int first, n = next_step(t, &first);
     long long targets = 0;
     double loss;
@@ -327,7 +329,8 @@ static double sft_step(Trainer *t, int step, long long *tokens, double *norm) {
     t->lora.dropout.seed = rng_stream(o.seed, (uint64_t)step, STREAM_DROPOUT).state;
     loss = pass(t, &t->train, t->order, first, n, 1 / (float)targets, tokens) / (double)targets;
     *norm = gradient_norm(t->list, t->tensors);
-    if (!isfinite(loss) || !isfinite(*norm)) return loss;
+    *fault = step_fault(why, loss, *norm, o.clip, t->list, t->tensors);
+    if (*fault) return loss;
     t->adam.lr = (float)learning_rate(SCHEDULE_COSINE, o.lr, o.warmup, step, t->steps);
     const float scale = o.clip > 0 && *norm > o.clip ? (float)(o.clip / *norm) : 1;
     optimizer_step(&t->optimizer, 0, t->list, t->tensors, &t->adam, scale);
@@ -496,8 +499,6 @@ static uint64_t shard_bytes(void) { return (uint64_t)o.shard_mb * 1000000u; }
 /* Writes the weights to a folder: see Saver. */
 static int write_weights(void *run, const char *folder, Error *err) {
     const Trainer *t = run;
-    if (tensor_not_numbers(t->list, t->tensors, o.dtype))
-        return fail(err, E_NUMBER, NOT_FOR_DTYPE, folder, 0, 0);
     if (t->adapter) return save_adapter(&t->lora, o.policy, folder, o.dtype, err);
     return save_policy(&t->model, t->tokenizer, folder, o.dtype, shard_bytes(), err);
 }
@@ -564,12 +565,11 @@ static double evaluate(Trainer *t, int step) {
 /* Ends the run at a step whose loss or gradient is not a number. The weights are still those after the
  * previous step. They are saved if they are useful: if this loss or the held-out loss is a number, and better
  * weights have not been saved. */
-static void stop_at_nan(Trainer *t, int step, double loss) {
+static void stop_at_nan(Trainer *t, const char *fault, int step, double loss) {
     const Saver saver = { &t->out, write_weights, t, &o.run, NULL };
-    const int good = !(t->health.bad && t->out.saved) && !tensor_not_numbers(t->list, t->tensors, o.dtype) &&
+    const int good = !(t->health.bad && t->out.saved) &&
                      (isfinite(loss) || (t->held.count && isfinite(held_out(t))));
-    stop_not_a_number("the loss or its gradient is not a number", step, step > 1, good, &saver,
-                      t->types.compute, SMALLER_STEPS);
+    stop_not_a_number(fault, step, step > 1, good, &saver, start_hint(t->types.compute), SMALLER_STEPS);
 }
 
 /* Writes the perplexity of a loss to out, and returns out: with so many decimals, or, where that would be a
@@ -593,8 +593,12 @@ static double make_step(Trainer *t, double *speed) {
     const double begin = wall_clock();
     long long tokens;
     double norm;
-    const double loss = sft_step(t, ++t->step, &tokens, &norm);
-    if (!isfinite(loss) || !isfinite(norm)) stop_at_nan(t, t->step, loss);
+    char why[160];
+    const char *fault;
+    const double loss = sft_step(t, ++t->step, &tokens, &norm, &fault, why);
+    if (fault) stop_at_nan(t, fault, t->step, loss);
+    fault = weights_fault(why, t->list, t->tensors, o.dtype);
+    if (fault) die_not_a_number(fault, t->step, t->out.saved, t->out.path, SMALLER_WEIGHTS);
     health_of_step(&t->health, loss);
     health_warn(&t->health, t->step, SMALLER_STEPS);
     double seconds = wall_clock() - begin;
@@ -611,7 +615,7 @@ static double make_step(Trainer *t, double *speed) {
 static void evaluate_before(Trainer *t) {
     char number[2][64], value[40];
     t->first = t->last = t->health.start = evaluate(t, 0);
-    if (!isfinite(t->first)) stop_at_nan(t, 1, t->first);
+    if (!isfinite(t->first)) stop_at_nan(t, "the held-out loss is not a number", 1, t->first);
     if (!t->held.count) say("no held-out documents: no perplexity");
     else say("held-out perplexity before: %s (%s, %s)", perplexity(value, t->first, 3),
              counted(number[0], (size_t)t->held.documents, "document"),

@@ -818,7 +818,7 @@ void run_best_state(State *s, BestSave *b) {
 }
 
 void run_best(const Saver *s, BestSave *b, double value, int step) {
-    if (!s->options->keep_best || !step || !(value > b->value || !b->step)) return;
+    if (!s->options->keep_best || !step || !isfinite(value) || !(value > b->value || !b->step)) return;
     b->value = value;
     b->step = step;
     save_apart(s, "best");
@@ -837,7 +837,6 @@ void run_save(const Saver *s, int step, int last) {
     if (s->state) save_state(s, step);
     code = s->write(s->run, f->path, &err);
     if (code == OK) code = out_commit(f, &err);
-    if (code == E_NUMBER) die_not_a_number(err.what, step, f->saved, f->path, SMALLER_STEPS);
     if (code != OK && !last) {
         cli_warn(&err, "make room; the run goes on, and the next save writes these files again");
         return;
@@ -876,6 +875,29 @@ const Tensor *tensor_not_numbers(const Tensor *list, int tensors, int dtype) {
     return NULL;
 }
 
+const char *weights_fault(char out[160], const Tensor *list, int tensors, int dtype) {
+    const Tensor *bad = tensor_not_numbers(list, tensors, dtype);
+    if (!bad) return NULL;
+    snprintf(out, 160, tensor_not_numbers(bad, 1, F32) ? "tensor %.96s has a NaN or an infinity"
+             : "tensor %.96s has a weight that is too large for --dtype", bad->name);
+    return out;
+}
+
+const char *step_fault(char out[160], double loss, double norm, double clip, const Tensor *list,
+                       int tensors) {
+    const double most = 1e20;               /* Adam squares each gradient, and keeps a thousandth of it */
+    const double used = clip > 0 && norm > clip ? clip : norm;
+    if (!isfinite(loss)) return strcpy(out, "the loss is not a number");
+    for (int i = 0; i < tensors && !isfinite(norm); i++) {
+        if (isfinite(gradient_norm(list + i, 1))) continue;
+        snprintf(out, 160, "the gradient of tensor %.96s is not a number", list[i].name);
+        return out;
+    }
+    if (used < most) return NULL;
+    snprintf(out, 160, "the gradient is too large: its norm is %.3g", norm);
+    return out;
+}
+
 const char *damaged_hint(int compute) {
     return compute == F32 ? "another model: this one is damaged"
                           : "--compute f32, or another model: this one may be damaged";
@@ -883,26 +905,30 @@ const char *damaged_hint(int compute) {
 
 void die_not_a_number(const char *what, int step, int saved, const char *folder, const char *hint) {
     Error err = { 0 };
-    char text[160];
+    char text[240];
     if (saved > 0)
-        snprintf(text, sizeof text, "%.80s in step %d; the weights saved are those after step %d", what, step,
+        snprintf(text, sizeof text, "%s in step %d; the weights saved are those after step %d", what, step,
                  saved);
-    else snprintf(text, sizeof text, "%.80s in step %d; no weights were written", what, step);
+    else snprintf(text, sizeof text, "%s in step %d; no weights were written", what, step);
     fail(&err, E_NUMBER, text, folder, 0, 0);
     cli_warn(&err, hint);
     exit(EXIT_DIVERGED);
 }
 
-void stop_not_a_number(const char *what, int step, int trained, int good, const Saver *s, int compute,
-                       const char *hint) {
+void stop_not_a_number(const char *what, int step, int trained, int good, const Saver *s,
+                       const char *untrained, const char *hint) {
     Error err = { 0 };
-    char text[160];
+    char text[240];
     if (good && step > 1 && s->folder->saved != step - 1) run_save(s, step - 1, 1);
     if (trained) die_not_a_number(what, step, s->folder->saved, s->folder->path, hint);
     snprintf(text, sizeof text, "%s in step %d; no weights were written", what, step);
     fail(&err, E_NUMBER, text, s->folder->path, 0, 0);
-    die(&err, compute == F32 ? "another model to start from: no weight has been changed yet"
-              : "--compute f32, or another model to start from: no weight has been changed yet");
+    die(&err, untrained);
+}
+
+const char *start_hint(int compute) {
+    return compute == F32 ? "another model to start from: no weight has been changed yet"
+           : "--compute f32, or another model to start from: no weight has been changed yet";
 }
 
 /* ---- a run that has gone wrong although its numbers are numbers ----

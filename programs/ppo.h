@@ -242,13 +242,14 @@ void draw_queries(Progress *p, const Models *m, Work *w);
 void ppo_state(void *run, State *s);                /* a StateVisit; run: a Whole, after evaluation_begin */
 
 /* ---- ppo_save.c ---- */
-int weights_are_numbers(const Models *m);           /* returns 1 if the result can be written in --dtype */
 /* Returns what saves the result, and with ppo_state the state too; NULL: between two steps there is none. */
 Saver ppo_saver(Work *w, StateVisit state);
 void save_result(const Progress *p, Work *w, int last);     /* saves result and state, after a step */
-/* Ends the run because a NaN or an infinity came up in this step; `what` is the message. good 1: the weights
- * are still those after the previous step, and they are saved. good 0: the last save stays. */
-void not_a_number(const Progress *p, const Models *m, Work *w, const char *what, int good);
+/* Ends the run because a NaN or an infinity came up; `what` is the message. good 1: the weights are still
+ * those after the previous step (of an evaluation, after this one), and they are saved. good 0: the last save
+ * stays. hint: the advice, or NULL for the usual one. */
+void not_a_number(const Progress *p, const Models *m, Work *w, const char *what, int good,
+                  const char *hint);
 /* Ends the run because of w->err, which the judge has caused; hint: the advice. The policy's weights are
  * numbers. They are saved with the state before the step in progress, so that the run can go on. */
 void judge_failed(Work *w, const char *hint);
@@ -273,8 +274,11 @@ Rows fill_rows(Batch *k, const Sequence *seq, const int *which, int n, int soft)
  * prompt. *want: the rows that predict a response token. Uses the rows of k. */
 Texts value_texts(Batch *k, Wanted *want, const Sequence *seq, const int *which, int n);
 void value_responses(const Progress *p, const Models *m, Work *w);      /* the value model's values */
-/* Computes the responses' log-probs under the reference, and for --kl-penalty full the exact KL to it. */
-void reference_logprobs(const Models *m, Work *w);
+/* Computes the responses' log-probs under the reference, and for --kl-penalty full the exact KL to it. Ends
+ * the run if one is not a number. */
+void reference_logprobs(const Progress *p, const Models *m, Work *w);
+/* Ends the run if a token's KL penalty, reward, advantage or return is not a number. */
+void check_tokens(const Progress *p, const Models *m, Work *w);
 /* Appends this step's responses to the file of --dump-rollouts, a JSON line for each. */
 void dump_rollout(const Progress *p, const Models *m, Work *w);
 /* Makes that file as long as it was when the run that goes on was saved. */
@@ -285,6 +289,8 @@ int ends_in_eos(const Models *m, const Sequence *seq);      /* returns 1 or 0 */
 /* Fills raw_score from the judge or --reward-text, and score = gain * raw_score + bias, minus the
  * penalty if the response has no EOS. */
 void score_responses(const Progress *p, const Models *m, Work *w);
+/* Ends the run if a score is so large that training from it would give infinities. */
+void check_scores(const Models *m, Work *w);
 
 /* ---- ppo_update.c ---- */
 /* Sets dloss/dlogprob of n tokens: HeadTask's loss. */

@@ -112,7 +112,7 @@ void evaluate(const Progress *p, const Models *m, Work *w, int k) {
         respond(p, m, w, first, 0);
         e->queries_cut += x->queries_cut;
         e->responses_cut += x->responses_cut;
-        reference_logprobs(m, w);
+        reference_logprobs(p, m, w);
         kl_penalty(x->kl, x->logprob, x->ref_logprob, x->full_kl, KL_K1, x->P);
         for (int b = 0; b < x->B; b++) {
             const int i = first + b;

@@ -1,6 +1,7 @@
 /* programs/ppo_judge.c - a number for each response: its text, decoded, goes to the judge, or
  * to --reward-text or --reward-command. */
 #include "ppo.h"
+#include <stdio.h>
 
 /* With an encoder, query and response are texts of their own; x->text has a line break between them. */
 static void decode_apart(const Models *m, Work *w, int b) {
@@ -83,6 +84,14 @@ static float probability_of_others(const float *logit, int n, int label) {
     return (float)(sum < HUGE_VAL ? sum / (1 + sum) : 1);
 }
 
+/* Ends the run because the score of response b is not a number; where: the judge. */
+static void bad_score(const Models *m, Work *w, int b, const char *where) {
+    char text[96];
+    snprintf(text, sizeof text, "the judge's score of response %d is not a number", b + 1);
+    fail(&w->err, E_NUMBER, text, where, 0, 0);
+    judge_failed(w, m->o->quant.compute == F32 ? "another --reward" : "--compute f32, or another --reward");
+}
+
 /* Adds the weighted scores of the n texts in the judge's batch to those of response b and after, and empties
  * the batch. */
 static void judge_run(const Models *m, const Scorer *s, Work *w, int b, int n) {
@@ -95,6 +104,7 @@ static void judge_run(const Models *m, const Scorer *s, Work *w, int b, int n) {
          "check that the tokenizer belongs to the judge");
     for (int i = 0; i < n; i++) {
         const float *logit = j->logits + (size_t)i * (size_t)labels;
+        if (!is_number(logit[s->label])) bad_score(m, w, b + i, s->judge.folder);
         x->raw_score[b + i] += (float)s->weight * logit[s->label];
         x->judge_mean[s - m->scorer] += (double)logit[s->label] / x->B;
         if (m->toxicity == s) x->toxicity[b + i] = probability_of_others(logit, labels, s->label);
@@ -170,14 +180,25 @@ void score_responses(const Progress *p, const Models *m, Work *w) {
         judge_failed(w, "the command by hand: it gets lines {\"query\": \"a\", \"response\": \"b\"}, and has "
                      "to write a line with a number for each, and to flush its output");
     for (int b = 0; b < x->B; b++) {
-        if (!is_number(x->raw_score[b])) {
-            fail(&w->err, E_NUMBER, "the judge's score of a text is not a number", o->reward, 0, 0);
-            judge_failed(w, o->quant.compute == F32 ? "another --reward"
-                                                    : "--compute f32, or another --reward");
-        }
+        if (!is_number(x->raw_score[b])) bad_score(m, w, b, o->reward);         /* a sum of judges */
         const double tokens = x->seq[b].length - x->seq[b].prompt;
         const double penalty = o->length_penalty * tokens + (ends_in_eos(m, &x->seq[b]) ? 0 : o->eos_penalty);
         x->score[b] = (float)(p->gain * x->raw_score[b] + p->bias - penalty);
         if (o->missing_stop && !x->stopped[b]) x->score[b] = (float)o->missing_stop_score;
+    }
+}
+
+/* Scores above `most` give gradients whose squares are infinite. Scaled and clipped scores are small. */
+void check_scores(const Models *m, Work *w) {
+    const Settings *o = m->o;
+    const double most = o->score_scaling || o->score_clip > 0 ? HUGE_VAL : 1e18;
+    const char *where = o->reward_command ? o->reward_command : o->reward_text ? o->reward_text : o->reward;
+    char text[96];
+    for (int b = 0; b < w->rollout.B; b++) {
+        const double score = w->rollout.score[b];
+        if (fabs(score) < most) continue;
+        snprintf(text, sizeof text, "the score of response %d is too large: %.3g", b + 1, score);
+        fail(&w->err, E_NUMBER, text, where, 0, 0);
+        judge_failed(w, "smaller rewards, or --score-clip 10");
     }
 }

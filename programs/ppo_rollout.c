@@ -69,7 +69,7 @@ void sample_responses(const Progress *p, const Models *m, Work *w) {
         stop.first = first;
         int code = read_queries(m, w, &m->policy, m->adapter, NULL, first, n);
         if (!code) code = model_generate(&m->policy, &writing, x->seq + first, n, &w->cache, &w->ws);
-        if (code == E_NUMBER) not_a_number(p, m, w, "the policy's logits are not numbers", 0);
+        if (code == E_NUMBER) not_a_number(p, m, w, "the policy's logits are not numbers", 0, NULL);
         must(code, NULL, "check the weights: the sampler failed");
     }
     x->P = 0;
@@ -78,7 +78,8 @@ void sample_responses(const Progress *p, const Models *m, Work *w) {
         const int n = seq->length - seq->prompt;
         for (int t = 0; t < n; t++)
             if (m->values && !is_number(seq->value[t]))
-                not_a_number(p, m, w, "the value head's values are not numbers", 0);
+                not_a_number(p, m, w, "the value head's values are not numbers", 0,
+                             p->step > 1 || w->now.updates ? NULL : "--value-init zero, a new value head");
         x->start[b] = x->P;
         memcpy(x->logprob + x->P, seq->logprob, (size_t)n * sizeof(float));
         if (m->values) memcpy(x->value + x->P, seq->value, (size_t)n * sizeof(float));
@@ -125,11 +126,37 @@ void value_responses(const Progress *p, const Models *m, Work *w) {
              NULL, "check the value model's weights");
     }
     for (int t = 0; t < x->P; t++)
-        if (!is_number(x->value[t])) not_a_number(p, m, w, "the value model's values are not numbers", 0);
+        if (!is_number(x->value[t]))
+            not_a_number(p, m, w, "the value model's values are not numbers", 0,
+                         p->step > 1 || w->now.updates ? NULL : "another --value-model");
+}
+
+/* Ends the run if one of the responses' P numbers, of which each is `what`, is not a number. The weights have
+ * not changed in this step. */
+static void need_numbers(const Progress *p, const Models *m, Work *w, const float *x, const char *what,
+                         const char *hint) {
+    const int *start = w->rollout.start;
+    char text[160];
+    for (int b = 0; b < w->rollout.B; b++)
+        for (int t = start[b]; t < start[b + 1]; t++) {
+            if (is_number(x[t])) continue;
+            snprintf(text, sizeof text, "%s of token %d of response %d is not a number", what,
+                     t - start[b] + 1, b + 1);
+            not_a_number(p, m, w, text, 1, hint);
+        }
+}
+
+void check_tokens(const Progress *p, const Models *m, Work *w) {
+    static const char hint[] = "a smaller --init-kl-coef, or another --kl-penalty";
+    const Rollout *x = &w->rollout;
+    need_numbers(p, m, w, x->kl, "the KL penalty", hint);
+    need_numbers(p, m, w, x->reward, "the reward", hint);
+    need_numbers(p, m, w, x->advantage, "the advantage", hint);
+    if (m->values) need_numbers(p, m, w, x->returns, "the return", hint);
 }
 
 /* Computes the responses' log-probs under the reference, and for --kl-penalty full the exact KL to it. */
-void reference_logprobs(const Models *m, Work *w) {
+void reference_logprobs(const Progress *p, const Models *m, Work *w) {
     const Settings *o = m->o;
     Batch *k = &w->batch;
     Rollout *x = &w->rollout;
@@ -158,6 +185,7 @@ void reference_logprobs(const Models *m, Work *w) {
         }
         must(code, NULL, "check the reference's weights");
     }
+    need_numbers(p, m, w, x->ref_logprob, "the reference's log-prob", NULL);
 }
 
 /* ---- --dump-rollouts ---- */

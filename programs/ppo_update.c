@@ -1,5 +1,8 @@
 /* programs/ppo_update.c - an update: forward, loss and backward of some responses, then a step of Adam. */
 #include "ppo.h"
+#include <stdio.h>
+
+#define SMALLER_LOSSES "smaller --vf-coef and --entropy-coef, or another model to start from"
 
 /* An update learns from n responses of `tokens` tokens. */
 typedef struct { const Batch *batch; const PpoLoss *loss; float scale; int n, tokens; PpoStats *stats; }
@@ -107,6 +110,24 @@ static void move_weights(Progress *p, const Models *m, double norm, double value
                    &head, clip_scale(o, value_norm));
 }
 
+/* Ends the run if this number of the update in progress is not a number. In the first update of a step the
+ * weights are still those after the previous step. */
+static void check_loss(const Progress *p, const Models *m, Work *w, double x, const char *what) {
+    char text[160];
+    if (is_number(x)) return;
+    snprintf(text, sizeof text, "update %d: %s is not a number", w->now.updates + 1, what);
+    not_a_number(p, m, w, text, !w->now.updates, NULL);
+}
+
+/* Ends the run if the gradient of these tensors, which has this norm, cannot be used. */
+static void check_gradient(const Progress *p, const Models *m, Work *w, double norm, const Tensor *list,
+                           int tensors) {
+    char why[160], text[180];
+    if (!step_fault(why, 0, norm, m->o->max_grad_norm, list, tensors)) return;
+    snprintf(text, sizeof text, "update %d: %s", w->now.updates + 1, why);
+    not_a_number(p, m, w, text, !w->now.updates, w->now.updates || p->step > 1 ? NULL : SMALLER_LOSSES);
+}
+
 /* Makes one update from n responses: the gradients of the loss (--loss-mean), then Adam.
  * Returns the mean policy KL of these tokens. If the mean ratio is above --ratio-threshold, the update is
  * skipped: neither the weights nor Adam's moments change. */
@@ -128,17 +149,17 @@ double update(Progress *p, const Models *m, Work *w, const int *which, int n) {
         if (o->value_model) must(train_value_model(m, w, which + i, size, &c), NULL, NULL);
     }
     if (first) w->now.first_deviation = stats.max_ratio_deviation;
+    check_loss(p, m, w, stats.policy_kl, "the log-prob by the policy");
+    check_loss(p, m, w, stats.value_loss, "the value loss");
     /* a value head's gradient is a part of the policy's; a value model has a norm of its own */
-    const int policy = o->value_model ? m->trained_policy : m->trained_all;
+    const int policy = o->value_model ? m->trained_policy : m->trained_all, others = m->trained_all - policy;
     const double norm = gradient_norm(m->trained, policy);
-    const double value_norm = o->value_model ? gradient_norm(m->trained + policy, m->trained_all - policy)
-                                             : norm;
-    if (!is_number(stats.policy_kl) || !is_number(stats.value_loss))
-        not_a_number(p, m, w, "the loss is not a number", first);
+    const double value_norm = o->value_model ? gradient_norm(m->trained + policy, others) : norm;
     if (ratio_exceeds(&stats, &loss)) w->now.skipped++;
     else {
-        if (!is_number(stats.policy_loss) || !is_number(norm) || !is_number(value_norm))
-            not_a_number(p, m, w, "the loss or its gradient is not a number", first);
+        check_loss(p, m, w, stats.policy_loss, "the policy loss");
+        check_gradient(p, m, w, norm, m->trained, policy);
+        if (o->value_model) check_gradient(p, m, w, value_norm, m->trained + policy, others);
         move_weights(p, m, norm, value_norm, &w->ws);
     }
     w->now.updates++;

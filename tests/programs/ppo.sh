@@ -569,7 +569,7 @@ from=$(dd if="$model" bs=1 skip=8 count="$header" 2> "$work/err" | tr '}' '\n' |
     sed -n 's/.*embeddings.word_embeddings.*"data_offsets":\[\([0-9]*\),.*/\1/p')
 printf '\377\377\177\177\377\377\177\177' |
     dd of="$model" bs=1 seek=$((8 + header + from + 64 * $(cat "$work/1"))) conv=notrunc 2> "$work/err"
-refuses 1 "the judge's score of a text is not a number: $work/large-judge" $ppo "$work/short.bin" $short \
+refuses 1 "step 2: the judge's score of response [0-9]* is not a number: $work/large-judge" $ppo "$work/short.bin" $short \
     --reward "$work/large-judge" --response-min 13 --response-max 13 --steps 2 --show 0 --eval-queries 0 --out \
     "$work/large.runs"
 [ -s "$work/large.runs/ppo-0001/model.safetensors" ] &&

@@ -496,6 +496,42 @@ static void test_health(void) {
           "a run that diverged: %s", said);
 }
 
+/* Of two tensors, whose gradients are g: what is wrong before an update, and after it. */
+static void test_faults(void) {
+    const struct { double loss, clip; float g; const char *says; } row[] = {
+        { 1, 0, 2, NULL }, { NAN, 0, 2, "the loss is not a number" },
+        { HUGE_VAL, 1, 2, "the loss is not a number" },
+        { 1, 1, NAN, "the gradient of tensor b is not a number" },
+        { 1, 0, -HUGE_VALF, "the gradient of tensor b is not a number" },
+        { 1, 0, 1e19f, NULL }, { 1, 0, -3e20f, "the gradient is too large: its norm is 3e+20" },
+        { 1, 5, 3e20f, NULL } };
+    float x[2] = { 1, 2 }, g[2] = { 1, 1 };
+    Matrix m[2];
+    Tensor list[2];
+    char why[160];
+    memset(m, 0, sizeof m);
+    memset(list, 0, sizeof list);
+    for (int i = 0; i < 2; i++) {
+        m[i].type = F32; m[i].O = m[i].I = 1; m[i].data = x + i; m[i].grad = g + i;
+        list[i].matrix = m + i;
+        list[i].flags = TENSOR_TRAINED;
+        strcpy(list[i].name, i ? "b" : "a");
+    }
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        g[1] = row[i].g;
+        const char *says = step_fault(why, row[i].loss, gradient_norm(list, 2), row[i].clip, list, 2);
+        CHECK(row[i].says ? says && !strcmp(says, row[i].says) : !says, "row %d: %s", (int)i,
+              says ? says : "nothing");
+    }
+    CHECK(!weights_fault(why, list, 2, F16), "weights that are numbers");
+    x[1] = 70000;
+    CHECK(!weights_fault(why, list, 2, F32) && weights_fault(why, list, 2, F16) &&
+          !strcmp(why, "tensor b has a weight that is too large for --dtype"), "f16: %s", why);
+    x[1] = NAN;
+    CHECK(weights_fault(why, list, 2, F16) && !strcmp(why, "tensor b has a NaN or an infinity"), "NaN: %s",
+          why);
+}
+
 static void test_tensor_not_numbers(void) {
     const struct { float value; int dtype, good; } row[] = {
         { 1, F32, 1 }, { NAN, F32, 0 }, { HUGE_VALF, F32, 0 }, { -HUGE_VALF, BF16, 0 }, { 3.4e38f, F32, 1 },
@@ -575,6 +611,7 @@ int main(int argc, char **argv) {
     test_log();
     test_log_options();
     test_label_find();
+    test_faults();
     test_tensor_not_numbers();
     test_health();
     test_cli_arena();
