@@ -44,7 +44,7 @@ typedef struct { int *document, count, next; uint64_t seed, epoch; } Queue;
 
 /* What is watched in each step (ppo_log.c): there is a warning if it goes wrong for several steps. */
 enum { WATCH_REPEATS, WATCH_ENDS, WATCH_SPREAD, WATCH_LENGTH, WATCH_VALUES, WATCH_SKIPPED, WATCH_ENTROPY,
-       WATCH_KL, WATCHES };
+       WATCH_KL, WATCH_NEGATIVE_KL, WATCHES };
 
 /* What changes from step to step, besides the weights: ppo_state.c writes it to the file from which a stopped
  * run goes on. */

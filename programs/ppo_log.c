@@ -203,7 +203,10 @@ static void warn_cut(const Progress *p, const Models *m, Work *w) {
  *           responses estimates the KL, which is never negative. exp(-d) has expectation 1, so by Markov's
  *           inequality this mean is below -t with a probability of at most exp(-t B): a negative estimate
  *           means few responses. Its variance is about 2 KL / B, so it also helps to stay nearer to the
- *           reference. Another --kl-penalty would hide the estimate, and restrain the policy less */
+ *           reference. Another --kl-penalty would hide the estimate, and restrain the policy less. A little
+ *           below 0 for several steps: n steps in a row below -t have a probability of at most exp(-t B n),
+ *           which for t = 0.1, n = 5 and 64 responses is 1e-14. With so many, the log-probs are not those of
+ *           the sampler, as in trainers that draw with top-k or a least length and do not count it */
 typedef struct { int sign; double limit; int steps; const char *what, *advice; } Watch;
 static const Watch watches[WATCHES] = {
     { 1, 0.5, 5, "the share of the responses that repeat another one",
@@ -223,7 +226,10 @@ static const Watch watches[WATCHES] = {
       "a larger --temperature, a smaller --learning-rate, or --entropy-coef 0.01" },
     { -1, -1, 1, "the KL, whose expectation is never below 0,",
       "a larger --batch-size, since few responses estimate it badly, or a larger --init-kl-coef, which keeps "
-      "the policy where the estimate varies less" } };
+      "the policy where the estimate varies less" },
+    { -1, -0.1, 5, "the KL per response",
+      "a larger --batch-size: few responses are below 0 by chance, 64 are not. If there are as many: without "
+      "--top-k, --top-p and --min-new-tokens, and report it, since the sampler is then not the policy" } };
 
 /* Returns what is watched as `kind`; its limit, which is not wrong, where it means nothing in this run. */
 static double watched_number(const Models *m, Work *w, int kind) {
@@ -256,7 +262,7 @@ static void watch(Progress *p, const Models *m, Work *w, double kl) {
     char row[40];
     for (int k = 0; k < WATCHES; k++) {
         const Watch *t = &watches[k];
-        const double now = k == WATCH_KL ? kl : watched_number(m, w, k);
+        const double now = k == WATCH_KL || k == WATCH_NEGATIVE_KL ? kl : watched_number(m, w, k);
         if (p->watched[k] >= t->steps) continue;
         p->watched[k] = t->sign * (now - t->limit) > 0 ? p->watched[k] + 1 : 0;
         if (p->watched[k] < t->steps) continue;

@@ -17,7 +17,7 @@ finish() { echo "watch: $passed passed, $failed failed, $skipped skipped"; [ $fa
 policy=data/policy data=data/imdb.bin
 [ -f data/policy/config.json ] || policy=$shared/data/stories260K
 [ -e "$policy/config.json" ] || { skipped=1; echo "  skip  no policy"; finish; }
-[ -f "$data" ] || { skipped=1; echo "  skip  no $data"; finish; }
+[ -f "$data" ] && [ -f data/grammar.txt ] || { skipped=1; echo "  skip  no $data"; finish; }
 OMP_NUM_THREADS=1
 export OMP_NUM_THREADS
 
@@ -60,6 +60,34 @@ warns values 50 'the explained variance of the values is -' 'a larger --value-le
 
 run skips --reward-text e --ratio-threshold 0.5 --steps 4
 warns skips 3 'the share of the updates that --ratio-threshold has skipped is 1;' 'a larger --ratio-threshold'
+
+# One response a step is too few: by chance the estimated KL is then below -0.1 five times in a row, or below -1. The log says when,
+# and there the warning comes, if at all.
+${RUN:-} ${BIN:-.}/prep grammar data/grammar.txt --out "$work/few.bin" --count 60 --seed 2 > "$work/out" &&
+    ${RUN:-} ${BIN:-.}/prep tokenizer "$work/few.bin" --kind bytelevel --vocab 400 --out "$work/words" > "$work/out" &&
+    ${RUN:-} ${BIN:-.}/sft "$work/few.bin" --tokenizer "$work/words" --layers 1 --heads 2 --dim 16 --seed 5 --tokens 900 --steps 2 \
+        --out "$work/tiny" > "$work/out" 2>&1
+is "a tiny policy"
+usual_policy=$policy usual_data=$data
+policy=$work/tiny data=$work/few.bin
+# first LIMIT COUNT: the step at which objective/kl has been below LIMIT for COUNT steps in a row; nothing if there is none
+first() {
+    sed -n 's/.*"step": \([0-9]*\),.*"objective\/kl": \([-0-9.e+]*\),.*/\1 \2/p' "$work/$name/ppo-0001/log.jsonl" |
+        awk -v limit="$1" -v count="$2" '{ n = $2 < limit ? n + 1 : 0; if (n == count) { print $1; exit } }'
+}
+below= at_once= seed=0
+while [ -z "$below" ] || [ -z "$at_once" ] && [ $seed -lt 20 ]; do
+    seed=$((seed + 1))
+    run negative$seed --reward-text e --batch-size 1 --mini-batch-size 1 --seed $seed --learning-rate 1e-3 --steps 600 --save-every 0
+    name=negative$seed
+    five=$(first -0.1 5) one=$(first -1 1)
+    if [ -n "$five" ]; then warns $name "$five" 'the KL per response is -.*; it was below -0.1 in 5 steps in a row' 'a larger --batch-size'
+    else ! grep -q 'the KL per response' "$work/$name.err"; is "$name: no KL is low for five steps"; fi
+    [ -z "$one" ] || warns $name "$one" 'the KL, whose expectation is never below 0, is -.* in this step' 'a larger --batch-size'
+    below=$below$five at_once=$at_once$one
+done
+[ -n "$below" ] && [ -n "$at_once" ]; is "both warnings were seen, with $seed seeds"
+policy=$usual_policy data=$usual_data
 
 # a run that was stopped and goes on warns as if it had not stopped
 run parts --reward-text ZZZQ --steps 4
