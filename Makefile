@@ -12,7 +12,7 @@
 #   make imdb DATA=train.jsonl          all three stages on real reviews, an hour or so; SCALE=small: a quarter of one
 #   make dialogsum DATA=dialogsum.train.jsonl HATE=labeled_data.csv     the lab on FLAN-T5, small: summaries with less hate speech,
 #                       half an hour; SCALE=small: a third of one
-#   make detox DATA=realtoxicityprompts.jsonl HATE=labeled_data.csv     toxicity before and after, on RealToxicityPrompts, twenty minutes
+#   make detox DATA=realtoxicityprompts.jsonl HATE=labeled_data.csv     toxicity before and after, on RealToxicityPrompts, half an hour
 #   make constitutional                 Constitutional AI in small, from nothing: critiques, revisions, a policy's own preferences, PPO
 #   make clean
 #
