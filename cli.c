@@ -68,14 +68,12 @@ void cli_warn(const Error *err, const char *hint) {
     char numbers[64];
     int code = err && code_known(err->code) ? err->code : OK;
     if (err && err->advice) hint = err->advice;
-    close_line();
-    fprintf(stderr, "%s: ", program_name());
     /* err->what may be only the name of the feature that is not supported */
-    if (code == E_UNSUPPORTED && !strstr(err->what, "support")) fprintf(stderr, "not supported: ");
-    fprintf(stderr, "%s", err && err->what[0] ? err->what : code_words[code].what);
-    if (err && err->where[0]) fprintf(stderr, ": %s", err->where);
-    if (err) fprintf(stderr, "%s", numbers_of(numbers, err));
-    fprintf(stderr, "\n  try: %s\n", hint && hint[0] ? hint : code_words[code].hint);
+    const int name = code == E_UNSUPPORTED && !strstr(err->what, "support"), where = err && err->where[0];
+    say_error("%s: %s%s%s%s%s", program_name(), name ? "not supported: " : "",
+              err && err->what[0] ? err->what : code_words[code].what, where ? ": " : "",
+              where ? err->where : "", err ? numbers_of(numbers, err) : "");
+    say_error("  try: %s", hint && hint[0] ? hint : code_words[code].hint);
 }
 
 void die(const Error *err, const char *hint) {
@@ -94,14 +92,11 @@ void must(int code, const Error *err, const char *hint) {
 
 void usage_hint(const char *message, const char *argument, const char *hint) {
     const char *name = program_name();
-    close_line();
-    fprintf(stderr, "%s: %s", name, message);
-    if (argument) fprintf(stderr, ": %s", argument);
-    if (hint) fprintf(stderr, "\n  try: %s\n", hint);
+    say_error("%s: %s%s%s", name, message, argument ? ": " : "", argument ? argument : "");
+    if (hint) say_error("  try: %s", hint);
     else {
-        if (cli.program && cli.program->usage)
-            fprintf(stderr, "\n  usage: ./%s %s", name, cli.program->usage);
-        fprintf(stderr, "\n  try: ./%s --help\n", name);
+        if (cli.program && cli.program->usage) say_error("  usage: ./%s %s", name, cli.program->usage);
+        say_error("  try: ./%s --help", name);
     }
     exit(2);
 }

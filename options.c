@@ -359,13 +359,15 @@ static void print_help(const Program *p) {
 #endif
 
 static void print_version(const Program *p) {
+    char also[200] = "";
     printf("%s of rlhf.c " RLHF_VERSION "\n", p->program);
     printf("compiler: " COMPILER "\n");
-    printf("flags:    " BUILD_FLAGS "\n");
-    printf("kernel:   %s; here are also:", fast_chosen());
+    say("flags:    " BUILD_FLAGS);
     for (int i = 0; fast_name(i); i++)
-        if (strcmp(fast_name(i), fast_chosen()) && fast_here(i)) printf(" %s", fast_name(i));
-    printf(" (RLHF_ISA=NAME)\nthreads:  %d", threads_max());
+        if (strcmp(fast_name(i), fast_chosen()) && fast_here(i) && strlen(also) + 40 < sizeof also)
+            strcat(strcat(also, " "), fast_name(i));
+    say("kernel:   %s; here are also:%s (RLHF_ISA=NAME)", fast_chosen(), also);
+    printf("threads:  %d", threads_max());
 #ifdef _OPENMP
     printf(" (OpenMP)");
 #else
@@ -762,8 +764,8 @@ static void check_threads(void) {
     while (threads > 1 && !threads_start()) threads_limit(threads /= 2);
     threads_for(1e9);
     if (threads == all) return;
-    fprintf(stderr, "%s: only %d of %d threads can be started: slower\n  try: higher limits (ulimit -u, "
-            "ulimit -v)\n", program_name(), threads, all);
+    say_error("%s: only %d of %d threads can be started: slower", program_name(), threads, all);
+    say_error("  try: higher limits (ulimit -u, ulimit -v)");
 }
 #else
 static void check_threads(void) { }

@@ -63,6 +63,8 @@ void close_line(void);          /* ends a line of progress that is open; flushes
 void watch_output(const char *program);
 /* Prints a line like printf, with a newline. In a terminal it is broken between words to fit. */
 void say(const char *format, ...) LIKE_PRINTF;
+/* Prints a line like printf, with a newline, as a message: to standard error, broken as by say. */
+void say_error(const char *format, ...) LIKE_PRINTF;
 /* Prints the words of text, the first at `column`, in lines of at most `width` columns; each new
  * line begins at `indent`. Returns the column after the last word. */
 int print_wrapped(const char *text, int column, int indent, int width);

@@ -86,7 +86,6 @@ static void print_row(const RunSample *sample, const Columns *c) {
             printf("  %s: %.2f\n", k ? "after" : "before", (double)(float)reward[k]);
             print_lines(text[k + 1], left[k + 1], 4, c->width);
         }
-        printf("\n");
         return;
     }
     for (int line = 0; line == 0 || left[0] + left[1] + left[2] > 0; line++) {
@@ -113,15 +112,18 @@ static void print_samples(const RunSamples *s, int show) {
         printf("  %-*s  %-*s  %-*s  %*s %*s%s\n", table.query, "query", table.response, "response before",
                table.response, "response after", table.reward, "before", table.reward, "after",
                table.rise ? "  change" : "");
-    for (int i = 0; i < s->count && i < show; i++) print_row(&s->sample[i], &table);
+    for (int i = 0; i < s->count && i < show; i++) {
+        if (i && !table.query) printf("\n");
+        print_row(&s->sample[i], &table);
+    }
 }
 
 /* Prints a row of the summary. rise 1: with the difference. */
 static void print_mean(const char *name, double before, double after, int digits, int rise) {
-    const int width = terminal_width() < 60 ? 9 : 10;
-    printf("  %-*s %*.*f %*.*f", width < 10 ? 18 : 21, name, width, digits, before, width, digits, after);
-    if (rise && width < 10)
-        printf("\n  %-18s %*s %+*.*f", "  its rise", width, "", width, digits, after - before);
+    const int narrow = terminal_width() < 60, width = narrow ? 8 : 10;
+    printf("  %-*s %*.*f %*.*f", narrow ? 19 : 21, name, width, digits, before, width, digits, after);
+    if (rise && narrow)
+        printf("\n  %-19s %*s %+*.*f", "  its rise", width, "", width, digits, after - before);
     else if (rise) printf("   (%+.*f)", digits, after - before);
     printf("\n");
 }
@@ -140,8 +142,8 @@ static void print_summary(const RunRecord *r, int queries) {
     char count[64];
     counted(count, (size_t)queries, "held-out query");
     if (narrow) printf("\n  %s", count);
-    printf("\n  %-*s %*s %*s\n", narrow ? 18 : 21, narrow ? "" : count,
-           narrow ? 9 : 10, "before", narrow ? 9 : 10, "after");
+    printf("\n  %-*s %*s %*s\n", narrow ? 19 : 21, narrow ? "" : count,
+           narrow ? 8 : 10, "before", narrow ? 8 : 10, "after");
     for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
         const Series *s = record_series(r, row[i].key);
         if (s) print_mean(row[i].name, first_of(s), last_of(s), row[i].digits, row[i].rise);
@@ -169,8 +171,8 @@ static void print_losses(const RunRecord *r) {
         { "loss", "loss" }, { "held-out loss", "eval/loss" }, { "held-out perplexity", "eval/perplexity" },
         { "accuracy", "accuracy" }, { "held-out loss", "eval/loss_full" },
         { "held-out accuracy", "eval/accuracy_full" } };
-    const int width = terminal_width() < 60 ? 9 : 10;
-    printf("  %-*s %*s %*s\n", width < 10 ? 18 : 21, "", width, "first", width, "last");
+    const int narrow = terminal_width() < 60, width = narrow ? 8 : 10;
+    printf("  %-*s %*s %*s\n", narrow ? 19 : 21, "", width, "first", width, "last");
     for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
         const Series *s = record_series(r, row[i].key);
         if (s) print_mean(row[i].name, first_of(s), last_of(s), 4, 0);

@@ -4,8 +4,9 @@
  * Needs        core.c (UTF-8), io.c (the clock); libc; from POSIX isatty and, where it exists, TIOCGWINSZ.
  *              Without them the width is the variable COLUMNS, or 80.
  * Never        prints more columns than the terminal has, except for one word that is wider itself.
- * Edges        Output that is no terminal gets tables 80 columns wide (or COLUMNS), each sentence as a line.
- *              A full disk or a closed pipe is noticed at the end of the program, which then exits 1. */
+ * Edges        A list a|b|c that is wider than a line is broken after a |. Output that is no terminal gets
+ *              tables 80 columns wide (or COLUMNS), each sentence as a line. A full disk or a closed pipe is
+ *              noticed at the end of the program, which then exits 1. */
 #if defined(__unix__) || (defined(__APPLE__) && defined(__MACH__))
 #define TERMINAL_POSIX 1
 #define _POSIX_C_SOURCE 200809L
@@ -41,14 +42,27 @@ int terminal_here(void) {
 #endif
 }
 
-int terminal_width(void) {
+/* Returns the columns of standard output (1) or of the stream of messages (2). */
+static int width_of(int handle) {
     const char *columns = getenv("COLUMNS");
     long n = columns ? strtol(columns, NULL, 10) : 0;
 #ifdef TIOCGWINSZ
     struct winsize size;
-    if (n <= 0 && isatty(1) && !ioctl(1, TIOCGWINSZ, &size)) n = size.ws_col;
+    if (n <= 0 && isatty(handle) && !ioctl(handle, TIOCGWINSZ, &size)) n = size.ws_col;
 #endif
+    (void)handle;
     return n <= 0 ? STANDARD : n < NARROWEST ? NARROWEST : n > WIDEST ? WIDEST : (int)n;
+}
+
+int terminal_width(void) { return width_of(1); }
+
+/* Returns 1 if messages go to a terminal. */
+static int messages_here(void) {
+#ifdef TERMINAL_POSIX
+    return isatty(2);
+#else
+    return 0;
+#endif
 }
 
 /* Flushes standard output, and keeps the operating system's reason if that fails. */
@@ -91,24 +105,43 @@ int text_columns(const char *text, size_t n) {
     return columns;
 }
 
-int print_wrapped(const char *text, int column, int indent, int width) {
-    int fresh = column <= indent;           /* 1: no word is in this line yet */
+/* Returns the bytes of the text's first part that a line may end with: up to a space, or as many of a list's
+ * items "a|b|c" as `room` columns hold, at least one. */
+static size_t part_length(const char *text, int room) {
+    const size_t word = strcspn(text, " \n");
+    size_t n = word, item;
+    if (text_columns(text, word) <= room) return word;
+    for (size_t at = 0; (item = strcspn(text + at, " \n|")) < word - at; at += item + 1) {
+        if (n < word && text_columns(text, at + item + 1) > room) break;
+        n = at + item + 1;                  /* with its | */
+    }
+    return n;
+}
+
+/* As print_wrapped, to a stream. */
+static int wrap(FILE *f, const char *text, int column, int indent, int width) {
+    int fresh = column <= indent, within = 0;       /* 1: no word is in this line yet; a list goes on */
     while (*text) {
-        const size_t n = strcspn(text, " \n");
+        const size_t n = part_length(text, width - indent);
         const int columns = text_columns(text, n);
-        if (!fresh && column + 1 + columns > width) {
-            printf("\n%*s", indent, "");
+        if (!fresh && column + !within + columns > width) {
+            fprintf(f, "\n%*s", indent, "");
             column = indent;
             fresh = 1;
-        } else if (!fresh) { putchar(' '); column++; }
-        printf("%.*s", (int)n, text);
+        } else if (!fresh && !within) { putc(' ', f); column++; }
+        fprintf(f, "%.*s", (int)n, text);
         column += columns;
         if (n) fresh = 0;
         text += n;
-        if (*text == '\n') { printf("\n%*s", indent, ""); column = indent; fresh = 1; }
-        if (*text) text++;
+        within = *text && *text != ' ' && *text != '\n';
+        if (*text == '\n') { fprintf(f, "\n%*s", indent, ""); column = indent; fresh = 1; }
+        if (*text && !within) text++;
     }
     return column;
+}
+
+int print_wrapped(const char *text, int column, int indent, int width) {
+    return wrap(stdout, text, column, indent, width);
 }
 
 void say(const char *format, ...) {
@@ -127,6 +160,23 @@ void say(const char *format, ...) {
     va_end(list);
     printf("\n");
     flush_output();
+}
+
+void say_error(const char *format, ...) {
+    char text[4096];
+    va_list list;
+    close_line();
+    va_start(list, format);
+    const int n = vsnprintf(text, sizeof text, format, list);
+    va_end(list);
+    va_start(list, format);
+    if (messages_here() && n >= 0 && (size_t)n < sizeof text) {
+        const int indent = (int)strspn(text, " ");
+        fprintf(stderr, "%*s", indent, "");
+        wrap(stderr, text + indent, indent, indent + 2, width_of(2));
+    } else vfprintf(stderr, format, list);
+    va_end(list);
+    fprintf(stderr, "\n");
 }
 
 /* ---- numbers in words ---- */

@@ -246,8 +246,8 @@ void open_config(ModelConfig *c, const char *folder, const char *hint, Pool *poo
     must(checkpoint_untie(c, &untied, folder, pool, &err), &err, NULL);
     if (!untied) return;
     fflush(stdout);
-    fprintf(stderr, "%s: config.json ties the head to the embedding, but the weights have a head of other "
-            "values: both are kept (as by transformers 5)\n", folder);
+    say_error("%s: config.json ties the head to the embedding, but the weights have a head of other "
+              "values: both are kept (as by transformers 5)", folder);
 }
 
 Tokenizer *open_policy(ModelConfig *c, const char *folder, const char *tokenizer, Pool *pool) {
@@ -326,7 +326,7 @@ void adapter_as_model(const char **model, const char **adapter, const char *advi
     if (!adapter || *adapter)
         must(fail(&err, E_ARGUMENT, "this is an adapter, not a model", *model, 0, 0), &err, advice);
     fflush(stdout);
-    fprintf(stderr, "%s is an adapter; the model that it adapts: %s\n", *model, base);
+    say_error("%s is an adapter; the model that it adapts: %s", *model, base);
     *adapter = *model;
     *model = base;
 }
@@ -444,7 +444,7 @@ int value_head_layers(const char *folder, Pool *pool) {
 void say_value_head(const char *folder, Pool *pool) {
     if (!layers_in(folder, "model", pool)) return;
     fflush(stdout);
-    fprintf(stderr, "%s: the weights have a value head (v_head), which only ppo uses: left out\n", folder);
+    say_error("%s: the weights have a value head (v_head), which only ppo uses: left out", folder);
 }
 
 void open_value_head(const ValueHead *h, const char *folder, Pool *pool) {
@@ -536,8 +536,8 @@ void check_rows(const Tokenizer *t, int V, const char *whose) {
     need_rows(t, &special.bos, before, V, whose);
     need_rows(t, &special.eos, after, V, whose);
     fflush(stdout);
-    fprintf(stderr, "the tokenizer has %d ids, the %s %d: a text that needs one of the others is refused\n",
-            tokenizer_size(t), whose, V);
+    say_error("the tokenizer has %d ids, the %s %d: a text that needs one of the others is refused",
+              tokenizer_size(t), whose, V);
 }
 
 int empty_text_id(const Tokenizer *t) {
@@ -549,7 +549,7 @@ void report_padding(int V, const Tokenizer *t) {
     const int known = tokenizer_size(t);
     if (known >= V) return;
     fflush(stdout);
-    fprintf(stderr, "the policy has %d ids, its tokenizer %d: the others are written as nothing\n", V, known);
+    say_error("the policy has %d ids, its tokenizer %d: the others are written as nothing", V, known);
 }
 
 /* Returns 1 if a terminal should not get this code point. */

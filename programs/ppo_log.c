@@ -172,8 +172,8 @@ static void show_progress(Progress *p, const Models *m, const Work *w, double re
 /* Warns of a first ratio other than 1. */
 static void warn_ratio(const Progress *p, const Work *w) {
     if (w->now.first_deviation == 0) return;
-    fprintf(stderr, "\nppo: warning at step %d: the first ratio is not 1 but off by %g: sampler and training "
-            "disagree\n", p->step, w->now.first_deviation);
+    say_error("ppo: warning at step %d: the first ratio is not 1 but off by %g: sampler and training "
+              "disagree", p->step, w->now.first_deviation);
 }
 
 /* Warns once if the judge has not read a whole response, although --long-response is not cut. */
@@ -183,9 +183,9 @@ static void warn_cut(const Progress *p, const Models *m, Work *w) {
     int shortest = INT_MAX;
     for (int k = 0; k < m->scorers; k++) shortest = smaller(shortest, m->scorer[k].most);
     w->told_cut = 1;
-    fprintf(stderr, "\nppo: warning at step %d: of %d responses, %d are longer than the %d tokens that the "
-            "judge reads: it has read their ends\n  try: a smaller --response-max; env/responses_cut in the "
-            "log counts them\n", p->step, w->rollout.B, w->rollout.responses_cut, shortest);
+    say_error("ppo: warning at step %d: of %d responses, %d are longer than the %d tokens that the judge "
+              "reads: it has read their ends", p->step, w->rollout.B, w->rollout.responses_cut, shortest);
+    say_error("  try: a smaller --response-max; env/responses_cut in the log counts them");
 }
 
 /* ---- what goes wrong although all numbers are numbers ----
@@ -267,9 +267,9 @@ static void watch(Progress *p, const Models *m, Work *w, double kl) {
         p->watched[k] = t->sign * (now - t->limit) > 0 ? p->watched[k] + 1 : 0;
         if (p->watched[k] < t->steps) continue;
         snprintf(row, sizeof row, "%d steps in a row", t->steps);
-        fprintf(stderr, "\nppo: warning at step %d: %s is %.3g; it was %s %g in %s\n  try: %s\n", p->step,
-                t->what, now, t->sign > 0 ? "above" : "below", t->limit,
-                t->steps > 1 ? row : "this step", t->advice);
+        say_error("ppo: warning at step %d: %s is %.3g; it was %s %g in %s", p->step, t->what, now,
+                  t->sign > 0 ? "above" : "below", t->limit, t->steps > 1 ? row : "this step");
+        say_error("  try: %s", t->advice);
     }
 }
 

@@ -172,8 +172,8 @@ static int hatecheck(const Program *program, const HateCheck *o, const char *fol
     if (o->json) print_json(&c);
     else print_groups(&c);
     if (c.cut)
-        fprintf(stderr, "run hatecheck: the judge read %s without the beginning, which was too long for it\n",
-                counted(number, (size_t)c.cut, "text"));
+        say_error("run hatecheck: the judge read %s without the beginning, which was too long for it",
+                  counted(number, (size_t)c.cut, "text"));
     return cli_exit_code(0);
 }
 

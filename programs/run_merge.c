@@ -35,8 +35,8 @@ static void untie(Policy *p) {
     p->model.tensor[id].flags &= ~TENSOR_TIED;
     p->config.tied = p->model.config.tied = 0;
     fflush(stdout);
-    fprintf(stderr, "run merge: the adapter changes embedding or head, each on its own: they are not tied in "
-            "the merged model\n");
+    say_error("run merge: the adapter changes embedding or head, each on its own: they are not tied in "
+              "the merged model");
 }
 
 /* T5 divides the logits of a tied head by sqrt(C): a head that is no longer tied does so itself. */
@@ -72,8 +72,8 @@ static Tokenizer *merge_tokenizer(const char *folder, const char *other, Pool *p
     Error err = { 0 };
     Tokenizer *t = find_tokenizer(folder, other, pool, &err);
     if (err.code)
-        fprintf(stderr, "run merge: the tokenizer is left out, copy it yourself: %s: %s\n", err.what,
-                err.where);
+        say_error("run merge: the tokenizer is left out, copy it yourself: %s: %s", err.what,
+                  err.where);
     return t;
 }
 

@@ -72,8 +72,8 @@ void policy_open(Policy *p, const WeightTypes *types, const char *folder, const 
     const char *weights = weights_folder(folder, run);
     p->compute = types->compute;
     if (weights != folder)
-        fprintf(stderr, "%s is a whole model, not an adapter: its weights are used, not those of %s\n", run,
-                folder);
+        say_error("%s is a whole model, not an adapter: its weights are used, not those of %s", run,
+                  folder);
     open_config(&p->config, weights, model_hint, pool);
     p->positions = text_positions(&p->config, run, pool);
     const int soft = p->config.positions - p->positions;

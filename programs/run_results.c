@@ -85,8 +85,8 @@ static const Json *read_options(const char *path, const Program *program, Pool *
     size_t n;
     const char *name = options_path(path, pool);
     if (!file_exists(name)) {
-        fprintf(stderr, "%s: nobody knows with which options the lines in %s were made: %s is missing\n",
-                program_name(), path, name);
+        say_error("%s: nobody knows with which options the lines in %s were made: %s is missing",
+                  program_name(), path, name);
         return NULL;
     }
     must(file_read_all(name, pool, &text, &n, &err), &err, NULL);
@@ -165,7 +165,7 @@ Results results_open(const char *path, const Program *program, Pool *pool) {
     }
     if (r.count) r.made = read_options(path, program, pool);
     if (at < n) {
-        fprintf(stderr, "%s: the last line is not complete, and is made again: %s\n", program_name(), path);
+        say_error("%s: the last line is not complete, and is made again: %s", program_name(), path);
         must(out_cut(path, (long long)at, &err), &err, NULL);
     }
     pool_free(&scratch);

@@ -14,8 +14,8 @@ static int *judge_ids(const Judge *j, Input *in, int *count, int *cut) {
     if (!*cut) return ids;
     if (after) ids[most - 1] = ids[*count - 1];
     *count = most;
-    fprintf(stderr, "run score: the last %d tokens of a text were cut off, since the judge reads %d: %.120s, "
-            "%s %lld\n", *cut, most - before - after, input_name(in), unit_of(in), in->number);
+    say_error("run score: the last %d tokens of a text were cut off, since the judge reads %d: %.120s, "
+              "%s %lld", *cut, most - before - after, input_name(in), unit_of(in), in->number);
     return ids;
 }
 
