@@ -237,7 +237,8 @@ int adapter_base(const char **base, const char *folder, Pool *pool, Error *err) 
     if (code != OK || whole) return code;
     code = fields_open(&f, folder, "adapter_config.json", pool, NULL);
     if (code == E_MISSING) return OK;
-    if (code == OK) code = fields_open(&f, folder, "adapter_config.json", pool, err);
+    code = fields_open(&f, folder, "adapter_config.json", pool, err);
+    if (code == E_FORMAT || code == E_TRUNCATED) advise(err, "copy or make this file again: it is damaged");
     if (code != OK) return code;
     name = field_text(&f, "base_model_name_or_path", "");
     beside = path_in(folder, name, "", pool);

@@ -77,6 +77,9 @@ for base in "$work/own" $golden/adapters/llama-prompt; do
     grep -q 'try: the model that it was made for: a soft prompt cannot be merged' "$work/err" && ! grep -q 'run merge' "$work/err"
     is "... is not to be merged"
 done
+printf '{"peft_type":' > "$work/own/adapter_config.json"
+refused "an adapter whose configuration is damaged" 1 'own/adapter_config.json' $sft data/imdb.bin --policy "$work/own" --out "$work/no"
+grep -q 'try: copy or make this file again' "$work/err"; is "... names the file"
 refused "a soft prompt of another width" 1 \
     'the soft prompt is for a model of another width: .*adapters/llama-prompt (24 instead of 64)' \
     $run logprobs tests/golden/models/llama-gqa --ids --adapter $golden/adapters/llama-prompt
