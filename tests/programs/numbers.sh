@@ -75,8 +75,16 @@ stops 1 "tensor v_head.summary.weight has a NaN or an infinity: hurt" '--value-i
     $ppo $small $text --adapter hurt
 damage lora value_head.safetensors v_head.summary.weight $huge 16
 stops 1 "the value head's values are not numbers in step 1" '--value-init zero' $ppo $small $text --adapter hurt
+damage policy model.safetensors $up $nan
+stops 1 "tensor $up has a NaN or an infinity: hurt" 'another --value-model' $ppo $small $text --value-model hurt
+damage policy model.safetensors model.norm.weight $huge
+stops 1 "the value model's values are not numbers in step 1" 'another --value-model' $ppo $small $text --value-model hurt \
+    --value-init pytorch
 damage "$root/data/reward" model.safetensors classifier.out_proj.weight $nan
 stops 1 "tensor classifier.out_proj.weight has a NaN or an infinity: hurt" 'another --reward' $ppo $small --policy policy --reward hurt
+$rm few.bin --reward "$root/data/reward" --lora-r 2 --steps 1 --batch-size 4 --out judge > said 2> err || bad "a judge's adapter: $(cat err)"
+damage judge adapter_model.safetensors base_model.model.roberta.encoder.layer.0.attention.self.query.lora_A.weight $nan
+stops 1 "query.lora_A.weight has a NaN or an infinity: hurt" 'another adapter' $ppo $small --policy policy --reward hurt
 
 # ---- ppo: rewards ----
 damage "$root/data/reward" model.safetensors classifier.out_proj.weight $huge 224
@@ -111,6 +119,7 @@ whole="$one --ppo-epochs 1 --mini-batch-size 4"
 stops 3 "tensor model.embed_tokens.weight has a NaN or an infinity in step 1; no weights" "$slower" $ppo $whole $text --learning-rate 1e38
 stops 3 "lora_A.weight has a NaN or an infinity in step 1" "$slower" $ppo $whole $text --learning-rate 1e38 --lora-r 2
 stops 3 "tensor v_head.summary.weight has a NaN or an infinity in step 1" "$slower" $ppo $whole $text --value-learning-rate 1e38
+stops 3 "tensor [a-z_.]*weight has a NaN or an infinity in step 1" "$slower" $ppo $whole $text --value-learning-rate 1e38 --value-model policy
 stops 3 "tensor model.embed_tokens.weight has a weight that is too large for --dtype in step 1" '--dtype f32' \
     $ppo $whole $text --learning-rate 1e6 --dtype f16
 [ -z "$(find out -name '*.safetensors')" ]; is "and none is written"
