@@ -640,7 +640,9 @@ static const Program program = {
     .about = "Proximal policy optimisation of a language model against a judge. DATA is a dataset made by "
              "prep; queries are the first tokens of its documents.",
     OPTIONS(options), PRESETS(presets), .need = needs, .usual = usual_preset, .check = check_options,
-    .may_change = MAY_CHANGE "|steps|show|chunk|reward-command|reward-timeout" };
+    /* of the models only the paths may change: ppo_state compares their weights */
+    .may_change = MAY_CHANGE "|steps|show|chunk|reward-command|reward-timeout"
+                  "|policy|adapter|reward|reward-adapter" };
 
 int main(int argc, char **argv) {
     const char *data = NULL;

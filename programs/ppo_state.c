@@ -30,6 +30,9 @@ static void frozen_state(State *s, const Models *m, Work *w) {
             const Judge *j = &m->scorer[k].judge;
             uint64_t own = frozen_hash(j->model.tensor, j->model.tensors);
             w->frozen[2] = rng_stream(w->frozen[2], own, 0).state;
+            uint64_t bits;                      /* of the weight, which --reward has behind the path */
+            memcpy(&bits, &m->scorer[k].weight, sizeof bits);
+            if (m->scorer[k].weight != 1) w->frozen[2] = rng_stream(w->frozen[2], bits, 0).state;
             own = j->adapter ? frozen_hash(j->adapter->tensor, j->adapter->tensors) : 0;
             w->frozen[3] = rng_stream(w->frozen[3], own, 0).state;
         }

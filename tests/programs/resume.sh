@@ -185,6 +185,14 @@ mkdir elsewhere
 (cd elsewhere && $ppo --resume ../longer/runs/ppo-0001) > said 2> err < /dev/null
 [ $? = 1 ] && grep -q "the dataset of the run is not to be found from here: data/imdb.bin" err && ok "from another folder" ||
     bad "from another folder: $(cat err)"
+in_place paths $ppo $small --reward data/reward:0.5 --steps 1
+(cd elsewhere && $ppo "$root/data/imdb.bin" --resume ../paths/runs/ppo-0001 --policy "$root/data/policy" \
+    --reward "$root/data/reward:0.5" --steps 2) > said 2> err < /dev/null && grep -q 'going on after step 1' said &&
+    ok "from another folder, with the paths anew" || bad "from another folder, with the paths anew: $(cat err)"
+refuses 1 "the weights in this folder are other ones" paths $ppo --resume runs/ppo-0001 --reward "$root/data/reward:0.7" --steps 3
+cp -r real/policy scaled && chmod u+w scaled/model.safetensors &&
+    printf '\000\074' | dd of=scaled/model.safetensors bs=1 seek=$(($(wc -c < real/policy/model.safetensors) - 2)) conv=notrunc 2> err
+refuses 1 "the weights in this folder are other ones" paths $ppo --resume runs/ppo-0001 --policy ../scaled --steps 3
 refuses 1 "this is a run of another program" longer $sft --resume runs/ppo-0001
 grep -q "try: ./ppo --resume runs/ppo-0001" longer/err && ok "the right program is named" || bad "the right program is named"
 cp -r real/policy policy
