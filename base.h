@@ -93,6 +93,7 @@ const unsigned char *read_bytes(Reader *r, uint64_t n);         /* returns the n
 /* Decodes the character at s (n > 0 bytes are left) into *code and returns its length, 1 to 4. If
  * it is malformed (overlong, surrogate, above 10FFFF, truncated), *code is -1 and the length 1. */
 int utf8_decode(const char *s, size_t n, int32_t *code);
+int utf8_valid(const char *s, size_t n);    /* returns 1 if no character of n bytes is malformed */
 /* Writes a character to out; U+FFFD if `code` is not a character. Returns its length, 1 to 4. */
 int utf8_encode(char out[4], int32_t code);
 

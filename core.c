@@ -250,6 +250,16 @@ int utf8_decode(const char *s, size_t n, int32_t *code) {
     return length;
 }
 
+int utf8_valid(const char *s, size_t n) {
+    for (size_t i = 0; i < n; ) {
+        int32_t code;
+        if ((unsigned char)s[i] < 0x80) { i++; continue; }
+        i += (size_t)utf8_decode(s + i, n - i, &code);
+        if (code < 0) return 0;
+    }
+    return 1;
+}
+
 int utf8_encode(char out[4], int32_t code) {
     int length, i;
     if (code < 0 || code > 0x10FFFF || (code >= 0xD800 && code <= 0xDFFF)) code = 0xFFFD;

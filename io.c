@@ -874,17 +874,6 @@ static const char DATASET_MAGIC[] = "RLHFDATA";
 
 static int dataset_texts(int kind) { return kind == DATA_TEXT ? 1 : 2; }
 
-static int valid_utf8(const char *s, size_t n) {
-    size_t i = 0;
-    while (i < n) {
-        int32_t code;
-        if ((unsigned char)s[i] < 0x80) { i++; continue; }
-        i += (size_t)utf8_decode(s + i, n - i, &code);
-        if (code < 0) return 0;
-    }
-    return 1;
-}
-
 /* Fills *err with an error of document i, whose place is "document I of PATH". Returns code. */
 static int fail_document(Error *err, int code, const char *what, uint64_t i, const char *path, long long got,
                          long long wanted) {
@@ -906,13 +895,13 @@ static int check_document(const Document *doc, uint64_t i, int kind, int labels,
         return fail_document(err, E_RANGE, "split is neither 0 (train) nor 1 (held out)", i, path,
                              doc->split, doc->split < 0 ? 0 : 1);
     for (t = 0; t < dataset_texts(kind); t++)
-        if (doc->length[t] && !valid_utf8(doc->text[t], doc->length[t]))
+        if (doc->length[t] && !utf8_valid(doc->text[t], doc->length[t]))
             return fail_document(err, E_FORMAT, "text is not valid UTF-8", i, path, 0, 0);
     return OK;
 }
 
 static int check_label(const char *label, size_t n, int i, const char *path, Error *err) {
-    if (n <= UINT16_MAX && valid_utf8(label, n) && !memchr(label, 0, n)) return OK;
+    if (n <= UINT16_MAX && utf8_valid(label, n) && !memchr(label, 0, n)) return OK;
     return fail(err, E_FORMAT, "label name is not valid (UTF-8 without NUL, below 64 KiB)", path, i, i);
 }
 

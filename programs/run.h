@@ -28,6 +28,7 @@ extern const char no_number[];
 /* Does nothing if code is OK. Otherwise prints `run: what: where`, both numbers and the hint, and exits 1. */
 void require(int code, const char *what, const char *where, long long got, long long wanted,
              const char *hint);
+#define TO_UTF8 "a text in UTF-8: iconv -f LATIN1 -t UTF-8 FILE > NEW makes one of Latin-1"
 /* Opens a dataset, a text or, if path is NULL, standard input. ids 1: it is to be lines of ids. */
 Input input_open(const char *path, int jsonl, int ids, int prompts, Pool *pool, Pool *scratch);
 const char *input_name(const Input *in);    /* the path, or "standard input" */

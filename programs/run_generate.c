@@ -148,6 +148,7 @@ static int generate(const Program *program, Generate *g, const char *model, cons
     if (!g->as_ids) p.tokenizer = need_tokenizer(model, g->adapter, p.config.V, g->plain, &keep);
     Input in = { .path = "--prompt", .text = g->prompt, .scratch = &scratch };
     if (!g->prompt) in = input_open(path, g->jsonl, g->as_ids, 1, &keep, &scratch);
+    else if (!utf8_valid(g->prompt, strlen(g->prompt))) line_error(&in, E_FORMAT, "invalid UTF-8", TO_UTF8);
     else { in.n = strlen(g->prompt); ids = line_ids(&in, p.tokenizer, p.config.V, &count); }
     const int positions = text_positions(&p.config, g->adapter, &keep);
     const int T = generate_length(g, positions, count);

@@ -92,6 +92,7 @@ static void check_file(Check *c, const char *path, char *bytes, size_t size) {
         require(cells != header ? E_FORMAT : OK, "a record with another number of cells than the header",
                 where, cells, header, "correct the record");
         const CsvCell text = cell[column[0]];
+        require(utf8_valid(text.text, text.length) ? OK : E_FORMAT, "invalid UTF-8", where, 0, 0, TO_UTF8);
         c->of[c->waiting] = group_of(c, cell[column[2]], gold_label(&csv, csv_trimmed(cell[column[1]])));
         c->text[c->waiting] = text.text;
         c->length[c->waiting++] = text.length;

@@ -98,7 +98,8 @@ int input_next(Input *in) {
         if (!lines_next(in->lines, &in->text, &in->n)) return 0;
         in->number++;
     } while (in->jsonl && blank_line(in->text, in->n));
-    if (in->jsonl) take_json(in);
+    if (!utf8_valid(in->text, in->n)) line_error(in, E_FORMAT, "invalid UTF-8", TO_UTF8);
+    else if (in->jsonl) take_json(in);
     return 1;
 }
 

@@ -89,6 +89,10 @@ for other in --seed=2 -n=13 --shots=1 --rounds=3 --temperature=0.5 --top-p=0.9 -
 done
 grep -q '^  try: --nf4=no as before, or another --out$' "$work/err" && ok "... and what it was" || bad "... $(cat "$work/err")"
 cp "$work/c.jsonl" "$work/old.jsonl"; $critique --out "$work/old.jsonl" > "$work/said" 2> "$work/err"
+{ echo; sed 'a\
+ ' "$work/c.jsonl"; } > "$work/blank.jsonl"
+$critique --out "$work/blank.jsonl" > "$work/said" 2> "$work/more"
+grep -q "0 lines written, 7 were there" "$work/said" && ok "resume: blank lines are left out" || bad "resume: blank lines: $(cat "$work/more")"
 grep -q 'nobody knows with which options' "$work/err" && [ ! -e "$work/old.jsonl.options" ] &&
     ok "resume: without the options it says so, and writes none" || bad "resume: without the options"
 cp -r data/policy "$work/copy"; cp data/constitution.txt "$work/rules.txt"

@@ -148,6 +148,8 @@ same "hatecheck --by target_ident" "$work/want" "$work/got"
 sed 's/non-hateful/neither/' "$work/hatecheck.csv" > "$work/wrong.csv"
 says "hatecheck: a missing file, before the judge's labels" 1 "none.csv" \
     $run hatecheck "$work/judge" "$work/none.csv" --label nothing
+{ cat "$work/hatecheck.csv"; printf '3,x,4,b\377d,hateful,women\n'; } > "$work/latin.csv"
+says "hatecheck: invalid UTF-8" 1 "invalid UTF-8: .*line 6" $run hatecheck "$work/judge" "$work/latin.csv"
 says "hatecheck: another gold label" 1 "line 5" $run hatecheck "$work/judge" "$work/wrong.csv"
 sed 's/test_case/text/' "$work/hatecheck.csv" > "$work/wrong.csv"
 says "hatecheck: a missing column" 1 "no column test_case" $run hatecheck "$work/judge" "$work/wrong.csv"

@@ -558,6 +558,19 @@ names "score: a NaN" "tensor classifier.out_proj.bias has a NaN" $run score "$wo
 damage $golden/roberta model.safetensors classifier.out_proj.weight $huge$huge$huge$huge
 one_bad "score: one logit of two" "a logit is a NaN or an infinity" $run score "$work/damaged" "$work/line" --ids
 
+# ---- lines that are no UTF-8, and blank lines of JSONL ----
+printf 'a b\nb\377d\nc d\n' > "$work/latin"
+for command in "tokenize data/policy" "generate data/policy -n 2" "logprobs data/policy" "score data/reward"; do
+    $run $command "$work/latin" > "$work/out" 2> "$work/err"; code=$?
+    if [ $code = 1 ] && grep -q 'invalid UTF-8: .*latin, line 2$' "$work/err" && [ "$(wc -l < "$work/out")" -eq 3 ] &&
+        [ -z "$(sed -n '2s/{"error": "invalid UTF-8"}//; 2p' "$work/out")" ] && [ -n "$(sed -n 3p "$work/out")" ]
+    then ok "$command: a line of invalid UTF-8"; else bad "$command: exit $code, $(cat "$work/err" "$work/out")"; fi
+    printf '\n{"text": "a b"}\n \t\r\n{"text": "c d"}\n\n' > "$work/blank"
+    $run $command "$work/blank" --jsonl > "$work/out" 2> "$work/err"; code=$?
+    printf '{"text": "a b"}\n{"text": "c d"}\n' | $run $command --jsonl > "$work/want" 2> "$work/more"
+    if [ $code = 0 ]; then same "$command: blank lines of JSONL are left out" "$work/want" "$work/out"; else bad "$command: $(cat "$work/err")"; fi
+done
+exits "generate: a prompt of invalid UTF-8" 1 $run generate data/policy --prompt "$(printf 'b\377d')" -n 2
 if $run --help > "$work/out" && grep -q merge "$work/out"; then ok "run --help lists its commands"; else bad "run --help lists its commands"; fi
 for command in tokenize logprobs score generate chat critique prefer merge; do
     if $run $command --help > "$work/out" && grep -q "run $command" "$work/out"; then ok "$command --help"; else bad "$command --help"; fi
