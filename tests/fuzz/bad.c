@@ -1012,15 +1012,8 @@ static void fuzz_dataset(void) {
     pool_free(&pool);
 }
 
-int main(int argc, char **argv) {
-    static const char generation[] = "{\"_from_model_config\": true, \"bos_token_id\": 1, \"eos_token_id\": "
-        "[2, 5], \"pad_token_id\": null}";
-    static const char llama3[] = "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\","
-        "\"vocab_size\":100,\"hidden_size\":64,\"num_attention_heads\":4,"
-        "\"num_hidden_layers\":2,\"intermediate_size\":99,\"num_key_value_heads\":2,\"head_dim\":16,"
-            "\"rms_norm_eps\":1e-05,\"eos_token_id\":[1,2],\"rope_theta\":500000.0,"
-        "\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":1.0,"
-            "\"high_freq_factor\":4.0,\"original_max_position_embeddings\":64}}";
+/* Texts: JSON, HTML, tables, options, a run's files, a constitution, a regular expression. */
+static void fuzz_texts(void) {
     static const char cl100k[] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?+\\p{L}++|\\p{N}{1,3}"
         "| ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*+|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+$|\\bx|^(a|\\p{Han}*?)|[a-c&&[^b]]+";
     static const char run[] = "{\"program\": \"ppo\", \"data\": \"d<script>\", \"options\": {\"steps\": 3,"
@@ -1033,8 +1026,8 @@ int main(int argc, char **argv) {
         "{\"query\": \"q\", \"reward_before\": 3, \"reward_after\": -1}\n";
     static const char lines[] = "# options\ndata: data/imdb.bin\n\nsteps: 20   # few\nout: 'my # runs'\r\n"
         "reward-text: \"a b\"\n";
-    static const char first_line[] = "{\"program\": \"ppo\", \"data\": \"d.bin\", \"options\": {}, \"given\": "
-        "{\"preset\": \"imdb-small\", \"steps\": \"2\", \"out\": \"a\\\"b\"}}\n{\"step\": 1}\n";
+    static const char first_line[] = "{\"program\": \"ppo\", \"data\": \"d.bin\", \"options\": {}, "
+        "\"given\": {\"preset\": \"imdb-small\", \"steps\": \"2\", \"out\": \"a\\\"b\"}}\n{\"step\": 1}\n";
     static const char csv[] =
         "id,Label ,text\r\n1,0,\"a, \"\"b\"\"\nc\"\r\n\n2,1,plain\n3,\"1\",\"\"\n4,0,end";
     static const char html[] = "<!DOCTYPE html><p class=\"a > b\" id='c'>caf&eacute; &#150; &#x41;"
@@ -1042,16 +1035,27 @@ int main(int argc, char **argv) {
     static const char constitution[] = "# text\nprinciple: one\ncritique: C\r\nrevision: R\n and R\n"
         "preference: P\n\nexample: one\nprompt: p\nresponse: r\ncritique: c\nrevision: r\n"
         "choice: one\nprompt: caf\303\251\na: x\nb: y\nanswer: B\n";
-    char command[100];
-    if (argc > 1) rounds = atoi(argv[1]);
-    sprintf(base, "/tmp/rlhf-bad-%08lx", (unsigned long)(time(NULL) * 7919u + clock()) & 0xffffffffu);
-    folder_make(base, &err);
     fuzz("JSON", read_json, blob_file("tests/golden/models/roberta-odd/config.json"), 10);
     fuzz("HTML", read_html, blob(html, sizeof html - 1), 77);
     fuzz("a run's files", read_run, blob(run, sizeof run - 1), 78);
     fuzz("a constitution", read_constitution, blob(constitution, sizeof constitution - 1), 79);
     fuzz("lines", read_lines, blob_file("tests/golden/models/roberta-odd/config.json"), 11);
     fuzz("CSV", read_csv, blob(csv, sizeof csv - 1), 79);
+    fuzz("options, as lines", read_options, blob(lines, sizeof lines - 1), 18);
+    fuzz("options, from a log", read_options, blob(first_line, sizeof first_line - 1), 19);
+    fuzz("a regular expression", read_regex, blob(cl100k, sizeof cl100k - 1), 17);
+}
+
+/* The configurations of models, adapters and texts that are generated. */
+static void fuzz_configs(void) {
+    static const char generation[] = "{\"_from_model_config\": true, \"bos_token_id\": 1, \"eos_token_id\": "
+        "[2, 5], \"pad_token_id\": null}";
+    static const char llama3[] = "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\","
+        "\"vocab_size\":100,\"hidden_size\":64,\"num_attention_heads\":4,"
+        "\"num_hidden_layers\":2,\"intermediate_size\":99,\"num_key_value_heads\":2,\"head_dim\":16,"
+            "\"rms_norm_eps\":1e-05,\"eos_token_id\":[1,2],\"rope_theta\":500000.0,"
+        "\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":1.0,"
+            "\"high_freq_factor\":4.0,\"original_max_position_embeddings\":64}}";
     fuzz("config.json (Llama)", read_config, blob_file("tests/golden/models/llama-odd/config.json"), 12);
     fuzz("config.json (llama3 scaling)", read_config, blob(llama3, sizeof llama3 - 1), 13);
     other = blob(llama3, sizeof llama3 - 1);
@@ -1063,9 +1067,15 @@ int main(int argc, char **argv) {
          blob_file("tests/golden/models/llama-odd/adapter/adapter_config.json"), 16);
     fuzz("a soft prompt's adapter_config.json", read_adapter_config,
          blob_file("tests/golden/hf/adapters/llama-prompt/adapter_config.json"), 16);
-    fuzz("options, as lines", read_options, blob(lines, sizeof lines - 1), 18);
-    fuzz("options, from a log", read_options, blob(first_line, sizeof first_line - 1), 19);
-    fuzz("a regular expression", read_regex, blob(cl100k, sizeof cl100k - 1), 17);
+}
+
+int main(int argc, char **argv) {
+    char command[100];
+    if (argc > 1) rounds = atoi(argv[1]);
+    sprintf(base, "/tmp/rlhf-bad-%08lx", (unsigned long)(time(NULL) * 7919u + clock()) & 0xffffffffu);
+    folder_make(base, &err);
+    fuzz_texts();
+    fuzz_configs();
     fuzz_checkpoints();
     fuzz_4bit();
     fuzz_llama2c();
