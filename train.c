@@ -416,15 +416,12 @@ void judge_load(Judge *j, const char *option, Pool *pool) {
 
 /* ---- value heads ---- */
 
-/* Returns 1 if the folder has a file for the value head alone. */
-static int has_value_file(const char *folder, Pool *pool) {
-    const size_t n = strlen(folder) + 32;
-    const PoolMark mark = pool_mark(pool);
-    char *path = pool_need(pool, n, 1, "a path");
-    snprintf(path, n, "%s/value_head.safetensors", folder);
-    const int found = file_exists(path);
-    pool_release(pool, mark);
-    return found;
+/* Returns the path of the folder's file for the value head alone; NULL: there is none. */
+static const char *value_file(const char *folder, Pool *pool) {
+    static const char name[] = "/value_head.safetensors";
+    char *path = pool_need(pool, strlen(folder) + sizeof name, 1, "a path");
+    strcat(strcpy(path, folder), name);
+    return file_exists(path) ? path : NULL;
 }
 
 /* Returns how many layers the value head in the folder's files STEM has; 0: there is none. */
@@ -437,7 +434,7 @@ static int layers_in(const char *folder, const char *stem, Pool *pool) {
 }
 
 int value_head_layers(const char *folder, Pool *pool) {
-    if (!has_value_file(folder, pool)) return layers_in(folder, "model", pool);
+    if (!value_file(folder, pool)) return layers_in(folder, "model", pool);
     return layers_in(folder, "value_head", pool) == 2 ? 2 : 1;          /* loading says what is wrong */
 }
 
@@ -451,11 +448,12 @@ void open_value_head(const ValueHead *h, const char *folder, Pool *pool) {
     Error err = { 0 };
     const PoolMark mark = pool_mark(pool);
     static const char hint[] = "--value-init zero starts with a new value head";
-    const int code = has_value_file(folder, pool)
+    const char *file = value_file(folder, pool);
+    const int code = file
                      ? checkpoint_load(folder, "value_head", h->tensor, h->tensors, pool, &err)
                      : checkpoint_load_part(folder, "model", h->tensor, h->tensors, pool, &err);
     must(code, &err, hint);
-    need_numbers(h->tensor, h->tensors, folder, hint);
+    need_numbers(h->tensor, h->tensors, file ? file : folder, hint);
     pool_release(pool, mark);
 }
 

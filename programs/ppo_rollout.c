@@ -152,7 +152,7 @@ void check_tokens(const Progress *p, const Models *m, Work *w) {
     need_numbers(p, m, w, x->kl, "the KL penalty", hint);
     need_numbers(p, m, w, x->reward, "the reward", hint);
     need_numbers(p, m, w, x->advantage, "the advantage", hint);
-    if (m->values) need_numbers(p, m, w, x->returns, "the return", hint);
+    if (has_values(m->o)) need_numbers(p, m, w, x->returns, "the return", hint);
 }
 
 /* Computes the responses' log-probs under the reference, and for --kl-penalty full the exact KL to it. */

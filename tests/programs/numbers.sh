@@ -71,7 +71,7 @@ stops 1 "lora_A.weight has a NaN or an infinity: hurt" 'another adapter' $ppo $s
 damage lora adapter_model.safetensors $pair $huge 32
 stops 1 "the policy's logits are not numbers in step 1" "$start" $ppo $small $text --adapter hurt
 damage lora value_head.safetensors v_head.summary.weight $infinity
-stops 1 "tensor v_head.summary.weight has a NaN or an infinity: hurt" '--value-init zero' \
+stops 1 "tensor v_head.summary.weight has a NaN or an infinity: hurt/value_head.safetensors" '--value-init zero' \
     $ppo $small $text --adapter hurt
 damage lora value_head.safetensors v_head.summary.weight $huge 16
 stops 1 "the value head's values are not numbers in step 1" '--value-init zero' $ppo $small $text --adapter hurt
