@@ -68,6 +68,7 @@ static const char style[] =
     "padding:2px 0 6px}"
     ".note{border-left:4px solid var(--c1);padding:2px 12px}"
     "@media print{figure,tr{break-inside:avoid}h2,h3{break-after:avoid}.stays{position:static}"
+    ".charts{grid-template-columns:1fr 1fr}.samples col.r{width:66px}th,td{padding-right:10px}"
     ".text{max-height:none;overflow:visible}main{padding:0}}"
     "@media(max-width:700px){th,td{padding-right:10px}td{font-size:.94em}"
     ".samples,.samples tbody,.samples tr,.samples td{display:block;width:auto}"

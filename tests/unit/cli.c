@@ -111,6 +111,10 @@ static int act(const char *what) {
     } else if (!strcmp(what, "wrap")) {
         print_wrapped("1 text and  22 others", 0, 2, 14);
         printf("\n");
+        print_wrapped("one of (aaa|bb|ccccc|dd|eee; now aaa)", 0, 2, 14);
+        printf("\n");
+        print_wrapped("a/word/of/its/own|or two", 0, 2, 14);
+        printf("\n");
     } else if (!strcmp(what, "progress")) {
         for (int i = 0; i <= 1000; i++) progress("reward 1.5", i, 1000, i == 1000);
     }
@@ -295,6 +299,8 @@ static void test_endings(void) {
           && has("toy: cannot write: standard output: No space left on device\n  try: ")),
           "a full disk is noticed at the end: %s", said);
     CHECK(call("act wrap") == 0 && has("1 text and  22\n  others\n"), "lines of 14 columns: %s", said);
+    CHECK(has("one of\n  (aaa|bb|\n  ccccc|dd|\n  eee; now\n  aaa)\n") && has("\na/word/of/its/own|\n  or two\n"),
+          "a list that is wider than a line is broken after a |: %s", said);
     CHECK(call("act interrupt") > 128 && has("before 0") && has("after 1") && !has("still here"),
           "two interrupts: %s", said);
     {
