@@ -641,8 +641,8 @@ enum { TEXT_HEAD = 4096 };          /* bytes of a file that are looked at */
 
 static const char UTF16[] = "the text is UTF-16, not UTF-8";
 
-/* Returns 1 if the bytes are a text into which zero bytes have come: there are bytes before the first of them,
- * which are UTF-8, and no byte is another control character. Binary files have such characters. */
+/* Returns 1 if the bytes are a text into which zero bytes have come: there are bytes before the first of
+ * them, which are UTF-8, and no byte is another control character. Binary files have such characters. */
 static int is_text_with_zeros(const char *bytes, size_t n) {
     size_t i = 0;
     int32_t code;

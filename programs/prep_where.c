@@ -55,8 +55,8 @@ int where_holds(Collector *c, const Json *v, Place at) {
         is_number = read && read->type == JSON_NUMBER;
         if (is_number) number = read->number;
         else if (w->holds & (LESS | GREATER) && !(w->holds & UNORDERED))
-            prep_stop(E_FORMAT, "--where compares a number, and the field has none", at.file, at.line, w->field,
-                      "correct the row, or choose another field");
+            prep_stop(E_FORMAT, "--where compares a number, and the field has none", at.file, at.line,
+                      w->field, "correct the row, or choose another field");
     }
     if (w->numeric)
         order = !is_number ? UNORDERED : number < w->number ? LESS : number > w->number ? GREATER

@@ -323,8 +323,7 @@ int run_eval(int argc, char **argv) {
           "tokens of a text that are its query; prompts are taken whole" },
         { "n", OPT_INT, &o->n, "32", 1, 1e6, NULL, "most tokens of a response" },
         { "samples", OPT_INT, &o->samples, "0", 0, 1e6, NULL,
-          "responses of each policy to each query (0: 25 with --toxicity, otherwise as many as --best-of "
-          "needs)" },
+          "responses to each query (0: 25 with --toxicity, otherwise as many as --best-of needs)" },
         { "best-of", OPT_INT, &o->best_of, "0", 0, 1e6, NULL,
           "also the mean of the largest reward of so many responses to a query (0: no)" },
         { "temperature", OPT_REAL, &o->temperature, "1", 0, 100, NULL,
@@ -336,12 +335,10 @@ int run_eval(int argc, char **argv) {
         { "batch", OPT_INT, &o->batch, "0", 0, 4096, NULL,
           "responses that are written together; the results do not depend on it (0: up to 16)" },
         { "seeds", OPT_FLAG, &o->seeds, NULL, 0, 0, NULL,
-          "the policies after the first differ in the seed of their training: also print the mean and the "
-          "standard deviation over them" },
+          "the policies after the first differ in their training's seed: print mean and deviation, too" },
         { "out", OPT_TEXT, &o->out, NULL, 0, 0, NULL,
           "write all responses with their numbers to this file, as JSON lines" },
-        { "json", OPT_FLAG, &o->json, NULL, 0, 0, NULL,
-          "print a JSON line for each policy instead of the table" },
+        { "json", OPT_FLAG, &o->json, NULL, 0, 0, NULL, "print a JSON line for each policy, no table" },
         NO_SPECIAL_OPTION(o->plain),
         QUANT_OPTIONS(o->quant, NF4_HELP),
         COMPUTE_OPTION(o->quant),
@@ -350,8 +347,7 @@ int run_eval(int argc, char **argv) {
         { "top-k|top-p", "temperature", "nothing is drawn" },
         { "seeds", "!json", "each line has one policy" }, QUANT_NEEDS, { NULL, NULL, NULL } };
     Program program = {
-        .program = "run eval",
-        .usage = "DATA POLICY [POLICY ...] --reward JUDGE [options]",
+        .program = "run eval", .usage = "DATA POLICY [POLICY ...] --reward JUDGE [options]",
         .about =
             "Compares policies by what they write after the same held-out queries, with the same random "
             "numbers: a judge's scores, the KL to the first policy, perplexity, variety. A POLICY is the "

@@ -134,7 +134,8 @@ void results_made(const Results *r, const Program *program, const Source *source
     }
     buffer_text(&b, "}\n");
     need_buffer(&b);
-    if (!r->count) must(file_write_all(options_path(r->path, pool), b.data, b.length, pool, &err), &err, NULL);
+    if (r->count) return;
+    must(file_write_all(options_path(r->path, pool), b.data, b.length, pool, &err), &err, NULL);
 }
 
 /* ---- the lines ---- */
