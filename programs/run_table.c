@@ -36,7 +36,7 @@ void table_print(const Table *t) {
     const int width = terminal_width();
     int first = cell_columns(t->names), from = 0;
     for (int i = 0; i < t->rows; i++) first = larger(first, cell_columns(t->name[i]));
-    if (first > larger(width / 3, 12)) first = larger(width / 3, 12);
+    if (first > larger(width * 2 / 5, 12)) first = larger(width * 2 / 5, 12);
     while (from < t->columns) {
         int to = from, used = first;
         do used += column_width(t, to++);

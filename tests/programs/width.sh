@@ -69,7 +69,7 @@ for columns in 40 80 200; do
     fits run report "$out/ppo-0001"; says 'mean reward'
     fits run report "$out/ppo-0001" "$out/sft" "$out/rm" --out "$out/page.html"; says 'held-out perplexity' 'held-out accuracy'
     fits run eval data/imdb.bin data/policy "$out/ppo-0001" --reward data/reward --queries 4; says 'perplexity' 'difference'
-    fits run hatecheck data/reward "$work/cases.csv" --label negative; says 'accuracy'
+    fits run hatecheck data/reward "$work/cases.csv" --label negative; says 'accuracy' 'all non-hateful'
 done
 echo "width: $passed passed, $failed failed, 0 skipped"
 [ "$failed" = 0 ]
