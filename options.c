@@ -678,16 +678,21 @@ static int is_met(const Program *p, const char *with) {
 
 /* Ends the program with wrong usage: the option o was given and has no effect. */
 static void no_effect(const Program *p, const Option *o, const Need *need) {
-    char message[400], hint[2 * NAME_MAX_LENGTH + 40], name[NAME_MAX_LENGTH + 3];
+    char message[400], hint[2 * NAME_MAX_LENGTH + 40], name[NAME_MAX_LENGTH + 3], number[40];
     const char *at = NULL, *with = need->with + (need->with[0] == '!');
     const int off = need->with[0] == '!';
     size_t n, used;
     used = (size_t)snprintf(message, sizeof message, "no effect %s ", off ? "with" : "without");
     for (int k = 0; (n = choice_at(with, k, &at)) > 0; k++) {
         if (off && !is_on(&p->option[needed_row(p, at, n)])) continue;
+        const Option *beside = &p->option[needed_row(p, at, n)];
         used += (size_t)snprintf(message + used, sizeof message - used, "%s%s", k && !off ? " or " : "",
                                  dashed(name, at, n));
-        if (off) break;
+        if (!off) continue;
+        const char *value = value_text(beside, number, &n);
+        if (beside->type == OPT_CHOICE)
+            used += (size_t)snprintf(message + used, sizeof message - used, " %.*s", (int)n, value);
+        break;
     }
     if (need->why) snprintf(message + used, sizeof message - used, " (%s)", need->why);
     snprintf(hint, sizeof hint, "leave %s out", own_name(name, o));

@@ -96,6 +96,15 @@ static void evaluate_after(Progress *p, const Models *m, Work *w) {
     run_best(&saver, &p->best, mean(w->eval.score[1], w->eval.n), p->step);
 }
 
+/* Prints the evaluation between two steps. That after the last step is in the table. */
+static void say_evaluation(const Progress *p, const Evaluation *e) {
+    const Summary s = summarise(e->score[1], e->n, e->scratch);
+    char count[64];
+    say("after step %d: mean reward %.4f, median %.4f, KL %.2f on %s%s", p->step, s.mean, s.median,
+        mean(e->kl[1], e->n), counted(count, (size_t)e->n, "held-out query"),
+        p->best.step == p->step ? ": the best so far" : "");
+}
+
 /* Trains. What is due after a step is done before the next one: so a run that was stopped after a step, and
  * goes on, does it then. */
 static void train(Progress *p, const Models *m, Work *w) {
@@ -105,6 +114,7 @@ static void train(Progress *p, const Models *m, Work *w) {
         PoolMark mark = pool_mark(&w->pool);
         if (run_due(o->eval_every, p->step) && p->evaluated != p->step && w->eval.n) {
             evaluate_after(p, m, w);
+            say_evaluation(p, &w->eval);
             p->evaluated = p->step;
         }
         /* a run that goes on does it again, since --keep keeps no save of a stop */
@@ -147,6 +157,15 @@ static void progress_begin(Progress *p, const Models *m, Work *w) {
              &w->err, "leave --score-normalize out");
 }
 
+/* Prints how many steps were made, of which the first `before` by the run that this one goes on with. */
+static void say_steps(const Progress *p, int before, double seconds, const char *made, const RunFolder *f) {
+    char count[64], time[32], all[48] = "";
+    readable_time(time, seconds);
+    if (before) snprintf(all, sizeof all, ", %d in all", p->step);
+    say("  %s in %s%s; %s in %s", counted(count, (size_t)(p->step - before), "step"), time, all, made,
+        f->where);
+}
+
 /* Evaluates, unless a state has the results (resumed 1), trains, evaluates again, and prints the result. Both
  * evaluations use the same queries and the same random numbers. */
 static void run_all(Progress *p, const Models *m, Work *w, int resumed) {
@@ -155,7 +174,8 @@ static void run_all(Progress *p, const Models *m, Work *w, int resumed) {
     static const char *const model[3] = { "model and tokenizer", "model, tokenizer and value head",
                                           "model, tokenizer and value model" };
     const double begin = wall_clock();
-    char time[32], count[64];
+    const int first = p->step;
+    char count[64];
     if (w->eval.n) {
         if (!resumed) evaluate(p, m, w, 0);
         Summary before = summarise(w->eval.score[0], w->eval.n, w->eval.scratch);
@@ -173,11 +193,11 @@ static void run_all(Progress *p, const Models *m, Work *w, int resumed) {
     if (cli_stopping() && p->step)
         say("stopped: what is saved is the state after step %d; no evaluation after", w->out.saved);
     if (!w->out.lost) report_run(w->out.path, o->show, &w->pool);
-    readable_time(time, wall_clock() - begin);
     const char *const *made = m->adapter ? adapter : model;
-    if (p->step) say("  %s in %s; %s in %s", counted(count, (size_t)p->step, "step"), time,
-                     made[o->value_model ? 2 : has_values(o)], w->out.where);
+    if (p->step) say_steps(p, first, wall_clock() - begin, made[o->value_model ? 2 : has_values(o)], &w->out);
     else run_without_steps(&w->out);
+    run_say_best(&w->out, &p->best);
+    if (resumed && first == o->steps) say("no step was left to make: a larger --steps goes on");
     if (cli_stopping()) run_say_resume(&w->out, repeated_options(o));
     else health_end(&w->health, &w->out, SMALLER_MOVES);
 }
@@ -259,7 +279,8 @@ static Option options[] = {
     { "reward-command", OPT_TEXT, &o.reward_command, NULL, 0, 0, NULL,
       "no judge: this command, a program of your own, gives the rewards. sh starts it once; for each "
       "response it gets a line {\"query\": ..., \"response\": ...} and writes a line with a number, in the "
-      "same order; it has to flush its output" },
+      "same order; it has to flush its output, and not to wait for the end of its input (python3 -u; mawk "
+      "-W interactive)" },
     { "reward-timeout", OPT_REAL, &o.reward_timeout, "60", 0.1, 1e6, NULL,
       "seconds without a sign of the command after which the run ends" },
     { "out", OPT_TEXT, &o.out, "runs", 0, 0, NULL, "folder for run folders" },

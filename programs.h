@@ -587,6 +587,8 @@ void run_best_state(State *s, BestSave *b);
 /* With --keep-best, keeps the weights after `step` in the folder best if its evaluation is the best so far: a
  * larger value is better. */
 void run_best(const Saver *s, BestSave *b, double value, int step);
+/* Prints the step and the folder of the best weights, if they are there. */
+void run_say_best(const RunFolder *f, const BestSave *b);
 /* Writes the state and the weights after `step`, and before them those of --keep unless last is 1. If the
  * state cannot be written, a warning says so. A failure of the last save is not the end of the result: see
  * out_elsewhere. After any other failure it prints a warning and returns. */

@@ -1195,6 +1195,7 @@ int main(int argc, char **argv) {
     const Saver saver = { &t.out, write_weights, &t, &o.run, rm_state };
     if (!run_begin(&saver, &how, &t.keep)) report_longer(&t);
     train(&t);
+    run_say_best(&t.out, &t.best);
     const int code = run_ended(&t.out, t.step, -1);
     if (!cli_stopping()) {
         keep_best(&t, final_report(&t, t.step));

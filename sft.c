@@ -653,6 +653,7 @@ static int train(Trainer *t) {
         health_end(&t->health, &t->out, SMALLER_STEPS);
         run_finish(&t->out);
     }
+    run_say_best(&t->out, &t->best);
     return run_ended(&t->out, t->step, wall_clock() - start);
 }
 

@@ -735,7 +735,7 @@ void run_room(const char *out, const Tensor *list, int tensors, int dtype, size_
     const uint64_t saves = copies > 1 ? (uint64_t)(steps - 1) / (uint64_t)o->save_every : 0;
     const uint64_t kept = (saves < (uint64_t)o->keep ? saves : (uint64_t)o->keep) + (o->keep_best ? 2 : 0);
     const uint64_t weights = (uint64_t)tensor_values(list, tensors, 0) * (dtype == F32 ? 4 : 2);
-    const uint64_t state = copies > 1 ? (uint64_t)trained * STATE : 0;
+    const uint64_t state = steps > 0 ? (uint64_t)trained * STATE : 0;
     out_room(out ? out : "runs", (weights + state) * copies + weights * kept + TOKENIZER +
              (uint64_t)(steps < STEPS ? steps : STEPS) * STEP, dry_run);
 }
@@ -820,6 +820,13 @@ void run_best(const Saver *s, BestSave *b, double value, int step) {
     b->value = value;
     b->step = step;
     save_apart(s, "best");
+}
+
+void run_say_best(const RunFolder *f, const BestSave *b) {
+    char path[600];
+    snprintf(path, sizeof path, "%s/best", f->path);
+    if (b->step && folder_exists(path))
+        say("best evaluation: after step %d; its weights are in %s", b->step, path);
 }
 
 void run_save(const Saver *s, int step, int last) {
@@ -966,7 +973,7 @@ void health_of_policy(Health *h, double kl, double tokens, double entropy, doubl
                  "the target of %g, and more than 1 per token", kl, TIMES, target);
     else if (always)
         snprintf(h->why, sizeof h->why, "the policy has collapsed: it always writes the same (entropy %.2g "
-                 "per token), at KL %.4g", entropy, kl);
+                 "per token), at KL %.4g", entropy > 0 ? entropy : 0, kl);
 }
 
 void health_warn(Health *h, int step, const char *hint) {

@@ -97,6 +97,10 @@ static int ended(const char *text, Error *err) {
     return fail(err, E_READ, what, text, 0, 0);
 }
 
+static void plain_text(char *line) {
+    for (char *c = line; *c; c++) if (*c < 32 || *c > 126) *c = '?';
+}
+
 /* Reads the number of a line. Returns OK, or E_FORMAT and the line with all unusual characters as '?'. */
 static int number_of(float *score, char *line, Error *err) {
     char *end;
@@ -105,11 +109,15 @@ static int number_of(float *score, char *line, Error *err) {
     while (*end == ' ' || *end == '\t' || *end == '\r') end++;
     *score = (float)value;
     if (any && !*end && is_number((double)*score)) return OK;
-    for (char *c = line; *c; c++) if (*c < 32 || *c > 126) *c = '?';
+    plain_text(line);
     return fail(err, E_FORMAT, "the reward command has written a line that is not one number", line, 0, 0);
 }
 
-static const char more_lines[] = "the reward command has written more lines than it got";
+/* Reports a line that answers nothing, with all unusual characters as '?'. */
+static int surplus(char *line, Error *err) {
+    plain_text(line);
+    return fail(err, E_FORMAT, "the reward command has written more lines than it got", line, 0, 0);
+}
 
 /* Takes n bytes that the command has written. *got: how many of the `wanted` scores are there. */
 static int take(const char *bytes, size_t n, float *score, int *got, int wanted, Error *err) {
@@ -119,7 +127,7 @@ static int take(const char *bytes, size_t n, float *score, int *got, int wanted,
             continue;
         }
         command.line[command.used] = 0;
-        if (*got == wanted) return fail(err, E_FORMAT, more_lines, command.line, 0, 0);
+        if (*got == wanted) return surplus(command.line, err);
         const int code = number_of(score + *got, command.line, err);
         if (code) return code;
         if (bytes[i] != '\n')           /* the rest would be taken for the next number */
@@ -131,13 +139,22 @@ static int take(const char *bytes, size_t n, float *score, int *got, int wanted,
     return OK;
 }
 
+/* Returns E_FORMAT if the command has written something before it got the first of its lines. */
+static int early(Error *err) {
+    char *line = command.line + command.used;
+    const ssize_t size = read(command.from, line, sizeof command.line - 1 - command.used);
+    command.used += size > 0 ? (size_t)size : 0;
+    command.line[command.used] = 0;
+    command.line[strcspn(command.line, "\n")] = 0;
+    return command.used ? surplus(command.line, err) : OK;
+}
+
 /* Sends `in` and reads n scores. */
 static int exchange(const char *text, const Buffer *in, double seconds, float *score, int n, Error *err) {
     char bytes[4096], what[160];
     size_t sent = 0;
     double last = wall_clock();
-    if (command.used || read(command.from, bytes, sizeof bytes) > 0)
-        return fail(err, E_FORMAT, more_lines, text, 0, 0);
+    if (early(err)) return err->code;
     for (int got = 0; got < n; ) {
         struct pollfd p[2] = { { 0, POLLIN, 0 }, { 0, POLLOUT, 0 } };
         p[0].fd = command.from;

@@ -178,7 +178,9 @@ void score_responses(const Progress *p, const Models *m, Work *w) {
     for (int k = 0; k < m->scorers; k++) judge_texts(m, &m->scorer[k], w);
     if (o->reward_command && command_scores(o, x, x->raw_score, &w->pool, &w->err))
         judge_failed(w, "the command by hand: it gets lines {\"query\": \"a\", \"response\": \"b\"}, and has "
-                     "to write a line with a number for each, and to flush its output");
+                     "to write a line with a number for each, and nothing else, to its standard output. It "
+                     "has to flush its output, and not to wait for the end of its input (python3 -u; mawk "
+                     "-W interactive)");
     for (int b = 0; b < x->B; b++) {
         if (!is_number(x->raw_score[b])) bad_score(m, w, b, o->reward);         /* a sum of judges */
         const double tokens = x->seq[b].length - x->seq[b].prompt;

@@ -85,21 +85,23 @@ static void no_query(const Models *m, Work *w, int shortest) {
 }
 
 /* Counts the training documents that give a query of the largest size, but no more than a step needs. Prints
- * the count if it is less than that; dies if it is 0, so that no later step can lack a query. */
+ * the count if it is less than that: then the step has the same queries several times. Dies if it is 0, so
+ * that no later step can lack a query. */
 void check_queries(const Models *m, Work *w, const Queue *q) {
     const Settings *o = m->o;
+    const int needed = o->batch_size / group_size(o);
     int good = 0, shortest = 0;
     char number[64];
-    for (int i = 0; i < q->count && good < o->batch_size; i++) {
+    for (int i = 0; i < q->count && good < needed; i++) {
         int tokens;
         good += query_of(m, w, &w->data.document[q->document[i]], o->query_max, NULL, &tokens) > 0;
         if (tokens && (!shortest || tokens < shortest)) shortest = tokens;
     }
     if (!good) no_query(m, w, shortest);
-    if (good < o->batch_size)
-        say("%s --query-max tokens: only %d of %s",
-            w->data.kind == DATA_PROMPTS ? "with a prompt of at most" : "longer than", good,
-            counted(number, (size_t)q->count, "training document"));
+    if (good < needed)
+        say("%d of %s have %s --query-max tokens: a step of %d queries has some of them again", good,
+            counted(number, (size_t)q->count, "training document"),
+            w->data.kind == DATA_PROMPTS ? "a prompt of at most" : "more than", needed);
 }
 
 /* Returns how many tokens a query may have, and where that of response b begins: in its sequence, or with an

@@ -94,6 +94,8 @@ typedef struct {
       "lines are {\"text\": ...}, so that a text may hold line breaks" }
 #define CONTEXT_HELP "in tokens (0: the model's positions, less the rows of a soft prompt, at most 2048)"
 extern const char model_hint[];
+/* Returns the hint for a wrong folder that weights_folder has returned. */
+const char *weights_hint(const char *folder, const char *run);
 /* Returns 1 if the folder has a file of this name. */
 int in_folder(const char *folder, const char *name);
 /* Opens the tokenizer of `folder`, or of `other` if `folder` has none. Returns NULL if neither folder has

@@ -144,7 +144,8 @@ static int generate(const Program *program, Generate *g, const char *model, cons
     Policy p = { 0 };
     adapter_as_model(&model, &g->adapter, ADAPTER_ADVICE, &keep);
     quant_options_check(program, &g->quant, NULL, NULL, 0);
-    must(config_load(&p.config, weights_folder(model, g->adapter), &keep, &err), &err, model_hint);
+    must(config_load(&p.config, weights_folder(model, g->adapter), &keep, &err), &err,
+         weights_hint(model, g->adapter));
     if (!g->as_ids) p.tokenizer = need_tokenizer(model, g->adapter, p.config.V, g->plain, &keep);
     Input in = { .path = "--prompt", .text = g->prompt, .scratch = &scratch };
     if (!g->prompt) in = input_open(path, g->jsonl, g->as_ids, 1, &keep, &scratch);

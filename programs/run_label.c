@@ -373,7 +373,8 @@ static void open_writer(Session *s, const Program *program) {
     Policy *p = &s->policy;
     const char *folder = o->policy, *adapter = o->adapter;
     adapter_as_model(&folder, &adapter, "--policy BASE --adapter ADAPTER", &s->keep);
-    must(config_load(&p->config, weights_folder(folder, adapter), &s->keep, &err), &err, model_hint);
+    must(config_load(&p->config, weights_folder(folder, adapter), &s->keep, &err), &err,
+         weights_hint(folder, adapter));
     p->tokenizer = need_tokenizer(folder, adapter, p->config.V, 0, &s->keep);
     const int T = context_length(0, weights_folder(folder, adapter), adapter, &s->keep);
     const WeightTypes types = choose_types(program, &o->quant, folder, adapter, &s->keep);

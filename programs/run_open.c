@@ -38,6 +38,11 @@ const char *weights_folder(const char *folder, const char *run) {
 
 const char model_hint[] = "MODEL is a Hugging Face folder with config.json and model.safetensors";
 
+const char *weights_hint(const char *folder, const char *run) {
+    return weights_folder(folder, run) == folder ? model_hint
+         : "--adapter FOLDER, with adapter_config.json, or a run's folder with the whole model";
+}
+
 WeightTypes choose_types(const Program *program, const QuantOptions *q, const char *folder,
                          const char *run, Pool *pool) {
     WeightTypes types;
@@ -74,7 +79,7 @@ void policy_open(Policy *p, const WeightTypes *types, const char *folder, const 
     if (weights != folder)
         say_error("%s is a whole model, not an adapter: its weights are used, not those of %s", run,
                   folder);
-    open_config(&p->config, weights, model_hint, pool);
+    open_config(&p->config, weights, weights_hint(folder, run), pool);
     p->positions = text_positions(&p->config, run, pool);
     const int soft = p->config.positions - p->positions;
     require(positions > p->positions ? E_RANGE : OK,

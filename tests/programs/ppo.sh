@@ -259,9 +259,9 @@ run drgrpo --algorithm grpo $groups --group-scale=no
 differ "without the group's deviation (Dr. GRPO) another adapter is trained" \
     "$work/grpo/adapter_model.safetensors" "$work/drgrpo/adapter_model.safetensors"
 refuses 2 'no effect without --algorithm (only grpo and rloo have groups): --group' $ppo "$data" $small --group 4
-refuses 2 'no effect with --algorithm (it has no value head): --vf-coef' $ppo "$data" $small \
+refuses 2 'no effect with --algorithm rloo (it has no value head): --vf-coef' $ppo "$data" $small \
     --algorithm rloo --group 4 --vf-coef 1
-refuses 2 'no effect with --algorithm (it has no value head): --value-head' $ppo "$data" $small \
+refuses 2 'no effect with --algorithm grpo (it has no value head): --value-head' $ppo "$data" $small \
     --algorithm grpo --group 4 --value-head mlp
 refuses 2 'no effect with --algorithm (it has no value head): --value-model' $ppo "$data" $small \
     --algorithm grpo --group 4 --value-model $policy
@@ -296,6 +296,7 @@ true_ "the best of four responses is better than one" \
     "$best > $(sed -n '/"step": 0/s/.*"eval\/reward_mean": \([-0-9.e+]*\),.*/\1/p' "$work/best/log.jsonl") + 0.5"
 grep -q '^best of 4 before training: mean reward .*, at a KL of at most 0.64$' "$work/best.out"; is "it says at what KL"
 same "and it changes nothing else" "$work/best/model.safetensors" "$work/unchosen/model.safetensors"
+refuses 3 'always writes the same (entropy 0 per token)' $ppo "$data" $small --top-p 0 --steps 1 --target 3
 refuses 2 'no effect without --eval-queries (.*): --best-of' $ppo "$data" $small --eval-queries 0 --best-of 4
 
 # ---- presets ----
@@ -320,7 +321,7 @@ fails killed 'was ended by signal 9' 'kill -9 $$'
 fails silent 'silent for 0.5 seconds, with 0 of 6 numbers written: sleep 30' 'sleep 30'
 fails garbage 'a line that is not one number: 7 apples' 'while read -r line; do echo 7 apples; done'
 fails nan 'a line that is not one number: nan' 'while read -r line; do echo nan; done'
-fails more 'more lines than it got' 'while read -r line; do echo 1; echo 2; done'
+fails more 'more lines than it got: 7$' 'while read -r line; do echo 7; echo 7; done'
 fails long 'a line that is not one number: 1111' "while read -r line; do printf '%0200d\\n' 0 | tr 0 1; done"
 fails zeros 'a line that is too long: 0000' "while read -r line; do printf '%0200d\\n' 0; done"
 [ ! -e "$work/fails.runs/ppo-0001" ]; is "and leaves no folder, as nothing was trained"
@@ -486,7 +487,7 @@ printf '0|%s\n0|A dog.\n0|A cat.\n0|A cow.\n' "$long" | dataset 1 > "$work/few.b
 good=0
 for seed in 0 1 2 3 4 5; do
     few --seed $seed || continue
-    grep -q '^longer than --query-max tokens: only 1 of 4 training documents$' "$work/out" &&
+    grep -q '^1 of 4 training documents have more than --query-max tokens: a step of 8 queries has some of them again$' "$work/out" &&
         good=$((good + 1))
 done
 grep -q '^no evaluation: the dataset has no held-out documents$' "$work/out"; is "no held-out document: it says so"
@@ -581,7 +582,14 @@ grep -q '"eval/responses_cut": 6}' "$work/response/log.jsonl"; is "in evaluation
 fi
 
 # ---- what a run writes about itself ----
-run twice --eval-every 1
+run twice --eval-every 1 --keep-best
+grep -q '^after step 1: mean reward [-0-9.]*, median [-0-9.]*, KL [-0-9.]* on 6 held-out queries: the best so far$' \
+    "$work/twice.out"; is "--eval-every: an evaluation between two steps is printed"
+grep -q '^best evaluation: after step [12]; its weights are in .*/best$' "$work/twice.out"; is "--keep-best: the end says which step"
+# room RUN: its bill of the disk, in bytes
+room() { sed -n 's/^  written to the disk *//p' "$work/$1.out" |
+    awk '{ print $1 * ($2 == "GB" ? 1e9 : $2 == "MB" ? 1e6 : $2 == "KB" ? 1e3 : 1) }'; }
+true_ "the bill of the disk has room for the state" "$(room unchosen) > $(cat "$work"/unchosen/* | wc -c) * 0.9"
 [ "$(grep -c '"eval/reward_mean"' "$work/twice/log.jsonl")" = 3 ]
 is "--eval-every that divides --steps: each evaluation is logged once"
 true_ "--lr-anneal linear: the last step has lr / steps" \

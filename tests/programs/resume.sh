@@ -89,6 +89,10 @@ refuses() {
 small="data/imdb.bin --preset imdb-small --batch-size 8 --mini-batch-size 4 --ppo-epochs 2 --eval-queries 6
        --show 2 --steps 4 --response-min 6 --response-max 12 --learning-rate 1e-3 --eval-every 2 --save-every 1 --keep 2 --keep-best"
 stops all-weights "$ppo" $small
+in_place all-weights $ppo --resume runs/ppo-0001 && grep -q '^no step was left to make: a larger --steps goes on$' all-weights/said &&
+    ok "a finished run that goes on says that no step was left" || bad "a finished run: $(tail -n 2 all-weights/said)"
+in_place all-weights $ppo --resume runs/ppo-0001 --steps 5 && grep -q '^  1 step in .* s, 5 in all; model' all-weights/said &&
+    ok "steps and seconds at the end are those since it goes on" || bad "steps at the end: $(tail -n 1 all-weights/said)"
 stops lora "$ppo" $small --reward-text e --lora-r 4 --score-normalize --dump-rollouts dump.jsonl
 [ "$(cd lora/runs/ppo-0001 && echo step-*)" = "step-000000002 step-000000003" ] &&
     [ -s lora/runs/ppo-0001/best/adapter_model.safetensors ] &&

@@ -140,6 +140,8 @@ same "generate: the texts do not depend on --batch" "$work/batch-1" "$work/batch
 same "generate: a batch larger than the file" "$work/batch-1" "$work/batch-50"
 if [ "$(wc -l < "$work/batch-3")" -eq 7 ] && [ -z "$(sed -n '2,3p' "$work/batch-3" | tr -d '\n')" ]
 then ok "generate: lines of a batch stay in order"; else bad "generate: lines of a batch: $(cat "$work/batch-3")"; fi
+exits "generate: an --adapter that is not there" 1 $run generate $model --ids --prompt 1 --adapter "$work/none"
+grep -q 'try: --adapter FOLDER' "$work/err" && ok "and the advice is about --adapter" || bad "advice: $(cat "$work/err")"
 exits "generate: --batch with --prompt" 2 $run generate $model --ids --prompt 1 --batch 2
 # generate answers a prompt before it reads the next one
 mkfifo "$work/prompts" "$work/answers" 2> /dev/null && {

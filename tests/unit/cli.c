@@ -231,7 +231,7 @@ static void test_needs(void) {
         { "--loud=no --seed 3", "without --loud or --kl-penalty: --seed\n" },
         { "--none x --lr 0.5", "toy: no effect with --none (why not): --learning-rate\n  try: leave "
                                "--learning-rate out\n" },
-        { "--kl-penalty abs --lr 1", "toy: no effect with --kl-penalty (why not): --learning-rate\n" } };
+        { "--kl-penalty abs --lr 1", "toy: no effect with --kl-penalty abs (why not): --learning-rate\n" } };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         char line[256];
         snprintf(line, sizeof line, "toy %s", bad[i].arguments);
