@@ -263,7 +263,7 @@ refuses 2 'no effect with --algorithm rloo (it has no value head): --vf-coef' $p
     --algorithm rloo --group 4 --vf-coef 1
 refuses 2 'no effect with --algorithm grpo (it has no value head): --value-head' $ppo "$data" $small \
     --algorithm grpo --group 4 --value-head mlp
-refuses 2 'no effect with --algorithm (it has no value head): --value-model' $ppo "$data" $small \
+refuses 2 'no effect with --algorithm [a-z]* (it has no value head): --value-model' $ppo "$data" $small \
     --algorithm grpo --group 4 --value-model $policy
 refuses 2 'has to be a multiple of --group' $ppo "$data" $small --algorithm grpo --group 3
 refuses 2 'no effect with --algorithm rloo: --group-scale' $ppo "$data" $small --algorithm rloo --group 4 \
