@@ -251,8 +251,9 @@ for part in $(awk -v n="${KILLS:-8}" 'BEGIN { srand(7); for (i = 0; i < 5 * n; i
     arguments=$tiny steps=
     if [ -f kills/runs/ppo-0001/state ]; then arguments="--resume runs/ppo-0001" steps=$(steps_in_log kills)
     else rm -rf kills/runs; fi
+    rm -f kills/said                        # the kill can come before this start has opened it
     (cd kills && exec $ppo $arguments > said 2> err < /dev/null) & pid=$!
-    sleep "$(awk -v a="$part" -v b="$span" 'BEGIN { printf "%.3f", a * b }')"
+    sleep "$(awk -v a="$part" -v b="$span" 'BEGIN { printf "%.4f", a * b }')"
     kill -KILL $pid 2> /dev/null
     wait $pid 2> /dev/null
     code=$? factor=1.07
@@ -262,7 +263,7 @@ for part in $(awk -v n="${KILLS:-8}" 'BEGIN { srand(7); for (i = 0; i < 5 * n; i
         *) wrong="exit $code: $(head -n 2 kills/err)" ;;
     esac
     [ -z "$steps" ] || [ -f kills/runs/ppo-0001/state ] || wrong="the state is lost"
-    [ -z "$wrong" ] && [ -n "$steps" ] && grep -q '^going on' kills/said && wrong=$(loss kills "$steps")
+    [ -z "$wrong" ] && [ -n "$steps" ] && grep -q '^going on' kills/said 2> err && wrong=$(loss kills "$steps")
     [ $code != 0 ] || rm -rf kills/runs
     span=$(awk -v a="$span" -v b="$factor" 'BEGIN { print a * b }')      # about one of five is to come to its end
 done
