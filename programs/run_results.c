@@ -64,7 +64,8 @@ static void other_option(const char *path, const char *option, const char *was) 
     usage_hint(message, path, hint);
 }
 
-/* Ends the program if an option has another value than in the object `was`. */
+/* Ends the program if an option has another value than in the object `was`. An option that is not there, since
+ * an older version did not have it, has to have its default now. */
 static void same_options(const char *path, const Program *program, const Json *was, Pool *pool) {
     Buffer b = { .pool = pool };
     cli_values(program, not_compared, &b);
@@ -72,7 +73,8 @@ static void same_options(const char *path, const Program *program, const Json *w
     const Json *now = json_parse((const char *)b.data, b.length, pool, NULL);
     for (const Json *j = now ? now->child : NULL; j; j = j->next) {
         const char *old = json_text(was, j->key, NULL);
-        if (!old || strcmp(old, j->string)) other_option(path, j->key, old);
+        const int given = cli_given(program, j->key + strspn(j->key, "-"));
+        if (old ? strcmp(old, j->string) != 0 : given) other_option(path, j->key, old);
     }
     for (const Json *j = was ? was->child : NULL; j; j = j->next)
         if (!json_get(now, j->key)) other_option(path, j->key, json_text(was, j->key, ""));

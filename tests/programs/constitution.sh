@@ -88,6 +88,13 @@ for other in --seed=2 -n=13 --shots=1 --rounds=3 --temperature=0.5 --top-p=0.9 -
     exits "resume: another $other" 2 "made with another ${other%%=*}: " $critique $other --out "$work/torn.jsonl"
 done
 grep -q '^  try: --nf4=no as before, or another --out$' "$work/err" && ok "... and what it was" || bad "... $(cat "$work/err")"
+sed 's/"--template": "none", //' "$work/torn.jsonl.options" > "$work/older" && ! cmp -s "$work/older" "$work/torn.jsonl.options"
+made=$?; cp "$work/torn.jsonl.options" "$work/newer"; cp "$work/older" "$work/torn.jsonl.options"
+$critique --out "$work/torn.jsonl" > "$work/said" 2> "$work/more"
+[ $made = 0 ] && grep -q "0 lines written, 7 were there" "$work/said" && ok "resume: an option that was not there then, at its default" ||
+    bad "resume: options of an older version: $(cat "$work/more" "$work/newer")"
+exits "resume: an option that was not there then" 2 "made with another --template: " $critique --template chatml --out "$work/torn.jsonl"
+cp "$work/newer" "$work/torn.jsonl.options"
 cp "$work/c.jsonl" "$work/old.jsonl"; $critique --out "$work/old.jsonl" > "$work/said" 2> "$work/err"
 { echo; sed 'a\
  ' "$work/c.jsonl"; } > "$work/blank.jsonl"
