@@ -177,9 +177,9 @@ run critic2 --value-model $policy --value-learning-rate 1e-3 --chunk 3 --recompu
 OMP_NUM_THREADS=1
 same "threads, chunks and --recompute change nothing: the value model" \
     "$work/critic/value_model/model.safetensors" "$work/critic2/value_model/model.safetensors"
-run warm --value-model $policy --value-learning-rate 1e-3 --value-warmup 2 --value-init pytorch
-true_ "--value-warmup: the value model learns, and the policy stays" "$(field "$work/warm" objective/kl 2) == 0 &&
-    $(field "$work/critic" objective/kl 2) != 0 && $(field "$work/warm" ppo/val/mean 1) != $(field "$work/warm" ppo/val/vpred 1)"
+run warm_model --value-model $policy --value-learning-rate 1e-3 --value-warmup 2 --value-init pytorch
+true_ "--value-warmup: the value model learns, and the policy stays" "$(field "$work/warm_model" objective/kl 2) == 0 &&
+    $(field "$work/critic" objective/kl 2) != 0 && $(field "$work/warm_model" ppo/val/mean 1) != $(field "$work/warm_model" ppo/val/vpred 1)"
 run cut --value-model $policy --max-grad-norm 1e-12 --value-learning-rate 1e-3 --steps 1
 true_ "its gradients are clipped by their own norm" "$(field "$work/cut" ppo/loss/value 1) > 1.01 * \
     $(field "$work/critic" ppo/loss/value 1)"
@@ -188,10 +188,10 @@ run heavy --value-model $policy --value-learning-rate 1e-3 --steps 1 --vf-coef 5
 same "the value loss moves no weight of the policy, nor its clipping" "$work/light/model.safetensors" \
     "$work/heavy/model.safetensors"
 differ "but the value model's" "$work/light/value_model/model.safetensors" "$work/heavy/value_model/model.safetensors"
-run later --value-model "$work/critic/value_model" --steps 1
-grep -q 'parameters; its own head$' "$work/later.out" && grep -q 'parameters; a new head$' "$work/critic.out"
+run later_model --value-model "$work/critic/value_model" --steps 1
+grep -q 'parameters; its own head$' "$work/later_model.out" && grep -q 'parameters; a new head$' "$work/critic.out"
 is "a later run goes on from it, head and all"
-true_ "with its values" "$(field "$work/later" ppo/val/mean 1)^2 > 0"
+true_ "with its values" "$(field "$work/later_model" ppo/val/mean 1)^2 > 0"
 refuses 2 'no effect with --value-model (a value model has a head of one layer): --value-head' $ppo "$data" \
     $small --value-model $policy --value-head mlp
 [ ! -f data/reward/config.json ] || refuses 1 'a value model has to be causal' $ppo "$data" $small \
@@ -297,6 +297,7 @@ true_ "the best of four responses is better than one" \
 grep -q '^best of 4 before training: mean reward .*, at a KL of at most 0.64$' "$work/best.out"; is "it says at what KL"
 same "and it changes nothing else" "$work/best/model.safetensors" "$work/unchosen/model.safetensors"
 refuses 3 'always writes the same (entropy 0 per token)' $ppo "$data" $small --top-p 0 --steps 1 --target 3
+refuses 1 'on this disk: no program here downloads one' $ppo "$data" --policy no-such-gpt2
 refuses 2 'no effect without --eval-queries (.*): --best-of' $ppo "$data" $small --eval-queries 0 --best-of 4
 
 # ---- presets ----

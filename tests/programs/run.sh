@@ -205,7 +205,7 @@ for how in "score data/reward" "logprobs data/policy"; do
         grep -q 'string "text": .*line 2' "$work/err" && grep -q 'lone surrogate.*line 3' "$work/err"
     then ok "${how% *} --jsonl: broken lines"; else bad "${how% *} --jsonl: broken lines: $(cat "$work/got" "$work/err")"; fi
     exits "${how% *}: a binary file" 1 $run $how data/policy/model.safetensors
-    if grep -q 'a binary file, not a text: data/policy/model.safetensors' "$work/err"; then ok "... is named"; else bad "... is named: $(cat "$work/err")"; fi
+    if grep -q 'a safetensors file, not a text: data/policy/model.safetensors' "$work/err"; then ok "... is named"; else bad "... is named: $(cat "$work/err")"; fi
     exits "${how% *}: --ids and a dataset" 2 $run $how --ids "$work/texts.bin"
 done
 printf 'A fine\nb\n' | $run generate data/policy --greedy -n 4 > "$work/want"
