@@ -254,8 +254,9 @@ Tokenizer *open_policy(ModelConfig *c, const char *folder, const char *tokenizer
     static const char hint[] =
         "--tokenizer takes a tokenizer.json, a tokenizer.model, or a folder with one of them or with "
         "vocab.json and merges.txt";
-    if (folder) open_config(c, folder, "--policy FOLDER, a Hugging Face folder of a language model on this disk: no program "
-                                       "here downloads one", pool);
+    static const char place[] = "--policy FOLDER, a Hugging Face folder of a language model on this disk: no "
+                                "program here downloads one";
+    if (folder) open_config(c, folder, place, pool);
     Tokenizer *t = tokenizer_for(tokenizer ? tokenizer : folder, folder ? c->V : 0, "policy", hint, pool);
     if (folder) report_padding(c->V, t);
     return t;
