@@ -289,7 +289,9 @@ void say_what(const Models *m, const Work *w, const Queue *training, const char 
     if (o->value_model) say_value_model(m);
     if (m->values && m->head_layers == 2) say("value head of two layers, %d numbers between them", 2 * c->C);
     say_share(m, trainable, frozen + tensor_values(m->trained, m->trained_all, 0));
-    say("queries of %s tokens%s, responses %s %s", from_to(range[0], o->query_min, o->query_max),
+    from_to(range[0], o->query_min, o->query_max);
+    if (w->data.kind == DATA_PROMPTS) snprintf(range[0], sizeof range[0], "up to %d", o->query_max);
+    say("queries of %s tokens%s, responses %s %s", range[0],
         m->bos >= 0 ? " after <s>" : "", o->response_min == o->response_max ? "of up to" : "cut after",
         from_to(range[1], o->response_min, o->response_max));
 }

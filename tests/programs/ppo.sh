@@ -509,6 +509,8 @@ is "no document is long enough: a smaller --query-max"
 question='Where is the small dog of the quiet old man today?'
 printf '0|%s|Good.\n0|%s|There.\n' "$long" "$question" | dataset 3 > "$work/few.bin"
 shortest=$(printf '%s\n' "$question" | $run tokenize $policy | wc -w)
+few --query-min 9 --query-max 99 --steps 0
+grep -q '^queries of up to 99 tokens' "$work/out"; is "prompts are taken whole: their least size is not --query-min"
 few --query-max 5
 [ $? = 1 ] && grep -q "longer than --query-max; the shortest ($shortest; at most 5)" "$work/err" &&
     grep -q 'try: a larger --query-max' "$work/err"
