@@ -231,6 +231,9 @@ static int run(const Program *p, const char *data) {
     w->pool = cli_pool();
     must(dataset_read(&w->data, data, &w->pool, &w->err), &w->err,
          "a dataset made by ./prep, or data/imdb.bin made by make");
+    if (w->data.kind == DATA_PROMPTS && cli_typed_option(p, "query-min"))
+        usage_hint("--query-min has no effect on a dataset of prompts, which are taken whole", data,
+                   "without --query-min, or prep data --text '{prompt}{response}', whose texts are cut");
     r.progress.queue = queue_of_split(w, 0, o.seed);
     w->before.document = pool_need(&w->pool, (size_t)r.progress.queue.count + 1, sizeof(int), "the order");
     prepare_policy(m, w, p);
@@ -395,7 +398,7 @@ static Option options[] = {
     { "missing-eos-penalty", OPT_REAL, &o.eos_penalty, "0", REAL(0), NULL,
       "subtracted from the score of a response without EOS" },
 
-    { "query-min", OPT_INT, &o.query_min, "2", COUNT(1), NULL, "fewest tokens of a query" },
+    { "query-min", OPT_INT, &o.query_min, "2", COUNT(1), NULL, "fewest tokens of a query; prompts are taken whole" },
     { "query-max", OPT_INT, &o.query_max, "7", COUNT(1), NULL,
       "most tokens of a query (TRL's LengthSampler(2, 8) is --query-min 2 --query-max 7)" },
     { "response-min", OPT_INT, &o.response_min, "4", COUNT(1), NULL,

@@ -26,12 +26,13 @@ static double value_at(const Series *s, double step) {
 /* ---- the table ---- */
 
 /* Widths of the table: of the query, of each response and of each reward. rise 1: there is room for a column
- * with the difference of the rewards. query 0: the terminal is too narrow for columns, and each sample is
- * printed as lines. */
+ * with the difference of the rewards. query 0: the terminal is too narrow for columns, or a query would take
+ * many lines of its column, and each sample is printed as lines. */
 typedef struct { int query, response, reward, width, rise; } Columns;
 
-static Columns columns_that_fit(void) {
-    enum { REWARD = 7, GAPS = 10, STACKED = 64, WIDE = 100, WIDEST_TEXT = 36 };
+/* longest: bytes of the longest query. */
+static Columns columns_that_fit(size_t longest) {
+    enum { REWARD = 7, GAPS = 10, STACKED = 64, WIDE = 100, WIDEST_TEXT = 36, MOST_LINES = 8 };
     Columns c = { 0, 0, REWARD, terminal_width(), 0 };
     if (c.width < STACKED) return c;
     c.rise = c.width >= WIDE;
@@ -40,6 +41,7 @@ static Columns columns_that_fit(void) {
     if (c.response > WIDEST_TEXT) c.response = WIDEST_TEXT;
     c.query = c.width - GAPS - numbers - 2 * c.response;
     if (c.query > 22) c.query = 22;
+    if (longest > (size_t)(MOST_LINES * c.query)) c.query = 0;
     return c;
 }
 
@@ -105,7 +107,10 @@ static void print_row(const RunSample *sample, const Columns *c) {
 
 /* Prints the first `show` samples. */
 static void print_samples(const RunSamples *s, int show) {
-    const Columns table = columns_that_fit();
+    size_t longest = 0;
+    for (int i = 0; i < s->count && i < show; i++)
+        if (s->sample[i].query.length > longest) longest = s->sample[i].query.length;
+    const Columns table = columns_that_fit(longest);
     if (!show || !s->count) return;
     printf("\n");
     if (table.query)

@@ -316,7 +316,7 @@ int run_eval(int argc, char **argv) {
           "speech; without such a label none is measured)" },
         { "base", OPT_TEXT, &o->base, NULL, 0, 0, NULL,
           "the model that the adapters among the policies adapt, if it is not where they say" },
-        { "queries", OPT_INT, &o->queries, "256", 0, 1e9, NULL, "most queries (0: all)" },
+        { "queries|eval-queries", OPT_INT, &o->queries, "256", 0, 1e9, NULL, "most queries (0: all)" },
         { "all", OPT_FLAG, &o->all, NULL, 0, 0, NULL,
           "queries from all documents, not only from those that are held out" },
         { "query", OPT_INT, &o->query, "8", 1, 1e6, NULL,

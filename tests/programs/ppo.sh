@@ -62,6 +62,11 @@ for f in model.safetensors config.json value_head.safetensors log.jsonl time.jso
     [ -s "$work/a/$f" ] && ok "writes $f" || bad "writes $f"
 done
 [ "$(wc -l < "$work/a/samples.jsonl")" -eq 6 ] && ok "a sample a query" || bad "a sample a query"
+mkdir "$work/wide" && cp "$work"/a/*.jsonl "$work/wide"
+COLUMNS=80 $run report "$work/a" > "$work/out" && grep -q '^  query  ' "$work/out"; is "80 columns: short queries have a column"
+sed "s/\"query\": \"/&$(printf 'many words %.0s' 1 2 3 4 5 6 7 8 9 10 11 12)/" "$work/a/samples.jsonl" > "$work/wide/samples.jsonl"
+COLUMNS=80 $run report "$work/wide" > "$work/out" && ! grep -q '^  query  ' "$work/out" && grep -q '^  after: ' "$work/out"
+is "80 columns: long queries have lines of their own"
 head -n 1 "$work/a/log.jsonl" | grep -q '"options": {"preset":"imdb-small","policy":' &&
     ok "the log begins with the options" || bad "the log begins with the options"
 grep -q '^reward = number of' "$work/a.out" && grep -q \
@@ -510,6 +515,8 @@ question='Where is the small dog of the quiet old man today?'
 printf '0|%s|Good.\n0|%s|There.\n' "$long" "$question" | dataset 3 > "$work/few.bin"
 shortest=$(printf '%s\n' "$question" | $run tokenize $policy | wc -w)
 few --query-min 9 --query-max 99 --steps 0
+[ $? = 2 ] && grep -q -e '--query-min has no effect on a dataset of prompts' "$work/err"; is "prompts are taken whole: --query-min is refused"
+few --query-max 99 --steps 0
 grep -q '^queries of up to 99 tokens' "$work/out"; is "prompts are taken whole: their least size is not --query-min"
 few --query-max 5
 [ $? = 1 ] && grep -q "longer than --query-max; the shortest ($shortest; at most 5)" "$work/err" &&
