@@ -75,7 +75,8 @@ call ppo data/imdb.bin $small --steps 2 --eval-queries 0 --seed 7 --out "$work/r
 
 # ---- --tensorboard ----
 cat > "$work/events.py" <<'PY'
-# Reads a file of TensorBoard, by itself, and compares it with the numbers of the logs: {(step, key): value}.
+# Reads files of TensorBoard, by itself and where it is installed with TensorBoard's own reader, and compares them with the numbers of
+# the logs: {(step, key): value}.
 import glob, json, math, struct, sys
 def crc32c(data):
     crc = 0xffffffff
@@ -128,6 +129,12 @@ for name in ("log.jsonl", "time.jsonl"):
 assert len(wanted) > 9 and seen.keys() == wanted.keys(), seen.keys() ^ wanted.keys()
 assert all(math.isclose(seen[k], wanted[k], rel_tol=1e-6, abs_tol=1e-30) for k in wanted)
 assert starts == [int(step) for step in sys.argv[2:]], starts
+try: from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+except ImportError: sys.exit()
+events = EventAccumulator(sys.argv[1], size_guidance={"scalars": 0})
+events.Reload()
+theirs = {(e.step, tag): e.value for tag in events.Tags()["scalars"] for e in events.Scalars(tag)}
+assert theirs == seen, theirs.keys() ^ seen.keys()
 PY
 call ppo data/imdb.bin $small --steps 2 --eval-queries 4 --out "$work/tb" --tensorboard
 if command -v python3 > /dev/null; then
@@ -135,6 +142,7 @@ if command -v python3 > /dev/null; then
     call ppo data/imdb.bin $small --steps 3 --eval-queries 4 --out "$work/tb" --tensorboard --max-minutes 1e-9
     sleep 1; call ppo --resume "$work/tb/ppo-0002"
     [ $code = 0 ] && python3 "$work/events.py" "$work/tb/ppo-0002" 2 > "$work/out" 2> "$work/err"; is "a run that goes on, too"
+    python3 -c 'import tensorboard' 2> /dev/null || skip "TensorBoard's own reader is not installed"
 else skip "no python3: files of TensorBoard"; fi
 files() { ls "$1" | grep -c tfevents; }
 before=$(files "$work/tb/ppo-0001")
