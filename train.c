@@ -493,11 +493,13 @@ void label_names(const RewardConfig *c, char *out, size_t cap) {
 
 int label_need(const RewardConfig *c, const char *wanted, const char *option) {
     const int found = label_find(c, wanted);
-    char names[256], hint[320];
+    char names[256], hint[448];
     Error err = { 0 };
     if (found >= 0) return found;
     label_names(c, names, sizeof names);
-    snprintf(hint, sizeof hint, "%s NAME, with one of these: %s", option, names);
+    const char *own = strcmp(c->label[0], "LABEL_0") ? "" : " (config.json names none). A language model is no "
+                      "judge: rm --reward FOLDER --new-head makes one";
+    snprintf(hint, sizeof hint, "%s NAME, with one of these: %s%s", option, names, own);
     fail(&err, E_ARGUMENT, wanted ? "there is no such label" : "which of the judge's labels is the reward?",
          wanted ? wanted : names, 0, 0);
     die(&err, hint);

@@ -301,6 +301,7 @@ true_ "the best of four responses is better than one" \
     "$best > $(sed -n '/"step": 0/s/.*"eval\/reward_mean": \([-0-9.e+]*\),.*/\1/p' "$work/best/log.jsonl") + 0.5"
 grep -q '^best of 4 before training: mean reward .*, at a KL of at most 0.64$' "$work/best.out"; is "it says at what KL"
 same "and it changes nothing else" "$work/best/model.safetensors" "$work/unchosen/model.safetensors"
+refuses 1 'A language model is no judge: rm --reward' $ppo "$data" --policy $policy --reward data/policy --steps 0
 refuses 3 'always writes the same (entropy 0 per token)' $ppo "$data" $small --top-p 0 --steps 1 --target 3
 refuses 1 'on this disk: no program here downloads one' $ppo "$data" --policy no-such-gpt2
 refuses 2 'no effect without --eval-queries (.*): --best-of' $ppo "$data" $small --eval-queries 0 --best-of 4
