@@ -630,8 +630,9 @@ static int resume_options(const Program *p, int argc, char **argv, const char **
         fail(&err, E_MISSING, "no run that can go on is in this folder: there is no state", folder, 0, 0);
         die(&err, "the folder of a run that was stopped and saved; a finished run of sft or rm has no state");
     }
-    must(state_peek(path, visit_beginning, &b, &kept, &err), &err,
-         "start the run anew: its state is damaged");
+    const int code = state_peek(path, visit_beginning, &b, &kept, &err);
+    must(code, &err, code == E_UNSUPPORTED ? "the version of the programs that began the run, or start it anew"
+                                           : "start the run anew: its state is damaged");
     if (strcmp(b.program, p->program)) {
         fail(&err, E_ARGUMENT, "this is a run of another program", folder, 0, 0);
         snprintf(hint, sizeof hint, "./%.20s --resume %s", b.program, folder);

@@ -14,7 +14,7 @@
 #include "programs.h"
 
 static const char magic[] = "rlhfstat";
-enum { STATE_VERSION = 1, STATE_BLOCK = 1 << 16, STATE_END = 12 /* 4 zero bytes and the checksum */ };
+enum { STATE_VERSION = 2, STATE_BLOCK = 1 << 16, STATE_END = 12 /* 4 zero bytes and the checksum */ };
 enum { INTEGERS = 1, REALS, FLOATS, BYTES };
 static const int value_size[] = { 0, 8, 8, 4, 1 };
 

@@ -217,6 +217,8 @@ head -c 100000 good > $state; broken cut "checksum is wrong"
 { head -c 200000 good; printf xyz; tail -c +200004 good; } > $state; broken flipped "checksum is wrong"
 { printf RLHF; tail -c +5 good; } > $state; broken letters "not the state of a run"
 { printf 'rlhfstat\007'; tail -c +10 good; } > $state; broken version "another version"
+grep -q 'try: the version of the programs that began the run' longer/err && ok "the advice is about versions" ||
+    bad "the advice for another version: $(cat longer/err)"
 : > $state; broken empty "ends too early"
 in_place longer $ppo --resume runs/ppo-0001 && equal "refused states have changed nothing" longer.whole/runs/ppo-0001 longer/runs/ppo-0001
 
