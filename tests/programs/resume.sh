@@ -151,7 +151,7 @@ signal() {
         (cd "$at" && exec $by "$@" > said 2> err < /dev/null) & pid=$!
         until grep -q '"step": 1,' "$at"/runs/*/log.jsonl 2> /dev/null; do kill -0 $pid 2> /dev/null || break; sleep 0.05; done
         kill -"$signal" $pid; wait $pid 2> /dev/null; code=$?
-        [ $code = 0 ] || break
+        ! grep -q '^go on with: ' "$at/said" || break
     done
     [ $code = "$want" ] && grep -q '^stopped' "$at/said" && grep -q '^go on with: ' "$at/said" && finishes "$at" "$by" &&
         equal "SIG$signal, then going on: $at" "$(folder "$at.whole")" "$(folder "$at")" ||
@@ -162,7 +162,7 @@ signal TERM 143 "$ppo" $long --reward-text e
 signal INT 130 "$ppo" $long --reward-text e --lora-r 4
 signal HUP 129 "$ppo" $long --reward-text e --prompt-tokens 3
 signal INT 130 "$sft" ../few.bin $few --tokens 700 --steps 100 --context 32
-signal HUP 129 "$rm" ../few.bin $few --steps 100 --batch-size 8
+signal HUP 129 "$rm" ../few.bin $few --steps 100 --batch-size 64
 
 # ---- a run that still runs ----
 mkdir -p busy; ln -s "$root/data" busy/data

@@ -80,7 +80,7 @@ static void round_trip(Pool *pool) {
 /* The bytes of a state, on machines of either byte order, and each of them changed or cut off. */
 static void bytes(Pool *pool) {
     static const unsigned char wanted[] = {
-        'r', 'l', 'h', 'f', 's', 't', 'a', 't', 1, 0, 0, 0,                 /* the version */
+        'r', 'l', 'h', 'f', 's', 't', 'a', 't', 2, 0, 0, 0,                 /* the version */
         2, 0, 0, 0, 'a', 'b', 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0,
         0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0 };
     char *file, *copy;
