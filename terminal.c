@@ -144,39 +144,35 @@ int print_wrapped(const char *text, int column, int indent, int width) {
     return wrap(stdout, text, column, indent, width);
 }
 
-void say(const char *format, ...) {
-    char text[2048];
-    va_list list;
+/* Prints a line to f; with width above 0, a terminal's, broken between words. */
+static void print_line(FILE *f, int width, const char *format, va_list list) {
+    char text[4096];
+    va_list again;
+    va_copy(again, list);
     close_line();
-    va_start(list, format);
     const int n = vsnprintf(text, sizeof text, format, list);
-    va_end(list);
-    va_start(list, format);
-    if (terminal_here() && n >= 0 && (size_t)n < sizeof text) {
+    if (width > 0 && n >= 0 && (size_t)n < sizeof text) {
         const int indent = (int)strspn(text, " ");
-        printf("%*s", indent, "");
-        print_wrapped(text + indent, indent, indent + 2, terminal_width());
-    } else vprintf(format, list);
+        fprintf(f, "%*s", indent, "");
+        wrap(f, text + indent, indent, indent + 2, width);
+    } else vfprintf(f, format, again);
+    va_end(again);
+    fprintf(f, "\n");
+}
+
+void say(const char *format, ...) {
+    va_list list;
+    va_start(list, format);
+    print_line(stdout, terminal_here() ? terminal_width() : 0, format, list);
     va_end(list);
-    printf("\n");
     flush_output();
 }
 
 void say_error(const char *format, ...) {
-    char text[4096];
     va_list list;
-    close_line();
     va_start(list, format);
-    const int n = vsnprintf(text, sizeof text, format, list);
+    print_line(stderr, messages_here() ? width_of(2) : 0, format, list);
     va_end(list);
-    va_start(list, format);
-    if (messages_here() && n >= 0 && (size_t)n < sizeof text) {
-        const int indent = (int)strspn(text, " ");
-        fprintf(stderr, "%*s", indent, "");
-        wrap(stderr, text + indent, indent, indent + 2, width_of(2));
-    } else vfprintf(stderr, format, list);
-    va_end(list);
-    fprintf(stderr, "\n");
 }
 
 /* ---- numbers in words ---- */
